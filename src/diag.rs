@@ -1,0 +1,178 @@
+//! Problems that a user can act on: what, where, why and what to do.
+
+mod code;
+
+use std::cmp::Ordering;
+use std::ops::Range;
+use std::sync::Arc;
+
+pub use code::Code;
+
+/// A file (or another origin) as it was read, kept so that a diagnostic can show the line.
+#[derive(Debug)]
+pub struct SourceText {
+    /// How the origin is shown to users: the path as given.
+    pub origin: Arc<str>,
+    /// The whole text.
+    pub text: Box<str>,
+}
+
+impl SourceText {
+    /// A text and the name it is shown under.
+    pub fn new(origin: impl Into<Arc<str>>, text: impl Into<Box<str>>) -> Arc<Self> {
+        Arc::new(Self {
+            origin: origin.into(),
+            text: text.into(),
+        })
+    }
+
+    /// Line and column of a byte offset, both from 1, the column in characters.
+    pub fn position(&self, offset: usize) -> (usize, usize) {
+        let mut offset = offset.min(self.text.len());
+        while !self.text.is_char_boundary(offset) {
+            offset -= 1;
+        }
+        let before = &self.text[..offset];
+        let line_start = before.rfind('\n').map_or(0, |at| at + 1);
+        let line = before.bytes().filter(|b| *b == b'\n').count() + 1;
+        (line, before[line_start..].chars().count() + 1)
+    }
+}
+
+/// A range of bytes in a text: where something stands.
+#[derive(Clone, Debug)]
+pub struct Place {
+    /// The text.
+    pub source: Arc<SourceText>,
+    /// The bytes meant; may be empty.
+    pub span: Range<usize>,
+}
+
+impl Place {
+    /// `path:line:column`.
+    pub fn display(&self) -> String {
+        let (line, column) = self.position();
+        format!("{}:{line}:{column}", self.source.origin)
+    }
+
+    /// Line and column of the start, both from 1.
+    pub fn position(&self) -> (usize, usize) {
+        self.source.position(self.span.start)
+    }
+
+    fn sort_key(&self) -> (&str, usize) {
+        (&self.source.origin, self.span.start)
+    }
+}
+
+impl PartialEq for Place {
+    fn eq(&self, other: &Self) -> bool {
+        self.sort_key() == other.sort_key() && self.span.end == other.span.end
+    }
+}
+
+impl Eq for Place {}
+
+/// How bad it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// Worth knowing; nothing to do.
+    Info,
+    /// Served, but likely not what was meant.
+    Warning,
+    /// The object, or a part of it, is not served as written.
+    Error,
+}
+
+impl Severity {
+    /// `info`, `warning` or `error`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Severity::Info => "info",
+            Severity::Warning => "warning",
+            Severity::Error => "error",
+        }
+    }
+}
+
+/// A place with a word about it. The first label of a diagnostic is where the problem is, the
+/// others are places that help to understand it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Label {
+    /// Where.
+    pub place: Place,
+    /// What stands there; may be empty.
+    pub text: String,
+}
+
+/// One problem.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Diagnostic {
+    /// The row of the table of codes.
+    pub code: Code,
+    /// How bad it is.
+    pub severity: Severity,
+    /// One sentence: what is wrong and why.
+    pub message: String,
+    /// Where; the first is the primary place. Empty only for problems outside any file.
+    pub labels: Vec<Label>,
+    /// What to do about it.
+    pub help: Option<String>,
+}
+
+impl Diagnostic {
+    /// A problem of the code's own severity, at no place yet.
+    pub fn new(code: Code, message: impl Into<String>) -> Self {
+        Self {
+            code,
+            severity: code.severity(),
+            message: message.into(),
+            labels: Vec::new(),
+            help: None,
+        }
+    }
+
+    /// Adds a place; the first one added is the primary place.
+    #[must_use]
+    pub fn at(self, place: Place) -> Self {
+        self.label(place, "")
+    }
+
+    /// Adds a place with a word about it.
+    #[must_use]
+    pub fn label(mut self, place: Place, text: impl Into<String>) -> Self {
+        self.labels.push(Label {
+            place,
+            text: text.into(),
+        });
+        self
+    }
+
+    /// Says what to do.
+    #[must_use]
+    pub fn help(mut self, help: impl Into<String>) -> Self {
+        self.help = Some(help.into());
+        self
+    }
+
+    /// Replaces the severity of the code.
+    #[must_use]
+    pub fn severity(mut self, severity: Severity) -> Self {
+        self.severity = severity;
+        self
+    }
+
+    /// The primary place.
+    pub fn place(&self) -> Option<&Place> {
+        self.labels.first().map(|label| &label.place)
+    }
+
+    /// The order in which diagnostics are shown: by path, then position, worst first.
+    pub fn display_order(&self, other: &Self) -> Ordering {
+        let key = |d: &Self| d.place().map(|p| (p.source.origin.clone(), p.span.start));
+        key(self)
+            .cmp(&key(other))
+            .then_with(|| other.severity.cmp(&self.severity))
+    }
+}

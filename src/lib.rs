@@ -1,0 +1,14 @@
+//! Topsail: a service mesh control plane without Kubernetes.
+//!
+//! A directory of Istio-style YAML becomes Envoy xDS. Data flows one way, each layer turning one
+//! type into the next:
+//!
+//! ```text
+//! files ─source→ Document ─api→ Object ─mesh→ Mesh ─ir→ NodeConfig ─xds→ DiscoveryResponse
+//! ```
+//!
+//! Everything between the file watch and the sockets is plain functions over immutable values.
+//! `tests/architecture.rs` enforces which room may import which.
+
+pub mod diag;
+pub mod name;

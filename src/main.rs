@@ -1,0 +1,3 @@
+//! The `topsail` command.
+
+fn main() {}
