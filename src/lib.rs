@@ -11,4 +11,5 @@
 //! `tests/architecture.rs` enforces which room may import which.
 
 pub mod diag;
+pub mod envoy;
 pub mod name;

@@ -1,0 +1,302 @@
+//! A running Envoy.
+
+use std::fs::{self, File};
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use http::StatusCode;
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::process::{Child, Command};
+use tokio::time::{self, MissedTickBehavior};
+
+/// How often a starting Envoy is asked whether it is ready; it takes 50 ms and more to start.
+const READY_POLL: Duration = Duration::from_millis(10);
+
+/// Why an Envoy does not run.
+#[derive(Debug, thiserror::Error)]
+pub enum ProcessError {
+    /// The binary or its log file cannot be opened.
+    #[error("Envoy cannot be started: `{}`: {error}", path.display())]
+    Start {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        error: io::Error,
+    },
+    /// It ended by itself.
+    #[error("Envoy ended with {status}:\n{log}")]
+    Ended {
+        /// How it ended.
+        status: ExitStatus,
+        /// The end of its log.
+        log: String,
+    },
+    /// It did not become ready in time.
+    #[error("Envoy is not ready after {waited:?} (`/ready` says {state}):\n{log}")]
+    NotReady {
+        /// How long it was waited for.
+        waited: Duration,
+        /// What `/ready` answered last.
+        state: String,
+        /// The end of its log.
+        log: String,
+    },
+}
+
+/// What to start.
+#[derive(Clone, Debug)]
+pub struct Launch {
+    /// The Envoy binary.
+    pub binary: PathBuf,
+    /// The bootstrap file.
+    pub bootstrap: PathBuf,
+    /// The admin listener that the bootstrap configures.
+    pub admin: SocketAddr,
+    /// Where the log goes (warnings and worse); appended to.
+    pub log: PathBuf,
+    /// Refuse configuration with fields that this Envoy does not know (`--reject-unknown-dynamic-fields`).
+    pub reject_unknown_fields: bool,
+}
+
+/// An Envoy process; it is killed when this is dropped.
+#[derive(Debug)]
+pub struct Process {
+    child: Child,
+    admin: SocketAddr,
+    log: PathBuf,
+}
+
+impl Process {
+    /// Starts an Envoy with one worker, beside any others on the host. Needs a running tokio runtime.
+    ///
+    /// # Errors
+    /// When the binary cannot be run or the log not be written. What is wrong with the bootstrap shows
+    /// in [`Process::ready`].
+    pub fn start(launch: &Launch) -> Result<Self, ProcessError> {
+        let failed = |path: &Path| {
+            let path = path.to_owned();
+            move |error| ProcessError::Start { path, error }
+        };
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(&launch.log)
+            .map_err(failed(&launch.log))?;
+        let mut command = Command::new(&launch.binary);
+        command.arg("-c").arg(&launch.bootstrap);
+        command.args(["--disable-hot-restart", "--concurrency", "1", "--log-level", "warning"]);
+        if launch.reject_unknown_fields {
+            command.arg("--reject-unknown-dynamic-fields");
+        }
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .kill_on_drop(true);
+        let child = command.spawn().map_err(failed(&launch.binary))?;
+        Ok(Self {
+            child,
+            admin: launch.admin,
+            log: launch.log.clone(),
+        })
+    }
+
+    /// Waits until `/ready` says LIVE: configuration has arrived and all listeners are up.
+    ///
+    /// # Errors
+    /// When it ends before, or is not ready `within` the time; both with the end of its log.
+    pub async fn ready(&mut self, within: Duration) -> Result<(), ProcessError> {
+        let mut state = "nothing".to_owned();
+        let waiting = async {
+            let mut tick = time::interval(READY_POLL);
+            tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            loop {
+                tick.tick().await;
+                if let Ok((status, body)) = super::get(self.admin, "/ready").await {
+                    if status == StatusCode::OK {
+                        return;
+                    }
+                    state = String::from_utf8_lossy(&body).trim().to_owned();
+                }
+            }
+        };
+        tokio::select! {
+            biased;
+            () = waiting => return Ok(()),
+            Ok(status) = self.child.wait() => return Err(ProcessError::Ended { status, log: log_tail(&self.log) }),
+            () = time::sleep(within) => {}
+        }
+        Err(ProcessError::NotReady {
+            waited: within,
+            state,
+            log: log_tail(&self.log),
+        })
+    }
+
+    /// The admin listener.
+    pub fn admin(&self) -> SocketAddr {
+        self.admin
+    }
+
+    /// The log file.
+    pub fn log(&self) -> &Path {
+        &self.log
+    }
+
+    /// The process id, while it runs.
+    pub fn id(&self) -> Option<u32> {
+        self.child.id()
+    }
+
+    /// Asks it to end (SIGTERM) and kills it if it is still there after `grace`.
+    pub async fn stop(mut self, grace: Duration) {
+        let pid = self.child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
+        // A process that is gone already cannot be signalled, and need not be.
+        let asked = pid.is_some_and(|pid| kill_process(pid, Signal::TERM).is_ok());
+        if !asked || time::timeout(grace, self.child.wait()).await.is_err() {
+            // Dropping the child kills what cannot be killed here.
+            let _ = self.child.kill().await;
+        }
+    }
+}
+
+/// Has Envoy check a whole bootstrap (`--mode validate`): static listeners, routes, clusters and secrets
+/// get the verdict that they would get over xDS.
+///
+/// # Errors
+/// When Envoy cannot be started or refuses the file, with what it says.
+pub async fn validate(binary: &Path, bootstrap: &Path) -> Result<(), ProcessError> {
+    let mut command = Command::new(binary);
+    command.args([
+        "--mode",
+        "validate",
+        "--disable-hot-restart",
+        "--concurrency",
+        "1",
+        "--log-level",
+        "warning",
+    ]);
+    command.arg("-c").arg(bootstrap).stdin(Stdio::null()).kill_on_drop(true);
+    let output = command.output().await.map_err(|error| ProcessError::Start {
+        path: binary.into(),
+        error,
+    })?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let log = String::from_utf8_lossy(&output.stderr).into_owned();
+    Err(ProcessError::Ended {
+        status: output.status,
+        log,
+    })
+}
+
+/// The last lines of a log; a log that cannot be read has none.
+fn log_tail(path: &Path) -> String {
+    let text = fs::read(path).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(8)..].join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::envoy::Finder;
+
+    fn free_address() -> SocketAddr {
+        std::net::TcpListener::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap()
+    }
+
+    fn launch(folder: &Path, admin: SocketAddr, bootstrap: &str) -> Launch {
+        let launch = Launch {
+            binary: Finder::from_env().find(&|text| eprintln!("{text}")).unwrap(),
+            bootstrap: folder.join("bootstrap.yaml"),
+            admin,
+            log: folder.join("envoy.log"),
+            reject_unknown_fields: true,
+        };
+        fs::write(&launch.bootstrap, bootstrap).unwrap();
+        launch
+    }
+
+    fn admin_only(admin: SocketAddr) -> String {
+        let (ip, port) = (admin.ip(), admin.port());
+        format!("admin: {{address: {{socket_address: {{address: {ip}, port_value: {port}}}}}}}")
+    }
+
+    #[tokio::test]
+    async fn an_envoy_starts_answers_and_stops() {
+        let folder = tempfile::tempdir().unwrap();
+        let admin = free_address();
+        let launch = launch(folder.path(), admin, &admin_only(admin));
+        validate(&launch.binary, &launch.bootstrap).await.unwrap();
+        let mut envoy = Process::start(&launch).unwrap();
+        envoy.ready(Duration::from_secs(30)).await.unwrap();
+        let (status, body) = crate::envoy::get(envoy.admin(), "/server_info").await.unwrap();
+        assert_eq!(status, StatusCode::OK);
+        assert!(String::from_utf8_lossy(&body).contains("\"state\": \"LIVE\""));
+        envoy.stop(Duration::from_secs(10)).await;
+        assert!(crate::envoy::get(admin, "/ready").await.is_err());
+    }
+
+    #[tokio::test]
+    async fn an_envoy_that_ends_says_why() {
+        let folder = tempfile::tempdir().unwrap();
+        let admin = free_address();
+        let launch = launch(folder.path(), admin, "no_such_field: 1");
+        let error = Process::start(&launch)
+            .unwrap()
+            .ready(Duration::from_secs(30))
+            .await
+            .unwrap_err();
+        assert!(
+            matches!(error, ProcessError::Ended { .. }) && error.to_string().contains("no_such_field"),
+            "{error}"
+        );
+        let refused = validate(&launch.binary, &launch.bootstrap)
+            .await
+            .unwrap_err()
+            .to_string();
+        assert!(refused.contains("no_such_field"), "{refused}");
+    }
+
+    #[tokio::test]
+    async fn an_envoy_without_configuration_is_not_waited_for_without_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let admin = free_address();
+        let waits_for_listeners = "
+node: {id: a, cluster: a}
+dynamic_resources:
+  ads_config: {api_type: DELTA_GRPC, transport_api_version: V3, grpc_services: [{envoy_grpc: {cluster_name: xds}}]}
+  lds_config: {ads: {}, resource_api_version: V3, initial_fetch_timeout: 0s}
+static_resources:
+  clusters:
+  - {name: xds, type: STATIC, load_assignment: {cluster_name: xds}}
+";
+        let launch = launch(folder.path(), admin, &(admin_only(admin) + waits_for_listeners));
+        let error = Process::start(&launch)
+            .unwrap()
+            .ready(Duration::from_secs(1))
+            .await
+            .unwrap_err();
+        let ProcessError::NotReady { state, .. } = &error else {
+            panic!("{error}")
+        };
+        assert_eq!(state, "INITIALIZING");
+    }
+
+    #[tokio::test]
+    async fn a_binary_that_is_not_there_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut launch = launch(folder.path(), free_address(), "");
+        launch.binary = folder.path().join("no-envoy");
+        assert!(Process::start(&launch).unwrap_err().to_string().contains("no-envoy"));
+    }
+}
