@@ -12,4 +12,6 @@
 
 pub mod diag;
 pub mod envoy;
+pub mod ir;
+pub mod mesh;
 pub mod name;

@@ -65,6 +65,13 @@ impl Default for Namespace {
     }
 }
 
+impl Namespace {
+    /// `istio-system`, Istio's root namespace unless the mesh configuration names another.
+    pub fn istio_system() -> Self {
+        Self("istio-system".into())
+    }
+}
+
 impl FromStr for Namespace {
     type Err = InvalidName;
 

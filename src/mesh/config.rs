@@ -1,0 +1,111 @@
+//! Mesh-wide settings (Istio's `MeshConfig`), defaults included.
+
+use std::time::Duration;
+
+use super::ExportTo;
+use super::destination_rule::{H2Upgrade, LocalityLb, TcpKeepalive};
+use super::virtual_service::RetryPolicy;
+use crate::name::{Namespace, TrustDomain};
+
+/// The settings in force.
+#[derive(Clone, Debug, PartialEq)]
+pub struct MeshConfig {
+    /// `rootNamespace`: where mesh-wide policies live.
+    pub root_namespace: Namespace,
+    /// The suffix of short service names, `cluster.local`.
+    pub domain: String,
+    /// `trustDomain`.
+    pub trust_domain: TrustDomain,
+    /// `trustDomainAliases`: accepted beside the trust domain in peer certificates.
+    pub trust_domain_aliases: Vec<TrustDomain>,
+    /// `proxyListenPort`, 15001.
+    pub outbound_port: u16,
+    /// `proxyInboundListenPort`, 15006.
+    pub inbound_port: u16,
+    /// `connectTimeout`, 10 s.
+    pub connect_timeout: Duration,
+    /// `protocolDetectionTimeout`; zero means no limit.
+    pub protocol_detection_timeout: Duration,
+    /// `tcpKeepalive`.
+    pub tcp_keepalive: Option<TcpKeepalive>,
+    /// `outboundTrafficPolicy.mode`.
+    pub outbound_policy: OutboundPolicy,
+    /// `inboundTrafficPolicy.mode`.
+    pub inbound_policy: InboundPolicy,
+    /// `enableAutoMtls`.
+    pub auto_mtls: bool,
+    /// `defaultServiceExportTo`.
+    pub service_export_to: ExportTo,
+    /// `defaultVirtualServiceExportTo`.
+    pub virtual_service_export_to: ExportTo,
+    /// `defaultDestinationRuleExportTo`.
+    pub destination_rule_export_to: ExportTo,
+    /// `localityLbSetting`; on by default.
+    pub locality_lb: LocalityLb,
+    /// `dnsRefreshRate`, 60 s.
+    pub dns_refresh_rate: Duration,
+    /// `h2UpgradePolicy`.
+    pub h2_upgrade: H2Upgrade,
+    /// `defaultHttpRetryPolicy`: what a route without `retries` gets.
+    pub retry: RetryPolicy,
+    /// `pathNormalization.normalization`.
+    pub path_normalization: PathNormalization,
+}
+
+impl Default for MeshConfig {
+    fn default() -> Self {
+        Self {
+            root_namespace: Namespace::istio_system(),
+            domain: "cluster.local".to_owned(),
+            trust_domain: TrustDomain::default(),
+            trust_domain_aliases: Vec::new(),
+            outbound_port: 15001,
+            inbound_port: 15006,
+            connect_timeout: Duration::from_secs(10),
+            protocol_detection_timeout: Duration::ZERO,
+            tcp_keepalive: None,
+            outbound_policy: OutboundPolicy::AllowAny,
+            inbound_policy: InboundPolicy::Passthrough,
+            auto_mtls: true,
+            service_export_to: ExportTo::Everyone,
+            virtual_service_export_to: ExportTo::Everyone,
+            destination_rule_export_to: ExportTo::Everyone,
+            locality_lb: LocalityLb::default(),
+            dns_refresh_rate: Duration::from_secs(60),
+            h2_upgrade: H2Upgrade::DoNotUpgrade,
+            retry: RetryPolicy::default(),
+            path_normalization: PathNormalization::Base,
+        }
+    }
+}
+
+/// What happens to outbound traffic that no service claims.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum OutboundPolicy {
+    /// `ALLOW_ANY`: it goes where the client wanted.
+    AllowAny,
+    /// `REGISTRY_ONLY`: it is refused.
+    RegistryOnly,
+}
+
+/// Where an inbound cluster sends requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum InboundPolicy {
+    /// `PASSTHROUGH`: to the address the client dialled.
+    Passthrough,
+    /// `LOCALHOST`: to 127.0.0.1.
+    Localhost,
+}
+
+/// How paths are normalised before matching.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum PathNormalization {
+    /// `NONE`.
+    None,
+    /// `BASE` and `DEFAULT`: RFC 3986.
+    Base,
+    /// `MERGE_SLASHES`.
+    MergeSlashes,
+    /// `DECODE_AND_MERGE_SLASHES`.
+    DecodeAndMergeSlashes,
+}

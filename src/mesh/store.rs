@@ -1,0 +1,445 @@
+//! The mesh as persistent maps and the questions asked of it.
+//!
+//! Each question costs a few look-ups, never a pass over the mesh. Where Istio says "oldest wins",
+//! the lowest [`Rank`] wins.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use imbl::{OrdMap, OrdSet};
+
+use super::config::MeshConfig;
+use super::destination_rule::DestinationRule;
+use super::peer_authentication::{MutualTlsMode, PeerAuthentication};
+use super::service::{Service, ServiceKey};
+use super::sidecar::Sidecar;
+use super::virtual_service::VirtualService;
+use super::workload::Workload;
+use super::{Labels, selects};
+use crate::name::{Hostname, Namespace, ObjectId};
+
+/// The place of an object among its rivals: by path, then position in the file. It stands where
+/// Istio compares creation times, which files do not have.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Rank {
+    /// The file.
+    pub origin: Arc<str>,
+    /// The object's position in it, from 0.
+    pub position: usize,
+}
+
+/// Everything the directory says, linked.
+#[derive(Clone, Debug, Default)]
+pub struct Mesh {
+    /// Mesh-wide settings.
+    pub config: Arc<MeshConfig>,
+    services: OrdMap<ServiceKey, (Rank, Arc<Service>)>,
+    hosts: OrdMap<Hostname, OrdSet<Namespace>>,
+    ports: OrdMap<u16, OrdSet<ServiceKey>>,
+    endpoint_addresses: OrdMap<IpAddr, OrdSet<ServiceKey>>,
+    workloads: OrdMap<ObjectId, Arc<Workload>>,
+    workload_addresses: OrdMap<IpAddr, OrdSet<ObjectId>>,
+    virtual_services: ByHost<VirtualService>,
+    destination_rules: ByHost<DestinationRule>,
+    sidecars: OrdMap<Namespace, OrdMap<Rank, Arc<Sidecar>>>,
+    peer_authentications: OrdMap<Namespace, OrdMap<Rank, Arc<PeerAuthentication>>>,
+}
+
+/// Objects under each host they name, in order of precedence.
+type ByHost<T> = OrdMap<Hostname, OrdMap<Rank, Arc<T>>>;
+
+/// Questions.
+impl Mesh {
+    /// Every service, by host and namespace.
+    pub fn services(&self) -> impl Iterator<Item = &Arc<Service>> {
+        self.services.values().map(|(_, service)| service)
+    }
+
+    /// The service under a key.
+    pub fn service_at(&self, key: &ServiceKey) -> Option<&Arc<Service>> {
+        self.services.get(key).map(|(_, service)| service)
+    }
+
+    /// The service that a proxy in `client` means by `host`: its own namespace's, else a Kubernetes
+    /// Service, else the oldest that it sees.
+    pub fn service(&self, host: &Hostname, client: &Namespace) -> Option<&Arc<Service>> {
+        let seen = self.hosts.get(host)?.iter().filter_map(|namespace| {
+            self.services.get(&ServiceKey {
+                host: host.clone(),
+                namespace: namespace.clone(),
+            })
+        });
+        seen.filter(|(_, service)| service.export_to.covers(client) || service.key.namespace == *client)
+            .min_by_key(|(rank, service)| (service.key.namespace != *client, !service.kubernetes, rank))
+            .map(|(_, service)| service)
+    }
+
+    /// Whether anything defines the host, seen or not.
+    pub fn has_host(&self, host: &Hostname) -> bool {
+        self.hosts.contains_key(host)
+    }
+
+    /// The precedence of a service among its rivals.
+    pub fn service_rank(&self, key: &ServiceKey) -> Option<&Rank> {
+        self.services.get(key).map(|(rank, _)| rank)
+    }
+
+    /// Every service port number in use, ascending.
+    pub fn ports(&self) -> impl Iterator<Item = u16> {
+        self.ports.keys().copied()
+    }
+
+    /// Services with this port, oldest first.
+    pub fn services_on_port(&self, port: u16) -> Vec<&Arc<Service>> {
+        let keys = self.ports.get(&port).into_iter().flat_map(|keys| keys.iter());
+        let mut found: Vec<_> = keys.filter_map(|key| self.services.get(key)).collect();
+        found.sort_by_key(|(rank, _)| rank);
+        found.into_iter().map(|(_, service)| service).collect()
+    }
+
+    /// Services with an endpoint at this address, oldest first: what a proxy there serves.
+    pub fn services_at_address(&self, address: IpAddr) -> Vec<&Arc<Service>> {
+        let keys = self
+            .endpoint_addresses
+            .get(&address)
+            .into_iter()
+            .flat_map(|keys| keys.iter());
+        let mut found: Vec<_> = keys.filter_map(|key| self.services.get(key)).collect();
+        found.sort_by_key(|(rank, _)| rank);
+        found.into_iter().map(|(_, service)| service).collect()
+    }
+
+    /// The workload a WorkloadEntry describes.
+    pub fn workload(&self, id: &ObjectId) -> Option<&Arc<Workload>> {
+        self.workloads.get(id)
+    }
+
+    /// Every workload.
+    pub fn workloads(&self) -> impl Iterator<Item = &Arc<Workload>> {
+        self.workloads.values()
+    }
+
+    /// The workloads at an address.
+    pub fn workloads_at(&self, address: IpAddr) -> impl Iterator<Item = &Arc<Workload>> {
+        let ids = self
+            .workload_addresses
+            .get(&address)
+            .into_iter()
+            .flat_map(|ids| ids.iter());
+        ids.filter_map(|id| self.workloads.get(id))
+    }
+
+    /// The VirtualService that routes requests of a proxy in `client` for `host`: of those it sees
+    /// for the most specific host, the oldest.
+    pub fn virtual_service(&self, host: &Hostname, client: &Namespace) -> Option<&Arc<VirtualService>> {
+        covering_hosts(host).find_map(|candidate| {
+            let rules = self.virtual_services.get(&candidate)?;
+            rules
+                .values()
+                .find(|rule| rule.id.namespace == *client || rule.export_to.covers(client))
+        })
+    }
+
+    /// Hosts that VirtualServices name, with the rules that name each, oldest first.
+    pub fn virtual_service_hosts(
+        &self,
+    ) -> impl Iterator<Item = (&Hostname, impl Iterator<Item = &Arc<VirtualService>>)> {
+        self.virtual_services.iter().map(|(host, rules)| (host, rules.values()))
+    }
+
+    /// VirtualServices that name exactly this host, oldest first.
+    pub fn virtual_services_naming(&self, host: &Hostname) -> impl Iterator<Item = &Arc<VirtualService>> {
+        self.virtual_services
+            .get(host)
+            .into_iter()
+            .flat_map(|rules| rules.values())
+    }
+
+    /// The DestinationRule for a service as a proxy in `client` sees it: the client's namespace's,
+    /// else the service's namespace's, else the root namespace's; within one, the most specific host;
+    /// rules for one host there are merged (Istio's `destinationRule`).
+    pub fn destination_rule(&self, service: &ServiceKey, client: &Namespace) -> Option<Arc<DestinationRule>> {
+        let root = &self.config.root_namespace;
+        let own = (client != root).then_some(client);
+        let levels = own.into_iter().chain([&service.namespace, root]);
+        levels.into_iter().find_map(|level| {
+            covering_hosts(&service.host).find_map(|host| {
+                let rules = self.destination_rules.get(&host)?.values();
+                let visible = rules
+                    .filter(|rule| rule.id.namespace == *level && (level == client || rule.export_to.covers(client)));
+                merge_rules(visible)
+            })
+        })
+    }
+
+    /// DestinationRules that name exactly this host, oldest first.
+    pub fn destination_rules_naming(&self, host: &Hostname) -> impl Iterator<Item = &Arc<DestinationRule>> {
+        self.destination_rules
+            .get(host)
+            .into_iter()
+            .flat_map(|rules| rules.values())
+    }
+
+    /// Hosts that DestinationRules name.
+    pub fn destination_rule_hosts(&self) -> impl Iterator<Item = &Hostname> {
+        self.destination_rules.keys()
+    }
+
+    /// The Sidecar of a workload: the oldest of its namespace that selects it, else the oldest
+    /// without selector there, else the root namespace's without selector.
+    pub fn sidecar(&self, namespace: &Namespace, labels: &Labels) -> Option<&Arc<Sidecar>> {
+        let of = |namespace| {
+            self.sidecars
+                .get(namespace)
+                .into_iter()
+                .flat_map(|sidecars| sidecars.values())
+        };
+        let selected = of(namespace).find(|s| s.selector.as_ref().is_some_and(|selector| selects(selector, labels)));
+        let general = |namespace| of(namespace).find(|s| s.selector.is_none());
+        selected
+            .or_else(|| general(namespace))
+            .or_else(|| general(&self.config.root_namespace))
+    }
+
+    /// Sidecars of a namespace, oldest first.
+    pub fn sidecars_of(&self, namespace: &Namespace) -> impl Iterator<Item = &Arc<Sidecar>> {
+        self.sidecars
+            .get(namespace)
+            .into_iter()
+            .flat_map(|sidecars| sidecars.values())
+    }
+
+    /// Whether a workload's port takes plaintext, mutual TLS or both: port over workload over
+    /// namespace over mesh, PERMISSIVE when nothing says. `port` is the workload's port; `None` asks
+    /// for ports without a rule of their own.
+    pub fn mutual_tls_mode(&self, namespace: &Namespace, labels: &Labels, port: Option<u16>) -> MutualTlsMode {
+        let workload = self.peer_authentication_of(namespace, labels);
+        let by_port = workload.and_then(|policy| {
+            port.and_then(|port| policy.ports.iter().find(|(number, _)| *number == port))
+                .and_then(|(_, mode)| *mode)
+        });
+        by_port
+            .or_else(|| workload.and_then(|policy| policy.mode))
+            .unwrap_or_else(|| self.namespace_mutual_tls(namespace))
+    }
+
+    /// The oldest PeerAuthentication with a selector that selects the workload.
+    pub fn peer_authentication_of(&self, namespace: &Namespace, labels: &Labels) -> Option<&Arc<PeerAuthentication>> {
+        let policies = self.peer_authentications.get(namespace)?.values();
+        policies
+            .into_iter()
+            .find(|p| p.selector.as_ref().is_some_and(|selector| selects(selector, labels)))
+    }
+
+    /// What a namespace's and the mesh's PeerAuthentications say for workloads without their own.
+    pub fn namespace_mutual_tls(&self, namespace: &Namespace) -> MutualTlsMode {
+        let general = |namespace: &Namespace| {
+            let policies = self.peer_authentications.get(namespace)?.values();
+            policies.into_iter().find(|policy| policy.selector.is_none())?.mode
+        };
+        general(namespace)
+            .or_else(|| general(&self.config.root_namespace))
+            .unwrap_or(MutualTlsMode::Permissive)
+    }
+}
+
+/// Edits. Each keeps the indexes in step.
+impl Mesh {
+    /// A mesh with these settings and nothing in it.
+    pub fn new(config: MeshConfig) -> Self {
+        Self {
+            config: Arc::new(config),
+            ..Self::default()
+        }
+    }
+
+    /// Replaces, adds (`Some`) or removes (`None`) a service.
+    pub fn put_service(&mut self, key: &ServiceKey, service: Option<(Rank, Arc<Service>)>) {
+        if let Some((_, old)) = self.services.remove(key) {
+            drop_from(&mut self.hosts, &key.host, &key.namespace);
+            for port in &old.ports {
+                drop_from(&mut self.ports, &port.number, key);
+            }
+            for address in endpoint_addresses(&old) {
+                drop_from(&mut self.endpoint_addresses, &address, key);
+            }
+        }
+        if let Some((rank, service)) = service {
+            self.hosts
+                .entry(key.host.clone())
+                .or_default()
+                .insert(key.namespace.clone());
+            for port in &service.ports {
+                self.ports.entry(port.number).or_default().insert(key.clone());
+            }
+            for address in endpoint_addresses(&service) {
+                self.endpoint_addresses.entry(address).or_default().insert(key.clone());
+            }
+            self.services.insert(key.clone(), (rank, service));
+        }
+    }
+
+    /// Replaces, adds or removes a workload.
+    pub fn put_workload(&mut self, id: &ObjectId, workload: Option<Arc<Workload>>) {
+        if let Some(super::service::Address::Ip(ip)) = self.workloads.remove(id).map(|old| old.address.clone()) {
+            drop_from(&mut self.workload_addresses, &ip, id);
+        }
+        if let Some(workload) = workload {
+            if let super::service::Address::Ip(ip) = workload.address {
+                self.workload_addresses.entry(ip).or_default().insert(id.clone());
+            }
+            self.workloads.insert(id.clone(), workload);
+        }
+    }
+
+    /// Takes `old` out and puts `new` in, under the hosts each names.
+    pub fn replace_virtual_service(
+        &mut self,
+        old: Option<(&Rank, &VirtualService)>,
+        new: Option<(&Rank, &Arc<VirtualService>)>,
+    ) {
+        if let Some((rank, rule)) = old {
+            rule.hosts
+                .iter()
+                .for_each(|host| drop_ranked(&mut self.virtual_services, host, rank));
+        }
+        if let Some((rank, rule)) = new {
+            for host in &rule.hosts {
+                self.virtual_services
+                    .entry(host.clone())
+                    .or_default()
+                    .insert(rank.clone(), rule.clone());
+            }
+        }
+    }
+
+    /// Takes `old` out and puts `new` in, under the host each names.
+    pub fn replace_destination_rule(
+        &mut self,
+        old: Option<(&Rank, &DestinationRule)>,
+        new: Option<(&Rank, &Arc<DestinationRule>)>,
+    ) {
+        if let Some((rank, rule)) = old {
+            drop_ranked(&mut self.destination_rules, &rule.host, rank);
+        }
+        if let Some((rank, rule)) = new {
+            self.destination_rules
+                .entry(rule.host.clone())
+                .or_default()
+                .insert(rank.clone(), rule.clone());
+        }
+    }
+
+    /// Takes `old` out and puts `new` in.
+    pub fn replace_sidecar(&mut self, old: Option<(&Rank, &Sidecar)>, new: Option<(&Rank, &Arc<Sidecar>)>) {
+        if let Some((rank, sidecar)) = old {
+            drop_ranked(&mut self.sidecars, &sidecar.id.namespace, rank);
+        }
+        if let Some((rank, sidecar)) = new {
+            self.sidecars
+                .entry(sidecar.id.namespace.clone())
+                .or_default()
+                .insert(rank.clone(), sidecar.clone());
+        }
+    }
+
+    /// Takes `old` out and puts `new` in.
+    pub fn replace_peer_authentication(
+        &mut self,
+        old: Option<(&Rank, &PeerAuthentication)>,
+        new: Option<(&Rank, &Arc<PeerAuthentication>)>,
+    ) {
+        if let Some((rank, policy)) = old {
+            drop_ranked(&mut self.peer_authentications, &policy.id.namespace, rank);
+        }
+        if let Some((rank, policy)) = new {
+            self.peer_authentications
+                .entry(policy.id.namespace.clone())
+                .or_default()
+                .insert(rank.clone(), policy.clone());
+        }
+    }
+}
+
+/// The names that cover `host`, most specific first: itself, then `*` with ever shorter endings.
+pub(super) fn covering_hosts(host: &Hostname) -> impl Iterator<Item = Hostname> {
+    let text = host.as_str().trim_start_matches('*').to_owned();
+    let wildcards = (usize::from(!host.is_wildcard())..=text.len()).filter_map(move |at| {
+        text.get(at..)
+            .and_then(|ending| format!("*{ending}").parse::<Hostname>().ok())
+    });
+    std::iter::once(host.clone()).chain(wildcards.filter({
+        let host = host.clone();
+        move |candidate| *candidate != host
+    }))
+}
+
+/// Istio's merge of rules for one host: subsets are united (the first of a name stays), the traffic
+/// policy is the first rule's that has one.
+fn merge_rules<'a>(mut rules: impl Iterator<Item = &'a Arc<DestinationRule>>) -> Option<Arc<DestinationRule>> {
+    let first = rules.next()?;
+    let mut rest = rules.peekable();
+    if rest.peek().is_none() {
+        return Some(first.clone());
+    }
+    let mut merged = DestinationRule::clone(first);
+    for rule in rest {
+        for subset in &rule.subsets {
+            if !merged.subsets.iter().any(|known| known.name == subset.name) {
+                merged.subsets.push(subset.clone());
+            }
+        }
+        if merged.policy == Default::default() {
+            merged.policy = rule.policy.clone();
+        }
+    }
+    Some(Arc::new(merged))
+}
+
+fn endpoint_addresses(service: &Service) -> impl Iterator<Item = IpAddr> {
+    service.endpoints.iter().filter_map(|endpoint| match &endpoint.address {
+        super::service::Address::Ip(ip) => Some(*ip),
+        super::service::Address::Name(_) | super::service::Address::Unix(_) => None,
+    })
+}
+
+fn drop_from<K: Ord + Clone, V: Ord + Clone>(index: &mut OrdMap<K, OrdSet<V>>, key: &K, value: &V) {
+    let Some(values) = index.get_mut(key) else { return };
+    values.remove(value);
+    if values.is_empty() {
+        index.remove(key);
+    }
+}
+
+fn drop_ranked<K: Ord + Clone, T>(index: &mut OrdMap<K, OrdMap<Rank, Arc<T>>>, key: &K, rank: &Rank) {
+    let Some(values) = index.get_mut(key) else { return };
+    values.remove(rank);
+    if values.is_empty() {
+        index.remove(key);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hosts(host: &str) -> Vec<String> {
+        covering_hosts(&host.parse().unwrap()).map(|h| h.to_string()).collect()
+    }
+
+    #[test]
+    fn the_most_specific_host_comes_first() {
+        let all = hosts("a.bc.d");
+        assert_eq!(all.first().map(String::as_str), Some("a.bc.d"));
+        assert_eq!(all.last().map(String::as_str), Some("*"));
+        let position = |wanted: &str| all.iter().position(|h| h == wanted).unwrap();
+        assert!(position("*.bc.d") < position("*.d"));
+    }
+
+    #[test]
+    fn a_wildcard_is_covered_by_shorter_ones_only() {
+        assert!(!hosts("*.d").contains(&"*x.d".to_owned()));
+        assert_eq!(hosts("*.d").first().map(String::as_str), Some("*.d"));
+        assert_eq!(hosts("*.d").iter().filter(|h| *h == "*.d").count(), 1);
+    }
+}
