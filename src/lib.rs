@@ -10,8 +10,10 @@
 //! Everything between the file watch and the sockets is plain functions over immutable values.
 //! `tests/architecture.rs` enforces which room may import which.
 
+pub mod api;
 pub mod diag;
 pub mod envoy;
 pub mod ir;
 pub mod mesh;
 pub mod name;
+pub mod source;
