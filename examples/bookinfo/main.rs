@@ -1,0 +1,28 @@
+//! One Bookinfo service: `cargo run --example bookinfo -- reviews --version v2 --listen 127.0.0.1:9080
+//! --call ratings=127.0.0.1:9081`. `topsail demo` runs all of them, each behind its sidecar.
+
+pub mod services;
+#[cfg(test)]
+mod tests;
+
+use clap::Parser;
+
+/// One service of the Bookinfo sample application.
+#[derive(Parser)]
+struct Arguments {
+    #[command(flatten)]
+    config: services::Config,
+}
+
+#[tokio::main]
+async fn main() -> std::io::Result<()> {
+    let config = Arguments::parse().config;
+    println!("{} {} on http://{}", config.service, config.version, config.listen);
+    let interrupted = async {
+        // Without the signal handler there is nothing to wait for but being killed.
+        if tokio::signal::ctrl_c().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    };
+    services::serve(config, interrupted).await
+}

@@ -1,0 +1,146 @@
+//! The services of Bookinfo, the sample application that Istio's users know: a page about a book, put
+//! together from its details and its reviews, and reviews that may carry ratings.
+//!
+//! ```text
+//! productpage ──→ details
+//!             ──→ reviews v1
+//!                 reviews v2, v3 ──→ ratings
+//! ```
+//!
+//! Paths and JSON are those of Istio's sample, so its rules apply to these services unchanged. Each
+//! response tells in [`SERVED_BY`] which services took part.
+
+#[path = "services/call.rs"]
+mod call;
+#[path = "services/details.rs"]
+mod details;
+#[path = "services/productpage.rs"]
+mod productpage;
+#[path = "services/ratings.rs"]
+mod ratings;
+#[path = "services/reviews.rs"]
+mod reviews;
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::middleware::map_response_with_state;
+use axum::response::Response;
+use axum::routing::get;
+use axum::{Json, Router};
+use http::{HeaderName, HeaderValue};
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+
+/// The response header that lists the services that took part, the answering one first, each as
+/// `<service>/<version>@<address>`; a called service that failed is `<service>/failed@<address called>`.
+pub const SERVED_BY: HeaderName = HeaderName::from_static("x-served-by");
+
+/// A service of the application.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Service {
+    /// The page.
+    Productpage,
+    /// Author, publisher and so on.
+    Details,
+    /// What readers say.
+    Reviews,
+    /// The stars that go with a review.
+    Ratings,
+}
+
+impl fmt::Display for Service {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Service::Productpage => "productpage",
+            Service::Details => "details",
+            Service::Reviews => "reviews",
+            Service::Ratings => "ratings",
+        })
+    }
+}
+
+/// Where a service reaches another: in the mesh, the outbound listener of its own sidecar.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Call {
+    /// The service called; its name goes into the `Host` header.
+    pub service: Service,
+    /// Where the connection goes.
+    pub address: SocketAddr,
+}
+
+impl FromStr for Call {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (service, address) = text.split_once('=').ok_or("SERVICE=ADDRESS:PORT is needed")?;
+        let address = address.parse().map_err(|error| format!("`{address}`: {error}"))?;
+        Ok(Self {
+            service: clap::ValueEnum::from_str(service, false)?,
+            address,
+        })
+    }
+}
+
+/// Which service to be, and where.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Config {
+    /// The service.
+    #[arg(value_enum)]
+    pub service: Service,
+    /// The version it says it is; `reviews` shows no stars as v1, black ones as v2, red ones as v3.
+    #[arg(long, default_value = "v1")]
+    pub version: String,
+    /// The address to listen on.
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub listen: SocketAddr,
+    /// Where another service is reached; once for each that is called.
+    #[arg(long = "call", value_name = "SERVICE=ADDRESS:PORT")]
+    pub calls: Vec<Call>,
+}
+
+/// Runs one service until `shutdown`, then finishes the requests it has.
+///
+/// # Errors
+/// When it cannot listen.
+pub async fn serve(config: Config, shutdown: impl Future<Output = ()> + Send + 'static) -> io::Result<()> {
+    let listener = TcpListener::bind(config.listen).await?;
+    axum::serve(listener, routes(config))
+        .with_graceful_shutdown(shutdown)
+        .await
+}
+
+fn routes(config: Config) -> Router {
+    let config = Arc::new(config);
+    let routes = match config.service {
+        Service::Productpage => productpage::routes(),
+        Service::Details => details::routes(),
+        Service::Reviews => reviews::routes(),
+        Service::Ratings => ratings::routes(),
+    };
+    routes
+        .route("/health", get(health))
+        .layer(map_response_with_state(config.clone(), name_this_service))
+        .with_state(config)
+}
+
+async fn health(State(config): State<Arc<Config>>) -> Json<Value> {
+    Json(json!({ "status": format!("{} is healthy", config.service) }))
+}
+
+/// Puts this service before those that it called.
+async fn name_this_service(State(config): State<Arc<Config>>, mut response: Response) -> Response {
+    let mut served_by = format!("{}/{}@{}", config.service, config.version, config.listen);
+    for called in response.headers().get_all(&SERVED_BY) {
+        served_by.push_str(", ");
+        served_by.push_str(&String::from_utf8_lossy(called.as_bytes()));
+    }
+    if let Ok(value) = HeaderValue::try_from(served_by) {
+        response.headers_mut().insert(SERVED_BY, value);
+    }
+    response
+}
