@@ -17,3 +17,4 @@ pub mod ir;
 pub mod mesh;
 pub mod name;
 pub mod source;
+pub mod xds;
