@@ -130,7 +130,7 @@ mod tests {
     fn divides_at_markers_and_drops_what_is_empty() {
         assert_eq!(texts("a: 1\n---\nb: 2\n"), ["a: 1\n", "---\nb: 2\n"]);
         assert_eq!(texts("---\n# only\n---\n\n---\nb: 2\n..."), ["---\nb: 2\n"]);
-        assert_eq!(texts("a: 1\n...\n# c\n...\nb: 2"), ["a: 1\n", "# c\nb: 2"]);
+        assert_eq!(texts("a: 1\n...\n# c\n...\nb: 2"), ["a: 1\n", "b: 2"]);
         assert_eq!(texts("--- {a: 1}\n---\tb\n"), ["--- {a: 1}\n", "---\tb\n"]);
         assert!(texts("").is_empty() && texts("\u{feff}# c\r\n---\r\n").is_empty());
     }
