@@ -1,3 +1,81 @@
-//! The directory: what its files say, before anything in them has a meaning.
+//! The directory a user edits: which files it holds, what they say, before anything in them has
+//! a meaning.
+//!
+//! [`tree`] reads files, [`document`] splits them.
 
 pub mod document;
+mod layout;
+pub mod tree;
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+/// The paths given by the user: directories, read recursively, or single files.
+///
+/// Paths stay as typed, because that is how diagnostics show them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Root {
+    paths: Vec<PathBuf>,
+}
+
+impl Root {
+    /// A root of several paths. Where they overlap, a file counts once.
+    pub fn new(paths: impl IntoIterator<Item = impl Into<PathBuf>>) -> Self {
+        Self {
+            paths: paths.into_iter().map(Into::into).collect(),
+        }
+    }
+
+    /// The paths, as typed and in the order given.
+    pub fn paths(&self) -> &[PathBuf] {
+        &self.paths
+    }
+
+    /// The paths that lead nowhere right now.
+    fn missing(&self) -> impl Iterator<Item = &PathBuf> {
+        self.paths.iter().filter(|path| !path.exists())
+    }
+}
+
+impl From<&Path> for Root {
+    fn from(path: &Path) -> Self {
+        Self::new([path])
+    }
+}
+
+/// What may have changed since the last tick: where to look, not what to believe. Content
+/// hashes decide.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Dirty {
+    /// Files to read again, as a [`Root`] shows them. One that is gone takes everything under it
+    /// along.
+    pub paths: BTreeSet<PathBuf>,
+    /// Look at everything.
+    pub full: bool,
+    /// Files being written at this moment. They keep what was last read of them; another tick
+    /// follows when they are done.
+    pub unsettled: BTreeSet<PathBuf>,
+}
+
+impl Dirty {
+    /// Look at everything.
+    pub fn full() -> Self {
+        Self {
+            full: true,
+            ..Self::default()
+        }
+    }
+
+    /// Look at these files only.
+    pub fn of(paths: impl IntoIterator<Item = impl Into<PathBuf>>) -> Self {
+        Self {
+            paths: paths.into_iter().map(Into::into).collect(),
+            ..Self::default()
+        }
+    }
+
+    /// Whether there is nothing to look at.
+    pub fn is_empty(&self) -> bool {
+        !self.full && self.paths.is_empty()
+    }
+}

@@ -1,0 +1,440 @@
+//! The files of a root as they were last read: an immutable value that is cheap to copy.
+
+mod read;
+
+use std::ops::Bound;
+use std::path::Path;
+use std::sync::Arc;
+
+use imbl::OrdMap;
+
+use self::read::{Reading, Stamp};
+use super::layout::Layout;
+use super::{Dirty, Root};
+use crate::diag::{Code, Diagnostic, Place, SourceText};
+
+/// A file as it was last read.
+#[derive(Debug)]
+pub struct FileState {
+    /// The path as shown: a path of the root as typed, joined with what was found below.
+    pub origin: Arc<str>,
+    /// What it holds.
+    pub content: Content,
+}
+
+/// What a file holds.
+#[derive(Debug)]
+pub enum Content {
+    /// Text.
+    Text {
+        /// The text, and the origin it is shown under.
+        source: Arc<SourceText>,
+        /// SHA-256 of the bytes: the identity of the content.
+        hash: [u8; 32],
+    },
+    /// Nothing that can be used: no permission, not UTF-8, too large. Also a path of the root
+    /// that does not exist. What was read from it before is neither confirmed nor gone.
+    Unreadable(Diagnostic),
+}
+
+impl Content {
+    fn same(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Content::Text { hash: mine, .. }, Content::Text { hash: theirs, .. }) => mine == theirs,
+            (Content::Unreadable(mine), Content::Unreadable(theirs)) => mine == theirs,
+            (Content::Text { .. }, Content::Unreadable(_)) | (Content::Unreadable(_), Content::Text { .. }) => false,
+        }
+    }
+}
+
+/// What happened to a file between two trees. Same bytes, no change.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Change {
+    /// It is new.
+    Added(Arc<str>),
+    /// Its content differs.
+    Modified(Arc<str>),
+    /// It is gone.
+    Removed(Arc<str>),
+}
+
+/// Every file of a root. Copies share what they have in common.
+///
+/// The order of paths (by bytes) is the order of precedence where Istio says "oldest wins".
+#[derive(Clone, Debug, Default)]
+pub struct Tree {
+    entries: OrdMap<Arc<str>, Entry>,
+}
+
+#[derive(Clone, Debug)]
+struct Entry {
+    state: Arc<FileState>,
+    /// `None` where there is no file to compare with: it is read again each time.
+    stamp: Option<Stamp>,
+}
+
+impl Tree {
+    /// Reads everything.
+    pub fn scan(root: &Root) -> Self {
+        Self::default().rescan(root, &Dirty::full()).0
+    }
+
+    /// Reads again what is dirty. The work is that of the dirty paths; a full look reads only
+    /// files whose size, times or inode differ. Changes come in path order.
+    ///
+    /// While a path of the root is missing or a directory cannot be listed, nothing under it
+    /// counts as removed: an unmounted volume is not an emptied mesh. The path itself appears as
+    /// [`Content::Unreadable`].
+    pub fn rescan(&self, root: &Root, dirty: &Dirty) -> (Self, Vec<Change>) {
+        let mut scan = Scan {
+            tree: self.clone(),
+            changes: Vec::new(),
+        };
+        let mut full = dirty.full;
+        let rooted = full || root.missing().next().is_none();
+        for path in &dirty.paths {
+            match read::read(path) {
+                Reading::Absent if !rooted => full = true,
+                reading => scan.take(path, reading),
+            }
+        }
+        if full {
+            scan.everything(root, dirty);
+        }
+        scan.changes.sort_by(|a, b| a.origin().cmp(b.origin()));
+        (scan.tree, scan.changes)
+    }
+
+    /// The files in order of precedence.
+    pub fn files(&self) -> impl Iterator<Item = &Arc<FileState>> {
+        self.entries.values().map(|entry| &entry.state)
+    }
+
+    /// The file shown under this origin.
+    pub fn get(&self, origin: &str) -> Option<&Arc<FileState>> {
+        self.entries.get(origin).map(|entry| &entry.state)
+    }
+}
+
+impl Change {
+    /// The path as shown.
+    pub fn origin(&self) -> &Arc<str> {
+        match self {
+            Change::Added(origin) | Change::Modified(origin) | Change::Removed(origin) => origin,
+        }
+    }
+}
+
+struct Scan {
+    tree: Tree,
+    changes: Vec<Change>,
+}
+
+impl Scan {
+    fn everything(&mut self, root: &Root, dirty: &Dirty) {
+        let layout = Layout::scan(root);
+        for path in layout.files.keys() {
+            if !dirty.unsettled.contains(path) && !self.is_current(path) {
+                self.take(path, read::read(path));
+            }
+        }
+        for (path, reason) in &layout.unreadable {
+            self.take(path, unlisted(path, reason));
+        }
+        self.retain(|path| {
+            layout.files.contains_key(path) || layout.is_unknown(path) || dirty.unsettled.contains(path)
+        });
+    }
+
+    /// Whether the file has not been touched since it was read.
+    fn is_current(&self, path: &Path) -> bool {
+        let entry = self.tree.entries.get(&*path.to_string_lossy());
+        entry.is_some_and(|entry| entry.stamp.as_ref().is_some_and(|stamp| stamp.is_current(path)))
+    }
+
+    fn take(&mut self, path: &Path, reading: Reading) {
+        let origin = path.to_string_lossy();
+        match reading {
+            Reading::Absent => self.remove(&origin),
+            // Its writer is at work: what was read before stands until the writer is done.
+            Reading::Torn { .. } if self.tree.entries.contains_key(&*origin) => {}
+            Reading::Torn { content } => self.put(&origin, content, None),
+            Reading::File { content, stamp } => self.put(&origin, content, stamp),
+        }
+    }
+
+    fn put(&mut self, origin: &str, content: Content, stamp: Option<Stamp>) {
+        if let Some(entry) = self.tree.entries.get_mut(origin) {
+            entry.stamp = stamp;
+            if entry.state.content.same(&content) {
+                return;
+            }
+        }
+        let origin: Arc<str> = origin.into();
+        let state = Arc::new(FileState {
+            origin: origin.clone(),
+            content,
+        });
+        let before = self.tree.entries.insert(origin.clone(), Entry { state, stamp });
+        self.changes.push(match before {
+            Some(_) => Change::Modified(origin),
+            None => Change::Added(origin),
+        });
+    }
+
+    /// Removes a path and what was below it.
+    fn remove(&mut self, origin: &str) {
+        let below = format!("{}/", origin.trim_end_matches('/'));
+        let children = self
+            .tree
+            .entries
+            .range::<_, str>((Bound::Included(&*below), Bound::Unbounded));
+        let children = children.map(|(path, _)| path.clone());
+        let mut gone: Vec<_> = children.take_while(|path| path.starts_with(&below)).collect();
+        gone.extend(self.tree.entries.get_key_value(origin).map(|(path, _)| path.clone()));
+        self.drop_all(gone);
+    }
+
+    fn retain(&mut self, keep: impl Fn(&Path) -> bool) {
+        let gone = self.tree.entries.keys().filter(|origin| !keep(Path::new(&***origin)));
+        let gone = gone.cloned().collect();
+        self.drop_all(gone);
+    }
+
+    fn drop_all(&mut self, gone: Vec<Arc<str>>) {
+        for origin in gone {
+            self.tree.entries.remove(&*origin);
+            self.changes.push(Change::Removed(origin));
+        }
+    }
+}
+
+/// The stand-in for a path that cannot be listed.
+fn unlisted(path: &Path, reason: &str) -> Reading {
+    let origin = path.to_string_lossy();
+    let place = Place {
+        source: SourceText::new(&*origin, ""),
+        span: 0..0,
+    };
+    let diagnostic = Diagnostic::new(Code::UnreadableFile, format!("`{origin}` cannot be read: {reason}"))
+        .at(place)
+        .help("what was read below this path before stays in force until it can be read again");
+    Reading::File {
+        content: Content::Unreadable(diagnostic),
+        stamp: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::{PermissionsExt, symlink};
+    use std::path::PathBuf;
+
+    use super::*;
+
+    struct Folder {
+        directory: tempfile::TempDir,
+        root: Root,
+    }
+
+    impl Folder {
+        fn new(files: &[(&str, &str)]) -> Self {
+            let directory = tempfile::tempdir().unwrap();
+            let folder = Self {
+                root: directory.path().into(),
+                directory,
+            };
+            files.iter().for_each(|(name, text)| folder.write(name, text));
+            folder
+        }
+
+        fn path(&self, name: &str) -> PathBuf {
+            self.directory.path().join(name)
+        }
+
+        fn write(&self, name: &str, text: &str) {
+            fs::create_dir_all(self.path(name).parent().unwrap()).unwrap();
+            fs::write(self.path(name), text).unwrap();
+        }
+
+        /// Changes as `+name`, `~name`, `-name`.
+        fn rescan(&self, tree: &mut Tree, dirty: &Dirty) -> Vec<String> {
+            let (next, changes) = tree.rescan(&self.root, dirty);
+            *tree = next;
+            let short = |origin: &Arc<str>| {
+                Path::new(&**origin)
+                    .strip_prefix(self.directory.path())
+                    .unwrap()
+                    .display()
+                    .to_string()
+            };
+            let show = |change: &Change| match change {
+                Change::Added(origin) => format!("+{}", short(origin)),
+                Change::Modified(origin) => format!("~{}", short(origin)),
+                Change::Removed(origin) => format!("-{}", short(origin)),
+            };
+            changes.iter().map(show).collect()
+        }
+
+        fn dirty(&self, names: &[&str]) -> Dirty {
+            Dirty::of(names.iter().map(|name| self.path(name)))
+        }
+    }
+
+    fn text<'a>(tree: &'a Tree, path: &Path) -> Option<&'a str> {
+        match &tree.get(&path.to_string_lossy())?.content {
+            Content::Text { source, .. } => Some(&source.text),
+            Content::Unreadable(_) => None,
+        }
+    }
+
+    #[test]
+    fn files_come_in_path_order() {
+        let folder = Folder::new(&[
+            ("b.yaml", "b"),
+            ("a/z.yaml", "z"),
+            ("a-.yaml", "-"),
+            ("a/b/c.json", "c"),
+        ]);
+        let tree = Tree::scan(&folder.root);
+        let origins: Vec<_> = tree.files().map(|file| file.origin.to_string()).collect();
+        let expected =
+            ["a-.yaml", "a/b/c.json", "a/z.yaml", "b.yaml"].map(|name| folder.path(name).display().to_string());
+        assert_eq!(origins, expected);
+        assert_eq!(text(&tree, &folder.path("a/z.yaml")), Some("z"));
+    }
+
+    #[test]
+    fn only_dirty_paths_are_read_and_the_rest_is_shared() {
+        let folder = Folder::new(&[("a.yaml", "1"), ("b.yaml", "1")]);
+        let first = Tree::scan(&folder.root);
+        folder.write("a.yaml", "2");
+        folder.write("b.yaml", "2");
+        let mut tree = first.clone();
+        assert_eq!(folder.rescan(&mut tree, &folder.dirty(&["a.yaml"])), ["~a.yaml"]);
+        assert_eq!(text(&tree, &folder.path("b.yaml")), Some("1"));
+        let b = folder.path("b.yaml").display().to_string();
+        assert!(Arc::ptr_eq(first.get(&b).unwrap(), tree.get(&b).unwrap()));
+        assert_eq!(
+            text(&first, &folder.path("a.yaml")),
+            Some("1"),
+            "the old tree is as it was"
+        );
+    }
+
+    #[test]
+    fn same_bytes_are_no_change_however_they_came() {
+        let folder = Folder::new(&[("a.yaml", "1")]);
+        let mut tree = Tree::scan(&folder.root);
+        let before = tree.files().next().unwrap().clone();
+        fs::remove_file(folder.path("a.yaml")).unwrap();
+        folder.write("a.yaml", "1");
+        assert!(folder.rescan(&mut tree, &folder.dirty(&["a.yaml"])).is_empty());
+        folder.write("new", "1");
+        fs::rename(folder.path("new"), folder.path("a.yaml")).unwrap();
+        assert!(folder.rescan(&mut tree, &Dirty::full()).is_empty());
+        assert!(Arc::ptr_eq(&before, tree.files().next().unwrap()));
+    }
+
+    #[test]
+    fn a_full_look_finds_every_kind_of_change() {
+        let folder = Folder::new(&[("a.yaml", "1"), ("b.yaml", "1"), ("d/c.yaml", "1"), ("d/e/f.yaml", "1")]);
+        let mut tree = Tree::scan(&folder.root);
+        assert!(folder.rescan(&mut tree, &Dirty::full()).is_empty());
+        folder.write("a.yaml", "2");
+        folder.write("n.yaml", "1");
+        fs::remove_dir_all(folder.path("d")).unwrap();
+        let changes = folder.rescan(&mut tree, &Dirty::full());
+        assert_eq!(changes, ["~a.yaml", "-d/c.yaml", "-d/e/f.yaml", "+n.yaml"]);
+    }
+
+    #[test]
+    fn a_directory_that_is_gone_takes_its_files_along_and_no_others() {
+        let folder = Folder::new(&[
+            ("d/a.yaml", "1"),
+            ("d/e/b.yaml", "1"),
+            ("d.yaml", "1"),
+            ("da.yaml", "1"),
+        ]);
+        let mut tree = Tree::scan(&folder.root);
+        fs::remove_dir_all(folder.path("d")).unwrap();
+        assert_eq!(
+            folder.rescan(&mut tree, &folder.dirty(&["d"])),
+            ["-d/a.yaml", "-d/e/b.yaml"]
+        );
+    }
+
+    #[test]
+    fn a_file_being_written_keeps_what_was_read_of_it() {
+        let folder = Folder::new(&[("a.yaml", "1"), ("gone.yaml", "1")]);
+        let mut tree = Tree::scan(&folder.root);
+        folder.write("a.yaml", "half");
+        fs::remove_file(folder.path("gone.yaml")).unwrap();
+        let mut dirty = Dirty::full();
+        dirty.unsettled = [folder.path("a.yaml"), folder.path("gone.yaml")].into();
+        assert!(folder.rescan(&mut tree, &dirty).is_empty());
+        assert_eq!(folder.rescan(&mut tree, &Dirty::full()), ["~a.yaml", "-gone.yaml"]);
+    }
+
+    #[test]
+    fn a_change_of_the_same_length_in_the_same_instant_is_found() {
+        let folder = Folder::new(&[("a.yaml", "1")]);
+        let mut tree = Tree::scan(&folder.root);
+        for round in 2..9 {
+            folder.write("a.yaml", &round.to_string());
+            assert_eq!(folder.rescan(&mut tree, &Dirty::full()), ["~a.yaml"]);
+        }
+    }
+
+    #[test]
+    fn a_missing_root_removes_nothing() {
+        let folder = Folder::new(&[("mesh/a.yaml", "1"), ("mesh/b.yaml", "1")]);
+        let folder = Folder {
+            root: Root::new([folder.path("mesh")]),
+            ..folder
+        };
+        let mut tree = Tree::scan(&folder.root);
+        fs::rename(folder.path("mesh"), folder.path("away")).unwrap();
+        assert_eq!(folder.rescan(&mut tree, &folder.dirty(&["mesh/a.yaml"])), ["+mesh"]);
+        assert!(text(&tree, &folder.path("mesh/a.yaml")).is_some());
+        let Content::Unreadable(diagnostic) = &tree.files().next().unwrap().content else {
+            panic!("the missing root should be a problem");
+        };
+        assert!(
+            diagnostic.message.ends_with("/mesh` cannot be read: it does not exist"),
+            "{}",
+            diagnostic.message
+        );
+        folder.write("mesh/b.yaml", "1");
+        assert_eq!(folder.rescan(&mut tree, &Dirty::full()), ["-mesh", "-mesh/a.yaml"]);
+    }
+
+    #[test]
+    fn a_linked_file_is_shown_where_the_link_is() {
+        let folder = Folder::new(&[("..1/a.yaml", "1"), ("..2/a.yaml", "2")]);
+        symlink("..1", folder.path("..data")).unwrap();
+        symlink("..data/a.yaml", folder.path("a.yaml")).unwrap();
+        let mut tree = Tree::scan(&folder.root);
+        assert_eq!(text(&tree, &folder.path("a.yaml")), Some("1"));
+        symlink("..2", folder.path("..tmp")).unwrap();
+        fs::rename(folder.path("..tmp"), folder.path("..data")).unwrap();
+        assert_eq!(folder.rescan(&mut tree, &folder.dirty(&["a.yaml"])), ["~a.yaml"]);
+        fs::remove_file(folder.path("..data")).unwrap();
+        assert_eq!(folder.rescan(&mut tree, &Dirty::full()), ["~a.yaml"]);
+        assert_eq!(
+            text(&tree, &folder.path("a.yaml")),
+            None,
+            "a link to nothing is a problem, not a removal"
+        );
+    }
+
+    #[test]
+    fn permission_is_a_matter_of_the_one_file() {
+        let folder = Folder::new(&[("a.yaml", "1"), ("b.yaml", "1")]);
+        fs::set_permissions(folder.path("a.yaml"), fs::Permissions::from_mode(0o000)).unwrap();
+        let tree = Tree::scan(&folder.root);
+        assert_eq!(tree.files().count(), 2);
+        assert_eq!(text(&tree, &folder.path("b.yaml")), Some("1"));
+    }
+}
