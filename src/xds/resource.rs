@@ -128,6 +128,23 @@ pub struct Resource {
     pub body: Bytes,
     /// The objects it was made from; not sent.
     pub origins: Origins,
+    /// The clusters a listener or route sends to, sorted; they are made before it and broken after
+    /// it. Empty for the other types.
+    pub clusters: Arc<[ResourceName]>,
+    /// What a cluster waits for before it can be used.
+    pub warming: Warming,
+}
+
+/// What a cluster waits for before it can be used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Warming {
+    /// Nothing, and what is no cluster.
+    #[default]
+    None,
+    /// Its endpoints (EDS), whose ACK says that it is warm.
+    Endpoints,
+    /// A name lookup, of which the proxy gives no sign.
+    Dns,
 }
 
 impl Resource {
@@ -140,7 +157,25 @@ impl Resource {
             version: Version::of(&body),
             body,
             origins,
+            clusters: Arc::from([]),
+            warming: Warming::None,
         }
+    }
+
+    /// Says which clusters a listener or route sends to.
+    #[must_use]
+    pub fn naming(mut self, mut clusters: Vec<ResourceName>) -> Self {
+        clusters.sort_unstable();
+        clusters.dedup();
+        self.clusters = clusters.into();
+        self
+    }
+
+    /// Says what a cluster waits for.
+    #[must_use]
+    pub fn warming(mut self, warming: Warming) -> Self {
+        self.warming = warming;
+        self
     }
 }
 
