@@ -11,10 +11,12 @@
 //! `tests/architecture.rs` enforces which room may import which.
 
 pub mod api;
+pub mod clock;
 pub mod diag;
 pub mod envoy;
 pub mod ir;
 pub mod mesh;
 pub mod name;
+pub mod pki;
 pub mod source;
 pub mod xds;

@@ -1,0 +1,392 @@
+//! The state directory: what the server has to find again after a restart.
+//!
+//! The directory is 0700 and every file in it 0600. A file is replaced whole (written beside its
+//! name, synced, renamed), so that a reader sees the old content or the new one and a power cut
+//! leaves one of the two. Several processes share the directory (`bootstrap` and `token create`
+//! beside a running server); writers take turns by an advisory lock that dies with its process.
+
+use std::fs::{DirBuilder, File, OpenOptions, Permissions};
+use std::io::{self, ErrorKind, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::FlockOperation;
+
+const DIR_MODE: u32 = 0o700;
+const FILE_MODE: u32 = 0o600;
+/// The permission bits of everybody but the owner.
+const OTHERS: u32 = 0o077;
+/// The file that writers lock; also the mark of a directory that is ours.
+const LOCK: &str = ".lock";
+/// Where the CA's files are, which an operator may put there before the first start.
+pub(super) const CA_DIR: &str = "ca";
+
+/// Why the state directory cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum StateError {
+    /// The path is a file, a socket or the like.
+    #[error("{} is not a directory: name a directory of its own with --state", .0.display())]
+    NotADirectory(PathBuf),
+    /// The directory is open to others and does not look like a state directory, so making it
+    /// private could take it away from somebody.
+    #[error(
+        "{} is open to other users (mode {mode:04o}) and holds files of somebody else: \
+         name a directory of its own with --state, or make it private with `chmod 700`",
+        path.display()
+    )]
+    Shared {
+        /// The directory.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// A file or directory with secrets is open to others and we may not change that.
+    #[error(
+        "{} can be read by other users (mode {mode:04o}) and this could not be repaired ({source}): \
+         run as uid {owner}, its owner, or make it private with `chmod go=`",
+        path.display()
+    )]
+    Exposed {
+        /// The file or directory.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+        /// The uid it belongs to.
+        owner: u32,
+        /// Why changing the mode failed.
+        source: io::Error,
+    },
+    /// The operating system refused.
+    #[error("cannot {action} {}: {source}{}", path.display(), hint(source))]
+    Io {
+        /// What was tried: `read`, `write` …
+        action: &'static str,
+        /// The file or directory.
+        path: PathBuf,
+        /// The operating system's reason.
+        source: io::Error,
+    },
+}
+
+fn hint(error: &io::Error) -> &'static str {
+    match error.kind() {
+        ErrorKind::PermissionDenied => " (run as the user who owns the state directory)",
+        ErrorKind::StorageFull => " (the file system is full)",
+        ErrorKind::ReadOnlyFilesystem => " (the state directory has to be writable)",
+        _ => "",
+    }
+}
+
+/// An opened state directory. Opening one twice, in one process or in several, is fine.
+#[derive(Clone, Debug)]
+pub struct StateDir {
+    path: PathBuf,
+}
+
+impl StateDir {
+    /// Opens the directory, making it if there is none, and takes away other users' access to it.
+    ///
+    /// # Errors
+    /// When the path is no directory, cannot be made, or is open to others and should not or
+    /// cannot be closed to them.
+    pub fn open(path: impl Into<PathBuf>) -> Result<Self, StateError> {
+        let path = path.into();
+        make_dir(&path)?;
+        let metadata = path.metadata().map_err(|e| io_error("open", &path, e))?;
+        if !metadata.is_dir() {
+            return Err(StateError::NotADirectory(path));
+        }
+        let mode = metadata.mode() & 0o7777;
+        if mode & OTHERS != 0 {
+            if !may_close(&path, mode)? {
+                return Err(StateError::Shared { path, mode });
+            }
+            set_mode(&path, DIR_MODE, &metadata)?;
+        }
+        Ok(Self { path })
+    }
+
+    /// The directory itself.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// A file's content, or `None` if there is no such file. A file that others can read, say one
+    /// that an operator copied here, is made private first.
+    ///
+    /// # Errors
+    /// When the file cannot be read or not be made private.
+    pub fn read(&self, relative: &str) -> Result<Option<Vec<u8>>, StateError> {
+        let path = self.path.join(relative);
+        let failed = |e| io_error("read", &path, e);
+        let mut file = match File::open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(failed(error)),
+        };
+        let metadata = file.metadata().map_err(failed)?;
+        if metadata.mode() & OTHERS != 0 {
+            set_mode(&path, FILE_MODE, &metadata)?;
+        }
+        let mut content = Vec::new();
+        file.read_to_end(&mut content).map_err(failed)?;
+        Ok(Some(content))
+    }
+
+    /// Replaces a file, or makes it together with the directories above it. Blocks while another
+    /// writer is at work.
+    ///
+    /// # Errors
+    /// When the file cannot be written; the old content is then still there.
+    pub fn write(&self, relative: &str, content: &[u8]) -> Result<(), StateError> {
+        self.lock()?.write(relative, content)
+    }
+
+    /// Waits until no one else writes and keeps other writers out until the guard is dropped.
+    /// Readers are not held up. Not for use across an `await`, and not reentrant.
+    ///
+    /// # Errors
+    /// When the lock file cannot be opened or locked.
+    pub fn lock(&self) -> Result<StateLock<'_>, StateError> {
+        let path = self.path.join(LOCK);
+        let file = private_file()
+            .truncate(false)
+            .open(&path)
+            .map_err(|e| io_error("open", &path, e))?;
+        while let Err(errno) = rustix::fs::flock(&file, FlockOperation::LockExclusive) {
+            if errno != rustix::io::Errno::INTR {
+                return Err(io_error("lock", &path, errno.into()));
+            }
+        }
+        Ok(StateLock {
+            state: self,
+            _file: file,
+        })
+    }
+}
+
+/// The right to write. Others may read, and see each file before or after a change.
+#[derive(Debug)]
+pub struct StateLock<'a> {
+    state: &'a StateDir,
+    /// Closing it gives the lock up.
+    _file: File,
+}
+
+impl StateLock<'_> {
+    /// Replaces a file, or makes it together with the directories above it.
+    ///
+    /// # Errors
+    /// When the file cannot be written; the old content is then still there.
+    pub fn write(&self, relative: &str, content: &[u8]) -> Result<(), StateError> {
+        let target = self.state.path.join(relative);
+        let (dir, temporary) = beside(&target);
+        make_dir(&dir)?;
+        write_synced(&temporary, content)?;
+        std::fs::rename(&temporary, &target).map_err(|e| io_error("replace", &target, e))?;
+        sync_dir(&dir)
+    }
+
+    /// Makes a directory with all its files at once: it is there with all of them or not at all.
+    /// An empty directory of that name is taken over.
+    ///
+    /// # Errors
+    /// When something cannot be written, or the directory already holds something.
+    pub fn write_dir(&self, relative: &str, files: &[(&str, &[u8])]) -> Result<(), StateError> {
+        let target = self.state.path.join(relative);
+        let (parent, temporary) = beside(&target);
+        match std::fs::remove_dir_all(&temporary) {
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(io_error("remove", &temporary, error)),
+            Ok(()) | Err(_) => make_dir(&temporary)?,
+        }
+        for (name, content) in files {
+            write_synced(&temporary.join(name), content)?;
+        }
+        sync_dir(&temporary)?;
+        std::fs::rename(&temporary, &target).map_err(|e| io_error("make", &target, e))?;
+        sync_dir(&parent)
+    }
+}
+
+/// The directory of a path, and the name under which its next content is prepared. The name is
+/// always the same: what a killed process left behind is written over by the next writer.
+fn beside(target: &Path) -> (PathBuf, PathBuf) {
+    let dir = target.parent().unwrap_or(Path::new("/")).to_owned();
+    let name = target.file_name().unwrap_or_default().to_string_lossy();
+    let temporary = dir.join(format!(".{name}.new"));
+    (dir, temporary)
+}
+
+fn write_synced(path: &Path, content: &[u8]) -> Result<(), StateError> {
+    let failed = |e| io_error("write", path, e);
+    let mut file = private_file().truncate(true).open(path).map_err(failed)?;
+    file.set_permissions(Permissions::from_mode(FILE_MODE))
+        .map_err(failed)?;
+    file.write_all(content).map_err(failed)?;
+    file.sync_all().map_err(failed)
+}
+
+fn private_file() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).mode(FILE_MODE);
+    options
+}
+
+fn make_dir(path: &Path) -> Result<(), StateError> {
+    match DirBuilder::new().recursive(true).mode(DIR_MODE).create(path) {
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Err(StateError::NotADirectory(path.to_owned())),
+        made => made.map_err(|e| io_error("make", path, e)),
+    }
+}
+
+fn sync_dir(path: &Path) -> Result<(), StateError> {
+    File::open(path)
+        .and_then(|dir| dir.sync_all())
+        .map_err(|e| io_error("sync", path, e))
+}
+
+/// Whether closing the directory to others can harm nobody: it is empty, or it is a state
+/// directory already. `/tmp` and a home directory are neither.
+fn may_close(path: &Path, mode: u32) -> Result<bool, StateError> {
+    const STICKY: u32 = 0o1000;
+    if mode & STICKY != 0 {
+        return Ok(false);
+    }
+    if path.join(LOCK).exists() || path.join(CA_DIR).is_dir() {
+        return Ok(true);
+    }
+    let mut entries = path.read_dir().map_err(|e| io_error("list", path, e))?;
+    Ok(entries.next().is_none())
+}
+
+fn set_mode(path: &Path, mode: u32, was: &std::fs::Metadata) -> Result<(), StateError> {
+    std::fs::set_permissions(path, Permissions::from_mode(mode)).map_err(|source| StateError::Exposed {
+        path: path.to_owned(),
+        mode: was.mode() & 0o7777,
+        owner: was.uid(),
+        source,
+    })
+}
+
+fn io_error(action: &'static str, path: &Path, source: io::Error) -> StateError {
+    StateError::Io {
+        action,
+        path: path.to_owned(),
+        source,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mode(path: &Path) -> u32 {
+        path.metadata().unwrap().mode() & 0o7777
+    }
+
+    fn chmod(path: &Path, mode: u32) {
+        std::fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+    }
+
+    #[test]
+    fn everything_made_is_private() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = StateDir::open(dir.path().join("a/state")).unwrap();
+        state.write("generation/last.json", b"{}").unwrap();
+        assert_eq!(mode(state.path()), 0o700);
+        assert_eq!(mode(&state.path().join("generation")), 0o700);
+        assert_eq!(mode(&state.path().join("generation/last.json")), 0o600);
+        assert_eq!(state.read("generation/last.json").unwrap().unwrap(), b"{}");
+        assert_eq!(state.read("generation/other.json").unwrap(), None);
+    }
+
+    #[test]
+    fn open_doors_are_closed() {
+        let dir = tempfile::tempdir().unwrap();
+        chmod(dir.path(), 0o755);
+        let state = StateDir::open(dir.path()).unwrap();
+        assert_eq!(mode(dir.path()), 0o700);
+        state.write("a", b"secret").unwrap();
+        chmod(dir.path(), 0o750);
+        chmod(&dir.path().join("a"), 0o644);
+        let again = StateDir::open(dir.path()).unwrap();
+        assert_eq!(again.read("a").unwrap().unwrap(), b"secret");
+        assert_eq!(mode(dir.path()), 0o700);
+        assert_eq!(mode(&dir.path().join("a")), 0o600);
+    }
+
+    #[test]
+    fn a_shared_directory_is_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("holiday.jpg"), b"").unwrap();
+        chmod(dir.path(), 0o755);
+        let error = StateDir::open(dir.path()).unwrap_err();
+        assert!(matches!(error, StateError::Shared { mode: 0o755, .. }), "{error}");
+        assert_eq!(mode(dir.path()), 0o755);
+
+        let sticky = tempfile::tempdir().unwrap();
+        chmod(sticky.path(), 0o1777);
+        assert!(StateDir::open(sticky.path()).is_err());
+        assert_eq!(mode(sticky.path()), 0o1777);
+    }
+
+    #[test]
+    fn a_file_is_no_state_directory() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let error = StateDir::open(file.path()).unwrap_err();
+        assert!(matches!(error, StateError::NotADirectory(_)), "{error}");
+        let below = StateDir::open(file.path().join("state")).unwrap_err();
+        assert!(
+            below.to_string().contains(&file.path().display().to_string()),
+            "{below}"
+        );
+    }
+
+    #[test]
+    fn what_a_killed_writer_left_is_written_over() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = StateDir::open(dir.path()).unwrap();
+        let leftover = dir.path().join(".a.new");
+        std::fs::write(&leftover, b"a much longer text that was being written").unwrap();
+        chmod(&leftover, 0o644);
+        state.write("a", b"new").unwrap();
+        assert_eq!(state.read("a").unwrap().unwrap(), b"new");
+        assert_eq!(mode(&dir.path().join("a")), 0o600);
+        assert!(!leftover.exists());
+    }
+
+    #[test]
+    fn a_directory_appears_whole_or_not_at_all() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = StateDir::open(dir.path()).unwrap();
+        std::fs::create_dir(dir.path().join(".ca.new")).unwrap();
+        std::fs::write(dir.path().join(".ca.new/half"), b"").unwrap();
+        std::fs::create_dir(dir.path().join("ca")).unwrap();
+        let lock = state.lock().unwrap();
+        lock.write_dir("ca", &[("a", b"1"), ("b", b"2")]).unwrap();
+        assert!(!dir.path().join("ca/half").exists());
+        assert_eq!(state.read("ca/b").unwrap().unwrap(), b"2");
+        assert!(lock.write_dir("ca", &[("a", b"3")]).is_err());
+        assert_eq!(state.read("ca/a").unwrap().unwrap(), b"1");
+    }
+
+    #[test]
+    fn writers_take_turns() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = StateDir::open(dir.path()).unwrap();
+        state.write("counter", b"0").unwrap();
+        std::thread::scope(|threads| {
+            for _ in 0..8 {
+                threads.spawn(|| {
+                    for _ in 0..10 {
+                        let lock = state.lock().unwrap();
+                        let text = String::from_utf8(state.read("counter").unwrap().unwrap()).unwrap();
+                        let next = text.parse::<u32>().unwrap() + 1;
+                        lock.write("counter", next.to_string().as_bytes()).unwrap();
+                    }
+                });
+            }
+        });
+        assert_eq!(state.read("counter").unwrap().unwrap(), b"80");
+    }
+}

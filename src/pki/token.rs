@@ -1,0 +1,415 @@
+//! Join tokens: what a proxy shows before it has a certificate.
+//!
+//! A token is a JWT signed with ES256 by a key of its own in the state directory
+//! (`token-key.pem`); deleting that file and restarting the server revokes every token. It carries
+//! all that a proxy may be: name, service account, labels and addresses, so that nothing a proxy
+//! says about itself adds to it.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::{Duration, SystemTime};
+
+use jsonwebtoken::errors::ErrorKind;
+use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
+use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256};
+use serde::{Deserialize, Serialize};
+
+use super::issue::random_serial;
+use super::{SignError, StateDir, StateError, ca, calendar};
+use crate::name::{InvalidName, ServiceAccount, SpiffeId, TrustDomain, WorkloadName};
+
+/// The audience of join tokens: our xDS server and nothing else.
+const AUDIENCE: &str = "topsail-xds";
+const KEY_FILE: &str = "token-key.pem";
+/// The longest lifetime of a token; as long as the root's.
+const MAX_TTL: Duration = Duration::from_secs(3650 * 24 * 3600);
+
+/// What a token grants its bearer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TokenGrant {
+    /// The workload.
+    pub workload: WorkloadName,
+    /// The service account it runs as.
+    pub service_account: ServiceAccount,
+    /// Its labels, where no WorkloadEntry of that name says otherwise.
+    pub labels: BTreeMap<String, String>,
+    /// Its addresses, where no WorkloadEntry of that name says otherwise.
+    pub addresses: Vec<IpAddr>,
+}
+
+/// What a verified token says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TokenClaims {
+    /// What the bearer may be.
+    pub grant: TokenGrant,
+    /// Whose mesh it is for.
+    pub trust_domain: TrustDomain,
+    /// When it was made.
+    pub issued_at: SystemTime,
+    /// The moment from which it is refused.
+    pub expires_at: SystemTime,
+    /// Its own number, for logs.
+    pub id: String,
+}
+
+impl TokenClaims {
+    /// The identity that the bearer may have a certificate for.
+    pub fn identity(&self) -> SpiffeId {
+        SpiffeId {
+            trust_domain: self.trust_domain.clone(),
+            namespace: self.grant.workload.namespace.clone(),
+            service_account: self.grant.service_account.clone(),
+        }
+    }
+}
+
+/// Why a token is refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TokenError {
+    /// No JWT of ours.
+    #[error("the token is malformed: {0}")]
+    Malformed(String),
+    /// Altered, or signed by another server's key.
+    #[error("the token was not signed by this server, or was altered; make a new one with `topsail token create`")]
+    WrongSignature,
+    /// A token for another purpose.
+    #[error("the token is for `{0}`, not for {AUDIENCE}")]
+    WrongAudience(String),
+    /// A token for another mesh, or from before the trust domain was changed.
+    #[error("the token is for the trust domain `{token}`, and this is `{ours}`")]
+    WrongTrustDomain {
+        /// The token's.
+        token: String,
+        /// The server's.
+        ours: TrustDomain,
+    },
+    /// Too late.
+    #[error("the token expired at {}; make a new one with `topsail token create`", calendar::display(*.since))]
+    Expired {
+        /// The moment it did.
+        since: SystemTime,
+    },
+}
+
+/// Why there is no key for tokens, or no token.
+#[derive(Debug, thiserror::Error)]
+pub enum TokenKeyError {
+    /// The state directory failed.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// The file is there but of no use.
+    #[error("{KEY_FILE} in the state directory is not an ECDSA P-256 key ({0}): remove it to have a new one made")]
+    Unusable(String),
+    /// A lifetime of nothing, or beyond ten years.
+    #[error("a token cannot live for {} s: 1 s to 3650 days are possible", .0.as_secs())]
+    Lifetime(Duration),
+    /// Making it failed.
+    #[error(transparent)]
+    Sign(#[from] SignError),
+}
+
+/// Makes and verifies join tokens.
+pub struct TokenSigner {
+    trust_domain: TrustDomain,
+    signing: EncodingKey,
+    verifying: DecodingKey,
+}
+
+impl std::fmt::Debug for TokenSigner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TokenSigner")
+            .field("trust_domain", &self.trust_domain)
+            .finish_non_exhaustive()
+    }
+}
+
+impl TokenSigner {
+    /// How long a token lives unless somebody says otherwise.
+    pub const DEFAULT_TTL: Duration = Duration::from_secs(30 * 24 * 3600);
+
+    /// Loads the key, or makes it if there is none; several processes may do so at once.
+    ///
+    /// # Errors
+    /// When the state directory fails or the key in it is of no use.
+    pub fn load_or_create(state: &StateDir, trust_domain: &TrustDomain) -> Result<Self, TokenKeyError> {
+        // The crate picks its cryptography by Cargo features, which another dependency could
+        // change, and panics on an ambiguous choice. An earlier choice is as good as this one.
+        let _ = jsonwebtoken::crypto::aws_lc::DEFAULT_PROVIDER.install_default();
+        let pem = match state.read(KEY_FILE)? {
+            Some(pem) => pem,
+            None => new_key(state)?,
+        };
+        let unusable = |why: &dyn std::fmt::Display| TokenKeyError::Unusable(why.to_string());
+        let key = ca::private_key(&pem).map_err(|e| unusable(&e))?;
+        let pair = KeyPair::from_der_and_sign_algo(&key, &PKCS_ECDSA_P256_SHA256).map_err(|e| unusable(&e))?;
+        Ok(Self {
+            trust_domain: trust_domain.clone(),
+            signing: EncodingKey::from_ec_pem(&pem).map_err(|e| unusable(&e))?,
+            verifying: DecodingKey::from_ec_der(pair.public_key_raw()),
+        })
+    }
+
+    /// A token for a workload, good from now on.
+    ///
+    /// # Errors
+    /// When the lifetime is not possible.
+    pub fn create(&self, grant: &TokenGrant, ttl: Duration, now: SystemTime) -> Result<String, TokenKeyError> {
+        if ttl < Duration::from_secs(1) || ttl > MAX_TTL {
+            return Err(TokenKeyError::Lifetime(ttl));
+        }
+        let claims = Claims {
+            iss: self.trust_domain.to_string(),
+            aud: AUDIENCE.to_owned(),
+            iat: calendar::unix_seconds(now),
+            exp: calendar::unix_seconds(now + ttl),
+            jti: random_serial()?.iter().map(|byte| format!("{byte:02x}")).collect(),
+            workload: grant.workload.to_string(),
+            service_account: grant.service_account.to_string(),
+            labels: grant.labels.clone(),
+            addresses: grant.addresses.clone(),
+        };
+        let header = Header::new(Algorithm::ES256);
+        let token = jsonwebtoken::encode(&header, &claims, &self.signing);
+        Ok(token.map_err(|e| SignError::from(e.to_string().as_str()))?)
+    }
+
+    /// What a token says, if it is ours and still good.
+    ///
+    /// # Errors
+    /// Why the token is refused. Nothing of a token without our signature is believed or told.
+    pub fn verify(&self, token: &str, now: SystemTime) -> Result<TokenClaims, TokenError> {
+        let claims = self.signed_claims(token)?;
+        if claims.aud != AUDIENCE {
+            return Err(TokenError::WrongAudience(claims.aud));
+        }
+        if claims.iss != self.trust_domain.as_str() {
+            return Err(TokenError::WrongTrustDomain {
+                token: claims.iss,
+                ours: self.trust_domain.clone(),
+            });
+        }
+        let claims = claims.validated(&self.trust_domain)?;
+        if claims.expires_at <= now {
+            return Err(TokenError::Expired {
+                since: claims.expires_at,
+            });
+        }
+        Ok(claims)
+    }
+
+    /// Only the signature and the form. Times are ours to check: the crate would ask the system.
+    fn signed_claims(&self, token: &str) -> Result<Claims, TokenError> {
+        let mut validation = Validation::new(Algorithm::ES256);
+        validation.validate_exp = false;
+        validation.validate_aud = false;
+        validation.required_spec_claims.clear();
+        match jsonwebtoken::decode(token, &self.verifying, &validation) {
+            Ok(data) => Ok(data.claims),
+            Err(error) => Err(match error.kind() {
+                ErrorKind::InvalidSignature | ErrorKind::InvalidAlgorithm => TokenError::WrongSignature,
+                _ => TokenError::Malformed(error.to_string()),
+            }),
+        }
+    }
+}
+
+/// Makes the key unless another process was faster.
+fn new_key(state: &StateDir) -> Result<Vec<u8>, TokenKeyError> {
+    let lock = state.lock()?;
+    if let Some(pem) = state.read(KEY_FILE)? {
+        return Ok(pem);
+    }
+    let pem = KeyPair::generate()
+        .map_err(SignError::from)?
+        .serialize_pem()
+        .into_bytes();
+    lock.write(KEY_FILE, &pem)?;
+    Ok(pem)
+}
+
+/// The payload as it is written. A field that this version does not know may narrow the grant, so
+/// it is not passed over.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Claims {
+    iss: String,
+    aud: String,
+    iat: u64,
+    exp: u64,
+    jti: String,
+    workload: String,
+    service_account: String,
+    labels: BTreeMap<String, String>,
+    addresses: Vec<IpAddr>,
+}
+
+impl Claims {
+    fn validated(self, trust_domain: &TrustDomain) -> Result<TokenClaims, TokenError> {
+        let malformed = |e: InvalidName| TokenError::Malformed(e.to_string());
+        let time = |seconds| {
+            calendar::from_unix_seconds(seconds)
+                .ok_or_else(|| TokenError::Malformed(format!("{seconds} is not a time")))
+        };
+        Ok(TokenClaims {
+            grant: TokenGrant {
+                workload: self.workload.parse().map_err(malformed)?,
+                service_account: self.service_account.parse().map_err(malformed)?,
+                labels: self.labels,
+                addresses: self.addresses,
+            },
+            trust_domain: trust_domain.clone(),
+            issued_at: time(self.iat)?,
+            expires_at: time(self.exp)?,
+            id: self.jti,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::UNIX_EPOCH;
+
+    use super::*;
+
+    const TTL: Duration = TokenSigner::DEFAULT_TTL;
+
+    fn now() -> SystemTime {
+        UNIX_EPOCH + Duration::from_secs(1_800_000_000)
+    }
+
+    fn signer(dir: &tempfile::TempDir, trust_domain: &str) -> TokenSigner {
+        let state = StateDir::open(dir.path()).unwrap();
+        TokenSigner::load_or_create(&state, &trust_domain.parse().unwrap()).unwrap()
+    }
+
+    fn grant() -> TokenGrant {
+        TokenGrant {
+            workload: "reviews-v1.shop".parse().unwrap(),
+            service_account: "reviews".parse().unwrap(),
+            labels: [("app", "reviews"), ("version", "v1")]
+                .map(|(k, v)| (k.into(), v.into()))
+                .into(),
+            addresses: vec!["127.0.0.5".parse().unwrap(), "fd00::5".parse().unwrap()],
+        }
+    }
+
+    #[test]
+    fn a_token_outlives_its_server() {
+        let dir = tempfile::tempdir().unwrap();
+        let token = signer(&dir, "cluster.local").create(&grant(), TTL, now()).unwrap();
+        let claims = signer(&dir, "cluster.local").verify(&token, now()).unwrap();
+        assert_eq!(claims.grant, grant());
+        assert_eq!(
+            claims.identity().to_string(),
+            "spiffe://cluster.local/ns/shop/sa/reviews"
+        );
+        assert_eq!((claims.issued_at, claims.expires_at), (now(), now() + TTL));
+        assert_eq!(claims.id.len(), 32);
+    }
+
+    #[test]
+    fn an_expired_token_says_since_when() {
+        let dir = tempfile::tempdir().unwrap();
+        let signer = signer(&dir, "cluster.local");
+        let token = signer.create(&grant(), TTL, now()).unwrap();
+        assert!(signer.verify(&token, now() + TTL - Duration::from_secs(1)).is_ok());
+        let error = signer.verify(&token, now() + TTL).unwrap_err();
+        assert_eq!(error, TokenError::Expired { since: now() + TTL });
+        assert!(error.to_string().contains("2027-02-14T08:00:00Z"), "{error}");
+    }
+
+    #[test]
+    fn another_servers_token_is_refused() {
+        let (ours, theirs) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let token = signer(&theirs, "cluster.local").create(&grant(), TTL, now()).unwrap();
+        let error = signer(&ours, "cluster.local").verify(&token, now()).unwrap_err();
+        assert_eq!(error, TokenError::WrongSignature);
+        let error = signer(&theirs, "other.example").verify(&token, now()).unwrap_err();
+        assert!(matches!(error, TokenError::WrongTrustDomain { .. }), "{error}");
+    }
+
+    #[test]
+    fn altered_and_unsigned_tokens_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let signer = signer(&dir, "cluster.local");
+        let token = signer.create(&grant(), TTL, now()).unwrap();
+        let [header, payload, signature] = token.split('.').collect::<Vec<_>>()[..] else {
+            panic!("three parts")
+        };
+        let other = signer.create(&grant(), 2 * TTL, now()).unwrap();
+        let other_payload = other.split('.').nth(1).unwrap();
+        let swapped = format!("{header}.{other_payload}.{signature}");
+        assert_eq!(signer.verify(&swapped, now()), Err(TokenError::WrongSignature));
+        // {"typ":"JWT","alg":"none"} and HS256 with the public key as its secret
+        let none = format!("eyJ0eXAiOiJKV1QiLCJhbGciOiJub25lIn0.{payload}.");
+        assert!(signer.verify(&none, now()).is_err());
+        let secret = EncodingKey::from_secret(signer.verifying.as_bytes());
+        let claims = serde_json::json!({"iss": "cluster.local"});
+        let forged = jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &secret).unwrap();
+        assert_eq!(signer.verify(&forged, now()), Err(TokenError::WrongSignature));
+        for junk in ["", ".", "..", "a.b.c", "token", &token[..token.len() / 2]] {
+            assert!(
+                matches!(signer.verify(junk, now()), Err(TokenError::Malformed(_))),
+                "{junk}"
+            );
+        }
+    }
+
+    #[test]
+    fn only_our_audience_and_our_fields_are_taken() {
+        let dir = tempfile::tempdir().unwrap();
+        let signer = signer(&dir, "cluster.local");
+        let mut claims = serde_json::json!({
+            "iss": "cluster.local", "aud": "kubernetes", "iat": 1, "exp": 1_900_000_000, "jti": "1",
+            "workload": "a.b", "service_account": "c", "labels": {}, "addresses": [],
+        });
+        let sign = |claims: &serde_json::Value| {
+            jsonwebtoken::encode(&Header::new(Algorithm::ES256), claims, &signer.signing).unwrap()
+        };
+        let error = signer.verify(&sign(&claims), now()).unwrap_err();
+        assert_eq!(error, TokenError::WrongAudience("kubernetes".to_owned()));
+        claims["aud"] = AUDIENCE.into();
+        assert!(signer.verify(&sign(&claims), now()).is_ok());
+        claims["not_on_mondays"] = true.into();
+        assert!(matches!(
+            signer.verify(&sign(&claims), now()),
+            Err(TokenError::Malformed(_))
+        ));
+    }
+
+    #[test]
+    fn lifetimes_have_limits() {
+        let dir = tempfile::tempdir().unwrap();
+        let signer = signer(&dir, "cluster.local");
+        for ttl in [Duration::ZERO, Duration::MAX] {
+            let error = signer.create(&grant(), ttl, now()).unwrap_err();
+            assert!(matches!(error, TokenKeyError::Lifetime(_)), "{error}");
+        }
+    }
+
+    #[test]
+    fn many_at_once_make_one_key() {
+        let dir = tempfile::tempdir().unwrap();
+        let tokens: Vec<String> = std::thread::scope(|threads| {
+            let make = || signer(&dir, "cluster.local").create(&grant(), TTL, now()).unwrap();
+            let started: Vec<_> = (0..8).map(|_| threads.spawn(make)).collect();
+            started.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        let signer = signer(&dir, "cluster.local");
+        assert!(tokens.iter().all(|token| signer.verify(token, now()).is_ok()));
+    }
+
+    #[test]
+    fn an_unusable_key_says_what_to_do() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = StateDir::open(dir.path()).unwrap();
+        let wrong_curve = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P384_SHA384)
+            .unwrap()
+            .serialize_pem();
+        for content in ["", "junk", &wrong_curve] {
+            state.write(KEY_FILE, content.as_bytes()).unwrap();
+            let error = TokenSigner::load_or_create(&state, &TrustDomain::default()).unwrap_err();
+            assert!(error.to_string().contains("token-key.pem"), "{error}");
+        }
+    }
+}
