@@ -1,6 +1,8 @@
 //! Problems that a user can act on: what, where, why and what to do.
 
 mod code;
+mod excerpt;
+pub mod render;
 
 use std::cmp::Ordering;
 use std::ops::Range;
@@ -58,6 +60,11 @@ impl Place {
     /// Line and column of the start, both from 1.
     pub fn position(&self) -> (usize, usize) {
         self.source.position(self.span.start)
+    }
+
+    /// Line and column of the first byte after the span, both from 1.
+    pub fn end_position(&self) -> (usize, usize) {
+        self.source.position(self.span.end)
     }
 
     fn sort_key(&self) -> (&str, usize) {

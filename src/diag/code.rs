@@ -5,10 +5,10 @@ use std::fmt;
 use super::Severity;
 
 macro_rules! codes {
-    ($($(#[$doc:meta])* $name:ident = $code:literal $severity:ident;)*) => {
+    ($($(#[doc = $doc:literal])* $name:ident = $code:literal $severity:ident;)*) => {
         /// A row of the table of codes.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub enum Code { $($(#[$doc])* $name,)* }
+        pub enum Code { $($(#[doc = $doc])* $name,)* }
 
         impl Code {
             /// Every code, in the order of the table.
@@ -27,6 +27,11 @@ macro_rules! codes {
             /// The name in the table, as Istio's `analyze` prints it.
             pub fn name(self) -> &'static str {
                 match self { $(Code::$name => stringify!($name)),* }
+            }
+
+            /// What a problem of this code is: the text that documents it in the table.
+            pub fn explanation(self) -> &'static str {
+                match self { $(Code::$name => concat!($($doc),*).trim()),* }
             }
         }
     };
@@ -104,5 +109,59 @@ codes! {
 impl fmt::Display for Code {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/diagnostics.md");
+
+    const INTRODUCTION: &str = "# Diagnostics
+
+Every problem is reported as `path:line:column: severity[CODE]: message`. Codes that start with
+`IST` are those of `istioctl analyze`; the others are Topsail's own. The severity is that of the
+code as a rule; a few problems are milder or graver in their place and say so.
+
+An object in error keeps its last good version if it had one; the rest of the mesh is served.
+
+| code | name | severity | what it is |
+|---|---|---|---|
+";
+
+    fn page() -> String {
+        let row = |code: &Code| {
+            let (name, severity, text) = (code.name(), code.severity().as_str(), code.explanation());
+            format!("| {code} | {name} | {severity} | {text} |\n")
+        };
+        INTRODUCTION.to_owned() + &Code::ALL.iter().map(row).collect::<String>()
+    }
+
+    #[test]
+    fn the_page_of_codes_is_current() {
+        if std::env::var_os("TOPSAIL_BLESS").is_some() {
+            std::fs::write(PAGE, page()).unwrap();
+        }
+        let written = std::fs::read_to_string(PAGE).unwrap_or_default();
+        assert!(
+            written == page(),
+            "docs/diagnostics.md is stale: run `TOPSAIL_BLESS=1 cargo test --lib the_page_of_codes_is_current`"
+        );
+    }
+
+    #[test]
+    fn every_code_is_explained_and_unique() {
+        let codes: BTreeSet<_> = Code::ALL.iter().map(|code| code.as_str()).collect();
+        assert_eq!(codes.len(), Code::ALL.len());
+        for code in Code::ALL {
+            let text = code.explanation();
+            assert!(
+                text.ends_with('.') && !text.contains(['|', '\n']) && text.trim() == text,
+                "{code}: {text:?}"
+            );
+        }
     }
 }
