@@ -1,0 +1,189 @@
+//! Applications behind the sidecars: they answer with what they saw.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use http::{HeaderMap, Request, Response, StatusCode};
+use http_body_util::{BodyExt, Full};
+use hyper::body::{Bytes, Incoming};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto;
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::{AbortHandle, JoinSet};
+
+/// What a backend saw of a request, and answers with as JSON.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Seen {
+    /// `<app>-<version>`, as the backend was started.
+    pub backend: String,
+    /// The request's method.
+    pub method: String,
+    /// The `:authority` or `Host`.
+    pub authority: String,
+    /// Path and query.
+    pub path: String,
+    /// `HTTP/1.1` or `HTTP/2.0`.
+    pub protocol: String,
+    /// Headers in lower case; values of one name are joined by `, `.
+    pub headers: BTreeMap<String, String>,
+    /// The body.
+    pub body: String,
+}
+
+/// An application on a port of 127.0.0.1. It stops when this is dropped.
+///
+/// Request headers steer it: `x-echo-status` is the status to answer with, `x-echo-delay` the milliseconds
+/// to take.
+pub struct Backend {
+    address: SocketAddr,
+    shared: Arc<Shared>,
+    task: AbortHandle,
+}
+
+struct Shared {
+    name: String,
+    failing: AtomicUsize,
+    seen: Mutex<Vec<Seen>>,
+}
+
+impl Backend {
+    /// An HTTP application; it speaks HTTP/1.1 and, to those who start so, HTTP/2 in clear text.
+    pub async fn http(name: &str) -> Self {
+        Self::start(name, async |stream, shared: Arc<Shared>| {
+            let service = service_fn(move |request| answer(shared.clone(), request));
+            let builder = auto::Builder::new(TokioExecutor::new());
+            // A peer that goes away in mid-connection is the peer's affair.
+            let _ = builder
+                .serve_connection_with_upgrades(TokioIo::new(stream), service)
+                .await;
+        })
+        .await
+    }
+
+    /// A TCP application: says its name and a colon for each chunk it receives, and the chunk itself.
+    pub async fn tcp(name: &str) -> Self {
+        Self::start(name, async |mut stream, shared: Arc<Shared>| {
+            let mut chunk = [0; 4096];
+            while let Ok(length @ 1..) = stream.read(&mut chunk).await {
+                let answer = [shared.name.as_bytes(), b":", &chunk[..length]].concat();
+                if stream.write_all(&answer).await.is_err() {
+                    return;
+                }
+            }
+        })
+        .await
+    }
+
+    async fn start<F>(name: &str, serve: impl Fn(TcpStream, Arc<Shared>) -> F + Send + 'static) -> Self
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let shared = Arc::new(Shared {
+            name: name.into(),
+            failing: AtomicUsize::new(0),
+            seen: Mutex::default(),
+        });
+        let of_task = shared.clone();
+        let accepting = async move {
+            let mut connections = JoinSet::new();
+            loop {
+                let (stream, _) = listener.accept().await.unwrap();
+                connections.spawn(serve(stream, of_task.clone()));
+                while connections.try_join_next().is_some() {}
+            }
+        };
+        Self {
+            address,
+            shared,
+            task: tokio::spawn(accepting).abort_handle(),
+        }
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The requests it answered, in their order.
+    pub fn seen(&self) -> Vec<Seen> {
+        self.shared.seen.lock().unwrap().clone()
+    }
+
+    /// Answers the next `count` requests with 503.
+    pub fn fail_next(&self, count: usize) {
+        self.shared.failing.store(count, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Backend {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+    let (head, body) = request.into_parts();
+    let body = body
+        .collect()
+        .await
+        .map(http_body_util::Collected::to_bytes)
+        .unwrap_or_default();
+    let steer = |name| {
+        head.headers
+            .get(name)
+            .and_then(|value| value.to_str().ok()?.parse::<u64>().ok())
+    };
+    if let Some(delay) = steer("x-echo-delay") {
+        tokio::time::sleep(Duration::from_millis(delay)).await;
+    }
+    let failing = shared
+        .failing
+        .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1))
+        .is_ok();
+    let status = steer("x-echo-status").map(|status| StatusCode::from_u16(status.try_into().unwrap()).unwrap());
+    let status = if failing {
+        StatusCode::SERVICE_UNAVAILABLE
+    } else {
+        status.unwrap_or_default()
+    };
+    let authority = head
+        .uri
+        .authority()
+        .map(ToString::to_string)
+        .or_else(|| joined(&head.headers).remove("host"));
+    let seen = Seen {
+        backend: shared.name.clone(),
+        method: head.method.to_string(),
+        authority: authority.unwrap_or_default(),
+        path: head.uri.path_and_query().map(ToString::to_string).unwrap_or_default(),
+        protocol: format!("{:?}", head.version),
+        headers: joined(&head.headers),
+        body: String::from_utf8_lossy(&body).into_owned(),
+    };
+    let json = serde_json::to_vec(&seen).unwrap();
+    shared.seen.lock().unwrap().push(seen);
+    let mut response = Response::new(Full::from(json));
+    *response.status_mut() = status;
+    response.headers_mut().insert("x-backend", shared.name.parse().unwrap());
+    Ok(response)
+}
+
+fn joined(headers: &HeaderMap) -> BTreeMap<String, String> {
+    let value = |name| {
+        let values = headers
+            .get_all(name)
+            .iter()
+            .map(|value| String::from_utf8_lossy(value.as_bytes()));
+        values.collect::<Vec<_>>().join(", ")
+    };
+    headers.keys().map(|name| (name.to_string(), value(name))).collect()
+}

@@ -1,0 +1,160 @@
+//! Load that does not let up.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use http::Request;
+use http_body_util::Full;
+use hyper::body::Bytes;
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tokio::sync::oneshot;
+use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::{self, MissedTickBehavior};
+
+use super::client::{Answer, Call};
+
+/// Requests under way at once, at most: more are a data plane that does not answer.
+const IN_FLIGHT: usize = 256;
+/// What a single request may take.
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A steady stream of one request, on connections that are kept, as a well-behaved client would send it:
+/// one request at every tick, whether the ones before have been answered or not.
+pub struct Load {
+    stop: oneshot::Sender<()>,
+    task: JoinHandle<Report>,
+}
+
+/// What became of a load.
+#[derive(Debug, Default)]
+pub struct Report {
+    /// How many requests were sent.
+    pub sent: usize,
+    /// How many each backend answered with a 200; the key is its name, or `-` where another body came.
+    pub answered: BTreeMap<String, usize>,
+    /// What was wrong with the others.
+    pub failures: Vec<String>,
+}
+
+impl Report {
+    /// Fails the test unless every single request was answered with a 200, and there were some.
+    pub fn assert_lossless(&self) {
+        let first: Vec<_> = self.failures.iter().take(5).collect();
+        assert!(
+            self.failures.is_empty(),
+            "{} of {} requests failed: {first:#?}",
+            self.failures.len(),
+            self.sent
+        );
+        assert!(self.sent > 0, "no request was sent");
+    }
+}
+
+impl Load {
+    /// Starts sending `per_second` requests a second.
+    pub fn start(call: Call, per_second: u32) -> Self {
+        let (stop, stopped) = oneshot::channel();
+        let task = tokio::spawn(run(Arc::new(call), Duration::from_secs(1) / per_second, stopped));
+        Self { stop, task }
+    }
+
+    /// Ends it, once the requests under way are answered.
+    pub async fn stop(self) -> Report {
+        // The task ends by itself only when it panics, which the next line shows.
+        let _ = self.stop.send(());
+        self.task.await.unwrap()
+    }
+}
+
+type Outcome = Result<String, String>;
+type Pool = Arc<Mutex<Vec<SendRequest<Full<Bytes>>>>>;
+
+async fn run(call: Arc<Call>, period: Duration, mut stopped: oneshot::Receiver<()>) -> Report {
+    let pool = Pool::default();
+    let mut report = Report::default();
+    let mut requests: JoinSet<Outcome> = JoinSet::new();
+    let mut tick = time::interval(period);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    loop {
+        tokio::select! {
+            biased;
+            _ = &mut stopped => break,
+            Some(outcome) = requests.join_next() => report.count(outcome.unwrap()),
+            _ = tick.tick() => {
+                report.sent += 1;
+                if requests.len() < IN_FLIGHT {
+                    requests.spawn(request(call.clone(), pool.clone()));
+                } else {
+                    report.count(Err(format!("{IN_FLIGHT} requests are under way already")));
+                }
+            }
+        }
+    }
+    while let Some(outcome) = requests.join_next().await {
+        report.count(outcome.unwrap());
+    }
+    report
+}
+
+impl Report {
+    fn count(&mut self, outcome: Outcome) {
+        match outcome {
+            Ok(backend) => *self.answered.entry(backend).or_default() += 1,
+            Err(why) => self.failures.push(why),
+        }
+    }
+}
+
+async fn request(call: Arc<Call>, pool: Pool) -> Outcome {
+    let answer = time::timeout(TIMEOUT, exchange(&call, &pool)).await;
+    let answer = answer.map_err(|_| format!("no answer within {TIMEOUT:?}"))??;
+    if answer.status != 200 {
+        return Err(format!("{}: {}", answer.status, answer.text()));
+    }
+    Ok(answer
+        .headers
+        .get("x-backend")
+        .map_or("-", |name| name.to_str().unwrap())
+        .to_owned())
+}
+
+/// One request on a kept connection, or else on a new one. A request that was not even begun when the
+/// connection closed is sent again: that is no loss, any client does so.
+async fn exchange(call: &Call, pool: &Pool) -> Result<Answer, String> {
+    let mut request: Request<Full<Bytes>> = call.request();
+    loop {
+        let kept = pool.lock().unwrap().pop();
+        let mut sender = match kept {
+            Some(sender) => sender,
+            None => connect(call).await?,
+        };
+        if sender.ready().await.is_err() {
+            continue;
+        }
+        match sender.try_send_request(request).await {
+            Ok(response) => {
+                let answer = Answer::read(response).await?;
+                pool.lock().unwrap().push(sender);
+                return Ok(answer);
+            }
+            Err(mut error) => match error.take_message() {
+                Some(unsent) => request = unsent,
+                None => return Err(format!("after the request was sent: {:?}", error.into_error())),
+            },
+        }
+    }
+}
+
+async fn connect(call: &Call) -> Result<SendRequest<Full<Bytes>>, String> {
+    let stream = TcpStream::connect(call.to())
+        .await
+        .map_err(|error| format!("{}: {error}", call.to()))?;
+    let (sender, connection) = http1::handshake(TokioIo::new(stream))
+        .await
+        .map_err(|error| error.to_string())?;
+    tokio::spawn(connection);
+    Ok(sender)
+}

@@ -1,0 +1,135 @@
+//! Data planes.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use http::StatusCode;
+use serde_json::Value;
+use topsail::envoy::{self, Finder, Launch, Process};
+
+use super::wait::{PATIENCE, eventually};
+
+/// Log lines that are no fault of our configuration, and why.
+const ALLOWED: [(&str, &str); 1] = [(
+    "There is no configured limit to the number of allowed active downstream connections",
+    "Envoy says so of every bootstrap without an overload manager",
+)];
+
+/// What runs beside a workload. Scenarios are written once and run on each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Plane {
+    /// The Envoy that the demo uses as well.
+    Envoy,
+    /// Exactly this Envoy release.
+    EnvoyRelease(&'static str),
+}
+
+impl Plane {
+    /// Starts it on a bootstrap file; its log goes beside that.
+    pub async fn start(self, ip: IpAddr, bootstrap: &Path, admin: SocketAddr) -> Sidecar {
+        let launch = Launch {
+            binary: tokio::task::spawn_blocking(move || self.binary()).await.unwrap(),
+            bootstrap: bootstrap.into(),
+            admin,
+            log: bootstrap.with_extension("log"),
+            reject_unknown_fields: true,
+        };
+        let mut process = Process::start(&launch).unwrap();
+        let ready = process.ready(PATIENCE).await;
+        ready.unwrap_or_else(|error| panic!("{}: {error}", bootstrap.display()));
+        Sidecar {
+            ip,
+            process,
+            allowed: ALLOWED.map(|(text, _)| text.to_owned()).to_vec(),
+        }
+    }
+
+    fn binary(self) -> PathBuf {
+        let (finder, progress) = (Finder::from_env(), |text: &str| eprintln!("{text}"));
+        let found = match self {
+            Plane::Envoy => finder.find(&progress),
+            Plane::EnvoyRelease(version) => finder.release(version, &progress),
+        };
+        found.unwrap_or_else(|error| panic!("{error}"))
+    }
+}
+
+/// A running data plane. Dropping it ends it, and fails the test if its log holds a warning that is not allowed.
+pub struct Sidecar {
+    ip: IpAddr,
+    process: Process,
+    allowed: Vec<String>,
+}
+
+impl Sidecar {
+    /// The address of its workload.
+    pub fn ip(&self) -> IpAddr {
+        self.ip
+    }
+
+    /// Tolerates log lines with this text, which the test provokes.
+    pub fn allow_log(&mut self, text: &str) {
+        self.allowed.push(text.into());
+    }
+
+    /// `GET` at its admin listener.
+    pub async fn admin(&self, path: &str) -> String {
+        let (status, body) = envoy::get(self.process.admin(), path).await.unwrap();
+        assert_eq!(status, StatusCode::OK, "{path}: {}", String::from_utf8_lossy(&body));
+        String::from_utf8_lossy(&body).into_owned()
+    }
+
+    /// The configuration it has, endpoints included.
+    pub async fn config_dump(&self) -> Value {
+        serde_json::from_str(&self.admin("/config_dump?include_eds").await).unwrap()
+    }
+
+    /// The counters and gauges whose names hold `filter`, a regular expression.
+    pub async fn stats(&self, filter: &str) -> BTreeMap<String, u64> {
+        let text = self.admin(&format!("/stats?filter={filter}")).await;
+        let rows = text.lines().filter_map(|line| line.rsplit_once(": "));
+        rows.filter_map(|(name, value)| Some((name.to_owned(), value.parse().ok()?)))
+            .collect()
+    }
+
+    /// Waits until it has a listener at this port of its workload's address, or of `ip`.
+    pub async fn listens(&self, address: SocketAddr) {
+        eventually(&format!("a listener at {address}"), async || {
+            let listeners = self.admin("/listeners").await;
+            if listeners.lines().any(|line| line.ends_with(&format!("::{address}"))) {
+                Ok(())
+            } else {
+                Err(listeners)
+            }
+        })
+        .await;
+    }
+
+    /// The warnings and errors it logged so far, but for those that are allowed.
+    pub fn complaints(&self) -> Vec<String> {
+        let log = String::from_utf8_lossy(&fs::read(self.process.log()).unwrap()).into_owned();
+        let severe = ["][warning][", "][error][", "][critical]["];
+        let lines = log
+            .lines()
+            .filter(|line| severe.iter().any(|level| line.contains(level)));
+        lines
+            .filter(|line| !self.allowed.iter().any(|text| line.contains(text)))
+            .map(str::to_owned)
+            .collect()
+    }
+}
+
+impl Drop for Sidecar {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            let complaints = self.complaints();
+            assert!(
+                complaints.is_empty(),
+                "{} complains: {complaints:#?}",
+                self.process.log().display()
+            );
+        }
+    }
+}
