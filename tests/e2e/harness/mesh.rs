@@ -1,0 +1,314 @@
+//! A mesh: a server on a directory, and workloads with their sidecars.
+//!
+//! Interception is NONE: a sidecar listens on its workload's own address and hands requests to a backend on
+//! 127.0.0.1; the workload's own calls go to outbound listeners on a second address of its own.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::fs;
+use std::net::{IpAddr, SocketAddr};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::backend::Backend;
+use super::client::{Call, get};
+use super::network::Network;
+use super::plane::{Plane, Sidecar};
+use super::server::{Server, topsail};
+
+/// A server with a directory, and where its workloads are.
+pub struct Mesh {
+    /// The control plane.
+    pub server: Server,
+    net: Network,
+    plane: Plane,
+    bootstrap_edits: Vec<(String, String)>,
+    folder: TempDir,
+}
+
+impl Mesh {
+    /// Starts a server on these files, each a name and its text.
+    pub async fn start(plane: Plane, files: &[(&str, &str)]) -> Self {
+        let mut mesh = Self::new(plane, files);
+        mesh.server.start().await;
+        mesh
+    }
+
+    /// As [`Mesh::start`], but leaves starting the server to the test.
+    pub fn new(plane: Plane, files: &[(&str, &str)]) -> Self {
+        let (folder, net) = (tempfile::tempdir().unwrap(), Network::take());
+        let server = Server::new(folder.path(), &net);
+        let mesh = Self {
+            server,
+            net,
+            plane,
+            bootstrap_edits: Vec::new(),
+            folder,
+        };
+        for (name, text) in files {
+            mesh.write(name, text);
+        }
+        mesh
+    }
+
+    /// Replaces a text in each bootstrap that is made from now on.
+    pub fn edit_bootstraps(&mut self, from: &str, to: &str) {
+        self.bootstrap_edits.push((from.into(), to.into()));
+    }
+
+    /// Puts a file into the directory, by rename, as editors do.
+    pub fn write(&self, name: &str, text: &str) {
+        let partial = self.folder.path().join("partial");
+        fs::write(&partial, text).unwrap();
+        fs::rename(partial, self.server.config().join(name)).unwrap();
+    }
+
+    /// Replaces a text in a file, by rename.
+    pub fn edit(&self, name: &str, from: &str, to: &str) {
+        let text = fs::read_to_string(self.server.config().join(name)).unwrap();
+        assert!(text.contains(from), "{name} holds no `{from}`:\n{text}");
+        self.write(name, &text.replace(from, to));
+    }
+
+    /// Deletes a file of the directory.
+    pub fn remove(&self, name: &str) {
+        fs::remove_file(self.server.config().join(name)).unwrap();
+    }
+
+    /// An address of this test's own.
+    pub fn address(&self) -> IpAddr {
+        self.net.address()
+    }
+
+    /// What the server finds wrong with the directory now.
+    pub async fn diagnostics(&self) -> Vec<Value> {
+        let answer = self.server.api("/api/v1/diagnostics").await;
+        answer.as_array().unwrap_or_else(|| panic!("no list: {answer}")).clone()
+    }
+
+    /// Runs an HTTP application `<app>-<version>` on port 9080 of a workload of its own, labelled `app` and
+    /// `version`, with the service account `app`.
+    pub async fn app(&self, app: &str, version: &str) -> App {
+        let name = format!("{app}-{version}");
+        let backend = Backend::http(&name).await;
+        let workload = Workload::new(&name)
+            .label("app", app)
+            .label("version", version)
+            .account(app);
+        self.run(workload.serves(9080, "HTTP", backend)).await
+    }
+
+    /// Runs a workload `client` that serves nothing and calls HTTP services on port 9080.
+    pub async fn client(&self) -> App {
+        self.run(Workload::new("client").label("app", "client").calls(9080, "HTTP"))
+            .await
+    }
+
+    /// Adds a workload to the directory, starts its sidecar and waits for its listeners.
+    pub async fn run(&self, workload: Workload) -> App {
+        let (placed, backends) = self.describe(workload);
+        let sidecar = self.sidecar(&placed).await;
+        placed.started(sidecar, backends).await
+    }
+
+    /// Writes the WorkloadEntry and the Sidecar of a workload.
+    fn describe(&self, workload: Workload) -> (Placed, BTreeMap<u16, Backend>) {
+        let (inbound, outbound) = (self.address(), self.address());
+        let Workload {
+            name,
+            labels,
+            account,
+            serves,
+            calls,
+        } = workload;
+        let labels: Vec<String> = labels.iter().map(|(key, value)| format!("{key}: {value}")).collect();
+        let mut yaml = format!(
+            "apiVersion: networking.istio.io/v1\nkind: WorkloadEntry\nmetadata: {{name: {name}}}\n\
+             spec: {{address: {inbound}, serviceAccount: {account}, labels: {{{labels}}}}}\n---\n\
+             apiVersion: networking.istio.io/v1\nkind: Sidecar\nmetadata: {{name: {name}}}\n\
+             spec:\n  workloadSelector: {{labels: {{{labels}}}}}\n",
+            labels = labels.join(", ")
+        );
+        let port =
+            |number, protocol: &str| format!("port: {{number: {number}, protocol: {protocol}, name: p{number}}}");
+        if !serves.is_empty() {
+            yaml.push_str("  ingress:\n");
+        }
+        for (number, (protocol, backend)) in &serves {
+            let (port, app) = (port(*number, protocol), backend.address());
+            writeln!(
+                yaml,
+                "  - {{{port}, bind: {inbound}, captureMode: NONE, defaultEndpoint: \"{app}\"}}"
+            )
+            .unwrap();
+        }
+        yaml.push_str("  egress:\n");
+        for (number, protocol) in &calls {
+            let port = port(*number, protocol);
+            writeln!(
+                yaml,
+                "  - {{{port}, bind: {outbound}, captureMode: NONE, hosts: [\"*/*\"]}}"
+            )
+            .unwrap();
+        }
+        if calls.is_empty() {
+            yaml.push_str("  - hosts: [\"~/*\"]\n");
+        }
+        self.write(&format!("workload-{name}.yaml"), &yaml);
+        let placed = Placed {
+            name,
+            account,
+            inbound,
+            outbound,
+            serves: serves.keys().copied().collect(),
+            calls,
+        };
+        (
+            placed,
+            serves.into_iter().map(|(port, (_, backend))| (port, backend)).collect(),
+        )
+    }
+
+    /// Makes the bootstrap of a workload and starts its sidecar.
+    async fn sidecar(&self, workload: &Placed) -> Sidecar {
+        let (ip, server) = (workload.inbound, self.server.xds().to_string());
+        let mut command = topsail(&[
+            "bootstrap",
+            "--mode",
+            "NONE",
+            "--admin-port",
+            "15000",
+            "--server",
+            &server,
+        ]);
+        command.args([
+            "--workload",
+            &format!("{}.default", workload.name),
+            "--service-account",
+            &workload.account,
+        ]);
+        command
+            .args(["--ip", &ip.to_string(), "--state"])
+            .arg(self.server.state());
+        let output = command.output().await.unwrap();
+        assert!(
+            output.status.success(),
+            "bootstrap: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        let mut text = String::from_utf8(output.stdout).unwrap();
+        for (from, to) in &self.bootstrap_edits {
+            assert!(text.contains(from), "the bootstrap holds no `{from}`:\n{text}");
+            text = text.replace(from, to);
+        }
+        let path = self.folder.path().join(format!("{}.yaml", workload.name));
+        fs::write(&path, text).unwrap();
+        self.plane.start(ip, &path, SocketAddr::new(ip, 15000)).await
+    }
+}
+
+/// A workload to be.
+pub struct Workload {
+    name: String,
+    labels: BTreeMap<String, String>,
+    account: String,
+    serves: BTreeMap<u16, (&'static str, Backend)>,
+    calls: Vec<(u16, &'static str)>,
+}
+
+impl Workload {
+    /// One with no labels, the service account `default`, and nothing to serve or to call.
+    pub fn new(name: &str) -> Self {
+        let account = "default".into();
+        Self {
+            name: name.into(),
+            labels: BTreeMap::new(),
+            account,
+            serves: BTreeMap::new(),
+            calls: Vec::new(),
+        }
+    }
+
+    /// With one more label.
+    pub fn label(mut self, key: &str, value: &str) -> Self {
+        self.labels.insert(key.into(), value.into());
+        self
+    }
+
+    /// With another service account.
+    pub fn account(mut self, account: &str) -> Self {
+        self.account = account.into();
+        self
+    }
+
+    /// With an inbound port.
+    pub fn serves(mut self, port: u16, protocol: &'static str, backend: Backend) -> Self {
+        self.serves.insert(port, (protocol, backend));
+        self
+    }
+
+    /// With an outbound listener for services on this port.
+    pub fn calls(mut self, port: u16, protocol: &'static str) -> Self {
+        self.calls.push((port, protocol));
+        self
+    }
+}
+
+/// A workload that has its addresses.
+struct Placed {
+    name: String,
+    account: String,
+    inbound: IpAddr,
+    outbound: IpAddr,
+    serves: Vec<u16>,
+    calls: Vec<(u16, &'static str)>,
+}
+
+impl Placed {
+    async fn started(self, sidecar: Sidecar, backends: BTreeMap<u16, Backend>) -> App {
+        for port in &self.serves {
+            sidecar.listens(SocketAddr::new(self.inbound, *port)).await;
+        }
+        for (port, _) in &self.calls {
+            sidecar.listens(SocketAddr::new(self.outbound, *port)).await;
+        }
+        App {
+            sidecar,
+            inbound: self.inbound,
+            outbound: self.outbound,
+            backends,
+        }
+    }
+}
+
+/// A running workload.
+pub struct App {
+    /// Its data plane.
+    pub sidecar: Sidecar,
+    inbound: IpAddr,
+    outbound: IpAddr,
+    backends: BTreeMap<u16, Backend>,
+}
+
+impl App {
+    /// Where its sidecar takes calls from others.
+    pub fn inbound(&self, port: u16) -> SocketAddr {
+        SocketAddr::new(self.inbound, port)
+    }
+
+    /// Where its sidecar takes its own calls.
+    pub fn outbound(&self, port: u16) -> SocketAddr {
+        SocketAddr::new(self.outbound, port)
+    }
+
+    /// A `GET` to a service on port 9080, as its application sends it.
+    pub fn get(&self, host: &str, path: &str) -> Call {
+        get(self.outbound(9080), host, path)
+    }
+
+    /// The application on port 9080.
+    pub fn backend(&self) -> &Backend {
+        &self.backends[&9080]
+    }
+}
