@@ -115,8 +115,8 @@ impl fmt::Debug for Version {
     }
 }
 
-/// A resource. Cloning shares the bytes.
-#[derive(Clone, PartialEq)]
+/// A resource. Cloning shares the bytes. Resources of one name and version are equal.
+#[derive(Clone)]
 pub struct Resource {
     /// The name.
     pub name: ResourceName,
@@ -178,6 +178,14 @@ impl Resource {
         self
     }
 }
+
+impl PartialEq for Resource {
+    fn eq(&self, other: &Self) -> bool {
+        self.kind == other.kind && self.version == other.version && self.name == other.name
+    }
+}
+
+impl Eq for Resource {}
 
 impl fmt::Debug for Resource {
     /// Without the bytes, which may hold a private key.

@@ -1,0 +1,339 @@
+//! One resource type of a session: what the client asked for, has, and is still to be told.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::Instant;
+
+use imbl::OrdSet;
+use prost::Message;
+
+use super::Push;
+use crate::ir::ResourceName;
+use crate::xds::resource::{Resource, ResourceType, Version};
+use crate::xds::snapshot::{ResourceSet, changed_names};
+
+/// A push carries at most this many bytes of resources, unless one alone is larger: the limit of
+/// gRPC implementations is 4 MiB.
+const PUSH_BYTES: usize = 2 << 20;
+
+/// The state of one type.
+#[derive(Debug)]
+pub(super) struct Channel {
+    pub(super) kind: ResourceType,
+    /// The client has asked for something.
+    pub(super) started: bool,
+    /// The client wants every resource there is.
+    pub(super) all: bool,
+    /// The names the client wants, if not all.
+    pub(super) names: OrdSet<ResourceName>,
+    /// What the client has ACKed. Where it equals the target it *is* the target's map, so that a
+    /// thousand proxies that have everything share one.
+    pub(super) held: ResourceSet,
+    pub(super) in_flight: Option<Push>,
+    /// Names that are gone, and since when nothing stands against saying so.
+    pub(super) removals: BTreeMap<ResourceName, Option<Instant>>,
+    /// Names whose place in the target may differ from what the client has.
+    dirty: BTreeSet<ResourceName>,
+    /// Names that are to be answered even if the client has them.
+    asked: BTreeSet<ResourceName>,
+    /// After a NACK that names nothing: groups to be sent one by one.
+    suspects: VecDeque<Vec<ResourceName>>,
+    /// The client asked for everything and has been told nothing yet.
+    unanswered: bool,
+}
+
+/// What may happen to a resource that is due.
+pub(super) enum Verdict {
+    /// It goes out.
+    Send,
+    /// It goes out later.
+    Wait,
+    /// The client refused this very version.
+    Skip,
+}
+
+impl Verdict {
+    pub(super) fn of(refused: bool, ready: bool) -> Self {
+        match (refused, ready) {
+            (true, _) => Verdict::Skip,
+            (false, true) => Verdict::Send,
+            (false, false) => Verdict::Wait,
+        }
+    }
+}
+
+impl Channel {
+    pub(super) fn new(kind: ResourceType) -> Self {
+        Self {
+            kind,
+            started: false,
+            all: false,
+            names: OrdSet::new(),
+            held: ResourceSet::new(),
+            in_flight: None,
+            removals: BTreeMap::new(),
+            dirty: BTreeSet::new(),
+            asked: BTreeSet::new(),
+            suspects: VecDeque::new(),
+            unanswered: false,
+        }
+    }
+
+    pub(super) fn subscribe_all(&mut self, has: Vec<(ResourceName, Version)>, target: Option<&ResourceSet>) {
+        if self.all {
+            return;
+        }
+        self.unanswered = has.is_empty() && !self.started;
+        (self.started, self.all) = (true, true);
+        self.learn(has, target);
+        if let Some(target) = target {
+            self.touch_all(target);
+        }
+    }
+
+    pub(super) fn subscribe(
+        &mut self,
+        names: Vec<ResourceName>,
+        has: Vec<(ResourceName, Version)>,
+        target: Option<&ResourceSet>,
+    ) {
+        self.started = true;
+        let known: BTreeSet<ResourceName> = has.iter().map(|(name, _)| name.clone()).collect();
+        for name in names {
+            let name = target
+                .and_then(|target| target.get_key_value(&name))
+                .map_or(name, |(shared, _)| shared.clone());
+            if known.contains(&name) {
+                self.dirty.insert(name.clone());
+            } else {
+                self.asked.insert(name.clone());
+            }
+            self.names.insert(name);
+        }
+        self.learn(has, target);
+    }
+
+    pub(super) fn unsubscribe(&mut self, names: &[ResourceName]) {
+        for name in names {
+            self.names.remove(name);
+            self.dirty.remove(name);
+            self.asked.remove(name);
+            self.held.remove(name);
+        }
+    }
+
+    /// The target's resource of this name has changed.
+    pub(super) fn touch(&mut self, name: &ResourceName) {
+        if self.all || self.names.contains(name) {
+            self.dirty.insert(name.clone());
+            self.removals.remove(name);
+        }
+    }
+
+    pub(super) fn touch_all(&mut self, target: &ResourceSet) {
+        if self.all {
+            self.dirty.extend(changed_names(&self.held, target).cloned());
+        }
+        self.dirty.extend(self.names.iter().cloned());
+    }
+
+    /// Sends what the client has once more, where it wants it.
+    pub(super) fn repeat(&mut self, names: &[ResourceName]) {
+        self.asked
+            .extend(names.iter().filter(|name| self.names.contains(*name)).cloned());
+    }
+
+    /// The next push's additions: what is due and may go, up to [`PUSH_BYTES`]. What the client
+    /// turns out to have, or to have refused, is crossed off.
+    pub(super) fn take_batch(
+        &mut self,
+        target: &ResourceSet,
+        verdict: impl Fn(&Resource, bool) -> Verdict,
+    ) -> Vec<Arc<Resource>> {
+        while let Some(group) = self.suspects.pop_front() {
+            let batch = self.take_of(group, target, &verdict);
+            if !batch.is_empty() {
+                return batch;
+            }
+        }
+        let due = self
+            .asked
+            .iter()
+            .chain(self.dirty.difference(&self.asked))
+            .cloned()
+            .collect();
+        self.take_of(due, target, &verdict)
+    }
+
+    fn take_of(
+        &mut self,
+        due: Vec<ResourceName>,
+        target: &ResourceSet,
+        verdict: &impl Fn(&Resource, bool) -> Verdict,
+    ) -> Vec<Arc<Resource>> {
+        let (mut batch, mut bytes) = (Vec::new(), 0);
+        for name in due {
+            let asked = self.asked.contains(&name);
+            let Some(resource) = self.due(&name, target, asked) else {
+                self.cross_off(&name);
+                continue;
+            };
+            match verdict(&resource, asked) {
+                Verdict::Wait => continue,
+                Verdict::Skip => self.cross_off(&name),
+                Verdict::Send if bytes > 0 && bytes + resource.body.len() > PUSH_BYTES => break,
+                Verdict::Send => {
+                    bytes += resource.body.len();
+                    batch.push(resource);
+                    self.cross_off(&name);
+                }
+            }
+        }
+        batch
+    }
+
+    /// Whether every addition and change has been sent and answered.
+    pub(super) fn additions_done(&self) -> bool {
+        !self.started
+            || (self.in_flight.is_none() && self.dirty.is_empty() && self.asked.is_empty() && self.suspects.is_empty())
+    }
+
+    /// Whether the client waits for a first answer although there is nothing to say.
+    pub(super) fn owes_an_answer(&self, earlier_done: bool) -> bool {
+        self.unanswered && earlier_done && self.dirty.is_empty()
+    }
+
+    pub(super) fn sent(&mut self, push: Push) {
+        self.unanswered = false;
+        self.in_flight = Some(push);
+    }
+
+    /// The push that waits for an answer to this nonce.
+    pub(super) fn take_in_flight(&mut self, nonce: u64) -> Option<Push> {
+        self.in_flight.take_if(|push| push.nonce == nonce)
+    }
+
+    /// The client has taken these.
+    pub(super) fn accept(
+        &mut self,
+        upserts: &[Arc<Resource>],
+        removals: &[ResourceName],
+        target: Option<&ResourceSet>,
+    ) {
+        for resource in upserts {
+            if self.all || self.names.contains(&resource.name) {
+                self.held.insert(resource.name.clone(), resource.clone());
+            }
+        }
+        for name in removals {
+            self.held.remove(name);
+        }
+        if let Some(target) = target {
+            self.share(target);
+        }
+    }
+
+    /// After a NACK that names nothing: half of it at a time will tell.
+    pub(super) fn split(&mut self, mut names: Vec<ResourceName>) {
+        let second = names.split_off(names.len() / 2);
+        self.asked.extend(names.iter().chain(&second).cloned());
+        self.suspects.push_front(second);
+        self.suspects.push_front(names);
+    }
+
+    /// Nothing stands against the removals known by now: they may be said from `at` on.
+    pub(super) fn schedule_removals(&mut self, at: Instant) {
+        for since in self.removals.values_mut() {
+            since.get_or_insert(at);
+        }
+    }
+
+    /// The removals to say now, but for those `kept`.
+    pub(super) fn take_removals(&mut self, now: Instant, kept: &[ResourceName]) -> Vec<ResourceName> {
+        if self.in_flight.is_some() {
+            return Vec::new();
+        }
+        let due = self.removals.iter().filter(|(_, at)| at.is_some_and(|at| at <= now));
+        let (kept, due): (Vec<_>, Vec<_>) = due.map(|(name, _)| name.clone()).partition(|name| kept.contains(name));
+        self.removals.extend(kept.into_iter().map(|name| (name, None)));
+        for name in &due {
+            self.removals.remove(name);
+        }
+        due
+    }
+
+    /// Takes note of what a reconnecting client says it has.
+    fn learn(&mut self, has: Vec<(ResourceName, Version)>, target: Option<&ResourceSet>) {
+        for (name, version) in has {
+            let same = target
+                .and_then(|target| target.get(&name))
+                .filter(|resource| resource.version == version);
+            let resource = same
+                .cloned()
+                .unwrap_or_else(|| Arc::new(self.unknown(name.clone(), version)));
+            self.held.insert(resource.name.clone(), resource);
+        }
+    }
+
+    /// Stands for a resource whose version is known and whose content is not.
+    fn unknown(&self, name: ResourceName, version: Version) -> Resource {
+        Resource {
+            version,
+            ..Resource::new(self.kind, name, bytes::Bytes::new(), [].into())
+        }
+    }
+
+    /// What the client should be sent under a name, if anything; a name that is gone is put among
+    /// the removals.
+    fn due(&mut self, name: &ResourceName, target: &ResourceSet, asked: bool) -> Option<Arc<Resource>> {
+        let held = self.held.get(name);
+        match (target.get(name), held) {
+            (Some(resource), Some(held)) if held.version == resource.version && !asked => None,
+            (Some(resource), _) => Some(resource.clone()),
+            (None, Some(_)) if self.kind.is_wildcard() => {
+                self.removals.entry(name.clone()).or_default();
+                None
+            }
+            (None, Some(held)) if asked && !held.body.is_empty() => Some(held.clone()),
+            (None, Some(_)) if !asked => None,
+            (None, _) if self.all => None,
+            (None, _) => self.placeholder(name),
+        }
+    }
+
+    /// The answer to a question for something that does not exist. What cannot be empty is said to
+    /// be gone.
+    fn placeholder(&mut self, name: &ResourceName) -> Option<Arc<Resource>> {
+        use crate::xds::pb;
+        let body = match self.kind {
+            ResourceType::Route => pb::route::RouteConfiguration {
+                name: name.to_string(),
+                ..Default::default()
+            }
+            .encode_to_vec(),
+            ResourceType::Endpoints => pb::endpoint::ClusterLoadAssignment {
+                cluster_name: name.to_string(),
+                ..Default::default()
+            }
+            .encode_to_vec(),
+            ResourceType::Secret | ResourceType::Cluster | ResourceType::Listener => {
+                self.removals.entry(name.clone()).or_default();
+                return None;
+            }
+        };
+        Some(Arc::new(Resource::new(self.kind, name.clone(), body, [].into())))
+    }
+
+    fn cross_off(&mut self, name: &ResourceName) {
+        self.dirty.remove(name);
+        self.asked.remove(name);
+    }
+
+    /// Uses the target's own map in the place of an equal one.
+    fn share(&mut self, target: &ResourceSet) {
+        let settled = self.in_flight.is_none() && self.dirty.is_empty() && self.asked.is_empty();
+        if settled && self.held.len() == target.len() && changed_names(&self.held, target).next().is_none() {
+            self.held = target.clone();
+        }
+    }
+}
