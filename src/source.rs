@@ -1,10 +1,11 @@
 //! The directory a user edits: which files it holds, what they say, before anything in them has
 //! a meaning.
 //!
-//! [`tree`] reads files, [`document`] splits them.
+//! [`tree`] reads files, [`document`] splits them, [`node`] is their YAML.
 
 pub mod document;
 mod layout;
+pub mod node;
 pub mod tree;
 
 use std::collections::BTreeSet;

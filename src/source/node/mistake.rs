@@ -1,0 +1,204 @@
+//! What is wrong with a text that is no YAML, in words that help.
+
+use std::ops::Range;
+
+use serde_saphyr::granit_parser::{ErrorKind, ScanError};
+
+use super::MAX_DEPTH;
+use crate::diag::{Code, Diagnostic};
+use crate::source::document::Document;
+
+/// The diagnostic of a parser's error.
+pub(super) fn describe(document: &Document, error: &ScanError) -> Diagnostic {
+    let text = document.text();
+    let span = span(text, error);
+    let (message, help) = explain(error.kind(), text, span.start);
+    let place = document.place(document.span.start + span.start..document.span.start + span.end);
+    let mut problem = Diagnostic::new(Code::InvalidYaml, message).at(place);
+    problem.help = help;
+    problem
+}
+
+/// The character that the error is at, in bytes of the document.
+fn span(text: &str, error: &ScanError) -> Range<usize> {
+    let characters = error.marker().index();
+    let start = text.char_indices().nth(characters).map_or(text.len(), |(at, _)| at);
+    let len = text[start..].chars().next().map_or(0, char::len_utf8);
+    start..start + len
+}
+
+/// What is wrong, and what to do about it where that can be told.
+fn explain(kind: &ErrorKind, text: &str, at: usize) -> (String, Option<String>) {
+    let help = |message: &str, help: &str| (message.to_owned(), Some(help.to_owned()));
+    match kind {
+        ErrorKind::TabInBlockIndentation | ErrorKind::TabInIndentation | ErrorKind::TabAtBlockScalarStart => {
+            help("a tab cannot indent YAML", "indent with spaces")
+        }
+        ErrorKind::UnclosedQuotedScalar => help("this quote is never closed", "add the closing quote"),
+        ErrorKind::UnclosedFlowCollection { open } => {
+            let close = closing(*open);
+            (
+                format!("this `{open}` is never closed"),
+                Some(format!("add the closing `{close}`")),
+            )
+        }
+        ErrorKind::MismatchedFlowCollectionEnd { open, close } => {
+            let expected = closing(*open);
+            (
+                format!("this `{open}` is followed by a `{close}`"),
+                Some(format!("`{expected}` closes it")),
+            )
+        }
+        ErrorKind::MisplacedFlowCollectionEnd => help("this bracket closes nothing", "remove it"),
+        ErrorKind::InvalidColonPlacement => help("a `:` cannot stand here", "is an earlier `[` or `{` never closed?"),
+        ErrorKind::UnexpectedCharacter { character } => (
+            format!("`{}` cannot start a value", character.escape_debug()),
+            Some("put the value into quotes".to_owned()),
+        ),
+        ErrorKind::UnknownQuotedScalarEscape => help(
+            "there is no such escape in a value in double quotes",
+            "write `\\\\` for a backslash, or use single quotes",
+        ),
+        ErrorKind::UnknownAnchor => help("no anchor of this name stands before", "an anchor is written `&name`"),
+        ErrorKind::RecursionLimitExceeded => (format!("nested more than {MAX_DEPTH} levels deep"), None),
+        ErrorKind::ExpectedBlockMappingKey => help(
+            "this line continues nothing: no line above is indented like it",
+            "indent it like the entries that it belongs to",
+        ),
+        ErrorKind::ExpectedBlockSequenceEntry => help(
+            "a `-` is needed here, as on the lines above",
+            "indent the line if it belongs to something else",
+        ),
+        ErrorKind::SimpleKeyExpected => help(
+            "this is no entry of a map",
+            "write `key: value`, with a space after the colon",
+        ),
+        ErrorKind::MappingValueNotAllowed => misplaced_entry(text, at),
+        other => (format!("this is not YAML: {other}"), None),
+    }
+}
+
+fn closing(open: char) -> char {
+    if open == '[' { ']' } else { '}' }
+}
+
+/// A `key: value` where none may stand, by the line that it is on and the one above.
+fn misplaced_entry(text: &str, at: usize) -> (String, Option<String>) {
+    let line_start = text[..at].rfind('\n').map_or(0, |newline| newline + 1);
+    let before = text[line_start..at].trim_start();
+    let above = text[..line_start].lines().rev().find(|line| !line.trim().is_empty());
+    let above = above.unwrap_or_default().trim_start();
+    let (message, help) = if before.contains(": ") {
+        ("an unquoted value cannot contain `: `", "put the value into quotes")
+    } else if is_key_without_space(above) {
+        (
+            "the line above is no entry of a map, so this one cannot be",
+            "put a space after the colon in the line above",
+        )
+    } else if above.contains(": ") {
+        (
+            "this line is indented more than the line above, which has a value already",
+            "indent it like the line above",
+        )
+    } else {
+        (
+            "this entry cannot stand here",
+            "is the line above an entry of a map, `key: value` or `key:`?",
+        )
+    };
+    (message.to_owned(), Some(help.to_owned()))
+}
+
+/// `key:value`, but not `http://host`.
+fn is_key_without_space(line: &str) -> bool {
+    let line = line.strip_prefix("- ").unwrap_or(line);
+    line.split_once(':')
+        .is_some_and(|(_, rest)| !rest.is_empty() && !rest.starts_with([' ', '/', ':']))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::parse;
+    use crate::diag::SourceText;
+    use crate::source::document::split;
+
+    /// `line:column message / help` of the only mistake.
+    fn mistake(text: &str) -> String {
+        let parsed = parse(&split(&SourceText::new("f", text))[0]);
+        assert!(parsed.root.is_none(), "{text}");
+        let [problem] = &parsed.diagnostics[..] else {
+            panic!("{text}: {:?}", parsed.diagnostics)
+        };
+        let place = problem.place().unwrap().display();
+        format!(
+            "{} {} / {}",
+            &place[2..],
+            problem.message,
+            problem.help.as_deref().unwrap_or_default()
+        )
+    }
+
+    #[test]
+    fn common_mistakes_are_named_with_a_remedy() {
+        let cases = [
+            ("a:\n\tb: 1\n", "2:2 a tab cannot indent YAML / indent with spaces"),
+            (
+                "ü: \"x\nb: 1\n",
+                "1:4 this quote is never closed / add the closing quote",
+            ),
+            ("a: {b: [1\n}\n", "1:8 this `[` is followed by a `}` / `]` closes it"),
+            ("a: [1, 2\n", "1:4 this `[` is never closed / add the closing `]`"),
+            (
+                "a: [1\nb: 2\n",
+                "2:2 a `:` cannot stand here / is an earlier `[` or `{` never closed?",
+            ),
+            (
+                "a: b: c\n",
+                "1:5 an unquoted value cannot contain `: ` / put the value into quotes",
+            ),
+            (
+                "a:b\nc: 1\n",
+                "2:2 the line above is no entry of a map, so this one cannot be / put a space after the colon in the line above",
+            ),
+            (
+                "m:\n  name: x\n   namespace: y\n",
+                "3:13 this line is indented more than the line above, which has a value already / indent it like the line above",
+            ),
+            (
+                "a\nb: 1\n",
+                "2:2 this entry cannot stand here / is the line above an entry of a map, `key: value` or `key:`?",
+            ),
+            (
+                "a:\n  b: 1\n c: 2\n",
+                "3:2 this line continues nothing: no line above is indented like it / indent it like the entries that it belongs to",
+            ),
+            (
+                "- a\nb: c\n",
+                "2:1 a `-` is needed here, as on the lines above / indent the line if it belongs to something else",
+            ),
+            ("a: @x\n", "1:4 `@` cannot start a value / put the value into quotes"),
+            (
+                "a: *nope\n",
+                "1:4 no anchor of this name stands before / an anchor is written `&name`",
+            ),
+            (
+                "a: \"\\q\"\n",
+                "1:4 there is no such escape in a value in double quotes / write `\\\\` for a backslash, or use single quotes",
+            ),
+            (
+                "a: 1\n b\nc\n",
+                "3:1 this is no entry of a map / write `key: value`, with a space after the colon",
+            ),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(mistake(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn other_mistakes_are_named_by_the_parser() {
+        for text in ["a: |x\n  b\n", "a: !<x\n", "%FOO\na: 1\n", "a: *\n", "}"] {
+            assert!(!mistake(text).is_empty(), "{text}");
+        }
+    }
+}
