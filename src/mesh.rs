@@ -12,11 +12,13 @@ mod store;
 pub mod virtual_service;
 pub mod workload;
 
+use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 pub use store::{Mesh, Rank};
 
-use crate::name::Namespace;
+use crate::name::{Hostname, Namespace};
 
 /// Which namespaces see an object (`exportTo`).
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Default)]
@@ -47,4 +49,44 @@ pub type Labels = std::collections::BTreeMap<Arc<str>, Arc<str>>;
 /// Whether `labels` holds every pair of `selector`; an empty selector selects everything.
 pub fn selects(selector: &Labels, labels: &Labels) -> bool {
     selector.iter().all(|(key, value)| labels.get(key) == Some(value))
+}
+
+/// What an edit of the mesh may have changed for proxies. Naming too much costs a comparison, since equal
+/// results are kept; naming too little leaves a proxy with what was true before.
+///
+/// Everything stands here as it was before the edit and as it is after it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Touched {
+    /// Anything may have changed: settings, or policies of a namespace or of the mesh.
+    pub all: bool,
+    /// Sidecars changed.
+    pub sidecars: bool,
+    /// Hosts of services that changed (their endpoints, and the policies those are under, included), hosts
+    /// that changed VirtualServices and DestinationRules name, and the destinations of those
+    /// VirtualServices. Wildcards as the rules write them: they stand for all that they cover.
+    pub hosts: BTreeSet<Hostname>,
+    /// Port numbers of services that changed.
+    pub ports: BTreeSet<u16>,
+    /// Addresses of workloads and endpoints that changed, and of those that a changed PeerAuthentication
+    /// selects: what the proxies there accept may be different.
+    pub addresses: BTreeSet<IpAddr>,
+}
+
+impl Touched {
+    /// Everything.
+    pub fn everything() -> Self {
+        Self {
+            all: true,
+            ..Self::default()
+        }
+    }
+
+    /// Adds what another edit touched.
+    pub fn merge(&mut self, other: Touched) {
+        self.all |= other.all;
+        self.sidecars |= other.sidecars;
+        self.hosts.extend(other.hosts);
+        self.ports.extend(other.ports);
+        self.addresses.extend(other.addresses);
+    }
 }

@@ -17,6 +17,9 @@ pub struct RouteConfig {
     pub name: ResourceName,
     /// Virtual hosts, sorted by name, the catch-all last.
     pub virtual_hosts: Vec<Arc<VirtualHost>>,
+    /// `ignore_port_in_host_matching`: `Host: a:80` means `a`. False where the port chooses among services, as
+    /// for an explicit HTTP proxy.
+    pub ignore_port: bool,
     /// The objects it was made from.
     pub origins: Origins,
 }

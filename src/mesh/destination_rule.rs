@@ -81,7 +81,23 @@ impl DestinationRule {
     }
 }
 
+impl DestinationRule {
+    /// Keys of the labels in every `failoverPriority`, repeats included.
+    pub fn failover_labels(&self) -> impl Iterator<Item = &str> {
+        let subsets = self.subsets.iter().map(|subset| &subset.policy);
+        let policies = std::iter::once(&self.policy)
+            .chain(subsets)
+            .flat_map(PolicyWithPorts::all);
+        let settings = policies.filter_map(|policy| policy.load_balancer.as_ref()?.locality.as_ref());
+        settings.flat_map(LocalityLb::failover_labels)
+    }
+}
+
 impl PolicyWithPorts {
+    fn all(&self) -> impl Iterator<Item = &TrafficPolicy> {
+        std::iter::once(&self.policy).chain(self.ports.iter().map(|(_, policy)| policy))
+    }
+
     fn for_port(&self, port: u16) -> &TrafficPolicy {
         self.ports
             .iter()
@@ -166,6 +182,19 @@ impl Default for LocalityLb {
             enabled: true,
             mode: LocalityMode::Failover(Vec::new()),
         }
+    }
+}
+
+impl LocalityLb {
+    /// Keys of the labels in `failoverPriority`.
+    pub fn failover_labels(&self) -> impl Iterator<Item = &str> {
+        let labels = match &self.mode {
+            LocalityMode::FailoverPriority(labels) => labels.as_slice(),
+            LocalityMode::Distribute(_) | LocalityMode::Failover(_) => &[],
+        };
+        labels
+            .iter()
+            .map(|label| label.split_once('=').map_or(&**label, |(key, _)| key))
     }
 }
 

@@ -41,6 +41,7 @@ pub struct Mesh {
     workload_addresses: OrdMap<IpAddr, OrdSet<ObjectId>>,
     virtual_services: ByHost<VirtualService>,
     destination_rules: ByHost<DestinationRule>,
+    client_labels: OrdMap<Arc<str>, usize>,
     sidecars: OrdMap<Namespace, OrdMap<Rank, Arc<Sidecar>>>,
     peer_authentications: OrdMap<Namespace, OrdMap<Rank, Arc<PeerAuthentication>>>,
 }
@@ -72,6 +73,28 @@ impl Mesh {
         seen.filter(|(_, service)| service.export_to.covers(client) || service.key.namespace == *client)
             .min_by_key(|(rank, service)| (service.key.namespace != *client, !service.kubernetes, rank))
             .map(|(_, service)| service)
+    }
+
+    /// The services of this host in all namespaces, with their precedence.
+    pub fn services_named(&self, host: &Hostname) -> impl Iterator<Item = (&Rank, &Arc<Service>)> {
+        let namespaces = self
+            .hosts
+            .get(host)
+            .into_iter()
+            .flat_map(|namespaces| namespaces.iter());
+        namespaces.filter_map(|namespace| {
+            let key = ServiceKey {
+                host: host.clone(),
+                namespace: namespace.clone(),
+            };
+            self.services.get(&key).map(|(rank, service)| (rank, service))
+        })
+    }
+
+    /// Keys of the labels by which rules tell client proxies apart (`sourceLabels`, `failoverPriority`); the
+    /// other labels of a proxy do not affect what it sends.
+    pub fn client_labels(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.client_labels.keys()
     }
 
     /// Whether anything defines the host, seen or not.
@@ -302,8 +325,12 @@ impl Mesh {
             rule.hosts
                 .iter()
                 .for_each(|host| drop_ranked(&mut self.virtual_services, host, rank));
+            rule.source_labels()
+                .for_each(|label| uncount(&mut self.client_labels, label));
         }
         if let Some((rank, rule)) = new {
+            rule.source_labels()
+                .for_each(|label| *self.client_labels.entry(label.clone()).or_default() += 1);
             for host in &rule.hosts {
                 self.virtual_services
                     .entry(host.clone())
@@ -321,8 +348,12 @@ impl Mesh {
     ) {
         if let Some((rank, rule)) = old {
             drop_ranked(&mut self.destination_rules, &rule.host, rank);
+            rule.failover_labels()
+                .for_each(|label| uncount(&mut self.client_labels, label));
         }
         if let Some((rank, rule)) = new {
+            rule.failover_labels()
+                .for_each(|label| *self.client_labels.entry(label.into()).or_default() += 1);
             self.destination_rules
                 .entry(rule.host.clone())
                 .or_default()
@@ -401,6 +432,14 @@ fn endpoint_addresses(service: &Service) -> impl Iterator<Item = IpAddr> {
         super::service::Address::Ip(ip) => Some(*ip),
         super::service::Address::Name(_) | super::service::Address::Unix(_) => None,
     })
+}
+
+fn uncount(counts: &mut OrdMap<Arc<str>, usize>, label: &str) {
+    let Some(count) = counts.get_mut(label) else { return };
+    *count -= 1;
+    if *count == 0 {
+        counts.remove(label);
+    }
 }
 
 fn drop_from<K: Ord + Clone, V: Ord + Clone>(index: &mut OrdMap<K, OrdSet<V>>, key: &K, value: &V) {

@@ -28,6 +28,29 @@ pub struct VirtualService {
     pub tcp: Vec<TcpRoute>,
 }
 
+impl VirtualService {
+    /// Every `match` that asks which proxy the client has.
+    fn sources(&self) -> impl Iterator<Item = &SourceMatch> {
+        let http = self.http.iter().flat_map(|route| &route.matches).map(|m| &m.source);
+        let tls = self.tls.iter().flat_map(|route| &route.matches).map(|m| &m.l4.source);
+        let tcp = self.tcp.iter().flat_map(|route| &route.matches).map(|m| &m.source);
+        http.chain(tls).chain(tcp)
+    }
+
+    /// Keys of all `sourceLabels`, repeats included.
+    pub fn source_labels(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.sources().flat_map(|source| source.labels.keys())
+    }
+
+    /// Every destination of every route, mirrors and repeats included.
+    pub fn destinations(&self) -> impl Iterator<Item = &Destination> {
+        let http = self.http.iter().flat_map(|route| route.action.destinations());
+        let tls = self.tls.iter().flat_map(|route| &route.destinations);
+        let tcp = self.tcp.iter().flat_map(|route| &route.destinations);
+        http.chain(tls.chain(tcp).map(|(destination, _)| destination))
+    }
+}
+
 /// An entry of `http`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct HttpRoute {
@@ -54,6 +77,19 @@ pub enum HttpAction {
     Redirect(Redirect),
     /// `directResponse`.
     Direct(DirectResponse),
+}
+
+impl HttpAction {
+    fn destinations(&self) -> impl Iterator<Item = &Destination> {
+        let forward = match self {
+            HttpAction::Forward(forward) => Some(forward),
+            HttpAction::Redirect(_) | HttpAction::Direct(_) => None,
+        };
+        forward.into_iter().flat_map(|forward| {
+            let routes = forward.destinations.iter().map(|weighted| &weighted.destination);
+            routes.chain(forward.mirrors.iter().map(|mirror| &mirror.destination))
+        })
+    }
 }
 
 /// `route` with what applies to it.
