@@ -19,4 +19,5 @@ pub mod mesh;
 pub mod name;
 pub mod pki;
 pub mod source;
+pub mod tls;
 pub mod xds;

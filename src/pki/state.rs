@@ -103,6 +103,7 @@ impl StateDir {
             }
             set_mode(&path, DIR_MODE, &metadata)?;
         }
+        close_ca_dir(&path.join(CA_DIR))?;
         Ok(Self { path })
     }
 
@@ -245,6 +246,14 @@ fn sync_dir(path: &Path) -> Result<(), StateError> {
         .map_err(|e| io_error("sync", path, e))
 }
 
+/// An operator's `mkdir` and `cp` leave the CA's directory open.
+fn close_ca_dir(path: &Path) -> Result<(), StateError> {
+    match path.symlink_metadata() {
+        Ok(metadata) if metadata.is_dir() && metadata.mode() & OTHERS != 0 => set_mode(path, DIR_MODE, &metadata),
+        Ok(_) | Err(_) => Ok(()),
+    }
+}
+
 /// Whether closing the directory to others can harm nobody: it is empty, or it is a state
 /// directory already. `/tmp` and a home directory are neither.
 fn may_close(path: &Path, mode: u32) -> Result<bool, StateError> {
@@ -309,10 +318,13 @@ mod tests {
         state.write("a", b"secret").unwrap();
         chmod(dir.path(), 0o750);
         chmod(&dir.path().join("a"), 0o644);
+        std::fs::create_dir(dir.path().join("ca")).unwrap();
+        chmod(&dir.path().join("ca"), 0o755);
         let again = StateDir::open(dir.path()).unwrap();
         assert_eq!(again.read("a").unwrap().unwrap(), b"secret");
         assert_eq!(mode(dir.path()), 0o700);
         assert_eq!(mode(&dir.path().join("a")), 0o600);
+        assert_eq!(mode(&dir.path().join("ca")), 0o700);
     }
 
     #[test]

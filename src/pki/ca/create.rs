@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use rcgen::{BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, KeyPair, KeyUsagePurpose};
 use rustls::pki_types::CertificateDer;
+use sha2::{Digest, Sha256};
 use x509_parser::prelude::X509Certificate;
 use zeroize::Zeroizing;
 
@@ -19,12 +20,14 @@ use crate::name::TrustDomain;
 const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
 const ROOT_LIFETIME: Duration = YEAR.saturating_mul(10);
 const INTERMEDIATE_LIFETIME: Duration = YEAR.saturating_mul(5);
+/// `ub-organization-name` of RFC 5280.
+const LONGEST_ORGANIZATION: usize = 64;
 
 /// A new root and intermediate with their keys, to be written to `dir`.
 pub(super) fn new_set(dir: &Path, trust_domain: &TrustDomain, now: SystemTime) -> Result<CaFiles, CaError> {
     let root_key = KeyPair::generate().map_err(SignError::from)?;
     let ca_key = KeyPair::generate().map_err(SignError::from)?;
-    let root = ca_params("Topsail root CA", trust_domain, 1, starting(now, ROOT_LIFETIME))?
+    let root = ca_params(Role::Root, &root_key, trust_domain, starting(now, ROOT_LIFETIME))?
         .self_signed(&root_key)
         .map_err(SignError::from)?;
     let mut files = CaFiles {
@@ -103,25 +106,41 @@ fn intermediate(
     trust_domain: &TrustDomain,
     validity: Validity,
 ) -> Result<String, CaError> {
-    let params = ca_params("Topsail intermediate CA", trust_domain, 0, validity)?;
+    let params = ca_params(Role::Intermediate, ca_key, trust_domain, validity)?;
     let certificate = Signer::new(root, root_key).sign(&params, ca_key)?;
     Ok(pem::encode(&certificate))
 }
 
-/// A CA with at most `below` CAs under it.
+#[derive(Clone, Copy)]
+enum Role {
+    Root,
+    Intermediate,
+}
+
+/// A CA for a key. The key is part of the name, so that a peer with another mesh's root is told
+/// that the issuer is unknown, and not that the signature is bad.
 fn ca_params(
-    common_name: &str,
+    role: Role,
+    key: &KeyPair,
     trust_domain: &TrustDomain,
-    below: u8,
     validity: Validity,
 ) -> Result<CertificateParams, SignError> {
+    let [a, b, c, d, ..] = <[u8; 32]>::from(Sha256::digest(key.public_key_raw()));
+    let (title, cas_below) = match role {
+        Role::Root => ("root", 1),
+        Role::Intermediate => ("intermediate", 0),
+    };
+    let mut name = DistinguishedName::new();
+    if trust_domain.as_str().len() <= LONGEST_ORGANIZATION {
+        name.push(DnType::OrganizationName, trust_domain.as_str());
+    }
+    name.push(
+        DnType::CommonName,
+        format!("Topsail {title} CA {a:02x}{b:02x}{c:02x}{d:02x}"),
+    );
     let mut params = CertificateParams::default();
-    params.distinguished_name = DistinguishedName::new();
-    params
-        .distinguished_name
-        .push(DnType::OrganizationName, trust_domain.as_str());
-    params.distinguished_name.push(DnType::CommonName, common_name);
-    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(below));
+    params.distinguished_name = name;
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(cas_below));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     params.use_authority_key_identifier_extension = true;
     params.serial_number = Some(random_serial()?.to_vec().into());

@@ -1,0 +1,67 @@
+//! TLS by SPIFFE identities, with rustls.
+//!
+//! Peers are told apart by the one URI name in their certificate, never by the name or address that
+//! was dialled. The cryptography is handed to every configuration; the process-wide default of
+//! rustls, which other crates may set or fight over, is not looked at. Neither is the system's
+//! clock: whoever makes a configuration gives it a [`Clock`].
+
+mod accept;
+mod client;
+mod server;
+mod verify;
+
+use std::sync::Arc;
+use std::time::{Duration, UNIX_EPOCH};
+
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime, pem};
+use rustls::sign::CertifiedKey;
+use rustls::time_provider::TimeProvider;
+
+pub use accept::{HandshakeLimits, PeerInfo, TlsConn, TlsIncoming};
+pub use client::client_config;
+pub use server::ServerTls;
+pub use verify::{SpiffeMatcher, SvidError, SvidVerifier, peer_spiffe_id, uri_name};
+
+use crate::clock::Clock;
+use crate::pki::WorkloadCert;
+
+/// The application protocol of gRPC.
+const ALPN_H2: &[u8] = b"h2";
+
+/// Why a TLS configuration cannot be made.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// A certificate or key that is no PEM.
+    #[error("a certificate or its key is not PEM: {0}")]
+    Pem(#[from] pem::Error),
+    /// rustls refuses the key, the certificate or the roots.
+    #[error("rustls refuses the configuration: {0}")]
+    Rustls(#[from] rustls::Error),
+    /// The roots are of no use for verifying clients.
+    #[error("clients cannot be verified with this trust bundle: {0}")]
+    Roots(#[from] rustls::server::VerifierBuilderError),
+}
+
+/// The cryptography that every configuration here uses.
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(rustls::crypto::aws_lc_rs::default_provider())
+}
+
+/// A certificate as rustls presents it. Checks that the key is the certificate's.
+fn certified_key(certificate: &WorkloadCert, provider: &CryptoProvider) -> Result<CertifiedKey, TlsError> {
+    let chain = CertificateDer::pem_slice_iter(certificate.chain_pem.as_bytes()).collect::<Result<_, _>>()?;
+    let key = PrivateKeyDer::from_pem_slice(certificate.key_pem.expose().as_bytes())?;
+    Ok(CertifiedKey::from_der(chain, key, provider)?)
+}
+
+impl TimeProvider for Clock {
+    fn current_time(&self) -> Option<UnixTime> {
+        let since = self.now().duration_since(UNIX_EPOCH).ok()?;
+        Some(UnixTime::since_unix_epoch(Duration::from_secs(since.as_secs())))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,173 @@
+//! The server's side of xDS on TLS (15012).
+//!
+//! Clients may show a certificate and need not, since a token says who they are as well; one that
+//! is shown has to be good. Certificate and roots change while the server runs, without a restart
+//! and without touching open connections. Sessions are not resumed: a resumed one would skip the
+//! check of the client's certificate, and an ADS stream is opened too rarely to gain from it.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use rustls::client::danger::HandshakeSignatureValid;
+use rustls::pki_types::{CertificateDer, UnixTime};
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert, WebPkiClientVerifier};
+use rustls::sign::CertifiedKey;
+use rustls::{DigitallySignedStruct, DistinguishedName, ServerConfig, SignatureScheme};
+
+use super::{ALPN_H2, TlsError, certified_key, peer_spiffe_id, provider};
+use crate::clock::Clock;
+use crate::name::TrustDomain;
+use crate::pki::{TrustBundle, WorkloadCert};
+
+/// What a server presents and whom it believes. Clones share both.
+#[derive(Clone, Debug)]
+pub struct ServerTls {
+    identity: Arc<LiveIdentity>,
+    trust: Arc<LiveTrust>,
+    config: Arc<ServerConfig>,
+}
+
+impl ServerTls {
+    /// A server with this certificate, for clients of this trust domain.
+    ///
+    /// # Errors
+    /// When the certificate or the bundle is of no use.
+    pub fn new(
+        certificate: &WorkloadCert,
+        bundle: &TrustBundle,
+        trust_domain: &TrustDomain,
+        clock: &Clock,
+    ) -> Result<Self, TlsError> {
+        let identity = Arc::new(LiveIdentity(ArcSwap::from_pointee(certified_key(
+            certificate,
+            &provider(),
+        )?)));
+        let trust = Arc::new(LiveTrust {
+            current: ArcSwap::from_pointee(Trust::new(bundle)?),
+            trust_domain: trust_domain.clone(),
+        });
+        let mut config = ServerConfig::builder_with_details(provider(), Arc::new(clock.clone()))
+            .with_safe_default_protocol_versions()?
+            .with_client_cert_verifier(trust.clone())
+            .with_cert_resolver(identity.clone());
+        config.alpn_protocols = vec![ALPN_H2.to_vec()];
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.send_tls13_tickets = 0;
+        Ok(Self {
+            identity,
+            trust,
+            config: Arc::new(config),
+        })
+    }
+
+    /// Presents another certificate from now on.
+    ///
+    /// # Errors
+    /// When the certificate is of no use; the old one stays.
+    pub fn replace_certificate(&self, certificate: &WorkloadCert) -> Result<(), TlsError> {
+        let key = certified_key(certificate, &provider())?;
+        self.identity.0.store(Arc::new(key));
+        Ok(())
+    }
+
+    /// Verifies clients by other roots from now on.
+    ///
+    /// # Errors
+    /// When the bundle is of no use; the old one stays.
+    pub fn replace_bundle(&self, bundle: &TrustBundle) -> Result<(), TlsError> {
+        self.trust.current.store(Arc::new(Trust::new(bundle)?));
+        Ok(())
+    }
+
+    /// The configuration for rustls. It follows the replacements.
+    pub fn config(&self) -> &Arc<ServerConfig> {
+        &self.config
+    }
+
+    /// The trust domain of the clients.
+    pub fn trust_domain(&self) -> &TrustDomain {
+        &self.trust.trust_domain
+    }
+}
+
+/// The certificate of the moment, whatever name a client asks for.
+#[derive(Debug)]
+struct LiveIdentity(ArcSwap<CertifiedKey>);
+
+impl ResolvesServerCert for LiveIdentity {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.0.load_full())
+    }
+}
+
+/// The verifier of the moment, and the rules of SPIFFE on top of it.
+#[derive(Debug)]
+struct LiveTrust {
+    current: ArcSwap<Trust>,
+    trust_domain: TrustDomain,
+}
+
+#[derive(Debug)]
+struct Trust(Arc<dyn ClientCertVerifier>);
+
+impl Trust {
+    fn new(bundle: &TrustBundle) -> Result<Self, TlsError> {
+        let builder = WebPkiClientVerifier::builder_with_provider(bundle.anchors().clone(), provider());
+        Ok(Self(builder.build()?))
+    }
+}
+
+impl ClientCertVerifier for LiveTrust {
+    fn client_auth_mandatory(&self) -> bool {
+        false
+    }
+
+    /// No hints: a client has one certificate to show, and the roots may change.
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &[]
+    }
+
+    fn verify_client_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, rustls::Error> {
+        let verified = self
+            .current
+            .load()
+            .0
+            .verify_client_cert(end_entity, intermediates, now)?;
+        peer_spiffe_id(std::slice::from_ref(end_entity), &self.trust_domain)?;
+        Ok(verified)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.current
+            .load()
+            .0
+            .verify_tls12_signature(message, certificate, signature)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.current
+            .load()
+            .0
+            .verify_tls13_signature(message, certificate, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.current.load().0.supported_verify_schemes()
+    }
+}
