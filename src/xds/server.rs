@@ -1,0 +1,81 @@
+//! xDS over gRPC: ADS and SDS, state-of-the-world and delta.
+//!
+//! One task a stream. It owns a [`Session`] and moves what the session says between the socket and
+//! the [`Fleet`]. A slow client holds up its own task only, with at most one response of each type
+//! on its way.
+
+mod service;
+mod stream;
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+pub use service::{aggregated, secrets};
+
+use super::node::NodeClaim;
+use super::resource::{ResourceType, Version};
+use super::session::{Patience, Refusal, Refused, SyncState};
+use super::snapshot::Snapshot;
+use crate::ir::ResourceName;
+use crate::name::SpiffeId;
+
+/// What a client shows to prove who it is.
+#[derive(Clone, Debug)]
+pub enum Credential {
+    /// A workload certificate of the mesh's CA.
+    Certificate(SpiffeId),
+    /// A join token, not verified yet.
+    Token(Box<str>),
+    /// Nothing.
+    None,
+}
+
+/// What the server serves from.
+pub trait Fleet: Send + Sync + 'static {
+    /// A client has said who it is.
+    ///
+    /// # Errors
+    /// Why it is not served, for the client to read.
+    fn join(&self, claim: NodeClaim, credential: Credential) -> Result<Member, tonic::Status>;
+
+    /// Waits that the protocol has no sign for.
+    fn patience(&self) -> Patience {
+        Patience::default()
+    }
+}
+
+/// A client that is served.
+pub struct Member {
+    /// What the client should have, as it changes. `None` until everything is loaded.
+    pub target: watch::Receiver<Option<Arc<Snapshot>>>,
+    /// What it refused on earlier streams.
+    pub refused: Refused,
+    /// Where its progress is told. Dropped when the client is gone.
+    pub observer: Box<dyn Observer>,
+}
+
+/// Where a client's progress is told.
+pub trait Observer: Send {
+    /// The client asks for a secret and says which version of it it has, if any. Its target holds the
+    /// secret when this returns, if it may have it.
+    fn secret_wanted(&mut self, name: &ResourceName, has: Option<&Version>);
+
+    /// Something has happened.
+    fn progress(&mut self, progress: Progress<'_>);
+}
+
+/// How far a client is.
+#[derive(Debug)]
+pub struct Progress<'a> {
+    /// Each type's state.
+    pub states: [(ResourceType, SyncState); ResourceType::ALL.len()],
+    /// The generation it should have.
+    pub generation: Option<u64>,
+    /// Whether every addition and change of that generation is ACKed.
+    pub up_to_date: bool,
+    /// What it has just refused.
+    pub refusals: &'a [Refusal],
+    /// All that it refuses.
+    pub refused: &'a Refused,
+}

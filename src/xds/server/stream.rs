@@ -1,0 +1,240 @@
+//! One stream: requests in, responses out.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use prost::Message;
+use tokio::sync::mpsc;
+use tonic::{Status, Streaming};
+
+use super::{Credential, Fleet, Member, Progress};
+use crate::ir::ResourceName;
+use crate::xds::node::NodeClaim;
+use crate::xds::pb::core::Node;
+use crate::xds::pb::discovery::{DeltaDiscoveryRequest, DiscoveryRequest};
+use crate::xds::resource::{ResourceType, Version};
+use crate::xds::session::{Push, Refusal, Session, delta, sotw};
+
+/// Which types a stream serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Scope {
+    /// All of them.
+    All,
+    /// Secrets only.
+    Secrets,
+}
+
+impl Scope {
+    fn serves(self, kind: ResourceType) -> bool {
+        self == Scope::All || kind == ResourceType::Secret
+    }
+}
+
+/// A variant of the protocol, by its request.
+pub(super) trait Protocol: Message + Default + Send + 'static {
+    fn node(&mut self) -> Option<Node>;
+    fn type_url(&self) -> &str;
+    /// The names newly asked for, each with the version the client has of it.
+    fn wanted(&self) -> Vec<(ResourceName, Option<Version>)>;
+    fn receive(self, session: &mut Session, kind: ResourceType, last_nonce: Option<u64>) -> Vec<Refusal>;
+    fn write(session: &Session, push: &Push, generation: u64) -> Bytes;
+}
+
+impl Protocol for DeltaDiscoveryRequest {
+    fn node(&mut self) -> Option<Node> {
+        self.node.take()
+    }
+
+    fn type_url(&self) -> &str {
+        &self.type_url
+    }
+
+    fn wanted(&self) -> Vec<(ResourceName, Option<Version>)> {
+        let has = |name: &String| {
+            self.initial_resource_versions
+                .get(name)
+                .map(|v| Version::from_text(v.as_str()))
+        };
+        self.resource_names_subscribe
+            .iter()
+            .map(|name| (name.as_str().into(), has(name)))
+            .collect()
+    }
+
+    fn receive(self, session: &mut Session, kind: ResourceType, _last_nonce: Option<u64>) -> Vec<Refusal> {
+        delta::receive(session, kind, self)
+    }
+
+    fn write(_session: &Session, push: &Push, generation: u64) -> Bytes {
+        delta::write(push, generation)
+    }
+}
+
+impl Protocol for DiscoveryRequest {
+    fn node(&mut self) -> Option<Node> {
+        self.node.take()
+    }
+
+    fn type_url(&self) -> &str {
+        &self.type_url
+    }
+
+    fn wanted(&self) -> Vec<(ResourceName, Option<Version>)> {
+        self.resource_names
+            .iter()
+            .map(|name| (name.as_str().into(), None))
+            .collect()
+    }
+
+    fn receive(self, session: &mut Session, kind: ResourceType, last_nonce: Option<u64>) -> Vec<Refusal> {
+        sotw::receive(session, kind, self, last_nonce)
+    }
+
+    fn write(session: &Session, push: &Push, generation: u64) -> Bytes {
+        sotw::write(session, push, generation)
+    }
+}
+
+type Responses = mpsc::Sender<Result<Bytes, Status>>;
+
+/// Serves a stream until the client or the server goes.
+pub(super) async fn run<P: Protocol, F: Fleet>(
+    fleet: Arc<F>,
+    scope: Scope,
+    credential: Credential,
+    mut requests: Streaming<P>,
+    responses: Responses,
+) {
+    let first = match requests.message().await {
+        Ok(Some(first)) => first,
+        Ok(None) | Err(_) => return,
+    };
+    match join(&*fleet, credential, first) {
+        Ok((member, first)) => {
+            let session = Session::new(fleet.patience(), member.refused.clone());
+            let mut stream = Stream {
+                scope,
+                member,
+                session,
+                last_nonces: Default::default(),
+                responses,
+            };
+            if stream.start(first).await.is_ok() {
+                stream.serve(requests).await;
+            }
+        }
+        // The client is gone if this cannot be sent.
+        Err(status) => drop(responses.send(Err(status)).await),
+    }
+}
+
+/// The first request says who the client is.
+fn join<P: Protocol, F: Fleet>(fleet: &F, credential: Credential, mut first: P) -> Result<(Member, P), Status> {
+    let node = first
+        .node()
+        .ok_or_else(|| Status::invalid_argument("the first request of a stream needs a node"))?;
+    let claim = NodeClaim::read(&node).map_err(|error| Status::invalid_argument(error.to_string()))?;
+    Ok((fleet.join(claim, credential)?, first))
+}
+
+/// The client is gone.
+struct Gone;
+
+struct Stream {
+    scope: Scope,
+    member: Member,
+    session: Session,
+    last_nonces: [Option<u64>; ResourceType::ALL.len()],
+    responses: Responses,
+}
+
+impl Stream {
+    async fn start<P: Protocol>(&mut self, first: P) -> Result<(), Gone> {
+        self.take_target();
+        self.request(first).await
+    }
+
+    async fn serve<P: Protocol>(&mut self, mut requests: Streaming<P>) {
+        loop {
+            let wake = self.session.wake_at();
+            let done = tokio::select! {
+                request = requests.message() => match request {
+                    Ok(Some(request)) => self.request(request).await,
+                    Ok(None) | Err(_) => Err(Gone),
+                },
+                changed = self.member.target.changed() => match changed {
+                    Ok(()) => {
+                        self.take_target();
+                        self.tell::<P>(&[]).await
+                    }
+                    Err(_) => Err(Gone),
+                },
+                () = until(wake) => self.tell::<P>(&[]).await,
+                () = self.responses.closed() => Err(Gone),
+            };
+            if done.is_err() {
+                return;
+            }
+        }
+    }
+
+    fn take_target(&mut self) {
+        let target = self.member.target.borrow_and_update().clone();
+        if let Some(target) = target {
+            self.session.set_target(target);
+        }
+    }
+
+    async fn request<P: Protocol>(&mut self, request: P) -> Result<(), Gone> {
+        let Some(kind) = ResourceType::from_type_url(request.type_url()).filter(|kind| self.scope.serves(*kind)) else {
+            tracing::debug!(
+                type_url = request.type_url(),
+                "a client asks for a type that is not served"
+            );
+            return Ok(());
+        };
+        if kind == ResourceType::Secret {
+            self.want_secrets(request.wanted());
+        }
+        let refusals = request.receive(&mut self.session, kind, self.last_nonces[kind as usize]);
+        self.tell::<P>(&refusals).await
+    }
+
+    /// Certificates are made when they are asked for, unless the client has a good one.
+    fn want_secrets(&mut self, wanted: Vec<(ResourceName, Option<Version>)>) {
+        let known = self.session.subscribed(ResourceType::Secret).clone();
+        let new = wanted
+            .into_iter()
+            .filter(|(name, has)| has.is_some() || !known.contains(name));
+        for (name, has) in new {
+            self.member.observer.secret_wanted(&name, has.as_ref());
+        }
+        self.take_target();
+    }
+
+    /// Sends what is due and reports how far the client is.
+    async fn tell<P: Protocol>(&mut self, refusals: &[Refusal]) -> Result<(), Gone> {
+        let generation = self.session.generation().unwrap_or_default();
+        for push in self.session.poll(Instant::now()) {
+            self.last_nonces[push.kind as usize] = Some(push.nonce);
+            let frame = P::write(&self.session, &push, generation);
+            self.responses.send(Ok(frame)).await.map_err(|_| Gone)?;
+        }
+        self.member.observer.progress(Progress {
+            states: ResourceType::ALL.map(|kind| (kind, self.session.state(kind))),
+            generation: self.session.generation(),
+            up_to_date: self.session.up_to_date(),
+            refusals,
+            refused: self.session.refused(),
+        });
+        Ok(())
+    }
+}
+
+async fn until(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => tokio::time::sleep_until(moment.into()).await,
+        None => std::future::pending().await,
+    }
+}
