@@ -10,9 +10,11 @@ mod client;
 mod server;
 mod verify;
 
+use std::io;
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
+use rustls::CertificateError;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime, pem};
@@ -54,6 +56,14 @@ fn certified_key(certificate: &WorkloadCert, provider: &CryptoProvider) -> Resul
     let chain = CertificateDer::pem_slice_iter(certificate.chain_pem.as_bytes()).collect::<Result<_, _>>()?;
     let key = PrivateKeyDer::from_pem_slice(certificate.key_pem.expose().as_bytes())?;
     Ok(CertifiedKey::from_der(chain, key, provider)?)
+}
+
+/// Why a handshake failed, in words: rustls shows what our own verifiers say only as data.
+pub fn handshake_failure(error: &io::Error) -> String {
+    match error.get_ref().and_then(|inner| inner.downcast_ref()) {
+        Some(rustls::Error::InvalidCertificate(CertificateError::Other(ours))) => ours.to_string(),
+        Some(_) | None => error.to_string(),
+    }
 }
 
 impl TimeProvider for Clock {

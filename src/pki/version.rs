@@ -139,6 +139,15 @@ mod tests {
     }
 
     #[test]
+    fn no_text_does_harm() {
+        let dir = tempfile::tempdir().unwrap();
+        let ca = load(&dir);
+        proptest::proptest!(|(text in "[0-9a-f]{0,40}@?[0-9]{0,25}-?[0-9]{0,25}[.]?.{0,60}")| {
+            assert_eq!(ca.recognises(&id("reviews"), &text, start()), None);
+        });
+    }
+
+    #[test]
     fn another_identity_another_ca_or_another_text_is_not_recognised() {
         let (ours, theirs) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let ca = load(&ours);

@@ -23,6 +23,7 @@ use tokio_rustls::server::TlsStream;
 use tonic::transport::server::Connected;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
+use super::handshake_failure;
 use super::server::ServerTls;
 use super::verify::peer_spiffe_id;
 use crate::name::{SpiffeId, TrustDomain};
@@ -41,7 +42,7 @@ const KEEPALIVE_PROBES: u32 = 3;
 pub struct HandshakeLimits {
     /// How long a handshake may take: 10 s by default.
     pub timeout: Duration,
-    /// How many run at once, 512 by default. Further connections wait in the kernel's queue.
+    /// How many run at once, 512 by default and at least 1. Further connections wait in the kernel's queue.
     pub in_flight: usize,
 }
 
@@ -156,7 +157,7 @@ impl Stream for TlsIncoming {
             if let Poll::Ready(connection) = this.poll_handshakes(cx) {
                 return Poll::Ready(Some(Ok(connection)));
             }
-            if this.handshakes.len() >= this.limits.in_flight {
+            if this.handshakes.len() >= this.limits.in_flight.max(1) {
                 return Poll::Pending;
             }
             ready!(this.poll_accept(cx));
@@ -180,7 +181,7 @@ async fn handshake(tcp: TcpStream, addr: SocketAddr, server: ServerTls, limit: D
     match tokio::time::timeout(limit, accept).await {
         Ok(Ok(stream)) => identified(stream, addr, server.trust_domain()),
         Ok(Err(error)) => {
-            tracing::debug!(%addr, %error, "TLS handshake failed");
+            tracing::debug!(%addr, error = handshake_failure(&error), "TLS handshake failed");
             None
         }
         Err(_) => {

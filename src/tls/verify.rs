@@ -264,6 +264,18 @@ mod tests {
         }
     }
 
+    proptest::proptest! {
+        #[test]
+        fn no_bytes_do_harm(noise: Vec<u8>, at in 0_usize..400, cut in 0_usize..400) {
+            uri_name(&CertificateDer::from(noise.clone())).ok();
+            let mut bent = certificate(&[REVIEWS], |_| ()).to_vec();
+            bent.truncate(bent.len() - cut.min(bent.len()));
+            let end = (at + noise.len()).min(bent.len());
+            bent.splice(at.min(end)..end, noise);
+            uri_name(&CertificateDer::from(bent)).ok();
+        }
+    }
+
     #[test]
     fn matchers_match_whole_names_or_beginnings() {
         let exact = SpiffeMatcher::Exact(vec!["a".to_owned(), REVIEWS.to_owned()]);
