@@ -1,5 +1,6 @@
 //! All that knows Envoy's protobuf: what a node needs becomes resources, resources become streams.
 
+pub mod encode;
 pub mod node;
 pub mod pb;
 pub mod resource;

@@ -1,7 +1,44 @@
 //! Envoy's protobuf types under short names. The only door to `envoy-types`.
 
+pub use envoy_types::pb::envoy::config::cluster::v3 as cluster;
 pub use envoy_types::pb::envoy::config::core::v3 as core;
 pub use envoy_types::pb::envoy::config::endpoint::v3 as endpoint;
+pub use envoy_types::pb::envoy::config::listener::v3 as listener;
 pub use envoy_types::pb::envoy::config::route::v3 as route;
+pub use envoy_types::pb::envoy::extensions::clusters::common::dns::v3 as dns_lookup;
+pub use envoy_types::pb::envoy::extensions::clusters::dns::v3 as dns_cluster;
+pub use envoy_types::pb::envoy::extensions::filters::common::fault::v3 as common_fault;
+pub use envoy_types::pb::envoy::extensions::filters::common::set_filter_state::v3 as filter_state;
+pub use envoy_types::pb::envoy::extensions::request_id::uuid::v3 as uuid_request_id;
+pub use envoy_types::pb::envoy::extensions::retry;
+pub use envoy_types::pb::envoy::extensions::transport_sockets::raw_buffer::v3 as raw_buffer;
+pub use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3 as tls;
+pub use envoy_types::pb::envoy::extensions::upstreams::http::v3 as upstream_http;
 pub use envoy_types::pb::envoy::service::discovery::v3 as discovery;
+pub use envoy_types::pb::envoy::r#type::matcher::v3 as matcher;
+pub use envoy_types::pb::envoy::r#type::v3 as types;
 pub use envoy_types::pb::google::protobuf as wkt;
+
+/// The configurations of HTTP filters.
+pub mod http_filter {
+    pub use envoy_types::pb::envoy::extensions::filters::http::cors::v3 as cors;
+    pub use envoy_types::pb::envoy::extensions::filters::http::fault::v3 as fault;
+    pub use envoy_types::pb::envoy::extensions::filters::http::grpc_stats::v3 as grpc_stats;
+    pub use envoy_types::pb::envoy::extensions::filters::http::grpc_web::v3 as grpc_web;
+    pub use envoy_types::pb::envoy::extensions::filters::http::router::v3 as router;
+    pub use envoy_types::pb::envoy::extensions::filters::http::set_filter_state::v3 as set_filter_state;
+}
+
+/// The configurations of network filters.
+pub mod network_filter {
+    pub use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3 as http_connection_manager;
+    pub use envoy_types::pb::envoy::extensions::filters::network::tcp_proxy::v3 as tcp_proxy;
+}
+
+/// The configurations of listener filters.
+pub mod listener_filter {
+    pub use envoy_types::pb::envoy::extensions::filters::listener::http_inspector::v3 as http_inspector;
+    pub use envoy_types::pb::envoy::extensions::filters::listener::original_dst::v3 as original_dst;
+    pub use envoy_types::pb::envoy::extensions::filters::listener::original_src::v3 as original_src;
+    pub use envoy_types::pb::envoy::extensions::filters::listener::tls_inspector::v3 as tls_inspector;
+}

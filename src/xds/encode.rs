@@ -1,0 +1,31 @@
+//! What a node needs, as Envoy's messages: pure functions, one file per resource and per filter.
+//!
+//! The shape is istiod's, without the extensions that only Istio's build of Envoy has, so that Istio's
+//! tools read it. Every encoder has two halves: `message` makes the typed message, and the function of
+//! the same name as the module seals it into a [`Resource`].
+
+mod cluster;
+mod endpoints;
+mod filter;
+mod listener;
+mod route;
+mod secret;
+mod tls;
+mod value;
+
+pub use cluster::cluster;
+pub use endpoints::endpoints;
+pub use listener::listener;
+pub use route::route;
+pub use secret::{certificate, file_secrets, trust_bundle};
+pub use tls::{SECRET_CERTIFICATE, SECRET_TRUST_BUNDLE};
+
+use prost::Message;
+
+use super::resource::{Resource, ResourceType};
+use crate::ir::{Origins, ResourceName};
+
+/// Serialises a message, for good.
+fn seal(kind: ResourceType, name: &ResourceName, message: &impl Message, origins: &Origins) -> Resource {
+    Resource::new(kind, name.clone(), message.encode_to_vec(), origins.clone())
+}

@@ -1,0 +1,339 @@
+//! Clusters (CDS).
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::value::{ads, any, config_path, duration, list, nested, socket_address, structure, text, truth, uint32};
+use super::{endpoints, tls};
+use crate::ir::cluster::{
+    Cluster, ClusterEndpoints, ClusterMetadata, Discovery, HttpVersion, INBOUND_SOURCE_V4, Limits, LoadBalancer,
+    Transport, UpstreamHttp,
+};
+use crate::mesh::destination_rule::{HashTable, OutlierDetection, TcpKeepalive};
+use crate::name::{Hostname, Namespace};
+use crate::xds::pb::cluster::circuit_breakers::Thresholds;
+use crate::xds::pb::cluster::cluster::common_lb_config::{LocalityConfigSpecifier, LocalityWeightedLbConfig};
+use crate::xds::pb::cluster::cluster::{
+    ClusterDiscoveryType, CommonLbConfig, CustomClusterType, DiscoveryType, EdsClusterConfig, LbConfig, LbPolicy,
+    MaglevLbConfig, OriginalDstLbConfig, RingHashLbConfig, TransportSocketMatch,
+};
+use crate::xds::pb::cluster::{self, CircuitBreakers, UpstreamConnectionOptions};
+use crate::xds::pb::core::{
+    self, BindConfig, ExtraSourceAddress, Http1ProtocolOptions, Http2ProtocolOptions, KeepaliveSettings, Metadata,
+    TransportSocket, UpstreamHttpProtocolOptions,
+};
+use crate::xds::pb::dns_cluster::DnsCluster;
+use crate::xds::pb::dns_lookup::DnsLookupFamily;
+use crate::xds::pb::types::Percent;
+use crate::xds::pb::upstream_http::HttpProtocolOptions;
+use crate::xds::pb::upstream_http::http_protocol_options::explicit_http_config::ProtocolConfig;
+use crate::xds::pb::upstream_http::http_protocol_options::{
+    ExplicitHttpConfig, UpstreamProtocolOptions, UseDownstreamHttpConfig,
+};
+use crate::xds::pb::wkt::{UInt32Value, UInt64Value};
+use crate::xds::resource::{Resource, ResourceType, Warming};
+
+/// Istio's "no limit" of circuit breakers.
+const UNLIMITED: u32 = u32::MAX;
+
+/// The longest interval that Envoy takes: hosts of inbound clusters are as good as never cleaned up.
+const NEVER: Duration = Duration::from_secs(9_223_372_035);
+
+const HTTP_OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
+
+/// The resource for a cluster.
+pub fn cluster(cluster: &Cluster) -> Resource {
+    let warming = match &cluster.discovery {
+        Discovery::Eds => Warming::Endpoints,
+        Discovery::StrictDns(..) | Discovery::LogicalDns(..) => Warming::Dns,
+        Discovery::Static(_) | Discovery::OriginalDst { .. } => Warming::None,
+    };
+    super::seal(
+        ResourceType::Cluster,
+        &cluster.name,
+        &message(cluster),
+        &cluster.origins,
+    )
+    .warming(warming)
+}
+
+fn message(cluster: &Cluster) -> cluster::Cluster {
+    let (lb_policy, lb_config) = load_balancer(cluster);
+    let (transport_socket, transport_socket_matches) = transport(&cluster.transport);
+    cluster::Cluster {
+        name: cluster.name.to_string(),
+        // Stops the name in statistics where the tag extraction of Istio's bootstrap ends it.
+        alt_stat_name: format!("{};", cluster.name),
+        connect_timeout: Some(duration(cluster.connect_timeout)),
+        lb_policy: lb_policy.into(),
+        lb_config,
+        common_lb_config: Some(common_lb(cluster)),
+        circuit_breakers: Some(circuit_breakers(cluster.limits)),
+        outlier_detection: cluster.outlier_detection.as_ref().map(outlier_detection),
+        typed_extension_protocol_options: http_options(&cluster.http)
+            .map(|options| (HTTP_OPTIONS.to_owned(), any(&options)))
+            .into_iter()
+            .collect(),
+        upstream_connection_options: cluster.tcp_keepalive.map(keepalive),
+        transport_socket,
+        transport_socket_matches,
+        metadata: metadata(&cluster.metadata),
+        ..discovery(cluster)
+    }
+}
+
+/// A cluster with the fields that say how its endpoints are found.
+fn discovery(cluster: &Cluster) -> cluster::Cluster {
+    match &cluster.discovery {
+        Discovery::Eds => cluster::Cluster {
+            eds_cluster_config: Some(EdsClusterConfig {
+                eds_config: Some(ads()),
+                service_name: cluster.name.to_string(),
+            }),
+            ..of_type(DiscoveryType::Eds)
+        },
+        Discovery::Static(endpoints) => with_endpoints(endpoints, of_type(DiscoveryType::Static)),
+        Discovery::StrictDns(endpoints, refresh) => with_endpoints(endpoints, dns(*refresh, false)),
+        Discovery::LogicalDns(endpoints, refresh) => with_endpoints(endpoints, dns(*refresh, true)),
+        Discovery::OriginalDst { inbound: false, .. } => of_type(DiscoveryType::OriginalDst),
+        Discovery::OriginalDst { inbound: true, .. } => cluster::Cluster {
+            cleanup_interval: Some(duration(NEVER)),
+            upstream_bind_config: Some(inbound_source()),
+            ..of_type(DiscoveryType::OriginalDst)
+        },
+    }
+}
+
+fn of_type(kind: DiscoveryType) -> cluster::Cluster {
+    cluster::Cluster {
+        cluster_discovery_type: Some(ClusterDiscoveryType::Type(kind.into())),
+        ..Default::default()
+    }
+}
+
+/// The extension, since the cluster's own DNS fields are deprecated.
+fn dns(refresh: Duration, one_address: bool) -> cluster::Cluster {
+    let options = DnsCluster {
+        dns_refresh_rate: Some(duration(refresh)),
+        respect_dns_ttl: true,
+        dns_lookup_family: DnsLookupFamily::V4Preferred.into(),
+        all_addresses_in_single_endpoint: one_address,
+        ..Default::default()
+    };
+    cluster::Cluster {
+        cluster_discovery_type: Some(ClusterDiscoveryType::ClusterType(CustomClusterType {
+            name: "envoy.cluster.dns".to_owned(),
+            typed_config: Some(any(&options)),
+        })),
+        ..Default::default()
+    }
+}
+
+fn with_endpoints(endpoints: &ClusterEndpoints, cluster: cluster::Cluster) -> cluster::Cluster {
+    cluster::Cluster {
+        load_assignment: Some(endpoints::message(endpoints)),
+        ..cluster
+    }
+}
+
+/// Connections to the application come from an address by which interception knows them.
+fn inbound_source() -> BindConfig {
+    let v6 = IpAddr::V6(Ipv6Addr::new(0, 0, 0, 0, 0, 0, 0, 6));
+    BindConfig {
+        source_address: Some(socket_address(INBOUND_SOURCE_V4, 0)),
+        extra_source_addresses: vec![ExtraSourceAddress {
+            address: Some(socket_address(v6, 0)),
+            ..Default::default()
+        }],
+        ..Default::default()
+    }
+}
+
+fn load_balancer(cluster: &Cluster) -> (LbPolicy, Option<LbConfig>) {
+    match cluster.load_balancer {
+        LoadBalancer::LeastRequest => (LbPolicy::LeastRequest, None),
+        LoadBalancer::RoundRobin => (LbPolicy::RoundRobin, None),
+        LoadBalancer::Random => (LbPolicy::Random, None),
+        LoadBalancer::Hash(HashTable::Ring(size)) => {
+            let config = RingHashLbConfig {
+                minimum_ring_size: Some(UInt64Value { value: size }),
+                ..Default::default()
+            };
+            (LbPolicy::RingHash, Some(LbConfig::RingHashLbConfig(config)))
+        }
+        LoadBalancer::Hash(HashTable::Maglev(size)) => {
+            let config = MaglevLbConfig {
+                table_size: Some(UInt64Value { value: size }),
+            };
+            (LbPolicy::Maglev, Some(LbConfig::MaglevLbConfig(config)))
+        }
+        LoadBalancer::ClusterProvided => (LbPolicy::ClusterProvided, port_override(&cluster.discovery)),
+    }
+}
+
+fn port_override(discovery: &Discovery) -> Option<LbConfig> {
+    let Discovery::OriginalDst { port: Some(port), .. } = discovery else {
+        return None;
+    };
+    Some(LbConfig::OriginalDstLbConfig(OriginalDstLbConfig {
+        upstream_port_override: Some(uint32(*port)),
+        ..Default::default()
+    }))
+}
+
+fn common_lb(cluster: &Cluster) -> CommonLbConfig {
+    let weighted = LocalityConfigSpecifier::LocalityWeightedLbConfig(LocalityWeightedLbConfig {});
+    CommonLbConfig {
+        healthy_panic_threshold: Some(Percent {
+            value: cluster.panic_threshold.into(),
+        }),
+        locality_config_specifier: cluster.locality_weighted.then_some(weighted),
+        ..Default::default()
+    }
+}
+
+fn circuit_breakers(limits: Limits) -> CircuitBreakers {
+    let limit = |value: Option<u32>| Some(uint32(value.unwrap_or(UNLIMITED)));
+    CircuitBreakers {
+        thresholds: vec![Thresholds {
+            max_connections: limit(limits.connections),
+            max_pending_requests: limit(limits.pending_requests),
+            max_requests: limit(limits.requests),
+            max_retries: limit(limits.retries),
+            ..Default::default()
+        }],
+        ..Default::default()
+    }
+}
+
+/// Only what Istio has a field for ejects: success rates never do.
+fn outlier_detection(detection: &OutlierDetection) -> cluster::OutlierDetection {
+    let enforcing = |errors: u32| uint32(if errors == 0 { 0_u32 } else { 100 });
+    let local_origin = detection.consecutive_local_origin.filter(|errors| *errors > 0);
+    cluster::OutlierDetection {
+        consecutive_5xx: detection.consecutive_5xx.map(uint32),
+        enforcing_consecutive_5xx: detection.consecutive_5xx.map(enforcing),
+        consecutive_gateway_failure: detection.consecutive_gateway.map(uint32),
+        enforcing_consecutive_gateway_failure: detection.consecutive_gateway.map(enforcing),
+        split_external_local_origin_errors: detection.split_local_origin,
+        consecutive_local_origin_failure: local_origin.map(uint32),
+        enforcing_consecutive_local_origin_failure: local_origin.map(enforcing),
+        enforcing_success_rate: Some(uint32(0_u32)),
+        enforcing_local_origin_success_rate: Some(uint32(0_u32)),
+        interval: detection.interval.map(duration),
+        base_ejection_time: detection.base_ejection_time.map(duration),
+        max_ejection_percent: detection.max_ejection_percent.map(uint32),
+        ..Default::default()
+    }
+}
+
+/// The HTTP options, where any differ from Envoy's: HTTP/1.1 without limits.
+fn http_options(http: &UpstreamHttp) -> Option<HttpProtocolOptions> {
+    if *http == UpstreamHttp::default() {
+        return None;
+    }
+    let common = core::HttpProtocolOptions {
+        idle_timeout: http.idle_timeout.map(duration),
+        max_connection_duration: http.max_connection_duration.map(duration),
+        max_requests_per_connection: http.max_requests_per_connection.map(uint32),
+        ..Default::default()
+    };
+    let upstream = UpstreamHttpProtocolOptions {
+        auto_sni: http.auto_sni,
+        auto_san_validation: http.auto_san_validation,
+        ..Default::default()
+    };
+    Some(HttpProtocolOptions {
+        common_http_protocol_options: (common != core::HttpProtocolOptions::default()).then_some(common),
+        upstream_http_protocol_options: (upstream != UpstreamHttpProtocolOptions::default()).then_some(upstream),
+        upstream_protocol_options: Some(protocol(http)),
+        ..Default::default()
+    })
+}
+
+fn protocol(http: &UpstreamHttp) -> UpstreamProtocolOptions {
+    let http2 = || Http2ProtocolOptions {
+        max_concurrent_streams: http.max_concurrent_streams.map(uint32),
+        connection_keepalive: http.keepalive.map(|(interval, timeout)| KeepaliveSettings {
+            interval: Some(duration(interval)),
+            timeout: Some(duration(timeout)),
+            ..Default::default()
+        }),
+        ..Default::default()
+    };
+    let explicit = |config| {
+        UpstreamProtocolOptions::ExplicitHttpConfig(ExplicitHttpConfig {
+            protocol_config: Some(config),
+        })
+    };
+    match http.version {
+        HttpVersion::Http1 => explicit(ProtocolConfig::HttpProtocolOptions(Http1ProtocolOptions::default())),
+        HttpVersion::Http2 => explicit(ProtocolConfig::Http2ProtocolOptions(http2())),
+        HttpVersion::Downstream => UpstreamProtocolOptions::UseDownstreamProtocolConfig(UseDownstreamHttpConfig {
+            http_protocol_options: Some(Http1ProtocolOptions::default()),
+            http2_protocol_options: Some(http2()),
+            ..Default::default()
+        }),
+    }
+}
+
+fn keepalive(keepalive: TcpKeepalive) -> UpstreamConnectionOptions {
+    // Envoy counts whole seconds, and takes none for "the system's".
+    let seconds = |time: Duration| UInt32Value {
+        value: u32::try_from(time.as_secs().max(1)).unwrap_or(u32::MAX),
+    };
+    UpstreamConnectionOptions {
+        tcp_keepalive: Some(core::TcpKeepalive {
+            keepalive_probes: keepalive.probes.map(uint32),
+            keepalive_time: keepalive.time.map(seconds),
+            keepalive_interval: keepalive.interval.map(seconds),
+        }),
+        ..Default::default()
+    }
+}
+
+fn transport(transport: &Transport) -> (Option<TransportSocket>, Vec<TransportSocketMatch>) {
+    match transport {
+        Transport::Plaintext => (None, Vec::new()),
+        Transport::Tls(tls) => (Some(tls::upstream(tls)), Vec::new()),
+        Transport::Auto(tls) => {
+            let mutual = TransportSocketMatch {
+                name: "tlsMode-istio".to_owned(),
+                r#match: Some(structure([("tlsMode", text("istio"))])),
+                transport_socket: Some(tls::upstream(tls)),
+            };
+            let plaintext = TransportSocketMatch {
+                name: "tlsMode-disabled".to_owned(),
+                r#match: Some(structure([])),
+                transport_socket: Some(tls::plaintext()),
+            };
+            (None, vec![mutual, plaintext])
+        }
+    }
+}
+
+/// What Istio's tools look for.
+fn metadata(metadata: &ClusterMetadata) -> Option<Metadata> {
+    let service = |(host, name, namespace): &(Hostname, Arc<str>, Namespace)| {
+        nested(structure([
+            ("host", text(host.as_str())),
+            ("name", text(&**name)),
+            ("namespace", text(namespace.as_str())),
+        ]))
+    };
+    let config = metadata
+        .config
+        .as_ref()
+        .map(|(object, api_version)| ("config", text(config_path(object, api_version))));
+    let services =
+        (!metadata.services.is_empty()).then(|| ("services", list(metadata.services.iter().map(service).collect())));
+    let subset = metadata.subset.as_deref().map(|subset| ("subset", text(subset)));
+    let external = metadata.external.then(|| ("external", truth(true)));
+    let fields = structure([config, services, subset, external].into_iter().flatten());
+    (!fields.fields.is_empty()).then(|| Metadata {
+        filter_metadata: HashMap::from([("istio".to_owned(), fields)]),
+        ..Default::default()
+    })
+}

@@ -1,0 +1,90 @@
+//! Endpoints (EDS).
+
+use std::collections::HashMap;
+
+use super::value::{ip_address, pipe, socket_address, structure, text, uint32};
+use crate::ir::cluster::{ClusterEndpoints, LbEndpoint, LocalityEndpoints};
+use crate::mesh::service;
+use crate::xds::pb::core::address::Address as AddressKind;
+use crate::xds::pb::core::{Address, HealthStatus, Locality, Metadata};
+use crate::xds::pb::endpoint::lb_endpoint::HostIdentifier;
+use crate::xds::pb::endpoint::{self, ClusterLoadAssignment, Endpoint, LocalityLbEndpoints};
+use crate::xds::resource::{Resource, ResourceType};
+
+/// The resource with the endpoints of a cluster, under the cluster's name.
+pub fn endpoints(endpoints: &ClusterEndpoints) -> Resource {
+    super::seal(
+        ResourceType::Endpoints,
+        &endpoints.cluster,
+        &message(endpoints),
+        &endpoints.origins,
+    )
+}
+
+/// The endpoints, for a resource of their own or within a cluster.
+pub(super) fn message(endpoints: &ClusterEndpoints) -> ClusterLoadAssignment {
+    ClusterLoadAssignment {
+        cluster_name: endpoints.cluster.to_string(),
+        endpoints: endpoints.localities.iter().map(locality).collect(),
+        ..Default::default()
+    }
+}
+
+fn locality(group: &LocalityEndpoints) -> LocalityLbEndpoints {
+    let locality = Locality {
+        region: group.locality.region.to_string(),
+        zone: group.locality.zone.to_string(),
+        sub_zone: group.locality.subzone.to_string(),
+    };
+    LocalityLbEndpoints {
+        locality: Some(locality),
+        priority: group.priority,
+        load_balancing_weight: Some(uint32(group.weight)),
+        lb_endpoints: group.endpoints.iter().map(lb_endpoint).collect(),
+        ..Default::default()
+    }
+}
+
+fn lb_endpoint(endpoint: &LbEndpoint) -> endpoint::LbEndpoint {
+    let health = if endpoint.healthy {
+        HealthStatus::Healthy
+    } else {
+        HealthStatus::Unhealthy
+    };
+    endpoint::LbEndpoint {
+        health_status: health.into(),
+        metadata: metadata(endpoint),
+        load_balancing_weight: Some(uint32(endpoint.weight)),
+        host_identifier: Some(HostIdentifier::Endpoint(Endpoint {
+            address: Some(address(endpoint)),
+            ..Default::default()
+        })),
+    }
+}
+
+fn address(endpoint: &LbEndpoint) -> Address {
+    match &endpoint.address {
+        service::Address::Ip(ip) => ip_address(*ip, endpoint.port),
+        service::Address::Name(name) => Address {
+            address: Some(AddressKind::SocketAddress(socket_address(name, endpoint.port))),
+        },
+        service::Address::Unix(path) => pipe(path),
+    }
+}
+
+/// What transport socket matches and Istio's tools look for.
+fn metadata(endpoint: &LbEndpoint) -> Option<Metadata> {
+    let tls_mode = endpoint.mutual_tls.then(|| {
+        let fields = structure([("tlsMode", text("istio"))]);
+        ("envoy.transport_socket_match".to_owned(), fields)
+    });
+    let workload = endpoint.workload.as_deref().map(|workload| {
+        let fields = structure([("workload", text(workload))]);
+        ("istio".to_owned(), fields)
+    });
+    let filter_metadata: HashMap<_, _> = tls_mode.into_iter().chain(workload).collect();
+    (!filter_metadata.is_empty()).then(|| Metadata {
+        filter_metadata,
+        ..Default::default()
+    })
+}

@@ -1,0 +1,9 @@
+//! `envoy.filters.http.router`, the end of every HTTP chain.
+
+use crate::xds::pb::http_filter::router::Router;
+
+pub(super) const NAME: &str = "envoy.filters.http.router";
+
+pub(super) fn config() -> Router {
+    Router::default()
+}

@@ -1,0 +1,189 @@
+//! What a route does.
+
+mod retry;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::to_add;
+use crate::ir::ResourceName;
+use crate::ir::route::{Forward, RouteAction, WeightedCluster};
+use crate::mesh::destination_rule::HashKey;
+use crate::mesh::virtual_service::{DirectResponse, PathRewrite, Redirect, RedirectPath, RedirectPort};
+use crate::name::Percent;
+use crate::xds::encode::value::{boolean, duration, regex, runtime_fraction, strings, uint32};
+use crate::xds::pb::core::DataSource;
+use crate::xds::pb::core::data_source::Specifier;
+use crate::xds::pb::matcher::RegexMatchAndSubstitute;
+use crate::xds::pb::route::redirect_action::{PathRewriteSpecifier, RedirectResponseCode, SchemeRewriteSpecifier};
+use crate::xds::pb::route::route::Action;
+use crate::xds::pb::route::route_action::hash_policy::{
+    ConnectionProperties, Cookie, CookieAttribute, Header, PolicySpecifier, QueryParameter,
+};
+use crate::xds::pb::route::route_action::{
+    ClusterSpecifier, HashPolicy, HostRewriteSpecifier, MaxStreamDuration, RequestMirrorPolicy,
+};
+use crate::xds::pb::route::weighted_cluster::{ClusterWeight, cluster_weight};
+use crate::xds::pb::route::{self, DirectResponseAction, RedirectAction};
+
+pub(super) fn action(action: &RouteAction) -> Action {
+    match action {
+        RouteAction::Forward(forward) => Action::Route(self::forward(forward)),
+        RouteAction::Redirect(redirect) => Action::Redirect(self::redirect(redirect)),
+        RouteAction::Direct(response) => Action::DirectResponse(direct(response)),
+    }
+}
+
+fn forward(forward: &Forward) -> route::RouteAction {
+    let host_rewrite = match &forward.clusters[..] {
+        [only] => only.host_rewrite.as_ref().or(forward.host_rewrite.as_ref()),
+        _ => forward.host_rewrite.as_ref(),
+    };
+    let limit = duration(forward.timeout.unwrap_or(Duration::ZERO));
+    let retry = forward.retry.as_ref().filter(|retry| retry.attempts > 0);
+    route::RouteAction {
+        cluster_specifier: clusters(&forward.clusters),
+        host_rewrite_specifier: host_rewrite.map(|host| HostRewriteSpecifier::HostRewriteLiteral(host.to_string())),
+        timeout: Some(limit),
+        // A client's `grpc-timeout` counts, and cannot be longer. (`max_grpc_timeout` is deprecated.)
+        max_stream_duration: Some(MaxStreamDuration {
+            grpc_timeout_header_max: Some(limit),
+            ..Default::default()
+        }),
+        retry_policy: retry.map(|retry| retry::policy(retry, forward.retry_other_hosts)),
+        request_mirror_policies: forward.mirrors.iter().map(mirror).collect(),
+        hash_policy: forward.hash.iter().map(hash_policy).collect(),
+        ..rewrite(forward.path_rewrite.as_ref())
+    }
+}
+
+fn rewrite(rewrite: Option<&PathRewrite>) -> route::RouteAction {
+    match rewrite {
+        None => route::RouteAction::default(),
+        Some(PathRewrite::Prefix(prefix)) => route::RouteAction {
+            prefix_rewrite: prefix.to_string(),
+            ..Default::default()
+        },
+        Some(PathRewrite::Regex(pattern, substitution)) => route::RouteAction {
+            regex_rewrite: Some(RegexMatchAndSubstitute {
+                pattern: Some(regex(pattern)),
+                substitution: substitution.to_string(),
+            }),
+            ..Default::default()
+        },
+    }
+}
+
+fn clusters(clusters: &[WeightedCluster]) -> Option<ClusterSpecifier> {
+    match clusters {
+        [] => None,
+        [only] => Some(ClusterSpecifier::Cluster(only.cluster.to_string())),
+        several => Some(ClusterSpecifier::WeightedClusters(route::WeightedCluster {
+            clusters: several.iter().map(cluster_weight).collect(),
+            ..Default::default()
+        })),
+    }
+}
+
+fn cluster_weight(cluster: &WeightedCluster) -> ClusterWeight {
+    let host = |host: &Arc<str>| cluster_weight::HostRewriteSpecifier::HostRewriteLiteral(host.to_string());
+    ClusterWeight {
+        name: cluster.cluster.to_string(),
+        weight: Some(uint32(cluster.weight)),
+        request_headers_to_add: to_add(&cluster.request_headers),
+        request_headers_to_remove: strings(&cluster.request_headers.remove),
+        response_headers_to_add: to_add(&cluster.response_headers),
+        response_headers_to_remove: strings(&cluster.response_headers.remove),
+        host_rewrite_specifier: cluster.host_rewrite.as_ref().map(host),
+        ..Default::default()
+    }
+}
+
+fn mirror((cluster, share): &(ResourceName, Percent)) -> RequestMirrorPolicy {
+    RequestMirrorPolicy {
+        cluster: cluster.to_string(),
+        runtime_fraction: Some(runtime_fraction(*share)),
+        trace_sampled: Some(boolean(false)),
+        disable_shadow_host_suffix_append: true,
+        ..Default::default()
+    }
+}
+
+fn hash_policy(key: &HashKey) -> HashPolicy {
+    let policy = match key {
+        HashKey::Header(name) => PolicySpecifier::Header(Header {
+            header_name: name.to_string(),
+            ..Default::default()
+        }),
+        HashKey::Cookie {
+            name,
+            path,
+            ttl,
+            attributes,
+        } => PolicySpecifier::Cookie(Cookie {
+            name: name.to_string(),
+            path: path.to_string(),
+            ttl: ttl.map(duration),
+            attributes: attributes.iter().map(cookie_attribute).collect(),
+        }),
+        HashKey::SourceIp => PolicySpecifier::ConnectionProperties(ConnectionProperties { source_ip: true }),
+        HashKey::QueryParameter(name) => PolicySpecifier::QueryParameter(QueryParameter { name: name.to_string() }),
+    };
+    HashPolicy {
+        policy_specifier: Some(policy),
+        ..Default::default()
+    }
+}
+
+fn cookie_attribute((name, value): &(Arc<str>, Arc<str>)) -> CookieAttribute {
+    CookieAttribute {
+        name: name.to_string(),
+        value: value.to_string(),
+    }
+}
+
+fn redirect(redirect: &Redirect) -> RedirectAction {
+    let path = redirect.path.as_ref().map(|path| match path {
+        RedirectPath::Full(path) => PathRewriteSpecifier::PathRedirect(path.to_string()),
+        RedirectPath::Prefix(prefix) => PathRewriteSpecifier::PrefixRewrite(prefix.to_string()),
+    });
+    let port = match redirect.port {
+        RedirectPort::Number(port) => port,
+        // Envoy keeps the port of the request's host, and drops it when the scheme changes.
+        RedirectPort::Unset | RedirectPort::ProtocolDefault | RedirectPort::RequestPort => 0,
+    };
+    let scheme = |scheme: &Arc<str>| SchemeRewriteSpecifier::SchemeRedirect(scheme.to_string());
+    RedirectAction {
+        host_redirect: redirect.authority.as_deref().unwrap_or_default().to_owned(),
+        port_redirect: port.into(),
+        path_rewrite_specifier: path,
+        scheme_rewrite_specifier: redirect.scheme.as_ref().map(scheme),
+        response_code: response_code(redirect.code).into(),
+        ..Default::default()
+    }
+}
+
+fn response_code(code: u16) -> RedirectResponseCode {
+    match code {
+        302 => RedirectResponseCode::Found,
+        303 => RedirectResponseCode::SeeOther,
+        307 => RedirectResponseCode::TemporaryRedirect,
+        308 => RedirectResponseCode::PermanentRedirect,
+        _ => RedirectResponseCode::MovedPermanently,
+    }
+}
+
+fn direct(response: &DirectResponse) -> DirectResponseAction {
+    let body = response.body.as_deref().map(|body| DataSource {
+        specifier: Some(match std::str::from_utf8(body) {
+            Ok(text) => Specifier::InlineString(text.to_owned()),
+            Err(_) => Specifier::InlineBytes(body.to_vec()),
+        }),
+        ..Default::default()
+    });
+    DirectResponseAction {
+        status: response.status.into(),
+        body,
+        ..Default::default()
+    }
+}

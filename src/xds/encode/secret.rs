@@ -1,0 +1,102 @@
+//! Certificates, keys and trust bundles (SDS).
+
+use std::sync::Arc;
+
+use super::tls::{SECRET_CERTIFICATE, SECRET_TRUST_BUNDLE, file_certificate_name, trust_name};
+use crate::ir::cluster::{Cluster, Transport, UpstreamTls};
+use crate::ir::{Origins, ResourceName};
+use crate::mesh::destination_rule::ServerVerification;
+use crate::xds::pb::core::DataSource;
+use crate::xds::pb::core::data_source::Specifier;
+use crate::xds::pb::tls::{CertificateValidationContext, Secret, TlsCertificate, secret};
+use crate::xds::resource::{Resource, ResourceType, Version};
+
+/// Where Debian, Alpine and most others keep the system's CAs.
+const SYSTEM_CAS: &str = "/etc/ssl/certs/ca-certificates.crt";
+
+/// The workload's certificate chain and key, both PEM. The version says which certificate it is, so
+/// that one that is still good need not be sent again; the key does not show in it.
+pub fn certificate(chain: &str, key: &str, version: impl Into<Arc<str>>) -> Resource {
+    let content = secret::Type::TlsCertificate(TlsCertificate {
+        certificate_chain: inline(chain),
+        private_key: inline(key),
+        ..Default::default()
+    });
+    let mut resource = resource(SECRET_CERTIFICATE.into(), content, Origins::from([]));
+    resource.version = Version::from_text(version);
+    resource
+}
+
+/// The trust bundle, PEM.
+pub fn trust_bundle(roots: &str) -> Resource {
+    let content = secret::Type::ValidationContext(CertificateValidationContext {
+        trusted_ca: inline(roots),
+        ..Default::default()
+    });
+    resource(SECRET_TRUST_BUNDLE.into(), content, Origins::from([]))
+}
+
+/// The secrets by which a cluster names certificates and CAs in files of the proxy's host. They hold
+/// paths: the proxy reads the files, and reads them again when they are replaced. A file that is
+/// missing makes it refuse the secret, not the cluster.
+pub fn file_secrets(cluster: &Cluster) -> Vec<Resource> {
+    let (Transport::Tls(tls) | Transport::Auto(tls)) = &cluster.transport else {
+        return Vec::new();
+    };
+    let UpstreamTls::Files {
+        certificate, verify, ..
+    } = tls
+    else {
+        return Vec::new();
+    };
+    let certificate = certificate.as_ref().map(|(certificate, key)| {
+        let content = secret::Type::TlsCertificate(TlsCertificate {
+            certificate_chain: file(certificate),
+            private_key: file(key),
+            ..Default::default()
+        });
+        (file_certificate_name(certificate, key), content)
+    });
+    let trust = trust_name(verify).map(|name| (name, secret::Type::ValidationContext(trust_files(verify))));
+    [certificate, trust]
+        .into_iter()
+        .flatten()
+        .map(|(name, content)| resource(name.into(), content, cluster.origins.clone()))
+        .collect()
+}
+
+fn trust_files(verify: &ServerVerification) -> CertificateValidationContext {
+    let (ca, crl) = match verify {
+        ServerVerification::System => (file(SYSTEM_CAS), None),
+        ServerVerification::File { ca, crl } => (file(ca), crl.as_deref().and_then(file)),
+        ServerVerification::None => (None, None),
+    };
+    CertificateValidationContext {
+        trusted_ca: ca,
+        crl,
+        ..Default::default()
+    }
+}
+
+fn resource(name: ResourceName, content: secret::Type, origins: Origins) -> Resource {
+    let message = Secret {
+        name: name.to_string(),
+        r#type: Some(content),
+    };
+    super::seal(ResourceType::Secret, &name, &message, &origins)
+}
+
+fn inline(text: &str) -> Option<DataSource> {
+    data_source(Specifier::InlineString(text.to_owned()))
+}
+
+fn file(path: &str) -> Option<DataSource> {
+    data_source(Specifier::Filename(path.to_owned()))
+}
+
+fn data_source(specifier: Specifier) -> Option<DataSource> {
+    Some(DataSource {
+        specifier: Some(specifier),
+        ..Default::default()
+    })
+}

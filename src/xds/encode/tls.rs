@@ -1,0 +1,195 @@
+//! TLS on both sides of a connection.
+
+use super::value::{ads, any, boolean};
+use crate::ir::cluster::{ServerIdentity, UpstreamTls};
+use crate::ir::listener::DownstreamTls;
+use crate::mesh::destination_rule::ServerVerification;
+use crate::xds::pb::core::TransportSocket;
+use crate::xds::pb::core::transport_socket::ConfigType;
+use crate::xds::pb::matcher::StringMatcher;
+use crate::xds::pb::matcher::string_matcher::MatchPattern;
+use crate::xds::pb::raw_buffer::RawBuffer;
+use crate::xds::pb::tls::common_tls_context::{CombinedCertificateValidationContext, ValidationContextType};
+use crate::xds::pb::tls::subject_alt_name_matcher::SanType;
+use crate::xds::pb::tls::tls_parameters::TlsProtocol;
+use crate::xds::pb::tls::{
+    CertificateValidationContext, CommonTlsContext, DownstreamTlsContext, SdsSecretConfig, SubjectAltNameMatcher,
+    TlsParameters, UpstreamTlsContext,
+};
+use crate::xds::pb::wkt::Any;
+
+/// The SDS name of the workload's certificate and key.
+pub const SECRET_CERTIFICATE: &str = "default";
+
+/// The SDS name of the trust bundle.
+pub const SECRET_TRUST_BUNDLE: &str = "ROOTCA";
+
+/// What Istio's mutual TLS negotiates below TLS 1.3.
+const MUTUAL_TLS_CIPHERS: [&str; 6] = [
+    "ECDHE-ECDSA-AES256-GCM-SHA384",
+    "ECDHE-RSA-AES256-GCM-SHA384",
+    "ECDHE-ECDSA-AES128-GCM-SHA256",
+    "ECDHE-RSA-AES128-GCM-SHA256",
+    "AES256-GCM-SHA384",
+    "AES128-GCM-SHA256",
+];
+
+/// TLS to endpoints.
+pub(super) fn upstream(tls: &UpstreamTls) -> TransportSocket {
+    let (common, sni) = match tls {
+        UpstreamTls::Istio { server, sni, alpn } => {
+            let verify = validation(SECRET_TRUST_BUNDLE, server_matchers(server));
+            (mutual(alpn, verify), sni.to_string())
+        }
+        UpstreamTls::Files {
+            certificate,
+            verify,
+            subject_alt_names,
+            sni,
+            alpn,
+        } => {
+            let names = subject_alt_names.iter().flat_map(|name| name_matchers(name)).collect();
+            let common = CommonTlsContext {
+                tls_params: Some(versions(&[])),
+                tls_certificate_sds_secret_configs: certificate
+                    .iter()
+                    .map(|(certificate, key)| secret(file_certificate_name(certificate, key)))
+                    .collect(),
+                alpn_protocols: protocols(alpn),
+                validation_context_type: trust_name(verify).map(|bundle| validation(&bundle, names)),
+                ..Default::default()
+            };
+            (common, sni.as_deref().unwrap_or_default().to_owned())
+        }
+    };
+    socket(any(&UpstreamTlsContext {
+        common_tls_context: Some(common),
+        sni,
+        ..Default::default()
+    }))
+}
+
+/// Termination of Istio mutual TLS.
+pub(super) fn downstream(tls: &DownstreamTls) -> TransportSocket {
+    let peers = tls
+        .trust_domains
+        .iter()
+        .map(|domain| uri(MatchPattern::Prefix(format!("spiffe://{domain}/"))))
+        .collect();
+    socket(any(&DownstreamTlsContext {
+        common_tls_context: Some(mutual(&tls.alpn, validation(SECRET_TRUST_BUNDLE, peers))),
+        require_client_certificate: Some(boolean(true)),
+        ..Default::default()
+    }))
+}
+
+/// Plaintext, said expressly.
+pub(super) fn plaintext() -> TransportSocket {
+    TransportSocket {
+        name: "envoy.transport_sockets.raw_buffer".to_owned(),
+        config_type: Some(ConfigType::TypedConfig(any(&RawBuffer {}))),
+    }
+}
+
+/// The SDS name of a certificate and key in files of the proxy's host, as Istio writes it.
+pub(super) fn file_certificate_name(certificate: &str, key: &str) -> String {
+    format!("file-cert:{certificate}~{key}")
+}
+
+/// The SDS name of the CAs a server is verified against; none if it is not verified.
+pub(super) fn trust_name(verify: &ServerVerification) -> Option<String> {
+    match verify {
+        ServerVerification::System => Some("file-root:system".to_owned()),
+        ServerVerification::File { ca, crl: None } => Some(format!("file-root:{ca}")),
+        ServerVerification::File { ca, crl: Some(crl) } => Some(format!("file-root:{ca}~{crl}")),
+        ServerVerification::None => None,
+    }
+}
+
+fn socket(typed_config: Any) -> TransportSocket {
+    TransportSocket {
+        name: "envoy.transport_sockets.tls".to_owned(),
+        config_type: Some(ConfigType::TypedConfig(typed_config)),
+    }
+}
+
+fn mutual(alpn: &[&'static str], verify: ValidationContextType) -> CommonTlsContext {
+    CommonTlsContext {
+        tls_params: Some(versions(&MUTUAL_TLS_CIPHERS)),
+        tls_certificate_sds_secret_configs: vec![secret(SECRET_CERTIFICATE)],
+        alpn_protocols: protocols(alpn),
+        validation_context_type: Some(verify),
+        ..Default::default()
+    }
+}
+
+/// TLS 1.2 and 1.3; the ciphers are those of 1.2, none meaning Envoy's.
+fn versions(ciphers: &[&str]) -> TlsParameters {
+    TlsParameters {
+        tls_minimum_protocol_version: TlsProtocol::TlSv12.into(),
+        tls_maximum_protocol_version: TlsProtocol::TlSv13.into(),
+        cipher_suites: ciphers.iter().map(ToString::to_string).collect(),
+        ..Default::default()
+    }
+}
+
+fn protocols(alpn: &[&'static str]) -> Vec<String> {
+    alpn.iter().map(ToString::to_string).collect()
+}
+
+fn secret(name: impl Into<String>) -> SdsSecretConfig {
+    SdsSecretConfig {
+        name: name.into(),
+        sds_config: Some(ads()),
+    }
+}
+
+/// Verification against the CAs of a secret, and of the names if there are any.
+fn validation(bundle: &str, names: Vec<SubjectAltNameMatcher>) -> ValidationContextType {
+    ValidationContextType::CombinedValidationContext(CombinedCertificateValidationContext {
+        default_validation_context: Some(CertificateValidationContext {
+            match_typed_subject_alt_names: names,
+            ..Default::default()
+        }),
+        validation_context_sds_secret_config: Some(secret(bundle)),
+        ..Default::default()
+    })
+}
+
+fn server_matchers(server: &ServerIdentity) -> Vec<SubjectAltNameMatcher> {
+    match server {
+        ServerIdentity::Exact(names) => names.iter().flat_map(|name| name_matchers(name)).collect(),
+        ServerIdentity::Prefix(prefix) => vec![uri(MatchPattern::Prefix(prefix.clone()))],
+    }
+}
+
+/// Istio compares a name with subject alternative names of every type; Envoy wants the type, which
+/// the name mostly tells.
+fn name_matchers(name: &str) -> Vec<SubjectAltNameMatcher> {
+    let exact = MatchPattern::Exact(name.to_owned());
+    if name.contains("://") {
+        return vec![uri(exact)];
+    }
+    if name.parse::<std::net::IpAddr>().is_ok() {
+        return vec![san(SanType::IpAddress, exact)];
+    }
+    if name.contains('@') {
+        return vec![san(SanType::Email, exact)];
+    }
+    vec![san(SanType::Dns, exact.clone()), uri(exact)]
+}
+
+fn uri(pattern: MatchPattern) -> SubjectAltNameMatcher {
+    san(SanType::Uri, pattern)
+}
+
+fn san(kind: SanType, pattern: MatchPattern) -> SubjectAltNameMatcher {
+    SubjectAltNameMatcher {
+        san_type: kind.into(),
+        matcher: Some(StringMatcher {
+            match_pattern: Some(pattern),
+            ..Default::default()
+        }),
+        ..Default::default()
+    }
+}
