@@ -1,12 +1,14 @@
 //! The directory a user edits: which files it holds, what they say, before anything in them has
 //! a meaning.
 //!
-//! [`tree`] reads files, [`document`] splits them, [`node`] is their YAML.
+//! [`watch`] tells when to look, [`tree`] reads files, [`document`] splits them, [`node`] is their
+//! YAML.
 
 pub mod document;
 mod layout;
 pub mod node;
 pub mod tree;
+pub mod watch;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};

@@ -139,7 +139,9 @@ impl Scan {
             }
         }
         for (path, reason) in &layout.unreadable {
-            self.take(path, unlisted(path, reason));
+            if !dirty.unsettled.contains(path) {
+                self.take(path, unlisted(path, reason));
+            }
         }
         self.retain(|path| {
             layout.files.contains_key(path) || layout.is_unknown(path) || dirty.unsettled.contains(path)
@@ -155,7 +157,7 @@ impl Scan {
     fn take(&mut self, path: &Path, reading: Reading) {
         let origin = path.to_string_lossy();
         match reading {
-            Reading::Absent => self.remove(&origin),
+            Reading::Absent => self.remove(&origin, path.is_dir()),
             // Its writer is at work: what was read before stands until the writer is done.
             Reading::Torn { .. } if self.tree.entries.contains_key(&*origin) => {}
             Reading::Torn { content } => self.put(&origin, content, None),
@@ -182,14 +184,14 @@ impl Scan {
         });
     }
 
-    /// Removes a path and what was below it.
-    fn remove(&mut self, origin: &str) {
+    /// Removes a path and, unless a directory stands there now, what was below it.
+    fn remove(&mut self, origin: &str, is_directory: bool) {
         let below = format!("{}/", origin.trim_end_matches('/'));
         let children = self
             .tree
             .entries
             .range::<_, str>((Bound::Included(&*below), Bound::Unbounded));
-        let children = children.map(|(path, _)| path.clone());
+        let children = children.map(|(path, _)| path.clone()).filter(|_| !is_directory);
         let mut gone: Vec<_> = children.take_while(|path| path.starts_with(&below)).collect();
         gone.extend(self.tree.entries.get_key_value(origin).map(|(path, _)| path.clone()));
         self.drop_all(gone);

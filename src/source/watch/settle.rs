@@ -1,0 +1,258 @@
+//! When a change is over. Pure: the time is a parameter.
+//!
+//! ```text
+//!              written                    100 ms without change
+//!   (nothing) ────────→ writing ─────────────────────────────────→ ready ──tick──→ (nothing)
+//!       │                 ↑ │ closed, renamed into place             ↑ ↑
+//!       │         written │ └────────────────────────────────────────┘ │
+//!       └─────────────→ gone ──────────── 150 ms without return ───────┘
+//! ```
+//!
+//! A tick takes all that is ready, 1.5 ms after the last one became ready, or 50 ms after the
+//! first.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use crate::source::Dirty;
+
+/// How long a tick waits for company after the last file became ready.
+const SETTLE: Duration = Duration::from_micros(1500);
+
+/// How long a tick waits at most.
+const SETTLE_AT_MOST: Duration = Duration::from_millis(50);
+
+/// A file that nobody closes counts as whole after this time without change.
+pub(super) const QUIET: Duration = Duration::from_millis(100);
+
+/// How long a file must be gone to count as removed. Editors and scripts remove a file to write
+/// it anew; longer than [`QUIET`], so that a file that comes under another name is there first.
+const GONE: Duration = Duration::from_millis(150);
+
+/// The files that are changing.
+#[derive(Debug, Default)]
+pub(super) struct Settle {
+    ready: BTreeSet<PathBuf>,
+    /// Being written, with the time of the last change.
+    writing: BTreeMap<PathBuf, Instant>,
+    /// Gone, with the time of that.
+    gone: BTreeMap<PathBuf, Instant>,
+    full: bool,
+    /// When the first and the last one became ready since the last tick.
+    window: Option<(Instant, Instant)>,
+}
+
+impl Settle {
+    /// The file is whole: closed after writing, or renamed or linked into place.
+    pub(super) fn whole(&mut self, path: PathBuf, now: Instant) {
+        self.writing.remove(&path);
+        self.gone.remove(&path);
+        self.ready.insert(path);
+        self.extend(now);
+    }
+
+    /// The file is being written, and was last changed at `changed`.
+    pub(super) fn written(&mut self, path: PathBuf, changed: Instant) {
+        self.ready.remove(&path);
+        self.gone.remove(&path);
+        let last = self.writing.entry(path).or_insert(changed);
+        *last = changed.max(*last);
+    }
+
+    /// Something about the file changed that is not its content: permissions, times.
+    pub(super) fn touched(&mut self, path: PathBuf, now: Instant) {
+        if !self.ready.contains(&path) {
+            self.written(path, now);
+        }
+    }
+
+    /// The file is gone.
+    pub(super) fn gone(&mut self, path: PathBuf, now: Instant) {
+        self.ready.remove(&path);
+        self.writing.remove(&path);
+        self.gone.entry(path).or_insert(now);
+    }
+
+    /// The file that was gone is now under another name: it need not be waited for.
+    pub(super) fn moved(&mut self, path: &Path, now: Instant) {
+        if self.gone.contains_key(path) {
+            self.whole(path.to_owned(), now);
+        }
+    }
+
+    /// Anything may have changed.
+    pub(super) fn everything(&mut self, now: Instant) {
+        self.full = true;
+        self.extend(now);
+    }
+
+    /// Whether the file is known to be whole and waits for the tick.
+    pub(super) fn is_ready(&self, path: &Path) -> bool {
+        self.ready.contains(path)
+    }
+
+    /// Whether any file is being written.
+    pub(super) fn is_writing(&self) -> bool {
+        !self.writing.is_empty()
+    }
+
+    /// When [`Settle::take`] will have something.
+    pub(super) fn due(&self) -> Option<Instant> {
+        let quiet = self.writing.values().min().map(|changed| *changed + QUIET);
+        let gone = self.gone.values().min().map(|since| *since + GONE);
+        [self.ready_due(), quiet, gone].into_iter().flatten().min()
+    }
+
+    /// The tick, if it is due.
+    pub(super) fn take(&mut self, now: Instant) -> Option<Dirty> {
+        let late = self.give_up_waiting(now);
+        if !late && self.ready_due().is_none_or(|due| now < due) {
+            return None;
+        }
+        self.window = None;
+        Some(Dirty {
+            paths: std::mem::take(&mut self.ready),
+            full: std::mem::take(&mut self.full),
+            unsettled: self.writing.keys().chain(self.gone.keys()).cloned().collect(),
+        })
+    }
+
+    fn ready_due(&self) -> Option<Instant> {
+        if self.ready.is_empty() && !self.full {
+            return None;
+        }
+        self.window
+            .map(|(first, last)| (first + SETTLE_AT_MOST).min(last + SETTLE))
+    }
+
+    /// Makes ready what has been quiet or gone long enough; tells whether there was any.
+    fn give_up_waiting(&mut self, now: Instant) -> bool {
+        let mut late: Vec<PathBuf> = self
+            .writing
+            .extract_if(.., |_, at| now >= *at + QUIET)
+            .map(|(path, _)| path)
+            .collect();
+        late.extend(
+            self.gone
+                .extract_if(.., |_, at| now >= *at + GONE)
+                .map(|(path, _)| path),
+        );
+        let any = !late.is_empty();
+        self.ready.extend(late);
+        any
+    }
+
+    /// A window that is open stays open even if its files are written again meanwhile, so that a
+    /// file that never rests is read as soon as it is whole.
+    fn extend(&mut self, now: Instant) {
+        let first = self.window.map_or(now, |(first, _)| first);
+        self.window = Some((first, now));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Clock(Instant);
+
+    impl Clock {
+        fn at(&self, micros: u64) -> Instant {
+            self.0 + Duration::from_micros(micros)
+        }
+    }
+
+    fn start() -> (Settle, Clock) {
+        (Settle::default(), Clock(Instant::now()))
+    }
+
+    fn taken(settle: &mut Settle, now: Instant) -> Vec<String> {
+        let paths = settle.take(now).map(|dirty| dirty.paths).unwrap_or_default();
+        paths.iter().map(|path| path.display().to_string()).collect()
+    }
+
+    #[test]
+    fn a_closed_file_is_due_after_the_settling_time() {
+        let (mut settle, clock) = start();
+        settle.written("a".into(), clock.at(0));
+        settle.whole("a".into(), clock.at(10));
+        assert_eq!(settle.due(), Some(clock.at(1510)));
+        assert_eq!(settle.take(clock.at(1509)), None);
+        assert_eq!(taken(&mut settle, clock.at(1510)), ["a"]);
+        assert_eq!((settle.due(), settle.take(clock.at(9999))), (None, None));
+    }
+
+    #[test]
+    fn a_burst_is_one_tick_but_not_for_ever() {
+        let (mut settle, clock) = start();
+        for step in 0..49 {
+            settle.whole(format!("{step:02}").into(), clock.at(step * 1000));
+            assert_eq!(settle.take(clock.at(step * 1000)), None);
+        }
+        assert_eq!(settle.due(), Some(clock.at(49_500)));
+        settle.whole("49".into(), clock.at(49_000));
+        assert_eq!(settle.due(), Some(clock.at(50_000)));
+        assert_eq!(taken(&mut settle, clock.at(50_000)).len(), 50);
+    }
+
+    #[test]
+    fn a_file_being_written_is_held_while_others_go() {
+        let (mut settle, clock) = start();
+        settle.written("half".into(), clock.at(0));
+        settle.whole("a".into(), clock.at(0));
+        settle.everything(clock.at(0));
+        let dirty = settle.take(clock.at(1500)).unwrap();
+        assert_eq!(dirty.paths, BTreeSet::from(["a".into()]));
+        assert_eq!((dirty.full, dirty.unsettled), (true, BTreeSet::from(["half".into()])));
+        settle.written("half".into(), clock.at(90_000));
+        assert_eq!(settle.take(clock.at(189_999)), None);
+        assert_eq!(taken(&mut settle, clock.at(190_000)), ["half"]);
+    }
+
+    #[test]
+    fn a_ready_file_that_is_written_again_waits_again() {
+        let (mut settle, clock) = start();
+        settle.whole("a".into(), clock.at(0));
+        settle.written("a".into(), clock.at(1000));
+        assert_eq!(settle.take(clock.at(60_000)), None);
+        settle.whole("a".into(), clock.at(60_000));
+        assert_eq!(
+            taken(&mut settle, clock.at(60_000)),
+            ["a"],
+            "its window opened long ago"
+        );
+    }
+
+    #[test]
+    fn a_change_of_permissions_does_not_delay_what_is_ready() {
+        let (mut settle, clock) = start();
+        settle.whole("a".into(), clock.at(0));
+        settle.touched("a".into(), clock.at(100));
+        settle.touched("b".into(), clock.at(100));
+        assert_eq!(taken(&mut settle, clock.at(1500)), ["a"]);
+        assert_eq!(taken(&mut settle, clock.at(100_100)), ["b"]);
+    }
+
+    #[test]
+    fn a_file_that_comes_back_was_never_gone() {
+        let (mut settle, clock) = start();
+        settle.gone("a".into(), clock.at(0));
+        settle.gone("b".into(), clock.at(0));
+        assert!(settle.take(clock.at(10_000)).is_none());
+        settle.written("a".into(), clock.at(149_000));
+        assert_eq!(taken(&mut settle, clock.at(150_000)), ["b"]);
+        settle.whole("a".into(), clock.at(151_000));
+        assert_eq!(taken(&mut settle, clock.at(152_500)), ["a"]);
+    }
+
+    #[test]
+    fn a_file_that_is_renamed_goes_in_the_tick_in_which_it_comes() {
+        let (mut settle, clock) = start();
+        settle.gone("a".into(), clock.at(0));
+        settle.whole("b".into(), clock.at(0));
+        settle.moved(Path::new("a"), clock.at(0));
+        settle.moved(Path::new("c"), clock.at(0));
+        assert_eq!(taken(&mut settle, clock.at(1500)), ["a", "b"]);
+    }
+}
