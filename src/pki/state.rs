@@ -261,11 +261,9 @@ fn may_close(path: &Path, mode: u32) -> Result<bool, StateError> {
     if mode & STICKY != 0 {
         return Ok(false);
     }
-    if path.join(LOCK).exists() || path.join(CA_DIR).is_dir() {
-        return Ok(true);
-    }
+    // In this order: another process may be making its first file right now, the lock.
     let mut entries = path.read_dir().map_err(|e| io_error("list", path, e))?;
-    Ok(entries.next().is_none())
+    Ok(entries.next().is_none() || path.join(LOCK).exists() || path.join(CA_DIR).is_dir())
 }
 
 fn set_mode(path: &Path, mode: u32, was: &std::fs::Metadata) -> Result<(), StateError> {
@@ -325,6 +323,20 @@ mod tests {
         assert_eq!(mode(dir.path()), 0o700);
         assert_eq!(mode(&dir.path().join("a")), 0o600);
         assert_eq!(mode(&dir.path().join("ca")), 0o700);
+    }
+
+    #[test]
+    fn many_may_open_an_empty_directory_at_once() {
+        for _ in 0..50 {
+            let dir = tempfile::tempdir().unwrap();
+            chmod(dir.path(), 0o755);
+            std::thread::scope(|threads| {
+                for _ in 0..4 {
+                    threads.spawn(|| StateDir::open(dir.path()).unwrap().write("a", b"").unwrap());
+                }
+            });
+            assert_eq!(mode(dir.path()), 0o700);
+        }
     }
 
     #[test]
