@@ -1,0 +1,7 @@
+//! What takes root: interception of a workload's traffic, in network namespaces that stand for machines.
+//!
+//! `cargo test` leaves this suite out; `.ci/privileged` runs it, in a user namespace where it is not root.
+
+#![cfg(test)]
+
+pub mod hosts;
