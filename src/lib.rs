@@ -12,6 +12,7 @@
 
 pub mod api;
 pub mod clock;
+pub mod control;
 pub mod diag;
 pub mod envoy;
 pub mod ir;

@@ -1,0 +1,308 @@
+//! Who is connected, what each should have, how far each is, and what each has refused.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
+
+use serde::Serialize;
+use tokio::sync::watch;
+
+use super::identity::Grant;
+use crate::ir::{NodeView, Origins, ResourceName};
+use crate::xds::node::NodeClaim;
+use crate::xds::resource::{Resource, ResourceType, Version};
+use crate::xds::server::Progress;
+use crate::xds::session::{Refused, SyncState};
+use crate::xds::snapshot::Snapshot;
+
+/// A stream, for as long as the server runs.
+pub type MemberId = u64;
+
+/// Everyone who is connected, and what those who were have refused.
+#[derive(Debug, Default)]
+pub struct Roster {
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    last_id: MemberId,
+    members: BTreeMap<MemberId, Member>,
+    /// By node id: what a proxy refused counts when it reconnects, too.
+    refusals: BTreeMap<Arc<str>, BTreeMap<(ResourceType, ResourceName), RefusalRecord>>,
+}
+
+/// Someone who has been let in.
+#[derive(Clone, Debug)]
+pub struct Admission {
+    /// What it says about itself.
+    pub claim: NodeClaim,
+    /// What its credential grants.
+    pub grant: Grant,
+    /// What its configuration depends on.
+    pub view: NodeView,
+    /// When it connected.
+    pub since: SystemTime,
+}
+
+#[derive(Debug)]
+struct Member {
+    admission: Admission,
+    target: watch::Sender<Option<Arc<Snapshot>>>,
+    /// What all proxies of its view have.
+    base: Option<Arc<Snapshot>>,
+    /// What it alone has.
+    secrets: BTreeMap<ResourceName, Arc<Resource>>,
+    states: [(ResourceType, SyncState); ResourceType::ALL.len()],
+    acked: Option<u64>,
+}
+
+/// A resource that a proxy refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RefusalRecord {
+    /// The version refused.
+    pub version: Version,
+    /// The proxy's reason.
+    pub message: String,
+    /// The objects the resource was made from.
+    pub origins: Origins,
+}
+
+/// A row of `topsail status`.
+#[derive(Clone, Debug, Serialize)]
+pub struct ProxyStatus {
+    /// The node id.
+    pub id: Arc<str>,
+    /// `NAME.NAMESPACE`.
+    pub workload: String,
+    /// The identity its credential grants.
+    pub identity: String,
+    /// The program and its version.
+    pub user_agent: Arc<str>,
+    /// When it connected, seconds since 1970.
+    pub connected_since: u64,
+    /// The generation it should have.
+    pub generation: Option<u64>,
+    /// The last generation of which it has ACKed every addition and change.
+    pub acked_generation: Option<u64>,
+    /// Whether the token it came with has expired since.
+    pub token_expired: bool,
+    /// Each type's state, by its short name.
+    pub types: BTreeMap<&'static str, SyncState>,
+    /// What it refuses.
+    pub refusals: Vec<RefusalStatus>,
+}
+
+/// A refused resource in [`ProxyStatus`].
+#[derive(Clone, Debug, Serialize)]
+pub struct RefusalStatus {
+    /// `CDS`, …
+    #[serde(rename = "type")]
+    pub kind: &'static str,
+    /// The resource's name.
+    pub name: ResourceName,
+    /// The proxy's reason.
+    pub message: String,
+    /// The objects the resource was made from.
+    pub objects: Vec<String>,
+}
+
+impl Roster {
+    /// Lets someone in. Its target is empty until [`Roster::set_base`].
+    pub fn enter(&self, admission: Admission) -> (MemberId, watch::Receiver<Option<Arc<Snapshot>>>, Refused) {
+        let (target, receiver) = watch::channel(None);
+        let mut inner = self.lock();
+        inner.last_id += 1;
+        let id = inner.last_id;
+        let refusals = inner.refusals.get(&admission.claim.id).into_iter().flatten();
+        let refused = refusals
+            .map(|(name, record)| (name.clone(), record.version.clone()))
+            .collect();
+        let states = ResourceType::ALL.map(|kind| (kind, SyncState::NotSent));
+        inner.members.insert(
+            id,
+            Member {
+                admission,
+                target,
+                base: None,
+                secrets: BTreeMap::new(),
+                states,
+                acked: None,
+            },
+        );
+        (id, receiver, refused)
+    }
+
+    /// Forgets someone who is gone.
+    pub fn leave(&self, id: MemberId) {
+        self.lock().members.remove(&id);
+    }
+
+    /// The views of everyone who is connected.
+    pub fn views(&self) -> Vec<(MemberId, NodeView)> {
+        self.lock()
+            .members
+            .iter()
+            .map(|(id, member)| (*id, member.admission.view.clone()))
+            .collect()
+    }
+
+    /// How someone was let in.
+    pub fn admission(&self, id: MemberId) -> Option<Admission> {
+        self.lock().members.get(&id).map(|member| member.admission.clone())
+    }
+
+    /// Everyone's admission.
+    pub fn admissions(&self) -> Vec<(MemberId, Admission)> {
+        self.lock()
+            .members
+            .iter()
+            .map(|(id, member)| (*id, member.admission.clone()))
+            .collect()
+    }
+
+    /// Someone's labels or addresses have changed.
+    pub fn set_view(&self, id: MemberId, view: NodeView) {
+        if let Some(member) = self.lock().members.get_mut(&id) {
+            member.admission.view = view;
+        }
+    }
+
+    /// What all proxies of someone's view should have from now on.
+    pub fn set_base(&self, id: MemberId, base: &Arc<Snapshot>) {
+        if let Some(member) = self.lock().members.get_mut(&id) {
+            member.base = Some(base.clone());
+            member.publish();
+        }
+    }
+
+    /// What someone alone should have from now on.
+    pub fn set_secret(&self, id: MemberId, secret: Resource) {
+        if let Some(member) = self.lock().members.get_mut(&id) {
+            member.secrets.insert(secret.name.clone(), Arc::new(secret));
+            member.publish();
+        }
+    }
+
+    /// The version of a secret that someone should have.
+    pub fn secret(&self, id: MemberId, name: &str) -> Option<Arc<Resource>> {
+        self.lock().members.get(&id)?.secrets.get(name).cloned()
+    }
+
+    /// Takes note of how far someone is. Returns what it refused just now, for the log.
+    pub fn progress(&self, id: MemberId, progress: &Progress<'_>) {
+        let mut guard = self.lock();
+        let inner = &mut *guard;
+        let Some(member) = inner.members.get_mut(&id) else {
+            return;
+        };
+        member.states = progress.states;
+        if progress.up_to_date {
+            member.acked = progress.generation;
+        }
+        let node = &member.admission.claim.id;
+        if progress.refusals.is_empty() && !inner.refusals.contains_key(node) {
+            return;
+        }
+        let records = inner.refusals.entry(node.clone()).or_default();
+        records.retain(|name, record| progress.refused.get(name) == Some(&record.version));
+        for refusal in progress.refusals {
+            let resource = &refusal.resource;
+            let record = RefusalRecord {
+                version: resource.version.clone(),
+                message: refusal.message.clone(),
+                origins: resource.origins.clone(),
+            };
+            records.insert((resource.kind, resource.name.clone()), record);
+        }
+        if records.is_empty() {
+            let node = node.clone();
+            inner.refusals.remove(&node);
+        }
+    }
+
+    /// Everything that is refused by someone: node id, type, name and record.
+    pub fn refusals(&self) -> Vec<(Arc<str>, ResourceType, ResourceName, RefusalRecord)> {
+        let inner = self.lock();
+        let all = inner.refusals.iter().flat_map(|(node, records)| {
+            records
+                .iter()
+                .map(|((kind, name), record)| (node.clone(), *kind, name.clone(), record.clone()))
+        });
+        all.collect()
+    }
+
+    /// One row a proxy; streams of one node id are one proxy, of which the aggregated one counts.
+    pub fn status(&self, now: SystemTime) -> Vec<ProxyStatus> {
+        let inner = self.lock();
+        let mut rows: BTreeMap<Arc<str>, ProxyStatus> = BTreeMap::new();
+        for member in inner.members.values() {
+            let row = member.status(inner.refusals.get(&member.admission.claim.id), now);
+            match rows.get_mut(&row.id) {
+                Some(known) => known
+                    .types
+                    .extend(row.types.into_iter().filter(|(_, state)| *state != SyncState::NotSent)),
+                None => drop(rows.insert(row.id.clone(), row)),
+            }
+        }
+        rows.into_values().collect()
+    }
+
+    /// What a proxy should have, by its node id or workload name.
+    pub fn target(&self, proxy: &str) -> Option<Arc<Snapshot>> {
+        let inner = self.lock();
+        let named = |m: &&Member| &*m.admission.claim.id == proxy || m.admission.claim.workload.to_string() == proxy;
+        inner.members.values().find(named)?.target.borrow().clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Member {
+    fn publish(&self) {
+        let Some(base) = &self.base else { return };
+        let mut snapshot = Snapshot::clone(base);
+        for (name, secret) in &self.secrets {
+            snapshot
+                .set_mut(ResourceType::Secret)
+                .insert(name.clone(), secret.clone());
+        }
+        self.target.send_replace(Some(Arc::new(snapshot)));
+    }
+
+    fn status(
+        &self,
+        refusals: Option<&BTreeMap<(ResourceType, ResourceName), RefusalRecord>>,
+        now: SystemTime,
+    ) -> ProxyStatus {
+        let refusal = |((kind, name), record): (&(ResourceType, ResourceName), &RefusalRecord)| RefusalStatus {
+            kind: kind.as_str(),
+            name: name.clone(),
+            message: record.message.clone(),
+            objects: record.origins.iter().map(ToString::to_string).collect(),
+        };
+        let since = self
+            .admission
+            .since
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap_or_default();
+        ProxyStatus {
+            id: self.admission.claim.id.clone(),
+            workload: self.admission.claim.workload.to_string(),
+            identity: self.admission.grant.identity.to_string(),
+            user_agent: self.admission.claim.user_agent.clone(),
+            connected_since: since.as_secs(),
+            generation: self.target.borrow().as_ref().map(|target| target.generation),
+            acked_generation: self.acked,
+            token_expired: self.admission.grant.token_expires.is_some_and(|at| at <= now),
+            types: self
+                .states
+                .iter()
+                .map(|(kind, state)| (kind.as_str(), *state))
+                .collect(),
+            refusals: refusals.into_iter().flatten().map(refusal).collect(),
+        }
+    }
+}
