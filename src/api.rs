@@ -2,20 +2,26 @@
 //! documents into them.
 
 pub mod config_map;
+mod de;
 pub mod destination_rule;
 pub mod endpoint_slice;
 pub mod endpoints;
 pub mod field_path;
+pub mod kinds;
 pub mod mesh_config;
 pub mod object;
 pub mod peer_authentication;
+mod place;
+mod read;
 pub mod selector;
 pub mod service;
 pub mod service_entry;
 pub mod sidecar;
+pub mod suggest;
 pub mod value;
 pub mod virtual_service;
 pub mod workload_entry;
 
 pub use field_path::FieldPath;
 pub use object::{Object, Precedence, Spec};
+pub use read::{Read, ReadOptions, read};

@@ -49,6 +49,13 @@ impl FieldPath {
         self.step(Segment::Key(key.into()))
     }
 
+    /// The path that leads on from the end of this one.
+    #[must_use]
+    pub fn join(&self, rest: &FieldPath) -> Self {
+        let steps = rest.segments().into_iter();
+        steps.fold(self.clone(), |path, segment| path.step(segment.clone()))
+    }
+
     /// The steps, from the object downward.
     pub fn segments(&self) -> Vec<&Segment> {
         let mut segments = Vec::new();
@@ -130,6 +137,20 @@ fn read_bracket<'t>(text: &'t str, path: &FieldPath) -> Option<(FieldPath, &'t s
     Some((path.key(&quoted[..end]), &quoted[end + 2..]))
 }
 
+/// Whether `key` writes the name of a field: as it is (`httpStatus`), or as protobuf has it
+/// (`http_status`), which Istio accepts as well.
+pub(super) fn is_field(key: &str, field: &str) -> bool {
+    if key == field {
+        return true;
+    }
+    let mut at_word = false;
+    let camel_case = key.chars().filter_map(|c| {
+        let starts_word = std::mem::replace(&mut at_word, c == '_');
+        (c != '_').then(|| if starts_word { c.to_ascii_uppercase() } else { c })
+    });
+    key.contains('_') && camel_case.eq(field.chars())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -147,6 +168,18 @@ mod tests {
         let text = r#"spec.http[0].match[12].headers["x-a.b[0]"]"#;
         assert_eq!(path.to_string(), text);
         assert_eq!(FieldPath::from(text), path);
+        assert_eq!(
+            FieldPath::from("items[3]").join(&"spec.http".into()),
+            "items[3].spec.http".into()
+        );
+    }
+
+    #[test]
+    fn fields_have_two_forms() {
+        assert!(is_field("httpStatus", "httpStatus") && is_field("http_status", "httpStatus"));
+        assert!(is_field("consecutive_5xx_errors", "consecutive5xxErrors"));
+        assert!(is_field("mesh_mTLS", "meshMTLS"));
+        assert!(!is_field("httpstatus", "httpStatus") && !is_field("http", "https"));
     }
 
     #[test]

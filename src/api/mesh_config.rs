@@ -1,7 +1,11 @@
 //! `MeshConfig`: what holds for the whole mesh. It is the text under the key `mesh` of the
 //! ConfigMap `istio` in the root namespace, or a file of its own.
 
+mod text;
+
 use serde::Deserialize;
+
+pub use text::MeshConfigText;
 
 use super::destination_rule::{ConnectionPool, LocalityLbSetting, OutlierDetection, TcpKeepalive};
 use super::sidecar::OutboundTrafficMode;

@@ -1,6 +1,7 @@
 //! One object of the directory.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use crate::api::FieldPath;
@@ -9,13 +10,16 @@ use crate::api::destination_rule::DestinationRule;
 use crate::api::endpoint_slice::EndpointSlice;
 use crate::api::endpoints::Endpoints;
 use crate::api::peer_authentication::PeerAuthentication;
+use crate::api::place::{self, Part};
 use crate::api::service::Service;
 use crate::api::service_entry::ServiceEntry;
 use crate::api::sidecar::Sidecar;
 use crate::api::virtual_service::VirtualService;
 use crate::api::workload_entry::WorkloadEntry;
+use crate::diag::Place;
 use crate::name::{Kind, ObjectId};
 use crate::source::document::Document;
+use crate::source::node;
 
 /// An object as it was written. Two objects are equal when they say the same, wherever and however
 /// they are written, so that a comment or a blank line changes nothing.
@@ -33,8 +37,39 @@ pub struct Object {
     pub document: Document,
     /// Where in the document: the root, or an item of a list.
     pub at: FieldPath,
+    /// The bytes of the file that it takes.
+    pub extent: Range<usize>,
     /// Where it stands among the others, for "the oldest wins".
     pub order: Precedence,
+}
+
+impl Object {
+    /// Where a field of the object stands, as `spec.http[0].match[0].headers["x-a"]`; the nearest
+    /// field above it where there is none of that path; the object's name for the object itself.
+    ///
+    /// The text is read again for this, so it is meant for what goes wrong.
+    pub fn place(&self, path: impl Into<FieldPath>) -> Place {
+        self.find(&path.into(), Part::Value)
+    }
+
+    /// Where the name of a field, or the key of a map's entry, stands.
+    pub fn place_of_name(&self, path: impl Into<FieldPath>) -> Place {
+        self.find(&path.into(), Part::Name)
+    }
+
+    fn find(&self, path: &FieldPath, part: Part) -> Place {
+        let name = FieldPath::root().field("metadata").field("name");
+        let path = if *path == FieldPath::root() { &name } else { path };
+        let span = match node::parse_part(&self.document, self.extent.clone()) {
+            Some(object) => place::find(&object, path, part),
+            // Aliases can refer to what stands before the object.
+            None => match node::parse(&self.document).root {
+                Some(document) => place::find(&document, &self.at.join(path), part),
+                None => self.extent.start..self.extent.start,
+            },
+        };
+        self.document.place(span)
+    }
 }
 
 impl PartialEq for Object {

@@ -22,6 +22,11 @@ pub struct Document {
 }
 
 impl Document {
+    /// All of a text as one document.
+    pub fn whole(source: &Arc<SourceText>) -> Self {
+        Self::new(source, 0..source.text.len())
+    }
+
     fn new(source: &Arc<SourceText>, span: Range<usize>) -> Self {
         Self {
             source: Arc::clone(source),

@@ -22,8 +22,11 @@ const MAX_MISTAKES: usize = 8;
 /// A value and where it stands.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Node {
-    /// Bytes of the file. Of a map or list in block style, the place of its first entry, empty.
+    /// What to point at, in bytes of the file. Of a map or list in block style, the place of its
+    /// first entry, empty.
     pub span: Range<usize>,
+    /// The byte of the file where the whole value has ended.
+    pub end: usize,
     /// The value.
     pub value: Value,
 }
@@ -69,7 +72,7 @@ pub struct Parsed {
 /// The parser is the one of `serde-saphyr`, used by its events: they say more about places than
 /// its deserializer does, and a tree is built from them without recursion.
 pub fn parse(document: &Document) -> Parsed {
-    let mut builder = Builder::new(document);
+    let mut builder = Builder::new(document, document.span.start);
     match read(document.text(), &mut builder) {
         Ok(()) => builder.finish(),
         Err(diagnostic) => {
@@ -88,7 +91,7 @@ pub fn parse(document: &Document) -> Parsed {
 pub fn parse_before_mistake(document: &Document) -> Option<Node> {
     let mut text = document.text();
     for _ in 0..MAX_MISTAKES {
-        let mut builder = Builder::new(document);
+        let mut builder = Builder::new(document, document.span.start);
         let Err(mistake) = read(text, &mut builder) else {
             return builder.finish().root;
         };
@@ -97,6 +100,18 @@ pub fn parse_before_mistake(document: &Document) -> Option<Node> {
         text = &text[..line_start];
     }
     None
+}
+
+/// Reads one value of a document again, by the bytes of the file that it takes from the start of
+/// its [`Node::span`] to its [`Node::end`]. Nothing comes of it if it is not complete in itself.
+pub fn parse_part(document: &Document, part: Range<usize>) -> Option<Node> {
+    let text = &document.source.text;
+    let line_start = text.get(..part.start)?.rfind('\n').map_or(0, |newline| newline + 1);
+    // The first line is indented as it stands in the file, so that the others continue it.
+    let indent = " ".repeat(part.start - line_start);
+    let mut builder = Builder::new(document, line_start);
+    read(&(indent + text.get(part)?), &mut builder).ok()?;
+    builder.finish().root
 }
 
 /// Feeds a text of the builder's document to it, up to the first mistake.
@@ -270,6 +285,31 @@ mod tests {
             let head = parse_before_mistake(&document).unwrap();
             assert_eq!(get(get(&head, "metadata"), "name").value, Value::String("x".into()));
         }
+    }
+
+    #[test]
+    fn parts_can_be_read_again_in_place() {
+        for text in [
+            "l:\n- a: 1\n  b:\n  - ü\n# c\n\n-  c: 2\n",
+            "l: [ {a: 1, b: [ü]},\n {c: 2}]",
+            "é: 1\nl:\n    -\n      x\n",
+        ] {
+            let (document, parsed) = parsed(text);
+            let root = parsed.root.unwrap();
+            let Value::Seq(items) = &get(&root, "l").value else {
+                panic!()
+            };
+            for item in items {
+                assert_eq!(
+                    parse_part(&document, item.span.start..item.end).unwrap().value,
+                    item.value,
+                    "{text}"
+                );
+            }
+        }
+        let (document, _) = parsed("a: &a 1\nb: [*a]\n");
+        assert_eq!(parse_part(&document, 11..15), None);
+        assert_eq!(parse_part(&document, 99..100), None);
     }
 
     #[test]

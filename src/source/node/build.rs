@@ -16,6 +16,8 @@ const MAX_COPIED: usize = 50_000;
 /// The tree so far.
 pub(super) struct Builder<'d> {
     document: &'d Document,
+    /// Where the text that is read starts in the file.
+    offset: usize,
     open: Vec<Open>,
     root: Option<Node>,
     anchors: HashMap<usize, Node>,
@@ -57,9 +59,10 @@ enum Next {
 }
 
 impl<'d> Builder<'d> {
-    pub(super) fn new(document: &'d Document) -> Self {
+    pub(super) fn new(document: &'d Document, offset: usize) -> Self {
         Self {
             document,
+            offset,
             open: Vec::new(),
             root: None,
             anchors: HashMap::new(),
@@ -96,7 +99,14 @@ impl<'d> Builder<'d> {
                 } else {
                     scalar::plain(&text)
                 };
-                self.complete(Node { span, value }, anchor)
+                self.complete(
+                    Node {
+                        end: span.end,
+                        span,
+                        value,
+                    },
+                    anchor,
+                )
             }
             Event::SequenceStart(style, anchor, _) => self.start(&span, style, anchor, Items::Seq(Vec::new())),
             Event::MappingStart(style, anchor, _) => self.start(&span, style, anchor, Items::Map(Entries::default())),
@@ -109,7 +119,7 @@ impl<'d> Builder<'d> {
     }
 
     fn in_file(&self, span: &Span) -> Range<usize> {
-        let offset = |at: Option<usize>| self.document.span.start + at.unwrap_or_default();
+        let offset = |at: Option<usize>| self.offset + at.unwrap_or_default();
         offset(span.start.byte_offset())..offset(span.end.byte_offset())
     }
 
@@ -132,7 +142,7 @@ impl<'d> Builder<'d> {
 
     fn end(&mut self, span: &Range<usize>) -> Result<(), Box<Diagnostic>> {
         let Some(open) = self.open.pop() else { return Ok(()) };
-        let end = match open.style {
+        let pointed_end = match open.style {
             StructureStyle::Block => open.start,
             StructureStyle::Flow => span.end,
         };
@@ -140,8 +150,12 @@ impl<'d> Builder<'d> {
             Items::Seq(items) => Value::Seq(items),
             Items::Map(entries) => Value::Map(self.merge(entries)),
         };
-        let span = open.start..end;
-        self.complete(Node { span, value }, open.anchor)
+        let node = Node {
+            span: open.start..pointed_end,
+            end: span.end,
+            value,
+        };
+        self.complete(node, open.anchor)
     }
 
     fn alias(&mut self, anchor: usize, span: &Range<usize>) -> Result<(), Box<Diagnostic>> {
@@ -317,6 +331,7 @@ fn copy(node: &Node, at: Option<&Range<usize>>, copied: &mut usize) -> Option<No
     };
     Some(Node {
         span: place(&node.span),
+        end: at.map_or(node.end, |at| at.end),
         value,
     })
 }

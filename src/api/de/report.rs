@@ -1,0 +1,144 @@
+//! What a reading has found wrong so far.
+
+use std::cell::RefCell;
+use std::collections::HashSet;
+use std::ops::Range;
+
+use crate::api::suggest;
+use crate::diag::{Code, Diagnostic, Place, Severity};
+use crate::source::document::Document;
+use crate::source::node::{Key, Node};
+
+/// The problems of one object, and the nodes that are read as if they were absent.
+pub(in crate::api) struct Report<'d> {
+    document: &'d Document,
+    /// Unknown fields are warnings.
+    lenient: bool,
+    /// How bad a field is that is not supported yet.
+    unsupported: Severity,
+    found: RefCell<Found>,
+}
+
+#[derive(Default)]
+struct Found {
+    diagnostics: Vec<Diagnostic>,
+    poisoned: HashSet<usize>,
+    keys: HashSet<usize>,
+}
+
+impl<'d> Report<'d> {
+    pub(in crate::api) fn new(document: &'d Document, lenient: bool) -> Self {
+        Self {
+            document,
+            lenient,
+            unsupported: Severity::Error,
+            found: RefCell::default(),
+        }
+    }
+
+    /// For texts in which a field that is not supported is no reason to disregard the rest.
+    #[must_use]
+    pub(in crate::api) fn unsupported_is(mut self, severity: Severity) -> Self {
+        self.unsupported = severity;
+        self
+    }
+
+    pub(in crate::api) fn finish(self) -> Vec<Diagnostic> {
+        self.found.into_inner().diagnostics
+    }
+
+    /// Whether anything is an error so far.
+    pub(in crate::api) fn has_errors(&self) -> bool {
+        let found = self.found.borrow();
+        found
+            .diagnostics
+            .iter()
+            .any(|problem| problem.severity == Severity::Error)
+    }
+
+    /// A value of the wrong type or form.
+    pub(in crate::api) fn invalid(&self, span: &Range<usize>, message: impl Into<String>) {
+        self.add(Diagnostic::new(Code::InvalidValue, message).at(self.place(span)));
+    }
+
+    /// The same, with a remedy.
+    pub(super) fn invalid_with(&self, span: &Range<usize>, message: String, help: String) {
+        let problem = Diagnostic::new(Code::InvalidValue, message).at(self.place(span));
+        self.add(problem.help(help));
+    }
+
+    pub(in crate::api) fn place(&self, span: &Range<usize>) -> Place {
+        self.document.place(span.clone())
+    }
+
+    pub(in crate::api) fn add(&self, problem: Diagnostic) {
+        self.found.borrow_mut().diagnostics.push(problem);
+    }
+
+    /// A field that the type does not have.
+    pub(in crate::api) fn unknown_field(&self, key: &Key, fields: &[&str]) {
+        if !self.first_time(key) {
+            return;
+        }
+        let severity = if self.lenient {
+            Severity::Warning
+        } else {
+            Severity::Error
+        };
+        self.add(self.unknown(key, fields).severity(severity));
+    }
+
+    /// A field that a choice does not have. Without it nothing is chosen, which is more than
+    /// leaving out a field, so it is an error even where others are not.
+    pub(super) fn unknown_choice(&self, key: &Key, choices: &[&str]) {
+        if self.first_time(key) {
+            self.add(self.unknown(key, choices));
+        }
+    }
+
+    fn unknown(&self, key: &Key, fields: &[&str]) -> Diagnostic {
+        let mut problem = Diagnostic::new(
+            Code::UnknownField,
+            format!("unknown field `{}`", key.text.escape_debug()),
+        )
+        .at(self.place(&key.span));
+        problem.help = suggest::help(&key.text, fields);
+        problem
+    }
+
+    /// A field that is written in both of its forms.
+    pub(super) fn given_twice(&self, key: &Key, first: &Key) {
+        if self.first_time(key) {
+            let problem = Diagnostic::new(
+                Code::InvalidValue,
+                format!("`{}` and `{}` are the same field", first.text, key.text),
+            );
+            let problem = problem.at(self.place(&key.span));
+            self.add(problem.label(self.place(&first.span), "first given here"));
+        }
+    }
+
+    pub(super) fn unsupported(&self, span: &Range<usize>, name: &str) {
+        let problem = Diagnostic::new(Code::UnsupportedField, format!("`{name}` is not supported yet"));
+        let problem = match self.unsupported {
+            Severity::Error => problem.help("remove it; to ignore it would change traffic"),
+            Severity::Warning | Severity::Info => problem.help("it has no effect"),
+        };
+        self.add(problem.severity(self.unsupported).at(self.place(span)));
+    }
+
+    /// From now on the node is read as if it were absent.
+    pub(super) fn poison(&self, node: &Node) {
+        self.found.borrow_mut().poisoned.insert(std::ptr::from_ref(node).addr());
+    }
+
+    pub(super) fn is_poisoned(&self, node: &Node) -> bool {
+        let found = self.found.borrow();
+        !found.poisoned.is_empty() && found.poisoned.contains(&std::ptr::from_ref(node).addr())
+    }
+
+    /// Whether the key is reported for the first time: a reading that starts again meets it again.
+    fn first_time(&self, key: &Key) -> bool {
+        self.found.borrow_mut().keys.insert(std::ptr::from_ref(key).addr())
+    }
+}

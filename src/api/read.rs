@@ -1,0 +1,325 @@
+//! From a document to its objects: the envelope that all kinds share, then the kind's own fields.
+
+mod envelope;
+
+use std::sync::Arc;
+
+use serde::Deserialize;
+
+use super::de::{self, Report};
+use super::field_path::FieldPath;
+use super::kinds::{self, Support, Unknown};
+use super::object::{Object, Precedence, Spec};
+use super::place::own_span;
+use crate::diag::{Code, Diagnostic, Severity};
+use crate::name::{Kind, ObjectId};
+use crate::source::document::{Document, MAX_BYTES};
+use crate::source::node::{self, Node, Value};
+use envelope::{Envelope, Metadata};
+
+/// How documents are read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ReadOptions {
+    /// Unknown fields and kinds are warnings, not errors.
+    pub lenient: bool,
+}
+
+/// What a document holds.
+#[derive(Clone, Debug, Default)]
+pub struct Read {
+    /// The objects that are as they should be.
+    pub objects: Vec<Object>,
+    /// All that is to be said about the document.
+    pub diagnostics: Vec<Diagnostic>,
+    /// The objects that something is wrong with, as far as their names can be told.
+    pub ids_in_error: Vec<ObjectId>,
+}
+
+/// Reads a document: one object, or a list of them. Every problem is reported, not only the first.
+pub fn read(document: &Document, options: &ReadOptions) -> Read {
+    let mut reading = Reading {
+        document,
+        options,
+        is_broken: false,
+        read: Read::default(),
+    };
+    if document.span.len() > MAX_BYTES {
+        reading.too_large();
+        return reading.read;
+    }
+    let parsed = node::parse(document);
+    reading.is_broken = !parsed.diagnostics.is_empty();
+    match &parsed.root {
+        Some(root) => reading.value(root, &FieldPath::root(), &Inherited::default()),
+        None => reading.ids_before_mistake(),
+    }
+    let mut read = reading.read;
+    read.diagnostics.splice(0..0, parsed.diagnostics);
+    read
+}
+
+struct Reading<'d> {
+    document: &'d Document,
+    options: &'d ReadOptions,
+    /// The YAML itself is wrong, so that no object can be trusted.
+    is_broken: bool,
+    read: Read,
+}
+
+/// What an item of a `VirtualServiceList` need not say itself.
+#[derive(Default)]
+struct Inherited<'n> {
+    api_version: Option<&'n str>,
+    kind: Option<&'n str>,
+    item: usize,
+}
+
+impl<'d> Reading<'d> {
+    /// An object or a list of objects.
+    fn value<'n>(&mut self, node: &'n Node, at: &FieldPath, inherited: &Inherited<'n>) {
+        let entries = match &node.value {
+            Value::Map(entries) => entries,
+            // `null` is a document, and says nothing.
+            Value::Null => return,
+            Value::Bool(..) | Value::Number(_) | Value::String(_) | Value::Seq(_) => {
+                let problem = Diagnostic::new(
+                    Code::InvalidValue,
+                    "an object is needed here, with `apiVersion` and `kind`",
+                );
+                return self.add(problem.at(self.document.place(own_span(node))));
+            }
+        };
+        let envelope = Envelope::new(entries);
+        let Some(kind) = self.required(node, &envelope, "kind", inherited.kind) else {
+            return;
+        };
+        let Some(api_version) = self.required(node, &envelope, "apiVersion", inherited.api_version) else {
+            return;
+        };
+        match envelope.get("items") {
+            Some((_, items)) if is_list(kind) => self.list(items, at, api_version, kind),
+            _ => self.object(node, at, &envelope, api_version, kind, inherited.item),
+        }
+    }
+
+    fn list(&mut self, items: &Node, at: &FieldPath, api_version: &str, kind: &str) {
+        let item_kind = kind.strip_suffix("List").filter(|kind| !kind.is_empty());
+        let at = at.field("items");
+        match &items.value {
+            Value::Seq(items) => {
+                for (item, node) in items.iter().enumerate() {
+                    let inherited = Inherited {
+                        api_version: item_kind.and(Some(api_version)),
+                        kind: item_kind,
+                        item,
+                    };
+                    self.value(node, &at.index(item), &inherited);
+                }
+            }
+            Value::Null => {}
+            Value::Bool(..) | Value::Number(_) | Value::String(_) | Value::Map(_) => {
+                let problem = Diagnostic::new(Code::InvalidValue, "`items` is a list of objects");
+                self.add(problem.at(self.document.place(own_span(items))));
+            }
+        }
+    }
+
+    /// A text of the envelope that every object needs.
+    fn required<'n>(
+        &mut self,
+        node: &Node,
+        envelope: &Envelope<'n>,
+        name: &'static str,
+        inherited: Option<&'n str>,
+    ) -> Option<&'n str> {
+        let (place, text) = match envelope.get(name) {
+            Some((key, value)) => (key.span.clone(), envelope::text(value)),
+            None => (own_span(node), inherited),
+        };
+        if text.is_none() {
+            let problem = Diagnostic::new(Code::MissingField, format!("`{name}` is missing"));
+            let mut problem = problem.at(self.document.place(place));
+            if name == "kind" {
+                problem = problem.help("an object starts with `apiVersion` and `kind`");
+            }
+            self.add(problem);
+        }
+        text
+    }
+
+    fn object(
+        &mut self,
+        node: &Node,
+        at: &FieldPath,
+        envelope: &Envelope<'_>,
+        api_version: &str,
+        kind: &str,
+        item: usize,
+    ) {
+        match kinds::find(api_version, kind) {
+            Ok(Support::Full(kind)) => self.supported(kind, node, at, envelope, item),
+            Ok(Support::NotYet) => {
+                let problem = Diagnostic::new(Code::UnsupportedKind, format!("{kind} is not supported yet"));
+                self.add(
+                    problem
+                        .at(self.place_of(envelope, "kind", node))
+                        .help("the object has no effect"),
+                );
+            }
+            Ok(Support::Irrelevant) => {
+                let problem = Diagnostic::new(
+                    Code::IrrelevantKind,
+                    format!("{kind} has no meaning for a mesh without Kubernetes"),
+                );
+                self.add(problem.at(self.place_of(envelope, "kind", node)));
+            }
+            Err(Unknown::ApiVersion { expected, support }) => {
+                let problem = Diagnostic::new(Code::UnknownKind, format!("{kind} is not in `{api_version}`"));
+                let problem = problem.at(self.place_of(envelope, "apiVersion", node));
+                self.unknown(
+                    problem.help(format!("its `apiVersion` is `{expected}`")),
+                    Some(support),
+                    envelope,
+                );
+            }
+            Err(Unknown::Kind { closest }) => {
+                let problem = Diagnostic::new(Code::UnknownKind, format!("unknown kind `{}`", kind.escape_debug()));
+                let mut problem = problem.at(self.place_of(envelope, "kind", node));
+                problem.help = closest.map(|closest| format!("did you mean `{closest}`?"));
+                self.unknown(problem, closest.and_then(kinds::by_name), envelope);
+            }
+        }
+    }
+
+    /// An object whose kind or version is not known. If it is clear which is meant, the object is
+    /// that one, and in error.
+    fn unknown(&mut self, problem: Diagnostic, meant: Option<Support>, envelope: &Envelope<'_>) {
+        let severity = if self.options.lenient {
+            Severity::Warning
+        } else {
+            Severity::Error
+        };
+        self.add(problem.severity(severity));
+        if let Some(Support::Full(kind)) = meant {
+            let ignored = Report::new(self.document, true);
+            self.read.ids_in_error.extend(
+                envelope
+                    .metadata(&ignored)
+                    .and_then(|metadata| metadata.id(kind, envelope, &ignored)),
+            );
+        }
+    }
+
+    fn supported(&mut self, kind: Kind, node: &Node, at: &FieldPath, envelope: &Envelope<'_>, item: usize) {
+        let report = Report::new(self.document, self.options.lenient);
+        let metadata = envelope.metadata(&report).unwrap_or_default();
+        let id = metadata.id(kind, envelope, &report);
+        if kind == Kind::ConfigMap && id.as_ref().is_some_and(|id| &*id.name != MESH_CONFIG_MAP) {
+            let problem = Diagnostic::new(
+                Code::IrrelevantKind,
+                "of ConfigMaps, only `istio` has a meaning for the mesh",
+            );
+            return self.add(problem.at(self.place_of(envelope, "kind", node)));
+        }
+        let spec = spec(kind, node, envelope, &report);
+        match (id, spec) {
+            (Some(id), Some(spec)) if !report.has_errors() && !self.is_broken => {
+                let object = self.assemble(id, metadata, spec, node, at, item);
+                self.read.objects.push(object);
+            }
+            (id, _) => self.read.ids_in_error.extend(id),
+        }
+        self.read.diagnostics.extend(report.finish());
+    }
+
+    fn assemble(
+        &self,
+        id: ObjectId,
+        metadata: Metadata,
+        spec: Spec,
+        node: &Node,
+        at: &FieldPath,
+        item: usize,
+    ) -> Object {
+        let is_whole_document = *at == FieldPath::root();
+        Object {
+            id,
+            labels: metadata.labels,
+            annotations: metadata.annotations,
+            spec,
+            document: self.document.clone(),
+            at: at.clone(),
+            extent: if is_whole_document {
+                self.document.span.clone()
+            } else {
+                node.span.start..node.end
+            },
+            order: Precedence {
+                origin: Arc::clone(&self.document.source.origin),
+                document: self.document.span.start,
+                item,
+            },
+        }
+    }
+
+    fn place_of(&self, envelope: &Envelope<'_>, name: &str, node: &Node) -> crate::diag::Place {
+        let span = envelope
+            .get(name)
+            .map_or_else(|| own_span(node), |(_, value)| value.span.clone());
+        self.document.place(span)
+    }
+
+    fn add(&mut self, problem: Diagnostic) {
+        self.read.diagnostics.push(problem);
+    }
+
+    fn too_large(&mut self) {
+        let start = self.document.span.start;
+        let problem = format!(
+            "the document has {} bytes, and {MAX_BYTES} are the limit",
+            self.document.span.len()
+        );
+        self.add(Diagnostic::new(Code::DocumentTooLarge, problem).at(self.document.place(start..start)));
+    }
+
+    /// The objects of a document that is no YAML, as far as it can be read.
+    fn ids_before_mistake(&mut self) {
+        if let Some(head) = node::parse_before_mistake(self.document) {
+            self.is_broken = true;
+            self.value(&head, &FieldPath::root(), &Inherited::default());
+            self.read.diagnostics.clear();
+        }
+    }
+}
+
+/// The ConfigMap that holds the mesh configuration.
+const MESH_CONFIG_MAP: &str = "istio";
+
+/// `List`, and lists of a kind as Kubernetes' API writes them.
+fn is_list(kind: &str) -> bool {
+    kind.ends_with("List") && kinds::by_name(kind).is_none()
+}
+
+/// What is particular to the kind; it has a default for what is not given.
+fn spec(kind: Kind, node: &Node, envelope: &Envelope<'_>, report: &Report<'_>) -> Option<Spec> {
+    Some(match kind {
+        Kind::ConfigMap => Spec::ConfigMap(whole(node, report)?),
+        Kind::EndpointSlice => Spec::EndpointSlice(whole(node, report)?),
+        Kind::Endpoints => Spec::Endpoints(whole(node, report)?),
+        Kind::Service => Spec::Service(envelope.spec(report)?),
+        Kind::ServiceEntry => Spec::ServiceEntry(envelope.spec(report)?),
+        Kind::WorkloadEntry => Spec::WorkloadEntry(envelope.spec(report)?),
+        Kind::Sidecar => Spec::Sidecar(envelope.spec(report)?),
+        Kind::VirtualService => Spec::VirtualService(envelope.spec(report)?),
+        Kind::DestinationRule => Spec::DestinationRule(envelope.spec(report)?),
+        Kind::PeerAuthentication => Spec::PeerAuthentication(envelope.spec(report)?),
+    })
+}
+
+/// Of a kind without `spec`, whose fields stand beside its metadata.
+fn whole<'n, T: Deserialize<'n>>(node: &'n Node, report: &Report<'_>) -> Option<Arc<T>> {
+    de::read(node, report, &["apiVersion", "kind", "metadata"]).map(Arc::new)
+}
+
+#[cfg(test)]
+mod tests;
