@@ -59,6 +59,9 @@ pub struct Launch {
     pub log: PathBuf,
     /// Refuse configuration with fields that this Envoy does not know (`--reject-unknown-dynamic-fields`).
     pub reject_unknown_fields: bool,
+    /// The user and group to run as, by which interception tells the proxy's own traffic; as the caller if
+    /// none. Changing it takes root.
+    pub user: Option<u32>,
 }
 
 /// An Envoy process; it is killed when this is dropped.
@@ -221,6 +224,7 @@ mod tests {
             admin,
             log: folder.join("envoy.log"),
             reject_unknown_fields: true,
+            user: None,
         };
         fs::write(&launch.bootstrap, bootstrap).unwrap();
         launch

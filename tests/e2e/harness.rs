@@ -1,12 +1,22 @@
 //! What the scenarios are written with: a mesh on loopback addresses, clients, backends and load.
 
+#[path = "harness/backend.rs"]
 mod backend;
+#[path = "harness/client.rs"]
 mod client;
+#[path = "harness/load.rs"]
 mod load;
+#[path = "harness/mesh.rs"]
 mod mesh;
+#[path = "harness/network.rs"]
 mod network;
+#[path = "harness/plane.rs"]
 mod plane;
+#[path = "harness/server.rs"]
 mod server;
+#[path = "harness/tls.rs"]
+pub mod tls;
+#[path = "harness/wait.rs"]
 mod wait;
 
 pub use backend::Backend;
@@ -15,5 +25,6 @@ pub use load::Load;
 pub use mesh::{App, Mesh, Workload};
 pub use network::Network;
 pub use plane::{Plane, Sidecar};
-pub use server::run;
+pub use server::{Server, run, topsail};
+pub use tls::Identity;
 pub use wait::eventually;

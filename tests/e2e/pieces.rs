@@ -46,7 +46,7 @@ static_resources:
     );
     let path = folder.path().join("envoy.yaml");
     std::fs::write(&path, bootstrap).unwrap();
-    Plane::Envoy.start(listener.ip(), &path, admin).await
+    Sidecar::start(listener.ip(), &Plane::Envoy.launch(&path, admin).await).await
 }
 
 #[tokio::test]

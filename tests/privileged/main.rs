@@ -4,4 +4,6 @@
 
 #![cfg(test)]
 
+#[path = "../e2e/harness.rs"]
+pub mod harness;
 pub mod hosts;

@@ -56,7 +56,12 @@ struct Shared {
 impl Backend {
     /// An HTTP application; it speaks HTTP/1.1 and, to those who start so, HTTP/2 in clear text.
     pub async fn http(name: &str) -> Self {
-        Self::start(name, async |stream, shared: Arc<Shared>| {
+        Self::http_at("127.0.0.1:0".parse().unwrap(), name).await
+    }
+
+    /// The same at a place of one's choice.
+    pub async fn http_at(address: SocketAddr, name: &str) -> Self {
+        Self::start(address, name, async |stream, shared: Arc<Shared>| {
             let service = service_fn(move |request| answer(shared.clone(), request));
             let builder = auto::Builder::new(TokioExecutor::new());
             // A peer that goes away in mid-connection is the peer's affair.
@@ -69,23 +74,42 @@ impl Backend {
 
     /// A TCP application: says its name and a colon for each chunk it receives, and the chunk itself.
     pub async fn tcp(name: &str) -> Self {
-        Self::start(name, async |mut stream, shared: Arc<Shared>| {
-            let mut chunk = [0; 4096];
-            while let Ok(length @ 1..) = stream.read(&mut chunk).await {
-                let answer = [shared.name.as_bytes(), b":", &chunk[..length]].concat();
-                if stream.write_all(&answer).await.is_err() {
-                    return;
-                }
-            }
-        })
+        Self::start(
+            "127.0.0.1:0".parse().unwrap(),
+            name,
+            async |stream, shared: Arc<Shared>| echo(stream, &shared.name).await,
+        )
         .await
     }
 
-    async fn start<F>(name: &str, serve: impl Fn(TcpStream, Arc<Shared>) -> F + Send + 'static) -> Self
+    /// A TCP application that speaks TLS, with a certificate of its own making.
+    pub async fn tls(name: &str) -> Self {
+        let acceptor = super::tls::acceptor(name);
+        Self::start(
+            "127.0.0.1:0".parse().unwrap(),
+            name,
+            move |stream, shared: Arc<Shared>| {
+                let acceptor = acceptor.clone();
+                async move {
+                    // Whoever does not get through the handshake gets no answer.
+                    if let Ok(stream) = acceptor.accept(stream).await {
+                        echo(stream, &shared.name).await;
+                    }
+                }
+            },
+        )
+        .await
+    }
+
+    async fn start<F>(
+        address: SocketAddr,
+        name: &str,
+        serve: impl Fn(TcpStream, Arc<Shared>) -> F + Send + 'static,
+    ) -> Self
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let listener = TcpListener::bind(address).await.unwrap();
         let address = listener.local_addr().unwrap();
         let shared = Arc::new(Shared {
             name: name.into(),
@@ -127,6 +151,16 @@ impl Backend {
 impl Drop for Backend {
     fn drop(&mut self) {
         self.task.abort();
+    }
+}
+
+async fn echo(mut stream: impl AsyncReadExt + AsyncWriteExt + Unpin, name: &str) {
+    let mut chunk = [0; 4096];
+    while let Ok(length @ 1..) = stream.read(&mut chunk).await {
+        let answer = [name.as_bytes(), b":", &chunk[..length]].concat();
+        if stream.write_all(&answer).await.is_err() {
+            return;
+        }
     }
 }
 

@@ -38,7 +38,7 @@ impl Mesh {
     /// As [`Mesh::start`], but leaves starting the server to the test.
     pub fn new(plane: Plane, files: &[(&str, &str)]) -> Self {
         let (folder, net) = (tempfile::tempdir().unwrap(), Network::take());
-        let server = Server::new(folder.path(), &net);
+        let server = Server::new(folder.path(), net.address());
         let mesh = Self {
             server,
             net,
@@ -108,7 +108,7 @@ impl Mesh {
     /// Adds a workload to the directory, starts its sidecar and waits for its listeners.
     pub async fn run(&self, workload: Workload) -> App {
         let (placed, backends) = self.describe(workload);
-        let sidecar = self.sidecar(&placed).await;
+        let sidecar = self.sidecar(&placed.name, &placed.account, placed.inbound).await;
         placed.started(sidecar, backends).await
     }
 
@@ -170,9 +170,9 @@ impl Mesh {
         )
     }
 
-    /// Makes the bootstrap of a workload and starts its sidecar.
-    async fn sidecar(&self, workload: &Placed) -> Sidecar {
-        let (ip, server) = (workload.inbound, self.server.xds().to_string());
+    /// Makes the bootstrap of a workload that the directory describes, and starts its sidecar.
+    pub async fn sidecar(&self, name: &str, account: &str, ip: IpAddr) -> Sidecar {
+        let server = self.server.xds().to_string();
         let mut command = topsail(&[
             "bootstrap",
             "--mode",
@@ -182,12 +182,7 @@ impl Mesh {
             "--server",
             &server,
         ]);
-        command.args([
-            "--workload",
-            &format!("{}.default", workload.name),
-            "--service-account",
-            &workload.account,
-        ]);
+        command.args(["--workload", &format!("{name}.default"), "--service-account", account]);
         command
             .args(["--ip", &ip.to_string(), "--state"])
             .arg(self.server.state());
@@ -202,9 +197,10 @@ impl Mesh {
             assert!(text.contains(from), "the bootstrap holds no `{from}`:\n{text}");
             text = text.replace(from, to);
         }
-        let path = self.folder.path().join(format!("{}.yaml", workload.name));
+        let path = self.folder.path().join(format!("{name}.yaml"));
         fs::write(&path, text).unwrap();
-        self.plane.start(ip, &path, SocketAddr::new(ip, 15000)).await
+        let launch = self.plane.launch(&path, SocketAddr::new(ip, 15000)).await;
+        Sidecar::start(ip, &launch).await
     }
 }
 

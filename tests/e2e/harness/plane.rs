@@ -27,22 +27,15 @@ pub enum Plane {
 }
 
 impl Plane {
-    /// Starts it on a bootstrap file; its log goes beside that.
-    pub async fn start(self, ip: IpAddr, bootstrap: &Path, admin: SocketAddr) -> Sidecar {
-        let launch = Launch {
+    /// What to start on a bootstrap file; its log goes beside that.
+    pub async fn launch(self, bootstrap: &Path, admin: SocketAddr) -> Launch {
+        Launch {
             binary: tokio::task::spawn_blocking(move || self.binary()).await.unwrap(),
             bootstrap: bootstrap.into(),
             admin,
             log: bootstrap.with_extension("log"),
             reject_unknown_fields: true,
-        };
-        let mut process = Process::start(&launch).unwrap();
-        let ready = process.ready(PATIENCE).await;
-        ready.unwrap_or_else(|error| panic!("{}: {error}", bootstrap.display()));
-        Sidecar {
-            ip,
-            process,
-            allowed: ALLOWED.map(|(text, _)| text.to_owned()).to_vec(),
+            user: None,
         }
     }
 
@@ -64,6 +57,18 @@ pub struct Sidecar {
 }
 
 impl Sidecar {
+    /// Starts one for the workload at `ip` and waits until it is ready.
+    pub async fn start(ip: IpAddr, launch: &Launch) -> Self {
+        let mut process = Process::start(launch).unwrap();
+        let ready = process.ready(PATIENCE).await;
+        ready.unwrap_or_else(|error| panic!("{}: {error}", launch.bootstrap.display()));
+        Self {
+            ip,
+            process,
+            allowed: ALLOWED.map(|(text, _)| text.to_owned()).to_vec(),
+        }
+    }
+
     /// The address of its workload.
     pub fn ip(&self) -> IpAddr {
         self.ip

@@ -1,7 +1,7 @@
 //! The control plane: the built `topsail`.
 
 use std::fs::{self, File};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 
@@ -9,11 +9,10 @@ use serde_json::Value;
 use tokio::process::{Child, Command};
 use topsail::envoy;
 
-use super::network::Network;
 use super::wait::eventually;
 
 /// The command under test.
-pub(super) fn topsail(arguments: &[&str]) -> Command {
+pub fn topsail(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_topsail"));
     command.args(arguments).stdin(Stdio::null()).kill_on_drop(true);
     command
@@ -35,9 +34,8 @@ pub struct Server {
 
 impl Server {
     /// A server that is not running yet: configuration in `folder/config`, state in `folder/state`.
-    pub fn new(folder: &Path, net: &Network) -> Self {
+    pub fn new(folder: &Path, ip: IpAddr) -> Self {
         fs::create_dir_all(folder.join("config")).unwrap();
-        let ip = net.address();
         Self {
             child: None,
             folder: folder.into(),

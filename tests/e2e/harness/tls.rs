@@ -1,0 +1,150 @@
+//! TLS as a stranger would try it: with a certificate of one's choice, or none.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::{ClientConfig, DigitallySignedStruct, ServerConfig, SignatureScheme};
+use tokio::net::TcpStream;
+use tokio_rustls::client::TlsStream;
+use tokio_rustls::{TlsAcceptor, TlsConnector};
+use topsail::clock::Clock;
+use topsail::pki::{Ca, IssueOptions, StateDir};
+
+use super::client::{Answer, Call};
+
+/// A certificate with its key.
+pub struct Identity {
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+}
+
+impl Identity {
+    /// A certificate for this SPIFFE id by the CA in a state directory; a CA of the trust domain `authority`
+    /// is made there if there is none.
+    pub fn issued(state: &Path, authority: &str, spiffe_id: &str) -> Self {
+        fs::create_dir_all(state).unwrap();
+        let state = StateDir::open(state).unwrap();
+        let ca = Ca::load_or_create(&state, &authority.parse().unwrap(), &Clock::system()).unwrap();
+        let issued = ca.issue(&spiffe_id.parse().unwrap(), &IssueOptions::default()).unwrap();
+        let chain = CertificateDer::pem_slice_iter(issued.chain_pem.as_bytes())
+            .map(Result::unwrap)
+            .collect();
+        let key = PrivateKeyDer::from_pem_slice(issued.key_pem.expose().as_bytes()).unwrap();
+        Self { chain, key }
+    }
+}
+
+/// What ends TLS for an application, with a certificate that nobody vouches for.
+pub(super) fn acceptor(name: &str) -> TlsAcceptor {
+    let state = tempfile::tempdir().unwrap();
+    let identity = Identity::issued(
+        state.path(),
+        "app.example",
+        &format!("spiffe://app.example/ns/apps/sa/{name}"),
+    );
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let builder = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap();
+    let config = builder
+        .with_no_client_auth()
+        .with_single_cert(identity.chain, identity.key)
+        .unwrap();
+    TlsAcceptor::from(Arc::new(config))
+}
+
+/// Opens TLS to a listener, whoever answers there.
+pub async fn connect(
+    to: SocketAddr,
+    sni: &str,
+    identity: Option<&Identity>,
+    alpn: &[&str],
+) -> Result<TlsStream<TcpStream>, String> {
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider.clone())
+        .with_safe_default_protocol_versions()
+        .unwrap();
+    let builder = builder
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Anybody(provider)));
+    let mut config = match identity {
+        Some(identity) => builder
+            .with_client_auth_cert(identity.chain.clone(), identity.key.clone_key())
+            .unwrap(),
+        None => builder.with_no_client_auth(),
+    };
+    config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
+    let stream = TcpStream::connect(to).await.map_err(|error| error.to_string())?;
+    let name = ServerName::try_from(sni.to_owned()).unwrap();
+    TlsConnector::from(Arc::new(config))
+        .connect(name, stream)
+        .await
+        .map_err(|error| error.to_string())
+}
+
+/// Sends a request over TLS, as HTTP/1.1 between sidecars.
+pub async fn send(call: &Call, identity: Option<&Identity>) -> Result<Answer, String> {
+    let stream = connect(
+        call.to(),
+        "sidecar.example",
+        identity,
+        &["istio-http/1.1", "istio", "http/1.1"],
+    )
+    .await?;
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
+        .await
+        .map_err(|error| error.to_string())?;
+    tokio::spawn(connection);
+    let response = sender
+        .send_request(call.request())
+        .await
+        .map_err(|error| error.to_string())?;
+    Answer::read(response).await
+}
+
+/// Takes any certificate: it is the server that is under test.
+#[derive(Debug)]
+struct Anybody(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for Anybody {
+    fn verify_server_cert(
+        &self,
+        _end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        rustls::crypto::verify_tls12_signature(message, cert, signature, &self.0.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        rustls::crypto::verify_tls13_signature(message, cert, signature, &self.0.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
