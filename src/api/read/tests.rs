@@ -82,6 +82,26 @@ fn an_object_is_read_whole() {
 }
 
 #[test]
+fn every_field_is_known_by_its_name() {
+    let read = read_all(include_str!("tests/every_field.yaml"), false);
+    assert_eq!(shown(&read), Vec::<String>::new());
+    let kinds: std::collections::BTreeSet<Kind> = read.objects.iter().map(|object| object.spec.kind()).collect();
+    assert_eq!(kinds.len(), read.objects.len());
+    assert_eq!(kinds.len(), 10);
+    for object in &read.objects {
+        assert_eq!(object.id.kind, object.spec.kind());
+    }
+    let mesh = read
+        .objects
+        .iter()
+        .find_map(crate::api::mesh_config::MeshConfigText::in_config_map)
+        .unwrap();
+    let (config, problems) = mesh.read(&ReadOptions::default());
+    assert_eq!(problems, []);
+    assert_eq!(config.unwrap().dns_refresh_rate.unwrap().0.as_secs(), 60);
+}
+
+#[test]
 fn places_of_fields_are_found() {
     for prefix in ["", "# ü\n---\n"] {
         let object = only(&format!("{prefix}{REVIEWS}"));
