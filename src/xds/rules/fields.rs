@@ -156,7 +156,7 @@ impl<'a> Walk<'a> {
     /// How often a field is there, after the whole message was seen.
     fn count(&mut self, field: &'a Field, count: usize) {
         let constraint = &field.constraint;
-        let rule = if count == 0 && constraint.required {
+        let rule = if count == 0 && constraint.required && !field.optional {
             "is required".to_owned()
         } else if (count as u64) < constraint.min_count {
             format!("must have at least {} element(s)", constraint.min_count)
