@@ -5,10 +5,15 @@
 
 pub mod config;
 pub mod destination_rule;
+pub mod directory;
+mod link;
+pub mod lower;
 pub mod peer_authentication;
 pub mod service;
 pub mod sidecar;
 mod store;
+#[cfg(test)]
+pub(crate) mod testing;
 pub mod virtual_service;
 pub mod workload;
 
@@ -39,6 +44,16 @@ impl ExportTo {
             ExportTo::Everyone => true,
             ExportTo::Namespaces(namespaces) => namespaces.contains(namespace),
             ExportTo::Nobody => false,
+        }
+    }
+
+    /// Whether there is a namespace that sees both an object of `own` with this, and one of `other_own`
+    /// with `other`. Each object is seen in its own namespace.
+    pub fn shares(&self, own: &Namespace, other: &ExportTo, other_own: &Namespace) -> bool {
+        match (self, other) {
+            (ExportTo::Everyone, _) | (_, ExportTo::Everyone) => true,
+            (ExportTo::Namespaces(named), _) if named.iter().any(|ns| ns == other_own || other.covers(ns)) => true,
+            (ExportTo::Namespaces(_) | ExportTo::Nobody, _) => own == other_own || other.covers(own),
         }
     }
 }

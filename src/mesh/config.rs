@@ -35,11 +35,11 @@ pub struct MeshConfig {
     /// `enableAutoMtls`.
     pub auto_mtls: bool,
     /// `defaultServiceExportTo`.
-    pub service_export_to: ExportTo,
+    pub service_export_to: ExportDefault,
     /// `defaultVirtualServiceExportTo`.
-    pub virtual_service_export_to: ExportTo,
+    pub virtual_service_export_to: ExportDefault,
     /// `defaultDestinationRuleExportTo`.
-    pub destination_rule_export_to: ExportTo,
+    pub destination_rule_export_to: ExportDefault,
     /// `localityLbSetting`; on by default.
     pub locality_lb: LocalityLb,
     /// `dnsRefreshRate`, 60 s.
@@ -67,14 +67,40 @@ impl Default for MeshConfig {
             outbound_policy: OutboundPolicy::AllowAny,
             inbound_policy: InboundPolicy::Passthrough,
             auto_mtls: true,
-            service_export_to: ExportTo::Everyone,
-            virtual_service_export_to: ExportTo::Everyone,
-            destination_rule_export_to: ExportTo::Everyone,
+            service_export_to: ExportDefault::default(),
+            virtual_service_export_to: ExportDefault::default(),
+            destination_rule_export_to: ExportDefault::default(),
             locality_lb: LocalityLb::default(),
             dns_refresh_rate: Duration::from_secs(60),
             h2_upgrade: H2Upgrade::DoNotUpgrade,
             retry: RetryPolicy::default(),
             path_normalization: PathNormalization::Base,
+        }
+    }
+}
+
+/// Who sees objects that do not say so themselves (`default…ExportTo`).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct ExportDefault {
+    /// `.`: the namespace of each object.
+    pub own: bool,
+    /// The other entries.
+    pub others: ExportTo,
+}
+
+impl ExportDefault {
+    /// What it means for an object of `namespace`.
+    pub fn in_namespace(&self, namespace: &Namespace) -> ExportTo {
+        if !self.own {
+            return self.others.clone();
+        }
+        match &self.others {
+            ExportTo::Everyone => ExportTo::Everyone,
+            ExportTo::Nobody => ExportTo::Namespaces([namespace.clone()].into()),
+            ExportTo::Namespaces(others) => {
+                let all = std::iter::once(namespace).chain(others.iter().filter(|other| *other != namespace));
+                ExportTo::Namespaces(all.cloned().collect())
+            }
         }
     }
 }

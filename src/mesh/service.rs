@@ -39,6 +39,8 @@ pub struct Service {
     pub kubernetes: bool,
     /// Kubernetes `clusterIP: None`.
     pub headless: bool,
+    /// `externalName`: the host that this one is another name of.
+    pub alias: Option<Hostname>,
     /// Who sees it.
     pub export_to: ExportTo,
     /// `subjectAltNames`: expected of servers when a DestinationRule names none.
@@ -51,6 +53,14 @@ impl Service {
     /// The port with this number.
     pub fn port(&self, number: u16) -> Option<&ServicePort> {
         self.ports.iter().find(|port| port.number == number)
+    }
+
+    /// The service as it would be without endpoints.
+    pub fn without_endpoints(&self) -> Self {
+        Self {
+            endpoints: Arc::default(),
+            ..self.clone()
+        }
     }
 }
 

@@ -28,6 +28,27 @@ pub struct Rank {
     pub position: usize,
 }
 
+impl Rank {
+    /// The position of what has not been put among the others of its file.
+    pub(super) const UNPLACED: usize = usize::MAX;
+
+    /// The precedence of what has not been put among the others of its file.
+    pub(super) fn unplaced(origin: Arc<str>) -> Self {
+        Self {
+            origin,
+            position: Self::UNPLACED,
+        }
+    }
+
+    /// The precedence of what stays although its object is gone: after everything that is there.
+    pub(super) fn retained(id: &ObjectId) -> Self {
+        Self {
+            origin: format!("{}{id}", char::MAX).into(),
+            position: 0,
+        }
+    }
+}
+
 /// Everything the directory says, linked.
 #[derive(Clone, Debug, Default)]
 pub struct Mesh {

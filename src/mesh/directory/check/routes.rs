@@ -1,0 +1,195 @@
+//! VirtualServices: destinations that do not exist, and hosts that an older rule has already.
+
+use crate::api::virtual_service as api;
+use crate::api::{FieldPath, Object, Spec};
+use crate::diag::Code;
+use crate::mesh::directory::Directory;
+use crate::mesh::directory::entry::{Entry, InForce};
+use crate::mesh::directory::retain::Target;
+use crate::mesh::lower::Finding;
+use crate::mesh::lower::service::ServiceSource;
+use crate::mesh::virtual_service::VirtualService;
+use crate::name::{Hostname, resolve_short_name};
+
+/// Checks a VirtualService.
+pub(super) fn check(directory: &Directory, written: &InForce) -> Vec<Finding> {
+    let mut found = Vec::new();
+    let Some(rules) = written.form.virtual_service() else {
+        return found;
+    };
+    conflicts(directory, rules, &mut found);
+    let Spec::VirtualService(spec) = &written.object.spec else {
+        return found;
+    };
+    let fate = Fate {
+        directory,
+        object: &written.object,
+        entry: directory.entry(&written.object.id),
+    };
+    for (at, destination) in destinations(spec) {
+        fate.destination(&at, destination, &mut found);
+    }
+    found
+}
+
+/// Hosts that an older VirtualService has, as far as some proxy sees both.
+fn conflicts(directory: &Directory, rules: &VirtualService, found: &mut Vec<Finding>) {
+    let Some(own) = directory.entry(&rules.id) else { return };
+    for (index, host) in rules.hosts.iter().enumerate() {
+        let rivals = directory.mesh.virtual_services_naming(host);
+        let older = rivals
+            .filter(|other| directory.entry(&other.id).is_some_and(|entry| entry.rank < own.rank))
+            .find(|other| seen_together(rules, other));
+        let Some(older) = older else { continue };
+        let at = FieldPath::root().field("spec").field("hosts").index(index);
+        let message = format!(
+            "{} has the host `{host}` already, and is before this one: its routes are served",
+            older.id
+        );
+        let mut finding = Finding::new(Code::ConflictingMeshGatewayVirtualServiceHosts, &at, message);
+        let position = older.hosts.iter().position(|other| other == host).unwrap_or(0);
+        let there = FieldPath::root().field("spec").field("hosts").index(position);
+        finding
+            .related(&older.id, there, "the routes of this one are served")
+            .help("put the routes into one VirtualService; of several the first by path, then by position, is served");
+        found.push(finding);
+    }
+}
+
+/// Whether a proxy of some namespace sees both.
+fn seen_together(a: &VirtualService, b: &VirtualService) -> bool {
+    a.export_to.shares(&a.id.namespace, &b.export_to, &b.id.namespace)
+}
+
+/// Every destination with its place, mirrors included.
+fn destinations(spec: &api::VirtualService) -> Vec<(FieldPath, &api::Destination)> {
+    let at = FieldPath::root().field("spec");
+    let mut found = Vec::new();
+    for (index, route) in spec.http.iter().enumerate() {
+        let at = at.field("http").index(index);
+        for (index, entry) in route.route.iter().enumerate() {
+            let at = at.field("route").index(index).field("destination");
+            found.extend(entry.destination.as_ref().map(|destination| (at, destination)));
+        }
+        found.extend(
+            route
+                .mirror
+                .as_ref()
+                .map(|destination| (at.field("mirror"), destination)),
+        );
+        for (index, entry) in route.mirrors.iter().enumerate() {
+            let at = at.field("mirrors").index(index).field("destination");
+            found.extend(entry.destination.as_ref().map(|destination| (at, destination)));
+        }
+    }
+    let tls = spec.tls.iter().map(|route| &route.route).enumerate();
+    let tcp = spec.tcp.iter().map(|route| &route.route).enumerate();
+    let tls = tls.map(|(index, routes)| (at.field("tls").index(index), routes));
+    let tcp = tcp.map(|(index, routes)| (at.field("tcp").index(index), routes));
+    for (at, routes) in tls.chain(tcp) {
+        for (index, entry) in routes.iter().enumerate() {
+            let at = at.field("route").index(index).field("destination");
+            found.extend(entry.destination.as_ref().map(|destination| (at, destination)));
+        }
+    }
+    found
+}
+
+/// What becomes of references that lead nowhere.
+struct Fate<'d> {
+    directory: &'d Directory,
+    object: &'d Object,
+    entry: Option<&'d Entry>,
+}
+
+impl Fate<'_> {
+    fn destination(&self, at: &FieldPath, destination: &api::Destination, found: &mut Vec<Finding>) {
+        let domain = &self.directory.context.config.domain;
+        let Ok(host) = resolve_short_name(&destination.host, &self.object.id.namespace, domain) else {
+            return;
+        };
+        let host_target = Target::Host(host.clone());
+        if !self.directory.is_live(&host_target) {
+            let what = format!("no service has the host `{host}`");
+            found.push(self.dangling(&at.field("host"), &host_target, &what, self.hint_host(&host)));
+        } else if let Some(port) = &destination.port {
+            self.port(at, &host, port.number, found);
+        } else {
+            self.port_left_out(at, &host, found);
+        }
+        if destination.subset.is_empty() {
+            return;
+        }
+        let target = Target::Subset(host.clone(), destination.subset.as_str().into());
+        if !self.directory.is_live(&target) {
+            let what = format!("no DestinationRule gives `{host}` a subset `{}`", destination.subset);
+            let hint = "add it to the `subsets` of a DestinationRule for the host".to_owned();
+            found.push(self.dangling(&at.field("subset"), &target, &what, hint));
+        }
+    }
+
+    fn port(&self, at: &FieldPath, host: &Hostname, number: u32, found: &mut Vec<Finding>) {
+        let number = u16::try_from(number).unwrap_or(0);
+        let target = Target::Port(host.clone(), number);
+        if self.directory.is_live(&target) {
+            return;
+        }
+        let numbers: Vec<String> = self
+            .directory
+            .sources_named(host)
+            .flat_map(|source| &source.ports)
+            .map(|port| port.port.number.to_string())
+            .collect();
+        let what = format!("`{host}` has no port {number}");
+        let hint = format!("its ports: {}", numbers.join(", "));
+        found.push(self.dangling(&at.field("port").field("number"), &target, &what, hint));
+    }
+
+    /// Of several ports the one that the client called is taken, which the service may not have.
+    fn port_left_out(&self, at: &FieldPath, host: &Hostname, found: &mut Vec<Finding>) {
+        let several = |source: &&ServiceSource| source.ports.len() > 1;
+        let Some(source) = self.directory.sources_named(host).find(several) else {
+            return;
+        };
+        let message = format!(
+            "`{host}` has {} ports, and none of them is named here",
+            source.ports.len()
+        );
+        let mut finding = Finding::new(Code::VirtualServiceDestinationPortSelectorRequired, at, message);
+        finding.help("give `port: {number: …}`; without it, requests go to the port that the client called");
+        found.push(finding);
+    }
+
+    /// A reference to nothing: which of the three things happens is part of the help.
+    fn dangling(&self, at: &FieldPath, target: &Target, what: &str, hint: String) -> Finding {
+        let retained = self.directory.retained.contains_key(target);
+        let last_good = self.entry.is_some_and(Entry::serves_last_good);
+        let (message, fate) = if retained && !last_good {
+            (
+                format!("{what} any more"),
+                "it stays served until this reference is repaired or its object deleted; ",
+            )
+        } else if last_good {
+            (what.to_owned(), "the last good form of this object stays in force; ")
+        } else {
+            (what.to_owned(), "requests are answered with 503; ")
+        };
+        let mut finding = Finding::new(Code::ReferencedResourceNotFound, at, message);
+        finding.help(format!("{fate}{hint}"));
+        finding
+    }
+
+    /// A host that was perhaps meant.
+    fn hint_host(&self, host: &Hostname) -> String {
+        let short = host.as_str().split('.').next().unwrap_or_default();
+        let known = self.directory.index.namespaces.keys();
+        let similar = known
+            .map(|known| (strsim::jaro_winkler(known.as_str(), host.as_str()), known))
+            .filter(|(likeness, known)| *likeness > 0.93 || known.as_str().split('.').next() == Some(short))
+            .max_by(|(a, _), (b, _)| a.total_cmp(b));
+        match similar {
+            Some((_, known)) => format!("did you mean `{known}`?"),
+            None => "add a Service or a ServiceEntry for it".to_owned(),
+        }
+    }
+}

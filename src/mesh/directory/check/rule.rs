@@ -1,0 +1,64 @@
+//! DestinationRules: hosts that no service has, and subsets without endpoints.
+
+use crate::api::FieldPath;
+use crate::diag::Code;
+use crate::mesh::destination_rule::DestinationRule;
+use crate::mesh::directory::Directory;
+use crate::mesh::directory::entry::InForce;
+use crate::mesh::lower::Finding;
+use crate::mesh::selects;
+use crate::mesh::service::{Resolution, Service};
+
+/// Checks a DestinationRule.
+pub(super) fn check(directory: &Directory, written: &InForce) -> Vec<Finding> {
+    let mut found = Vec::new();
+    let Some(rule) = written.form.destination_rule() else {
+        return found;
+    };
+    if directory.index.hosts.covered_by(&rule.host).next().is_none() {
+        found.push(unknown_host(rule));
+    }
+    if !rule.host.is_wildcard() {
+        let services: Vec<&Service> = directory
+            .mesh
+            .services_named(&rule.host)
+            .map(|(_, service)| &**service)
+            .collect();
+        empty_subsets(rule, &services, &mut found);
+    }
+    found
+}
+
+fn unknown_host(rule: &DestinationRule) -> Finding {
+    let at = FieldPath::root().field("spec").field("host");
+    let message = format!("no service has the host `{}`: this rule applies to nothing", rule.host);
+    let mut finding = Finding::new(Code::UnknownDestinationRuleHost, &at, message);
+    finding.help("add a Service or a ServiceEntry for it, or write the host in full");
+    finding
+}
+
+/// Subsets whose labels no endpoint has, of services whose endpoints are known.
+fn empty_subsets(rule: &DestinationRule, services: &[&Service], found: &mut Vec<Finding>) {
+    let known = |service: &&Service| service.resolution == Resolution::Static && !service.endpoints.is_empty();
+    if services.is_empty() || services.iter().any(|service| !known(service)) {
+        return;
+    }
+    for (index, subset) in rule.subsets.iter().enumerate() {
+        let mut endpoints = services.iter().flat_map(|service| service.endpoints.iter());
+        if endpoints.any(|endpoint| selects(&subset.labels, &endpoint.labels)) {
+            continue;
+        }
+        let at = FieldPath::root()
+            .field("spec")
+            .field("subsets")
+            .index(index)
+            .field("labels");
+        let message = format!(
+            "no endpoint of `{}` has the labels of the subset `{}`",
+            rule.host, subset.name
+        );
+        let mut finding = Finding::new(Code::DestinationRuleSubsetNotSelectPods, &at, message);
+        finding.help("requests to the subset are answered with 503 until a workload has these labels");
+        found.push(finding);
+    }
+}

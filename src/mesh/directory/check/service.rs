@@ -1,0 +1,86 @@
+//! Services and ServiceEntries: one host and port with different protocols, and workloads that
+//! cannot be endpoints.
+
+use crate::api::FieldPath;
+use crate::diag::Code;
+use crate::mesh::directory::Directory;
+use crate::mesh::directory::entry::InForce;
+use crate::mesh::lower::Finding;
+use crate::mesh::lower::service::{ServiceSource, SourcePort};
+use crate::mesh::service::{Address, Resolution, ServiceKey};
+use crate::name::Kind;
+
+/// Checks the source of a service.
+pub(super) fn check(directory: &Directory, written: &InForce) -> Vec<Finding> {
+    let mut found = Vec::new();
+    let Some(source) = written.form.service() else {
+        return found;
+    };
+    if source.id.kind == Kind::ServiceEntry {
+        for (index, port) in source.ports.iter().enumerate() {
+            found.extend(conflict(directory, source, index, port));
+        }
+    }
+    found.extend(unreachable_workload(directory, source));
+    found
+}
+
+/// Another ServiceEntry that gives a host and port of this one another protocol.
+fn conflict(directory: &Directory, source: &ServiceSource, index: usize, port: &SourcePort) -> Option<Finding> {
+    let (other, theirs) = rivals(directory, source).into_iter().find_map(|other| {
+        let position = other.ports.iter().position(|p| p.port.number == port.port.number)?;
+        (other.ports[position].port.protocol != port.port.protocol).then_some((other, position))
+    })?;
+    let ports = FieldPath::root().field("spec").field("ports");
+    let message = format!(
+        "{} has the same host and gives port {} another protocol",
+        other.id, port.port.number
+    );
+    let mut finding = Finding::new(Code::ConflictingServiceEntryProtocol, &ports.index(index), message);
+    finding
+        .related(&other.id, ports.index(theirs), "the other one")
+        .help("of one namespace the first by path, then by position, counts; let both say the same");
+    Some(finding)
+}
+
+/// ServiceEntries that share a host with this one, as far as some proxy sees both.
+fn rivals<'d>(directory: &'d Directory, source: &ServiceSource) -> Vec<&'d ServiceSource> {
+    let mut found: Vec<&ServiceSource> = Vec::new();
+    for host in source.keys.iter().map(|key| &key.host) {
+        for namespace in directory.index.namespaces.get(host) {
+            let key = ServiceKey {
+                host: host.clone(),
+                namespace: namespace.clone(),
+            };
+            let others = directory.index.sources.get(&key).filter(|other| other.id != source.id);
+            let others = others.filter(|other| other.id.kind == Kind::ServiceEntry);
+            found.extend(others.filter_map(|other| directory.form(&other.id)?.service().map(|form| &**form)));
+        }
+    }
+    let own = &source.id.namespace;
+    found.retain(|other| source.export_to.shares(own, &other.export_to, &other.id.namespace));
+    found
+}
+
+/// A selected workload whose address is a name, where addresses are needed.
+fn unreachable_workload(directory: &Directory, source: &ServiceSource) -> Option<Finding> {
+    let selector = source
+        .selector
+        .as_ref()
+        .filter(|_| source.resolution == Resolution::Static)?;
+    let mut selected = directory.selected(&source.id.namespace, selector);
+    let named = selected.find(|workload| matches!(workload.address, Address::Name(_)))?;
+    let field = if source.kubernetes {
+        "selector"
+    } else {
+        "workloadSelector"
+    };
+    let at = FieldPath::root().field("spec").field(field);
+    let message = format!("{} is selected and has no IP address: it is not an endpoint", named.id);
+    let mut finding = Finding::new(Code::SchemaWarning, &at, message);
+    let address = FieldPath::root().field("spec").field("address");
+    finding
+        .related(&named.id, address, "a name")
+        .help("give the WorkloadEntry an IP address, or use a ServiceEntry with `resolution: DNS`");
+    Some(finding)
+}

@@ -1,0 +1,70 @@
+//! Sidecars: more than one for a workload or a namespace.
+
+use crate::api::FieldPath;
+use crate::diag::Code;
+use crate::mesh::Labels;
+use crate::mesh::directory::Directory;
+use crate::mesh::directory::entry::InForce;
+use crate::mesh::lower::Finding;
+use crate::mesh::sidecar::Sidecar;
+use crate::name::{Kind, ObjectId};
+
+/// Checks a Sidecar.
+pub(super) fn check(directory: &Directory, written: &InForce) -> Vec<Finding> {
+    let Some(sidecar) = written.form.sidecar() else {
+        return Vec::new();
+    };
+    let found = match &sidecar.selector {
+        Some(selector) => same_workload(directory, sidecar, selector),
+        None => same_namespace(directory, sidecar),
+    };
+    found.into_iter().collect()
+}
+
+/// An older Sidecar without selector in the namespace.
+fn same_namespace(directory: &Directory, sidecar: &Sidecar) -> Option<Finding> {
+    let mut sidecars = directory.mesh.sidecars_of(&sidecar.id.namespace);
+    let first = sidecars.find(|other| other.selector.is_none())?;
+    if first.id == sidecar.id {
+        return None;
+    }
+    let message = format!(
+        "{} is for the whole namespace already, and is before this one",
+        first.id
+    );
+    let at = FieldPath::root();
+    let mut finding = Finding::new(Code::MultipleSidecarsWithoutWorkloadSelectors, &at, message);
+    finding
+        .related(&first.id, FieldPath::root(), "this one is in force")
+        .help("keep one of them, or give this one a `workloadSelector`");
+    Some(finding)
+}
+
+/// An older Sidecar that selects a workload which this one selects.
+fn same_workload(directory: &Directory, sidecar: &Sidecar, selector: &Labels) -> Option<Finding> {
+    let namespace = &sidecar.id.namespace;
+    let own = &directory.entry(&sidecar.id)?.rank;
+    let older = |id: &&ObjectId| {
+        let rank = directory.entry(id).map(|entry| &entry.rank);
+        id.kind == Kind::Sidecar && **id != sidecar.id && rank.is_some_and(|rank| rank < own)
+    };
+    let (workload, first) = directory.selected(namespace, selector).find_map(|workload| {
+        let selecting = directory.index.selectors.selecting(namespace, &workload.labels);
+        let first = selecting
+            .into_iter()
+            .filter(older)
+            .min_by_key(|id| directory.entry(id).map(|entry| &entry.rank));
+        Some((workload, first?))
+    })?;
+    let message = format!("{first} selects {} too, and is before this one", workload.id);
+    let at = FieldPath::root().field("spec").field("workloadSelector");
+    let mut finding = Finding::new(Code::ConflictingSidecarWorkloadSelectors, &at, message);
+    finding
+        .related(
+            first,
+            FieldPath::root().field("spec").field("workloadSelector"),
+            "this one is in force",
+        )
+        .help("let each workload be selected by one Sidecar");
+    Some(finding)
+}

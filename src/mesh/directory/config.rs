@@ -1,0 +1,130 @@
+//! The mesh configuration: of a file of its own, else of the ConfigMap `istio`, else the defaults.
+
+use std::sync::Arc;
+
+use super::{Form, Options};
+use crate::api::mesh_config::MeshConfigText;
+use crate::api::{FieldPath, Object};
+use crate::diag::{Code, Diagnostic};
+use crate::mesh::config::MeshConfig;
+use crate::mesh::lower::{Lowered, mesh_config};
+use crate::name::{Kind, ObjectId};
+
+/// The name of the ConfigMap in the root namespace.
+const NAME: &str = "istio";
+
+/// Where settings come from.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Settings {
+    file: Option<Source>,
+    map: Option<Source>,
+}
+
+/// A text of settings: what it said when it was last good, and what is wrong with it now.
+#[derive(Clone, Debug, Default)]
+struct Source {
+    config: Option<Arc<MeshConfig>>,
+    diagnostics: Vec<Diagnostic>,
+}
+
+/// The ConfigMap that holds the mesh configuration.
+pub(super) fn is_config_map(id: &ObjectId, options: &Options) -> bool {
+    id.kind == Kind::ConfigMap && &*id.name == NAME && id.namespace == options.base.root_namespace
+}
+
+impl Settings {
+    /// The settings in force.
+    pub(super) fn config(&self, options: &Options) -> Arc<MeshConfig> {
+        let source = self.file.as_ref().or(self.map.as_ref());
+        let config = source.and_then(|source| source.config.clone());
+        config.unwrap_or_else(|| Arc::new(options.base.clone()))
+    }
+
+    /// Takes what the file says, or that there is none.
+    pub(super) fn put_file(&mut self, text: Option<&MeshConfigText>, options: &Options) {
+        self.file = text.map(|text| {
+            let mut source = read(text, options);
+            if source.config.is_none() {
+                source.config = self.file.take().and_then(|old| old.config);
+                source
+                    .diagnostics
+                    .extend(source.config.is_some().then(|| last_good(text)));
+            }
+            source
+        });
+    }
+
+    /// Takes what the ConfigMap says; it is in error if its text is.
+    pub(super) fn put_config_map(&mut self, object: &Object, options: &Options) -> Lowered<Form> {
+        let source = MeshConfigText::in_config_map(object).map(|text| read(&text, options));
+        let good = source.as_ref().is_none_or(|source| source.config.is_some());
+        let old = self.map.take().and_then(|old| old.config);
+        self.map = source.map(|new| Source {
+            config: new.config.or(old),
+            diagnostics: new.diagnostics,
+        });
+        Lowered {
+            value: good.then_some(Form::Inert),
+            findings: Vec::new(),
+        }
+    }
+
+    /// The ConfigMap is gone.
+    pub(super) fn remove_config_map(&mut self) {
+        self.map = None;
+    }
+
+    /// What is wrong with the settings.
+    pub(super) fn diagnostics<'o>(
+        &self,
+        find: &dyn Fn(&ObjectId) -> Option<&'o Object>,
+        options: &Options,
+    ) -> Vec<Diagnostic> {
+        let sources = self.file.iter().chain(&self.map);
+        let mut all: Vec<Diagnostic> = sources.flat_map(|source| source.diagnostics.clone()).collect();
+        let id = ObjectId {
+            kind: Kind::ConfigMap,
+            namespace: options.base.root_namespace.clone(),
+            name: NAME.into(),
+        };
+        if self.file.is_some()
+            && self.map.is_some()
+            && let Some(object) = find(&id)
+        {
+            let message = "the mesh configuration is given by a file of its own too, which is the one in force";
+            let both = Diagnostic::new(Code::ConflictingMeshConfig, message).at(object.place("data"));
+            all.push(both.help("keep one of the two"));
+        }
+        all
+    }
+}
+
+fn read(text: &MeshConfigText, options: &Options) -> Source {
+    let (spec, mut diagnostics) = text.read(&options.read);
+    let lowered = spec.map(|spec| mesh_config::lower(&spec, &options.base));
+    let Some(lowered) = lowered else {
+        return Source {
+            config: None,
+            diagnostics,
+        };
+    };
+    for finding in &lowered.findings {
+        let place = text.place(&finding.at);
+        let mut diagnostic = Diagnostic::new(finding.code, &finding.message)
+            .severity(finding.severity)
+            .at(place);
+        diagnostic.help.clone_from(&finding.help);
+        diagnostics.push(diagnostic);
+    }
+    Source {
+        config: lowered.value.map(Arc::new),
+        diagnostics,
+    }
+}
+
+fn last_good(text: &MeshConfigText) -> Diagnostic {
+    let message = "the last good form of the mesh configuration stays in force";
+    Diagnostic::new(Code::LastGoodServed, message)
+        .at(text.place(FieldPath::root()))
+        .help("correct the errors to have this form used")
+}

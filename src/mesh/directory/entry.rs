@@ -1,0 +1,196 @@
+//! One object of the directory: what its document says, and what of it is in force.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, OnceLock};
+
+use super::retain::{Target, Why};
+use crate::api::{FieldPath, Object};
+use crate::diag::{Code, Diagnostic, Place};
+use crate::mesh::Rank;
+use crate::mesh::lower::{Context, Finding, Form, Lowered, lower};
+use crate::name::{Hostname, Kind, ObjectId};
+
+/// An object that outlives its document, or is in force by it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Kept {
+    /// The object.
+    pub object: Arc<Object>,
+    /// What it is kept for.
+    pub why: Why,
+}
+
+/// An object of the directory.
+#[derive(Clone, Debug)]
+pub(super) struct Entry {
+    /// Its precedence.
+    pub(super) rank: Rank,
+    /// What its document says.
+    pub(super) written: Written,
+    /// What is in force.
+    pub(super) in_force: Option<InForce>,
+    /// Of a VirtualService in force: what it refers to that is served, retained or not.
+    pub(super) resolved: BTreeSet<Target>,
+    /// Of a VirtualService: the hosts that it sends requests to, as written and as in force.
+    pub(super) refers_to: BTreeSet<Hostname>,
+    /// What is wrong with it in view of other objects.
+    pub(super) cross: Vec<Finding>,
+}
+
+/// What a document says.
+#[derive(Clone, Debug)]
+pub(super) enum Written {
+    /// An object.
+    Object(Arc<Version>),
+    /// Something with a mistake at this place.
+    Broken(Place),
+}
+
+/// An object with its meaning.
+#[derive(Debug)]
+pub(super) struct Version {
+    pub(super) object: Arc<Object>,
+    pub(super) lowered: Lowered<Form>,
+    /// The findings of lowering with their places, once somebody asked.
+    placed: OnceLock<Vec<Diagnostic>>,
+}
+
+impl Version {
+    pub(super) fn new(object: Arc<Object>, lowered: Lowered<Form>) -> Arc<Self> {
+        Arc::new(Self {
+            object,
+            lowered,
+            placed: OnceLock::new(),
+        })
+    }
+
+    /// An object, lowered.
+    pub(super) fn of(object: Arc<Object>, context: &Context) -> Arc<Self> {
+        let lowered = lower(&object, context);
+        Self::new(object, lowered)
+    }
+}
+
+/// The form of an object that is in force.
+#[derive(Clone, Debug)]
+pub(super) struct InForce {
+    pub(super) object: Arc<Object>,
+    pub(super) form: Form,
+}
+
+impl InForce {
+    /// The same object under other settings.
+    pub(super) fn lowered_again(self, context: &Context) -> Option<Self> {
+        let form = match self.form {
+            Form::Inert if self.object.id.kind == Kind::ConfigMap => Form::Inert,
+            Form::Inert
+            | Form::Service(_)
+            | Form::Endpoints(_)
+            | Form::Workload(_)
+            | Form::Sidecar(_)
+            | Form::VirtualService(_)
+            | Form::DestinationRule(_)
+            | Form::PeerAuthentication(_) => lower(&self.object, context).value?,
+        };
+        Some(Self { form, ..self })
+    }
+}
+
+impl Entry {
+    /// A new object, without a place among the others yet.
+    pub(super) fn new(object: &Arc<Object>) -> Self {
+        Self {
+            rank: Rank::unplaced(object.order.origin.clone()),
+            written: Written::Broken(object.document.place(object.extent.clone())),
+            in_force: None,
+            resolved: BTreeSet::new(),
+            refers_to: BTreeSet::new(),
+            cross: Vec::new(),
+        }
+    }
+
+    /// The form in force with its precedence.
+    pub(super) fn ranked_form(&self) -> Option<(&Rank, &Form)> {
+        let in_force = self.in_force.as_ref()?;
+        Some((&self.rank, &in_force.form))
+    }
+
+    /// The position in the file: of the object, or of the mistake in it.
+    pub(super) fn order(&self) -> (usize, usize) {
+        match &self.written {
+            Written::Object(version) => (version.object.order.document, version.object.order.item),
+            Written::Broken(place) => (place.span.start, 0),
+        }
+    }
+
+    /// The object as it is written; if that cannot be read, as it is in force.
+    pub(super) fn object(&self) -> Option<&Object> {
+        match &self.written {
+            Written::Object(version) => Some(&version.object),
+            Written::Broken(_) => self.in_force.as_ref().map(|in_force| &*in_force.object),
+        }
+    }
+
+    /// The object as it is written.
+    pub(super) fn version(&self) -> Option<&Arc<Version>> {
+        match &self.written {
+            Written::Object(version) => Some(version),
+            Written::Broken(_) => None,
+        }
+    }
+
+    /// The form as it is written, if it is without error.
+    pub(super) fn candidate(&self) -> Option<InForce> {
+        let version = self.version()?;
+        Some(InForce {
+            object: version.object.clone(),
+            form: version.lowered.value.clone()?,
+        })
+    }
+
+    /// Whether what is in force is not what is written.
+    pub(super) fn serves_last_good(&self) -> bool {
+        match (&self.in_force, self.version()) {
+            (None, _) => false,
+            (Some(_), None) => true,
+            (Some(in_force), Some(version)) => !Arc::ptr_eq(&in_force.object, &version.object),
+        }
+    }
+
+    /// Whether there is anything to say about it.
+    pub(super) fn has_problems(&self) -> bool {
+        let found = self
+            .version()
+            .is_some_and(|version| !version.lowered.findings.is_empty());
+        found || !self.cross.is_empty() || self.serves_last_good()
+    }
+
+    /// What there is to say; `find` gives other objects.
+    pub(super) fn diagnostics<'o>(&self, find: &dyn Fn(&ObjectId) -> Option<&'o Object>) -> Vec<Diagnostic> {
+        let mut all = Vec::new();
+        if let Some(version) = self.version() {
+            let place = || {
+                let findings = version.lowered.findings.iter();
+                findings
+                    .map(|finding| finding.diagnostic(&version.object, find))
+                    .collect()
+            };
+            all.extend(version.placed.get_or_init(place).iter().cloned());
+            let cross = self.cross.iter();
+            all.extend(cross.map(|finding| finding.diagnostic(&version.object, find)));
+        }
+        all.extend(self.last_good());
+        all
+    }
+
+    fn last_good(&self) -> Option<Diagnostic> {
+        let in_force = self.in_force.as_ref().filter(|_| self.serves_last_good())?;
+        let place = match &self.written {
+            Written::Object(version) => version.object.place(FieldPath::root()),
+            Written::Broken(place) => place.clone(),
+        };
+        let id = &in_force.object.id;
+        let message = format!("the last good form of {id} stays in force");
+        let help = "correct the errors to have this form served, or delete the object";
+        Some(Diagnostic::new(Code::LastGoodServed, message).at(place).help(help))
+    }
+}

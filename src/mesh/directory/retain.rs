@@ -1,0 +1,206 @@
+//! What is gone and stays served, since something still refers to it.
+
+use std::sync::Arc;
+
+use imbl::{OrdMap, OrdSet};
+
+use super::Directory;
+use super::entry::{InForce, Kept};
+use super::reference::port;
+use crate::api::Object;
+use crate::mesh::destination_rule::{DestinationRule, PolicyWithPorts, Subset, TrafficPolicy};
+use crate::mesh::lower::service::{ServiceSource, SourcePort};
+use crate::mesh::lower::{Context, endpoint_slice::EndpointSource, lower};
+use crate::mesh::service::ServiceKey;
+use crate::name::{Hostname, ObjectId};
+
+/// What a route can refer to.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Target {
+    /// A service.
+    Host(Hostname),
+    /// A port of a service.
+    Port(Hostname, u16),
+    /// A subset of a service.
+    Subset(Hostname, Arc<str>),
+}
+
+/// Why an object is kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// Its form is in force.
+    InForce,
+    /// This is gone from the directory, the object defined it, and routes still refer to it.
+    Retained(Target),
+}
+
+/// A target that is gone.
+#[derive(Clone, Debug)]
+pub(super) struct Retained {
+    /// The objects that defined it, in their last form that did.
+    pub(super) objects: Vec<InForce>,
+    /// The VirtualServices in force that refer to it.
+    pub(super) referrers: OrdSet<ObjectId>,
+}
+
+/// The retained targets as objects to keep.
+pub(super) fn kept(retained: &OrdMap<Target, Retained>) -> impl Iterator<Item = Kept> {
+    retained.iter().flat_map(|(target, retained)| {
+        retained.objects.iter().map(|in_force| Kept {
+            object: in_force.object.clone(),
+            why: Why::Retained(target.clone()),
+        })
+    })
+}
+
+/// Retained targets from kept objects, as yet without anything that refers to them.
+pub(super) fn restore(kept: &[Kept], context: &Context) -> OrdMap<Target, Retained> {
+    let mut retained: OrdMap<Target, Retained> = OrdMap::new();
+    for Kept { object, why } in kept {
+        let Why::Retained(target) = why else { continue };
+        if let Some(in_force) = lowered(object, context) {
+            let entry = retained.entry(target.clone()).or_insert_with(|| Retained {
+                objects: Vec::new(),
+                referrers: OrdSet::new(),
+            });
+            entry.objects.push(in_force);
+        }
+    }
+    retained
+}
+
+fn lowered(object: &Arc<Object>, context: &Context) -> Option<InForce> {
+    Some(InForce {
+        object: object.clone(),
+        form: lower(object, context).value?,
+    })
+}
+
+impl Directory {
+    /// The objects that define a target here, retained ones included.
+    pub(super) fn definition(&self, target: &Target) -> Vec<InForce> {
+        if let Some(retained) = self.retained.get(target) {
+            return retained.objects.clone();
+        }
+        let ids: Vec<ObjectId> = match target {
+            Target::Host(host) => self.host_definition(host),
+            Target::Port(host, number) => {
+                let sources = self
+                    .sources_named(host)
+                    .filter(|source| port(source, *number).is_some());
+                sources.map(|source| source.id.clone()).collect()
+            }
+            Target::Subset(host, name) => self.subset_rules(host, name).into_iter().cloned().collect(),
+        };
+        let entries = ids.iter().filter_map(|id| self.entry(id));
+        entries.filter_map(|entry| entry.in_force.clone()).collect()
+    }
+
+    /// The sources of a host's services with their EndpointSlices.
+    fn host_definition(&self, host: &Hostname) -> Vec<ObjectId> {
+        let keys = self.index.namespaces.get(host).map(|namespace| ServiceKey {
+            host: host.clone(),
+            namespace: namespace.clone(),
+        });
+        let mut ids: Vec<ObjectId> = keys
+            .flat_map(|key| {
+                self.index
+                    .sources
+                    .get(&key)
+                    .map(|source| source.id.clone())
+                    .collect::<Vec<_>>()
+            })
+            .collect();
+        for index in 0..ids.len() {
+            let slices = self
+                .index
+                .slices
+                .get(&(ids[index].namespace.clone(), ids[index].name.clone()));
+            ids.extend(slices.cloned().collect::<Vec<_>>());
+        }
+        ids
+    }
+
+    /// Retained sources of a service.
+    pub(super) fn retained_sources(&self, key: &ServiceKey) -> Vec<&Arc<ServiceSource>> {
+        let objects = self.retained_objects(&Target::Host(key.host.clone()));
+        let sources = objects.filter_map(|in_force| in_force.form.service());
+        sources.filter(|source| source.keys.contains(key)).collect()
+    }
+
+    /// Retained EndpointSlices of a retained service.
+    pub(super) fn retained_slices(&self, key: &ServiceKey) -> Vec<&Arc<EndpointSource>> {
+        let objects = self.retained_objects(&Target::Host(key.host.clone()));
+        let slices = objects.filter_map(|in_force| in_force.form.endpoints());
+        slices.filter(|slice| slice.id.namespace == key.namespace).collect()
+    }
+
+    fn retained_objects<'d>(&'d self, target: &Target) -> impl Iterator<Item = &'d InForce> + use<'d> {
+        self.retained
+            .get(target)
+            .into_iter()
+            .flat_map(|retained| &retained.objects)
+    }
+
+    /// Retained ports of a host.
+    pub(super) fn retained_ports(&self, host: &Hostname) -> Vec<&SourcePort> {
+        let from = Target::Port(host.clone(), 0);
+        let targets = self
+            .retained
+            .range(from..)
+            .map_while(|(target, retained)| match target {
+                Target::Port(other, number) if other == host => Some((*number, retained)),
+                Target::Port(..) | Target::Host(_) | Target::Subset(..) => None,
+            });
+        let ports = targets.filter_map(|(number, retained)| {
+            let mut sources = retained.objects.iter().filter_map(|in_force| in_force.form.service());
+            sources.find_map(|source| port(source, number))
+        });
+        ports.collect()
+    }
+
+    /// Retained subsets of a DestinationRule, each after the rule's last form that had it.
+    pub(super) fn retained_subsets(&self, id: &ObjectId) -> Vec<(Arc<DestinationRule>, Subset)> {
+        let mut found = Vec::new();
+        for (target, retained) in &self.retained {
+            let Target::Subset(_, name) = target else { continue };
+            for in_force in retained.objects.iter().filter(|in_force| in_force.object.id == *id) {
+                if let Some(rule) = in_force.form.destination_rule()
+                    && let Some(subset) = rule.subsets.iter().find(|subset| subset.name == *name)
+                {
+                    found.push((rule.clone(), subset.clone()));
+                }
+            }
+        }
+        found
+    }
+}
+
+/// A subset with what it inherited from its rule, for when the rule is gone.
+pub(super) fn folded(subset: &Subset, parent: &PolicyWithPorts) -> Subset {
+    let own = &subset.policy.policy;
+    let own_ports = subset.policy.ports.iter().cloned();
+    let inherited = parent
+        .ports
+        .iter()
+        .filter(|(number, _)| !subset.policy.ports.iter().any(|(other, _)| other == number))
+        .map(|(number, policy)| (*number, over(own, policy)));
+    Subset {
+        policy: PolicyWithPorts {
+            policy: over(own, &parent.policy),
+            ports: own_ports.chain(inherited).collect(),
+        },
+        ..subset.clone()
+    }
+}
+
+/// The blocks of `own`, and of `parent` where it has none.
+fn over(own: &TrafficPolicy, parent: &TrafficPolicy) -> TrafficPolicy {
+    let own = own.clone();
+    TrafficPolicy {
+        load_balancer: own.load_balancer.or_else(|| parent.load_balancer.clone()),
+        connection_pool: own.connection_pool.or_else(|| parent.connection_pool.clone()),
+        outlier_detection: own.outlier_detection.or_else(|| parent.outlier_detection.clone()),
+        tls: own.tls.or_else(|| parent.tls.clone()),
+    }
+}

@@ -1,0 +1,347 @@
+//! `loadBalancer` and `localityLbSetting`.
+
+use std::sync::Arc;
+
+use crate::api::FieldPath;
+use crate::api::destination_rule as api;
+use crate::diag::Code;
+use crate::mesh::destination_rule::{
+    Distribution, HashKey, HashTable, LbAlgorithm, LoadBalancerPolicy, LocalityLb, LocalityMode,
+};
+use crate::mesh::lower::report::Report;
+
+/// `minimumRingSize` when none is given.
+const RING_SIZE: u64 = 1024;
+
+/// Envoy's greatest ring.
+const MAX_RING_SIZE: u64 = 8 * 1024 * 1024;
+
+/// Envoy's bound of a Maglev table.
+const MAGLEV_BOUND: u64 = 5_000_011;
+
+/// Labels that stand for the parts of a locality.
+const TOPOLOGY: [&str; 3] = [
+    "topology.kubernetes.io/region",
+    "topology.kubernetes.io/zone",
+    "topology.istio.io/subzone",
+];
+
+/// `loadBalancer`.
+pub(super) fn load_balancer(
+    report: &mut Report<'_>,
+    at: &FieldPath,
+    entry: &api::LoadBalancer,
+    outlier_in_force: bool,
+) -> LoadBalancerPolicy {
+    if entry.simple.is_some() && entry.consistent_hash.is_some() {
+        report.error(&at.field("consistentHash"), "`consistentHash` excludes `simple`");
+    }
+    let simple = entry.simple.map(|simple| match simple {
+        api::SimpleLoadBalancer::Unspecified
+        | api::SimpleLoadBalancer::LeastConn
+        | api::SimpleLoadBalancer::LeastRequest => LbAlgorithm::LeastRequest,
+        api::SimpleLoadBalancer::Random => LbAlgorithm::Random,
+        api::SimpleLoadBalancer::RoundRobin => LbAlgorithm::RoundRobin,
+        api::SimpleLoadBalancer::Passthrough => LbAlgorithm::Passthrough,
+    });
+    let hash = entry
+        .consistent_hash
+        .as_ref()
+        .and_then(|hash| consistent_hash(report, &at.field("consistentHash"), hash));
+    let locality_at = at.field("localityLbSetting");
+    let locality = entry.locality_lb_setting.as_ref().map(|setting| {
+        if !outlier_in_force && setting.distribute.is_empty() && setting.enabled != Some(false) {
+            report
+                .warning(
+                    &locality_at,
+                    "failing over between localities takes effect with `outlierDetection` only",
+                )
+                .help("add `outlierDetection` to this policy");
+        }
+        locality_lb(report, &locality_at, setting)
+    });
+    LoadBalancerPolicy {
+        algorithm: hash.or(simple),
+        locality,
+    }
+}
+
+fn consistent_hash(report: &mut Report<'_>, at: &FieldPath, entry: &api::ConsistentHash) -> Option<LbAlgorithm> {
+    let table = hash_table(report, at, entry);
+    let keys = [
+        ("httpHeaderName", entry.http_header_name.is_some()),
+        ("httpCookie", entry.http_cookie.is_some()),
+        ("useSourceIp", entry.use_source_ip.is_some()),
+        ("httpQueryParameterName", entry.http_query_parameter_name.is_some()),
+    ];
+    let mut given = keys.iter().filter(|(_, given)| *given);
+    let first = given.next();
+    if let (Some((first, _)), Some((second, _))) = (first, given.next()) {
+        report.error(
+            &at.field(*second),
+            format!("`{second}` excludes `{first}`: a hash has one key"),
+        );
+    }
+    let key = hash_key(report, at, entry);
+    if first.is_none() {
+        report
+            .error(at, "a consistent hash needs a key")
+            .help("give `httpHeaderName`, `httpCookie`, `useSourceIp` or `httpQueryParameterName`");
+    }
+    Some(LbAlgorithm::Hash { key: key?, table })
+}
+
+fn hash_key(report: &mut Report<'_>, at: &FieldPath, entry: &api::ConsistentHash) -> Option<HashKey> {
+    if let Some(name) = &entry.http_header_name {
+        let at = at.field("httpHeaderName");
+        return Some(HashKey::Header(not_empty(report, &at, name)));
+    }
+    if let Some(cookie) = &entry.http_cookie {
+        return Some(hash_cookie(report, &at.field("httpCookie"), cookie));
+    }
+    if let Some(name) = &entry.http_query_parameter_name {
+        let at = at.field("httpQueryParameterName");
+        return Some(HashKey::QueryParameter(not_empty(report, &at, name)));
+    }
+    // `useSourceIp: false` is a key that is not there: requests are spread at random.
+    entry.use_source_ip.filter(|used| *used).map(|_| HashKey::SourceIp)
+}
+
+fn hash_cookie(report: &mut Report<'_>, at: &FieldPath, cookie: &api::HttpCookie) -> HashKey {
+    let mut attributes: Vec<(Arc<str>, Arc<str>)> = Vec::with_capacity(cookie.attributes.len());
+    for (index, attribute) in cookie.attributes.iter().enumerate() {
+        let at = at.field("attributes").index(index).field("name");
+        let name = not_empty(report, &at, &attribute.name);
+        if attributes.iter().any(|(known, _)| *known == name) {
+            report.error(&at, format!("the attribute `{name}` is given twice"));
+        }
+        attributes.push((name, attribute.value.as_str().into()));
+    }
+    HashKey::Cookie {
+        name: not_empty(report, &at.field("name"), &cookie.name),
+        path: cookie.path.as_str().into(),
+        ttl: cookie.ttl.map(Into::into),
+        attributes,
+    }
+}
+
+fn not_empty(report: &mut Report<'_>, at: &FieldPath, text: &str) -> Arc<str> {
+    if text.is_empty() {
+        report.error(at, "a name is needed");
+    }
+    text.into()
+}
+
+fn hash_table(report: &mut Report<'_>, at: &FieldPath, entry: &api::ConsistentHash) -> HashTable {
+    let size_at = at.field("minimumRingSize");
+    if entry.minimum_ring_size != 0 {
+        report
+            .warning(&size_at, "`minimumRingSize` is deprecated")
+            .help("write `ringHash: {minimumRingSize: …}`");
+        if entry.ring_hash.is_some() || entry.maglev.is_some() {
+            report.error(&size_at, "`minimumRingSize` excludes `ringHash` and `maglev`");
+        }
+    }
+    if entry.ring_hash.is_some() && entry.maglev.is_some() {
+        report.error(&at.field("maglev"), "`maglev` excludes `ringHash`");
+    }
+    if let Some(maglev) = &entry.maglev {
+        return maglev_table(report, &at.field("maglev").field("tableSize"), maglev.table_size);
+    }
+    let (at, size) = match &entry.ring_hash {
+        Some(ring) => (at.field("ringHash").field("minimumRingSize"), ring.minimum_ring_size),
+        None => (size_at, entry.minimum_ring_size),
+    };
+    if size > MAX_RING_SIZE {
+        report.error(&at, format!("a ring has at most {MAX_RING_SIZE} entries"));
+    }
+    HashTable::Ring(if size == 0 { RING_SIZE } else { size })
+}
+
+fn maglev_table(report: &mut Report<'_>, at: &FieldPath, size: u64) -> HashTable {
+    if size == 0 || size >= MAGLEV_BOUND || !is_prime(size) {
+        report
+            .error(
+                at,
+                format!("{size} is not the size of a Maglev table: a prime below {MAGLEV_BOUND} is"),
+            )
+            .help("65537 is Envoy's default");
+    }
+    HashTable::Maglev(size)
+}
+
+fn is_prime(number: u64) -> bool {
+    number >= 2 && (2..).take_while(|d| d * d <= number).all(|d| !number.is_multiple_of(d))
+}
+
+/// `localityLbSetting` of a policy and of the mesh.
+pub(in crate::mesh::lower) fn locality_lb(
+    report: &mut Report<'_>,
+    at: &FieldPath,
+    entry: &api::LocalityLbSetting,
+) -> LocalityLb {
+    if !entry.distribute.is_empty() && !entry.failover.is_empty() {
+        report.error(&at.field("failover"), "`failover` excludes `distribute`");
+    }
+    if !entry.failover_priority.is_empty() {
+        let at = at.field("failoverPriority");
+        if !entry.distribute.is_empty() {
+            report.warning(&at, "`failoverPriority` has no effect beside `distribute`");
+        } else if !entry.failover.is_empty() {
+            report.add(
+                Code::UnsupportedField,
+                &at,
+                "`failoverPriority` and `failover` together are not supported yet",
+            );
+        }
+    }
+    let priority = failover_priority(report, &at.field("failoverPriority"), entry);
+    let distribute = distribute(report, &at.field("distribute"), &entry.distribute);
+    let failover = failover(report, &at.field("failover"), &entry.failover);
+    LocalityLb {
+        enabled: entry.enabled.unwrap_or(true),
+        mode: if !distribute.is_empty() {
+            LocalityMode::Distribute(distribute)
+        } else if !priority.is_empty() {
+            LocalityMode::FailoverPriority(priority)
+        } else {
+            LocalityMode::Failover(failover)
+        },
+    }
+}
+
+fn failover_priority(report: &mut Report<'_>, at: &FieldPath, entry: &api::LocalityLbSetting) -> Vec<Arc<str>> {
+    for (index, label) in entry.failover_priority.iter().enumerate() {
+        let at = at.index(index);
+        if label.is_empty() || label.starts_with('=') {
+            report.error(&at, "a label is needed, `name` or `name=value`");
+        } else if !entry.failover.is_empty() && TOPOLOGY.contains(&label.as_str()) {
+            report.error(
+                &at,
+                format!("the label `{label}` excludes `failover`, which says the same"),
+            );
+        }
+    }
+    entry
+        .failover_priority
+        .iter()
+        .map(|label| label.as_str().into())
+        .collect()
+}
+
+fn distribute(report: &mut Report<'_>, at: &FieldPath, entries: &[api::LocalityDistribute]) -> Vec<Distribution> {
+    let mut sources = Vec::with_capacity(entries.len());
+    for (index, entry) in entries.iter().enumerate() {
+        let at = at.index(index);
+        sources.push((at.field("from"), entry.from.as_str()));
+        let to_at = at.field("to");
+        for (locality, weight) in &entry.to {
+            if !(1..=100).contains(weight) {
+                report.error(
+                    &to_at.key(locality.as_str()),
+                    format!("the share {weight} is not between 1 and 100"),
+                );
+            }
+        }
+        let total: u64 = entry.to.values().map(|weight| u64::from(*weight)).sum();
+        if total != 100 {
+            report.error(&to_at, format!("the shares add up to {total}, not to 100"));
+        }
+        let targets: Vec<_> = entry
+            .to
+            .keys()
+            .map(|locality| (to_at.key(locality.as_str()), locality.as_str()))
+            .collect();
+        localities(report, &targets);
+    }
+    localities(report, &sources);
+    let weights = |entry: &api::LocalityDistribute| {
+        entry
+            .to
+            .iter()
+            .map(|(locality, weight)| (Arc::from(locality.as_str()), *weight))
+            .collect()
+    };
+    entries
+        .iter()
+        .map(|entry| Distribution {
+            from: entry.from.as_str().into(),
+            to: weights(entry),
+        })
+        .collect()
+}
+
+/// Localities of one list: not empty, `*` only at an end, and none within another.
+fn localities(report: &mut Report<'_>, localities: &[(FieldPath, &str)]) {
+    for (index, (at, locality)) in localities.iter().enumerate() {
+        let parts: Vec<&str> = locality.split('/').collect();
+        if parts.len() > 3 || parts.iter().any(|part| part.is_empty()) {
+            report.error(
+                at,
+                format!(
+                    "`{locality}` is not a locality: `region/zone/subzone` is, of which the end may be left out or `*`"
+                ),
+            );
+            continue;
+        }
+        let star = parts.iter().position(|part| part.contains('*'));
+        if star.is_some_and(|star| star + 1 < parts.len() || parts[star] != "*") {
+            report.error(
+                at,
+                format!("`{locality}` has a wildcard that is not the whole of its last part"),
+            );
+        }
+        if let Some((_, other)) = localities[..index].iter().find(|(_, other)| overlap(other, locality)) {
+            report.error(at, format!("`{locality}` and `{other}` overlap"));
+        }
+    }
+}
+
+fn overlap(a: &str, b: &str) -> bool {
+    let parts = |text: &str| -> Vec<String> {
+        let parts = text.split('/').map(str::to_owned);
+        parts.take_while(|part| part != "*").collect()
+    };
+    let (a, b) = (parts(a), parts(b));
+    a.iter().zip(&b).all(|(a, b)| a == b)
+}
+
+fn failover(report: &mut Report<'_>, at: &FieldPath, entries: &[api::LocalityFailover]) -> Vec<(Arc<str>, Arc<str>)> {
+    for (index, entry) in entries.iter().enumerate() {
+        let at = at.index(index);
+        if entry.from == entry.to {
+            report.error(&at.field("to"), format!("`{}` cannot fail over to itself", entry.from));
+        }
+        for (field, region) in [("from", &entry.from), ("to", &entry.to)] {
+            if region.contains('*') {
+                report.error(&at.field(field), "a region is named, there are no wildcards here");
+            } else if region.contains('/') {
+                report
+                    .error(&at.field(field), format!("`{region}` is not a region"))
+                    .help("failing over is between regions: leave out zone and subzone");
+            }
+        }
+    }
+    entries
+        .iter()
+        .map(|entry| (entry.from.as_str().into(), entry.to.as_str().into()))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn primes() {
+        let below: Vec<u64> = (0..30).filter(|n| is_prime(*n)).collect();
+        assert_eq!(below, [2, 3, 5, 7, 11, 13, 17, 19, 23, 29]);
+        assert!(is_prime(65537) && !is_prime(5_000_009));
+    }
+
+    #[test]
+    fn localities_overlap_when_one_holds_the_other() {
+        assert!(overlap("a/b", "a/b/c") && overlap("a/*", "a/b") && overlap("*", "a") && overlap("a", "a"));
+        assert!(!overlap("a/b", "a/c") && !overlap("a", "b/a"));
+    }
+}

@@ -1,0 +1,114 @@
+//! EndpointSlices, and what they and Endpoints become before they are linked to their Service.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::report::Report;
+use super::{Context, Lowered};
+use crate::api::endpoint_slice as api;
+use crate::api::{FieldPath, Object};
+use crate::name::ObjectId;
+
+/// The label that names the Service of an EndpointSlice.
+pub(super) const SERVICE_NAME: &str = "kubernetes.io/service-name";
+
+/// Endpoints of the Kubernetes Service `service` in the object's namespace.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EndpointSource {
+    /// The object.
+    pub id: ObjectId,
+    /// The Service's name.
+    pub service: Arc<str>,
+    /// Endpoints with the same ports.
+    pub groups: Vec<EndpointGroup>,
+}
+
+/// Endpoints with the same ports.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EndpointGroup {
+    /// The endpoints.
+    pub endpoints: Vec<EndpointAddress>,
+    /// Ports by the name of the Service's port.
+    pub ports: Vec<(Arc<str>, u16)>,
+}
+
+/// An address that serves.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EndpointAddress {
+    /// The address.
+    pub ip: IpAddr,
+    /// Whether it takes traffic.
+    pub ready: bool,
+    /// Its zone; may be empty.
+    pub zone: Arc<str>,
+}
+
+/// Lowers an EndpointSlice.
+pub(super) fn lower(object: &Object, spec: &api::EndpointSlice, context: &Context) -> Lowered<Arc<EndpointSource>> {
+    let mut report = Report::new(&object.id, context);
+    let root = FieldPath::root();
+    let service = object.labels.get(SERVICE_NAME);
+    if service.is_none() {
+        report
+            .error(
+                &root.field("metadata"),
+                "an EndpointSlice names its Service with a label",
+            )
+            .help(format!("add the label `{SERVICE_NAME}`"));
+    }
+    if spec.address_type == Some(api::AddressType::Fqdn) {
+        report
+            .warning(
+                &root.field("addressType"),
+                "an EndpointSlice of names has no effect, in Istio neither",
+            )
+            .help("a ServiceEntry with `resolution: DNS` resolves names");
+    }
+    let group = EndpointGroup {
+        endpoints: endpoints(&mut report, &root.field("endpoints"), spec),
+        ports: ports(&mut report, &root.field("ports"), &spec.ports),
+    };
+    report
+        .finish(EndpointSource {
+            id: object.id.clone(),
+            service: service.map(|name| Arc::from(name.as_str())).unwrap_or_default(),
+            groups: vec![group],
+        })
+        .map(Arc::new)
+}
+
+fn endpoints(report: &mut Report<'_>, at: &FieldPath, spec: &api::EndpointSlice) -> Vec<EndpointAddress> {
+    let mut found = Vec::new();
+    if spec.address_type == Some(api::AddressType::Fqdn) {
+        return found;
+    }
+    for (index, entry) in spec.endpoints.iter().enumerate() {
+        let at = at.index(index).field("addresses");
+        let ready = entry.conditions.ready.unwrap_or(true);
+        if entry.addresses.is_empty() {
+            report.error(&at, "an endpoint has at least one address");
+        }
+        for (index, text) in entry.addresses.iter().enumerate() {
+            let ip = report.ip(&at.index(index), text);
+            // What is about to stop takes no new requests.
+            let stopping = !ready && entry.conditions.terminating == Some(true);
+            found.extend(ip.filter(|_| !stopping).map(|ip| EndpointAddress {
+                ip,
+                ready,
+                zone: entry.zone.as_str().into(),
+            }));
+        }
+    }
+    found
+}
+
+fn ports(report: &mut Report<'_>, at: &FieldPath, ports: &[api::EndpointPort]) -> Vec<(Arc<str>, u16)> {
+    let mut found = Vec::with_capacity(ports.len());
+    for (index, entry) in ports.iter().enumerate() {
+        if let Some(number) = entry.port {
+            let port = report.port(&at.index(index).field("port"), number);
+            found.push((Arc::from(entry.name.as_str()), port));
+        }
+    }
+    found
+}

@@ -1,0 +1,60 @@
+//! PeerAuthentications: whether connections to workloads need mutual TLS.
+
+use std::sync::Arc;
+
+use super::report::Report;
+use super::{Context, Lowered};
+use crate::api::peer_authentication as api;
+use crate::api::{FieldPath, Object};
+use crate::mesh::peer_authentication::{MutualTlsMode, PeerAuthentication};
+
+/// Lowers a PeerAuthentication.
+pub(super) fn lower(
+    object: &Object,
+    spec: &api::PeerAuthentication,
+    context: &Context,
+) -> Lowered<Arc<PeerAuthentication>> {
+    let mut report = Report::new(&object.id, context);
+    let at = FieldPath::root().field("spec");
+    let selector = spec
+        .selector
+        .as_ref()
+        .map(|selector| report.selector(&at.field("selector").field("matchLabels"), &selector.match_labels))
+        .filter(|labels| !labels.is_empty());
+    let ports_at = at.field("portLevelMtls");
+    if selector.is_none() && !spec.port_level_mtls.is_empty() {
+        report
+            .error(&ports_at, "modes of single ports need a `selector`")
+            .help("the ports of which workloads? Select them by label");
+    }
+    if selector.is_some() && object.id.namespace == context.config.root_namespace {
+        report.info(
+            &at.field("selector"),
+            format!(
+                "this selects workloads of `{}` only, not of the whole mesh",
+                object.id.namespace
+            ),
+        );
+    }
+    let mut ports = Vec::with_capacity(spec.port_level_mtls.len());
+    for (number, mtls) in &spec.port_level_mtls {
+        let port = report.port(&ports_at.key(number.to_string()), *number);
+        ports.push((port, mode(mtls.mode)));
+    }
+    let value = PeerAuthentication {
+        id: object.id.clone(),
+        selector,
+        mode: spec.mtls.and_then(|mtls| mode(mtls.mode)),
+        ports,
+    };
+    report.finish(value).map(Arc::new)
+}
+
+fn mode(mode: api::MutualTlsMode) -> Option<MutualTlsMode> {
+    match mode {
+        api::MutualTlsMode::Unset => None,
+        api::MutualTlsMode::Disable => Some(MutualTlsMode::Disable),
+        api::MutualTlsMode::Permissive => Some(MutualTlsMode::Permissive),
+        api::MutualTlsMode::Strict => Some(MutualTlsMode::Strict),
+    }
+}

@@ -1,0 +1,229 @@
+//! Kubernetes Services, and what they and ServiceEntries become before endpoints are linked.
+
+mod protocol;
+
+use std::sync::Arc;
+
+use ipnet::IpNet;
+
+use super::report::Report;
+use super::value::{Nobody, shared};
+use super::{Context, Lowered};
+use crate::api::service as api;
+use crate::api::value::IntOrString;
+use crate::api::{FieldPath, Object};
+use crate::diag::Code;
+use crate::mesh::service::{Resolution, ServiceKey, ServicePort};
+use crate::mesh::workload::Workload;
+use crate::mesh::{ExportTo, Labels};
+use crate::name::{Hostname, ObjectId};
+
+/// The annotation that is `exportTo` for a Kubernetes Service.
+const EXPORT_TO: &str = "networking.istio.io/exportTo";
+
+/// A service without its endpoints. One ServiceEntry defines as many services as it has hosts.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ServiceSource {
+    /// The object.
+    pub id: ObjectId,
+    /// The services.
+    pub keys: Vec<ServiceKey>,
+    /// Virtual addresses.
+    pub addresses: Vec<IpNet>,
+    /// Ports, in the order written.
+    pub ports: Vec<SourcePort>,
+    /// How endpoints are found.
+    pub resolution: Resolution,
+    /// `location: MESH_EXTERNAL`.
+    pub external: bool,
+    /// A Kubernetes Service.
+    pub kubernetes: bool,
+    /// `clusterIP: None`.
+    pub headless: bool,
+    /// `externalName`: the host that the service is another name of.
+    pub alias: Option<Hostname>,
+    /// Who sees it.
+    pub export_to: ExportTo,
+    /// `subjectAltNames`.
+    pub subject_alt_names: Vec<String>,
+    /// Endpoints that the object lists itself.
+    pub listed: Vec<Workload>,
+    /// The WorkloadEntries of the namespace that are endpoints; none selects none.
+    pub selector: Option<Labels>,
+    /// Kubernetes' `publishNotReadyAddresses`.
+    pub publish_not_ready: bool,
+}
+
+/// A port with the name that its target may have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SourcePort {
+    /// The port.
+    pub port: ServicePort,
+    /// A `targetPort` by name: the workload's port of that name.
+    pub target_name: Option<Arc<str>>,
+}
+
+/// Lowers a Kubernetes Service.
+pub(super) fn lower(object: &Object, spec: &api::Service, context: &Context) -> Lowered<Arc<ServiceSource>> {
+    let mut report = Report::new(&object.id, context);
+    let at = FieldPath::root().field("spec");
+    let id = &object.id;
+    let name = format!("{}.{}.svc.{}", id.name, id.namespace, context.config.domain);
+    let host = report.host(&FieldPath::root().field("metadata").field("name"), &name);
+    unsupported(&mut report, &at, spec);
+    let headless = spec.cluster_ip == "None";
+    let alias = alias(&mut report, &at, spec);
+    let addresses = addresses(&mut report, &at, spec);
+    let ports = ports(&mut report, &at.field("ports"), spec, addresses.is_empty() && !headless);
+    let source = host.map(|host| ServiceSource {
+        id: id.clone(),
+        keys: vec![ServiceKey {
+            host,
+            namespace: id.namespace.clone(),
+        }],
+        addresses,
+        ports,
+        resolution: match (spec.service_type, headless) {
+            (api::ServiceType::ExternalName, _) => Resolution::Alias,
+            (_, true) => Resolution::Passthrough,
+            (_, false) => Resolution::Static,
+        },
+        external: false,
+        kubernetes: true,
+        headless,
+        alias,
+        export_to: export_to(&mut report, object),
+        subject_alt_names: Vec::new(),
+        listed: Vec::new(),
+        selector: (!spec.selector.is_empty()).then(|| shared(&spec.selector)),
+        publish_not_ready: spec.publish_not_ready_addresses,
+    });
+    report.finish_some(source).map(Arc::new)
+}
+
+fn unsupported(report: &mut Report<'_>, at: &FieldPath, spec: &api::Service) {
+    if spec.internal_traffic_policy == "Local" {
+        report.add(
+            Code::UnsupportedField,
+            &at.field("internalTrafficPolicy"),
+            "keeping traffic on the client's node is not supported: there are no nodes here",
+        );
+    }
+    if !spec.traffic_distribution.is_empty() {
+        report
+            .add(
+                Code::UnsupportedField,
+                &at.field("trafficDistribution"),
+                "`trafficDistribution` is not supported yet",
+            )
+            .help("a DestinationRule with `localityLbSetting` and `outlierDetection` prefers near endpoints");
+    }
+}
+
+fn alias(report: &mut Report<'_>, at: &FieldPath, spec: &api::Service) -> Option<Hostname> {
+    if spec.service_type != api::ServiceType::ExternalName {
+        return None;
+    }
+    let at = at.field("externalName");
+    if spec.external_name.is_empty() {
+        report.error(&at, "a Service of type ExternalName needs an `externalName`");
+        return None;
+    }
+    report.host(&at, &spec.external_name)
+}
+
+fn addresses(report: &mut Report<'_>, at: &FieldPath, spec: &api::Service) -> Vec<IpNet> {
+    let listed = at.field("clusterIPs");
+    let first = std::iter::once((at.field("clusterIP"), &spec.cluster_ip));
+    let all = first.chain(
+        spec.cluster_ips
+            .iter()
+            .enumerate()
+            .map(|(index, text)| (listed.index(index), text)),
+    );
+    let mut found: Vec<IpNet> = Vec::new();
+    for (at, text) in all.filter(|(_, text)| !matches!(text.as_str(), "" | "None")) {
+        let address = report.ip(&at, text).map(IpNet::from);
+        found.extend(address.filter(|new| !found.contains(new)));
+    }
+    found
+}
+
+fn ports(report: &mut Report<'_>, at: &FieldPath, spec: &api::Service, without_address: bool) -> Vec<SourcePort> {
+    let needs_ports = spec.cluster_ip != "None" && spec.service_type != api::ServiceType::ExternalName;
+    if spec.ports.is_empty() && needs_ports {
+        report.error(at, "a Service needs at least one port");
+    }
+    let mut found: Vec<SourcePort> = Vec::with_capacity(spec.ports.len());
+    for (index, entry) in spec.ports.iter().enumerate() {
+        let at = at.index(index);
+        if entry.name.is_empty() && spec.ports.len() > 1 {
+            report
+                .error(&at, "a Service with several ports names each of them")
+                .help("give `name`");
+        }
+        let port = port(report, &at, entry);
+        if found
+            .iter()
+            .any(|other| other.port.number == port.port.number && other.port.protocol == port.port.protocol)
+        {
+            report.error(&at.field("port"), format!("port {} is there twice", port.port.number));
+        }
+        if !entry.name.is_empty() && found.iter().any(|other| other.port.name == port.port.name) {
+            report.error(&at.field("name"), format!("two ports have the name `{}`", entry.name));
+        }
+        if without_address && port.port.protocol.is_tcp() && !port.port.protocol.is_tls() {
+            report
+                .add(
+                    Code::ServiceEntryAddressesRequired,
+                    &at,
+                    format!(
+                        "without a `clusterIP` this TCP port catches all traffic to port {}",
+                        entry.port
+                    ),
+                )
+                .help("give the Service a `clusterIP` that clients call");
+        }
+        found.push(port);
+    }
+    found
+}
+
+fn port(report: &mut Report<'_>, at: &FieldPath, entry: &api::ServicePort) -> SourcePort {
+    let number = report.port(&at.field("port"), entry.port);
+    let target_at = at.field("targetPort");
+    let (target, target_name) = match &entry.target_port {
+        None | Some(IntOrString::Int(0)) => (number, None),
+        Some(IntOrString::Int(target)) => {
+            let target = u32::try_from(*target).unwrap_or(u32::MAX);
+            (report.port(&target_at, target), None)
+        }
+        Some(IntOrString::String(name)) if name.is_empty() => (number, None),
+        Some(IntOrString::String(name)) => (number, Some(Arc::from(name.as_str()))),
+    };
+    SourcePort {
+        port: ServicePort {
+            number,
+            name: entry.name.as_str().into(),
+            protocol: protocol::of_port(entry),
+            target,
+        },
+        target_name,
+    }
+}
+
+/// The annotation's list, commas between the entries.
+fn export_to(report: &mut Report<'_>, object: &Object) -> ExportTo {
+    let default = &report.context.config.service_export_to;
+    let Some(text) = object.annotations.get(EXPORT_TO) else {
+        return default.in_namespace(report.namespace());
+    };
+    let entries: Vec<String> = text
+        .split(',')
+        .map(str::trim)
+        .filter(|entry| !entry.is_empty())
+        .map(str::to_owned)
+        .collect();
+    let at = FieldPath::root().field("metadata").field("annotations").key(EXPORT_TO);
+    report.export_to_at(&|_| at.clone(), &entries, default, Nobody::Allowed)
+}

@@ -1,0 +1,255 @@
+//! ServiceEntries: services that Kubernetes does not know.
+
+use std::sync::Arc;
+
+use super::report::Report;
+use super::service::{ServiceSource, SourcePort};
+use super::value::{Nobody, is_fqdn};
+use super::workload_entry::{Names, workload};
+use super::{Context, Lowered};
+use crate::api::service_entry as api;
+use crate::api::{FieldPath, Object};
+use crate::diag::Code;
+use crate::mesh::service::{Address, Protocol, Resolution, ServiceKey, ServicePort};
+use crate::mesh::workload::Workload;
+
+/// Lowers a ServiceEntry.
+pub(super) fn lower(object: &Object, spec: &api::ServiceEntry, context: &Context) -> Lowered<Arc<ServiceSource>> {
+    let mut report = Report::new(&object.id, context);
+    let at = FieldPath::root().field("spec");
+    let resolution = match spec.resolution {
+        api::Resolution::None => Resolution::Passthrough,
+        api::Resolution::Static => Resolution::Static,
+        api::Resolution::Dns => Resolution::Dns,
+        api::Resolution::DnsRoundRobin => Resolution::DnsRoundRobin,
+        api::Resolution::DynamicDns(never) => match never {},
+    };
+    let selector = selector(&mut report, &at, spec, resolution);
+    let keys = hosts(&mut report, &at.field("hosts"), spec, resolution);
+    let addresses = addresses(&mut report, &at.field("addresses"), spec, resolution);
+    let ports = ports(&mut report, &at.field("ports"), spec);
+    host_rules(&mut report, &at, spec, resolution, &ports);
+    let value = ServiceSource {
+        id: object.id.clone(),
+        keys,
+        addresses,
+        resolution,
+        external: spec.location == api::Location::MeshExternal,
+        kubernetes: false,
+        headless: false,
+        alias: None,
+        export_to: report.export_to(&spec.export_to, &context.config.service_export_to, Nobody::Allowed),
+        subject_alt_names: spec.subject_alt_names.clone(),
+        listed: endpoints(&mut report, &at.field("endpoints"), spec, resolution, &ports),
+        ports,
+        selector,
+        publish_not_ready: false,
+    };
+    report.finish(value).map(Arc::new)
+}
+
+fn selector(
+    report: &mut Report<'_>,
+    at: &FieldPath,
+    spec: &api::ServiceEntry,
+    resolution: Resolution,
+) -> Option<crate::mesh::Labels> {
+    let selector = spec.workload_selector.as_ref()?;
+    let at = at.field("workloadSelector");
+    if !spec.endpoints.is_empty() {
+        report.error(&at, "`workloadSelector` excludes `endpoints`");
+    }
+    if resolution != Resolution::Static {
+        report
+            .warning(&at, "`workloadSelector` is meant for `resolution: STATIC`")
+            .help("with another resolution the selected workloads do not receive the service's traffic as endpoints");
+    }
+    Some(report.selector(&at.field("labels"), &selector.labels))
+}
+
+fn hosts(report: &mut Report<'_>, at: &FieldPath, spec: &api::ServiceEntry, resolution: Resolution) -> Vec<ServiceKey> {
+    if spec.hosts.is_empty() {
+        report.error(at, "a ServiceEntry has at least one host");
+    }
+    let resolved = matches!(resolution, Resolution::Dns | Resolution::DnsRoundRobin);
+    let mut found: Vec<ServiceKey> = Vec::with_capacity(spec.hosts.len());
+    for (index, text) in spec.hosts.iter().enumerate() {
+        let at = at.index(index);
+        if text == "*" {
+            report.error(&at, "a service cannot have all hosts (`*`)");
+            continue;
+        }
+        let Some(host) = report.host(&at, text) else {
+            continue;
+        };
+        if text.starts_with('*') && !text.starts_with("*.") {
+            report
+                .warning(
+                    &at,
+                    format!("`{text}` is a wildcard within a label, which few tools understand"),
+                )
+                .help("write `*.` and a domain");
+        }
+        if resolved && spec.endpoints.is_empty() && spec.workload_selector.is_none() && !is_fqdn(text) {
+            report
+                .error(&at, format!("`{text}` cannot be resolved"))
+                .help("name a full domain, or list `endpoints`");
+        }
+        if found.iter().any(|other| other.host == host) {
+            report.warning(&at, format!("the host `{host}` is there twice"));
+            continue;
+        }
+        found.push(ServiceKey {
+            host,
+            namespace: report.namespace().clone(),
+        });
+    }
+    found
+}
+
+fn addresses(
+    report: &mut Report<'_>,
+    at: &FieldPath,
+    spec: &api::ServiceEntry,
+    resolution: Resolution,
+) -> Vec<ipnet::IpNet> {
+    let mut found = Vec::with_capacity(spec.addresses.len());
+    for (index, text) in spec.addresses.iter().enumerate() {
+        let at = at.index(index);
+        if text.contains('/') && matches!(resolution, Resolution::Dns | Resolution::DnsRoundRobin) {
+            report.error(&at, "a CIDR is for `resolution: NONE` and `STATIC` only");
+        }
+        found.extend(report.subnet(&at, text));
+    }
+    found
+}
+
+fn ports(report: &mut Report<'_>, at: &FieldPath, spec: &api::ServiceEntry) -> Vec<SourcePort> {
+    let mut found: Vec<SourcePort> = Vec::with_capacity(spec.ports.len());
+    for (index, entry) in spec.ports.iter().enumerate() {
+        let at = at.index(index);
+        let name = report.label_name(&at.field("name"), "port", &entry.name);
+        let number = report.port(&at.field("number"), entry.number);
+        if found.iter().any(|other| other.port.name == name) {
+            report.error(&at.field("name"), format!("two ports have the name `{name}`"));
+        }
+        if found.iter().any(|other| other.port.number == number) {
+            report.error(&at.field("number"), format!("port {number} is there twice"));
+        }
+        let protocol = report.protocol(&at.field("protocol"), &entry.protocol);
+        if spec.addresses.is_empty() && matches!(protocol, Protocol::Tcp | Protocol::Auto) {
+            report
+                .add(
+                    Code::ServiceEntryAddressesRequired,
+                    &at,
+                    format!("without `addresses` this port catches all traffic to port {number}"),
+                )
+                .help("give the service `addresses` that clients call, or a `protocol` that carries the host");
+        }
+        let target = report.optional_port(&at.field("targetPort"), entry.target_port);
+        found.push(SourcePort {
+            port: ServicePort {
+                number,
+                name,
+                protocol,
+                target: target.unwrap_or(number),
+            },
+            target_name: None,
+        });
+    }
+    found
+}
+
+/// Several hosts need a protocol that carries the host.
+fn host_rules(
+    report: &mut Report<'_>,
+    at: &FieldPath,
+    spec: &api::ServiceEntry,
+    resolution: Resolution,
+    ports: &[SourcePort],
+) {
+    if spec.hosts.len() < 2 || resolution == Resolution::Passthrough {
+        return;
+    }
+    let opaque = ports
+        .iter()
+        .position(|port| !port.port.protocol.is_http() && !port.port.protocol.is_tls());
+    if let Some(index) = opaque {
+        report
+            .error(
+                &at.field("ports").index(index),
+                "a connection to this port does not tell which of the several hosts is meant",
+            )
+            .help("write a ServiceEntry for each host, or use an HTTP or TLS protocol");
+    }
+}
+
+fn endpoints(
+    report: &mut Report<'_>,
+    at: &FieldPath,
+    spec: &api::ServiceEntry,
+    resolution: Resolution,
+    ports: &[SourcePort],
+) -> Vec<Workload> {
+    match resolution {
+        Resolution::Passthrough if !spec.endpoints.is_empty() => {
+            report
+                .error(
+                    at,
+                    "with `resolution: NONE` connections go where clients call: there are no endpoints",
+                )
+                .help("use `resolution: STATIC`");
+        }
+        Resolution::DnsRoundRobin if spec.endpoints.len() > 1 => {
+            report.error(&at.index(1), "`resolution: DNS_ROUND_ROBIN` takes at most one endpoint");
+        }
+        Resolution::Passthrough
+        | Resolution::DnsRoundRobin
+        | Resolution::Static
+        | Resolution::Dns
+        | Resolution::Alias => {}
+    }
+    let names = match resolution {
+        Resolution::Static => Names::Refused,
+        Resolution::Passthrough | Resolution::DnsRoundRobin | Resolution::Dns | Resolution::Alias => Names::Allowed,
+    };
+    let mut found = Vec::with_capacity(spec.endpoints.len());
+    for (index, entry) in spec.endpoints.iter().enumerate() {
+        let at = at.index(index);
+        let labels = report.labels(&at.field("labels"), &entry.labels);
+        let endpoint = workload(report, &at, entry, labels, names);
+        if let Some(endpoint) = endpoint {
+            endpoint_rules(report, &at, &endpoint, resolution, ports);
+            found.push(endpoint);
+        }
+    }
+    found
+}
+
+fn endpoint_rules(
+    report: &mut Report<'_>,
+    at: &FieldPath,
+    endpoint: &Workload,
+    resolution: Resolution,
+    ports: &[SourcePort],
+) {
+    for (name, _) in &endpoint.ports {
+        if !ports.iter().any(|port| port.port.name == *name) {
+            report.error(
+                &at.field("ports").key(&**name),
+                format!("the service has no port `{name}`"),
+            );
+        }
+    }
+    if matches!(endpoint.address, Address::Unix(_)) {
+        let address_at = at.field("address");
+        if resolution != Resolution::Static {
+            report.error(&address_at, "a Unix domain socket is for `resolution: STATIC` only");
+        } else if ports.len() != 1 {
+            report.error(
+                &address_at,
+                "a Unix domain socket serves one port, this service has another number of them",
+            );
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! `egress[]`.
+
+use super::listener_port;
+use crate::api::FieldPath;
+use crate::api::sidecar as api;
+use crate::mesh::lower::report::Report;
+use crate::mesh::sidecar::{Bind, Egress, HostFilter, ListenerPort};
+use crate::name::{Hostname, Namespace};
+
+/// The listeners. One without a port is the last.
+pub(super) fn listeners(report: &mut Report<'_>, at: &FieldPath, entries: &[api::EgressListener]) -> Vec<Egress> {
+    let mut found: Vec<Egress> = Vec::with_capacity(entries.len());
+    for (index, entry) in entries.iter().enumerate() {
+        let at = at.index(index);
+        if entry.port.is_none() && index + 1 < entries.len() {
+            report
+                .error(
+                    &at,
+                    "a listener without a port takes what no other listener takes, and must be the last",
+                )
+                .help("give it a `port`, or put it at the end");
+        }
+        let listener = listener(report, &at, entry);
+        if let Some(other) = found.iter().find(|other| collide(other, &listener)) {
+            let number = other.port.as_ref().map_or(0, |port| port.number);
+            let what = if number == 0 {
+                "socket".to_owned()
+            } else {
+                format!("port {number}")
+            };
+            report.error(&at.field("port"), format!("two listeners have the {what}"));
+        }
+        found.push(listener);
+    }
+    found
+}
+
+/// Same port, or same socket.
+fn collide(a: &Egress, b: &Egress) -> bool {
+    match (&a.port, &b.port) {
+        (Some(a_port), Some(b_port)) => a_port.number == b_port.number && (a_port.number != 0 || a.bind == b.bind),
+        (_, None) | (None, _) => false,
+    }
+}
+
+fn listener(report: &mut Report<'_>, at: &FieldPath, entry: &api::EgressListener) -> Egress {
+    let port = entry.port.as_ref().map(|port| {
+        let at = at.field("port");
+        let number = if port.number == 0 {
+            0
+        } else {
+            report.port(&at.field("number"), port.number)
+        };
+        listener_port(report, &at, port, number)
+    });
+    Egress {
+        bind: bind(report, at, entry, port.as_ref()),
+        port,
+        bound: entry.capture_mode == api::CaptureMode::None || entry.bind.starts_with("unix://"),
+        hosts: hosts(report, &at.field("hosts"), &entry.hosts),
+    }
+}
+
+/// A Unix domain socket goes with port number 0, and an address with another.
+fn bind(
+    report: &mut Report<'_>,
+    at: &FieldPath,
+    entry: &api::EgressListener,
+    port: Option<&ListenerPort>,
+) -> Option<Bind> {
+    let bind_at = at.field("bind");
+    let socket = entry.bind.strip_prefix("unix://");
+    let numbered = port.is_some_and(|port| port.number != 0);
+    if port.is_some() && !numbered && socket.is_none() {
+        report
+            .error(
+                &at.field("port").field("number"),
+                "port 0 is for listeners on a Unix domain socket",
+            )
+            .help("give `bind: unix:///PATH`, or a port");
+    }
+    let Some(path) = socket else {
+        let given = !entry.bind.is_empty();
+        return given.then(|| report.ip(&bind_at, &entry.bind)).flatten().map(Bind::Ip);
+    };
+    if numbered {
+        report.error(&bind_at, "a listener on a Unix domain socket has port number 0");
+    }
+    if port.is_none() {
+        report.error(
+            &bind_at,
+            "a listener on a Unix domain socket needs a `port` that says the protocol",
+        );
+    }
+    if entry.capture_mode == api::CaptureMode::Iptables {
+        report.error(
+            &at.field("captureMode"),
+            "traffic cannot be redirected to a Unix domain socket",
+        );
+    }
+    Some(Bind::Unix(report.unix_path(&bind_at, path)))
+}
+
+/// `namespace/host`, of which nothing may be said twice.
+fn hosts(report: &mut Report<'_>, at: &FieldPath, entries: &[String]) -> Vec<HostFilter> {
+    if entries.is_empty() {
+        report
+            .error(at, "an egress listener names the hosts it is for")
+            .help("`*/*` stands for all");
+    }
+    let mut found: Vec<HostFilter> = Vec::with_capacity(entries.len());
+    for (index, text) in entries.iter().enumerate() {
+        let at = at.index(index);
+        let Some(filter) = host(report, &at, text) else {
+            continue;
+        };
+        let again = found.iter().any(|other| {
+            other.exclude == filter.exclude
+                && other.namespace == filter.namespace
+                && (other.host == filter.host || other.host.as_str() == "*")
+        });
+        if again {
+            report.warning(&at, format!("`{text}` is among the hosts already"));
+        }
+        found.push(filter);
+    }
+    let everything = |filter: &HostFilter| !filter.exclude && filter.namespace.is_none() && filter.host.as_str() == "*";
+    let others = found.iter().filter(|filter| !filter.exclude).count();
+    if let Some(index) = found.iter().position(everything)
+        && others > 1
+    {
+        report.warning(
+            &at.index(index),
+            "`*/*` stands for all hosts: the others have no effect",
+        );
+    }
+    found
+}
+
+fn host(report: &mut Report<'_>, at: &FieldPath, text: &str) -> Option<HostFilter> {
+    let (exclude, rest) = match text.strip_prefix('~') {
+        // `~/*` is Istio's older way to say no hosts at all.
+        Some(rest) if !rest.starts_with('/') => (true, rest),
+        Some(_) | None => (false, text),
+    };
+    let Some((namespace, host)) = rest.split_once('/') else {
+        report
+            .error(at, format!("`{text}` names no namespace"))
+            .help(format!("write `./{text}` for this namespace or `*/{text}` for any"));
+        return None;
+    };
+    let short = !host.contains('.') && host != "*";
+    if short {
+        let domain = &report.context.config.domain;
+        let whole = format!("{namespace}/{host}.{}.svc.{domain}", report.namespace());
+        report
+            .error(at, format!("`{host}` is a short name, which is not allowed here"))
+            .help(format!("write the whole name, such as `{whole}`"));
+        return None;
+    }
+    if host.starts_with('*') && host != "*" && !host.starts_with("*.") {
+        report.error(
+            at,
+            format!("`{host}` has a wildcard within a label, which is not allowed here"),
+        );
+        return None;
+    }
+    let host = report.name(at, host.parse::<Hostname>())?;
+    let (namespace, exclude, host) = match namespace {
+        "*" => (None, exclude, host),
+        "." => (Some(report.namespace().clone()), exclude, host),
+        "~" => return nobody(),
+        name => (Some(report.name(at, name.parse::<Namespace>())?), exclude, host),
+    };
+    Some(HostFilter {
+        exclude,
+        namespace,
+        host,
+    })
+}
+
+/// `~/*`: no namespace has a service.
+fn nobody() -> Option<HostFilter> {
+    Some(HostFilter {
+        exclude: true,
+        namespace: None,
+        host: "*".parse().ok()?,
+    })
+}

@@ -1,0 +1,371 @@
+//! Checks of values that several kinds have, as Istio's validation makes them.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use super::regex;
+use super::report::Report;
+use crate::api::FieldPath;
+use crate::api::virtual_service::StringMatch as ApiStringMatch;
+use crate::mesh::config::ExportDefault;
+use crate::mesh::service::{Locality, Protocol};
+use crate::mesh::virtual_service::StringMatch;
+use crate::mesh::{ExportTo, Labels};
+use crate::name::{Hostname, Namespace, is_dns_label, resolve_short_name};
+
+/// Whether an object may be exported to nobody (`~`).
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Nobody {
+    Allowed,
+    Refused,
+}
+
+impl Report<'_> {
+    /// A duration of at least a millisecond, in whole milliseconds.
+    pub(super) fn duration(
+        &mut self,
+        at: &FieldPath,
+        duration: Option<crate::api::value::Duration>,
+    ) -> Option<Duration> {
+        let duration = Duration::from(duration?);
+        if duration < Duration::from_millis(1) {
+            self.error(at, format!("{duration:?} is shorter than a millisecond"))
+                .help("leave the field out for its default");
+        } else if !duration.subsec_nanos().is_multiple_of(1_000_000) {
+            self.error(at, format!("{duration:?} is not a whole number of milliseconds"));
+        }
+        Some(duration)
+    }
+
+    /// A duration that may also be zero.
+    pub(super) fn duration_or_zero(
+        &mut self,
+        at: &FieldPath,
+        duration: Option<crate::api::value::Duration>,
+    ) -> Option<Duration> {
+        match duration {
+            Some(zero) if Duration::from(zero).is_zero() => Some(Duration::ZERO),
+            other => self.duration(at, other),
+        }
+    }
+
+    /// A port number; 0 stands for one that is not.
+    pub(super) fn port(&mut self, at: &FieldPath, number: u32) -> u16 {
+        match u16::try_from(number) {
+            Ok(port) if port > 0 => port,
+            Ok(_) | Err(_) => {
+                self.error(at, format!("{number} is not a port: 1 to 65535 are"));
+                0
+            }
+        }
+    }
+
+    /// A port that 0 leaves out.
+    pub(super) fn optional_port(&mut self, at: &FieldPath, number: u32) -> Option<u16> {
+        (number != 0).then(|| self.port(at, number))
+    }
+
+    /// A number that must not be negative; zero is the default.
+    pub(super) fn limit(&mut self, at: &FieldPath, number: i32) -> Option<u32> {
+        match u32::try_from(number) {
+            Ok(0) => None,
+            Ok(limit) => Some(limit),
+            Err(_) => {
+                self.error(at, format!("{number} is negative"));
+                None
+            }
+        }
+    }
+
+    /// A percentage in whole per cent.
+    pub(super) fn whole_percent(&mut self, at: &FieldPath, number: i32) -> u32 {
+        match u32::try_from(number) {
+            Ok(percent) if percent <= 100 => percent,
+            Ok(_) | Err(_) => {
+                self.error(at, format!("{number} is not a percentage between 0 and 100"));
+                0
+            }
+        }
+    }
+
+    /// A host as rules name it: a short name belongs to the object's namespace.
+    pub(super) fn rule_host(&mut self, at: &FieldPath, host: &str) -> Option<Hostname> {
+        let domain = &self.context.config.domain;
+        let found = resolve_short_name(host, self.namespace(), domain);
+        self.name(at, found)
+    }
+
+    /// A host as written.
+    pub(super) fn host(&mut self, at: &FieldPath, host: &str) -> Option<Hostname> {
+        self.name(at, host.parse::<Hostname>())
+    }
+
+    /// The value, if its constructor took it.
+    pub(super) fn name<T, E: std::fmt::Display>(&mut self, at: &FieldPath, found: Result<T, E>) -> Option<T> {
+        found.map_err(|why| self.error(at, why.to_string())).ok()
+    }
+
+    /// A name of the form of a DNS label: subsets and ports have such.
+    pub(super) fn label_name(&mut self, at: &FieldPath, what: &str, name: &str) -> Arc<str> {
+        if !is_dns_label(name) {
+            self.error(
+                at,
+                format!("`{name}` is not a {what} name: a DNS label (letters, digits and `-`, at most 63) is needed"),
+            );
+        }
+        name.into()
+    }
+
+    /// Labels with the syntax of Kubernetes.
+    pub(super) fn labels(&mut self, at: &FieldPath, labels: &BTreeMap<String, String>) -> Labels {
+        for (key, value) in labels {
+            if !is_label_key(key) {
+                self.error(&at.key(key.as_str()), format!("`{key}` is not a label: letters, digits, `-`, `_` and `.`, at most 63, possibly after a domain and `/`, are"));
+            }
+            if !value.is_empty() && !is_qualified_name(value) {
+                self.error(&at.key(key.as_str()), format!("`{value}` is not a label's value: letters, digits, `-`, `_` and `.`, at most 63, starting and ending with a letter or digit, are"));
+            }
+        }
+        shared(labels)
+    }
+
+    /// Labels that select workloads: no wildcards. Empty ones select everything, which is warned of.
+    pub(super) fn selector(&mut self, at: &FieldPath, labels: &BTreeMap<String, String>) -> Labels {
+        for (key, value) in labels {
+            if key.is_empty() {
+                self.error(&at.key(key.as_str()), "a selector's label has a name");
+            }
+            if key.contains('*') || value.contains('*') {
+                self.error(
+                    &at.key(key.as_str()),
+                    format!("a selector has no wildcards, `{key}: {value}` has"),
+                );
+            }
+        }
+        if labels.is_empty() {
+            self.warning(at, "a selector without labels selects every workload of the namespace")
+                .help("leave the selector out to say so plainly");
+        }
+        shared(labels)
+    }
+
+    /// `spec.exportTo`.
+    pub(super) fn export_to(&mut self, export_to: &[String], default: &ExportDefault, nobody: Nobody) -> ExportTo {
+        let at = FieldPath::root().field("spec").field("exportTo");
+        self.export_to_at(&|index| at.index(index), export_to, default, nobody)
+    }
+
+    /// A list as `exportTo` has it, whose entries stand at `at`.
+    pub(super) fn export_to_at(
+        &mut self,
+        at: &dyn Fn(usize) -> FieldPath,
+        export_to: &[String],
+        default: &ExportDefault,
+        nobody: Nobody,
+    ) -> ExportTo {
+        if export_to.is_empty() {
+            return default.in_namespace(self.namespace());
+        }
+        let mut namespaces = Vec::new();
+        for (index, value) in export_to.iter().enumerate() {
+            let at = at(index);
+            if matches!(value.as_str(), "*" | "~") {
+                if value == "~" && nobody == Nobody::Refused {
+                    self.error(&at, "only a ServiceEntry can be exported to nobody (`~`)");
+                } else if export_to.len() > 1 {
+                    self.error(&at, format!("`{value}` must be the only entry"));
+                }
+                continue;
+            }
+            let namespace = match value.as_str() {
+                "." => Some(self.namespace().clone()),
+                name => self.name(&at, name.parse::<Namespace>()),
+            };
+            match namespace {
+                Some(twice) if namespaces.contains(&twice) => {
+                    self.error(&at, format!("namespace `{twice}` is named twice"));
+                }
+                Some(new) => namespaces.push(new),
+                None => {}
+            }
+        }
+        match export_to.first().map(String::as_str) {
+            Some("*") => ExportTo::Everyone,
+            Some("~") => ExportTo::Nobody,
+            Some(_) | None => ExportTo::Namespaces(namespaces.into()),
+        }
+    }
+
+    /// A regular expression, which Envoy matches against the whole text.
+    pub(super) fn regex(&mut self, at: &FieldPath, pattern: &str) {
+        if let Err(why) = regex::check(pattern) {
+            self.error(at, why)
+                .help("Envoy takes RE2 syntax: https://github.com/google/re2/wiki/Syntax");
+        }
+    }
+
+    /// How a text is compared; `{}` asks for presence alone and is `None`.
+    pub(super) fn string_match(&mut self, at: &FieldPath, value: &ApiStringMatch) -> Option<StringMatch> {
+        match value {
+            ApiStringMatch::Exact(text) => Some(StringMatch::Exact(text.as_str().into())),
+            ApiStringMatch::Prefix(text) => {
+                if text.is_empty() {
+                    self.error(&at.field("prefix"), "an empty prefix matches everything")
+                        .help("write `{}` to ask for presence, or leave the match out");
+                }
+                Some(StringMatch::Prefix(text.as_str().into()))
+            }
+            ApiStringMatch::Regex(pattern) => {
+                self.regex(&at.field("regex"), pattern);
+                Some(StringMatch::Regex(pattern.as_str().into()))
+            }
+            ApiStringMatch::Present => None,
+        }
+    }
+
+    /// An IP address.
+    pub(super) fn ip(&mut self, at: &FieldPath, text: &str) -> Option<IpAddr> {
+        let found = text.parse::<IpAddr>();
+        if found.is_err() {
+            self.error(at, format!("`{text}` is not an IP address"));
+        }
+        found.ok()
+    }
+
+    /// An IP address or CIDR.
+    pub(super) fn subnet(&mut self, at: &FieldPath, text: &str) -> Option<IpNet> {
+        let found = match text.parse::<IpAddr>() {
+            Ok(ip) => Some(IpNet::from(ip)),
+            Err(_) => text.parse::<IpNet>().ok().map(|net| net.trunc()),
+        };
+        if found.is_none() {
+            self.error(
+                at,
+                format!("`{text}` is neither an IP address nor a CIDR such as `10.0.0.0/8`"),
+            );
+        }
+        found
+    }
+
+    /// The path of a Unix domain socket, after `unix://`: absolute, or abstract with `@` first.
+    pub(super) fn unix_path(&mut self, at: &FieldPath, path: &str) -> Arc<str> {
+        let fine = path.starts_with('@') || (path.starts_with('/') && !path.ends_with('/'));
+        if !fine {
+            self.error(
+                at,
+                format!("`{path}` is not the absolute path of a socket, nor an abstract name with `@` first"),
+            );
+        }
+        path.into()
+    }
+
+    /// A protocol by its name in any case; empty means it is detected.
+    pub(super) fn protocol(&mut self, at: &FieldPath, text: &str) -> Protocol {
+        if text.is_empty() {
+            return Protocol::Auto;
+        }
+        parse_protocol(text).unwrap_or_else(|| {
+            self.error(at, format!("`{text}` is not a protocol"))
+                .help("HTTP, HTTP2, HTTP_PROXY, HTTPS, GRPC, GRPC-WEB, TLS, TCP, UDP, MONGO, MYSQL and REDIS are; leave it out to have it detected");
+            Protocol::Auto
+        })
+    }
+}
+
+/// Istio's protocol names, whatever their case.
+pub(super) fn parse_protocol(text: &str) -> Option<Protocol> {
+    Some(match text.to_ascii_lowercase().as_str() {
+        "http" => Protocol::Http,
+        "http2" => Protocol::Http2,
+        "http_proxy" => Protocol::HttpProxy,
+        "https" => Protocol::Https,
+        "grpc" => Protocol::Grpc,
+        "grpc-web" => Protocol::GrpcWeb,
+        "tls" => Protocol::Tls,
+        "tcp" => Protocol::Tcp,
+        "udp" => Protocol::Udp,
+        "mongo" => Protocol::Mongo,
+        "mysql" => Protocol::MySql,
+        "redis" => Protocol::Redis,
+        _ => return None,
+    })
+}
+
+/// `region/zone/subzone`, of which the ends may be missing.
+pub(super) fn parse_locality(text: &str) -> Locality {
+    let mut parts = text.splitn(3, '/').map(Arc::from);
+    let mut next = || parts.next().unwrap_or_default();
+    Locality {
+        region: next(),
+        zone: next(),
+        subzone: next(),
+    }
+}
+
+/// The labels, shareable.
+pub(super) fn shared(labels: &BTreeMap<String, String>) -> Labels {
+    labels
+        .iter()
+        .map(|(key, value)| (Arc::from(key.as_str()), Arc::from(value.as_str())))
+        .collect()
+}
+
+/// A fully qualified domain name: no wildcard, no IP address (Istio's `ValidateFQDN`).
+pub(super) fn is_fqdn(text: &str) -> bool {
+    text.parse::<Hostname>()
+        .is_ok_and(|host| !host.is_wildcard() && host.as_str().parse::<IpAddr>().is_err())
+}
+
+fn is_label_key(key: &str) -> bool {
+    match key.split_once('/') {
+        Some((prefix, name)) => prefix.len() <= 253 && prefix.split('.').all(is_dns_label) && is_qualified_name(name),
+        None => is_qualified_name(key),
+    }
+}
+
+fn is_qualified_name(name: &str) -> bool {
+    let edge = |c: Option<&u8>| c.is_some_and(u8::is_ascii_alphanumeric);
+    let bytes = name.as_bytes();
+    bytes.len() <= 63
+        && edge(bytes.first())
+        && edge(bytes.last())
+        && bytes
+            .iter()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn label_syntax_is_that_of_kubernetes() {
+        for good in ["app", "app.kubernetes.io/name", "a_b.c-d", "A"] {
+            assert!(is_label_key(good), "{good}");
+        }
+        for bad in ["", "/a", "a/", "-a", "a-", "a/b/c", "a b", &"a".repeat(64)] {
+            assert!(!is_label_key(bad), "{bad}");
+        }
+    }
+
+    #[test]
+    fn localities_may_lack_their_ends() {
+        let parts = |text| {
+            let locality = parse_locality(text);
+            [locality.region, locality.zone, locality.subzone].map(|part| part.to_string())
+        };
+        assert_eq!(parts("r/z/s"), ["r", "z", "s"]);
+        assert_eq!(parts("r"), ["r", "", ""]);
+        assert_eq!(parts(""), ["", "", ""]);
+    }
+
+    #[test]
+    fn fqdns_have_neither_wildcards_nor_addresses() {
+        assert!(is_fqdn("a.b") && is_fqdn("reviews"));
+        assert!(!is_fqdn("*.b") && !is_fqdn("10.0.0.1") && !is_fqdn("a_b"));
+    }
+}

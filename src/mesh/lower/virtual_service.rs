@@ -1,0 +1,169 @@
+//! VirtualServices: hosts, gateways and the routes of each protocol.
+
+mod actions;
+mod headers;
+mod http;
+mod l4;
+mod matches;
+mod reach;
+
+pub(super) use actions::retries;
+
+use super::report::Report;
+use super::value::Nobody;
+use super::{API_VERSION, Context, Form, Lowered};
+use crate::api::virtual_service::VirtualService as Spec;
+use crate::api::{FieldPath, Object};
+use crate::diag::{Code, Severity};
+use crate::mesh::virtual_service::VirtualService;
+use crate::name::{Hostname, is_dns_label};
+
+/// The reserved name of all sidecars in `gateways`.
+const MESH: &str = "mesh";
+
+/// Lowers a VirtualService. One that is bound to gateways only has no meaning for sidecars.
+pub(super) fn lower(object: &Object, spec: &Spec, context: &Context) -> Lowered<Form> {
+    let mut report = Report::new(&object.id, context);
+    let at = FieldPath::root().field("spec");
+    let for_mesh = gateways(&mut report, &at, &spec.gateways);
+    let hosts = hosts(&mut report, &at, &spec.hosts, for_mesh);
+    if spec.http.is_empty() && spec.tls.is_empty() && spec.tcp.is_empty() {
+        report
+            .error(&at, "a VirtualService without routes does nothing")
+            .help("give at least one of `http`, `tls` and `tcp`");
+    }
+    let value = VirtualService {
+        id: object.id.clone(),
+        api_version: API_VERSION.into(),
+        export_to: report.export_to(
+            &spec.export_to,
+            &context.config.virtual_service_export_to,
+            Nobody::Refused,
+        ),
+        http: http::routes(&mut report, &at.field("http"), &spec.http),
+        tls: l4::tls_routes(&mut report, &at.field("tls"), &spec.tls, &hosts),
+        tcp: l4::tcp_routes(&mut report, &at.field("tcp"), &spec.tcp),
+        hosts,
+    };
+    reach::analyze(&mut report, &at, &value);
+    report.finish(value).map(|value| {
+        if for_mesh {
+            Form::VirtualService(value.into())
+        } else {
+            Form::Inert
+        }
+    })
+}
+
+/// Checks `gateways`; whether sidecars are among them.
+fn gateways(report: &mut Report<'_>, at: &FieldPath, gateways: &[String]) -> bool {
+    let at = at.field("gateways");
+    gateway_names(report, &at, gateways);
+    let for_mesh = gateways.is_empty() || gateways.iter().any(|name| name == MESH);
+    if let Some(other) = gateways.iter().position(|name| name != MESH) {
+        let (severity, message) = if for_mesh {
+            (
+                Severity::Info,
+                "gateways are not supported yet: this applies to sidecars only",
+            )
+        } else {
+            (
+                Severity::Warning,
+                "gateways are not supported yet: a VirtualService that is bound to gateways only is not served",
+            )
+        };
+        report
+            .add(Code::UnsupportedField, &at.index(other), message)
+            .severity(severity)
+            .help("name `mesh` in `gateways`, or leave the field out, for rules that sidecars apply");
+    }
+    for_mesh
+}
+
+/// `name`, `namespace/name` or, from earlier versions, a name with dots.
+fn gateway_names(report: &mut Report<'_>, at: &FieldPath, gateways: &[String]) {
+    for (index, name) in gateways.iter().enumerate() {
+        let at = at.index(index);
+        match name.split_once('/') {
+            Some((namespace, gateway)) => {
+                if !(namespace == "." || is_dns_label(namespace)) || !is_dns_label(gateway) {
+                    report.error(&at, format!("`{name}` is not a gateway: `namespace/name` is"));
+                }
+            }
+            None => {
+                if report.host(&at, name).is_some()
+                    && let Some((gateway, rest)) = name.split_once('.')
+                {
+                    let namespace = rest.split('.').next().unwrap_or(rest);
+                    report
+                        .warning(&at, format!("`{name}` is a gateway in the form of earlier versions"))
+                        .help(format!("write `{namespace}/{gateway}`"));
+                }
+            }
+        }
+    }
+}
+
+/// `hosts`, fully qualified. No host of a list may cover another.
+fn hosts(report: &mut Report<'_>, at: &FieldPath, hosts: &[String], for_mesh: bool) -> Vec<Hostname> {
+    let at = at.field("hosts");
+    if hosts.is_empty() {
+        report
+            .add(
+                Code::UnsupportedField,
+                &at,
+                "a VirtualService without hosts is a delegate, and delegates are not supported yet",
+            )
+            .help("name in `hosts` whose requests the rules are for");
+    }
+    let mut found: Vec<Hostname> = Vec::with_capacity(hosts.len());
+    for (index, text) in hosts.iter().enumerate() {
+        let at = at.index(index);
+        if text == "*" && for_mesh {
+            report
+                .error(&at, "sidecars cannot apply rules to all hosts (`*`)")
+                .help("name the services, or a domain such as `*.example.com`");
+            continue;
+        }
+        let Some(host) = report.rule_host(&at, text) else {
+            continue;
+        };
+        if let Some(earlier) = found.iter().find(|other| other.covers(&host) || host.covers(other)) {
+            report.error(
+                &at,
+                format!("`{host}` and `{earlier}` overlap, in one VirtualService every host is named once"),
+            );
+        }
+        found.push(host);
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::mesh::testing::expect_as_marked;
+
+    #[test]
+    fn hosts_and_gateways() {
+        expect_as_marked(
+            r#"
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: a}
+spec:
+  hosts:
+  - "*"                    #! IST0106
+  - a.b
+  - "*.b"                  #! IST0106
+  - a_b.c                  #! IST0106
+  gateways:
+  - ns/gateway             #! TS0005
+  - mesh
+  - ns/                    #! IST0106
+  - gateway.ns.svc         #! IST0133
+  http:
+  - directResponse: {status: 200}
+"#,
+        );
+    }
+}

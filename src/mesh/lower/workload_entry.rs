@@ -1,0 +1,126 @@
+//! WorkloadEntries, and the endpoints that ServiceEntries list in the same form.
+
+use std::sync::Arc;
+
+use super::report::Report;
+use super::value::{is_fqdn, parse_locality, shared};
+use super::{Context, Lowered};
+use crate::api::workload_entry::WorkloadEntry as Spec;
+use crate::api::{FieldPath, Object};
+use crate::diag::Code;
+use crate::mesh::Labels;
+use crate::mesh::service::Address;
+use crate::mesh::workload::Workload;
+use crate::name::{ServiceAccount, is_dns_label};
+
+/// The label that says whether a workload takes Istio's mutual TLS.
+const TLS_MODE: &str = "security.istio.io/tlsMode";
+
+/// Lowers a WorkloadEntry.
+pub(super) fn lower(object: &Object, spec: &Spec, context: &Context) -> Lowered<Arc<Workload>> {
+    let mut report = Report::new(&object.id, context);
+    let at = FieldPath::root().field("spec");
+    let mut labels = report.labels(&at.field("labels"), &spec.labels);
+    labels.extend(shared(&object.labels));
+    let workload = workload(&mut report, &at, spec, labels, Names::Allowed);
+    report.finish_some(workload).map(Arc::new)
+}
+
+/// Whether an address may be a name that is resolved.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Names {
+    /// It may.
+    Allowed,
+    /// It is an IP address or a socket.
+    Refused,
+}
+
+/// What a WorkloadEntry or an endpoint of a ServiceEntry says.
+pub(super) fn workload(
+    report: &mut Report<'_>,
+    at: &FieldPath,
+    spec: &Spec,
+    labels: Labels,
+    names: Names,
+) -> Option<Workload> {
+    let address = address(report, at, spec, names);
+    let ports = ports(report, &at.field("ports"), spec, address.as_ref());
+    let service_account = (!spec.service_account.is_empty())
+        .then(|| {
+            report.name(
+                &at.field("serviceAccount"),
+                spec.service_account.parse::<ServiceAccount>(),
+            )
+        })
+        .flatten();
+    if spec.locality.split('/').count() > 3 {
+        report.warning(
+            &at.field("locality"),
+            "a locality has three parts, `region/zone/subzone`",
+        );
+    }
+    let mutual_tls = match labels.get(TLS_MODE) {
+        Some(mode) => &**mode == "istio",
+        None => service_account.is_some(),
+    };
+    Some(Workload {
+        id: report.id.clone(),
+        address: address?,
+        ports,
+        mutual_tls,
+        labels: Arc::new(labels),
+        service_account,
+        locality: parse_locality(&spec.locality),
+        weight: spec.weight.max(1),
+    })
+}
+
+fn address(report: &mut Report<'_>, at: &FieldPath, spec: &Spec, names: Names) -> Option<Address> {
+    let at = at.field("address");
+    let text = spec.address.as_str();
+    if text.is_empty() {
+        if spec.network.is_empty() {
+            report.error(&at, "a workload needs an `address`");
+        } else {
+            report
+                .add(
+                    Code::UnsupportedField,
+                    &at,
+                    "reaching a workload through the gateway of its `network` is not supported yet",
+                )
+                .help("give the workload's `address`");
+        }
+        return None;
+    }
+    if let Some(path) = text.strip_prefix("unix://") {
+        return Some(Address::Unix(report.unix_path(&at, path)));
+    }
+    if let Ok(ip) = text.parse() {
+        return Some(Address::Ip(ip));
+    }
+    if names == Names::Refused {
+        report
+            .error(&at, format!("`{text}` is not an IP address"))
+            .help("names are resolved with `resolution: DNS`");
+        return None;
+    }
+    if !is_fqdn(text) {
+        report.error(&at, format!("`{text}` is neither an IP address nor a domain name"));
+    }
+    Some(Address::Name(text.into()))
+}
+
+fn ports(report: &mut Report<'_>, at: &FieldPath, spec: &Spec, address: Option<&Address>) -> Vec<(Arc<str>, u16)> {
+    if matches!(address, Some(Address::Unix(_))) && !spec.ports.is_empty() {
+        report.error(at, "a Unix domain socket has no ports");
+    }
+    let mut found = Vec::with_capacity(spec.ports.len());
+    for (name, number) in &spec.ports {
+        let at = at.key(name.as_str());
+        if !is_dns_label(name) {
+            report.error(&at, format!("`{name}` is not the name of a port"));
+        }
+        found.push((Arc::from(name.as_str()), report.port(&at, *number)));
+    }
+    found
+}
