@@ -1,5 +1,9 @@
 //! What a user may write: one file per kind, serde types without meaning, and the reading of
 //! documents into them.
+//!
+//! [`read()`] turns a document into [`Object`]s and says all that is wrong with it. [`kinds`] is the
+//! table of what is read and what is not. What a field means, and whether its value makes sense,
+//! is decided later: here a field has a name and a type.
 
 pub mod config_map;
 mod de;

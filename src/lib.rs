@@ -11,6 +11,7 @@
 //! `tests/architecture.rs` enforces which room may import which.
 
 pub mod api;
+pub mod cli;
 pub mod clock;
 pub mod control;
 pub mod diag;

@@ -1,3 +1,5 @@
 //! The `topsail` command.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    topsail::cli::main()
+}

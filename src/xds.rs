@@ -1,9 +1,13 @@
 //! All that knows Envoy's protobuf: what a node needs becomes resources, resources become streams.
 
+mod canonical;
 pub mod encode;
+pub mod json;
 pub mod node;
 pub mod pb;
 pub mod resource;
+pub mod rules;
+mod schema;
 pub mod server;
 pub mod session;
 pub mod snapshot;

@@ -14,6 +14,7 @@ use std::ops::Range;
 
 use serde::de::{self, Deserialize, Deserializer, Visitor};
 
+use super::place::own_span;
 use super::value::UNSUPPORTED;
 use crate::source::node::{Key, Node, Value};
 use entries::{Fields, Items, MapEntries};
@@ -114,22 +115,22 @@ impl<'n> Reader<'_, 'n> {
     }
 
     fn wrong(&self, message: String) -> Stop {
-        self.report.invalid(self.span(), message);
+        self.report.invalid(&self.span(), message);
         self.report.poison(self.node);
         Stop::Reported
     }
 
     fn wrong_with(&self, message: String, help: String) -> Stop {
-        self.report.invalid_with(self.span(), message, help);
+        self.report.invalid_with(&self.span(), message, help);
         self.report.poison(self.node);
         Stop::Reported
     }
 
     /// What to point at: the value, or its name where the value has no extent of its own.
-    fn span(&self) -> &'n Range<usize> {
+    fn span(&self) -> Range<usize> {
         match self.name {
-            Some(name) if self.node.span.is_empty() => name.span,
-            _ => &self.node.span,
+            Some(name) if self.node.span.is_empty() => name.span.clone(),
+            _ => own_span(self.node),
         }
     }
 

@@ -200,7 +200,7 @@ impl<'d> Reading<'d> {
             Severity::Error
         };
         self.add(problem.severity(severity));
-        if let Some(Support::Full(kind)) = meant {
+        if let Some(Support::Full(kind)) = meant.filter(|_| severity == Severity::Error) {
             let ignored = Report::new(self.document, true);
             self.read.ids_in_error.extend(
                 envelope

@@ -101,6 +101,13 @@ impl Watcher {
         }
     }
 
+    /// Whether a file of this tick is being written again by now, so that what was read of it may
+    /// be half of it. Ask before relying on what came of the tick: another one follows.
+    pub fn is_being_rewritten(&self, dirty: &Dirty) -> bool {
+        let settle = self.shared.settle();
+        dirty.paths.iter().any(|path| settle.is_written(path))
+    }
+
     async fn revive(&mut self) {
         while self.shared.ended.load(Ordering::Acquire) {
             tracing::error!("the thread that watches the configuration has died and is started again");

@@ -22,10 +22,13 @@ pub use tls::{SECRET_CERTIFICATE, SECRET_TRUST_BUNDLE};
 
 use prost::Message;
 
+use super::canonical;
 use super::resource::{Resource, ResourceType};
 use crate::ir::{Origins, ResourceName};
 
-/// Serialises a message, for good.
+/// Serialises a message, for good: equal messages get equal bytes.
 fn seal(kind: ResourceType, name: &ResourceName, message: &impl Message, origins: &Origins) -> Resource {
-    Resource::new(kind, name.clone(), message.encode_to_vec(), origins.clone())
+    let mut body = message.encode_to_vec();
+    canonical::sort_maps(kind.type_url(), &mut body);
+    Resource::new(kind, name.clone(), body, origins.clone())
 }

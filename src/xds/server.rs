@@ -1,6 +1,6 @@
 //! xDS over gRPC: ADS and SDS, state-of-the-world and delta.
 //!
-//! One task a stream. It owns a [`Session`] and moves what the session says between the socket and
+//! One task a stream. It owns a [`Session`](super::session::Session) and moves what the session says between the socket and
 //! the [`Fleet`]. A slow client holds up its own task only, with at most one response of each type
 //! on its way.
 

@@ -92,7 +92,8 @@ impl<'d> Builder<'d> {
             Event::Scalar(text, style, anchor, tag) => {
                 let is_string = style != ScalarStyle::Plain || tag.is_some_and(|tag| is_string_tag(&tag));
                 if !is_string && text == "<<" && self.expects_key() {
-                    return self.merge_key();
+                    self.next(Next::Merged);
+                    return Ok(());
                 }
                 let value = if is_string {
                     Value::String(text.into())
@@ -106,16 +107,17 @@ impl<'d> Builder<'d> {
                         value,
                     },
                     anchor,
-                )
+                )?;
             }
             Event::SequenceStart(style, anchor, _) => self.start(&span, style, anchor, Items::Seq(Vec::new())),
             Event::MappingStart(style, anchor, _) => self.start(&span, style, anchor, Items::Map(Entries::default())),
-            Event::SequenceEnd | Event::MappingEnd => self.end(&span),
-            Event::Alias(anchor) => self.alias(anchor, &span),
-            Event::DocumentStart(..) if self.root.is_some() => Err(self.second_document(span)),
+            Event::SequenceEnd | Event::MappingEnd => self.end(&span)?,
+            Event::Alias(anchor) => self.alias(anchor, &span)?,
+            Event::DocumentStart(..) if self.root.is_some() => return Err(self.second_document(span)),
             // Nothing else carries a value.
-            _ => Ok(()),
+            _ => {}
         }
+        Ok(())
     }
 
     fn in_file(&self, span: &Span) -> Range<usize> {
@@ -123,21 +125,13 @@ impl<'d> Builder<'d> {
         offset(span.start.byte_offset())..offset(span.end.byte_offset())
     }
 
-    #[expect(clippy::unnecessary_wraps, reason = "every arm of `take` is a result")]
-    fn start(
-        &mut self,
-        span: &Range<usize>,
-        style: StructureStyle,
-        anchor: usize,
-        items: Items,
-    ) -> Result<(), Box<Diagnostic>> {
+    fn start(&mut self, span: &Range<usize>, style: StructureStyle, anchor: usize, items: Items) {
         self.open.push(Open {
             start: span.start,
             style,
             anchor,
             items,
         });
-        Ok(())
     }
 
     fn end(&mut self, span: &Range<usize>) -> Result<(), Box<Diagnostic>> {
@@ -222,11 +216,6 @@ impl<'d> Builder<'d> {
 
     fn expects_key(&self) -> bool {
         matches!(self.open.last(), Some(Open { items: Items::Map(map), .. }) if matches!(map.next, Next::Key))
-    }
-
-    fn merge_key(&mut self) -> Result<(), Box<Diagnostic>> {
-        self.next(Next::Merged);
-        Ok(())
     }
 
     fn next(&mut self, next: Next) {

@@ -55,3 +55,85 @@ fn found(shown: &Path, real: &Path, now: Instant, settle: &mut Settle) {
         None => settle.whole(shown.to_owned(), now),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::fs::File;
+
+    use super::*;
+
+    fn layout(files: &[(&str, &Path)], unreadable: &[&str]) -> Layout {
+        let files = files
+            .iter()
+            .map(|(shown, real)| (PathBuf::from(shown), real.to_path_buf()));
+        let unreadable = unreadable.iter().map(|path| (PathBuf::from(path), String::new()));
+        Layout {
+            files: files.collect(),
+            unreadable: unreadable.collect::<BTreeMap<_, _>>(),
+            ..Layout::default()
+        }
+    }
+
+    /// What is ready at once, and what was settled on after the longest wait.
+    fn compared(old: &Layout, new: &Layout, disturbed: &[&Path]) -> (Vec<String>, Vec<String>) {
+        let (mut settle, now) = (Settle::default(), Instant::now());
+        let disturbed = disturbed.iter().map(|path| path.to_path_buf()).collect();
+        compare(old, new, &disturbed, now, &mut settle);
+        let mut taken = |at| {
+            let dirty = settle.take(at).unwrap_or_default();
+            let everything = dirty.full.then(|| "everything".to_owned());
+            dirty
+                .paths
+                .iter()
+                .map(|path| path.display().to_string())
+                .chain(everything)
+                .collect()
+        };
+        (
+            taken(now + Duration::from_millis(2)),
+            taken(now + Duration::from_secs(1)),
+        )
+    }
+
+    fn names(names: &[&str]) -> Vec<String> {
+        names.iter().map(|name| (*name).to_owned()).collect()
+    }
+
+    #[test]
+    fn a_new_file_waits_if_it_was_just_written_or_goes_at_once() {
+        let directory = tempfile::tempdir().unwrap();
+        let young = directory.path().join("young");
+        File::create(&young).unwrap();
+        let gone_again = directory.path().join("none");
+        let new = layout(&[("none", &gone_again), ("young", &young)], &[]);
+        let created = Instant::now();
+        let (at_once, later) = compared(&Layout::default(), &new, &[]);
+        if created.elapsed() < QUIET {
+            assert_eq!((at_once, later), (names(&["none"]), names(&["young"])));
+        }
+    }
+
+    #[test]
+    fn a_link_that_leads_elsewhere_counts_at_once() {
+        let old = layout(&[("a", Path::new("/1/a")), ("b", Path::new("/1/b"))], &[]);
+        let new = layout(&[("a", Path::new("/2/a")), ("b", Path::new("/1/b"))], &[]);
+        assert_eq!(compared(&old, &new, &[]), (names(&["a"]), names(&[])));
+    }
+
+    #[test]
+    fn the_same_path_below_another_directory_is_looked_at_again() {
+        let both = layout(&[("a", Path::new("/1/d/a")), ("b", Path::new("/1/b"))], &[]);
+        assert_eq!(
+            compared(&both, &both, &[Path::new("/1/d")]),
+            (names(&["a"]), names(&[]))
+        );
+    }
+
+    #[test]
+    fn what_cannot_be_listed_is_not_gone() {
+        let old = layout(&[("d/a", Path::new("/d/a")), ("e/a", Path::new("/e/a"))], &[]);
+        let new = layout(&[], &["d"]);
+        assert_eq!(compared(&old, &new, &[]), (names(&["everything"]), names(&["e/a"])));
+    }
+}

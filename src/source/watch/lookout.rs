@@ -199,7 +199,7 @@ impl Lookout {
     fn schedule_look(&mut self, started: Instant) {
         let every = match self.covered {
             true => LOOK_EVERY,
-            false if self.shared.settle().is_writing() => POLL_WRITING_EVERY,
+            false if self.shared.settle().is_any_written() => POLL_WRITING_EVERY,
             false => POLL_EVERY,
         };
         self.next_look = started + every.max(started.elapsed() * LOOK_SHARE);

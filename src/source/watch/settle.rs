@@ -92,8 +92,13 @@ impl Settle {
         self.ready.contains(path)
     }
 
+    /// Whether the file is being written.
+    pub(super) fn is_written(&self, path: &Path) -> bool {
+        self.writing.contains_key(path)
+    }
+
     /// Whether any file is being written.
-    pub(super) fn is_writing(&self) -> bool {
+    pub(super) fn is_any_written(&self) -> bool {
         !self.writing.is_empty()
     }
 

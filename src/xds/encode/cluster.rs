@@ -26,6 +26,7 @@ use crate::xds::pb::core::{
 };
 use crate::xds::pb::dns_cluster::DnsCluster;
 use crate::xds::pb::dns_lookup::DnsLookupFamily;
+use crate::xds::pb::endpoint::ClusterLoadAssignment;
 use crate::xds::pb::types::Percent;
 use crate::xds::pb::upstream_http::HttpProtocolOptions;
 use crate::xds::pb::upstream_http::http_protocol_options::explicit_http_config::ProtocolConfig;
@@ -94,9 +95,9 @@ fn discovery(cluster: &Cluster) -> cluster::Cluster {
             }),
             ..of_type(DiscoveryType::Eds)
         },
-        Discovery::Static(endpoints) => with_endpoints(endpoints, of_type(DiscoveryType::Static)),
-        Discovery::StrictDns(endpoints, refresh) => with_endpoints(endpoints, dns(*refresh, false)),
-        Discovery::LogicalDns(endpoints, refresh) => with_endpoints(endpoints, dns(*refresh, true)),
+        Discovery::Static(endpoints) => with_endpoints(cluster, endpoints, of_type(DiscoveryType::Static)),
+        Discovery::StrictDns(endpoints, refresh) => with_endpoints(cluster, endpoints, dns(*refresh, false)),
+        Discovery::LogicalDns(endpoints, refresh) => with_endpoints(cluster, endpoints, dns(*refresh, true)),
         Discovery::OriginalDst { inbound: false, .. } => of_type(DiscoveryType::OriginalDst),
         Discovery::OriginalDst { inbound: true, .. } => cluster::Cluster {
             cleanup_interval: Some(duration(NEVER)),
@@ -131,10 +132,13 @@ fn dns(refresh: Duration, one_address: bool) -> cluster::Cluster {
     }
 }
 
-fn with_endpoints(endpoints: &ClusterEndpoints, cluster: cluster::Cluster) -> cluster::Cluster {
+fn with_endpoints(cluster: &Cluster, endpoints: &ClusterEndpoints, message: cluster::Cluster) -> cluster::Cluster {
     cluster::Cluster {
-        load_assignment: Some(endpoints::message(endpoints)),
-        ..cluster
+        load_assignment: Some(ClusterLoadAssignment {
+            cluster_name: cluster.name.to_string(),
+            ..endpoints::message(endpoints)
+        }),
+        ..message
     }
 }
 

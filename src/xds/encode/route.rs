@@ -31,7 +31,7 @@ pub(super) fn message(config: &RouteConfig) -> RouteConfiguration {
         // A route may come before its cluster, and outlive it.
         validate_clusters: Some(boolean(false)),
         max_direct_response_body_size_bytes: Some(uint32(MAX_DIRECT_RESPONSE_BYTES)),
-        ignore_port_in_host_matching: true,
+        ignore_port_in_host_matching: config.ignore_port,
         ..Default::default()
     }
 }

@@ -1,0 +1,149 @@
+//! The command line: one file per command, one table of commands.
+//!
+//! A command prints what it was asked for on standard output and everything else on standard error,
+//! and ends with 0 (fine), 1 (it failed, or found what it looks for) or 2 (it was called wrongly).
+
+mod bootstrap;
+mod file;
+mod format;
+mod output;
+mod state;
+mod token;
+mod value;
+mod workload;
+
+use std::io;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use output::{Output, color};
+
+/// How a command ended that did not fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Outcome {
+    /// Nothing is to be said against it: exit code 0.
+    Fine,
+}
+
+/// A command was called wrongly, in a way that the parser cannot see: exit code 2.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Usage(String);
+
+/// What a command is called with, and how it runs.
+trait Command: Args {
+    /// Runs it to its end.
+    ///
+    /// # Errors
+    /// Whatever keeps it from doing what it was asked to; printed once, by [`main`].
+    fn run(self, output: &mut Output) -> anyhow::Result<Outcome>;
+}
+
+/// The table of commands: the text that `--help` shows, the name, and the arguments, whose type runs
+/// the command.
+macro_rules! commands {
+    ($($(#[doc = $doc:literal])+ $name:ident($arguments:ty),)+) => {
+        #[derive(Subcommand)]
+        enum Commands { $($(#[doc = $doc])+ $name($arguments),)+ }
+
+        impl Commands {
+            fn run(self, output: &mut Output) -> anyhow::Result<Outcome> {
+                match self { $(Commands::$name(arguments) => arguments.run(output),)+ }
+            }
+        }
+    };
+}
+
+commands! {
+    /// Write the Envoy bootstrap of a workload
+    Bootstrap(bootstrap::Arguments),
+    /// Make join tokens
+    Token(token::Arguments),
+}
+
+/// A service mesh control plane without Kubernetes: a directory of Istio YAML in, Envoy xDS out.
+#[derive(Parser)]
+#[command(
+    name = "topsail",
+    version,
+    arg_required_else_help = true,
+    max_term_width = 110,
+    after_help = "`topsail help COMMAND` explains a command and shows examples.\n\
+                  Exit codes: 0 fine, 1 failed or found something, 2 called wrongly."
+)]
+struct CommandLine {
+    #[command(subcommand)]
+    command: Commands,
+}
+
+/// The program: reads the command line, runs the command, prints the error if there is one.
+pub fn main() -> ExitCode {
+    let result = match CommandLine::try_parse() {
+        Ok(line) => {
+            let mut output = Output::standard();
+            let result = line.command.run(&mut output);
+            // What is still in the buffer may not fit on the disk.
+            result.and_then(|outcome| Ok(output.out.flush().map(|()| outcome)?))
+        }
+        Err(shown) => return after_parsing(&shown),
+    };
+    match result {
+        Ok(Outcome::Fine) => ExitCode::SUCCESS,
+        Err(error) => failed(&error),
+    }
+}
+
+/// Help, version or a usage error.
+fn after_parsing(shown: &clap::Error) -> ExitCode {
+    // Whoever closed the stream does not want to read it.
+    let _ = shown.print();
+    ExitCode::from(u8::try_from(shown.exit_code()).unwrap_or(2))
+}
+
+fn failed(error: &anyhow::Error) -> ExitCode {
+    // `topsail … | head` is no failure.
+    let is_broken_pipe = |cause: &(dyn std::error::Error + 'static)| {
+        let cause = cause.downcast_ref::<io::Error>();
+        cause.is_some_and(|cause| cause.kind() == io::ErrorKind::BrokenPipe)
+    };
+    if error.chain().any(is_broken_pipe) {
+        return ExitCode::SUCCESS;
+    }
+    let (bold, plain) = if color(&io::stderr()) {
+        ("\u{1b}[1;31m", "\u{1b}[0m")
+    } else {
+        ("", "")
+    };
+    // Nobody is left to be told when standard error is gone too.
+    let _ = io::Write::write_all(&mut io::stderr(), format!("{bold}error{plain}: {error:#}\n").as_bytes());
+    ExitCode::from(if error.is::<Usage>() { 2 } else { 1 })
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_table_is_sound() {
+        CommandLine::command().debug_assert();
+    }
+
+    /// Every argument of every command says what it is.
+    #[test]
+    fn everything_is_explained() {
+        fn check(command: &clap::Command, path: &str) {
+            let path = format!("{path} {}", command.get_name());
+            assert!(command.get_about().is_some(), "{path}");
+            for argument in command.get_arguments() {
+                assert!(argument.get_help().is_some(), "{path}: {}", argument.get_id());
+            }
+            let is_leaf = !command.has_subcommands();
+            assert!(!is_leaf || command.get_after_help().is_some(), "{path} has no examples");
+            command.get_subcommands().for_each(|command| check(command, &path));
+        }
+        check(&CommandLine::command(), "");
+    }
+}

@@ -1,0 +1,292 @@
+//! `topsail bootstrap`: what Envoy starts with.
+
+mod document;
+mod listeners;
+mod server;
+mod stats;
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::{Args, ValueEnum};
+
+use super::format::Format;
+use super::output::Output;
+use super::state::StateArguments;
+use super::value::{self, Endpoint};
+use super::workload::WorkloadArguments;
+use super::{Command, Outcome, Usage, file};
+use crate::clock::Clock;
+use crate::ir::node::InterceptionMode;
+use crate::mesh::service::Locality;
+use crate::pki::{Ca, StateDir, TrustBundle};
+use crate::xds::node::ProxyType;
+use document::Bootstrap;
+
+const EXAMPLES: &str = "\
+On the server's own host the root certificate comes from the state directory, and a join token is made and \
+kept there. Elsewhere --ca and --token-file name files that were brought here; run this command where Envoy \
+runs, since it leaves a small file beside the token that tells Envoy where the token is. The bootstrap itself \
+holds no secret.
+
+To renew a token, replace its file by rename, as `topsail token create --out FILE` does: Envoy notices and \
+shows the new one when it connects again. Files that this command makes belong to who runs it; an Envoy that \
+runs as another user has to be able to read them.
+
+In the modes REDIRECT and TPROXY the proxy listens on all addresses and iptables hands connections to it; in \
+the mode NONE it listens on --ip, so that several proxies can share a host.
+
+Examples:
+  On the server's host, and start Envoy:
+    topsail bootstrap --workload reviews-v1.default --service-account reviews > envoy.yaml
+    envoy -c envoy.yaml
+
+  On another host, with root-cert.pem of the server's state directory and a token:
+    topsail bootstrap --workload reviews-v1.default --service-account reviews \\
+      --server mesh.example:15012 --ca root-cert.pem --token-file /etc/topsail/token > envoy.yaml
+
+  One of several workloads on one host, without root:
+    topsail bootstrap --workload ratings-v1.default --mode NONE --ip 127.0.1.4 > envoy.yaml";
+
+/// What `topsail bootstrap` is called with.
+#[derive(Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    workload: WorkloadArguments,
+
+    /// How traffic reaches the proxy: by iptables (REDIRECT, TPROXY) or because applications dial it (NONE)
+    #[arg(long, value_enum, ignore_case = true, default_value_t = Mode::Redirect)]
+    mode: Mode,
+
+    /// Whether the proxy stands beside a workload (sidecar) or is a gateway (router)
+    #[arg(long = "type", value_enum, default_value_t = Kind::Sidecar)]
+    kind: Kind,
+
+    /// Where the proxy runs, for locality load balancing
+    #[arg(long, value_name = "REGION[/ZONE[/SUBZONE]]", value_parser = locality, default_value = "", hide_default_value = true)]
+    locality: Locality,
+
+    /// Where the control plane serves xDS
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:15012")]
+    server: Endpoint,
+
+    /// The variant of xDS: delta sends changes, sotw the whole state
+    #[arg(long, value_name = "VARIANT", value_enum, default_value_t = Variant::Delta)]
+    xds: Variant,
+
+    /// The root certificates (PEM) by which the control plane is verified; they become part of the bootstrap
+    /// [default: the state directory's]
+    #[arg(long, value_name = "FILE")]
+    ca: Option<PathBuf>,
+
+    /// The join token's file, which Envoy reads; without --state it has to be there, with --state it is made
+    /// [default: tokens/NAME.NAMESPACE.token in the state directory]
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+
+    /// How long a token that is made is good; units are s, m, h and d [default: 30d]
+    #[arg(long, value_name = "TIME", value_parser = value::span)]
+    ttl: Option<Duration>,
+
+    /// The port of Envoy's admin listener, on 127.0.0.1 or, in the mode NONE, on --ip
+    #[arg(long, value_name = "PORT", default_value_t = 15000)]
+    admin_port: u16,
+
+    /// The port that answers /healthz/ready
+    #[arg(long, value_name = "PORT", default_value_t = 15021)]
+    status_port: u16,
+
+    /// The port that answers /stats/prometheus
+    #[arg(long, value_name = "PORT", default_value_t = 15090)]
+    metrics_port: u16,
+
+    /// The form of the bootstrap
+    #[arg(long, short, value_name = "FORMAT", value_enum, default_value_t = Format::Yaml)]
+    output: Format,
+
+    #[command(flatten)]
+    state: StateArguments,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+#[value(rename_all = "UPPERCASE")]
+enum Mode {
+    Redirect,
+    Tproxy,
+    None,
+}
+
+impl From<Mode> for InterceptionMode {
+    fn from(mode: Mode) -> Self {
+        match mode {
+            Mode::Redirect => InterceptionMode::Redirect,
+            Mode::Tproxy => InterceptionMode::Tproxy,
+            Mode::None => InterceptionMode::None,
+        }
+    }
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Kind {
+    Sidecar,
+    Router,
+}
+
+/// The variants of the protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Variant {
+    Delta,
+    Sotw,
+}
+
+impl Command for Arguments {
+    fn run(self, output: &mut Output) -> anyhow::Result<Outcome> {
+        let source = self.source()?;
+        let roots = self.roots(source)?;
+        let token_file = self.token(source, output)?;
+        let secret_file = self.point_to(&token_file)?;
+        let addresses = match &self.workload.addresses[..] {
+            [] => vec![own_address()],
+            addresses => addresses.to_vec(),
+        };
+        let bootstrap = Bootstrap {
+            kind: match self.kind {
+                Kind::Sidecar => ProxyType::Sidecar,
+                Kind::Router => ProxyType::Router,
+            },
+            labels: self.workload.labels(),
+            workload: self.workload.workload,
+            service_account: self.workload.service_account,
+            addresses,
+            mode: self.mode.into(),
+            locality: self.locality,
+            server: self.server,
+            variant: self.xds,
+            roots,
+            trust_domain: self.state.trust_domain,
+            token_folder: parent(&token_file).to_owned(),
+            secret_file,
+            admin_port: self.admin_port,
+            status_port: self.status_port,
+            metrics_port: self.metrics_port,
+        };
+        self.output.write(&document::document(&bootstrap), &mut output.out)?;
+        Ok(Outcome::Fine)
+    }
+}
+
+/// Where root certificates and token come from.
+#[derive(Clone, Copy)]
+enum Source<'a> {
+    /// The state directory; the token is made.
+    State,
+    /// Files.
+    Files { ca: &'a Path, token: &'a Path },
+}
+
+impl Arguments {
+    fn source(&self) -> Result<Source<'_>, Usage> {
+        match (&self.state.state, &self.ca, &self.token_file) {
+            (Some(_), _, _) | (None, None, None) => Ok(Source::State),
+            (None, Some(ca), Some(token)) => Ok(Source::Files { ca, token }),
+            (None, Some(_), None) => Err(Usage("--ca without --state needs --token-file as well".to_owned())),
+            (None, None, Some(_)) => Err(Usage("--token-file without --state needs --ca as well".to_owned())),
+        }
+    }
+
+    fn roots(&self, source: Source<'_>) -> anyhow::Result<TrustBundle> {
+        let path = match (source, &self.ca) {
+            (Source::Files { ca, .. }, _) => ca,
+            (Source::State, Some(ca)) => ca,
+            (Source::State, None) => {
+                let ca = Ca::load_or_create(&self.state.open()?, &self.state.trust_domain, &Clock::system())?;
+                return Ok(ca.bundle().clone());
+            }
+        };
+        let pem = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+        TrustBundle::from_pem(&pem).with_context(|| format!("{} is of no use as --ca", path.display()))
+    }
+
+    /// Sees to it that there is a token, and says where.
+    fn token(&self, source: Source<'_>, output: &mut Output) -> anyhow::Result<PathBuf> {
+        if let Source::Files { token, .. } = source {
+            if !token.exists() {
+                let token = token.display();
+                writeln!(
+                    output.err,
+                    "warning: {token} does not exist yet; Envoy cannot connect before it does"
+                )?;
+            }
+            return Ok(std::path::absolute(token)?);
+        }
+        let token = self.workload.token(&self.state, self.ttl)?.text;
+        let Some(path) = &self.token_file else {
+            return self.keep(&self.state.open()?, &token);
+        };
+        let path = std::path::absolute(path)?;
+        file::replace(&path, token.as_bytes(), 0o600)?;
+        Ok(path)
+    }
+
+    fn keep(&self, state: &StateDir, token: &str) -> anyhow::Result<PathBuf> {
+        let name = format!("tokens/{}.token", self.workload.workload);
+        state.write(&name, token.as_bytes())?;
+        Ok(state.path().join(name))
+    }
+
+    /// Writes the file by which Envoy finds the token: a secret that says where it is. Envoy takes a
+    /// secret that may change from nowhere but a resource (SDS), and re-reads the file that the
+    /// resource names.
+    fn point_to(&self, token_file: &Path) -> anyhow::Result<PathBuf> {
+        let mut path = token_file.as_os_str().to_owned();
+        path.push(".envoy.json");
+        let path = PathBuf::from(path);
+        let text = format!("{}\n", server::token_secret(token_file));
+        if std::fs::read(&path).is_ok_and(|old| old == text.as_bytes()) {
+            return Ok(path);
+        }
+        // There is no secret in it; in the state directory it follows the rule of that all the same.
+        let mode = if self.token_file.is_some() { 0o644 } else { 0o600 };
+        file::replace(&path, text.as_bytes(), mode).context("run this command on the host where Envoy runs")?;
+        Ok(path)
+    }
+}
+
+fn parent(path: &Path) -> &Path {
+    path.parent().unwrap_or(Path::new("/"))
+}
+
+/// The address that other hosts would see; nothing is sent to find it.
+fn own_address() -> IpAddr {
+    let towards = |from: IpAddr, to: IpAddr| {
+        let socket = UdpSocket::bind((from, 0)).ok()?;
+        socket.connect((to, 9)).ok()?;
+        Some(socket.local_addr().ok()?.ip())
+    };
+    // Addresses for documentation (RFC 5737 and RFC 3849): routed like any other, and nobody's.
+    let v4 = towards(Ipv4Addr::UNSPECIFIED.into(), Ipv4Addr::new(192, 0, 2, 1).into());
+    let v6 = || {
+        towards(
+            Ipv6Addr::UNSPECIFIED.into(),
+            Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1).into(),
+        )
+    };
+    v4.or_else(v6).unwrap_or(Ipv4Addr::LOCALHOST.into())
+}
+
+fn locality(text: &str) -> Result<Locality, String> {
+    let mut parts = text.split('/');
+    let mut next = || parts.next().unwrap_or_default().into();
+    let locality = Locality {
+        region: next(),
+        zone: next(),
+        subzone: next(),
+    };
+    match parts.next() {
+        None => Ok(locality),
+        Some(_) => Err("REGION, REGION/ZONE or REGION/ZONE/SUBZONE is needed".to_owned()),
+    }
+}

@@ -1,0 +1,54 @@
+//! The flags that say where the server's state is and whose mesh it is.
+
+use std::path::PathBuf;
+
+use anyhow::Context;
+use clap::Args;
+
+use crate::name::TrustDomain;
+use crate::pki::StateDir;
+
+/// `--state` and `--trust-domain`.
+#[derive(Args)]
+pub(super) struct StateArguments {
+    /// The server's state directory (CA, token key, last good configuration) [default: /var/lib/topsail for root,
+    /// else $XDG_STATE_HOME/topsail or ~/.local/state/topsail]
+    #[arg(long, value_name = "DIR", env = "TOPSAIL_STATE", hide_env_values = true)]
+    pub state: Option<PathBuf>,
+
+    /// The trust domain of every identity in the mesh
+    #[arg(
+        long,
+        value_name = "DOMAIN",
+        env = "TOPSAIL_TRUST_DOMAIN",
+        hide_env_values = true,
+        default_value = "cluster.local"
+    )]
+    pub trust_domain: TrustDomain,
+}
+
+impl StateArguments {
+    /// Opens the directory, and makes it if there is none.
+    pub(super) fn open(&self) -> anyhow::Result<StateDir> {
+        let path = match &self.state {
+            Some(path) => path.clone(),
+            None => default_path()
+                .context("no state directory: name one with --state (neither $XDG_STATE_HOME nor $HOME is set)")?,
+        };
+        Ok(StateDir::open(std::path::absolute(path)?)?)
+    }
+}
+
+/// Where state is kept unless somebody says otherwise.
+fn default_path() -> Option<PathBuf> {
+    if rustix::process::geteuid().is_root() {
+        return Some("/var/lib/topsail".into());
+    }
+    let folder = |key| {
+        std::env::var_os(key)
+            .filter(|value| !value.is_empty())
+            .map(PathBuf::from)
+    };
+    let state = folder("XDG_STATE_HOME").or_else(|| Some(folder("HOME")?.join(".local/state")))?;
+    Some(state.join("topsail"))
+}

@@ -1,0 +1,108 @@
+//! Protobuf's wire format, as far as it is the same for all messages.
+
+use std::ops::Range;
+
+use prost::bytes::Buf;
+use prost::encoding::{WireType, decode_key, decode_varint};
+
+/// A field as it stands in a serialised message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::xds) struct WireField {
+    pub(in crate::xds) number: u32,
+    /// Where key and value stand in the message.
+    pub(in crate::xds) place: Range<usize>,
+    pub(in crate::xds) value: WireValue,
+}
+
+/// The value of a field.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::xds) enum WireValue {
+    Varint(u64),
+    Fixed64(u64),
+    Fixed32(u32),
+    /// Where the content stands in the message.
+    Bytes(Range<usize>),
+}
+
+/// The fields of a serialised message, in the order in which they stand. Ends early, with `None`
+/// yielded once, where the bytes are no message.
+pub(in crate::xds) fn wire_fields(message: &[u8]) -> impl Iterator<Item = Option<WireField>> + '_ {
+    let mut at = 0;
+    std::iter::from_fn(move || {
+        if at >= message.len() {
+            return None;
+        }
+        let field = read_field(message, at);
+        at = field.as_ref().map_or(message.len(), |field| field.place.end);
+        Some(field)
+    })
+}
+
+fn read_field(message: &[u8], start: usize) -> Option<WireField> {
+    let mut rest = &message[start..];
+    let (number, wire_type) = decode_key(&mut rest).ok()?;
+    let value = match wire_type {
+        WireType::Varint => WireValue::Varint(decode_varint(&mut rest).ok()?),
+        WireType::SixtyFourBit => WireValue::Fixed64(rest.try_get_u64_le().ok()?),
+        WireType::ThirtyTwoBit => WireValue::Fixed32(rest.try_get_u32_le().ok()?),
+        WireType::LengthDelimited => {
+            let len = usize::try_from(decode_varint(&mut rest).ok()?).ok()?;
+            let from = message.len() - rest.len();
+            rest = rest.get(len..)?;
+            WireValue::Bytes(from..from + len)
+        }
+        WireType::StartGroup | WireType::EndGroup => return None,
+    };
+    Some(WireField {
+        number,
+        place: start..message.len() - rest.len(),
+        value,
+    })
+}
+
+/// Where the type URL and the message stand in an `Any`; none if it is no `Any`. A message without
+/// fields need not be there at all.
+pub(in crate::xds) fn any_parts(any: &[u8]) -> Option<(&str, Range<usize>)> {
+    let (mut url, mut value) = (0..0, 0..0);
+    for field in wire_fields(any) {
+        let field = field?;
+        match (field.number, field.value) {
+            (1, WireValue::Bytes(place)) => url = place,
+            (2, WireValue::Bytes(place)) => value = place,
+            (_, WireValue::Varint(_) | WireValue::Fixed64(_) | WireValue::Fixed32(_) | WireValue::Bytes(_)) => {
+                return None;
+            }
+        }
+    }
+    Some((std::str::from_utf8(&any[url]).ok()?, value))
+}
+
+#[cfg(test)]
+mod tests {
+    use prost::Message;
+
+    use super::*;
+    use crate::xds::pb::core::SocketAddress;
+    use crate::xds::pb::core::socket_address::PortSpecifier;
+
+    #[test]
+    fn fields_are_found_where_they_stand() {
+        let bytes = SocketAddress {
+            address: "::1".into(),
+            port_specifier: Some(PortSpecifier::PortValue(300)),
+            ..Default::default()
+        }
+        .encode_to_vec();
+        let fields: Vec<_> = wire_fields(&bytes).map(Option::unwrap).collect();
+        assert_eq!(fields[0].value, WireValue::Bytes(2..5));
+        assert_eq!((fields[1].number, &fields[1].value), (3, &WireValue::Varint(300)));
+        assert_eq!(fields[1].place, 5..8);
+    }
+
+    #[test]
+    fn what_is_cut_off_is_no_message() {
+        for bytes in [&[0x0a, 5, 1][..], &[0x0a], &[0x08], &[0x0b], &[0x09, 1]] {
+            assert_eq!(wire_fields(bytes).last(), Some(None), "{bytes:?}");
+        }
+    }
+}

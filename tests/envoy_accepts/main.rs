@@ -1,0 +1,111 @@
+//! Envoy takes every resource that the encoders make, in silence; and what it would refuse, our own rules
+//! refuse before.
+//!
+//! `--mode validate` over a bootstrap with the resources in it gives the verdict that they would get over
+//! xDS, and prints every warning.
+
+#![cfg(test)]
+
+mod clusters;
+mod listeners;
+mod routes;
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+
+use serde_json::{Value, json};
+use topsail::envoy::Finder;
+use topsail::xds::json::Printer;
+use topsail::xds::{Resource, ResourceType, rules};
+
+#[test]
+fn clusters_are_accepted() {
+    accepted(&clusters::all());
+}
+
+#[test]
+fn listeners_are_accepted() {
+    accepted(&listeners::all());
+}
+
+#[test]
+fn routes_are_accepted() {
+    accepted(&routes::all());
+}
+
+#[test]
+fn what_envoy_refuses_is_refused_before() {
+    let broken = [clusters::broken(), listeners::broken(), routes::broken()].concat();
+    let disagreed = broken.iter().filter_map(|resource| {
+        let (envoy, ours) = (validate(std::slice::from_ref(resource)), rules::check(resource));
+        (envoy.is_ok() || ours.is_ok()).then(|| format!("{}: Envoy {envoy:?}, we {ours:?}", resource.name))
+    });
+    assert_eq!(disagreed.collect::<Vec<_>>(), [""; 0]);
+}
+
+/// Every resource keeps the rules, and Envoy takes all of them without a word.
+fn accepted(resources: &[Resource]) {
+    for resource in resources {
+        assert_eq!(rules::check(resource), Ok(()), "{}", resource.name);
+    }
+    if let Err(words) = validate(resources) {
+        panic!("{words}");
+    }
+}
+
+/// What Envoy says, if it says anything.
+fn validate(resources: &[Resource]) -> Result<(), String> {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("bootstrap.json");
+    fs::write(&path, bootstrap(resources).to_string()).unwrap();
+    let output = Command::new(envoy())
+        .args(["--mode", "validate", "--disable-hot-restart", "--concurrency", "1"])
+        .args(["--log-level", "warning", "--reject-unknown-dynamic-fields", "-c"])
+        .arg(&path)
+        .output()
+        .unwrap();
+    let log = String::from_utf8_lossy(&output.stderr);
+    // Said of every bootstrap without an overload manager.
+    let words: Vec<&str> = log
+        .lines()
+        .filter(|line| !line.contains("no configured limit"))
+        .collect();
+    if output.status.success() && words.is_empty() {
+        return Ok(());
+    }
+    Err(words.join("\n"))
+}
+
+fn envoy() -> PathBuf {
+    Finder::from_env().find(&|text| eprintln!("{text}")).unwrap()
+}
+
+/// A bootstrap with the resources; route configurations, which cannot stand alone, each in a listener.
+fn bootstrap(resources: &[Resource]) -> Value {
+    let printer = Printer::new().unwrap();
+    let of = |kind| {
+        let print = |resource: &Resource| printer.to_json(resource.kind.type_url(), &resource.body).unwrap();
+        resources
+            .iter()
+            .filter(|r| r.kind == kind)
+            .map(print)
+            .collect::<Vec<_>>()
+    };
+    let mut listeners = of(ResourceType::Listener);
+    let configs = of(ResourceType::Route).into_iter().zip(20_000..);
+    listeners.extend(configs.map(|(config, port)| listeners::around(&config, port)));
+    let mut clusters = of(ResourceType::Cluster);
+    clusters.push(json!({"name": "xds", "type": "STATIC", "connect_timeout": "1s"}));
+    json!({
+        "node": {"id": "test", "cluster": "test"},
+        "dynamic_resources": {
+            "ads_config": {
+                "api_type": "DELTA_GRPC",
+                "transport_api_version": "V3",
+                "grpc_services": [{"envoy_grpc": {"cluster_name": "xds"}}],
+            },
+        },
+        "static_resources": {"clusters": clusters, "listeners": listeners},
+    })
+}
