@@ -1,0 +1,80 @@
+//! What holds for every command: help, wrong calls, streams that break.
+
+use std::fs;
+use std::process::Stdio;
+
+use crate::run::{fails, path, run, stdout, text, topsail};
+
+#[test]
+fn help_teaches() {
+    for command in ["", "bootstrap", "token create"] {
+        let mut arguments: Vec<&str> = command.split_whitespace().collect();
+        arguments.push("--help");
+        insta::assert_snapshot!(format!("help {command}").trim().replace(' ', "_"), stdout(&arguments));
+    }
+}
+
+#[test]
+fn the_version_is_the_crates() {
+    assert_eq!(
+        stdout(&["--version"]),
+        format!("topsail {}\n", env!("CARGO_PKG_VERSION"))
+    );
+}
+
+#[test]
+fn wrong_calls_end_with_2_and_name_the_argument() {
+    assert_eq!(run(&[]).status.code(), Some(2));
+    let needs: [(&[&str], &str); 8] = [
+        (&["sreve"], "sreve"),
+        (&["bootstrap"], "--workload"),
+        (&["bootstrap", "--workload", "a_b"], "a_b"),
+        (&["bootstrap", "--workload", "a", "--server", "nowhere"], "HOST:PORT"),
+        (&["bootstrap", "--workload", "a", "--ca", "ca.pem"], "--token-file"),
+        (&["bootstrap", "--workload", "a", "--token-file", "token"], "--ca"),
+        (&["token", "create", "--workload", "a", "--ttl", "1"], "12h"),
+        (&["token", "create", "--workload", "a", "--label", "app"], "KEY=VALUE"),
+    ];
+    for (arguments, needle) in needs {
+        let stderr = fails(2, arguments);
+        assert!(stderr.contains(needle), "{arguments:?}: {stderr}");
+        assert!(!stderr.contains('\u{1b}'), "{stderr:?}");
+    }
+}
+
+#[test]
+fn a_reader_who_leaves_is_no_failure() {
+    let folder = tempfile::tempdir().unwrap();
+    let state = path(&folder, "state");
+    for arguments in [
+        vec!["--help"],
+        vec!["token", "create", "--workload", "a", "--state", &state],
+    ] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let output = topsail(&arguments)
+            .stdout(writer)
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap()
+            .wait_with_output()
+            .unwrap();
+        assert_eq!(
+            (output.status.code(), text(&output.stderr)),
+            (Some(0), ""),
+            "{arguments:?}"
+        );
+    }
+}
+
+#[test]
+fn a_full_disk_is_a_failure() {
+    let folder = tempfile::tempdir().unwrap();
+    let full = fs::File::options().write(true).open("/dev/full").unwrap();
+    let output = topsail(&["token", "create", "--workload", "a", "--state", &path(&folder, "state")])
+        .stdout(full)
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).starts_with("error: "), "{}", text(&output.stderr));
+}

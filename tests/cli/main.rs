@@ -1,0 +1,10 @@
+//! The commands as users meet them: the built binary, its output and its exit codes.
+
+#[cfg(test)]
+mod bootstrap;
+#[cfg(test)]
+mod calls;
+#[cfg(test)]
+pub mod run;
+#[cfg(test)]
+pub mod token;

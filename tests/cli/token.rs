@@ -1,0 +1,97 @@
+//! `topsail token create`.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use topsail::pki::{StateDir, TokenClaims, TokenSigner};
+
+use crate::run::{fails, path, run, stdout, text};
+
+/// What a token says, once its signature is verified.
+pub fn claims(state: &str, token: &str) -> TokenClaims {
+    let state = StateDir::open(state).unwrap();
+    let signer = TokenSigner::load_or_create(&state, &"cluster.local".parse().unwrap()).unwrap();
+    signer.verify(token, SystemTime::now()).unwrap()
+}
+
+#[test]
+fn a_token_says_what_was_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let state = path(&folder, "state");
+    let create = [
+        "token",
+        "create",
+        "--state",
+        &state,
+        "--workload",
+        "reviews-v1.shop",
+        "--service-account",
+        "reviews",
+    ];
+    let more = [
+        "--label",
+        "app=reviews",
+        "--label",
+        "version=v1",
+        "--ip",
+        "127.0.0.5",
+        "--ip",
+        "::1",
+        "--ttl",
+        "12h",
+    ];
+    let output = run(&[&create[..], &more].concat());
+    assert_eq!(text(&output.stderr), "", "notes are for terminals");
+    let claims = claims(&state, text(&output.stdout));
+    assert_eq!(
+        claims.identity().to_string(),
+        "spiffe://cluster.local/ns/shop/sa/reviews"
+    );
+    assert_eq!(claims.grant.workload.to_string(), "reviews-v1.shop");
+    assert_eq!(claims.grant.labels.len(), 2);
+    assert_eq!(claims.grant.addresses.len(), 2);
+    assert_eq!(
+        claims.expires_at.duration_since(claims.issued_at).unwrap(),
+        Duration::from_secs(12 * 3600)
+    );
+}
+
+#[test]
+fn a_token_file_is_private_and_replaced_by_rename() {
+    let folder = tempfile::tempdir().unwrap();
+    let (state, out) = (path(&folder, "state"), path(&folder, "token"));
+    let create = ["token", "create", "--state", &state, "--workload", "a", "--out", &out];
+    assert_eq!(stdout(&create), "");
+    let old = fs::File::open(&out).unwrap();
+    let first = fs::read_to_string(&out).unwrap();
+    assert_eq!(stdout(&create), "");
+    let second = fs::read_to_string(&out).unwrap();
+    assert_ne!(claims(&state, &first).id, claims(&state, &second).id);
+    assert_eq!(std::io::read_to_string(old).unwrap(), first);
+    assert_eq!(Path::new(&out).metadata().unwrap().permissions().mode() & 0o777, 0o600);
+}
+
+#[test]
+fn a_state_directory_that_cannot_be_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = path(&folder, "file");
+    fs::write(&file, "").unwrap();
+    let stderr = fails(1, &["token", "create", "--workload", "a", "--state", &file]);
+    assert!(stderr.contains(&file) && stderr.contains("--state"), "{stderr}");
+    let stderr = fails(
+        1,
+        &[
+            "token",
+            "create",
+            "--workload",
+            "a",
+            "--state",
+            &path(&folder, "s"),
+            "--ttl",
+            "9999d",
+        ],
+    );
+    assert!(stderr.contains("3650 days"), "{stderr}");
+}
