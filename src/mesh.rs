@@ -96,6 +96,11 @@ impl Touched {
         }
     }
 
+    /// Whether the edit touched nothing that a proxy could see.
+    pub fn is_nothing(&self) -> bool {
+        *self == Self::default()
+    }
+
     /// Adds what another edit touched.
     pub fn merge(&mut self, other: Touched) {
         self.all |= other.all;

@@ -11,6 +11,7 @@ mod config;
 mod edit;
 mod entry;
 mod force;
+mod history;
 mod index;
 mod reference;
 mod retain;
@@ -22,6 +23,7 @@ use std::sync::Arc;
 use imbl::{OrdMap, OrdSet};
 
 pub use entry::Kept;
+pub use history::KeptChanges;
 pub use retain::{Target, Why};
 
 use super::config::MeshConfig;

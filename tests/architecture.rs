@@ -1,0 +1,197 @@
+//! The rooms of the house and who may enter: reads the imports of every source file and holds them
+//! against one table.
+
+#![cfg(test)]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Each room and the rooms it may use. Data flows one way: a room never uses a later one.
+const ROOMS: &[(&str, &[&str])] = &[
+    ("name", &[]),
+    ("clock", &[]),
+    ("diag", &["name"]),
+    ("source", &["diag", "name"]),
+    ("api", &["source", "diag", "name"]),
+    ("mesh", &["api", "source", "diag", "name"]),
+    ("ir", &["mesh", "diag", "name"]),
+    ("pki", &["clock", "name"]),
+    ("tls", &["pki", "clock", "name"]),
+    ("xds", &["ir", "mesh", "tls", "diag", "clock", "name"]),
+    ("telemetry", &["diag", "clock", "name"]),
+    (
+        "control",
+        &[
+            "xds",
+            "ir",
+            "mesh",
+            "api",
+            "source",
+            "pki",
+            "tls",
+            "telemetry",
+            "diag",
+            "clock",
+            "name",
+        ],
+    ),
+    ("admin", &["control", "xds", "ir", "telemetry", "diag", "clock", "name"]),
+    ("lifecycle", &["telemetry", "clock"]),
+    ("envoy", &[]),
+    (
+        "cli",
+        &[
+            "admin",
+            "lifecycle",
+            "control",
+            "xds",
+            "ir",
+            "mesh",
+            "api",
+            "source",
+            "pki",
+            "tls",
+            "telemetry",
+            "envoy",
+            "diag",
+            "clock",
+            "name",
+        ],
+    ),
+];
+
+/// Protobuf stays where the protocol is spoken.
+const PROTOBUF_ROOMS: &[&str] = &["xds"];
+
+#[test]
+fn rooms_use_only_earlier_rooms() {
+    let table: BTreeMap<&str, BTreeSet<&str>> = ROOMS
+        .iter()
+        .map(|(room, uses)| (*room, uses.iter().copied().collect()))
+        .collect();
+    let mut wrong = Vec::new();
+    for file in sources() {
+        let room = room_of(&file);
+        if room == "lib" || room == "main" {
+            continue;
+        }
+        let Some(allowed) = table.get(room.as_str()) else {
+            wrong.push(format!("{}: the room `{room}` is not in the table", file.display()));
+            continue;
+        };
+        for (line, used) in uses(&file) {
+            if used != room && !allowed.contains(used.as_str()) {
+                wrong.push(format!("{}:{line}: `{room}` uses `{used}`", file.display()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn protobuf_stays_in_its_room() {
+    let mut wrong = Vec::new();
+    for file in sources() {
+        if PROTOBUF_ROOMS.contains(&room_of(&file).as_str()) {
+            continue;
+        }
+        for (number, line) in code_lines(&file) {
+            if ["envoy_types", "prost::", "prost_reflect", "xds::pb"]
+                .iter()
+                .any(|door| line.contains(door))
+            {
+                wrong.push(format!("{}:{number}: {}", file.display(), line.trim()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn pure_rooms_have_no_clock_and_no_sockets() {
+    let pure = ["name", "diag", "api", "mesh", "ir"];
+    let impure = [
+        "SystemTime::now",
+        "Instant::now",
+        "tokio::",
+        "std::net::Tcp",
+        "std::fs::",
+        "async fn",
+        "Mutex<",
+        "RwLock<",
+    ];
+    let mut wrong = Vec::new();
+    for file in sources()
+        .into_iter()
+        .filter(|file| pure.contains(&room_of(file).as_str()))
+    {
+        for (number, line) in code_lines(&file) {
+            if let Some(found) = impure.iter().find(|word| line.contains(**word)) {
+                wrong.push(format!("{}:{number}: {found}", file.display()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+}
+
+fn sources() -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut pending = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("src")];
+    while let Some(dir) = pending.pop() {
+        for entry in fs::read_dir(dir).unwrap() {
+            let path = entry.unwrap().path();
+            match path.is_dir() {
+                true => pending.push(path),
+                false if path.extension().is_some_and(|ext| ext == "rs") => found.push(path),
+                false => {}
+            }
+        }
+    }
+    found.sort();
+    assert!(found.len() > 20, "the sources were not found");
+    found
+}
+
+/// The first component below `src`, without `.rs`.
+fn room_of(file: &Path) -> String {
+    let below = file
+        .strip_prefix(Path::new(env!("CARGO_MANIFEST_DIR")).join("src"))
+        .unwrap();
+    let first = below.components().next().unwrap().as_os_str().to_str().unwrap();
+    first.trim_end_matches(".rs").to_owned()
+}
+
+/// Lines of code before the tests, which may use anything.
+fn code_lines(file: &Path) -> Vec<(usize, String)> {
+    let is_test = file.file_name().is_some_and(|name| name == "tests.rs") || file.iter().any(|part| part == "tests");
+    let text = if is_test {
+        String::new()
+    } else {
+        fs::read_to_string(file).unwrap()
+    };
+    let lines = text
+        .lines()
+        .enumerate()
+        .map(|(number, line)| (number + 1, line.to_owned()));
+    let code = lines.take_while(|(_, line)| line.trim() != "#[cfg(test)]");
+    code.filter(|(_, line)| !line.trim_start().starts_with("//")).collect()
+}
+
+/// The rooms a file mentions as `crate::<room>`, with the line.
+fn uses(file: &Path) -> Vec<(usize, String)> {
+    let mut found = Vec::new();
+    for (number, line) in code_lines(file) {
+        for (at, _) in line.match_indices("crate::") {
+            let rest = &line[at + "crate::".len()..];
+            let end = rest
+                .find(|c: char| !c.is_alphanumeric() && c != '_')
+                .unwrap_or(rest.len());
+            let name = &rest[..end];
+            if !name.is_empty() && name.chars().all(|c| c.is_lowercase() || c == '_') {
+                found.push((number, name.to_owned()));
+            }
+        }
+    }
+    found
+}
