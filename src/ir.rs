@@ -4,6 +4,7 @@
 //! route makes a new map that shares all the rest with the old one, so that later layers find what
 //! changed by looking at pointers.
 
+pub mod build;
 pub mod cluster;
 pub mod listener;
 pub mod node;

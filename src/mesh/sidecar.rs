@@ -6,7 +6,8 @@ use std::sync::Arc;
 use super::Labels;
 use super::config::OutboundPolicy;
 use super::destination_rule::ConnectionPool;
-use super::service::Protocol;
+use super::service::{Protocol, ServiceKey};
+use super::virtual_service::VirtualService;
 use crate::name::{Hostname, Namespace, ObjectId};
 
 /// A Sidecar.
@@ -78,6 +79,41 @@ pub struct Egress {
     pub hosts: Vec<HostFilter>,
 }
 
+impl Egress {
+    /// Whether `hosts` lists the service and does not exclude it.
+    pub fn admits(&self, service: &ServiceKey) -> bool {
+        let mut covering = self
+            .hosts
+            .iter()
+            .filter(|filter| filter.has_namespace(&service.namespace) && filter.host.covers(&service.host))
+            .peekable();
+        covering.peek().is_some() && covering.all(|filter| !filter.exclude)
+    }
+
+    /// Whether it takes the VirtualService: its namespace is listed, and one of its hosts meets a listed host,
+    /// whichever of the two is the wider (Istio's `vsHostMatches`).
+    pub fn takes(&self, rule: &VirtualService) -> bool {
+        let meets = |one: &Hostname, other: &Hostname| one.covers(other) || other.covers(one);
+        self.hosts
+            .iter()
+            .filter(|filter| !filter.exclude && filter.has_namespace(&rule.id.namespace))
+            .any(|filter| rule.hosts.iter().any(|host| meets(&filter.host, host)))
+    }
+
+    /// Whether it leads to all ports of a service: a listener without a port, an explicit HTTP proxy, a Unix
+    /// socket.
+    pub fn any_port(&self) -> bool {
+        self.is_http_proxy() || self.port.as_ref().is_none_or(|port| port.number == 0)
+    }
+
+    /// Whether it is an explicit HTTP proxy.
+    pub fn is_http_proxy(&self) -> bool {
+        self.port
+            .as_ref()
+            .is_some_and(|port| port.protocol == Protocol::HttpProxy)
+    }
+}
+
 /// `bind` of an egress listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Bind {
@@ -96,4 +132,45 @@ pub struct HostFilter {
     pub namespace: Option<Namespace>,
     /// The host, possibly a wildcard.
     pub host: Hostname,
+}
+
+impl HostFilter {
+    fn has_namespace(&self, namespace: &Namespace) -> bool {
+        self.namespace.as_ref().is_none_or(|own| own == namespace)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn egress(hosts: &[(Option<&str>, &str, bool)]) -> Egress {
+        let filter = |(namespace, host, exclude): &(Option<&str>, &str, bool)| HostFilter {
+            exclude: *exclude,
+            namespace: namespace.map(|namespace| namespace.parse().unwrap()),
+            host: host.parse().unwrap(),
+        };
+        Egress {
+            port: None,
+            bind: None,
+            bound: false,
+            hosts: hosts.iter().map(filter).collect(),
+        }
+    }
+
+    fn key(host: &str, namespace: &str) -> ServiceKey {
+        ServiceKey {
+            host: host.parse().unwrap(),
+            namespace: namespace.parse().unwrap(),
+        }
+    }
+
+    #[test]
+    fn what_is_listed_is_admitted_unless_excluded() {
+        let egress = egress(&[(None, "*", false), (Some("shop"), "*.secret.com", true)]);
+        assert!(egress.admits(&key("a.com", "shop")));
+        assert!(!egress.admits(&key("a.secret.com", "shop")));
+        assert!(egress.admits(&key("a.secret.com", "other")));
+        assert!(!super::tests::egress(&[(Some("shop"), "*", true)]).admits(&key("a.com", "shop")));
+    }
 }

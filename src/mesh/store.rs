@@ -91,7 +91,7 @@ impl Mesh {
                 namespace: namespace.clone(),
             })
         });
-        seen.filter(|(_, service)| service.export_to.covers(client) || service.key.namespace == *client)
+        seen.filter(|(_, service)| service.export_to.covers(client))
             .min_by_key(|(rank, service)| (service.key.namespace != *client, !service.kubernetes, rank))
             .map(|(_, service)| service)
     }
@@ -176,12 +176,14 @@ impl Mesh {
     /// The VirtualService that routes requests of a proxy in `client` for `host`: of those it sees
     /// for the most specific host, the oldest.
     pub fn virtual_service(&self, host: &Hostname, client: &Namespace) -> Option<&Arc<VirtualService>> {
-        covering_hosts(host).find_map(|candidate| {
-            let rules = self.virtual_services.get(&candidate)?;
-            rules
-                .values()
-                .find(|rule| rule.id.namespace == *client || rule.export_to.covers(client))
-        })
+        self.virtual_services_covering(host)
+            .find(|rule| rule.export_to.covers(client))
+    }
+
+    /// VirtualServices for `host`, in order of precedence: the most specific host first, the oldest first among
+    /// those that name the same.
+    pub fn virtual_services_covering(&self, host: &Hostname) -> impl Iterator<Item = &Arc<VirtualService>> {
+        covering(&self.virtual_services, host).flat_map(|rules| rules.values())
     }
 
     /// Hosts that VirtualServices name, with the rules that name each, oldest first.
@@ -207,9 +209,9 @@ impl Mesh {
         let own = (client != root).then_some(client);
         let levels = own.into_iter().chain([&service.namespace, root]);
         levels.into_iter().find_map(|level| {
-            covering_hosts(&service.host).find_map(|host| {
-                let rules = self.destination_rules.get(&host)?.values();
+            covering(&self.destination_rules, &service.host).find_map(|rules| {
                 let visible = rules
+                    .values()
                     .filter(|rule| rule.id.namespace == *level && (level == client || rule.export_to.covers(client)));
                 merge_rules(visible)
             })
@@ -411,6 +413,16 @@ impl Mesh {
                 .insert(rank.clone(), policy.clone());
         }
     }
+}
+
+/// What is filed under the names that cover `host`, most specific first.
+fn covering<'a, T>(index: &'a ByHost<T>, host: &Hostname) -> impl Iterator<Item = &'a OrdMap<Rank, Arc<T>>> {
+    // Wildcards sort before all other hosts, so that one look tells whether there are any.
+    let wildcards = index.keys().next().is_some_and(Hostname::is_wildcard);
+    let depth = if wildcards { usize::MAX } else { 1 };
+    covering_hosts(host)
+        .take(depth)
+        .filter_map(|candidate| index.get(&candidate))
 }
 
 /// The names that cover `host`, most specific first: itself, then `*` with ever shorter endings.

@@ -1,0 +1,142 @@
+//! From the mesh and a node to the node's configuration.
+//!
+//! The outbound part depends on little of a node ([`OutboundView`]), so that many nodes share one; the inbound part
+//! is a node's own. Both are built of units that depend on a host, a port or an address: an edit rebuilds the units
+//! it touches, and values that turn out equal stay the same values, down to the pointer.
+
+mod chain;
+mod cluster;
+mod endpoints;
+mod fixed;
+mod import;
+mod inbound;
+mod inbound_chain;
+mod inbound_port;
+mod locality;
+mod naming;
+mod outbound;
+mod port;
+mod route;
+mod routing;
+mod scope;
+mod slot;
+mod transport;
+mod view;
+mod virtual_host;
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
+
+pub use inbound::{Inbound, build_inbound};
+pub use outbound::{Outbound, build_outbound};
+pub use view::{OutboundView, outbound_view};
+
+use super::listener::{ListenAddress, Listener};
+use super::{NodeConfig, NodeView, ResourceName};
+use crate::mesh::{Mesh, Touched};
+use crate::name::ObjectId;
+
+/// A node's configuration, and the parts it is made of.
+#[derive(Clone, Debug)]
+pub struct Built {
+    /// The configuration.
+    pub config: NodeConfig,
+    /// What was left out of it.
+    pub conflicts: Vec<Conflict>,
+    /// The part that nodes with an equal view share.
+    pub outbound: Arc<Outbound>,
+    /// The node's own part.
+    pub inbound: Arc<Inbound>,
+}
+
+/// A listener, or a service's part of one, that was left out because something else has the address and port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Conflict {
+    /// The listener's name.
+    pub listener: ResourceName,
+    /// What has the place.
+    pub kept: Option<ObjectId>,
+    /// What was left out.
+    pub dropped: Option<ObjectId>,
+}
+
+/// Builds a node's configuration from nothing.
+pub fn build(mesh: &Mesh, node: &NodeView) -> Built {
+    let view = outbound_view(mesh, node);
+    combine(
+        Arc::new(build_outbound(mesh, &view)),
+        Arc::new(build_inbound(mesh, node)),
+    )
+}
+
+/// A node's configuration after an edit: the same as [`build`] gives, at the cost of what the edit touched.
+pub fn update(mesh: &Mesh, node: &NodeView, previous: &Built, touched: &Touched) -> Built {
+    let view = outbound_view(mesh, node);
+    let outbound = previous.outbound.update(mesh, &view, touched);
+    let inbound = previous.inbound.update(mesh, node, touched);
+    match Arc::ptr_eq(&outbound, &previous.outbound) && Arc::ptr_eq(&inbound, &previous.inbound) {
+        true => previous.clone(),
+        false => combine(outbound, inbound),
+    }
+}
+
+/// Puts the two parts together. What the node accepts has its addresses before what it sends to.
+pub fn combine(outbound: Arc<Outbound>, inbound: Arc<Inbound>) -> Built {
+    let mut config = outbound.config().clone();
+    let mut conflicts: Vec<Conflict> = outbound.conflicts().cloned().collect();
+    for name in &inbound.itself {
+        config.listeners.remove(name);
+    }
+    for (name, listener) in &inbound.listeners {
+        for other in in_the_way(&outbound, listener) {
+            let dropped = config.listeners.remove(&other);
+            conflicts.push(Conflict {
+                listener: other,
+                kept: listener.origins.first().cloned(),
+                dropped: dropped.and_then(|dropped| dropped.origins.first().cloned()),
+            });
+        }
+        config.listeners.insert(name.clone(), listener.clone());
+    }
+    for (name, cluster) in &inbound.clusters {
+        config.clusters.insert(name.clone(), cluster.clone());
+    }
+    Built {
+        config,
+        conflicts,
+        outbound,
+        inbound,
+    }
+}
+
+/// Outbound listeners that cannot be beside an inbound one: that of its name, and those with a socket that meets its
+/// own.
+fn in_the_way(outbound: &Outbound, inbound: &Listener) -> BTreeSet<ResourceName> {
+    let ListenAddress::Ip(ip, port) = inbound.address else {
+        return BTreeSet::new();
+    };
+    let listeners = &outbound.config().listeners;
+    let any: IpAddr = match ip {
+        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let same = listeners.get(&inbound.name).map(|listener| &listener.name);
+    let everywhere = listeners.get(&naming::listener(&ListenAddress::Ip(any, port)));
+    let everywhere = everywhere
+        .filter(|listener| listener.bind)
+        .map(|listener| &listener.name);
+    let on_port = |name: &&ResourceName| {
+        let address = listeners.get(*name).map(|listener| &listener.address);
+        matches!(address, Some(ListenAddress::Ip(its, number)) if *number == port && its.is_ipv4() == ip.is_ipv4())
+    };
+    let anywhere = outbound.sockets().filter(|_| ip.is_unspecified()).filter(on_port);
+    same.into_iter().chain(everywhere).chain(anywhere).cloned().collect()
+}
+
+#[cfg(test)]
+mod fixture;
+#[cfg(test)]
+mod random_edits;
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,309 @@
+//! Filter chains of outbound listeners.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+
+use super::naming;
+use super::routing::{Routing, Target};
+use super::virtual_host::Exposed;
+use crate::ir::ResourceName;
+use crate::ir::listener::{
+    ChainMatch, FilterChain, HttpConnectionManager, HttpFilter, HttpRole, NetworkFilter, RouteSource, TcpProxy,
+    TransportProtocol,
+};
+use crate::mesh::config::{MeshConfig, OutboundPolicy};
+use crate::mesh::destination_rule::HashKey;
+use crate::mesh::virtual_service::{Destination, L4Match, TlsMatch, TlsRoute, VirtualService};
+
+/// What the HTTP inspector finds in plaintext HTTP.
+pub(super) const PLAINTEXT_HTTP: [&str; 2] = ["http/1.1", "h2c"];
+
+/// HTTP handling of an outbound listener.
+#[derive(Clone, Debug)]
+pub(super) struct HttpPart {
+    /// The route configuration.
+    pub(super) routes: ResourceName,
+    /// Whether gRPC-Web is translated.
+    pub(super) grpc_web: bool,
+    /// Whether it is an explicit HTTP proxy.
+    pub(super) forward_proxy: bool,
+}
+
+impl HttpPart {
+    /// The chain that takes everything.
+    pub(super) fn chain(&self, listener: &str, config: &MeshConfig) -> FilterChain {
+        self.with(ChainMatch::default(), self.manager(listener, None, config))
+    }
+
+    /// The chains that take what looks like HTTP. Where all clusters speak the client's version, HTTP/1 and HTTP/2
+    /// are told apart, so that the right protocols can be offered to servers.
+    pub(super) fn sniffing(&self, listener: &str, follows_client: bool, config: &MeshConfig) -> Vec<FilterChain> {
+        let chain = |protocols: &[&'static str], offered: Option<&[&'static str]>| {
+            let matcher = ChainMatch {
+                transport: Some(TransportProtocol::RawBuffer),
+                application_protocols: protocols.to_vec(),
+                ..ChainMatch::default()
+            };
+            self.with(matcher, self.manager(listener, offered, config))
+        };
+        let [http1, http2] = PLAINTEXT_HTTP;
+        match follows_client {
+            true => vec![
+                chain(&[http1], Some(&naming::ALPN_HTTP1)),
+                chain(&[http2], Some(&naming::ALPN_HTTP2)),
+            ],
+            false => vec![chain(&PLAINTEXT_HTTP, None)],
+        }
+    }
+
+    fn with(&self, matcher: ChainMatch, manager: HttpConnectionManager) -> FilterChain {
+        FilterChain {
+            name: None,
+            matcher,
+            tls: None,
+            network: NetworkFilter::Http(Box::new(manager)),
+        }
+    }
+
+    fn manager(&self, listener: &str, offered: Option<&[&'static str]>, config: &MeshConfig) -> HttpConnectionManager {
+        let web = self.grpc_web.then_some(HttpFilter::GrpcWeb);
+        let alpn = offered.map(|protocols| HttpFilter::UpstreamAlpn(protocols.to_vec()));
+        let before = web.into_iter().chain([HttpFilter::GrpcStats]).chain(alpn);
+        HttpConnectionManager {
+            stat_prefix: format!("outbound_{listener};").into(),
+            routes: RouteSource::Rds(self.routes.clone()),
+            filters: before.chain([HttpFilter::Fault, HttpFilter::Cors]).collect(),
+            role: match self.forward_proxy {
+                true => HttpRole::ForwardProxy,
+                false => HttpRole::Client,
+            },
+            path_normalization: config.path_normalization,
+        }
+    }
+}
+
+/// Where a listener of a service stands, as far as its chains need to say it.
+#[derive(Clone, Copy)]
+pub(super) struct Place<'a> {
+    /// The listener has the wildcard address, so that only SNI tells services apart.
+    pub(super) wildcard: bool,
+    /// Address ranges of the service.
+    pub(super) ranges: &'a [IpNet],
+}
+
+/// The chains for a service's TCP, TLS or sniffed port.
+pub(super) fn stream_chains<'a>(
+    routing: &mut Routing<'a>,
+    exposed: &Exposed<'a>,
+    place: Place<'_>,
+) -> Vec<FilterChain> {
+    if let Some(rule) = exposed.rule {
+        routing.reads.extend(rule.hosts.iter().cloned());
+    }
+    match exposed.protocol.is_tls() {
+        true => tls_chains(routing, exposed, place),
+        false => tcp_chains(routing, exposed, place),
+    }
+}
+
+/// Where connections that no chain takes go.
+pub(super) fn fallthrough(policy: OutboundPolicy) -> FilterChain {
+    FilterChain {
+        name: Some("PassthroughFilterChain".into()),
+        matcher: ChainMatch::default(),
+        tls: None,
+        network: NetworkFilter::Tcp(to_cluster(unclaimed(policy))),
+    }
+}
+
+/// The cluster for traffic that no service claims.
+pub(super) fn unclaimed(policy: OutboundPolicy) -> &'static str {
+    match policy {
+        OutboundPolicy::AllowAny => naming::PASSTHROUGH,
+        OutboundPolicy::RegistryOnly => naming::BLACK_HOLE,
+    }
+}
+
+/// All bytes to one cluster.
+pub(super) fn to_cluster(cluster: &str) -> TcpProxy {
+    TcpProxy {
+        stat_prefix: cluster.into(),
+        clusters: vec![(cluster.into(), 1)],
+        idle_timeout: None,
+        max_connection_duration: None,
+        hash_source_ip: false,
+    }
+}
+
+/// By SNI: the VirtualService's `tls` routes, else the service itself. Of routes that a connection cannot tell apart
+/// the first stays.
+fn tls_chains<'a>(routing: &mut Routing<'a>, exposed: &Exposed<'a>, place: Place<'_>) -> Vec<FilterChain> {
+    let mut chains = Vec::new();
+    let mut seen = BTreeSet::new();
+    for (rule, route, entry) in exposed.rule.into_iter().flat_map(tls_entries) {
+        if !applies(routing, &entry.l4, exposed.port.number) {
+            continue;
+        }
+        let names: Vec<Arc<str>> = entry.sni_hosts.iter().map(|host| host.as_str().into()).collect();
+        if seen.insert((names.clone(), entry.l4.destination_subnets.clone())) {
+            let matcher = ChainMatch {
+                server_names: without_any(names),
+                prefix_ranges: ranges(&entry.l4, place),
+                ..ChainMatch::default()
+            };
+            chains.push(chain(
+                matcher,
+                to_destinations(routing, rule, &route.destinations, exposed),
+            ));
+        }
+    }
+    if chains.is_empty() {
+        let by_name = place.wildcard || !place.ranges.is_empty();
+        let matcher = ChainMatch {
+            server_names: by_name
+                .then(|| exposed.service.key.host.as_str().into())
+                .into_iter()
+                .collect(),
+            prefix_ranges: place.ranges.to_vec(),
+            ..ChainMatch::default()
+        };
+        chains.push(chain(matcher, to_service(routing, exposed)));
+    }
+    chains
+}
+
+fn tls_entries(rule: &Arc<VirtualService>) -> impl Iterator<Item = (&VirtualService, &TlsRoute, &TlsMatch)> {
+    rule.tls
+        .iter()
+        .flat_map(move |route| route.matches.iter().map(move |entry| (&**rule, route, entry)))
+}
+
+/// The VirtualService's `tcp` routes up to the first that takes every address, else the service itself.
+fn tcp_chains<'a>(routing: &mut Routing<'a>, exposed: &Exposed<'a>, place: Place<'_>) -> Vec<FilterChain> {
+    let mut chains: Vec<FilterChain> = Vec::new();
+    let own = || ChainMatch {
+        prefix_ranges: place.ranges.to_vec(),
+        ..ChainMatch::default()
+    };
+    for (rule, route) in exposed
+        .rule
+        .into_iter()
+        .flat_map(|rule| rule.tcp.iter().map(move |route| (rule, route)))
+    {
+        let matches = route
+            .matches
+            .iter()
+            .filter(|entry| applies(routing, entry, exposed.port.number));
+        let matches: Vec<&L4Match> = matches.collect();
+        let everything = route.matches.is_empty() || matches.iter().any(|entry| entry.destination_subnets.is_empty());
+        let subnets: BTreeSet<IpNet> = matches
+            .iter()
+            .flat_map(|entry| &entry.destination_subnets)
+            .copied()
+            .collect();
+        if !everything && subnets.is_empty() {
+            continue;
+        }
+        let matcher = match everything {
+            true => own(),
+            false => ChainMatch {
+                prefix_ranges: subnets.into_iter().collect(),
+                ..ChainMatch::default()
+            },
+        };
+        if chains.iter().all(|chain| chain.matcher != matcher) {
+            chains.push(chain(
+                matcher,
+                to_destinations(routing, rule, &route.destinations, exposed),
+            ));
+        }
+        if everything {
+            return chains;
+        }
+    }
+    if chains.iter().all(|chain| chain.matcher != own()) {
+        chains.push(chain(own(), to_service(routing, exposed)));
+    }
+    chains
+}
+
+fn chain(matcher: ChainMatch, proxy: TcpProxy) -> FilterChain {
+    FilterChain {
+        name: None,
+        matcher,
+        tls: None,
+        network: NetworkFilter::Tcp(proxy),
+    }
+}
+
+fn applies(routing: &Routing<'_>, entry: &L4Match, port: u16) -> bool {
+    entry.port.is_none_or(|only| only == port) && routing.is_source(&entry.source)
+}
+
+/// The match's own subnets before those of the service.
+fn ranges(entry: &L4Match, place: Place<'_>) -> Vec<IpNet> {
+    match entry.destination_subnets.is_empty() {
+        true => place.ranges.to_vec(),
+        false => entry.destination_subnets.clone(),
+    }
+}
+
+/// `*` in `sniHosts` means any name, which Envoy says by naming none.
+fn without_any(names: Vec<Arc<str>>) -> Vec<Arc<str>> {
+    match names.iter().any(|name| **name == *"*") {
+        true => Vec::new(),
+        false => names,
+    }
+}
+
+fn to_service<'a>(routing: &mut Routing<'a>, exposed: &Exposed<'a>) -> TcpProxy {
+    let target = routing.whole(exposed.service, exposed.port.number);
+    TcpProxy {
+        stat_prefix: target.cluster.clone(),
+        clusters: vec![(target.cluster.clone(), 1)],
+        ..with_policy(&target)
+    }
+}
+
+fn to_destinations(
+    routing: &mut Routing<'_>,
+    rule: &VirtualService,
+    destinations: &[(Destination, u32)],
+    exposed: &Exposed<'_>,
+) -> TcpProxy {
+    let weighted = destinations.iter().filter(|(_, weight)| *weight > 0).count();
+    let chosen = destinations
+        .iter()
+        .filter(|(_, weight)| weighted == 0 || *weight > 0)
+        .take(if weighted == 0 { 1 } else { usize::MAX });
+    let targets: Vec<(Target, u32)> = chosen
+        .map(|(destination, weight)| (routing.target(destination, exposed.port.number), (*weight).max(1)))
+        .collect();
+    let Some((first, _)) = targets.first() else {
+        return to_cluster(naming::BLACK_HOLE);
+    };
+    TcpProxy {
+        stat_prefix: match targets.len() {
+            1 => first.cluster.clone(),
+            _ => format!("{}.{}", rule.id.name, rule.id.namespace).into(),
+        },
+        clusters: targets
+            .iter()
+            .map(|(target, weight)| (target.cluster.clone(), *weight))
+            .collect(),
+        ..with_policy(first)
+    }
+}
+
+/// What a destination's policy says about connections.
+fn with_policy(target: &Target) -> TcpProxy {
+    let pool = target.policy.connection_pool.as_ref();
+    TcpProxy {
+        idle_timeout: pool.and_then(|pool| pool.tcp_idle_timeout),
+        max_connection_duration: pool.and_then(|pool| pool.max_connection_duration),
+        hash_source_ip: target.hash() == Some(&HashKey::SourceIp),
+        ..to_cluster(&target.cluster)
+    }
+}

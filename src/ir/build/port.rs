@@ -1,0 +1,334 @@
+//! The outbound listeners and route configurations of one port.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use imbl::OrdSet;
+use ipnet::IpNet;
+
+use super::Conflict;
+use super::chain::{self, HttpPart, Place};
+use super::naming;
+use super::routing::Routing;
+use super::scope::{Scope, Through};
+use super::slot::{Finish, Slots, Stand};
+use super::virtual_host::{self, Content, Exposed, Virtual};
+use crate::ir::listener::{ListenAddress, Listener};
+use crate::ir::node::InterceptionMode;
+use crate::ir::{ResourceName, RouteConfig};
+use crate::mesh::service::{Address, Protocol, Resolution, Service};
+use crate::mesh::sidecar::Bind;
+use crate::mesh::virtual_service::VirtualService;
+use crate::name::Hostname;
+
+/// What listeners and routes are made by.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum PortKey {
+    /// A service port.
+    Port(u16),
+    /// A Unix socket of the Sidecar.
+    Unix(Arc<str>),
+}
+
+/// The listeners and route configurations of one port.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct PortUnit {
+    /// Listeners by name.
+    pub(super) listeners: BTreeMap<ResourceName, Arc<Listener>>,
+    /// Route configurations by name.
+    pub(super) routes: BTreeMap<ResourceName, Arc<RouteConfig>>,
+    /// Hosts that it depends on, beside those of the services with this port.
+    pub(super) reads: BTreeSet<Hostname>,
+    /// What did not get the address it wanted.
+    pub(super) conflicts: Vec<Conflict>,
+}
+
+/// Builds the listeners and route configurations of a port. `orphans` are the hosts that VirtualServices name and no
+/// service has.
+pub(super) fn port_unit(scope: Scope<'_>, orphans: &OrdSet<Hostname>, key: &PortKey) -> PortUnit {
+    let mut making = Making {
+        routing: Routing::new(scope),
+        orphans,
+        slots: Slots::default(),
+        contents: BTreeMap::new(),
+        sniffed: BTreeMap::new(),
+    };
+    if let Some(egress) = scope.dedicated(key) {
+        let way = Through::Egress(egress);
+        match (key, egress.any_port()) {
+            (PortKey::Port(port), false) => making.add_port(way, *port),
+            (PortKey::Port(_) | PortKey::Unix(_), _) => making.add_all(way, key),
+        }
+        making.slots.lock();
+    }
+    if let (Some(way), PortKey::Port(port)) = (scope.catch_all(), key) {
+        making.add_port(way, *port);
+    }
+    making.finish()
+}
+
+/// How the listeners of a way bind.
+struct Binding {
+    /// Where; none means at the services' own addresses.
+    at: Option<Bind>,
+    /// Whether there are sockets.
+    bound: bool,
+}
+
+impl Binding {
+    /// Without interception everything is bound; a bound listener without an address is for the node alone.
+    fn of(scope: &Scope<'_>, way: Through<'_>) -> Self {
+        let egress = way.egress();
+        let bind = egress.and_then(|egress| egress.bind.clone());
+        let bound = scope.view.mode == InterceptionMode::None
+            || egress.is_some_and(|egress| egress.bound)
+            || matches!(bind, Some(Bind::Unix(_)));
+        Self {
+            at: bind.or_else(|| bound.then(|| Bind::Ip(scope.view.loopback()))),
+            bound,
+        }
+    }
+
+    /// The place of the listener that all services share.
+    fn stand(&self, scope: &Scope<'_>, port: u16) -> Stand {
+        Stand {
+            address: match &self.at {
+                Some(Bind::Unix(path)) => ListenAddress::Unix(path.clone()),
+                Some(Bind::Ip(ip)) => ListenAddress::Ip(*ip, port),
+                None => ListenAddress::Ip(scope.view.wildcard(), port),
+            },
+            bound: self.bound,
+        }
+    }
+}
+
+/// A port in the making.
+struct Making<'a> {
+    routing: Routing<'a>,
+    orphans: &'a OrdSet<Hostname>,
+    slots: Slots,
+    /// Contents of route configurations that listeners share.
+    contents: BTreeMap<ResourceName, Content<'a>>,
+    /// Services with a route configuration of their own.
+    sniffed: BTreeMap<ResourceName, Exposed<'a>>,
+}
+
+impl<'a> Making<'a> {
+    fn scope(&self) -> Scope<'a> {
+        self.routing.scope
+    }
+
+    /// Adds the services with this port.
+    fn add_port(&mut self, way: Through<'a>, port: u16) {
+        let services = self.scope().services_on_port(way, port);
+        let protocol = way.egress().and_then(|egress| Some(egress.port.as_ref()?.protocol));
+        let exposed: Vec<Exposed<'a>> = services
+            .into_iter()
+            .map(|(service, port)| Exposed {
+                service,
+                port,
+                protocol: protocol.unwrap_or(port.protocol),
+                rule: self.scope().virtual_service(way, &service.key.host),
+            })
+            .collect();
+        let binding = Binding::of(&self.scope(), way);
+        let name: ResourceName = port.to_string().into();
+        for exposed in &exposed {
+            self.listen(&binding, exposed, &name);
+        }
+        self.share(way, name, exposed, Some(port));
+    }
+
+    /// Adds every HTTP port of every service, told apart by the port that requests name.
+    fn add_all(&mut self, way: Through<'a>, key: &PortKey) {
+        let scope = self.scope();
+        let exposed: Vec<Exposed<'a>> = scope
+            .all_services(way)
+            .flat_map(|service| service.ports.iter().map(move |port| (service, port)))
+            .map(|(service, port)| Exposed {
+                service,
+                port,
+                protocol: port.protocol,
+                rule: scope.virtual_service(way, &service.key.host),
+            })
+            .filter(Exposed::is_routed)
+            .collect();
+        let (number, name): (u16, ResourceName) = match key {
+            PortKey::Port(port) => (*port, port.to_string().into()),
+            PortKey::Unix(path) => (0, path.clone()),
+        };
+        let stand = Binding::of(&scope, way).stand(&scope, number);
+        for exposed in &exposed {
+            let part = HttpPart {
+                routes: name.clone(),
+                grpc_web: exposed.protocol == Protocol::GrpcWeb,
+                forward_proxy: way.egress().is_some_and(|egress| egress.is_http_proxy()),
+            };
+            self.slots.add_http(&stand, exposed, part);
+        }
+        self.share(way, name, exposed, None);
+    }
+
+    /// Notes what a shared route configuration holds. An egress listener of the Sidecar comes first and stays.
+    fn share(&mut self, way: Through<'a>, name: ResourceName, exposed: Vec<Exposed<'a>>, port: Option<u16>) {
+        let exposed: Vec<_> = exposed.into_iter().filter(Exposed::is_routed).collect();
+        let virtuals = self.virtuals(way, &exposed, port);
+        self.contents.entry(name.clone()).or_insert(Content {
+            name,
+            exposed,
+            virtuals,
+            one_port: port.is_some(),
+            otherwise: self.routing.scope.outbound_policy(),
+        });
+    }
+
+    /// Hosts without a service: those beside a service's in its VirtualService, on the service's port; all of them
+    /// on port 80 too.
+    fn virtuals(&self, way: Through<'a>, exposed: &[Exposed<'a>], port: Option<u16>) -> Vec<Virtual<'a>> {
+        let scope = self.scope();
+        let mut found: BTreeMap<(u16, Hostname), &'a Arc<VirtualService>> = BTreeMap::new();
+        if port.is_none_or(|port| port == 80) {
+            for host in self.orphans {
+                if let Some(rule) = scope.virtual_services_naming(way, host).next() {
+                    found.insert((80, host.clone()), rule);
+                }
+            }
+        }
+        let attached = virtual_host::attached(exposed);
+        for ((port, _), rule) in &attached {
+            for host in rule.hosts.iter().filter(|host| self.orphans.contains(*host)) {
+                let mut rivals = scope.virtual_services_naming(way, host);
+                if let Some(rule) = rivals.find(|rival| attached.contains_key(&(*port, &rival.id))) {
+                    found.entry((*port, host.clone())).or_insert(rule);
+                }
+            }
+        }
+        let listed = found.into_iter();
+        listed
+            .map(|((port, host), rule)| Virtual { host, port, rule })
+            .collect()
+    }
+
+    /// Adds the listeners of a service's port.
+    fn listen(&mut self, binding: &Binding, exposed: &Exposed<'a>, shared: &ResourceName) {
+        let protocol = exposed.protocol;
+        if exposed.service.resolution == Resolution::Alias || protocol == Protocol::Udp {
+            return;
+        }
+        if protocol.is_http() {
+            let stand = binding.stand(&self.scope(), exposed.port.number);
+            return self.slots.add_http(&stand, exposed, http_part(exposed, shared.clone()));
+        }
+        for (stand, ranges) in self.stands(binding, exposed) {
+            let own = !stand.bound && !is_wildcard(&stand);
+            if protocol == Protocol::Auto && own {
+                let name = naming::host_port(exposed.service.key.host.as_str(), exposed.port.number);
+                self.slots.add_http(&stand, exposed, http_part(exposed, name.clone()));
+                self.sniffed.insert(name, *exposed);
+            } else if protocol == Protocol::Auto && ranges.is_empty() {
+                self.slots.add_http(&stand, exposed, http_part(exposed, shared.clone()));
+            }
+            let place = Place {
+                wildcard: is_wildcard(&stand),
+                ranges: &ranges,
+            };
+            let chains = chain::stream_chains(&mut self.routing, exposed, place);
+            self.slots.add_streams(&stand, exposed, chains);
+        }
+    }
+
+    /// Where a service's TCP port is listened for: at its addresses, each endpoint's if it is headless, the wildcard
+    /// address if it has none or ranges.
+    fn stands(&self, binding: &Binding, exposed: &Exposed<'a>) -> Vec<(Stand, Vec<IpNet>)> {
+        let scope = self.scope();
+        let number = exposed.port.number;
+        let shared = binding.stand(&scope, number);
+        if binding.at.is_some() {
+            return vec![(shared, Vec::new())];
+        }
+        let at = |ip: IpAddr| {
+            let address = ListenAddress::Ip(ip, number);
+            (Stand { address, bound: false }, Vec::new())
+        };
+        let (single, ranges) = addresses(exposed.service);
+        if single.is_empty() && ranges.is_empty() && exposed.service.resolution == Resolution::Passthrough {
+            let endpoints = endpoint_addresses(exposed.service, number);
+            if exposed.service.kubernetes || !endpoints.is_empty() {
+                return endpoints.into_iter().map(at).collect();
+            }
+        }
+        let wildcard = (single.is_empty() || !ranges.is_empty()).then_some((shared, ranges));
+        single.into_iter().map(at).chain(wildcard).collect()
+    }
+
+    fn finish(mut self) -> PortUnit {
+        let wanted: BTreeSet<ResourceName> = self.slots.routes().cloned().collect();
+        let mut follows_client = BTreeMap::new();
+        let mut routes = BTreeMap::new();
+        for name in wanted {
+            self.routing.begin();
+            let made = match (self.contents.get(&name), self.sniffed.get(&name)) {
+                (Some(content), _) => virtual_host::shared(&mut self.routing, content),
+                (None, Some(exposed)) => virtual_host::sniffed(&mut self.routing, exposed),
+                (None, None) => continue,
+            };
+            follows_client.insert(name.clone(), self.routing.follows_client);
+            routes.insert(name, Arc::new(made));
+        }
+        let finish = Finish {
+            config: &self.routing.scope.mesh.config,
+            policy: self.routing.scope.outbound_policy(),
+            follows_client,
+        };
+        PortUnit {
+            conflicts: std::mem::take(&mut self.slots.conflicts),
+            listeners: self
+                .slots
+                .finish(&finish)
+                .map(|listener| (listener.name.clone(), Arc::new(listener)))
+                .collect(),
+            routes,
+            reads: self.routing.reads,
+        }
+    }
+}
+
+fn http_part(exposed: &Exposed<'_>, routes: ResourceName) -> HttpPart {
+    HttpPart {
+        routes,
+        grpc_web: exposed.protocol == Protocol::GrpcWeb,
+        forward_proxy: false,
+    }
+}
+
+fn is_wildcard(stand: &Stand) -> bool {
+    match &stand.address {
+        ListenAddress::Ip(ip, _) => ip.is_unspecified(),
+        ListenAddress::Unix(_) => false,
+    }
+}
+
+/// A service's addresses and ranges of addresses.
+fn addresses(service: &Service) -> (Vec<IpAddr>, Vec<IpNet>) {
+    let (single, ranges): (Vec<IpNet>, Vec<IpNet>) = service
+        .addresses
+        .iter()
+        .filter(|net| !(net.addr().is_unspecified() && net.prefix_len() == net.max_prefix_len()))
+        .partition(|net| net.prefix_len() == net.max_prefix_len());
+    (single.iter().map(IpNet::addr).collect(), ranges)
+}
+
+/// The addresses at which a service's port is served.
+fn endpoint_addresses(service: &Service, port: u16) -> BTreeSet<IpAddr> {
+    let serving = service
+        .endpoints
+        .iter()
+        .filter(|endpoint| endpoint.port(port).is_some());
+    serving
+        .filter_map(|endpoint| match endpoint.address {
+            Address::Ip(ip) => Some(ip),
+            Address::Name(_) | Address::Unix(_) => None,
+        })
+        .collect()
+}

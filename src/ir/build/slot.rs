@@ -1,0 +1,201 @@
+//! Outbound listeners in the making: services that want the same address and port share it or give way.
+
+use std::collections::BTreeMap;
+
+use super::Conflict;
+use super::chain::{self, HttpPart};
+use super::naming;
+use super::virtual_host::{Exposed, origins};
+use crate::ir::ResourceName;
+use crate::ir::listener::{ChainMatch, Direction, FilterChain, InspectExcept, Inspection, ListenAddress, Listener};
+use crate::mesh::config::{MeshConfig, OutboundPolicy};
+use crate::mesh::service::Protocol;
+use crate::name::ObjectId;
+
+/// The listeners of one port.
+#[derive(Default)]
+pub(super) struct Slots {
+    slots: BTreeMap<ResourceName, Slot>,
+    /// What did not get its place.
+    pub(super) conflicts: Vec<Conflict>,
+}
+
+/// A place to listen.
+#[derive(Clone, Debug)]
+pub(super) struct Stand {
+    /// Where.
+    pub(super) address: ListenAddress,
+    /// Whether a socket is bound.
+    pub(super) bound: bool,
+}
+
+/// One listener.
+struct Slot {
+    stand: Stand,
+    http: Option<HttpPart>,
+    streams: Vec<FilterChain>,
+    /// Servers speak first on some port of it, so that nothing can be sniffed.
+    server_first: bool,
+    /// Taken by an egress listener of the Sidecar: closed to what comes later.
+    locked: bool,
+    owners: Vec<ObjectId>,
+}
+
+/// How listeners end up.
+pub(super) struct Finish<'a> {
+    /// The mesh's settings.
+    pub(super) config: &'a MeshConfig,
+    /// What happens to traffic that no service claims.
+    pub(super) policy: OutboundPolicy,
+    /// Whether all clusters of a route configuration speak the client's version of HTTP.
+    pub(super) follows_client: BTreeMap<ResourceName, bool>,
+}
+
+impl Slots {
+    /// Adds HTTP. Services share it by their `Host`; nothing is added where servers speak first.
+    pub(super) fn add_http(&mut self, stand: &Stand, exposed: &Exposed<'_>, part: HttpPart) {
+        let Some(slot) = self.open(stand) else { return };
+        let taken = slot.server_first || slot.http.as_ref().is_some_and(|http| http.routes != part.routes);
+        if taken {
+            return self.conflict(stand, exposed);
+        }
+        let grpc_web = part.grpc_web;
+        slot.http.get_or_insert(part).grpc_web |= grpc_web;
+        slot.owners.extend(exposed.service.origins.iter().cloned());
+    }
+
+    /// Adds chains for bytes. Of chains that take the same connections the first stays.
+    pub(super) fn add_streams(&mut self, stand: &Stand, exposed: &Exposed<'_>, chains: Vec<FilterChain>) {
+        let Some(slot) = self.open(stand) else { return };
+        let server_first = matches!(exposed.protocol, Protocol::Mongo | Protocol::MySql);
+        if server_first && slot.http.is_some() {
+            return self.conflict(stand, exposed);
+        }
+        let mut dropped = false;
+        for chain in chains {
+            match slot.streams.iter().any(|known| known.matcher == chain.matcher) {
+                true => dropped = true,
+                false => slot.streams.push(chain),
+            }
+        }
+        match dropped {
+            true => self.conflict(stand, exposed),
+            false => {
+                slot.server_first |= server_first;
+                slot.owners.extend(exposed.service.origins.iter().cloned());
+                slot.owners.extend(exposed.rule.map(|rule| rule.id.clone()));
+            }
+        }
+    }
+
+    /// Closes every listener there is.
+    pub(super) fn lock(&mut self) {
+        self.slots.values_mut().for_each(|slot| slot.locked = true);
+    }
+
+    /// Route configurations that the listeners refer to.
+    pub(super) fn routes(&self) -> impl Iterator<Item = &ResourceName> {
+        self.slots.values().filter_map(|slot| Some(&slot.http.as_ref()?.routes))
+    }
+
+    /// The listeners.
+    pub(super) fn finish(self, finish: &Finish<'_>) -> impl Iterator<Item = Listener> {
+        let filled = self.slots.into_iter().filter(|(_, slot)| !slot.is_empty());
+        filled.map(|(name, slot)| slot.finish(name, finish))
+    }
+
+    /// The slot at a place, unless an egress listener closed it: the Sidecar means that, so it is no conflict.
+    fn open(&mut self, stand: &Stand) -> Option<&mut Slot> {
+        let slot = self.slots.entry(naming::listener(&stand.address));
+        Some(slot.or_insert_with(|| Slot::new(stand.clone()))).filter(|slot| !slot.locked)
+    }
+
+    fn conflict(&mut self, stand: &Stand, exposed: &Exposed<'_>) {
+        let listener = naming::listener(&stand.address);
+        let kept = self.slots.get(&listener).and_then(|slot| slot.owners.first());
+        self.conflicts.push(Conflict {
+            kept: kept.cloned(),
+            dropped: exposed.service.origins.first().cloned(),
+            listener,
+        });
+    }
+}
+
+impl Slot {
+    fn new(stand: Stand) -> Self {
+        Self {
+            stand,
+            http: None,
+            streams: Vec::new(),
+            server_first: false,
+            locked: false,
+            owners: Vec::new(),
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.http.is_none() && self.streams.is_empty()
+    }
+
+    /// Takes whatever no listener of its own exists for.
+    fn is_wildcard(&self) -> bool {
+        let any = match &self.stand.address {
+            ListenAddress::Ip(ip, _) => ip.is_unspecified(),
+            ListenAddress::Unix(_) => false,
+        };
+        any && !self.stand.bound
+    }
+
+    fn finish(mut self, name: ResourceName, finish: &Finish<'_>) -> Listener {
+        let wildcard = self.is_wildcard();
+        let mut chains = self.http_chains(&name, finish);
+        chains.append(&mut self.streams);
+        let everything = ChainMatch::default();
+        let mut default_chain = None;
+        if let Some(at) = chains.iter().position(|chain| chain.matcher == everything) {
+            if chains.len() > 1 {
+                default_chain = Some(chains.remove(at));
+            }
+        } else if wildcard {
+            default_chain = Some(chain::fallthrough(finish.policy));
+        }
+        Listener {
+            name,
+            address: self.stand.address,
+            bind: self.stand.bound,
+            use_original_dst: false,
+            transparent: false,
+            direction: Direction::Outbound,
+            inspection: inspection(&chains, finish.config),
+            chains,
+            default_chain,
+            origins: origins(self.owners.iter()),
+        }
+    }
+
+    /// HTTP is sniffed where other traffic is possible on the same listener.
+    fn http_chains(&self, name: &str, finish: &Finish<'_>) -> Vec<FilterChain> {
+        let Some(http) = &self.http else {
+            return Vec::new();
+        };
+        if self.streams.is_empty() && !self.is_wildcard() {
+            return vec![http.chain(name, finish.config)];
+        }
+        let follows_client = finish.follows_client.get(&http.routes).copied().unwrap_or(false);
+        http.sniffing(name, follows_client, finish.config)
+    }
+}
+
+/// The listener filters that the matches of chains need.
+pub(super) fn inspection(chains: &[FilterChain], config: &MeshConfig) -> Inspection {
+    let http = chains
+        .iter()
+        .any(|chain| !chain.matcher.application_protocols.is_empty());
+    let tls = http || chains.iter().any(|chain| !chain.matcher.server_names.is_empty());
+    Inspection {
+        tls: tls.then(InspectExcept::default),
+        http: http.then(InspectExcept::default),
+        timeout: http.then_some(config.protocol_detection_timeout),
+        ..Inspection::default()
+    }
+}

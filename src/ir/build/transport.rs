@@ -1,0 +1,146 @@
+//! Plaintext or TLS towards the endpoints of a cluster, and whom to expect there.
+
+use std::collections::BTreeSet;
+
+use super::naming;
+use super::scope::Scope;
+use crate::ir::cluster::{HttpVersion, ServerIdentity, Transport, UpstreamTls};
+use crate::mesh::destination_rule::{ClientTls, ClientTlsMode, ServerVerification};
+use crate::mesh::peer_authentication::MutualTlsMode;
+use crate::mesh::service::{Endpoint, Service, ServicePort};
+use crate::name::{SpiffeId, TrustDomain};
+
+/// The servers of a cluster.
+pub(super) struct Peer<'a> {
+    /// Who calls.
+    pub(super) scope: &'a Scope<'a>,
+    /// Who is called.
+    pub(super) service: &'a Service,
+    /// On which port.
+    pub(super) port: &'a ServicePort,
+    /// Of which subset.
+    pub(super) subset: Option<&'a str>,
+    /// The version of HTTP spoken.
+    pub(super) version: HttpVersion,
+    /// Whether calls go where the application wanted, so that no endpoint is known beforehand.
+    pub(super) original_dst: bool,
+}
+
+impl Peer<'_> {
+    /// What a DestinationRule's `tls` asks for; automatic mutual TLS if it asks for nothing.
+    pub(super) fn transport(&self, tls: Option<&ClientTls>) -> Transport {
+        let Some(tls) = tls else {
+            return self.automatic();
+        };
+        match &tls.mode {
+            ClientTlsMode::Disable => Transport::Plaintext,
+            ClientTlsMode::IstioMutual => Transport::Tls(self.istio(Some(tls))),
+            ClientTlsMode::Originate { certificate, verify } => {
+                Transport::Tls(self.originate(tls, certificate.clone(), verify.clone()))
+            }
+        }
+    }
+
+    /// Istio's `BestEffortInferServiceMTLSMode`: what the policies of the service's namespace allow. A cluster
+    /// that cannot tell its endpoints apart takes TLS only if all of them do.
+    fn automatic(&self) -> Transport {
+        let mesh = self.scope.mesh;
+        let allowed = mesh.config.auto_mtls
+            && !self.service.external
+            && mesh.namespace_mutual_tls(&self.service.key.namespace) != MutualTlsMode::Disable;
+        if !allowed {
+            return Transport::Plaintext;
+        }
+        if !self.original_dst {
+            return Transport::Auto(self.istio(None));
+        }
+        let number = self.port.number;
+        let mut endpoints = self.service.endpoints.iter().peekable();
+        let all =
+            endpoints.peek().is_some() && endpoints.all(|endpoint| takes_mutual_tls(self.scope, endpoint, number));
+        match all {
+            true => Transport::Tls(self.istio(None)),
+            false => Transport::Plaintext,
+        }
+    }
+
+    fn istio(&self, tls: Option<&ClientTls>) -> UpstreamTls {
+        let host = &self.service.key.host;
+        let sni = tls.and_then(|tls| tls.sni.clone());
+        UpstreamTls::Istio {
+            server: self.identity(tls.map_or(&[], |tls| &tls.subject_alt_names)),
+            sni: sni.unwrap_or_else(|| naming::default_sni(self.port.number, self.subset, host)),
+            alpn: self.alpn(),
+        }
+    }
+
+    /// Istio's proxy chooses by request (`istio.alpn`); ours by port. A client's own version of HTTP is only known
+    /// by request, so that such clusters offer what every chain takes.
+    fn alpn(&self) -> Vec<&'static str> {
+        match self.version {
+            HttpVersion::Http2 => naming::ALPN_HTTP2.to_vec(),
+            HttpVersion::Http1 if self.port.protocol.is_http() => naming::ALPN_HTTP1.to_vec(),
+            HttpVersion::Http1 | HttpVersion::Downstream => naming::ALPN_TCP.to_vec(),
+        }
+    }
+
+    fn originate(
+        &self,
+        tls: &ClientTls,
+        certificate: Option<(std::sync::Arc<str>, std::sync::Arc<str>)>,
+        verify: ServerVerification,
+    ) -> UpstreamTls {
+        let names = match tls.subject_alt_names.is_empty() {
+            true => &self.service.subject_alt_names,
+            false => &tls.subject_alt_names,
+        };
+        UpstreamTls::Files {
+            certificate,
+            verify,
+            subject_alt_names: names.clone(),
+            sni: tls.sni.clone(),
+            alpn: match self.version {
+                HttpVersion::Http2 => vec!["h2"],
+                HttpVersion::Http1 | HttpVersion::Downstream => Vec::new(),
+            },
+        }
+    }
+
+    /// The identities of the service's endpoints, whatever their port and subset; the names of the rule if it
+    /// gives some; else anybody of the service's namespace.
+    fn identity(&self, asked: &[String]) -> ServerIdentity {
+        if !asked.is_empty() {
+            return ServerIdentity::Exact(asked.to_vec());
+        }
+        let config = &self.scope.mesh.config;
+        let domains = || std::iter::once(&config.trust_domain).chain(&config.trust_domain_aliases);
+        let accounts =
+            self.service.endpoints.iter().flat_map(|endpoint| {
+                domains().filter_map(move |domain| Some(spiffe_id(domain, endpoint)?.to_string()))
+            });
+        let known: BTreeSet<String> = accounts.chain(self.service.subject_alt_names.iter().cloned()).collect();
+        match known.is_empty() {
+            false => ServerIdentity::Exact(known.into_iter().collect()),
+            true => ServerIdentity::Prefix(format!(
+                "spiffe://{}/ns/{}/",
+                config.trust_domain, self.service.key.namespace
+            )),
+        }
+    }
+}
+
+/// Whether an endpoint takes Istio mutual TLS on a service port: its workload can, and no PeerAuthentication turns
+/// it off there.
+pub(super) fn takes_mutual_tls(scope: &Scope<'_>, endpoint: &Endpoint, service_port: u16) -> bool {
+    let port = endpoint.port(service_port);
+    let mode = || scope.mesh.mutual_tls_mode(&endpoint.namespace, &endpoint.labels, port);
+    endpoint.mutual_tls && mode() != MutualTlsMode::Disable
+}
+
+fn spiffe_id(domain: &TrustDomain, endpoint: &Endpoint) -> Option<SpiffeId> {
+    Some(SpiffeId {
+        trust_domain: domain.clone(),
+        namespace: endpoint.namespace.clone(),
+        service_account: endpoint.service_account.clone()?,
+    })
+}
