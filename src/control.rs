@@ -1,13 +1,23 @@
 //! The one composer: ticks of the directory and joins of proxies in, snapshots out.
 
+mod composer;
+mod content;
+mod diagnosis;
+mod files;
 mod fleet;
 mod identity;
+mod journal;
+mod look;
 mod roster;
+mod seal;
 mod secrets;
+mod start;
 mod state;
+mod views;
 
-pub use fleet::{Event, Proxies, reason};
-pub use identity::{Grant, GrantError};
-pub use roster::{Admission, MemberId, ProxyStatus, RefusalRecord, RefusalStatus, Roster};
-pub use secrets::Secrets;
+pub use composer::Reading;
+pub use fleet::reason;
+pub use identity::Grant;
+pub use roster::{Admission, Convergence, MemberId, ProxyStatus, RefusalRecord, RefusalStatus, Roster};
+pub use start::{Running, Settings, StartError, start};
 pub use state::{Generation, Published, State};

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 use tonic::Status;
 
+use super::composer::Tick;
 use super::identity::{Grant, GrantError};
 use super::roster::{Admission, MemberId, Roster};
 use super::secrets::Secrets;
@@ -16,20 +17,9 @@ use crate::xds::node::NodeClaim;
 use crate::xds::resource::Version;
 use crate::xds::server::{Credential, Fleet, Member, Observer, Progress};
 
-/// What the composer has to know of the proxies.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Event {
-    /// Someone has come and has no target yet.
-    Joined(MemberId),
-    /// Someone is gone.
-    Left,
-    /// Someone has refused something.
-    Refused,
-}
-
 /// The proxies of the mesh, as the xDS server meets them.
 #[derive(Debug)]
-pub struct Proxies {
+pub(super) struct Proxies {
     /// Who is connected.
     pub roster: Arc<Roster>,
     /// Certificates and the trust bundle.
@@ -39,7 +29,7 @@ pub struct Proxies {
     /// What is in force.
     pub published: Arc<Published>,
     /// Where the composer hears of joins.
-    pub events: mpsc::UnboundedSender<Event>,
+    pub ticks: mpsc::UnboundedSender<Tick>,
     /// The time.
     pub clock: Clock,
 }
@@ -69,13 +59,14 @@ impl Fleet for Proxies {
         let (id, target, refused) = self.roster.enter(admission.clone());
         tracing::info!(node = %admission.claim.id, identity = %admission.grant.identity, "a proxy connects");
         // The composer ends with the server; nobody is left to be told then.
-        let _ = self.events.send(Event::Joined(id));
+        let _ = self.ticks.send(Tick::Joined(id));
         let observer = ProxyObserver {
             id,
             admission,
             roster: self.roster.clone(),
             secrets: self.secrets.clone(),
-            events: self.events.clone(),
+            ticks: self.ticks.clone(),
+            clock: self.clock.clone(),
         };
         Ok(Member {
             target,
@@ -107,7 +98,8 @@ struct ProxyObserver {
     admission: Admission,
     roster: Arc<Roster>,
     secrets: Arc<Secrets>,
-    events: mpsc::UnboundedSender<Event>,
+    ticks: mpsc::UnboundedSender<Tick>,
+    clock: Clock,
 }
 
 impl Observer for ProxyObserver {
@@ -127,9 +119,9 @@ impl Observer for ProxyObserver {
                 reason(&refusal.message),
             );
         }
-        self.roster.progress(self.id, &progress);
+        self.roster.progress(self.id, &progress, self.clock.now());
         if !progress.refusals.is_empty() {
-            let _ = self.events.send(Event::Refused);
+            let _ = self.ticks.send(Tick::Refused);
         }
     }
 }
@@ -138,7 +130,6 @@ impl Drop for ProxyObserver {
     fn drop(&mut self) {
         tracing::info!(node = %self.admission.claim.id, "a proxy is gone");
         self.roster.leave(self.id);
-        let _ = self.events.send(Event::Left);
     }
 }
 

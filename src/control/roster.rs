@@ -1,6 +1,6 @@
 //! Who is connected, what each should have, how far each is, and what each has refused.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
@@ -28,8 +28,21 @@ pub struct Roster {
 struct Inner {
     last_id: MemberId,
     members: BTreeMap<MemberId, Member>,
+    /// Those who have not ACKed all of what they should have.
+    lagging: BTreeSet<MemberId>,
+    /// The last generation that everyone has ACKed, and when the last one did.
+    converged: Option<Convergence>,
     /// By node id: what a proxy refused counts when it reconnects, too.
     refusals: BTreeMap<Arc<str>, BTreeMap<(ResourceType, ResourceName), RefusalRecord>>,
+}
+
+/// Everyone who was connected has ACKed every addition and change of a generation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Convergence {
+    /// The generation.
+    pub generation: u64,
+    /// When the last ACK came, microseconds since 1970.
+    pub at: u64,
 }
 
 /// Someone who has been let in.
@@ -55,6 +68,7 @@ struct Member {
     secrets: BTreeMap<ResourceName, Arc<Resource>>,
     states: [(ResourceType, SyncState); ResourceType::ALL.len()],
     acked: Option<u64>,
+    expiry_told: bool,
 }
 
 /// A resource that a proxy refused.
@@ -128,6 +142,7 @@ impl Roster {
                 secrets: BTreeMap::new(),
                 states,
                 acked: None,
+                expiry_told: false,
             },
         );
         (id, receiver, refused)
@@ -135,7 +150,14 @@ impl Roster {
 
     /// Forgets someone who is gone.
     pub fn leave(&self, id: MemberId) {
-        self.lock().members.remove(&id);
+        let mut inner = self.lock();
+        inner.members.remove(&id);
+        inner.lagging.remove(&id);
+    }
+
+    /// The last generation that everyone has ACKed.
+    pub fn converged(&self) -> Option<Convergence> {
+        self.lock().converged
     }
 
     /// The views of everyone who is connected.
@@ -170,7 +192,10 @@ impl Roster {
 
     /// What all proxies of someone's view should have from now on.
     pub fn set_base(&self, id: MemberId, base: &Arc<Snapshot>) {
-        if let Some(member) = self.lock().members.get_mut(&id) {
+        let mut guard = self.lock();
+        let inner = &mut *guard;
+        if let Some(member) = inner.members.get_mut(&id) {
+            inner.lagging.insert(id);
             member.base = Some(base.clone());
             member.publish();
         }
@@ -189,16 +214,23 @@ impl Roster {
         self.lock().members.get(&id)?.secrets.get(name).cloned()
     }
 
-    /// Takes note of how far someone is. Returns what it refused just now, for the log.
-    pub fn progress(&self, id: MemberId, progress: &Progress<'_>) {
+    /// Takes note of how far someone is.
+    pub fn progress(&self, id: MemberId, progress: &Progress<'_>, now: SystemTime) {
         let mut guard = self.lock();
         let inner = &mut *guard;
         let Some(member) = inner.members.get_mut(&id) else {
             return;
         };
         member.states = progress.states;
+        let target = member.target.borrow().as_ref().map(|target| target.generation);
         if progress.up_to_date {
             member.acked = progress.generation;
+        }
+        if member.acked == target && inner.lagging.remove(&id) && inner.lagging.is_empty() {
+            inner.converged = target.map(|generation| Convergence {
+                generation,
+                at: micros(now),
+            });
         }
         let node = &member.admission.claim.id;
         if progress.refusals.is_empty() && !inner.refusals.contains_key(node) {
@@ -219,6 +251,17 @@ impl Roster {
             let node = node.clone();
             inner.refusals.remove(&node);
         }
+    }
+
+    /// The nodes whose token has expired by now and had not the last time this was asked.
+    pub fn newly_expired(&self, now: SystemTime) -> Vec<Arc<str>> {
+        let mut inner = self.lock();
+        let expired = inner.members.values_mut().filter_map(|member| {
+            let expired = member.admission.grant.token_expires.is_some_and(|at| at <= now);
+            let news = expired && !std::mem::replace(&mut member.expiry_told, expired);
+            news.then(|| member.admission.claim.id.clone())
+        });
+        expired.collect()
     }
 
     /// Everything that is refused by someone: node id, type, name and record.
@@ -258,6 +301,11 @@ impl Roster {
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn micros(at: SystemTime) -> u64 {
+    at.duration_since(SystemTime::UNIX_EPOCH)
+        .map_or(0, |since| since.as_micros().try_into().unwrap_or(u64::MAX))
 }
 
 impl Member {

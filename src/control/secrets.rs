@@ -1,18 +1,17 @@
 //! Workload certificates and the trust bundle as resources.
 
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use crate::clock::Clock;
 use crate::ir::ResourceName;
 use crate::name::SpiffeId;
-use crate::pki::{Ca, IssueOptions, Validity, renew_at};
+use crate::pki::{Ca, IssueOptions};
 use crate::xds::encode::{self, SECRET_CERTIFICATE, SECRET_TRUST_BUNDLE};
 use crate::xds::resource::{Resource, ResourceType, Version};
 
 /// Issues what proxies ask for.
 #[derive(Debug)]
-pub struct Secrets {
+pub(super) struct Secrets {
     ca: Arc<Ca>,
     clock: Clock,
     options: IssueOptions,
@@ -20,14 +19,14 @@ pub struct Secrets {
 
 impl Secrets {
     /// Issues from a CA.
-    pub fn new(ca: Arc<Ca>, clock: Clock, options: IssueOptions) -> Self {
+    pub(super) fn new(ca: Arc<Ca>, clock: Clock, options: IssueOptions) -> Self {
         Self { ca, clock, options }
     }
 
     /// The secret a proxy asks for, if it is one of those the CA makes. A certificate that the proxy
     /// has and that is good for half of its life yet is not made anew: the resource then stands for
     /// it, by its version, without content.
-    pub fn wanted(&self, name: &ResourceName, identity: &SpiffeId, has: Option<&Version>) -> Option<Resource> {
+    pub(super) fn wanted(&self, name: &ResourceName, identity: &SpiffeId, has: Option<&Version>) -> Option<Resource> {
         match &**name {
             SECRET_TRUST_BUNDLE => Some(encode::trust_bundle(self.ca.bundle().pem())),
             SECRET_CERTIFICATE => {
@@ -46,17 +45,12 @@ impl Secrets {
 
     /// A new certificate in the place of one that has reached half of its life. `None` while it has
     /// not, or when none can be issued.
-    pub fn renewed(&self, identity: &SpiffeId, current: &Version) -> Option<Resource> {
+    pub(super) fn renewed(&self, identity: &SpiffeId, current: &Version) -> Option<Resource> {
         let good = self
             .ca
             .recognises(identity, current.as_str(), self.clock.now())
             .is_some();
         if good { None } else { self.issue(identity) }
-    }
-
-    /// When a certificate of this validity is renewed.
-    pub fn renewal(validity: Validity) -> SystemTime {
-        renew_at(validity, 0.0)
     }
 
     fn issue(&self, identity: &SpiffeId) -> Option<Resource> {

@@ -4,13 +4,17 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use serde::Serialize;
+use tokio::sync::Notify;
 
 use crate::diag::Diagnostic;
 use crate::mesh::Mesh;
 
 /// The state of the directory as it is served. Swapped whole.
 #[derive(Debug, Default)]
-pub struct Published(ArcSwap<State>);
+pub struct Published {
+    state: ArcSwap<State>,
+    changed: Notify,
+}
 
 /// One state.
 #[derive(Clone, Debug, Default)]
@@ -39,16 +43,28 @@ pub struct Generation {
 impl Published {
     /// The state at this moment.
     pub fn state(&self) -> Arc<State> {
-        self.0.load_full()
+        self.state.load_full()
     }
 
     /// The mesh at this moment; a cheap copy.
     pub fn mesh(&self) -> Mesh {
-        self.0.load().mesh.clone()
+        self.state.load().mesh.clone()
     }
 
     /// Replaces the state.
     pub fn set(&self, state: State) {
-        self.0.store(Arc::new(state));
+        self.state.store(Arc::new(state));
+        self.changed.notify_waiters();
+    }
+
+    /// Waits until a first generation is in force.
+    pub async fn loaded(&self) {
+        loop {
+            let changed = self.changed.notified();
+            if self.state.load().generation.is_some() {
+                return;
+            }
+            changed.await;
+        }
     }
 }

@@ -79,7 +79,7 @@ impl Outbound {
     }
 
     /// Clusters, endpoints, listeners and routes of the part.
-    pub(super) fn config(&self) -> &NodeConfig {
+    pub fn config(&self) -> &NodeConfig {
         &self.config
     }
 

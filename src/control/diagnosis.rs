@@ -1,0 +1,102 @@
+//! Everything that is wrong at a moment, from wherever it is known.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+
+use super::files::Files;
+use super::fleet::reason;
+use super::roster::Roster;
+use super::views::Views;
+use crate::api::FieldPath;
+use crate::diag::{Code, Diagnostic, Place, Severity, render};
+use crate::ir::Origins;
+use crate::mesh::directory::Directory;
+use crate::name::ObjectId;
+
+/// What is wrong with files, documents and objects.
+pub(super) fn of_directory(files: &Files, directory: &Directory) -> Vec<Diagnostic> {
+    let mut all = files.diagnostics();
+    all.extend(directory.diagnostics());
+    all.sort_by(Diagnostic::display_order);
+    all
+}
+
+/// What became of them at the proxies: resources that Envoy would refuse or has refused, and
+/// listeners that are in each other's way.
+pub(super) fn of_proxies(directory: &Directory, views: &Views, roster: &Roster) -> Vec<Diagnostic> {
+    let mut all = Vec::new();
+    for broken in views.broken() {
+        let rules = broken.breaks.iter().fold(String::new(), |mut text, rule| {
+            let _ = write!(text, "; {rule}");
+            text
+        });
+        let message = format!(
+            "{} `{}` breaks Envoy's rules and is not sent{rules}",
+            broken.kind, broken.name
+        );
+        let problem = Diagnostic::new(Code::BreaksEnvoyRule, message);
+        all.push(place_at(problem, directory, &broken.origins).help("the last form that was right stays in force"));
+    }
+    for conflict in views.conflicts() {
+        let name = |id: &Option<ObjectId>| {
+            id.as_ref()
+                .map_or_else(|| "the mesh itself".to_owned(), ObjectId::to_string)
+        };
+        let (kept, dropped) = (name(&conflict.kept), name(&conflict.dropped));
+        let message = format!(
+            "the listener `{}` of {dropped} is left out: {kept} has its address and port",
+            conflict.listener
+        );
+        let origins: Origins = conflict.dropped.iter().chain(&conflict.kept).cloned().collect();
+        all.push(place_at(
+            Diagnostic::new(Code::ConflictingListener, message),
+            directory,
+            &origins,
+        ));
+    }
+    let mut refusals = BTreeMap::new();
+    for (node, kind, name, record) in roster.refusals() {
+        let who = refusals
+            .entry((kind, name, record.version.clone()))
+            .or_insert_with(|| (record, Vec::new()));
+        who.1.push(node);
+    }
+    for ((kind, name, _), (record, nodes)) in refusals {
+        let nodes: Vec<&str> = nodes.iter().map(|node| &**node).collect();
+        let message = format!(
+            "{kind} `{name}` is refused by {}: {}",
+            nodes.join(", "),
+            reason(&record.message)
+        );
+        let problem = Diagnostic::new(Code::RefusedByProxy, message);
+        all.push(place_at(problem, directory, &record.origins).help("the version before stays in force at that proxy"));
+    }
+    all
+}
+
+/// Logs what is new, and what is no longer so.
+pub(super) fn log_changes(before: &[Diagnostic], now: &[Diagnostic]) {
+    let lines = |problems: &[Diagnostic]| problems.iter().map(render::line).collect::<BTreeSet<String>>();
+    let (known, current) = (lines(before), lines(now));
+    for problem in now {
+        let line = render::line(problem);
+        match problem.severity {
+            _ if known.contains(&line) => {}
+            Severity::Error => tracing::error!("{line}"),
+            Severity::Warning => tracing::warn!("{line}"),
+            Severity::Info => tracing::info!("{line}"),
+        }
+    }
+    known
+        .difference(&current)
+        .for_each(|line| tracing::info!("no longer: {line}"));
+}
+
+/// Puts a problem at the objects that something was made from, the decisive one first.
+fn place_at(problem: Diagnostic, directory: &Directory, origins: &Origins) -> Diagnostic {
+    let places = origins.iter().filter_map(|id| Some((id, directory.object(id)?)));
+    places.fold(problem, |problem, (id, object)| {
+        let place: Place = object.place(FieldPath::root());
+        problem.label(place, id.to_string())
+    })
+}

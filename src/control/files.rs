@@ -1,0 +1,264 @@
+//! From files to objects in force: containment by file and document, duplicates.
+//!
+//! What is kept when something is wrong: an object whose document is in error keeps the form it had;
+//! a file of which a part cannot be told apart keeps every object that its readable part does not
+//! redefine; a file that became empty or unreadable keeps them all. Deleting a file removes its
+//! objects. Of two objects with one id the first in path order is in force.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use imbl::{OrdMap, OrdSet};
+
+use crate::api::{self, Object, Precedence, Read, ReadOptions};
+use crate::diag::{Code, Diagnostic, Place, Severity, SourceText};
+use crate::mesh::directory::Change;
+use crate::name::ObjectId;
+use crate::source::document;
+use crate::source::tree::{Content, Tree};
+
+/// What the files say. Copies share what they have in common.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Files {
+    files: OrdMap<Arc<str>, Arc<FileObjects>>,
+    /// Files with something wrong in them.
+    troubled: OrdSet<Arc<str>>,
+    /// Objects whose document is in error, and where: they are in force as they were.
+    broken: OrdMap<ObjectId, Place>,
+    owners: OrdMap<ObjectId, OrdMap<Precedence, Arc<Object>>>,
+    duplicates: OrdSet<ObjectId>,
+}
+
+/// A file as it was read.
+#[derive(Debug, Default)]
+struct FileObjects {
+    /// What it holds, and what is kept of what it held.
+    objects: Vec<Arc<Object>>,
+    broken: BTreeMap<ObjectId, Place>,
+    diagnostics: Vec<Diagnostic>,
+}
+
+impl Files {
+    /// Files that held these objects when they were last read.
+    pub(super) fn restore(objects: impl IntoIterator<Item = Arc<Object>>) -> Self {
+        let mut by_file: BTreeMap<Arc<str>, Vec<Arc<Object>>> = BTreeMap::new();
+        for object in objects {
+            by_file.entry(object.order.origin.clone()).or_default().push(object);
+        }
+        let mut restored = Self::default();
+        for (origin, objects) in by_file {
+            restored.put_file(
+                &origin,
+                Some(FileObjects {
+                    objects,
+                    ..FileObjects::default()
+                }),
+            );
+        }
+        restored
+    }
+
+    /// Every file that is known.
+    pub(super) fn origins(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.files.keys()
+    }
+
+    /// Takes in what the tree says about these files now. Returns what changed among the objects in
+    /// force.
+    pub(super) fn update(&mut self, tree: &Tree, origins: &BTreeSet<Arc<str>>, options: &ReadOptions) -> Vec<Change> {
+        let mut touched = BTreeMap::new();
+        for origin in origins {
+            let file = tree.get(origin).map(|file| self.read(origin, &file.content, options));
+            let ids = self
+                .ids_of(origin)
+                .chain(file.iter().flat_map(FileObjects::ids))
+                .collect::<BTreeSet<_>>();
+            for id in ids {
+                touched
+                    .entry(id)
+                    .or_insert_with_key(|id| (self.in_force(id).cloned(), self.broken.contains_key(id)));
+            }
+            self.put_file(origin, file);
+        }
+        touched
+            .into_iter()
+            .filter_map(|(id, (before, was_broken))| self.change(id, before.as_ref(), was_broken))
+            .collect()
+    }
+
+    /// The object in force under an id.
+    pub(super) fn in_force(&self, id: &ObjectId) -> Option<&Arc<Object>> {
+        self.owners.get(id)?.values().next()
+    }
+
+    /// What is wrong with the files and documents, duplicates included.
+    pub(super) fn diagnostics(&self) -> Vec<Diagnostic> {
+        let own = self.troubled.iter().filter_map(|origin| self.files.get(origin));
+        let own = own.flat_map(|file| file.diagnostics.iter().cloned());
+        own.chain(self.duplicates.iter().flat_map(|id| self.duplicate_diagnostics(id)))
+            .collect()
+    }
+
+    fn former(&self, origin: &str) -> &[Arc<Object>] {
+        self.files.get(origin).map_or(&[], |file| &file.objects)
+    }
+
+    fn ids_of(&self, origin: &str) -> impl Iterator<Item = ObjectId> {
+        self.files.get(origin).into_iter().flat_map(|file| file.ids())
+    }
+
+    fn change(&self, id: ObjectId, before: Option<&Arc<Object>>, was_broken: bool) -> Option<Change> {
+        if let Some(place) = self.broken.get(&id) {
+            return Some(Change::Broken {
+                id,
+                place: place.clone(),
+            });
+        }
+        match (before, self.in_force(&id)) {
+            (Some(before), Some(now)) if Arc::ptr_eq(before, now) && !was_broken => None,
+            (_, Some(now)) => Some(Change::Put(now.clone())),
+            (None, None) if !was_broken => None,
+            (_, None) => Some(Change::Remove(id)),
+        }
+    }
+
+    fn put_file(&mut self, origin: &Arc<str>, file: Option<FileObjects>) {
+        self.troubled.remove(origin);
+        if let Some(old) = self.files.remove(origin) {
+            old.objects.iter().for_each(|object| self.disown(object));
+            old.broken.keys().for_each(|id| drop(self.broken.remove(id)));
+        }
+        let Some(file) = file else { return };
+        for object in &file.objects {
+            let claims = self.owners.entry(object.id.clone()).or_default();
+            claims.insert(object.order.clone(), object.clone());
+            if claims.len() > 1 {
+                self.duplicates.insert(object.id.clone());
+            }
+        }
+        if !file.diagnostics.is_empty() {
+            self.troubled.insert(origin.clone());
+        }
+        self.broken
+            .extend(file.broken.iter().map(|(id, place)| (id.clone(), place.clone())));
+        self.files.insert(origin.clone(), Arc::new(file));
+    }
+
+    fn disown(&mut self, object: &Object) {
+        let Some(claims) = self.owners.get_mut(&object.id) else {
+            return;
+        };
+        claims.remove(&object.order);
+        if claims.len() < 2 {
+            self.duplicates.remove(&object.id);
+        }
+        if claims.is_empty() {
+            self.owners.remove(&object.id);
+        }
+    }
+
+    /// Reads a file, keeping of its former objects what containment asks for.
+    fn read(&self, origin: &str, content: &Content, options: &ReadOptions) -> FileObjects {
+        let former = self.former(origin);
+        let source = match content {
+            Content::Text { source, .. } => source,
+            Content::Unreadable(problem) => {
+                let diagnostics = vec![problem.clone()];
+                return FileObjects {
+                    objects: former.to_vec(),
+                    diagnostics,
+                    ..FileObjects::default()
+                };
+            }
+        };
+        let mut file = FileObjects::default();
+        let mut unclear = false;
+        let documents = document::split(source);
+        for document in &documents {
+            let read = api::read(document, options);
+            unclear |= hides_objects(&read);
+            if let Some(place) = read
+                .diagnostics
+                .iter()
+                .find(|d| d.severity == Severity::Error)
+                .and_then(|d| d.place())
+            {
+                file.broken
+                    .extend(read.ids_in_error.iter().map(|id| (id.clone(), place.clone())));
+            }
+            file.objects.extend(read.objects.into_iter().map(Arc::new));
+            file.diagnostics.extend(read.diagnostics);
+        }
+        if documents.is_empty() && !former.is_empty() {
+            file.diagnostics.push(emptied(source, former.len()));
+            unclear = true;
+        }
+        let defined: BTreeSet<ObjectId> = file.objects.iter().map(|object| object.id.clone()).collect();
+        let kept = former.iter().filter(|object| !defined.contains(&object.id));
+        let kept = kept
+            .filter(|object| unclear || file.broken.contains_key(&object.id))
+            .cloned();
+        file.objects.extend(kept.collect::<Vec<_>>());
+        reuse(&mut file.objects, former);
+        file
+    }
+
+    fn duplicate_diagnostics(&self, id: &ObjectId) -> Vec<Diagnostic> {
+        let mut claims = self.owners.get(id).into_iter().flat_map(|claims| claims.values());
+        let Some(first) = claims.next() else { return Vec::new() };
+        let name = |object: &Object| object.place("metadata.name");
+        claims
+            .map(|second| {
+                Diagnostic::new(Code::DuplicateObject, format!("{id} is defined twice"))
+                    .label(name(second), "not served")
+                    .label(name(first), "the first in path order is served")
+                    .help("delete or rename one of them")
+            })
+            .collect()
+    }
+}
+
+impl FileObjects {
+    fn ids(&self) -> impl Iterator<Item = ObjectId> {
+        self.objects
+            .iter()
+            .map(|object| object.id.clone())
+            .chain(self.broken.keys().cloned())
+    }
+}
+
+/// Whether the document may hold objects whose names cannot be told.
+fn hides_objects(read: &Read) -> bool {
+    let unnamed = read.objects.is_empty() && read.ids_in_error.is_empty();
+    read.diagnostics.iter().any(|problem| match problem.code {
+        Code::InvalidYaml | Code::DocumentTooLarge => true,
+        _ => unnamed && problem.severity == Severity::Error,
+    })
+}
+
+fn emptied(source: &Arc<SourceText>, objects: usize) -> Diagnostic {
+    let place = Place {
+        source: source.clone(),
+        span: 0..0,
+    };
+    Diagnostic::new(
+        Code::EmptyFile,
+        format!("the file holds no document any more; its {objects} objects stay"),
+    )
+    .at(place)
+    .help("delete the file to remove its objects")
+    .severity(Severity::Error)
+}
+
+/// Keeps the former object where the new one is the same, so that nothing after has to look.
+fn reuse(objects: &mut [Arc<Object>], former: &[Arc<Object>]) {
+    let former: BTreeMap<_, _> = former.iter().map(|object| (&object.id, object)).collect();
+    for object in objects {
+        let same = former
+            .get(&object.id)
+            .filter(|old| old.document.hash == object.document.hash && old.order == object.order && ***old == *object);
+        if let Some(same) = same {
+            *object = (*same).clone();
+        }
+    }
+}

@@ -1,0 +1,252 @@
+//! Putting the control plane together and starting it.
+
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tokio::net::TcpListener;
+use tokio::sync::{Notify, mpsc};
+use tonic::transport::Server;
+
+use super::composer::{Composer, Parts, Reading, Tick};
+use super::fleet::Proxies;
+use super::journal::Journal;
+use super::look;
+use super::roster::Roster;
+use super::secrets::Secrets;
+use super::state::Published;
+use crate::api::ReadOptions;
+use crate::clock::Clock;
+use crate::mesh::config::MeshConfig;
+use crate::mesh::directory::Options;
+use crate::name::TrustDomain;
+use crate::pki::{
+    Ca, CaError, IssueError, IssueOptions, StateDir, StateError, TokenKeyError, TokenSigner, renew_at, server_identity,
+};
+use crate::tls::{ServerTls, TlsError, TlsIncoming};
+use crate::xds::server;
+
+/// How often certificates and tokens are looked at.
+const HOUSEKEEPING: Duration = Duration::from_secs(5);
+/// An idle connection is pinged this often …
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
+/// … and given up when a ping is not answered for this long. Tighter limits cut off proxies that are
+/// only busy.
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// How a control plane is set up.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// How the directory is read.
+    pub reading: Reading,
+    /// The state directory.
+    pub state: PathBuf,
+    /// Where xDS is served.
+    pub xds: SocketAddr,
+    /// Further names and addresses under which proxies dial it, for its certificate.
+    pub server_names: Vec<String>,
+    /// The trust domain.
+    pub trust_domain: TrustDomain,
+    /// How long workload certificates live.
+    pub certificate_ttl: Duration,
+    /// The time.
+    pub clock: Clock,
+}
+
+impl Settings {
+    fn mesh_options(&self) -> Options {
+        let base = MeshConfig {
+            trust_domain: self.trust_domain.clone(),
+            ..MeshConfig::default()
+        };
+        Options {
+            base,
+            read: ReadOptions {
+                lenient: self.reading.lenient,
+            },
+        }
+    }
+}
+
+/// Why a control plane does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The state directory is of no use.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// There is no CA.
+    #[error(transparent)]
+    Ca(#[from] CaError),
+    /// There is no key for join tokens.
+    #[error(transparent)]
+    TokenKey(#[from] TokenKeyError),
+    /// The server has no certificate.
+    #[error("the server's certificate: {0}")]
+    Certificate(#[from] IssueError),
+    /// The server's certificate is of no use.
+    #[error("the server's certificate: {0}")]
+    Tls(#[from] TlsError),
+    /// The port is taken, or not allowed.
+    #[error("xDS cannot be served on {0}: {1}; is another `topsail serve` running? `--xds ADDR` takes another address")]
+    Listen(SocketAddr, io::Error),
+    /// No thread can be had.
+    #[error("no thread can be started: {0}")]
+    Thread(io::Error),
+}
+
+/// A control plane that runs.
+#[derive(Debug)]
+pub struct Running {
+    /// What is in force.
+    pub published: Arc<Published>,
+    /// Who is connected.
+    pub roster: Arc<Roster>,
+    /// Where xDS is served.
+    pub xds: SocketAddr,
+}
+
+/// Starts everything; xDS is served until `shutdown` is ready. What comes of serving is the second
+/// part.
+///
+/// # Errors
+/// When something that is needed is not to be had.
+pub async fn start(
+    settings: Settings,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> Result<(Running, impl Future<Output = Result<(), tonic::transport::Error>>), StartError> {
+    let state = StateDir::open(&settings.state)?;
+    let ca = Arc::new(Ca::load_or_create(&state, &settings.trust_domain, &settings.clock)?);
+    let tokens = TokenSigner::load_or_create(&state, &settings.trust_domain)?;
+    let listen_error = |error| StartError::Listen(settings.xds, error);
+    let listener = TcpListener::bind(settings.xds).await.map_err(listen_error)?;
+    let xds = listener.local_addr().map_err(listen_error)?;
+    let identity = Identity::new(ca.clone(), &settings, xds)?;
+
+    let options = IssueOptions {
+        ttl: settings.certificate_ttl,
+        ..IssueOptions::default()
+    };
+    let secrets = Arc::new(Secrets::new(ca, settings.clock.clone(), options));
+    let (published, roster) = (Arc::new(Published::default()), Arc::new(Roster::default()));
+    let (ticks, ticked) = mpsc::unbounded_channel();
+    let (journal, restored) = Journal::open(&state);
+    let composer = Composer::new(Parts {
+        reading: settings.reading.clone(),
+        options: settings.mesh_options(),
+        roster: roster.clone(),
+        secrets: secrets.clone(),
+        published: published.clone(),
+        journal,
+        restored,
+        clock: settings.clock.clone(),
+    });
+    std::thread::Builder::new()
+        .name("composer".to_owned())
+        .spawn(|| composer.run(ticked))
+        .map_err(StartError::Thread)?;
+    tokio::spawn(look_out(settings.reading.clone(), ticks.clone()));
+
+    let (health, health_service) = tonic_health::server::health_reporter();
+    tokio::spawn(report_health(published.clone(), health));
+    let incoming = TlsIncoming::new(listener, &identity.tls);
+    tokio::spawn(keep_house(identity, ticks.clone()));
+    let fleet = Arc::new(Proxies {
+        roster: roster.clone(),
+        secrets,
+        tokens,
+        published: published.clone(),
+        ticks,
+        clock: settings.clock,
+    });
+    let serving = Server::builder()
+        .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
+        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+        .add_service(health_service)
+        .add_service(server::aggregated(fleet.clone()))
+        .add_service(server::secrets(fleet))
+        .serve_with_incoming_shutdown(incoming, shutdown);
+    Ok((Running { published, roster, xds }, serving))
+}
+
+/// The server's own certificate, renewed at half of its life.
+struct Identity {
+    ca: Arc<Ca>,
+    tls: ServerTls,
+    trust_domain: TrustDomain,
+    options: IssueOptions,
+    renew_at: SystemTime,
+    clock: Clock,
+}
+
+impl Identity {
+    fn new(ca: Arc<Ca>, settings: &Settings, xds: SocketAddr) -> Result<Self, StartError> {
+        let own = xds.ip().to_string();
+        let names = settings.server_names.iter().map(String::as_str);
+        let options = IssueOptions::server(names.chain([own.as_str(), "localhost"]));
+        let certificate = ca.issue(&server_identity(&settings.trust_domain), &options)?;
+        let tls = ServerTls::new(&certificate, ca.bundle(), &settings.trust_domain, &settings.clock)?;
+        let renew_at = renew_at(certificate.validity, 0.0);
+        Ok(Self {
+            ca,
+            tls,
+            trust_domain: settings.trust_domain.clone(),
+            options,
+            renew_at,
+            clock: settings.clock.clone(),
+        })
+    }
+
+    fn renew(&mut self) -> Result<(), StartError> {
+        if self.clock.now() < self.renew_at {
+            return Ok(());
+        }
+        let certificate = self.ca.issue(&server_identity(&self.trust_domain), &self.options)?;
+        self.tls.replace_certificate(&certificate)?;
+        self.renew_at = renew_at(certificate.validity, 0.0);
+        tracing::info!("the server's certificate is renewed");
+        Ok(())
+    }
+}
+
+/// Looks out for edits of the mesh configuration and of the directory; the first look at the
+/// directory comes after that at the mesh configuration.
+async fn look_out(reading: Reading, ticks: mpsc::UnboundedSender<Tick>) {
+    if let Some(root) = reading.mesh_config {
+        let (ticks, first) = (ticks.clone(), Arc::new(Notify::new()));
+        let looked = first.clone();
+        tokio::spawn(look::out(root, move |tree, _| {
+            let told = ticks.send(Tick::MeshConfig(tree)).is_ok();
+            first.notify_one();
+            told
+        }));
+        looked.notified().await;
+    }
+    look::out(reading.root, move |tree, changed| {
+        ticks.send(Tick::Directory(tree, changed)).is_ok()
+    })
+    .await;
+}
+
+async fn keep_house(mut identity: Identity, ticks: mpsc::UnboundedSender<Tick>) {
+    let mut interval = tokio::time::interval(HOUSEKEEPING);
+    while ticks.send(Tick::Housekeeping).is_ok() {
+        interval.tick().await;
+        if let Err(error) = identity.renew() {
+            tracing::error!("the server's certificate cannot be renewed: {error}");
+        }
+    }
+}
+
+/// The gRPC health service says SERVING once a generation is served.
+async fn report_health(published: Arc<Published>, health: tonic_health::server::HealthReporter) {
+    health
+        .set_service_status("", tonic_health::ServingStatus::NotServing)
+        .await;
+    published.loaded().await;
+    health
+        .set_service_status("", tonic_health::ServingStatus::Serving)
+        .await;
+}
