@@ -50,7 +50,7 @@ pub(super) enum Tick {
     MeshConfig(Tree),
     /// Someone has come and has no target yet.
     Joined(MemberId),
-    /// Someone has refused something.
+    /// What is refused has changed.
     Refused,
     /// Time has passed.
     Housekeeping,

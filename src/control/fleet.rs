@@ -119,8 +119,8 @@ impl Observer for ProxyObserver {
                 reason(&refusal.message),
             );
         }
-        self.roster.progress(self.id, &progress, self.clock.now());
-        if !progress.refusals.is_empty() {
+        if self.roster.progress(self.id, &progress, self.clock.now()) {
+            // The composer ends with the server; nobody is left to be told then.
             let _ = self.ticks.send(Tick::Refused);
         }
     }

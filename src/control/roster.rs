@@ -214,12 +214,12 @@ impl Roster {
         self.lock().members.get(&id)?.secrets.get(name).cloned()
     }
 
-    /// Takes note of how far someone is.
-    pub fn progress(&self, id: MemberId, progress: &Progress<'_>, now: SystemTime) {
+    /// Takes note of how far someone is, and says whether what it refuses is another thing than before.
+    pub fn progress(&self, id: MemberId, progress: &Progress<'_>, now: SystemTime) -> bool {
         let mut guard = self.lock();
         let inner = &mut *guard;
         let Some(member) = inner.members.get_mut(&id) else {
-            return;
+            return false;
         };
         member.states = progress.states;
         let target = member.target.borrow().as_ref().map(|target| target.generation);
@@ -232,25 +232,8 @@ impl Roster {
                 at: micros(now),
             });
         }
-        let node = &member.admission.claim.id;
-        if progress.refusals.is_empty() && !inner.refusals.contains_key(node) {
-            return;
-        }
-        let records = inner.refusals.entry(node.clone()).or_default();
-        records.retain(|name, record| progress.refused.get(name) == Some(&record.version));
-        for refusal in progress.refusals {
-            let resource = &refusal.resource;
-            let record = RefusalRecord {
-                version: resource.version.clone(),
-                message: refusal.message.clone(),
-                origins: resource.origins.clone(),
-            };
-            records.insert((resource.kind, resource.name.clone()), record);
-        }
-        if records.is_empty() {
-            let node = node.clone();
-            inner.refusals.remove(&node);
-        }
+        let node = member.admission.claim.id.clone();
+        inner.note_refusals(&node, progress)
     }
 
     /// The nodes whose token has expired by now and had not the last time this was asked.
@@ -300,6 +283,31 @@ impl Roster {
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    fn note_refusals(&mut self, node: &Arc<str>, progress: &Progress<'_>) -> bool {
+        let known = self.refusals.get(node).map_or(0, BTreeMap::len);
+        if progress.refusals.is_empty() && known == 0 {
+            return false;
+        }
+        let records = self.refusals.entry(node.clone()).or_default();
+        records.retain(|name, record| progress.refused.get(name) == Some(&record.version));
+        let changed = records.len() != known || !progress.refusals.is_empty();
+        for refusal in progress.refusals {
+            let resource = &refusal.resource;
+            let record = RefusalRecord {
+                version: resource.version.clone(),
+                message: refusal.message.clone(),
+                origins: resource.origins.clone(),
+            };
+            records.insert((resource.kind, resource.name.clone()), record);
+        }
+        if records.is_empty() {
+            self.refusals.remove(node);
+        }
+        changed
     }
 }
 

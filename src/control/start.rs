@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, mpsc};
+use tokio::task::JoinSet;
 use tonic::transport::Server;
 
 use super::composer::{Composer, Parts, Reading, Tick};
@@ -106,6 +107,8 @@ pub struct Running {
     pub roster: Arc<Roster>,
     /// Where xDS is served.
     pub xds: SocketAddr,
+    /// What goes on beside serving; it ends with this value.
+    _tasks: JoinSet<()>,
 }
 
 /// Starts everything; xDS is served until `shutdown` is ready. What comes of serving is the second
@@ -147,12 +150,13 @@ pub async fn start(
         .name("composer".to_owned())
         .spawn(|| composer.run(ticked))
         .map_err(StartError::Thread)?;
-    tokio::spawn(look_out(settings.reading.clone(), ticks.clone()));
+    let mut tasks = JoinSet::new();
+    tasks.spawn(look_out(settings.reading.clone(), ticks.clone()));
 
     let (health, health_service) = tonic_health::server::health_reporter();
-    tokio::spawn(report_health(published.clone(), health));
+    tasks.spawn(report_health(published.clone(), health));
     let incoming = TlsIncoming::new(listener, &identity.tls);
-    tokio::spawn(keep_house(identity, ticks.clone()));
+    tasks.spawn(keep_house(identity, ticks.clone()));
     let fleet = Arc::new(Proxies {
         roster: roster.clone(),
         secrets,
@@ -168,7 +172,13 @@ pub async fn start(
         .add_service(server::aggregated(fleet.clone()))
         .add_service(server::secrets(fleet))
         .serve_with_incoming_shutdown(incoming, shutdown);
-    Ok((Running { published, roster, xds }, serving))
+    let running = Running {
+        published,
+        roster,
+        xds,
+        _tasks: tasks,
+    };
+    Ok((running, serving))
 }
 
 /// The server's own certificate, renewed at half of its life.
@@ -214,20 +224,26 @@ impl Identity {
 /// Looks out for edits of the mesh configuration and of the directory; the first look at the
 /// directory comes after that at the mesh configuration.
 async fn look_out(reading: Reading, ticks: mpsc::UnboundedSender<Tick>) {
-    if let Some(root) = reading.mesh_config {
-        let (ticks, first) = (ticks.clone(), Arc::new(Notify::new()));
-        let looked = first.clone();
-        tokio::spawn(look::out(root, move |tree, _| {
+    let looked = Notify::new();
+    let mesh_config = async {
+        let Some(root) = reading.mesh_config else {
+            return looked.notify_one();
+        };
+        let deliver = |tree, _| {
             let told = ticks.send(Tick::MeshConfig(tree)).is_ok();
-            first.notify_one();
+            looked.notify_one();
             told
-        }));
+        };
+        look::out(root, deliver).await;
+    };
+    let directory = async {
         looked.notified().await;
-    }
-    look::out(reading.root, move |tree, changed| {
-        ticks.send(Tick::Directory(tree, changed)).is_ok()
-    })
-    .await;
+        look::out(reading.root, |tree, changed| {
+            ticks.send(Tick::Directory(tree, changed)).is_ok()
+        })
+        .await;
+    };
+    tokio::join!(mesh_config, directory);
 }
 
 async fn keep_house(mut identity: Identity, ticks: mpsc::UnboundedSender<Tick>) {

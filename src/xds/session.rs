@@ -151,7 +151,7 @@ impl Session {
             target
                 .set(*kind)
                 .get(name)
-                .is_none_or(|resource| resource.version == *version)
+                .is_some_and(|resource| resource.version == *version)
         });
         self.target = Some(target);
     }

@@ -1,0 +1,176 @@
+//! A delta client whose every word is the test's.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use envoy_types::pb::envoy::config::core::v3::Node;
+use envoy_types::pb::envoy::service::discovery::v3::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
+use envoy_types::pb::envoy::service::discovery::v3::{DeltaDiscoveryRequest, DeltaDiscoveryResponse};
+use envoy_types::pb::google::rpc::Status;
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+use tokio_rustls::TlsConnector;
+use tokio_stream::wrappers::UnboundedReceiverStream;
+use tonic::Streaming;
+use tonic::transport::{Channel, Endpoint};
+use topsail::clock::Clock;
+use topsail::pki::{TrustBundle, server_identity};
+use topsail::tls::{SpiffeMatcher, client_config};
+
+use super::control_plane::{ControlPlane, Home, PATIENCE};
+
+pub const CDS: &str = "type.googleapis.com/envoy.config.cluster.v3.Cluster";
+pub const EDS: &str = "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment";
+pub const LDS: &str = "type.googleapis.com/envoy.config.listener.v3.Listener";
+pub const RDS: &str = "type.googleapis.com/envoy.config.route.v3.RouteConfiguration";
+pub const SDS: &str = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret";
+
+/// Versions by name.
+pub type Versions = BTreeMap<String, String>;
+
+/// One stream.
+pub struct Client {
+    requests: mpsc::UnboundedSender<DeltaDiscoveryRequest>,
+    responses: Streaming<DeltaDiscoveryResponse>,
+}
+
+/// A connection to the server, verified as the bootstrap would.
+pub async fn channel(home: &Home, server: &ControlPlane) -> Channel {
+    let roots = std::fs::read(home.state().join("ca/root-cert.pem")).unwrap();
+    let expected = SpiffeMatcher::from(&server_identity(&Default::default()));
+    let config = client_config(
+        &TrustBundle::from_pem(&roots).unwrap(),
+        expected,
+        None,
+        &Clock::system(),
+    )
+    .unwrap();
+    let (connector, address) = (TlsConnector::from(config), server.address());
+    let connect = move |_| {
+        let connector = connector.clone();
+        async move {
+            let tcp = TcpStream::connect(address).await?;
+            connector
+                .connect("localhost".try_into().unwrap(), tcp)
+                .await
+                .map(TokioIo::new)
+        }
+    };
+    Endpoint::from_static("http://xds")
+        .connect_with_connector(tower::service_fn(connect))
+        .await
+        .unwrap()
+}
+
+impl Client {
+    /// Opens a stream as a workload, with a token or without.
+    pub async fn open(
+        home: &Home,
+        server: &ControlPlane,
+        node: &str,
+        token: Option<&str>,
+    ) -> Result<Self, tonic::Status> {
+        let (requests, outgoing) = mpsc::unbounded_channel();
+        let mut request = tonic::Request::new(UnboundedReceiverStream::new(outgoing));
+        if let Some(token) = token {
+            request
+                .metadata_mut()
+                .insert("authorization", format!("Bearer {token}").parse().unwrap());
+        }
+        let node = Node {
+            id: format!("sidecar~10.9.9.9~{node}~default.svc.cluster.local"),
+            cluster: "client.default".to_owned(),
+            ..Default::default()
+        };
+        let hello = DeltaDiscoveryRequest {
+            node: Some(node),
+            type_url: "hello".to_owned(),
+            ..Default::default()
+        };
+        requests.send(hello).unwrap();
+        let mut client = AggregatedDiscoveryServiceClient::new(channel(home, server).await);
+        let responses = client.delta_aggregated_resources(request).await?.into_inner();
+        Ok(Self { requests, responses })
+    }
+
+    /// Asks for names; none asks for everything. `has` is what the client claims to have.
+    pub fn subscribe(&self, kind: &str, names: &[&str], has: &Versions) {
+        let request = DeltaDiscoveryRequest {
+            type_url: kind.to_owned(),
+            resource_names_subscribe: names.iter().map(|name| (*name).to_owned()).collect(),
+            initial_resource_versions: has.clone().into_iter().collect(),
+            ..Default::default()
+        };
+        self.requests.send(request).unwrap();
+    }
+
+    pub async fn next(&mut self) -> Result<DeltaDiscoveryResponse, tonic::Status> {
+        let next = tokio::time::timeout(PATIENCE, self.responses.message()).await;
+        next.expect("a response in time")?
+            .ok_or_else(|| tonic::Status::cancelled("the stream ended"))
+    }
+
+    /// Whether nothing comes for a while.
+    pub async fn is_quiet(&mut self) -> bool {
+        tokio::time::timeout(Duration::from_millis(500), self.responses.message())
+            .await
+            .is_err()
+    }
+
+    pub fn ack(&self, response: &DeltaDiscoveryResponse) {
+        self.answer(response, None);
+    }
+
+    pub fn nack(&self, response: &DeltaDiscoveryResponse, message: &str) {
+        self.answer(
+            response,
+            Some(Status {
+                code: 13,
+                message: message.to_owned(),
+                details: Vec::new(),
+            }),
+        );
+    }
+
+    /// The next response of a type, ACKed; others are ACKed on the way.
+    pub async fn take(&mut self, kind: &str) -> DeltaDiscoveryResponse {
+        loop {
+            let response = self.next().await.unwrap();
+            self.ack(&response);
+            if response.type_url == kind {
+                return response;
+            }
+        }
+    }
+
+    fn answer(&self, response: &DeltaDiscoveryResponse, error: Option<Status>) {
+        let request = DeltaDiscoveryRequest {
+            type_url: response.type_url.clone(),
+            response_nonce: response.nonce.clone(),
+            error_detail: error,
+            ..Default::default()
+        };
+        self.requests.send(request).unwrap();
+    }
+}
+
+/// The names that a response brings.
+pub fn names(response: &DeltaDiscoveryResponse) -> Vec<&str> {
+    let mut names: Vec<&str> = response
+        .resources
+        .iter()
+        .map(|resource| resource.name.as_str())
+        .collect();
+    names.sort_unstable();
+    names
+}
+
+/// The versions that a response brings.
+pub fn versions(response: &DeltaDiscoveryResponse) -> Versions {
+    response
+        .resources
+        .iter()
+        .map(|resource| (resource.name.clone(), resource.version.clone()))
+        .collect()
+}

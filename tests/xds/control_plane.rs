@@ -1,0 +1,127 @@
+//! A control plane in this process, on a directory of its own.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tempfile::TempDir;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use topsail::clock::Clock;
+use topsail::control::{Reading, Running, Settings, start};
+use topsail::pki::{StateDir, TokenGrant, TokenSigner};
+use topsail::source::Root;
+
+/// How long a test waits for something that should come at once.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Directory and state, which outlive the servers started on them.
+pub struct Home {
+    dir: TempDir,
+}
+
+impl Home {
+    /// A home with these files in its directory.
+    pub fn with(files: &[(&str, &str)]) -> Self {
+        let home = Self {
+            dir: tempfile::tempdir().unwrap(),
+        };
+        std::fs::create_dir(home.config()).unwrap();
+        files.iter().for_each(|(name, text)| home.write(name, text));
+        home
+    }
+
+    pub fn config(&self) -> PathBuf {
+        self.dir.path().join("config")
+    }
+
+    pub fn state(&self) -> PathBuf {
+        self.dir.path().join("state")
+    }
+
+    pub fn write(&self, name: &str, text: &str) {
+        std::fs::write(self.config().join(name), text).unwrap();
+    }
+
+    pub fn remove(&self, name: &str) {
+        std::fs::remove_file(self.config().join(name)).unwrap();
+    }
+
+    /// A join token for a workload of this mesh.
+    pub fn token(&self, workload: &str) -> String {
+        let signer = TokenSigner::load_or_create(&StateDir::open(self.state()).unwrap(), &Default::default()).unwrap();
+        let grant = TokenGrant {
+            workload: workload.parse().unwrap(),
+            service_account: "sa".parse().unwrap(),
+            labels: [("app".to_owned(), "client".to_owned())].into(),
+            addresses: vec!["10.9.9.9".parse().unwrap()],
+        };
+        signer
+            .create(&grant, Duration::from_secs(3600), SystemTime::now())
+            .unwrap()
+    }
+
+    pub async fn serve(&self) -> ControlPlane {
+        let settings = Settings {
+            reading: Reading {
+                root: Root::new([self.config()]),
+                mesh_config: None,
+                lenient: false,
+                strict: false,
+            },
+            state: self.state(),
+            xds: "127.0.0.1:0".parse().unwrap(),
+            server_names: Vec::new(),
+            trust_domain: Default::default(),
+            certificate_ttl: Duration::from_secs(24 * 3600),
+            clock: Clock::system(),
+        };
+        let (stop, stopped) = oneshot::channel::<()>();
+        let (running, serving) = start(settings, async { drop(stopped.await) }).await.unwrap();
+        let serving = tokio::spawn(async { serving.await.unwrap() });
+        tokio::time::timeout(PATIENCE, running.published.loaded())
+            .await
+            .unwrap();
+        ControlPlane {
+            running: Arc::new(running),
+            stop: Some(stop),
+            serving,
+        }
+    }
+}
+
+/// A running control plane.
+pub struct ControlPlane {
+    pub running: Arc<Running>,
+    stop: Option<oneshot::Sender<()>>,
+    serving: JoinHandle<()>,
+}
+
+impl ControlPlane {
+    pub fn address(&self) -> SocketAddr {
+        self.running.xds
+    }
+
+    /// Everything that is wrong now, as lines.
+    pub fn diagnostics(&self) -> Vec<String> {
+        let state = self.running.published.state();
+        state.diagnostics.iter().map(topsail::diag::render::line).collect()
+    }
+
+    /// Ends it; its clients lose their streams.
+    pub async fn stop(mut self) {
+        drop(self.stop.take());
+        self.serving.abort();
+        let _ = self.serving.await;
+    }
+}
+
+/// Waits until something holds.
+pub async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    while !holds() {
+        assert!(tokio::time::Instant::now() < deadline, "{what}");
+        tokio::task::yield_now().await;
+    }
+}
