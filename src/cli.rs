@@ -4,6 +4,7 @@
 //! and ends with 0 (fine), 1 (it failed, or found what it looks for) or 2 (it was called wrongly).
 
 mod bootstrap;
+mod demo;
 mod file;
 mod format;
 mod output;
@@ -43,9 +44,9 @@ trait Command: Args {
 /// The table of commands: the text that `--help` shows, the name, and the arguments, whose type runs
 /// the command.
 macro_rules! commands {
-    ($($(#[doc = $doc:literal])+ $name:ident($arguments:ty),)+) => {
+    ($($(#[$attribute:meta])+ $name:ident($arguments:ty),)+) => {
         #[derive(Subcommand)]
-        enum Commands { $($(#[doc = $doc])+ $name($arguments),)+ }
+        enum Commands { $($(#[$attribute])+ $name($arguments),)+ }
 
         impl Commands {
             fn run(self, output: &mut Output) -> anyhow::Result<Outcome> {
@@ -60,6 +61,14 @@ commands! {
     Bootstrap(bootstrap::Arguments),
     /// Make join tokens
     Token(token::Arguments),
+    /// Run Bookinfo on this machine: a mesh to play with
+    Demo(demo::Arguments),
+    /// Become another program that ends with the demo
+    #[command(hide = true)]
+    DemoChild(demo::ChildArguments),
+    /// Run one service of Bookinfo
+    #[command(hide = true)]
+    DemoService(demo::ServiceArguments),
 }
 
 /// A service mesh control plane without Kubernetes: a directory of Istio YAML in, Envoy xDS out.

@@ -1,5 +1,6 @@
 //! A running Envoy.
 
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io;
 use std::net::SocketAddr;
@@ -64,6 +65,18 @@ pub struct Launch {
     pub user: Option<u32>,
 }
 
+impl Launch {
+    /// What Envoy is called with: one worker, beside any others on the host, with warnings in its log.
+    pub fn arguments(&self) -> Vec<OsString> {
+        let mut arguments: Vec<OsString> = vec!["-c".into(), self.bootstrap.clone().into()];
+        arguments.extend(["--disable-hot-restart", "--concurrency", "1", "--log-level", "warning"].map(Into::into));
+        if self.reject_unknown_fields {
+            arguments.push("--reject-unknown-dynamic-fields".into());
+        }
+        arguments
+    }
+}
+
 /// An Envoy process; it is killed when this is dropped.
 #[derive(Debug)]
 pub struct Process {
@@ -73,7 +86,7 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts an Envoy with one worker, beside any others on the host. Needs a running tokio runtime.
+    /// Starts an Envoy. Needs a running tokio runtime.
     ///
     /// # Errors
     /// When the binary cannot be run or the log not be written. What is wrong with the bootstrap shows
@@ -89,12 +102,8 @@ impl Process {
             .open(&launch.log)
             .map_err(failed(&launch.log))?;
         let mut command = Command::new(&launch.binary);
-        command.arg("-c").arg(&launch.bootstrap);
-        command.args(["--disable-hot-restart", "--concurrency", "1", "--log-level", "warning"]);
-        if launch.reject_unknown_fields {
-            command.arg("--reject-unknown-dynamic-fields");
-        }
         command
+            .args(launch.arguments())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)

@@ -10,8 +10,6 @@ mod filter;
 mod listener;
 mod route;
 mod secret;
-#[cfg(test)]
-mod testing;
 mod tls;
 mod value;
 

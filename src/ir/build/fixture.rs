@@ -167,10 +167,7 @@ impl Thing for PeerAuthentication {
 
 fn service_touch(service: &Service) -> Touched {
     Touched {
-        hosts: [service.key.host.clone()]
-            .into_iter()
-            .chain(service.alias.clone())
-            .collect(),
+        hosts: [service.key.host.clone()].into(),
         ports: service.ports.iter().map(|port| port.number).collect(),
         addresses: service
             .endpoints

@@ -1,0 +1,169 @@
+//! `topsail demo`: Bookinfo on this machine, in one command and without root.
+//!
+//! Each part is a process of its own, so that one can be killed to see what happens: the control plane
+//! (`topsail serve`), an application and an Envoy for each workload. They are stopped and waited for
+//! when the demo ends, and the system kills them should the demo be killed.
+
+mod child;
+mod directory;
+mod end;
+mod hint;
+mod instance;
+mod measure;
+mod part;
+mod plane;
+mod ports;
+mod service;
+mod setup;
+mod show;
+mod start;
+mod terminal;
+mod traffic;
+mod view;
+mod workloads;
+
+pub(super) use child::Arguments as ChildArguments;
+pub(super) use service::Arguments as ServiceArguments;
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::{Args, ValueEnum};
+
+use super::output::Output;
+use super::{Command, Outcome, value};
+use end::End;
+use instance::Instance;
+use part::Parts;
+use setup::Setup;
+use show::Show;
+use start::say;
+
+const EXAMPLES: &str = "\
+Starts a control plane on a live directory of YAML, the services of Bookinfo with an Envoy each,
+and requests to its page; shows where they go. Edit the directory and see them move. Everything
+listens on loopback addresses and runs as you. Ctrl-C ends it and leaves nothing behind.
+
+Examples:
+  In a checkout, on examples/bookinfo/config; elsewhere on a copy that is gone with the demo:
+    topsail demo
+
+  On a directory of one's own, which describes workloads with Bookinfo's `app` labels:
+    cp -r examples/bookinfo/config mine && topsail demo --config mine
+
+  In another terminal while it runs: what each proxy has, and what happens when a part dies:
+    topsail status
+    kill -9 $(pgrep -f 'topsail serve')";
+
+/// What `topsail demo` is called with.
+#[derive(Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct Arguments {
+    /// The live directory [default: examples/bookinfo/config of the checkout, else a copy]
+    #[arg(long, value_name = "DIR")]
+    config: Option<PathBuf>,
+
+    /// Requests a second; 0 sends none
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(..=1000))]
+    rate: u32,
+
+    /// End by itself after this time; units are s, m, h and d
+    #[arg(long, value_name = "TIME", value_parser = value::span)]
+    duration: Option<Duration>,
+
+    /// What runs beside each application
+    #[arg(long, value_enum, default_value_t = DataPlane::Envoy)]
+    dataplane: DataPlane,
+
+    /// Where the control plane serves xDS
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:15012")]
+    xds: SocketAddr,
+
+    /// Where the control plane answers about itself
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:15014")]
+    admin: SocketAddr,
+}
+
+/// A data plane.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum DataPlane {
+    /// Stock Envoy
+    Envoy,
+}
+
+impl Command for Arguments {
+    fn run(self, output: &mut Output) -> anyhow::Result<Outcome> {
+        /// Fetching Envoy is the one thing that may still be under way.
+        const LAST_CALL: Duration = Duration::from_secs(2);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let result = runtime.block_on(self.play(output));
+        runtime.shutdown_timeout(LAST_CALL);
+        result
+    }
+}
+
+impl Arguments {
+    async fn play(self, output: &mut Output) -> anyhow::Result<Outcome> {
+        let mut end = End::listen()?;
+        let runtime = std::env::var_os("XDG_RUNTIME_DIR")
+            .map(PathBuf::from)
+            .filter(|folder| folder.is_dir());
+        let mut instance = Instance::take(runtime.as_deref(), &std::env::temp_dir())?;
+        let setup = self.setup(instance.folder())?;
+        instance.announce(&setup.directory)?;
+        ports::check(setup.wanted())?;
+        let mut parts = Parts::new(&setup.this_program);
+        let result = self.run_parts(&setup, &mut parts, &mut end, output).await;
+        parts.stop().await;
+        drop(instance);
+        let said = result?;
+        // The terminal may be what was closed.
+        let _ = say(output, &said);
+        Ok(Outcome::Fine)
+    }
+
+    fn setup(&self, folder: &Path) -> anyhow::Result<Setup> {
+        let directory = match &self.config {
+            Some(directory) => directory.clone(),
+            None => default_directory(folder).context("the sample's directory cannot be copied")?,
+        };
+        Ok(Setup {
+            this_program: std::env::current_exe()?,
+            folder: folder.to_owned(),
+            workloads: workloads::read(&directory)?,
+            directory,
+            xds: self.xds,
+            admin: self.admin,
+        })
+    }
+
+    /// Starts everything and shows it until the end, and says how it was.
+    async fn run_parts(
+        &self,
+        setup: &Setup,
+        parts: &mut Parts,
+        end: &mut End,
+        output: &mut Output,
+    ) -> anyhow::Result<String> {
+        let DataPlane::Envoy = self.dataplane;
+        tokio::select! {
+            started = start::start(setup, parts, output) => started?,
+            why = end.reached() => return Ok(format!("{why} before everything was up; nothing is left behind")),
+        }
+        end.after(self.duration);
+        let mut show = Show::start(setup, self.rate)?;
+        let why = show.run(parts, end, output).await?;
+        Ok(format!("{}; {why}, and nothing is left behind", show.summary()))
+    }
+}
+
+fn default_directory(folder: &Path) -> io::Result<PathBuf> {
+    let built_in = Path::new(env!("CARGO_MANIFEST_DIR"));
+    match directory::of_checkout(&std::env::current_dir()?, built_in) {
+        Some(directory) => Ok(directory),
+        None => directory::copy_into(folder),
+    }
+}

@@ -1,0 +1,195 @@
+//! Whether the addresses that the demo needs are free, and who has them if not.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fs;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+
+/// An address that a part of the demo is about to listen on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Wanted {
+    /// The address.
+    pub address: SocketAddr,
+    /// What listens there.
+    pub purpose: String,
+}
+
+/// Addresses that cannot be had.
+#[derive(Debug, thiserror::Error)]
+#[error("the demo cannot listen on all its addresses:{}\n{}", listed(.0), advice(.0))]
+pub(super) struct PortsError(Vec<Taken>);
+
+#[derive(Debug)]
+struct Taken {
+    wanted: Wanted,
+    error: io::Error,
+    holder: Option<Holder>,
+}
+
+/// A process, as far as it can be seen.
+#[derive(Debug)]
+struct Holder {
+    pid: u32,
+    name: String,
+}
+
+impl fmt::Display for Taken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Wanted { address, purpose } = &self.wanted;
+        match (self.error.kind(), &self.holder) {
+            (io::ErrorKind::AddrInUse, Some(Holder { pid, name })) => {
+                write!(f, "{address} ({purpose}) is in use by `{name}`, process {pid}")
+            }
+            (io::ErrorKind::AddrInUse, None) => write!(f, "{address} ({purpose}) is in use"),
+            (io::ErrorKind::AddrNotAvailable, _) => {
+                write!(f, "{address} ({purpose}) is no address of this machine")
+            }
+            (_, _) => write!(f, "{address} ({purpose}): {}", self.error),
+        }
+    }
+}
+
+fn listed(taken: &[Taken]) -> String {
+    taken.iter().map(|taken| format!("\n  {taken}")).collect()
+}
+
+fn advice(taken: &[Taken]) -> String {
+    let holders: BTreeMap<u32, &str> = taken
+        .iter()
+        .filter_map(|taken| Some((taken.holder.as_ref()?.pid, &*taken.holder.as_ref()?.name)))
+        .collect();
+    let end = match holders.keys().map(ToString::to_string).collect::<Vec<_>>() {
+        pids if pids.is_empty() => "end what listens there".to_owned(),
+        pids => format!("end what listens there (`kill {}`)", pids.join(" ")),
+    };
+    format!(
+        "{end}, or use other addresses: --xds and --admin for the control plane, and for the workloads a copy of \
+         the directory with other addresses, named with --config"
+    )
+}
+
+/// Tries to listen on each address.
+///
+/// # Errors
+/// When some cannot be had; all of them are named.
+pub(super) fn check(wanted: Vec<Wanted>) -> Result<(), PortsError> {
+    let taken = wanted.into_iter().filter_map(|wanted| {
+        let error = TcpListener::bind(wanted.address).err()?;
+        let holder = holder(wanted.address);
+        Some(Taken { wanted, error, holder })
+    });
+    match taken.collect::<Vec<_>>() {
+        taken if taken.is_empty() => Ok(()),
+        taken => Err(PortsError(taken)),
+    }
+}
+
+/// The process that listens on an address, where the system lets us look: on Linux, those of the same user.
+fn holder(address: SocketAddr) -> Option<Holder> {
+    let table = fs::read_to_string("/proc/net/tcp").ok()?;
+    let inode = listening_inode(&table, address)?;
+    let socket = format!("socket:[{inode}]");
+    let processes = fs::read_dir("/proc")
+        .ok()?
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    let mut holders = processes.filter(|pid: &u32| {
+        let descriptors = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten();
+        descriptors
+            .filter_map(|entry| fs::read_link(entry.ok()?.path()).ok())
+            .any(|link| link.as_os_str() == &*socket)
+    });
+    let pid = holders.next()?;
+    let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+    Some(Holder {
+        pid,
+        name: name.trim().to_owned(),
+    })
+}
+
+/// The inode of the socket that has an address for itself, by the table `/proc/net/tcp`.
+fn listening_inode(table: &str, address: SocketAddr) -> Option<&str> {
+    const LISTEN: &str = "0A";
+    let IpAddr::V4(ip) = address.ip() else { return None };
+    table.lines().skip(1).find_map(|row| {
+        let columns: Vec<&str> = row.split_whitespace().collect();
+        let (local_ip, local_port) = columns.get(1)?.split_once(':')?;
+        let local_ip = Ipv4Addr::from(u32::from_str_radix(local_ip, 16).ok()?.to_ne_bytes());
+        let local_port = u16::from_str_radix(local_port, 16).ok()?;
+        let is_same = (local_ip == ip || local_ip.is_unspecified()) && local_port == address.port();
+        (is_same && columns.get(3) == Some(&LISTEN)).then(|| columns.get(9).copied())?
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wanted(address: SocketAddr) -> Wanted {
+        Wanted {
+            address,
+            purpose: "control plane, xDS".into(),
+        }
+    }
+
+    #[test]
+    fn all_that_is_taken_is_named_with_who_has_it() {
+        let (one, two) = (
+            TcpListener::bind("127.0.0.1:0").unwrap(),
+            TcpListener::bind("127.0.0.1:0").unwrap(),
+        );
+        let (one, two) = (
+            one.local_addr().map(|at| (one, at)).unwrap(),
+            two.local_addr().map(|at| (two, at)).unwrap(),
+        );
+        let error = check(vec![wanted(one.1), wanted(two.1)]).unwrap_err().to_string();
+        let pid = std::process::id();
+        for (_, address) in [&one, &two] {
+            assert!(
+                error.contains(&format!("{address} (control plane, xDS) is in use by `")),
+                "{error}"
+            );
+        }
+        assert!(
+            error.contains(&format!("(`kill {pid}`)")) && error.contains("--config"),
+            "{error}"
+        );
+        let free = one.1;
+        drop(one);
+        check(vec![wanted(free)]).unwrap();
+    }
+
+    #[test]
+    fn an_address_of_nobodys_is_said_to_be_so() {
+        let error = check(vec![wanted("192.0.2.1:80".parse().unwrap())])
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("192.0.2.1:80 (control plane, xDS) is no address of this machine"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn the_table_of_sockets_is_read() {
+        let row = |local: &str, state: &str, inode: &str| {
+            format!(
+                "   0: {local} 00000000:0000 {state} 00000000:00000000 00:00000000 00000000     0        0 {inode} 1\n"
+            )
+        };
+        let ip = format!("{:08X}", u32::from_ne_bytes([127, 0, 10, 1]));
+        let table = format!(
+            "  sl  local_address …\n{}{}{}",
+            row(&format!("{ip}:2378"), "01", "1"),
+            row(&format!("{ip}:2378"), "0A", "2"),
+            row("00000000:0050", "0A", "3"),
+        );
+        assert_eq!(listening_inode(&table, "127.0.10.1:9080".parse().unwrap()), Some("2"));
+        assert_eq!(
+            listening_inode(&table, "127.0.10.9:80".parse().unwrap()),
+            Some("3"),
+            "on every address"
+        );
+        assert_eq!(listening_inode(&table, "127.0.10.2:9080".parse().unwrap()), None);
+    }
+}

@@ -1,0 +1,208 @@
+//! The demo while it runs: traffic, what is seen of it, and parts that are looked after.
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::{self, MissedTickBehavior};
+
+use super::end::{End, Why};
+use super::measure::{Measure, Report, Sample};
+use super::part::{Event, Parts};
+use super::plane::{self, PlaneState};
+use super::setup::Setup;
+use super::terminal::Terminal;
+use super::traffic;
+use super::view::{Model, fit};
+use crate::cli::output::{Output, color};
+
+/// How often the picture is drawn and parts are looked after.
+const REFRESH: Duration = Duration::from_millis(250);
+/// How often a line is printed where no picture can be drawn.
+const LINE: Duration = Duration::from_secs(2);
+/// How much of what happened is kept.
+const NEWS: usize = 8;
+
+/// The running demo.
+#[derive(Debug)]
+pub(super) struct Show<'s> {
+    setup: &'s Setup,
+    page: String,
+    workloads: Vec<String>,
+    logs: PathBuf,
+    started: Instant,
+    measure: Measure,
+    samples: mpsc::Receiver<Sample>,
+    plane: watch::Receiver<PlaneState>,
+    news: Vec<String>,
+    /// Traffic and the watch of the control plane; they end with this.
+    _tasks: JoinSet<()>,
+}
+
+impl<'s> Show<'s> {
+    /// Begins to send requests.
+    ///
+    /// # Errors
+    /// When there is no page to send them to.
+    pub(super) fn start(setup: &'s Setup, rate: u32) -> anyhow::Result<Self> {
+        let page = setup.page().context("the directory describes no productpage")?;
+        let (samples_in, samples) = mpsc::channel(1024);
+        let (plane_in, plane) = watch::channel(PlaneState::default());
+        let mut tasks = JoinSet::new();
+        tasks.spawn(traffic::send(page, rate, samples_in));
+        tasks.spawn(plane::follow(setup.admin, setup.directory.clone(), plane_in));
+        let started = Instant::now();
+        Ok(Self {
+            setup,
+            page: format!("http://{page}/productpage"),
+            workloads: setup
+                .workloads
+                .iter()
+                .map(|workload| workload.name.to_string())
+                .collect(),
+            logs: setup.logs(),
+            started,
+            measure: Measure::new(started),
+            samples,
+            plane,
+            news: Vec::new(),
+            _tasks: tasks,
+        })
+    }
+
+    /// Shows everything until the end is reached.
+    ///
+    /// # Errors
+    /// When nobody reads what is shown any more.
+    pub(super) async fn run(&mut self, parts: &mut Parts, end: &mut End, output: &mut Output) -> io::Result<Why> {
+        let mut screen = Screen::open(output)?;
+        let mut tick = time::interval(REFRESH);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                biased;
+                why = end.reached() => return Ok(why),
+                Some(sample) = self.samples.recv() => self.measure.add(sample),
+                _ = tick.tick() => {
+                    let now = Instant::now();
+                    let news = self.tend(parts, now);
+                    let report = self.measure.report(now);
+                    let plane = self.plane.borrow_and_update().clone();
+                    let missing: Vec<String> = parts.missing().map(str::to_owned).collect();
+                    screen.show(&self.model(&report, &plane, &missing, now), &news, now)?;
+                }
+            }
+        }
+    }
+
+    /// How it was, in a sentence.
+    pub(super) fn summary(&mut self) -> String {
+        let report = self.measure.report(Instant::now());
+        format!("{} requests, {} of them failed", report.total, report.total_failed)
+    }
+
+    fn tend(&mut self, parts: &mut Parts, now: Instant) -> Vec<String> {
+        let at = now.duration_since(self.started).as_secs();
+        let news = parts.tend(now).into_iter().map(|event| match event {
+            Event::Ended(ending) => format!("{at}s: the {ending}"),
+            Event::Restarted(name) => format!("{at}s: the {name} has been started again"),
+            Event::Failed(error) => format!("{at}s: {error}"),
+        });
+        let news: Vec<String> = news.collect();
+        self.news.extend(news.iter().cloned());
+        self.news.drain(..self.news.len().saturating_sub(NEWS));
+        news
+    }
+
+    fn model<'m>(
+        &'m self,
+        report: &'m Report,
+        plane: &'m PlaneState,
+        missing: &'m [String],
+        now: Instant,
+    ) -> Model<'m> {
+        Model {
+            elapsed: now.duration_since(self.started),
+            page: &self.page,
+            report,
+            plane,
+            workloads: &self.workloads,
+            missing,
+            news: &self.news,
+            directory: &self.setup.directory,
+            logs: &self.logs,
+        }
+    }
+}
+
+/// Where it is shown.
+enum Screen<'o> {
+    /// Drawn over and over.
+    Picture { terminal: Terminal, color: bool },
+    /// Line by line.
+    Lines {
+        out: &'o mut dyn Write,
+        printed: Option<Instant>,
+        generation: Option<u64>,
+        problems: Vec<String>,
+    },
+}
+
+impl<'o> Screen<'o> {
+    fn open(output: &'o mut Output) -> io::Result<Self> {
+        let is_dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
+        if output.is_terminal && !is_dumb {
+            return Ok(Self::Picture {
+                terminal: Terminal::enter()?,
+                color: color(&io::stdout()),
+            });
+        }
+        Ok(Self::Lines {
+            out: &mut output.out,
+            printed: None,
+            generation: None,
+            problems: Vec::new(),
+        })
+    }
+
+    fn show(&mut self, model: &Model<'_>, news: &[String], now: Instant) -> io::Result<()> {
+        match self {
+            Screen::Picture { terminal, color } => {
+                let lines = fit(&model.frame(), terminal.size(), *color);
+                terminal.draw(&lines)
+            }
+            Screen::Lines {
+                out,
+                printed,
+                generation,
+                problems,
+            } => {
+                for text in news {
+                    writeln!(out, "{text}")?;
+                }
+                if printed.is_none() {
+                    for text in model.introduction() {
+                        writeln!(out, "{text}")?;
+                    }
+                }
+                if model.plane.problems != *problems {
+                    problems.clone_from(&model.plane.problems);
+                    writeln!(out, "problems: {}", problems.len())?;
+                    for problem in problems {
+                        writeln!(out, "  {problem}")?;
+                    }
+                }
+                let is_due = printed.is_none_or(|printed| now.duration_since(printed) >= LINE);
+                if is_due || *generation != model.plane.generation {
+                    *printed = Some(now);
+                    *generation = model.plane.generation;
+                    writeln!(out, "{}", model.line())?;
+                }
+                out.flush()
+            }
+        }
+    }
+}
