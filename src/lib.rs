@@ -10,6 +10,7 @@
 //! Everything between the file watch and the sockets is plain functions over immutable values.
 //! `tests/architecture.rs` enforces which room may import which.
 
+pub mod admin;
 pub mod api;
 pub mod cli;
 pub mod clock;
@@ -17,9 +18,11 @@ pub mod control;
 pub mod diag;
 pub mod envoy;
 pub mod ir;
+pub mod lifecycle;
 pub mod mesh;
 pub mod name;
 pub mod pki;
 pub mod source;
+pub mod telemetry;
 pub mod tls;
 pub mod xds;

@@ -57,6 +57,7 @@ pub struct Mesh {
     services: OrdMap<ServiceKey, (Rank, Arc<Service>)>,
     hosts: OrdMap<Hostname, OrdSet<Namespace>>,
     ports: OrdMap<u16, OrdSet<ServiceKey>>,
+    aliases: OrdMap<Hostname, OrdSet<ServiceKey>>,
     endpoint_addresses: OrdMap<IpAddr, OrdSet<ServiceKey>>,
     workloads: OrdMap<ObjectId, Arc<Workload>>,
     workload_addresses: OrdMap<IpAddr, OrdSet<ObjectId>>,
@@ -139,6 +140,12 @@ impl Mesh {
         let mut found: Vec<_> = keys.filter_map(|key| self.services.get(key)).collect();
         found.sort_by_key(|(rank, _)| rank);
         found.into_iter().map(|(_, service)| service).collect()
+    }
+
+    /// Services that are another name of this host (`externalName`).
+    pub fn aliases_of(&self, host: &Hostname) -> impl Iterator<Item = &Arc<Service>> {
+        let keys = self.aliases.get(host).into_iter().flat_map(|keys| keys.iter());
+        keys.filter_map(|key| self.service_at(key))
     }
 
     /// Services with an endpoint at this address, oldest first: what a proxy there serves.
@@ -306,6 +313,9 @@ impl Mesh {
             for port in &old.ports {
                 drop_from(&mut self.ports, &port.number, key);
             }
+            if let Some(target) = &old.alias {
+                drop_from(&mut self.aliases, target, key);
+            }
             for address in endpoint_addresses(&old) {
                 drop_from(&mut self.endpoint_addresses, &address, key);
             }
@@ -317,6 +327,9 @@ impl Mesh {
                 .insert(key.namespace.clone());
             for port in &service.ports {
                 self.ports.entry(port.number).or_default().insert(key.clone());
+            }
+            if let Some(target) = &service.alias {
+                self.aliases.entry(target.clone()).or_default().insert(key.clone());
             }
             for address in endpoint_addresses(&service) {
                 self.endpoint_addresses.entry(address).or_default().insert(key.clone());

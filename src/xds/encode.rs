@@ -10,6 +10,8 @@ mod filter;
 mod listener;
 mod route;
 mod secret;
+#[cfg(test)]
+mod testing;
 mod tls;
 mod value;
 

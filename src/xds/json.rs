@@ -7,6 +7,7 @@ use prost_reflect::{
 };
 use serde_json::{Map, Value};
 
+use super::resource::Resource;
 use super::schema::DESCRIPTOR_SET;
 
 /// What stands in the place of a secret.
@@ -50,6 +51,24 @@ impl Printer {
         Ok(Self {
             pool: DescriptorPool::decode(DESCRIPTOR_SET)?,
         })
+    }
+
+    /// A resource as an expanded `Any`: `@type`, then its fields. One without content, which stands for
+    /// what a proxy has already, shows its name.
+    ///
+    /// # Errors
+    /// As [`Printer::to_json`].
+    pub fn resource(&self, resource: &Resource) -> Result<Value, JsonError> {
+        let type_url = resource.kind.type_url();
+        let mut value = Map::new();
+        value.insert("@type".to_owned(), type_url.into());
+        if resource.body.is_empty() {
+            value.insert("name".to_owned(), resource.name.to_string().into());
+        }
+        if let Value::Object(fields) = self.to_json(type_url, &resource.body)? {
+            value.extend(fields);
+        }
+        Ok(value.into())
     }
 
     /// A message of this type as JSON, private keys and other secrets replaced by `[redacted]`.

@@ -89,6 +89,26 @@ pub enum SyncState {
     NotSent,
 }
 
+impl SyncState {
+    /// All of them.
+    pub const ALL: [SyncState; 4] = [
+        SyncState::Synced,
+        SyncState::Stale,
+        SyncState::Nacked,
+        SyncState::NotSent,
+    ];
+
+    /// The state as it is serialised: `SYNCED`, `STALE`, `NACKED` or `NOT_SENT`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            SyncState::Synced => "SYNCED",
+            SyncState::Stale => "STALE",
+            SyncState::Nacked => "NACKED",
+            SyncState::NotSent => "NOT_SENT",
+        }
+    }
+}
+
 /// Versions that a client refused, by type and name. They outlive a session: what a proxy refused is
 /// not sent to it again when it reconnects.
 pub type Refused = BTreeMap<(ResourceType, ResourceName), Version>;

@@ -167,7 +167,10 @@ impl Thing for PeerAuthentication {
 
 fn service_touch(service: &Service) -> Touched {
     Touched {
-        hosts: [service.key.host.clone()].into(),
+        hosts: [service.key.host.clone()]
+            .into_iter()
+            .chain(service.alias.clone())
+            .collect(),
         ports: service.ports.iter().map(|port| port.number).collect(),
         addresses: service
             .endpoints

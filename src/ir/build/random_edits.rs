@@ -66,6 +66,10 @@ fn service_of(which: usize, how: u8, more: u8) -> Service {
             export_to: ExportTo::Namespaces([namespace("other")].into()),
             ..service
         },
+        4 => Service {
+            alias: Some(host(SERVICES[usize::from(how) % SERVICES.len()])),
+            ..service.resolved_by(Resolution::Alias)
+        },
         _ => service,
     }
 }

@@ -14,6 +14,9 @@ use crate::mesh::service::Service;
 use crate::mesh::virtual_service::{Destination, SourceMatch};
 use crate::name::Hostname;
 
+/// How many times a name may be another name of the next; more is taken for a circle.
+const MAX_ALIASES: usize = 8;
+
 /// The making of the routes of one port.
 pub(super) struct Routing<'a> {
     /// Whose routes.
@@ -67,14 +70,46 @@ impl<'a> Routing<'a> {
     /// Resolves a destination on a listener's port: the destination's port, else its service's only port, else the
     /// listener's (Istio's `GetDestinationCluster`).
     pub(super) fn target(&mut self, destination: &Destination, listen_port: u16) -> Target {
-        self.reads.insert(destination.host.clone());
-        let service = self.scope.service(&destination.host);
+        let service = self.meant(&destination.host);
+        let host = service.map_or(&destination.host, |service| &service.key.host);
         let only = service.and_then(|service| match service.ports.as_slice() {
             [only] => Some(only.number),
             _ => None,
         });
         let port = destination.port.or(only).unwrap_or(listen_port);
-        self.resolve(service, &destination.host, port, destination.subset.as_deref())
+        self.resolve(service, host, port, destination.subset.as_deref())
+    }
+
+    /// The service that a host means, if it is another name of one too.
+    fn meant(&mut self, host: &Hostname) -> Option<&'a Arc<Service>> {
+        self.reads.insert(host.clone());
+        let mut service = self.scope.service(host)?;
+        for _ in 0..MAX_ALIASES {
+            let Some(target) = &service.alias else { break };
+            self.reads.insert(target.clone());
+            service = self.scope.service(target)?;
+        }
+        Some(service)
+    }
+
+    /// Hosts that are other names of a service's, as far as the proxy sees them.
+    pub(super) fn other_names(&mut self, host: &Hostname) -> Vec<&'a Hostname> {
+        let scope = self.scope;
+        let mut names: Vec<&'a Hostname> = Vec::new();
+        let mut latest = vec![host.clone()];
+        for _ in 0..MAX_ALIASES {
+            let aliases = latest.iter().flat_map(|host| scope.mesh.aliases_of(host));
+            let seen = aliases.filter(|alias| {
+                scope
+                    .service(&alias.key.host)
+                    .is_some_and(|seen| Arc::ptr_eq(seen, alias))
+            });
+            let found: Vec<&'a Hostname> = seen.map(|alias| &alias.key.host).collect();
+            latest = found.iter().copied().cloned().collect();
+            names.extend(found);
+        }
+        self.reads.extend(names.iter().copied().cloned());
+        names
     }
 
     /// The cluster for all of a service's port.

@@ -306,3 +306,28 @@ fn a_consistent_hash_reaches_the_route_of_another_port() {
         "outbound|9090||back.default.svc.cluster.local"
     );
 }
+
+#[test]
+fn another_name_of_a_service_leads_to_it() {
+    let mut other = service("shop")
+        .port_of(80, Protocol::Http)
+        .resolved_by(Resolution::Alias);
+    other.alias = Some(host("front"));
+    let world = World::new()
+        .with(service("front").port_of(80, Protocol::Http))
+        .with(service("back").port_of(80, Protocol::Http))
+        .with(other)
+        .with(routes("back", vec![to(&[("shop", 1)])]));
+    let built = world.build(&node());
+    let front = virtual_host(&built, "80", "front.default.svc.cluster.local:80");
+    for name in ["shop", "shop.default.svc.cluster.local"] {
+        assert!(domains(front).contains(&name), "{name}");
+    }
+    let back = virtual_host(&built, "80", "back.default.svc.cluster.local:80");
+    assert_eq!(clusters_of(back), [("outbound|80||front.default.svc.cluster.local", 1)]);
+    assert!(
+        !built
+            .clusters()
+            .contains(&"outbound|80||shop.default.svc.cluster.local")
+    );
+}

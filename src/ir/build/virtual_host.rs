@@ -78,7 +78,7 @@ pub(super) fn shared<'a>(routing: &mut Routing<'a>, content: &Content<'a>) -> Ro
         .map(|exposed| (exposed, routes_of(routing, exposed)))
         .partition(|(_, (_, by_rule))| *by_rule);
     for (exposed, (routes, _)) in routed.into_iter().chain(plain) {
-        let domains = domains(exposed.service, routing.scope.view.namespace.as_str());
+        let domains = domains(routing, exposed.service);
         claims.service(exposed, domains, routes);
     }
     let mut virtual_hosts = claims.done;
@@ -214,15 +214,19 @@ struct Domains {
     expanded: Vec<String>,
 }
 
-/// Istio's `generateVirtualHostDomains`: the host, with a final dot too; short forms of hosts in the cluster; any
-/// host below a headless service; addresses.
-fn domains(service: &Service, namespace: &str) -> Domains {
-    let host = service.key.host.as_str();
-    let mut full = vec![bracketed(host)];
+/// Istio's `generateVirtualHostDomains`: the host and its other names, each with a final dot too; short forms of
+/// hosts in the cluster; any host below a headless service; addresses.
+fn domains(routing: &mut Routing<'_>, service: &Service) -> Domains {
+    let namespace = routing.scope.view.namespace.as_str();
+    let aliases = routing.other_names(&service.key.host);
+    let mut full = Vec::new();
     let mut expanded = Vec::new();
-    if host.parse::<IpAddr>().is_err() {
-        full.push(format!("{host}."));
-        expanded = short_forms(host, namespace);
+    for host in std::iter::once(&service.key.host).chain(aliases) {
+        full.push(bracketed(host.as_str()));
+        if host.as_str().parse::<IpAddr>().is_err() {
+            full.push(format!("{host}."));
+            expanded.extend(short_forms(host.as_str(), namespace));
+        }
     }
     if service.headless {
         let below = |domains: &mut Vec<String>| {

@@ -112,3 +112,64 @@ fn ports(report: &mut Report<'_>, at: &FieldPath, ports: &[api::EndpointPort]) -
     }
     found
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mesh::lower::Form;
+    use crate::mesh::testing::{expect_as_marked, objects};
+
+    #[test]
+    fn services_addresses_and_ports() {
+        expect_as_marked(
+            r#"
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: a}                     #! IST0106
+addressType: IPv4
+endpoints:
+- addresses: [a]                        #! IST0106
+- addresses: []                         #! IST0106
+ports: [{name: http, port: 0}]          #! IST0106
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: b, labels: {kubernetes.io/service-name: b}}
+addressType: FQDN                       #! IST0133
+endpoints: [{addresses: [a.b]}]
+---
+apiVersion: v1
+kind: Endpoints
+metadata: {name: c}
+subsets:
+- addresses: [{ip: a}]                  #! IST0106
+  ports: [{port: 70000}]                #! IST0106
+"#,
+        );
+    }
+
+    #[test]
+    fn what_stops_takes_nothing_and_what_is_not_ready_is_told_apart() {
+        let text = "
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: a, labels: {kubernetes.io/service-name: a}}
+addressType: IPv4
+endpoints:
+- {addresses: [10.0.0.1], zone: z}
+- {addresses: [10.0.0.2], conditions: {ready: false}}
+- {addresses: [10.0.0.3], conditions: {ready: false, terminating: true}}
+- {addresses: [10.0.0.4], conditions: {ready: true, terminating: true}}
+ports: [{name: http, port: 80}]
+";
+        let object = objects("a.yaml", text).pop().unwrap();
+        let lowered = crate::mesh::lower::lower(&object, &Context::default());
+        let Some(Form::Endpoints(source)) = lowered.value else {
+            panic!("{:?}", lowered.findings)
+        };
+        let endpoints = &source.groups[0].endpoints;
+        let brief: Vec<(String, bool)> = endpoints.iter().map(|e| (e.ip.to_string(), e.ready)).collect();
+        let expected = [("10.0.0.1", true), ("10.0.0.2", false), ("10.0.0.4", true)];
+        assert_eq!(brief, expected.map(|(ip, ready)| (ip.to_owned(), ready)));
+    }
+}

@@ -58,3 +58,49 @@ fn mode(mode: api::MutualTlsMode) -> Option<MutualTlsMode> {
         api::MutualTlsMode::Strict => Some(MutualTlsMode::Strict),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::mesh::testing::expect_as_marked;
+
+    #[test]
+    fn selectors_and_ports() {
+        expect_as_marked(
+            r#"
+apiVersion: security.istio.io/v1
+kind: PeerAuthentication
+metadata: {name: a}
+spec:
+  portLevelMtls:                        #! IST0106
+    "0": {mode: STRICT}                 #! IST0106
+    "80": {mode: STRICT}
+---
+apiVersion: security.istio.io/v1
+kind: PeerAuthentication
+metadata: {name: b}
+spec:
+  selector:
+    matchLabels: {a: "*"}               #! IST0106
+---
+apiVersion: security.istio.io/v1
+kind: PeerAuthentication
+metadata: {name: c, namespace: istio-system}
+spec:
+  selector:                             #! IST0133
+    matchLabels: {a: b}
+---
+apiVersion: security.istio.io/v1
+kind: PeerAuthentication
+metadata: {name: d}
+spec:
+  selector:
+    matchLabels: {}                     #! IST0133
+---
+apiVersion: security.istio.io/v1
+kind: PeerAuthentication
+metadata: {name: e}                     #! IST0133
+spec: {mtls: {mode: STRICT}}
+"#,
+        );
+    }
+}

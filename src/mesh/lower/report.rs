@@ -152,11 +152,15 @@ impl<'o> Report<'o> {
         &mut self.findings[index]
     }
 
+    /// Whether an error was found so far.
+    pub(super) fn has_errors(&self) -> bool {
+        self.findings.iter().any(|finding| finding.severity == Severity::Error)
+    }
+
     /// The value, unless an error was found.
     pub(super) fn finish<T>(self, value: T) -> Lowered<T> {
-        let failed = self.findings.iter().any(|finding| finding.severity == Severity::Error);
         Lowered {
-            value: (!failed).then_some(value),
+            value: (!self.has_errors()).then_some(value),
             findings: self.findings,
         }
     }

@@ -227,3 +227,115 @@ fn export_to(report: &mut Report<'_>, object: &Object) -> ExportTo {
     let at = FieldPath::root().field("metadata").field("annotations").key(EXPORT_TO);
     report.export_to_at(&|_| at.clone(), &entries, default, Nobody::Allowed)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mesh::lower::Form;
+    use crate::mesh::testing::{expect_as_marked, objects};
+
+    fn service(spec: &str) -> String {
+        format!(
+            "
+apiVersion: v1
+kind: Service
+metadata: {{name: a}}
+spec:
+{spec}"
+        )
+    }
+
+    fn lowered(text: &str) -> Arc<ServiceSource> {
+        let object = objects("a.yaml", text).pop().unwrap();
+        let lowered = crate::mesh::lower::lower(&object, &Context::default());
+        match lowered.value {
+            Some(Form::Service(source)) => source,
+            other => panic!("{other:?} {:?}", lowered.findings),
+        }
+    }
+
+    #[test]
+    fn ports() {
+        expect_as_marked(&service(
+            r#"
+  clusterIP: 10.0.0.1
+  ports:
+  - {port: 80}                          #! IST0106
+  - {name: a, port: 0}                  #! IST0106
+  - {name: a, port: 81}                 #! IST0106
+  - {name: b, port: 81}                 #! IST0106
+  - {name: c, port: 81, protocol: UDP}
+  - {name: d, port: 82, targetPort: 70000} #! IST0106
+"#,
+        ));
+        let without = service("  clusterIP: 10.0.0.1\n");
+        expect_as_marked(&without.replace("spec:", "spec: #! IST0106"));
+        expect_as_marked(&service("  clusterIP: None\n"));
+    }
+
+    #[test]
+    fn addresses_types_and_what_is_not_supported() {
+        expect_as_marked(&service(
+            r#"
+  clusterIP: a                          #! IST0106
+  clusterIPs: [10.0.0.1, b]             #! IST0106
+  internalTrafficPolicy: Local          #! TS0005
+  trafficDistribution: PreferClose      #! TS0005
+  ports: [{port: 80}]
+"#,
+        ));
+        let nameless = service("  type: ExternalName\n");
+        expect_as_marked(&nameless.replace("spec:", "spec: #! IST0106"));
+        expect_as_marked(&service(
+            r#"
+  ports:
+  - {name: tcp, port: 80}               #! IST0134
+  - {name: tls, port: 443}
+"#,
+        ));
+    }
+
+    #[test]
+    fn a_service_is_lowered_field_by_field() {
+        let source = lowered(
+            r#"
+apiVersion: v1
+kind: Service
+metadata:
+  name: a
+  namespace: b
+  annotations: {networking.istio.io/exportTo: "., c"}
+spec:
+  clusterIP: 10.0.0.1
+  selector: {app: a}
+  ports:
+  - {name: http, port: 80, targetPort: web}
+  - {name: grpc-x, port: 81, targetPort: 8081}
+  - {name: x, port: 82, appProtocol: https}
+"#,
+        );
+        assert_eq!(source.keys[0].host.as_str(), "a.b.svc.cluster.local");
+        let targets: Vec<_> = source
+            .ports
+            .iter()
+            .map(|port| (port.port.target, port.target_name.as_deref()))
+            .collect();
+        assert_eq!(targets, [(80, Some("web")), (8081, None), (82, None)]);
+        assert_eq!(source.addresses, ["10.0.0.1/32".parse().unwrap()]);
+        let both = ["b", "c"].map(|name| name.parse().unwrap());
+        assert_eq!(source.export_to, ExportTo::Namespaces(both.into()));
+        assert!(source.kubernetes && !source.headless && source.selector.is_some());
+    }
+
+    #[test]
+    fn headless_services_and_aliases() {
+        let headless = lowered(&service("  clusterIP: None\n  ports: [{port: 80}]\n"));
+        assert_eq!(
+            (headless.resolution, headless.headless),
+            (Resolution::Passthrough, true)
+        );
+        let alias = lowered(&service("  type: ExternalName\n  externalName: b.c\n"));
+        assert_eq!(alias.resolution, Resolution::Alias);
+        assert_eq!(alias.alias.as_ref().map(Hostname::as_str), Some("b.c"));
+    }
+}

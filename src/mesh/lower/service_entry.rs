@@ -253,3 +253,166 @@ fn endpoint_rules(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mesh::lower::Form;
+    use crate::mesh::testing::{expect_as_marked, objects};
+
+    fn entry(spec: &str) -> String {
+        format!(
+            "
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {{name: a}}
+spec:
+{spec}"
+        )
+    }
+
+    fn lowered(spec: &str) -> Arc<ServiceSource> {
+        let object = objects("a.yaml", &entry(spec)).pop().unwrap();
+        let lowered = crate::mesh::lower::lower(&object, &Context::default());
+        match lowered.value {
+            Some(Form::Service(source)) => source,
+            other => panic!("{other:?} {:?}", lowered.findings),
+        }
+    }
+
+    #[test]
+    fn hosts_addresses_and_ports() {
+        expect_as_marked(&entry(
+            r#"
+  hosts:
+  - "*"                                 #! IST0106
+  - a_b                                 #! IST0106
+  - "*foo.com"                          #! IST0133 IST0106
+  - b.c
+  - b.c                                 #! IST0133
+  addresses:
+  - 10.0.0.0/8                          #! IST0106
+  - 10.0.0.1
+  - a                                   #! IST0106
+  ports:
+  - {number: 0, name: a, protocol: HTTP} #! IST0106
+  - {number: 80, name: a, protocol: HTTP} #! IST0106
+  - {number: 80, name: b, protocol: HTTP} #! IST0106
+  - {number: 81, name: "", protocol: HTTP} #! IST0106
+  - {number: 82, name: c, protocol: NEAR, targetPort: 70000} #! IST0106 IST0106 IST0106
+  resolution: DNS
+  exportTo: ["~", "."]                  #! IST0106
+"#,
+        ));
+        expect_as_marked(&entry(
+            r#"
+  hosts: []                             #! IST0106
+  ports:
+  - {number: 80, name: a}               #! IST0134
+  - {number: 81, name: b, protocol: TCP} #! IST0134
+  - {number: 82, name: c, protocol: HTTP}
+  resolution: STATIC
+"#,
+        ));
+    }
+
+    #[test]
+    fn endpoints_by_resolution() {
+        expect_as_marked(&entry(
+            r#"
+  hosts: [a.b]
+  ports: [{number: 80, name: http, protocol: HTTP}]
+  resolution: STATIC
+  endpoints:
+  - address: a.b                        #! IST0106
+  - address: ""                         #! IST0106
+  - {network: n}                        #! TS0005
+  - address: unix:///socket
+    ports: {http: 80}                   #! IST0106
+  - address: unix://socket              #! IST0106
+  - address: 10.0.0.1
+    ports:
+      other: 80                         #! IST0106
+      http: 0                           #! IST0106
+    labels: {a: "b c"}                  #! IST0106
+    serviceAccount: a_b                 #! IST0106
+"#,
+        ));
+        expect_as_marked(&entry(
+            r#"
+  hosts: [a.b]
+  ports: [{number: 80, name: http, protocol: HTTP}]
+  resolution: NONE
+  endpoints:                            #! IST0106
+  - address: 10.0.0.1
+"#,
+        ));
+        expect_as_marked(&entry(
+            r#"
+  hosts: [a.b]
+  ports: [{number: 80, name: http, protocol: HTTP}]
+  resolution: DNS_ROUND_ROBIN
+  endpoints:
+  - address: 10.0.0.1
+  - address: a_b                        #! IST0106 IST0106
+"#,
+        ));
+        expect_as_marked(&entry(
+            r#"
+  hosts: [a.b]
+  ports: [{number: 80, name: http, protocol: HTTP}]
+  resolution: DNS
+  workloadSelector:                     #! IST0133 IST0106
+    labels: {a: "*"}                    #! IST0106
+  endpoints:
+  - address: unix:///socket             #! IST0106
+"#,
+        ));
+    }
+
+    #[test]
+    fn an_entry_is_lowered_field_by_field() {
+        let source = lowered(
+            "
+  hosts: [a.b, c.d]
+  addresses: [10.0.0.1, 10.1.0.0/16]
+  ports: [{number: 80, name: http, protocol: http, targetPort: 8080}]
+  location: MESH_INTERNAL
+  resolution: STATIC
+  endpoints:
+  - {address: 10.0.0.2, ports: {http: 81}, labels: {v: '1'}, locality: r/z, serviceAccount: sa}
+  - {address: 'unix://@abstract', weight: 5}
+  subjectAltNames: [spiffe://x]
+  exportTo: [.]
+",
+        );
+        assert_eq!(source.keys.len(), 2);
+        assert_eq!(source.addresses.len(), 2);
+        let port = &source.ports[0].port;
+        assert_eq!((port.number, port.target, port.protocol), (80, 8080, Protocol::Http));
+        assert!(!source.external && !source.kubernetes);
+        assert_eq!(source.resolution, Resolution::Static);
+        let [ip, socket] = source.listed.as_slice() else {
+            panic!("{source:?}")
+        };
+        assert!(ip.mutual_tls && !socket.mutual_tls);
+        assert_eq!((ip.weight, socket.weight), (1, 5));
+        assert_eq!(&*ip.locality.zone, "z");
+        assert_eq!(socket.address, Address::Unix("@abstract".into()));
+        assert_eq!(source.subject_alt_names, ["spiffe://x"]);
+    }
+
+    #[test]
+    fn several_hosts_need_a_protocol_that_tells_them_apart() {
+        expect_as_marked(&entry(
+            r#"
+  hosts: [a.b, c.d]
+  addresses: [10.0.0.1]
+  ports:
+  - {number: 80, name: http, protocol: HTTP}
+  - {number: 81, name: tcp, protocol: TCP} #! IST0106
+  resolution: DNS
+"#,
+        ));
+    }
+}

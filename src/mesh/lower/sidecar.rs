@@ -72,3 +72,126 @@ fn listener_port(report: &mut Report<'_>, at: &FieldPath, port: &ServicePort, nu
         name: port.name.as_str().into(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mesh::lower::Form;
+    use crate::mesh::sidecar::{Bind, DefaultEndpoint};
+    use crate::mesh::testing::{expect_as_marked, objects};
+
+    fn sidecar(spec: &str) -> String {
+        format!(
+            "
+apiVersion: networking.istio.io/v1
+kind: Sidecar
+metadata: {{name: a, namespace: n}}
+spec:
+{spec}"
+        )
+    }
+
+    #[test]
+    fn ingress() {
+        expect_as_marked(&sidecar(
+            r#"
+  workloadSelector:
+    labels: {}                          #! IST0133
+  ingress:
+  - defaultEndpoint: 127.0.0.1:80       #! IST0106
+  - port: {number: 0, protocol: HTTP}   #! IST0106
+  - port: {number: 80, protocol: NEAR, name: a b, targetPort: 8} #! IST0106 IST0106 IST0106
+  - port: {number: 80, protocol: TCP}   #! IST0106
+    bind: a                             #! IST0106
+    defaultEndpoint: 10.0.0.1:80        #! IST0106
+    connectionPool:
+      http: {maxRetries: 1}             #! IST0133
+  - port: {number: 81, protocol: HTTP}
+    defaultEndpoint: "80"               #! IST0106
+  - port: {number: 82, protocol: HTTP}
+    defaultEndpoint: unix://a           #! IST0106
+  - port: {number: 83, protocol: HTTP}
+    defaultEndpoint: 127.0.0.1:http     #! IST0106
+  inboundConnectionPool: {}             #! IST0106
+"#,
+        ));
+        let empty = sidecar("  workloadSelector: {labels: {a: b}}\n");
+        expect_as_marked(&empty.replace("spec:", "spec: #! IST0106"));
+    }
+
+    #[test]
+    fn egress() {
+        expect_as_marked(&sidecar(
+            r#"
+  egress:
+  - hosts: ["*/*"]                      #! IST0106
+  - port: {number: 0, protocol: HTTP}   #! IST0106
+    hosts: []                           #! IST0106
+  - port: {number: 0, protocol: HTTP}
+    bind: unix:///a
+    captureMode: IPTABLES               #! IST0106
+    hosts: ["*/*"]
+  - port: {number: 0, protocol: HTTP}   #! IST0106
+    bind: unix:///a
+    hosts: ["*/*"]
+  - port: {number: 80, protocol: HTTP}
+    bind: unix:///b                     #! IST0106
+    hosts:
+    - reviews                           #! IST0106
+    - ./reviews                         #! IST0106
+    - "*/*foo.com"                      #! IST0106
+    - A_B/a.b                           #! IST0106
+    - ./a.b
+    - n/a.b                             #! IST0133
+    - "~n/c.d"
+    - "*/*"                             #! IST0133
+  - port: {number: 80, protocol: HTTP}  #! IST0106
+    hosts: ["~/*"]
+"#,
+        ));
+    }
+
+    #[test]
+    fn a_sidecar_is_lowered_field_by_field() {
+        let text = sidecar(
+            r#"
+  ingress:
+  - {port: {number: 80, protocol: HTTP}, captureMode: NONE, bind: 127.0.0.2, defaultEndpoint: "127.0.0.1:8080"}
+  - {port: {number: 81, protocol: HTTP}, defaultEndpoint: ":8081"}
+  egress:
+  - {port: {number: 0, protocol: HTTP}, bind: "unix://@a", hosts: ["./a.b", "~o/*", "~/*"]}
+  outboundTrafficPolicy: {mode: REGISTRY_ONLY}
+"#,
+        );
+        let object = objects("a.yaml", &text).pop().unwrap();
+        let lowered = crate::mesh::lower::lower(&object, &Context::default());
+        let Some(Form::Sidecar(sidecar)) = lowered.value else {
+            panic!("{:?}", lowered.findings)
+        };
+        let [bound, redirected] = sidecar.ingress.as_slice() else {
+            panic!()
+        };
+        assert!(bound.bound && !redirected.bound);
+        let loopback = DefaultEndpoint::Loopback("127.0.0.1:8080".parse().unwrap());
+        assert_eq!(bound.default_endpoint, loopback);
+        assert_eq!(redirected.default_endpoint, DefaultEndpoint::Instance(8081));
+        let egress = &sidecar.egress[0];
+        assert_eq!(egress.bind, Some(Bind::Unix("@a".into())));
+        let hosts: Vec<_> = egress
+            .hosts
+            .iter()
+            .map(|filter| {
+                (
+                    filter.exclude,
+                    filter.namespace.as_ref().map(AsRef::as_ref),
+                    filter.host.as_str(),
+                )
+            })
+            .collect();
+        assert_eq!(
+            hosts,
+            [(false, Some("n"), "a.b"), (true, Some("o"), "*"), (true, None, "*")]
+        );
+        assert_eq!(sidecar.outbound_policy, Some(OutboundPolicy::RegistryOnly));
+    }
+}

@@ -124,3 +124,68 @@ fn ports(report: &mut Report<'_>, at: &FieldPath, spec: &Spec, address: Option<&
     }
     found
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mesh::lower::Form;
+    use crate::mesh::testing::{expect_as_marked, objects};
+
+    #[test]
+    fn addresses_and_ports() {
+        expect_as_marked(
+            r#"
+apiVersion: networking.istio.io/v1
+kind: WorkloadEntry
+metadata: {name: a}
+spec: {address: ""}                     #! IST0106
+---
+apiVersion: networking.istio.io/v1
+kind: WorkloadEntry
+metadata: {name: b}
+spec:
+  address: a_b                          #! IST0106
+  ports:
+    "": 80                              #! IST0106
+    http: 0                             #! IST0106
+  labels: {"a b": c}                    #! IST0106
+  locality: a/b/c/d                     #! IST0133
+---
+apiVersion: networking.istio.io/v1
+kind: WorkloadEntry
+metadata: {name: c}
+spec:
+  address: unix:///a/
+  ports: {http: 80}                     #! IST0106
+---
+apiVersion: networking.istio.io/v1
+kind: WorkloadEntry
+metadata: {name: d}
+spec: {network: a}                      #! TS0005
+"#
+            .replace(
+                "address: unix:///a/\n",
+                "address: unix:///a/                   #! IST0106\n",
+            )
+            .as_str(),
+        );
+    }
+
+    #[test]
+    fn labels_of_the_object_come_over_those_of_the_spec() {
+        let text = "
+apiVersion: networking.istio.io/v1
+kind: WorkloadEntry
+metadata: {name: a, labels: {app: outer, security.istio.io/tlsMode: disabled}}
+spec: {address: 127.0.0.1, labels: {app: inner, version: v1}, serviceAccount: sa}
+";
+        let object = objects("a.yaml", text).pop().unwrap();
+        let lowered = crate::mesh::lower::lower(&object, &Context::default());
+        let Some(Form::Workload(workload)) = lowered.value else {
+            panic!("{:?}", lowered.findings)
+        };
+        assert_eq!(workload.labels.get("app").map(|value| &**value), Some("outer"));
+        assert_eq!(workload.labels.get("version").map(|value| &**value), Some("v1"));
+        assert!(!workload.mutual_tls, "the label says so");
+    }
+}

@@ -341,3 +341,288 @@ fn metadata(metadata: &ClusterMetadata) -> Option<Metadata> {
         ..Default::default()
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::ir::cluster::{LbEndpoint, LocalityEndpoints, ServerIdentity, UpstreamTls};
+    use crate::mesh::service::{Address, Locality};
+    use crate::name::Kind;
+    use crate::xds::encode::testing::{cluster as plain, object, shown};
+
+    fn http(http: UpstreamHttp) -> Value {
+        let shown = shown(&cluster(&Cluster { http, ..plain("a") }));
+        shown["typed_extension_protocol_options"][HTTP_OPTIONS].clone()
+    }
+
+    fn example_com() -> Arc<ClusterEndpoints> {
+        Arc::new(ClusterEndpoints {
+            localities: vec![LocalityEndpoints {
+                locality: Locality::default(),
+                priority: 0,
+                weight: 1,
+                endpoints: vec![LbEndpoint {
+                    address: Address::Name("example.com".into()),
+                    port: 443,
+                    weight: 1,
+                    healthy: true,
+                    mutual_tls: false,
+                    workload: None,
+                }],
+            }],
+            ..Default::default()
+        })
+    }
+
+    #[test]
+    fn a_cluster_has_istios_defaults() {
+        let resource = cluster(&plain("outbound|9080||reviews"));
+        assert_eq!(resource.warming, Warming::Endpoints);
+        let unlimited = u32::MAX;
+        assert_eq!(
+            shown(&resource),
+            json!({
+                "name": "outbound|9080||reviews",
+                "type": "EDS",
+                "eds_cluster_config": {
+                    "eds_config": {"ads": {}, "initial_fetch_timeout": "0s", "resource_api_version": "V3"},
+                    "service_name": "outbound|9080||reviews",
+                },
+                "connect_timeout": "10s",
+                "lb_policy": "LEAST_REQUEST",
+                "circuit_breakers": {"thresholds": [{
+                    "max_connections": unlimited,
+                    "max_pending_requests": unlimited,
+                    "max_requests": unlimited,
+                    "max_retries": unlimited,
+                }]},
+                "common_lb_config": {"healthy_panic_threshold": {}},
+                "alt_stat_name": "outbound|9080||reviews;",
+            })
+        );
+    }
+
+    #[test]
+    fn names_are_looked_up_by_the_extension() {
+        let of = |discovery| {
+            cluster(&Cluster {
+                discovery,
+                ..plain("a")
+            })
+        };
+        let refresh = Duration::from_secs(60);
+        let strict = of(Discovery::StrictDns(example_com(), refresh));
+        assert_eq!(strict.warming, Warming::Dns);
+        let strict = shown(&strict);
+        assert_eq!(
+            strict["cluster_type"],
+            json!({"name": "envoy.cluster.dns", "typed_config": {
+                "@type": "type.googleapis.com/envoy.extensions.clusters.dns.v3.DnsCluster",
+                "dns_refresh_rate": "60s",
+                "respect_dns_ttl": true,
+                "dns_lookup_family": "V4_PREFERRED",
+            }})
+        );
+        assert_eq!(strict["load_assignment"]["cluster_name"], "a");
+        let logical = shown(&of(Discovery::LogicalDns(example_com(), refresh)));
+        assert_eq!(
+            logical["cluster_type"]["typed_config"]["all_addresses_in_single_endpoint"],
+            true
+        );
+    }
+
+    #[test]
+    fn inbound_connections_come_from_addresses_that_interception_knows() {
+        let inbound = Cluster {
+            discovery: Discovery::OriginalDst {
+                port: Some(8080),
+                inbound: true,
+            },
+            load_balancer: LoadBalancer::ClusterProvided,
+            ..plain("inbound|8080||")
+        };
+        let shown = shown(&cluster(&inbound));
+        assert_eq!(shown["type"], "ORIGINAL_DST");
+        assert_eq!(shown["lb_policy"], "CLUSTER_PROVIDED");
+        assert_eq!(shown["original_dst_lb_config"], json!({"upstream_port_override": 8080}));
+        assert_eq!(shown["cleanup_interval"], "9223372035s");
+        assert_eq!(
+            shown["upstream_bind_config"],
+            json!({
+                "source_address": {"address": "127.0.0.6", "port_value": 0},
+                "extra_source_addresses": [{"address": {"address": "::6", "port_value": 0}}],
+            })
+        );
+    }
+
+    #[test]
+    fn load_balancers_have_their_options() {
+        let hash = |table| {
+            shown(&cluster(&Cluster {
+                load_balancer: LoadBalancer::Hash(table),
+                locality_weighted: true,
+                panic_threshold: 10,
+                ..plain("a")
+            }))
+        };
+        let ring = hash(HashTable::Ring(1024));
+        assert_eq!(ring["lb_policy"], "RING_HASH");
+        assert_eq!(ring["ring_hash_lb_config"], json!({"minimum_ring_size": "1024"}));
+        assert_eq!(
+            ring["common_lb_config"],
+            json!({"healthy_panic_threshold": {"value": 10.0}, "locality_weighted_lb_config": {}})
+        );
+        assert_eq!(
+            hash(HashTable::Maglev(65537))["maglev_lb_config"],
+            json!({"table_size": "65537"})
+        );
+    }
+
+    #[test]
+    fn http_options_are_only_there_where_they_say_something() {
+        assert_eq!(http(UpstreamHttp::default()), Value::Null);
+        let http2 = http(UpstreamHttp {
+            version: HttpVersion::Http2,
+            max_concurrent_streams: Some(100),
+            keepalive: Some((Duration::from_secs(30), Duration::from_secs(5))),
+            ..Default::default()
+        });
+        assert_eq!(
+            http2["explicit_http_config"],
+            json!({"http2_protocol_options": {
+                "max_concurrent_streams": 100,
+                "connection_keepalive": {"interval": "30s", "timeout": "5s"},
+            }})
+        );
+        let downstream = http(UpstreamHttp {
+            version: HttpVersion::Downstream,
+            auto_sni: true,
+            idle_timeout: Some(Duration::from_millis(500)),
+            ..Default::default()
+        });
+        assert_eq!(
+            downstream,
+            json!({
+                "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+                "common_http_protocol_options": {"idle_timeout": "0.500s"},
+                "upstream_http_protocol_options": {"auto_sni": true},
+                "use_downstream_protocol_config": {"http_protocol_options": {}, "http2_protocol_options": {}},
+            })
+        );
+    }
+
+    #[test]
+    fn zero_errors_turn_an_ejection_off_and_success_rates_never_eject() {
+        let detection = OutlierDetection {
+            consecutive_5xx: Some(0),
+            consecutive_gateway: Some(3),
+            base_ejection_time: Some(Duration::from_secs(30)),
+            ..Default::default()
+        };
+        let shown = shown(&cluster(&Cluster {
+            outlier_detection: Some(detection),
+            ..plain("a")
+        }));
+        assert_eq!(
+            shown["outlier_detection"],
+            json!({
+                "consecutive_5xx": 0,
+                "enforcing_consecutive_5xx": 0,
+                "consecutive_gateway_failure": 3,
+                "enforcing_consecutive_gateway_failure": 100,
+                "enforcing_success_rate": 0,
+                "enforcing_local_origin_success_rate": 0,
+                "base_ejection_time": "30s",
+            })
+        );
+    }
+
+    #[test]
+    fn automatic_mutual_tls_goes_by_the_endpoint() {
+        let tls = UpstreamTls::Istio {
+            server: ServerIdentity::Prefix("spiffe://cluster.local/ns/default/".into()),
+            sni: "outbound_.9080_._.reviews".into(),
+            alpn: vec!["istio"],
+        };
+        let shown = shown(&cluster(&Cluster {
+            transport: Transport::Auto(tls),
+            ..plain("a")
+        }));
+        let matches = &shown["transport_socket_matches"];
+        assert_eq!(matches[0]["name"], "tlsMode-istio");
+        assert_eq!(matches[0]["match"], json!({"tlsMode": "istio"}));
+        assert_eq!(matches[0]["transport_socket"]["name"], "envoy.transport_sockets.tls");
+        assert_eq!(matches[1]["name"], "tlsMode-disabled");
+        assert_eq!(matches[1]["match"], json!({}));
+        assert_eq!(
+            matches[1]["transport_socket"]["name"],
+            "envoy.transport_sockets.raw_buffer"
+        );
+        assert_eq!(shown["transport_socket"], Value::Null);
+    }
+
+    #[test]
+    fn keepalive_is_in_whole_seconds() {
+        let keepalive = TcpKeepalive {
+            probes: Some(3),
+            time: Some(Duration::from_millis(10)),
+            interval: None,
+        };
+        let shown = shown(&cluster(&Cluster {
+            tcp_keepalive: Some(keepalive),
+            ..plain("a")
+        }));
+        assert_eq!(
+            shown["upstream_connection_options"],
+            json!({"tcp_keepalive": {"keepalive_probes": 3, "keepalive_time": 1}})
+        );
+    }
+
+    #[test]
+    fn istios_tools_find_what_they_look_for() {
+        let metadata = ClusterMetadata {
+            config: Some((
+                object(Kind::DestinationRule, "reviews"),
+                "networking.istio.io/v1".into(),
+            )),
+            services: vec![(
+                "reviews.example".parse().unwrap(),
+                "reviews".into(),
+                "default".parse().unwrap(),
+            )],
+            subset: Some("v1".into()),
+            external: true,
+        };
+        let shown = shown(&cluster(&Cluster { metadata, ..plain("a") }));
+        assert_eq!(
+            shown["metadata"]["filter_metadata"]["istio"],
+            json!({
+                "config": "/apis/networking.istio.io/v1/namespaces/default/destination-rule/reviews",
+                "external": true,
+                "services": [{"host": "reviews.example", "name": "reviews", "namespace": "default"}],
+                "subset": "v1",
+            })
+        );
+    }
+
+    #[test]
+    fn equal_clusters_have_equal_bytes() {
+        let external = || {
+            let metadata = ClusterMetadata {
+                services: vec![(
+                    "reviews.example".parse().unwrap(),
+                    "reviews".into(),
+                    "default".parse().unwrap(),
+                )],
+                subset: Some("v1".into()),
+                external: true,
+                ..Default::default()
+            };
+            cluster(&Cluster { metadata, ..plain("a") })
+        };
+        let first = external();
+        assert!((0..50).all(|_| external().version == first.version));
+    }
+}

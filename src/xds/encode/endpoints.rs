@@ -88,3 +88,88 @@ fn metadata(endpoint: &LbEndpoint) -> Option<Metadata> {
         ..Default::default()
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::ir::Origins;
+    use crate::xds::encode::testing::shown;
+
+    fn endpoint(address: service::Address, port: u16) -> LbEndpoint {
+        LbEndpoint {
+            address,
+            port,
+            weight: 1,
+            healthy: true,
+            mutual_tls: false,
+            workload: None,
+        }
+    }
+
+    #[test]
+    fn endpoints_have_locality_health_weight_and_what_istio_notes() {
+        let mutual = LbEndpoint {
+            mutual_tls: true,
+            workload: Some("reviews-v1;default;reviews;v1;".into()),
+            weight: 3,
+            ..endpoint(service::Address::Ip([10, 0, 0, 1].into()), 9080)
+        };
+        let sick = LbEndpoint {
+            healthy: false,
+            ..endpoint(service::Address::Unix("/run/app".into()), 0)
+        };
+        let resource = endpoints(&ClusterEndpoints {
+            cluster: "outbound|9080||reviews".into(),
+            localities: vec![LocalityEndpoints {
+                locality: service::Locality {
+                    region: "eu".into(),
+                    zone: "eu-1".into(),
+                    subzone: "".into(),
+                },
+                priority: 1,
+                weight: 4,
+                endpoints: vec![mutual, sick],
+            }],
+            origins: Origins::from([]),
+        });
+        assert_eq!(&*resource.name, "outbound|9080||reviews");
+        assert_eq!(
+            shown(&resource),
+            json!({
+                "cluster_name": "outbound|9080||reviews",
+                "endpoints": [{
+                    "locality": {"region": "eu", "zone": "eu-1"},
+                    "lb_endpoints": [
+                        {
+                            "endpoint": {"address": {"socket_address": {"address": "10.0.0.1", "port_value": 9080}}},
+                            "health_status": "HEALTHY",
+                            "metadata": {"filter_metadata": {
+                                "envoy.transport_socket_match": {"tlsMode": "istio"},
+                                "istio": {"workload": "reviews-v1;default;reviews;v1;"},
+                            }},
+                            "load_balancing_weight": 3,
+                        },
+                        {
+                            "endpoint": {"address": {"pipe": {"path": "/run/app"}}},
+                            "health_status": "UNHEALTHY",
+                            "load_balancing_weight": 1,
+                        },
+                    ],
+                    "load_balancing_weight": 4,
+                    "priority": 1,
+                }],
+            })
+        );
+    }
+
+    #[test]
+    fn no_endpoints_are_an_answer_too() {
+        let resource = endpoints(&ClusterEndpoints {
+            cluster: "a".into(),
+            ..Default::default()
+        });
+        assert_eq!(shown(&resource), json!({"cluster_name": "a"}));
+    }
+}

@@ -133,3 +133,156 @@ fn clusters(listener: &Listener) -> Vec<ResourceName> {
     }
     clusters
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::ir::listener::{HttpConnectionManager, HttpRole, InspectExcept, Inspection};
+    use crate::mesh::config::PathNormalization;
+    use crate::xds::encode::testing::{chain, listener as plain, route, route_config, shown, tcp_proxy};
+
+    #[test]
+    fn a_listener_that_is_not_bound_waits_for_the_one_that_intercepts() {
+        assert_eq!(
+            shown(&listener(&plain("0.0.0.0_9080"))),
+            json!({
+                "name": "0.0.0.0_9080",
+                "address": {"socket_address": {"address": "0.0.0.0", "port_value": 9080}},
+                "filter_chains": [{
+                    "filters": [{
+                        "name": "envoy.filters.network.tcp_proxy",
+                        "typed_config": {
+                            "@type": "type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy",
+                            "stat_prefix": "tcp",
+                            "cluster": "PassthroughCluster",
+                        },
+                    }],
+                    "transport_socket_connect_timeout": "15s",
+                }],
+                "traffic_direction": "OUTBOUND",
+                "bind_to_port": false,
+            })
+        );
+    }
+
+    #[test]
+    fn sockets_are_shared_only_where_connections_are_intercepted() {
+        let bound = |use_original_dst| {
+            let listener = listener(&Listener {
+                bind: true,
+                use_original_dst,
+                ..plain("a")
+            });
+            shown(&listener)
+        };
+        let own = bound(false);
+        assert_eq!(own["enable_reuse_port"], false);
+        assert_eq!(own["max_connections_to_accept_per_socket_event"], 1);
+        assert_eq!(own["bind_to_port"], Value::Null);
+        let intercepting = bound(true);
+        assert_eq!(intercepting["enable_reuse_port"], Value::Null);
+        assert_eq!(intercepting["use_original_dst"], true);
+    }
+
+    #[test]
+    fn inspectors_leave_ports_alone() {
+        let inspection = Inspection {
+            original_dst: true,
+            original_src_mark: Some(1337),
+            tls: Some(InspectExcept(vec![80, 81])),
+            http: Some(InspectExcept(vec![443])),
+            timeout: Some(Duration::ZERO),
+        };
+        let shown = shown(&listener(&Listener {
+            inspection,
+            ..plain("a")
+        }));
+        assert_eq!(shown["listener_filters_timeout"], "0s");
+        assert_eq!(shown["continue_on_listener_filters_timeout"], true);
+        let filters = shown["listener_filters"].as_array().unwrap();
+        let names: Vec<_> = filters.iter().map(|filter| filter["name"].as_str().unwrap()).collect();
+        let prefix = "envoy.filters.listener";
+        assert_eq!(
+            names,
+            ["original_dst", "original_src", "tls_inspector", "http_inspector"].map(|name| format!("{prefix}.{name}"))
+        );
+        assert_eq!(filters[1]["typed_config"]["mark"], 1337);
+        assert_eq!(
+            filters[2]["filter_disabled"],
+            json!({"or_match": {"rules": [
+                {"destination_port_range": {"start": 80, "end": 81}},
+                {"destination_port_range": {"start": 81, "end": 82}},
+            ]}})
+        );
+        assert_eq!(
+            filters[3]["filter_disabled"],
+            json!({"destination_port_range": {"start": 443, "end": 444}})
+        );
+    }
+
+    #[test]
+    fn a_chain_asks_for_all_of_its_match() {
+        let matcher = ChainMatch {
+            destination_port: Some(8080),
+            prefix_ranges: vec!["10.1.2.3/8".parse().unwrap()],
+            server_names: vec!["*.example.com".into()],
+            transport: Some(TransportProtocol::Tls),
+            application_protocols: vec!["istio-h2"],
+        };
+        let named = FilterChain {
+            name: Some("0.0.0.0_8080".into()),
+            matcher,
+            ..chain()
+        };
+        let listener = listener(&Listener {
+            direction: Direction::Inbound,
+            chains: vec![named],
+            default_chain: Some(chain()),
+            ..plain("a")
+        });
+        let shown = shown(&listener);
+        let first = &shown["filter_chains"][0];
+        assert_eq!(first["name"], "0.0.0.0_8080");
+        assert_eq!(first["transport_socket_connect_timeout"], Value::Null);
+        assert_eq!(
+            first["filter_chain_match"],
+            json!({
+                "destination_port": 8080,
+                "prefix_ranges": [{"address_prefix": "10.0.0.0", "prefix_len": 8}],
+                "server_names": ["*.example.com"],
+                "transport_protocol": "tls",
+                "application_protocols": ["istio-h2"],
+            })
+        );
+        assert_eq!(shown["default_filter_chain"]["filter_chain_match"], Value::Null);
+    }
+
+    #[test]
+    fn the_clusters_of_chains_and_inline_routes_are_named() {
+        let http = |routes| FilterChain {
+            network: NetworkFilter::Http(Box::new(HttpConnectionManager {
+                stat_prefix: "a".into(),
+                routes,
+                filters: vec![],
+                role: HttpRole::Client,
+                path_normalization: PathNormalization::Base,
+            })),
+            ..chain()
+        };
+        let inline = RouteSource::Inline(Arc::new(route_config("inline", vec![route()])));
+        let listener = listener(&Listener {
+            chains: vec![http(inline)],
+            default_chain: Some(FilterChain {
+                network: NetworkFilter::Tcp(tcp_proxy(&[("b", 1), ("a", 2)])),
+                ..chain()
+            }),
+            ..plain("a")
+        });
+        let names: Vec<_> = listener.clusters.iter().map(|name| &**name).collect();
+        assert_eq!(names, ["a", "b", "reviews"]);
+    }
+}

@@ -4,6 +4,7 @@ mod action;
 mod matcher;
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use super::filter;
 use super::value::{boolean, config_path, strings, structure, text, uint32};
@@ -101,7 +102,7 @@ fn to_add(headers: &HeaderOps) -> Vec<HeaderValueOption> {
     set.chain(add).collect()
 }
 
-fn header(name: &std::sync::Arc<str>, value: &std::sync::Arc<str>) -> HeaderValue {
+fn header(name: &Arc<str>, value: &Arc<str>) -> HeaderValue {
     HeaderValue {
         key: name.to_string(),
         value: value.to_string(),
@@ -117,4 +118,119 @@ fn metadata(route: &Route) -> Option<Metadata> {
         filter_metadata: HashMap::from([("istio".to_owned(), fields)]),
         ..Default::default()
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::ir::route::Forward;
+    use crate::mesh::virtual_service::{Cors, Fault, StringMatch};
+    use crate::name::{Kind, Percent};
+    use crate::xds::encode::testing::{forward, object, route as plain, route_config, shown, weighted};
+
+    fn one(route: Route) -> Value {
+        let shown = shown(&super::route(&route_config("9080", vec![route])));
+        shown["virtual_hosts"][0]["routes"][0].clone()
+    }
+
+    #[test]
+    fn a_configuration_does_not_depend_on_clusters_and_ignores_ports() {
+        assert_eq!(
+            shown(&route(&route_config("9080", vec![]))),
+            json!({
+                "name": "9080",
+                "virtual_hosts": [{"name": "all", "domains": ["*"]}],
+                "validate_clusters": false,
+                "ignore_port_in_host_matching": true,
+                "max_direct_response_body_size_bytes": 1_048_576,
+            })
+        );
+    }
+
+    #[test]
+    fn a_route_says_where_it_comes_from() {
+        let route = Route {
+            name: "v2".into(),
+            operation: "reviews:9080/*".into(),
+            config: Some((
+                object(Kind::VirtualService, "reviews"),
+                "networking.istio.io/v1alpha3".into(),
+            )),
+            stat_prefix: "v2".into(),
+            ..plain()
+        };
+        assert_eq!(
+            one(route),
+            json!({
+                "name": "v2",
+                "match": {"prefix": "/"},
+                "route": {"cluster": "reviews", "timeout": "0s", "max_stream_duration": {"grpc_timeout_header_max": "0s"}},
+                "metadata": {"filter_metadata": {"istio": {
+                    "config": "/apis/networking.istio.io/v1alpha3/namespaces/default/virtual-service/reviews",
+                }}},
+                "decorator": {"operation": "reviews:9080/*"},
+                "stat_prefix": "v2",
+            })
+        );
+    }
+
+    #[test]
+    fn headers_are_set_then_added_then_removed() {
+        let headers = HeaderOps {
+            set: vec![("a".into(), "1".into())],
+            add: vec![("b".into(), "2".into())],
+            remove: vec!["c".into()],
+        };
+        let shown = one(Route {
+            response_headers: headers.clone(),
+            request_headers: headers,
+            ..plain()
+        });
+        for side in ["request", "response"] {
+            assert_eq!(
+                shown[format!("{side}_headers_to_add")],
+                json!([
+                    {"header": {"key": "a", "value": "1"}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"},
+                    {"header": {"key": "b", "value": "2"}},
+                ])
+            );
+            assert_eq!(shown[format!("{side}_headers_to_remove")], json!(["c"]));
+        }
+    }
+
+    #[test]
+    fn faults_and_cors_are_configured_by_route_in_one_order() {
+        let both = || Route {
+            fault: Some(Fault::default()),
+            cors: Some(Cors {
+                allow_origins: vec![StringMatch::Exact("a".into())],
+                ..Default::default()
+            }),
+            ..plain()
+        };
+        let shown = one(both());
+        let filters: Vec<_> = shown["typed_per_filter_config"].as_object().unwrap().keys().collect();
+        assert_eq!(filters, ["envoy.filters.http.cors", "envoy.filters.http.fault"]);
+        let encoded = || route(&route_config("9080", vec![both()])).version;
+        let first = encoded();
+        assert!((0..50).all(|_| encoded() == first));
+    }
+
+    #[test]
+    fn destinations_and_mirrors_are_the_clusters_named() {
+        let forward = Forward {
+            clusters: vec![weighted("b", 1), weighted("a", 1)],
+            mirrors: vec![("mirror".into(), Percent::FULL)],
+            ..forward()
+        };
+        let route = Route {
+            action: RouteAction::Forward(Box::new(forward)),
+            ..plain()
+        };
+        let resource = super::route(&route_config("9080", vec![route.clone(), route]));
+        let names: Vec<_> = resource.clusters.iter().map(|name| &**name).collect();
+        assert_eq!(names, ["a", "b", "mirror"]);
+    }
 }

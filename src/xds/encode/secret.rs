@@ -100,3 +100,73 @@ fn data_source(specifier: Specifier) -> Option<DataSource> {
         ..Default::default()
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::xds::encode::testing::{cluster, shown};
+
+    #[test]
+    fn the_certificate_has_the_version_it_is_given() {
+        let secret = certificate("CHAIN", "KEY", "1@2-3");
+        assert_eq!((&*secret.name, secret.version.as_str()), ("default", "1@2-3"));
+        assert_eq!(
+            shown(&secret),
+            json!({"name": "default", "tls_certificate": {
+                "certificate_chain": {"inline_string": "CHAIN"},
+                "private_key": {"inline_string": "[redacted]"},
+            }})
+        );
+    }
+
+    #[test]
+    fn the_trust_bundle_is_versioned_by_its_content() {
+        assert_ne!(trust_bundle("A").version, trust_bundle("B").version);
+        assert_eq!(
+            shown(&trust_bundle("A")),
+            json!({"name": "ROOTCA", "validation_context": {"trusted_ca": {"inline_string": "A"}}})
+        );
+    }
+
+    #[test]
+    fn files_are_named_to_the_proxy_that_has_them() {
+        let secrets = |certificate, verify| {
+            file_secrets(&Cluster {
+                transport: Transport::Tls(UpstreamTls::Files {
+                    certificate,
+                    verify,
+                    subject_alt_names: vec![],
+                    sni: None,
+                    alpn: vec![],
+                }),
+                ..cluster("a")
+            })
+        };
+        let pair = Some(("/c.pem".into(), "/k.pem".into()));
+        let both = secrets(pair, ServerVerification::System);
+        assert_eq!(
+            both.iter().map(shown).collect::<Vec<_>>(),
+            [
+                json!({"name": "file-cert:/c.pem~/k.pem", "tls_certificate": {
+                    "certificate_chain": {"filename": "/c.pem"},
+                    "private_key": {"filename": "[redacted]"},
+                }}),
+                json!({"name": "file-root:system", "validation_context": {"trusted_ca": {"filename": SYSTEM_CAS}}}),
+            ]
+        );
+        let revocation = ServerVerification::File {
+            ca: "/ca.pem".into(),
+            crl: Some("/crl.pem".into()),
+        };
+        let revocation = secrets(None, revocation);
+        assert_eq!(&*revocation[0].name, "file-root:/ca.pem~/crl.pem");
+        assert_eq!(
+            shown(&revocation[0])["validation_context"]["crl"],
+            json!({"filename": "/crl.pem"})
+        );
+        assert!(secrets(None, ServerVerification::None).is_empty());
+        assert!(file_secrets(&cluster("a")).is_empty());
+    }
+}

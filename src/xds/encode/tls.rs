@@ -193,3 +193,127 @@ fn san(kind: SanType, pattern: MatchPattern) -> SubjectAltNameMatcher {
         ..Default::default()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::xds::encode::testing::printed;
+
+    /// What the TLS socket says, less the way to it.
+    fn context(socket: &TransportSocket) -> Value {
+        printed(socket)["typed_config"].clone()
+    }
+
+    fn sds(name: &str) -> Value {
+        let config = json!({"ads": {}, "initial_fetch_timeout": "0s", "resource_api_version": "V3"});
+        json!({"name": name, "sds_config": config})
+    }
+
+    #[test]
+    fn mutual_tls_uses_the_workloads_certificate_and_asks_for_the_servers_identity() {
+        let server = ServerIdentity::Exact(vec!["spiffe://cluster.local/ns/default/sa/reviews".into()]);
+        let socket = upstream(&UpstreamTls::Istio {
+            server,
+            sni: "outbound_.9080_._.reviews".into(),
+            alpn: vec!["istio-h2", "istio", "h2"],
+        });
+        assert_eq!(
+            context(&socket),
+            json!({
+                "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext",
+                "common_tls_context": {
+                    "tls_params": {
+                        "tls_minimum_protocol_version": "TLSv1_2",
+                        "tls_maximum_protocol_version": "TLSv1_3",
+                        "cipher_suites": MUTUAL_TLS_CIPHERS,
+                    },
+                    "tls_certificate_sds_secret_configs": [sds("default")],
+                    "combined_validation_context": {
+                        "default_validation_context": {"match_typed_subject_alt_names": [{
+                            "san_type": "URI",
+                            "matcher": {"exact": "spiffe://cluster.local/ns/default/sa/reviews"},
+                        }]},
+                        "validation_context_sds_secret_config": sds("ROOTCA"),
+                    },
+                    "alpn_protocols": ["istio-h2", "istio", "h2"],
+                },
+                "sni": "outbound_.9080_._.reviews",
+            })
+        );
+    }
+
+    #[test]
+    fn clients_need_a_certificate_of_a_trust_domain() {
+        let socket = downstream(&DownstreamTls {
+            trust_domains: vec!["cluster.local".parse().unwrap(), "old".parse().unwrap()],
+            alpn: vec!["h2", "http/1.1"],
+        });
+        let context = context(&socket);
+        assert_eq!(context["require_client_certificate"], true);
+        let common = &context["common_tls_context"];
+        assert_eq!(common["alpn_protocols"], json!(["h2", "http/1.1"]));
+        assert_eq!(
+            common["combined_validation_context"]["default_validation_context"],
+            json!({"match_typed_subject_alt_names": [
+                {"san_type": "URI", "matcher": {"prefix": "spiffe://cluster.local/"}},
+                {"san_type": "URI", "matcher": {"prefix": "spiffe://old/"}},
+            ]})
+        );
+    }
+
+    #[test]
+    fn originated_tls_names_files_as_istio_does() {
+        let socket = upstream(&UpstreamTls::Files {
+            certificate: Some(("/c.pem".into(), "/k.pem".into())),
+            verify: ServerVerification::File {
+                ca: "/ca.pem".into(),
+                crl: None,
+            },
+            subject_alt_names: vec!["example.com".into()],
+            sni: Some("example.com".into()),
+            alpn: vec![],
+        });
+        let context = context(&socket);
+        let common = &context["common_tls_context"];
+        assert_eq!(
+            common["tls_certificate_sds_secret_configs"],
+            json!([sds("file-cert:/c.pem~/k.pem")])
+        );
+        let validation = &common["combined_validation_context"];
+        assert_eq!(
+            validation["validation_context_sds_secret_config"],
+            sds("file-root:/ca.pem")
+        );
+        assert_eq!(common["tls_params"].get("cipher_suites"), None);
+    }
+
+    #[test]
+    fn a_server_that_is_not_verified_has_no_validation() {
+        let socket = upstream(&UpstreamTls::Files {
+            certificate: None,
+            verify: ServerVerification::None,
+            subject_alt_names: vec![],
+            sni: None,
+            alpn: vec![],
+        });
+        let common = &context(&socket)["common_tls_context"];
+        assert_eq!(common.get("combined_validation_context"), None);
+        assert_eq!(common.get("tls_certificate_sds_secret_configs"), None);
+    }
+
+    #[test]
+    fn the_type_of_a_name_is_told_by_its_form() {
+        let types = |name| -> Vec<SanType> {
+            name_matchers(name)
+                .iter()
+                .map(SubjectAltNameMatcher::san_type)
+                .collect()
+        };
+        assert_eq!(types("spiffe://a/b"), [SanType::Uri]);
+        assert_eq!(types("10.0.0.1"), [SanType::IpAddress]);
+        assert_eq!(types("me@example.com"), [SanType::Email]);
+        assert_eq!(types("example.com"), [SanType::Dns, SanType::Uri]);
+    }
+}

@@ -109,6 +109,7 @@ fn hosts(report: &mut Report<'_>, at: &FieldPath, entries: &[String]) -> Vec<Hos
             .help("`*/*` stands for all");
     }
     let mut found: Vec<HostFilter> = Vec::with_capacity(entries.len());
+    let mut everything = None;
     for (index, text) in entries.iter().enumerate() {
         let at = at.index(index);
         let Some(filter) = host(report, &at, text) else {
@@ -121,18 +122,14 @@ fn hosts(report: &mut Report<'_>, at: &FieldPath, entries: &[String]) -> Vec<Hos
         });
         if again {
             report.warning(&at, format!("`{text}` is among the hosts already"));
+        } else if text == "*/*" {
+            everything = Some(at);
         }
         found.push(filter);
     }
-    let everything = |filter: &HostFilter| !filter.exclude && filter.namespace.is_none() && filter.host.as_str() == "*";
     let others = found.iter().filter(|filter| !filter.exclude).count();
-    if let Some(index) = found.iter().position(everything)
-        && others > 1
-    {
-        report.warning(
-            &at.index(index),
-            "`*/*` stands for all hosts: the others have no effect",
-        );
+    if let Some(at) = everything.filter(|_| others > 1) {
+        report.warning(&at, "`*/*` stands for all hosts: the others have no effect");
     }
     found
 }

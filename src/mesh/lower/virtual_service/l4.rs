@@ -126,12 +126,12 @@ fn subnets(report: &mut Report<'_>, at: &FieldPath, subnets: &[String]) -> Vec<i
 }
 
 fn destinations(report: &mut Report<'_>, at: &FieldPath, entries: &[api::RouteDestination]) -> Vec<(Destination, u32)> {
+    let at = at.field("route");
     if entries.is_empty() {
         report
-            .error(at, "this route says nothing about where connections go")
+            .error(&at, "this route says nothing about where connections go")
             .help("give `route`");
     }
-    let at = at.field("route");
     let mut found = Vec::with_capacity(entries.len());
     for (index, entry) in entries.iter().enumerate() {
         let at = at.index(index);

@@ -26,3 +26,40 @@ pub(super) fn per_route(cors: &virtual_service::Cors) -> CorsPolicy {
         ..Default::default()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use serde_json::json;
+
+    use super::*;
+    use crate::mesh::virtual_service::StringMatch;
+    use crate::xds::encode::testing::printed;
+
+    #[test]
+    fn a_policy_is_in_force_for_every_request() {
+        let cors = virtual_service::Cors {
+            allow_origins: vec![StringMatch::Exact("https://a".into())],
+            allow_methods: vec!["GET".into(), "POST".into()],
+            allow_headers: vec!["x-a".into()],
+            expose_headers: vec!["x-b".into(), "x-c".into()],
+            max_age: Some(Duration::from_secs(86400)),
+            allow_credentials: Some(false),
+            forward_unmatched_preflights: true,
+        };
+        assert_eq!(
+            printed(&per_route(&cors)),
+            json!({
+                "allow_methods": "GET,POST",
+                "allow_headers": "x-a",
+                "expose_headers": "x-b,x-c",
+                "max_age": "86400",
+                "allow_credentials": false,
+                "filter_enabled": {"default_value": {"numerator": 1_000_000, "denominator": "MILLION"}},
+                "allow_origin_string_match": [{"exact": "https://a"}],
+                "forward_not_matching_preflights": true,
+            })
+        );
+    }
+}

@@ -44,3 +44,32 @@ fn abort(with: Abort, share: Percent) -> FaultAbort {
         ..Default::default()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::xds::encode::testing::printed;
+
+    #[test]
+    fn delays_and_aborts_have_a_share_in_parts_per_million() {
+        let half = Percent::new(50.0).unwrap();
+        let fault = virtual_service::Fault {
+            delay: Some((Duration::from_secs(5), Percent::new(0.0001).unwrap())),
+            abort: Some((Abort::Http(503), half)),
+        };
+        assert_eq!(
+            printed(&per_route(&fault)),
+            json!({
+                "delay": {"fixed_delay": "5s", "percentage": {"numerator": 1, "denominator": "MILLION"}},
+                "abort": {"http_status": 503, "percentage": {"numerator": 500_000, "denominator": "MILLION"}},
+            })
+        );
+        let grpc = virtual_service::Fault {
+            delay: None,
+            abort: Some((Abort::Grpc(14), half)),
+        };
+        assert_eq!(printed(&per_route(&grpc))["abort"]["grpc_status"], 14);
+    }
+}

@@ -100,3 +100,138 @@ fn path(normalization: PathNormalization) -> HttpConnectionManager {
         ..Default::default()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::ir::listener::HttpFilter;
+    use crate::xds::encode::testing::{printed, route_config};
+
+    fn manager(role: HttpRole) -> listener::HttpConnectionManager {
+        listener::HttpConnectionManager {
+            stat_prefix: "outbound_0.0.0.0_9080;".into(),
+            routes: RouteSource::Rds("9080".into()),
+            filters: vec![],
+            role,
+            path_normalization: PathNormalization::Base,
+        }
+    }
+
+    fn shown(manager: &listener::HttpConnectionManager) -> Value {
+        printed(&config(manager))
+    }
+
+    #[test]
+    fn the_clients_side_takes_certificates_from_requests_and_routes_from_the_stream() {
+        assert_eq!(
+            shown(&manager(HttpRole::Client)),
+            json!({
+                "stat_prefix": "outbound_0.0.0.0_9080;",
+                "rds": {
+                    "config_source": {"ads": {}, "initial_fetch_timeout": "0s", "resource_api_version": "V3"},
+                    "route_config_name": "9080",
+                },
+                "http_filters": [{
+                    "name": "envoy.filters.http.router",
+                    "typed_config": {"@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"},
+                }],
+                "use_remote_address": false,
+                "generate_request_id": true,
+                "proxy_100_continue": true,
+                "upgrade_configs": [{"upgrade_type": "websocket"}],
+                "stream_idle_timeout": "0s",
+                "normalize_path": true,
+                "request_id_extension": {"typed_config": {
+                    "@type": "type.googleapis.com/envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig",
+                    "use_request_id_for_trace_sampling": true,
+                }},
+                "path_with_escaped_slashes_action": "KEEP_UNCHANGED",
+            })
+        );
+    }
+
+    #[test]
+    fn the_servers_side_tells_the_application_who_calls() {
+        let shown = shown(&manager(HttpRole::Server));
+        assert_eq!(shown["server_name"], "istio-envoy");
+        assert_eq!(shown["forward_client_cert_details"], "APPEND_FORWARD");
+        assert_eq!(
+            shown["set_current_client_cert_details"],
+            json!({"subject": true, "dns": true, "uri": true})
+        );
+    }
+
+    #[test]
+    fn a_forward_proxy_takes_whole_urls() {
+        let shown = shown(&manager(HttpRole::ForwardProxy));
+        assert_eq!(shown["http_protocol_options"], json!({"allow_absolute_url": true}));
+    }
+
+    #[test]
+    fn routes_can_stand_in_the_listener() {
+        let inline = Arc::new(route_config("inbound|9080||", vec![]));
+        let shown = shown(&listener::HttpConnectionManager {
+            routes: RouteSource::Inline(inline),
+            ..manager(HttpRole::Server)
+        });
+        assert_eq!(shown["route_config"]["name"], "inbound|9080||");
+    }
+
+    #[test]
+    fn paths_are_normalised_as_the_mesh_says() {
+        let normalized = |path_normalization| {
+            let shown = shown(&listener::HttpConnectionManager {
+                path_normalization,
+                ..manager(HttpRole::Client)
+            });
+            let fields = ["normalize_path", "merge_slashes", "path_with_escaped_slashes_action"];
+            Value::from(fields.map(|name| shown[name].clone()).to_vec())
+        };
+        let keep = "KEEP_UNCHANGED";
+        assert_eq!(normalized(PathNormalization::None), json!([false, null, keep]));
+        assert_eq!(normalized(PathNormalization::MergeSlashes), json!([true, true, keep]));
+        assert_eq!(
+            normalized(PathNormalization::DecodeAndMergeSlashes),
+            json!([true, true, "UNESCAPE_AND_FORWARD"])
+        );
+    }
+
+    #[test]
+    fn filters_stand_before_the_router_in_the_order_given() {
+        let filters = vec![
+            HttpFilter::GrpcWeb,
+            HttpFilter::GrpcStats,
+            HttpFilter::UpstreamAlpn(vec!["istio-h2", "istio", "h2"]),
+            HttpFilter::Fault,
+            HttpFilter::Cors,
+        ];
+        assert!(filters.is_sorted());
+        let shown = shown(&listener::HttpConnectionManager {
+            filters,
+            ..manager(HttpRole::Client)
+        });
+        let chain = shown["http_filters"].as_array().unwrap();
+        let names: Vec<_> = chain.iter().map(|filter| filter["name"].as_str().unwrap()).collect();
+        let wanted = ["grpc_web", "grpc_stats", "set_filter_state", "fault", "cors", "router"];
+        assert_eq!(names, wanted.map(|name| format!("envoy.filters.http.{name}")));
+        assert_eq!(
+            chain[1]["typed_config"],
+            json!({
+                "@type": "type.googleapis.com/envoy.extensions.filters.http.grpc_stats.v3.FilterConfig",
+                "emit_filter_state": true,
+                "stats_for_all_methods": false,
+            })
+        );
+        assert_eq!(
+            chain[2]["typed_config"]["on_request_headers"],
+            json!([{
+                "object_key": "envoy.network.application_protocols",
+                "format_string": {"text_format_source": {"inline_string": "istio-h2,istio,h2"}},
+            }])
+        );
+    }
+}

@@ -46,3 +46,39 @@ fn specifier(clusters: &[(ResourceName, u32)]) -> Option<ClusterSpecifier> {
         })),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use serde_json::json;
+
+    use super::*;
+    use crate::xds::encode::testing::{printed, tcp_proxy};
+
+    #[test]
+    fn connections_are_shared_out_by_weight() {
+        let shown = |clusters: &[(&str, u32)]| printed(&config(&tcp_proxy(clusters)));
+        assert_eq!(shown(&[("a", 1)]), json!({"stat_prefix": "tcp", "cluster": "a"}));
+        assert_eq!(
+            shown(&[("a", 90), ("b", 0), ("c", 10)])["weighted_clusters"],
+            json!({"clusters": [{"name": "a", "weight": 90}, {"name": "c", "weight": 10}]})
+        );
+        assert_eq!(shown(&[("a", 0), ("b", 10)])["cluster"], "b");
+        assert_eq!(shown(&[("a", 0)])["cluster"], "a");
+    }
+
+    #[test]
+    fn limits_and_hashes_are_there_when_given() {
+        let proxy = listener::TcpProxy {
+            idle_timeout: Some(Duration::ZERO),
+            max_connection_duration: Some(Duration::from_secs(60)),
+            hash_source_ip: true,
+            ..tcp_proxy(&[("a", 1)])
+        };
+        let shown = printed(&config(&proxy));
+        assert_eq!(shown["idle_timeout"], "0s");
+        assert_eq!(shown["max_downstream_connection_duration"], "60s");
+        assert_eq!(shown["hash_policy"], json!([{"source_ip": {}}]));
+    }
+}

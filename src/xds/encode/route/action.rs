@@ -187,3 +187,212 @@ fn direct(response: &DirectResponse) -> DirectResponseAction {
         ..Default::default()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::mesh::virtual_service::{HeaderOps, RetryPolicy};
+    use crate::xds::encode::testing::{forward as plain, printed, weighted};
+
+    fn shown(forward: Forward) -> Value {
+        printed(&super::forward(&forward))
+    }
+
+    fn redirected(redirect: Redirect) -> Value {
+        printed(&super::redirect(&redirect))
+    }
+
+    #[test]
+    fn shares_are_weights_and_one_cluster_stands_alone() {
+        assert_eq!(shown(plain())["cluster"], "reviews");
+        let v2 = WeightedCluster {
+            request_headers: HeaderOps {
+                remove: vec!["a".into()],
+                ..Default::default()
+            },
+            host_rewrite: Some("v2".into()),
+            ..weighted("v2", 20)
+        };
+        let split = shown(Forward {
+            clusters: vec![weighted("v1", 80), v2],
+            ..plain()
+        });
+        assert_eq!(
+            split["weighted_clusters"],
+            json!({"clusters": [
+                {"name": "v1", "weight": 80},
+                {"name": "v2", "weight": 20, "request_headers_to_remove": ["a"], "host_rewrite_literal": "v2"},
+            ]})
+        );
+    }
+
+    #[test]
+    fn the_host_of_a_lone_cluster_goes_before_the_routes() {
+        let rewritten = |own: Option<&str>| {
+            let cluster = WeightedCluster {
+                host_rewrite: own.map(Into::into),
+                ..weighted("a", 1)
+            };
+            shown(Forward {
+                clusters: vec![cluster],
+                host_rewrite: Some("route".into()),
+                ..plain()
+            })
+        };
+        assert_eq!(rewritten(None)["host_rewrite_literal"], "route");
+        assert_eq!(rewritten(Some("own"))["host_rewrite_literal"], "own");
+    }
+
+    #[test]
+    fn a_timeout_also_limits_what_grpc_clients_ask_for() {
+        let limited = shown(Forward {
+            timeout: Some(Duration::from_millis(1500)),
+            ..plain()
+        });
+        assert_eq!(limited["timeout"], "1.500s");
+        assert_eq!(
+            limited["max_stream_duration"],
+            json!({"grpc_timeout_header_max": "1.500s"})
+        );
+    }
+
+    #[test]
+    fn no_attempts_are_no_retries() {
+        let retried = |attempts| {
+            shown(Forward {
+                retry: Some(RetryPolicy {
+                    attempts,
+                    ..Default::default()
+                }),
+                ..plain()
+            })
+        };
+        assert_eq!(retried(0)["retry_policy"], Value::Null);
+        assert_eq!(retried(2)["retry_policy"]["num_retries"], 2);
+    }
+
+    #[test]
+    fn paths_are_rewritten_by_prefix_or_by_pattern() {
+        let rewritten = |rewrite| {
+            shown(Forward {
+                path_rewrite: Some(rewrite),
+                ..plain()
+            })
+        };
+        assert_eq!(rewritten(PathRewrite::Prefix("/new".into()))["prefix_rewrite"], "/new");
+        assert_eq!(
+            rewritten(PathRewrite::Regex("^/(.*)".into(), r"/x/\1".into()))["regex_rewrite"],
+            json!({"pattern": {"regex": "^/(.*)"}, "substitution": r"/x/\1"})
+        );
+    }
+
+    #[test]
+    fn mirrors_get_their_share_and_keep_the_host() {
+        let mirrored = shown(Forward {
+            mirrors: vec![("mirror".into(), Percent::new(12.5).unwrap())],
+            ..plain()
+        });
+        assert_eq!(
+            mirrored["request_mirror_policies"],
+            json!([{
+                "cluster": "mirror",
+                "runtime_fraction": {"default_value": {"numerator": 125_000, "denominator": "MILLION"}},
+                "trace_sampled": false,
+                "disable_shadow_host_suffix_append": true,
+            }])
+        );
+    }
+
+    #[test]
+    fn hashes_are_taken_of_what_is_named() {
+        let hashed = |key| {
+            shown(Forward {
+                hash: Some(key),
+                ..plain()
+            })["hash_policy"][0]
+                .clone()
+        };
+        assert_eq!(
+            hashed(HashKey::Header("user".into())),
+            json!({"header": {"header_name": "user"}})
+        );
+        assert_eq!(
+            hashed(HashKey::SourceIp),
+            json!({"connection_properties": {"source_ip": true}})
+        );
+        assert_eq!(
+            hashed(HashKey::QueryParameter("u".into())),
+            json!({"query_parameter": {"name": "u"}})
+        );
+        let cookie = HashKey::Cookie {
+            name: "session".into(),
+            path: "/".into(),
+            ttl: Some(Duration::ZERO),
+            attributes: vec![("SameSite".into(), "Strict".into())],
+        };
+        assert_eq!(
+            hashed(cookie),
+            json!({"cookie": {
+                "name": "session",
+                "ttl": "0s",
+                "path": "/",
+                "attributes": [{"name": "SameSite", "value": "Strict"}],
+            }})
+        );
+    }
+
+    #[test]
+    fn redirects_change_what_they_name() {
+        let full = redirected(Redirect {
+            path: Some(RedirectPath::Full("/new".into())),
+            authority: Some("example.com".into()),
+            port: RedirectPort::Number(8443),
+            scheme: Some("https".into()),
+            code: 308,
+        });
+        assert_eq!(
+            full,
+            json!({
+                "host_redirect": "example.com",
+                "path_redirect": "/new",
+                "response_code": "PERMANENT_REDIRECT",
+                "scheme_redirect": "https",
+                "port_redirect": 8443,
+            })
+        );
+        let prefix = redirected(Redirect {
+            path: Some(RedirectPath::Prefix("/new".into())),
+            code: 301,
+            ..Default::default()
+        });
+        assert_eq!(prefix, json!({"prefix_rewrite": "/new"}));
+        for (code, name) in [(302, "FOUND"), (303, "SEE_OTHER"), (307, "TEMPORARY_REDIRECT")] {
+            let coded = redirected(Redirect {
+                code,
+                ..Default::default()
+            });
+            assert_eq!(coded["response_code"], name);
+        }
+    }
+
+    #[test]
+    fn a_direct_response_is_text_where_it_can_be() {
+        let shown = |body: Option<&[u8]>| {
+            printed(&direct(&DirectResponse {
+                status: 503,
+                body: body.map(Into::into),
+            }))
+        };
+        assert_eq!(shown(None), json!({"status": 503}));
+        assert_eq!(
+            shown(Some(b"down")),
+            json!({"status": 503, "body": {"inline_string": "down"}})
+        );
+        assert_eq!(
+            shown(Some(&[0xff])),
+            json!({"status": 503, "body": {"inline_bytes": "/w=="}})
+        );
+    }
+}

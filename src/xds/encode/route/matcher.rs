@@ -48,3 +48,81 @@ fn query_parameter((name, value): &(Arc<str>, Option<StringMatch>)) -> QueryPara
         query_parameter_match_specifier: Some(specifier),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::xds::encode::testing::printed;
+
+    fn path(path: PathMatch) -> RouteMatch {
+        RouteMatch {
+            path,
+            ignore_case: false,
+            headers: Vec::new(),
+            query: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn paths_are_compared_whole_by_prefix_or_by_pattern() {
+        let shown = |matcher| printed(&route_match(&path(matcher)));
+        assert_eq!(shown(PathMatch::Prefix("/v2".into())), json!({"prefix": "/v2"}));
+        assert_eq!(shown(PathMatch::Exact("/v2".into())), json!({"path": "/v2"}));
+        assert_eq!(
+            shown(PathMatch::Regex("/v[0-9]".into())),
+            json!({"safe_regex": {"regex": "/v[0-9]"}})
+        );
+        let any_case = RouteMatch {
+            ignore_case: true,
+            ..path(PathMatch::Exact("/v2".into()))
+        };
+        assert_eq!(
+            printed(&route_match(&any_case)),
+            json!({"path": "/v2", "case_sensitive": false})
+        );
+    }
+
+    #[test]
+    fn headers_and_parameters_are_compared_or_have_to_be_there() {
+        let header = |name: &str, value, invert| HeaderMatch {
+            name: name.into(),
+            value,
+            invert,
+        };
+        let exact = || Some(StringMatch::Exact("x".into()));
+        let matcher = RouteMatch {
+            headers: vec![
+                header(":method", exact(), false),
+                header("a", exact(), true),
+                header("b", None, false),
+                header("c", None, true),
+            ],
+            query: vec![("q".into(), Some(StringMatch::Regex("a+".into()))), ("r".into(), None)],
+            ..path(PathMatch::Prefix("/".into()))
+        };
+        let shown = printed(&route_match(&matcher));
+        assert_eq!(
+            shown["headers"],
+            json!([
+                {"name": ":method", "string_match": {"exact": "x"}},
+                {
+                    "name": "a",
+                    "string_match": {"exact": "x"},
+                    "invert_match": true,
+                    "treat_missing_header_as_empty": true,
+                },
+                {"name": "b", "present_match": true},
+                {"name": "c", "present_match": true, "invert_match": true},
+            ])
+        );
+        assert_eq!(
+            shown["query_parameters"],
+            json!([
+                {"name": "q", "string_match": {"safe_regex": {"regex": "a+"}}},
+                {"name": "r", "present_match": true},
+            ])
+        );
+    }
+}

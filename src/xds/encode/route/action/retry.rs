@@ -52,3 +52,52 @@ fn previous_priorities() -> RetryPriority {
         ))),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use serde_json::json;
+
+    use super::*;
+    use crate::xds::encode::testing::printed;
+
+    #[test]
+    fn the_default_is_istios() {
+        assert_eq!(
+            printed(&policy(&RetryPolicy::default(), true)),
+            json!({
+                "retry_on": "connect-failure,refused-stream,unavailable,cancelled,retriable-status-codes",
+                "num_retries": 2,
+                "retry_host_predicate": [{
+                    "name": "envoy.retry_host_predicates.previous_hosts",
+                    "typed_config": {
+                        "@type": "type.googleapis.com/\
+                                  envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate",
+                    },
+                }],
+                "host_selection_retry_max_attempts": "5",
+            })
+        );
+    }
+
+    #[test]
+    fn everything_can_be_said() {
+        let retry = RetryPolicy {
+            attempts: 3,
+            per_try_timeout: Some(Duration::from_secs(2)),
+            retry_on: vec!["5xx".into()],
+            status_codes: vec![429],
+            remote_localities: true,
+            ignore_previous_hosts: None,
+            backoff: Some(Duration::from_millis(5)),
+        };
+        let shown = printed(&policy(&retry, false));
+        assert_eq!(shown["retry_on"], "5xx");
+        assert_eq!(shown["per_try_timeout"], "2s");
+        assert_eq!(shown["retriable_status_codes"], json!([429]));
+        assert_eq!(shown["retry_back_off"], json!({"base_interval": "0.005s"}));
+        assert_eq!(shown["retry_priority"]["typed_config"]["update_frequency"], 2);
+        assert_eq!(shown.get("retry_host_predicate"), None);
+    }
+}

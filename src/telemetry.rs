@@ -1,0 +1,74 @@
+//! Logs on standard error.
+
+use std::io;
+
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
+
+/// How a line looks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// What is logged, and how.
+#[derive(Clone, Debug)]
+pub struct Logging {
+    /// `error`, `warn`, `info`, `debug` or `trace`, also by module: `info,topsail::xds=debug`.
+    pub filter: LogFilter,
+    /// How a line looks.
+    pub format: LogFormat,
+    /// Whether lines for people have colours.
+    pub color: bool,
+}
+
+/// A text that says what is logged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogFilter(String);
+
+impl std::str::FromStr for LogFilter {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let example = "error, warn, info, debug or trace is needed, or the like by module: info,topsail::xds=debug";
+        match EnvFilter::builder().parse(text) {
+            Ok(_) if !text.trim().is_empty() => Ok(Self(text.to_owned())),
+            Ok(_) => Err(example.to_owned()),
+            Err(error) => Err(format!("{error}: {example}")),
+        }
+    }
+}
+
+/// Starts logging, once in the life of a process.
+///
+/// # Errors
+/// When something logs already.
+pub fn start(logging: &Logging) -> Result<(), TryInitError> {
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(EnvFilter::new(&logging.filter.0))
+        .with_writer(io::stderr)
+        .with_ansi(logging.color);
+    match logging.format {
+        LogFormat::Text => builder.with_target(false).finish().try_init(),
+        LogFormat::Json => builder.json().flatten_event(true).finish().try_init(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn levels_and_modules_can_be_named() {
+        for text in ["info", "WARN", "info,topsail::xds=debug", "off"] {
+            assert!(text.parse::<LogFilter>().is_ok(), "{text}");
+        }
+        for text in ["", " ", "topsail=loud"] {
+            assert!(text.parse::<LogFilter>().unwrap_err().contains("debug"), "{text}");
+        }
+    }
+}
