@@ -39,21 +39,26 @@ fn forward(forward: &Forward) -> route::RouteAction {
         [only] => only.host_rewrite.as_ref().or(forward.host_rewrite.as_ref()),
         _ => forward.host_rewrite.as_ref(),
     };
-    let limit = duration(forward.timeout.unwrap_or(Duration::ZERO));
     let retry = forward.retry.as_ref().filter(|retry| retry.attempts > 0);
     route::RouteAction {
         cluster_specifier: clusters(&forward.clusters),
         host_rewrite_specifier: host_rewrite.map(|host| HostRewriteSpecifier::HostRewriteLiteral(host.to_string())),
-        timeout: Some(limit),
-        // A client's `grpc-timeout` counts, and cannot be longer. (`max_grpc_timeout` is deprecated.)
-        max_stream_duration: Some(MaxStreamDuration {
-            grpc_timeout_header_max: Some(limit),
-            ..Default::default()
-        }),
+        timeout: Some(duration(forward.timeout.unwrap_or(Duration::ZERO))),
+        max_stream_duration: forward.timeout.is_none().then(client_deadline),
         retry_policy: retry.map(|retry| retry::policy(retry, forward.retry_other_hosts)),
         request_mirror_policies: forward.mirrors.iter().map(mirror).collect(),
         hash_policy: forward.hash.iter().map(hash_policy).collect(),
         ..rewrite(forward.path_rewrite.as_ref())
+    }
+}
+
+/// Without a limit of the route's own, a gRPC client's `grpc-timeout` is one. Beside a `timeout` this must
+/// not stand: Envoy then leaves that out of account, for gRPC and for everything else. (The field that
+/// goes with it, Istio's `max_grpc_timeout`, is deprecated.)
+fn client_deadline() -> MaxStreamDuration {
+    MaxStreamDuration {
+        grpc_timeout_header_max: Some(duration(Duration::ZERO)),
+        ..Default::default()
     }
 }
 
@@ -246,15 +251,18 @@ mod tests {
     }
 
     #[test]
-    fn a_timeout_also_limits_what_grpc_clients_ask_for() {
+    fn the_limit_is_the_routes_or_else_the_grpc_clients() {
         let limited = shown(Forward {
             timeout: Some(Duration::from_millis(1500)),
             ..plain()
         });
         assert_eq!(limited["timeout"], "1.500s");
+        assert_eq!(limited["max_stream_duration"], Value::Null);
+        let unlimited = shown(plain());
+        assert_eq!(unlimited["timeout"], "0s");
         assert_eq!(
-            limited["max_stream_duration"],
-            json!({"grpc_timeout_header_max": "1.500s"})
+            unlimited["max_stream_duration"],
+            json!({"grpc_timeout_header_max": "0s"})
         );
     }
 
