@@ -220,8 +220,8 @@ impl Composer {
         }
         let changes = self.directory.kept_since(before);
         self.content.take(&changes);
-        self.publish();
         self.journal.append(self.generation, &changes);
+        self.publish();
     }
 
     /// Gives everyone the snapshot of this generation.

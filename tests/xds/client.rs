@@ -20,10 +20,15 @@ use topsail::tls::{SpiffeMatcher, client_config};
 
 use super::control_plane::{ControlPlane, Home, PATIENCE};
 
+/// The type URL of CDS.
 pub const CDS: &str = "type.googleapis.com/envoy.config.cluster.v3.Cluster";
+/// The type URL of EDS.
 pub const EDS: &str = "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment";
+/// The type URL of LDS.
 pub const LDS: &str = "type.googleapis.com/envoy.config.listener.v3.Listener";
+/// The type URL of RDS.
 pub const RDS: &str = "type.googleapis.com/envoy.config.route.v3.RouteConfiguration";
+/// The type URL of SDS.
 pub const SDS: &str = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret";
 
 /// Versions by name.
@@ -105,6 +110,7 @@ impl Client {
         self.requests.send(request).unwrap();
     }
 
+    /// The next response.
     pub async fn next(&mut self) -> Result<DeltaDiscoveryResponse, tonic::Status> {
         let next = tokio::time::timeout(PATIENCE, self.responses.message()).await;
         next.expect("a response in time")?
@@ -118,10 +124,12 @@ impl Client {
             .is_err()
     }
 
+    /// Takes a response.
     pub fn ack(&self, response: &DeltaDiscoveryResponse) {
         self.answer(response, None);
     }
 
+    /// Refuses a response.
     pub fn nack(&self, response: &DeltaDiscoveryResponse, message: &str) {
         self.answer(
             response,

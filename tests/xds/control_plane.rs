@@ -32,18 +32,22 @@ impl Home {
         home
     }
 
+    /// The directory.
     pub fn config(&self) -> PathBuf {
         self.dir.path().join("config")
     }
 
+    /// The state directory.
     pub fn state(&self) -> PathBuf {
         self.dir.path().join("state")
     }
 
+    /// Writes a file of the directory.
     pub fn write(&self, name: &str, text: &str) {
         std::fs::write(self.config().join(name), text).unwrap();
     }
 
+    /// Deletes a file of the directory.
     pub fn remove(&self, name: &str) {
         std::fs::remove_file(self.config().join(name)).unwrap();
     }
@@ -62,6 +66,7 @@ impl Home {
             .unwrap()
     }
 
+    /// Starts a server and waits for its first generation.
     pub async fn serve(&self) -> ControlPlane {
         let settings = Settings {
             reading: Reading {
@@ -93,12 +98,14 @@ impl Home {
 
 /// A running control plane.
 pub struct ControlPlane {
+    /// What the server shows.
     pub running: Arc<Running>,
     stop: Option<oneshot::Sender<()>>,
     serving: JoinHandle<()>,
 }
 
 impl ControlPlane {
+    /// Where xDS is served.
     pub fn address(&self) -> SocketAddr {
         self.running.xds
     }

@@ -2,8 +2,8 @@
 
 #![cfg(test)]
 
-mod client;
-mod control_plane;
+pub mod client;
+pub mod control_plane;
 mod joining;
 mod refusing;
 mod restarting;
