@@ -19,11 +19,11 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router, middleware};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
 
 use crate::clock::Clock;
-use crate::control::{Published, Roster};
+use crate::control::{Convergence, Generation, Published, Roster};
 use crate::diag::render;
 use answer::problem;
 
@@ -91,9 +91,19 @@ async fn ready(State(admin): State<Admin>) -> Response {
     }
 }
 
+/// What is in force, and how far the proxies are with it.
+#[derive(Serialize)]
+struct GenerationAnswer<'g> {
+    #[serde(flatten)]
+    generation: &'g Generation,
+    /// The last generation that all proxies have ACKed, and when the last of them did.
+    converged: Option<Convergence>,
+}
+
 async fn generation(State(admin): State<Admin>) -> Response {
+    let converged = admin.roster.converged();
     match &admin.published.state().generation {
-        Some(generation) => Json(generation).into_response(),
+        Some(generation) => Json(GenerationAnswer { generation, converged }).into_response(),
         None => problem(StatusCode::SERVICE_UNAVAILABLE, "nothing is served yet"),
     }
 }

@@ -7,13 +7,15 @@ use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 
 use super::*;
-use crate::control::{Admission, Generation, Grant, State as Served};
+use crate::control::{Admission, Grant, MemberId, State as Served};
 use crate::diag::{Code, Diagnostic, Place, SourceText};
 use crate::ir::NodeView;
 use crate::mesh::service::Locality;
 use crate::xds::node::NodeClaim;
 use crate::xds::pb::core::Node;
 use crate::xds::resource::{Resource, ResourceType};
+use crate::xds::server::Progress;
+use crate::xds::session::{Refused, SyncState};
 use crate::xds::snapshot::Snapshot;
 
 const NODE: &str = "sidecar~127.0.0.5~reviews-v1.shop~shop.svc.cluster.local";
@@ -45,7 +47,7 @@ fn load(admin: &Admin) {
     });
 }
 
-fn connect(admin: &Admin) {
+fn connect(admin: &Admin) -> MemberId {
     let node = Node {
         id: NODE.to_owned(),
         ..Node::default()
@@ -77,6 +79,7 @@ fn connect(admin: &Admin) {
         snapshot.set_mut(kind).insert("a".into(), Arc::new(resource));
     }
     admin.roster.set_base(id, &Arc::new(snapshot));
+    id
 }
 
 /// What it answers to a request, status line and headers included.
@@ -123,6 +126,26 @@ async fn ready_means_that_a_generation_is_served() {
     assert_eq!(
         (status, &body["number"], &body["hash"]),
         (200, &7.into(), &"abc".into())
+    );
+}
+
+#[tokio::test]
+async fn the_generation_says_when_all_proxies_have_acked_it() {
+    let admin = admin();
+    load(&admin);
+    let id = connect(&admin);
+    assert_eq!(json(&admin, "/api/v1/generation").await.1["converged"], Value::Null);
+    let progress = Progress {
+        states: ResourceType::ALL.map(|kind| (kind, SyncState::Synced)),
+        generation: Some(7),
+        up_to_date: true,
+        refusals: &[],
+        refused: &Refused::new(),
+    };
+    admin.roster.progress(id, &progress, now());
+    assert_eq!(
+        json(&admin, "/api/v1/generation").await.1["converged"],
+        serde_json::json!({"generation": 7, "at": 1_800_000_000_000_000_u64})
     );
 }
 

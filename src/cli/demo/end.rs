@@ -76,19 +76,3 @@ impl End {
         }
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn time_ends_it_and_nothing_else_by_itself() {
-        let mut end = End::listen().unwrap();
-        let long = tokio::time::timeout(Duration::from_millis(30), end.reached());
-        assert!(long.await.is_err());
-        let before = Instant::now();
-        end.after(Some(Duration::from_millis(30)));
-        assert_eq!(end.reached().await, Why::TimeIsUp);
-        assert!(before.elapsed() >= Duration::from_millis(30));
-    }
-}
