@@ -11,13 +11,16 @@ mod listeners;
 mod routes;
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::{Value, json};
 use topsail::envoy::Finder;
 use topsail::xds::json::Printer;
 use topsail::xds::{Resource, ResourceType, rules};
+
+/// The oldest Envoy that is supported.
+const OLDEST: &str = "1.36.2";
 
 #[test]
 fn clusters_are_accepted() {
@@ -37,29 +40,33 @@ fn routes_are_accepted() {
 #[test]
 fn what_envoy_refuses_is_refused_before() {
     let broken = [clusters::broken(), listeners::broken(), routes::broken()].concat();
+    let envoy = newest();
     let disagreed = broken.iter().filter_map(|resource| {
-        let (envoy, ours) = (validate(std::slice::from_ref(resource)), rules::check(resource));
-        (envoy.is_ok() || ours.is_ok()).then(|| format!("{}: Envoy {envoy:?}, we {ours:?}", resource.name))
+        let (theirs, ours) = (validate(&envoy, std::slice::from_ref(resource)), rules::check(resource));
+        (theirs.is_ok() || ours.is_ok()).then(|| format!("{}: Envoy {theirs:?}, we {ours:?}", resource.name))
     });
     assert_eq!(disagreed.collect::<Vec<_>>(), [""; 0]);
 }
 
-/// Every resource keeps the rules, and Envoy takes all of them without a word.
+/// Every resource keeps the rules, and both Envoys take all of them without a word.
 fn accepted(resources: &[Resource]) {
     for resource in resources {
         assert_eq!(rules::check(resource), Ok(()), "{}", resource.name);
     }
-    if let Err(words) = validate(resources) {
-        panic!("{words}");
+    let oldest = finder().release(OLDEST, &say).unwrap();
+    for envoy in [newest(), oldest] {
+        if let Err(words) = validate(&envoy, resources) {
+            panic!("{}: {words}", envoy.display());
+        }
     }
 }
 
 /// What Envoy says, if it says anything.
-fn validate(resources: &[Resource]) -> Result<(), String> {
+fn validate(envoy: &Path, resources: &[Resource]) -> Result<(), String> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("bootstrap.json");
     fs::write(&path, bootstrap(resources).to_string()).unwrap();
-    let output = Command::new(envoy())
+    let output = Command::new(envoy)
         .args(["--mode", "validate", "--disable-hot-restart", "--concurrency", "1"])
         .args(["--log-level", "warning", "--reject-unknown-dynamic-fields", "-c"])
         .arg(&path)
@@ -77,8 +84,16 @@ fn validate(resources: &[Resource]) -> Result<(), String> {
     Err(words.join("\n"))
 }
 
-fn envoy() -> PathBuf {
-    Finder::from_env().find(&|text| eprintln!("{text}")).unwrap()
+fn newest() -> PathBuf {
+    finder().find(&say).unwrap()
+}
+
+fn finder() -> Finder {
+    Finder::from_env()
+}
+
+fn say(text: &str) {
+    eprintln!("{text}");
 }
 
 /// A bootstrap with the resources; route configurations, which cannot stand alone, each in a listener.
