@@ -7,7 +7,9 @@ mod bootstrap;
 mod demo;
 mod file;
 mod format;
+mod log;
 mod output;
+mod serve;
 mod state;
 mod token;
 mod value;
@@ -57,6 +59,8 @@ macro_rules! commands {
 }
 
 commands! {
+    /// Serve a directory of Istio YAML to sidecars: the control plane
+    Serve(serve::Arguments),
     /// Write the Envoy bootstrap of a workload
     Bootstrap(bootstrap::Arguments),
     /// Make join tokens

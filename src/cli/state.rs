@@ -28,14 +28,19 @@ pub(super) struct StateArguments {
 }
 
 impl StateArguments {
-    /// Opens the directory, and makes it if there is none.
-    pub(super) fn open(&self) -> anyhow::Result<StateDir> {
+    /// The directory, whether there is one or not.
+    pub(super) fn path(&self) -> anyhow::Result<PathBuf> {
         let path = match &self.state {
             Some(path) => path.clone(),
             None => default_path()
-                .context("no state directory: name one with --state (neither $XDG_STATE_HOME nor $HOME is set)")?,
+                .context("name a state directory with --state: neither $XDG_STATE_HOME nor $HOME is set")?,
         };
-        Ok(StateDir::open(std::path::absolute(path)?)?)
+        Ok(std::path::absolute(path)?)
+    }
+
+    /// Opens the directory, and makes it if there is none.
+    pub(super) fn open(&self) -> anyhow::Result<StateDir> {
+        Ok(StateDir::open(self.path()?)?)
     }
 }
 

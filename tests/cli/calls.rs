@@ -7,7 +7,7 @@ use crate::run::{fails, path, run, stdout, text, topsail};
 
 #[test]
 fn help_teaches() {
-    for command in ["", "bootstrap", "token create"] {
+    for command in ["", "serve", "bootstrap", "token create"] {
         let mut arguments: Vec<&str> = command.split_whitespace().collect();
         arguments.push("--help");
         insta::assert_snapshot!(format!("help {command}").trim().replace(' ', "_"), stdout(&arguments));
@@ -25,8 +25,13 @@ fn the_version_is_the_crates() {
 #[test]
 fn wrong_calls_end_with_2_and_name_the_argument() {
     assert_eq!(run(&[]).status.code(), Some(2));
-    let needs: [(&[&str], &str); 8] = [
+    let needs: [(&[&str], &str); 10] = [
         (&["sreve"], "sreve"),
+        (&["serve", "--config", "a", "--certificate-ttl", "91d"], "90d"),
+        (
+            &["serve", "--config", "a", "--log-level", "topsail=loud"],
+            "topsail::xds=debug",
+        ),
         (&["bootstrap"], "--workload"),
         (&["bootstrap", "--workload", "a_b"], "a_b"),
         (&["bootstrap", "--workload", "a", "--server", "nowhere"], "HOST:PORT"),

@@ -7,4 +7,6 @@ mod calls;
 #[cfg(test)]
 pub mod run;
 #[cfg(test)]
+pub mod serve;
+#[cfg(test)]
 pub mod token;

@@ -1,0 +1,49 @@
+//! The flags that say what is logged.
+
+use std::io;
+
+use anyhow::Context;
+use clap::{Args, ValueEnum};
+
+use super::output::color;
+use crate::telemetry::{self, LogFilter, LogFormat, Logging};
+
+/// `--log-level` and `--log-format`.
+#[derive(Args)]
+pub(super) struct LogArguments {
+    /// What is logged on standard error: error, warn, info, debug or trace, also by module as in
+    /// info,topsail::xds=debug
+    #[arg(
+        long,
+        value_name = "LEVEL",
+        env = "TOPSAIL_LOG",
+        hide_env_values = true,
+        default_value = "info"
+    )]
+    log_level: LogFilter,
+
+    /// How a line of the log looks: text for people, or one JSON object a line
+    #[arg(long, value_name = "FORMAT", env = "TOPSAIL_LOG_FORMAT", hide_env_values = true, value_enum, default_value_t = Form::Text)]
+    log_format: Form,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Form {
+    Text,
+    Json,
+}
+
+impl LogArguments {
+    /// Starts logging.
+    pub(super) fn start(&self) -> anyhow::Result<()> {
+        let logging = Logging {
+            filter: self.log_level.clone(),
+            format: match self.log_format {
+                Form::Text => LogFormat::Text,
+                Form::Json => LogFormat::Json,
+            },
+            color: color(&io::stderr()),
+        };
+        telemetry::start(&logging).context("the log cannot be started")
+    }
+}
