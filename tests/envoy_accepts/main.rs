@@ -8,6 +8,7 @@
 
 mod clusters;
 mod listeners;
+mod meshes;
 mod routes;
 
 use std::fs;
@@ -38,6 +39,16 @@ fn routes_are_accepted() {
 }
 
 #[test]
+fn what_the_proxies_of_bookinfo_are_sent_is_accepted() {
+    sets_are_accepted(&meshes::bookinfo());
+}
+
+#[test]
+fn what_proxies_of_every_mode_are_sent_is_accepted() {
+    sets_are_accepted(&meshes::everything());
+}
+
+#[test]
 fn what_envoy_refuses_is_refused_before() {
     let broken = [clusters::broken(), listeners::broken(), routes::broken()].concat();
     let envoy = newest();
@@ -58,6 +69,14 @@ fn accepted(resources: &[Resource]) {
         if let Err(words) = validate(&envoy, resources) {
             panic!("{}: {words}", envoy.display());
         }
+    }
+}
+
+/// As [`accepted`], for what several proxies are sent.
+fn sets_are_accepted(sets: &[(String, Vec<Resource>)]) {
+    for (proxy, resources) in sets {
+        println!("{proxy}: {} resources", resources.len());
+        accepted(resources);
     }
 }
 
