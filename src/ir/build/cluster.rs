@@ -13,6 +13,7 @@ use crate::ir::cluster::{
     Cluster, ClusterEndpoints, ClusterMetadata, Discovery, HttpVersion, Limits, LoadBalancer, Transport, UpstreamHttp,
     UpstreamTls,
 };
+use crate::ir::node::InterceptionMode;
 use crate::ir::{Origins, ResourceName};
 use crate::mesh::config::MeshConfig;
 use crate::mesh::destination_rule::{
@@ -177,9 +178,13 @@ impl Subject<'_> {
         Some((cluster, separate))
     }
 
+    /// Whether calls go where the application wanted. Without interception nobody knows where that is, so that a
+    /// service with endpoints is called at those.
     fn goes_to_original(&self, policy: &TrafficPolicy) -> bool {
+        let known = self.scope.view.mode != InterceptionMode::None || self.service.endpoints.is_empty();
         let algorithm = policy.load_balancer.as_ref().and_then(|lb| lb.algorithm.as_ref());
-        self.service.resolution == Resolution::Passthrough || algorithm == Some(&LbAlgorithm::Passthrough)
+        let wanted = self.service.resolution == Resolution::Passthrough || algorithm == Some(&LbAlgorithm::Passthrough);
+        known && wanted
     }
 
     fn discovery(
@@ -268,10 +273,9 @@ fn load_balancer(policy: Option<&LoadBalancerPolicy>, original_dst: bool) -> Loa
         return LoadBalancer::ClusterProvided;
     }
     match policy.and_then(|policy| policy.algorithm.as_ref()) {
-        None | Some(LbAlgorithm::LeastRequest) => LoadBalancer::LeastRequest,
+        None | Some(LbAlgorithm::LeastRequest | LbAlgorithm::Passthrough) => LoadBalancer::LeastRequest,
         Some(LbAlgorithm::RoundRobin) => LoadBalancer::RoundRobin,
         Some(LbAlgorithm::Random) => LoadBalancer::Random,
-        Some(LbAlgorithm::Passthrough) => LoadBalancer::ClusterProvided,
         Some(LbAlgorithm::Hash { table, .. }) => LoadBalancer::Hash(*table),
     }
 }

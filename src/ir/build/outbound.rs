@@ -33,6 +33,8 @@ pub struct Outbound {
     ports: OrdMap<PortKey, Arc<PortUnit>>,
     readers: OrdMap<Hostname, OrdSet<PortKey>>,
     sockets: OrdSet<ResourceName>,
+    /// Ports with conflicts.
+    crowded: OrdSet<PortKey>,
     config: NodeConfig,
 }
 
@@ -48,6 +50,7 @@ pub fn build_outbound(mesh: &Mesh, view: &OutboundView) -> Outbound {
         ports: OrdMap::new(),
         readers: OrdMap::new(),
         sockets: OrdSet::new(),
+        crowded: OrdSet::new(),
         config: NodeConfig::default(),
     };
     outbound.rebuild(mesh);
@@ -90,7 +93,8 @@ impl Outbound {
 
     /// Services that did not get the address they wanted.
     pub(super) fn conflicts(&self) -> impl Iterator<Item = &Conflict> {
-        self.ports.values().flat_map(|unit| &unit.conflicts)
+        let crowded = self.crowded.iter().filter_map(|key| self.ports.get(key));
+        crowded.flat_map(|unit| &unit.conflicts)
     }
 
     /// Whether nothing of it was replaced, what later updates need included.
@@ -281,6 +285,10 @@ impl Outbound {
         }
         let bound = new.listeners.iter().filter(|(_, listener)| listener.bind);
         self.sockets.extend(bound.map(|(name, _)| name.clone()));
+        match new.conflicts.is_empty() {
+            true => self.crowded.remove(key),
+            false => self.crowded.insert(key.clone()),
+        };
         for gone in old.reads.difference(&new.reads) {
             forget(&mut self.readers, gone, key);
         }

@@ -73,9 +73,9 @@ impl Slots {
         }
         let mut dropped = false;
         for chain in chains {
-            match slot.streams.iter().any(|known| known.matcher == chain.matcher) {
-                true => dropped = true,
-                false => slot.streams.push(chain),
+            match slot.streams.iter().find(|known| known.matcher == chain.matcher) {
+                Some(known) => dropped |= *known != chain,
+                None => slot.streams.push(chain),
             }
         }
         match dropped {
