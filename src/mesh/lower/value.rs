@@ -320,6 +320,14 @@ pub(super) fn is_fqdn(text: &str) -> bool {
         .is_ok_and(|host| !host.is_wildcard() && host.as_str().parse::<IpAddr>().is_err())
 }
 
+/// The characters of an HTTP token (RFC 9110, `tchar`).
+pub(super) fn is_header_name(name: &str) -> bool {
+    !name.is_empty()
+        && name
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b))
+}
+
 fn is_label_key(key: &str) -> bool {
     match key.split_once('/') {
         Some((prefix, name)) => prefix.len() <= 253 && prefix.split('.').all(is_dns_label) && is_qualified_name(name),

@@ -6,6 +6,7 @@ mod http;
 mod l4;
 mod matches;
 mod reach;
+mod variables;
 
 pub(super) use actions::retries;
 

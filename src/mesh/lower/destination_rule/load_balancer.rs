@@ -9,6 +9,7 @@ use crate::mesh::destination_rule::{
     Distribution, HashKey, HashTable, LbAlgorithm, LoadBalancerPolicy, LocalityLb, LocalityMode,
 };
 use crate::mesh::lower::report::Report;
+use crate::mesh::lower::value::is_header_name;
 
 /// `minimumRingSize` when none is given.
 const RING_SIZE: u64 = 1024;
@@ -93,8 +94,13 @@ fn consistent_hash(report: &mut Report<'_>, at: &FieldPath, entry: &api::Consist
 
 fn hash_key(report: &mut Report<'_>, at: &FieldPath, entry: &api::ConsistentHash) -> Option<HashKey> {
     if let Some(name) = &entry.http_header_name {
-        let at = at.field("httpHeaderName");
-        return Some(HashKey::Header(not_empty(report, &at, name)));
+        if !is_header_name(name) {
+            report.error(
+                &at.field("httpHeaderName"),
+                format!("`{name}` is not the name of a header"),
+            );
+        }
+        return Some(HashKey::Header(name.as_str().into()));
     }
     if let Some(cookie) = &entry.http_cookie {
         return Some(hash_cookie(report, &at.field("httpCookie"), cookie));

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::headers::is_header_name;
 use crate::api::FieldPath;
 use crate::api::virtual_service as api;
 use crate::mesh::lower::report::Report;
+use crate::mesh::lower::value::is_header_name;
 use crate::mesh::virtual_service::{
     Cors, DirectResponse, Fault, FaultAbort, PathRewrite, Redirect, RedirectPath, RedirectPort, RetryPolicy, Rewrite,
     StringMatch,

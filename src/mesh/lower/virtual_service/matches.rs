@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::gateway_names;
-use super::headers::is_header_name;
 use crate::api::FieldPath;
 use crate::api::virtual_service as api;
 use crate::diag::Code;
 use crate::mesh::lower::report::Report;
+use crate::mesh::lower::value::is_header_name;
 use crate::mesh::virtual_service::{HttpMatch, SourceMatch, StringMatch};
 use crate::name::Namespace;
 
