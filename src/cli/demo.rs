@@ -13,6 +13,7 @@ mod measure;
 mod part;
 mod plane;
 mod ports;
+mod screen;
 mod service;
 mod setup;
 mod show;

