@@ -4,7 +4,9 @@
 //! and ends with 0 (fine), 1 (it failed, or found what it looks for) or 2 (it was called wrongly).
 
 mod bootstrap;
+mod check;
 mod demo;
+mod directory;
 mod file;
 mod format;
 mod log;
@@ -27,6 +29,8 @@ use output::{Output, color};
 enum Outcome {
     /// Nothing is to be said against it: exit code 0.
     Fine,
+    /// It has found what it looks for: exit code 1.
+    Findings,
 }
 
 /// A command was called wrongly, in a way that the parser cannot see: exit code 2.
@@ -61,6 +65,8 @@ macro_rules! commands {
 commands! {
     /// Serve a directory of Istio YAML to sidecars: the control plane
     Serve(serve::Arguments),
+    /// Say what is wrong with a directory or with files, offline
+    Check(check::Arguments),
     /// Write the Envoy bootstrap of a workload
     Bootstrap(bootstrap::Arguments),
     /// Make join tokens
@@ -103,6 +109,7 @@ pub fn main() -> ExitCode {
     };
     match result {
         Ok(Outcome::Fine) => ExitCode::SUCCESS,
+        Ok(Outcome::Findings) => ExitCode::from(1),
         Err(error) => failed(&error),
     }
 }

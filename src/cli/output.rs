@@ -12,6 +12,8 @@ pub(super) struct Output {
     pub is_terminal: bool,
     /// Whether a person reads [`Output::err`].
     pub err_is_terminal: bool,
+    /// Whether to use colours on [`Output::out`].
+    pub color: bool,
 }
 
 impl Output {
@@ -20,6 +22,7 @@ impl Output {
         Self {
             is_terminal: io::stdout().is_terminal(),
             err_is_terminal: io::stderr().is_terminal(),
+            color: color(&io::stdout()),
             out: Box::new(io::stdout()),
             err: Box::new(io::stderr()),
         }

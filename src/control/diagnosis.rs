@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 use super::files::Files;
 use super::fleet::reason;
 use super::roster::Roster;
+use super::seal::Broken;
 use super::views::Views;
 use crate::api::FieldPath;
 use crate::diag::{Code, Diagnostic, Place, Severity, render};
@@ -24,19 +25,7 @@ pub(super) fn of_directory(files: &Files, directory: &Directory) -> Vec<Diagnost
 /// What became of them at the proxies: resources that Envoy would refuse or has refused, and
 /// listeners that are in each other's way.
 pub(super) fn of_proxies(directory: &Directory, views: &Views, roster: &Roster) -> Vec<Diagnostic> {
-    let mut all = Vec::new();
-    for broken in views.broken() {
-        let rules = broken.breaks.iter().fold(String::new(), |mut text, rule| {
-            let _ = write!(text, "; {rule}");
-            text
-        });
-        let message = format!(
-            "{} `{}` breaks Envoy's rules and is not sent{rules}",
-            broken.kind, broken.name
-        );
-        let problem = Diagnostic::new(Code::BreaksEnvoyRule, message);
-        all.push(place_at(problem, directory, &broken.origins).help("the last form that was right stays in force"));
-    }
+    let mut all = of_broken(directory, views);
     for conflict in views.conflicts() {
         let name = |id: &Option<ObjectId>| {
             id.as_ref()
@@ -72,6 +61,23 @@ pub(super) fn of_proxies(directory: &Directory, views: &Views, roster: &Roster) 
         all.push(place_at(problem, directory, &record.origins).help("the version before stays in force at that proxy"));
     }
     all
+}
+
+/// Resources that Envoy would refuse.
+pub(super) fn of_broken(directory: &Directory, views: &Views) -> Vec<Diagnostic> {
+    let problem = |broken: &Broken| {
+        let rules = broken.breaks.iter().fold(String::new(), |mut text, rule| {
+            let _ = write!(text, "; {rule}");
+            text
+        });
+        let message = format!(
+            "{} `{}` breaks Envoy's rules and is not sent{rules}",
+            broken.kind, broken.name
+        );
+        let problem = Diagnostic::new(Code::BreaksEnvoyRule, message);
+        place_at(problem, directory, &broken.origins).help("the last form that was right stays in force")
+    };
+    views.broken().map(problem).collect()
 }
 
 /// Logs what is new, and what is no longer so.

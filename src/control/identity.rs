@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use crate::ir::NodeView;
+use crate::ir::node::InterceptionMode;
 use crate::mesh::service::Address;
 use crate::mesh::workload::Workload;
 use crate::mesh::{Labels, Mesh};
@@ -148,7 +149,19 @@ impl Grant {
     }
 }
 
-fn entry<'a>(mesh: &'a Mesh, workload: &WorkloadName) -> Option<&'a Arc<Workload>> {
+/// The proxy of a WorkloadEntry.
+pub(super) fn view_of(entry: &Workload, mode: InterceptionMode) -> NodeView {
+    NodeView {
+        namespace: entry.id.namespace.clone(),
+        labels: entry.labels.clone(),
+        addresses: ip(entry),
+        locality: entry.locality.clone(),
+        mode,
+    }
+}
+
+/// The WorkloadEntry of a workload's name.
+pub(super) fn entry<'a>(mesh: &'a Mesh, workload: &WorkloadName) -> Option<&'a Arc<Workload>> {
     let id = ObjectId {
         kind: Kind::WorkloadEntry,
         namespace: workload.namespace.clone(),

@@ -5,6 +5,8 @@ mod bootstrap;
 #[cfg(test)]
 mod calls;
 #[cfg(test)]
+mod check;
+#[cfg(test)]
 pub mod run;
 #[cfg(test)]
 pub mod serve;

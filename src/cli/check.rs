@@ -1,0 +1,165 @@
+//! `topsail check`: what is wrong, before anybody else sees it.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+
+use super::directory::DirectoryArguments;
+use super::output::Output;
+use super::{Command, Outcome, Usage};
+use crate::control::Offline;
+use crate::diag::{Code, Diagnostic, Severity, render};
+use crate::source::Root;
+
+const EXAMPLES: &str = "\
+Every problem is reported, all at once, as `path:line:column: severity[CODE]: message` with the lines it is \
+about and what to do; docs/diagnostics.md lists the codes. The findings go to standard output, a summary to \
+standard error. Exit codes: 0 nothing found, 1 findings of the severity of --fail-on or worse, 2 called wrongly.
+
+References are resolved against everything that is checked, and with --config against that directory too, as \
+if the files were put into it in the place of those that define the same objects. When only single files are \
+given, what they refer to may well be elsewhere: an unresolved reference is then an info.
+
+Examples:
+  A whole directory, as a server would read it:
+    topsail check mesh/
+
+  A new file, before it goes into the directory:
+    topsail check reviews.yaml --config mesh/
+
+  In a pipeline, for code scanning:
+    topsail check mesh/ -o sarif --fail-on warning > topsail.sarif";
+
+/// What `topsail check` is called with.
+#[derive(Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct Arguments {
+    /// Directories, which are read recursively, and files
+    #[arg(required = true, value_name = "PATH")]
+    paths: Vec<PathBuf>,
+
+    /// The directory that the files will stand in: references are resolved against it, what is wrong with it
+    /// is not reported
+    #[arg(long, value_name = "DIR")]
+    config: Option<PathBuf>,
+
+    #[command(flatten)]
+    directory: DirectoryArguments,
+
+    /// The form of the findings
+    #[arg(long, short, value_name = "FORMAT", value_enum, default_value_t = Form::Text)]
+    output: Form,
+
+    /// The least severity that makes the exit code 1
+    #[arg(long, value_name = "SEVERITY", value_enum, default_value_t = FailOn::Error)]
+    fail_on: FailOn,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Form {
+    Text,
+    Json,
+    Sarif,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum FailOn {
+    Error,
+    Warning,
+}
+
+impl Command for Arguments {
+    fn run(self, output: &mut Output) -> anyhow::Result<Outcome> {
+        for path in self.paths.iter().chain(&self.config) {
+            path.metadata()
+                .map_err(|error| Usage(format!("cannot read {}: {error}", path.display())))?;
+        }
+        let surroundings = self.config.as_deref().map(Root::from);
+        let reading = self.directory.reading(Root::new(&self.paths))?;
+        let offline = Offline::read(&reading, surroundings.as_ref(), &self.directory.trust_domain);
+        let mut found = offline.diagnostics();
+        if self.config.is_none() && self.paths.iter().all(|path| path.is_file()) {
+            found
+                .iter_mut()
+                .filter(|problem| is_unresolved(problem.code))
+                .for_each(|problem| problem.severity = Severity::Info);
+        }
+        self.print(&found, output)?;
+        writeln!(output.err, "{}", summary(&found, offline.file_count()))?;
+        let limit = match self.fail_on {
+            FailOn::Error => Severity::Error,
+            FailOn::Warning => Severity::Warning,
+        };
+        let fails = found.iter().any(|problem| problem.severity >= limit);
+        Ok(if fails { Outcome::Findings } else { Outcome::Fine })
+    }
+}
+
+impl Arguments {
+    fn print(&self, found: &[Diagnostic], output: &mut Output) -> anyhow::Result<()> {
+        match self.output {
+            Form::Text => {
+                for problem in found {
+                    writeln!(output.out, "{}", render::text(problem, output.color))?;
+                }
+            }
+            Form::Json => writeln!(output.out, "{:#}", render::json(found))?,
+            Form::Sarif => writeln!(output.out, "{:#}", render::sarif(found))?,
+        }
+        Ok(())
+    }
+}
+
+/// Whether the problem may be solved by an object that was not given.
+fn is_unresolved(code: Code) -> bool {
+    matches!(
+        code,
+        Code::ReferencedResourceNotFound | Code::UnknownDestinationRuleHost | Code::DestinationRuleSubsetNotSelectPods
+    )
+}
+
+/// `3 errors, 1 warning in 12 files`.
+fn summary(found: &[Diagnostic], files: usize) -> String {
+    let counts = [Severity::Error, Severity::Warning, Severity::Info].map(|severity| {
+        let count = found.iter().filter(|problem| problem.severity == severity).count();
+        (count, severity.as_str())
+    });
+    let counts: Vec<String> = counts
+        .into_iter()
+        .filter(|(count, _)| *count > 0)
+        .map(|(count, name)| many(count, name))
+        .collect();
+    let found = if counts.is_empty() {
+        "no problems".to_owned()
+    } else {
+        counts.join(", ")
+    };
+    format!("{found} in {}", many(files, "file"))
+}
+
+fn many(count: usize, name: &str) -> String {
+    let plural = if count == 1 || name == Severity::Info.as_str() {
+        ""
+    } else {
+        "s"
+    };
+    format!("{count} {name}{plural}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_summary_counts() {
+        let problem = |severity| Diagnostic::new(Code::InvalidValue, "").severity(severity);
+        let (error, warning, info) = (
+            problem(Severity::Error),
+            problem(Severity::Warning),
+            problem(Severity::Info),
+        );
+        let found = [error.clone(), error, warning, info.clone(), info];
+        assert_eq!(summary(&found, 12), "2 errors, 1 warning, 2 info in 12 files");
+        assert_eq!(summary(&[], 1), "no problems in 1 file");
+    }
+}

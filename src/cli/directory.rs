@@ -1,0 +1,46 @@
+//! The flags that say how a directory is read without a server.
+
+use std::fs::File;
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::Usage;
+use crate::control::Reading;
+use crate::name::TrustDomain;
+use crate::source::Root;
+
+/// `--mesh-config`, `--lenient` and `--trust-domain`.
+#[derive(Args)]
+pub(super) struct DirectoryArguments {
+    /// A file with a bare MeshConfig; the other way is the ConfigMap `istio` in the directory
+    #[arg(long, value_name = "FILE")]
+    pub mesh_config: Option<PathBuf>,
+
+    /// Take unknown fields and kinds for warnings, not for errors
+    #[arg(long)]
+    pub lenient: bool,
+
+    /// The trust domain of every identity in the mesh
+    #[arg(long, value_name = "DOMAIN", default_value = "cluster.local")]
+    pub trust_domain: TrustDomain,
+}
+
+impl DirectoryArguments {
+    /// How this root is read.
+    ///
+    /// # Errors
+    /// When the mesh configuration's file cannot be opened.
+    pub(super) fn reading(&self, root: Root) -> Result<Reading, Usage> {
+        if let Some(path) = &self.mesh_config {
+            let unreadable = |error| Usage(format!("cannot read --mesh-config {}: {error}", path.display()));
+            File::open(path).map_err(unreadable)?;
+        }
+        Ok(Reading {
+            root,
+            mesh_config: self.mesh_config.as_deref().map(Root::from),
+            lenient: self.lenient,
+            strict: false,
+        })
+    }
+}

@@ -1,0 +1,199 @@
+//! `topsail check`.
+
+use std::fs;
+
+use serde_json::Value;
+
+use crate::run::{fails, path, run, stdout, text};
+
+const SERVICE: &str = "\
+apiVersion: v1
+kind: Service
+metadata: {name: reviews}
+spec:
+  ports: [{name: http, port: 9080}]
+";
+
+const RULE: &str = "\
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: reviews}
+spec:
+  host: reviews
+  subsets:
+  - name: v1
+";
+
+const ROUTE: &str = "\
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: reviews}
+spec:
+  hosts: [reviews]
+  http:
+  - route:
+    - destination: {host: reviews, subset: v2}
+";
+
+/// A folder with these files.
+fn folder(files: &[(&str, &str)]) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, text) in files {
+        let path = folder.path().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+    folder
+}
+
+/// Exit code, findings as JSON and the summary.
+fn check(arguments: &[&str]) -> (i32, Vec<Value>, String) {
+    let output = run(&[&["check", "-o", "json"], arguments].concat());
+    let findings = serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"));
+    (output.status.code().unwrap(), findings, text(&output.stderr).to_owned())
+}
+
+#[test]
+fn a_dangling_reference_is_shown_at_its_line() {
+    let folder = folder(&[("mesh/a.yaml", SERVICE), ("mesh/b.yaml", RULE), ("mesh/c.yaml", ROUTE)]);
+    let output = run(&["check", &path(&folder, "mesh")]);
+    assert_eq!(output.status.code(), Some(1));
+    let shown = text(&output.stdout);
+    assert!(
+        shown.contains(&format!("{}:8:", path(&folder, "mesh/c.yaml"))),
+        "{shown}"
+    );
+    assert!(
+        shown.contains("error[IST0101]") && shown.contains("subset: v2"),
+        "{shown}"
+    );
+    assert!(!shown.contains('\u{1b}'), "{shown}");
+    let summary = text(&output.stderr);
+    assert!(
+        summary.starts_with("1 error, 1 warning in 3 files") || summary.starts_with("1 error in 3 files"),
+        "{summary}"
+    );
+
+    fs::write(folder.path().join("mesh/c.yaml"), ROUTE.replace("v2", "v1")).unwrap();
+    let (code, findings, _) = check(&[&path(&folder, "mesh")]);
+    assert!(
+        code == 0 && findings.iter().all(|finding| finding["severity"] != "error"),
+        "{findings:?}"
+    );
+}
+
+#[test]
+fn every_problem_of_every_file_is_found_at_once() {
+    let broken = "a: [\n";
+    let typo = ROUTE.replace("subset: v2", "subst: v2");
+    let folder = folder(&[
+        ("a.yaml", SERVICE),
+        ("b.yaml", broken),
+        ("c.yaml", &typo),
+        ("d.yaml", SERVICE),
+        ("e.yaml", "\u{0}"),
+    ]);
+    let (code, findings, _) = check(&[folder.path().to_str().unwrap()]);
+    assert_eq!(code, 1);
+    for (code, file) in [("TS0001", "b.yaml"), ("TS0002", "c.yaml"), ("TS0008", "d.yaml")] {
+        let is = |finding: &&Value| finding["code"] == code && finding["file"].as_str().unwrap().ends_with(file);
+        assert!(findings.iter().any(|finding| is(&finding)), "{code}: {findings:#?}");
+    }
+    let (code, lenient, _) = check(&["--lenient", &path(&folder, "a.yaml"), &path(&folder, "c.yaml")]);
+    assert_eq!(code, 0, "{lenient:#?}");
+    assert!(
+        lenient
+            .iter()
+            .any(|finding| finding["code"] == "TS0002" && finding["severity"] == "warning"),
+        "{lenient:#?}"
+    );
+    let (code, ..) = check(&[
+        "--fail-on",
+        "warning",
+        "--lenient",
+        &path(&folder, "a.yaml"),
+        &path(&folder, "c.yaml"),
+    ]);
+    assert_eq!(code, 1);
+}
+
+#[test]
+fn what_a_single_file_refers_to_may_be_elsewhere() {
+    let folder = folder(&[("mesh/a.yaml", SERVICE), ("mesh/b.yaml", RULE), ("new/c.yaml", ROUTE)]);
+    let (new, mesh) = (path(&folder, "new/c.yaml"), path(&folder, "mesh"));
+    let (code, findings, _) = check(&[&new]);
+    let unresolved: Vec<_> = findings.iter().filter(|finding| finding["code"] == "IST0101").collect();
+    assert!(code == 0 && !unresolved.is_empty(), "{findings:?}");
+    assert!(
+        unresolved.iter().all(|finding| finding["severity"] == "info"),
+        "{findings:?}"
+    );
+
+    let (code, findings, summary) = check(&[&new, "--config", &mesh]);
+    assert_eq!(code, 1, "{findings:?}");
+    assert!(summary.ends_with("in 1 file\n"), "{summary}");
+    fs::write(&new, ROUTE.replace("v2", "v1")).unwrap();
+    assert_eq!(check(&[&new, "--config", &mesh]).0, 0);
+}
+
+#[test]
+fn a_file_takes_the_place_of_the_one_in_the_directory() {
+    let folder = folder(&[
+        ("mesh/a.yaml", SERVICE),
+        ("mesh/b.yaml", RULE),
+        ("mesh/c.yaml", ROUTE),
+        ("new/b.yaml", &RULE.replace("name: v1", "name: v2")),
+    ]);
+    let mesh = path(&folder, "mesh");
+    assert_eq!(check(&[&mesh]).0, 1);
+    let (code, findings, _) = check(&[&path(&folder, "new/b.yaml"), "--config", &mesh]);
+    assert!(
+        code == 0 && findings.iter().all(|finding| finding["code"] != "TS0008"),
+        "{findings:?}"
+    );
+}
+
+#[test]
+fn the_mesh_configuration_is_checked_as_well() {
+    let folder = folder(&[
+        ("mesh/a.yaml", SERVICE),
+        ("mesh.yaml", "outboundTrafficPolicy: {mode: REGISTRY_ONY}\n"),
+    ]);
+    let (code, findings, _) = check(&[&path(&folder, "mesh"), "--mesh-config", &path(&folder, "mesh.yaml")]);
+    let file = path(&folder, "mesh.yaml");
+    assert!(
+        code == 1 && findings.iter().any(|finding| finding["file"] == file.as_str()),
+        "{findings:?}"
+    );
+}
+
+#[test]
+fn sarif_has_a_run_with_results() {
+    let folder = folder(&[("mesh/c.yaml", ROUTE)]);
+    let output = run(&["check", "-o", "sarif", &path(&folder, "mesh")]);
+    let sarif: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(
+        (&sarif["version"], &sarif["runs"][0]["results"][0]["ruleId"]),
+        (&"2.1.0".into(), &"IST0101".into())
+    );
+}
+
+#[test]
+fn what_cannot_be_looked_at_is_a_wrong_call() {
+    let folder = folder(&[("a.yaml", SERVICE)]);
+    let (here, missing) = (path(&folder, "a.yaml"), path(&folder, "missing"));
+    for arguments in [
+        &["check", &missing][..],
+        &["check", &here, "--config", &missing],
+        &["check", &here, "--mesh-config", &missing],
+    ] {
+        let stderr = fails(2, arguments);
+        assert!(stderr.contains(&missing), "{stderr}");
+    }
+}
+
+#[test]
+fn bookinfo_is_without_fault() {
+    let config = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/bookinfo/config");
+    assert_eq!(stdout(&["check", config, "--fail-on", "warning"]), "");
+}
