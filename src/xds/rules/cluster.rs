@@ -14,11 +14,9 @@ pub(super) fn check(bytes: &[u8]) -> Vec<RuleBreak> {
     let Ok(cluster) = Cluster::decode(bytes) else {
         return vec![breaks("", "cannot be read")];
     };
-    let static_addresses = match &cluster.cluster_discovery_type {
-        Some(ClusterDiscoveryType::Type(kind)) => *kind == i32::from(DiscoveryType::Static),
-        Some(ClusterDiscoveryType::ClusterType(_)) | None => false,
-    };
+    let static_addresses = is_of(&cluster, DiscoveryType::Static);
     let mut broken = original_dst(&cluster);
+    broken.extend(eds(&cluster));
     broken.extend(maglev(&cluster));
     if let Some(endpoints) = &cluster.load_assignment {
         broken.extend(assignment(endpoints, static_addresses, "load_assignment."));
@@ -34,13 +32,32 @@ pub(super) fn check_endpoints(bytes: &[u8]) -> Vec<RuleBreak> {
     }
 }
 
+fn is_of(cluster: &Cluster, wanted: DiscoveryType) -> bool {
+    match &cluster.cluster_discovery_type {
+        Some(ClusterDiscoveryType::Type(kind)) => *kind == i32::from(wanted),
+        Some(ClusterDiscoveryType::ClusterType(_)) => false,
+        None => wanted == DiscoveryType::Static,
+    }
+}
+
+fn eds(cluster: &Cluster) -> Option<RuleBreak> {
+    let source = cluster
+        .eds_cluster_config
+        .as_ref()
+        .and_then(|config| config.eds_config.as_ref());
+    let missing = is_of(cluster, DiscoveryType::Eds) && source.is_none_or(|s| s.config_source_specifier.is_none());
+    missing.then(|| breaks("eds_cluster_config.eds_config", "must say where endpoints come from"))
+}
+
 /// A cluster has the clients' destinations exactly if it lets the cluster choose the endpoint.
 fn original_dst(cluster: &Cluster) -> Vec<RuleBreak> {
-    let original_dst = ClusterDiscoveryType::Type(DiscoveryType::OriginalDst.into());
     let provided = cluster.lb_policy == i32::from(LbPolicy::ClusterProvided);
-    if cluster.cluster_discovery_type != Some(original_dst) {
+    if !is_of(cluster, DiscoveryType::OriginalDst) {
         let rule = "must not be CLUSTER_PROVIDED but for ORIGINAL_DST";
-        let is_typed = matches!(cluster.cluster_discovery_type, Some(ClusterDiscoveryType::Type(_)));
+        let is_typed = !matches!(
+            cluster.cluster_discovery_type,
+            Some(ClusterDiscoveryType::ClusterType(_))
+        );
         return (provided && is_typed)
             .then(|| breaks("lb_policy", rule))
             .into_iter()
@@ -192,7 +209,18 @@ mod tests {
         let original = DiscoveryType::OriginalDst;
         assert!(broken(original, LbPolicy::ClusterProvided, None).is_empty());
         assert_eq!(broken(original, LbPolicy::RoundRobin, Some(endpoints(&[]))).len(), 2);
-        assert_eq!(broken(DiscoveryType::Eds, LbPolicy::ClusterProvided, None).len(), 1);
+        assert_eq!(
+            broken(DiscoveryType::StrictDns, LbPolicy::ClusterProvided, None).len(),
+            1
+        );
+    }
+
+    #[test]
+    fn eds_has_a_source() {
+        assert_eq!(
+            broken(DiscoveryType::Eds, LbPolicy::RoundRobin, None),
+            ["`eds_cluster_config.eds_config` must say where endpoints come from"]
+        );
     }
 
     #[test]

@@ -78,8 +78,8 @@ impl<'a> Walk<'a> {
                 self.at(field.step(before), |walk| walk.scalar(checks, value));
             }
             (Kind::Duration, WireValue::Bytes(place)) => {
-                let value = nanoseconds(&bytes[place.clone()]).map(Value::Int);
-                self.at(field.step(before), |walk| walk.scalar(checks, value));
+                let length = nanoseconds(&bytes[place.clone()]);
+                self.at(field.step(before), |walk| walk.duration(checks, length));
             }
             (Kind::Message(message), WireValue::Bytes(place)) => {
                 if !field.constraint.skip {
@@ -150,6 +150,14 @@ impl<'a> Walk<'a> {
         match value {
             None => self.report("cannot be read".to_owned()),
             Some(value) => checks.broken(value).into_iter().for_each(|rule| self.report(rule)),
+        }
+    }
+
+    /// Envoy takes no negative duration anywhere, whether there is a rule for it or not.
+    fn duration(&mut self, checks: &Checks, nanoseconds: Option<i128>) {
+        match nanoseconds {
+            Some(..0) => self.report("must not be negative".to_owned()),
+            Some(0..) | None => self.scalar(checks, nanoseconds.map(Value::Int)),
         }
     }
 
@@ -276,10 +284,17 @@ mod tests {
     fn durations_numbers_and_required_messages_are_checked() {
         let cluster = Cluster {
             name: "a".into(),
-            connect_timeout: Some(Duration { seconds: -1, nanos: 0 }),
+            connect_timeout: Some(Duration::default()),
+            cleanup_interval: Some(Duration { seconds: -1, nanos: 0 }),
             ..Default::default()
         };
-        assert_eq!(broken(&cluster), ["`connect_timeout` must be above 0s"]);
+        assert_eq!(
+            broken(&cluster),
+            [
+                "`connect_timeout` must be above 0s",
+                "`cleanup_interval` must not be negative",
+            ]
+        );
         let endpoints = ClusterLoadAssignment {
             cluster_name: "a".into(),
             endpoints: vec![LocalityLbEndpoints {

@@ -18,6 +18,12 @@ pub(super) fn check(bytes: &[u8]) -> Vec<RuleBreak> {
     if listener.filter_chains.is_empty() && listener.default_filter_chain.is_none() {
         broken.push(breaks("filter_chains", "must not be empty"));
     }
+    for (index, filter) in listener.listener_filters.iter().enumerate() {
+        broken.extend(configured(
+            filter.config_type.is_some(),
+            &format!("listener_filters[{index}]"),
+        ));
+    }
     let mut taken = HashSet::new();
     for (index, chain) in listener.filter_chains.iter().enumerate() {
         let path = format!("filter_chains[{index}]");
@@ -93,16 +99,29 @@ fn each<T: Clone>(
 fn filters(chain: &FilterChain, path: &str) -> Vec<RuleBreak> {
     let mut broken = Vec::new();
     for (index, filter) in chain.filters.iter().enumerate() {
-        let path = format!("{path}.filters[{index}].typed_config");
+        let path = format!("{path}.filters[{index}]");
+        broken.extend(configured(filter.config_type.is_some(), &path));
+        let path = format!("{path}.typed_config");
         let Some(manager) = http_connection_manager(filter) else {
             continue;
         };
         broken.extend(http_filters(&manager.http_filters, &path));
+        for (index, filter) in manager.http_filters.iter().enumerate() {
+            broken.extend(configured(
+                filter.config_type.is_some(),
+                &format!("{path}.http_filters[{index}]"),
+            ));
+        }
         if let Some(RouteSpecifier::RouteConfig(config)) = &manager.route_specifier {
             broken.extend(route::check_config(config, &format!("{path}.route_config.")));
         }
     }
     broken
+}
+
+/// A filter is found by the type of its configuration.
+fn configured(there: bool, path: &str) -> Option<RuleBreak> {
+    (!there).then(|| breaks(path, "must have a configuration"))
 }
 
 fn http_connection_manager(filter: &Filter) -> Option<HttpConnectionManager> {
@@ -164,6 +183,18 @@ mod tests {
     fn a_listener_needs_a_chain() {
         assert_eq!(broken(vec![]), ["`filter_chains` must not be empty"]);
         assert!(broken(vec![FilterChain::default()]).is_empty());
+    }
+
+    #[test]
+    fn filters_have_a_configuration() {
+        let unconfigured = FilterChain {
+            filters: vec![Filter::default()],
+            ..Default::default()
+        };
+        assert_eq!(
+            broken(vec![unconfigured]),
+            ["`filter_chains[0].filters[0]` must have a configuration"]
+        );
     }
 
     #[test]
