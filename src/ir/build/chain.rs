@@ -16,6 +16,7 @@ use crate::ir::listener::{
 use crate::mesh::config::{MeshConfig, OutboundPolicy};
 use crate::mesh::destination_rule::HashKey;
 use crate::mesh::virtual_service::{Destination, L4Match, TlsMatch, TlsRoute, VirtualService};
+use crate::name::Hostname;
 
 /// What the HTTP inspector finds in plaintext HTTP.
 pub(super) const PLAINTEXT_HTTP: [&str; 2] = ["http/1.1", "h2c"];
@@ -137,35 +138,33 @@ pub(super) fn to_cluster(cluster: &str) -> TcpProxy {
     }
 }
 
-/// By SNI: the VirtualService's `tls` routes, else the service itself. Of routes that a connection cannot tell apart
-/// the first stays.
+/// By SNI: the VirtualService's `tls` routes, else the service itself.
 fn tls_chains<'a>(routing: &mut Routing<'a>, exposed: &Exposed<'a>, place: Place<'_>) -> Vec<FilterChain> {
     let mut chains = Vec::new();
-    let mut seen = BTreeSet::new();
+    let mut matched = false;
     for (rule, route, entry) in exposed.rule.into_iter().flat_map(tls_entries) {
         if !applies(routing, &entry.l4, exposed.port.number) {
             continue;
         }
-        let names: Vec<Arc<str>> = entry.sni_hosts.iter().map(|host| host.as_str().into()).collect();
-        if seen.insert((names.clone(), entry.l4.destination_subnets.clone())) {
+        matched = true;
+        if let Some(server_names) = server_names(&entry.sni_hosts) {
             let matcher = ChainMatch {
-                server_names: without_any(names),
+                server_names,
                 prefix_ranges: ranges(&entry.l4, place),
                 ..ChainMatch::default()
             };
-            chains.push(chain(
-                matcher,
-                to_destinations(routing, rule, &route.destinations, exposed),
-            ));
+            let proxy = to_destinations(routing, rule, &route.destinations, exposed);
+            chains.push(chain(matcher, proxy));
         }
     }
-    if chains.is_empty() {
-        let by_name = place.wildcard || !place.ranges.is_empty();
+    if matched {
+        return chains;
+    }
+    let by_name = place.wildcard || !place.ranges.is_empty();
+    let own = std::slice::from_ref(&exposed.service.key.host);
+    if let Some(server_names) = server_names(if by_name { own } else { &[] }) {
         let matcher = ChainMatch {
-            server_names: by_name
-                .then(|| exposed.service.key.host.as_str().into())
-                .into_iter()
-                .collect(),
+            server_names,
             prefix_ranges: place.ranges.to_vec(),
             ..ChainMatch::default()
         };
@@ -250,12 +249,15 @@ fn ranges(entry: &L4Match, place: Place<'_>) -> Vec<IpNet> {
     }
 }
 
-/// `*` in `sniHosts` means any name, which Envoy says by naming none.
-fn without_any(names: Vec<Arc<str>>) -> Vec<Arc<str>> {
-    match names.iter().any(|name| **name == *"*") {
-        true => Vec::new(),
-        false => names,
+/// Hosts as Envoy matches SNI: `*` is any name, which it says by naming none; it knows no `*-a.com`. None if nothing
+/// is left of them.
+fn server_names(hosts: &[Hostname]) -> Option<Vec<Arc<str>>> {
+    if hosts.iter().any(|host| host.as_str() == "*") {
+        return Some(Vec::new());
     }
+    let known = |host: &&Hostname| !host.is_wildcard() || host.as_str().starts_with("*.");
+    let names: Vec<Arc<str>> = hosts.iter().filter(known).map(|host| host.as_str().into()).collect();
+    (hosts.is_empty() || !names.is_empty()).then_some(names)
 }
 
 fn to_service<'a>(routing: &mut Routing<'a>, exposed: &Exposed<'a>) -> TcpProxy {

@@ -21,6 +21,7 @@ use crate::mesh::{ExportTo, Labels, Mesh, Rank, Touched};
 use crate::name::{Hostname, Kind, Namespace, ObjectId};
 
 use super::{Built, build};
+use crate::diag::Severity;
 
 /// A mesh that remembers what it was made of, so that tests can take things out again and know what that touched.
 #[derive(Clone, Default)]
@@ -94,6 +95,15 @@ impl World {
     pub(super) fn build(&self, node: &NodeView) -> Built {
         build(&self.mesh, node)
     }
+}
+
+/// The configuration of a node in the mesh of these documents, which are without errors.
+pub(super) fn built(node: &NodeView, text: &str) -> Built {
+    let applied = crate::mesh::testing::load(text);
+    let mistakes = applied.directory.diagnostics();
+    let errors = mistakes.iter().filter(|mistake| mistake.severity == Severity::Error);
+    assert_eq!(errors.map(|error| &*error.message).collect::<Vec<_>>(), [""; 0]);
+    build(&applied.mesh, node)
 }
 
 /// What can be put into a world.

@@ -1,6 +1,9 @@
 //! Outbound listeners in the making: services that want the same address and port share it or give way.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use ipnet::IpNet;
 
 use super::Conflict;
 use super::chain::{self, HttpPart};
@@ -34,12 +37,17 @@ struct Slot {
     stand: Stand,
     http: Option<HttpPart>,
     streams: Vec<FilterChain>,
+    /// What the chains for bytes take: address range and SNI.
+    claims: BTreeSet<Claim>,
     /// Servers speak first on some port of it, so that nothing can be sniffed.
     server_first: bool,
     /// Taken by an egress listener of the Sidecar: closed to what comes later.
     locked: bool,
     owners: Vec<ObjectId>,
 }
+
+/// A range of addresses and a name in SNI; none means any.
+type Claim = (Option<IpNet>, Option<Arc<str>>);
 
 /// How listeners end up.
 pub(super) struct Finish<'a> {
@@ -64,7 +72,7 @@ impl Slots {
         slot.owners.extend(exposed.service.origins.iter().cloned());
     }
 
-    /// Adds chains for bytes. Of chains that take the same connections the first stays.
+    /// Adds chains for bytes. Connections that several chains take belong to the first: Envoy wants them told apart.
     pub(super) fn add_streams(&mut self, stand: &Stand, exposed: &Exposed<'_>, chains: Vec<FilterChain>) {
         let Some(slot) = self.open(stand) else { return };
         let server_first = matches!(exposed.protocol, Protocol::Mongo | Protocol::MySql);
@@ -73,10 +81,8 @@ impl Slots {
         }
         let mut dropped = false;
         for chain in chains {
-            match slot.streams.iter().find(|known| known.matcher == chain.matcher) {
-                Some(known) => dropped |= *known != chain,
-                None => slot.streams.push(chain),
-            }
+            let again = slot.streams.contains(&chain);
+            dropped |= !slot.add_stream(chain) && !again;
         }
         match dropped {
             true => self.conflict(stand, exposed),
@@ -127,6 +133,7 @@ impl Slot {
             stand,
             http: None,
             streams: Vec::new(),
+            claims: BTreeSet::new(),
             server_first: false,
             locked: false,
             owners: Vec::new(),
@@ -135,6 +142,32 @@ impl Slot {
 
     fn is_empty(&self) -> bool {
         self.http.is_none() && self.streams.is_empty()
+    }
+
+    /// Adds a chain for what no other takes yet. False if nothing of it is left.
+    fn add_stream(&mut self, chain: FilterChain) -> bool {
+        let mut by_names: BTreeMap<Vec<Option<Arc<str>>>, Vec<Option<IpNet>>> = BTreeMap::new();
+        for range in any_of(chain.matcher.prefix_ranges.iter().map(IpNet::trunc)) {
+            let names = any_of(chain.matcher.server_names.iter().cloned());
+            let free: Vec<_> = names
+                .into_iter()
+                .filter(|name| self.claims.insert((range, name.clone())))
+                .collect();
+            by_names.entry(free).or_default().push(range);
+        }
+        by_names.remove([].as_slice());
+        for (names, ranges) in &by_names {
+            let matcher = ChainMatch {
+                server_names: names.iter().flatten().cloned().collect(),
+                prefix_ranges: ranges.iter().flatten().copied().collect(),
+                ..chain.matcher.clone()
+            };
+            self.streams.push(FilterChain {
+                matcher,
+                ..chain.clone()
+            });
+        }
+        !by_names.is_empty()
     }
 
     /// Takes whatever no listener of its own exists for.
@@ -184,6 +217,13 @@ impl Slot {
         let follows_client = finish.follows_client.get(&http.routes).copied().unwrap_or(false);
         http.sniffing(name, follows_client, finish.config)
     }
+}
+
+/// The values without repeats, or none of them, which means any.
+fn any_of<T: Ord + Clone>(values: impl Iterator<Item = T>) -> Vec<Option<T>> {
+    let mut seen = BTreeSet::new();
+    let values: Vec<Option<T>> = values.filter(|value| seen.insert(value.clone())).map(Some).collect();
+    if values.is_empty() { vec![None] } else { values }
 }
 
 /// The listener filters that the matches of chains need.

@@ -1,5 +1,11 @@
 //! The whole way from a mesh to a node's configuration.
 
+mod clusters;
+mod inbound;
+mod listeners;
+mod routes;
+mod sidecars;
+
 use std::sync::Arc;
 
 use super::fixture::*;
