@@ -64,12 +64,15 @@ pub struct Mesh {
     virtual_services: ByHost<VirtualService>,
     destination_rules: ByHost<DestinationRule>,
     client_labels: OrdMap<Arc<str>, usize>,
-    sidecars: OrdMap<Namespace, OrdMap<Rank, Arc<Sidecar>>>,
-    peer_authentications: OrdMap<Namespace, OrdMap<Rank, Arc<PeerAuthentication>>>,
+    sidecars: OrdMap<Namespace, Ranked<Sidecar>>,
+    peer_authentications: OrdMap<Namespace, Ranked<PeerAuthentication>>,
 }
 
 /// Objects under each host they name, in order of precedence.
-type ByHost<T> = OrdMap<Hostname, OrdMap<Rank, Arc<T>>>;
+type ByHost<T> = OrdMap<Hostname, Ranked<T>>;
+
+/// Objects in order of precedence. While an edit moves objects past each other, two may have the same.
+type Ranked<T> = OrdMap<(Rank, ObjectId), Arc<T>>;
 
 /// Questions.
 impl Mesh {
@@ -360,7 +363,7 @@ impl Mesh {
         if let Some((rank, rule)) = old {
             rule.hosts
                 .iter()
-                .for_each(|host| drop_ranked(&mut self.virtual_services, host, rank));
+                .for_each(|host| drop_ranked(&mut self.virtual_services, host, rank, &rule.id));
             rule.source_labels()
                 .for_each(|label| uncount(&mut self.client_labels, label));
         }
@@ -371,7 +374,7 @@ impl Mesh {
                 self.virtual_services
                     .entry(host.clone())
                     .or_default()
-                    .insert(rank.clone(), rule.clone());
+                    .insert((rank.clone(), rule.id.clone()), rule.clone());
             }
         }
     }
@@ -383,7 +386,7 @@ impl Mesh {
         new: Option<(&Rank, &Arc<DestinationRule>)>,
     ) {
         if let Some((rank, rule)) = old {
-            drop_ranked(&mut self.destination_rules, &rule.host, rank);
+            drop_ranked(&mut self.destination_rules, &rule.host, rank, &rule.id);
             rule.failover_labels()
                 .for_each(|label| uncount(&mut self.client_labels, label));
         }
@@ -393,20 +396,20 @@ impl Mesh {
             self.destination_rules
                 .entry(rule.host.clone())
                 .or_default()
-                .insert(rank.clone(), rule.clone());
+                .insert((rank.clone(), rule.id.clone()), rule.clone());
         }
     }
 
     /// Takes `old` out and puts `new` in.
     pub fn replace_sidecar(&mut self, old: Option<(&Rank, &Sidecar)>, new: Option<(&Rank, &Arc<Sidecar>)>) {
         if let Some((rank, sidecar)) = old {
-            drop_ranked(&mut self.sidecars, &sidecar.id.namespace, rank);
+            drop_ranked(&mut self.sidecars, &sidecar.id.namespace, rank, &sidecar.id);
         }
         if let Some((rank, sidecar)) = new {
             self.sidecars
                 .entry(sidecar.id.namespace.clone())
                 .or_default()
-                .insert(rank.clone(), sidecar.clone());
+                .insert((rank.clone(), sidecar.id.clone()), sidecar.clone());
         }
     }
 
@@ -417,19 +420,19 @@ impl Mesh {
         new: Option<(&Rank, &Arc<PeerAuthentication>)>,
     ) {
         if let Some((rank, policy)) = old {
-            drop_ranked(&mut self.peer_authentications, &policy.id.namespace, rank);
+            drop_ranked(&mut self.peer_authentications, &policy.id.namespace, rank, &policy.id);
         }
         if let Some((rank, policy)) = new {
             self.peer_authentications
                 .entry(policy.id.namespace.clone())
                 .or_default()
-                .insert(rank.clone(), policy.clone());
+                .insert((rank.clone(), policy.id.clone()), policy.clone());
         }
     }
 }
 
 /// What is filed under the names that cover `host`, most specific first.
-fn covering<'a, T>(index: &'a ByHost<T>, host: &Hostname) -> impl Iterator<Item = &'a OrdMap<Rank, Arc<T>>> {
+fn covering<'a, T>(index: &'a ByHost<T>, host: &Hostname) -> impl Iterator<Item = &'a Ranked<T>> {
     // Wildcards sort before all other hosts, so that one look tells whether there are any.
     let wildcards = index.keys().next().is_some_and(Hostname::is_wildcard);
     let depth = if wildcards { usize::MAX } else { 1 };
@@ -496,9 +499,9 @@ fn drop_from<K: Ord + Clone, V: Ord + Clone>(index: &mut OrdMap<K, OrdSet<V>>, k
     }
 }
 
-fn drop_ranked<K: Ord + Clone, T>(index: &mut OrdMap<K, OrdMap<Rank, Arc<T>>>, key: &K, rank: &Rank) {
+fn drop_ranked<K: Ord + Clone, T>(index: &mut OrdMap<K, Ranked<T>>, key: &K, rank: &Rank, id: &ObjectId) {
     let Some(values) = index.get_mut(key) else { return };
-    values.remove(rank);
+    values.remove(&(rank.clone(), id.clone()));
     if values.is_empty() {
         index.remove(key);
     }

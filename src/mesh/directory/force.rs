@@ -12,7 +12,7 @@ use crate::mesh::peer_authentication::PeerAuthentication;
 use crate::mesh::service::ServiceKey;
 use crate::mesh::sidecar::Sidecar;
 use crate::mesh::workload::Workload;
-use crate::mesh::{Labels, Rank};
+use crate::mesh::{Labels, Rank, selects};
 use crate::name::{Hostname, Kind, Namespace, ObjectId};
 
 /// A form with its precedence, of before an edit and of after it.
@@ -148,9 +148,10 @@ impl Edit<'_> {
 
     /// The services that an object defines are linked again.
     fn link_object(&mut self, id: &ObjectId) {
-        if let Some(source) = self.new.form(id).and_then(Form::service) {
-            self.services.extend(source.keys.iter().cloned());
-        }
+        let live = self.new.form(id).and_then(Form::service);
+        let retained = self.new.retained_hosts().filter(|source| source.id == *id);
+        let keys = live.into_iter().chain(retained).flat_map(|source| &source.keys);
+        self.services.extend(keys.cloned());
     }
 
     fn move_workload(&mut self, moved: &Move<'_, Workload>) {
@@ -178,6 +179,11 @@ impl Edit<'_> {
                 self.recheck.insert(id);
             }
         }
+        let retained = self.new.retained_hosts().filter(|source| {
+            let selector = source.selector.as_ref();
+            source.id.namespace == *namespace && selector.is_some_and(|selector| selects(selector, &workload.labels))
+        });
+        self.services.extend(retained.flat_map(|source| &source.keys).cloned());
         let Some(ip) = ip(&workload.address) else { return };
         self.touched.addresses.insert(ip);
         let slices: Vec<ObjectId> = self.new.index.slice_addresses.get(&ip).cloned().collect();

@@ -121,6 +121,16 @@ impl Directory {
         ids
     }
 
+    /// Sources of retained services: few, unless much is wrong.
+    pub(super) fn retained_hosts(&self) -> impl Iterator<Item = &Arc<ServiceSource>> {
+        let hosts = self
+            .retained
+            .iter()
+            .filter(|(target, _)| matches!(target, Target::Host(_)));
+        let objects = hosts.flat_map(|(_, retained)| &retained.objects);
+        objects.filter_map(|in_force| in_force.form.service())
+    }
+
     /// Retained sources of a service.
     pub(super) fn retained_sources(&self, key: &ServiceKey) -> Vec<&Arc<ServiceSource>> {
         let objects = self.retained_objects(&Target::Host(key.host.clone()));

@@ -166,3 +166,297 @@ fn an_edit_that_names_what_does_not_exist_leaves_the_last_good_form() {
     assert_eq!(brief(&applied.directory.diagnostics()), [""; 0]);
     assert_ne!(rules(&applied.mesh), rules(&before));
 }
+
+#[test]
+fn a_port_that_is_removed_while_a_route_names_it_stays_served() {
+    let two = REVIEWS.replace(
+        "port: 9080}",
+        "port: 9080}, {name: http-admin, port: 9090, targetPort: 9091}",
+    );
+    let routes = ROUTES.replace("host: reviews, subset: v2", "host: reviews, port: {number: 9090}");
+    let routes = routes.replace("host: reviews}}", "host: reviews, port: {number: 9080}}}");
+    let loaded = Directory::new(Options::default()).apply(&files(&[
+        ("reviews.yaml", &two),
+        ("routes.yaml", &routes),
+        ("workloads.yaml", WORKLOADS),
+    ]));
+    assert_eq!(brief(&loaded.directory.diagnostics()), [""; 0]);
+    let applied = loaded.directory.apply(&puts("reviews.yaml", REVIEWS));
+    assert_eq!(brief(&applied.directory.diagnostics()), ["IST0101@routes.yaml:9"]);
+    let service = reviews(&applied.mesh).unwrap();
+    assert_eq!(
+        service.ports.iter().map(|port| port.number).collect::<Vec<_>>(),
+        [9080, 9090]
+    );
+    assert!(
+        service
+            .endpoints
+            .iter()
+            .all(|endpoint| endpoint.port(9090) == Some(9091))
+    );
+    let repaired = applied.directory.apply(&puts("reviews.yaml", &two));
+    assert_eq!(brief(&repaired.directory.diagnostics()), [""; 0]);
+    assert!(repaired.directory.kept().iter().all(|kept| kept.why == Why::InForce));
+    let applied = applied
+        .directory
+        .apply(&puts("routes.yaml", &routes.replace("9090", "9080")));
+    assert_eq!(brief(&applied.directory.diagnostics()), [""; 0]);
+    assert_eq!(reviews(&applied.mesh).unwrap().ports.len(), 1);
+}
+
+#[test]
+fn a_service_that_is_removed_while_a_route_names_it_stays_served() {
+    let slice = "
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: reviews-1, labels: {kubernetes.io/service-name: reviews}}
+addressType: IPv4
+endpoints: [{addresses: [10.0.0.7]}]
+ports: [{name: http, port: 9080}]
+";
+    let loaded = bookinfo().directory.apply(&puts("slice.yaml", slice));
+    assert_eq!(reviews(&loaded.mesh).unwrap().endpoints.len(), 3);
+    let gone = loaded.directory.apply(&[
+        Change::Remove(id(Kind::Service, "reviews")),
+        Change::Remove(id(Kind::EndpointSlice, "reviews-1")),
+    ]);
+    // The DestinationRule names a host that is gone, too.
+    let expected = [
+        "IST0101@routes.yaml:9",
+        "IST0101@routes.yaml:10",
+        "IST0174@subsets.yaml:6",
+    ];
+    assert_eq!(brief(&gone.directory.diagnostics()), expected);
+    assert_eq!(
+        reviews(&gone.mesh).map(|service| &service.endpoints),
+        reviews(&loaded.mesh).map(|s| &s.endpoints)
+    );
+    // Workloads of a service that is gone are followed as before.
+    let fewer = gone
+        .directory
+        .apply(&[Change::Remove(id(Kind::WorkloadEntry, "reviews-v1"))]);
+    assert_eq!(reviews(&fewer.mesh).unwrap().endpoints.len(), 2);
+    let deleted = fewer
+        .directory
+        .apply(&[Change::Remove(id(Kind::VirtualService, "reviews"))]);
+    assert!(reviews(&deleted.mesh).is_none());
+    assert_eq!(brief(&deleted.directory.diagnostics()), ["IST0174@subsets.yaml:6"]);
+}
+
+#[test]
+fn a_rule_that_is_removed_leaves_the_subsets_that_routes_name() {
+    let rule = SUBSETS.replace("  subsets:", "  trafficPolicy: {tls: {mode: ISTIO_MUTUAL}}\n  subsets:");
+    let loaded = bookinfo().directory.apply(&puts("subsets.yaml", &rule));
+    let gone = loaded
+        .directory
+        .apply(&[Change::Remove(id(Kind::DestinationRule, "reviews"))]);
+    assert_eq!(subsets(&gone.mesh), ["v2"]);
+    let key = &reviews(&gone.mesh).unwrap().key;
+    let rule = gone.mesh.destination_rule(key, &Namespace::default()).unwrap();
+    assert!(rule.effective(9080, None).tls.is_none(), "the rule itself is gone");
+    assert!(
+        rule.effective(9080, rule.subsets.first()).tls.is_some(),
+        "the subset is as it was"
+    );
+    assert!(gone.touched.hosts.contains(&key.host));
+}
+
+#[test]
+fn what_is_retained_and_what_was_last_good_survives_a_restart() {
+    let loaded = bookinfo();
+    let without = SUBSETS.replace("  - {name: v2, labels: {version: v2}}\n", "");
+    let broken = REVIEWS.replace("port: 9080", "port: 0");
+    let edited = loaded
+        .directory
+        .apply(&files(&[("subsets.yaml", &without), ("reviews.yaml", &broken)]));
+    let problems = brief(&edited.directory.diagnostics());
+    assert_eq!(
+        problems,
+        [
+            "TS0014@reviews.yaml:4",
+            "IST0106@reviews.yaml:7",
+            "IST0101@routes.yaml:9"
+        ]
+    );
+    let restored = Directory::restore(Options::default(), &edited.directory.kept());
+    assert_eq!(observe(&restored.mesh), observe(&edited.mesh));
+    let again = restored.apply(&files(&[
+        ("reviews.yaml", &broken),
+        ("routes.yaml", ROUTES),
+        ("subsets.yaml", &without),
+        ("workloads.yaml", WORKLOADS),
+    ]));
+    assert_eq!(brief(&again.directory.diagnostics()), problems);
+    assert_eq!(observe(&again.mesh), observe(&edited.mesh));
+    let repaired = again
+        .directory
+        .apply(&files(&[("subsets.yaml", SUBSETS), ("reviews.yaml", REVIEWS)]));
+    assert_eq!(brief(&repaired.directory.diagnostics()), [""; 0]);
+    assert_eq!(observe(&repaired.mesh), observe(&loaded.mesh));
+}
+
+#[test]
+fn a_document_that_breaks_keeps_its_object() {
+    let loaded = bookinfo();
+    let place = objects("reviews.yaml", REVIEWS)[0].place("spec");
+    let broken = loaded.directory.apply(&[
+        Change::Broken {
+            id: id(Kind::Service, "reviews"),
+            place: place.clone(),
+        },
+        Change::Broken {
+            id: id(Kind::Service, "never-seen"),
+            place,
+        },
+    ]);
+    assert_eq!(brief(&broken.directory.diagnostics()), ["TS0014@reviews.yaml:5"]);
+    assert_eq!(broken.touched, Touched::default());
+    assert!(reviews(&broken.mesh).is_some());
+    let repaired = broken.directory.apply(&puts("reviews.yaml", REVIEWS));
+    assert_eq!(brief(&repaired.directory.diagnostics()), [""; 0]);
+    assert_eq!(repaired.touched, Touched::default());
+}
+
+#[test]
+fn an_edit_in_error_keeps_the_last_good_form_and_a_new_object_in_error_is_left_out() {
+    let loaded = bookinfo();
+    let wrong = ROUTES.replace("prefix: /v2", "regex: '('");
+    let applied = loaded.directory.apply(&puts("routes.yaml", &wrong));
+    assert_eq!(
+        brief(&applied.directory.diagnostics()),
+        ["TS0014@routes.yaml:4", "IST0106@routes.yaml:8"]
+    );
+    assert_eq!(observe(&applied.mesh), observe(&loaded.mesh));
+    let fresh = Directory::new(Options::default()).apply(&puts("routes.yaml", &wrong));
+    assert_eq!(brief(&fresh.directory.diagnostics()), ["IST0106@routes.yaml:8"]);
+    assert_eq!(fresh.mesh.virtual_service_hosts().count(), 0);
+}
+
+#[test]
+fn renaming_a_subset_and_its_reference_together_is_one_edit() {
+    let loaded = bookinfo();
+    let applied = loaded.directory.apply(&files(&[
+        ("routes.yaml", &ROUTES.replace("subset: v2", "subset: two")),
+        ("subsets.yaml", &SUBSETS.replace("name: v2", "name: two")),
+    ]));
+    assert_eq!(brief(&applied.directory.diagnostics()), [""; 0]);
+    assert_eq!(subsets(&applied.mesh), ["v1", "two"]);
+}
+
+#[test]
+fn settings_change_everything() {
+    let config = |text: &str| {
+        format!(
+            "apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: istio, namespace: istio-system}}\ndata:\n  mesh: |\n{text}"
+        )
+    };
+    let loaded = bookinfo();
+    let private = config("    trustDomain: example.org\n    defaultServiceExportTo: [.]\n");
+    let applied = loaded.directory.apply(&puts("mesh.yaml", &private));
+    assert!(applied.touched.all);
+    assert_eq!(applied.mesh.config.trust_domain.as_str(), "example.org");
+    let other: Namespace = "other".parse().unwrap();
+    assert!(
+        applied
+            .mesh
+            .service(&host("reviews.default.svc.cluster.local"), &other)
+            .is_none()
+    );
+    let wrong = applied
+        .directory
+        .apply(&puts("mesh.yaml", &config("    connectTimeout: 0s\n")));
+    assert_eq!(
+        brief(&wrong.directory.diagnostics()),
+        ["TS0014@mesh.yaml:3", "IST0106@mesh.yaml:6"]
+    );
+    assert_eq!(wrong.mesh.config.trust_domain.as_str(), "example.org");
+    let restored = Directory::restore(Options::default(), &wrong.directory.kept());
+    assert_eq!(restored.mesh.config.trust_domain.as_str(), "example.org");
+    let gone = wrong.directory.apply(&[Change::Remove(ObjectId {
+        kind: Kind::ConfigMap,
+        namespace: "istio-system".parse().unwrap(),
+        name: "istio".into(),
+    })]);
+    assert_eq!(observe(&gone.mesh), observe(&loaded.mesh));
+    assert_eq!(brief(&gone.directory.diagnostics()), [""; 0]);
+}
+
+#[test]
+fn a_file_with_settings_and_a_config_map_are_one_too_many() {
+    let map = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: istio, namespace: istio-system}\ndata: {mesh: 'trustDomain: a'}\n";
+    let source = crate::diag::SourceText::new("own.yaml", "trustDomain: b\n");
+    let text = crate::source::document::Document::whole(&source).into();
+    let mut changes = puts("mesh.yaml", map);
+    changes.push(Change::MeshConfig(Some(text)));
+    let applied = Directory::new(Options::default()).apply(&changes);
+    assert_eq!(brief(&applied.directory.diagnostics()), ["TS0013@mesh.yaml:4"]);
+    assert_eq!(applied.mesh.config.trust_domain.as_str(), "b");
+    let applied = applied.directory.apply(&[Change::MeshConfig(None)]);
+    assert_eq!(applied.mesh.config.trust_domain.as_str(), "a");
+}
+
+#[test]
+fn precedence_is_by_path_then_position() {
+    let second = ROUTES.replace("name: reviews}", "name: other}");
+    let file = format!("{second}---{ROUTES}");
+    let host = host("reviews.default.svc.cluster.local");
+    let first = |mesh: &Mesh| {
+        mesh.virtual_services_naming(&host)
+            .map(|rules| rules.id.name.to_string())
+            .collect::<Vec<_>>()
+    };
+    let base = bookinfo();
+    let applied = base.directory.apply(&puts("b.yaml", &second));
+    assert_eq!(first(&applied.mesh), ["other", "reviews"]);
+    assert_eq!(brief(&applied.directory.diagnostics()), ["IST0109@routes.yaml:6"]);
+    let swapped = Directory::new(Options::default()).apply(&puts("x.yaml", &file));
+    assert_eq!(first(&swapped.mesh), ["other", "reviews"]);
+    let swapped = swapped
+        .directory
+        .apply(&puts("x.yaml", &format!("{ROUTES}---{second}")));
+    assert_eq!(first(&swapped.mesh), ["reviews", "other"]);
+    assert!(swapped.touched.hosts.contains(&host));
+}
+
+/// Everything that can be asked of a mesh, precedence included.
+fn observe(mesh: &Mesh) -> String {
+    let mut all = format!("{:#?}\n", mesh.config);
+    let namespaces: std::collections::BTreeSet<Namespace> = ["default", "other", "istio-system"]
+        .iter()
+        .map(|name| name.parse().unwrap())
+        .collect();
+    for service in mesh.services() {
+        all += &format!("{service:#?}\n");
+        for namespace in &namespaces {
+            all += &format!("{:#?}\n", mesh.destination_rule(&service.key, namespace));
+        }
+    }
+    for port in mesh.ports() {
+        let keys: Vec<_> = mesh
+            .services_on_port(port)
+            .into_iter()
+            .map(|service| &service.key)
+            .collect();
+        all += &format!("{port} {keys:#?}\n");
+    }
+    for (host, rules) in mesh.virtual_service_hosts() {
+        all += &format!("{host} {:#?}\n", rules.collect::<Vec<_>>());
+    }
+    for host in mesh.destination_rule_hosts() {
+        all += &format!(
+            "{host} {:#?}\n",
+            mesh.destination_rules_naming(host).collect::<Vec<_>>()
+        );
+    }
+    for workload in mesh.workloads() {
+        all += &format!("{workload:#?}\n");
+        let none = std::collections::BTreeMap::new();
+        all += &format!("{:?}\n", mesh.mutual_tls_mode(&workload.id.namespace, &none, None));
+    }
+    for namespace in &namespaces {
+        all += &format!("{:#?}\n", mesh.sidecars_of(namespace).collect::<Vec<_>>());
+        all += &format!("{:#?}\n", mesh.namespace_mutual_tls(namespace));
+    }
+    all += &format!("{:#?}", mesh.client_labels().collect::<Vec<_>>());
+    all
+}
