@@ -11,6 +11,7 @@ mod file;
 mod format;
 mod log;
 mod output;
+mod render;
 mod serve;
 mod state;
 mod token;
@@ -67,6 +68,8 @@ commands! {
     Serve(serve::Arguments),
     /// Say what is wrong with a directory or with files, offline
     Check(check::Arguments),
+    /// Show what a proxy would receive, offline
+    Render(render::Arguments),
     /// Write the Envoy bootstrap of a workload
     Bootstrap(bootstrap::Arguments),
     /// Make join tokens

@@ -16,10 +16,9 @@ use super::format::Format;
 use super::output::Output;
 use super::state::StateArguments;
 use super::value::{self, Endpoint};
-use super::workload::WorkloadArguments;
+use super::workload::{Mode, WorkloadArguments};
 use super::{Command, Outcome, Usage, file};
 use crate::clock::Clock;
-use crate::ir::node::InterceptionMode;
 use crate::mesh::service::Locality;
 use crate::pki::{Ca, StateDir, TrustBundle};
 use crate::xds::node::ProxyType;
@@ -109,24 +108,6 @@ pub(super) struct Arguments {
 
     #[command(flatten)]
     state: StateArguments,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-#[value(rename_all = "UPPERCASE")]
-enum Mode {
-    Redirect,
-    Tproxy,
-    None,
-}
-
-impl From<Mode> for InterceptionMode {
-    fn from(mode: Mode) -> Self {
-        match mode {
-            Mode::Redirect => InterceptionMode::Redirect,
-            Mode::Tproxy => InterceptionMode::Tproxy,
-            Mode::None => InterceptionMode::None,
-        }
-    }
 }
 
 #[derive(Clone, Copy, ValueEnum)]

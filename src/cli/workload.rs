@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 use super::state::StateArguments;
 use super::value;
+use crate::ir::node::InterceptionMode;
 use crate::name::{ServiceAccount, WorkloadName};
 use crate::pki::{TokenGrant, TokenSigner};
 
@@ -60,4 +61,23 @@ pub(super) struct JoinToken {
     pub text: String,
     /// When it expires.
     pub expires: SystemTime,
+}
+
+/// How traffic reaches a proxy.
+#[derive(Clone, Copy, ValueEnum)]
+#[value(rename_all = "UPPERCASE")]
+pub(super) enum Mode {
+    Redirect,
+    Tproxy,
+    None,
+}
+
+impl From<Mode> for InterceptionMode {
+    fn from(mode: Mode) -> Self {
+        match mode {
+            Mode::Redirect => InterceptionMode::Redirect,
+            Mode::Tproxy => InterceptionMode::Tproxy,
+            Mode::None => InterceptionMode::None,
+        }
+    }
 }

@@ -7,6 +7,8 @@ mod calls;
 #[cfg(test)]
 mod check;
 #[cfg(test)]
+mod render;
+#[cfg(test)]
 pub mod run;
 #[cfg(test)]
 pub mod serve;
