@@ -57,7 +57,7 @@ Examples:
 
   In another terminal while it runs: what each proxy has, and what happens when a part dies:
     topsail status
-    kill -9 $(pgrep -f 'topsail serve')";
+    kill -9 $(pgrep -f 'serve --xds 127.0.0.1:15012')";
 
 /// What `topsail demo` is called with.
 #[derive(Args)]

@@ -4,7 +4,7 @@ use crate::stage::Stage;
 
 #[tokio::test]
 async fn a_port_in_use_is_named_with_who_uses_it() {
-    let stage = Stage::new();
+    let stage = Stage::set();
     let listener = stage.occupy(4, 9080);
     let text = stage.refused(stage.command()).await;
     let (address, pid) = (listener.local_addr().unwrap(), std::process::id());
@@ -24,7 +24,7 @@ async fn a_port_in_use_is_named_with_who_uses_it() {
 
 #[tokio::test]
 async fn a_missing_envoy_is_said_with_the_way_to_get_one() {
-    let stage = Stage::new();
+    let stage = Stage::set();
     let mut named = stage.command();
     named.env("TOPSAIL_ENVOY", "/nowhere/envoy");
     let text = stage.refused(named).await;
@@ -42,7 +42,7 @@ async fn a_missing_envoy_is_said_with_the_way_to_get_one() {
 
 #[tokio::test]
 async fn a_directory_that_is_no_bookinfo_is_said_to_be_so() {
-    let stage = Stage::new();
+    let stage = Stage::set();
     stage.edit("workloads.yaml", &[("app: productpage", "app: front")]);
     let text = stage.refused(stage.command()).await;
     assert!(

@@ -29,7 +29,7 @@ fn is_near(line: &str, wanted: [(&str, i32); 3]) -> bool {
 
 #[tokio::test]
 async fn traffic_goes_by_weight_follows_an_edit_and_ctrl_c_leaves_nothing() {
-    let stage = Stage::new();
+    let stage = Stage::set();
     let mut command = stage.command();
     command.args(["--rate", "100"]);
     let mut demo = Demo::start(command);
@@ -83,7 +83,7 @@ async fn traffic_goes_by_weight_follows_an_edit_and_ctrl_c_leaves_nothing() {
 
 #[tokio::test]
 async fn a_second_demo_is_refused_parts_come_back_and_a_killed_demo_takes_its_parts_along() {
-    let stage = Stage::new();
+    let stage = Stage::set();
     let mut demo = Demo::start(stage.command());
     demo.is_up().await;
     let second = stage.refused(stage.command()).await;
@@ -139,7 +139,7 @@ async fn a_second_demo_is_refused_parts_come_back_and_a_killed_demo_takes_its_pa
 
 #[tokio::test]
 async fn a_terminal_gets_a_picture_and_is_given_back() {
-    let stage = Stage::new();
+    let stage = Stage::set();
     let mut command = stage.command_in_terminal();
     command.args(["--duration", "2s"]);
     let (status, said) = Demo::start(command).end().await;
@@ -168,7 +168,7 @@ async fn a_terminal_gets_a_picture_and_is_given_back() {
 
 #[tokio::test]
 async fn an_end_before_everything_is_up_leaves_nothing_either() {
-    let stage = Stage::new();
+    let stage = Stage::set();
     let mut demo = Demo::start(stage.command());
     demo.says("the control plane's start", |line| {
         line.starts_with("starting the control plane")

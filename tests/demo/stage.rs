@@ -28,7 +28,7 @@ pub struct Stage {
 
 impl Stage {
     /// A stage nothing runs on.
-    pub fn new() -> Self {
+    pub fn set() -> Self {
         let (net, folder) = (Network::take(), tempfile::tempdir().unwrap());
         let IpAddr::V4(ip) = net.address() else {
             panic!("an address of loopback")

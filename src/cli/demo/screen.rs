@@ -119,7 +119,7 @@ mod tests {
                 plane,
                 workloads: &[],
                 missing: &[],
-                news,
+                news: Vec::new(),
                 directory: Path::new("config"),
                 logs: Path::new("logs"),
             };

@@ -22,8 +22,8 @@ use crate::cli::output::Output;
 
 /// How often the picture is drawn and parts are looked after.
 const REFRESH: Duration = Duration::from_millis(250);
-/// How much of what happened is kept.
-const NEWS: usize = 8;
+/// How long it is shown what happened.
+const NEWS: Duration = Duration::from_secs(20);
 
 /// The running demo.
 #[derive(Debug)]
@@ -36,7 +36,8 @@ pub(super) struct Show<'s> {
     measure: Measure,
     samples: mpsc::Receiver<Sample>,
     plane: watch::Receiver<PlaneState>,
-    news: Vec<String>,
+    /// What happened, and when.
+    news: Vec<(Instant, String)>,
     /// Traffic and the watch of the control plane; they end with this.
     _tasks: JoinSet<()>,
 }
@@ -114,8 +115,8 @@ impl<'s> Show<'s> {
             Event::Failed(error) => format!("{at}s: {error}"),
         });
         let news: Vec<String> = news.collect();
-        self.news.extend(news.iter().cloned());
-        self.news.drain(..self.news.len().saturating_sub(NEWS));
+        self.news.extend(news.iter().map(|text| (now, text.clone())));
+        self.news.retain(|(at, _)| now.duration_since(*at) < NEWS);
         news
     }
 
@@ -133,7 +134,7 @@ impl<'s> Show<'s> {
             plane,
             workloads: &self.workloads,
             missing,
-            news: &self.news,
+            news: self.news.iter().map(|(_, text)| text.as_str()).collect(),
             directory: &self.setup.directory,
             logs: &self.logs,
         }

@@ -11,7 +11,7 @@ pub(super) use text::{Line, Style, fit};
 
 /// The width of the bars.
 const BAR: usize = 30;
-/// How many problems and pieces of news are shown.
+/// How many problems are shown.
 const FEW: usize = 4;
 
 /// Everything there is to be seen at one moment.
@@ -29,8 +29,8 @@ pub(super) struct Model<'a> {
     pub workloads: &'a [String],
     /// Parts that are not there.
     pub missing: &'a [String],
-    /// What happened last.
-    pub news: &'a [String],
+    /// What happened lately.
+    pub news: Vec<&'a str>,
     /// The live directory.
     pub directory: &'a Path,
     /// Where the logs are.
@@ -46,7 +46,7 @@ impl Model<'_> {
         lines.extend(self.control_plane());
         lines.push(Line::default());
         lines.extend(self.advice());
-        for news in self.news.iter().rev().take(FEW).rev() {
+        for news in &self.news {
             lines.extend(
                 news.lines()
                     .map(|line| Line::default().and(Style::Dim, format!(" {line}"))),
@@ -75,7 +75,11 @@ impl Model<'_> {
             format!("{}{}", hop.to, versions.collect::<String>())
         }));
         parts.push(self.generation());
-        parts.push(format!("{} of {} proxies SYNCED", self.synced(), self.workloads.len()));
+        parts.push(if self.plane.answers {
+            format!("{} of {} proxies SYNCED", self.synced(), self.workloads.len())
+        } else {
+            "the control plane does not answer".to_owned()
+        });
         parts.extend(self.missing.iter().map(|name| format!("no {name}")));
         parts.join(" | ")
     }
@@ -104,13 +108,16 @@ impl Model<'_> {
             millis(report.p99)
         );
         let line = label("traffic").and(Style::Plain, figures);
-        let since = format!("   {} since the start, {} failed", report.total, report.total_failed);
+        let (window, total, failed) = (WINDOW.as_secs(), report.total, report.total_failed);
+        let since = format!("   ({failed} of {total} since the start)");
         match (report.failed, &report.last_failure) {
-            (0, _) => line.and(Style::Good, "no errors".to_owned()).and(Style::Dim, since),
+            (0, _) => line
+                .and(Style::Good, format!("no errors in {window} s"))
+                .and(Style::Dim, since),
             (failed, why) => {
                 let why = why.as_deref().unwrap_or_default();
-                line.and(Style::Bad, format!("{failed} errors: {why}"))
-                    .and(Style::Dim, since)
+                let errors = format!("{failed} errors in {window} s: {why}");
+                line.and(Style::Bad, errors).and(Style::Dim, since)
             }
         }
     }
@@ -175,6 +182,9 @@ impl Model<'_> {
 
     fn proxies(&self) -> Line {
         let synced = format!("{} of {} SYNCED", self.synced(), self.workloads.len());
+        if !self.plane.answers {
+            return label("proxies").and(Style::Dim, format!("{synced} when it last answered"));
+        }
         let others = self.workloads.iter().filter(|name| self.state(name) != "SYNCED");
         let others: String = others.map(|name| format!("   {name} {}", self.state(name))).collect();
         let style = if others.is_empty() { Style::Good } else { Style::Plain };

@@ -61,7 +61,7 @@ fn shown(report: &Report, plane: &PlaneState, missing: &[String], news: &[String
         plane,
         workloads: &["a.default".to_owned(), "b.default".to_owned()],
         missing,
-        news,
+        news: news.iter().map(String::as_str).collect(),
         directory: Path::new("examples/bookinfo/config"),
         logs: Path::new("/tmp/topsail-demo-1/logs"),
     };
@@ -96,7 +96,15 @@ fn a_bad_moment() {
     let news = ["the sidecar of a.default ended with signal: 9 (SIGKILL)\n  the end".to_owned()];
     let (frame, line) = shown(&report, &plane, &["control plane".to_owned()], &news);
     insta::assert_snapshot!(frame);
-    assert!(line.ends_with("| 1 of 2 proxies SYNCED | no control plane"), "{line}");
+    assert!(
+        line.ends_with("| the control plane does not answer | no control plane"),
+        "{line}"
+    );
+
+    plane.answers = true;
+    let (frame, line) = shown(&report, &plane, &[], &[]);
+    assert!(frame.contains("1 of 2 SYNCED   b.default not connected"), "{frame}");
+    assert!(line.ends_with("| 1 of 2 proxies SYNCED"), "{line}");
 }
 
 #[test]
