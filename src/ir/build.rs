@@ -139,4 +139,6 @@ mod fixture;
 #[cfg(test)]
 mod random_edits;
 #[cfg(test)]
+mod random_files;
+#[cfg(test)]
 mod tests;

@@ -157,7 +157,7 @@ fn apply(world: &mut World, (kind, which, how, more): Edit) -> Touched {
     }
 }
 
-fn nodes() -> Vec<NodeView> {
+pub(super) fn nodes() -> Vec<NodeView> {
     let elsewhere = NodeView {
         namespace: namespace("other"),
         ..node()
@@ -169,7 +169,7 @@ fn nodes() -> Vec<NodeView> {
     vec![node(), elsewhere, other]
 }
 
-fn same(updated: &Built, built: &Built) {
+pub(super) fn same(updated: &Built, built: &Built) {
     assert_eq!(updated.conflicts, built.conflicts);
     compare(&updated.config.clusters, &built.config.clusters);
     compare(&updated.config.endpoints, &built.config.endpoints);
@@ -199,7 +199,7 @@ fn difference(updated: &impl std::fmt::Debug, built: &impl std::fmt::Debug) -> S
 }
 
 /// A value that is equal to what was there before is that value.
-fn kept<T: PartialEq>(before: &OrdMap<ResourceName, Arc<T>>, after: &OrdMap<ResourceName, Arc<T>>) {
+pub(super) fn kept<T: PartialEq>(before: &OrdMap<ResourceName, Arc<T>>, after: &OrdMap<ResourceName, Arc<T>>) {
     for (name, value) in after {
         if let Some(old) = before.get(name) {
             assert_eq!(
