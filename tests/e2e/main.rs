@@ -7,3 +7,4 @@
 
 pub mod harness;
 mod pieces;
+mod undeclared;
