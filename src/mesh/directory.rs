@@ -118,7 +118,12 @@ impl Directory {
         };
         let in_force = kept.iter().filter(|kept| kept.why == Why::InForce);
         let puts: Vec<Change> = in_force.map(|kept| Change::Put(kept.object.clone())).collect();
-        seed.apply(&puts).directory
+        let mut restored = seed.apply(&puts).directory;
+        let retained = restored.retained.into_iter();
+        restored.retained = retained
+            .filter(|(_, retained)| !retained.referrers.is_empty())
+            .collect();
+        restored
     }
 
     /// The mesh.

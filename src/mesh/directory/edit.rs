@@ -118,6 +118,11 @@ impl<'d> Edit<'d> {
         for (id, entry) in &entries {
             self.new.index.origins.insert(entry.rank.origin.clone(), id.clone());
         }
+        let retained = std::mem::take(&mut self.new.retained);
+        self.new.retained = retained
+            .into_iter()
+            .map(|(target, retained)| (target, retained.lowered_again(&context)))
+            .collect();
         self.changed = entries.keys().cloned().collect();
         self.new.entries = entries;
         self.new.context = context;

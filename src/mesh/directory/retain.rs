@@ -43,6 +43,17 @@ pub(super) struct Retained {
     pub(super) referrers: OrdSet<ObjectId>,
 }
 
+impl Retained {
+    /// The same under other settings.
+    pub(super) fn lowered_again(self, context: &Context) -> Self {
+        let objects = self.objects.into_iter();
+        Self {
+            objects: objects.filter_map(|object| object.lowered_again(context)).collect(),
+            ..self
+        }
+    }
+}
+
 /// The retained targets as objects to keep.
 pub(super) fn kept(retained: &OrdMap<Target, Retained>) -> impl Iterator<Item = Kept> {
     retained.iter().flat_map(|(target, retained)| {

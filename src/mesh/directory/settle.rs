@@ -92,8 +92,9 @@ impl Edit<'_> {
             return;
         }
         if !self.new.retained.contains_key(target) {
+            let objects = self.old.definition(target).into_iter();
             let retained = Retained {
-                objects: self.old.definition(target),
+                objects: objects.filter_map(|object| self.in_these_settings(object)).collect(),
                 referrers: OrdSet::new(),
             };
             self.new.retained.insert(target.clone(), retained);
@@ -102,6 +103,14 @@ impl Edit<'_> {
         self.serve_again(target);
         if let Some(retained) = self.new.retained.get_mut(target) {
             retained.referrers.insert(referrer.clone());
+        }
+    }
+
+    fn in_these_settings(&self, object: InForce) -> Option<InForce> {
+        if self.afresh {
+            object.lowered_again(&self.new.context)
+        } else {
+            Some(object)
         }
     }
 

@@ -1,5 +1,7 @@
 //! Directories through a series of edits.
 
+mod property;
+
 use super::*;
 use crate::mesh::service::{Address, Service, ServiceKey};
 use crate::mesh::testing::{brief, load, objects, puts};
