@@ -333,6 +333,23 @@ mod tests {
     }
 
     #[test]
+    fn parts_that_are_dropped_are_gone() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut parts = Parts::new(program(folder.path()));
+        parts.start(&shell(folder.path(), "sleep 1000")).unwrap();
+        let pid = Pid::from_child(&parts.parts[0].child);
+        let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(move || {
+            let _parts = parts;
+            panic!("as a mistake in the demo would");
+        }));
+        assert!(panicked.is_err());
+        assert!(
+            rustix::process::test_kill_process(pid).is_err(),
+            "it is still there, or not waited for"
+        );
+    }
+
+    #[test]
     fn a_program_that_is_not_there_is_said_to_be_so() {
         let folder = tempfile::tempdir().unwrap();
         let mut parts = Parts::new(folder.path().join("none"));
