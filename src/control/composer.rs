@@ -19,7 +19,7 @@ use super::views::Views;
 use crate::api::ReadOptions;
 use crate::api::mesh_config::MeshConfigText;
 use crate::clock::Clock;
-use crate::diag::{Diagnostic, Severity};
+use crate::diag::{Code, Diagnostic, Place, Severity};
 use crate::ir::NodeView;
 use crate::mesh::Touched;
 use crate::mesh::directory::{Change, Directory, Options, Why};
@@ -180,20 +180,19 @@ impl Composer {
         self.accept(&before, &applied.touched);
     }
 
-    /// Takes in the file of the mesh configuration. While it cannot be read, what it said stays.
+    /// Takes in the file of the mesh configuration. While it cannot be read or holds nothing, what it
+    /// said stays.
     fn take_mesh_config(&mut self, tree: &Tree) {
-        let Some(file) = tree.files().next() else { return };
-        let source = match &file.content {
-            tree::Content::Text { source, .. } => source,
-            tree::Content::Unreadable(problem) => return self.mesh_config_problem = Some(problem.clone()),
-        };
-        self.mesh_config_problem = None;
-        let text = document::split(source).into_iter().next().map(MeshConfigText::from);
-        let applied = self.directory.apply(&[Change::MeshConfig(text)]);
-        let before = std::mem::replace(&mut self.directory, applied.directory);
-        if self.loaded {
-            self.accept(&before, &applied.touched);
+        let text = tree.files().next().map(|file| read_mesh_config(&file.content));
+        self.mesh_config_problem = text.as_ref().and_then(|text| text.as_ref().err().cloned());
+        if let Some(Ok(text)) = text {
+            let applied = self.directory.apply(&[Change::MeshConfig(Some(text))]);
+            let before = std::mem::replace(&mut self.directory, applied.directory);
+            if self.loaded {
+                self.accept(&before, &applied.touched);
+            }
         }
+        self.publish();
     }
 
     /// With `--strict`: whether there is any error, which leaves everything as it is.
@@ -229,6 +228,7 @@ impl Composer {
         if !self.loaded {
             return;
         }
+        self.roster.forget_absent();
         let mesh = self.directory.mesh();
         let mut views = self.roster.views();
         if touched.all || !touched.addresses.is_empty() {
@@ -261,6 +261,8 @@ impl Composer {
 
     /// Renews certificates at half of their life and says whose token has expired.
     fn keep_house(&mut self) {
+        let in_use = self.roster.views().into_iter().map(|(_, view)| view).collect();
+        self.views.trim(self.directory.mesh(), &in_use);
         for (id, admission) in self.roster.admissions() {
             let current = self.roster.secret(id, SECRET_CERTIFICATE);
             let renewed = current.and_then(|current| self.secrets.renewed(&admission.grant.identity, &current.version));
@@ -302,4 +304,27 @@ impl Composer {
             diagnostics: diagnostics.into(),
         });
     }
+}
+
+fn read_mesh_config(content: &tree::Content) -> Result<MeshConfigText, Diagnostic> {
+    let source = match content {
+        tree::Content::Text { source, .. } => source,
+        tree::Content::Unreadable(problem) => return Err(problem.clone()),
+    };
+    document::split(source)
+        .into_iter()
+        .next()
+        .map(MeshConfigText::from)
+        .ok_or_else(|| {
+            let place = Place {
+                source: source.clone(),
+                span: 0..0,
+            };
+            Diagnostic::new(
+                Code::EmptyFile,
+                "the file of the mesh configuration holds no document; what it said before stays",
+            )
+            .at(place)
+            .help("write `{}` for a mesh configuration without settings")
+        })
 }

@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use super::files::Files;
-use super::fleet::reason;
 use super::roster::Roster;
 use super::seal::Broken;
 use super::views::Views;
@@ -52,11 +51,7 @@ pub(super) fn of_proxies(directory: &Directory, views: &Views, roster: &Roster) 
     }
     for ((kind, name, _), (record, nodes)) in refusals {
         let nodes: Vec<&str> = nodes.iter().map(|node| &**node).collect();
-        let message = format!(
-            "{kind} `{name}` is refused by {}: {}",
-            nodes.join(", "),
-            reason(&record.message)
-        );
+        let message = format!("{kind} `{name}` is refused by {}: {}", nodes.join(", "), record.message);
         let problem = Diagnostic::new(Code::RefusedByProxy, message);
         all.push(place_at(problem, directory, &record.origins).help("the version before stays in force at that proxy"));
     }
@@ -82,6 +77,9 @@ pub(super) fn of_broken(directory: &Directory, views: &Views) -> Vec<Diagnostic>
 
 /// Logs what is new, and what is no longer so.
 pub(super) fn log_changes(before: &[Diagnostic], now: &[Diagnostic]) {
+    if before == now {
+        return;
+    }
     let lines = |problems: &[Diagnostic]| problems.iter().map(render::line).collect::<BTreeSet<String>>();
     let (known, current) = (lines(before), lines(now));
     for problem in now {

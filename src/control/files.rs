@@ -23,8 +23,8 @@ pub(super) struct Files {
     files: OrdMap<Arc<str>, Arc<FileObjects>>,
     /// Files with something wrong in them.
     troubled: OrdSet<Arc<str>>,
-    /// Objects whose document is in error, and where: they are in force as they were.
-    broken: OrdMap<ObjectId, Place>,
+    /// Objects that a document is in error about, and where, by file.
+    broken: OrdMap<ObjectId, OrdMap<Arc<str>, Place>>,
     owners: OrdMap<ObjectId, OrdMap<Precedence, Arc<Object>>>,
     duplicates: OrdSet<ObjectId>,
 }
@@ -76,7 +76,7 @@ impl Files {
             for id in ids {
                 touched
                     .entry(id)
-                    .or_insert_with_key(|id| (self.in_force(id).cloned(), self.broken.contains_key(id)));
+                    .or_insert_with_key(|id| (self.in_force(id).cloned(), self.broken_at(id).is_some()));
             }
             self.put_file(origin, file);
         }
@@ -108,10 +108,10 @@ impl Files {
     }
 
     fn change(&self, id: ObjectId, before: Option<&Arc<Object>>, was_broken: bool) -> Option<Change> {
-        if let Some(place) = self.broken.get(&id) {
+        if let Some(place) = self.broken_at(&id) {
             return Some(Change::Broken {
-                id,
                 place: place.clone(),
+                id,
             });
         }
         match (before, self.in_force(&id)) {
@@ -126,7 +126,7 @@ impl Files {
         self.troubled.remove(origin);
         if let Some(old) = self.files.remove(origin) {
             old.objects.iter().for_each(|object| self.disown(object));
-            old.broken.keys().for_each(|id| drop(self.broken.remove(id)));
+            old.broken.keys().for_each(|id| self.mend(id, origin));
         }
         let Some(file) = file else { return };
         for object in &file.objects {
@@ -139,9 +139,29 @@ impl Files {
         if !file.diagnostics.is_empty() {
             self.troubled.insert(origin.clone());
         }
-        self.broken
-            .extend(file.broken.iter().map(|(id, place)| (id.clone(), place.clone())));
+        for (id, place) in &file.broken {
+            self.broken
+                .entry(id.clone())
+                .or_default()
+                .insert(origin.clone(), place.clone());
+        }
         self.files.insert(origin.clone(), Arc::new(file));
+    }
+
+    /// Where a document is in error about an object, unless the object is well defined by a file before
+    /// it: then the mistake is in a duplicate, which would not be served anyway.
+    fn broken_at(&self, id: &ObjectId) -> Option<&Place> {
+        let (origin, place) = self.broken.get(id)?.iter().next()?;
+        let defined_before = self.in_force(id).is_some_and(|object| object.order.origin < *origin);
+        (!defined_before).then_some(place)
+    }
+
+    fn mend(&mut self, id: &ObjectId, origin: &Arc<str>) {
+        let Some(places) = self.broken.get_mut(id) else { return };
+        places.remove(origin);
+        if places.is_empty() {
+            self.broken.remove(id);
+        }
     }
 
     fn disown(&mut self, object: &Object) {

@@ -35,19 +35,29 @@ pub(super) struct Proxies {
 }
 
 impl Fleet for Proxies {
+    fn admit(&self, credential: &Credential) -> Result<(), Status> {
+        match credential {
+            Credential::Certificate(_) => Ok(()),
+            Credential::Token(token) => {
+                let verified = self.tokens.verify(token, self.clock.now()).map(drop);
+                verified.map_err(|error| refusal(&GrantError::Token(error)))
+            }
+            Credential::None => Err(refusal(&GrantError::Missing)),
+        }
+    }
+
     fn join(&self, claim: NodeClaim, credential: Credential) -> Result<Member, Status> {
+        let loaded = self.published.state().generation.is_some();
+        if !loaded && matches!(credential, Credential::Certificate(_)) {
+            return Err(Status::unavailable("the directory is still being loaded"));
+        }
         let grant = self.grant(&claim, credential).map_err(|error| {
             tracing::warn!(node = %claim.id, "a proxy is refused: {error}");
-            match error {
-                GrantError::Missing | GrantError::Token(_) => Status::unauthenticated(error.to_string()),
-                GrantError::OtherWorkload { .. } | GrantError::Unknown(_) => {
-                    Status::permission_denied(error.to_string())
-                }
-            }
+            refusal(&error)
         })?;
         let mesh = self.published.mesh();
         let (view, contradictions) = grant.view(&claim, &mesh);
-        for contradiction in contradictions {
+        for contradiction in contradictions.iter().filter(|_| loaded) {
             tracing::warn!(node = %claim.id, "{contradiction}");
         }
         let admission = Admission {
@@ -92,6 +102,14 @@ impl Proxies {
     }
 }
 
+/// A refusal in words, for the client to read.
+fn refusal(error: &GrantError) -> Status {
+    match error {
+        GrantError::Missing | GrantError::Token(_) => Status::unauthenticated(error.to_string()),
+        GrantError::OtherWorkload { .. } | GrantError::Unknown(_) => Status::permission_denied(error.to_string()),
+    }
+}
+
 /// Follows one stream.
 struct ProxyObserver {
     id: MemberId,
@@ -104,6 +122,10 @@ struct ProxyObserver {
 
 impl Observer for ProxyObserver {
     fn secret_wanted(&mut self, name: &ResourceName, has: Option<&Version>) {
+        let known = self.roster.secret(self.id, name);
+        if has.is_none() && known.is_some_and(|secret| !secret.body.is_empty()) {
+            return;
+        }
         if let Some(secret) = self.secrets.wanted(name, &self.admission.grant.identity, has) {
             self.roster.set_secret(self.id, secret);
         }
@@ -129,15 +151,35 @@ impl Observer for ProxyObserver {
 impl Drop for ProxyObserver {
     fn drop(&mut self) {
         tracing::info!(node = %self.admission.claim.id, "a proxy is gone");
-        self.roster.leave(self.id);
+        self.roster.leave(self.id, self.clock.now());
     }
 }
 
-/// What of Envoy's reason a person can use. Broken field rules come with a dump of the whole
-/// resource, secrets included, before them.
-pub fn reason(message: &str) -> &str {
-    match message.rfind("Proto constraint validation failed") {
+/// What of Envoy's reason a person can use, and no more than a person reads. Broken field rules come
+/// with a dump of the whole resource, secrets included, before them.
+pub fn reason(message: &str) -> String {
+    const LONGEST: usize = 1_000;
+    let useful = match message.rfind("Proto constraint validation failed") {
         Some(at) => &message[at..],
+        None if message.contains("goo.gle/debug") => "a field breaks a rule of Envoy's (its reason was cut off)",
         None => message,
+    };
+    match useful.char_indices().nth(LONGEST) {
+        Some((end, _)) => format!("{} …", &useful[..end]),
+        None => useful.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_dump_only_the_broken_rule_is_kept() {
+        let dump = "goo.gle/debugstr name: \"x\" key: \"secret\": Proto constraint validation failed (A.B: too short)";
+        assert_eq!(reason(dump), "Proto constraint validation failed (A.B: too short)");
+        assert!(!reason("goo.gle/debugstr key: \"secret\"").contains("secret"));
+        assert_eq!(reason("no such thing"), "no such thing");
+        assert!(reason(&"é".repeat(5_000)).len() < 2_100);
     }
 }

@@ -109,8 +109,11 @@ impl Journal {
         let restored = match read(&path) {
             Ok(restored) => restored,
             Err(error) => {
+                let aside = path.with_extension("unreadable");
+                let moved = std::fs::rename(&path, &aside);
+                let kept = moved.map_or_else(|error| error.to_string(), |()| format!("kept as {}", aside.display()));
                 tracing::warn!(
-                    "the last good generation cannot be read from {}: {error}",
+                    "the last good generation cannot be read from {}: {error}; {kept}",
                     path.display()
                 );
                 Restored::default()
@@ -144,6 +147,10 @@ impl Journal {
             self.kept.insert(key(kept), kept.clone());
         }
         lines.push(Line::Commit { generation });
+        if self.file.is_none() {
+            // Writing failed before; the disk may have room again.
+            return self.rewrite(generation);
+        }
         self.write(&lines);
         if self.bytes > SMALL && self.bytes > 2 * self.live_bytes_at_rewrite {
             self.rewrite(generation);
@@ -243,9 +250,9 @@ fn read(path: &Path) -> std::io::Result<Restored> {
     };
     let (mut texts, mut puts) = (Texts::new(), Puts::new());
     let (mut pending, mut generation) = (Vec::new(), 0);
-    for line in BufReader::new(file).lines() {
+    for line in BufReader::new(file).split(b'\n') {
         // A torn line is the last one written before the plug was pulled.
-        let Ok(line) = serde_json::from_str::<Line>(&line?) else {
+        let Ok(line) = serde_json::from_slice::<Line>(&line?) else {
             break;
         };
         match line {

@@ -7,6 +7,7 @@ use std::time::SystemTime;
 use serde::Serialize;
 use tokio::sync::watch;
 
+use super::fleet::reason;
 use super::identity::Grant;
 use crate::ir::{NodeView, Origins, ResourceName};
 use crate::xds::node::NodeClaim;
@@ -149,10 +150,22 @@ impl Roster {
     }
 
     /// Forgets someone who is gone.
-    pub fn leave(&self, id: MemberId) {
+    pub fn leave(&self, id: MemberId, now: SystemTime) {
         let mut inner = self.lock();
-        inner.members.remove(&id);
-        inner.lagging.remove(&id);
+        let target = inner.members.remove(&id).and_then(|member| member.generation());
+        inner.no_longer_lagging(id, target, now);
+    }
+
+    /// Forgets what proxies refused that are gone.
+    pub fn forget_absent(&self) {
+        let mut guard = self.lock();
+        let inner = &mut *guard;
+        let present: BTreeSet<&Arc<str>> = inner
+            .members
+            .values()
+            .map(|member| &member.admission.claim.id)
+            .collect();
+        inner.refusals.retain(|node, _| present.contains(node));
     }
 
     /// The last generation that everyone has ACKed.
@@ -222,17 +235,14 @@ impl Roster {
             return false;
         };
         member.states = progress.states;
-        let target = member.target.borrow().as_ref().map(|target| target.generation);
+        let target = member.generation();
         if progress.up_to_date {
             member.acked = progress.generation;
         }
-        if member.acked == target && inner.lagging.remove(&id) && inner.lagging.is_empty() {
-            inner.converged = target.map(|generation| Convergence {
-                generation,
-                at: micros(now),
-            });
-        }
         let node = member.admission.claim.id.clone();
+        if member.acked == target {
+            inner.no_longer_lagging(id, target, now);
+        }
         inner.note_refusals(&node, progress)
     }
 
@@ -287,19 +297,34 @@ impl Roster {
 }
 
 impl Inner {
+    fn no_longer_lagging(&mut self, id: MemberId, generation: Option<u64>, now: SystemTime) {
+        if self.lagging.remove(&id) && self.lagging.is_empty() {
+            self.converged = generation.map(|generation| Convergence {
+                generation,
+                at: micros(now),
+            });
+        }
+    }
+
     fn note_refusals(&mut self, node: &Arc<str>, progress: &Progress<'_>) -> bool {
         let known = self.refusals.get(node).map_or(0, BTreeMap::len);
         if progress.refusals.is_empty() && known == 0 {
             return false;
         }
         let records = self.refusals.entry(node.clone()).or_default();
-        records.retain(|name, record| progress.refused.get(name) == Some(&record.version));
+        let started = |kind| {
+            progress
+                .states
+                .iter()
+                .any(|(k, state)| *k == kind && *state != SyncState::NotSent)
+        };
+        records.retain(|name, record| !started(name.0) || progress.refused.get(name) == Some(&record.version));
         let changed = records.len() != known || !progress.refusals.is_empty();
         for refusal in progress.refusals {
             let resource = &refusal.resource;
             let record = RefusalRecord {
                 version: resource.version.clone(),
-                message: refusal.message.clone(),
+                message: reason(&refusal.message),
                 origins: resource.origins.clone(),
             };
             records.insert((resource.kind, resource.name.clone()), record);
@@ -317,6 +342,11 @@ fn micros(at: SystemTime) -> u64 {
 }
 
 impl Member {
+    /// The generation it should have.
+    fn generation(&self) -> Option<u64> {
+        self.target.borrow().as_ref().map(|target| target.generation)
+    }
+
     fn publish(&self) {
         let Some(base) = &self.base else { return };
         let mut snapshot = Snapshot::clone(base);

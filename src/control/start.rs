@@ -148,7 +148,10 @@ pub async fn start(
     });
     std::thread::Builder::new()
         .name("composer".to_owned())
-        .spawn(|| composer.run(ticked))
+        .spawn(|| {
+            let _end = EndOnPanic;
+            composer.run(ticked);
+        })
         .map_err(StartError::Thread)?;
     let mut tasks = JoinSet::new();
     tasks.spawn(look_out(settings.reading.clone(), ticks.clone()));
@@ -179,6 +182,19 @@ pub async fn start(
         _tasks: tasks,
     };
     Ok((running, serving))
+}
+
+/// Ends the process when the composer panics: a server that goes on without it would look healthy
+/// and serve nobody. Whoever supervises the process starts it anew, and proxies keep what they have.
+struct EndOnPanic;
+
+impl Drop for EndOnPanic {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            tracing::error!("the composer has panicked: this is a bug; the server ends");
+            std::process::exit(70);
+        }
+    }
 }
 
 /// The server's own certificate, renewed at half of its life.

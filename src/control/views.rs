@@ -33,8 +33,9 @@ type Sealing = Result<Arc<Resource>, Broken>;
 #[derive(Debug)]
 struct Node {
     inbound: Arc<Inbound>,
-    /// Resources that are not those of the outbound view, and what each was made from.
-    own: BTreeMap<(ResourceType, ResourceName), (Piece, Sealing)>,
+    /// Resources that are not those of the outbound view: what each is made from, what came of it,
+    /// and the last that was right.
+    own: BTreeMap<(ResourceType, ResourceName), (Piece, Sealing, Option<Arc<Resource>>)>,
     conflicts: Vec<Conflict>,
     snapshot: Arc<Snapshot>,
 }
@@ -57,6 +58,13 @@ impl Views {
         }
     }
 
+    /// Drops the views that nobody has any more.
+    pub(super) fn trim(&mut self, mesh: &Mesh, in_use: &BTreeSet<NodeView>) {
+        let kept: BTreeSet<OutboundView> = in_use.iter().map(|view| outbound_view(mesh, view)).collect();
+        self.calls.retain(|view, _| kept.contains(view));
+        self.nodes.retain(|view, _| in_use.contains(view));
+    }
+
     /// The snapshot of a view, made if need be.
     pub(super) fn snapshot(&mut self, mesh: &Mesh, view: &NodeView, generation: u64) -> Arc<Snapshot> {
         match self.nodes.get(view) {
@@ -69,7 +77,7 @@ impl Views {
     pub(super) fn broken(&self) -> impl Iterator<Item = &Broken> {
         let shared = self.calls.values().flat_map(|calls| calls.sealed.broken());
         let own = self.nodes.values().flat_map(|node| node.own.values());
-        shared.chain(own.filter_map(|(_, sealed)| sealed.as_ref().err()))
+        shared.chain(own.filter_map(|(_, sealed, _)| sealed.as_ref().err()))
     }
 
     /// Listeners that are left out because another of the same proxy has their address.
@@ -106,17 +114,19 @@ impl Views {
                 snapshot.set_mut(kind).remove(&name);
                 continue;
             };
-            let known = memo
-                .remove(&(kind, name.clone()))
-                .filter(|(former, _)| former.is(&piece));
-            let (piece, sealed) = known.unwrap_or_else(|| {
-                let sealed = piece.seal();
-                (piece, sealed)
-            });
-            if let Ok(resource) = &sealed {
-                snapshot.set_mut(kind).insert(name.clone(), resource.clone());
+            let (sealed, good) = match memo.remove(&(kind, name.clone())) {
+                Some((former, sealed, good)) if former.is(&piece) => (sealed, good),
+                former => {
+                    let sealed = piece.seal();
+                    let good = sealed.as_ref().ok().cloned();
+                    (sealed, good.or_else(|| former.and_then(|(_, _, good)| good)))
+                }
+            };
+            match &good {
+                Some(resource) => drop(snapshot.set_mut(kind).insert(name.clone(), resource.clone())),
+                None => drop(snapshot.set_mut(kind).remove(&name)),
             }
-            own.insert((kind, name), (piece, sealed));
+            own.insert((kind, name), (piece, sealed, good));
         }
         let snapshot = Arc::new(snapshot);
         let node = Node {

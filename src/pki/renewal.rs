@@ -3,6 +3,8 @@
 
 use std::time::SystemTime;
 
+use super::issue::BACKDATE;
+
 /// How far jitter may move a renewal, as a share of the lifetime.
 const JITTER: f64 = 0.01;
 
@@ -22,16 +24,14 @@ impl Validity {
     }
 }
 
-/// The moment to renew a certificate of that validity: half of its lifetime, moved by up to one
-/// per cent of it so that certificates issued together are not renewed together. `jitter` is
+/// The moment to renew a certificate of that validity: half of its lifetime (of which the backdating
+/// against clocks that are slow is no part), moved by up to one per cent of it so that certificates issued together are not renewed together. `jitter` is
 /// between -1 (earliest) and 1 (latest); anything beyond counts as that, and NaN as 0.
 pub fn renew_at(validity: Validity, jitter: f64) -> SystemTime {
-    let lifetime = validity
-        .not_after
-        .duration_since(validity.not_before)
-        .unwrap_or_default();
+    let issued = (validity.not_before + BACKDATE).min(validity.not_after.max(validity.not_before));
+    let lifetime = validity.not_after.duration_since(issued).unwrap_or_default();
     let jitter = if jitter.is_nan() { 0.0 } else { jitter.clamp(-1.0, 1.0) };
-    validity.not_before + lifetime.mul_f64(0.5 + JITTER * jitter)
+    issued + lifetime.mul_f64(0.5 + JITTER * jitter)
 }
 
 #[cfg(test)]
@@ -44,11 +44,11 @@ mod tests {
     fn renewal_is_at_half_life_give_or_take_one_per_cent() {
         let validity = Validity {
             not_before: UNIX_EPOCH,
-            not_after: UNIX_EPOCH + Duration::from_secs(86_400),
+            not_after: UNIX_EPOCH + BACKDATE + Duration::from_secs(86_400),
         };
         let after = |jitter| {
             renew_at(validity, jitter)
-                .duration_since(UNIX_EPOCH)
+                .duration_since(UNIX_EPOCH + BACKDATE)
                 .unwrap()
                 .as_secs_f64()
                 .round()

@@ -39,6 +39,12 @@ pub trait Fleet: Send + Sync + 'static {
     /// Why it is not served, for the client to read.
     fn join(&self, claim: NodeClaim, credential: Credential) -> Result<Member, tonic::Status>;
 
+    /// Whether a credential is worth listening to, before anything the client says is read.
+    ///
+    /// # Errors
+    /// Why not, for the client to read.
+    fn admit(&self, credential: &Credential) -> Result<(), tonic::Status>;
+
     /// Waits that the protocol has no sign for.
     fn patience(&self) -> Patience {
         Patience::default()
@@ -57,8 +63,8 @@ pub struct Member {
 
 /// Where a client's progress is told.
 pub trait Observer: Send {
-    /// The client asks for a secret and says which version of it it has, if any. Its target holds the
-    /// secret when this returns, if it may have it.
+    /// The client asks for a secret, perhaps not for the first time, and says which version of it it
+    /// has, if any. Its target holds the secret when this returns, if it may have it.
     fn secret_wanted(&mut self, name: &ResourceName, has: Option<&Version>);
 
     /// Something has happened.

@@ -53,6 +53,9 @@ impl Default for Patience {
     }
 }
 
+/// Envoy cuts its reasons off near 4,096 characters.
+const ENVOY_MESSAGE_LIMIT: usize = 4_000;
+
 /// Something to send: additions or removals of one type, never both.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Push {
@@ -158,6 +161,7 @@ impl Session {
 
     /// The client asks for every resource of a type. `has` is what it says it has.
     pub fn subscribe_all(&mut self, kind: ResourceType, has: Vec<(ResourceName, Version)>) {
+        self.forget_refusals(kind, has.is_empty());
         let target = self.target.clone();
         let set = target.as_ref().map(|target| target.set(kind));
         self.channels[kind as usize].subscribe_all(has, set);
@@ -166,9 +170,24 @@ impl Session {
     /// The client asks for resources by name. `has` is what it says it has (on reconnecting); those
     /// names are answered only if the version differs, all others in any case.
     pub fn subscribe(&mut self, kind: ResourceType, names: Vec<ResourceName>, has: Vec<(ResourceName, Version)>) {
+        self.forget_refusals(kind, has.is_empty());
         let target = self.target.clone();
         let set = target.as_ref().map(|target| target.set(kind));
         self.channels[kind as usize].subscribe(names, has, set);
+    }
+
+    /// Everything of the type is to be said at once the first time: in the state-of-the-world variant
+    /// what is missing is gone.
+    pub fn say_whole(&mut self, kind: ResourceType) {
+        self.channels[kind as usize].whole = true;
+    }
+
+    /// A client that has nothing of a type is another process than the one that refused something:
+    /// what was wrong there (a port in use, a file that was missing) may be right here.
+    fn forget_refusals(&mut self, kind: ResourceType, has_nothing: bool) {
+        if has_nothing && !self.channels[kind as usize].started {
+            self.refused.retain(|(refused, _), _| *refused != kind);
+        }
     }
 
     /// The client no longer wants these names.
@@ -210,6 +229,7 @@ impl Session {
         };
         let named = |resource: &&Arc<Resource>| kind.is_wildcard() && names_resource(message, &resource.name);
         let (mut bad, good): (Vec<_>, Vec<_>) = push.upserts.iter().partition(named);
+        let cut = message.len() >= ENVOY_MESSAGE_LIMIT;
         if bad.is_empty() && push.upserts.len() == 1 {
             bad.extend(&push.upserts);
         }
@@ -223,11 +243,21 @@ impl Session {
                 .filter(|resource| !bad.contains(resource))
                 .cloned()
                 .collect();
-            self.accept(kind, &good, &push.removals);
+            match cut {
+                // More may be refused than the message has room for.
+                true => self.channels[kind as usize].repeat_each(&good),
+                false => self.accept(kind, &good, &push.removals),
+            }
         }
         for resource in &bad {
-            self.refused
-                .insert((kind, resource.name.clone()), resource.version.clone());
+            let wanted = self
+                .target
+                .as_ref()
+                .and_then(|target| target.set(kind).get(&resource.name));
+            if wanted.is_some_and(|wanted| wanted.version == resource.version) {
+                self.refused
+                    .insert((kind, resource.name.clone()), resource.version.clone());
+            }
             self.warming.remove(&resource.name);
         }
         bad.into_iter()

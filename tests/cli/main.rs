@@ -13,6 +13,4 @@ pub mod run;
 #[cfg(test)]
 pub mod serve;
 #[cfg(test)]
-mod status;
-#[cfg(test)]
 pub mod token;

@@ -17,8 +17,6 @@ pub struct Server {
     log: BufReader<ChildStderr>,
     /// Where it answers operators.
     pub admin: SocketAddr,
-    /// Where it serves xDS.
-    pub xds: SocketAddr,
 }
 
 impl Server {
@@ -39,9 +37,8 @@ impl Server {
         let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
         let mut log = BufReader::new(child.stderr.take().unwrap());
         let line = line(&mut log, "serves");
-        let address = |field: &str| line[field].as_str().unwrap().parse().unwrap();
-        let (admin, xds) = (address("admin"), address("xds"));
-        Self { child, log, admin, xds }
+        let admin = line["admin"].as_str().unwrap().parse().unwrap();
+        Self { child, log, admin }
     }
 
     /// Reads the log up to a line with this text: the line.
@@ -81,8 +78,7 @@ fn line(log: &mut impl BufRead, text: &str) -> Value {
     }
 }
 
-/// A folder with an empty configuration.
-pub fn folder() -> tempfile::TempDir {
+fn folder() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     fs::create_dir(folder.path().join("config")).unwrap();
     folder

@@ -1,7 +1,7 @@
 //! One stream: requests in, responses out.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use prost::Message;
@@ -96,6 +96,9 @@ impl Protocol for DiscoveryRequest {
     }
 }
 
+/// How long a client may take to say who it is.
+const FIRST_REQUEST: Duration = Duration::from_secs(10);
+
 type Responses = mpsc::Sender<Result<Bytes, Status>>;
 
 /// Serves a stream until the client or the server goes.
@@ -106,9 +109,12 @@ pub(super) async fn run<P: Protocol, F: Fleet>(
     mut requests: Streaming<P>,
     responses: Responses,
 ) {
-    let first = match requests.message().await {
-        Ok(Some(first)) => first,
-        Ok(None) | Err(_) => return,
+    if let Err(status) = fleet.admit(&credential) {
+        // The client is gone if this cannot be sent.
+        return drop(responses.send(Err(status)).await);
+    }
+    let Ok(Ok(Some(first))) = tokio::time::timeout(FIRST_REQUEST, requests.message()).await else {
+        return;
     };
     match join(&*fleet, credential, first) {
         Ok((member, first)) => {
@@ -203,11 +209,7 @@ impl Stream {
 
     /// Certificates are made when they are asked for, unless the client has a good one.
     fn want_secrets(&mut self, wanted: Vec<(ResourceName, Option<Version>)>) {
-        let known = self.session.subscribed(ResourceType::Secret).clone();
-        let new = wanted
-            .into_iter()
-            .filter(|(name, has)| has.is_some() || !known.contains(name));
-        for (name, has) in new {
+        for (name, has) in wanted {
             self.member.observer.secret_wanted(&name, has.as_ref());
         }
         self.take_target();

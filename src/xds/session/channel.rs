@@ -40,6 +40,8 @@ pub(super) struct Channel {
     suspects: VecDeque<Vec<ResourceName>>,
     /// The client asked for everything and has been told nothing yet.
     unanswered: bool,
+    /// The first push is to hold everything: what is missing in it is gone for the client.
+    pub(super) whole: bool,
 }
 
 /// What may happen to a resource that is due.
@@ -76,6 +78,7 @@ impl Channel {
             asked: BTreeSet::new(),
             suspects: VecDeque::new(),
             unanswered: false,
+            whole: false,
         }
     }
 
@@ -143,6 +146,14 @@ impl Channel {
             .extend(names.iter().filter(|name| self.names.contains(*name)).cloned());
     }
 
+    /// Sends each of these once more, by itself.
+    pub(super) fn repeat_each(&mut self, resources: &[Arc<Resource>]) {
+        for resource in resources {
+            self.asked.insert(resource.name.clone());
+            self.suspects.push_back(vec![resource.name.clone()]);
+        }
+    }
+
     /// The next push's additions: what is due and may go, up to [`PUSH_BYTES`]. What the client
     /// turns out to have, or to have refused, is crossed off.
     pub(super) fn take_batch(
@@ -172,23 +183,28 @@ impl Channel {
         verdict: &impl Fn(&Resource, bool) -> Verdict,
     ) -> Vec<Arc<Resource>> {
         let (mut batch, mut bytes) = (Vec::new(), 0);
+        let first_and_whole = self.whole && self.held.is_empty();
         for name in due {
             let asked = self.asked.contains(&name);
             let Some(resource) = self.due(&name, target, asked) else {
                 self.cross_off(&name);
                 continue;
             };
-            match verdict(&resource, asked) {
+            let resource = match verdict(&resource, asked) {
+                Verdict::Wait if first_and_whole => return Vec::new(),
                 Verdict::Wait => continue,
-                Verdict::Skip => self.cross_off(&name),
-                Verdict::Send if bytes > 0 && bytes + resource.body.len() > PUSH_BYTES => break,
-                Verdict::Send => {
-                    bytes += resource.body.len();
-                    batch.push(resource);
-                    self.cross_off(&name);
-                }
+                Verdict::Skip if asked => self.held.get(&name).cloned().or_else(|| self.placeholder(&name)),
+                Verdict::Skip => None,
+                Verdict::Send if !first_and_whole && bytes > 0 && bytes + resource.body.len() > PUSH_BYTES => break,
+                Verdict::Send => Some(resource),
+            };
+            if resource.is_none() {
+                self.cross_off(&name);
             }
+            bytes += resource.as_ref().map_or(0, |resource| resource.body.len());
+            batch.extend(resource);
         }
+        batch.iter().for_each(|resource| self.cross_off(&resource.name));
         batch
     }
 

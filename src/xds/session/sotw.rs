@@ -53,6 +53,7 @@ pub fn write(session: &Session, push: &Push, generation: u64) -> Bytes {
 fn subscribe(session: &mut Session, kind: ResourceType, names: Vec<String>) {
     let everything = names.iter().any(|name| name == "*");
     if kind.is_wildcard() && (everything || (names.is_empty() && !session.started(kind))) {
+        session.say_whole(kind);
         session.subscribe_all(kind, Vec::new());
         return;
     }

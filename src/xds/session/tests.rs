@@ -303,12 +303,20 @@ fn refusals_outlive_the_stream() {
     let push = first.poll(now).remove(0);
     first.nack(Cluster, push.nonce, "bad: no");
     let mut second = Session::new(Patience::default(), first.refused().clone());
-    second.set_target(target);
-    second.subscribe_all(Cluster, vec![]);
+    second.set_target(target.clone());
+    second.subscribe_all(Cluster, vec![("other".into(), Version::from_text("x"))]);
     assert_eq!(
         briefs(&second.poll(now)),
-        ["CDS "],
-        "an empty answer, without the refused cluster"
+        [""; 0],
+        "the same process: not the refused cluster again"
+    );
+    let mut third = Session::new(Patience::default(), first.refused().clone());
+    third.set_target(target);
+    third.subscribe_all(Cluster, vec![]);
+    assert_eq!(
+        briefs(&third.poll(now)),
+        ["CDS +bad"],
+        "another process, which has nothing"
     );
 }
 

@@ -1,0 +1,172 @@
+//! The built server as a process, watched from outside.
+
+use std::fs;
+use std::net::{SocketAddr, TcpListener};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant, SystemTime};
+
+use super::directory::Directory;
+
+/// How long anything may take before the run is given up.
+const PATIENCE: Duration = Duration::from_secs(300);
+
+/// A running server.
+pub(crate) struct Server {
+    child: Child,
+    pub(crate) xds: SocketAddr,
+    pub(crate) admin: SocketAddr,
+    pub(crate) state: std::path::PathBuf,
+    pub(crate) scratch: std::path::PathBuf,
+}
+
+/// What the server says of the last generation that everyone has.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Converged {
+    pub(crate) generation: u64,
+    pub(crate) at_micros: u64,
+}
+
+impl Server {
+    pub(crate) fn start(directory: &Directory) -> Self {
+        let (xds, admin) = (free_address(), free_address());
+        let child = Command::new(env!("CARGO_BIN_EXE_topsail"))
+            .arg("serve")
+            .args([
+                "--xds",
+                &xds.to_string(),
+                "--admin",
+                &admin.to_string(),
+                "--log-level",
+                "error",
+            ])
+            .arg("--config")
+            .arg(directory.config())
+            .arg("--state")
+            .arg(directory.state())
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("the server starts");
+        Self {
+            child,
+            xds,
+            admin,
+            state: directory.state(),
+            scratch: directory.path().to_owned(),
+        }
+    }
+
+    pub(crate) fn wait_until_ready(&self) {
+        let started = Instant::now();
+        while self.get("/ready").is_none_or(|(status, _)| status != 200) {
+            assert!(started.elapsed() < PATIENCE, "the server does not become ready");
+            std::thread::yield_now();
+        }
+    }
+
+    /// Waits until all of so many proxies (or at least one) have everything.
+    pub(crate) async fn wait_until_converged(&self, proxies: Option<usize>) {
+        let started = Instant::now();
+        loop {
+            let rows = self.json("/api/v1/proxies");
+            let rows = rows
+                .as_ref()
+                .and_then(|rows| rows.as_array())
+                .cloned()
+                .unwrap_or_default();
+            let synced = |row: &serde_json::Value| {
+                let generation = row["acked_generation"].as_u64();
+                generation.is_some() && generation == row["generation"].as_u64() && row["types"]["RDS"] == "SYNCED"
+            };
+            let done = rows.iter().filter(|row| synced(row)).count();
+            if done >= proxies.unwrap_or(1) && done == rows.len() {
+                return;
+            }
+            assert!(
+                started.elapsed() < PATIENCE,
+                "{done} of {} proxies are in sync",
+                rows.len()
+            );
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    pub(crate) async fn converged(&self) -> Option<Converged> {
+        let body = self.json("/api/v1/generation")?;
+        let converged = &body["converged"];
+        Some(Converged {
+            generation: converged["generation"].as_u64()?,
+            at_micros: converged["at"].as_u64()?,
+        })
+    }
+
+    /// The time from `since` to the last ACK of the first generation after `before`.
+    pub(crate) async fn wait_for_generation_after(&self, before: u64, since: SystemTime) -> Duration {
+        let started = Instant::now();
+        loop {
+            if let Some(converged) = self.converged().await.filter(|converged| converged.generation > before) {
+                let at = SystemTime::UNIX_EPOCH + Duration::from_micros(converged.at_micros);
+                return at.duration_since(since).unwrap_or_default();
+            }
+            assert!(started.elapsed() < PATIENCE, "generation {before} has no successor");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// Resident memory.
+    pub(crate) fn rss_mb(&self) -> f64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap_or_default();
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmRSS:"))
+            .unwrap_or("0");
+        line.trim().trim_end_matches(" kB").parse::<f64>().unwrap_or(f64::NAN) / 1024.0
+    }
+
+    /// User and system time so far.
+    pub(crate) fn cpu_seconds(&self) -> f64 {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap_or_default();
+        let fields: Vec<&str> = stat.rsplit(") ").next().unwrap_or("").split(' ').collect();
+        let ticks = |index: usize| {
+            fields
+                .get(index)
+                .and_then(|field| field.parse::<f64>().ok())
+                .unwrap_or(f64::NAN)
+        };
+        (ticks(11) + ticks(12)) / 100.0
+    }
+
+    fn json(&self, path: &str) -> Option<serde_json::Value> {
+        let (_, body) = self.get(path)?;
+        serde_json::from_str(&body).ok()
+    }
+
+    /// A GET of the admin address, as small as can be so that it costs the server little.
+    fn get(&self, path: &str) -> Option<(u16, String)> {
+        use std::io::{Read, Write};
+        let mut stream = std::net::TcpStream::connect(self.admin).ok()?;
+        write!(
+            stream,
+            "GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n",
+            self.admin
+        )
+        .ok()?;
+        let mut response = String::new();
+        stream.read_to_string(&mut response).ok()?;
+        let status = response.split(' ').nth(1)?.parse().ok()?;
+        let body = response.split_once("\r\n\r\n")?.1.to_owned();
+        Some((status, body))
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A port that was free a moment ago.
+pub(crate) fn free_address() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    listener.local_addr().expect("its address")
+}
