@@ -165,8 +165,9 @@ pub enum UpstreamTls {
 pub enum ServerIdentity {
     /// One of these URIs (or names, from `subjectAltNames`); never empty.
     Exact(Vec<String>),
-    /// Any URI that starts so: no service account is known, the namespace still is.
-    Prefix(String),
+    /// Any URI that starts with one of these, each with an alias of the trust domain: no service account is known,
+    /// the namespace still is. Never empty.
+    Prefixes(Vec<String>),
 }
 
 /// What Istio's tools read from a cluster's `istio` metadata.

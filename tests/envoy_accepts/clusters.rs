@@ -154,7 +154,7 @@ fn transports() -> Vec<Cluster> {
         "spiffe://cluster.local/ns/default/sa/reviews".into(),
         "reviews".into(),
     ]);
-    let prefix = ServerIdentity::Prefix("spiffe://cluster.local/ns/default/".into());
+    let prefix = ServerIdentity::Prefixes(vec!["spiffe://cluster.local/ns/default/".into()]);
     let files = |certificate, verify, names: &[&str], sni: Option<&str>| {
         Transport::Tls(UpstreamTls::Files {
             certificate,

@@ -121,10 +121,11 @@ impl Peer<'_> {
         let known: BTreeSet<String> = accounts.chain(self.service.subject_alt_names.iter().cloned()).collect();
         match known.is_empty() {
             false => ServerIdentity::Exact(known.into_iter().collect()),
-            true => ServerIdentity::Prefix(format!(
-                "spiffe://{}/ns/{}/",
-                config.trust_domain, self.service.key.namespace
-            )),
+            true => {
+                let namespace = &self.service.key.namespace;
+                let prefix = |domain: &TrustDomain| format!("spiffe://{domain}/ns/{namespace}/");
+                ServerIdentity::Prefixes(domains().map(prefix).collect())
+            }
         }
     }
 }

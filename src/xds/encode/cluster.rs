@@ -542,7 +542,7 @@ mod tests {
     #[test]
     fn automatic_mutual_tls_goes_by_the_endpoint() {
         let tls = UpstreamTls::Istio {
-            server: ServerIdentity::Prefix("spiffe://cluster.local/ns/default/".into()),
+            server: ServerIdentity::Prefixes(vec!["spiffe://cluster.local/ns/default/".into()]),
             sni: "outbound_.9080_._.reviews".into(),
             alpn: vec!["istio"],
         };

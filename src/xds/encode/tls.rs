@@ -159,7 +159,12 @@ fn validation(bundle: &str, names: Vec<SubjectAltNameMatcher>) -> ValidationCont
 fn server_matchers(server: &ServerIdentity) -> Vec<SubjectAltNameMatcher> {
     match server {
         ServerIdentity::Exact(names) => names.iter().flat_map(|name| name_matchers(name)).collect(),
-        ServerIdentity::Prefix(prefix) => vec![uri(MatchPattern::Prefix(prefix.clone()))],
+        ServerIdentity::Prefixes(prefixes) => {
+            let prefixes = prefixes.iter();
+            prefixes
+                .map(|prefix| uri(MatchPattern::Prefix(prefix.clone())))
+                .collect()
+        }
     }
 }
 

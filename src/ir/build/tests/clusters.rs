@@ -279,7 +279,7 @@ spec: {host: pods, trafficPolicy: {outlierDetection: {minHealthPercent: MIN}}}
 fn servers_have_the_identities_of_all_endpoints() {
     let exact = |text: &str| match server(web(text).cluster(WEB)) {
         ServerIdentity::Exact(names) => names.clone(),
-        ServerIdentity::Prefix(prefix) => vec![format!("{prefix}*")],
+        ServerIdentity::Prefixes(prefixes) => prefixes.clone(),
     };
     let known = [
         "spiffe://cluster.local/ns/default/sa/web",
@@ -292,7 +292,7 @@ fn servers_have_the_identities_of_all_endpoints() {
         &node(),
         "apiVersion: v1\nkind: Service\nmetadata: {name: web}\nspec: {ports: [{name: http, port: 80}]}",
     );
-    let anybody = ServerIdentity::Prefix("spiffe://cluster.local/ns/default/".to_owned());
+    let anybody = ServerIdentity::Prefixes(vec!["spiffe://cluster.local/ns/default/".to_owned()]);
     assert_eq!(*server(nobody.cluster(WEB)), anybody);
 }
 
