@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::import::Imports;
 use super::port::PortKey;
 use super::view::OutboundView;
+use crate::ir::node::InterceptionMode;
 use crate::mesh::Mesh;
 use crate::mesh::config::OutboundPolicy;
 use crate::mesh::destination_rule::{DestinationRule, TrafficPolicy};
@@ -89,8 +90,12 @@ impl<'a> Scope<'a> {
         self.egress().iter().filter_map(port_key)
     }
 
-    /// What happens to traffic that no service claims.
+    /// What happens to traffic that no service claims. Without interception nobody knows where it was going, so
+    /// that it cannot be let through (Envoy would answer 503 and log a warning for each request).
     pub(super) fn outbound_policy(&self) -> OutboundPolicy {
+        if self.view.mode == InterceptionMode::None {
+            return OutboundPolicy::RegistryOnly;
+        }
         let own = self.sidecar.and_then(|sidecar| sidecar.outbound_policy);
         own.unwrap_or(self.mesh.config.outbound_policy)
     }
