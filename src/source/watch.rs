@@ -80,8 +80,8 @@ impl Watcher {
     /// renamed into place, 50 ms after the first one at most. What happens meanwhile is added up,
     /// so a slow caller misses nothing. Cancel safe.
     ///
-    /// A file counts as whole when its writer closes it, or after 100 ms without change; one that
-    /// is removed counts as removed after 150 ms without return.
+    /// A file counts as whole when its writer closes it, or after 5 s without change; where closing
+    /// cannot be told, after 100 ms. One that is removed counts as removed after 150 ms without return.
     pub async fn next(&mut self) -> Dirty {
         loop {
             self.revive().await;

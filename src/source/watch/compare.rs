@@ -51,7 +51,7 @@ fn found(shown: &Path, real: &Path, now: Instant, settle: &mut Settle) {
         return;
     }
     match changed_lately(real, now) {
-        Some(changed) => settle.written(shown.to_owned(), changed),
+        Some(changed) => settle.seen_changed(shown.to_owned(), changed),
         None => settle.whole(shown.to_owned(), now),
     }
 }

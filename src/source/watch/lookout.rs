@@ -190,7 +190,7 @@ impl Lookout {
         let mut settle = self.shared.settle();
         for (shown, changed) in young {
             if !settle.is_ready(shown) {
-                settle.written(shown.clone(), changed);
+                settle.seen_changed(shown.clone(), changed);
             }
         }
         settle.everything(now);

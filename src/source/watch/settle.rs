@@ -1,7 +1,7 @@
 //! When a change is over. Pure: the time is a parameter.
 //!
 //! ```text
-//!              written                    100 ms without change
+//!              written           5 s (or, polled, 100 ms) without change
 //!   (nothing) ────────→ writing ─────────────────────────────────→ ready ──tick──→ (nothing)
 //!       │                 ↑ │ closed, renamed into place             ↑ ↑
 //!       │         written │ └────────────────────────────────────────┘ │
@@ -23,8 +23,12 @@ const SETTLE: Duration = Duration::from_micros(1500);
 /// How long a tick waits at most.
 const SETTLE_AT_MOST: Duration = Duration::from_millis(50);
 
-/// A file that nobody closes counts as whole after this time without change.
+/// A file whose close cannot be told counts as whole after this time without change.
 pub(super) const QUIET: Duration = Duration::from_millis(100);
+
+/// A file whose close will be told, but does not come, counts as whole after this time without change: a
+/// writer may be slow, and what it has written so far may look whole, but it need not close the file at all.
+pub(super) const UNCLOSED: Duration = Duration::from_secs(5);
 
 /// How long a file must be gone to count as removed. Editors and scripts remove a file to write
 /// it anew; longer than [`QUIET`], so that a file that comes under another name is there first.
@@ -34,13 +38,28 @@ const GONE: Duration = Duration::from_millis(150);
 #[derive(Debug, Default)]
 pub(super) struct Settle {
     ready: BTreeSet<PathBuf>,
-    /// Being written, with the time of the last change.
-    writing: BTreeMap<PathBuf, Instant>,
+    /// Being written.
+    writing: BTreeMap<PathBuf, Writing>,
     /// Gone, with the time of that.
     gone: BTreeMap<PathBuf, Instant>,
     full: bool,
     /// When the first and the last one became ready since the last tick.
     window: Option<(Instant, Instant)>,
+}
+
+/// A file that is being written.
+#[derive(Clone, Copy, Debug)]
+struct Writing {
+    /// The time of the last change.
+    changed: Instant,
+    /// After this time without change it counts as whole.
+    patience: Duration,
+}
+
+impl Writing {
+    fn due(&self) -> Instant {
+        self.changed + self.patience
+    }
 }
 
 impl Settle {
@@ -52,19 +71,29 @@ impl Settle {
         self.extend(now);
     }
 
-    /// The file is being written, and was last changed at `changed`.
-    pub(super) fn written(&mut self, path: PathBuf, changed: Instant) {
-        self.ready.remove(&path);
-        self.gone.remove(&path);
-        let last = self.writing.entry(path).or_insert(changed);
-        *last = changed.max(*last);
+    /// The file is being written, and its close will be told.
+    pub(super) fn written(&mut self, path: PathBuf, now: Instant) {
+        self.changed(path, now, UNCLOSED);
+    }
+
+    /// The file was seen to have changed at `changed`; whether someone still writes it is not known.
+    pub(super) fn seen_changed(&mut self, path: PathBuf, changed: Instant) {
+        self.changed(path, changed, QUIET);
     }
 
     /// Something about the file changed that is not its content: permissions, times.
     pub(super) fn touched(&mut self, path: PathBuf, now: Instant) {
         if !self.ready.contains(&path) {
-            self.written(path, now);
+            self.seen_changed(path, now);
         }
+    }
+
+    fn changed(&mut self, path: PathBuf, changed: Instant, patience: Duration) {
+        self.ready.remove(&path);
+        self.gone.remove(&path);
+        let writing = self.writing.entry(path).or_insert(Writing { changed, patience });
+        writing.changed = changed.max(writing.changed);
+        writing.patience = patience.max(writing.patience);
     }
 
     /// The file is gone.
@@ -104,7 +133,7 @@ impl Settle {
 
     /// When [`Settle::take`] will have something.
     pub(super) fn due(&self) -> Option<Instant> {
-        let quiet = self.writing.values().min().map(|changed| *changed + QUIET);
+        let quiet = self.writing.values().map(Writing::due).min();
         let gone = self.gone.values().min().map(|since| *since + GONE);
         [self.ready_due(), quiet, gone].into_iter().flatten().min()
     }
@@ -135,7 +164,7 @@ impl Settle {
     fn give_up_waiting(&mut self, now: Instant) -> bool {
         let mut late: Vec<PathBuf> = self
             .writing
-            .extract_if(.., |_, at| now >= *at + QUIET)
+            .extract_if(.., |_, writing| now >= writing.due())
             .map(|(path, _)| path)
             .collect();
         late.extend(
@@ -211,8 +240,25 @@ mod tests {
         assert_eq!(dirty.paths, BTreeSet::from(["a".into()]));
         assert_eq!((dirty.full, dirty.unsettled), (true, BTreeSet::from(["half".into()])));
         settle.written("half".into(), clock.at(90_000));
+        assert_eq!(settle.take(clock.at(5_089_999)), None);
+        assert_eq!(taken(&mut settle, clock.at(5_090_000)), ["half"]);
+    }
+
+    #[test]
+    fn a_file_whose_close_cannot_be_told_is_waited_for_less_long() {
+        let (mut settle, clock) = start();
+        settle.seen_changed("a".into(), clock.at(0));
+        settle.seen_changed("a".into(), clock.at(90_000));
+        settle.written("open".into(), clock.at(0));
+        settle.seen_changed("open".into(), clock.at(10_000));
+        assert_eq!(settle.due(), Some(clock.at(190_000)));
         assert_eq!(settle.take(clock.at(189_999)), None);
-        assert_eq!(taken(&mut settle, clock.at(190_000)), ["half"]);
+        assert_eq!(
+            taken(&mut settle, clock.at(190_000)),
+            ["a"],
+            "the close of the other will come"
+        );
+        assert_eq!(taken(&mut settle, clock.at(5_010_000)), ["open"]);
     }
 
     #[test]
