@@ -5,6 +5,21 @@
 
 #![cfg(test)]
 
+mod absent;
+mod bookinfo;
+mod broken;
+mod destination_rules;
+mod edits;
 pub mod harness;
+mod layer_four;
+mod mutual_tls;
 mod pieces;
+mod restart;
+mod route_actions;
+mod route_matches;
+mod seed;
+#[path = "../../examples/bookinfo/services.rs"]
+pub mod services;
+mod transports;
 mod undeclared;
+pub mod web;

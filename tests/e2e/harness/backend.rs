@@ -176,9 +176,6 @@ async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Respo
             .get(name)
             .and_then(|value| value.to_str().ok()?.parse::<u64>().ok())
     };
-    if let Some(delay) = steer("x-echo-delay") {
-        tokio::time::sleep(Duration::from_millis(delay)).await;
-    }
     let failing = shared
         .failing
         .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1))
@@ -205,6 +202,9 @@ async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Respo
     };
     let json = serde_json::to_vec(&seen).unwrap();
     shared.seen.lock().unwrap().push(seen);
+    if let Some(delay) = steer("x-echo-delay") {
+        tokio::time::sleep(Duration::from_millis(delay)).await;
+    }
     let mut response = Response::new(Full::from(json));
     *response.status_mut() = status;
     response.headers_mut().insert("x-backend", shared.name.parse().unwrap());

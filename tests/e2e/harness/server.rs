@@ -104,6 +104,11 @@ impl Server {
         self.folder.join("server.log")
     }
 
+    /// The number of the generation in force.
+    pub async fn generation(&self) -> u64 {
+        self.api("/api/v1/generation").await["number"].as_u64().unwrap()
+    }
+
     /// `GET` at its admin listener: the JSON answer.
     pub async fn api(&self, path: &str) -> Value {
         let (status, body) = envoy::get(self.admin, path).await.unwrap();

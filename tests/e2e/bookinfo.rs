@@ -1,0 +1,178 @@
+//! The sample application with the directory that the demo watches, on addresses of the test's own.
+
+use std::fs;
+use std::net::{IpAddr, SocketAddr};
+
+use tokio::task::AbortHandle;
+
+use crate::harness::{Answer, Mesh, Plane, Sidecar, eventually, get};
+use crate::services::{self, Call, Config, SERVED_BY, Service};
+
+const WORKLOADS: [(&str, Service, &str); 6] = [
+    ("productpage-v1", Service::Productpage, "v1"),
+    ("details-v1", Service::Details, "v1"),
+    ("reviews-v1", Service::Reviews, "v1"),
+    ("reviews-v2", Service::Reviews, "v2"),
+    ("reviews-v3", Service::Reviews, "v3"),
+    ("ratings-v1", Service::Ratings, "v1"),
+];
+
+/// The application, its sidecars and the server.
+struct Bookinfo {
+    page: SocketAddr,
+    sidecars: Vec<Sidecar>,
+    mesh: Mesh,
+    applications: Vec<AbortHandle>,
+}
+
+impl Drop for Bookinfo {
+    fn drop(&mut self) {
+        self.applications.iter().for_each(AbortHandle::abort);
+    }
+}
+
+fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port()
+}
+
+/// The files of the example: the workload numbered n, from 1, is moved from 127.0.10.n (its outbound listener
+/// from 127.0.11.n, its application from port 19080 + n) to where it is here.
+fn files(places: &[(IpAddr, IpAddr, u16)]) -> Vec<(String, String)> {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/bookinfo/config");
+    let moved = |text: String| {
+        (1..).zip(places).fold(text, |text, (n, (inbound, outbound, port))| {
+            text.replace(&format!("127.0.10.{n}"), &inbound.to_string())
+                .replace(&format!("127.0.11.{n}"), &outbound.to_string())
+                .replace(&format!("127.0.0.1:{}", 19080 + n), &format!("127.0.0.1:{port}"))
+        })
+    };
+    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap());
+    entries
+        .map(|entry| {
+            (
+                entry.file_name().into_string().unwrap(),
+                moved(fs::read_to_string(entry.path()).unwrap()),
+            )
+        })
+        .collect()
+}
+
+async fn start(plane: Plane) -> Bookinfo {
+    let mut mesh = Mesh::new(plane, &[]);
+    let places: Vec<_> = WORKLOADS
+        .iter()
+        .map(|_| (mesh.address(), mesh.address(), free_port()))
+        .collect();
+    for (name, text) in files(&places) {
+        mesh.write(&name, &text);
+    }
+    mesh.server.start().await;
+    let (mut sidecars, mut applications) = (Vec::new(), Vec::new());
+    for ((name, service, version), (inbound, outbound, port)) in WORKLOADS.into_iter().zip(&places) {
+        let call = |service| Call {
+            service,
+            address: SocketAddr::new(*outbound, 9080),
+        };
+        let listen = SocketAddr::from(([127, 0, 0, 1], *port));
+        let calls = [Service::Details, Service::Reviews, Service::Ratings]
+            .map(call)
+            .to_vec();
+        let config = Config {
+            service,
+            version: version.into(),
+            listen,
+            calls,
+        };
+        applications.push(tokio::spawn(services::serve(config, std::future::pending())).abort_handle());
+        let sidecar = mesh.sidecar(name, &format!("bookinfo-{service}"), *inbound).await;
+        sidecar.listens(SocketAddr::new(*inbound, 9080)).await;
+        sidecars.push(sidecar);
+    }
+    let page = SocketAddr::new(places[0].0, 9080);
+    let bookinfo = Bookinfo {
+        page,
+        sidecars,
+        mesh,
+        applications,
+    };
+    eventually("the whole page", async || {
+        let served_by = served_by(&bookinfo.ask(&[]).await?);
+        if served_by.contains("failed") {
+            Err(served_by)
+        } else {
+            Ok(())
+        }
+    })
+    .await;
+    bookinfo
+}
+
+fn served_by(answer: &Answer) -> String {
+    answer.header(SERVED_BY.as_str()).to_owned()
+}
+
+impl Bookinfo {
+    /// Asks for the page, as a browser outside the mesh does.
+    async fn ask(&self, headers: &[(&'static str, &str)]) -> Result<Answer, String> {
+        let call = get(self.page, "bookinfo.example", "/productpage");
+        headers
+            .iter()
+            .fold(call, |call, (name, value)| call.header(name, value))
+            .send()
+            .await
+    }
+
+    /// How often each version of reviews took part in `count` pages.
+    async fn reviews(&self, count: usize, headers: &[(&'static str, &str)]) -> [usize; 3] {
+        let mut counts = [0; 3];
+        for _ in 0..count {
+            let answer = self.ask(headers).await.unwrap();
+            let served_by = served_by(&answer);
+            assert!(answer.status == 200 && !served_by.contains("failed"), "{served_by}");
+            let version = ["reviews/v1@", "reviews/v2@", "reviews/v3@"]
+                .iter()
+                .position(|name| served_by.contains(name));
+            counts[version.unwrap()] += 1;
+        }
+        counts
+    }
+}
+
+#[tokio::test]
+async fn the_page_is_put_together_through_the_mesh_and_follows_an_edit() {
+    let bookinfo = start(Plane::Envoy).await;
+    let [v1, v2, v3] = bookinfo.reviews(200, &[]).await;
+    assert!(
+        (80..=160).contains(&v1) && (25..=100).contains(&v2) && (2..=50).contains(&v3),
+        "{v1} {v2} {v3}"
+    );
+    assert_eq!(bookinfo.reviews(20, &[("end-user", "jason")]).await, [0, 0, 20]);
+    let page = bookinfo.ask(&[("cookie", "user=jason")]).await.unwrap().text();
+    assert!(
+        page.contains("Signed in as jason") && page.contains("color:red"),
+        "{page}"
+    );
+
+    bookinfo.mesh.edit("reviews.yaml", "weight: 60", "weight: 0");
+    bookinfo.mesh.edit("reviews.yaml", "weight: 30", "weight: 0");
+    eventually("all of it goes to v3", async || match bookinfo.reviews(20, &[]).await {
+        [0, 0, 20] => Ok(()),
+        counts => Err(format!("{counts:?}")),
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn behind_the_front_door_only_the_mesh_gets_in() {
+    let bookinfo = start(Plane::Envoy).await;
+    for sidecar in &bookinfo.sidecars[1..] {
+        get(SocketAddr::new(sidecar.ip(), 9080), "reviews", "/health")
+            .send()
+            .await
+            .unwrap_err();
+    }
+}

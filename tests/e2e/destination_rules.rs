@@ -1,0 +1,118 @@
+//! What a DestinationRule says about connections, on live traffic.
+
+use std::collections::BTreeSet;
+
+use crate::harness::{Plane, eventually};
+use crate::web::{Web, service};
+
+/// A Service `name` over all of `web` and a DestinationRule with this `spec` (but for the host).
+fn ruled(name: &str, spec: &str) -> String {
+    format!(
+        "{}\n---\napiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {{name: {name}}}\n\
+         spec:\n  host: {name}\n  {}",
+        service(name),
+        spec.trim().replace('\n', "\n  ")
+    )
+}
+
+#[tokio::test]
+async fn load_balancers_spread_or_stick() {
+    let balanced = |simple: &str| format!("trafficPolicy: {{loadBalancer: {{simple: {simple}}}}}");
+    let hashed = |by: &str| format!("trafficPolicy: {{loadBalancer: {{consistentHash: {{{by}}}}}}}");
+    let documents = [
+        ruled("round", &balanced("ROUND_ROBIN")),
+        ruled("random", &balanced("RANDOM")),
+        ruled("least", &balanced("LEAST_REQUEST")),
+        ruled("by-header", &hashed("httpHeaderName: x-user")),
+        ruled("by-query", &hashed("httpQueryParameterName: user")),
+        ruled("by-cookie", &hashed("httpCookie: {name: user, ttl: 60s}")),
+        ruled("by-maglev", &hashed("httpHeaderName: x-user, maglev: {tableSize: 251}")),
+    ];
+    let web = Web::start(Plane::Envoy, &documents).await;
+    for host in ["round", "random", "least"] {
+        web.reachable(host).await;
+        let counts = web.get(host, "/").count(60).await;
+        assert!(
+            counts.len() == 2 && counts.values().all(|count| *count >= 5),
+            "{host}: {counts:?}"
+        );
+    }
+    let calls = |host: &'static str, user: usize| match host {
+        "by-query" => web.get(host, &format!("/?user={user}")),
+        "by-cookie" => web.get(host, "/").header("cookie", &format!("user={user}")),
+        _ => web.get(host, "/").header("x-user", &user.to_string()),
+    };
+    for host in ["by-header", "by-query", "by-cookie", "by-maglev"] {
+        web.reachable(host).await;
+        let mut used = BTreeSet::new();
+        for user in 0..20 {
+            let counts = calls(host, user).count(3).await;
+            assert_eq!(counts.len(), 1, "{host}: one user, one backend: {counts:?}");
+            used.extend(counts.into_keys());
+        }
+        assert_eq!(used.len(), 2, "{host}: twenty users, both backends");
+    }
+    let cookie = web.get("by-cookie", "/").expect(200).await;
+    assert!(cookie.header("set-cookie").starts_with("user="), "{:?}", cookie.headers);
+}
+
+#[tokio::test]
+async fn a_backend_that_fails_is_left_out() {
+    let detection = "trafficPolicy: {outlierDetection: \
+        {consecutive5xxErrors: 2, interval: 0.1s, baseEjectionTime: 300s, maxEjectionPercent: 100}}";
+    let web = Web::start(Plane::Envoy, &[ruled("watched", detection)]).await;
+    web.reachable("watched").await;
+    web.v1.backend().fail_next(usize::MAX);
+    eventually("only v2 answers", async || {
+        let mut answers = Vec::new();
+        for _ in 0..10 {
+            answers.push(web.get("watched", "/").send().await?.status.as_u16());
+        }
+        if answers.iter().all(|status| *status == 200) {
+            Ok(())
+        } else {
+            Err(format!("{answers:?}"))
+        }
+    })
+    .await;
+    assert_eq!(
+        web.get("watched", "/").count(20).await,
+        [("web-v2".to_owned(), 20)].into()
+    );
+}
+
+#[tokio::test]
+async fn full_connection_pools_refuse() {
+    let pool = "trafficPolicy: {connectionPool: {tcp: {maxConnections: 1}, http: {http1MaxPendingRequests: 1}}}";
+    let web = Web::start(Plane::Envoy, &[ruled("narrow", pool)]).await;
+    web.reachable("narrow").await;
+    let slow = web.get("narrow", "/").header("x-echo-delay", "300");
+    let all = futures::future::join_all((0..20).map(|_| slow.send())).await;
+    let refused = all
+        .into_iter()
+        .filter(|answer| answer.as_ref().unwrap().status == 503)
+        .count();
+    assert!((1..20).contains(&refused), "{refused} of 20 refused");
+}
+
+#[tokio::test]
+async fn a_port_and_a_subset_have_policies_of_their_own() {
+    let spec = "
+trafficPolicy:
+  tls: {mode: ISTIO_MUTUAL}
+  portLevelSettings:
+  - {port: {number: 9080}, loadBalancer: {consistentHash: {httpHeaderName: x-user}}}
+subsets:
+- {name: v1, labels: {version: v1}}
+- name: every
+  trafficPolicy: {loadBalancer: {simple: ROUND_ROBIN}}
+";
+    let to_subset = "{apiVersion: networking.istio.io/v1, kind: VirtualService, metadata: {name: layered}, spec: {hosts: [layered], \
+        http: [{match: [{uri: {prefix: /every}}], route: [{destination: {host: layered, subset: every}}]}, \
+        {route: [{destination: {host: layered}}]}]}}";
+    let web = Web::start(Plane::Envoy, &[ruled("layered", spec), to_subset.to_owned()]).await;
+    web.reachable("layered").await;
+    let call = |path| web.get("layered", path).header("x-user", "one");
+    assert_eq!(call("/").count(20).await.len(), 1);
+    assert_eq!(call("/every").count(20).await.len(), 2);
+}

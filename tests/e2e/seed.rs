@@ -1,0 +1,161 @@
+//! The two documents everyone starts with: a route to a subset, and mutual TLS for its host.
+
+use crate::harness::{App, Mesh, Plane, eventually, run};
+
+/// As the documents are found everywhere: an old API version, short host names, one file.
+const ROUTE_AND_TLS: &str = "
+apiVersion: networking.istio.io/v1alpha3
+kind: VirtualService
+metadata:
+  name: reviews
+spec:
+  hosts:
+  - reviews
+  http:
+  - match:
+    - uri:
+        prefix: /v2
+    route:
+    - destination:
+        host: reviews
+        subset: v2
+---
+apiVersion: networking.istio.io/v1alpha3
+kind: DestinationRule
+metadata:
+  name: reviews
+spec:
+  host: reviews
+  trafficPolicy:
+    tls:
+      mode: ISTIO_MUTUAL
+";
+
+const SUBSETS: &str = "  subsets:
+  - name: v1
+    labels:
+      version: v1
+  - name: v2
+    labels:
+      version: v2
+";
+
+const SERVICES: &str = "
+{apiVersion: v1, kind: Service, metadata: {name: reviews}, spec: {selector: {app: reviews}, ports: [{name: http, port: 9080}]}}
+---
+{apiVersion: v1, kind: Service, metadata: {name: ratings}, spec: {selector: {app: ratings}, ports: [{name: http, port: 9080}]}}
+";
+
+/// Where `subset: v2` stands in [`ROUTE_AND_TLS`].
+const SUBSET_REFERENCE: &str = "seed.yaml:16:17: error[IST0101]";
+
+struct Seed {
+    client: App,
+    _apps: [App; 3],
+    mesh: Mesh,
+}
+
+/// The documents, two versions of reviews, ratings and a client.
+async fn seed(plane: Plane, documents: &str) -> Seed {
+    let mesh = Mesh::start(plane, &[("services.yaml", SERVICES), ("seed.yaml", documents)]).await;
+    let apps = [
+        mesh.app("reviews", "v1").await,
+        mesh.app("reviews", "v2").await,
+        mesh.app("ratings", "v1").await,
+    ];
+    let client = mesh.client().await;
+    Seed {
+        client,
+        _apps: apps,
+        mesh,
+    }
+}
+
+impl Seed {
+    /// What `topsail check` prints about the directory, and its exit status.
+    async fn check(&self) -> (String, Option<i32>) {
+        let output = run(&["check", self.mesh.server.config().to_str().unwrap()]).await;
+        (
+            String::from_utf8_lossy(&output.stdout).into_owned(),
+            output.status.code(),
+        )
+    }
+
+    async fn v2_answers(&self) {
+        eventually("v2 answers", async || {
+            let answer = self.client.get("reviews", "/v2").send().await?;
+            if answer.status == 200 {
+                Ok(())
+            } else {
+                Err(format!("{}: {}", answer.status, answer.text()))
+            }
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn with_subsets_every_request_reaches_v2_and_only_v2() {
+    let seed = seed(Plane::Envoy, &(ROUTE_AND_TLS.to_owned() + SUBSETS)).await;
+    seed.v2_answers().await;
+    assert_eq!(
+        seed.client.get("reviews", "/v2/1").count(50).await,
+        [("reviews-v2".to_owned(), 50)].into()
+    );
+    assert_eq!(seed.client.get("reviews", "/v2").expect(200).await.seen().path, "/v2");
+    seed.client.get("reviews", "/v1").expect(404).await;
+    let (printed, status) = seed.check().await;
+    assert_eq!(status, Some(0), "{printed}");
+}
+
+#[tokio::test]
+async fn without_subsets_one_route_is_503_and_the_line_is_named() {
+    let seed = seed(Plane::Envoy, ROUTE_AND_TLS).await;
+    eventually("ratings answers", async || {
+        let answer = seed.client.get("ratings", "/").send().await?;
+        if answer.status == 200 {
+            Ok(())
+        } else {
+            Err(answer.text())
+        }
+    })
+    .await;
+    seed.client.get("reviews", "/v2").expect(503).await;
+    let (printed, status) = seed.check().await;
+    assert_eq!(status, Some(1), "{printed}");
+    assert!(printed.contains(SUBSET_REFERENCE), "{printed}");
+    assert!(
+        seed.mesh.server.log().contains(SUBSET_REFERENCE),
+        "{}",
+        seed.mesh.server.log()
+    );
+
+    seed.mesh.write("seed.yaml", &(ROUTE_AND_TLS.to_owned() + SUBSETS));
+    seed.v2_answers().await;
+    assert_eq!(seed.mesh.diagnostics().await, Vec::<serde_json::Value>::new());
+}
+
+#[tokio::test]
+async fn a_subset_removed_while_a_route_names_it_stays_served_and_is_reported() {
+    let seed = seed(Plane::Envoy, &(ROUTE_AND_TLS.to_owned() + SUBSETS)).await;
+    seed.v2_answers().await;
+    seed.mesh.write("seed.yaml", ROUTE_AND_TLS);
+    eventually("a diagnostic", async || {
+        let diagnostics = seed.mesh.diagnostics().await;
+        if diagnostics.iter().any(|found| found["code"] == "IST0101") {
+            Ok(())
+        } else {
+            Err(format!("{diagnostics:?}"))
+        }
+    })
+    .await;
+    assert_eq!(
+        seed.client.get("reviews", "/v2").count(50).await,
+        [("reviews-v2".to_owned(), 50)].into()
+    );
+    assert!(
+        seed.mesh.server.log().contains(SUBSET_REFERENCE),
+        "{}",
+        seed.mesh.server.log()
+    );
+}
