@@ -14,6 +14,7 @@ mod output;
 mod render;
 mod serve;
 mod state;
+mod status;
 mod token;
 mod value;
 mod workload;
@@ -72,6 +73,8 @@ commands! {
     Render(render::Arguments),
     /// Write the Envoy bootstrap of a workload
     Bootstrap(bootstrap::Arguments),
+    /// Show how far each proxy is with what it should have
+    Status(status::Arguments),
     /// Make join tokens
     Token(token::Arguments),
     /// Run Bookinfo on this machine: a mesh to play with

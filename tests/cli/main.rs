@@ -13,4 +13,6 @@ pub mod run;
 #[cfg(test)]
 pub mod serve;
 #[cfg(test)]
+mod status;
+#[cfg(test)]
 pub mod token;

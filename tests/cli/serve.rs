@@ -17,6 +17,8 @@ pub struct Server {
     log: BufReader<ChildStderr>,
     /// Where it answers operators.
     pub admin: SocketAddr,
+    /// Where it serves xDS.
+    pub xds: SocketAddr,
 }
 
 impl Server {
@@ -37,8 +39,9 @@ impl Server {
         let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
         let mut log = BufReader::new(child.stderr.take().unwrap());
         let line = line(&mut log, "serves");
-        let admin = line["admin"].as_str().unwrap().parse().unwrap();
-        Self { child, log, admin }
+        let address = |field: &str| line[field].as_str().unwrap().parse().unwrap();
+        let (admin, xds) = (address("admin"), address("xds"));
+        Self { child, log, admin, xds }
     }
 
     /// Reads the log up to a line with this text: the line.
@@ -78,7 +81,8 @@ fn line(log: &mut impl BufRead, text: &str) -> Value {
     }
 }
 
-fn folder() -> tempfile::TempDir {
+/// A folder with an empty configuration.
+pub fn folder() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     fs::create_dir(folder.path().join("config")).unwrap();
     folder

@@ -1,0 +1,116 @@
+//! `topsail status`: how far each proxy is.
+
+mod answer;
+mod table;
+
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use clap::{Args, ValueEnum};
+use http::StatusCode;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use tokio::time::timeout;
+
+use super::output::Output;
+use super::value::Endpoint;
+use super::{Command, Outcome};
+use crate::envoy;
+use answer::Answer;
+
+/// How long the server may take to answer.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+const EXAMPLES: &str = "\
+For each type of resource (CDS, EDS, SDS, LDS, RDS) a proxy is SYNCED (it has ACKed all that it should have), \
+STALE (something is on its way), NACKED (it refuses something, and keeps the version before) or NOT SENT (it \
+never asked). Below the table stand the refused resources, expired join tokens and what is wrong with the \
+directory, with file and line.
+
+Exit codes: 0 no proxy is STALE or NACKED, 1 some proxy is, or the server cannot be asked, 2 called wrongly.
+
+Examples:
+  The server on this host:
+    topsail status
+
+  For scripts, the names of proxies that refuse something:
+    topsail status -o json | jq -r '.proxies[] | select(.refusals != []) | .workload'";
+
+/// What `topsail status` is called with.
+#[derive(Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct Arguments {
+    /// The admin listener of the server
+    #[arg(
+        long,
+        value_name = "HOST:PORT",
+        env = "TOPSAIL_ADMIN",
+        hide_env_values = true,
+        default_value = "127.0.0.1:15014"
+    )]
+    admin: Endpoint,
+
+    /// The form of the answer
+    #[arg(long, short, value_name = "FORMAT", value_enum, default_value_t = Form::Text)]
+    output: Form,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Form {
+    Text,
+    Json,
+}
+
+impl Command for Arguments {
+    fn run(self, output: &mut Output) -> anyhow::Result<Outcome> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let answer = runtime.block_on(self.ask())?;
+        let status: Answer = serde_json::from_value(answer.clone()).with_context(|| self.unexpected())?;
+        match self.output {
+            Form::Text => output.out.write_all(table::text(&status, output.color).as_bytes())?,
+            Form::Json => writeln!(output.out, "{answer:#}")?,
+        }
+        Ok(if status.is_synced() {
+            Outcome::Fine
+        } else {
+            Outcome::Findings
+        })
+    }
+}
+
+impl Arguments {
+    /// Everything the server says of the matter, as one JSON object.
+    async fn ask(&self) -> anyhow::Result<Value> {
+        let Endpoint { host, port } = &self.admin;
+        let mut addresses = (host.to_string(), *port)
+            .to_socket_addrs()
+            .with_context(|| format!("cannot look up {host}"))?;
+        let address = addresses.next().with_context(|| format!("{host} has no address"))?;
+        let generation: Option<Value> = self.get(address, "/api/v1/generation").await?;
+        let proxies: Option<Value> = self.get(address, "/api/v1/proxies").await?;
+        let diagnostics: Option<Value> = self.get(address, "/api/v1/diagnostics").await?;
+        Ok(json!({"generation": generation, "proxies": proxies, "diagnostics": diagnostics}))
+    }
+
+    /// `None` while there is nothing to answer with.
+    async fn get<T: DeserializeOwned>(&self, address: SocketAddr, path: &str) -> anyhow::Result<Option<T>> {
+        let late = || format!("{address} does not answer: is it the admin listener of `topsail serve`?");
+        let answer = timeout(PATIENCE, envoy::get(address, path)).await.with_context(late)?;
+        let (status, body) = answer.context(
+            "the server cannot be asked; is `topsail serve` running? `--admin HOST:PORT` names its admin listener",
+        )?;
+        match status {
+            StatusCode::OK => serde_json::from_slice(&body)
+                .map(Some)
+                .with_context(|| self.unexpected()),
+            StatusCode::SERVICE_UNAVAILABLE => Ok(None),
+            _ => bail!("{}: {path} gives {status}", self.unexpected()),
+        }
+    }
+
+    fn unexpected(&self) -> String {
+        let Endpoint { host, port } = &self.admin;
+        format!("what answers at {host}:{port} is not the admin listener of this version of Topsail")
+    }
+}

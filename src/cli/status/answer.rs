@@ -1,0 +1,76 @@
+//! What the server answers, as far as it is shown.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+
+use crate::diag::Severity;
+
+/// Everything.
+#[derive(Debug, Deserialize)]
+pub(super) struct Answer {
+    /// What is served; nothing until the directory has been read.
+    pub generation: Option<Generation>,
+    /// A row each.
+    pub proxies: Vec<Proxy>,
+    /// What is wrong.
+    pub diagnostics: Vec<Finding>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Generation {
+    pub number: u64,
+    pub objects: usize,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Proxy {
+    pub workload: String,
+    pub user_agent: String,
+    pub generation: Option<u64>,
+    pub acked_generation: Option<u64>,
+    pub token_expired: bool,
+    pub types: BTreeMap<String, Sync>,
+    pub refusals: Vec<Refusal>,
+}
+
+/// How far a proxy is with a type.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub(super) enum Sync {
+    Synced,
+    Stale,
+    Nacked,
+    NotSent,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Refusal {
+    #[serde(rename = "type")]
+    pub kind: String,
+    pub name: String,
+    pub message: String,
+    pub objects: Vec<String>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Finding {
+    pub code: String,
+    pub severity: Severity,
+    pub message: String,
+    pub file: Option<String>,
+    pub line: Option<usize>,
+    pub column: Option<usize>,
+}
+
+impl Answer {
+    /// Whether a generation is served and every proxy has what it should have of it.
+    pub(super) fn is_synced(&self) -> bool {
+        let behind = |state: &Sync| match state {
+            Sync::Stale | Sync::Nacked => true,
+            Sync::Synced | Sync::NotSent => false,
+        };
+        let is_synced = |proxy: &Proxy| proxy.refusals.is_empty() && !proxy.types.values().any(behind);
+        self.generation.is_some() && self.proxies.iter().all(is_synced)
+    }
+}

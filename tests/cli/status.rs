@@ -1,0 +1,101 @@
+//! `topsail status`.
+
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::time::Duration;
+
+use serde_json::Value;
+use topsail::envoy::{Finder, Launch, Process};
+
+use crate::run::{fails, path, run, stdout, text};
+use crate::serve::{Server, folder};
+
+/// An address that no other process of this user takes.
+fn own_address() -> IpAddr {
+    let [_, _, high, low] = std::process::id().to_be_bytes();
+    Ipv4Addr::new(127, 130, high, low | 1).into()
+}
+
+#[tokio::test]
+async fn a_proxy_is_shown_with_what_it_has() {
+    let folder = folder();
+    let service = "apiVersion: v1\nkind: Service\nmetadata: {name: a}\nspec: {ports: [{name: http, port: 80}]}\n";
+    fs::write(folder.path().join("config/a.yaml"), service).unwrap();
+    fs::write(folder.path().join("config/b.yaml"), "kind: Srevice\napiVersion: v1\n").unwrap();
+    let server = Server::start(&folder, &[]);
+    server.ready().await;
+    let (admin, xds, state) = (server.admin.to_string(), server.xds.to_string(), path(&folder, "state"));
+    let empty = stdout(&["status", "--admin", &admin]);
+    assert!(
+        empty.contains("no proxy is connected") && empty.contains("config/b.yaml:1:"),
+        "{empty}"
+    );
+
+    let (ip, bootstrap) = (own_address(), folder.path().join("envoy.yaml"));
+    let workload = [
+        "bootstrap",
+        "--workload",
+        "client",
+        "--mode",
+        "NONE",
+        "--state",
+        &state,
+        "--server",
+        &xds,
+    ];
+    fs::write(
+        &bootstrap,
+        stdout(&[&workload[..], &["--ip", &ip.to_string()]].concat()),
+    )
+    .unwrap();
+    let launch = Launch {
+        binary: Finder::from_env().find(&|text| eprintln!("{text}")).unwrap(),
+        admin: SocketAddr::new(ip, 15000),
+        log: folder.path().join("envoy.log"),
+        bootstrap,
+        reject_unknown_fields: true,
+        user: None,
+    };
+    let mut envoy = Process::start(&launch).unwrap();
+    envoy.ready(Duration::from_secs(60)).await.unwrap();
+
+    // The last ACK may still be on its way when Envoy is ready.
+    let table = loop {
+        let output = run(&["status", "--admin", &admin]);
+        if output.status.success() {
+            break text(&output.stdout).to_owned();
+        }
+        assert_eq!((output.status.code(), text(&output.stderr)), (Some(1), ""));
+    };
+    let row = table.lines().find(|line| line.starts_with("client.default")).unwrap();
+    let cells: Vec<&str> = row.split("  ").map(str::trim).filter(|cell| !cell.is_empty()).collect();
+    assert_eq!(cells[1..=2], ["SYNCED", "SYNCED"], "{table}");
+    assert_eq!(cells[6..=7], ["1", "envoy 1.40.0"], "{table}");
+
+    let all: Value = serde_json::from_str(&stdout(&["status", "--admin", &admin, "-o", "json"])).unwrap();
+    assert_eq!(
+        (&all["generation"]["number"], &all["proxies"][0]["workload"]),
+        (&1.into(), &"client.default".into())
+    );
+    assert_eq!(all["diagnostics"][0]["code"], "TS0003");
+    assert_eq!(
+        fs::read_to_string(&launch.log).unwrap(),
+        "",
+        "Envoy has nothing to complain of"
+    );
+    envoy.stop(Duration::from_secs(10)).await;
+}
+
+#[test]
+fn a_server_that_does_not_run_is_said_so() {
+    let nobody = TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .to_string();
+    let stderr = fails(1, &["status", "--admin", &nobody]);
+    assert!(
+        stderr.contains("is `topsail serve` running?") && stderr.contains(&nobody),
+        "{stderr}"
+    );
+}
