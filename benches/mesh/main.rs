@@ -4,6 +4,8 @@
 //! simulated proxies that speak delta xDS as Envoy does. Times are from the moment a file has been
 //! closed to the moment the server has the last ACK, by one clock. Prints a table in Markdown.
 
+#![expect(clippy::expect_used, reason = "a benchmark that cannot go on ends there")]
+
 mod client;
 mod directory;
 mod envoy;

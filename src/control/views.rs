@@ -27,15 +27,23 @@ struct Calls {
     sealed: Sealed,
 }
 
-type Sealing = Result<Arc<Resource>, Broken>;
+/// A resource of one view alone.
+#[derive(Debug)]
+struct Own {
+    /// What it is made from.
+    piece: Piece,
+    /// What is wrong with it.
+    broken: Option<Broken>,
+    /// The last that was right.
+    good: Option<Arc<Resource>>,
+}
 
 /// What proxies of one view share.
 #[derive(Debug)]
 struct Node {
     inbound: Arc<Inbound>,
-    /// Resources that are not those of the outbound view: what each is made from, what came of it,
-    /// and the last that was right.
-    own: BTreeMap<(ResourceType, ResourceName), (Piece, Sealing, Option<Arc<Resource>>)>,
+    /// Resources that are not those of the outbound view.
+    own: BTreeMap<(ResourceType, ResourceName), Own>,
     conflicts: Vec<Conflict>,
     snapshot: Arc<Snapshot>,
 }
@@ -77,7 +85,7 @@ impl Views {
     pub(super) fn broken(&self) -> impl Iterator<Item = &Broken> {
         let shared = self.calls.values().flat_map(|calls| calls.sealed.broken());
         let own = self.nodes.values().flat_map(|node| node.own.values());
-        shared.chain(own.filter_map(|(_, sealed, _)| sealed.as_ref().err()))
+        shared.chain(own.filter_map(|own| own.broken.as_ref()))
     }
 
     /// Listeners that are left out because another of the same proxy has their address.
@@ -114,19 +122,15 @@ impl Views {
                 snapshot.set_mut(kind).remove(&name);
                 continue;
             };
-            let (sealed, good) = match memo.remove(&(kind, name.clone())) {
-                Some((former, sealed, good)) if former.is(&piece) => (sealed, good),
-                former => {
-                    let sealed = piece.seal();
-                    let good = sealed.as_ref().ok().cloned();
-                    (sealed, good.or_else(|| former.and_then(|(_, _, good)| good)))
-                }
+            let own_resource = match memo.remove(&(kind, name.clone())) {
+                Some(former) if former.piece.is(&piece) => former,
+                former => Own::seal(piece, former.and_then(|former| former.good)),
             };
-            match &good {
+            match &own_resource.good {
                 Some(resource) => drop(snapshot.set_mut(kind).insert(name.clone(), resource.clone())),
                 None => drop(snapshot.set_mut(kind).remove(&name)),
             }
-            own.insert((kind, name), (piece, sealed, good));
+            own.insert((kind, name), own_resource);
         }
         let snapshot = Arc::new(snapshot);
         let node = Node {
@@ -137,5 +141,16 @@ impl Views {
         };
         self.nodes.insert(view.clone(), node);
         snapshot
+    }
+}
+
+impl Own {
+    /// Seals a piece; `former` stays in force if that cannot be sent.
+    fn seal(piece: Piece, former: Option<Arc<Resource>>) -> Self {
+        let (good, broken) = match piece.seal() {
+            Ok(resource) => (Some(resource), None),
+            Err(broken) => (former, Some(broken)),
+        };
+        Self { piece, broken, good }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Lowering looks at one object alone. It applies the rules of Istio's validation and reports every
 //! breach, not only the first; what it yields is valid by construction. What needs other objects
-//! (does this host exist?) is checked in [`super::check`].
+//! (does this host exist?) is checked by [`super::directory`].
 
 pub mod destination_rule;
 pub mod endpoint_slice;

@@ -142,8 +142,11 @@ const FILES: &[&str] = &["a.yaml", "b.yaml", "c.yaml"];
 /// Which form of which document stands in which file, at which place.
 type World = BTreeMap<usize, (usize, usize, usize)>;
 
-/// One step: several documents change at once, of which none is to say they go.
-fn step() -> impl Strategy<Value = Vec<(usize, Option<(usize, usize, usize)>)>> {
+/// A document and where it stands from now on; nowhere: it goes.
+type Move = (usize, Option<(usize, usize, usize)>);
+
+/// One step: several documents change at once.
+fn step() -> impl Strategy<Value = Vec<Move>> {
     let document = (0..KINDS.len()).prop_flat_map(|kind| {
         let forms = KINDS[kind].1.len();
         let there = (0..forms, 0..FILES.len(), 0..4_usize).prop_map(Some);
