@@ -116,7 +116,8 @@ spec:
 }
 
 fn virtual_service(service: usize, salt: usize) -> String {
-    let weight = salt % 99 + 1;
+    // No edit may leave a file as it was.
+    let weight = if salt == 0 { 1 } else { salt % 98 + 2 };
     format!(
         "apiVersion: networking.istio.io/v1
 kind: VirtualService

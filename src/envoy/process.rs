@@ -108,6 +108,9 @@ impl Process {
             .stdout(Stdio::null())
             .stderr(log)
             .kill_on_drop(true);
+        if let Some(user) = launch.user {
+            command.uid(user).gid(user);
+        }
         let child = command.spawn().map_err(failed(&launch.binary))?;
         Ok(Self {
             child,
