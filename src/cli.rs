@@ -11,6 +11,7 @@ mod file;
 mod format;
 mod log;
 mod output;
+mod proxy;
 mod render;
 mod serve;
 mod state;
@@ -73,6 +74,8 @@ commands! {
     Render(render::Arguments),
     /// Write the Envoy bootstrap of a workload
     Bootstrap(bootstrap::Arguments),
+    /// Run the bundled data plane: a sidecar that reads what Envoy reads
+    Proxy(proxy::Arguments),
     /// Show how far each proxy is with what it should have
     Status(status::Arguments),
     /// Make join tokens

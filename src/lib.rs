@@ -22,6 +22,7 @@ pub mod lifecycle;
 pub mod mesh;
 pub mod name;
 pub mod pki;
+pub mod proxy;
 pub mod source;
 pub mod telemetry;
 pub mod tls;

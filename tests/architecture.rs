@@ -38,10 +38,12 @@ const ROOMS: &[(&str, &[&str])] = &[
     ),
     ("admin", &["control", "xds", "ir", "telemetry", "diag", "clock", "name"]),
     ("lifecycle", &["telemetry", "clock"]),
+    ("proxy", &["xds", "tls", "telemetry", "lifecycle", "clock", "name"]),
     ("envoy", &[]),
     (
         "cli",
         &[
+            "proxy",
             "admin",
             "lifecycle",
             "control",

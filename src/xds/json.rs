@@ -1,6 +1,7 @@
 //! Messages as JSON, in the form of Envoy's own `/config_dump`: proto3 JSON with the field names of the
 //! `.proto` files and every `Any` expanded.
 
+use prost::Message;
 use prost_reflect::{
     DescriptorError, DescriptorPool, DynamicMessage, FieldDescriptor, Kind, MessageDescriptor, ReflectMessage,
     SerializeOptions,
@@ -37,9 +38,27 @@ pub enum JsonError {
     /// The bytes are no message of the type.
     #[error("the bytes are no `{0}`: {1}")]
     NoMessage(String, prost::DecodeError),
+    /// The JSON is not that of the type.
+    #[error("it is no `{0}`: {1}")]
+    NotRead(String, serde_json::Error),
     /// A part cannot be printed: an `Any` of a type that is not known, or that does not hold what it says.
     #[error("`{0}` cannot be printed: {1}")]
     NotPrintable(String, serde_json::Error),
+}
+
+/// A message of the type with this full name from its JSON form; field names as in the `.proto` files or in
+/// lower camel case. Fields that Envoy does not have are errors.
+///
+/// # Errors
+/// When the type is not known or the value is no such message.
+pub fn from_json<M: Message + Default>(name: &str, value: Value) -> Result<M, JsonError> {
+    let pool = DescriptorPool::decode(DESCRIPTOR_SET)?;
+    let descriptor = pool
+        .get_message_by_name(name)
+        .ok_or_else(|| JsonError::UnknownType(name.to_owned()))?;
+    let message =
+        DynamicMessage::deserialize(descriptor, value).map_err(|error| JsonError::NotRead(name.to_owned(), error))?;
+    M::decode(&message.encode_to_vec()[..]).map_err(|error| JsonError::NoMessage(name.to_owned(), error))
 }
 
 impl Printer {

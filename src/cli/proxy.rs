@@ -1,0 +1,35 @@
+//! `topsail proxy`: the bundled data plane.
+
+use std::num::NonZero;
+use std::path::PathBuf;
+
+use super::output::Output;
+use super::{Command, Outcome};
+use crate::proxy::{self, Options};
+
+/// Reads the same bootstrap and the same xDS as Envoy.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  \
+    topsail bootstrap --workload reviews-v1.default --service-account reviews --ip 10.0.0.7 --state state/ > proxy.yaml\n  \
+    topsail proxy --bootstrap proxy.yaml")]
+pub(super) struct Arguments {
+    /// Envoy's bootstrap file, YAML or JSON
+    #[arg(long, short = 'c', value_name = "FILE", visible_alias = "config-path")]
+    bootstrap: PathBuf,
+    /// How many worker threads; as many as there are processors unless said otherwise
+    #[arg(long, value_name = "N")]
+    concurrency: Option<NonZero<u64>>,
+}
+
+impl Command for Arguments {
+    fn run(self, _output: &mut Output) -> anyhow::Result<Outcome> {
+        let processors = || std::thread::available_parallelism().map_or(1, |count| count.get() as u64);
+        let options = Options {
+            bootstrap: self.bootstrap,
+            concurrency: self.concurrency.map_or_else(processors, NonZero::get),
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(proxy::run(options))?;
+        Ok(Outcome::Fine)
+    }
+}

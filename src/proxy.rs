@@ -1,0 +1,30 @@
+//! The bundled data plane: a sidecar that reads the same bootstrap and the same xDS as Envoy.
+//!
+//! ```text
+//! control thread:  bootstrap, xDS ─config→ compiled listeners, routes, clusters ─Slot→ workers
+//! worker threads:  socket → listener → filter chain → HTTP exchange or TCP → cluster → host → pool
+//! ```
+//!
+//! One control thread compiles what the control plane sends into immutable values and publishes each
+//! in a [`Slot`](slot::Slot); every worker is a thread with a runtime, sockets and connection pools of
+//! its own, and takes no lock on the way of a request. Protobuf ends in [`config`].
+
+mod bootstrap;
+pub(crate) mod config;
+pub(crate) mod connection;
+pub(crate) mod flags;
+pub(crate) mod format;
+pub(crate) mod http;
+pub(crate) mod io;
+pub(crate) mod listener;
+pub(crate) mod matcher;
+mod run;
+pub(crate) mod slot;
+pub(crate) mod store;
+pub(crate) mod tcp;
+pub(crate) mod tls;
+pub(crate) mod upstream;
+pub(crate) mod worker;
+
+pub use bootstrap::BootstrapError;
+pub use run::{Options, ProxyError, run};

@@ -1,0 +1,100 @@
+//! From Envoy's messages to what workers use: one file per resource, one per filter.
+//!
+//! Everything is checked and compiled here, once: regular expressions, header names, format strings, indexes. A
+//! message that asks for something that is not implemented is refused, with the field's name.
+
+pub(crate) mod chain;
+pub(crate) mod cluster;
+pub(crate) mod endpoints;
+pub(crate) mod headers;
+pub(crate) mod http;
+pub(crate) mod listener;
+pub(crate) mod matcher;
+pub(crate) mod names;
+pub(crate) mod route;
+pub(crate) mod tcp;
+pub(crate) mod tls;
+pub(crate) mod value;
+
+use std::fmt;
+
+pub(crate) use names::Names;
+
+/// Why a message is refused: which field, and what is wrong with it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Refusal {
+    /// The way to the field, innermost last.
+    path: Vec<String>,
+    why: String,
+}
+
+/// The result of compiling a message.
+pub(crate) type Compiled<T> = Result<T, Refusal>;
+
+impl Refusal {
+    /// Of the message itself.
+    pub(crate) fn new(why: impl Into<String>) -> Self {
+        Self {
+            path: Vec::new(),
+            why: why.into(),
+        }
+    }
+
+    /// Of a value that is not implemented.
+    pub(crate) fn not_implemented(what: impl fmt::Display) -> Self {
+        Self::new(format!("{what} is not implemented"))
+    }
+
+    /// The same, seen from the message around it.
+    pub(crate) fn within(mut self, field: impl Into<String>) -> Self {
+        self.path.insert(0, field.into());
+        self
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.path.is_empty() {
+            write!(f, "{}: ", self.path.join("."))?;
+        }
+        f.write_str(&self.why)
+    }
+}
+
+impl std::error::Error for Refusal {}
+
+/// Adds the name of the field to what is wrong in it.
+pub(crate) trait At<T> {
+    /// See [`Refusal::within`].
+    fn at(self, field: &str) -> Compiled<T>;
+    /// The same for an element of a list.
+    fn at_index(self, field: &str, index: usize) -> Compiled<T>;
+}
+
+impl<T, E: Into<Refusal>> At<T> for Result<T, E> {
+    fn at(self, field: &str) -> Compiled<T> {
+        self.map_err(|error| error.into().within(field))
+    }
+
+    fn at_index(self, field: &str, index: usize) -> Compiled<T> {
+        self.map_err(|error| error.into().within(format!("{field}[{index}]")))
+    }
+}
+
+impl From<String> for Refusal {
+    fn from(why: String) -> Self {
+        Self::new(why)
+    }
+}
+
+impl From<regex::Error> for Refusal {
+    fn from(error: regex::Error) -> Self {
+        Self::new(error.to_string())
+    }
+}
+
+impl From<prost::DecodeError> for Refusal {
+    fn from(error: prost::DecodeError) -> Self {
+        Self::new(format!("it is no such message: {error}"))
+    }
+}

@@ -1,0 +1,319 @@
+//! Clusters.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::value::{self, duration, limit, number, unpack};
+use super::{At, Compiled, Names, Refusal, endpoints, tls};
+use crate::proxy::upstream::breaker::{Breakers, RetryBudget, Thresholds};
+use crate::proxy::upstream::cluster::{
+    ClusterConfig, Discovery, DnsConfig, DnsFamily, HttpVersion, LbPolicy, TcpKeepalive, Transport, TransportMatch,
+    UpstreamHttp,
+};
+use crate::proxy::upstream::host::{Endpoints, HostAddress};
+use crate::xds::pb::cluster;
+use crate::xds::pb::cluster::circuit_breakers;
+use crate::xds::pb::cluster::cluster::common_lb_config::LocalityConfigSpecifier;
+use crate::xds::pb::cluster::cluster::{ClusterDiscoveryType, DiscoveryType, DnsLookupFamily, LbConfig};
+use crate::xds::pb::core::{BindConfig, HttpProtocolOptions as CommonHttp, Metadata, RoutingPriority, TransportSocket};
+use crate::xds::pb::dns_cluster::DnsCluster;
+use crate::xds::pb::upstream_http::HttpProtocolOptions;
+use crate::xds::pb::upstream_http::http_protocol_options::UpstreamProtocolOptions;
+use crate::xds::pb::upstream_http::http_protocol_options::explicit_http_config::ProtocolConfig;
+use crate::xds::pb::wkt;
+
+const HTTP_OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
+
+/// Envoy's, where nothing is said.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+const IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
+const DNS_REFRESH: Duration = Duration::from_secs(5);
+const CLEANUP_INTERVAL: Duration = Duration::from_secs(5);
+
+/// A cluster as it is configured, and its endpoints if they stand in it.
+#[derive(Debug)]
+pub(crate) struct CompiledCluster {
+    /// The configuration.
+    pub(crate) config: ClusterConfig,
+    /// Limits.
+    pub(crate) breakers: Breakers,
+    /// Endpoints of a cluster that is not found by EDS or DNS.
+    pub(crate) endpoints: Endpoints,
+}
+
+/// A `Cluster`.
+pub(crate) fn cluster(message: &cluster::Cluster, names: &mut Names) -> Compiled<CompiledCluster> {
+    let lb = message.common_lb_config.as_ref();
+    let panic = lb.and_then(|lb| lb.healthy_panic_threshold.as_ref());
+    let given = message.load_assignment.as_ref();
+    let endpoints = given
+        .map(endpoints::endpoints)
+        .transpose()
+        .at("load_assignment")?
+        .unwrap_or_default();
+    let discovery = discovery(message, &endpoints)?;
+    let locality = lb.and_then(|lb| lb.locality_config_specifier.as_ref());
+    let stat_name = if message.alt_stat_name.is_empty() {
+        &message.name
+    } else {
+        &message.alt_stat_name
+    };
+    let config = ClusterConfig {
+        name: message.name.as_str().into(),
+        stat_name: stat_name.trim_end_matches(';').into(),
+        connect_timeout: message.connect_timeout.as_ref().map_or(CONNECT_TIMEOUT, duration),
+        policy: policy(message)?,
+        panic_threshold: panic.map_or(50.0, |percent| percent.value),
+        locality_weighted: matches!(locality, Some(LocalityConfigSpecifier::LocalityWeightedLbConfig(_))),
+        transports: transports(message, names)?,
+        transport: transport(message.transport_socket.as_ref(), names).at("transport_socket")?,
+        http: http(message).at("typed_extension_protocol_options")?,
+        tcp_keepalive: keepalive(message),
+        source: message
+            .upstream_bind_config
+            .as_ref()
+            .map_or(Ok(Vec::new()), source)
+            .at("upstream_bind_config")?,
+        outlier: None,
+        discovery,
+    };
+    Ok(CompiledCluster {
+        config,
+        breakers: breakers(message),
+        endpoints,
+    })
+}
+
+fn discovery(message: &cluster::Cluster, endpoints: &Endpoints) -> Compiled<Discovery> {
+    let kind = match message.cluster_discovery_type.as_ref() {
+        Some(ClusterDiscoveryType::ClusterType(custom)) => {
+            let any = custom
+                .typed_config
+                .as_ref()
+                .ok_or_else(|| Refusal::new("a configuration is needed"))?;
+            return dns(&unpack(any).at("cluster_type")?, endpoints).map(Discovery::Dns);
+        }
+        Some(ClusterDiscoveryType::Type(kind)) => DiscoveryType::try_from(*kind).unwrap_or(DiscoveryType::Static),
+        None => DiscoveryType::Static,
+    };
+    Ok(match kind {
+        DiscoveryType::Static => Discovery::Static,
+        DiscoveryType::Eds => {
+            let name = message.eds_cluster_config.as_ref().map_or("", |eds| &eds.service_name);
+            Discovery::Eds(if name.is_empty() { &message.name } else { name }.into())
+        }
+        DiscoveryType::StrictDns | DiscoveryType::LogicalDns => Discovery::Dns(DnsConfig {
+            logical: kind == DiscoveryType::LogicalDns,
+            refresh: message.dns_refresh_rate.as_ref().map_or(DNS_REFRESH, duration),
+            family: family(message.dns_lookup_family()),
+            endpoints: endpoints.clone(),
+        }),
+        DiscoveryType::OriginalDst => {
+            let port = match message.lb_config.as_ref() {
+                Some(LbConfig::OriginalDstLbConfig(config)) => number(config.upstream_port_override.as_ref(), 0),
+                _ => 0,
+            };
+            let cleanup = message.cleanup_interval.as_ref().map_or(CLEANUP_INTERVAL, duration);
+            Discovery::OriginalDst(u16::try_from(port).ok().filter(|port| *port != 0), cleanup)
+        }
+    })
+}
+
+fn dns(message: &DnsCluster, endpoints: &Endpoints) -> Compiled<DnsConfig> {
+    Ok(DnsConfig {
+        logical: message.all_addresses_in_single_endpoint,
+        refresh: message.dns_refresh_rate.as_ref().map_or(DNS_REFRESH, duration),
+        family: match message.dns_lookup_family {
+            2 => DnsFamily::V4,
+            3 => DnsFamily::V6,
+            4 => DnsFamily::V4First,
+            5 => DnsFamily::All,
+            _ => DnsFamily::V6First,
+        },
+        endpoints: endpoints.clone(),
+    })
+}
+
+fn family(family: DnsLookupFamily) -> DnsFamily {
+    match family {
+        DnsLookupFamily::Auto => DnsFamily::V6First,
+        DnsLookupFamily::V4Only => DnsFamily::V4,
+        DnsLookupFamily::V6Only => DnsFamily::V6,
+        DnsLookupFamily::V4Preferred => DnsFamily::V4First,
+        DnsLookupFamily::All => DnsFamily::All,
+    }
+}
+
+fn policy(message: &cluster::Cluster) -> Compiled<LbPolicy> {
+    use cluster::cluster::LbPolicy as Policy;
+    Ok(match (message.lb_policy(), message.lb_config.as_ref()) {
+        (Policy::RoundRobin, _) => LbPolicy::RoundRobin,
+        (Policy::LeastRequest, Some(LbConfig::LeastRequestLbConfig(config))) => LbPolicy::LeastRequest {
+            choices: number(config.choice_count.as_ref(), 2),
+        },
+        (Policy::LeastRequest, _) => LbPolicy::LeastRequest { choices: 2 },
+        (Policy::Random, _) => LbPolicy::Random,
+        (Policy::RingHash, Some(LbConfig::RingHashLbConfig(config))) => LbPolicy::RingHash {
+            min: config.minimum_ring_size.as_ref().map_or(1024, |size| size.value),
+            max: config.maximum_ring_size.as_ref().map_or(8 << 20, |size| size.value),
+        },
+        (Policy::RingHash, _) => LbPolicy::RingHash {
+            min: 1024,
+            max: 8 << 20,
+        },
+        (Policy::Maglev, Some(LbConfig::MaglevLbConfig(config))) => LbPolicy::Maglev {
+            table: config.table_size.as_ref().map_or(65537, |size| size.value),
+        },
+        (Policy::Maglev, _) => LbPolicy::Maglev { table: 65537 },
+        (Policy::ClusterProvided, _) => LbPolicy::ClusterProvided,
+        (Policy::LoadBalancingPolicyConfig, _) => return Err(Refusal::not_implemented("load_balancing_policy")),
+    })
+}
+
+fn breakers(message: &cluster::Cluster) -> Breakers {
+    let thresholds = message
+        .circuit_breakers
+        .as_ref()
+        .map_or(&[][..], |breakers| &breakers.thresholds);
+    let of = |priority: RoutingPriority| {
+        let found = thresholds.iter().find(|one| one.priority() == priority);
+        found.map_or_else(Thresholds::default, self::thresholds)
+    };
+    Breakers::new(of(RoutingPriority::Default), of(RoutingPriority::High))
+}
+
+fn thresholds(message: &circuit_breakers::Thresholds) -> Thresholds {
+    let default = Thresholds::default();
+    Thresholds {
+        connections: number(message.max_connections.as_ref(), default.connections),
+        pending: number(message.max_pending_requests.as_ref(), default.pending),
+        requests: number(message.max_requests.as_ref(), default.requests),
+        retries: number(message.max_retries.as_ref(), default.retries),
+        budget: message.retry_budget.as_ref().map(|budget| RetryBudget {
+            percent: budget.budget_percent.as_ref().map_or(20.0, |percent| percent.value),
+            min_concurrency: number(budget.min_retry_concurrency.as_ref(), 3),
+        }),
+    }
+}
+
+fn transports(message: &cluster::Cluster, names: &mut Names) -> Compiled<Vec<TransportMatch>> {
+    let matches = message.transport_socket_matches.iter().enumerate();
+    matches
+        .map(|(index, one)| {
+            Ok(TransportMatch {
+                name: one.name.as_str().into(),
+                labels: one.r#match.as_ref().map(labels).unwrap_or_default(),
+                transport: transport(one.transport_socket.as_ref(), names)
+                    .at_index("transport_socket_matches", index)?,
+            })
+        })
+        .collect()
+}
+
+/// Keys and texts of a `Struct`.
+fn labels(structure: &wkt::Struct) -> Vec<(String, String)> {
+    let pairs = structure
+        .fields
+        .iter()
+        .filter_map(|(key, value)| match value.kind.as_ref() {
+            Some(wkt::value::Kind::StringValue(text)) => Some((key.clone(), text.clone())),
+            _ => None,
+        });
+    pairs.collect()
+}
+
+/// What an endpoint's metadata say of its transport.
+pub(crate) fn transport_labels(metadata: Option<&Metadata>) -> Vec<(String, String)> {
+    let found = metadata.and_then(|metadata| metadata.filter_metadata.get("envoy.transport_socket_match"));
+    found.map(labels).unwrap_or_default()
+}
+
+fn transport(socket: Option<&TransportSocket>, names: &mut Names) -> Compiled<Transport> {
+    let Some(crate::xds::pb::core::transport_socket::ConfigType::TypedConfig(any)) =
+        socket.and_then(|socket| socket.config_type.as_ref())
+    else {
+        return Ok(Transport::Plaintext);
+    };
+    if any
+        .type_url
+        .ends_with("/envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer")
+    {
+        return Ok(Transport::Plaintext);
+    }
+    Ok(Transport::Tls(Arc::new(tls::upstream(&unpack(any)?, names)?)))
+}
+
+fn http(message: &cluster::Cluster) -> Compiled<UpstreamHttp> {
+    let Some(any) = message.typed_extension_protocol_options.get(HTTP_OPTIONS) else {
+        return Ok(UpstreamHttp {
+            idle_timeout: Some(IDLE_TIMEOUT),
+            ..Default::default()
+        });
+    };
+    let options: HttpProtocolOptions = unpack(any)?;
+    let nothing = CommonHttp::default();
+    let common = options.common_http_protocol_options.as_ref().unwrap_or(&nothing);
+    let upstream = options.upstream_http_protocol_options.as_ref();
+    let http2 = match options.upstream_protocol_options.as_ref() {
+        Some(UpstreamProtocolOptions::ExplicitHttpConfig(explicit)) => match explicit.protocol_config.as_ref() {
+            Some(ProtocolConfig::Http2ProtocolOptions(http2)) => Some(http2),
+            _ => None,
+        },
+        Some(UpstreamProtocolOptions::UseDownstreamProtocolConfig(config)) => config.http2_protocol_options.as_ref(),
+        Some(UpstreamProtocolOptions::AutoConfig(config)) => config.http2_protocol_options.as_ref(),
+        None => None,
+    };
+    let version = match options.upstream_protocol_options.as_ref() {
+        Some(UpstreamProtocolOptions::ExplicitHttpConfig(_)) if http2.is_some() => HttpVersion::Http2,
+        Some(UpstreamProtocolOptions::ExplicitHttpConfig(_)) | None => HttpVersion::Http1,
+        Some(UpstreamProtocolOptions::UseDownstreamProtocolConfig(_)) => HttpVersion::Downstream,
+        Some(UpstreamProtocolOptions::AutoConfig(_)) => HttpVersion::Alpn,
+    };
+    let ping = http2.and_then(|http2| http2.connection_keepalive.as_ref());
+    let ping = ping.and_then(|ping| Some((duration(ping.interval.as_ref()?), duration(ping.timeout.as_ref()?))));
+    let streams = http2.and_then(|http2| http2.max_concurrent_streams.as_ref());
+    Ok(UpstreamHttp {
+        version,
+        max_concurrent_streams: streams.map(|streams| streams.value),
+        keepalive: ping,
+        idle_timeout: limit(common.idle_timeout.as_ref(), Some(IDLE_TIMEOUT)),
+        max_connection_duration: limit(common.max_connection_duration.as_ref(), None),
+        max_requests: common
+            .max_requests_per_connection
+            .as_ref()
+            .map(|max| max.value)
+            .filter(|max| *max > 0),
+        auto_sni: upstream.is_some_and(|upstream| upstream.auto_sni),
+        auto_san_validation: upstream.is_some_and(|upstream| upstream.auto_san_validation),
+    })
+}
+
+fn keepalive(message: &cluster::Cluster) -> Option<TcpKeepalive> {
+    let keepalive = message.upstream_connection_options.as_ref()?.tcp_keepalive.as_ref()?;
+    let seconds = |value: Option<&wkt::UInt32Value>| value.map(|value| Duration::from_secs(value.value.into()));
+    Some(TcpKeepalive {
+        probes: keepalive.keepalive_probes.as_ref().map(|probes| probes.value),
+        time: seconds(keepalive.keepalive_time.as_ref()),
+        interval: seconds(keepalive.keepalive_interval.as_ref()),
+    })
+}
+
+fn source(message: &BindConfig) -> Compiled<Vec<std::net::SocketAddr>> {
+    let first = message.source_address.iter();
+    let extra = message
+        .extra_source_addresses
+        .iter()
+        .filter_map(|extra| extra.address.as_ref());
+    first
+        .chain(extra)
+        .map(|socket| {
+            let address = crate::xds::pb::core::Address {
+                address: Some(crate::xds::pb::core::address::Address::SocketAddress(socket.clone())),
+            };
+            match value::host_address(Some(&address))? {
+                HostAddress::Ip(address) => Ok(address),
+                HostAddress::Unix(_) => Err(Refusal::new("an IP address is needed")),
+            }
+        })
+        .collect()
+}

@@ -1,0 +1,64 @@
+//! Endpoints (`ClusterLoadAssignment`).
+
+use std::sync::Arc;
+
+use super::cluster::transport_labels;
+use super::value::{number, target};
+use super::{At, Compiled, Refusal};
+use crate::proxy::upstream::host::{Endpoint, Endpoints, Locality, LocalityEndpoints};
+use crate::xds::pb::core::HealthStatus;
+use crate::xds::pb::endpoint::{self, ClusterLoadAssignment};
+
+/// Envoy's, where nothing is said.
+const OVERPROVISIONING: u32 = 140;
+
+/// A `ClusterLoadAssignment`.
+pub(crate) fn endpoints(message: &ClusterLoadAssignment) -> Compiled<Endpoints> {
+    let policy = message.policy.as_ref();
+    let factor = policy.and_then(|policy| policy.overprovisioning_factor.as_ref());
+    let localities = message.endpoints.iter().enumerate();
+    Ok(Endpoints {
+        localities: localities
+            .map(|(index, group)| locality(group).at_index("endpoints", index))
+            .collect::<Compiled<_>>()?,
+        overprovisioning: number(factor, OVERPROVISIONING),
+    })
+}
+
+fn locality(message: &endpoint::LocalityLbEndpoints) -> Compiled<LocalityEndpoints> {
+    let locality = message.locality.as_ref().map(|locality| Locality {
+        region: locality.region.clone(),
+        zone: locality.zone.clone(),
+        sub_zone: locality.sub_zone.clone(),
+    });
+    let endpoints = message.lb_endpoints.iter().enumerate();
+    Ok(LocalityEndpoints {
+        locality: Arc::new(locality.unwrap_or_default()),
+        priority: message.priority,
+        weight: number(message.load_balancing_weight.as_ref(), 0),
+        endpoints: endpoints
+            .map(|(index, endpoint)| self::endpoint(endpoint).at_index("lb_endpoints", index))
+            .collect::<Compiled<_>>()?,
+    })
+}
+
+fn endpoint(message: &endpoint::LbEndpoint) -> Compiled<Endpoint> {
+    let endpoint = match message.host_identifier.as_ref() {
+        Some(endpoint::lb_endpoint::HostIdentifier::Endpoint(endpoint)) => endpoint,
+        Some(endpoint::lb_endpoint::HostIdentifier::EndpointName(_)) => {
+            return Err(Refusal::not_implemented("endpoint_name"));
+        }
+        None => return Err(Refusal::new("an endpoint is needed")),
+    };
+    let healthy = match message.health_status() {
+        HealthStatus::Unknown | HealthStatus::Healthy | HealthStatus::Degraded => true,
+        HealthStatus::Unhealthy | HealthStatus::Draining | HealthStatus::Timeout => false,
+    };
+    Ok(Endpoint {
+        target: target(endpoint.address.as_ref()).at("endpoint.address")?,
+        hostname: (!endpoint.hostname.is_empty()).then(|| endpoint.hostname.as_str().into()),
+        weight: number(message.load_balancing_weight.as_ref(), 1).max(1),
+        healthy,
+        transport_labels: transport_labels(message.metadata.as_ref()),
+    })
+}

@@ -1,0 +1,59 @@
+//! Changes to headers.
+
+use http::header::{HeaderName, HeaderValue};
+
+use super::value::truth;
+use super::{At, Compiled, Refusal};
+use crate::proxy::format::Format;
+use crate::proxy::http::header_ops::{AppendAction, HeaderAddition, HeaderOps, HeaderText};
+use crate::xds::pb::core::HeaderValueOption;
+use crate::xds::pb::core::header_value_option::HeaderAppendAction;
+
+/// Additions and removals of the fields `<which>_headers_to_add` and `<which>_headers_to_remove`.
+pub(crate) fn ops(which: &str, add: &[HeaderValueOption], remove: &[String]) -> Compiled<HeaderOps> {
+    let add = add
+        .iter()
+        .enumerate()
+        .map(|(index, option)| addition(option).at_index(&format!("{which}_headers_to_add"), index));
+    let remove = remove
+        .iter()
+        .enumerate()
+        .map(|(index, name)| name_of(name).at_index(&format!("{which}_headers_to_remove"), index));
+    Ok(HeaderOps {
+        add: add.collect::<Compiled<_>>()?,
+        remove: remove.collect::<Compiled<_>>()?,
+    })
+}
+
+fn addition(option: &HeaderValueOption) -> Compiled<HeaderAddition> {
+    let header = option
+        .header
+        .as_ref()
+        .ok_or_else(|| Refusal::new("a header is needed"))?;
+    let action = match (truth(option.append.as_ref(), true), option.append_action()) {
+        (false, HeaderAppendAction::AppendIfExistsOrAdd) => AppendAction::Overwrite,
+        (_, HeaderAppendAction::AppendIfExistsOrAdd) => AppendAction::Append,
+        (_, HeaderAppendAction::AddIfAbsent) => AppendAction::IfAbsent,
+        (_, HeaderAppendAction::OverwriteIfExistsOrAdd) => AppendAction::Overwrite,
+        (_, HeaderAppendAction::OverwriteIfExists) => AppendAction::OverwriteIfExists,
+    };
+    Ok(HeaderAddition {
+        name: name_of(&header.key).at("header.key")?,
+        value: text(&header.value).at("header.value")?,
+        action,
+        keep_empty: option.keep_empty_value,
+    })
+}
+
+/// A header's name. Pseudo-headers and `host` are changed by other fields.
+pub(crate) fn name_of(name: &str) -> Compiled<HeaderName> {
+    HeaderName::from_bytes(name.as_bytes()).map_err(|_| Refusal::new(format!("`{name}` cannot be a header here")))
+}
+
+fn text(value: &str) -> Compiled<HeaderText> {
+    if value.contains('%') {
+        return Ok(HeaderText::Format(Format::parse(value)?));
+    }
+    let value = HeaderValue::from_str(value).map_err(|_| Refusal::new(format!("`{value}` cannot be in a header")))?;
+    Ok(HeaderText::Fixed(value))
+}

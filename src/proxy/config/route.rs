@@ -1,0 +1,99 @@
+//! Route configurations.
+
+mod action;
+
+use std::sync::Arc;
+
+use prost::Message;
+
+use super::{At, Compiled, Names, Refusal, headers, matcher, value};
+use crate::proxy::http::filter::Overrides;
+use crate::proxy::http::route::{HostIndex, Mutations, Route, RouteTable, VirtualHost};
+use crate::xds::pb::core::HeaderValueOption;
+use crate::xds::pb::route;
+
+/// A `RouteConfiguration` as it came.
+pub(crate) fn resource(bytes: &[u8], names: &mut Names) -> Compiled<RouteTable> {
+    table(&route::RouteConfiguration::decode(bytes)?, names)
+}
+
+/// A `RouteConfiguration`.
+pub(crate) fn table(message: &route::RouteConfiguration, names: &mut Names) -> Compiled<RouteTable> {
+    let hosts = message.virtual_hosts.iter().enumerate().map(|(index, host)| {
+        let compiled = virtual_host(host, names).at_index("virtual_hosts", index)?;
+        Ok((Arc::new(compiled), host.domains.clone()))
+    });
+    let hosts = hosts.collect::<Compiled<Vec<_>>>()?;
+    let index = HostIndex::new(hosts)
+        .map_err(|domain| Refusal::new(format!("two virtual hosts have the domain `{domain}`")))
+        .at("virtual_hosts")?;
+    Ok(RouteTable {
+        name: message.name.as_str().into(),
+        hosts: index,
+        ignore_port: message.ignore_port_in_host_matching,
+        headers: mutations(
+            &message.request_headers_to_add,
+            &message.request_headers_to_remove,
+            &message.response_headers_to_add,
+            &message.response_headers_to_remove,
+        )?,
+        most_specific_wins: message.most_specific_header_mutations_wins,
+    })
+}
+
+fn virtual_host(message: &route::VirtualHost, names: &mut Names) -> Compiled<VirtualHost> {
+    let routes = message.routes.iter().enumerate();
+    let routes = routes.map(|(index, route)| route_entry(route, names).at_index("routes", index).map(Arc::new));
+    Ok(VirtualHost {
+        name: message.name.as_str().into(),
+        routes: routes.collect::<Compiled<_>>()?,
+        headers: mutations(
+            &message.request_headers_to_add,
+            &message.request_headers_to_remove,
+            &message.response_headers_to_add,
+            &message.response_headers_to_remove,
+        )?,
+        attempt_count: message.include_request_attempt_count,
+        attempt_count_in_response: message.include_attempt_count_in_response,
+        overrides: Overrides::default(),
+    })
+}
+
+fn route_entry(message: &route::Route, names: &mut Names) -> Compiled<Route> {
+    let matcher = message
+        .r#match
+        .as_ref()
+        .ok_or_else(|| Refusal::new("a match is needed"))?;
+    let limit = value::number(message.per_request_buffer_limit_bytes.as_ref(), u32::MAX);
+    Ok(Route {
+        name: message.name.as_str().into(),
+        matcher: matcher::route(matcher).at("match")?,
+        action: action::action(message.action.as_ref(), names)?,
+        headers: mutations(
+            &message.request_headers_to_add,
+            &message.request_headers_to_remove,
+            &message.response_headers_to_add,
+            &message.response_headers_to_remove,
+        )?,
+        overrides: Overrides::default(),
+        operation: message
+            .decorator
+            .as_ref()
+            .map_or("", |decorator| &decorator.operation)
+            .into(),
+        buffer_limit: (limit != u32::MAX).then_some(limit as usize),
+    })
+}
+
+/// Changes to headers, of any level.
+fn mutations(
+    request_add: &[HeaderValueOption],
+    request_remove: &[String],
+    response_add: &[HeaderValueOption],
+    response_remove: &[String],
+) -> Compiled<Mutations> {
+    Ok(Mutations {
+        request: headers::ops("request", request_add, request_remove)?,
+        response: headers::ops("response", response_add, response_remove)?,
+    })
+}

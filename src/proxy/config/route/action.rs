@@ -1,0 +1,196 @@
+//! What routes do.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderValue, StatusCode};
+
+use super::mutations;
+use crate::proxy::config::headers::name_of;
+use crate::proxy::config::value::{self, number};
+use crate::proxy::config::{At, Compiled, Names, Refusal};
+use crate::proxy::http::filter::Overrides;
+use crate::proxy::http::route::{
+    Destination, DirectResponse, Forward, HostRewrite, PathRewrite, Redirect, RedirectPath, RouteAction, Timeouts,
+    WeightedCluster, WeightedClusters,
+};
+use crate::xds::pb::core::data_source::Specifier;
+use crate::xds::pb::matcher::RegexMatchAndSubstitute;
+use crate::xds::pb::route;
+use crate::xds::pb::route::redirect_action::{PathRewriteSpecifier, SchemeRewriteSpecifier};
+use crate::xds::pb::route::route::Action;
+use crate::xds::pb::route::route_action::{ClusterNotFoundResponseCode, ClusterSpecifier, HostRewriteSpecifier};
+use crate::xds::pb::route::weighted_cluster::{ClusterWeight, cluster_weight};
+
+/// Envoy's, where a route says nothing.
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// What a route does.
+pub(super) fn action(action: Option<&Action>, names: &mut Names) -> Compiled<RouteAction> {
+    match action {
+        Some(Action::Route(forward)) => Ok(RouteAction::Forward(Box::new(
+            self::forward(forward, names).at("route")?,
+        ))),
+        Some(Action::Redirect(redirect)) => Ok(RouteAction::Redirect(Box::new(
+            self::redirect(redirect).at("redirect")?,
+        ))),
+        Some(Action::DirectResponse(direct)) => Ok(RouteAction::Direct(self::direct(direct).at("direct_response")?)),
+        Some(Action::FilterAction(_) | Action::NonForwardingAction(_)) => Err(Refusal::not_implemented("this action")),
+        None => Err(Refusal::new("an action is needed")),
+    }
+}
+
+fn forward(message: &route::RouteAction, names: &mut Names) -> Compiled<Forward> {
+    let stream = message.max_stream_duration.as_ref();
+    let grpc = stream.and_then(|stream| stream.grpc_timeout_header_max.as_ref());
+    let whole = stream.and_then(|stream| stream.max_stream_duration.as_ref());
+    Ok(Forward {
+        destination: destination(message.cluster_specifier.as_ref(), names)?,
+        cluster_not_found: match message.cluster_not_found_response_code() {
+            ClusterNotFoundResponseCode::ServiceUnavailable => StatusCode::SERVICE_UNAVAILABLE,
+            ClusterNotFoundResponseCode::NotFound => StatusCode::NOT_FOUND,
+            ClusterNotFoundResponseCode::InternalServerError => StatusCode::INTERNAL_SERVER_ERROR,
+        },
+        path_rewrite: path_rewrite(message)?,
+        host_rewrite: host_rewrite(message.host_rewrite_specifier.as_ref())?,
+        append_forwarded_host: message.append_x_forwarded_host,
+        timeouts: Timeouts {
+            response: value::limit(message.timeout.as_ref(), Some(DEFAULT_TIMEOUT)),
+            idle: message.idle_timeout.as_ref().map(value::duration),
+            grpc_max: grpc.or(message.max_grpc_timeout.as_ref()).map(value::duration),
+            stream: value::limit(whole, None),
+        },
+        retry: None,
+        mirrors: Vec::new(),
+        hash: Vec::new(),
+        high_priority: message.priority == 1,
+        upgrades: Vec::new(),
+    })
+}
+
+fn destination(specifier: Option<&ClusterSpecifier>, names: &mut Names) -> Compiled<Destination> {
+    match specifier {
+        Some(ClusterSpecifier::Cluster(name)) => Ok(Destination::Cluster(names.clusters.of(name))),
+        Some(ClusterSpecifier::ClusterHeader(name)) => Ok(Destination::Header(name_of(name).at("cluster_header")?)),
+        Some(ClusterSpecifier::WeightedClusters(weighted)) => {
+            let clusters = weighted.clusters.iter().enumerate();
+            let clusters = clusters
+                .map(|(index, one)| weighted_cluster(one, names).at_index("weighted_clusters.clusters", index))
+                .collect::<Compiled<Vec<_>>>()?;
+            let sum = clusters.iter().map(|cluster| cluster.weight).sum();
+            if sum == 0 {
+                return Err(Refusal::new("the weights add up to nothing").within("weighted_clusters"));
+            }
+            Ok(Destination::Weighted(WeightedClusters { total: sum, clusters }))
+        }
+        Some(ClusterSpecifier::ClusterSpecifierPlugin(_) | ClusterSpecifier::InlineClusterSpecifierPlugin(_)) => {
+            Err(Refusal::not_implemented("a cluster specifier plugin"))
+        }
+        None => Err(Refusal::new("a cluster is needed")),
+    }
+}
+
+fn weighted_cluster(message: &ClusterWeight, names: &mut Names) -> Compiled<WeightedCluster> {
+    let host_rewrite = match message.host_rewrite_specifier.as_ref() {
+        Some(cluster_weight::HostRewriteSpecifier::HostRewriteLiteral(host)) => Some(host_value(host)?),
+        None => None,
+    };
+    Ok(WeightedCluster {
+        cluster: names.clusters.of(&message.name),
+        weight: u64::from(number(message.weight.as_ref(), 0)),
+        headers: mutations(
+            &message.request_headers_to_add,
+            &message.request_headers_to_remove,
+            &message.response_headers_to_add,
+            &message.response_headers_to_remove,
+        )?,
+        overrides: Overrides::default(),
+        host_rewrite,
+    })
+}
+
+fn path_rewrite(message: &route::RouteAction) -> Compiled<Option<PathRewrite>> {
+    if let Some(rewrite) = &message.regex_rewrite {
+        let (regex, substitution) = substitution(rewrite).at("regex_rewrite")?;
+        return Ok(Some(PathRewrite::Regex(regex, substitution)));
+    }
+    let prefix =
+        (!message.prefix_rewrite.is_empty()).then(|| PathRewrite::Prefix(message.prefix_rewrite.as_str().into()));
+    Ok(prefix)
+}
+
+/// A regular expression that may match anywhere, and what takes the place of each match.
+fn substitution(message: &RegexMatchAndSubstitute) -> Compiled<(regex::bytes::Regex, Box<[u8]>)> {
+    let pattern = message.pattern.as_ref().map_or("", |pattern| &pattern.regex);
+    Ok((
+        regex::bytes::Regex::new(pattern)?,
+        message.substitution.as_bytes().into(),
+    ))
+}
+
+fn host_rewrite(specifier: Option<&HostRewriteSpecifier>) -> Compiled<Option<HostRewrite>> {
+    Ok(match specifier {
+        None => None,
+        Some(HostRewriteSpecifier::HostRewriteLiteral(host)) => Some(HostRewrite::Literal(host_value(host)?)),
+        Some(HostRewriteSpecifier::AutoHostRewrite(auto)) => auto.value.then_some(HostRewrite::Endpoint),
+        Some(HostRewriteSpecifier::HostRewriteHeader(name)) => Some(HostRewrite::Header(name_of(name)?)),
+        Some(HostRewriteSpecifier::HostRewritePathRegex(_) | HostRewriteSpecifier::HostRewrite(_)) => {
+            return Err(Refusal::not_implemented("this way to rewrite the host"));
+        }
+    })
+}
+
+fn host_value(host: &str) -> Compiled<HeaderValue> {
+    HeaderValue::from_str(host).map_err(|_| Refusal::new(format!("`{host}` cannot be a host")))
+}
+
+fn redirect(message: &route::RedirectAction) -> Compiled<Redirect> {
+    let scheme = match message.scheme_rewrite_specifier.as_ref() {
+        Some(SchemeRewriteSpecifier::HttpsRedirect(true)) => Some("https".into()),
+        Some(SchemeRewriteSpecifier::SchemeRedirect(scheme)) => Some(scheme.as_str().into()),
+        Some(SchemeRewriteSpecifier::HttpsRedirect(false)) | None => None,
+    };
+    let path = match message.path_rewrite_specifier.as_ref() {
+        Some(PathRewriteSpecifier::PathRedirect(path)) => Some(RedirectPath::Full(path.as_str().into())),
+        Some(PathRewriteSpecifier::PrefixRewrite(prefix)) => Some(RedirectPath::Prefix(prefix.as_str().into())),
+        Some(PathRewriteSpecifier::RegexRewrite(rewrite)) => {
+            let (regex, substitution) = substitution(rewrite).at("regex_rewrite")?;
+            Some(RedirectPath::Regex(regex, substitution))
+        }
+        Some(PathRewriteSpecifier::PathRewrite(_)) => return Err(Refusal::not_implemented("path_rewrite")),
+        None => None,
+    };
+    let status = match message.response_code {
+        1 => StatusCode::FOUND,
+        2 => StatusCode::SEE_OTHER,
+        3 => StatusCode::TEMPORARY_REDIRECT,
+        4 => StatusCode::PERMANENT_REDIRECT,
+        _ => StatusCode::MOVED_PERMANENTLY,
+    };
+    Ok(Redirect {
+        scheme,
+        host: (!message.host_redirect.is_empty()).then(|| message.host_redirect.as_str().into()),
+        port: u16::try_from(message.port_redirect).ok().filter(|port| *port != 0),
+        path,
+        status,
+        strip_query: message.strip_query,
+    })
+}
+
+fn direct(message: &route::DirectResponseAction) -> Compiled<DirectResponse> {
+    let status = u16::try_from(message.status)
+        .ok()
+        .and_then(|status| StatusCode::from_u16(status).ok());
+    let body = match message.body.as_ref().and_then(|body| body.specifier.as_ref()) {
+        None => Bytes::new(),
+        Some(Specifier::InlineString(text)) => Bytes::copy_from_slice(text.as_bytes()),
+        Some(Specifier::InlineBytes(bytes)) => Bytes::copy_from_slice(bytes),
+        Some(Specifier::Filename(_) | Specifier::EnvironmentVariable(_)) => {
+            return Err(Refusal::not_implemented("a body from elsewhere").within("body"));
+        }
+    };
+    Ok(DirectResponse {
+        status: status.ok_or_else(|| Refusal::new(format!("{} is no status", message.status)).within("status"))?,
+        body,
+    })
+}

@@ -1,0 +1,114 @@
+//! Plain values as protobuf writes them.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use prost::{Message, Name};
+
+use super::{At, Compiled, Refusal};
+use crate::proxy::upstream::host::{HostAddress, Target};
+use crate::xds::pb::core::socket_address::PortSpecifier;
+use crate::xds::pb::core::{Address, CidrRange, RuntimeFractionalPercent, address};
+use crate::xds::pb::types::FractionalPercent;
+use crate::xds::pb::types::fractional_percent::DenominatorType;
+use crate::xds::pb::wkt;
+
+/// A duration; negative ones are none.
+pub(crate) fn duration(value: &wkt::Duration) -> Duration {
+    let seconds = u64::try_from(value.seconds).unwrap_or(0);
+    let nanos = u32::try_from(value.nanos).unwrap_or(0);
+    Duration::new(seconds, nanos.min(999_999_999))
+}
+
+/// A duration of which zero means "no limit", with what holds where nothing is said.
+pub(crate) fn limit(value: Option<&wkt::Duration>, default: Option<Duration>) -> Option<Duration> {
+    match value {
+        None => default,
+        Some(value) => Some(duration(value)).filter(|limit| !limit.is_zero()),
+    }
+}
+
+/// A number, or what holds where nothing is said.
+pub(crate) fn number(value: Option<&wkt::UInt32Value>, default: u32) -> u32 {
+    value.map_or(default, |value| value.value)
+}
+
+/// A truth value, or what holds where nothing is said.
+pub(crate) fn truth(value: Option<&wkt::BoolValue>, default: bool) -> bool {
+    value.map_or(default, |value| value.value)
+}
+
+/// The message in an `Any`, which has to be of this type.
+pub(crate) fn unpack<M: Message + Name + Default>(any: &wkt::Any) -> Compiled<M> {
+    let name = any.type_url.rsplit('/').next().unwrap_or_default();
+    if name != M::full_name() {
+        return Err(Refusal::not_implemented(format!("`{name}` here")));
+    }
+    Ok(M::decode(&any.value[..])?)
+}
+
+/// Where an endpoint is.
+pub(crate) fn target(address: Option<&Address>) -> Compiled<Target> {
+    match address.and_then(|address| address.address.as_ref()) {
+        Some(address::Address::Pipe(pipe)) => Ok(Target::Address(HostAddress::Unix(PathBuf::from(&pipe.path)))),
+        Some(address::Address::SocketAddress(socket)) => {
+            let port = port(socket.port_specifier.as_ref())?;
+            Ok(match socket.address.parse() {
+                Ok(ip) => Target::Address(HostAddress::Ip(SocketAddr::new(ip, port))),
+                Err(_) => Target::Name(socket.address.as_str().into(), port),
+            })
+        }
+        Some(address::Address::EnvoyInternalAddress(_)) => Err(Refusal::not_implemented("an internal address")),
+        None => Err(Refusal::new("an address is needed")),
+    }
+}
+
+/// An address, which must not be a name.
+pub(crate) fn host_address(address: Option<&Address>) -> Compiled<HostAddress> {
+    match target(address)? {
+        Target::Address(address) => Ok(address),
+        Target::Name(name, _) => Err(Refusal::new(format!("`{name}` is no IP address"))),
+    }
+}
+
+fn port(specifier: Option<&PortSpecifier>) -> Compiled<u16> {
+    match specifier {
+        Some(PortSpecifier::PortValue(port)) => {
+            u16::try_from(*port).map_err(|_| Refusal::new(format!("{port} is no port")))
+        }
+        Some(PortSpecifier::NamedPort(_)) => Err(Refusal::not_implemented("a named port")),
+        None => Ok(0),
+    }
+}
+
+/// A range of addresses.
+pub(crate) fn cidr(range: &CidrRange) -> Compiled<IpNet> {
+    let address: IpAddr = range
+        .address_prefix
+        .parse()
+        .map_err(|_| Refusal::new(format!("`{}` is no IP address", range.address_prefix)))?;
+    let len = number(range.prefix_len.as_ref(), 0);
+    let net = u8::try_from(len).ok().and_then(|len| IpNet::new(address, len).ok());
+    net.map(|net| net.trunc())
+        .ok_or_else(|| Refusal::new(format!("{len} is too long a prefix")))
+        .at("prefix_len")
+}
+
+/// A fraction in parts per million.
+pub(crate) fn per_million(fraction: &FractionalPercent) -> u32 {
+    let scale = match fraction.denominator() {
+        DenominatorType::Hundred => 10_000,
+        DenominatorType::TenThousand => 100,
+        DenominatorType::Million => 1,
+    };
+    fraction.numerator.saturating_mul(scale).min(1_000_000)
+}
+
+/// The default of a fraction that Envoy's runtime could change; nothing can change it here.
+pub(crate) fn runtime_per_million(fraction: Option<&RuntimeFractionalPercent>) -> Option<u32> {
+    fraction
+        .and_then(|fraction| fraction.default_value.as_ref())
+        .map(per_million)
+}

@@ -1,0 +1,140 @@
+//! What is known of a downstream connection and of a stream on it, for routing, headers and logs.
+
+use std::borrow::Cow;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use super::flags::Flags;
+use super::upstream::cluster::Cluster;
+use super::upstream::host::Host;
+
+/// A downstream connection.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    /// Its number, unique in this process.
+    pub(crate) id: u64,
+    /// The address the client dialled, by original destination where traffic is intercepted.
+    pub(crate) local: SocketAddr,
+    /// The client's address.
+    pub(crate) remote: SocketAddr,
+    /// The server name the client asked for, lower case.
+    pub(crate) sni: Option<Box<str>>,
+    /// TLS, if it is terminated here.
+    pub(crate) tls: Option<PeerTls>,
+    /// The name of the filter chain.
+    pub(crate) chain: Arc<str>,
+    /// When it was accepted.
+    pub(crate) start: Instant,
+}
+
+/// What the client showed in TLS.
+#[derive(Debug, Default)]
+pub(crate) struct PeerTls {
+    /// URI names of its certificate.
+    pub(crate) uri_sans: Vec<String>,
+    /// DNS names of its certificate.
+    pub(crate) dns_sans: Vec<String>,
+    /// The subject (RFC 2253).
+    pub(crate) subject: String,
+    /// SHA-256 of its certificate, in hex.
+    pub(crate) fingerprint: String,
+    /// Its certificate as PEM, URL-encoded; for `x-forwarded-client-cert` with `Cert`.
+    pub(crate) pem: String,
+    /// Whether it showed a certificate, which then is verified.
+    pub(crate) presented: bool,
+    /// URI names of our own certificate.
+    pub(crate) local_uri_sans: Vec<String>,
+    /// `TLSv1.3` or `TLSv1.2`.
+    pub(crate) version: &'static str,
+    /// The cipher suite by its OpenSSL name.
+    pub(crate) cipher: &'static str,
+}
+
+/// A request and its response, or a TCP connection, as far as it has got.
+#[derive(Debug)]
+pub(crate) struct Stream {
+    /// When it began.
+    pub(crate) start: Instant,
+    /// When it began, by the wall clock.
+    pub(crate) start_time: SystemTime,
+    /// `HTTP/1.1`, `HTTP/2` or `HTTP/1.0`; none for TCP.
+    pub(crate) protocol: Option<http::Version>,
+    /// Why the response is not the endpoint's own.
+    pub(crate) flags: Flags,
+    /// The status; 0 until there is one.
+    pub(crate) status: u16,
+    /// `%RESPONSE_CODE_DETAILS%`.
+    pub(crate) details: Option<Cow<'static, str>>,
+    /// `%CONNECTION_TERMINATION_DETAILS%`.
+    pub(crate) termination: Option<&'static str>,
+    /// The name of the route.
+    pub(crate) route: Arc<str>,
+    /// The name of the virtual host.
+    pub(crate) virtual_host: Arc<str>,
+    /// The cluster it was sent to.
+    pub(crate) cluster: Option<Arc<Cluster>>,
+    /// The host it was sent to last.
+    pub(crate) host: Option<Arc<Host>>,
+    /// Our own address towards the host.
+    pub(crate) upstream_local: Option<SocketAddr>,
+    /// Why the connection to the host failed (`%UPSTREAM_TRANSPORT_FAILURE_REASON%`).
+    pub(crate) transport_failure: Option<Box<str>>,
+    /// Attempts so far.
+    pub(crate) attempts: u32,
+    /// The request's id.
+    pub(crate) request_id: Option<Box<str>>,
+    /// Bytes of the request's body, or from the client.
+    pub(crate) bytes_received: u64,
+    /// Bytes of the response's body, or to the client.
+    pub(crate) bytes_sent: u64,
+    /// From the start to each of these moments.
+    pub(crate) timing: Timing,
+}
+
+/// Moments of a stream, counted from its start.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Timing {
+    /// The last byte of the request has come.
+    pub(crate) request_received: Option<Duration>,
+    /// The first byte went to the host.
+    pub(crate) upstream_first_tx: Option<Duration>,
+    /// The host's headers have come.
+    pub(crate) upstream_first_rx: Option<Duration>,
+    /// The first byte went to the client.
+    pub(crate) downstream_first_tx: Option<Duration>,
+    /// All is over.
+    pub(crate) end: Option<Duration>,
+}
+
+impl Stream {
+    /// One that begins now.
+    pub(crate) fn new(protocol: Option<http::Version>) -> Self {
+        Self {
+            start: Instant::now(),
+            start_time: SystemTime::now(),
+            protocol,
+            flags: Flags::default(),
+            status: 0,
+            details: None,
+            termination: None,
+            route: Arc::from(""),
+            virtual_host: Arc::from(""),
+            cluster: None,
+            host: None,
+            upstream_local: None,
+            transport_failure: None,
+            attempts: 0,
+            request_id: None,
+            bytes_received: 0,
+            bytes_sent: 0,
+            timing: Timing::default(),
+        }
+    }
+
+    /// Says why the proxy answers itself.
+    pub(crate) fn blame(&mut self, flags: Flags, details: impl Into<Cow<'static, str>>) {
+        self.flags.set(flags);
+        self.details = Some(details.into());
+    }
+}

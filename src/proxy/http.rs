@@ -1,0 +1,219 @@
+//! HTTP: what a connection manager does with a connection and every request on it.
+
+pub(crate) mod body;
+pub(crate) mod connection;
+pub(crate) mod exchange;
+pub(crate) mod filter;
+pub(crate) mod forward;
+pub(crate) mod header_ops;
+pub(crate) mod local_reply;
+pub(crate) mod route;
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use http::header::HeaderValue;
+
+use super::slot::Slot;
+use filter::HttpFilter;
+use route::RouteTable;
+
+/// A compiled `HttpConnectionManager`.
+#[derive(Debug)]
+pub(crate) struct HttpManager {
+    /// `stat_prefix`.
+    pub(crate) stat_prefix: Arc<str>,
+    /// Which versions it speaks.
+    pub(crate) codec: Codec,
+    /// The routes; empty until RDS has answered.
+    pub(crate) routes: Arc<Slot<RouteTable>>,
+    /// Filters before the router.
+    pub(crate) filters: Box<[HttpFilter]>,
+    /// The `server` header.
+    pub(crate) server_name: HeaderValue,
+    /// What happens to the endpoint's own `server` header.
+    pub(crate) server_header: ServerHeader,
+    /// Whether the peer's address is the client's (`use_remote_address`): an edge.
+    pub(crate) use_remote_address: bool,
+    /// `xff_num_trusted_hops`.
+    pub(crate) trusted_hops: u32,
+    /// `skip_xff_append`.
+    pub(crate) skip_xff_append: bool,
+    /// `via`; empty: none.
+    pub(crate) via: Option<HeaderValue>,
+    /// Request ids.
+    pub(crate) request_id: RequestId,
+    /// The client's certificate in `x-forwarded-client-cert`.
+    pub(crate) client_cert: ForwardClientCert,
+    /// How paths are normalised.
+    pub(crate) path: PathNormalization,
+    /// Limits.
+    pub(crate) limits: Limits,
+    /// Protocols that may be upgraded to, lower case.
+    pub(crate) upgrades: Vec<Box<str>>,
+    /// HTTP/2 settings.
+    pub(crate) http2: Http2,
+    /// Counters.
+    pub(crate) stats: Arc<HttpStats>,
+}
+
+/// Which versions of HTTP a connection manager speaks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Codec {
+    /// What the client speaks.
+    #[default]
+    Auto,
+    /// HTTP/1.
+    Http1,
+    /// HTTP/2.
+    Http2,
+}
+
+/// What happens to the endpoint's own `server` header.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum ServerHeader {
+    /// It is replaced.
+    #[default]
+    Overwrite,
+    /// It stays; ours is added where there is none.
+    AppendIfAbsent,
+    /// It stays, and none is added.
+    PassThrough,
+}
+
+/// Request ids.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct RequestId {
+    /// `generate_request_id`.
+    pub(crate) generate: bool,
+    /// `preserve_external_request_id`.
+    pub(crate) preserve_external: bool,
+    /// `always_set_request_id_in_response`.
+    pub(crate) in_response: bool,
+    /// `pack_trace_reason`: whether the id says if the request is traced.
+    pub(crate) pack_trace_reason: bool,
+}
+
+/// The client's certificate in `x-forwarded-client-cert`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct ForwardClientCert {
+    /// What happens to what is there.
+    pub(crate) mode: ForwardClientCertMode,
+    /// `Subject`.
+    pub(crate) subject: bool,
+    /// `Cert`.
+    pub(crate) cert: bool,
+    /// `Chain`.
+    pub(crate) chain: bool,
+    /// `DNS`.
+    pub(crate) dns: bool,
+    /// `URI`.
+    pub(crate) uri: bool,
+}
+
+/// What happens to `x-forwarded-client-cert`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum ForwardClientCertMode {
+    /// It is removed.
+    #[default]
+    Sanitize,
+    /// Over mutual TLS it is passed on.
+    ForwardOnly,
+    /// Over mutual TLS the client is appended.
+    AppendForward,
+    /// Over mutual TLS it is replaced by the client.
+    SanitizeSet,
+    /// It is passed on.
+    AlwaysForwardOnly,
+}
+
+/// How paths are normalised.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct PathNormalization {
+    /// RFC 3986: `.` and `..`, and upper-case percent-encodings.
+    pub(crate) normalize: bool,
+    /// `//` becomes `/`.
+    pub(crate) merge_slashes: bool,
+    /// What happens to `%2F`, `%5C` and the like.
+    pub(crate) escaped_slashes: EscapedSlashes,
+}
+
+/// What happens to escaped slashes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum EscapedSlashes {
+    /// They stay.
+    #[default]
+    Keep,
+    /// The request is refused.
+    Reject,
+    /// The client is redirected to the unescaped path.
+    UnescapeAndRedirect,
+    /// They are unescaped.
+    UnescapeAndForward,
+}
+
+/// Limits of connections and streams; none: no limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Limits {
+    /// A connection without streams; an hour unless said otherwise.
+    pub(crate) idle: Option<Duration>,
+    /// A connection's life.
+    pub(crate) connection: Option<Duration>,
+    /// A stream without anything sent or received; 5 minutes unless said otherwise.
+    pub(crate) stream_idle: Option<Duration>,
+    /// A stream's life.
+    pub(crate) stream: Option<Duration>,
+    /// A whole request.
+    pub(crate) request: Option<Duration>,
+    /// The headers of a request.
+    pub(crate) request_headers: Option<Duration>,
+    /// Between the announcement of the end and the end.
+    pub(crate) drain: Duration,
+    /// Requests on one connection.
+    pub(crate) requests_per_connection: Option<u32>,
+    /// Headers of a request, in bytes.
+    pub(crate) header_bytes: usize,
+    /// Headers of a request.
+    pub(crate) header_count: usize,
+}
+
+/// HTTP/2 settings of a connection manager; none: the library's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Http2 {
+    /// `max_concurrent_streams`.
+    pub(crate) max_concurrent_streams: Option<u32>,
+    /// `initial_stream_window_size`.
+    pub(crate) stream_window: Option<u32>,
+    /// `initial_connection_window_size`.
+    pub(crate) connection_window: Option<u32>,
+    /// `connection_keepalive`: interval and timeout.
+    pub(crate) keepalive: Option<(Duration, Duration)>,
+    /// `allow_connect`: extended CONNECT.
+    pub(crate) allow_connect: bool,
+}
+
+/// Counters of a connection manager, by Envoy's names.
+#[derive(Debug, Default)]
+pub(crate) struct HttpStats {
+    /// `downstream_cx_total`.
+    pub(crate) cx_total: AtomicU64,
+    /// `downstream_cx_active`.
+    pub(crate) cx_active: AtomicU64,
+    /// `downstream_cx_http1_total`.
+    pub(crate) cx_http1_total: AtomicU64,
+    /// `downstream_cx_http2_total`.
+    pub(crate) cx_http2_total: AtomicU64,
+    /// `downstream_rq_total`.
+    pub(crate) rq_total: AtomicU64,
+    /// `downstream_rq_active`.
+    pub(crate) rq_active: AtomicU64,
+    /// `downstream_rq_1xx` to `downstream_rq_5xx`.
+    pub(crate) rq_class: [AtomicU64; 5],
+    /// `no_route`.
+    pub(crate) no_route: AtomicU64,
+    /// `no_cluster`.
+    pub(crate) no_cluster: AtomicU64,
+    /// `downstream_cx_protocol_error`.
+    pub(crate) protocol_error: AtomicU64,
+}

@@ -1,0 +1,113 @@
+//! Responses that the proxy makes itself.
+
+use std::borrow::Cow;
+
+use bytes::Bytes;
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue};
+use http::{Response, StatusCode};
+
+use super::body::ResponseBody;
+use super::route::RouteAction;
+use crate::proxy::flags::Flags;
+
+/// What is answered, and why.
+#[derive(Debug)]
+pub(crate) struct LocalReply {
+    /// The status; for gRPC it becomes a `grpc-status`.
+    pub(crate) status: StatusCode,
+    /// The body; for gRPC the message.
+    pub(crate) body: Bytes,
+    /// Further headers.
+    pub(crate) headers: HeaderMap,
+    /// Response flags.
+    pub(crate) flags: Flags,
+    /// `%RESPONSE_CODE_DETAILS%`.
+    pub(crate) details: Cow<'static, str>,
+    /// The gRPC status, if it is not to follow from the HTTP one.
+    pub(crate) grpc_status: Option<u32>,
+}
+
+impl LocalReply {
+    /// A reply with a text.
+    pub(crate) fn new(
+        status: StatusCode,
+        body: impl Into<Bytes>,
+        flags: Flags,
+        details: impl Into<Cow<'static, str>>,
+    ) -> Self {
+        Self {
+            status,
+            body: body.into(),
+            headers: HeaderMap::new(),
+            flags,
+            details: details.into(),
+            grpc_status: None,
+        }
+    }
+
+    /// As a response, to a client that speaks gRPC or not.
+    pub(crate) fn into_response(self, grpc: bool) -> Response<ResponseBody> {
+        if grpc {
+            return self.into_grpc();
+        }
+        let mut response = Response::new(ResponseBody::full(self.body.clone()));
+        *response.status_mut() = self.status;
+        *response.headers_mut() = self.headers;
+        let headers = response.headers_mut();
+        if !self.body.is_empty() {
+            headers
+                .entry(CONTENT_TYPE)
+                .or_insert(HeaderValue::from_static("text/plain"));
+            headers.insert(CONTENT_LENGTH, HeaderValue::from(self.body.len()));
+        }
+        response
+    }
+
+    /// Headers alone, with the status as gRPC knows it.
+    fn into_grpc(self) -> Response<ResponseBody> {
+        let mut response = Response::new(ResponseBody::empty());
+        *response.headers_mut() = self.headers;
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+        let status = self.grpc_status.unwrap_or_else(|| grpc_status(self.status));
+        headers.insert("grpc-status", HeaderValue::from(status));
+        if let Ok(message) = HeaderValue::from_str(&percent_encoded(&self.body)) {
+            if !message.is_empty() {
+                headers.insert("grpc-message", message);
+            }
+        }
+        response
+    }
+}
+
+/// The gRPC status for an HTTP one (gRPC's `http-grpc-status-mapping`).
+pub(crate) fn grpc_status(status: StatusCode) -> u32 {
+    match status.as_u16() {
+        400 => 13,
+        401 => 16,
+        403 => 7,
+        404 => 12,
+        429 | 502 | 503 | 504 => 14,
+        _ => 2,
+    }
+}
+
+/// A message as gRPC writes it in a header.
+fn percent_encoded(message: &[u8]) -> String {
+    let mut out = String::with_capacity(message.len());
+    for byte in message {
+        match byte {
+            b' '..=b'~' if *byte != b'%' => out.push(char::from(*byte)),
+            _ => out.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    out
+}
+
+/// Whether an action answers by itself.
+pub(crate) fn answers_itself(action: &RouteAction) -> bool {
+    match action {
+        RouteAction::Redirect(_) | RouteAction::Direct(_) => true,
+        RouteAction::Forward(_) => false,
+    }
+}

@@ -1,0 +1,215 @@
+//! When a route applies.
+
+use http::HeaderMap;
+use http::header::HeaderName;
+use regex::bytes::Regex;
+
+use super::Request;
+use crate::proxy::matcher::StringMatcher;
+
+/// When a route applies: all of it must hold (`RouteMatch`).
+#[derive(Debug)]
+pub(crate) struct RouteMatch {
+    /// The path.
+    pub(crate) path: PathMatch,
+    /// `case_sensitive: false`.
+    pub(crate) ignore_case: bool,
+    /// Headers, pseudo-headers included.
+    pub(crate) headers: Vec<HeaderMatch>,
+    /// Query parameters.
+    pub(crate) query: Vec<QueryMatch>,
+    /// Only requests of gRPC.
+    pub(crate) grpc: bool,
+    /// Which share of requests, in parts per million; none: all.
+    pub(crate) per_million: Option<u32>,
+}
+
+/// How the path is compared, without the query.
+#[derive(Debug)]
+pub(crate) enum PathMatch {
+    /// Begins so.
+    Prefix(Box<str>),
+    /// Begins so, up to a `/` or the end.
+    SeparatedPrefix(Box<str>),
+    /// Equal.
+    Exact(Box<str>),
+    /// As a whole.
+    Regex(Regex),
+    /// Requests with the method CONNECT.
+    Connect,
+}
+
+/// How a header is compared (`HeaderMatcher`).
+#[derive(Debug)]
+pub(crate) struct HeaderMatch {
+    /// Which header.
+    pub(crate) name: HeaderKey,
+    /// What is asked of it.
+    pub(crate) test: HeaderTest,
+    /// Whether the answer is turned round.
+    pub(crate) invert: bool,
+    /// Whether a missing header counts as an empty one.
+    pub(crate) missing_is_empty: bool,
+}
+
+/// A header or pseudo-header.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum HeaderKey {
+    /// A header.
+    Name(HeaderName),
+    /// `:method`.
+    Method,
+    /// `:path`, with the query.
+    Path,
+    /// `:authority`.
+    Authority,
+    /// `:scheme`.
+    Scheme,
+}
+
+/// What is asked of a header.
+#[derive(Debug)]
+pub(crate) enum HeaderTest {
+    /// That it is there (`true`) or is not.
+    Present(bool),
+    /// That its values, joined by commas, match.
+    Value(StringMatcher),
+    /// That it is a whole number from the first to before the second.
+    Range(i64, i64),
+}
+
+/// How a query parameter is compared.
+#[derive(Debug)]
+pub(crate) struct QueryMatch {
+    /// The parameter.
+    pub(crate) name: Box<str>,
+    /// What is asked of its first value; none: that it is there.
+    pub(crate) value: Option<StringMatcher>,
+}
+
+impl RouteMatch {
+    /// Whether it holds for a request.
+    pub(crate) fn matches(&self, request: &Request<'_>) -> bool {
+        self.path.matches(request, self.ignore_case)
+            && self.headers.iter().all(|header| header.matches(request))
+            && (self.query.is_empty() || self.query.iter().all(|query| query.matches(request.uri.query())))
+            && (!self.grpc || is_grpc(request.headers))
+            && self
+                .per_million
+                .is_none_or(|share| request.random % 1_000_000 < u64::from(share))
+    }
+
+    /// How much of the path it is that matched, for rewriting.
+    pub(crate) fn matched_len(&self, path: &str) -> usize {
+        match &self.path {
+            PathMatch::Prefix(prefix) | PathMatch::SeparatedPrefix(prefix) => prefix.len(),
+            PathMatch::Exact(_) | PathMatch::Regex(_) | PathMatch::Connect => path.len(),
+        }
+    }
+}
+
+impl PathMatch {
+    fn matches(&self, request: &Request<'_>, ignore_case: bool) -> bool {
+        let path = request.uri.path();
+        match self {
+            PathMatch::Prefix(prefix) => starts_with(path, prefix, ignore_case),
+            PathMatch::SeparatedPrefix(prefix) => {
+                starts_with(path, prefix, ignore_case) && matches!(path.as_bytes().get(prefix.len()), None | Some(b'/'))
+            }
+            PathMatch::Exact(wanted) if ignore_case => path.eq_ignore_ascii_case(wanted),
+            PathMatch::Exact(wanted) => path == &**wanted,
+            PathMatch::Regex(regex) => regex.is_match(path.as_bytes()),
+            PathMatch::Connect => request.method == http::Method::CONNECT,
+        }
+    }
+}
+
+fn starts_with(path: &str, prefix: &str, ignore_case: bool) -> bool {
+    match path.as_bytes().get(..prefix.len()) {
+        Some(start) if ignore_case => start.eq_ignore_ascii_case(prefix.as_bytes()),
+        Some(start) => start == prefix.as_bytes(),
+        None => false,
+    }
+}
+
+impl HeaderMatch {
+    /// Whether a request's header is as asked.
+    pub(crate) fn matches(&self, request: &Request<'_>) -> bool {
+        match &self.name {
+            HeaderKey::Name(name) => self.matches_header(name, request.headers),
+            HeaderKey::Method => self.matches_value(request.method.as_str().as_bytes()),
+            HeaderKey::Path => {
+                let path = request.uri.path_and_query().map_or("/", |path| path.as_str());
+                self.matches_value(path.as_bytes())
+            }
+            HeaderKey::Authority => self.matches_value(request.host.as_bytes()),
+            HeaderKey::Scheme => self.matches_value(request.scheme.as_bytes()),
+        }
+    }
+
+    /// Whether a response's header is as asked; pseudo-headers are never there.
+    pub(crate) fn matches_response(&self, headers: &HeaderMap) -> bool {
+        match &self.name {
+            HeaderKey::Name(name) => self.matches_header(name, headers),
+            HeaderKey::Method | HeaderKey::Path | HeaderKey::Authority | HeaderKey::Scheme => false,
+        }
+    }
+
+    fn matches_header(&self, name: &HeaderName, headers: &HeaderMap) -> bool {
+        let mut values = headers.get_all(name).iter();
+        match (values.next(), values.next()) {
+            (None, _) => self.matches_missing(),
+            (Some(only), None) => self.matches_value(only.as_bytes()),
+            (Some(first), Some(second)) => {
+                let mut joined = first.as_bytes().to_vec();
+                for value in std::iter::once(second).chain(values) {
+                    joined.push(b',');
+                    joined.extend_from_slice(value.as_bytes());
+                }
+                self.matches_value(&joined)
+            }
+        }
+    }
+
+    /// A header that is missing matches no value, turned round or not, unless it counts as empty.
+    fn matches_missing(&self) -> bool {
+        match self.test {
+            HeaderTest::Present(wanted) => (!wanted) ^ self.invert,
+            HeaderTest::Value(_) | HeaderTest::Range(..) => self.missing_is_empty && self.matches_value(b""),
+        }
+    }
+
+    fn matches_value(&self, value: &[u8]) -> bool {
+        let matches = match &self.test {
+            HeaderTest::Present(wanted) => *wanted,
+            HeaderTest::Value(matcher) => matcher.matches(value),
+            HeaderTest::Range(from, to) => std::str::from_utf8(value)
+                .ok()
+                .and_then(|text| text.parse().ok())
+                .is_some_and(|number: i64| (*from..*to).contains(&number)),
+        };
+        matches ^ self.invert
+    }
+}
+
+impl QueryMatch {
+    fn matches(&self, query: Option<&str>) -> bool {
+        let mut pairs = query
+            .unwrap_or_default()
+            .split('&')
+            .map(|pair| pair.split_once('=').unwrap_or((pair, "")));
+        let value = pairs.find(|(name, _)| *name == &*self.name).map(|(_, value)| value);
+        match (&self.value, value) {
+            (None, found) => found.is_some(),
+            (Some(matcher), Some(value)) => matcher.matches(value.as_bytes()),
+            (Some(_), None) => false,
+        }
+    }
+}
+
+/// Whether a request or response speaks gRPC, by its content type.
+pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
+    let content_type = headers.get(http::header::CONTENT_TYPE).map(|value| value.as_bytes());
+    let rest = content_type.and_then(|value| value.strip_prefix(b"application/grpc"));
+    matches!(rest, Some([] | [b'+' | b';', ..]))
+}

@@ -1,0 +1,138 @@
+//! Listeners: what is accepted, and which filter chain takes it.
+
+pub(crate) mod accept;
+pub(crate) mod chain;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use super::http::HttpManager;
+use super::tcp::TcpProxy;
+use super::tls::DownstreamTls;
+use chain::{ChainIndex, ChainMatch};
+
+/// A compiled `Listener`.
+#[derive(Debug)]
+pub(crate) struct Listener {
+    /// The name.
+    pub(crate) name: Arc<str>,
+    /// Where.
+    pub(crate) address: ListenAddress,
+    /// How a socket is bound; none: connections come from the original-destination listener.
+    pub(crate) bind: Option<Bind>,
+    /// `use_original_dst`: connections go to the listener of their original address, if there is one.
+    pub(crate) use_original_dst: bool,
+    /// What is looked at before a chain is chosen.
+    pub(crate) inspection: Inspection,
+    /// Filter chains by what they match.
+    pub(crate) chains: ChainIndex,
+    /// Which way traffic goes.
+    pub(crate) direction: Direction,
+    /// Counters.
+    pub(crate) stats: Arc<ListenerStats>,
+}
+
+/// Where a listener listens.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) enum ListenAddress {
+    /// An address and port.
+    Ip(SocketAddr),
+    /// A Unix domain socket.
+    Unix(PathBuf),
+}
+
+/// How a socket is bound. Two listeners of equal address and `Bind` can share one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Bind {
+    /// A socket for each worker (`SO_REUSEPORT`), or one for all.
+    pub(crate) reuse_port: bool,
+    /// `IP_TRANSPARENT`.
+    pub(crate) transparent: bool,
+    /// `IP_FREEBIND`.
+    pub(crate) freebind: bool,
+    /// The kernel's queue.
+    pub(crate) backlog: u32,
+}
+
+/// Which way a listener's traffic goes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Direction {
+    /// Not said.
+    #[default]
+    Unspecified,
+    /// To the workload.
+    Inbound,
+    /// From the workload.
+    Outbound,
+}
+
+/// What is looked at before a chain is chosen (listener filters).
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Inspection {
+    /// The address the client dialled (`original_dst`).
+    pub(crate) original_dst: bool,
+    /// Connections to hosts come from the client's address, with this mark (`original_src`).
+    pub(crate) original_src: Option<u32>,
+    /// SNI, ALPN and whether it is TLS, but for these ports (`tls_inspector`).
+    pub(crate) tls: Option<Vec<PortRange>>,
+    /// Whether it is HTTP, but for these ports (`http_inspector`).
+    pub(crate) http: Option<Vec<PortRange>>,
+    /// How long that may take; none: no limit.
+    pub(crate) timeout: Option<Duration>,
+    /// Whether matching goes on after that time, or the connection ends.
+    pub(crate) continue_on_timeout: bool,
+}
+
+/// Ports from the first to before the second.
+pub(crate) type PortRange = (u16, u32);
+
+/// A compiled `FilterChain`.
+#[derive(Debug)]
+pub(crate) struct FilterChain {
+    /// The name; may be empty.
+    pub(crate) name: Arc<str>,
+    /// Which connections it takes.
+    pub(crate) matcher: ChainMatch,
+    /// TLS termination.
+    pub(crate) tls: Option<Arc<DownstreamTls>>,
+    /// How long the TLS handshake may take; none: no limit.
+    pub(crate) handshake_timeout: Option<Duration>,
+    /// What it does.
+    pub(crate) network: NetworkFilter,
+    /// The hash of its message: a chain that is the same in the listener's next version is kept, and so are its
+    /// connections.
+    pub(crate) content: u64,
+    /// Set when the chain is gone or replaced: its connections end as soon as they can.
+    pub(crate) draining: super::worker::drain::Draining,
+}
+
+/// What a chain does with a connection.
+#[derive(Debug)]
+pub(crate) enum NetworkFilter {
+    /// HTTP.
+    Http(Arc<HttpManager>),
+    /// Bytes.
+    Tcp(Arc<TcpProxy>),
+}
+
+/// Counters of a listener, by Envoy's names.
+#[derive(Debug, Default)]
+pub(crate) struct ListenerStats {
+    /// `downstream_cx_total`.
+    pub(crate) cx_total: AtomicU64,
+    /// `downstream_cx_active`.
+    pub(crate) cx_active: AtomicU64,
+    /// `no_filter_chain_match`.
+    pub(crate) no_filter_chain_match: AtomicU64,
+    /// `downstream_pre_cx_timeout`.
+    pub(crate) inspection_timeout: AtomicU64,
+    /// `ssl.handshake`.
+    pub(crate) ssl_handshake: AtomicU64,
+    /// `ssl.connection_error`.
+    pub(crate) ssl_error: AtomicU64,
+    /// `ssl.fail_verify_no_cert` and the like.
+    pub(crate) ssl_fail_verify: AtomicU64,
+}

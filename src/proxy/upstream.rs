@@ -1,0 +1,8 @@
+//! Towards the endpoints: clusters, the choice of a host, connections and their pools.
+
+pub(crate) mod balance;
+pub(crate) mod breaker;
+pub(crate) mod cluster;
+pub(crate) mod connect;
+pub(crate) mod host;
+pub(crate) mod pool;

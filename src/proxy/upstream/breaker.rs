@@ -1,0 +1,200 @@
+//! Circuit breakers: limits on what a cluster has at the same time, across all workers.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// The breakers of a cluster, for requests of default and of high priority.
+#[derive(Clone, Debug)]
+pub(crate) struct Breakers {
+    default: Arc<Breaker>,
+    high: Arc<Breaker>,
+}
+
+/// One priority's breakers.
+#[derive(Debug)]
+pub(crate) struct Breaker {
+    /// `max_connections`.
+    pub(crate) connections: Limit,
+    /// `max_pending_requests`.
+    pub(crate) pending: Limit,
+    /// `max_requests`.
+    pub(crate) requests: Limit,
+    /// `max_retries`.
+    pub(crate) retries: Limit,
+    /// `retry_budget`, which takes the place of [`Breaker::retries`].
+    pub(crate) budget: Option<RetryBudget>,
+}
+
+/// How many retries may go on at the same time, by how many requests do.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct RetryBudget {
+    /// Of the active and pending requests, this share (0 to 100).
+    pub(crate) percent: f64,
+    /// At least this many.
+    pub(crate) min_concurrency: u32,
+}
+
+/// The numbers of one priority.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Thresholds {
+    /// `max_connections`.
+    pub(crate) connections: u32,
+    /// `max_pending_requests`.
+    pub(crate) pending: u32,
+    /// `max_requests`.
+    pub(crate) requests: u32,
+    /// `max_retries`.
+    pub(crate) retries: u32,
+    /// `retry_budget`.
+    pub(crate) budget: Option<RetryBudget>,
+}
+
+impl Default for Thresholds {
+    /// Envoy's.
+    fn default() -> Self {
+        Self {
+            connections: 1024,
+            pending: 1024,
+            requests: 1024,
+            retries: 3,
+            budget: None,
+        }
+    }
+}
+
+/// A limit and what counts against it now.
+#[derive(Debug)]
+pub(crate) struct Limit {
+    max: u32,
+    used: AtomicU32,
+}
+
+/// A place under a limit, which is free again when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Permit {
+    breaker: Arc<Breaker>,
+    limit: fn(&Breaker) -> &Limit,
+}
+
+impl Breakers {
+    /// Breakers with these limits.
+    pub(crate) fn new(default: Thresholds, high: Thresholds) -> Self {
+        Self {
+            default: Arc::new(Breaker::new(default)),
+            high: Arc::new(Breaker::new(high)),
+        }
+    }
+
+    /// Those of a priority.
+    pub(crate) fn of(&self, high: bool) -> &Arc<Breaker> {
+        if high { &self.high } else { &self.default }
+    }
+}
+
+impl Breaker {
+    fn new(thresholds: Thresholds) -> Self {
+        let limit = |max| Limit {
+            max,
+            used: AtomicU32::new(0),
+        };
+        Self {
+            connections: limit(thresholds.connections),
+            pending: limit(thresholds.pending),
+            requests: limit(thresholds.requests),
+            retries: limit(thresholds.retries),
+            budget: thresholds.budget,
+        }
+    }
+
+    /// A place under one of the limits; none if there is none left.
+    pub(crate) fn enter(self: &Arc<Self>, limit: fn(&Breaker) -> &Limit) -> Option<Permit> {
+        limit(self).take().then(|| Permit {
+            breaker: self.clone(),
+            limit,
+        })
+    }
+
+    /// A place for a retry, by the budget if there is one.
+    pub(crate) fn enter_retry(self: &Arc<Self>) -> Option<Permit> {
+        let Some(budget) = self.budget else {
+            return self.enter(|breaker| &breaker.retries);
+        };
+        let active = f64::from(self.requests.used()) + f64::from(self.pending.used());
+        let allowed = (active * budget.percent / 100.0).max(f64::from(budget.min_concurrency));
+        if f64::from(self.retries.used()) >= allowed {
+            return None;
+        }
+        self.retries.used.fetch_add(1, Ordering::Relaxed);
+        Some(Permit {
+            breaker: self.clone(),
+            limit: |breaker| &breaker.retries,
+        })
+    }
+}
+
+impl Limit {
+    /// What counts against it now.
+    pub(crate) fn used(&self) -> u32 {
+        self.used.load(Ordering::Relaxed)
+    }
+
+    /// The limit.
+    pub(crate) fn max(&self) -> u32 {
+        self.max
+    }
+
+    fn take(&self) -> bool {
+        let before = self.used.fetch_add(1, Ordering::Relaxed);
+        if before >= self.max {
+            self.used.fetch_sub(1, Ordering::Relaxed);
+            return false;
+        }
+        true
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        (self.limit)(&self.breaker).used.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn breaker(thresholds: Thresholds) -> Arc<Breaker> {
+        Breakers::new(thresholds, Thresholds::default()).of(false).clone()
+    }
+
+    #[test]
+    fn what_is_left_is_free_again() {
+        let breaker = breaker(Thresholds {
+            requests: 1,
+            ..Default::default()
+        });
+        let first = breaker.enter(|breaker| &breaker.requests);
+        assert!(first.is_some());
+        assert!(breaker.enter(|breaker| &breaker.requests).is_none());
+        drop(first);
+        assert!(breaker.enter(|breaker| &breaker.requests).is_some());
+    }
+
+    #[test]
+    fn a_budget_follows_the_active_requests() {
+        let budget = RetryBudget {
+            percent: 50.0,
+            min_concurrency: 1,
+        };
+        let breaker = breaker(Thresholds {
+            budget: Some(budget),
+            ..Default::default()
+        });
+        let first = breaker.enter_retry();
+        assert!(first.is_some() && breaker.enter_retry().is_none());
+        let requests: Vec<_> = (0..4).map(|_| breaker.enter(|breaker| &breaker.requests)).collect();
+        assert!(breaker.enter_retry().is_some());
+        drop(requests);
+        assert!(breaker.enter_retry().is_none());
+    }
+}

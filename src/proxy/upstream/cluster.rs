@@ -1,0 +1,298 @@
+//! Clusters as workers see them.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+
+use super::breaker::Breakers;
+use super::host::HostSet;
+use crate::proxy::tls::UpstreamTls;
+
+/// A cluster. Replaced whole when its configuration changes; its hosts are replaced by themselves.
+#[derive(Debug)]
+pub(crate) struct Cluster {
+    /// What was configured.
+    pub(crate) config: ClusterConfig,
+    /// The hosts that may be chosen now.
+    pub(crate) hosts: ArcSwap<HostSet>,
+    /// Limits and what counts against them, shared by all workers.
+    pub(crate) breakers: Breakers,
+    /// Counters. Kept across changes of the cluster.
+    pub(crate) stats: Arc<ClusterStats>,
+}
+
+/// The configuration of a cluster.
+#[derive(Debug)]
+pub(crate) struct ClusterConfig {
+    /// The name.
+    pub(crate) name: Arc<str>,
+    /// The name in statistics (`alt_stat_name`).
+    pub(crate) stat_name: Arc<str>,
+    /// How long connecting may take, TLS included.
+    pub(crate) connect_timeout: Duration,
+    /// How hosts are found.
+    pub(crate) discovery: Discovery,
+    /// How a host is chosen.
+    pub(crate) policy: LbPolicy,
+    /// Below this share of healthy hosts (0 to 100) all are used; zero: never.
+    pub(crate) panic_threshold: f64,
+    /// Whether localities are chosen by weight first.
+    pub(crate) locality_weighted: bool,
+    /// TLS or not, by what the endpoint's metadata say; the first that matches.
+    pub(crate) transports: Vec<TransportMatch>,
+    /// TLS or not where no match is found.
+    pub(crate) transport: Transport,
+    /// HTTP to the hosts.
+    pub(crate) http: UpstreamHttp,
+    /// Keep-alive probes.
+    pub(crate) tcp_keepalive: Option<TcpKeepalive>,
+    /// Where connections come from (`upstream_bind_config`).
+    pub(crate) source: Vec<std::net::SocketAddr>,
+    /// Ejection of hosts that fail.
+    pub(crate) outlier: Option<OutlierConfig>,
+}
+
+/// How the hosts of a cluster are found.
+#[derive(Debug)]
+pub(crate) enum Discovery {
+    /// Given in the cluster.
+    Static,
+    /// From EDS, under this name.
+    Eds(Arc<str>),
+    /// By looking up names: all addresses, or one at a time.
+    Dns(DnsConfig),
+    /// Where the client wanted to go, at this port if given; a host that was not used for the interval is forgotten.
+    OriginalDst(Option<u16>, Duration),
+}
+
+/// Looking up names.
+#[derive(Debug)]
+pub(crate) struct DnsConfig {
+    /// `LOGICAL_DNS`: one address at a time.
+    pub(crate) logical: bool,
+    /// How often.
+    pub(crate) refresh: Duration,
+    /// Which addresses are wanted.
+    pub(crate) family: DnsFamily,
+    /// The names, with everything else that is said of them.
+    pub(crate) endpoints: super::host::Endpoints,
+}
+
+/// Which addresses are wanted of a name (`DnsLookupFamily`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum DnsFamily {
+    /// IPv4 only.
+    V4,
+    /// IPv6 only.
+    V6,
+    /// IPv6, and IPv4 where there is none.
+    V6First,
+    /// IPv4, and IPv6 where there is none.
+    V4First,
+    /// Both.
+    All,
+}
+
+/// How a host is chosen.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum LbPolicy {
+    /// In turn, by weight.
+    RoundRobin,
+    /// The one with fewer requests of this many chosen by chance.
+    LeastRequest {
+        /// How many are compared.
+        choices: u32,
+    },
+    /// By chance.
+    Random,
+    /// On a ring of hashes of at least and at most this many places.
+    RingHash {
+        /// The least.
+        min: u64,
+        /// The most.
+        max: u64,
+    },
+    /// In a table of this size.
+    Maglev {
+        /// A prime number.
+        table: u64,
+    },
+    /// By [`Discovery::OriginalDst`].
+    ClusterProvided,
+}
+
+/// A transport for endpoints with certain metadata (`envoy.transport_socket_match`).
+#[derive(Debug)]
+pub(crate) struct TransportMatch {
+    /// Its name.
+    pub(crate) name: Arc<str>,
+    /// Keys and texts that the endpoint's metadata must have; none: every endpoint.
+    pub(crate) labels: Vec<(String, String)>,
+    /// The transport.
+    pub(crate) transport: Transport,
+}
+
+/// Plaintext or TLS.
+#[derive(Clone, Debug)]
+pub(crate) enum Transport {
+    /// Plaintext.
+    Plaintext,
+    /// TLS.
+    Tls(Arc<UpstreamTls>),
+}
+
+/// HTTP to the hosts (`HttpProtocolOptions`).
+#[derive(Clone, Debug, Default)]
+pub(crate) struct UpstreamHttp {
+    /// The version spoken.
+    pub(crate) version: HttpVersion,
+    /// Streams at the same time on one HTTP/2 connection.
+    pub(crate) max_concurrent_streams: Option<u32>,
+    /// HTTP/2 pings: interval and timeout.
+    pub(crate) keepalive: Option<(Duration, Duration)>,
+    /// How long a connection may be unused; an hour unless said otherwise; zero: for ever.
+    pub(crate) idle_timeout: Option<Duration>,
+    /// How long a connection may live.
+    pub(crate) max_connection_duration: Option<Duration>,
+    /// How many requests a connection may carry.
+    pub(crate) max_requests: Option<u32>,
+    /// SNI from the request's host.
+    pub(crate) auto_sni: bool,
+    /// The server's certificate must have that name.
+    pub(crate) auto_san_validation: bool,
+}
+
+/// The version of HTTP spoken to hosts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum HttpVersion {
+    /// HTTP/1.1.
+    #[default]
+    Http1,
+    /// HTTP/2.
+    Http2,
+    /// The client's.
+    Downstream,
+    /// What TLS negotiates.
+    Alpn,
+}
+
+/// Keep-alive probes of TCP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct TcpKeepalive {
+    /// Probes without answer before the connection is dead.
+    pub(crate) probes: Option<u32>,
+    /// Silence before the first.
+    pub(crate) time: Option<Duration>,
+    /// Between two.
+    pub(crate) interval: Option<Duration>,
+}
+
+/// Ejection of hosts that fail (`OutlierDetection`).
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct OutlierConfig {
+    /// 5xx answers in a row, and with which probability (0 to 100) they eject.
+    pub(crate) consecutive_5xx: (u32, u32),
+    /// 502, 503 and 504 in a row, and with which probability they eject.
+    pub(crate) consecutive_gateway: (u32, u32),
+    /// Failures to connect and the like in a row, and with which probability they eject.
+    pub(crate) consecutive_local: (u32, u32),
+    /// Whether failures of the last sort are counted by themselves.
+    pub(crate) split_local: bool,
+    /// How often ejected hosts are looked at.
+    pub(crate) interval: Duration,
+    /// How long the first ejection lasts; the next ones are multiples.
+    pub(crate) base_ejection: Duration,
+    /// The longest ejection.
+    pub(crate) max_ejection: Duration,
+    /// The largest share of hosts that may be ejected, 0 to 100; one always may.
+    pub(crate) max_percent: u32,
+    /// Whether one may be ejected whatever the share says.
+    pub(crate) always_one: bool,
+    /// Success rate ejection: enforced with this probability.
+    pub(crate) success_rate: Option<SuccessRate>,
+    /// Failure percentage ejection.
+    pub(crate) failure_percentage: Option<FailurePercentage>,
+}
+
+/// Ejection of hosts whose success rate is far from the others'.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct SuccessRate {
+    /// With which probability (0 to 100) it ejects.
+    pub(crate) enforcing: u32,
+    /// Hosts with enough requests that it takes.
+    pub(crate) minimum_hosts: u32,
+    /// Requests in an interval that a host needs to count.
+    pub(crate) request_volume: u32,
+    /// Standard deviations from the mean, times 1000.
+    pub(crate) stdev_factor: u32,
+}
+
+/// Ejection of hosts that fail too large a share of requests.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct FailurePercentage {
+    /// With which probability (0 to 100) it ejects.
+    pub(crate) enforcing: u32,
+    /// The share, 0 to 100.
+    pub(crate) threshold: u32,
+    /// Hosts that it takes.
+    pub(crate) minimum_hosts: u32,
+    /// Requests in an interval that a host needs to count.
+    pub(crate) request_volume: u32,
+}
+
+/// Counters of a cluster, by Envoy's names.
+#[derive(Debug, Default)]
+pub(crate) struct ClusterStats {
+    /// `upstream_rq_total`.
+    pub(crate) rq_total: AtomicU64,
+    /// `upstream_rq_active`.
+    pub(crate) rq_active: AtomicU64,
+    /// `upstream_rq_1xx` to `upstream_rq_5xx`.
+    pub(crate) rq_class: [AtomicU64; 5],
+    /// `upstream_rq_retry`.
+    pub(crate) rq_retry: AtomicU64,
+    /// `upstream_rq_retry_success`.
+    pub(crate) rq_retry_success: AtomicU64,
+    /// `upstream_rq_retry_overflow`.
+    pub(crate) rq_retry_overflow: AtomicU64,
+    /// `upstream_rq_retry_limit_exceeded`.
+    pub(crate) rq_retry_limit_exceeded: AtomicU64,
+    /// `upstream_rq_timeout`.
+    pub(crate) rq_timeout: AtomicU64,
+    /// `upstream_rq_per_try_timeout`.
+    pub(crate) rq_per_try_timeout: AtomicU64,
+    /// `upstream_rq_rx_reset`.
+    pub(crate) rq_rx_reset: AtomicU64,
+    /// `upstream_rq_tx_reset`.
+    pub(crate) rq_tx_reset: AtomicU64,
+    /// `upstream_rq_pending_overflow`.
+    pub(crate) rq_pending_overflow: AtomicU64,
+    /// `upstream_rq_pending_failure_eject`.
+    pub(crate) rq_pending_failure: AtomicU64,
+    /// `upstream_cx_total`.
+    pub(crate) cx_total: AtomicU64,
+    /// `upstream_cx_active`.
+    pub(crate) cx_active: AtomicU64,
+    /// `upstream_cx_http1_total`.
+    pub(crate) cx_http1_total: AtomicU64,
+    /// `upstream_cx_http2_total`.
+    pub(crate) cx_http2_total: AtomicU64,
+    /// `upstream_cx_connect_fail`.
+    pub(crate) cx_connect_fail: AtomicU64,
+    /// `upstream_cx_connect_timeout`.
+    pub(crate) cx_connect_timeout: AtomicU64,
+    /// `upstream_cx_overflow`.
+    pub(crate) cx_overflow: AtomicU64,
+    /// `upstream_cx_rx_bytes_total`.
+    pub(crate) cx_rx_bytes: AtomicU64,
+    /// `upstream_cx_tx_bytes_total`.
+    pub(crate) cx_tx_bytes: AtomicU64,
+    /// `upstream_cx_none_healthy`.
+    pub(crate) cx_none_healthy: AtomicU64,
+    /// `ssl.handshake`.
+    pub(crate) ssl_handshake: AtomicU64,
+    /// `ssl.connection_error` and the like.
+    pub(crate) ssl_failure: AtomicU64,
+}

@@ -1,0 +1,159 @@
+//! Hosts: the endpoints of a cluster, with what is known of each.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::time::Instant;
+
+use super::balance::Balancer;
+use super::cluster::Transport;
+use crate::proxy::upstream::balance::outlier::OutlierState;
+
+/// Where a host listens.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum HostAddress {
+    /// An address and port.
+    Ip(SocketAddr),
+    /// A Unix domain socket.
+    Unix(PathBuf),
+}
+
+impl std::fmt::Display for HostAddress {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            HostAddress::Ip(address) => address.fmt(f),
+            HostAddress::Unix(path) => path.display().fmt(f),
+        }
+    }
+}
+
+/// A host. One object for as long as the cluster has the address, so that what is counted is kept.
+#[derive(Debug)]
+pub(crate) struct Host {
+    /// Where.
+    pub(crate) address: HostAddress,
+    /// The name that was looked up, if one was; for `auto_host_rewrite` and SNI.
+    pub(crate) hostname: Option<Arc<str>>,
+    /// Weight, at least 1.
+    pub(crate) weight: u32,
+    /// The locality.
+    pub(crate) locality: Arc<Locality>,
+    /// 0 is preferred.
+    pub(crate) priority: u32,
+    /// EDS says that it is healthy.
+    pub(crate) eds_healthy: bool,
+    /// Plaintext or TLS.
+    pub(crate) transport: Transport,
+    /// What lives longer than one version of the endpoint.
+    pub(crate) state: Arc<HostState>,
+}
+
+/// What lives as long as the cluster has a host of an address.
+#[derive(Debug, Default)]
+pub(crate) struct HostState {
+    /// Requests under way, for least request.
+    pub(crate) active: AtomicU32,
+    /// Connections open.
+    pub(crate) connections: AtomicU32,
+    /// Taken out of rotation by outlier detection.
+    pub(crate) ejected: AtomicBool,
+    /// No longer in the cluster: idle connections are closed.
+    pub(crate) removed: AtomicBool,
+    /// What outlier detection counts.
+    pub(crate) outlier: OutlierState,
+    /// Counters by Envoy's names.
+    pub(crate) stats: HostStats,
+}
+
+/// Counters of a host, as `/clusters` shows them.
+#[derive(Debug, Default)]
+pub(crate) struct HostStats {
+    /// `cx_total`.
+    pub(crate) cx_total: AtomicU64,
+    /// `cx_connect_fail`.
+    pub(crate) cx_connect_fail: AtomicU64,
+    /// `rq_total`.
+    pub(crate) rq_total: AtomicU64,
+    /// `rq_success`.
+    pub(crate) rq_success: AtomicU64,
+    /// `rq_error`.
+    pub(crate) rq_error: AtomicU64,
+    /// `rq_timeout`.
+    pub(crate) rq_timeout: AtomicU64,
+}
+
+impl Host {
+    /// Whether it may be chosen, panic aside.
+    pub(crate) fn healthy(&self) -> bool {
+        self.eds_healthy && !self.state.ejected.load(Ordering::Relaxed)
+    }
+}
+
+/// `core.v3.Locality`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub(crate) struct Locality {
+    /// The region.
+    pub(crate) region: String,
+    /// The zone.
+    pub(crate) zone: String,
+    /// The sub-zone.
+    pub(crate) sub_zone: String,
+}
+
+/// A compiled `ClusterLoadAssignment`: what is said of endpoints, before names are looked up.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Endpoints {
+    /// Groups of one locality and priority.
+    pub(crate) localities: Vec<LocalityEndpoints>,
+    /// `overprovisioning_factor`, 140 unless said otherwise.
+    pub(crate) overprovisioning: u32,
+}
+
+/// Endpoints of one locality and priority.
+#[derive(Clone, Debug)]
+pub(crate) struct LocalityEndpoints {
+    /// The locality.
+    pub(crate) locality: Arc<Locality>,
+    /// 0 is preferred.
+    pub(crate) priority: u32,
+    /// Weight of the locality; 0: none is given.
+    pub(crate) weight: u32,
+    /// The endpoints.
+    pub(crate) endpoints: Vec<Endpoint>,
+}
+
+/// What is said of an endpoint.
+#[derive(Clone, Debug)]
+pub(crate) struct Endpoint {
+    /// An address, or a name to look up.
+    pub(crate) target: Target,
+    /// The name given beside the address.
+    pub(crate) hostname: Option<Arc<str>>,
+    /// Weight, at least 1.
+    pub(crate) weight: u32,
+    /// Whether EDS says that it is healthy.
+    pub(crate) healthy: bool,
+    /// `envoy.transport_socket_match`.
+    pub(crate) transport_labels: Vec<(String, String)>,
+}
+
+/// Where an endpoint is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Target {
+    /// Here.
+    Address(HostAddress),
+    /// At the addresses of this name, at this port.
+    Name(Arc<str>, u16),
+}
+
+/// The hosts of a cluster, ready to be chosen from. Replaced whole when hosts or their health change.
+#[derive(Debug)]
+pub(crate) struct HostSet {
+    /// All hosts, sorted by priority, then as they were given.
+    pub(crate) hosts: Vec<Arc<Host>>,
+    /// How one is chosen.
+    pub(crate) balancer: Balancer,
+    /// When it was made.
+    pub(crate) made: Instant,
+}

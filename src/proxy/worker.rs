@@ -1,0 +1,146 @@
+//! Workers: threads that serve connections, each with a runtime, sockets and pools of its own.
+
+pub(crate) mod drain;
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant, SystemTime};
+
+use arc_swap::ArcSwap;
+use http::HeaderValue;
+use tokio::runtime::{Builder, LocalOptions};
+use tokio::sync::mpsc;
+
+use super::listener::{ListenAddress, Listener, accept};
+use super::slot::Slot;
+use super::store::Published;
+use super::upstream::cluster::Cluster;
+use super::upstream::pool::Pools;
+
+/// A worker, as its own tasks see it.
+#[derive(Debug)]
+pub(crate) struct Worker {
+    /// Connections to hosts.
+    pub(crate) pools: Pools,
+    published: Arc<ArcSwap<Published>>,
+    date: RefCell<(Instant, HeaderValue)>,
+    connections: Cell<u64>,
+    index: u64,
+}
+
+/// What the control thread tells a worker.
+#[derive(Debug)]
+pub(crate) enum Command {
+    /// Accept connections of this socket for this listener; from now on, if it is accepting on it already.
+    Listen(Arc<str>, Arc<std::net::TcpListener>),
+    /// Accept none any more for this listener.
+    Close(Arc<str>),
+}
+
+/// A worker, as the control thread sees it.
+#[derive(Debug)]
+pub(crate) struct Handle {
+    /// Where it is told what to do. It ends when this is dropped.
+    pub(crate) commands: mpsc::UnboundedSender<Command>,
+    /// The thread.
+    pub(crate) thread: JoinHandle<()>,
+}
+
+impl Worker {
+    /// Starts a worker.
+    ///
+    /// # Errors
+    /// When the system gives no thread or no runtime.
+    pub(crate) fn start(index: u64, published: Arc<ArcSwap<Published>>) -> io::Result<Handle> {
+        let (commands, receive) = mpsc::unbounded_channel();
+        let thread = std::thread::Builder::new()
+            .name(format!("worker-{index}"))
+            .spawn(move || run(index, published, receive))?;
+        Ok(Handle { commands, thread })
+    }
+
+    /// The cluster of a name, if it exists.
+    pub(crate) fn cluster(&self, name: &str) -> Option<Arc<Slot<Cluster>>> {
+        self.published.load().clusters.get(name).cloned()
+    }
+
+    /// The listener of a name.
+    pub(crate) fn listener(&self, name: &str) -> Option<Arc<Listener>> {
+        self.published.load().listeners.get(name).cloned()
+    }
+
+    /// The listener that takes connections which were meant for an address, by the address or by its port alone.
+    pub(crate) fn listener_at(&self, address: std::net::SocketAddr) -> Option<Arc<Listener>> {
+        let published = self.published.load();
+        let wildcard = std::net::SocketAddr::new(
+            if address.is_ipv4() {
+                std::net::Ipv4Addr::UNSPECIFIED.into()
+            } else {
+                std::net::Ipv6Addr::UNSPECIFIED.into()
+            },
+            address.port(),
+        );
+        let at = |address| published.by_address.get(&ListenAddress::Ip(address)).cloned();
+        at(address).or_else(|| at(wildcard))
+    }
+
+    /// The `date` header, made once a second.
+    pub(crate) fn date(&self) -> HeaderValue {
+        let (made, value) = &mut *self.date.borrow_mut();
+        if made.elapsed() >= Duration::from_secs(1) {
+            (*made, *value) = (Instant::now(), date(SystemTime::now()));
+        }
+        value.clone()
+    }
+
+    /// A number for a connection, unique in this process.
+    pub(crate) fn connection_id(&self) -> u64 {
+        let count = self.connections.get();
+        self.connections.set(count + 1);
+        self.index << 48 | count
+    }
+}
+
+fn date(now: SystemTime) -> HeaderValue {
+    HeaderValue::from_str(&httpdate::fmt_http_date(now)).unwrap_or_else(|_| HeaderValue::from_static(""))
+}
+
+fn run(index: u64, published: Arc<ArcSwap<Published>>, commands: mpsc::UnboundedReceiver<Command>) {
+    let runtime = Builder::new_current_thread()
+        .enable_all()
+        .build_local(LocalOptions::default());
+    match runtime {
+        Ok(runtime) => runtime.block_on(serve(index, published, commands)),
+        Err(error) => tracing::error!(%error, "a worker has no runtime"),
+    }
+}
+
+async fn serve(index: u64, published: Arc<ArcSwap<Published>>, mut commands: mpsc::UnboundedReceiver<Command>) {
+    let worker = Rc::new(Worker {
+        pools: Pools::default(),
+        published,
+        date: RefCell::new((Instant::now(), date(SystemTime::now()))),
+        connections: Cell::new(0),
+        index,
+    });
+    let mut accepting = HashMap::new();
+    while let Some(command) = commands.recv().await {
+        match command {
+            Command::Listen(name, socket) => {
+                let task = tokio::task::spawn_local(accept::accept(worker.clone(), name.clone(), socket));
+                if let Some(earlier) = accepting.insert(name, task) {
+                    earlier.abort();
+                }
+            }
+            Command::Close(name) => {
+                if let Some(task) = accepting.remove(&name) {
+                    task.abort();
+                }
+            }
+        }
+    }
+}

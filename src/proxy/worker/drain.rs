@@ -1,0 +1,37 @@
+//! Ending what is under way without cutting it off.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use tokio::sync::Notify;
+
+/// Whether connections are to end as soon as they can. Clones tell the same.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Draining(Arc<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    begun: AtomicBool,
+    notify: Notify,
+}
+
+impl Draining {
+    /// From now on they are.
+    pub(crate) fn begin(&self) {
+        self.0.begun.store(true, Ordering::Release);
+        self.0.notify.notify_waiters();
+    }
+
+    /// Whether they are.
+    pub(crate) fn has_begun(&self) -> bool {
+        self.0.begun.load(Ordering::Acquire)
+    }
+
+    /// Waits until they are. Cancel safe.
+    pub(crate) async fn wait(&self) {
+        let notified = self.0.notify.notified();
+        if !self.has_begun() {
+            notified.await;
+        }
+    }
+}
