@@ -1,6 +1,7 @@
 //! All that knows Envoy's protobuf: what a node needs becomes resources, resources become streams.
 
 mod canonical;
+pub mod client;
 pub mod encode;
 pub mod json;
 pub mod node;

@@ -19,6 +19,7 @@ pub use envoy_types::pb::envoy::service::discovery::v3 as discovery;
 pub use envoy_types::pb::envoy::r#type::matcher::v3 as matcher;
 pub use envoy_types::pb::envoy::r#type::v3 as types;
 pub use envoy_types::pb::google::protobuf as wkt;
+pub use envoy_types::pb::google::rpc;
 pub use envoy_types::pb::validate;
 
 /// The configurations of HTTP filters.

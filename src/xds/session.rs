@@ -28,6 +28,7 @@ use std::time::{Duration, Instant};
 
 use channel::Channel;
 
+use super::client::REFUSED;
 use super::resource::{Resource, ResourceType, Version, Warming};
 use super::snapshot::{ResourceSet, Snapshot, changed_names};
 use crate::ir::ResourceName;
@@ -227,7 +228,9 @@ impl Session {
         let Some(push) = self.channels[kind as usize].take_in_flight(nonce) else {
             return Vec::new();
         };
-        let named = |resource: &&Arc<Resource>| kind.is_wildcard() && names_resource(message, &resource.name);
+        // The bundled data plane names what it refuses of every type, and takes the rest.
+        let names_all = kind.is_wildcard() || message.starts_with(REFUSED);
+        let named = |resource: &&Arc<Resource>| names_all && names_resource(message, &resource.name);
         let (mut bad, good): (Vec<_>, Vec<_>) = push.upserts.iter().partition(named);
         let cut = message.len() >= ENVOY_MESSAGE_LIMIT;
         if bad.is_empty() && push.upserts.len() == 1 {
@@ -237,7 +240,7 @@ impl Session {
             self.channels[kind as usize].split(push.upserts.iter().map(|resource| resource.name.clone()).collect());
             return Vec::new();
         }
-        if kind.is_wildcard() {
+        if names_all {
             let good: Vec<_> = good
                 .into_iter()
                 .filter(|resource| !bad.contains(resource))

@@ -273,6 +273,24 @@ fn a_refusal_that_names_nothing_is_tracked_down_by_halves() {
 }
 
 #[test]
+fn a_refusal_that_names_its_routes_is_believed_and_the_others_count_as_taken() {
+    let now = Instant::now();
+    let rows: Vec<Row<'_>> = ["a", "b", "c"].map(|n| (Route, n, n, &[][..])).to_vec();
+    let mut session = session();
+    session.set_target(snapshot(1, &rows));
+    session.subscribe(Route, rows.iter().map(|row| row.1.into()).collect(), vec![]);
+    let push = session.poll(now).remove(0);
+    let reason = "Error adding/updating route configuration(s) a: no, c: virtual_hosts[0]: no";
+    let refused = session.nack(Route, push.nonce, reason);
+    assert_eq!(
+        refused.iter().map(|r| &*r.resource.name).collect::<Vec<_>>(),
+        ["a", "c"]
+    );
+    assert!(session.held(Route).contains_key("b"));
+    assert_eq!(converse(&mut session, now), [""; 0], "nothing has to be found out");
+}
+
+#[test]
 fn a_cluster_that_a_refused_route_still_needs_stays() {
     let now = Instant::now();
     let mut session = started(V1, now);

@@ -1,0 +1,205 @@
+//! Requests and responses of both variants of the protocol.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use prost::Message;
+
+use super::{Name, Refused};
+use crate::xds::pb::core::Node;
+use crate::xds::pb::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse};
+use crate::xds::pb::rpc;
+use crate::xds::pb::wkt;
+use crate::xds::resource::{ResourceType, Version};
+use crate::xds::schema::{WireValue, wire_fields};
+
+/// `google.rpc.Code.INTERNAL`, which Envoy NACKs with.
+const INTERNAL: i32 = 13;
+
+/// A variant of the protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Variant {
+    /// What changed.
+    Delta,
+    /// Everything (state of the world).
+    Sotw,
+}
+
+/// A request.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Request {
+    /// Delta.
+    Delta(Box<DeltaDiscoveryRequest>),
+    /// SotW.
+    Sotw(Box<DiscoveryRequest>),
+}
+
+/// A response, read.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Response {
+    /// The type.
+    pub kind: ResourceType,
+    /// SotW: the version of the whole.
+    pub version: String,
+    /// To be answered with.
+    pub nonce: String,
+    /// The resources that could be read.
+    pub resources: Vec<Received>,
+    /// Delta: the names of what is not there.
+    pub removed: Vec<Name>,
+    /// Resources that are none of the type.
+    pub malformed: Vec<Refused>,
+}
+
+/// A resource as it came.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Received {
+    /// The name.
+    pub name: Name,
+    /// The version; in SotW, which has none for single resources, one of the content.
+    pub version: Version,
+    /// The serialised message.
+    pub body: Bytes,
+}
+
+/// Why a response cannot be used at all.
+#[derive(Debug, thiserror::Error)]
+pub enum BadResponse {
+    /// It is no response.
+    #[error("the server's response cannot be read: {0}")]
+    Unreadable(#[from] prost::DecodeError),
+    /// Of a type that was not asked for.
+    #[error("the server's response has the type `{0}`, which nobody asked for")]
+    UnknownType(String),
+}
+
+impl Request {
+    /// A delta request that answers the response with this nonce; empty: it answers none.
+    pub(super) fn delta(kind: ResourceType, nonce: &str) -> Self {
+        Request::Delta(Box::new(DeltaDiscoveryRequest {
+            type_url: kind.type_url().to_owned(),
+            response_nonce: nonce.to_owned(),
+            ..Default::default()
+        }))
+    }
+
+    /// A SotW request.
+    pub(super) fn sotw(kind: ResourceType, names: Vec<String>, version: &str, nonce: &str) -> Self {
+        Request::Sotw(Box::new(DiscoveryRequest {
+            type_url: kind.type_url().to_owned(),
+            resource_names: names,
+            version_info: version.to_owned(),
+            response_nonce: nonce.to_owned(),
+            ..Default::default()
+        }))
+    }
+
+    /// The same with changes of the subscription, which only a delta request can have.
+    pub(super) fn subscribing<'a>(
+        mut self,
+        new: impl Iterator<Item = &'a Name>,
+        gone: impl Iterator<Item = &'a Name>,
+        known: impl Iterator<Item = (&'a Name, &'a Version)>,
+    ) -> Self {
+        if let Request::Delta(request) = &mut self {
+            request.resource_names_subscribe = new.map(ToString::to_string).collect();
+            request.resource_names_unsubscribe = gone.map(ToString::to_string).collect();
+            request.initial_resource_versions = known.map(|(n, v)| (n.to_string(), v.to_string())).collect();
+        }
+        self
+    }
+
+    /// The same as a NACK, if there is a reason.
+    pub(super) fn with_error(mut self, reason: Option<String>) -> Self {
+        let status = reason.map(|message| rpc::Status {
+            code: INTERNAL,
+            message,
+            details: Vec::new(),
+        });
+        match &mut self {
+            Request::Delta(request) => request.error_detail = status,
+            Request::Sotw(request) => request.error_detail = status,
+        }
+        self
+    }
+
+    /// The same, saying who asks.
+    pub(super) fn with_node(mut self, node: Node) -> Self {
+        match &mut self {
+            Request::Delta(request) => request.node = Some(node),
+            Request::Sotw(request) => request.node = Some(node),
+        }
+        self
+    }
+
+    /// As it is sent.
+    pub fn encode(&self) -> Bytes {
+        match self {
+            Request::Delta(request) => request.encode_to_vec().into(),
+            Request::Sotw(request) => request.encode_to_vec().into(),
+        }
+    }
+}
+
+impl Response {
+    /// Reads a response.
+    ///
+    /// # Errors
+    /// When it is of no use.
+    pub fn decode(variant: Variant, bytes: Bytes) -> Result<Self, BadResponse> {
+        match variant {
+            Variant::Delta => Self::delta(DeltaDiscoveryResponse::decode(bytes)?),
+            Variant::Sotw => Self::sotw(DiscoveryResponse::decode(bytes)?),
+        }
+    }
+
+    fn empty(type_url: String, version: String, nonce: String) -> Result<Self, BadResponse> {
+        Ok(Self {
+            kind: ResourceType::from_type_url(&type_url).ok_or(BadResponse::UnknownType(type_url))?,
+            version,
+            nonce,
+            resources: Vec::new(),
+            removed: Vec::new(),
+            malformed: Vec::new(),
+        })
+    }
+
+    fn delta(response: DeltaDiscoveryResponse) -> Result<Self, BadResponse> {
+        let mut read = Self::empty(response.type_url, response.system_version_info, response.nonce)?;
+        read.removed = response.removed_resources.into_iter().map(Arc::from).collect();
+        for resource in response.resources {
+            let any = resource.resource.unwrap_or_default();
+            read.take(resource.name.into(), Some(Version::from_text(resource.version)), any);
+        }
+        Ok(read)
+    }
+
+    fn sotw(response: DiscoveryResponse) -> Result<Self, BadResponse> {
+        let mut read = Self::empty(response.type_url, response.version_info, response.nonce)?;
+        for any in response.resources {
+            read.take(own_name(&any.value).unwrap_or_default().into(), None, any);
+        }
+        Ok(read)
+    }
+
+    fn take(&mut self, name: Name, version: Option<Version>, any: wkt::Any) {
+        if any.type_url != self.kind.type_url() {
+            let why = format!("the resource is of the type `{}`", any.type_url);
+            return self.malformed.push(Refused { name, why });
+        }
+        self.resources.push(Received {
+            version: version.unwrap_or_else(|| Version::of(&any.value)),
+            name,
+            body: any.value.into(),
+        });
+    }
+}
+
+/// The name that stands in a resource itself: field 1 in every type.
+fn own_name(message: &[u8]) -> Option<&str> {
+    let first = wire_fields(message).flatten().find(|field| field.number == 1)?;
+    match first.value {
+        WireValue::Bytes(place) => std::str::from_utf8(&message[place]).ok(),
+        WireValue::Varint(_) | WireValue::Fixed64(_) | WireValue::Fixed32(_) => None,
+    }
+}

@@ -1,0 +1,327 @@
+//! Scripted streams.
+
+use bytes::Bytes;
+use prost::{Message, Name as _};
+
+use super::*;
+use crate::xds::pb::cluster::Cluster;
+use crate::xds::pb::discovery::Resource;
+use crate::xds::pb::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse};
+use crate::xds::pb::wkt::Any;
+
+const CDS: ResourceType = ResourceType::Cluster;
+const EDS: ResourceType = ResourceType::Endpoints;
+
+fn client(variant: Variant) -> Client {
+    let node = Node {
+        id: "me".into(),
+        ..Default::default()
+    };
+    Client::new(variant, node)
+}
+
+fn names(names: &[&str]) -> Interest {
+    Interest::Names(names.iter().map(|name| Name::from(*name)).collect())
+}
+
+fn cluster(name: &str) -> Any {
+    Any {
+        type_url: Cluster::type_url(),
+        value: Cluster {
+            name: name.into(),
+            ..Default::default()
+        }
+        .encode_to_vec(),
+    }
+}
+
+fn delta(kind: ResourceType, nonce: &str, resources: &[(&str, &str)], removed: &[&str]) -> Response {
+    let resources = resources.iter().map(|(name, version)| Resource {
+        name: (*name).into(),
+        version: (*version).into(),
+        resource: Some(Any {
+            type_url: kind.type_url().into(),
+            value: Vec::new(),
+        }),
+        ..Default::default()
+    });
+    let response = DeltaDiscoveryResponse {
+        type_url: kind.type_url().into(),
+        nonce: nonce.into(),
+        resources: resources.collect(),
+        removed_resources: removed.iter().map(|name| (*name).into()).collect(),
+        ..Default::default()
+    };
+    Response::decode(Variant::Delta, response.encode_to_vec().into()).unwrap()
+}
+
+fn sotw(version: &str, nonce: &str, names: &[&str]) -> Response {
+    let response = DiscoveryResponse {
+        type_url: CDS.type_url().into(),
+        version_info: version.into(),
+        nonce: nonce.into(),
+        resources: names.iter().map(|name| cluster(name)).collect(),
+        ..Default::default()
+    };
+    Response::decode(Variant::Sotw, response.encode_to_vec().into()).unwrap()
+}
+
+fn as_delta(request: &Request) -> &DeltaDiscoveryRequest {
+    match request {
+        Request::Delta(request) => request,
+        Request::Sotw(_) => panic!("{request:?}"),
+    }
+}
+
+fn as_sotw(request: &Request) -> &DiscoveryRequest {
+    match request {
+        Request::Sotw(request) => request,
+        Request::Delta(_) => panic!("{request:?}"),
+    }
+}
+
+fn upserts(update: &Update) -> Vec<&str> {
+    update.upserts.iter().map(|one| &*one.name).collect()
+}
+
+fn refused(name: &str, why: &str) -> Refused {
+    Refused {
+        name: name.into(),
+        why: why.into(),
+    }
+}
+
+#[test]
+fn everything_is_asked_for_by_naming_nothing_and_who_asks_is_said_once() {
+    let mut client = client(Variant::Delta);
+    client.want(CDS, Interest::All);
+    client.want(EDS, names(&[]));
+    let [request] = &client.requests()[..] else { panic!() };
+    let request = as_delta(request);
+    assert!(request.resource_names_subscribe.is_empty());
+    assert_eq!(request.node.as_ref().unwrap().id, "me");
+    assert!(client.requests().is_empty());
+    client.want(EDS, names(&["a", "b"]));
+    let [request] = &client.requests()[..] else { panic!() };
+    assert_eq!(as_delta(request).resource_names_subscribe, ["a", "b"]);
+    assert!(as_delta(request).node.is_none());
+}
+
+#[test]
+fn a_change_of_names_is_said_as_a_difference() {
+    let mut client = client(Variant::Delta);
+    client.want(EDS, names(&["a", "b"]));
+    client.requests();
+    client.want(EDS, names(&["b", "c"]));
+    let requests = client.requests();
+    assert_eq!(as_delta(&requests[0]).resource_names_subscribe, ["c"]);
+    assert_eq!(as_delta(&requests[0]).resource_names_unsubscribe, ["a"]);
+    client.want(EDS, names(&[]));
+    let requests = client.requests();
+    assert_eq!(as_delta(&requests[0]).resource_names_unsubscribe, ["b", "c"]);
+}
+
+#[test]
+fn what_is_accepted_is_acknowledged_and_said_to_be_had_on_the_next_stream() {
+    let mut client = client(Variant::Delta);
+    client.want(CDS, Interest::All);
+    client.requests();
+    let update = client.receive(delta(CDS, "1", &[("a", "v1"), ("b", "v1")], &[]));
+    assert_eq!(upserts(&update), ["a", "b"]);
+    let answer = client.answer(&update, &[]);
+    assert_eq!(as_delta(&answer).response_nonce, "1");
+    assert!(as_delta(&answer).error_detail.is_none());
+    let update = client.receive(delta(CDS, "2", &[("b", "v2")], &["a"]));
+    assert_eq!((upserts(&update), &update.removals[..]), (vec!["b"], &["a".into()][..]));
+    client.answer(&update, &[]);
+
+    client.open();
+    let requests = client.requests();
+    let request = as_delta(&requests[0]);
+    assert_eq!(request.node.as_ref().unwrap().id, "me");
+    assert_eq!(request.initial_resource_versions, [("b".into(), "v2".into())].into());
+}
+
+#[test]
+fn a_refusal_names_each_resource_and_the_rest_is_had() {
+    let mut client = client(Variant::Delta);
+    client.want(CDS, Interest::All);
+    client.requests();
+    let update = client.receive(delta(CDS, "1", &[("a", "1"), ("b", "1"), ("c", "1")], &[]));
+    let answer = client.answer(
+        &update,
+        &[refused("a", "name: no"), refused("c", "x is not implemented")],
+    );
+    let error = as_delta(&answer).error_detail.as_ref().unwrap();
+    assert_eq!(
+        error.message,
+        "Error adding/updating cluster(s) a: name: no, c: x is not implemented"
+    );
+    assert_eq!(error.code, 13);
+    assert_eq!(client.held(CDS).keys().map(|name| &**name).collect::<Vec<_>>(), ["b"]);
+}
+
+#[test]
+fn a_name_that_is_there_twice_spoils_the_response() {
+    let mut client = client(Variant::Delta);
+    client.want(CDS, Interest::All);
+    client.requests();
+    let update = client.receive(delta(CDS, "1", &[("a", "1"), ("b", "1")], &["a"]));
+    assert!(update.upserts.is_empty() && update.removals.is_empty());
+    let answer = client.answer(&update, &[]);
+    let message = &as_delta(&answer).error_detail.as_ref().unwrap().message;
+    assert!(message.contains("duplicate name a found"), "{message}");
+    assert!(client.held(CDS).is_empty());
+}
+
+#[test]
+fn what_was_given_up_is_asked_for_as_if_it_had_never_been_there() {
+    let mut client = client(Variant::Delta);
+    client.want(EDS, names(&["a"]));
+    client.requests();
+    let update = client.receive(delta(EDS, "1", &[("a", "1"), ("stranger", "1")], &[]));
+    assert_eq!(upserts(&update), ["a"], "what was not asked for is left alone");
+    client.answer(&update, &[]);
+    client.want(EDS, names(&[]));
+    client.requests();
+    client.want(EDS, names(&["a"]));
+    let requests = client.requests();
+    assert_eq!(as_delta(&requests[0]).resource_names_subscribe, ["a"]);
+    let update = client.receive(delta(EDS, "2", &[("a", "1")], &[]));
+    assert_eq!(upserts(&update), ["a"]);
+}
+
+#[test]
+fn a_resource_of_another_type_is_refused_by_name() {
+    let mut client = client(Variant::Delta);
+    client.want(CDS, Interest::All);
+    client.requests();
+    let mut response = delta(CDS, "1", &[], &[]);
+    response.malformed.push(refused("a", "the resource is of the type `x`"));
+    let update = client.receive(response);
+    let answer = client.answer(&update, &[]);
+    let message = &as_delta(&answer).error_detail.as_ref().unwrap().message;
+    assert_eq!(
+        message,
+        "Error adding/updating cluster(s) a: the resource is of the type `x`"
+    );
+}
+
+#[test]
+fn in_sotw_absence_removes_and_only_what_changed_is_new() {
+    let mut client = client(Variant::Sotw);
+    client.want(CDS, Interest::All);
+    let requests = client.requests();
+    assert!(as_sotw(&requests[0]).resource_names.is_empty());
+    let update = client.receive(sotw("1", "n1", &["a", "b"]));
+    assert_eq!(upserts(&update), ["a", "b"]);
+    let answer = client.answer(&update, &[]);
+    assert_eq!(as_sotw(&answer).version_info, "1");
+    assert_eq!(as_sotw(&answer).response_nonce, "n1");
+    let update = client.receive(sotw("2", "n2", &["b", "c"]));
+    assert_eq!((upserts(&update), &update.removals[..]), (vec!["c"], &["a".into()][..]));
+    let answer = client.answer(&update, &[refused("c", "no")]);
+    assert_eq!(as_sotw(&answer).version_info, "1", "the last accepted one");
+    assert_eq!(as_sotw(&answer).response_nonce, "n2");
+    assert!(as_sotw(&answer).error_detail.is_some());
+
+    client.open();
+    let requests = client.requests();
+    assert_eq!(as_sotw(&requests[0]).version_info, "1");
+    assert_eq!(as_sotw(&requests[0]).response_nonce, "");
+}
+
+#[test]
+fn in_sotw_every_request_names_all() {
+    let mut client = client(Variant::Sotw);
+    client.want(EDS, names(&["a"]));
+    client.requests();
+    client.want(EDS, names(&["a", "b"]));
+    let requests = client.requests();
+    assert_eq!(as_sotw(&requests[0]).resource_names, ["a", "b"]);
+}
+
+#[test]
+fn a_response_of_a_strange_type_is_of_no_use() {
+    let response = DeltaDiscoveryResponse {
+        type_url: "x/y".into(),
+        ..Default::default()
+    };
+    assert!(Response::decode(Variant::Delta, response.encode_to_vec().into()).is_err());
+    assert!(Response::decode(Variant::Delta, Bytes::from_static(&[0x0a, 200])).is_err());
+}
+
+/// Whatever a server says in whatever order, the client knows exactly what it was last told of what it wants.
+mod random {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Want(BTreeSet<u8>),
+        Put(u8, u8, bool),
+        Remove(u8),
+        Reconnect,
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            proptest::collection::btree_set(0..4_u8, 0..4).prop_map(Step::Want),
+            (0..4_u8, 0..3_u8, any::<bool>()).prop_map(|(name, version, good)| Step::Put(name, version, good)),
+            (0..4_u8).prop_map(Step::Remove),
+            Just(Step::Reconnect),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn the_client_has_what_it_was_told(steps in proptest::collection::vec(step(), 0..40)) {
+            let mut client = client(Variant::Delta);
+            let (mut wanted, mut told) = (BTreeSet::new(), BTreeMap::new());
+            for step in steps {
+                match step {
+                    Step::Want(new) => {
+                        told.retain(|name, _| new.contains(name));
+                        let names = new.iter().map(|name| Name::from(name.to_string())).collect();
+                        client.want(EDS, Interest::Names(names));
+                        wanted = new;
+                        client.requests();
+                    }
+                    Step::Put(name, version, good) => {
+                        let (text, version) = (name.to_string(), version.to_string());
+                        let update = client.receive(delta(EDS, "n", &[(&text, &version)], &[]));
+                        let refused = [refused(&text, "no")];
+                        client.answer(&update, if good { &[] } else { &refused });
+                        if good && wanted.contains(&name) {
+                            told.insert(name, version);
+                        }
+                    }
+                    Step::Remove(name) => {
+                        let update = client.receive(delta(EDS, "n", &[], &[&name.to_string()]));
+                        client.answer(&update, &[]);
+                        told.remove(&name);
+                    }
+                    Step::Reconnect => {
+                        client.open();
+                        let requests = client.requests();
+                        let known: BTreeMap<_, _> = requests
+                            .iter()
+                            .flat_map(|request| as_delta(request).initial_resource_versions.clone())
+                            .collect();
+                        let told = told.iter().map(|(name, version)| (name.to_string(), version.clone()));
+                        prop_assert_eq!(known, told.collect::<BTreeMap<_, _>>());
+                    }
+                }
+            }
+            let held: BTreeMap<_, _> = client
+                .held(EDS)
+                .iter()
+                .map(|(name, version)| (name.to_string(), version.to_string()))
+                .collect();
+            prop_assert_eq!(held, told.iter().map(|(n, v)| (n.to_string(), v.clone())).collect::<BTreeMap<_, _>>());
+        }
+    }
+}
