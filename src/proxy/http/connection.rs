@@ -29,6 +29,13 @@ pub(crate) struct Downstream {
     pub(crate) manager: Arc<HttpManager>,
 }
 
+impl Downstream {
+    /// Whether the connection is to end as soon as it can.
+    pub(crate) fn is_ending(&self) -> bool {
+        self.chain.draining.has_begun()
+    }
+}
+
 /// Spawns tasks on the worker's own thread.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct LocalExecutor;

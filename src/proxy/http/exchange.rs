@@ -1,18 +1,21 @@
 //! One request and its response.
 
+use std::net::IpAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use http::header::{DATE, HOST, SERVER};
-use http::{HeaderMap, Request, Response, StatusCode, request};
+use http::header::{CONNECTION, DATE, HOST, HeaderMap, HeaderValue, SERVER};
+use http::{Request, Response, StatusCode, request, response};
 use hyper::body::Incoming;
+use hyper::upgrade::OnUpgrade;
 
-use super::ServerHeader;
-use super::body::ResponseBody;
+use super::body::{BodyError, ResponseBody};
+use super::conditioning::{self, REQUEST_ID};
 use super::connection::Downstream;
 use super::local_reply::LocalReply;
-use super::route::{self, Matched, RouteAction};
-use super::{HttpStats, forward};
+use super::route::{self, Matched, RouteAction, WeightedCluster};
+use super::{HttpManager, HttpStats, ServerHeader, forward, rewrite};
 use crate::proxy::connection::Stream;
 use crate::proxy::flags::Flags;
 use crate::proxy::format::{Context, RequestLine};
@@ -22,7 +25,7 @@ use crate::proxy::format::{Context, RequestLine};
 pub(crate) struct Exchange {
     /// The connection it came on.
     pub(crate) downstream: Rc<Downstream>,
-    /// The request without its body, as filters have changed it.
+    /// The request without its body, as filters have changed it. `Host` is in [`Exchange::authority`].
     pub(crate) request: request::Parts,
     /// The body; gone once it is sent.
     pub(crate) body: Option<Incoming>,
@@ -30,57 +33,98 @@ pub(crate) struct Exchange {
     pub(crate) authority: Box<str>,
     /// `:scheme`.
     pub(crate) scheme: &'static str,
+    /// The client's address, as far as proxies before us can be believed.
+    pub(crate) remote: IpAddr,
+    /// The protocol that the client wants to go over to, lower case.
+    pub(crate) upgrade: Option<Box<str>>,
+    /// The client's connection, once it has gone over.
+    pub(crate) upgraded: Option<OnUpgrade>,
     /// The route it takes.
     pub(crate) matched: Option<Matched>,
+    /// Protocols offered to the host instead of the cluster's (`envoy.network.application_protocols`).
+    pub(crate) upstream_alpn: Option<Arc<[Vec<u8>]>>,
+    /// The origin that the CORS filter lets read the answer.
+    pub(crate) cors_origin: Option<HeaderValue>,
     /// What is known of it.
     pub(crate) stream: Stream,
     /// Whether it speaks gRPC.
     pub(crate) grpc: bool,
     /// A number that decides what chance decides.
     pub(crate) random: u64,
+    /// Headers that filters add to the response, whoever makes it.
+    pub(crate) response_headers: HeaderMap,
 }
 
 /// Answers a request.
 pub(crate) async fn exchange(downstream: Rc<Downstream>, request: Request<Incoming>) -> Response<ResponseBody> {
-    let stats = downstream.manager.stats.clone();
-    stats.rq_total.fetch_add(1, Relaxed);
-    stats.rq_active.fetch_add(1, Relaxed);
-    let mut exchange = Exchange::new(downstream, request);
-    let response = match exchange.answer().await {
-        Ok(response) => response,
-        Err(reply) => exchange.local(reply),
+    let manager = downstream.manager.clone();
+    manager.stats.rq_total.fetch_add(1, Relaxed);
+    manager.stats.rq_active.fetch_add(1, Relaxed);
+    // A client that goes away drops this future: it is counted all the same.
+    let mut exchange = Guarded(Some(Box::new(Exchange::new(downstream, request))));
+    let response = match exchange.get() {
+        Some(exchange) => match exchange.answer(&manager).await {
+            Ok(response) => response,
+            Err(reply) => exchange.local(reply),
+        },
+        None => Response::new(ResponseBody::empty()),
     };
-    exchange.finish(response)
+    match exchange.0.take() {
+        Some(exchange) => exchange.finish(&manager, response),
+        None => response,
+    }
+}
+
+/// An exchange that is taken down as abandoned when its future is dropped.
+struct Guarded(Option<Box<Exchange>>);
+
+impl Guarded {
+    fn get(&mut self) -> Option<&mut Exchange> {
+        self.0.as_deref_mut()
+    }
+}
+
+impl Drop for Guarded {
+    fn drop(&mut self) {
+        if let Some(exchange) = self.0.take() {
+            exchange.into_recorder().abandoned();
+        }
+    }
 }
 
 impl Exchange {
-    fn new(downstream: Rc<Downstream>, request: Request<Incoming>) -> Self {
+    fn new(downstream: Rc<Downstream>, mut request: Request<Incoming>) -> Self {
+        let upgraded = (request.headers().contains_key(CONNECTION) || request.method() == http::Method::CONNECT)
+            .then(|| hyper::upgrade::on(&mut request));
         let (request, body) = request.into_parts();
-        let authority = match (request.uri.authority(), request.headers.get(HOST)) {
-            (Some(authority), _) => authority.as_str(),
-            (None, Some(host)) => host.to_str().unwrap_or_default(),
-            (None, None) => "",
+        let authority: Box<str> = match (request.uri.authority(), request.headers.get(HOST)) {
+            (Some(authority), _) => authority.as_str().into(),
+            (None, Some(host)) => host.to_str().unwrap_or_default().into(),
+            (None, None) => "".into(),
         };
         Self {
-            authority: authority.into(),
-            scheme: if downstream.connection.tls.is_some() {
-                "https"
-            } else {
-                "http"
-            },
+            authority,
+            scheme: "http",
+            remote: downstream.connection.remote.ip(),
             stream: Stream::new(Some(request.version)),
             grpc: route::is_grpc(&request.headers),
             random: fastrand::u64(..),
             body: Some(body),
             matched: None,
+            upgrade: None,
+            upgraded,
+            upstream_alpn: None,
+            cors_origin: None,
+            response_headers: HeaderMap::new(),
             request,
             downstream,
         }
     }
 
-    async fn answer(&mut self) -> Result<Response<ResponseBody>, LocalReply> {
+    async fn answer(&mut self, manager: &HttpManager) -> Result<Response<ResponseBody>, LocalReply> {
+        conditioning::condition(self)?;
+        self.stream.request_id = self.text(&REQUEST_ID);
         self.matched = self.find_route();
-        let manager = self.downstream.manager.clone();
         for filter in &manager.filters {
             if let Some(reply) = filter.request(self).await {
                 return Err(reply);
@@ -99,18 +143,14 @@ impl Exchange {
         self.stream.virtual_host = matched.host.name.clone();
         match &matched.route.action {
             RouteAction::Forward(action) => forward::forward(self, &matched, action).await,
-            RouteAction::Direct(direct) => Err(LocalReply::new(
-                direct.status,
-                direct.body.clone(),
-                Flags::default(),
-                "direct_response",
-            )),
-            RouteAction::Redirect(_) => Err(LocalReply::new(
-                StatusCode::NOT_IMPLEMENTED,
-                "",
-                Flags::default(),
-                "direct_response",
-            )),
+            RouteAction::Direct(direct) => {
+                let reply = LocalReply::new(direct.status, direct.body.clone(), Flags::default(), "direct_response");
+                Ok(self.own_response(&matched, reply))
+            }
+            RouteAction::Redirect(redirect) => {
+                let reply = rewrite::redirect(self, &matched, redirect);
+                Ok(self.own_response(&matched, reply))
+            }
         }
     }
 
@@ -127,6 +167,11 @@ impl Exchange {
         })
     }
 
+    /// A header's value, if it is text.
+    fn text(&self, name: &http::HeaderName) -> Option<Box<str>> {
+        self.request.headers.get(name)?.to_str().ok().map(Into::into)
+    }
+
     /// What format strings draw on.
     pub(crate) fn context(&self) -> Context<'_> {
         Context {
@@ -134,7 +179,7 @@ impl Exchange {
             stream: &self.stream,
             request: Some(RequestLine {
                 method: &self.request.method,
-                path: self.request.uri.path_and_query().map_or("/", |path| path.as_str()),
+                path: self.path(),
                 authority: &self.authority,
                 scheme: self.scheme,
             }),
@@ -144,19 +189,87 @@ impl Exchange {
         }
     }
 
+    /// `:path`, with the query.
+    pub(crate) fn path(&self) -> &str {
+        self.request.uri.path_and_query().map_or("/", |path| path.as_str())
+    }
+
+    /// Changes to the request's headers, the most specific level first unless the table says otherwise.
+    pub(crate) fn change_request_headers(&mut self, matched: &Matched, share: Option<&WeightedCluster>) {
+        let table = self.downstream.manager.routes.take();
+        let global = table.as_ref().map(|table| &table.headers.request);
+        let levels = [
+            share.map(|share| &share.headers.request),
+            Some(&matched.route.headers.request),
+            Some(&matched.host.headers.request),
+            global,
+        ];
+        if levels.iter().flatten().all(|ops| ops.is_empty()) {
+            return;
+        }
+        let mut headers = std::mem::take(&mut self.request.headers);
+        let reversed = table.as_ref().is_some_and(|table| table.most_specific_wins);
+        let context = self.context();
+        let apply = |ops: &super::header_ops::HeaderOps| ops.apply(&mut headers, &context);
+        match reversed {
+            true => levels.into_iter().rev().flatten().for_each(apply),
+            false => levels.into_iter().flatten().for_each(apply),
+        }
+        self.request.headers = headers;
+    }
+
+    /// Changes to the response's headers, in the same order.
+    pub(crate) fn change_response_headers(
+        &self,
+        matched: &Matched,
+        share: Option<&WeightedCluster>,
+        response: &mut HeaderMap,
+    ) {
+        let table = self.downstream.manager.routes.take();
+        let levels = [
+            share.map(|share| &share.headers.response),
+            Some(&matched.route.headers.response),
+            Some(&matched.host.headers.response),
+            table.as_ref().map(|table| &table.headers.response),
+        ];
+        if levels.iter().flatten().all(|ops| ops.is_empty()) {
+            return;
+        }
+        let reversed = table.as_ref().is_some_and(|table| table.most_specific_wins);
+        let context = self.context();
+        let apply = |ops: &super::header_ops::HeaderOps| ops.apply(response, &context);
+        match reversed {
+            true => levels.into_iter().rev().flatten().for_each(apply),
+            false => levels.into_iter().flatten().for_each(apply),
+        }
+    }
+
+    /// A response that a route gives by itself.
+    fn own_response(&mut self, matched: &Matched, reply: LocalReply) -> Response<ResponseBody> {
+        let mut response = self.local(reply);
+        self.change_response_headers(matched, None, response.headers_mut());
+        response
+    }
+
     fn local(&mut self, reply: LocalReply) -> Response<ResponseBody> {
         self.stream.blame(reply.flags, reply.details.clone());
         reply.into_response(self.grpc)
     }
 
     /// The last that is done to a response.
-    fn finish(mut self, response: Response<ResponseBody>) -> Response<ResponseBody> {
+    fn finish(mut self: Box<Self>, manager: &HttpManager, response: Response<ResponseBody>) -> Response<ResponseBody> {
         let (mut parts, body) = response.into_parts();
-        let manager = self.downstream.manager.clone();
         for filter in manager.filters.iter().rev() {
             filter.response(&mut self, &mut parts);
         }
+        parts.headers.extend(std::mem::take(&mut self.response_headers));
+        self.own_headers(manager, &mut parts);
         self.stream.status = parts.status.as_u16();
+        self.stream.timing.downstream_first_tx = Some(self.stream.start.elapsed());
+        Response::from_parts(parts, body.record(Box::new(self.into_recorder())))
+    }
+
+    fn own_headers(&self, manager: &HttpManager, parts: &mut response::Parts) {
         match manager.server_header {
             ServerHeader::Overwrite => drop(parts.headers.insert(SERVER, manager.server_name.clone())),
             ServerHeader::AppendIfAbsent => drop(parts.headers.entry(SERVER).or_insert(manager.server_name.clone())),
@@ -165,11 +278,21 @@ impl Exchange {
         if !parts.headers.contains_key(DATE) {
             parts.headers.insert(DATE, self.downstream.worker.date());
         }
-        let recorder = Box::new(Recorder {
+        if manager.request_id.in_response {
+            if let Some(Ok(id)) = self.stream.request_id.as_deref().map(HeaderValue::from_str) {
+                parts.headers.insert(REQUEST_ID, id);
+            }
+        }
+        if self.downstream.is_ending() && parts.version < http::Version::HTTP_2 {
+            parts.headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+    }
+
+    fn into_recorder(self) -> Recorder {
+        Recorder {
             downstream: self.downstream,
             stream: self.stream,
-        });
-        Response::from_parts(parts, body.record(recorder))
+        }
     }
 }
 
@@ -191,9 +314,9 @@ impl Recorder {
         self.close();
     }
 
-    /// The host broke off.
-    pub(crate) fn broken(mut self, _error: &hyper::Error) {
-        self.stream.flags.set(Flags::UPSTREAM_CONNECTION_TERMINATION);
+    /// The response broke off.
+    pub(crate) fn broken(mut self, error: &BodyError) {
+        self.stream.flags.set(error.flags());
         self.close();
     }
 

@@ -1,105 +1,473 @@
 //! Sending a request on to a host, and its answer back.
 
+use std::future::Future;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
 
+use http::header::{HOST, HeaderName, HeaderValue};
 use http::uri::PathAndQuery;
-use http::{Request, Response, StatusCode, Uri, Version};
+use http::{Method, Request, Response, StatusCode, Uri};
+use http_body::Body;
+use hyper::body::Incoming;
+use tokio::time::Instant;
 
-use super::body::{RequestBody, ResponseBody};
+use super::body::replay::Kept;
+use super::body::{BodyLimits, Progress, RequestBody, ResponseBody};
 use super::exchange::Exchange;
 use super::local_reply::LocalReply;
-use super::route::{Forward, Matched};
+use super::retry::Retries;
+use super::route::{Forward, Matched, WeightedCluster};
+use super::{hash, mirror, rewrite, upgrade};
 use crate::proxy::flags::Flags;
 use crate::proxy::upstream::balance::Choice;
+use crate::proxy::upstream::balance::outlier::Report;
 use crate::proxy::upstream::cluster::Cluster;
 use crate::proxy::upstream::connect::{FailureKind, SendError};
 use crate::proxy::upstream::host::Host;
+use crate::proxy::upstream::pool::{Lease, Towards};
+
+const EXPECTED_TIMEOUT: HeaderName = HeaderName::from_static("x-envoy-expected-rq-timeout-ms");
+const SERVICE_TIME: HeaderName = HeaderName::from_static("x-envoy-upstream-service-time");
+const ATTEMPT_COUNT: HeaderName = HeaderName::from_static("x-envoy-attempt-count");
+const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
+
+/// What is kept of a body for retries and copies, unless the route says otherwise: Envoy's buffer limit.
+const KEPT_BYTES: usize = 1 << 20;
 
 /// Sends a request on.
 ///
 /// # Errors
 /// What to answer where no host did.
-pub(crate) async fn forward(
+pub(super) async fn forward(
     exchange: &mut Exchange,
-    _matched: &Matched,
+    matched: &Matched,
     action: &Forward,
 ) -> Result<Response<ResponseBody>, LocalReply> {
     let worker = exchange.downstream.worker.clone();
     let named = |name: &str| worker.cluster(name);
-    let (slot, _share) = action
+    let (slot, share) = action
         .destination
         .choose(exchange.random, &exchange.request.headers, named);
     let Some(cluster) = slot.and_then(|slot| slot.take()) else {
         exchange.downstream.manager.stats.no_cluster.fetch_add(1, Relaxed);
+        let details = "cluster_not_found";
         return Err(LocalReply::new(
             action.cluster_not_found,
             "",
             Flags::NO_CLUSTER,
-            "cluster_not_found",
+            details,
         ));
     };
     exchange.stream.cluster = Some(cluster.clone());
-    let response = attempt(exchange, &cluster).await?;
-    cluster.stats.rq_total.fetch_add(1, Relaxed);
-    Ok(response)
+    let deadline = Deadlines::new(exchange, action);
+    let mut sending = Sending {
+        hash: hash::hash(exchange, action),
+        body: Prepared::new(exchange, matched, action),
+        deadline,
+        matched,
+        action,
+        share,
+        cluster,
+    };
+    sending.change_request(exchange);
+    mirror::send(exchange, action, &sending.body);
+    let response = sending.run(exchange).await;
+    exchange.stream.bytes_received = sending.body.progress.bytes();
+    response
 }
 
-async fn attempt(exchange: &mut Exchange, cluster: &Arc<Cluster>) -> Result<Response<ResponseBody>, LocalReply> {
-    let Some(host) = cluster.choose(&Choice::default()) else {
-        cluster.stats.cx_none_healthy.fetch_add(1, Relaxed);
-        return Err(LocalReply::new(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "no healthy upstream",
-            Flags::NO_HEALTHY_UPSTREAM,
-            "no_healthy_upstream",
-        ));
-    };
-    exchange.stream.host = Some(host.clone());
-    exchange.stream.attempts += 1;
-    let body = exchange.body.take().map_or(RequestBody::Empty, RequestBody::Client);
-    let request = upstream_request(exchange, body);
-    let worker = exchange.downstream.worker.clone();
-    match worker
-        .pools
-        .send(cluster, &host, exchange.request.version, request)
-        .await
-    {
-        Ok((response, lease)) => {
-            let (parts, body) = response.into_parts();
-            Ok(Response::from_parts(parts, ResponseBody::host(body, lease)))
+/// What a request may take.
+struct Deadlines {
+    /// From the end of the request.
+    response: Option<Duration>,
+    /// From now.
+    stream: Option<Instant>,
+    /// Without anything received.
+    idle: Option<Duration>,
+}
+
+impl Deadlines {
+    fn new(exchange: &Exchange, action: &Forward) -> Self {
+        let limits = &exchange.downstream.manager.limits;
+        let timeouts = &action.timeouts;
+        let asked = exchange.request.headers.get(&GRPC_TIMEOUT).and_then(grpc_timeout);
+        let grpc = match (timeouts.grpc_max, asked) {
+            (Some(max), Some(asked)) if exchange.grpc => Some(if max.is_zero() { asked } else { asked.min(max) }),
+            _ => None,
+        };
+        let stream = grpc.or(timeouts.stream).or(limits.stream);
+        let idle = timeouts.idle.or(limits.stream_idle).filter(|idle| !idle.is_zero());
+        Self {
+            response: timeouts.response.filter(|_| exchange.upgrade.is_none()),
+            stream: stream.map(|stream| Instant::now() + stream),
+            idle: idle.filter(|_| exchange.upgrade.is_none()),
         }
-        Err(error) => Err(failed(exchange, &host, error)),
     }
 }
 
-/// The request as the host gets it: origin form, and the host in `Host`.
-fn upstream_request(exchange: &Exchange, body: RequestBody) -> Request<RequestBody> {
-    let mut request = Request::new(body);
-    *request.method_mut() = exchange.request.method.clone();
-    *request.headers_mut() = exchange.request.headers.clone();
-    *request.version_mut() = Version::HTTP_11;
-    let path = exchange.request.uri.path_and_query().cloned();
-    *request.uri_mut() = Uri::from(path.unwrap_or_else(|| PathAndQuery::from_static("/")));
-    if let Ok(host) = http::HeaderValue::from_str(&exchange.authority) {
-        request.headers_mut().insert(http::header::HOST, host);
+/// `grpc-timeout`: at most eight digits and a unit.
+fn grpc_timeout(value: &HeaderValue) -> Option<Duration> {
+    let text = value.to_str().ok()?;
+    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    if digits.len() > 8 {
+        return None;
     }
-    request
+    let number: u64 = digits.parse().ok()?;
+    Some(match unit {
+        "H" => Duration::from_secs(number * 3600),
+        "M" => Duration::from_secs(number * 60),
+        "S" => Duration::from_secs(number),
+        "m" => Duration::from_millis(number),
+        "u" => Duration::from_micros(number),
+        "n" => Duration::from_nanos(number),
+        _ => return None,
+    })
 }
 
-fn failed(exchange: &mut Exchange, _host: &Arc<Host>, error: SendError) -> LocalReply {
-    exchange.stream.transport_failure = Some(error.reason.clone());
-    let (flags, details) = match error.kind {
-        FailureKind::Connect => (Flags::UPSTREAM_CONNECTION_FAILURE, "connection_failure"),
-        FailureKind::ConnectTimeout => (Flags::UPSTREAM_CONNECTION_FAILURE, "connection_timeout"),
-        FailureKind::Overflow => (Flags::UPSTREAM_OVERFLOW, "overflow"),
-        FailureKind::Reset => (Flags::UPSTREAM_CONNECTION_TERMINATION, "connection_termination"),
-        FailureKind::Protocol => (Flags::UPSTREAM_PROTOCOL_ERROR, "protocol_error"),
+/// The body of a request, ready to be sent once or more.
+pub(super) struct Prepared {
+    empty: bool,
+    once: Option<Incoming>,
+    kept: Option<Kept>,
+    /// How far the client is with it.
+    pub(super) progress: Rc<Progress>,
+}
+
+impl Prepared {
+    fn new(exchange: &mut Exchange, matched: &Matched, action: &Forward) -> Self {
+        let progress = Rc::new(Progress::default());
+        let body = exchange.body.take().filter(|body| !body.is_end_stream());
+        let several = action.retry.is_some() || !action.mirrors.is_empty();
+        let limit = matched.route.buffer_limit.unwrap_or(KEPT_BYTES);
+        let (once, kept) = match body {
+            Some(body) if several => (None, Some(Kept::new(body, progress.clone(), limit))),
+            body => (body, None),
+        };
+        let empty = once.is_none() && kept.is_none();
+        if empty {
+            progress.end();
+        }
+        Self {
+            empty,
+            once,
+            kept,
+            progress,
+        }
+    }
+
+    /// The body for one more sending; none where it is gone.
+    pub(super) fn next(&mut self) -> Option<RequestBody> {
+        if self.empty {
+            return Some(RequestBody::Empty);
+        }
+        if let Some(kept) = &self.kept {
+            return kept.replay().map(RequestBody::Replay);
+        }
+        self.once
+            .take()
+            .map(|body| RequestBody::Client(body, self.progress.clone()))
+    }
+
+    /// Whether it can be sent once more.
+    fn is_repeatable(&self) -> bool {
+        self.empty || self.kept.as_ref().is_some_and(Kept::is_complete)
+    }
+
+    /// The whole body for a copy, once the client has sent it; none where it cannot be kept.
+    pub(super) fn copy(&self) -> Option<impl Future<Output = Option<RequestBody>> + use<>> {
+        if self.once.is_some() {
+            return None;
+        }
+        let (empty, kept, progress) = (self.empty, self.kept.clone(), self.progress.clone());
+        Some(async move {
+            if empty {
+                return Some(RequestBody::Empty);
+            }
+            progress.ended().await;
+            kept?.replay().map(RequestBody::Replay)
+        })
+    }
+}
+
+/// What an attempt came to.
+#[derive(Debug)]
+pub(super) enum Outcome {
+    /// An answer of the host.
+    Answer(Response<Incoming>, Lease),
+    /// None, and what to say of it.
+    Failed(FailureKind, LocalReply),
+    /// There was no host to try.
+    NoHost(LocalReply),
+}
+
+/// A request that is being sent on.
+struct Sending<'a> {
+    matched: &'a Matched,
+    action: &'a Forward,
+    share: Option<&'a WeightedCluster>,
+    cluster: Arc<Cluster>,
+    hash: Option<u64>,
+    body: Prepared,
+    deadline: Deadlines,
+}
+
+impl Sending<'_> {
+    fn change_request(&self, exchange: &mut Exchange) {
+        rewrite::path(exchange, self.matched, self.action);
+        rewrite::authority(exchange, self.action, self.share, None);
+        exchange.change_request_headers(self.matched, self.share);
+        if let Some(timeout) = self.deadline.response {
+            let milliseconds = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
+            exchange
+                .request
+                .headers
+                .insert(EXPECTED_TIMEOUT, HeaderValue::from(milliseconds));
+        }
+    }
+
+    /// Tries until there is an answer to give, or no time left.
+    async fn run(&mut self, exchange: &mut Exchange) -> Result<Response<ResponseBody>, LocalReply> {
+        if self.deadline.response.is_none() && self.deadline.stream.is_none() {
+            return self.attempts(exchange).await;
+        }
+        let expired = expired(self.body.progress.clone(), self.deadline.response, self.deadline.stream);
+        let cluster = self.cluster.clone();
+        tokio::select! {
+            biased;
+            result = self.attempts(exchange) => result,
+            () = expired => {
+                cluster.stats.rq_timeout.fetch_add(1, Relaxed);
+                if let Some(host) = &exchange.stream.host {
+                    host.state.stats.rq_timeout.fetch_add(1, Relaxed);
+                    cluster.report(host, Report::Timeout);
+                }
+                Err(timed_out("response_timeout"))
+            }
+        }
+    }
+
+    async fn attempts(&mut self, exchange: &mut Exchange) -> Result<Response<ResponseBody>, LocalReply> {
+        let mut retries = Retries::new(exchange, self.action.retry.clone());
+        loop {
+            let outcome = self.attempt(exchange, &mut retries).await;
+            match retries.next(
+                &self.cluster,
+                &outcome,
+                self.body.is_repeatable(),
+                self.action.high_priority,
+            ) {
+                Some(pause) => {
+                    drop(outcome);
+                    tokio::time::sleep(pause).await;
+                }
+                None => return self.concluded(exchange, &retries, outcome),
+            }
+        }
+    }
+
+    async fn attempt(&mut self, exchange: &mut Exchange, retries: &mut Retries) -> Outcome {
+        let choice = Choice {
+            hash: self.hash,
+            avoid: retries.avoided(),
+        };
+        let Some(host) = self.cluster.choose(&choice) else {
+            self.cluster.stats.cx_none_healthy.fetch_add(1, Relaxed);
+            let flags = Flags::NO_HEALTHY_UPSTREAM;
+            let (text, details) = ("no healthy upstream", "no_healthy_upstream");
+            return Outcome::NoHost(LocalReply::new(StatusCode::SERVICE_UNAVAILABLE, text, flags, details));
+        };
+        exchange.stream.attempts += 1;
+        exchange.stream.host = Some(host.clone());
+        retries.tried(&host);
+        rewrite::authority(exchange, self.action, self.share, Some(&host));
+        // A body that is gone is not sent again: see `is_repeatable`.
+        let body = self.body.next().unwrap_or(RequestBody::Empty);
+        let last = !retries.is_possible();
+        let request = self.request(exchange, body, last);
+        self.send(exchange, retries, &host, request).await
+    }
+
+    async fn send(
+        &self,
+        exchange: &mut Exchange,
+        retries: &Retries,
+        host: &Arc<Host>,
+        request: Request<RequestBody>,
+    ) -> Outcome {
+        let worker = exchange.downstream.worker.clone();
+        let alpn = exchange.upstream_alpn.clone();
+        let towards = Towards {
+            cluster: &self.cluster,
+            host,
+            downstream: exchange.request.version,
+            alpn: alpn.as_ref(),
+            authority: &exchange.authority,
+            high_priority: self.action.high_priority,
+            upgrade: exchange.upgrade.is_some(),
+        };
+        let sent = worker.pools.send(&towards, request);
+        let result = match retries.per_try_timeout() {
+            None => sent.await,
+            Some(timeout) => match tokio::time::timeout(timeout, sent).await {
+                Ok(result) => result,
+                Err(_) => {
+                    self.cluster.stats.rq_per_try_timeout.fetch_add(1, Relaxed);
+                    self.cluster.report(host, Report::Timeout);
+                    return Outcome::Failed(FailureKind::PerTryTimeout, timed_out("response_timeout"));
+                }
+            },
+        };
+        match result {
+            Ok((response, lease)) => {
+                exchange.stream.timing.upstream_first_rx = Some(exchange.stream.start.elapsed());
+                self.cluster.report(host, Report::Status(response.status()));
+                Outcome::Answer(response, lease)
+            }
+            Err(error) => {
+                self.cluster.report(host, Report::Failure(error.kind));
+                exchange.stream.transport_failure = Some(error.reason.clone());
+                Outcome::Failed(error.kind, failed(&error))
+            }
+        }
+    }
+
+    /// The request as the host gets it: origin form, and the host in `Host`.
+    fn request(&self, exchange: &mut Exchange, body: RequestBody, last: bool) -> Request<RequestBody> {
+        let mut request = Request::new(body);
+        *request.method_mut() = exchange.request.method.clone();
+        let headers = &mut exchange.request.headers;
+        if self.matched.host.attempt_count {
+            headers.insert(ATTEMPT_COUNT, HeaderValue::from(exchange.stream.attempts));
+        }
+        // Without a further attempt, and nobody who asks for them afterwards, they need not be copied.
+        *request.headers_mut() = match last && !exchange.downstream.manager.keeps_request_headers {
+            true => std::mem::take(headers),
+            false => headers.clone(),
+        };
+        if let Ok(host) = HeaderValue::from_str(&exchange.authority) {
+            request.headers_mut().insert(HOST, host);
+        }
+        *request.uri_mut() = if exchange.request.method == Method::CONNECT {
+            exchange.authority.parse().unwrap_or_default()
+        } else {
+            let path = exchange.request.uri.path_and_query().cloned();
+            Uri::from(path.unwrap_or_else(|| PathAndQuery::from_static("/")))
+        };
+        request
+    }
+
+    /// The last attempt's outcome as the client gets it.
+    fn concluded(
+        &self,
+        exchange: &mut Exchange,
+        retries: &Retries,
+        outcome: Outcome,
+    ) -> Result<Response<ResponseBody>, LocalReply> {
+        if retries.is_exhausted() {
+            exchange.stream.flags.set(Flags::RETRY_LIMIT_EXCEEDED);
+        }
+        let (response, lease) = match outcome {
+            Outcome::Answer(response, lease) => (response, lease),
+            Outcome::NoHost(reply) => return Err(reply),
+            Outcome::Failed(_, mut reply) => {
+                reply.flags.set(exchange.stream.flags);
+                return Err(reply);
+            }
+        };
+        exchange.stream.details = Some("via_upstream".into());
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS || upgrade::is_tunnel(exchange, &response) {
+            return Ok(upgrade::join(exchange, response, lease, self.deadline.idle));
+        }
+        let (mut parts, body) = response.into_parts();
+        self.change_response(exchange, &mut parts.headers);
+        let deadline = self
+            .deadline
+            .response
+            .and_then(|timeout| Some(self.body.progress.end_time()? + timeout));
+        let limits = BodyLimits {
+            deadline: deadline.into_iter().chain(self.deadline.stream).min(),
+            idle: self.deadline.idle,
+        };
+        Ok(Response::from_parts(parts, ResponseBody::host(body, lease, limits)))
+    }
+
+    fn change_response(&self, exchange: &mut Exchange, headers: &mut http::HeaderMap) {
+        super::conditioning::response(headers);
+        let milliseconds = exchange.stream.start.elapsed().as_millis();
+        headers.insert(
+            SERVICE_TIME,
+            HeaderValue::from(u64::try_from(milliseconds).unwrap_or(u64::MAX)),
+        );
+        if self.matched.host.attempt_count_in_response {
+            headers.insert(ATTEMPT_COUNT, HeaderValue::from(exchange.stream.attempts));
+        }
+        exchange.change_response_headers(self.matched, self.share, headers);
+    }
+}
+
+/// Waits until a request has taken too long.
+async fn expired(progress: Rc<Progress>, response: Option<Duration>, stream: Option<Instant>) {
+    let response = async {
+        match response {
+            Some(timeout) => {
+                progress.ended().await;
+                tokio::time::sleep(timeout).await;
+            }
+            None => std::future::pending().await,
+        }
     };
-    LocalReply::new(
-        StatusCode::SERVICE_UNAVAILABLE,
-        format!("upstream connect error or disconnect/reset before headers. reset reason: {details}"),
+    let stream = async {
+        match stream {
+            Some(end) => tokio::time::sleep_until(end).await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        () = response => {}
+        () = stream => {}
+    }
+}
+
+fn timed_out(details: &'static str) -> LocalReply {
+    let flags = Flags::UPSTREAM_REQUEST_TIMEOUT;
+    let mut reply = LocalReply::new(StatusCode::GATEWAY_TIMEOUT, "upstream request timeout", flags, details);
+    reply.grpc_status = Some(4);
+    reply
+}
+
+fn failed(error: &SendError) -> LocalReply {
+    let (flags, details) = match error.kind {
+        FailureKind::Connect => (Flags::UPSTREAM_CONNECTION_FAILURE, "remote connection failure"),
+        FailureKind::ConnectTimeout => (Flags::UPSTREAM_CONNECTION_FAILURE, "connection timeout"),
+        FailureKind::Overflow => (Flags::UPSTREAM_OVERFLOW, "overflow"),
+        FailureKind::Reset | FailureKind::PerTryTimeout => {
+            (Flags::UPSTREAM_CONNECTION_TERMINATION, "connection termination")
+        }
+        FailureKind::RemoteReset | FailureKind::Refused => (Flags::UPSTREAM_REMOTE_RESET, "remote reset"),
+        FailureKind::Protocol => (Flags::UPSTREAM_PROTOCOL_ERROR, "protocol error"),
+    };
+    let mut text = format!("upstream connect error or disconnect/reset before headers. reset reason: {details}");
+    if error.tells_transport() {
+        text.push_str(&format!(", transport failure reason: {}", error.reason));
+    }
+    let mut reply = LocalReply::new(
+        match error.kind {
+            FailureKind::Protocol => StatusCode::BAD_GATEWAY,
+            _ => StatusCode::SERVICE_UNAVAILABLE,
+        },
+        text,
         flags,
-        format!("upstream_reset_before_response_started{{{details}}}"),
-    )
+        format!(
+            "upstream_reset_before_response_started{{{}}}",
+            details.replace(' ', "_")
+        ),
+    );
+    if error.kind == FailureKind::Overflow {
+        reply
+            .headers
+            .insert("x-envoy-overloaded", HeaderValue::from_static("true"));
+    }
+    reply
 }

@@ -3,11 +3,10 @@
 use std::borrow::Cow;
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue};
+use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue};
 use http::{Response, StatusCode};
 
 use super::body::ResponseBody;
-use super::route::RouteAction;
 use crate::proxy::flags::Flags;
 
 /// What is answered, and why.
@@ -25,6 +24,8 @@ pub(crate) struct LocalReply {
     pub(crate) details: Cow<'static, str>,
     /// The gRPC status, if it is not to follow from the HTTP one.
     pub(crate) grpc_status: Option<u32>,
+    /// Whether the client's connection ends with it.
+    pub(crate) closes: bool,
 }
 
 impl LocalReply {
@@ -42,7 +43,14 @@ impl LocalReply {
             flags,
             details: details.into(),
             grpc_status: None,
+            closes: false,
         }
+    }
+
+    /// The same, as the last on its connection.
+    pub(crate) fn closing(mut self) -> Self {
+        self.closes = true;
+        self
     }
 
     /// As a response, to a client that speaks gRPC or not.
@@ -54,6 +62,9 @@ impl LocalReply {
         *response.status_mut() = self.status;
         *response.headers_mut() = self.headers;
         let headers = response.headers_mut();
+        if self.closes {
+            headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        }
         if !self.body.is_empty() {
             headers
                 .entry(CONTENT_TYPE)
@@ -102,12 +113,4 @@ fn percent_encoded(message: &[u8]) -> String {
         }
     }
     out
-}
-
-/// Whether an action answers by itself.
-pub(crate) fn answers_itself(action: &RouteAction) -> bool {
-    match action {
-        RouteAction::Redirect(_) | RouteAction::Direct(_) => true,
-        RouteAction::Forward(_) => false,
-    }
 }

@@ -1,6 +1,6 @@
 //! Route tables: which route a request takes, and what that route does.
 
-mod host;
+pub(crate) mod host;
 mod matching;
 
 use std::sync::Arc;

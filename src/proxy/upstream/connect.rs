@@ -31,11 +31,22 @@ pub(crate) enum FailureKind {
     Overflow,
     /// The connection broke before the answer.
     Reset,
+    /// The host reset the stream.
+    RemoteReset,
+    /// The host did not take the stream (HTTP/2 `REFUSED_STREAM`).
+    Refused,
+    /// The attempt took too long.
+    PerTryTimeout,
     /// The answer is no HTTP.
     Protocol,
 }
 
 impl SendError {
+    /// Whether the client is told of the reason: what went wrong with TLS, and what the system said of connecting.
+    pub(crate) fn tells_transport(&self) -> bool {
+        self.kind == FailureKind::Connect && !self.reason.is_empty() && self.reason.starts_with("TLS")
+    }
+
     /// A failure with its reason.
     pub(crate) fn new(kind: FailureKind, reason: impl ToString) -> Self {
         Self {

@@ -19,6 +19,25 @@ use super::host::{Host, HostState};
 use crate::proxy::http::body::RequestBody;
 use crate::proxy::http::connection::LocalExecutor;
 
+/// Where a request goes, and how.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Towards<'a> {
+    /// The cluster.
+    pub(crate) cluster: &'a Arc<Cluster>,
+    /// The host.
+    pub(crate) host: &'a Arc<Host>,
+    /// The version the client speaks.
+    pub(crate) downstream: Version,
+    /// Protocols to offer instead of the cluster's.
+    pub(crate) alpn: Option<&'a Arc<[Vec<u8>]>>,
+    /// The request's host, for SNI.
+    pub(crate) authority: &'a str,
+    /// Which limits count.
+    pub(crate) high_priority: bool,
+    /// The connection will go over to another protocol: it has to be HTTP/1.1.
+    pub(crate) upgrade: bool,
+}
+
 /// The pools of a worker.
 #[derive(Debug, Default)]
 pub(crate) struct Pools {
@@ -91,15 +110,15 @@ impl Pools {
     /// When there are none.
     pub(crate) async fn send(
         &self,
-        cluster: &Arc<Cluster>,
-        host: &Arc<Host>,
-        downstream: Version,
+        towards: &Towards<'_>,
         request: Request<RequestBody>,
     ) -> Result<(Response<Incoming>, Lease), SendError> {
+        let (cluster, host) = (towards.cluster, towards.host);
         let protocol = match cluster.config.http.version {
+            _ if towards.upgrade => Protocol::Http1,
             HttpVersion::Http1 | HttpVersion::Alpn => Protocol::Http1,
             HttpVersion::Http2 => Protocol::Http2,
-            HttpVersion::Downstream if downstream == Version::HTTP_2 => Protocol::Http2,
+            HttpVersion::Downstream if towards.downstream == Version::HTTP_2 => Protocol::Http2,
             HttpVersion::Downstream => Protocol::Http1,
         };
         let pool = self.pool(host, protocol);

@@ -1,0 +1,431 @@
+//! What happens to a request before filters see it, whatever they are: what must not pass is removed, what the mesh
+//! relies on is added. Envoy does the same in its connection manager.
+
+use std::fmt::Write;
+use std::net::IpAddr;
+
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue, TE, TRANSFER_ENCODING, UPGRADE, VIA,
+};
+use http::uri::PathAndQuery;
+use http::{Method, StatusCode, Uri, Version};
+
+use super::ForwardClientCertMode;
+use super::HttpManager;
+use super::exchange::Exchange;
+use super::local_reply::LocalReply;
+use super::path::Normalized;
+use crate::proxy::connection::Connection;
+use crate::proxy::flags::Flags;
+
+/// Headers that are meant for one hop (RFC 9110 section 7.6.1), beside those that `connection` names.
+const HOP_BY_HOP: [HeaderName; 3] = [
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    HeaderName::from_static("http2-settings"),
+];
+
+/// Headers by which a request could steer the proxy; only requests of the mesh's own may, and none is known to be
+/// one (Envoy's `internal_address_config` is empty).
+const INTERNAL: [HeaderName; 16] = [
+    HeaderName::from_static("x-envoy-internal"),
+    HeaderName::from_static("x-envoy-retriable-status-codes"),
+    HeaderName::from_static("x-envoy-retriable-header-names"),
+    HeaderName::from_static("x-envoy-retry-on"),
+    HeaderName::from_static("x-envoy-retry-grpc-on"),
+    HeaderName::from_static("x-envoy-max-retries"),
+    HeaderName::from_static("x-envoy-upstream-alt-stat-name"),
+    HeaderName::from_static("x-envoy-upstream-rq-timeout-ms"),
+    HeaderName::from_static("x-envoy-upstream-rq-per-try-timeout-ms"),
+    HeaderName::from_static("x-envoy-upstream-rq-timeout-alt-response"),
+    HeaderName::from_static("x-envoy-expected-rq-timeout-ms"),
+    HeaderName::from_static("x-envoy-force-trace"),
+    HeaderName::from_static("x-envoy-ip-tags"),
+    HeaderName::from_static("x-envoy-original-url"),
+    HeaderName::from_static("x-envoy-hedge-on-per-try-timeout"),
+    HeaderName::from_static("x-envoy-attempt-count"),
+];
+
+/// The same where the client is outside of the mesh.
+const EDGE: [HeaderName; 4] = [
+    HeaderName::from_static("x-envoy-decorator-operation"),
+    HeaderName::from_static("x-envoy-downstream-service-cluster"),
+    HeaderName::from_static("x-envoy-downstream-service-node"),
+    HeaderName::from_static("x-envoy-original-path"),
+];
+
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const CLIENT_CERT: HeaderName = HeaderName::from_static("x-forwarded-client-cert");
+pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const EXTERNAL_ADDRESS: HeaderName = HeaderName::from_static("x-envoy-external-address");
+
+/// Conditions a request.
+///
+/// # Errors
+/// What to answer where it must go no further.
+pub(super) fn condition(exchange: &mut Exchange) -> Result<(), LocalReply> {
+    let downstream = exchange.downstream.clone();
+    let manager = &*downstream.manager;
+    check(exchange)?;
+    normalize_path(exchange, manager)?;
+    exchange.upgrade = upgrade(&exchange.request.headers);
+    let headers = &mut exchange.request.headers;
+    remove_hop_by_hop(headers, exchange.upgrade.is_some());
+    if exchange.request.version >= Version::HTTP_2 {
+        // Cookies may be split for compression (RFC 9113 section 8.2.3).
+        join_cookies(headers);
+    }
+    headers.remove(EXPECT);
+    headers.remove(HOST);
+    if has_envoy_headers(headers) {
+        INTERNAL.iter().for_each(|name| drop(headers.remove(name)));
+        if manager.use_remote_address {
+            EDGE.iter().for_each(|name| drop(headers.remove(name)));
+        }
+    }
+    exchange.remote = forwarded_for(headers, manager, &downstream.connection);
+    exchange.scheme = scheme(headers, manager, &downstream.connection);
+    client_cert(headers, manager, &downstream.connection);
+    request_id(headers, manager);
+    if let Some(via) = &manager.via {
+        headers.append(VIA, via.clone());
+    }
+    Ok(())
+}
+
+/// What no request may be.
+fn check(exchange: &Exchange) -> Result<(), LocalReply> {
+    let request = &exchange.request;
+    let bad =
+        |details: &'static str| LocalReply::new(StatusCode::BAD_REQUEST, "", Flags::DOWNSTREAM_PROTOCOL_ERROR, details);
+    if request.version < Version::HTTP_11 {
+        let text = "Upgrade Required";
+        return Err(LocalReply::new(StatusCode::UPGRADE_REQUIRED, text, Flags::default(), "low_version").closing());
+    }
+    let headers = &request.headers;
+    if headers.contains_key(TRANSFER_ENCODING) && headers.contains_key(CONTENT_LENGTH) {
+        let text = "Bad Request";
+        return Err(LocalReply::new(
+            StatusCode::BAD_REQUEST,
+            text,
+            Flags::DOWNSTREAM_PROTOCOL_ERROR,
+            "http1.content_length_and_chunked_not_allowed",
+        )
+        .closing());
+    }
+    let mut hosts = headers.get_all(HOST).iter();
+    if request.uri.authority().is_none() && hosts.next().is_none() {
+        return Err(bad("missing_host_header").closing());
+    }
+    if hosts.next().is_some() {
+        return Err(bad("http1.multiple_host").closing());
+    }
+    let bytes: usize = headers
+        .iter()
+        .map(|(name, value)| name.as_str().len() + value.len())
+        .sum();
+    if bytes > exchange.downstream.manager.limits.header_bytes {
+        let text = "Request Header Fields Too Large";
+        return Err(LocalReply::new(
+            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            text,
+            Flags::default(),
+            "request_headers_too_large",
+        )
+        .closing());
+    }
+    Ok(())
+}
+
+fn normalize_path(exchange: &mut Exchange, manager: &HttpManager) -> Result<(), LocalReply> {
+    if exchange.request.method == Method::CONNECT {
+        return Ok(());
+    }
+    let path = exchange.request.uri.path_and_query().map_or("/", PathAndQuery::as_str);
+    if !manager.path.concerns(path) {
+        return Ok(());
+    }
+    match manager.path.apply(path) {
+        Normalized::Same => Ok(()),
+        Normalized::Changed(path) => {
+            exchange.request.uri = origin_form(&path)?;
+            Ok(())
+        }
+        Normalized::Redirect(path) => {
+            let details = "path_normalization_redirect";
+            let mut reply = LocalReply::new(StatusCode::TEMPORARY_REDIRECT, "", Flags::default(), details);
+            if let Ok(location) = HeaderValue::from_str(&path) {
+                reply.headers.insert(http::header::LOCATION, location);
+            }
+            Err(reply)
+        }
+        Normalized::Refused => Err(LocalReply::new(
+            StatusCode::BAD_REQUEST,
+            "",
+            Flags::default(),
+            "path_normalization_failed",
+        )
+        .closing()),
+    }
+}
+
+fn origin_form(path: &str) -> Result<Uri, LocalReply> {
+    let parsed = path.parse::<PathAndQuery>();
+    parsed.map(Uri::from).map_err(|_| {
+        LocalReply::new(
+            StatusCode::BAD_REQUEST,
+            "",
+            Flags::default(),
+            "path_normalization_failed",
+        )
+        .closing()
+    })
+}
+
+/// The protocol that the client wants to go over to, lower case.
+fn upgrade(headers: &HeaderMap) -> Option<Box<str>> {
+    let wants = headers.get_all(CONNECTION).iter().any(|value| {
+        let tokens = value.to_str().unwrap_or_default().split(',');
+        tokens.map(str::trim).any(|token| token.eq_ignore_ascii_case("upgrade"))
+    });
+    let protocol = headers.get(UPGRADE).and_then(|value| value.to_str().ok());
+    protocol
+        .filter(|_| wants)
+        .map(|protocol| protocol.to_ascii_lowercase().into())
+}
+
+fn remove_hop_by_hop(headers: &mut HeaderMap, upgrading: bool) {
+    if let Some(connection) = headers.remove(CONNECTION) {
+        let tokens = connection.to_str().unwrap_or_default().split(',').map(str::trim);
+        for token in tokens
+            .filter(|token| !token.eq_ignore_ascii_case("te") && !(upgrading && token.eq_ignore_ascii_case("upgrade")))
+        {
+            headers.remove(token);
+        }
+    }
+    HOP_BY_HOP.iter().for_each(|name| drop(headers.remove(name)));
+    headers.remove(TRANSFER_ENCODING);
+    if !upgrading {
+        headers.remove(UPGRADE);
+    }
+    if let Some(te) = headers.remove(TE) {
+        let trailers = te
+            .to_str()
+            .unwrap_or_default()
+            .split(',')
+            .any(|token| token.trim().eq_ignore_ascii_case("trailers"));
+        if trailers {
+            headers.insert(TE, HeaderValue::from_static("trailers"));
+        }
+    }
+}
+
+/// Removes from a host's answer what was meant for us alone.
+pub(super) fn response(headers: &mut HeaderMap) {
+    headers.remove(CONNECTION);
+    HOP_BY_HOP.iter().for_each(|name| drop(headers.remove(name)));
+    headers.remove(TRANSFER_ENCODING);
+    headers.remove(UPGRADE);
+}
+
+fn join_cookies(headers: &mut HeaderMap) {
+    let values = headers.get_all(http::header::COOKIE);
+    if values.iter().nth(1).is_none() {
+        return;
+    }
+    let joined: Vec<_> = values.iter().map(HeaderValue::as_bytes).collect();
+    if let Ok(cookie) = HeaderValue::from_bytes(&joined.join(&b"; "[..])) {
+        headers.insert(http::header::COOKIE, cookie);
+    }
+}
+
+fn has_envoy_headers(headers: &HeaderMap) -> bool {
+    headers.keys().any(|name| name.as_str().starts_with("x-envoy-"))
+}
+
+/// Notes the client in `x-forwarded-for` and returns its address.
+fn forwarded_for(headers: &mut HeaderMap, manager: &HttpManager, connection: &Connection) -> IpAddr {
+    let peer = connection.remote.ip();
+    if !manager.use_remote_address {
+        return last_trusted(headers, manager.trusted_hops).unwrap_or(peer);
+    }
+    let client = match manager.trusted_hops {
+        0 => peer,
+        hops => last_trusted(headers, hops - 1).unwrap_or(peer),
+    };
+    if !manager.skip_xff_append {
+        append(headers, FORWARDED_FOR, &peer.to_string());
+    }
+    if let Ok(address) = HeaderValue::from_str(&client.to_string()) {
+        headers.insert(EXTERNAL_ADDRESS, address);
+    }
+    client
+}
+
+/// The address that the last but `hops` of the proxies before us saw.
+fn last_trusted(headers: &HeaderMap, hops: u32) -> Option<IpAddr> {
+    let value = headers.get(FORWARDED_FOR)?.to_str().ok()?;
+    let hops = usize::try_from(hops).ok()?;
+    value.rsplit(',').nth(hops)?.trim().parse().ok()
+}
+
+fn append(headers: &mut HeaderMap, name: HeaderName, text: &str) {
+    let value = match headers.get(&name).and_then(|value| value.to_str().ok()) {
+        Some(before) => HeaderValue::from_str(&format!("{before},{text}")),
+        None => HeaderValue::from_str(text),
+    };
+    if let Ok(value) = value {
+        headers.insert(name, value);
+    }
+}
+
+/// The scheme, which `x-forwarded-proto` tells, if a proxy before us is to be believed.
+fn scheme(headers: &mut HeaderMap, manager: &HttpManager, connection: &Connection) -> &'static str {
+    let own = if connection.tls.is_some() { "https" } else { "http" };
+    let believed = !manager.use_remote_address || manager.trusted_hops > 0;
+    let told = match headers.get(FORWARDED_PROTO).map(HeaderValue::as_bytes) {
+        Some(b"https") => Some("https"),
+        Some(b"http") => Some("http"),
+        Some(_) | None => None,
+    };
+    match told.filter(|_| believed) {
+        Some(told) => told,
+        None => {
+            if !believed || !headers.contains_key(FORWARDED_PROTO) {
+                headers.insert(FORWARDED_PROTO, HeaderValue::from_static(own));
+            }
+            own
+        }
+    }
+}
+
+fn client_cert(headers: &mut HeaderMap, manager: &HttpManager, connection: &Connection) {
+    let mode = manager.client_cert.mode;
+    if mode == ForwardClientCertMode::AlwaysForwardOnly {
+        return;
+    }
+    let peer = connection.tls.as_ref().filter(|tls| tls.presented);
+    let Some(peer) = peer else {
+        headers.remove(CLIENT_CERT);
+        return;
+    };
+    match mode {
+        ForwardClientCertMode::Sanitize => drop(headers.remove(CLIENT_CERT)),
+        ForwardClientCertMode::ForwardOnly | ForwardClientCertMode::AlwaysForwardOnly => {}
+        ForwardClientCertMode::AppendForward => append(headers, CLIENT_CERT, &entry(manager, peer)),
+        ForwardClientCertMode::SanitizeSet => {
+            if let Ok(value) = HeaderValue::from_str(&entry(manager, peer)) {
+                headers.insert(CLIENT_CERT, value);
+            }
+        }
+    }
+}
+
+/// One element of `x-forwarded-client-cert`.
+fn entry(manager: &HttpManager, peer: &crate::proxy::connection::PeerTls) -> String {
+    let details = &manager.client_cert;
+    let mut out = String::with_capacity(256);
+    for uri in &peer.local_uri_sans {
+        push(&mut out, "By", uri);
+    }
+    push(&mut out, "Hash", &peer.fingerprint);
+    if details.cert {
+        push(&mut out, "Cert", &format!("\"{}\"", peer.pem));
+    }
+    if details.subject {
+        push(
+            &mut out,
+            "Subject",
+            &format!("\"{}\"", peer.subject.replace('"', "\\\"")),
+        );
+    }
+    if details.uri {
+        match &peer.uri_sans[..] {
+            [] => push(&mut out, "URI", ""),
+            uris => uris.iter().for_each(|uri| push(&mut out, "URI", uri)),
+        }
+    }
+    if details.dns {
+        peer.dns_sans.iter().for_each(|name| push(&mut out, "DNS", name));
+    }
+    out
+}
+
+fn push(out: &mut String, key: &str, value: &str) {
+    if !out.is_empty() {
+        out.push(';');
+    }
+    // Writing to a string cannot fail.
+    let _ = write!(out, "{key}={value}");
+}
+
+fn request_id(headers: &mut HeaderMap, manager: &HttpManager) {
+    let settings = &manager.request_id;
+    if manager.use_remote_address && !settings.preserve_external {
+        headers.remove(REQUEST_ID);
+    }
+    if settings.generate && !headers.contains_key(REQUEST_ID) {
+        headers.insert(REQUEST_ID, uuid());
+    }
+}
+
+/// A random UUID (RFC 9562 version 4).
+fn uuid() -> HeaderValue {
+    const HEX: &[u8; 16] = b"0123456789abcdef";
+    let random = fastrand::u128(..);
+    let random = random & !(0xf << 76) & !(0x3 << 62) | 0x4 << 76 | 0x2 << 62;
+    let mut text = [b'-'; 36];
+    let places = (0..36).filter(|at| !matches!(at, 8 | 13 | 18 | 23));
+    for (nibble, at) in (0..32).rev().zip(places) {
+        text[at] = HEX[(random >> (nibble * 4)) as usize & 0xf];
+    }
+    HeaderValue::from_bytes(&text).unwrap_or(HeaderValue::from_static(""))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn request_ids_are_uuids() {
+        let id = uuid();
+        let text = id.to_str().unwrap();
+        assert_eq!(text.len(), 36);
+        assert_eq!(text.as_bytes()[14], b'4');
+        assert!("89ab".contains(char::from(text.as_bytes()[19])), "{text}");
+        assert_eq!(text.matches('-').count(), 4);
+        assert_ne!(uuid(), id);
+    }
+
+    #[test]
+    fn what_is_meant_for_one_hop_does_not_pass() {
+        let mut headers = HeaderMap::new();
+        for (name, value) in [
+            ("connection", "keep-alive, x-foo, TE"),
+            ("x-foo", "1"),
+            ("keep-alive", "5"),
+            ("te", "trailers, deflate"),
+            ("x-bar", "2"),
+        ] {
+            headers.insert(name, HeaderValue::from_static(value));
+        }
+        remove_hop_by_hop(&mut headers, false);
+        let left: Vec<_> = headers
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.to_str().unwrap()))
+            .collect();
+        assert_eq!(left.len(), 2, "{left:?}");
+        assert!(left.contains(&("te", "trailers")) && left.contains(&("x-bar", "2")));
+    }
+
+    #[test]
+    fn the_last_address_counts_from_the_right() {
+        let mut headers = HeaderMap::new();
+        assert_eq!(last_trusted(&headers, 0), None);
+        headers.insert(FORWARDED_FOR, HeaderValue::from_static("8.8.8.8, 1.2.3.4"));
+        assert_eq!(last_trusted(&headers, 0), Some("1.2.3.4".parse().unwrap()));
+        assert_eq!(last_trusted(&headers, 1), Some("8.8.8.8".parse().unwrap()));
+        assert_eq!(last_trusted(&headers, 2), None);
+    }
+}

@@ -1,0 +1,84 @@
+//! `envoy.filters.http.fault`: delays and errors on purpose.
+
+use std::time::Duration;
+
+use http::StatusCode;
+
+use crate::proxy::flags::Flags;
+use crate::proxy::http::exchange::Exchange;
+use crate::proxy::http::local_reply::LocalReply;
+use crate::proxy::http::route::{HeaderMatch, Request};
+
+/// Faults to inject.
+#[derive(Debug)]
+pub(crate) struct Fault {
+    /// A delay, and its share of requests in parts per million.
+    pub(crate) delay: Option<(Duration, u32)>,
+    /// An error, and its share.
+    pub(crate) abort: Option<(Abort, u32)>,
+    /// Requests that are meant; none: all.
+    pub(crate) headers: Vec<HeaderMatch>,
+}
+
+/// An error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Abort {
+    /// With this status.
+    Http(StatusCode),
+    /// With this gRPC status.
+    Grpc(u32),
+}
+
+impl Fault {
+    /// Injects what chance says.
+    pub(super) async fn inject(&self, exchange: &mut Exchange) -> Option<LocalReply> {
+        if !self.concerns(exchange) {
+            return None;
+        }
+        if let Some((delay, share)) = self.delay {
+            if hits(share) {
+                exchange.stream.flags.set(Flags::DELAY_INJECTED);
+                tokio::time::sleep(delay).await;
+            }
+        }
+        let (abort, share) = self.abort?;
+        hits(share).then(|| abort.reply())
+    }
+
+    fn concerns(&self, exchange: &Exchange) -> bool {
+        let request = Request {
+            method: &exchange.request.method,
+            uri: &exchange.request.uri,
+            scheme: exchange.scheme,
+            host: &exchange.authority,
+            headers: &exchange.request.headers,
+            random: exchange.random,
+        };
+        self.headers.iter().all(|header| header.matches(&request))
+    }
+}
+
+/// Delays and errors are drawn apart from each other, and from what else chance decides of a request.
+fn hits(per_million: u32) -> bool {
+    fastrand::u32(..1_000_000) < per_million
+}
+
+impl Abort {
+    fn reply(self) -> LocalReply {
+        let (status, grpc) = match self {
+            Abort::Http(status) => (status, None),
+            Abort::Grpc(status) => (StatusCode::OK, Some(status)),
+        };
+        let mut reply = LocalReply::new(
+            status,
+            "fault filter abort",
+            Flags::FAULT_INJECTED,
+            "fault_filter_abort",
+        );
+        if let Some(grpc) = grpc {
+            reply.headers.insert("grpc-status", grpc.into());
+        }
+        reply.grpc_status = grpc;
+        reply
+    }
+}

@@ -1,0 +1,224 @@
+//! Normalising paths before anything is decided by them (`normalize_path`, `merge_slashes`,
+//! `path_with_escaped_slashes_action`).
+
+use super::{EscapedSlashes, PathNormalization};
+
+/// What becomes of a path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Normalized {
+    /// It stays.
+    Same,
+    /// It becomes this.
+    Changed(String),
+    /// The client is sent to this one.
+    Redirect(String),
+    /// The request is refused.
+    Refused,
+}
+
+impl PathNormalization {
+    /// Normalises a path with its query.
+    pub(crate) fn apply(&self, path_and_query: &str) -> Normalized {
+        let (path, query) = split(path_and_query);
+        if path.contains('#') {
+            return Normalized::Refused;
+        }
+        let mut redirect = false;
+        let mut current = path.to_owned();
+        match self.escaped_slashes {
+            EscapedSlashes::Keep => {}
+            EscapedSlashes::Reject if has_escaped_slash(path) => return Normalized::Refused,
+            EscapedSlashes::UnescapeAndRedirect if has_escaped_slash(path) => {
+                redirect = true;
+                current = unescape_slashes(path);
+            }
+            EscapedSlashes::UnescapeAndForward if has_escaped_slash(path) => current = unescape_slashes(path),
+            EscapedSlashes::Reject | EscapedSlashes::UnescapeAndRedirect | EscapedSlashes::UnescapeAndForward => {}
+        }
+        if self.normalize {
+            match without_dots(&current) {
+                Some(normal) => current = normal,
+                None => return Normalized::Refused,
+            }
+        }
+        if self.merge_slashes && current.contains("//") {
+            current = merged(&current);
+        }
+        if current == path {
+            return Normalized::Same;
+        }
+        current.push_str(query);
+        if redirect {
+            Normalized::Redirect(current)
+        } else {
+            Normalized::Changed(current)
+        }
+    }
+
+    /// Whether a path may need any of it: most do not.
+    pub(crate) fn concerns(&self, path_and_query: &str) -> bool {
+        let path = split(path_and_query).0.as_bytes();
+        let odd = |pair: &[u8]| matches!(pair, [b'/', b'/' | b'.'] | [b'\\' | b'%' | b'#', _]);
+        path.windows(2).any(odd) || matches!(path.last(), Some(b'\\' | b'%' | b'#'))
+    }
+}
+
+fn split(path_and_query: &str) -> (&str, &str) {
+    path_and_query.split_at(path_and_query.find('?').unwrap_or(path_and_query.len()))
+}
+
+/// The length of an escaped slash or backslash at the beginning, and what it stands for.
+fn escaped_slash(text: &str) -> Option<&'static str> {
+    let escape = text.get(..3)?;
+    if escape.eq_ignore_ascii_case("%2f") {
+        return Some("/");
+    }
+    escape.eq_ignore_ascii_case("%5c").then_some("\\")
+}
+
+fn has_escaped_slash(path: &str) -> bool {
+    path.match_indices('%')
+        .any(|(at, _)| escaped_slash(&path[at..]).is_some())
+}
+
+fn unescape_slashes(path: &str) -> String {
+    let mut out = String::with_capacity(path.len());
+    let mut rest = path;
+    while let Some(at) = rest.find('%') {
+        out.push_str(&rest[..at]);
+        rest = &rest[at..];
+        match escaped_slash(rest) {
+            Some(slash) => {
+                out.push_str(slash);
+                rest = &rest[3..];
+            }
+            None => {
+                out.push('%');
+                rest = &rest[1..];
+            }
+        }
+    }
+    out.push_str(rest);
+    out
+}
+
+/// Resolves `.` and `..`, turns `\` into `/` and decodes unreserved characters, as browsers do. None where `..` leads
+/// above the root.
+fn without_dots(path: &str) -> Option<String> {
+    let decoded = decode_unreserved(&path.replace('\\', "/"));
+    let mut segments: Vec<&str> = Vec::new();
+    let mut parts = decoded.strip_prefix('/')?.split('/').peekable();
+    while let Some(segment) = parts.next() {
+        let last = parts.peek().is_none();
+        match segment {
+            "." if last => segments.push(""),
+            "." => {}
+            ".." => {
+                segments.pop()?;
+                if last {
+                    segments.push("");
+                }
+            }
+            _ => segments.push(segment),
+        }
+    }
+    Some(format!("/{}", segments.join("/")))
+}
+
+/// RFC 3986 section 6.2.2: escapes of unreserved characters are decoded, the others are in upper case.
+fn decode_unreserved(path: &str) -> String {
+    let mut out = String::with_capacity(path.len());
+    let mut rest = path;
+    while let Some(at) = rest.find('%') {
+        out.push_str(&rest[..at]);
+        rest = &rest[at..];
+        match rest.get(1..3).and_then(|hex| u8::from_str_radix(hex, 16).ok()) {
+            Some(byte) => {
+                let character = char::from(byte);
+                if character.is_ascii_alphanumeric() || "-._~".contains(character) {
+                    out.push(character);
+                } else {
+                    out.push_str(&rest[..3].to_ascii_uppercase());
+                }
+                rest = &rest[3..];
+            }
+            None => {
+                out.push('%');
+                rest = &rest[1..];
+            }
+        }
+    }
+    out.push_str(rest);
+    out
+}
+
+fn merged(path: &str) -> String {
+    let mut out = String::with_capacity(path.len());
+    for character in path.chars() {
+        if character != '/' || !out.ends_with('/') {
+            out.push(character);
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn normalization(merge_slashes: bool, escaped_slashes: EscapedSlashes) -> PathNormalization {
+        PathNormalization {
+            normalize: true,
+            merge_slashes,
+            escaped_slashes,
+        }
+    }
+
+    #[test]
+    fn dots_are_resolved_and_the_query_is_left_alone() {
+        let base = normalization(false, EscapedSlashes::Keep);
+        for (path, wanted) in [
+            ("/a/../b?x=/../y", "/b?x=/../y"),
+            ("/a/./b", "/a/b"),
+            ("/a/b/..", "/a/"),
+            ("/a\\b", "/a/b"),
+            ("/%61%2e%7e%2f", "/a.~%2F"),
+            ("/a%2", "/a%2"),
+        ] {
+            let wanted = if path == wanted {
+                Normalized::Same
+            } else {
+                Normalized::Changed(wanted.to_owned())
+            };
+            assert_eq!(base.apply(path), wanted, "{path}");
+        }
+        assert_eq!(base.apply("/../x"), Normalized::Refused);
+        assert_eq!(base.apply("/a#b"), Normalized::Refused);
+        assert_eq!(base.apply("/a//b"), Normalized::Same);
+    }
+
+    #[test]
+    fn slashes_are_merged_and_unescaped_where_asked() {
+        let changed = |text: &str| Normalized::Changed(text.to_owned());
+        assert_eq!(
+            normalization(true, EscapedSlashes::Keep).apply("/a//b"),
+            changed("/a/b")
+        );
+        let decode = normalization(true, EscapedSlashes::UnescapeAndForward);
+        assert_eq!(decode.apply("/a%2F%5cb"), changed("/a/b"));
+        let redirect = normalization(false, EscapedSlashes::UnescapeAndRedirect);
+        assert_eq!(redirect.apply("/a%2fb"), Normalized::Redirect("/a/b".to_owned()));
+        let reject = normalization(false, EscapedSlashes::Reject);
+        assert_eq!(reject.apply("/a%2Fb"), Normalized::Refused);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn what_is_of_no_concern_stays(path in "/[a-z./%2fF#\\\\?]{0,12}") {
+            let base = normalization(true, EscapedSlashes::UnescapeAndForward);
+            if !base.concerns(&path) {
+                assert_eq!(base.apply(&path), Normalized::Same);
+            }
+        }
+    }
+}

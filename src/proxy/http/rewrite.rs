@@ -1,0 +1,171 @@
+//! Changing where a request goes to: paths, hosts, and the location of redirects.
+
+use http::header::{HeaderName, HeaderValue, LOCATION};
+use http::uri::PathAndQuery;
+use http::{StatusCode, Uri};
+use regex::bytes::Regex;
+
+use super::exchange::Exchange;
+use super::local_reply::LocalReply;
+use super::route::host::without_port;
+use super::route::{Forward, HostRewrite, Matched, PathRewrite, Redirect, RedirectPath, WeightedCluster};
+use crate::proxy::flags::Flags;
+use crate::proxy::upstream::host::Host;
+
+const ORIGINAL_PATH: HeaderName = HeaderName::from_static("x-envoy-original-path");
+const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+
+/// Rewrites the path of a request, as its route says.
+pub(super) fn path(exchange: &mut Exchange, matched: &Matched, action: &Forward) {
+    let Some(rewrite) = &action.path_rewrite else {
+        return;
+    };
+    let before = exchange.path().to_owned();
+    let after = match rewrite {
+        PathRewrite::Prefix(prefix) => with_prefix(&before, matched, prefix),
+        PathRewrite::Regex(regex, substitution) => with_regex(&before, regex, substitution),
+        PathRewrite::Format(format) => Some(format.header_value(&exchange.request.headers, &exchange.context())),
+    };
+    let uri = after.and_then(|path| path.parse::<PathAndQuery>().ok()).map(Uri::from);
+    if let (Some(uri), Ok(before)) = (uri, HeaderValue::from_str(&before)) {
+        exchange.request.uri = uri;
+        exchange.request.headers.insert(ORIGINAL_PATH, before);
+    }
+}
+
+fn with_prefix(path: &str, matched: &Matched, prefix: &str) -> Option<String> {
+    let end = path.find('?').unwrap_or(path.len());
+    let rest = path.get(matched.route.matcher.matched_len(&path[..end])..)?;
+    Some(format!("{prefix}{rest}"))
+}
+
+fn with_regex(path: &str, regex: &Regex, substitution: &[u8]) -> Option<String> {
+    let (path, query) = path.split_at(path.find('?').unwrap_or(path.len()));
+    let replaced = regex.replace_all(path.as_bytes(), |found: &regex::bytes::Captures<'_>| {
+        expand(found, substitution)
+    });
+    let mut out = String::from_utf8(replaced.into_owned()).ok()?;
+    out.push_str(query);
+    Some(out)
+}
+
+/// A substitution with its groups filled in: `\1` is the first, `\0` all, `\\` a backslash.
+fn expand(found: &regex::bytes::Captures<'_>, substitution: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(substitution.len());
+    let mut bytes = substitution.iter();
+    while let Some(byte) = bytes.next() {
+        match (byte, bytes.as_slice().first()) {
+            (b'\\', Some(digit @ b'0'..=b'9')) => {
+                let group = found.get(usize::from(digit - b'0'));
+                out.extend_from_slice(group.map_or(&[][..], |group| group.as_bytes()));
+                bytes.next();
+            }
+            (b'\\', Some(b'\\')) => {
+                out.push(b'\\');
+                bytes.next();
+            }
+            _ => out.push(*byte),
+        }
+    }
+    out
+}
+
+/// Rewrites the host of a request, as its share or its route says. `host` is the endpoint, once one is chosen.
+pub(super) fn authority(
+    exchange: &mut Exchange,
+    action: &Forward,
+    share: Option<&WeightedCluster>,
+    host: Option<&Host>,
+) {
+    let literal = |value: &HeaderValue| value.to_str().ok().map(Into::into);
+    let new: Option<Box<str>> = match (
+        share.and_then(|share| share.host_rewrite.as_ref()),
+        &action.host_rewrite,
+    ) {
+        (Some(host), _) | (None, Some(HostRewrite::Literal(host))) => literal(host),
+        (None, Some(HostRewrite::Header(name))) => exchange.request.headers.get(name).and_then(literal),
+        (None, Some(HostRewrite::Endpoint)) => host.and_then(|host| host.hostname.as_deref()).map(Into::into),
+        (None, None) => None,
+    };
+    let Some(new) = new.filter(|new| *new != exchange.authority) else {
+        return;
+    };
+    let before = std::mem::replace(&mut exchange.authority, new);
+    if action.append_forwarded_host {
+        if let Ok(before) = HeaderValue::from_str(&before) {
+            exchange.request.headers.append(FORWARDED_HOST, before);
+        }
+    }
+}
+
+/// The answer of a redirecting route.
+pub(super) fn redirect(exchange: &Exchange, matched: &Matched, redirect: &Redirect) -> LocalReply {
+    let mut reply = LocalReply::new(redirect.status, "", Flags::default(), "direct_response");
+    match HeaderValue::from_str(&location(exchange, matched, redirect)) {
+        Ok(location) => drop(reply.headers.insert(LOCATION, location)),
+        Err(_) => reply.status = StatusCode::BAD_REQUEST,
+    }
+    reply
+}
+
+fn location(exchange: &Exchange, matched: &Matched, redirect: &Redirect) -> String {
+    let scheme = redirect.scheme.as_deref().unwrap_or(exchange.scheme);
+    let host = match &redirect.host {
+        Some(host) => host,
+        None => kept_host(&exchange.authority, exchange.scheme, scheme, redirect.port.is_some()),
+    };
+    let port = redirect.port.map(|port| format!(":{port}")).unwrap_or_default();
+    format!(
+        "{scheme}://{host}{port}{}",
+        redirect_path(exchange.path(), matched, redirect)
+    )
+}
+
+/// The request's host, less a port that is replaced or that is the default of a scheme that is.
+fn kept_host<'a>(authority: &'a str, from: &str, to: &str, new_port: bool) -> &'a str {
+    let host = without_port(authority);
+    let default = match from {
+        "https" => ":443",
+        _ => ":80",
+    };
+    let drops_default = from != to && authority[host.len()..] == *default;
+    if new_port || drops_default { host } else { authority }
+}
+
+fn redirect_path(path: &str, matched: &Matched, redirect: &Redirect) -> String {
+    let query = path.find('?').map_or("", |at| &path[at..]);
+    let new = match &redirect.path {
+        // A query of its own takes the place of the request's.
+        Some(RedirectPath::Full(full)) if full.contains('?') => return full.to_string(),
+        Some(RedirectPath::Full(full)) => format!("{full}{query}"),
+        Some(RedirectPath::Prefix(prefix)) => with_prefix(path, matched, prefix).unwrap_or_else(|| path.to_owned()),
+        Some(RedirectPath::Regex(regex, substitution)) => {
+            with_regex(path, regex, substitution).unwrap_or_else(|| path.to_owned())
+        }
+        None => path.to_owned(),
+    };
+    match redirect.strip_query {
+        true => new.split('?').next().unwrap_or_default().to_owned(),
+        false => new,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn groups_are_filled_in() {
+        let regex = Regex::new("/a/([^/]+)/b").unwrap();
+        let rewritten = with_regex("/a/x/b?q=1", &regex, br"/\1\\\0");
+        assert_eq!(rewritten.as_deref(), Some("/x\\/a/x/b?q=1"));
+    }
+
+    #[test]
+    fn a_port_goes_with_its_scheme() {
+        assert_eq!(kept_host("a:80", "http", "https", false), "a");
+        assert_eq!(kept_host("a:8080", "http", "https", false), "a:8080");
+        assert_eq!(kept_host("a:80", "http", "http", false), "a:80");
+        assert_eq!(kept_host("a:80", "http", "http", true), "a");
+    }
+}
