@@ -6,6 +6,7 @@
 pub(crate) mod chain;
 pub(crate) mod cluster;
 pub(crate) mod endpoints;
+pub(crate) mod filter;
 pub(crate) mod headers;
 pub(crate) mod http;
 pub(crate) mod listener;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use http::HeaderValue;
 
 use super::value::{duration, limit, number, truth};
-use super::{At, Compiled, Names, Refusal, route};
+use super::{At, Compiled, Names, Refusal, filter, route};
 use crate::proxy::http::route::RouteTable;
 use crate::proxy::http::{
     Codec, EscapedSlashes, ForwardClientCert, ForwardClientCertMode, Http2, HttpManager, Limits, PathNormalization,
@@ -43,7 +43,7 @@ pub(crate) fn manager(message: &HttpConnectionManager, names: &mut Names) -> Com
             CodecType::Http3 => return Err(Refusal::not_implemented("HTTP3").within("codec_type")),
         },
         routes: routes(message.route_specifier.as_ref(), names)?,
-        filters: Box::new([]),
+        filters: filter::chain(&message.http_filters)?,
         server_name: header(server_name).at("server_name")?,
         server_header: match message.server_header_transformation() {
             ServerHeaderTransformation::Overwrite => ServerHeader::Overwrite,

@@ -6,8 +6,7 @@ use std::sync::Arc;
 
 use prost::Message;
 
-use super::{At, Compiled, Names, Refusal, headers, matcher, value};
-use crate::proxy::http::filter::Overrides;
+use super::{At, Compiled, Names, Refusal, filter, headers, matcher, value};
 use crate::proxy::http::route::{HostIndex, Mutations, Route, RouteTable, VirtualHost};
 use crate::xds::pb::core::HeaderValueOption;
 use crate::xds::pb::route;
@@ -55,7 +54,7 @@ fn virtual_host(message: &route::VirtualHost, names: &mut Names) -> Compiled<Vir
         )?,
         attempt_count: message.include_request_attempt_count,
         attempt_count_in_response: message.include_attempt_count_in_response,
-        overrides: Overrides::default(),
+        overrides: filter::overrides(&message.typed_per_filter_config)?,
     })
 }
 
@@ -75,7 +74,7 @@ fn route_entry(message: &route::Route, names: &mut Names) -> Compiled<Route> {
             &message.response_headers_to_add,
             &message.response_headers_to_remove,
         )?,
-        overrides: Overrides::default(),
+        overrides: filter::overrides(&message.typed_per_filter_config)?,
         operation: message
             .decorator
             .as_ref()

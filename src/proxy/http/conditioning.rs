@@ -69,7 +69,7 @@ pub(super) fn condition(exchange: &mut Exchange) -> Result<(), LocalReply> {
     let manager = &*downstream.manager;
     check(exchange)?;
     normalize_path(exchange, manager)?;
-    exchange.upgrade = upgrade(&exchange.request.headers);
+    exchange.upgrade = upgrade(&exchange.request.headers, manager)?;
     let headers = &mut exchange.request.headers;
     remove_hop_by_hop(headers, exchange.upgrade.is_some());
     if exchange.request.version >= Version::HTTP_2 {
@@ -114,11 +114,11 @@ fn check(exchange: &Exchange) -> Result<(), LocalReply> {
         )
         .closing());
     }
-    let mut hosts = headers.get_all(HOST).iter();
-    if request.uri.authority().is_none() && hosts.next().is_none() {
+    let hosts = headers.get_all(HOST).iter().count();
+    if request.uri.authority().is_none() && hosts == 0 {
         return Err(bad("missing_host_header").closing());
     }
-    if hosts.next().is_some() {
+    if hosts > 1 {
         return Err(bad("http1.multiple_host").closing());
     }
     let bytes: usize = headers
@@ -183,16 +183,26 @@ fn origin_form(path: &str) -> Result<Uri, LocalReply> {
     })
 }
 
-/// The protocol that the client wants to go over to, lower case.
-fn upgrade(headers: &HeaderMap) -> Option<Box<str>> {
+/// The protocol that the client wants to go over to, lower case. HTTP/2 is not gone over to this way.
+fn upgrade(headers: &HeaderMap, manager: &HttpManager) -> Result<Option<Box<str>>, LocalReply> {
     let wants = headers.get_all(CONNECTION).iter().any(|value| {
         let tokens = value.to_str().unwrap_or_default().split(',');
         tokens.map(str::trim).any(|token| token.eq_ignore_ascii_case("upgrade"))
     });
     let protocol = headers.get(UPGRADE).and_then(|value| value.to_str().ok());
-    protocol
-        .filter(|_| wants)
-        .map(|protocol| protocol.to_ascii_lowercase().into())
+    let Some(protocol) = protocol.filter(|_| wants).map(str::to_ascii_lowercase) else {
+        return Ok(None);
+    };
+    match manager.upgrades.iter().any(|allowed| **allowed == *protocol) {
+        true => Ok(Some(protocol.into())),
+        false if protocol == "h2c" => Ok(None),
+        false => Err(LocalReply::new(
+            StatusCode::FORBIDDEN,
+            "",
+            Flags::default(),
+            "upgrade_failed",
+        )),
+    }
 }
 
 fn remove_hop_by_hop(headers: &mut HeaderMap, upgrading: bool) {

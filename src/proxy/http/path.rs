@@ -125,7 +125,7 @@ fn without_dots(path: &str) -> Option<String> {
     Some(format!("/{}", segments.join("/")))
 }
 
-/// RFC 3986 section 6.2.2: escapes of unreserved characters are decoded, the others are in upper case.
+/// RFC 3986 section 6.2.2.2: escapes of unreserved characters are decoded; the others stay as they are.
 fn decode_unreserved(path: &str) -> String {
     let mut out = String::with_capacity(path.len());
     let mut rest = path;
@@ -138,7 +138,7 @@ fn decode_unreserved(path: &str) -> String {
                 if character.is_ascii_alphanumeric() || "-._~".contains(character) {
                     out.push(character);
                 } else {
-                    out.push_str(&rest[..3].to_ascii_uppercase());
+                    out.push_str(&rest[..3]);
                 }
                 rest = &rest[3..];
             }
@@ -182,7 +182,7 @@ mod tests {
             ("/a/./b", "/a/b"),
             ("/a/b/..", "/a/"),
             ("/a\\b", "/a/b"),
-            ("/%61%2e%7e%2f", "/a.~%2F"),
+            ("/%61%2e%7e%2f", "/a.~%2f"),
             ("/a%2", "/a%2"),
         ] {
             let wanted = if path == wanted {

@@ -1,5 +1,8 @@
 //! What routes do.
 
+mod retry;
+
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -8,18 +11,21 @@ use http::{HeaderValue, StatusCode};
 use super::mutations;
 use crate::proxy::config::headers::name_of;
 use crate::proxy::config::value::{self, number};
-use crate::proxy::config::{At, Compiled, Names, Refusal};
-use crate::proxy::http::filter::Overrides;
+use crate::proxy::config::{At, Compiled, Names, Refusal, filter};
 use crate::proxy::http::route::{
-    Destination, DirectResponse, Forward, HostRewrite, PathRewrite, Redirect, RedirectPath, RouteAction, Timeouts,
-    WeightedCluster, WeightedClusters,
+    Destination, DirectResponse, Forward, HashKey, HashPolicy, HostRewrite, Mirror, PathRewrite, Redirect,
+    RedirectPath, RouteAction, Timeouts, WeightedCluster, WeightedClusters,
 };
+use crate::xds::pb::core::RoutingPriority;
 use crate::xds::pb::core::data_source::Specifier;
 use crate::xds::pb::matcher::RegexMatchAndSubstitute;
 use crate::xds::pb::route;
 use crate::xds::pb::route::redirect_action::{PathRewriteSpecifier, SchemeRewriteSpecifier};
 use crate::xds::pb::route::route::Action;
-use crate::xds::pb::route::route_action::{ClusterNotFoundResponseCode, ClusterSpecifier, HostRewriteSpecifier};
+use crate::xds::pb::route::route_action::hash_policy::PolicySpecifier;
+use crate::xds::pb::route::route_action::{
+    ClusterNotFoundResponseCode, ClusterSpecifier, HostRewriteSpecifier, RequestMirrorPolicy,
+};
 use crate::xds::pb::route::weighted_cluster::{ClusterWeight, cluster_weight};
 
 /// Envoy's, where a route says nothing.
@@ -60,12 +66,69 @@ fn forward(message: &route::RouteAction, names: &mut Names) -> Compiled<Forward>
             grpc_max: grpc.or(message.max_grpc_timeout.as_ref()).map(value::duration),
             stream: value::limit(whole, None),
         },
-        retry: None,
-        mirrors: Vec::new(),
-        hash: Vec::new(),
-        high_priority: message.priority == 1,
-        upgrades: Vec::new(),
+        retry: message
+            .retry_policy
+            .as_ref()
+            .map(retry::policy)
+            .transpose()
+            .at("retry_policy")?
+            .map(Arc::new),
+        mirrors: mirrors(&message.request_mirror_policies, names)?,
+        hash: hash_policies(&message.hash_policy)?,
+        high_priority: message.priority() == RoutingPriority::High,
+        upgrades: message.upgrade_configs.iter().map(upgrade).collect(),
     })
+}
+
+fn mirrors(policies: &[RequestMirrorPolicy], names: &mut Names) -> Compiled<Vec<Mirror>> {
+    let mirror = |(index, policy): (usize, &RequestMirrorPolicy)| {
+        if policy.cluster.is_empty() {
+            return Err(Refusal::not_implemented("cluster_header")).at_index("request_mirror_policies", index);
+        }
+        Ok(Mirror {
+            cluster: names.clusters.of(&policy.cluster),
+            per_million: value::runtime_per_million(policy.runtime_fraction.as_ref()).unwrap_or(1_000_000),
+            keep_host: policy.disable_shadow_host_suffix_append,
+        })
+    };
+    policies.iter().enumerate().map(mirror).collect()
+}
+
+fn hash_policies(policies: &[route::route_action::HashPolicy]) -> Compiled<Vec<HashPolicy>> {
+    let policies = policies.iter().enumerate();
+    policies
+        .map(|(index, policy)| {
+            Ok(HashPolicy {
+                key: hash_key(policy.policy_specifier.as_ref()).at_index("hash_policy", index)?,
+                terminal: policy.terminal,
+            })
+        })
+        .collect()
+}
+
+fn hash_key(specifier: Option<&PolicySpecifier>) -> Compiled<HashKey> {
+    Ok(match specifier {
+        Some(PolicySpecifier::Header(header)) => HashKey::Header(name_of(&header.header_name).at("header")?),
+        Some(PolicySpecifier::Cookie(cookie)) => HashKey::Cookie {
+            name: cookie.name.as_str().into(),
+            path: cookie.path.as_str().into(),
+            ttl: cookie.ttl.as_ref().map(value::duration),
+            attributes: cookie
+                .attributes
+                .iter()
+                .map(|attribute| (attribute.name.as_str().into(), attribute.value.as_str().into()))
+                .collect(),
+        },
+        Some(PolicySpecifier::ConnectionProperties(_)) => HashKey::SourceIp,
+        Some(PolicySpecifier::QueryParameter(parameter)) => HashKey::Query(parameter.name.as_str().into()),
+        Some(PolicySpecifier::FilterState(_)) => return Err(Refusal::not_implemented("filter_state")),
+        None => return Err(Refusal::new("a policy is needed")),
+    })
+}
+
+fn upgrade(message: &route::route_action::UpgradeConfig) -> (Box<str>, bool) {
+    let enabled = value::truth(message.enabled.as_ref(), true);
+    (message.upgrade_type.to_ascii_lowercase().into(), enabled)
 }
 
 fn destination(specifier: Option<&ClusterSpecifier>, names: &mut Names) -> Compiled<Destination> {
@@ -104,7 +167,7 @@ fn weighted_cluster(message: &ClusterWeight, names: &mut Names) -> Compiled<Weig
             &message.response_headers_to_add,
             &message.response_headers_to_remove,
         )?,
-        overrides: Overrides::default(),
+        overrides: filter::overrides(&message.typed_per_filter_config)?,
         host_rewrite,
     })
 }

@@ -1,0 +1,93 @@
+//! HTTP filters: one file each. Here they become the links of a chain, and what routes say to them.
+
+mod cors;
+mod fault;
+mod set_filter_state;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::value::unpack;
+use super::{At, Compiled, Refusal};
+use crate::proxy::http::filter::{HttpFilter, Overrides};
+use crate::xds::pb::network_filter::http_connection_manager as hcm;
+use crate::xds::pb::wkt::Any;
+
+const CORS: &str = "envoy.extensions.filters.http.cors.v3.Cors";
+const CORS_POLICY: &str = "envoy.extensions.filters.http.cors.v3.CorsPolicy";
+const FAULT: &str = "envoy.extensions.filters.http.fault.v3.HTTPFault";
+const GRPC_STATS: &str = "envoy.extensions.filters.http.grpc_stats.v3.FilterConfig";
+const ROUTER: &str = "envoy.extensions.filters.http.router.v3.Router";
+const SET_FILTER_STATE: &str = "envoy.extensions.filters.http.set_filter_state.v3.Config";
+
+/// The filters before the router, which has to be the last.
+pub(super) fn chain(filters: &[hcm::HttpFilter]) -> Compiled<Box<[HttpFilter]>> {
+    let Some((router, before)) = filters.split_last() else {
+        return Err(Refusal::new("the router has to be the last filter").within("http_filters"));
+    };
+    if type_of(router).at("http_filters")? != ROUTER {
+        return Err(Refusal::new("the router has to be the last filter").within("http_filters"));
+    }
+    let compiled = before
+        .iter()
+        .enumerate()
+        .map(|(index, one)| filter(one).at_index("http_filters", index));
+    compiled.filter_map(Result::transpose).collect()
+}
+
+/// What a virtual host, a route or a share says to filters, by the type of what it says.
+pub(super) fn overrides(configs: &HashMap<String, Any>) -> Compiled<Overrides> {
+    let mut overrides = Overrides::default();
+    for (name, config) in configs {
+        let put = match short(&config.type_url) {
+            CORS_POLICY => unpack(config).and_then(|policy| cors::policy(&policy)).map(|policy| {
+                overrides.cors = Some(Arc::new(policy));
+            }),
+            FAULT => unpack(config).and_then(|fault| fault::fault(&fault)).map(|fault| {
+                overrides.fault = Some(Arc::new(fault));
+            }),
+            other => Err(Refusal::not_implemented(format!("`{other}`"))),
+        };
+        put.at(&format!("typed_per_filter_config[{name}]"))?;
+    }
+    Ok(overrides)
+}
+
+/// A filter; none for one that is optional and not known.
+fn filter(message: &hcm::HttpFilter) -> Compiled<Option<HttpFilter>> {
+    if message.disabled {
+        return Err(Refusal::not_implemented("disabled"));
+    }
+    let config = config_of(message)?;
+    Ok(Some(match short(&config.type_url) {
+        CORS => HttpFilter::Cors,
+        FAULT => {
+            let fault = fault::fault(&unpack(config)?)?;
+            let says_something = fault.delay.is_some() || fault.abort.is_some();
+            HttpFilter::Fault(says_something.then(|| Arc::new(fault)))
+        }
+        GRPC_STATS => HttpFilter::GrpcStats,
+        SET_FILTER_STATE => HttpFilter::UpstreamAlpn(set_filter_state::upstream_alpn(&unpack(config)?)?),
+        _ if message.is_optional => return Ok(None),
+        other => return Err(Refusal::not_implemented(format!("the filter `{other}`"))),
+    }))
+}
+
+fn type_of(message: &hcm::HttpFilter) -> Compiled<&str> {
+    Ok(short(&config_of(message)?.type_url))
+}
+
+fn config_of(message: &hcm::HttpFilter) -> Compiled<&Any> {
+    match message.config_type.as_ref() {
+        Some(hcm::http_filter::ConfigType::TypedConfig(config)) => Ok(config),
+        Some(hcm::http_filter::ConfigType::ConfigDiscovery(_)) | None => Err(Refusal::not_implemented(format!(
+            "`{}` without typed_config",
+            message.name
+        ))),
+    }
+}
+
+/// The full name of the type of an `Any`.
+fn short(type_url: &str) -> &str {
+    type_url.rsplit('/').next().unwrap_or_default()
+}

@@ -1,0 +1,66 @@
+//! Retry policies.
+
+use std::time::Duration;
+
+use crate::proxy::config::value::{duration, limit, number};
+use crate::proxy::config::{At, Compiled, Refusal, matcher};
+use crate::proxy::http::route::{HeaderMatch, RetryOn, RetryPolicy};
+use crate::xds::pb::route;
+
+/// Envoy's, where nothing is said: retries start after up to 25 ms, and the longest pause is ten times that.
+const BASE_INTERVAL: Duration = Duration::from_millis(25);
+const MAX_FACTOR: u32 = 10;
+
+const PREVIOUS_HOSTS: &str = "envoy.retry_host_predicates.previous_hosts";
+
+/// A `RetryPolicy`.
+pub(super) fn policy(message: &route::RetryPolicy) -> Compiled<RetryPolicy> {
+    let back_off = message.retry_back_off.as_ref();
+    let base = back_off.and_then(|back_off| back_off.base_interval.as_ref());
+    let base = base.map_or(BASE_INTERVAL, duration).max(Duration::from_millis(1));
+    let longest = back_off.and_then(|back_off| back_off.max_interval.as_ref());
+    let other_hosts = predicates(message)?;
+    Ok(RetryPolicy {
+        on: RetryOn::parse(&message.retry_on),
+        retries: number(message.num_retries.as_ref(), 1),
+        per_try_timeout: limit(message.per_try_timeout.as_ref(), None),
+        per_try_idle_timeout: limit(message.per_try_idle_timeout.as_ref(), None),
+        status_codes: message
+            .retriable_status_codes
+            .iter()
+            .filter_map(|code| u16::try_from(*code).ok())
+            .collect(),
+        headers: headers("retriable_headers", &message.retriable_headers)?,
+        request_headers: headers("retriable_request_headers", &message.retriable_request_headers)?,
+        base_interval: base,
+        max_interval: longest.map_or(base * MAX_FACTOR, duration).max(base),
+        other_hosts,
+        host_attempts: u32::try_from(message.host_selection_retry_max_attempts)
+            .unwrap_or(1)
+            .max(1),
+    })
+}
+
+/// Whether hosts that were tried are avoided; no other predicate is known.
+fn predicates(message: &route::RetryPolicy) -> Compiled<bool> {
+    if message.retry_priority.is_some() {
+        return Err(Refusal::not_implemented("retry_priority"));
+    }
+    let unknown = message
+        .retry_host_predicate
+        .iter()
+        .find(|predicate| predicate.name != PREVIOUS_HOSTS);
+    match unknown {
+        Some(predicate) => {
+            Err(Refusal::not_implemented(format!("`{}`", predicate.name)).within("retry_host_predicate"))
+        }
+        None => Ok(!message.retry_host_predicate.is_empty()),
+    }
+}
+
+fn headers(field: &str, matchers: &[route::HeaderMatcher]) -> Compiled<Vec<HeaderMatch>> {
+    let matchers = matchers.iter().enumerate();
+    matchers
+        .map(|(index, one)| matcher::header(one).at_index(field, index))
+        .collect()
+}
