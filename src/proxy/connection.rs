@@ -60,6 +60,8 @@ pub(crate) struct Stream {
     pub(crate) start_time: SystemTime,
     /// `HTTP/1.1`, `HTTP/2` or `HTTP/1.0`; none for TCP.
     pub(crate) protocol: Option<http::Version>,
+    /// The client's address, if a proxy before us told one.
+    pub(crate) remote: Option<std::net::IpAddr>,
     /// Why the response is not the endpoint's own.
     pub(crate) flags: Flags,
     /// The status; 0 until there is one.
@@ -114,6 +116,7 @@ impl Stream {
             start: Instant::now(),
             start_time: SystemTime::now(),
             protocol,
+            remote: None,
             flags: Flags::default(),
             status: 0,
             details: None,

@@ -1,8 +1,15 @@
 //! Envoy's format strings: texts with commands such as `%REQ(X-FORWARDED-FOR)%`, for headers and logs.
 
+mod command;
+mod parse;
+mod time;
+
+use std::borrow::Cow;
+
 use http::{HeaderMap, Method};
 
 use super::connection::{Connection, Stream};
+use command::Command;
 
 /// A compiled format string.
 #[derive(Clone, Debug, Default)]
@@ -13,6 +20,18 @@ pub(crate) struct Format {
 #[derive(Clone, Debug)]
 enum Part {
     Literal(Box<str>),
+    Command(Command),
+}
+
+/// What a command yields.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Value<'a> {
+    /// There is no such thing.
+    None,
+    /// A text.
+    Text(Cow<'a, str>),
+    /// A number.
+    Number(u64),
 }
 
 /// What a format string draws on.
@@ -49,15 +68,52 @@ impl Format {
     /// Compiles a format string.
     ///
     /// # Errors
-    /// What is wrong with it, and where.
+    /// What is wrong with it.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
-        Ok(Self {
-            parts: vec![Part::Literal(text.into())],
-        })
+        parse::parse(text).map(|parts| Self { parts })
     }
 
-    /// The text for a header that is being added to `headers`.
-    pub(crate) fn header_value(&self, _headers: &HeaderMap, _context: &Context<'_>) -> String {
-        self.parts.iter().map(|Part::Literal(text)| &**text).collect()
+    /// The text for a header that is being added to `headers`: what is missing is left out.
+    pub(crate) fn header_value(&self, headers: &HeaderMap, context: &Context<'_>) -> String {
+        let context = Context {
+            request_headers: Some(headers),
+            ..*context
+        };
+        self.text(&context, "")
+    }
+
+    /// The text, with `missing` in the place of what is missing.
+    pub(crate) fn text(&self, context: &Context<'_>, missing: &str) -> String {
+        let mut out = String::with_capacity(128);
+        for part in &self.parts {
+            match part {
+                Part::Literal(text) => out.push_str(text),
+                Part::Command(command) => match command.value(context) {
+                    Value::None => out.push_str(missing),
+                    Value::Text(text) => out.push_str(&text),
+                    Value::Number(number) => out.push_str(&number.to_string()),
+                },
+            }
+        }
+        out
+    }
+
+    /// As a JSON value: one command alone keeps its type, everything else is a text.
+    pub(crate) fn json(&self, context: &Context<'_>) -> serde_json::Value {
+        match &self.parts[..] {
+            [Part::Command(command)] => match command.value(context) {
+                Value::None => serde_json::Value::Null,
+                Value::Text(text) => text.into(),
+                Value::Number(number) => number.into(),
+            },
+            _ => self.text(context, "-").into(),
+        }
+    }
+
+    /// Whether it needs the request's headers.
+    pub(crate) fn asks_for_request_headers(&self) -> bool {
+        self.parts
+            .iter()
+            .any(|part| matches!(part, Part::Command(command) if command.asks_for_request_headers()))
     }
 }

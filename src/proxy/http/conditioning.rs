@@ -84,7 +84,7 @@ pub(super) fn condition(exchange: &mut Exchange) -> Result<(), LocalReply> {
             EDGE.iter().for_each(|name| drop(headers.remove(name)));
         }
     }
-    exchange.remote = forwarded_for(headers, manager, &downstream.connection);
+    exchange.stream.remote = Some(forwarded_for(headers, manager, &downstream.connection));
     exchange.scheme = scheme(headers, manager, &downstream.connection);
     client_cert(headers, manager, &downstream.connection);
     request_id(headers, manager);

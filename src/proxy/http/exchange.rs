@@ -1,6 +1,5 @@
 //! One request and its response.
 
-use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -33,8 +32,6 @@ pub(crate) struct Exchange {
     pub(crate) authority: Box<str>,
     /// `:scheme`.
     pub(crate) scheme: &'static str,
-    /// The client's address, as far as proxies before us can be believed.
-    pub(crate) remote: IpAddr,
     /// The protocol that the client wants to go over to, lower case.
     pub(crate) upgrade: Option<Box<str>>,
     /// The client's connection, once it has gone over.
@@ -105,7 +102,6 @@ impl Exchange {
         Self {
             authority,
             scheme: "http",
-            remote: downstream.connection.remote.ip(),
             stream: Stream::new(Some(request.version)),
             grpc: route::is_grpc(&request.headers),
             random: fastrand::u64(..),

@@ -36,7 +36,13 @@ fn of_key(exchange: &mut Exchange, key: &HashKey) -> Option<u64> {
                 several => Some(several.iter().fold(0, |seed, value| xxh64(value, seed))),
             }
         }
-        HashKey::SourceIp => Some(xxh64(exchange.remote.to_string().as_bytes(), 0)),
+        HashKey::SourceIp => {
+            let client = exchange
+                .stream
+                .remote
+                .unwrap_or(exchange.downstream.connection.remote.ip());
+            Some(xxh64(client.to_string().as_bytes(), 0))
+        }
         HashKey::Query(name) => {
             let query = exchange.request.uri.query()?;
             let mut pairs = query.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")));

@@ -1,0 +1,262 @@
+//! The commands of format strings and what they yield.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use http::{HeaderMap, HeaderName, Version};
+
+use super::time::TimeFormat;
+use super::{Context, Value};
+use crate::proxy::connection::PeerTls;
+
+/// A command.
+#[derive(Clone, Debug)]
+pub(super) struct Command {
+    /// What it yields.
+    pub(super) source: Source,
+    /// The longest text.
+    pub(super) max_len: Option<usize>,
+}
+
+/// What a command yields.
+#[derive(Clone, Debug)]
+pub(super) enum Source {
+    /// The same always, or nothing.
+    Fixed(Option<Box<str>>),
+    /// A header of the request.
+    Request(HeaderSource),
+    /// A header of the response.
+    Response(HeaderSource),
+    /// A trailer of the response.
+    Trailer(HeaderSource),
+    /// When it began.
+    StartTime(TimeFormat),
+    /// Everything that takes no argument.
+    Plain(fn(&Context<'_>) -> Value<'static>),
+}
+
+/// A header, and another one for where it is missing.
+#[derive(Clone, Debug)]
+pub(super) struct HeaderSource {
+    first: Header,
+    second: Option<Header>,
+}
+
+/// A header or pseudo-header.
+#[derive(Clone, Debug)]
+enum Header {
+    Name(HeaderName),
+    Method,
+    Path,
+    Authority,
+    Scheme,
+    Status,
+}
+
+impl HeaderSource {
+    /// Reads `NAME` or `NAME?OTHER`.
+    pub(super) fn parse(text: &str) -> Result<Self, String> {
+        let (first, second) = match text.split_once('?') {
+            Some((first, second)) => (first, Some(second)),
+            None => (text, None),
+        };
+        Ok(Self {
+            first: Header::parse(first)?,
+            second: second.map(Header::parse).transpose()?,
+        })
+    }
+
+    fn of<'a>(&self, context: &Context<'a>, headers: Option<&'a HeaderMap>) -> Value<'a> {
+        let value = self.first.of(context, headers);
+        match (&self.second, value) {
+            (Some(second), Value::None) => second.of(context, headers),
+            (_, value) => value,
+        }
+    }
+}
+
+impl Header {
+    fn parse(name: &str) -> Result<Self, String> {
+        Ok(match name.to_ascii_lowercase().as_str() {
+            ":method" => Header::Method,
+            ":path" => Header::Path,
+            ":authority" | "host" => Header::Authority,
+            ":scheme" => Header::Scheme,
+            ":status" => Header::Status,
+            lower => Header::Name(
+                HeaderName::from_bytes(lower.as_bytes()).map_err(|_| format!("`{name}` is no header's name"))?,
+            ),
+        })
+    }
+
+    fn of<'a>(&self, context: &Context<'a>, headers: Option<&'a HeaderMap>) -> Value<'a> {
+        let request = context.request;
+        match self {
+            Header::Name(name) => match headers.and_then(|headers| headers.get(name)) {
+                Some(value) => Value::Text(String::from_utf8_lossy(value.as_bytes())),
+                None => Value::None,
+            },
+            Header::Method => text(request.map(|line| line.method.as_str())),
+            Header::Path => text(request.map(|line| line.path)),
+            Header::Authority => text(request.map(|line| line.authority)),
+            Header::Scheme => text(request.map(|line| line.scheme)),
+            Header::Status => Value::Text(context.stream.status.to_string().into()),
+        }
+    }
+}
+
+impl Command {
+    /// What it yields here.
+    pub(super) fn value<'a>(&'a self, context: &Context<'a>) -> Value<'a> {
+        let value = match &self.source {
+            Source::Fixed(value) => text(value.as_deref()),
+            Source::Request(header) => header.of(context, context.request_headers),
+            Source::Response(header) => header.of(context, context.response_headers),
+            Source::Trailer(header) => header.of(context, context.response_trailers),
+            Source::StartTime(format) => Value::Text(format.text(context.stream.start_time).into()),
+            Source::Plain(yields) => yields(context),
+        };
+        match (self.max_len, value) {
+            (Some(max), Value::Text(text)) => Value::Text(text.chars().take(max).collect::<String>().into()),
+            (_, value) => value,
+        }
+    }
+
+    pub(super) fn asks_for_request_headers(&self) -> bool {
+        matches!(self.source, Source::Request(_))
+    }
+}
+
+fn text(value: Option<&str>) -> Value<'_> {
+    match value {
+        Some(text) if !text.is_empty() => Value::Text(text.into()),
+        Some(_) | None => Value::None,
+    }
+}
+
+/// A text that outlives what it was made of.
+fn owned(value: Option<impl ToString>) -> Value<'static> {
+    match value.map(|value| value.to_string()).filter(|text| !text.is_empty()) {
+        Some(text) => Value::Text(text.into()),
+        None => Value::None,
+    }
+}
+
+fn number(value: impl Into<u64>) -> Value<'static> {
+    Value::Number(value.into())
+}
+
+fn milliseconds(value: Option<Duration>) -> Value<'static> {
+    value.map_or(Value::None, |value| {
+        number(u64::try_from(value.as_millis()).unwrap_or(u64::MAX))
+    })
+}
+
+fn tls<'a>(context: &Context<'a>) -> Option<&'a PeerTls> {
+    context.connection.tls.as_ref()
+}
+
+impl Source {
+    /// A command without an argument, by its name.
+    pub(super) fn plain(name: &str) -> Option<Self> {
+        let yields: fn(&Context<'_>) -> Value<'static> = match name {
+            "BYTES_RECEIVED" => |c| number(c.stream.bytes_received),
+            "BYTES_SENT" => |c| number(c.stream.bytes_sent),
+            "CONNECTION_ID" => |c| number(c.connection.id),
+            "CONNECTION_TERMINATION_DETAILS" => |c| owned(c.stream.termination),
+            "DOWNSTREAM_DIRECT_REMOTE_ADDRESS" => |c| owned(Some(c.connection.remote)),
+            "DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT" => |c| owned(Some(c.connection.remote.ip())),
+            "DOWNSTREAM_LOCAL_ADDRESS" => |c| owned(Some(c.connection.local)),
+            "DOWNSTREAM_LOCAL_ADDRESS_WITHOUT_PORT" => |c| owned(Some(c.connection.local.ip())),
+            "DOWNSTREAM_LOCAL_PORT" => |c| number(c.connection.local.port()),
+            "DOWNSTREAM_LOCAL_URI_SAN" => |c| owned(tls(c).map(|tls| tls.local_uri_sans.join(","))),
+            "DOWNSTREAM_PEER_DNS_SAN" => |c| owned(tls(c).map(|tls| tls.dns_sans.join(","))),
+            "DOWNSTREAM_PEER_FINGERPRINT_256" => |c| owned(tls(c).map(|tls| &tls.fingerprint)),
+            "DOWNSTREAM_PEER_SUBJECT" => |c| owned(tls(c).map(|tls| &tls.subject)),
+            "DOWNSTREAM_PEER_URI_SAN" => |c| owned(tls(c).map(|tls| tls.uri_sans.join(","))),
+            "DOWNSTREAM_REMOTE_ADDRESS" => |c| match c.stream.remote {
+                // Told by a proxy before us, which told no port.
+                Some(ip) if ip != c.connection.remote.ip() => owned(Some(std::net::SocketAddr::new(ip, 0))),
+                Some(_) | None => owned(Some(c.connection.remote)),
+            },
+            "DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT" => {
+                |c| owned(Some(c.stream.remote.unwrap_or(c.connection.remote.ip())))
+            }
+            "DOWNSTREAM_REMOTE_PORT" => |c| number(c.connection.remote.port()),
+            "DOWNSTREAM_TLS_CIPHER" => |c| owned(tls(c).map(|tls| tls.cipher)),
+            "DOWNSTREAM_TLS_VERSION" => |c| owned(tls(c).map(|tls| tls.version)),
+            "DURATION" => |c| milliseconds(c.stream.timing.end.or_else(|| Some(c.stream.start.elapsed()))),
+            "FILTER_CHAIN_NAME" => |c| owned(Some(&c.connection.chain)),
+            "GRPC_STATUS" => |c| owned(grpc_status(c).map(grpc_name)),
+            "GRPC_STATUS_NUMBER" => |c| grpc_status(c).map_or(Value::None, number),
+            "PROTOCOL" => |c| owned(c.stream.protocol.map(protocol)),
+            "REQUESTED_SERVER_NAME" => |c| owned(c.connection.sni.as_deref()),
+            "REQUEST_DURATION" => |c| milliseconds(c.stream.timing.request_received),
+            "RESPONSE_CODE" => |c| number(c.stream.status),
+            "RESPONSE_CODE_DETAILS" => |c| owned(c.stream.details.as_deref()),
+            "RESPONSE_DURATION" => |c| milliseconds(c.stream.timing.upstream_first_rx),
+            "RESPONSE_FLAGS" => |c| owned(Some(c.stream.flags).filter(|flags| !flags.is_empty())),
+            "RESPONSE_FLAGS_LONG" => |c| {
+                owned(
+                    Some(c.stream.flags)
+                        .filter(|flags| !flags.is_empty())
+                        .map(|flags| flags.long()),
+                )
+            },
+            "RESPONSE_TX_DURATION" => |c| {
+                let timing = &c.stream.timing;
+                let first = timing.upstream_first_rx;
+                milliseconds(first.and_then(|first| timing.end?.checked_sub(first)))
+            },
+            "ROUTE_NAME" => |c| owned(Some(&c.stream.route)),
+            "UPSTREAM_CLUSTER" => |c| owned(c.stream.cluster.as_ref().map(|cluster| &cluster.config.stat_name)),
+            "UPSTREAM_CLUSTER_RAW" => |c| owned(c.stream.cluster.as_ref().map(|cluster| &cluster.config.name)),
+            "UPSTREAM_HOST" => |c| owned(c.stream.host.as_ref().map(|host| &host.address)),
+            "UPSTREAM_LOCAL_ADDRESS" => |c| owned(c.stream.upstream_local),
+            "UPSTREAM_REMOTE_ADDRESS" => |c| owned(c.stream.host.as_ref().map(|host| &host.address)),
+            "UPSTREAM_REQUEST_ATTEMPT_COUNT" => |c| number(c.stream.attempts),
+            "UPSTREAM_TRANSPORT_FAILURE_REASON" => |c| owned(c.stream.transport_failure.as_deref()),
+            "VIRTUAL_HOST_NAME" => |c| owned(Some(&c.stream.virtual_host)),
+            _ => return None,
+        };
+        Some(Source::Plain(yields))
+    }
+}
+
+fn protocol(version: Version) -> &'static str {
+    match version {
+        Version::HTTP_10 => "HTTP/1.0",
+        Version::HTTP_2 => "HTTP/2",
+        Version::HTTP_3 => "HTTP/3",
+        _ => "HTTP/1.1",
+    }
+}
+
+fn grpc_status(context: &Context<'_>) -> Option<u64> {
+    let of = |headers: Option<&HeaderMap>| headers?.get("grpc-status")?.to_str().ok()?.parse().ok();
+    of(context.response_trailers).or_else(|| of(context.response_headers))
+}
+
+fn grpc_name(status: u64) -> Cow<'static, str> {
+    const NAMES: [&str; 17] = [
+        "OK",
+        "Canceled",
+        "Unknown",
+        "InvalidArgument",
+        "DeadlineExceeded",
+        "NotFound",
+        "AlreadyExists",
+        "PermissionDenied",
+        "ResourceExhausted",
+        "FailedPrecondition",
+        "Aborted",
+        "OutOfRange",
+        "Unimplemented",
+        "Internal",
+        "Unavailable",
+        "DataLoss",
+        "Unauthenticated",
+    ];
+    let name = usize::try_from(status).ok().and_then(|status| NAMES.get(status));
+    name.map_or_else(|| status.to_string().into(), |name| (*name).into())
+}

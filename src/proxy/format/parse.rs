@@ -1,0 +1,131 @@
+//! Reading format strings.
+
+use super::Part;
+use super::command::{Command, HeaderSource, Source};
+use super::time::TimeFormat;
+
+/// The parts of a format string.
+pub(super) fn parse(text: &str) -> Result<Vec<Part>, String> {
+    let mut parts = Vec::new();
+    let mut literal = String::new();
+    let mut rest = text;
+    while let Some(at) = rest.find('%') {
+        literal.push_str(&rest[..at]);
+        rest = &rest[at + 1..];
+        if let Some(after) = rest.strip_prefix('%') {
+            literal.push('%');
+            rest = after;
+            continue;
+        }
+        let end = command_end(rest).ok_or_else(|| format!("`%{rest}`: a command ends with `%`"))?;
+        if !literal.is_empty() {
+            parts.push(Part::Literal(std::mem::take(&mut literal).into()));
+        }
+        parts.push(Part::Command(command(&rest[..end])?));
+        rest = &rest[end + 1..];
+    }
+    literal.push_str(rest);
+    if !literal.is_empty() {
+        parts.push(Part::Literal(literal.into()));
+    }
+    Ok(parts)
+}
+
+/// Where the `%` stands that ends a command: not within its parentheses, which may hold `%` themselves.
+fn command_end(text: &str) -> Option<usize> {
+    let mut depth = 0_usize;
+    text.char_indices().find_map(|(at, character)| {
+        match character {
+            '(' => depth += 1,
+            ')' => depth = depth.saturating_sub(1),
+            '%' if depth == 0 => return Some(at),
+            _ => {}
+        }
+        None
+    })
+}
+
+/// `NAME`, `NAME(ARGUMENT)` or either with `:LENGTH`.
+fn command(text: &str) -> Result<Command, String> {
+    let unknown = || format!("`%{text}%` is no command that is known");
+    let (head, max_len) = match text
+        .rfind(':')
+        .filter(|colon| text.rfind(')').is_none_or(|end| end < *colon))
+    {
+        Some(colon) => {
+            let len = text[colon + 1..]
+                .parse()
+                .map_err(|_| format!("`%{text}%`: the length is no number"))?;
+            (&text[..colon], Some(len))
+        }
+        None => (text, None),
+    };
+    let (name, argument) = match head.find('(') {
+        Some(open) => {
+            let argument = head[open + 1..].strip_suffix(')').ok_or_else(unknown)?;
+            (&head[..open], Some(argument))
+        }
+        None => (head, None),
+    };
+    let source = source(name, argument)?.ok_or_else(unknown)?;
+    Ok(Command { source, max_len })
+}
+
+fn source(name: &str, argument: Option<&str>) -> Result<Option<Source>, String> {
+    let header = |make: fn(HeaderSource) -> Source| -> Result<Option<Source>, String> {
+        let argument = argument.ok_or_else(|| format!("`%{name}%` needs a header in parentheses"))?;
+        Ok(Some(make(HeaderSource::parse(argument)?)))
+    };
+    match name {
+        "REQ" => return header(Source::Request),
+        "RESP" => return header(Source::Response),
+        "TRAILER" => return header(Source::Trailer),
+        "START_TIME" => return Ok(Some(Source::StartTime(TimeFormat::parse(argument.unwrap_or_default())))),
+        "ENVIRONMENT" => {
+            let value = argument.and_then(|name| std::env::var(name).ok());
+            return Ok(Some(Source::Fixed(value.map(Into::into))));
+        }
+        "HOSTNAME" => {
+            let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
+            return Ok(Some(Source::Fixed(Some(name.into()))));
+        }
+        // Nothing of the kind exists here.
+        "DYNAMIC_METADATA" | "FILTER_STATE" | "UPSTREAM_METADATA" | "CLUSTER_METADATA" => {
+            return Ok(Some(Source::Fixed(None)));
+        }
+        _ => {}
+    }
+    Ok(Source::plain(name).filter(|_| argument.is_none()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn literals_and_commands_take_turns() {
+        let parts = parse("a %REQ(:PATH?X-P):10% 100%% %DURATION%").unwrap();
+        assert_eq!(parts.len(), 4);
+        assert!(matches!(&parts[2], Part::Literal(text) if &**text == " 100% "));
+        assert!(matches!(&parts[1], Part::Command(command) if command.max_len == Some(10)));
+    }
+
+    #[test]
+    fn percents_within_parentheses_belong_to_the_argument() {
+        assert_eq!(parse("[%START_TIME(%Y/%m/%dT%H:%M:%S%z)%]").unwrap().len(), 3);
+    }
+
+    #[test]
+    fn what_is_wrong_is_said() {
+        for text in ["%BOGUS%", "%REQ%", "%REQ(a", "%DURATION", "%REQ(a):x%", "%DURATION(x)%"] {
+            assert!(parse(text).is_err(), "{text}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn nothing_does_harm(text in ".{0,40}") {
+            parse(&text).ok();
+        }
+    }
+}
