@@ -9,6 +9,7 @@
 //! in a [`Slot`](slot::Slot); every worker is a thread with a runtime, sockets and connection pools of
 //! its own, and takes no lock on the way of a request. Protobuf ends in [`config`].
 
+pub(crate) mod access_log;
 mod bootstrap;
 pub(crate) mod config;
 pub(crate) mod connection;

@@ -3,6 +3,7 @@
 //! Everything is checked and compiled here, once: regular expressions, header names, format strings, indexes. A
 //! message that asks for something that is not implemented is refused, with the field's name.
 
+pub(crate) mod access_log;
 pub(crate) mod chain;
 pub(crate) mod cluster;
 pub(crate) mod endpoints;

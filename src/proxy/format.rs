@@ -64,6 +64,14 @@ pub(crate) struct RequestLine<'a> {
     pub(crate) scheme: &'a str,
 }
 
+impl Context<'_> {
+    /// The gRPC status of the response.
+    pub(crate) fn grpc_status(&self) -> Option<u64> {
+        let of = |headers: Option<&HeaderMap>| headers?.get("grpc-status")?.to_str().ok()?.parse().ok();
+        of(self.response_trailers).or_else(|| of(self.response_headers))
+    }
+}
+
 impl Format {
     /// Compiles a format string.
     ///

@@ -22,6 +22,7 @@ use std::time::Duration;
 
 use http::header::HeaderValue;
 
+use super::access_log::AccessLog;
 use super::slot::Slot;
 use filter::HttpFilter;
 use route::RouteTable;
@@ -59,6 +60,8 @@ pub(crate) struct HttpManager {
     pub(crate) limits: Limits,
     /// Protocols that may be upgraded to, lower case.
     pub(crate) upgrades: Vec<Box<str>>,
+    /// Access logs.
+    pub(crate) access_logs: Box<[AccessLog]>,
     /// Whether access logs or headers of responses need the request's headers once it is sent.
     pub(crate) keeps_request_headers: bool,
     /// HTTP/2 settings.

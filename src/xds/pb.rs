@@ -22,6 +22,13 @@ pub use envoy_types::pb::google::protobuf as wkt;
 pub use envoy_types::pb::google::rpc;
 pub use envoy_types::pb::validate;
 
+/// Access logs and where they go.
+pub mod access_log {
+    pub use envoy_types::pb::envoy::config::accesslog::v3::*;
+    pub use envoy_types::pb::envoy::extensions::access_loggers::file::v3 as file;
+    pub use envoy_types::pb::envoy::extensions::access_loggers::stream::v3 as stream;
+}
+
 /// The configurations of HTTP filters.
 pub mod http_filter {
     pub use envoy_types::pb::envoy::extensions::filters::http::cors::v3 as cors;

@@ -6,7 +6,8 @@ use std::time::Duration;
 use http::HeaderValue;
 
 use super::value::{duration, limit, number, truth};
-use super::{At, Compiled, Names, Refusal, filter, route};
+use super::{At, Compiled, Names, Refusal, access_log, filter, route};
+use crate::proxy::access_log::AccessLog;
 use crate::proxy::http::route::RouteTable;
 use crate::proxy::http::{
     Codec, EscapedSlashes, ForwardClientCert, ForwardClientCertMode, Http2, HttpManager, Limits, PathNormalization,
@@ -29,6 +30,7 @@ const SERVER_NAME: &str = "envoy";
 
 /// An `HttpConnectionManager`.
 pub(crate) fn manager(message: &HttpConnectionManager, names: &mut Names) -> Compiled<HttpManager> {
+    let logs = access_log::access_logs(&message.access_log)?;
     let server_name = if message.server_name.is_empty() {
         SERVER_NAME
     } else {
@@ -71,7 +73,8 @@ pub(crate) fn manager(message: &HttpConnectionManager, names: &mut Names) -> Com
             .iter()
             .map(|one| one.upgrade_type.to_ascii_lowercase().into())
             .collect(),
-        keeps_request_headers: true,
+        keeps_request_headers: logs.iter().any(AccessLog::asks_for_request_headers),
+        access_logs: logs,
         http2: message.http2_protocol_options.as_ref().map(http2).unwrap_or_default(),
         stats: Arc::default(),
     })

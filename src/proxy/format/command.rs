@@ -187,8 +187,8 @@ impl Source {
             "DOWNSTREAM_TLS_VERSION" => |c| owned(tls(c).map(|tls| tls.version)),
             "DURATION" => |c| milliseconds(c.stream.timing.end.or_else(|| Some(c.stream.start.elapsed()))),
             "FILTER_CHAIN_NAME" => |c| owned(Some(&c.connection.chain)),
-            "GRPC_STATUS" => |c| owned(grpc_status(c).map(grpc_name)),
-            "GRPC_STATUS_NUMBER" => |c| grpc_status(c).map_or(Value::None, number),
+            "GRPC_STATUS" => |c| owned(c.grpc_status().map(grpc_name)),
+            "GRPC_STATUS_NUMBER" => |c| c.grpc_status().map_or(Value::None, number),
             "PROTOCOL" => |c| owned(c.stream.protocol.map(protocol)),
             "REQUESTED_SERVER_NAME" => |c| owned(c.connection.sni.as_deref()),
             "REQUEST_DURATION" => |c| milliseconds(c.stream.timing.request_received),
@@ -230,11 +230,6 @@ fn protocol(version: Version) -> &'static str {
         Version::HTTP_3 => "HTTP/3",
         _ => "HTTP/1.1",
     }
-}
-
-fn grpc_status(context: &Context<'_>) -> Option<u64> {
-    let of = |headers: Option<&HeaderMap>| headers?.get("grpc-status")?.to_str().ok()?.parse().ok();
-    of(context.response_trailers).or_else(|| of(context.response_headers))
 }
 
 fn grpc_name(status: u64) -> Cow<'static, str> {

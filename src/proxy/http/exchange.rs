@@ -262,7 +262,9 @@ impl Exchange {
         self.own_headers(manager, &mut parts);
         self.stream.status = parts.status.as_u16();
         self.stream.timing.downstream_first_tx = Some(self.stream.start.elapsed());
-        Response::from_parts(parts, body.record(Box::new(self.into_recorder())))
+        let mut recorder = Box::new(self.into_recorder());
+        recorder.response_headers = (!manager.access_logs.is_empty()).then(|| parts.headers.clone());
+        Response::from_parts(parts, body.record(recorder))
     }
 
     fn own_headers(&self, manager: &HttpManager, parts: &mut response::Parts) {
@@ -288,6 +290,10 @@ impl Exchange {
         Recorder {
             downstream: self.downstream,
             stream: self.stream,
+            request: self.request,
+            authority: self.authority,
+            scheme: self.scheme,
+            response_headers: None,
         }
     }
 }
@@ -297,6 +303,10 @@ impl Exchange {
 pub(crate) struct Recorder {
     downstream: Rc<Downstream>,
     stream: Stream,
+    request: request::Parts,
+    authority: Box<str>,
+    scheme: &'static str,
+    response_headers: Option<HeaderMap>,
 }
 
 impl Recorder {
@@ -306,31 +316,52 @@ impl Recorder {
     }
 
     /// The response is complete.
-    pub(crate) fn ended(self, _trailers: Option<&HeaderMap>) {
-        self.close();
+    pub(crate) fn ended(self, trailers: Option<&HeaderMap>) {
+        self.close(trailers);
     }
 
     /// The response broke off.
     pub(crate) fn broken(mut self, error: &BodyError) {
         self.stream.flags.set(error.flags());
-        self.close();
+        self.close(None);
     }
 
     /// The client went away.
     pub(crate) fn abandoned(mut self) {
         self.stream.flags.set(Flags::DOWNSTREAM_CONNECTION_TERMINATION);
-        self.close();
+        self.close(None);
     }
 
-    fn close(mut self) {
+    fn close(mut self, trailers: Option<&HeaderMap>) {
         self.stream.timing.end = Some(self.stream.start.elapsed());
-        let stats: &HttpStats = &self.downstream.manager.stats;
+        let manager = &self.downstream.manager;
+        let stats: &HttpStats = &manager.stats;
         stats.rq_active.fetch_sub(1, Relaxed);
         if let Some(class) = stats
             .rq_class
             .get(usize::from(self.stream.status / 100).wrapping_sub(1))
         {
             class.fetch_add(1, Relaxed);
+        }
+        if !manager.access_logs.is_empty() {
+            let context = self.context(trailers);
+            manager.access_logs.iter().for_each(|log| log.log(&context));
+        }
+    }
+
+    fn context<'a>(&'a self, trailers: Option<&'a HeaderMap>) -> Context<'a> {
+        Context {
+            connection: &self.downstream.connection,
+            stream: &self.stream,
+            request: Some(RequestLine {
+                method: &self.request.method,
+                path: self.request.uri.path_and_query().map_or("/", |path| path.as_str()),
+                authority: &self.authority,
+                scheme: self.scheme,
+            }),
+            request_headers: Some(&self.request.headers),
+            response_headers: self.response_headers.as_ref(),
+            response_trailers: trailers,
         }
     }
 }

@@ -1,0 +1,106 @@
+//! What is logged (`AccessLogFilter`).
+
+use std::time::Duration;
+
+use crate::proxy::flags::Flags;
+use crate::proxy::format::Context;
+use crate::proxy::http::route::{HeaderMatch, Request};
+
+/// A condition of a log.
+#[derive(Debug)]
+pub(crate) enum LogFilter {
+    /// By the status.
+    Status(Comparison),
+    /// By the duration in milliseconds.
+    Duration(Comparison),
+    /// One of these flags, or any.
+    Flags(Vec<Flags>),
+    /// By a header of the request.
+    Header(HeaderMatch),
+    /// A share of requests, in parts per million.
+    Share(u32),
+    /// All of these.
+    All(Vec<LogFilter>),
+    /// One of these.
+    Any(Vec<LogFilter>),
+    /// gRPC statuses; excluded if so said.
+    GrpcStatus(Vec<u64>, bool),
+}
+
+/// A comparison with a number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Comparison {
+    /// `EQ`.
+    Equal(u64),
+    /// `GE`.
+    AtLeast(u64),
+    /// `LE`.
+    AtMost(u64),
+    /// `NE`.
+    NotEqual(u64),
+}
+
+impl Comparison {
+    fn holds(self, value: u64) -> bool {
+        match self {
+            Comparison::Equal(number) => value == number,
+            Comparison::AtLeast(number) => value >= number,
+            Comparison::AtMost(number) => value <= number,
+            Comparison::NotEqual(number) => value != number,
+        }
+    }
+}
+
+impl LogFilter {
+    /// Whether what has ended is logged.
+    pub(crate) fn passes(&self, context: &Context<'_>) -> bool {
+        let stream = context.stream;
+        match self {
+            LogFilter::Status(comparison) => comparison.holds(stream.status.into()),
+            LogFilter::Duration(comparison) => {
+                let duration = stream.timing.end.unwrap_or(Duration::ZERO);
+                comparison.holds(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
+            }
+            LogFilter::Flags(flags) if flags.is_empty() => !stream.flags.is_empty(),
+            LogFilter::Flags(flags) => flags.iter().any(|flag| stream.flags.contains(*flag)),
+            LogFilter::Header(header) => matches(header, context),
+            LogFilter::Share(per_million) => fastrand::u32(..1_000_000) < *per_million,
+            LogFilter::All(filters) => filters.iter().all(|filter| filter.passes(context)),
+            LogFilter::Any(filters) => filters.iter().any(|filter| filter.passes(context)),
+            LogFilter::GrpcStatus(statuses, exclude) => {
+                context.grpc_status().is_some_and(|status| statuses.contains(&status)) != *exclude
+            }
+        }
+    }
+
+    pub(super) fn asks_for_request_headers(&self) -> bool {
+        match self {
+            LogFilter::Header(_) => true,
+            LogFilter::All(filters) | LogFilter::Any(filters) => {
+                filters.iter().any(LogFilter::asks_for_request_headers)
+            }
+            LogFilter::Status(_)
+            | LogFilter::Duration(_)
+            | LogFilter::Flags(_)
+            | LogFilter::Share(_)
+            | LogFilter::GrpcStatus(..) => false,
+        }
+    }
+}
+
+fn matches(header: &HeaderMatch, context: &Context<'_>) -> bool {
+    let (Some(line), Some(headers)) = (context.request, context.request_headers) else {
+        return false;
+    };
+    let Ok(uri) = line.path.parse() else {
+        return false;
+    };
+    header.matches(&Request {
+        method: line.method,
+        uri: &uri,
+        scheme: line.scheme,
+        host: line.authority,
+        headers,
+        random: 0,
+    })
+}

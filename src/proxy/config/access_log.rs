@@ -1,0 +1,173 @@
+//! Access logs.
+
+use std::path::PathBuf;
+
+use super::value::{runtime_per_million, unpack};
+use super::{At, Compiled, Refusal, matcher};
+use crate::proxy::access_log::filter::{Comparison, LogFilter};
+use crate::proxy::access_log::{AccessLog, DEFAULT_FORMAT, JsonFormat, LogFormat, Sink, Target};
+use crate::proxy::flags::Flags;
+use crate::proxy::format::Format;
+use crate::xds::pb::access_log::{
+    self, AccessLogFilter, ComparisonFilter, access_log_filter::FilterSpecifier, comparison_filter::Op, file, stream,
+};
+use crate::xds::pb::core::data_source::Specifier;
+use crate::xds::pb::core::{SubstitutionFormatString, substitution_format_string};
+use crate::xds::pb::wkt;
+
+const FILE: &str = "envoy.extensions.access_loggers.file.v3.FileAccessLog";
+const STDOUT: &str = "envoy.extensions.access_loggers.stream.v3.StdoutAccessLog";
+const STDERR: &str = "envoy.extensions.access_loggers.stream.v3.StderrAccessLog";
+
+/// The field `access_log` of what has one.
+pub(crate) fn access_logs(messages: &[access_log::AccessLog]) -> Compiled<Box<[AccessLog]>> {
+    let logs = messages.iter().enumerate();
+    logs.map(|(index, message)| log(message).at_index("access_log", index))
+        .collect()
+}
+
+fn log(message: &access_log::AccessLog) -> Compiled<AccessLog> {
+    let Some(access_log::access_log::ConfigType::TypedConfig(any)) = message.config_type.as_ref() else {
+        return Err(Refusal::new("a configuration is needed"));
+    };
+    let (target, format) = match any.type_url.rsplit('/').next() {
+        Some(FILE) => self::file(&unpack(any)?)?,
+        Some(STDOUT) => (Target::Stdout, stdout(&unpack(any)?)?),
+        Some(STDERR) => (Target::Stderr, stderr(&unpack(any)?)?),
+        _ => return Err(Refusal::not_implemented(format!("the access log `{}`", message.name))),
+    };
+    let sink = Sink::open(&target).map_err(|error| Refusal::new(format!("{target:?} cannot be opened: {error}")))?;
+    Ok(AccessLog {
+        sink,
+        format,
+        filter: message.filter.as_ref().map(filter).transpose().at("filter")?,
+    })
+}
+
+fn file(message: &file::FileAccessLog) -> Compiled<(Target, LogFormat)> {
+    use file::file_access_log::AccessLogFormat;
+    let format = match message.access_log_format.as_ref() {
+        None => default_format(),
+        Some(AccessLogFormat::LogFormat(format)) => self::format(format).at("log_format"),
+        Some(AccessLogFormat::Format(text)) => text_format(text, false).at("format"),
+        Some(AccessLogFormat::JsonFormat(fields) | AccessLogFormat::TypedJsonFormat(fields)) => {
+            object(fields).map(LogFormat::Json).at("json_format")
+        }
+    };
+    let target = match message.path.as_str() {
+        "/dev/stdout" => Target::Stdout,
+        "/dev/stderr" => Target::Stderr,
+        path => Target::File(PathBuf::from(path)),
+    };
+    Ok((target, format?))
+}
+
+fn stdout(message: &stream::StdoutAccessLog) -> Compiled<LogFormat> {
+    match message.access_log_format.as_ref() {
+        Some(stream::stdout_access_log::AccessLogFormat::LogFormat(format)) => self::format(format).at("log_format"),
+        None => default_format(),
+    }
+}
+
+fn stderr(message: &stream::StderrAccessLog) -> Compiled<LogFormat> {
+    match message.access_log_format.as_ref() {
+        Some(stream::stderr_access_log::AccessLogFormat::LogFormat(format)) => self::format(format).at("log_format"),
+        None => default_format(),
+    }
+}
+
+fn default_format() -> Compiled<LogFormat> {
+    text_format(DEFAULT_FORMAT, false)
+}
+
+fn text_format(text: &str, omit_empty: bool) -> Compiled<LogFormat> {
+    Ok(LogFormat::Text(Format::parse(text)?, if omit_empty { "" } else { "-" }))
+}
+
+fn format(message: &SubstitutionFormatString) -> Compiled<LogFormat> {
+    match message.format.as_ref() {
+        Some(substitution_format_string::Format::TextFormat(text)) => text_format(text, message.omit_empty_values),
+        Some(substitution_format_string::Format::TextFormatSource(source)) => match source.specifier.as_ref() {
+            Some(Specifier::InlineString(text)) => text_format(text, message.omit_empty_values),
+            _ => Err(Refusal::not_implemented("a format from elsewhere").within("text_format_source")),
+        },
+        Some(substitution_format_string::Format::JsonFormat(fields)) => {
+            object(fields).map(LogFormat::Json).at("json_format")
+        }
+        None => Err(Refusal::new("a format is needed")),
+    }
+}
+
+fn object(message: &wkt::Struct) -> Compiled<JsonFormat> {
+    let mut fields = message
+        .fields
+        .iter()
+        .map(|(key, value)| Ok((key.clone(), json(value).at(key)?)))
+        .collect::<Compiled<Vec<_>>>()?;
+    fields.sort_by(|(a, _), (b, _)| a.cmp(b));
+    Ok(JsonFormat::Object(fields))
+}
+
+fn json(value: &wkt::Value) -> Compiled<JsonFormat> {
+    use wkt::value::Kind;
+    Ok(match value.kind.as_ref() {
+        Some(Kind::StringValue(text)) => JsonFormat::Text(Format::parse(text)?),
+        Some(Kind::NumberValue(number)) => JsonFormat::Fixed((*number).into()),
+        Some(Kind::BoolValue(truth)) => JsonFormat::Fixed((*truth).into()),
+        Some(Kind::StructValue(fields)) => object(fields)?,
+        Some(Kind::ListValue(list)) => JsonFormat::List(list.values.iter().map(json).collect::<Compiled<_>>()?),
+        Some(Kind::NullValue(_)) | None => JsonFormat::Fixed(serde_json::Value::Null),
+    })
+}
+
+fn filter(message: &AccessLogFilter) -> Compiled<LogFilter> {
+    let several = |filters: &[AccessLogFilter]| filters.iter().map(filter).collect::<Compiled<Vec<_>>>();
+    Ok(match message.filter_specifier.as_ref() {
+        Some(FilterSpecifier::StatusCodeFilter(status)) => LogFilter::Status(comparison(status.comparison.as_ref())?),
+        Some(FilterSpecifier::DurationFilter(duration)) => {
+            LogFilter::Duration(comparison(duration.comparison.as_ref())?)
+        }
+        Some(FilterSpecifier::ResponseFlagFilter(flags)) => LogFilter::Flags(
+            flags
+                .flags
+                .iter()
+                .map(|name| {
+                    Flags::by_short_name(name).ok_or_else(|| Refusal::not_implemented(format!("flag `{name}`")))
+                })
+                .collect::<Compiled<_>>()?,
+        ),
+        Some(FilterSpecifier::HeaderFilter(header)) => {
+            let header = header
+                .header
+                .as_ref()
+                .ok_or_else(|| Refusal::new("a header is needed"))?;
+            LogFilter::Header(matcher::header(header)?)
+        }
+        Some(FilterSpecifier::RuntimeFilter(runtime)) => LogFilter::Share(match runtime.percent_sampled.as_ref() {
+            Some(fraction) => super::value::per_million(fraction),
+            None => runtime_per_million(None).unwrap_or(0),
+        }),
+        Some(FilterSpecifier::AndFilter(and)) => LogFilter::All(several(&and.filters)?),
+        Some(FilterSpecifier::OrFilter(or)) => LogFilter::Any(several(&or.filters)?),
+        Some(FilterSpecifier::GrpcStatusFilter(grpc)) => LogFilter::GrpcStatus(
+            grpc.statuses
+                .iter()
+                .filter_map(|status| u64::try_from(*status).ok())
+                .collect(),
+            grpc.exclude,
+        ),
+        Some(_) => return Err(Refusal::not_implemented("this filter")),
+        None => return Err(Refusal::new("a filter is needed")),
+    })
+}
+
+fn comparison(message: Option<&ComparisonFilter>) -> Compiled<Comparison> {
+    let message = message.ok_or_else(|| Refusal::new("a comparison is needed"))?;
+    let value = u64::from(message.value.as_ref().map_or(0, |value| value.default_value));
+    Ok(match message.op() {
+        Op::Eq => Comparison::Equal(value),
+        Op::Ge => Comparison::AtLeast(value),
+        Op::Le => Comparison::AtMost(value),
+        Op::Ne => Comparison::NotEqual(value),
+    })
+}
