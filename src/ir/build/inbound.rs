@@ -9,7 +9,7 @@ use super::fixed;
 use super::inbound_chain::Door;
 use super::inbound_port::{InboundPort, inbound_ports};
 use super::naming;
-use crate::ir::cluster::{Cluster, Discovery, HttpVersion, LoadBalancer, UpstreamHttp};
+use crate::ir::cluster::{Cluster, Discovery, LoadBalancer};
 use crate::ir::listener::{
     ChainMatch, Direction, FilterChain, InspectExcept, Inspection, ListenAddress, Listener, TransportProtocol,
 };
@@ -129,11 +129,8 @@ fn passthrough(mesh: &Mesh) -> Cluster {
             inbound: true,
         },
         load_balancer: LoadBalancer::ClusterProvided,
-        http: UpstreamHttp {
-            version: HttpVersion::Downstream,
-            ..UpstreamHttp::default()
-        },
-        ..fixed::plain(naming::INBOUND_PASSTHROUGH.into(), mesh.config.connect_timeout)
+        marked_source: true,
+        ..fixed::unclaimed(naming::INBOUND_PASSTHROUGH.into(), &mesh.config)
     }
 }
 
