@@ -12,7 +12,9 @@ use crate::mesh::destination_rule::{
 };
 use crate::mesh::peer_authentication::{MutualTlsMode, PeerAuthentication};
 use crate::mesh::service::{Address, Endpoint, Locality, Protocol, Resolution, Service, ServiceKey, ServicePort};
-use crate::mesh::sidecar::{Bind, DefaultEndpoint, Egress, HostFilter, Ingress, ListenerPort, Sidecar};
+use crate::mesh::sidecar::{
+    Bind, DefaultEndpoint, Egress, FilterNamespace, HostFilter, Ingress, ListenerPort, Sidecar,
+};
 use crate::mesh::virtual_service::{
     Destination, HeaderChanges, HttpAction, HttpForward, HttpMatch, HttpRoute, StringMatch, VirtualService,
     WeightedDestination,
@@ -501,9 +503,9 @@ pub(super) fn egress(port: Option<(u16, Protocol)>, bind: Option<&str>, hosts: &
                 HostFilter {
                     exclude,
                     namespace: match namespace {
-                        "*" | "" => None,
-                        "." => Some(Namespace::default()),
-                        name => Some(name.parse().unwrap()),
+                        "*" | "" => FilterNamespace::Any,
+                        "." => FilterNamespace::Proxy,
+                        name => FilterNamespace::Named(name.parse().unwrap()),
                     },
                     host: host.parse().unwrap(),
                 }
