@@ -98,16 +98,25 @@ impl<'d> Reading<'d> {
         };
         match envelope.get("items") {
             Some((_, items)) if is_list(kind) => self.list(items, at, api_version, kind),
+            None if kind == "List" || item_kind(kind).is_some_and(|item| kinds::by_name(item).is_some()) => {
+                let problem = Diagnostic::new(Code::MissingField, "a list of objects has `items`");
+                self.add(problem.at(self.place_of(&envelope, "kind", node)));
+            }
             _ => self.object(node, at, &envelope, api_version, kind, inherited.item),
         }
     }
 
     fn list(&mut self, items: &Node, at: &FieldPath, api_version: &str, kind: &str) {
-        let item_kind = kind.strip_suffix("List").filter(|kind| !kind.is_empty());
+        let item_kind = item_kind(kind);
         let at = at.field("items");
         match &items.value {
             Value::Seq(items) => {
                 for (item, node) in items.iter().enumerate() {
+                    if node.value == Value::Null {
+                        let problem = Diagnostic::new(Code::InvalidValue, "this element of the list is empty");
+                        self.add(problem.at(self.document.place(node.span.clone())));
+                        continue;
+                    }
                     let inherited = Inherited {
                         api_version: item_kind.and(Some(api_version)),
                         kind: item_kind,
@@ -139,7 +148,9 @@ impl<'d> Reading<'d> {
         if text.is_none() {
             let problem = Diagnostic::new(Code::MissingField, format!("`{name}` is missing"));
             let mut problem = problem.at(self.document.place(place));
-            if name == "kind" {
+            if let Some(meant) = envelope.misspelt(name) {
+                problem = problem.help(format!("did you mean `{name}` where `{meant}` stands?"));
+            } else if name == "kind" {
                 problem = problem.help("an object starts with `apiVersion` and `kind`");
             }
             self.add(problem);
@@ -296,6 +307,11 @@ impl<'d> Reading<'d> {
 const MESH_CONFIG_MAP: &str = "istio";
 
 /// `List`, and lists of a kind as Kubernetes' API writes them.
+/// What a list with a kind of its own, such as `ServiceList`, holds.
+fn item_kind(kind: &str) -> Option<&str> {
+    kind.strip_suffix("List").filter(|kind| !kind.is_empty())
+}
+
 fn is_list(kind: &str) -> bool {
     kind.ends_with("List") && kinds::by_name(kind).is_none()
 }

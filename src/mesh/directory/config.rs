@@ -4,14 +4,20 @@ use std::sync::Arc;
 
 use super::{Form, Options};
 use crate::api::mesh_config::MeshConfigText;
-use crate::api::{FieldPath, Object};
-use crate::diag::{Code, Diagnostic};
+use crate::api::{FieldPath, Object, Spec};
+use crate::diag::{Code, Diagnostic, Severity};
 use crate::mesh::config::MeshConfig;
-use crate::mesh::lower::{Lowered, mesh_config};
+use crate::mesh::lower::{Finding, Lowered, mesh_config};
 use crate::name::{Kind, ObjectId};
 
 /// The name of the ConfigMap in the root namespace.
 const NAME: &str = "istio";
+
+/// Its key for the mesh configuration.
+const KEY: &str = "mesh";
+
+/// Its key for the networks of the mesh, which installations write even if there is one only.
+const NETWORKS: &str = "meshNetworks";
 
 /// Where settings come from.
 #[derive(Clone, Debug, Default)]
@@ -65,7 +71,7 @@ impl Settings {
         });
         Lowered {
             value: good.then_some(Form::Inert),
-            findings: Vec::new(),
+            findings: other_keys(object),
         }
     }
 
@@ -97,6 +103,31 @@ impl Settings {
         }
         all
     }
+}
+
+/// Keys of the ConfigMap that are not read.
+fn other_keys(object: &Object) -> Vec<Finding> {
+    let Spec::ConfigMap(map) = &object.spec else {
+        return Vec::new();
+    };
+    let at = FieldPath::root().field("data");
+    let mut found = Vec::new();
+    for (key, text) in map.data.iter().filter(|(key, _)| *key != KEY) {
+        let unused = |code, message: String| Finding::new(code, &at.key(key.as_str()), message);
+        if key != NETWORKS {
+            let mut finding = unused(Code::SchemaWarning, format!("`{key}` has no effect"));
+            finding.help(format!("the mesh configuration stands under `{KEY}`"));
+            found.push(finding);
+        } else if !matches!(text.trim(), "" | "{}" | "networks: {}") {
+            let mut finding = unused(
+                Code::UnsupportedField,
+                format!("`{NETWORKS}` is not supported yet and has no effect"),
+            );
+            finding.severity(Severity::Warning);
+            found.push(finding);
+        }
+    }
+    found
 }
 
 fn read(text: &MeshConfigText, options: &Options) -> Source {

@@ -98,11 +98,17 @@ impl Edit<'_> {
             self.services.insert(key.clone());
             self.definition_changed(&key.host);
         }
+        if moved.id.kind == Kind::Service {
+            let name = (moved.id.namespace.clone(), moved.id.name.clone());
+            self.recheck.extend(self.new.index.slices.get(&name).cloned());
+        }
     }
 
     /// What refers to a host, and what else defines it, is looked at again.
     fn definition_changed(&mut self, host: &Hostname) {
         self.affected.extend(self.new.index.referrers.get(host).cloned());
+        let routes = self.new.mesh.virtual_services_naming(host);
+        self.recheck.extend(routes.map(|rules| rules.id.clone()));
         let namespaces = self.new.index.namespaces.get(host).map(|namespace| ServiceKey {
             host: host.clone(),
             namespace: namespace.clone(),
@@ -175,9 +181,7 @@ impl Edit<'_> {
         let selecting = self.new.index.selectors.selecting(namespace, &workload.labels);
         for id in selecting.into_iter().cloned().collect::<Vec<_>>() {
             self.link_object(&id);
-            if id.kind == Kind::Sidecar {
-                self.recheck.insert(id);
-            }
+            self.recheck.insert(id);
         }
         let retained = self.new.retained_hosts().filter(|source| {
             let selector = source.selector.as_ref();

@@ -237,14 +237,14 @@ impl Directory {
     }
 
     /// A DestinationRule with the subsets of it that are retained. If it is gone, or is for another
-    /// host now, they stand alone.
+    /// host now, or another rule has a more specific host, they stand alone.
     fn rules_to_serve(&self, id: &ObjectId) -> Vec<(Rank, Arc<DestinationRule>)> {
         let live = self.entry(id).and_then(|entry| entry.ranked_form());
         let live = live.and_then(|(rank, form)| Some((rank, form.destination_rule()?)));
         let mut rules: Vec<(Rank, Arc<DestinationRule>)> = Vec::new();
         rules.extend(live.map(|(rank, rule)| (rank.clone(), rule.clone())));
-        for (last, subset) in self.retained_subsets(id) {
-            match rules.iter_mut().find(|(_, rule)| rule.host == last.host) {
+        for (host, last, subset) in self.retained_subsets(id) {
+            match rules.iter_mut().find(|(_, rule)| rule.host == host) {
                 Some((_, rule)) => {
                     let inherits = live.is_some_and(|(_, live)| live.host == rule.host);
                     let subset = if inherits {
@@ -256,6 +256,7 @@ impl Directory {
                 }
                 None => {
                     let alone = DestinationRule {
+                        host,
                         subsets: vec![folded(&subset, &last.policy)],
                         policy: PolicyWithPorts::default(),
                         ..DestinationRule::clone(&last)

@@ -420,6 +420,33 @@ fn precedence_is_by_path_then_position() {
     assert!(swapped.touched.hosts.contains(&host));
 }
 
+#[test]
+fn a_subset_that_a_more_specific_rule_hides_stays_served() {
+    let wildcard = "
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: all}
+spec:
+  host: '*.default.svc.cluster.local'
+  subsets: [{name: v2, labels: {version: v2}}]
+";
+    let exact = "
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: reviews}
+spec:
+  host: reviews
+  subsets: [{name: v3, labels: {version: v1}}]
+";
+    let directory = load(&format!("{REVIEWS}---{WORKLOADS}---{wildcard}---{ROUTES}")).directory;
+    assert_eq!(subsets(&directory.mesh), ["v2"]);
+    let hidden = directory.apply(&puts("b.yaml", exact));
+    assert_eq!(subsets(&hidden.mesh), ["v3", "v2"]);
+    let rule = objects("b.yaml", exact).remove(0);
+    let again = hidden.directory.apply(&[Change::Remove(rule.id.clone())]);
+    assert_eq!(subsets(&again.mesh), ["v2"]);
+}
+
 /// Everything that can be asked of a mesh, precedence included.
 fn observe(mesh: &Mesh) -> String {
     let mut all = format!("{:#?}\n", mesh.config);

@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use serde_saphyr::granit_parser::{Event, ScalarStyle, Span, StructureStyle, Tag};
 
+use super::mistake;
 use super::{Key, Node, Parsed, Value, scalar};
 use crate::diag::{Code, Diagnostic};
 use crate::source::document::Document;
@@ -196,7 +197,9 @@ impl<'d> Builder<'d> {
             Value::Seq(_) | Value::Map(_) => {
                 self.next(Next::Dropped);
                 let problem = Diagnostic::new(Code::InvalidYaml, "the key of an entry must be text, not a list or map");
-                self.diagnostics.push(problem.at(self.document.place(node.span)));
+                let mut problem = problem.at(self.document.place(node.span.clone()));
+                problem.help = mistake::template(self.document, node.span.start);
+                self.diagnostics.push(problem);
                 return;
             }
         };

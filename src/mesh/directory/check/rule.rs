@@ -25,6 +25,7 @@ pub(super) fn check(directory: &Directory, written: &InForce) -> Vec<Finding> {
             .map(|(_, service)| &**service)
             .collect();
         empty_subsets(rule, &services, &mut found);
+        unknown_ports(rule, &services, &mut found);
     }
     found
 }
@@ -60,5 +61,29 @@ fn empty_subsets(rule: &DestinationRule, services: &[&Service], found: &mut Vec<
         let mut finding = Finding::new(Code::DestinationRuleSubsetNotSelectPods, &at, message);
         finding.help("requests to the subset are answered with 503 until a workload has these labels");
         found.push(finding);
+    }
+}
+
+/// Settings of ports that no service of the host has.
+fn unknown_ports(rule: &DestinationRule, services: &[&Service], found: &mut Vec<Finding>) {
+    let spec = FieldPath::root().field("spec");
+    let own = (spec.field("trafficPolicy"), &rule.policy);
+    let subsets = rule.subsets.iter().enumerate();
+    let subsets = subsets.map(|(index, subset)| {
+        let at = spec.field("subsets").index(index).field("trafficPolicy");
+        (at, &subset.policy)
+    });
+    for (at, policy) in std::iter::once(own).chain(subsets) {
+        for (index, (number, _)) in policy.ports.iter().enumerate() {
+            let mut ports = services.iter().flat_map(|service| &service.ports);
+            if services.is_empty() || ports.any(|port| port.number == *number) {
+                continue;
+            }
+            let at = at.field("portLevelSettings").index(index).field("port").field("number");
+            let message = format!("`{}` has no port {number}: these settings apply to nothing", rule.host);
+            let mut finding = Finding::new(Code::SchemaWarning, &at, message);
+            finding.help("the port of the service is meant, not that of its endpoints");
+            found.push(finding);
+        }
     }
 }
