@@ -75,6 +75,8 @@ pub(super) struct Composer {
     journal: Journal,
     content: Content,
     generation: u64,
+    /// When that generation was accepted.
+    accepted: SystemTime,
     loaded: bool,
     clock: Clock,
 }
@@ -135,6 +137,7 @@ impl Composer {
             journal,
             content,
             generation: restored.generation,
+            accepted: clock.now(),
             loaded: false,
             clock,
         }
@@ -214,6 +217,7 @@ impl Composer {
         self.loaded = true;
         if first || !touched.is_nothing() {
             self.generation += 1;
+            self.accepted = self.clock.now();
             let everything = Touched::everything();
             self.push(if first { &everything } else { touched });
         }
@@ -286,11 +290,7 @@ impl Composer {
         diagnostics.sort_by(Diagnostic::display_order);
         diagnostics.dedup();
         diagnosis::log_changes(&self.published.state().diagnostics, &diagnostics);
-        let accepted = self
-            .clock
-            .now()
-            .duration_since(SystemTime::UNIX_EPOCH)
-            .unwrap_or_default();
+        let accepted = self.accepted.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let generation = self.loaded.then(|| Generation {
             number: self.generation,
             hash: self.content.hash(),

@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -147,14 +147,23 @@ impl Journal {
             self.kept.insert(key(kept), kept.clone());
         }
         lines.push(Line::Commit { generation });
-        if self.file.is_none() {
-            // Writing failed before; the disk may have room again.
+        if !self.is_in_place() {
+            // Writing failed before, or somebody has taken the file away.
             return self.rewrite(generation);
         }
         self.write(&lines);
         if self.bytes > SMALL && self.bytes > 2 * self.live_bytes_at_rewrite {
             self.rewrite(generation);
         }
+    }
+
+    /// Whether what is appended can be found again under the file's name.
+    fn is_in_place(&self) -> bool {
+        let (Some(file), Ok(found)) = (&self.file, self.path.metadata()) else {
+            return false;
+        };
+        file.metadata()
+            .is_ok_and(|own| (own.dev(), own.ino()) == (found.dev(), found.ino()))
     }
 
     fn lines_of(&mut self, kept: &Kept, hashes: &mut Hashes) -> Vec<Line> {
@@ -337,4 +346,27 @@ fn text_hash(source: &SourceText) -> String {
         let _ = write!(text, "{byte:02x}");
         text
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_was_taken_away_is_written_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = StateDir::open(dir.path().join("state")).unwrap();
+        let (mut journal, _) = Journal::open(&state);
+        journal.append(1, &KeptChanges::default());
+        for (generation, take_away) in [(2, false), (3, true)] {
+            match take_away {
+                true => std::fs::remove_dir_all(state.path()).unwrap(),
+                false => std::fs::remove_file(state.path().join(FILE)).unwrap(),
+            }
+            journal.append(generation, &KeptChanges::default());
+            StateDir::open(state.path()).unwrap();
+            journal.append(generation, &KeptChanges::default());
+            assert_eq!(read(&state.path().join(FILE)).unwrap().generation, generation);
+        }
+    }
 }

@@ -190,6 +190,11 @@ impl Session {
         }
     }
 
+    /// The client no longer wants every resource of a type, only those it has named.
+    pub fn unsubscribe_all(&mut self, kind: ResourceType) {
+        self.channels[kind as usize].unsubscribe_all();
+    }
+
     /// The client no longer wants these names.
     pub fn unsubscribe(&mut self, kind: ResourceType, names: &[ResourceName]) {
         self.channels[kind as usize].unsubscribe(names);
