@@ -1,6 +1,6 @@
 //! The mesh takes what is in force and what is retained, and what that touches is noted.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -111,7 +111,11 @@ impl Edit<'_> {
         for (rank, rule) in &after {
             self.new.mesh.replace_destination_rule(None, Some((rank, rule)));
         }
-        let hosts = before.iter().chain(&after).map(|(_, rule)| rule.host.clone());
+        let hosts: BTreeSet<Hostname> = before.iter().chain(&after).map(|(_, rule)| rule.host.clone()).collect();
+        for host in &hosts {
+            let rivals = self.new.mesh.destination_rules_naming(host).map(|rule| rule.id.clone());
+            self.recheck.extend(rivals);
+        }
         self.touched.hosts.extend(hosts);
         if after.is_empty() {
             self.new.served_rules.remove(id);

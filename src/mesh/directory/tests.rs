@@ -246,6 +246,28 @@ ports: [{name: http, port: 9080}]
 }
 
 #[test]
+fn what_an_older_rule_for_the_host_has_said_is_told() {
+    let policy = "\n  trafficPolicy: {connectionPool: {tcp: {maxConnections: 1}}}\n  subsets:";
+    let rule = SUBSETS.replace("\n  subsets:", policy);
+    let loaded = bookinfo().directory.apply(&puts("subsets.yaml", &rule));
+    let second = rule
+        .replace("{name: reviews}", "{name: second}")
+        .replace("name: v1", "name: v9");
+    let both = loaded.directory.apply(&puts("zz.yaml", &second));
+    let of_second = |applied: &Applied| -> Vec<String> {
+        let told = brief(&applied.directory.diagnostics()).into_iter();
+        told.filter(|line| line.starts_with("IST0133")).collect()
+    };
+    assert_eq!(of_second(&both), ["IST0133@zz.yaml:7", "IST0133@zz.yaml:10"]);
+    let without_policy = both.directory.apply(&puts("subsets.yaml", SUBSETS));
+    assert_eq!(of_second(&without_policy), ["IST0133@zz.yaml:10"]);
+    let alone = without_policy
+        .directory
+        .apply(&[Change::Remove(id(Kind::DestinationRule, "reviews"))]);
+    assert_eq!(of_second(&alone), [""; 0]);
+}
+
+#[test]
 fn a_rule_that_is_removed_leaves_the_subsets_that_routes_name() {
     let rule = SUBSETS.replace("  subsets:", "  trafficPolicy: {tls: {mode: ISTIO_MUTUAL}}\n  subsets:");
     let loaded = bookinfo().directory.apply(&puts("subsets.yaml", &rule));
