@@ -314,6 +314,25 @@ impl Channel {
         }
     }
 
+    /// The version that the client has of a resource, and the clusters which that names.
+    pub(super) fn in_force(&self, name: &ResourceName) -> Option<(Version, Arc<[ResourceName]>)> {
+        let held = self.held.get(name)?;
+        Some((held.version.clone(), held.clusters.clone()))
+    }
+
+    /// If the client has this version of a resource, and no more than that is known of it, it names
+    /// these clusters.
+    pub(super) fn recall(&mut self, name: &ResourceName, version: &Version, clusters: &Arc<[ResourceName]>) {
+        let held = self.held.get(name);
+        if held.is_some_and(|held| held.body.is_empty() && held.version == *version) {
+            let known = Resource {
+                clusters: clusters.clone(),
+                ..self.unknown(name.clone(), version.clone())
+            };
+            self.held.insert(name.clone(), Arc::new(known));
+        }
+    }
+
     /// Stands for a resource whose version is known and whose content is not.
     fn unknown(&self, name: ResourceName, version: Version) -> Resource {
         Resource {
