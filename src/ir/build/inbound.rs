@@ -15,6 +15,7 @@ use crate::ir::listener::{
 };
 use crate::ir::node::InterceptionMode;
 use crate::ir::{NodeView, Origins, ResourceName};
+use crate::mesh::peer_authentication::PolicyScope;
 use crate::mesh::service::{Protocol, Resolution};
 use crate::mesh::sidecar::Sidecar;
 use crate::mesh::{Mesh, Touched};
@@ -66,7 +67,9 @@ impl Inbound {
         let address = node.addresses.iter().any(|address| touched.addresses.contains(address));
         let concerns = |host: &Hostname| self.hosts.iter().any(|own| host.covers(own));
         let host = touched.hosts.iter().any(concerns);
-        if *node == self.node && !(touched.all || touched.sidecars || address || host) {
+        let covers = |scope: &PolicyScope| scope.covers(&node.namespace, &node.labels);
+        let policy = touched.policies.iter().any(covers);
+        if *node == self.node && !(touched.all || touched.sidecars || address || host || policy) {
             return self.clone();
         }
         let mut new = build_inbound(mesh, node);

@@ -172,6 +172,7 @@ impl Edit<'_> {
         }
         let after = moved.after.map(|(_, workload)| workload.clone());
         self.new.mesh.put_workload(moved.id, after);
+        self.touched.workloads = true;
         for workload in moved.forms() {
             self.workload_changed(&moved.id.namespace, workload);
         }
@@ -236,8 +237,12 @@ impl Edit<'_> {
     fn move_policy(&mut self, moved: &Move<'_, PeerAuthentication>) {
         let before = moved.before.map(|(rank, policy)| (rank, &**policy));
         self.new.mesh.replace_peer_authentication(before, moved.after);
-        // Which workloads it selects is not known here: some are known by their tokens alone.
-        self.touched.all = true;
+        // Which workloads these are is not known here: some are known by their tokens alone.
+        let scopes = moved
+            .forms()
+            .map(|policy| policy.scope(&self.new.context.config.root_namespace));
+        let scopes: Vec<_> = scopes.collect();
+        self.touched.policies.extend(scopes);
         self.policy_changed(moved.id, moved.after.is_some());
     }
 

@@ -13,6 +13,7 @@ use crate::mesh::link::{Parts, link};
 use crate::mesh::lower::Form;
 use crate::mesh::lower::endpoint_slice::EndpointSource;
 use crate::mesh::lower::service::ServiceSource;
+use crate::mesh::peer_authentication::hosts_affected;
 use crate::mesh::service::{Endpoint, Service, ServiceKey};
 use crate::mesh::store::covering_hosts;
 use crate::mesh::virtual_service::VirtualService;
@@ -56,6 +57,14 @@ impl Edit<'_> {
             Some(_) | None => (rank, Arc::new(service)),
         });
         self.new.mesh.put_service(key, shared);
+    }
+
+    /// Services whose endpoints PeerAuthentications are for, where these make a difference for clients.
+    pub(super) fn touch_endpoints_of_policies(&mut self) {
+        if !self.afresh {
+            let affected = hosts_affected(&self.old.mesh, &self.new.mesh, &self.touched.policies);
+            self.touched.hosts.extend(affected);
+        }
     }
 
     fn touch_service(&mut self, key: &ServiceKey, before: Option<&Service>, after: Option<&Service>) {
