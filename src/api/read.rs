@@ -33,6 +33,8 @@ pub struct Read {
     pub diagnostics: Vec<Diagnostic>,
     /// The objects that something is wrong with, as far as their names can be told.
     pub ids_in_error: Vec<ObjectId>,
+    /// Whether something in it is in error and it cannot be told which object that is.
+    pub hides_objects: bool,
 }
 
 /// Reads a document: one object, or a list of them. Every problem is reported, not only the first.
@@ -43,7 +45,7 @@ pub fn read(document: &Document, options: &ReadOptions) -> Read {
         is_broken: false,
         read: Read::default(),
     };
-    if document.span.len() > MAX_BYTES {
+    if document.text().len() > MAX_BYTES {
         reading.too_large();
         return reading.read;
     }
@@ -210,15 +212,20 @@ impl<'d> Reading<'d> {
         } else {
             Severity::Error
         };
-        self.add(problem.severity(severity));
+        self.read.diagnostics.push(problem.severity(severity));
         if let Some(Support::Full(kind)) = meant.filter(|_| severity == Severity::Error) {
             let ignored = Report::new(self.document, true);
-            self.read.ids_in_error.extend(
-                envelope
-                    .metadata(&ignored)
-                    .and_then(|metadata| metadata.id(kind, envelope, &ignored)),
-            );
+            let metadata = envelope.metadata(&ignored);
+            self.in_error(metadata.and_then(|metadata| metadata.id(kind, envelope, &ignored)));
+        } else if severity == Severity::Error {
+            self.in_error(None);
         }
+    }
+
+    /// An object that something is wrong with, if it can be told which.
+    fn in_error(&mut self, id: Option<ObjectId>) {
+        self.read.hides_objects |= id.is_none();
+        self.read.ids_in_error.extend(id);
     }
 
     fn supported(&mut self, kind: Kind, node: &Node, at: &FieldPath, envelope: &Envelope<'_>, item: usize) {
@@ -238,7 +245,7 @@ impl<'d> Reading<'d> {
                 let object = self.assemble(id, metadata, spec, node, at, item);
                 self.read.objects.push(object);
             }
-            (id, _) => self.read.ids_in_error.extend(id),
+            (id, _) => self.in_error(id),
         }
         self.read.diagnostics.extend(report.finish());
     }
@@ -261,13 +268,13 @@ impl<'d> Reading<'d> {
             document: self.document.clone(),
             at: at.clone(),
             extent: if is_whole_document {
-                self.document.span.clone()
+                0..self.document.text().len()
             } else {
                 node.span.start..node.end
             },
             order: Precedence {
                 origin: Arc::clone(&self.document.source.origin),
-                document: self.document.span.start,
+                document: self.document.source.start().bytes,
                 item,
             },
         }
@@ -281,16 +288,16 @@ impl<'d> Reading<'d> {
     }
 
     fn add(&mut self, problem: Diagnostic) {
+        self.read.hides_objects |= problem.severity == Severity::Error;
         self.read.diagnostics.push(problem);
     }
 
     fn too_large(&mut self) {
-        let start = self.document.span.start;
         let problem = format!(
             "the document has {} bytes, and {MAX_BYTES} are the limit",
-            self.document.span.len()
+            self.document.text().len()
         );
-        self.add(Diagnostic::new(Code::DocumentTooLarge, problem).at(self.document.place(start..start)));
+        self.add(Diagnostic::new(Code::DocumentTooLarge, problem).at(self.document.place(0..0)));
     }
 
     /// The objects of a document that is no YAML, as far as it can be read.

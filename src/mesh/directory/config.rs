@@ -30,6 +30,8 @@ pub(super) struct Settings {
 #[derive(Clone, Debug, Default)]
 struct Source {
     config: Option<Arc<MeshConfig>>,
+    /// What the settings of a file were last read from.
+    good: Option<MeshConfigText>,
     diagnostics: Vec<Diagnostic>,
 }
 
@@ -50,14 +52,20 @@ impl Settings {
     pub(super) fn put_file(&mut self, text: Option<&MeshConfigText>, options: &Options) {
         self.file = text.map(|text| {
             let mut source = read(text, options);
-            if source.config.is_none() {
-                source.config = self.file.take().and_then(|old| old.config);
+            source.good = source.config.is_some().then(|| text.clone());
+            if let (None, Some(old)) = (&source.config, self.file.take()) {
+                (source.config, source.good) = (old.config, old.good);
                 source
                     .diagnostics
                     .extend(source.config.is_some().then(|| last_good(text)));
             }
             source
         });
+    }
+
+    /// What the settings of the file in force were read from.
+    pub(super) fn file(&self) -> Option<&MeshConfigText> {
+        self.file.as_ref()?.good.as_ref()
     }
 
     /// Takes what the ConfigMap says; it is in error if its text is.
@@ -67,6 +75,7 @@ impl Settings {
         let old = self.map.take().and_then(|old| old.config);
         self.map = source.map(|new| Source {
             config: new.config.or(old),
+            good: None,
             diagnostics: new.diagnostics,
         });
         Lowered {
@@ -135,8 +144,8 @@ fn read(text: &MeshConfigText, options: &Options) -> Source {
     let lowered = spec.map(|spec| mesh_config::lower(&spec, &options.base));
     let Some(lowered) = lowered else {
         return Source {
-            config: None,
             diagnostics,
+            ..Source::default()
         };
     };
     for finding in &lowered.findings {
@@ -149,6 +158,7 @@ fn read(text: &MeshConfigText, options: &Options) -> Source {
     }
     Source {
         config: lowered.value.map(Arc::new),
+        good: None,
         diagnostics,
     }
 }

@@ -13,14 +13,14 @@ pub(super) fn describe(document: &Document, error: &ScanError) -> Diagnostic {
     let text = document.text();
     let span = span(text, error);
     let (message, help) = explain(error.kind(), text, span.start);
-    let place_start = document.span.start + span.start;
-    let place = document.place(place_start..document.span.start + span.end);
+    let start = span.start;
+    let place = document.place(span);
     let mut problem = Diagnostic::new(Code::InvalidYaml, message).at(place);
-    problem.help = template(document, place_start).or(help);
+    problem.help = template(document, start).or(help);
     problem
 }
 
-/// What to do about a line of a template of Helm or Go, of which `at` is a byte of the file.
+/// What to do about a line of a template of Helm or Go, of which `at` is a byte of the document.
 pub(super) fn template(document: &Document, at: usize) -> Option<String> {
     let text = &document.source.text;
     let start = text.get(..at)?.rfind('\n').map_or(0, |newline| newline + 1);
