@@ -105,14 +105,15 @@ mod tests {
         let root = Root::from(directory.path());
         let looking = tokio::spawn(async move { out(root, |tree, _| told.send(tree).is_ok()).await });
         // The writer is slow, but at work: ten pieces in half a second.
-        let writer = std::thread::spawn(move || {
+        let writer = tokio::spawn(async move {
+            let mut pace = tokio::time::interval(Duration::from_millis(50));
             for piece in 0..10 {
-                std::thread::sleep(Duration::from_millis(50));
+                pace.tick().await;
                 writeln!(file, "p{piece}: 1").unwrap();
             }
         });
         let first = trees.recv().await.unwrap();
-        writer.join().unwrap();
+        writer.await.unwrap();
         let whole = fs::read_to_string(directory.path().join("a.yaml")).unwrap();
         assert_eq!(text(&first), whole, "the first that is told");
         looking.abort();

@@ -65,7 +65,7 @@ impl Server {
 }
 
 fn composer(base: PathBuf, with_file: bool) -> Composer {
-    let state = StateDir::open(&base.join("state")).unwrap();
+    let state = StateDir::open(base.join("state")).unwrap();
     let (clock, trust_domain) = (Clock::system(), TrustDomain::default());
     let ca = Arc::new(Ca::load_or_create(&state, &trust_domain, &clock).unwrap());
     let (journal, restored) = Journal::open(&state);

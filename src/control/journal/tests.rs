@@ -24,7 +24,7 @@ struct Edited {
 impl Edited {
     fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let state = StateDir::open(&directory.path().join("state")).unwrap();
+        let state = StateDir::open(directory.path().join("state")).unwrap();
         fs::create_dir(directory.path().join("mesh")).unwrap();
         let (journal, _) = Journal::open(&state);
         Self {
