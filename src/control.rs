@@ -1,5 +1,6 @@
 //! The one composer: ticks of the directory and joins of proxies in, snapshots out.
 
+mod ca_on_disk;
 mod composer;
 mod content;
 mod diagnosis;

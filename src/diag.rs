@@ -3,43 +3,14 @@
 mod code;
 mod excerpt;
 pub mod render;
+mod text;
 
 use std::cmp::Ordering;
 use std::ops::Range;
 use std::sync::Arc;
 
 pub use code::Code;
-
-/// A file (or another origin) as it was read, kept so that a diagnostic can show the line.
-#[derive(Debug)]
-pub struct SourceText {
-    /// How the origin is shown to users: the path as given.
-    pub origin: Arc<str>,
-    /// The whole text.
-    pub text: Box<str>,
-}
-
-impl SourceText {
-    /// A text and the name it is shown under.
-    pub fn new(origin: impl Into<Arc<str>>, text: impl Into<Box<str>>) -> Arc<Self> {
-        Arc::new(Self {
-            origin: origin.into(),
-            text: text.into(),
-        })
-    }
-
-    /// Line and column of a byte offset, both from 1, the column in characters.
-    pub fn position(&self, offset: usize) -> (usize, usize) {
-        let mut offset = offset.min(self.text.len());
-        while !self.text.is_char_boundary(offset) {
-            offset -= 1;
-        }
-        let before = &self.text[..offset];
-        let line_start = before.rfind('\n').map_or(0, |at| at + 1);
-        let line = before.bytes().filter(|b| *b == b'\n').count() + 1;
-        (line, before[line_start..].chars().count() + 1)
-    }
-}
+pub use text::{SourceText, Start};
 
 /// A range of bytes in a text: where something stands.
 #[derive(Clone, Debug)]
@@ -67,14 +38,19 @@ impl Place {
         self.source.position(self.span.end)
     }
 
+    /// The byte of the origin at which it starts.
+    pub fn offset(&self) -> usize {
+        self.source.start().bytes + self.span.start
+    }
+
     fn sort_key(&self) -> (&str, usize) {
-        (&self.source.origin, self.span.start)
+        (&self.source.origin, self.offset())
     }
 }
 
 impl PartialEq for Place {
     fn eq(&self, other: &Self) -> bool {
-        self.sort_key() == other.sort_key() && self.span.end == other.span.end
+        self.sort_key() == other.sort_key() && self.span.len() == other.span.len()
     }
 }
 
@@ -177,7 +153,7 @@ impl Diagnostic {
 
     /// The order in which diagnostics are shown: by path, then position, worst first.
     pub fn display_order(&self, other: &Self) -> Ordering {
-        let key = |d: &Self| d.place().map(|p| (p.source.origin.clone(), p.span.start));
+        let key = |d: &Self| d.place().map(|p| (p.source.origin.clone(), p.offset()));
         key(self)
             .cmp(&key(other))
             .then_with(|| other.severity.cmp(&self.severity))

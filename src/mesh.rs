@@ -24,6 +24,7 @@ use std::sync::Arc;
 pub use store::{Mesh, Rank};
 
 use crate::name::{Hostname, Namespace};
+use peer_authentication::PolicyScope;
 
 /// Which namespaces see an object (`exportTo`).
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Default)]
@@ -72,19 +73,24 @@ pub fn selects(selector: &Labels, labels: &Labels) -> bool {
 /// Everything stands here as it was before the edit and as it is after it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Touched {
-    /// Anything may have changed: settings, or policies of a namespace or of the mesh.
+    /// Anything may have changed: settings.
     pub all: bool,
     /// Sidecars changed.
     pub sidecars: bool,
+    /// WorkloadEntries changed: what the proxies of their names are may be different.
+    pub workloads: bool,
     /// Hosts of services that changed (their endpoints, and the policies those are under, included), hosts
     /// that changed VirtualServices and DestinationRules name, and the destinations of those
     /// VirtualServices. Wildcards as the rules write them: they stand for all that they cover.
     pub hosts: BTreeSet<Hostname>,
     /// Port numbers of services that changed.
     pub ports: BTreeSet<u16>,
-    /// Addresses of workloads and endpoints that changed, and of those that a changed PeerAuthentication
-    /// selects: what the proxies there accept may be different.
+    /// Addresses of workloads and endpoints that changed: what the proxies there accept may be different.
     pub addresses: BTreeSet<IpAddr>,
+    /// What PeerAuthentications that changed are for: what the proxies of these workloads accept may be
+    /// different. What is sent to them differs only where mutual TLS is turned off or no longer is; those
+    /// services are among the hosts.
+    pub policies: BTreeSet<PolicyScope>,
 }
 
 impl Touched {
@@ -105,8 +111,10 @@ impl Touched {
     pub fn merge(&mut self, other: Touched) {
         self.all |= other.all;
         self.sidecars |= other.sidecars;
+        self.workloads |= other.workloads;
         self.hosts.extend(other.hosts);
         self.ports.extend(other.ports);
         self.addresses.extend(other.addresses);
+        self.policies.extend(other.policies);
     }
 }

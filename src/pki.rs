@@ -24,5 +24,5 @@ pub use bundle::{BundleError, TrustBundle};
 pub use ca::{Ca, CaError, FileProblem, SignError};
 pub use issue::{IssueError, IssueOptions, PrivateKeyPem, WorkloadCert, server_identity};
 pub use renewal::{Validity, renew_at};
-pub use state::{StateDir, StateError, StateLock};
+pub use state::{StateClaim, StateDir, StateError, StateLock};
 pub use token::{TokenClaims, TokenError, TokenGrant, TokenKeyError, TokenSigner};

@@ -43,13 +43,21 @@ impl std::str::FromStr for LogFilter {
     }
 }
 
+impl LogFilter {
+    /// What is given, but for the watch library's own words: that a watch went with its directory is no
+    /// news to anybody.
+    fn directives(&self) -> String {
+        format!("notify=error,{}", self.0)
+    }
+}
+
 /// Starts logging, once in the life of a process.
 ///
 /// # Errors
 /// When something logs already.
 pub fn start(logging: &Logging) -> Result<(), TryInitError> {
     let builder = tracing_subscriber::fmt()
-        .with_env_filter(EnvFilter::new(&logging.filter.0))
+        .with_env_filter(EnvFilter::new(logging.filter.directives()))
         .with_writer(io::stderr)
         .with_ansi(logging.color);
     match logging.format {
@@ -61,6 +69,17 @@ pub fn start(logging: &Logging) -> Result<(), TryInitError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_watch_library_is_silent_unless_it_is_asked() {
+        let filter = |text: &str| EnvFilter::new(text.parse::<LogFilter>().unwrap().directives()).to_string();
+        assert!(filter("info").contains("notify=error"), "{}", filter("info"));
+        let asked = filter("info,notify=debug");
+        assert!(
+            asked.contains("notify=debug") && !asked.contains("notify=error"),
+            "{asked}"
+        );
+    }
 
     #[test]
     fn levels_and_modules_can_be_named() {

@@ -37,7 +37,7 @@ pub struct Object {
     pub document: Document,
     /// Where in the document: the root, or an item of a list.
     pub at: FieldPath,
-    /// The bytes of the file that it takes.
+    /// The bytes of the document that it takes.
     pub extent: Range<usize>,
     /// Where it stands among the others, for "the oldest wins".
     pub order: Precedence,

@@ -15,7 +15,7 @@ pub(super) enum Part {
     Name,
 }
 
-/// The bytes of the file at which the value of a path stands, or the nearest value above it.
+/// The bytes of the document at which the value of a path stands, or the nearest value above it.
 pub(super) fn find(root: &Node, path: &FieldPath, part: Part) -> Range<usize> {
     let mut at = At { key: None, node: root };
     for segment in path.segments() {

@@ -33,6 +33,8 @@ pub struct Read {
     pub diagnostics: Vec<Diagnostic>,
     /// The objects that something is wrong with, as far as their names can be told.
     pub ids_in_error: Vec<ObjectId>,
+    /// Whether something in it is in error and it cannot be told which object that is.
+    pub hides_objects: bool,
 }
 
 /// Reads a document: one object, or a list of them. Every problem is reported, not only the first.
@@ -43,7 +45,7 @@ pub fn read(document: &Document, options: &ReadOptions) -> Read {
         is_broken: false,
         read: Read::default(),
     };
-    if document.span.len() > MAX_BYTES {
+    if document.text().len() > MAX_BYTES {
         reading.too_large();
         return reading.read;
     }
@@ -98,16 +100,25 @@ impl<'d> Reading<'d> {
         };
         match envelope.get("items") {
             Some((_, items)) if is_list(kind) => self.list(items, at, api_version, kind),
+            None if kind == "List" || item_kind(kind).is_some_and(|item| kinds::by_name(item).is_some()) => {
+                let problem = Diagnostic::new(Code::MissingField, "a list of objects has `items`");
+                self.add(problem.at(self.place_of(&envelope, "kind", node)));
+            }
             _ => self.object(node, at, &envelope, api_version, kind, inherited.item),
         }
     }
 
     fn list(&mut self, items: &Node, at: &FieldPath, api_version: &str, kind: &str) {
-        let item_kind = kind.strip_suffix("List").filter(|kind| !kind.is_empty());
+        let item_kind = item_kind(kind);
         let at = at.field("items");
         match &items.value {
             Value::Seq(items) => {
                 for (item, node) in items.iter().enumerate() {
+                    if node.value == Value::Null {
+                        let problem = Diagnostic::new(Code::InvalidValue, "this element of the list is empty");
+                        self.add(problem.at(self.document.place(node.span.clone())));
+                        continue;
+                    }
                     let inherited = Inherited {
                         api_version: item_kind.and(Some(api_version)),
                         kind: item_kind,
@@ -139,7 +150,9 @@ impl<'d> Reading<'d> {
         if text.is_none() {
             let problem = Diagnostic::new(Code::MissingField, format!("`{name}` is missing"));
             let mut problem = problem.at(self.document.place(place));
-            if name == "kind" {
+            if let Some(meant) = envelope.misspelt(name) {
+                problem = problem.help(format!("did you mean `{name}` where `{meant}` stands?"));
+            } else if name == "kind" {
                 problem = problem.help("an object starts with `apiVersion` and `kind`");
             }
             self.add(problem);
@@ -199,15 +212,20 @@ impl<'d> Reading<'d> {
         } else {
             Severity::Error
         };
-        self.add(problem.severity(severity));
+        self.read.diagnostics.push(problem.severity(severity));
         if let Some(Support::Full(kind)) = meant.filter(|_| severity == Severity::Error) {
             let ignored = Report::new(self.document, true);
-            self.read.ids_in_error.extend(
-                envelope
-                    .metadata(&ignored)
-                    .and_then(|metadata| metadata.id(kind, envelope, &ignored)),
-            );
+            let metadata = envelope.metadata(&ignored);
+            self.in_error(metadata.and_then(|metadata| metadata.id(kind, envelope, &ignored)));
+        } else if severity == Severity::Error {
+            self.in_error(None);
         }
+    }
+
+    /// An object that something is wrong with, if it can be told which.
+    fn in_error(&mut self, id: Option<ObjectId>) {
+        self.read.hides_objects |= id.is_none();
+        self.read.ids_in_error.extend(id);
     }
 
     fn supported(&mut self, kind: Kind, node: &Node, at: &FieldPath, envelope: &Envelope<'_>, item: usize) {
@@ -227,7 +245,7 @@ impl<'d> Reading<'d> {
                 let object = self.assemble(id, metadata, spec, node, at, item);
                 self.read.objects.push(object);
             }
-            (id, _) => self.read.ids_in_error.extend(id),
+            (id, _) => self.in_error(id),
         }
         self.read.diagnostics.extend(report.finish());
     }
@@ -250,13 +268,13 @@ impl<'d> Reading<'d> {
             document: self.document.clone(),
             at: at.clone(),
             extent: if is_whole_document {
-                self.document.span.clone()
+                0..self.document.text().len()
             } else {
                 node.span.start..node.end
             },
             order: Precedence {
                 origin: Arc::clone(&self.document.source.origin),
-                document: self.document.span.start,
+                document: self.document.source.start().bytes,
                 item,
             },
         }
@@ -270,16 +288,16 @@ impl<'d> Reading<'d> {
     }
 
     fn add(&mut self, problem: Diagnostic) {
+        self.read.hides_objects |= problem.severity == Severity::Error;
         self.read.diagnostics.push(problem);
     }
 
     fn too_large(&mut self) {
-        let start = self.document.span.start;
         let problem = format!(
             "the document has {} bytes, and {MAX_BYTES} are the limit",
-            self.document.span.len()
+            self.document.text().len()
         );
-        self.add(Diagnostic::new(Code::DocumentTooLarge, problem).at(self.document.place(start..start)));
+        self.add(Diagnostic::new(Code::DocumentTooLarge, problem).at(self.document.place(0..0)));
     }
 
     /// The objects of a document that is no YAML, as far as it can be read.
@@ -296,6 +314,11 @@ impl<'d> Reading<'d> {
 const MESH_CONFIG_MAP: &str = "istio";
 
 /// `List`, and lists of a kind as Kubernetes' API writes them.
+/// What a list with a kind of its own, such as `ServiceList`, holds.
+fn item_kind(kind: &str) -> Option<&str> {
+    kind.strip_suffix("List").filter(|kind| !kind.is_empty())
+}
+
 fn is_list(kind: &str) -> bool {
     kind.ends_with("List") && kinds::by_name(kind).is_none()
 }

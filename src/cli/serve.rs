@@ -116,7 +116,7 @@ impl Command for Arguments {
     fn run(self, _output: &mut Output) -> anyhow::Result<Outcome> {
         readable(&self.config, "--config")?;
         if let Some(path) = &self.mesh_config {
-            std::fs::File::open(path).with_context(|| format!("cannot read --mesh-config {}", path.display()))?;
+            a_file(path, "--mesh-config")?;
         }
         self.log.start()?;
         let runtime = tokio::runtime::Runtime::new().context("the runtime cannot be started")?;
@@ -201,6 +201,15 @@ fn certificate_ttl(text: &str) -> Result<Duration, String> {
     } else {
         Err("1s to 90d are possible".to_owned())
     }
+}
+
+/// Opening a pipe would wait for somebody to write to it.
+fn a_file(path: &Path, flag: &str) -> anyhow::Result<()> {
+    let metadata = std::fs::metadata(path).with_context(|| format!("cannot read {flag} {}", path.display()))?;
+    anyhow::ensure!(metadata.is_file(), "{flag} {} is no file", path.display());
+    std::fs::File::open(path)
+        .map(drop)
+        .with_context(|| format!("cannot read {flag} {}", path.display()))
 }
 
 /// A typo in a path is told now; what happens to the directory later is the watch's to tell.

@@ -75,6 +75,8 @@ pub(super) struct Composer {
     journal: Journal,
     content: Content,
     generation: u64,
+    /// When that generation was accepted.
+    accepted: SystemTime,
     loaded: bool,
     clock: Clock,
 }
@@ -117,7 +119,10 @@ impl Composer {
         let in_force = restored.kept.iter().filter(|kept| kept.why == Why::InForce);
         let files = Files::restore(in_force.map(|kept| kept.object.clone()));
         let empty = Directory::new(options.clone());
-        let directory = Directory::restore(options, &restored.kept);
+        let mut directory = Directory::restore(options, &restored.kept);
+        if let Some(document) = restored.mesh_config.filter(|_| reading.mesh_config.is_some()) {
+            directory = directory.apply(&[Change::MeshConfig(Some(document.into()))]).directory;
+        }
         let mut content = Content::default();
         content.take(&directory.kept_since(&empty));
         Self {
@@ -135,6 +140,7 @@ impl Composer {
             journal,
             content,
             generation: restored.generation,
+            accepted: clock.now(),
             loaded: false,
             clock,
         }
@@ -214,12 +220,14 @@ impl Composer {
         self.loaded = true;
         if first || !touched.is_nothing() {
             self.generation += 1;
+            self.accepted = self.clock.now();
             let everything = Touched::everything();
             self.push(if first { &everything } else { touched });
         }
         let changes = self.directory.kept_since(before);
         self.content.take(&changes);
-        self.journal.append(self.generation, &changes);
+        let mesh_config = self.directory.mesh_config_file().map(MeshConfigText::document);
+        self.journal.append(self.generation, &changes, mesh_config);
         self.publish();
     }
 
@@ -231,7 +239,7 @@ impl Composer {
         self.roster.forget_absent();
         let mesh = self.directory.mesh();
         let mut views = self.roster.views();
-        if touched.all || !touched.addresses.is_empty() {
+        if touched.all || touched.workloads {
             for (id, admission) in self.roster.admissions() {
                 let (view, _) = admission.grant.view(&admission.claim, mesh);
                 if view != admission.view {
@@ -286,11 +294,7 @@ impl Composer {
         diagnostics.sort_by(Diagnostic::display_order);
         diagnostics.dedup();
         diagnosis::log_changes(&self.published.state().diagnostics, &diagnostics);
-        let accepted = self
-            .clock
-            .now()
-            .duration_since(SystemTime::UNIX_EPOCH)
-            .unwrap_or_default();
+        let accepted = self.accepted.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let generation = self.loaded.then(|| Generation {
             number: self.generation,
             hash: self.content.hash(),
@@ -328,3 +332,6 @@ fn read_mesh_config(content: &tree::Content) -> Result<MeshConfigText, Diagnosti
             .help("write `{}` for a mesh configuration without settings")
         })
 }
+
+#[cfg(test)]
+mod tests;

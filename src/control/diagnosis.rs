@@ -45,7 +45,7 @@ pub(super) fn of_proxies(directory: &Directory, views: &Views, roster: &Roster) 
     let mut refusals = BTreeMap::new();
     for (node, kind, name, record) in roster.refusals() {
         let who = refusals
-            .entry((kind, name, record.version.clone()))
+            .entry((kind, name, record.refused.version.clone()))
             .or_insert_with(|| (record, Vec::new()));
         who.1.push(node);
     }

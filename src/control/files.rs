@@ -249,11 +249,8 @@ impl FileObjects {
 
 /// Whether the document may hold objects whose names cannot be told.
 fn hides_objects(read: &Read) -> bool {
-    let unnamed = read.objects.is_empty() && read.ids_in_error.is_empty();
-    read.diagnostics.iter().any(|problem| match problem.code {
-        Code::InvalidYaml | Code::DocumentTooLarge => true,
-        _ => unnamed && problem.severity == Severity::Error,
-    })
+    let unreadable = |problem: &Diagnostic| matches!(problem.code, Code::InvalidYaml | Code::DocumentTooLarge);
+    read.hides_objects || read.diagnostics.iter().any(unreadable)
 }
 
 fn emptied(source: &Arc<SourceText>, objects: usize) -> Diagnostic {
@@ -270,15 +267,80 @@ fn emptied(source: &Arc<SourceText>, objects: usize) -> Diagnostic {
     .severity(Severity::Error)
 }
 
+/// Whether an object is written in the same words at the same place.
+fn is_same(a: &Object, b: &Object) -> bool {
+    let place = |object: &Object| (object.document.hash, object.document.source.start());
+    place(a) == place(b) && a.order == b.order && *a == *b
+}
+
 /// Keeps the former object where the new one is the same, so that nothing after has to look.
 fn reuse(objects: &mut [Arc<Object>], former: &[Arc<Object>]) {
     let former: BTreeMap<_, _> = former.iter().map(|object| (&object.id, object)).collect();
     for object in objects {
-        let same = former
-            .get(&object.id)
-            .filter(|old| old.document.hash == object.document.hash && old.order == object.order && ***old == *object);
+        let same = former.get(&object.id).filter(|old| is_same(old, object));
         if let Some(same) = same {
             *object = (*same).clone();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A file that is read again and again.
+    struct Written {
+        directory: tempfile::TempDir,
+        files: Files,
+    }
+
+    impl Written {
+        fn new(text: &str) -> Self {
+            let mut written = Self {
+                directory: tempfile::tempdir().unwrap(),
+                files: Files::default(),
+            };
+            written.write(text);
+            written
+        }
+
+        /// The names of the objects in force after the file has become this.
+        fn write(&mut self, text: &str) -> Vec<String> {
+            let path = self.directory.path().join("a.yaml");
+            std::fs::write(&path, text).unwrap();
+            let origins = [path.to_string_lossy().into()].into();
+            let tree = Tree::scan(&self.directory.path().into());
+            self.files.update(&tree, &origins, &ReadOptions::default());
+            self.files.owners.keys().map(|id| id.name.to_string()).collect()
+        }
+    }
+
+    fn list(items: &[&str]) -> String {
+        let items: String = items.iter().map(|item| format!("- {{{item}}}\n")).collect();
+        format!("apiVersion: v1\nkind: List\nitems:\n{items}")
+    }
+
+    const A: &str = "apiVersion: v1, kind: Service, metadata: {name: a}, spec: {ports: [{port: 80}]}";
+    const B: &str = "apiVersion: v1, kind: Service, metadata: {name: b}, spec: {ports: [{port: 80}]}";
+
+    #[test]
+    fn an_item_of_a_list_that_has_lost_its_name_is_kept() {
+        for lost in [
+            "apiVersion: v1, kind: Service, metadata: {nam: b}, spec: {ports: [{port: 80}]}",
+            "apiVersion: v1, kind: Service, metadata: {name: [b]}, spec: {ports: [{port: 80}]}",
+            "apiVersion: v1, kid: Service, metadata: {name: b}",
+            "apiVersion: v1, kind: Sxxxxxxxxx, metadata: {name: b}",
+        ] {
+            let mut file = Written::new(&list(&[A, B]));
+            assert_eq!(file.write(&list(&[A, lost])), ["a", "b"], "{lost}");
+            assert_eq!(file.write(&list(&[A])), ["a"], "removed after {lost}");
+        }
+    }
+
+    #[test]
+    fn an_item_that_is_removed_beside_one_whose_name_is_known_is_gone() {
+        let mut file = Written::new(&list(&[A, B]));
+        let broken = A.replace("80", "x");
+        assert_eq!(file.write(&list(&[&broken])), ["a"]);
     }
 }

@@ -4,25 +4,23 @@
 //! a line that commits it, so that its cost follows its size; what follows the last commit (the plug
 //! was pulled) is not read. When more than half of the file is of no use any more it is written anew.
 //!
-//! A text stands in the file once, under its hash, with the origin it was read from; objects refer to
-//! it by where they stand in it.
+//! The text of a document stands in the file once, under its hash; objects refer to it, and say where
+//! in the directory it stood.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Write as _;
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
 use crate::api::{self, ReadOptions};
-use crate::diag::SourceText;
+use crate::diag::{SourceText, Start};
 use crate::mesh::directory::{Kept, KeptChanges, Target, Why};
 use crate::pki::StateDir;
-use crate::source::document;
+use crate::source::document::Document;
 
 /// The file's name in the state directory.
 const FILE: &str = "generation.jsonl";
@@ -33,20 +31,57 @@ const SMALL: u64 = 1 << 20;
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 enum Line {
-    /// A text.
-    Text { hash: String, origin: String, text: String },
+    /// A document.
+    Text { hash: String, text: String },
     /// An object is in force, or one of its earlier forms is kept.
     Put {
         key: String,
         why: Reason,
-        text: String,
-        document: usize,
+        document: Standing,
         item: usize,
     },
+    /// The settings are those of a file beside the directory, or they no longer are.
+    MeshConfig { document: Option<Standing> },
     /// It no longer is.
     Remove { key: String },
     /// Everything up to here belongs to this generation.
     Commit { generation: u64 },
+}
+
+/// A document, and where it stood.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Standing {
+    text: String,
+    origin: String,
+    start: usize,
+    lines_before: usize,
+}
+
+impl Standing {
+    fn of(document: &Document) -> Self {
+        let start = document.source.start();
+        Self {
+            text: document
+                .hash
+                .iter()
+                .take(16)
+                .map(|byte| format!("{byte:02x}"))
+                .collect(),
+            origin: document.source.origin.to_string(),
+            start: start.bytes,
+            lines_before: start.lines,
+        }
+    }
+
+    /// The document again, of its text.
+    fn restore(self, text: &str) -> Document {
+        let start = Start {
+            bytes: self.start,
+            lines: self.lines_before,
+        };
+        Document::whole(&SourceText::starting(start, self.origin, text))
+    }
 }
 
 /// [`Why`] as the file holds it.
@@ -90,6 +125,7 @@ pub(super) struct Journal {
     live_bytes_at_rewrite: u64,
     texts: BTreeSet<String>,
     kept: BTreeMap<String, Kept>,
+    mesh_config: Option<Document>,
 }
 
 /// What was found on opening.
@@ -99,6 +135,8 @@ pub(super) struct Restored {
     pub generation: u64,
     /// What was in force, and what was kept beside it.
     pub kept: Vec<Kept>,
+    /// The file beside the directory that the settings were read from.
+    pub mesh_config: Option<Document>,
 }
 
 impl Journal {
@@ -127,15 +165,16 @@ impl Journal {
             live_bytes_at_rewrite: 0,
             texts: BTreeSet::new(),
             kept,
+            mesh_config: restored.mesh_config.clone(),
         };
         journal.rewrite(restored.generation);
         (journal, restored)
     }
 
-    /// Appends what a generation adds to what is kept, and takes away.
-    pub(super) fn append(&mut self, generation: u64, changes: &KeptChanges) {
+    /// Appends what a generation adds to what is kept, and takes away, and the file that its settings
+    /// are read from.
+    pub(super) fn append(&mut self, generation: u64, changes: &KeptChanges, mesh_config: Option<&Document>) {
         let mut lines = Vec::new();
-        let mut hashes = Hashes::default();
         for kept in &changes.gone {
             let key = key(kept);
             if self.kept.remove(&key).is_some() {
@@ -143,12 +182,17 @@ impl Journal {
             }
         }
         for kept in &changes.new {
-            lines.extend(self.lines_of(kept, &mut hashes));
+            lines.extend(self.lines_of(kept));
             self.kept.insert(key(kept), kept.clone());
         }
+        let standing = |document: Option<&Document>| document.map(Standing::of);
+        if standing(mesh_config) != standing(self.mesh_config.as_ref()) {
+            self.mesh_config = mesh_config.cloned();
+            lines.extend(self.lines_of_mesh_config());
+        }
         lines.push(Line::Commit { generation });
-        if self.file.is_none() {
-            // Writing failed before; the disk may have room again.
+        if !self.is_in_place() {
+            // Writing failed before, or somebody has taken the file away.
             return self.rewrite(generation);
         }
         self.write(&lines);
@@ -157,29 +201,41 @@ impl Journal {
         }
     }
 
-    fn lines_of(&mut self, kept: &Kept, hashes: &mut Hashes) -> Vec<Line> {
+    /// Whether what is appended can be found again under the file's name.
+    fn is_in_place(&self) -> bool {
+        let (Some(file), Ok(found)) = (&self.file, self.path.metadata()) else {
+            return false;
+        };
+        file.metadata()
+            .is_ok_and(|own| (own.dev(), own.ino()) == (found.dev(), found.ino()))
+    }
+
+    fn lines_of(&mut self, kept: &Kept) -> Vec<Line> {
         let object = &kept.object;
-        let source = &object.document.source;
-        let hash = hashes.of(source);
-        let mut lines = Vec::new();
-        if self.texts.insert(hash.clone()) {
-            let (origin, text) = (source.origin.to_string(), source.text.to_string());
-            lines.push(Line::Text {
-                hash: hash.clone(),
-                origin,
-                text,
-            });
-        }
-        let (document, item) = (object.document.span.start, object.order.item);
-        let why = Reason::from(&kept.why);
-        lines.push(Line::Put {
+        let put = Line::Put {
             key: key(kept),
-            why,
-            text: hash,
-            document,
-            item,
-        });
-        lines
+            why: Reason::from(&kept.why),
+            document: Standing::of(&object.document),
+            item: object.order.item,
+        };
+        self.text_of(&object.document).into_iter().chain([put]).collect()
+    }
+
+    fn lines_of_mesh_config(&mut self) -> Vec<Line> {
+        let document = self.mesh_config.clone();
+        let text = document.as_ref().and_then(|document| self.text_of(document));
+        let settings = Line::MeshConfig {
+            document: document.as_ref().map(Standing::of),
+        };
+        text.into_iter().chain([settings]).collect()
+    }
+
+    /// The text of a document, unless the file holds it.
+    fn text_of(&mut self, document: &Document) -> Option<Line> {
+        let hash = Standing::of(document).text;
+        let is_new = self.texts.insert(hash.clone());
+        let text = || document.text().to_owned();
+        is_new.then(|| Line::Text { hash, text: text() })
     }
 
     /// Writes the whole state to a new file that takes the place of the old one.
@@ -197,9 +253,9 @@ impl Journal {
         };
         self.texts.clear();
         self.bytes = 0;
-        let mut hashes = Hashes::default();
         let all: Vec<Kept> = self.kept.values().cloned().collect();
-        let mut lines: Vec<Line> = all.iter().flat_map(|kept| self.lines_of(kept, &mut hashes)).collect();
+        let mut lines: Vec<Line> = all.iter().flat_map(|kept| self.lines_of(kept)).collect();
+        lines.extend(self.lines_of_mesh_config());
         lines.push(Line::Commit { generation });
         self.write(&lines);
         let renamed = match &self.file {
@@ -248,7 +304,7 @@ fn read(path: &Path) -> std::io::Result<Restored> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Restored::default()),
         Err(error) => return Err(error),
     };
-    let (mut texts, mut puts) = (Texts::new(), Puts::new());
+    let mut state = Written::default();
     let (mut pending, mut generation) = (Vec::new(), 0);
     for line in BufReader::new(file).split(b'\n') {
         // A torn line is the last one written before the plug was pulled.
@@ -258,83 +314,78 @@ fn read(path: &Path) -> std::io::Result<Restored> {
         match line {
             Line::Commit { generation: committed } => {
                 generation = committed;
-                pending.drain(..).for_each(|line| apply(line, &mut texts, &mut puts));
+                pending.drain(..).for_each(|line| state.apply(line));
             }
-            Line::Text { .. } | Line::Put { .. } | Line::Remove { .. } => pending.push(line),
+            Line::Text { .. } | Line::Put { .. } | Line::MeshConfig { .. } | Line::Remove { .. } => pending.push(line),
         }
     }
     Ok(Restored {
         generation,
-        kept: objects(&texts, puts),
+        mesh_config: state.mesh_config(),
+        kept: objects(&state.texts, state.puts),
     })
 }
 
-type Texts = BTreeMap<String, Arc<SourceText>>;
-/// Where an object stands: the text's hash, the document's start in it, the item of a list.
-type Standing = (String, usize, usize);
-type Puts = BTreeMap<String, (Reason, Standing)>;
+type Texts = BTreeMap<String, String>;
+/// Of each key, why it is kept, and where it stands: in which document, as which item of a list.
+type Puts = BTreeMap<String, (Reason, Standing, usize)>;
 
-fn apply(line: Line, texts: &mut Texts, puts: &mut Puts) {
-    match line {
-        Line::Text { hash, origin, text } => drop(texts.insert(hash, SourceText::new(origin, text))),
-        Line::Put {
-            key,
-            why,
-            text,
-            document,
-            item,
-        } => drop(puts.insert(key, (why, (text, document, item)))),
-        Line::Remove { key } => drop(puts.remove(&key)),
-        Line::Commit { .. } => {}
+/// What the lines up to a commit amount to.
+#[derive(Default)]
+struct Written {
+    texts: Texts,
+    puts: Puts,
+    mesh_config: Option<Standing>,
+}
+
+impl Written {
+    fn apply(&mut self, line: Line) {
+        match line {
+            Line::Text { hash, text } => drop(self.texts.insert(hash, text)),
+            Line::Put {
+                key,
+                why,
+                document,
+                item,
+            } => drop(self.puts.insert(key, (why, document, item))),
+            Line::MeshConfig { document } => self.mesh_config = document,
+            Line::Remove { key } => drop(self.puts.remove(&key)),
+            Line::Commit { .. } => {}
+        }
+    }
+
+    fn mesh_config(&self) -> Option<Document> {
+        let standing = self.mesh_config.clone()?;
+        let text = self.texts.get(&standing.text)?;
+        Some(standing.restore(text))
     }
 }
 
-/// Reads the objects again from their texts. They were good when they were written; should a newer
+/// Reads the objects again from their documents. They were good when they were written; should a newer
 /// version of the program think otherwise, the directory decides.
 fn objects(texts: &Texts, puts: Puts) -> Vec<Kept> {
-    let mut reasons: BTreeMap<Standing, Vec<Why>> = BTreeMap::new();
-    for (reason, standing) in puts.into_values() {
-        reasons.entry(standing).or_default().extend(reason.read());
+    let mut documents: BTreeMap<Standing, Vec<(usize, Why)>> = BTreeMap::new();
+    for (reason, document, item) in puts.into_values() {
+        let reason = reason.read().map(|why| (item, why));
+        documents.entry(document).or_default().extend(reason);
     }
-    let wanted: BTreeSet<&String> = reasons.keys().map(|(text, ..)| text).collect();
     let mut kept = Vec::new();
-    for hash in wanted {
-        let Some(source) = texts.get(hash) else { continue };
-        for document in document::split(source) {
-            for object in api::read(&document, &ReadOptions { lenient: true }).objects {
-                let object = Arc::new(object);
-                let standing = (hash.clone(), document.span.start, object.order.item);
-                let reasons = reasons.get(&standing).into_iter().flatten();
-                kept.extend(reasons.map(|why| Kept {
-                    object: object.clone(),
-                    why: why.clone(),
-                }));
-            }
+    for (standing, reasons) in documents {
+        let Some(text) = texts.get(&standing.text) else {
+            continue;
+        };
+        let document = standing.restore(text);
+        for object in api::read(&document, &ReadOptions { lenient: true }).objects {
+            let object = Arc::new(object);
+            let reasons = reasons.iter().filter(|(item, _)| *item == object.order.item);
+            kept.extend(reasons.map(|(_, why)| Kept {
+                object: object.clone(),
+                why: why.clone(),
+            }));
         }
     }
     kept
 }
 
-/// The hashes of texts that many objects share, each taken once.
-#[derive(Default)]
-struct Hashes(BTreeMap<*const SourceText, String>);
-
-impl Hashes {
-    fn of(&mut self, source: &Arc<SourceText>) -> String {
-        self.0
-            .entry(Arc::as_ptr(source))
-            .or_insert_with(|| text_hash(source))
-            .clone()
-    }
-}
-
-fn text_hash(source: &SourceText) -> String {
-    let digest = Sha256::new()
-        .chain_update(source.origin.as_bytes())
-        .chain_update([0])
-        .chain_update(source.text.as_bytes());
-    digest.finalize().iter().take(16).fold(String::new(), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
-}
+#[cfg(test)]
+mod tests;

@@ -1,10 +1,18 @@
 //! Looking out for edits: from the watcher's hints to what a root holds.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
 
 use crate::source::tree::{Change, Tree};
 use crate::source::watch::Watcher;
 use crate::source::{Dirty, Root};
+
+/// A file that has not changed for this long when the first look is taken counts as whole: who wrote it
+/// before cannot be told.
+const QUIET: Duration = Duration::from_millis(100);
+
+/// The first look waits no longer for files that are being written.
+const FIRST_LOOK: Duration = Duration::from_secs(5);
 
 /// Reads a root, and again what may have changed whenever it may have. Hands over what it holds and
 /// which files differ from the last time, until `deliver` says that nobody listens any more.
@@ -39,13 +47,26 @@ pub(super) async fn out(root: Root, deliver: impl Fn(Tree, Vec<Arc<str>>) -> boo
     }
 }
 
-/// The watch is armed before the first look, so that nothing falls between them.
+/// The watch is armed before the first look, so that nothing falls between them. Files that are being
+/// written meanwhile, or were just before, are waited for: half of one would pass for all of it.
 async fn first(root: Root) -> Option<(Watcher, Tree)> {
-    blocking(move || {
-        let watcher = Watcher::start(root.clone());
-        (watcher, Tree::scan(&root))
-    })
-    .await
+    let armed = root.clone();
+    let watcher = blocking(move || Watcher::start(armed)).await?;
+    let give_up = Instant::now() + FIRST_LOOK;
+    loop {
+        let look = root.clone();
+        let (tree, age) = blocking(move || {
+            let tree = Tree::scan(&look);
+            let age = tree.age_of_last_change(SystemTime::now());
+            (tree, age)
+        })
+        .await?;
+        let rest = age.map_or(Duration::ZERO, |age| QUIET.saturating_sub(age));
+        if (rest.is_zero() && !watcher.is_any_being_written()) || Instant::now() >= give_up {
+            return Some((watcher, tree));
+        }
+        tokio::time::sleep(rest.max(Duration::from_millis(5))).await;
+    }
 }
 
 async fn rescan(tree: &Tree, root: &Root, dirty: &Dirty) -> Option<(Tree, Vec<Change>)> {
@@ -56,4 +77,56 @@ async fn rescan(tree: &Tree, root: &Root, dirty: &Dirty) -> Option<(Tree, Vec<Ch
 /// `None` when the runtime shuts down.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
     tokio::task::spawn_blocking(work).await.ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, File};
+    use std::io::Write;
+
+    use tokio::sync::mpsc;
+
+    use super::*;
+    use crate::source::tree::Content;
+
+    fn text(tree: &Tree) -> String {
+        match &tree.files().next().unwrap().content {
+            Content::Text { source, .. } => source.text.to_string(),
+            Content::Unreadable(problem) => panic!("{problem:?}"),
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_file_that_is_being_written_when_the_server_starts_is_read_when_it_is_whole() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut file = File::create(directory.path().join("a.yaml")).unwrap();
+        file.write_all(b"a: 1\n").unwrap();
+        let (told, mut trees) = mpsc::unbounded_channel();
+        let root = Root::from(directory.path());
+        let looking = tokio::spawn(async move { out(root, |tree, _| told.send(tree).is_ok()).await });
+        // The writer is slow, but at work: ten pieces in half a second.
+        let writer = tokio::spawn(async move {
+            let mut pace = tokio::time::interval(Duration::from_millis(50));
+            for piece in 0..10 {
+                pace.tick().await;
+                writeln!(file, "p{piece}: 1").unwrap();
+            }
+        });
+        let first = trees.recv().await.unwrap();
+        writer.await.unwrap();
+        let whole = fs::read_to_string(directory.path().join("a.yaml")).unwrap();
+        assert_eq!(text(&first), whole, "the first that is told");
+        looking.abort();
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn files_that_are_at_rest_are_not_waited_for() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = File::create(directory.path().join("a.yaml")).unwrap();
+        file.set_modified(SystemTime::now() - Duration::from_secs(1)).unwrap();
+        drop(file);
+        let started = Instant::now();
+        first(Root::from(directory.path())).await.unwrap();
+        assert!(started.elapsed() < QUIET, "{:?}", started.elapsed());
+    }
 }

@@ -11,9 +11,9 @@ use super::fleet::reason;
 use super::identity::Grant;
 use crate::ir::{NodeView, Origins, ResourceName};
 use crate::xds::node::NodeClaim;
-use crate::xds::resource::{Resource, ResourceType, Version};
+use crate::xds::resource::{Resource, ResourceType};
 use crate::xds::server::Progress;
-use crate::xds::session::{Refused, SyncState};
+use crate::xds::session::{Refused, RefusedVersion, SyncState};
 use crate::xds::snapshot::Snapshot;
 
 /// A stream, for as long as the server runs.
@@ -75,8 +75,8 @@ struct Member {
 /// A resource that a proxy refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RefusalRecord {
-    /// The version refused.
-    pub version: Version,
+    /// The version refused, and what stays in force.
+    pub refused: RefusedVersion,
     /// The proxy's reason.
     pub message: String,
     /// The objects the resource was made from.
@@ -131,7 +131,7 @@ impl Roster {
         let id = inner.last_id;
         let refusals = inner.refusals.get(&admission.claim.id).into_iter().flatten();
         let refused = refusals
-            .map(|(name, record)| (name.clone(), record.version.clone()))
+            .map(|(name, record)| (name.clone(), record.refused.clone()))
             .collect();
         let states = ResourceType::ALL.map(|kind| (kind, SyncState::NotSent));
         inner.members.insert(
@@ -318,16 +318,21 @@ impl Inner {
                 .iter()
                 .any(|(k, state)| *k == kind && *state != SyncState::NotSent)
         };
-        records.retain(|name, record| !started(name.0) || progress.refused.get(name) == Some(&record.version));
+        records.retain(|name, record| !started(name.0) || progress.refused.get(name) == Some(&record.refused));
         let changed = records.len() != known || !progress.refusals.is_empty();
         for refusal in progress.refusals {
             let resource = &refusal.resource;
-            let record = RefusalRecord {
+            let name = (resource.kind, resource.name.clone());
+            let sent = || RefusedVersion {
                 version: resource.version.clone(),
+                in_force: None,
+            };
+            let record = RefusalRecord {
+                refused: progress.refused.get(&name).cloned().unwrap_or_else(sent),
                 message: reason(&refusal.message),
                 origins: resource.origins.clone(),
             };
-            records.insert((resource.kind, resource.name.clone()), record);
+            records.insert(name, record);
         }
         if records.is_empty() {
             self.refusals.remove(node);

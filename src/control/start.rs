@@ -12,6 +12,7 @@ use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
 use tonic::transport::Server;
 
+use super::ca_on_disk::CaOnDisk;
 use super::composer::{Composer, Parts, Reading, Tick};
 use super::fleet::Proxies;
 use super::journal::Journal;
@@ -25,7 +26,8 @@ use crate::mesh::config::MeshConfig;
 use crate::mesh::directory::Options;
 use crate::name::TrustDomain;
 use crate::pki::{
-    Ca, CaError, IssueError, IssueOptions, StateDir, StateError, TokenKeyError, TokenSigner, renew_at, server_identity,
+    Ca, CaError, IssueError, IssueOptions, StateClaim, StateDir, StateError, TokenKeyError, TokenSigner, renew_at,
+    server_identity,
 };
 use crate::tls::{ServerTls, TlsError, TlsIncoming};
 use crate::xds::server;
@@ -37,6 +39,11 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 /// … and given up when a ping is not answered for this long. Tighter limits cut off proxies that are
 /// only busy.
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// How long a server that is about to end may still hold the state directory.
+const HANDOVER: Duration = Duration::from_secs(1);
+/// How often it is asked whether it does.
+const HANDOVER_POLL: Duration = Duration::from_millis(20);
 
 /// How a control plane is set up.
 #[derive(Clone, Debug)]
@@ -109,6 +116,8 @@ pub struct Running {
     pub xds: SocketAddr,
     /// What goes on beside serving; it ends with this value.
     _tasks: JoinSet<()>,
+    /// Keeps other servers off the state directory.
+    _claim: StateClaim,
 }
 
 /// Starts everything; xDS is served until `shutdown` is ready. What comes of serving is the second
@@ -121,6 +130,7 @@ pub async fn start(
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(Running, impl Future<Output = Result<(), tonic::transport::Error>>), StartError> {
     let state = StateDir::open(&settings.state)?;
+    let claim = claimed(&state).await?;
     let ca = Arc::new(Ca::load_or_create(&state, &settings.trust_domain, &settings.clock)?);
     let tokens = TokenSigner::load_or_create(&state, &settings.trust_domain)?;
     let listen_error = |error| StartError::Listen(settings.xds, error);
@@ -159,7 +169,7 @@ pub async fn start(
     let (health, health_service) = tonic_health::server::health_reporter();
     tasks.spawn(report_health(published.clone(), health));
     let incoming = TlsIncoming::new(listener, &identity.tls);
-    tasks.spawn(keep_house(identity, ticks.clone()));
+    tasks.spawn(keep_house(identity, CaOnDisk::new(state), ticks.clone()));
     let fleet = Arc::new(Proxies {
         roster: roster.clone(),
         secrets,
@@ -180,8 +190,22 @@ pub async fn start(
         roster,
         xds,
         _tasks: tasks,
+        _claim: claim,
     };
     Ok((running, serving))
+}
+
+/// The state directory for this server, once the one before has ended.
+async fn claimed(state: &StateDir) -> Result<StateClaim, StateError> {
+    let deadline = tokio::time::Instant::now() + HANDOVER;
+    loop {
+        match state.claim() {
+            Err(StateError::InUse(_)) if tokio::time::Instant::now() < deadline => {
+                tokio::time::sleep(HANDOVER_POLL).await;
+            }
+            claimed => return claimed,
+        }
+    }
 }
 
 /// Ends the process when the composer panics: a server that goes on without it would look healthy
@@ -262,10 +286,11 @@ async fn look_out(reading: Reading, ticks: mpsc::UnboundedSender<Tick>) {
     tokio::join!(mesh_config, directory);
 }
 
-async fn keep_house(mut identity: Identity, ticks: mpsc::UnboundedSender<Tick>) {
+async fn keep_house(mut identity: Identity, mut ca: CaOnDisk, ticks: mpsc::UnboundedSender<Tick>) {
     let mut interval = tokio::time::interval(HOUSEKEEPING);
     while ticks.send(Tick::Housekeeping).is_ok() {
         interval.tick().await;
+        ca.look();
         if let Err(error) = identity.renew() {
             tracing::error!("the server's certificate cannot be renewed: {error}");
         }

@@ -76,7 +76,7 @@ impl<'a> Spot<'a> {
             label,
             primary: at == 0,
             position: place.position(),
-            line: line_around(&place.source.text, place.span.start),
+            line: place.source.line_around(place.span.start),
         }
     }
 
@@ -121,7 +121,7 @@ fn excerpt<'a>(spots: &[Spot<'a>]) -> Excerpt<'a> {
         if line.start >= last_start {
             break;
         }
-        line = line_around(&source.text, next_line(&source.text, line.end));
+        line = source.line_around(next_line(&source.text, line.end));
         excerpt.text.push('\n');
     }
     excerpt.marks.sort_by_key(|mark| !mark.primary);
@@ -160,15 +160,6 @@ fn window(text: &str, line: &Range<usize>, spots: &[&Spot<'_>]) -> Range<usize> 
     let start = from.saturating_sub(KEPT_AROUND).max(line.start);
     let end = (to.min(from + KEPT_INSIDE) + KEPT_AROUND).min(line.end);
     text.floor_char_boundary(start)..text.floor_char_boundary(end)
-}
-
-/// The line that holds the byte, without its end.
-fn line_around(text: &str, offset: usize) -> Range<usize> {
-    let offset = text.floor_char_boundary(offset);
-    let start = text[..offset].rfind('\n').map_or(0, |at| at + 1);
-    let end = text[offset..].find('\n').map_or(text.len(), |at| offset + at);
-    let end = if text[start..end].ends_with('\r') { end - 1 } else { end };
-    start..end
 }
 
 fn next_line(text: &str, line_end: usize) -> usize {

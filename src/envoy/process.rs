@@ -60,9 +60,18 @@ pub struct Launch {
     pub log: PathBuf,
     /// Refuse configuration with fields that this Envoy does not know (`--reject-unknown-dynamic-fields`).
     pub reject_unknown_fields: bool,
-    /// The user and group to run as, by which interception tells the proxy's own traffic; as the caller if
-    /// none. Changing it takes root.
-    pub user: Option<u32>,
+    /// Whom to run as, by which interception tells the proxy's own traffic; as the caller if none. Changing it
+    /// takes root.
+    pub user: Option<User>,
+}
+
+/// A user and a group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct User {
+    /// The user's id.
+    pub uid: u32,
+    /// The group's id.
+    pub gid: u32,
 }
 
 impl Launch {
@@ -109,7 +118,7 @@ impl Process {
             .stderr(log)
             .kill_on_drop(true);
         if let Some(user) = launch.user {
-            command.uid(user).gid(user);
+            command.uid(user.uid).gid(user.gid);
         }
         let child = command.spawn().map_err(failed(&launch.binary))?;
         Ok(Self {

@@ -32,6 +32,8 @@ pub struct Cluster {
     pub http: UpstreamHttp,
     /// Keep-alive probes on connections.
     pub tcp_keepalive: Option<TcpKeepalive>,
+    /// Connections come from [`INBOUND_SOURCE_V4`], so that interception lets them through to the application.
+    pub marked_source: bool,
     /// Plaintext or TLS.
     pub transport: Transport,
     /// What Istio's tools look for in the cluster's metadata.
@@ -47,17 +49,26 @@ pub enum Discovery {
     Eds,
     /// Listed in the cluster.
     Static(Arc<ClusterEndpoints>),
-    /// All addresses of the names in the cluster, resolved at this interval (`STRICT_DNS`).
-    StrictDns(Arc<ClusterEndpoints>, Duration),
+    /// All addresses of the names in the cluster (`STRICT_DNS`).
+    StrictDns(Arc<ClusterEndpoints>, Lookup),
     /// One address at a time (`LOGICAL_DNS`).
-    LogicalDns(Arc<ClusterEndpoints>, Duration),
+    LogicalDns(Arc<ClusterEndpoints>, Lookup),
     /// Where the client wanted to go (`ORIGINAL_DST`).
     OriginalDst {
         /// Another port than the client's.
         port: Option<u16>,
-        /// An inbound cluster: connections come from [`INBOUND_SOURCE_V4`] and are never cleaned up.
+        /// An inbound cluster, whose few hosts are never cleaned up.
         inbound: bool,
     },
+}
+
+/// How names are looked up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lookup {
+    /// How often.
+    pub refresh: Duration,
+    /// Whether the proxy is one of IPv6: the family that is preferred where a name has addresses of both.
+    pub ipv6: bool,
 }
 
 /// How an endpoint is chosen.

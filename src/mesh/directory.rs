@@ -167,6 +167,12 @@ impl Directory {
         in_force.chain(retain::kept(&self.retained)).collect()
     }
 
+    /// The last good text of the mesh configuration's own file, which a server needs as well to come
+    /// back to this state.
+    pub fn mesh_config_file(&self) -> Option<&MeshConfigText> {
+        self.settings.file()
+    }
+
     fn entry(&self, id: &ObjectId) -> Option<&Entry> {
         self.entries.get(id).map(|entry| &**entry)
     }

@@ -28,7 +28,7 @@ use super::peer_authentication::PeerAuthentication;
 use super::sidecar::Sidecar;
 use super::virtual_service::VirtualService;
 use super::workload::Workload;
-use crate::api::{Object, Spec};
+use crate::api::{FieldPath, Object, Spec};
 
 /// What lowering may know besides the object.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -123,11 +123,11 @@ impl Form {
     }
 }
 
-/// Lowers an object of any kind. A ConfigMap is inert here: the mesh configuration is read before
-/// everything else, by [`mesh_config::lower`].
+/// Lowers an object of any kind. A ConfigMap is inert here: the one with the mesh configuration is
+/// read before everything else, by [`mesh_config::lower`], and does not come here.
 pub fn lower(object: &Object, context: &Context) -> Lowered<Form> {
     match &object.spec {
-        Spec::ConfigMap(_) => Lowered::fine(Form::Inert),
+        Spec::ConfigMap(_) => config_map(object, context),
         Spec::Service(spec) => service::lower(object, spec, context).map(Form::Service),
         Spec::EndpointSlice(spec) => endpoint_slice::lower(object, spec, context).map(Form::Endpoints),
         Spec::Endpoints(spec) => endpoints::lower(object, spec, context).map(Form::Endpoints),
@@ -140,6 +140,20 @@ pub fn lower(object: &Object, context: &Context) -> Lowered<Form> {
             peer_authentication::lower(object, spec, context).map(Form::PeerAuthentication)
         }
     }
+}
+
+/// A ConfigMap with the name of the mesh configuration's, in another namespace.
+fn config_map(object: &Object, context: &Context) -> Lowered<Form> {
+    let mut report = report::Report::new(&object.id, context);
+    let at = FieldPath::root().field("metadata").field("namespace");
+    let message = format!(
+        "a ConfigMap of the namespace `{}` is not the mesh configuration: it has no effect",
+        object.id.namespace
+    );
+    report
+        .warning(&at, message)
+        .help("the ConfigMap `istio` of the root namespace, `istio-system`, is");
+    report.finish(Form::Inert)
 }
 
 /// The apiVersion that Istio stores networking objects under, whichever alias of it a document names.

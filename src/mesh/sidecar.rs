@@ -80,23 +80,23 @@ pub struct Egress {
 }
 
 impl Egress {
-    /// Whether `hosts` lists the service and does not exclude it.
-    pub fn admits(&self, service: &ServiceKey) -> bool {
+    /// Whether `hosts` lists the service and does not exclude it, for a proxy of the namespace `own`.
+    pub fn admits(&self, service: &ServiceKey, own: &Namespace) -> bool {
         let mut covering = self
             .hosts
             .iter()
-            .filter(|filter| filter.has_namespace(&service.namespace) && filter.host.covers(&service.host))
+            .filter(|filter| filter.namespace.covers(&service.namespace, own) && filter.host.covers(&service.host))
             .peekable();
         covering.peek().is_some() && covering.all(|filter| !filter.exclude)
     }
 
     /// Whether it takes the VirtualService: its namespace is listed, and one of its hosts meets a listed host,
-    /// whichever of the two is the wider (Istio's `vsHostMatches`).
-    pub fn takes(&self, rule: &VirtualService) -> bool {
+    /// whichever of the two is the wider (Istio's `vsHostMatches`). `own` is the proxy's namespace.
+    pub fn takes(&self, rule: &VirtualService, own: &Namespace) -> bool {
         let meets = |one: &Hostname, other: &Hostname| one.covers(other) || other.covers(one);
         self.hosts
             .iter()
-            .filter(|filter| !filter.exclude && filter.has_namespace(&rule.id.namespace))
+            .filter(|filter| !filter.exclude && filter.namespace.covers(&rule.id.namespace, own))
             .any(|filter| rule.hosts.iter().any(|host| meets(&filter.host, host)))
     }
 
@@ -128,15 +128,32 @@ pub enum Bind {
 pub struct HostFilter {
     /// `~ns/host`: what it covers is left out.
     pub exclude: bool,
-    /// The namespace; none for `*`. `.` is resolved in lowering.
-    pub namespace: Option<Namespace>,
+    /// The namespace before the slash.
+    pub namespace: FilterNamespace,
     /// The host, possibly a wildcard.
     pub host: Hostname,
 }
 
-impl HostFilter {
-    fn has_namespace(&self, namespace: &Namespace) -> bool {
-        self.namespace.as_ref().is_none_or(|own| own == namespace)
+/// The namespace of a [`HostFilter`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FilterNamespace {
+    /// `*`.
+    Any,
+    /// `.` in the root namespace's Sidecar: the namespace of whichever proxy it is in force for
+    /// (Istio's `convertIstioListenerToWrapper`). In other namespaces that is the Sidecar's own.
+    Proxy,
+    /// This one.
+    Named(Namespace),
+}
+
+impl FilterNamespace {
+    /// Whether it stands for `namespace` in a proxy of the namespace `own`.
+    fn covers(&self, namespace: &Namespace, own: &Namespace) -> bool {
+        match self {
+            FilterNamespace::Any => true,
+            FilterNamespace::Proxy => namespace == own,
+            FilterNamespace::Named(named) => namespace == named,
+        }
     }
 }
 
@@ -147,7 +164,11 @@ mod tests {
     fn egress(hosts: &[(Option<&str>, &str, bool)]) -> Egress {
         let filter = |(namespace, host, exclude): &(Option<&str>, &str, bool)| HostFilter {
             exclude: *exclude,
-            namespace: namespace.map(|namespace| namespace.parse().unwrap()),
+            namespace: match *namespace {
+                None => FilterNamespace::Any,
+                Some(".") => FilterNamespace::Proxy,
+                Some(name) => FilterNamespace::Named(name.parse().unwrap()),
+            },
             host: host.parse().unwrap(),
         };
         Egress {
@@ -167,10 +188,19 @@ mod tests {
 
     #[test]
     fn what_is_listed_is_admitted_unless_excluded() {
+        let shop: Namespace = "shop".parse().unwrap();
         let egress = egress(&[(None, "*", false), (Some("shop"), "*.secret.com", true)]);
-        assert!(egress.admits(&key("a.com", "shop")));
-        assert!(!egress.admits(&key("a.secret.com", "shop")));
-        assert!(egress.admits(&key("a.secret.com", "other")));
-        assert!(!super::tests::egress(&[(Some("shop"), "*", true)]).admits(&key("a.com", "shop")));
+        assert!(egress.admits(&key("a.com", "shop"), &shop));
+        assert!(!egress.admits(&key("a.secret.com", "shop"), &shop));
+        assert!(egress.admits(&key("a.secret.com", "other"), &shop));
+        assert!(!super::tests::egress(&[(Some("shop"), "*", true)]).admits(&key("a.com", "shop"), &shop));
+    }
+
+    #[test]
+    fn a_dot_in_the_root_namespace_is_the_namespace_of_each_proxy() {
+        let egress = egress(&[(Some("."), "*", false), (Some("istio-system"), "*", false)]);
+        let (shop, other): (Namespace, Namespace) = ("shop".parse().unwrap(), "other".parse().unwrap());
+        assert!(egress.admits(&key("a.com", "shop"), &shop) && !egress.admits(&key("a.com", "shop"), &other));
+        assert!(egress.admits(&key("a.com", "istio-system"), &other));
     }
 }

@@ -63,10 +63,13 @@ pub struct Mesh {
     workload_addresses: OrdMap<IpAddr, OrdSet<ObjectId>>,
     virtual_services: ByHost<VirtualService>,
     destination_rules: ByHost<DestinationRule>,
-    client_labels: OrdMap<Arc<str>, usize>,
+    client_labels: OrdMap<ClientLabel, usize>,
     sidecars: OrdMap<Namespace, Ranked<Sidecar>>,
     peer_authentications: OrdMap<Namespace, Ranked<PeerAuthentication>>,
 }
+
+/// A label by which rules tell clients apart, with its value if only that makes a difference.
+type ClientLabel = (Arc<str>, Option<Arc<str>>);
 
 /// Objects under each host they name, in order of precedence.
 type ByHost<T> = OrdMap<Hostname, Ranked<T>>;
@@ -116,10 +119,11 @@ impl Mesh {
         })
     }
 
-    /// Keys of the labels by which rules tell client proxies apart (`sourceLabels`, `failoverPriority`); the
-    /// other labels of a proxy do not affect what it sends.
-    pub fn client_labels(&self) -> impl Iterator<Item = &Arc<str>> {
-        self.client_labels.keys()
+    /// Whether rules tell client proxies with this label from others: `sourceLabels` by this very value,
+    /// `failoverPriority` by whichever. The other labels of a proxy do not affect what it sends.
+    pub fn tells_clients_apart(&self, key: &Arc<str>, value: &Arc<str>) -> bool {
+        let is_named = |value: Option<&Arc<str>>| self.client_labels.contains_key(&(key.clone(), value.cloned()));
+        is_named(None) || is_named(Some(value))
     }
 
     /// Whether anything defines the host, seen or not.
@@ -365,11 +369,13 @@ impl Mesh {
                 .iter()
                 .for_each(|host| drop_ranked(&mut self.virtual_services, host, rank, &rule.id));
             rule.source_labels()
-                .for_each(|label| uncount(&mut self.client_labels, label));
+                .for_each(|(key, value)| uncount(&mut self.client_labels, &(key.clone(), Some(value.clone()))));
         }
         if let Some((rank, rule)) = new {
-            rule.source_labels()
-                .for_each(|label| *self.client_labels.entry(label.clone()).or_default() += 1);
+            for (key, value) in rule.source_labels() {
+                let label = (key.clone(), Some(value.clone()));
+                *self.client_labels.entry(label).or_default() += 1;
+            }
             for host in &rule.hosts {
                 self.virtual_services
                     .entry(host.clone())
@@ -388,11 +394,11 @@ impl Mesh {
         if let Some((rank, rule)) = old {
             drop_ranked(&mut self.destination_rules, &rule.host, rank, &rule.id);
             rule.failover_labels()
-                .for_each(|label| uncount(&mut self.client_labels, label));
+                .for_each(|key| uncount(&mut self.client_labels, &(key.into(), None)));
         }
         if let Some((rank, rule)) = new {
             rule.failover_labels()
-                .for_each(|label| *self.client_labels.entry(label.into()).or_default() += 1);
+                .for_each(|key| *self.client_labels.entry((key.into(), None)).or_default() += 1);
             self.destination_rules
                 .entry(rule.host.clone())
                 .or_default()
@@ -483,7 +489,7 @@ fn endpoint_addresses(service: &Service) -> impl Iterator<Item = IpAddr> {
     })
 }
 
-fn uncount(counts: &mut OrdMap<Arc<str>, usize>, label: &str) {
+fn uncount(counts: &mut OrdMap<ClientLabel, usize>, label: &ClientLabel) {
     let Some(count) = counts.get_mut(label) else { return };
     *count -= 1;
     if *count == 0 {

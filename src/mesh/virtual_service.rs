@@ -37,9 +37,9 @@ impl VirtualService {
         http.chain(tls).chain(tcp)
     }
 
-    /// Keys of all `sourceLabels`, repeats included.
-    pub fn source_labels(&self) -> impl Iterator<Item = &Arc<str>> {
-        self.sources().flat_map(|source| source.labels.keys())
+    /// All `sourceLabels`, repeats included.
+    pub fn source_labels(&self) -> impl Iterator<Item = (&Arc<str>, &Arc<str>)> {
+        self.sources().flat_map(|source| &source.labels)
     }
 
     /// Every destination of every route, mirrors and repeats included.

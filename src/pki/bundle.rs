@@ -40,7 +40,7 @@ impl TrustBundle {
     /// # Errors
     /// When it is no PEM, holds no certificate, or one that is no certificate.
     pub fn from_pem(text: &[u8]) -> Result<Self, BundleError> {
-        let mut roots = pem::certificates(text).map_err(|e| BundleError::NotPem(e.to_string()))?;
+        let mut roots = pem::certificates(text).map_err(|e| BundleError::NotPem(pem::problem(&e)))?;
         let mut seen = std::collections::HashSet::new();
         roots.retain(|root| seen.insert(root.clone()));
         Self::from_roots(roots)

@@ -37,6 +37,8 @@ use signer::Signer;
 
 /// How long before its end an intermediate of ours is renewed, and an operator's is warned about.
 const RENEWAL_WINDOW: Duration = Duration::from_secs(365 * 24 * 3600);
+/// A CA that nobody renews is spoken of when this much of its life is left.
+const WARNING_WINDOW: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// Why there is no CA to work with.
 #[derive(Debug, thiserror::Error)]
@@ -140,6 +142,12 @@ impl std::fmt::Debug for Ca {
 }
 
 impl Ca {
+    /// The root, the signing certificate and the chain as the state directory holds them now, or
+    /// `None` where one is missing. A server compares them with what it started with.
+    pub fn certificates_on_disk(state: &StateDir) -> Option<[Vec<u8>; 3]> {
+        files::certificates(state)
+    }
+
     /// Loads the CA from the state directory. Makes one if there is none, and renews an
     /// intermediate of ours that nears its end; several processes may do so at once and end up
     /// with the same CA. Call it again now and then in a server that runs for years.
@@ -163,9 +171,9 @@ impl Ca {
             tracing::info!("renewed the CA's intermediate certificate");
         }
         let ca = check::open(&files, trust_domain, clock)?;
-        if ca.validity.not_after < now + RENEWAL_WINDOW {
+        if ca.validity.not_after < now + WARNING_WINDOW {
             let until = calendar::display(ca.validity.not_after);
-            tracing::warn!(%until, "the CA's certificate nears its end: replace it, or put root-key.pem back to have it renewed");
+            tracing::warn!(%until, "the CA's certificate nears its end: replace it; one that topsail made is renewed if root-key.pem is put back");
         }
         Ok(ca)
     }

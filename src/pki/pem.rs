@@ -10,6 +10,17 @@ pub(super) fn certificates(text: &[u8]) -> Result<Vec<CertificateDer<'static>>, 
     CertificateDer::pem_slice_iter(text).collect()
 }
 
+/// Why a PEM text cannot be read, in words: the library prints markers as lists of bytes.
+pub(super) fn problem(error: &pem::Error) -> String {
+    match error {
+        pem::Error::MissingSectionEnd { .. } => "it is cut off in the middle of a section".to_owned(),
+        pem::Error::IllegalSectionStart { line } => {
+            format!("`{}` begins no section", String::from_utf8_lossy(line).trim())
+        }
+        other => other.to_string(),
+    }
+}
+
 /// One certificate as PEM, with a line break at the end.
 pub(super) fn encode(certificate: &CertificateDer<'_>) -> String {
     const LINE: usize = 64;

@@ -18,6 +18,8 @@ const FILE_MODE: u32 = 0o600;
 const OTHERS: u32 = 0o077;
 /// The file that writers lock; also the mark of a directory that is ours.
 const LOCK: &str = ".lock";
+/// The file that a server locks as long as it runs.
+const SERVER_LOCK: &str = ".server.lock";
 /// Where the CA's files are, which an operator may put there before the first start.
 pub(super) const CA_DIR: &str = "ca";
 
@@ -42,7 +44,7 @@ pub enum StateError {
     },
     /// A file or directory with secrets is open to others and we may not change that.
     #[error(
-        "{} can be read by other users (mode {mode:04o}) and this could not be repaired ({source}): \
+        "{} can be read by other users (mode {mode:04o}) and this could not be repaired ({reason}): \
          run as uid {owner}, its owner, or make it private with `chmod go=`",
         path.display()
     )]
@@ -54,18 +56,25 @@ pub enum StateError {
         /// The uid it belongs to.
         owner: u32,
         /// Why changing the mode failed.
-        source: io::Error,
+        reason: io::Error,
     },
     /// The operating system refused.
-    #[error("cannot {action} {}: {source}{}", path.display(), hint(source))]
+    #[error("cannot {action} {}: {reason}{}", path.display(), hint(reason))]
     Io {
         /// What was tried: `read`, `write` …
         action: &'static str,
         /// The file or directory.
         path: PathBuf,
         /// The operating system's reason.
-        source: io::Error,
+        reason: io::Error,
     },
+    /// Another server works with it.
+    #[error(
+        "{} is in use by another `topsail serve`, and two would overwrite each other's last good generation: \
+         end that one, or name another directory with --state",
+        .0.display()
+    )]
+    InUse(PathBuf),
 }
 
 fn hint(error: &io::Error) -> &'static str {
@@ -149,11 +158,7 @@ impl StateDir {
     /// # Errors
     /// When the lock file cannot be opened or locked.
     pub fn lock(&self) -> Result<StateLock<'_>, StateError> {
-        let path = self.path.join(LOCK);
-        let file = private_file()
-            .truncate(false)
-            .open(&path)
-            .map_err(|e| io_error("open", &path, e))?;
+        let (path, file) = self.lock_file(LOCK)?;
         while let Err(errno) = rustix::fs::flock(&file, FlockOperation::LockExclusive) {
             if errno != rustix::io::Errno::INTR {
                 return Err(io_error("lock", &path, errno.into()));
@@ -164,6 +169,34 @@ impl StateDir {
             _file: file,
         })
     }
+
+    /// Takes the directory for a server, of which there is one at a time; tools may use it beside the
+    /// server. The claim ends with its value, or with the process.
+    ///
+    /// # Errors
+    /// [`StateError::InUse`] while another server has it.
+    pub fn claim(&self) -> Result<StateClaim, StateError> {
+        let (path, file) = self.lock_file(SERVER_LOCK)?;
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(StateClaim { _file: file }),
+            Err(rustix::io::Errno::WOULDBLOCK) => Err(StateError::InUse(self.path.clone())),
+            Err(errno) => Err(io_error("lock", &path, errno.into())),
+        }
+    }
+
+    fn lock_file(&self, name: &str) -> Result<(PathBuf, File), StateError> {
+        let path = self.path.join(name);
+        let opened = private_file().truncate(false).open(&path);
+        let file = opened.map_err(|e| io_error("open", &path, e))?;
+        Ok((path, file))
+    }
+}
+
+/// The right to serve from a state directory.
+#[derive(Debug)]
+pub struct StateClaim {
+    /// Closing it gives the directory up.
+    _file: File,
 }
 
 /// The right to write. Others may read, and see each file before or after a change.
@@ -267,19 +300,19 @@ fn may_close(path: &Path, mode: u32) -> Result<bool, StateError> {
 }
 
 fn set_mode(path: &Path, mode: u32, was: &std::fs::Metadata) -> Result<(), StateError> {
-    std::fs::set_permissions(path, Permissions::from_mode(mode)).map_err(|source| StateError::Exposed {
+    std::fs::set_permissions(path, Permissions::from_mode(mode)).map_err(|reason| StateError::Exposed {
         path: path.to_owned(),
         mode: was.mode() & 0o7777,
         owner: was.uid(),
-        source,
+        reason,
     })
 }
 
-fn io_error(action: &'static str, path: &Path, source: io::Error) -> StateError {
+fn io_error(action: &'static str, path: &Path, reason: io::Error) -> StateError {
     StateError::Io {
         action,
         path: path.to_owned(),
-        source,
+        reason,
     }
 }
 
@@ -323,6 +356,24 @@ mod tests {
         assert_eq!(mode(dir.path()), 0o700);
         assert_eq!(mode(&dir.path().join("a")), 0o600);
         assert_eq!(mode(&dir.path().join("ca")), 0o700);
+    }
+
+    #[test]
+    fn one_server_at_a_time_has_it_and_tools_beside_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = StateDir::open(dir.path()).unwrap();
+        let claim = state.claim().unwrap();
+        let refusal = StateDir::open(dir.path()).unwrap().claim().unwrap_err();
+        assert!(matches!(refusal, StateError::InUse(_)), "{refusal}");
+        state.write("a", b"1").unwrap();
+        drop(claim);
+        state.claim().unwrap();
+    }
+
+    #[test]
+    fn the_reason_is_said_once() {
+        let error = anyhow::Error::from(StateDir::open("/proc/none").unwrap_err());
+        assert_eq!(format!("{error:#}").matches("os error").count(), 1, "{error:#}");
     }
 
     #[test]

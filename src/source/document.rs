@@ -13,34 +13,32 @@ pub const MAX_BYTES: usize = 16 * 1024 * 1024;
 /// One document of a file.
 #[derive(Clone, Debug)]
 pub struct Document {
-    /// The file.
+    /// Its text, and where that stands in the file.
     pub source: Arc<SourceText>,
-    /// The bytes of the document in the file.
-    pub span: Range<usize>,
-    /// SHA-256 of those bytes.
+    /// SHA-256 of the text.
     pub hash: [u8; 32],
 }
 
 impl Document {
     /// All of a text as one document.
     pub fn whole(source: &Arc<SourceText>) -> Self {
-        Self::new(source, 0..source.text.len())
-    }
-
-    fn new(source: &Arc<SourceText>, span: Range<usize>) -> Self {
         Self {
             source: Arc::clone(source),
-            hash: Sha256::digest(&source.text[span.clone()]).into(),
-            span,
+            hash: Sha256::digest(&*source.text).into(),
         }
+    }
+
+    /// Some lines of a file.
+    fn new(file: &Arc<SourceText>, span: Range<usize>) -> Self {
+        Self::whole(&file.piece(span))
     }
 
     /// The text of the document.
     pub fn text(&self) -> &str {
-        &self.source.text[self.span.clone()]
+        &self.source.text
     }
 
-    /// A place in the file, by bytes of the file.
+    /// A place in it, by bytes of its text.
     pub fn place(&self, span: Range<usize>) -> Place {
         Place {
             source: Arc::clone(&self.source),
@@ -49,7 +47,10 @@ impl Document {
     }
 }
 
-/// Splits a file into its documents. Those that hold nothing but comments are left out.
+/// Splits a file into its documents. Each holds its own text and none of the rest, so that an object that
+/// outlives an edit does not keep the former file.
+///
+/// Those that hold nothing but comments are left out.
 ///
 /// A `---` or `...` at the start of a line always divides, even inside a quoted or block scalar,
 /// where YAML forbids it.
@@ -154,7 +155,7 @@ mod tests {
             ["%YAML 1.1\n---\na: 1\n", "%YAML 1.1\n--- b\n"]
         );
         let bom = split(&SourceText::new("f", "\u{feff}a: 1\r\n---\r\nb: 2\r\n"));
-        assert_eq!(bom[0].span, 3..9);
+        assert_eq!((bom[0].text(), bom[0].source.start().bytes), ("a: 1\r\n", 3));
         assert_eq!(bom[1].text(), "---\r\nb: 2\r\n");
     }
 

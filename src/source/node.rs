@@ -22,10 +22,10 @@ const MAX_MISTAKES: usize = 8;
 /// A value and where it stands.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Node {
-    /// What to point at, in bytes of the file. Of a map or list in block style, the place of its
+    /// What to point at, in bytes of the document. Of a map or list in block style, the place of its
     /// first entry, empty.
     pub span: Range<usize>,
-    /// The byte of the file where the whole value has ended.
+    /// The byte of the document where the whole value has ended.
     pub end: usize,
     /// The value.
     pub value: Value,
@@ -53,7 +53,7 @@ pub enum Value {
 pub struct Key {
     /// The text.
     pub text: Box<str>,
-    /// Bytes of the file.
+    /// Bytes of the document.
     pub span: Range<usize>,
 }
 
@@ -72,7 +72,7 @@ pub struct Parsed {
 /// The parser is the one of `serde-saphyr`, used by its events: they say more about places than
 /// its deserializer does, and a tree is built from them without recursion.
 pub fn parse(document: &Document) -> Parsed {
-    let mut builder = Builder::new(document, document.span.start);
+    let mut builder = Builder::new(document, 0);
     match read(document.text(), &mut builder) {
         Ok(()) => builder.finish(),
         Err(diagnostic) => {
@@ -91,26 +91,31 @@ pub fn parse(document: &Document) -> Parsed {
 pub fn parse_before_mistake(document: &Document) -> Option<Node> {
     let mut text = document.text();
     for _ in 0..MAX_MISTAKES {
-        let mut builder = Builder::new(document, document.span.start);
+        let mut builder = Builder::new(document, 0);
         let Err(mistake) = read(text, &mut builder) else {
             return builder.finish().root;
         };
-        let at = mistake.place()?.span.start - document.span.start;
+        let at = mistake.place()?.span.start;
         let line_start = text[..at.min(text.len())].rfind('\n')?;
         text = &text[..line_start];
     }
     None
 }
 
-/// Reads one value of a document again, by the bytes of the file that it takes from the start of
+/// Reads one value of a document again, by the bytes that it takes from the start of
 /// its [`Node::span`] to its [`Node::end`]. Nothing comes of it if it is not complete in itself.
 pub fn parse_part(document: &Document, part: Range<usize>) -> Option<Node> {
-    let text = &document.source.text;
-    let line_start = text.get(..part.start)?.rfind('\n').map_or(0, |newline| newline + 1);
-    // The first line is indented as it stands in the file, so that the others continue it.
-    let indent = " ".repeat(part.start - line_start);
-    let mut builder = Builder::new(document, line_start);
-    read(&(indent + text.get(part)?), &mut builder).ok()?;
+    let text = document.text();
+    let start = part.start;
+    let value = text.get(part)?;
+    let indent = match value.starts_with(['{', '[']) {
+        // What is written in flow style, often all of it in one long line, may stand anywhere.
+        true => 0,
+        // The first line is indented as it stands in the file, so that the others continue it.
+        false => text[..start].bytes().rev().take_while(|byte| *byte != b'\n').count(),
+    };
+    let mut builder = Builder::new(document, start - indent);
+    read(&(" ".repeat(indent) + value), &mut builder).ok()?;
     builder.finish().root
 }
 

@@ -2,9 +2,11 @@
 
 mod read;
 
+use std::fs;
 use std::ops::Bound;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use imbl::OrdMap;
 
@@ -108,6 +110,14 @@ impl Tree {
     /// The files in order of precedence.
     pub fn files(&self) -> impl Iterator<Item = &Arc<FileState>> {
         self.entries.values().map(|entry| &entry.state)
+    }
+
+    /// How long ago the file that was written last was written, as far as the files' times tell. A time
+    /// in the future tells nothing.
+    pub fn age_of_last_change(&self, now: SystemTime) -> Option<Duration> {
+        let written = |file: &Arc<FileState>| fs::metadata(&*file.origin).and_then(|metadata| metadata.modified());
+        let times = self.files().filter_map(|file| written(file).ok());
+        times.filter_map(|time| now.duration_since(time).ok()).min()
     }
 
     /// The file shown under this origin.
@@ -229,7 +239,6 @@ fn unlisted(path: &Path, reason: &str) -> Reading {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
     use std::os::unix::fs::{PermissionsExt, symlink};
     use std::path::PathBuf;
 

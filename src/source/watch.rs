@@ -108,6 +108,11 @@ impl Watcher {
         dirty.paths.iter().any(|path| settle.is_written(path))
     }
 
+    /// Whether any file is being written, as far as its writer has been seen at work.
+    pub fn is_any_being_written(&self) -> bool {
+        self.shared.settle().is_any_written()
+    }
+
     async fn revive(&mut self) {
         while self.shared.ended.load(Ordering::Acquire) {
             tracing::error!("the thread that watches the configuration has died and is started again");

@@ -10,6 +10,7 @@ pub use envoy_types::pb::envoy::extensions::clusters::common::dns::v3 as dns_loo
 pub use envoy_types::pb::envoy::extensions::clusters::dns::v3 as dns_cluster;
 pub use envoy_types::pb::envoy::extensions::filters::common::fault::v3 as common_fault;
 pub use envoy_types::pb::envoy::extensions::filters::common::set_filter_state::v3 as filter_state;
+pub use envoy_types::pb::envoy::extensions::network::dns_resolver::cares::v3 as cares;
 pub use envoy_types::pb::envoy::extensions::request_id::uuid::v3 as uuid_request_id;
 pub use envoy_types::pb::envoy::extensions::retry;
 pub use envoy_types::pb::envoy::extensions::transport_sockets::raw_buffer::v3 as raw_buffer;

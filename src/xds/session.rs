@@ -113,9 +113,19 @@ impl SyncState {
     }
 }
 
-/// Versions that a client refused, by type and name. They outlive a session: what a proxy refused is
-/// not sent to it again when it reconnects.
-pub type Refused = BTreeMap<(ResourceType, ResourceName), Version>;
+/// What a client refused, by type and name. It outlives a session: what a proxy refused is not sent to
+/// it again when it reconnects.
+pub type Refused = BTreeMap<(ResourceType, ResourceName), RefusedVersion>;
+
+/// A version that a client refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RefusedVersion {
+    /// The version.
+    pub version: Version,
+    /// The version that stays in force at the client, if it has one, and the clusters which that names:
+    /// they are not removed as long as it is in force, on whichever stream.
+    pub in_force: Option<(Version, Arc<[ResourceName]>)>,
+}
 
 /// The state of one client on one stream.
 #[derive(Debug)]
@@ -151,11 +161,11 @@ impl Session {
                 None => channel.touch_all(new),
             }
         }
-        self.refused.retain(|(kind, name), version| {
+        self.refused.retain(|(kind, name), refused| {
             target
                 .set(*kind)
                 .get(name)
-                .is_some_and(|resource| resource.version == *version)
+                .is_some_and(|resource| resource.version == refused.version)
         });
         self.target = Some(target);
     }
@@ -166,6 +176,7 @@ impl Session {
         let target = self.target.clone();
         let set = target.as_ref().map(|target| target.set(kind));
         self.channels[kind as usize].subscribe_all(has, set);
+        self.recall_clusters(kind);
     }
 
     /// The client asks for resources by name. `has` is what it says it has (on reconnecting); those
@@ -175,6 +186,7 @@ impl Session {
         let target = self.target.clone();
         let set = target.as_ref().map(|target| target.set(kind));
         self.channels[kind as usize].subscribe(names, has, set);
+        self.recall_clusters(kind);
     }
 
     /// Everything of the type is to be said at once the first time: in the state-of-the-world variant
@@ -183,12 +195,27 @@ impl Session {
         self.channels[kind as usize].whole = true;
     }
 
+    /// What a reconnecting client has kept in force in the place of what it refused names the clusters
+    /// that it named before.
+    fn recall_clusters(&mut self, kind: ResourceType) {
+        for ((_, name), refused) in self.refused.iter().filter(|((refused, _), _)| *refused == kind) {
+            if let Some((version, clusters)) = &refused.in_force {
+                self.channels[kind as usize].recall(name, version, clusters);
+            }
+        }
+    }
+
     /// A client that has nothing of a type is another process than the one that refused something:
     /// what was wrong there (a port in use, a file that was missing) may be right here.
     fn forget_refusals(&mut self, kind: ResourceType, has_nothing: bool) {
         if has_nothing && !self.channels[kind as usize].started {
             self.refused.retain(|(refused, _), _| *refused != kind);
         }
+    }
+
+    /// The client no longer wants every resource of a type, only those it has named.
+    pub fn unsubscribe_all(&mut self, kind: ResourceType) {
+        self.channels[kind as usize].unsubscribe_all();
     }
 
     /// The client no longer wants these names.
@@ -258,8 +285,11 @@ impl Session {
                 .as_ref()
                 .and_then(|target| target.set(kind).get(&resource.name));
             if wanted.is_some_and(|wanted| wanted.version == resource.version) {
-                self.refused
-                    .insert((kind, resource.name.clone()), resource.version.clone());
+                let refused = RefusedVersion {
+                    version: resource.version.clone(),
+                    in_force: self.channels[kind as usize].in_force(&resource.name),
+                };
+                self.refused.insert((kind, resource.name.clone()), refused);
             }
             self.warming.remove(&resource.name);
         }
@@ -382,7 +412,8 @@ impl Session {
             return None;
         }
         let upserts = channel.take_batch(target.set(kind), |resource, asked| {
-            let refused = self.refused.get(&(kind, resource.name.clone())) == Some(&resource.version);
+            let refused = self.refused.get(&(kind, resource.name.clone()));
+            let refused = refused.is_some_and(|refused| refused.version == resource.version);
             let in_turn = earlier_done || (asked && !kind.is_wildcard());
             let ready = clusters.as_ref().is_none_or(|clusters| clusters.ready_for(resource));
             channel::Verdict::of(refused, in_turn && ready)
@@ -420,8 +451,9 @@ impl Session {
             let still_named = if kind == ResourceType::Cluster {
                 self.named_by_refusals()
             } else {
-                Vec::new()
+                Some(Vec::new())
             };
+            let Some(still_named) = still_named else { continue };
             let channel = &mut self.channels[kind as usize];
             channel.schedule_removals(at);
             let names = channel.take_removals(now, &still_named);
@@ -436,14 +468,23 @@ impl Session {
     }
 
     /// Clusters named by listeners and routes that stay in force because their successor was refused.
-    fn named_by_refusals(&self) -> Vec<ResourceName> {
-        let in_force = self
-            .refused
-            .keys()
-            .filter_map(|(kind, name)| self.channels[*kind as usize].held.get(name));
-        in_force
-            .flat_map(|resource| resource.clusters.iter().cloned())
-            .collect()
+    /// `None` if it is not known which those are: a client that reconnects to another server can have
+    /// something in force that this server has never seen. Any cluster may be named by it then.
+    fn named_by_refusals(&self) -> Option<Vec<ResourceName>> {
+        let of_clusters = |kind: ResourceType| matches!(kind, ResourceType::Listener | ResourceType::Route);
+        let mut named = Vec::new();
+        for ((kind, name), refused) in self.refused.iter().filter(|((kind, _), _)| of_clusters(*kind)) {
+            let channel = &self.channels[*kind as usize];
+            let clusters = match channel.held.get(name) {
+                Some(held) if held.body.is_empty() && held.clusters.is_empty() => return None,
+                Some(held) => Some(&held.clusters),
+                // It has not said yet what it has.
+                None if !channel.started => refused.in_force.as_ref().map(|(_, clusters)| clusters),
+                None => None,
+            };
+            named.extend(clusters.into_iter().flat_map(|clusters| clusters.iter().cloned()));
+        }
+        Some(named)
     }
 
     fn push(&mut self, kind: ResourceType, upserts: Vec<Arc<Resource>>, removals: Vec<ResourceName>) -> Push {
@@ -473,7 +514,7 @@ impl ClustersInPlay<'_> {
         resource.clusters.iter().all(|name| {
             let missing = self.due.get(name).is_some_and(|cluster| {
                 let refused = self.refused.get(&(ResourceType::Cluster, name.clone()));
-                !self.held.contains_key(name) && refused != Some(&cluster.version)
+                !self.held.contains_key(name) && refused.is_none_or(|refused| refused.version != cluster.version)
             });
             !missing && !self.warming.contains_key(name)
         })

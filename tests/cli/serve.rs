@@ -154,13 +154,17 @@ fn what_keeps_it_from_starting_is_named() {
     };
     let (missing, file) = (path(&folder, "missing"), path(&folder, "file"));
     fs::write(&file, "").unwrap();
-    let cases: [(&[&str], [&str; 2]); 6] = [
+    let cases: [(&[&str], [&str; 2]); 7] = [
         (&["--config", &missing, "--state", &state], ["--config", &missing]),
         (&["--config", &file, "--state", &state], ["--config", &file]),
         (&["--config", &config, "--state", &file], ["--state", &file]),
         (
             &["--config", &config, "--state", &state, "--mesh-config", &missing],
             ["--mesh-config", &missing],
+        ),
+        (
+            &["--config", &config, "--state", &state, "--mesh-config", &config],
+            ["--mesh-config", "is no file"],
         ),
         (
             &["--config", &config, "--state", &state, "--xds", &taken],
@@ -178,4 +182,42 @@ fn what_keeps_it_from_starting_is_named() {
             "{flags:?}: {stderr}"
         );
     }
+}
+
+#[tokio::test]
+async fn a_generation_is_as_old_as_its_acceptance() {
+    let folder = folder();
+    let mut server = Server::start(&folder, &[]);
+    server.ready().await;
+    let generation = server.get("/api/v1/generation").await;
+    fs::write(folder.path().join("config/broken.yaml"), "a: [").unwrap();
+    server.line("broken.yaml");
+    while server.get("/api/v1/diagnostics").await.1 == "[]" {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(server.get("/api/v1/generation").await, generation);
+}
+
+/// Two would append to one file, and after a restart neither's generation would be there.
+#[tokio::test]
+async fn a_state_directory_has_one_server() {
+    let folder = folder();
+    let mut first = Server::start(&folder, &[]);
+    first.ready().await;
+    let (config, state) = (path(&folder, "config"), path(&folder, "state"));
+    let second = [
+        "serve",
+        "--xds",
+        "127.0.0.1:0",
+        "--admin",
+        "127.0.0.1:0",
+        "--log-level",
+        "off",
+    ];
+    let stderr = fails(1, &[&second[..], &["--config", &config, "--state", &state]].concat());
+    assert!(stderr.contains(&format!("{state} is in use by another")), "{stderr}");
+    // One that is killed has given it up.
+    first.child.kill().unwrap();
+    first.child.wait().unwrap();
+    Server::start(&folder, &[]).ready().await;
 }

@@ -20,7 +20,7 @@ pub mod tls;
 mod wait;
 
 pub use backend::Backend;
-pub use client::{Answer, Call, get};
+pub use client::{Answer, Call, answering, get};
 pub use load::Load;
 pub use mesh::{App, Mesh, Workload};
 pub use network::Network;

@@ -1,8 +1,6 @@
 //! Connections that are no HTTP: TCP, and TLS that the sidecar does not end.
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-
-use crate::harness::{App, Backend, Mesh, Plane, Workload, eventually, tls};
+use crate::harness::{App, Backend, Mesh, Plane, Workload, answering, eventually, tls};
 
 const SERVICES: &str = "
 {apiVersion: v1, kind: Service, metadata: {name: db}, spec: {selector: {app: db}, ports: [{name: tcp, port: 5000}, {name: tls, port: 5443}]}}
@@ -31,18 +29,6 @@ async fn client(mesh: &Mesh) -> App {
             .calls(5443, "TLS"),
     )
     .await
-}
-
-/// Who answers on a stream.
-async fn answering(mut stream: impl AsyncReadExt + AsyncWriteExt + Unpin) -> Result<String, String> {
-    stream.write_all(b"hello").await.map_err(|error| error.to_string())?;
-    let mut answer = [0; 11];
-    stream
-        .read_exact(&mut answer)
-        .await
-        .map_err(|error| error.to_string())?;
-    let text = String::from_utf8_lossy(&answer).into_owned();
-    Ok(text.strip_suffix(":hello").ok_or(text.clone())?.to_owned())
 }
 
 async fn over_tcp(client: &App) -> Result<String, String> {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use topsail::ir::Origins;
 use topsail::ir::cluster::{
     Cluster, ClusterEndpoints, ClusterMetadata, Discovery, HttpVersion, LbEndpoint, Limits, LoadBalancer,
-    LocalityEndpoints, ServerIdentity, Transport, UpstreamHttp, UpstreamTls,
+    LocalityEndpoints, Lookup, ServerIdentity, Transport, UpstreamHttp, UpstreamTls,
 };
 use topsail::mesh::destination_rule::{HashTable, OutlierDetection, ServerVerification, TcpKeepalive};
 use topsail::mesh::service::{Address, Locality};
@@ -74,6 +74,7 @@ fn cluster(name: &str, discovery: Discovery) -> Cluster {
         connect_timeout: Duration::from_secs(10),
         load_balancer: LoadBalancer::LeastRequest,
         locality_weighted: false,
+        marked_source: false,
         limits: Limits::default(),
         outlier_detection: None,
         panic_threshold: 0,
@@ -95,7 +96,10 @@ fn discoveries() -> Vec<Cluster> {
         (Address::Name("example.com".into()), 443),
         (Address::Name("example.org".into()), 443),
     ];
-    let refresh = Duration::from_secs(60);
+    let lookup = |ipv6| Lookup {
+        refresh: Duration::from_secs(60),
+        ipv6,
+    };
     let provided = |name, discovery| Cluster {
         load_balancer: LoadBalancer::ClusterProvided,
         ..cluster(name, discovery)
@@ -103,10 +107,13 @@ fn discoveries() -> Vec<Cluster> {
     vec![
         cluster("BlackHoleCluster", Discovery::Static(Arc::default())),
         cluster("static", Discovery::Static(Arc::new(static_endpoints(&addresses)))),
-        cluster("dns", Discovery::StrictDns(Arc::new(static_endpoints(&names)), refresh)),
+        cluster(
+            "dns",
+            Discovery::StrictDns(Arc::new(static_endpoints(&names)), lookup(false)),
+        ),
         cluster(
             "logical-dns",
-            Discovery::LogicalDns(Arc::new(static_endpoints(&names[..1])), refresh),
+            Discovery::LogicalDns(Arc::new(static_endpoints(&names[..1])), lookup(true)),
         ),
         provided("PassthroughCluster", passthrough(false)),
         provided("InboundPassthroughCluster", passthrough(true)),
@@ -117,6 +124,13 @@ fn discoveries() -> Vec<Cluster> {
                 inbound: true,
             },
         ),
+        Cluster {
+            marked_source: true,
+            ..cluster(
+                "inbound|8081||",
+                Discovery::Static(Arc::new(static_endpoints(&addresses))),
+            )
+        },
     ]
 }
 

@@ -4,7 +4,6 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::{Value, json};
 use topsail::ir::Origins;
 use topsail::ir::listener::{
     ChainMatch, Direction, DownstreamTls, FilterChain, HttpConnectionManager, HttpFilter, HttpRole, InspectExcept,
@@ -61,33 +60,6 @@ pub(crate) fn broken() -> Vec<Resource> {
     .iter()
     .map(encode::listener)
     .collect()
-}
-
-/// A listener around a route configuration.
-pub(crate) fn around(config: &Value, port: u16) -> Value {
-    let filter = |name: &str, message: &str| {
-        let config = format!("type.googleapis.com/envoy.extensions.filters.http.{message}");
-        json!({"name": format!("envoy.filters.http.{name}"), "typed_config": {"@type": config}})
-    };
-    json!({
-        "name": format!("around {}", config["name"]),
-        "address": {"socket_address": {"address": "127.0.0.1", "port_value": port}},
-        "bind_to_port": false,
-        "filter_chains": [{"filters": [{
-            "name": "envoy.filters.network.http_connection_manager",
-            "typed_config": {
-                "@type": "type.googleapis.com/envoy.extensions.filters.network.\
-                          http_connection_manager.v3.HttpConnectionManager",
-                "stat_prefix": "x",
-                "route_config": config,
-                "http_filters": [
-                    filter("fault", "fault.v3.HTTPFault"),
-                    filter("cors", "cors.v3.Cors"),
-                    filter("router", "router.v3.Router"),
-                ],
-            },
-        }]}],
-    })
 }
 
 fn listener(name: &str, port: u16) -> Listener {

@@ -10,18 +10,12 @@ mod clusters;
 mod listeners;
 mod meshes;
 mod routes;
+mod validate;
 
-use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Command;
-
-use serde_json::{Value, json};
-use topsail::envoy::Finder;
 use topsail::xds::json::Printer;
-use topsail::xds::{Resource, ResourceType, rules};
+use topsail::xds::{Resource, rules};
 
-/// The oldest Envoy that is supported.
-const OLDEST: &str = "1.36.2";
+use crate::validate::{Statics, envoys, newest, validate};
 
 #[test]
 fn clusters_are_accepted() {
@@ -53,7 +47,10 @@ fn what_envoy_refuses_is_refused_before() {
     let broken = [clusters::broken(), listeners::broken(), routes::broken()].concat();
     let envoy = newest();
     let disagreed = broken.iter().filter_map(|resource| {
-        let (theirs, ours) = (validate(&envoy, std::slice::from_ref(resource)), rules::check(resource));
+        let (theirs, ours) = (
+            validate(&envoy, &statics(std::slice::from_ref(resource))),
+            rules::check(resource),
+        );
         (theirs.is_ok() || ours.is_ok()).then(|| format!("{}: Envoy {theirs:?}, we {ours:?}", resource.name))
     });
     assert_eq!(disagreed.collect::<Vec<_>>(), [""; 0]);
@@ -64,9 +61,9 @@ fn accepted(resources: &[Resource]) {
     for resource in resources {
         assert_eq!(rules::check(resource), Ok(()), "{}", resource.name);
     }
-    let oldest = finder().release(OLDEST, &say).unwrap();
-    for envoy in [newest(), oldest] {
-        if let Err(words) = validate(&envoy, resources) {
+    let statics = statics(resources);
+    for envoy in envoys() {
+        if let Err(words) = validate(&envoy, &statics) {
             panic!("{}: {words}", envoy.display());
         }
     }
@@ -80,66 +77,11 @@ fn sets_are_accepted(sets: &[(String, Vec<Resource>)]) {
     }
 }
 
-/// What Envoy says, if it says anything.
-fn validate(envoy: &Path, resources: &[Resource]) -> Result<(), String> {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("bootstrap.json");
-    fs::write(&path, bootstrap(resources).to_string()).unwrap();
-    let output = Command::new(envoy)
-        .args(["--mode", "validate", "--disable-hot-restart", "--concurrency", "1"])
-        .args(["--log-level", "warning", "--reject-unknown-dynamic-fields", "-c"])
-        .arg(&path)
-        .output()
-        .unwrap();
-    let log = String::from_utf8_lossy(&output.stderr);
-    // Said of every bootstrap without an overload manager.
-    let words: Vec<&str> = log
-        .lines()
-        .filter(|line| !line.contains("no configured limit"))
-        .collect();
-    if output.status.success() && words.is_empty() {
-        return Ok(());
-    }
-    Err(words.join("\n"))
-}
-
-fn newest() -> PathBuf {
-    finder().find(&say).unwrap()
-}
-
-fn finder() -> Finder {
-    Finder::from_env()
-}
-
-fn say(text: &str) {
-    eprintln!("{text}");
-}
-
-/// A bootstrap with the resources; route configurations, which cannot stand alone, each in a listener.
-fn bootstrap(resources: &[Resource]) -> Value {
+fn statics(resources: &[Resource]) -> Statics {
     let printer = Printer::new().unwrap();
-    let of = |kind| {
-        let print = |resource: &Resource| printer.to_json(resource.kind.type_url(), &resource.body).unwrap();
-        resources
-            .iter()
-            .filter(|r| r.kind == kind)
-            .map(print)
-            .collect::<Vec<_>>()
-    };
-    let mut listeners = of(ResourceType::Listener);
-    let configs = of(ResourceType::Route).into_iter().zip(20_000..);
-    listeners.extend(configs.map(|(config, port)| listeners::around(&config, port)));
-    let mut clusters = of(ResourceType::Cluster);
-    clusters.push(json!({"name": "xds", "type": "STATIC", "connect_timeout": "1s"}));
-    json!({
-        "node": {"id": "test", "cluster": "test"},
-        "dynamic_resources": {
-            "ads_config": {
-                "api_type": "DELTA_GRPC",
-                "transport_api_version": "V3",
-                "grpc_services": [{"envoy_grpc": {"cluster_name": "xds"}}],
-            },
-        },
-        "static_resources": {"clusters": clusters, "listeners": listeners},
-    })
+    let mut statics = Statics::default();
+    for Resource { kind, body, .. } in resources {
+        statics.add(*kind, printer.to_json(kind.type_url(), body).unwrap());
+    }
+    statics
 }

@@ -2,16 +2,18 @@
 
 use std::fs::File;
 use std::io::{BufRead, BufReader};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::AsFd;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::mpsc;
 use std::thread;
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
-use tokio::runtime::{Builder, Handle};
-use tokio::sync::oneshot;
+use tokio::runtime::Builder;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::{LocalSet, spawn_local};
+
+use crate::interception::Rules;
 
 /// A network namespace. It lasts as long as the process in it, and that as long as this value: it reads from a
 /// pipe that closes with it, even when the test is killed.
@@ -65,19 +67,39 @@ impl Drop for Namespace {
     }
 }
 
-/// A bridge that hosts are plugged into; its addresses are 10.9.0.0/24.
+/// The IP version of a [`Lan`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    /// 10.9.0.0/24.
+    V4,
+    /// fd09::/64.
+    V6,
+}
+
+impl Family {
+    fn address(self, number: u8) -> IpAddr {
+        match self {
+            Family::V4 => Ipv4Addr::new(10, 9, 0, number).into(),
+            Family::V6 => Ipv6Addr::new(0xfd09, 0, 0, 0, 0, 0, 0, number.into()).into(),
+        }
+    }
+}
+
+/// A bridge that hosts are plugged into.
 pub struct Lan {
+    family: Family,
     bridge: Namespace,
     next: AtomicU8,
 }
 
 impl Lan {
     /// A bridge without hosts.
-    pub fn new() -> Self {
+    pub fn new(family: Family) -> Self {
         let bridge = Namespace::new();
         bridge.run("ip link add bridge type bridge");
         bridge.run("ip link set bridge up");
         Self {
+            family,
             bridge,
             next: AtomicU8::new(1),
         }
@@ -86,7 +108,7 @@ impl Lan {
     /// A new host with an address of its own.
     pub fn host(&self) -> Host {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
-        let address = Ipv4Addr::new(10, 9, 0, number);
+        let address = self.family.address(number);
         let namespace = Namespace::new();
         let (port, pid) = (format!("port{number}"), namespace.holder.id());
         self.bridge
@@ -94,80 +116,98 @@ impl Lan {
         self.bridge.run(&format!("ip link set {port} master bridge up"));
         namespace.run("ip link set lo up");
         namespace.run("ip link set eth0 up");
-        namespace.run(&format!("ip address add {address}/24 dev eth0"));
         // Whatever has no other place leads into the bridge, so that connecting gets as far as interception.
-        namespace.run("ip route add default dev eth0");
-        Host::start(namespace, address.into())
+        match self.family {
+            Family::V4 => {
+                namespace.run(&format!("ip address add {address}/24 dev eth0"));
+                namespace.run("ip route add default dev eth0");
+            }
+            Family::V6 => {
+                // Nobody else has the address: it need not wait for the search for duplicates.
+                namespace.run(&format!("ip address add {address}/64 dev eth0 nodad"));
+                namespace.run("ip -6 route add default dev eth0");
+            }
+        }
+        Host::start(namespace, address)
     }
 }
+
+type Job = Box<dyn FnOnce() + Send>;
 
 /// A machine on a [`Lan`]: sockets and processes of the code that runs here are there.
 pub struct Host {
     /// Its address.
     pub address: IpAddr,
-    runtime: Handle,
-    _stop: oneshot::Sender<()>,
+    jobs: mpsc::UnboundedSender<Job>,
     namespace: Namespace,
 }
 
 impl Host {
     fn start(namespace: Namespace, address: IpAddr) -> Self {
         let file = File::open(namespace.path()).unwrap();
-        let (stop, stopped) = oneshot::channel::<()>();
-        let (started, handle) = mpsc::channel();
+        let (jobs, mut waiting) = mpsc::unbounded_channel::<Job>();
         // A thread can be in another network namespace than its process; what it opens and starts is there too.
         thread::spawn(move || {
             move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
             let runtime = Builder::new_current_thread().enable_all().build().unwrap();
-            started.send(runtime.handle().clone()).unwrap();
             // The sender is dropped with the host.
-            let _ = runtime.block_on(stopped);
+            LocalSet::new().block_on(&runtime, async {
+                while let Some(job) = waiting.recv().await {
+                    job();
+                }
+            });
         });
         Self {
             address,
-            runtime: handle.recv().unwrap(),
-            _stop: stop,
+            jobs,
             namespace,
         }
     }
 
     /// Runs code on this machine.
-    pub async fn run<T: Send + 'static>(&self, code: impl Future<Output = T> + Send + 'static) -> T {
-        self.runtime.spawn(code).await.unwrap()
+    pub async fn run<T: Send + 'static, F: Future<Output = T> + 'static>(
+        &self,
+        code: impl FnOnce() -> F + Send + 'static,
+    ) -> T {
+        let (answer, answered) = oneshot::channel();
+        let job = Box::new(move || {
+            // The test that no longer waits for the answer has ended.
+            spawn_local(async move { answer.send(code().await).ok() });
+        });
+        self.jobs.send(job).expect("the host's thread ended");
+        answered.await.expect("the code on the host panicked, as is said above")
     }
 
-    /// Redirects TCP as Istio does for a sidecar: what the machine sends goes to port 15001, but for what
-    /// the proxy itself (`user`) sends; what it receives goes to port 15006.
-    pub fn intercept(&self, user: u32) {
-        for rule in [
-            &format!("OUTPUT -p tcp -m owner --uid-owner {user} -j RETURN"),
-            "OUTPUT -p tcp -d 127.0.0.0/8 -j RETURN",
-            "OUTPUT -p tcp -j REDIRECT --to-ports 15001",
-            "PREROUTING -p tcp --dport 15021 -j RETURN",
-            "PREROUTING -p tcp -j REDIRECT --to-ports 15006",
-        ] {
-            self.namespace.run(&format!("iptables -t nat -A {rule}"));
+    /// A port of this machine.
+    pub fn port(&self, port: u16) -> SocketAddr {
+        SocketAddr::new(self.address, port)
+    }
+
+    /// Puts rules into the machine's packet filter.
+    pub fn intercept(&self, rules: &Rules) {
+        for line in rules.commands(self.address) {
+            self.namespace.run(&line);
         }
     }
 }
 
 #[tokio::test]
 async fn machines_reach_each_other_and_nothing_else() {
-    let lan = Lan::new();
-    let (one, two) = (lan.host(), lan.host());
-    let to = std::net::SocketAddr::new(two.address, 80);
-    let listener = two
-        .run(async move { tokio::net::TcpListener::bind(to).await.unwrap() })
-        .await;
-    let accepted = two.run(async move { listener.accept().await.unwrap().1.ip() });
-    let connected = one.run(async move { tokio::net::TcpStream::connect(to).await.map(drop) });
-    let (accepted, connected) = tokio::join!(accepted, connected);
-    connected.unwrap();
-    assert_eq!(accepted, one.address);
-    tokio::net::TcpStream::connect((Ipv4Addr::LOCALHOST, 80))
-        .await
-        .unwrap_err();
-    one.intercept(1337);
-    one.run(async move { tokio::net::TcpStream::connect(to).await.map(drop).unwrap_err() })
-        .await;
+    for family in [Family::V4, Family::V6] {
+        let lan = Lan::new(family);
+        let (one, two) = (lan.host(), lan.host());
+        let to = two.port(80);
+        let listener = two
+            .run(move || async move { tokio::net::TcpListener::bind(to).await.unwrap() })
+            .await;
+        let accepted = two.run(move || async move { listener.accept().await.unwrap().1.ip() });
+        let connect = move || async move { tokio::net::TcpStream::connect(to).await.map(drop) };
+        let (accepted, connected) = tokio::join!(accepted, one.run(connect));
+        connected.unwrap();
+        assert_eq!(accepted, one.address);
+        let here: [SocketAddr; 2] = [(Ipv4Addr::LOCALHOST, 80).into(), (Ipv6Addr::LOCALHOST, 80).into()];
+        tokio::net::TcpStream::connect(&here[..]).await.unwrap_err();
+        one.intercept(&Rules::redirect());
+        one.run(connect).await.unwrap_err();
+    }
 }

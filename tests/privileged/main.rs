@@ -7,3 +7,7 @@
 #[path = "../e2e/harness.rs"]
 pub mod harness;
 pub mod hosts;
+pub mod interception;
+mod redirect;
+pub mod stage;
+mod tproxy;

@@ -76,13 +76,6 @@ impl Client {
         node: &str,
         token: Option<&str>,
     ) -> Result<Self, tonic::Status> {
-        let (requests, outgoing) = mpsc::unbounded_channel();
-        let mut request = tonic::Request::new(UnboundedReceiverStream::new(outgoing));
-        if let Some(token) = token {
-            request
-                .metadata_mut()
-                .insert("authorization", format!("Bearer {token}").parse().unwrap());
-        }
         let node = Node {
             id: format!("sidecar~10.9.9.9~{node}~default.svc.cluster.local"),
             cluster: "client.default".to_owned(),
@@ -93,6 +86,23 @@ impl Client {
             type_url: "hello".to_owned(),
             ..Default::default()
         };
+        Self::open_saying(home, server, hello, token).await
+    }
+
+    /// Opens a stream with a first request of one's own.
+    pub async fn open_saying(
+        home: &Home,
+        server: &ControlPlane,
+        hello: DeltaDiscoveryRequest,
+        token: Option<&str>,
+    ) -> Result<Self, tonic::Status> {
+        let (requests, outgoing) = mpsc::unbounded_channel();
+        let mut request = tonic::Request::new(UnboundedReceiverStream::new(outgoing));
+        if let Some(token) = token {
+            request
+                .metadata_mut()
+                .insert("authorization", format!("Bearer {token}").parse().unwrap());
+        }
         requests.send(hello).unwrap();
         let mut client = AggregatedDiscoveryServiceClient::new(channel(home, server).await);
         let responses = client.delta_aggregated_resources(request).await?.into_inner();
@@ -110,6 +120,21 @@ impl Client {
         self.requests.send(request).unwrap();
     }
 
+    /// Says it no longer wants these names.
+    pub fn unsubscribe(&self, kind: &str, names: &[&str]) {
+        let request = DeltaDiscoveryRequest {
+            type_url: kind.to_owned(),
+            resource_names_unsubscribe: names.iter().map(|name| (*name).to_owned()).collect(),
+            ..Default::default()
+        };
+        self.requests.send(request).unwrap();
+    }
+
+    /// Sends a request as it is.
+    pub fn say(&self, request: DeltaDiscoveryRequest) {
+        self.requests.send(request).unwrap();
+    }
+
     /// The next response.
     pub async fn next(&mut self) -> Result<DeltaDiscoveryResponse, tonic::Status> {
         let next = tokio::time::timeout(PATIENCE, self.responses.message()).await;
@@ -122,6 +147,14 @@ impl Client {
         tokio::time::timeout(Duration::from_millis(500), self.responses.message())
             .await
             .is_err()
+    }
+
+    /// Whether nothing comes for a while. What does come is shown to `answer`.
+    pub async fn is_quiet_or(&mut self, answer: impl FnOnce(&Self, &DeltaDiscoveryResponse)) -> bool {
+        let next = tokio::time::timeout(Duration::from_millis(500), self.responses.message()).await;
+        let Ok(next) = next else { return true };
+        answer(self, &next.unwrap().unwrap());
+        false
     }
 
     /// Takes a response.

@@ -5,5 +5,6 @@
 pub mod client;
 pub mod control_plane;
 mod joining;
+mod misbehaving;
 mod refusing;
 mod restarting;

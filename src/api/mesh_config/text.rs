@@ -28,9 +28,9 @@ pub struct MeshConfigText {
 #[derive(Clone, Debug)]
 struct Within {
     document: Document,
-    /// The scalar, in bytes of the file.
+    /// The scalar, in bytes of its document.
     scalar: Range<usize>,
-    /// Of each line, where it starts in the text and in the file; empty if the scalar is not
+    /// Of each line, where it starts in the text and in its document; empty if the scalar is not
     /// written line by line.
     lines: Vec<(usize, usize)>,
 }
@@ -60,6 +60,11 @@ impl MeshConfigText {
         })
     }
 
+    /// The document that holds it.
+    pub fn document(&self) -> &Document {
+        &self.document
+    }
+
     /// Reads it. Nothing comes of a text with errors. A field that is not supported yet is only a
     /// warning here, since real mesh configurations are full of them.
     pub fn read(&self, options: &ReadOptions) -> (Option<MeshConfig>, Vec<Diagnostic>) {
@@ -86,7 +91,7 @@ impl MeshConfigText {
     pub fn place(&self, path: impl Into<FieldPath>) -> Place {
         let span = match self.parse().0 {
             Some(root) => place::find(&root, &path.into(), Part::Value),
-            None => self.document.span.start..self.document.span.start,
+            None => 0..0,
         };
         self.document.place(span)
     }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde::Deserialize;
 
 use crate::api::de::{self, Report};
+use crate::api::suggest;
 use crate::api::value::Ignored;
 use crate::diag::{Code, Diagnostic};
 use crate::name::{Kind, Namespace, ObjectId, is_dns_label};
@@ -28,6 +29,13 @@ impl<'n> Envelope<'n> {
     }
 
     /// The metadata; nothing if it is not readable at all.
+    /// A key that was probably meant to be this one.
+    pub(super) fn misspelt(&self, name: &'static str) -> Option<&'n str> {
+        let keys = self.0.iter().map(|(key, _)| &*key.text);
+        keys.filter(|key| !FIELDS.contains(key))
+            .find(|key| suggest::closest(key, [name]).is_some())
+    }
+
     pub(super) fn metadata(&self, report: &Report<'_>) -> Option<Metadata> {
         match self.get("metadata") {
             Some((_, node)) if node.value != Value::Null => de::read(node, report, &[]),

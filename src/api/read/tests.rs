@@ -175,13 +175,25 @@ items:
     );
     assert_eq!(
         shown(&read_all(
-            "kind: List\napiVersion: v1\nitems:\n- kind: Service\n- 1\n",
+            "kind: List\napiVersion: v1\nitems:\n- kind: Service\n- 1\n- null\n",
             false
         )),
         [
             "TS0007 4:3 `apiVersion` is missing",
             "TS0006 5:3 an object is needed here, with `apiVersion` and `kind`",
+            "TS0006 6:3 this element of the list is empty",
         ]
+    );
+    for (kind, version) in [("List", "v1"), ("ServiceEntryList", "networking.istio.io/v1")] {
+        let text = format!("kind: {kind}\napiVersion: {version}\n");
+        assert_eq!(
+            shown(&read_all(&text, false)),
+            ["TS0007 1:7 a list of objects has `items`"]
+        );
+    }
+    assert_eq!(
+        shown(&read_all("apiversion: v1\nkind: Service\n", false)),
+        ["TS0007 1:1 `apiVersion` is missing / did you mean `apiVersion` where `apiversion` stands?"]
     );
 }
 

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::endpoints::{self, Selection};
 use super::locality;
@@ -10,8 +9,8 @@ use super::naming;
 use super::scope::Scope;
 use super::transport::Peer;
 use crate::ir::cluster::{
-    Cluster, ClusterEndpoints, ClusterMetadata, Discovery, HttpVersion, Limits, LoadBalancer, Transport, UpstreamHttp,
-    UpstreamTls,
+    Cluster, ClusterEndpoints, ClusterMetadata, Discovery, HttpVersion, Limits, LoadBalancer, Lookup, Transport,
+    UpstreamHttp, UpstreamTls,
 };
 use crate::ir::node::InterceptionMode;
 use crate::ir::{Origins, ResourceName};
@@ -171,6 +170,7 @@ impl Subject<'_> {
             outlier_detection: policy.outlier_detection.clone(),
             http: http_options(version, pool, &transport),
             tcp_keepalive: pool.and_then(|pool| pool.tcp_keepalive).or(config.tcp_keepalive),
+            marked_source: false,
             transport,
             metadata: self.metadata(),
             origins: self.origins(),
@@ -207,13 +207,16 @@ impl Subject<'_> {
         let endpoints = self.endpoints(name, policy, transport);
         match self.service.resolution {
             Resolution::Static | Resolution::Passthrough | Resolution::Alias => Some((Discovery::Eds, Some(endpoints))),
-            Resolution::Dns => Some((Discovery::StrictDns(resolved(endpoints)?, self.dns_refresh()), None)),
-            Resolution::DnsRoundRobin => Some((Discovery::LogicalDns(first(endpoints)?, self.dns_refresh()), None)),
+            Resolution::Dns => Some((Discovery::StrictDns(resolved(endpoints)?, self.lookup()), None)),
+            Resolution::DnsRoundRobin => Some((Discovery::LogicalDns(first(endpoints)?, self.lookup()), None)),
         }
     }
 
-    fn dns_refresh(&self) -> Duration {
-        self.scope.mesh.config.dns_refresh_rate
+    fn lookup(&self) -> Lookup {
+        Lookup {
+            refresh: self.scope.mesh.config.dns_refresh_rate,
+            ipv6: self.scope.view.ipv6,
+        }
     }
 
     fn endpoints(&self, name: &ResourceName, policy: &TrafficPolicy, transport: &Transport) -> ClusterEndpoints {

@@ -15,6 +15,9 @@ use crate::ir::node::InterceptionMode;
 use crate::ir::{Origins, ResourceName};
 use crate::mesh::config::{MeshConfig, OutboundPolicy};
 
+/// How long idle connections of HTTP are kept to hosts of which nothing is known.
+const UNCLAIMED_IDLE: Duration = Duration::from_secs(300);
+
 /// `virtualOutbound`: all intercepted traffic of the application arrives here and goes to the listener of the
 /// address it was meant for. What has none is unclaimed.
 pub(super) fn virtual_outbound(view: &OutboundView, config: &MeshConfig, policy: OutboundPolicy) -> Listener {
@@ -66,11 +69,20 @@ pub(super) fn passthrough(config: &MeshConfig) -> Cluster {
             inbound: false,
         },
         load_balancer: LoadBalancer::ClusterProvided,
+        ..unclaimed(naming::PASSTHROUGH.into(), config)
+    }
+}
+
+/// What is alike in the clusters for connections of which nothing is known.
+pub(super) fn unclaimed(name: ResourceName, config: &MeshConfig) -> Cluster {
+    Cluster {
         http: UpstreamHttp {
             version: HttpVersion::Downstream,
+            idle_timeout: Some(UNCLAIMED_IDLE),
             ..UpstreamHttp::default()
         },
-        ..plain(naming::PASSTHROUGH.into(), config.connect_timeout)
+        tcp_keepalive: config.tcp_keepalive,
+        ..plain(name, config.connect_timeout)
     }
 }
 
@@ -96,6 +108,7 @@ pub(super) fn plain(name: ResourceName, connect_timeout: Duration) -> Cluster {
         panic_threshold: 0,
         http: UpstreamHttp::default(),
         tcp_keepalive: None,
+        marked_source: false,
         transport: Transport::Plaintext,
         metadata: ClusterMetadata::default(),
         origins: Origins::default(),

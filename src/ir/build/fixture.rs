@@ -10,9 +10,11 @@ use crate::mesh::config::MeshConfig;
 use crate::mesh::destination_rule::{
     ClientTls, ClientTlsMode, DestinationRule, PolicyWithPorts, Subset, TrafficPolicy,
 };
-use crate::mesh::peer_authentication::{MutualTlsMode, PeerAuthentication};
+use crate::mesh::peer_authentication::{MutualTlsMode, PeerAuthentication, hosts_affected};
 use crate::mesh::service::{Address, Endpoint, Locality, Protocol, Resolution, Service, ServiceKey, ServicePort};
-use crate::mesh::sidecar::{Bind, DefaultEndpoint, Egress, HostFilter, Ingress, ListenerPort, Sidecar};
+use crate::mesh::sidecar::{
+    Bind, DefaultEndpoint, Egress, FilterNamespace, HostFilter, Ingress, ListenerPort, Sidecar,
+};
 use crate::mesh::virtual_service::{
     Destination, HeaderChanges, HttpAction, HttpForward, HttpMatch, HttpRoute, StringMatch, VirtualService,
     WeightedDestination,
@@ -167,11 +169,18 @@ impl Thing for PeerAuthentication {
     fn put(self, world: &mut World) -> Touched {
         let id = self.id.clone();
         let old = world.policies.remove(&id);
-        let old = old.as_ref().map(|(rank, policy)| (rank, &**policy));
+        let before = world.mesh.clone();
         let (rank, policy) = (rank(&id), Arc::new(self));
+        let both = old.iter().map(|(_, policy)| policy).chain([&policy]);
+        let policies = both.map(|policy| policy.scope(&before.config.root_namespace)).collect();
+        let old = old.as_ref().map(|(rank, policy)| (rank, &**policy));
         world.mesh.replace_peer_authentication(old, Some((&rank, &policy)));
         world.policies.insert(id, (rank, policy));
-        Touched::everything()
+        Touched {
+            hosts: hosts_affected(&before, &world.mesh, &policies),
+            policies,
+            ..Touched::default()
+        }
     }
 }
 
@@ -501,9 +510,9 @@ pub(super) fn egress(port: Option<(u16, Protocol)>, bind: Option<&str>, hosts: &
                 HostFilter {
                     exclude,
                     namespace: match namespace {
-                        "*" | "" => None,
-                        "." => Some(Namespace::default()),
-                        name => Some(name.parse().unwrap()),
+                        "*" | "" => FilterNamespace::Any,
+                        "." => FilterNamespace::Proxy,
+                        name => FilterNamespace::Named(name.parse().unwrap()),
                     },
                     host: host.parse().unwrap(),
                 }

@@ -9,12 +9,13 @@ use super::fixed;
 use super::inbound_chain::Door;
 use super::inbound_port::{InboundPort, inbound_ports};
 use super::naming;
-use crate::ir::cluster::{Cluster, Discovery, HttpVersion, LoadBalancer, UpstreamHttp};
+use crate::ir::cluster::{Cluster, Discovery, LoadBalancer};
 use crate::ir::listener::{
     ChainMatch, Direction, FilterChain, InspectExcept, Inspection, ListenAddress, Listener, TransportProtocol,
 };
 use crate::ir::node::InterceptionMode;
 use crate::ir::{NodeView, Origins, ResourceName};
+use crate::mesh::peer_authentication::PolicyScope;
 use crate::mesh::service::{Protocol, Resolution};
 use crate::mesh::sidecar::Sidecar;
 use crate::mesh::{Mesh, Touched};
@@ -66,7 +67,9 @@ impl Inbound {
         let address = node.addresses.iter().any(|address| touched.addresses.contains(address));
         let concerns = |host: &Hostname| self.hosts.iter().any(|own| host.covers(own));
         let host = touched.hosts.iter().any(concerns);
-        if *node == self.node && !(touched.all || touched.sidecars || address || host) {
+        let covers = |scope: &PolicyScope| scope.covers(&node.namespace, &node.labels);
+        let policy = touched.policies.iter().any(covers);
+        if *node == self.node && !(touched.all || touched.sidecars || address || host || policy) {
             return self.clone();
         }
         let mut new = build_inbound(mesh, node);
@@ -129,11 +132,8 @@ fn passthrough(mesh: &Mesh) -> Cluster {
             inbound: true,
         },
         load_balancer: LoadBalancer::ClusterProvided,
-        http: UpstreamHttp {
-            version: HttpVersion::Downstream,
-            ..UpstreamHttp::default()
-        },
-        ..fixed::plain(naming::INBOUND_PASSTHROUGH.into(), mesh.config.connect_timeout)
+        marked_source: true,
+        ..fixed::unclaimed(naming::INBOUND_PASSTHROUGH.into(), &mesh.config)
     }
 }
 

@@ -15,7 +15,7 @@ use crate::ir::node::InterceptionMode;
 use crate::ir::{NodeView, Origins};
 use crate::mesh::Mesh;
 use crate::mesh::config::InboundPolicy;
-use crate::mesh::destination_rule::ConnectionPool;
+use crate::mesh::destination_rule::{ConnectionPool, DestinationRule};
 use crate::mesh::service::{Address, Locality, Protocol, Service};
 use crate::mesh::sidecar::{DefaultEndpoint, Ingress, Sidecar};
 
@@ -33,6 +33,8 @@ pub(super) struct InboundPort<'a> {
     endpoint: Option<DefaultEndpoint>,
     /// Limits.
     pool: Option<ConnectionPool>,
+    /// The service's own DestinationRule, if it has a policy.
+    rule: Option<Arc<DestinationRule>>,
     /// The Sidecar that lists it.
     sidecar: Option<&'a Sidecar>,
 }
@@ -52,14 +54,18 @@ pub(super) fn inbound_ports<'a>(mesh: &'a Mesh, node: &NodeView, sidecar: Option
     }
     let ports = served.into_iter();
     ports
-        .map(|(number, (service, port))| InboundPort {
-            number,
-            protocol: stream_port(service, port).map_or(Protocol::Auto, |port| port.protocol),
-            service: Some((service, port)),
-            bind: None,
-            endpoint: None,
-            pool: pool(mesh, node, sidecar, Some((service, port))),
-            sidecar: None,
+        .map(|(number, (service, port))| {
+            let rule = rule(mesh, node, service);
+            InboundPort {
+                number,
+                protocol: stream_port(service, port).map_or(Protocol::Auto, |port| port.protocol),
+                service: Some((service, port)),
+                bind: None,
+                endpoint: None,
+                pool: pool(sidecar, rule.as_deref(), port),
+                rule,
+                sidecar: None,
+            }
         })
         .collect()
 }
@@ -95,6 +101,8 @@ fn of_ingress<'a>(
     let service = served.get(&ingress.port.number).copied();
     let bound = ingress.bound || node.mode == InterceptionMode::None;
     let own = || node.addresses.first().copied();
+    let rule = service.and_then(|(service, _)| rule(mesh, node, service));
+    let port = service.map_or(ingress.port.number, |(_, port)| port);
     InboundPort {
         number: ingress.port.number,
         protocol: ingress.port.protocol,
@@ -104,24 +112,22 @@ fn of_ingress<'a>(
         pool: ingress
             .connection_pool
             .clone()
-            .or_else(|| pool(mesh, node, Some(sidecar), service)),
+            .or_else(|| pool(Some(sidecar), rule.as_deref(), port)),
+        rule,
         sidecar: Some(sidecar),
     }
 }
 
+/// The DestinationRule of a service that the node serves, if it has a policy.
+fn rule(mesh: &Mesh, node: &NodeView, service: &Service) -> Option<Arc<DestinationRule>> {
+    let rule = mesh.destination_rule(&service.key, &node.namespace);
+    rule.filter(|rule| rule.policy != Default::default())
+}
+
 /// The Sidecar's limits, else those of the service's own DestinationRule.
-fn pool(
-    mesh: &Mesh,
-    node: &NodeView,
-    sidecar: Option<&Sidecar>,
-    service: Option<(&Arc<Service>, u16)>,
-) -> Option<ConnectionPool> {
+fn pool(sidecar: Option<&Sidecar>, rule: Option<&DestinationRule>, port: u16) -> Option<ConnectionPool> {
     let own = sidecar.and_then(|sidecar| sidecar.inbound_connection_pool.clone());
-    own.or_else(|| {
-        let (service, port) = service?;
-        let rule = mesh.destination_rule(&service.key, &node.namespace)?;
-        rule.effective(port, None).connection_pool
-    })
+    own.or_else(|| rule?.effective(port, None).connection_pool)
 }
 
 impl InboundPort<'_> {
@@ -146,7 +152,8 @@ impl InboundPort<'_> {
             .service
             .into_iter()
             .flat_map(|(service, _)| service.origins.iter().cloned());
-        sidecar.into_iter().chain(service).collect()
+        let rule = self.rule.iter().map(|rule| rule.id.clone());
+        sidecar.into_iter().chain(service).chain(rule).collect()
     }
 
     /// The cluster that hands requests to the application.
@@ -158,6 +165,11 @@ impl InboundPort<'_> {
                 port: None,
                 inbound: true,
             },
+        };
+        let marked_source = match &discovery {
+            Discovery::OriginalDst { .. } => true,
+            // What a proxy sends to its own address, other than the loopback one, is intercepted.
+            _ => node.mode != InterceptionMode::None && matches!(self.endpoint, Some(DefaultEndpoint::Instance(_))),
         };
         let pool = self.pool.as_ref();
         let config = &mesh.config;
@@ -172,6 +184,7 @@ impl InboundPort<'_> {
             limits: limits(pool),
             http: upstream_http(self.version(), pool),
             tcp_keepalive: pool.and_then(|pool| pool.tcp_keepalive).or(config.tcp_keepalive),
+            marked_source,
             metadata: self.metadata(),
             origins: self.origins(),
             ..fixed::plain(
@@ -213,7 +226,9 @@ impl InboundPort<'_> {
             let key = &service.key;
             (key.host.clone(), service.name.clone(), key.namespace.clone())
         });
+        let rule = self.rule.as_ref();
         ClusterMetadata {
+            config: rule.map(|rule| (rule.id.clone(), rule.api_version.clone())),
             services: service.into_iter().collect(),
             ..ClusterMetadata::default()
         }

@@ -12,7 +12,7 @@ use crate::mesh::destination_rule::{DestinationRule, TrafficPolicy};
 use crate::mesh::service::{Protocol, Service, ServicePort};
 use crate::mesh::sidecar::{Bind, Egress, Sidecar};
 use crate::mesh::virtual_service::VirtualService;
-use crate::name::Hostname;
+use crate::name::{Hostname, Namespace};
 
 /// The mesh through the eyes of one outbound view.
 #[derive(Clone, Copy)]
@@ -37,14 +37,14 @@ pub(super) enum Through<'a> {
 }
 
 impl<'a> Through<'a> {
-    /// Whether it leads to the service.
-    fn admits(self, service: &Service) -> bool {
-        self.egress().is_none_or(|egress| egress.admits(&service.key))
+    /// Whether it leads a proxy of the namespace `own` to the service.
+    fn admits(self, service: &Service, own: &Namespace) -> bool {
+        self.egress().is_none_or(|egress| egress.admits(&service.key, own))
     }
 
-    /// Whether it takes the VirtualService.
-    fn takes(self, rule: &VirtualService) -> bool {
-        self.egress().is_none_or(|egress| egress.takes(rule))
+    /// Whether it takes the VirtualService for a proxy of the namespace `own`.
+    fn takes(self, rule: &VirtualService, own: &Namespace) -> bool {
+        self.egress().is_none_or(|egress| egress.takes(rule, own))
     }
 
     /// The egress listener, if the Sidecar has one.
@@ -102,13 +102,15 @@ impl<'a> Scope<'a> {
 
     /// The service that calls for `host` reach, whichever way. Clusters exist for these.
     pub(super) fn service(&self, host: &Hostname) -> Option<&'a Arc<Service>> {
-        self.best(host, |service| self.ways().any(|way| way.admits(service)))
-            .or_else(|| self.imports.contains(host).then(|| self.best(host, |_| true))?)
+        self.best(host, |service| {
+            self.ways().any(|way| way.admits(service, &self.view.namespace))
+        })
+        .or_else(|| self.imports.contains(host).then(|| self.best(host, |_| true))?)
     }
 
     /// The service that one way leads to for `host`. Listeners and routes exist for these.
     pub(super) fn service_through(&self, way: Through<'_>, host: &Hostname) -> Option<&'a Arc<Service>> {
-        self.best(host, |service| way.admits(service))
+        self.best(host, |service| way.admits(service, &self.view.namespace))
     }
 
     /// Of the services of this host that the proxy sees: its namespace's, else a Kubernetes Service, else the
@@ -124,7 +126,7 @@ impl<'a> Scope<'a> {
 
     /// Whether clusters exist for this port of a service that the proxy sees.
     pub(super) fn reaches_port(&self, service: &Service, port: u16) -> bool {
-        let mut ways = self.ways().filter(|way| way.admits(service));
+        let mut ways = self.ways().filter(|way| way.admits(service, &self.view.namespace));
         ways.any(|way| match way {
             Through::Everything => true,
             Through::Egress(egress) => egress.any_port() || egress.port.as_ref().is_some_and(|own| own.number == port),
@@ -156,7 +158,7 @@ impl<'a> Scope<'a> {
     pub(super) fn virtual_service(&self, way: Through<'_>, host: &Hostname) -> Option<&'a Arc<VirtualService>> {
         self.mesh
             .virtual_services_covering(host)
-            .find(|rule| self.sees(rule) && way.takes(rule))
+            .find(|rule| self.sees(rule) && way.takes(rule, &self.view.namespace))
     }
 
     /// VirtualServices taken that name exactly this host, oldest first.
@@ -166,12 +168,12 @@ impl<'a> Scope<'a> {
         host: &Hostname,
     ) -> impl Iterator<Item = &'a Arc<VirtualService>> {
         let named = self.mesh.virtual_services_naming(host);
-        named.filter(move |rule| self.sees(rule) && way.takes(rule))
+        named.filter(move |rule| self.sees(rule) && way.takes(rule, &self.view.namespace))
     }
 
     /// Whether the VirtualService is taken, whichever way.
     pub(super) fn takes(&self, rule: &VirtualService) -> bool {
-        self.sees(rule) && self.ways().any(|way| way.takes(rule))
+        self.sees(rule) && self.ways().any(|way| way.takes(rule, &self.view.namespace))
     }
 
     fn sees(&self, rule: &VirtualService) -> bool {

@@ -237,6 +237,20 @@ fn nodes_that_differ_in_their_addresses_share_what_they_send() {
 }
 
 #[test]
+fn nodes_with_labels_of_which_rules_name_other_values_share_what_they_send() {
+    let mut world = bookinfo();
+    let mut route = prefix("/x", to(&[("reviews/v1", 1)]));
+    route.matches[0].source.labels = labels(&[("version", "v1")]);
+    world.put(routes("reviews", vec![route]));
+    let view = |version: &str| {
+        let labels = Arc::new(labels(&[("version", version), ("app", version)]));
+        outbound_view(&world.mesh, &NodeView { labels, ..node() })
+    };
+    assert_eq!(view("v2"), view("v3"));
+    assert_ne!(view("v1"), view("v2"), "only these are told apart");
+}
+
+#[test]
 fn an_edit_of_one_virtual_service_changes_one_route_configuration() {
     let mut world = bookinfo();
     let before = world.build(&node());

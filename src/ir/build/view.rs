@@ -10,12 +10,12 @@ use crate::name::{Namespace, ObjectId};
 
 /// All of a node that affects what it sends. It is less than a [`NodeView`], so that the many proxies of a
 /// namespace share one outbound configuration: addresses are not in it, and of the labels only those that some
-/// rule tells clients apart by.
+/// rule tells clients apart by: where `sourceLabels` name `version: v1` alone, all other versions are alike.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct OutboundView {
     /// The namespace.
     pub namespace: Namespace,
-    /// Labels that `sourceLabels` or `failoverPriority` of some rule name.
+    /// Labels that `sourceLabels` of some rule name with this value, or `failoverPriority` with any.
     pub labels: Labels,
     /// Where the node runs.
     pub locality: Locality,
@@ -47,10 +47,9 @@ impl OutboundView {
 
 /// What a node's calls depend on.
 pub fn outbound_view(mesh: &Mesh, node: &NodeView) -> OutboundView {
-    let asked = mesh.client_labels().map(|label| &**label);
-    let labels = asked
-        .chain(mesh.config.locality_lb.failover_labels())
-        .filter_map(|label| node.labels.get_key_value(label));
+    let for_failover = |key: &str| mesh.config.locality_lb.failover_labels().any(|label| label == key);
+    let tells_apart = |key, value| mesh.tells_clients_apart(key, value) || for_failover(key);
+    let labels = node.labels.iter().filter(|(key, value)| tells_apart(key, value));
     OutboundView {
         namespace: node.namespace.clone(),
         labels: labels.map(|(key, value)| (key.clone(), value.clone())).collect(),

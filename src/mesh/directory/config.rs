@@ -4,14 +4,20 @@ use std::sync::Arc;
 
 use super::{Form, Options};
 use crate::api::mesh_config::MeshConfigText;
-use crate::api::{FieldPath, Object};
-use crate::diag::{Code, Diagnostic};
+use crate::api::{FieldPath, Object, Spec};
+use crate::diag::{Code, Diagnostic, Severity};
 use crate::mesh::config::MeshConfig;
-use crate::mesh::lower::{Lowered, mesh_config};
+use crate::mesh::lower::{Finding, Lowered, mesh_config};
 use crate::name::{Kind, ObjectId};
 
 /// The name of the ConfigMap in the root namespace.
 const NAME: &str = "istio";
+
+/// Its key for the mesh configuration.
+const KEY: &str = "mesh";
+
+/// Its key for the networks of the mesh, which installations write even if there is one only.
+const NETWORKS: &str = "meshNetworks";
 
 /// Where settings come from.
 #[derive(Clone, Debug, Default)]
@@ -24,6 +30,8 @@ pub(super) struct Settings {
 #[derive(Clone, Debug, Default)]
 struct Source {
     config: Option<Arc<MeshConfig>>,
+    /// What the settings of a file were last read from.
+    good: Option<MeshConfigText>,
     diagnostics: Vec<Diagnostic>,
 }
 
@@ -44,14 +52,20 @@ impl Settings {
     pub(super) fn put_file(&mut self, text: Option<&MeshConfigText>, options: &Options) {
         self.file = text.map(|text| {
             let mut source = read(text, options);
-            if source.config.is_none() {
-                source.config = self.file.take().and_then(|old| old.config);
+            source.good = source.config.is_some().then(|| text.clone());
+            if let (None, Some(old)) = (&source.config, self.file.take()) {
+                (source.config, source.good) = (old.config, old.good);
                 source
                     .diagnostics
                     .extend(source.config.is_some().then(|| last_good(text)));
             }
             source
         });
+    }
+
+    /// What the settings of the file in force were read from.
+    pub(super) fn file(&self) -> Option<&MeshConfigText> {
+        self.file.as_ref()?.good.as_ref()
     }
 
     /// Takes what the ConfigMap says; it is in error if its text is.
@@ -61,11 +75,12 @@ impl Settings {
         let old = self.map.take().and_then(|old| old.config);
         self.map = source.map(|new| Source {
             config: new.config.or(old),
+            good: None,
             diagnostics: new.diagnostics,
         });
         Lowered {
             value: good.then_some(Form::Inert),
-            findings: Vec::new(),
+            findings: other_keys(object),
         }
     }
 
@@ -99,13 +114,38 @@ impl Settings {
     }
 }
 
+/// Keys of the ConfigMap that are not read.
+fn other_keys(object: &Object) -> Vec<Finding> {
+    let Spec::ConfigMap(map) = &object.spec else {
+        return Vec::new();
+    };
+    let at = FieldPath::root().field("data");
+    let mut found = Vec::new();
+    for (key, text) in map.data.iter().filter(|(key, _)| *key != KEY) {
+        let unused = |code, message: String| Finding::new(code, &at.key(key.as_str()), message);
+        if key != NETWORKS {
+            let mut finding = unused(Code::SchemaWarning, format!("`{key}` has no effect"));
+            finding.help(format!("the mesh configuration stands under `{KEY}`"));
+            found.push(finding);
+        } else if !matches!(text.trim(), "" | "{}" | "networks: {}") {
+            let mut finding = unused(
+                Code::UnsupportedField,
+                format!("`{NETWORKS}` is not supported yet and has no effect"),
+            );
+            finding.severity(Severity::Warning);
+            found.push(finding);
+        }
+    }
+    found
+}
+
 fn read(text: &MeshConfigText, options: &Options) -> Source {
     let (spec, mut diagnostics) = text.read(&options.read);
     let lowered = spec.map(|spec| mesh_config::lower(&spec, &options.base));
     let Some(lowered) = lowered else {
         return Source {
-            config: None,
             diagnostics,
+            ..Source::default()
         };
     };
     for finding in &lowered.findings {
@@ -118,6 +158,7 @@ fn read(text: &MeshConfigText, options: &Options) -> Source {
     }
     Source {
         config: lowered.value.map(Arc::new),
+        good: None,
         diagnostics,
     }
 }

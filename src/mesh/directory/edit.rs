@@ -69,6 +69,7 @@ impl<'d> Edit<'d> {
         }
         self.settle();
         self.serve();
+        self.touch_endpoints_of_policies();
         self.check();
         self.note_problems();
         (self.new, self.touched)

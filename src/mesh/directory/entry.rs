@@ -118,7 +118,7 @@ impl Entry {
     pub(super) fn order(&self) -> (usize, usize) {
         match &self.written {
             Written::Object(version) => (version.object.order.document, version.object.order.item),
-            Written::Broken(place) => (place.span.start, 0),
+            Written::Broken(place) => (place.offset(), 0),
         }
     }
 

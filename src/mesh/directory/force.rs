@@ -98,11 +98,17 @@ impl Edit<'_> {
             self.services.insert(key.clone());
             self.definition_changed(&key.host);
         }
+        if moved.id.kind == Kind::Service {
+            let name = (moved.id.namespace.clone(), moved.id.name.clone());
+            self.recheck.extend(self.new.index.slices.get(&name).cloned());
+        }
     }
 
     /// What refers to a host, and what else defines it, is looked at again.
     fn definition_changed(&mut self, host: &Hostname) {
         self.affected.extend(self.new.index.referrers.get(host).cloned());
+        let routes = self.new.mesh.virtual_services_naming(host);
+        self.recheck.extend(routes.map(|rules| rules.id.clone()));
         let namespaces = self.new.index.namespaces.get(host).map(|namespace| ServiceKey {
             host: host.clone(),
             namespace: namespace.clone(),
@@ -166,6 +172,7 @@ impl Edit<'_> {
         }
         let after = moved.after.map(|(_, workload)| workload.clone());
         self.new.mesh.put_workload(moved.id, after);
+        self.touched.workloads = true;
         for workload in moved.forms() {
             self.workload_changed(&moved.id.namespace, workload);
         }
@@ -175,9 +182,7 @@ impl Edit<'_> {
         let selecting = self.new.index.selectors.selecting(namespace, &workload.labels);
         for id in selecting.into_iter().cloned().collect::<Vec<_>>() {
             self.link_object(&id);
-            if id.kind == Kind::Sidecar {
-                self.recheck.insert(id);
-            }
+            self.recheck.insert(id);
         }
         let retained = self.new.retained_hosts().filter(|source| {
             let selector = source.selector.as_ref();
@@ -232,8 +237,12 @@ impl Edit<'_> {
     fn move_policy(&mut self, moved: &Move<'_, PeerAuthentication>) {
         let before = moved.before.map(|(rank, policy)| (rank, &**policy));
         self.new.mesh.replace_peer_authentication(before, moved.after);
-        // Which workloads it selects is not known here: some are known by their tokens alone.
-        self.touched.all = true;
+        // Which workloads these are is not known here: some are known by their tokens alone.
+        let scopes = moved
+            .forms()
+            .map(|policy| policy.scope(&self.new.context.config.root_namespace));
+        let scopes: Vec<_> = scopes.collect();
+        self.touched.policies.extend(scopes);
         self.policy_changed(moved.id, moved.after.is_some());
     }
 

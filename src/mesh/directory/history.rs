@@ -17,10 +17,16 @@ pub struct KeptChanges {
     pub gone: Vec<Kept>,
 }
 
-/// For finding what changed: entries are equal when they have the same object in force.
+/// For finding what changed: entries are equal when they have the same object in force, of the same
+/// text. What is kept of an object says the same after an edit of its document's comments or of other
+/// items of its list; that it stands in another text counts all the same, so that no former text has
+/// to be kept for it.
 impl PartialEq for Entry {
     fn eq(&self, other: &Self) -> bool {
-        self.object_in_force() == other.object_in_force()
+        match (self.object_in_force(), other.object_in_force()) {
+            (Some(a), Some(b)) => Arc::ptr_eq(a, b) || a.document.hash == b.document.hash && a == b,
+            (a, b) => a.is_none() && b.is_none(),
+        }
     }
 }
 

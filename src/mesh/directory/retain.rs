@@ -12,6 +12,7 @@ use crate::mesh::destination_rule::{DestinationRule, PolicyWithPorts, Subset, Tr
 use crate::mesh::lower::service::{ServiceSource, SourcePort};
 use crate::mesh::lower::{Context, endpoint_slice::EndpointSource, lower};
 use crate::mesh::service::ServiceKey;
+use crate::mesh::store::covering_hosts;
 use crate::name::{Hostname, ObjectId};
 
 /// What a route can refer to.
@@ -180,20 +181,31 @@ impl Directory {
         ports.collect()
     }
 
-    /// Retained subsets of a DestinationRule, each after the rule's last form that had it.
-    pub(super) fn retained_subsets(&self, id: &ObjectId) -> Vec<(Arc<DestinationRule>, Subset)> {
+    /// Retained subsets of a DestinationRule, each after the host that it is served for and the rule's last form
+    /// that had it.
+    pub(super) fn retained_subsets(&self, id: &ObjectId) -> Vec<(Hostname, Arc<DestinationRule>, Subset)> {
         let mut found = Vec::new();
         for (target, retained) in &self.retained {
-            let Target::Subset(_, name) = target else { continue };
+            let Target::Subset(host, name) = target else { continue };
             for in_force in retained.objects.iter().filter(|in_force| in_force.object.id == *id) {
                 if let Some(rule) = in_force.form.destination_rule()
                     && let Some(subset) = rule.subsets.iter().find(|subset| subset.name == *name)
                 {
-                    found.push((rule.clone(), subset.clone()));
+                    found.push((self.asked_for(host, rule), rule.clone(), subset.clone()));
                 }
             }
         }
         found
+    }
+
+    /// The host whose rules are asked for `host` in the namespace of a rule that covers it: the rule's own, unless
+    /// another rule there has a more specific one.
+    fn asked_for(&self, host: &Hostname, rule: &DestinationRule) -> Hostname {
+        let is_asked = |candidate: &Hostname| {
+            let mut ids = self.index.rules.get(candidate);
+            *candidate == rule.host || ids.any(|id| id.namespace == rule.id.namespace)
+        };
+        covering_hosts(host).find(is_asked).unwrap_or_else(|| rule.host.clone())
     }
 }
 

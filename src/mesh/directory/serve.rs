@@ -1,6 +1,6 @@
 //! The mesh takes what is in force and what is retained, and what that touches is noted.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -13,6 +13,7 @@ use crate::mesh::link::{Parts, link};
 use crate::mesh::lower::Form;
 use crate::mesh::lower::endpoint_slice::EndpointSource;
 use crate::mesh::lower::service::ServiceSource;
+use crate::mesh::peer_authentication::hosts_affected;
 use crate::mesh::service::{Endpoint, Service, ServiceKey};
 use crate::mesh::store::covering_hosts;
 use crate::mesh::virtual_service::VirtualService;
@@ -56,6 +57,14 @@ impl Edit<'_> {
             Some(_) | None => (rank, Arc::new(service)),
         });
         self.new.mesh.put_service(key, shared);
+    }
+
+    /// Services whose endpoints PeerAuthentications are for, where these make a difference for clients.
+    pub(super) fn touch_endpoints_of_policies(&mut self) {
+        if !self.afresh {
+            let affected = hosts_affected(&self.old.mesh, &self.new.mesh, &self.touched.policies);
+            self.touched.hosts.extend(affected);
+        }
     }
 
     fn touch_service(&mut self, key: &ServiceKey, before: Option<&Service>, after: Option<&Service>) {
@@ -111,7 +120,11 @@ impl Edit<'_> {
         for (rank, rule) in &after {
             self.new.mesh.replace_destination_rule(None, Some((rank, rule)));
         }
-        let hosts = before.iter().chain(&after).map(|(_, rule)| rule.host.clone());
+        let hosts: BTreeSet<Hostname> = before.iter().chain(&after).map(|(_, rule)| rule.host.clone()).collect();
+        for host in &hosts {
+            let rivals = self.new.mesh.destination_rules_naming(host).map(|rule| rule.id.clone());
+            self.recheck.extend(rivals);
+        }
         self.touched.hosts.extend(hosts);
         if after.is_empty() {
             self.new.served_rules.remove(id);
@@ -237,14 +250,14 @@ impl Directory {
     }
 
     /// A DestinationRule with the subsets of it that are retained. If it is gone, or is for another
-    /// host now, they stand alone.
+    /// host now, or another rule has a more specific host, they stand alone.
     fn rules_to_serve(&self, id: &ObjectId) -> Vec<(Rank, Arc<DestinationRule>)> {
         let live = self.entry(id).and_then(|entry| entry.ranked_form());
         let live = live.and_then(|(rank, form)| Some((rank, form.destination_rule()?)));
         let mut rules: Vec<(Rank, Arc<DestinationRule>)> = Vec::new();
         rules.extend(live.map(|(rank, rule)| (rank.clone(), rule.clone())));
-        for (last, subset) in self.retained_subsets(id) {
-            match rules.iter_mut().find(|(_, rule)| rule.host == last.host) {
+        for (host, last, subset) in self.retained_subsets(id) {
+            match rules.iter_mut().find(|(_, rule)| rule.host == host) {
                 Some((_, rule)) => {
                     let inherits = live.is_some_and(|(_, live)| live.host == rule.host);
                     let subset = if inherits {
@@ -256,6 +269,7 @@ impl Directory {
                 }
                 None => {
                     let alone = DestinationRule {
+                        host,
                         subsets: vec![folded(&subset, &last.policy)],
                         policy: PolicyWithPorts::default(),
                         ..DestinationRule::clone(&last)

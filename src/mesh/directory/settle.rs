@@ -125,6 +125,8 @@ impl Edit<'_> {
                     namespace: namespace.clone(),
                 });
                 self.services.extend(live);
+                let routes = self.new.mesh.virtual_services_naming(host);
+                self.recheck.extend(routes.map(|rules| rules.id.clone()));
                 let sources = objects.iter().filter_map(|in_force| in_force.form.service());
                 let keys = sources.flat_map(|source| &source.keys).filter(|key| key.host == *host);
                 self.services.extend(keys.cloned());

@@ -90,6 +90,72 @@ fn id(kind: Kind, name: &str) -> ObjectId {
     }
 }
 
+/// Services with a workload each, in namespaces of 100.
+fn many_services() -> String {
+    (0..1000)
+        .map(|number| {
+            let namespace = format!("ns{}", number / 100);
+            format!(
+                "apiVersion: v1\nkind: Service\nmetadata: {{name: s{number}, namespace: {namespace}}}\nspec: {{selector: {{app: s{number}}}, ports: [{{name: http, port: 80}}]}}\n---\napiVersion: networking.istio.io/v1\nkind: WorkloadEntry\nmetadata: {{name: s{number}, namespace: {namespace}}}\nspec: {{address: 10.0.{}.{}, labels: {{app: s{number}}}, serviceAccount: a}}\n---\n",
+                number / 250,
+                number % 250 + 1
+            )
+        })
+        .collect()
+}
+
+fn policy(metadata: &str, spec: &str) -> Vec<Change> {
+    let text = format!(
+        "apiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: {{{metadata}}}\nspec: {{{spec}}}\n"
+    );
+    puts("p.yaml", &text)
+}
+
+#[test]
+fn a_policy_for_workloads_touches_those_and_services_only_where_mutual_tls_is_turned_off() {
+    let mut directory = load(&many_services()).directory;
+    let mut edit = |metadata: &str, spec: &str| {
+        let applied = directory.apply(&policy(metadata, spec));
+        directory = applied.directory;
+        assert!(!applied.touched.all);
+        let ns3 = "ns3".parse().unwrap();
+        let covers = |app: &str| {
+            let labels = [("app".into(), app.into())].into();
+            applied.touched.policies.iter().any(|scope| scope.covers(&ns3, &labels))
+        };
+        (applied.touched.hosts.len(), covers("s301"), covers("s302"))
+    };
+    let one = "name: one, namespace: ns3";
+    assert_eq!(
+        edit(one, "selector: {matchLabels: {app: s301}}, mtls: {mode: STRICT}"),
+        (0, true, false)
+    );
+    assert_eq!(
+        edit(one, "selector: {matchLabels: {app: s301}}, mtls: {mode: DISABLE}"),
+        (1, true, false)
+    );
+    assert_eq!(
+        edit(one, "selector: {matchLabels: {app: s302}}, mtls: {mode: DISABLE}"),
+        (2, true, true)
+    );
+    assert_eq!(
+        edit("name: all, namespace: ns3", "mtls: {mode: DISABLE}"),
+        (100, true, true)
+    );
+    assert_eq!(
+        edit("name: all, namespace: ns4", "mtls: {mode: STRICT}"),
+        (0, false, false)
+    );
+    assert_eq!(
+        edit("name: mesh, namespace: istio-system", "mtls: {mode: STRICT}"),
+        (0, true, true)
+    );
+    assert_eq!(
+        edit("name: mesh, namespace: istio-system", "mtls: {mode: DISABLE}"),
+        (800, true, true)
+    );
+}
+
 #[test]
 fn services_find_their_workloads() {
     let applied = bookinfo();
@@ -243,6 +309,28 @@ ports: [{name: http, port: 9080}]
         .apply(&[Change::Remove(id(Kind::VirtualService, "reviews"))]);
     assert!(reviews(&deleted.mesh).is_none());
     assert_eq!(brief(&deleted.directory.diagnostics()), ["IST0174@subsets.yaml:6"]);
+}
+
+#[test]
+fn what_an_older_rule_for_the_host_has_said_is_told() {
+    let policy = "\n  trafficPolicy: {connectionPool: {tcp: {maxConnections: 1}}}\n  subsets:";
+    let rule = SUBSETS.replace("\n  subsets:", policy);
+    let loaded = bookinfo().directory.apply(&puts("subsets.yaml", &rule));
+    let second = rule
+        .replace("{name: reviews}", "{name: second}")
+        .replace("name: v1", "name: v9");
+    let both = loaded.directory.apply(&puts("zz.yaml", &second));
+    let of_second = |applied: &Applied| -> Vec<String> {
+        let told = brief(&applied.directory.diagnostics()).into_iter();
+        told.filter(|line| line.starts_with("IST0133")).collect()
+    };
+    assert_eq!(of_second(&both), ["IST0133@zz.yaml:7", "IST0133@zz.yaml:10"]);
+    let without_policy = both.directory.apply(&puts("subsets.yaml", SUBSETS));
+    assert_eq!(of_second(&without_policy), ["IST0133@zz.yaml:10"]);
+    let alone = without_policy
+        .directory
+        .apply(&[Change::Remove(id(Kind::DestinationRule, "reviews"))]);
+    assert_eq!(of_second(&alone), [""; 0]);
 }
 
 #[test]
@@ -420,6 +508,33 @@ fn precedence_is_by_path_then_position() {
     assert!(swapped.touched.hosts.contains(&host));
 }
 
+#[test]
+fn a_subset_that_a_more_specific_rule_hides_stays_served() {
+    let wildcard = "
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: all}
+spec:
+  host: '*.default.svc.cluster.local'
+  subsets: [{name: v2, labels: {version: v2}}]
+";
+    let exact = "
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: reviews}
+spec:
+  host: reviews
+  subsets: [{name: v3, labels: {version: v1}}]
+";
+    let directory = load(&format!("{REVIEWS}---{WORKLOADS}---{wildcard}---{ROUTES}")).directory;
+    assert_eq!(subsets(&directory.mesh), ["v2"]);
+    let hidden = directory.apply(&puts("b.yaml", exact));
+    assert_eq!(subsets(&hidden.mesh), ["v3", "v2"]);
+    let rule = objects("b.yaml", exact).remove(0);
+    let again = hidden.directory.apply(&[Change::Remove(rule.id.clone())]);
+    assert_eq!(subsets(&again.mesh), ["v2"]);
+}
+
 /// Everything that can be asked of a mesh, precedence included.
 fn observe(mesh: &Mesh) -> String {
     let mut all = format!("{:#?}\n", mesh.config);
@@ -459,6 +574,9 @@ fn observe(mesh: &Mesh) -> String {
         all += &format!("{:#?}\n", mesh.sidecars_of(namespace).collect::<Vec<_>>());
         all += &format!("{:#?}\n", mesh.namespace_mutual_tls(namespace));
     }
-    all += &format!("{:#?}", mesh.client_labels().collect::<Vec<_>>());
+    for value in ["client", "other", "v1", "v2"] {
+        let apart = |key: &str| mesh.tells_clients_apart(&key.into(), &value.into());
+        all += &format!("{value} {} {}", apart("app"), apart("version"));
+    }
     all
 }

@@ -134,7 +134,7 @@ ports: [{name: http, port: 0}]          #! IST0106
 ---
 apiVersion: discovery.k8s.io/v1
 kind: EndpointSlice
-metadata: {name: b, labels: {kubernetes.io/service-name: b}}
+metadata: {name: b, labels: {kubernetes.io/service-name: b}} #! IST0101
 addressType: FQDN                       #! IST0133
 endpoints: [{addresses: [a.b]}]
 ---

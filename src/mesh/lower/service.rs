@@ -199,7 +199,17 @@ fn port(report: &mut Report<'_>, at: &FieldPath, entry: &api::ServicePort) -> So
             (report.port(&target_at, target), None)
         }
         Some(IntOrString::String(name)) if name.is_empty() => (number, None),
-        Some(IntOrString::String(name)) => (number, Some(Arc::from(name.as_str()))),
+        Some(IntOrString::String(name)) => {
+            if !name.bytes().any(|b| b.is_ascii_alphabetic()) {
+                report
+                    .error(
+                        &target_at,
+                        format!("`{name}` in quotes is the name of a port, and a name has letters"),
+                    )
+                    .help(format!("write `targetPort: {name}`, without quotes, for a number"));
+            }
+            (number, Some(Arc::from(name.as_str())))
+        }
     };
     SourcePort {
         port: ServicePort {
@@ -266,6 +276,7 @@ spec:
   - {name: b, port: 81}                 #! IST0106
   - {name: c, port: 81, protocol: UDP}
   - {name: d, port: 82, targetPort: 70000} #! IST0106
+  - {name: e, port: 83, targetPort: "8080"} #! IST0106
 "#,
         ));
         let without = service("  clusterIP: 10.0.0.1\n");

@@ -77,7 +77,7 @@ fn listener_port(report: &mut Report<'_>, at: &FieldPath, port: &ServicePort, nu
 mod tests {
     use super::*;
     use crate::mesh::lower::Form;
-    use crate::mesh::sidecar::{Bind, DefaultEndpoint};
+    use crate::mesh::sidecar::{Bind, DefaultEndpoint, FilterNamespace, HostFilter};
     use crate::mesh::testing::{expect_as_marked, objects};
 
     fn sidecar(spec: &str) -> String {
@@ -177,21 +177,34 @@ spec:
         assert_eq!(redirected.default_endpoint, DefaultEndpoint::Instance(8081));
         let egress = &sidecar.egress[0];
         assert_eq!(egress.bind, Some(Bind::Unix("@a".into())));
-        let hosts: Vec<_> = egress
-            .hosts
-            .iter()
-            .map(|filter| {
-                (
-                    filter.exclude,
-                    filter.namespace.as_ref().map(AsRef::as_ref),
-                    filter.host.as_str(),
-                )
-            })
-            .collect();
+        let filter = |filter: &HostFilter| (filter.exclude, filter.namespace.clone(), filter.host.to_string());
+        let hosts: Vec<_> = egress.hosts.iter().map(filter).collect();
+        let named = |name: &str| FilterNamespace::Named(name.parse().unwrap());
+        let expected = [
+            (false, named("n"), "a.b"),
+            (true, named("o"), "*"),
+            (true, FilterNamespace::Any, "*"),
+        ];
         assert_eq!(
             hosts,
-            [(false, Some("n"), "a.b"), (true, Some("o"), "*"), (true, None, "*")]
+            expected.map(|(exclude, namespace, host)| (exclude, namespace, host.to_owned()))
         );
         assert_eq!(sidecar.outbound_policy, Some(OutboundPolicy::RegistryOnly));
+    }
+
+    #[test]
+    fn a_dot_stands_for_each_namespace_in_the_root_namespace_alone() {
+        let of_namespace = |namespace: &str| {
+            let text = sidecar("  egress: [{hosts: [\"./*\", \"istio-system/*\"]}]\n");
+            let text = text.replace("namespace: n", &format!("namespace: {namespace}"));
+            expect_as_marked(&text);
+            let object = objects("a.yaml", &text).pop().unwrap();
+            match crate::mesh::lower::lower(&object, &Context::default()).value {
+                Some(Form::Sidecar(sidecar)) => sidecar.egress[0].hosts[0].namespace.clone(),
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(of_namespace("istio-system"), FilterNamespace::Proxy);
+        assert_eq!(of_namespace("n"), FilterNamespace::Named("n".parse().unwrap()));
     }
 }

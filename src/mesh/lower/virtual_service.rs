@@ -75,10 +75,11 @@ fn gateways(report: &mut Report<'_>, at: &FieldPath, gateways: &[String]) -> boo
                 "gateways are not supported yet: a VirtualService that is bound to gateways only is not served",
             )
         };
-        report
-            .add(Code::UnsupportedField, &at.index(other), message)
-            .severity(severity)
-            .help("name `mesh` in `gateways`, or leave the field out, for rules that sidecars apply");
+        let finding = report.add(Code::UnsupportedField, &at.index(other), message);
+        finding.severity(severity);
+        if !for_mesh {
+            finding.help("name `mesh` in `gateways`, or leave the field out, for rules that sidecars apply");
+        }
     }
     for_mesh
 }

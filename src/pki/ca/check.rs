@@ -70,7 +70,7 @@ fn first_certificate(files: &CaFiles) -> Result<CertificateDer<'static>, CaError
 }
 
 fn certificates(files: &CaFiles, name: &str, text: &[u8]) -> Result<Vec<CertificateDer<'static>>, CaError> {
-    pem::certificates(text).map_err(|e| files.error(name, FileProblem::Unreadable(e.to_string())))
+    pem::certificates(text).map_err(|e| files.error(name, FileProblem::Unreadable(pem::problem(&e))))
 }
 
 /// Reads a certificate.

@@ -1,11 +1,11 @@
 //! The files of the CA: which there are, and how a set is written.
 
 use rustls::pki_types::PrivateKeyDer;
-use rustls::pki_types::pem::{self, PemObject};
+use rustls::pki_types::pem::{Error as PemError, PemObject};
 use zeroize::Zeroizing;
 
 use super::super::state::CA_DIR;
-use super::super::{StateDir, StateLock};
+use super::super::{StateDir, StateLock, pem};
 use super::{CaError, FileProblem};
 
 pub(super) const ROOT_CERT: &str = "root-cert.pem";
@@ -45,6 +45,12 @@ pub(super) fn read(state: &StateDir) -> Result<Option<CaFiles>, CaError> {
         (None, None, None, None) if root_key.is_none() => Ok(None),
         _ => Err(incomplete(state)?),
     }
+}
+
+/// The certificates of the set as they are now, whether good or not. `None` while one is missing.
+pub(super) fn certificates(state: &StateDir) -> Option<[Vec<u8>; 3]> {
+    let read = |name| state.read(&in_dir(name)).ok().flatten();
+    Some([read(ROOT_CERT)?, read(CA_CERT)?, read(CERT_CHAIN)?])
 }
 
 fn incomplete(state: &StateDir) -> Result<CaError, CaError> {
@@ -112,11 +118,11 @@ impl CaFiles {
 /// The first private key of a PEM text.
 pub(in super::super) fn private_key(text: &[u8]) -> Result<PrivateKeyDer<'static>, FileProblem> {
     PrivateKeyDer::from_pem_slice(text).map_err(|error| match error {
-        pem::Error::NoItemsFound if is_encrypted(text) => {
+        PemError::NoItemsFound if is_encrypted(text) => {
             FileProblem::UnsupportedKey("it is encrypted; decrypt it with `openssl pkey`".to_owned())
         }
-        pem::Error::NoItemsFound => FileProblem::NoKey,
-        other => FileProblem::Unreadable(other.to_string()),
+        PemError::NoItemsFound => FileProblem::NoKey,
+        other => FileProblem::Unreadable(pem::problem(&other)),
     })
 }
 

@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use serde_saphyr::granit_parser::{Event, ScalarStyle, Span, StructureStyle, Tag};
 
+use super::mistake;
 use super::{Key, Node, Parsed, Value, scalar};
 use crate::diag::{Code, Diagnostic};
 use crate::source::document::Document;
@@ -16,7 +17,7 @@ const MAX_COPIED: usize = 50_000;
 /// The tree so far.
 pub(super) struct Builder<'d> {
     document: &'d Document,
-    /// Where the text that is read starts in the file.
+    /// Where the text that is read starts in the document.
     offset: usize,
     open: Vec<Open>,
     root: Option<Node>,
@@ -87,7 +88,7 @@ impl<'d> Builder<'d> {
     /// # Errors
     /// When an alias stands for nothing or for too much.
     pub(super) fn take(&mut self, event: Event<'_>, span: &Span) -> Result<(), Box<Diagnostic>> {
-        let span = self.in_file(span);
+        let span = self.in_document(span);
         match event {
             Event::Scalar(text, style, anchor, tag) => {
                 let is_string = style != ScalarStyle::Plain || tag.is_some_and(|tag| is_string_tag(&tag));
@@ -120,7 +121,7 @@ impl<'d> Builder<'d> {
         Ok(())
     }
 
-    fn in_file(&self, span: &Span) -> Range<usize> {
+    fn in_document(&self, span: &Span) -> Range<usize> {
         let offset = |at: Option<usize>| self.offset + at.unwrap_or_default();
         offset(span.start.byte_offset())..offset(span.end.byte_offset())
     }
@@ -196,7 +197,9 @@ impl<'d> Builder<'d> {
             Value::Seq(_) | Value::Map(_) => {
                 self.next(Next::Dropped);
                 let problem = Diagnostic::new(Code::InvalidYaml, "the key of an entry must be text, not a list or map");
-                self.diagnostics.push(problem.at(self.document.place(node.span)));
+                let mut problem = problem.at(self.document.place(node.span.clone()));
+                problem.help = mistake::template(self.document, node.span.start);
+                self.diagnostics.push(problem);
                 return;
             }
         };

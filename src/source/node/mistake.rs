@@ -13,10 +13,20 @@ pub(super) fn describe(document: &Document, error: &ScanError) -> Diagnostic {
     let text = document.text();
     let span = span(text, error);
     let (message, help) = explain(error.kind(), text, span.start);
-    let place = document.place(document.span.start + span.start..document.span.start + span.end);
+    let start = span.start;
+    let place = document.place(span);
     let mut problem = Diagnostic::new(Code::InvalidYaml, message).at(place);
-    problem.help = help;
+    problem.help = template(document, start).or(help);
     problem
+}
+
+/// What to do about a line of a template of Helm or Go, of which `at` is a byte of the document.
+pub(super) fn template(document: &Document, at: usize) -> Option<String> {
+    let text = &document.source.text;
+    let start = text.get(..at)?.rfind('\n').map_or(0, |newline| newline + 1);
+    let line = text.get(start..)?.lines().next()?;
+    line.contains("{{")
+        .then(|| "`{{` begins a template: render the file first, for instance with `helm template`".to_owned())
 }
 
 /// The character that the error is at, in bytes of the document.
@@ -175,6 +185,10 @@ mod tests {
             (
                 "- a\nb: c\n",
                 "2:1 a `-` is needed here, as on the lines above / indent the line if it belongs to something else",
+            ),
+            (
+                "a:\n{{- if .Values.x }}\n  b: 1\n",
+                "2:3 this is not YAML: \"-\" is only valid inside a block / `{{` begins a template: render the file first, for instance with `helm template`",
             ),
             ("a: @x\n", "1:4 `@` cannot start a value / put the value into quotes"),
             (

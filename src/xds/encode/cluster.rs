@@ -9,10 +9,11 @@ use super::value::{ads, any, config_path, duration, list, nested, socket_address
 use super::{endpoints, tls};
 use crate::ir::cluster::{
     Cluster, ClusterEndpoints, ClusterMetadata, Discovery, HttpVersion, INBOUND_SOURCE_V4, Limits, LoadBalancer,
-    Transport, UpstreamHttp,
+    Lookup, Transport, UpstreamHttp,
 };
 use crate::mesh::destination_rule::{HashTable, OutlierDetection, TcpKeepalive};
 use crate::name::{Hostname, Namespace};
+use crate::xds::pb::cares::CaresDnsResolverConfig;
 use crate::xds::pb::cluster::circuit_breakers::Thresholds;
 use crate::xds::pb::cluster::cluster::common_lb_config::{LocalityConfigSpecifier, LocalityWeightedLbConfig};
 use crate::xds::pb::cluster::cluster::{
@@ -22,7 +23,7 @@ use crate::xds::pb::cluster::cluster::{
 use crate::xds::pb::cluster::{self, CircuitBreakers, UpstreamConnectionOptions};
 use crate::xds::pb::core::{
     self, BindConfig, ExtraSourceAddress, Http1ProtocolOptions, Http2ProtocolOptions, KeepaliveSettings, Metadata,
-    TransportSocket, UpstreamHttpProtocolOptions,
+    TransportSocket, TypedExtensionConfig, UpstreamHttpProtocolOptions,
 };
 use crate::xds::pb::dns_cluster::DnsCluster;
 use crate::xds::pb::dns_lookup::DnsLookupFamily;
@@ -41,6 +42,12 @@ const UNLIMITED: u32 = u32::MAX;
 
 /// The longest interval that Envoy takes: hosts of inbound clusters are as good as never cleaned up.
 const NEVER: Duration = Duration::from_secs(9_223_372_035);
+
+/// Spreads the lookups of proxies that started together, as in Istio.
+const LOOKUP_JITTER: Duration = Duration::from_millis(100);
+
+/// After how many queries a new socket is used, as in Istio.
+const QUERIES_PER_SOCKET: u32 = 100;
 
 const HTTP_OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
 
@@ -77,6 +84,7 @@ fn message(cluster: &Cluster) -> cluster::Cluster {
             .map(|options| (HTTP_OPTIONS.to_owned(), any(&options)))
             .into_iter()
             .collect(),
+        upstream_bind_config: cluster.marked_source.then(inbound_source),
         upstream_connection_options: cluster.tcp_keepalive.map(keepalive),
         transport_socket,
         transport_socket_matches,
@@ -96,12 +104,11 @@ fn discovery(cluster: &Cluster) -> cluster::Cluster {
             ..of_type(DiscoveryType::Eds)
         },
         Discovery::Static(endpoints) => with_endpoints(cluster, endpoints, of_type(DiscoveryType::Static)),
-        Discovery::StrictDns(endpoints, refresh) => with_endpoints(cluster, endpoints, dns(*refresh, false)),
-        Discovery::LogicalDns(endpoints, refresh) => with_endpoints(cluster, endpoints, dns(*refresh, true)),
+        Discovery::StrictDns(endpoints, lookup) => with_endpoints(cluster, endpoints, dns(lookup, false)),
+        Discovery::LogicalDns(endpoints, lookup) => with_endpoints(cluster, endpoints, dns(lookup, true)),
         Discovery::OriginalDst { inbound: false, .. } => of_type(DiscoveryType::OriginalDst),
         Discovery::OriginalDst { inbound: true, .. } => cluster::Cluster {
             cleanup_interval: Some(duration(NEVER)),
-            upstream_bind_config: Some(inbound_source()),
             ..of_type(DiscoveryType::OriginalDst)
         },
     }
@@ -115,11 +122,18 @@ fn of_type(kind: DiscoveryType) -> cluster::Cluster {
 }
 
 /// The extension, since the cluster's own DNS fields are deprecated.
-fn dns(refresh: Duration, one_address: bool) -> cluster::Cluster {
+fn dns(lookup: &Lookup, one_address: bool) -> cluster::Cluster {
+    let family = match lookup.ipv6 {
+        // IPv6 first, and IPv4 where there is none.
+        true => DnsLookupFamily::Auto,
+        false => DnsLookupFamily::V4Preferred,
+    };
     let options = DnsCluster {
-        dns_refresh_rate: Some(duration(refresh)),
+        dns_refresh_rate: Some(duration(lookup.refresh)),
         respect_dns_ttl: true,
-        dns_lookup_family: DnsLookupFamily::V4Preferred.into(),
+        dns_jitter: Some(duration(LOOKUP_JITTER)),
+        dns_lookup_family: family.into(),
+        typed_dns_resolver_config: Some(resolver()),
         all_addresses_in_single_endpoint: one_address,
         ..Default::default()
     };
@@ -129,6 +143,18 @@ fn dns(refresh: Duration, one_address: bool) -> cluster::Cluster {
             typed_config: Some(any(&options)),
         })),
         ..Default::default()
+    }
+}
+
+/// Envoy's own resolver, which gives up a socket now and then: one whose server went away would stay silent.
+fn resolver() -> TypedExtensionConfig {
+    let options = CaresDnsResolverConfig {
+        udp_max_queries: Some(uint32(QUERIES_PER_SOCKET)),
+        ..Default::default()
+    };
+    TypedExtensionConfig {
+        name: "envoy.network.dns_resolver.cares".to_owned(),
+        typed_config: Some(any(&options)),
     }
 }
 
@@ -412,8 +438,11 @@ mod tests {
                 ..plain("a")
             })
         };
-        let refresh = Duration::from_secs(60);
-        let strict = of(Discovery::StrictDns(example_com(), refresh));
+        let lookup = |ipv6| Lookup {
+            refresh: Duration::from_secs(60),
+            ipv6,
+        };
+        let strict = of(Discovery::StrictDns(example_com(), lookup(false)));
         assert_eq!(strict.warming, Warming::Dns);
         let strict = shown(&strict);
         assert_eq!(
@@ -422,15 +451,19 @@ mod tests {
                 "@type": "type.googleapis.com/envoy.extensions.clusters.dns.v3.DnsCluster",
                 "dns_refresh_rate": "60s",
                 "respect_dns_ttl": true,
+                "dns_jitter": "0.100s",
+                "typed_dns_resolver_config": {"name": "envoy.network.dns_resolver.cares", "typed_config": {
+                    "@type": "type.googleapis.com/envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig",
+                    "udp_max_queries": 100,
+                }},
                 "dns_lookup_family": "V4_PREFERRED",
             }})
         );
         assert_eq!(strict["load_assignment"]["cluster_name"], "a");
-        let logical = shown(&of(Discovery::LogicalDns(example_com(), refresh)));
-        assert_eq!(
-            logical["cluster_type"]["typed_config"]["all_addresses_in_single_endpoint"],
-            true
-        );
+        let logical = shown(&of(Discovery::LogicalDns(example_com(), lookup(true))));
+        let options = &logical["cluster_type"]["typed_config"];
+        assert_eq!(options["all_addresses_in_single_endpoint"], true);
+        assert_eq!(options["dns_lookup_family"], "AUTO");
     }
 
     #[test]
@@ -441,6 +474,7 @@ mod tests {
                 inbound: true,
             },
             load_balancer: LoadBalancer::ClusterProvided,
+            marked_source: true,
             ..plain("inbound|8080||")
         };
         let shown = shown(&cluster(&inbound));

@@ -42,6 +42,7 @@ pub(super) fn cluster(name: &str) -> Cluster {
         connect_timeout: Duration::from_secs(10),
         load_balancer: LoadBalancer::LeastRequest,
         locality_weighted: false,
+        marked_source: false,
         limits: Limits::default(),
         outlier_detection: None,
         panic_threshold: 0,

@@ -35,8 +35,9 @@ impl Scope {
 pub(super) trait Protocol: Message + Default + Send + 'static {
     fn node(&mut self) -> Option<Node>;
     fn type_url(&self) -> &str;
-    /// The names newly asked for, each with the version the client has of it.
-    fn wanted(&self) -> Vec<(ResourceName, Option<Version>)>;
+    /// The names newly asked for, each with the version the client has of it, which only the first
+    /// request of a type may say.
+    fn wanted(&self, first: bool) -> Vec<(ResourceName, Option<Version>)>;
     fn receive(self, session: &mut Session, kind: ResourceType, last_nonce: Option<u64>) -> Vec<Refusal>;
     fn write(session: &Session, push: &Push, generation: u64) -> Bytes;
 }
@@ -50,10 +51,11 @@ impl Protocol for DeltaDiscoveryRequest {
         &self.type_url
     }
 
-    fn wanted(&self) -> Vec<(ResourceName, Option<Version>)> {
+    fn wanted(&self, first: bool) -> Vec<(ResourceName, Option<Version>)> {
         let has = |name: &String| {
             self.initial_resource_versions
                 .get(name)
+                .filter(|_| first)
                 .map(|v| Version::from_text(v.as_str()))
         };
         self.resource_names_subscribe
@@ -80,7 +82,7 @@ impl Protocol for DiscoveryRequest {
         &self.type_url
     }
 
-    fn wanted(&self) -> Vec<(ResourceName, Option<Version>)> {
+    fn wanted(&self, _first: bool) -> Vec<(ResourceName, Option<Version>)> {
         self.resource_names
             .iter()
             .map(|name| (name.as_str().into(), None))
@@ -201,7 +203,7 @@ impl Stream {
             return Ok(());
         };
         if kind == ResourceType::Secret {
-            self.want_secrets(request.wanted());
+            self.want_secrets(request.wanted(!self.session.started(kind)));
         }
         let refusals = request.receive(&mut self.session, kind, self.last_nonces[kind as usize]);
         self.tell::<P>(&refusals).await

@@ -116,9 +116,32 @@ impl Channel {
         self.learn(has, target);
     }
 
+    /// The client no longer wants everything, only what it has named.
+    pub(super) fn unsubscribe_all(&mut self) {
+        if !std::mem::take(&mut self.all) {
+            return;
+        }
+        let names = &self.names;
+        self.held = self
+            .held
+            .iter()
+            .filter(|(name, _)| names.contains(*name))
+            .map(|(name, resource)| (name.clone(), resource.clone()))
+            .collect();
+        self.dirty.retain(|name| names.contains(name));
+        self.asked.retain(|name| names.contains(name));
+        self.removals.retain(|name, _| names.contains(name));
+    }
+
+    /// The client no longer names these. One that wants everything as well may or may not have
+    /// dropped them and is told once more of each.
     pub(super) fn unsubscribe(&mut self, names: &[ResourceName]) {
         for name in names {
-            self.names.remove(name);
+            let named = self.names.remove(name).is_some();
+            if self.all {
+                self.asked.extend(named.then(|| name.clone()));
+                continue;
+            }
             self.dirty.remove(name);
             self.asked.remove(name);
             self.held.remove(name);
@@ -291,6 +314,25 @@ impl Channel {
         }
     }
 
+    /// The version that the client has of a resource, and the clusters which that names.
+    pub(super) fn in_force(&self, name: &ResourceName) -> Option<(Version, Arc<[ResourceName]>)> {
+        let held = self.held.get(name)?;
+        Some((held.version.clone(), held.clusters.clone()))
+    }
+
+    /// If the client has this version of a resource, and no more than that is known of it, it names
+    /// these clusters.
+    pub(super) fn recall(&mut self, name: &ResourceName, version: &Version, clusters: &Arc<[ResourceName]>) {
+        let held = self.held.get(name);
+        if held.is_some_and(|held| held.body.is_empty() && held.version == *version) {
+            let known = Resource {
+                clusters: clusters.clone(),
+                ..self.unknown(name.clone(), version.clone())
+            };
+            self.held.insert(name.clone(), Arc::new(known));
+        }
+    }
+
     /// Stands for a resource whose version is known and whose content is not.
     fn unknown(&self, name: ResourceName, version: Version) -> Resource {
         Resource {
@@ -312,7 +354,7 @@ impl Channel {
             }
             (None, Some(held)) if asked && !held.body.is_empty() => Some(held.clone()),
             (None, Some(_)) if !asked => None,
-            (None, _) if self.all => None,
+            (None, _) if self.all && !asked => None,
             (None, _) => self.placeholder(name),
         }
     }

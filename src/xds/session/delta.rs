@@ -33,10 +33,16 @@ pub fn receive(session: &mut Session, kind: ResourceType, request: DeltaDiscover
         Ok(nonce) => answer(session, kind, nonce, request.error_detail.map(|status| status.message)),
         Err(_) => Vec::new(),
     };
+    if request.resource_names_unsubscribe.iter().any(|name| name == "*") {
+        session.unsubscribe_all(kind);
+    }
     session.unsubscribe(kind, &names(request.resource_names_unsubscribe));
     let subscribe = names(request.resource_names_subscribe);
     if everything {
         session.subscribe_all(kind, has);
+        if !subscribe.is_empty() {
+            session.subscribe(kind, subscribe, Vec::new());
+        }
     } else if !subscribe.is_empty() || first {
         session.subscribe(kind, subscribe, has);
     }

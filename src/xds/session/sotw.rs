@@ -57,6 +57,9 @@ fn subscribe(session: &mut Session, kind: ResourceType, names: Vec<String>) {
         session.subscribe_all(kind, Vec::new());
         return;
     }
+    if !names.is_empty() {
+        session.unsubscribe_all(kind);
+    }
     let asked: imbl::OrdSet<ResourceName> = names
         .into_iter()
         .filter(|name| name != "*")

@@ -311,6 +311,73 @@ fn a_cluster_that_a_refused_route_still_needs_stays() {
     );
 }
 
+/// The session of [`a_cluster_that_a_refused_route_still_needs_stays`], after the refusal.
+fn refused_route(now: Instant) -> Session {
+    let mut session = started(V1, now);
+    session.set_target(snapshot(2, V2));
+    loop {
+        let push = session.poll(now).remove(0);
+        if push.kind == Route {
+            assert_eq!(session.nack(Route, push.nonce, "no").len(), 1);
+            return session;
+        }
+        session.ack(push.kind, push.nonce);
+        if push.kind == Cluster {
+            session.subscribe(Endpoints, vec!["b".into()], vec![]);
+        }
+    }
+}
+
+/// The client of a session connects to another one, which knows these refusals.
+fn reconnected(first: &Session, refused: Refused) -> Session {
+    let has = |kind| {
+        let held = first.held(kind).values();
+        held.map(|resource| (resource.name.clone(), resource.version.clone()))
+            .collect::<Vec<_>>()
+    };
+    let names = |kind| has(kind).into_iter().map(|(name, _)| name).collect();
+    let mut second = Session::new(Patience::default(), refused);
+    second.set_target(snapshot(2, V2));
+    second.subscribe_all(Cluster, has(Cluster));
+    second.subscribe(Endpoints, names(Endpoints), has(Endpoints));
+    second.subscribe_all(Listener, has(Listener));
+    second.subscribe(Route, names(Route), has(Route));
+    second
+}
+
+#[test]
+fn a_cluster_that_a_refused_route_still_needs_stays_when_the_client_reconnects() {
+    let now = Instant::now();
+    let much_later = now + Duration::from_secs(60);
+    let mut first = refused_route(now);
+    for _ in 0..2 {
+        let mut second = reconnected(&first, first.refused().clone());
+        assert_eq!(converse(&mut second, now), [""; 0]);
+        assert_eq!(converse(&mut second, much_later), [""; 0], "the route in force names a");
+        first = second;
+    }
+    let repaired = [V2[0], V2[1], V2[2], (Route, "r", "to b again", &["b"])];
+    first.set_target(snapshot(3, &repaired));
+    assert_eq!(converse(&mut first, much_later), ["RDS +r"]);
+    assert_eq!(converse(&mut first, much_later + Duration::from_secs(60)), ["CDS -a"]);
+}
+
+#[test]
+fn a_server_that_does_not_know_what_a_client_has_in_force_removes_no_cluster() {
+    let now = Instant::now();
+    let much_later = now + Duration::from_secs(60);
+    let mut session = reconnected(&refused_route(now), Refused::new());
+    let push = session.poll(now).remove(0);
+    assert_eq!(
+        brief(&push),
+        "RDS +r",
+        "another server does not know that it was refused"
+    );
+    session.nack(Route, push.nonce, "no");
+    assert_eq!(converse(&mut session, now), [""; 0]);
+    assert_eq!(converse(&mut session, much_later), [""; 0], "any cluster may be named");
+}
+
 #[test]
 fn refusals_outlive_the_stream() {
     let now = Instant::now();

@@ -23,6 +23,8 @@ use tokio::task::{AbortHandle, JoinSet};
 pub struct Seen {
     /// `<app>-<version>`, as the backend was started.
     pub backend: String,
+    /// The IP address that the connection came from.
+    pub peer: String,
     /// The request's method.
     pub method: String,
     /// The `:authority` or `Host`.
@@ -62,7 +64,10 @@ impl Backend {
     /// The same at a place of one's choice.
     pub async fn http_at(address: SocketAddr, name: &str) -> Self {
         Self::start(address, name, async |stream, shared: Arc<Shared>| {
-            let service = service_fn(move |request| answer(shared.clone(), request));
+            // Who is gone already has no address, and gets no answer either.
+            let peer = stream.peer_addr().map(|peer| peer.ip().to_canonical().to_string());
+            let peer: Arc<str> = peer.unwrap_or_default().into();
+            let service = service_fn(move |request| answer(shared.clone(), peer.clone(), request));
             let builder = auto::Builder::new(TokioExecutor::new());
             // A peer that goes away in mid-connection is the peer's affair.
             let _ = builder
@@ -74,11 +79,14 @@ impl Backend {
 
     /// A TCP application: says its name and a colon for each chunk it receives, and the chunk itself.
     pub async fn tcp(name: &str) -> Self {
-        Self::start(
-            "127.0.0.1:0".parse().unwrap(),
-            name,
-            async |stream, shared: Arc<Shared>| echo(stream, &shared.name).await,
-        )
+        Self::tcp_at("127.0.0.1:0".parse().unwrap(), name).await
+    }
+
+    /// The same at a place of one's choice.
+    pub async fn tcp_at(address: SocketAddr, name: &str) -> Self {
+        Self::start(address, name, async |stream, shared: Arc<Shared>| {
+            echo(stream, &shared.name).await;
+        })
         .await
     }
 
@@ -164,7 +172,11 @@ async fn echo(mut stream: impl AsyncReadExt + AsyncWriteExt + Unpin, name: &str)
     }
 }
 
-async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+async fn answer(
+    shared: Arc<Shared>,
+    peer: Arc<str>,
+    request: Request<Incoming>,
+) -> Result<Response<Full<Bytes>>, Infallible> {
     let (head, body) = request.into_parts();
     let body = body
         .collect()
@@ -193,6 +205,7 @@ async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Respo
         .or_else(|| joined(&head.headers).remove("host"));
     let seen = Seen {
         backend: shared.name.clone(),
+        peer: peer.to_string(),
         method: head.method.to_string(),
         authority: authority.unwrap_or_default(),
         path: head.uri.path_and_query().map(ToString::to_string).unwrap_or_default(),

@@ -7,6 +7,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::backend::Seen;
@@ -153,4 +154,16 @@ impl Answer {
     pub fn seen(&self) -> Seen {
         serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {} {}", self.status, self.text()))
     }
+}
+
+/// Which TCP application answers on a stream; its name has five letters.
+pub async fn answering(mut stream: impl AsyncReadExt + AsyncWriteExt + Unpin) -> Result<String, String> {
+    stream.write_all(b"hello").await.map_err(|error| error.to_string())?;
+    let mut answer = [0; 11];
+    stream
+        .read_exact(&mut answer)
+        .await
+        .map_err(|error| error.to_string())?;
+    let text = String::from_utf8_lossy(&answer).into_owned();
+    Ok(text.strip_suffix(":hello").ok_or(text.clone())?.to_owned())
 }

@@ -74,10 +74,13 @@ fn alpn(cluster: &Cluster) -> &[&'static str] {
 fn resolutions_are_ways_of_discovery() {
     let minute = Duration::from_secs(60);
     let dns = external("DNS", "");
-    let Discovery::StrictDns(endpoints, refresh) = &dns.cluster(OUT).discovery else {
+    let Discovery::StrictDns(endpoints, lookup) = &dns.cluster(OUT).discovery else {
         panic!("{:?}", dns.cluster(OUT));
     };
-    assert_eq!((endpoints.localities[0].endpoints[0].port, *refresh), (8080, minute));
+    assert_eq!(
+        (endpoints.localities[0].endpoints[0].port, lookup.refresh),
+        (8080, minute)
+    );
     let one = external("DNS_ROUND_ROBIN", "");
     assert!(matches!(&one.cluster(OUT).discovery, Discovery::LogicalDns(..)));
     let listed = external("STATIC", "  endpoints: [{address: 192.0.2.1}]");

@@ -2,7 +2,7 @@
 
 use crate::api::virtual_service as api;
 use crate::api::{FieldPath, Object, Spec};
-use crate::diag::Code;
+use crate::diag::{Code, Severity};
 use crate::mesh::directory::Directory;
 use crate::mesh::directory::entry::{Entry, InForce};
 use crate::mesh::directory::retain::Target;
@@ -18,6 +18,7 @@ pub(super) fn check(directory: &Directory, written: &InForce) -> Vec<Finding> {
         return found;
     };
     conflicts(directory, rules, &mut found);
+    unknown_hosts(directory, rules, &mut found);
     let Spec::VirtualService(spec) = &written.object.spec else {
         return found;
     };
@@ -52,6 +53,26 @@ fn conflicts(directory: &Directory, rules: &VirtualService, found: &mut Vec<Find
         finding
             .related(&older.id, there, "the routes of this one are served")
             .help("put the routes into one VirtualService; of several the first by path, then by position, is served");
+        found.push(finding);
+    }
+}
+
+/// Hosts that no service has. As in Istio, HTTP routes for them apply on port 80 all the same, and the others
+/// nowhere.
+fn unknown_hosts(directory: &Directory, rules: &VirtualService, found: &mut Vec<Finding>) {
+    for (index, host) in rules.hosts.iter().enumerate() {
+        let target = Target::Host(host.clone());
+        if host.is_wildcard() || directory.is_live(&target) || directory.retained.contains_key(&target) {
+            continue;
+        }
+        let effect = match rules.http.is_empty() {
+            true => "these routes apply to nothing",
+            false => "these routes apply to requests on port 80 alone",
+        };
+        let at = FieldPath::root().field("spec").field("hosts").index(index);
+        let message = format!("no service has the host `{host}`: {effect}");
+        let mut finding = Finding::new(Code::ReferencedResourceNotFound, &at, message);
+        finding.severity(Severity::Warning).help(hint_host(directory, host));
         found.push(finding);
     }
 }
@@ -111,7 +132,7 @@ impl Fate<'_> {
         let host_target = Target::Host(host.clone());
         if !self.directory.is_live(&host_target) {
             let what = format!("no service has the host `{host}`");
-            found.push(self.dangling(&at.field("host"), &host_target, &what, self.hint_host(&host)));
+            found.push(self.dangling(&at.field("host"), &host_target, &what, hint_host(self.directory, &host)));
         } else if let Some(port) = &destination.port {
             self.port(at, &host, port.number, found);
         } else {
@@ -178,18 +199,18 @@ impl Fate<'_> {
         finding.help(format!("{fate}{hint}"));
         finding
     }
+}
 
-    /// A host that was perhaps meant.
-    fn hint_host(&self, host: &Hostname) -> String {
-        let short = host.as_str().split('.').next().unwrap_or_default();
-        let known = self.directory.index.namespaces.keys();
-        let similar = known
-            .map(|known| (strsim::jaro_winkler(known.as_str(), host.as_str()), known))
-            .filter(|(likeness, known)| *likeness > 0.93 || known.as_str().split('.').next() == Some(short))
-            .max_by(|(a, _), (b, _)| a.total_cmp(b));
-        match similar {
-            Some((_, known)) => format!("did you mean `{known}`?"),
-            None => "add a Service or a ServiceEntry for it".to_owned(),
-        }
+/// A host that was perhaps meant.
+fn hint_host(directory: &Directory, host: &Hostname) -> String {
+    let short = host.as_str().split('.').next().unwrap_or_default();
+    let known = directory.index.namespaces.keys();
+    let similar = known
+        .map(|known| (strsim::jaro_winkler(known.as_str(), host.as_str()), known))
+        .filter(|(likeness, known)| *likeness > 0.93 || known.as_str().split('.').next() == Some(short))
+        .max_by(|(a, _), (b, _)| a.total_cmp(b));
+    match similar {
+        Some((_, known)) => format!("did you mean `{known}`?"),
+        None => "add a Service or a ServiceEntry for it".to_owned(),
     }
 }

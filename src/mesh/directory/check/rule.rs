@@ -1,4 +1,4 @@
-//! DestinationRules: hosts that no service has, and subsets without endpoints.
+//! DestinationRules: hosts that no service has, subsets without endpoints, and what an older rule has said already.
 
 use crate::api::FieldPath;
 use crate::diag::Code;
@@ -18,6 +18,7 @@ pub(super) fn check(directory: &Directory, written: &InForce) -> Vec<Finding> {
     if directory.index.hosts.covered_by(&rule.host).next().is_none() {
         found.push(unknown_host(rule));
     }
+    outdone(directory, rule, &mut found);
     if !rule.host.is_wildcard() {
         let services: Vec<&Service> = directory
             .mesh
@@ -25,6 +26,7 @@ pub(super) fn check(directory: &Directory, written: &InForce) -> Vec<Finding> {
             .map(|(_, service)| &**service)
             .collect();
         empty_subsets(rule, &services, &mut found);
+        unknown_ports(rule, &services, &mut found);
     }
     found
 }
@@ -35,6 +37,44 @@ fn unknown_host(rule: &DestinationRule) -> Finding {
     let mut finding = Finding::new(Code::UnknownDestinationRuleHost, &at, message);
     finding.help("add a Service or a ServiceEntry for it, or write the host in full");
     finding
+}
+
+/// The policy and the subsets that an older rule for the host, in the same namespace, leaves no say: rules are merged,
+/// and of what is there twice the first counts.
+fn outdone(directory: &Directory, rule: &DestinationRule, found: &mut Vec<Finding>) {
+    let Some(own) = directory.entry(&rule.id) else { return };
+    let named = directory.mesh.destination_rules_naming(&rule.host);
+    let older: Vec<_> = named
+        .filter(|other| other.id.namespace == rule.id.namespace)
+        .filter(|other| directory.entry(&other.id).is_some_and(|entry| entry.rank < own.rank))
+        .collect();
+    let at = FieldPath::root().field("spec");
+    let mut add = |first: &DestinationRule, at: FieldPath, there: FieldPath, what: &str| {
+        let message = format!("{} has {what} for this host already, and is before this one", first.id);
+        let mut finding = Finding::new(Code::SchemaWarning, &at, message);
+        finding
+            .related(&first.id, there, "this is in force")
+            .help("write it in one place; of several the first by path, then by position, is in force");
+        found.push(finding);
+    };
+    if rule.policy != Default::default()
+        && let Some(first) = older.iter().find(|other| other.policy != Default::default())
+    {
+        let at = at.field("trafficPolicy");
+        add(first, at.clone(), at, "a `trafficPolicy`");
+    }
+    for (index, subset) in rule.subsets.iter().enumerate() {
+        let same = |other: &DestinationRule| other.subsets.iter().position(|known| known.name == subset.name);
+        if let Some((first, there)) = older.iter().find_map(|other| Some((other, same(other)?))) {
+            let named = |index| at.field("subsets").index(index).field("name");
+            add(
+                first,
+                named(index),
+                named(there),
+                &format!("a subset `{}`", subset.name),
+            );
+        }
+    }
 }
 
 /// Subsets whose labels no endpoint has, of services whose endpoints are known.
@@ -60,5 +100,29 @@ fn empty_subsets(rule: &DestinationRule, services: &[&Service], found: &mut Vec<
         let mut finding = Finding::new(Code::DestinationRuleSubsetNotSelectPods, &at, message);
         finding.help("requests to the subset are answered with 503 until a workload has these labels");
         found.push(finding);
+    }
+}
+
+/// Settings of ports that no service of the host has.
+fn unknown_ports(rule: &DestinationRule, services: &[&Service], found: &mut Vec<Finding>) {
+    let spec = FieldPath::root().field("spec");
+    let own = (spec.field("trafficPolicy"), &rule.policy);
+    let subsets = rule.subsets.iter().enumerate();
+    let subsets = subsets.map(|(index, subset)| {
+        let at = spec.field("subsets").index(index).field("trafficPolicy");
+        (at, &subset.policy)
+    });
+    for (at, policy) in std::iter::once(own).chain(subsets) {
+        for (index, (number, _)) in policy.ports.iter().enumerate() {
+            let mut ports = services.iter().flat_map(|service| &service.ports);
+            if services.is_empty() || ports.any(|port| port.number == *number) {
+                continue;
+            }
+            let at = at.field("portLevelSettings").index(index).field("port").field("number");
+            let message = format!("`{}` has no port {number}: these settings apply to nothing", rule.host);
+            let mut finding = Finding::new(Code::SchemaWarning, &at, message);
+            finding.help("the port of the service is meant, not that of its endpoints");
+            found.push(finding);
+        }
     }
 }

@@ -22,6 +22,36 @@ pub(super) fn check(directory: &Directory, written: &InForce) -> Vec<Finding> {
         }
     }
     found.extend(unreachable_workload(directory, source));
+    found.extend(unknown_targets(directory, source));
+    found
+}
+
+/// Ports whose `targetPort` is a name that no workload selected has: they have no endpoints.
+fn unknown_targets(directory: &Directory, source: &ServiceSource) -> Vec<Finding> {
+    let Some(selector) = &source.selector else {
+        return Vec::new();
+    };
+    let selected = || directory.selected(&source.id.namespace, selector);
+    let Some(first) = selected().next() else {
+        return Vec::new();
+    };
+    let ports = FieldPath::root().field("spec").field("ports");
+    let mut found = Vec::new();
+    for (index, port) in source.ports.iter().enumerate() {
+        let Some(target) = &port.target_name else { continue };
+        if selected().any(|workload| workload.ports.iter().any(|(name, _)| name == target)) {
+            continue;
+        }
+        let message = format!("no workload selected has a port named `{target}`: this port has no endpoints");
+        let at = ports.index(index).field("targetPort");
+        let mut finding = Finding::new(Code::SchemaWarning, &at, message);
+        finding
+            .related(&first.id, FieldPath::root().field("spec").field("ports"), "one of them")
+            .help(format!(
+                "write a number, or give the WorkloadEntries `ports: {{{target}: …}}`"
+            ));
+        found.push(finding);
+    }
     found
 }
 

@@ -94,7 +94,7 @@ fn verification_rules(report: &mut Report<'_>, at: &FieldPath, entry: &api::Clie
             );
         }
     }
-    if entry.ca_certificates.is_empty() {
+    if entry.ca_certificates.is_empty() && entry.insecure_skip_verify != Some(true) {
         let (code, scope) = match level {
             Level::Host => (Code::NoServerCertificateVerificationDestinationLevel, "host"),
             Level::Port => (Code::NoServerCertificateVerificationPortLevel, "port"),

@@ -4,7 +4,7 @@ use super::listener_port;
 use crate::api::FieldPath;
 use crate::api::sidecar as api;
 use crate::mesh::lower::report::Report;
-use crate::mesh::sidecar::{Bind, Egress, HostFilter, ListenerPort};
+use crate::mesh::sidecar::{Bind, Egress, FilterNamespace, HostFilter, ListenerPort};
 use crate::name::{Hostname, Namespace};
 
 /// The listeners. One without a port is the last.
@@ -163,11 +163,12 @@ fn host(report: &mut Report<'_>, at: &FieldPath, text: &str) -> Option<HostFilte
         return None;
     }
     let host = report.name(at, host.parse::<Hostname>())?;
-    let (namespace, exclude, host) = match namespace {
-        "*" => (None, exclude, host),
-        "." => (Some(report.namespace().clone()), exclude, host),
+    let namespace = match namespace {
+        "*" => FilterNamespace::Any,
+        "." if *report.namespace() == report.context.config.root_namespace => FilterNamespace::Proxy,
+        "." => FilterNamespace::Named(report.namespace().clone()),
         "~" => return nobody(),
-        name => (Some(report.name(at, name.parse::<Namespace>())?), exclude, host),
+        name => FilterNamespace::Named(report.name(at, name.parse::<Namespace>())?),
     };
     Some(HostFilter {
         exclude,
@@ -180,7 +181,7 @@ fn host(report: &mut Report<'_>, at: &FieldPath, text: &str) -> Option<HostFilte
 fn nobody() -> Option<HostFilter> {
     Some(HostFilter {
         exclude: true,
-        namespace: None,
+        namespace: FilterNamespace::Any,
         host: "*".parse().ok()?,
     })
 }

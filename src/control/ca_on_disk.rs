@@ -1,0 +1,83 @@
+//! The CA's files while a server runs: they count when a server starts and not before, so it is said
+//! when they are no longer those it started with.
+
+use crate::pki::{Ca, StateDir};
+
+/// The files as they were at the start, and when they were last looked at.
+#[derive(Debug)]
+pub(super) struct CaOnDisk {
+    state: StateDir,
+    in_use: Option<[Vec<u8>; 3]>,
+    last: Found,
+}
+
+/// What the files are beside those in use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Found {
+    Same,
+    Others,
+    Missing,
+}
+
+impl CaOnDisk {
+    /// The files as they are now are those in use.
+    pub(super) fn new(state: StateDir) -> Self {
+        Self {
+            in_use: Ca::certificates_on_disk(&state),
+            last: Found::Same,
+            state,
+        }
+    }
+
+    /// Says once what has become of the files.
+    pub(super) fn look(&mut self) {
+        let dir = self.state.path().display().to_string();
+        match self.news() {
+            None => {}
+            Some(Found::Same) => tracing::info!(%dir, "the CA's files are again those in use"),
+            Some(Found::Others) => {
+                tracing::warn!(%dir, "the CA's files have changed: they count from the next start of the server on");
+            }
+            Some(Found::Missing) => tracing::error!(
+                %dir,
+                "files of the CA are missing: put them back before the server is started again; if all are gone it \
+                 makes another CA then, which no proxy that runs trusts"
+            ),
+        }
+    }
+
+    fn news(&mut self) -> Option<Found> {
+        let found = match Ca::certificates_on_disk(&self.state) {
+            None => Found::Missing,
+            now if now == self.in_use => Found::Same,
+            Some(_) => Found::Others,
+        };
+        let before = std::mem::replace(&mut self.last, found);
+        (found != before).then_some(found)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Clock;
+
+    #[test]
+    fn what_becomes_of_the_files_is_said_once() {
+        let (one, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        for dir in [&one, &other] {
+            let state = StateDir::open(dir.path()).unwrap();
+            Ca::load_or_create(&state, &Default::default(), &Clock::system()).unwrap();
+        }
+        let (ca, away) = (one.path().join("ca"), one.path().join("away"));
+        let mut on_disk = CaOnDisk::new(StateDir::open(one.path()).unwrap());
+        assert_eq!(on_disk.news(), None);
+        std::fs::rename(&ca, &away).unwrap();
+        assert_eq!((on_disk.news(), on_disk.news()), (Some(Found::Missing), None));
+        std::fs::rename(other.path().join("ca"), &ca).unwrap();
+        assert_eq!((on_disk.news(), on_disk.news()), (Some(Found::Others), None));
+        std::fs::remove_dir_all(&ca).unwrap();
+        std::fs::rename(&away, &ca).unwrap();
+        assert_eq!((on_disk.news(), on_disk.news()), (Some(Found::Same), None));
+    }
+}

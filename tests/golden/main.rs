@@ -1,0 +1,95 @@
+//! Golden cases: YAML in, what Envoy receives out, both reviewed by whoever reads the diff.
+//!
+//! Each folder beside this file is a case: `case.yaml` says what it is about and who asks, `input.yaml` or `input/`
+//! is the directory, and the rest is what comes of it, as `topsail render` and `topsail check` print it. What a
+//! proxy of an empty directory receives too is left out; the case `nothing` shows it.
+//!
+//! `UPDATE_GOLDEN=1 cargo test --test golden` writes what comes of each case; read the diff before you commit it.
+
+#![cfg(test)]
+
+mod case;
+mod compare;
+#[path = "../envoy_accepts/validate.rs"]
+mod validate;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+use topsail::xds::json::Printer;
+use topsail::xds::{ResourceType, rules};
+
+use crate::case::Case;
+use crate::validate::{Statics, envoys, validate};
+
+/// Below the package, where tests run, so that diagnostics name files as a user would.
+const FOLDER: &str = "tests/golden";
+
+#[test]
+fn what_comes_of_every_case_is_what_was_reviewed() {
+    let update = std::env::var_os("UPDATE_GOLDEN").is_some();
+    let mut differences = Vec::new();
+    for folder in folders() {
+        let made = Case::load(&folder).files();
+        if update {
+            compare::write(&folder, &made);
+        }
+        differences.extend(compare::differences(&folder, &made));
+    }
+    assert!(
+        differences.is_empty(),
+        "\n{}\nIf this is what should be: UPDATE_GOLDEN=1 cargo test --test golden",
+        differences.concat()
+    );
+}
+
+#[test]
+fn envoy_takes_what_comes_of_every_case() {
+    let printer = Printer::new().unwrap();
+    let mut statics = Statics::default();
+    let mut port = 10_000;
+    for folder in folders() {
+        let snapshot = Case::load(&folder).snapshot();
+        for kind in ResourceType::ALL {
+            for resource in snapshot.set(kind).values() {
+                assert_eq!(
+                    rules::check(resource),
+                    Ok(()),
+                    "{}: {}",
+                    folder.display(),
+                    resource.name
+                );
+                let json = printer.to_json(kind.type_url(), &resource.body).unwrap();
+                port += 1;
+                statics.add(kind, apart(json, &folder, port));
+            }
+        }
+    }
+    for envoy in envoys() {
+        if let Err(words) = validate(&envoy, &statics) {
+            panic!("{}: {words}", envoy.display());
+        }
+    }
+}
+
+/// The resource under a name and at a port of its own, so that those of all cases fit into one Envoy.
+fn apart(mut resource: Value, folder: &Path, port: u16) -> Value {
+    for field in ["name", "cluster_name"] {
+        if let Some(Value::String(name)) = resource.get_mut(field) {
+            *name = format!("{}: {name}", folder.display());
+        }
+    }
+    if let Some(at) = resource.pointer_mut("/address/socket_address/port_value") {
+        *at = json!(port);
+    }
+    resource
+}
+
+fn folders() -> Vec<PathBuf> {
+    let entries = fs::read_dir(FOLDER).unwrap().map(|entry| entry.unwrap().path());
+    let mut folders: Vec<PathBuf> = entries.filter(|path| path.is_dir()).collect();
+    folders.sort();
+    assert!(!folders.is_empty(), "there are no cases in {FOLDER}");
+    folders
+}

@@ -1,0 +1,209 @@
+//! A mesh on machines of their own, whose applications know nothing of it.
+
+use std::fs::{self, Permissions};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::path::PathBuf;
+
+use tempfile::TempDir;
+use topsail::envoy::{Launch, User};
+
+use crate::harness::{Answer, Backend, Call, Load, Plane, Server, Sidecar, answering, eventually, get, topsail};
+use crate::hosts::{Family, Host, Lan};
+use crate::interception::Rules;
+
+/// A server on a machine, and the network that workloads are plugged into. What a test starts on it has to be
+/// dropped first: a sidecar whose server goes away complains.
+pub struct Stage {
+    server: Server,
+    rules: Rules,
+    _control: Host,
+    lan: Lan,
+    folder: TempDir,
+}
+
+impl Stage {
+    /// Starts a server on one file with these documents.
+    pub async fn start(family: Family, rules: Rules, documents: &[&str]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        // Sidecars are other users.
+        fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).unwrap();
+        let lan = Lan::new(family);
+        let control = lan.host();
+        let mut server = Server::new(folder.path(), control.address);
+        fs::write(server.config().join("mesh.yaml"), documents.join("\n---\n")).unwrap();
+        let server = control
+            .run(move || async move {
+                server.start().await;
+                server
+            })
+            .await;
+        Self {
+            server,
+            rules,
+            _control: control,
+            lan,
+            folder,
+        }
+    }
+
+    /// Writes a file of the directory, by rename.
+    pub fn write(&self, name: &str, text: &str) {
+        let partial = self.folder.path().join("partial");
+        fs::write(&partial, text).unwrap();
+        fs::rename(partial, self.server.config().join(name)).unwrap();
+    }
+
+    /// A machine without a sidecar.
+    pub fn stranger(&self) -> Machine {
+        Machine {
+            sidecar: None,
+            backends: Vec::new(),
+            host: self.lan.host(),
+        }
+    }
+
+    /// A machine with a sidecar; `name` is `<app>-<version>`, the service account is the app.
+    pub async fn machine(&self, name: &str) -> Machine {
+        let (app, version) = name.split_once('-').unwrap();
+        let mut machine = self.stranger();
+        let address = machine.host.address;
+        let entry = format!(
+            "{{apiVersion: networking.istio.io/v1, kind: WorkloadEntry, metadata: {{name: {name}}}, \
+             spec: {{address: \"{address}\", serviceAccount: {app}, labels: {{app: {app}, version: {version}}}}}}}"
+        );
+        self.write(&format!("workload-{name}.yaml"), &entry);
+        machine.host.intercept(&self.rules);
+        let launch = self.launch(name, app, address).await;
+        let started = machine
+            .host
+            .run(move || async move { Sidecar::start(address, &launch).await });
+        machine.sidecar = Some(started.await);
+        machine
+    }
+
+    /// Makes a sidecar's bootstrap, with a token that is the sidecar's.
+    async fn launch(&self, name: &str, account: &str, address: IpAddr) -> Launch {
+        let folder = self.folder.path().join(name);
+        fs::create_dir(&folder).unwrap();
+        let token = folder.join("token");
+        let (server, mode) = (self.server.xds().to_string(), self.rules.mode);
+        let mut command = topsail(&["bootstrap", "--mode", mode, "--server", &server]);
+        command
+            .args(["--workload", &format!("{name}.default"), "--service-account", account])
+            .args(["--ip", &address.to_string()]);
+        command
+            .arg("--state")
+            .arg(self.server.state())
+            .arg("--token-file")
+            .arg(&token);
+        let output = command.output().await.unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let User { uid, gid } = self.rules.proxy;
+        chown(&token, Some(uid), Some(gid)).unwrap();
+        let bootstrap = folder.join("envoy.yaml");
+        fs::write(&bootstrap, output.stdout).unwrap();
+        let admin: IpAddr = match address {
+            IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+            IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+        };
+        let launch = Plane::Envoy.launch(&bootstrap, SocketAddr::new(admin, 15000)).await;
+        Launch {
+            binary: self.within_reach(launch.binary),
+            user: Some(self.rules.proxy),
+            ..launch
+        }
+    }
+
+    /// The binary in the stage's own folder: where it is kept may be closed to other users.
+    fn within_reach(&self, binary: PathBuf) -> PathBuf {
+        let reachable = self.folder.path().join("envoy");
+        if !reachable.exists() && fs::hard_link(&binary, &reachable).is_err() {
+            fs::copy(&binary, &reachable).unwrap();
+        }
+        reachable
+    }
+}
+
+/// A machine, perhaps with a sidecar, and the applications on it. Dropping it ends them, the sidecar first.
+pub struct Machine {
+    sidecar: Option<Sidecar>,
+    backends: Vec<Backend>,
+    /// The machine itself.
+    pub host: Host,
+}
+
+impl Machine {
+    /// With an HTTP application on a port.
+    pub async fn serves(mut self, port: u16, name: &'static str) -> Self {
+        let at = self.anywhere(port);
+        let backend = self.host.run(move || Backend::http_at(at, name)).await;
+        self.backends.push(backend);
+        self
+    }
+
+    /// With a TCP application on a port.
+    pub async fn serves_tcp(mut self, port: u16, name: &'static str) -> Self {
+        let at = self.anywhere(port);
+        let backend = self.host.run(move || Backend::tcp_at(at, name)).await;
+        self.backends.push(backend);
+        self
+    }
+
+    fn anywhere(&self, port: u16) -> SocketAddr {
+        match self.host.address {
+            IpAddr::V4(_) => SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port),
+            IpAddr::V6(_) => SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port),
+        }
+    }
+
+    /// Sends a request from here.
+    pub async fn send(&self, call: &Call) -> Result<Answer, String> {
+        let call = call.clone();
+        self.host.run(move || async move { call.send().await }).await
+    }
+
+    /// `GET /` of `host` at an address, from here.
+    pub async fn get(&self, to: SocketAddr, host: &str) -> Result<Answer, String> {
+        self.send(&get(to, host, "/")).await
+    }
+
+    /// Sends a request from here until it is answered with a 200.
+    pub async fn reaches(&self, call: &Call) -> Answer {
+        eventually(&format!("an answer for {call:?}"), async || {
+            let answer = self.send(call).await?;
+            match answer.status.as_u16() {
+                200 => Ok(answer),
+                status => Err(format!("{status}: {}", answer.text())),
+            }
+        })
+        .await
+    }
+
+    /// Sends a request from here until it is not answered with a 200 any more.
+    pub async fn is_refused(&self, call: &Call) {
+        eventually(&format!("no answer for {call:?}"), async || {
+            match self.send(call).await {
+                Ok(answer) if answer.status == 200 => Err(answer.text()),
+                _ => Ok(()),
+            }
+        })
+        .await;
+    }
+
+    /// The TCP application that answers at an address.
+    pub async fn tcp(&self, to: SocketAddr) -> Result<String, String> {
+        let code = move || async move {
+            let stream = tokio::net::TcpStream::connect(to).await;
+            answering(stream.map_err(|error| error.to_string())?).await
+        };
+        self.host.run(code).await
+    }
+
+    /// A load from here.
+    pub async fn load(&self, call: Call, per_second: u32) -> Load {
+        self.host
+            .run(move || async move { Load::start(call, per_second) })
+            .await
+    }
+}
