@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::flags::Flags;
+use super::tls::LazyText;
 use super::upstream::cluster::Cluster;
 use super::upstream::host::Host;
 
@@ -36,11 +37,11 @@ pub(crate) struct PeerTls {
     /// DNS names of its certificate.
     pub(crate) dns_sans: Vec<String>,
     /// The subject (RFC 2253).
-    pub(crate) subject: String,
+    pub(crate) subject: LazyText,
     /// SHA-256 of its certificate, in hex.
-    pub(crate) fingerprint: String,
+    pub(crate) fingerprint: LazyText,
     /// Its certificate as PEM, URL-encoded; for `x-forwarded-client-cert` with `Cert`.
-    pub(crate) pem: String,
+    pub(crate) pem: LazyText,
     /// Whether it showed a certificate, which then is verified.
     pub(crate) presented: bool,
     /// URI names of our own certificate.

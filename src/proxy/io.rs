@@ -20,7 +20,7 @@ pub(crate) enum Io {
     /// TLS, we being the server.
     TlsServer(Box<tokio_rustls::server::TlsStream<Rewound>>),
     /// TLS, we being the client.
-    TlsClient(Box<tokio_rustls::client::TlsStream<TcpStream>>),
+    TlsClient(Box<tokio_rustls::client::TlsStream<Io>>),
 }
 
 /// A TCP connection of which the first bytes were read for inspection.

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use super::http::HttpManager;
 use super::tcp::TcpProxy;
-use super::tls::DownstreamTls;
+use super::tls::{DownstreamTls, TlsStats};
 use chain::{ChainIndex, ChainMatch};
 
 /// A compiled `Listener`.
@@ -129,10 +129,8 @@ pub(crate) struct ListenerStats {
     pub(crate) no_filter_chain_match: AtomicU64,
     /// `downstream_pre_cx_timeout`.
     pub(crate) inspection_timeout: AtomicU64,
-    /// `ssl.handshake`.
-    pub(crate) ssl_handshake: AtomicU64,
-    /// `ssl.connection_error`.
-    pub(crate) ssl_error: AtomicU64,
-    /// `ssl.fail_verify_no_cert` and the like.
-    pub(crate) ssl_fail_verify: AtomicU64,
+    /// `downstream_cx_transport_socket_connect_timeout`.
+    pub(crate) handshake_timeout: AtomicU64,
+    /// `ssl.…`.
+    pub(crate) ssl: TlsStats,
 }

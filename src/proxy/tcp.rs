@@ -10,6 +10,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use super::connection::Connection;
 use super::io::Io;
 use super::slot::Slot;
+use super::tls::Wish;
 use super::upstream::balance::Choice;
 use super::upstream::cluster::Cluster;
 use super::upstream::connect;
@@ -43,7 +44,7 @@ pub(crate) async fn serve(
     let Some(host) = cluster.choose(&Choice::default()) else {
         return Ok(());
     };
-    let Ok(mut upstream) = connect::connect(&cluster, &host).await else {
+    let Ok(mut upstream) = connect::connect(&cluster, &host, Wish::default()).await else {
         return Ok(());
     };
     copy(&mut io, &mut upstream.io, proxy.idle_timeout).await

@@ -1,100 +1,119 @@
 //! TLS contexts: certificates and trust from SDS, swapped without dropping a connection.
+//!
+//! A context names its secrets by [`Slot`]s. What rustls needs is built when a handshake finds other
+//! secrets than those it was built from, and kept until then: open connections stay as they are, the
+//! next handshake uses the new secret, and no session begun before is resumed with it.
 
-use std::io;
-use std::net::SocketAddr;
+mod cache;
+mod downstream;
+mod files;
+mod hello;
+mod peer;
+mod stats;
+mod subject;
+mod suites;
+mod upstream;
+mod verify;
+
+use std::fmt;
 use std::sync::Arc;
 
-use rustls::RootCertStore;
+use rustls::client::WebPkiServerVerifier;
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer};
+use rustls::server::WebPkiClientVerifier;
+use rustls::server::danger::ClientCertVerifier;
 use rustls::sign::CertifiedKey;
+use rustls::{RootCertStore, server::VerifierBuilderError};
 
-use super::io::Io;
-use super::matcher::StringMatcher;
-use super::slot::Slot;
-use super::upstream::cluster::Cluster;
-use super::upstream::connect::Connected;
+pub(crate) use downstream::DownstreamTls;
+pub(crate) use files::FileSecrets;
+pub(crate) use hello::{Hello, client_hello};
+pub(crate) use peer::LazyText;
+pub(crate) use stats::TlsStats;
+pub(crate) use suites::Protocols;
+pub(crate) use upstream::{Offer, UpstreamTls, Wish};
+pub(crate) use verify::{SanMatcher, Verification};
 
 /// A certificate and its key (`TlsCertificate`).
 #[derive(Debug)]
 pub(crate) struct Certificate {
     /// What rustls presents.
     pub(crate) key: Arc<CertifiedKey>,
+    /// URI names of the certificate.
+    pub(crate) uri_sans: Vec<String>,
 }
 
-/// Roots to verify peers with (`CertificateValidationContext.trusted_ca`).
-#[derive(Debug)]
-pub(crate) struct TrustAnchors {
-    /// The roots.
-    pub(crate) roots: Arc<RootCertStore>,
-}
-
-/// Which names a peer's certificate must have; one match is enough.
-#[derive(Debug)]
-pub(crate) struct SanMatcher {
-    /// The type of name.
-    pub(crate) kind: SanKind,
-    /// The name.
-    pub(crate) matcher: StringMatcher,
-}
-
-/// The type of a subject alternative name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum SanKind {
-    /// An e-mail address.
-    Email,
-    /// A DNS name.
-    Dns,
-    /// A URI.
-    Uri,
-    /// An IP address.
-    Ip,
-}
-
-/// How a peer is verified.
-#[derive(Debug, Default)]
-pub(crate) struct Verification {
-    /// The roots; none: the peer is not verified.
-    pub(crate) trust: Option<Arc<Slot<TrustAnchors>>>,
-    /// Names of which one must match; none: any name.
-    pub(crate) names: Vec<SanMatcher>,
-}
-
-/// TLS towards hosts (`UpstreamTlsContext`).
-#[derive(Debug)]
-pub(crate) struct UpstreamTls {
-    /// Our certificate, if we show one.
-    pub(crate) certificate: Option<Arc<Slot<Certificate>>>,
-    /// How the server is verified.
-    pub(crate) verification: Verification,
-    /// The server name sent.
-    pub(crate) sni: Option<Box<str>>,
-    /// Protocols offered, in order.
-    pub(crate) alpn: Vec<Vec<u8>>,
-}
-
-/// TLS towards clients (`DownstreamTlsContext`).
-#[derive(Debug)]
-pub(crate) struct DownstreamTls {
-    /// Our certificate.
-    pub(crate) certificate: Arc<Slot<Certificate>>,
-    /// How clients are verified.
-    pub(crate) verification: Verification,
-    /// Whether clients must show a certificate.
-    pub(crate) require_client_certificate: bool,
-    /// Protocols accepted, in order.
-    pub(crate) alpn: Vec<Vec<u8>>,
-}
-
-impl UpstreamTls {
-    /// Speaks TLS on a connection to a host.
-    ///
-    /// # Errors
-    /// When the handshake fails.
-    pub(crate) async fn connect(
-        &self,
-        _io: Io,
-        _local: Option<SocketAddr>,
-        _cluster: &Cluster,
-    ) -> io::Result<Connected> {
-        Err(io::ErrorKind::Unsupported.into())
+impl Certificate {
+    /// A certificate with its names.
+    pub(crate) fn new(key: CertifiedKey) -> Self {
+        let names = key.cert.first().map(peer::Names::of).unwrap_or_default();
+        Self {
+            key: Arc::new(key),
+            uri_sans: names.uris,
+        }
     }
 }
+
+/// What peers are verified with (`CertificateValidationContext`), for both sides of a connection.
+pub(crate) struct TrustAnchors {
+    /// The roots.
+    pub(crate) roots: Vec<CertificateDer<'static>>,
+    /// Names of which a peer must have one; none: any name.
+    pub(crate) names: Vec<SanMatcher>,
+    clients: Arc<dyn ClientCertVerifier>,
+    servers: Arc<WebPkiServerVerifier>,
+}
+
+/// Why certificates are of no use as roots.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum TrustError {
+    /// A root or a list is refused by rustls.
+    #[error("rustls refuses a root: {0}")]
+    Root(#[from] rustls::Error),
+    /// The roots or the revocation lists are refused by rustls.
+    #[error("{0}")]
+    Verifier(#[from] VerifierBuilderError),
+}
+
+impl TrustAnchors {
+    /// Trust in these roots, less what the lists revoke. Like Envoy, a certificate of which no list
+    /// knows is refused if there are lists at all; with `leaf_only` that is so for the peer's own only.
+    ///
+    /// # Errors
+    /// When a root or a list cannot be used.
+    pub(crate) fn new(
+        roots: Vec<CertificateDer<'static>>,
+        names: Vec<SanMatcher>,
+        revoked: Vec<CertificateRevocationListDer<'static>>,
+        leaf_only: bool,
+    ) -> Result<Self, TrustError> {
+        let mut store = RootCertStore::empty();
+        for root in &roots {
+            store.add(root.clone())?;
+        }
+        let store = Arc::new(store);
+        let provider = suites::provider();
+        let clients = WebPkiClientVerifier::builder_with_provider(store.clone(), provider.clone());
+        let servers = WebPkiServerVerifier::builder_with_provider(store, provider.clone());
+        let (mut clients, mut servers) = (clients.with_crls(revoked.clone()), servers.with_crls(revoked));
+        if leaf_only {
+            clients = clients.only_check_end_entity_revocation();
+            servers = servers.only_check_end_entity_revocation();
+        }
+        Ok(Self {
+            roots,
+            names,
+            clients: clients.build()?,
+            servers: servers.build()?,
+        })
+    }
+}
+
+impl fmt::Debug for TrustAnchors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} roots, {} names", self.roots.len(), self.names.len())
+    }
+}
+
+#[cfg(test)]
+mod tests;

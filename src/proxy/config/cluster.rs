@@ -52,6 +52,7 @@ pub(crate) fn cluster(message: &cluster::Cluster, names: &mut Names) -> Compiled
         .at("load_assignment")?
         .unwrap_or_default();
     let discovery = discovery(message, &endpoints)?;
+    let http = http(message).at("typed_extension_protocol_options")?;
     let locality = lb.and_then(|lb| lb.locality_config_specifier.as_ref());
     let stat_name = if message.alt_stat_name.is_empty() {
         &message.name
@@ -65,9 +66,9 @@ pub(crate) fn cluster(message: &cluster::Cluster, names: &mut Names) -> Compiled
         policy: policy(message)?,
         panic_threshold: panic.map_or(50.0, |percent| percent.value),
         locality_weighted: matches!(locality, Some(LocalityConfigSpecifier::LocalityWeightedLbConfig(_))),
-        transports: transports(message, names)?,
-        transport: transport(message.transport_socket.as_ref(), names).at("transport_socket")?,
-        http: http(message).at("typed_extension_protocol_options")?,
+        transports: transports(message, &http, names)?,
+        transport: transport(message.transport_socket.as_ref(), &http, names).at("transport_socket")?,
+        http,
         tcp_keepalive: keepalive(message),
         source: message
             .upstream_bind_config
@@ -196,14 +197,14 @@ fn thresholds(message: &circuit_breakers::Thresholds) -> Thresholds {
     }
 }
 
-fn transports(message: &cluster::Cluster, names: &mut Names) -> Compiled<Vec<TransportMatch>> {
+fn transports(message: &cluster::Cluster, http: &UpstreamHttp, names: &mut Names) -> Compiled<Vec<TransportMatch>> {
     let matches = message.transport_socket_matches.iter().enumerate();
     matches
         .map(|(index, one)| {
             Ok(TransportMatch {
                 name: one.name.as_str().into(),
                 labels: one.r#match.as_ref().map(labels).unwrap_or_default(),
-                transport: transport(one.transport_socket.as_ref(), names)
+                transport: transport(one.transport_socket.as_ref(), http, names)
                     .at_index("transport_socket_matches", index)?,
             })
         })
@@ -228,7 +229,7 @@ pub(crate) fn transport_labels(metadata: Option<&Metadata>) -> Vec<(String, Stri
     found.map(labels).unwrap_or_default()
 }
 
-fn transport(socket: Option<&TransportSocket>, names: &mut Names) -> Compiled<Transport> {
+fn transport(socket: Option<&TransportSocket>, http: &UpstreamHttp, names: &mut Names) -> Compiled<Transport> {
     let Some(crate::xds::pb::core::transport_socket::ConfigType::TypedConfig(any)) =
         socket.and_then(|socket| socket.config_type.as_ref())
     else {
@@ -240,7 +241,11 @@ fn transport(socket: Option<&TransportSocket>, names: &mut Names) -> Compiled<Tr
     {
         return Ok(Transport::Plaintext);
     }
-    Ok(Transport::Tls(Arc::new(tls::upstream(&unpack(any)?, names)?)))
+    Ok(Transport::Tls(Arc::new(tls::upstream(
+        &unpack(any)?,
+        http.auto_san_validation,
+        names,
+    )?)))
 }
 
 fn http(message: &cluster::Cluster) -> Compiled<UpstreamHttp> {

@@ -11,10 +11,10 @@ use bytes::Bytes;
 use tokio::net::{TcpListener, TcpStream};
 
 use super::chain::Facts;
-use super::{FilterChain, Listener, NetworkFilter};
+use super::{FilterChain, Listener, ListenerStats, NetworkFilter};
 use crate::proxy::connection::Connection;
 use crate::proxy::http::connection::{self as http, Downstream};
-use crate::proxy::io::Rewound;
+use crate::proxy::io::{Io, Rewound};
 use crate::proxy::tcp;
 use crate::proxy::worker::Worker;
 
@@ -78,16 +78,38 @@ async fn serve(worker: Rc<Worker>, listener: &Arc<Listener>, stream: TcpStream, 
         chain: chain.name.clone(),
         start: Instant::now(),
     };
-    hand_over(worker, chain, connection, Rewound::new(stream, Bytes::new())).await
+    let stream = Rewound::new(stream, Bytes::new());
+    let (io, connection) = secure(&chain, stream, connection, &listener.stats).await?;
+    hand_over(worker, chain, connection, io).await
 }
 
-async fn hand_over(
-    worker: Rc<Worker>,
-    chain: Arc<FilterChain>,
-    connection: Connection,
+/// Does the handshake, if the chain asks for TLS.
+async fn secure(
+    chain: &FilterChain,
     stream: Rewound,
-) -> io::Result<()> {
-    let io = stream.into_io();
+    mut connection: Connection,
+    stats: &ListenerStats,
+) -> io::Result<(Io, Connection)> {
+    let Some(tls) = &chain.tls else {
+        return Ok((stream.into_io(), connection));
+    };
+    let handshake = tls.accept(stream, &stats.ssl);
+    let secured = match chain.handshake_timeout {
+        None => handshake.await?,
+        Some(limit) => match tokio::time::timeout(limit, handshake).await {
+            Ok(secured) => secured?,
+            Err(late) => {
+                stats.handshake_timeout.fetch_add(1, Relaxed);
+                return Err(late.into());
+            }
+        },
+    };
+    connection.sni = secured.sni;
+    connection.tls = Some(secured.peer);
+    Ok((Io::TlsServer(secured.stream), connection))
+}
+
+async fn hand_over(worker: Rc<Worker>, chain: Arc<FilterChain>, connection: Connection, io: Io) -> io::Result<()> {
     match &chain.network {
         NetworkFilter::Tcp(proxy) => tcp::serve(io, proxy, &connection, &worker).await,
         NetworkFilter::Http(manager) => {

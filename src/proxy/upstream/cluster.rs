@@ -8,7 +8,7 @@ use arc_swap::ArcSwap;
 
 use super::breaker::Breakers;
 use super::host::HostSet;
-use crate::proxy::tls::UpstreamTls;
+use crate::proxy::tls::{TlsStats, UpstreamTls};
 
 /// A cluster. Replaced whole when its configuration changes; its hosts are replaced by themselves.
 #[derive(Debug)]
@@ -291,8 +291,6 @@ pub(crate) struct ClusterStats {
     pub(crate) cx_tx_bytes: AtomicU64,
     /// `upstream_cx_none_healthy`.
     pub(crate) cx_none_healthy: AtomicU64,
-    /// `ssl.handshake`.
-    pub(crate) ssl_handshake: AtomicU64,
-    /// `ssl.connection_error` and the like.
-    pub(crate) ssl_failure: AtomicU64,
+    /// `ssl.…`.
+    pub(crate) ssl: TlsStats,
 }

@@ -10,6 +10,7 @@ use tokio::net::{TcpSocket, TcpStream, UnixStream};
 use super::cluster::{Cluster, Transport};
 use super::host::{Host, HostAddress};
 use crate::proxy::io::Io;
+use crate::proxy::tls::Wish;
 
 /// Why a request did not get an answer.
 #[derive(Debug)]
@@ -71,11 +72,11 @@ pub(crate) struct Connected {
 ///
 /// # Errors
 /// When there is no connection.
-pub(crate) async fn connect(cluster: &Cluster, host: &Host) -> Result<Connected, SendError> {
+pub(crate) async fn connect(cluster: &Cluster, host: &Host, wish: Wish<'_>) -> Result<Connected, SendError> {
     let stats = &cluster.stats;
     host.state.stats.cx_total.fetch_add(1, Relaxed);
     stats.cx_total.fetch_add(1, Relaxed);
-    let error = match tokio::time::timeout(cluster.config.connect_timeout, establish(cluster, host)).await {
+    let error = match tokio::time::timeout(cluster.config.connect_timeout, establish(cluster, host, wish)).await {
         Ok(Ok(connected)) => return Ok(connected),
         Ok(Err(error)) => SendError::new(FailureKind::Connect, error),
         Err(_) => {
@@ -88,7 +89,7 @@ pub(crate) async fn connect(cluster: &Cluster, host: &Host) -> Result<Connected,
     Err(error)
 }
 
-async fn establish(cluster: &Cluster, host: &Host) -> io::Result<Connected> {
+async fn establish(cluster: &Cluster, host: &Host, wish: Wish<'_>) -> io::Result<Connected> {
     let (io, local) = match &host.address {
         HostAddress::Unix(path) => (Io::Unix(UnixStream::connect(path).await?), None),
         HostAddress::Ip(address) => {
@@ -99,7 +100,7 @@ async fn establish(cluster: &Cluster, host: &Host) -> io::Result<Connected> {
     };
     match &host.transport {
         Transport::Plaintext => Ok(Connected { io, local, alpn: None }),
-        Transport::Tls(tls) => tls.connect(io, local, cluster).await,
+        Transport::Tls(tls) => tls.connect(io, local, host, wish, &cluster.stats.ssl).await,
     }
 }
 

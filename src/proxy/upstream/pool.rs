@@ -18,6 +18,7 @@ use super::connect::{self, Connected, FailureKind, SendError};
 use super::host::{Host, HostState};
 use crate::proxy::http::body::RequestBody;
 use crate::proxy::http::connection::LocalExecutor;
+use crate::proxy::tls::{Offer, Wish};
 
 /// Where a request goes, and how.
 #[derive(Clone, Copy, Debug)]
@@ -46,11 +47,12 @@ pub(crate) struct Pools {
 
 /// What connections have in common that can stand in for each other. The addresses are those of objects that the
 /// pool keeps alive.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Key {
     host: usize,
     transport: usize,
     protocol: Protocol,
+    sni: Option<Rc<str>>,
 }
 
 /// How a connection speaks.
@@ -65,6 +67,7 @@ enum Protocol {
 struct HostPool {
     state: Arc<HostState>,
     transport: Transport,
+    sni: Option<Rc<str>>,
     idle: RefCell<Vec<Http1>>,
     shared: RefCell<Vec<Http2>>,
 }
@@ -121,14 +124,14 @@ impl Pools {
             HttpVersion::Downstream if towards.downstream == Version::HTTP_2 => Protocol::Http2,
             HttpVersion::Downstream => Protocol::Http1,
         };
-        let pool = self.pool(host, protocol);
+        let pool = self.pool(host, protocol, auto_sni(cluster, host, &request));
         match protocol {
             Protocol::Http1 => send_http1(pool, cluster, host, request).await,
             Protocol::Http2 => send_http2(pool, cluster, host, request).await,
         }
     }
 
-    fn pool(&self, host: &Arc<Host>, protocol: Protocol) -> Rc<HostPool> {
+    fn pool(&self, host: &Arc<Host>, protocol: Protocol, sni: Option<Rc<str>>) -> Rc<HostPool> {
         let transport = match &host.transport {
             Transport::Plaintext => 0,
             Transport::Tls(tls) => Arc::as_ptr(tls).addr(),
@@ -137,17 +140,35 @@ impl Pools {
             host: Arc::as_ptr(&host.state).addr(),
             transport,
             protocol,
+            sni: sni.clone(),
         };
         let new = || {
             Rc::new(HostPool {
                 state: host.state.clone(),
                 transport: host.transport.clone(),
+                sni,
                 idle: RefCell::default(),
                 shared: RefCell::default(),
             })
         };
         self.hosts.borrow_mut().entry(key).or_insert_with(new).clone()
     }
+}
+
+/// The server name of a request, where the cluster takes it from there: its host, less the port.
+fn auto_sni(cluster: &Cluster, host: &Host, request: &Request<RequestBody>) -> Option<Rc<str>> {
+    if !cluster.config.http.auto_sni || matches!(host.transport, Transport::Plaintext) {
+        return None;
+    }
+    let name = match request.uri().authority() {
+        Some(authority) => Rc::from(authority.host().trim_matches(['[', ']'])),
+        None => {
+            let host = request.headers().get(http::header::HOST)?.to_str().ok()?;
+            let authority: http::uri::Authority = host.parse().ok()?;
+            Rc::from(authority.host().trim_matches(['[', ']']))
+        }
+    };
+    Some(name)
 }
 
 async fn send_http1(
@@ -161,7 +182,7 @@ async fn send_http1(
         let reused = idle.is_some();
         let mut connection = match idle {
             Some(connection) => connection,
-            None => connect_http1(cluster, host).await?,
+            None => connect_http1(cluster, host, pool.sni.as_deref()).await?,
         };
         if connection.sender.ready().await.is_err() {
             if reused {
@@ -186,9 +207,17 @@ async fn send_http1(
     }
 }
 
-async fn connect_http1(cluster: &Arc<Cluster>, host: &Arc<Host>) -> Result<Http1, SendError> {
+async fn connect_http1(cluster: &Arc<Cluster>, host: &Arc<Host>, sni: Option<&str>) -> Result<Http1, SendError> {
     let permit = connection_permit(cluster)?;
-    let Connected { io, .. } = connect::connect(cluster, host).await?;
+    let Connected { io, .. } = connect::connect(
+        cluster,
+        host,
+        Wish {
+            sni,
+            offer: Offer::Http1,
+        },
+    )
+    .await?;
     cluster.stats.cx_http1_total.fetch_add(1, Relaxed);
     let (sender, connection) = http1::Builder::new()
         .handshake(TokioIo::new(io))
@@ -219,7 +248,7 @@ async fn send_http2(
     let mut connection = match shared {
         Some(connection) => connection,
         None => {
-            let connection = connect_http2(cluster, host).await?;
+            let connection = connect_http2(cluster, host, pool.sni.as_deref()).await?;
             pool.shared.borrow_mut().push(connection.clone());
             connection
         }
@@ -230,9 +259,17 @@ async fn send_http2(
     }
 }
 
-async fn connect_http2(cluster: &Arc<Cluster>, host: &Arc<Host>) -> Result<Http2, SendError> {
+async fn connect_http2(cluster: &Arc<Cluster>, host: &Arc<Host>, sni: Option<&str>) -> Result<Http2, SendError> {
     let permit = connection_permit(cluster)?;
-    let Connected { io, .. } = connect::connect(cluster, host).await?;
+    let Connected { io, .. } = connect::connect(
+        cluster,
+        host,
+        Wish {
+            sni,
+            offer: Offer::Http2,
+        },
+    )
+    .await?;
     cluster.stats.cx_http2_total.fetch_add(1, Relaxed);
     let mut builder = http2::Builder::new(LocalExecutor);
     builder.timer(TokioTimer::new());

@@ -1,0 +1,128 @@
+//! TLS towards clients.
+
+use std::io;
+use std::sync::Arc;
+
+use rustls::ServerConfig;
+use rustls::crypto::aws_lc_rs::Ticketer;
+use rustls::server::{NoServerSessionStorage, ResolvesServerCert};
+use rustls::sign::SingleCertAndKey;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+
+use super::cache::{Cache, Made};
+use super::verify::ClientCheck;
+use super::{Certificate, Protocols, TlsStats, TrustAnchors, Verification, peer};
+use crate::proxy::connection::PeerTls;
+use crate::proxy::io::Rewound;
+use crate::proxy::slot::Slot;
+
+/// TLS towards clients (`DownstreamTlsContext`).
+#[derive(Debug)]
+pub(crate) struct DownstreamTls {
+    /// Our certificate.
+    pub(crate) certificate: Arc<Slot<Certificate>>,
+    /// How clients are verified.
+    pub(crate) verification: Verification,
+    /// Whether clients must show a certificate.
+    pub(crate) require_client_certificate: bool,
+    /// Versions and suites.
+    pub(crate) protocols: Protocols,
+    /// Protocols accepted, in order.
+    pub(crate) alpn: Vec<Vec<u8>>,
+    /// Whether the client's order of cipher suites holds, or ours.
+    pub(crate) prefer_client_ciphers: bool,
+    /// Whether sessions may be resumed by tickets.
+    pub(crate) resumption: bool,
+    cache: Cache<Arc<ServerConfig>>,
+}
+
+/// A connection on which the handshake is done.
+#[derive(Debug)]
+pub(crate) struct Secured {
+    /// The connection.
+    pub(crate) stream: Box<TlsStream<Rewound>>,
+    /// What the client showed.
+    pub(crate) peer: PeerTls,
+    /// The server name it asked for, lower case.
+    pub(crate) sni: Option<Box<str>>,
+}
+
+impl DownstreamTls {
+    /// A context with this certificate, for clients that need not show one, with everything else as Envoy has it.
+    pub(crate) fn new(certificate: Arc<Slot<Certificate>>) -> Self {
+        Self {
+            certificate,
+            verification: Verification::default(),
+            require_client_certificate: false,
+            protocols: Protocols::default(),
+            alpn: Vec::new(),
+            prefer_client_ciphers: false,
+            resumption: true,
+            cache: Cache::default(),
+        }
+    }
+
+    /// Does the handshake.
+    ///
+    /// # Errors
+    /// When it fails or a secret is missing. There is nothing left to do with the connection but to close it.
+    pub(crate) async fn accept(&self, stream: Rewound, stats: &TlsStats) -> io::Result<Secured> {
+        let result = self.handshake(stream, stats).await;
+        result.inspect_err(|error| stats.failed(error))
+    }
+
+    async fn handshake(&self, stream: Rewound, stats: &TlsStats) -> io::Result<Secured> {
+        let trust = self.verification.trust.as_ref();
+        let made = self.cache.get(Some(&self.certificate), trust, |certificate, trust| {
+            self.config(certificate, trust)
+        })?;
+        let stream = TlsAcceptor::from(made.config.clone()).accept(stream).await?;
+        let (_, tls) = stream.get_ref();
+        let peer = peer::peer(tls, made.certificate().map(|own| &**own));
+        stats.succeeded(tls.handshake_kind(), peer.presented);
+        Ok(Secured {
+            sni: tls.server_name().map(|name| name.to_ascii_lowercase().into()),
+            peer,
+            stream: Box::new(stream),
+        })
+    }
+
+    /// The configuration for the secrets of the moment.
+    pub(super) fn made(&self) -> io::Result<Arc<Made<Arc<ServerConfig>>>> {
+        let trust = self.verification.trust.as_ref();
+        let make =
+            |certificate: Option<&Arc<Certificate>>, trust: Option<&Arc<TrustAnchors>>| self.config(certificate, trust);
+        self.cache.get(Some(&self.certificate), trust, make)
+    }
+
+    /// Tickets are sealed with a key of this configuration alone: none outlives the secrets under which it was given.
+    fn config(
+        &self,
+        certificate: Option<&Arc<Certificate>>,
+        trust: Option<&Arc<TrustAnchors>>,
+    ) -> Result<Arc<ServerConfig>, rustls::Error> {
+        let own = certificate.ok_or(rustls::Error::NoCertificatesPresented)?;
+        let key: Arc<dyn ResolvesServerCert> = Arc::new(SingleCertAndKey::from(own.key.clone()));
+        let builder = ServerConfig::builder_with_provider(self.protocols.provider.clone())
+            .with_protocol_versions(self.protocols.versions)?;
+        let builder = match trust {
+            Some(trust) => builder.with_client_cert_verifier(Arc::new(ClientCheck::new(
+                &self.verification,
+                trust,
+                self.require_client_certificate,
+            ))),
+            None => builder.with_no_client_auth(),
+        };
+        let mut config = builder.with_cert_resolver(key);
+        config.alpn_protocols.clone_from(&self.alpn);
+        config.ignore_client_order = !self.prefer_client_ciphers;
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        if self.resumption {
+            config.ticketer = Ticketer::new()?;
+        } else {
+            config.send_tls13_tickets = 0;
+        }
+        Ok(Arc::new(config))
+    }
+}

@@ -1,0 +1,197 @@
+//! What a certificate says of whose it is.
+
+use std::cell::OnceCell;
+use std::fmt::{self, Write as _};
+use std::net::IpAddr;
+use std::ops::Deref;
+use std::rc::Rc;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use rustls::pki_types::CertificateDer;
+use rustls::{CommonState, SupportedCipherSuite};
+use sha2::{Digest, Sha256};
+use x509_parser::extensions::GeneralName;
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+use super::{Certificate, subject, suites};
+use crate::proxy::connection::PeerTls;
+
+/// The subject alternative names of a certificate, by type.
+#[derive(Debug, Default)]
+pub(super) struct Names {
+    /// URIs.
+    pub(super) uris: Vec<String>,
+    /// DNS names.
+    pub(super) dns: Vec<String>,
+    /// IP addresses.
+    pub(super) ips: Vec<String>,
+    /// E-mail addresses.
+    pub(super) emails: Vec<String>,
+}
+
+impl Names {
+    /// The names of a certificate; none if it cannot be read.
+    pub(super) fn of(certificate: &CertificateDer<'_>) -> Self {
+        let mut names = Self::default();
+        let Ok((_, x509)) = X509Certificate::from_der(certificate) else {
+            return names;
+        };
+        let Ok(Some(extension)) = x509.subject_alternative_name() else {
+            return names;
+        };
+        for name in &extension.value.general_names {
+            match name {
+                GeneralName::URI(uri) => names.uris.push((*uri).to_owned()),
+                GeneralName::DNSName(name) => names.dns.push((*name).to_owned()),
+                GeneralName::RFC822Name(email) => names.emails.push((*email).to_owned()),
+                GeneralName::IPAddress(bytes) => names.ips.extend(address(bytes).map(|ip| ip.to_string())),
+                _ => {}
+            }
+        }
+        names
+    }
+}
+
+fn address(bytes: &[u8]) -> Option<IpAddr> {
+    if let Ok(v4) = <[u8; 4]>::try_from(bytes) {
+        return Some(v4.into());
+    }
+    <[u8; 16]>::try_from(bytes).ok().map(IpAddr::from)
+}
+
+/// A text that is made of a certificate when somebody reads it.
+#[derive(Clone)]
+pub(crate) struct LazyText {
+    text: OnceCell<String>,
+    certificate: Option<Rc<CertificateDer<'static>>>,
+    make: fn(&CertificateDer<'_>) -> String,
+}
+
+impl LazyText {
+    fn new(certificate: Option<&Rc<CertificateDer<'static>>>, make: fn(&CertificateDer<'_>) -> String) -> Self {
+        Self {
+            text: OnceCell::new(),
+            certificate: certificate.cloned(),
+            make,
+        }
+    }
+}
+
+impl Deref for LazyText {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        let make = || self.certificate.as_deref().map(self.make).unwrap_or_default();
+        self.text.get_or_init(make)
+    }
+}
+
+impl Default for LazyText {
+    fn default() -> Self {
+        Self::new(None, |_| String::new())
+    }
+}
+
+impl From<&str> for LazyText {
+    fn from(text: &str) -> Self {
+        Self {
+            text: OnceCell::from(text.to_owned()),
+            ..Self::default()
+        }
+    }
+}
+
+impl fmt::Display for LazyText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self)
+    }
+}
+
+impl fmt::Debug for LazyText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&**self, f)
+    }
+}
+
+/// What a connection that has been secured says of its peer.
+pub(super) fn peer(tls: &CommonState, own: Option<&Certificate>) -> PeerTls {
+    let leaf = tls.peer_certificates().and_then(<[_]>::first);
+    let names = leaf.map(Names::of).unwrap_or_default();
+    let leaf = leaf.map(|leaf| Rc::new(leaf.clone()));
+    let suite = tls.negotiated_cipher_suite().as_ref().map(SupportedCipherSuite::suite);
+    PeerTls {
+        uri_sans: names.uris,
+        dns_sans: names.dns,
+        subject: LazyText::new(leaf.as_ref(), subject::of),
+        fingerprint: LazyText::new(leaf.as_ref(), fingerprint),
+        pem: LazyText::new(leaf.as_ref(), encoded_pem),
+        presented: leaf.is_some(),
+        local_uri_sans: own.map(|own| own.uri_sans.clone()).unwrap_or_default(),
+        version: tls.protocol_version().map_or("", suites::version_name),
+        cipher: suite.map_or("", suites::suite_name),
+    }
+}
+
+fn fingerprint(certificate: &CertificateDer<'_>) -> String {
+    let digest = Sha256::digest(certificate);
+    digest.iter().fold(String::with_capacity(64), |mut hex, byte| {
+        let _ = write!(hex, "{byte:02x}");
+        hex
+    })
+}
+
+/// PEM in which what is no letter, digit, `-` or `.` is written as `%` and two digits, but for the spaces in its first and
+/// last line, which are too: as Envoy writes it in `x-forwarded-client-cert`.
+fn encoded_pem(certificate: &CertificateDer<'_>) -> String {
+    let base64 = STANDARD.encode(certificate);
+    let mut pem = String::with_capacity(base64.len() * 9 / 8 + 96);
+    pem.push_str("-----BEGIN%20CERTIFICATE-----%0A");
+    for (at, letter) in base64.chars().enumerate() {
+        if at > 0 && at % 64 == 0 {
+            pem.push_str("%0A");
+        }
+        match letter {
+            '+' => pem.push_str("%2B"),
+            '/' => pem.push_str("%2F"),
+            '=' => pem.push_str("%3D"),
+            other => pem.push(other),
+        }
+    }
+    pem.push_str("%0A-----END%20CERTIFICATE-----%0A");
+    pem
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pem_is_encoded_line_by_line() {
+        let der = CertificateDer::from(vec![0xff; 49]);
+        let line = "%2F".repeat(64);
+        assert_eq!(
+            encoded_pem(&der),
+            format!("-----BEGIN%20CERTIFICATE-----%0A{line}%0A%2Fw%3D%3D%0A-----END%20CERTIFICATE-----%0A")
+        );
+        assert_eq!(fingerprint(&der).len(), 64);
+    }
+
+    #[test]
+    fn a_text_is_made_when_it_is_read() {
+        let nothing = LazyText::default();
+        assert!(nothing.is_empty());
+        assert_eq!(&*LazyText::from("CN=a"), "CN=a");
+        let der = Rc::new(CertificateDer::from(vec![1]));
+        let text = LazyText::new(Some(&der), |der| der.len().to_string());
+        assert!(text.text.get().is_none());
+        assert_eq!(&*text, "1");
+    }
+
+    #[test]
+    fn addresses_are_of_four_or_sixteen_bytes() {
+        assert_eq!(address(&[10, 0, 0, 1]).unwrap().to_string(), "10.0.0.1");
+        assert_eq!(address(&[0; 16]).unwrap().to_string(), "::");
+        assert_eq!(address(&[1, 2, 3]), None);
+    }
+}

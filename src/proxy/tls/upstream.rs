@@ -1,0 +1,206 @@
+//! TLS towards hosts.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::{Arc, OnceLock};
+
+use rustls::ClientConfig;
+use rustls::client::Resumption;
+use rustls::pki_types::ServerName;
+use rustls::sign::SingleCertAndKey;
+use tokio_rustls::TlsConnector;
+
+use super::cache::{Cache, Made};
+use super::verify::ServerCheck;
+use super::{Certificate, Protocols, TlsStats, TrustAnchors, Verification};
+use crate::proxy::io::Io;
+use crate::proxy::slot::Slot;
+use crate::proxy::upstream::connect::Connected;
+use crate::proxy::upstream::host::{Host, HostAddress};
+use crate::tls::handshake_failure;
+
+/// Server names for which sessions are kept.
+const SESSIONS: usize = 32;
+
+/// TLS towards hosts (`UpstreamTlsContext`).
+#[derive(Debug)]
+pub(crate) struct UpstreamTls {
+    /// Our certificate, if we show one.
+    pub(crate) certificate: Option<Arc<Slot<Certificate>>>,
+    /// How the server is verified.
+    pub(crate) verification: Verification,
+    /// Versions and suites.
+    pub(crate) protocols: Protocols,
+    /// The server name sent, if a request does not bring another.
+    pub(crate) sni: Option<Box<str>>,
+    /// Whether the host's name is sent rather, if it has one (`auto_host_sni`).
+    pub(crate) host_sni: bool,
+    /// Protocols offered, in order.
+    pub(crate) alpn: Vec<Vec<u8>>,
+    /// Whether sessions may be resumed.
+    pub(crate) resumption: bool,
+    cache: Cache<Configs>,
+}
+
+/// What a connection is to be, where the context leaves it open.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Wish<'a> {
+    /// A server name in place of the configured one (`auto_sni`).
+    pub(crate) sni: Option<&'a str>,
+    /// Protocols that are offered where none are configured.
+    pub(crate) offer: Offer,
+}
+
+/// Protocols that a pool of connections offers where the context names none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub(crate) enum Offer {
+    /// None.
+    #[default]
+    Nothing,
+    /// `http/1.1`.
+    Http1,
+    /// `h2`.
+    Http2,
+    /// Both, `h2` first.
+    Either,
+}
+
+impl Offer {
+    fn alpn(self) -> &'static [&'static [u8]] {
+        match self {
+            Offer::Nothing => &[],
+            Offer::Http1 => &[b"http/1.1"],
+            Offer::Http2 => &[b"h2"],
+            Offer::Either => &[b"h2", b"http/1.1"],
+        }
+    }
+}
+
+/// The configurations of one version of the secrets, by [`Offer`]. They share their sessions.
+#[derive(Debug)]
+pub(super) struct Configs {
+    base: Arc<ClientConfig>,
+    offers: [OnceLock<Arc<ClientConfig>>; 3],
+}
+
+impl Configs {
+    fn offering(&self, offer: Offer) -> Arc<ClientConfig> {
+        let index = match offer {
+            _ if !self.base.alpn_protocols.is_empty() => return self.base.clone(),
+            Offer::Nothing => return self.base.clone(),
+            Offer::Http1 => 0,
+            Offer::Http2 => 1,
+            Offer::Either => 2,
+        };
+        let make = || {
+            let mut config = ClientConfig::clone(&self.base);
+            config.alpn_protocols = offer.alpn().iter().map(|protocol| protocol.to_vec()).collect();
+            Arc::new(config)
+        };
+        self.offers[index].get_or_init(make).clone()
+    }
+}
+
+impl Default for UpstreamTls {
+    /// A context that shows no certificate and verifies nothing.
+    fn default() -> Self {
+        Self {
+            certificate: None,
+            verification: Verification::default(),
+            protocols: Protocols::default(),
+            sni: None,
+            host_sni: false,
+            alpn: Vec::new(),
+            resumption: true,
+            cache: Cache::default(),
+        }
+    }
+}
+
+impl UpstreamTls {
+    /// Speaks TLS on a connection to a host.
+    ///
+    /// # Errors
+    /// When the handshake fails or a secret is missing, in words that Envoy's users look for.
+    pub(crate) async fn connect(
+        &self,
+        io: Io,
+        local: Option<SocketAddr>,
+        host: &Host,
+        wish: Wish<'_>,
+        stats: &TlsStats,
+    ) -> io::Result<Connected> {
+        let result = self.handshake(io, local, host, wish, stats).await;
+        result.map_err(|error| {
+            stats.failed(&error);
+            io::Error::new(error.kind(), format!("TLS_error: {}", handshake_failure(&error)))
+        })
+    }
+
+    async fn handshake(
+        &self,
+        io: Io,
+        local: Option<SocketAddr>,
+        host: &Host,
+        wish: Wish<'_>,
+        stats: &TlsStats,
+    ) -> io::Result<Connected> {
+        let config = self.made()?.config.offering(wish.offer);
+        let name = self.server_name(host, wish.sni)?;
+        let stream = TlsConnector::from(config).connect(name, io).await?;
+        let (_, tls) = stream.get_ref();
+        stats.succeeded(tls.handshake_kind(), tls.peer_certificates().is_some());
+        Ok(Connected {
+            local,
+            alpn: tls.alpn_protocol().map(<[u8]>::to_vec),
+            io: Io::TlsClient(Box::new(stream)),
+        })
+    }
+
+    /// The configurations for the secrets of the moment.
+    pub(super) fn made(&self) -> io::Result<Arc<Made<Configs>>> {
+        let trust = self.verification.trust.as_ref();
+        let make = |certificate: Option<&Arc<Certificate>>, trust: Option<&Arc<TrustAnchors>>| {
+            Ok(Configs {
+                base: Arc::new(self.config(certificate, trust)?),
+                offers: Default::default(),
+            })
+        };
+        self.cache.get(self.certificate.as_ref(), trust, make)
+    }
+
+    /// The name that is sent, by whoever knows best: the request, the host if it is asked, the context. An address is
+    /// never sent, it only tells sessions apart.
+    fn server_name(&self, host: &Host, wished: Option<&str>) -> io::Result<ServerName<'static>> {
+        let of_host = host.hostname.as_deref().filter(|_| self.host_sni);
+        match wished.or(of_host).or(self.sni.as_deref()) {
+            Some(name) => ServerName::try_from(name.to_owned()).map_err(io::Error::other),
+            None => Ok(ServerName::from(match &host.address {
+                HostAddress::Ip(address) => address.ip(),
+                HostAddress::Unix(_) => IpAddr::from(Ipv4Addr::UNSPECIFIED),
+            })),
+        }
+    }
+
+    fn config(
+        &self,
+        certificate: Option<&Arc<Certificate>>,
+        trust: Option<&Arc<TrustAnchors>>,
+    ) -> Result<ClientConfig, rustls::Error> {
+        let builder = ClientConfig::builder_with_provider(self.protocols.provider.clone())
+            .with_protocol_versions(self.protocols.versions)?
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(ServerCheck::new(&self.verification, trust)));
+        let mut config = match certificate {
+            Some(own) => builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(own.key.clone()))),
+            None => builder.with_no_client_auth(),
+        };
+        config.alpn_protocols.clone_from(&self.alpn);
+        config.resumption = if self.resumption {
+            Resumption::in_memory_sessions(SESSIONS)
+        } else {
+            Resumption::disabled()
+        };
+        Ok(config)
+    }
+}
