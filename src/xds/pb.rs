@@ -32,10 +32,13 @@ pub mod access_log {
 
 /// The configurations of HTTP filters.
 pub mod http_filter {
+    pub use envoy_types::pb::envoy::extensions::filters::http::buffer::v3 as buffer;
     pub use envoy_types::pb::envoy::extensions::filters::http::cors::v3 as cors;
     pub use envoy_types::pb::envoy::extensions::filters::http::fault::v3 as fault;
     pub use envoy_types::pb::envoy::extensions::filters::http::grpc_stats::v3 as grpc_stats;
     pub use envoy_types::pb::envoy::extensions::filters::http::grpc_web::v3 as grpc_web;
+    pub use envoy_types::pb::envoy::extensions::filters::http::health_check::v3 as health_check;
+    pub use envoy_types::pb::envoy::extensions::filters::http::local_ratelimit::v3 as local_ratelimit;
     pub use envoy_types::pb::envoy::extensions::filters::http::router::v3 as router;
     pub use envoy_types::pb::envoy::extensions::filters::http::set_filter_state::v3 as set_filter_state;
 }

@@ -1,7 +1,10 @@
 //! HTTP filters: one file each. Here they become the links of a chain, and what routes say to them.
 
+mod buffer;
 mod cors;
 mod fault;
+mod health_check;
+mod local_rate_limit;
 mod set_filter_state;
 
 use std::collections::HashMap;
@@ -13,10 +16,15 @@ use crate::proxy::http::filter::{HttpFilter, Overrides};
 use crate::xds::pb::network_filter::http_connection_manager as hcm;
 use crate::xds::pb::wkt::Any;
 
+const BUFFER: &str = "envoy.extensions.filters.http.buffer.v3.Buffer";
+const BUFFER_PER_ROUTE: &str = "envoy.extensions.filters.http.buffer.v3.BufferPerRoute";
 const CORS: &str = "envoy.extensions.filters.http.cors.v3.Cors";
 const CORS_POLICY: &str = "envoy.extensions.filters.http.cors.v3.CorsPolicy";
 const FAULT: &str = "envoy.extensions.filters.http.fault.v3.HTTPFault";
 const GRPC_STATS: &str = "envoy.extensions.filters.http.grpc_stats.v3.FilterConfig";
+const GRPC_WEB: &str = "envoy.extensions.filters.http.grpc_web.v3.GrpcWeb";
+const HEALTH_CHECK: &str = "envoy.extensions.filters.http.health_check.v3.HealthCheck";
+const LOCAL_RATE_LIMIT: &str = "envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit";
 const ROUTER: &str = "envoy.extensions.filters.http.router.v3.Router";
 const SET_FILTER_STATE: &str = "envoy.extensions.filters.http.set_filter_state.v3.Config";
 
@@ -46,6 +54,14 @@ pub(super) fn overrides(configs: &HashMap<String, Any>) -> Compiled<Overrides> {
             FAULT => unpack(config).and_then(|fault| fault::fault(&fault)).map(|fault| {
                 overrides.fault = Some(Arc::new(fault));
             }),
+            LOCAL_RATE_LIMIT => unpack(config)
+                .and_then(|limit| local_rate_limit::limit(&limit))
+                .map(|limit| {
+                    overrides.rate_limit = Some(Arc::new(limit));
+                }),
+            BUFFER_PER_ROUTE => unpack(config).and_then(|said| buffer::per_route(&said)).map(|said| {
+                overrides.buffer = Some(Arc::new(said));
+            }),
             other => Err(Refusal::not_implemented(format!("`{other}`"))),
         };
         put.at(&format!("typed_per_filter_config[{name}]"))?;
@@ -67,6 +83,10 @@ fn filter(message: &hcm::HttpFilter) -> Compiled<Option<HttpFilter>> {
             HttpFilter::Fault(says_something.then(|| Arc::new(fault)))
         }
         GRPC_STATS => HttpFilter::GrpcStats,
+        GRPC_WEB => HttpFilter::GrpcWeb,
+        LOCAL_RATE_LIMIT => HttpFilter::LocalRateLimit(Arc::new(local_rate_limit::limit(&unpack(config)?)?)),
+        HEALTH_CHECK => HttpFilter::HealthCheck(health_check::check(&unpack(config)?)?),
+        BUFFER => HttpFilter::Buffer(buffer::limit(&unpack(config)?)?),
         SET_FILTER_STATE => HttpFilter::UpstreamAlpn(set_filter_state::upstream_alpn(&unpack(config)?)?),
         _ if message.is_optional => return Ok(None),
         other => return Err(Refusal::not_implemented(format!("the filter `{other}`"))),

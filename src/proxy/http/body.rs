@@ -1,5 +1,6 @@
 //! Bodies on their way through.
 
+pub(crate) mod client;
 pub(crate) mod replay;
 
 use std::cell::Cell;
@@ -17,8 +18,10 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, Sleep};
 
 use super::exchange::Recorder;
+use super::filter::grpc_web::Encoder;
 use crate::proxy::flags::Flags;
 use crate::proxy::upstream::pool::Lease;
+use client::ClientBody;
 use replay::Replay;
 
 /// How far the body of a request has come from the client.
@@ -73,16 +76,16 @@ pub(crate) enum RequestBody {
     /// None.
     Empty,
     /// The client's, as it comes.
-    Client(Incoming, Rc<Progress>),
+    Client(ClientBody, Rc<Progress>),
     /// The client's, kept for further attempts.
     Replay(Replay),
 }
 
 impl Body for RequestBody {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = BodyError;
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match self.get_mut() {
             RequestBody::Empty => Poll::Ready(None),
             RequestBody::Client(body, progress) => {
@@ -111,12 +114,15 @@ impl Body for RequestBody {
     }
 }
 
-/// Why a response breaks off.
+/// Why a body breaks off.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum BodyError {
-    /// The host broke off.
-    #[error("the host broke off: {0}")]
-    Host(#[from] hyper::Error),
+    /// Whoever sends it broke off.
+    #[error("the sender broke off: {0}")]
+    Peer(#[from] hyper::Error),
+    /// It is not what it should be.
+    #[error("the body is no base64")]
+    Malformed,
     /// It took too long.
     #[error("the response took too long")]
     Timeout,
@@ -129,7 +135,8 @@ impl BodyError {
     /// The flags that tell it.
     pub(crate) fn flags(&self) -> Flags {
         match self {
-            BodyError::Host(_) => Flags::UPSTREAM_CONNECTION_TERMINATION,
+            BodyError::Peer(_) => Flags::UPSTREAM_CONNECTION_TERMINATION,
+            BodyError::Malformed => Flags::DOWNSTREAM_PROTOCOL_ERROR,
             BodyError::Timeout => Flags::UPSTREAM_REQUEST_TIMEOUT,
             BodyError::Idle => Flags::STREAM_IDLE_TIMEOUT,
         }
@@ -140,6 +147,7 @@ impl BodyError {
 #[derive(Debug)]
 pub(crate) struct ResponseBody {
     source: Source,
+    encoder: Option<Encoder>,
     recorder: Option<Box<Recorder>>,
 }
 
@@ -177,6 +185,7 @@ impl ResponseBody {
     pub(crate) fn full(body: Bytes) -> Self {
         Self {
             source: Source::Full((!body.is_empty()).then_some(body)),
+            encoder: None,
             recorder: None,
         }
     }
@@ -197,6 +206,7 @@ impl ResponseBody {
                     .map(|deadline| Box::pin(tokio::time::sleep_until(deadline))),
                 idle,
             })),
+            encoder: None,
             recorder: None,
         }
     }
@@ -205,6 +215,26 @@ impl ResponseBody {
     pub(crate) fn record(mut self, recorder: Box<Recorder>) -> Self {
         self.recorder = Some(recorder);
         self
+    }
+
+    /// Turns it into what a browser that speaks gRPC can read.
+    pub(crate) fn encode(mut self, encoder: Option<Encoder>) -> Self {
+        self.encoder = encoder;
+        self
+    }
+
+    /// What a browser can read of a frame.
+    fn encoded(&self, frame: Frame<Bytes>) -> Frame<Bytes> {
+        let Some(encoder) = &self.encoder else {
+            return frame;
+        };
+        match frame.into_data() {
+            Ok(data) => Frame::data(encoder.data(data)),
+            Err(frame) => match frame.into_trailers() {
+                Ok(trailers) => Frame::data(encoder.trailers(&trailers)),
+                Err(frame) => frame,
+            },
+        }
     }
 
     fn ended(&mut self, trailers: Option<&HeaderMap>) {
@@ -223,7 +253,7 @@ impl HostBody {
             if let Some((pause, idle)) = &mut self.idle {
                 idle.as_mut().reset(Instant::now() + *pause);
             }
-            return Poll::Ready(frame.map(|frame| frame.map_err(BodyError::Host)));
+            return Poll::Ready(frame.map(|frame| frame.map_err(BodyError::Peer)));
         }
         let expired = |sleep: &mut Pin<Box<Sleep>>, cx: &mut Context<'_>| sleep.as_mut().poll(cx).is_ready();
         if self.deadline.as_mut().is_some_and(|deadline| expired(deadline, cx)) {
@@ -263,7 +293,7 @@ impl Body for ResponseBody {
             }
             None => self.ended(None),
         }
-        Poll::Ready(frame)
+        Poll::Ready(frame.map(|frame| frame.map(|frame| self.encoded(frame))))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -275,6 +305,7 @@ impl Body for ResponseBody {
 
     fn size_hint(&self) -> SizeHint {
         match &self.source {
+            _ if self.encoder.is_some() => SizeHint::default(),
             Source::Full(body) => SizeHint::with_exact(body.as_ref().map_or(0, Bytes::len) as u64),
             Source::Host(host) => host.body.size_hint(),
         }

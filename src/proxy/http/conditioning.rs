@@ -77,7 +77,11 @@ pub(super) fn condition(exchange: &mut Exchange) -> Result<(), LocalReply> {
         join_cookies(headers);
     }
     headers.remove(EXPECT);
-    headers.remove(HOST);
+    if exchange.request.uri.authority().is_some() || exchange.request.version >= Version::HTTP_2 {
+        if let Ok(host) = HeaderValue::from_str(&exchange.authority) {
+            headers.insert(HOST, host);
+        }
+    }
     if has_envoy_headers(headers) {
         INTERNAL.iter().for_each(|name| drop(headers.remove(name)));
         if manager.use_remote_address {

@@ -9,9 +9,11 @@ use http::{Request, Response, StatusCode, request, response};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 
+use super::body::client::ClientBody;
 use super::body::{BodyError, ResponseBody};
 use super::conditioning::{self, REQUEST_ID};
 use super::connection::Downstream;
+use super::filter::grpc_web::{Dialect, Encoder};
 use super::local_reply::LocalReply;
 use super::route::{self, Matched, RouteAction, WeightedCluster};
 use super::{HttpManager, HttpStats, ServerHeader, forward, rewrite};
@@ -27,7 +29,7 @@ pub(crate) struct Exchange {
     /// The request without its body, as filters have changed it. `Host` is in [`Exchange::authority`].
     pub(crate) request: request::Parts,
     /// The body; gone once it is sent.
-    pub(crate) body: Option<Incoming>,
+    pub(crate) body: Option<ClientBody>,
     /// `:authority`.
     pub(crate) authority: Box<str>,
     /// `:scheme`.
@@ -42,6 +44,8 @@ pub(crate) struct Exchange {
     pub(crate) upstream_alpn: Option<Arc<[Vec<u8>]>>,
     /// The origin that the CORS filter lets read the answer.
     pub(crate) cors_origin: Option<HeaderValue>,
+    /// How a browser that speaks gRPC wants its answer.
+    pub(crate) grpc_web: Option<Dialect>,
     /// What is known of it.
     pub(crate) stream: Stream,
     /// Whether it speaks gRPC.
@@ -105,12 +109,13 @@ impl Exchange {
             stream: Stream::new(Some(request.version)),
             grpc: route::is_grpc(&request.headers),
             random: fastrand::u64(..),
-            body: Some(body),
+            body: Some(ClientBody::Streaming(body)),
             matched: None,
             upgrade: None,
             upgraded,
             upstream_alpn: None,
             cors_origin: None,
+            grpc_web: None,
             response_headers: HeaderMap::new(),
             request,
             downstream,
@@ -152,15 +157,24 @@ impl Exchange {
 
     /// The route for the request as it is now.
     pub(crate) fn find_route(&self) -> Option<Matched> {
-        let table = self.downstream.manager.routes.get();
-        table.as_ref()?.find(&route::Request {
+        self.downstream
+            .manager
+            .routes
+            .get()
+            .as_ref()?
+            .find(&self.for_matching())
+    }
+
+    /// The request as matchers look at it.
+    pub(crate) fn for_matching(&self) -> route::Request<'_> {
+        route::Request {
             method: &self.request.method,
             uri: &self.request.uri,
             scheme: self.scheme,
             host: &self.authority,
             headers: &self.request.headers,
             random: self.random,
-        })
+        }
     }
 
     /// A header's value, if it is text.
@@ -262,9 +276,10 @@ impl Exchange {
         self.own_headers(manager, &mut parts);
         self.stream.status = parts.status.as_u16();
         self.stream.timing.downstream_first_tx = Some(self.stream.start.elapsed());
+        let encoder = self.grpc_web.map(Encoder::new);
         let mut recorder = Box::new(self.into_recorder());
         recorder.response_headers = (!manager.access_logs.is_empty()).then(|| parts.headers.clone());
-        Response::from_parts(parts, body.record(recorder))
+        Response::from_parts(parts, body.record(recorder).encode(encoder))
     }
 
     fn own_headers(&self, manager: &HttpManager, parts: &mut response::Parts) {

@@ -1,14 +1,21 @@
 //! HTTP filters: what happens to a request before the router, and to a response after it.
 
+pub(crate) mod buffer;
 pub(crate) mod cors;
 pub(crate) mod fault;
+pub(crate) mod grpc_web;
+pub(crate) mod health_check;
+pub(crate) mod local_rate_limit;
 
 use std::sync::Arc;
 
 use super::exchange::Exchange;
 use super::local_reply::LocalReply;
+use buffer::BufferLimit;
 use cors::CorsPolicy;
 use fault::Fault;
+use health_check::HealthCheck;
+use local_rate_limit::LocalRateLimit;
 
 /// A filter of a chain, in the order of the configuration. Each has a file of its own.
 #[derive(Debug)]
@@ -22,6 +29,14 @@ pub(crate) enum HttpFilter {
     UpstreamAlpn(Arc<[Vec<u8>]>),
     /// `envoy.filters.http.grpc_stats`: the status of gRPC calls is counted.
     GrpcStats,
+    /// `envoy.filters.http.grpc_web`.
+    GrpcWeb,
+    /// `envoy.filters.http.local_ratelimit`, with what holds where no route says otherwise.
+    LocalRateLimit(Arc<LocalRateLimit>),
+    /// `envoy.filters.http.health_check`.
+    HealthCheck(HealthCheck),
+    /// `envoy.filters.http.buffer`, with what holds where no route says otherwise.
+    Buffer(BufferLimit),
 }
 
 /// What virtual hosts, routes and shares say to filters (`typed_per_filter_config`).
@@ -31,6 +46,10 @@ pub(crate) struct Overrides {
     pub(crate) fault: Option<Arc<Fault>>,
     /// To the CORS filter.
     pub(crate) cors: Option<Arc<CorsPolicy>>,
+    /// To the local rate limit.
+    pub(crate) rate_limit: Option<Arc<LocalRateLimit>>,
+    /// To the buffer: another limit, or none.
+    pub(crate) buffer: Option<Arc<Option<BufferLimit>>>,
 }
 
 impl HttpFilter {
@@ -49,6 +68,22 @@ impl HttpFilter {
                 None
             }
             HttpFilter::GrpcStats => None,
+            HttpFilter::GrpcWeb => {
+                grpc_web::request(exchange);
+                None
+            }
+            HttpFilter::LocalRateLimit(limit) => match exchange.said(|overrides| overrides.rate_limit.as_ref()) {
+                Some(limit) => limit.request(exchange),
+                None => limit.request(exchange),
+            },
+            HttpFilter::HealthCheck(check) => check.request(exchange),
+            HttpFilter::Buffer(limit) => match exchange.said(|overrides| overrides.buffer.as_ref()) {
+                Some(said) => match *said {
+                    Some(limit) => limit.request(exchange).await,
+                    None => None,
+                },
+                None => limit.request(exchange).await,
+            },
         }
     }
 
@@ -60,7 +95,13 @@ impl HttpFilter {
                     policy.response(exchange, response);
                 }
             }
-            HttpFilter::Fault(_) | HttpFilter::UpstreamAlpn(_) | HttpFilter::GrpcStats => {}
+            HttpFilter::GrpcWeb => grpc_web::response(exchange, response),
+            HttpFilter::Fault(_)
+            | HttpFilter::UpstreamAlpn(_)
+            | HttpFilter::GrpcStats
+            | HttpFilter::LocalRateLimit(_)
+            | HttpFilter::HealthCheck(_)
+            | HttpFilter::Buffer(_) => {}
         }
     }
 }

@@ -13,6 +13,7 @@ use http_body::Body;
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
+use super::body::client::ClientBody;
 use super::body::replay::Kept;
 use super::body::{BodyLimits, Progress, RequestBody, ResponseBody};
 use super::exchange::Exchange;
@@ -129,7 +130,7 @@ fn grpc_timeout(value: &HeaderValue) -> Option<Duration> {
 /// The body of a request, ready to be sent once or more.
 pub(super) struct Prepared {
     empty: bool,
-    once: Option<Incoming>,
+    once: Option<ClientBody>,
     kept: Option<Kept>,
     /// How far the client is with it.
     pub(super) progress: Rc<Progress>,

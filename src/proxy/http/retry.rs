@@ -8,7 +8,7 @@ use http::{HeaderMap, Response};
 
 use super::exchange::Exchange;
 use super::forward::Outcome;
-use super::route::{self, RetryOn, RetryPolicy};
+use super::route::{RetryOn, RetryPolicy};
 use crate::proxy::upstream::breaker::Permit;
 use crate::proxy::upstream::cluster::Cluster;
 use crate::proxy::upstream::connect::FailureKind;
@@ -30,14 +30,7 @@ impl Retries {
     /// For a request that begins.
     pub(super) fn new(exchange: &Exchange, policy: Option<Arc<RetryPolicy>>) -> Self {
         let allowed = |policy: &Arc<RetryPolicy>| {
-            let request = route::Request {
-                method: &exchange.request.method,
-                uri: &exchange.request.uri,
-                scheme: exchange.scheme,
-                host: &exchange.authority,
-                headers: &exchange.request.headers,
-                random: exchange.random,
-            };
+            let request = exchange.for_matching();
             let asked = &policy.request_headers;
             asked.is_empty() || asked.iter().any(|header| header.matches(&request))
         };

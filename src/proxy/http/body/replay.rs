@@ -11,9 +11,9 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 
-use super::Progress;
+use super::client::ClientBody;
+use super::{BodyError, Progress};
 
 /// A body that is kept. Clones are the same one.
 #[derive(Clone, Debug)]
@@ -33,7 +33,7 @@ pub(crate) struct Replay {
 
 #[derive(Debug)]
 struct State {
-    source: Incoming,
+    source: ClientBody,
     chunks: Vec<Bytes>,
     trailers: Option<HeaderMap>,
     ended: bool,
@@ -44,7 +44,7 @@ struct State {
 
 impl Kept {
     /// Keeps up to `limit` bytes.
-    pub(crate) fn new(source: Incoming, progress: Rc<Progress>, limit: usize) -> Self {
+    pub(crate) fn new(source: ClientBody, progress: Rc<Progress>, limit: usize) -> Self {
         let (hint, ended) = (source.size_hint(), source.is_end_stream());
         Self {
             state: Rc::new(RefCell::new(State {
@@ -77,7 +77,7 @@ impl Kept {
 }
 
 impl Replay {
-    pub(super) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    pub(super) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let state = &mut *self.state.borrow_mut();
         if let Some(chunk) = state.chunks.get(self.next) {
             self.next += 1;

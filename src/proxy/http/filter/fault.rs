@@ -7,7 +7,7 @@ use http::StatusCode;
 use crate::proxy::flags::Flags;
 use crate::proxy::http::exchange::Exchange;
 use crate::proxy::http::local_reply::LocalReply;
-use crate::proxy::http::route::{HeaderMatch, Request};
+use crate::proxy::http::route::HeaderMatch;
 
 /// Faults to inject.
 #[derive(Debug)]
@@ -46,14 +46,7 @@ impl Fault {
     }
 
     fn concerns(&self, exchange: &Exchange) -> bool {
-        let request = Request {
-            method: &exchange.request.method,
-            uri: &exchange.request.uri,
-            scheme: exchange.scheme,
-            host: &exchange.authority,
-            headers: &exchange.request.headers,
-            random: exchange.random,
-        };
+        let request = exchange.for_matching();
         self.headers.iter().all(|header| header.matches(&request))
     }
 }

@@ -1,0 +1,21 @@
+//! `envoy.filters.http.health_check`.
+
+use crate::proxy::config::{At, Compiled, Refusal, matcher};
+use crate::proxy::http::filter::health_check::HealthCheck;
+use crate::xds::pb::http_filter::health_check;
+
+/// A `HealthCheck`, which has to answer by itself.
+pub(super) fn check(message: &health_check::HealthCheck) -> Compiled<HealthCheck> {
+    if message.pass_through_mode.as_ref().is_none_or(|pass| pass.value) {
+        return Err(Refusal::not_implemented("pass_through_mode: true"));
+    }
+    if !message.cluster_min_healthy_percentages.is_empty() {
+        return Err(Refusal::not_implemented("cluster_min_healthy_percentages"));
+    }
+    let headers = message.headers.iter().enumerate();
+    Ok(HealthCheck {
+        headers: headers
+            .map(|(index, one)| matcher::header(one).at_index("headers", index))
+            .collect::<Compiled<_>>()?,
+    })
+}

@@ -1,0 +1,90 @@
+//! A client's body, as filters leave it.
+
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use bytes::{Bytes, BytesMut};
+use http::HeaderMap;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+
+use super::BodyError;
+
+/// The body of a client's request.
+#[derive(Debug)]
+pub(crate) enum ClientBody {
+    /// As it comes.
+    Streaming(Incoming),
+    /// Base64 that is decoded as it comes.
+    Encoded(Incoming, Base64),
+    /// All of it, with the trailers.
+    Whole(Option<Bytes>, Option<HeaderMap>),
+}
+
+/// What is left over of base64 until there are four characters.
+#[derive(Debug, Default)]
+pub(crate) struct Base64(BytesMut);
+
+impl Base64 {
+    /// Decodes as much as can be.
+    fn decode(&mut self, data: &[u8]) -> Result<Bytes, BodyError> {
+        self.0.extend_from_slice(data);
+        let whole = self.0.len() / 4 * 4;
+        let encoded = self.0.split_to(whole);
+        let mut out = Vec::with_capacity(whole / 4 * 3);
+        // Each message may be padded by itself.
+        for quad in encoded.chunks(4) {
+            STANDARD.decode_vec(quad, &mut out).map_err(|_| BodyError::Malformed)?;
+        }
+        Ok(out.into())
+    }
+}
+
+impl Body for ClientBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match self.get_mut() {
+            ClientBody::Streaming(body) => {
+                let frame = ready!(Pin::new(body).poll_frame(cx));
+                Poll::Ready(frame.map(|frame| frame.map_err(BodyError::Peer)))
+            }
+            ClientBody::Encoded(body, decoder) => {
+                let frame = match ready!(Pin::new(body).poll_frame(cx)) {
+                    Some(Ok(frame)) => match frame.into_data() {
+                        Ok(data) => Some(decoder.decode(&data).map(Frame::data)),
+                        Err(frame) => Some(Ok(frame)),
+                    },
+                    Some(Err(error)) => Some(Err(BodyError::Peer(error))),
+                    None => None,
+                };
+                Poll::Ready(frame)
+            }
+            ClientBody::Whole(data, trailers) => {
+                let frame = data
+                    .take()
+                    .map(Frame::data)
+                    .or_else(|| trailers.take().map(Frame::trailers));
+                Poll::Ready(frame.map(Ok))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            ClientBody::Streaming(body) | ClientBody::Encoded(body, _) => body.is_end_stream(),
+            ClientBody::Whole(data, trailers) => data.is_none() && trailers.is_none(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            ClientBody::Streaming(body) => body.size_hint(),
+            ClientBody::Encoded(..) => SizeHint::default(),
+            ClientBody::Whole(data, _) => SizeHint::with_exact(data.as_ref().map_or(0, Bytes::len) as u64),
+        }
+    }
+}

@@ -1,0 +1,56 @@
+//! `envoy.filters.http.buffer`: a request goes on when all of it is there.
+
+use bytes::BytesMut;
+use http::{HeaderValue, StatusCode, header};
+use http_body_util::BodyExt;
+
+use crate::proxy::flags::Flags;
+use crate::proxy::http::body::client::ClientBody;
+use crate::proxy::http::exchange::Exchange;
+use crate::proxy::http::local_reply::LocalReply;
+
+/// The most that a request may hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct BufferLimit {
+    /// In bytes.
+    pub(crate) max_bytes: usize,
+}
+
+impl BufferLimit {
+    /// Waits for the whole body.
+    pub(super) async fn request(self, exchange: &mut Exchange) -> Option<LocalReply> {
+        if exchange.upgrade.is_some() {
+            return None;
+        }
+        let mut body = exchange.body.take()?;
+        let (mut data, mut trailers) = (BytesMut::new(), None);
+        while let Some(frame) = body.frame().await {
+            // A client that broke off gets no answer.
+            let frame = frame.ok()?;
+            match frame.into_data() {
+                Ok(chunk) if data.len() + chunk.len() > self.max_bytes => return Some(too_large()),
+                Ok(chunk) => data.extend_from_slice(&chunk),
+                Err(frame) => trailers = frame.into_trailers().ok(),
+            }
+        }
+        if trailers.is_none() {
+            exchange
+                .request
+                .headers
+                .insert(header::CONTENT_LENGTH, HeaderValue::from(data.len()));
+        }
+        let data = (!data.is_empty()).then(|| data.freeze());
+        exchange.body = Some(ClientBody::Whole(data, trailers));
+        None
+    }
+}
+
+fn too_large() -> LocalReply {
+    let text = "Payload Too Large";
+    LocalReply::new(
+        StatusCode::PAYLOAD_TOO_LARGE,
+        text,
+        Flags::default(),
+        "request_payload_too_large",
+    )
+}

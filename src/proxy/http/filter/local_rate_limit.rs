@@ -1,0 +1,122 @@
+//! `envoy.filters.http.local_ratelimit`: a token bucket in front of a route or a whole chain.
+
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use http::StatusCode;
+
+use crate::proxy::flags::Flags;
+use crate::proxy::http::exchange::Exchange;
+use crate::proxy::http::header_ops::HeaderOps;
+use crate::proxy::http::local_reply::LocalReply;
+
+/// A limit.
+#[derive(Debug)]
+pub(crate) struct LocalRateLimit {
+    /// The bucket, shared by all workers; none: no limit.
+    pub(crate) bucket: Option<Bucket>,
+    /// The answer to what is too much.
+    pub(crate) status: StatusCode,
+    /// Which share of requests is counted, in parts per million.
+    pub(crate) enabled: u32,
+    /// Which share of what is too much is refused.
+    pub(crate) enforced: u32,
+    /// Added to a refusal.
+    pub(crate) response_headers: HeaderOps,
+    /// Added to what would have been refused.
+    pub(crate) request_headers: HeaderOps,
+    /// gRPC's `RESOURCE_EXHAUSTED` instead of `UNAVAILABLE`.
+    pub(crate) as_resource_exhausted: bool,
+}
+
+/// A token bucket.
+#[derive(Debug)]
+pub(crate) struct Bucket {
+    max: u32,
+    per_fill: u32,
+    interval: Duration,
+    started: Instant,
+    tokens: AtomicU32,
+    /// Fills so far.
+    fills: AtomicU64,
+}
+
+impl Bucket {
+    /// A full bucket of `max` tokens that gets `per_fill` more every `interval`.
+    pub(crate) fn new(max: u32, per_fill: u32, interval: Duration, now: Instant) -> Self {
+        Self {
+            max,
+            per_fill,
+            interval: interval.max(Duration::from_millis(1)),
+            started: now,
+            tokens: AtomicU32::new(max),
+            fills: AtomicU64::new(0),
+        }
+    }
+
+    /// Takes a token, if there is one.
+    pub(crate) fn take(&self, now: Instant) -> bool {
+        self.fill(now);
+        let one_less = |tokens: u32| tokens.checked_sub(1);
+        self.tokens
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less)
+            .is_ok()
+    }
+
+    /// Adds what has become due. Whoever counts a fill adds it, so that none is added twice.
+    fn fill(&self, now: Instant) {
+        let elapsed = now.saturating_duration_since(self.started).as_nanos();
+        let due = u64::try_from(elapsed / self.interval.as_nanos()).unwrap_or(u64::MAX);
+        let before = self.fills.fetch_max(due, Ordering::Relaxed);
+        let new = u32::try_from(due.saturating_sub(before)).unwrap_or(u32::MAX);
+        if new > 0 {
+            let more = |tokens: u32| Some(tokens.saturating_add(new.saturating_mul(self.per_fill)).min(self.max));
+            // The closure always yields a value.
+            let _ = self.tokens.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
+        }
+    }
+}
+
+impl LocalRateLimit {
+    /// Counts a request, and refuses what is too much.
+    pub(super) fn request(&self, exchange: &mut Exchange) -> Option<LocalReply> {
+        let bucket = self.bucket.as_ref().filter(|_| hits(self.enabled))?;
+        if bucket.take(Instant::now()) {
+            return None;
+        }
+        if !hits(self.enforced) {
+            let mut headers = std::mem::take(&mut exchange.request.headers);
+            self.request_headers.apply(&mut headers, &exchange.context());
+            exchange.request.headers = headers;
+            return None;
+        }
+        let mut reply = LocalReply::new(
+            self.status,
+            "local_rate_limited",
+            Flags::RATE_LIMITED,
+            "local_rate_limited",
+        );
+        self.response_headers.apply(&mut reply.headers, &exchange.context());
+        reply.grpc_status = self.as_resource_exhausted.then_some(8);
+        Some(reply)
+    }
+}
+
+fn hits(per_million: u32) -> bool {
+    per_million >= 1_000_000 || fastrand::u32(..1_000_000) < per_million
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bucket_fills_in_time_and_never_overflows() {
+        let start = Instant::now();
+        let bucket = Bucket::new(2, 1, Duration::from_secs(1), start);
+        let take = |seconds| bucket.take(start + Duration::from_secs(seconds));
+        assert!(take(0) && take(0) && !take(0));
+        assert!(take(1) && !take(1));
+        assert!(take(100) && take(100) && !take(100));
+    }
+}
