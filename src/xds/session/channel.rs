@@ -165,7 +165,7 @@ impl Channel {
     /// Sends what the client has once more, where it wants it.
     pub(super) fn repeat(&mut self, names: &[ResourceName]) {
         self.asked
-            .extend(names.iter().filter(|name| self.names.contains(*name)).cloned());
+            .extend(names.iter().filter(|name| self.names.contains(name)).cloned());
     }
 
     /// Sends each of these once more, by itself.

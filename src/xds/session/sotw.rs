@@ -64,7 +64,7 @@ fn subscribe(session: &mut Session, kind: ResourceType, names: Vec<String>) {
         .collect();
     let known = session.subscribed(kind);
     let gone: Vec<_> = known.iter().filter(|name| !asked.contains(*name)).cloned().collect();
-    let new: Vec<_> = asked.iter().filter(|name| !known.contains(*name)).cloned().collect();
+    let new: Vec<_> = asked.iter().filter(|name| !known.contains(name)).cloned().collect();
     session.unsubscribe(kind, &gone);
     if !new.is_empty() || !session.started(kind) {
         session.subscribe(kind, new, Vec::new());
