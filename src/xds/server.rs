@@ -4,8 +4,10 @@
 //! the [`Fleet`]. A slow client holds up its own task only, with at most one response of each type
 //! on its way.
 
+mod grpc;
 mod service;
 mod stream;
+mod window;
 
 use std::sync::Arc;
 

@@ -21,12 +21,14 @@
 mod channel;
 pub mod delta;
 pub mod sotw;
+mod wanted;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use channel::Channel;
+pub use wanted::Wanted;
 
 use super::client::REFUSED;
 use super::resource::{Resource, ResourceType, Version, Warming};
@@ -224,7 +226,7 @@ impl Session {
     }
 
     /// The names the client asks for, of a type that is asked for by name.
-    pub fn subscribed(&self, kind: ResourceType) -> &imbl::OrdSet<ResourceName> {
+    pub fn subscribed(&self, kind: ResourceType) -> &Wanted {
         &self.channels[kind as usize].names
     }
 

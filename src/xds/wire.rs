@@ -1,64 +1,158 @@
 //! Discovery responses on the wire.
 //!
-//! A resource is encoded once and its bytes go into the responses of all clients as they are; a
-//! response is only written around them. (Envoy `service/discovery/v3/discovery.proto`.)
+//! A resource is encoded once and its bytes go into the responses of all clients; a response is only
+//! written around them, and no faster than the client takes it: what waits for a client is a list of
+//! shared resources. (Envoy `service/discovery/v3/discovery.proto`.)
+
+use std::sync::Arc;
+use std::vec;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint, key_len};
 
 use super::resource::{Resource, ResourceType};
 
+/// A chunk grows until it has this size, in bytes, so that most fill an HTTP/2 frame of 16 KiB.
+const FULL: usize = 12 << 10;
+
+/// A resource of this size or more, in bytes, is sent from where it is. A smaller one is copied into a
+/// chunk, as a frame of its own would cost more than the copy.
+const SHARED: usize = 4 << 10;
+
+/// A response as gRPC frames it, in chunks that are written when they are asked for.
+#[derive(Debug)]
+pub struct Response {
+    layout: Layout,
+    resources: vec::IntoIter<Arc<Resource>>,
+    /// The fields that stand behind the resources.
+    tail: Bytes,
+    /// The chunk that comes next, as far as it is written.
+    chunk: BytesMut,
+    /// A resource that comes after it from where it is.
+    shared: Option<Bytes>,
+    /// How many bytes are not written yet.
+    unwritten: usize,
+}
+
+/// What a resource stands in.
+#[derive(Clone, Copy, Debug)]
+enum Layout {
+    /// A `Resource`, with name and version.
+    Named,
+    /// An `Any`.
+    Bare,
+}
+
 /// A `DeltaDiscoveryResponse`.
 pub fn delta_response<'a>(
     kind: ResourceType,
     system_version: &str,
     nonce: &str,
-    resources: impl Iterator<Item = &'a Resource>,
+    resources: Vec<Arc<Resource>>,
     removed: impl Iterator<Item = &'a str>,
-) -> Bytes {
-    let mut out = BytesMut::new();
-    put_bytes(&mut out, 1, system_version.as_bytes());
-    for resource in resources {
-        let any = any_len(resource);
-        let (version, name) = (resource.version.as_str(), &*resource.name);
-        let len = field_len(3, name.len()) + field_len(1, version.len()) + field_len(2, any);
-        put_header(&mut out, 2, len);
-        put_bytes(&mut out, 1, version.as_bytes());
-        put_header(&mut out, 2, any);
-        put_any(&mut out, resource);
-        put_bytes(&mut out, 3, name.as_bytes());
-    }
-    put_bytes(&mut out, 4, kind.type_url().as_bytes());
-    put_bytes(&mut out, 5, nonce.as_bytes());
-    removed.for_each(|name| put_bytes(&mut out, 6, name.as_bytes()));
-    out.freeze()
+) -> Response {
+    let mut tail = type_and_nonce(kind, nonce);
+    removed.for_each(|name| put_bytes(&mut tail, 6, name.as_bytes()));
+    Response::new(Layout::Named, system_version, resources, tail)
 }
 
 /// A `DiscoveryResponse`.
-pub fn sotw_response<'a>(
-    kind: ResourceType,
-    version: &str,
-    nonce: &str,
-    resources: impl Iterator<Item = &'a Resource>,
-) -> Bytes {
-    let mut out = BytesMut::new();
-    put_bytes(&mut out, 1, version.as_bytes());
-    for resource in resources {
-        put_header(&mut out, 2, any_len(resource));
-        put_any(&mut out, resource);
+pub fn sotw_response(kind: ResourceType, version: &str, nonce: &str, resources: Vec<Arc<Resource>>) -> Response {
+    Response::new(Layout::Bare, version, resources, type_and_nonce(kind, nonce))
+}
+
+impl Response {
+    fn new(layout: Layout, version: &str, resources: Vec<Arc<Resource>>, tail: BytesMut) -> Self {
+        let of_resources = resources.iter().map(|resource| field_len(2, layout.len_of(resource)));
+        let unwritten = of_resources.sum::<usize>() + tail.len();
+        let message = field_len(1, version.len()) + unwritten;
+        let mut chunk = BytesMut::with_capacity(FULL.min(message) + SHARED);
+        // Not compressed. The longest message of gRPC is far above what a client takes.
+        chunk.put_u8(0);
+        chunk.put_u32(message.try_into().unwrap_or(u32::MAX));
+        put_bytes(&mut chunk, 1, version.as_bytes());
+        Self {
+            layout,
+            resources: resources.into_iter(),
+            tail: tail.freeze(),
+            chunk,
+            shared: None,
+            unwritten,
+        }
     }
+
+    /// Writes what follows, up to a full chunk or a resource that is shared.
+    fn write(&mut self) {
+        while self.chunk.len() < FULL && self.shared.is_none() {
+            let Some(resource) = self.resources.next() else {
+                return self.chunk.put(std::mem::take(&mut self.tail));
+            };
+            self.layout.put_header(&mut self.chunk, &resource);
+            if resource.body.len() < SHARED {
+                self.chunk.put_slice(&resource.body);
+            } else {
+                self.shared = Some(resource.body.clone());
+            }
+        }
+    }
+}
+
+impl Iterator for Response {
+    type Item = Bytes;
+
+    fn next(&mut self) -> Option<Bytes> {
+        if self.chunk.is_empty() {
+            if let Some(shared) = self.shared.take() {
+                self.unwritten = self.unwritten.saturating_sub(shared.len());
+                return Some(shared);
+            }
+            self.chunk.reserve(self.unwritten.min(FULL + SHARED));
+        }
+        let before = self.chunk.len();
+        self.write();
+        self.unwritten = self.unwritten.saturating_sub(self.chunk.len() - before);
+        let chunk = std::mem::take(&mut self.chunk);
+        (!chunk.is_empty()).then(|| chunk.freeze())
+    }
+}
+
+impl Layout {
+    fn len_of(self, resource: &Resource) -> usize {
+        match self {
+            Layout::Named => {
+                field_len(3, resource.name.len())
+                    + field_len(1, resource.version.as_str().len())
+                    + field_len(2, any_len(resource))
+            }
+            Layout::Bare => any_len(resource),
+        }
+    }
+
+    /// Everything of the resource's field but the body, which ends it.
+    fn put_header(self, out: &mut BytesMut, resource: &Resource) {
+        put_header(out, 2, self.len_of(resource));
+        if let Layout::Named = self {
+            put_bytes(out, 3, resource.name.as_bytes());
+            put_bytes(out, 1, resource.version.as_str().as_bytes());
+            put_header(out, 2, any_len(resource));
+        }
+        put_bytes(out, 1, resource.kind.type_url().as_bytes());
+        if !resource.body.is_empty() {
+            put_header(out, 2, resource.body.len());
+        }
+    }
+}
+
+/// The fields that both responses have behind their resources, under the same numbers.
+fn type_and_nonce(kind: ResourceType, nonce: &str) -> BytesMut {
+    let mut out = BytesMut::new();
     put_bytes(&mut out, 4, kind.type_url().as_bytes());
     put_bytes(&mut out, 5, nonce.as_bytes());
-    out.freeze()
+    out
 }
 
 fn any_len(resource: &Resource) -> usize {
     field_len(1, resource.kind.type_url().len()) + field_len(2, resource.body.len())
-}
-
-fn put_any(out: &mut BytesMut, resource: &Resource) {
-    put_bytes(out, 1, resource.kind.type_url().as_bytes());
-    put_bytes(out, 2, &resource.body);
 }
 
 /// A length-delimited field; an empty one is left out, as proto3 does.
@@ -88,21 +182,28 @@ mod tests {
     use crate::xds::pb::discovery::{DeltaDiscoveryResponse, DiscoveryResponse};
     use prost::Message;
 
-    fn resource(name: &str, body: &'static [u8]) -> Resource {
-        Resource::new(ResourceType::Cluster, name.into(), body, [].into())
+    fn resource(name: &str, body: impl Into<Bytes>) -> Arc<Resource> {
+        Arc::new(Resource::new(ResourceType::Cluster, name.into(), body, [].into()))
+    }
+
+    /// What is in gRPC's frame.
+    fn message(response: Response) -> Vec<u8> {
+        let bytes: Vec<u8> = response.flatten().collect();
+        let (frame, message) = bytes.split_first_chunk::<5>().unwrap();
+        assert_eq!(frame[0], 0);
+        assert_eq!(
+            u32::from_be_bytes(frame[1..].try_into().unwrap()) as usize,
+            message.len()
+        );
+        message.to_vec()
     }
 
     #[test]
     fn a_delta_response_is_what_prost_reads() {
-        let (a, b) = (resource("a", b"some bytes"), resource("b", b""));
-        let bytes = delta_response(
-            ResourceType::Cluster,
-            "7",
-            "n1",
-            [&a, &b].into_iter(),
-            ["gone"].into_iter(),
-        );
-        let response = DeltaDiscoveryResponse::decode(bytes).unwrap();
+        let (a, b) = (resource("a", &b"some bytes"[..]), resource("b", &b""[..]));
+        let both = vec![a.clone(), b.clone()];
+        let response = delta_response(ResourceType::Cluster, "7", "n1", both, ["gone"].into_iter());
+        let response = DeltaDiscoveryResponse::decode(&*message(response)).unwrap();
         assert_eq!(
             (response.system_version_info.as_str(), response.nonce.as_str()),
             ("7", "n1")
@@ -124,10 +225,44 @@ mod tests {
 
     #[test]
     fn a_sotw_response_is_what_prost_reads() {
-        let a = resource("a", b"some bytes");
-        let bytes = sotw_response(ResourceType::Cluster, "7", "n1", [&a].into_iter());
-        let response = DiscoveryResponse::decode(bytes).unwrap();
+        let a = resource("a", &b"some bytes"[..]);
+        let response = sotw_response(ResourceType::Cluster, "7", "n1", vec![a]);
+        let response = DiscoveryResponse::decode(&*message(response)).unwrap();
         assert_eq!((response.version_info.as_str(), response.nonce.as_str()), ("7", "n1"));
         assert_eq!(response.resources[0].value, b"some bytes");
+    }
+
+    #[test]
+    fn resources_of_all_sizes_arrive_whole_and_in_order() {
+        let sizes = (0..12)
+            .map(|power| 10 << power)
+            .chain([SHARED - 1, SHARED, 0, 7, 3 * FULL]);
+        let body = |size: usize| (0..size).map(|at| (at % 251) as u8).collect::<Vec<u8>>();
+        let bodies: Vec<Vec<u8>> = sizes.flat_map(|size| [body(size), body(size / 3)]).collect();
+        let resources = bodies.iter().map(|body| resource("a", body.clone())).collect();
+        let response = delta_response(ResourceType::Cluster, "7", "n1", resources, [].into_iter());
+        let response = DeltaDiscoveryResponse::decode(&*message(response)).unwrap();
+        let arrived = response
+            .resources
+            .into_iter()
+            .map(|resource| resource.resource.unwrap().value);
+        assert!(arrived.eq(bodies));
+    }
+
+    #[test]
+    fn a_large_resource_is_sent_from_where_it_is() {
+        let large = resource("a", vec![1; 1 << 20]);
+        let mut response = delta_response(ResourceType::Cluster, "7", "n1", vec![large.clone()], [].into_iter());
+        assert!(response.any(|chunk| chunk.as_ptr() == large.body.as_ptr() && chunk.len() == large.body.len()));
+    }
+
+    #[test]
+    fn many_small_resources_are_written_a_chunk_at_a_time() {
+        let small: Vec<_> = (0..2000).map(|n| resource(&n.to_string(), vec![1; 1000])).collect();
+        let response = delta_response(ResourceType::Cluster, "7", "n1", small, [].into_iter());
+        let chunks: Vec<Bytes> = response.collect();
+        assert!(chunks.iter().all(|chunk| chunk.len() <= FULL + SHARED));
+        let full = chunks.iter().filter(|chunk| chunk.len() >= FULL).count();
+        assert!(full + 1 >= chunks.len(), "{full} of {}", chunks.len());
     }
 }

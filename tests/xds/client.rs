@@ -1,6 +1,7 @@
 //! A delta client whose every word is the test's.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use envoy_types::pb::envoy::config::core::v3::Node;
@@ -41,7 +42,7 @@ pub struct Client {
 }
 
 /// A connection to the server, verified as the bootstrap would.
-pub async fn channel(home: &Home, server: &ControlPlane) -> Channel {
+pub async fn channel(home: &Home, address: SocketAddr) -> Channel {
     let roots = std::fs::read(home.state().join("ca/root-cert.pem")).unwrap();
     let expected = SpiffeMatcher::from(&server_identity(&Default::default()));
     let config = client_config(
@@ -51,7 +52,7 @@ pub async fn channel(home: &Home, server: &ControlPlane) -> Channel {
         &Clock::system(),
     )
     .unwrap();
-    let (connector, address) = (TlsConnector::from(config), server.address());
+    let connector = TlsConnector::from(config);
     let connect = move |_| {
         let connector = connector.clone();
         async move {
@@ -76,6 +77,16 @@ impl Client {
         node: &str,
         token: Option<&str>,
     ) -> Result<Self, tonic::Status> {
+        Self::connect(home, server.address(), node, token).await
+    }
+
+    /// Opens a stream to the server of a home that listens at an address.
+    pub async fn connect(
+        home: &Home,
+        address: SocketAddr,
+        node: &str,
+        token: Option<&str>,
+    ) -> Result<Self, tonic::Status> {
         let node = Node {
             id: format!("sidecar~10.9.9.9~{node}~default.svc.cluster.local"),
             cluster: "client.default".to_owned(),
@@ -86,13 +97,22 @@ impl Client {
             type_url: "hello".to_owned(),
             ..Default::default()
         };
-        Self::open_saying(home, server, hello, token).await
+        Self::start(home, address, hello, token).await
     }
 
     /// Opens a stream with a first request of one's own.
     pub async fn open_saying(
         home: &Home,
         server: &ControlPlane,
+        hello: DeltaDiscoveryRequest,
+        token: Option<&str>,
+    ) -> Result<Self, tonic::Status> {
+        Self::start(home, server.address(), hello, token).await
+    }
+
+    async fn start(
+        home: &Home,
+        address: SocketAddr,
         hello: DeltaDiscoveryRequest,
         token: Option<&str>,
     ) -> Result<Self, tonic::Status> {
@@ -104,7 +124,7 @@ impl Client {
                 .insert("authorization", format!("Bearer {token}").parse().unwrap());
         }
         requests.send(hello).unwrap();
-        let mut client = AggregatedDiscoveryServiceClient::new(channel(home, server).await);
+        let mut client = AggregatedDiscoveryServiceClient::new(channel(home, address).await);
         let responses = client.delta_aggregated_resources(request).await?.into_inner();
         Ok(Self { requests, responses })
     }

@@ -5,6 +5,7 @@
 pub mod client;
 pub mod control_plane;
 mod joining;
+mod memory;
 mod misbehaving;
 mod refusing;
 mod restarting;

@@ -88,6 +88,39 @@ spec:
     }
 
     #[test]
+    fn ports_of_matches_are_those_of_the_hosts() {
+        expect_as_marked(
+            r#"
+apiVersion: v1
+kind: Service
+metadata: {name: a}
+spec: {clusterIP: 10.0.0.1, ports: [{name: http, port: 80, targetPort: 8080}]}
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: a}
+spec:
+  hosts: [a]
+  http:
+  - match:
+    - port: 80
+    - port: 8080                        #! IST0133
+    route: [{destination: {host: a}}]
+  tcp:
+  - match: [{port: 81}]                 #! IST0133
+    route: [{destination: {host: a}}]
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: b}
+spec:
+  hosts: ["*.example.com"]
+  http: [{match: [{port: 81}], route: [{destination: {host: a}}]}]
+"#,
+        );
+    }
+
+    #[test]
     fn endpoints_belong_to_a_service_and_its_ports() {
         expect_as_marked(
             r#"

@@ -143,6 +143,12 @@ fn addresses(report: &mut Report<'_>, at: &FieldPath, spec: &api::Service) -> Ve
     );
     let mut found: Vec<IpNet> = Vec::new();
     for (at, text) in all.filter(|(_, text)| !matches!(text.as_str(), "" | "None")) {
+        if text.eq_ignore_ascii_case("None") {
+            report
+                .error(&at, format!("`{text}` is not an IP address"))
+                .help("a headless Service has `clusterIP: None`");
+            continue;
+        }
         let address = report.ip(&at, text).map(IpNet::from);
         found.extend(address.filter(|new| !found.contains(new)));
     }
@@ -195,8 +201,12 @@ fn port(report: &mut Report<'_>, at: &FieldPath, entry: &api::ServicePort) -> So
     let (target, target_name) = match &entry.target_port {
         None | Some(IntOrString::Int(0)) => (number, None),
         Some(IntOrString::Int(target)) => {
-            let target = u32::try_from(*target).unwrap_or(u32::MAX);
-            (report.port(&target_at, target), None)
+            let port = u32::try_from(*target).map(|target| report.port(&target_at, target));
+            let port = port.unwrap_or_else(|_| {
+                report.error(&target_at, format!("{target} is not a port: 1 to 65535 are"));
+                0
+            });
+            (port, None)
         }
         Some(IntOrString::String(name)) if name.is_empty() => (number, None),
         Some(IntOrString::String(name)) => {
@@ -277,6 +287,7 @@ spec:
   - {name: c, port: 81, protocol: UDP}
   - {name: d, port: 82, targetPort: 70000} #! IST0106
   - {name: e, port: 83, targetPort: "8080"} #! IST0106
+  - {name: f, port: 84, targetPort: -1} #! IST0106
 "#,
         ));
         let without = service("  clusterIP: 10.0.0.1\n");

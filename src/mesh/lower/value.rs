@@ -33,7 +33,11 @@ impl Report<'_> {
     ) -> Option<Duration> {
         let duration = Duration::from(duration?);
         if duration < Duration::from_millis(1) {
-            self.error(at, format!("{duration:?} is shorter than a millisecond"))
+            let text = match duration.is_zero() {
+                true => "0s".to_owned(),
+                false => format!("{duration:?}"),
+            };
+            self.error(at, format!("{text} is shorter than a millisecond"))
                 .help("leave the field out for its default");
         } else if !duration.subsec_nanos().is_multiple_of(1_000_000) {
             self.error(at, format!("{duration:?} is not a whole number of milliseconds"));

@@ -2,29 +2,22 @@
 //! [`crate::xds::wire`]), which generated services cannot send.
 
 use std::convert::Infallible;
-use std::future::Future;
-use std::marker::PhantomData;
+use std::future::{Future, ready};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use bytes::{BufMut, Bytes};
-use prost::Message;
-use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
+use http::header::AUTHORIZATION;
 use tonic::body::Body;
-use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder, Streaming};
 use tonic::codegen::Service;
-use tonic::server::{Grpc, NamedService, StreamingService};
-use tonic::{Code, Request, Response, Status};
+use tonic::server::NamedService;
+use tonic::{Code, Status};
 
+use super::grpc::{self, Requests};
 use super::stream::{self, Protocol, Scope};
 use super::{Credential, Fleet};
 use crate::tls::PeerInfo;
 use crate::xds::pb::discovery::{DeltaDiscoveryRequest, DiscoveryRequest};
-
-/// A request of Envoy with its `node` is 61 KB; names and versions of a large mesh come on top.
-const MAX_REQUEST_BYTES: usize = 64 << 20;
 
 /// The aggregated discovery service.
 pub fn aggregated<F: Fleet>(fleet: Arc<F>) -> Aggregated<F> {
@@ -104,48 +97,27 @@ impl<F: Fleet> Service<http::Request<Body>> for Secrets<F> {
     }
 }
 
+/// Starts the stream's task.
 fn serve<P: Protocol, F: Fleet>(
     fleet: Arc<F>,
     scope: Scope,
     request: http::Request<Body>,
 ) -> BoxFuture<Result<http::Response<Body>, Infallible>> {
-    Box::pin(async move {
-        let mut grpc = Grpc::new(FrameCodec::<P>(PhantomData)).max_decoding_message_size(MAX_REQUEST_BYTES);
-        Ok(grpc.streaming(Method { fleet, scope }, request).await)
-    })
+    let credential = credential(&request);
+    let (responses, response) = grpc::respond();
+    let requests = Requests::<P>::new(request.into_body());
+    tokio::spawn(stream::run(fleet, scope, credential, requests, responses));
+    Box::pin(ready(Ok(response)))
 }
 
 fn unimplemented() -> BoxFuture<Result<http::Response<Body>, Infallible>> {
-    Box::pin(async { Ok(Status::new(Code::Unimplemented, "no such method").into_http()) })
-}
-
-/// One streaming method: starts the stream's task.
-struct Method<F> {
-    fleet: Arc<F>,
-    scope: Scope,
-}
-
-impl<P: Protocol, F: Fleet> StreamingService<P> for Method<F> {
-    type Response = Bytes;
-    type ResponseStream = ReceiverStream<Result<Bytes, Status>>;
-    type Future = std::future::Ready<Result<Response<Self::ResponseStream>, Status>>;
-
-    fn call(&mut self, request: Request<Streaming<P>>) -> Self::Future {
-        let credential = credential(&request);
-        let (send, receive) = mpsc::channel(1);
-        tokio::spawn(stream::run(
-            self.fleet.clone(),
-            self.scope,
-            credential,
-            request.into_inner(),
-            send,
-        ));
-        std::future::ready(Ok(Response::new(ReceiverStream::new(receive))))
-    }
+    Box::pin(ready(
+        Ok(Status::new(Code::Unimplemented, "no such method").into_http()),
+    ))
 }
 
 /// A certificate counts before a token.
-fn credential<T>(request: &Request<T>) -> Credential {
+fn credential<T>(request: &http::Request<T>) -> Credential {
     if let Some(identity) = request
         .extensions()
         .get::<PeerInfo>()
@@ -154,57 +126,11 @@ fn credential<T>(request: &Request<T>) -> Credential {
         return Credential::Certificate(identity);
     }
     let bearer = request
-        .metadata()
-        .get("authorization")
+        .headers()
+        .get(AUTHORIZATION)
         .and_then(|value| value.to_str().ok());
     match bearer.and_then(|value| value.strip_prefix("Bearer ")) {
         Some(token) => Credential::Token(token.trim().into()),
         None => Credential::None,
-    }
-}
-
-/// Reads messages with prost and writes frames as they are.
-#[derive(Debug)]
-struct FrameCodec<P>(PhantomData<P>);
-
-impl<P: Message + Default + 'static> Codec for FrameCodec<P> {
-    type Encode = Bytes;
-    type Decode = P;
-    type Encoder = FrameEncoder;
-    type Decoder = MessageDecoder<P>;
-
-    fn encoder(&mut self) -> FrameEncoder {
-        FrameEncoder
-    }
-
-    fn decoder(&mut self) -> MessageDecoder<P> {
-        MessageDecoder(PhantomData)
-    }
-}
-
-#[derive(Debug)]
-struct FrameEncoder;
-
-impl Encoder for FrameEncoder {
-    type Item = Bytes;
-    type Error = Status;
-
-    fn encode(&mut self, frame: Bytes, buffer: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        buffer.put(frame);
-        Ok(())
-    }
-}
-
-#[derive(Debug)]
-struct MessageDecoder<P>(PhantomData<P>);
-
-impl<P: Message + Default> Decoder for MessageDecoder<P> {
-    type Item = P;
-    type Error = Status;
-
-    fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<P>, Status> {
-        P::decode(buffer)
-            .map(Some)
-            .map_err(|error| Status::invalid_argument(error.to_string()))
     }
 }

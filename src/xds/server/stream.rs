@@ -3,11 +3,10 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use prost::Message;
-use tokio::sync::mpsc;
-use tonic::{Status, Streaming};
+use tonic::Status;
 
+use super::grpc::{Requests, Responses};
 use super::{Credential, Fleet, Member, Progress};
 use crate::ir::ResourceName;
 use crate::xds::node::NodeClaim;
@@ -15,6 +14,7 @@ use crate::xds::pb::core::Node;
 use crate::xds::pb::discovery::{DeltaDiscoveryRequest, DiscoveryRequest};
 use crate::xds::resource::{ResourceType, Version};
 use crate::xds::session::{Push, Refusal, Session, delta, sotw};
+use crate::xds::wire;
 
 /// Which types a stream serves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,7 +39,7 @@ pub(super) trait Protocol: Message + Default + Send + 'static {
     /// request of a type may say.
     fn wanted(&self, first: bool) -> Vec<(ResourceName, Option<Version>)>;
     fn receive(self, session: &mut Session, kind: ResourceType, last_nonce: Option<u64>) -> Vec<Refusal>;
-    fn write(session: &Session, push: &Push, generation: u64) -> Bytes;
+    fn write(session: &Session, push: &Push, generation: u64) -> wire::Response;
 }
 
 impl Protocol for DeltaDiscoveryRequest {
@@ -68,7 +68,7 @@ impl Protocol for DeltaDiscoveryRequest {
         delta::receive(session, kind, self)
     }
 
-    fn write(_session: &Session, push: &Push, generation: u64) -> Bytes {
+    fn write(_session: &Session, push: &Push, generation: u64) -> wire::Response {
         delta::write(push, generation)
     }
 }
@@ -93,7 +93,7 @@ impl Protocol for DiscoveryRequest {
         sotw::receive(session, kind, self, last_nonce)
     }
 
-    fn write(session: &Session, push: &Push, generation: u64) -> Bytes {
+    fn write(session: &Session, push: &Push, generation: u64) -> wire::Response {
         sotw::write(session, push, generation)
     }
 }
@@ -101,22 +101,23 @@ impl Protocol for DiscoveryRequest {
 /// How long a client may take to say who it is.
 const FIRST_REQUEST: Duration = Duration::from_secs(10);
 
-type Responses = mpsc::Sender<Result<Bytes, Status>>;
-
 /// Serves a stream until the client or the server goes.
 pub(super) async fn run<P: Protocol, F: Fleet>(
     fleet: Arc<F>,
     scope: Scope,
     credential: Credential,
-    mut requests: Streaming<P>,
+    mut requests: Requests<P>,
     responses: Responses,
 ) {
     if let Err(status) = fleet.admit(&credential) {
         // The client is gone if this cannot be sent.
         return drop(responses.send(Err(status)).await);
     }
-    let Ok(Ok(Some(first))) = tokio::time::timeout(FIRST_REQUEST, requests.message()).await else {
-        return;
+    let first = match tokio::time::timeout(FIRST_REQUEST, requests.message()).await {
+        Ok(Ok(Some(first))) => first,
+        // The client is gone if this cannot be sent.
+        Ok(Err(status)) => return drop(responses.send(Err(status)).await),
+        Ok(Ok(None)) | Err(_) => return,
     };
     match join(&*fleet, credential, first) {
         Ok((member, first)) => {
@@ -163,13 +164,18 @@ impl Stream {
         self.request(first).await
     }
 
-    async fn serve<P: Protocol>(&mut self, mut requests: Streaming<P>) {
+    async fn serve<P: Protocol>(&mut self, mut requests: Requests<P>) {
         loop {
             let wake = self.session.wake_at();
             let done = tokio::select! {
                 request = requests.message() => match request {
                     Ok(Some(request)) => self.request(request).await,
-                    Ok(None) | Err(_) => Err(Gone),
+                    Ok(None) => Err(Gone),
+                    Err(status) => {
+                        // Nor will it hear this if the connection broke.
+                        let _ = self.responses.send(Err(status)).await;
+                        Err(Gone)
+                    }
                 },
                 changed = self.member.target.changed() => match changed {
                     Ok(()) => {
@@ -222,8 +228,8 @@ impl Stream {
         let generation = self.session.generation().unwrap_or_default();
         for push in self.session.poll(Instant::now()) {
             self.last_nonces[push.kind as usize] = Some(push.nonce);
-            let frame = P::write(&self.session, &push, generation);
-            self.responses.send(Ok(frame)).await.map_err(|_| Gone)?;
+            let response = P::write(&self.session, &push, generation);
+            self.responses.send(Ok(Box::new(response))).await.map_err(|_| Gone)?;
         }
         self.member.observer.progress(Progress {
             states: ResourceType::ALL.map(|kind| (kind, self.session.state(kind))),

@@ -4,10 +4,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
-use imbl::OrdSet;
 use prost::Message;
 
-use super::Push;
+use super::{Push, Wanted};
 use crate::ir::ResourceName;
 use crate::xds::resource::{Resource, ResourceType, Version};
 use crate::xds::snapshot::{ResourceSet, changed_names};
@@ -25,7 +24,7 @@ pub(super) struct Channel {
     /// The client wants every resource there is.
     pub(super) all: bool,
     /// The names the client wants, if not all.
-    pub(super) names: OrdSet<ResourceName>,
+    pub(super) names: Wanted,
     /// What the client has ACKed. Where it equals the target it *is* the target's map, so that a
     /// thousand proxies that have everything share one.
     pub(super) held: ResourceSet,
@@ -70,7 +69,7 @@ impl Channel {
             kind,
             started: false,
             all: false,
-            names: OrdSet::new(),
+            names: Wanted::default(),
             held: ResourceSet::new(),
             in_flight: None,
             removals: BTreeMap::new(),
@@ -125,7 +124,7 @@ impl Channel {
         self.held = self
             .held
             .iter()
-            .filter(|(name, _)| names.contains(*name))
+            .filter(|(name, _)| names.contains(name))
             .map(|(name, resource)| (name.clone(), resource.clone()))
             .collect();
         self.dirty.retain(|name| names.contains(name));
@@ -137,7 +136,7 @@ impl Channel {
     /// dropped them and is told once more of each.
     pub(super) fn unsubscribe(&mut self, names: &[ResourceName]) {
         for name in names {
-            let named = self.names.remove(name).is_some();
+            let named = self.names.remove(name);
             if self.all {
                 self.asked.extend(named.then(|| name.clone()));
                 continue;
@@ -166,7 +165,7 @@ impl Channel {
     /// Sends what the client has once more, where it wants it.
     pub(super) fn repeat(&mut self, names: &[ResourceName]) {
         self.asked
-            .extend(names.iter().filter(|name| self.names.contains(*name)).cloned());
+            .extend(names.iter().filter(|name| self.names.contains(name)).cloned());
     }
 
     /// Sends each of these once more, by itself.
@@ -301,9 +300,12 @@ impl Channel {
         due
     }
 
-    /// Takes note of what a reconnecting client says it has.
+    /// Takes note of what a reconnecting client says it has, of what it asks for.
     fn learn(&mut self, has: Vec<(ResourceName, Version)>, target: Option<&ResourceSet>) {
         for (name, version) in has {
+            if !self.all && !self.names.contains(&name) {
+                continue;
+            }
             let same = target
                 .and_then(|target| target.get(&name))
                 .filter(|resource| resource.version == version);
@@ -387,11 +389,14 @@ impl Channel {
         self.asked.remove(name);
     }
 
-    /// Uses the target's own map in the place of an equal one.
+    /// Uses the target's own map in the place of an equal one. What the client has, it asked for.
     fn share(&mut self, target: &ResourceSet) {
         let settled = self.in_flight.is_none() && self.dirty.is_empty() && self.asked.is_empty();
         if settled && self.held.len() == target.len() && changed_names(&self.held, target).next().is_none() {
             self.held = target.clone();
+            if !self.all {
+                self.names.share(target);
+            }
         }
     }
 }

@@ -1,7 +1,5 @@
 //! The incremental variant of the protocol.
 
-use bytes::Bytes;
-
 use super::{Push, Refusal, Session};
 use crate::ir::ResourceName;
 use crate::xds::pb::discovery::DeltaDiscoveryRequest;
@@ -50,12 +48,12 @@ pub fn receive(session: &mut Session, kind: ResourceType, request: DeltaDiscover
 }
 
 /// The response that carries a push.
-pub fn write(push: &Push, generation: u64) -> Bytes {
+pub fn write(push: &Push, generation: u64) -> wire::Response {
     wire::delta_response(
         push.kind,
         &generation.to_string(),
         &push.nonce.to_string(),
-        push.upserts.iter().map(|resource| &**resource),
+        push.upserts.clone(),
         push.removals.iter().map(|name| &**name),
     )
 }

@@ -4,8 +4,6 @@
 //! that are asked for by name only what changed is sent. The last ACKed bytes stand in for a refused
 //! resource, and for what is to be removed later.
 
-use bytes::Bytes;
-
 use super::{Push, Refusal, Session};
 use crate::ir::ResourceName;
 use crate::xds::pb::discovery::DiscoveryRequest;
@@ -40,14 +38,13 @@ pub fn receive(
 }
 
 /// The response that carries a push. To be called before the push is ACKed.
-pub fn write(session: &Session, push: &Push, generation: u64) -> Bytes {
+pub fn write(session: &Session, push: &Push, generation: u64) -> wire::Response {
     let (version, nonce) = (generation.to_string(), push.nonce.to_string());
     if !push.kind.is_wildcard() {
-        let resources = push.upserts.iter().map(|resource| &**resource);
-        return wire::sotw_response(push.kind, &version, &nonce, resources);
+        return wire::sotw_response(push.kind, &version, &nonce, push.upserts.clone());
     }
     let whole = after(session.held(push.kind), push);
-    wire::sotw_response(push.kind, &version, &nonce, whole.values().map(|resource| &**resource))
+    wire::sotw_response(push.kind, &version, &nonce, whole.values().cloned().collect())
 }
 
 fn subscribe(session: &mut Session, kind: ResourceType, names: Vec<String>) {
@@ -65,9 +62,9 @@ fn subscribe(session: &mut Session, kind: ResourceType, names: Vec<String>) {
         .filter(|name| name != "*")
         .map(ResourceName::from)
         .collect();
-    let known = session.subscribed(kind).clone();
+    let known = session.subscribed(kind);
     let gone: Vec<_> = known.iter().filter(|name| !asked.contains(*name)).cloned().collect();
-    let new: Vec<_> = asked.iter().filter(|name| !known.contains(*name)).cloned().collect();
+    let new: Vec<_> = asked.iter().filter(|name| !known.contains(name)).cloned().collect();
     session.unsubscribe(kind, &gone);
     if !new.is_empty() || !session.started(kind) {
         session.subscribe(kind, new, Vec::new());

@@ -1,4 +1,6 @@
-//! VirtualServices: destinations that do not exist, and hosts that an older rule has already.
+//! VirtualServices: hosts, ports and destinations that do not exist, and hosts that an older rule has already.
+
+use std::collections::BTreeSet;
 
 use crate::api::virtual_service as api;
 use crate::api::{FieldPath, Object, Spec};
@@ -19,6 +21,7 @@ pub(super) fn check(directory: &Directory, written: &InForce) -> Vec<Finding> {
     };
     conflicts(directory, rules, &mut found);
     unknown_hosts(directory, rules, &mut found);
+    unknown_ports(directory, rules, &mut found);
     let Spec::VirtualService(spec) = &written.object.spec else {
         return found;
     };
@@ -75,6 +78,56 @@ fn unknown_hosts(directory: &Directory, rules: &VirtualService, found: &mut Vec<
         finding.severity(Severity::Warning).help(hint_host(directory, host));
         found.push(finding);
     }
+}
+
+/// Matches of ports that none of the hosts has, where all hosts are known.
+fn unknown_ports(directory: &Directory, rules: &VirtualService, found: &mut Vec<Finding>) {
+    let mut numbers = BTreeSet::new();
+    for host in &rules.hosts {
+        if host.is_wildcard() || directory.sources_named(host).next().is_none() {
+            return;
+        }
+        let sources = directory.sources_named(host);
+        numbers.extend(sources.flat_map(|source| &source.ports).map(|port| port.port.number));
+    }
+    for (at, port) in matched_ports(rules)
+        .into_iter()
+        .filter(|(_, port)| !numbers.contains(port))
+    {
+        let known: Vec<String> = numbers.iter().map(u16::to_string).collect();
+        let message = format!("no host of this VirtualService has a port {port}: this match never applies");
+        let mut finding = Finding::new(Code::SchemaWarning, &at, message);
+        finding.help(format!("the port that clients call is meant: {}", known.join(", ")));
+        found.push(finding);
+    }
+}
+
+/// `port` of every match, with its place.
+fn matched_ports(rules: &VirtualService) -> Vec<(FieldPath, u16)> {
+    let http = rules
+        .http
+        .iter()
+        .map(|route| route.matches.iter().map(|m| m.port).collect());
+    let tls = rules
+        .tls
+        .iter()
+        .map(|route| route.matches.iter().map(|m| m.l4.port).collect());
+    let tcp = rules
+        .tcp
+        .iter()
+        .map(|route| route.matches.iter().map(|m| m.port).collect());
+    let protocols: [(&str, Vec<Vec<Option<u16>>>); 3] =
+        [("http", http.collect()), ("tls", tls.collect()), ("tcp", tcp.collect())];
+    let mut found = Vec::new();
+    for (protocol, routes) in protocols {
+        for (route, matches) in routes.into_iter().enumerate() {
+            for (index, port) in matches.into_iter().enumerate() {
+                let at = FieldPath::root().field("spec").field(protocol).index(route);
+                found.extend(port.map(|port| (at.field("match").index(index).field("port"), port)));
+            }
+        }
+    }
+    found
 }
 
 /// Whether a proxy of some namespace sees both.

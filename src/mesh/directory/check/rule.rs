@@ -1,4 +1,5 @@
-//! DestinationRules: hosts that no service has, subsets without endpoints, and what an older rule has said already.
+//! DestinationRules: hosts and ports that no service has, subsets without endpoints, and what an older rule has said
+//! already.
 
 use crate::api::FieldPath;
 use crate::diag::Code;

@@ -644,7 +644,7 @@ fn what_never_applies() {
     route: [{destination: {host: a}}]
   - match:
     - uri: {regex: .*}
-      port: 81
+      port: 81                           #! IST0133
     route: [{destination: {host: a}}]
   - route: [{destination: {host: a}}]
   - match: [{uri: {prefix: /q}}]           #! IST0130

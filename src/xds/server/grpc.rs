@@ -1,0 +1,244 @@
+//! gRPC's framing of a stream of messages, in place of the library's: its encoder copies every response
+//! into a buffer of the stream's own, and both its buffers keep the size of the largest message for as
+//! long as the stream lives, megabytes for each client. Here responses go out in chunks that share the
+//! resources (see [`crate::xds::wire`]), and the bytes of a request are given back once it is read.
+
+use std::convert::Infallible;
+use std::marker::PhantomData;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, Bytes, BytesMut};
+use http::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
+use http_body_util::BodyExt;
+use hyper::body::Frame;
+use prost::Message;
+use tokio::sync::mpsc;
+use tonic::Status;
+use tonic::body::Body;
+
+use super::window::Window;
+use crate::xds::wire;
+
+/// A request of Envoy with its `node` is 61 KB; names and versions of a large mesh come on top.
+const MAX_REQUEST_BYTES: usize = 64 << 20;
+
+/// Whether a message is compressed (one byte), and its length (four).
+const PREFIX_BYTES: usize = 5;
+
+/// The client's messages.
+pub(super) struct Requests<P, B = Body> {
+    body: B,
+    /// What has come of the next messages. Takes no room while nothing is on its way.
+    buffer: BytesMut,
+    message: PhantomData<fn() -> P>,
+}
+
+impl<P, B> Requests<P, B>
+where
+    P: Message + Default,
+    B: hyper::body::Body<Data = Bytes, Error: std::fmt::Display> + Unpin,
+{
+    pub(super) fn new(body: B) -> Self {
+        Self {
+            body,
+            buffer: BytesMut::new(),
+            message: PhantomData,
+        }
+    }
+
+    /// The next message, none if the client has ended the stream. Nothing is lost if the future is
+    /// dropped.
+    ///
+    /// # Errors
+    /// What is wrong with the message, or the connection.
+    pub(super) async fn message(&mut self) -> Result<Option<P>, Status> {
+        loop {
+            if let Some(message) = self.take()? {
+                return Ok(Some(message));
+            }
+            match self.body.frame().await {
+                Some(Ok(frame)) => frame
+                    .into_data()
+                    .iter()
+                    .for_each(|data| self.buffer.extend_from_slice(data)),
+                Some(Err(error)) => return Err(Status::unavailable(error.to_string())),
+                None if self.buffer.is_empty() => return Ok(None),
+                None => return Err(Status::invalid_argument("the stream ends within a message")),
+            }
+        }
+    }
+
+    /// The next message, if all of it has come.
+    fn take(&mut self) -> Result<Option<P>, Status> {
+        let Some((prefix, rest)) = self.buffer.split_first_chunk::<PREFIX_BYTES>() else {
+            return Ok(None);
+        };
+        let [compressed, length @ ..] = *prefix;
+        let length = u32::from_be_bytes(length) as usize;
+        if compressed != 0 {
+            return Err(Status::unimplemented("compressed messages are not read"));
+        }
+        if length > MAX_REQUEST_BYTES {
+            return Err(Status::out_of_range(format!(
+                "a message of {length} bytes; the limit is {MAX_REQUEST_BYTES}"
+            )));
+        }
+        let Some(message) = rest.get(..length) else {
+            return Ok(None);
+        };
+        let message = P::decode(message).map_err(|error| Status::invalid_argument(error.to_string()))?;
+        self.buffer.advance(PREFIX_BYTES + length);
+        if self.buffer.is_empty() {
+            self.buffer = BytesMut::new();
+        }
+        Ok(Some(message))
+    }
+}
+
+/// Where the stream's task puts its responses; an error is the last. (Boxed, since the channel has room
+/// for many, however few it is to hold.)
+pub(super) type Responses = mpsc::Sender<Result<Box<wire::Response>, Status>>;
+
+/// A response in HTTP, to be sent to through the other part.
+pub(super) fn respond() -> (Responses, http::Response<Body>) {
+    // One waits while the one before is being taken.
+    let (send, messages) = mpsc::channel(1);
+    let mut response = http::Response::new(Body::new(ResponseBody {
+        messages,
+        current: None,
+        window: Window::default(),
+        ended: false,
+    }));
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    (send, response)
+}
+
+/// The chunks of one response after the other, and the status.
+#[derive(Debug)]
+struct ResponseBody {
+    messages: mpsc::Receiver<Result<Box<wire::Response>, Status>>,
+    current: Option<Box<wire::Response>>,
+    window: Window,
+    ended: bool,
+}
+
+impl hyper::body::Body for ResponseBody {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        while !self.ended {
+            ready!(self.window.poll_room(cx));
+            if let Some(chunk) = self.current.as_mut().and_then(Iterator::next) {
+                return Poll::Ready(Some(Ok(Frame::data(self.window.count(chunk)))));
+            }
+            self.current = None;
+            let status = match ready!(self.messages.poll_recv(cx)) {
+                Some(Ok(message)) => {
+                    self.current = Some(message);
+                    continue;
+                }
+                Some(Err(status)) => status,
+                None => Status::ok(""),
+            };
+            self.ended = true;
+            return Poll::Ready(Some(Ok(Frame::trailers(trailers(&status)))));
+        }
+        Poll::Ready(None)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.ended
+    }
+}
+
+fn trailers(status: &Status) -> HeaderMap {
+    let mut trailers = HeaderMap::new();
+    if status.add_header(&mut trailers).is_err() {
+        // Its details or metadata are no header values; ours have none.
+        trailers.insert(Status::GRPC_STATUS, HeaderValue::from(status.code() as i32));
+    }
+    trailers
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::xds::pb::discovery::DeltaDiscoveryRequest;
+    use http_body_util::StreamBody;
+
+    /// Requests that come in pieces of this size.
+    fn requests(
+        bytes: Vec<u8>,
+        piece: usize,
+    ) -> Requests<DeltaDiscoveryRequest, impl hyper::body::Body<Data = Bytes, Error = Infallible> + Unpin> {
+        let pieces: Vec<_> = bytes.chunks(piece).map(Bytes::copy_from_slice).collect();
+        Requests::new(StreamBody::new(futures::stream::iter(
+            pieces.into_iter().map(|piece| Ok(Frame::data(piece))),
+        )))
+    }
+
+    fn framed(request: &DeltaDiscoveryRequest) -> Vec<u8> {
+        let message = request.encode_to_vec();
+        let mut frame = vec![0];
+        frame.extend(u32::try_from(message.len()).unwrap().to_be_bytes());
+        frame.extend(message);
+        frame
+    }
+
+    fn request(names: usize) -> DeltaDiscoveryRequest {
+        DeltaDiscoveryRequest {
+            resource_names_subscribe: (0..names).map(|name| name.to_string()).collect(),
+            ..Default::default()
+        }
+    }
+
+    #[tokio::test]
+    async fn messages_are_read_however_they_are_cut() {
+        let sent = [request(0), request(3), request(100)];
+        let bytes: Vec<u8> = sent.iter().flat_map(framed).collect();
+        for piece in [1, 4, 7, 10_000] {
+            let mut requests = requests(bytes.clone(), piece);
+            for sent in &sent {
+                assert_eq!(requests.message().await.unwrap().as_ref(), Some(sent));
+            }
+            assert_eq!(requests.message().await.unwrap(), None);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_large_request_leaves_no_buffer_behind() {
+        let mut requests = requests(framed(&request(100_000)), 16_384);
+        requests.message().await.unwrap().unwrap();
+        assert_eq!(requests.buffer.capacity(), 0);
+    }
+
+    #[tokio::test]
+    async fn what_is_no_message_is_refused() {
+        let cases = [
+            (vec![1, 0, 0, 0, 0], tonic::Code::Unimplemented),
+            (vec![0, 255, 255, 255, 255], tonic::Code::OutOfRange),
+            (vec![0, 0, 0, 0, 2, 255, 255], tonic::Code::InvalidArgument),
+            (vec![0, 0, 0, 0, 2, 0], tonic::Code::InvalidArgument),
+        ];
+        for (bytes, code) in cases {
+            let mut requests = requests(bytes.clone(), 100);
+            assert_eq!(requests.message().await.unwrap_err().code(), code, "{bytes:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_status_ends_the_response() {
+        for (last, code) in [(None, "0"), (Some(Status::permission_denied("no")), "7")] {
+            let (send, response) = respond();
+            if let Some(status) = last {
+                send.send(Err(status)).await.unwrap();
+            }
+            drop(send);
+            let collected = response.into_body().collect().await.unwrap();
+            assert_eq!(collected.trailers().unwrap()["grpc-status"], code);
+        }
+    }
+}

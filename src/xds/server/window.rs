@@ -1,0 +1,98 @@
+//! How much of a response may wait in the connection's queues.
+//!
+//! HTTP/2's own window is the client's to choose, and Envoy chooses hundreds of megabytes; the library
+//! stops at 400 KiB for each stream, which is more than all else that a connected proxy costs.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use futures::task::AtomicWaker;
+
+/// As many chunks may be on their way.
+const CHUNKS: usize = 4;
+
+/// Counts the chunks of one stream that the connection has not written yet.
+#[derive(Debug, Default)]
+pub(super) struct Window(Arc<Count>);
+
+#[derive(Debug, Default)]
+struct Count {
+    on_their_way: AtomicUsize,
+    waker: AtomicWaker,
+}
+
+impl Window {
+    /// Ready when there is room for a chunk.
+    pub(super) fn poll_room(&self, cx: &Context<'_>) -> Poll<()> {
+        if self.0.has_room() {
+            return Poll::Ready(());
+        }
+        self.0.waker.register(cx.waker());
+        // A chunk that was written in between has woken nobody.
+        if self.0.has_room() {
+            Poll::Ready(())
+        } else {
+            Poll::Pending
+        }
+    }
+
+    /// A chunk that counts until it is dropped.
+    pub(super) fn count(&self, bytes: Bytes) -> Bytes {
+        self.0.on_their_way.fetch_add(1, Ordering::AcqRel);
+        Bytes::from_owner(Chunk {
+            bytes,
+            count: self.0.clone(),
+        })
+    }
+}
+
+impl Count {
+    fn has_room(&self) -> bool {
+        self.on_their_way.load(Ordering::Acquire) < CHUNKS
+    }
+}
+
+struct Chunk {
+    bytes: Bytes,
+    count: Arc<Count>,
+}
+
+impl AsRef<[u8]> for Chunk {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Drop for Chunk {
+    fn drop(&mut self) {
+        let before = self.count.on_their_way.fetch_sub(1, Ordering::AcqRel);
+        // Half of the window at a time, so that the tasks do not take turns for every chunk.
+        if before <= CHUNKS / 2 + 1 {
+            self.count.waker.wake();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::pin::pin;
+
+    #[tokio::test]
+    async fn there_is_room_again_when_half_is_written() {
+        let window = Window::default();
+        let mut chunks: Vec<Bytes> = (0..CHUNKS).map(|_| window.count(Bytes::from_static(b"x"))).collect();
+        assert_eq!(chunks[0], "x");
+        let mut room = pin!(std::future::poll_fn(|cx| window.poll_room(cx)));
+        assert!(futures::poll!(&mut room).is_pending());
+        let written = tokio::spawn(async move {
+            chunks.truncate(CHUNKS / 2);
+            chunks
+        });
+        room.await;
+        drop(written.await.unwrap());
+        assert_eq!(window.0.on_their_way.load(Ordering::Acquire), 0);
+    }
+}
