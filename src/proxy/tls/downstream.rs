@@ -73,10 +73,7 @@ impl DownstreamTls {
     }
 
     async fn handshake(&self, stream: Rewound, stats: &TlsStats) -> io::Result<Secured> {
-        let trust = self.verification.trust.as_ref();
-        let made = self.cache.get(Some(&self.certificate), trust, |certificate, trust| {
-            self.config(certificate, trust)
-        })?;
+        let made = self.made()?;
         let stream = TlsAcceptor::from(made.config.clone()).accept(stream).await?;
         let (_, tls) = stream.get_ref();
         let peer = peer::peer(tls, made.certificate().map(|own| &**own));

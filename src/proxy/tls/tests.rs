@@ -14,6 +14,8 @@ use tokio::net::{TcpListener, TcpStream};
 use super::downstream::Secured;
 use super::*;
 use crate::proxy::io::{Io, Rewound};
+use crate::proxy::listener::FilterChain;
+use crate::proxy::listener::chain::{ChainIndex, Facts};
 use crate::proxy::matcher::{Pattern, StringMatcher};
 use crate::proxy::slot::Slot;
 use crate::proxy::upstream::cluster::Transport;
@@ -415,4 +417,157 @@ async fn garbage_instead_of_a_handshake_is_an_error_of_the_connection() {
     let error = server.accept(Rewound::new(stream, Bytes::new()), &stats.server).await;
     assert!(error.is_err());
     count(&stats.server.connection_error, 1);
+}
+
+#[tokio::test]
+async fn a_revoked_certificate_is_refused() {
+    let (authority, stats) = (Authority::new("Root"), Counted::default());
+    let (server, client) = (sidecar(&authority), client(&authority, CLIENT, SERVER));
+    let serial = rcgen::SerialNumber::from(7);
+    let list = rcgen::CertificateRevocationListParams {
+        this_update: rcgen::date_time_ymd(2020, 1, 1),
+        next_update: rcgen::date_time_ymd(2100, 1, 1),
+        crl_number: rcgen::SerialNumber::from(1),
+        issuing_distribution_point: None,
+        revoked_certs: vec![rcgen::RevokedCertParams {
+            serial_number: serial.clone(),
+            revocation_time: rcgen::date_time_ymd(2020, 1, 1),
+            reason_code: None,
+            invalidity_date: None,
+        }],
+        key_identifier_method: rcgen::KeyIdMethod::Sha256,
+    };
+    let list = list.signed_by(&authority.0).unwrap();
+    let trust = TrustAnchors::new(vec![authority.1.clone()], Vec::new(), vec![list.der().clone()], false);
+    let trust = Arc::new(trust.unwrap());
+    let place = server.verification.trust.as_ref().unwrap();
+    place.set(Some(trust.clone()));
+    meet(&server, &client, &stats).await.client.unwrap();
+    let revoked = |name: &str| {
+        let names = vec![SanType::URI(name.try_into().unwrap())];
+        authority.issue(names, |params| params.serial_number = Some(serial.clone()))
+    };
+    client.certificate.as_ref().unwrap().set(Some(revoked(CLIENT)));
+    assert!(meet(&server, &client, &stats).await.server.is_err());
+    count(&stats.server.fail_verify_error, 1);
+    client
+        .certificate
+        .as_ref()
+        .unwrap()
+        .set(Some(authority.workload(CLIENT)));
+    client.verification.trust.as_ref().unwrap().set(Some(trust));
+    server.certificate.set(Some(revoked(SERVER)));
+    assert!(meet(&server, &client, &stats).await.client.is_err());
+    count(&stats.client.fail_verify_error, 1);
+}
+
+/// The chains of a permissive listener: mutual TLS by its protocols, all other TLS, and plaintext.
+fn permissive(authority: &Authority) -> ChainIndex {
+    use crate::proxy::config::{Names, chain};
+    use crate::xds::pb::listener::{Filter, FilterChainMatch, filter::ConfigType};
+    use crate::xds::pb::network_filter::tcp_proxy::{TcpProxy, tcp_proxy::ClusterSpecifier};
+    use prost::{Message, Name};
+    let proxy = TcpProxy {
+        cluster_specifier: Some(ClusterSpecifier::Cluster("inbound".into())),
+        stat_prefix: "inbound".into(),
+        ..Default::default()
+    };
+    let filter = Filter {
+        name: "envoy.filters.network.tcp_proxy".into(),
+        config_type: Some(ConfigType::TypedConfig(crate::xds::pb::wkt::Any {
+            type_url: format!("type.googleapis.com/{}", TcpProxy::full_name()),
+            value: proxy.encode_to_vec(),
+        })),
+    };
+    let chain = |name: &str, transport: &str, alpn: &[&str]| {
+        let message = crate::xds::pb::listener::FilterChain {
+            name: name.into(),
+            filter_chain_match: Some(FilterChainMatch {
+                transport_protocol: transport.into(),
+                application_protocols: alpn.iter().map(ToString::to_string).collect(),
+                ..Default::default()
+            }),
+            filters: vec![filter.clone()],
+            ..Default::default()
+        };
+        chain::chain(&message, &mut Names::default()).unwrap()
+    };
+    let mut mutual = chain("mutual", "tls", &["istio", "istio-h2"]);
+    mutual.tls = Some(Arc::new(sidecar(authority)));
+    let others = [chain("passthrough", "tls", &[]), chain("plaintext", "raw_buffer", &[])];
+    ChainIndex {
+        chains: [mutual].into_iter().chain(others).map(Arc::new).collect(),
+        default: None,
+    }
+}
+
+/// What a listener does with the first bytes of a connection: it finds the chain by them, and serves TLS with them.
+async fn inspected(chains: &ChainIndex, mut stream: TcpStream) -> (Arc<FilterChain>, Rewound) {
+    let mut read = vec![0; 16 * 1024];
+    let mut len = 0;
+    let hello = loop {
+        match client_hello(&read[..len]) {
+            Hello::Partial => len += stream.read(&mut read[len..]).await.unwrap(),
+            hello => break hello,
+        }
+    };
+    let (tls, alpn) = match hello {
+        Hello::Complete { alpn, .. } => (true, alpn),
+        Hello::NotTls | Hello::Partial => (false, Vec::new()),
+    };
+    let (local, remote) = (stream.local_addr().unwrap(), stream.peer_addr().unwrap());
+    let facts = Facts {
+        port: local.port(),
+        destination: local.ip(),
+        server_name: None,
+        tls,
+        alpn: &alpn,
+        source: remote.ip(),
+        source_port: remote.port(),
+    };
+    read.truncate(len);
+    (chains.find(&facts).unwrap().clone(), Rewound::new(stream, read.into()))
+}
+
+#[tokio::test]
+async fn a_permissive_listener_tells_mutual_tls_from_other_tls_and_from_plaintext() {
+    let (authority, stats) = (Authority::new("Root"), Counted::default());
+    let chains = permissive(&authority);
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let mesh = client(&authority, CLIENT, SERVER);
+    let connecting = async {
+        let io = Io::Tcp(TcpStream::connect(address).await.unwrap());
+        mesh.connect(io, None, &host(address), Wish::default(), &stats.client)
+            .await
+    };
+    let accepting = async {
+        let (chain, stream) = inspected(&chains, listener.accept().await.unwrap().0).await;
+        let tls = chain.tls.clone().unwrap();
+        (chain.name.clone(), tls.accept(stream, &stats.server).await.unwrap())
+    };
+    let ((name, secured), connected) = tokio::join!(accepting, connecting);
+    assert_eq!((&*name, secured.peer.uri_sans), ("mutual", vec![CLIENT.to_owned()]));
+    connected.unwrap();
+    let outsider = UpstreamTls::default();
+    let dialling = async {
+        let io = Io::Tcp(TcpStream::connect(address).await.unwrap());
+        outsider
+            .connect(io, None, &host(address), Wish::default(), &stats.client)
+            .await
+    };
+    let accepting = async {
+        // What passes is not terminated here.
+        let (chain, _stream) = inspected(&chains, listener.accept().await.unwrap().0).await;
+        chain.name.clone()
+    };
+    let (name, refused) = tokio::join!(accepting, dialling);
+    assert_eq!((&*name, refused.is_err()), ("passthrough", true));
+    let mut plain = TcpStream::connect(address).await.unwrap();
+    plain.write_all(b"GET / HTTP/1.1\r\n").await.unwrap();
+    let (chain, stream) = inspected(&chains, listener.accept().await.unwrap().0).await;
+    assert_eq!(&*chain.name, "plaintext");
+    let mut first = [0; 3];
+    stream.into_io().read_exact(&mut first).await.unwrap();
+    assert_eq!(&first, b"GET");
 }
