@@ -1,0 +1,66 @@
+//! What answers: 1 KiB for HTTP, a message of 100 bytes for gRPC. One thread on the processor of the load.
+
+use std::convert::Infallible;
+use std::net::{Ipv4Addr, SocketAddr};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Request, Response, header};
+use http_body_util::combinators::BoxBody;
+use http_body_util::{BodyExt, Full, StreamBody};
+use hyper::body::{Frame, Incoming};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto;
+use tokio::net::TcpListener;
+
+/// Where it listens.
+pub(crate) const ADDRESS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 28_080);
+
+static BODY: [u8; 1024] = [b'x'; 1024];
+
+/// Starts it.
+pub(crate) fn start() {
+    let (up, ready) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .expect("a runtime");
+        runtime.block_on(async move {
+            let listener = TcpListener::bind(ADDRESS).await.expect("the backend's address is free");
+            up.send(()).expect("somebody waits");
+            while let Ok((stream, _)) = listener.accept().await {
+                stream.set_nodelay(true).ok();
+                tokio::spawn(async move {
+                    let serve = auto::Builder::new(TokioExecutor::new());
+                    serve
+                        .serve_connection(TokioIo::new(stream), service_fn(answer))
+                        .await
+                        .ok();
+                });
+            }
+        });
+    });
+    ready.recv().expect("the backend is up");
+}
+
+async fn answer(request: Request<Incoming>) -> Result<Response<BoxBody<Bytes, Infallible>>, Infallible> {
+    let grpc = request
+        .headers()
+        .get(header::CONTENT_TYPE)
+        .is_some_and(|value| value == "application/grpc");
+    request.into_body().collect().await.ok();
+    if !grpc {
+        return Ok(Response::new(Full::new(Bytes::from_static(&BODY)).boxed()));
+    }
+    let mut message = vec![0, 0, 0, 0, 100];
+    message.extend_from_slice(&BODY[..100]);
+    let mut trailers = HeaderMap::new();
+    trailers.insert("grpc-status", HeaderValue::from_static("0"));
+    let frames = [Ok(Frame::data(Bytes::from(message))), Ok(Frame::trailers(trailers))];
+    let mut response = Response::new(BodyExt::boxed(StreamBody::new(tokio_stream::iter(frames))));
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    Ok(response)
+}

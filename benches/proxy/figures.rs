@@ -1,0 +1,154 @@
+//! Figures and how they are shown.
+
+use std::collections::BTreeMap;
+
+/// What a load came to.
+pub(crate) struct Outcome {
+    pub(crate) requests: f64,
+    pub(crate) rate: f64,
+    /// Microseconds.
+    pub(crate) p50: f64,
+    pub(crate) p99: f64,
+    pub(crate) p999: f64,
+}
+
+/// One repetition of one contender.
+pub(crate) struct Row {
+    name: &'static str,
+    mode: &'static str,
+    rate: f64,
+    cpu: f64,
+    p50: f64,
+    p99: f64,
+    p999: f64,
+}
+
+pub(crate) fn push(rows: &mut Vec<Row>, name: &'static str, mode: &'static str, outcome: &Outcome, cpu_seconds: f64) {
+    let cpu = cpu_seconds * 1e6 / outcome.requests;
+    eprintln!(
+        "{name} {mode}: {:.0}/s, {cpu:.1} us of CPU, p99 {:.0} us",
+        outcome.rate, outcome.p99
+    );
+    rows.push(Row {
+        name,
+        mode,
+        rate: outcome.rate,
+        cpu,
+        p50: outcome.p50,
+        p99: outcome.p99,
+        p999: outcome.p999,
+    });
+}
+
+/// The median of a contender's maximum rates.
+pub(crate) fn median_rate(rows: &[Row], name: &str) -> f64 {
+    let rates = rows
+        .iter()
+        .filter(|row| row.name == name && row.mode == "max")
+        .map(|row| row.rate);
+    Spread::of(rates).median
+}
+
+/// Median, least and most.
+#[derive(Clone, Copy)]
+struct Spread {
+    median: f64,
+    least: f64,
+    most: f64,
+}
+
+impl Spread {
+    fn of(values: impl Iterator<Item = f64>) -> Self {
+        let mut values: Vec<f64> = values.filter(|value| !value.is_nan()).collect();
+        values.sort_by(f64::total_cmp);
+        let at = |index: usize| values.get(index).copied().unwrap_or(f64::NAN);
+        Self {
+            median: at(values.len() / 2),
+            least: at(0),
+            most: at(values.len().saturating_sub(1)),
+        }
+    }
+
+    fn show(self, digits: usize) -> String {
+        if self.median.is_nan() {
+            return "-".to_owned();
+        }
+        format!(
+            "{:.digits$} [{:.digits$}..{:.digits$}]",
+            self.median, self.least, self.most
+        )
+    }
+}
+
+/// The whole result.
+pub(crate) struct Table {
+    lines: Vec<String>,
+    memory: Vec<String>,
+}
+
+impl Table {
+    pub(crate) fn new() -> Self {
+        Self {
+            lines: Vec::new(),
+            memory: Vec::new(),
+        }
+    }
+
+    pub(crate) fn add(&mut self, scenario: &str, rows: Vec<Row>) {
+        let mut groups: BTreeMap<(&str, &str), Vec<Row>> = BTreeMap::new();
+        for row in rows {
+            groups.entry((row.mode, row.name)).or_default().push(row);
+        }
+        let of = |rows: &[Row], value: fn(&Row) -> f64| Spread::of(rows.iter().map(value));
+        let envoy: BTreeMap<&str, [f64; 3]> = groups
+            .iter()
+            .filter(|((_, name), _)| *name == "Envoy")
+            .map(|((mode, _), rows)| {
+                let medians = [
+                    of(rows, |row| row.cpu),
+                    of(rows, |row| row.p99),
+                    of(rows, |row| row.rate),
+                ];
+                (*mode, medians.map(|spread| spread.median))
+            })
+            .collect();
+        for ((mode, name), rows) in &groups {
+            let (cpu, p99, rate) = (
+                of(rows, |row| row.cpu),
+                of(rows, |row| row.p99),
+                of(rows, |row| row.rate),
+            );
+            let ratio = |value: f64, at: usize| match envoy.get(mode) {
+                Some(envoy) if !(value / envoy[at]).is_nan() => format!("{:.2}", value / envoy[at]),
+                _ => "-".to_owned(),
+            };
+            self.lines.push(format!(
+                "| {scenario} | {mode} | {name} | {} | {} | {} | {} | {} | {} | {} |",
+                rate.show(0),
+                cpu.show(1),
+                ratio(cpu.median, 0),
+                of(rows, |row| row.p50).show(0),
+                p99.show(0),
+                of(rows, |row| row.p999).show(0),
+                ratio(p99.median, 1),
+            ));
+        }
+    }
+
+    pub(crate) fn memory(&mut self, name: &str, idle: f64, connections: usize, many: f64) {
+        eprintln!("{name}: {idle:.1} MB idle, {many:.1} MB with {connections} connections");
+        self.memory.push(format!(
+            "| {name} | {idle:.1} MB | {many:.1} MB ({connections} connections) |"
+        ));
+    }
+
+    pub(crate) fn print(&self) {
+        println!(
+            "| scenario | load | proxy | requests/s | CPU us/request | of Envoy's | p50 us | p99 us | p99.9 us | of Envoy's p99 |"
+        );
+        println!("|---|---|---|---|---|---|---|---|---|---|");
+        self.lines.iter().for_each(|line| println!("{line}"));
+        println!("\n| proxy | resident memory, idle | with connections |\n|---|---|---|");
+        self.memory.iter().for_each(|line| println!("{line}"));
+    }
+}

@@ -1,0 +1,265 @@
+//! Load: as much as goes (wrk, h2load), or at a fixed rate, each request due at its time whatever became of those
+//! before it.
+
+use std::net::{SocketAddr, TcpStream};
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::{Method, Request};
+use http_body_util::{BodyExt, Full};
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::sync::Mutex;
+
+use crate::figures::Outcome;
+use crate::mesh;
+
+/// What is sent.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Load {
+    /// HTTP/1.1; to the last of a hundred routes with retries, or to a host with one.
+    Http1 { routes: bool },
+    /// HTTP/2.
+    Http2,
+    /// gRPC, unary.
+    Grpc,
+    /// HTTP/1.1 that the proxy passes on as bytes.
+    Tcp,
+}
+
+/// Connections of a load at a fixed rate.
+const CONNECTIONS: usize = 32;
+
+impl Load {
+    /// The host and path that are asked for.
+    pub(crate) fn url(self) -> (&'static str, &'static str) {
+        match self {
+            Load::Http1 { routes: false } => (mesh::HTTP_HOST, "/"),
+            Load::Http1 { routes: true } => (mesh::ROUTES_HOST, "/route-99/x"),
+            Load::Http2 => (mesh::HTTP2_HOST, "/"),
+            Load::Grpc => (mesh::GRPC_HOST, "/bench.Echo/Say"),
+            Load::Tcp => ("bench", "/"),
+        }
+    }
+
+    /// As much as goes.
+    pub(crate) fn maximum(self, target: SocketAddr, time: Duration) -> Outcome {
+        match self {
+            Load::Http1 { .. } | Load::Tcp => self.wrk(target, time),
+            Load::Http2 | Load::Grpc => self.h2load(target, time),
+        }
+    }
+
+    fn wrk(self, target: SocketAddr, time: Duration) -> Outcome {
+        let (host, path) = self.url();
+        let output = Command::new("wrk")
+            .args(["-t1", "-c32", "--latency", &format!("-d{}s", time.as_secs())])
+            .args(["-H", &format!("Host: {host}"), &format!("http://{target}{path}")])
+            .output()
+            .expect("wrk runs");
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(!text.contains("Non-2xx"), "errors: {text}");
+        let word = |line: &str, at: usize| {
+            let line = text.lines().find(|one| one.trim_start().starts_with(line))?;
+            line.split_whitespace().nth(at).map(str::to_owned)
+        };
+        let total = text
+            .lines()
+            .find(|line| line.contains("requests in"))
+            .expect("wrk's total");
+        let total: f64 = total
+            .split_whitespace()
+            .next()
+            .and_then(|text| text.parse().ok())
+            .expect("a number");
+        let latency = |percent: &str| word(percent, 1).map_or(f64::NAN, |text| micros(&text));
+        Outcome {
+            requests: total,
+            rate: word("Requests/sec:", 1)
+                .and_then(|text| text.parse().ok())
+                .unwrap_or(f64::NAN),
+            p50: latency("50%"),
+            p99: latency("99%"),
+            p999: f64::NAN,
+        }
+    }
+
+    fn h2load(self, target: SocketAddr, time: Duration) -> Outcome {
+        let (host, path) = self.url();
+        let mut command = Command::new("h2load");
+        command.args(["-c8", "-m8", "-t1", "-D", &time.as_secs().to_string()]);
+        command.args(["-H", &format!(":authority: {host}")]);
+        let message = tempfile::NamedTempFile::new().expect("a file");
+        if self == Load::Grpc {
+            std::fs::write(message.path(), grpc_message()).expect("a message");
+            command
+                .args(["-H", "content-type: application/grpc", "-H", "te: trailers", "-d"])
+                .arg(message.path());
+        }
+        let output = command
+            .arg(format!("http://{target}{path}"))
+            .output()
+            .expect("h2load runs");
+        let text = String::from_utf8_lossy(&output.stdout);
+        let line = |start: &str| {
+            text.lines()
+                .find(|line| line.starts_with(start))
+                .unwrap_or_default()
+                .to_owned()
+        };
+        let done: f64 = line("requests:")
+            .split_whitespace()
+            .nth(7)
+            .and_then(|text| text.parse().ok())
+            .unwrap_or(0.0);
+        let failed = line("status codes:");
+        assert!(
+            done > 0.0 && failed.contains("0 5xx") && failed.contains("0 4xx"),
+            "errors: {text}"
+        );
+        Outcome {
+            requests: done,
+            rate: done / time.as_secs_f64(),
+            p50: f64::NAN,
+            p99: f64::NAN,
+            p999: f64::NAN,
+        }
+    }
+
+    /// At a fixed rate; none where that is not measured.
+    pub(crate) fn paced(self, target: SocketAddr, rate: u64, time: Duration) -> Option<Outcome> {
+        (rate > 0).then(|| {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .expect("a runtime");
+            runtime.block_on(self.open_loop(target, rate, time))
+        })
+    }
+
+    async fn open_loop(self, target: SocketAddr, rate: u64, time: Duration) -> Outcome {
+        let total = rate * time.as_secs();
+        let (start, next) = (Instant::now() + Duration::from_millis(50), Arc::new(AtomicU64::new(0)));
+        let latencies = Arc::new(Mutex::new(Vec::with_capacity(total as usize)));
+        let mut tasks = Vec::new();
+        for _ in 0..CONNECTIONS {
+            let (next, latencies) = (next.clone(), latencies.clone());
+            tasks.push(tokio::spawn(async move {
+                let mut connection = Client::connect(target, self).await;
+                let mut own = Vec::new();
+                loop {
+                    let number = next.fetch_add(1, Ordering::Relaxed);
+                    if number >= total {
+                        break;
+                    }
+                    let due = start + Duration::from_nanos(number * 1_000_000_000 / rate);
+                    tokio::time::sleep_until(due.into()).await;
+                    connection.request(self).await;
+                    own.push(due.elapsed());
+                }
+                latencies.lock().await.extend(own);
+            }));
+        }
+        for task in tasks {
+            task.await.expect("no request fails");
+        }
+        let mut latencies = latencies.lock().await;
+        latencies.sort_unstable();
+        let at = |share: f64| {
+            let index = ((latencies.len() as f64 * share) as usize).min(latencies.len() - 1);
+            latencies[index].as_secs_f64() * 1e6
+        };
+        Outcome {
+            requests: latencies.len() as f64,
+            rate: latencies.len() as f64 / start.elapsed().as_secs_f64(),
+            p50: at(0.5),
+            p99: at(0.99),
+            p999: at(0.999),
+        }
+    }
+}
+
+/// One connection of the load.
+enum Client {
+    Http1(http1::SendRequest<Full<Bytes>>),
+    Http2(http2::SendRequest<Full<Bytes>>),
+}
+
+impl Client {
+    async fn connect(target: SocketAddr, load: Load) -> Self {
+        let stream = tokio::net::TcpStream::connect(target).await.expect("a connection");
+        stream.set_nodelay(true).ok();
+        match load {
+            Load::Http1 { .. } | Load::Tcp => {
+                let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.expect("HTTP/1.1");
+                tokio::spawn(connection);
+                Client::Http1(sender)
+            }
+            Load::Http2 | Load::Grpc => {
+                let io = TokioIo::new(stream);
+                let (sender, connection) = http2::handshake(TokioExecutor::new(), io).await.expect("HTTP/2");
+                tokio::spawn(connection);
+                Client::Http2(sender)
+            }
+        }
+    }
+
+    async fn request(&mut self, load: Load) {
+        let (host, path) = load.url();
+        let request = Request::builder();
+        let request = match self {
+            Client::Http1(_) => request.uri(path).header("host", host),
+            Client::Http2(_) => request.uri(format!("http://{host}{path}")),
+        };
+        let request = match load {
+            Load::Grpc => request
+                .method(Method::POST)
+                .header("content-type", "application/grpc")
+                .header("te", "trailers")
+                .body(Full::from(grpc_message())),
+            Load::Http1 { .. } | Load::Http2 | Load::Tcp => request.body(Full::default()),
+        };
+        let request = request.expect("a request");
+        let response = match self {
+            Client::Http1(sender) => sender.send_request(request).await,
+            Client::Http2(sender) => sender.send_request(request).await,
+        };
+        let response = response.expect("an answer");
+        assert_eq!(response.status(), 200);
+        response.into_body().collect().await.expect("the whole answer");
+    }
+}
+
+fn grpc_message() -> Vec<u8> {
+    let mut message = vec![0, 0, 0, 0, 100];
+    message.extend_from_slice(&[b'y'; 100]);
+    message
+}
+
+/// Opens connections that do nothing, each after one request.
+pub(crate) fn idle_connections(target: SocketAddr, count: usize) -> Vec<TcpStream> {
+    use std::io::{Read, Write};
+    let (host, path) = Load::Http1 { routes: false }.url();
+    (0..count)
+        .map_while(|_| {
+            let mut stream = TcpStream::connect(target).ok()?;
+            write!(stream, "GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n").ok()?;
+            let mut answer = [0; 4096];
+            (stream.read(&mut answer).ok()? > 0).then_some(stream)
+        })
+        .collect()
+}
+
+/// wrk's way to write times, in microseconds.
+fn micros(text: &str) -> f64 {
+    let digits = text.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
+    let scale = match &text[digits.len()..] {
+        "us" => 1.0,
+        "ms" => 1e3,
+        _ => 1e6,
+    };
+    digits.parse::<f64>().map_or(f64::NAN, |value| value * scale)
+}

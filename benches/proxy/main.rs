@@ -1,0 +1,185 @@
+//! What the bundled proxy costs beside Envoy: `cargo bench --bench proxy [-- quick] [SCENARIO…]`.
+//!
+//! One run, one machine, one configuration: a control plane serves both data planes the same mesh. A proxy (or a pair
+//! of them) has a processor of its own and one worker; the backend and the load have the other. nginx and HAProxy stand
+//! beside them for plain HTTP/1.1. Needs `wrk`, `h2load` (nghttp2-client), `nginx`, `haproxy` and `taskset`.
+
+#![expect(clippy::expect_used, reason = "a benchmark that cannot go on ends there")]
+
+mod backend;
+mod figures;
+mod load;
+mod mesh;
+mod peers;
+mod process;
+
+use std::time::Duration;
+
+use figures::{Row, Table};
+use load::Load;
+use mesh::{Mesh, Plane};
+
+/// Settings of a run.
+#[derive(Clone, Copy)]
+struct Scale {
+    repetitions: usize,
+    seconds: u64,
+    idle_connections: usize,
+}
+
+/// What is measured: a way through the mesh and what is sent on it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Scenario {
+    name: &'static str,
+    /// Through the server's sidecar too, by mutual TLS.
+    pair: bool,
+    load: Load,
+}
+
+const SCENARIOS: [Scenario; 8] = [
+    Scenario {
+        name: "http1",
+        pair: false,
+        load: Load::Http1 { routes: false },
+    },
+    Scenario {
+        name: "http1 routes",
+        pair: false,
+        load: Load::Http1 { routes: true },
+    },
+    Scenario {
+        name: "http2",
+        pair: false,
+        load: Load::Http2,
+    },
+    Scenario {
+        name: "grpc",
+        pair: false,
+        load: Load::Grpc,
+    },
+    Scenario {
+        name: "tcp",
+        pair: false,
+        load: Load::Tcp,
+    },
+    Scenario {
+        name: "pair http1",
+        pair: true,
+        load: Load::Http1 { routes: false },
+    },
+    Scenario {
+        name: "pair grpc",
+        pair: true,
+        load: Load::Grpc,
+    },
+    Scenario {
+        name: "pair tcp",
+        pair: true,
+        load: Load::Tcp,
+    },
+];
+
+fn main() {
+    let words: Vec<String> = std::env::args().skip(1).filter(|word| word != "--bench").collect();
+    let scale = match words.iter().any(|word| word == "quick") {
+        true => Scale {
+            repetitions: 1,
+            seconds: 2,
+            idle_connections: 1_000,
+        },
+        false => Scale {
+            repetitions: 5,
+            seconds: 5,
+            idle_connections: 10_000,
+        },
+    };
+    let wanted: Vec<_> = words.iter().filter(|word| *word != "quick").collect();
+    process::require(&["wrk", "h2load", "nginx", "haproxy", "taskset"]);
+    process::pin_to(process::LOAD_CPU);
+    backend::start();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    let mut table = Table::new();
+    for scenario in SCENARIOS
+        .iter()
+        .filter(|one| wanted.is_empty() || wanted.iter().any(|word| **word == one.name))
+    {
+        measure(&runtime, *scenario, scale, &mut table);
+    }
+    if wanted.is_empty() || wanted.iter().any(|word| *word == "memory") {
+        memory(&runtime, scale, &mut table);
+    }
+    table.print();
+}
+
+/// Measures all contenders in turn, anew for each repetition, so that drift of the machine hits all of them.
+fn measure(runtime: &tokio::runtime::Runtime, scenario: Scenario, scale: Scale, table: &mut Table) {
+    let mut rows: Vec<Row> = Vec::new();
+    for _ in 0..scale.repetitions {
+        for plane in [Plane::Envoy, Plane::Rust] {
+            let mesh = runtime.block_on(Mesh::start(plane, scenario.pair));
+            let target = mesh.target(scenario.load);
+            let pids = mesh.sidecars();
+            let name = if plane == Plane::Envoy { "Envoy" } else { "Topsail" };
+            sample(scenario, name, target, &pids, scale, &mut rows);
+        }
+        if scenario.name == "http1" {
+            for peer in [peers::Peer::Nginx, peers::Peer::Haproxy] {
+                let running = peers::start(peer);
+                sample(
+                    scenario,
+                    peer.name(),
+                    running.target(),
+                    &[running.pid()],
+                    scale,
+                    &mut rows,
+                );
+            }
+        }
+    }
+    table.add(scenario.name, rows);
+}
+
+/// The maximum rate, and a fixed low one.
+fn sample(
+    scenario: Scenario,
+    name: &'static str,
+    target: std::net::SocketAddr,
+    pids: &[u32],
+    scale: Scale,
+    rows: &mut Vec<Row>,
+) {
+    const LOW_RATE: u64 = 2_000;
+    let time = Duration::from_secs(scale.seconds);
+    // Connections and caches first.
+    scenario.load.maximum(target, Duration::from_secs(1));
+    let cpu = process::cpu_seconds(pids);
+    let maximum = scenario.load.maximum(target, time);
+    let used = process::cpu_seconds(pids) - cpu;
+    figures::push(rows, name, "max", &maximum, used);
+    if let Some(paced) = scenario.load.paced(target, LOW_RATE, time) {
+        let used = process::cpu_seconds(pids) - cpu - used;
+        figures::push(rows, name, "2,000/s", &paced, used);
+    }
+    // Latency at half of what Envoy can do, for all.
+    let half = figures::median_rate(rows, "Envoy") / 2.0;
+    if let Some(paced) = scenario.load.paced(target, half as u64, time) {
+        figures::push(rows, name, "half of Envoy's max", &paced, f64::NAN);
+    }
+}
+
+/// Resident memory, idle and with many connections.
+fn memory(runtime: &tokio::runtime::Runtime, scale: Scale, table: &mut Table) {
+    for plane in [Plane::Envoy, Plane::Rust] {
+        let mesh = runtime.block_on(Mesh::start(plane, false));
+        let pids = mesh.sidecars();
+        std::thread::park_timeout(Duration::from_secs(2));
+        let idle = process::rss_mb(&pids);
+        let connections = load::idle_connections(mesh.target(Load::Http1 { routes: false }), scale.idle_connections);
+        let many = process::rss_mb(&pids);
+        let name = if plane == Plane::Envoy { "Envoy" } else { "Topsail" };
+        table.memory(name, idle, connections.len(), many);
+    }
+}
