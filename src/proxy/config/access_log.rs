@@ -49,10 +49,7 @@ fn file(message: &file::FileAccessLog) -> Compiled<(Target, LogFormat)> {
     let format = match message.access_log_format.as_ref() {
         None => default_format(),
         Some(AccessLogFormat::LogFormat(format)) => self::format(format).at("log_format"),
-        Some(AccessLogFormat::Format(text)) => text_format(text, false).at("format"),
-        Some(AccessLogFormat::JsonFormat(fields) | AccessLogFormat::TypedJsonFormat(fields)) => {
-            object(fields).map(LogFormat::Json).at("json_format")
-        }
+        Some(_) => Err(Refusal::not_implemented("a deprecated format; use log_format")),
     };
     let target = match message.path.as_str() {
         "/dev/stdout" => Target::Stdout,
@@ -86,7 +83,6 @@ fn text_format(text: &str, omit_empty: bool) -> Compiled<LogFormat> {
 
 fn format(message: &SubstitutionFormatString) -> Compiled<LogFormat> {
     match message.format.as_ref() {
-        Some(substitution_format_string::Format::TextFormat(text)) => text_format(text, message.omit_empty_values),
         Some(substitution_format_string::Format::TextFormatSource(source)) => match source.specifier.as_ref() {
             Some(Specifier::InlineString(text)) => text_format(text, message.omit_empty_values),
             _ => Err(Refusal::not_implemented("a format from elsewhere").within("text_format_source")),
@@ -94,6 +90,7 @@ fn format(message: &SubstitutionFormatString) -> Compiled<LogFormat> {
         Some(substitution_format_string::Format::JsonFormat(fields)) => {
             object(fields).map(LogFormat::Json).at("json_format")
         }
+        Some(_) => Err(Refusal::not_implemented("a deprecated format; use text_format_source")),
         None => Err(Refusal::new("a format is needed")),
     }
 }

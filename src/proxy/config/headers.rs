@@ -2,7 +2,6 @@
 
 use http::header::{HeaderName, HeaderValue};
 
-use super::value::truth;
 use super::{At, Compiled, Refusal};
 use crate::proxy::format::Format;
 use crate::proxy::http::header_ops::{AppendAction, HeaderAddition, HeaderOps, HeaderText};
@@ -30,12 +29,11 @@ fn addition(option: &HeaderValueOption) -> Compiled<HeaderAddition> {
         .header
         .as_ref()
         .ok_or_else(|| Refusal::new("a header is needed"))?;
-    let action = match (truth(option.append.as_ref(), true), option.append_action()) {
-        (false, HeaderAppendAction::AppendIfExistsOrAdd) => AppendAction::Overwrite,
-        (_, HeaderAppendAction::AppendIfExistsOrAdd) => AppendAction::Append,
-        (_, HeaderAppendAction::AddIfAbsent) => AppendAction::IfAbsent,
-        (_, HeaderAppendAction::OverwriteIfExistsOrAdd) => AppendAction::Overwrite,
-        (_, HeaderAppendAction::OverwriteIfExists) => AppendAction::OverwriteIfExists,
+    let action = match option.append_action() {
+        HeaderAppendAction::AppendIfExistsOrAdd => AppendAction::Append,
+        HeaderAppendAction::AddIfAbsent => AppendAction::IfAbsent,
+        HeaderAppendAction::OverwriteIfExistsOrAdd => AppendAction::Overwrite,
+        HeaderAppendAction::OverwriteIfExists => AppendAction::OverwriteIfExists,
     };
     Ok(HeaderAddition {
         name: name_of(&header.key).at("header.key")?,

@@ -59,17 +59,12 @@ pub(crate) fn route(message: &route::RouteMatch) -> Compiled<RouteMatch> {
 
 /// A `HeaderMatcher`.
 pub(crate) fn header(message: &route::HeaderMatcher) -> Compiled<HeaderMatch> {
-    let exact = |pattern| HeaderTest::Value(StringMatcher::new(pattern, false));
     let test = match message.header_match_specifier.as_ref() {
         None => HeaderTest::Present(true),
         Some(HeaderMatchSpecifier::PresentMatch(present)) => HeaderTest::Present(*present),
         Some(HeaderMatchSpecifier::StringMatch(matcher)) => HeaderTest::Value(text(matcher).at("string_match")?),
         Some(HeaderMatchSpecifier::RangeMatch(range)) => HeaderTest::Range(range.start, range.end),
-        Some(HeaderMatchSpecifier::ExactMatch(text)) => exact(Pattern::Exact(text.as_bytes().into())),
-        Some(HeaderMatchSpecifier::PrefixMatch(text)) => exact(Pattern::Prefix(text.as_bytes().into())),
-        Some(HeaderMatchSpecifier::SuffixMatch(text)) => exact(Pattern::Suffix(text.as_bytes().into())),
-        Some(HeaderMatchSpecifier::ContainsMatch(text)) => exact(Pattern::Contains(text.as_bytes().into())),
-        Some(HeaderMatchSpecifier::SafeRegexMatch(regex)) => exact(Pattern::Regex(self::regex(regex)?)),
+        Some(_) => return Err(Refusal::not_implemented("a deprecated matcher; use string_match")),
     };
     Ok(HeaderMatch {
         name: header_key(&message.name).at("name")?,

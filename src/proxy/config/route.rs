@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use prost::Message;
 
-use super::{At, Compiled, Names, Refusal, filter, headers, matcher, value};
+use super::{At, Compiled, Names, Refusal, filter, headers, matcher};
 use crate::proxy::http::route::{HostIndex, Mutations, Route, RouteTable, VirtualHost};
 use crate::xds::pb::core::HeaderValueOption;
 use crate::xds::pb::route;
@@ -63,7 +63,7 @@ fn route_entry(message: &route::Route, names: &mut Names) -> Compiled<Route> {
         .r#match
         .as_ref()
         .ok_or_else(|| Refusal::new("a match is needed"))?;
-    let limit = value::number(message.per_request_buffer_limit_bytes.as_ref(), u32::MAX);
+    let limit = message.request_body_buffer_limit.as_ref();
     Ok(Route {
         name: message.name.as_str().into(),
         matcher: matcher::route(matcher).at("match")?,
@@ -80,7 +80,7 @@ fn route_entry(message: &route::Route, names: &mut Names) -> Compiled<Route> {
             .as_ref()
             .map_or("", |decorator| &decorator.operation)
             .into(),
-        buffer_limit: (limit != u32::MAX).then_some(limit as usize),
+        buffer_limit: limit.and_then(|limit| usize::try_from(limit.value).ok()),
     })
 }
 

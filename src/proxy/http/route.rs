@@ -76,7 +76,7 @@ pub(crate) struct Route {
     pub(crate) overrides: Overrides,
     /// `decorator.operation`, the name of spans; may be empty.
     pub(crate) operation: Arc<str>,
-    /// Of what is retained for retries, at most this many bytes (`per_request_buffer_limit_bytes`).
+    /// Of what is retained for retries, at most this many bytes (`request_body_buffer_limit`).
     pub(crate) buffer_limit: Option<usize>,
 }
 

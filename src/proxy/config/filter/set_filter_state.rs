@@ -40,8 +40,6 @@ fn protocols(value: &FilterStateValue) -> Compiled<&str> {
             Some(Specifier::InlineString(text)) if !text.contains('%') => Ok(text),
             Some(_) | None => Err(Refusal::not_implemented("other than a plain text")),
         },
-        Some(Format::TextFormat(_) | Format::JsonFormat(_)) | None => {
-            Err(Refusal::not_implemented("other than text_format_source"))
-        }
+        Some(_) | None => Err(Refusal::not_implemented("other than text_format_source")),
     }
 }

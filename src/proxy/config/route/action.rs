@@ -63,7 +63,7 @@ fn forward(message: &route::RouteAction, names: &mut Names) -> Compiled<Forward>
         timeouts: Timeouts {
             response: value::limit(message.timeout.as_ref(), Some(DEFAULT_TIMEOUT)),
             idle: message.idle_timeout.as_ref().map(value::duration),
-            grpc_max: grpc.or(message.max_grpc_timeout.as_ref()).map(value::duration),
+            grpc_max: grpc.map(value::duration),
             stream: value::limit(whole, None),
         },
         retry: message
