@@ -1,7 +1,7 @@
 //! `topsail demo`: Bookinfo on this machine, in one command and without root.
 //!
 //! Each part is a process of its own, so that one can be killed to see what happens: the control plane
-//! (`topsail serve`), an application and an Envoy for each workload. They are stopped and waited for
+//! (`topsail serve`), an application and a sidecar for each workload. They are stopped and waited for
 //! when the demo ends, and the system kills them should the demo be killed.
 
 mod child;
@@ -44,7 +44,7 @@ use show::Show;
 use start::say;
 
 const EXAMPLES: &str = "\
-Starts a control plane on a live directory of YAML, the services of Bookinfo with an Envoy each,
+Starts a control plane on a live directory of YAML, the services of Bookinfo with a sidecar each,
 and requests to its page; shows where they go. Edit the directory and see them move. Everything
 listens on loopback addresses and runs as you. Ctrl-C ends it and leaves nothing behind.
 
@@ -54,6 +54,9 @@ Examples:
 
   On a directory of one's own, which describes workloads with Bookinfo's `app` labels:
     cp -r examples/bookinfo/config mine && topsail demo --config mine
+
+  With stock Envoy as the sidecars:
+    topsail demo --dataplane envoy
 
   In another terminal while it runs: what each proxy has, and what happens when a part dies:
     topsail status
@@ -76,7 +79,7 @@ pub(super) struct Arguments {
     duration: Option<Duration>,
 
     /// What runs beside each application
-    #[arg(long, value_enum, default_value_t = DataPlane::Envoy)]
+    #[arg(long, value_enum, default_value_t = DataPlane::Topsail)]
     dataplane: DataPlane,
 
     /// Where the control plane serves xDS
@@ -91,7 +94,9 @@ pub(super) struct Arguments {
 /// A data plane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum DataPlane {
-    /// Stock Envoy
+    /// The bundled proxy
+    Topsail,
+    /// Stock Envoy, which is fetched once if there is none on this machine
     Envoy,
 }
 
@@ -149,9 +154,8 @@ impl Arguments {
         end: &mut End,
         output: &mut Output,
     ) -> anyhow::Result<String> {
-        let DataPlane::Envoy = self.dataplane;
         tokio::select! {
-            started = start::start(setup, parts, output) => started?,
+            started = start::start(setup, self.dataplane, parts, output) => started?,
             why = end.reached() => return Ok(format!("{why} before everything was up; nothing is left behind")),
         }
         end.after(self.duration);

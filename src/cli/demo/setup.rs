@@ -10,8 +10,8 @@ use super::service::services::Service;
 use super::workloads::Workload;
 use crate::envoy::Launch;
 
-/// Envoy's admin listener.
-const ENVOY_ADMIN: u16 = 15000;
+/// A sidecar's admin listener.
+const SIDECAR_ADMIN: u16 = 15000;
 /// The listeners that a bootstrap has beside that: readiness and metrics.
 const BOOTSTRAP_PORTS: [(u16, &str); 2] = [(15021, "readiness"), (15090, "metrics")];
 
@@ -32,6 +32,15 @@ pub(super) struct Setup {
     pub admin: SocketAddr,
 }
 
+/// What runs as the sidecars.
+#[derive(Clone, Debug)]
+pub(super) enum Proxy {
+    /// This program's own.
+    Topsail,
+    /// The Envoy of this path.
+    Envoy(PathBuf),
+}
+
 impl Setup {
     /// Every address that something is going to listen on.
     pub(super) fn wanted(&self) -> Vec<Wanted> {
@@ -45,7 +54,7 @@ impl Setup {
             let mut own = vec![
                 wanted(workload.application, format!("application {name}")),
                 wanted(workload.inbound, format!("sidecar of {name}, inbound")),
-                wanted(envoy_admin(workload), format!("sidecar of {name}, admin")),
+                wanted(sidecar_admin(workload), format!("sidecar of {name}, admin")),
             ];
             own.extend(
                 workload
@@ -110,7 +119,7 @@ impl Setup {
     /// What `topsail` is to be called with for the bootstrap of a workload's sidecar.
     pub(super) fn bootstrap(&self, workload: &Workload) -> Vec<OsString> {
         let (name, ip, xds) = (workload.name.to_string(), workload.ip.to_string(), self.xds.to_string());
-        let (account, port) = (workload.account.to_string(), ENVOY_ADMIN.to_string());
+        let (account, port) = (workload.account.to_string(), SIDECAR_ADMIN.to_string());
         let texts = [
             "bootstrap",
             "--mode",
@@ -137,17 +146,30 @@ impl Setup {
     }
 
     /// The sidecar of a workload, from its bootstrap.
-    pub(super) fn sidecar(&self, workload: &Workload, envoy: &Path) -> Recipe {
-        let log = format!("sidecar-{}", workload.name);
-        let launch = Launch {
-            binary: envoy.to_owned(),
-            bootstrap: self.bootstrap_file(workload),
-            admin: envoy_admin(workload),
-            log: self.log(&log),
-            reject_unknown_fields: false,
-            user: None,
-        };
-        self.recipe(format!("sidecar of {}", workload.name), envoy, launch.arguments(), &log)
+    pub(super) fn sidecar(&self, workload: &Workload, proxy: &Proxy) -> Recipe {
+        let (name, log) = (
+            format!("sidecar of {}", workload.name),
+            format!("sidecar-{}", workload.name),
+        );
+        match proxy {
+            Proxy::Topsail => {
+                let mut arguments: Vec<OsString> =
+                    ["proxy", "--concurrency", "1", "--bootstrap"].map(Into::into).into();
+                arguments.push(self.bootstrap_file(workload).into());
+                self.recipe(name, &self.this_program, arguments, &log)
+            }
+            Proxy::Envoy(binary) => {
+                let launch = Launch {
+                    binary: binary.clone(),
+                    bootstrap: self.bootstrap_file(workload),
+                    admin: sidecar_admin(workload),
+                    log: self.log(&log),
+                    reject_unknown_fields: false,
+                    user: None,
+                };
+                self.recipe(name, binary, launch.arguments(), &log)
+            }
+        }
     }
 
     /// Where the logs are.
@@ -183,8 +205,8 @@ impl Setup {
 }
 
 /// The admin listener of a workload's sidecar.
-pub(super) fn envoy_admin(workload: &Workload) -> SocketAddr {
-    SocketAddr::new(workload.ip, ENVOY_ADMIN)
+pub(super) fn sidecar_admin(workload: &Workload) -> SocketAddr {
+    SocketAddr::new(workload.ip, SIDECAR_ADMIN)
 }
 
 /// The services that a service may call.
@@ -269,9 +291,14 @@ mod tests {
             "bootstrap --mode NONE --workload reviews-v2.default --service-account bookinfo-reviews --ip 127.0.10.4 \
              --admin-port 15000 --server 127.0.0.1:15012 --state /tmp/demo/state"
         );
-        let sidecar = setup.sidecar(reviews, Path::new("/bin/envoy"));
+        let sidecar = setup.sidecar(reviews, &Proxy::Envoy("/bin/envoy".into()));
         assert_eq!(sidecar.log, Path::new("/tmp/demo/logs/sidecar-reviews-v2.default.log"));
         assert!(words(&sidecar.arguments).contains("-c /tmp/demo/reviews-v2.default.yaml"));
+        let sidecar = setup.sidecar(reviews, &Proxy::Topsail);
+        assert_eq!(
+            words(&sidecar.arguments),
+            "proxy --concurrency 1 --bootstrap /tmp/demo/reviews-v2.default.yaml"
+        );
         assert_eq!(setup.page(), Some("127.0.10.1:9080".parse().unwrap()));
     }
 }

@@ -11,8 +11,9 @@ use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::time::{self, Instant, MissedTickBehavior};
 
+use super::DataPlane;
 use super::part::{Parts, Recipe, tail};
-use super::setup::{Setup, envoy_admin};
+use super::setup::{Proxy, Setup, sidecar_admin};
 use super::workloads::Workload;
 use crate::cli::file;
 use crate::cli::output::Output;
@@ -27,8 +28,16 @@ const PATIENCE: Duration = Duration::from_secs(30);
 ///
 /// # Errors
 /// When there is no Envoy, or a part does not come up; with the end of its log.
-pub(super) async fn start(setup: &Setup, parts: &mut Parts, output: &mut Output) -> anyhow::Result<()> {
-    let envoy = find_envoy(output).await?;
+pub(super) async fn start(
+    setup: &Setup,
+    plane: DataPlane,
+    parts: &mut Parts,
+    output: &mut Output,
+) -> anyhow::Result<()> {
+    let proxy = match plane {
+        DataPlane::Topsail => Proxy::Topsail,
+        DataPlane::Envoy => Proxy::Envoy(find_envoy(output).await?),
+    };
     std::fs::create_dir(setup.logs()).with_context(|| setup.logs().display().to_string())?;
     say(output, &format!("starting the control plane on {} …", setup.xds))?;
     let control_plane = setup.control_plane();
@@ -43,7 +52,7 @@ pub(super) async fn start(setup: &Setup, parts: &mut Parts, output: &mut Output)
     )?;
     try_join_all(setup.workloads.iter().map(|workload| bootstrap(setup, workload))).await?;
     for workload in &setup.workloads {
-        parts.start(&setup.sidecar(workload, &envoy))?;
+        parts.start(&setup.sidecar(workload, &proxy))?;
     }
     for workload in &setup.workloads {
         let application = setup.application(workload);
@@ -51,8 +60,8 @@ pub(super) async fn start(setup: &Setup, parts: &mut Parts, output: &mut Output)
             TcpStream::connect(workload.application).await.is_ok()
         })
         .await?;
-        let sidecar = setup.sidecar(workload, &envoy);
-        until(parts, &sidecar, async || answers_ready(envoy_admin(workload)).await).await?;
+        let sidecar = setup.sidecar(workload, &proxy);
+        until(parts, &sidecar, async || answers_ready(sidecar_admin(workload)).await).await?;
     }
     Ok(())
 }
