@@ -2,6 +2,7 @@
 
 mod canonical;
 pub mod client;
+pub mod coverage;
 pub mod encode;
 pub mod json;
 pub mod node;
@@ -12,6 +13,7 @@ mod schema;
 pub mod server;
 pub mod session;
 pub mod snapshot;
+pub mod transcode;
 pub mod wire;
 
 pub use resource::{Resource, ResourceType, Version};

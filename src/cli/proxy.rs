@@ -19,6 +19,10 @@ pub(super) struct Arguments {
     /// How many worker threads; as many as there are processors unless said otherwise
     #[arg(long, value_name = "N")]
     concurrency: Option<NonZero<u64>>,
+    /// Where the last configuration is kept for a start without the control plane; beside the bootstrap unless said
+    /// otherwise
+    #[arg(long, value_name = "DIR")]
+    state: Option<PathBuf>,
 }
 
 impl Command for Arguments {
@@ -27,6 +31,7 @@ impl Command for Arguments {
         let options = Options {
             bootstrap: self.bootstrap,
             concurrency: self.concurrency.map_or_else(processors, NonZero::get),
+            state: self.state,
         };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         runtime.block_on(proxy::run(options))?;

@@ -6,6 +6,7 @@
 pub(crate) mod access_log;
 pub(crate) mod chain;
 pub(crate) mod cluster;
+pub(crate) mod coverage;
 pub(crate) mod endpoints;
 pub(crate) mod filter;
 pub(crate) mod headers;
@@ -14,6 +15,7 @@ pub(crate) mod listener;
 pub(crate) mod matcher;
 pub(crate) mod names;
 pub(crate) mod route;
+pub(crate) mod server;
 pub(crate) mod tcp;
 pub(crate) mod tls;
 pub(crate) mod value;

@@ -36,6 +36,8 @@ pub(crate) struct HttpManager {
     pub(crate) codec: Codec,
     /// The routes; empty until RDS has answered.
     pub(crate) routes: Arc<Slot<RouteTable>>,
+    /// How long the listener waits for them before it is served without; none: for ever.
+    pub(crate) routes_timeout: Option<Duration>,
     /// Filters before the router.
     pub(crate) filters: Box<[HttpFilter]>,
     /// The `server` header.

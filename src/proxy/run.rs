@@ -1,18 +1,33 @@
-//! The life of the data plane.
+//! The life of the data plane: its control thread.
 
+mod control;
+mod credential;
+mod link;
+mod memory;
+mod sockets;
+
+use std::cell::RefCell;
 use std::io;
-use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
-
-use prost::Message;
-use socket2::{Domain, Protocol, Socket, Type};
+use std::time::{Duration, Instant};
 
 use super::bootstrap::{self, BootstrapError};
-use super::listener::{Bind, ListenAddress, Listener};
+use super::config;
+use super::config::server::Server;
 use super::store::Store;
-use super::worker::{Command, Handle, Worker};
+use super::worker::Worker;
 use crate::lifecycle::StopSignals;
+use crate::xds::client::Client;
+use control::{Control, News};
+use memory::Memory;
+use sockets::Sockets;
+
+/// How long connections may go on after the end was asked for.
+const DRAIN_TIME: Duration = Duration::from_secs(5);
+/// How often open connections are counted then.
+const DRAIN_CHECK: Duration = Duration::from_millis(50);
+/// How long changes gather before they are written down.
+const WRITE_DELAY: Duration = Duration::from_secs(1);
 
 /// How a data plane is started.
 #[derive(Clone, Debug)]
@@ -21,6 +36,8 @@ pub struct Options {
     pub bootstrap: PathBuf,
     /// How many workers.
     pub concurrency: u64,
+    /// Where the last configuration is kept; beside the bootstrap if nothing is said.
+    pub state: Option<PathBuf>,
 }
 
 /// Why a data plane does not run.
@@ -29,9 +46,12 @@ pub enum ProxyError {
     /// The bootstrap is of no use.
     #[error(transparent)]
     Bootstrap(#[from] BootstrapError),
+    /// Something in the bootstrap is refused.
+    #[error("the bootstrap is refused: {0}")]
+    Unfit(String),
     /// A resource in the bootstrap is refused.
-    #[error("the bootstrap's {0} is refused: {1}")]
-    Refused(&'static str, String),
+    #[error("the bootstrap's {0} `{1}` is refused: {2}")]
+    Refused(&'static str, String, String),
     /// A socket or thread cannot be had.
     #[error("{0}: {1}")]
     System(String, io::Error),
@@ -43,55 +63,79 @@ pub enum ProxyError {
 /// When it cannot start.
 pub async fn run(options: Options) -> Result<(), ProxyError> {
     let bootstrap = bootstrap::read(&options.bootstrap)?;
-    let mut store = Store::default();
-    let fixed = bootstrap.static_resources.unwrap_or_default();
-    for cluster in &fixed.clusters {
-        let put = store.put_cluster(&cluster.encode_to_vec());
-        put.map_err(|refusal| ProxyError::Refused("cluster", refusal.to_string()))?;
-    }
-    let mut listeners = Vec::new();
-    for listener in &fixed.listeners {
-        let put = store.put_listener(&listener.encode_to_vec());
-        listeners.push(put.map_err(|refusal| ProxyError::Refused("listener", refusal.to_string()))?);
-    }
-    store.publish();
+    let server = config::server::server(&bootstrap).map_err(|refusal| ProxyError::Unfit(refusal.to_string()))?;
+    let mut signals =
+        StopSignals::catch().map_err(|error| ProxyError::System("signals cannot be caught".to_owned(), error))?;
+    let store = Store::default();
     let workers = (0..options.concurrency)
         .map(|index| Worker::start(index, store.published()))
         .collect::<io::Result<Vec<_>>>()
         .map_err(|error| ProxyError::System("no worker can be started".to_owned(), error))?;
-    for listener in &listeners {
-        listen(listener, &workers)
-            .map_err(|error| ProxyError::System(format!("the listener `{}` cannot be bound", listener.name), error))?;
+    let client = server
+        .as_ref()
+        .map(|server| Client::new(server.variant, server.node.clone()));
+    let memory = server
+        .as_ref()
+        .map(|_| Memory::new(&options.bootstrap, options.state.as_deref()));
+    let mut control = Control::new(store, Sockets::new(workers), client, memory);
+    control.start(&bootstrap.static_resources.unwrap_or_default(), Instant::now())?;
+    control.recall(Instant::now());
+    let (control, news) = (RefCell::new(control), News::default());
+    tokio::select! {
+        () = keep_link(server.as_ref(), &control, &news) => {}
+        () = keep_time(&control, &news) => {}
+        () = write_down(&control) => {}
+        signal = signals.next() => tracing::info!(signal, "ending"),
     }
-    let signals = StopSignals::catch();
-    let mut signals = signals.map_err(|error| ProxyError::System("signals cannot be caught".to_owned(), error))?;
-    signals.next().await;
-    Ok(())
-}
-
-fn listen(listener: &Listener, workers: &[Handle]) -> io::Result<()> {
-    let (Some(bind), ListenAddress::Ip(address)) = (listener.bind, &listener.address) else {
-        return Ok(());
-    };
-    let mut shared = None;
-    for worker in workers {
-        let socket = match &shared {
-            Some(socket) if !bind.reuse_port => Arc::clone(socket),
-            Some(_) | None => Arc::new(socket(*address, bind)?),
-        };
-        shared = Some(socket.clone());
-        // A worker that is gone accepts nothing.
-        let _ = worker.commands.send(Command::Listen(listener.name.clone(), socket));
+    tokio::select! {
+        () = drain(&control) => {}
+        signal = signals.next() => tracing::info!(signal, "ending at once"),
     }
     Ok(())
 }
 
-fn socket(address: SocketAddr, bind: Bind) -> io::Result<std::net::TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    socket.set_reuse_address(true)?;
-    socket.set_reuse_port(bind.reuse_port)?;
-    socket.set_nonblocking(true)?;
-    socket.bind(&address.into())?;
-    socket.listen(i32::try_from(bind.backlog).unwrap_or(i32::MAX))?;
-    Ok(socket.into())
+async fn keep_link(server: Option<&Server>, control: &RefCell<Control>, news: &News) {
+    match server {
+        Some(server) => link::keep(server, control, news).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Gives up what was waited for long enough.
+async fn keep_time(control: &RefCell<Control>, news: &News) {
+    loop {
+        let wake = control.borrow().store.wake_at();
+        tokio::select! {
+            () = until(wake) => {
+                control.borrow_mut().settle(Instant::now());
+                news.tell();
+            }
+            () = news.changed() => {}
+        }
+    }
+}
+
+async fn until(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => tokio::time::sleep_until(moment.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Writes down what there is, some time after it changed.
+async fn write_down(control: &RefCell<Control>) {
+    loop {
+        tokio::time::sleep(WRITE_DELAY).await;
+        control.borrow_mut().write_down();
+    }
+}
+
+/// Lets connections end, for a bounded time.
+async fn drain(control: &RefCell<Control>) {
+    control.borrow_mut().write_down();
+    control.borrow_mut().drain();
+    let end = Instant::now() + DRAIN_TIME;
+    while control.borrow().store.connections() > 0 && Instant::now() < end {
+        tokio::time::sleep(DRAIN_CHECK).await;
+    }
 }

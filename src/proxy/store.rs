@@ -1,19 +1,37 @@
 //! What the control plane sent, compiled, and what of it is in force.
 //!
-//! Plain state without I/O, owned by the control thread. Workers see [`Published`].
+//! Plain state without I/O and without a clock, owned by the control thread. Workers see [`Published`].
+//!
+//! ```text
+//! put ── compiled ── warming ──[endpoints, routes, secrets are there]──> live ──[removed, replaced]──> gone
+//! ```
+//!
+//! A new version warms beside the one in force, which serves until then. Whoever puts something calls
+//! [`Store::settle`] afterwards and does what it says.
 
-use std::collections::HashMap;
+mod clusters;
+mod interest;
+mod listeners;
+#[cfg(test)]
+pub(crate) mod tests;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 use arc_swap::ArcSwap;
+use bytes::Bytes;
 use prost::Message;
 
-use super::config::{self, Compiled, Names};
+use super::config::{self, At, Compiled, Names, Refusal, coverage};
 use super::listener::{ListenAddress, Listener};
 use super::slot::Slot;
-use super::upstream::cluster::{Cluster, ClusterConfig};
-use super::upstream::host::{Endpoints, Host, HostSet, HostState, Target};
-use crate::xds::pb;
+use super::upstream::cluster::Cluster;
+use super::upstream::host::Endpoints;
+use crate::xds::{ResourceType, pb};
+use clusters::ClusterEntry;
+use listeners::ListenerEntry;
 
 /// What workers look up by name. Everything else they reach by way of it.
 #[derive(Debug, Default)]
@@ -26,13 +44,59 @@ pub(crate) struct Published {
     pub(crate) by_address: HashMap<ListenAddress, Arc<Listener>>,
 }
 
+/// A name of a resource.
+pub(crate) type Name = Arc<str>;
+
 /// The state.
 #[derive(Debug, Default)]
 pub(crate) struct Store {
     names: Names,
     published: Arc<ArcSwap<Published>>,
-    clusters: HashMap<Arc<str>, Arc<Slot<Cluster>>>,
-    listeners: HashMap<Arc<str>, Arc<Listener>>,
+    clusters: BTreeMap<Name, ClusterEntry>,
+    listeners: BTreeMap<Name, ListenerEntry>,
+    /// Endpoints by the name they are asked for; none: the server has none under that name.
+    endpoints: BTreeMap<Name, Option<Kept<Arc<Endpoints>>>>,
+    /// The messages of what lies compiled in [`Names`].
+    routes: BTreeMap<Name, Bytes>,
+    secrets: BTreeMap<Name, ()>,
+    /// Entries that have to be looked at by the next [`Store::settle`].
+    warming: Warming,
+    /// Names that workers look up have changed.
+    stale: bool,
+    progress: Progress,
+    ready: Arc<AtomicBool>,
+}
+
+/// Something compiled with the message it was made of.
+#[derive(Debug)]
+struct Kept<T> {
+    value: T,
+    bytes: Bytes,
+}
+
+/// What is not in force yet.
+#[derive(Debug, Default)]
+struct Warming {
+    clusters: BTreeSet<Name>,
+    listeners: BTreeSet<Name>,
+}
+
+/// How far the start is.
+#[derive(Debug, Default)]
+struct Progress {
+    clusters_answered: bool,
+    /// Clusters of the first answer are live: listeners may be asked for.
+    clusters_warm: bool,
+    listeners_answered: bool,
+}
+
+/// What has changed for the sockets.
+#[derive(Debug, Default)]
+pub(crate) struct Changes {
+    /// Listeners that are in force now, some for the first time.
+    pub(crate) live: Vec<Arc<Listener>>,
+    /// Listeners that are gone.
+    pub(crate) gone: Vec<Name>,
 }
 
 impl Store {
@@ -41,77 +105,159 @@ impl Store {
         self.published.clone()
     }
 
-    /// Takes a cluster.
+    /// Whether the first listeners are all in force.
+    pub(crate) fn readiness(&self) -> Arc<AtomicBool> {
+        self.ready.clone()
+    }
+
+    /// Takes endpoints.
     ///
     /// # Errors
-    /// Why it is refused.
-    pub(crate) fn put_cluster(&mut self, bytes: &[u8]) -> Compiled<()> {
-        let message = pb::cluster::Cluster::decode(bytes)?;
-        let compiled = config::cluster::cluster(&message, &mut self.names)?;
-        let hosts = host_set(&compiled.config, &compiled.endpoints);
-        let cluster = Cluster {
-            hosts: ArcSwap::from_pointee(hosts),
-            breakers: compiled.breakers,
-            stats: Arc::default(),
-            config: compiled.config,
-        };
-        let slot = self.names.clusters.of(&message.name);
-        slot.set(Some(Arc::new(cluster)));
-        self.clusters.insert(slot.name().clone(), slot);
+    /// Why they are refused.
+    pub(crate) fn put_endpoints(&mut self, name: &str, bytes: Bytes, now: Instant) -> Compiled<()> {
+        coverage::check(ResourceType::Endpoints, &bytes)?;
+        let message = pb::endpoint::ClusterLoadAssignment::decode(&bytes[..])?;
+        same_name(name, &message.cluster_name).at("cluster_name")?;
+        let value = Arc::new(config::endpoints::endpoints(&message)?);
+        let kept = Some(Kept { value, bytes });
+        self.endpoints.insert(name.into(), kept);
+        self.endpoints_came(name, now);
         Ok(())
     }
 
-    /// Takes a listener.
-    ///
-    /// # Errors
-    /// Why it is refused.
-    pub(crate) fn put_listener(&mut self, bytes: &[u8]) -> Compiled<Arc<Listener>> {
-        let message = pb::listener::Listener::decode(bytes)?;
-        let listener = Arc::new(config::listener::listener(&message, &mut self.names)?);
-        self.listeners.insert(listener.name.clone(), listener.clone());
-        Ok(listener)
+    /// The server has no endpoints of this name. What there was stays, as in Envoy; a cluster that waits is served
+    /// without.
+    pub(crate) fn no_endpoints(&mut self, name: &str, now: Instant) {
+        if !self.endpoints.contains_key(name) {
+            self.endpoints.insert(name.into(), None);
+            self.endpoints_came(name, now);
+        }
     }
 
-    /// Lets workers see what has changed.
-    pub(crate) fn publish(&self) {
+    /// Takes routes.
+    ///
+    /// # Errors
+    /// Why they are refused.
+    pub(crate) fn put_routes(&mut self, name: &str, bytes: Bytes) -> Compiled<()> {
+        coverage::check(ResourceType::Route, &bytes)?;
+        let table = config::route::resource(&bytes, &mut self.names)?;
+        same_name(name, &table.name).at("name")?;
+        self.names.routes.of(name).set(Some(Arc::new(table)));
+        self.routes.insert(name.into(), bytes);
+        Ok(())
+    }
+
+    /// Takes a certificate or trust anchors.
+    ///
+    /// # Errors
+    /// Why they are refused.
+    pub(crate) fn put_secret(&mut self, name: &str, bytes: &[u8]) -> Compiled<()> {
+        use pb::tls::secret::Type;
+        coverage::check(ResourceType::Secret, bytes)?;
+        let secret = pb::tls::Secret::decode(bytes)?;
+        same_name(name, &secret.name).at("name")?;
+        match secret.r#type.as_ref() {
+            Some(Type::TlsCertificate(certificate)) => {
+                let certificate = config::tls::certificate(certificate).at("tls_certificate")?;
+                self.names.certificates.of(name).set(Some(Arc::new(certificate)));
+            }
+            Some(Type::ValidationContext(context)) => {
+                let trust = config::tls::trust(context).at("validation_context")?;
+                self.names.trust.of(name).set(Some(Arc::new(trust)));
+            }
+            Some(Type::SessionTicketKeys(_) | Type::GenericSecret(_)) | None => {
+                return Err(Refusal::not_implemented("a secret of this sort"));
+            }
+        }
+        self.secrets.insert(name.into(), ());
+        Ok(())
+    }
+
+    /// All clusters have been said for the first time.
+    pub(crate) fn clusters_answered(&mut self) {
+        self.progress.clusters_answered = true;
+    }
+
+    /// All listeners have been said for the first time.
+    pub(crate) fn listeners_answered(&mut self) {
+        self.progress.listeners_answered = true;
+    }
+
+    /// There is no server to wait for.
+    pub(crate) fn nothing_to_come(&mut self) {
+        self.clusters_answered();
+        self.listeners_answered();
+    }
+
+    /// Puts into force what is warm by now, and lets workers see it.
+    pub(crate) fn settle(&mut self, now: Instant) -> Changes {
+        self.settle_clusters(now);
+        let changes = self.settle_listeners(now);
+        if std::mem::take(&mut self.stale) {
+            self.publish();
+        }
+        let Progress {
+            clusters_answered,
+            listeners_answered,
+            ..
+        } = self.progress;
+        self.progress.clusters_warm |= clusters_answered && self.warming.clusters.is_empty();
+        if listeners_answered && self.progress.clusters_warm && self.warming.listeners.is_empty() {
+            self.ready.store(true, Ordering::Release);
+        }
+        changes
+    }
+
+    /// When [`Store::settle`] has to be called again although nothing came.
+    pub(crate) fn wake_at(&self) -> Option<Instant> {
+        let clusters = self.warming.clusters.iter();
+        let clusters = clusters.filter_map(|name| self.clusters.get(name)?.deadline());
+        let listeners = self.warming.listeners.iter();
+        let listeners = listeners.filter_map(|name| self.listeners.get(name)?.deadline());
+        clusters.chain(listeners).min()
+    }
+
+    fn publish(&self) {
+        let listeners = self.listeners.values().filter_map(ListenerEntry::live);
+        let clusters = self.clusters.iter().filter(|(_, entry)| entry.live().is_some());
         self.published.store(Arc::new(Published {
-            clusters: self.clusters.clone(),
-            listeners: self.listeners.clone(),
-            by_address: self
-                .listeners
-                .values()
-                .map(|one| (one.address.clone(), one.clone()))
+            clusters: clusters
+                .map(|(name, entry)| (name.clone(), entry.slot().clone()))
                 .collect(),
+            listeners: listeners.clone().map(|one| (one.name.clone(), one.clone())).collect(),
+            by_address: listeners.map(|one| (one.address.clone(), one.clone())).collect(),
         }));
+    }
+
+    /// The messages that are in force or would be, for a dump or for the next start.
+    pub(crate) fn messages(&self, kind: ResourceType) -> Vec<(&Name, &Bytes)> {
+        match kind {
+            ResourceType::Cluster => self
+                .clusters
+                .iter()
+                .map(|(name, entry)| (name, entry.bytes()))
+                .collect(),
+            ResourceType::Listener => self
+                .listeners
+                .iter()
+                .map(|(name, entry)| (name, entry.bytes()))
+                .collect(),
+            ResourceType::Route => self.routes.iter().collect(),
+            ResourceType::Endpoints => {
+                let kept = self.endpoints.iter();
+                kept.filter_map(|(name, kept)| Some((name, &kept.as_ref()?.bytes)))
+                    .collect()
+            }
+            // Never kept: there are keys in them.
+            ResourceType::Secret => Vec::new(),
+        }
     }
 }
 
-/// The hosts of endpoints that have addresses.
-fn host_set(config: &ClusterConfig, endpoints: &Endpoints) -> HostSet {
-    let mut hosts: Vec<_> = endpoints
-        .localities
-        .iter()
-        .flat_map(|group| group.endpoints.iter().map(move |endpoint| (group, endpoint)))
-        .filter_map(|(group, endpoint)| {
-            let Target::Address(address) = &endpoint.target else {
-                return None;
-            };
-            Some(Arc::new(Host {
-                address: address.clone(),
-                hostname: endpoint.hostname.clone(),
-                weight: endpoint.weight,
-                locality: group.locality.clone(),
-                priority: group.priority,
-                eds_healthy: endpoint.healthy,
-                transport: config.transport.clone(),
-                state: Arc::new(HostState::default()),
-            }))
-        })
-        .collect();
-    hosts.sort_by_key(|host| host.priority);
-    HostSet {
-        balancer: super::upstream::balance::Balancer::new(config.policy, &hosts),
-        hosts,
-        made: std::time::Instant::now(),
+/// A resource has to be what it is called.
+fn same_name(called: &str, own: &str) -> Compiled<()> {
+    if called == own {
+        return Ok(());
     }
+    Err(Refusal::new(format!("`{own}` is sent under the name `{called}`")))
 }

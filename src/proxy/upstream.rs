@@ -5,4 +5,5 @@ pub(crate) mod breaker;
 pub(crate) mod cluster;
 pub(crate) mod connect;
 pub(crate) mod host;
+mod host_set;
 pub(crate) mod pool;

@@ -30,6 +30,14 @@ pub mod access_log {
     pub use envoy_types::pb::envoy::extensions::access_loggers::stream::v3 as stream;
 }
 
+/// The filters that put a credential into the requests of a cluster.
+pub mod credentials {
+    pub use envoy_types::pb::envoy::config::common::mutation_rules::v3::header_mutation as mutation;
+    pub use envoy_types::pb::envoy::extensions::filters::http::credential_injector::v3::CredentialInjector;
+    pub use envoy_types::pb::envoy::extensions::filters::http::header_mutation::v3::HeaderMutation;
+    pub use envoy_types::pb::envoy::extensions::http::injected_credentials::generic::v3::Generic;
+}
+
 /// The configurations of HTTP filters.
 pub mod http_filter {
     pub use envoy_types::pb::envoy::extensions::filters::http::buffer::v3 as buffer;

@@ -24,6 +24,8 @@ pub(super) static DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR")
 
 /// A message type.
 pub(super) struct MessageType {
+    /// The full name.
+    pub(super) name: Arc<str>,
     descriptor: &'static [u8],
     layout: OnceLock<Layout>,
 }
@@ -46,8 +48,21 @@ pub(super) struct Field {
     pub(super) repeated: bool,
     /// Whether absence can be told from the type's zero.
     pub(super) optional: bool,
+    /// The enum, if the value is of one.
+    pub(super) values: Option<EnumType>,
     /// Envoy's rules for the field.
     pub(super) constraint: Constraint,
+}
+
+/// An enum.
+#[derive(Clone, Copy)]
+pub(super) struct EnumType(&'static [u8]);
+
+impl EnumType {
+    /// The number of a value.
+    pub(super) fn number(self, name: &str) -> Option<i32> {
+        descriptor::enum_number(self.0, name)
+    }
 }
 
 /// The type of a field.
@@ -122,7 +137,8 @@ fn members(fields: &[FieldDescriptor], oneof: usize) -> Vec<u32> {
 impl Field {
     fn read(field: &FieldDescriptor, unruled: bool) -> Self {
         let rules = field.options.as_ref().and_then(|options| options.rules.clone());
-        let defined: Arc<[i32]> = field.value_type().and_then(|name| index().enums.get(name)).map_or_else(
+        let values = field.value_type().and_then(|name| index().enums.get(name));
+        let defined: Arc<[i32]> = values.map_or_else(
             || Arc::from([]),
             |descriptor| descriptor::enum_numbers(descriptor).into(),
         );
@@ -136,6 +152,7 @@ impl Field {
             kind: Kind::of(field),
             repeated: field.label() == Label::Repeated,
             optional: field.oneof.is_some(),
+            values: values.map(|descriptor| EnumType(descriptor)),
             constraint: constraint.unwrap_or_default(),
         }
     }
@@ -177,7 +194,7 @@ fn wrapped(name: &str) -> Option<Scalar> {
 }
 
 struct Index {
-    messages: HashMap<String, MessageType>,
+    messages: HashMap<Arc<str>, MessageType>,
     enums: HashMap<String, &'static [u8]>,
 }
 
@@ -191,7 +208,15 @@ fn index() -> &'static Index {
         descriptor::each_type(DESCRIPTOR_SET, &mut |name, found| match found {
             descriptor::Found::Message(descriptor) => {
                 let layout = OnceLock::new();
-                index.messages.insert(name, MessageType { descriptor, layout });
+                let name = Arc::from(name);
+                index.messages.insert(
+                    Arc::clone(&name),
+                    MessageType {
+                        name,
+                        descriptor,
+                        layout,
+                    },
+                );
             }
             descriptor::Found::Enum(descriptor) => {
                 index.enums.insert(name, descriptor);

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use http::HeaderValue;
 
-use super::value::{duration, limit, number, truth};
+use super::value::{duration, fetch_timeout, limit, number, truth};
 use super::{At, Compiled, Names, Refusal, access_log, filter, route};
 use crate::proxy::access_log::AccessLog;
 use crate::proxy::http::route::RouteTable;
@@ -45,6 +45,10 @@ pub(crate) fn manager(message: &HttpConnectionManager, names: &mut Names) -> Com
             CodecType::Http3 => return Err(Refusal::not_implemented("HTTP3").within("codec_type")),
         },
         routes: routes(message.route_specifier.as_ref(), names)?,
+        routes_timeout: match message.route_specifier.as_ref() {
+            Some(RouteSpecifier::Rds(rds)) => fetch_timeout(rds.config_source.as_ref()),
+            _ => None,
+        },
         filters: filter::chain(&message.http_filters)?,
         server_name: header(server_name).at("server_name")?,
         server_header: match message.server_header_transformation() {

@@ -48,6 +48,20 @@ impl<T> Places<T> {
         self.0.get(name)
     }
 
+    /// The names that something names.
+    pub(crate) fn named(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.0
+            .values()
+            .filter(|slot| Arc::strong_count(slot) > 1)
+            .map(|slot| slot.name())
+    }
+
+    /// Empties the places that nothing names.
+    pub(crate) fn clear_unnamed(&self) {
+        let unnamed = self.0.values().filter(|slot| Arc::strong_count(slot) == 1);
+        unnamed.for_each(|slot| slot.set(None));
+    }
+
     fn sweep(&mut self) {
         self.0
             .retain(|_, slot| Arc::strong_count(slot) > 1 || slot.get().is_some());

@@ -10,10 +10,13 @@ use prost::{Message, Name};
 use super::{At, Compiled, Refusal};
 use crate::proxy::upstream::host::{HostAddress, Target};
 use crate::xds::pb::core::socket_address::PortSpecifier;
-use crate::xds::pb::core::{Address, CidrRange, RuntimeFractionalPercent, address};
+use crate::xds::pb::core::{Address, CidrRange, ConfigSource, RuntimeFractionalPercent, address};
 use crate::xds::pb::types::FractionalPercent;
 use crate::xds::pb::types::fractional_percent::DenominatorType;
 use crate::xds::pb::wkt;
+
+/// Envoy's, where nothing is said.
+const FETCH_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// A duration; negative ones are none.
 pub(crate) fn duration(value: &wkt::Duration) -> Duration {
@@ -28,6 +31,14 @@ pub(crate) fn limit(value: Option<&wkt::Duration>, default: Option<Duration>) ->
         None => default,
         Some(value) => Some(duration(value)).filter(|limit| !limit.is_zero()),
     }
+}
+
+/// How long something is waited for that is to come from the control plane; none: for ever.
+pub(crate) fn fetch_timeout(source: Option<&ConfigSource>) -> Option<Duration> {
+    limit(
+        source.and_then(|source| source.initial_fetch_timeout.as_ref()),
+        Some(FETCH_TIMEOUT),
+    )
 }
 
 /// A number, or what holds where nothing is said.

@@ -157,15 +157,29 @@ fn join(scope: &str, name: &str) -> String {
     format!("{scope}.{name}")
 }
 
+/// `EnumValueDescriptorProto`.
+#[derive(Clone, PartialEq, Message)]
+struct EnumValue {
+    #[prost(string, tag = "1")]
+    name: String,
+    #[prost(int32, tag = "2")]
+    number: i32,
+}
+
+fn enum_values(descriptor: &[u8]) -> impl Iterator<Item = EnumValue> {
+    parts(descriptor, 2).filter_map(|value| EnumValue::decode(value).ok())
+}
+
 /// The numbers that an enum defines.
 pub(super) fn enum_numbers(descriptor: &[u8]) -> Vec<i32> {
-    #[derive(Clone, Copy, PartialEq, Message)]
-    struct EnumValue {
-        #[prost(int32, tag = "2")]
-        number: i32,
-    }
-    let values = parts(descriptor, 2).filter_map(|value| EnumValue::decode(value).ok());
-    values.map(|value| value.number).collect()
+    enum_values(descriptor).map(|value| value.number).collect()
+}
+
+/// The number of an enum's value.
+pub(super) fn enum_number(descriptor: &[u8], name: &str) -> Option<i32> {
+    enum_values(descriptor)
+        .find(|value| value.name == name)
+        .map(|value| value.number)
 }
 
 /// Whether a message is the entry of a map.

@@ -1,0 +1,43 @@
+//! A field that changes what happens and that is not implemented is refused, never passed over.
+//!
+//! [`TABLE`] names every field that the rest of [`config`](super) reads, and those that change nothing here: names,
+//! statistics, metadata. Who implements a field adds it to its row.
+
+use std::collections::HashMap;
+use std::sync::OnceLock;
+
+use super::{Compiled, Refusal};
+use crate::xds::ResourceType;
+use crate::xds::coverage::{self, Cover};
+
+mod table;
+
+use table::TABLE;
+
+/// Refuses a resource of which something would be passed over.
+///
+/// # Errors
+/// The first such field.
+pub(crate) fn check(kind: ResourceType, bytes: &[u8]) -> Compiled<()> {
+    coverage::check(kind.type_url(), bytes, &cover).map_err(|unread| {
+        let refusal = Refusal::not_implemented(unread.what);
+        unread.path.into_iter().rev().fold(refusal, Refusal::within)
+    })
+}
+
+/// By the table.
+fn cover(message: &str, field: &str) -> Cover {
+    static INDEX: OnceLock<HashMap<(&str, &str), Cover>> = OnceLock::new();
+    let index = INDEX.get_or_init(|| {
+        let rows = TABLE.iter().flat_map(|(message, fields)| {
+            fields
+                .split_whitespace()
+                .map(move |field| match field.strip_suffix('*') {
+                    Some(field) => ((*message, field), Cover::Whole),
+                    None => ((*message, field), Cover::Read),
+                })
+        });
+        rows.collect()
+    });
+    index.get(&(message, field)).copied().unwrap_or(Cover::Unread)
+}

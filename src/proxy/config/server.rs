@@ -1,0 +1,203 @@
+//! The control plane as the bootstrap describes it.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use http::header::HeaderName;
+use prost::Message;
+
+use super::headers::name_of;
+use super::value::{duration, unpack};
+use super::{At, Compiled, Refusal};
+use crate::xds::client::Variant;
+use crate::xds::pb::bootstrap::Bootstrap;
+use crate::xds::pb::bootstrap::bootstrap::DynamicResources;
+use crate::xds::pb::core::api_config_source::ApiType;
+use crate::xds::pb::core::config_source::ConfigSourceSpecifier;
+use crate::xds::pb::core::grpc_service::TargetSpecifier;
+use crate::xds::pb::core::{ConfigSource, Node, TypedExtensionConfig};
+use crate::xds::pb::credentials::{CredentialInjector, Generic, HeaderMutation, mutation};
+use crate::xds::pb::network_filter::http_connection_manager::{HttpFilter, http_filter};
+use crate::xds::pb::upstream_http::HttpProtocolOptions;
+use crate::xds::pb::wkt::Any;
+
+/// Envoy's, where nothing is said: pauses between attempts.
+const BASE_INTERVAL: Duration = Duration::from_millis(500);
+const MAX_INTERVAL: Duration = Duration::from_secs(30);
+
+const HTTP_OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
+const INJECTOR: &str = "envoy.extensions.filters.http.credential_injector.v3.CredentialInjector";
+const MUTATION: &str = "envoy.extensions.filters.http.header_mutation.v3.HeaderMutation";
+const CODEC: &str = "envoy.extensions.filters.http.upstream_codec.v3.UpstreamCodec";
+
+/// How the control plane is reached.
+#[derive(Clone, Debug)]
+pub(crate) struct Server {
+    /// The static cluster.
+    pub(crate) cluster: String,
+    /// The variant of the protocol.
+    pub(crate) variant: Variant,
+    /// `:authority`.
+    pub(crate) authority: String,
+    /// Pauses between attempts: the first and the longest.
+    pub(crate) back_off: (Duration, Duration),
+    /// What is done to the headers of the opening request.
+    pub(crate) headers: Vec<HeaderStep>,
+    /// Who we are.
+    pub(crate) node: Node,
+}
+
+/// A change to the headers of the opening request.
+#[derive(Clone, Debug)]
+pub(crate) enum HeaderStep {
+    /// The header gets the text before and the secret in the resource in this file.
+    Secret(HeaderName, String, PathBuf),
+    /// The header gets this, in which `%REQ(x)%` stands for the header `x`.
+    Set(HeaderName, String),
+    /// The header goes.
+    Remove(HeaderName),
+}
+
+/// The control plane; none if everything is in the bootstrap.
+pub(crate) fn server(bootstrap: &Bootstrap) -> Compiled<Option<Server>> {
+    let Some(dynamic) = bootstrap.dynamic_resources.as_ref() else {
+        return Ok(None);
+    };
+    self::dynamic(dynamic, bootstrap).at("dynamic_resources").map(Some)
+}
+
+fn dynamic(dynamic: &DynamicResources, bootstrap: &Bootstrap) -> Compiled<Server> {
+    for (field, source) in [("cds_config", &dynamic.cds_config), ("lds_config", &dynamic.lds_config)] {
+        if !source.as_ref().is_some_and(is_ads) {
+            return Err(Refusal::not_implemented("another source than `ads`").within(field));
+        }
+    }
+    let ads = dynamic.ads_config.as_ref();
+    let ads = ads.ok_or_else(|| Refusal::new("a source is needed").within("ads_config"))?;
+    let variant = match ads.api_type() {
+        ApiType::DeltaGrpc | ApiType::AggregatedDeltaGrpc => Variant::Delta,
+        ApiType::Grpc | ApiType::AggregatedGrpc => Variant::Sotw,
+        _ => return Err(Refusal::not_implemented("this api_type").within("ads_config")),
+    };
+    let Some(TargetSpecifier::EnvoyGrpc(grpc)) =
+        ads.grpc_services.first().and_then(|one| one.target_specifier.as_ref())
+    else {
+        return Err(Refusal::not_implemented("other than envoy_grpc").within("ads_config.grpc_services[0]"));
+    };
+    let back_off = grpc
+        .retry_policy
+        .as_ref()
+        .and_then(|retry| retry.retry_back_off.as_ref());
+    let base = back_off
+        .and_then(|one| one.base_interval.as_ref())
+        .map_or(BASE_INTERVAL, duration);
+    let longest = back_off
+        .and_then(|one| one.max_interval.as_ref())
+        .map_or(MAX_INTERVAL, duration);
+    let authority = if grpc.authority.is_empty() {
+        &grpc.cluster_name
+    } else {
+        &grpc.authority
+    };
+    Ok(Server {
+        cluster: grpc.cluster_name.clone(),
+        variant,
+        authority: authority.clone(),
+        back_off: (base.max(Duration::from_millis(1)), longest.max(base)),
+        headers: headers(bootstrap, &grpc.cluster_name)?,
+        node: node(bootstrap),
+    })
+}
+
+fn is_ads(source: &ConfigSource) -> bool {
+    matches!(source.config_source_specifier, Some(ConfigSourceSpecifier::Ads(_)))
+}
+
+/// The bootstrap's node, with what Envoy adds of itself.
+fn node(bootstrap: &Bootstrap) -> Node {
+    let mut node = bootstrap.node.clone().unwrap_or_default();
+    "topsail".clone_into(&mut node.user_agent_name);
+    node
+}
+
+/// The HTTP filters of the cluster, of which only those that make a credential are known.
+fn headers(bootstrap: &Bootstrap, cluster: &str) -> Compiled<Vec<HeaderStep>> {
+    let clusters = bootstrap.static_resources.iter().flat_map(|fixed| &fixed.clusters);
+    let found = clusters.into_iter().find(|one| one.name == cluster);
+    let found = found.ok_or_else(|| Refusal::new(format!("there is no static cluster `{cluster}`")))?;
+    let Some(any) = found.typed_extension_protocol_options.get(HTTP_OPTIONS) else {
+        return Ok(Vec::new());
+    };
+    let options: HttpProtocolOptions = unpack(any)?;
+    let mut steps = Vec::new();
+    for (index, filter) in options.http_filters.iter().enumerate() {
+        steps.extend(filter_steps(filter).at_index("http_filters", index)?);
+    }
+    Ok(steps)
+}
+
+fn filter_steps(filter: &HttpFilter) -> Compiled<Vec<HeaderStep>> {
+    let Some(http_filter::ConfigType::TypedConfig(any)) = filter.config_type.as_ref() else {
+        return Err(Refusal::not_implemented(format!(
+            "`{}` without a configuration",
+            filter.name
+        )));
+    };
+    match any.type_url.rsplit('/').next() {
+        Some(INJECTOR) => injector(any).map(|step| vec![step]),
+        Some(MUTATION) => mutation(any),
+        Some(CODEC) => Ok(Vec::new()),
+        Some(_) | None => Err(Refusal::not_implemented(format!("`{}`", any.type_url))),
+    }
+}
+
+fn injector(any: &Any) -> Compiled<HeaderStep> {
+    // The filter's own package has no `Name` for it in every release.
+    let injector = CredentialInjector::decode(&any.value[..])?;
+    let Some(TypedExtensionConfig {
+        typed_config: Some(any),
+        ..
+    }) = &injector.credential
+    else {
+        return Err(Refusal::new("a credential is needed"));
+    };
+    let generic: Generic = unpack(any).at("credential")?;
+    let header = if generic.header.is_empty() {
+        "authorization"
+    } else {
+        &generic.header
+    };
+    let secret = generic
+        .credential
+        .as_ref()
+        .and_then(|secret| secret.sds_config.as_ref());
+    let Some(ConfigSourceSpecifier::PathConfigSource(path)) =
+        secret.and_then(|source| source.config_source_specifier.as_ref())
+    else {
+        return Err(Refusal::not_implemented("a credential from other than a file").within("credential"));
+    };
+    Ok(HeaderStep::Secret(
+        name_of(header)?,
+        generic.header_value_prefix,
+        PathBuf::from(&path.path),
+    ))
+}
+
+fn mutation(any: &Any) -> Compiled<Vec<HeaderStep>> {
+    let message: HeaderMutation = unpack(any)?;
+    let mutations = message.mutations.unwrap_or_default().request_mutations;
+    mutations
+        .iter()
+        .map(|one| match one.action.as_ref() {
+            Some(mutation::Action::Remove(name)) => Ok(HeaderStep::Remove(name_of(name)?)),
+            Some(mutation::Action::Append(option)) => {
+                let header = option
+                    .header
+                    .as_ref()
+                    .ok_or_else(|| Refusal::new("a header is needed"))?;
+                Ok(HeaderStep::Set(name_of(&header.key)?, header.value.clone()))
+            }
+            _ => Err(Refusal::not_implemented("this mutation")),
+        })
+        .collect()
+}

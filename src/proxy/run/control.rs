@@ -1,0 +1,248 @@
+//! The control thread's state: what the server says goes through it into the store, and what is in force out of it to
+//! the workers.
+
+use std::time::Instant;
+
+use bytes::Bytes;
+use prost::Message;
+use tokio::sync::Notify;
+
+use super::ProxyError;
+use super::memory::Memory;
+use super::sockets::Sockets;
+use crate::proxy::config::Compiled;
+use crate::proxy::store::Store;
+use crate::xds::ResourceType;
+use crate::xds::client::message::BadResponse;
+use crate::xds::client::{Client, Interest, Received, Refused, Response, Update};
+use crate::xds::pb::bootstrap::bootstrap::StaticResources;
+
+/// The state.
+#[derive(Debug)]
+pub(super) struct Control {
+    /// What there is.
+    pub(super) store: Store,
+    sockets: Sockets,
+    client: Option<Client>,
+    memory: Option<Memory>,
+}
+
+impl Control {
+    /// A state without anything in it.
+    pub(super) fn new(store: Store, sockets: Sockets, client: Option<Client>, memory: Option<Memory>) -> Self {
+        Self {
+            store,
+            sockets,
+            client,
+            memory,
+        }
+    }
+
+    /// Takes the bootstrap's own resources.
+    ///
+    /// # Errors
+    /// When one is refused.
+    pub(super) fn start(&mut self, fixed: &StaticResources, now: Instant) -> Result<(), ProxyError> {
+        for cluster in &fixed.clusters {
+            let put = self.store.put_cluster(cluster.encode_to_vec().into(), true, now);
+            put.map_err(|refusal| ProxyError::Refused("cluster", cluster.name.clone(), refusal.to_string()))?;
+        }
+        for listener in &fixed.listeners {
+            let put = self.take_listener(None, listener.encode_to_vec().into(), now);
+            put.map_err(|why| ProxyError::Refused("listener", listener.name.clone(), why))?;
+        }
+        if self.client.is_none() {
+            self.store.nothing_to_come();
+        }
+        self.settle(now);
+        Ok(())
+    }
+
+    /// Takes what the server had said before the last end, until it says it again.
+    pub(super) fn recall(&mut self, now: Instant) {
+        let Some(memory) = &self.memory else {
+            return;
+        };
+        let recalled = memory.recall();
+        if recalled.is_empty() {
+            return;
+        }
+        tracing::info!(
+            resources = recalled.len(),
+            "starting from the configuration of the last run"
+        );
+        for (kind, one) in recalled {
+            if let Err(why) = self.put(kind, &one, now) {
+                tracing::warn!(%kind, name = %one.name, why, "a resource of the last run is of no use");
+            } else if let Some(client) = &mut self.client {
+                client.remember(kind, one.name, one.version);
+            }
+        }
+        self.store.nothing_to_come();
+        self.settle(now);
+        ResourceType::ALL.into_iter().for_each(|kind| self.store_away(kind));
+    }
+
+    /// A stream has been opened: the first requests.
+    pub(super) fn open(&mut self) -> Vec<Bytes> {
+        if let Some(client) = &mut self.client {
+            client.open();
+        }
+        self.requests()
+    }
+
+    /// What is to be said since the last call.
+    pub(super) fn requests(&mut self) -> Vec<Bytes> {
+        let requests = self.client.as_mut().map(Client::requests).unwrap_or_default();
+        requests.iter().map(|request| request.encode()).collect()
+    }
+
+    /// Takes in a response and returns what is to be said.
+    ///
+    /// # Errors
+    /// When it is of no use.
+    pub(super) fn take(&mut self, response: Bytes, now: Instant) -> Result<Vec<Bytes>, BadResponse> {
+        let Some(client) = &self.client else {
+            return Ok(Vec::new());
+        };
+        let update = client.receive(Response::decode(client.variant(), response)?);
+        let refused = self.apply(&update, now);
+        let mut requests = Vec::new();
+        if let Some(client) = &mut self.client {
+            requests.push(client.answer(&update, &refused).encode());
+        }
+        self.settle(now);
+        requests.extend(self.requests());
+        self.store_away(update.kind);
+        Ok(requests)
+    }
+
+    /// Puts into force what is warm by now and asks for what follows from it.
+    pub(super) fn settle(&mut self, now: Instant) {
+        let changes = self.store.settle(now);
+        for listener in &changes.live {
+            if let Err(error) = self.sockets.live(listener) {
+                tracing::error!(%error, listener = %listener.name, "nobody can connect to a listener");
+            }
+        }
+        self.store.sweep();
+        if let Some(client) = &mut self.client {
+            for kind in ResourceType::ALL {
+                let interest = self.store.interest(kind);
+                if interest != Interest::None && *client.wanted(kind) != interest {
+                    client.want(kind, interest);
+                }
+            }
+        }
+    }
+
+    /// Nothing more is accepted, and every connection ends as soon as it can.
+    pub(super) fn drain(&mut self) {
+        self.sockets.close();
+        self.store.drain();
+    }
+
+    fn apply(&mut self, update: &Update, now: Instant) -> Vec<Refused> {
+        let kind = update.kind;
+        // Sockets of listeners that go are left to those that come.
+        if kind == ResourceType::Cluster || kind == ResourceType::Listener {
+            for name in &update.removals {
+                match kind {
+                    ResourceType::Listener => drop(self.store.remove_listener(name)),
+                    _ => self.store.remove_cluster(name),
+                }
+            }
+        }
+        let mut refused = Vec::new();
+        for one in &update.upserts {
+            if let Err(why) = self.put(kind, one, now) {
+                tracing::warn!(%kind, name = %one.name, why, "a resource is refused");
+                let name = one.name.clone();
+                refused.push(Refused { name, why });
+            }
+        }
+        match kind {
+            ResourceType::Cluster => self.store.clusters_answered(),
+            ResourceType::Listener => {
+                update.removals.iter().for_each(|name| self.sockets.gone(name));
+                self.store.listeners_answered();
+            }
+            ResourceType::Endpoints => {
+                update
+                    .removals
+                    .iter()
+                    .for_each(|name| self.store.no_endpoints(name, now));
+            }
+            // As in Envoy: what is used stays, and what never came is waited for.
+            ResourceType::Secret | ResourceType::Route => {}
+        }
+        refused
+    }
+
+    fn put(&mut self, kind: ResourceType, one: &Received, now: Instant) -> Result<(), String> {
+        let bytes = one.body.clone();
+        let text = |result: Compiled<()>| result.map_err(|refusal| refusal.to_string());
+        match kind {
+            ResourceType::Cluster => text(self.store.put_named_cluster(&one.name, bytes, now)),
+            ResourceType::Endpoints => text(self.store.put_endpoints(&one.name, bytes, now)),
+            ResourceType::Secret => text(self.store.put_secret(&one.name, &bytes)),
+            ResourceType::Listener => self.take_listener(Some(&one.name), bytes, now),
+            ResourceType::Route => text(self.store.put_routes(&one.name, bytes)),
+        }
+    }
+
+    fn take_listener(&mut self, name: Option<&str>, bytes: Bytes, now: Instant) -> Result<(), String> {
+        let compiled = self
+            .store
+            .listener(name, &bytes)
+            .map_err(|refusal| refusal.to_string())?;
+        if let Some(listener) = compiled {
+            self.sockets.prepare(&listener)?;
+            self.store.put_listener(listener, bytes, name.is_none(), now);
+        }
+        Ok(())
+    }
+
+    /// Writes what there is to the file for the next start, if it has changed.
+    pub(super) fn write_down(&mut self) {
+        if let Some(memory) = self.memory.as_mut().filter(|memory| memory.changed()) {
+            memory.write();
+        }
+    }
+
+    fn store_away(&mut self, kind: ResourceType) {
+        let (Some(memory), Some(client)) = (&mut self.memory, &self.client) else {
+            return;
+        };
+        memory.keep(kind, self.store.messages(kind), client.held(kind));
+    }
+}
+
+/// Wakes whoever sends when something new is to be said, and whoever keeps the time when something came.
+#[derive(Debug, Default)]
+pub(super) struct News {
+    to_say: Notify,
+    came: Notify,
+}
+
+impl News {
+    /// There is something to say.
+    pub(super) fn tell(&self) {
+        self.to_say.notify_one();
+    }
+
+    /// Waits until there is. Cancel safe.
+    pub(super) async fn wait(&self) {
+        self.to_say.notified().await;
+    }
+
+    /// Something came from the server and was taken.
+    pub(super) fn settled(&self) {
+        self.came.notify_one();
+    }
+
+    /// Waits until something comes. Cancel safe.
+    pub(super) async fn changed(&self) {
+        self.came.notified().await;
+    }
+}

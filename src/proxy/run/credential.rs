@@ -1,0 +1,131 @@
+//! The headers that a stream to the control plane is opened with.
+//!
+//! Files are read each time, so that a renewed token is used from the next opening on.
+
+use std::path::Path;
+
+use http::header::{HeaderMap, HeaderName, HeaderValue};
+use prost::Message;
+
+use super::super::bootstrap::{BootstrapError, read_message};
+use super::super::config::server::HeaderStep;
+use crate::xds::pb::core::{DataSource, data_source::Specifier};
+use crate::xds::pb::discovery::DiscoveryResponse;
+use crate::xds::pb::tls::{GenericSecret, Secret, secret};
+
+/// Why there is no credential.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum CredentialError {
+    /// The file with the secret's resource is of no use.
+    #[error(transparent)]
+    Resource(#[from] BootstrapError),
+    /// The file with the secret itself cannot be read.
+    #[error("`{0}` cannot be read: {1}")]
+    Unreadable(String, std::io::Error),
+    /// There is no generic secret in the resource.
+    #[error("there is no generic secret in `{0}`")]
+    NoSecret(String),
+    /// What was found cannot be in a header.
+    #[error("the header `{0}` cannot have this value")]
+    NoHeader(HeaderName),
+}
+
+/// Makes the headers.
+///
+/// # Errors
+/// When a credential cannot be had.
+pub(super) fn headers(steps: &[HeaderStep]) -> Result<HeaderMap, CredentialError> {
+    let mut headers = HeaderMap::new();
+    for step in steps {
+        match step {
+            HeaderStep::Remove(name) => drop(headers.remove(name)),
+            HeaderStep::Set(name, format) => {
+                let value = expand(format, &headers);
+                put(&mut headers, name, &value)?;
+            }
+            HeaderStep::Secret(name, prefix, file) => {
+                let value = format!("{prefix}{}", read_secret(file)?);
+                put(&mut headers, name, &value)?;
+            }
+        }
+    }
+    Ok(headers)
+}
+
+fn put(headers: &mut HeaderMap, name: &HeaderName, value: &str) -> Result<(), CredentialError> {
+    let mut value = HeaderValue::from_str(value).map_err(|_| CredentialError::NoHeader(name.clone()))?;
+    value.set_sensitive(true);
+    headers.insert(name, value);
+    Ok(())
+}
+
+/// Puts headers in the places of `%REQ(name)%`.
+fn expand(format: &str, headers: &HeaderMap) -> String {
+    let mut out = String::new();
+    let mut rest = format;
+    while let Some((before, after)) = rest.split_once("%REQ(") {
+        let Some((name, after)) = after.split_once(")%") else {
+            break;
+        };
+        let value = headers.get(name).and_then(|value| value.to_str().ok());
+        out += before;
+        out += value.unwrap_or_default();
+        rest = after;
+    }
+    out + rest
+}
+
+fn read_secret(file: &Path) -> Result<String, CredentialError> {
+    let none = || CredentialError::NoSecret(file.display().to_string());
+    let response: DiscoveryResponse = read_message(file)?;
+    let any = response.resources.first().ok_or_else(none)?;
+    let secret = Secret::decode(&any.value[..]).map_err(|_| none())?;
+    let Some(secret::Type::GenericSecret(GenericSecret {
+        secret: Some(source), ..
+    })) = secret.r#type
+    else {
+        return Err(none());
+    };
+    read_source(source).and_then(|text| text.ok_or_else(none))
+}
+
+fn read_source(source: DataSource) -> Result<Option<String>, CredentialError> {
+    match source.specifier {
+        Some(Specifier::InlineString(text)) => Ok(Some(text)),
+        Some(Specifier::Filename(file)) => match std::fs::read_to_string(&file) {
+            Ok(text) => Ok(Some(text.trim_end().to_owned())),
+            Err(error) => Err(CredentialError::Unreadable(file, error)),
+        },
+        Some(Specifier::InlineBytes(_) | Specifier::EnvironmentVariable(_)) | None => Ok(None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_travels_from_its_file_into_the_header_and_a_renewed_one_is_seen() {
+        let dir = tempfile::tempdir().unwrap();
+        let (resource, token) = (dir.path().join("secret.json"), dir.path().join("token"));
+        let document = serde_json::json!({"resources": [{
+            "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret",
+            "name": "t",
+            "generic_secret": {"secret": {"filename": token}},
+        }]});
+        std::fs::write(&resource, document.to_string()).unwrap();
+        let x = HeaderName::from_static("x-token");
+        let steps = [
+            HeaderStep::Secret(x.clone(), String::new(), resource),
+            HeaderStep::Set(http::header::AUTHORIZATION, "Bearer %REQ(x-token)%".to_owned()),
+            HeaderStep::Remove(x),
+        ];
+        assert!(matches!(headers(&steps), Err(CredentialError::Unreadable(..))));
+        for text in ["first", "second"] {
+            std::fs::write(&token, format!("{text}\n")).unwrap();
+            let headers = headers(&steps).unwrap();
+            assert_eq!(headers.len(), 1);
+            assert_eq!(headers[http::header::AUTHORIZATION], format!("Bearer {text}"));
+        }
+    }
+}

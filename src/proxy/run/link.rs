@@ -1,0 +1,172 @@
+//! The stream to the control plane: opened, kept, opened again.
+
+use std::cell::RefCell;
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::control::{Control, News};
+use super::credential::{self, CredentialError};
+use crate::proxy::config::server::Server;
+use crate::proxy::upstream::balance::Choice;
+use crate::proxy::upstream::cluster::{Cluster, Discovery, DnsConfig};
+use crate::proxy::upstream::connect::{SendError, connect};
+use crate::proxy::upstream::host::{Endpoint, Endpoints, HostAddress, LocalityEndpoints, Target};
+use crate::xds::client::message::BadResponse;
+use crate::xds::client::stream::{Method, Opening, Stream, StreamError};
+
+/// Why there is no stream, or no longer.
+#[derive(Debug, thiserror::Error)]
+enum LinkError {
+    #[error("there is no connection to the control plane: {0}")]
+    Connect(Box<str>),
+    #[error(transparent)]
+    Credential(#[from] CredentialError),
+    #[error(transparent)]
+    Stream(#[from] StreamError),
+    #[error(transparent)]
+    Response(#[from] BadResponse),
+}
+
+impl From<SendError> for LinkError {
+    fn from(error: SendError) -> Self {
+        LinkError::Connect(error.reason)
+    }
+}
+
+/// Keeps a stream open for ever.
+pub(super) async fn keep(server: &Server, control: &RefCell<Control>, news: &News) {
+    let mut pause = BackOff::new(server.back_off);
+    loop {
+        match serve(server, control, news, &mut pause).await {
+            Ok(never) => match never {},
+            Err(error) => {
+                let pause = pause.next(fastrand::f64());
+                tracing::warn!(%error, ?pause, "the stream to the control plane is closed");
+                tokio::time::sleep(pause).await;
+            }
+        }
+    }
+}
+
+async fn serve(
+    server: &Server,
+    control: &RefCell<Control>,
+    news: &News,
+    pause: &mut BackOff,
+) -> Result<std::convert::Infallible, LinkError> {
+    let mut stream = open(server, control).await?;
+    loop {
+        let requests = tokio::select! {
+            response = stream.next() => {
+                pause.reset();
+                control.borrow_mut().take(response?, Instant::now())?
+            }
+            () = news.wait() => control.borrow_mut().requests(),
+        };
+        requests.into_iter().for_each(|request| stream.send(request));
+        news.settled();
+    }
+}
+
+async fn open(server: &Server, control: &RefCell<Control>) -> Result<Stream, LinkError> {
+    let metadata = credential::headers(&server.headers)?;
+    let cluster = control.borrow().store.newest_cluster(&server.cluster).cloned();
+    let cluster = cluster.ok_or_else(|| LinkError::Connect("there is no such cluster".into()))?;
+    if let Discovery::Dns(dns) = &cluster.config.discovery {
+        let resolved = resolve(dns)
+            .await
+            .map_err(|error| LinkError::Connect(error.to_string().into()))?;
+        let mut control = control.borrow_mut();
+        control.store.put_resolved(&server.cluster, &resolved, Instant::now());
+        control.settle(Instant::now());
+    }
+    let connected = dial(&cluster).await?;
+    let opening = Opening {
+        method: Method::Aggregated(server.variant),
+        authority: server.authority.clone(),
+        keepalive: cluster.config.http.keepalive,
+        metadata,
+    };
+    let first = control.borrow_mut().open();
+    Ok(Stream::open(connected, opening, first).await?)
+}
+
+async fn dial(cluster: &Arc<Cluster>) -> Result<crate::proxy::io::Io, LinkError> {
+    let host = cluster.choose(&Choice::default());
+    let host = host.ok_or_else(|| LinkError::Connect("no healthy upstream".into()))?;
+    Ok(connect(cluster, &host).await?.io)
+}
+
+/// The endpoints with an address in the place of each name.
+async fn resolve(dns: &DnsConfig) -> io::Result<Endpoints> {
+    let mut localities = Vec::new();
+    for group in &dns.endpoints.localities {
+        let mut endpoints = Vec::new();
+        for endpoint in &group.endpoints {
+            match &endpoint.target {
+                Target::Address(_) => endpoints.push(endpoint.clone()),
+                Target::Name(name, port) => {
+                    let found = tokio::net::lookup_host((&**name, *port)).await?;
+                    endpoints.extend(found.map(|address| Endpoint {
+                        target: Target::Address(HostAddress::Ip(address)),
+                        ..endpoint.clone()
+                    }));
+                }
+            }
+        }
+        localities.push(LocalityEndpoints {
+            endpoints,
+            ..group.clone()
+        });
+    }
+    Ok(Endpoints {
+        localities,
+        ..dns.endpoints.clone()
+    })
+}
+
+/// Pauses that grow, each by chance up to twice the one before, as in Envoy.
+#[derive(Debug)]
+struct BackOff {
+    base: Duration,
+    longest: Duration,
+    next: Duration,
+}
+
+impl BackOff {
+    fn new((base, longest): (Duration, Duration)) -> Self {
+        Self {
+            base,
+            longest,
+            next: base,
+        }
+    }
+
+    /// The next pause, by a number from 0 to 1.
+    fn next(&mut self, chance: f64) -> Duration {
+        let pause = self.next.mul_f64(chance);
+        self.next = (self.next * 2).min(self.longest);
+        pause
+    }
+
+    fn reset(&mut self) {
+        self.next = self.base;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_to_the_longest_and_start_again() {
+        let ms = Duration::from_millis;
+        let mut pauses = BackOff::new((ms(100), ms(350)));
+        let three = [pauses.next(1.0), pauses.next(0.5), pauses.next(1.0)];
+        assert_eq!(three, [ms(100), ms(100), ms(350)]);
+        assert_eq!(pauses.next(1.0), ms(350));
+        pauses.reset();
+        assert_eq!(pauses.next(1.0), ms(100));
+    }
+}

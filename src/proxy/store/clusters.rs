@@ -1,0 +1,251 @@
+//! Clusters: warming, live, gone.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use prost::Message;
+
+use super::{Name, Store, same_name};
+use crate::proxy::config::value::fetch_timeout;
+use crate::proxy::config::{self, At, Compiled, coverage};
+use crate::proxy::slot::Slot;
+use crate::proxy::tls::UpstreamTls;
+use crate::proxy::upstream::cluster::{Cluster, Discovery, Transport};
+use crate::proxy::upstream::host::{Endpoints, HostSet, Target};
+use crate::xds::{ResourceType, pb};
+
+/// A cluster by name.
+#[derive(Debug)]
+pub(super) struct ClusterEntry {
+    slot: Arc<Slot<Cluster>>,
+    bytes: Bytes,
+    live: Option<Arc<Cluster>>,
+    warming: Option<WarmingCluster>,
+    /// From the bootstrap: the server can neither change nor remove it.
+    fixed: bool,
+}
+
+/// A version that is not in force yet.
+#[derive(Debug)]
+struct WarmingCluster {
+    cluster: Arc<Cluster>,
+    /// Whether the hosts are known.
+    hosts: bool,
+    /// When it goes without them.
+    deadline: Option<Instant>,
+}
+
+impl ClusterEntry {
+    pub(super) fn live(&self) -> Option<&Arc<Cluster>> {
+        self.live.as_ref()
+    }
+
+    pub(super) fn slot(&self) -> &Arc<Slot<Cluster>> {
+        &self.slot
+    }
+
+    pub(super) fn bytes(&self) -> &Bytes {
+        &self.bytes
+    }
+
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.warming.as_ref().filter(|warming| !warming.hosts)?.deadline
+    }
+
+    /// The names of the endpoints that its versions are found by.
+    pub(super) fn endpoint_names(&self) -> impl Iterator<Item = &Name> {
+        self.versions().filter_map(|cluster| match &cluster.config.discovery {
+            Discovery::Eds(name) => Some(name),
+            Discovery::Static | Discovery::Dns(_) | Discovery::OriginalDst(..) => None,
+        })
+    }
+
+    fn versions(&self) -> impl Iterator<Item = &Arc<Cluster>> {
+        let warming = self.warming.as_ref().map(|warming| &warming.cluster);
+        self.live.iter().chain(warming)
+    }
+
+    /// Gives every version whose discovery is this the endpoints.
+    fn take_endpoints(&mut self, is: impl Fn(&Discovery) -> bool, endpoints: &Endpoints, now: Instant) {
+        if let Some(live) = self.live.as_ref().filter(|live| is(&live.config.discovery)) {
+            let before = live.hosts.load_full();
+            let next = HostSet::build(&live.config, endpoints, Some(&before), now);
+            before.retire(&next);
+            live.hosts.store(Arc::new(next));
+        }
+        let live = self.live.as_ref().map(|live| live.hosts.load_full());
+        if let Some(warming) = self.warming.as_mut().filter(|one| is(&one.cluster.config.discovery)) {
+            let next = HostSet::build(&warming.cluster.config, endpoints, live.as_deref(), now);
+            warming.cluster.hosts.store(Arc::new(next));
+            warming.hosts = true;
+        }
+    }
+}
+
+impl Store {
+    /// Takes a cluster. The same bytes once more change nothing.
+    ///
+    /// # Errors
+    /// Why it is refused.
+    pub(crate) fn put_cluster(&mut self, bytes: Bytes, fixed: bool, now: Instant) -> Compiled<()> {
+        coverage::check(ResourceType::Cluster, &bytes)?;
+        let message = pb::cluster::Cluster::decode(&bytes[..])?;
+        let before = self.clusters.get(&*message.name);
+        if before.is_some_and(|before| before.fixed && !fixed) {
+            return Err(config::Refusal::new("the bootstrap has a cluster of this name").within("name"));
+        }
+        if before.is_some_and(|before| before.bytes == bytes) {
+            return Ok(());
+        }
+        let compiled = config::cluster::cluster(&message, &mut self.names)?;
+        let live = before.and_then(|before| before.live.clone());
+        let (hosts, known) = match &compiled.config.discovery {
+            Discovery::Eds(name) => match self.endpoints.get(name) {
+                Some(kept) => (kept.as_ref().map(|kept| kept.value.clone()).unwrap_or_default(), true),
+                None => (Arc::default(), false),
+            },
+            Discovery::Dns(dns) => {
+                let named = |target: &Target| matches!(target, Target::Name(..));
+                let mut all = dns.endpoints.localities.iter().flat_map(|group| &group.endpoints);
+                let known = !all.any(|endpoint| named(&endpoint.target));
+                (Arc::new(compiled.endpoints), known)
+            }
+            Discovery::Static | Discovery::OriginalDst(..) => (Arc::new(compiled.endpoints), true),
+        };
+        let eds = message
+            .eds_cluster_config
+            .as_ref()
+            .and_then(|eds| eds.eds_config.as_ref());
+        let before = live.as_ref().map(|live| live.hosts.load_full());
+        let set = HostSet::build(&compiled.config, &hosts, before.as_deref(), now);
+        let cluster = Arc::new(Cluster {
+            hosts: ArcSwap::from_pointee(set),
+            breakers: compiled.breakers,
+            stats: live.as_ref().map(|live| live.stats.clone()).unwrap_or_default(),
+            config: compiled.config,
+        });
+        let name = cluster.config.name.clone();
+        let warming = WarmingCluster {
+            cluster,
+            hosts: known,
+            deadline: deadline(now, fetch_timeout(eds)),
+        };
+        let slot = self.names.clusters.of(&name);
+        let entry = ClusterEntry {
+            slot,
+            bytes,
+            live,
+            warming: Some(warming),
+            fixed,
+        };
+        self.clusters.insert(name.clone(), entry);
+        self.warming.clusters.insert(name);
+        Ok(())
+    }
+
+    /// Takes a cluster under the name it was sent by.
+    ///
+    /// # Errors
+    /// Why it is refused.
+    pub(crate) fn put_named_cluster(&mut self, name: &str, bytes: Bytes, now: Instant) -> Compiled<()> {
+        let message = pb::cluster::Cluster::decode(&bytes[..])?;
+        same_name(name, &message.name).at("name")?;
+        self.put_cluster(bytes, false, now)
+    }
+
+    /// Removes a cluster.
+    pub(crate) fn remove_cluster(&mut self, name: &str) {
+        let Some(entry) = self.clusters.get(name).filter(|entry| !entry.fixed) else {
+            return;
+        };
+        for version in entry.versions() {
+            version.hosts.load().retire_all();
+        }
+        entry.slot.set(None);
+        self.clusters.remove(name);
+        self.warming.clusters.remove(name);
+        self.stale = true;
+    }
+
+    /// The addresses behind the names of a DNS cluster, each in the place of its name.
+    pub(crate) fn put_resolved(&mut self, cluster: &str, endpoints: &Endpoints, now: Instant) {
+        if let Some(entry) = self.clusters.get_mut(cluster) {
+            entry.take_endpoints(|discovery| matches!(discovery, Discovery::Dns(_)), endpoints, now);
+        }
+    }
+
+    /// A cluster, in force or not.
+    pub(crate) fn newest_cluster(&self, name: &str) -> Option<&Arc<Cluster>> {
+        let entry = self.clusters.get(name)?;
+        entry.versions().last()
+    }
+
+    /// Hands endpoints that were put to the clusters that are found by them.
+    pub(super) fn endpoints_came(&mut self, name: &str, now: Instant) {
+        let kept = self.endpoints.get(name).and_then(Option::as_ref);
+        let endpoints = kept.map(|kept| kept.value.clone()).unwrap_or_default();
+        let is = |discovery: &Discovery| matches!(discovery, Discovery::Eds(wanted) if **wanted == *name);
+        // A cluster and its endpoints nearly always have the same name.
+        match self
+            .clusters
+            .get_mut(name)
+            .filter(|entry| entry.versions().any(|one| is(&one.config.discovery)))
+        {
+            Some(entry) => entry.take_endpoints(is, &endpoints, now),
+            None => {
+                let entries = self.clusters.values_mut();
+                entries.for_each(|entry| entry.take_endpoints(is, &endpoints, now));
+            }
+        }
+    }
+
+    /// Puts clusters into force that are warm.
+    pub(super) fn settle_clusters(&mut self, now: Instant) {
+        let Self {
+            clusters,
+            warming,
+            stale,
+            ..
+        } = self;
+        warming.clusters.retain(|name| {
+            let Some(entry) = clusters.get_mut(name) else {
+                return false;
+            };
+            let warm = |one: &mut WarmingCluster| {
+                (one.hosts || one.deadline.is_some_and(|deadline| deadline <= now)) && has_secrets(&one.cluster)
+            };
+            let Some(warm) = entry.warming.take_if(warm) else {
+                return entry.warming.is_some();
+            };
+            if let Some(before) = entry.live.replace(warm.cluster.clone()) {
+                before.hosts.load().retire(&warm.cluster.hosts.load());
+            } else {
+                *stale = true;
+            }
+            entry.slot.set(Some(warm.cluster));
+            false
+        });
+    }
+}
+
+/// From when on something that never came is not waited for any more.
+pub(super) fn deadline(now: Instant, timeout: Option<Duration>) -> Option<Instant> {
+    now.checked_add(timeout?)
+}
+
+fn has_secrets(cluster: &Cluster) -> bool {
+    let filled = |tls: &UpstreamTls| {
+        let certificate = tls.certificate.as_ref().is_none_or(|slot| slot.get().is_some());
+        let trust = tls.verification.trust.as_ref().is_none_or(|slot| slot.get().is_some());
+        certificate && trust
+    };
+    let transports = cluster.config.transports.iter().map(|one| &one.transport);
+    transports
+        .chain([&cluster.config.transport])
+        .all(|transport| match transport {
+            Transport::Plaintext => true,
+            Transport::Tls(tls) => filled(tls),
+        })
+}

@@ -1,0 +1,190 @@
+//! Listeners: warming, live, gone.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use prost::Message;
+
+use super::clusters::deadline;
+use super::{Changes, Name, Store, same_name};
+use crate::proxy::config::{self, At, Compiled, Refusal, coverage};
+use crate::proxy::listener::{FilterChain, Listener, NetworkFilter};
+use crate::xds::{ResourceType, pb};
+
+/// A listener by name.
+#[derive(Debug)]
+pub(super) struct ListenerEntry {
+    bytes: Bytes,
+    live: Option<Arc<Listener>>,
+    /// A version that is not in force yet, and since when it waits.
+    warming: Option<(Arc<Listener>, Instant)>,
+    /// From the bootstrap.
+    fixed: bool,
+}
+
+impl ListenerEntry {
+    pub(super) fn live(&self) -> Option<&Arc<Listener>> {
+        self.live.as_ref()
+    }
+
+    pub(super) fn bytes(&self) -> &Bytes {
+        &self.bytes
+    }
+
+    /// When the version that waits for routes is served without.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        let (listener, since) = self.warming.as_ref()?;
+        let waits = managers(listener).filter(|manager| manager.routes.get().is_none());
+        waits
+            .filter_map(|manager| deadline(*since, manager.routes_timeout))
+            .min()
+    }
+}
+
+impl Store {
+    /// Compiles a listener. Nothing changes until it is handed to [`Store::put_listener`], for which its socket has to be
+    /// there. None: it is what is there already.
+    ///
+    /// # Errors
+    /// Why it is refused.
+    pub(crate) fn listener(&mut self, name: Option<&str>, bytes: &[u8]) -> Compiled<Option<Listener>> {
+        coverage::check(ResourceType::Listener, bytes)?;
+        let message = pb::listener::Listener::decode(bytes)?;
+        if let Some(name) = name {
+            same_name(name, &message.name).at("name")?;
+        }
+        let before = self.listeners.get(&*message.name);
+        if name.is_some() && before.is_some_and(|before| before.fixed) {
+            return Err(Refusal::new("the bootstrap has a listener of this name").within("name"));
+        }
+        if before.is_some_and(|before| before.bytes == bytes) {
+            return Ok(None);
+        }
+        let listener = config::listener::listener(&message, &mut self.names)?;
+        let taken = |entry: &ListenerEntry| {
+            let one = entry.warming.as_ref().map(|(one, _)| one).or(entry.live.as_ref());
+            one.is_some_and(|one| {
+                one.name != listener.name
+                    && one.address == listener.address
+                    && one.bind.is_some()
+                    && listener.bind.is_some()
+            })
+        };
+        if self.listeners.values().any(taken) {
+            let why = format!(
+                "error adding listener: '{}' has duplicate address '{}' as existing listener",
+                message.name, listener.address
+            );
+            return Err(Refusal::new(why));
+        }
+        Ok(Some(listener))
+    }
+
+    /// Takes a compiled listener. Filter chains that are the same as before are kept.
+    pub(crate) fn put_listener(&mut self, mut listener: Listener, bytes: Bytes, fixed: bool, now: Instant) {
+        let live = self.listeners.get(&listener.name).and_then(|entry| entry.live.clone());
+        if let Some(live) = &live {
+            listener.stats = live.stats.clone();
+            let before: Vec<_> = chains(live).cloned().collect();
+            let new = listener.chains.chains.iter_mut().chain(&mut listener.chains.default);
+            for chain in new {
+                if let Some(same) = before.iter().find(|one| one.content == chain.content) {
+                    *chain = same.clone();
+                }
+            }
+        }
+        let name = listener.name.clone();
+        let entry = ListenerEntry {
+            bytes,
+            live,
+            warming: Some((Arc::new(listener), now)),
+            fixed,
+        };
+        self.listeners.insert(name.clone(), entry);
+        self.warming.listeners.insert(name);
+    }
+
+    /// Removes a listener; its connections end as soon as they can. Says whether there was one.
+    pub(crate) fn remove_listener(&mut self, name: &str) -> bool {
+        if self.listeners.get(name).is_none_or(|entry| entry.fixed) {
+            return false;
+        }
+        if let Some(entry) = self.listeners.remove(name) {
+            entry
+                .live
+                .iter()
+                .flat_map(|live| chains(live))
+                .for_each(|chain| chain.draining.begin());
+        }
+        self.warming.listeners.remove(name);
+        self.stale = true;
+        true
+    }
+
+    /// Every connection ends as soon as it can.
+    pub(crate) fn drain(&self) {
+        let live = self.listeners.values().filter_map(ListenerEntry::live);
+        live.flat_map(|live| chains(live))
+            .for_each(|chain| chain.draining.begin());
+    }
+
+    /// Connections that are open.
+    pub(crate) fn connections(&self) -> u64 {
+        let live = self.listeners.values().filter_map(ListenerEntry::live);
+        live.map(|live| live.stats.cx_active.load(std::sync::atomic::Ordering::Relaxed))
+            .sum()
+    }
+
+    /// Puts listeners into force that are warm.
+    pub(super) fn settle_listeners(&mut self, now: Instant) -> Changes {
+        let mut changes = Changes::default();
+        let Self { listeners, warming, .. } = self;
+        warming.listeners.retain(|name: &Name| {
+            let Some(entry) = listeners.get_mut(name) else {
+                return false;
+            };
+            let Some((listener, _)) = entry
+                .warming
+                .take_if(|(listener, since)| is_warm(listener, *since, now))
+            else {
+                return entry.warming.is_some();
+            };
+            if let Some(before) = entry.live.replace(listener.clone()) {
+                let stays = |chain: &Arc<FilterChain>| chains(&listener).any(|one| Arc::ptr_eq(one, chain));
+                chains(&before)
+                    .filter(|chain| !stays(chain))
+                    .for_each(|chain| chain.draining.begin());
+            }
+            changes.live.push(listener);
+            false
+        });
+        self.stale |= !changes.live.is_empty();
+        changes
+    }
+}
+
+/// All chains of a listener.
+fn chains(listener: &Listener) -> impl Iterator<Item = &Arc<FilterChain>> {
+    listener.chains.chains.iter().chain(&listener.chains.default)
+}
+
+fn managers(listener: &Listener) -> impl Iterator<Item = &crate::proxy::http::HttpManager> {
+    chains(listener).filter_map(|chain| match &chain.network {
+        NetworkFilter::Http(manager) => Some(&**manager),
+        NetworkFilter::Tcp(_) => None,
+    })
+}
+
+/// Whether everything is there that the listener needs, or is not waited for any more.
+fn is_warm(listener: &Listener, since: Instant, now: Instant) -> bool {
+    let secrets = chains(listener).filter_map(|chain| chain.tls.as_ref()).all(|tls| {
+        let trust = tls.verification.trust.as_ref();
+        tls.certificate.get().is_some() && trust.is_none_or(|slot| slot.get().is_some())
+    });
+    secrets
+        && managers(listener).all(|manager| {
+            let given_up = deadline(since, manager.routes_timeout).is_some_and(|deadline| deadline <= now);
+            manager.routes.get().is_some() || given_up
+        })
+}
