@@ -27,5 +27,13 @@ pub(crate) mod tls;
 pub(crate) mod upstream;
 pub(crate) mod worker;
 
+/// Whether the data plane reads everything in a resource that changes what happens.
+///
+/// # Errors
+/// The first field that it does not, and why it would refuse the resource.
+pub fn reads(resource: &crate::xds::Resource) -> Result<(), String> {
+    config::coverage::check(resource.kind, &resource.body).map_err(|refusal| refusal.to_string())
+}
+
 pub use bootstrap::BootstrapError;
 pub use run::{Options, ProxyError, run};

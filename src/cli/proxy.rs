@@ -3,12 +3,13 @@
 use std::num::NonZero;
 use std::path::PathBuf;
 
+use super::log::LogArguments;
 use super::output::Output;
 use super::{Command, Outcome};
 use crate::proxy::{self, Options};
 
 /// Reads the same bootstrap and the same xDS as Envoy.
-#[derive(Debug, clap::Args)]
+#[derive(clap::Args)]
 #[command(after_help = "Examples:\n  \
     topsail bootstrap --workload reviews-v1.default --service-account reviews --ip 10.0.0.7 --state state/ > proxy.yaml\n  \
     topsail proxy --bootstrap proxy.yaml")]
@@ -23,10 +24,13 @@ pub(super) struct Arguments {
     /// otherwise
     #[arg(long, value_name = "DIR")]
     state: Option<PathBuf>,
+    #[command(flatten)]
+    log: LogArguments,
 }
 
 impl Command for Arguments {
     fn run(self, _output: &mut Output) -> anyhow::Result<Outcome> {
+        self.log.start()?;
         let processors = || std::thread::available_parallelism().map_or(1, |count| count.get() as u64);
         let options = Options {
             bootstrap: self.bootstrap,

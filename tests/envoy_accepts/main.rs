@@ -43,6 +43,19 @@ fn what_proxies_of_every_mode_are_sent_is_accepted() {
 }
 
 #[test]
+fn the_bundled_proxy_reads_every_field_that_it_is_sent() {
+    let sets = [meshes::bookinfo(), meshes::everything()].concat();
+    let fixed = [clusters::all(), listeners::all(), routes::all()].concat();
+    let all = sets.iter().flat_map(|(_, resources)| resources).chain(&fixed);
+    let mut unread: Vec<_> = all
+        .filter_map(|resource| topsail::proxy::reads(resource).err())
+        .collect();
+    unread.sort();
+    unread.dedup();
+    assert_eq!(unread, [""; 0]);
+}
+
+#[test]
 fn what_envoy_refuses_is_refused_before() {
     let broken = [clusters::broken(), listeners::broken(), routes::broken()].concat();
     let envoy = newest();

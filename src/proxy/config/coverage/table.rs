@@ -87,7 +87,7 @@ pub(super) const TABLE: &[(&str, &str)] = &[
     (
         "envoy.extensions.clusters.dns.v3.DnsCluster",
         "dns_refresh_rate dns_failure_refresh_rate* respect_dns_ttl* dns_jitter* dns_lookup_family \
-         all_addresses_in_single_endpoint",
+         typed_dns_resolver_config* all_addresses_in_single_endpoint",
     ),
     (
         "envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
@@ -114,7 +114,7 @@ pub(super) const TABLE: &[(&str, &str)] = &[
         "envoy.config.core.v3.UpstreamHttpProtocolOptions",
         "auto_sni auto_san_validation",
     ),
-    ("envoy.config.core.v3.Http1ProtocolOptions", ""),
+    ("envoy.config.core.v3.Http1ProtocolOptions", "allow_absolute_url"),
     (
         "envoy.config.core.v3.Http2ProtocolOptions",
         "max_concurrent_streams initial_stream_window_size initial_connection_window_size allow_connect \
@@ -244,6 +244,7 @@ pub(super) const TABLE: &[(&str, &str)] = &[
         "name stat_prefix* address filter_chains default_filter_chain use_original_dst bind_to_port \
          listener_filters listener_filters_timeout continue_on_listener_filters_timeout traffic_direction \
          transparent freebind enable_reuse_port tcp_backlog_size metadata* access_log connection_balance_config* \
+         max_connections_to_accept_per_socket_event* \
          per_connection_buffer_limit_bytes* ignore_global_conn_limit*",
     ),
     (
@@ -299,7 +300,7 @@ pub(super) const TABLE: &[(&str, &str)] = &[
         "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
         "codec_type stat_prefix rds route_config http_filters server_name server_header_transformation \
          common_http_protocol_options http_protocol_options http2_protocol_options use_remote_address \
-         xff_num_trusted_hops skip_xff_append via generate_request_id preserve_external_request_id \
+         xff_num_trusted_hops skip_xff_append via generate_request_id proxy_100_continue preserve_external_request_id \
          always_set_request_id_in_response forward_client_cert_details set_current_client_cert_details normalize_path \
          merge_slashes path_with_escaped_slashes_action max_request_headers_kb stream_idle_timeout request_timeout \
          request_headers_timeout drain_timeout delayed_close_timeout* upgrade_configs access_log access_log_options* \
@@ -369,10 +370,30 @@ pub(super) const TABLE: &[(&str, &str)] = &[
         "text_format text_format_source json_format omit_empty_values json_format_options* formatters",
     ),
     // Access logs.
-    ("envoy.config.accesslog.v3.AccessLog", "name* typed_config"),
+    ("envoy.config.accesslog.v3.AccessLog", "name* typed_config filter"),
+    (
+        "envoy.config.accesslog.v3.AccessLogFilter",
+        "status_code_filter duration_filter not_health_check_filter traceable_filter runtime_filter and_filter \
+         or_filter header_filter response_flag_filter grpc_status_filter",
+    ),
+    ("envoy.config.accesslog.v3.StatusCodeFilter", "comparison"),
+    ("envoy.config.accesslog.v3.DurationFilter", "comparison"),
+    ("envoy.config.accesslog.v3.NotHealthCheckFilter", ""),
+    ("envoy.config.accesslog.v3.TraceableFilter", ""),
+    (
+        "envoy.config.accesslog.v3.RuntimeFilter",
+        "percent_sampled runtime_key* use_independent_randomness*",
+    ),
+    ("envoy.config.accesslog.v3.AndFilter", "filters"),
+    ("envoy.config.accesslog.v3.OrFilter", "filters"),
+    ("envoy.config.accesslog.v3.HeaderFilter", "header"),
+    ("envoy.config.accesslog.v3.ResponseFlagFilter", "flags"),
+    ("envoy.config.accesslog.v3.GrpcStatusFilter", "statuses exclude"),
+    ("envoy.config.accesslog.v3.ComparisonFilter", "op value"),
+    ("envoy.config.core.v3.RuntimeUInt32", "default_value runtime_key*"),
     (
         "envoy.extensions.access_loggers.file.v3.FileAccessLog",
-        "path log_format",
+        "path format json_format typed_json_format log_format",
     ),
     (
         "envoy.extensions.access_loggers.stream.v3.StdoutAccessLog",
@@ -486,7 +507,7 @@ pub(super) const TABLE: &[(&str, &str)] = &[
     (
         "envoy.config.route.v3.RetryPolicy",
         "retry_on num_retries per_try_timeout per_try_idle_timeout retriable_status_codes retriable_headers \
-         retriable_request_headers retry_back_off retry_host_predicate host_selection_retry_max_attempts",
+         retriable_request_headers retry_back_off retry_priority* retry_host_predicate host_selection_retry_max_attempts",
     ),
     (
         "envoy.config.route.v3.RetryPolicy.RetryBackOff",
