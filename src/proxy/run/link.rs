@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use super::control::{Control, News};
 use super::credential::{self, CredentialError};
 use crate::proxy::config::server::Server;
+use crate::proxy::tls::Wish;
 use crate::proxy::upstream::balance::Choice;
 use crate::proxy::upstream::cluster::{Cluster, Discovery, DnsConfig};
 use crate::proxy::upstream::connect::{SendError, connect};
@@ -95,7 +96,7 @@ async fn open(server: &Server, control: &RefCell<Control>) -> Result<Stream, Lin
 async fn dial(cluster: &Arc<Cluster>) -> Result<crate::proxy::io::Io, LinkError> {
     let host = cluster.choose(&Choice::default());
     let host = host.ok_or_else(|| LinkError::Connect("no healthy upstream".into()))?;
-    Ok(connect(cluster, &host).await?.io)
+    Ok(connect(cluster, &host, Wish::default()).await?.io)
 }
 
 /// The endpoints with an address in the place of each name.

@@ -202,7 +202,7 @@ pub(super) const TABLE: &[(&str, &str)] = &[
     ),
     (
         "envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext",
-        "common_tls_context require_client_certificate disable_stateless_session_resumption* \
+        "common_tls_context require_client_certificate prefer_client_ciphers disable_stateless_session_resumption* \
          disable_stateful_session_resumption*",
     ),
     (
@@ -224,7 +224,7 @@ pub(super) const TABLE: &[(&str, &str)] = &[
     ),
     (
         "envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext",
-        "trusted_ca match_typed_subject_alt_names",
+        "trusted_ca crl only_verify_leaf_cert_crl match_typed_subject_alt_names match_subject_alt_names",
     ),
     (
         "envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher",
