@@ -357,6 +357,22 @@ pub(super) const TABLE: &[(&str, &str)] = &[
         "emit_filter_state* stats_for_all_methods* individual_method_stats_allowlist* enable_upstream_stats*",
     ),
     ("envoy.extensions.filters.http.grpc_web.v3.GrpcWeb", ""),
+    ("envoy.extensions.filters.http.buffer.v3.Buffer", "max_request_bytes"),
+    (
+        "envoy.extensions.filters.http.buffer.v3.BufferPerRoute",
+        "disabled buffer",
+    ),
+    (
+        "envoy.extensions.filters.http.health_check.v3.HealthCheck",
+        "pass_through_mode headers",
+    ),
+    (
+        "envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit",
+        "stat_prefix* status token_bucket filter_enabled filter_enforced request_headers_to_add_when_not_enforced \
+         response_headers_to_add local_rate_limit_per_downstream_connection rate_limited_as_resource_exhausted",
+    ),
+    ("envoy.type.v3.TokenBucket", "max_tokens tokens_per_fill fill_interval"),
+    ("envoy.type.v3.HttpStatus", "code"),
     (
         "envoy.extensions.filters.http.set_filter_state.v3.Config",
         "on_request_headers",
