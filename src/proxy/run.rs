@@ -26,6 +26,8 @@ use sockets::Sockets;
 const DRAIN_TIME: Duration = Duration::from_secs(5);
 /// How often open connections are counted then.
 const DRAIN_CHECK: Duration = Duration::from_millis(50);
+/// How often it is seen to what clusters need done from time to time.
+const UPKEEP: Duration = Duration::from_millis(250);
 /// How long changes gather before they are written down.
 const WRITE_DELAY: Duration = Duration::from_secs(1);
 
@@ -84,6 +86,7 @@ pub async fn run(options: Options) -> Result<(), ProxyError> {
     tokio::select! {
         () = keep_link(server.as_ref(), &control, &news) => {}
         () = keep_time(&control, &news) => {}
+        () = keep_up(&control) => {}
         () = write_down(&control) => {}
         signal = signals.next() => tracing::info!(signal, "ending"),
     }
@@ -112,6 +115,14 @@ async fn keep_time(control: &RefCell<Control>, news: &News) {
             }
             () = news.changed() => {}
         }
+    }
+}
+
+/// Hosts that were ejected come back, and what else clusters need done.
+async fn keep_up(control: &RefCell<Control>) {
+    loop {
+        tokio::time::sleep(UPKEEP).await;
+        control.borrow().store.upkeep(Instant::now());
     }
 }
 

@@ -35,13 +35,17 @@ pub(crate) struct TcpProxy {
 pub(crate) async fn serve(
     mut io: Io,
     proxy: &TcpProxy,
-    _connection: &Connection,
+    connection: &Connection,
     _worker: &Rc<Worker>,
 ) -> io::Result<()> {
     let Some(cluster) = proxy.choose().and_then(|slot| slot.take()) else {
         return Ok(());
     };
-    let Some(host) = cluster.choose(&Choice::default()) else {
+    let choice = Choice {
+        destination: Some(connection.local),
+        ..Default::default()
+    };
+    let Some(host) = cluster.choose(&choice) else {
         return Ok(());
     };
     let Ok(mut upstream) = connect::connect(&cluster, &host, Wish::default()).await else {

@@ -6,4 +6,5 @@ pub(crate) mod cluster;
 pub(crate) mod connect;
 pub(crate) mod host;
 mod host_set;
+mod original_dst;
 pub(crate) mod pool;

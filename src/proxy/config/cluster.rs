@@ -7,14 +7,16 @@ use super::value::{self, duration, limit, number, unpack};
 use super::{At, Compiled, Names, Refusal, endpoints, tls};
 use crate::proxy::upstream::breaker::{Breakers, RetryBudget, Thresholds};
 use crate::proxy::upstream::cluster::{
-    ClusterConfig, Discovery, DnsConfig, DnsFamily, HttpVersion, LbPolicy, TcpKeepalive, Transport, TransportMatch,
-    UpstreamHttp,
+    ClusterConfig, Discovery, DnsConfig, DnsFamily, FailurePercentage, HttpVersion, LbPolicy, OutlierConfig,
+    SuccessRate, TcpKeepalive, Transport, TransportMatch, UpstreamHttp,
 };
 use crate::proxy::upstream::host::{Endpoints, HostAddress};
 use crate::xds::pb::cluster;
-use crate::xds::pb::cluster::circuit_breakers;
+use crate::xds::pb::cluster::cluster::CommonLbConfig;
 use crate::xds::pb::cluster::cluster::common_lb_config::LocalityConfigSpecifier;
+use crate::xds::pb::cluster::cluster::ring_hash_lb_config::HashFunction;
 use crate::xds::pb::cluster::cluster::{ClusterDiscoveryType, DiscoveryType, DnsLookupFamily, LbConfig};
+use crate::xds::pb::cluster::{OutlierDetection, circuit_breakers};
 use crate::xds::pb::core::{BindConfig, HttpProtocolOptions as CommonHttp, Metadata, RoutingPriority, TransportSocket};
 use crate::xds::pb::dns_cluster::DnsCluster;
 use crate::xds::pb::upstream_http::HttpProtocolOptions;
@@ -75,7 +77,7 @@ pub(crate) fn cluster(message: &cluster::Cluster, names: &mut Names) -> Compiled
             .as_ref()
             .map_or(Ok(Vec::new()), source)
             .at("upstream_bind_config")?,
-        outlier: None,
+        outlier: message.outlier_detection.as_ref().map(outlier),
         discovery,
     };
     Ok(CompiledCluster {
@@ -103,14 +105,24 @@ fn discovery(message: &cluster::Cluster, endpoints: &Endpoints) -> Compiled<Disc
             let name = message.eds_cluster_config.as_ref().map_or("", |eds| &eds.service_name);
             Discovery::Eds(if name.is_empty() { &message.name } else { name }.into())
         }
-        DiscoveryType::StrictDns | DiscoveryType::LogicalDns => Discovery::Dns(DnsConfig {
-            logical: kind == DiscoveryType::LogicalDns,
-            refresh: message.dns_refresh_rate.as_ref().map_or(DNS_REFRESH, duration),
-            family: family(message.dns_lookup_family()),
-            endpoints: endpoints.clone(),
-        }),
+        DiscoveryType::StrictDns | DiscoveryType::LogicalDns => {
+            let refresh = message.dns_refresh_rate.as_ref().map_or(DNS_REFRESH, duration);
+            let failure = message.dns_failure_refresh_rate.as_ref();
+            let base = failure.and_then(|failure| failure.base_interval.as_ref());
+            let max = failure.and_then(|failure| failure.max_interval.as_ref());
+            Discovery::Dns(DnsConfig {
+                logical: kind == DiscoveryType::LogicalDns,
+                refresh,
+                retry: retry(base, max, refresh),
+                family: family(message.dns_lookup_family()),
+                endpoints: endpoints.clone(),
+            })
+        }
         DiscoveryType::OriginalDst => {
             let port = match message.lb_config.as_ref() {
+                Some(LbConfig::OriginalDstLbConfig(config)) if config.use_http_header => {
+                    return Err(Refusal::not_implemented("use_http_header")).at("original_dst_lb_config");
+                }
                 Some(LbConfig::OriginalDstLbConfig(config)) => number(config.upstream_port_override.as_ref(), 0),
                 _ => 0,
             };
@@ -121,9 +133,14 @@ fn discovery(message: &cluster::Cluster, endpoints: &Endpoints) -> Compiled<Disc
 }
 
 fn dns(message: &DnsCluster, endpoints: &Endpoints) -> Compiled<DnsConfig> {
+    let refresh = message.dns_refresh_rate.as_ref().map_or(DNS_REFRESH, duration);
+    let failure = message.dns_failure_refresh_rate.as_ref();
+    let base = failure.and_then(|failure| failure.base_interval.as_ref());
+    let max = failure.and_then(|failure| failure.max_interval.as_ref());
     Ok(DnsConfig {
         logical: message.all_addresses_in_single_endpoint,
-        refresh: message.dns_refresh_rate.as_ref().map_or(DNS_REFRESH, duration),
+        refresh,
+        retry: retry(base, max, refresh),
         family: match message.dns_lookup_family {
             2 => DnsFamily::V4,
             3 => DnsFamily::V6,
@@ -133,6 +150,12 @@ fn dns(message: &DnsCluster, endpoints: &Endpoints) -> Compiled<DnsConfig> {
         },
         endpoints: endpoints.clone(),
     })
+}
+
+/// How soon and at the latest how soon a name is looked up again after a failure.
+fn retry(base: Option<&wkt::Duration>, max: Option<&wkt::Duration>, refresh: Duration) -> (Duration, Duration) {
+    let base = base.map_or(refresh, duration);
+    (base, max.map_or(base.saturating_mul(10), duration))
 }
 
 fn family(family: DnsLookupFamily) -> DnsFamily {
@@ -147,6 +170,14 @@ fn family(family: DnsLookupFamily) -> DnsFamily {
 
 fn policy(message: &cluster::Cluster) -> Compiled<LbPolicy> {
     use cluster::cluster::LbPolicy as Policy;
+    if let Some(lb) = &message.common_lb_config {
+        hashing(lb).at("common_lb_config")?;
+    }
+    if let Some(LbConfig::RingHashLbConfig(config)) = &message.lb_config {
+        if config.hash_function() != HashFunction::XxHash {
+            return Err(Refusal::not_implemented("another than XX_HASH")).at("ring_hash_lb_config.hash_function");
+        }
+    }
     Ok(match (message.lb_policy(), message.lb_config.as_ref()) {
         (Policy::RoundRobin, _) => LbPolicy::RoundRobin,
         (Policy::LeastRequest, Some(LbConfig::LeastRequestLbConfig(config))) => LbPolicy::LeastRequest {
@@ -163,12 +194,74 @@ fn policy(message: &cluster::Cluster) -> Compiled<LbPolicy> {
             max: 8 << 20,
         },
         (Policy::Maglev, Some(LbConfig::MaglevLbConfig(config))) => LbPolicy::Maglev {
-            table: config.table_size.as_ref().map_or(65537, |size| size.value),
+            table: table_size(config.table_size.as_ref().map_or(65537, |size| size.value))
+                .at("maglev_lb_config.table_size")?,
         },
         (Policy::Maglev, _) => LbPolicy::Maglev { table: 65537 },
         (Policy::ClusterProvided, _) => LbPolicy::ClusterProvided,
         (Policy::LoadBalancingPolicyConfig, _) => return Err(Refusal::not_implemented("load_balancing_policy")),
     })
+}
+
+fn hashing(lb: &CommonLbConfig) -> Compiled<()> {
+    let Some(hashing) = &lb.consistent_hashing_lb_config else {
+        return Ok(());
+    };
+    if hashing.use_hostname_for_hashing || hashing.hash_balance_factor.is_some() {
+        return Err(Refusal::not_implemented("other than the defaults")).at("consistent_hashing_lb_config");
+    }
+    Ok(())
+}
+
+/// Envoy takes prime numbers up to five millions.
+fn table_size(size: u64) -> Compiled<u64> {
+    let is_prime = size >= 2 && (2..).take_while(|one| one * one <= size).all(|one| size % one != 0);
+    if is_prime && size <= 5_000_011 {
+        Ok(size)
+    } else {
+        Err(Refusal::new(format!("{size} is no prime number up to 5000011")))
+    }
+}
+
+/// Ejection of hosts, with Envoy's defaults.
+fn outlier(message: &OutlierDetection) -> OutlierConfig {
+    let of = |value: &Option<wkt::UInt32Value>, default| number(value.as_ref(), default);
+    let time = |value: &Option<wkt::Duration>, seconds| value.as_ref().map_or(Duration::from_secs(seconds), duration);
+    let base_ejection = time(&message.base_ejection_time, 30);
+    OutlierConfig {
+        consecutive_5xx: (
+            of(&message.consecutive_5xx, 5),
+            of(&message.enforcing_consecutive_5xx, 100),
+        ),
+        consecutive_gateway: (
+            of(&message.consecutive_gateway_failure, 5),
+            of(&message.enforcing_consecutive_gateway_failure, 0),
+        ),
+        consecutive_local: (
+            of(&message.consecutive_local_origin_failure, 5),
+            of(&message.enforcing_consecutive_local_origin_failure, 100),
+        ),
+        split_local: message.split_external_local_origin_errors,
+        interval: time(&message.interval, 10),
+        base_ejection,
+        max_ejection: time(&message.max_ejection_time, 300).max(base_ejection),
+        max_percent: of(&message.max_ejection_percent, 10),
+        always_one: value::truth(message.always_eject_one_host.as_ref(), false),
+        success_rate: SuccessRate {
+            enforcing: of(&message.enforcing_success_rate, 100),
+            enforcing_local: of(&message.enforcing_local_origin_success_rate, 100),
+            minimum_hosts: of(&message.success_rate_minimum_hosts, 5),
+            request_volume: of(&message.success_rate_request_volume, 100),
+            stdev_factor: of(&message.success_rate_stdev_factor, 1900),
+        },
+        failure_percentage: FailurePercentage {
+            enforcing: of(&message.enforcing_failure_percentage, 0),
+            enforcing_local: of(&message.enforcing_failure_percentage_local_origin, 0),
+            threshold: of(&message.failure_percentage_threshold, 85),
+            minimum_hosts: of(&message.failure_percentage_minimum_hosts, 5),
+            request_volume: of(&message.failure_percentage_request_volume, 50),
+        },
+    }
 }
 
 fn breakers(message: &cluster::Cluster) -> Breakers {

@@ -272,6 +272,7 @@ impl Sending<'_> {
         let choice = Choice {
             hash: self.hash,
             avoid: retries.avoided(),
+            destination: Some(exchange.downstream.connection.local),
         };
         let Some(host) = self.cluster.choose(&choice) else {
             self.cluster.stats.cx_none_healthy.fetch_add(1, Relaxed);

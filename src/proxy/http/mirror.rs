@@ -44,8 +44,13 @@ fn copy(exchange: &Exchange, mirror: &Mirror, body: &Prepared) {
     }
     let worker = exchange.downstream.worker.clone();
     let version = exchange.request.version;
+    let destination = exchange.downstream.connection.local;
     tokio::task::spawn_local(async move {
-        let Some(host) = cluster.choose(&Choice::default()) else {
+        let choice = Choice {
+            destination: Some(destination),
+            ..Default::default()
+        };
+        let Some(host) = cluster.choose(&choice) else {
             return;
         };
         let Ok(Some(body)) = tokio::time::timeout(TIMEOUT, copied).await else {

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use arc_swap::ArcSwap;
 use bytes::Bytes;
 use prost::Message;
 
@@ -70,10 +69,7 @@ impl ClusterEntry {
     /// Gives every version whose discovery is this the endpoints.
     fn take_endpoints(&mut self, is: impl Fn(&Discovery) -> bool, endpoints: &Endpoints, now: Instant) {
         if let Some(live) = self.live.as_ref().filter(|live| is(&live.config.discovery)) {
-            let before = live.hosts.load_full();
-            let next = HostSet::build(&live.config, endpoints, Some(&before), now);
-            before.retire(&next);
-            live.hosts.store(Arc::new(next));
+            live.put_endpoints(endpoints, now);
         }
         let live = self.live.as_ref().map(|live| live.hosts.load_full());
         if let Some(warming) = self.warming.as_mut().filter(|one| is(&one.cluster.config.discovery)) {
@@ -120,12 +116,8 @@ impl Store {
             .and_then(|eds| eds.eds_config.as_ref());
         let before = live.as_ref().map(|live| live.hosts.load_full());
         let set = HostSet::build(&compiled.config, &hosts, before.as_deref(), now);
-        let cluster = Arc::new(Cluster {
-            hosts: ArcSwap::from_pointee(set),
-            breakers: compiled.breakers,
-            stats: live.as_ref().map(|live| live.stats.clone()).unwrap_or_default(),
-            config: compiled.config,
-        });
+        let stats = live.as_ref().map(|live| live.stats.clone()).unwrap_or_default();
+        let cluster = Arc::new(Cluster::new(compiled.config, compiled.breakers, stats, set));
         let name = cluster.config.name.clone();
         let warming = WarmingCluster {
             cluster,
@@ -174,6 +166,12 @@ impl Store {
         if let Some(entry) = self.clusters.get_mut(cluster) {
             entry.take_endpoints(|discovery| matches!(discovery, Discovery::Dns(_)), endpoints, now);
         }
+    }
+
+    /// Does what clusters in force need done from time to time.
+    pub(crate) fn upkeep(&self, now: Instant) {
+        let live = self.clusters.values().filter_map(ClusterEntry::live);
+        live.for_each(|cluster| cluster.upkeep(now));
     }
 
     /// A cluster, in force or not.

@@ -1,13 +1,25 @@
 //! The choice of a host: first a priority, then a locality, then a host by the cluster's policy.
+//!
+//! Everything that can be is worked out when hosts or their health change, so that a choice takes no lock.
 
+mod hashing;
+mod levels;
 pub(crate) mod outlier;
 mod policy;
+#[cfg(test)]
+pub(crate) mod testing;
+mod turns;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
-use super::cluster::{Cluster, LbPolicy};
-use super::host::Host;
+use super::cluster::{Cluster, ClusterConfig, ClusterStats, Discovery, LbPolicy};
+use super::host::{Host, Locality, Shares};
+use hashing::Weighted;
+use levels::{Health, Load};
 use policy::Picker;
+use turns::Turns;
 
 /// What a choice goes by.
 #[derive(Clone, Copy, Debug, Default)]
@@ -16,41 +28,285 @@ pub(crate) struct Choice<'a> {
     pub(crate) hash: Option<u64>,
     /// Hosts that were tried already, and how often another is looked for.
     pub(crate) avoid: (&'a [Arc<Host>], u32),
+    /// Where the client wanted to go, for clusters of original destinations.
+    pub(crate) destination: Option<SocketAddr>,
 }
 
 /// How a host is chosen of a [`HostSet`](super::host::HostSet).
 #[derive(Debug)]
 pub(crate) struct Balancer {
-    priorities: Vec<Picker>,
+    levels: Vec<Level>,
+}
+
+/// The hosts of one priority that may be chosen.
+#[derive(Debug)]
+struct Level {
+    load: Load,
+    picker: Picker,
+    /// A locality first, where localities have weights.
+    localities: Option<(Turns, Vec<Picker>)>,
 }
 
 impl Balancer {
     /// A balancer for these hosts, which are sorted by priority.
-    pub(crate) fn new(policy: LbPolicy, hosts: &[Arc<Host>]) -> Self {
-        let groups = hosts.chunk_by(|a, b| a.priority == b.priority);
+    pub(crate) fn new(config: &ClusterConfig, hosts: &[Arc<Host>], shares: &Shares) -> Self {
+        if config.policy == LbPolicy::ClusterProvided {
+            return Self { levels: Vec::new() };
+        }
+        let groups: Vec<_> = hosts.chunk_by(|a, b| a.priority == b.priority).collect();
+        let health: Vec<_> = groups.iter().map(|group| Health::of(group)).collect();
+        let loads = levels::loads(&health, shares.overprovisioning, config.panic_threshold);
+        let levels = groups.into_iter().zip(loads);
         Self {
-            priorities: groups.map(|group| Picker::new(policy, group)).collect(),
+            levels: levels
+                .map(|(group, load)| Level::new(config, group, shares, load))
+                .collect(),
         }
     }
 
     /// A host; none if there is none that may be chosen.
-    pub(crate) fn choose(&self, choice: &Choice<'_>) -> Option<Arc<Host>> {
-        let picker = self.priorities.iter().find(|picker| !picker.is_empty())?;
+    pub(crate) fn choose(&self, choice: &Choice<'_>, stats: &ClusterStats) -> Option<Arc<Host>> {
         let (tried, attempts) = choice.avoid;
-        let mut host = picker.pick(choice.hash)?;
-        for _ in 1..attempts {
-            if !tried.iter().any(|one| one.address == host.address) {
-                break;
+        let mut attempt = 0;
+        loop {
+            let level = self.level(choice.hash.unwrap_or_else(|| fastrand::u64(..)))?;
+            if level.load.panic {
+                stats.lb_healthy_panic.fetch_add(1, Relaxed);
             }
-            host = picker.pick(choice.hash)?;
+            let host = level.pick(choice.hash, attempt)?;
+            if attempt >= attempts || !tried.iter().any(|one| one.address == host.address) {
+                return Some(host.clone());
+            }
+            attempt += 1;
         }
-        Some(host)
+    }
+
+    /// The level that a hash falls upon, by their shares of the load.
+    fn level(&self, hash: u64) -> Option<&Level> {
+        if let [only] = &self.levels[..] {
+            return Some(only);
+        }
+        let mut left = hash % 100;
+        self.levels.iter().find(|level| {
+            let share = u64::from(level.load.share);
+            let found = left < share;
+            left = left.saturating_sub(share);
+            found
+        })
+    }
+}
+
+impl Level {
+    fn new(config: &ClusterConfig, all: &[Arc<Host>], shares: &Shares, load: Load) -> Self {
+        let usable: Vec<_> = all
+            .iter()
+            .filter(|host| load.panic || host.healthy())
+            .cloned()
+            .collect();
+        let localities = Localities::new(config, all, &usable, shares);
+        let weighted = match &localities {
+            Some(localities) => localities.weighted(),
+            None => hashing::by_weight(&usable),
+        };
+        // Consistent hashing mixes the weights of localities into those of hosts; a panic knows no localities.
+        let choose_locality = !load.panic && !config.policy.is_hash();
+        Self {
+            load,
+            localities: localities
+                .filter(|_| choose_locality)
+                .map(|one| one.pickers(config.policy)),
+            picker: Picker::new(config.policy, usable, &weighted),
+        }
+    }
+
+    fn pick(&self, hash: Option<u64>, attempt: u32) -> Option<&Arc<Host>> {
+        match &self.localities {
+            Some((turns, pickers)) => pickers.get(turns.next()?)?.pick(hash, attempt),
+            None => self.picker.pick(hash, attempt),
+        }
+    }
+}
+
+/// The hosts of a priority by locality, where localities have weights.
+struct Localities {
+    overprovisioning: u32,
+    groups: Vec<Group>,
+}
+
+struct Group {
+    locality: Arc<Locality>,
+    weight: u32,
+    all: usize,
+    usable: Vec<Arc<Host>>,
+}
+
+impl Localities {
+    /// None where the cluster does not choose by localities.
+    fn new(config: &ClusterConfig, all: &[Arc<Host>], usable: &[Arc<Host>], shares: &Shares) -> Option<Self> {
+        let priority = all.first()?.priority;
+        let weight = |locality: &Locality| {
+            let mut given = shares.localities.iter();
+            given
+                .find(|(of, one, _)| *of == priority && **one == *locality)
+                .map_or(0, |(.., weight)| *weight)
+        };
+        if !config.locality_weighted {
+            return None;
+        }
+        let mut groups: Vec<Group> = Vec::new();
+        for host in all {
+            match groups.iter_mut().find(|group| group.locality == host.locality) {
+                Some(group) => group.all += 1,
+                None => groups.push(Group {
+                    weight: weight(&host.locality),
+                    locality: host.locality.clone(),
+                    all: 1,
+                    usable: Vec::new(),
+                }),
+            }
+        }
+        for host in usable {
+            if let Some(group) = groups.iter_mut().find(|group| group.locality == host.locality) {
+                group.usable.push(host.clone());
+            }
+        }
+        let overprovisioning = shares.overprovisioning;
+        // Envoy goes by localities only where one has a weight.
+        groups.iter().any(|group| group.weight > 0).then_some(Self {
+            overprovisioning,
+            groups,
+        })
+    }
+
+    /// Turns of localities by weight and health, and how a host of each is picked.
+    fn pickers(self, policy: LbPolicy) -> (Turns, Vec<Picker>) {
+        let factor = f64::from(self.overprovisioning) / 100.0;
+        let effective = self.groups.iter().map(|group| {
+            let available = (factor * group.usable.len() as f64 / group.all as f64).min(1.0);
+            // Turns go by whole numbers; a thousandth is fine enough.
+            (f64::from(group.weight) * available * 1000.0).round() as u64
+        });
+        let turns = Turns::new(&effective.collect::<Vec<_>>());
+        let pickers = self.groups.into_iter().map(|group| {
+            let weighted = hashing::by_weight(&group.usable);
+            Picker::new(policy, group.usable, &weighted)
+        });
+        (turns, pickers.collect())
+    }
+
+    /// The usable hosts' weights in that of their localities, in the order of the hosts.
+    fn weighted(&self) -> Weighted {
+        let total: f64 = self.groups.iter().map(|group| f64::from(group.weight)).sum();
+        let share = |group: &Group| f64::from(group.weight) / total;
+        let groups = self.groups.iter().filter(|group| group.weight > 0);
+        groups
+            .flat_map(|group| hashing::scaled(&group.usable, share(group)))
+            .collect()
+    }
+}
+
+impl LbPolicy {
+    fn is_hash(self) -> bool {
+        matches!(self, LbPolicy::RingHash { .. } | LbPolicy::Maglev { .. })
     }
 }
 
 impl Cluster {
     /// A host for a request or connection.
     pub(crate) fn choose(&self, choice: &Choice<'_>) -> Option<Arc<Host>> {
-        self.hosts.load().balancer.choose(choice)
+        match &self.config.discovery {
+            Discovery::OriginalDst(port, _) => self.original(choice.destination?, *port),
+            Discovery::Static | Discovery::Eds(_) | Discovery::Dns(_) => {
+                self.hosts.load().balancer.choose(choice, &self.stats)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+    use std::time::Instant;
+
+    use super::testing::{address, cluster_config, endpoints, in_localities};
+    use super::*;
+    use crate::proxy::upstream::host::{HostAddress, HostSet};
+
+    fn shares(set: &HostSet, choice: &Choice<'_>, times: u32) -> HashMap<HostAddress, u32> {
+        let mut counts = HashMap::new();
+        let stats = ClusterStats::default();
+        for _ in 0..times {
+            if let Some(host) = set.balancer.choose(choice, &stats) {
+                *counts.entry(host.address.clone()).or_default() += 1;
+            }
+        }
+        counts
+    }
+
+    #[test]
+    fn the_next_priority_takes_what_the_first_cannot() {
+        let config = cluster_config();
+        let set = HostSet::build(&config, &endpoints(&[(1, 0), (2, 0), (3, 1)]), None, Instant::now());
+        set.hosts[1].state.ejected.store(true, Relaxed);
+        // One of two is healthy: 70 % stay.
+        let set = set.rebalanced(&config);
+        let counts = shares(&set, &Choice::default(), 2000);
+        assert!(!counts.contains_key(&address(2)));
+        assert!((1250..1550).contains(&counts[&address(1)]), "{counts:?}");
+        assert!((450..750).contains(&counts[&address(3)]), "{counts:?}");
+    }
+
+    #[test]
+    fn in_a_panic_unhealthy_hosts_are_used_too_unless_the_threshold_is_zero() {
+        let mut config = cluster_config();
+        let set = HostSet::build(&config, &endpoints(&[(1, 0), (2, 0), (3, 0)]), None, Instant::now());
+        set.hosts[0].state.ejected.store(true, Relaxed);
+        set.hosts[1].state.ejected.store(true, Relaxed);
+        assert_eq!(shares(&set.rebalanced(&config), &Choice::default(), 300).len(), 3);
+        config.panic_threshold = 0.0;
+        assert_eq!(shares(&set.rebalanced(&config), &Choice::default(), 300).len(), 1);
+        set.hosts[2].state.ejected.store(true, Relaxed);
+        assert!(shares(&set.rebalanced(&config), &Choice::default(), 3).is_empty());
+    }
+
+    #[test]
+    fn localities_get_load_by_weight_and_health() {
+        let mut config = cluster_config();
+        config.locality_weighted = true;
+        let all = in_localities(&[("a", 1, &[1, 2]), ("b", 3, &[3, 4])]);
+        let set = HostSet::build(&config, &all, None, Instant::now());
+        let counts = shares(&set, &Choice::default(), 4000);
+        assert_eq!(counts[&address(1)] + counts[&address(2)], 1000);
+        // Half of b is gone: its weight is 3 * 0.7.
+        set.hosts[3].state.ejected.store(true, Relaxed);
+        let counts = shares(&set.rebalanced(&config), &Choice::default(), 3100);
+        assert_eq!(counts[&address(3)], 2100);
+        assert_eq!(counts[&address(1)] + counts[&address(2)], 1000);
+    }
+
+    #[test]
+    fn hosts_that_were_tried_are_avoided_as_often_as_asked() {
+        let config = cluster_config();
+        let set = HostSet::build(&config, &endpoints(&[(1, 0), (2, 0)]), None, Instant::now());
+        let tried = [set.hosts[0].clone()];
+        let avoiding = |attempts| Choice {
+            avoid: (&tried, attempts),
+            ..Default::default()
+        };
+        assert_eq!(shares(&set, &avoiding(3), 100).get(&address(1)), None);
+        assert!(shares(&set, &avoiding(0), 100).contains_key(&address(1)));
+    }
+
+    #[test]
+    fn without_a_hash_consistent_hashing_goes_by_chance() {
+        let mut config = cluster_config();
+        config.policy = LbPolicy::Maglev { table: 251 };
+        let set = HostSet::build(&config, &endpoints(&[(1, 0), (2, 0)]), None, Instant::now());
+        assert_eq!(shares(&set, &Choice::default(), 200).len(), 2);
+        let hashed = Choice {
+            hash: Some(7),
+            ..Default::default()
+        };
+        assert_eq!(shares(&set, &hashed, 200).len(), 1);
     }
 }

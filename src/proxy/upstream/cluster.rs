@@ -1,13 +1,13 @@
 //! Clusters as workers see them.
 
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 
 use super::breaker::Breakers;
-use super::host::HostSet;
+use super::host::{Endpoints, HostSet};
 use crate::proxy::tls::{TlsStats, UpstreamTls};
 
 /// A cluster. Replaced whole when its configuration changes; its hosts are replaced by themselves.
@@ -21,6 +21,73 @@ pub(crate) struct Cluster {
     pub(crate) breakers: Breakers,
     /// Counters. Kept across changes of the cluster.
     pub(crate) stats: Arc<ClusterStats>,
+    /// Held by whoever changes the hosts, so that no change is lost.
+    changes: Mutex<Upkeep>,
+}
+
+/// When what has to be done from time to time was done last.
+#[derive(Debug, Default)]
+struct Upkeep {
+    outliers: Option<Instant>,
+    unused: Option<Instant>,
+}
+
+impl Cluster {
+    /// A cluster with these hosts.
+    pub(crate) fn new(config: ClusterConfig, breakers: Breakers, stats: Arc<ClusterStats>, hosts: HostSet) -> Self {
+        Self {
+            config,
+            hosts: ArcSwap::from_pointee(hosts),
+            breakers,
+            stats,
+            changes: Mutex::default(),
+        }
+    }
+
+    /// Replaces the hosts. What is known of those that stay is kept, the others are marked as removed.
+    pub(crate) fn put_endpoints(&self, endpoints: &Endpoints, now: Instant) {
+        self.change_hosts(|before| Some(HostSet::build(&self.config, endpoints, Some(before), now)));
+    }
+
+    /// Puts another set of hosts in the place of the present one, if `change` makes one. Nobody else changes them
+    /// meanwhile.
+    pub(super) fn change_hosts(&self, change: impl FnOnce(&HostSet) -> Option<HostSet>) {
+        let _changes = self.changes();
+        let before = self.hosts.load_full();
+        if let Some(next) = change(&before) {
+            before.retire(&next);
+            self.hosts.store(Arc::new(next));
+        }
+    }
+
+    /// Does what has to be done from time to time: hosts that were ejected come back, hosts that stand out are ejected,
+    /// original destinations that nobody goes to are forgotten. Called once a second or oftener by the control thread.
+    pub(crate) fn upkeep(&self, now: Instant) {
+        let due = |last: &mut Option<Instant>, interval: Duration| {
+            let last = last.get_or_insert(now);
+            let due = now.saturating_duration_since(*last) >= interval;
+            if due {
+                *last = now;
+            }
+            due
+        };
+        if let Some(outlier) = &self.config.outlier {
+            let is_due = due(&mut self.changes().outliers, outlier.interval);
+            if is_due {
+                self.sweep_outliers(outlier, now);
+            }
+        }
+        if let Discovery::OriginalDst(_, cleanup) = &self.config.discovery {
+            let is_due = due(&mut self.changes().unused, *cleanup);
+            if is_due {
+                self.forget_unused();
+            }
+        }
+    }
+
+    fn changes(&self) -> MutexGuard<'_, Upkeep> {
+        self.changes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// The configuration of a cluster.
@@ -76,8 +143,10 @@ pub(crate) struct DnsConfig {
     pub(crate) refresh: Duration,
     /// Which addresses are wanted.
     pub(crate) family: DnsFamily,
+    /// How soon, and at the latest how soon, after a failure.
+    pub(crate) retry: (Duration, Duration),
     /// The names, with everything else that is said of them.
-    pub(crate) endpoints: super::host::Endpoints,
+    pub(crate) endpoints: Endpoints,
 }
 
 /// Which addresses are wanted of a name (`DnsLookupFamily`).
@@ -210,10 +279,10 @@ pub(crate) struct OutlierConfig {
     pub(crate) max_percent: u32,
     /// Whether one may be ejected whatever the share says.
     pub(crate) always_one: bool,
-    /// Success rate ejection: enforced with this probability.
-    pub(crate) success_rate: Option<SuccessRate>,
+    /// Success rate ejection.
+    pub(crate) success_rate: SuccessRate,
     /// Failure percentage ejection.
-    pub(crate) failure_percentage: Option<FailurePercentage>,
+    pub(crate) failure_percentage: FailurePercentage,
 }
 
 /// Ejection of hosts whose success rate is far from the others'.
@@ -221,6 +290,8 @@ pub(crate) struct OutlierConfig {
 pub(crate) struct SuccessRate {
     /// With which probability (0 to 100) it ejects.
     pub(crate) enforcing: u32,
+    /// The same for failures to connect and the like, where these are counted by themselves.
+    pub(crate) enforcing_local: u32,
     /// Hosts with enough requests that it takes.
     pub(crate) minimum_hosts: u32,
     /// Requests in an interval that a host needs to count.
@@ -234,6 +305,8 @@ pub(crate) struct SuccessRate {
 pub(crate) struct FailurePercentage {
     /// With which probability (0 to 100) it ejects.
     pub(crate) enforcing: u32,
+    /// The same for failures to connect and the like, where these are counted by themselves.
+    pub(crate) enforcing_local: u32,
     /// The share, 0 to 100.
     pub(crate) threshold: u32,
     /// Hosts that it takes.
@@ -289,6 +362,14 @@ pub(crate) struct ClusterStats {
     pub(crate) cx_rx_bytes: AtomicU64,
     /// `upstream_cx_tx_bytes_total`.
     pub(crate) cx_tx_bytes: AtomicU64,
+    /// `lb_healthy_panic`.
+    pub(crate) lb_healthy_panic: AtomicU64,
+    /// `outlier_detection.ejections_active`.
+    pub(crate) ejections_active: AtomicU64,
+    /// `outlier_detection.ejections_enforced_total`.
+    pub(crate) ejections_enforced: AtomicU64,
+    /// `outlier_detection.ejections_overflow`.
+    pub(crate) ejections_overflow: AtomicU64,
     /// `upstream_cx_none_healthy`.
     pub(crate) cx_none_healthy: AtomicU64,
     /// `ssl.…`.

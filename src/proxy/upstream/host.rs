@@ -11,7 +11,7 @@ use super::cluster::Transport;
 use crate::proxy::upstream::balance::outlier::OutlierState;
 
 /// Where a host listens.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum HostAddress {
     /// An address and port.
     Ip(SocketAddr),
@@ -60,6 +60,8 @@ pub(crate) struct HostState {
     pub(crate) ejected: AtomicBool,
     /// No longer in the cluster: idle connections are closed.
     pub(crate) removed: AtomicBool,
+    /// Chosen since it was last asked, for hosts that are forgotten when they are not.
+    pub(crate) used: AtomicBool,
     /// What outlier detection counts.
     pub(crate) outlier: OutlierState,
     /// Counters by Envoy's names.
@@ -150,10 +152,31 @@ pub(crate) enum Target {
 /// The hosts of a cluster, ready to be chosen from. Replaced whole when hosts or their health change.
 #[derive(Debug)]
 pub(crate) struct HostSet {
-    /// All hosts, sorted by priority, then as they were given.
+    /// All hosts, sorted by priority, then as they were given; by address in a cluster of original destinations.
     pub(crate) hosts: Vec<Arc<Host>>,
+    /// What is said of them together.
+    pub(crate) shares: Arc<Shares>,
     /// How one is chosen.
     pub(crate) balancer: Balancer,
     /// When it was made.
     pub(crate) made: Instant,
+}
+
+/// How load is shared between priorities and localities.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Shares {
+    /// `overprovisioning_factor`.
+    pub(crate) overprovisioning: u32,
+    /// Weights of localities, by priority.
+    pub(crate) localities: Vec<(u32, Arc<Locality>, u32)>,
+}
+
+impl Default for Shares {
+    /// Envoy's, where nothing is said.
+    fn default() -> Self {
+        Self {
+            overprovisioning: 140,
+            localities: Vec::new(),
+        }
+    }
 }

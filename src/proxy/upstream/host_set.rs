@@ -1,40 +1,51 @@
 //! The hosts of a cluster, made of what is said of its endpoints.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
 use super::balance::Balancer;
 use super::cluster::{ClusterConfig, Transport};
-use super::host::{Endpoint, Endpoints, Host, HostAddress, HostSet, HostState, LocalityEndpoints, Target};
+use super::host::{Endpoint, Endpoints, Host, HostAddress, HostSet, HostState, LocalityEndpoints, Shares, Target};
 
 impl HostSet {
     /// The hosts of the endpoints that have addresses. What is known of a host that `before` has under the same address
     /// is kept.
     pub(crate) fn build(config: &ClusterConfig, endpoints: &Endpoints, before: Option<&HostSet>, now: Instant) -> Self {
-        let known: HashMap<&HostAddress, &Arc<HostState>> = before
+        let mut known: HashMap<HostAddress, Arc<HostState>> = before
             .iter()
-            .flat_map(|set| set.hosts.iter().map(|host| (&host.address, &host.state)))
+            .flat_map(|set| set.hosts.iter().map(|host| (host.address.clone(), host.state.clone())))
             .collect();
         let groups = endpoints.localities.iter();
         let all = groups.flat_map(|group| group.endpoints.iter().map(move |endpoint| (group, endpoint)));
         let mut hosts: Vec<_> = all
-            .filter_map(|(group, endpoint)| host(config, group, endpoint, &known).map(Arc::new))
+            .filter_map(|(group, endpoint)| host(config, group, endpoint, &mut known).map(Arc::new))
             .collect();
         hosts.sort_by_key(|host| host.priority);
+        Self::of(config, hosts, Arc::new(shares(endpoints)), now)
+    }
+
+    /// A set of these hosts, which are sorted.
+    pub(crate) fn of(config: &ClusterConfig, hosts: Vec<Arc<Host>>, shares: Arc<Shares>, now: Instant) -> Self {
         Self {
-            balancer: Balancer::new(config.policy, &hosts),
+            balancer: Balancer::new(config, &hosts, &shares),
             hosts,
+            shares,
             made: now,
         }
     }
 
+    /// The same hosts, chosen from by their present health.
+    pub(crate) fn rebalanced(&self, config: &ClusterConfig) -> Self {
+        Self::of(config, self.hosts.clone(), self.shares.clone(), self.made)
+    }
+
     /// Marks the hosts that `next` does not have as removed.
     pub(crate) fn retire(&self, next: &HostSet) {
+        let stay: HashSet<*const HostState> = next.hosts.iter().map(|host| Arc::as_ptr(&host.state)).collect();
         for host in &self.hosts {
-            let stays = next.hosts.iter().any(|one| Arc::ptr_eq(&one.state, &host.state));
-            if !stays {
+            if !stay.contains(&Arc::as_ptr(&host.state)) {
                 host.state.removed.store(true, Relaxed);
             }
         }
@@ -48,11 +59,27 @@ impl HostSet {
     }
 }
 
+fn shares(endpoints: &Endpoints) -> Shares {
+    let mut localities: Vec<(u32, Arc<_>, u32)> = Vec::new();
+    for group in &endpoints.localities {
+        let known = localities
+            .iter()
+            .any(|(priority, locality, _)| *priority == group.priority && *locality == group.locality);
+        if !known {
+            localities.push((group.priority, group.locality.clone(), group.weight));
+        }
+    }
+    Shares {
+        overprovisioning: endpoints.overprovisioning,
+        localities,
+    }
+}
+
 fn host(
     config: &ClusterConfig,
     group: &LocalityEndpoints,
     endpoint: &Endpoint,
-    known: &HashMap<&HostAddress, &Arc<HostState>>,
+    known: &mut HashMap<HostAddress, Arc<HostState>>,
 ) -> Option<Host> {
     let Target::Address(address) = &endpoint.target else {
         return None;
@@ -65,7 +92,7 @@ fn host(
         priority: group.priority,
         eds_healthy: endpoint.healthy,
         transport: transport(config, endpoint),
-        state: known.get(address).map_or_else(Arc::default, |state| Arc::clone(state)),
+        state: known.entry(address.clone()).or_default().clone(),
     })
 }
 
@@ -74,4 +101,34 @@ fn transport(config: &ClusterConfig, endpoint: &Endpoint) -> Transport {
     let fits = |labels: &[(String, String)]| labels.iter().all(|label| endpoint.transport_labels.contains(label));
     let found = config.transports.iter().find(|one| fits(&one.labels));
     found.map_or(&config.transport, |one| &one.transport).clone()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proxy::upstream::balance::testing::{address, cluster_config, endpoints};
+
+    #[test]
+    fn what_is_known_of_a_host_outlives_its_endpoint_and_ends_with_its_address() {
+        let config = cluster_config();
+        let now = Instant::now();
+        let first = HostSet::build(&config, &endpoints(&[(1, 0), (2, 0)]), None, now);
+        first.hosts[1].state.stats.rq_total.store(7, Relaxed);
+        let second = HostSet::build(&config, &endpoints(&[(2, 1), (3, 0)]), Some(&first), now);
+        first.retire(&second);
+        assert_eq!(second.hosts[0].address, address(3));
+        assert_eq!(second.hosts[1].state.stats.rq_total.load(Relaxed), 7);
+        let removed: Vec<_> = first
+            .hosts
+            .iter()
+            .map(|host| host.state.removed.load(Relaxed))
+            .collect();
+        assert_eq!(removed, [true, false]);
+    }
+
+    #[test]
+    fn an_address_that_is_given_twice_is_one_host_for_what_is_counted() {
+        let set = HostSet::build(&cluster_config(), &endpoints(&[(1, 0), (1, 1)]), None, Instant::now());
+        assert!(Arc::ptr_eq(&set.hosts[0].state, &set.hosts[1].state));
+    }
 }
