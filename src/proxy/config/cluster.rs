@@ -87,6 +87,10 @@ pub(crate) fn cluster(message: &cluster::Cluster, names: &mut Names) -> Compiled
     })
 }
 
+#[expect(
+    deprecated,
+    reason = "control planes other than ours send what is looked up in the cluster itself"
+)]
 fn discovery(message: &cluster::Cluster, endpoints: &Endpoints) -> Compiled<Discovery> {
     let kind = match message.cluster_discovery_type.as_ref() {
         Some(ClusterDiscoveryType::ClusterType(custom)) => {
@@ -173,10 +177,10 @@ fn policy(message: &cluster::Cluster) -> Compiled<LbPolicy> {
     if let Some(lb) = &message.common_lb_config {
         hashing(lb).at("common_lb_config")?;
     }
-    if let Some(LbConfig::RingHashLbConfig(config)) = &message.lb_config {
-        if config.hash_function() != HashFunction::XxHash {
-            return Err(Refusal::not_implemented("another than XX_HASH")).at("ring_hash_lb_config.hash_function");
-        }
+    if let Some(LbConfig::RingHashLbConfig(config)) = &message.lb_config
+        && config.hash_function() != HashFunction::XxHash
+    {
+        return Err(Refusal::not_implemented("another than XX_HASH")).at("ring_hash_lb_config.hash_function");
     }
     Ok(match (message.lb_policy(), message.lb_config.as_ref()) {
         (Policy::RoundRobin, _) => LbPolicy::RoundRobin,
@@ -215,7 +219,10 @@ fn hashing(lb: &CommonLbConfig) -> Compiled<()> {
 
 /// Envoy takes prime numbers up to five millions.
 fn table_size(size: u64) -> Compiled<u64> {
-    let is_prime = size >= 2 && (2..).take_while(|one| one * one <= size).all(|one| size % one != 0);
+    let is_prime = size >= 2
+        && (2..)
+            .take_while(|one| one * one <= size)
+            .all(|one| !size.is_multiple_of(one));
     if is_prime && size <= 5_000_011 {
         Ok(size)
     } else {
