@@ -2,6 +2,7 @@
 
 use std::num::NonZero;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use super::log::LogArguments;
 use super::output::Output;
@@ -26,6 +27,9 @@ pub(super) struct Arguments {
     state: Option<PathBuf>,
     #[command(flatten)]
     log: LogArguments,
+    /// Seconds that connections of a listener or chain that is gone may go on
+    #[arg(long, value_name = "SECONDS", default_value_t = 600)]
+    drain_time_s: u64,
 }
 
 impl Command for Arguments {
@@ -36,6 +40,7 @@ impl Command for Arguments {
             bootstrap: self.bootstrap,
             concurrency: self.concurrency.map_or_else(processors, NonZero::get),
             state: self.state,
+            drain_time: Duration::from_secs(self.drain_time_s),
         };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         runtime.block_on(proxy::run(options))?;

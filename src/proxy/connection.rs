@@ -8,6 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 use super::flags::Flags;
 use super::tls::LazyText;
 use super::upstream::cluster::Cluster;
+use super::upstream::connect::Source;
 use super::upstream::host::Host;
 
 /// A downstream connection.
@@ -19,6 +20,8 @@ pub(crate) struct Connection {
     pub(crate) local: SocketAddr,
     /// The client's address.
     pub(crate) remote: SocketAddr,
+    /// Where connections to hosts have to come from.
+    pub(crate) source: Option<Source>,
     /// The server name the client asked for, lower case.
     pub(crate) sni: Option<Box<str>>,
     /// TLS, if it is terminated here.

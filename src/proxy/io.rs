@@ -3,8 +3,10 @@
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::{Buf, Bytes};
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
@@ -21,6 +23,26 @@ pub(crate) enum Io {
     TlsServer(Box<tokio_rustls::server::TlsStream<Rewound>>),
     /// TLS, we being the client.
     TlsClient(Box<tokio_rustls::client::TlsStream<Io>>),
+}
+
+impl Io {
+    /// Makes closing a TCP connection a reset, which also drops what is not sent yet.
+    pub(crate) fn reset_when_closed(&self) {
+        let stream = match self {
+            Io::Tcp(stream) => stream,
+            Io::Rewound(stream) => stream.socket(),
+            Io::TlsServer(stream) => stream.get_ref().0.socket(),
+            Io::TlsClient(stream) => return stream.get_ref().0.reset_when_closed(),
+            Io::Unix(_) => return,
+        };
+        reset_when_closed(stream);
+    }
+}
+
+/// Makes closing a TCP connection a reset, which also drops what is not sent yet.
+pub(crate) fn reset_when_closed(stream: &TcpStream) {
+    // Where that cannot be set, the connection ends in the ordinary way.
+    drop(SockRef::from(stream).set_linger(Some(Duration::ZERO)));
 }
 
 /// A TCP connection of which the first bytes were read for inspection.

@@ -2,6 +2,9 @@
 
 pub(crate) mod accept;
 pub(crate) mod chain;
+mod inspect;
+mod origin;
+mod serve;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -12,6 +15,7 @@ use std::time::Duration;
 use super::http::HttpManager;
 use super::tcp::TcpProxy;
 use super::tls::{DownstreamTls, TlsStats};
+use super::upstream::cluster::TcpKeepalive;
 use chain::{ChainIndex, ChainMatch};
 
 /// A compiled `Listener`.
@@ -21,8 +25,12 @@ pub(crate) struct Listener {
     pub(crate) name: Arc<str>,
     /// Where.
     pub(crate) address: ListenAddress,
+    /// Where else.
+    pub(crate) additional: Vec<ListenAddress>,
     /// How a socket is bound; none: connections come from the original-destination listener.
     pub(crate) bind: Option<Bind>,
+    /// How many connections are accepted before those there are get their turn; none: what the worker thinks fit.
+    pub(crate) accept_at_once: Option<u32>,
     /// `use_original_dst`: connections go to the listener of their original address, if there is one.
     pub(crate) use_original_dst: bool,
     /// What is looked at before a chain is chosen.
@@ -31,8 +39,20 @@ pub(crate) struct Listener {
     pub(crate) chains: ChainIndex,
     /// Which way traffic goes.
     pub(crate) direction: Direction,
+    /// What stands in the names of its counters: its address, unless something else was said.
+    pub(crate) stat_prefix: Arc<str>,
     /// Counters.
     pub(crate) stats: Arc<ListenerStats>,
+}
+
+impl Listener {
+    /// The port it listens on.
+    pub(crate) fn port(&self) -> Option<u16> {
+        match &self.address {
+            ListenAddress::Ip(address) => Some(address.port()),
+            ListenAddress::Unix(_) => None,
+        }
+    }
 }
 
 /// Where a listener listens.
@@ -54,7 +74,7 @@ impl std::fmt::Display for ListenAddress {
 }
 
 /// How a socket is bound. Two listeners of equal address and `Bind` can share one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Bind {
     /// A socket for each worker (`SO_REUSEPORT`), or one for all.
     pub(crate) reuse_port: bool,
@@ -64,6 +84,8 @@ pub(crate) struct Bind {
     pub(crate) freebind: bool,
     /// The kernel's queue.
     pub(crate) backlog: u32,
+    /// Keep-alive probes of the connections accepted.
+    pub(crate) keepalive: Option<TcpKeepalive>,
 }
 
 /// Which way a listener's traffic goes.
@@ -136,6 +158,12 @@ pub(crate) struct ListenerStats {
     pub(crate) cx_active: AtomicU64,
     /// `no_filter_chain_match`.
     pub(crate) no_filter_chain_match: AtomicU64,
+    /// `downstream_cx_destroy`.
+    pub(crate) cx_destroy: AtomicU64,
+    /// `downstream_pre_cx_active`.
+    pub(crate) pre_cx_active: AtomicU64,
+    /// `downstream_listener_filter_remote_close`.
+    pub(crate) inspection_closed: AtomicU64,
     /// `downstream_pre_cx_timeout`.
     pub(crate) inspection_timeout: AtomicU64,
     /// `downstream_cx_transport_socket_connect_timeout`.

@@ -40,6 +40,8 @@ pub struct Options {
     pub concurrency: u64,
     /// Where the last configuration is kept; beside the bootstrap if nothing is said.
     pub state: Option<PathBuf>,
+    /// How long connections of what is gone may go on.
+    pub drain_time: Duration,
 }
 
 /// Why a data plane does not run.
@@ -70,7 +72,7 @@ pub async fn run(options: Options) -> Result<(), ProxyError> {
         StopSignals::catch().map_err(|error| ProxyError::System("signals cannot be caught".to_owned(), error))?;
     let store = Store::default();
     let workers = (0..options.concurrency)
-        .map(|index| Worker::start(index, store.published()))
+        .map(|index| Worker::start(index, store.published(), options.drain_time))
         .collect::<io::Result<Vec<_>>>()
         .map_err(|error| ProxyError::System("no worker can be started".to_owned(), error))?;
     let client = server

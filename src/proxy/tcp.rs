@@ -1,83 +1,95 @@
 //! Bytes passed on as they are (`envoy.filters.network.tcp_proxy`).
 
+pub(crate) mod relay;
+mod session;
+
 use std::io;
-use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::connection::Connection;
-use super::io::Io;
+use super::access_log::AccessLog;
 use super::slot::Slot;
-use super::tls::Wish;
-use super::upstream::balance::Choice;
 use super::upstream::cluster::Cluster;
-use super::upstream::connect;
-use super::worker::Worker;
+use relay::{Broken, relay};
+
+pub(crate) use session::serve;
 
 /// A compiled `TcpProxy`.
 #[derive(Debug)]
 pub(crate) struct TcpProxy {
     /// `stat_prefix`.
     pub(crate) stat_prefix: Arc<str>,
-    /// Clusters with their weights.
+    /// Clusters with their weights, of which one at least is not zero.
     pub(crate) clusters: Vec<(Arc<Slot<Cluster>>, u64)>,
+    /// How often a host is tried for a connection, at least once.
+    pub(crate) max_connect_attempts: u32,
     /// How long neither side may say anything; an hour unless said otherwise; none: for ever.
     pub(crate) idle_timeout: Option<Duration>,
     /// How long a connection may live.
     pub(crate) max_duration: Option<Duration>,
     /// Whether the client's address decides which host is chosen.
     pub(crate) hash_source_ip: bool,
+    /// Access logs.
+    pub(crate) access_logs: Box<[AccessLog]>,
+    /// Counters.
+    pub(crate) stats: Arc<TcpStats>,
 }
 
-/// Serves a connection to its end.
-pub(crate) async fn serve(
-    mut io: Io,
-    proxy: &TcpProxy,
-    connection: &Connection,
-    _worker: &Rc<Worker>,
-) -> io::Result<()> {
-    let Some(cluster) = proxy.choose().and_then(|slot| slot.take()) else {
-        return Ok(());
-    };
-    let choice = Choice {
-        destination: Some(connection.local),
-        ..Default::default()
-    };
-    let Some(host) = cluster.choose(&choice) else {
-        return Ok(());
-    };
-    let Ok(mut upstream) = connect::connect(&cluster, &host, Wish::default()).await else {
-        return Ok(());
-    };
-    copy(&mut io, &mut upstream.io, proxy.idle_timeout).await
+/// Counters of a TCP proxy, by Envoy's names.
+#[derive(Debug, Default)]
+pub(crate) struct TcpStats {
+    /// `downstream_cx_total`.
+    pub(crate) cx_total: AtomicU64,
+    /// `downstream_cx_no_route`.
+    pub(crate) cx_no_route: AtomicU64,
+    /// `downstream_cx_rx_bytes_total`.
+    pub(crate) rx_bytes: AtomicU64,
+    /// `downstream_cx_tx_bytes_total`.
+    pub(crate) tx_bytes: AtomicU64,
+    /// `idle_timeout`.
+    pub(crate) idle_timeout: AtomicU64,
+    /// `max_downstream_connection_duration`.
+    pub(crate) max_duration: AtomicU64,
 }
 
-/// Passes bytes on in both directions until both have ended, or nothing has gone by for too long.
-pub(crate) async fn copy<A, B>(a: &mut A, b: &mut B, _idle: Option<Duration>) -> io::Result<()>
+/// Passes bytes on in both directions until both have ended.
+///
+/// # Errors
+/// When a connection breaks, or nothing has gone by for `idle`.
+pub(crate) async fn copy<A, B>(client: &mut A, host: &mut B, idle: Option<Duration>) -> io::Result<()>
 where
     A: AsyncRead + AsyncWrite + Unpin,
     B: AsyncRead + AsyncWrite + Unpin,
 {
-    tokio::io::copy_bidirectional(a, b).await?;
-    Ok(())
+    relay(client, host, idle, |_, _| {})
+        .await
+        .map_err(|broken| match broken {
+            Broken::Idle => io::ErrorKind::TimedOut.into(),
+            Broken::Client(error) | Broken::Host(error) => error,
+        })
 }
 
 impl TcpProxy {
+    /// A cluster, by weight.
     fn choose(&self) -> Option<&Arc<Slot<Cluster>>> {
+        if let [(only, _)] = &self.clusters[..] {
+            return Some(only);
+        }
         let total: u64 = self.clusters.iter().map(|(_, weight)| weight).sum();
-        let mut left = fastrand::u64(..total.max(1));
-        let chosen = self
-            .clusters
-            .iter()
-            .find(|(_, weight)| match left.checked_sub(*weight) {
-                Some(rest) => {
-                    left = rest;
-                    false
-                }
-                None => true,
-            });
-        chosen.map(|(cluster, _)| cluster)
+        self.at(fastrand::u64(..total.max(1)))
+    }
+
+    /// The cluster at a place in the row of all weights.
+    pub(super) fn at(&self, mut place: u64) -> Option<&Arc<Slot<Cluster>>> {
+        for (cluster, weight) in &self.clusters {
+            match place.checked_sub(*weight) {
+                Some(rest) => place = rest,
+                None => return Some(cluster),
+            }
+        }
+        None
     }
 }

@@ -30,6 +30,7 @@ pub(crate) struct Worker {
     date: RefCell<(Instant, HeaderValue)>,
     connections: Cell<u64>,
     index: u64,
+    drain_time: Duration,
 }
 
 /// What the control thread tells a worker.
@@ -51,15 +52,16 @@ pub(crate) struct Handle {
 }
 
 impl Worker {
-    /// Starts a worker.
+    /// Starts a worker. Connections that cannot be asked to end are cut off when they have been draining for
+    /// `drain_time`.
     ///
     /// # Errors
     /// When the system gives no thread or no runtime.
-    pub(crate) fn start(index: u64, published: Arc<ArcSwap<Published>>) -> io::Result<Handle> {
+    pub(crate) fn start(index: u64, published: Arc<ArcSwap<Published>>, drain_time: Duration) -> io::Result<Handle> {
         let (commands, receive) = mpsc::unbounded_channel();
         let thread = std::thread::Builder::new()
             .name(format!("worker-{index}"))
-            .spawn(move || run(index, published, receive))?;
+            .spawn(move || run(index, published, receive, drain_time))?;
         Ok(Handle { commands, thread })
     }
 
@@ -97,6 +99,11 @@ impl Worker {
         value.clone()
     }
 
+    /// How long connections may drain.
+    pub(crate) fn drain_time(&self) -> Duration {
+        self.drain_time
+    }
+
     /// A number for a connection, unique in this process.
     pub(crate) fn connection_id(&self) -> u64 {
         let count = self.connections.get();
@@ -109,23 +116,34 @@ fn date(now: SystemTime) -> HeaderValue {
     HeaderValue::from_str(&httpdate::fmt_http_date(now)).unwrap_or_else(|_| HeaderValue::from_static(""))
 }
 
-fn run(index: u64, published: Arc<ArcSwap<Published>>, commands: mpsc::UnboundedReceiver<Command>) {
+fn run(
+    index: u64,
+    published: Arc<ArcSwap<Published>>,
+    commands: mpsc::UnboundedReceiver<Command>,
+    drain_time: Duration,
+) {
     let runtime = Builder::new_current_thread()
         .enable_all()
         .build_local(LocalOptions::default());
     match runtime {
-        Ok(runtime) => runtime.block_on(serve(index, published, commands)),
+        Ok(runtime) => runtime.block_on(serve(index, published, commands, drain_time)),
         Err(error) => tracing::error!(%error, "a worker has no runtime"),
     }
 }
 
-async fn serve(index: u64, published: Arc<ArcSwap<Published>>, mut commands: mpsc::UnboundedReceiver<Command>) {
+async fn serve(
+    index: u64,
+    published: Arc<ArcSwap<Published>>,
+    mut commands: mpsc::UnboundedReceiver<Command>,
+    drain_time: Duration,
+) {
     let worker = Rc::new(Worker {
         pools: Pools::default(),
         published,
         date: RefCell::new((Instant::now(), date(SystemTime::now()))),
         connections: Cell::new(0),
         index,
+        drain_time,
     });
     let mut accepting = HashMap::new();
     while let Some(command) = commands.recv().await {

@@ -79,16 +79,13 @@ fn matcher(message: &listener::FilterChainMatch) -> Compiled<ChainMatch> {
             .map(|(index, range)| cidr(range).at_index(field, index))
             .collect()
     };
-    let port = number(message.destination_port.as_ref(), 0);
+    let port = u16::try_from(number(message.destination_port.as_ref(), 0));
+    let port = port.map_err(|_| Refusal::new("no port")).at("destination_port")?;
     let source_ports = message.source_ports.iter().map(|port| u16::try_from(*port));
     Ok(ChainMatch {
-        port: u16::try_from(port).ok().filter(|port| *port != 0),
+        port: Some(port).filter(|port| *port != 0),
         prefixes: ranges("prefix_ranges", &message.prefix_ranges)?,
-        server_names: message
-            .server_names
-            .iter()
-            .map(|name| name.to_ascii_lowercase().into())
-            .collect(),
+        server_names: server_names(&message.server_names)?,
         transport: (!message.transport_protocol.is_empty()).then(|| message.transport_protocol.as_str().into()),
         alpn: message
             .application_protocols
@@ -107,4 +104,17 @@ fn matcher(message: &listener::FilterChainMatch) -> Compiled<ChainMatch> {
             ConnectionSourceType::External => SourceType::External,
         },
     })
+}
+
+fn server_names(names: &[String]) -> Compiled<Vec<Box<str>>> {
+    let names = names.iter().enumerate();
+    names
+        .map(|(index, name)| {
+            if name.strip_prefix("*.").unwrap_or(name).contains('*') {
+                let why = format!("partial wildcards are not supported: `{name}`");
+                return Err(Refusal::new(why)).at_index("server_names", index);
+            }
+            Ok(name.to_ascii_lowercase().into())
+        })
+        .collect()
 }

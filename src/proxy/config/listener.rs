@@ -1,55 +1,100 @@
 //! Listeners.
 
+mod inspection;
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::value::{host_address, limit, number, truth};
-use super::{At, Compiled, Names, chain};
+use super::value::{host_address, number, truth};
+use super::{At, Compiled, Names, Refusal, chain};
 use crate::proxy::listener::chain::ChainIndex;
-use crate::proxy::listener::{Bind, Direction, Inspection, ListenAddress, Listener};
+use crate::proxy::listener::{Bind, Direction, ListenAddress, Listener};
+use crate::proxy::upstream::cluster::TcpKeepalive;
 use crate::proxy::upstream::host::HostAddress;
-use crate::xds::pb::core::TrafficDirection;
-use crate::xds::pb::listener;
+use crate::xds::pb::core::{self, TrafficDirection};
+use crate::xds::pb::{listener, wkt};
 
 /// Envoy's, where nothing is said.
-const INSPECTION_TIMEOUT: Duration = Duration::from_secs(15);
 const BACKLOG: u32 = 128;
 
 /// A `Listener`.
 pub(crate) fn listener(message: &listener::Listener, names: &mut Names) -> Compiled<Listener> {
-    let address = match host_address(message.address.as_ref()).at("address")? {
-        HostAddress::Ip(address) => ListenAddress::Ip(address),
-        HostAddress::Unix(path) => ListenAddress::Unix(path),
-    };
+    if !message.access_log.is_empty() {
+        return Err(Refusal::not_implemented("a log of all connections").within("access_log"));
+    }
+    let address = address(message.address.as_ref()).at("address")?;
     let chains = message.filter_chains.iter().enumerate();
     let chains = chains.map(|(index, one)| chain::chain(one, names).at_index("filter_chains", index).map(Arc::new));
     let chains = chains.collect::<Compiled<_>>()?;
     let default = message.default_filter_chain.as_ref();
     let default = default
-        .map(|one| chain::chain(one, names))
+        .map(|one| chain::chain(one, names).map(Arc::new))
         .transpose()
         .at("default_filter_chain")?;
+    let stat_prefix = match message.stat_prefix.as_str() {
+        "" => address.to_string(),
+        prefix => prefix.to_owned(),
+    };
     Ok(Listener {
         name: message.name.as_str().into(),
-        address,
+        additional: additional(message)?,
         bind: truth(message.bind_to_port.as_ref(), true).then(|| bind(message)),
+        accept_at_once: accept_at_once(message)?,
         use_original_dst: truth(message.use_original_dst.as_ref(), false),
-        inspection: Inspection {
-            timeout: limit(message.listener_filters_timeout.as_ref(), Some(INSPECTION_TIMEOUT)),
-            continue_on_timeout: message.continue_on_listener_filters_timeout,
-            ..Default::default()
-        },
-        chains: ChainIndex {
-            chains,
-            default: default.map(Arc::new),
-        },
+        inspection: inspection::inspection(message)?,
+        chains: ChainIndex::new(chains, default).map_err(|both| overlapping(message, both))?,
         direction: match message.traffic_direction() {
             TrafficDirection::Unspecified => Direction::Unspecified,
             TrafficDirection::Inbound => Direction::Inbound,
             TrafficDirection::Outbound => Direction::Outbound,
         },
+        stat_prefix: stat_prefix.into(),
         stats: Arc::default(),
+        address,
     })
+}
+
+fn address(message: Option<&core::Address>) -> Compiled<ListenAddress> {
+    Ok(match host_address(message)? {
+        HostAddress::Ip(address) => ListenAddress::Ip(address),
+        HostAddress::Unix(path) => ListenAddress::Unix(path),
+    })
+}
+
+fn additional(message: &listener::Listener) -> Compiled<Vec<ListenAddress>> {
+    let more = message.additional_addresses.iter().enumerate();
+    more.map(|(index, one)| {
+        if one.socket_options.is_some() {
+            return Err(Refusal::not_implemented("socket_options"));
+        }
+        if one.tcp_keepalive.is_some() {
+            return Err(Refusal::not_implemented("a tcp_keepalive of its own"));
+        }
+        address(one.address.as_ref())
+            .at("address")
+            .at_index("additional_addresses", index)
+    })
+    .collect()
+}
+
+fn overlapping(message: &listener::Listener, (first, second): (usize, usize)) -> Refusal {
+    let name = |place: usize| message.filter_chains.get(place).map_or("", |chain| chain.name.as_str());
+    let why = format!(
+        "filter chain '{}' has matching rules that overlap with those of '{}'",
+        name(second),
+        name(first)
+    );
+    Refusal::new(why).within(format!("filter_chains[{second}]"))
+}
+
+fn accept_at_once(message: &listener::Listener) -> Compiled<Option<u32>> {
+    let most = message.max_connections_to_accept_per_socket_event.as_ref();
+    match most.map(|most| most.value) {
+        Some(0) => Err(Refusal::new("at least 1 is needed").within("max_connections_to_accept_per_socket_event")),
+        most => Ok(most),
+    }
 }
 
 fn bind(message: &listener::Listener) -> Bind {
@@ -58,5 +103,25 @@ fn bind(message: &listener::Listener) -> Bind {
         transparent: truth(message.transparent.as_ref(), false),
         freebind: truth(message.freebind.as_ref(), false),
         backlog: number(message.tcp_backlog_size.as_ref(), BACKLOG),
+        keepalive: message.tcp_keepalive.as_ref().and_then(keepalive),
     }
+}
+
+/// A zero anywhere means none.
+fn keepalive(message: &core::TcpKeepalive) -> Option<TcpKeepalive> {
+    let fields = [
+        message.keepalive_probes.as_ref(),
+        message.keepalive_time.as_ref(),
+        message.keepalive_interval.as_ref(),
+    ];
+    if fields.iter().flatten().any(|field| field.value == 0) {
+        return None;
+    }
+    let seconds = |value: Option<&wkt::UInt32Value>| value.map(|value| Duration::from_secs(value.value.into()));
+    let [probes, time, interval] = fields;
+    Some(TcpKeepalive {
+        probes: probes.map(|probes| probes.value),
+        time: seconds(time),
+        interval: seconds(interval),
+    })
 }

@@ -308,6 +308,7 @@ impl Sending<'_> {
             authority: &exchange.authority,
             high_priority: self.action.high_priority,
             upgrade: exchange.upgrade.is_some(),
+            source: exchange.downstream.connection.source,
         };
         let sent = worker.pools.send(&towards, request);
         let result = match retries.per_try_timeout() {

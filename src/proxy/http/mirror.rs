@@ -45,6 +45,7 @@ fn copy(exchange: &Exchange, mirror: &Mirror, body: &Prepared) {
     let worker = exchange.downstream.worker.clone();
     let version = exchange.request.version;
     let destination = exchange.downstream.connection.local;
+    let source = exchange.downstream.connection.source;
     tokio::task::spawn_local(async move {
         let choice = Choice {
             destination: Some(destination),
@@ -64,6 +65,7 @@ fn copy(exchange: &Exchange, mirror: &Mirror, body: &Prepared) {
             authority: &authority,
             high_priority: false,
             upgrade: false,
+            source,
         };
         let sent = worker.pools.send(&towards, request.map(|()| body));
         if let Ok(Ok((response, mut lease))) = tokio::time::timeout(TIMEOUT, sent).await {

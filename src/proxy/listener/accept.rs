@@ -1,25 +1,20 @@
-//! From a socket to a filter chain.
+//! Accepting connections.
 
 use std::io;
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use bytes::Bytes;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 
-use super::chain::Facts;
-use super::{FilterChain, Listener, ListenerStats, NetworkFilter};
-use crate::proxy::connection::Connection;
-use crate::proxy::http::connection::{self as http, Downstream};
-use crate::proxy::io::{Io, Rewound};
-use crate::proxy::tcp;
+use super::serve::serve;
 use crate::proxy::worker::Worker;
 
 /// How long accepting rests when the system is out of file descriptors.
 const EXHAUSTED: Duration = Duration::from_millis(100);
+
+/// How many connections are accepted before those there are get their turn, unless the listener says so.
+const AT_ONCE: u32 = 16;
 
 /// Accepts connections for a listener until it is told to stop.
 pub(crate) async fn accept(worker: Rc<Worker>, name: Arc<str>, socket: Arc<std::net::TcpListener>) {
@@ -27,100 +22,65 @@ pub(crate) async fn accept(worker: Rc<Worker>, name: Arc<str>, socket: Arc<std::
         Ok(listener) => listener,
         Err(error) => return tracing::error!(%error, listener = %name, "a socket cannot be used"),
     };
+    let (mut exhausted, mut accepted) = (false, 0);
     loop {
         match listener.accept().await {
             Ok((stream, remote)) => {
-                if let Some(listener) = worker.listener(&name) {
-                    tokio::task::spawn_local(take(worker.clone(), listener, stream, remote));
+                exhausted = false;
+                // Without the listener the connection is closed.
+                let Some(listener) = worker.listener(&name) else {
+                    continue;
+                };
+                let at_once = listener.accept_at_once.unwrap_or(AT_ONCE);
+                tokio::task::spawn_local(serve(worker.clone(), listener, stream, remote));
+                accepted += 1;
+                if accepted >= at_once {
+                    accepted = 0;
+                    tokio::task::yield_now().await;
                 }
             }
+            Err(error) if is_of_one_connection(&error) => {
+                tracing::debug!(%error, listener = %name, "a connection ended before it was accepted");
+            }
             Err(error) => {
-                tracing::warn!(%error, listener = %name, "no connection can be accepted");
+                if !exhausted {
+                    tracing::warn!(%error, listener = %name, "no connection can be accepted; trying again");
+                }
+                exhausted = true;
                 tokio::time::sleep(EXHAUSTED).await;
             }
         }
     }
 }
 
-/// Finds the chain for a connection and serves it.
-async fn take(worker: Rc<Worker>, listener: Arc<Listener>, stream: TcpStream, remote: SocketAddr) {
-    let stats = listener.stats.clone();
-    stats.cx_total.fetch_add(1, Relaxed);
-    stats.cx_active.fetch_add(1, Relaxed);
-    if let Err(error) = serve(worker, &listener, stream, remote).await {
-        tracing::debug!(%error, listener = %listener.name, "a connection broke");
-    }
-    stats.cx_active.fetch_sub(1, Relaxed);
+/// Whether an error says nothing of the next connection (accept(2)).
+fn is_of_one_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{
+        ConnectionAborted, ConnectionReset, HostUnreachable, Interrupted, NetworkDown, NetworkUnreachable,
+        PermissionDenied,
+    };
+    matches!(
+        error.kind(),
+        ConnectionAborted
+            | ConnectionReset
+            | HostUnreachable
+            | Interrupted
+            | NetworkDown
+            | NetworkUnreachable
+            | PermissionDenied
+    )
 }
 
-async fn serve(worker: Rc<Worker>, listener: &Arc<Listener>, stream: TcpStream, remote: SocketAddr) -> io::Result<()> {
-    stream.set_nodelay(true)?;
-    let local = stream.local_addr()?;
-    let facts = Facts {
-        port: local.port(),
-        destination: local.ip(),
-        server_name: None,
-        tls: false,
-        alpn: &[],
-        source: remote.ip(),
-        source_port: remote.port(),
-    };
-    let Some(chain) = listener.chains.find(&facts).cloned() else {
-        listener.stats.no_filter_chain_match.fetch_add(1, Relaxed);
-        return Ok(());
-    };
-    let connection = Connection {
-        id: worker.connection_id(),
-        local,
-        remote,
-        sni: None,
-        tls: None,
-        chain: chain.name.clone(),
-        start: Instant::now(),
-    };
-    let stream = Rewound::new(stream, Bytes::new());
-    let (io, connection) = secure(&chain, stream, connection, &listener.stats).await?;
-    hand_over(worker, chain, connection, io).await
-}
+#[cfg(test)]
+mod tests {
+    use rustix::io::Errno;
 
-/// Does the handshake, if the chain asks for TLS.
-async fn secure(
-    chain: &FilterChain,
-    stream: Rewound,
-    mut connection: Connection,
-    stats: &ListenerStats,
-) -> io::Result<(Io, Connection)> {
-    let Some(tls) = &chain.tls else {
-        return Ok((stream.into_io(), connection));
-    };
-    let handshake = tls.accept(stream, &stats.ssl);
-    let secured = match chain.handshake_timeout {
-        None => handshake.await?,
-        Some(limit) => match tokio::time::timeout(limit, handshake).await {
-            Ok(secured) => secured?,
-            Err(late) => {
-                stats.handshake_timeout.fetch_add(1, Relaxed);
-                return Err(late.into());
-            }
-        },
-    };
-    connection.sni = secured.sni;
-    connection.tls = Some(secured.peer);
-    Ok((Io::TlsServer(secured.stream), connection))
-}
+    use super::*;
 
-async fn hand_over(worker: Rc<Worker>, chain: Arc<FilterChain>, connection: Connection, io: Io) -> io::Result<()> {
-    match &chain.network {
-        NetworkFilter::Tcp(proxy) => tcp::serve(io, proxy, &connection, &worker).await,
-        NetworkFilter::Http(manager) => {
-            let downstream = Downstream {
-                manager: manager.clone(),
-                worker,
-                connection,
-                chain,
-            };
-            http::serve(io, Rc::new(downstream)).await;
-            Ok(())
-        }
+    #[test]
+    fn only_errors_of_the_system_make_accepting_rest() {
+        let of_one = |errno: Errno| is_of_one_connection(&io::Error::from_raw_os_error(errno.raw_os_error()));
+        assert!(of_one(Errno::CONNABORTED) && of_one(Errno::PERM) && of_one(Errno::HOSTUNREACH));
+        assert!(!of_one(Errno::MFILE) && !of_one(Errno::NFILE) && !of_one(Errno::NOBUFS) && !of_one(Errno::NOMEM));
     }
 }

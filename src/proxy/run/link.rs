@@ -96,7 +96,7 @@ async fn open(server: &Server, control: &RefCell<Control>) -> Result<Stream, Lin
 async fn dial(cluster: &Arc<Cluster>) -> Result<crate::proxy::io::Io, LinkError> {
     let host = cluster.choose(&Choice::default());
     let host = host.ok_or_else(|| LinkError::Connect("no healthy upstream".into()))?;
-    Ok(connect(cluster, &host, Wish::default()).await?.io)
+    Ok(connect(cluster, &host, Wish::default(), None).await?.io)
 }
 
 /// The endpoints with an address in the place of each name.

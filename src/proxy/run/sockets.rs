@@ -9,6 +9,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use super::super::listener::{Bind, ListenAddress, Listener};
 use super::super::store::Name;
+use super::super::upstream::connect;
 use super::super::worker::{Command, Handle};
 
 /// All sockets, by listener.
@@ -137,11 +138,20 @@ fn socket(address: SocketAddr, bind: Bind) -> io::Result<std::net::TcpListener> 
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
     }
-    if bind.freebind {
-        socket.set_freebind_v4(true)?;
+    match (bind.freebind, address.is_ipv4()) {
+        (true, true) => socket.set_freebind_v4(true)?,
+        (true, false) => socket.set_freebind_v6(true)?,
+        (false, _) => {}
     }
-    if bind.transparent {
-        socket.set_ip_transparent_v4(true)?;
+    match (bind.transparent, address.is_ipv4()) {
+        (true, true) => socket.set_ip_transparent_v4(true)?,
+        (true, false) => socket.set_ip_transparent_v6(true)?,
+        (false, _) => {}
+    }
+    // What is accepted inherits these.
+    socket.set_tcp_nodelay(true)?;
+    if let Some(keepalive) = bind.keepalive {
+        socket.set_tcp_keepalive(&connect::keepalive(keepalive))?;
     }
     socket.bind(&address.into())?;
     Ok(socket.into())
@@ -156,6 +166,7 @@ mod tests {
         transparent: false,
         freebind: false,
         backlog: 1,
+        keepalive: None,
     };
 
     #[test]

@@ -35,6 +35,13 @@ pub(crate) fn tcp_listener(name: &str, port: u16, cluster: &str) -> Bytes {
     listener(name, port, &[tcp_chain("", cluster)])
 }
 
+/// A chain for connections with its name as server name.
+fn named_chain(name: &str, cluster: &str) -> Value {
+    let mut chain = tcp_chain(name, cluster);
+    chain["filter_chain_match"] = json!({"server_names": [name]});
+    chain
+}
+
 fn tcp_chain(name: &str, cluster: &str) -> Value {
     json!({"name": name, "filters": [{"name": "t", "typed_config": {
         "@type": "type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy",
@@ -202,7 +209,7 @@ fn chains_that_do_not_change_are_kept_and_the_others_drain() {
     put(
         &mut store,
         "l",
-        &listener("l", 1, &[tcp_chain("a", "a"), tcp_chain("b", "b")]),
+        &listener("l", 1, &[named_chain("a", "a"), named_chain("b", "b")]),
         now,
     );
     store.settle(now);
@@ -210,7 +217,7 @@ fn chains_that_do_not_change_are_kept_and_the_others_drain() {
     put(
         &mut store,
         "l",
-        &listener("l", 1, &[tcp_chain("b", "b"), tcp_chain("a", "c")]),
+        &listener("l", 1, &[named_chain("b", "b"), named_chain("a", "c")]),
         now,
     );
     store.settle(now);

@@ -495,10 +495,8 @@ fn permissive(authority: &Authority) -> ChainIndex {
     let mut mutual = chain("mutual", "tls", &["istio", "istio-h2"]);
     mutual.tls = Some(Arc::new(sidecar(authority)));
     let others = [chain("passthrough", "tls", &[]), chain("plaintext", "raw_buffer", &[])];
-    ChainIndex {
-        chains: [mutual].into_iter().chain(others).map(Arc::new).collect(),
-        default: None,
-    }
+    let chains = [mutual].into_iter().chain(others).map(Arc::new).collect();
+    ChainIndex::new(chains, None).unwrap()
 }
 
 /// What a listener does with the first bytes of a connection: it finds the chain by them, and serves TLS with them.
@@ -522,6 +520,7 @@ async fn inspected(chains: &ChainIndex, mut stream: TcpStream) -> (Arc<FilterCha
         server_name: None,
         tls,
         alpn: &alpn,
+        direct_source: remote.ip(),
         source: remote.ip(),
         source_port: remote.port(),
     };

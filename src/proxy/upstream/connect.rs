@@ -1,7 +1,7 @@
 //! New connections to hosts.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::Ordering::Relaxed;
 
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
@@ -68,15 +68,30 @@ pub(crate) struct Connected {
     pub(crate) alpn: Option<Vec<u8>>,
 }
 
-/// Connects, TLS included, within the cluster's time.
+/// The client's address as the one that a connection to a host comes from (`original_src`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Source {
+    /// The address.
+    pub(crate) address: IpAddr,
+    /// `SO_MARK`, by which answers are routed back to us; 0: none.
+    pub(crate) mark: u32,
+}
+
+/// Connects, TLS included, within the cluster's time; from `source` if one is given.
 ///
 /// # Errors
 /// When there is no connection.
-pub(crate) async fn connect(cluster: &Cluster, host: &Host, wish: Wish<'_>) -> Result<Connected, SendError> {
+pub(crate) async fn connect(
+    cluster: &Cluster,
+    host: &Host,
+    wish: Wish<'_>,
+    source: Option<Source>,
+) -> Result<Connected, SendError> {
     let stats = &cluster.stats;
     host.state.stats.cx_total.fetch_add(1, Relaxed);
     stats.cx_total.fetch_add(1, Relaxed);
-    let error = match tokio::time::timeout(cluster.config.connect_timeout, establish(cluster, host, wish)).await {
+    let error = match tokio::time::timeout(cluster.config.connect_timeout, establish(cluster, host, wish, source)).await
+    {
         Ok(Ok(connected)) => return Ok(connected),
         Ok(Err(error)) => SendError::new(FailureKind::Connect, error),
         Err(_) => {
@@ -89,11 +104,11 @@ pub(crate) async fn connect(cluster: &Cluster, host: &Host, wish: Wish<'_>) -> R
     Err(error)
 }
 
-async fn establish(cluster: &Cluster, host: &Host, wish: Wish<'_>) -> io::Result<Connected> {
+async fn establish(cluster: &Cluster, host: &Host, wish: Wish<'_>, source: Option<Source>) -> io::Result<Connected> {
     let (io, local) = match &host.address {
         HostAddress::Unix(path) => (Io::Unix(UnixStream::connect(path).await?), None),
         HostAddress::Ip(address) => {
-            let stream = tcp(cluster, *address).await?;
+            let stream = tcp(cluster, *address, source).await?;
             let local = stream.local_addr().ok();
             (Io::Tcp(stream), local)
         }
@@ -104,39 +119,70 @@ async fn establish(cluster: &Cluster, host: &Host, wish: Wish<'_>) -> io::Result
     }
 }
 
-async fn tcp(cluster: &Cluster, address: SocketAddr) -> io::Result<TcpStream> {
+async fn tcp(cluster: &Cluster, address: SocketAddr, client: Option<Source>) -> io::Result<TcpStream> {
+    let client = client.filter(|client| client.address.is_ipv4() == address.is_ipv4());
     let source = cluster
         .config
         .source
         .iter()
         .find(|source| source.is_ipv4() == address.is_ipv4());
-    let stream = match source {
-        None => TcpStream::connect(address).await?,
-        Some(source) => socket(*source)?.connect(address).await?,
+    let stream = match (client, source) {
+        (Some(client), _) => client.socket()?.connect(address).await?,
+        (None, Some(source)) => socket(*source)?.connect(address).await?,
+        (None, None) => TcpStream::connect(address).await?,
     };
     stream.set_nodelay(true)?;
-    if let Some(keepalive) = &cluster.config.tcp_keepalive {
-        let mut settings = TcpKeepalive::new();
-        if let Some(time) = keepalive.time {
-            settings = settings.with_time(time);
-        }
-        if let Some(interval) = keepalive.interval {
-            settings = settings.with_interval(interval);
-        }
-        if let Some(probes) = keepalive.probes {
-            settings = settings.with_retries(probes);
-        }
-        SockRef::from(&stream).set_tcp_keepalive(&settings)?;
+    if let Some(keepalive) = cluster.config.tcp_keepalive {
+        SockRef::from(&stream).set_tcp_keepalive(&self::keepalive(keepalive))?;
     }
     Ok(stream)
 }
 
+/// The system's settings for keep-alive probes.
+pub(crate) fn keepalive(wanted: super::cluster::TcpKeepalive) -> TcpKeepalive {
+    let mut settings = TcpKeepalive::new();
+    if let Some(time) = wanted.time {
+        settings = settings.with_time(time);
+    }
+    if let Some(interval) = wanted.interval {
+        settings = settings.with_interval(interval);
+    }
+    if let Some(probes) = wanted.probes {
+        settings = settings.with_retries(probes);
+    }
+    settings
+}
+
+impl Source {
+    /// A socket with the client's address, which takes the right to administer the network.
+    fn socket(self) -> io::Result<TcpSocket> {
+        let address = SocketAddr::new(self.address, 0);
+        let socket = unbound(address)?;
+        if self.address.is_ipv4() {
+            socket.set_ip_transparent_v4(true)?;
+        } else {
+            socket.set_ip_transparent_v6(true)?;
+        }
+        if self.mark != 0 {
+            socket.set_mark(self.mark)?;
+        }
+        bound(socket, address)
+    }
+}
+
 fn socket(source: SocketAddr) -> io::Result<TcpSocket> {
-    let socket = Socket::new(
-        Domain::for_address(source),
+    bound(unbound(source)?, source)
+}
+
+fn unbound(address: SocketAddr) -> io::Result<Socket> {
+    Socket::new(
+        Domain::for_address(address),
         Type::STREAM.nonblocking(),
         Some(Protocol::TCP),
-    )?;
+    )
+}
+
+fn bound(socket: Socket, source: SocketAddr) -> io::Result<TcpSocket> {
     socket.bind(&source.into())?;
     Ok(TcpSocket::from_std_stream(socket.into()))
 }

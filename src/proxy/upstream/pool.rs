@@ -14,7 +14,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 
 use super::breaker::Permit;
 use super::cluster::{Cluster, HttpVersion, Transport};
-use super::connect::{self, Connected, FailureKind, SendError};
+use super::connect::{self, Connected, FailureKind, SendError, Source};
 use super::host::{Host, HostState};
 use crate::proxy::http::body::RequestBody;
 use crate::proxy::http::connection::LocalExecutor;
@@ -37,6 +37,8 @@ pub(crate) struct Towards<'a> {
     pub(crate) high_priority: bool,
     /// The connection will go over to another protocol: it has to be HTTP/1.1.
     pub(crate) upgrade: bool,
+    /// Where the connection has to come from.
+    pub(crate) source: Option<Source>,
 }
 
 /// The pools of a worker.
@@ -53,6 +55,7 @@ struct Key {
     transport: usize,
     protocol: Protocol,
     sni: Option<Rc<str>>,
+    source: Option<Source>,
 }
 
 /// How a connection speaks.
@@ -68,6 +71,7 @@ struct HostPool {
     state: Arc<HostState>,
     transport: Transport,
     sni: Option<Rc<str>>,
+    source: Option<Source>,
     idle: RefCell<Vec<Http1>>,
     shared: RefCell<Vec<Http2>>,
 }
@@ -124,14 +128,15 @@ impl Pools {
             HttpVersion::Downstream if towards.downstream == Version::HTTP_2 => Protocol::Http2,
             HttpVersion::Downstream => Protocol::Http1,
         };
-        let pool = self.pool(host, protocol, auto_sni(cluster, host, &request));
+        let sni = auto_sni(cluster, host, &request);
+        let pool = self.pool(host, protocol, sni, towards.source);
         match protocol {
             Protocol::Http1 => send_http1(pool, cluster, host, request).await,
             Protocol::Http2 => send_http2(pool, cluster, host, request).await,
         }
     }
 
-    fn pool(&self, host: &Arc<Host>, protocol: Protocol, sni: Option<Rc<str>>) -> Rc<HostPool> {
+    fn pool(&self, host: &Arc<Host>, protocol: Protocol, sni: Option<Rc<str>>, source: Option<Source>) -> Rc<HostPool> {
         let transport = match &host.transport {
             Transport::Plaintext => 0,
             Transport::Tls(tls) => Arc::as_ptr(tls).addr(),
@@ -141,12 +146,14 @@ impl Pools {
             transport,
             protocol,
             sni: sni.clone(),
+            source,
         };
         let new = || {
             Rc::new(HostPool {
                 state: host.state.clone(),
                 transport: host.transport.clone(),
                 sni,
+                source,
                 idle: RefCell::default(),
                 shared: RefCell::default(),
             })
@@ -182,7 +189,7 @@ async fn send_http1(
         let reused = idle.is_some();
         let mut connection = match idle {
             Some(connection) => connection,
-            None => connect_http1(cluster, host, pool.sni.as_deref()).await?,
+            None => connect_http1(cluster, host, &pool).await?,
         };
         if connection.sender.ready().await.is_err() {
             if reused {
@@ -207,15 +214,16 @@ async fn send_http1(
     }
 }
 
-async fn connect_http1(cluster: &Arc<Cluster>, host: &Arc<Host>, sni: Option<&str>) -> Result<Http1, SendError> {
+async fn connect_http1(cluster: &Arc<Cluster>, host: &Arc<Host>, pool: &HostPool) -> Result<Http1, SendError> {
     let permit = connection_permit(cluster)?;
     let Connected { io, .. } = connect::connect(
         cluster,
         host,
         Wish {
-            sni,
+            sni: pool.sni.as_deref(),
             offer: Offer::Http1,
         },
+        pool.source,
     )
     .await?;
     cluster.stats.cx_http1_total.fetch_add(1, Relaxed);
@@ -248,7 +256,7 @@ async fn send_http2(
     let mut connection = match shared {
         Some(connection) => connection,
         None => {
-            let connection = connect_http2(cluster, host, pool.sni.as_deref()).await?;
+            let connection = connect_http2(cluster, host, &pool).await?;
             pool.shared.borrow_mut().push(connection.clone());
             connection
         }
@@ -259,15 +267,16 @@ async fn send_http2(
     }
 }
 
-async fn connect_http2(cluster: &Arc<Cluster>, host: &Arc<Host>, sni: Option<&str>) -> Result<Http2, SendError> {
+async fn connect_http2(cluster: &Arc<Cluster>, host: &Arc<Host>, pool: &HostPool) -> Result<Http2, SendError> {
     let permit = connection_permit(cluster)?;
     let Connected { io, .. } = connect::connect(
         cluster,
         host,
         Wish {
-            sni,
+            sni: pool.sni.as_deref(),
             offer: Offer::Http2,
         },
+        pool.source,
     )
     .await?;
     cluster.stats.cx_http2_total.fetch_add(1, Relaxed);

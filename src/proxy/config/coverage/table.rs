@@ -241,10 +241,10 @@ pub(super) const TABLE: &[(&str, &str)] = &[
     // Listeners.
     (
         "envoy.config.listener.v3.Listener",
-        "name stat_prefix* address filter_chains default_filter_chain use_original_dst bind_to_port \
+        "name stat_prefix address filter_chains default_filter_chain use_original_dst bind_to_port \
          listener_filters listener_filters_timeout continue_on_listener_filters_timeout traffic_direction \
          transparent freebind enable_reuse_port tcp_backlog_size metadata* access_log connection_balance_config* \
-         max_connections_to_accept_per_socket_event* \
+         max_connections_to_accept_per_socket_event tcp_keepalive \
          per_connection_buffer_limit_bytes* ignore_global_conn_limit*",
     ),
     (
@@ -277,7 +277,8 @@ pub(super) const TABLE: &[(&str, &str)] = &[
     ),
     (
         "envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector",
-        "enable_ja3_fingerprinting* enable_ja4_fingerprinting* initial_read_buffer_size* close_connection_on_client_hello_parsing_errors*",
+        "enable_ja3_fingerprinting enable_ja4_fingerprinting initial_read_buffer_size* \
+         close_connection_on_client_hello_parsing_errors max_client_hello_size",
     ),
     ("envoy.extensions.filters.listener.http_inspector.v3.HttpInspector", ""),
     (

@@ -1,0 +1,335 @@
+//! The first bytes of a connection, before a chain is chosen: TLS with its server name and protocols, or HTTP.
+//!
+//! They are read, not peeked at, and given on with the connection.
+
+use std::io;
+
+use bytes::{Bytes, BytesMut};
+use tokio::io::{AsyncRead, AsyncReadExt};
+
+use super::{Inspection, PortRange};
+use crate::proxy::tls::{Hello, client_hello};
+
+/// What is read first; doubled as long as nothing is decided.
+const FIRST: usize = 2 * 1024;
+/// What is read at most.
+const LONGEST: usize = 16 * 1024;
+
+/// How HTTP/2 begins.
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// Methods that HTTP/1 is known by.
+const METHODS: [&[u8]; 33] = [
+    b"GET",
+    b"HEAD",
+    b"POST",
+    b"PUT",
+    b"DELETE",
+    b"CONNECT",
+    b"OPTIONS",
+    b"TRACE",
+    b"PATCH",
+    b"ACL",
+    b"BIND",
+    b"CHECKOUT",
+    b"COPY",
+    b"LINK",
+    b"LOCK",
+    b"MERGE",
+    b"MKACTIVITY",
+    b"MKCALENDAR",
+    b"MKCOL",
+    b"MOVE",
+    b"M-SEARCH",
+    b"NOTIFY",
+    b"PROPFIND",
+    b"PROPPATCH",
+    b"PURGE",
+    b"REBIND",
+    b"REPORT",
+    b"SEARCH",
+    b"SUBSCRIBE",
+    b"UNBIND",
+    b"UNLINK",
+    b"UNLOCK",
+    b"UNSUBSCRIBE",
+];
+
+/// What was found.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Found {
+    /// Whether it is TLS.
+    pub(super) tls: bool,
+    /// The server name, lower case.
+    pub(super) server_name: Option<Box<str>>,
+    /// Protocols that the client offers in TLS, or the one it speaks in the clear.
+    pub(super) alpn: Vec<Vec<u8>>,
+}
+
+/// Why a connection ends before a chain is chosen.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Stopped {
+    /// What was waited for did not come in time.
+    #[error("nothing to choose a filter chain by came in time")]
+    TimedOut,
+    /// The client ended it.
+    #[error("the client closed its connection before a filter chain was chosen")]
+    Closed,
+    /// It broke.
+    #[error(transparent)]
+    Broken(#[from] io::Error),
+}
+
+/// What is looked for.
+#[derive(Clone, Copy, Debug)]
+struct Wanted {
+    tls: bool,
+    http: bool,
+}
+
+/// Looks at a connection that was meant for a port, and returns what was read of it, too.
+///
+/// # Errors
+/// When it ends here.
+pub(super) async fn inspect(
+    stream: &mut (impl AsyncRead + Unpin),
+    inspection: &Inspection,
+    port: u16,
+) -> Result<(Found, Bytes), Stopped> {
+    let looks = |except: &Option<Vec<PortRange>>| except.as_ref().is_some_and(|except| !holds(except, port));
+    let wanted = Wanted {
+        tls: looks(&inspection.tls),
+        http: looks(&inspection.http),
+    };
+    if !wanted.tls && !wanted.http {
+        return Ok((Found::default(), Bytes::new()));
+    }
+    let mut buffer = BytesMut::new();
+    let found = match inspection.timeout {
+        None => read(stream, wanted, &mut buffer).await?,
+        Some(limit) => match tokio::time::timeout(limit, read(stream, wanted, &mut buffer)).await {
+            Ok(found) => found?,
+            // A server that speaks first, perhaps.
+            Err(_) if inspection.continue_on_timeout => Found::default(),
+            Err(_) => return Err(Stopped::TimedOut),
+        },
+    };
+    Ok((found, buffer.freeze()))
+}
+
+fn holds(ranges: &[PortRange], port: u16) -> bool {
+    ranges
+        .iter()
+        .any(|(start, end)| *start <= port && u32::from(port) < *end)
+}
+
+async fn read(stream: &mut (impl AsyncRead + Unpin), wanted: Wanted, buffer: &mut BytesMut) -> Result<Found, Stopped> {
+    loop {
+        if buffer.len() == buffer.capacity() {
+            buffer.reserve(buffer.len().max(FIRST));
+        }
+        if stream.read_buf(buffer).await? == 0 {
+            return Err(Stopped::Closed);
+        }
+        if let Some(found) = look(buffer, wanted) {
+            return Ok(found);
+        }
+        if buffer.len() >= LONGEST {
+            return Ok(Found::default());
+        }
+    }
+}
+
+/// What these bytes are; none: more are needed to tell.
+fn look(bytes: &[u8], wanted: Wanted) -> Option<Found> {
+    if wanted.tls {
+        match client_hello(bytes) {
+            Hello::Partial => return None,
+            Hello::Complete { sni, alpn } => {
+                return Some(Found {
+                    tls: true,
+                    server_name: sni.map(Into::into),
+                    alpn,
+                });
+            }
+            Hello::NotTls => {}
+        }
+    }
+    if !wanted.http {
+        return Some(Found::default());
+    }
+    let protocol = match http(bytes) {
+        Http::Partial => return None,
+        Http::Is(protocol) => vec![protocol.as_bytes().to_vec()],
+        Http::Not => Vec::new(),
+    };
+    Some(Found {
+        alpn: protocol,
+        ..Default::default()
+    })
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Http {
+    Not,
+    /// It may be; more bytes are needed.
+    Partial,
+    /// By Envoy's name for it.
+    Is(&'static str),
+}
+
+fn http(bytes: &[u8]) -> Http {
+    if bytes.starts_with(PREFACE) {
+        return Http::Is("h2c");
+    }
+    if PREFACE.starts_with(bytes) {
+        return Http::Partial;
+    }
+    match bytes.iter().position(|byte| *byte == b'\n') {
+        Some(end) => request_line(&bytes[..end]),
+        None if may_begin_request(bytes) => Http::Partial,
+        None => Http::Not,
+    }
+}
+
+/// A whole first line without its end.
+fn request_line(line: &[u8]) -> Http {
+    let line = line.strip_suffix(b"\r").unwrap_or(line);
+    let mut parts = line.split(|byte| *byte == b' ');
+    let (Some(method), Some(target), Some(version), None) = (parts.next(), parts.next(), parts.next(), parts.next())
+    else {
+        return Http::Not;
+    };
+    let printable = !target.is_empty() && target.iter().all(|byte| *byte > b' ' && *byte != 0x7f);
+    if !METHODS.contains(&method) || !printable {
+        return Http::Not;
+    }
+    match version {
+        b"HTTP/1.1" => Http::Is("http/1.1"),
+        b"HTTP/1.0" => Http::Is("http/1.0"),
+        _ => Http::Not,
+    }
+}
+
+/// Whether a first line that is not whole yet begins with a method, or with a part of one.
+fn may_begin_request(bytes: &[u8]) -> bool {
+    match bytes.iter().position(|byte| *byte == b' ') {
+        Some(end) => METHODS.contains(&&bytes[..end]),
+        None => METHODS.iter().any(|method| method.starts_with(bytes)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use super::*;
+    use tokio::io::{AsyncWriteExt, duplex};
+
+    fn both() -> Inspection {
+        Inspection {
+            tls: Some(Vec::new()),
+            http: Some(Vec::new()),
+            timeout: Some(Duration::from_millis(20)),
+            continue_on_timeout: true,
+            ..Default::default()
+        }
+    }
+
+    fn protocol(name: &str) -> Found {
+        Found {
+            alpn: vec![name.as_bytes().to_vec()],
+            ..Default::default()
+        }
+    }
+
+    #[test]
+    fn http_is_told_by_its_first_line() {
+        assert_eq!(http(b"GET / HTTP/1.1\r\n"), Http::Is("http/1.1"));
+        assert_eq!(http(b"POST /a?b HTTP/1.0\n"), Http::Is("http/1.0"));
+        assert_eq!(http(PREFACE), Http::Is("h2c"));
+        for not in [
+            &b"GET /\r\n"[..],
+            b"*1\r\n$4\r\nPING\r\n",
+            b"SSH-2.0-x\r\n",
+            b"GET / HTTP/1.1 \r\n",
+            b"GET  HTTP/1.1\r\n",
+            b"get / HTTP/1.1\r\n",
+            b"GET / HTTP/2.0\r\n",
+            b"\r\n",
+            b"\x16\x03\x01",
+            b"GETX",
+        ] {
+            assert_eq!(http(not), Http::Not, "{}", not.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn every_start_of_http_may_become_http() {
+        for whole in [&b"UNSUBSCRIBE /x HTTP/1.1\r\n"[..], PREFACE] {
+            for len in 0..whole.len() {
+                assert_eq!(http(&whole[..len]), Http::Partial, "{}", whole[..len].escape_ascii());
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn what_was_read_is_given_on() {
+        let (mut client, mut server) = duplex(64);
+        client.write_all(b"GE").await.unwrap();
+        let writing = tokio::spawn(async move {
+            client.write_all(b"T / HTTP/1.1\r\nhost: a\r\n").await.unwrap();
+            client
+        });
+        let (found, read) = inspect(&mut server, &both(), 80).await.unwrap();
+        assert_eq!(found, protocol("http/1.1"));
+        assert!(read.starts_with(b"GET / HTTP/1.1\r\n"));
+        drop(writing.await.unwrap());
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_the_server_goes_on_after_a_while() {
+        let (client, mut server) = duplex(64);
+        let begun = Instant::now();
+        let (found, read) = inspect(&mut server, &both(), 3306).await.unwrap();
+        assert_eq!((found, read.len()), (Found::default(), 0));
+        assert!(begun.elapsed() >= Duration::from_millis(20));
+        let ends = Inspection {
+            continue_on_timeout: false,
+            ..both()
+        };
+        let stopped = inspect(&mut server, &ends, 3306).await.unwrap_err();
+        assert!(matches!(stopped, Stopped::TimedOut));
+        drop(client);
+    }
+
+    #[tokio::test]
+    async fn ports_that_are_left_alone_are_not_waited_for() {
+        let (_client, mut server) = duplex(64);
+        let except = Inspection {
+            tls: Some(vec![(3306, 3307)]),
+            http: Some(vec![(3000, 4000)]),
+            timeout: None,
+            ..both()
+        };
+        assert!(inspect(&mut server, &except, 3306).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_client_that_leaves_is_told_from_one_that_waits() {
+        let (client, mut server) = duplex(64);
+        drop(client);
+        let stopped = inspect(&mut server, &both(), 80).await.unwrap_err();
+        assert!(matches!(stopped, Stopped::Closed));
+    }
+
+    #[tokio::test]
+    async fn what_never_decides_is_bounded() {
+        let (mut client, mut server) = duplex(1 << 20);
+        client.write_all(b"GET /").await.unwrap();
+        client.write_all(&vec![b'a'; 1 << 19]).await.unwrap();
+        let (found, read) = inspect(&mut server, &both(), 80).await.unwrap();
+        assert_eq!(found, Found::default());
+        assert!(read.len() >= LONGEST && read.len() <= 2 * LONGEST, "{}", read.len());
+    }
+}

@@ -1,0 +1,226 @@
+//! One connection of a TCP proxy: a host for it, its bytes, and what is written down of it.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
+
+use xxhash_rust::xxh64::xxh64;
+
+use super::TcpProxy;
+use super::relay::{Broken, Way, relay};
+use crate::proxy::connection::{Connection, Stream};
+use crate::proxy::flags::Flags;
+use crate::proxy::format::Context;
+use crate::proxy::io::Io;
+use crate::proxy::tls::Wish;
+use crate::proxy::upstream::balance::Choice;
+use crate::proxy::upstream::balance::outlier::Report;
+use crate::proxy::upstream::breaker::Permit;
+use crate::proxy::upstream::cluster::Cluster;
+use crate::proxy::upstream::connect::{self, Connected};
+use crate::proxy::upstream::host::Host;
+use crate::proxy::worker::Worker;
+use crate::proxy::worker::drain::Draining;
+
+/// Serves a connection to its end.
+pub(crate) async fn serve(
+    mut io: Io,
+    proxy: &TcpProxy,
+    connection: &Connection,
+    draining: &Draining,
+    worker: &Rc<Worker>,
+) {
+    proxy.stats.cx_total.fetch_add(1, Relaxed);
+    let mut session = Session {
+        proxy,
+        connection,
+        stream: Stream::new(None),
+    };
+    let limit = async {
+        match proxy.max_duration {
+            Some(limit) => tokio::time::sleep_until((connection.start + limit).into()).await,
+            None => std::future::pending().await,
+        }
+    };
+    let drained = async {
+        draining.wait().await;
+        tokio::time::sleep(worker.drain_time()).await;
+    };
+    let cut = tokio::select! {
+        biased;
+        () = session.run(&mut io) => None,
+        () = limit => Some(Cut::Duration),
+        () = drained => Some(Cut::Drained),
+    };
+    if let Some(cut) = cut {
+        session.cut_off(cut);
+    }
+    session.log();
+}
+
+/// Why a connection was ended from outside.
+#[derive(Clone, Copy)]
+enum Cut {
+    Duration,
+    Drained,
+}
+
+/// A connection as far as it has got.
+struct Session<'a> {
+    proxy: &'a TcpProxy,
+    connection: &'a Connection,
+    stream: Stream,
+}
+
+/// A connection to a host, counted as long as it lasts.
+struct Upstream {
+    connected: Connected,
+    counted: Counted,
+}
+
+/// What counts a connection to a host while there is one.
+struct Counted {
+    cluster: Arc<Cluster>,
+    host: Arc<Host>,
+    _permit: Permit,
+}
+
+impl Counted {
+    fn new(cluster: Arc<Cluster>, host: Arc<Host>, permit: Permit) -> Self {
+        cluster.stats.cx_active.fetch_add(1, Relaxed);
+        host.state.connections.fetch_add(1, Relaxed);
+        Self {
+            cluster,
+            host,
+            _permit: permit,
+        }
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.cluster.stats.cx_active.fetch_sub(1, Relaxed);
+        self.host.state.connections.fetch_sub(1, Relaxed);
+    }
+}
+
+impl Session<'_> {
+    async fn run(&mut self, io: &mut Io) {
+        let Some(mut upstream) = self.connect().await else {
+            return;
+        };
+        let cluster = upstream.counted.cluster.clone();
+        let (stats, stream) = (&self.proxy.stats, &mut self.stream);
+        let note = |way, bytes| {
+            let bytes = bytes as u64;
+            let add = |counters: [&AtomicU64; 2]| {
+                for counter in counters {
+                    counter.fetch_add(bytes, Relaxed);
+                }
+            };
+            match way {
+                Way::Up => {
+                    stream.bytes_received += bytes;
+                    add([&stats.rx_bytes, &cluster.stats.cx_tx_bytes]);
+                }
+                Way::Down => {
+                    stream.bytes_sent += bytes;
+                    add([&stats.tx_bytes, &cluster.stats.cx_rx_bytes]);
+                }
+            }
+        };
+        let ended = relay(io, &mut upstream.connected.io, self.proxy.idle_timeout, note).await;
+        if let Err(broken) = ended {
+            self.broke(&broken, io, &upstream.connected.io);
+        }
+    }
+
+    /// A connection to a host. None: there is none, and why is written down.
+    async fn connect(&mut self) -> Option<Upstream> {
+        for _ in 0..self.proxy.max_connect_attempts {
+            let Some(cluster) = self.proxy.choose().and_then(|slot| slot.take()) else {
+                self.proxy.stats.cx_no_route.fetch_add(1, Relaxed);
+                self.stream.flags.set(Flags::NO_CLUSTER);
+                return None;
+            };
+            self.stream.cluster = Some(cluster.clone());
+            let Some(permit) = cluster.breakers.of(false).enter(|breaker| &breaker.connections) else {
+                cluster.stats.cx_overflow.fetch_add(1, Relaxed);
+                self.stream.flags.set(Flags::UPSTREAM_OVERFLOW);
+                return None;
+            };
+            let Some(host) = cluster.choose(&self.choice()) else {
+                cluster.stats.cx_none_healthy.fetch_add(1, Relaxed);
+                self.stream.flags.set(Flags::NO_HEALTHY_UPSTREAM);
+                return None;
+            };
+            self.stream.host = Some(host.clone());
+            self.stream.attempts += 1;
+            match connect::connect(&cluster, &host, Wish::default(), self.connection.source).await {
+                Ok(connected) => {
+                    cluster.report(&host, Report::Connected);
+                    self.stream.upstream_local = connected.local;
+                    return Some(Upstream {
+                        connected,
+                        counted: Counted::new(cluster, host, permit),
+                    });
+                }
+                Err(error) => {
+                    cluster.report(&host, Report::Failure(error.kind));
+                    self.stream.flags.set(Flags::UPSTREAM_CONNECTION_FAILURE);
+                    self.stream.transport_failure = Some(error.reason);
+                }
+            }
+        }
+        self.stream.flags.set(Flags::RETRY_LIMIT_EXCEEDED);
+        None
+    }
+
+    fn choice(&self) -> Choice<'static> {
+        let client = || xxh64(self.connection.remote.ip().to_string().as_bytes(), 0);
+        Choice {
+            hash: self.proxy.hash_source_ip.then(client),
+            destination: Some(self.connection.local),
+            ..Default::default()
+        }
+    }
+
+    /// One side broke, or both were silent for too long: a reset is passed on as one.
+    fn broke(&mut self, broken: &Broken, client: &Io, host: &Io) {
+        match broken {
+            Broken::Idle => {
+                self.proxy.stats.idle_timeout.fetch_add(1, Relaxed);
+                self.stream.termination = Some("idle_timeout");
+            }
+            Broken::Client(error) if error.kind() == std::io::ErrorKind::ConnectionReset => host.reset_when_closed(),
+            Broken::Host(error) if error.kind() == std::io::ErrorKind::ConnectionReset => client.reset_when_closed(),
+            Broken::Client(_) | Broken::Host(_) => {}
+        }
+        tracing::debug!(error = %broken, connection = self.connection.id, "a connection broke");
+    }
+
+    fn cut_off(&mut self, cut: Cut) {
+        self.stream.termination = Some(match cut {
+            Cut::Duration => {
+                self.proxy.stats.max_duration.fetch_add(1, Relaxed);
+                self.stream.flags.set(Flags::DURATION_TIMEOUT);
+                "max_downstream_connection_duration"
+            }
+            Cut::Drained => "drained",
+        });
+    }
+
+    fn log(mut self) {
+        self.stream.timing.end = Some(self.stream.start.elapsed());
+        let context = Context {
+            connection: self.connection,
+            stream: &self.stream,
+            request: None,
+            request_headers: None,
+            response_headers: None,
+            response_trailers: None,
+        };
+        self.proxy.access_logs.iter().for_each(|log| log.log(&context));
+    }
+}
