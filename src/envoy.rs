@@ -10,4 +10,4 @@ mod process;
 
 pub use admin::{AdminError, get};
 pub use find::{FindError, Finder, VERSION};
-pub use process::{Launch, Process, ProcessError, User, validate};
+pub use process::{Launch, Process, ProcessError, Program, User, validate};

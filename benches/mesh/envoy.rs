@@ -3,7 +3,7 @@
 use std::process::Command;
 use std::time::Duration;
 
-use topsail::envoy::{Finder, Launch, Process};
+use topsail::envoy::{Finder, Launch, Process, Program};
 
 use super::server::{Server, free_address};
 
@@ -44,9 +44,11 @@ impl RealEnvoy {
         let path = server.scratch.join("envoy.yaml");
         std::fs::write(&path, bootstrap.stdout).expect("a file");
         let launch = Launch {
-            binary: Finder::from_env()
-                .find(&|progress| eprintln!("{progress}"))
-                .expect("Envoy"),
+            program: Program::Envoy(
+                Finder::from_env()
+                    .find(&|progress| eprintln!("{progress}"))
+                    .expect("Envoy"),
+            ),
             bootstrap: path,
             admin,
             log: server.scratch.join("envoy.log"),

@@ -1,4 +1,4 @@
-//! A running Envoy.
+//! A running data plane: an Envoy, or this program's own.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -50,8 +50,8 @@ pub enum ProcessError {
 /// What to start.
 #[derive(Clone, Debug)]
 pub struct Launch {
-    /// The Envoy binary.
-    pub binary: PathBuf,
+    /// What runs.
+    pub program: Program,
     /// The bootstrap file.
     pub bootstrap: PathBuf,
     /// The admin listener that the bootstrap configures.
@@ -65,6 +65,24 @@ pub struct Launch {
     pub user: Option<User>,
 }
 
+/// A data plane that reads Envoy's bootstrap.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Program {
+    /// The Envoy of this path.
+    Envoy(PathBuf),
+    /// `topsail proxy` of this path.
+    Topsail(PathBuf),
+}
+
+impl Program {
+    /// The executable.
+    pub fn path(&self) -> &Path {
+        match self {
+            Program::Envoy(path) | Program::Topsail(path) => path,
+        }
+    }
+}
+
 /// A user and a group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct User {
@@ -75,8 +93,20 @@ pub struct User {
 }
 
 impl Launch {
-    /// What Envoy is called with: one worker, beside any others on the host, with warnings in its log.
+    /// What the program is called with: one worker, beside any others on the host, with warnings in its log.
     pub fn arguments(&self) -> Vec<OsString> {
+        match self.program {
+            Program::Envoy(_) => self.envoy_arguments(),
+            Program::Topsail(_) => {
+                let mut arguments: Vec<OsString> = vec!["proxy".into(), "--bootstrap".into()];
+                arguments.push(self.bootstrap.clone().into());
+                arguments.extend(["--concurrency", "1", "--log-level", "warn"].map(Into::into));
+                arguments
+            }
+        }
+    }
+
+    fn envoy_arguments(&self) -> Vec<OsString> {
         let mut arguments: Vec<OsString> = vec!["-c".into(), self.bootstrap.clone().into()];
         arguments.extend(["--disable-hot-restart", "--concurrency", "1", "--log-level", "warning"].map(Into::into));
         if self.reject_unknown_fields {
@@ -86,7 +116,7 @@ impl Launch {
     }
 }
 
-/// An Envoy process; it is killed when this is dropped.
+/// The process of a data plane; it is killed when this is dropped.
 #[derive(Debug)]
 pub struct Process {
     child: Child,
@@ -95,7 +125,7 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts an Envoy. Needs a running tokio runtime.
+    /// Starts one. Needs a running tokio runtime.
     ///
     /// # Errors
     /// When the binary cannot be run or the log not be written. What is wrong with the bootstrap shows
@@ -110,7 +140,7 @@ impl Process {
             .append(true)
             .open(&launch.log)
             .map_err(failed(&launch.log))?;
-        let mut command = Command::new(&launch.binary);
+        let mut command = Command::new(launch.program.path());
         command
             .args(launch.arguments())
             .stdin(Stdio::null())
@@ -120,7 +150,7 @@ impl Process {
         if let Some(user) = launch.user {
             command.uid(user.uid).gid(user.gid);
         }
-        let child = command.spawn().map_err(failed(&launch.binary))?;
+        let child = command.spawn().map_err(failed(launch.program.path()))?;
         Ok(Self {
             child,
             admin: launch.admin,
@@ -240,7 +270,7 @@ mod tests {
 
     fn launch(folder: &Path, admin: SocketAddr, bootstrap: &str) -> Launch {
         let launch = Launch {
-            binary: Finder::from_env().find(&|text| eprintln!("{text}")).unwrap(),
+            program: Program::Envoy(Finder::from_env().find(&|text| eprintln!("{text}")).unwrap()),
             bootstrap: folder.join("bootstrap.yaml"),
             admin,
             log: folder.join("envoy.log"),
@@ -261,7 +291,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let admin = free_address();
         let launch = launch(folder.path(), admin, &admin_only(admin));
-        validate(&launch.binary, &launch.bootstrap).await.unwrap();
+        validate(launch.program.path(), &launch.bootstrap).await.unwrap();
         let mut envoy = Process::start(&launch).unwrap();
         envoy.ready(Duration::from_secs(30)).await.unwrap();
         let (status, body) = crate::envoy::get(envoy.admin(), "/server_info").await.unwrap();
@@ -285,7 +315,7 @@ mod tests {
             matches!(error, ProcessError::Ended { .. }) && error.to_string().contains("no_such_field"),
             "{error}"
         );
-        let refused = validate(&launch.binary, &launch.bootstrap)
+        let refused = validate(launch.program.path(), &launch.bootstrap)
             .await
             .unwrap_err()
             .to_string();

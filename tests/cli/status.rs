@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::time::Duration;
 
 use serde_json::Value;
-use topsail::envoy::{Finder, Launch, Process};
+use topsail::envoy::{Finder, Launch, Process, Program};
 
 use crate::run::{fails, path, run, stdout, text};
 use crate::serve::{Server, folder};
@@ -49,7 +49,7 @@ async fn a_proxy_is_shown_with_what_it_has() {
     )
     .unwrap();
     let launch = Launch {
-        binary: Finder::from_env().find(&|text| eprintln!("{text}")).unwrap(),
+        program: Program::Envoy(Finder::from_env().find(&|text| eprintln!("{text}")).unwrap()),
         admin: SocketAddr::new(ip, 15000),
         log: folder.path().join("envoy.log"),
         bootstrap,

@@ -1,16 +1,21 @@
 //! Names that do not exist, or not any more: nothing waits for them.
 
 use crate::harness::{Plane, eventually};
+use crate::on_each_plane;
 use crate::web::{Web, routed, service};
 
-#[tokio::test]
-async fn a_route_to_what_does_not_exist_is_503_and_all_else_goes_on() {
+on_each_plane! {
+    a_route_to_what_does_not_exist_is_503_and_all_else_goes_on,
+    a_service_that_goes_away_leaves_no_one_waiting,
+}
+
+async fn a_route_to_what_does_not_exist_is_503_and_all_else_goes_on(plane: Plane) {
     let rules = "
 - match: [{uri: {prefix: /nowhere}}]
   route: [{destination: {host: nowhere}}]
 - route: [{destination: {host: HOST, subset: v1}}]
 ";
-    let web = Web::start(Plane::Envoy, &[routed("web", rules)]).await;
+    let web = Web::start(plane, &[routed("web", rules)]).await;
     web.reachable("web").await;
     web.get("web", "/nowhere").expect(503).await;
     assert_eq!(web.get("web", "/").expect(200).await.seen().backend, "web-v1");
@@ -26,9 +31,8 @@ async fn a_route_to_what_does_not_exist_is_503_and_all_else_goes_on() {
     .await;
 }
 
-#[tokio::test]
-async fn a_service_that_goes_away_leaves_no_one_waiting() {
-    let web = Web::start(Plane::Envoy, &[service("stays"), service("goes")]).await;
+async fn a_service_that_goes_away_leaves_no_one_waiting(plane: Plane) {
+    let web = Web::start(plane, &[service("stays"), service("goes")]).await;
     web.reachable("stays").await;
     web.reachable("goes").await;
     web.mesh.write("web.yaml", &service("stays"));

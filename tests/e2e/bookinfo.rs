@@ -6,7 +6,13 @@ use std::net::{IpAddr, SocketAddr};
 use tokio::task::AbortHandle;
 
 use crate::harness::{Answer, Mesh, Plane, Sidecar, eventually, get};
+use crate::on_each_plane;
 use crate::services::{self, Call, Config, SERVED_BY, Service};
+
+on_each_plane! {
+    the_page_is_put_together_through_the_mesh_and_follows_an_edit,
+    behind_the_front_door_only_the_mesh_gets_in,
+}
 
 const WORKLOADS: [(&str, Service, &str); 6] = [
     ("productpage-v1", Service::Productpage, "v1"),
@@ -142,9 +148,8 @@ impl Bookinfo {
     }
 }
 
-#[tokio::test]
-async fn the_page_is_put_together_through_the_mesh_and_follows_an_edit() {
-    let bookinfo = start(Plane::Envoy).await;
+async fn the_page_is_put_together_through_the_mesh_and_follows_an_edit(plane: Plane) {
+    let bookinfo = start(plane).await;
     let [v1, v2, v3] = bookinfo.reviews(200, &[]).await;
     assert!(
         (80..=160).contains(&v1) && (25..=100).contains(&v2) && (2..=50).contains(&v3),
@@ -166,9 +171,8 @@ async fn the_page_is_put_together_through_the_mesh_and_follows_an_edit() {
     .await;
 }
 
-#[tokio::test]
-async fn behind_the_front_door_only_the_mesh_gets_in() {
-    let bookinfo = start(Plane::Envoy).await;
+async fn behind_the_front_door_only_the_mesh_gets_in(plane: Plane) {
+    let bookinfo = start(plane).await;
     for sidecar in &bookinfo.sidecars[1..] {
         get(SocketAddr::new(sidecar.ip(), 9080), "reviews", "/health")
             .send()

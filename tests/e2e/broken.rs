@@ -6,11 +6,17 @@ use std::io::Write;
 use serde_json::Value;
 
 use crate::harness::{Plane, eventually, run};
+use crate::on_each_plane;
 use crate::web::{Web, routed};
 
+on_each_plane! {
+    one_bad_file_costs_nothing_but_itself,
+    a_file_that_is_still_being_written_is_not_read,
+}
+
 /// Two hosts: the file of one gets broken, the other has to stay as it is.
-async fn start() -> Web {
-    let web = Web::start(Plane::Envoy, &[to("sound", "v1")]).await;
+async fn start(plane: Plane) -> Web {
+    let web = Web::start(plane, &[to("sound", "v1")]).await;
     web.mesh.write("patient.yaml", &to("patient", "v1"));
     web.reachable("sound").await;
     web.reachable("patient").await;
@@ -82,9 +88,8 @@ fn mentions(found: &Value, line: usize) -> bool {
         && (text.contains(&format!("patient.yaml:{line}:")) || text.contains(&format!("\"line\":{line}")))
 }
 
-#[tokio::test]
-async fn one_bad_file_costs_nothing_but_itself() {
-    let web = start().await;
+async fn one_bad_file_costs_nothing_but_itself(plane: Plane) {
+    let web = start(plane).await;
     for Breakage { what, text, code, line } in breakages() {
         fs::write(web.mesh.server.config().join("patient.yaml"), &text).unwrap();
         eventually(&format!("{what} is reported at line {line}"), async || {
@@ -142,9 +147,8 @@ async fn one_bad_file_costs_nothing_but_itself() {
     }
 }
 
-#[tokio::test]
-async fn a_file_that_is_still_being_written_is_not_read() {
-    let web = start().await;
+async fn a_file_that_is_still_being_written_is_not_read(plane: Plane) {
+    let web = start(plane).await;
     let text = to("patient", "v2");
     let (first, rest) = text.split_at(text.rfind("---").unwrap());
     let mut file = fs::File::create(web.mesh.server.config().join("patient.yaml")).unwrap();

@@ -3,7 +3,15 @@
 use std::collections::BTreeSet;
 
 use crate::harness::{Plane, eventually};
+use crate::on_each_plane;
 use crate::web::{Web, service};
+
+on_each_plane! {
+    load_balancers_spread_or_stick,
+    a_backend_that_fails_is_left_out,
+    full_connection_pools_refuse,
+    a_port_and_a_subset_have_policies_of_their_own,
+}
 
 /// A Service `name` over all of `web` and a DestinationRule with this `spec` (but for the host).
 fn ruled(name: &str, spec: &str) -> String {
@@ -15,8 +23,7 @@ fn ruled(name: &str, spec: &str) -> String {
     )
 }
 
-#[tokio::test]
-async fn load_balancers_spread_or_stick() {
+async fn load_balancers_spread_or_stick(plane: Plane) {
     let balanced = |simple: &str| format!("trafficPolicy: {{loadBalancer: {{simple: {simple}}}}}");
     let hashed = |by: &str| format!("trafficPolicy: {{loadBalancer: {{consistentHash: {{{by}}}}}}}");
     let documents = [
@@ -28,7 +35,7 @@ async fn load_balancers_spread_or_stick() {
         ruled("by-cookie", &hashed("httpCookie: {name: user, ttl: 60s}")),
         ruled("by-maglev", &hashed("httpHeaderName: x-user, maglev: {tableSize: 251}")),
     ];
-    let web = Web::start(Plane::Envoy, &documents).await;
+    let web = Web::start(plane, &documents).await;
     for host in ["round", "random", "least"] {
         web.reachable(host).await;
         let counts = web.get(host, "/").count(60).await;
@@ -56,11 +63,10 @@ async fn load_balancers_spread_or_stick() {
     assert!(cookie.header("set-cookie").starts_with("user="), "{:?}", cookie.headers);
 }
 
-#[tokio::test]
-async fn a_backend_that_fails_is_left_out() {
+async fn a_backend_that_fails_is_left_out(plane: Plane) {
     let detection = "trafficPolicy: {outlierDetection: \
         {consecutive5xxErrors: 2, interval: 0.1s, baseEjectionTime: 300s, maxEjectionPercent: 100}}";
-    let web = Web::start(Plane::Envoy, &[ruled("watched", detection)]).await;
+    let web = Web::start(plane, &[ruled("watched", detection)]).await;
     web.reachable("watched").await;
     web.v1.backend().fail_next(usize::MAX);
     eventually("only v2 answers", async || {
@@ -81,10 +87,9 @@ async fn a_backend_that_fails_is_left_out() {
     );
 }
 
-#[tokio::test]
-async fn full_connection_pools_refuse() {
+async fn full_connection_pools_refuse(plane: Plane) {
     let pool = "trafficPolicy: {connectionPool: {tcp: {maxConnections: 1}, http: {http1MaxPendingRequests: 1}}}";
-    let web = Web::start(Plane::Envoy, &[ruled("narrow", pool)]).await;
+    let web = Web::start(plane, &[ruled("narrow", pool)]).await;
     web.reachable("narrow").await;
     let slow = web.get("narrow", "/").header("x-echo-delay", "300");
     let all = futures::future::join_all((0..20).map(|_| slow.send())).await;
@@ -95,8 +100,7 @@ async fn full_connection_pools_refuse() {
     assert!((1..20).contains(&refused), "{refused} of 20 refused");
 }
 
-#[tokio::test]
-async fn a_port_and_a_subset_have_policies_of_their_own() {
+async fn a_port_and_a_subset_have_policies_of_their_own(plane: Plane) {
     let spec = "
 trafficPolicy:
   tls: {mode: ISTIO_MUTUAL}
@@ -110,7 +114,7 @@ subsets:
     let to_subset = "{apiVersion: networking.istio.io/v1, kind: VirtualService, metadata: {name: layered}, spec: {hosts: [layered], \
         http: [{match: [{uri: {prefix: /every}}], route: [{destination: {host: layered, subset: every}}]}, \
         {route: [{destination: {host: layered}}]}]}}";
-    let web = Web::start(Plane::Envoy, &[ruled("layered", spec), to_subset.to_owned()]).await;
+    let web = Web::start(plane, &[ruled("layered", spec), to_subset.to_owned()]).await;
     web.reachable("layered").await;
     let call = |path| web.get("layered", path).header("x-user", "one");
     assert_eq!(call("/").count(20).await.len(), 1);

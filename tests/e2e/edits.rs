@@ -5,7 +5,15 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 
 use crate::harness::{Load, Plane, eventually, run};
+use crate::on_each_plane;
 use crate::web::{Web, routed, service};
+
+on_each_plane! {
+    every_way_of_writing_a_file_counts,
+    a_swapped_link_counts_as_an_edit,
+    a_copy_of_many_files_arrives_whole,
+    two_hundred_edits_under_load_lose_no_request,
+}
 
 /// Rules that send everything to one subset.
 fn all_to(version: &str) -> String {
@@ -31,9 +39,8 @@ async fn answered_by(web: &Web, host: &str, backend: &str) {
     .await;
 }
 
-#[tokio::test]
-async fn every_way_of_writing_a_file_counts() {
-    let web = Web::start(Plane::Envoy, &[all_to("v1")]).await;
+async fn every_way_of_writing_a_file_counts(plane: Plane) {
+    let web = Web::start(plane, &[all_to("v1")]).await;
     answered_by(&web, "web", "web-v1").await;
     let file = web.mesh.server.config().join("web.yaml");
 
@@ -58,9 +65,8 @@ fn swap(folder: &Path, generation: &str, text: &str) {
     fs::rename(folder.join("..data_tmp"), folder.join("..data")).unwrap();
 }
 
-#[tokio::test]
-async fn a_swapped_link_counts_as_an_edit() {
-    let web = Web::start(Plane::Envoy, &[service("other")]).await;
+async fn a_swapped_link_counts_as_an_edit(plane: Plane) {
+    let web = Web::start(plane, &[service("other")]).await;
     let volume = web.mesh.server.config().join("volume");
     fs::create_dir(&volume).unwrap();
     swap(&volume, "one", &all_to("v1"));
@@ -71,9 +77,8 @@ async fn a_swapped_link_counts_as_an_edit() {
     answered_by(&web, "web", "web-v2").await;
 }
 
-#[tokio::test]
-async fn a_copy_of_many_files_arrives_whole() {
-    let web = Web::start(Plane::Envoy, &[all_to("v1")]).await;
+async fn a_copy_of_many_files_arrives_whole(plane: Plane) {
+    let web = Web::start(plane, &[all_to("v1")]).await;
     let source = tempfile::tempdir().unwrap();
     for number in 0..40 {
         let rules = "- route: [{destination: {host: HOST, subset: v2}}]";
@@ -126,9 +131,8 @@ fn documents(number: usize) -> String {
     text
 }
 
-#[tokio::test]
-async fn two_hundred_edits_under_load_lose_no_request() {
-    let web = Web::start(Plane::Envoy, &[documents(0)]).await;
+async fn two_hundred_edits_under_load_lose_no_request(plane: Plane) {
+    let web = Web::start(plane, &[documents(0)]).await;
     web.reachable("web").await;
     let load = Load::start(web.get("web", "/load"), 200);
     let mut generation = web.mesh.server.generation().await;

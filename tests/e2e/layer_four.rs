@@ -1,6 +1,12 @@
 //! Connections that are no HTTP: TCP, and TLS that the sidecar does not end.
 
 use crate::harness::{App, Backend, Mesh, Plane, Workload, answering, eventually, tls};
+use crate::on_each_plane;
+
+on_each_plane! {
+    tcp_routes_choose_a_subset,
+    tls_routes_choose_by_server_name,
+}
 
 const SERVICES: &str = "
 {apiVersion: v1, kind: Service, metadata: {name: db}, spec: {selector: {app: db}, ports: [{name: tcp, port: 5000}, {name: tls, port: 5443}]}}
@@ -58,9 +64,8 @@ async fn becomes(what: &str, wanted: &str, mut probe: impl AsyncFnMut() -> Resul
     .await;
 }
 
-#[tokio::test]
-async fn tcp_routes_choose_a_subset() {
-    let mesh = Mesh::start(Plane::Envoy, &[("services.yaml", SERVICES)]).await;
+async fn tcp_routes_choose_a_subset(plane: Plane) {
+    let mesh = Mesh::start(plane, &[("services.yaml", SERVICES)]).await;
     let (_v1, _v2) = (db(&mesh, "v1").await, db(&mesh, "v2").await);
     let client = client(&mesh).await;
     let route = |subset: &str| {
@@ -75,9 +80,8 @@ async fn tcp_routes_choose_a_subset() {
     becomes("TCP", "db-v2", async || over_tcp(&client).await).await;
 }
 
-#[tokio::test]
-async fn tls_routes_choose_by_server_name() {
-    let mesh = Mesh::start(Plane::Envoy, &[("services.yaml", SERVICES)]).await;
+async fn tls_routes_choose_by_server_name(plane: Plane) {
+    let mesh = Mesh::start(plane, &[("services.yaml", SERVICES)]).await;
     let (_v1, _v2) = (db(&mesh, "v1").await, db(&mesh, "v2").await);
     let client = client(&mesh).await;
     let route = "

@@ -4,7 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
 use crate::harness::{App, Load, Plane, eventually};
+use crate::on_each_plane;
 use crate::web::{Web, routed};
+
+on_each_plane! {
+    killed_and_restarted_under_load_nothing_is_lost_and_nothing_is_sent_twice,
+    a_server_that_starts_on_a_broken_directory_serves_the_last_good_generation,
+}
 
 fn to(host: &str, version: &str) -> String {
     routed(
@@ -50,9 +56,8 @@ async fn connected(app: &App) {
     .await;
 }
 
-#[tokio::test]
-async fn killed_and_restarted_under_load_nothing_is_lost_and_nothing_is_sent_twice() {
-    let mut web = Web::start(Plane::Envoy, &[to("web", "v1")]).await;
+async fn killed_and_restarted_under_load_nothing_is_lost_and_nothing_is_sent_twice(plane: Plane) {
+    let mut web = Web::start(plane, &[to("web", "v1")]).await;
     allow_closed_streams(&mut web);
     web.mesh.write("doomed.yaml", &to("doomed", "v1"));
     web.reachable("web").await;
@@ -97,9 +102,8 @@ async fn killed_and_restarted_under_load_nothing_is_lost_and_nothing_is_sent_twi
     );
 }
 
-#[tokio::test]
-async fn a_server_that_starts_on_a_broken_directory_serves_the_last_good_generation() {
-    let mut web = Web::start(Plane::Envoy, &[to("web", "v1")]).await;
+async fn a_server_that_starts_on_a_broken_directory_serves_the_last_good_generation(plane: Plane) {
+    let mut web = Web::start(plane, &[to("web", "v1")]).await;
     allow_closed_streams(&mut web);
     web.reachable("web").await;
     web.mesh.server.kill().await;

@@ -5,10 +5,22 @@ use std::time::{Duration, Instant};
 use http::Method;
 
 use crate::harness::{Plane, eventually};
+use crate::on_each_plane;
 use crate::web::{Web, routed};
 
-#[tokio::test]
-async fn weights_share_the_requests() {
+on_each_plane! {
+    weights_share_the_requests,
+    redirects_and_direct_responses_need_no_backend,
+    rewrites_change_what_the_backend_sees,
+    headers_are_set_added_and_removed_on_both_ways,
+    timeouts_end_requests_that_take_too_long,
+    retries_are_as_many_as_the_rule_says,
+    faults_delay_and_abort,
+    mirrors_get_a_copy_and_their_answers_are_dropped,
+    cors_answers_preflights_itself,
+}
+
+async fn weights_share_the_requests(plane: Plane) {
     let shared = "
 - route:
   - {destination: {host: HOST, subset: v1}, weight: 80}
@@ -19,7 +31,7 @@ async fn weights_share_the_requests() {
   - {destination: {host: HOST, subset: v1}, weight: 0}
   - {destination: {host: HOST, subset: v2}, weight: 5}
 ";
-    let web = Web::start(Plane::Envoy, &[routed("shared", shared), routed("nothing", nothing)]).await;
+    let web = Web::start(plane, &[routed("shared", shared), routed("nothing", nothing)]).await;
     web.reachable("shared").await;
     let counts = web.get("shared", "/").count(400).await;
     // 400 tosses of 20 % have a standard deviation of 8: seven of them are no accident.
@@ -31,8 +43,7 @@ async fn weights_share_the_requests() {
     );
 }
 
-#[tokio::test]
-async fn redirects_and_direct_responses_need_no_backend() {
+async fn redirects_and_direct_responses_need_no_backend(plane: Plane) {
     let rules = "
 - match: [{uri: {exact: /moved}}]
   redirect: {uri: /new, authority: new.example, redirectCode: 302}
@@ -52,7 +63,7 @@ async fn redirects_and_direct_responses_need_no_backend() {
   directResponse: {status: 204}
 - route: [{destination: {host: HOST}}]
 ";
-    let web = Web::start(Plane::Envoy, &[routed("elsewhere", rules)]).await;
+    let web = Web::start(plane, &[routed("elsewhere", rules)]).await;
     web.reachable("elsewhere").await;
     let redirects = [
         ("/moved", 302, "http://new.example/new"),
@@ -81,8 +92,7 @@ async fn redirects_and_direct_responses_need_no_backend() {
     );
 }
 
-#[tokio::test]
-async fn rewrites_change_what_the_backend_sees() {
+async fn rewrites_change_what_the_backend_sees(plane: Plane) {
     let rules = "
 - match: [{uri: {prefix: /api/}}]
   rewrite: {uri: /, authority: inner.example}
@@ -95,7 +105,7 @@ async fn rewrites_change_what_the_backend_sees() {
   route: [{destination: {host: HOST}}]
 - route: [{destination: {host: HOST}}]
 ";
-    let web = Web::start(Plane::Envoy, &[routed("rewritten", rules)]).await;
+    let web = Web::start(plane, &[routed("rewritten", rules)]).await;
     web.reachable("rewritten").await;
     let seen = web.get("rewritten", "/api/users?q=1").expect(200).await.seen();
     assert_eq!(
@@ -108,8 +118,7 @@ async fn rewrites_change_what_the_backend_sees() {
     assert_eq!((seen.path.as_str(), seen.authority.as_str()), ("/else", "rewritten"));
 }
 
-#[tokio::test]
-async fn headers_are_set_added_and_removed_on_both_ways() {
+async fn headers_are_set_added_and_removed_on_both_ways(plane: Plane) {
     let rules = "
 - headers:
     request: {set: {x-set: route, host: set.example}, add: {x-add: more}, remove: [x-gone]}
@@ -126,7 +135,7 @@ async fn headers_are_set_added_and_removed_on_both_ways() {
       request: {set: {x-destination: v2}}
       response: {add: {x-answer-too: v2}}
 ";
-    let web = Web::start(Plane::Envoy, &[routed("headed", rules)]).await;
+    let web = Web::start(plane, &[routed("headed", rules)]).await;
     web.reachable("headed").await;
     for _ in 0..20 {
         let call = web
@@ -155,8 +164,7 @@ async fn headers_are_set_added_and_removed_on_both_ways() {
     }
 }
 
-#[tokio::test]
-async fn timeouts_end_requests_that_take_too_long() {
+async fn timeouts_end_requests_that_take_too_long(plane: Plane) {
     let limited = "
 - timeout: 0.2s
   route: [{destination: {host: HOST}}]
@@ -164,11 +172,7 @@ async fn timeouts_end_requests_that_take_too_long() {
     let unlimited = "
 - route: [{destination: {host: HOST}}]
 ";
-    let web = Web::start(
-        Plane::Envoy,
-        &[routed("limited", limited), routed("unlimited", unlimited)],
-    )
-    .await;
+    let web = Web::start(plane, &[routed("limited", limited), routed("unlimited", unlimited)]).await;
     web.reachable("limited").await;
     web.reachable("unlimited").await;
     web.get("limited", "/").header("x-echo-delay", "5000").expect(504).await;
@@ -179,8 +183,7 @@ async fn timeouts_end_requests_that_take_too_long() {
         .await;
 }
 
-#[tokio::test]
-async fn retries_are_as_many_as_the_rule_says() {
+async fn retries_are_as_many_as_the_rule_says(plane: Plane) {
     let to_v1 = "
   route: [{destination: {host: HOST, subset: v1}}]
 ";
@@ -192,7 +195,7 @@ async fn retries_are_as_many_as_the_rule_says() {
         routed("each-try", &rules("attempts: 1, retryOn: 5xx, perTryTimeout: 0.1s")),
         routed("default", &format!("- name: plain{to_v1}")),
     ];
-    let web = Web::start(Plane::Envoy, &documents).await;
+    let web = Web::start(plane, &documents).await;
     for host in ["twice", "never", "by-code", "each-try", "default"] {
         web.reachable(host).await;
     }
@@ -220,8 +223,7 @@ async fn retries_are_as_many_as_the_rule_says() {
     .await;
 }
 
-#[tokio::test]
-async fn faults_delay_and_abort() {
+async fn faults_delay_and_abort(plane: Plane) {
     let rules = "
 - match: [{uri: {prefix: /slow}}]
   fault: {delay: {fixedDelay: 0.3s, percentage: {value: 100}}}
@@ -240,7 +242,7 @@ async fn faults_delay_and_abort() {
   route: [{destination: {host: HOST}}]
 - route: [{destination: {host: HOST}}]
 ";
-    let web = Web::start(Plane::Envoy, &[routed("faulty", rules)]).await;
+    let web = Web::start(plane, &[routed("faulty", rules)]).await;
     web.reachable("faulty").await;
     let start = Instant::now();
     web.get("faulty", "/slow").expect(200).await;
@@ -260,8 +262,7 @@ async fn faults_delay_and_abort() {
     assert!((15..=85).contains(&aborted), "{aborted}");
 }
 
-#[tokio::test]
-async fn mirrors_get_a_copy_and_their_answers_are_dropped() {
+async fn mirrors_get_a_copy_and_their_answers_are_dropped(plane: Plane) {
     let mirrored = "
 - mirror: {host: HOST, subset: v2}
   route: [{destination: {host: HOST, subset: v1}}]
@@ -272,7 +273,7 @@ async fn mirrors_get_a_copy_and_their_answers_are_dropped() {
     percentage: {value: 0}
   route: [{destination: {host: HOST, subset: v1}}]
 ";
-    let web = Web::start(Plane::Envoy, &[routed("mirrored", mirrored), routed("partly", partly)]).await;
+    let web = Web::start(plane, &[routed("mirrored", mirrored), routed("partly", partly)]).await;
     web.reachable("mirrored").await;
     web.reachable("partly").await;
     let paths = |path: &str| web.v2.backend().seen().iter().filter(|seen| seen.path == path).count();
@@ -316,8 +317,7 @@ async fn mirrors_get_a_copy_and_their_answers_are_dropped() {
     assert_eq!(paths("/none"), 0);
 }
 
-#[tokio::test]
-async fn cors_answers_preflights_itself() {
+async fn cors_answers_preflights_itself(plane: Plane) {
     let rules = "
 - corsPolicy:
     allowOrigins: [{exact: 'https://a.example'}, {regex: 'https://[a-z]+\\.b\\.example'}]
@@ -328,7 +328,7 @@ async fn cors_answers_preflights_itself() {
     allowCredentials: true
   route: [{destination: {host: HOST}}]
 ";
-    let web = Web::start(Plane::Envoy, &[routed("shared", rules)]).await;
+    let web = Web::start(plane, &[routed("shared", rules)]).await;
     web.reachable("shared").await;
     let preflight = |origin: &str| {
         let call = web

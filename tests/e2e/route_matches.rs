@@ -1,7 +1,13 @@
 //! Every match of an HTTP rule, on live traffic.
 
 use crate::harness::{Call, Plane};
+use crate::on_each_plane;
 use crate::web::{Web, routed};
+
+on_each_plane! {
+    each_match_takes_what_it_says_and_nothing_else,
+    entries_are_alternatives_rules_go_by_order_and_the_rest_is_404,
+}
 
 /// A path and headers; `:method` and `:authority` are the request's own.
 type Sent = (&'static str, &'static [(&'static str, &'static str)]);
@@ -156,8 +162,7 @@ fn call(web: &Web, host: &str, (path, headers): &Sent) -> Call {
     })
 }
 
-#[tokio::test]
-async fn each_match_takes_what_it_says_and_nothing_else() {
+async fn each_match_takes_what_it_says_and_nothing_else(plane: Plane) {
     let name = |number: usize| format!("match-{number}");
     let documents = ROWS.iter().enumerate().map(|(number, row)| {
         let condition = if row.condition.starts_with('{') {
@@ -172,7 +177,7 @@ async fn each_match_takes_what_it_says_and_nothing_else() {
 ";
         routed(&name(number), &rules.replace("CONDITION", &condition))
     });
-    let web = Web::start(Plane::Envoy, &documents.collect::<Vec<_>>()).await;
+    let web = Web::start(plane, &documents.collect::<Vec<_>>()).await;
     for (number, row) in ROWS.iter().enumerate() {
         let host = name(number);
         web.reachable(&host).await;
@@ -185,15 +190,14 @@ async fn each_match_takes_what_it_says_and_nothing_else() {
     }
 }
 
-#[tokio::test]
-async fn entries_are_alternatives_rules_go_by_order_and_the_rest_is_404() {
+async fn entries_are_alternatives_rules_go_by_order_and_the_rest_is_404(plane: Plane) {
     let alternatives = "
 - match: [{uri: {prefix: /a}}, {headers: {x-a: {exact: one}}}]
   route: [{destination: {host: HOST, subset: v2}}]
 - match: [{uri: {prefix: /a}}, {uri: {prefix: /reachable}}]
   route: [{destination: {host: HOST, subset: v1}}]
 ";
-    let web = Web::start(Plane::Envoy, &[routed("alternatives", alternatives)]).await;
+    let web = Web::start(plane, &[routed("alternatives", alternatives)]).await;
     web.reachable("alternatives").await;
     assert_eq!(web.get("alternatives", "/a").expect(200).await.seen().backend, "web-v2");
     assert_eq!(

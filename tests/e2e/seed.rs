@@ -1,6 +1,13 @@
 //! The two documents everyone starts with: a route to a subset, and mutual TLS for its host.
 
 use crate::harness::{App, Mesh, Plane, eventually, run};
+use crate::on_each_plane;
+
+on_each_plane! {
+    with_subsets_every_request_reaches_v2_and_only_v2,
+    without_subsets_one_route_is_503_and_the_line_is_named,
+    a_subset_removed_while_a_route_names_it_stays_served_and_is_reported,
+}
 
 /// As the documents are found everywhere: an old API version, short host names, one file.
 const ROUTE_AND_TLS: &str = "
@@ -94,9 +101,8 @@ impl Seed {
     }
 }
 
-#[tokio::test]
-async fn with_subsets_every_request_reaches_v2_and_only_v2() {
-    let seed = seed(Plane::Envoy, &(ROUTE_AND_TLS.to_owned() + SUBSETS)).await;
+async fn with_subsets_every_request_reaches_v2_and_only_v2(plane: Plane) {
+    let seed = seed(plane, &(ROUTE_AND_TLS.to_owned() + SUBSETS)).await;
     seed.v2_answers().await;
     assert_eq!(
         seed.client.get("reviews", "/v2/1").count(50).await,
@@ -108,9 +114,8 @@ async fn with_subsets_every_request_reaches_v2_and_only_v2() {
     assert_eq!(status, Some(0), "{printed}");
 }
 
-#[tokio::test]
-async fn without_subsets_one_route_is_503_and_the_line_is_named() {
-    let seed = seed(Plane::Envoy, ROUTE_AND_TLS).await;
+async fn without_subsets_one_route_is_503_and_the_line_is_named(plane: Plane) {
+    let seed = seed(plane, ROUTE_AND_TLS).await;
     eventually("ratings answers", async || {
         let answer = seed.client.get("ratings", "/").send().await?;
         if answer.status == 200 {
@@ -135,9 +140,8 @@ async fn without_subsets_one_route_is_503_and_the_line_is_named() {
     assert_eq!(seed.mesh.diagnostics().await, Vec::<serde_json::Value>::new());
 }
 
-#[tokio::test]
-async fn a_subset_removed_while_a_route_names_it_stays_served_and_is_reported() {
-    let seed = seed(Plane::Envoy, &(ROUTE_AND_TLS.to_owned() + SUBSETS)).await;
+async fn a_subset_removed_while_a_route_names_it_stays_served_and_is_reported(plane: Plane) {
+    let seed = seed(plane, &(ROUTE_AND_TLS.to_owned() + SUBSETS)).await;
     seed.v2_answers().await;
     seed.mesh.write("seed.yaml", ROUTE_AND_TLS);
     eventually("a diagnostic", async || {

@@ -1,7 +1,13 @@
 //! The ways in which a data plane may ask: state of the world, delta, secrets on a stream of their own.
 
 use crate::harness::{Mesh, Plane, eventually};
+use crate::on_each_plane;
 use crate::web::service;
+
+on_each_plane! {
+    delta,
+    state_of_the_world,
+}
 
 /// The same little mesh over one transport: it works, takes an edit, and a removal.
 async fn serves(mesh: Mesh) {
@@ -28,14 +34,12 @@ async fn serves(mesh: Mesh) {
     becomes("web", 200).await;
 }
 
-#[tokio::test]
-async fn delta() {
-    serves(Mesh::start(Plane::Envoy, &[]).await).await;
+async fn delta(plane: Plane) {
+    serves(Mesh::start(plane, &[]).await).await;
 }
 
-#[tokio::test]
-async fn state_of_the_world() {
-    let mut mesh = Mesh::start(Plane::Envoy, &[]).await;
+async fn state_of_the_world(plane: Plane) {
+    let mut mesh = Mesh::start(plane, &[]).await;
     mesh.bootstrap_flag("--xds=sotw");
     serves(mesh).await;
 }

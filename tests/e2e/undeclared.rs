@@ -6,6 +6,12 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::harness::{App, Backend, Mesh, Plane, Workload, get};
+use crate::on_each_plane;
+
+on_each_plane! {
+    http_is_http_on_both_ends,
+    other_bytes_pass_under_mutual_tls,
+}
 
 const UNDECLARED: &str = "\"\"";
 
@@ -30,9 +36,8 @@ async fn pair(mesh: &Mesh) -> (App, App) {
     (mesh.run(server).await, mesh.run(client).await)
 }
 
-#[tokio::test]
-async fn http_is_http_on_both_ends() {
-    let mesh = Mesh::start(Plane::Envoy, &[("services.yaml", SERVICES)]).await;
+async fn http_is_http_on_both_ends(plane: Plane) {
+    let mesh = Mesh::start(plane, &[("services.yaml", SERVICES)]).await;
     let (_server, client) = pair(&mesh).await;
     let call = get(client.outbound(9081), "web", "/");
     for (call, version) in [(call.clone(), "HTTP/1.1"), (call.http2(), "HTTP/2.0")] {
@@ -46,9 +51,8 @@ async fn http_is_http_on_both_ends() {
     }
 }
 
-#[tokio::test]
-async fn other_bytes_pass_under_mutual_tls() {
-    let mesh = Mesh::start(Plane::Envoy, &[("services.yaml", SERVICES)]).await;
+async fn other_bytes_pass_under_mutual_tls(plane: Plane) {
+    let mesh = Mesh::start(plane, &[("services.yaml", SERVICES)]).await;
     let (server, client) = pair(&mesh).await;
     assert_eq!(answer(client.outbound(9082)).await, b"web:\x00\x01hello");
     assert_eq!(

@@ -3,10 +3,10 @@
 use std::fs::{self, Permissions};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::unix::fs::{PermissionsExt, chown};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
-use topsail::envoy::{Launch, User};
+use topsail::envoy::{Launch, Program, User};
 
 use crate::harness::{Answer, Backend, Call, Load, Plane, Server, Sidecar, answering, eventually, get, topsail};
 use crate::hosts::{Family, Host, Lan};
@@ -109,17 +109,17 @@ impl Stage {
         };
         let launch = Plane::Envoy.launch(&bootstrap, SocketAddr::new(admin, 15000)).await;
         Launch {
-            binary: self.within_reach(launch.binary),
+            program: Program::Envoy(self.within_reach(launch.program.path())),
             user: Some(self.rules.proxy),
             ..launch
         }
     }
 
     /// The binary in the stage's own folder: where it is kept may be closed to other users.
-    fn within_reach(&self, binary: PathBuf) -> PathBuf {
+    fn within_reach(&self, binary: &Path) -> PathBuf {
         let reachable = self.folder.path().join("envoy");
-        if !reachable.exists() && fs::hard_link(&binary, &reachable).is_err() {
-            fs::copy(&binary, &reachable).unwrap();
+        if !reachable.exists() && fs::hard_link(binary, &reachable).is_err() {
+            fs::copy(binary, &reachable).unwrap();
         }
         reachable
     }

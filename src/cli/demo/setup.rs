@@ -8,7 +8,7 @@ use super::part::Recipe;
 use super::ports::Wanted;
 use super::service::services::Service;
 use super::workloads::Workload;
-use crate::envoy::Launch;
+use crate::envoy::{Launch, Program};
 
 /// A sidecar's admin listener.
 const SIDECAR_ADMIN: u16 = 15000;
@@ -30,15 +30,6 @@ pub(super) struct Setup {
     pub xds: SocketAddr,
     /// Where the control plane answers about itself.
     pub admin: SocketAddr,
-}
-
-/// What runs as the sidecars.
-#[derive(Clone, Debug)]
-pub(super) enum Proxy {
-    /// This program's own.
-    Topsail,
-    /// The Envoy of this path.
-    Envoy(PathBuf),
 }
 
 impl Setup {
@@ -146,30 +137,18 @@ impl Setup {
     }
 
     /// The sidecar of a workload, from its bootstrap.
-    pub(super) fn sidecar(&self, workload: &Workload, proxy: &Proxy) -> Recipe {
-        let (name, log) = (
-            format!("sidecar of {}", workload.name),
-            format!("sidecar-{}", workload.name),
-        );
-        match proxy {
-            Proxy::Topsail => {
-                let mut arguments: Vec<OsString> =
-                    ["proxy", "--concurrency", "1", "--bootstrap"].map(Into::into).into();
-                arguments.push(self.bootstrap_file(workload).into());
-                self.recipe(name, &self.this_program, arguments, &log)
-            }
-            Proxy::Envoy(binary) => {
-                let launch = Launch {
-                    binary: binary.clone(),
-                    bootstrap: self.bootstrap_file(workload),
-                    admin: sidecar_admin(workload),
-                    log: self.log(&log),
-                    reject_unknown_fields: false,
-                    user: None,
-                };
-                self.recipe(name, binary, launch.arguments(), &log)
-            }
-        }
+    pub(super) fn sidecar(&self, workload: &Workload, program: &Program) -> Recipe {
+        let log = format!("sidecar-{}", workload.name);
+        let launch = Launch {
+            program: program.clone(),
+            bootstrap: self.bootstrap_file(workload),
+            admin: sidecar_admin(workload),
+            log: self.log(&log),
+            reject_unknown_fields: false,
+            user: None,
+        };
+        let name = format!("sidecar of {}", workload.name);
+        self.recipe(name, program.path(), launch.arguments(), &log)
     }
 
     /// Where the logs are.
@@ -291,13 +270,13 @@ mod tests {
             "bootstrap --mode NONE --workload reviews-v2.default --service-account bookinfo-reviews --ip 127.0.10.4 \
              --admin-port 15000 --server 127.0.0.1:15012 --state /tmp/demo/state"
         );
-        let sidecar = setup.sidecar(reviews, &Proxy::Envoy("/bin/envoy".into()));
+        let sidecar = setup.sidecar(reviews, &Program::Envoy("/bin/envoy".into()));
         assert_eq!(sidecar.log, Path::new("/tmp/demo/logs/sidecar-reviews-v2.default.log"));
         assert!(words(&sidecar.arguments).contains("-c /tmp/demo/reviews-v2.default.yaml"));
-        let sidecar = setup.sidecar(reviews, &Proxy::Topsail);
+        let sidecar = setup.sidecar(reviews, &Program::Topsail("/bin/topsail".into()));
         assert_eq!(
             words(&sidecar.arguments),
-            "proxy --concurrency 1 --bootstrap /tmp/demo/reviews-v2.default.yaml"
+            "proxy --bootstrap /tmp/demo/reviews-v2.default.yaml --concurrency 1 --log-level warn"
         );
         assert_eq!(setup.page(), Some("127.0.10.1:9080".parse().unwrap()));
     }

@@ -13,11 +13,11 @@ use tokio::time::{self, Instant, MissedTickBehavior};
 
 use super::DataPlane;
 use super::part::{Parts, Recipe, tail};
-use super::setup::{Proxy, Setup, sidecar_admin};
+use super::setup::{Setup, sidecar_admin};
 use super::workloads::Workload;
 use crate::cli::file;
 use crate::cli::output::Output;
-use crate::envoy::{self, Finder};
+use crate::envoy::{self, Finder, Program};
 
 /// How often something that starts is asked whether it is up.
 const POLL: Duration = Duration::from_millis(10);
@@ -34,9 +34,9 @@ pub(super) async fn start(
     parts: &mut Parts,
     output: &mut Output,
 ) -> anyhow::Result<()> {
-    let proxy = match plane {
-        DataPlane::Topsail => Proxy::Topsail,
-        DataPlane::Envoy => Proxy::Envoy(find_envoy(output).await?),
+    let program = match plane {
+        DataPlane::Topsail => Program::Topsail(setup.this_program.clone()),
+        DataPlane::Envoy => Program::Envoy(find_envoy(output).await?),
     };
     std::fs::create_dir(setup.logs()).with_context(|| setup.logs().display().to_string())?;
     say(output, &format!("starting the control plane on {} …", setup.xds))?;
@@ -52,7 +52,7 @@ pub(super) async fn start(
     )?;
     try_join_all(setup.workloads.iter().map(|workload| bootstrap(setup, workload))).await?;
     for workload in &setup.workloads {
-        parts.start(&setup.sidecar(workload, &proxy))?;
+        parts.start(&setup.sidecar(workload, &program))?;
     }
     for workload in &setup.workloads {
         let application = setup.application(workload);
@@ -60,7 +60,7 @@ pub(super) async fn start(
             TcpStream::connect(workload.application).await.is_ok()
         })
         .await?;
-        let sidecar = setup.sidecar(workload, &proxy);
+        let sidecar = setup.sidecar(workload, &program);
         until(parts, &sidecar, async || answers_ready(sidecar_admin(workload)).await).await?;
     }
     Ok(())

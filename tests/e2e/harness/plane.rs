@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use http::StatusCode;
 use serde_json::Value;
-use topsail::envoy::{self, Finder, Launch, Process};
+use topsail::envoy::{self, Finder, Launch, Process, Program};
 
 use super::wait::{PATIENCE, eventually};
 
@@ -20,6 +20,8 @@ const ALLOWED: [(&str, &str); 1] = [(
 /// What runs beside a workload. Scenarios are written once and run on each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Plane {
+    /// The bundled proxy.
+    Topsail,
     /// The Envoy that the demo uses as well.
     Envoy,
     /// Exactly this Envoy release.
@@ -30,7 +32,7 @@ impl Plane {
     /// What to start on a bootstrap file; its log goes beside that.
     pub async fn launch(self, bootstrap: &Path, admin: SocketAddr) -> Launch {
         Launch {
-            binary: tokio::task::spawn_blocking(move || self.binary()).await.unwrap(),
+            program: tokio::task::spawn_blocking(move || self.program()).await.unwrap(),
             bootstrap: bootstrap.into(),
             admin,
             log: bootstrap.with_extension("log"),
@@ -39,14 +41,35 @@ impl Plane {
         }
     }
 
-    fn binary(self) -> PathBuf {
+    fn program(self) -> Program {
         let (finder, progress) = (Finder::from_env(), |text: &str| eprintln!("{text}"));
         let found = match self {
+            Plane::Topsail => return Program::Topsail(env!("CARGO_BIN_EXE_topsail").into()),
             Plane::Envoy => finder.find(&progress),
             Plane::EnvoyRelease(version) => finder.release(version, &progress),
         };
-        found.unwrap_or_else(|error| panic!("{error}"))
+        Program::Envoy(found.unwrap_or_else(|error| panic!("{error}")))
     }
+}
+
+/// Makes two tests of each scenario: `<scenario>::on_envoy` and `<scenario>::on_topsail`.
+#[macro_export]
+macro_rules! on_each_plane {
+    ($($scenario:ident,)+) => {
+        $(mod $scenario {
+            use $crate::harness::Plane;
+
+            #[tokio::test]
+            async fn on_envoy() {
+                super::$scenario(Plane::Envoy).await;
+            }
+
+            #[tokio::test]
+            async fn on_topsail() {
+                super::$scenario(Plane::Topsail).await;
+            }
+        })+
+    };
 }
 
 /// A running data plane. Dropping it ends it, and fails the test if its log holds a warning that is not allowed.
@@ -115,7 +138,15 @@ impl Sidecar {
     /// The warnings and errors it logged so far, but for those that are allowed.
     pub fn complaints(&self) -> Vec<String> {
         let log = String::from_utf8_lossy(&fs::read(self.process.log()).unwrap()).into_owned();
-        let severe = ["][warning][", "][error][", "][critical]["];
+        // Envoy's form and our own.
+        let severe = [
+            "][warning][",
+            "][error][",
+            "][critical][",
+            " WARN ",
+            " ERROR ",
+            "panicked at",
+        ];
         let lines = log
             .lines()
             .filter(|line| severe.iter().any(|level| line.contains(level)));
