@@ -10,6 +10,7 @@
 //! its own, and takes no lock on the way of a request. Protobuf ends in [`config`].
 
 pub(crate) mod access_log;
+pub(crate) mod admin;
 mod bootstrap;
 pub(crate) mod config;
 pub(crate) mod connection;
@@ -21,6 +22,7 @@ pub(crate) mod listener;
 pub(crate) mod matcher;
 mod run;
 pub(crate) mod slot;
+pub(crate) mod stats;
 pub(crate) mod store;
 pub(crate) mod tcp;
 pub(crate) mod tls;

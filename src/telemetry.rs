@@ -1,8 +1,10 @@
 //! Logs on standard error.
 
 use std::io;
+use std::sync::OnceLock;
 
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::reload;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 
 /// How a line looks.
@@ -61,9 +63,50 @@ pub fn start(logging: &Logging) -> Result<(), TryInitError> {
         .with_writer(io::stderr)
         .with_ansi(logging.color);
     match logging.format {
-        LogFormat::Text => builder.with_target(false).finish().try_init(),
-        LogFormat::Json => builder.json().flatten_event(true).finish().try_init(),
+        LogFormat::Text => {
+            let builder = builder.with_target(false).with_filter_reloading();
+            let handle = builder.reload_handle();
+            builder.finish().try_init()?;
+            keep(move |filter| handle.reload(filter));
+        }
+        LogFormat::Json => {
+            let builder = builder.json().flatten_event(true).with_filter_reloading();
+            let handle = builder.reload_handle();
+            builder.finish().try_init()?;
+            keep(move |filter| handle.reload(filter));
+        }
     }
+    Ok(())
+}
+
+/// Puts another filter into the place of the log's.
+type Reload = Box<dyn Fn(EnvFilter) -> Result<(), reload::Error> + Send + Sync>;
+
+static RELOAD: OnceLock<Reload> = OnceLock::new();
+
+fn keep(reload: impl Fn(EnvFilter) -> Result<(), reload::Error> + Send + Sync + 'static) {
+    // Logging starts once, so there is none yet.
+    let _ = RELOAD.set(Box::new(reload));
+}
+
+/// Why what is logged cannot be changed.
+#[derive(Debug, thiserror::Error)]
+pub enum ChangeError {
+    /// Nothing logs, or something that [`start`] did not start.
+    #[error("there is no log of ours")]
+    NotStarted,
+    /// The log is gone.
+    #[error(transparent)]
+    Gone(#[from] reload::Error),
+}
+
+/// Changes what is logged from now on.
+///
+/// # Errors
+/// When there is no log that [`start`] started.
+pub fn change(filter: &LogFilter) -> Result<(), ChangeError> {
+    let reload = RELOAD.get().ok_or(ChangeError::NotStarted)?;
+    Ok(reload(EnvFilter::new(filter.directives()))?)
 }
 
 #[cfg(test)]

@@ -24,6 +24,7 @@ use http::header::HeaderValue;
 
 use super::access_log::AccessLog;
 use super::slot::Slot;
+use super::stats::histogram::Histogram;
 use filter::HttpFilter;
 use route::RouteTable;
 
@@ -230,4 +231,6 @@ pub(crate) struct HttpStats {
     pub(crate) no_cluster: AtomicU64,
     /// `downstream_cx_protocol_error`.
     pub(crate) protocol_error: AtomicU64,
+    /// `downstream_rq_time`.
+    pub(crate) rq_time: Histogram,
 }

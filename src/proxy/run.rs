@@ -1,5 +1,6 @@
 //! The life of the data plane: its control thread.
 
+mod asks;
 mod control;
 mod credential;
 mod link;
@@ -9,15 +10,24 @@ mod sockets;
 use std::cell::RefCell;
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+use super::admin::{self, Admin, Start};
 use super::bootstrap::{self, BootstrapError};
-use super::config;
 use super::config::server::Server;
+use super::config::{self, At};
+use super::stats::ServerStats;
+use super::stats::naming::Naming;
 use super::store::Store;
 use super::worker::Worker;
 use crate::lifecycle::StopSignals;
 use crate::xds::client::Client;
+use crate::xds::pb::bootstrap as bootstrap_pb;
 use control::{Control, News};
 use memory::Memory;
 use sockets::Sockets;
@@ -81,7 +91,22 @@ pub async fn run(options: Options) -> Result<(), ProxyError> {
     let memory = server
         .as_ref()
         .map(|_| Memory::new(&options.bootstrap, options.state.as_deref()));
-    let mut control = Control::new(store, Sockets::new(workers), client, memory);
+    let stats = Arc::new(ServerStats::new(Instant::now(), options.concurrency));
+    let (ready, published) = (store.readiness(), store.published());
+    let mut control = Control::new(store, Sockets::new(workers), client, memory, stats.clone());
+    let (asks, asked) = mpsc::unbounded_channel();
+    let admin = Admin {
+        start: Start::new(&options.bootstrap, &bootstrap, options.concurrency),
+        naming: Naming::new(bootstrap.stats_config.as_ref())
+            .at("stats_config")
+            .map_err(|refusal| ProxyError::Unfit(refusal.to_string()))?,
+        published,
+        server: stats,
+        ready,
+        failed: Arc::default(),
+        asks,
+    };
+    let admin = admin_server(bootstrap.admin.as_ref(), admin).await?;
     control.start(&bootstrap.static_resources.unwrap_or_default(), Instant::now())?;
     control.recall(Instant::now());
     let (control, news) = (RefCell::new(control), News::default());
@@ -90,13 +115,32 @@ pub async fn run(options: Options) -> Result<(), ProxyError> {
         () = keep_time(&control, &news) => {}
         () = keep_up(&control) => {}
         () = write_down(&control) => {}
+        () = asks::answer(&control, asked) => {}
         signal = signals.next() => tracing::info!(signal, "ending"),
     }
     tokio::select! {
         () = drain(&control) => {}
         signal = signals.next() => tracing::info!(signal, "ending at once"),
     }
+    admin.iter().for_each(JoinHandle::abort);
     Ok(())
+}
+
+/// Starts the admin interface where the bootstrap wants it, if it does.
+async fn admin_server(
+    wanted: Option<&bootstrap_pb::Admin>,
+    admin: Admin,
+) -> Result<Option<JoinHandle<()>>, ProxyError> {
+    let address = admin::address(wanted).map_err(|refusal| ProxyError::Unfit(refusal.to_string()))?;
+    let Some(address) = address else {
+        return Ok(None);
+    };
+    let listener = TcpListener::bind(address).await;
+    let failed = |error| ProxyError::System(format!("the admin interface cannot be bound to {address}"), error);
+    Ok(Some(tokio::spawn(admin::serve(
+        listener.map_err(failed)?,
+        Arc::new(admin),
+    ))))
 }
 
 async fn keep_link(server: Option<&Server>, control: &RefCell<Control>, news: &News) {

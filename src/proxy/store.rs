@@ -10,6 +10,7 @@
 //! [`Store::settle`] afterwards and does what it says.
 
 mod clusters;
+mod dump;
 mod interest;
 mod listeners;
 #[cfg(test)]

@@ -5,6 +5,7 @@ pub use envoy_types::pb::envoy::config::cluster::v3 as cluster;
 pub use envoy_types::pb::envoy::config::core::v3 as core;
 pub use envoy_types::pb::envoy::config::endpoint::v3 as endpoint;
 pub use envoy_types::pb::envoy::config::listener::v3 as listener;
+pub use envoy_types::pb::envoy::config::metrics::v3 as metrics;
 pub use envoy_types::pb::envoy::config::route::v3 as route;
 pub use envoy_types::pb::envoy::extensions::clusters::common::dns::v3 as dns_lookup;
 pub use envoy_types::pb::envoy::extensions::clusters::dns::v3 as dns_cluster;

@@ -63,7 +63,7 @@ pub(crate) fn cluster(message: &cluster::Cluster, names: &mut Names) -> Compiled
     };
     let config = ClusterConfig {
         name: message.name.as_str().into(),
-        stat_name: stat_name.trim_end_matches(';').into(),
+        stat_name: stat_name.as_str().into(),
         connect_timeout: message.connect_timeout.as_ref().map_or(CONNECT_TIMEOUT, duration),
         policy: policy(message)?,
         panic_threshold: panic.map_or(50.0, |percent| percent.value),

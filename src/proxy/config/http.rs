@@ -37,7 +37,7 @@ pub(crate) fn manager(message: &HttpConnectionManager, names: &mut Names) -> Com
         &message.server_name
     };
     Ok(HttpManager {
-        stat_prefix: message.stat_prefix.trim_end_matches(';').into(),
+        stat_prefix: message.stat_prefix.as_str().into(),
         codec: match message.codec_type() {
             CodecType::Auto => Codec::Auto,
             CodecType::Http1 => Codec::Http1,
@@ -80,7 +80,7 @@ pub(crate) fn manager(message: &HttpConnectionManager, names: &mut Names) -> Com
         keeps_request_headers: logs.iter().any(AccessLog::asks_for_request_headers),
         access_logs: logs,
         http2: message.http2_protocol_options.as_ref().map(http2).unwrap_or_default(),
-        stats: Arc::default(),
+        stats: names.stats.http(&message.stat_prefix),
     })
 }
 

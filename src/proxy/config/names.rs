@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::proxy::http::route::RouteTable;
 use crate::proxy::slot::Slot;
+use crate::proxy::stats::Shared;
 use crate::proxy::tls::{Certificate, TrustAnchors};
 use crate::proxy::upstream::cluster::Cluster;
 
@@ -20,6 +21,8 @@ pub(crate) struct Names {
     pub(crate) certificates: Places<Certificate>,
     /// Trust anchors of SDS.
     pub(crate) trust: Places<TrustAnchors>,
+    /// Statistics that several count in.
+    pub(crate) stats: Shared,
 }
 
 /// The places of one type.
@@ -75,5 +78,6 @@ impl Names {
         self.routes.sweep();
         self.certificates.sweep();
         self.trust.sweep();
+        self.stats.sweep();
     }
 }

@@ -1,16 +1,20 @@
 //! One HTTP connection of a client.
 
+use std::cell::Cell;
 use std::convert::Infallible;
 use std::future::Future;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
+use http::{Request, Version};
+use hyper::body::Incoming;
 use hyper::rt::Executor;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 
-use super::{Codec, HttpManager, exchange};
+use super::{Codec, HttpManager, HttpStats, exchange};
 use crate::proxy::connection::Connection;
 use crate::proxy::io::Io;
 use crate::proxy::listener::FilterChain;
@@ -55,7 +59,12 @@ where
 pub(crate) async fn serve(io: Io, downstream: Rc<Downstream>) {
     let manager = downstream.manager.clone();
     let draining = downstream.chain.draining.clone();
-    let service = service_fn(move |request| {
+    let _open = Open::new(manager.stats.clone());
+    let (stats, used) = (manager.stats.clone(), Cell::new(false));
+    let service = service_fn(move |request: Request<Incoming>| {
+        if !used.replace(true) {
+            count_version(&stats, request.version());
+        }
         let downstream = downstream.clone();
         async move { Ok::<_, Infallible>(exchange::exchange(downstream, request).await) }
     });
@@ -72,6 +81,31 @@ pub(crate) async fn serve(io: Io, downstream: Rc<Downstream>) {
     if let Err(error) = result {
         tracing::debug!(%error, "a client's connection broke");
     }
+}
+
+/// A connection in the statistics.
+struct Open(Arc<HttpStats>);
+
+impl Open {
+    fn new(stats: Arc<HttpStats>) -> Self {
+        stats.cx_total.fetch_add(1, Relaxed);
+        stats.cx_active.fetch_add(1, Relaxed);
+        Self(stats)
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.cx_active.fetch_sub(1, Relaxed);
+    }
+}
+
+fn count_version(stats: &HttpStats, version: Version) {
+    let counter = match version {
+        Version::HTTP_2 => &stats.cx_http2_total,
+        _ => &stats.cx_http1_total,
+    };
+    counter.fetch_add(1, Relaxed);
 }
 
 fn builder(manager: &HttpManager) -> auto::Builder<LocalExecutor> {

@@ -348,10 +348,12 @@ impl Recorder {
     }
 
     fn close(mut self, trailers: Option<&HeaderMap>) {
-        self.stream.timing.end = Some(self.stream.start.elapsed());
+        let took = self.stream.start.elapsed();
+        self.stream.timing.end = Some(took);
         let manager = &self.downstream.manager;
         let stats: &HttpStats = &manager.stats;
         stats.rq_active.fetch_sub(1, Relaxed);
+        stats.rq_time.record(took);
         if let Some(class) = stats
             .rq_class
             .get(usize::from(self.stream.status / 100).wrapping_sub(1))

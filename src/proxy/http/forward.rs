@@ -310,13 +310,17 @@ impl Sending<'_> {
             upgrade: exchange.upgrade.is_some(),
             source: exchange.downstream.connection.source,
         };
+        let (stats, counted, began) = (&self.cluster.stats, &host.state.stats, Instant::now());
+        stats.rq_total.fetch_add(1, Relaxed);
+        counted.rq_total.fetch_add(1, Relaxed);
         let sent = worker.pools.send(&towards, request);
         let result = match retries.per_try_timeout() {
             None => sent.await,
             Some(timeout) => match tokio::time::timeout(timeout, sent).await {
                 Ok(result) => result,
                 Err(_) => {
-                    self.cluster.stats.rq_per_try_timeout.fetch_add(1, Relaxed);
+                    stats.rq_per_try_timeout.fetch_add(1, Relaxed);
+                    counted.rq_error.fetch_add(1, Relaxed);
                     self.cluster.report(host, Report::Timeout);
                     return Outcome::Failed(FailureKind::PerTryTimeout, timed_out("response_timeout"));
                 }
@@ -326,10 +330,17 @@ impl Sending<'_> {
             Ok((response, lease)) => {
                 exchange.stream.timing.upstream_first_rx = Some(exchange.stream.start.elapsed());
                 self.cluster.report(host, Report::Status(response.status()));
+                stats.answered(response.status().as_u16(), began.elapsed());
+                let outcome = match response.status().is_server_error() {
+                    true => &counted.rq_error,
+                    false => &counted.rq_success,
+                };
+                outcome.fetch_add(1, Relaxed);
                 Outcome::Answer(response, lease)
             }
             Err(error) => {
                 self.cluster.report(host, Report::Failure(error.kind));
+                counted.rq_error.fetch_add(1, Relaxed);
                 exchange.stream.transport_failure = Some(error.reason.clone());
                 Outcome::Failed(error.kind, failed(&error))
             }
@@ -373,8 +384,12 @@ impl Sending<'_> {
         }
         let (response, lease) = match outcome {
             Outcome::Answer(response, lease) => (response, lease),
-            Outcome::NoHost(reply) => return Err(reply),
+            Outcome::NoHost(reply) => {
+                self.cluster.stats.count_status(reply.status.as_u16());
+                return Err(reply);
+            }
             Outcome::Failed(_, mut reply) => {
+                self.cluster.stats.count_status(reply.status.as_u16());
                 reply.flags.set(exchange.stream.flags);
                 return Err(reply);
             }

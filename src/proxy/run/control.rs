@@ -1,7 +1,10 @@
 //! The control thread's state: what the server says goes through it into the store, and what is in force out of it to
 //! the workers.
 
-use std::time::Instant;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Instant, SystemTime};
 
 use bytes::Bytes;
 use prost::Message;
@@ -10,12 +13,15 @@ use tokio::sync::Notify;
 use super::ProxyError;
 use super::memory::Memory;
 use super::sockets::Sockets;
+use crate::proxy::admin::Drain;
 use crate::proxy::config::Compiled;
-use crate::proxy::store::Store;
-use crate::xds::ResourceType;
+use crate::proxy::listener::{Direction, Listener};
+use crate::proxy::stats::ServerStats;
+use crate::proxy::store::{Name, Store};
 use crate::xds::client::message::BadResponse;
 use crate::xds::client::{Client, Interest, Received, Refused, Response, Update};
 use crate::xds::pb::bootstrap::bootstrap::StaticResources;
+use crate::xds::{ResourceType, Version};
 
 /// The state.
 #[derive(Debug)]
@@ -25,16 +31,30 @@ pub(super) struct Control {
     sockets: Sockets,
     client: Option<Client>,
     memory: Option<Memory>,
+    /// What is counted.
+    pub(super) stats: Arc<ServerStats>,
+    /// When each resource came.
+    updated: BTreeMap<(ResourceType, Name), SystemTime>,
+    started: SystemTime,
 }
 
 impl Control {
     /// A state without anything in it.
-    pub(super) fn new(store: Store, sockets: Sockets, client: Option<Client>, memory: Option<Memory>) -> Self {
+    pub(super) fn new(
+        store: Store,
+        sockets: Sockets,
+        client: Option<Client>,
+        memory: Option<Memory>,
+        stats: Arc<ServerStats>,
+    ) -> Self {
         Self {
             store,
             sockets,
             client,
             memory,
+            stats,
+            updated: BTreeMap::new(),
+            started: SystemTime::now(),
         }
     }
 
@@ -54,6 +74,9 @@ impl Control {
         if self.client.is_none() {
             self.store.nothing_to_come();
         }
+        let fixed = (fixed.clusters.len(), fixed.listeners.len());
+        self.stats.clusters.added.fetch_add(fixed.0 as u64, Relaxed);
+        self.stats.listeners.added.fetch_add(fixed.1 as u64, Relaxed);
         self.settle(now);
         Ok(())
     }
@@ -107,6 +130,7 @@ impl Control {
         };
         let update = client.receive(Response::decode(client.variant(), response)?);
         let refused = self.apply(&update, now);
+        self.count(&update, &refused);
         let mut requests = Vec::new();
         if let Some(client) = &mut self.client {
             requests.push(client.answer(&update, &refused).encode());
@@ -126,6 +150,15 @@ impl Control {
             }
         }
         self.store.sweep();
+        let unready = |wanted| self.store.unready().filter(|(kind, _)| *kind == wanted).count() as u64;
+        self.stats
+            .clusters
+            .warming
+            .store(unready(ResourceType::Cluster), Relaxed);
+        self.stats
+            .listeners
+            .warming
+            .store(unready(ResourceType::Listener), Relaxed);
         if let Some(client) = &mut self.client {
             for kind in ResourceType::ALL {
                 let interest = self.store.interest(kind);
@@ -142,8 +175,50 @@ impl Control {
         self.store.drain();
     }
 
+    /// The version of a resource that the server sent.
+    pub(super) fn version(&self, kind: ResourceType, name: &Name) -> Option<&Version> {
+        self.client.as_ref()?.held(kind).get(name)
+    }
+
+    /// When a resource came.
+    pub(super) fn updated(&self, kind: ResourceType, name: &Name) -> SystemTime {
+        let came = self.updated.get(&(kind, name.clone()));
+        came.copied().unwrap_or(self.started)
+    }
+
+    /// Connections of listeners end as soon as they can; unless that is to be graceful, no more are accepted.
+    pub(super) fn drain_listeners(&mut self, drain: Drain) {
+        let those = |listener: &Listener| !drain.inbound_only || listener.direction == Direction::Inbound;
+        let drained = self.store.drain_only(those);
+        if drain.graceful {
+            drained.for_each(drop);
+        } else {
+            drained.for_each(|name| self.sockets.gone(name));
+        }
+    }
+
+    /// Counts what became of an update of clusters or listeners.
+    fn count(&self, update: &Update, refused: &[Refused]) {
+        let stats = match update.kind {
+            ResourceType::Cluster => &self.stats.clusters,
+            ResourceType::Listener => &self.stats.listeners,
+            ResourceType::Endpoints | ResourceType::Secret | ResourceType::Route => return,
+        };
+        stats.update_attempt.fetch_add(1, Relaxed);
+        let outcome = if refused.is_empty() {
+            &stats.update_success
+        } else {
+            &stats.update_rejected
+        };
+        outcome.fetch_add(1, Relaxed);
+        stats.removed.fetch_add(update.removals.len() as u64, Relaxed);
+    }
+
     fn apply(&mut self, update: &Update, now: Instant) -> Vec<Refused> {
         let kind = update.kind;
+        for name in &update.removals {
+            self.updated.remove(&(kind, name.clone()));
+        }
         // Sockets of listeners that go are left to those that come.
         if kind == ResourceType::Cluster || kind == ResourceType::Listener {
             for name in &update.removals {
@@ -180,6 +255,22 @@ impl Control {
     }
 
     fn put(&mut self, kind: ResourceType, one: &Received, now: Instant) -> Result<(), String> {
+        self.compile(kind, one, now)?;
+        let new = self
+            .updated
+            .insert((kind, one.name.clone()), SystemTime::now())
+            .is_none();
+        let stats = match kind {
+            ResourceType::Cluster => &self.stats.clusters,
+            ResourceType::Listener => &self.stats.listeners,
+            ResourceType::Endpoints | ResourceType::Secret | ResourceType::Route => return Ok(()),
+        };
+        let counter = if new { &stats.added } else { &stats.modified };
+        counter.fetch_add(1, Relaxed);
+        Ok(())
+    }
+
+    fn compile(&mut self, kind: ResourceType, one: &Received, now: Instant) -> Result<(), String> {
         let bytes = one.body.clone();
         let text = |result: Compiled<()>| result.map_err(|refusal| refusal.to_string());
         match kind {

@@ -3,11 +3,13 @@
 use std::cell::RefCell;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use super::control::{Control, News};
 use super::credential::{self, CredentialError};
 use crate::proxy::config::server::Server;
+use crate::proxy::stats::ServerStats;
 use crate::proxy::tls::Wish;
 use crate::proxy::upstream::balance::Choice;
 use crate::proxy::upstream::cluster::{Cluster, Discovery, DnsConfig};
@@ -42,6 +44,9 @@ pub(super) async fn keep(server: &Server, control: &RefCell<Control>, news: &New
         match serve(server, control, news, &mut pause).await {
             Ok(never) => match never {},
             Err(error) => {
+                let stats = control.borrow().stats.clone();
+                stats.clusters.update_failure.fetch_add(1, Relaxed);
+                stats.listeners.update_failure.fetch_add(1, Relaxed);
                 let pause = pause.next(fastrand::f64());
                 tracing::warn!(%error, ?pause, "the stream to the control plane is closed");
                 tokio::time::sleep(pause).await;
@@ -57,6 +62,7 @@ async fn serve(
     pause: &mut BackOff,
 ) -> Result<std::convert::Infallible, LinkError> {
     let mut stream = open(server, control).await?;
+    let _connected = Connected::new(control.borrow().stats.clone());
     loop {
         let requests = tokio::select! {
             response = stream.next() => {
@@ -67,6 +73,22 @@ async fn serve(
         };
         requests.into_iter().for_each(|request| stream.send(request));
         news.settled();
+    }
+}
+
+/// Says in the statistics that there is a stream, for as long as there is one.
+struct Connected(Arc<ServerStats>);
+
+impl Connected {
+    fn new(stats: Arc<ServerStats>) -> Self {
+        stats.connected.store(true, Relaxed);
+        Self(stats)
+    }
+}
+
+impl Drop for Connected {
+    fn drop(&mut self) {
+        self.0.connected.store(false, Relaxed);
     }
 }
 

@@ -45,6 +45,11 @@ impl ClusterEntry {
         &self.slot
     }
 
+    /// Whether it is from the bootstrap.
+    pub(super) fn is_fixed(&self) -> bool {
+        self.fixed
+    }
+
     pub(super) fn bytes(&self) -> &Bytes {
         &self.bytes
     }

@@ -28,6 +28,11 @@ impl ListenerEntry {
         self.live.as_ref()
     }
 
+    /// Whether it is from the bootstrap.
+    pub(super) fn is_fixed(&self) -> bool {
+        self.fixed
+    }
+
     pub(super) fn bytes(&self) -> &Bytes {
         &self.bytes
     }
@@ -120,6 +125,19 @@ impl Store {
         self.warming.listeners.remove(name);
         self.stale = true;
         true
+    }
+
+    /// Connections of these listeners end as soon as they can.
+    pub(crate) fn drain_only<'a>(&'a self, those: impl Fn(&Listener) -> bool + 'a) -> impl Iterator<Item = &'a Name> {
+        let live = self
+            .listeners
+            .values()
+            .filter_map(ListenerEntry::live)
+            .filter(move |live| those(live));
+        live.map(|live| {
+            chains(live).for_each(|chain| chain.draining.begin());
+            &live.name
+        })
     }
 
     /// Every connection ends as soon as it can.

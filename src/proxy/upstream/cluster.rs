@@ -1,6 +1,7 @@
 //! Clusters as workers see them.
 
 use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -8,6 +9,8 @@ use arc_swap::ArcSwap;
 
 use super::breaker::Breakers;
 use super::host::{Endpoints, HostSet};
+use crate::proxy::stats::codes::Codes;
+use crate::proxy::stats::histogram::Histogram;
 use crate::proxy::tls::{TlsStats, UpstreamTls};
 
 /// A cluster. Replaced whole when its configuration changes; its hosts are replaced by themselves.
@@ -320,10 +323,12 @@ pub(crate) struct FailurePercentage {
 pub(crate) struct ClusterStats {
     /// `upstream_rq_total`.
     pub(crate) rq_total: AtomicU64,
-    /// `upstream_rq_active`.
-    pub(crate) rq_active: AtomicU64,
     /// `upstream_rq_1xx` to `upstream_rq_5xx`.
     pub(crate) rq_class: [AtomicU64; 5],
+    /// `upstream_rq_200` and the like.
+    pub(crate) rq_codes: Codes,
+    /// `upstream_rq_time`.
+    pub(crate) rq_time: Histogram,
     /// `upstream_rq_retry`.
     pub(crate) rq_retry: AtomicU64,
     /// `upstream_rq_retry_success`.
@@ -346,8 +351,6 @@ pub(crate) struct ClusterStats {
     pub(crate) rq_pending_failure: AtomicU64,
     /// `upstream_cx_total`.
     pub(crate) cx_total: AtomicU64,
-    /// `upstream_cx_active`.
-    pub(crate) cx_active: AtomicU64,
     /// `upstream_cx_http1_total`.
     pub(crate) cx_http1_total: AtomicU64,
     /// `upstream_cx_http2_total`.
@@ -374,4 +377,20 @@ pub(crate) struct ClusterStats {
     pub(crate) cx_none_healthy: AtomicU64,
     /// `ssl.…`.
     pub(crate) ssl: TlsStats,
+}
+
+impl ClusterStats {
+    /// A host's answer, and how long after the request it came.
+    pub(crate) fn answered(&self, status: u16, time: Duration) {
+        self.count_status(status);
+        self.rq_time.record(time);
+    }
+
+    /// An answer, the proxy's own included where no host gave one.
+    pub(crate) fn count_status(&self, status: u16) {
+        if let Some(class) = self.rq_class.get(usize::from(status / 100).wrapping_sub(1)) {
+            class.fetch_add(1, Relaxed);
+        }
+        self.rq_codes.count(status);
+    }
 }

@@ -1,0 +1,79 @@
+//! Answers as Envoy gives them.
+
+use axum::body::Body;
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, X_CONTENT_TYPE_OPTIONS};
+use axum::http::{Response, StatusCode};
+use serde::Serialize;
+use serde_json::Value;
+use serde_json::ser::{PrettyFormatter, Serializer};
+
+/// What is answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Answer {
+    /// The status.
+    pub(super) status: StatusCode,
+    /// What the body is.
+    pub(super) form: &'static str,
+    /// The body.
+    pub(super) body: String,
+}
+
+impl Answer {
+    /// A text for people.
+    pub(super) fn text(body: impl Into<String>) -> Self {
+        Self {
+            status: StatusCode::OK,
+            form: "text/plain; charset=UTF-8",
+            body: body.into(),
+        }
+    }
+
+    /// A page.
+    pub(super) fn html(body: String) -> Self {
+        Self {
+            form: "text/html; charset=UTF-8",
+            ..Self::text(body)
+        }
+    }
+
+    /// A JSON value on one line.
+    pub(super) fn json(value: &Value) -> Self {
+        Self {
+            form: "application/json",
+            ..Self::text(value.to_string())
+        }
+    }
+
+    /// A JSON value, indented by one as Envoy does.
+    pub(super) fn pretty(value: &Value) -> Self {
+        let mut out = Vec::new();
+        let mut serializer = Serializer::with_formatter(&mut out, PrettyFormatter::with_indent(b" "));
+        // Writing to memory cannot fail, and a value has nothing that JSON has not.
+        let _ = value.serialize(&mut serializer);
+        out.push(b'\n');
+        Self {
+            form: "application/json",
+            ..Self::text(String::from_utf8_lossy(&out))
+        }
+    }
+
+    /// The same with another status.
+    pub(super) fn with(self, status: StatusCode) -> Self {
+        Self { status, ..self }
+    }
+
+    /// A request that makes no sense.
+    pub(super) fn bad(why: impl Into<String>) -> Self {
+        Self::text(why).with(StatusCode::BAD_REQUEST)
+    }
+
+    pub(super) fn into_response(self) -> Response<Body> {
+        let mut response = Response::new(Body::from(self.body));
+        *response.status_mut() = self.status;
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(self.form));
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, max-age=0"));
+        headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        response
+    }
+}

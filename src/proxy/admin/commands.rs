@@ -1,0 +1,325 @@
+//! The paths there are.
+
+use axum::extract::Query as Extract;
+use axum::http::{Method, StatusCode, Uri};
+use serde_json::json;
+use tokio::sync::oneshot;
+
+use super::answer::Answer;
+use super::ask::{Ask, Drain, Dump};
+use super::{Admin, certs, clusters, config_dump, listeners, logging, server_info, stats};
+use crate::proxy::stats::collect::State;
+use crate::proxy::stats::memory;
+
+/// A path.
+struct Command {
+    path: &'static str,
+    /// It changes something, and has to be asked for by `POST`.
+    post: bool,
+    help: &'static str,
+    parameters: &'static [(&'static str, &'static str)],
+    does: Does,
+}
+
+/// What is done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Does {
+    Certs,
+    Clusters,
+    ConfigDump,
+    DrainListeners,
+    HealthCheck { fail: bool },
+    Help,
+    Home,
+    InitDump,
+    Listeners,
+    Logging,
+    Memory,
+    Prometheus,
+    Quit,
+    Ready,
+    ResetCounters,
+    ServerInfo,
+    Stats,
+}
+
+/// All of them.
+const COMMANDS: [Command; 18] = [
+    get("/", "Admin home page", &[], Does::Home),
+    get("/certs", "print certs on machine", &[], Does::Certs),
+    get(
+        "/clusters",
+        "upstream cluster status",
+        &[
+            ("filter", "Regular expression for filtering clusters by name"),
+            ("format", "File format to use; One of (text, json)"),
+        ],
+        Does::Clusters,
+    ),
+    get(
+        "/config_dump",
+        "dump current configuration",
+        &[
+            ("resource", "The resource to dump"),
+            (
+                "name_regex",
+                "Dump only resources whose names match the regular expression",
+            ),
+            ("include_eds", "Dump endpoints as well"),
+        ],
+        Does::ConfigDump,
+    ),
+    post(
+        "/drain_listeners",
+        "drain listeners",
+        &[
+            (
+                "graceful",
+                "Go on accepting for the drain time, while connections are told to end",
+            ),
+            ("inboundonly", "Drain the inbound listeners only"),
+        ],
+        Does::DrainListeners,
+    ),
+    post(
+        "/healthcheck/fail",
+        "cause the server to fail health checks",
+        &[],
+        Does::HealthCheck { fail: true },
+    ),
+    post(
+        "/healthcheck/ok",
+        "cause the server to pass health checks",
+        &[],
+        Does::HealthCheck { fail: false },
+    ),
+    get("/help", "print out list of admin commands", &[], Does::Help),
+    get("/init_dump", "dump what is waited for", &[], Does::InitDump),
+    get(
+        "/listeners",
+        "print listener info",
+        &[("format", "File format to use; One of (text, json)")],
+        Does::Listeners,
+    ),
+    get(
+        "/logging",
+        "query logging levels; with POST, change them",
+        &[
+            (
+                "level",
+                "The level of all loggers; One of (trace, debug, info, warning, error, critical, off)",
+            ),
+            (
+                "paths",
+                "Levels of several loggers: <logger_name1>:<level1>,<logger_name2>:<level2>",
+            ),
+        ],
+        Does::Logging,
+    ),
+    get("/memory", "print current allocation/heap usage", &[], Does::Memory),
+    post("/quitquitquit", "exit the server", &[], Does::Quit),
+    get(
+        "/ready",
+        "print server state, return 200 if LIVE, otherwise return 503",
+        &[],
+        Does::Ready,
+    ),
+    post(
+        "/reset_counters",
+        "reset all counters to zero",
+        &[],
+        Does::ResetCounters,
+    ),
+    get(
+        "/server_info",
+        "print server version/status information",
+        &[],
+        Does::ServerInfo,
+    ),
+    get("/stats", "print server stats", &stats::PARAMETERS, Does::Stats),
+    get(
+        "/stats/prometheus",
+        "print server stats in prometheus format",
+        &stats::PARAMETERS,
+        Does::Prometheus,
+    ),
+];
+
+const fn get(
+    path: &'static str,
+    help: &'static str,
+    parameters: &'static [(&'static str, &'static str)],
+    does: Does,
+) -> Command {
+    Command {
+        path,
+        post: false,
+        help,
+        parameters,
+        does,
+    }
+}
+
+const fn post(
+    path: &'static str,
+    help: &'static str,
+    parameters: &'static [(&'static str, &'static str)],
+    does: Does,
+) -> Command {
+    Command {
+        post: true,
+        ..get(path, help, parameters, does)
+    }
+}
+
+/// What stands after the path.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Query(Vec<(String, String)>);
+
+impl Query {
+    /// That of an address.
+    pub(super) fn of(uri: &Uri) -> Result<Self, Answer> {
+        match Extract::try_from_uri(uri) {
+            Ok(Extract(pairs)) => Ok(Self(pairs)),
+            Err(error) => Err(Answer::bad(error.to_string())),
+        }
+    }
+
+    /// The value of a parameter, which may be empty.
+    pub(super) fn get(&self, name: &str) -> Option<&str> {
+        let found = self.0.iter().find(|(key, _)| key == name);
+        found.map(|(_, value)| &**value)
+    }
+
+    /// Whether a parameter is there.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.get(name).is_some()
+    }
+
+    /// All parameters.
+    pub(super) fn all(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().map(|(name, value)| (&**name, &**value))
+    }
+
+    /// A regular expression that is looked for.
+    ///
+    /// # Errors
+    /// When it is none.
+    pub(super) fn regex(&self, name: &str) -> Result<Option<regex::Regex>, Answer> {
+        let pattern = self.get(name).filter(|pattern| !pattern.is_empty());
+        let compiled = pattern.map(regex::Regex::new).transpose();
+        compiled.map_err(|error| Answer::bad(format!("Invalid regex: {error}\n")))
+    }
+}
+
+/// Does what is asked.
+pub(super) async fn answer(admin: &Admin, method: &Method, path: &str, query: &Query) -> Answer {
+    let Some(command) = COMMANDS.iter().find(|command| command.path == path) else {
+        return Answer::text(format!("invalid path. {}", help())).with(StatusCode::NOT_FOUND);
+    };
+    let allowed = match *method {
+        Method::POST => true,
+        Method::GET | Method::HEAD => !command.post,
+        _ => false,
+    };
+    if !allowed {
+        let needed = if command.post { "POST" } else { "GET" };
+        let text = format!("Method {method} not allowed, {needed} required.");
+        return Answer::text(text).with(StatusCode::METHOD_NOT_ALLOWED);
+    }
+    run(admin, command.does, method, query).await.unwrap_or_else(|bad| bad)
+}
+
+async fn run(admin: &Admin, does: Does, method: &Method, query: &Query) -> Result<Answer, Answer> {
+    Ok(match does {
+        Does::Certs => certs::answer(&admin.published.load()),
+        Does::Clusters => clusters::answer(&admin.published.load(), query)?,
+        Does::ConfigDump => config_dump::answer(admin, query, dump(admin).await?).await?,
+        Does::DrainListeners => {
+            let drain = Drain {
+                inbound_only: query.has("inboundonly"),
+                graceful: query.has("graceful"),
+            };
+            ask(admin, Ask::Drain(drain))?
+        }
+        Does::HealthCheck { fail } => {
+            admin.failed.store(fail, std::sync::atomic::Ordering::Relaxed);
+            Answer::text("OK\n")
+        }
+        Does::Help => Answer::text(help()),
+        Does::Home => Answer::html(home()),
+        Does::InitDump => init_dump(&dump(admin).await?),
+        Does::Listeners => listeners::answer(&admin.published.load(), query),
+        Does::Logging => logging::answer(method, query)?,
+        Does::Memory => Answer::pretty(&memory::json()),
+        Does::Prometheus => stats::prometheus(admin, query)?,
+        Does::Quit => ask(admin, Ask::Quit)?,
+        Does::Ready => ready(admin.state()),
+        Does::ResetCounters => stats::reset(admin),
+        Does::ServerInfo => server_info::answer(admin)?,
+        Does::Stats => stats::answer(admin, query)?,
+    })
+}
+
+fn ask(admin: &Admin, ask: Ask) -> Result<Answer, Answer> {
+    match admin.asks.send(ask) {
+        Ok(()) => Ok(Answer::text("OK\n")),
+        Err(_) => Err(ending()),
+    }
+}
+
+async fn dump(admin: &Admin) -> Result<Dump, Answer> {
+    let (send, receive) = oneshot::channel();
+    ask(admin, Ask::Dump(send))?;
+    receive.await.map_err(|_| ending())
+}
+
+fn ending() -> Answer {
+    Answer::text("the proxy is ending\n").with(StatusCode::SERVICE_UNAVAILABLE)
+}
+
+fn ready(state: State) -> Answer {
+    let status = match state {
+        State::Live => StatusCode::OK,
+        State::Draining | State::Initializing => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    Answer::text(format!("{}\n", server_info::word(state))).with(status)
+}
+
+fn init_dump(dump: &Dump) -> Answer {
+    if dump.unready.is_empty() {
+        return Answer::pretty(&json!({}));
+    }
+    let unready = dump.unready.iter();
+    let unready: Vec<_> = unready
+        .map(|one| json!({"name": one.name, "target_names": one.targets}))
+        .collect();
+    Answer::pretty(&json!({"unready_targets_dumps": unready}))
+}
+
+fn help() -> String {
+    let mut out = "admin commands are:\n".to_owned();
+    for command in &COMMANDS {
+        let post = if command.post { " (POST)" } else { "" };
+        out.push_str(&format!("  {}{post}: {}\n", command.path, command.help));
+        for (name, help) in command.parameters {
+            out.push_str(&format!("      {name}: {help}\n"));
+        }
+    }
+    out
+}
+
+fn home() -> String {
+    let row = |command: &Command| {
+        let (path, help) = (command.path, command.help);
+        match command.post {
+            true => format!("<tr><td>{path} (POST)</td><td>{help}</td></tr>\n"),
+            false => format!("<tr><td><a href=\"{path}\">{path}</a></td><td>{help}</td></tr>\n"),
+        }
+    };
+    let rows: String = COMMANDS.iter().map(row).collect();
+    format!(
+        "<!DOCTYPE html>\n<html lang=\"en\">\n<head><title>Topsail proxy</title></head>\n<body>\n<table>\n{rows}</table>\n\
+         </body>\n</html>\n"
+    )
+}

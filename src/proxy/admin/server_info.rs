@@ -1,0 +1,46 @@
+//! `/server_info`.
+
+use serde_json::{Value, json};
+
+use super::Admin;
+use super::answer::Answer;
+use crate::proxy::stats::collect::State;
+use crate::xds::json::Printer;
+
+const NODE: &str = "type.googleapis.com/envoy.config.core.v3.Node";
+
+/// Envoy's word for a state.
+pub(super) fn word(state: State) -> &'static str {
+    match state {
+        State::Live => "LIVE",
+        State::Draining => "DRAINING",
+        State::Initializing => "INITIALIZING",
+    }
+}
+
+/// `envoy.admin.v3.ServerInfo`.
+pub(super) fn answer(admin: &Admin) -> Result<Answer, Answer> {
+    let uptime = format!("{}s", admin.server.started.elapsed().as_secs());
+    let node = Printer::new().and_then(|printer| printer.to_json(NODE, &admin.start.node));
+    let node = node.unwrap_or_else(|error| Value::from(error.to_string()));
+    Ok(Answer::pretty(&json!({
+        "version": version(),
+        "state": word(admin.state()),
+        "uptime_current_epoch": uptime,
+        "uptime_all_epochs": uptime,
+        "hot_restart_version": "disabled",
+        "command_line_options": {
+            "concurrency": admin.start.concurrency,
+            "config_path": admin.start.path,
+            "mode": "Serve",
+            "disable_hot_restart": true,
+        },
+        "node": node,
+    })))
+}
+
+/// The parts that Envoy has: source, version, cleanliness, build and TLS library.
+fn version() -> String {
+    let build = if cfg!(debug_assertions) { "DEBUG" } else { "RELEASE" };
+    format!("topsail/{}/Clean/{build}/rustls", env!("CARGO_PKG_VERSION"))
+}

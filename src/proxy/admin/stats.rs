@@ -1,0 +1,51 @@
+//! `/stats`, `/stats/prometheus` and `/reset_counters`.
+
+use std::time::Instant;
+
+use super::Admin;
+use super::answer::Answer;
+use super::commands::Query;
+use crate::proxy::stats::{Snapshot, collect, prometheus as format, text};
+
+/// What can be said after the path.
+pub(super) const PARAMETERS: [(&str, &str); 4] = [
+    ("usedonly", "Only include stats that are not zero"),
+    ("filter", "Regular expression for filtering stats"),
+    ("invert_filter", "Invert the filter regex"),
+    ("format", "Format to use; One of (text, json, prometheus)"),
+];
+
+/// `/stats`.
+pub(super) fn answer(admin: &Admin, query: &Query) -> Result<Answer, Answer> {
+    match query.get("format") {
+        None | Some("text") => Ok(Answer::text(text::lines(&snapshot(admin, query)?))),
+        Some("json") => Ok(Answer::json(&text::json(&snapshot(admin, query)?))),
+        Some("prometheus") => prometheus(admin, query),
+        Some(_) => Err(Answer::bad("usage: /stats?format=(json|prometheus|text)\n\n")),
+    }
+}
+
+/// `/stats/prometheus`.
+pub(super) fn prometheus(admin: &Admin, query: &Query) -> Result<Answer, Answer> {
+    Ok(Answer::text(format::render(&snapshot(admin, query)?, &admin.naming)))
+}
+
+/// `/reset_counters`.
+pub(super) fn reset(admin: &Admin) -> Answer {
+    collect::reset(&admin.published.load(), &admin.server);
+    Answer::text("OK\n")
+}
+
+fn snapshot(admin: &Admin, query: &Query) -> Result<Snapshot, Answer> {
+    let filter = query.regex("filter")?;
+    let mut snapshot = collect::collect(&admin.published.load(), &admin.server, admin.state(), Instant::now());
+    snapshot.retain(|name| admin.naming.shows(name));
+    if let Some(filter) = filter {
+        let wanted = !query.has("invert_filter");
+        snapshot.retain(|name| filter.is_match(name) == wanted);
+    }
+    if query.has("usedonly") {
+        snapshot.retain_used();
+    }
+    Ok(snapshot)
+}

@@ -1,0 +1,77 @@
+//! What the admin interface asks of the control thread.
+
+use std::cell::RefCell;
+
+use tokio::sync::mpsc;
+
+use super::DRAIN_TIME;
+use super::control::Control;
+use crate::proxy::admin::{Ask, Drain, Dump, Held, Unready};
+use crate::xds::ResourceType;
+
+/// Answers until the proxy is asked to end.
+pub(super) async fn answer(control: &RefCell<Control>, mut asks: mpsc::UnboundedReceiver<Ask>) {
+    let mut closing = None;
+    loop {
+        tokio::select! {
+            ask = asks.recv() => match ask {
+                // Whoever asked may be gone.
+                Some(Ask::Dump(to)) => drop(to.send(control.borrow().dump())),
+                Some(Ask::Drain(drain)) => {
+                    control.borrow_mut().drain_listeners(drain);
+                    if drain.graceful {
+                        closing = Some((tokio::time::Instant::now() + DRAIN_TIME, drain));
+                    }
+                }
+                Some(Ask::Quit) => return tracing::info!("ending, as the admin interface was asked"),
+                None => return std::future::pending().await,
+            },
+            drain = until(closing) => {
+                control.borrow_mut().drain_listeners(Drain { graceful: false, ..drain });
+                closing = None;
+            }
+        }
+    }
+}
+
+async fn until(closing: Option<(tokio::time::Instant, Drain)>) -> Drain {
+    match closing {
+        Some((moment, drain)) => {
+            tokio::time::sleep_until(moment).await;
+            drain
+        }
+        None => std::future::pending().await,
+    }
+}
+
+impl Control {
+    /// What there is.
+    pub(super) fn dump(&self) -> Dump {
+        let held = self.store.seen().into_iter().map(|seen| {
+            let version = match seen.fixed {
+                true => None,
+                false => self.version(seen.kind, &seen.name),
+            };
+            Held {
+                version: version.map_or_else(|| "".into(), |version| version.as_str().into()),
+                updated: self.updated(seen.kind, &seen.name),
+                kind: seen.kind,
+                name: seen.name,
+                body: seen.body,
+                fixed: seen.fixed,
+                warming: seen.warming,
+            }
+        });
+        let unready = self.store.unready().map(|(kind, name)| Unready {
+            name: match kind {
+                ResourceType::Listener => "init manager Server".to_owned(),
+                _ => "init manager Clusters".to_owned(),
+            },
+            targets: vec![name.to_string()],
+        });
+        Dump {
+            resources: held.collect(),
+            unready: unready.collect(),
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! Statistics by Envoy's names.
+//!
+//! What counts is plain atomics in the objects that are counted ([`ClusterStats`](super::upstream::cluster::ClusterStats)
+//! and the like): a request adds to them and looks nothing up. Names are made when somebody asks, from what is in
+//! force; so statistics of what is gone are gone.
+
+pub(crate) mod codes;
+pub(crate) mod collect;
+pub(crate) mod histogram;
+pub(crate) mod memory;
+pub(crate) mod naming;
+pub(crate) mod prometheus;
+mod scopes;
+pub(crate) mod text;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::time::Instant;
+
+use super::http::HttpStats;
+use histogram::Distribution;
+
+/// Everything that is counted, as it is now; sorted by name.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Snapshot {
+    /// Counters and gauges.
+    pub(crate) metrics: Vec<Metric>,
+    /// Histograms.
+    pub(crate) histograms: Vec<(String, Distribution)>,
+}
+
+/// A number with a name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Metric {
+    /// Envoy's name, with the names of clusters and the like in it.
+    pub(crate) name: String,
+    /// Whether it only grows.
+    pub(crate) kind: Kind,
+    /// Its value.
+    pub(crate) value: u64,
+}
+
+/// Whether a number only grows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// It does.
+    Counter,
+    /// It does not.
+    Gauge,
+}
+
+impl Snapshot {
+    /// Leaves only what has this property.
+    pub(crate) fn retain(&mut self, keep: impl Fn(&str) -> bool) {
+        self.metrics.retain(|metric| keep(&metric.name));
+        self.histograms.retain(|(name, _)| keep(name));
+    }
+
+    /// Leaves only what has been counted since the start.
+    pub(crate) fn retain_used(&mut self) {
+        self.metrics.retain(|metric| metric.value > 0);
+        self.histograms.retain(|(_, distribution)| !distribution.is_empty());
+    }
+
+    fn sort(&mut self) {
+        self.metrics.sort_by(|a, b| a.name.cmp(&b.name));
+        self.histograms.sort_by(|(a, _), (b, _)| a.cmp(b));
+    }
+}
+
+/// Writes down the numbers of one thing after the other.
+#[derive(Debug, Default)]
+pub(crate) struct Scribe {
+    prefix: String,
+    snapshot: Snapshot,
+    /// Counters start from zero once they are read.
+    reset: bool,
+}
+
+impl Scribe {
+    /// From now on names begin with this.
+    fn scope(&mut self, prefix: impl Into<String>) {
+        self.prefix = prefix.into();
+    }
+
+    fn add(&mut self, name: &str, kind: Kind, value: u64) {
+        let name = format!("{}{name}", self.prefix);
+        self.snapshot.metrics.push(Metric { name, kind, value });
+    }
+
+    fn counter(&mut self, name: &str, value: &AtomicU64) {
+        let value = if self.reset {
+            value.swap(0, Relaxed)
+        } else {
+            value.load(Relaxed)
+        };
+        self.add(name, Kind::Counter, value);
+    }
+
+    fn gauge(&mut self, name: &str, value: &AtomicU64) {
+        self.add(name, Kind::Gauge, value.load(Relaxed));
+    }
+
+    fn histogram(&mut self, name: &str, value: &histogram::Histogram) {
+        let name = format!("{}{name}", self.prefix);
+        self.snapshot.histograms.push((name, value.distribution()));
+    }
+}
+
+/// The statistics of connection managers: all of one prefix count together, and what they counted outlives a change
+/// of their listener.
+#[derive(Debug, Default)]
+pub(crate) struct Shared {
+    http: HashMap<Arc<str>, Arc<HttpStats>>,
+}
+
+impl Shared {
+    /// The statistics of a connection manager's prefix.
+    pub(crate) fn http(&mut self, prefix: &str) -> Arc<HttpStats> {
+        if let Some(stats) = self.http.get(prefix) {
+            return stats.clone();
+        }
+        let stats = Arc::<HttpStats>::default();
+        self.http.insert(prefix.into(), stats.clone());
+        stats
+    }
+
+    /// Forgets what nothing counts in any more.
+    pub(crate) fn sweep(&mut self) {
+        self.http.retain(|_, stats| Arc::strong_count(stats) > 1);
+    }
+}
+
+/// What is counted of the process as a whole.
+#[derive(Debug)]
+pub(crate) struct ServerStats {
+    /// When it started.
+    pub(crate) started: Instant,
+    /// `server.concurrency`.
+    pub(crate) concurrency: u64,
+    /// `control_plane.connected_state`.
+    pub(crate) connected: AtomicBool,
+    /// `cluster_manager.cds.*` and `cluster_manager.cluster_*`.
+    pub(crate) clusters: ManagerStats,
+    /// `listener_manager.lds.*` and `listener_manager.listener_*`.
+    pub(crate) listeners: ManagerStats,
+}
+
+/// What is counted of clusters, or of listeners, as a whole.
+#[derive(Debug, Default)]
+pub(crate) struct ManagerStats {
+    /// `update_attempt`.
+    pub(crate) update_attempt: AtomicU64,
+    /// `update_success`.
+    pub(crate) update_success: AtomicU64,
+    /// `update_rejected`.
+    pub(crate) update_rejected: AtomicU64,
+    /// `update_failure`: the stream could not be opened, or broke.
+    pub(crate) update_failure: AtomicU64,
+    /// `cluster_added`, `listener_added`.
+    pub(crate) added: AtomicU64,
+    /// `cluster_modified`, `listener_modified`.
+    pub(crate) modified: AtomicU64,
+    /// `cluster_removed`, `listener_removed`.
+    pub(crate) removed: AtomicU64,
+    /// `warming_clusters`, `total_listeners_warming`.
+    pub(crate) warming: AtomicU64,
+}
+
+impl ServerStats {
+    /// Nothing is counted yet.
+    pub(crate) fn new(started: Instant, concurrency: u64) -> Self {
+        Self {
+            started,
+            concurrency,
+            connected: AtomicBool::new(false),
+            clusters: ManagerStats::default(),
+            listeners: ManagerStats::default(),
+        }
+    }
+}

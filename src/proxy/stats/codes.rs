@@ -1,0 +1,53 @@
+//! How often each status came.
+
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// The statuses there are: 100 to 599.
+const FIRST: u16 = 100;
+const COUNT: usize = 500;
+
+/// Counters by status. They take memory from the first answer on.
+#[derive(Debug, Default)]
+pub(crate) struct Codes(OnceLock<Box<[AtomicU64]>>);
+
+impl Codes {
+    /// An answer came.
+    pub(crate) fn count(&self, status: u16) {
+        let counters = self
+            .0
+            .get_or_init(|| std::iter::repeat_with(AtomicU64::default).take(COUNT).collect());
+        if let Some(counter) = status.checked_sub(FIRST).and_then(|at| counters.get(usize::from(at))) {
+            counter.fetch_add(1, Relaxed);
+        }
+    }
+
+    /// None came yet.
+    pub(crate) fn reset(&self) {
+        self.0
+            .get()
+            .into_iter()
+            .flatten()
+            .for_each(|counter| counter.store(0, Relaxed));
+    }
+
+    /// The statuses that came, and how often.
+    pub(crate) fn counted(&self) -> impl Iterator<Item = (u16, u64)> {
+        let counters = self.0.get().into_iter().flatten();
+        let counters = (FIRST..).zip(counters.map(|counter| counter.load(Relaxed)));
+        counters.filter(|(_, count)| *count > 0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_came_is_counted() {
+        let codes = Codes::default();
+        assert_eq!(codes.counted().count(), 0);
+        [200, 503, 200, 99, 600].iter().for_each(|status| codes.count(*status));
+        assert_eq!(codes.counted().collect::<Vec<_>>(), [(200, 2), (503, 1)]);
+    }
+}

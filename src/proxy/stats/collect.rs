@@ -1,0 +1,130 @@
+//! All statistics of what is in force.
+
+use std::collections::HashSet;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Instant;
+
+use super::{Kind, Scribe, ServerStats, Snapshot};
+use crate::proxy::listener::{ListenAddress, Listener, NetworkFilter};
+use crate::proxy::store::Published;
+
+/// What the process is at, as `server.state` counts it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum State {
+    /// It serves.
+    Live,
+    /// It is told to look unhealthy.
+    Draining,
+    /// It waits for its control plane.
+    Initializing,
+}
+
+/// Reads everything.
+pub(crate) fn collect(published: &Published, server: &ServerStats, state: State, now: Instant) -> Snapshot {
+    let mut scribe = Scribe::default();
+    self::server(&mut scribe, published, server, state, now);
+    things(&mut scribe, published);
+    scribe.snapshot.sort();
+    scribe.snapshot
+}
+
+/// Lets every counter start from zero again.
+pub(crate) fn reset(published: &Published, server: &ServerStats) {
+    let mut scribe = Scribe {
+        reset: true,
+        ..Scribe::default()
+    };
+    self::server(&mut scribe, published, server, State::Live, Instant::now());
+    things(&mut scribe, published);
+}
+
+/// What clusters, listeners and connection managers count.
+fn things(scribe: &mut Scribe, published: &Published) {
+    for slot in published.clusters.values() {
+        if let Some(cluster) = slot.take() {
+            scribe.scope(format!("cluster.{}.", colons(&cluster.config.stat_name)));
+            scribe.cluster(&cluster);
+        }
+    }
+    let mut prefixes = HashSet::new();
+    for listener in published.listeners.values() {
+        scribe.scope(format!("listener.{}.", address(&listener.address)));
+        scribe.listener(&listener.stats);
+        for chain in listener.chains.chains.iter().chain(&listener.chains.default) {
+            if let NetworkFilter::Http(manager) = &chain.network {
+                if prefixes.insert(manager.stat_prefix.clone()) {
+                    scribe.scope(format!("http.{}.", manager.stat_prefix));
+                    scribe.http(&manager.stats);
+                }
+            }
+        }
+    }
+}
+
+/// Envoy has no colons in the names of statistics.
+fn colons(name: &str) -> String {
+    name.replace(':', "_")
+}
+
+/// A listener's address as part of a name.
+fn address(address: &ListenAddress) -> String {
+    match address {
+        ListenAddress::Ip(address) => colons(&address.to_string()),
+        ListenAddress::Unix(path) => colons(&path.display().to_string()),
+    }
+}
+
+fn server(scribe: &mut Scribe, published: &Published, server: &ServerStats, state: State, now: Instant) {
+    let gauge = |scribe: &mut Scribe, name: &str, value: u64| scribe.add(name, Kind::Gauge, value);
+    scribe.scope("server.");
+    gauge(scribe, "live", u64::from(state == State::Live));
+    gauge(
+        scribe,
+        "state",
+        match state {
+            State::Live => 0,
+            State::Draining => 1,
+            State::Initializing => 3,
+        },
+    );
+    gauge(
+        scribe,
+        "uptime",
+        now.saturating_duration_since(server.started).as_secs(),
+    );
+    gauge(scribe, "concurrency", server.concurrency);
+    gauge(scribe, "version", version());
+    let connections = published
+        .listeners
+        .values()
+        .map(|one: &std::sync::Arc<Listener>| one.stats.cx_active.load(Relaxed));
+    gauge(scribe, "total_connections", connections.sum());
+    let memory = super::memory::read();
+    gauge(scribe, "memory_allocated", memory.allocated);
+    gauge(scribe, "memory_heap_size", memory.heap);
+    gauge(scribe, "memory_physical_size", memory.resident);
+    scribe.scope("control_plane.");
+    gauge(scribe, "connected_state", server.connected.load(Relaxed).into());
+    scribe.scope("cluster_manager.");
+    gauge(scribe, "active_clusters", published.clusters.len() as u64);
+    gauge(scribe, "warming_clusters", server.clusters.warming.load(Relaxed));
+    scribe.manager("cluster", "cds", &server.clusters);
+    scribe.scope("listener_manager.");
+    gauge(scribe, "total_listeners_active", published.listeners.len() as u64);
+    gauge(
+        scribe,
+        "total_listeners_warming",
+        server.listeners.warming.load(Relaxed),
+    );
+    gauge(scribe, "workers_started", 1);
+    scribe.manager("listener", "lds", &server.listeners);
+    scribe.scope("access_logs.");
+    let dropped = crate::proxy::access_log::Sink::dropped();
+    scribe.add("logs_dropped", Kind::Counter, dropped);
+}
+
+/// The version as a number; Envoy shows its build's there.
+fn version() -> u64 {
+    let parts = env!("CARGO_PKG_VERSION").split('.');
+    parts.fold(0, |version, part| version << 8 | part.parse::<u64>().unwrap_or(0))
+}

@@ -1,0 +1,145 @@
+//! What each thing counts, by Envoy's names.
+
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
+
+use super::{Kind, ManagerStats, Scribe};
+use crate::proxy::http::HttpStats;
+use crate::proxy::listener::ListenerStats;
+use crate::proxy::tls::TlsStats;
+use crate::proxy::upstream::breaker::{Breaker, Limit};
+use crate::proxy::upstream::cluster::{Cluster, ClusterStats};
+
+/// The name of Envoy's counter for each class of statuses.
+const CLASSES: [&str; 5] = ["rq_1xx", "rq_2xx", "rq_3xx", "rq_4xx", "rq_5xx"];
+
+impl Scribe {
+    /// `http.<prefix>.`
+    pub(super) fn http(&mut self, stats: &HttpStats) {
+        self.counter("downstream_cx_total", &stats.cx_total);
+        self.gauge("downstream_cx_active", &stats.cx_active);
+        self.counter("downstream_cx_http1_total", &stats.cx_http1_total);
+        self.counter("downstream_cx_http2_total", &stats.cx_http2_total);
+        self.counter("downstream_cx_protocol_error", &stats.protocol_error);
+        self.counter("downstream_rq_total", &stats.rq_total);
+        self.gauge("downstream_rq_active", &stats.rq_active);
+        self.classes("downstream_", &stats.rq_class);
+        self.counter("no_route", &stats.no_route);
+        self.counter("no_cluster", &stats.no_cluster);
+        self.histogram("downstream_rq_time", &stats.rq_time);
+    }
+
+    /// `listener.<address>.`
+    pub(super) fn listener(&mut self, stats: &ListenerStats) {
+        self.counter("downstream_cx_total", &stats.cx_total);
+        self.gauge("downstream_cx_active", &stats.cx_active);
+        self.counter("no_filter_chain_match", &stats.no_filter_chain_match);
+        self.counter("downstream_pre_cx_timeout", &stats.inspection_timeout);
+        self.tls("server_ssl_socket_factory.downstream", &stats.ssl);
+    }
+
+    /// `cluster.<name>.`
+    pub(super) fn cluster(&mut self, cluster: &Cluster) {
+        self.members(cluster);
+        self.breaker("default", cluster.breakers.of(false));
+        self.breaker("high", cluster.breakers.of(true));
+        let pending = [false, true].map(|high| cluster.breakers.of(high).pending.used());
+        let pending = pending.iter().map(|used| u64::from(*used)).sum();
+        self.add("upstream_rq_pending_active", Kind::Gauge, pending);
+        self.cluster_requests(&cluster.stats);
+        self.cluster_connections(&cluster.stats);
+    }
+
+    fn members(&mut self, cluster: &Cluster) {
+        let set = cluster.hosts.load();
+        let healthy = set.hosts.iter().filter(|host| host.healthy()).count();
+        self.add("membership_total", Kind::Gauge, set.hosts.len() as u64);
+        self.add("membership_healthy", Kind::Gauge, healthy as u64);
+        let active = set.hosts.iter().map(|host| host.state.active.load(Relaxed));
+        self.add("upstream_rq_active", Kind::Gauge, active.map(u64::from).sum());
+        let connections = set.hosts.iter().map(|host| host.state.connections.load(Relaxed));
+        self.add("upstream_cx_active", Kind::Gauge, connections.map(u64::from).sum());
+    }
+
+    fn breaker(&mut self, priority: &str, breaker: &Breaker) {
+        let limits = [
+            ("cx_open", &breaker.connections),
+            ("rq_pending_open", &breaker.pending),
+            ("rq_open", &breaker.requests),
+            ("rq_retry_open", &breaker.retries),
+        ];
+        let open = |limit: &Limit| u64::from(limit.used() >= limit.max());
+        for (name, limit) in limits {
+            self.add(&format!("circuit_breakers.{priority}.{name}"), Kind::Gauge, open(limit));
+        }
+    }
+
+    fn cluster_requests(&mut self, stats: &ClusterStats) {
+        self.counter("upstream_rq_total", &stats.rq_total);
+        self.classes("upstream_", &stats.rq_class);
+        for (status, count) in stats.rq_codes.counted() {
+            self.add(&format!("upstream_rq_{status}"), Kind::Counter, count);
+        }
+        if self.reset {
+            stats.rq_codes.reset();
+        }
+        self.counter("upstream_rq_retry", &stats.rq_retry);
+        self.counter("upstream_rq_retry_success", &stats.rq_retry_success);
+        self.counter("upstream_rq_retry_overflow", &stats.rq_retry_overflow);
+        self.counter("upstream_rq_retry_limit_exceeded", &stats.rq_retry_limit_exceeded);
+        self.counter("upstream_rq_timeout", &stats.rq_timeout);
+        self.counter("upstream_rq_per_try_timeout", &stats.rq_per_try_timeout);
+        self.counter("upstream_rq_rx_reset", &stats.rq_rx_reset);
+        self.counter("upstream_rq_tx_reset", &stats.rq_tx_reset);
+        self.counter("upstream_rq_pending_overflow", &stats.rq_pending_overflow);
+        self.counter("upstream_rq_pending_failure_eject", &stats.rq_pending_failure);
+        self.histogram("upstream_rq_time", &stats.rq_time);
+    }
+
+    fn cluster_connections(&mut self, stats: &ClusterStats) {
+        self.counter("upstream_cx_total", &stats.cx_total);
+        self.counter("upstream_cx_http1_total", &stats.cx_http1_total);
+        self.counter("upstream_cx_http2_total", &stats.cx_http2_total);
+        self.counter("upstream_cx_connect_fail", &stats.cx_connect_fail);
+        self.counter("upstream_cx_connect_timeout", &stats.cx_connect_timeout);
+        self.counter("upstream_cx_overflow", &stats.cx_overflow);
+        self.counter("upstream_cx_rx_bytes_total", &stats.cx_rx_bytes);
+        self.counter("upstream_cx_tx_bytes_total", &stats.cx_tx_bytes);
+        self.counter("upstream_cx_none_healthy", &stats.cx_none_healthy);
+        self.tls("client_ssl_socket_factory.upstream", &stats.ssl);
+    }
+
+    /// `ssl.`, and what stands elsewhere in Envoy.
+    fn tls(&mut self, factory: &str, stats: &TlsStats) {
+        self.counter("ssl.handshake", &stats.handshake);
+        self.counter("ssl.session_reused", &stats.session_reused);
+        self.counter("ssl.no_certificate", &stats.no_certificate);
+        self.counter("ssl.connection_error", &stats.connection_error);
+        self.counter("ssl.fail_verify_no_cert", &stats.fail_verify_no_cert);
+        self.counter("ssl.fail_verify_error", &stats.fail_verify_error);
+        self.counter("ssl.fail_verify_san", &stats.fail_verify_san);
+        self.counter(
+            &format!("{factory}_context_secrets_not_ready"),
+            &stats.secrets_not_ready,
+        );
+    }
+
+    fn classes(&mut self, prefix: &str, classes: &[AtomicU64; 5]) {
+        let completed = classes.iter().map(|count| count.load(Relaxed)).sum();
+        self.add(&format!("{prefix}rq_completed"), Kind::Counter, completed);
+        for (name, count) in CLASSES.iter().zip(classes) {
+            self.counter(&format!("{prefix}{name}"), count);
+        }
+    }
+
+    /// `cluster_manager.` or `listener_manager.`: `what` are they, and how updates are called.
+    pub(super) fn manager(&mut self, what: &str, updates: &str, stats: &ManagerStats) {
+        self.counter(&format!("{what}_added"), &stats.added);
+        self.counter(&format!("{what}_modified"), &stats.modified);
+        self.counter(&format!("{what}_removed"), &stats.removed);
+        self.counter(&format!("{updates}.update_attempt"), &stats.update_attempt);
+        self.counter(&format!("{updates}.update_success"), &stats.update_success);
+        self.counter(&format!("{updates}.update_rejected"), &stats.update_rejected);
+        self.counter(&format!("{updates}.update_failure"), &stats.update_failure);
+    }
+}

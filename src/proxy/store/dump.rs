@@ -1,0 +1,59 @@
+//! What there is, for whoever looks at it.
+
+use bytes::Bytes;
+
+use super::{Name, Store};
+use crate::xds::ResourceType;
+
+/// A resource as it lies in the store.
+#[derive(Clone, Debug)]
+pub(crate) struct Seen {
+    /// Its type.
+    pub(crate) kind: ResourceType,
+    /// Its name.
+    pub(crate) name: Name,
+    /// Its message; of a secret nothing.
+    pub(crate) body: Bytes,
+    /// It is from the bootstrap.
+    pub(crate) fixed: bool,
+    /// No version of it is in force yet.
+    pub(crate) warming: bool,
+}
+
+impl Store {
+    /// All resources.
+    pub(crate) fn seen(&self) -> Vec<Seen> {
+        let clusters = self.clusters.iter().map(|(name, entry)| Seen {
+            kind: ResourceType::Cluster,
+            name: name.clone(),
+            body: entry.bytes().clone(),
+            fixed: entry.is_fixed(),
+            warming: entry.live().is_none(),
+        });
+        let listeners = self.listeners.iter().map(|(name, entry)| Seen {
+            kind: ResourceType::Listener,
+            name: name.clone(),
+            body: entry.bytes().clone(),
+            fixed: entry.is_fixed(),
+            warming: entry.live().is_none(),
+        });
+        let plain = |kind, name: &Name, body| Seen {
+            kind,
+            name: name.clone(),
+            body,
+            fixed: false,
+            warming: false,
+        };
+        let routes = self.routes.iter();
+        let routes = routes.map(|(name, body)| plain(ResourceType::Route, name, body.clone()));
+        let secrets = self.secrets.keys();
+        let secrets = secrets.map(|name| plain(ResourceType::Secret, name, Bytes::new()));
+        clusters.chain(listeners).chain(routes).chain(secrets).collect()
+    }
+
+    /// Clusters and listeners of which a version is not in force yet.
+    pub(crate) fn unready(&self) -> impl Iterator<Item = (ResourceType, &Name)> {
+        let clusters = self.warming.clusters.iter().map(|name| (ResourceType::Cluster, name));
+        clusters.chain(self.warming.listeners.iter().map(|name| (ResourceType::Listener, name)))
+    }
+}

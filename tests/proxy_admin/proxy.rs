@@ -1,0 +1,188 @@
+//! A proxy with a bootstrap that has all it needs.
+
+use std::fs;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use http::{Method, Request, StatusCode};
+use http_body_util::{BodyExt, Empty};
+use hyper::body::Bytes;
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::net::TcpStream;
+use tokio::process::{Child, Command};
+
+/// How long is waited for what has to happen.
+const PATIENCE: Duration = Duration::from_secs(30);
+const POLL: Duration = Duration::from_millis(20);
+
+/// A running `topsail proxy`.
+pub struct Proxy {
+    pub admin: SocketAddr,
+    /// Where it hands `/stats/prometheus` to its own admin interface.
+    pub metrics: SocketAddr,
+    dir: TempDir,
+    child: Child,
+}
+
+impl Proxy {
+    /// Starts one and waits until it is ready.
+    pub async fn start() -> Self {
+        let (admin, metrics) = (free(), free());
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("proxy.json"), bootstrap(admin, metrics).to_string()).unwrap();
+        let child = command(&dir).spawn().unwrap();
+        let proxy = Self {
+            admin,
+            metrics,
+            dir,
+            child,
+        };
+        eventually(async || matches!(proxy.ask(admin, "/ready").await, Ok((StatusCode::OK, _)))).await;
+        proxy
+    }
+
+    /// Starts another with the same bootstrap, and returns how it ended and what it said.
+    pub async fn second(&self) -> (ExitStatus, String) {
+        let output = command(&self.dir).stderr(Stdio::piped()).output();
+        let output = tokio::time::timeout(PATIENCE, output).await.unwrap().unwrap();
+        (output.status, String::from_utf8_lossy(&output.stderr).into_owned())
+    }
+
+    /// `GET` at the admin interface.
+    pub async fn get(&self, path: &str) -> (StatusCode, String) {
+        self.ask(self.admin, path).await.unwrap()
+    }
+
+    /// The same, which has to succeed.
+    pub async fn text(&self, path: &str) -> String {
+        let (status, body) = self.get(path).await;
+        assert_eq!(status, StatusCode::OK, "{path}: {body}");
+        body
+    }
+
+    /// The same as JSON.
+    pub async fn json(&self, path: &str) -> Value {
+        serde_json::from_str(&self.text(path).await).unwrap()
+    }
+
+    /// `POST` at the admin interface.
+    pub async fn post(&self, path: &str) -> (StatusCode, String) {
+        request(self.admin, Method::POST, path).await.unwrap()
+    }
+
+    /// `GET` anywhere.
+    pub async fn ask(&self, address: SocketAddr, path: &str) -> io::Result<(StatusCode, String)> {
+        request(address, Method::GET, path).await
+    }
+
+    /// Waits until nobody accepts connections there.
+    pub async fn refuses(&self, address: SocketAddr) {
+        eventually(async || TcpStream::connect(address).await.is_err()).await;
+    }
+
+    /// Waits for its end.
+    pub async fn ended(&mut self) -> ExitStatus {
+        tokio::time::timeout(PATIENCE, self.child.wait())
+            .await
+            .unwrap()
+            .unwrap()
+    }
+}
+
+async fn eventually(mut condition: impl AsyncFnMut() -> bool) {
+    let waiting = async {
+        while !condition().await {
+            tokio::time::sleep(POLL).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, waiting)
+        .await
+        .expect("it did not happen in time");
+}
+
+fn command(dir: &TempDir) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_topsail"));
+    command
+        .args(["proxy", "--concurrency", "1", "--bootstrap"])
+        .arg(dir.path().join("proxy.json"))
+        .stdin(Stdio::null())
+        .kill_on_drop(true);
+    command
+}
+
+/// An address that nobody has; on a loopback address of this process, so that tests of others do not take it.
+fn free() -> SocketAddr {
+    let process = std::process::id();
+    let octet = |shift: u32| u8::try_from(process >> shift & 0x7f).unwrap() + 1;
+    TcpListener::bind((Ipv4Addr::new(127, octet(7), octet(0), 9), 0))
+        .unwrap()
+        .local_addr()
+        .unwrap()
+}
+
+async fn request(address: SocketAddr, method: Method, path: &str) -> io::Result<(StatusCode, String)> {
+    let stream = TcpStream::connect(address).await?;
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
+    tokio::spawn(connection);
+    let request = Request::builder().method(method).uri(path).header("host", "admin");
+    let request = request.body(Empty::<Bytes>::new()).unwrap();
+    let response = sender.send_request(request).await.map_err(io::Error::other)?;
+    let status = response.status();
+    let body = response.into_body().collect().await.map_err(io::Error::other)?;
+    Ok((status, String::from_utf8_lossy(&body.to_bytes()).into_owned()))
+}
+
+fn bootstrap(admin: SocketAddr, metrics: SocketAddr) -> Value {
+    let address = |address: SocketAddr| json!({"socket_address": {"address": address.ip().to_string(), "port_value": address.port()}});
+    let route = json!({"match": {"path": "/stats/prometheus"}, "route": {"cluster": "admin"}});
+    json!({
+        "node": {"id": "sidecar~127.0.0.1~a.default~default.svc.cluster.local", "cluster": "a.default"},
+        "admin": {"address": address(admin)},
+        "stats_config": {
+            "use_all_default_tags": false,
+            "stats_tags": [
+                {"tag_name": "cluster_name", "regex": r"^cluster(\.(.+);)"},
+                {"tag_name": "http_conn_manager_prefix", "regex": r"^http(\.(.+);)"},
+                {"tag_name": "listener_address", "regex": r"^listener(\.(.+?_\d+))\."},
+                {"tag_name": "response_code", "regex": r"_rq(_(\d{3}))$"},
+                {"tag_name": "response_code_class", "regex": r"_rq(_(\dxx))$"},
+            ],
+        },
+        "static_resources": {
+            "listeners": [{
+                "name": "metrics",
+                "traffic_direction": "OUTBOUND",
+                "address": address(metrics),
+                "enable_reuse_port": false,
+                "filter_chains": [{"filters": [{
+                    "name": "envoy.filters.network.http_connection_manager",
+                    "typed_config": {
+                        "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+                        "stat_prefix": "metrics;",
+                        "route_config": {"name": "own", "virtual_hosts": [
+                            {"name": "own", "domains": ["*"], "routes": [route]},
+                        ]},
+                        "http_filters": [{
+                            "name": "envoy.filters.http.router",
+                            "typed_config": {"@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"},
+                        }],
+                    },
+                }]}],
+            }],
+            "clusters": [{
+                "name": "admin",
+                "alt_stat_name": "admin;",
+                "type": "STATIC",
+                "connect_timeout": "1s",
+                "load_assignment": {"cluster_name": "admin", "endpoints": [{"lb_endpoints": [
+                    {"endpoint": {"address": address(admin)}},
+                ]}]},
+            }],
+        },
+    })
+}
