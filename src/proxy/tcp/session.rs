@@ -88,7 +88,6 @@ struct Counted {
 
 impl Counted {
     fn new(cluster: Arc<Cluster>, host: Arc<Host>, permit: Permit) -> Self {
-        cluster.stats.cx_active.fetch_add(1, Relaxed);
         host.state.connections.fetch_add(1, Relaxed);
         Self {
             cluster,
@@ -100,7 +99,6 @@ impl Counted {
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        self.cluster.stats.cx_active.fetch_sub(1, Relaxed);
         self.host.state.connections.fetch_sub(1, Relaxed);
     }
 }
