@@ -19,6 +19,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
 
 use super::http::HttpStats;
+use super::tcp::TcpStats;
 use histogram::Distribution;
 
 /// Everything that is counted, as it is now; sorted by name.
@@ -108,11 +109,12 @@ impl Scribe {
     }
 }
 
-/// The statistics of connection managers: all of one prefix count together, and what they counted outlives a change
+/// The statistics of connection managers and TCP proxies: all of one prefix count together, and what they counted outlives a change
 /// of their listener.
 #[derive(Debug, Default)]
 pub(crate) struct Shared {
     http: HashMap<Arc<str>, Arc<HttpStats>>,
+    tcp: HashMap<Arc<str>, Arc<TcpStats>>,
 }
 
 impl Shared {
@@ -126,8 +128,19 @@ impl Shared {
         stats
     }
 
+    /// The statistics of a TCP proxy's prefix.
+    pub(crate) fn tcp(&mut self, prefix: &str) -> Arc<TcpStats> {
+        if let Some(stats) = self.tcp.get(prefix) {
+            return stats.clone();
+        }
+        let stats = Arc::<TcpStats>::default();
+        self.tcp.insert(prefix.into(), stats.clone());
+        stats
+    }
+
     /// Forgets what nothing counts in any more.
     pub(crate) fn sweep(&mut self) {
+        self.tcp.retain(|_, stats| Arc::strong_count(stats) > 1);
         self.http.retain(|_, stats| Arc::strong_count(stats) > 1);
     }
 }

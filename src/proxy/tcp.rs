@@ -2,6 +2,8 @@
 
 pub(crate) mod relay;
 mod session;
+#[cfg(test)]
+mod tests;
 
 use std::io;
 use std::sync::Arc;

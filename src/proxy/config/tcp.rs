@@ -37,7 +37,7 @@ pub(crate) fn proxy(message: &tcp_proxy::TcpProxy, names: &mut Names) -> Compile
         max_duration: limit(message.max_downstream_connection_duration.as_ref(), None),
         hash_source_ip: hash_source_ip(&message.hash_policy)?,
         access_logs: access_logs(&message.access_log)?,
-        stats: Arc::default(),
+        stats: names.stats.tcp(&message.stat_prefix),
     })
 }
 

@@ -191,3 +191,27 @@ async fn hand_over(worker: Rc<Worker>, chain: Arc<FilterChain>, connection: Conn
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::runtime::{Builder, LocalOptions};
+
+    use super::*;
+
+    #[test]
+    fn a_connection_that_panics_is_not_counted_any_more_and_the_others_go_on() {
+        let runtime = Builder::new_current_thread().build_local(LocalOptions::default());
+        let stats = Arc::new(ListenerStats::default());
+        runtime.unwrap().block_on(async {
+            let counted = stats.clone();
+            let panics = tokio::task::spawn_local(async move {
+                let _counted = Counted::new(&counted.cx_active);
+                panic!("on purpose");
+            });
+            let goes_on = tokio::task::spawn_local(async { 1 });
+            assert!(panics.await.is_err_and(|error| error.is_panic()));
+            assert_eq!(goes_on.await.unwrap(), 1);
+        });
+        assert_eq!(stats.cx_active.load(Relaxed), 0);
+    }
+}

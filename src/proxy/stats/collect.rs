@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
 use super::{Kind, Scribe, ServerStats, Snapshot};
-use crate::proxy::listener::{ListenAddress, Listener, NetworkFilter};
+use crate::proxy::listener::{Listener, NetworkFilter};
 use crate::proxy::store::Published;
 
 /// What the process is at, as `server.state` counts it.
@@ -48,14 +48,19 @@ fn things(scribe: &mut Scribe, published: &Published) {
     }
     let mut prefixes = HashSet::new();
     for listener in published.listeners.values() {
-        scribe.scope(format!("listener.{}.", address(&listener.address)));
+        scribe.scope(format!("listener.{}.", colons(&listener.stat_prefix)));
         scribe.listener(&listener.stats);
         for chain in listener.chains.chains.iter().chain(&listener.chains.default) {
-            if let NetworkFilter::Http(manager) = &chain.network {
-                if prefixes.insert(manager.stat_prefix.clone()) {
+            match &chain.network {
+                NetworkFilter::Http(manager) if prefixes.insert(("http", manager.stat_prefix.clone())) => {
                     scribe.scope(format!("http.{}.", manager.stat_prefix));
                     scribe.http(&manager.stats);
                 }
+                NetworkFilter::Tcp(proxy) if prefixes.insert(("tcp", proxy.stat_prefix.clone())) => {
+                    scribe.scope(format!("tcp.{}.", colons(&proxy.stat_prefix)));
+                    scribe.tcp(&proxy.stats);
+                }
+                NetworkFilter::Http(_) | NetworkFilter::Tcp(_) => {}
             }
         }
     }
@@ -64,14 +69,6 @@ fn things(scribe: &mut Scribe, published: &Published) {
 /// Envoy has no colons in the names of statistics.
 fn colons(name: &str) -> String {
     name.replace(':', "_")
-}
-
-/// A listener's address as part of a name.
-fn address(address: &ListenAddress) -> String {
-    match address {
-        ListenAddress::Ip(address) => colons(&address.to_string()),
-        ListenAddress::Unix(path) => colons(&path.display().to_string()),
-    }
 }
 
 fn server(scribe: &mut Scribe, published: &Published, server: &ServerStats, state: State, now: Instant) {

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use super::{Kind, ManagerStats, Scribe};
 use crate::proxy::http::HttpStats;
 use crate::proxy::listener::ListenerStats;
+use crate::proxy::tcp::TcpStats;
 use crate::proxy::tls::TlsStats;
 use crate::proxy::upstream::breaker::{Breaker, Limit};
 use crate::proxy::upstream::cluster::{Cluster, ClusterStats};
@@ -34,8 +35,23 @@ impl Scribe {
         self.counter("downstream_cx_total", &stats.cx_total);
         self.gauge("downstream_cx_active", &stats.cx_active);
         self.counter("no_filter_chain_match", &stats.no_filter_chain_match);
+        self.counter("downstream_cx_destroy", &stats.cx_destroy);
+        self.gauge("downstream_pre_cx_active", &stats.pre_cx_active);
         self.counter("downstream_pre_cx_timeout", &stats.inspection_timeout);
+        self.counter("downstream_listener_filter_remote_close", &stats.inspection_closed);
+        let handshakes = &stats.handshake_timeout;
+        self.counter("downstream_cx_transport_socket_connect_timeout", handshakes);
         self.tls("server_ssl_socket_factory.downstream", &stats.ssl);
+    }
+
+    /// `tcp.<stat_prefix>.`
+    pub(super) fn tcp(&mut self, stats: &TcpStats) {
+        self.counter("downstream_cx_total", &stats.cx_total);
+        self.counter("downstream_cx_no_route", &stats.cx_no_route);
+        self.counter("downstream_cx_rx_bytes_total", &stats.rx_bytes);
+        self.counter("downstream_cx_tx_bytes_total", &stats.tx_bytes);
+        self.counter("idle_timeout", &stats.idle_timeout);
+        self.counter("max_downstream_connection_duration", &stats.max_duration);
     }
 
     /// `cluster.<name>.`

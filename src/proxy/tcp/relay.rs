@@ -227,15 +227,11 @@ mod tests {
 
     use super::*;
 
+    /// A relay's end, and how many bytes went up and down.
+    type Ended = tokio::task::JoinHandle<(Result<(), Broken>, [usize; 2])>;
+
     /// A relay in a task, with its client and host.
-    fn relayed(
-        room: usize,
-        idle: Option<Duration>,
-    ) -> (
-        DuplexStream,
-        DuplexStream,
-        tokio::task::JoinHandle<(Result<(), Broken>, [usize; 2])>,
-    ) {
+    fn relayed(room: usize, idle: Option<Duration>) -> (DuplexStream, DuplexStream, Ended) {
         let (client, mut near) = duplex(room);
         let (mut far, host) = duplex(room);
         let task = tokio::spawn(async move {

@@ -59,12 +59,12 @@ fn server_name(wanted: &[Box<str>], name: Option<&str>) -> Option<u32> {
         return Some(0);
     }
     let name = name?;
-    let specific = |wanted: &Box<str>| match wanted.strip_prefix('*') {
+    let specific = |wanted: &str| match wanted.strip_prefix('*') {
         Some(suffix) if name.len() > suffix.len() && name.ends_with(suffix) => u32::try_from(suffix.len()).ok(),
         Some(_) => None,
-        None => (**wanted == *name).then_some(u32::MAX),
+        None => (wanted == name).then_some(u32::MAX),
     };
-    wanted.iter().filter_map(specific).max()
+    wanted.iter().filter_map(|wanted| specific(wanted)).max()
 }
 
 fn plainly(chains: &[ChainMatch], facts: &Facts<'_>) -> Option<usize> {

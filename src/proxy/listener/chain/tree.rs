@@ -62,12 +62,12 @@ impl<C: Criterion, T: Branch> Branch for Level<C, T> {
     }
 
     fn find(&self, facts: &Facts<'_>) -> Option<usize> {
-        if !self.asked.is_empty() {
-            if let Some(below) = self.criterion.best(&self.asked, facts) {
-                return below.find(facts);
-            }
+        // Most levels of most listeners ask for nothing.
+        let asked = (!self.asked.is_empty()).then(|| self.criterion.best(&self.asked, facts));
+        match asked.flatten() {
+            Some(below) => below.find(facts),
+            None => self.any.as_ref()?.find(facts),
         }
-        self.any.as_ref()?.find(facts)
     }
 }
 
