@@ -58,7 +58,13 @@ where
 /// Serves a connection to its end.
 pub(crate) async fn serve(io: Io, downstream: Rc<Downstream>) {
     let manager = downstream.manager.clone();
-    let draining = downstream.chain.draining.clone();
+    // Whoever holds a connection is told with the next answer on it; one that is not used ends after a while. Ended at
+    // once, it could meet a request that is on its way.
+    let (draining, grace) = (downstream.chain.draining.clone(), manager.limits.drain);
+    let ending = async move {
+        draining.wait().await;
+        tokio::time::sleep(grace).await;
+    };
     let _open = Open::new(manager.stats.clone());
     let (stats, used) = (manager.stats.clone(), Cell::new(false));
     let service = service_fn(move |request: Request<Incoming>| {
@@ -73,7 +79,7 @@ pub(crate) async fn serve(io: Io, downstream: Rc<Downstream>) {
     tokio::pin!(connection);
     let result = tokio::select! {
         result = &mut connection => result,
-        () = draining.wait() => {
+        () = ending => {
             connection.as_mut().graceful_shutdown();
             connection.await
         }

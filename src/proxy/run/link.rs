@@ -40,6 +40,7 @@ impl From<SendError> for LinkError {
 /// Keeps a stream open for ever.
 pub(super) async fn keep(server: &Server, control: &RefCell<Control>, news: &News) {
     let mut pause = BackOff::new(server.back_off);
+    let mut waiting_since = Instant::now();
     loop {
         match serve(server, control, news, &mut pause).await {
             Ok(never) => match never {},
@@ -47,11 +48,24 @@ pub(super) async fn keep(server: &Server, control: &RefCell<Control>, news: &New
                 let stats = control.borrow().stats.clone();
                 stats.clusters.update_failure.fetch_add(1, Relaxed);
                 stats.listeners.update_failure.fetch_add(1, Relaxed);
+                if pause.is_reset() {
+                    waiting_since = Instant::now();
+                }
                 let pause = pause.next(fastrand::f64());
-                tracing::warn!(%error, ?pause, "the stream to the control plane is closed");
+                tell(waiting_since.elapsed(), &error, pause);
                 tokio::time::sleep(pause).await;
             }
         }
+    }
+}
+
+/// A server that restarts is away for a moment, which is worth no warning; Envoy's patience is the same.
+fn tell(waiting: Duration, error: &LinkError, pause: Duration) {
+    const PATIENCE: Duration = Duration::from_secs(30);
+    if waiting > PATIENCE {
+        tracing::warn!(%error, ?waiting, "there is no stream to the control plane");
+    } else {
+        tracing::info!(%error, ?pause, "the stream to the control plane is closed");
     }
 }
 
@@ -175,6 +189,10 @@ impl BackOff {
 
     fn reset(&mut self) {
         self.next = self.base;
+    }
+
+    fn is_reset(&self) -> bool {
+        self.next == self.base
     }
 }
 

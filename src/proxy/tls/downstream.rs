@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use rustls::ServerConfig;
 use rustls::crypto::aws_lc_rs::Ticketer;
-use rustls::server::{NoServerSessionStorage, ResolvesServerCert};
+use rustls::server::{Acceptor, ClientHello, NoServerSessionStorage, ResolvesServerCert};
 use rustls::sign::SingleCertAndKey;
-use tokio_rustls::TlsAcceptor;
+use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use super::cache::{Cache, Made};
@@ -34,7 +34,36 @@ pub(crate) struct DownstreamTls {
     pub(crate) prefer_client_ciphers: bool,
     /// Whether sessions may be resumed by tickets.
     pub(crate) resumption: bool,
-    cache: Cache<Arc<ServerConfig>>,
+    cache: Cache<Configs>,
+}
+
+/// The configurations of rustls for one state of the secrets.
+#[derive(Debug)]
+pub(super) struct Configs {
+    negotiating: Arc<ServerConfig>,
+    /// For clients that offer none of our protocols: rustls would refuse them, Envoy serves them without one.
+    silent: Arc<ServerConfig>,
+}
+
+impl Configs {
+    fn new(config: ServerConfig) -> Self {
+        let mut silent = config.clone();
+        silent.alpn_protocols.clear();
+        Self {
+            negotiating: Arc::new(config),
+            silent: Arc::new(silent),
+        }
+    }
+
+    /// The one for a client.
+    fn for_client(&self, hello: &ClientHello<'_>) -> Arc<ServerConfig> {
+        let ours = &self.negotiating.alpn_protocols;
+        let mut offered = hello.alpn().into_iter().flatten();
+        match offered.any(|protocol| ours.iter().any(|one| one == protocol)) {
+            true => self.negotiating.clone(),
+            false => self.silent.clone(),
+        }
+    }
 }
 
 /// A connection on which the handshake is done.
@@ -74,7 +103,9 @@ impl DownstreamTls {
 
     async fn handshake(&self, stream: Rewound, stats: &TlsStats) -> io::Result<Secured> {
         let made = self.made()?;
-        let stream = TlsAcceptor::from(made.config.clone()).accept(stream).await?;
+        let start = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
+        let config = made.config.for_client(&start.client_hello());
+        let stream = start.into_stream(config).await?;
         let (_, tls) = stream.get_ref();
         let peer = peer::peer(tls, made.certificate().map(|own| &**own));
         stats.succeeded(tls.handshake_kind(), peer.presented);
@@ -86,7 +117,7 @@ impl DownstreamTls {
     }
 
     /// The configuration for the secrets of the moment.
-    pub(super) fn made(&self) -> io::Result<Arc<Made<Arc<ServerConfig>>>> {
+    pub(super) fn made(&self) -> io::Result<Arc<Made<Configs>>> {
         let trust = self.verification.trust.as_ref();
         let make =
             |certificate: Option<&Arc<Certificate>>, trust: Option<&Arc<TrustAnchors>>| self.config(certificate, trust);
@@ -98,7 +129,7 @@ impl DownstreamTls {
         &self,
         certificate: Option<&Arc<Certificate>>,
         trust: Option<&Arc<TrustAnchors>>,
-    ) -> Result<Arc<ServerConfig>, rustls::Error> {
+    ) -> Result<Configs, rustls::Error> {
         let own = certificate.ok_or(rustls::Error::NoCertificatesPresented)?;
         let key: Arc<dyn ResolvesServerCert> = Arc::new(SingleCertAndKey::from(own.key.clone()));
         let builder = ServerConfig::builder_with_provider(self.protocols.provider.clone())
@@ -120,6 +151,6 @@ impl DownstreamTls {
         } else {
             config.send_tls13_tickets = 0;
         }
-        Ok(Arc::new(config))
+        Ok(Configs::new(config))
     }
 }

@@ -159,7 +159,10 @@ impl Sidecar {
 
 impl Drop for Sidecar {
     fn drop(&mut self) {
-        if !std::thread::panicking() {
+        if std::thread::panicking() {
+            let log = fs::read(self.process.log()).unwrap_or_default();
+            eprintln!("--- log of the sidecar at {}\n{}", self.ip, String::from_utf8_lossy(&log));
+        } else {
             let complaints = self.complaints();
             assert!(
                 complaints.is_empty(),
