@@ -24,6 +24,7 @@ use super::config::{self, At};
 use super::stats::ServerStats;
 use super::stats::naming::Naming;
 use super::store::Store;
+use super::upstream::dns::Resolver;
 use super::worker::Worker;
 use crate::lifecycle::StopSignals;
 use crate::xds::client::Client;
@@ -114,6 +115,7 @@ pub async fn run(options: Options) -> Result<(), ProxyError> {
         () = keep_link(server.as_ref(), &control, &news) => {}
         () = keep_time(&control, &news) => {}
         () = keep_up(&control) => {}
+        () = keep_names(&control, &news) => {}
         () = write_down(&control) => {}
         () = asks::answer(&control, asked) => {}
         signal = signals.next() => tracing::info!(signal, "ending"),
@@ -169,6 +171,23 @@ async fn keep_up(control: &RefCell<Control>) {
     loop {
         tokio::time::sleep(UPKEEP).await;
         control.borrow().store.upkeep(Instant::now());
+    }
+}
+
+/// Looks up the names of clusters.
+async fn keep_names(control: &RefCell<Control>, news: &News) {
+    let (mut resolver, mut found) = Resolver::new();
+    loop {
+        resolver.watch(control.borrow().store.newest_clusters());
+        tokio::select! {
+            Some(resolved) = found.recv() => {
+                let mut control = control.borrow_mut();
+                control.store.put_resolved(&resolved.cluster, &resolved.endpoints, Instant::now());
+                control.settle(Instant::now());
+                news.tell();
+            }
+            () = tokio::time::sleep(UPKEEP) => {}
+        }
     }
 }
 

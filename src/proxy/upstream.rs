@@ -4,6 +4,7 @@ pub(crate) mod balance;
 pub(crate) mod breaker;
 pub(crate) mod cluster;
 pub(crate) mod connect;
+pub(crate) mod dns;
 pub(crate) mod host;
 mod host_set;
 mod original_dst;

@@ -5,7 +5,7 @@ pub(crate) mod drain;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::io;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
@@ -20,6 +20,9 @@ use super::slot::Slot;
 use super::store::Published;
 use super::upstream::cluster::Cluster;
 use super::upstream::pool::Pools;
+
+/// How often connections to hosts are looked through.
+const SWEEP: Duration = Duration::from_secs(1);
 
 /// A worker, as its own tasks see it.
 #[derive(Debug)]
@@ -145,6 +148,7 @@ async fn serve(
         index,
         drain_time,
     });
+    tokio::task::spawn_local(sweep(Rc::downgrade(&worker)));
     let mut accepting = HashMap::new();
     while let Some(command) = commands.recv().await {
         match command {
@@ -160,5 +164,16 @@ async fn serve(
                 }
             }
         }
+    }
+}
+
+/// Closes connections to hosts that were idle for too long, for as long as there is a worker.
+async fn sweep(worker: Weak<Worker>) {
+    loop {
+        tokio::time::sleep(SWEEP).await;
+        let Some(worker) = worker.upgrade() else {
+            return;
+        };
+        worker.pools.sweep(Instant::now());
     }
 }

@@ -287,6 +287,9 @@ impl Body for ResponseBody {
                 }
             }
             Some(Err(error)) => {
+                if let (BodyError::Peer(_), Source::Host(host)) = (error, &mut self.source) {
+                    host.lease.broken();
+                }
                 if let Some(recorder) = self.recorder.take() {
                     recorder.broken(error);
                 }

@@ -306,13 +306,12 @@ impl Sending<'_> {
             downstream: exchange.request.version,
             alpn: alpn.as_ref(),
             authority: &exchange.authority,
+            scheme: exchange.scheme,
             high_priority: self.action.high_priority,
             upgrade: exchange.upgrade.is_some(),
             source: exchange.downstream.connection.source,
         };
         let (stats, counted, began) = (&self.cluster.stats, &host.state.stats, Instant::now());
-        stats.rq_total.fetch_add(1, Relaxed);
-        counted.rq_total.fetch_add(1, Relaxed);
         let sent = worker.pools.send(&towards, request);
         let result = match retries.per_try_timeout() {
             None => sent.await,
@@ -329,6 +328,7 @@ impl Sending<'_> {
         match result {
             Ok((response, lease)) => {
                 exchange.stream.timing.upstream_first_rx = Some(exchange.stream.start.elapsed());
+                exchange.stream.upstream_local = lease.local();
                 self.cluster.report(host, Report::Status(response.status()));
                 stats.answered(response.status().as_u16(), began.elapsed());
                 let outcome = match response.status().is_server_error() {

@@ -44,6 +44,7 @@ fn copy(exchange: &Exchange, mirror: &Mirror, body: &Prepared) {
     }
     let worker = exchange.downstream.worker.clone();
     let version = exchange.request.version;
+    let scheme = exchange.scheme;
     let destination = exchange.downstream.connection.local;
     let source = exchange.downstream.connection.source;
     tokio::task::spawn_local(async move {
@@ -63,6 +64,7 @@ fn copy(exchange: &Exchange, mirror: &Mirror, body: &Prepared) {
             downstream: version,
             alpn: None,
             authority: &authority,
+            scheme,
             high_priority: false,
             upgrade: false,
             source,

@@ -21,7 +21,7 @@ pub(super) fn is_tunnel(exchange: &Exchange, response: &Response<Incoming>) -> b
 pub(super) fn join(
     exchange: &mut Exchange,
     mut response: Response<Incoming>,
-    lease: Lease,
+    mut lease: Lease,
     idle: Option<Duration>,
 ) -> Response<ResponseBody> {
     let upstream = hyper::upgrade::on(&mut response);
@@ -35,7 +35,7 @@ pub(super) fn join(
                     tracing::debug!(%error, "an upgraded connection broke");
                 }
             }
-            drop(lease);
+            lease.finished();
         });
     }
     let mut answer = Response::from_parts(parts, ResponseBody::empty());

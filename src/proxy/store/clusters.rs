@@ -185,6 +185,11 @@ impl Store {
         entry.versions().last()
     }
 
+    /// All clusters, each in its newest version, in force or not.
+    pub(crate) fn newest_clusters(&self) -> impl Iterator<Item = &Arc<Cluster>> {
+        self.clusters.values().filter_map(|entry| entry.versions().last())
+    }
+
     /// Hands endpoints that were put to the clusters that are found by them.
     pub(super) fn endpoints_came(&mut self, name: &str, now: Instant) {
         let kept = self.endpoints.get(name).and_then(Option::as_ref);

@@ -16,10 +16,8 @@ use crate::proxy::io::Io;
 use crate::proxy::tls::Wish;
 use crate::proxy::upstream::balance::Choice;
 use crate::proxy::upstream::balance::outlier::Report;
-use crate::proxy::upstream::breaker::Permit;
 use crate::proxy::upstream::cluster::Cluster;
-use crate::proxy::upstream::connect::{self, Connected};
-use crate::proxy::upstream::host::Host;
+use crate::proxy::upstream::connect::{self, Link};
 use crate::proxy::worker::Worker;
 use crate::proxy::worker::drain::Draining;
 
@@ -73,34 +71,10 @@ struct Session<'a> {
     stream: Stream,
 }
 
-/// A connection to a host, counted as long as it lasts.
+/// A connection to a host.
 struct Upstream {
-    connected: Connected,
-    counted: Counted,
-}
-
-/// What counts a connection to a host while there is one.
-struct Counted {
     cluster: Arc<Cluster>,
-    host: Arc<Host>,
-    _permit: Permit,
-}
-
-impl Counted {
-    fn new(cluster: Arc<Cluster>, host: Arc<Host>, permit: Permit) -> Self {
-        host.state.connections.fetch_add(1, Relaxed);
-        Self {
-            cluster,
-            host,
-            _permit: permit,
-        }
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.host.state.connections.fetch_sub(1, Relaxed);
-    }
+    link: Link,
 }
 
 impl Session<'_> {
@@ -108,7 +82,7 @@ impl Session<'_> {
         let Some(mut upstream) = self.connect().await else {
             return;
         };
-        let cluster = upstream.counted.cluster.clone();
+        let cluster = upstream.cluster.clone();
         let (stats, stream) = (&self.proxy.stats, &mut self.stream);
         let note = |way, bytes| {
             let bytes = bytes as u64;
@@ -128,9 +102,9 @@ impl Session<'_> {
                 }
             }
         };
-        let ended = relay(io, &mut upstream.connected.io, self.proxy.idle_timeout, note).await;
+        let ended = relay(io, &mut upstream.link.io, self.proxy.idle_timeout, note).await;
         if let Err(broken) = ended {
-            self.broke(&broken, io, &upstream.connected.io);
+            self.broke(&broken, io, &upstream.link.io);
         }
     }
 
@@ -155,14 +129,11 @@ impl Session<'_> {
             };
             self.stream.host = Some(host.clone());
             self.stream.attempts += 1;
-            match connect::connect(&cluster, &host, Wish::default(), self.connection.source).await {
-                Ok(connected) => {
+            match connect::connect_with(&cluster, &host, Wish::default(), self.connection.source, permit).await {
+                Ok(link) => {
                     cluster.report(&host, Report::Connected);
-                    self.stream.upstream_local = connected.local;
-                    return Some(Upstream {
-                        connected,
-                        counted: Counted::new(cluster, host, permit),
-                    });
+                    self.stream.upstream_local = link.local;
+                    return Some(Upstream { cluster, link });
                 }
                 Err(error) => {
                     cluster.report(&host, Report::Failure(error.kind));

@@ -332,7 +332,16 @@ async fn a_pool_offers_its_protocols_where_none_are_configured() {
         (Offer::Http2, Some(b"h2")),
         (Offer::Either, Some(b"h2")),
     ] {
-        let met = meet_as(&server, &client, Wish { sni: None, offer }, &stats).await;
+        let met = meet_as(
+            &server,
+            &client,
+            Wish {
+                offer,
+                ..Wish::default()
+            },
+            &stats,
+        )
+        .await;
         assert_eq!(met.client.unwrap().alpn.as_deref(), expected);
     }
 }

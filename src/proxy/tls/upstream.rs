@@ -47,6 +47,8 @@ pub(crate) struct UpstreamTls {
 pub(crate) struct Wish<'a> {
     /// A server name in place of the configured one (`auto_sni`).
     pub(crate) sni: Option<&'a str>,
+    /// Protocols in place of the configured ones (`envoy.network.application_protocols`).
+    pub(crate) alpn: Option<&'a [Vec<u8>]>,
     /// Protocols that are offered where none are configured.
     pub(crate) offer: Offer,
 }
@@ -147,7 +149,11 @@ impl UpstreamTls {
     ) -> io::Result<Connected> {
         let config = self.made()?.config.offering(wish.offer);
         let name = self.server_name(host, wish.sni)?;
-        let stream = TlsConnector::from(config).connect(name, io).await?;
+        let connector = TlsConnector::from(config);
+        let stream = match wish.alpn {
+            Some(alpn) => connector.with_alpn(alpn.to_vec()).connect(name, io).await?,
+            None => connector.connect(name, io).await?,
+        };
         let (_, tls) = stream.get_ref();
         stats.succeeded(tls.handshake_kind(), tls.peer_certificates().is_some());
         Ok(Connected {

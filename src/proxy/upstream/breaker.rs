@@ -114,6 +114,15 @@ impl Breaker {
         })
     }
 
+    /// A place under one of the limits, even if that goes beyond it.
+    pub(crate) fn enter_anyway(self: &Arc<Self>, limit: fn(&Breaker) -> &Limit) -> Permit {
+        limit(self).used.fetch_add(1, Ordering::Relaxed);
+        Permit {
+            breaker: self.clone(),
+            limit,
+        }
+    }
+
     /// A place for a retry, by the budget if there is one.
     pub(crate) fn enter_retry(self: &Arc<Self>) -> Option<Permit> {
         let Some(budget) = self.budget else {

@@ -2,18 +2,20 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::net::{TcpSocket, TcpStream, UnixStream};
 
+use super::breaker::Permit;
 use super::cluster::{Cluster, Transport};
-use super::host::{Host, HostAddress};
+use super::host::{Host, HostAddress, HostState};
 use crate::proxy::io::Io;
 use crate::proxy::tls::Wish;
 
 /// Why a request did not get an answer.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct SendError {
     /// Which sort of failure.
     pub(crate) kind: FailureKind,
@@ -68,6 +70,44 @@ pub(crate) struct Connected {
     pub(crate) alpn: Option<Vec<u8>>,
 }
 
+/// A connection to a host that counts against limits.
+#[derive(Debug)]
+pub(crate) struct Link {
+    /// The connection.
+    pub(crate) io: Io,
+    /// Our own address on it.
+    pub(crate) local: Option<SocketAddr>,
+    /// The protocol that TLS negotiated.
+    pub(crate) alpn: Option<Vec<u8>>,
+    /// Counts it, until this is dropped.
+    pub(crate) open: Open,
+}
+
+/// Counts a connection that is open or being made.
+#[derive(Debug)]
+pub(crate) struct Open {
+    host: Arc<HostState>,
+    _permit: Permit,
+}
+
+impl Open {
+    fn new(cluster: &Cluster, host: &Host, permit: Permit) -> Self {
+        cluster.stats.cx_total.fetch_add(1, Relaxed);
+        host.state.stats.cx_total.fetch_add(1, Relaxed);
+        host.state.connections.fetch_add(1, Relaxed);
+        Self {
+            host: host.state.clone(),
+            _permit: permit,
+        }
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.host.connections.fetch_sub(1, Relaxed);
+    }
+}
+
 /// The client's address as the one that a connection to a host comes from (`original_src`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Source {
@@ -77,7 +117,7 @@ pub(crate) struct Source {
     pub(crate) mark: u32,
 }
 
-/// Connects, TLS included, within the cluster's time; from `source` if one is given.
+/// Connects within the cluster's limits and time, TLS included.
 ///
 /// # Errors
 /// When there is no connection.
@@ -86,13 +126,28 @@ pub(crate) async fn connect(
     host: &Host,
     wish: Wish<'_>,
     source: Option<Source>,
-) -> Result<Connected, SendError> {
+) -> Result<Link, SendError> {
+    let breaker = cluster.breakers.of(false);
+    let Some(permit) = breaker.enter(|breaker| &breaker.connections) else {
+        cluster.stats.cx_overflow.fetch_add(1, Relaxed);
+        return Err(SendError::new(FailureKind::Overflow, "too many connections"));
+    };
+    connect_with(cluster, host, wish, source, permit).await
+}
+
+/// Connects within the cluster's time. The limits have been looked at.
+pub(crate) async fn connect_with(
+    cluster: &Cluster,
+    host: &Host,
+    wish: Wish<'_>,
+    source: Option<Source>,
+    permit: Permit,
+) -> Result<Link, SendError> {
+    let open = Open::new(cluster, host, permit);
     let stats = &cluster.stats;
-    host.state.stats.cx_total.fetch_add(1, Relaxed);
-    stats.cx_total.fetch_add(1, Relaxed);
-    let error = match tokio::time::timeout(cluster.config.connect_timeout, establish(cluster, host, wish, source)).await
-    {
-        Ok(Ok(connected)) => return Ok(connected),
+    let made = tokio::time::timeout(cluster.config.connect_timeout, establish(cluster, host, wish, source));
+    let error = match made.await {
+        Ok(Ok(Connected { io, local, alpn })) => return Ok(Link { io, local, alpn, open }),
         Ok(Err(error)) => SendError::new(FailureKind::Connect, error),
         Err(_) => {
             stats.cx_connect_timeout.fetch_add(1, Relaxed);

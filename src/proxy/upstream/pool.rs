@@ -1,7 +1,16 @@
 //! Connection pools: one for each host, protocol and transport, on every worker by itself.
 
+mod failure;
+mod host_pool;
+mod http1;
+mod http2;
+mod metered;
+#[cfg(test)]
+mod tests;
+
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -9,16 +18,13 @@ use std::time::Instant;
 
 use http::{Request, Response, Version};
 use hyper::body::Incoming;
-use hyper::client::conn::{http1, http2};
-use hyper_util::rt::{TokioIo, TokioTimer};
 
 use super::breaker::Permit;
 use super::cluster::{Cluster, HttpVersion, Transport};
-use super::connect::{self, Connected, FailureKind, SendError, Source};
-use super::host::{Host, HostState};
+use super::connect::{FailureKind, SendError, Source};
+use super::host::Host;
 use crate::proxy::http::body::RequestBody;
-use crate::proxy::http::connection::LocalExecutor;
-use crate::proxy::tls::{Offer, Wish};
+use host_pool::{Carrier, HostPool};
 
 /// Where a request goes, and how.
 #[derive(Clone, Copy, Debug)]
@@ -31,81 +37,131 @@ pub(crate) struct Towards<'a> {
     pub(crate) downstream: Version,
     /// Protocols to offer instead of the cluster's.
     pub(crate) alpn: Option<&'a Arc<[Vec<u8>]>>,
-    /// The request's host, for SNI.
+    /// The request's host, for SNI and `:authority`.
     pub(crate) authority: &'a str,
+    /// `:scheme`.
+    pub(crate) scheme: &'static str,
     /// Which limits count.
     pub(crate) high_priority: bool,
     /// The connection will go over to another protocol: it has to be HTTP/1.1.
     pub(crate) upgrade: bool,
-    /// Where the connection has to come from.
+    /// Where the connection is to come from.
     pub(crate) source: Option<Source>,
 }
 
 /// The pools of a worker.
 #[derive(Debug, Default)]
 pub(crate) struct Pools {
-    hosts: RefCell<HashMap<Key, Rc<HostPool>>>,
+    by_key: RefCell<HashMap<Key, BySni>>,
 }
 
 /// What connections have in common that can stand in for each other. The addresses are those of objects that the
 /// pool keeps alive.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Key {
+    cluster: usize,
     host: usize,
     transport: usize,
+    alpn: usize,
     protocol: Protocol,
-    sni: Option<Rc<str>>,
     source: Option<Source>,
+    high_priority: bool,
 }
 
-/// How a connection speaks.
+/// The pools of a key: one, or one by server name where that follows the request.
+#[derive(Debug, Default)]
+struct BySni {
+    plain: Option<Rc<HostPool>>,
+    named: HashMap<Box<str>, Rc<HostPool>>,
+}
+
+/// How connections speak.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Protocol {
     Http1,
     Http2,
+    /// Whatever TLS negotiates.
+    Either,
 }
 
-/// The connections to a host that are not lent out.
+/// A request that a connection carries, until its answer is complete; then the connection goes back to its pool.
 #[derive(Debug)]
-struct HostPool {
-    state: Arc<HostState>,
-    transport: Transport,
-    sni: Option<Rc<str>>,
-    source: Option<Source>,
-    idle: RefCell<Vec<Http1>>,
-    shared: RefCell<Vec<Http2>>,
+pub(crate) struct Lease {
+    carrier: Option<Carrier>,
+    active: Option<Active>,
+    local: Option<SocketAddr>,
 }
 
-/// An HTTP/1.1 connection.
+/// Counts a request that is under way.
 #[derive(Debug)]
-struct Http1 {
-    sender: http1::SendRequest<RequestBody>,
-    since: Instant,
+struct Active {
+    cluster: Arc<Cluster>,
+    host: Arc<Host>,
     _permit: Permit,
 }
 
-/// An HTTP/2 connection.
-#[derive(Clone, Debug)]
-struct Http2 {
-    sender: http2::SendRequest<RequestBody>,
-    _permit: Rc<Permit>,
+impl Active {
+    fn begin(towards: &Towards<'_>) -> Result<Self, SendError> {
+        let (cluster, host) = (towards.cluster, towards.host);
+        let breaker = cluster.breakers.of(towards.high_priority);
+        let permit = breaker.enter(|breaker| &breaker.requests).ok_or_else(|| {
+            cluster.stats.rq_pending_overflow.fetch_add(1, Relaxed);
+            SendError::new(FailureKind::Overflow, "too many requests")
+        })?;
+        cluster.stats.rq_total.fetch_add(1, Relaxed);
+        host.state.stats.rq_total.fetch_add(1, Relaxed);
+        host.state.active.fetch_add(1, Relaxed);
+        Ok(Self {
+            cluster: cluster.clone(),
+            host: host.clone(),
+            _permit: permit,
+        })
+    }
 }
 
-/// A connection that carries a request; it goes back to its pool when the answer is complete.
-#[derive(Debug)]
-pub(crate) struct Lease {
-    pool: Rc<HostPool>,
-    http1: Option<Http1>,
+impl Drop for Active {
+    fn drop(&mut self) {
+        self.host.state.active.fetch_sub(1, Relaxed);
+    }
 }
 
 impl Lease {
     /// The answer is complete: the connection may carry another request.
     pub(crate) fn finished(&mut self) {
-        if let Some(mut connection) = self.http1.take() {
-            if !connection.sender.is_closed() && !self.pool.state.removed.load(Relaxed) {
-                connection.since = Instant::now();
-                self.pool.idle.borrow_mut().push(connection);
-            }
+        if let Some(Carrier::Http1(connection)) = self.carrier.take() {
+            connection.give_back();
+        }
+        self.active = None;
+    }
+
+    /// The host broke off: the connection is of no use any more.
+    pub(crate) fn broken(&mut self) {
+        self.carrier = None;
+        if let Some(active) = self.active.take() {
+            active.cluster.stats.rq_rx_reset.fetch_add(1, Relaxed);
+        }
+    }
+
+    /// Our own address on the connection.
+    pub(crate) fn local(&self) -> Option<SocketAddr> {
+        self.local
+    }
+
+    /// There is no answer, and it was not the host that reset the stream.
+    fn failed(mut self, kind: FailureKind) {
+        if kind == FailureKind::RemoteReset || kind == FailureKind::Refused {
+            return self.broken();
+        }
+        self.carrier = None;
+        self.active = None;
+    }
+}
+
+impl Drop for Lease {
+    /// Whoever gives up a request before its answer is complete resets it.
+    fn drop(&mut self) {
+        if let Some(active) = &self.active {
+            active.cluster.stats.rq_tx_reset.fetch_add(1, Relaxed);
         }
     }
 }
@@ -118,201 +174,113 @@ impl Pools {
     pub(crate) async fn send(
         &self,
         towards: &Towards<'_>,
-        request: Request<RequestBody>,
+        mut request: Request<RequestBody>,
     ) -> Result<(Response<Incoming>, Lease), SendError> {
-        let (cluster, host) = (towards.cluster, towards.host);
-        let protocol = match cluster.config.http.version {
-            _ if towards.upgrade => Protocol::Http1,
-            HttpVersion::Http1 | HttpVersion::Alpn => Protocol::Http1,
-            HttpVersion::Http2 => Protocol::Http2,
-            HttpVersion::Downstream if towards.downstream == Version::HTTP_2 => Protocol::Http2,
-            HttpVersion::Downstream => Protocol::Http1,
-        };
-        let sni = auto_sni(cluster, host, &request);
-        let pool = self.pool(host, protocol, sni, towards.source);
-        match protocol {
-            Protocol::Http1 => send_http1(pool, cluster, host, request).await,
-            Protocol::Http2 => send_http2(pool, cluster, host, request).await,
+        let pool = self.pool(towards);
+        loop {
+            let carrier = if towards.upgrade {
+                pool.connect_once(towards.cluster).await?
+            } else {
+                pool.acquire(towards.cluster).await?
+            };
+            let active = match Active::begin(towards) {
+                Ok(active) => active,
+                Err(overflow) => {
+                    carrier.unused();
+                    return Err(overflow);
+                }
+            };
+            let reused = carrier.is_reused();
+            let (local, scheme) = (carrier.local(), towards.scheme);
+            let mut lease = Lease {
+                carrier: Some(carrier),
+                active: Some(active),
+                local,
+            };
+            // It is in its place: it was put there.
+            let Some(carrier) = &mut lease.carrier else {
+                return Err(SendError::new(FailureKind::Reset, ""));
+            };
+            let error = match carrier.send(request, scheme).await {
+                Ok(response) => return Ok((response, lease)),
+                Err(error) => error,
+            };
+            match error.unsent {
+                // The host closed a connection that it did not use, or takes no further streams on it.
+                Some(unsent) if reused => {
+                    lease.failed(FailureKind::Reset);
+                    request = unsent;
+                }
+                Some(_) | None => {
+                    lease.failed(error.error.kind);
+                    return Err(error.error);
+                }
+            }
         }
     }
 
-    fn pool(&self, host: &Arc<Host>, protocol: Protocol, sni: Option<Rc<str>>, source: Option<Source>) -> Rc<HostPool> {
-        let transport = match &host.transport {
-            Transport::Plaintext => 0,
-            Transport::Tls(tls) => Arc::as_ptr(tls).addr(),
+    /// Closes what has been idle for too long or belongs to hosts that are gone. Called once a second.
+    pub(crate) fn sweep(&self, now: Instant) {
+        self.by_key.borrow_mut().retain(|_, by_sni| {
+            by_sni
+                .plain
+                .iter()
+                .chain(by_sni.named.values())
+                .for_each(|pool| pool.sweep(now));
+            by_sni.plain.take_if(|pool| pool.is_empty());
+            by_sni.named.retain(|_, pool| !pool.is_empty());
+            by_sni.plain.is_some() || !by_sni.named.is_empty()
+        });
+    }
+
+    fn pool(&self, towards: &Towards<'_>) -> Rc<HostPool> {
+        let tls = match &towards.host.transport {
+            Transport::Plaintext => None,
+            Transport::Tls(tls) => Some(tls),
         };
+        let protocol = protocol(towards, tls.is_some());
+        let alpn = towards.alpn.filter(|_| tls.is_some());
         let key = Key {
-            host: Arc::as_ptr(&host.state).addr(),
-            transport,
+            cluster: Arc::as_ptr(towards.cluster).addr(),
+            host: Arc::as_ptr(&towards.host.state).addr(),
+            transport: tls.map_or(0, |tls| Arc::as_ptr(tls).addr()),
+            alpn: alpn.map_or(0, |alpn| Arc::as_ptr(alpn).addr()),
             protocol,
-            sni: sni.clone(),
-            source,
+            source: towards.source,
+            high_priority: towards.high_priority,
         };
-        let new = || {
-            Rc::new(HostPool {
-                state: host.state.clone(),
-                transport: host.transport.clone(),
-                sni,
-                source,
-                idle: RefCell::default(),
-                shared: RefCell::default(),
-            })
-        };
-        self.hosts.borrow_mut().entry(key).or_insert_with(new).clone()
+        let mut by_key = self.by_key.borrow_mut();
+        let by_sni = by_key.entry(key).or_default();
+        if tls.is_none() || !towards.cluster.config.http.auto_sni {
+            let new = || Rc::new(HostPool::new(towards, protocol, alpn, None));
+            return by_sni.plain.get_or_insert_with(new).clone();
+        }
+        let name = host_of(towards.authority);
+        if let Some(pool) = by_sni.named.get(name) {
+            return pool.clone();
+        }
+        let pool = Rc::new(HostPool::new(towards, protocol, alpn, Some(name)));
+        by_sni.named.insert(name.into(), pool.clone());
+        pool
     }
 }
 
-/// The server name of a request, where the cluster takes it from there: its host, less the port.
-fn auto_sni(cluster: &Cluster, host: &Host, request: &Request<RequestBody>) -> Option<Rc<str>> {
-    if !cluster.config.http.auto_sni || matches!(host.transport, Transport::Plaintext) {
-        return None;
+fn protocol(towards: &Towards<'_>, tls: bool) -> Protocol {
+    match towards.cluster.config.http.version {
+        _ if towards.upgrade => Protocol::Http1,
+        HttpVersion::Alpn if tls => Protocol::Either,
+        HttpVersion::Http1 | HttpVersion::Alpn => Protocol::Http1,
+        HttpVersion::Http2 => Protocol::Http2,
+        HttpVersion::Downstream if towards.downstream == Version::HTTP_2 => Protocol::Http2,
+        HttpVersion::Downstream => Protocol::Http1,
     }
-    let name = match request.uri().authority() {
-        Some(authority) => Rc::from(authority.host().trim_matches(['[', ']'])),
-        None => {
-            let host = request.headers().get(http::header::HOST)?.to_str().ok()?;
-            let authority: http::uri::Authority = host.parse().ok()?;
-            Rc::from(authority.host().trim_matches(['[', ']']))
-        }
+}
+
+/// An authority without its port and brackets.
+fn host_of(authority: &str) -> &str {
+    let host = match authority.rsplit_once(':') {
+        Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => host,
+        Some(_) | None => authority,
     };
-    Some(name)
-}
-
-async fn send_http1(
-    pool: Rc<HostPool>,
-    cluster: &Arc<Cluster>,
-    host: &Arc<Host>,
-    mut request: Request<RequestBody>,
-) -> Result<(Response<Incoming>, Lease), SendError> {
-    loop {
-        let idle = pool.idle.borrow_mut().pop();
-        let reused = idle.is_some();
-        let mut connection = match idle {
-            Some(connection) => connection,
-            None => connect_http1(cluster, host, &pool).await?,
-        };
-        if connection.sender.ready().await.is_err() {
-            if reused {
-                continue;
-            }
-            return Err(SendError::new(FailureKind::Reset, "connection closed"));
-        }
-        match connection.sender.try_send_request(request).await {
-            Ok(response) => {
-                let lease = Lease {
-                    pool,
-                    http1: Some(connection),
-                };
-                return Ok((response, lease));
-            }
-            Err(mut error) => match error.take_message() {
-                // It was not sent: the host closed a connection that it did not use.
-                Some(unsent) if reused => request = unsent,
-                Some(_) | None => return Err(broken(&error.into_error())),
-            },
-        }
-    }
-}
-
-async fn connect_http1(cluster: &Arc<Cluster>, host: &Arc<Host>, pool: &HostPool) -> Result<Http1, SendError> {
-    let permit = connection_permit(cluster)?;
-    let Connected { io, .. } = connect::connect(
-        cluster,
-        host,
-        Wish {
-            sni: pool.sni.as_deref(),
-            offer: Offer::Http1,
-        },
-        pool.source,
-    )
-    .await?;
-    cluster.stats.cx_http1_total.fetch_add(1, Relaxed);
-    let (sender, connection) = http1::Builder::new()
-        .handshake(TokioIo::new(io))
-        .await
-        .map_err(|error| broken(&error))?;
-    tokio::task::spawn_local(async move {
-        if let Err(error) = connection.with_upgrades().await {
-            tracing::debug!(%error, "a host's connection broke");
-        }
-    });
-    Ok(Http1 {
-        sender,
-        since: Instant::now(),
-        _permit: permit,
-    })
-}
-
-async fn send_http2(
-    pool: Rc<HostPool>,
-    cluster: &Arc<Cluster>,
-    host: &Arc<Host>,
-    request: Request<RequestBody>,
-) -> Result<(Response<Incoming>, Lease), SendError> {
-    pool.shared
-        .borrow_mut()
-        .retain(|connection| !connection.sender.is_closed());
-    let shared = pool.shared.borrow().last().cloned();
-    let mut connection = match shared {
-        Some(connection) => connection,
-        None => {
-            let connection = connect_http2(cluster, host, &pool).await?;
-            pool.shared.borrow_mut().push(connection.clone());
-            connection
-        }
-    };
-    match connection.sender.send_request(request).await {
-        Ok(response) => Ok((response, Lease { pool, http1: None })),
-        Err(error) => Err(broken(&error)),
-    }
-}
-
-async fn connect_http2(cluster: &Arc<Cluster>, host: &Arc<Host>, pool: &HostPool) -> Result<Http2, SendError> {
-    let permit = connection_permit(cluster)?;
-    let Connected { io, .. } = connect::connect(
-        cluster,
-        host,
-        Wish {
-            sni: pool.sni.as_deref(),
-            offer: Offer::Http2,
-        },
-        pool.source,
-    )
-    .await?;
-    cluster.stats.cx_http2_total.fetch_add(1, Relaxed);
-    let mut builder = http2::Builder::new(LocalExecutor);
-    builder.timer(TokioTimer::new());
-    if let Some((interval, timeout)) = cluster.config.http.keepalive {
-        builder.keep_alive_interval(interval).keep_alive_timeout(timeout);
-    }
-    let (sender, connection) = builder
-        .handshake(TokioIo::new(io))
-        .await
-        .map_err(|error| broken(&error))?;
-    tokio::task::spawn_local(async move {
-        if let Err(error) = connection.await {
-            tracing::debug!(%error, "a host's connection broke");
-        }
-    });
-    Ok(Http2 {
-        sender,
-        _permit: Rc::new(permit),
-    })
-}
-
-fn connection_permit(cluster: &Cluster) -> Result<Permit, SendError> {
-    let permit = cluster.breakers.of(false).enter(|breaker| &breaker.connections);
-    permit.ok_or_else(|| {
-        cluster.stats.cx_overflow.fetch_add(1, Relaxed);
-        SendError::new(FailureKind::Overflow, "too many connections")
-    })
-}
-
-fn broken(error: &hyper::Error) -> SendError {
-    let kind = if error.is_parse() {
-        FailureKind::Protocol
-    } else {
-        FailureKind::Reset
-    };
-    SendError::new(kind, error)
+    host.trim_matches(['[', ']'])
 }

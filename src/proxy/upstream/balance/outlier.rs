@@ -128,15 +128,6 @@ fn end(counter: &AtomicU32) {
 impl Cluster {
     /// Takes down what came of sending something to a host.
     pub(crate) fn report(&self, host: &Host, report: Report) {
-        let stats = &host.state.stats;
-        if let Report::Status(status) = report {
-            let counter = if status.is_server_error() {
-                &stats.rq_error
-            } else {
-                &stats.rq_success
-            };
-            counter.fetch_add(1, Relaxed);
-        }
         if let Some(config) = &self.config.outlier {
             self.judge(config, host, report.seen(config.split_local));
         }

@@ -89,3 +89,12 @@ pub(crate) fn in_localities(localities: &[(&str, u32, &[u16])]) -> Endpoints {
     });
     all(groups.collect())
 }
+
+/// Endpoints by name, at port 80.
+pub(crate) fn named(names: &[&str]) -> Endpoints {
+    let endpoints = names.iter().map(|name| Endpoint {
+        target: Target::Name((*name).into(), 80),
+        ..endpoint(0, 1)
+    });
+    all(vec![group("", 0, 0, endpoints.collect())])
+}

@@ -1,0 +1,51 @@
+//! What hyper's errors mean.
+
+use std::error::Error;
+
+use http::Request;
+use hyper::client::conn::TrySendError;
+
+use crate::proxy::http::body::RequestBody;
+use crate::proxy::upstream::connect::{FailureKind, SendError};
+
+/// Why there is no answer, and the request if nothing of it was sent.
+#[derive(Debug)]
+pub(super) struct Unanswered {
+    pub(super) error: SendError,
+    pub(super) unsent: Option<Request<RequestBody>>,
+}
+
+impl From<TrySendError<Request<RequestBody>>> for Unanswered {
+    fn from(mut error: TrySendError<Request<RequestBody>>) -> Self {
+        let unsent = error.take_message();
+        Self {
+            error: of(error.error()),
+            unsent,
+        }
+    }
+}
+
+/// An error in our own terms.
+pub(super) fn of(error: &hyper::Error) -> SendError {
+    let http2 = error.source().and_then(|source| source.downcast_ref::<h2::Error>());
+    let kind = match http2 {
+        Some(error) => of_http2(error),
+        None if error.is_parse() => FailureKind::Protocol,
+        None => FailureKind::Reset,
+    };
+    SendError::new(kind, error)
+}
+
+fn of_http2(error: &h2::Error) -> FailureKind {
+    let graceful = error.reason() == Some(h2::Reason::NO_ERROR);
+    if error.reason() == Some(h2::Reason::REFUSED_STREAM) || (error.is_go_away() && error.is_remote() && graceful) {
+        // Streams above the last one that a GOAWAY names were not looked at.
+        FailureKind::Refused
+    } else if error.is_reset() && error.is_remote() {
+        FailureKind::RemoteReset
+    } else if error.is_library() {
+        FailureKind::Protocol
+    } else {
+        FailureKind::Reset
+    }
+}

@@ -1,0 +1,420 @@
+//! The connections to a host that can stand in for each other.
+//!
+//! ```text
+//! request ── idle or shared connection ──> carried
+//!    └── pending ── a connection becomes free, or is opened ──> carried
+//! ```
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::rc::{Rc, Weak};
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{self, Arc};
+use std::time::{Duration, Instant};
+
+use http::{Request, Response};
+use hyper::body::Incoming;
+use tokio::sync::oneshot;
+
+use super::failure::Unanswered;
+use super::http1::{self, Http1};
+use super::http2::{self, Http2, Stream};
+use super::{Protocol, Towards};
+use crate::proxy::http::body::RequestBody;
+use crate::proxy::tls::{Offer, Wish};
+use crate::proxy::upstream::breaker::Permit;
+use crate::proxy::upstream::cluster::Cluster;
+use crate::proxy::upstream::connect::{self, FailureKind, SendError, Source};
+use crate::proxy::upstream::host::Host;
+
+/// Streams that a connection is expected to carry before it says how many it does.
+const EXPECTED_STREAMS: usize = 100;
+
+/// How long a host that answered early may take to receive the rest of the request before its connection is closed.
+const REST_OF_REQUEST: Duration = Duration::from_secs(1);
+
+/// The pool.
+#[derive(Debug)]
+pub(super) struct HostPool {
+    cluster: sync::Weak<Cluster>,
+    host: Arc<Host>,
+    alpn: Option<Arc<[Vec<u8>]>>,
+    sni: Option<Box<str>>,
+    source: Option<Source>,
+    high_priority: bool,
+    /// What is spoken, as soon as it is known.
+    protocol: Cell<Protocol>,
+    /// HTTP/1.1 connections without a request, the last used last.
+    idle: RefCell<Vec<Http1>>,
+    /// HTTP/2 connections that may take streams.
+    shared: RefCell<Vec<Rc<Http2>>>,
+    /// Requests without a connection.
+    pending: RefCell<VecDeque<oneshot::Sender<Result<Carrier, SendError>>>>,
+    /// Connections being made.
+    opening: Cell<usize>,
+    /// Connections, those being made included.
+    open: Cell<usize>,
+}
+
+/// What carries one request.
+#[derive(Debug)]
+pub(super) enum Carrier {
+    Http1(Http1),
+    Http2(Stream),
+}
+
+/// A connection's place in its pool, for as long as it is open.
+#[derive(Debug)]
+pub(super) struct Place(Weak<HostPool>);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if let Some(pool) = self.0.upgrade() {
+            pool.closed();
+        }
+    }
+}
+
+impl HostPool {
+    pub(super) fn new(
+        towards: &Towards<'_>,
+        protocol: Protocol,
+        alpn: Option<&Arc<[Vec<u8>]>>,
+        sni: Option<&str>,
+    ) -> Self {
+        Self {
+            cluster: Arc::downgrade(towards.cluster),
+            host: towards.host.clone(),
+            alpn: alpn.cloned(),
+            sni: sni.map(Box::from),
+            source: towards.source,
+            high_priority: towards.high_priority,
+            protocol: Cell::new(protocol),
+            idle: RefCell::default(),
+            shared: RefCell::default(),
+            pending: RefCell::default(),
+            opening: Cell::new(0),
+            open: Cell::new(0),
+        }
+    }
+
+    /// Something that carries a request: at once, or as soon as there is. Cancel safe.
+    pub(super) async fn acquire(self: &Rc<Self>, cluster: &Arc<Cluster>) -> Result<Carrier, SendError> {
+        if let Some(carrier) = self.ready(cluster) {
+            return Ok(carrier);
+        }
+        let breaker = cluster.breakers.of(self.high_priority);
+        let Some(_pending) = breaker.enter(|breaker| &breaker.pending) else {
+            cluster.stats.rq_pending_overflow.fetch_add(1, Relaxed);
+            return Err(SendError::new(FailureKind::Overflow, "too many pending requests"));
+        };
+        let (give, receive) = oneshot::channel();
+        self.pending.borrow_mut().push_back(give);
+        self.provide(cluster);
+        match receive.await {
+            Ok(result) => result,
+            Err(_) => Err(SendError::new(FailureKind::Reset, "the pool is gone")),
+        }
+    }
+
+    /// A connection for one request only, which may take it over.
+    pub(super) async fn connect_once(self: &Rc<Self>, cluster: &Arc<Cluster>) -> Result<Carrier, SendError> {
+        let breaker = cluster.breakers.of(self.high_priority);
+        let Some(permit) = breaker.enter(|breaker| &breaker.connections) else {
+            cluster.stats.cx_overflow.fetch_add(1, Relaxed);
+            return Err(SendError::new(FailureKind::Overflow, "too many connections"));
+        };
+        match self.connect(cluster, permit, self.place(), true).await? {
+            New::Http1(connection) => Ok(Carrier::Http1(connection)),
+            New::Http2(_) => Err(SendError::new(FailureKind::Protocol, "HTTP/1.1 is needed")),
+        }
+    }
+
+    /// What can carry a request now.
+    fn ready(self: &Rc<Self>, cluster: &Cluster) -> Option<Carrier> {
+        let http = &cluster.config.http;
+        if !self.idle.borrow().is_empty() {
+            let now = Instant::now();
+            loop {
+                // Not in the condition of the loop, where the borrow would last.
+                let popped = self.idle.borrow_mut().pop();
+                let Some(connection) = popped else { break };
+                if connection.is_ready() && !connection.is_over(http, now) {
+                    return Some(Carrier::Http1(connection));
+                }
+            }
+        }
+        if self.shared.borrow().is_empty() {
+            return None;
+        }
+        let now = Instant::now();
+        let mut over = Vec::new();
+        let mut shared = self.shared.borrow_mut();
+        shared.retain(|connection| {
+            let stays = !connection.is_closed() && !connection.is_over(http, now);
+            if !stays {
+                over.push(connection.clone());
+            }
+            stays
+        });
+        let found = shared
+            .iter()
+            .rev()
+            .find(|connection| connection.has_room(http))
+            .cloned();
+        // What happens when connections end is not to meet the borrow.
+        drop(shared);
+        drop(over);
+        found.map(|connection| Carrier::Http2(Stream::new(self, connection)))
+    }
+
+    /// Opens connections for the requests that have none, as far as limits allow.
+    fn provide(self: &Rc<Self>, cluster: &Arc<Cluster>) {
+        let breaker = cluster.breakers.of(self.high_priority);
+        loop {
+            self.pending.borrow_mut().retain(|waiting| !waiting.is_closed());
+            let expected = match self.protocol.get() {
+                Protocol::Http1 => 1,
+                Protocol::Http2 | Protocol::Either => {
+                    let configured = cluster.config.http.max_concurrent_streams;
+                    EXPECTED_STREAMS.min(configured.unwrap_or(u32::MAX).max(1) as usize)
+                }
+            };
+            if self.pending.borrow().len() <= self.opening.get() * expected {
+                return;
+            }
+            let permit = match breaker.enter(|breaker| &breaker.connections) {
+                Some(permit) => permit,
+                None => {
+                    cluster.stats.cx_overflow.fetch_add(1, Relaxed);
+                    // Nothing of this pool's own can become free: one is opened whatever the limit says, as in Envoy.
+                    if self.open.get() > 0 {
+                        return;
+                    }
+                    breaker.enter_anyway(|breaker| &breaker.connections)
+                }
+            };
+            self.open_one(cluster.clone(), permit);
+        }
+    }
+
+    fn open_one(self: &Rc<Self>, cluster: Arc<Cluster>, permit: Permit) {
+        self.opening.set(self.opening.get() + 1);
+        let (pool, place) = (self.clone(), self.place());
+        // The connection outlives the request that it is opened for.
+        let connecting = async move {
+            let result = pool.connect(&cluster, permit, place, false).await;
+            pool.opening.set(pool.opening.get() - 1);
+            match result {
+                Ok(New::Http1(connection)) => {
+                    pool.protocol.set(Protocol::Http1);
+                    pool.take(connection);
+                }
+                Ok(New::Http2(connection)) => {
+                    pool.protocol.set(Protocol::Http2);
+                    pool.shared.borrow_mut().push(connection);
+                }
+                Err(error) => return pool.refuse(&error),
+            }
+            pool.serve(&cluster);
+            pool.provide(&cluster);
+        };
+        tokio::task::spawn_local(connecting);
+    }
+
+    /// A place for one more connection, counted from now on.
+    fn place(self: &Rc<Self>) -> Place {
+        self.open.set(self.open.get() + 1);
+        Place(Rc::downgrade(self))
+    }
+
+    async fn connect(
+        self: &Rc<Self>,
+        cluster: &Arc<Cluster>,
+        permit: Permit,
+        place: Place,
+        once: bool,
+    ) -> Result<New, SendError> {
+        let wish = Wish {
+            sni: self.sni.as_deref(),
+            alpn: self.alpn.as_deref(),
+            offer: match self.protocol.get() {
+                Protocol::Http1 => Offer::Http1,
+                Protocol::Http2 => Offer::Http2,
+                Protocol::Either => Offer::Either,
+            },
+        };
+        let link = connect::connect_with(cluster, &self.host, wish, self.source, permit).await?;
+        let speaks_http2 = match self.protocol.get() {
+            Protocol::Http1 => false,
+            Protocol::Http2 => true,
+            Protocol::Either => link.alpn.as_deref() == Some(b"h2"),
+        };
+        if speaks_http2 && !once {
+            let connection = http2::handshake(link, place, cluster).await?;
+            return Ok(New::Http2(Rc::new(connection)));
+        }
+        let home = if once { Weak::new() } else { Rc::downgrade(self) };
+        let connection = http1::handshake(link, place, home, cluster).await?;
+        Ok(New::Http1(connection))
+    }
+
+    /// A connection without a request: for the first one that waits, or for later.
+    pub(super) fn take(self: &Rc<Self>, connection: Http1) {
+        let gone = self.cluster.strong_count() == 0 || self.host.state.removed.load(Relaxed);
+        match self.next_pending() {
+            // Nobody else is there to take it back: whoever waits does so on this thread.
+            Some(waiting) => drop(waiting.send(Ok(Carrier::Http1(connection)))),
+            None if gone => drop(connection),
+            None => self.idle.borrow_mut().push(connection),
+        }
+    }
+
+    /// Takes back a connection that still receives a request whose answer is there already.
+    pub(super) fn take_later(self: Rc<Self>, mut connection: Http1) {
+        tokio::task::spawn_local(async move {
+            let ready = tokio::time::timeout(REST_OF_REQUEST, connection.until_ready()).await;
+            if ready.is_ok_and(|ready| ready) {
+                self.take(connection);
+            }
+        });
+    }
+
+    /// Gives requests that wait the streams that are free.
+    fn serve(self: &Rc<Self>, cluster: &Cluster) {
+        while !self.pending.borrow().is_empty() {
+            let Some(carrier) = self.ready(cluster) else {
+                return;
+            };
+            match self.next_pending() {
+                Some(waiting) => drop(waiting.send(Ok(carrier))),
+                None => return carrier.unused(),
+            }
+        }
+    }
+
+    /// The first request that waits and has not been given up.
+    fn next_pending(&self) -> Option<oneshot::Sender<Result<Carrier, SendError>>> {
+        let mut pending = self.pending.borrow_mut();
+        loop {
+            let waiting = pending.pop_front()?;
+            if !waiting.is_closed() {
+                return Some(waiting);
+            }
+        }
+    }
+
+    /// No connection can be had: whoever waits is told, as in Envoy, rather than left waiting.
+    fn refuse(&self, error: &SendError) {
+        let pending = std::mem::take(&mut *self.pending.borrow_mut());
+        let cluster = self.cluster.upgrade();
+        for waiting in pending {
+            if let Some(cluster) = &cluster {
+                cluster.stats.rq_pending_failure.fetch_add(1, Relaxed);
+            }
+            // It may have been given up.
+            let _ = waiting.send(Err(error.clone()));
+        }
+    }
+
+    /// A stream has ended.
+    pub(super) fn freed(self: &Rc<Self>) {
+        if !self.pending.borrow().is_empty()
+            && let Some(cluster) = self.cluster.upgrade()
+        {
+            self.serve(&cluster);
+            self.provide(&cluster);
+        }
+    }
+
+    /// A connection has ended.
+    fn closed(self: &Rc<Self>) {
+        self.open.set(self.open.get() - 1);
+        if !self.pending.borrow().is_empty()
+            && let Some(cluster) = self.cluster.upgrade()
+        {
+            self.provide(&cluster);
+        }
+    }
+
+    /// Closes what is idle for too long, has lived for too long, or leads where nobody goes any more.
+    pub(super) fn sweep(&self, now: Instant) {
+        let cluster = self.cluster.upgrade();
+        let cluster = cluster.filter(|_| !self.host.state.removed.load(Relaxed));
+        let http = cluster.as_ref().map(|cluster| &cluster.config.http);
+        let mut over1 = Vec::new();
+        let mut over2 = Vec::new();
+        let mut idle = self.idle.borrow_mut();
+        for connection in std::mem::take(&mut *idle) {
+            let stays = http.is_some_and(|http| connection.is_ready() && !connection.is_over(http, now));
+            if stays {
+                idle.push(connection)
+            } else {
+                over1.push(connection)
+            }
+        }
+        let mut shared = self.shared.borrow_mut();
+        for connection in std::mem::take(&mut *shared) {
+            let stays = http.is_some_and(|http| {
+                !connection.is_closed() && !connection.is_over(http, now) && !connection.is_idle(http, now)
+            });
+            if stays {
+                shared.push(connection)
+            } else {
+                over2.push(connection)
+            }
+        }
+        // What happens when connections end is not to meet the borrows.
+        drop((idle, shared));
+        drop((over1, over2));
+    }
+
+    /// Whether nothing is left of it.
+    pub(super) fn is_empty(&self) -> bool {
+        self.open.get() == 0 && self.pending.borrow().is_empty()
+    }
+}
+
+/// A new connection.
+enum New {
+    Http1(Http1),
+    Http2(Rc<Http2>),
+}
+
+impl Carrier {
+    /// Sends a request and waits for the headers of its answer.
+    pub(super) async fn send(
+        &mut self,
+        request: Request<RequestBody>,
+        scheme: &'static str,
+    ) -> Result<Response<Incoming>, Unanswered> {
+        match self {
+            Carrier::Http1(connection) => connection.send(request).await,
+            Carrier::Http2(stream) => stream.send(request, scheme).await,
+        }
+    }
+
+    /// Whether the connection has carried a request before.
+    pub(super) fn is_reused(&self) -> bool {
+        match self {
+            Carrier::Http1(connection) => connection.is_reused(),
+            Carrier::Http2(stream) => stream.is_reused(),
+        }
+    }
+
+    /// Our own address.
+    pub(super) fn local(&self) -> Option<SocketAddr> {
+        match self {
+            Carrier::Http1(connection) => connection.local,
+            Carrier::Http2(stream) => stream.local(),
+        }
+    }
+
+    /// It was not needed after all.
+    pub(super) fn unused(self) {
+        if let Carrier::Http1(connection) = self {
+            connection.give_back();
+        }
+    }
+}

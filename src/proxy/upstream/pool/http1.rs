@@ -1,0 +1,116 @@
+//! HTTP/1.1 connections to hosts.
+
+use std::net::SocketAddr;
+use std::rc::{Rc, Weak};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Instant;
+
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+
+use super::failure::{self, Unanswered};
+use super::host_pool::{HostPool, Place};
+use super::metered::Metered;
+use crate::proxy::http::body::RequestBody;
+use crate::proxy::upstream::cluster::{Cluster, UpstreamHttp};
+use crate::proxy::upstream::connect::{Link, SendError};
+
+/// A connection, which carries one request at a time. It closes when this is dropped.
+#[derive(Debug)]
+pub(super) struct Http1 {
+    sender: http1::SendRequest<RequestBody>,
+    /// Where it goes back to; nowhere, if it is for one request only.
+    home: Weak<HostPool>,
+    /// Our own address.
+    pub(super) local: Option<SocketAddr>,
+    opened: Instant,
+    since: Instant,
+    requests: u32,
+    max_requests: u32,
+}
+
+/// Makes a connection speak HTTP/1.1.
+pub(super) async fn handshake(
+    link: Link,
+    place: Place,
+    home: Weak<HostPool>,
+    cluster: &Arc<Cluster>,
+) -> Result<Http1, SendError> {
+    cluster.stats.cx_http1_total.fetch_add(1, Relaxed);
+    let local = link.local;
+    let io = TokioIo::new(Metered::new(link, cluster.stats.clone()));
+    let made = http1::Builder::new().handshake(io).await;
+    let (sender, connection) = made.map_err(|error| failure::of(&error))?;
+    tokio::task::spawn_local(async move {
+        if let Err(error) = connection.with_upgrades().await {
+            tracing::debug!(%error, "a host's connection broke");
+        }
+        drop(place);
+    });
+    let now = Instant::now();
+    Ok(Http1 {
+        sender,
+        home,
+        local,
+        opened: now,
+        since: now,
+        requests: 0,
+        max_requests: cluster.config.http.max_requests.unwrap_or(u32::MAX),
+    })
+}
+
+impl Http1 {
+    pub(super) async fn send(&mut self, request: Request<RequestBody>) -> Result<Response<Incoming>, Unanswered> {
+        self.requests += 1;
+        // A new connection has to be asked for first whether it takes a request.
+        if !self.sender.is_ready() {
+            if let Err(error) = self.sender.ready().await {
+                return Err(Unanswered {
+                    error: failure::of(&error),
+                    unsent: Some(request),
+                });
+            }
+        }
+        self.sender.try_send_request(request).await.map_err(Unanswered::from)
+    }
+
+    pub(super) fn is_reused(&self) -> bool {
+        self.requests > 0
+    }
+
+    /// Whether it takes a request now.
+    pub(super) fn is_ready(&self) -> bool {
+        // One that was never asked says no.
+        self.sender.is_ready() || (self.requests == 0 && !self.sender.is_closed())
+    }
+
+    /// Waits until it takes a request, and says whether it ever will.
+    pub(super) async fn until_ready(&mut self) -> bool {
+        self.sender.ready().await.is_ok()
+    }
+
+    /// Whether it has been unused or has lived for too long.
+    pub(super) fn is_over(&self, http: &UpstreamHttp, now: Instant) -> bool {
+        let longer = |than: Option<std::time::Duration>, since| {
+            than.is_some_and(|than| now.saturating_duration_since(since) >= than)
+        };
+        longer(http.idle_timeout, self.since) || longer(http.max_connection_duration, self.opened)
+    }
+
+    /// It carries no request any more.
+    pub(super) fn give_back(mut self) {
+        let pool: Option<Rc<HostPool>> = self.home.upgrade();
+        let (Some(pool), false) = (pool, self.sender.is_closed() || self.requests >= self.max_requests) else {
+            return;
+        };
+        self.since = Instant::now();
+        if self.is_ready() {
+            pool.take(self);
+        } else {
+            pool.take_later(self);
+        }
+    }
+}
