@@ -109,8 +109,8 @@ impl Scribe {
     }
 }
 
-/// The statistics of connection managers and TCP proxies: all of one prefix count together, and what they counted outlives a change
-/// of their listener.
+/// The statistics of connection managers and TCP proxies: all of one prefix count together, and what they counted
+/// outlives a change of their listener.
 #[derive(Debug, Default)]
 pub(crate) struct Shared {
     http: HashMap<Arc<str>, Arc<HttpStats>>,
@@ -191,5 +191,24 @@ impl ServerStats {
             clusters: ManagerStats::default(),
             listeners: ManagerStats::default(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_prefix_counts_on_over_a_change_and_is_forgotten_with_the_last_that_counts() {
+        let mut shared = Shared::default();
+        let before = shared.tcp("a");
+        before.cx_total.store(3, Relaxed);
+        let after = shared.tcp("a");
+        drop(before);
+        shared.sweep();
+        assert_eq!(shared.tcp("a").cx_total.load(Relaxed), 3);
+        drop(after);
+        shared.sweep();
+        assert_eq!(shared.tcp("a").cx_total.load(Relaxed), 0);
     }
 }

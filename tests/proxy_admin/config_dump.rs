@@ -35,7 +35,7 @@ async fn the_configuration_is_told_in_envoys_dumps() {
         proxy.admin.port()
     );
     assert_eq!(endpoint["health_status"], "HEALTHY");
-    assert_eq!(configs[3]["static_listeners"][0]["listener"]["name"], "metrics");
+    assert_eq!(configs[3]["static_listeners"][1]["listener"]["name"], "metrics");
     let routes = &configs[5]["static_route_configs"][0]["route_config"];
     assert_eq!(routes["virtual_hosts"][0]["routes"][0]["route"]["cluster"], "admin");
 }
@@ -46,7 +46,7 @@ async fn a_part_of_it_can_be_asked_for() {
     let dump = proxy.json("/config_dump?resource=static_listeners").await;
     let kind = "type.googleapis.com/envoy.admin.v3.ListenersConfigDump.StaticListener";
     assert_eq!(dump["configs"][0]["@type"], kind);
-    assert_eq!(dump["configs"].as_array().unwrap().len(), 1);
+    assert_eq!(dump["configs"].as_array().unwrap().len(), 2);
     assert_eq!(proxy.text("/config_dump?resource=dynamic_listeners").await, "{}\n");
     let (status, text) = proxy.get("/config_dump?resource=nope").await;
     assert_eq!((status.as_u16(), &*text), (404, "nope not found in config dump"));

@@ -30,9 +30,12 @@ async fn a_proxy_without_a_control_plane_is_live_at_once_and_says_who_it_is() {
 #[tokio::test]
 async fn listeners_and_clusters_are_told_as_text_and_as_json() {
     let proxy = Proxy::start().await;
-    assert_eq!(proxy.text("/listeners").await, format!("metrics::{}\n", proxy.metrics));
+    assert_eq!(
+        proxy.text("/listeners").await,
+        format!("echo::{}\nmetrics::{}\n", proxy.echo, proxy.metrics)
+    );
     let listeners = proxy.json("/listeners?format=json").await;
-    let address = &listeners["listener_statuses"][0]["local_address"]["socket_address"];
+    let address = &listeners["listener_statuses"][1]["local_address"]["socket_address"];
     assert_eq!(address["port_value"], proxy.metrics.port());
     let clusters = proxy.text("/clusters").await;
     for line in [

@@ -25,6 +25,8 @@ pub struct Proxy {
     pub admin: SocketAddr,
     /// Where it hands `/stats/prometheus` to its own admin interface.
     pub metrics: SocketAddr,
+    /// Where it hands everything to its own admin interface.
+    pub echo: SocketAddr,
     dir: TempDir,
     child: Child,
 }
@@ -32,13 +34,18 @@ pub struct Proxy {
 impl Proxy {
     /// Starts one and waits until it is ready.
     pub async fn start() -> Self {
-        let (admin, metrics) = (free(), free());
+        let (admin, metrics, echo) = (free(), free(), free());
         let dir = tempfile::tempdir().unwrap();
-        fs::write(dir.path().join("proxy.json"), bootstrap(admin, metrics).to_string()).unwrap();
+        fs::write(
+            dir.path().join("proxy.json"),
+            bootstrap(admin, metrics, echo).to_string(),
+        )
+        .unwrap();
         let child = command(&dir).spawn().unwrap();
         let proxy = Self {
             admin,
             metrics,
+            echo,
             dir,
             child,
         };
@@ -137,7 +144,7 @@ async fn request(address: SocketAddr, method: Method, path: &str) -> io::Result<
     Ok((status, String::from_utf8_lossy(&body.to_bytes()).into_owned()))
 }
 
-fn bootstrap(admin: SocketAddr, metrics: SocketAddr) -> Value {
+fn bootstrap(admin: SocketAddr, metrics: SocketAddr, echo: SocketAddr) -> Value {
     let address = |address: SocketAddr| json!({"socket_address": {"address": address.ip().to_string(), "port_value": address.port()}});
     let route = json!({"match": {"path": "/stats/prometheus"}, "route": {"cluster": "admin"}});
     json!({
@@ -171,6 +178,18 @@ fn bootstrap(admin: SocketAddr, metrics: SocketAddr) -> Value {
                             "name": "envoy.filters.http.router",
                             "typed_config": {"@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"},
                         }],
+                    },
+                }]}],
+            }, {
+                "name": "echo",
+                "address": address(echo),
+                "enable_reuse_port": false,
+                "filter_chains": [{"filters": [{
+                    "name": "envoy.filters.network.tcp_proxy",
+                    "typed_config": {
+                        "@type": "type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy",
+                        "stat_prefix": "echo;",
+                        "cluster": "admin",
                     },
                 }]}],
             }],

@@ -15,6 +15,7 @@ async fn requests_are_counted_by_envoys_names_in_every_format() {
         proxy.ask(proxy.metrics, "/nowhere").await.unwrap().0,
         StatusCode::NOT_FOUND
     );
+    assert_eq!(proxy.ask(proxy.echo, "/ready").await.unwrap().1, "LIVE\n");
     let stats = proxy.text("/stats").await;
     let listener = proxy.metrics.to_string().replace(':', "_");
     for line in [
@@ -25,11 +26,12 @@ async fn requests_are_counted_by_envoys_names_in_every_format() {
         "cluster.admin;.upstream_rq_total: 1".to_owned(),
         "cluster.admin;.upstream_rq_200: 1".to_owned(),
         "cluster.admin;.membership_healthy: 1".to_owned(),
-        "listener_manager.total_listeners_active: 1".to_owned(),
-        "listener_manager.listener_added: 1".to_owned(),
+        "listener_manager.total_listeners_active: 2".to_owned(),
+        "listener_manager.listener_added: 2".to_owned(),
         "cluster_manager.active_clusters: 1".to_owned(),
         "control_plane.connected_state: 0".to_owned(),
         "server.live: 1".to_owned(),
+        "tcp.echo;.downstream_cx_total: 1".to_owned(),
         format!("listener.{listener}.downstream_cx_total: 2"),
     ] {
         assert!(stats.lines().any(|other| other == line), "{line} is not in\n{stats}");
