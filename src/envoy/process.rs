@@ -351,7 +351,7 @@ static_resources:
     async fn a_binary_that_is_not_there_is_named() {
         let folder = tempfile::tempdir().unwrap();
         let mut launch = launch(folder.path(), free_address(), "");
-        launch.binary = folder.path().join("no-envoy");
+        launch.program = Program::Envoy(folder.path().join("no-envoy"));
         assert!(Process::start(&launch).unwrap_err().to_string().contains("no-envoy"));
     }
 }
