@@ -103,8 +103,6 @@ pub(crate) struct Stream {
 pub(crate) struct Timing {
     /// The last byte of the request has come.
     pub(crate) request_received: Option<Duration>,
-    /// The first byte went to the host.
-    pub(crate) upstream_first_tx: Option<Duration>,
     /// The host's headers have come.
     pub(crate) upstream_first_rx: Option<Duration>,
     /// The first byte went to the client.

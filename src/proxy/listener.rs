@@ -25,8 +25,6 @@ pub(crate) struct Listener {
     pub(crate) name: Arc<str>,
     /// Where.
     pub(crate) address: ListenAddress,
-    /// Where else.
-    pub(crate) additional: Vec<ListenAddress>,
     /// How a socket is bound; none: connections come from the original-destination listener.
     pub(crate) bind: Option<Bind>,
     /// How many connections are accepted before those there are get their turn; none: what the worker thinks fit.

@@ -170,7 +170,9 @@ async fn keep_time(control: &RefCell<Control>, news: &News) {
 async fn keep_up(control: &RefCell<Control>) {
     loop {
         tokio::time::sleep(UPKEEP).await;
-        control.borrow().store.upkeep(Instant::now());
+        let mut control = control.borrow_mut();
+        control.store.upkeep(Instant::now());
+        control.store.refresh_files();
     }
 }
 

@@ -16,6 +16,7 @@ mod listeners;
 #[cfg(test)]
 pub(crate) mod tests;
 
+use super::tls::FileSecrets;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -51,6 +52,7 @@ pub(crate) type Name = Arc<str>;
 /// The state.
 #[derive(Debug, Default)]
 pub(crate) struct Store {
+    files: FileSecrets,
     names: Names,
     published: Arc<ArcSwap<Published>>,
     clusters: BTreeMap<Name, ClusterEntry>,
@@ -96,8 +98,6 @@ struct Progress {
 pub(crate) struct Changes {
     /// Listeners that are in force now, some for the first time.
     pub(crate) live: Vec<Arc<Listener>>,
-    /// Listeners that are gone.
-    pub(crate) gone: Vec<Name>,
 }
 
 impl Store {
@@ -159,12 +159,16 @@ impl Store {
         same_name(name, &secret.name).at("name")?;
         match secret.r#type.as_ref() {
             Some(Type::TlsCertificate(certificate)) => {
-                let certificate = config::tls::certificate(certificate).at("tls_certificate")?;
-                self.names.certificates.of(name).set(Some(Arc::new(certificate)));
+                let compiled = config::tls::certificate(certificate).at("tls_certificate")?;
+                let slot = self.names.certificates.of(name);
+                slot.set(Some(Arc::new(compiled)));
+                self.files.certificate(&slot, certificate);
             }
             Some(Type::ValidationContext(context)) => {
-                let trust = config::tls::trust(context).at("validation_context")?;
-                self.names.trust.of(name).set(Some(Arc::new(trust)));
+                let compiled = config::tls::trust(context).at("validation_context")?;
+                let slot = self.names.trust.of(name);
+                slot.set(Some(Arc::new(compiled)));
+                self.files.trust(&slot, context);
             }
             Some(Type::SessionTicketKeys(_) | Type::GenericSecret(_)) | None => {
                 return Err(Refusal::not_implemented("a secret of this sort"));
@@ -172,6 +176,11 @@ impl Store {
         }
         self.secrets.insert(name.into(), ());
         Ok(())
+    }
+
+    /// Reads secrets again whose files have changed.
+    pub(crate) fn refresh_files(&mut self) {
+        self.files.refresh();
     }
 
     /// All clusters have been said for the first time.

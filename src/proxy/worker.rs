@@ -7,7 +7,6 @@ use std::collections::HashMap;
 use std::io;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwap;
@@ -50,8 +49,6 @@ pub(crate) enum Command {
 pub(crate) struct Handle {
     /// Where it is told what to do. It ends when this is dropped.
     pub(crate) commands: mpsc::UnboundedSender<Command>,
-    /// The thread.
-    pub(crate) thread: JoinHandle<()>,
 }
 
 impl Worker {
@@ -62,10 +59,10 @@ impl Worker {
     /// When the system gives no thread or no runtime.
     pub(crate) fn start(index: u64, published: Arc<ArcSwap<Published>>, drain_time: Duration) -> io::Result<Handle> {
         let (commands, receive) = mpsc::unbounded_channel();
-        let thread = std::thread::Builder::new()
+        std::thread::Builder::new()
             .name(format!("worker-{index}"))
             .spawn(move || run(index, published, receive, drain_time))?;
-        Ok(Handle { commands, thread })
+        Ok(Handle { commands })
     }
 
     /// The cluster of a name, if it exists.

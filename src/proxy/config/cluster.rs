@@ -302,7 +302,6 @@ fn transports(message: &cluster::Cluster, http: &UpstreamHttp, names: &mut Names
     matches
         .map(|(index, one)| {
             Ok(TransportMatch {
-                name: one.name.as_str().into(),
                 labels: one.r#match.as_ref().map(labels).unwrap_or_default(),
                 transport: transport(one.transport_socket.as_ref(), http, names)
                     .at_index("transport_socket_matches", index)?,

@@ -39,7 +39,6 @@ pub(crate) fn listener(message: &listener::Listener, names: &mut Names) -> Compi
     };
     Ok(Listener {
         name: message.name.as_str().into(),
-        additional: additional(message)?,
         bind: truth(message.bind_to_port.as_ref(), true).then(|| bind(message)),
         accept_at_once: accept_at_once(message)?,
         use_original_dst: truth(message.use_original_dst.as_ref(), false),
@@ -61,22 +60,6 @@ fn address(message: Option<&core::Address>) -> Compiled<ListenAddress> {
         HostAddress::Ip(address) => ListenAddress::Ip(address),
         HostAddress::Unix(path) => ListenAddress::Unix(path),
     })
-}
-
-fn additional(message: &listener::Listener) -> Compiled<Vec<ListenAddress>> {
-    let more = message.additional_addresses.iter().enumerate();
-    more.map(|(index, one)| {
-        if one.socket_options.is_some() {
-            return Err(Refusal::not_implemented("socket_options"));
-        }
-        if one.tcp_keepalive.is_some() {
-            return Err(Refusal::not_implemented("a tcp_keepalive of its own"));
-        }
-        address(one.address.as_ref())
-            .at("address")
-            .at_index("additional_addresses", index)
-    })
-    .collect()
 }
 
 fn overlapping(message: &listener::Listener, (first, second): (usize, usize)) -> Refusal {

@@ -1,13 +1,14 @@
 //! Route configurations.
 
 mod action;
+mod retry;
 
 use std::sync::Arc;
 
 use prost::Message;
 
 use super::{At, Compiled, Names, Refusal, filter, headers, matcher};
-use crate::proxy::http::route::{HostIndex, Mutations, Route, RouteTable, VirtualHost};
+use crate::proxy::http::route::{HostIndex, Mutations, RetryPolicy, Route, RouteTable, VirtualHost};
 use crate::xds::pb::core::HeaderValueOption;
 use crate::xds::pb::route;
 
@@ -41,8 +42,19 @@ pub(crate) fn table(message: &route::RouteConfiguration, names: &mut Names) -> C
 }
 
 fn virtual_host(message: &route::VirtualHost, names: &mut Names) -> Compiled<VirtualHost> {
+    let retry = message
+        .retry_policy
+        .as_ref()
+        .map(retry::policy)
+        .transpose()
+        .at("retry_policy")?
+        .map(Arc::new);
     let routes = message.routes.iter().enumerate();
-    let routes = routes.map(|(index, route)| route_entry(route, names).at_index("routes", index).map(Arc::new));
+    let routes = routes.map(|(index, route)| {
+        route_entry(route, retry.as_ref(), names)
+            .at_index("routes", index)
+            .map(Arc::new)
+    });
     Ok(VirtualHost {
         name: message.name.as_str().into(),
         routes: routes.collect::<Compiled<_>>()?,
@@ -58,7 +70,7 @@ fn virtual_host(message: &route::VirtualHost, names: &mut Names) -> Compiled<Vir
     })
 }
 
-fn route_entry(message: &route::Route, names: &mut Names) -> Compiled<Route> {
+fn route_entry(message: &route::Route, retry: Option<&Arc<RetryPolicy>>, names: &mut Names) -> Compiled<Route> {
     let matcher = message
         .r#match
         .as_ref()
@@ -67,7 +79,7 @@ fn route_entry(message: &route::Route, names: &mut Names) -> Compiled<Route> {
     Ok(Route {
         name: message.name.as_str().into(),
         matcher: matcher::route(matcher).at("match")?,
-        action: action::action(message.action.as_ref(), names)?,
+        action: action::action(message.action.as_ref(), retry, names)?,
         headers: mutations(
             &message.request_headers_to_add,
             &message.request_headers_to_remove,
@@ -75,11 +87,6 @@ fn route_entry(message: &route::Route, names: &mut Names) -> Compiled<Route> {
             &message.response_headers_to_remove,
         )?,
         overrides: filter::overrides(&message.typed_per_filter_config)?,
-        operation: message
-            .decorator
-            .as_ref()
-            .map_or("", |decorator| &decorator.operation)
-            .into(),
         buffer_limit: limit.and_then(|limit| usize::try_from(limit.value).ok()),
     })
 }

@@ -185,7 +185,6 @@ mod tests {
             on: RetryOn::parse(on),
             retries: 2,
             per_try_timeout: None,
-            per_try_idle_timeout: None,
             status_codes: vec![418],
             headers: Vec::new(),
             request_headers: Vec::new(),

@@ -74,8 +74,6 @@ pub(crate) struct Route {
     pub(crate) headers: Mutations,
     /// What it says to filters, on top of what its virtual host says.
     pub(crate) overrides: Overrides,
-    /// `decorator.operation`, the name of spans; may be empty.
-    pub(crate) operation: Arc<str>,
     /// Of what is retained for retries, at most this many bytes (`request_body_buffer_limit`).
     pub(crate) buffer_limit: Option<usize>,
 }
@@ -114,8 +112,6 @@ pub(crate) struct Forward {
     pub(crate) hash: Vec<HashPolicy>,
     /// Which circuit breaker counts (`RoutingPriority::HIGH`).
     pub(crate) high_priority: bool,
-    /// Protocols that may be upgraded to, over what the connection manager says: name and whether.
-    pub(crate) upgrades: Vec<(Box<str>, bool)>,
 }
 
 /// Which cluster a request goes to.
@@ -147,8 +143,6 @@ pub(crate) struct WeightedCluster {
     pub(crate) weight: u64,
     /// Changes to headers.
     pub(crate) headers: Mutations,
-    /// What it says to filters.
-    pub(crate) overrides: Overrides,
     /// How the host is rewritten.
     pub(crate) host_rewrite: Option<HeaderValue>,
 }
@@ -197,8 +191,6 @@ pub(crate) struct RetryPolicy {
     pub(crate) retries: u32,
     /// Limit of each attempt.
     pub(crate) per_try_timeout: Option<Duration>,
-    /// Limit of each attempt without anything received.
-    pub(crate) per_try_idle_timeout: Option<Duration>,
     /// Status codes for `retriable-status-codes`.
     pub(crate) status_codes: Vec<u16>,
     /// Response headers for `retriable-headers`.

@@ -9,7 +9,7 @@ mod criteria;
 mod tests;
 mod tree;
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
@@ -74,9 +74,6 @@ pub(crate) struct Facts<'a> {
 }
 
 impl Facts<'_> {
-    /// The address that stands for both ends of a Unix domain socket: no prefix holds it but the widest.
-    pub(crate) const NOWHERE: IpAddr = IpAddr::V4(Ipv4Addr::BROADCAST);
-
     fn is_local(&self) -> bool {
         self.source.is_loopback() || self.source == self.destination
     }

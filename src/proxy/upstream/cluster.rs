@@ -198,8 +198,6 @@ pub(crate) enum LbPolicy {
 /// A transport for endpoints with certain metadata (`envoy.transport_socket_match`).
 #[derive(Debug)]
 pub(crate) struct TransportMatch {
-    /// Its name.
-    pub(crate) name: Arc<str>,
     /// Keys and texts that the endpoint's metadata must have; none: every endpoint.
     pub(crate) labels: Vec<(String, String)>,
     /// The transport.

@@ -161,7 +161,11 @@ impl Drop for Sidecar {
     fn drop(&mut self) {
         if std::thread::panicking() {
             let log = fs::read(self.process.log()).unwrap_or_default();
-            eprintln!("--- log of the sidecar at {}\n{}", self.ip, String::from_utf8_lossy(&log));
+            eprintln!(
+                "--- log of the sidecar at {}\n{}",
+                self.ip,
+                String::from_utf8_lossy(&log)
+            );
         } else {
             let complaints = self.complaints();
             assert!(

@@ -436,10 +436,10 @@ pub(super) const TABLE: &[(&str, &str)] = &[
     (
         "envoy.config.route.v3.Route",
         "name match route redirect direct_response request_headers_to_add request_headers_to_remove \
-         response_headers_to_add response_headers_to_remove typed_per_filter_config decorator \
-         per_request_buffer_limit_bytes metadata* stat_prefix*",
+         response_headers_to_add response_headers_to_remove typed_per_filter_config decorator* \
+         request_body_buffer_limit metadata* stat_prefix*",
     ),
-    ("envoy.config.route.v3.Decorator", "operation propagate*"),
+    ("envoy.config.route.v3.Decorator", "operation* propagate*"),
     (
         "envoy.config.route.v3.RouteMatch",
         "prefix path path_separated_prefix safe_regex connect_matcher case_sensitive headers query_parameters grpc \
@@ -478,18 +478,12 @@ pub(super) const TABLE: &[(&str, &str)] = &[
         "envoy.config.route.v3.RouteAction",
         "cluster cluster_header weighted_clusters cluster_not_found_response_code prefix_rewrite regex_rewrite \
          host_rewrite_literal auto_host_rewrite host_rewrite_header append_x_forwarded_host timeout idle_timeout \
-         retry_policy request_mirror_policies hash_policy priority upgrade_configs max_grpc_timeout \
-         max_stream_duration",
+         retry_policy request_mirror_policies hash_policy priority path_rewrite max_stream_duration",
     ),
     (
         "envoy.config.route.v3.RouteAction.MaxStreamDuration",
         "max_stream_duration grpc_timeout_header_max",
     ),
-    (
-        "envoy.config.route.v3.RouteAction.UpgradeConfig",
-        "upgrade_type enabled connect_config",
-    ),
-    ("envoy.config.route.v3.RouteAction.UpgradeConfig.ConnectConfig", ""),
     (
         "envoy.config.route.v3.RouteAction.RequestMirrorPolicy",
         "cluster runtime_fraction disable_shadow_host_suffix_append trace_sampled*",
@@ -519,12 +513,12 @@ pub(super) const TABLE: &[(&str, &str)] = &[
     (
         "envoy.config.route.v3.WeightedCluster.ClusterWeight",
         "name weight request_headers_to_add request_headers_to_remove response_headers_to_add \
-         response_headers_to_remove host_rewrite_literal typed_per_filter_config",
+         response_headers_to_remove host_rewrite_literal",
     ),
     (
         "envoy.config.route.v3.RetryPolicy",
-        "retry_on num_retries per_try_timeout per_try_idle_timeout retriable_status_codes retriable_headers \
-         retriable_request_headers retry_back_off retry_priority* retry_host_predicate host_selection_retry_max_attempts",
+        "retry_on num_retries per_try_timeout retriable_status_codes retriable_headers \
+         retriable_request_headers retry_back_off retry_host_predicate host_selection_retry_max_attempts",
     ),
     (
         "envoy.config.route.v3.RetryPolicy.RetryBackOff",

@@ -1,20 +1,19 @@
 //! What routes do.
 
-mod retry;
-
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderValue, StatusCode};
 
-use super::mutations;
+use super::{mutations, retry};
 use crate::proxy::config::headers::name_of;
 use crate::proxy::config::value::{self, number};
-use crate::proxy::config::{At, Compiled, Names, Refusal, filter};
+use crate::proxy::config::{At, Compiled, Names, Refusal};
+use crate::proxy::format::Format;
 use crate::proxy::http::route::{
     Destination, DirectResponse, Forward, HashKey, HashPolicy, HostRewrite, Mirror, PathRewrite, Redirect,
-    RedirectPath, RouteAction, Timeouts, WeightedCluster, WeightedClusters,
+    RedirectPath, RetryPolicy, RouteAction, Timeouts, WeightedCluster, WeightedClusters,
 };
 use crate::xds::pb::core::RoutingPriority;
 use crate::xds::pb::core::data_source::Specifier;
@@ -31,11 +30,15 @@ use crate::xds::pb::route::weighted_cluster::{ClusterWeight, cluster_weight};
 /// Envoy's, where a route says nothing.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// What a route does.
-pub(super) fn action(action: Option<&Action>, names: &mut Names) -> Compiled<RouteAction> {
+/// What a route does. Where it says nothing of retries, `retry` holds, its virtual host's.
+pub(super) fn action(
+    action: Option<&Action>,
+    retry: Option<&Arc<RetryPolicy>>,
+    names: &mut Names,
+) -> Compiled<RouteAction> {
     match action {
         Some(Action::Route(forward)) => Ok(RouteAction::Forward(Box::new(
-            self::forward(forward, names).at("route")?,
+            self::forward(forward, retry, names).at("route")?,
         ))),
         Some(Action::Redirect(redirect)) => Ok(RouteAction::Redirect(Box::new(
             self::redirect(redirect).at("redirect")?,
@@ -46,7 +49,14 @@ pub(super) fn action(action: Option<&Action>, names: &mut Names) -> Compiled<Rou
     }
 }
 
-fn forward(message: &route::RouteAction, names: &mut Names) -> Compiled<Forward> {
+fn forward(message: &route::RouteAction, inherited: Option<&Arc<RetryPolicy>>, names: &mut Names) -> Compiled<Forward> {
+    let own = message
+        .retry_policy
+        .as_ref()
+        .map(retry::policy)
+        .transpose()
+        .at("retry_policy")?
+        .map(Arc::new);
     let stream = message.max_stream_duration.as_ref();
     let grpc = stream.and_then(|stream| stream.grpc_timeout_header_max.as_ref());
     let whole = stream.and_then(|stream| stream.max_stream_duration.as_ref());
@@ -66,17 +76,10 @@ fn forward(message: &route::RouteAction, names: &mut Names) -> Compiled<Forward>
             grpc_max: grpc.map(value::duration),
             stream: value::limit(whole, None),
         },
-        retry: message
-            .retry_policy
-            .as_ref()
-            .map(retry::policy)
-            .transpose()
-            .at("retry_policy")?
-            .map(Arc::new),
+        retry: own.or_else(|| inherited.cloned()),
         mirrors: mirrors(&message.request_mirror_policies, names)?,
         hash: hash_policies(&message.hash_policy)?,
         high_priority: message.priority() == RoutingPriority::High,
-        upgrades: message.upgrade_configs.iter().map(upgrade).collect(),
     })
 }
 
@@ -126,11 +129,6 @@ fn hash_key(specifier: Option<&PolicySpecifier>) -> Compiled<HashKey> {
     })
 }
 
-fn upgrade(message: &route::route_action::UpgradeConfig) -> (Box<str>, bool) {
-    let enabled = value::truth(message.enabled.as_ref(), true);
-    (message.upgrade_type.to_ascii_lowercase().into(), enabled)
-}
-
 fn destination(specifier: Option<&ClusterSpecifier>, names: &mut Names) -> Compiled<Destination> {
     match specifier {
         Some(ClusterSpecifier::Cluster(name)) => Ok(Destination::Cluster(names.clusters.of(name))),
@@ -167,7 +165,6 @@ fn weighted_cluster(message: &ClusterWeight, names: &mut Names) -> Compiled<Weig
             &message.response_headers_to_add,
             &message.response_headers_to_remove,
         )?,
-        overrides: filter::overrides(&message.typed_per_filter_config)?,
         host_rewrite,
     })
 }
@@ -176,6 +173,10 @@ fn path_rewrite(message: &route::RouteAction) -> Compiled<Option<PathRewrite>> {
     if let Some(rewrite) = &message.regex_rewrite {
         let (regex, substitution) = substitution(rewrite).at("regex_rewrite")?;
         return Ok(Some(PathRewrite::Regex(regex, substitution)));
+    }
+    if !message.path_rewrite.is_empty() {
+        let format = Format::parse(&message.path_rewrite).at("path_rewrite")?;
+        return Ok(Some(PathRewrite::Format(format)));
     }
     let prefix =
         (!message.prefix_rewrite.is_empty()).then(|| PathRewrite::Prefix(message.prefix_rewrite.as_str().into()));

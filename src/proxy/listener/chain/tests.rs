@@ -222,9 +222,9 @@ fn a_unix_socket_is_local_and_has_no_port() {
     let tree = Tree::new([local, port].iter()).unwrap();
     let unix = Facts {
         port: 0,
-        destination: Facts::NOWHERE,
-        source: Facts::NOWHERE,
-        direct_source: Facts::NOWHERE,
+        destination: IpAddr::V4(std::net::Ipv4Addr::BROADCAST),
+        source: IpAddr::V4(std::net::Ipv4Addr::BROADCAST),
+        direct_source: IpAddr::V4(std::net::Ipv4Addr::BROADCAST),
         source_port: 0,
         ..facts()
     };

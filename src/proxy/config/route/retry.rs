@@ -24,7 +24,6 @@ pub(super) fn policy(message: &route::RetryPolicy) -> Compiled<RetryPolicy> {
         on: RetryOn::parse(&message.retry_on),
         retries: number(message.num_retries.as_ref(), 1),
         per_try_timeout: limit(message.per_try_timeout.as_ref(), None),
-        per_try_idle_timeout: limit(message.per_try_idle_timeout.as_ref(), None),
         status_codes: message
             .retriable_status_codes
             .iter()
