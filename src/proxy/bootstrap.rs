@@ -15,7 +15,7 @@ pub enum BootstrapError {
     Unreadable(String, std::io::Error),
     /// It is neither YAML nor JSON.
     #[error("`{0}` is no YAML: {1}")]
-    NoYaml(String, serde_saphyr::Error),
+    NoYaml(String, Box<serde_saphyr::Error>),
     /// It is not the message it should be.
     #[error("`{0}` is no `{1}`: {2}")]
     NoMessage(String, String, Fault),
@@ -43,7 +43,7 @@ fn parse<M: Message + Name + Default>(name: &str, text: &str) -> Result<M, Boots
     // As in Envoy, `y` and `on` are texts: a cluster may be called so.
     let options = serde_saphyr::options! { strict_booleans: true };
     let value: serde_json::Value = serde_saphyr::from_str_with_options(text, options)
-        .map_err(|error| BootstrapError::NoYaml(name.to_owned(), error))?;
+        .map_err(|error| BootstrapError::NoYaml(name.to_owned(), Box::new(error)))?;
     let wrong = |fault| BootstrapError::NoMessage(name.to_owned(), M::full_name(), fault);
     let wire = transcode::to_wire(&M::full_name(), &value).map_err(wrong)?;
     M::decode(&wire[..]).map_err(|error| {

@@ -1,5 +1,7 @@
 //! The bundled proxy's admin interface over HTTP, as Envoy's tools ask it.
 
+#![cfg(test)]
+
 mod config_dump;
 mod proxy;
 mod statistics;

@@ -21,7 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const POLL: Duration = Duration::from_millis(20);
 
 /// A running `topsail proxy`.
-pub struct Proxy {
+pub(crate) struct Proxy {
     pub admin: SocketAddr,
     /// Where it hands `/stats/prometheus` to its own admin interface.
     pub metrics: SocketAddr,
@@ -33,7 +33,7 @@ pub struct Proxy {
 
 impl Proxy {
     /// Starts one and waits until it is ready.
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let (admin, metrics, echo) = (free(), free(), free());
         let dir = tempfile::tempdir().unwrap();
         fs::write(
@@ -54,46 +54,46 @@ impl Proxy {
     }
 
     /// Starts another with the same bootstrap, and returns how it ended and what it said.
-    pub async fn second(&self) -> (ExitStatus, String) {
+    pub(crate) async fn second(&self) -> (ExitStatus, String) {
         let output = command(&self.dir).stderr(Stdio::piped()).output();
         let output = tokio::time::timeout(PATIENCE, output).await.unwrap().unwrap();
         (output.status, String::from_utf8_lossy(&output.stderr).into_owned())
     }
 
     /// `GET` at the admin interface.
-    pub async fn get(&self, path: &str) -> (StatusCode, String) {
+    pub(crate) async fn get(&self, path: &str) -> (StatusCode, String) {
         self.ask(self.admin, path).await.unwrap()
     }
 
     /// The same, which has to succeed.
-    pub async fn text(&self, path: &str) -> String {
+    pub(crate) async fn text(&self, path: &str) -> String {
         let (status, body) = self.get(path).await;
         assert_eq!(status, StatusCode::OK, "{path}: {body}");
         body
     }
 
     /// The same as JSON.
-    pub async fn json(&self, path: &str) -> Value {
+    pub(crate) async fn json(&self, path: &str) -> Value {
         serde_json::from_str(&self.text(path).await).unwrap()
     }
 
     /// `POST` at the admin interface.
-    pub async fn post(&self, path: &str) -> (StatusCode, String) {
+    pub(crate) async fn post(&self, path: &str) -> (StatusCode, String) {
         request(self.admin, Method::POST, path).await.unwrap()
     }
 
     /// `GET` anywhere.
-    pub async fn ask(&self, address: SocketAddr, path: &str) -> io::Result<(StatusCode, String)> {
+    pub(crate) async fn ask(&self, address: SocketAddr, path: &str) -> io::Result<(StatusCode, String)> {
         request(address, Method::GET, path).await
     }
 
     /// Waits until nobody accepts connections there.
-    pub async fn refuses(&self, address: SocketAddr) {
+    pub(crate) async fn refuses(&self, address: SocketAddr) {
         eventually(async || TcpStream::connect(address).await.is_err()).await;
     }
 
     /// Waits for its end.
-    pub async fn ended(&mut self) -> ExitStatus {
+    pub(crate) async fn ended(&mut self) -> ExitStatus {
         tokio::time::timeout(PATIENCE, self.child.wait())
             .await
             .unwrap()

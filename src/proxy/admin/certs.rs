@@ -142,8 +142,8 @@ fn names(certificate: &X509Certificate<'_>) -> Value {
 }
 
 fn ip(bytes: &[u8]) -> Option<String> {
-    let v4 = <[u8; 4]>::try_from(bytes).map(|octets| std::net::IpAddr::from(octets));
-    let v6 = <[u8; 16]>::try_from(bytes).map(|octets| std::net::IpAddr::from(octets));
+    let v4 = <[u8; 4]>::try_from(bytes).map(std::net::IpAddr::from);
+    let v6 = <[u8; 16]>::try_from(bytes).map(std::net::IpAddr::from);
     v4.or(v6).ok().map(|ip| ip.to_string())
 }
 

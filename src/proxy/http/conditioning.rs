@@ -77,10 +77,10 @@ pub(super) fn condition(exchange: &mut Exchange) -> Result<(), LocalReply> {
         join_cookies(headers);
     }
     headers.remove(EXPECT);
-    if exchange.request.uri.authority().is_some() || exchange.request.version >= Version::HTTP_2 {
-        if let Ok(host) = HeaderValue::from_str(&exchange.authority) {
-            headers.insert(HOST, host);
-        }
+    if (exchange.request.uri.authority().is_some() || exchange.request.version >= Version::HTTP_2)
+        && let Ok(host) = HeaderValue::from_str(&exchange.authority)
+    {
+        headers.insert(HOST, host);
     }
     if has_envoy_headers(headers) {
         INTERNAL.iter().for_each(|name| drop(headers.remove(name)));
@@ -209,12 +209,15 @@ fn upgrade(headers: &HeaderMap, manager: &HttpManager) -> Result<Option<Box<str>
     }
 }
 
+/// Headers named by `connection` that are seen to by themselves.
+fn is_kept(token: &str, upgrading: bool) -> bool {
+    token.eq_ignore_ascii_case("te") || (upgrading && token.eq_ignore_ascii_case("upgrade"))
+}
+
 fn remove_hop_by_hop(headers: &mut HeaderMap, upgrading: bool) {
     if let Some(connection) = headers.remove(CONNECTION) {
         let tokens = connection.to_str().unwrap_or_default().split(',').map(str::trim);
-        for token in tokens
-            .filter(|token| !token.eq_ignore_ascii_case("te") && !(upgrading && token.eq_ignore_ascii_case("upgrade")))
-        {
+        for token in tokens.filter(|token| !is_kept(token, upgrading)) {
             headers.remove(token);
         }
     }

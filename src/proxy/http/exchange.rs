@@ -291,10 +291,10 @@ impl Exchange {
         if !parts.headers.contains_key(DATE) {
             parts.headers.insert(DATE, self.downstream.worker.date());
         }
-        if manager.request_id.in_response {
-            if let Some(Ok(id)) = self.stream.request_id.as_deref().map(HeaderValue::from_str) {
-                parts.headers.insert(REQUEST_ID, id);
-            }
+        if manager.request_id.in_response
+            && let Some(Ok(id)) = self.stream.request_id.as_deref().map(HeaderValue::from_str)
+        {
+            parts.headers.insert(REQUEST_ID, id);
         }
         if self.downstream.is_ending() && parts.version < http::Version::HTTP_2 {
             parts.headers.insert(CONNECTION, HeaderValue::from_static("close"));

@@ -194,6 +194,10 @@ impl Prepared {
 
 /// What an attempt came to.
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly every attempt is answered, and no other is kept"
+)]
 pub(super) enum Outcome {
     /// An answer of the host.
     Answer(Response<Incoming>, Lease),

@@ -17,7 +17,7 @@ pub(crate) struct LocalReply {
     /// The body; for gRPC the message.
     pub(crate) body: Bytes,
     /// Further headers.
-    pub(crate) headers: HeaderMap,
+    pub(crate) headers: Box<HeaderMap>,
     /// Response flags.
     pub(crate) flags: Flags,
     /// `%RESPONSE_CODE_DETAILS%`.
@@ -39,7 +39,7 @@ impl LocalReply {
         Self {
             status,
             body: body.into(),
-            headers: HeaderMap::new(),
+            headers: Box::default(),
             flags,
             details: details.into(),
             grpc_status: None,
@@ -60,7 +60,7 @@ impl LocalReply {
         }
         let mut response = Response::new(ResponseBody::full(self.body.clone()));
         *response.status_mut() = self.status;
-        *response.headers_mut() = self.headers;
+        *response.headers_mut() = *self.headers;
         let headers = response.headers_mut();
         if self.closes {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
@@ -77,15 +77,15 @@ impl LocalReply {
     /// Headers alone, with the status as gRPC knows it.
     fn into_grpc(self) -> Response<ResponseBody> {
         let mut response = Response::new(ResponseBody::empty());
-        *response.headers_mut() = self.headers;
+        *response.headers_mut() = *self.headers;
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
         let status = self.grpc_status.unwrap_or_else(|| grpc_status(self.status));
         headers.insert("grpc-status", HeaderValue::from(status));
-        if let Ok(message) = HeaderValue::from_str(&percent_encoded(&self.body)) {
-            if !message.is_empty() {
-                headers.insert("grpc-message", message);
-            }
+        if let Ok(message) = HeaderValue::from_str(&percent_encoded(&self.body))
+            && !message.is_empty()
+        {
+            headers.insert("grpc-message", message);
         }
         response
     }

@@ -70,10 +70,10 @@ fn copy(exchange: &Exchange, mirror: &Mirror, body: &Prepared) {
             source,
         };
         let sent = worker.pools.send(&towards, request.map(|()| body));
-        if let Ok(Ok((response, mut lease))) = tokio::time::timeout(TIMEOUT, sent).await {
-            if let Ok(Ok(_)) = tokio::time::timeout(TIMEOUT, response.into_body().collect()).await {
-                lease.finished();
-            }
+        if let Ok(Ok((response, mut lease))) = tokio::time::timeout(TIMEOUT, sent).await
+            && let Ok(Ok(_)) = tokio::time::timeout(TIMEOUT, response.into_body().collect()).await
+        {
+            lease.finished();
         }
     });
 }

@@ -91,10 +91,10 @@ pub(super) fn authority(
         return;
     };
     let before = std::mem::replace(&mut exchange.authority, new);
-    if action.append_forwarded_host {
-        if let Ok(before) = HeaderValue::from_str(&before) {
-            exchange.request.headers.append(FORWARDED_HOST, before);
-        }
+    if action.append_forwarded_host
+        && let Ok(before) = HeaderValue::from_str(&before)
+    {
+        exchange.request.headers.append(FORWARDED_HOST, before);
     }
 }
 

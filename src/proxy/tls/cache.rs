@@ -55,10 +55,11 @@ impl<C> Cache<C> {
         let certificate = certificate.as_ref().and_then(|guard| guard.as_ref());
         let trust = trust.map(current).transpose()?;
         let trust = trust.as_ref().and_then(|guard| guard.as_ref());
-        if let Some(made) = &*self.0.load() {
-            if same(made.certificate.as_ref(), certificate) && same(made.trust.as_ref(), trust) {
-                return Ok(made.clone());
-            }
+        if let Some(made) = &*self.0.load()
+            && same(made.certificate.as_ref(), certificate)
+            && same(made.trust.as_ref(), trust)
+        {
+            return Ok(made.clone());
         }
         let made = Arc::new(Made {
             config: make(certificate, trust).map_err(io::Error::other)?,

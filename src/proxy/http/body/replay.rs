@@ -110,7 +110,7 @@ impl Replay {
 
     pub(super) fn size_hint(&self) -> SizeHint {
         if self.next == 0 {
-            self.state.borrow().hint.clone()
+            self.state.borrow().hint
         } else {
             SizeHint::default()
         }

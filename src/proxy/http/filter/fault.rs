@@ -35,11 +35,11 @@ impl Fault {
         if !self.concerns(exchange) {
             return None;
         }
-        if let Some((delay, share)) = self.delay {
-            if hits(share) {
-                exchange.stream.flags.set(Flags::DELAY_INJECTED);
-                tokio::time::sleep(delay).await;
-            }
+        if let Some((delay, share)) = self.delay
+            && hits(share)
+        {
+            exchange.stream.flags.set(Flags::DELAY_INJECTED);
+            tokio::time::sleep(delay).await;
         }
         let (abort, share) = self.abort?;
         hits(share).then(|| abort.reply())

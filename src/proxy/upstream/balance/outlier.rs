@@ -125,6 +125,9 @@ fn end(counter: &AtomicU32) {
     }
 }
 
+/// Which of a host's tallies.
+type TallyOf = fn(&OutlierState) -> &Tally;
+
 impl Cluster {
     /// Takes down what came of sending something to a host.
     pub(crate) fn report(&self, host: &Host, report: Report) {
@@ -182,7 +185,8 @@ impl Cluster {
             }
             let share = 100 * (ejected + 1);
             let allowed = share <= config.max_percent.min(100) as usize * set.hosts.len();
-            if !allowed && !(config.always_one && ejected == 0) {
+            let first = config.always_one && ejected == 0;
+            if !(allowed || first) {
                 self.stats.ejections_overflow.fetch_add(1, Relaxed);
                 return None;
             }
@@ -204,7 +208,7 @@ impl Cluster {
         let hosts = self.hosts.load_full();
         let rate = &config.success_rate;
         let percentage = &config.failure_percentage;
-        let kinds: [(fn(&OutlierState) -> &Tally, _, _); 2] = [
+        let kinds: [(TallyOf, _, _); 2] = [
             (|state| &state.answers, rate.enforcing, percentage.enforcing),
             (
                 |state| &state.connections,

@@ -66,13 +66,13 @@ impl Http1 {
     pub(super) async fn send(&mut self, request: Request<RequestBody>) -> Result<Response<Incoming>, Unanswered> {
         self.requests += 1;
         // A new connection has to be asked for first whether it takes a request.
-        if !self.sender.is_ready() {
-            if let Err(error) = self.sender.ready().await {
-                return Err(Unanswered {
-                    error: failure::of(&error),
-                    unsent: Some(request),
-                });
-            }
+        if !self.sender.is_ready()
+            && let Err(error) = self.sender.ready().await
+        {
+            return Err(Unanswered {
+                error: failure::of(&error),
+                unsent: Some(request),
+            });
         }
         self.sender.try_send_request(request).await.map_err(Unanswered::from)
     }
