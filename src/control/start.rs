@@ -135,6 +135,7 @@ pub async fn start(
 ) -> Result<(Running, impl Future<Output = Result<(), tonic::transport::Error>>), StartError> {
     let state = StateDir::open(&settings.state)?;
     let claim = claimed(&state).await?;
+    state.belong_to(&settings.trust_domain)?;
     let ca = Arc::new(Ca::load_or_create(&state, &settings.trust_domain, &settings.clock)?);
     let tokens = TokenSigner::load_or_create(&state, &settings.trust_domain)?;
     let listen_error = |error| StartError::Listen(settings.xds, error);
