@@ -19,6 +19,7 @@ use std::path::{Path, PathBuf};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Root {
     paths: Vec<PathBuf>,
+    passed_over: Vec<PathBuf>,
 }
 
 impl Root {
@@ -26,7 +27,15 @@ impl Root {
     pub fn new(paths: impl IntoIterator<Item = impl Into<PathBuf>>) -> Self {
         Self {
             paths: paths.into_iter().map(Into::into).collect(),
+            passed_over: Vec::new(),
         }
+    }
+
+    /// The same root without what is in this directory, should it lie in it, under whichever name.
+    #[must_use]
+    pub fn without(mut self, directory: impl Into<PathBuf>) -> Self {
+        self.passed_over.push(directory.into());
+        self
     }
 
     /// The paths, as typed and in the order given.
@@ -34,9 +43,9 @@ impl Root {
         &self.paths
     }
 
-    /// The paths that lead nowhere right now.
-    fn missing(&self) -> impl Iterator<Item = &PathBuf> {
-        self.paths.iter().filter(|path| !path.exists())
+    /// Directories that are no part of it.
+    fn passed_over(&self) -> &[PathBuf] {
+        &self.passed_over
     }
 }
 

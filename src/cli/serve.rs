@@ -136,6 +136,7 @@ impl Arguments {
         })?;
         let (stop, stopped) = watch::channel(());
         let settings = self.settings()?;
+        a_directory_of_its_own(&settings.state, &self.config)?;
         let (config, state) = (self.config.display(), settings.state.display().to_string());
         let (running, xds) = control::start(settings, until(stopped.clone())).await?;
         tracing::info!(%config, %state, xds = %running.xds, admin = %listener.local_addr()?, "topsail {} serves", env!("CARGO_PKG_VERSION"));
@@ -161,14 +162,15 @@ impl Arguments {
     }
 
     fn settings(&self) -> anyhow::Result<Settings> {
+        let state = self.state.path()?;
         Ok(Settings {
             reading: Reading {
-                root: Root::from(self.config.as_path()),
+                root: Root::from(self.config.as_path()).without(&state),
                 mesh_config: self.mesh_config.as_deref().map(Root::from),
                 lenient: self.lenient,
                 strict: self.strict,
             },
-            state: self.state.path()?,
+            state,
             xds: self.xds,
             server_names: self.server_names.clone(),
             trust_domain: self.state.trust_domain.clone(),
@@ -210,6 +212,17 @@ fn a_file(path: &Path, flag: &str) -> anyhow::Result<()> {
     std::fs::File::open(path)
         .map(drop)
         .with_context(|| format!("cannot read {flag} {}", path.display()))
+}
+
+/// The state directory may lie in the configuration, which passes it over, but not be the same.
+fn a_directory_of_its_own(state: &Path, config: &Path) -> anyhow::Result<()> {
+    let same = std::fs::canonicalize(config).ok() == std::fs::canonicalize(state).ok();
+    anyhow::ensure!(
+        !same,
+        "--config and --state are the same directory, {}: name a directory of its own with --state",
+        state.display()
+    );
+    Ok(())
 }
 
 /// A typo in a path is told now; what happens to the directory later is the watch's to tell.

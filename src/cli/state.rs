@@ -40,7 +40,9 @@ impl StateArguments {
 
     /// Opens the directory, and makes it if there is none.
     pub(super) fn open(&self) -> anyhow::Result<StateDir> {
-        Ok(StateDir::open(self.path()?)?)
+        let state = StateDir::open(self.path()?)?;
+        state.belong_to(&self.trust_domain)?;
+        Ok(state)
     }
 }
 

@@ -39,6 +39,10 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 /// … and given up when a ping is not answered for this long. Tighter limits cut off proxies that are
 /// only busy.
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
+/// As much of its requests may a client send before the server has read it: what HTTP/2 itself starts
+/// with. The library's megabyte lets a client that asks for thousands of names fill a queue whose room
+/// is kept for as long as the connection lives.
+const REQUEST_WINDOW: u32 = 65_535;
 
 /// How long a server that is about to end may still hold the state directory.
 const HANDOVER: Duration = Duration::from_secs(1);
@@ -131,6 +135,7 @@ pub async fn start(
 ) -> Result<(Running, impl Future<Output = Result<(), tonic::transport::Error>>), StartError> {
     let state = StateDir::open(&settings.state)?;
     let claim = claimed(&state).await?;
+    state.belong_to(&settings.trust_domain)?;
     let ca = Arc::new(Ca::load_or_create(&state, &settings.trust_domain, &settings.clock)?);
     let tokens = TokenSigner::load_or_create(&state, &settings.trust_domain)?;
     let listen_error = |error| StartError::Listen(settings.xds, error);
@@ -181,6 +186,7 @@ pub async fn start(
     let serving = Server::builder()
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+        .initial_stream_window_size(REQUEST_WINDOW)
         .add_service(health_service)
         .add_service(server::aggregated(fleet.clone()))
         .add_service(server::secrets(fleet))

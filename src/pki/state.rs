@@ -12,6 +12,8 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::FlockOperation;
 
+use crate::name::TrustDomain;
+
 const DIR_MODE: u32 = 0o700;
 const FILE_MODE: u32 = 0o600;
 /// The permission bits of everybody but the owner.
@@ -20,6 +22,8 @@ const OTHERS: u32 = 0o077;
 const LOCK: &str = ".lock";
 /// The file that a server locks as long as it runs.
 const SERVER_LOCK: &str = ".server.lock";
+/// The trust domain that everything in the directory is for.
+const TRUST_DOMAIN: &str = "trust-domain";
 /// Where the CA's files are, which an operator may put there before the first start.
 pub(super) const CA_DIR: &str = "ca";
 
@@ -75,6 +79,21 @@ pub enum StateError {
         .0.display()
     )]
     InUse(PathBuf),
+    /// It belongs to a mesh of another name.
+    #[error(
+        "{} was made for the trust domain `{made_for}`, not `{asked}`: give --trust-domain {made_for}, or name another \
+         directory with --state; to rename the mesh, remove {}/{TRUST_DOMAIN} and give every proxy a new bootstrap, \
+         since what they have names the old one",
+        path.display(), path.display()
+    )]
+    OtherTrustDomain {
+        /// The directory.
+        path: PathBuf,
+        /// The trust domain of its certificates and tokens.
+        made_for: String,
+        /// The trust domain that was asked for.
+        asked: TrustDomain,
+    },
 }
 
 fn hint(error: &io::Error) -> &'static str {
@@ -114,6 +133,27 @@ impl StateDir {
         }
         close_ca_dir(&path.join(CA_DIR))?;
         Ok(Self { path })
+    }
+
+    /// Says for which trust domain the directory is used. The first to say so decides: its certificates,
+    /// its tokens and the bootstraps made from it carry the name.
+    ///
+    /// # Errors
+    /// [`StateError::OtherTrustDomain`] if it was used for another one before.
+    pub fn belong_to(&self, trust_domain: &TrustDomain) -> Result<(), StateError> {
+        let lock = self.lock()?;
+        let Some(made_for) = self.read(TRUST_DOMAIN)? else {
+            return lock.write(TRUST_DOMAIN, format!("{trust_domain}\n").as_bytes());
+        };
+        let made_for = String::from_utf8_lossy(&made_for).trim().to_owned();
+        if made_for == trust_domain.as_str() {
+            return Ok(());
+        }
+        Err(StateError::OtherTrustDomain {
+            path: self.path.clone(),
+            made_for,
+            asked: trust_domain.clone(),
+        })
     }
 
     /// The directory itself.
@@ -368,6 +408,19 @@ mod tests {
         state.write("a", b"1").unwrap();
         drop(claim);
         state.claim().unwrap();
+    }
+
+    #[test]
+    fn a_directory_is_for_one_trust_domain() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = StateDir::open(dir.path()).unwrap();
+        let (mine, other) = ("a.example".parse().unwrap(), "b.example".parse().unwrap());
+        state.belong_to(&mine).unwrap();
+        state.belong_to(&mine).unwrap();
+        let refusal = state.belong_to(&other).unwrap_err().to_string();
+        assert!(refusal.contains("give --trust-domain a.example"), "{refusal}");
+        std::fs::remove_file(dir.path().join(TRUST_DOMAIN)).unwrap();
+        state.belong_to(&other).unwrap();
     }
 
     #[test]

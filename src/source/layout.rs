@@ -52,6 +52,8 @@ impl Layout {
     /// ways is shown where it really is.
     pub(super) fn scan(root: &Root) -> Self {
         let mut walk = Walk::default();
+        let passed_over = root.passed_over().iter().filter_map(|path| fs::metadata(path).ok());
+        walk.listed.extend(passed_over.map(|metadata| identity(&metadata)));
         for path in root.paths() {
             walk.root(path);
         }
@@ -62,6 +64,12 @@ impl Layout {
             walk.single_file(shown, real);
         }
         walk.layout
+    }
+
+    /// Whether any file lies at or under `shown`.
+    pub(super) fn has_files(&self, shown: &Path) -> bool {
+        let next = self.files.range(shown.to_owned()..).next();
+        next.is_some_and(|(file, _)| file.starts_with(shown))
     }
 
     /// Whether `shown` lies at or under a path that could not be listed.
@@ -85,6 +93,7 @@ pub(super) fn is_hidden(name: &OsStr) -> bool {
 #[derive(Default)]
 struct Walk {
     layout: Layout,
+    /// Directories that are not to be listed (again).
     listed: HashSet<Identity>,
     /// Links to directories, not followed yet.
     linked: BTreeMap<PathBuf, PathBuf>,
@@ -118,7 +127,7 @@ impl Walk {
         while let Some((shown, real)) = pending.pop() {
             match fs::metadata(&real).and_then(|metadata| Ok((metadata, list(&real)?))) {
                 Ok((metadata, entries)) => {
-                    let identity = (metadata.dev(), metadata.ino());
+                    let identity = identity(&metadata);
                     if self.listed.insert(identity) {
                         let below = entries.iter().filter_map(|entry| self.entry(&shown, &real, entry));
                         pending.extend(below);
@@ -224,6 +233,10 @@ impl Walk {
         let decided = self.layout.waypoints.entry(real.to_owned()).or_default();
         decided.insert(shown.to_owned());
     }
+}
+
+fn identity(metadata: &fs::Metadata) -> Identity {
+    (metadata.dev(), metadata.ino())
 }
 
 fn names(path: &Path) -> impl DoubleEndedIterator<Item = OsString> {
@@ -350,6 +363,23 @@ mod tests {
         symlink(outside.path(), root.path().join("y")).unwrap();
         symlink(root.path().join("x"), outside.path().join("again")).unwrap();
         assert_eq!(shown(root.path()), ["x/a.yaml"]);
+    }
+
+    #[test]
+    fn a_directory_that_is_passed_over_is_so_under_every_name() {
+        let base = tempfile::tempdir().unwrap();
+        for file in ["mesh/a.yaml", "mesh/state/b.yaml", "mesh/state/tokens/c.json"] {
+            write(base.path().join(file));
+        }
+        symlink("state", base.path().join("mesh/link")).unwrap();
+        symlink("mesh", base.path().join("other")).unwrap();
+        let root = Root::new([base.path().join("mesh")]).without(base.path().join("other/state"));
+        let layout = Layout::scan(&root);
+        assert_eq!(
+            layout.files.keys().collect::<Vec<_>>(),
+            [&base.path().join("mesh/a.yaml")]
+        );
+        assert_eq!(layout.directories.len(), 1);
     }
 
     #[test]

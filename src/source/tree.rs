@@ -2,9 +2,11 @@
 
 mod read;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::ops::Bound;
-use std::path::Path;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -66,6 +68,21 @@ pub enum Change {
 #[derive(Clone, Debug, Default)]
 pub struct Tree {
     entries: OrdMap<Arc<str>, Entry>,
+    /// Which directory stood at each path of the root when a file was last found in it.
+    homes: BTreeMap<PathBuf, Home>,
+}
+
+/// What tells one directory from another that took its path: device, inode and, since inodes are
+/// given out again, the time it was made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Home(u64, u64, Option<SystemTime>);
+
+impl Home {
+    /// The directory at a path, if there is one.
+    fn at(path: &Path) -> Option<Self> {
+        let metadata = fs::metadata(path).ok().filter(fs::Metadata::is_dir)?;
+        Some(Self(metadata.dev(), metadata.ino(), metadata.created().ok()))
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -84,16 +101,16 @@ impl Tree {
     /// Reads again what is dirty. The work is that of the dirty paths; a full look reads only
     /// files whose size, times or inode differ. Changes come in path order.
     ///
-    /// While a path of the root is missing or a directory cannot be listed, nothing under it
-    /// counts as removed: an unmounted volume is not an emptied mesh. The path itself appears as
-    /// [`Content::Unreadable`].
+    /// While a path of the root is missing, a directory cannot be listed, or an empty directory stands
+    /// where another was at a path of the root, nothing under it counts as removed: an unmounted volume
+    /// is not an emptied mesh. The path itself appears as [`Content::Unreadable`].
     pub fn rescan(&self, root: &Root, dirty: &Dirty) -> (Self, Vec<Change>) {
         let mut scan = Scan {
             tree: self.clone(),
             changes: Vec::new(),
         };
         let mut full = dirty.full;
-        let rooted = full || root.missing().next().is_none();
+        let rooted = full || root.paths().iter().all(|path| scan.is_at_home(path));
         for path in &dirty.paths {
             match read::read(path) {
                 Reading::Absent if !rooted => full = true,
@@ -102,6 +119,8 @@ impl Tree {
         }
         if full {
             scan.everything(root, dirty);
+        } else if !rooted {
+            scan.settle_in(root, |home| dirty.paths.iter().any(|path| path.starts_with(home)));
         }
         scan.changes.sort_by(|a, b| a.origin().cmp(b.origin()));
         (scan.tree, scan.changes)
@@ -153,9 +172,40 @@ impl Scan {
                 self.take(path, unlisted(path, reason));
             }
         }
+        let others = root
+            .paths()
+            .iter()
+            .filter(|path| !self.is_at_home(path) && !layout.has_files(path));
+        let emptied: Vec<_> = others.filter(|path| path.is_dir()).collect();
+        for path in &emptied {
+            self.take(path, unlisted(path, "an empty directory has taken its place"));
+        }
         self.retain(|path| {
-            layout.files.contains_key(path) || layout.is_unknown(path) || dirty.unsettled.contains(path)
+            layout.files.contains_key(path)
+                || layout.is_unknown(path)
+                || dirty.unsettled.contains(path)
+                || emptied.iter().any(|emptied| path.starts_with(emptied))
         });
+        self.settle_in(root, |home| layout.has_files(home));
+    }
+
+    /// Whether there is something at a path of the root, and if it is a directory, the one in which files
+    /// were found before.
+    fn is_at_home(&self, path: &Path) -> bool {
+        match self.tree.homes.get(path) {
+            Some(home) => Home::at(path) == Some(*home),
+            None => path.exists(),
+        }
+    }
+
+    /// Takes note of the directories in which there are files.
+    fn settle_in(&mut self, root: &Root, has_files: impl Fn(&Path) -> bool) {
+        for path in root.paths().iter().filter(|path| has_files(path)) {
+            match Home::at(path) {
+                Some(home) => self.tree.homes.insert(path.clone(), home),
+                None => self.tree.homes.remove(path),
+            };
+        }
     }
 
     /// Whether the file has not been touched since it was read.
@@ -230,7 +280,7 @@ fn unlisted(path: &Path, reason: &str) -> Reading {
     };
     let diagnostic = Diagnostic::new(Code::UnreadableFile, format!("`{origin}` cannot be read: {reason}"))
         .at(place)
-        .help("what was read below this path before stays in force until it can be read again");
+        .help("what was read below this path before stays in force until there is a file to be read again");
     Reading::File {
         content: Content::Unreadable(diagnostic),
         stamp: None,
@@ -240,7 +290,6 @@ fn unlisted(path: &Path, reason: &str) -> Reading {
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::{PermissionsExt, symlink};
-    use std::path::PathBuf;
 
     use super::*;
 
@@ -419,6 +468,47 @@ mod tests {
         );
         folder.write("mesh/b.yaml", "1");
         assert_eq!(folder.rescan(&mut tree, &Dirty::full()), ["-mesh", "-mesh/a.yaml"]);
+    }
+
+    #[test]
+    fn an_empty_directory_in_the_place_of_the_root_removes_nothing_until_there_is_a_file_in_it() {
+        let folder = Folder::new(&[("mesh/a.yaml", "1"), ("mesh/b.yaml", "1")]);
+        let folder = Folder {
+            root: Root::new([folder.path("mesh")]),
+            ..folder
+        };
+        for hint in [Dirty::full(), folder.dirty(&["mesh/a.yaml", "mesh/b.yaml"])] {
+            let mut tree = Tree::scan(&folder.root);
+            fs::remove_dir_all(folder.path("mesh")).unwrap();
+            fs::create_dir(folder.path("mesh")).unwrap();
+            assert_eq!(folder.rescan(&mut tree, &hint), ["+mesh"]);
+            assert!(text(&tree, &folder.path("mesh/a.yaml")).is_some());
+            assert_eq!(folder.rescan(&mut tree, &Dirty::full()), [""; 0]);
+            folder.write("mesh/b.yaml", "1");
+            assert_eq!(folder.rescan(&mut tree, &Dirty::full()), ["-mesh", "-mesh/a.yaml"]);
+            folder.write("mesh/a.yaml", "1");
+        }
+    }
+
+    #[test]
+    fn files_that_are_removed_one_by_one_are_gone_in_the_new_root_as_in_the_old() {
+        let folder = Folder::new(&[("mesh/a.yaml", "1")]);
+        let folder = Folder {
+            root: Root::new([folder.path("mesh")]),
+            ..folder
+        };
+        let mut tree = Tree::scan(&folder.root);
+        fs::rename(folder.path("mesh"), folder.path("aside")).unwrap();
+        folder.write("mesh/a.yaml", "2");
+        assert_eq!(
+            folder.rescan(&mut tree, &folder.dirty(&["mesh/a.yaml"])),
+            ["~mesh/a.yaml"]
+        );
+        fs::remove_file(folder.path("mesh/a.yaml")).unwrap();
+        assert_eq!(
+            folder.rescan(&mut tree, &folder.dirty(&["mesh/a.yaml"])),
+            ["-mesh/a.yaml"]
+        );
     }
 
     #[test]

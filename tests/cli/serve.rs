@@ -9,7 +9,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use topsail::envoy;
 
-use crate::run::{fails, path, topsail};
+use crate::run::{fails, path, stdout, topsail};
 
 /// A server on a directory; it is killed when this is dropped.
 pub struct Server {
@@ -33,9 +33,10 @@ impl Server {
             "--log-format",
             "json",
         ]);
-        command
-            .args(["--config", &path(folder, "config"), "--state", &path(folder, "state")])
-            .args(flags);
+        command.args(["--config", &path(folder, "config")]).args(flags);
+        if !flags.contains(&"--state") {
+            command.args(["--state", &path(folder, "state")]);
+        }
         let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
         let mut log = BufReader::new(child.stderr.take().unwrap());
         let line = line(&mut log, "serves");
@@ -154,7 +155,20 @@ fn what_keeps_it_from_starting_is_named() {
     };
     let (missing, file) = (path(&folder, "missing"), path(&folder, "file"));
     fs::write(&file, "").unwrap();
-    let cases: [(&[&str], [&str; 2]); 7] = [
+    let other = path(&folder, "other");
+    topsail::pki::StateDir::open(&other)
+        .unwrap()
+        .belong_to(&"other.example".parse().unwrap())
+        .unwrap();
+    let cases: [(&[&str], [&str; 2]); 9] = [
+        (
+            &["--config", &config, "--state", &other],
+            ["--trust-domain other.example", &other],
+        ),
+        (
+            &["--config", &config, "--state", &config],
+            ["--config and --state are the same directory", &config],
+        ),
         (&["--config", &missing, "--state", &state], ["--config", &missing]),
         (&["--config", &file, "--state", &state], ["--config", &file]),
         (&["--config", &config, "--state", &file], ["--state", &file]),
@@ -196,6 +210,26 @@ async fn a_generation_is_as_old_as_its_acceptance() {
         tokio::task::yield_now().await;
     }
     assert_eq!(server.get("/api/v1/generation").await, generation);
+}
+
+/// `topsail serve --config . --state ./state`.
+#[tokio::test]
+async fn state_within_the_configuration_is_no_configuration() {
+    let folder = folder();
+    let state = path(&folder, "config/state");
+    let token = [
+        "bootstrap",
+        "--workload",
+        "a.default",
+        "--service-account",
+        "a",
+        "--ip",
+        "127.0.0.1",
+    ];
+    stdout(&[&token[..], &["--state", &state]].concat());
+    let server = Server::start(&folder, &["--state", &state]);
+    server.ready().await;
+    assert_eq!(server.get("/api/v1/diagnostics").await.1, "[]");
 }
 
 /// Two would append to one file, and after a restart neither's generation would be there.

@@ -291,6 +291,18 @@ async fn a_root_may_come_late_and_come_again() {
 }
 
 #[tokio::test]
+async fn a_root_that_is_made_anew_keeps_its_files_until_there_is_one() {
+    let mut scene = Scene::new(|base| write(&base.join("mesh/a.yaml"), "1"));
+    fs::remove_dir_all(scene.path("mesh")).unwrap();
+    fs::create_dir(scene.path("mesh")).unwrap();
+    scene.until(&[("mesh", "unreadable"), ("mesh/a.yaml", "1")]).await;
+    scene.write("mesh/b.yaml", "2");
+    scene.until(&[("mesh/b.yaml", "2")]).await;
+    fs::remove_file(scene.path("mesh/b.yaml")).unwrap();
+    scene.until(&[]).await;
+}
+
+#[tokio::test]
 async fn a_single_file_is_watched_however_it_is_written() {
     let mut scene = Scene::watching("mesh/only.txt", Armed::new, |base| {
         write(&base.join("mesh/only.txt"), "0")
