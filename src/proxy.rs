@@ -6,8 +6,8 @@
 //! ```
 //!
 //! One control thread compiles what the control plane sends into immutable values and publishes each
-//! in a [`Slot`](slot::Slot); every worker is a thread with a runtime, sockets and connection pools of
-//! its own, and takes no lock on the way of a request. Protobuf ends in [`config`].
+//! in a `Slot`; every worker is a thread with a runtime, sockets and connection pools of
+//! its own, and takes no lock on the way of a request. Protobuf ends in `config`.
 
 pub(crate) mod access_log;
 pub(crate) mod admin;
@@ -29,12 +29,12 @@ pub(crate) mod tls;
 pub(crate) mod upstream;
 pub(crate) mod worker;
 
-/// Whether the data plane reads everything in a resource that changes what happens.
+/// Whether the data plane takes a resource: it reads everything in it that changes what happens, and can do it.
 ///
 /// # Errors
-/// The first field that it does not, and why it would refuse the resource.
-pub fn reads(resource: &crate::xds::Resource) -> Result<(), String> {
-    config::coverage::check(resource.kind, &resource.body).map_err(|refusal| refusal.to_string())
+/// Why it would refuse the resource, with the field's name.
+pub fn takes(resource: &crate::xds::Resource) -> Result<(), String> {
+    config::try_out(resource.kind, &resource.body).map_err(|refusal| refusal.to_string())
 }
 
 pub use bootstrap::BootstrapError;

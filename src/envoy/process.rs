@@ -100,7 +100,7 @@ impl Launch {
             Program::Topsail(_) => {
                 let mut arguments: Vec<OsString> = vec!["proxy".into(), "--bootstrap".into()];
                 arguments.push(self.bootstrap.clone().into());
-                arguments.extend(["--concurrency", "1", "--log-level", "topsail=debug,warn"].map(Into::into));
+                arguments.extend(["--concurrency", "1", "--log-level", "warn"].map(Into::into));
                 arguments
             }
         }

@@ -22,6 +22,10 @@ pub(crate) mod value;
 
 use std::fmt;
 
+use prost::Message;
+
+use crate::xds::ResourceType;
+
 pub(crate) use names::Names;
 
 /// Why a message is refused: which field, and what is wrong with it.
@@ -66,6 +70,21 @@ impl fmt::Display for Refusal {
 }
 
 impl std::error::Error for Refusal {}
+
+/// Compiles a resource to see whether it can be done.
+pub(crate) fn try_out(kind: ResourceType, bytes: &[u8]) -> Compiled<()> {
+    coverage::check(kind, bytes)?;
+    let mut names = Names::default();
+    match kind {
+        ResourceType::Cluster => drop(cluster::cluster(&Message::decode(bytes)?, &mut names)?),
+        ResourceType::Endpoints => drop(endpoints::endpoints(&Message::decode(bytes)?)?),
+        ResourceType::Listener => drop(listener::listener(&Message::decode(bytes)?, &mut names)?),
+        ResourceType::Route => drop(route::resource(bytes, &mut names)?),
+        // Whether a secret can be used shows with its content alone.
+        ResourceType::Secret => {}
+    }
+    Ok(())
+}
 
 /// Adds the name of the field to what is wrong in it.
 pub(crate) trait At<T> {

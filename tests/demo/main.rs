@@ -1,4 +1,4 @@
-//! `topsail demo` as it is run: the built binary, six Envoys, real requests.
+//! `topsail demo` as it is run: the built binary, six sidecars, real requests.
 //!
 //! Each test has loopback addresses and folders of its own, so that it can run beside a demo and beside others.
 

@@ -26,12 +26,15 @@ async fn a_port_in_use_is_named_with_who_uses_it() {
 async fn a_missing_envoy_is_said_with_the_way_to_get_one() {
     let stage = Stage::set();
     let mut named = stage.command();
-    named.env("TOPSAIL_ENVOY", "/nowhere/envoy");
+    named
+        .args(["--dataplane", "envoy"])
+        .env("TOPSAIL_ENVOY", "/nowhere/envoy");
     let text = stage.refused(named).await;
     assert!(text.contains("$TOPSAIL_ENVOY names `/nowhere/envoy`"), "{text}");
 
     let mut nowhere = stage.command();
     nowhere
+        .args(["--dataplane", "envoy"])
         .env("PATH", "/nowhere")
         .env("XDG_CACHE_HOME", stage.empty_folder())
         .env_remove("TOPSAIL_ENVOY");

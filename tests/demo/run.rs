@@ -82,6 +82,23 @@ async fn traffic_goes_by_weight_follows_an_edit_and_ctrl_c_leaves_nothing() {
 }
 
 #[tokio::test]
+async fn envoys_are_sidecars_as_well() {
+    let stage = Stage::set();
+    let mut command = stage.command();
+    command.args(["--dataplane", "envoy", "--rate", "100"]);
+    let mut demo = Demo::start(command);
+    demo.is_up().await;
+    demo.says("shares by weight", |line| {
+        line.contains("errors 0") && is_near(line, [("v1", 60), ("v2", 30), ("v3", 10)])
+    })
+    .await;
+    demo.signal(Signal::INT);
+    let (status, said) = demo.end().await;
+    assert!(status.success(), "{status} {said:#?}");
+    stage.is_empty().unwrap();
+}
+
+#[tokio::test]
 async fn a_second_demo_is_refused_parts_come_back_and_a_killed_demo_takes_its_parts_along() {
     let stage = Stage::set();
     let mut demo = Demo::start(stage.command());

@@ -48,7 +48,7 @@ fn the_bundled_proxy_reads_every_field_that_it_is_sent() {
     let fixed = [clusters::all(), listeners::all(), routes::all()].concat();
     let all = sets.iter().flat_map(|(_, resources)| resources).chain(&fixed);
     let mut unread: Vec<_> = all
-        .filter_map(|resource| topsail::proxy::reads(resource).err())
+        .filter_map(|resource| topsail::proxy::takes(resource).err())
         .collect();
     unread.sort();
     unread.dedup();

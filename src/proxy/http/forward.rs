@@ -276,6 +276,7 @@ impl Sending<'_> {
         let choice = Choice {
             hash: self.hash,
             avoid: retries.avoided(),
+            passed: retries.passed(),
             destination: Some(exchange.downstream.connection.local),
         };
         let Some(host) = self.cluster.choose(&choice) else {

@@ -62,15 +62,24 @@ impl Retries {
 
     /// A host that is tried now.
     pub(super) fn tried(&mut self, host: &Arc<Host>) {
-        if self.policy.as_ref().is_some_and(|policy| policy.other_hosts) {
+        if self.policy.is_some() {
             self.tried.push(host.clone());
         }
     }
 
+    /// Hosts whose priorities are passed over.
+    pub(super) fn passed(&self) -> &[Arc<Host>] {
+        let frequency = self.policy.as_ref().and_then(|policy| policy.other_priorities);
+        let passed = frequency.map_or(0, |frequency| self.tried.len() / frequency.max(1) * frequency.max(1));
+        &self.tried[..passed]
+    }
+
     /// Hosts to avoid, and how often another is looked for.
     pub(super) fn avoided(&self) -> (&[Arc<Host>], u32) {
-        let attempts = self.policy.as_ref().map_or(1, |policy| policy.host_attempts);
-        (&self.tried, attempts)
+        match self.policy.as_ref().filter(|policy| policy.other_hosts) {
+            Some(policy) => (&self.tried, policy.host_attempts),
+            None => (&[], 1),
+        }
     }
 
     /// How long to wait before one more attempt; none: this outcome is the last.
@@ -190,6 +199,7 @@ mod tests {
             request_headers: Vec::new(),
             base_interval: Duration::from_millis(25),
             max_interval: Duration::from_millis(250),
+            other_priorities: None,
             other_hosts: false,
             host_attempts: 1,
         }

@@ -201,6 +201,8 @@ pub(crate) struct RetryPolicy {
     pub(crate) base_interval: Duration,
     /// The longest pause.
     pub(crate) max_interval: Duration,
+    /// After so many attempts, passes over the priorities that were tried (`previous_priorities`).
+    pub(crate) other_priorities: Option<usize>,
     /// Avoids hosts that were tried (`previous_hosts`).
     pub(crate) other_hosts: bool,
     /// How often another host is looked for.

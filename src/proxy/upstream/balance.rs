@@ -28,6 +28,8 @@ pub(crate) struct Choice<'a> {
     pub(crate) hash: Option<u64>,
     /// Hosts that were tried already, and how often another is looked for.
     pub(crate) avoid: (&'a [Arc<Host>], u32),
+    /// Hosts whose priorities are passed over as long as there are others (`previous_priorities`).
+    pub(crate) passed: &'a [Arc<Host>],
     /// Where the client wanted to go, for clusters of original destinations.
     pub(crate) destination: Option<SocketAddr>,
 }
@@ -41,6 +43,9 @@ pub(crate) struct Balancer {
 /// The hosts of one priority that may be chosen.
 #[derive(Debug)]
 struct Level {
+    priority: u32,
+    /// How many hosts may be chosen.
+    usable: usize,
     load: Load,
     picker: Picker,
     /// A locality first, where localities have weights.
@@ -69,7 +74,8 @@ impl Balancer {
         let (tried, attempts) = choice.avoid;
         let mut attempt = 0;
         loop {
-            let level = self.level(choice.hash.unwrap_or_else(|| fastrand::u64(..)))?;
+            let hash = choice.hash.unwrap_or_else(|| fastrand::u64(..));
+            let level = self.next_level(choice.passed).or_else(|| self.level(hash))?;
             if level.load.panic {
                 stats.lb_healthy_panic.fetch_add(1, Relaxed);
             }
@@ -79,6 +85,15 @@ impl Balancer {
             }
             attempt += 1;
         }
+    }
+
+    /// The first level with hosts that no passed host is of; none where nothing is passed over, or everything.
+    fn next_level(&self, passed: &[Arc<Host>]) -> Option<&Level> {
+        let is_passed = |level: &&Level| passed.iter().any(|host| host.priority == level.priority);
+        let mut others = self.levels.iter().filter(|level| !is_passed(level));
+        (!passed.is_empty())
+            .then(|| others.find(|level| level.usable > 0))
+            .flatten()
     }
 
     /// The level that a hash falls upon, by their shares of the load.
@@ -111,6 +126,8 @@ impl Level {
         // Consistent hashing mixes the weights of localities into those of hosts; a panic knows no localities.
         let choose_locality = !load.panic && !config.policy.is_hash();
         Self {
+            priority: all.first().map_or(0, |host| host.priority),
+            usable: usable.len(),
             load,
             localities: localities
                 .filter(|_| choose_locality)
@@ -241,6 +258,21 @@ mod tests {
             }
         }
         counts
+    }
+
+    #[test]
+    fn priorities_are_passed_over_as_long_as_there_are_others() {
+        let set = HostSet::build(&cluster_config(), &endpoints(&[(1, 0), (2, 1)]), None, Instant::now());
+        let of = |passed: &[Arc<Host>]| {
+            let choice = Choice {
+                passed,
+                ..Default::default()
+            };
+            shares(&set, &choice, 10).into_keys().collect::<Vec<_>>()
+        };
+        assert_eq!(of(&[]), [address(1)]);
+        assert_eq!(of(&set.hosts[..1]), [address(2)]);
+        assert_eq!(of(&set.hosts[..]), [address(1)]);
     }
 
     #[test]

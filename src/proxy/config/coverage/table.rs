@@ -518,7 +518,12 @@ pub(super) const TABLE: &[(&str, &str)] = &[
     (
         "envoy.config.route.v3.RetryPolicy",
         "retry_on num_retries per_try_timeout retriable_status_codes retriable_headers \
-         retriable_request_headers retry_back_off retry_host_predicate host_selection_retry_max_attempts",
+         retriable_request_headers retry_back_off retry_priority retry_host_predicate host_selection_retry_max_attempts",
+    ),
+    ("envoy.config.route.v3.RetryPolicy.RetryPriority", "name* typed_config"),
+    (
+        "envoy.extensions.retry.priority.previous_priorities.v3.PreviousPrioritiesConfig",
+        "update_frequency",
     ),
     (
         "envoy.config.route.v3.RetryPolicy.RetryBackOff",

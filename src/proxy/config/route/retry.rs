@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use crate::proxy::config::value::{duration, limit, number};
+use crate::proxy::config::value::{duration, limit, number, unpack};
 use crate::proxy::config::{At, Compiled, Refusal, matcher};
 use crate::proxy::http::route::{HeaderMatch, RetryOn, RetryPolicy};
+use crate::xds::pb::retry::priority::previous_priorities::v3::PreviousPrioritiesConfig;
 use crate::xds::pb::route;
 
 /// Envoy's, where nothing is said: retries start after up to 25 ms, and the longest pause is ten times that.
@@ -33,6 +34,12 @@ pub(super) fn policy(message: &route::RetryPolicy) -> Compiled<RetryPolicy> {
         request_headers: headers("retriable_request_headers", &message.retriable_request_headers)?,
         base_interval: base,
         max_interval: longest.map_or(base * MAX_FACTOR, duration).max(base),
+        other_priorities: message
+            .retry_priority
+            .as_ref()
+            .map(priorities)
+            .transpose()
+            .at("retry_priority")?,
         other_hosts,
         host_attempts: u32::try_from(message.host_selection_retry_max_attempts)
             .unwrap_or(1)
@@ -40,11 +47,22 @@ pub(super) fn policy(message: &route::RetryPolicy) -> Compiled<RetryPolicy> {
     })
 }
 
+/// After how many attempts the priorities that were tried are passed over.
+fn priorities(message: &route::retry_policy::RetryPriority) -> Compiled<usize> {
+    match message.config_type.as_ref() {
+        Some(route::retry_policy::retry_priority::ConfigType::TypedConfig(config)) => {
+            let config: PreviousPrioritiesConfig = unpack(config)?;
+            Ok(usize::try_from(config.update_frequency).unwrap_or(1).max(1))
+        }
+        None => Err(Refusal::not_implemented(format!(
+            "`{}` without a configuration",
+            message.name
+        ))),
+    }
+}
+
 /// Whether hosts that were tried are avoided; no other predicate is known.
 fn predicates(message: &route::RetryPolicy) -> Compiled<bool> {
-    if message.retry_priority.is_some() {
-        return Err(Refusal::not_implemented("retry_priority"));
-    }
     let unknown = message
         .retry_host_predicate
         .iter()
