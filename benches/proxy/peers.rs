@@ -62,7 +62,13 @@ pub(crate) fn start(peer: Peer) -> RunningPeer {
         Peer::Haproxy => &["-db", "-f", &path],
     };
     let process = Running::start(Path::new(program), arguments, PROXY_CPU);
+    let started = std::time::Instant::now();
     while std::net::TcpStream::connect(target).is_err() {
+        assert!(
+            started.elapsed() < std::time::Duration::from_secs(10),
+            "{} does not start",
+            peer.name()
+        );
         std::thread::park_timeout(std::time::Duration::from_millis(10));
     }
     RunningPeer {
@@ -90,7 +96,7 @@ fn nginx(folder: &Path, target: SocketAddr, backend: SocketAddr) -> String {
 
 fn haproxy(target: SocketAddr, backend: SocketAddr) -> String {
     format!(
-        "global\n  nbthread 1\n  maxconn 20000\n\
+        "global\n  nbthread 1\n  maxconn 8000\n\
          defaults\n  mode http\n  timeout client 60s\n  timeout server 60s\n  timeout connect 5s\n  http-reuse always\n\
          frontend f\n  bind {target}\n  default_backend b\n\
          backend b\n  server s {backend}\n"
