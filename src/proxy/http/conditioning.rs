@@ -5,7 +5,8 @@ use std::fmt::Write;
 use std::net::IpAddr;
 
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue, TE, TRANSFER_ENCODING, UPGRADE, VIA,
+    CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue, TE, TRANSFER_ENCODING,
+    UPGRADE, VIA,
 };
 use http::uri::PathAndQuery;
 use http::{Method, StatusCode, Uri, Version};
@@ -74,7 +75,7 @@ pub(super) fn condition(exchange: &mut Exchange) -> Result<(), LocalReply> {
     remove_hop_by_hop(headers, exchange.upgrade.is_some());
     if exchange.request.version >= Version::HTTP_2 {
         // Cookies may be split for compression (RFC 9113 section 8.2.3).
-        join_cookies(headers);
+        join(headers, &COOKIE, b"; ");
     }
     headers.remove(EXPECT);
     if (exchange.request.uri.authority().is_some() || exchange.request.version >= Version::HTTP_2)
@@ -246,14 +247,15 @@ pub(super) fn response(headers: &mut HeaderMap) {
     headers.remove(UPGRADE);
 }
 
-fn join_cookies(headers: &mut HeaderMap) {
-    let values = headers.get_all(http::header::COOKIE);
+/// Makes one line of a header's several, which mean the same (RFC 9110 section 5.2).
+fn join(headers: &mut HeaderMap, name: &HeaderName, separator: &[u8]) {
+    let values = headers.get_all(name);
     if values.iter().nth(1).is_none() {
         return;
     }
     let joined: Vec<_> = values.iter().map(HeaderValue::as_bytes).collect();
-    if let Ok(cookie) = HeaderValue::from_bytes(&joined.join(&b"; "[..])) {
-        headers.insert(http::header::COOKIE, cookie);
+    if let Ok(value) = HeaderValue::from_bytes(&joined.join(separator)) {
+        headers.insert(name, value);
     }
 }
 
@@ -263,6 +265,7 @@ fn has_envoy_headers(headers: &HeaderMap) -> bool {
 
 /// Notes the client in `x-forwarded-for` and returns its address.
 fn forwarded_for(headers: &mut HeaderMap, manager: &HttpManager, connection: &Connection) -> IpAddr {
+    join(headers, &FORWARDED_FOR, b",");
     let peer = connection.remote.ip();
     if !manager.use_remote_address {
         return last_trusted(headers, manager.trusted_hops).unwrap_or(peer);
@@ -434,6 +437,16 @@ mod tests {
             .collect();
         assert_eq!(left.len(), 2, "{left:?}");
         assert!(left.contains(&("te", "trailers")) && left.contains(&("x-bar", "2")));
+    }
+
+    #[test]
+    fn a_client_cannot_hide_the_address_a_proxy_added_on_a_line_of_its_own() {
+        let mut headers = HeaderMap::new();
+        headers.append(FORWARDED_FOR, HeaderValue::from_static("6.6.6.6"));
+        headers.append(FORWARDED_FOR, HeaderValue::from_static("1.2.3.4"));
+        join(&mut headers, &FORWARDED_FOR, b",");
+        assert_eq!(last_trusted(&headers, 0), Some("1.2.3.4".parse().unwrap()));
+        assert_eq!(headers[FORWARDED_FOR], "6.6.6.6,1.2.3.4");
     }
 
     #[test]

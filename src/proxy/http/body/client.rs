@@ -59,7 +59,8 @@ impl Body for ClientBody {
                         Err(frame) => Some(Ok(frame)),
                     },
                     Some(Err(error)) => Some(Err(BodyError::Peer(error))),
-                    None => None,
+                    None if decoder.0.is_empty() => None,
+                    None => Some(Err(BodyError::Malformed)),
                 };
                 Poll::Ready(frame)
             }
