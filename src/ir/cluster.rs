@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Origins, ResourceName};
+use crate::mesh::config::TlsVersion;
 use crate::mesh::destination_rule::{HashTable, OutlierDetection, ServerVerification, TcpKeepalive};
 use crate::mesh::service::{Address, Locality};
 use crate::name::{Hostname, Namespace, ObjectId};
@@ -155,6 +156,8 @@ pub enum UpstreamTls {
         sni: Arc<str>,
         /// ALPN offered, in order.
         alpn: Vec<&'static str>,
+        /// The oldest version of TLS.
+        oldest: TlsVersion,
     },
     /// Originated TLS with certificates of files.
     Files {

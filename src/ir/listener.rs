@@ -7,7 +7,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::{Origins, ResourceName, RouteConfig};
-use crate::mesh::config::PathNormalization;
+use crate::mesh::config::{PathNormalization, TlsVersion};
 use crate::name::TrustDomain;
 
 /// A listener.
@@ -116,6 +116,8 @@ pub struct DownstreamTls {
     pub trust_domains: Vec<TrustDomain>,
     /// ALPN accepted, in order.
     pub alpn: Vec<&'static str>,
+    /// The oldest version of TLS.
+    pub oldest: TlsVersion,
 }
 
 /// What a chain does with a connection.

@@ -34,6 +34,8 @@ pub struct MeshConfig {
     pub inbound_policy: InboundPolicy,
     /// `enableAutoMtls`.
     pub auto_mtls: bool,
+    /// `meshMTLS.minProtocolVersion`.
+    pub oldest_tls: TlsVersion,
     /// `defaultServiceExportTo`.
     pub service_export_to: ExportDefault,
     /// `defaultVirtualServiceExportTo`.
@@ -67,6 +69,7 @@ impl Default for MeshConfig {
             outbound_policy: OutboundPolicy::AllowAny,
             inbound_policy: InboundPolicy::Passthrough,
             auto_mtls: true,
+            oldest_tls: TlsVersion::V1_2,
             service_export_to: ExportDefault::default(),
             virtual_service_export_to: ExportDefault::default(),
             destination_rule_export_to: ExportDefault::default(),
@@ -112,6 +115,15 @@ pub enum OutboundPolicy {
     AllowAny,
     /// `REGISTRY_ONLY`: it is refused.
     RegistryOnly,
+}
+
+/// The oldest version of TLS that mutual TLS within the mesh may negotiate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum TlsVersion {
+    /// `TLS_AUTO` and `TLSV1_2`.
+    V1_2,
+    /// `TLSV1_3`.
+    V1_3,
 }
 
 /// Where an inbound cluster sends requests.

@@ -8,6 +8,7 @@ use topsail::ir::cluster::{
     Cluster, ClusterEndpoints, ClusterMetadata, Discovery, HttpVersion, LbEndpoint, Limits, LoadBalancer,
     LocalityEndpoints, Lookup, ServerIdentity, Transport, UpstreamHttp, UpstreamTls,
 };
+use topsail::mesh::config::TlsVersion;
 use topsail::mesh::destination_rule::{HashTable, OutlierDetection, ServerVerification, TcpKeepalive};
 use topsail::mesh::service::{Address, Locality};
 use topsail::name::{Kind, ObjectId};
@@ -163,6 +164,7 @@ fn transports() -> Vec<Cluster> {
         server,
         sni: "outbound_.80_._.reviews.default.svc.cluster.local".into(),
         alpn: vec!["istio-h2", "istio", "h2"],
+        oldest: TlsVersion::V1_3,
     };
     let exact = ServerIdentity::Exact(vec![
         "spiffe://cluster.local/ns/default/sa/reviews".into(),

@@ -9,7 +9,7 @@ use topsail::ir::listener::{
     ChainMatch, Direction, DownstreamTls, FilterChain, HttpConnectionManager, HttpFilter, HttpRole, InspectExcept,
     Inspection, ListenAddress, Listener, NetworkFilter, RouteSource, TcpProxy, TransportProtocol,
 };
-use topsail::mesh::config::PathNormalization;
+use topsail::mesh::config::{PathNormalization, TlsVersion};
 use topsail::xds::{Resource, encode};
 
 use super::routes;
@@ -124,6 +124,7 @@ fn virtual_inbound() -> Listener {
     let tls = Some(DownstreamTls {
         trust_domains: vec!["cluster.local".parse().unwrap(), "old.example".parse().unwrap()],
         alpn: vec!["h2", "http/1.1"],
+        oldest: TlsVersion::V1_3,
     });
     let matching = |transport, application_protocols| ChainMatch {
         destination_port: Some(8080),

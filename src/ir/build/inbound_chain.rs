@@ -134,6 +134,7 @@ impl Door<'_> {
                 .cloned()
                 .collect(),
             alpn: ACCEPTED.to_vec(),
+            oldest: self.config.oldest_tls,
         }
     }
 

@@ -123,7 +123,7 @@ fn bookinfo_has_the_resources_istio_gives_it() {
 fn subsets_are_called_by_automatic_mutual_tls() {
     let built = bookinfo().build(&node());
     let v1 = built.cluster("outbound|9080|v1|reviews.default.svc.cluster.local");
-    let Transport::Auto(UpstreamTls::Istio { server, sni, alpn }) = &v1.transport else {
+    let Transport::Auto(UpstreamTls::Istio { server, sni, alpn, .. }) = &v1.transport else {
         panic!("{:?}", v1.transport);
     };
     assert_eq!(**sni, *"outbound_.9080_.v1_.reviews.default.svc.cluster.local");

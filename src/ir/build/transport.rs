@@ -71,6 +71,7 @@ impl Peer<'_> {
             server: self.identity(tls.map_or(&[], |tls| &tls.subject_alt_names)),
             sni: sni.unwrap_or_else(|| naming::default_sni(self.port.number, self.subset, host)),
             alpn: self.alpn(),
+            oldest: self.scope.mesh.config.oldest_tls,
         }
     }
 

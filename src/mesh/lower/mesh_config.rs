@@ -12,7 +12,7 @@ use crate::api::FieldPath;
 use crate::api::mesh_config as api;
 use crate::diag::{Code, Severity};
 use crate::mesh::ExportTo;
-use crate::mesh::config::{ExportDefault, InboundPolicy, MeshConfig, PathNormalization};
+use crate::mesh::config::{ExportDefault, InboundPolicy, MeshConfig, PathNormalization, TlsVersion};
 use crate::mesh::destination_rule::H2Upgrade;
 use crate::name::{Kind, Namespace, ObjectId, TrustDomain};
 
@@ -53,6 +53,25 @@ fn identity(report: &mut Report<'_>, at: &FieldPath, spec: &api::MeshConfig, con
     }
     if let Some(on) = spec.enable_auto_mtls {
         config.auto_mtls = on;
+    }
+    if let Some(tls) = &spec.mesh_mtls {
+        mutual_tls(report, &at.field("meshMTLS"), tls, config);
+    }
+}
+
+fn mutual_tls(report: &mut Report<'_>, at: &FieldPath, spec: &api::TlsConfig, config: &mut MeshConfig) {
+    config.oldest_tls = match spec.min_protocol_version {
+        api::TlsProtocol::Auto | api::TlsProtocol::V1_2 => TlsVersion::V1_2,
+        api::TlsProtocol::V1_3 => TlsVersion::V1_3,
+    };
+    if !spec.cipher_suites.is_empty() {
+        not_supported(report, &at.field("cipherSuites"), "cipherSuites");
+    }
+    if !spec.ecdh_curves.is_empty() {
+        report.error(
+            &at.field("ecdhCurves"),
+            "mutual TLS within the mesh has no `ecdhCurves` of its own",
+        );
     }
 }
 
@@ -158,7 +177,6 @@ fn exports(report: &mut Report<'_>, at: &FieldPath, spec: &api::MeshConfig, conf
 /// warned of: real mesh configurations are full of them.
 fn unsupported(report: &mut Report<'_>, at: &FieldPath, spec: &api::MeshConfig) {
     let fields = [
-        ("meshMTLS", spec.mesh_mtls.is_some()),
         ("defaultTrafficPolicy", spec.default_traffic_policy.is_some()),
         (
             "defaultInboundHttpRetryPolicy",
@@ -166,12 +184,16 @@ fn unsupported(report: &mut Report<'_>, at: &FieldPath, spec: &api::MeshConfig) 
         ),
     ];
     for (field, _) in fields.iter().filter(|(_, given)| *given) {
-        report
-            .add(
-                Code::UnsupportedField,
-                &at.field(*field),
-                format!("`{field}` is not supported yet and has no effect"),
-            )
-            .severity(Severity::Warning);
+        not_supported(report, &at.field(*field), field);
     }
+}
+
+fn not_supported(report: &mut Report<'_>, at: &FieldPath, field: &str) {
+    report
+        .add(
+            Code::UnsupportedField,
+            at,
+            format!("`{field}` is not supported yet and has no effect"),
+        )
+        .severity(Severity::Warning);
 }

@@ -374,6 +374,7 @@ mod tests {
 
     use super::*;
     use crate::ir::cluster::{LbEndpoint, LocalityEndpoints, ServerIdentity, UpstreamTls};
+    use crate::mesh::config::TlsVersion;
     use crate::mesh::service::{Address, Locality};
     use crate::name::Kind;
     use crate::xds::encode::testing::{cluster as plain, object, shown};
@@ -579,6 +580,7 @@ mod tests {
             server: ServerIdentity::Prefixes(vec!["spiffe://cluster.local/ns/default/".into()]),
             sni: "outbound_.9080_._.reviews".into(),
             alpn: vec!["istio"],
+            oldest: TlsVersion::V1_2,
         };
         let shown = shown(&cluster(&Cluster {
             transport: Transport::Auto(tls),

@@ -3,6 +3,7 @@
 use super::value::{ads, any, boolean};
 use crate::ir::cluster::{ServerIdentity, UpstreamTls};
 use crate::ir::listener::DownstreamTls;
+use crate::mesh::config::TlsVersion;
 use crate::mesh::destination_rule::ServerVerification;
 use crate::xds::pb::core::TransportSocket;
 use crate::xds::pb::core::transport_socket::ConfigType;
@@ -37,9 +38,14 @@ const MUTUAL_TLS_CIPHERS: [&str; 6] = [
 /// TLS to endpoints.
 pub(super) fn upstream(tls: &UpstreamTls) -> TransportSocket {
     let (common, sni) = match tls {
-        UpstreamTls::Istio { server, sni, alpn } => {
+        UpstreamTls::Istio {
+            server,
+            sni,
+            alpn,
+            oldest,
+        } => {
             let verify = validation(SECRET_TRUST_BUNDLE, server_matchers(server));
-            (mutual(alpn, verify), sni.to_string())
+            (mutual(alpn, *oldest, verify), sni.to_string())
         }
         UpstreamTls::Files {
             certificate,
@@ -50,7 +56,7 @@ pub(super) fn upstream(tls: &UpstreamTls) -> TransportSocket {
         } => {
             let names = subject_alt_names.iter().flat_map(|name| name_matchers(name)).collect();
             let common = CommonTlsContext {
-                tls_params: Some(versions(&[])),
+                tls_params: Some(versions(TlsVersion::V1_2, &[])),
                 tls_certificate_sds_secret_configs: certificate
                     .iter()
                     .map(|(certificate, key)| secret(file_certificate_name(certificate, key)))
@@ -77,7 +83,7 @@ pub(super) fn downstream(tls: &DownstreamTls) -> TransportSocket {
         .map(|domain| uri(MatchPattern::Prefix(format!("spiffe://{domain}/"))))
         .collect();
     socket(any(&DownstreamTlsContext {
-        common_tls_context: Some(mutual(&tls.alpn, validation(SECRET_TRUST_BUNDLE, peers))),
+        common_tls_context: Some(mutual(&tls.alpn, tls.oldest, validation(SECRET_TRUST_BUNDLE, peers))),
         require_client_certificate: Some(boolean(true)),
         ..Default::default()
     }))
@@ -113,9 +119,9 @@ fn socket(typed_config: Any) -> TransportSocket {
     }
 }
 
-fn mutual(alpn: &[&'static str], verify: ValidationContextType) -> CommonTlsContext {
+fn mutual(alpn: &[&'static str], oldest: TlsVersion, verify: ValidationContextType) -> CommonTlsContext {
     CommonTlsContext {
-        tls_params: Some(versions(&MUTUAL_TLS_CIPHERS)),
+        tls_params: Some(versions(oldest, &MUTUAL_TLS_CIPHERS)),
         tls_certificate_sds_secret_configs: vec![secret(SECRET_CERTIFICATE)],
         alpn_protocols: protocols(alpn),
         validation_context_type: Some(verify),
@@ -123,10 +129,14 @@ fn mutual(alpn: &[&'static str], verify: ValidationContextType) -> CommonTlsCont
     }
 }
 
-/// TLS 1.2 and 1.3; the ciphers are those of 1.2, none meaning Envoy's.
-fn versions(ciphers: &[&str]) -> TlsParameters {
+/// Up to TLS 1.3; the ciphers are those of 1.2, none meaning Envoy's.
+fn versions(oldest: TlsVersion, ciphers: &[&str]) -> TlsParameters {
+    let oldest = match oldest {
+        TlsVersion::V1_2 => TlsProtocol::TlSv12,
+        TlsVersion::V1_3 => TlsProtocol::TlSv13,
+    };
     TlsParameters {
-        tls_minimum_protocol_version: TlsProtocol::TlSv12.into(),
+        tls_minimum_protocol_version: oldest.into(),
         tls_maximum_protocol_version: TlsProtocol::TlSv13.into(),
         cipher_suites: ciphers.iter().map(ToString::to_string).collect(),
         ..Default::default()
@@ -223,6 +233,7 @@ mod tests {
             server,
             sni: "outbound_.9080_._.reviews".into(),
             alpn: vec!["istio-h2", "istio", "h2"],
+            oldest: TlsVersion::V1_2,
         });
         assert_eq!(
             context(&socket),
@@ -254,10 +265,12 @@ mod tests {
         let socket = downstream(&DownstreamTls {
             trust_domains: vec!["cluster.local".parse().unwrap(), "old".parse().unwrap()],
             alpn: vec!["h2", "http/1.1"],
+            oldest: TlsVersion::V1_3,
         });
         let context = context(&socket);
         assert_eq!(context["require_client_certificate"], true);
         let common = &context["common_tls_context"];
+        assert_eq!(common["tls_params"]["tls_minimum_protocol_version"], "TLSv1_3");
         assert_eq!(common["alpn_protocols"], json!(["h2", "http/1.1"]));
         assert_eq!(
             common["combined_validation_context"]["default_validation_context"],
