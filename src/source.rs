@@ -20,6 +20,7 @@ use std::path::{Path, PathBuf};
 pub struct Root {
     paths: Vec<PathBuf>,
     passed_over: Vec<PathBuf>,
+    marks: &'static [&'static str],
 }
 
 impl Root {
@@ -28,6 +29,7 @@ impl Root {
         Self {
             paths: paths.into_iter().map(Into::into).collect(),
             passed_over: Vec::new(),
+            marks: &[],
         }
     }
 
@@ -35,6 +37,14 @@ impl Root {
     #[must_use]
     pub fn without(mut self, directory: impl Into<PathBuf>) -> Self {
         self.passed_over.push(directory.into());
+        self
+    }
+
+    /// The same root without what is in directories below it that hold files of all these names. A
+    /// path of the root itself is read whatever it holds: somebody asked for it.
+    #[must_use]
+    pub fn without_marked(mut self, marks: &'static [&'static str]) -> Self {
+        self.marks = marks;
         self
     }
 
@@ -46,6 +56,11 @@ impl Root {
     /// Directories that are no part of it.
     fn passed_over(&self) -> &[PathBuf] {
         &self.passed_over
+    }
+
+    /// The names of files that, together, mark a directory that is no part of it.
+    fn marks(&self) -> &'static [&'static str] {
+        self.marks
     }
 }
 

@@ -222,9 +222,9 @@ impl Arguments {
     /// secret that may change from nowhere but a resource (SDS), and re-reads the file that the
     /// resource names.
     fn point_to(&self, token_file: &Path) -> anyhow::Result<PathBuf> {
-        let mut path = token_file.as_os_str().to_owned();
-        path.push(".envoy.json");
-        let path = PathBuf::from(path);
+        let token = token_file.file_name().unwrap_or_default().to_string_lossy();
+        // A hidden name: the token may lie in the configuration, of which this is no part.
+        let path = token_file.with_file_name(format!(".{token}.envoy.json"));
         let text = format!("{}\n", server::token_secret(token_file));
         if std::fs::read(&path).is_ok_and(|old| old == text.as_bytes()) {
             return Ok(path);

@@ -4,12 +4,11 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use super::directory::DirectoryArguments;
+use super::directory::{DirectoryArguments, config_root};
 use super::output::Output;
 use super::{Command, Outcome, Usage};
 use crate::control::Offline;
 use crate::diag::{Code, Diagnostic, Severity, render};
-use crate::source::Root;
 
 const EXAMPLES: &str = "\
 Every problem is reported, all at once, as `path:line:column: severity[CODE]: message` with the lines it is \
@@ -74,8 +73,8 @@ impl Command for Arguments {
             path.metadata()
                 .map_err(|error| Usage(format!("cannot read {}: {error}", path.display())))?;
         }
-        let surroundings = self.config.as_deref().map(Root::from);
-        let reading = self.directory.reading(Root::new(&self.paths))?;
+        let surroundings = self.config.as_ref().map(|config| config_root([config]));
+        let reading = self.directory.reading(config_root(&self.paths))?;
         let offline = Offline::read(&reading, surroundings.as_ref(), &self.directory.trust_domain);
         let mut found = offline.diagnostics();
         if self.config.is_none() && self.paths.iter().all(|path| path.is_file()) {

@@ -8,7 +8,14 @@ use clap::Args;
 use super::Usage;
 use crate::control::Reading;
 use crate::name::TrustDomain;
+use crate::pki::StateDir;
 use crate::source::Root;
+
+/// The directories and files given as configuration, read alike by every command: without the state
+/// directories that lie in them.
+pub(super) fn config_root(paths: impl IntoIterator<Item = impl Into<PathBuf>>) -> Root {
+    Root::new(paths).without_marked(StateDir::MARKS)
+}
 
 /// `--mesh-config`, `--lenient` and `--trust-domain`.
 #[derive(Args)]

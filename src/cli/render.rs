@@ -8,7 +8,7 @@ use std::sync::Arc;
 use clap::{Args, ValueEnum};
 use serde_json::{Map, Value, json};
 
-use super::directory::DirectoryArguments;
+use super::directory::{DirectoryArguments, config_root};
 use super::format::Format;
 use super::output::Output;
 use super::workload::Mode;
@@ -18,7 +18,6 @@ use crate::diag::Severity;
 use crate::ir::NodeView;
 use crate::mesh::service::Locality;
 use crate::name::WorkloadName;
-use crate::source::Root;
 use crate::xds::json::{JsonError, Printer};
 use crate::xds::resource::ResourceType;
 use crate::xds::snapshot::Snapshot;
@@ -102,7 +101,7 @@ impl Command for Arguments {
     fn run(self, output: &mut Output) -> anyhow::Result<Outcome> {
         let config = self.config.display();
         std::fs::read_dir(&self.config).map_err(|error| Usage(format!("cannot read --config {config}: {error}")))?;
-        let reading = self.directory.reading(Root::from(self.config.as_path()))?;
+        let reading = self.directory.reading(config_root([&self.config]))?;
         let offline = Offline::read(&reading, None, &self.directory.trust_domain);
         let errors = offline
             .diagnostics()

@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use tokio::task::JoinError;
 use tokio::time::timeout;
 
+use super::directory::config_root;
 use super::log::LogArguments;
 use super::output::Output;
 use super::state::StateArguments;
@@ -165,7 +166,7 @@ impl Arguments {
         let state = self.state.path()?;
         Ok(Settings {
             reading: Reading {
-                root: Root::from(self.config.as_path()).without(&state),
+                root: config_root([&self.config]).without(&state),
                 mesh_config: self.mesh_config.as_deref().map(Root::from),
                 lenient: self.lenient,
                 strict: self.strict,

@@ -112,6 +112,11 @@ pub struct StateDir {
 }
 
 impl StateDir {
+    /// The files that every state directory holds from its first use on and that together no other
+    /// directory is likely to: what tells it from a directory of the configuration it may lie in. The last
+    /// is made last.
+    pub const MARKS: &[&str] = &[LOCK, TRUST_DOMAIN];
+
     /// Opens the directory, making it if there is none, and takes away other users' access to it.
     ///
     /// # Errors

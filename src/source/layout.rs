@@ -34,6 +34,8 @@ pub(super) struct Layout {
     /// Real paths of files that events of their directory do not cover: single files of the root
     /// and bind mounts.
     pub(super) lone_files: BTreeSet<PathBuf>,
+    /// Names of files that together mark a directory to be passed over.
+    pub(super) marks: &'static [&'static str],
 }
 
 /// A directory that was listed.
@@ -52,13 +54,16 @@ impl Layout {
     /// ways is shown where it really is.
     pub(super) fn scan(root: &Root) -> Self {
         let mut walk = Walk::default();
+        walk.layout.marks = root.marks();
         let passed_over = root.passed_over().iter().filter_map(|path| fs::metadata(path).ok());
         walk.listed.extend(passed_over.map(|metadata| identity(&metadata)));
         for path in root.paths() {
             walk.root(path);
         }
         while let Some((shown, real)) = walk.linked.pop_first() {
-            walk.directory(shown, real);
+            if !walk.is_marked(&real) {
+                walk.directory(shown, real);
+            }
         }
         for (shown, real) in std::mem::take(&mut walk.single) {
             walk.single_file(shown, real);
@@ -70,6 +75,11 @@ impl Layout {
     pub(super) fn has_files(&self, shown: &Path) -> bool {
         let next = self.files.range(shown.to_owned()..).next();
         next.is_some_and(|(file, _)| file.starts_with(shown))
+    }
+
+    /// Whether a file of this name may mark its directory as one that is passed over.
+    pub(super) fn is_mark(&self, name: &OsStr) -> bool {
+        self.marks.iter().any(|mark| name == *mark)
     }
 
     /// Whether `shown` lies at or under a path that could not be listed.
@@ -113,6 +123,12 @@ impl Walk {
         }
     }
 
+    /// Whether a directory holds files of all the names that mark one to be passed over.
+    fn is_marked(&self, real: &Path) -> bool {
+        let marks = self.layout.marks;
+        !marks.is_empty() && marks.iter().all(|mark| real.join(mark).is_file())
+    }
+
     fn unreadable(&mut self, shown: &Path, error: &io::Error) {
         let reason = match error.kind() {
             io::ErrorKind::NotFound => "it does not exist".to_owned(),
@@ -149,7 +165,7 @@ impl Walk {
         let (shown, real) = (shown.join(&name), real.join(&name));
         let kind = entry.file_type().ok()?;
         if kind.is_dir() {
-            return Some((shown, real));
+            return (!self.is_marked(&real)).then_some((shown, real));
         }
         if kind.is_symlink() {
             self.link(shown, real, &name);
@@ -363,6 +379,36 @@ mod tests {
         symlink(outside.path(), root.path().join("y")).unwrap();
         symlink(root.path().join("x"), outside.path().join("again")).unwrap();
         assert_eq!(shown(root.path()), ["x/a.yaml"]);
+    }
+
+    #[test]
+    fn a_directory_below_is_passed_over_when_it_holds_every_mark() {
+        let base = tempfile::tempdir().unwrap();
+        for file in [
+            "a.yaml",
+            "both/m",
+            "both/.n",
+            "both/b.yaml",
+            "both/in/c.yaml",
+            "one/m",
+            "one/d.yaml",
+        ] {
+            write(base.path().join(file));
+        }
+        symlink("both", base.path().join("link")).unwrap();
+        let files = |path: &Path| {
+            let layout = Layout::scan(&Root::new([path]).without_marked(&[".n", "m"]));
+            let shown = layout.files.into_keys().map(|file| file.display().to_string());
+            shown
+                .map(|file| file.rsplit('/').next().unwrap().to_owned())
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(files(base.path()), ["a.yaml", "d.yaml"]);
+        assert_eq!(
+            files(&base.path().join("both")),
+            ["b.yaml", "c.yaml"],
+            "asked for by name"
+        );
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::fs;
 use serde_json::Value;
 
 use crate::run::{fails, path, run, stdout, text};
+use crate::serve::Server;
 
 const SERVICE: &str = "\
 apiVersion: v1
@@ -44,6 +45,39 @@ fn folder(files: &[(&str, &str)]) -> tempfile::TempDir {
         fs::write(path, text).unwrap();
     }
     folder
+}
+
+#[tokio::test]
+async fn state_and_tokens_in_the_directory_are_no_part_of_it_for_any_command() {
+    let folder = folder(&[("config/a.yaml", SERVICE)]);
+    let config = path(&folder, "config");
+    let [state, other] = ["config/state", "config/of-another-server"].map(|name| path(&folder, name));
+    let bootstrap = |state: &str, more: &[&str]| {
+        let arguments = ["bootstrap", "--workload", "a", "--state", state];
+        stdout(&[&arguments, more].concat())
+    };
+    let document = bootstrap(&state, &[]);
+    fs::write(folder.path().join("config/state/envoy.yaml"), document).unwrap();
+    bootstrap(&other, &["--token-file", &path(&folder, "config/a.token")]);
+
+    let (code, findings, summary) = check(&[&config]);
+    assert_eq!((code, findings), (0, vec![]), "{summary}");
+    assert!(summary.ends_with("in 1 file\n"), "{summary}");
+    let rendered = run(&["render", "--config", &config, "--workload", "a", "--ip", "127.0.0.1"]);
+    assert_eq!(text(&rendered.stderr), "");
+    let server = Server::start(&folder, &["--state", &state]);
+    server.ready().await;
+    assert_eq!(server.get("/api/v1/diagnostics").await, (200, "[]".to_owned()));
+}
+
+#[test]
+fn a_state_directory_named_itself_is_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let state = path(&folder, "state");
+    let document = stdout(&["bootstrap", "--workload", "a", "--state", &state]);
+    fs::write(folder.path().join("state/envoy.yaml"), document).unwrap();
+    let (code, findings, _) = check(&[&state]);
+    assert_eq!((code, findings.len()), (1, 1), "{findings:?}");
 }
 
 /// Exit code, findings as JSON and the summary.

@@ -57,7 +57,7 @@ fn came(sighting: &Sighting, shown: PathBuf, layout: &mut Layout, settle: &mut S
     let Ok(metadata) = fs::symlink_metadata(path) else {
         return false;
     };
-    if metadata.is_dir() || metadata.is_symlink() {
+    if metadata.is_dir() || metadata.is_symlink() || path.file_name().is_some_and(|name| layout.is_mark(name)) {
         return true;
     }
     let is_input = metadata.is_file() && path.file_name().is_some_and(is_input_name);

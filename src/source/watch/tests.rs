@@ -37,7 +37,7 @@ impl Scene {
         let directory = tempfile::tempdir().unwrap();
         fs::create_dir(directory.path().join("mesh")).unwrap();
         prepare(directory.path());
-        let root = Root::new([directory.path().join(name)]);
+        let root = Root::new([directory.path().join(name)]).without_marked(&["mark"]);
         let watcher = Watcher::with_events(root.clone(), connect);
         Self {
             tree: Tree::scan(&root),
@@ -166,6 +166,18 @@ async fn a_linked_directory_is_swapped_and_its_files_are_watched() {
     scene
         .until(&[("mesh/current/a.yaml", "3"), ("mesh/current/new/b.yaml", "3")])
         .await;
+}
+
+#[tokio::test]
+async fn a_directory_that_gets_its_mark_is_no_part_of_the_root_any_more() {
+    let mut scene = Scene::new(|base| write(&base.join("mesh/a.yaml"), "1"));
+    scene.write("mesh/state/b.yaml", "1");
+    scene.until(&[("mesh/a.yaml", "1"), ("mesh/state/b.yaml", "1")]).await;
+    scene.write("mesh/state/mark", "");
+    scene.until(&[("mesh/a.yaml", "1")]).await;
+    scene.write("mesh/state/c.yaml", "1");
+    scene.write("mesh/a.yaml", "2");
+    scene.until(&[("mesh/a.yaml", "2")]).await;
 }
 
 #[tokio::test]
