@@ -11,7 +11,6 @@
 
 pub(crate) mod access_log;
 pub(crate) mod admin;
-mod bootstrap;
 pub(crate) mod config;
 pub(crate) mod connection;
 pub(crate) mod flags;
@@ -37,5 +36,5 @@ pub fn takes(resource: &crate::xds::Resource) -> Result<(), String> {
     config::try_out(resource.kind, &resource.body).map_err(|refusal| refusal.to_string())
 }
 
-pub use bootstrap::BootstrapError;
+pub use config::bootstrap::BootstrapError;
 pub use run::{Options, ProxyError, run};

@@ -8,10 +8,11 @@
 mod accept;
 mod client;
 mod server;
+mod signatures;
 mod verify;
 
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, UNIX_EPOCH};
 
 use rustls::CertificateError;
@@ -24,6 +25,7 @@ use rustls::time_provider::TimeProvider;
 pub use accept::{HandshakeLimits, PeerInfo, TlsConn, TlsIncoming};
 pub use client::client_config;
 pub use server::ServerTls;
+pub(crate) use signatures::handshake_signatures;
 pub use verify::{SpiffeMatcher, SvidError, SvidVerifier, peer_spiffe_id, uri_name};
 
 use crate::clock::Clock;
@@ -48,7 +50,9 @@ pub enum TlsError {
 
 /// The cryptography that every configuration here uses.
 fn provider() -> Arc<CryptoProvider> {
-    Arc::new(rustls::crypto::aws_lc_rs::default_provider())
+    static PROVIDER: LazyLock<Arc<CryptoProvider>> =
+        LazyLock::new(|| Arc::new(rustls::crypto::aws_lc_rs::default_provider()));
+    PROVIDER.clone()
 }
 
 /// A certificate as rustls presents it. Checks that the key is the certificate's.

@@ -64,16 +64,7 @@ const ROOMS: &[(&str, &[&str])] = &[
 ];
 
 /// Protobuf stays where the protocol is spoken.
-const PROTOBUF_PLACES: &[&str] = &[
-    "xds",
-    "proxy/admin",
-    "proxy/bootstrap",
-    "proxy/config",
-    "proxy/run",
-    "proxy/stats/naming",
-    "proxy/store",
-    "proxy/tls/files",
-];
+const PROTOBUF_PLACES: &[&str] = &["xds", "proxy/config", "proxy/run", "proxy/store"];
 
 #[test]
 fn rooms_use_only_earlier_rooms() {

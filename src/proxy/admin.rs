@@ -14,7 +14,6 @@ mod logging;
 mod server_info;
 mod stats;
 
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::SystemTime;
@@ -25,17 +24,13 @@ use axum::extract::State as Extract;
 use axum::http::{Method, Uri};
 use axum::response::Response;
 use bytes::Bytes;
-use prost::Message;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
-use super::config::{At, Compiled, Refusal, value};
 use super::stats::ServerStats;
 use super::stats::collect::State;
 use super::stats::naming::Naming;
 use super::store::Published;
-use super::upstream::host::HostAddress;
-use crate::xds::pb::bootstrap;
 pub(crate) use ask::{Ask, Drain, Dump, Held, Unready};
 use commands::Query;
 
@@ -73,24 +68,6 @@ pub(crate) struct Start {
     pub(crate) concurrency: u64,
 }
 
-impl Start {
-    /// Now, with this bootstrap.
-    pub(crate) fn new(path: &Path, message: &bootstrap::Bootstrap, concurrency: u64) -> Self {
-        Self {
-            path: path.display().to_string(),
-            bootstrap: message.encode_to_vec().into(),
-            node: message
-                .node
-                .as_ref()
-                .map(Message::encode_to_vec)
-                .unwrap_or_default()
-                .into(),
-            time: SystemTime::now(),
-            concurrency,
-        }
-    }
-}
-
 impl Admin {
     fn state(&self) -> State {
         match (self.ready.load(Relaxed), self.failed.load(Relaxed)) {
@@ -98,28 +75,6 @@ impl Admin {
             (true, true) => State::Draining,
             (true, false) => State::Live,
         }
-    }
-}
-
-/// Where the bootstrap wants the interface; none: nowhere.
-///
-/// # Errors
-/// When it wants it otherwise than it is offered.
-pub(crate) fn address(message: Option<&bootstrap::Admin>) -> Compiled<Option<std::net::SocketAddr>> {
-    let Some(message) = message.filter(|message| message.address.is_some()) else {
-        return Ok(None);
-    };
-    let unused = [
-        ("access_log", !message.access_log.is_empty()),
-        ("socket_options", !message.socket_options.is_empty()),
-        ("allow_paths", !message.allow_paths.is_empty()),
-    ];
-    if let Some((field, _)) = unused.iter().find(|(_, used)| *used) {
-        return Err(Refusal::not_implemented(format!("`admin.{field}`")));
-    }
-    match value::host_address(message.address.as_ref()).at("admin.address")? {
-        HostAddress::Ip(address) => Ok(Some(address)),
-        HostAddress::Unix(_) => Err(Refusal::not_implemented("a pipe").within("admin.address")),
     }
 }
 

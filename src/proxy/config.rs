@@ -4,6 +4,7 @@
 //! message that asks for something that is not implemented is refused, with the field's name.
 
 pub(crate) mod access_log;
+pub(crate) mod bootstrap;
 pub(crate) mod chain;
 pub(crate) mod cluster;
 pub(crate) mod coverage;
@@ -16,6 +17,7 @@ pub(crate) mod matcher;
 pub(crate) mod names;
 pub(crate) mod route;
 pub(crate) mod server;
+pub(crate) mod stats;
 pub(crate) mod tcp;
 pub(crate) mod tls;
 pub(crate) mod value;

@@ -17,12 +17,11 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use super::admin::{self, Admin, Start};
-use super::bootstrap::{self, BootstrapError};
+use super::admin::{self, Admin};
+use super::config::bootstrap::{self, BootstrapError};
 use super::config::server::Server;
 use super::config::{self, At};
 use super::stats::ServerStats;
-use super::stats::naming::Naming;
 use super::store::Store;
 use super::upstream::dns::Resolver;
 use super::worker::Worker;
@@ -97,8 +96,8 @@ pub async fn run(options: Options) -> Result<(), ProxyError> {
     let mut control = Control::new(store, Sockets::new(workers), client, memory, stats.clone());
     let (asks, asked) = mpsc::unbounded_channel();
     let admin = Admin {
-        start: Start::new(&options.bootstrap, &bootstrap, options.concurrency),
-        naming: Naming::new(bootstrap.stats_config.as_ref())
+        start: config::server::start(&options.bootstrap, &bootstrap, options.concurrency),
+        naming: config::stats::naming(bootstrap.stats_config.as_ref())
             .at("stats_config")
             .map_err(|refusal| ProxyError::Unfit(refusal.to_string()))?,
         published,
@@ -133,7 +132,7 @@ async fn admin_server(
     wanted: Option<&bootstrap_pb::Admin>,
     admin: Admin,
 ) -> Result<Option<JoinHandle<()>>, ProxyError> {
-    let address = admin::address(wanted).map_err(|refusal| ProxyError::Unfit(refusal.to_string()))?;
+    let address = config::server::admin_address(wanted).map_err(|refusal| ProxyError::Unfit(refusal.to_string()))?;
     let Some(address) = address else {
         return Ok(None);
     };

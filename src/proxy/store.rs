@@ -162,13 +162,14 @@ impl Store {
                 let compiled = config::tls::certificate(certificate).at("tls_certificate")?;
                 let slot = self.names.certificates.of(name);
                 slot.set(Some(Arc::new(compiled)));
-                self.files.certificate(&slot, certificate);
+                self.files
+                    .certificate(&slot, config::tls::certificate_files(certificate));
             }
             Some(Type::ValidationContext(context)) => {
                 let compiled = config::tls::trust(context).at("validation_context")?;
                 let slot = self.names.trust.of(name);
                 slot.set(Some(Arc::new(compiled)));
-                self.files.trust(&slot, context);
+                self.files.trust(&slot, config::tls::trust_files(context));
             }
             Some(Type::SessionTicketKeys(_) | Type::GenericSecret(_)) | None => {
                 return Err(Refusal::not_implemented("a secret of this sort"));

@@ -80,6 +80,13 @@ impl Client {
         Self::connect(home, server.address(), node, token).await
     }
 
+    /// Opens a stream as a workload, with a token for it.
+    pub async fn join(home: &Home, server: &ControlPlane, workload: &str) -> Self {
+        Self::open(home, server, workload, Some(&home.token(workload)))
+            .await
+            .unwrap()
+    }
+
     /// Opens a stream to the server of a home that listens at an address.
     pub async fn connect(
         home: &Home,

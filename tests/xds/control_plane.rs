@@ -132,3 +132,18 @@ pub async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
         tokio::task::yield_now().await;
     }
 }
+
+/// A service of one HTTP port, `<name>.example.com`.
+pub fn service_entry(name: &str, port: u16) -> String {
+    format!(
+        "apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {{name: {name}}}
+spec:
+  hosts: [{name}.example.com]
+  ports: [{{number: {port}, name: http, protocol: HTTP}}]
+  resolution: STATIC
+  endpoints: [{{address: 10.0.0.1}}]
+"
+    )
+}

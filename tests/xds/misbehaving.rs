@@ -3,41 +3,21 @@
 use envoy_types::pb::envoy::service::discovery::v3::DeltaDiscoveryRequest;
 
 use super::client::{CDS, Client, EDS, LDS, RDS, SDS, Versions, names};
-use super::control_plane::{ControlPlane, Home, eventually};
-
-fn entry(name: &str, port: u16) -> String {
-    format!(
-        "apiVersion: networking.istio.io/v1
-kind: ServiceEntry
-metadata: {{name: {name}}}
-spec:
-  hosts: [{name}.example.com]
-  ports: [{{number: {port}, name: http, protocol: HTTP}}]
-  resolution: STATIC
-  endpoints: [{{address: 10.0.0.1}}]
-"
-    )
-}
-
-async fn member(home: &Home, server: &ControlPlane, workload: &str) -> Client {
-    Client::open(home, server, workload, Some(&home.token(workload)))
-        .await
-        .unwrap()
-}
+use super::control_plane::{Home, eventually, service_entry};
 
 #[tokio::test]
 async fn one_that_never_acks_holds_up_itself_only() {
-    let home = Home::with(&[("a.yaml", &entry("a", 80))]);
+    let home = Home::with(&[("a.yaml", &service_entry("a", 80))]);
     let server = home.serve().await;
-    let mut silent = member(&home, &server, "silent.default").await;
+    let mut silent = Client::join(&home, &server, "silent.default").await;
     silent.subscribe(CDS, &[], &Versions::new());
     silent.subscribe(LDS, &[], &Versions::new());
     assert!(names(&silent.next().await.unwrap()).contains(&"outbound|80||a.example.com"));
-    let mut other = member(&home, &server, "other.default").await;
+    let mut other = Client::join(&home, &server, "other.default").await;
     other.subscribe(CDS, &[], &Versions::new());
     other.take(CDS).await;
     for port in 81..86 {
-        home.write("a.yaml", &entry("a", port));
+        home.write("a.yaml", &service_entry("a", port));
         let clusters = other.take(CDS).await;
         assert_eq!(names(&clusters), [format!("outbound|{port}||a.example.com")]);
     }
@@ -49,9 +29,9 @@ async fn one_that_never_acks_holds_up_itself_only() {
 
 #[tokio::test]
 async fn an_answer_to_another_nonce_means_nothing() {
-    let home = Home::with(&[("a.yaml", &entry("a", 80))]);
+    let home = Home::with(&[("a.yaml", &service_entry("a", 80))]);
     let server = home.serve().await;
-    let mut client = member(&home, &server, "a.default").await;
+    let mut client = Client::join(&home, &server, "a.default").await;
     client.subscribe(CDS, &[], &Versions::new());
     let clusters = client.next().await.unwrap();
     for nonce in ["999", "0", "-1", "18446744073709551616", "nonsense"] {
@@ -63,7 +43,7 @@ async fn an_answer_to_another_nonce_means_nothing() {
             "Error adding/updating cluster(s) outbound|80||a.example.com: why",
         );
     }
-    home.write("a.yaml", &entry("a", 81));
+    home.write("a.yaml", &service_entry("a", 81));
     assert!(client.is_quiet().await);
     client.ack(&clusters);
     assert_eq!(names(&client.take(CDS).await), ["outbound|81||a.example.com"]);
@@ -76,9 +56,9 @@ async fn an_answer_to_another_nonce_means_nothing() {
 
 #[tokio::test]
 async fn one_that_refuses_everything_is_told_each_thing_once() {
-    let home = Home::with(&[("a.yaml", &entry("a", 80)), ("b.yaml", &entry("b", 81))]);
+    let home = Home::with(&[("a.yaml", &service_entry("a", 80)), ("b.yaml", &service_entry("b", 81))]);
     let server = home.serve().await;
-    let mut client = member(&home, &server, "a.default").await;
+    let mut client = Client::join(&home, &server, "a.default").await;
     client.subscribe(CDS, &[], &Versions::new());
     client.subscribe(RDS, &["80", "81", "unknown"], &Versions::new());
     let mut told = 0;
@@ -91,16 +71,16 @@ async fn one_that_refuses_everything_is_told_each_thing_once() {
     {
         assert!(told < 30, "it goes on and on");
     }
-    let mut other = member(&home, &server, "other.default").await;
+    let mut other = Client::join(&home, &server, "other.default").await;
     other.subscribe(CDS, &[], &Versions::new());
     assert!(names(&other.take(CDS).await).contains(&"outbound|80||a.example.com"));
 }
 
 #[tokio::test]
 async fn every_name_that_is_asked_for_is_answered_however_many() {
-    let home = Home::with(&[("a.yaml", &entry("a", 80))]);
+    let home = Home::with(&[("a.yaml", &service_entry("a", 80))]);
     let server = home.serve().await;
-    let mut client = member(&home, &server, "a.default").await;
+    let mut client = Client::join(&home, &server, "a.default").await;
     let unknown: Vec<String> = (0..20_000)
         .map(|n| format!("outbound|80||unknown-{n}.example.com"))
         .collect();
@@ -122,9 +102,9 @@ async fn every_name_that_is_asked_for_is_answered_however_many() {
 
 #[tokio::test]
 async fn what_is_named_no_more_beside_everything_is_still_wanted() {
-    let home = Home::with(&[("a.yaml", &entry("a", 80)), ("b.yaml", &entry("b", 80))]);
+    let home = Home::with(&[("a.yaml", &service_entry("a", 80)), ("b.yaml", &service_entry("b", 80))]);
     let server = home.serve().await;
-    let mut client = member(&home, &server, "a.default").await;
+    let mut client = Client::join(&home, &server, "a.default").await;
     let (a, b) = ("outbound|80||a.example.com", "outbound|80||b.example.com");
     client.subscribe(CDS, &["*", a], &Versions::new());
     assert!(names(&client.take(CDS).await).contains(&b));
@@ -137,15 +117,15 @@ async fn what_is_named_no_more_beside_everything_is_still_wanted() {
 
 #[tokio::test]
 async fn one_that_wants_everything_no_more_is_told_of_what_it_names() {
-    let home = Home::with(&[("a.yaml", &entry("a", 80)), ("b.yaml", &entry("b", 80))]);
+    let home = Home::with(&[("a.yaml", &service_entry("a", 80)), ("b.yaml", &service_entry("b", 80))]);
     let server = home.serve().await;
-    let mut client = member(&home, &server, "a.default").await;
+    let mut client = Client::join(&home, &server, "a.default").await;
     client.subscribe(CDS, &["*", "outbound|80||a.example.com"], &Versions::new());
     client.take(CDS).await;
     client.unsubscribe(CDS, &["*"]);
-    home.write("b.yaml", &entry("b", 81));
+    home.write("b.yaml", &service_entry("b", 81));
     assert!(client.is_quiet().await);
-    home.write("a.yaml", &entry("a", 81));
+    home.write("a.yaml", &service_entry("a", 81));
     assert_eq!(client.take(CDS).await.removed_resources, ["outbound|80||a.example.com"]);
 }
 
@@ -169,7 +149,7 @@ async fn one_without_a_node_is_told_so() {
 async fn versions_that_are_made_up_do_not_make_certificates() {
     let home = Home::with(&[]);
     let server = home.serve().await;
-    let mut client = member(&home, &server, "a.default").await;
+    let mut client = Client::join(&home, &server, "a.default").await;
     client.subscribe(SDS, &["default"], &Versions::new());
     client.take(SDS).await;
     for n in 0..20 {
@@ -193,16 +173,16 @@ async fn versions_that_are_made_up_do_not_make_certificates() {
 
 #[tokio::test]
 async fn streams_of_one_node_do_not_disturb_each_other() {
-    let home = Home::with(&[("a.yaml", &entry("a", 80))]);
+    let home = Home::with(&[("a.yaml", &service_entry("a", 80))]);
     let server = home.serve().await;
-    let mut one = member(&home, &server, "a.default").await;
-    let mut two = member(&home, &server, "a.default").await;
+    let mut one = Client::join(&home, &server, "a.default").await;
+    let mut two = Client::join(&home, &server, "a.default").await;
     for client in [&mut one, &mut two] {
         client.subscribe(CDS, &[], &Versions::new());
         client.take(CDS).await;
     }
     drop(one);
-    home.write("a.yaml", &entry("a", 81));
+    home.write("a.yaml", &service_entry("a", 81));
     assert_eq!(names(&two.take(CDS).await), ["outbound|81||a.example.com"]);
     drop(two);
     eventually("both are forgotten", || {

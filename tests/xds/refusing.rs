@@ -1,19 +1,12 @@
 //! A resource that a proxy refuses is blamed on its file and line, contained, and not sent again.
 
 use super::client::{CDS, Client, EDS, LDS, RDS, Versions, names};
-use super::control_plane::{Home, eventually};
+use super::control_plane::{Home, eventually, service_entry};
 
+/// A service of one port, and a virtual service with a timeout of it.
 fn service(name: &str, port: u16, timeout: &str) -> String {
     format!(
-        "apiVersion: networking.istio.io/v1
-kind: ServiceEntry
-metadata: {{name: {name}}}
-spec:
-  hosts: [{name}.example.com]
-  ports: [{{number: {port}, name: http, protocol: HTTP}}]
-  resolution: STATIC
-  endpoints: [{{address: 10.0.0.1}}]
----
+        "{}---
 # The timeout of {name}.
 apiVersion: networking.istio.io/v1
 kind: VirtualService
@@ -21,7 +14,8 @@ metadata: {{name: {name}}}
 spec:
   hosts: [{name}.example.com]
   http: [{{timeout: {timeout}, route: [{{destination: {{host: {name}.example.com}}}}]}}]
-"
+",
+        service_entry(name, port)
     )
 }
 
@@ -32,9 +26,7 @@ async fn a_refused_cluster_is_blamed_on_its_file_and_line() {
         ("good.yaml", &service("good", 81, "1s")),
     ]);
     let server = home.serve().await;
-    let mut client = Client::open(&home, &server, "a.default", Some(&home.token("a.default")))
-        .await
-        .unwrap();
+    let mut client = Client::join(&home, &server, "a.default").await;
     client.subscribe(CDS, &[], &Versions::new());
     let clusters = client.next().await.unwrap();
     let bad = "outbound|80||bad.example.com";
@@ -87,9 +79,7 @@ async fn a_refused_route_is_found_among_the_others() {
     let files: Vec<(&str, &str)> = files.iter().map(|(name, text)| (*name, text.as_str())).collect();
     let home = Home::with(&files);
     let server = home.serve().await;
-    let mut client = Client::open(&home, &server, "a.default", Some(&home.token("a.default")))
-        .await
-        .unwrap();
+    let mut client = Client::join(&home, &server, "a.default").await;
     client.subscribe(RDS, &["80", "81", "82"], &Versions::new());
     let mut taken = Vec::new();
     while taken.len() < 2 {

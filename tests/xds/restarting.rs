@@ -88,9 +88,7 @@ async fn a_server_that_starts_on_a_broken_directory_serves_what_was_last_good() 
             .any(|line| line.contains("b.yaml:") && line.contains("TS0010")),
         "{problems:?}"
     );
-    let mut client = Client::open(&home, &server, "a.default", Some(&home.token("a.default")))
-        .await
-        .unwrap();
+    let mut client = Client::join(&home, &server, "a.default").await;
     client.subscribe(CDS, &[], &Versions::new());
     let clusters = client.take(CDS).await;
     for name in ["outbound|80||a.example.com", "outbound|80||b.example.com"] {

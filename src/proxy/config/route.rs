@@ -11,6 +11,7 @@ use super::{At, Compiled, Names, Refusal, filter, headers, matcher};
 use crate::proxy::http::route::{HostIndex, Mutations, RetryPolicy, Route, RouteTable, VirtualHost};
 use crate::xds::pb::core::HeaderValueOption;
 use crate::xds::pb::route;
+use crate::xds::pb::route::weighted_cluster::ClusterWeight;
 
 /// A `RouteConfiguration` as it came.
 pub(crate) fn resource(bytes: &[u8], names: &mut Names) -> Compiled<RouteTable> {
@@ -31,12 +32,7 @@ pub(crate) fn table(message: &route::RouteConfiguration, names: &mut Names) -> C
         name: message.name.as_str().into(),
         hosts: index,
         ignore_port: message.ignore_port_in_host_matching,
-        headers: mutations(
-            &message.request_headers_to_add,
-            &message.request_headers_to_remove,
-            &message.response_headers_to_add,
-            &message.response_headers_to_remove,
-        )?,
+        headers: mutations(message)?,
         most_specific_wins: message.most_specific_header_mutations_wins,
     })
 }
@@ -58,12 +54,7 @@ fn virtual_host(message: &route::VirtualHost, names: &mut Names) -> Compiled<Vir
     Ok(VirtualHost {
         name: message.name.as_str().into(),
         routes: routes.collect::<Compiled<_>>()?,
-        headers: mutations(
-            &message.request_headers_to_add,
-            &message.request_headers_to_remove,
-            &message.response_headers_to_add,
-            &message.response_headers_to_remove,
-        )?,
+        headers: mutations(message)?,
         attempt_count: message.include_request_attempt_count,
         attempt_count_in_response: message.include_attempt_count_in_response,
         overrides: filter::overrides(&message.typed_per_filter_config)?,
@@ -80,24 +71,44 @@ fn route_entry(message: &route::Route, retry: Option<&Arc<RetryPolicy>>, names: 
         name: message.name.as_str().into(),
         matcher: matcher::route(matcher).at("match")?,
         action: action::action(message.action.as_ref(), retry, names)?,
-        headers: mutations(
-            &message.request_headers_to_add,
-            &message.request_headers_to_remove,
-            &message.response_headers_to_add,
-            &message.response_headers_to_remove,
-        )?,
+        headers: mutations(message)?,
         overrides: filter::overrides(&message.typed_per_filter_config)?,
         buffer_limit: limit.and_then(|limit| usize::try_from(limit.value).ok()),
     })
 }
 
+/// A level at which headers are changed. The four fields have the same names in each.
+trait HeaderLevel {
+    /// What is added to and removed from requests.
+    fn request(&self) -> (&[HeaderValueOption], &[String]);
+    /// The same for responses.
+    fn response(&self) -> (&[HeaderValueOption], &[String]);
+}
+
+macro_rules! header_level {
+    ($($message:ty),*) => {$(
+        impl HeaderLevel for $message {
+            fn request(&self) -> (&[HeaderValueOption], &[String]) {
+                (&self.request_headers_to_add, &self.request_headers_to_remove)
+            }
+
+            fn response(&self) -> (&[HeaderValueOption], &[String]) {
+                (&self.response_headers_to_add, &self.response_headers_to_remove)
+            }
+        }
+    )*};
+}
+
+header_level!(
+    route::RouteConfiguration,
+    route::VirtualHost,
+    route::Route,
+    ClusterWeight
+);
+
 /// Changes to headers, of any level.
-fn mutations(
-    request_add: &[HeaderValueOption],
-    request_remove: &[String],
-    response_add: &[HeaderValueOption],
-    response_remove: &[String],
-) -> Compiled<Mutations> {
+fn mutations(level: &impl HeaderLevel) -> Compiled<Mutations> {
+    let ((request_add, request_remove), (response_add, response_remove)) = (level.request(), level.response());
     Ok(Mutations {
         request: headers::ops("request", request_add, request_remove)?,
         response: headers::ops("response", response_add, response_remove)?,

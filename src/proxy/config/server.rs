@@ -1,17 +1,20 @@
 //! The control plane as the bootstrap describes it.
 
-use std::path::PathBuf;
-use std::time::Duration;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use http::header::HeaderName;
 use prost::Message;
 
 use super::headers::name_of;
-use super::value::{duration, unpack};
+use super::value::{duration, host_address, unpack};
 use super::{At, Compiled, Refusal};
+use crate::proxy::admin::Start;
+use crate::proxy::upstream::host::HostAddress;
 use crate::xds::client::Variant;
-use crate::xds::pb::bootstrap::Bootstrap;
 use crate::xds::pb::bootstrap::bootstrap::DynamicResources;
+use crate::xds::pb::bootstrap::{Admin, Bootstrap};
 use crate::xds::pb::core::api_config_source::ApiType;
 use crate::xds::pb::core::config_source::ConfigSourceSpecifier;
 use crate::xds::pb::core::grpc_service::TargetSpecifier;
@@ -64,6 +67,37 @@ pub(crate) fn server(bootstrap: &Bootstrap) -> Compiled<Option<Server>> {
         return Ok(None);
     };
     self::dynamic(dynamic, bootstrap).at("dynamic_resources").map(Some)
+}
+
+/// Where the bootstrap wants the interface; none: nowhere.
+pub(crate) fn admin_address(message: Option<&Admin>) -> Compiled<Option<SocketAddr>> {
+    let Some(message) = message.filter(|message| message.address.is_some()) else {
+        return Ok(None);
+    };
+    let unused = [
+        ("access_log", !message.access_log.is_empty()),
+        ("socket_options", !message.socket_options.is_empty()),
+        ("allow_paths", !message.allow_paths.is_empty()),
+    ];
+    if let Some((field, _)) = unused.iter().find(|(_, used)| *used) {
+        return Err(Refusal::not_implemented(format!("`admin.{field}`")));
+    }
+    match host_address(message.address.as_ref()).at("admin.address")? {
+        HostAddress::Ip(address) => Ok(Some(address)),
+        HostAddress::Unix(_) => Err(Refusal::not_implemented("a pipe").within("admin.address")),
+    }
+}
+
+/// What the proxy is started with.
+pub(crate) fn start(path: &Path, message: &Bootstrap, concurrency: u64) -> Start {
+    let node = message.node.as_ref().map(Message::encode_to_vec);
+    Start {
+        path: path.display().to_string(),
+        bootstrap: message.encode_to_vec().into(),
+        node: node.unwrap_or_default().into(),
+        time: SystemTime::now(),
+        concurrency,
+    }
 }
 
 fn dynamic(dynamic: &DynamicResources, bootstrap: &Bootstrap) -> Compiled<Server> {

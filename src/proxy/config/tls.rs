@@ -12,7 +12,9 @@ use super::matcher::text;
 use super::value::truth;
 use super::{At, Compiled, Names, Refusal};
 use crate::proxy::slot::Slot;
-use crate::proxy::tls::{Certificate, DownstreamTls, Protocols, SanMatcher, TrustAnchors, UpstreamTls, Verification};
+use crate::proxy::tls::{
+    Certificate, DownstreamTls, Protocols, SanMatcher, SecretFiles, TrustAnchors, UpstreamTls, Verification,
+};
 use crate::xds::pb::core::DataSource;
 use crate::xds::pb::core::data_source::Specifier;
 use crate::xds::pb::matcher::StringMatcher;
@@ -284,13 +286,21 @@ pub(crate) fn trust(context: &CertificateValidationContext) -> Compiled<TrustAnc
 }
 
 /// The files a certificate is read from.
-pub(crate) fn certificate_files(message: &TlsCertificate) -> Vec<PathBuf> {
-    files([message.certificate_chain.as_ref(), message.private_key.as_ref()])
+pub(crate) fn certificate_files(message: &TlsCertificate) -> SecretFiles<Certificate> {
+    let message = message.clone();
+    SecretFiles {
+        paths: files([message.certificate_chain.as_ref(), message.private_key.as_ref()]),
+        read: Box::new(move || certificate(&message)),
+    }
 }
 
 /// The files that trust anchors are read from.
-pub(crate) fn trust_files(message: &CertificateValidationContext) -> Vec<PathBuf> {
-    files([message.trusted_ca.as_ref(), message.crl.as_ref()])
+pub(crate) fn trust_files(message: &CertificateValidationContext) -> SecretFiles<TrustAnchors> {
+    let message = message.clone();
+    SecretFiles {
+        paths: files([message.trusted_ca.as_ref(), message.crl.as_ref()]),
+        read: Box::new(move || trust(&message)),
+    }
 }
 
 fn files(sources: [Option<&DataSource>; 2]) -> Vec<PathBuf> {

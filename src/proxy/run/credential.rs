@@ -7,7 +7,7 @@ use std::path::Path;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use prost::Message;
 
-use super::super::bootstrap::{BootstrapError, read_message};
+use super::super::config::bootstrap::{BootstrapError, read_message};
 use super::super::config::server::HeaderStep;
 use crate::xds::pb::core::{DataSource, data_source::Specifier};
 use crate::xds::pb::discovery::DiscoveryResponse;

@@ -73,6 +73,7 @@ mod tests {
 
     use super::super::Metric;
     use super::super::histogram::Histogram;
+    use super::super::naming::Shown;
     use super::*;
 
     #[test]
@@ -93,7 +94,7 @@ mod tests {
             ],
             histograms: vec![("http.in.downstream_rq_time".to_owned(), histogram.distribution())],
         };
-        let text = render(&snapshot, &Naming::new(None).unwrap());
+        let text = render(&snapshot, &Naming::new(true, Vec::new(), Shown::All));
         let start = "\
 # TYPE envoy_cluster_upstream_rq counter
 envoy_cluster_upstream_rq{envoy_response_code=\"200\",envoy_cluster_name=\"a\"} 3

@@ -4,28 +4,42 @@
 //! directory that is swapped as a whole (Kubernetes does so) is seen too.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
 
 use super::{Certificate, TrustAnchors};
-use crate::proxy::config::{Compiled, tls};
+use crate::proxy::config::Compiled;
 use crate::proxy::slot::Slot;
-use crate::xds::pb::tls::{CertificateValidationContext, TlsCertificate};
+
+/// Where a secret is read from, and how.
+pub(crate) struct SecretFiles<T> {
+    /// The files; none if the secret lies in its message.
+    pub(crate) paths: Vec<PathBuf>,
+    /// Reads it once more.
+    pub(crate) read: Box<dyn Fn() -> Compiled<T> + Send>,
+}
+
+impl<T> fmt::Debug for SecretFiles<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.paths.fmt(f)
+    }
+}
 
 /// The secrets that are watched.
 #[derive(Debug, Default)]
 pub(crate) struct FileSecrets {
-    certificates: HashMap<Arc<str>, Watched<TlsCertificate, Certificate>>,
-    trust: HashMap<Arc<str>, Watched<CertificateValidationContext, TrustAnchors>>,
+    certificates: HashMap<Arc<str>, Watched<Certificate>>,
+    trust: HashMap<Arc<str>, Watched<TrustAnchors>>,
 }
 
 /// A secret, and how its files looked when they were read.
 #[derive(Debug)]
-struct Watched<M, T> {
-    message: M,
+struct Watched<T> {
+    files: SecretFiles<T>,
     slot: Weak<Slot<T>>,
-    files: Vec<(PathBuf, Option<Look>)>,
+    looks: Vec<Option<Look>>,
 }
 
 /// How a file looks from outside: device and inode, length, time of the last change.
@@ -35,58 +49,46 @@ struct Look(u64, u64, u64, i64, i64);
 impl FileSecrets {
     /// Watches the files of a certificate that has been put into this slot; the one that was watched for it before no
     /// longer. One without files is not watched.
-    pub(crate) fn certificate(&mut self, slot: &Arc<Slot<Certificate>>, message: &TlsCertificate) {
-        let files = tls::certificate_files(message);
-        keep(&mut self.certificates, slot, message, files);
+    pub(crate) fn certificate(&mut self, slot: &Arc<Slot<Certificate>>, files: SecretFiles<Certificate>) {
+        keep(&mut self.certificates, slot, files);
     }
 
     /// The same for trust anchors.
-    pub(crate) fn trust(&mut self, slot: &Arc<Slot<TrustAnchors>>, message: &CertificateValidationContext) {
-        let files = tls::trust_files(message);
-        keep(&mut self.trust, slot, message, files);
+    pub(crate) fn trust(&mut self, slot: &Arc<Slot<TrustAnchors>>, files: SecretFiles<TrustAnchors>) {
+        keep(&mut self.trust, slot, files);
     }
 
     /// Puts what has changed into its slots, and forgets slots that are gone. A secret that cannot be read stays as it
     /// is, until its files change again.
     pub(crate) fn refresh(&mut self) {
-        self.certificates
-            .retain(|name, watched| watched.refresh(name, tls::certificate));
-        self.trust.retain(|name, watched| watched.refresh(name, tls::trust));
+        self.certificates.retain(|name, watched| watched.refresh(name));
+        self.trust.retain(|name, watched| watched.refresh(name));
     }
 }
 
-fn keep<M: Clone, T>(
-    all: &mut HashMap<Arc<str>, Watched<M, T>>,
-    slot: &Arc<Slot<T>>,
-    message: &M,
-    files: Vec<PathBuf>,
-) {
-    if files.is_empty() {
+fn keep<T>(all: &mut HashMap<Arc<str>, Watched<T>>, slot: &Arc<Slot<T>>, files: SecretFiles<T>) {
+    if files.paths.is_empty() {
         all.remove(slot.name());
         return;
     }
     let watched = Watched {
-        message: message.clone(),
+        looks: files.paths.iter().map(|path| look(path)).collect(),
         slot: Arc::downgrade(slot),
-        files: files.into_iter().map(|path| (path.clone(), look(&path))).collect(),
+        files,
     };
     all.insert(slot.name().clone(), watched);
 }
 
-impl<M, T> Watched<M, T> {
+impl<T> Watched<T> {
     /// Whether the slot is still there.
-    fn refresh(&mut self, name: &str, read: fn(&M) -> Compiled<T>) -> bool {
+    fn refresh(&mut self, name: &str) -> bool {
         let Some(slot) = self.slot.upgrade() else {
             return false;
         };
-        let mut changed = false;
-        for (path, before) in &mut self.files {
-            let now = look(path);
-            changed |= now != *before;
-            *before = now;
-        }
-        if changed {
-            match read(&self.message) {
+        let looks: Vec<_> = self.files.paths.iter().map(|path| look(path)).collect();
+        if looks != self.looks {
+            self.looks = looks;
+            match (self.files.read)() {
                 Ok(secret) => slot.set(Some(Arc::new(secret))),
                 Err(refusal) => tracing::warn!(secret = name, %refusal, "the files of a secret changed to no good"),
             }

@@ -6,17 +6,16 @@
 use std::fmt;
 use std::sync::Arc;
 
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use rustls::client::danger::{ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, OtherError, SignatureScheme};
+use rustls::{CertificateError, DistinguishedName, OtherError};
 
 use super::peer::Names;
 use super::{TrustAnchors, suites};
 use crate::proxy::matcher::StringMatcher;
 use crate::proxy::slot::Slot;
-use crate::tls::uri_name;
+use crate::tls::{handshake_signatures, uri_name};
 
 /// A name that a peer's certificate may have (`SubjectAltNameMatcher`).
 #[derive(Clone, Debug)]
@@ -156,27 +155,7 @@ impl ClientCertVerifier for ClientCheck {
         Ok(verified)
     }
 
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        signed_12(suites::provider(), message, certificate, signature)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        signed_13(suites::provider(), message, certificate, signature)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        schemes(suites::provider())
-    }
+    handshake_signatures!(self => suites::provider());
 }
 
 /// A client's check of servers.
@@ -211,73 +190,15 @@ impl ServerCertVerifier for ServerCheck {
         let Some(expected) = &self.expected else {
             return Ok(ServerCertVerified::assertion());
         };
-        let chain = &expected.trust.servers;
-        match chain.verify_server_cert(end_entity, intermediates, server_name, ocsp, now) {
-            // The name is looked at last, when all else has been found good.
-            Err(rustls::Error::InvalidCertificate(
-                CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
-            )) if !self.server_name => {}
-            verified => {
-                verified?;
-            }
-        }
+        let name = self.server_name.then_some(server_name);
+        expected
+            .trust
+            .verify_server(end_entity, intermediates, name, ocsp, now)?;
         expected.check(end_entity)?;
         Ok(ServerCertVerified::assertion())
     }
 
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        signed_12(suites::provider(), message, certificate, signature)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        signed_13(suites::provider(), message, certificate, signature)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        schemes(suites::provider())
-    }
-}
-
-fn signed_12(
-    provider: &CryptoProvider,
-    message: &[u8],
-    certificate: &CertificateDer<'_>,
-    signature: &DigitallySignedStruct,
-) -> Result<HandshakeSignatureValid, rustls::Error> {
-    verify_tls12_signature(
-        message,
-        certificate,
-        signature,
-        &provider.signature_verification_algorithms,
-    )
-}
-
-fn signed_13(
-    provider: &CryptoProvider,
-    message: &[u8],
-    certificate: &CertificateDer<'_>,
-    signature: &DigitallySignedStruct,
-) -> Result<HandshakeSignatureValid, rustls::Error> {
-    verify_tls13_signature(
-        message,
-        certificate,
-        signature,
-        &provider.signature_verification_algorithms,
-    )
-}
-
-fn schemes(provider: &CryptoProvider) -> Vec<SignatureScheme> {
-    provider.signature_verification_algorithms.supported_schemes()
+    handshake_signatures!(self => suites::provider());
 }
 
 #[cfg(test)]

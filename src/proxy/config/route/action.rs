@@ -159,12 +159,7 @@ fn weighted_cluster(message: &ClusterWeight, names: &mut Names) -> Compiled<Weig
     Ok(WeightedCluster {
         cluster: names.clusters.of(&message.name),
         weight: u64::from(number(message.weight.as_ref(), 0)),
-        headers: mutations(
-            &message.request_headers_to_add,
-            &message.request_headers_to_remove,
-            &message.response_headers_to_add,
-            &message.response_headers_to_remove,
-        )?,
+        headers: mutations(message)?,
         host_rewrite,
     })
 }

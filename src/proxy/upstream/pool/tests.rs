@@ -31,7 +31,7 @@ fn on_a_worker(test: impl Future<Output = ()>) {
 /// Waits for something that other tasks bring about.
 async fn until(condition: impl Fn() -> bool) {
     while !condition() {
-        tokio::time::sleep(Duration::from_millis(2)).await;
+        tokio::task::yield_now().await;
     }
 }
 
