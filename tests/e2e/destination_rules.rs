@@ -2,13 +2,16 @@
 
 use std::collections::BTreeSet;
 
-use crate::harness::{Plane, eventually};
-use crate::on_each_plane;
+use crate::harness::{Plane, Planes, eventually};
 use crate::web::{Web, service};
+use crate::{on_each_pair_of_planes, on_each_plane};
 
-on_each_plane! {
+on_each_pair_of_planes! {
     load_balancers_spread_or_stick,
     a_backend_that_fails_is_left_out,
+}
+
+on_each_plane! {
     full_connection_pools_refuse,
     a_port_and_a_subset_have_policies_of_their_own,
 }
@@ -23,7 +26,7 @@ fn ruled(name: &str, spec: &str) -> String {
     )
 }
 
-async fn load_balancers_spread_or_stick(plane: Plane) {
+async fn load_balancers_spread_or_stick(planes: Planes) {
     let balanced = |simple: &str| format!("trafficPolicy: {{loadBalancer: {{simple: {simple}}}}}");
     let hashed = |by: &str| format!("trafficPolicy: {{loadBalancer: {{consistentHash: {{{by}}}}}}}");
     let documents = [
@@ -35,7 +38,7 @@ async fn load_balancers_spread_or_stick(plane: Plane) {
         ruled("by-cookie", &hashed("httpCookie: {name: user, ttl: 60s}")),
         ruled("by-maglev", &hashed("httpHeaderName: x-user, maglev: {tableSize: 251}")),
     ];
-    let web = Web::start(plane, &documents).await;
+    let web = Web::start(planes, &documents).await;
     for host in ["round", "random", "least"] {
         web.reachable(host).await;
         let counts = web.get(host, "/").count(60).await;
@@ -63,10 +66,10 @@ async fn load_balancers_spread_or_stick(plane: Plane) {
     assert!(cookie.header("set-cookie").starts_with("user="), "{:?}", cookie.headers);
 }
 
-async fn a_backend_that_fails_is_left_out(plane: Plane) {
+async fn a_backend_that_fails_is_left_out(planes: Planes) {
     let detection = "trafficPolicy: {outlierDetection: \
         {consecutive5xxErrors: 2, interval: 0.1s, baseEjectionTime: 300s, maxEjectionPercent: 100}}";
-    let web = Web::start(plane, &[ruled("watched", detection)]).await;
+    let web = Web::start(planes, &[ruled("watched", detection)]).await;
     web.reachable("watched").await;
     web.v1.backend().fail_next(usize::MAX);
     eventually("only v2 answers", async || {

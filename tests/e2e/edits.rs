@@ -4,15 +4,18 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
-use crate::harness::{Load, Plane, eventually, run};
-use crate::on_each_plane;
+use crate::harness::{Load, Plane, Planes, eventually, run};
 use crate::web::{Web, routed, service};
+use crate::{on_each_pair_of_planes, on_each_plane};
+
+on_each_pair_of_planes! {
+    two_hundred_edits_under_load_lose_no_request,
+}
 
 on_each_plane! {
     every_way_of_writing_a_file_counts,
     a_swapped_link_counts_as_an_edit,
     a_copy_of_many_files_arrives_whole,
-    two_hundred_edits_under_load_lose_no_request,
 }
 
 /// Rules that send everything to one subset.
@@ -131,8 +134,8 @@ fn documents(number: usize) -> String {
     text
 }
 
-async fn two_hundred_edits_under_load_lose_no_request(plane: Plane) {
-    let web = Web::start(plane, &[documents(0)]).await;
+async fn two_hundred_edits_under_load_lose_no_request(planes: Planes) {
+    let web = Web::start(planes, &[documents(0)]).await;
     web.reachable("web").await;
     let load = Load::start(web.get("web", "/load"), 200);
     let mut generation = web.mesh.server.generation().await;

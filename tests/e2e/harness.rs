@@ -24,7 +24,7 @@ pub use client::{Answer, Call, answering, get};
 pub use load::Load;
 pub use mesh::{App, Mesh, Workload};
 pub use network::Network;
-pub use plane::{Plane, Sidecar};
+pub use plane::{Plane, Planes, Sidecar};
 pub use server::{Server, run, topsail};
 pub use tls::Identity;
 pub use wait::eventually;

@@ -1,9 +1,9 @@
 //! Connections that are no HTTP: TCP, and TLS that the sidecar does not end.
 
-use crate::harness::{App, Backend, Mesh, Plane, Workload, answering, eventually, tls};
-use crate::on_each_plane;
+use crate::harness::{App, Backend, Mesh, Planes, Workload, answering, eventually, tls};
+use crate::on_each_pair_of_planes;
 
-on_each_plane! {
+on_each_pair_of_planes! {
     tcp_routes_choose_a_subset,
     tls_routes_choose_by_server_name,
 }
@@ -64,8 +64,8 @@ async fn becomes(what: &str, wanted: &str, mut probe: impl AsyncFnMut() -> Resul
     .await;
 }
 
-async fn tcp_routes_choose_a_subset(plane: Plane) {
-    let mesh = Mesh::start(plane, &[("services.yaml", SERVICES)]).await;
+async fn tcp_routes_choose_a_subset(planes: Planes) {
+    let mesh = Mesh::start(planes, &[("services.yaml", SERVICES)]).await;
     let (_v1, _v2) = (db(&mesh, "v1").await, db(&mesh, "v2").await);
     let client = client(&mesh).await;
     let route = |subset: &str| {
@@ -80,8 +80,8 @@ async fn tcp_routes_choose_a_subset(plane: Plane) {
     becomes("TCP", "db-v2", async || over_tcp(&client).await).await;
 }
 
-async fn tls_routes_choose_by_server_name(plane: Plane) {
-    let mesh = Mesh::start(plane, &[("services.yaml", SERVICES)]).await;
+async fn tls_routes_choose_by_server_name(planes: Planes) {
+    let mesh = Mesh::start(planes, &[("services.yaml", SERVICES)]).await;
     let (_v1, _v2) = (db(&mesh, "v1").await, db(&mesh, "v2").await);
     let client = client(&mesh).await;
     let route = "

@@ -1,9 +1,9 @@
 //! Who gets in: PeerAuthentication, and the identities on both ends.
 
-use crate::harness::{App, Identity, Mesh, Plane, eventually, get, tls};
-use crate::on_each_plane;
+use crate::harness::{App, Identity, Mesh, Planes, eventually, get, tls};
+use crate::on_each_pair_of_planes;
 
-on_each_plane! {
+on_each_pair_of_planes! {
     strict_takes_the_meshs_own_identities_and_nothing_else,
     permissive_takes_both_and_disable_takes_plain_text,
     the_peers_identity_arrives_with_the_request,
@@ -29,9 +29,9 @@ struct Guarded {
 }
 
 impl Guarded {
-    async fn start(plane: Plane, policy: &str) -> Self {
+    async fn start(planes: Planes, policy: &str) -> Self {
         let policy = peer_authentication(policy);
-        let mesh = Mesh::start(plane, &[("service.yaml", SERVICE), ("policy.yaml", &policy)]).await;
+        let mesh = Mesh::start(planes, &[("service.yaml", SERVICE), ("policy.yaml", &policy)]).await;
         let web = mesh.app("web", "v1").await;
         let client = mesh.client().await;
         let guarded = Self { client, web, mesh };
@@ -72,8 +72,8 @@ impl Guarded {
     }
 }
 
-async fn strict_takes_the_meshs_own_identities_and_nothing_else(plane: Plane) {
-    let guarded = Guarded::start(plane, "{mtls: {mode: STRICT}}").await;
+async fn strict_takes_the_meshs_own_identities_and_nothing_else(planes: Planes) {
+    let guarded = Guarded::start(planes, "{mtls: {mode: STRICT}}").await;
     assert_eq!(guarded.secured(Some(&guarded.insider(CLIENT))).await, Ok(200));
     guarded.plain().await.unwrap_err();
     guarded.secured(None).await.unwrap_err();
@@ -87,8 +87,8 @@ async fn strict_takes_the_meshs_own_identities_and_nothing_else(plane: Plane) {
     guarded.secured(Some(&own_authority_other_domain)).await.unwrap_err();
 }
 
-async fn permissive_takes_both_and_disable_takes_plain_text(plane: Plane) {
-    let guarded = Guarded::start(plane, "{mtls: {mode: PERMISSIVE}}").await;
+async fn permissive_takes_both_and_disable_takes_plain_text(planes: Planes) {
+    let guarded = Guarded::start(planes, "{mtls: {mode: PERMISSIVE}}").await;
     assert_eq!(guarded.plain().await, Ok(200));
     assert_eq!(guarded.secured(Some(&guarded.insider(CLIENT))).await, Ok(200));
     guarded.secured(None).await.unwrap_err();
@@ -117,8 +117,8 @@ async fn permissive_takes_both_and_disable_takes_plain_text(plane: Plane) {
     guarded.understood().await;
 }
 
-async fn the_peers_identity_arrives_with_the_request(plane: Plane) {
-    let guarded = Guarded::start(plane, "{mtls: {mode: STRICT}}").await;
+async fn the_peers_identity_arrives_with_the_request(planes: Planes) {
+    let guarded = Guarded::start(planes, "{mtls: {mode: STRICT}}").await;
     let seen = guarded.client.get("web", "/").expect(200).await.seen();
     let peer = &seen.headers["x-forwarded-client-cert"];
     assert!(
@@ -138,8 +138,8 @@ async fn the_peers_identity_arrives_with_the_request(plane: Plane) {
     );
 }
 
-async fn a_port_and_a_workload_can_differ_from_the_mesh(plane: Plane) {
-    let guarded = Guarded::start(plane, "{mtls: {mode: STRICT}}").await;
+async fn a_port_and_a_workload_can_differ_from_the_mesh(planes: Planes) {
+    let guarded = Guarded::start(planes, "{mtls: {mode: STRICT}}").await;
     let policy = "{apiVersion: security.istio.io/v1, kind: PeerAuthentication, metadata: {name: web}, \
         spec: {selector: {matchLabels: {app: web}}, portLevelMtls: {9080: {mode: PERMISSIVE}}}}";
     guarded.mesh.write("web-policy.yaml", policy);

@@ -3,12 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
-use crate::harness::{App, Load, Plane, eventually};
-use crate::on_each_plane;
+use crate::harness::{App, Load, Plane, Planes, eventually};
 use crate::web::{Web, routed};
+use crate::{on_each_pair_of_planes, on_each_plane};
+
+on_each_pair_of_planes! {
+    killed_and_restarted_under_load_nothing_is_lost_and_nothing_is_sent_twice,
+}
 
 on_each_plane! {
-    killed_and_restarted_under_load_nothing_is_lost_and_nothing_is_sent_twice,
     a_server_that_starts_on_a_broken_directory_serves_the_last_good_generation,
 }
 
@@ -56,8 +59,8 @@ async fn connected(app: &App) {
     .await;
 }
 
-async fn killed_and_restarted_under_load_nothing_is_lost_and_nothing_is_sent_twice(plane: Plane) {
-    let mut web = Web::start(plane, &[to("web", "v1")]).await;
+async fn killed_and_restarted_under_load_nothing_is_lost_and_nothing_is_sent_twice(planes: Planes) {
+    let mut web = Web::start(planes, &[to("web", "v1")]).await;
     allow_closed_streams(&mut web);
     web.mesh.write("doomed.yaml", &to("doomed", "v1"));
     web.reachable("web").await;

@@ -4,23 +4,26 @@ use std::time::{Duration, Instant};
 
 use http::Method;
 
-use crate::harness::{Plane, eventually};
-use crate::on_each_plane;
+use crate::harness::{Plane, Planes, eventually};
 use crate::web::{Web, routed};
+use crate::{on_each_pair_of_planes, on_each_plane};
 
-on_each_plane! {
+on_each_pair_of_planes! {
     weights_share_the_requests,
-    redirects_and_direct_responses_need_no_backend,
     rewrites_change_what_the_backend_sees,
     headers_are_set_added_and_removed_on_both_ways,
     timeouts_end_requests_that_take_too_long,
     retries_are_as_many_as_the_rule_says,
+}
+
+on_each_plane! {
+    redirects_and_direct_responses_need_no_backend,
     faults_delay_and_abort,
     mirrors_get_a_copy_and_their_answers_are_dropped,
     cors_answers_preflights_itself,
 }
 
-async fn weights_share_the_requests(plane: Plane) {
+async fn weights_share_the_requests(planes: Planes) {
     let shared = "
 - route:
   - {destination: {host: HOST, subset: v1}, weight: 80}
@@ -31,7 +34,7 @@ async fn weights_share_the_requests(plane: Plane) {
   - {destination: {host: HOST, subset: v1}, weight: 0}
   - {destination: {host: HOST, subset: v2}, weight: 5}
 ";
-    let web = Web::start(plane, &[routed("shared", shared), routed("nothing", nothing)]).await;
+    let web = Web::start(planes, &[routed("shared", shared), routed("nothing", nothing)]).await;
     web.reachable("shared").await;
     let counts = web.get("shared", "/").count(400).await;
     // 400 tosses of 20 % have a standard deviation of 8: seven of them are no accident.
@@ -92,7 +95,7 @@ async fn redirects_and_direct_responses_need_no_backend(plane: Plane) {
     );
 }
 
-async fn rewrites_change_what_the_backend_sees(plane: Plane) {
+async fn rewrites_change_what_the_backend_sees(planes: Planes) {
     let rules = "
 - match: [{uri: {prefix: /api/}}]
   rewrite: {uri: /, authority: inner.example}
@@ -105,7 +108,7 @@ async fn rewrites_change_what_the_backend_sees(plane: Plane) {
   route: [{destination: {host: HOST}}]
 - route: [{destination: {host: HOST}}]
 ";
-    let web = Web::start(plane, &[routed("rewritten", rules)]).await;
+    let web = Web::start(planes, &[routed("rewritten", rules)]).await;
     web.reachable("rewritten").await;
     let seen = web.get("rewritten", "/api/users?q=1").expect(200).await.seen();
     assert_eq!(
@@ -118,7 +121,7 @@ async fn rewrites_change_what_the_backend_sees(plane: Plane) {
     assert_eq!((seen.path.as_str(), seen.authority.as_str()), ("/else", "rewritten"));
 }
 
-async fn headers_are_set_added_and_removed_on_both_ways(plane: Plane) {
+async fn headers_are_set_added_and_removed_on_both_ways(planes: Planes) {
     let rules = "
 - headers:
     request: {set: {x-set: route, host: set.example}, add: {x-add: more}, remove: [x-gone]}
@@ -135,7 +138,7 @@ async fn headers_are_set_added_and_removed_on_both_ways(plane: Plane) {
       request: {set: {x-destination: v2}}
       response: {add: {x-answer-too: v2}}
 ";
-    let web = Web::start(plane, &[routed("headed", rules)]).await;
+    let web = Web::start(planes, &[routed("headed", rules)]).await;
     web.reachable("headed").await;
     for _ in 0..20 {
         let call = web
@@ -164,7 +167,7 @@ async fn headers_are_set_added_and_removed_on_both_ways(plane: Plane) {
     }
 }
 
-async fn timeouts_end_requests_that_take_too_long(plane: Plane) {
+async fn timeouts_end_requests_that_take_too_long(planes: Planes) {
     let limited = "
 - timeout: 0.2s
   route: [{destination: {host: HOST}}]
@@ -172,7 +175,7 @@ async fn timeouts_end_requests_that_take_too_long(plane: Plane) {
     let unlimited = "
 - route: [{destination: {host: HOST}}]
 ";
-    let web = Web::start(plane, &[routed("limited", limited), routed("unlimited", unlimited)]).await;
+    let web = Web::start(planes, &[routed("limited", limited), routed("unlimited", unlimited)]).await;
     web.reachable("limited").await;
     web.reachable("unlimited").await;
     web.get("limited", "/").header("x-echo-delay", "5000").expect(504).await;
@@ -183,7 +186,7 @@ async fn timeouts_end_requests_that_take_too_long(plane: Plane) {
         .await;
 }
 
-async fn retries_are_as_many_as_the_rule_says(plane: Plane) {
+async fn retries_are_as_many_as_the_rule_says(planes: Planes) {
     let to_v1 = "
   route: [{destination: {host: HOST, subset: v1}}]
 ";
@@ -195,7 +198,7 @@ async fn retries_are_as_many_as_the_rule_says(plane: Plane) {
         routed("each-try", &rules("attempts: 1, retryOn: 5xx, perTryTimeout: 0.1s")),
         routed("default", &format!("- name: plain{to_v1}")),
     ];
-    let web = Web::start(plane, &documents).await;
+    let web = Web::start(planes, &documents).await;
     for host in ["twice", "never", "by-code", "each-try", "default"] {
         web.reachable(host).await;
     }

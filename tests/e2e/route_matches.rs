@@ -1,11 +1,14 @@
 //! Every match of an HTTP rule, on live traffic.
 
-use crate::harness::{Call, Plane};
-use crate::on_each_plane;
+use crate::harness::{Call, Plane, Planes};
 use crate::web::{Web, routed};
+use crate::{on_each_pair_of_planes, on_each_plane};
+
+on_each_pair_of_planes! {
+    each_match_takes_what_it_says_and_nothing_else,
+}
 
 on_each_plane! {
-    each_match_takes_what_it_says_and_nothing_else,
     entries_are_alternatives_rules_go_by_order_and_the_rest_is_404,
 }
 
@@ -162,7 +165,7 @@ fn call(web: &Web, host: &str, (path, headers): &Sent) -> Call {
     })
 }
 
-async fn each_match_takes_what_it_says_and_nothing_else(plane: Plane) {
+async fn each_match_takes_what_it_says_and_nothing_else(planes: Planes) {
     let name = |number: usize| format!("match-{number}");
     let documents = ROWS.iter().enumerate().map(|(number, row)| {
         let condition = if row.condition.starts_with('{') {
@@ -177,7 +180,7 @@ async fn each_match_takes_what_it_says_and_nothing_else(plane: Plane) {
 ";
         routed(&name(number), &rules.replace("CONDITION", &condition))
     });
-    let web = Web::start(plane, &documents.collect::<Vec<_>>()).await;
+    let web = Web::start(planes, &documents.collect::<Vec<_>>()).await;
     for (number, row) in ROWS.iter().enumerate() {
         let host = name(number);
         web.reachable(&host).await;

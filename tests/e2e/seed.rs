@@ -1,10 +1,13 @@
 //! The two documents everyone starts with: a route to a subset, and mutual TLS for its host.
 
-use crate::harness::{App, Mesh, Plane, eventually, run};
-use crate::on_each_plane;
+use crate::harness::{App, Mesh, Plane, Planes, eventually, run};
+use crate::{on_each_pair_of_planes, on_each_plane};
+
+on_each_pair_of_planes! {
+    with_subsets_every_request_reaches_v2_and_only_v2,
+}
 
 on_each_plane! {
-    with_subsets_every_request_reaches_v2_and_only_v2,
     without_subsets_one_route_is_503_and_the_line_is_named,
     a_subset_removed_while_a_route_names_it_stays_served_and_is_reported,
 }
@@ -63,8 +66,8 @@ struct Seed {
 }
 
 /// The documents, two versions of reviews, ratings and a client.
-async fn seed(plane: Plane, documents: &str) -> Seed {
-    let mesh = Mesh::start(plane, &[("services.yaml", SERVICES), ("seed.yaml", documents)]).await;
+async fn seed(planes: impl Into<Planes>, documents: &str) -> Seed {
+    let mesh = Mesh::start(planes, &[("services.yaml", SERVICES), ("seed.yaml", documents)]).await;
     let apps = [
         mesh.app("reviews", "v1").await,
         mesh.app("reviews", "v2").await,
@@ -101,8 +104,8 @@ impl Seed {
     }
 }
 
-async fn with_subsets_every_request_reaches_v2_and_only_v2(plane: Plane) {
-    let seed = seed(plane, &(ROUTE_AND_TLS.to_owned() + SUBSETS)).await;
+async fn with_subsets_every_request_reaches_v2_and_only_v2(planes: Planes) {
+    let seed = seed(planes, &(ROUTE_AND_TLS.to_owned() + SUBSETS)).await;
     seed.v2_answers().await;
     assert_eq!(
         seed.client.get("reviews", "/v2/1").count(50).await,

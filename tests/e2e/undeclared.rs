@@ -5,10 +5,10 @@ use std::net::SocketAddr;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::harness::{App, Backend, Mesh, Plane, Workload, get};
-use crate::on_each_plane;
+use crate::harness::{App, Backend, Mesh, Planes, Workload, get};
+use crate::on_each_pair_of_planes;
 
-on_each_plane! {
+on_each_pair_of_planes! {
     http_is_http_on_both_ends,
     other_bytes_pass_under_mutual_tls,
 }
@@ -36,8 +36,8 @@ async fn pair(mesh: &Mesh) -> (App, App) {
     (mesh.run(server).await, mesh.run(client).await)
 }
 
-async fn http_is_http_on_both_ends(plane: Plane) {
-    let mesh = Mesh::start(plane, &[("services.yaml", SERVICES)]).await;
+async fn http_is_http_on_both_ends(planes: Planes) {
+    let mesh = Mesh::start(planes, &[("services.yaml", SERVICES)]).await;
     let (_server, client) = pair(&mesh).await;
     let call = get(client.outbound(9081), "web", "/");
     for (call, version) in [(call.clone(), "HTTP/1.1"), (call.http2(), "HTTP/2.0")] {
@@ -51,8 +51,8 @@ async fn http_is_http_on_both_ends(plane: Plane) {
     }
 }
 
-async fn other_bytes_pass_under_mutual_tls(plane: Plane) {
-    let mesh = Mesh::start(plane, &[("services.yaml", SERVICES)]).await;
+async fn other_bytes_pass_under_mutual_tls(planes: Planes) {
+    let mesh = Mesh::start(planes, &[("services.yaml", SERVICES)]).await;
     let (server, client) = pair(&mesh).await;
     assert_eq!(answer(client.outbound(9082)).await, b"web:\x00\x01hello");
     assert_eq!(

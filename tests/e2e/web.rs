@@ -1,7 +1,7 @@
 //! One application in two versions under many names: each name is a Service of its own over the same
 //! workloads, so that a scenario can give each its own rules.
 
-use crate::harness::{App, Call, Mesh, Plane, eventually};
+use crate::harness::{App, Call, Mesh, Planes, eventually};
 
 /// Two versions of `web`, and a client that calls them on port 9080.
 pub struct Web {
@@ -17,8 +17,8 @@ pub struct Web {
 
 impl Web {
     /// Starts them with these documents in one file.
-    pub async fn start(plane: Plane, documents: &[String]) -> Self {
-        let mesh = Mesh::start(plane, &[("web.yaml", &documents.join("\n---\n"))]).await;
+    pub async fn start(planes: impl Into<Planes>, documents: &[String]) -> Self {
+        let mesh = Mesh::start(planes, &[("web.yaml", &documents.join("\n---\n"))]).await;
         let (v1, v2) = (mesh.app("web", "v1").await, mesh.app("web", "v2").await);
         let client = mesh.client().await;
         Self { client, v1, v2, mesh }

@@ -17,6 +17,8 @@ use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{AbortHandle, JoinSet};
+use tonic_health::server::HealthReporter;
+use tower::ServiceExt;
 
 /// What a backend saw of a request, and answers with as JSON.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -107,6 +109,22 @@ impl Backend {
             },
         )
         .await
+    }
+
+    /// A gRPC application, the health service, and what sets what it says.
+    pub async fn grpc(name: &str) -> (Self, HealthReporter) {
+        let (reporter, health) = tonic_health::server::health_reporter();
+        let serve = move |stream, _: Arc<Shared>| {
+            let health = health.clone();
+            async move {
+                let service = service_fn(move |request: Request<Incoming>| health.clone().oneshot(request));
+                // As above.
+                let _ = auto::Builder::new(TokioExecutor::new())
+                    .serve_connection(TokioIo::new(stream), service)
+                    .await;
+            }
+        };
+        (Self::start("127.0.0.1:0".parse().unwrap(), name, serve).await, reporter)
     }
 
     async fn start<F>(

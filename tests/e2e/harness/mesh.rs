@@ -14,7 +14,7 @@ use tempfile::TempDir;
 use super::backend::Backend;
 use super::client::{Call, get};
 use super::network::Network;
-use super::plane::{Plane, Sidecar};
+use super::plane::{Plane, Planes, Sidecar};
 use super::server::{Server, topsail};
 
 /// A server with a directory, and where its workloads are.
@@ -22,27 +22,27 @@ pub struct Mesh {
     /// The control plane.
     pub server: Server,
     net: Network,
-    plane: Plane,
+    planes: Planes,
     bootstrap_flags: Vec<String>,
     folder: TempDir,
 }
 
 impl Mesh {
     /// Starts a server on these files, each a name and its text.
-    pub async fn start(plane: Plane, files: &[(&str, &str)]) -> Self {
-        let mut mesh = Self::new(plane, files);
+    pub async fn start(planes: impl Into<Planes>, files: &[(&str, &str)]) -> Self {
+        let mut mesh = Self::new(planes, files);
         mesh.server.start().await;
         mesh
     }
 
     /// As [`Mesh::start`], but leaves starting the server to the test.
-    pub fn new(plane: Plane, files: &[(&str, &str)]) -> Self {
+    pub fn new(planes: impl Into<Planes>, files: &[(&str, &str)]) -> Self {
         let (folder, net) = (tempfile::tempdir().unwrap(), Network::take());
         let server = Server::new(folder.path(), net.address());
         let mesh = Self {
             server,
             net,
-            plane,
+            planes: planes.into(),
             bootstrap_flags: Vec::new(),
             folder,
         };
@@ -108,7 +108,11 @@ impl Mesh {
     /// Adds a workload to the directory, starts its sidecar and waits for its listeners.
     pub async fn run(&self, workload: Workload) -> App {
         let (placed, backends) = self.describe(workload);
-        let sidecar = self.sidecar(&placed.name, &placed.account, placed.inbound).await;
+        let plane = match placed.calls.is_empty() {
+            true => self.planes.serving,
+            false => self.planes.calling,
+        };
+        let sidecar = self.beside(plane, &placed.name, &placed.account, placed.inbound).await;
         placed.started(sidecar, backends).await
     }
 
@@ -170,8 +174,13 @@ impl Mesh {
         )
     }
 
-    /// Makes the bootstrap of a workload that the directory describes, and starts its sidecar.
+    /// Makes the bootstrap of a workload that the directory describes, and starts its sidecar: the kind of those that
+    /// only serve.
     pub async fn sidecar(&self, name: &str, account: &str, ip: IpAddr) -> Sidecar {
+        self.beside(self.planes.serving, name, account, ip).await
+    }
+
+    async fn beside(&self, plane: Plane, name: &str, account: &str, ip: IpAddr) -> Sidecar {
         let server = self.server.xds().to_string();
         let mut command = topsail(&[
             "bootstrap",
@@ -195,7 +204,7 @@ impl Mesh {
         );
         let path = self.folder.path().join(format!("{name}.yaml"));
         fs::write(&path, output.stdout).unwrap();
-        let launch = self.plane.launch(&path, SocketAddr::new(ip, 15000)).await;
+        let launch = plane.launch(&path, SocketAddr::new(ip, 15000)).await;
         Sidecar::start(ip, &launch).await
     }
 }

@@ -52,6 +52,56 @@ impl Plane {
     }
 }
 
+/// What runs beside the workloads of a mesh: the same everywhere, or one kind beside those that call others and
+/// another beside those that only serve.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Planes {
+    /// Beside workloads that call others.
+    pub calling: Plane,
+    /// Beside workloads that only serve.
+    pub serving: Plane,
+}
+
+impl From<Plane> for Planes {
+    fn from(plane: Plane) -> Self {
+        Self {
+            calling: plane,
+            serving: plane,
+        }
+    }
+}
+
+/// Makes four tests of each scenario: `<scenario>::on_envoy` and `<scenario>::on_topsail`, and with one kind of
+/// sidecar at each end, `<scenario>::envoy_to_topsail` and `<scenario>::topsail_to_envoy`.
+#[macro_export]
+macro_rules! on_each_pair_of_planes {
+    ($($scenario:ident,)+) => {
+        $(mod $scenario {
+            use $crate::harness::{Plane, Planes};
+
+            #[tokio::test]
+            async fn on_envoy() {
+                super::$scenario(Plane::Envoy.into()).await;
+            }
+
+            #[tokio::test]
+            async fn on_topsail() {
+                super::$scenario(Plane::Topsail.into()).await;
+            }
+
+            #[tokio::test]
+            async fn envoy_to_topsail() {
+                super::$scenario(Planes { calling: Plane::Envoy, serving: Plane::Topsail }).await;
+            }
+
+            #[tokio::test]
+            async fn topsail_to_envoy() {
+                super::$scenario(Planes { calling: Plane::Topsail, serving: Plane::Envoy }).await;
+            }
+        })+
+    };
+}
+
 /// Makes two tests of each scenario: `<scenario>::on_envoy` and `<scenario>::on_topsail`.
 #[macro_export]
 macro_rules! on_each_plane {
