@@ -15,6 +15,8 @@ pub(crate) mod config;
 pub(crate) mod connection;
 pub(crate) mod flags;
 pub(crate) mod format;
+#[cfg(fuzzing)]
+pub mod fuzz;
 pub(crate) mod http;
 pub(crate) mod io;
 pub(crate) mod listener;

@@ -16,6 +16,9 @@ mod rewrite;
 pub(crate) mod route;
 mod upgrade;
 
+#[cfg(fuzzing)]
+pub(crate) use path::Normalized;
+
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;

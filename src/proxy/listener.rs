@@ -6,6 +6,9 @@ mod inspect;
 mod origin;
 mod serve;
 
+#[cfg(fuzzing)]
+pub(crate) use inspect::inspect;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -160,5 +160,11 @@ impl fmt::Debug for TrustAnchors {
     }
 }
 
+/// Reads what is written of a certificate: its names and its subject.
+#[cfg(fuzzing)]
+pub(crate) fn described(certificate: &CertificateDer<'_>) -> String {
+    format!("{:?} {}", peer::Names::of(certificate), subject::of(certificate))
+}
+
 #[cfg(test)]
 mod tests;

@@ -39,7 +39,11 @@ pub(crate) fn read_message<M: Message + Name + Default>(path: &Path) -> Result<M
     parse(&name, &text)
 }
 
-fn parse<M: Message + Name + Default>(name: &str, text: &str) -> Result<M, BootstrapError> {
+/// Reads a message in its JSON form, of the file `name`.
+///
+/// # Errors
+/// When the text is none.
+pub(super) fn parse<M: Message + Name + Default>(name: &str, text: &str) -> Result<M, BootstrapError> {
     // As in Envoy, `y` and `on` are texts: a cluster may be called so.
     let options = serde_saphyr::options! { strict_booleans: true };
     let value: serde_json::Value = serde_saphyr::from_str_with_options(text, options)

@@ -20,6 +20,9 @@ impl PathNormalization {
     /// Normalises a path with its query.
     pub(crate) fn apply(&self, path_and_query: &str) -> Normalized {
         let (path, query) = split(path_and_query);
+        if path == "*" {
+            return Normalized::Same;
+        }
         if path.contains('#') {
             return Normalized::Refused;
         }
@@ -58,8 +61,9 @@ impl PathNormalization {
     /// Whether a path may need any of it: most do not.
     pub(crate) fn concerns(&self, path_and_query: &str) -> bool {
         let path = split(path_and_query).0.as_bytes();
-        let odd = |pair: &[u8]| matches!(pair, [b'/', b'/' | b'.'] | [b'\\' | b'%' | b'#', _]);
-        path.windows(2).any(odd) || matches!(path.last(), Some(b'\\' | b'%' | b'#'))
+        let odd = |byte: &u8| matches!(byte, b'\\' | b'%' | b'#') || is_escaped(char::from(*byte));
+        let pair = |pair: &[u8]| matches!(pair, [b'/', b'/' | b'.']);
+        path.first() != Some(&b'/') || path.iter().any(odd) || path.windows(2).any(pair)
     }
 }
 
@@ -102,19 +106,21 @@ fn unescape_slashes(path: &str) -> String {
     out
 }
 
-/// Resolves `.` and `..`, turns `\` into `/` and decodes unreserved characters, as browsers do. None where `..` leads
-/// above the root.
+/// Resolves `.` and `..`, turns `\` into `/`, decodes unreserved characters and escapes those that no path may have, as
+/// Envoy does by googleurl's canonicalisation. None where the path does not begin at the root or holds `%00`.
 fn without_dots(path: &str) -> Option<String> {
-    let decoded = decode_unreserved(&path.replace('\\', "/"));
+    let path = path.strip_prefix('/')?;
+    let plain: Vec<&str> = path.split('/').map(without_parameters).collect();
+    let canonical = canonical_characters(&plain.join("/"))?;
     let mut segments: Vec<&str> = Vec::new();
-    let mut parts = decoded.strip_prefix('/')?.split('/').peekable();
+    let mut parts = canonical.split('/').peekable();
     while let Some(segment) = parts.next() {
         let last = parts.peek().is_none();
         match segment {
-            "." if last => segments.push(""),
-            "." => {}
-            ".." => {
-                segments.pop()?;
+            "." | ".." => {
+                if segment == ".." {
+                    segments.pop();
+                }
                 if last {
                     segments.push("");
                 }
@@ -125,31 +131,54 @@ fn without_dots(path: &str) -> Option<String> {
     Some(format!("/{}", segments.join("/")))
 }
 
-/// RFC 3986 section 6.2.2.2: escapes of unreserved characters are decoded; the others stay as they are.
-fn decode_unreserved(path: &str) -> String {
+/// `..;a=b` is taken for `..`, as servers do that know path parameters.
+fn without_parameters(segment: &str) -> &str {
+    let dots = segment.split_once(';').map(|(name, _)| name);
+    dots.filter(|name| matches!(*name, "." | "..")).unwrap_or(segment)
+}
+
+/// RFC 3986 section 6.2.2.2: escapes of unreserved characters are decoded, the others stay as they are.
+fn canonical_characters(path: &str) -> Option<String> {
     let mut out = String::with_capacity(path.len());
-    let mut rest = path;
-    while let Some(at) = rest.find('%') {
-        out.push_str(&rest[..at]);
-        rest = &rest[at..];
-        match rest.get(1..3).and_then(|hex| u8::from_str_radix(hex, 16).ok()) {
-            Some(byte) => {
-                let character = char::from(byte);
-                if character.is_ascii_alphanumeric() || "-._~".contains(character) {
-                    out.push(character);
-                } else {
-                    out.push_str(&rest[..3]);
+    let mut rest = path.chars();
+    while let Some(character) = rest.next() {
+        match character {
+            '\\' => out.push('/'),
+            '%' => match escaped_byte(rest.as_str()) {
+                Some(0) => return None,
+                Some(byte) if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) => {
+                    out.push(char::from(byte));
+                    rest = rest.as_str()[2..].chars();
                 }
-                rest = &rest[3..];
+                _ => out.push('%'),
+            },
+            character if is_escaped(character) => {
+                let mut bytes = [0; 4];
+                for byte in character.encode_utf8(&mut bytes).bytes() {
+                    out.extend(['%', HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]);
+                }
             }
-            None => {
-                out.push('%');
-                rest = &rest[1..];
-            }
+            character => out.push(character),
         }
     }
-    out.push_str(rest);
-    out
+    Some(out)
+}
+
+const HEX: [char; 16] = [
+    '0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'A', 'B', 'C', 'D', 'E', 'F',
+];
+
+/// What the two digits after a `%` stand for.
+fn escaped_byte(rest: &str) -> Option<u8> {
+    let digits = rest
+        .get(..2)
+        .filter(|two| two.bytes().all(|digit| digit.is_ascii_hexdigit()))?;
+    u8::from_str_radix(digits, 16).ok()
+}
+
+/// Whether a character stands in a path by its escape only.
+fn is_escaped(character: char) -> bool {
+    !character.is_ascii() || "\"<>^`{|}".contains(character)
 }
 
 fn merged(path: &str) -> String {
@@ -184,6 +213,18 @@ mod tests {
             ("/a\\b", "/a/b"),
             ("/%61%2e%7e%2f", "/a.~%2f"),
             ("/a%2", "/a%2"),
+            ("/a%+1", "/a%+1"),
+            ("/a/../../x", "/x"),
+            ("/..", "/"),
+            ("/.%2E/x", "/x"),
+            ("/a/..;x=1/b", "/b"),
+            ("/a/.;", "/a/"),
+            ("/a/%2e%2e;/b", "/a/..;/b"),
+            ("/a\\..;/b", "/a/..;/b"),
+            ("/a;b/;..", "/a;b/;.."),
+            ("/a/..//b", "//b"),
+            ("/a|b^c`{}\"<>", "/a%7Cb%5Ec%60%7B%7D%22%3C%3E"),
+            ("/\u{e9}", "/%C3%A9"),
         ] {
             let wanted = if path == wanted {
                 Normalized::Same
@@ -192,7 +233,8 @@ mod tests {
             };
             assert_eq!(base.apply(path), wanted, "{path}");
         }
-        assert_eq!(base.apply("/../x"), Normalized::Refused);
+        assert_eq!(base.apply("/a/%00"), Normalized::Refused);
+        assert_eq!(base.apply("a"), Normalized::Refused);
         assert_eq!(base.apply("/a#b"), Normalized::Refused);
         assert_eq!(base.apply("/a//b"), Normalized::Same);
     }
@@ -214,7 +256,7 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn what_is_of_no_concern_stays(path in "/[a-z./%2fF#\\\\?]{0,12}") {
+        fn what_is_of_no_concern_stays(path in "/?[a-z./%2fF#|;\u{e9}\\\\?]{0,12}") {
             let base = normalization(true, EscapedSlashes::UnescapeAndForward);
             if !base.concerns(&path) {
                 assert_eq!(base.apply(&path), Normalized::Same);

@@ -57,7 +57,7 @@ const METHODS: [&[u8]; 33] = [
 
 /// What was found.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Found {
+pub(crate) struct Found {
     /// Whether it is TLS.
     pub(super) tls: bool,
     /// The server name, lower case.
@@ -68,7 +68,7 @@ pub(super) struct Found {
 
 /// Why a connection ends before a chain is chosen.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Stopped {
+pub(crate) enum Stopped {
     /// What was waited for did not come in time.
     #[error("nothing to choose a filter chain by came in time")]
     TimedOut,
@@ -91,7 +91,7 @@ struct Wanted {
 ///
 /// # Errors
 /// When it ends here.
-pub(super) async fn inspect(
+pub(crate) async fn inspect(
     stream: &mut (impl AsyncRead + Unpin),
     inspection: &Inspection,
     port: u16,

@@ -1,0 +1,11 @@
+//! The bootstrap file of the bundled proxy: read or refused with a reason.
+
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|text: &str| {
+    if let Err(why) = topsail::proxy::fuzz::bootstrap(text) {
+        assert!(!why.is_empty());
+    }
+});

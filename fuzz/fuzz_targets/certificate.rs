@@ -1,0 +1,7 @@
+//! A certificate as a peer may show it to the bundled proxy.
+
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|der: &[u8]| topsail::proxy::fuzz::certificate(der));

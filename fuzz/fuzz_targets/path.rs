@@ -1,0 +1,7 @@
+//! A request's path on its way through the bundled proxy's normalisation.
+
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|input: (u8, &str)| topsail::proxy::fuzz::path(input.0, input.1));

@@ -1,0 +1,15 @@
+//! A resource as any control plane may send it to the bundled proxy: taken or refused with a reason.
+
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use topsail::xds::resource::{Resource, ResourceType};
+
+fuzz_target!(|input: (u8, &[u8])| {
+    let (number, bytes) = input;
+    let kind = ResourceType::ALL[usize::from(number) % ResourceType::ALL.len()];
+    let resource = Resource::new(kind, "name".into(), bytes.to_vec(), [].into());
+    if let Err(why) = topsail::proxy::takes(&resource) {
+        assert!(!why.is_empty());
+    }
+});

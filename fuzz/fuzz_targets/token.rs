@@ -1,0 +1,47 @@
+//! A join token as a stranger may show it: none is taken that this server did not sign.
+
+#![no_main]
+
+use std::sync::LazyLock;
+use std::time::{Duration, SystemTime};
+
+use libfuzzer_sys::fuzz_target;
+use topsail::name::TrustDomain;
+use topsail::pki::{StateDir, TokenGrant, TokenSigner};
+
+struct Server {
+    signer: TokenSigner,
+    good: String,
+    now: SystemTime,
+}
+
+static SERVER: LazyLock<Server> = LazyLock::new(|| {
+    let directory = tempfile::tempdir().expect("a state directory");
+    let state = StateDir::open(directory.path()).expect("the state directory opens");
+    let signer = TokenSigner::load_or_create(&state, &TrustDomain::default()).expect("a key");
+    let grant = TokenGrant {
+        workload: "web.default".parse().expect("a workload's name"),
+        service_account: "web".parse().expect("a service account's name"),
+        labels: [("app".to_owned(), "web".to_owned())].into(),
+        addresses: vec![],
+    };
+    let now = SystemTime::now();
+    let good = signer.create(&grant, Duration::from_secs(3600), now).expect("a token");
+    Server { signer, good, now }
+});
+
+fuzz_target!(|input: (bool, String)| {
+    let (altered, text) = input;
+    let server = &*SERVER;
+    // Half of the time a good token with its end replaced, since nothing random is ever signed well.
+    let kept = server.good.len().saturating_sub(text.len());
+    let token = if altered {
+        format!("{}{text}", &server.good[..kept])
+    } else {
+        text
+    };
+    match server.signer.verify(&token, server.now) {
+        Ok(_) => assert_eq!(token, server.good),
+        Err(error) => assert!(!error.to_string().is_empty()),
+    }
+});

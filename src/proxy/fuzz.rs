@@ -1,0 +1,116 @@
+//! The proxy's parsers as `fuzz/` reaches them; they are private to everybody else.
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use futures::FutureExt as _;
+use rustls::pki_types::CertificateDer;
+use tokio::io::{AsyncRead, ReadBuf};
+
+use super::connection::{Connection, Stream};
+use super::http::{EscapedSlashes, Normalized, PathNormalization};
+use super::listener::{Inspection, inspect};
+use super::{bootstrap, config, format, tls};
+
+/// Reads a bootstrap and compiles what it says of the control plane.
+///
+/// # Errors
+/// Why it is refused.
+pub fn bootstrap(text: &str) -> Result<(), String> {
+    let message = bootstrap::parse("bootstrap.yaml", text).map_err(|error| error.to_string())?;
+    config::server::server(&message).map_err(|refusal| refusal.to_string())?;
+    Ok(())
+}
+
+/// Looks for TLS and HTTP in bytes that come in these pieces.
+///
+/// # Panics
+/// When what was read is not how the bytes begin.
+pub fn first_bytes(pieces: &[Vec<u8>]) {
+    let inspection = Inspection {
+        tls: Some(Vec::new()),
+        http: Some(Vec::new()),
+        ..Inspection::default()
+    };
+    let looked = inspect(&mut Pieces(pieces.iter()), &inspection, 80).now_or_never();
+    // The pieces are always ready.
+    if let Some(Ok((_, read))) = looked {
+        assert!(pieces.concat().starts_with(&read), "bytes were lost or made up");
+    }
+}
+
+/// A connection on which these bytes come and then nothing more.
+struct Pieces<'a>(std::slice::Iter<'a, Vec<u8>>);
+
+impl AsyncRead for Pieces<'_> {
+    fn poll_read(mut self: Pin<&mut Self>, _: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if let Some(piece) = self.0.by_ref().find(|piece| !piece.is_empty()) {
+            buffer.put_slice(&piece[..piece.len().min(buffer.remaining())]);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// Reads the names and the subject of a certificate.
+pub fn certificate(der: &[u8]) {
+    tls::described(&CertificateDer::from(der));
+}
+
+/// Normalises a path in one of the ways there are.
+///
+/// # Panics
+/// When a normal path is not left alone, or one that is said to be normal is not.
+pub fn path(way: u8, path: &str) {
+    let ways = [
+        EscapedSlashes::Keep,
+        EscapedSlashes::Reject,
+        EscapedSlashes::UnescapeAndRedirect,
+        EscapedSlashes::UnescapeAndForward,
+    ];
+    let normalization = PathNormalization {
+        normalize: way & 1 != 0,
+        merge_slashes: way & 2 != 0,
+        escaped_slashes: ways[usize::from(way >> 2) % ways.len()],
+    };
+    let once = normalization.apply(path);
+    if !normalization.concerns(path) {
+        assert_eq!(once, Normalized::Same);
+    }
+    if let Normalized::Changed(normal) = once {
+        assert!(!normal.is_empty(), "a path became none");
+    }
+}
+
+/// Compiles a format string and writes it for a stream of which nothing is known.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn format(text: &str) -> Result<(), String> {
+    let compiled = format::Format::parse(text)?;
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 80));
+    let connection = Connection {
+        id: 1,
+        local: address,
+        remote: address,
+        source: None,
+        sni: None,
+        tls: None,
+        chain: Arc::from(""),
+        start: Instant::now(),
+    };
+    let context = format::Context {
+        connection: &connection,
+        stream: &Stream::new(None),
+        request: None,
+        request_headers: None,
+        response_headers: None,
+        response_trailers: None,
+    };
+    compiled.text(&context, "-");
+    compiled.json(&context);
+    Ok(())
+}
