@@ -27,6 +27,7 @@ pub(crate) mod stats;
 pub(crate) mod store;
 pub(crate) mod tcp;
 pub(crate) mod tls;
+pub(crate) mod trace;
 pub(crate) mod upstream;
 pub(crate) mod worker;
 

@@ -6,6 +6,7 @@ pub mod coverage;
 pub mod encode;
 pub mod json;
 pub mod node;
+pub mod otlp;
 pub mod pb;
 pub mod resource;
 pub mod rules;

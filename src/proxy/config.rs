@@ -20,6 +20,7 @@ pub(crate) mod server;
 pub(crate) mod stats;
 pub(crate) mod tcp;
 pub(crate) mod tls;
+pub(crate) mod trace;
 pub(crate) mod value;
 
 use std::fmt;

@@ -88,6 +88,10 @@ pub(crate) struct Stream {
     pub(crate) transport_failure: Option<Box<str>>,
     /// Attempts so far.
     pub(crate) attempts: u32,
+    /// The trace it belongs to (`%TRACE_ID%`).
+    pub(crate) trace_id: Option<Box<str>>,
+    /// Whether it was decided that it is traced.
+    pub(crate) traced: bool,
     /// The request's id.
     pub(crate) request_id: Option<Box<str>>,
     /// Bytes of the request's body, or from the client.
@@ -130,6 +134,8 @@ impl Stream {
             upstream_local: None,
             transport_failure: None,
             attempts: 0,
+            trace_id: None,
+            traced: false,
             request_id: None,
             bytes_received: 0,
             bytes_sent: 0,

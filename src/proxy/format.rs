@@ -11,6 +11,8 @@ use http::{HeaderMap, Method};
 use super::connection::{Connection, Stream};
 use command::Command;
 
+pub(crate) use command::protocol_name;
+
 /// A compiled format string.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Format {

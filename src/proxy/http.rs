@@ -28,6 +28,7 @@ use http::header::HeaderValue;
 use super::access_log::AccessLog;
 use super::slot::Slot;
 use super::stats::histogram::Histogram;
+use super::trace::Tracing;
 use filter::HttpFilter;
 use route::RouteTable;
 
@@ -66,6 +67,8 @@ pub(crate) struct HttpManager {
     pub(crate) limits: Limits,
     /// Protocols that may be upgraded to, lower case.
     pub(crate) upgrades: Vec<Box<str>>,
+    /// Tracing, if there is any.
+    pub(crate) tracing: Option<Box<Tracing>>,
     /// Access logs.
     pub(crate) access_logs: Box<[AccessLog]>,
     /// Whether access logs or headers of responses need the request's headers once it is sent.
@@ -111,6 +114,8 @@ pub(crate) struct RequestId {
     pub(crate) in_response: bool,
     /// `pack_trace_reason`: whether the id says if the request is traced.
     pub(crate) pack_trace_reason: bool,
+    /// `use_request_id_for_trace_sampling`: whether the id decides what chance decides.
+    pub(crate) for_sampling: bool,
 }
 
 /// The client's certificate in `x-forwarded-client-cert`.
@@ -228,6 +233,8 @@ pub(crate) struct HttpStats {
     pub(crate) rq_active: AtomicU64,
     /// `downstream_rq_1xx` to `downstream_rq_5xx`.
     pub(crate) rq_class: [AtomicU64; 5],
+    /// `tracing.`
+    pub(crate) tracing: TracingStats,
     /// `no_route`.
     pub(crate) no_route: AtomicU64,
     /// `no_cluster`.
@@ -236,4 +243,17 @@ pub(crate) struct HttpStats {
     pub(crate) protocol_error: AtomicU64,
     /// `downstream_rq_time`.
     pub(crate) rq_time: Histogram,
+}
+
+/// What a connection manager decided of tracing, by Envoy's names.
+#[derive(Debug, Default)]
+pub(crate) struct TracingStats {
+    /// `random_sampling`.
+    pub(crate) random_sampling: AtomicU64,
+    /// `service_forced`.
+    pub(crate) service_forced: AtomicU64,
+    /// `client_enabled`.
+    pub(crate) client_enabled: AtomicU64,
+    /// `not_traceable`.
+    pub(crate) not_traceable: AtomicU64,
 }

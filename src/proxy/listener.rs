@@ -90,7 +90,7 @@ pub(crate) struct Bind {
 }
 
 /// Which way a listener's traffic goes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) enum Direction {
     /// Not said.
     #[default]

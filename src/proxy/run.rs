@@ -80,7 +80,7 @@ pub async fn run(options: Options) -> Result<(), ProxyError> {
     let server = config::server::server(&bootstrap).map_err(|refusal| ProxyError::Unfit(refusal.to_string()))?;
     let mut signals =
         StopSignals::catch().map_err(|error| ProxyError::System("signals cannot be caught".to_owned(), error))?;
-    let store = Store::default();
+    let store = Store::new(config::trace::node(&bootstrap));
     let workers = (0..options.concurrency)
         .map(|index| Worker::start(index, store.published(), options.drain_time))
         .collect::<io::Result<Vec<_>>>()

@@ -16,7 +16,6 @@ mod listeners;
 #[cfg(test)]
 pub(crate) mod tests;
 
-use super::tls::FileSecrets;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -29,6 +28,8 @@ use prost::Message;
 use super::config::{self, At, Compiled, Names, Refusal, coverage};
 use super::listener::{ListenAddress, Listener};
 use super::slot::Slot;
+use super::tls::FileSecrets;
+use super::trace::NodeNames;
 use super::upstream::cluster::Cluster;
 use super::upstream::host::Endpoints;
 use crate::xds::{ResourceType, pb};
@@ -101,6 +102,13 @@ pub(crate) struct Changes {
 }
 
 impl Store {
+    /// One without anything in it, for this proxy.
+    pub(crate) fn new(node: NodeNames) -> Self {
+        let mut store = Self::default();
+        store.names.node = node;
+        store
+    }
+
     /// What workers see.
     pub(crate) fn published(&self) -> Arc<ArcSwap<Published>> {
         self.published.clone()

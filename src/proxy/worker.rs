@@ -17,6 +17,7 @@ use tokio::sync::mpsc;
 use super::listener::{ListenAddress, Listener, accept};
 use super::slot::Slot;
 use super::store::Published;
+use super::trace::export::Outboxes;
 use super::upstream::cluster::Cluster;
 use super::upstream::pool::Pools;
 
@@ -28,6 +29,8 @@ const SWEEP: Duration = Duration::from_secs(1);
 pub(crate) struct Worker {
     /// Connections to hosts.
     pub(crate) pools: Pools,
+    /// Spans that wait to be sent.
+    pub(crate) outboxes: Outboxes,
     published: Arc<ArcSwap<Published>>,
     date: RefCell<(Instant, HeaderValue)>,
     connections: Cell<u64>,
@@ -139,6 +142,7 @@ async fn serve(
 ) {
     let worker = Rc::new(Worker {
         pools: Pools::default(),
+        outboxes: Outboxes::default(),
         published,
         date: RefCell::new((Instant::now(), date(SystemTime::now()))),
         connections: Cell::new(0),

@@ -24,6 +24,12 @@ pub use envoy_types::pb::google::protobuf as wkt;
 pub use envoy_types::pb::google::rpc;
 pub use envoy_types::pb::validate;
 
+/// Tracing: what connection managers and routes say, and the tracer.
+pub mod trace {
+    pub use envoy_types::pb::envoy::config::trace::v3::{OpenTelemetryConfig, tracing};
+    pub use envoy_types::pb::envoy::r#type::tracing::v3::*;
+}
+
 /// Access logs and where they go.
 pub mod access_log {
     pub use envoy_types::pb::envoy::config::accesslog::v3::*;

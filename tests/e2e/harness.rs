@@ -1,9 +1,13 @@
 //! What the scenarios are written with: a mesh on loopback addresses, clients, backends and load.
 
+#[path = "harness/alone.rs"]
+pub mod alone;
 #[path = "harness/backend.rs"]
 mod backend;
 #[path = "harness/client.rs"]
 mod client;
+#[path = "harness/collector.rs"]
+mod collector;
 #[path = "harness/load.rs"]
 mod load;
 #[path = "harness/mesh.rs"]
@@ -19,8 +23,10 @@ pub mod tls;
 #[path = "harness/wait.rs"]
 mod wait;
 
+pub use alone::Alone;
 pub use backend::Backend;
 pub use client::{Answer, Call, answering, get};
+pub use collector::Collector;
 pub use load::Load;
 pub use mesh::{App, Mesh, Workload};
 pub use network::Network;

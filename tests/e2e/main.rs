@@ -21,6 +21,7 @@ mod route_matches;
 mod seed;
 #[path = "../../examples/bookinfo/services.rs"]
 pub mod services;
+mod tracing;
 mod transports;
 mod undeclared;
 pub mod web;

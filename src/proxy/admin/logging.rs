@@ -22,7 +22,7 @@ const LOGGERS: [(&str, &str); 14] = [
     ("main", "topsail::proxy::run"),
     ("rustls", "rustls"),
     ("secret", "topsail::proxy::tls"),
-    ("tracing", "topsail::proxy::tracing"),
+    ("tracing", "topsail::proxy::trace"),
     ("upstream", "topsail::proxy::upstream"),
     ("worker", "topsail::proxy::worker"),
 ];

@@ -1,6 +1,6 @@
 //! Filter chains.
 
-use std::hash::{DefaultHasher, Hasher};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use prost::Message;
@@ -8,7 +8,7 @@ use prost::Message;
 use super::value::{cidr, limit, number, unpack};
 use super::{At, Compiled, Names, Refusal, http, tcp, tls};
 use crate::proxy::listener::chain::{ChainMatch, SourceType};
-use crate::proxy::listener::{FilterChain, NetworkFilter};
+use crate::proxy::listener::{Direction, FilterChain, NetworkFilter};
 use crate::xds::pb::core::{CidrRange, TransportSocket, transport_socket};
 use crate::xds::pb::listener::filter::ConfigType;
 use crate::xds::pb::listener::{self, Filter, filter_chain_match::ConnectionSourceType};
@@ -16,8 +16,8 @@ use crate::xds::pb::listener::{self, Filter, filter_chain_match::ConnectionSourc
 const HTTP: &str = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager";
 const TCP: &str = "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy";
 
-/// A `FilterChain`.
-pub(crate) fn chain(message: &listener::FilterChain, names: &mut Names) -> Compiled<FilterChain> {
+/// A `FilterChain` of a listener for this direction.
+pub(crate) fn chain(message: &listener::FilterChain, direction: Direction, names: &mut Names) -> Compiled<FilterChain> {
     let matcher = message.filter_chain_match.as_ref().map(self::matcher).transpose();
     let tls = match message.transport_socket.as_ref() {
         Some(TransportSocket {
@@ -34,20 +34,21 @@ pub(crate) fn chain(message: &listener::FilterChain, names: &mut Names) -> Compi
         matcher: matcher.at("filter_chain_match")?.unwrap_or_default(),
         tls,
         handshake_timeout: limit(message.transport_socket_connect_timeout.as_ref(), None),
-        network: network(&message.filters, names)?,
-        content: content(message),
+        network: network(&message.filters, direction, names)?,
+        content: content(message, direction),
         draining: Default::default(),
     })
 }
 
 /// A hash of the message, the same within this process for equal messages.
-fn content(message: &listener::FilterChain) -> u64 {
+fn content(message: &listener::FilterChain, direction: Direction) -> u64 {
     let mut hasher = DefaultHasher::new();
+    direction.hash(&mut hasher);
     hasher.write(&message.encode_to_vec());
     hasher.finish()
 }
 
-fn network(filters: &[Filter], names: &mut Names) -> Compiled<NetworkFilter> {
+fn network(filters: &[Filter], direction: Direction, names: &mut Names) -> Compiled<NetworkFilter> {
     let [filter] = filters else {
         return Err(Refusal::not_implemented("a chain of other than one network filter").within("filters"));
     };
@@ -58,7 +59,7 @@ fn network(filters: &[Filter], names: &mut Names) -> Compiled<NetworkFilter> {
     };
     let compiled = match any.type_url.rsplit('/').next() {
         Some(HTTP) => unpack(any)
-            .and_then(|message| http::manager(&message, names))
+            .and_then(|message| http::manager(&message, direction, names))
             .map(|manager| NetworkFilter::Http(Arc::new(manager))),
         Some(TCP) => unpack(any)
             .and_then(|message| tcp::proxy(&message, names))

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use super::value::unpack;
 use super::{At, Compiled, Refusal};
 use crate::proxy::http::filter::{HttpFilter, Overrides};
+use crate::xds::pb::http_filter::router::Router;
 use crate::xds::pb::network_filter::http_connection_manager as hcm;
 use crate::xds::pb::wkt::Any;
 
@@ -41,6 +42,16 @@ pub(super) fn chain(filters: &[hcm::HttpFilter]) -> Compiled<Box<[HttpFilter]>> 
         .enumerate()
         .map(|(index, one)| filter(one).at_index("http_filters", index));
     compiled.filter_map(Result::transpose).collect()
+}
+
+/// Whether the router, the last of these, makes a span of every attempt.
+#[expect(deprecated, reason = "Envoy still reads it")]
+pub(super) fn starts_child_spans(filters: &[hcm::HttpFilter]) -> Compiled<bool> {
+    let Some(router) = filters.last() else {
+        return Ok(false);
+    };
+    let config = config_of(router).at("http_filters")?;
+    Ok(short(&config.type_url) == ROUTER && unpack::<Router>(config)?.start_child_span)
 }
 
 /// What a virtual host, a route or a share says to filters, by the type of what it says.

@@ -5,20 +5,23 @@ use std::time::Duration;
 
 use http::HeaderValue;
 
-use super::value::{duration, fetch_timeout, limit, number, truth};
-use super::{At, Compiled, Names, Refusal, access_log, filter, route};
+use super::value::{duration, fetch_timeout, limit, number, truth, unpack};
+use super::{At, Compiled, Names, Refusal, access_log, filter, route, trace};
 use crate::proxy::access_log::AccessLog;
 use crate::proxy::http::route::RouteTable;
 use crate::proxy::http::{
     Codec, EscapedSlashes, ForwardClientCert, ForwardClientCertMode, Http2, HttpManager, Limits, PathNormalization,
     RequestId, ServerHeader,
 };
+use crate::proxy::listener::Direction;
 use crate::proxy::slot::Slot;
+use crate::proxy::trace::Tracing;
 use crate::xds::pb::core::{Http2ProtocolOptions, HttpProtocolOptions};
 use crate::xds::pb::network_filter::http_connection_manager::HttpConnectionManager;
 use crate::xds::pb::network_filter::http_connection_manager::http_connection_manager::{
     CodecType, ForwardClientCertDetails, PathWithEscapedSlashesAction, RouteSpecifier, ServerHeaderTransformation,
 };
+use crate::xds::pb::uuid_request_id::UuidRequestIdConfig;
 
 /// Envoy's, where nothing is said.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
@@ -28,9 +31,17 @@ const HEADER_KILOBYTES: u32 = 60;
 const HEADER_COUNT: u32 = 100;
 const SERVER_NAME: &str = "envoy";
 
-/// An `HttpConnectionManager`.
-pub(crate) fn manager(message: &HttpConnectionManager, names: &mut Names) -> Compiled<HttpManager> {
+/// An `HttpConnectionManager` of a listener for this direction.
+pub(crate) fn manager(
+    message: &HttpConnectionManager,
+    direction: Direction,
+    names: &mut Names,
+) -> Compiled<HttpManager> {
     let logs = access_log::access_logs(&message.access_log)?;
+    let child_spans = filter::starts_child_spans(&message.http_filters)?;
+    let tracing = message.tracing.as_ref();
+    let tracing = tracing.map(|tracing| trace::tracing(tracing, direction, child_spans, names));
+    let tracing = tracing.transpose().at("tracing")?;
     let server_name = if message.server_name.is_empty() {
         SERVER_NAME
     } else {
@@ -63,12 +74,7 @@ pub(crate) fn manager(message: &HttpConnectionManager, names: &mut Names) -> Com
             .then(|| header(&message.via))
             .transpose()
             .at("via")?,
-        request_id: RequestId {
-            generate: truth(message.generate_request_id.as_ref(), true),
-            preserve_external: message.preserve_external_request_id,
-            in_response: message.always_set_request_id_in_response,
-            pack_trace_reason: true,
-        },
+        request_id: request_id(message).at("request_id_extension")?,
         client_cert: client_cert(message),
         path: path(message),
         limits: limits(message),
@@ -77,10 +83,25 @@ pub(crate) fn manager(message: &HttpConnectionManager, names: &mut Names) -> Com
             .iter()
             .map(|one| one.upgrade_type.to_ascii_lowercase().into())
             .collect(),
-        keeps_request_headers: logs.iter().any(AccessLog::asks_for_request_headers),
+        keeps_request_headers: logs.iter().any(AccessLog::asks_for_request_headers)
+            || tracing.as_ref().is_some_and(Tracing::asks_for_request_headers),
+        tracing: tracing.map(Box::new),
         access_logs: logs,
         http2: message.http2_protocol_options.as_ref().map(http2).unwrap_or_default(),
         stats: names.stats.http(&message.stat_prefix),
+    })
+}
+
+fn request_id(message: &HttpConnectionManager) -> Compiled<RequestId> {
+    let extension = message.request_id_extension.as_ref();
+    let config = extension.and_then(|extension| extension.typed_config.as_ref());
+    let config: UuidRequestIdConfig = config.map(unpack).transpose()?.unwrap_or_default();
+    Ok(RequestId {
+        generate: truth(message.generate_request_id.as_ref(), true),
+        preserve_external: message.preserve_external_request_id,
+        in_response: message.always_set_request_id_in_response,
+        pack_trace_reason: truth(config.pack_trace_reason.as_ref(), true),
+        for_sampling: truth(config.use_request_id_for_trace_sampling.as_ref(), true),
     })
 }
 

@@ -25,14 +25,17 @@ pub(crate) fn listener(message: &listener::Listener, names: &mut Names) -> Compi
         return Err(Refusal::not_implemented("a log of all connections").within("access_log"));
     }
     let address = address(message.address.as_ref()).at("address")?;
+    let direction = match message.traffic_direction() {
+        TrafficDirection::Unspecified => Direction::Unspecified,
+        TrafficDirection::Inbound => Direction::Inbound,
+        TrafficDirection::Outbound => Direction::Outbound,
+    };
+    let mut chain = |one| chain::chain(one, direction, names).map(Arc::new);
     let chains = message.filter_chains.iter().enumerate();
-    let chains = chains.map(|(index, one)| chain::chain(one, names).at_index("filter_chains", index).map(Arc::new));
+    let chains = chains.map(|(index, one)| chain(one).at_index("filter_chains", index));
     let chains = chains.collect::<Compiled<_>>()?;
     let default = message.default_filter_chain.as_ref();
-    let default = default
-        .map(|one| chain::chain(one, names).map(Arc::new))
-        .transpose()
-        .at("default_filter_chain")?;
+    let default = default.map(chain).transpose().at("default_filter_chain")?;
     let stat_prefix = match message.stat_prefix.as_str() {
         "" => address.to_string(),
         prefix => prefix.to_owned(),
@@ -44,11 +47,7 @@ pub(crate) fn listener(message: &listener::Listener, names: &mut Names) -> Compi
         use_original_dst: truth(message.use_original_dst.as_ref(), false),
         inspection: inspection::inspection(message)?,
         chains: ChainIndex::new(chains, default).map_err(|both| overlapping(message, both))?,
-        direction: match message.traffic_direction() {
-            TrafficDirection::Unspecified => Direction::Unspecified,
-            TrafficDirection::Inbound => Direction::Inbound,
-            TrafficDirection::Outbound => Direction::Outbound,
-        },
+        direction,
         stat_prefix: stat_prefix.into(),
         stats: Arc::default(),
         address,

@@ -7,6 +7,7 @@ use crate::proxy::http::route::RouteTable;
 use crate::proxy::slot::Slot;
 use crate::proxy::stats::Shared;
 use crate::proxy::tls::{Certificate, TrustAnchors};
+use crate::proxy::trace::{NodeNames, Tracers};
 use crate::proxy::upstream::cluster::Cluster;
 
 /// All places, by name. A place is made when it is first named and given up when nothing names it any more and nothing
@@ -21,6 +22,10 @@ pub(crate) struct Names {
     pub(crate) certificates: Places<Certificate>,
     /// Trust anchors of SDS.
     pub(crate) trust: Places<TrustAnchors>,
+    /// Tracers.
+    pub(crate) tracers: Tracers,
+    /// Who this proxy is.
+    pub(crate) node: NodeNames,
     /// Statistics that several count in.
     pub(crate) stats: Shared,
 }
@@ -78,6 +83,7 @@ impl Names {
         self.routes.sweep();
         self.certificates.sweep();
         self.trust.sweep();
+        self.tracers.sweep();
         self.stats.sweep();
     }
 }

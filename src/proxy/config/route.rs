@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use prost::Message;
 
-use super::{At, Compiled, Names, Refusal, filter, headers, matcher};
+use super::{At, Compiled, Names, Refusal, filter, headers, matcher, trace};
 use crate::proxy::http::route::{HostIndex, Mutations, RetryPolicy, Route, RouteTable, VirtualHost};
 use crate::xds::pb::core::HeaderValueOption;
 use crate::xds::pb::route;
@@ -73,6 +73,7 @@ fn route_entry(message: &route::Route, retry: Option<&Arc<RetryPolicy>>, names: 
         action: action::action(message.action.as_ref(), retry, names)?,
         headers: mutations(message)?,
         overrides: filter::overrides(&message.typed_per_filter_config)?,
+        tracing: trace::route(message)?,
         buffer_limit: limit.and_then(|limit| usize::try_from(limit.value).ok()),
     })
 }

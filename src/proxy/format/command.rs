@@ -189,7 +189,7 @@ impl Source {
             "FILTER_CHAIN_NAME" => |c| owned(Some(&c.connection.chain)),
             "GRPC_STATUS" => |c| owned(c.grpc_status().map(grpc_name)),
             "GRPC_STATUS_NUMBER" => |c| c.grpc_status().map_or(Value::None, number),
-            "PROTOCOL" => |c| owned(c.stream.protocol.map(protocol)),
+            "PROTOCOL" => |c| owned(c.stream.protocol.map(protocol_name)),
             "REQUESTED_SERVER_NAME" => |c| owned(c.connection.sni.as_deref()),
             "REQUEST_DURATION" => |c| milliseconds(c.stream.timing.request_received),
             "RESPONSE_CODE" => |c| number(c.stream.status),
@@ -209,6 +209,7 @@ impl Source {
                 milliseconds(first.and_then(|first| timing.end?.checked_sub(first)))
             },
             "ROUTE_NAME" => |c| owned(Some(&c.stream.route)),
+            "TRACE_ID" => |c| owned(c.stream.trace_id.as_deref()),
             "UPSTREAM_CLUSTER" => |c| owned(c.stream.cluster.as_ref().map(|cluster| &cluster.config.stat_name)),
             "UPSTREAM_CLUSTER_RAW" => |c| owned(c.stream.cluster.as_ref().map(|cluster| &cluster.config.name)),
             "UPSTREAM_HOST" => |c| owned(c.stream.host.as_ref().map(|host| &host.address)),
@@ -223,7 +224,8 @@ impl Source {
     }
 }
 
-fn protocol(version: Version) -> &'static str {
+/// A version of HTTP as Envoy writes it.
+pub(crate) fn protocol_name(version: Version) -> &'static str {
     match version {
         Version::HTTP_10 => "HTTP/1.0",
         Version::HTTP_2 => "HTTP/2",

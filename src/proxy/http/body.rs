@@ -75,6 +75,8 @@ impl Progress {
 pub(crate) enum RequestBody {
     /// None.
     Empty,
+    /// One of our own.
+    Whole(Option<Bytes>),
     /// The client's, as it comes.
     Client(ClientBody, Rc<Progress>),
     /// The client's, kept for further attempts.
@@ -88,6 +90,7 @@ impl Body for RequestBody {
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match self.get_mut() {
             RequestBody::Empty => Poll::Ready(None),
+            RequestBody::Whole(body) => Poll::Ready(body.take().map(|body| Ok(Frame::data(body)))),
             RequestBody::Client(body, progress) => {
                 let frame = ready!(Pin::new(&mut *body).poll_frame(cx));
                 progress.saw(frame.as_ref(), body.is_end_stream());
@@ -100,6 +103,7 @@ impl Body for RequestBody {
     fn is_end_stream(&self) -> bool {
         match self {
             RequestBody::Empty => true,
+            RequestBody::Whole(body) => body.is_none(),
             RequestBody::Client(body, _) => body.is_end_stream(),
             RequestBody::Replay(replay) => replay.is_end_stream(),
         }
@@ -108,6 +112,7 @@ impl Body for RequestBody {
     fn size_hint(&self) -> SizeHint {
         match self {
             RequestBody::Empty => SizeHint::with_exact(0),
+            RequestBody::Whole(body) => SizeHint::with_exact(body.as_ref().map_or(0, Bytes::len) as u64),
             RequestBody::Client(body, _) => body.size_hint(),
             RequestBody::Replay(replay) => replay.size_hint(),
         }

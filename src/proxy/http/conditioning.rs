@@ -18,6 +18,7 @@ use super::local_reply::LocalReply;
 use super::path::Normalized;
 use crate::proxy::connection::Connection;
 use crate::proxy::flags::Flags;
+use crate::proxy::trace::decision::Reason;
 
 /// Headers that are meant for one hop (RFC 9110 section 7.6.1), beside those that `connection` names.
 const HOP_BY_HOP: [HeaderName; 3] = [
@@ -382,8 +383,13 @@ fn push(out: &mut String, key: &str, value: &str) {
 
 fn request_id(headers: &mut HeaderMap, manager: &HttpManager) {
     let settings = &manager.request_id;
-    if manager.use_remote_address && !settings.preserve_external {
-        headers.remove(REQUEST_ID);
+    if manager.use_remote_address {
+        if !settings.preserve_external {
+            headers.remove(REQUEST_ID);
+        } else if settings.pack_trace_reason {
+            // Whoever is outside of the mesh does not decide what is traced in it.
+            Reason::NotTraceable.mark(headers);
+        }
     }
     if settings.generate && !headers.contains_key(REQUEST_ID) {
         headers.insert(REQUEST_ID, uuid());

@@ -20,6 +20,11 @@ use super::{HttpManager, HttpStats, ServerHeader, forward, rewrite};
 use crate::proxy::connection::Stream;
 use crate::proxy::flags::Flags;
 use crate::proxy::format::{Context, RequestLine};
+use crate::proxy::trace::decision::Reason;
+use crate::proxy::trace::span::{ActiveSpan, Beginning, Failure};
+use crate::proxy::trace::{Tracing, export};
+use crate::proxy::upstream::cluster::Cluster;
+use crate::proxy::upstream::host::Host;
 
 /// A request on its way through the filters.
 #[derive(Debug)]
@@ -48,6 +53,8 @@ pub(crate) struct Exchange {
     pub(crate) grpc_web: Option<Dialect>,
     /// What is known of it.
     pub(crate) stream: Stream,
+    /// Its span, if there is one.
+    pub(crate) span: Option<Box<ActiveSpan>>,
     /// Whether it speaks gRPC.
     pub(crate) grpc: bool,
     /// A number that decides what chance decides.
@@ -110,6 +117,7 @@ impl Exchange {
             grpc: route::is_grpc(&request.headers),
             random: fastrand::u64(..),
             body: Some(ClientBody::Streaming(body)),
+            span: None,
             matched: None,
             upgrade: None,
             upgraded,
@@ -124,8 +132,11 @@ impl Exchange {
 
     async fn answer(&mut self, manager: &HttpManager) -> Result<Response<ResponseBody>, LocalReply> {
         conditioning::condition(self)?;
-        self.stream.request_id = self.text(&REQUEST_ID);
         self.matched = self.find_route();
+        if let Some(tracing) = &manager.tracing {
+            self.trace(tracing, manager);
+        }
+        self.stream.request_id = self.text(&REQUEST_ID);
         for filter in &manager.filters {
             if let Some(reply) = filter.request(self).await {
                 return Err(reply);
@@ -153,6 +164,57 @@ impl Exchange {
                 Ok(self.own_response(&matched, reply))
             }
         }
+    }
+
+    /// Decides whether the request is traced, and begins its span.
+    fn trace(&mut self, tracing: &Tracing, manager: &HttpManager) {
+        let route = self.matched.as_ref().and_then(|matched| matched.route.tracing.clone());
+        let sampling = route.as_ref().and_then(|route| route.sampling.as_ref());
+        let sampling = sampling.unwrap_or(&tracing.sampling);
+        let reason = sampling.decide(&mut self.request.headers, &manager.request_id, self.random);
+        let stats = &manager.stats.tracing;
+        let counter = match reason {
+            Reason::NotTraceable => &stats.not_traceable,
+            Reason::Sampling => &stats.random_sampling,
+            Reason::ServiceForced => &stats.service_forced,
+            Reason::ClientForced => &stats.client_enabled,
+        };
+        counter.fetch_add(1, Relaxed);
+        self.stream.traced = reason != Reason::NotTraceable;
+        let Some(tracer) = &tracing.tracer else {
+            return;
+        };
+        let beginning = Beginning {
+            request: &mut self.request,
+            authority: &self.authority,
+            scheme: self.scheme,
+            grpc: self.grpc,
+            connection: &self.downstream.connection,
+            time: self.stream.start_time,
+            route,
+        };
+        self.span = ActiveSpan::begin(tracing, tracer, reason, beginning).map(Box::new);
+        self.stream.trace_id = self.span.as_ref().map(|span| span.trace_id().into());
+    }
+
+    /// Begins the span of an attempt, if attempts have spans of their own.
+    pub(crate) fn trace_attempt(&mut self, cluster: &Arc<Cluster>, host: &Arc<Host>) {
+        let tracing = self.downstream.manager.tracing.as_ref();
+        if let (Some(tracing), Some(span)) = (tracing.filter(|tracing| tracing.upstream_spans), &mut self.span) {
+            let retries = self.stream.attempts.saturating_sub(1);
+            span.attempt(tracing, cluster, host, retries, &mut self.request.headers);
+        }
+    }
+
+    /// The attempt is over without a complete answer.
+    pub(crate) fn trace_attempt_over(&mut self, failure: Failure) {
+        let Some(mut span) = self.span.take() else {
+            return;
+        };
+        if let Some(tracing) = &self.downstream.manager.tracing {
+            span.attempt_over(tracing, failure, &self.context());
+        }
+        self.span = Some(span);
     }
 
     /// The route for the request as it is now.
@@ -274,11 +336,15 @@ impl Exchange {
         }
         parts.headers.extend(std::mem::take(&mut self.response_headers));
         self.own_headers(manager, &mut parts);
+        if let (Some(tracing), Some(span)) = (&manager.tracing, &mut self.span) {
+            span.answered(tracing, &mut parts.headers);
+        }
         self.stream.status = parts.status.as_u16();
         self.stream.timing.downstream_first_tx = Some(self.stream.start.elapsed());
         let encoder = self.grpc_web.map(Encoder::new);
         let mut recorder = Box::new(self.into_recorder());
-        recorder.response_headers = (!manager.access_logs.is_empty()).then(|| parts.headers.clone());
+        let recorded = recorder.span.as_ref().is_some_and(|span| span.is_recorded());
+        recorder.response_headers = (recorded || !manager.access_logs.is_empty()).then(|| parts.headers.clone());
         Response::from_parts(parts, body.record(recorder).encode(encoder))
     }
 
@@ -305,6 +371,7 @@ impl Exchange {
         Recorder {
             downstream: self.downstream,
             stream: self.stream,
+            span: self.span,
             request: self.request,
             authority: self.authority,
             scheme: self.scheme,
@@ -318,6 +385,7 @@ impl Exchange {
 pub(crate) struct Recorder {
     downstream: Rc<Downstream>,
     stream: Stream,
+    span: Option<Box<ActiveSpan>>,
     request: request::Parts,
     authority: Box<str>,
     scheme: &'static str,
@@ -350,6 +418,7 @@ impl Recorder {
     fn close(mut self, trailers: Option<&HeaderMap>) {
         let took = self.stream.start.elapsed();
         self.stream.timing.end = Some(took);
+        let span = self.span.take();
         let manager = &self.downstream.manager;
         let stats: &HttpStats = &manager.stats;
         stats.rq_active.fetch_sub(1, Relaxed);
@@ -363,6 +432,10 @@ impl Recorder {
         if !manager.access_logs.is_empty() {
             let context = self.context(trailers);
             manager.access_logs.iter().for_each(|log| log.log(&context));
+        }
+        if let (Some(tracing), Some(span)) = (&manager.tracing, span) {
+            let (tracer, spans) = span.end(tracing, &self.context(trailers));
+            export::hand_over(&self.downstream.worker, &tracer, spans);
         }
     }
 

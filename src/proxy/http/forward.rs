@@ -22,6 +22,7 @@ use super::retry::Retries;
 use super::route::{Forward, Matched, WeightedCluster};
 use super::{hash, mirror, rewrite, upgrade};
 use crate::proxy::flags::Flags;
+use crate::proxy::trace::span::Failure;
 use crate::proxy::upstream::balance::Choice;
 use crate::proxy::upstream::balance::outlier::Report;
 use crate::proxy::upstream::cluster::Cluster;
@@ -248,6 +249,7 @@ impl Sending<'_> {
                     host.state.stats.rq_timeout.fetch_add(1, Relaxed);
                     cluster.report(host, Report::Timeout);
                 }
+                exchange.trace_attempt_over(Failure::Canceled);
                 Err(timed_out("response_timeout"))
             }
         }
@@ -265,6 +267,7 @@ impl Sending<'_> {
             ) {
                 Some(pause) => {
                     drop(outcome);
+                    exchange.trace_attempt_over(Failure::Canceled);
                     tokio::time::sleep(pause).await;
                 }
                 None => return self.concluded(exchange, &retries, outcome),
@@ -289,6 +292,7 @@ impl Sending<'_> {
         exchange.stream.host = Some(host.clone());
         retries.tried(&host);
         rewrite::authority(exchange, self.action, self.share, Some(&host));
+        exchange.trace_attempt(&self.cluster, &host);
         // A body that is gone is not sent again: see `is_repeatable`.
         let body = self.body.next().unwrap_or(RequestBody::Empty);
         let last = !retries.is_possible();
@@ -326,6 +330,7 @@ impl Sending<'_> {
                     stats.rq_per_try_timeout.fetch_add(1, Relaxed);
                     counted.rq_error.fetch_add(1, Relaxed);
                     self.cluster.report(host, Report::Timeout);
+                    exchange.trace_attempt_over(Failure::Canceled);
                     return Outcome::Failed(FailureKind::PerTryTimeout, timed_out("response_timeout"));
                 }
             },
@@ -334,6 +339,9 @@ impl Sending<'_> {
             Ok((response, lease)) => {
                 exchange.stream.timing.upstream_first_rx = Some(exchange.stream.start.elapsed());
                 exchange.stream.upstream_local = lease.local();
+                if let Some(span) = &mut exchange.span {
+                    span.attempt_answered(&response);
+                }
                 self.cluster.report(host, Report::Status(response.status()));
                 stats.answered(response.status().as_u16(), began.elapsed());
                 let outcome = match response.status().is_server_error() {
@@ -347,6 +355,8 @@ impl Sending<'_> {
                 self.cluster.report(host, Report::Failure(error.kind));
                 counted.rq_error.fetch_add(1, Relaxed);
                 exchange.stream.transport_failure = Some(error.reason.clone());
+                let (flags, reason) = reset_reason(error.kind);
+                exchange.trace_attempt_over(Failure::Reset(flags, reason));
                 Outcome::Failed(error.kind, failed(&error))
             }
         }
@@ -460,8 +470,9 @@ fn timed_out(details: &'static str) -> LocalReply {
     reply
 }
 
-fn failed(error: &SendError) -> LocalReply {
-    let (flags, details) = match error.kind {
+/// Why a stream to a host was reset: flags, and Envoy's words.
+fn reset_reason(kind: FailureKind) -> (Flags, &'static str) {
+    match kind {
         FailureKind::Connect => (Flags::UPSTREAM_CONNECTION_FAILURE, "remote connection failure"),
         FailureKind::ConnectTimeout => (Flags::UPSTREAM_CONNECTION_FAILURE, "connection timeout"),
         FailureKind::Overflow => (Flags::UPSTREAM_OVERFLOW, "overflow"),
@@ -470,7 +481,11 @@ fn failed(error: &SendError) -> LocalReply {
         }
         FailureKind::RemoteReset | FailureKind::Refused => (Flags::UPSTREAM_REMOTE_RESET, "remote reset"),
         FailureKind::Protocol => (Flags::UPSTREAM_PROTOCOL_ERROR, "protocol error"),
-    };
+    }
+}
+
+fn failed(error: &SendError) -> LocalReply {
+    let (flags, details) = reset_reason(error.kind);
     let mut text = format!("upstream connect error or disconnect/reset before headers. reset reason: {details}");
     if error.tells_transport() {
         text.push_str(&format!(", transport failure reason: {}", error.reason));

@@ -15,6 +15,7 @@ use super::filter::Overrides;
 use super::header_ops::HeaderOps;
 use crate::proxy::format::Format;
 use crate::proxy::slot::Slot;
+use crate::proxy::trace::RouteTracing;
 use crate::proxy::upstream::cluster::Cluster;
 
 pub(crate) use host::HostIndex;
@@ -74,6 +75,8 @@ pub(crate) struct Route {
     pub(crate) headers: Mutations,
     /// What it says to filters, on top of what its virtual host says.
     pub(crate) overrides: Overrides,
+    /// What it says of tracing.
+    pub(crate) tracing: Option<Arc<RouteTracing>>,
     /// Of what is retained for retries, at most this many bytes (`request_body_buffer_limit`).
     pub(crate) buffer_limit: Option<usize>,
 }

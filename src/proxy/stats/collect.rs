@@ -1,12 +1,14 @@
 //! All statistics of what is in force.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
 use super::{Kind, Scribe, ServerStats, Snapshot};
 use crate::proxy::listener::{Listener, NetworkFilter};
 use crate::proxy::store::Published;
+use crate::proxy::trace::Tracer;
 
 /// What the process is at, as `server.state` counts it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +48,10 @@ fn things(scribe: &mut Scribe, published: &Published) {
             scribe.cluster(&cluster);
         }
     }
+    if let Some(tracer) = tracer(published) {
+        scribe.scope("tracing.opentelemetry.");
+        scribe.tracer(&tracer.stats);
+    }
     let mut prefixes = HashSet::new();
     for listener in published.listeners.values() {
         scribe.scope(format!("listener.{}.", colons(&listener.stat_prefix)));
@@ -64,6 +70,16 @@ fn things(scribe: &mut Scribe, published: &Published) {
             }
         }
     }
+}
+
+/// One of the tracers, if there are any: all count together.
+fn tracer(published: &Published) -> Option<&Arc<Tracer>> {
+    let chains = published.listeners.values();
+    let mut chains = chains.flat_map(|one| one.chains.chains.iter().chain(&one.chains.default));
+    chains.find_map(|chain| match &chain.network {
+        NetworkFilter::Http(manager) => manager.tracing.as_ref()?.tracer.as_ref(),
+        NetworkFilter::Tcp(_) => None,
+    })
 }
 
 /// Envoy has no colons in the names of statistics.
@@ -94,7 +110,7 @@ fn server(scribe: &mut Scribe, published: &Published, server: &ServerStats, stat
     let connections = published
         .listeners
         .values()
-        .map(|one: &std::sync::Arc<Listener>| one.stats.cx_active.load(Relaxed));
+        .map(|one: &Arc<Listener>| one.stats.cx_active.load(Relaxed));
     gauge(scribe, "total_connections", connections.sum());
     let memory = super::memory::read();
     gauge(scribe, "memory_allocated", memory.allocated);

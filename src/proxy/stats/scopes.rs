@@ -8,6 +8,7 @@ use crate::proxy::http::HttpStats;
 use crate::proxy::listener::ListenerStats;
 use crate::proxy::tcp::TcpStats;
 use crate::proxy::tls::TlsStats;
+use crate::proxy::trace::TracerStats;
 use crate::proxy::upstream::breaker::{Breaker, Limit};
 use crate::proxy::upstream::cluster::{Cluster, ClusterStats};
 
@@ -25,9 +26,23 @@ impl Scribe {
         self.counter("downstream_rq_total", &stats.rq_total);
         self.gauge("downstream_rq_active", &stats.rq_active);
         self.classes("downstream_", &stats.rq_class);
+        let tracing = &stats.tracing;
+        self.counter("tracing.random_sampling", &tracing.random_sampling);
+        self.counter("tracing.service_forced", &tracing.service_forced);
+        self.counter("tracing.client_enabled", &tracing.client_enabled);
+        self.counter("tracing.not_traceable", &tracing.not_traceable);
+        // Health checks are answered before it is decided.
+        self.add("tracing.health_check", Kind::Counter, 0);
         self.counter("no_route", &stats.no_route);
         self.counter("no_cluster", &stats.no_cluster);
         self.histogram("downstream_rq_time", &stats.rq_time);
+    }
+
+    /// `tracing.opentelemetry.`
+    pub(super) fn tracer(&mut self, stats: &TracerStats) {
+        self.counter("spans_sent", &stats.sent);
+        self.counter("spans_dropped", &stats.dropped);
+        self.counter("timer_flushed", &stats.timer_flushed);
     }
 
     /// `listener.<address>.`

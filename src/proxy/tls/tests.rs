@@ -473,6 +473,7 @@ async fn a_revoked_certificate_is_refused() {
 /// The chains of a permissive listener: mutual TLS by its protocols, all other TLS, and plaintext.
 fn permissive(authority: &Authority) -> ChainIndex {
     use crate::proxy::config::{Names, chain};
+    use crate::proxy::listener::Direction;
     use crate::xds::pb::listener::{Filter, FilterChainMatch, filter::ConfigType};
     use crate::xds::pb::network_filter::tcp_proxy::{TcpProxy, tcp_proxy::ClusterSpecifier};
     use prost::{Message, Name};
@@ -499,7 +500,7 @@ fn permissive(authority: &Authority) -> ChainIndex {
             filters: vec![filter.clone()],
             ..Default::default()
         };
-        chain::chain(&message, &mut Names::default()).unwrap()
+        chain::chain(&message, Direction::Inbound, &mut Names::default()).unwrap()
     };
     let mut mutual = chain("mutual", "tls", &["istio", "istio-h2"]);
     mutual.tls = Some(Arc::new(sidecar(authority)));

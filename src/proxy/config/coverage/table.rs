@@ -181,7 +181,10 @@ pub(super) const TABLE: &[(&str, &str)] = &[
         "envoy.config.core.v3.ApiConfigSource",
         "api_type transport_api_version* grpc_services set_node_on_first_message_only*",
     ),
-    ("envoy.config.core.v3.GrpcService", "envoy_grpc"),
+    (
+        "envoy.config.core.v3.GrpcService",
+        "envoy_grpc timeout initial_metadata",
+    ),
     (
         "envoy.config.core.v3.GrpcService.EnvoyGrpc",
         "cluster_name authority retry_policy",
@@ -333,7 +336,7 @@ pub(super) const TABLE: &[(&str, &str)] = &[
     ),
     (
         "envoy.extensions.filters.http.router.v3.Router",
-        "suppress_envoy_headers start_child_span* dynamic_stats*",
+        "suppress_envoy_headers start_child_span dynamic_stats*",
     ),
     ("envoy.extensions.filters.http.cors.v3.Cors", ""),
     (
@@ -386,6 +389,31 @@ pub(super) const TABLE: &[(&str, &str)] = &[
         "envoy.config.core.v3.SubstitutionFormatString",
         "text_format text_format_source json_format omit_empty_values json_format_options* formatters",
     ),
+    // Tracing.
+    (
+        "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.Tracing",
+        "client_sampling random_sampling overall_sampling verbose max_path_tag_length custom_tags provider \
+         spawn_upstream_span operation upstream_operation no_context_propagation",
+    ),
+    (
+        "envoy.config.route.v3.Tracing",
+        "client_sampling random_sampling overall_sampling custom_tags operation upstream_operation",
+    ),
+    (
+        "envoy.type.tracing.v3.CustomTag",
+        "tag literal environment request_header value",
+    ),
+    ("envoy.type.tracing.v3.CustomTag.Literal", "value"),
+    ("envoy.type.tracing.v3.CustomTag.Environment", "name default_value"),
+    ("envoy.type.tracing.v3.CustomTag.Header", "name default_value"),
+    ("envoy.config.trace.v3.Tracing.Http", "name* typed_config"),
+    (
+        "envoy.config.trace.v3.OpenTelemetryConfig",
+        "grpc_service http_service service_name max_cache_size set_telemetry_sdk_resource_attributes \
+         set_service_name_resource_attribute set_instrumentation_scope",
+    ),
+    ("envoy.config.core.v3.HttpService", "http_uri request_headers_to_add"),
+    ("envoy.config.core.v3.HttpUri", "uri cluster timeout"),
     // Access logs.
     ("envoy.config.accesslog.v3.AccessLog", "name* typed_config filter"),
     (
@@ -436,10 +464,10 @@ pub(super) const TABLE: &[(&str, &str)] = &[
     (
         "envoy.config.route.v3.Route",
         "name match route redirect direct_response request_headers_to_add request_headers_to_remove \
-         response_headers_to_add response_headers_to_remove typed_per_filter_config decorator* \
+         response_headers_to_add response_headers_to_remove typed_per_filter_config decorator tracing \
          request_body_buffer_limit metadata* stat_prefix*",
     ),
-    ("envoy.config.route.v3.Decorator", "operation* propagate*"),
+    ("envoy.config.route.v3.Decorator", "operation propagate"),
     (
         "envoy.config.route.v3.RouteMatch",
         "prefix path path_separated_prefix safe_regex connect_matcher case_sensitive headers query_parameters grpc \

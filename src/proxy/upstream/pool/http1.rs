@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
-use http::{Request, Response};
+use http::header::{CONTENT_LENGTH, HeaderValue};
+use http::{Method, Request, Response};
+use http_body::Body;
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
@@ -62,9 +64,25 @@ pub(super) async fn handshake(
     })
 }
 
+/// A request without a body whose method would have one says so (RFC 9110 section 8.6), as in Envoy.
+fn tell_emptiness(request: &mut Request<RequestBody>) {
+    let never = [
+        Method::GET,
+        Method::HEAD,
+        Method::DELETE,
+        Method::TRACE,
+        Method::CONNECT,
+    ];
+    if !never.contains(request.method()) && request.body().is_end_stream() {
+        let length = request.headers_mut().entry(CONTENT_LENGTH);
+        length.or_insert(HeaderValue::from_static("0"));
+    }
+}
+
 impl Http1 {
-    pub(super) async fn send(&mut self, request: Request<RequestBody>) -> Result<Response<Incoming>, Unanswered> {
+    pub(super) async fn send(&mut self, mut request: Request<RequestBody>) -> Result<Response<Incoming>, Unanswered> {
         self.requests += 1;
+        tell_emptiness(&mut request);
         // A new connection has to be asked for first whether it takes a request.
         if !self.sender.is_ready()
             && let Err(error) = self.sender.ready().await

@@ -1,0 +1,219 @@
+//! Spans on their way to a collector, over OTLP by gRPC or HTTP.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use http::header::{CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue, TE, USER_AGENT};
+use http::uri::PathAndQuery;
+use http::{Method, Request, Uri, Version};
+use http_body_util::BodyExt;
+
+use super::Tracer;
+use crate::proxy::http::body::RequestBody;
+use crate::proxy::slot::Slot;
+use crate::proxy::upstream::balance::Choice;
+use crate::proxy::upstream::cluster::Cluster;
+use crate::proxy::upstream::pool::Towards;
+use crate::proxy::worker::Worker;
+use crate::xds::otlp;
+
+/// Spans that make a batch (Envoy's `tracing.opentelemetry.min_flush_spans`).
+const BATCH: usize = 5;
+
+/// How long spans wait for more (`tracing.opentelemetry.flush_interval_ms`).
+const INTERVAL: Duration = Duration::from_secs(5);
+
+/// How long a collector may take where nothing is said.
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+const AGENT: HeaderValue = HeaderValue::from_static(concat!("OTel-OTLP-Exporter-Topsail/", env!("CARGO_PKG_VERSION")));
+const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+
+/// How a collector is reached.
+#[derive(Debug)]
+pub(crate) struct Exporter {
+    /// Its cluster.
+    pub(crate) cluster: Arc<Slot<Cluster>>,
+    /// Whether it is a gRPC service; else HTTP with protobuf.
+    pub(crate) grpc: bool,
+    /// `:authority`.
+    pub(crate) authority: Box<str>,
+    /// `:path`.
+    pub(crate) path: PathAndQuery,
+    /// Further headers.
+    pub(crate) headers: HeaderMap,
+    /// How long it may take; none: ten seconds.
+    pub(crate) timeout: Option<Duration>,
+}
+
+/// The spans that wait on a worker, by tracer.
+#[derive(Debug, Default)]
+pub(crate) struct Outboxes(RefCell<HashMap<usize, Rc<Outbox>>>);
+
+/// The spans of a tracer that wait on a worker.
+#[derive(Debug)]
+struct Outbox {
+    tracer: Arc<Tracer>,
+    waiting: RefCell<Vec<otlp::Span>>,
+    under_way: Cell<usize>,
+    /// A task sees to it that they do not wait for too long.
+    timed: Cell<bool>,
+}
+
+impl Outboxes {
+    /// The address is that of an object which the outbox keeps alive.
+    fn of(&self, tracer: &Arc<Tracer>) -> Rc<Outbox> {
+        let new = || {
+            Rc::new(Outbox {
+                tracer: tracer.clone(),
+                waiting: RefCell::default(),
+                under_way: Cell::new(0),
+                timed: Cell::new(false),
+            })
+        };
+        let mut boxes = self.0.borrow_mut();
+        boxes.entry(Arc::as_ptr(tracer).addr()).or_insert_with(new).clone()
+    }
+
+    /// Forgets tracers that no listener uses any more.
+    fn sweep(&self) {
+        let mut boxes = self.0.borrow_mut();
+        boxes.retain(|_, outbox| !outbox.is_empty() || Arc::strong_count(&outbox.tracer) > 1);
+    }
+}
+
+impl Outbox {
+    fn is_empty(&self) -> bool {
+        self.waiting.borrow().is_empty() && self.under_way.get() == 0
+    }
+
+    /// Takes spans in, as many as may wait.
+    fn take(&self, spans: Vec<otlp::Span>) {
+        let mut waiting = self.waiting.borrow_mut();
+        let room = self
+            .tracer
+            .max_waiting
+            .saturating_sub(waiting.len() + self.under_way.get());
+        let dropped = spans.len().saturating_sub(room);
+        waiting.extend(spans.into_iter().take(room));
+        self.tracer.stats.dropped.fetch_add(dropped as u64, Relaxed);
+    }
+}
+
+/// Hands spans over that have ended. They are sent by and by.
+pub(crate) fn hand_over(worker: &Rc<Worker>, tracer: &Arc<Tracer>, spans: Vec<otlp::Span>) {
+    if spans.is_empty() {
+        return;
+    }
+    let outbox = worker.outboxes.of(tracer);
+    outbox.take(spans);
+    if outbox.waiting.borrow().len() >= BATCH {
+        flush(worker, &outbox);
+    } else if !outbox.timed.replace(true) {
+        let worker = worker.clone();
+        tokio::task::spawn_local(async move {
+            tokio::time::sleep(INTERVAL).await;
+            outbox.timed.set(false);
+            if !outbox.waiting.borrow().is_empty() {
+                outbox.tracer.stats.timer_flushed.fetch_add(1, Relaxed);
+                flush(&worker, &outbox);
+            }
+            worker.outboxes.sweep();
+        });
+    }
+}
+
+/// Sends what waits, in a task of its own.
+fn flush(worker: &Rc<Worker>, outbox: &Rc<Outbox>) {
+    let spans = outbox.waiting.take();
+    let count = spans.len();
+    outbox.under_way.set(outbox.under_way.get() + count);
+    let (worker, outbox) = (worker.clone(), outbox.clone());
+    tokio::task::spawn_local(async move {
+        let tracer = &outbox.tracer;
+        let limit = tracer.exporter.timeout.unwrap_or(TIMEOUT);
+        let sent = tokio::time::timeout(limit, send(&worker, tracer, spans)).await;
+        let outcome = sent.unwrap_or_else(|_| Err("it takes too long".to_owned()));
+        let stats = &tracer.stats;
+        match outcome {
+            Ok(()) => stats.sent.fetch_add(count as u64, Relaxed),
+            Err(why) => {
+                tracing::debug!(why, spans = count, "a collector does not take spans");
+                stats.dropped.fetch_add(count as u64, Relaxed)
+            }
+        };
+        outbox.under_way.set(outbox.under_way.get() - count);
+    });
+}
+
+/// Sends spans to the collector and waits until it has them.
+async fn send(worker: &Worker, tracer: &Tracer, spans: Vec<otlp::Span>) -> Result<(), String> {
+    let exporter = &tracer.exporter;
+    let cluster = exporter.cluster.take().ok_or("there is no such cluster")?;
+    let host = cluster.choose(&Choice::default()).ok_or("no healthy upstream")?;
+    let towards = Towards {
+        cluster: &cluster,
+        host: &host,
+        downstream: if exporter.grpc {
+            Version::HTTP_2
+        } else {
+            Version::HTTP_11
+        },
+        alpn: None,
+        authority: &exporter.authority,
+        scheme: "http",
+        high_priority: false,
+        upgrade: false,
+        source: None,
+    };
+    let message = otlp::encode(&tracer.resource, tracer.scope.as_ref(), spans);
+    let sent = worker.pools.send(&towards, exporter.request(message));
+    let (response, mut lease) = sent.await.map_err(|error| error.reason.to_string())?;
+    let (parts, body) = response.into_parts();
+    let body = body.collect().await.map_err(|error| error.to_string())?;
+    lease.finished();
+    if !parts.status.is_success() {
+        return Err(parts.status.to_string());
+    }
+    let grpc = body.trailers().unwrap_or(&parts.headers).get(GRPC_STATUS);
+    match grpc.filter(|status| *status != "0") {
+        Some(status) => Err(format!("gRPC status {}", String::from_utf8_lossy(status.as_bytes()))),
+        None => Ok(()),
+    }
+}
+
+impl Exporter {
+    fn request(&self, message: Vec<u8>) -> Request<RequestBody> {
+        let body = if self.grpc { framed(&message) } else { message.into() };
+        let mut request = Request::new(RequestBody::Whole(Some(body)));
+        *request.method_mut() = Method::POST;
+        *request.uri_mut() = Uri::from(self.path.clone());
+        let headers = request.headers_mut();
+        *headers = self.headers.clone();
+        if let Ok(host) = HeaderValue::from_str(&self.authority) {
+            headers.insert(HOST, host);
+        }
+        headers.insert(USER_AGENT, AGENT);
+        if self.grpc {
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+            headers.insert(TE, HeaderValue::from_static("trailers"));
+        } else {
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-protobuf"));
+        }
+        request
+    }
+}
+
+/// A message as gRPC sends it: not compressed, and its length.
+fn framed(message: &[u8]) -> Bytes {
+    let mut frame = BytesMut::with_capacity(message.len() + 5);
+    frame.put_u8(0);
+    frame.put_u32(u32::try_from(message.len()).unwrap_or(u32::MAX));
+    frame.put_slice(message);
+    frame.freeze()
+}

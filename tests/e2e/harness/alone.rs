@@ -1,0 +1,121 @@
+//! A data plane without a control plane: everything is in its bootstrap.
+
+use std::fs;
+use std::net::SocketAddr;
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use super::network::Network;
+use super::plane::{Plane, Sidecar};
+
+/// A data plane on a bootstrap of the test's own.
+pub struct Alone {
+    /// The data plane.
+    pub sidecar: Sidecar,
+    listeners: Vec<SocketAddr>,
+    dir: TempDir,
+    _network: Network,
+}
+
+impl Alone {
+    /// Starts one and waits until it is ready. Each listener gets an address of its own, in the place of its `address`.
+    /// `{dir}` in any text is the folder where it may write.
+    pub async fn start(plane: Plane, listeners: &[Value], clusters: &[Value], more: Value) -> Self {
+        let network = Network::take();
+        let dir = tempfile::tempdir().unwrap();
+        let admin = network.socket(15000);
+        let addresses: Vec<_> = listeners.iter().map(|_| network.socket(8080)).collect();
+        let listeners = listeners.iter().zip(&addresses).map(|(listener, address)| {
+            let mut listener = listener.clone();
+            listener["address"] = socket(*address);
+            listener["enable_reuse_port"] = json!(false);
+            listener
+        });
+        let mut bootstrap = json!({
+            "node": {"id": "alone", "cluster": "test", "locality": {"zone": "zone-a"}},
+            "admin": {"address": socket(admin)},
+            "static_resources": {"listeners": listeners.collect::<Vec<_>>(), "clusters": clusters},
+        });
+        bootstrap
+            .as_object_mut()
+            .unwrap()
+            .extend(more.as_object().unwrap().clone());
+        let text = bootstrap.to_string().replace("{dir}", dir.path().to_str().unwrap());
+        let path = dir.path().join("bootstrap.json");
+        fs::write(&path, text).unwrap();
+        let launch = plane.launch(&path, admin).await;
+        Self {
+            sidecar: Sidecar::start(admin.ip(), &launch).await,
+            listeners: addresses,
+            dir,
+            _network: network,
+        }
+    }
+
+    /// The address of a listener.
+    pub fn listener(&self, index: usize) -> SocketAddr {
+        self.listeners[index]
+    }
+
+    /// What it wrote into a file of its folder.
+    pub fn written(&self, name: &str) -> String {
+        fs::read_to_string(self.dir.path().join(name)).unwrap_or_default()
+    }
+
+    /// A file of its folder.
+    pub fn path(&self, name: &str) -> std::path::PathBuf {
+        self.dir.path().join(name)
+    }
+}
+
+/// `core.v3.Address`.
+pub fn socket(address: SocketAddr) -> Value {
+    json!({"socket_address": {"address": address.ip().to_string(), "port_value": address.port()}})
+}
+
+/// A static cluster of one host.
+pub fn cluster(name: &str, host: SocketAddr) -> Value {
+    json!({
+        "name": name,
+        "type": "STATIC",
+        "connect_timeout": "5s",
+        "load_assignment": {"cluster_name": name, "endpoints": [{"lb_endpoints": [{"endpoint": {"address": socket(host)}}]}]},
+    })
+}
+
+/// The same, which speaks HTTP/2.
+pub fn cluster_http2(name: &str, host: SocketAddr) -> Value {
+    let mut cluster = cluster(name, host);
+    cluster["typed_extension_protocol_options"] = json!({
+        "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+            "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+            "explicit_http_config": {"http2_protocol_options": {}},
+        },
+    });
+    cluster
+}
+
+/// A listener of one connection manager with these routes; `more` is what else the connection manager says.
+pub fn http_listener(name: &str, direction: &str, routes: Value, more: Value) -> Value {
+    let mut manager = json!({
+        "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+        "stat_prefix": name,
+        "http_filters": [{
+            "name": "envoy.filters.http.router",
+            "typed_config": {"@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"},
+        }],
+        "route_config": {"name": "routes", "virtual_hosts": [{"name": "host", "domains": ["*"], "routes": routes}]},
+    });
+    manager
+        .as_object_mut()
+        .unwrap()
+        .extend(more.as_object().unwrap().clone());
+    json!({
+        "name": name,
+        "traffic_direction": direction,
+        "filter_chains": [{"name": "chain", "filters": [
+            {"name": "envoy.filters.network.http_connection_manager", "typed_config": manager},
+        ]}],
+    })
+}
