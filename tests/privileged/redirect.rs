@@ -2,10 +2,21 @@
 
 use std::net::SocketAddr;
 
-use crate::harness::{Answer, Call, eventually, get};
+use crate::harness::{Answer, Call, Plane, eventually, get};
 use crate::hosts::Family;
 use crate::interception::Rules;
+use crate::on_each_plane;
 use crate::stage::{Machine, Stage};
+
+on_each_plane! {
+    a_virtual_address_leads_through_both_sidecars,
+    tcp_has_virtual_addresses_too,
+    routes_apply_and_an_edit_loses_no_request,
+    a_machine_without_sidecar_gets_in_where_plain_text_is_taken,
+    the_world_outside_is_open_or_closed_as_the_policy_says,
+    readiness_and_metrics_answer_other_machines,
+    the_same_over_ipv6,
+}
 
 const SERVICES: &str = "
 {apiVersion: v1, kind: Service, metadata: {name: web}, spec: {clusterIP: 10.96.0.10, selector: {app: web}, ports: [{name: http, port: 80, targetPort: 9080}]}}
@@ -38,8 +49,8 @@ fn all_to(subset: &str) -> String {
     )
 }
 
-async fn stage(mode: &str) -> Stage {
-    Stage::start(Family::V4, Rules::redirect(), &[SERVICES, &mutual_tls(mode)]).await
+async fn stage(plane: Plane, mode: &str) -> Stage {
+    Stage::start(plane, Family::V4, Rules::redirect(), &[SERVICES, &mutual_tls(mode)]).await
 }
 
 /// A machine with `web-v1` or `web-v2`.
@@ -68,9 +79,8 @@ fn assert_called_by(account: &str, answer: &Answer) {
     }
 }
 
-#[tokio::test]
-async fn a_virtual_address_leads_through_both_sidecars() {
-    let stage = stage("STRICT").await;
+async fn a_virtual_address_leads_through_both_sidecars(plane: Plane) {
+    let stage = stage(plane, "STRICT").await;
     let web = web(&stage, "web-v1").await;
     let client = stage.machine("client-v1").await;
     assert_between_sidecars(&client.reaches(&call("/")).await);
@@ -88,9 +98,8 @@ async fn a_virtual_address_leads_through_both_sidecars() {
     stranger.tcp(web.host.port(5000)).await.unwrap_err();
 }
 
-#[tokio::test]
-async fn tcp_has_virtual_addresses_too() {
-    let stage = stage("STRICT").await;
+async fn tcp_has_virtual_addresses_too(plane: Plane) {
+    let stage = stage(plane, "STRICT").await;
     let _web = web(&stage, "web-v1").await;
     let client = stage.machine("client-v1").await;
     let virtual_address: SocketAddr = "10.96.0.20:5000".parse().unwrap();
@@ -98,9 +107,8 @@ async fn tcp_has_virtual_addresses_too() {
     assert_eq!(name, "db-v1");
 }
 
-#[tokio::test]
-async fn routes_apply_and_an_edit_loses_no_request() {
-    let stage = stage("STRICT").await;
+async fn routes_apply_and_an_edit_loses_no_request(plane: Plane) {
+    let stage = stage(plane, "STRICT").await;
     stage.write("route.yaml", &all_to("v1"));
     let (_v1, _v2) = (web(&stage, "web-v1").await, web(&stage, "web-v2").await);
     let client = stage.machine("client-v1").await;
@@ -129,9 +137,8 @@ async fn routes_apply_and_an_edit_loses_no_request() {
     assert!(report.answered["web-v2"] > 0, "{report:?}");
 }
 
-#[tokio::test]
-async fn a_machine_without_sidecar_gets_in_where_plain_text_is_taken() {
-    let stage = stage("PERMISSIVE").await;
+async fn a_machine_without_sidecar_gets_in_where_plain_text_is_taken(plane: Plane) {
+    let stage = stage(plane, "PERMISSIVE").await;
     let web = web(&stage, "web-v1").await.serves(9999, "odd").await;
     let stranger = stage.stranger();
     let to_web = get(web.host.port(9080), "web", "/");
@@ -162,9 +169,8 @@ async fn a_machine_without_sidecar_gets_in_where_plain_text_is_taken() {
     assert_between_sidecars(&client.reaches(&call("/")).await);
 }
 
-#[tokio::test]
-async fn the_world_outside_is_open_or_closed_as_the_policy_says() {
-    let stage = stage("STRICT").await;
+async fn the_world_outside_is_open_or_closed_as_the_policy_says(plane: Plane) {
+    let stage = stage(plane, "STRICT").await;
     let outside = stage
         .stranger()
         .serves(7777, "outside")
@@ -187,9 +193,8 @@ async fn the_world_outside_is_open_or_closed_as_the_policy_says() {
     client.reaches(&to_outside).await;
 }
 
-#[tokio::test]
-async fn readiness_and_metrics_answer_other_machines() {
-    let stage = stage("STRICT").await;
+async fn readiness_and_metrics_answer_other_machines(plane: Plane) {
+    let stage = stage(plane, "STRICT").await;
     let client = stage.machine("client-v1").await;
     let stranger = stage.stranger();
     for (port, path) in [(15021, "/healthz/ready"), (15090, "/stats/prometheus")] {
@@ -201,11 +206,10 @@ async fn readiness_and_metrics_answer_other_machines() {
     }
 }
 
-#[tokio::test]
-async fn the_same_over_ipv6() {
+async fn the_same_over_ipv6(plane: Plane) {
     let service = "{apiVersion: v1, kind: Service, metadata: {name: web}, \
         spec: {clusterIP: \"fd96::10\", selector: {app: web}, ports: [{name: http, port: 80, targetPort: 9080}]}}";
-    let stage = Stage::start(Family::V6, Rules::redirect(), &[service, &mutual_tls("STRICT")]).await;
+    let stage = Stage::start(plane, Family::V6, Rules::redirect(), &[service, &mutual_tls("STRICT")]).await;
     let web = stage.machine("web-v1").await.serves(9080, "web-v1").await;
     let client = stage.machine("client-v1").await;
     let seen = client

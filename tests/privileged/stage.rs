@@ -15,6 +15,7 @@ use crate::interception::Rules;
 /// A server on a machine, and the network that workloads are plugged into. What a test starts on it has to be
 /// dropped first: a sidecar whose server goes away complains.
 pub struct Stage {
+    plane: Plane,
     server: Server,
     rules: Rules,
     _control: Host,
@@ -23,8 +24,8 @@ pub struct Stage {
 }
 
 impl Stage {
-    /// Starts a server on one file with these documents.
-    pub async fn start(family: Family, rules: Rules, documents: &[&str]) -> Self {
+    /// Starts a server on one file with these documents, for machines with sidecars of this kind.
+    pub async fn start(plane: Plane, family: Family, rules: Rules, documents: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         // Sidecars are other users.
         fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).unwrap();
@@ -39,6 +40,7 @@ impl Stage {
             })
             .await;
         Self {
+            plane,
             server,
             rules,
             _control: control,
@@ -101,15 +103,21 @@ impl Stage {
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         let User { uid, gid } = self.rules.proxy;
         chown(&token, Some(uid), Some(gid)).unwrap();
+        // The bundled proxy keeps its last configuration beside its bootstrap.
+        chown(&folder, Some(uid), Some(gid)).unwrap();
         let bootstrap = folder.join("envoy.yaml");
         fs::write(&bootstrap, output.stdout).unwrap();
         let admin: IpAddr = match address {
             IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
             IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
         };
-        let launch = Plane::Envoy.launch(&bootstrap, SocketAddr::new(admin, 15000)).await;
+        let launch = self.plane.launch(&bootstrap, SocketAddr::new(admin, 15000)).await;
+        let program = match &launch.program {
+            Program::Envoy(path) => Program::Envoy(self.within_reach(path)),
+            Program::Topsail(path) => Program::Topsail(self.within_reach(path)),
+        };
         Launch {
-            program: Program::Envoy(self.within_reach(launch.program.path())),
+            program,
             user: Some(self.rules.proxy),
             ..launch
         }
@@ -117,7 +125,7 @@ impl Stage {
 
     /// The binary in the stage's own folder: where it is kept may be closed to other users.
     fn within_reach(&self, binary: &Path) -> PathBuf {
-        let reachable = self.folder.path().join("envoy");
+        let reachable = self.folder.path().join("sidecar");
         if !reachable.exists() && fs::hard_link(binary, &reachable).is_err() {
             fs::copy(binary, &reachable).unwrap();
         }

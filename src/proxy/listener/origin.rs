@@ -35,11 +35,8 @@ impl Destination {
             });
         }
         let transparent = listener.bind.is_some_and(|bind| bind.transparent);
-        let original = if transparent {
-            Some(local)
-        } else {
-            original(stream, local)
-        };
+        // As in Envoy: what leaves a machine with TPROXY is redirected, to a listener that is transparent as well.
+        let original = original(stream, local).or(transparent.then_some(local));
         Ok(Self {
             address: original.unwrap_or(local),
             restored: original.is_some(),

@@ -30,6 +30,8 @@ pub(super) fn inspection(message: &Listener) -> Compiled<Inspection> {
     for (index, one) in message.listener_filters.iter().enumerate() {
         filter(one, &mut inspection).at_index("listener_filters", index)?;
     }
+    // As Envoy, which adds the filter to such a listener by itself.
+    inspection.original_dst |= truth(message.use_original_dst.as_ref(), false);
     Ok(inspection)
 }
 

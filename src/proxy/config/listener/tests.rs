@@ -121,6 +121,15 @@ fn filters_that_are_not_known_are_refused() {
 }
 
 #[test]
+fn who_hands_connections_off_by_their_destination_looks_for_it() {
+    let message = listener::Listener {
+        use_original_dst: Some(wkt::BoolValue { value: true }),
+        ..plain()
+    };
+    assert!(compiled(&message).unwrap().inspection.original_dst);
+}
+
+#[test]
 fn inspectors_come_after_the_original_destination() {
     let message = listener::Listener {
         listener_filters: vec![filter(&TlsInspector::default()), filter(&OriginalDst {})],
