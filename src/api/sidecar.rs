@@ -6,6 +6,7 @@ use super::destination_rule::ConnectionPool;
 use super::selector::WorkloadSelector;
 use super::service_entry::ServicePort;
 use super::value::Unsupported;
+use super::virtual_service::Destination;
 
 /// The spec of a Sidecar.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
@@ -74,8 +75,8 @@ pub enum CaptureMode {
 pub struct OutboundTrafficPolicy {
     /// What happens to it; `REGISTRY_ONLY` when the policy does not say.
     pub mode: OutboundTrafficMode,
-    /// A service that it is sent to.
-    pub egress_proxy: Option<Unsupported>,
+    /// A service that it is sent to, in the mode `ALLOW_ANY`.
+    pub egress_proxy: Option<Destination>,
 }
 
 /// `outboundTrafficPolicy.mode` of a Sidecar or the mesh.

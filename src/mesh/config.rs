@@ -1,10 +1,11 @@
 //! Mesh-wide settings (Istio's `MeshConfig`), defaults included.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::ExportTo;
 use super::destination_rule::{H2Upgrade, LocalityLb, TcpKeepalive};
-use super::virtual_service::RetryPolicy;
+use super::virtual_service::{Destination, RetryPolicy};
 use crate::name::{Namespace, TrustDomain};
 
 /// The settings in force.
@@ -109,10 +110,12 @@ impl ExportDefault {
 }
 
 /// What happens to outbound traffic that no service claims.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum OutboundPolicy {
     /// `ALLOW_ANY`: it goes where the client wanted.
     AllowAny,
+    /// `ALLOW_ANY` with an `egressProxy`, which has a port: it goes there.
+    EgressProxy(Arc<Destination>),
     /// `REGISTRY_ONLY`: it is refused.
     RegistryOnly,
 }

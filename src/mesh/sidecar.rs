@@ -7,7 +7,7 @@ use super::Labels;
 use super::config::OutboundPolicy;
 use super::destination_rule::ConnectionPool;
 use super::service::{Protocol, ServiceKey};
-use super::virtual_service::VirtualService;
+use super::virtual_service::{Destination, VirtualService};
 use crate::name::{Hostname, Namespace, ObjectId};
 
 /// A Sidecar.
@@ -25,6 +25,16 @@ pub struct Sidecar {
     pub outbound_policy: Option<OutboundPolicy>,
     /// `inboundConnectionPool`.
     pub inbound_connection_pool: Option<ConnectionPool>,
+}
+
+impl Sidecar {
+    /// The service that traffic without a service is sent to, if there is one.
+    pub fn egress_proxy(&self) -> Option<&Destination> {
+        match self.outbound_policy.as_ref()? {
+            OutboundPolicy::EgressProxy(proxy) => Some(proxy),
+            OutboundPolicy::AllowAny | OutboundPolicy::RegistryOnly => None,
+        }
+    }
 }
 
 /// A port as listeners write it.

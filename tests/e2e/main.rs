@@ -10,6 +10,7 @@ mod bookinfo;
 mod broken;
 mod destination_rules;
 mod edits;
+mod egress_proxy;
 mod grpc;
 pub mod harness;
 mod layer_four;

@@ -54,7 +54,7 @@ impl Server {
     }
 
     fn policy(&self) -> OutboundPolicy {
-        self.composer.published.mesh().config.outbound_policy
+        self.composer.published.mesh().config.outbound_policy.clone()
     }
 
     fn errors(&self) -> usize {

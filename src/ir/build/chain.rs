@@ -110,20 +110,24 @@ pub(super) fn stream_chains<'a>(
 }
 
 /// Where connections that no chain takes go.
-pub(super) fn fallthrough(policy: OutboundPolicy) -> FilterChain {
+pub(super) fn fallthrough(policy: &OutboundPolicy) -> FilterChain {
     FilterChain {
         name: Some("PassthroughFilterChain".into()),
         matcher: ChainMatch::default(),
         tls: None,
-        network: NetworkFilter::Tcp(to_cluster(unclaimed(policy))),
+        network: NetworkFilter::Tcp(to_cluster(&unclaimed(policy))),
     }
 }
 
-/// The cluster for traffic that no service claims.
-pub(super) fn unclaimed(policy: OutboundPolicy) -> &'static str {
+/// The cluster for traffic that no service claims. An egress proxy is taken by its name, whether there is a service
+/// of the name or not (Istio's `buildOutboundCatchAllNetworkFiltersOnly`).
+pub(super) fn unclaimed(policy: &OutboundPolicy) -> ResourceName {
     match policy {
-        OutboundPolicy::AllowAny => naming::PASSTHROUGH,
-        OutboundPolicy::RegistryOnly => naming::BLACK_HOLE,
+        OutboundPolicy::AllowAny => naming::PASSTHROUGH.into(),
+        OutboundPolicy::EgressProxy(proxy) => {
+            naming::outbound_cluster(proxy.port.unwrap_or_default(), proxy.subset.as_deref(), &proxy.host)
+        }
+        OutboundPolicy::RegistryOnly => naming::BLACK_HOLE.into(),
     }
 }
 

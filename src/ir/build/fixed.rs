@@ -20,7 +20,7 @@ const UNCLAIMED_IDLE: Duration = Duration::from_secs(300);
 
 /// `virtualOutbound`: all intercepted traffic of the application arrives here and goes to the listener of the
 /// address it was meant for. What has none is unclaimed.
-pub(super) fn virtual_outbound(view: &OutboundView, config: &MeshConfig, policy: OutboundPolicy) -> Listener {
+pub(super) fn virtual_outbound(view: &OutboundView, config: &MeshConfig, policy: &OutboundPolicy) -> Listener {
     let port = config.outbound_port;
     let itself = ChainMatch {
         destination_port: Some(port),
@@ -43,7 +43,7 @@ pub(super) fn virtual_outbound(view: &OutboundView, config: &MeshConfig, policy:
             stream(
                 "virtualOutbound-catchall-tcp",
                 ChainMatch::default(),
-                chain::to_cluster(chain::unclaimed(policy)),
+                chain::to_cluster(&chain::unclaimed(policy)),
             ),
         ],
         default_chain: None,

@@ -246,7 +246,7 @@ impl Outbound {
     fn put_fixed(&mut self, mesh: &Mesh) {
         let scope = self.scope(mesh);
         let intercepted = self.view.mode != InterceptionMode::None;
-        let listener = fixed::virtual_outbound(&self.view, &mesh.config, scope.outbound_policy());
+        let listener = fixed::virtual_outbound(&self.view, &mesh.config, &scope.outbound_policy());
         let name = listener.name.clone();
         match intercepted {
             true => put(&mut self.config.listeners, name, Arc::new(listener)),

@@ -91,13 +91,14 @@ impl<'a> Scope<'a> {
     }
 
     /// What happens to traffic that no service claims. Without interception nobody knows where it was going, so
-    /// that it cannot be let through (Envoy would answer 503 and log a warning for each request).
+    /// that it cannot be let through (Envoy would answer 503 and log a warning for each request), but an egress proxy
+    /// may know.
     pub(super) fn outbound_policy(&self) -> OutboundPolicy {
-        if self.view.mode == InterceptionMode::None {
-            return OutboundPolicy::RegistryOnly;
+        let own = self.sidecar.and_then(|sidecar| sidecar.outbound_policy.as_ref());
+        match own.unwrap_or(&self.mesh.config.outbound_policy) {
+            OutboundPolicy::AllowAny if self.view.mode == InterceptionMode::None => OutboundPolicy::RegistryOnly,
+            policy => policy.clone(),
         }
-        let own = self.sidecar.and_then(|sidecar| sidecar.outbound_policy);
-        own.unwrap_or(self.mesh.config.outbound_policy)
     }
 
     /// The service that calls for `host` reach, whichever way. Clusters exist for these.

@@ -190,7 +190,7 @@ impl Slot {
                 default_chain = Some(chains.remove(at));
             }
         } else if wildcard {
-            default_chain = Some(chain::fallthrough(finish.policy));
+            default_chain = Some(chain::fallthrough(&finish.policy));
         }
         Listener {
             name,

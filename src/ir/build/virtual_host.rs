@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use super::chain;
 use super::naming;
 use super::route;
 use super::routing::Routing;
@@ -84,7 +85,11 @@ pub(super) fn shared<'a>(routing: &mut Routing<'a>, content: &Content<'a>) -> Ro
     let mut virtual_hosts = claims.done;
     virtual_hosts.sort_by(|a, b| a.name.cmp(&b.name));
     let origins = origins(virtual_hosts.iter().flat_map(|host| host.origins.iter()));
-    virtual_hosts.push(Arc::new(catch_all(content.otherwise)));
+    if let OutboundPolicy::EgressProxy(proxy) = &content.otherwise {
+        // Its version of HTTP counts as that of any cluster.
+        routing.target(proxy, 0);
+    }
+    virtual_hosts.push(Arc::new(catch_all(&content.otherwise)));
     RouteConfig {
         name: content.name.clone(),
         virtual_hosts,
@@ -276,9 +281,11 @@ fn with_port(domain: String, port: u16) -> Vec<String> {
 }
 
 /// What becomes of requests for hosts that nobody claims.
-fn catch_all(policy: OutboundPolicy) -> VirtualHost {
+fn catch_all(policy: &OutboundPolicy) -> VirtualHost {
     let (name, action) = match policy {
-        OutboundPolicy::AllowAny => ("allow_any", route::forward_untouched(naming::PASSTHROUGH.into())),
+        OutboundPolicy::AllowAny | OutboundPolicy::EgressProxy(_) => {
+            ("allow_any", route::forward_untouched(chain::unclaimed(policy)))
+        }
         OutboundPolicy::RegistryOnly => {
             let refusal = DirectResponse {
                 status: 502,

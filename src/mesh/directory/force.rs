@@ -107,6 +107,7 @@ impl Edit<'_> {
     /// What refers to a host, and what else defines it, is looked at again.
     fn definition_changed(&mut self, host: &Hostname) {
         self.affected.extend(self.new.index.referrers.get(host).cloned());
+        self.recheck.extend(self.new.index.egress_proxies.get(host).cloned());
         let routes = self.new.mesh.virtual_services_naming(host);
         self.recheck.extend(routes.map(|rules| rules.id.clone()));
         let namespaces = self.new.index.namespaces.get(host).map(|namespace| ServiceKey {
@@ -203,6 +204,15 @@ impl Edit<'_> {
         let before = moved.before.map(|(rank, sidecar)| (rank, &**sidecar));
         self.new.mesh.replace_sidecar(before, moved.after);
         self.touched.sidecars = true;
+        if let Some(proxy) = moved.before.and_then(|(_, sidecar)| sidecar.egress_proxy()) {
+            self.new.index.egress_proxies.remove(&proxy.host, moved.id);
+        }
+        if let Some(proxy) = moved.after.and_then(|(_, sidecar)| sidecar.egress_proxy()) {
+            self.new
+                .index
+                .egress_proxies
+                .insert(proxy.host.clone(), moved.id.clone());
+        }
         let selector = moved.after.and_then(|(_, sidecar)| sidecar.selector.as_ref());
         self.new.index.selectors.put(moved.id, selector);
         self.policy_changed(moved.id, moved.after.is_some());
@@ -231,6 +241,14 @@ impl Edit<'_> {
         for rule in moved.forms() {
             let covered: Vec<ObjectId> = self.new.index.referrers_covered_by(&rule.host).cloned().collect();
             self.affected.extend(covered);
+            let proxies = self
+                .new
+                .index
+                .egress_proxies
+                .keys()
+                .filter(|host| rule.host.covers(host));
+            let sidecars = proxies.flat_map(|host| self.new.index.egress_proxies.get(host));
+            self.recheck.extend(sidecars.cloned());
         }
     }
 

@@ -219,6 +219,8 @@ pub(super) struct Index {
     pub(super) addresses: Groups<IpAddr, ObjectId>,
     /// VirtualServices by the hosts that they send requests to.
     pub(super) referrers: Groups<Hostname, ObjectId>,
+    /// Sidecars by the host of their egress proxy.
+    pub(super) egress_proxies: Groups<Hostname, ObjectId>,
     /// Objects by their file.
     pub(super) origins: Groups<Arc<str>, ObjectId>,
 }

@@ -7,6 +7,8 @@ use std::sync::Arc;
 
 use super::destination_rule::connection_pool;
 use super::report::Report;
+use super::value::is_fqdn;
+use super::virtual_service::at_host;
 use super::{Context, Lowered};
 use crate::api::service_entry::ServicePort;
 use crate::api::sidecar as api;
@@ -40,13 +42,41 @@ pub(super) fn lower(object: &Object, spec: &api::Sidecar, context: &Context) -> 
         outbound_policy: spec
             .outbound_traffic_policy
             .as_ref()
-            .map(|policy| outbound(policy.mode)),
+            .map(|policy| outbound_policy(&mut report, &at.field("outboundTrafficPolicy"), policy)),
         inbound_connection_pool: spec
             .inbound_connection_pool
             .as_ref()
             .map(|pool| connection_pool(&mut report, &at.field("inboundConnectionPool"), pool)),
     };
     report.finish(value).map(Arc::new)
+}
+
+/// `outboundTrafficPolicy` (Istio's `validateSidecarOutboundTrafficPolicy`). The host of an egress proxy is taken as
+/// written: Istio does not complete it.
+fn outbound_policy(report: &mut Report<'_>, at: &FieldPath, policy: &api::OutboundTrafficPolicy) -> OutboundPolicy {
+    let mode = outbound(policy.mode);
+    let Some(proxy) = &policy.egress_proxy else {
+        return mode;
+    };
+    let at = at.field("egressProxy");
+    if mode != OutboundPolicy::AllowAny {
+        report
+            .error(
+                &at,
+                "an egress proxy is for traffic that is let through, so the mode has to be ALLOW_ANY",
+            )
+            .help("set `mode: ALLOW_ANY` beside it");
+    }
+    if proxy.port.is_none() {
+        report.error(&at, "an egress proxy needs its `port`");
+    }
+    if !is_fqdn(&proxy.host) {
+        let message = format!("`{}` is not a fully qualified domain name", proxy.host);
+        report.error(&at.field("host"), message);
+    }
+    let host = proxy.host.parse().ok();
+    let destination = at_host(report, &at, proxy, host);
+    destination.map_or(mode, |destination| OutboundPolicy::EgressProxy(Arc::new(destination)))
 }
 
 /// `outboundTrafficPolicy.mode` of a Sidecar and of the mesh.
@@ -117,6 +147,39 @@ spec:
         ));
         let empty = sidecar("  workloadSelector: {labels: {a: b}}\n");
         expect_as_marked(&empty.replace("spec:", "spec: #! IST0106"));
+    }
+
+    #[test]
+    fn egress_proxies() {
+        let services = "
+---
+apiVersion: v1
+kind: Service
+metadata: {name: gate, namespace: n}
+spec: {ports: [{name: http, port: 80}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: hidden, namespace: n}
+spec: {ports: [{name: http, port: 80}]}
+";
+        for proxy in [
+            "mode: ALLOW_ANY\n    egressProxy: {host: gate.n.svc.cluster.local, port: {number: 80}}",
+            "mode: REGISTRY_ONLY\n    egressProxy: {host: gate.n.svc.cluster.local, port: {number: 80}} #! IST0106",
+            "egressProxy: {host: gate.n.svc.cluster.local, port: {number: 80}} #! IST0106",
+            "mode: ALLOW_ANY\n    egressProxy: {host: gate.n.svc.cluster.local} #! IST0106",
+            "mode: ALLOW_ANY\n    egressProxy: {host: \"*.local\", port: {number: 80}} #! IST0106",
+            "mode: ALLOW_ANY\n    egressProxy: {host: 10.0.0.1, port: {number: 80}} #! IST0106",
+            "mode: ALLOW_ANY\n    egressProxy: {host: gate, port: {number: 80}} #! IST0101",
+            "mode: ALLOW_ANY\n    egressProxy: {host: gate.n.svc.cluster.local, port: {number: 81}} #! IST0101",
+            "mode: ALLOW_ANY\n    egressProxy: {host: gate.n.svc.cluster.local, port: {number: 80}, subset: v1} #! IST0101",
+            "mode: ALLOW_ANY\n    egressProxy: {host: hidden.n.svc.cluster.local, port: {number: 80}} #! IST0133",
+        ] {
+            let spec = format!(
+                "  outboundTrafficPolicy:\n    {proxy}\n  egress: [{{hosts: [\"./gate.n.svc.cluster.local\"]}}]\n"
+            );
+            expect_as_marked(&(sidecar(&spec) + services));
+        }
     }
 
     #[test]

@@ -9,6 +9,7 @@ mod reach;
 mod variables;
 
 pub(super) use actions::retries;
+pub(super) use http::at_host;
 
 use super::report::Report;
 use super::value::Nobody;

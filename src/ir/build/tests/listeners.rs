@@ -23,7 +23,7 @@ fn leads_to(chain: &FilterChain) -> String {
 }
 
 /// Chains as (SNI or ALPN or ranges, where they lead), the default one with `default`.
-fn chains(listener: &Listener) -> Vec<(String, String)> {
+pub(super) fn chains(listener: &Listener) -> Vec<(String, String)> {
     let describe = |chain: &FilterChain| {
         let matcher = &chain.matcher;
         let names = matcher.server_names.iter().map(ToString::to_string);

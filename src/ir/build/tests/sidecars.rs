@@ -3,13 +3,17 @@
 use std::sync::Arc;
 
 use super::super::fixture::*;
-use super::{domains, virtual_host};
+use super::listeners::chains;
+use super::{clusters_of, domains, virtual_host};
+use crate::ir::NodeView;
 use crate::ir::build::{Built, update};
 use crate::ir::listener::{HttpRole, ListenAddress, NetworkFilter};
+use crate::ir::node::InterceptionMode;
 use crate::mesh::ExportTo;
 use crate::mesh::config::OutboundPolicy;
 use crate::mesh::service::Protocol;
 use crate::mesh::sidecar::{Bind, Egress, Sidecar};
+use crate::mesh::virtual_service::Destination;
 use crate::name::Kind;
 
 fn only(egress: Vec<Egress>) -> Sidecar {
@@ -180,6 +184,27 @@ fn the_sidecars_policy_is_before_the_meshs() {
     refusing.outbound_policy = Some(OutboundPolicy::RegistryOnly);
     let built = world().with(refusing).build(&node());
     assert_eq!(hosts(&built, "80"), ["a", "block_all"]);
+}
+
+#[test]
+fn an_egress_proxy_takes_what_no_service_claims() {
+    let mut proxied = only(vec![egress(None, None, &["./*"])]);
+    proxied.outbound_policy = Some(OutboundPolicy::EgressProxy(Arc::new(Destination {
+        host: "a.default.svc.cluster.local".parse().unwrap(),
+        subset: None,
+        port: Some(80),
+    })));
+    let cluster = "outbound|80||a.default.svc.cluster.local";
+    for mode in [InterceptionMode::Redirect, InterceptionMode::None] {
+        let built = world().with(proxied.clone()).build(&NodeView { mode, ..node() });
+        let catch_all = built.routes("80").virtual_hosts.last().unwrap();
+        assert_eq!(&*catch_all.name, "allow_any", "{mode:?}");
+        assert_eq!(clusters_of(catch_all), [(cluster, 1)], "{mode:?}");
+    }
+    let built = world().with(proxied).build(&node());
+    let unclaimed = chains(built.listener("virtualOutbound"));
+    assert_eq!(unclaimed.last().unwrap().1, cluster);
+    assert_eq!(chains(built.listener("0.0.0.0_80")).last().unwrap().1, cluster);
 }
 
 #[test]

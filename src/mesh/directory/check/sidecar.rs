@@ -5,6 +5,7 @@ use crate::diag::Code;
 use crate::mesh::Labels;
 use crate::mesh::directory::Directory;
 use crate::mesh::directory::entry::InForce;
+use crate::mesh::directory::retain::Target;
 use crate::mesh::lower::Finding;
 use crate::mesh::sidecar::Sidecar;
 use crate::name::{Kind, ObjectId};
@@ -18,7 +19,61 @@ pub(super) fn check(directory: &Directory, written: &InForce) -> Vec<Finding> {
         Some(selector) => same_workload(directory, sidecar, selector),
         None => same_namespace(directory, sidecar),
     };
-    found.into_iter().collect()
+    found.into_iter().chain(egress_proxy(directory, sidecar)).collect()
+}
+
+/// An egress proxy that does not exist, or that no egress listener leads to.
+fn egress_proxy(directory: &Directory, sidecar: &Sidecar) -> Option<Finding> {
+    let proxy = sidecar.egress_proxy()?;
+    let (host, at) = (
+        &proxy.host,
+        FieldPath::root()
+            .field("spec")
+            .field("outboundTrafficPolicy")
+            .field("egressProxy"),
+    );
+    let targets = [
+        (
+            Target::Host(host.clone()),
+            at.field("host"),
+            format!("no service has the host `{host}`"),
+        ),
+        (
+            Target::Port(host.clone(), proxy.port?),
+            at.field("port").field("number"),
+            format!("`{host}` has no port {}", proxy.port?),
+        ),
+    ];
+    let subset = proxy.subset.as_ref().map(|name| {
+        let what = format!("no DestinationRule gives `{host}` a subset `{name}`");
+        (Target::Subset(host.clone(), name.clone()), at.field("subset"), what)
+    });
+    if let Some((_, at, what)) = targets
+        .into_iter()
+        .chain(subset)
+        .find(|(target, ..)| !directory.is_live(target))
+    {
+        let mut finding = Finding::new(Code::ReferencedResourceNotFound, &at, what);
+        finding.help("until it exists, traffic that no service claims is refused");
+        return Some(finding);
+    }
+    let namespace = &sidecar.id.namespace;
+    let mut services = directory.mesh.services_named(host);
+    let imported = services.any(|(_, service)| {
+        let mut listeners = sidecar.egress.iter();
+        sidecar.egress.is_empty()
+            || listeners.any(|egress| {
+                // In the root namespace, `.` is the namespace of whichever proxy it is.
+                egress.admits(&service.key, namespace) || egress.admits(&service.key, &service.key.namespace)
+            })
+    });
+    if imported {
+        return None;
+    }
+    let message = format!("no egress listener leads to `{host}`: traffic that no service claims is refused");
+    let mut finding = Finding::new(Code::SchemaWarning, &at.field("host"), message);
+    finding.help("add the service to the `hosts` of an egress listener");
+    Some(finding)
 }
 
 /// An older Sidecar without selector in the namespace.

@@ -7,7 +7,7 @@ use crate::mesh::lower::report::Report;
 use crate::mesh::virtual_service::{
     Destination, HttpAction, HttpForward, HttpRoute, Mirror, Redirect, WeightedDestination,
 };
-use crate::name::Percent;
+use crate::name::{Hostname, Percent};
 
 /// The routes, in order.
 pub(super) fn routes(report: &mut Report<'_>, at: &FieldPath, routes: &[api::HttpRoute]) -> Vec<HttpRoute> {
@@ -186,18 +186,30 @@ pub(super) fn required_destination(
 }
 
 fn destination(report: &mut Report<'_>, at: &FieldPath, entry: &api::Destination) -> Option<Destination> {
+    let host_at = at.field("host");
+    let host = match &*entry.host {
+        "*" => {
+            report.error(&host_at, "requests cannot be sent to all hosts (`*`)");
+            None
+        }
+        host => report.rule_host(&host_at, host),
+    };
+    at_host(report, at, entry, host)
+}
+
+/// A destination whose host has been looked at.
+pub(in crate::mesh::lower) fn at_host(
+    report: &mut Report<'_>,
+    at: &FieldPath,
+    entry: &api::Destination,
+    host: Option<Hostname>,
+) -> Option<Destination> {
     let subset = (!entry.subset.is_empty()).then(|| report.label_name(&at.field("subset"), "subset", &entry.subset));
     let port = entry
         .port
         .as_ref()
         .map(|port| report.port(&at.field("port").field("number"), port.number));
-    let at = at.field("host");
-    if entry.host == "*" {
-        report.error(&at, "requests cannot be sent to all hosts (`*`)");
-        return None;
-    }
-    let host = report.rule_host(&at, &entry.host)?;
-    Some(Destination { host, subset, port })
+    host.map(|host| Destination { host, subset, port })
 }
 
 /// `mirror` and `mirrors`, without those that get no requests.
