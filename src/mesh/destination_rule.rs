@@ -186,6 +186,14 @@ impl Default for LocalityLb {
 }
 
 impl LocalityLb {
+    /// `failoverPriority` by these labels.
+    pub(super) fn by_labels(labels: &[&str]) -> Self {
+        Self {
+            enabled: true,
+            mode: LocalityMode::FailoverPriority(labels.iter().map(|label| Arc::from(*label)).collect()),
+        }
+    }
+
     /// Keys of the labels in `failoverPriority`.
     pub fn failover_labels(&self) -> impl Iterator<Item = &str> {
         let labels = match &self.mode {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::Labels;
 use super::lower::endpoint_slice::{EndpointAddress, EndpointSource};
 use super::lower::service::{ServiceSource, SourcePort};
-use super::service::{Address, Endpoint, Locality, Resolution, Service, ServiceKey};
+use super::service::{Address, Endpoint, Locality, NODE, Resolution, Service, ServiceKey};
 use super::workload::Workload;
 use crate::name::{Hostname, ObjectId};
 
@@ -59,6 +59,7 @@ pub(super) fn link<'p>(
         alias: first.alias.clone(),
         export_to: first.export_to.clone(),
         subject_alt_names: first.subject_alt_names.clone(),
+        traffic_distribution: first.traffic_distribution,
         endpoints: endpoints.into(),
     })
 }
@@ -224,7 +225,10 @@ fn slice_endpoint(
     Endpoint {
         address: Address::Ip(address.ip),
         ports,
-        labels: workload.map_or_else(Arc::<Labels>::default, |workload| workload.labels.clone()),
+        labels: labels_on(
+            &address.node,
+            workload.map(|workload| workload.labels.clone()).unwrap_or_default(),
+        ),
         namespace: workload.map_or_else(|| slice.id.namespace.clone(), |workload| workload.id.namespace.clone()),
         service_account: workload.and_then(|workload| workload.service_account.clone()),
         mutual_tls: workload.is_some_and(|workload| workload.mutual_tls),
@@ -233,6 +237,14 @@ fn slice_endpoint(
         ready: address.ready || source.publish_not_ready,
         workload: workload.map(|workload| workload.id.name.clone()),
     }
+}
+
+/// The labels, with that of the node if there is one and they do not name another (Istio's `AugmentLabels`).
+fn labels_on(node: &Arc<str>, mut labels: Arc<Labels>) -> Arc<Labels> {
+    if !node.is_empty() && !labels.contains_key(NODE) {
+        Arc::make_mut(&mut labels).insert(NODE.into(), node.clone());
+    }
+    labels
 }
 
 /// Leaves one endpoint for each address and set of ports: a workload may be found in several ways.

@@ -1,10 +1,11 @@
 //! Services and their endpoints, whatever kind of object they came from.
 
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use ipnet::IpNet;
 
+use super::destination_rule::LocalityLb;
 use super::{ExportTo, Labels};
 use crate::name::{Hostname, Namespace, ObjectId, ServiceAccount};
 
@@ -45,6 +46,8 @@ pub struct Service {
     pub export_to: ExportTo,
     /// `subjectAltNames`: expected of servers when a DestinationRule names none.
     pub subject_alt_names: Vec<String>,
+    /// Which endpoints are asked first, unless a DestinationRule has a locality setting.
+    pub traffic_distribution: TrafficDistribution,
     /// Every endpoint, of all ports.
     pub endpoints: Arc<[Endpoint]>,
 }
@@ -63,6 +66,44 @@ impl Service {
         }
     }
 }
+
+/// Kubernetes' `trafficDistribution`, or Istio's annotation of that name.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum TrafficDistribution {
+    /// Not said: the mesh's locality setting holds.
+    #[default]
+    Any,
+    /// `PreferSameZone` and `PreferClose`.
+    PreferSameZone,
+    /// `PreferSameNode`.
+    PreferSameNode,
+}
+
+impl TrafficDistribution {
+    /// What it amounts to, whether failing endpoints are noticed or not: failover by these labels (Istio's
+    /// `GetLocalityLbSetting`).
+    pub fn locality_lb(self) -> Option<&'static LocalityLb> {
+        static ZONE: LazyLock<LocalityLb> = LazyLock::new(|| LocalityLb::by_labels(&NEAREST[..3]));
+        static NODE: LazyLock<LocalityLb> = LazyLock::new(|| LocalityLb::by_labels(&NEAREST));
+        match self {
+            TrafficDistribution::Any => None,
+            TrafficDistribution::PreferSameZone => Some(&ZONE),
+            TrafficDistribution::PreferSameNode => Some(&NODE),
+        }
+    }
+}
+
+/// The label with the node of a workload.
+pub(super) const NODE: &str = "kubernetes.io/hostname";
+
+/// Labels of the place of a workload, the widest first.
+const NEAREST: [&str; 5] = [
+    "topology.istio.io/network",
+    "topology.kubernetes.io/region",
+    "topology.kubernetes.io/zone",
+    "topology.istio.io/subzone",
+    NODE,
+];
 
 /// A port of a service.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

@@ -120,7 +120,7 @@ impl Mesh {
     }
 
     /// Whether rules tell client proxies with this label from others: `sourceLabels` by this very value,
-    /// `failoverPriority` by whichever. The other labels of a proxy do not affect what it sends.
+    /// `failoverPriority` and `trafficDistribution` by whichever. The other labels of a proxy do not affect what it sends.
     pub fn tells_clients_apart(&self, key: &Arc<str>, value: &Arc<str>) -> bool {
         let is_named = |value: Option<&Arc<str>>| self.client_labels.contains_key(&(key.clone(), value.cloned()));
         is_named(None) || is_named(Some(value))
@@ -323,6 +323,9 @@ impl Mesh {
             if let Some(target) = &old.alias {
                 drop_from(&mut self.aliases, target, key);
             }
+            for label in distribution_labels(&old) {
+                uncount(&mut self.client_labels, &label);
+            }
             for address in endpoint_addresses(&old) {
                 drop_from(&mut self.endpoint_addresses, &address, key);
             }
@@ -337,6 +340,9 @@ impl Mesh {
             }
             if let Some(target) = &service.alias {
                 self.aliases.entry(target.clone()).or_default().insert(key.clone());
+            }
+            for label in distribution_labels(&service) {
+                *self.client_labels.entry(label).or_default() += 1;
             }
             for address in endpoint_addresses(&service) {
                 self.endpoint_addresses.entry(address).or_default().insert(key.clone());
@@ -487,6 +493,13 @@ fn endpoint_addresses(service: &Service) -> impl Iterator<Item = IpAddr> {
         super::service::Address::Ip(ip) => Some(*ip),
         super::service::Address::Name(_) | super::service::Address::Unix(_) => None,
     })
+}
+
+/// The labels by which a service's `trafficDistribution` tells clients apart.
+fn distribution_labels(service: &Service) -> impl Iterator<Item = ClientLabel> + use<> {
+    let setting = service.traffic_distribution.locality_lb();
+    let labels = setting.into_iter().flat_map(|setting| setting.failover_labels());
+    labels.map(|label| (label.into(), None))
 }
 
 fn uncount(counts: &mut OrdMap<ClientLabel, usize>, label: &ClientLabel) {

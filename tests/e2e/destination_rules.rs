@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::harness::{Plane, Planes, eventually};
+use crate::harness::{Backend, Mesh, Plane, Planes, Workload, eventually};
 use crate::web::{Web, service};
 use crate::{on_each_pair_of_planes, on_each_plane};
 
@@ -14,6 +14,7 @@ on_each_pair_of_planes! {
 on_each_plane! {
     full_connection_pools_refuse,
     a_port_and_a_subset_have_policies_of_their_own,
+    the_nearest_backend_is_asked_as_long_as_it_is_there,
 }
 
 /// A Service `name` over all of `web` and a DestinationRule with this `spec` (but for the host).
@@ -122,4 +123,37 @@ subsets:
     let call = |path| web.get("layered", path).header("x-user", "one");
     assert_eq!(call("/").count(20).await.len(), 1);
     assert_eq!(call("/every").count(20).await.len(), 2);
+}
+
+/// A service's `trafficDistribution`, which stands for a DestinationRule here.
+async fn the_nearest_backend_is_asked_as_long_as_it_is_there(plane: Plane) {
+    let service = "{apiVersion: v1, kind: Service, metadata: {name: web}, spec: {selector: {app: web}, \
+                   trafficDistribution: PreferSameNode, ports: [{name: http, port: 9080}]}}";
+    let mesh = Mesh::start(plane, &[("web.yaml", service)]).await;
+    let on = |name: &str, app: &str, node: &str| {
+        Workload::new(name)
+            .label("app", app)
+            .label("kubernetes.io/hostname", node)
+    };
+    let mut webs = Vec::new();
+    for (name, node) in [("web-far", "n2"), ("web-near", "n1")] {
+        let backend = Backend::http(name).await;
+        webs.push(mesh.run(on(name, "web", node).serves(9080, "HTTP", backend)).await);
+    }
+    let client = mesh.run(on("client", "client", "n1").calls(9080, "HTTP")).await;
+    eventually("an answer", async || {
+        match client.get("web", "/").send().await?.status.as_u16() {
+            200 => Ok(()),
+            status => Err(status.to_string()),
+        }
+    })
+    .await;
+    let counts = client.get("web", "/").count(20).await;
+    assert_eq!(counts, [("web-near".to_owned(), 20)].into());
+    mesh.remove("workload-web-near.yaml");
+    eventually("the far one is asked", async || {
+        let backend = client.get("web", "/").send().await?.seen().backend;
+        if backend == "web-far" { Ok(()) } else { Err(backend) }
+    })
+    .await;
 }

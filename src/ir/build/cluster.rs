@@ -116,7 +116,7 @@ struct Subject<'a> {
     subset: Option<&'a Subset>,
 }
 
-impl Subject<'_> {
+impl<'a> Subject<'a> {
     fn add(&self, unit: &mut HostUnit, (cluster, endpoints): (Cluster, Option<ClusterEndpoints>)) {
         let name = cluster.name.clone();
         if unit.clusters.contains_key(&name) {
@@ -152,7 +152,7 @@ impl Subject<'_> {
         };
         let transport = peer.transport(policy.tls.as_ref());
         let (discovery, separate) = self.discovery(&name, &policy, &transport)?;
-        let setting = locality_setting(policy.load_balancer.as_ref(), config);
+        let preference = self.preference(&policy);
         let cluster = Cluster {
             name,
             discovery,
@@ -161,7 +161,9 @@ impl Subject<'_> {
                 .unwrap_or(config.connect_timeout),
             load_balancer: load_balancer(policy.load_balancer.as_ref(), original_dst),
             locality_weighted: !original_dst
-                && setting.is_some_and(|setting| is_weighted(setting, policy.outlier_detection.is_some())),
+                && preference
+                    .setting
+                    .is_some_and(|setting| is_weighted(setting, preference.failover)),
             limits: limits(pool),
             panic_threshold: policy
                 .outlier_detection
@@ -220,8 +222,8 @@ impl Subject<'_> {
     }
 
     fn endpoints(&self, name: &ResourceName, policy: &TrafficPolicy, transport: &Transport) -> ClusterEndpoints {
-        let config = &self.scope.mesh.config;
         let detection = policy.outlier_detection.as_ref();
+        let preference = self.preference(policy);
         let selection = Selection {
             scope: self.scope,
             service: self.service,
@@ -230,13 +232,31 @@ impl Subject<'_> {
             names: !matches!(self.service.resolution, Resolution::Static),
             unready: detection.is_none_or(|detection| detection.min_health_percent == 0),
             transport,
-            locality: locality_setting(policy.load_balancer.as_ref(), config),
-            failover: detection.is_some(),
+            locality: preference.setting,
+            failover: preference.failover,
         };
         ClusterEndpoints {
             cluster: name.clone(),
             localities: endpoints::localities(&selection),
             origins: self.service.origins.clone().into(),
+        }
+    }
+
+    /// The rule's setting, else the service's, else the mesh's.
+    fn preference<'p>(&self, policy: &'p TrafficPolicy) -> Preference<'p>
+    where
+        'a: 'p,
+    {
+        let own = policy.load_balancer.as_ref().and_then(|lb| lb.locality.as_ref());
+        let of_service = self
+            .service
+            .traffic_distribution
+            .locality_lb()
+            .filter(|_| own.is_none());
+        let setting = own.or(of_service).unwrap_or(&self.scope.mesh.config.locality_lb);
+        Preference {
+            setting: Some(setting).filter(|setting| setting.enabled),
+            failover: policy.outlier_detection.is_some() || of_service.is_some(),
         }
     }
 
@@ -256,10 +276,12 @@ impl Subject<'_> {
     }
 }
 
-/// The locality setting in force: the rule's, else the mesh's; none if it is turned off.
-fn locality_setting<'a>(lb: Option<&'a LoadBalancerPolicy>, config: &'a MeshConfig) -> Option<&'a LocalityLb> {
-    let own = lb.and_then(|lb| lb.locality.as_ref());
-    Some(own.unwrap_or(&config.locality_lb)).filter(|setting| setting.enabled)
+/// Which endpoints are asked first.
+struct Preference<'a> {
+    /// The locality setting in force; none if it is turned off.
+    setting: Option<&'a LocalityLb>,
+    /// Whether priorities are given: where failing endpoints are noticed, and where the service asks for it.
+    failover: bool,
 }
 
 /// Whether localities share traffic by weight. Not by default, since it would distort LEAST_REQUEST.

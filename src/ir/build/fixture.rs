@@ -11,7 +11,9 @@ use crate::mesh::destination_rule::{
     ClientTls, ClientTlsMode, DestinationRule, PolicyWithPorts, Subset, TrafficPolicy,
 };
 use crate::mesh::peer_authentication::{MutualTlsMode, PeerAuthentication, hosts_affected};
-use crate::mesh::service::{Address, Endpoint, Locality, Protocol, Resolution, Service, ServiceKey, ServicePort};
+use crate::mesh::service::{
+    Address, Endpoint, Locality, Protocol, Resolution, Service, ServiceKey, ServicePort, TrafficDistribution,
+};
 use crate::mesh::sidecar::{
     Bind, DefaultEndpoint, Egress, FilterNamespace, HostFilter, Ingress, ListenerPort, Sidecar,
 };
@@ -302,6 +304,7 @@ pub(super) fn service(name: &str) -> Service {
         alias: None,
         export_to: ExportTo::Everyone,
         subject_alt_names: Vec::new(),
+        traffic_distribution: TrafficDistribution::Any,
         endpoints: Arc::new([]),
     }
 }

@@ -41,6 +41,8 @@ pub struct EndpointAddress {
     pub ready: bool,
     /// Its zone; may be empty.
     pub zone: Arc<str>,
+    /// Its node; may be empty.
+    pub node: Arc<str>,
 }
 
 /// Lowers an EndpointSlice.
@@ -96,6 +98,7 @@ fn endpoints(report: &mut Report<'_>, at: &FieldPath, spec: &api::EndpointSlice)
                 ip,
                 ready,
                 zone: entry.zone.as_str().into(),
+                node: entry.node_name.as_str().into(),
             }));
         }
     }

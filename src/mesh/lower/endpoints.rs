@@ -57,6 +57,7 @@ fn addresses(
             ip,
             ready,
             zone: Arc::default(),
+            node: entry.node_name.as_str().into(),
         }));
     }
 }

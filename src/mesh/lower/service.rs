@@ -13,13 +13,16 @@ use crate::api::service as api;
 use crate::api::value::IntOrString;
 use crate::api::{FieldPath, Object};
 use crate::diag::Code;
-use crate::mesh::service::{Resolution, ServiceKey, ServicePort};
+use crate::mesh::service::{Resolution, ServiceKey, ServicePort, TrafficDistribution};
 use crate::mesh::workload::Workload;
 use crate::mesh::{ExportTo, Labels};
 use crate::name::{Hostname, ObjectId};
 
 /// The annotation that is `exportTo` for a Kubernetes Service.
 const EXPORT_TO: &str = "networking.istio.io/exportTo";
+
+/// The annotation that stands for Kubernetes' `trafficDistribution`, for ServiceEntries too.
+const TRAFFIC_DISTRIBUTION: &str = "networking.istio.io/traffic-distribution";
 
 /// A service without its endpoints. One ServiceEntry defines as many services as it has hosts.
 #[derive(Clone, Debug, PartialEq)]
@@ -46,6 +49,8 @@ pub struct ServiceSource {
     pub export_to: ExportTo,
     /// `subjectAltNames`.
     pub subject_alt_names: Vec<String>,
+    /// Which endpoints are asked first.
+    pub traffic_distribution: TrafficDistribution,
     /// Endpoints that the object lists itself.
     pub listed: Vec<Workload>,
     /// The WorkloadEntries of the namespace that are endpoints; none selects none.
@@ -94,6 +99,7 @@ pub(super) fn lower(object: &Object, spec: &api::Service, context: &Context) -> 
         alias,
         export_to: export_to(&mut report, object),
         subject_alt_names: Vec::new(),
+        traffic_distribution: traffic_distribution(&mut report, object, &spec.traffic_distribution),
         listed: Vec::new(),
         selector: (!spec.selector.is_empty()).then(|| shared(&spec.selector)),
         publish_not_ready: spec.publish_not_ready_addresses,
@@ -108,15 +114,6 @@ fn unsupported(report: &mut Report<'_>, at: &FieldPath, spec: &api::Service) {
             &at.field("internalTrafficPolicy"),
             "keeping traffic on the client's node is not supported: there are no nodes here",
         );
-    }
-    if !spec.traffic_distribution.is_empty() {
-        report
-            .add(
-                Code::UnsupportedField,
-                &at.field("trafficDistribution"),
-                "`trafficDistribution` is not supported yet",
-            )
-            .help("a DestinationRule with `localityLbSetting` and `outlierDetection` prefers near endpoints");
     }
 }
 
@@ -232,6 +229,40 @@ fn port(report: &mut Report<'_>, at: &FieldPath, entry: &api::ServicePort) -> So
     }
 }
 
+/// `trafficDistribution`, else the annotation, which is read without regard to case (Istio's
+/// `GetTrafficDistribution`). `in_spec` is empty where there is no such field.
+pub(super) fn traffic_distribution(report: &mut Report<'_>, object: &Object, in_spec: &str) -> TrafficDistribution {
+    const VALUES: &str = "PreferSameZone, PreferSameNode and PreferClose are known";
+    match in_spec {
+        "PreferSameZone" | "PreferClose" => return TrafficDistribution::PreferSameZone,
+        "PreferSameNode" => return TrafficDistribution::PreferSameNode,
+        "" => {}
+        other => {
+            let at = FieldPath::root().field("spec").field("trafficDistribution");
+            report.error(&at, format!("`{other}` is no traffic distribution: {VALUES}"));
+        }
+    }
+    let Some(text) = object.annotations.get(TRAFFIC_DISTRIBUTION) else {
+        return TrafficDistribution::Any;
+    };
+    match text.to_ascii_lowercase().as_str() {
+        "prefersamezone" | "preferclose" => TrafficDistribution::PreferSameZone,
+        "prefersamenode" => TrafficDistribution::PreferSameNode,
+        "" | "any" => TrafficDistribution::Any,
+        _ => {
+            let at = FieldPath::root()
+                .field("metadata")
+                .field("annotations")
+                .key(TRAFFIC_DISTRIBUTION);
+            report.warning(
+                &at,
+                format!("`{text}` is no traffic distribution and has no effect: {VALUES}"),
+            );
+            TrafficDistribution::Any
+        }
+    }
+}
+
 /// The annotation's list, commas between the entries.
 fn export_to(report: &mut Report<'_>, object: &Object) -> ExportTo {
     let default = &report.context.config.service_export_to;
@@ -302,7 +333,7 @@ spec:
   clusterIP: a                          #! IST0106
   clusterIPs: [10.0.0.1, b]             #! IST0106
   internalTrafficPolicy: Local          #! TS0005
-  trafficDistribution: PreferClose      #! TS0005
+  trafficDistribution: Near             #! IST0106
   ports: [{port: 80}]
 "#,
         ));
@@ -347,6 +378,23 @@ spec:
         let both = ["b", "c"].map(|name| name.parse().unwrap());
         assert_eq!(source.export_to, ExportTo::Namespaces(both.into()));
         assert!(source.kubernetes && !source.headless && source.selector.is_some());
+    }
+
+    #[test]
+    fn the_field_is_before_the_annotation() {
+        let of = |annotation: &str, field: &str| {
+            let text = service(&format!(
+                "  trafficDistribution: {field}\n  clusterIP: 10.0.0.1\n  ports: [{{port: 80}}]\n"
+            ));
+            let annotated = format!("{{name: a, annotations: {{{TRAFFIC_DISTRIBUTION}: {annotation}}}}}");
+            lowered(&text.replace("{name: a}", &annotated)).traffic_distribution
+        };
+        assert_eq!(of("Any", "PreferClose"), TrafficDistribution::PreferSameZone);
+        assert_eq!(of("PreferClose", "PreferSameNode"), TrafficDistribution::PreferSameNode);
+        assert_eq!(of("prefersamenode", "\"\""), TrafficDistribution::PreferSameNode);
+        assert_eq!(of("PreferSameZone", "\"\""), TrafficDistribution::PreferSameZone);
+        assert_eq!(of("Any", "\"\""), TrafficDistribution::Any);
+        assert_eq!(of("Near", "\"\""), TrafficDistribution::Any);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::report::Report;
-use super::service::{ServiceSource, SourcePort};
+use super::service::{ServiceSource, SourcePort, traffic_distribution};
 use super::value::{Nobody, is_fqdn};
 use super::workload_entry::{Names, workload};
 use super::{Context, Lowered};
@@ -40,6 +40,7 @@ pub(super) fn lower(object: &Object, spec: &api::ServiceEntry, context: &Context
         alias: None,
         export_to: report.export_to(&spec.export_to, &context.config.service_export_to, Nobody::Allowed),
         subject_alt_names: spec.subject_alt_names.clone(),
+        traffic_distribution: traffic_distribution(&mut report, object, ""),
         listed: endpoints(&mut report, &at.field("endpoints"), spec, resolution, &ports),
         ports,
         selector,
