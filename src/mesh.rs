@@ -48,6 +48,24 @@ impl ExportTo {
         }
     }
 
+    /// Whether it names all that `other` names, word for word: `*` names no namespace (Istio's `SupersetOf`).
+    pub fn includes(&self, other: &ExportTo) -> bool {
+        match (self, other) {
+            (ExportTo::Everyone, ExportTo::Everyone) | (ExportTo::Nobody, ExportTo::Nobody) => true,
+            (ExportTo::Namespaces(own), ExportTo::Namespaces(others)) => others.iter().all(|other| own.contains(other)),
+            (ExportTo::Everyone | ExportTo::Namespaces(_) | ExportTo::Nobody, _) => false,
+        }
+    }
+
+    /// Whether there is a namespace that both name.
+    pub fn meets(&self, other: &ExportTo) -> bool {
+        match (self, other) {
+            (ExportTo::Nobody, _) | (_, ExportTo::Nobody) => false,
+            (ExportTo::Everyone, _) | (_, ExportTo::Everyone) => true,
+            (ExportTo::Namespaces(own), ExportTo::Namespaces(others)) => others.iter().any(|other| own.contains(other)),
+        }
+    }
+
     /// Whether there is a namespace that sees both an object of `own` with this, and one of `other_own`
     /// with `other`. Each object is seen in its own namespace.
     pub fn shares(&self, own: &Namespace, other: &ExportTo, other_own: &Namespace) -> bool {

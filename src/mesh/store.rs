@@ -15,7 +15,7 @@ use super::service::{Service, ServiceKey};
 use super::sidecar::Sidecar;
 use super::virtual_service::VirtualService;
 use super::workload::Workload;
-use super::{Labels, selects};
+use super::{ExportTo, Labels, selects};
 use crate::name::{Hostname, Namespace, ObjectId};
 
 /// The place of an object among its rivals: by path, then position in the file. It stands where
@@ -217,17 +217,22 @@ impl Mesh {
 
     /// The DestinationRule for a service as a proxy in `client` sees it: the client's namespace's,
     /// else the service's namespace's, else the root namespace's; within one, the most specific host;
-    /// rules for one host there are merged (Istio's `destinationRule`).
+    /// rules for one host there are merged as [`merge_rules`] says (Istio's `destinationRule`).
+    ///
+    /// A rule whose `exportTo` leaves out its own namespace does not apply there.
     pub fn destination_rule(&self, service: &ServiceKey, client: &Namespace) -> Option<Arc<DestinationRule>> {
         let root = &self.config.root_namespace;
         let own = (client != root).then_some(client);
         let levels = own.into_iter().chain([&service.namespace, root]);
         levels.into_iter().find_map(|level| {
             covering(&self.destination_rules, &service.host).find_map(|rules| {
-                let visible = rules
-                    .values()
-                    .filter(|rule| rule.id.namespace == *level && (level == client || rule.export_to.covers(client)));
-                merge_rules(visible)
+                let seen = |rule: &&Arc<DestinationRule>| match &rule.export_to {
+                    // Of rules without `exportTo` alone, by the mesh's default: their own namespace sees those.
+                    ExportTo::Nobody => level == client,
+                    named => named.covers(client),
+                };
+                let visible = rules.values().filter(|rule| rule.id.namespace == *level);
+                merge_rules(visible.filter(seen))
             })
         })
     }
@@ -466,26 +471,37 @@ pub(super) fn covering_hosts(host: &Hostname) -> impl Iterator<Item = Hostname> 
     }))
 }
 
-/// Istio's merge of rules for one host: subsets are united (the first of a name stays), the traffic
-/// policy is the first rule's that has one.
-fn merge_rules<'a>(mut rules: impl Iterator<Item = &'a Arc<DestinationRule>>) -> Option<Arc<DestinationRule>> {
-    let first = rules.next()?;
-    let mut rest = rules.peekable();
-    if rest.peek().is_none() {
-        return Some(first.clone());
-    }
-    let mut merged = DestinationRule::clone(first);
-    for rule in rest {
-        for subset in &rule.subsets {
-            if !merged.subsets.iter().any(|known| known.name == subset.name) {
-                merged.subsets.push(subset.clone());
-            }
+/// Istio's merge of rules for one host that a client sees, oldest first. A rule is merged into those before it whose
+/// `exportTo` it includes; else it stands for itself, and of several that do the last is in force (Istio's
+/// `mergeDestinationRule` and `SidecarScope.DestinationRule`).
+fn merge_rules<'a>(rules: impl Iterator<Item = &'a Arc<DestinationRule>>) -> Option<Arc<DestinationRule>> {
+    let mut merged: Vec<Arc<DestinationRule>> = Vec::new();
+    for rule in rules {
+        let mut joined = false;
+        for into in merged
+            .iter_mut()
+            .filter(|into| rule.export_to.includes(&into.export_to))
+        {
+            join(Arc::make_mut(into), rule);
+            joined = true;
         }
-        if merged.policy == Default::default() {
-            merged.policy = rule.policy.clone();
+        if !joined {
+            merged.push(rule.clone());
         }
     }
-    Some(Arc::new(merged))
+    merged.pop()
+}
+
+/// Subsets are united (the first of a name stays), the traffic policy is the first rule's that has one.
+fn join(into: &mut DestinationRule, rule: &DestinationRule) {
+    for subset in &rule.subsets {
+        if !into.subsets.iter().any(|known| known.name == subset.name) {
+            into.subsets.push(subset.clone());
+        }
+    }
+    if into.policy == Default::default() {
+        into.policy = rule.policy.clone();
+    }
 }
 
 fn endpoint_addresses(service: &Service) -> impl Iterator<Item = IpAddr> {
@@ -529,6 +545,7 @@ fn drop_ranked<K: Ord + Clone, T>(index: &mut OrdMap<K, Ranked<T>>, key: &K, ran
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::mesh::testing::load;
 
     fn hosts(host: &str) -> Vec<String> {
         covering_hosts(&host.parse().unwrap()).map(|h| h.to_string()).collect()
@@ -541,6 +558,58 @@ mod tests {
         assert_eq!(all.last().map(String::as_str), Some("*"));
         let position = |wanted: &str| all.iter().position(|h| h == wanted).unwrap();
         assert!(position("*.bc.d") < position("*.d"));
+    }
+
+    /// The subsets that a client in `b` and one in `c` find for a host of the namespace `a`, whose rules export to
+    /// these namespaces and have the subsets `v0`, `v1` … in turn.
+    fn subsets_seen(exports: &[&str]) -> [String; 2] {
+        let mut text =
+            "{apiVersion: v1, kind: Service, metadata: {name: s, namespace: a}, spec: {ports: [{port: 80}]}}"
+                .to_owned();
+        for (at, export) in exports.iter().enumerate() {
+            text += &format!(
+                "\n---\n{{apiVersion: networking.istio.io/v1, kind: DestinationRule, metadata: {{name: r{at}, namespace: a}}, \
+                 spec: {{host: s, exportTo: [{export}], subsets: [{{name: v{at}, labels: {{version: v{at}}}}}]}}}}"
+            );
+        }
+        let mesh = load(&text).directory.mesh().clone();
+        let key = ServiceKey {
+            host: "s.a.svc.cluster.local".parse().unwrap(),
+            namespace: "a".parse().unwrap(),
+        };
+        ["b", "c"].map(|client| {
+            let rule = mesh.destination_rule(&key, &client.parse().unwrap());
+            let subsets = rule
+                .iter()
+                .flat_map(|rule| rule.subsets.iter().map(|subset| &*subset.name));
+            subsets.collect::<Vec<_>>().join(" ")
+        })
+    }
+
+    #[test]
+    fn rules_are_merged_with_those_whose_export_they_include() {
+        assert_eq!(subsets_seen(&["b, c", "c, b"]), ["v0 v1", "v0 v1"]);
+        assert_eq!(subsets_seen(&["b", "b, c"]), ["v0 v1", "v1"], "the narrow one has both");
+        assert_eq!(
+            subsets_seen(&["\"*\"", "b"]),
+            ["v1", "v0"],
+            "where both are seen the last counts"
+        );
+        assert_eq!(subsets_seen(&["b", "\"*\""]), ["v1", "v1"]);
+        assert_eq!(subsets_seen(&["b", "c"]), ["v0", "v1"]);
+    }
+
+    #[test]
+    fn a_rule_that_is_not_exported_to_its_own_namespace_does_not_apply_there() {
+        let text = "
+{apiVersion: v1, kind: Service, metadata: {name: s, namespace: a}, spec: {ports: [{port: 80}]}}
+---
+{apiVersion: networking.istio.io/v1, kind: DestinationRule, metadata: {name: r, namespace: a}, spec: {host: s, exportTo: [b]}}
+";
+        let mesh = load(text).directory.mesh().clone();
+        let service = mesh.services().next().unwrap().key.clone();
+        let applies = |client: &str| mesh.destination_rule(&service, &client.parse().unwrap()).is_some();
+        assert_eq!(["a", "b", "c"].map(applies), [false, true, false]);
     }
 
     #[test]

@@ -88,6 +88,37 @@ spec:
     }
 
     #[test]
+    fn rules_for_one_host_are_merged_by_their_visibility() {
+        let rules = |first: &str, second: &str| {
+            format!(
+                "{{apiVersion: v1, kind: Service, metadata: {{name: a}}, spec: {{ports: [{{name: http, port: 80}}]}}}}
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {{name: a}}
+spec:
+  host: a
+  exportTo: {first}
+  subsets: [{{name: v1}}]
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {{name: b}}
+spec:
+  host: a
+  exportTo: {second}
+"
+            )
+        };
+        let twice = "  subsets: [{name: v1}]  #! IST0133\n";
+        expect_as_marked(&(rules("[\"*\"]", "[\"*\"]") + twice));
+        expect_as_marked(&(rules("[b]", "[b, c]") + twice));
+        expect_as_marked(&(rules("[b]", "[c]") + "  subsets: [{name: v1}]\n"));
+        expect_as_marked(&(rules("[b, c]", "[b]  #! IST0133") + "  subsets: [{name: v1}]\n"));
+        expect_as_marked(&rules("[b]", "[\"*\"]  #! IST0133"));
+    }
+
+    #[test]
     fn ports_of_matches_are_those_of_the_hosts() {
         expect_as_marked(
             r#"

@@ -40,8 +40,9 @@ fn unknown_host(rule: &DestinationRule) -> Finding {
     finding
 }
 
-/// The policy and the subsets that an older rule for the host, in the same namespace, leaves no say: rules are merged,
-/// and of what is there twice the first counts.
+/// What older rules for the host, in the same namespace, leave no say. A rule is merged with those whose `exportTo` it
+/// includes, and of what is there twice the first counts; of rules that are not merged the last counts where several
+/// are seen.
 fn outdone(directory: &Directory, rule: &DestinationRule, found: &mut Vec<Finding>) {
     let Some(own) = directory.entry(&rule.id) else { return };
     let named = directory.mesh.destination_rules_naming(&rule.host);
@@ -49,7 +50,23 @@ fn outdone(directory: &Directory, rule: &DestinationRule, found: &mut Vec<Findin
         .filter(|other| other.id.namespace == rule.id.namespace)
         .filter(|other| directory.entry(&other.id).is_some_and(|entry| entry.rank < own.rank))
         .collect();
+    let (older, apart): (Vec<_>, Vec<_>) = older
+        .into_iter()
+        .filter(|other| rule.export_to.meets(&other.export_to))
+        .partition(|other| rule.export_to.includes(&other.export_to));
     let at = FieldPath::root().field("spec");
+    if let Some(other) = apart.first() {
+        let message = format!(
+            "{} is for this host too, but has another `exportTo`: the two are not merged, and where both are seen only \
+             this one is in force",
+            other.id
+        );
+        let mut finding = Finding::new(Code::SchemaWarning, &at.field("exportTo"), message);
+        finding
+            .related(&other.id, at.field("host"), "this one has no effect there")
+            .help("give both the same `exportTo`, or namespaces of which none is in both");
+        found.push(finding);
+    }
     let mut add = |first: &DestinationRule, at: FieldPath, there: FieldPath, what: &str| {
         let message = format!("{} has {what} for this host already, and is before this one", first.id);
         let mut finding = Finding::new(Code::SchemaWarning, &at, message);
