@@ -11,6 +11,8 @@ mod directory;
 mod envoy;
 mod server;
 mod table;
+#[path = "../process/usage.rs"]
+mod usage;
 
 use std::time::{Duration, Instant};
 

@@ -1,11 +1,11 @@
 //! The built server as a process, watched from outside.
 
-use std::fs;
 use std::net::{SocketAddr, TcpListener};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant, SystemTime};
 
 use super::directory::Directory;
+use super::usage;
 
 /// How long anything may take before the run is given up.
 const PATIENCE: Duration = Duration::from_secs(300);
@@ -114,25 +114,12 @@ impl Server {
 
     /// Resident memory.
     pub(crate) fn rss_mb(&self) -> f64 {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap_or_default();
-        let line = status
-            .lines()
-            .find_map(|line| line.strip_prefix("VmRSS:"))
-            .unwrap_or("0");
-        line.trim().trim_end_matches(" kB").parse::<f64>().unwrap_or(f64::NAN) / 1024.0
+        usage::rss_mb(self.child.id())
     }
 
     /// User and system time so far.
     pub(crate) fn cpu_seconds(&self) -> f64 {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap_or_default();
-        let fields: Vec<&str> = stat.rsplit(") ").next().unwrap_or("").split(' ').collect();
-        let ticks = |index: usize| {
-            fields
-                .get(index)
-                .and_then(|field| field.parse::<f64>().ok())
-                .unwrap_or(f64::NAN)
-        };
-        (ticks(11) + ticks(12)) / 100.0
+        usage::cpu_seconds(self.child.id())
     }
 
     fn json(&self, path: &str) -> Option<serde_json::Value> {

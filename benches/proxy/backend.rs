@@ -1,4 +1,5 @@
-//! What answers: 1 KiB for HTTP, a message of 100 bytes for gRPC. One thread on the processor of the load.
+//! What answers: 1 KiB for HTTP, a message of 100 bytes for gRPC, bytes without end for bulk. One thread on the
+//! processor of the load.
 
 use std::convert::Infallible;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -11,10 +12,17 @@ use hyper::body::{Frame, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpListener;
 
 /// Where it listens.
 pub(crate) const ADDRESS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 28_080);
+
+/// Where bytes come from.
+pub(crate) const BULK_ADDRESS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 28_081);
+
+/// What is written of them at once.
+static BULK: [u8; 256 << 10] = [b'x'; 256 << 10];
 
 static BODY: [u8; 1024] = [b'x'; 1024];
 
@@ -28,6 +36,10 @@ pub(crate) fn start() {
             .expect("a runtime");
         runtime.block_on(async move {
             let listener = TcpListener::bind(ADDRESS).await.expect("the backend's address is free");
+            let bulk = TcpListener::bind(BULK_ADDRESS)
+                .await
+                .expect("the backend's address is free");
+            tokio::spawn(send_bytes(bulk));
             up.send(()).expect("somebody waits");
             while let Ok((stream, _)) = listener.accept().await {
                 stream.set_nodelay(true).ok();
@@ -42,6 +54,13 @@ pub(crate) fn start() {
         });
     });
     ready.recv().expect("the backend is up");
+}
+
+/// Sends bytes on every connection until its other side has enough.
+async fn send_bytes(listener: TcpListener) {
+    while let Ok((mut stream, _)) = listener.accept().await {
+        tokio::spawn(async move { while stream.write_all(&BULK).await.is_ok() {} });
+    }
 }
 
 async fn answer(request: Request<Incoming>) -> Result<Response<BoxBody<Bytes, Infallible>>, Infallible> {

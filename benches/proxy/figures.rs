@@ -144,7 +144,7 @@ impl Table {
 
     pub(crate) fn print(&self) {
         println!(
-            "| scenario | load | proxy | requests/s | CPU us/request | of Envoy's | p50 us | p99 us | p99.9 us | of Envoy's p99 |"
+            "| scenario | load | proxy | requests (bulk: MB) a second | CPU us for each | of Envoy's | p50 us | p99 us | p99.9 us | of Envoy's p99 |"
         );
         println!("|---|---|---|---|---|---|---|---|---|---|");
         self.lines.iter().for_each(|line| println!("{line}"));

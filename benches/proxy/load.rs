@@ -1,6 +1,7 @@
 //! Load: as much as goes (wrk, h2load), or at a fixed rate, each request due at its time whatever became of those
 //! before it.
 
+use std::io::Read;
 use std::net::{SocketAddr, TcpStream};
 use std::process::Command;
 use std::sync::Arc;
@@ -14,8 +15,8 @@ use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::sync::Mutex;
 
+use crate::documents::{GRPC_HOST, HTTP_HOST, HTTP2_HOST, ROUTES_HOST};
 use crate::figures::Outcome;
-use crate::mesh;
 
 /// What is sent.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -28,7 +29,12 @@ pub(crate) enum Load {
     Grpc,
     /// HTTP/1.1 that the proxy passes on as bytes.
     Tcp,
+    /// Bytes on a few connections; a request is a megabyte.
+    Bulk,
 }
+
+/// Connections that bytes come on.
+const BULK_CONNECTIONS: usize = 4;
 
 /// Connections of a load at a fixed rate.
 const CONNECTIONS: usize = 32;
@@ -37,11 +43,11 @@ impl Load {
     /// The host and path that are asked for.
     pub(crate) fn url(self) -> (&'static str, &'static str) {
         match self {
-            Load::Http1 { routes: false } => (mesh::HTTP_HOST, "/"),
-            Load::Http1 { routes: true } => (mesh::ROUTES_HOST, "/route-99/x"),
-            Load::Http2 => (mesh::HTTP2_HOST, "/"),
-            Load::Grpc => (mesh::GRPC_HOST, "/bench.Echo/Say"),
-            Load::Tcp => ("bench", "/"),
+            Load::Http1 { routes: false } => (HTTP_HOST, "/"),
+            Load::Http1 { routes: true } => (ROUTES_HOST, "/route-99/x"),
+            Load::Http2 => (HTTP2_HOST, "/"),
+            Load::Grpc => (GRPC_HOST, "/bench.Echo/Say"),
+            Load::Tcp | Load::Bulk => ("bench", "/"),
         }
     }
 
@@ -50,6 +56,7 @@ impl Load {
         match self {
             Load::Http1 { .. } | Load::Tcp => self.wrk(target, time),
             Load::Http2 | Load::Grpc => self.h2load(target, time),
+            Load::Bulk => bulk(target, time),
         }
     }
 
@@ -131,7 +138,7 @@ impl Load {
 
     /// At a fixed rate; none where that is not measured.
     pub(crate) fn paced(self, target: SocketAddr, rate: u64, time: Duration) -> Option<Outcome> {
-        (rate > 0).then(|| {
+        (rate > 0 && self != Load::Bulk).then(|| {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
                 .build()
@@ -193,7 +200,7 @@ impl Client {
         let stream = tokio::net::TcpStream::connect(target).await.expect("a connection");
         stream.set_nodelay(true).ok();
         match load {
-            Load::Http1 { .. } | Load::Tcp => {
+            Load::Http1 { .. } | Load::Tcp | Load::Bulk => {
                 let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.expect("HTTP/1.1");
                 tokio::spawn(connection);
                 Client::Http1(sender)
@@ -220,7 +227,7 @@ impl Client {
                 .header("content-type", "application/grpc")
                 .header("te", "trailers")
                 .body(Full::from(grpc_message())),
-            Load::Http1 { .. } | Load::Http2 | Load::Tcp => request.body(Full::default()),
+            Load::Http1 { .. } | Load::Http2 | Load::Tcp | Load::Bulk => request.body(Full::default()),
         };
         let request = request.expect("a request");
         let response = match self {
@@ -233,6 +240,33 @@ impl Client {
     }
 }
 
+/// Receives as much as comes.
+fn bulk(target: SocketAddr, time: Duration) -> Outcome {
+    let (start, mut bytes) = (Instant::now(), 0);
+    std::thread::scope(|scope| {
+        let receive = || {
+            let mut stream = TcpStream::connect(target).expect("a connection");
+            let (mut buffer, mut bytes) = (vec![0; 256 << 10], 0);
+            while start.elapsed() < time {
+                bytes += stream.read(&mut buffer).expect("bytes");
+            }
+            bytes
+        };
+        let receivers: Vec<_> = (0..BULK_CONNECTIONS).map(|_| scope.spawn(receive)).collect();
+        for receiver in receivers {
+            bytes += receiver.join().expect("bytes");
+        }
+    });
+    let megabytes = bytes as f64 / 1e6;
+    Outcome {
+        requests: megabytes,
+        rate: megabytes / start.elapsed().as_secs_f64(),
+        p50: f64::NAN,
+        p99: f64::NAN,
+        p999: f64::NAN,
+    }
+}
+
 fn grpc_message() -> Vec<u8> {
     let mut message = vec![0, 0, 0, 0, 100];
     message.extend_from_slice(&[b'y'; 100]);
@@ -241,7 +275,7 @@ fn grpc_message() -> Vec<u8> {
 
 /// Opens connections that do nothing, each after one request.
 pub(crate) fn idle_connections(target: SocketAddr, count: usize) -> Vec<TcpStream> {
-    use std::io::{Read, Write};
+    use std::io::Write;
     let (host, path) = Load::Http1 { routes: false }.url();
     (0..count)
         .map_while(|_| {

@@ -1,23 +1,27 @@
-//! What the bundled proxy costs beside Envoy: `cargo bench --bench proxy [-- quick] [SCENARIO…]`.
+//! What the bundled proxy costs beside Envoy: `cargo bench --bench proxy [-- [quick] [build=PROGRAM] [SCENARIO…]]`.
 //!
 //! One run, one machine, one configuration: a control plane serves both data planes the same mesh. A proxy (or a pair
 //! of them) has a processor of its own and one worker; the backend and the load have the other. nginx and HAProxy stand
-//! beside them for plain HTTP/1.1. Needs `wrk`, `h2load` (nghttp2-client), `nginx`, `haproxy` and `taskset`.
+//! beside them for plain HTTP/1.1, and another build of `topsail` wherever one is named, to see what a change is worth.
+//! Needs `wrk`, `h2load` (nghttp2-client), `nginx`, `haproxy` and `taskset`.
 
 #![expect(clippy::expect_used, reason = "a benchmark that cannot go on ends there")]
 
 mod backend;
+mod documents;
 mod figures;
 mod load;
 mod mesh;
 mod peers;
 mod process;
+#[path = "../process/usage.rs"]
+mod usage;
 
 use std::time::Duration;
 
 use figures::{Row, Table};
 use load::Load;
-use mesh::{Mesh, Plane};
+use mesh::{Contender, Mesh};
 
 /// Settings of a run.
 #[derive(Clone, Copy)]
@@ -31,51 +35,86 @@ struct Scale {
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Scenario {
     name: &'static str,
-    /// Through the server's sidecar too, by mutual TLS.
-    pair: bool,
+    way: Way,
     load: Load,
 }
 
-const SCENARIOS: [Scenario; 8] = [
+/// A way through the mesh.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// Through the client's sidecar.
+    Sidecar,
+    /// Through the server's sidecar too, by mutual TLS.
+    Pair,
+    /// Through one proxy that writes access logs.
+    Logging,
+}
+
+impl Way {
+    async fn start(self, contender: &Contender) -> Mesh {
+        match self {
+            Way::Sidecar => Mesh::start(contender, false).await,
+            Way::Pair => Mesh::start(contender, true).await,
+            Way::Logging => Mesh::logging(contender).await,
+        }
+    }
+}
+
+const SCENARIOS: [Scenario; 11] = [
     Scenario {
         name: "http1",
-        pair: false,
+        way: Way::Sidecar,
         load: Load::Http1 { routes: false },
     },
     Scenario {
         name: "http1 routes",
-        pair: false,
+        way: Way::Sidecar,
         load: Load::Http1 { routes: true },
     },
     Scenario {
+        name: "http1 log",
+        way: Way::Logging,
+        load: Load::Http1 { routes: false },
+    },
+    Scenario {
         name: "http2",
-        pair: false,
+        way: Way::Sidecar,
         load: Load::Http2,
     },
     Scenario {
         name: "grpc",
-        pair: false,
+        way: Way::Sidecar,
         load: Load::Grpc,
     },
     Scenario {
         name: "tcp",
-        pair: false,
+        way: Way::Sidecar,
         load: Load::Tcp,
     },
     Scenario {
+        name: "tcp bulk",
+        way: Way::Sidecar,
+        load: Load::Bulk,
+    },
+    Scenario {
         name: "pair http1",
-        pair: true,
+        way: Way::Pair,
         load: Load::Http1 { routes: false },
     },
     Scenario {
         name: "pair grpc",
-        pair: true,
+        way: Way::Pair,
         load: Load::Grpc,
     },
     Scenario {
         name: "pair tcp",
-        pair: true,
+        way: Way::Pair,
         load: Load::Tcp,
+    },
+    Scenario {
+        name: "pair bulk",
+        way: Way::Pair,
+        load: Load::Bulk,
     },
 ];
 
@@ -89,12 +128,21 @@ fn main() {
         },
         false => Scale {
             repetitions: 5,
-            seconds: 5,
+            seconds: 3,
             idle_connections: 10_000,
         },
     };
-    let wanted: Vec<_> = words.iter().filter(|word| *word != "quick").collect();
+    let mut contenders = vec![Contender::envoy(), Contender::topsail()];
+    contenders.extend(
+        words
+            .iter()
+            .filter_map(|word| word.strip_prefix("build="))
+            .map(Contender::other_build),
+    );
+    let is_scenario = |word: &&String| *word != "quick" && !word.starts_with("build=");
+    let wanted: Vec<_> = words.iter().filter(is_scenario).collect();
     process::require(&["wrk", "h2load", "nginx", "haproxy", "taskset"]);
+    process::raise_file_limit();
     process::pin_to(process::LOAD_CPU);
     backend::start();
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -106,24 +154,28 @@ fn main() {
         .iter()
         .filter(|one| wanted.is_empty() || wanted.iter().any(|word| **word == one.name))
     {
-        measure(&runtime, *scenario, scale, &mut table);
+        measure(&runtime, &contenders, *scenario, scale, &mut table);
     }
     if wanted.is_empty() || wanted.iter().any(|word| *word == "memory") {
-        memory(&runtime, scale, &mut table);
+        memory(&runtime, &contenders, scale, &mut table);
     }
     table.print();
 }
 
 /// Measures all contenders in turn, anew for each repetition, so that drift of the machine hits all of them.
-fn measure(runtime: &tokio::runtime::Runtime, scenario: Scenario, scale: Scale, table: &mut Table) {
+fn measure(
+    runtime: &tokio::runtime::Runtime,
+    contenders: &[Contender],
+    scenario: Scenario,
+    scale: Scale,
+    table: &mut Table,
+) {
     let mut rows: Vec<Row> = Vec::new();
     for _ in 0..scale.repetitions {
-        for plane in [Plane::Envoy, Plane::Rust] {
-            let mesh = runtime.block_on(Mesh::start(plane, scenario.pair));
+        for contender in contenders {
+            let mesh = runtime.block_on(scenario.way.start(contender));
             let target = mesh.target(scenario.load);
-            let pids = mesh.sidecars();
-            let name = if plane == Plane::Envoy { "Envoy" } else { "Topsail" };
-            sample(scenario, name, target, &pids, scale, &mut rows);
+            sample(scenario, contender.name, target, &mesh.sidecars(), scale, &mut rows);
         }
         if scenario.name == "http1" {
             for peer in [peers::Peer::Nginx, peers::Peer::Haproxy] {
@@ -171,15 +223,14 @@ fn sample(
 }
 
 /// Resident memory, idle and with many connections.
-fn memory(runtime: &tokio::runtime::Runtime, scale: Scale, table: &mut Table) {
-    for plane in [Plane::Envoy, Plane::Rust] {
-        let mesh = runtime.block_on(Mesh::start(plane, false));
+fn memory(runtime: &tokio::runtime::Runtime, contenders: &[Contender], scale: Scale, table: &mut Table) {
+    for contender in contenders {
+        let mesh = runtime.block_on(Mesh::start(contender, false));
         let pids = mesh.sidecars();
         std::thread::park_timeout(Duration::from_secs(2));
         let idle = process::rss_mb(&pids);
         let connections = load::idle_connections(mesh.target(Load::Http1 { routes: false }), scale.idle_connections);
         let many = process::rss_mb(&pids);
-        let name = if plane == Plane::Envoy { "Envoy" } else { "Topsail" };
-        table.memory(name, idle, connections.len(), many);
+        table.memory(contender.name, idle, connections.len(), many);
     }
 }

@@ -9,48 +9,83 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use topsail::envoy::Finder;
 
-use crate::backend;
+use crate::documents::{
+    self, BULK_PORT, CLIENT_IP, GRPC_PORT, HTTP_PORT, HTTP2_PORT, OUTBOUND_IP, SERVER_IP, TCP_PORT,
+};
 use crate::load::Load;
 use crate::process::{LOAD_CPU, PROXY_CPU, Running};
 
-/// A service of HTTP/1.1.
-pub(crate) const HTTP_HOST: &str = "http.bench";
-/// The same with a hundred routes and retries.
-pub(crate) const ROUTES_HOST: &str = "routes.bench";
-/// A service of HTTP/2.
-pub(crate) const HTTP2_HOST: &str = "http2.bench";
-/// A service of gRPC.
-pub(crate) const GRPC_HOST: &str = "grpc.bench";
-
-const CLIENT_IP: &str = "127.0.41.1";
-const OUTBOUND_IP: &str = "127.0.42.1";
-const SERVER_IP: &str = "127.0.41.2";
 const XDS: &str = "127.0.0.1:28012";
-const HTTP_PORT: u16 = 9080;
-const HTTP2_PORT: u16 = 9081;
-const GRPC_PORT: u16 = 9082;
-const TCP_PORT: u16 = 9083;
 
-/// Which data plane.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Plane {
-    Envoy,
-    Rust,
+/// A data plane that is measured.
+pub(crate) struct Contender {
+    /// As tables name it.
+    pub(crate) name: &'static str,
+    program: PathBuf,
+    envoy: bool,
+}
+
+impl Contender {
+    pub(crate) fn envoy() -> Self {
+        Self {
+            name: "Envoy",
+            program: Finder::from_env().find(&|text| eprintln!("{text}")).expect("Envoy"),
+            envoy: true,
+        }
+    }
+
+    pub(crate) fn topsail() -> Self {
+        Self {
+            name: "Topsail",
+            program: env!("CARGO_BIN_EXE_topsail").into(),
+            envoy: false,
+        }
+    }
+
+    /// Another build of the bundled data plane, to compare with this one.
+    pub(crate) fn other_build(program: &str) -> Self {
+        Self {
+            name: "Topsail, other build",
+            program: program.into(),
+            envoy: false,
+        }
+    }
+
+    /// Starts it with one worker and waits until it has what its bootstrap asks for.
+    async fn start(&self, bootstrap: &Path, ip: &str) -> Running {
+        let path = bootstrap.to_string_lossy();
+        let arguments: &[&str] = match self.envoy {
+            false => &["proxy", "--bootstrap", &path, "--concurrency", "1"],
+            true => &[
+                "-c",
+                &path,
+                "--disable-hot-restart",
+                "--concurrency",
+                "1",
+                "--log-level",
+                "error",
+            ],
+        };
+        let running = Running::start(&self.program, arguments, PROXY_CPU);
+        wait_for(&format!("{ip}:15000"), "/ready").await;
+        running
+    }
 }
 
 /// A running mesh.
 pub(crate) struct Mesh {
     sidecars: Vec<Running>,
-    _server: Running,
+    _server: Option<Running>,
     _folder: TempDir,
 }
 
 impl Mesh {
-    pub(crate) async fn start(plane: Plane, pair: bool) -> Self {
+    /// A control plane, and the client's sidecar, or a pair of them.
+    pub(crate) async fn start(contender: &Contender, pair: bool) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let (config, state) = (folder.path().join("config"), folder.path().join("state"));
         fs::create_dir(&config).expect("a folder");
-        fs::write(config.join("mesh.yaml"), documents(pair)).expect("a file");
+        fs::write(config.join("mesh.yaml"), documents::mesh(pair)).expect("a file");
         let topsail = Path::new(env!("CARGO_BIN_EXE_topsail"));
         let (config, state) = (config.to_string_lossy(), state.to_string_lossy());
         let arguments = [
@@ -66,13 +101,25 @@ impl Mesh {
         ];
         let server = Running::start(topsail, &[&arguments[..], &["--log-level", "error"]].concat(), LOAD_CPU);
         wait_for("127.0.0.1:28014", "/ready").await;
-        let mut sidecars = vec![sidecar(plane, "client", CLIENT_IP, &state, folder.path()).await];
+        let mut sidecars = vec![sidecar(contender, "client", CLIENT_IP, &state, folder.path()).await];
         if pair {
-            sidecars.push(sidecar(plane, "server", SERVER_IP, &state, folder.path()).await);
+            sidecars.push(sidecar(contender, "server", SERVER_IP, &state, folder.path()).await);
         }
         Self {
             sidecars,
-            _server: server,
+            _server: Some(server),
+            _folder: folder,
+        }
+    }
+
+    /// One proxy that writes access logs, configured by its bootstrap alone.
+    pub(crate) async fn logging(contender: &Contender) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("logging.yaml");
+        fs::write(&path, documents::logging_bootstrap(&folder.path().join("log"))).expect("a file");
+        Self {
+            sidecars: vec![contender.start(&path, CLIENT_IP).await],
+            _server: None,
             _folder: folder,
         }
     }
@@ -84,6 +131,7 @@ impl Mesh {
             Load::Http2 => HTTP2_PORT,
             Load::Grpc => GRPC_PORT,
             Load::Tcp => TCP_PORT,
+            Load::Bulk => BULK_PORT,
         };
         SocketAddr::new(OUTBOUND_IP.parse().expect("an address"), port)
     }
@@ -94,7 +142,7 @@ impl Mesh {
     }
 }
 
-async fn sidecar(plane: Plane, name: &str, ip: &str, state: &str, folder: &Path) -> Running {
+async fn sidecar(contender: &Contender, name: &str, ip: &str, state: &str, folder: &Path) -> Running {
     let output = Command::new(env!("CARGO_BIN_EXE_topsail"))
         .args([
             "bootstrap",
@@ -111,28 +159,7 @@ async fn sidecar(plane: Plane, name: &str, ip: &str, state: &str, folder: &Path)
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let path = folder.join(format!("{name}.yaml"));
     fs::write(&path, output.stdout).expect("a file");
-    let path = path.to_string_lossy();
-    let (program, arguments): (PathBuf, Vec<&str>) = match plane {
-        Plane::Rust => (
-            env!("CARGO_BIN_EXE_topsail").into(),
-            vec!["proxy", "--bootstrap", &path, "--concurrency", "1"],
-        ),
-        Plane::Envoy => (
-            Finder::from_env().find(&|text| eprintln!("{text}")).expect("Envoy"),
-            vec![
-                "-c",
-                &path,
-                "--disable-hot-restart",
-                "--concurrency",
-                "1",
-                "--log-level",
-                "error",
-            ],
-        ),
-    };
-    let running = Running::start(&program, &arguments, PROXY_CPU);
-    wait_for(&format!("{ip}:15000"), "/ready").await;
-    running
+    contender.start(&path, ip).await
 }
 
 /// Waits until an address answers with 200.
@@ -146,80 +173,4 @@ async fn wait_for(address: &str, path: &str) {
         assert!(started.elapsed() < PATIENCE, "{address}{path} is not ready");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-}
-
-/// The mesh's documents: services whose endpoint is the server's sidecar, or the backend itself.
-fn documents(pair: bool) -> String {
-    let backend = backend::ADDRESS;
-    let ports = [
-        (HTTP_PORT, "HTTP"),
-        (HTTP2_PORT, "HTTP2"),
-        (GRPC_PORT, "GRPC"),
-        (TCP_PORT, "TCP"),
-    ];
-    let mut text = String::new();
-    let workloads = [("client", CLIENT_IP), ("server", SERVER_IP)];
-    for (name, ip) in workloads {
-        text.push_str(&format!(
-            "{{apiVersion: networking.istio.io/v1, kind: WorkloadEntry, metadata: {{name: {name}, namespace: bench}},
-              spec: {{address: {ip}, serviceAccount: {name}, labels: {{app: {name}}}}}}}\n---\n"
-        ));
-    }
-    let listeners = |bind: &str, more: &str| {
-        let listener = |(port, protocol): &(u16, &str)| {
-            format!(
-                "{{port: {{number: {port}, protocol: {protocol}, name: p{port}}}, bind: {bind}, captureMode: NONE, {more}}}"
-            )
-        };
-        ports.iter().map(listener).collect::<Vec<_>>().join(", ")
-    };
-    text.push_str(&format!(
-        "{{apiVersion: networking.istio.io/v1, kind: Sidecar, metadata: {{name: client, namespace: bench}},
-          spec: {{workloadSelector: {{labels: {{app: client}}}}, egress: [{}]}}}}\n---\n\
-         {{apiVersion: networking.istio.io/v1, kind: Sidecar, metadata: {{name: server, namespace: bench}},
-          spec: {{workloadSelector: {{labels: {{app: server}}}}, egress: [{{hosts: [\"~/*\"]}}], ingress: [{}]}}}}\n---\n",
-        listeners(OUTBOUND_IP, "hosts: [\"*/*\"]"),
-        listeners(SERVER_IP, &format!("defaultEndpoint: \"{backend}\""))
-    ));
-    let services = [
-        (HTTP_HOST, HTTP_PORT, "HTTP"),
-        (ROUTES_HOST, HTTP_PORT, "HTTP"),
-        (HTTP2_HOST, HTTP2_PORT, "HTTP2"),
-        (GRPC_HOST, GRPC_PORT, "GRPC"),
-        ("tcp.bench", TCP_PORT, "TCP"),
-    ];
-    for (host, port, protocol) in services {
-        let endpoints = match pair {
-            true => "workloadSelector: {labels: {app: server}}".to_owned(),
-            false => format!(
-                "endpoints: [{{address: {}, ports: {{p: {}}}}}]",
-                backend.ip(),
-                backend.port()
-            ),
-        };
-        let name = host.replace('.', "-");
-        text.push_str(&format!(
-            "{{apiVersion: networking.istio.io/v1, kind: ServiceEntry, metadata: {{name: {name}, namespace: bench}},
-              spec: {{hosts: [{host}], resolution: STATIC, location: MESH_INTERNAL,
-                      ports: [{{number: {port}, protocol: {protocol}, name: p}}], {endpoints}}}}}\n---\n"
-        ));
-    }
-    text.push_str(&routes());
-    text
-}
-
-/// A hundred routes, each with retries.
-fn routes() -> String {
-    let route = |number: usize| {
-        format!(
-            "{{match: [{{uri: {{prefix: /route-{number}/}}}}], retries: {{attempts: 2, retryOn: \"5xx\"}},
-               route: [{{destination: {{host: {ROUTES_HOST}}}}}]}}"
-        )
-    };
-    let routes: Vec<_> = (0..100).map(route).collect();
-    format!(
-        "{{apiVersion: networking.istio.io/v1, kind: VirtualService, metadata: {{name: routes, namespace: bench}},
-          spec: {{hosts: [{ROUTES_HOST}], http: [{}]}}}}\n",
-        routes.join(", ")
-    )
 }

@@ -1,9 +1,11 @@
 //! Processes, and what the system says of them.
 
-use std::fs;
 use std::process::{Child, Command};
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::{CpuSet, sched_setaffinity};
+
+use super::usage;
 
 /// The processor of proxies.
 pub(crate) const PROXY_CPU: usize = 0;
@@ -58,32 +60,22 @@ pub(crate) fn pin_to(cpu: usize) {
     sched_setaffinity(None, &set).expect("a processor");
 }
 
-/// User and system time of processes.
-pub(crate) fn cpu_seconds(pids: &[u32]) -> f64 {
-    pids.iter().map(|pid| cpu_seconds_of(*pid)).sum()
+/// Lets this process, and what it starts, open as many files as the system allows.
+pub(crate) fn raise_file_limit() {
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    let limit = Rlimit {
+        current: maximum,
+        maximum,
+    };
+    setrlimit(Resource::Nofile, limit).expect("the limit of open files");
 }
 
-fn cpu_seconds_of(pid: u32) -> f64 {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    let fields: Vec<&str> = stat.rsplit(") ").next().unwrap_or("").split(' ').collect();
-    let ticks = |index: usize| {
-        fields
-            .get(index)
-            .and_then(|field| field.parse::<f64>().ok())
-            .unwrap_or(f64::NAN)
-    };
-    (ticks(11) + ticks(12)) / 100.0
+/// User and system time of processes.
+pub(crate) fn cpu_seconds(pids: &[u32]) -> f64 {
+    pids.iter().map(|pid| usage::cpu_seconds(*pid)).sum()
 }
 
 /// Resident memory of processes, on average.
 pub(crate) fn rss_mb(pids: &[u32]) -> f64 {
-    let of = |pid: &u32| {
-        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-        let line = status
-            .lines()
-            .find_map(|line| line.strip_prefix("VmRSS:"))
-            .unwrap_or("0");
-        line.trim().trim_end_matches(" kB").parse::<f64>().unwrap_or(f64::NAN) / 1024.0
-    };
-    pids.iter().map(of).sum::<f64>() / pids.len() as f64
+    pids.iter().map(|pid| usage::rss_mb(*pid)).sum::<f64>() / pids.len() as f64
 }
