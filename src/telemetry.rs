@@ -46,10 +46,10 @@ impl std::str::FromStr for LogFilter {
 }
 
 impl LogFilter {
-    /// What is given, but for the watch library's own words: that a watch went with its directory is no
-    /// news to anybody.
+    /// What is given, but for the words of two libraries: that a watch went with its directory is no news to anybody,
+    /// and who floods an HTTP/2 connection is not to fill the log as well.
     fn directives(&self) -> String {
-        format!("notify=error,{}", self.0)
+        format!("notify=error,h2=error,{}", self.0)
     }
 }
 
@@ -114,14 +114,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_watch_library_is_silent_unless_it_is_asked() {
+    fn libraries_are_silent_unless_they_are_asked() {
         let filter = |text: &str| EnvFilter::new(text.parse::<LogFilter>().unwrap().directives()).to_string();
-        assert!(filter("info").contains("notify=error"), "{}", filter("info"));
-        let asked = filter("info,notify=debug");
-        assert!(
-            asked.contains("notify=debug") && !asked.contains("notify=error"),
-            "{asked}"
-        );
+        for library in ["notify", "h2"] {
+            let (silent, loud) = (format!("{library}=error"), format!("{library}=debug"));
+            assert!(filter("info").contains(&silent), "{}", filter("info"));
+            let asked = filter(&format!("info,{loud}"));
+            assert!(asked.contains(&loud) && !asked.contains(&silent), "{asked}");
+        }
     }
 
     #[test]

@@ -10,6 +10,8 @@ pub(crate) struct Flags(u32);
 macro_rules! flags {
     ($($(#[$doc:meta])+ $name:ident = $bit:literal, $short:literal, $long:literal;)+) => {
         impl Flags {
+            /// None.
+            pub(crate) const NONE: Self = Self(0);
             $($(#[$doc])+ pub(crate) const $name: Self = Self(1 << $bit);)+
             const NAMES: &[(Self, &str, &str)] = &[$((Self::$name, $short, $long)),+];
         }

@@ -8,6 +8,7 @@ pub(crate) mod filter;
 mod forward;
 mod hash;
 pub(crate) mod header_ops;
+pub(crate) mod http1;
 pub(crate) mod local_reply;
 mod mirror;
 mod path;
@@ -55,6 +56,8 @@ pub(crate) struct HttpManager {
     pub(crate) trusted_hops: u32,
     /// `skip_xff_append`.
     pub(crate) skip_xff_append: bool,
+    /// `proxy_100_continue`: whether it is for hosts to ask for a body that a client has announced.
+    pub(crate) proxy_100_continue: bool,
     /// `via`; empty: none.
     pub(crate) via: Option<HeaderValue>,
     /// Request ids.

@@ -8,6 +8,8 @@ mod backend;
 mod client;
 #[path = "harness/collector.rs"]
 mod collector;
+#[path = "harness/frames.rs"]
+pub mod frames;
 #[path = "harness/load.rs"]
 mod load;
 #[path = "harness/mesh.rs"]
@@ -22,6 +24,8 @@ mod server;
 pub mod tls;
 #[path = "harness/wait.rs"]
 mod wait;
+#[path = "harness/wire.rs"]
+pub mod wire;
 
 pub use alone::Alone;
 pub use backend::Backend;

@@ -70,6 +70,7 @@ pub(crate) fn manager(
         use_remote_address: truth(message.use_remote_address.as_ref(), false),
         trusted_hops: message.xff_num_trusted_hops,
         skip_xff_append: message.skip_xff_append,
+        proxy_100_continue: message.proxy_100_continue,
         via: (!message.via.is_empty())
             .then(|| header(&message.via))
             .transpose()

@@ -29,6 +29,10 @@ use replay::Replay;
 pub(crate) struct Progress {
     bytes: Cell<u64>,
     ended: Cell<Option<Instant>>,
+    /// Whether the client's body broke off.
+    broken: Cell<bool>,
+    /// When something came last.
+    moved: Cell<Option<Instant>>,
     notify: Notify,
 }
 
@@ -46,6 +50,18 @@ impl Progress {
         }
     }
 
+    /// Waits until the body has broken off. Cancel safe.
+    pub(crate) async fn broken(&self) {
+        while !self.broken.get() {
+            self.notify.notified().await;
+        }
+    }
+
+    /// When something came last, if anything has.
+    pub(crate) fn moved(&self) -> Option<Instant> {
+        self.moved.get()
+    }
+
     /// There is nothing more to come.
     pub(crate) fn end(&self) {
         if self.ended.get().is_none() {
@@ -60,7 +76,12 @@ impl Progress {
     }
 
     fn saw<E>(&self, frame: Option<&Result<Frame<Bytes>, E>>, last: bool) {
+        if frame.is_some_and(Result::is_err) {
+            self.broken.set(true);
+            self.notify.notify_waiters();
+        }
         if let Some(Ok(frame)) = frame {
+            self.moved.set(Some(Instant::now()));
             let len = frame.data_ref().map_or(0, Bytes::len);
             self.bytes.set(self.bytes.get() + len as u64);
         }
@@ -140,12 +161,39 @@ impl BodyError {
     /// The flags that tell it.
     pub(crate) fn flags(&self) -> Flags {
         match self {
-            BodyError::Peer(_) => Flags::UPSTREAM_CONNECTION_TERMINATION,
+            BodyError::Peer(error) => match http2_error(error) {
+                None => Flags::UPSTREAM_PROTOCOL_ERROR,
+                Some(error) if error.is_reset() && error.is_remote() => Flags::UPSTREAM_REMOTE_RESET,
+                Some(error) if error.is_library() => Flags::UPSTREAM_PROTOCOL_ERROR,
+                Some(_) => Flags::UPSTREAM_CONNECTION_TERMINATION,
+            },
             BodyError::Malformed => Flags::DOWNSTREAM_PROTOCOL_ERROR,
             BodyError::Timeout => Flags::UPSTREAM_REQUEST_TIMEOUT,
             BodyError::Idle => Flags::STREAM_IDLE_TIMEOUT,
         }
     }
+
+    /// `%RESPONSE_CODE_DETAILS%` of a response that breaks off so.
+    pub(crate) fn details(&self) -> &'static str {
+        let flags = self.flags();
+        match self {
+            BodyError::Timeout => "response_timeout",
+            BodyError::Idle => "stream_idle_timeout",
+            BodyError::Malformed => "request_payload_error",
+            BodyError::Peer(_) if flags == Flags::UPSTREAM_PROTOCOL_ERROR => {
+                "upstream_reset_after_response_started{protocol_error}"
+            }
+            BodyError::Peer(_) if flags == Flags::UPSTREAM_REMOTE_RESET => {
+                "upstream_reset_after_response_started{remote_reset}"
+            }
+            BodyError::Peer(_) => "upstream_reset_after_response_started{connection_termination}",
+        }
+    }
+}
+
+/// What HTTP/2 says of an error. HTTP/1 has nothing to say: a body that ends too early is one that breaks the protocol.
+fn http2_error(error: &hyper::Error) -> Option<&h2::Error> {
+    std::error::Error::source(error)?.downcast_ref()
 }
 
 /// The body of a response to the client. Whoever drops it, at its end or before, ends the request.

@@ -69,16 +69,23 @@ const EXTERNAL_ADDRESS: HeaderName = HeaderName::from_static("x-envoy-external-a
 pub(super) fn condition(exchange: &mut Exchange) -> Result<(), LocalReply> {
     let downstream = exchange.downstream.clone();
     let manager = &*downstream.manager;
+    exchange.upgrade = upgrade(&exchange.request.headers, manager)?;
     check(exchange)?;
     normalize_path(exchange, manager)?;
-    exchange.upgrade = upgrade(&exchange.request.headers, manager)?;
     let headers = &mut exchange.request.headers;
-    remove_hop_by_hop(headers, exchange.upgrade.is_some());
+    remove_hop_by_hop(headers, exchange.upgrade.is_some())?;
     if exchange.request.version >= Version::HTTP_2 {
         // Cookies may be split for compression (RFC 9113 section 8.2.3).
         join(headers, &COOKIE, b"; ");
     }
-    headers.remove(EXPECT);
+    if manager.proxy_100_continue {
+        let expects = headers.get(EXPECT).map(HeaderValue::as_bytes);
+        exchange.expects_continue = exchange.request.version == Version::HTTP_11
+            && expects.is_some_and(|expects| expects.eq_ignore_ascii_case(b"100-continue"))
+            && !downstream.wire.body_has_begun();
+    } else {
+        headers.remove(EXPECT);
+    }
     if (exchange.request.uri.authority().is_some() || exchange.request.version >= Version::HTTP_2)
         && let Ok(host) = HeaderValue::from_str(&exchange.authority)
     {
@@ -100,25 +107,26 @@ pub(super) fn condition(exchange: &mut Exchange) -> Result<(), LocalReply> {
     Ok(())
 }
 
+/// `:method`, `:scheme`, `:authority` and `:path`.
+const PSEUDO_HEADERS: usize = 4;
+
 /// What no request may be.
 fn check(exchange: &Exchange) -> Result<(), LocalReply> {
     let request = &exchange.request;
-    let bad =
-        |details: &'static str| LocalReply::new(StatusCode::BAD_REQUEST, "", Flags::DOWNSTREAM_PROTOCOL_ERROR, details);
-    if request.version < Version::HTTP_11 {
-        let text = "Upgrade Required";
-        return Err(LocalReply::new(StatusCode::UPGRADE_REQUIRED, text, Flags::default(), "low_version").closing());
-    }
+    let bad = |details: &'static str| LocalReply::new(StatusCode::BAD_REQUEST, "", Flags::NONE, details);
     let headers = &request.headers;
-    if headers.contains_key(TRANSFER_ENCODING) && headers.contains_key(CONTENT_LENGTH) {
-        let text = "Bad Request";
-        return Err(LocalReply::new(
-            StatusCode::BAD_REQUEST,
-            text,
-            Flags::DOWNSTREAM_PROTOCOL_ERROR,
-            "http1.content_length_and_chunked_not_allowed",
-        )
-        .closing());
+    if request.version >= Version::HTTP_2 {
+        let lengths = headers.get_all(CONTENT_LENGTH).iter().count();
+        // Who the client says it is has no place there (RFC 9113 section 8.3.1).
+        if lengths > 1 || exchange.authority.contains('@') {
+            return Err(bad("http2.violation.of.messaging.rule"));
+        }
+        // Pseudo-headers count.
+        if headers.len() + PSEUDO_HEADERS > exchange.downstream.manager.limits.header_count {
+            let text = "Request Header Fields Too Large";
+            let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+            return Err(LocalReply::new(status, text, Flags::NONE, "http2.too_many_headers"));
+        }
     }
     let hosts = headers.get_all(HOST).iter().count();
     if request.uri.authority().is_none() && hosts == 0 {
@@ -202,12 +210,7 @@ fn upgrade(headers: &HeaderMap, manager: &HttpManager) -> Result<Option<Box<str>
     match manager.upgrades.iter().any(|allowed| **allowed == *protocol) {
         true => Ok(Some(protocol.into())),
         false if protocol == "h2c" => Ok(None),
-        false => Err(LocalReply::new(
-            StatusCode::FORBIDDEN,
-            "",
-            Flags::default(),
-            "upgrade_failed",
-        )),
+        false => Err(LocalReply::new(StatusCode::FORBIDDEN, "", Flags::default(), "upgrade_failed").closing()),
     }
 }
 
@@ -216,11 +219,37 @@ fn is_kept(token: &str, upgrading: bool) -> bool {
     token.eq_ignore_ascii_case("te") || (upgrading && token.eq_ignore_ascii_case("upgrade"))
 }
 
-fn remove_hop_by_hop(headers: &mut HeaderMap, upgrading: bool) {
-    if let Some(connection) = headers.remove(CONNECTION) {
-        let tokens = connection.to_str().unwrap_or_default().split(',').map(str::trim);
-        for token in tokens.filter(|token| !is_kept(token, upgrading)) {
-            headers.remove(token);
+/// Headers that no client may have removed: others before us rely on them.
+const NOT_FOR_ONE_HOP: [HeaderName; 4] = [
+    HOST,
+    FORWARDED_FOR,
+    HeaderName::from_static("x-forwarded-host"),
+    FORWARDED_PROTO,
+];
+
+fn remove_hop_by_hop(headers: &mut HeaderMap, upgrading: bool) -> Result<(), LocalReply> {
+    if headers.contains_key(CONNECTION) {
+        let lines: Vec<_> = headers.get_all(CONNECTION).iter().cloned().collect();
+        headers.remove(CONNECTION);
+        let tokens = lines
+            .iter()
+            .flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
+        for token in tokens {
+            let Ok(name) = HeaderName::from_bytes(token.trim_ascii()) else {
+                continue;
+            };
+            if NOT_FOR_ONE_HOP.contains(&name) {
+                return Err(LocalReply::new(
+                    StatusCode::BAD_REQUEST,
+                    "Bad Request",
+                    Flags::DOWNSTREAM_PROTOCOL_ERROR,
+                    "http1.connection_header_rejected",
+                )
+                .closing());
+            }
+            if !is_kept(name.as_str(), upgrading) {
+                headers.remove(name);
+            }
         }
     }
     HOP_BY_HOP.iter().for_each(|name| drop(headers.remove(name)));
@@ -238,6 +267,7 @@ fn remove_hop_by_hop(headers: &mut HeaderMap, upgrading: bool) {
             headers.insert(TE, HeaderValue::from_static("trailers"));
         }
     }
+    Ok(())
 }
 
 /// Removes from a host's answer what was meant for us alone.
@@ -436,7 +466,7 @@ mod tests {
         ] {
             headers.insert(name, HeaderValue::from_static(value));
         }
-        remove_hop_by_hop(&mut headers, false);
+        assert!(remove_hop_by_hop(&mut headers, false).is_ok());
         let left: Vec<_> = headers
             .iter()
             .map(|(name, value)| (name.as_str(), value.to_str().unwrap()))

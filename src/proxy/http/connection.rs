@@ -3,22 +3,38 @@
 use std::cell::Cell;
 use std::convert::Infallible;
 use std::future::Future;
+use std::io;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
 
-use http::{Request, Version};
+use bytes::BytesMut;
+use http::Request;
 use hyper::body::Incoming;
 use hyper::rt::Executor;
+use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::conn::auto;
+use tokio::io::AsyncReadExt;
+use tokio::sync::Notify;
+use tokio::time::Instant;
 
+use super::http1::{Checked, Limits, Wire};
 use super::{Codec, HttpManager, HttpStats, exchange};
 use crate::proxy::connection::Connection;
 use crate::proxy::io::Io;
 use crate::proxy::listener::FilterChain;
 use crate::proxy::worker::Worker;
+
+/// What every HTTP/2 connection begins with (RFC 9113 section 3.4).
+pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// How soon a request is given up that was never meant to be answered, and how many requests make it worth a look: as in
+/// Envoy (`overload.premature_reset_min_stream_lifetime_seconds`, `overload.premature_reset_total_stream_count`).
+const PREMATURE: Duration = Duration::from_secs(1);
+const MANY_REQUESTS: u32 = 500;
 
 /// A client's connection, for the requests on it.
 #[derive(Debug)]
@@ -31,12 +47,108 @@ pub(crate) struct Downstream {
     pub(crate) chain: Arc<FilterChain>,
     /// What is done with its requests.
     pub(crate) manager: Arc<HttpManager>,
+    /// What its bytes tell.
+    pub(crate) wire: Arc<Wire>,
+    /// The requests on it.
+    pub(crate) usage: Use,
 }
 
 impl Downstream {
+    /// A connection that a chain has taken.
+    pub(crate) fn new(
+        worker: Rc<Worker>,
+        connection: Connection,
+        chain: Arc<FilterChain>,
+        manager: Arc<HttpManager>,
+    ) -> Self {
+        Self {
+            worker,
+            connection,
+            chain,
+            manager,
+            wire: Arc::default(),
+            usage: Use::default(),
+        }
+    }
+
     /// Whether the connection is to end as soon as it can.
     pub(crate) fn is_ending(&self) -> bool {
-        self.chain.draining.has_begun()
+        self.chain.draining.has_begun() || self.usage.worn_out.get()
+    }
+
+    /// A request begins.
+    pub(crate) fn request_begins(&self) {
+        let requests = &self.usage;
+        requests.active.set(requests.active.get() + 1);
+        requests.total.set(requests.total.get().saturating_add(1));
+        let most = self.manager.limits.requests_per_connection;
+        if most.is_some_and(|most| requests.total.get() >= most) {
+            requests.worn_out.set(true);
+            requests.notify.notify_one();
+        }
+    }
+
+    /// The client gave it up so long after its beginning. Clients that do so with most of their requests want to keep us
+    /// busy with what they need not wait for (CVE-2023-44487).
+    pub(crate) fn request_abandoned(&self, after: Duration) {
+        let (premature, total) = (&self.usage.premature, self.usage.total.get());
+        premature.set(premature.get() + u32::from(after < PREMATURE));
+        if total >= MANY_REQUESTS && premature.get() >= total / 2 {
+            self.usage.abused.notify_one();
+        }
+    }
+
+    /// It is over.
+    pub(crate) fn request_ends(&self) {
+        self.usage.active.set(self.usage.active.get().saturating_sub(1));
+        self.usage.since.set(Instant::now());
+    }
+}
+
+/// What is made of a connection.
+#[derive(Debug)]
+pub(crate) struct Use {
+    active: Cell<u32>,
+    total: Cell<u32>,
+    /// How many the client gave up soon.
+    premature: Cell<u32>,
+    /// Since when there is no request, if there is none.
+    since: Cell<Instant>,
+    /// Whether it is to carry no more.
+    worn_out: Cell<bool>,
+    notify: Notify,
+    /// Tells that the client wants us no good.
+    abused: Notify,
+}
+
+impl Default for Use {
+    fn default() -> Self {
+        Self {
+            active: Cell::new(0),
+            total: Cell::new(0),
+            premature: Cell::new(0),
+            since: Cell::new(Instant::now()),
+            worn_out: Cell::new(false),
+            notify: Notify::new(),
+            abused: Notify::new(),
+        }
+    }
+}
+
+impl Use {
+    /// Waits until there has been no request for so long.
+    async fn idle(&self, limit: Duration) {
+        loop {
+            let since = if self.active.get() > 0 {
+                Instant::now()
+            } else {
+                self.since.get()
+            };
+            if since.elapsed() >= limit {
+                return;
+            }
+            tokio::time::sleep_until(since + limit).await;
+        }
     }
 }
 
@@ -57,35 +169,162 @@ where
 
 /// Serves a connection to its end.
 pub(crate) async fn serve(io: Io, downstream: Rc<Downstream>) {
-    let manager = downstream.manager.clone();
-    // Whoever holds a connection is told with the next answer on it; one that is not used ends after a while. Ended at
-    // once, it could meet a request that is on its way.
-    let (draining, grace) = (downstream.chain.draining.clone(), manager.limits.drain);
-    let ending = async move {
-        draining.wait().await;
-        tokio::time::sleep(grace).await;
+    let _open = Open::new(downstream.manager.stats.clone());
+    let mut ending = pin!(ending(&downstream));
+    let begun = tokio::select! {
+        begun = begin(io, &downstream) => begun,
+        // Nothing can be on its way.
+        () = spent(&downstream) => return,
+        _ = &mut ending => return,
     };
-    let _open = Open::new(manager.stats.clone());
-    let (stats, used) = (manager.stats.clone(), Cell::new(false));
-    let service = service_fn(move |request: Request<Incoming>| {
-        if !used.replace(true) {
-            count_version(&stats, request.version());
-        }
-        let downstream = downstream.clone();
-        async move { Ok::<_, Infallible>(exchange::exchange(downstream, request).await) }
-    });
-    let builder = builder(&manager);
-    let connection = builder.serve_connection_with_upgrades(TokioIo::new(io), service);
-    tokio::pin!(connection);
-    let result = tokio::select! {
-        result = &mut connection => result,
-        () = ending => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
-        }
+    let result = match begun {
+        Ok(Begun::Http1(io)) => serve_http1(io, &downstream, ending).await,
+        Ok(Begun::Http2(io)) => serve_http2(io, &downstream, ending).await,
+        Err(error) => return tracing::debug!(%error, "a client's connection broke before its first request"),
     };
     if let Err(error) = result {
         tracing::debug!(%error, "a client's connection broke");
+    }
+}
+
+/// A connection that says which version it speaks.
+enum Begun {
+    Http1(Checked),
+    Http2(Checked),
+}
+
+/// Waits for as much of a connection as it takes to know the version.
+async fn begin(mut io: Io, downstream: &Downstream) -> io::Result<Begun> {
+    let mut read = BytesMut::new();
+    let manager = &downstream.manager;
+    let http2 = match manager.codec {
+        Codec::Http1 => false,
+        Codec::Http2 => true,
+        Codec::Auto => loop {
+            let len = read.len().min(PREFACE.len());
+            if read[..len] != PREFACE[..len] {
+                break false;
+            }
+            if len == PREFACE.len() {
+                break true;
+            }
+            if io.read_buf(&mut read).await? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+        },
+    };
+    let (limits, wire) = (Limits::new(manager.clone()), downstream.wire.clone());
+    match http2 {
+        true => {
+            manager.stats.cx_http2_total.fetch_add(1, Relaxed);
+            Ok(Begun::Http2(Checked::http2(io, read, limits, wire)))
+        }
+        false => {
+            manager.stats.cx_http1_total.fetch_add(1, Relaxed);
+            Ok(Begun::Http1(Checked::http1(io, read, limits, wire)))
+        }
+    }
+}
+
+/// Waits until a connection has been idle for too long or has lived for too long.
+async fn spent(downstream: &Downstream) {
+    let limits = &downstream.manager.limits;
+    let idle = async {
+        match limits.idle.filter(|limit| !limit.is_zero()) {
+            Some(limit) => downstream.usage.idle(limit).await,
+            None => std::future::pending().await,
+        }
+    };
+    let old = async {
+        match limits.connection.filter(|limit| !limit.is_zero()) {
+            Some(limit) => tokio::time::sleep(limit).await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        () = idle => {}
+        () = old => {}
+    }
+}
+
+/// Waits until a connection is to take no further requests. Returns when it has to be over.
+async fn ending(downstream: &Downstream) -> Option<Instant> {
+    let over = tokio::select! {
+        () = downstream.chain.draining.wait() => Some(Instant::now() + downstream.worker.drain_time()),
+        () = spent(downstream) => None,
+        () = downstream.usage.notify.notified() => return None,
+    };
+    // Whoever holds a connection is told with the next answer on it; one that is not used ends after a while. Ended at
+    // once, it could meet a request that is on its way.
+    downstream.usage.worn_out.set(true);
+    tokio::time::sleep(downstream.manager.limits.drain).await;
+    over
+}
+
+/// Waits until a connection has to be over.
+async fn over(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn serve_http1(
+    io: Checked,
+    downstream: &Rc<Downstream>,
+    ending: impl Future<Output = Option<Instant>>,
+) -> hyper::Result<()> {
+    let limits = &downstream.manager.limits;
+    let service = service_fn(|request: Request<Incoming>| {
+        let downstream = downstream.clone();
+        async move { Ok::<_, Infallible>(exchange::exchange(downstream, request).await) }
+    });
+    let mut connection = pin!(
+        http1::Builder::new()
+            .timer(TokioTimer::new())
+            .auto_date_header(false)
+            // Both are looked at already: what is refused here would be refused without a word.
+            .max_headers(limits.header_count)
+            .max_buf_size(limits.header_bytes.max(8192) + 4096)
+            .header_read_timeout(None)
+            .serve_connection(TokioIo::new(io), service)
+            .with_upgrades()
+    );
+    let at = tokio::select! {
+        result = &mut connection => return result,
+        () = downstream.wire.gone() => return Ok(()),
+        at = ending => at,
+    };
+    connection.as_mut().graceful_shutdown();
+    tokio::select! {
+        result = connection => result,
+        () = downstream.wire.gone() => Ok(()),
+        () = over(at) => Ok(()),
+    }
+}
+
+async fn serve_http2(
+    io: Checked,
+    downstream: &Rc<Downstream>,
+    ending: impl Future<Output = Option<Instant>>,
+) -> hyper::Result<()> {
+    // The streams' tasks outlive this future if the connection is cut off.
+    let shared = downstream.clone();
+    let service = service_fn(move |request: Request<Incoming>| {
+        let downstream = shared.clone();
+        async move { Ok::<_, Infallible>(exchange::exchange(downstream, request).await) }
+    });
+    let mut connection = pin!(http2(&downstream.manager).serve_connection(TokioIo::new(io), service));
+    let at = tokio::select! {
+        result = &mut connection => return result,
+        () = downstream.usage.abused.notified() => return Ok(()),
+        at = ending => at,
+    };
+    connection.as_mut().graceful_shutdown();
+    tokio::select! {
+        result = connection => result,
+        () = downstream.usage.abused.notified() => Ok(()),
+        () = over(at) => Ok(()),
     }
 }
 
@@ -106,25 +345,9 @@ impl Drop for Open {
     }
 }
 
-fn count_version(stats: &HttpStats, version: Version) {
-    let counter = match version {
-        Version::HTTP_2 => &stats.cx_http2_total,
-        _ => &stats.cx_http1_total,
-    };
-    counter.fetch_add(1, Relaxed);
-}
-
-fn builder(manager: &HttpManager) -> auto::Builder<LocalExecutor> {
-    let mut builder = auto::Builder::new(LocalExecutor);
+fn http2(manager: &HttpManager) -> http2::Builder<LocalExecutor> {
+    let mut builder = http2::Builder::new(LocalExecutor);
     builder
-        .http1()
-        .timer(TokioTimer::new())
-        .auto_date_header(false)
-        .max_headers(manager.limits.header_count)
-        .header_read_timeout(manager.limits.request_headers)
-        .max_buf_size(manager.limits.header_bytes.max(8192));
-    let mut http2 = builder.http2();
-    http2
         .timer(TokioTimer::new())
         .auto_date_header(false)
         .max_concurrent_streams(manager.http2.max_concurrent_streams)
@@ -132,14 +355,10 @@ fn builder(manager: &HttpManager) -> auto::Builder<LocalExecutor> {
         .initial_connection_window_size(manager.http2.connection_window)
         .max_header_list_size(u32::try_from(manager.limits.header_bytes).unwrap_or(u32::MAX));
     if let Some((interval, timeout)) = manager.http2.keepalive {
-        http2.keep_alive_interval(interval).keep_alive_timeout(timeout);
+        builder.keep_alive_interval(interval).keep_alive_timeout(timeout);
     }
     if manager.http2.allow_connect {
-        http2.enable_connect_protocol();
+        builder.enable_connect_protocol();
     }
-    match manager.codec {
-        Codec::Auto => builder,
-        Codec::Http1 => builder.http1_only(),
-        Codec::Http2 => builder.http2_only(),
-    }
+    builder
 }

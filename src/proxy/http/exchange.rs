@@ -5,18 +5,19 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use http::header::{CONNECTION, DATE, HOST, HeaderMap, HeaderValue, SERVER};
-use http::{Request, Response, StatusCode, request, response};
+use http::{Method, Request, Response, StatusCode, request, response};
+use http_body::Body;
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 
 use super::body::client::ClientBody;
-use super::body::{BodyError, ResponseBody};
+use super::body::{BodyError, Progress, ResponseBody};
 use super::conditioning::{self, REQUEST_ID};
 use super::connection::Downstream;
 use super::filter::grpc_web::{Dialect, Encoder};
 use super::local_reply::LocalReply;
 use super::route::{self, Matched, RouteAction, WeightedCluster};
-use super::{HttpManager, HttpStats, ServerHeader, forward, rewrite};
+use super::{HttpManager, HttpStats, ServerHeader, forward, http1, rewrite};
 use crate::proxy::connection::Stream;
 use crate::proxy::flags::Flags;
 use crate::proxy::format::{Context, RequestLine};
@@ -43,6 +44,10 @@ pub(crate) struct Exchange {
     pub(crate) upgrade: Option<Box<str>>,
     /// The client's connection, once it has gone over.
     pub(crate) upgraded: Option<OnUpgrade>,
+    /// How far the client is with the body, once it is sent.
+    pub(crate) progress: Option<Rc<Progress>>,
+    /// Whether the client sends its body once a host asks for it (`Expect: 100-continue`).
+    pub(crate) expects_continue: bool,
     /// The route it takes.
     pub(crate) matched: Option<Matched>,
     /// Protocols offered to the host instead of the cluster's (`envoy.network.application_protocols`).
@@ -68,6 +73,7 @@ pub(crate) async fn exchange(downstream: Rc<Downstream>, request: Request<Incomi
     let manager = downstream.manager.clone();
     manager.stats.rq_total.fetch_add(1, Relaxed);
     manager.stats.rq_active.fetch_add(1, Relaxed);
+    downstream.request_begins();
     // A client that goes away drops this future: it is counted all the same.
     let mut exchange = Guarded(Some(Box::new(Exchange::new(downstream, request))));
     let response = match exchange.get() {
@@ -102,11 +108,18 @@ impl Drop for Guarded {
 
 impl Exchange {
     fn new(downstream: Rc<Downstream>, mut request: Request<Incoming>) -> Self {
-        let upgraded = (request.headers().contains_key(CONNECTION) || request.method() == http::Method::CONNECT)
+        let upgraded = (request.headers().contains_key(CONNECTION) || request.method() == Method::CONNECT)
             .then(|| hyper::upgrade::on(&mut request));
         let (request, body) = request.into_parts();
         let authority: Box<str> = match (request.uri.authority(), request.headers.get(HOST)) {
-            (Some(authority), _) => authority.as_str().into(),
+            (Some(authority), _) => {
+                // Who the client says it is does not concern the host (RFC 9110 section 4.2.4).
+                let authority = authority.as_str();
+                let host = authority
+                    .rsplit_once('@')
+                    .filter(|_| request.version < http::Version::HTTP_2);
+                host.map_or(authority, |(_, host)| host).into()
+            }
             (None, Some(host)) => host.to_str().unwrap_or_default().into(),
             (None, None) => "".into(),
         };
@@ -120,6 +133,8 @@ impl Exchange {
             span: None,
             matched: None,
             upgrade: None,
+            progress: None,
+            expects_continue: false,
             upgraded,
             upstream_alpn: None,
             cors_origin: None,
@@ -131,6 +146,10 @@ impl Exchange {
     }
 
     async fn answer(&mut self, manager: &HttpManager) -> Result<Response<ResponseBody>, LocalReply> {
+        if let Some(refusal) = self.downstream.wire.refused(&self.request.method) {
+            manager.stats.protocol_error.fetch_add(1, Relaxed);
+            return Err(refusal.reply());
+        }
         conditioning::condition(self)?;
         self.matched = self.find_route();
         if let Some(tracing) = &manager.tracing {
@@ -362,7 +381,17 @@ impl Exchange {
         {
             parts.headers.insert(REQUEST_ID, id);
         }
-        if self.downstream.is_ending() && parts.version < http::Version::HTTP_2 {
+        // What follows a request to go over to another protocol was not looked at: if there is none, there is nothing.
+        let turned_down = (self.upgrade.is_some() || self.request.method == Method::CONNECT)
+            && parts.status != StatusCode::SWITCHING_PROTOCOLS
+            && !(self.request.method == Method::CONNECT && parts.status.is_success());
+        // Neither is the rest of a request that was answered before it was whole.
+        let unread = match &self.progress {
+            Some(progress) => progress.end_time().is_none(),
+            None => self.body.as_ref().is_some_and(|body| !body.is_end_stream()),
+        };
+        if (self.downstream.is_ending() || turned_down || unread) && self.stream.protocol < Some(http::Version::HTTP_2)
+        {
             parts.headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
     }
@@ -405,13 +434,15 @@ impl Recorder {
 
     /// The response broke off.
     pub(crate) fn broken(mut self, error: &BodyError) {
-        self.stream.flags.set(error.flags());
+        self.stream.blame(error.flags(), error.details());
         self.close(None);
     }
 
     /// The client went away.
     pub(crate) fn abandoned(mut self) {
-        self.stream.flags.set(Flags::DOWNSTREAM_CONNECTION_TERMINATION);
+        self.stream
+            .blame(Flags::DOWNSTREAM_CONNECTION_TERMINATION, "downstream_remote_disconnect");
+        self.downstream.request_abandoned(self.stream.start.elapsed());
         self.close(None);
     }
 
@@ -422,6 +453,7 @@ impl Recorder {
         let manager = &self.downstream.manager;
         let stats: &HttpStats = &manager.stats;
         stats.rq_active.fetch_sub(1, Relaxed);
+        self.downstream.request_ends();
         stats.rq_time.record(took);
         if let Some(class) = stats
             .rq_class
@@ -443,7 +475,7 @@ impl Recorder {
         Context {
             connection: &self.downstream.connection,
             stream: &self.stream,
-            request: Some(RequestLine {
+            request: (!http1::is_stand_in(&self.request.method)).then_some(RequestLine {
                 method: &self.request.method,
                 path: self.request.uri.path_and_query().map_or("/", |path| path.as_str()),
                 authority: &self.authority,

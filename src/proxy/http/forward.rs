@@ -6,16 +6,17 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use http::header::{HOST, HeaderName, HeaderValue};
+use http::header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderName, HeaderValue, TRANSFER_ENCODING};
 use http::uri::PathAndQuery;
-use http::{Method, Request, Response, StatusCode, Uri};
+use http::{Method, Request, Response, StatusCode, Uri, Version};
 use http_body::Body;
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
-use super::body::client::ClientBody;
+use super::body::client::{ClientBody, Continue};
 use super::body::replay::Kept;
 use super::body::{BodyLimits, Progress, RequestBody, ResponseBody};
+use super::connection::Downstream;
 use super::exchange::Exchange;
 use super::local_reply::LocalReply;
 use super::retry::Retries;
@@ -81,13 +82,16 @@ pub(super) async fn forward(
 }
 
 /// What a request may take.
+#[derive(Clone, Copy, Debug)]
 struct Deadlines {
     /// From the end of the request.
     response: Option<Duration>,
     /// From now.
     stream: Option<Instant>,
-    /// Without anything received.
+    /// Without anything sent or received.
     idle: Option<Duration>,
+    /// Until the whole request has come.
+    request: Option<Instant>,
 }
 
 impl Deadlines {
@@ -105,6 +109,10 @@ impl Deadlines {
             response: timeouts.response.filter(|_| exchange.upgrade.is_none()),
             stream: stream.map(|stream| Instant::now() + stream),
             idle: idle.filter(|_| exchange.upgrade.is_none()),
+            request: limits
+                .request
+                .filter(|limit| !limit.is_zero())
+                .map(|limit| Instant::now() + limit),
         }
     }
 }
@@ -131,6 +139,8 @@ fn grpc_timeout(value: &HeaderValue) -> Option<Duration> {
 /// The body of a request, ready to be sent once or more.
 pub(super) struct Prepared {
     empty: bool,
+    /// Where the client waits to be asked for it.
+    expected: Option<Continue>,
     once: Option<ClientBody>,
     kept: Option<Kept>,
     /// How far the client is with it.
@@ -140,7 +150,12 @@ pub(super) struct Prepared {
 impl Prepared {
     fn new(exchange: &mut Exchange, matched: &Matched, action: &Forward) -> Self {
         let progress = Rc::new(Progress::default());
-        let body = exchange.body.take().filter(|body| !body.is_end_stream());
+        exchange.progress = Some(progress.clone());
+        let mut body = exchange.body.take().filter(|body| !body.is_end_stream());
+        let expected = exchange.expects_continue.then(Continue::default);
+        if let Some(expected) = &expected {
+            body = body.map(|body| body.when(expected.clone()));
+        }
         let several = action.retry.is_some() || !action.mirrors.is_empty();
         let limit = matched.route.buffer_limit.unwrap_or(KEPT_BYTES);
         let (once, kept) = match body {
@@ -153,6 +168,7 @@ impl Prepared {
         }
         Self {
             empty,
+            expected,
             once,
             kept,
             progress,
@@ -191,6 +207,26 @@ impl Prepared {
             kept?.replay().map(RequestBody::Replay)
         })
     }
+}
+
+/// Whether a host's answer by HTTP/1 tells its length in a way that two readers may understand differently (RFC 9112
+/// section 6.3), or has one although it has no body.
+fn is_contradictory(response: &Response<Incoming>) -> bool {
+    if response.version() >= Version::HTTP_2 {
+        return false;
+    }
+    let headers = response.headers();
+    let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
+    let mut encodings = headers.get_all(TRANSFER_ENCODING).iter();
+    let (length, encoding) = (lengths.next(), encodings.next());
+    if lengths.next().is_some() || encodings.next().is_some() || (length.is_some() && encoding.is_some()) {
+        return true;
+    }
+    if encoding.is_some_and(|encoding| !encoding.as_bytes().eq_ignore_ascii_case(b"chunked")) {
+        return true;
+    }
+    let empty = response.status() == StatusCode::NO_CONTENT;
+    empty && (encoding.is_some() || length.is_some_and(|length| length != "0"))
 }
 
 /// What an attempt came to.
@@ -235,13 +271,17 @@ impl Sending<'_> {
 
     /// Tries until there is an answer to give, or no time left.
     async fn run(&mut self, exchange: &mut Exchange) -> Result<Response<ResponseBody>, LocalReply> {
-        if self.deadline.response.is_none() && self.deadline.stream.is_none() {
+        let limited = self.deadline.response.is_some() || self.deadline.stream.is_some();
+        let watched = self.deadline.idle.is_some() || self.deadline.request.is_some();
+        if self.body.empty && !limited && !watched {
             return self.attempts(exchange).await;
         }
         let expired = expired(self.body.progress.clone(), self.deadline.response, self.deadline.stream);
+        let client = client_fails(exchange.downstream.clone(), self.body.progress.clone(), self.deadline);
         let cluster = self.cluster.clone();
         tokio::select! {
             biased;
+            reply = client => Err(reply),
             result = self.attempts(exchange) => result,
             () = expired => {
                 cluster.stats.rq_timeout.fetch_add(1, Relaxed);
@@ -336,6 +376,13 @@ impl Sending<'_> {
             },
         };
         match result {
+            Ok((response, mut lease)) if is_contradictory(&response) => {
+                lease.broken();
+                let error = SendError::new(FailureKind::Protocol, "the response's length is not clear");
+                self.cluster.report(host, Report::Failure(error.kind));
+                counted.rq_error.fetch_add(1, Relaxed);
+                Outcome::Failed(error.kind, failed(&error))
+            }
             Ok((response, lease)) => {
                 exchange.stream.timing.upstream_first_rx = Some(exchange.stream.start.elapsed());
                 exchange.stream.upstream_local = lease.local();
@@ -378,6 +425,18 @@ impl Sending<'_> {
         if let Ok(host) = HeaderValue::from_str(&exchange.authority) {
             request.headers_mut().insert(HOST, host);
         }
+        if exchange.upgrade.is_some() {
+            request
+                .headers_mut()
+                .insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+        }
+        if let Some(expected) = self.body.expected.clone() {
+            hyper::ext::on_informational(&mut request, move |response| {
+                if response.status() == StatusCode::CONTINUE {
+                    expected.go();
+                }
+            });
+        }
         *request.uri_mut() = if exchange.request.method == Method::CONNECT {
             exchange.authority.parse().unwrap_or_default()
         } else {
@@ -414,6 +473,8 @@ impl Sending<'_> {
             return Ok(upgrade::join(exchange, response, lease, self.deadline.idle));
         }
         let (mut parts, body) = response.into_parts();
+        // The version is the host's. The client has its own.
+        parts.version = Version::HTTP_11;
         self.change_response(exchange, &mut parts.headers);
         let deadline = self
             .deadline
@@ -429,14 +490,75 @@ impl Sending<'_> {
     fn change_response(&self, exchange: &mut Exchange, headers: &mut http::HeaderMap) {
         super::conditioning::response(headers);
         let milliseconds = exchange.stream.start.elapsed().as_millis();
-        headers.insert(
-            SERVICE_TIME,
-            HeaderValue::from(u64::try_from(milliseconds).unwrap_or(u64::MAX)),
-        );
+        // It counts from the end of the request, if that has come.
+        if self.body.progress.end_time().is_some() {
+            headers.insert(
+                SERVICE_TIME,
+                HeaderValue::from(u64::try_from(milliseconds).unwrap_or(u64::MAX)),
+            );
+        }
         if self.matched.host.attempt_count_in_response {
             headers.insert(ATTEMPT_COUNT, HeaderValue::from(exchange.stream.attempts));
         }
         exchange.change_response_headers(self.matched, self.share, headers);
+    }
+}
+
+/// Waits until the client does what it must not: its body is none, or does not come.
+async fn client_fails(downstream: Rc<Downstream>, progress: Rc<Progress>, deadline: Deadlines) -> LocalReply {
+    let broken = async {
+        progress.broken().await;
+        match downstream.wire.broken_body() {
+            Some(refusal) => refusal.reply(),
+            // The client went away, and with it its connection.
+            None => std::future::pending().await,
+        }
+    };
+    let late = async {
+        match deadline.request.filter(|_| progress.end_time().is_none()) {
+            Some(end) => {
+                tokio::select! {
+                    () = tokio::time::sleep_until(end) => {}
+                    () = progress.ended() => std::future::pending().await,
+                }
+            }
+            None => std::future::pending().await,
+        }
+        let status = StatusCode::REQUEST_TIMEOUT;
+        LocalReply::new(status, "request timeout", Flags::NONE, "request_overall_timeout").closing()
+    };
+    let began = Instant::now();
+    let idle = async {
+        let Some(idle) = deadline.idle else {
+            return std::future::pending().await;
+        };
+        loop {
+            let since = progress.moved().max(progress.end_time()).unwrap_or(began);
+            if since.elapsed() >= idle {
+                break;
+            }
+            tokio::time::sleep_until(since + idle).await;
+        }
+        let flags = Flags::STREAM_IDLE_TIMEOUT;
+        // Who keeps whom waiting depends on whether the whole request has come.
+        match progress.end_time() {
+            Some(_) => LocalReply::new(
+                StatusCode::GATEWAY_TIMEOUT,
+                "stream timeout",
+                flags,
+                "stream_idle_timeout",
+            ),
+            None => {
+                let status = StatusCode::REQUEST_TIMEOUT;
+                LocalReply::new(status, "stream timeout", flags, "stream_idle_timeout").closing()
+            }
+        }
+    };
+    tokio::select! {
+        biased;
+        reply = broken => reply,
+        reply = late => reply,
+        reply = idle => reply,
     }
 }
 

@@ -8,52 +8,14 @@ use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt};
 
 use super::{Inspection, PortRange};
+use crate::proxy::http::connection::PREFACE;
+use crate::proxy::http::http1::METHODS;
 use crate::proxy::tls::{Hello, client_hello};
 
 /// What is read first; doubled as long as nothing is decided.
 const FIRST: usize = 2 * 1024;
 /// What is read at most.
 const LONGEST: usize = 16 * 1024;
-
-/// How HTTP/2 begins.
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-
-/// Methods that HTTP/1 is known by.
-const METHODS: [&[u8]; 33] = [
-    b"GET",
-    b"HEAD",
-    b"POST",
-    b"PUT",
-    b"DELETE",
-    b"CONNECT",
-    b"OPTIONS",
-    b"TRACE",
-    b"PATCH",
-    b"ACL",
-    b"BIND",
-    b"CHECKOUT",
-    b"COPY",
-    b"LINK",
-    b"LOCK",
-    b"MERGE",
-    b"MKACTIVITY",
-    b"MKCALENDAR",
-    b"MKCOL",
-    b"MOVE",
-    b"M-SEARCH",
-    b"NOTIFY",
-    b"PROPFIND",
-    b"PROPPATCH",
-    b"PURGE",
-    b"REBIND",
-    b"REPORT",
-    b"SEARCH",
-    b"SUBSCRIBE",
-    b"UNBIND",
-    b"UNLINK",
-    b"UNLOCK",
-    b"UNSUBSCRIBE",
-];
 
 /// What was found.
 #[derive(Debug, Default, PartialEq, Eq)]

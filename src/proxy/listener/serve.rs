@@ -181,12 +181,8 @@ async fn hand_over(worker: Rc<Worker>, chain: Arc<FilterChain>, connection: Conn
     match &chain.network {
         NetworkFilter::Tcp(proxy) => tcp::serve(io, proxy, &connection, &chain.draining, &worker).await,
         NetworkFilter::Http(manager) => {
-            let downstream = Downstream {
-                manager: manager.clone(),
-                worker,
-                connection,
-                chain,
-            };
+            let manager = manager.clone();
+            let downstream = Downstream::new(worker, connection, chain, manager);
             http::serve(io, Rc::new(downstream)).await;
         }
     }

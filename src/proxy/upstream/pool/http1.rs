@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
@@ -18,12 +19,14 @@ use super::host_pool::{HostPool, Place};
 use super::metered::Metered;
 use crate::proxy::http::body::RequestBody;
 use crate::proxy::upstream::cluster::{Cluster, UpstreamHttp};
-use crate::proxy::upstream::connect::{Link, SendError};
+use crate::proxy::upstream::connect::{FailureKind, Link, SendError};
 
 /// A connection, which carries one request at a time. It closes when this is dropped.
 #[derive(Debug)]
 pub(super) struct Http1 {
     sender: http1::SendRequest<RequestBody>,
+    /// Bytes that have come from the host.
+    received: Arc<AtomicU64>,
     /// Where it goes back to; nowhere, if it is for one request only.
     home: Weak<HostPool>,
     /// Our own address.
@@ -43,8 +46,9 @@ pub(super) async fn handshake(
 ) -> Result<Http1, SendError> {
     cluster.stats.cx_http1_total.fetch_add(1, Relaxed);
     let local = link.local;
-    let io = TokioIo::new(Metered::new(link, cluster.stats.clone()));
-    let made = http1::Builder::new().handshake(io).await;
+    let io = Metered::new(link, cluster.stats.clone());
+    let received = io.received();
+    let made = http1::Builder::new().handshake(TokioIo::new(io)).await;
     let (sender, connection) = made.map_err(|error| failure::of(&error))?;
     tokio::task::spawn_local(async move {
         if let Err(error) = connection.with_upgrades().await {
@@ -55,6 +59,7 @@ pub(super) async fn handshake(
     let now = Instant::now();
     Ok(Http1 {
         sender,
+        received,
         home,
         local,
         opened: now,
@@ -92,7 +97,15 @@ impl Http1 {
                 unsent: Some(request),
             });
         }
-        self.sender.try_send_request(request).await.map_err(Unanswered::from)
+        let before = self.received.load(Relaxed);
+        self.sender.try_send_request(request).await.map_err(|error| {
+            let mut unanswered = Unanswered::from(error);
+            // Half an answer is none at all.
+            if unanswered.error.kind == FailureKind::Reset && self.received.load(Relaxed) > before {
+                unanswered.error.kind = FailureKind::Protocol;
+            }
+            unanswered
+        })
     }
 
     pub(super) fn is_reused(&self) -> bool {

@@ -1,0 +1,156 @@
+//! HTTP/2 as frames: a client that says what no library would.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::time::timeout;
+
+use super::wait::PATIENCE;
+
+/// A frame.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Frame {
+    /// Which sort (RFC 9113 section 6).
+    pub kind: u8,
+    /// Its flags.
+    pub flags: u8,
+    /// The stream.
+    pub stream: u32,
+    /// What it carries.
+    pub payload: Vec<u8>,
+}
+
+impl std::fmt::Debug for Frame {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let payload = self.payload[..self.payload.len().min(200)].escape_ascii();
+        write!(f, "{}:{}:{} {payload}", self.kind, self.flags, self.stream)
+    }
+}
+
+impl Frame {
+    /// A frame of one's choice.
+    pub fn new(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Self {
+        Self {
+            kind,
+            flags,
+            stream,
+            payload: payload.into(),
+        }
+    }
+
+    /// The status that an answer's headers begin with.
+    pub fn status(&self) -> u16 {
+        // RFC 7541: appendix A has the common ones, the others are written out after the name's index.
+        match &self.payload[..] {
+            [0x88, ..] => 200,
+            [0x89, ..] => 204,
+            [0x8c, ..] => 400,
+            [0x8d, ..] => 404,
+            [0x8e, ..] => 500,
+            other => panic!("another status: {}", other.escape_ascii()),
+        }
+    }
+
+    fn write(&self, out: &mut Vec<u8>) {
+        let len = u32::try_from(self.payload.len()).unwrap().to_be_bytes();
+        out.extend_from_slice(&len[1..]);
+        out.extend_from_slice(&[self.kind, self.flags]);
+        out.extend_from_slice(&self.stream.to_be_bytes());
+        out.extend_from_slice(&self.payload);
+    }
+}
+
+/// The pseudo-headers of a request to `web`.
+pub fn request<'a>(method: &'a str, path: &'a str) -> [(&'a str, &'a str); 4] {
+    [
+        (":method", method),
+        (":scheme", "http"),
+        (":authority", "web"),
+        (":path", path),
+    ]
+}
+
+/// A `HEADERS` frame with all of these, in no compression; `last` ends the stream.
+pub fn headers(stream: u32, fields: &[(&str, &str)], last: bool) -> Frame {
+    let mut payload = Vec::new();
+    for (name, value) in fields {
+        payload.push(0);
+        string(&mut payload, name);
+        string(&mut payload, value);
+    }
+    Frame::new(1, 4 | u8::from(last), stream, &payload)
+}
+
+/// RFC 7541 sections 5.1 and 5.2, without Huffman.
+fn string(out: &mut Vec<u8>, text: &str) {
+    let mut rest = match text.len().checked_sub(127) {
+        None => {
+            out.push(u8::try_from(text.len()).unwrap());
+            return out.extend_from_slice(text.as_bytes());
+        }
+        Some(rest) => rest,
+    };
+    out.push(127);
+    while rest >= 128 {
+        out.push(u8::try_from(rest % 128 + 128).unwrap());
+        rest /= 128;
+    }
+    out.push(u8::try_from(rest).unwrap());
+    out.extend_from_slice(text.as_bytes());
+}
+
+/// A client's connection.
+pub struct Frames {
+    reader: OwnedReadHalf,
+    writer: OwnedWriteHalf,
+}
+
+impl Frames {
+    /// Connects, and says that it is HTTP/2.
+    pub async fn open(address: SocketAddr) -> Self {
+        let stream = TcpStream::connect(address).await.unwrap();
+        stream.set_nodelay(true).unwrap();
+        let (reader, mut writer) = stream.into_split();
+        let mut hello = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+        Frame::new(4, 0, 0, &[]).write(&mut hello);
+        writer.write_all(&hello).await.unwrap();
+        Self { reader, writer }
+    }
+
+    /// Sends frames. That the other side has had enough is no failure.
+    pub async fn send(&mut self, frames: &[Frame]) {
+        let mut bytes = Vec::new();
+        frames.iter().for_each(|frame| frame.write(&mut bytes));
+        // What it said of that is read afterwards. Who is not read from any more is not written to for ever.
+        let _ = timeout(Duration::from_secs(2), self.writer.write_all(&bytes)).await;
+    }
+
+    /// Sends frames, and says whether the other side takes them.
+    pub async fn takes(&mut self, frames: &[Frame]) -> bool {
+        let mut bytes = Vec::new();
+        frames.iter().for_each(|frame| frame.write(&mut bytes));
+        let sent = timeout(Duration::from_millis(500), self.writer.write_all(&bytes)).await;
+        sent.is_ok_and(|sent| sent.is_ok())
+    }
+
+    /// The next frame; none at the end of the connection.
+    pub async fn next(&mut self) -> Option<Frame> {
+        let read = async {
+            let mut head = [0; 9];
+            self.reader.read_exact(&mut head).await.ok()?;
+            let number = |bytes: &[u8]| bytes.iter().fold(0, |number, byte| number << 8 | u32::from(*byte));
+            let mut payload = vec![0; number(&head[..3]) as usize];
+            self.reader.read_exact(&mut payload).await.ok()?;
+            Some(Frame {
+                kind: head[3],
+                flags: head[4],
+                stream: number(&head[5..]) & 0x7fff_ffff,
+                payload,
+            })
+        };
+        timeout(PATIENCE, read).await.expect("neither a frame nor an end")
+    }
+}

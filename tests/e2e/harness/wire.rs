@@ -1,0 +1,168 @@
+//! HTTP/1 as bytes: clients and hosts that say what no library would.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::AbortHandle;
+use tokio::time::timeout;
+
+use super::wait::PATIENCE;
+
+/// An answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Said {
+    /// The status.
+    pub status: u16,
+    /// Headers, lower case.
+    pub headers: BTreeMap<String, String>,
+    /// The body: as long as `content-length` says, or up to the end.
+    pub body: String,
+}
+
+impl Said {
+    /// A header, or nothing.
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", String::as_str)
+    }
+}
+
+/// A client's connection.
+pub struct Wire {
+    stream: TcpStream,
+    read: Vec<u8>,
+}
+
+impl Wire {
+    /// Connects.
+    pub async fn open(address: SocketAddr) -> Self {
+        let stream = TcpStream::connect(address).await.unwrap();
+        stream.set_nodelay(true).unwrap();
+        Self {
+            stream,
+            read: Vec::new(),
+        }
+    }
+
+    /// Sends bytes. That the other side has had enough is no failure.
+    pub async fn send(&mut self, bytes: &[u8]) {
+        // What it said of that is read afterwards.
+        let _ = self.stream.write_all(bytes).await;
+    }
+
+    /// Says that nothing more comes.
+    pub async fn finish(&mut self) {
+        // As above.
+        let _ = self.stream.shutdown().await;
+    }
+
+    /// The next answer; none where the connection ends instead.
+    pub async fn answer(&mut self) -> Option<Said> {
+        let head = loop {
+            if let Some(end) = self.read.windows(4).position(|four| four == b"\r\n\r\n") {
+                break self.read.drain(..end + 4).collect::<Vec<_>>();
+            }
+            if !self.more().await {
+                return None;
+            }
+        };
+        let head = String::from_utf8_lossy(&head).into_owned();
+        let mut lines = head.trim_end().split("\r\n");
+        let status = lines.next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
+        let headers: BTreeMap<_, _> = lines
+            .map(|line| line.split_once(": ").unwrap_or_else(|| panic!("{head}")))
+            .map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned()))
+            .collect();
+        let len = headers.get("content-length").map(|len| len.parse::<usize>().unwrap());
+        while self.read.len() < len.unwrap_or(usize::MAX) && status >= 200 && self.more().await {}
+        let len = len.unwrap_or(self.read.len()).min(self.read.len());
+        let body = self.read.drain(..len).collect::<Vec<_>>();
+        Some(Said {
+            status,
+            headers,
+            body: String::from_utf8_lossy(&body).into_owned(),
+        })
+    }
+
+    /// Waits for the end of the connection, and returns what came before it.
+    pub async fn end(&mut self) -> Vec<u8> {
+        while self.more().await {}
+        std::mem::take(&mut self.read)
+    }
+
+    async fn more(&mut self) -> bool {
+        let mut room = [0; 4096];
+        let read = timeout(PATIENCE, self.stream.read(&mut room)).await;
+        // A reset is an end as well.
+        let len = read.expect("neither an answer nor an end").unwrap_or(0);
+        self.read.extend_from_slice(&room[..len]);
+        len > 0
+    }
+}
+
+/// What a [`Host`] does after its answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Then {
+    /// It waits for the next request.
+    Goes,
+    /// It closes the connection.
+    Closes,
+    /// It resets the connection.
+    Resets,
+    /// It does nothing at all any more.
+    Stalls,
+}
+
+/// A host that answers a request to `/<n>` with the n-th of its answers, whatever that is.
+pub struct Host {
+    /// Where it is.
+    pub address: SocketAddr,
+    task: AbortHandle,
+}
+
+impl Host {
+    /// Starts one.
+    pub async fn start(answers: Vec<(Vec<u8>, Then)>) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let task = tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let answers = answers.clone();
+                // Whoever goes away is not answered.
+                tokio::spawn(async move { serve(stream, &answers).await.ok() });
+            }
+        });
+        Self {
+            address,
+            task: task.abort_handle(),
+        }
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn serve(mut stream: TcpStream, answers: &[(Vec<u8>, Then)]) -> std::io::Result<()> {
+    let mut read = Vec::new();
+    loop {
+        while !read.ends_with(b"\r\n\r\n") {
+            if stream.read_buf(&mut read).await? == 0 {
+                return Ok(());
+            }
+        }
+        let text = String::from_utf8_lossy(&std::mem::take(&mut read)).into_owned();
+        let path = text.split(' ').nth(1).unwrap_or_default().trim_start_matches('/');
+        let (answer, then) = &answers[path.parse::<usize>().unwrap_or_else(|_| panic!("{text}"))];
+        stream.write_all(answer).await?;
+        match then {
+            Then::Goes => {}
+            Then::Closes => return Ok(()),
+            Then::Resets => return stream.set_zero_linger(),
+            Then::Stalls => std::future::pending().await,
+        }
+    }
+}

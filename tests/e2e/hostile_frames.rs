@@ -1,0 +1,256 @@
+//! HTTP/2 that is none, and floods of it. Envoy is compared where it answers alike; mostly it closes without a word where
+//! the bundled proxy says why.
+
+use serde_json::json;
+
+use super::harness::alone::{Alone, cluster, http_listener};
+use super::harness::frames::{Frame, Frames, headers, request};
+use super::harness::{Backend, Plane, get};
+use crate::on_each_plane;
+
+on_each_plane! {
+    malformed_streams_get_no_answer,
+    broken_connections_end,
+    floods_end_the_connection_and_nothing_else,
+}
+
+/// A data plane in front of a backend; `/never` is not answered.
+async fn plane(which: Plane, backend: &Backend) -> Alone {
+    let routes = json!([
+        {"match": {"prefix": "/never"}, "route": {"cluster": "back", "timeout": "0s"},
+         "request_headers_to_add": [{"header": {"key": "x-echo-delay", "value": "60000"}}]},
+        {"match": {"prefix": "/"}, "route": {"cluster": "back", "timeout": "0s"}},
+    ]);
+    let listener = http_listener("in", "INBOUND", routes, json!({"stream_idle_timeout": "0s"}));
+    Alone::start(which, &[listener], &[cluster("back", backend.address())], json!({})).await
+}
+
+const HEADERS: u8 = 1;
+const RST_STREAM: u8 = 3;
+const SETTINGS: u8 = 4;
+const GOAWAY: u8 = 7;
+
+/// What a stream or its connection comes to: the status of an answer, or none.
+async fn outcome(alone: &Alone, frames: &[Frame]) -> Option<u16> {
+    let mut client = Frames::open(alone.listener(0)).await;
+    client.send(frames).await;
+    loop {
+        let frame = client.next().await?;
+        match frame.kind {
+            HEADERS => return Some(frame.status()),
+            RST_STREAM | GOAWAY => return None,
+            _ => {}
+        }
+    }
+}
+
+/// A request on stream 1 that is whole, with headers of one's choice.
+fn get_with(more: &[(&str, &str)]) -> Vec<Frame> {
+    vec![headers(1, &[&request("GET", "/a")[..], more].concat(), true)]
+}
+
+async fn malformed_streams_get_no_answer(which: Plane) {
+    let backend = Backend::http("echo").await;
+    let alone = plane(which, &backend).await;
+    assert_eq!(
+        outcome(&alone, &get_with(&[("te", "trailers"), ("x-a", "b")])).await,
+        Some(200)
+    );
+    let without = |name: &str| {
+        let fields: Vec<_> = request("GET", "/a")
+            .into_iter()
+            .filter(|(field, _)| *field != name)
+            .collect();
+        vec![headers(1, &fields, true)]
+    };
+    let before = |field: (&'static str, &'static str)| {
+        let fields: Vec<_> = [field].into_iter().chain(request("GET", "/a")).collect();
+        vec![headers(1, &fields, true)]
+    };
+    let posted = |fields: &[(&'static str, &'static str)], body: &[u8]| {
+        let all = [&request("POST", "/a")[..], fields].concat();
+        vec![headers(1, &all, false), Frame::new(0, 1, 1, body)]
+    };
+    for frames in [
+        without(":method"),
+        without(":path"),
+        without(":scheme"),
+        before(("x-a", "b")),
+        before((":method", "GET")),
+        before((":status", "200")),
+        before((":unknown", "x")),
+        get_with(&[("connection", "close")]),
+        get_with(&[("keep-alive", "5")]),
+        get_with(&[("proxy-connection", "close")]),
+        get_with(&[("transfer-encoding", "chunked")]),
+        get_with(&[("upgrade", "websocket")]),
+        get_with(&[("te", "gzip")]),
+        get_with(&[("X-A", "b")]),
+        get_with(&[("x a", "b")]),
+        get_with(&[("", "b")]),
+        get_with(&[("x-a", "b\0c")]),
+        get_with(&[("x-a", "b\r\nx-b: c")]),
+        vec![headers(1, &request("GET", "/a b"), true)],
+        vec![headers(1, &request("GET", "a"), true)],
+        vec![headers(1, &request("G T", "/a"), true)],
+        posted(&[("content-length", "10")], b"hello"),
+        posted(&[("content-length", "2")], b"hello"),
+        posted(&[("content-length", "-5")], b"hello"),
+        posted(&[("content-length", "5"), ("content-length", "6")], b"hello"),
+    ] {
+        assert_eq!(outcome(&alone, &frames).await, None, "{frames:?}");
+    }
+    // A length that is not the body's is found out when the body has begun to pass; nothing else passes at all.
+    let seen = backend.seen();
+    assert!(seen.iter().filter(|seen| seen.method == "GET").count() == 1, "{seen:?}");
+}
+
+async fn broken_connections_end(which: Plane) {
+    let backend = Backend::http("echo").await;
+    let alone = plane(which, &backend).await;
+    let overflow = 0x7fff_ffff_u32.to_be_bytes();
+    for frames in [
+        vec![Frame::new(8, 0, 0, &overflow), Frame::new(8, 0, 0, &overflow)],
+        vec![Frame::new(8, 0, 0, &[0; 4])],
+        vec![Frame::new(0, 0, 5, b"x")],
+        vec![headers(0, &request("GET", "/a"), true)],
+        vec![headers(2, &request("GET", "/a"), true)],
+        vec![Frame::new(HEADERS, 5, 1, &[0xff; 8])],
+        vec![Frame::new(RST_STREAM, 0, 1, &[0; 4])],
+        vec![Frame::new(5, 4, 1, &[0, 0, 0, 2])],
+        vec![Frame::new(SETTINGS, 0, 0, &[0, 4, 0x80, 0, 0, 0])],
+        vec![Frame::new(SETTINGS, 0, 0, &[0, 5, 0, 0, 0, 1])],
+        vec![Frame::new(SETTINGS, 0, 0, &[0; 5])],
+        vec![Frame::new(6, 0, 0, &[0; 3])],
+        vec![Frame::new(0, 8, 1, &[0xff])],
+        vec![Frame::new(0, 0, 1, &[0; 20_000])],
+        // A CONTINUATION of nothing, and a HEADERS that something else comes after.
+        vec![Frame::new(9, 4, 1, &[])],
+        vec![Frame::new(HEADERS, 0, 1, &[]), Frame::new(6, 0, 0, &[0; 8])],
+    ] {
+        let mut client = Frames::open(alone.listener(0)).await;
+        client.send(&frames).await;
+        while let Some(frame) = client.next().await {
+            assert_ne!(frame.kind, HEADERS, "{frames:?}");
+        }
+    }
+    assert_eq!(backend.seen().len(), 0);
+}
+
+async fn floods_end_the_connection_and_nothing_else(which: Plane) {
+    let backend = Backend::http("echo").await;
+    let alone = plane(which, &backend).await;
+    // Somebody else, who must not notice.
+    let mut other = Frames::open(alone.listener(0)).await;
+    let post = headers(1, &request("POST", "/never"), false);
+    let block = |name: &str| headers(1, &[(name, &"a".repeat(1000))], false);
+    let resets = (0..2000).flat_map(|number| {
+        let id = 2 * number + 1;
+        [
+            headers(id, &request("GET", "/never"), true),
+            Frame::new(RST_STREAM, 0, id, &[0, 0, 0, 8]),
+        ]
+    });
+    let mut begun = post.clone();
+    begun.flags = 0;
+    let continued = |frame: Frame| std::iter::once(begun.clone()).chain(std::iter::repeat_n(frame, 5000));
+    let continuation = |payload: &[u8]| Frame::new(9, 0, 1, payload);
+    let floods: Vec<Vec<Frame>> = vec![
+        resets.collect(),
+        continued(continuation(&[])).collect(),
+        continued(continuation(&block("x-a").payload)).collect(),
+        std::iter::once(post.clone())
+            .chain(std::iter::repeat_n(Frame::new(0, 0, 1, &[]), 5000))
+            .collect(),
+    ];
+    for flood in floods {
+        let mut client = Frames::open(alone.listener(0)).await;
+        client.send(&flood).await;
+        while client.next().await.is_some() {}
+        get(alone.listener(0), "web", "/a").expect(200).await;
+    }
+    other.send(&[headers(1, &request("GET", "/a"), true)]).await;
+    loop {
+        let frame = other.next().await.expect("the other connection ended");
+        if frame.kind == HEADERS {
+            assert_eq!(frame.status(), 200);
+            break;
+        }
+    }
+    // Nothing of it is left over.
+    let active = "http.in.downstream_rq_active";
+    super::harness::eventually("an end of all requests", async || {
+        match alone.sidecar.stats(active).await[active] {
+            0 => Ok(()),
+            active => Err(active.to_string()),
+        }
+    })
+    .await;
+}
+
+/// The bundled proxy says why: `ENHANCE_YOUR_CALM`.
+#[tokio::test]
+async fn floods_are_told_to_calm_down() {
+    let backend = Backend::http("echo").await;
+    let alone = plane(Plane::Topsail, &backend).await;
+    let post = headers(1, &request("POST", "/never"), false);
+    let flood: Vec<_> = std::iter::once(post)
+        .chain(std::iter::repeat_n(Frame::new(0, 0, 1, &[]), 5000))
+        .collect();
+    let mut client = Frames::open(alone.listener(0)).await;
+    client.send(&flood).await;
+    let mut reason = None;
+    while let Some(frame) = client.next().await {
+        if frame.kind == GOAWAY {
+            reason = Some(frame.payload[7]);
+        }
+    }
+    assert_eq!(reason, Some(11));
+}
+
+/// Streams that are given up as soon as the host has them are as dear as those that are given up at once.
+#[tokio::test]
+async fn resets_that_come_slowly_end_the_connection_too() {
+    let backend = Backend::http("echo").await;
+    let alone = plane(Plane::Topsail, &backend).await;
+    let mut client = Frames::open(alone.listener(0)).await;
+    for number in 0..600 {
+        let id = 2 * number + 1;
+        client
+            .send(&[
+                headers(id, &request("GET", "/never"), true),
+                Frame::new(6, 0, 0, &[0; 8]),
+            ])
+            .await;
+        // The answer to the ping comes when the stream has been looked at.
+        loop {
+            match client.next().await {
+                None => return assert!(number >= 499, "{number}"),
+                Some(frame) if frame.kind == 6 => break,
+                Some(_) => {}
+            }
+        }
+        client.send(&[Frame::new(RST_STREAM, 0, id, &[0, 0, 0, 8])]).await;
+    }
+    while client.next().await.is_some() {}
+}
+
+/// A client that sends what has to be answered, and does not read the answers.
+#[tokio::test]
+async fn answers_that_nobody_reads_are_not_heaped_up() {
+    let backend = Backend::http("echo").await;
+    let alone = plane(Plane::Topsail, &backend).await;
+    let before = alone.sidecar.stats("server.memory_allocated").await["server.memory_allocated"];
+    for flood in [
+        Frame::new(6, 0, 0, &[0; 8]),
+        Frame::new(SETTINGS, 0, 0, &[0, 3, 0, 0, 0, 100]),
+    ] {
+        let mut client = Frames::open(alone.listener(0)).await;
+        let flood = vec![flood; 1000];
+        // Until the proxy reads no more, or has had enough.
+        while client.takes(&flood).await {}
+        get(alone.listener(0), "web", "/a").expect(200).await;
+    }
+    let after = alone.sidecar.stats("server.memory_allocated").await["server.memory_allocated"];
+    assert!(after < before + (8 << 20), "{before} -> {after}");
+}

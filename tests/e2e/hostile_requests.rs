@@ -1,0 +1,446 @@
+//! HTTP/1 that is none, or not quite: what a client says by bytes alone.
+
+use serde_json::json;
+
+use super::harness::alone::{Alone, cluster, http_listener};
+use super::harness::wire::Wire;
+use super::harness::{Backend, Plane, eventually, get};
+use crate::on_each_plane;
+
+on_each_plane! {
+    malformed_requests_are_refused_and_logged,
+    what_is_odd_but_allowed_passes,
+    a_refusal_follows_the_answers_before_it,
+    an_answer_before_the_end_of_a_request_is_the_last_on_its_connection,
+    headers_for_one_hop_do_not_pass,
+    late_requests_are_told,
+    connections_end_when_they_are_idle_or_have_carried_enough,
+}
+
+const BAD: &str = "Bad Request";
+const LARGE: &str = "Request Header Fields Too Large";
+const LOG: &str = "%RESPONSE_CODE% %RESPONSE_FLAGS% %RESPONSE_CODE_DETAILS% %REQ(:METHOD)% %REQ(X-CASE)%\n";
+
+/// A data plane in front of a backend.
+async fn plane(plane: Plane, backend: &Backend, more: serde_json::Value) -> Alone {
+    let routes = json!([
+        {"match": {"prefix": "/own"}, "direct_response": {"status": 200, "body": {"inline_string": "own"}}},
+        {"match": {"prefix": "/"}, "route": {"cluster": "back", "timeout": "0s"}},
+    ]);
+    let mut manager = json!({
+        "normalize_path": true,
+        "stream_idle_timeout": "0s",
+        "upgrade_configs": [{"upgrade_type": "websocket"}],
+        "access_log": [{
+            "name": "envoy.access_loggers.file",
+            "typed_config": {
+                "@type": "type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog",
+                "path": "{dir}/access.log",
+                "log_format": {"text_format_source": {"inline_string": LOG}},
+            },
+        }],
+    });
+    manager
+        .as_object_mut()
+        .unwrap()
+        .extend(more.as_object().unwrap().clone());
+    let listener = http_listener("in", "INBOUND", routes, manager);
+    Alone::start(plane, &[listener], &[cluster("back", backend.address())], json!({})).await
+}
+
+/// A request with these headers.
+fn head(fields: &str) -> Vec<u8> {
+    format!("POST /a HTTP/1.1\r\nhost: web\r\n{fields}\r\n").into_bytes()
+}
+
+/// One with a body in chunks.
+fn chunked(body: &str) -> Vec<u8> {
+    [head("transfer-encoding: chunked\r\n"), body.into()].concat()
+}
+
+/// Requests that are refused: what is sent, the status and the text, and the line in the log.
+fn refused() -> Vec<(Vec<u8>, u16, &'static str, &'static str)> {
+    let mut all = Vec::new();
+    let mut refuse = |sent: &[u8], status, text, log| all.push((sent.to_vec(), status, text, log));
+    for fields in [
+        "content-length: 5\r\ntransfer-encoding: chunked\r\n",
+        "transfer-encoding: chunked\r\ncontent-length: 5\r\n",
+    ] {
+        let log = "400 DPE http1.content_length_and_chunked_not_allowed - -";
+        refuse(&head(fields), 400, BAD, log);
+    }
+    for fields in [
+        "content-length: 5\r\ncontent-length: 5\r\n",
+        "content-length: 5\r\ncontent-length: 6\r\n",
+        "content-length: 5, 5\r\n",
+        "content-length: -5\r\n",
+        "content-length: +5\r\n",
+        "content-length: 0x5\r\n",
+        "content-length: 99999999999999999999999\r\n",
+        "content-length:\r\n",
+        "x-a : b\r\n",
+        "x a: b\r\n",
+        "x(a: b\r\n",
+        "xa\r\n",
+        ": b\r\n",
+        ":path: /b\r\n",
+        "x-\u{e9}: b\r\n",
+    ] {
+        refuse(&head(fields), 400, BAD, "400 DPE http1.codec_error - -");
+    }
+    for fields in ["x-a: b\0c\r\n", "x\0a: b\r\n", "x-a: b\u{1}c\r\n", "x-a: b\u{7f}c\r\n"] {
+        refuse(&head(fields), 400, BAD, "400 DPE http1.invalid_characters - -");
+    }
+    for coding in ["gzip, chunked", "chunked, gzip", "identity", "chunked, chunked", ""] {
+        let log = "501 DPE http1.invalid_transfer_encoding - -";
+        refuse(
+            &head(&format!("transfer-encoding: {coding}\r\n")),
+            501,
+            "Not Implemented",
+            log,
+        );
+    }
+    for (line, log) in [
+        ("GET /\u{e9} HTTP/1.1", "400 DPE http1.codec_error - -"),
+        ("GET /a b HTTP/1.1", "400 DPE http1.codec_error - -"),
+        ("GET /a http/1.1", "400 DPE http1.codec_error - -"),
+        ("GET /a HTTP/1.10", "400 DPE http1.codec_error - -"),
+        ("GET web:80 HTTP/1.1", "400 DPE http1.codec_error - -"),
+        ("FOO /a HTTP/1.1", "400 DPE http1.codec_error - -"),
+        ("get /a HTTP/1.1", "400 DPE http1.codec_error - -"),
+        ("PRI /a HTTP/1.1", "400 DPE http1.codec_error - -"),
+        ("SSH-2.0-x", "400 DPE http1.codec_error - -"),
+        ("GET /\u{1} HTTP/1.1", "400 DPE http1.invalid_characters - -"),
+        ("GET * HTTP/1.1", "400 DPE http1.invalid_url - -"),
+        ("CONNECT /a HTTP/1.1", "400 DPE http1.invalid_url - -"),
+        ("GET ftp://web/a HTTP/1.1", "400 DPE http1.invalid_scheme - -"),
+        ("GET /a HTTP/1.1\r\nhost: w b", "400 DPE http.invalid_authority - -"),
+        ("GET /a HTTP/1.1\r\nhost: web/b", "400 DPE http.invalid_authority - -"),
+    ] {
+        refuse(format!("{line}\r\n\r\n").as_bytes(), 400, BAD, log);
+    }
+    for line in [
+        "GET /a HTTP/1.0",
+        "GET /a HTTP/1.2",
+        "GET /a HTTP/2.0",
+        "GET /a",
+        "GET /a ",
+    ] {
+        let sent = format!("{line}\r\nhost: web\r\n\r\n");
+        refuse(sent.as_bytes(), 426, "Upgrade Required", "426 DPE low_version - -");
+    }
+    let log = "431 DPE http1.headers_too_large - -";
+    refuse(&head(&format!("x-a: {}\r\n", "a".repeat(70_000))), 431, LARGE, log);
+    refuse(format!("GET /{}", "a".repeat(70_000)).as_bytes(), 431, LARGE, log);
+    refuse(
+        &head(&"x: a\r\n".repeat(100)),
+        431,
+        LARGE,
+        "431 DPE http1.too_many_headers - -",
+    );
+    for body in [
+        "g\r\n",
+        "-5\r\nhello\r\n",
+        "0x5\r\n",
+        " 5\r\nhello\r\n",
+        "\r\n",
+        "5\nhello\r\n",
+        "5;a\nb\r\nhello\r\n",
+    ] {
+        refuse(&chunked(body), 400, BAD, "400 DPE http1.codec_error POST -");
+    }
+    refuse(
+        &chunked("fffffffffffffffff\r\n"),
+        400,
+        BAD,
+        "400 DPE http1.codec_error POST -",
+    );
+    refuse(
+        &chunked("5\r\nhello\r\n0\r\nx t: 1\r\n\r\n"),
+        400,
+        BAD,
+        "400 DPE http1.codec_error POST -",
+    );
+    refuse(
+        b"GET /a#b HTTP/1.1\r\nhost: web\r\nx-case: fragment\r\n\r\n",
+        400,
+        "",
+        "fragment",
+    );
+    refuse(
+        b"GET /a%00 HTTP/1.1\r\nhost: web\r\nx-case: nul\r\n\r\n",
+        400,
+        "",
+        "400 - path_normalization_failed GET nul",
+    );
+    refuse(
+        b"GET /a HTTP/1.1\r\nx-case: host\r\n\r\n",
+        400,
+        "",
+        "400 - missing_host_header GET host",
+    );
+    all
+}
+
+async fn malformed_requests_are_refused_and_logged(which: Plane) {
+    let backend = Backend::http("echo").await;
+    let alone = plane(which, &backend, json!({})).await;
+    let mut lines = Vec::new();
+    for (sent, status, text, log) in refused() {
+        let mut wire = Wire::open(alone.listener(0)).await;
+        wire.send(&sent).await;
+        let shown = sent[..sent.len().min(100)].escape_ascii();
+        let said = wire.answer().await.unwrap_or_else(|| panic!("no answer: {shown}"));
+        assert_eq!((said.status, said.body.as_str()), (status, text), "{shown}");
+        let kind = if text.is_empty() { "" } else { "text/plain" };
+        assert_eq!(said.header("content-type"), kind, "{shown}");
+        assert_eq!(
+            (said.header("connection"), said.header("server")),
+            ("close", "envoy"),
+            "{shown}"
+        );
+        assert!(said.headers.contains_key("date"), "{shown}");
+        wire.finish().await;
+        assert_eq!(wire.end().await, b"", "{shown}");
+        // The one that the log of only one of them knows the method of.
+        if log != "fragment" {
+            lines.push(log.to_owned());
+        }
+    }
+    // Nothing of them has reached the backend as a request.
+    get(alone.listener(0), "web", "/after").expect(200).await;
+    assert!(
+        backend
+            .seen()
+            .iter()
+            .all(|seen| seen.path == "/after" || seen.body.is_empty())
+    );
+    lines.push("200 - via_upstream GET -".into());
+    lines.sort_unstable();
+    // Envoy writes its log every ten seconds.
+    eventually("the log", async || {
+        let written = alone.written("access.log");
+        let mut written: Vec<_> = written
+            .lines()
+            .filter(|line| !line.contains("path_normalization_failed -") && !line.contains("fragment"))
+            .collect();
+        written.sort_unstable();
+        match written == lines {
+            true => Ok(()),
+            false => Err(format!("{written:#?} instead of {lines:#?}")),
+        }
+    })
+    .await;
+}
+
+async fn what_is_odd_but_allowed_passes(which: Plane) {
+    let backend = Backend::http("echo").await;
+    let alone = plane(which, &backend, json!({})).await;
+    for (sent, path, body) in [
+        (b"\r\n\r\nGET /a HTTP/1.1\r\nhost: web\r\n\r\n".to_vec(), "/a", ""),
+        (b"GET /a HTTP/1.1\nhost: web\n\n".to_vec(), "/a", ""),
+        (
+            b"GET http://web/a?b HTTP/1.1\r\nhost: other\r\n\r\n".to_vec(),
+            "/a?b",
+            "",
+        ),
+        (b"GET http://u:p@web/a HTTP/1.1\r\nhost: web\r\n\r\n".to_vec(), "/a", ""),
+        (b"GET /a/../../b HTTP/1.1\r\nhost: web\r\n\r\n".to_vec(), "/b", ""),
+        (b"GET /a\"<> HTTP/1.1\r\nhost: web\r\n\r\n".to_vec(), "/a%22%3C%3E", ""),
+        (b"PROPFIND /a HTTP/1.1\r\nhost: web\r\n\r\n".to_vec(), "/a", ""),
+        (
+            head("content-length: 005\r\nx-a:\tb \t\r\n")
+                .into_iter()
+                .chain(*b"hello")
+                .collect(),
+            "/a",
+            "hello",
+        ),
+        (chunked("5;a=\"b\"\r\nhello\r\n00\r\n\r\n"), "/a", "hello"),
+        (chunked("5\r\nhello\r\n0\r\nx-trailer: 1\r\n\r\n"), "/a", "hello"),
+        (
+            head("content-length: 5\r\nexpect: 100-continue\r\n")
+                .into_iter()
+                .chain(*b"hello")
+                .collect(),
+            "/a",
+            "hello",
+        ),
+    ] {
+        let shown = sent.escape_ascii();
+        let mut wire = Wire::open(alone.listener(0)).await;
+        wire.send(&sent).await;
+        let mut said = wire.answer().await.unwrap_or_else(|| panic!("no answer: {shown}"));
+        if said.status == 100 {
+            said = wire.answer().await.unwrap();
+        }
+        assert_eq!(said.status, 200, "{shown}: {}", said.body);
+        let seen = backend.seen().pop().unwrap();
+        assert_eq!(
+            (seen.path.as_str(), seen.body.as_str(), seen.authority.as_str()),
+            (path, body, "web"),
+            "{shown}"
+        );
+        // The connection stays.
+        wire.send(b"GET /next HTTP/1.1\r\nhost: web\r\n\r\n").await;
+        assert_eq!(wire.answer().await.unwrap().status, 200, "{shown}");
+    }
+}
+
+async fn a_refusal_follows_the_answers_before_it(which: Plane) {
+    let backend = Backend::http("echo").await;
+    let alone = plane(which, &backend, json!({})).await;
+    let mut wire = Wire::open(alone.listener(0)).await;
+    let request = |name: &str| format!("GET /{name} HTTP/1.1\r\nhost: web\r\n\r\n");
+    wire.send(
+        [&request("a"), &request("b"), "BAD\r\n\r\n", &request("c")]
+            .concat()
+            .as_bytes(),
+    )
+    .await;
+    for status in [200, 200, 400] {
+        assert_eq!(wire.answer().await.unwrap().status, status);
+    }
+    wire.finish().await;
+    assert_eq!(wire.end().await, b"");
+    let paths: Vec<_> = backend.seen().into_iter().map(|seen| seen.path).collect();
+    assert_eq!(paths, ["/a", "/b"]);
+}
+
+async fn an_answer_before_the_end_of_a_request_is_the_last_on_its_connection(which: Plane) {
+    let backend = Backend::http("echo").await;
+    let alone = plane(which, &backend, json!({})).await;
+    for request in [
+        "POST /own HTTP/1.1\r\nhost: web\r\ncontent-length: 100000\r\n\r\nsome",
+        "POST /own HTTP/1.1\r\nhost: web\r\ntransfer-encoding: chunked\r\n\r\n4\r\nsome\r\n",
+        "GET /a HTTP/1.1\r\nhost: web\r\nconnection: upgrade\r\nupgrade: unknown\r\n\r\n",
+    ] {
+        let mut wire = Wire::open(alone.listener(0)).await;
+        wire.send(request.as_bytes()).await;
+        let said = wire.answer().await.unwrap();
+        assert_eq!(
+            (said.status, said.header("connection")),
+            (if request.contains("/own") { 200 } else { 403 }, "close")
+        );
+        // What is still being sent does not cost the client its answer, and is no request.
+        wire.send(b"GET /smuggled HTTP/1.1\r\nhost: web\r\n\r\n").await;
+        wire.finish().await;
+        assert_eq!(wire.end().await, b"");
+    }
+    assert_eq!(backend.seen().len(), 0);
+}
+
+async fn headers_for_one_hop_do_not_pass(which: Plane) {
+    let backend = Backend::http("echo").await;
+    let alone = plane(which, &backend, json!({})).await;
+    let mut wire = Wire::open(alone.listener(0)).await;
+    wire.send(&head("connection: x-a, keep-alive\r\nx-a: 1\r\nconnection: x-b\r\nx-b: 1\r\nkeep-alive: 5\r\nproxy-connection: close\r\nte: gzip\r\ncontent-length: 0\r\n")).await;
+    assert_eq!(wire.answer().await.unwrap().status, 200);
+    let seen = backend.seen().pop().unwrap();
+    for name in ["connection", "x-a", "x-b", "keep-alive", "proxy-connection", "te"] {
+        assert!(!seen.headers.contains_key(name), "{name}: {:?}", seen.headers);
+    }
+    for name in ["host", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto"] {
+        let mut wire = Wire::open(alone.listener(0)).await;
+        wire.send(&head(&format!(
+            "connection: {name}\r\nx-forwarded-for: 1.2.3.4\r\nx-forwarded-host: a\r\nx-forwarded-proto: http\r\n"
+        )))
+        .await;
+        let said = wire.answer().await.unwrap();
+        assert_eq!((said.status, said.header("connection")), (400, "close"), "{name}");
+    }
+    assert_eq!(backend.seen().len(), 1);
+}
+
+async fn late_requests_are_told(which: Plane) {
+    let backend = Backend::http("echo").await;
+    let half_head = b"GET /a HTTP/1.1\r\nhost: w".to_vec();
+    let half_body = [head("content-length: 10\r\n"), b"half".to_vec()].concat();
+    let never = b"GET /a HTTP/1.1\r\nhost: web\r\nx-echo-delay: 60000\r\n\r\n".to_vec();
+    let limits = [
+        (
+            json!({"request_headers_timeout": "0.3s"}),
+            vec![(&half_head, 408, "request header timeout")],
+        ),
+        (
+            json!({"request_timeout": "0.3s"}),
+            vec![
+                (&half_head, 408, "request timeout"),
+                (&half_body, 408, "request timeout"),
+            ],
+        ),
+        (
+            json!({"stream_idle_timeout": "0.3s"}),
+            vec![
+                (&half_head, 408, "stream timeout"),
+                (&half_body, 408, "stream timeout"),
+                (&never, 504, "stream timeout"),
+            ],
+        ),
+    ];
+    for (limit, late) in limits {
+        let alone = plane(which, &backend, limit.clone()).await;
+        for (sent, status, text) in late {
+            let mut wire = Wire::open(alone.listener(0)).await;
+            wire.send(sent).await;
+            let said = wire.answer().await.unwrap();
+            assert_eq!((said.status, said.body.as_str()), (status, text), "{limit}");
+            let connection = if status == 408 { "close" } else { "" };
+            assert_eq!(said.header("connection"), connection, "{limit}");
+        }
+    }
+}
+
+async fn connections_end_when_they_are_idle_or_have_carried_enough(which: Plane) {
+    let backend = Backend::http("echo").await;
+    let idle = json!({"common_http_protocol_options": {"idle_timeout": "0.3s"}, "drain_timeout": "0.1s"});
+    let idle = plane(which, &backend, idle).await;
+    let request = b"GET /a HTTP/1.1\r\nhost: web\r\n\r\n";
+    let mut unused = Wire::open(idle.listener(0)).await;
+    assert_eq!(unused.end().await, b"");
+    let mut used = Wire::open(idle.listener(0)).await;
+    used.send(request).await;
+    assert_eq!(used.answer().await.unwrap().status, 200);
+    assert_eq!(used.end().await, b"");
+    let worn = json!({"common_http_protocol_options": {"max_requests_per_connection": 2}});
+    let worn = plane(which, &backend, worn).await;
+    let mut wire = Wire::open(worn.listener(0)).await;
+    for connection in ["", "close"] {
+        wire.send(request).await;
+        assert_eq!(wire.answer().await.unwrap().header("connection"), connection);
+    }
+    wire.finish().await;
+    assert_eq!(wire.end().await, b"");
+    let old = json!({"common_http_protocol_options": {"max_connection_duration": "0.3s"}, "drain_timeout": "0.1s"});
+    let old = plane(which, &backend, old).await;
+    assert_eq!(Wire::open(old.listener(0)).await.end().await, b"");
+}
+
+/// Here the bundled proxy is stricter than Envoy: all of it may mean one thing to one reader and another to the next.
+#[tokio::test]
+async fn what_envoy_mends_is_refused() {
+    let backend = Backend::http("echo").await;
+    let alone = plane(Plane::Topsail, &backend, json!({})).await;
+    for sent in [
+        head("x-a: b\r\n folded\r\n"),
+        head("x-a: b\rc\r\n"),
+        head("x-a: b\r\r\n"),
+        head("host: web\r\n"),
+        b"GET  /a HTTP/1.1\r\nhost: web\r\n\r\n".to_vec(),
+        b"GET\t/a\tHTTP/1.1\r\nhost: web\r\n\r\n".to_vec(),
+        b"GET /a HTTP/1.1 \r\nhost: web\r\n\r\n".to_vec(),
+        chunked("5\r\nhelloX\r\n0\r\n\r\n"),
+        chunked("5\r\nhello\n0\r\n\r\n"),
+        chunked(&format!("5;{}\r\nhello\r\n0\r\n\r\n", "a".repeat(20_000))),
+    ] {
+        let mut wire = Wire::open(alone.listener(0)).await;
+        wire.send(&sent).await;
+        let said = wire.answer().await.unwrap();
+        assert_eq!(
+            (said.status, said.header("connection")),
+            (400, "close"),
+            "{}",
+            sent.escape_ascii()
+        );
+    }
+}

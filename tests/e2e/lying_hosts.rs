@@ -1,0 +1,160 @@
+//! Hosts that answer with what is no answer, with half of one, or not at all.
+
+use serde_json::json;
+
+use super::harness::Plane;
+use super::harness::alone::{Alone, cluster, http_listener};
+use super::harness::wire::{Host, Said, Then, Wire};
+use crate::on_each_plane;
+
+on_each_plane! {
+    answers_that_are_none_are_bad_gateways,
+    answers_that_break_off_break_off,
+    hosts_that_go_away_or_never_answer_are_told_apart,
+    odd_answers_pass_and_cost_nobody_else_anything,
+}
+
+async fn plane(which: Plane, host: &Host) -> Alone {
+    let routes = json!([{"match": {"prefix": "/"}, "route": {"cluster": "back", "timeout": "1s"}}]);
+    let listener = http_listener("in", "INBOUND", routes, json!({}));
+    Alone::start(which, &[listener], &[cluster("back", host.address)], json!({})).await
+}
+
+async fn ask(alone: &Alone, number: usize) -> (Option<Said>, Wire) {
+    let mut wire = Wire::open(alone.listener(0)).await;
+    wire.send(format!("GET /{number} HTTP/1.1\r\nhost: web\r\n\r\n").as_bytes())
+        .await;
+    (wire.answer().await, wire)
+}
+
+/// The answer to each of these, of which none costs the client its connection.
+async fn expect(which: Plane, answers: &[(&str, Then)], status: u16, text: &str) {
+    let mut all: Vec<_> = answers
+        .iter()
+        .map(|(answer, then)| (answer.as_bytes().to_vec(), *then))
+        .collect();
+    let good = all.len();
+    all.push((b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\ngood".to_vec(), Then::Goes));
+    let host = Host::start(all).await;
+    let alone = plane(which, &host).await;
+    for (number, (answer, _)) in answers.iter().enumerate() {
+        let (said, mut wire) = ask(&alone, number).await;
+        let said = said.unwrap_or_else(|| panic!("{answer:?}"));
+        assert_eq!((said.status, said.body.as_str()), (status, text), "{answer:?}");
+        wire.send(format!("GET /{good} HTTP/1.1\r\nhost: web\r\n\r\n").as_bytes())
+            .await;
+        assert_eq!(wire.answer().await.unwrap().body, "good", "{answer:?}");
+    }
+}
+
+async fn answers_that_are_none_are_bad_gateways(which: Plane) {
+    let answers = [
+        ("garbage garbage\r\n\r\n", Then::Goes),
+        (
+            "HTTP/1.1 200 OK\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+            Then::Goes,
+        ),
+        (
+            "HTTP/1.1 200 OK\r\ncontent-length: 5\r\ncontent-length: 6\r\n\r\nhello",
+            Then::Goes,
+        ),
+        (
+            "HTTP/1.1 200 OK\r\ncontent-length: 5\r\ncontent-length: 5\r\n\r\nhello",
+            Then::Goes,
+        ),
+        ("HTTP/1.1 200 OK\r\ncontent-length: -5\r\n\r\nhello", Then::Goes),
+        (
+            "HTTP/1.1 200 OK\r\ntransfer-encoding: gzip, chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+            Then::Goes,
+        ),
+        ("HTTP/1.1 204 No Content\r\ncontent-length: 5\r\n\r\nhello", Then::Goes),
+        (
+            "HTTP/1.1 204 No Content\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+            Then::Goes,
+        ),
+        ("HTTP/1.1 200 OK\r\nx-a : b\r\ncontent-length: 0\r\n\r\n", Then::Goes),
+        ("HTTP/1.1 200 OK\r\nx(a: b\r\ncontent-length: 0\r\n\r\n", Then::Goes),
+        ("HTTP/1.1 200 OK\r\nxa\r\ncontent-length: 0\r\n\r\n", Then::Goes),
+        ("HTTP/1.1 200 OK\r\nx-a: \0\r\ncontent-length: 0\r\n\r\n", Then::Goes),
+        ("HTTP/1.1 200 OK\r\ncontent-le", Then::Closes),
+    ];
+    let text = "upstream connect error or disconnect/reset before headers. reset reason: protocol error";
+    expect(which, &answers, 502, text).await;
+}
+
+async fn hosts_that_go_away_or_never_answer_are_told_apart(which: Plane) {
+    let gone = "upstream connect error or disconnect/reset before headers. reset reason: connection termination";
+    expect(which, &[("", Then::Closes), ("", Then::Resets)], 503, gone).await;
+    let stalls = [("", Then::Stalls), ("HTTP/1.1 200 OK\r\ncontent-le", Then::Stalls)];
+    expect(which, &stalls, 504, "upstream request timeout").await;
+}
+
+async fn answers_that_break_off_break_off(which: Plane) {
+    let answers = [
+        (
+            b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhello".to_vec(),
+            Then::Closes,
+        ),
+        (
+            b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhello".to_vec(),
+            Then::Stalls,
+        ),
+        (
+            b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n".to_vec(),
+            Then::Closes,
+        ),
+        (
+            b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n".to_vec(),
+            Then::Stalls,
+        ),
+    ];
+    let chunked = |said: &Said| said.headers.contains_key("transfer-encoding");
+    let host = Host::start(answers.to_vec()).await;
+    let alone = plane(which, &host).await;
+    for number in 0..answers.len() {
+        let (said, _) = ask(&alone, number).await;
+        let said = said.unwrap();
+        // The client can tell that it is not whole.
+        let whole = if chunked(&said) { "5\r\nhello\r\n" } else { "hello" };
+        assert_eq!((said.status, said.body.as_str()), (200, whole), "{number}");
+    }
+}
+
+async fn odd_answers_pass_and_cost_nobody_else_anything(which: Plane) {
+    let answers = [
+        ("HTTP/1.0 200 OK\r\n\r\nhello", Then::Closes, "5\r\nhello\r\n0\r\n\r\n"),
+        ("HTTP/1.1 200 OK\r\n\r\nhello", Then::Closes, "5\r\nhello\r\n0\r\n\r\n"),
+        ("HTTP/1.0 200 OK\r\ncontent-length: 5\r\n\r\nhello", Then::Goes, "hello"),
+        ("HTTP/1.1 200\r\ncontent-length: 5\r\n\r\nhello", Then::Goes, "hello"),
+        ("HTTP/1.1 200 OK\ncontent-length: 5\n\nhello", Then::Goes, "hello"),
+        (
+            "HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhelloHTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nevil",
+            Then::Goes,
+            "hello",
+        ),
+        (
+            "HTTP/1.1 200 OK\r\nconnection: x-a\r\nx-a: 1\r\nkeep-alive: 1\r\ncontent-length: 5\r\n\r\nhello",
+            Then::Goes,
+            "hello",
+        ),
+    ];
+    let host = Host::start(
+        answers
+            .iter()
+            .map(|(answer, then, _)| (answer.as_bytes().to_vec(), *then))
+            .collect(),
+    )
+    .await;
+    let alone = plane(which, &host).await;
+    for (number, (answer, _, body)) in answers.iter().enumerate() {
+        // What belongs to no request is nobody's answer.
+        for _ in 0..2 {
+            let mut wire = Wire::open(alone.listener(0)).await;
+            wire.send(format!("GET /{number} HTTP/1.1\r\nhost: web\r\nconnection: close\r\n\r\n").as_bytes())
+                .await;
+            let said = wire.answer().await.unwrap_or_else(|| panic!("{answer:?}"));
+            assert_eq!((said.status, said.body.as_str()), (200, *body), "{answer:?}");
+            assert!(!said.headers.contains_key("keep-alive"), "{answer:?}");
+        }
+    }
+}
