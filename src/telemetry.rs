@@ -3,9 +3,10 @@
 use std::io;
 use std::sync::OnceLock;
 
-use tracing_subscriber::EnvFilter;
-use tracing_subscriber::reload;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
+use tracing_subscriber::{Layer, Registry, fmt, reload};
 
 /// How a line looks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -37,7 +38,8 @@ impl std::str::FromStr for LogFilter {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let example = "error, warn, info, debug or trace is needed, or the like by module: info,topsail::xds=debug";
-        match EnvFilter::builder().parse(text) {
+        // `EnvFilter` would read spans and fields as well, with regular expressions: a megabyte of memory at every start.
+        match text.parse::<Targets>() {
             Ok(_) if !text.trim().is_empty() => Ok(Self(text.to_owned())),
             Ok(_) => Err(example.to_owned()),
             Err(error) => Err(format!("{error}: {example}")),
@@ -48,8 +50,9 @@ impl std::str::FromStr for LogFilter {
 impl LogFilter {
     /// What is given, but for the words of two libraries: that a watch went with its directory is no news to anybody,
     /// and who floods an HTTP/2 connection is not to fill the log as well.
-    fn directives(&self) -> String {
-        format!("notify=error,h2=error,{}", self.0)
+    fn targets(&self) -> Targets {
+        // It was read before, and goes on being readable.
+        format!("notify=error,h2=error,{}", self.0).parse().unwrap_or_default()
     }
 }
 
@@ -58,36 +61,20 @@ impl LogFilter {
 /// # Errors
 /// When something logs already.
 pub fn start(logging: &Logging) -> Result<(), TryInitError> {
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(EnvFilter::new(logging.filter.directives()))
-        .with_writer(io::stderr)
-        .with_ansi(logging.color);
-    match logging.format {
-        LogFormat::Text => {
-            let builder = builder.with_target(false).with_filter_reloading();
-            let handle = builder.reload_handle();
-            builder.finish().try_init()?;
-            keep(move |filter| handle.reload(filter));
-        }
-        LogFormat::Json => {
-            let builder = builder.json().flatten_event(true).with_filter_reloading();
-            let handle = builder.reload_handle();
-            builder.finish().try_init()?;
-            keep(move |filter| handle.reload(filter));
-        }
-    }
+    let (filter, handle) = reload::Layer::new(logging.filter.targets());
+    let lines = fmt::layer().with_writer(io::stderr).with_ansi(logging.color);
+    let lines = match logging.format {
+        LogFormat::Text => lines.with_target(false).boxed(),
+        LogFormat::Json => lines.json().flatten_event(true).boxed(),
+    };
+    Registry::default().with(filter).with(lines).try_init()?;
+    // Logging starts once, so there is none yet.
+    let _ = RELOAD.set(handle);
     Ok(())
 }
 
 /// Puts another filter into the place of the log's.
-type Reload = Box<dyn Fn(EnvFilter) -> Result<(), reload::Error> + Send + Sync>;
-
-static RELOAD: OnceLock<Reload> = OnceLock::new();
-
-fn keep(reload: impl Fn(EnvFilter) -> Result<(), reload::Error> + Send + Sync + 'static) {
-    // Logging starts once, so there is none yet.
-    let _ = RELOAD.set(Box::new(reload));
-}
+static RELOAD: OnceLock<reload::Handle<Targets, Registry>> = OnceLock::new();
 
 /// Why what is logged cannot be changed.
 #[derive(Debug, thiserror::Error)]
@@ -105,22 +92,26 @@ pub enum ChangeError {
 /// # Errors
 /// When there is no log that [`start`] started.
 pub fn change(filter: &LogFilter) -> Result<(), ChangeError> {
-    let reload = RELOAD.get().ok_or(ChangeError::NotStarted)?;
-    Ok(reload(EnvFilter::new(filter.directives()))?)
+    let handle = RELOAD.get().ok_or(ChangeError::NotStarted)?;
+    Ok(handle.reload(filter.targets())?)
 }
 
 #[cfg(test)]
 mod tests {
+    use tracing::Level;
+
     use super::*;
 
     #[test]
     fn libraries_are_silent_unless_they_are_asked() {
-        let filter = |text: &str| EnvFilter::new(text.parse::<LogFilter>().unwrap().directives()).to_string();
-        for library in ["notify", "h2"] {
-            let (silent, loud) = (format!("{library}=error"), format!("{library}=debug"));
-            assert!(filter("info").contains(&silent), "{}", filter("info"));
-            let asked = filter(&format!("info,{loud}"));
-            assert!(asked.contains(&loud) && !asked.contains(&silent), "{asked}");
+        let shows = |text: &str, target, level| {
+            let filter = text.parse::<LogFilter>().unwrap().targets();
+            filter.would_enable(target, &level)
+        };
+        for (library, target) in [("notify", "notify::inotify"), ("h2", "h2::proto")] {
+            assert!(shows("info", target, Level::ERROR) && !shows("info", target, Level::WARN));
+            let asked = format!("info,{library}=debug");
+            assert!(shows(&asked, target, Level::DEBUG), "{asked}");
         }
     }
 
