@@ -5,7 +5,8 @@
 pub mod client;
 pub mod control_plane;
 mod joining;
-mod memory;
+pub mod memory;
 mod misbehaving;
 mod refusing;
 mod restarting;
+mod storm;

@@ -2,10 +2,9 @@
 
 use std::net::{SocketAddr, TcpListener};
 use std::process::{Child, Command, Stdio};
-use std::time::Instant;
 
 use super::client::{CDS, Client, EDS, LDS, Versions, names};
-use super::control_plane::{Home, PATIENCE};
+use super::control_plane::{Home, eventually, service_entry};
 
 const SERVICES: usize = 400;
 /// Those that come first pay what all share.
@@ -15,14 +14,19 @@ const MORE: usize = 32;
 const BOUND: u64 = 250;
 
 /// The built server, a process of its own, so that its memory is its own.
-struct Server {
+pub struct Server {
     child: Child,
     xds: SocketAddr,
 }
 
 impl Server {
-    fn start(home: &Home) -> Self {
-        let (xds, admin) = (free_address(), free_address());
+    /// Starts it and waits until it takes connections.
+    pub async fn start(home: &Home) -> Self {
+        Self::start_at(home, free_address()).await
+    }
+
+    async fn start_at(home: &Home, xds: SocketAddr) -> Self {
+        let admin = free_address();
         let child = Command::new(env!("CARGO_BIN_EXE_topsail"))
             .args(["serve", "--log-level", "error", "--xds", &xds.to_string()])
             .args(["--admin", &admin.to_string()])
@@ -33,11 +37,24 @@ impl Server {
             .stdout(Stdio::null())
             .spawn()
             .unwrap();
+        eventually("the server starts", || std::net::TcpStream::connect(xds).is_ok()).await;
         Self { child, xds }
     }
 
+    /// Kills it, and starts another on the same directory, state and address.
+    pub async fn restart(self, home: &Home) -> Self {
+        let xds = self.xds;
+        drop(self);
+        Self::start_at(home, xds).await
+    }
+
+    /// Where it serves xDS.
+    pub fn xds(&self) -> SocketAddr {
+        self.xds
+    }
+
     /// Resident memory in KiB.
-    fn memory(&self) -> u64 {
+    pub fn memory(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
         line.trim().trim_end_matches(" kB").parse().unwrap()
@@ -103,12 +120,7 @@ async fn proxy(home: &Home, server: &Server, number: usize) -> Client {
 #[tokio::test]
 async fn a_proxy_that_has_everything_costs_little() {
     let home = Home::with(&[("services.yaml", &services())]);
-    let server = Server::start(&home);
-    let started = Instant::now();
-    while std::net::TcpStream::connect(server.xds).is_err() {
-        assert!(started.elapsed() < PATIENCE, "the server does not start");
-        tokio::task::yield_now().await;
-    }
+    let server = Server::start(&home).await;
     let mut proxies = Vec::new();
     for number in 0..FIRST {
         proxies.push(proxy(&home, &server, number).await);
@@ -119,4 +131,51 @@ async fn a_proxy_that_has_everything_costs_little() {
     }
     let each = server.memory().saturating_sub(before) / MORE as u64;
     assert!(each < BOUND, "{each} KiB for each proxy");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn proxies_that_read_nothing_cost_little_and_delay_nobody() {
+    let home = Home::with(&[
+        ("services.yaml", &services()),
+        ("edited.yaml", &service_entry("edited", 80)),
+    ]);
+    let server = Server::start(&home).await;
+    let mut reader = Client::connect(&home, server.xds, "reader.default", Some(&home.token("reader.default")))
+        .await
+        .unwrap();
+    reader.subscribe(CDS, &[], &Versions::new());
+    reader.take(CDS).await;
+    let mut port = 80;
+    // What the reader is told of an edit comes after what the others have been sent because of it.
+    let mut edit = async |reader: &mut Client| {
+        port += 1;
+        home.write("edited.yaml", &service_entry("edited", port));
+        let name = format!("outbound|{port}||edited.example.com");
+        while !names(&reader.take(CDS).await).contains(&name.as_str()) {}
+    };
+    let mut deaf = Vec::new();
+    let mut before = 0;
+    for number in 0..FIRST + MORE {
+        if number == FIRST {
+            edit(&mut reader).await;
+            before = server.memory();
+        }
+        let node = format!("p{number}.default");
+        let client = Client::connect(&home, server.xds, &node, Some(&home.token(&node)))
+            .await
+            .unwrap();
+        client.subscribe(CDS, &[], &Versions::new());
+        client.subscribe(LDS, &[], &Versions::new());
+        deaf.push(client);
+    }
+    for _ in 0..10 {
+        edit(&mut reader).await;
+    }
+    let each = server.memory().saturating_sub(before) / MORE as u64;
+    assert!(each < BOUND, "{each} KiB for each");
+    // When they read after all, they are told of what there is then.
+    let mut last = deaf.pop().unwrap();
+    let clusters = last.take(CDS).await;
+    assert!(names(&clusters).len() > 3 * SERVICES);
+    edit(&mut reader).await;
 }
