@@ -8,6 +8,7 @@
 mod absent;
 mod bookinfo;
 mod broken;
+mod credentials;
 mod destination_rules;
 mod edits;
 mod egress_proxy;
@@ -19,7 +20,7 @@ mod layer_four;
 mod lying_hosts;
 mod mutual_tls;
 mod pieces;
-mod restart;
+pub mod restart;
 mod route_actions;
 mod route_matches;
 mod seed;

@@ -23,12 +23,12 @@ fn to(host: &str, version: &str) -> String {
 }
 
 /// A counter of the sidecar, 0 if it has not counted anything.
-async fn counter(app: &App, name: &str) -> u64 {
+pub async fn counter(app: &App, name: &str) -> u64 {
     app.sidecar.stats(name).await.get(name).copied().unwrap_or(0)
 }
 
 /// What Envoy says when its server is killed.
-const STREAM_CLOSED: &str = "gRPC config stream to xds-grpc closed";
+pub const STREAM_CLOSED: &str = "gRPC config stream to xds-grpc closed";
 
 /// All sidecars of the test have to do with a killed server.
 fn allow_closed_streams(web: &mut Web) {
@@ -43,7 +43,7 @@ async fn updates(app: &App) -> BTreeMap<String, u64> {
 }
 
 /// The serial numbers of the certificates that the sidecar has, the CA's included.
-async fn serials(app: &App) -> BTreeSet<String> {
+pub async fn serials(app: &App) -> BTreeSet<String> {
     let text = app.sidecar.admin("/certs").await;
     let rows = text.lines().filter(|line| line.contains("serial_number"));
     rows.map(|line| line.trim().to_owned()).collect()

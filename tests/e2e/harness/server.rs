@@ -95,6 +95,11 @@ impl Server {
         self.xds
     }
 
+    /// Where it answers operators.
+    pub fn admin(&self) -> SocketAddr {
+        self.admin
+    }
+
     /// Its log so far.
     pub fn log(&self) -> String {
         fs::read_to_string(self.log_path()).unwrap_or_default()
