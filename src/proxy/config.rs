@@ -17,6 +17,7 @@ pub(crate) mod matcher;
 pub(crate) mod names;
 pub(crate) mod route;
 pub(crate) mod server;
+pub(crate) mod source;
 pub(crate) mod stats;
 pub(crate) mod tcp;
 pub(crate) mod tls;

@@ -8,11 +8,15 @@ mod memory;
 mod sockets;
 
 use std::cell::RefCell;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures::StreamExt;
+use futures::future::{AbortHandle, abortable};
+use futures::stream::FuturesUnordered;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -28,7 +32,9 @@ use super::worker::Worker;
 use crate::lifecycle::StopSignals;
 use crate::xds::client::Client;
 use crate::xds::pb::bootstrap as bootstrap_pb;
-use control::{Control, News};
+use crate::xds::pb::bootstrap::Bootstrap;
+use crate::xds::pb::bootstrap::bootstrap::StaticResources;
+use control::{Control, Feed, News};
 use memory::Memory;
 use sockets::Sockets;
 
@@ -80,20 +86,21 @@ pub async fn run(options: Options) -> Result<(), ProxyError> {
     let server = config::server::server(&bootstrap).map_err(|refusal| ProxyError::Unfit(refusal.to_string()))?;
     let mut signals =
         StopSignals::catch().map_err(|error| ProxyError::System("signals cannot be caught".to_owned(), error))?;
-    let store = Store::new(config::trace::node(&bootstrap));
+    let store = Store::new(config::trace::node(&bootstrap), config::server::clusters(&bootstrap));
     let workers = (0..options.concurrency)
         .map(|index| Worker::start(index, store.published(), options.drain_time))
         .collect::<io::Result<Vec<_>>>()
         .map_err(|error| ProxyError::System("no worker can be started".to_owned(), error))?;
     let client = server
         .as_ref()
-        .map(|server| Client::new(server.variant, server.node.clone()));
+        .map(|server| Client::new(server.source.variant, server.node.clone()));
     let memory = server
         .as_ref()
         .map(|_| Memory::new(&options.bootstrap, options.state.as_deref()));
     let stats = Arc::new(ServerStats::new(Instant::now(), options.concurrency));
     let (ready, published) = (store.readiness(), store.published());
-    let mut control = Control::new(store, Sockets::new(workers), client, memory, stats.clone());
+    let node = config::server::node(&bootstrap);
+    let mut control = Control::new(store, Sockets::new(workers), client, node, memory, stats.clone());
     let (asks, asked) = mpsc::unbounded_channel();
     let admin = Admin {
         start: config::server::start(&options.bootstrap, &bootstrap, options.concurrency),
@@ -107,13 +114,15 @@ pub async fn run(options: Options) -> Result<(), ProxyError> {
         asks,
     };
     let admin = admin_server(bootstrap.admin.as_ref(), admin).await?;
-    control.start(&bootstrap.static_resources.unwrap_or_default(), Instant::now())?;
+    let nothing = StaticResources::default();
+    control.start(bootstrap.static_resources.as_ref().unwrap_or(&nothing), Instant::now())?;
     control.recall(Instant::now());
     let (control, news) = (RefCell::new(control), News::default());
     tokio::select! {
-        () = keep_link(server.as_ref(), &control, &news) => {}
+        () = keep_link(server, &control, &news) => {}
+        () = keep_secrets(&bootstrap, &control, &news) => {}
         () = keep_time(&control, &news) => {}
-        () = keep_up(&control) => {}
+        () = keep_up(&control, &news) => {}
         () = keep_names(&control, &news) => {}
         () = write_down(&control) => {}
         () = asks::answer(&control, asked) => {}
@@ -144,10 +153,50 @@ async fn admin_server(
     ))))
 }
 
-async fn keep_link(server: Option<&Server>, control: &RefCell<Control>, news: &News) {
+async fn keep_link(server: Option<Server>, control: &RefCell<Control>, news: &News) {
     match server {
-        Some(server) => link::keep(server, control, news).await,
+        Some(server) => link::keep(Feed::Aggregated, server, control, news).await,
         None => std::future::pending().await,
+    }
+}
+
+/// Keeps the streams of secrets that something wants.
+async fn keep_secrets(bootstrap: &Bootstrap, control: &RefCell<Control>, news: &News) {
+    let (mut kept, mut links) = (HashMap::new(), FuturesUnordered::new());
+    let mut changed = news.listen();
+    loop {
+        let wanted: HashSet<_> = control.borrow().secret_servers().cloned().collect();
+        // The stream of who is no longer wanted ends.
+        kept.retain(|source, handle: &mut AbortHandle| {
+            let stays = wanted.contains(source);
+            if !stays {
+                handle.abort();
+            }
+            stays
+        });
+        for source in wanted {
+            if kept.contains_key(&source) {
+                continue;
+            }
+            let server = config::server::of_source((*source).clone(), bootstrap);
+            let server = server.inspect_err(|refusal| {
+                tracing::error!(cluster = source.cluster, %refusal, "secrets cannot be asked for");
+            });
+            let feed = Feed::Secrets(source.clone());
+            let (link, handle) = abortable(async move {
+                if let Ok(server) = server {
+                    link::keep(feed, server, control, news).await;
+                }
+            });
+            links.push(link);
+            kept.insert(source, handle);
+        }
+        tokio::select! {
+            // Of those that ended nothing is to be done.
+            Some(_) = links.next() => {}
+            // The sender lives as long as `news`.
+            _ = changed.changed() => {}
+        }
     }
 }
 
@@ -166,12 +215,15 @@ async fn keep_time(control: &RefCell<Control>, news: &News) {
 }
 
 /// Hosts that were ejected come back, and what else clusters need done.
-async fn keep_up(control: &RefCell<Control>) {
+async fn keep_up(control: &RefCell<Control>, news: &News) {
     loop {
         tokio::time::sleep(UPKEEP).await;
         let mut control = control.borrow_mut();
         control.store.upkeep(Instant::now());
-        control.store.refresh_files();
+        if control.store.refresh_files() {
+            control.settle(Instant::now());
+            news.tell();
+        }
     }
 }
 

@@ -13,10 +13,12 @@ mod clusters;
 mod dump;
 mod interest;
 mod listeners;
+mod secrets;
 #[cfg(test)]
 pub(crate) mod tests;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -25,6 +27,7 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use prost::Message;
 
+use super::config::source::SecretSource;
 use super::config::{self, At, Compiled, Names, Refusal, coverage};
 use super::listener::{ListenAddress, Listener};
 use super::slot::Slot;
@@ -35,6 +38,7 @@ use super::upstream::host::Endpoints;
 use crate::xds::{ResourceType, pb};
 use clusters::ClusterEntry;
 use listeners::ListenerEntry;
+use secrets::Reading;
 
 /// What workers look up by name. Everything else they reach by way of it.
 #[derive(Debug, Default)]
@@ -62,7 +66,9 @@ pub(crate) struct Store {
     endpoints: BTreeMap<Name, Option<Kept<Arc<Endpoints>>>>,
     /// The messages of what lies compiled in [`Names`].
     routes: BTreeMap<Name, Bytes>,
-    secrets: BTreeMap<Name, ()>,
+    secrets: HashSet<(SecretSource, Name)>,
+    /// Files that secrets come from, as they were read last.
+    secret_files: HashMap<PathBuf, Reading>,
     /// Entries that have to be looked at by the next [`Store::settle`].
     warming: Warming,
     /// Names that workers look up have changed.
@@ -102,10 +108,11 @@ pub(crate) struct Changes {
 }
 
 impl Store {
-    /// One without anything in it, for this proxy.
-    pub(crate) fn new(node: NodeNames) -> Self {
+    /// One without anything in it, for this proxy, which reaches servers by these clusters.
+    pub(crate) fn new(node: NodeNames, servers: HashSet<String>) -> Self {
         let mut store = Self::default();
         store.names.node = node;
+        store.names.servers = Some(servers);
         store
     }
 
@@ -154,42 +161,6 @@ impl Store {
         self.names.routes.of(name).set(Some(Arc::new(table)));
         self.routes.insert(name.into(), bytes);
         Ok(())
-    }
-
-    /// Takes a certificate or trust anchors.
-    ///
-    /// # Errors
-    /// Why they are refused.
-    pub(crate) fn put_secret(&mut self, name: &str, bytes: &[u8]) -> Compiled<()> {
-        use pb::tls::secret::Type;
-        coverage::check(ResourceType::Secret, bytes)?;
-        let secret = pb::tls::Secret::decode(bytes)?;
-        same_name(name, &secret.name).at("name")?;
-        match secret.r#type.as_ref() {
-            Some(Type::TlsCertificate(certificate)) => {
-                let compiled = config::tls::certificate(certificate).at("tls_certificate")?;
-                let slot = self.names.certificates.of(name);
-                slot.set(Some(Arc::new(compiled)));
-                self.files
-                    .certificate(&slot, config::tls::certificate_files(certificate));
-            }
-            Some(Type::ValidationContext(context)) => {
-                let compiled = config::tls::trust(context).at("validation_context")?;
-                let slot = self.names.trust.of(name);
-                slot.set(Some(Arc::new(compiled)));
-                self.files.trust(&slot, config::tls::trust_files(context));
-            }
-            Some(Type::SessionTicketKeys(_) | Type::GenericSecret(_)) | None => {
-                return Err(Refusal::not_implemented("a secret of this sort"));
-            }
-        }
-        self.secrets.insert(name.into(), ());
-        Ok(())
-    }
-
-    /// Reads secrets again whose files have changed.
-    pub(crate) fn refresh_files(&mut self) {
-        self.files.refresh();
     }
 
     /// All clusters have been said for the first time.

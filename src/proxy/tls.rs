@@ -28,7 +28,7 @@ use rustls::sign::CertifiedKey;
 use rustls::{CertificateError, RootCertStore};
 
 pub(crate) use downstream::DownstreamTls;
-pub(crate) use files::{FileSecrets, SecretFiles};
+pub(crate) use files::{FileSecrets, Look, SecretFiles, look};
 pub(crate) use hello::{Hello, client_hello};
 pub(crate) use peer::LazyText;
 pub(crate) use stats::TlsStats;

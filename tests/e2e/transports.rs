@@ -1,12 +1,15 @@
 //! The ways in which a data plane may ask: state of the world, delta, secrets on a stream of their own.
 
-use crate::harness::{Mesh, Plane, eventually};
+use serde_json::{Value, json};
+
+use crate::harness::{Backend, Identity, Mesh, Plane, answering, eventually, tls};
 use crate::on_each_plane;
 use crate::web::service;
 
 on_each_plane! {
     delta,
     state_of_the_world,
+    secrets_on_streams_of_their_own,
 }
 
 /// The same little mesh over one transport: it works, takes an edit, and a removal.
@@ -42,6 +45,80 @@ async fn state_of_the_world(plane: Plane) {
     let mut mesh = Mesh::start(plane, &[]).await;
     mesh.bootstrap_flag("--xds=sotw");
     serves(mesh).await;
+}
+
+/// A listener of the bootstrap whose certificate and roots come by the API `kind` of the server's secret service.
+fn secured(name: &str, address: std::net::SocketAddr, backend: std::net::SocketAddr, kind: &str) -> (Value, Value) {
+    let socket = |address: std::net::SocketAddr| json!({"socket_address": {"address": address.ip(), "port_value": address.port()}});
+    let secret = |name: &str| {
+        json!({"name": name, "sds_config": {"resource_api_version": "V3", "api_config_source": {
+            "api_type": kind,
+            "transport_api_version": "V3",
+            "grpc_services": [{"envoy_grpc": {"cluster_name": "xds-grpc"}}],
+        }}})
+    };
+    let listener = json!({
+        "name": name,
+        "address": socket(address),
+        "filter_chains": [{
+            "transport_socket": {"name": "envoy.transport_sockets.tls", "typed_config": {
+                "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext",
+                "require_client_certificate": true,
+                "common_tls_context": {
+                    "tls_certificate_sds_secret_configs": [secret("default")],
+                    "validation_context_sds_secret_config": secret("ROOTCA"),
+                },
+            }},
+            "filters": [{"name": "envoy.filters.network.tcp_proxy", "typed_config": {
+                "@type": "type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy",
+                "stat_prefix": name,
+                "cluster": name,
+            }}],
+        }],
+    });
+    let endpoint = json!({"endpoint": {"address": socket(backend)}});
+    let cluster = json!({"name": name, "type": "STATIC", "load_assignment": {
+        "cluster_name": name, "endpoints": [{"lb_endpoints": [endpoint]}],
+    }});
+    (listener, cluster)
+}
+
+async fn secrets_on_streams_of_their_own(plane: Plane) {
+    let mut mesh = Mesh::start(plane, &[]).await;
+    mesh.bootstrap_flag("--output=json");
+    let (ip, backend) = (mesh.address(), Backend::tcp("own-1").await);
+    let mut bootstrap: Value = serde_json::from_str(&mesh.bootstrap("own", "own", ip).await).unwrap();
+    let kinds = [("delta", 9443, "DELTA_GRPC"), ("whole", 9444, "GRPC")];
+    for (name, port, kind) in kinds {
+        let (listener, cluster) = secured(name, (ip, port).into(), backend.address(), kind);
+        let fixed = &mut bootstrap["static_resources"];
+        fixed["listeners"].as_array_mut().unwrap().push(listener);
+        fixed["clusters"].as_array_mut().unwrap().push(cluster);
+    }
+    let mut sidecar = mesh.sidecar_on("own", ip, &bootstrap.to_string()).await;
+    sidecar.allow_log("gRPC config stream");
+    sidecar.allow_log("StreamSecrets gRPC");
+    sidecar.allow_log("DeltaSecrets gRPC");
+    let insider = Identity::issued(
+        &mesh.server.state(),
+        "cluster.local",
+        "spiffe://cluster.local/ns/default/sa/x",
+    );
+    let serves = async |port: u16| {
+        let connected = tls::connect((ip, port).into(), "own.example", Some(&insider), &[]).await;
+        answering(connected?).await
+    };
+    for (_, port, _) in kinds {
+        sidecar.listens((ip, port).into()).await;
+        assert_eq!(eventually("an answer", async || serves(port).await).await, "own-1");
+        let stranger = tls::connect((ip, port).into(), "own.example", None, &[]).await;
+        answering(stranger.unwrap()).await.unwrap_err();
+    }
+    mesh.server.kill().await;
+    mesh.server.start().await;
+    for (_, port, _) in kinds {
+        assert_eq!(serves(port).await.unwrap(), "own-1");
+    }
 }
 
 #[tokio::test]

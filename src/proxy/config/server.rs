@@ -1,49 +1,38 @@
 //! The control plane as the bootstrap describes it.
 
+use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use http::header::HeaderName;
 use prost::Message;
 
 use super::headers::name_of;
-use super::value::{duration, host_address, unpack};
+use super::source::{self, ApiSource};
+use super::value::{host_address, unpack};
 use super::{At, Compiled, Refusal};
 use crate::proxy::admin::Start;
 use crate::proxy::upstream::host::HostAddress;
-use crate::xds::client::Variant;
 use crate::xds::pb::bootstrap::bootstrap::DynamicResources;
 use crate::xds::pb::bootstrap::{Admin, Bootstrap};
-use crate::xds::pb::core::api_config_source::ApiType;
 use crate::xds::pb::core::config_source::ConfigSourceSpecifier;
-use crate::xds::pb::core::grpc_service::TargetSpecifier;
 use crate::xds::pb::core::{ConfigSource, Node, TypedExtensionConfig};
 use crate::xds::pb::credentials::{CredentialInjector, Generic, HeaderMutation, mutation};
 use crate::xds::pb::network_filter::http_connection_manager::{HttpFilter, http_filter};
 use crate::xds::pb::upstream_http::HttpProtocolOptions;
 use crate::xds::pb::wkt::Any;
 
-/// Envoy's, where nothing is said: pauses between attempts.
-const BASE_INTERVAL: Duration = Duration::from_millis(500);
-const MAX_INTERVAL: Duration = Duration::from_secs(30);
-
 const HTTP_OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
 const INJECTOR: &str = "envoy.extensions.filters.http.credential_injector.v3.CredentialInjector";
 const MUTATION: &str = "envoy.extensions.filters.http.header_mutation.v3.HeaderMutation";
 const CODEC: &str = "envoy.extensions.filters.http.upstream_codec.v3.UpstreamCodec";
 
-/// How the control plane is reached.
+/// How a server is reached.
 #[derive(Clone, Debug)]
 pub(crate) struct Server {
-    /// The static cluster.
-    pub(crate) cluster: String,
-    /// The variant of the protocol.
-    pub(crate) variant: Variant,
-    /// `:authority`.
-    pub(crate) authority: String,
-    /// Pauses between attempts: the first and the longest.
-    pub(crate) back_off: (Duration, Duration),
+    /// Which.
+    pub(crate) source: ApiSource,
     /// What is done to the headers of the opening request.
     pub(crate) headers: Vec<HeaderStep>,
     /// Who we are.
@@ -108,39 +97,26 @@ fn dynamic(dynamic: &DynamicResources, bootstrap: &Bootstrap) -> Compiled<Server
     }
     let ads = dynamic.ads_config.as_ref();
     let ads = ads.ok_or_else(|| Refusal::new("a source is needed").within("ads_config"))?;
-    let variant = match ads.api_type() {
-        ApiType::DeltaGrpc | ApiType::AggregatedDeltaGrpc => Variant::Delta,
-        ApiType::Grpc | ApiType::AggregatedGrpc => Variant::Sotw,
-        _ => return Err(Refusal::not_implemented("this api_type").within("ads_config")),
-    };
-    let Some(TargetSpecifier::EnvoyGrpc(grpc)) =
-        ads.grpc_services.first().and_then(|one| one.target_specifier.as_ref())
-    else {
-        return Err(Refusal::not_implemented("other than envoy_grpc").within("ads_config.grpc_services[0]"));
-    };
-    let back_off = grpc
-        .retry_policy
-        .as_ref()
-        .and_then(|retry| retry.retry_back_off.as_ref());
-    let base = back_off
-        .and_then(|one| one.base_interval.as_ref())
-        .map_or(BASE_INTERVAL, duration);
-    let longest = back_off
-        .and_then(|one| one.max_interval.as_ref())
-        .map_or(MAX_INTERVAL, duration);
-    let authority = if grpc.authority.is_empty() {
-        &grpc.cluster_name
-    } else {
-        &grpc.authority
-    };
+    let source = source::api(ads).at("ads_config")?;
+    of_source(source, bootstrap)
+}
+
+/// The server of a source, as the bootstrap describes its cluster.
+///
+/// # Errors
+/// When there is no such cluster, or something in it is not implemented.
+pub(crate) fn of_source(source: ApiSource, bootstrap: &Bootstrap) -> Compiled<Server> {
     Ok(Server {
-        cluster: grpc.cluster_name.clone(),
-        variant,
-        authority: authority.clone(),
-        back_off: (base.max(Duration::from_millis(1)), longest.max(base)),
-        headers: headers(bootstrap, &grpc.cluster_name)?,
+        headers: headers(bootstrap, &source.cluster)?,
         node: node(bootstrap),
+        source,
     })
+}
+
+/// The clusters by which servers can be reached.
+pub(crate) fn clusters(bootstrap: &Bootstrap) -> HashSet<String> {
+    let clusters = bootstrap.static_resources.iter().flat_map(|fixed| &fixed.clusters);
+    clusters.map(|cluster| cluster.name.clone()).collect()
 }
 
 fn is_ads(source: &ConfigSource) -> bool {
@@ -148,7 +124,7 @@ fn is_ads(source: &ConfigSource) -> bool {
 }
 
 /// The bootstrap's node, with what Envoy adds of itself.
-fn node(bootstrap: &Bootstrap) -> Node {
+pub(crate) fn node(bootstrap: &Bootstrap) -> Node {
     let mut node = bootstrap.node.clone().unwrap_or_default();
     "topsail".clone_into(&mut node.user_agent_name);
     node

@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 
 use super::matcher::text;
 use super::value::truth;
-use super::{At, Compiled, Names, Refusal};
+use super::{At, Compiled, Names, Refusal, source};
 use crate::proxy::slot::Slot;
 use crate::proxy::tls::{
     Certificate, DownstreamTls, Protocols, SanMatcher, SecretFiles, TrustAnchors, UpstreamTls, Verification,
@@ -24,8 +24,8 @@ use crate::xds::pb::tls::downstream_tls_context::SessionTicketKeysType;
 use crate::xds::pb::tls::subject_alt_name_matcher::SanType;
 use crate::xds::pb::tls::tls_parameters::TlsProtocol;
 use crate::xds::pb::tls::{
-    CertificateValidationContext, CommonTlsContext, DownstreamTlsContext, SubjectAltNameMatcher, TlsCertificate,
-    TlsParameters, UpstreamTlsContext,
+    CertificateValidationContext, CommonTlsContext, DownstreamTlsContext, SdsSecretConfig, SubjectAltNameMatcher,
+    TlsCertificate, TlsParameters, UpstreamTlsContext,
 };
 
 /// What both sides of TLS have in common.
@@ -113,7 +113,10 @@ fn own_certificate(message: &CommonTlsContext, names: &mut Names) -> Compiled<Op
     let (inline, named) = (&message.tls_certificates, &message.tls_certificate_sds_secret_configs);
     match (&inline[..], &named[..]) {
         ([], []) => Ok(None),
-        ([], [secret]) => Ok(Some(names.certificates.of(&secret.name))),
+        ([], [secret]) => {
+            let source = source::secret(secret, names).at_index("tls_certificate_sds_secret_configs", 0)?;
+            Ok(Some(names.secrets.of(source).certificates.of(&secret.name)))
+        }
         ([message], []) => {
             unset(message.watched_directory.is_some(), "watched_directory").at_index("tls_certificates", 0)?;
             let certificate = certificate(message).at_index("tls_certificates", 0)?;
@@ -128,7 +131,7 @@ fn verification(message: Option<&ValidationContextType>, names: &mut Names) -> C
         None => Ok(Verification::default()),
         Some(ValidationContextType::ValidationContext(context)) => inline(context).at("validation_context"),
         Some(ValidationContextType::ValidationContextSdsSecretConfig(secret)) => Ok(Verification {
-            trust: Some(names.trust.of(&secret.name)),
+            trust: Some(named_trust(secret, names)?),
             ..Verification::default()
         }),
         Some(ValidationContextType::CombinedValidationContext(combined)) => {
@@ -169,9 +172,14 @@ fn combined(message: &CombinedCertificateValidationContext, names: &mut Names) -
     };
     Ok(Verification {
         names: inside(default).at("default_validation_context")?.into(),
-        trust: Some(names.trust.of(&secret.name)),
+        trust: Some(named_trust(secret, names)?),
         ..Verification::default()
     })
+}
+
+fn named_trust(secret: &SdsSecretConfig, names: &mut Names) -> Compiled<Arc<Slot<TrustAnchors>>> {
+    let source = source::secret(secret, names).at("validation_context_sds_secret_config")?;
+    Ok(names.secrets.of(source).trust.of(&secret.name))
 }
 
 /// Refuses what changes who is believed and is not implemented.

@@ -1,27 +1,57 @@
 //! The control thread's state: what the server says goes through it into the store, and what is in force out of it to
 //! the workers.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Instant, SystemTime};
 
 use bytes::Bytes;
 use prost::Message;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use super::ProxyError;
 use super::memory::Memory;
 use super::sockets::Sockets;
 use crate::proxy::admin::Drain;
 use crate::proxy::config::Compiled;
+use crate::proxy::config::source::{ApiSource, SecretSource};
 use crate::proxy::listener::{Direction, Listener};
 use crate::proxy::stats::ServerStats;
 use crate::proxy::store::{Name, Store};
 use crate::xds::client::message::BadResponse;
 use crate::xds::client::{Client, Interest, Received, Refused, Response, Update};
 use crate::xds::pb::bootstrap::bootstrap::StaticResources;
+use crate::xds::pb::core::Node;
 use crate::xds::{ResourceType, Version};
+
+/// Which server something comes from and goes to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Feed {
+    /// The one of everything.
+    Aggregated,
+    /// One that has secrets.
+    Secrets(Arc<ApiSource>),
+}
+
+impl Feed {
+    fn secret_source(&self) -> SecretSource {
+        match self {
+            Feed::Aggregated => SecretSource::Ads,
+            Feed::Secrets(server) => SecretSource::Server(server.clone()),
+        }
+    }
+}
+
+impl fmt::Display for Feed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Feed::Aggregated => f.write_str("to the control plane"),
+            Feed::Secrets(server) => write!(f, "to the secrets of `{}`", server.cluster),
+        }
+    }
+}
 
 /// The state.
 #[derive(Debug)]
@@ -29,7 +59,11 @@ pub(super) struct Control {
     /// What there is.
     pub(super) store: Store,
     sockets: Sockets,
+    /// Of the server of everything.
     client: Option<Client>,
+    /// Of servers that are asked for secrets alone.
+    secrets: HashMap<Arc<ApiSource>, Client>,
+    node: Node,
     memory: Option<Memory>,
     /// What is counted.
     pub(super) stats: Arc<ServerStats>,
@@ -44,6 +78,7 @@ impl Control {
         store: Store,
         sockets: Sockets,
         client: Option<Client>,
+        node: Node,
         memory: Option<Memory>,
         stats: Arc<ServerStats>,
     ) -> Self {
@@ -51,6 +86,8 @@ impl Control {
             store,
             sockets,
             client,
+            secrets: HashMap::new(),
+            node,
             memory,
             stats,
             updated: BTreeMap::new(),
@@ -63,6 +100,12 @@ impl Control {
     /// # Errors
     /// When one is refused.
     pub(super) fn start(&mut self, fixed: &StaticResources, now: Instant) -> Result<(), ProxyError> {
+        for secret in &fixed.secrets {
+            let put = self
+                .store
+                .put_secret(&SecretSource::Bootstrap, &secret.name, &secret.encode_to_vec());
+            put.map_err(|refusal| ProxyError::Refused("secret", secret.name.clone(), refusal.to_string()))?;
+        }
         for cluster in &fixed.clusters {
             let put = self.store.put_cluster(cluster.encode_to_vec().into(), true, now);
             put.map_err(|refusal| ProxyError::Refused("cluster", cluster.name.clone(), refusal.to_string()))?;
@@ -77,6 +120,7 @@ impl Control {
         let fixed = (fixed.clusters.len(), fixed.listeners.len());
         self.stats.clusters.added.fetch_add(fixed.0 as u64, Relaxed);
         self.stats.listeners.added.fetch_add(fixed.1 as u64, Relaxed);
+        self.store.refresh_files();
         self.settle(now);
         Ok(())
     }
@@ -95,7 +139,7 @@ impl Control {
             "starting from the configuration of the last run"
         );
         for (kind, one) in recalled {
-            if let Err(why) = self.put(kind, &one, now) {
+            if let Err(why) = self.put(&Feed::Aggregated, kind, &one, now) {
                 tracing::warn!(%kind, name = %one.name, why, "a resource of the last run is of no use");
             } else if let Some(client) = &mut self.client {
                 client.remember(kind, one.name, one.version);
@@ -106,17 +150,29 @@ impl Control {
         ResourceType::ALL.into_iter().for_each(|kind| self.store_away(kind));
     }
 
+    /// The servers that are asked for secrets alone.
+    pub(super) fn secret_servers(&self) -> impl Iterator<Item = &Arc<ApiSource>> {
+        self.secrets.keys()
+    }
+
+    fn client(&mut self, feed: &Feed) -> Option<&mut Client> {
+        match feed {
+            Feed::Aggregated => self.client.as_mut(),
+            Feed::Secrets(server) => self.secrets.get_mut(server),
+        }
+    }
+
     /// A stream has been opened: the first requests.
-    pub(super) fn open(&mut self) -> Vec<Bytes> {
-        if let Some(client) = &mut self.client {
+    pub(super) fn open(&mut self, feed: &Feed) -> Vec<Bytes> {
+        if let Some(client) = self.client(feed) {
             client.open();
         }
-        self.requests()
+        self.requests(feed)
     }
 
     /// What is to be said since the last call.
-    pub(super) fn requests(&mut self) -> Vec<Bytes> {
-        let requests = self.client.as_mut().map(Client::requests).unwrap_or_default();
+    pub(super) fn requests(&mut self, feed: &Feed) -> Vec<Bytes> {
+        let requests = self.client(feed).map(Client::requests).unwrap_or_default();
         requests.iter().map(|request| request.encode()).collect()
     }
 
@@ -124,19 +180,19 @@ impl Control {
     ///
     /// # Errors
     /// When it is of no use.
-    pub(super) fn take(&mut self, response: Bytes, now: Instant) -> Result<Vec<Bytes>, BadResponse> {
-        let Some(client) = &self.client else {
+    pub(super) fn take(&mut self, feed: &Feed, response: Bytes, now: Instant) -> Result<Vec<Bytes>, BadResponse> {
+        let Some(client) = self.client(feed) else {
             return Ok(Vec::new());
         };
         let update = client.receive(Response::decode(client.variant(), response)?);
-        let refused = self.apply(&update, now);
+        let refused = self.apply(feed, &update, now);
         self.count(&update, &refused);
         let mut requests = Vec::new();
-        if let Some(client) = &mut self.client {
+        if let Some(client) = self.client(feed) {
             requests.push(client.answer(&update, &refused).encode());
         }
         self.settle(now);
-        requests.extend(self.requests());
+        requests.extend(self.requests(feed));
         self.store_away(update.kind);
         Ok(requests)
     }
@@ -165,6 +221,16 @@ impl Control {
                 if interest != Interest::None && *client.wanted(kind) != interest {
                     client.want(kind, interest);
                 }
+            }
+        }
+        let servers: HashSet<_> = self.store.secret_servers().cloned().collect();
+        self.secrets.retain(|server, _| servers.contains(server));
+        for server in servers {
+            let interest = self.store.secret_interest(&SecretSource::Server(server.clone()));
+            let new = || Client::new(server.variant, self.node.clone());
+            let client = self.secrets.entry(server.clone()).or_insert_with(new);
+            if *client.wanted(ResourceType::Secret) != interest {
+                client.want(ResourceType::Secret, interest);
             }
         }
     }
@@ -214,7 +280,7 @@ impl Control {
         stats.removed.fetch_add(update.removals.len() as u64, Relaxed);
     }
 
-    fn apply(&mut self, update: &Update, now: Instant) -> Vec<Refused> {
+    fn apply(&mut self, feed: &Feed, update: &Update, now: Instant) -> Vec<Refused> {
         let kind = update.kind;
         for name in &update.removals {
             self.updated.remove(&(kind, name.clone()));
@@ -230,7 +296,7 @@ impl Control {
         }
         let mut refused = Vec::new();
         for one in &update.upserts {
-            if let Err(why) = self.put(kind, one, now) {
+            if let Err(why) = self.put(feed, kind, one, now) {
                 tracing::warn!(%kind, name = %one.name, why, "a resource is refused");
                 let name = one.name.clone();
                 refused.push(Refused { name, why });
@@ -254,8 +320,8 @@ impl Control {
         refused
     }
 
-    fn put(&mut self, kind: ResourceType, one: &Received, now: Instant) -> Result<(), String> {
-        self.compile(kind, one, now)?;
+    fn put(&mut self, feed: &Feed, kind: ResourceType, one: &Received, now: Instant) -> Result<(), String> {
+        self.compile(feed, kind, one, now)?;
         let new = self
             .updated
             .insert((kind, one.name.clone()), SystemTime::now())
@@ -270,13 +336,13 @@ impl Control {
         Ok(())
     }
 
-    fn compile(&mut self, kind: ResourceType, one: &Received, now: Instant) -> Result<(), String> {
+    fn compile(&mut self, feed: &Feed, kind: ResourceType, one: &Received, now: Instant) -> Result<(), String> {
         let bytes = one.body.clone();
         let text = |result: Compiled<()>| result.map_err(|refusal| refusal.to_string());
         match kind {
             ResourceType::Cluster => text(self.store.put_named_cluster(&one.name, bytes, now)),
             ResourceType::Endpoints => text(self.store.put_endpoints(&one.name, bytes, now)),
-            ResourceType::Secret => text(self.store.put_secret(&one.name, &bytes)),
+            ResourceType::Secret => text(self.store.put_secret(&feed.secret_source(), &one.name, &bytes)),
             ResourceType::Listener => self.take_listener(Some(&one.name), bytes, now),
             ResourceType::Route => text(self.store.put_routes(&one.name, bytes)),
         }
@@ -312,19 +378,19 @@ impl Control {
 /// Wakes whoever sends when something new is to be said, and whoever keeps the time when something came.
 #[derive(Debug, Default)]
 pub(super) struct News {
-    to_say: Notify,
+    to_say: watch::Sender<()>,
     came: Notify,
 }
 
 impl News {
     /// There is something to say.
     pub(super) fn tell(&self) {
-        self.to_say.notify_one();
+        self.to_say.send_replace(());
     }
 
-    /// Waits until there is. Cancel safe.
-    pub(super) async fn wait(&self) {
-        self.to_say.notified().await;
+    /// Where it shows that there is.
+    pub(super) fn listen(&self) -> watch::Receiver<()> {
+        self.to_say.subscribe()
     }
 
     /// Something came from the server and was taken.

@@ -1,4 +1,4 @@
-//! The stream to the control plane: opened, kept, opened again.
+//! The streams to the control plane: opened, kept, opened again.
 
 use std::cell::RefCell;
 use std::io;
@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
-use super::control::{Control, News};
+use super::control::{Control, Feed, News};
 use super::credential::{self, CredentialError};
 use crate::proxy::config::server::Server;
 use crate::proxy::stats::ServerStats;
@@ -38,21 +38,23 @@ impl From<SendError> for LinkError {
 }
 
 /// Keeps a stream open for ever.
-pub(super) async fn keep(server: &Server, control: &RefCell<Control>, news: &News) {
-    let mut pause = BackOff::new(server.back_off);
+pub(super) async fn keep(feed: Feed, server: Server, control: &RefCell<Control>, news: &News) {
+    let mut pause = BackOff::new(server.source.back_off);
     let mut waiting_since = Instant::now();
     loop {
-        match serve(server, control, news, &mut pause).await {
+        match serve(&feed, &server, control, news, &mut pause).await {
             Ok(never) => match never {},
             Err(error) => {
-                let stats = control.borrow().stats.clone();
-                stats.clusters.update_failure.fetch_add(1, Relaxed);
-                stats.listeners.update_failure.fetch_add(1, Relaxed);
+                if feed == Feed::Aggregated {
+                    let stats = control.borrow().stats.clone();
+                    stats.clusters.update_failure.fetch_add(1, Relaxed);
+                    stats.listeners.update_failure.fetch_add(1, Relaxed);
+                }
                 if pause.is_reset() {
                     waiting_since = Instant::now();
                 }
                 let pause = pause.next(fastrand::f64());
-                tell(waiting_since.elapsed(), &error, pause);
+                tell(&feed, waiting_since.elapsed(), &error, pause);
                 tokio::time::sleep(pause).await;
             }
         }
@@ -60,30 +62,36 @@ pub(super) async fn keep(server: &Server, control: &RefCell<Control>, news: &New
 }
 
 /// A server that restarts is away for a moment, which is worth no warning; Envoy's patience is the same.
-fn tell(waiting: Duration, error: &LinkError, pause: Duration) {
+fn tell(feed: &Feed, waiting: Duration, error: &LinkError, pause: Duration) {
     const PATIENCE: Duration = Duration::from_secs(30);
     if waiting > PATIENCE {
-        tracing::warn!(%error, ?waiting, "there is no stream to the control plane");
+        tracing::warn!(%error, ?waiting, "there is no stream {feed}");
     } else {
-        tracing::info!(%error, ?pause, "the stream to the control plane is closed");
+        tracing::info!(%error, ?pause, "the stream {feed} is closed");
     }
 }
 
 async fn serve(
+    feed: &Feed,
     server: &Server,
     control: &RefCell<Control>,
     news: &News,
     pause: &mut BackOff,
 ) -> Result<std::convert::Infallible, LinkError> {
-    let mut stream = open(server, control).await?;
-    let _connected = Connected::new(control.borrow().stats.clone());
+    let mut to_say = news.listen();
+    let mut stream = open(feed, server, control).await?;
+    let _connected = (*feed == Feed::Aggregated).then(|| Connected::new(control.borrow().stats.clone()));
     loop {
         let requests = tokio::select! {
             response = stream.next() => {
                 pause.reset();
-                control.borrow_mut().take(response?, Instant::now())?
+                let requests = control.borrow_mut().take(feed, response?, Instant::now())?;
+                // Something may follow from it for another server.
+                news.tell();
+                requests
             }
-            () = news.wait() => control.borrow_mut().requests(),
+            // The sender lives as long as `news`.
+            _ = to_say.changed() => control.borrow_mut().requests(feed),
         };
         requests.into_iter().for_each(|request| stream.send(request));
         news.settled();
@@ -106,26 +114,31 @@ impl Drop for Connected {
     }
 }
 
-async fn open(server: &Server, control: &RefCell<Control>) -> Result<Stream, LinkError> {
+async fn open(feed: &Feed, server: &Server, control: &RefCell<Control>) -> Result<Stream, LinkError> {
     let metadata = credential::headers(&server.headers)?;
-    let cluster = control.borrow().store.newest_cluster(&server.cluster).cloned();
+    let cluster = control.borrow().store.newest_cluster(&server.source.cluster).cloned();
     let cluster = cluster.ok_or_else(|| LinkError::Connect("there is no such cluster".into()))?;
     if let Discovery::Dns(dns) = &cluster.config.discovery {
         let resolved = resolve(dns)
             .await
             .map_err(|error| LinkError::Connect(error.to_string().into()))?;
         let mut control = control.borrow_mut();
-        control.store.put_resolved(&server.cluster, &resolved, Instant::now());
+        control
+            .store
+            .put_resolved(&server.source.cluster, &resolved, Instant::now());
         control.settle(Instant::now());
     }
     let connected = dial(&cluster).await?;
     let opening = Opening {
-        method: Method::Aggregated(server.variant),
-        authority: server.authority.clone(),
+        method: match feed {
+            Feed::Aggregated => Method::Aggregated(server.source.variant),
+            Feed::Secrets(_) => Method::Secrets(server.source.variant),
+        },
+        authority: server.source.authority.clone(),
         keepalive: cluster.config.http.keepalive,
         metadata,
     };
-    let first = control.borrow_mut().open();
+    let first = control.borrow_mut().open(feed);
     Ok(Stream::open(connected, opening, first).await?)
 }
 

@@ -1,5 +1,7 @@
 //! What there is, for whoever looks at it.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 
 use super::{Name, Store};
@@ -46,8 +48,10 @@ impl Store {
         };
         let routes = self.routes.iter();
         let routes = routes.map(|(name, body)| plain(ResourceType::Route, name, body.clone()));
-        let secrets = self.secrets.keys();
-        let secrets = secrets.map(|name| plain(ResourceType::Secret, name, Bytes::new()));
+        let secrets: BTreeSet<_> = self.secrets.iter().map(|(_, name)| name).collect();
+        let secrets = secrets
+            .into_iter()
+            .map(|name| plain(ResourceType::Secret, name, Bytes::new()));
         clusters.chain(listeners).chain(routes).chain(secrets).collect()
     }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::{Name, Store};
+use crate::proxy::config::source::SecretSource;
 use crate::xds::ResourceType;
 use crate::xds::client::Interest;
 
@@ -19,18 +20,14 @@ impl Store {
                 Interest::Names(names.cloned().collect())
             }
             ResourceType::Route => Interest::Names(self.names.routes.named().cloned().collect()),
-            ResourceType::Secret => {
-                let secrets = self.names.certificates.named().chain(self.names.trust.named());
-                Interest::Names(secrets.cloned().collect())
-            }
+            ResourceType::Secret => self.secret_interest(&SecretSource::Ads),
         }
     }
 
     /// Forgets what nothing names any more.
     pub(crate) fn sweep(&mut self) {
         self.names.routes.clear_unnamed();
-        self.names.certificates.clear_unnamed();
-        self.names.trust.clear_unnamed();
+        self.names.secrets.clear_unnamed();
         self.names.sweep();
         let Self {
             clusters,
@@ -47,6 +44,6 @@ impl Store {
             .collect();
         endpoints.retain(|name, _| wanted.contains(name));
         routes.retain(|name, _| names.routes.get(name).is_some());
-        secrets.retain(|name, ()| names.certificates.get(name).is_some() || names.trust.get(name).is_some());
+        secrets.retain(|(source, name)| names.secrets.has(source, name));
     }
 }

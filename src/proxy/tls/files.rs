@@ -3,7 +3,6 @@
 //! The control thread looks at the files now and then. What is compared follows links, so that a
 //! directory that is swapped as a whole (Kubernetes does so) is seen too.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -30,8 +29,8 @@ impl<T> fmt::Debug for SecretFiles<T> {
 /// The secrets that are watched.
 #[derive(Debug, Default)]
 pub(crate) struct FileSecrets {
-    certificates: HashMap<Arc<str>, Watched<Certificate>>,
-    trust: HashMap<Arc<str>, Watched<TrustAnchors>>,
+    certificates: Vec<Watched<Certificate>>,
+    trust: Vec<Watched<TrustAnchors>>,
 }
 
 /// A secret, and how its files looked when they were read.
@@ -44,7 +43,7 @@ struct Watched<T> {
 
 /// How a file looks from outside: device and inode, length, time of the last change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Look(u64, u64, u64, i64, i64);
+pub(crate) struct Look(u64, u64, u64, i64, i64);
 
 impl FileSecrets {
     /// Watches the files of a certificate that has been put into this slot; the one that was watched for it before no
@@ -61,27 +60,26 @@ impl FileSecrets {
     /// Puts what has changed into its slots, and forgets slots that are gone. A secret that cannot be read stays as it
     /// is, until its files change again.
     pub(crate) fn refresh(&mut self) {
-        self.certificates.retain(|name, watched| watched.refresh(name));
-        self.trust.retain(|name, watched| watched.refresh(name));
+        self.certificates.retain_mut(Watched::refresh);
+        self.trust.retain_mut(Watched::refresh);
     }
 }
 
-fn keep<T>(all: &mut HashMap<Arc<str>, Watched<T>>, slot: &Arc<Slot<T>>, files: SecretFiles<T>) {
+fn keep<T>(all: &mut Vec<Watched<T>>, slot: &Arc<Slot<T>>, files: SecretFiles<T>) {
+    all.retain(|watched| watched.slot.as_ptr() != Arc::as_ptr(slot));
     if files.paths.is_empty() {
-        all.remove(slot.name());
         return;
     }
-    let watched = Watched {
+    all.push(Watched {
         looks: files.paths.iter().map(|path| look(path)).collect(),
         slot: Arc::downgrade(slot),
         files,
-    };
-    all.insert(slot.name().clone(), watched);
+    });
 }
 
 impl<T> Watched<T> {
     /// Whether the slot is still there.
-    fn refresh(&mut self, name: &str) -> bool {
+    fn refresh(&mut self) -> bool {
         let Some(slot) = self.slot.upgrade() else {
             return false;
         };
@@ -90,14 +88,17 @@ impl<T> Watched<T> {
             self.looks = looks;
             match (self.files.read)() {
                 Ok(secret) => slot.set(Some(Arc::new(secret))),
-                Err(refusal) => tracing::warn!(secret = name, %refusal, "the files of a secret changed to no good"),
+                Err(refusal) => {
+                    tracing::warn!(secret = %slot.name(), %refusal, "the files of a secret changed to no good")
+                }
             }
         }
         true
     }
 }
 
-fn look(path: &Path) -> Option<Look> {
+/// How a file looks now; none: it is not there.
+pub(crate) fn look(path: &Path) -> Option<Look> {
     let data = std::fs::metadata(path).ok()?;
     Some(Look(
         data.dev(),

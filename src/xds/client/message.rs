@@ -17,7 +17,7 @@ use crate::xds::schema::{WireValue, wire_fields};
 const INTERNAL: i32 = 13;
 
 /// A variant of the protocol.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Variant {
     /// What changed.
     Delta,

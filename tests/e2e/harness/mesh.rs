@@ -181,6 +181,24 @@ impl Mesh {
     }
 
     async fn beside(&self, plane: Plane, name: &str, account: &str, ip: IpAddr) -> Sidecar {
+        let bootstrap = self.bootstrap(name, account, ip).await;
+        self.launch(plane, name, ip, &bootstrap).await
+    }
+
+    /// Starts a sidecar that only serves on a bootstrap, which is YAML or JSON.
+    pub async fn sidecar_on(&self, name: &str, ip: IpAddr, bootstrap: &str) -> Sidecar {
+        self.launch(self.planes.serving, name, ip, bootstrap).await
+    }
+
+    async fn launch(&self, plane: Plane, name: &str, ip: IpAddr, bootstrap: &str) -> Sidecar {
+        let path = self.folder.path().join(format!("{name}.yaml"));
+        fs::write(&path, bootstrap).unwrap();
+        let launch = plane.launch(&path, SocketAddr::new(ip, 15000)).await;
+        Sidecar::start(ip, &launch).await
+    }
+
+    /// Makes the bootstrap of a workload that the directory describes.
+    pub async fn bootstrap(&self, name: &str, account: &str, ip: IpAddr) -> String {
         let server = self.server.xds().to_string();
         let mut command = topsail(&[
             "bootstrap",
@@ -202,10 +220,7 @@ impl Mesh {
             "bootstrap: {}",
             String::from_utf8_lossy(&output.stderr)
         );
-        let path = self.folder.path().join(format!("{name}.yaml"));
-        fs::write(&path, output.stdout).unwrap();
-        let launch = plane.launch(&path, SocketAddr::new(ip, 15000)).await;
-        Sidecar::start(ip, &launch).await
+        String::from_utf8(output.stdout).unwrap()
     }
 }
 

@@ -4,8 +4,12 @@ use std::path::Path;
 use rcgen::{CertificateParams, KeyPair};
 
 use super::*;
+use crate::proxy::config::source::SecretSource;
 use crate::proxy::tls::FileSecrets;
-use crate::xds::pb::tls::SdsSecretConfig;
+use crate::xds::pb::core::api_config_source::ApiType;
+use crate::xds::pb::core::config_source::ConfigSourceSpecifier;
+use crate::xds::pb::core::grpc_service::{EnvoyGrpc, TargetSpecifier};
+use crate::xds::pb::core::{AggregatedConfigSource, ApiConfigSource, ConfigSource, GrpcService};
 
 /// A certificate and its key, PEM.
 fn pair(name: &str) -> (String, String) {
@@ -30,9 +34,16 @@ fn file(path: &Path) -> Option<DataSource> {
 }
 
 fn secret(name: &str) -> SdsSecretConfig {
+    sourced(name, ConfigSourceSpecifier::Ads(AggregatedConfigSource {}))
+}
+
+fn sourced(name: &str, source: ConfigSourceSpecifier) -> SdsSecretConfig {
     SdsSecretConfig {
         name: name.to_owned(),
-        ..Default::default()
+        sds_config: Some(ConfigSource {
+            config_source_specifier: Some(source),
+            ..Default::default()
+        }),
     }
 }
 
@@ -54,6 +65,58 @@ fn server(common: CommonTlsContext) -> DownstreamTlsContext {
 
 fn refusal<T: std::fmt::Debug>(compiled: Compiled<T>) -> String {
     compiled.unwrap_err().to_string()
+}
+
+fn with_certificate(secret: SdsSecretConfig) -> DownstreamTlsContext {
+    server(CommonTlsContext {
+        tls_certificate_sds_secret_configs: vec![secret],
+        ..Default::default()
+    })
+}
+
+#[test]
+fn secrets_of_one_name_from_two_sources_are_two_secrets() {
+    let mut names = Names {
+        servers: Some(["sds".to_owned()].into()),
+        ..Default::default()
+    };
+    let server = |cluster: &str, kind: ApiType| {
+        let grpc = EnvoyGrpc {
+            cluster_name: cluster.to_owned(),
+            ..Default::default()
+        };
+        let service = GrpcService {
+            target_specifier: Some(TargetSpecifier::EnvoyGrpc(grpc)),
+            ..Default::default()
+        };
+        ConfigSourceSpecifier::ApiConfigSource(ApiConfigSource {
+            api_type: kind.into(),
+            grpc_services: vec![service],
+            ..Default::default()
+        })
+    };
+    let mut place = |source| {
+        let tls = downstream(&with_certificate(sourced("default", source)), &mut names);
+        tls.map(|tls| tls.certificate).map_err(|refusal| refusal.to_string())
+    };
+    let ads = place(ConfigSourceSpecifier::Ads(AggregatedConfigSource {})).unwrap();
+    let own = place(server("sds", ApiType::DeltaGrpc)).unwrap();
+    assert!(!Arc::ptr_eq(&ads, &own) && Arc::ptr_eq(&own, &place(server("sds", ApiType::DeltaGrpc)).unwrap()));
+    let refused = place(server("who", ApiType::Grpc)).unwrap_err();
+    let at = "common_tls_context.tls_certificate_sds_secret_configs[0].sds_config.api_config_source";
+    assert_eq!(
+        refused,
+        format!("{at}.grpc_services[0].envoy_grpc.cluster_name: the bootstrap has no cluster `who`")
+    );
+    let refused = place(server("sds", ApiType::Rest)).unwrap_err();
+    assert_eq!(refused, format!("{at}: this api_type is not implemented"));
+    let missing = SdsSecretConfig {
+        name: "static".into(),
+        ..Default::default()
+    };
+    assert!(
+        refusal(downstream(&with_certificate(missing), &mut names)).ends_with("there is no static secret `static`")
+    );
 }
 
 #[test]
@@ -84,10 +147,13 @@ fn named_secrets_are_places_and_inline_ones_are_filled() {
     let mut message = server(common);
     message.require_client_certificate = Some(crate::xds::pb::wkt::BoolValue { value: true });
     let tls = downstream(&message, &mut names).unwrap();
-    assert!(Arc::ptr_eq(&tls.certificate, &names.certificates.of("default")));
+    assert!(Arc::ptr_eq(
+        &tls.certificate,
+        &names.secrets.of(SecretSource::Ads).certificates.of("default")
+    ));
     assert!(Arc::ptr_eq(
         tls.verification.trust.as_ref().unwrap(),
-        &names.trust.of("ROOTCA")
+        &names.secrets.of(SecretSource::Ads).trust.of("ROOTCA")
     ));
     assert!(matches!(&tls.verification.names[..], [SanMatcher::DnsName(name)] if **name == *"a.example"));
     assert!(tls.require_client_certificate);

@@ -1,0 +1,118 @@
+//! Secrets, and the files that they come from.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::Arc;
+
+use prost::Message;
+
+use super::{Name, Store, same_name};
+use crate::proxy::config::source::{ApiSource, SecretSource};
+use crate::proxy::config::{self, At, Compiled, Refusal, coverage};
+use crate::proxy::tls::{Look, look};
+use crate::xds::pb::discovery::DiscoveryResponse;
+use crate::xds::pb::tls::Secret;
+use crate::xds::pb::tls::secret::Type;
+use crate::xds::{ResourceType, client::Interest};
+
+/// How a file looked when it was read, and what was looked for in it.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Reading {
+    look: Option<Look>,
+    names: BTreeSet<Name>,
+}
+
+impl Store {
+    /// Takes a certificate or trust anchors.
+    ///
+    /// # Errors
+    /// Why they are refused.
+    pub(crate) fn put_secret(&mut self, source: &SecretSource, name: &str, bytes: &[u8]) -> Compiled<()> {
+        coverage::check(ResourceType::Secret, bytes)?;
+        let secret = Secret::decode(bytes)?;
+        same_name(name, &secret.name).at("name")?;
+        let places = self.names.secrets.of(source.clone());
+        match secret.r#type.as_ref() {
+            Some(Type::TlsCertificate(certificate)) => {
+                let compiled = config::tls::certificate(certificate).at("tls_certificate")?;
+                let slot = places.certificates.of(name);
+                slot.set(Some(Arc::new(compiled)));
+                self.files
+                    .certificate(&slot, config::tls::certificate_files(certificate));
+            }
+            Some(Type::ValidationContext(context)) => {
+                let compiled = config::tls::trust(context).at("validation_context")?;
+                let slot = places.trust.of(name);
+                slot.set(Some(Arc::new(compiled)));
+                self.files.trust(&slot, config::tls::trust_files(context));
+            }
+            Some(Type::SessionTicketKeys(_) | Type::GenericSecret(_)) | None => {
+                return Err(Refusal::not_implemented("a secret of this sort"));
+            }
+        }
+        self.secrets.insert((source.clone(), name.into()));
+        Ok(())
+    }
+
+    /// Reads again what has changed in files: secrets, and files that secrets lie in. Says whether a secret came that may
+    /// have been waited for.
+    pub(crate) fn refresh_files(&mut self) -> bool {
+        self.files.refresh();
+        let sources = self.names.secrets.sources().cloned();
+        let files: Vec<_> = sources
+            .filter(|source| matches!(source, SecretSource::File(_)))
+            .collect();
+        self.secret_files
+            .retain(|path, _| files.contains(&SecretSource::File(path.clone())));
+        let mut came = false;
+        for source in files {
+            came |= self.refresh_secrets(&source);
+        }
+        came
+    }
+
+    fn refresh_secrets(&mut self, source: &SecretSource) -> bool {
+        let (SecretSource::File(path), Interest::Names(names)) = (source, self.secret_interest(source)) else {
+            return false;
+        };
+        let now = Reading {
+            look: look(path),
+            names,
+        };
+        if self.secret_files.get(path) == Some(&now) {
+            return false;
+        }
+        if let Err(refusal) = self.read_secrets(source, path, &now.names) {
+            tracing::warn!(path = %path.display(), %refusal, "a file of secrets is of no use");
+        }
+        self.secret_files.insert(path.clone(), now);
+        true
+    }
+
+    fn read_secrets(&mut self, source: &SecretSource, path: &Path, names: &BTreeSet<Name>) -> Compiled<()> {
+        let response: DiscoveryResponse =
+            config::bootstrap::read_message(path).map_err(|error| Refusal::new(error.to_string()))?;
+        for (index, resource) in response.resources.iter().enumerate() {
+            let secret: Secret = config::value::unpack(resource).at_index("resources", index)?;
+            if names.contains(&*secret.name) {
+                self.put_secret(source, &secret.name, &resource.value)
+                    .at_index("resources", index)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What is wanted of a source.
+    pub(crate) fn secret_interest(&self, source: &SecretSource) -> Interest {
+        let places = self.names.secrets.get(source);
+        Interest::Names(places.iter().flat_map(|places| places.named()).cloned().collect())
+    }
+
+    /// The servers that are asked for secrets on streams of their own.
+    pub(crate) fn secret_servers(&self) -> impl Iterator<Item = &Arc<ApiSource>> {
+        self.names.secrets.sources().filter_map(|source| match source {
+            SecretSource::Server(server) => Some(server),
+            SecretSource::Ads | SecretSource::File(_) | SecretSource::Bootstrap => None,
+        })
+    }
+}
