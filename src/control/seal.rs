@@ -8,7 +8,7 @@ use imbl::OrdMap;
 use imbl::ordmap::DiffItem;
 
 use crate::ir::{Cluster, ClusterEndpoints, Listener, NodeConfig, Origins, ResourceName, RouteConfig};
-use crate::xds::encode;
+use crate::xds::encode::{self, EncodedRoute, Reencoded};
 use crate::xds::resource::{Resource, ResourceType};
 use crate::xds::rules::{self, RuleBreak};
 use crate::xds::snapshot::Snapshot;
@@ -62,20 +62,8 @@ impl Piece {
             Piece::Listener(listener) => encode::listener(listener),
             Piece::Route(route) => encode::route(route),
         };
-        match rules::check(&resource) {
-            Ok(()) => Ok(Arc::new(resource)),
-            Err(breaks) => {
-                let Resource {
-                    kind, name, origins, ..
-                } = resource;
-                Err(Broken {
-                    kind,
-                    name,
-                    breaks,
-                    origins,
-                })
-            }
-        }
+        let checked = rules::check(&resource);
+        judged(resource, checked)
     }
 
     /// The secrets by which the piece names files of the proxy's host.
@@ -83,6 +71,24 @@ impl Piece {
         match self {
             Piece::Cluster(cluster) => encode::file_secrets(cluster),
             Piece::Endpoints(_) | Piece::Listener(_) | Piece::Route(_) => Vec::new(),
+        }
+    }
+}
+
+/// A resource as it is sent, unless it breaks rules.
+fn judged(resource: Resource, checked: Result<(), Vec<RuleBreak>>) -> Result<Arc<Resource>, Broken> {
+    match checked {
+        Ok(()) => Ok(Arc::new(resource)),
+        Err(breaks) => {
+            let Resource {
+                kind, name, origins, ..
+            } = resource;
+            Err(Broken {
+                kind,
+                name,
+                breaks,
+                origins,
+            })
         }
     }
 }
@@ -120,6 +126,8 @@ fn changed<'a, T: PartialEq>(
 pub(super) struct Sealed {
     config: NodeConfig,
     snapshot: Snapshot,
+    /// Route configurations as they are in the snapshot.
+    routes: BTreeMap<ResourceName, EncodedRoute>,
     broken: BTreeMap<(ResourceType, ResourceName), Broken>,
 }
 
@@ -128,10 +136,20 @@ impl Sealed {
     pub(super) fn update(&mut self, config: &NodeConfig) {
         for (kind, name, piece) in differences(&self.config, config) {
             self.broken.remove(&(kind, name.clone()));
-            match piece.as_ref().map(Piece::seal) {
+            let sealed = match &piece {
+                Some(Piece::Route(route)) => Some(self.seal_route(route)),
+                Some(piece) => Some(piece.seal()),
+                None => None,
+            };
+            match sealed {
                 Some(Ok(resource)) => drop(self.snapshot.set_mut(kind).insert(name, resource)),
                 Some(Err(broken)) => drop(self.broken.insert((kind, name), broken)),
-                None => drop(self.snapshot.set_mut(kind).remove(&name)),
+                None => {
+                    self.snapshot.set_mut(kind).remove(&name);
+                    if kind == ResourceType::Route {
+                        self.routes.remove(&name);
+                    }
+                }
             }
             for secret in piece.iter().flat_map(Piece::file_secrets) {
                 self.snapshot
@@ -140,6 +158,21 @@ impl Sealed {
             }
         }
         self.config = config.clone();
+    }
+
+    /// Encodes and checks what is new in a route configuration.
+    fn seal_route(&mut self, route: &RouteConfig) -> Result<Arc<Resource>, Broken> {
+        let former = self.routes.entry(route.name.clone()).or_default();
+        let Reencoded {
+            resource,
+            encoded,
+            news,
+        } = former.follow(route);
+        let checked = rules::check_route(&resource, &news, encoded.domains());
+        if checked.is_ok() {
+            *former = encoded;
+        }
+        judged(resource, checked)
     }
 
     /// The resources.

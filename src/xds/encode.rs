@@ -18,7 +18,7 @@ mod value;
 pub use cluster::cluster;
 pub use endpoints::endpoints;
 pub use listener::listener;
-pub use route::route;
+pub use route::{EncodedRoute, Reencoded, route};
 pub use secret::{certificate, file_secrets, trust_bundle};
 pub use tls::{SECRET_CERTIFICATE, SECRET_TRUST_BUNDLE};
 

@@ -46,6 +46,24 @@ pub fn check(resource: &Resource) -> Result<(), Vec<RuleBreak>> {
     if broken.is_empty() { Ok(()) } else { Err(broken) }
 }
 
+/// Holds a route configuration against the rules, most of whose virtual hosts were held against them before: `news`
+/// is the same without those, `domains` are the domains of all.
+///
+/// # Errors
+/// Every rule that it breaks.
+pub fn check_route<'a>(
+    resource: &Resource,
+    news: &[u8],
+    domains: impl Iterator<Item = &'a str>,
+) -> Result<(), Vec<RuleBreak>> {
+    let fine = fields::check(resource.kind.type_url(), news).is_empty() && route::check(news).is_empty();
+    match fine && route::are_distinct(domains) {
+        true => Ok(()),
+        // Says where.
+        false => check(resource),
+    }
+}
+
 /// A break at a path.
 fn breaks(path: impl Into<String>, rule: impl Into<String>) -> RuleBreak {
     RuleBreak {

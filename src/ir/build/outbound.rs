@@ -273,8 +273,8 @@ impl Outbound {
     }
 
     fn put_port(&mut self, mesh: &Mesh, key: &PortKey) {
-        let new = port::port_unit(self.scope(mesh), &self.orphans, key);
         let old = self.ports.get(key).cloned().unwrap_or_default();
+        let new = port::port_unit(self.scope(mesh), &self.orphans, key).keeping(&old);
         if *old == new {
             return;
         }

@@ -44,6 +44,18 @@ pub(super) struct PortUnit {
     pub(super) conflicts: Vec<Conflict>,
 }
 
+impl PortUnit {
+    /// The unit with the old one's values where its own are equal.
+    pub(super) fn keeping(mut self, old: &PortUnit) -> Self {
+        for (name, config) in &mut self.routes {
+            if let Some(old) = old.routes.get(name) {
+                virtual_host::keep_equal(Arc::make_mut(config), old);
+            }
+        }
+        self
+    }
+}
+
 /// Builds the listeners and route configurations of a port. `orphans` are the hosts that VirtualServices name and no
 /// service has.
 pub(super) fn port_unit(scope: Scope<'_>, orphans: &OrdSet<Hostname>, key: &PortKey) -> PortUnit {

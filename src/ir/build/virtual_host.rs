@@ -1,6 +1,6 @@
 //! Route configurations: a virtual host for every service of a port and for hosts that only VirtualServices know.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -114,6 +114,16 @@ pub(super) fn sniffed<'a>(routing: &mut Routing<'a>, exposed: &Exposed<'a>) -> R
         origins: host.origins.clone(),
         virtual_hosts: vec![Arc::new(host)],
         ignore_port: true,
+    }
+}
+
+/// Puts virtual hosts of `old` in the place of equal ones: what did not change is the same value.
+pub(super) fn keep_equal(new: &mut RouteConfig, old: &RouteConfig) {
+    let known: HashMap<&str, &Arc<VirtualHost>> = old.virtual_hosts.iter().map(|host| (&*host.name, host)).collect();
+    for host in &mut new.virtual_hosts {
+        if let Some(old) = known.get(&*host.name).filter(|old| **old == host) {
+            *host = Arc::clone(old);
+        }
     }
 }
 

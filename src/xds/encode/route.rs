@@ -2,6 +2,9 @@
 
 mod action;
 mod matcher;
+mod parts;
+
+pub use parts::{EncodedRoute, Reencoded};
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,21 +17,28 @@ use crate::mesh::virtual_service::HeaderOps;
 use crate::xds::pb::core::header_value_option::HeaderAppendAction;
 use crate::xds::pb::core::{HeaderValue, HeaderValueOption, Metadata};
 use crate::xds::pb::route::{self, Decorator, RouteConfiguration};
-use crate::xds::resource::{Resource, ResourceType};
+use crate::xds::resource::Resource;
 
 /// The largest body a route may answer with itself; Istio's validation has the same limit.
 const MAX_DIRECT_RESPONSE_BYTES: u32 = 1 << 20;
 
 /// The resource for a route configuration.
 pub fn route(config: &RouteConfig) -> Resource {
-    super::seal(ResourceType::Route, &config.name, &message(config), &config.origins).naming(clusters(config))
+    EncodedRoute::default().follow(config).resource
 }
 
-/// The route configuration, for a resource of its own or within a listener.
+/// The route configuration, for a listener.
 pub(super) fn message(config: &RouteConfig) -> RouteConfiguration {
     RouteConfiguration {
         name: config.name.to_string(),
         virtual_hosts: config.virtual_hosts.iter().map(|host| virtual_host(host)).collect(),
+        ..settings(config)
+    }
+}
+
+/// What a route configuration has beside its name and virtual hosts.
+fn settings(config: &RouteConfig) -> RouteConfiguration {
+    RouteConfiguration {
         // A route may come before its cluster, and outlive it.
         validate_clusters: Some(boolean(false)),
         max_direct_response_body_size_bytes: Some(uint32(MAX_DIRECT_RESPONSE_BYTES)),

@@ -1,5 +1,6 @@
 //! What Envoy checks of a route configuration beyond its fields.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 
 use prost::Message;
@@ -53,6 +54,16 @@ fn domains(config: &RouteConfiguration, path: &str) -> Vec<RuleBreak> {
         }
     }
     broken
+}
+
+/// The same without saying where. Few domains are in capitals.
+pub(super) fn are_distinct<'a>(domains: impl Iterator<Item = &'a str>) -> bool {
+    let mut seen: HashSet<Cow<'a, str>> = HashSet::new();
+    let mut lower = domains.map(|domain| match domain.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        true => Cow::Owned(domain.to_ascii_lowercase()),
+        false => Cow::Borrowed(domain),
+    });
+    lower.all(|domain| seen.insert(domain))
 }
 
 struct Checker<'a> {
@@ -224,6 +235,12 @@ mod tests {
                 "must not repeat `A`, which is a domain already"
             )]
         );
+    }
+
+    #[test]
+    fn domains_repeat_whatever_their_case() {
+        assert!(are_distinct(["a", "B", "c"].into_iter()));
+        assert!(!are_distinct(["a", "b", "B"].into_iter()));
     }
 
     #[test]

@@ -1,0 +1,160 @@
+//! Route configurations as resources. That of a port holds a virtual host for every service of the port, and an edit
+//! changes one: the others are taken as they were encoded before.
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::{BufMut, Bytes};
+use prost::encoding::{WireType, encode_key, encode_varint};
+use prost::{Message, Name};
+
+use super::{clusters, settings, virtual_host};
+use crate::ir::route::{RouteConfig, VirtualHost};
+use crate::xds::canonical;
+use crate::xds::pb::route::{self, RouteConfiguration};
+use crate::xds::resource::{Resource, ResourceType};
+
+/// The number of `RouteConfiguration.virtual_hosts`.
+const VIRTUAL_HOSTS: u32 = 2;
+
+/// A route configuration as it is encoded, and where its virtual hosts stand. They are known by their place in
+/// memory: a virtual host that did not change is the same value.
+#[derive(Clone, Debug, Default)]
+pub struct EncodedRoute {
+    body: Bytes,
+    hosts: Vec<(Arc<VirtualHost>, Range<usize>)>,
+}
+
+/// A route configuration that has followed another.
+#[derive(Debug)]
+pub struct Reencoded {
+    /// The resource.
+    pub resource: Resource,
+    /// Where its virtual hosts stand in it.
+    pub encoded: EncodedRoute,
+    /// The same configuration without the virtual hosts that the one before had too.
+    pub news: Bytes,
+}
+
+impl EncodedRoute {
+    /// Encodes a configuration, but for the virtual hosts that are in this one.
+    pub fn follow(&self, config: &RouteConfig) -> Reencoded {
+        let places = self.hosts.iter().map(|(host, place)| (Arc::as_ptr(host), place));
+        let known: HashMap<*const VirtualHost, &Range<usize>> = places.collect();
+        let mut body = Vec::with_capacity(self.body.len());
+        let name = RouteConfiguration {
+            name: config.name.to_string(),
+            ..Default::default()
+        };
+        put(&mut body, &name);
+        let mut news = body.clone();
+        let mut hosts = Vec::with_capacity(config.virtual_hosts.len());
+        for host in &config.virtual_hosts {
+            let start = body.len();
+            match known.get(&Arc::as_ptr(host)) {
+                Some(place) => body.put_slice(&self.body[Range::clone(place)]),
+                None => {
+                    put_host(&mut body, host);
+                    news.put_slice(&body[start..]);
+                }
+            }
+            hosts.push((host.clone(), start..body.len()));
+        }
+        let settings = settings(config);
+        put(&mut body, &settings);
+        put(&mut news, &settings);
+        body.shrink_to_fit();
+        let body = Bytes::from(body);
+        let news = if news.len() == body.len() {
+            body.clone()
+        } else {
+            news.into()
+        };
+        let resource = Resource::new(
+            ResourceType::Route,
+            config.name.clone(),
+            body.clone(),
+            config.origins.clone(),
+        );
+        Reencoded {
+            resource: resource.naming(clusters(config)),
+            encoded: EncodedRoute { body, hosts },
+            news,
+        }
+    }
+
+    /// The domains of all virtual hosts.
+    pub fn domains(&self) -> impl Iterator<Item = &str> {
+        self.hosts
+            .iter()
+            .flat_map(|(host, _)| &host.domains)
+            .map(|domain| &**domain)
+    }
+}
+
+/// A virtual host as a field of its configuration.
+fn put_host(out: &mut Vec<u8>, host: &VirtualHost) {
+    let mut bytes = virtual_host(host).encode_to_vec();
+    canonical::sort_maps(&route::VirtualHost::type_url(), &mut bytes);
+    encode_key(VIRTUAL_HOSTS, WireType::LengthDelimited, out);
+    encode_varint(bytes.len() as u64, out);
+    out.put_slice(&bytes);
+}
+
+fn put(out: &mut Vec<u8>, part: &RouteConfiguration) {
+    out.put_slice(&part.encode_to_vec());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::message;
+    use super::*;
+    use crate::xds::encode::testing::{route as plain, route_config};
+
+    fn config(names: &[&str]) -> RouteConfig {
+        let one = route_config("9080", vec![plain()]);
+        let host = |name: &&str| {
+            Arc::new(VirtualHost {
+                name: (*name).into(),
+                domains: vec![(*name).into()],
+                ..VirtualHost::clone(&one.virtual_hosts[0])
+            })
+        };
+        RouteConfig {
+            virtual_hosts: names.iter().map(host).collect(),
+            ..one
+        }
+    }
+
+    #[test]
+    fn the_parts_make_up_the_message() {
+        let config = config(&["a", "b"]);
+        let encoded = EncodedRoute::default().follow(&config);
+        assert_eq!(encoded.resource.body, message(&config).encode_to_vec());
+        assert_eq!(encoded.news, encoded.resource.body);
+        assert!(encoded.encoded.domains().eq(["a", "b"]));
+    }
+
+    #[test]
+    fn only_what_is_new_is_encoded_and_the_bytes_are_those_of_the_whole() {
+        let before = config(&["a", "b", "c"]);
+        let encoded = EncodedRoute::default().follow(&before).encoded;
+        let mut after = before.clone();
+        after.virtual_hosts.remove(0);
+        after
+            .virtual_hosts
+            .insert(1, config(&["changed"]).virtual_hosts.remove(0));
+        after.ignore_port = !before.ignore_port;
+        let followed = encoded.follow(&after);
+        assert_eq!(followed.resource.body, message(&after).encode_to_vec());
+        assert_eq!(followed.resource.version, super::super::route(&after).version);
+        let news = RouteConfiguration::decode(followed.news).unwrap();
+        let names: Vec<_> = news.virtual_hosts.iter().map(|host| host.name.as_str()).collect();
+        assert_eq!(names, ["changed"]);
+        assert_eq!(
+            followed.encoded.follow(&before).resource.body,
+            message(&before).encode_to_vec()
+        );
+    }
+}
