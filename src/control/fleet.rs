@@ -12,6 +12,7 @@ use super::secrets::Secrets;
 use super::state::Published;
 use crate::clock::Clock;
 use crate::ir::ResourceName;
+use crate::name::SpiffeId;
 use crate::pki::TokenSigner;
 use crate::xds::node::NodeClaim;
 use crate::xds::resource::Version;
@@ -66,13 +67,15 @@ impl Fleet for Proxies {
             view,
             since: self.clock.now(),
         };
-        let (id, target, refused) = self.roster.enter(admission.clone());
-        tracing::info!(node = %admission.claim.id, identity = %admission.grant.identity, "a proxy connects");
+        let (node, identity) = (admission.claim.id.clone(), admission.grant.identity.clone());
+        let (id, target, refused) = self.roster.enter(admission);
+        tracing::info!(%node, %identity, "a proxy connects");
         // The composer ends with the server; nobody is left to be told then.
         let _ = self.ticks.send(Tick::Joined(id));
         let observer = ProxyObserver {
             id,
-            admission,
+            node,
+            identity,
             roster: self.roster.clone(),
             secrets: self.secrets.clone(),
             ticks: self.ticks.clone(),
@@ -113,7 +116,8 @@ fn refusal(error: &GrantError) -> Status {
 /// Follows one stream.
 struct ProxyObserver {
     id: MemberId,
-    admission: Admission,
+    node: Arc<str>,
+    identity: SpiffeId,
     roster: Arc<Roster>,
     secrets: Arc<Secrets>,
     ticks: mpsc::UnboundedSender<Tick>,
@@ -126,7 +130,7 @@ impl Observer for ProxyObserver {
         if has.is_none() && known.is_some_and(|secret| !secret.body.is_empty()) {
             return;
         }
-        if let Some(secret) = self.secrets.wanted(name, &self.admission.grant.identity, has) {
+        if let Some(secret) = self.secrets.wanted(name, &self.identity, has) {
             self.roster.set_secret(self.id, secret);
         }
     }
@@ -134,7 +138,7 @@ impl Observer for ProxyObserver {
     fn progress(&mut self, progress: Progress<'_>) {
         for refusal in progress.refusals {
             tracing::error!(
-                node = %self.admission.claim.id,
+                node = %self.node,
                 resource = %refusal.resource.name,
                 r#type = %refusal.resource.kind,
                 "a proxy refuses a resource: {}",
@@ -150,7 +154,7 @@ impl Observer for ProxyObserver {
 
 impl Drop for ProxyObserver {
     fn drop(&mut self) {
-        tracing::info!(node = %self.admission.claim.id, "a proxy is gone");
+        tracing::info!(node = %self.node, "a proxy is gone");
         self.roster.leave(self.id, self.clock.now());
     }
 }

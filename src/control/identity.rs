@@ -21,7 +21,7 @@ pub struct Grant {
     /// The workload.
     pub workload: WorkloadName,
     /// Labels and addresses of a token, which count where no WorkloadEntry has the workload's name.
-    pub stated: Option<(Labels, Vec<IpAddr>)>,
+    pub stated: Option<(Arc<Labels>, Vec<IpAddr>)>,
     /// When the token expires.
     pub token_expires: Option<SystemTime>,
 }
@@ -70,15 +70,14 @@ impl Grant {
                 claimed: format!("{}{account}", claim.workload),
             });
         }
-        let labels = grant
-            .labels
-            .iter()
+        let labels = grant.labels.iter();
+        let labels: Labels = labels
             .map(|(key, value)| (key.as_str().into(), value.as_str().into()))
             .collect();
         Ok(Self {
             identity,
             workload: grant.workload,
-            stated: Some((labels, grant.addresses)),
+            stated: Some((Arc::new(labels), grant.addresses)),
             token_expires: Some(claims.expires_at),
         })
     }
@@ -120,7 +119,7 @@ impl Grant {
         let entry = entry(mesh, workload);
         let (labels, addresses, locality) = match (entry, &self.stated) {
             (Some(entry), _) => (entry.labels.clone(), ip(entry), entry.locality.clone()),
-            (None, Some((labels, addresses))) => (Arc::new(labels.clone()), addresses.clone(), claim.locality.clone()),
+            (None, Some((labels, addresses))) => (labels.clone(), addresses.clone(), claim.locality.clone()),
             (None, None) => (Arc::default(), Vec::new(), claim.locality.clone()),
         };
         let mut contradictions = Vec::new();

@@ -215,9 +215,9 @@ impl Roster {
     }
 
     /// What someone alone should have from now on.
-    pub fn set_secret(&self, id: MemberId, secret: Resource) {
+    pub fn set_secret(&self, id: MemberId, secret: Arc<Resource>) {
         if let Some(member) = self.lock().members.get_mut(&id) {
-            member.secrets.insert(secret.name.clone(), Arc::new(secret));
+            member.secrets.insert(secret.name.clone(), secret);
             member.publish();
         }
     }

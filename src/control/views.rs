@@ -42,8 +42,15 @@ struct Own {
 #[derive(Debug)]
 struct Node {
     inbound: Arc<Inbound>,
+    whole: Arc<Whole>,
+}
+
+/// What proxies share that call and accept the same: replicas of a workload, whose views differ by address.
+#[derive(Debug)]
+struct Whole {
+    calls: OutboundView,
     /// Resources that are not those of the outbound view.
-    own: BTreeMap<(ResourceType, ResourceName), Own>,
+    own: BTreeMap<(ResourceType, ResourceName), Arc<Own>>,
     conflicts: Vec<Conflict>,
     snapshot: Arc<Snapshot>,
 }
@@ -56,13 +63,19 @@ impl Views {
             in_use.iter().map(|view| (view, outbound_view(mesh, view))).collect();
         let kept: BTreeSet<&OutboundView> = calls.values().collect();
         self.calls.retain(|view, _| kept.contains(view));
-        self.nodes.retain(|view, _| in_use.contains(view));
         for (view, calls) in &mut self.calls {
             calls.built = calls.built.update(mesh, view, touched);
             calls.sealed.update(calls.built.config());
         }
-        for (view, calls) in &calls {
-            self.build(mesh, view, calls, Some(touched), generation);
+        // Only what is up to date already may be shared.
+        let mut former = std::mem::take(&mut self.nodes);
+        for (view, calls) in calls {
+            let former = former.remove(view);
+            let inbound = match &former {
+                Some(former) => former.inbound.update(mesh, view, touched),
+                None => Arc::new(build_inbound(mesh, view)),
+            };
+            self.build(mesh, view, calls, inbound, former.as_ref(), generation);
         }
     }
 
@@ -76,44 +89,79 @@ impl Views {
     /// The snapshot of a view, made if need be.
     pub(super) fn snapshot(&mut self, mesh: &Mesh, view: &NodeView, generation: u64) -> Arc<Snapshot> {
         match self.nodes.get(view) {
-            Some(node) => node.snapshot.clone(),
-            None => self.build(mesh, view, &outbound_view(mesh, view), None, generation),
+            Some(node) => node.whole.snapshot.clone(),
+            None => {
+                let inbound = Arc::new(build_inbound(mesh, view));
+                self.build(mesh, view, outbound_view(mesh, view), inbound, None, generation)
+            }
         }
     }
 
     /// Everything that is not sent because Envoy would refuse it.
     pub(super) fn broken(&self) -> impl Iterator<Item = &Broken> {
         let shared = self.calls.values().flat_map(|calls| calls.sealed.broken());
-        let own = self.nodes.values().flat_map(|node| node.own.values());
+        let own = self.nodes.values().flat_map(|node| node.whole.own.values());
         shared.chain(own.filter_map(|own| own.broken.as_ref()))
     }
 
     /// Listeners that are left out because another of the same proxy has their address.
     pub(super) fn conflicts(&self) -> impl Iterator<Item = &Conflict> {
-        self.nodes.values().flat_map(|node| &node.conflicts)
+        self.nodes.values().flat_map(|node| &node.whole.conflicts)
     }
 
     fn build(
         &mut self,
         mesh: &Mesh,
         view: &NodeView,
-        calls: &OutboundView,
-        touched: Option<&Touched>,
+        calls: OutboundView,
+        mut inbound: Arc<Inbound>,
+        former: Option<&Node>,
         generation: u64,
     ) -> Arc<Snapshot> {
-        let calls = self.calls.entry(calls.clone()).or_insert_with(|| {
-            let built = Arc::new(build_outbound(mesh, calls));
-            let mut sealed = Sealed::default();
-            sealed.update(built.config());
-            Calls { built, sealed }
+        // Views of one namespace and of the same labels stand beside each other.
+        let before = self.nodes.range(..view).next_back();
+        let after = self.nodes.range(view..).next();
+        let neighbours = [before, after].map(|neighbour| neighbour.map(|(_, node)| node));
+        let mut twin = None;
+        for node in neighbours.into_iter().flatten() {
+            inbound = inbound.sharing(&node.inbound);
+            if inbound.is_alike(&node.inbound) && node.whole.calls == calls && node.whole.is_good() {
+                twin = Some(node.whole.clone());
+                break;
+            }
+        }
+        let whole = twin.unwrap_or_else(|| {
+            let shared = self
+                .calls
+                .entry(calls.clone())
+                .or_insert_with(|| Calls::build(mesh, &calls));
+            let [former, before, after] =
+                [former, neighbours[0], neighbours[1]].map(|node| node.map(|node| &*node.whole));
+            let memo = Memo {
+                former,
+                neighbours: [before, after],
+            };
+            Arc::new(Whole::build(calls, shared, inbound.clone(), &memo, generation))
         });
-        let former = self.nodes.remove(view);
-        let inbound = match (&former, touched) {
-            (Some(node), Some(touched)) => node.inbound.update(mesh, view, touched),
-            (Some(_) | None, _) => Arc::new(build_inbound(mesh, view)),
-        };
+        let snapshot = whole.snapshot.clone();
+        self.nodes.insert(view.clone(), Node { inbound, whole });
+        snapshot
+    }
+}
+
+impl Calls {
+    fn build(mesh: &Mesh, view: &OutboundView) -> Self {
+        let built = Arc::new(build_outbound(mesh, view));
+        let mut sealed = Sealed::default();
+        sealed.update(built.config());
+        Self { built, sealed }
+    }
+}
+
+impl Whole {
+    /// Puts the two parts together.
+    fn build(view: OutboundView, calls: &Calls, inbound: Arc<Inbound>, memo: &Memo<'_>, generation: u64) -> Self {
         let combined = combine(calls.built.clone(), inbound);
-        let mut memo = former.map(|node| node.own).unwrap_or_default();
         let mut own = BTreeMap::new();
         let mut snapshot = calls.sealed.snapshot().clone();
         snapshot.generation = generation;
@@ -122,25 +170,49 @@ impl Views {
                 snapshot.set_mut(kind).remove(&name);
                 continue;
             };
-            let own_resource = match memo.remove(&(kind, name.clone())) {
-                Some(former) if former.piece.is(&piece) => former,
-                former => Own::seal(piece, former.and_then(|former| former.good)),
-            };
+            let place = (kind, name);
+            let own_resource = memo.own(&place, piece);
             match &own_resource.good {
-                Some(resource) => drop(snapshot.set_mut(kind).insert(name.clone(), resource.clone())),
-                None => drop(snapshot.set_mut(kind).remove(&name)),
+                Some(resource) => drop(snapshot.set_mut(kind).insert(place.1.clone(), resource.clone())),
+                None => drop(snapshot.set_mut(kind).remove(&place.1)),
             }
-            own.insert((kind, name), own_resource);
+            own.insert(place, own_resource);
         }
-        let snapshot = Arc::new(snapshot);
-        let node = Node {
-            inbound: combined.inbound,
+        Self {
+            calls: view,
             own,
             conflicts: combined.conflicts,
-            snapshot: snapshot.clone(),
-        };
-        self.nodes.insert(view.clone(), node);
-        snapshot
+            snapshot: Arc::new(snapshot),
+        }
+    }
+
+    /// Whether all of it can be sent. Else it holds what is in force in its place, which is another thing for
+    /// others.
+    fn is_good(&self) -> bool {
+        self.own.values().all(|own| own.broken.is_none())
+    }
+}
+
+/// Where resources may be sealed already.
+struct Memo<'a> {
+    /// Of the same proxies, before.
+    former: Option<&'a Whole>,
+    /// Of others, now.
+    neighbours: [Option<&'a Whole>; 2],
+}
+
+impl Memo<'_> {
+    /// The resource of a piece, sealed if need be.
+    fn own(&self, place: &(ResourceType, ResourceName), piece: Piece) -> Arc<Own> {
+        let former = self.former.and_then(|former| former.own.get(place));
+        let neighbours = self.neighbours.iter().flatten();
+        let theirs = neighbours
+            .filter_map(|whole| whole.own.get(place))
+            .filter(|own| own.broken.is_none());
+        let known = former.into_iter().chain(theirs).find(|own| own.piece.is(&piece));
+        known
+            .cloned()
+            .unwrap_or_else(|| Arc::new(Own::seal(piece, former.and_then(|former| former.good.clone()))))
     }
 }
 

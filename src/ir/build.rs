@@ -85,10 +85,10 @@ pub fn update(mesh: &Mesh, node: &NodeView, previous: &Built, touched: &Touched)
 pub fn combine(outbound: Arc<Outbound>, inbound: Arc<Inbound>) -> Built {
     let mut config = outbound.config().clone();
     let mut conflicts: Vec<Conflict> = outbound.conflicts().cloned().collect();
-    for name in &inbound.itself {
+    for name in &inbound.parts.itself {
         config.listeners.remove(name);
     }
-    for (name, listener) in &inbound.listeners {
+    for (name, listener) in &inbound.parts.listeners {
         for other in in_the_way(&outbound, listener) {
             let dropped = config.listeners.remove(&other);
             conflicts.push(Conflict {
@@ -99,7 +99,7 @@ pub fn combine(outbound: Arc<Outbound>, inbound: Arc<Inbound>) -> Built {
         }
         config.listeners.insert(name.clone(), listener.clone());
     }
-    for (name, cluster) in &inbound.clusters {
+    for (name, cluster) in &inbound.parts.clusters {
         config.clusters.insert(name.clone(), cluster.clone());
     }
     Built {

@@ -37,6 +37,11 @@ impl<'n> SeqAccess<'n> for Items<'_, 'n> {
         }
         seed.deserialize(reader).map(Some)
     }
+
+    /// Lists stay as they are read for as long as the object does: they take the room they need and no more.
+    fn size_hint(&self) -> Option<usize> {
+        Some(self.items.len())
+    }
 }
 
 /// The entries of a map whose keys the user names.

@@ -12,6 +12,8 @@ use crate::name::TrustDomain;
 use crate::pki::{Ca, IssueOptions, StateDir};
 use crate::xds::node::NodeClaim;
 use crate::xds::pb::core::Node;
+use crate::xds::resource::ResourceType;
+use crate::xds::snapshot::Snapshot;
 
 const REGISTRY_ONLY: &str = "outboundTrafficPolicy: {mode: REGISTRY_ONLY}\n";
 
@@ -163,15 +165,61 @@ fn a_proxy_whose_workload_entry_has_a_host_name_takes_its_new_labels() {
     let mut server = Server::new(false);
     server.write("mesh/vm.yaml", &entry("v1"));
     server.look();
+    let id = join(&mut server, "vm.default", "127.0.0.5", None);
+    let labels = |server: &Server| server.composer.roster.admission(id).unwrap().view.labels;
+    let version = |version: &str| Arc::new(Labels::from([("version".into(), version.into())]));
+    assert_eq!(labels(&server), version("v1"));
+    server.write("mesh/vm.yaml", &entry("v2"));
+    server.look();
+    assert_eq!(labels(&server), version("v2"));
+}
+
+#[test]
+fn replicas_of_a_workload_share_what_they_should_have() {
+    let service = |name: &str, address: &str| {
+        format!(
+            "apiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {{name: {name}}}\nspec: {{hosts: [{name}.example.com], location: MESH_INTERNAL, resolution: STATIC, ports: [{{number: 80, name: http, protocol: HTTP}}], endpoints: [{{address: {address}}}]}}\n"
+        )
+    };
+    let mut server = Server::new(false);
+    server.write("mesh/a.yaml", &service("a", "10.0.0.3"));
+    server.look();
+    for (name, address) in [
+        ("one.default", "10.0.0.1"),
+        ("two.default", "10.0.0.2"),
+        ("three.default", "10.0.0.3"),
+    ] {
+        join(&mut server, name, address, Some(Labels::default()));
+    }
+    let target = |server: &Server, name: &str| server.composer.roster.target(name).unwrap();
+    for round in 1..3 {
+        let [one, two, three] = ["one.default", "two.default", "three.default"].map(|name| target(&server, name));
+        assert_eq!([&one, &two, &three].map(|target| target.generation), [round; 3]);
+        for kind in [ResourceType::Cluster, ResourceType::Listener] {
+            assert!(one.set(kind).ptr_eq(two.set(kind)), "{kind}");
+            assert!(!one.set(kind).ptr_eq(three.set(kind)), "{kind}");
+        }
+        let cluster = "InboundPassthroughCluster".into();
+        let of = |target: &Snapshot| target.set(ResourceType::Cluster)[&cluster].clone();
+        assert!(Arc::ptr_eq(&of(&one), &of(&three)), "what is equal is made once");
+        assert!(three.set(ResourceType::Cluster).contains_key(&"inbound|80||".into()));
+        assert!(!one.set(ResourceType::Cluster).contains_key(&"inbound|80||".into()));
+        server.write("mesh/b.yaml", &service("b", "10.0.0.9"));
+        server.look();
+    }
+}
+
+/// Lets a proxy in. Labels that its token states count where there is no WorkloadEntry.
+fn join(server: &mut Server, name: &str, address: &str, labels: Option<Labels>) -> MemberId {
     let node = Node {
-        id: "sidecar~127.0.0.5~vm.default~default.svc.cluster.local".to_owned(),
+        id: format!("sidecar~{address}~{name}~default.svc.cluster.local"),
         ..Node::default()
     };
     let claim = NodeClaim::read(&node).unwrap();
     let grant = Grant {
         identity: "spiffe://cluster.local/ns/default/sa/vm".parse().unwrap(),
         workload: claim.workload.clone(),
-        stated: None,
+        stated: labels.map(|labels| (Arc::new(labels), vec![address.parse().unwrap()])),
         token_expires: None,
     };
     let (view, _) = grant.view(&claim, server.composer.directory.mesh());
@@ -182,10 +230,5 @@ fn a_proxy_whose_workload_entry_has_a_host_name_takes_its_new_labels() {
         since: SystemTime::UNIX_EPOCH,
     });
     server.composer.join(id);
-    let labels = |server: &Server| server.composer.roster.admission(id).unwrap().view.labels;
-    let version = |version: &str| Arc::new(Labels::from([("version".into(), version.into())]));
-    assert_eq!(labels(&server), version("v1"));
-    server.write("mesh/vm.yaml", &entry("v2"));
-    server.look();
-    assert_eq!(labels(&server), version("v2"));
+    id
 }

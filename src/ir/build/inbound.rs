@@ -30,6 +30,12 @@ pub struct Inbound {
     node: NodeView,
     /// Hosts of the services that the node serves: their policies count.
     hosts: BTreeSet<Hostname>,
+    pub(super) parts: Arc<Parts>,
+}
+
+/// What an inbound part puts into a configuration.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Parts {
     pub(super) clusters: BTreeMap<ResourceName, Arc<Cluster>>,
     pub(super) listeners: BTreeMap<ResourceName, Arc<Listener>>,
     /// Outbound listeners for the node's own address, as an endpoint of a headless service: an application that
@@ -41,24 +47,25 @@ pub struct Inbound {
 pub fn build_inbound(mesh: &Mesh, node: &NodeView) -> Inbound {
     let sidecar = mesh.sidecar(&node.namespace, &node.labels).map(|sidecar| &**sidecar);
     let ports = inbound_ports(mesh, node, sidecar);
-    let mut inbound = Inbound {
-        node: node.clone(),
-        hosts: hosts(mesh, node),
-        clusters: BTreeMap::new(),
-        listeners: BTreeMap::new(),
+    let mut parts = Parts {
         itself: itself(mesh, node),
+        ..Parts::default()
     };
     for port in &ports {
-        inbound.add_cluster(port.cluster(mesh, node));
+        parts.add_cluster(port.cluster(mesh, node));
         if let Some(ip) = port.bind {
-            inbound.add_listener(bound_listener(mesh, node, port, ip));
+            parts.add_listener(bound_listener(mesh, node, port, ip));
         }
     }
     if node.mode != InterceptionMode::None {
-        inbound.add_cluster(passthrough(mesh));
-        inbound.add_listener(virtual_inbound(mesh, node, sidecar, &ports));
+        parts.add_cluster(passthrough(mesh));
+        parts.add_listener(virtual_inbound(mesh, node, sidecar, &ports));
     }
-    inbound
+    Inbound {
+        node: node.clone(),
+        hosts: hosts(mesh, node),
+        parts: Arc::new(parts),
+    }
 }
 
 impl Inbound {
@@ -72,15 +79,37 @@ impl Inbound {
         if *node == self.node && !(touched.all || touched.sidecars || address || host || policy) {
             return self.clone();
         }
-        let mut new = build_inbound(mesh, node);
-        keep_equal(&mut new.clusters, &self.clusters);
-        keep_equal(&mut new.listeners, &self.listeners);
-        match new == **self {
+        let new = Arc::new(build_inbound(mesh, node)).sharing(self);
+        match new == *self {
             true => self.clone(),
-            false => Arc::new(new),
+            false => new,
         }
     }
 
+    /// The part with another's values where its own are equal: replicas of a workload accept the same.
+    pub fn sharing(self: Arc<Self>, other: &Inbound) -> Arc<Inbound> {
+        if self.is_alike(other) {
+            return self;
+        }
+        let mut parts = Parts::clone(&self.parts);
+        let news = keep_equal(&mut parts.clusters, &other.parts.clusters);
+        let news = keep_equal(&mut parts.listeners, &other.parts.listeners) || news;
+        let parts = match parts == *other.parts {
+            true => other.parts.clone(),
+            false if news => Arc::new(parts),
+            false => return self,
+        };
+        let (node, hosts) = (self.node.clone(), self.hosts.clone());
+        Arc::new(Inbound { node, hosts, parts })
+    }
+
+    /// Whether two parts put the very same values into a configuration.
+    pub fn is_alike(&self, other: &Inbound) -> bool {
+        Arc::ptr_eq(&self.parts, &other.parts)
+    }
+}
+
+impl Parts {
     fn add_cluster(&mut self, cluster: Cluster) {
         self.clusters
             .entry(cluster.name.clone())
@@ -94,13 +123,17 @@ impl Inbound {
     }
 }
 
-/// The old values where they are equal.
-fn keep_equal<T: PartialEq>(new: &mut BTreeMap<ResourceName, Arc<T>>, old: &BTreeMap<ResourceName, Arc<T>>) {
+/// The old values where they are equal. Says whether there are any that were others.
+fn keep_equal<T: PartialEq>(new: &mut BTreeMap<ResourceName, Arc<T>>, old: &BTreeMap<ResourceName, Arc<T>>) -> bool {
+    let mut kept = false;
     for (name, value) in new {
-        if let Some(old) = old.get(name).filter(|old| *old == value) {
+        let equal = old.get(name).filter(|old| !Arc::ptr_eq(old, value) && *old == value);
+        if let Some(old) = equal {
             *value = old.clone();
+            kept = true;
         }
     }
+    kept
 }
 
 fn hosts(mesh: &Mesh, node: &NodeView) -> BTreeSet<Hostname> {

@@ -17,7 +17,7 @@ use crate::name::Percent;
 /// proxy, up to the first that takes everything. Empty if nothing of it applies.
 pub(super) fn routes(routing: &mut Routing<'_>, rule: &VirtualService, port: u16) -> Vec<Route> {
     let mut routes = Vec::new();
-    for http in &rule.http {
+    'all: for http in &rule.http {
         let everything = [HttpMatch::default()];
         let matches: &[HttpMatch] = if http.matches.is_empty() {
             &everything
@@ -32,10 +32,12 @@ pub(super) fn routes(routing: &mut Routing<'_>, rule: &VirtualService, port: u16
             let catch_all = is_catch_all(&route.matcher);
             routes.push(route);
             if catch_all {
-                return routes;
+                break 'all;
             }
         }
     }
+    // A virtual host keeps them, and most have one: a vector that grows takes room for four.
+    routes.shrink_to_fit();
     routes
 }
 

@@ -119,20 +119,8 @@ pub(super) async fn run<P: Protocol, F: Fleet>(
         Ok(Err(status)) => return drop(responses.send(Err(status)).await),
         Ok(Ok(None)) | Err(_) => return,
     };
-    match join(&*fleet, credential, first) {
-        Ok((member, first)) => {
-            let session = Session::new(fleet.patience(), member.refused.clone());
-            let mut stream = Stream {
-                scope,
-                member,
-                session,
-                last_nonces: Default::default(),
-                responses,
-            };
-            if stream.start(first).await.is_ok() {
-                stream.serve(requests).await;
-            }
-        }
+    match Stream::open(&*fleet, scope, credential, responses.clone(), first) {
+        Ok((stream, refusals)) => stream.serve(requests, refusals).await,
         // The client is gone if this cannot be sent.
         Err(status) => drop(responses.send(Err(status)).await),
     }
@@ -159,38 +147,62 @@ struct Stream {
 }
 
 impl Stream {
-    async fn start<P: Protocol>(&mut self, first: P) -> Result<(), Gone> {
-        self.take_target();
-        self.request(first).await
+    /// Lets the client in by its first request, and says what it refused with it. (Boxed, since a task takes room
+    /// for every place that a value has been in.)
+    fn open<P: Protocol, F: Fleet>(
+        fleet: &F,
+        scope: Scope,
+        credential: Credential,
+        responses: Responses,
+        first: P,
+    ) -> Result<(Box<Self>, Vec<Refusal>), Status> {
+        let (member, first) = join(fleet, credential, first)?;
+        let session = Session::new(fleet.patience(), member.refused.clone());
+        let mut stream = Box::new(Stream {
+            scope,
+            member,
+            session,
+            last_nonces: Default::default(),
+            responses,
+        });
+        stream.take_target();
+        let refusals = stream.request(first);
+        Ok((stream, refusals.unwrap_or_default()))
     }
 
-    async fn serve<P: Protocol>(&mut self, mut requests: Requests<P>) {
-        loop {
-            let wake = self.session.wake_at();
-            let done = tokio::select! {
-                request = requests.message() => match request {
-                    Ok(Some(request)) => self.request(request).await,
-                    Ok(None) => Err(Gone),
-                    Err(status) => {
-                        // Nor will it hear this if the connection broke.
-                        let _ = self.responses.send(Err(status)).await;
-                        Err(Gone)
-                    }
-                },
-                changed = self.member.target.changed() => match changed {
-                    Ok(()) => {
-                        self.take_target();
-                        self.tell::<P>(&[]).await
-                    }
-                    Err(_) => Err(Gone),
-                },
-                () = until(wake) => self.tell::<P>(&[]).await,
-                () = self.responses.closed() => Err(Gone),
+    async fn serve<P: Protocol>(mut self: Box<Self>, mut requests: Requests<P>, mut refusals: Vec<Refusal>) {
+        // The client is gone if it cannot be told.
+        while self.tell::<P>(&refusals).await.is_ok() {
+            refusals = loop {
+                match self.next(&mut requests).await {
+                    Ok(Some(refusals)) => break refusals,
+                    Ok(None) => {}
+                    Err(Gone) => return,
+                }
             };
-            if done.is_err() {
-                return;
-            }
         }
+    }
+
+    /// Waits until there may be something to tell: what the client has just refused, or nothing of that kind.
+    async fn next<P: Protocol>(&mut self, requests: &mut Requests<P>) -> Result<Option<Vec<Refusal>>, Gone> {
+        let wake = self.session.wake_at();
+        let status = tokio::select! {
+            request = requests.message() => match request {
+                Ok(Some(request)) => return Ok(self.request(request)),
+                Ok(None) => return Err(Gone),
+                Err(status) => status,
+            },
+            changed = self.member.target.changed() => {
+                changed.map_err(|_| Gone)?;
+                self.take_target();
+                return Ok(Some(Vec::new()));
+            }
+            () = until(wake) => return Ok(Some(Vec::new())),
+            () = self.responses.closed() => return Err(Gone),
+        };
+        // Nor will it hear this if the connection broke.
+        let _ = self.responses.send(Err(status)).await;
+        Err(Gone)
     }
 
     fn take_target(&mut self) {
@@ -200,19 +212,20 @@ impl Stream {
         }
     }
 
-    async fn request<P: Protocol>(&mut self, request: P) -> Result<(), Gone> {
-        let Some(kind) = ResourceType::from_type_url(request.type_url()).filter(|kind| self.scope.serves(*kind)) else {
+    /// Takes in a request and says what the client refused with it; none if it is of no concern.
+    fn request<P: Protocol>(&mut self, request: P) -> Option<Vec<Refusal>> {
+        let kind = ResourceType::from_type_url(request.type_url()).filter(|kind| self.scope.serves(*kind));
+        let Some(kind) = kind else {
             tracing::debug!(
                 type_url = request.type_url(),
                 "a client asks for a type that is not served"
             );
-            return Ok(());
+            return None;
         };
         if kind == ResourceType::Secret {
             self.want_secrets(request.wanted(!self.session.started(kind)));
         }
-        let refusals = request.receive(&mut self.session, kind, self.last_nonces[kind as usize]);
-        self.tell::<P>(&refusals).await
+        Some(request.receive(&mut self.session, kind, self.last_nonces[kind as usize]))
     }
 
     /// Certificates are made when they are asked for, unless the client has a good one.
