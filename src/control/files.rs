@@ -13,6 +13,7 @@ use imbl::{OrdMap, OrdSet};
 use crate::api::{self, Object, Precedence, Read, ReadOptions};
 use crate::diag::{Code, Diagnostic, Place, Severity, SourceText};
 use crate::mesh::directory::Change;
+use crate::mesh::few::Few;
 use crate::name::ObjectId;
 use crate::source::document;
 use crate::source::tree::{Content, Tree};
@@ -24,8 +25,8 @@ pub(super) struct Files {
     /// Files with something wrong in them.
     troubled: OrdSet<Arc<str>>,
     /// Objects that a document is in error about, and where, by file.
-    broken: OrdMap<ObjectId, OrdMap<Arc<str>, Place>>,
-    owners: OrdMap<ObjectId, OrdMap<Precedence, Arc<Object>>>,
+    broken: OrdMap<ObjectId, Few<Arc<str>, Place>>,
+    owners: OrdMap<ObjectId, Few<Precedence, Arc<Object>>>,
     duplicates: OrdSet<ObjectId>,
 }
 

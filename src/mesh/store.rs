@@ -6,10 +6,11 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use imbl::{OrdMap, OrdSet};
+use imbl::OrdMap;
 
 use super::config::MeshConfig;
 use super::destination_rule::DestinationRule;
+use super::few::Few;
 use super::peer_authentication::{MutualTlsMode, PeerAuthentication};
 use super::service::{Service, ServiceKey};
 use super::sidecar::Sidecar;
@@ -55,12 +56,12 @@ pub struct Mesh {
     /// Mesh-wide settings.
     pub config: Arc<MeshConfig>,
     services: OrdMap<ServiceKey, (Rank, Arc<Service>)>,
-    hosts: OrdMap<Hostname, OrdSet<Namespace>>,
-    ports: OrdMap<u16, OrdSet<ServiceKey>>,
-    aliases: OrdMap<Hostname, OrdSet<ServiceKey>>,
-    endpoint_addresses: OrdMap<IpAddr, OrdSet<ServiceKey>>,
+    hosts: OrdMap<Hostname, Few<Namespace>>,
+    ports: OrdMap<u16, Few<ServiceKey>>,
+    aliases: OrdMap<Hostname, Few<ServiceKey>>,
+    endpoint_addresses: OrdMap<IpAddr, Few<ServiceKey>>,
     workloads: OrdMap<ObjectId, Arc<Workload>>,
-    workload_addresses: OrdMap<IpAddr, OrdSet<ObjectId>>,
+    workload_addresses: OrdMap<IpAddr, Few<ObjectId>>,
     virtual_services: ByHost<VirtualService>,
     destination_rules: ByHost<DestinationRule>,
     client_labels: OrdMap<ClientLabel, usize>,
@@ -75,7 +76,7 @@ type ClientLabel = (Arc<str>, Option<Arc<str>>);
 type ByHost<T> = OrdMap<Hostname, Ranked<T>>;
 
 /// Objects in order of precedence. While an edit moves objects past each other, two may have the same.
-type Ranked<T> = OrdMap<(Rank, ObjectId), Arc<T>>;
+type Ranked<T> = Few<(Rank, ObjectId), Arc<T>>;
 
 /// Questions.
 impl Mesh {
@@ -92,7 +93,7 @@ impl Mesh {
     /// The service that a proxy in `client` means by `host`: its own namespace's, else a Kubernetes
     /// Service, else the oldest that it sees.
     pub fn service(&self, host: &Hostname, client: &Namespace) -> Option<&Arc<Service>> {
-        let seen = self.hosts.get(host)?.iter().filter_map(|namespace| {
+        let seen = self.hosts.get(host)?.keys().filter_map(|namespace| {
             self.services.get(&ServiceKey {
                 host: host.clone(),
                 namespace: namespace.clone(),
@@ -109,7 +110,7 @@ impl Mesh {
             .hosts
             .get(host)
             .into_iter()
-            .flat_map(|namespaces| namespaces.iter());
+            .flat_map(|namespaces| namespaces.keys());
         namespaces.filter_map(|namespace| {
             let key = ServiceKey {
                 host: host.clone(),
@@ -143,7 +144,7 @@ impl Mesh {
 
     /// Services with this port, oldest first.
     pub fn services_on_port(&self, port: u16) -> Vec<&Arc<Service>> {
-        let keys = self.ports.get(&port).into_iter().flat_map(|keys| keys.iter());
+        let keys = self.ports.get(&port).into_iter().flat_map(|keys| keys.keys());
         let mut found: Vec<_> = keys.filter_map(|key| self.services.get(key)).collect();
         found.sort_by_key(|(rank, _)| rank);
         found.into_iter().map(|(_, service)| service).collect()
@@ -151,7 +152,7 @@ impl Mesh {
 
     /// Services that are another name of this host (`externalName`).
     pub fn aliases_of(&self, host: &Hostname) -> impl Iterator<Item = &Arc<Service>> {
-        let keys = self.aliases.get(host).into_iter().flat_map(|keys| keys.iter());
+        let keys = self.aliases.get(host).into_iter().flat_map(|keys| keys.keys());
         keys.filter_map(|key| self.service_at(key))
     }
 
@@ -161,7 +162,7 @@ impl Mesh {
             .endpoint_addresses
             .get(&address)
             .into_iter()
-            .flat_map(|keys| keys.iter());
+            .flat_map(|keys| keys.keys());
         let mut found: Vec<_> = keys.filter_map(|key| self.services.get(key)).collect();
         found.sort_by_key(|(rank, _)| rank);
         found.into_iter().map(|(_, service)| service).collect()
@@ -183,7 +184,7 @@ impl Mesh {
             .workload_addresses
             .get(&address)
             .into_iter()
-            .flat_map(|ids| ids.iter());
+            .flat_map(|ids| ids.keys());
         ids.filter_map(|id| self.workloads.get(id))
     }
 
@@ -339,18 +340,21 @@ impl Mesh {
             self.hosts
                 .entry(key.host.clone())
                 .or_default()
-                .insert(key.namespace.clone());
+                .insert(key.namespace.clone(), ());
             for port in &service.ports {
-                self.ports.entry(port.number).or_default().insert(key.clone());
+                self.ports.entry(port.number).or_default().insert(key.clone(), ());
             }
             if let Some(target) = &service.alias {
-                self.aliases.entry(target.clone()).or_default().insert(key.clone());
+                self.aliases.entry(target.clone()).or_default().insert(key.clone(), ());
             }
             for label in distribution_labels(&service) {
                 *self.client_labels.entry(label).or_default() += 1;
             }
             for address in endpoint_addresses(&service) {
-                self.endpoint_addresses.entry(address).or_default().insert(key.clone());
+                self.endpoint_addresses
+                    .entry(address)
+                    .or_default()
+                    .insert(key.clone(), ());
             }
             self.services.insert(key.clone(), (rank, service));
         }
@@ -363,7 +367,7 @@ impl Mesh {
         }
         if let Some(workload) = workload {
             if let super::service::Address::Ip(ip) = workload.address {
-                self.workload_addresses.entry(ip).or_default().insert(id.clone());
+                self.workload_addresses.entry(ip).or_default().insert(id.clone(), ());
             }
             self.workloads.insert(id.clone(), workload);
         }
@@ -526,7 +530,7 @@ fn uncount(counts: &mut OrdMap<ClientLabel, usize>, label: &ClientLabel) {
     }
 }
 
-fn drop_from<K: Ord + Clone, V: Ord + Clone>(index: &mut OrdMap<K, OrdSet<V>>, key: &K, value: &V) {
+fn drop_from<K: Ord + Clone, V: Ord + Clone>(index: &mut OrdMap<K, Few<V>>, key: &K, value: &V) {
     let Some(values) = index.get_mut(key) else { return };
     values.remove(value);
     if values.is_empty() {

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use super::*;
 use crate::control::identity::Grant;
 use crate::control::roster::Admission;
+use crate::ir::ResourceName;
 use crate::mesh::Labels;
 use crate::mesh::config::{MeshConfig, OutboundPolicy};
 use crate::name::TrustDomain;
@@ -199,11 +200,11 @@ fn replicas_of_a_workload_share_what_they_should_have() {
             assert!(one.set(kind).ptr_eq(two.set(kind)), "{kind}");
             assert!(!one.set(kind).ptr_eq(three.set(kind)), "{kind}");
         }
-        let cluster = "InboundPassthroughCluster".into();
+        let [cluster, inbound]: [ResourceName; 2] = ["InboundPassthroughCluster".into(), "inbound|80||".into()];
         let of = |target: &Snapshot| target.set(ResourceType::Cluster)[&cluster].clone();
         assert!(Arc::ptr_eq(&of(&one), &of(&three)), "what is equal is made once");
-        assert!(three.set(ResourceType::Cluster).contains_key(&"inbound|80||".into()));
-        assert!(!one.set(ResourceType::Cluster).contains_key(&"inbound|80||".into()));
+        assert!(three.set(ResourceType::Cluster).contains_key(&inbound));
+        assert!(!one.set(ResourceType::Cluster).contains_key(&inbound));
         server.write("mesh/b.yaml", &service("b", "10.0.0.9"));
         server.look();
     }

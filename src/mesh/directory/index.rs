@@ -5,15 +5,16 @@ use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use imbl::{OrdMap, OrdSet};
+use imbl::OrdMap;
 
+use super::super::few::Few;
 use super::super::service::{Address, ServiceKey};
 use super::super::{Labels, Rank, selects};
 use crate::name::{Hostname, Kind, Namespace, ObjectId};
 
 /// A persistent map to sets, without empty ones.
 #[derive(Clone)]
-pub(super) struct Groups<K, V>(OrdMap<K, OrdSet<V>>);
+pub(super) struct Groups<K, V>(OrdMap<K, Few<V>>);
 
 impl<K: Ord + fmt::Debug, V: Ord + fmt::Debug> fmt::Debug for Groups<K, V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -29,7 +30,7 @@ impl<K, V> Default for Groups<K, V> {
 
 impl<K: Ord + Clone, V: Ord + Clone> Groups<K, V> {
     pub(super) fn insert(&mut self, key: K, value: V) {
-        self.0.entry(key).or_default().insert(value);
+        self.0.entry(key).or_default().insert(value, ());
     }
 
     pub(super) fn remove(&mut self, key: &K, value: &V) {
@@ -41,7 +42,7 @@ impl<K: Ord + Clone, V: Ord + Clone> Groups<K, V> {
     }
 
     pub(super) fn get<'g>(&'g self, key: &K) -> impl Iterator<Item = &'g V> + use<'g, K, V> {
-        self.0.get(key).into_iter().flat_map(|values| values.iter())
+        self.0.get(key).into_iter().flat_map(|values| values.keys())
     }
 
     pub(super) fn has(&self, key: &K) -> bool {
@@ -49,7 +50,7 @@ impl<K: Ord + Clone, V: Ord + Clone> Groups<K, V> {
     }
 
     fn len(&self, key: &K) -> usize {
-        self.0.get(key).map_or(0, OrdSet::len)
+        self.0.get(key).map_or(0, Few::len)
     }
 
     pub(super) fn keys(&self) -> impl Iterator<Item = &K> {
@@ -143,7 +144,7 @@ impl WorkloadLabels {
         let rarest = pairs
             .min_by_key(|pair| self.by_pair.len(pair))
             .unwrap_or_else(|| any_label(namespace));
-        self.by_pair.0.get(&rarest).into_iter().flat_map(|ids| ids.iter())
+        self.by_pair.0.get(&rarest).into_iter().flat_map(|ids| ids.keys())
     }
 }
 

@@ -1,0 +1,134 @@
+//! Maps that hold one entry, as a rule.
+
+use std::fmt;
+
+use imbl::OrdMap;
+
+/// A persistent sorted map, whose only entry stands in place. A node of an [`OrdMap`] takes room for sixteen, which
+/// counts where there is a map for every host, address or object of a mesh.
+#[derive(Clone)]
+pub(crate) enum Few<K, V = ()> {
+    /// One entry.
+    One(K, V),
+    /// Any other number.
+    Many(OrdMap<K, V>),
+}
+
+impl<K, V> Default for Few<K, V> {
+    fn default() -> Self {
+        Self::Many(OrdMap::new())
+    }
+}
+
+impl<K: Ord + fmt::Debug, V: fmt::Debug> fmt::Debug for Few<K, V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::One(key, value) => f.debug_map().entry(key, value).finish(),
+            Self::Many(map) => map.fmt(f),
+        }
+    }
+}
+
+impl<K: Ord + Clone, V: Clone> Few<K, V> {
+    /// Puts a value in, in the place of one with an equal key.
+    pub(crate) fn insert(&mut self, key: K, value: V) {
+        *self = match std::mem::take(self) {
+            Self::One(known, _) if known == key => Self::One(key, value),
+            Self::One(known, its) => Self::Many([(known, its), (key, value)].into_iter().collect()),
+            Self::Many(map) if map.is_empty() => Self::One(key, value),
+            Self::Many(mut map) => {
+                map.insert(key, value);
+                Self::Many(map)
+            }
+        }
+    }
+
+    /// Takes a value out.
+    pub(crate) fn remove(&mut self, key: &K) {
+        *self = match std::mem::take(self) {
+            Self::One(known, _) if known == *key => Self::default(),
+            one @ Self::One(..) => one,
+            Self::Many(mut map) => {
+                map.remove(key);
+                match map.get_min().filter(|_| map.len() == 1) {
+                    Some((key, value)) => Self::One(key.clone(), value.clone()),
+                    None => Self::Many(map),
+                }
+            }
+        }
+    }
+
+    pub(crate) fn contains(&self, key: &K) -> bool {
+        match self {
+            Self::One(known, _) => known == key,
+            Self::Many(map) => map.contains_key(key),
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        match self {
+            Self::One(..) => 1,
+            Self::Many(map) => map.len(),
+        }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// In the order of the keys.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
+        let (one, many) = match self {
+            Self::One(key, value) => (Some((key, value)), None),
+            Self::Many(map) => (None, Some(map.iter())),
+        };
+        one.into_iter().chain(many.into_iter().flatten())
+    }
+
+    pub(crate) fn keys(&self) -> impl Iterator<Item = &K> {
+        self.iter().map(|(key, _)| key)
+    }
+
+    /// In the order of the keys.
+    pub(crate) fn values(&self) -> impl Iterator<Item = &V> {
+        self.iter().map(|(_, value)| value)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+
+    #[test]
+    fn it_is_a_sorted_map_however_many_there_are() {
+        let (mut few, mut map) = (Few::default(), BTreeMap::new());
+        for (key, put) in [
+            (3, true),
+            (3, true),
+            (1, true),
+            (2, true),
+            (9, false),
+            (3, false),
+            (1, false),
+            (2, false),
+            (2, false),
+        ] {
+            let value = map.len();
+            match put {
+                true => {
+                    few.insert(key, value);
+                    map.insert(key, value);
+                }
+                false => {
+                    few.remove(&key);
+                    map.remove(&key);
+                }
+            }
+            assert!(few.iter().eq(&map), "{few:?} {map:?}");
+            assert_eq!((few.len(), few.is_empty()), (map.len(), map.is_empty()));
+            assert!((0..10).all(|key| few.contains(&key) == map.contains_key(&key)));
+            assert_eq!(matches!(few, Few::One(..)), map.len() == 1);
+        }
+    }
+}
