@@ -135,28 +135,30 @@ async fn fleet(scale: &Scale, layout: Layout, table: &mut Table) {
     );
 }
 
-/// CPU time of an edit in a small and a large mesh.
+/// What an edit costs the server itself: in a small and a large mesh, and where all share one port.
 async fn edits(scale: &Scale, table: &mut Table) {
-    let mut costs = Vec::new();
-    for services in [scale.services, scale.many_services] {
-        let directory = Directory::generate(services, Layout::Spread);
-        let server = Server::start(&directory);
-        server.wait_until_ready();
-        let fleet = Fleet::connect(&server, 1).await;
-        server.wait_until_converged(Some(1)).await;
-        let before = server.cpu_seconds();
-        measure_edits(scale, &directory, &server).await;
-        let cost = (server.cpu_seconds() - before) / scale.edits as f64;
-        fleet.disconnect().await;
-        costs.push(cost);
-        let name = format!("CPU time of a one-object edit, {services} services, 1 proxy");
-        table.row(&name, &format!("{:.2} ms (mean of {})", cost * 1e3, scale.edits), "-");
-    }
-    let ratio = costs
-        .last()
-        .zip(costs.first())
-        .map_or(0.0, |(large, small)| large / small);
-    table.row("ratio of the two", &format!("{ratio:.2}"), "< 2");
+    let small = edit_cost(scale, scale.services, Layout::Spread, table).await;
+    let large = edit_cost(scale, scale.many_services, Layout::Spread, table).await;
+    table.row("ratio of the two", &format!("{:.2}", large / small), "< 2");
+    edit_cost(scale, scale.services, Layout::OnePort, table).await;
+}
+
+/// CPU time of an edit, in seconds, and how long it takes where the proxy has nothing to apply.
+async fn edit_cost(scale: &Scale, services: usize, layout: Layout, table: &mut Table) -> f64 {
+    let directory = Directory::generate(services, layout);
+    let server = Server::start(&directory);
+    server.wait_until_ready();
+    let fleet = Fleet::connect(&server, 1).await;
+    server.wait_until_converged(Some(1)).await;
+    let before = server.cpu_seconds();
+    let times = measure_edits(scale, &directory, &server).await;
+    let cost = (server.cpu_seconds() - before) / scale.edits as f64;
+    fleet.disconnect().await;
+    let name = format!("CPU time of a one-object edit, {services} services {layout}, 1 simulated proxy");
+    table.row(&name, &format!("{:.2} ms (mean of {})", cost * 1e3, scale.edits), "-");
+    let name = format!("file write to ACK, {services} services {layout}, 1 simulated proxy");
+    table.row(&name, &Spread::of(times).millis(), "-");
+    cost
 }
 
 /// From the start of the process to the first response.
