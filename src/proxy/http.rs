@@ -3,6 +3,7 @@
 pub(crate) mod body;
 mod conditioning;
 pub(crate) mod connection;
+mod deadlines;
 pub(crate) mod exchange;
 pub(crate) mod filter;
 mod forward;

@@ -23,6 +23,7 @@ mod pieces;
 pub mod restart;
 mod route_actions;
 mod route_matches;
+mod scarce;
 mod seed;
 #[path = "../../examples/bookinfo/services.rs"]
 pub mod services;

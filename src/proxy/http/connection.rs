@@ -362,3 +362,75 @@ fn http2(manager: &HttpManager) -> http2::Builder<LocalExecutor> {
     }
     builder
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::{TcpListener, TcpStream};
+    use std::time::Instant;
+
+    use serde_json::json;
+
+    use super::*;
+    use crate::proxy::store::Store;
+    use crate::proxy::worker::Command;
+    use crate::xds::transcode::to_wire;
+
+    #[test]
+    fn a_request_on_a_listener_that_is_gone_is_cut_off_at_the_end_of_the_drain_time() {
+        let host = TcpListener::bind("127.0.0.1:0").unwrap();
+        let (mut store, now) = (Store::default(), Instant::now());
+        let cluster = json!({
+            "name": "c", "type": "STATIC", "connect_timeout": "5s",
+            "load_assignment": {"cluster_name": "c", "endpoints": [{"lb_endpoints": [{"endpoint": {"address":
+                {"socket_address": {"address": "127.0.0.1", "port_value": host.local_addr().unwrap().port()}}}}]}]},
+        });
+        let wire = |name: &str, json: &serde_json::Value| bytes::Bytes::from(to_wire(name, json).unwrap());
+        let bytes = wire("envoy.config.cluster.v3.Cluster", &cluster);
+        store.put_cluster(bytes, true, now).unwrap();
+        let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = socket.local_addr().unwrap();
+        let bytes = wire(
+            "envoy.config.listener.v3.Listener",
+            &json!({
+                "name": "l",
+                "address": {"socket_address": {"address": "127.0.0.1", "port_value": address.port()}},
+                "filter_chains": [{"filters": [{
+                    "name": "envoy.filters.network.http_connection_manager",
+                    "typed_config": {
+                        "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+                        "stat_prefix": "h",
+                        "drain_timeout": "0.01s",
+                        "http_filters": [{
+                            "name": "envoy.filters.http.router",
+                            "typed_config": {"@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"},
+                        }],
+                        "route_config": {"name": "r", "virtual_hosts": [{"name": "v", "domains": ["*"], "routes": [
+                            {"match": {"prefix": "/"}, "route": {"cluster": "c", "timeout": "0s"}},
+                        ]}]},
+                    },
+                }]}],
+            }),
+        );
+        let compiled = store.listener(None, &bytes).unwrap().unwrap();
+        store.put_listener(compiled, bytes, false, now);
+        store.settle(now);
+        let drain_time = Duration::from_millis(100);
+        let worker = Worker::start(0, store.published(), drain_time).unwrap();
+        socket.set_nonblocking(true).unwrap();
+        worker
+            .commands
+            .send(Command::Listen("l".into(), Arc::new(socket)))
+            .unwrap();
+        let mut client = TcpStream::connect(address).unwrap();
+        client.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        client.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").unwrap();
+        // The host has the request, and never answers it.
+        let (mut waits, _) = host.accept().unwrap();
+        assert!(waits.read(&mut [0; 64]).unwrap() > 0);
+        let begun = Instant::now();
+        assert!(store.remove_listener("l"));
+        assert_eq!(client.read(&mut [0; 1]).unwrap(), 0);
+        assert!(begun.elapsed() >= drain_time);
+    }
+}

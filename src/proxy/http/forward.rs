@@ -4,7 +4,6 @@ use std::future::Future;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Duration;
 
 use http::header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderName, HeaderValue, TRANSFER_ENCODING};
 use http::uri::PathAndQuery;
@@ -16,7 +15,7 @@ use tokio::time::Instant;
 use super::body::client::{ClientBody, Continue};
 use super::body::replay::Kept;
 use super::body::{BodyLimits, Progress, RequestBody, ResponseBody};
-use super::connection::Downstream;
+use super::deadlines::{Deadlines, client_fails, expired, timed_out};
 use super::exchange::Exchange;
 use super::local_reply::LocalReply;
 use super::retry::Retries;
@@ -34,7 +33,6 @@ use crate::proxy::upstream::pool::{Lease, Towards};
 const EXPECTED_TIMEOUT: HeaderName = HeaderName::from_static("x-envoy-expected-rq-timeout-ms");
 const SERVICE_TIME: HeaderName = HeaderName::from_static("x-envoy-upstream-service-time");
 const ATTEMPT_COUNT: HeaderName = HeaderName::from_static("x-envoy-attempt-count");
-const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 
 /// What is kept of a body for retries and copies, unless the route says otherwise: Envoy's buffer limit.
 const KEPT_BYTES: usize = 1 << 20;
@@ -79,61 +77,6 @@ pub(super) async fn forward(
     let response = sending.run(exchange).await;
     exchange.stream.bytes_received = sending.body.progress.bytes();
     response
-}
-
-/// What a request may take.
-#[derive(Clone, Copy, Debug)]
-struct Deadlines {
-    /// From the end of the request.
-    response: Option<Duration>,
-    /// From now.
-    stream: Option<Instant>,
-    /// Without anything sent or received.
-    idle: Option<Duration>,
-    /// Until the whole request has come.
-    request: Option<Instant>,
-}
-
-impl Deadlines {
-    fn new(exchange: &Exchange, action: &Forward) -> Self {
-        let limits = &exchange.downstream.manager.limits;
-        let timeouts = &action.timeouts;
-        let asked = exchange.request.headers.get(&GRPC_TIMEOUT).and_then(grpc_timeout);
-        let grpc = match (timeouts.grpc_max, asked) {
-            (Some(max), Some(asked)) if exchange.grpc => Some(if max.is_zero() { asked } else { asked.min(max) }),
-            _ => None,
-        };
-        let stream = grpc.or(timeouts.stream).or(limits.stream);
-        let idle = timeouts.idle.or(limits.stream_idle).filter(|idle| !idle.is_zero());
-        Self {
-            response: timeouts.response.filter(|_| exchange.upgrade.is_none()),
-            stream: stream.map(|stream| Instant::now() + stream),
-            idle: idle.filter(|_| exchange.upgrade.is_none()),
-            request: limits
-                .request
-                .filter(|limit| !limit.is_zero())
-                .map(|limit| Instant::now() + limit),
-        }
-    }
-}
-
-/// `grpc-timeout`: at most eight digits and a unit.
-fn grpc_timeout(value: &HeaderValue) -> Option<Duration> {
-    let text = value.to_str().ok()?;
-    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
-    if digits.len() > 8 || !digits.bytes().all(|digit| digit.is_ascii_digit()) {
-        return None;
-    }
-    let number: u64 = digits.parse().ok()?;
-    Some(match unit {
-        "H" => Duration::from_secs(number * 3600),
-        "M" => Duration::from_secs(number * 60),
-        "S" => Duration::from_secs(number),
-        "m" => Duration::from_millis(number),
-        "u" => Duration::from_micros(number),
-        "n" => Duration::from_nanos(number),
-        _ => return None,
-    })
 }
 
 /// The body of a request, ready to be sent once or more.
@@ -502,94 +445,6 @@ impl Sending<'_> {
         }
         exchange.change_response_headers(self.matched, self.share, headers);
     }
-}
-
-/// Waits until the client does what it must not: its body is none, or does not come.
-async fn client_fails(downstream: Rc<Downstream>, progress: Rc<Progress>, deadline: Deadlines) -> LocalReply {
-    let broken = async {
-        progress.broken().await;
-        match downstream.wire.broken_body() {
-            Some(refusal) => refusal.reply(),
-            // The client went away, and with it its connection.
-            None => std::future::pending().await,
-        }
-    };
-    let late = async {
-        match deadline.request.filter(|_| progress.end_time().is_none()) {
-            Some(end) => {
-                tokio::select! {
-                    () = tokio::time::sleep_until(end) => {}
-                    () = progress.ended() => std::future::pending().await,
-                }
-            }
-            None => std::future::pending().await,
-        }
-        let status = StatusCode::REQUEST_TIMEOUT;
-        LocalReply::new(status, "request timeout", Flags::NONE, "request_overall_timeout").closing()
-    };
-    let began = Instant::now();
-    let idle = async {
-        let Some(idle) = deadline.idle else {
-            return std::future::pending().await;
-        };
-        loop {
-            let since = progress.moved().max(progress.end_time()).unwrap_or(began);
-            if since.elapsed() >= idle {
-                break;
-            }
-            tokio::time::sleep_until(since + idle).await;
-        }
-        let flags = Flags::STREAM_IDLE_TIMEOUT;
-        // Who keeps whom waiting depends on whether the whole request has come.
-        match progress.end_time() {
-            Some(_) => LocalReply::new(
-                StatusCode::GATEWAY_TIMEOUT,
-                "stream timeout",
-                flags,
-                "stream_idle_timeout",
-            ),
-            None => {
-                let status = StatusCode::REQUEST_TIMEOUT;
-                LocalReply::new(status, "stream timeout", flags, "stream_idle_timeout").closing()
-            }
-        }
-    };
-    tokio::select! {
-        biased;
-        reply = broken => reply,
-        reply = late => reply,
-        reply = idle => reply,
-    }
-}
-
-/// Waits until a request has taken too long.
-async fn expired(progress: Rc<Progress>, response: Option<Duration>, stream: Option<Instant>) {
-    let response = async {
-        match response {
-            Some(timeout) => {
-                progress.ended().await;
-                tokio::time::sleep(timeout).await;
-            }
-            None => std::future::pending().await,
-        }
-    };
-    let stream = async {
-        match stream {
-            Some(end) => tokio::time::sleep_until(end).await,
-            None => std::future::pending().await,
-        }
-    };
-    tokio::select! {
-        () = response => {}
-        () = stream => {}
-    }
-}
-
-fn timed_out(details: &'static str) -> LocalReply {
-    let flags = Flags::UPSTREAM_REQUEST_TIMEOUT;
-    let mut reply = LocalReply::new(StatusCode::GATEWAY_TIMEOUT, "upstream request timeout", flags, details);
-    reply.grpc_status = Some(4);
-    reply
 }
 
 /// Why a stream to a host was reset: flags, and Envoy's words.

@@ -147,6 +147,11 @@ impl Sidecar {
         self.ip
     }
 
+    /// Its process.
+    pub fn id(&self) -> u32 {
+        self.process.id().unwrap()
+    }
+
     /// Tolerates log lines with this text, which the test provokes.
     pub fn allow_log(&mut self, text: &str) {
         self.allowed.push(text.into());

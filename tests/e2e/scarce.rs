@@ -1,0 +1,145 @@
+//! What there is not enough of: time, file descriptors, memory, and readers.
+
+use rcgen::generate_simple_self_signed;
+use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
+use serde_json::json;
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::timeout;
+
+use super::harness::alone::{Alone, cluster, http_listener};
+use super::harness::wire::Wire;
+use super::harness::{Backend, Plane, get};
+use crate::on_each_plane;
+
+on_each_plane! {
+    handshakes_that_are_none_or_never_end_are_ended,
+    who_does_not_read_holds_back_who_writes,
+}
+
+/// How much may be under way between a writer and a reader that does not read: the buffers of the system on four sockets,
+/// and of the data plane.
+const UNDER_WAY: usize = 40 << 20;
+
+async fn handshakes_that_are_none_or_never_end_are_ended(which: Plane) {
+    let backend = Backend::http("echo").await;
+    let own = generate_simple_self_signed(["web".to_owned()]).unwrap();
+    let routes = json!([{"match": {"prefix": "/"}, "route": {"cluster": "back"}}]);
+    let mut listener = http_listener("in", "INBOUND", routes, json!({}));
+    let chain = &mut listener["filter_chains"][0];
+    chain["transport_socket_connect_timeout"] = json!("0.3s");
+    chain["transport_socket"] = json!({
+        "name": "tls",
+        "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext",
+            "common_tls_context": {"tls_certificates": [{
+                "certificate_chain": {"inline_string": own.cert.pem()},
+                "private_key": {"inline_string": own.signing_key.serialize_pem()},
+            }]},
+        },
+    });
+    let alone = Alone::start(which, &[listener], &[cluster("back", backend.address())], json!({})).await;
+    // Nothing; half a record; a record of nonsense; no TLS at all; the head of a record that is longer than any.
+    for sent in [
+        &b""[..],
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+        b"\x16\x03\x01\x00\x05hello",
+        b"GET / HTTP/1.1\r\nhost: web\r\n\r\n",
+        b"\x16\x03\x01\xff\xff\x01",
+    ] {
+        let mut wire = Wire::open(alone.listener(0)).await;
+        wire.send(sent).await;
+        let end = wire.end().await;
+        assert!(!end.starts_with(b"HTTP"), "{}", end.escape_ascii());
+    }
+    assert_eq!(backend.seen().len(), 0);
+}
+
+/// Writes until nobody takes any more, and returns how much was taken.
+async fn flood(stream: &mut TcpStream) -> usize {
+    let (piece, mut taken) = ([b'a'; 1 << 16], 0);
+    while taken < 2 * UNDER_WAY {
+        match timeout(Duration::from_secs(1), stream.write(&piece)).await {
+            Ok(Ok(len)) => taken += len,
+            Ok(Err(_)) | Err(_) => break,
+        }
+    }
+    taken
+}
+
+async fn who_does_not_read_holds_back_who_writes(which: Plane) {
+    let host = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = host.local_addr().unwrap();
+    let routes = json!([{"match": {"prefix": "/"}, "route": {"cluster": "back", "timeout": "0s"}}]);
+    let listener = http_listener("in", "INBOUND", routes, json!({"stream_idle_timeout": "0s"}));
+    let alone = Alone::start(which, &[listener], &[cluster("back", address)], json!({})).await;
+
+    // The client does not read the answer.
+    let mut client = Wire::open(alone.listener(0)).await;
+    client.send(b"GET /answer HTTP/1.1\r\nhost: web\r\n\r\n").await;
+    let (mut answers, _) = host.accept().await.unwrap();
+    assert!(answers.read(&mut [0; 1024]).await.unwrap() > 0);
+    answers.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
+    let taken = flood(&mut answers).await;
+    assert!(taken < UNDER_WAY, "{taken}");
+
+    // The host does not read the request.
+    let mut stream = TcpStream::connect(alone.listener(0)).await.unwrap();
+    let head = format!(
+        "POST /request HTTP/1.1\r\nhost: web\r\ncontent-length: {}\r\n\r\n",
+        usize::MAX >> 1
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let (reads, _) = host.accept().await.unwrap();
+    let taken = flood(&mut stream).await;
+    assert!(taken < UNDER_WAY, "{taken}");
+    drop(reads);
+}
+
+/// Connections that are there go on, those that come wait, and both is over when there are file descriptors again.
+#[tokio::test]
+async fn without_file_descriptors_there_are_no_new_connections_and_the_others_go_on() {
+    let backend = Backend::http("echo").await;
+    let routes = json!([{"match": {"prefix": "/"}, "route": {"cluster": "back"}}]);
+    let listener = http_listener("in", "INBOUND", routes, json!({}));
+    let mut alone = Alone::start(
+        Plane::Topsail,
+        &[listener],
+        &[cluster("back", backend.address())],
+        json!({}),
+    )
+    .await;
+    alone.sidecar.allow_log("no connection can be accepted");
+    let request = b"GET /a HTTP/1.1\r\nhost: web\r\n\r\n";
+    let mut there = Wire::open(alone.listener(0)).await;
+    there.send(request).await;
+    assert_eq!(there.answer().await.unwrap().status, 200);
+
+    let process = alone.sidecar.id();
+    let open = std::fs::read_dir(format!("/proc/{process}/fd")).unwrap().count();
+    let pid = Pid::from_raw(i32::try_from(process).unwrap());
+    let limit = |current| Rlimit {
+        current,
+        ..getrlimit(Resource::Nofile)
+    };
+    prlimit(pid, Resource::Nofile, limit(Some(open as u64 + 3))).unwrap();
+    let mut waiting = Vec::new();
+    for _ in 0..20 {
+        let mut wire = Wire::open(alone.listener(0)).await;
+        wire.send(request).await;
+        waiting.push(wire);
+    }
+    for _ in 0..10 {
+        there.send(request).await;
+        assert_eq!(there.answer().await.unwrap().status, 200);
+    }
+    prlimit(pid, Resource::Nofile, limit(Some(4096))).unwrap();
+    // Those that were accepted may have been without a connection to the host; those that waited were not.
+    let mut answered = 0;
+    for mut wire in waiting {
+        answered += u32::from(wire.answer().await.unwrap().status == 200);
+    }
+    assert!(answered >= 15, "{answered}");
+    get(alone.listener(0), "web", "/a").expect(200).await;
+}
