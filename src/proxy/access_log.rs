@@ -33,8 +33,8 @@ pub(crate) struct AccessLog {
 pub(crate) enum LogFormat {
     /// Text, with `missing` in the place of what is missing.
     Text(Format, &'static str),
-    /// A JSON object.
-    Json(JsonFormat),
+    /// A JSON object; whether what is missing is left out.
+    Json(JsonFormat, bool),
 }
 
 /// A value of a JSON line.
@@ -68,8 +68,8 @@ impl LogFormat {
     fn line(&self, context: &Context<'_>) -> String {
         match self {
             LogFormat::Text(format, missing) => format.text(context, missing),
-            LogFormat::Json(format) => {
-                let mut line = format.value(context).to_string();
+            LogFormat::Json(format, omit) => {
+                let mut line = format.value(context, *omit).to_string();
                 line.push('\n');
                 line
             }
@@ -79,21 +79,26 @@ impl LogFormat {
     fn asks_for_request_headers(&self) -> bool {
         match self {
             LogFormat::Text(format, _) => format.asks_for_request_headers(),
-            LogFormat::Json(format) => format.asks_for_request_headers(),
+            LogFormat::Json(format, _) => format.asks_for_request_headers(),
         }
     }
 }
 
 impl JsonFormat {
-    fn value(&self, context: &Context<'_>) -> serde_json::Value {
+    fn value(&self, context: &Context<'_>, omit: bool) -> serde_json::Value {
         match self {
-            JsonFormat::Text(format) => format.json(context),
+            JsonFormat::Text(format) => format.json(context, if omit { "" } else { "-" }),
             JsonFormat::Fixed(value) => value.clone(),
             JsonFormat::Object(fields) => fields
                 .iter()
-                .map(|(key, value)| (key.clone(), value.value(context)))
+                .map(|(key, value)| (key.clone(), value.value(context, omit)))
+                .filter(|(_, value)| !(omit && value.is_null()))
                 .collect(),
-            JsonFormat::List(values) => values.iter().map(|value| value.value(context)).collect(),
+            JsonFormat::List(values) => values
+                .iter()
+                .map(|value| value.value(context, omit))
+                .filter(|value| !(omit && value.is_null()))
+                .collect(),
         }
     }
 

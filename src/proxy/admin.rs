@@ -11,6 +11,8 @@ mod commands;
 mod config_dump;
 mod listeners;
 mod logging;
+mod mask;
+mod runtime;
 mod server_info;
 mod stats;
 

@@ -1,6 +1,7 @@
 //! What is known of a downstream connection and of a stream on it, for routing, headers and logs.
 
 use std::borrow::Cow;
+use std::cell::Cell;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -41,6 +42,14 @@ pub(crate) struct PeerTls {
     pub(crate) dns_sans: Vec<String>,
     /// The subject (RFC 2253).
     pub(crate) subject: LazyText,
+    /// The subject of who issued it.
+    pub(crate) issuer: LazyText,
+    /// The serial number, in hex.
+    pub(crate) serial: LazyText,
+    /// From when on it is valid.
+    pub(crate) valid_from: LazyText,
+    /// Until when it is valid.
+    pub(crate) valid_until: LazyText,
     /// SHA-256 of its certificate, in hex.
     pub(crate) fingerprint: LazyText,
     /// Its certificate as PEM, URL-encoded; for `x-forwarded-client-cert` with `Cert`.
@@ -76,20 +85,20 @@ pub(crate) struct Stream {
     pub(crate) termination: Option<&'static str>,
     /// The name of the route.
     pub(crate) route: Arc<str>,
-    /// The name of the virtual host.
-    pub(crate) virtual_host: Arc<str>,
     /// The cluster it was sent to.
     pub(crate) cluster: Option<Arc<Cluster>>,
     /// The host it was sent to last.
     pub(crate) host: Option<Arc<Host>>,
-    /// Our own address towards the host.
-    pub(crate) upstream_local: Option<SocketAddr>,
+    /// The connection to the host, once there is one.
+    pub(crate) carried: Cell<Option<Carried>>,
     /// Why the connection to the host failed (`%UPSTREAM_TRANSPORT_FAILURE_REASON%`).
     pub(crate) transport_failure: Option<Box<str>>,
     /// Attempts so far.
     pub(crate) attempts: u32,
     /// The trace it belongs to (`%TRACE_ID%`).
     pub(crate) trace_id: Option<Box<str>>,
+    /// Whether it is a health check that the proxy answered.
+    pub(crate) health_check: bool,
     /// Whether it was decided that it is traced.
     pub(crate) traced: bool,
     /// The request's id.
@@ -100,6 +109,15 @@ pub(crate) struct Stream {
     pub(crate) bytes_sent: u64,
     /// From the start to each of these moments.
     pub(crate) timing: Timing,
+}
+
+/// A connection to a host that carries a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Carried {
+    /// Our own address on it.
+    pub(crate) local: Option<SocketAddr>,
+    /// What the host speaks; none for TCP.
+    pub(crate) protocol: Option<http::Version>,
 }
 
 /// Moments of a stream, counted from its start.
@@ -128,13 +146,13 @@ impl Stream {
             details: None,
             termination: None,
             route: Arc::from(""),
-            virtual_host: Arc::from(""),
             cluster: None,
             host: None,
-            upstream_local: None,
+            carried: Cell::new(None),
             transport_failure: None,
             attempts: 0,
             trace_id: None,
+            health_check: false,
             traced: false,
             request_id: None,
             bytes_received: 0,

@@ -108,15 +108,16 @@ impl Format {
         out
     }
 
-    /// As a JSON value: one command alone keeps its type, everything else is a text.
-    pub(crate) fn json(&self, context: &Context<'_>) -> serde_json::Value {
+    /// As a JSON value: one command alone keeps its type, everything else is a text, with `missing` in the place of what
+    /// is missing.
+    pub(crate) fn json(&self, context: &Context<'_>, missing: &str) -> serde_json::Value {
         match &self.parts[..] {
             [Part::Command(command)] => match command.value(context) {
                 Value::None => serde_json::Value::Null,
                 Value::Text(text) => text.into(),
                 Value::Number(number) => number.into(),
             },
-            _ => self.text(context, "-").into(),
+            _ => self.text(context, missing).into(),
         }
     }
 

@@ -6,6 +6,7 @@
 #![cfg(test)]
 
 mod absent;
+mod access_logs;
 mod bookinfo;
 mod broken;
 mod credentials;

@@ -71,12 +71,7 @@ async fn a_wrong_path_or_method_is_answered_as_envoy_does() {
     let (status, body) = proxy.get("/quitquitquit").await;
     assert_eq!(status, StatusCode::METHOD_NOT_ALLOWED);
     assert_eq!(body, "Method GET not allowed, POST required.");
-    for bad in [
-        "/stats?filter=(",
-        "/stats?format=x",
-        "/config_dump?mask=x",
-        "/clusters?filter=(",
-    ] {
+    for bad in ["/stats?filter=(", "/stats?format=x", "/clusters?filter=("] {
         assert_eq!(proxy.get(bad).await.0, StatusCode::BAD_REQUEST, "{bad}");
     }
     assert!(

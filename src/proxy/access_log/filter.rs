@@ -2,9 +2,13 @@
 
 use std::time::Duration;
 
+use http::StatusCode;
+
 use crate::proxy::flags::Flags;
 use crate::proxy::format::Context;
+use crate::proxy::http::local_reply::grpc_status;
 use crate::proxy::http::route::{HeaderMatch, Request};
+use crate::proxy::trace::decision::{Share, number};
 
 /// A condition of a log.
 #[derive(Debug)]
@@ -17,8 +21,12 @@ pub(crate) enum LogFilter {
     Flags(Vec<Flags>),
     /// By a header of the request.
     Header(HeaderMatch),
-    /// A share of requests, in parts per million.
-    Share(u32),
+    /// A share of requests, by their ids for all proxies alike; or by chance, if so said.
+    Share(Share, bool),
+    /// No health check that the proxy answered.
+    NotHealthCheck,
+    /// What is traced.
+    Traceable,
     /// All of these.
     All(Vec<LogFilter>),
     /// One of these.
@@ -64,11 +72,21 @@ impl LogFilter {
             LogFilter::Flags(flags) if flags.is_empty() => !stream.flags.is_empty(),
             LogFilter::Flags(flags) => flags.iter().any(|flag| stream.flags.contains(*flag)),
             LogFilter::Header(header) => matches(header, context),
-            LogFilter::Share(per_million) => fastrand::u32(..1_000_000) < *per_million,
+            LogFilter::Share(share, independent) => {
+                let id = stream.request_id.as_deref().filter(|_| !independent);
+                share.has(
+                    id.and_then(|id| number(id.as_bytes()))
+                        .unwrap_or_else(|| fastrand::u64(..)),
+                )
+            }
+            LogFilter::NotHealthCheck => !stream.health_check,
+            LogFilter::Traceable => stream.traced,
             LogFilter::All(filters) => filters.iter().all(|filter| filter.passes(context)),
             LogFilter::Any(filters) => filters.iter().any(|filter| filter.passes(context)),
             LogFilter::GrpcStatus(statuses, exclude) => {
-                context.grpc_status().is_some_and(|status| statuses.contains(&status)) != *exclude
+                // As in Envoy, of what is no gRPC by the HTTP status; without one it is `UNKNOWN`.
+                let of_http = || StatusCode::from_u16(stream.status).map_or(2, |status| grpc_status(status).into());
+                statuses.contains(&context.grpc_status().unwrap_or_else(of_http)) != *exclude
             }
         }
     }
@@ -82,7 +100,9 @@ impl LogFilter {
             LogFilter::Status(_)
             | LogFilter::Duration(_)
             | LogFilter::Flags(_)
-            | LogFilter::Share(_)
+            | LogFilter::Share(..)
+            | LogFilter::NotHealthCheck
+            | LogFilter::Traceable
             | LogFilter::GrpcStatus(..) => false,
         }
     }

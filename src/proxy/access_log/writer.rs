@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 /// Lines that may wait to be written.
 const QUEUE: usize = 16 * 1024;
@@ -34,8 +34,12 @@ pub(crate) enum Target {
 enum Output {
     Stdout,
     Stderr,
-    File(File),
+    /// A file, with the generation of [`REOPENED`] that it was opened in.
+    File(PathBuf, Mutex<(u64, File)>),
 }
+
+/// How often files were to be opened anew.
+static REOPENED: AtomicU64 = AtomicU64::new(0);
 
 /// Lines that were dropped because too many waited.
 static DROPPED: AtomicU64 = AtomicU64::new(0);
@@ -49,7 +53,10 @@ impl Sink {
         let output = match target {
             Target::Stdout => Output::Stdout,
             Target::Stderr => Output::Stderr,
-            Target::File(path) => Output::File(append(path)?),
+            Target::File(path) => {
+                let generation = REOPENED.load(Ordering::Relaxed);
+                Output::File(path.clone(), Mutex::new((generation, append(path)?)))
+            }
         };
         Ok(Self {
             target: Arc::new(output),
@@ -64,6 +71,12 @@ impl Sink {
                 DROPPED.fetch_add(1, Ordering::Relaxed);
             }
         }
+    }
+
+    /// Lets every file be opened anew before the next line is written to it, so that one that was moved away gets no
+    /// more lines.
+    pub(crate) fn reopen_files() {
+        REOPENED.fetch_add(1, Ordering::Relaxed);
     }
 
     /// How many lines were dropped so far.
@@ -117,7 +130,21 @@ impl Output {
         match self {
             Output::Stdout => io::stdout().lock().write_all(text).and_then(|()| io::stdout().flush()),
             Output::Stderr => io::stderr().lock().write_all(text),
-            Output::File(file) => (&*file).write_all(text),
+            Output::File(path, file) => {
+                let (generation, file) = &mut *file.lock().unwrap_or_else(PoisonError::into_inner);
+                let wanted = REOPENED.load(Ordering::Relaxed);
+                if *generation != wanted {
+                    // Where that cannot be done, the lines still go where they went.
+                    match append(path) {
+                        Ok(opened) => *file = opened,
+                        Err(error) => {
+                            tracing::warn!(%error, path = %path.display(), "an access log cannot be opened anew")
+                        }
+                    }
+                    *generation = wanted;
+                }
+                file.write_all(text)
+            }
         }
     }
 }

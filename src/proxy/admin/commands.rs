@@ -1,5 +1,7 @@
 //! The paths there are.
 
+use std::sync::atomic::Ordering::Relaxed;
+
 use axum::extract::Query as Extract;
 use axum::http::{Method, StatusCode, Uri};
 use serde_json::json;
@@ -7,7 +9,9 @@ use tokio::sync::oneshot;
 
 use super::answer::Answer;
 use super::ask::{Ask, Drain, Dump};
-use super::{Admin, certs, clusters, config_dump, listeners, logging, server_info, stats};
+use super::{Admin, certs, clusters, config_dump, listeners, logging, runtime, server_info, stats};
+use crate::proxy::access_log::Sink;
+use crate::proxy::http::filter::health_check;
 use crate::proxy::stats::collect::State;
 use crate::proxy::stats::memory;
 
@@ -38,13 +42,15 @@ enum Does {
     Prometheus,
     Quit,
     Ready,
+    ReopenLogs,
     ResetCounters,
+    Runtime,
     ServerInfo,
     Stats,
 }
 
 /// All of them.
-const COMMANDS: [Command; 18] = [
+const COMMANDS: [Command; 20] = [
     get("/", "Admin home page", &[], Does::Home),
     get("/certs", "print certs on machine", &[], Does::Certs),
     get(
@@ -64,6 +70,10 @@ const COMMANDS: [Command; 18] = [
             (
                 "name_regex",
                 "Dump only resources whose names match the regular expression",
+            ),
+            (
+                "mask",
+                "The mask to apply. When both resource and mask are specified, the mask is applied to every element",
             ),
             ("include_eds", "Dump endpoints as well"),
         ],
@@ -124,12 +134,14 @@ const COMMANDS: [Command; 18] = [
         &[],
         Does::Ready,
     ),
+    post("/reopen_logs", "reopen access logs", &[], Does::ReopenLogs),
     post(
         "/reset_counters",
         "reset all counters to zero",
         &[],
         Does::ResetCounters,
     ),
+    get("/runtime", "print runtime values", &[], Does::Runtime),
     get(
         "/server_info",
         "print server version/status information",
@@ -243,7 +255,8 @@ async fn run(admin: &Admin, does: Does, method: &Method, query: &Query) -> Resul
             ask(admin, Ask::Drain(drain))?
         }
         Does::HealthCheck { fail } => {
-            admin.failed.store(fail, std::sync::atomic::Ordering::Relaxed);
+            admin.failed.store(fail, Relaxed);
+            health_check::FAILING.store(fail, Relaxed);
             Answer::text("OK\n")
         }
         Does::Help => Answer::text(help()),
@@ -255,7 +268,12 @@ async fn run(admin: &Admin, does: Does, method: &Method, query: &Query) -> Resul
         Does::Prometheus => stats::prometheus(admin, query)?,
         Does::Quit => ask(admin, Ask::Quit)?,
         Does::Ready => ready(admin.state()),
+        Does::ReopenLogs => {
+            Sink::reopen_files();
+            Answer::text("OK\n")
+        }
         Does::ResetCounters => stats::reset(admin),
+        Does::Runtime => runtime::answer(admin)?,
         Does::ServerInfo => server_info::answer(admin)?,
         Does::Stats => stats::answer(admin, query)?,
     })

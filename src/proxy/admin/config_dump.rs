@@ -12,6 +12,7 @@ use time::macros::format_description;
 use super::answer::Answer;
 use super::ask::{Dump, Held};
 use super::commands::Query;
+use super::mask::Mask;
 use super::{Admin, certs, clusters, listeners};
 use crate::proxy::store::Published;
 use crate::proxy::upstream::cluster::{Cluster, Discovery};
@@ -19,7 +20,8 @@ use crate::proxy::upstream::host::{Host, HostAddress};
 use crate::xds::ResourceType;
 use crate::xds::json::{JsonError, Printer};
 
-const BOOTSTRAP: &str = "type.googleapis.com/envoy.config.bootstrap.v3.Bootstrap";
+/// The type of the bootstrap.
+pub(super) const BOOTSTRAP: &str = "type.googleapis.com/envoy.config.bootstrap.v3.Bootstrap";
 const MANAGER: &str =
     "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager";
 
@@ -44,9 +46,7 @@ const TIME: &[FormatItem<'_>] =
 
 /// The dump, or the part of it that is asked for.
 pub(super) async fn answer(admin: &Admin, query: &Query, dump: Dump) -> Result<Answer, Answer> {
-    if query.has("mask") {
-        return Err(Answer::bad("`mask` is not implemented\n"));
-    }
+    let mask = query.get("mask").map(Mask::parse);
     let names = query.regex("name_regex")?;
     let resource = query.get("resource").map(str::to_owned);
     let work = Work {
@@ -63,13 +63,17 @@ pub(super) async fn answer(admin: &Admin, query: &Query, dump: Dump) -> Result<A
     let configs = configs.map_err(|error| internal(error.to_string()))?;
     let configs = configs.map_err(|error| internal(error.to_string()))?;
     match resource {
-        None => Ok(Answer::pretty(&json!({"configs": configs}))),
-        Some(resource) => part(configs, &resource),
+        None => {
+            let masked = |config: &Value| mask.as_ref().map_or_else(|| config.clone(), |mask| mask.apply(config));
+            let configs: Vec<_> = configs.iter().map(masked).collect();
+            Ok(Answer::pretty(&json!({"configs": configs})))
+        }
+        Some(resource) => part(configs, &resource, mask.as_ref()),
     }
 }
 
 /// The elements of one list.
-fn part(configs: Vec<Value>, resource: &str) -> Result<Answer, Answer> {
+fn part(configs: Vec<Value>, resource: &str, mask: Option<&Mask>) -> Result<Answer, Answer> {
     let Some((_, kind)) = LISTS.iter().find(|(name, _)| *name == resource) else {
         let text = format!("{resource} not found in config dump");
         return Err(Answer::text(text).with(StatusCode::NOT_FOUND));
@@ -80,7 +84,10 @@ fn part(configs: Vec<Value>, resource: &str) -> Result<Answer, Answer> {
             Value::Array(elements) => Some(elements),
             _ => None,
         });
-    let typed: Vec<Value> = elements.flatten().map(|element| of_type(kind, element)).collect();
+    let elements = elements.flatten().map(|element| of_type(kind, element));
+    let typed: Vec<Value> = elements
+        .map(|element| mask.map_or_else(|| element.clone(), |mask| mask.apply(&element)))
+        .collect();
     Ok(match typed.is_empty() {
         true => Answer::pretty(&json!({})),
         false => Answer::pretty(&json!({"configs": typed})),

@@ -2,12 +2,13 @@
 
 use std::path::PathBuf;
 
-use super::value::{runtime_per_million, unpack};
+use super::value::{per_million, unpack};
 use super::{At, Compiled, Refusal, matcher};
 use crate::proxy::access_log::filter::{Comparison, LogFilter};
 use crate::proxy::access_log::{AccessLog, DEFAULT_FORMAT, JsonFormat, LogFormat, Sink, Target};
 use crate::proxy::flags::Flags;
 use crate::proxy::format::Format;
+use crate::proxy::trace::decision::Share;
 use crate::xds::pb::access_log::{
     self, AccessLogFilter, ComparisonFilter, access_log_filter::FilterSpecifier, comparison_filter::Op, file, stream,
 };
@@ -87,9 +88,9 @@ fn format(message: &SubstitutionFormatString) -> Compiled<LogFormat> {
             Some(Specifier::InlineString(text)) => text_format(text, message.omit_empty_values),
             _ => Err(Refusal::not_implemented("a format from elsewhere").within("text_format_source")),
         },
-        Some(substitution_format_string::Format::JsonFormat(fields)) => {
-            object(fields).map(LogFormat::Json).at("json_format")
-        }
+        Some(substitution_format_string::Format::JsonFormat(fields)) => object(fields)
+            .map(|object| LogFormat::Json(object, message.omit_empty_values))
+            .at("json_format"),
         Some(_) => Err(Refusal::not_implemented("a deprecated format; use text_format_source")),
         None => Err(Refusal::new("a format is needed")),
     }
@@ -109,12 +110,21 @@ fn json(value: &wkt::Value) -> Compiled<JsonFormat> {
     use wkt::value::Kind;
     Ok(match value.kind.as_ref() {
         Some(Kind::StringValue(text)) => JsonFormat::Text(Format::parse(text)?),
-        Some(Kind::NumberValue(number)) => JsonFormat::Fixed((*number).into()),
+        Some(Kind::NumberValue(number)) => JsonFormat::Fixed(self::number(*number)),
         Some(Kind::BoolValue(truth)) => JsonFormat::Fixed((*truth).into()),
         Some(Kind::StructValue(fields)) => object(fields)?,
         Some(Kind::ListValue(list)) => JsonFormat::List(list.values.iter().map(json).collect::<Compiled<_>>()?),
         Some(Kind::NullValue(_)) | None => JsonFormat::Fixed(serde_json::Value::Null),
     })
+}
+
+/// A number without a fraction is written without one.
+fn number(number: f64) -> serde_json::Value {
+    const EXACT: f64 = 9_007_199_254_740_992.0;
+    match number.fract() == 0.0 && number.abs() < EXACT {
+        true => (number as i64).into(),
+        false => number.into(),
+    }
 }
 
 fn filter(message: &AccessLogFilter) -> Compiled<LogFilter> {
@@ -140,10 +150,13 @@ fn filter(message: &AccessLogFilter) -> Compiled<LogFilter> {
                 .ok_or_else(|| Refusal::new("a header is needed"))?;
             LogFilter::Header(matcher::header(header)?)
         }
-        Some(FilterSpecifier::RuntimeFilter(runtime)) => LogFilter::Share(match runtime.percent_sampled.as_ref() {
-            Some(fraction) => super::value::per_million(fraction),
-            None => runtime_per_million(None).unwrap_or(0),
-        }),
+        Some(FilterSpecifier::RuntimeFilter(runtime)) => {
+            let fraction = runtime.percent_sampled.as_ref();
+            let share = Share::per_million(fraction.map_or(0, per_million));
+            LogFilter::Share(share, runtime.use_independent_randomness)
+        }
+        Some(FilterSpecifier::NotHealthCheckFilter(_)) => LogFilter::NotHealthCheck,
+        Some(FilterSpecifier::TraceableFilter(_)) => LogFilter::Traceable,
         Some(FilterSpecifier::AndFilter(and)) => LogFilter::All(several(&and.filters)?),
         Some(FilterSpecifier::OrFilter(or)) => LogFilter::Any(several(&or.filters)?),
         Some(FilterSpecifier::GrpcStatusFilter(grpc)) => LogFilter::GrpcStatus(

@@ -52,7 +52,6 @@ fn virtual_host(message: &route::VirtualHost, names: &mut Names) -> Compiled<Vir
             .map(Arc::new)
     });
     Ok(VirtualHost {
-        name: message.name.as_str().into(),
         routes: routes.collect::<Compiled<_>>()?,
         headers: mutations(message)?,
         attempt_count: message.include_request_attempt_count,

@@ -81,10 +81,7 @@ pub(super) fn route(message: &route::Route) -> Compiled<Option<Arc<RouteTracing>
     }
     if let Some(tracing) = &message.tracing {
         let share = |fraction: Option<&FractionalPercent>| {
-            fraction.map_or(Share::ALL, |fraction| Share {
-                numerator: value::per_million(fraction).into(),
-                denominator: 1_000_000,
-            })
+            fraction.map_or(Share::ALL, |fraction| Share::per_million(value::per_million(fraction)))
         };
         compiled.sampling = Some(Sampling {
             client: share(tracing.client_sampling.as_ref()),

@@ -1,6 +1,8 @@
 //! The commands of format strings and what they yield.
 
 use std::borrow::Cow;
+use std::net::SocketAddr;
+use std::path::Path;
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, Version};
@@ -8,6 +10,7 @@ use http::{HeaderMap, HeaderName, Version};
 use super::time::TimeFormat;
 use super::{Context, Value};
 use crate::proxy::connection::PeerTls;
+use crate::proxy::upstream::host::HostAddress;
 
 /// A command.
 #[derive(Clone, Debug)]
@@ -31,6 +34,8 @@ pub(super) enum Source {
     Trailer(HeaderSource),
     /// When it began.
     StartTime(TimeFormat),
+    /// The gRPC status, in one of three forms.
+    GrpcStatus(GrpcForm),
     /// Everything that takes no argument.
     Plain(fn(&Context<'_>) -> Value<'static>),
 }
@@ -100,7 +105,7 @@ impl Header {
             Header::Path => text(request.map(|line| line.path)),
             Header::Authority => text(request.map(|line| line.authority)),
             Header::Scheme => text(request.map(|line| line.scheme)),
-            Header::Status => Value::Text(context.stream.status.to_string().into()),
+            Header::Status => owned(Some(context.stream.status).filter(|status| *status > 0)),
         }
     }
 }
@@ -113,6 +118,7 @@ impl Command {
             Source::Request(header) => header.of(context, context.request_headers),
             Source::Response(header) => header.of(context, context.response_headers),
             Source::Trailer(header) => header.of(context, context.response_trailers),
+            Source::GrpcStatus(form) => context.grpc_status().map_or(Value::None, |status| form.of(status)),
             Source::StartTime(format) => Value::Text(format.text(context.stream.start_time).into()),
             Source::Plain(yields) => yields(context),
         };
@@ -172,6 +178,10 @@ impl Source {
             "DOWNSTREAM_LOCAL_URI_SAN" => |c| owned(tls(c).map(|tls| tls.local_uri_sans.join(","))),
             "DOWNSTREAM_PEER_DNS_SAN" => |c| owned(tls(c).map(|tls| tls.dns_sans.join(","))),
             "DOWNSTREAM_PEER_FINGERPRINT_256" => |c| owned(tls(c).map(|tls| &tls.fingerprint)),
+            "DOWNSTREAM_PEER_CERT_V_END" => |c| owned(tls(c).map(|tls| &tls.valid_until)),
+            "DOWNSTREAM_PEER_CERT_V_START" => |c| owned(tls(c).map(|tls| &tls.valid_from)),
+            "DOWNSTREAM_PEER_ISSUER" => |c| owned(tls(c).map(|tls| &tls.issuer)),
+            "DOWNSTREAM_PEER_SERIAL" => |c| owned(tls(c).map(|tls| &tls.serial)),
             "DOWNSTREAM_PEER_SUBJECT" => |c| owned(tls(c).map(|tls| &tls.subject)),
             "DOWNSTREAM_PEER_URI_SAN" => |c| owned(tls(c).map(|tls| tls.uri_sans.join(","))),
             "DOWNSTREAM_REMOTE_ADDRESS" => |c| match c.stream.remote {
@@ -187,22 +197,15 @@ impl Source {
             "DOWNSTREAM_TLS_VERSION" => |c| owned(tls(c).map(|tls| tls.version)),
             "DURATION" => |c| milliseconds(c.stream.timing.end.or_else(|| Some(c.stream.start.elapsed()))),
             "FILTER_CHAIN_NAME" => |c| owned(Some(&c.connection.chain)),
-            "GRPC_STATUS" => |c| owned(c.grpc_status().map(grpc_name)),
-            "GRPC_STATUS_NUMBER" => |c| c.grpc_status().map_or(Value::None, number),
             "PROTOCOL" => |c| owned(c.stream.protocol.map(protocol_name)),
             "REQUESTED_SERVER_NAME" => |c| owned(c.connection.sni.as_deref()),
+            "REQUEST_TX_DURATION" => |c| milliseconds(c.stream.carried.get().and(c.stream.timing.request_received)),
             "REQUEST_DURATION" => |c| milliseconds(c.stream.timing.request_received),
             "RESPONSE_CODE" => |c| number(c.stream.status),
             "RESPONSE_CODE_DETAILS" => |c| owned(c.stream.details.as_deref()),
             "RESPONSE_DURATION" => |c| milliseconds(c.stream.timing.upstream_first_rx),
-            "RESPONSE_FLAGS" => |c| owned(Some(c.stream.flags).filter(|flags| !flags.is_empty())),
-            "RESPONSE_FLAGS_LONG" => |c| {
-                owned(
-                    Some(c.stream.flags)
-                        .filter(|flags| !flags.is_empty())
-                        .map(|flags| flags.long()),
-                )
-            },
+            "RESPONSE_FLAGS" => |c| owned(Some(c.stream.flags)),
+            "RESPONSE_FLAGS_LONG" => |c| owned(Some(c.stream.flags.long())),
             "RESPONSE_TX_DURATION" => |c| {
                 let timing = &c.stream.timing;
                 let first = timing.upstream_first_rx;
@@ -213,11 +216,37 @@ impl Source {
             "UPSTREAM_CLUSTER" => |c| owned(c.stream.cluster.as_ref().map(|cluster| &cluster.config.stat_name)),
             "UPSTREAM_CLUSTER_RAW" => |c| owned(c.stream.cluster.as_ref().map(|cluster| &cluster.config.name)),
             "UPSTREAM_HOST" => |c| owned(c.stream.host.as_ref().map(|host| &host.address)),
-            "UPSTREAM_LOCAL_ADDRESS" => |c| owned(c.stream.upstream_local),
-            "UPSTREAM_REMOTE_ADDRESS" => |c| owned(c.stream.host.as_ref().map(|host| &host.address)),
+            "UPSTREAM_HOST_NAME" => |c| owned(host_name(c)),
+            "UPSTREAM_LOCAL_PORT" => |c| local(c).map_or(Value::None, |local| number(local.port())),
+            "UPSTREAM_LOCAL_ADDRESS_WITHOUT_PORT" => |c| owned(local(c).map(|local| local.ip())),
+            "UPSTREAM_PROTOCOL" => |c| {
+                let protocol = c.stream.carried.get().and_then(|carried| carried.protocol);
+                owned(protocol.map(protocol_name))
+            },
+            "UPSTREAM_REMOTE_ADDRESS_WITHOUT_PORT" => |c| match remote(c) {
+                Some(Err(path)) => owned(Some(path.display())),
+                Some(Ok(address)) => owned(Some(address.ip())),
+                None => Value::None,
+            },
+            "UPSTREAM_REMOTE_PORT" => |c| match remote(c) {
+                Some(Ok(address)) => number(address.port()),
+                Some(Err(_)) | None => Value::None,
+            },
+            "UPSTREAM_LOCAL_ADDRESS" => |c| owned(local(c)),
+            "UPSTREAM_REMOTE_ADDRESS" => |c| match remote(c) {
+                Some(Err(path)) => owned(Some(path.display())),
+                Some(Ok(address)) => owned(Some(address)),
+                None => Value::None,
+            },
             "UPSTREAM_REQUEST_ATTEMPT_COUNT" => |c| number(c.stream.attempts),
-            "UPSTREAM_TRANSPORT_FAILURE_REASON" => |c| owned(c.stream.transport_failure.as_deref()),
-            "VIRTUAL_HOST_NAME" => |c| owned(Some(&c.stream.virtual_host)),
+            "UPSTREAM_TRANSPORT_FAILURE_REASON" => |c| {
+                owned(
+                    c.stream
+                        .transport_failure
+                        .as_deref()
+                        .map(|reason| reason.replace(' ', "_")),
+                )
+            },
             _ => return None,
         };
         Some(Source::Plain(yields))
@@ -231,6 +260,58 @@ pub(crate) fn protocol_name(version: Version) -> &'static str {
         Version::HTTP_2 => "HTTP/2",
         Version::HTTP_3 => "HTTP/3",
         _ => "HTTP/1.1",
+    }
+}
+
+/// The name of the host, or else its address.
+fn host_name(context: &Context<'_>) -> Option<String> {
+    let host = context.stream.host.as_ref()?;
+    let name = host.hostname.as_deref().filter(|name| !name.is_empty());
+    Some(name.map_or_else(|| host.address.to_string(), str::to_owned))
+}
+
+/// Our own address on the connection to the host.
+fn local(context: &Context<'_>) -> Option<SocketAddr> {
+    context.stream.carried.get()?.local
+}
+
+/// Where the host is to which there is a connection: an address, or else a path.
+fn remote<'a>(context: &Context<'a>) -> Option<Result<SocketAddr, &'a Path>> {
+    context.stream.carried.get()?;
+    Some(match &context.stream.host.as_ref()?.address {
+        HostAddress::Ip(address) => Ok(*address),
+        HostAddress::Unix(path) => Err(path),
+    })
+}
+
+/// How a gRPC status is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum GrpcForm {
+    /// `NotFound`.
+    Camel,
+    /// `NOT_FOUND`.
+    Snake,
+    /// `5`.
+    Number,
+}
+
+impl GrpcForm {
+    fn of(self, status: u64) -> Value<'static> {
+        match self {
+            GrpcForm::Number => number(status),
+            GrpcForm::Camel => Value::Text(grpc_name(status)),
+            GrpcForm::Snake => {
+                let mut snake = String::new();
+                for (at, letter) in grpc_name(status).char_indices() {
+                    if at > 0 && letter.is_ascii_uppercase() {
+                        snake.push('_');
+                    }
+                    snake.push(letter.to_ascii_uppercase());
+                }
+                // It is the one name that is not two words.
+                Value::Text(if status == 0 { "OK".into() } else { snake.into() })
+            }
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! Reading format strings.
 
 use super::Part;
-use super::command::{Command, HeaderSource, Source};
+use super::command::{Command, GrpcForm, HeaderSource, Source};
 use super::time::TimeFormat;
 
 /// The parts of a format string.
@@ -81,16 +81,35 @@ fn source(name: &str, argument: Option<&str>) -> Result<Option<Source>, String> 
         "RESP" => return header(Source::Response),
         "TRAILER" => return header(Source::Trailer),
         "START_TIME" => return Ok(Some(Source::StartTime(TimeFormat::parse(argument.unwrap_or_default())))),
+        "GRPC_STATUS" | "GRPC_STATUS_NUMBER" => {
+            let form = match argument {
+                None if name == "GRPC_STATUS" => GrpcForm::Camel,
+                None => GrpcForm::Number,
+                Some("CAMEL_STRING" | "") => GrpcForm::Camel,
+                Some("SNAKE_STRING") => GrpcForm::Snake,
+                Some("NUMBER") => GrpcForm::Number,
+                Some(other) => return Err(format!("`{other}` is no form of a gRPC status")),
+            };
+            return Ok(Some(Source::GrpcStatus(form)));
+        }
         "ENVIRONMENT" => {
             let value = argument.and_then(|name| std::env::var(name).ok());
-            return Ok(Some(Source::Fixed(value.map(Into::into))));
+            return Ok(Some(Source::Fixed(Some(
+                value.unwrap_or_else(|| "-".to_owned()).into(),
+            ))));
         }
         "HOSTNAME" => {
             let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
             return Ok(Some(Source::Fixed(Some(name.into()))));
         }
         // Nothing of the kind exists here.
-        "DYNAMIC_METADATA" | "FILTER_STATE" | "UPSTREAM_METADATA" | "CLUSTER_METADATA" => {
+        "DYNAMIC_METADATA"
+        | "FILTER_STATE"
+        | "UPSTREAM_METADATA"
+        | "CLUSTER_METADATA"
+        | "METADATA"
+        | "UPSTREAM_FILTER_STATE"
+        | "VIRTUAL_CLUSTER_NAME" => {
             return Ok(Some(Source::Fixed(None)));
         }
         _ => {}

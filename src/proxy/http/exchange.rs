@@ -3,6 +3,7 @@
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
 
 use http::header::{CONNECTION, DATE, HOST, HeaderMap, HeaderValue, SERVER};
 use http::{Method, Request, Response, StatusCode, request, response};
@@ -111,6 +112,8 @@ impl Exchange {
         let upgraded = (request.headers().contains_key(CONNECTION) || request.method() == Method::CONNECT)
             .then(|| hyper::upgrade::on(&mut request));
         let (request, body) = request.into_parts();
+        let mut stream = Stream::new(Some(request.version));
+        stream.timing.request_received = body.is_end_stream().then_some(Duration::ZERO);
         let authority: Box<str> = match (request.uri.authority(), request.headers.get(HOST)) {
             (Some(authority), _) => {
                 // Who the client says it is does not concern the host (RFC 9110 section 4.2.4).
@@ -126,7 +129,7 @@ impl Exchange {
         Self {
             authority,
             scheme: "http",
-            stream: Stream::new(Some(request.version)),
+            stream,
             grpc: route::is_grpc(&request.headers),
             random: fastrand::u64(..),
             body: Some(ClientBody::Streaming(body)),
@@ -171,7 +174,6 @@ impl Exchange {
             ));
         };
         self.stream.route = matched.route.name.clone();
-        self.stream.virtual_host = matched.host.name.clone();
         match &matched.route.action {
             RouteAction::Forward(action) => forward::forward(self, &matched, action).await,
             RouteAction::Direct(direct) => {

@@ -75,7 +75,13 @@ pub(super) async fn forward(
     sending.change_request(exchange);
     mirror::send(exchange, action, &sending.body);
     let response = sending.run(exchange).await;
-    exchange.stream.bytes_received = sending.body.progress.bytes();
+    let progress = &sending.body.progress;
+    exchange.stream.bytes_received = progress.bytes();
+    let begun = exchange.stream.start;
+    let received = progress.end_time();
+    if let Some(end) = received.filter(|_| exchange.stream.timing.request_received.is_none()) {
+        exchange.stream.timing.request_received = Some(end.into_std().saturating_duration_since(begun));
+    }
     response
 }
 
@@ -265,13 +271,13 @@ impl Sending<'_> {
             passed: retries.passed(),
             destination: Some(exchange.downstream.connection.local),
         };
+        exchange.stream.attempts += 1;
         let Some(host) = self.cluster.choose(&choice) else {
             self.cluster.stats.cx_none_healthy.fetch_add(1, Relaxed);
             let flags = Flags::NO_HEALTHY_UPSTREAM;
             let (text, details) = ("no healthy upstream", "no_healthy_upstream");
             return Outcome::NoHost(LocalReply::new(StatusCode::SERVICE_UNAVAILABLE, text, flags, details));
         };
-        exchange.stream.attempts += 1;
         exchange.stream.host = Some(host.clone());
         retries.tried(&host);
         rewrite::authority(exchange, self.action, self.share, Some(&host));
@@ -302,7 +308,9 @@ impl Sending<'_> {
             high_priority: self.action.high_priority,
             upgrade: exchange.upgrade.is_some(),
             source: exchange.downstream.connection.source,
+            carried: Some(&exchange.stream.carried),
         };
+        exchange.stream.carried.set(None);
         let (stats, counted, began) = (&self.cluster.stats, &host.state.stats, Instant::now());
         let sent = worker.pools.send(&towards, request);
         let result = match retries.per_try_timeout() {
@@ -328,7 +336,6 @@ impl Sending<'_> {
             }
             Ok((response, lease)) => {
                 exchange.stream.timing.upstream_first_rx = Some(exchange.stream.start.elapsed());
-                exchange.stream.upstream_local = lease.local();
                 if let Some(span) = &mut exchange.span {
                     span.attempt_answered(&response);
                 }
@@ -344,7 +351,11 @@ impl Sending<'_> {
             Err(error) => {
                 self.cluster.report(host, Report::Failure(error.kind));
                 counted.rq_error.fetch_add(1, Relaxed);
-                exchange.stream.transport_failure = Some(error.reason.clone());
+                exchange.stream.transport_failure = error.transport().map(Into::into);
+                if error.kind == FailureKind::Overflow {
+                    // As in Envoy, a host that nothing was sent to is not told.
+                    exchange.stream.host = None;
+                }
                 let (flags, reason) = reset_reason(error.kind);
                 exchange.trace_attempt_over(Failure::Reset(flags, reason));
                 Outcome::Failed(error.kind, failed(&error))
@@ -467,6 +478,7 @@ fn failed(error: &SendError) -> LocalReply {
     if error.tells_transport() {
         text.push_str(&format!(", transport failure reason: {}", error.reason));
     }
+    let why = error.transport().map(|reason| format!("|{reason}")).unwrap_or_default();
     let mut reply = LocalReply::new(
         match error.kind {
             FailureKind::Protocol => StatusCode::BAD_GATEWAY,
@@ -474,10 +486,7 @@ fn failed(error: &SendError) -> LocalReply {
         },
         text,
         flags,
-        format!(
-            "upstream_reset_before_response_started{{{}}}",
-            details.replace(' ', "_")
-        ),
+        format!("upstream_reset_before_response_started{{{details}{why}}}").replace(' ', "_"),
     );
     if error.kind == FailureKind::Overflow {
         reply

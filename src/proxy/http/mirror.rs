@@ -68,6 +68,7 @@ fn copy(exchange: &Exchange, mirror: &Mirror, body: &Prepared) {
             high_priority: false,
             upgrade: false,
             source,
+            carried: None,
         };
         let sent = worker.pools.send(&towards, request.map(|()| body));
         if let Ok(Ok((response, mut lease))) = tokio::time::timeout(TIMEOUT, sent).await

@@ -48,8 +48,6 @@ pub(crate) struct Mutations {
 /// A virtual host.
 #[derive(Debug, Default)]
 pub(crate) struct VirtualHost {
-    /// The name.
-    pub(crate) name: Arc<str>,
     /// Routes; the first that matches is taken.
     pub(crate) routes: Vec<Arc<Route>>,
     /// Changes to headers.

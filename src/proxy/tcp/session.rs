@@ -9,7 +9,7 @@ use xxhash_rust::xxh64::xxh64;
 
 use super::TcpProxy;
 use super::relay::{Broken, Way, relay};
-use crate::proxy::connection::{Connection, Stream};
+use crate::proxy::connection::{Carried, Connection, Stream};
 use crate::proxy::flags::Flags;
 use crate::proxy::format::Context;
 use crate::proxy::io::Io;
@@ -132,13 +132,14 @@ impl Session<'_> {
             match connect::connect_with(&cluster, &host, Wish::default(), self.connection.source, permit).await {
                 Ok(link) => {
                     cluster.report(&host, Report::Connected);
-                    self.stream.upstream_local = link.local;
+                    let (local, protocol) = (link.local, None);
+                    self.stream.carried.set(Some(Carried { local, protocol }));
                     return Some(Upstream { cluster, link });
                 }
                 Err(error) => {
                     cluster.report(&host, Report::Failure(error.kind));
                     self.stream.flags.set(Flags::UPSTREAM_CONNECTION_FAILURE);
-                    self.stream.transport_failure = Some(error.reason);
+                    self.stream.transport_failure = error.transport().map(Into::into);
                 }
             }
         }

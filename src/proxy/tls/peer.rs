@@ -11,8 +11,10 @@ use base64::engine::general_purpose::STANDARD;
 use rustls::pki_types::CertificateDer;
 use rustls::{CommonState, SupportedCipherSuite};
 use sha2::{Digest, Sha256};
+use x509_parser::certificate::Validity;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
+use x509_parser::time::ASN1Time;
 
 use super::{Certificate, subject, suites};
 use crate::proxy::connection::PeerTls;
@@ -124,6 +126,10 @@ pub(super) fn peer(tls: &CommonState, own: Option<&Certificate>) -> PeerTls {
         uri_sans: names.uris,
         dns_sans: names.dns,
         subject: LazyText::new(leaf.as_ref(), subject::of),
+        issuer: LazyText::new(leaf.as_ref(), subject::of_issuer),
+        serial: LazyText::new(leaf.as_ref(), serial),
+        valid_from: LazyText::new(leaf.as_ref(), |leaf| moment(leaf, |validity| validity.not_before)),
+        valid_until: LazyText::new(leaf.as_ref(), |leaf| moment(leaf, |validity| validity.not_after)),
         fingerprint: LazyText::new(leaf.as_ref(), fingerprint),
         pem: LazyText::new(leaf.as_ref(), encoded_pem),
         presented: leaf.is_some(),
@@ -133,12 +139,39 @@ pub(super) fn peer(tls: &CommonState, own: Option<&Certificate>) -> PeerTls {
     }
 }
 
-fn fingerprint(certificate: &CertificateDer<'_>) -> String {
-    let digest = Sha256::digest(certificate);
-    digest.iter().fold(String::with_capacity(64), |mut hex, byte| {
+/// The serial number in hex, without leading zeroes of its encoding.
+fn serial(certificate: &CertificateDer<'_>) -> String {
+    let Ok((_, x509)) = X509Certificate::from_der(certificate) else {
+        return String::new();
+    };
+    hex(x509.raw_serial().iter().skip_while(|byte| **byte == 0))
+}
+
+/// An end of the validity, as Envoy writes times.
+fn moment(certificate: &CertificateDer<'_>, of: fn(&Validity) -> ASN1Time) -> String {
+    let Ok((_, x509)) = X509Certificate::from_der(certificate) else {
+        return String::new();
+    };
+    let time = of(x509.validity()).to_datetime();
+    let (date, clock) = (time.date(), time.time());
+    format!(
+        "{date}T{:02}:{:02}:{:02}.000Z",
+        clock.hour(),
+        clock.minute(),
+        clock.second()
+    )
+}
+
+fn hex<'a>(bytes: impl IntoIterator<Item = &'a u8>) -> String {
+    bytes.into_iter().fold(String::with_capacity(64), |mut hex, byte| {
+        // Writing to a text cannot fail.
         let _ = write!(hex, "{byte:02x}");
         hex
     })
+}
+
+fn fingerprint(certificate: &CertificateDer<'_>) -> String {
+    hex(&Sha256::digest(certificate))
 }
 
 /// PEM in which what is no letter, digit, `-` or `.` is written as `%` and two digits, but for the spaces in its first and

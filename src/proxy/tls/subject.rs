@@ -30,6 +30,11 @@ pub(super) fn of(certificate: &CertificateDer<'_>) -> String {
     X509Certificate::from_der(certificate).map_or_else(|_| String::new(), |(_, x509)| written(x509.subject()))
 }
 
+/// The same of who issued it.
+pub(super) fn of_issuer(certificate: &CertificateDer<'_>) -> String {
+    X509Certificate::from_der(certificate).map_or_else(|_| String::new(), |(_, x509)| written(x509.issuer()))
+}
+
 fn written(name: &X509Name<'_>) -> String {
     let mut parts: Vec<_> = name.iter().collect();
     parts.reverse();

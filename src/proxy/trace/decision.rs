@@ -76,7 +76,16 @@ impl Share {
         denominator: 100,
     };
 
-    fn has(self, number: u64) -> bool {
+    /// A share in parts per million.
+    pub(crate) fn per_million(numerator: u32) -> Self {
+        Self {
+            numerator: numerator.into(),
+            denominator: 1_000_000,
+        }
+    }
+
+    /// Whether a number belongs to it.
+    pub(crate) fn has(self, number: u64) -> bool {
         number % self.denominator.max(1) < self.numerator
     }
 }
@@ -128,7 +137,7 @@ impl Sampling {
 }
 
 /// The first 32 bits of a request id; none if it is no UUID.
-fn number(id: &[u8]) -> Option<u64> {
+pub(crate) fn number(id: &[u8]) -> Option<u64> {
     let text = std::str::from_utf8(id.get(..8)?).ok()?;
     u32::from_str_radix(text, 16).ok().map(u64::from)
 }

@@ -50,6 +50,11 @@ impl SendError {
         self.kind == FailureKind::Connect && !self.reason.is_empty() && self.reason.starts_with("TLS")
     }
 
+    /// What went wrong with a connection (`%UPSTREAM_TRANSPORT_FAILURE_REASON%`), if it was that.
+    pub(crate) fn transport(&self) -> Option<&str> {
+        (self.kind == FailureKind::Connect).then_some(&*self.reason)
+    }
+
     /// A failure with its reason.
     pub(crate) fn new(kind: FailureKind, reason: impl ToString) -> Self {
         Self {
@@ -148,7 +153,7 @@ pub(crate) async fn connect_with(
     let made = tokio::time::timeout(cluster.config.connect_timeout, establish(cluster, host, wish, source));
     let error = match made.await {
         Ok(Ok(Connected { io, local, alpn })) => return Ok(Link { io, local, alpn, open }),
-        Ok(Err(error)) => SendError::new(FailureKind::Connect, error),
+        Ok(Err(error)) => SendError::new(FailureKind::Connect, reason(&error)),
         Err(_) => {
             stats.cx_connect_timeout.fetch_add(1, Relaxed);
             SendError::new(FailureKind::ConnectTimeout, "connection timeout")
@@ -157,6 +162,18 @@ pub(crate) async fn connect_with(
     stats.cx_connect_fail.fetch_add(1, Relaxed);
     host.state.stats.cx_connect_fail.fetch_add(1, Relaxed);
     Err(error)
+}
+
+/// Why there is no connection, in Envoy's words where it is the system that says so.
+fn reason(error: &io::Error) -> String {
+    let text = error.to_string();
+    match error.raw_os_error() {
+        Some(number) => {
+            let text = text.trim_end_matches(&format!(" (os error {number})"));
+            format!("delayed connect error: {text}")
+        }
+        None => text,
+    }
 }
 
 async fn establish(cluster: &Cluster, host: &Host, wish: Wish<'_>, source: Option<Source>) -> io::Result<Connected> {

@@ -8,9 +8,8 @@ mod metered;
 #[cfg(test)]
 mod tests;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -23,6 +22,7 @@ use super::breaker::Permit;
 use super::cluster::{Cluster, HttpVersion, Transport};
 use super::connect::{FailureKind, SendError, Source};
 use super::host::Host;
+use crate::proxy::connection::Carried;
 use crate::proxy::http::body::RequestBody;
 use host_pool::{Carrier, HostPool};
 
@@ -47,6 +47,8 @@ pub(crate) struct Towards<'a> {
     pub(crate) upgrade: bool,
     /// Where the connection is to come from.
     pub(crate) source: Option<Source>,
+    /// Where the connection is noted as soon as there is one.
+    pub(crate) carried: Option<&'a Cell<Option<Carried>>>,
 }
 
 /// The pools of a worker.
@@ -89,7 +91,6 @@ enum Protocol {
 pub(crate) struct Lease {
     carrier: Option<Carrier>,
     active: Option<Active>,
-    local: Option<SocketAddr>,
 }
 
 /// Counts a request that is under way.
@@ -142,11 +143,6 @@ impl Lease {
         }
     }
 
-    /// Our own address on the connection.
-    pub(crate) fn local(&self) -> Option<SocketAddr> {
-        self.local
-    }
-
     /// There is no answer, and it was not the host that reset the stream.
     fn failed(mut self, kind: FailureKind) {
         if kind == FailureKind::RemoteReset || kind == FailureKind::Refused {
@@ -191,11 +187,13 @@ impl Pools {
                 }
             };
             let reused = carrier.is_reused();
-            let (local, scheme) = (carrier.local(), towards.scheme);
+            if let Some(carried) = towards.carried {
+                carried.set(Some(carrier.carried()));
+            }
+            let scheme = towards.scheme;
             let mut lease = Lease {
                 carrier: Some(carrier),
                 active: Some(active),
-                local,
             };
             // It is in its place: it was put there.
             let Some(carrier) = &mut lease.carrier else {

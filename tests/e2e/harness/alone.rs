@@ -13,6 +13,7 @@ use super::plane::{Plane, Sidecar};
 pub struct Alone {
     /// The data plane.
     pub sidecar: Sidecar,
+    admin: SocketAddr,
     listeners: Vec<SocketAddr>,
     dir: TempDir,
     _network: Network,
@@ -47,10 +48,16 @@ impl Alone {
         let launch = plane.launch(&path, admin).await;
         Self {
             sidecar: Sidecar::start(admin.ip(), &launch).await,
+            admin,
             listeners: addresses,
             dir,
             _network: network,
         }
+    }
+
+    /// The address of its admin interface.
+    pub fn admin(&self) -> SocketAddr {
+        self.admin
     }
 
     /// The address of a listener.

@@ -427,7 +427,7 @@ pub(super) const TABLE: &[(&str, &str)] = &[
     ("envoy.config.accesslog.v3.TraceableFilter", ""),
     (
         "envoy.config.accesslog.v3.RuntimeFilter",
-        "percent_sampled runtime_key* use_independent_randomness*",
+        "percent_sampled runtime_key* use_independent_randomness",
     ),
     ("envoy.config.accesslog.v3.AndFilter", "filters"),
     ("envoy.config.accesslog.v3.OrFilter", "filters"),

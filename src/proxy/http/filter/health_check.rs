@@ -21,11 +21,12 @@ pub(crate) struct HealthCheck {
 
 impl HealthCheck {
     /// Answers a health check.
-    pub(super) fn request(&self, exchange: &Exchange) -> Option<LocalReply> {
+    pub(super) fn request(&self, exchange: &mut Exchange) -> Option<LocalReply> {
         let request = exchange.for_matching();
         if !self.headers.iter().all(|header| header.matches(&request)) {
             return None;
         }
+        exchange.stream.health_check = true;
         let status = match FAILING.load(Ordering::Relaxed) {
             true => StatusCode::SERVICE_UNAVAILABLE,
             false => StatusCode::OK,

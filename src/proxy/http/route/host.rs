@@ -96,21 +96,21 @@ pub(crate) fn without_port(authority: &str) -> &str {
 mod tests {
     use super::*;
 
-    fn index(domains: &[&str]) -> HostIndex {
-        let host = |domain: &&str| {
-            let host = VirtualHost {
-                name: (*domain).into(),
-                ..Default::default()
-            };
-            (Arc::new(host), vec![domain.to_string()])
-        };
-        HostIndex::new(domains.iter().map(host).collect()).unwrap()
+    /// Says which of these domains a host belongs to.
+    fn finder<'a>(domains: &'a [&'a str]) -> impl Fn(&str, bool) -> Option<&'a str> {
+        let hosts: Vec<_> = domains.iter().map(|_| Arc::new(VirtualHost::default())).collect();
+        let named = hosts.iter().cloned().zip(domains);
+        let index = HostIndex::new(named.map(|(host, domain)| (host, vec![(*domain).to_owned()])).collect()).unwrap();
+        move |host, ignore_port| {
+            let found = index.find(host, ignore_port)?;
+            let place = hosts.iter().position(|host| Arc::ptr_eq(host, found));
+            place.map(|place| domains[place])
+        }
     }
 
     #[test]
     fn the_most_specific_domain_wins() {
-        let index = index(&["*", "a.example", "*.example", "*.b.example", "a.*"]);
-        let find = |host| index.find(host, true).map(|found| found.name.to_string());
+        let find = finder(&["*", "a.example", "*.example", "*.b.example", "a.*"]);
         for (host, wanted) in [
             ("a.example", "a.example"),
             ("A.Example:80", "a.example"),
@@ -120,17 +120,16 @@ mod tests {
             ("other", "*"),
             (".example", "*"),
         ] {
-            assert_eq!(find(host).as_deref(), Some(wanted), "{host}");
+            assert_eq!(find(host, true), Some(wanted), "{host}");
         }
     }
 
     #[test]
     fn ports_count_unless_they_are_ignored() {
-        let index = index(&["a:80", "b"]);
-        let find = |host, ignore| index.find(host, ignore).map(|found| found.name.to_string());
-        assert_eq!(find("a:80", false).as_deref(), Some("a:80"));
+        let find = finder(&["a:80", "b"]);
+        assert_eq!(find("a:80", false), Some("a:80"));
         assert_eq!(find("b:80", false), None);
-        assert_eq!(find("b:80", true).as_deref(), Some("b"));
+        assert_eq!(find("b:80", true), Some("b"));
         assert_eq!(without_port("[::1]:80"), "[::1]");
         assert_eq!(without_port("::1"), "::1");
     }

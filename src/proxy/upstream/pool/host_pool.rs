@@ -7,13 +7,12 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
-use std::net::SocketAddr;
 use std::rc::{Rc, Weak};
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{self, Arc};
 use std::time::{Duration, Instant};
 
-use http::{Request, Response};
+use http::{Request, Response, Version};
 use hyper::body::Incoming;
 use tokio::sync::oneshot;
 
@@ -21,6 +20,7 @@ use super::failure::Unanswered;
 use super::http1::{self, Http1};
 use super::http2::{self, Http2, Stream};
 use super::{Protocol, Towards};
+use crate::proxy::connection::Carried;
 use crate::proxy::http::body::RequestBody;
 use crate::proxy::tls::{Offer, Wish};
 use crate::proxy::upstream::breaker::Permit;
@@ -404,10 +404,14 @@ impl Carrier {
     }
 
     /// Our own address.
-    pub(super) fn local(&self) -> Option<SocketAddr> {
-        match self {
-            Carrier::Http1(connection) => connection.local,
-            Carrier::Http2(stream) => stream.local(),
+    pub(super) fn carried(&self) -> Carried {
+        let (local, protocol) = match self {
+            Carrier::Http1(connection) => (connection.local, Version::HTTP_11),
+            Carrier::Http2(stream) => (stream.local(), Version::HTTP_2),
+        };
+        Carried {
+            local,
+            protocol: Some(protocol),
         }
     }
 

@@ -127,6 +127,7 @@ async fn send(
         high_priority: false,
         upgrade: false,
         source: None,
+        carried: None,
     };
     change(&mut towards);
     pools.send(&towards, request()).await
