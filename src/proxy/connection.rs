@@ -99,8 +99,8 @@ pub(crate) struct Stream {
     pub(crate) trace_id: Option<Box<str>>,
     /// Whether it is a health check that the proxy answered.
     pub(crate) health_check: bool,
-    /// Whether it was decided that it is traced.
-    pub(crate) traced: bool,
+    /// Whether it is traced because a service of the mesh wants it.
+    pub(crate) trace_forced: bool,
     /// The request's id.
     pub(crate) request_id: Option<Box<str>>,
     /// Bytes of the request's body, or from the client.
@@ -153,7 +153,7 @@ impl Stream {
             attempts: 0,
             trace_id: None,
             health_check: false,
-            traced: false,
+            trace_forced: false,
             request_id: None,
             bytes_received: 0,
             bytes_sent: 0,

@@ -29,6 +29,7 @@ use http::header::HeaderValue;
 
 use super::access_log::AccessLog;
 use super::slot::Slot;
+use super::stats::UpdateStats;
 use super::stats::histogram::Histogram;
 use super::trace::Tracing;
 use filter::HttpFilter;
@@ -43,6 +44,8 @@ pub(crate) struct HttpManager {
     pub(crate) codec: Codec,
     /// The routes; empty until RDS has answered.
     pub(crate) routes: Arc<Slot<RouteTable>>,
+    /// What is counted of them, if they come by RDS.
+    pub(crate) route_updates: Option<Arc<UpdateStats>>,
     /// How long the listener waits for them before it is served without; none: for ever.
     pub(crate) routes_timeout: Option<Duration>,
     /// Filters before the router.
@@ -231,6 +234,24 @@ pub(crate) struct HttpStats {
     pub(crate) cx_http1_total: AtomicU64,
     /// `downstream_cx_http2_total`.
     pub(crate) cx_http2_total: AtomicU64,
+    /// `downstream_cx_destroy`.
+    pub(crate) cx_destroy: AtomicU64,
+    /// `downstream_cx_length_ms`.
+    pub(crate) cx_length: Histogram,
+    /// `downstream_cx_ssl_total`.
+    pub(crate) cx_ssl_total: AtomicU64,
+    /// `downstream_rq_http1_total`.
+    pub(crate) rq_http1_total: AtomicU64,
+    /// `downstream_rq_http2_total`.
+    pub(crate) rq_http2_total: AtomicU64,
+    /// `downstream_rq_rx_reset`: clients that went away before their answer was complete.
+    pub(crate) rq_rx_reset: AtomicU64,
+    /// `rq_total`: requests that reached the router.
+    pub(crate) routed: AtomicU64,
+    /// `rq_direct_response`.
+    pub(crate) direct_response: AtomicU64,
+    /// `rq_redirect`.
+    pub(crate) redirect: AtomicU64,
     /// `downstream_rq_total`.
     pub(crate) rq_total: AtomicU64,
     /// `downstream_rq_active`.

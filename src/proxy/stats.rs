@@ -115,6 +115,16 @@ impl Scribe {
 pub(crate) struct Shared {
     http: HashMap<Arc<str>, Arc<HttpStats>>,
     tcp: HashMap<Arc<str>, Arc<TcpStats>>,
+    routes: HashMap<Arc<str>, Arc<UpdateStats>>,
+}
+
+/// What is counted of a resource that the control plane sends.
+#[derive(Debug, Default)]
+pub(crate) struct UpdateStats {
+    /// `update_success`.
+    pub(crate) success: AtomicU64,
+    /// `update_rejected`.
+    pub(crate) rejected: AtomicU64,
 }
 
 impl Shared {
@@ -138,8 +148,19 @@ impl Shared {
         stats
     }
 
+    /// The statistics of a route table of RDS.
+    pub(crate) fn routes(&mut self, name: &str) -> Arc<UpdateStats> {
+        if let Some(stats) = self.routes.get(name) {
+            return stats.clone();
+        }
+        let stats = Arc::<UpdateStats>::default();
+        self.routes.insert(name.into(), stats.clone());
+        stats
+    }
+
     /// Forgets what nothing counts in any more.
     pub(crate) fn sweep(&mut self) {
+        self.routes.retain(|_, stats| Arc::strong_count(stats) > 1);
         self.tcp.retain(|_, stats| Arc::strong_count(stats) > 1);
         self.http.retain(|_, stats| Arc::strong_count(stats) > 1);
     }

@@ -29,6 +29,7 @@ use prost::Message;
 
 use super::config::source::SecretSource;
 use super::config::{self, At, Compiled, Names, Refusal, coverage};
+use super::http::route::RouteTable;
 use super::listener::{ListenAddress, Listener};
 use super::slot::Slot;
 use super::tls::FileSecrets;
@@ -155,12 +156,21 @@ impl Store {
     /// # Errors
     /// Why they are refused.
     pub(crate) fn put_routes(&mut self, name: &str, bytes: Bytes) -> Compiled<()> {
-        coverage::check(ResourceType::Route, &bytes)?;
-        let table = config::route::resource(&bytes, &mut self.names)?;
-        same_name(name, &table.name).at("name")?;
+        let stats = self.names.stats.routes(name);
+        let table = self.routes(name, &bytes);
+        let counter = if table.is_ok() { &stats.success } else { &stats.rejected };
+        counter.fetch_add(1, Ordering::Relaxed);
+        let table = table?;
         self.names.routes.of(name).set(Some(Arc::new(table)));
         self.routes.insert(name.into(), bytes);
         Ok(())
+    }
+
+    fn routes(&mut self, name: &str, bytes: &[u8]) -> Compiled<RouteTable> {
+        coverage::check(ResourceType::Route, bytes)?;
+        let table = config::route::resource(bytes, &mut self.names)?;
+        same_name(name, &table.name).at("name")?;
+        Ok(table)
     }
 
     /// All clusters have been said for the first time.

@@ -492,7 +492,7 @@ async fn filters_take_what_they_say() {
             share(65_537),
             &["dead", "failed", "good", "grpc", "missing", "slow"],
         ),
-        ("traced", json!({"traceable_filter": {}}), &["good"]),
+        ("traced", json!({"traceable_filter": {}}), &["slow"]),
     ];
     for plane in [Plane::Envoy, Plane::Topsail] {
         let backend = Backend::http("app").await;
@@ -521,7 +521,13 @@ async fn filters_take_what_they_say() {
             call.header("x-request-id", "00010000-0000-4000-8000-000000000000")
         };
         call("good", "/").header("x-client-trace-id", "1").expect(200).await;
-        call("slow", "/").header("x-echo-delay", "120").expect(200).await;
+        // A service of the mesh has decided that this one is traced.
+        get(alone.listener(0), "app.example", "/")
+            .header("x-case", "slow")
+            .header("x-request-id", "00010000-0000-a000-8000-000000000000")
+            .header("x-echo-delay", "120")
+            .expect(200)
+            .await;
         call("failed", "/").header("x-echo-status", "500").expect(500).await;
         call("missing", "/missing").expect(404).await;
         call("dead", "/dead").expect(503).await;

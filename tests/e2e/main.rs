@@ -19,6 +19,7 @@ mod hostile_frames;
 mod hostile_requests;
 mod layer_four;
 mod lying_hosts;
+mod metrics;
 mod mutual_tls;
 mod pieces;
 pub mod restart;

@@ -25,7 +25,7 @@ pub(crate) enum LogFilter {
     Share(Share, bool),
     /// No health check that the proxy answered.
     NotHealthCheck,
-    /// What is traced.
+    /// What is traced because a service of the mesh wants it: so much is left of Envoy's filter.
     Traceable,
     /// All of these.
     All(Vec<LogFilter>),
@@ -80,7 +80,7 @@ impl LogFilter {
                 )
             }
             LogFilter::NotHealthCheck => !stream.health_check,
-            LogFilter::Traceable => stream.traced,
+            LogFilter::Traceable => stream.trace_forced,
             LogFilter::All(filters) => filters.iter().all(|filter| filter.passes(context)),
             LogFilter::Any(filters) => filters.iter().any(|filter| filter.passes(context)),
             LogFilter::GrpcStatus(statuses, exclude) => {

@@ -83,6 +83,32 @@ pub(super) fn answer(published: &Published) -> Answer {
     Answer::pretty(&json!({"certificates": all}))
 }
 
+/// Days until the first certificate in force ends, ours and those of roots (`server.days_until_first_cert_expiring`);
+/// the most that Envoy shows where there is none.
+pub(crate) fn days_left(published: &Published) -> u64 {
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs() as i64);
+    let days = |der: &[u8]| {
+        let (_, certificate) = X509Certificate::from_der(der).ok()?;
+        let left = certificate.validity().not_after.timestamp().saturating_sub(now).max(0);
+        u64::try_from(left / 86_400).ok()
+    };
+    let of = |secrets: &Secrets| {
+        let trust = secrets.trust.as_ref().and_then(|slot| slot.take());
+        let own = secrets.certificate.as_ref().and_then(|slot| slot.take());
+        let roots = trust
+            .iter()
+            .flat_map(|trust| &trust.roots)
+            .filter_map(|root| days(root))
+            .min();
+        let leaf = own.and_then(|own| own.key.cert.first().and_then(|leaf| days(leaf)));
+        roots.into_iter().chain(leaf).min()
+    };
+    let first = secrets(published).iter().filter_map(of).min();
+    first.unwrap_or(u32::MAX.into())
+}
+
 fn pair(secrets: &Secrets, now: SystemTime) -> Option<Value> {
     let mut shown = json!({});
     if let Some(trust) = secrets.trust.as_ref().and_then(|slot| slot.take()) {

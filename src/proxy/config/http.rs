@@ -56,6 +56,10 @@ pub(crate) fn manager(
             CodecType::Http3 => return Err(Refusal::not_implemented("HTTP3").within("codec_type")),
         },
         routes: routes(message.route_specifier.as_ref(), names)?,
+        route_updates: match message.route_specifier.as_ref() {
+            Some(RouteSpecifier::Rds(rds)) => Some(names.stats.routes(&rds.route_config_name)),
+            _ => None,
+        },
         routes_timeout: match message.route_specifier.as_ref() {
             Some(RouteSpecifier::Rds(rds)) => fetch_timeout(rds.config_source.as_ref()),
             _ => None,

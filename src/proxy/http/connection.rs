@@ -169,7 +169,7 @@ where
 
 /// Serves a connection to its end.
 pub(crate) async fn serve(io: Io, downstream: Rc<Downstream>) {
-    let _open = Open::new(downstream.manager.stats.clone());
+    let _open = Open::new(downstream.manager.stats.clone(), downstream.connection.tls.is_some());
     let mut ending = pin!(ending(&downstream));
     let begun = tokio::select! {
         begun = begin(io, &downstream) => begun,
@@ -329,19 +329,22 @@ async fn serve_http2(
 }
 
 /// A connection in the statistics.
-struct Open(Arc<HttpStats>);
+struct Open(Arc<HttpStats>, Instant);
 
 impl Open {
-    fn new(stats: Arc<HttpStats>) -> Self {
+    fn new(stats: Arc<HttpStats>, secured: bool) -> Self {
         stats.cx_total.fetch_add(1, Relaxed);
         stats.cx_active.fetch_add(1, Relaxed);
-        Self(stats)
+        stats.cx_ssl_total.fetch_add(secured.into(), Relaxed);
+        Self(stats, Instant::now())
     }
 }
 
 impl Drop for Open {
     fn drop(&mut self) {
         self.0.cx_active.fetch_sub(1, Relaxed);
+        self.0.cx_destroy.fetch_add(1, Relaxed);
+        self.0.cx_length.record(self.1.elapsed());
     }
 }
 

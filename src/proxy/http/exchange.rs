@@ -75,6 +75,10 @@ pub(crate) async fn exchange(downstream: Rc<Downstream>, request: Request<Incomi
     manager.stats.rq_total.fetch_add(1, Relaxed);
     manager.stats.rq_active.fetch_add(1, Relaxed);
     downstream.request_begins();
+    match request.version() {
+        http::Version::HTTP_2 => manager.stats.rq_http2_total.fetch_add(1, Relaxed),
+        _ => manager.stats.rq_http1_total.fetch_add(1, Relaxed),
+    };
     // A client that goes away drops this future: it is counted all the same.
     let mut exchange = Guarded(Some(Box::new(Exchange::new(downstream, request))));
     let response = match exchange.get() {
@@ -164,6 +168,7 @@ impl Exchange {
                 return Err(reply);
             }
         }
+        manager.stats.routed.fetch_add(1, Relaxed);
         let Some(matched) = self.matched.clone() else {
             manager.stats.no_route.fetch_add(1, Relaxed);
             return Err(LocalReply::new(
@@ -177,10 +182,12 @@ impl Exchange {
         match &matched.route.action {
             RouteAction::Forward(action) => forward::forward(self, &matched, action).await,
             RouteAction::Direct(direct) => {
+                manager.stats.direct_response.fetch_add(1, Relaxed);
                 let reply = LocalReply::new(direct.status, direct.body.clone(), Flags::default(), "direct_response");
                 Ok(self.own_response(&matched, reply))
             }
             RouteAction::Redirect(redirect) => {
+                manager.stats.redirect.fetch_add(1, Relaxed);
                 let reply = rewrite::redirect(self, &matched, redirect);
                 Ok(self.own_response(&matched, reply))
             }
@@ -201,7 +208,7 @@ impl Exchange {
             Reason::ClientForced => &stats.client_enabled,
         };
         counter.fetch_add(1, Relaxed);
-        self.stream.traced = reason != Reason::NotTraceable;
+        self.stream.trace_forced = reason == Reason::ServiceForced;
         let Some(tracer) = &tracing.tracer else {
             return;
         };
@@ -445,6 +452,7 @@ impl Recorder {
         self.stream
             .blame(Flags::DOWNSTREAM_CONNECTION_TERMINATION, "downstream_remote_disconnect");
         self.downstream.request_abandoned(self.stream.start.elapsed());
+        self.downstream.manager.stats.rq_rx_reset.fetch_add(1, Relaxed);
         self.close(None);
     }
 

@@ -52,11 +52,22 @@ fn things(scribe: &mut Scribe, published: &Published) {
         scribe.scope("tracing.opentelemetry.");
         scribe.tracer(&tracer.stats);
     }
-    let mut prefixes = HashSet::new();
+    let (mut prefixes, mut tables) = (HashSet::new(), HashSet::new());
     for listener in published.listeners.values() {
         scribe.scope(format!("listener.{}.", colons(&listener.stat_prefix)));
         scribe.listener(&listener.stats);
         for chain in listener.chains.chains.iter().chain(&listener.chains.default) {
+            if let NetworkFilter::Http(manager) = &chain.network
+                && let Some(updates) = &manager.route_updates
+                && tables.insert((manager.stat_prefix.clone(), manager.routes.name().clone()))
+            {
+                scribe.scope(format!(
+                    "http.{}.rds.{}.",
+                    manager.stat_prefix,
+                    colons(manager.routes.name())
+                ));
+                scribe.updates(updates);
+            }
             match &chain.network {
                 NetworkFilter::Http(manager) if prefixes.insert(("http", manager.stat_prefix.clone())) => {
                     scribe.scope(format!("http.{}.", manager.stat_prefix));
@@ -106,6 +117,10 @@ fn server(scribe: &mut Scribe, published: &Published, server: &ServerStats, stat
         now.saturating_duration_since(server.started).as_secs(),
     );
     gauge(scribe, "concurrency", server.concurrency);
+    gauge(scribe, "hot_restart_epoch", 0);
+    gauge(scribe, "parent_connections", 0);
+    let days = crate::proxy::admin::days_left(published);
+    gauge(scribe, "days_until_first_cert_expiring", days);
     gauge(scribe, "version", version());
     let connections = published
         .listeners

@@ -3,7 +3,7 @@
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 
-use super::{Kind, ManagerStats, Scribe};
+use super::{Kind, ManagerStats, Scribe, UpdateStats};
 use crate::proxy::http::HttpStats;
 use crate::proxy::listener::ListenerStats;
 use crate::proxy::tcp::TcpStats;
@@ -20,6 +20,9 @@ impl Scribe {
     pub(super) fn http(&mut self, stats: &HttpStats) {
         self.counter("downstream_cx_total", &stats.cx_total);
         self.gauge("downstream_cx_active", &stats.cx_active);
+        self.counter("downstream_cx_destroy", &stats.cx_destroy);
+        self.histogram("downstream_cx_length_ms", &stats.cx_length);
+        self.counter("downstream_cx_ssl_total", &stats.cx_ssl_total);
         self.counter("downstream_cx_http1_total", &stats.cx_http1_total);
         self.counter("downstream_cx_http2_total", &stats.cx_http2_total);
         self.counter("downstream_cx_protocol_error", &stats.protocol_error);
@@ -33,9 +36,24 @@ impl Scribe {
         self.counter("tracing.not_traceable", &tracing.not_traceable);
         // Health checks are answered before it is decided.
         self.add("tracing.health_check", Kind::Counter, 0);
+        self.counter("downstream_rq_http1_total", &stats.rq_http1_total);
+        self.counter("downstream_rq_http2_total", &stats.rq_http2_total);
+        self.counter("downstream_rq_rx_reset", &stats.rq_rx_reset);
+        self.counter("rq_total", &stats.routed);
+        self.counter("rq_direct_response", &stats.direct_response);
+        self.counter("rq_redirect", &stats.redirect);
         self.counter("no_route", &stats.no_route);
         self.counter("no_cluster", &stats.no_cluster);
         self.histogram("downstream_rq_time", &stats.rq_time);
+    }
+
+    /// `http.<prefix>.rds.<name>.`
+    pub(super) fn updates(&mut self, stats: &UpdateStats) {
+        let (success, rejected) = (stats.success.load(Relaxed), stats.rejected.load(Relaxed));
+        self.add("update_attempt", Kind::Counter, success + rejected);
+        self.add("config_reload", Kind::Counter, success);
+        self.counter("update_success", &stats.success);
+        self.counter("update_rejected", &stats.rejected);
     }
 
     /// `tracing.opentelemetry.`
@@ -86,6 +104,18 @@ impl Scribe {
         let healthy = set.hosts.iter().filter(|host| host.healthy()).count();
         self.add("membership_total", Kind::Gauge, set.hosts.len() as u64);
         self.add("membership_healthy", Kind::Gauge, healthy as u64);
+        // There is no active health check by which a host could be degraded or left out.
+        self.add("membership_degraded", Kind::Gauge, 0);
+        self.add("membership_excluded", Kind::Gauge, 0);
+        self.counter("membership_change", &cluster.stats.membership_change);
+        self.counter("update_success", &cluster.stats.update_success);
+        self.counter("lb_healthy_panic", &cluster.stats.lb_healthy_panic);
+        if cluster.config.outlier.is_some() {
+            let stats = &cluster.stats;
+            self.gauge("outlier_detection.ejections_active", &stats.ejections_active);
+            self.counter("outlier_detection.ejections_enforced_total", &stats.ejections_enforced);
+            self.counter("outlier_detection.ejections_overflow", &stats.ejections_overflow);
+        }
         let active = set.hosts.iter().map(|host| host.state.active.load(Relaxed));
         self.add("upstream_rq_active", Kind::Gauge, active.map(u64::from).sum());
         let connections = set.hosts.iter().map(|host| host.state.connections.load(Relaxed));
@@ -122,6 +152,7 @@ impl Scribe {
         self.counter("upstream_rq_per_try_timeout", &stats.rq_per_try_timeout);
         self.counter("upstream_rq_rx_reset", &stats.rq_rx_reset);
         self.counter("upstream_rq_tx_reset", &stats.rq_tx_reset);
+        self.counter("upstream_rq_pending_total", &stats.rq_pending_total);
         self.counter("upstream_rq_pending_overflow", &stats.rq_pending_overflow);
         self.counter("upstream_rq_pending_failure_eject", &stats.rq_pending_failure);
         self.histogram("upstream_rq_time", &stats.rq_time);
@@ -129,6 +160,9 @@ impl Scribe {
 
     fn cluster_connections(&mut self, stats: &ClusterStats) {
         self.counter("upstream_cx_total", &stats.cx_total);
+        self.counter("upstream_cx_destroy", &stats.cx_destroy);
+        self.histogram("upstream_cx_connect_ms", &stats.cx_connect_time);
+        self.histogram("upstream_cx_length_ms", &stats.cx_length);
         self.counter("upstream_cx_http1_total", &stats.cx_http1_total);
         self.counter("upstream_cx_http2_total", &stats.cx_http2_total);
         self.counter("upstream_cx_connect_fail", &stats.cx_connect_fail);
@@ -168,6 +202,11 @@ impl Scribe {
         self.counter(&format!("{what}_added"), &stats.added);
         self.counter(&format!("{what}_modified"), &stats.modified);
         self.counter(&format!("{what}_removed"), &stats.removed);
+        let created = stats.added.load(Relaxed) + stats.modified.load(Relaxed);
+        match what {
+            "listener" => self.add("listener_create_success", Kind::Counter, created),
+            _ => self.counter("cluster_updated", &stats.modified),
+        }
         self.counter(&format!("{updates}.update_attempt"), &stats.update_attempt);
         self.counter(&format!("{updates}.update_success"), &stats.update_success);
         self.counter(&format!("{updates}.update_rejected"), &stats.update_rejected);

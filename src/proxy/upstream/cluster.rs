@@ -49,6 +49,7 @@ impl Cluster {
 
     /// Replaces the hosts. What is known of those that stay is kept, the others are marked as removed.
     pub(crate) fn put_endpoints(&self, endpoints: &Endpoints, now: Instant) {
+        self.stats.update_success.fetch_add(1, Relaxed);
         self.change_hosts(|before| Some(HostSet::build(&self.config, endpoints, Some(before), now)));
     }
 
@@ -59,6 +60,10 @@ impl Cluster {
         let before = self.hosts.load_full();
         if let Some(next) = change(&before) {
             before.retire(&next);
+            let addresses = |set: &HostSet| set.hosts.iter().map(|host| host.address.clone()).collect::<Vec<_>>();
+            if addresses(&before) != addresses(&next) {
+                self.stats.membership_change.fetch_add(1, Relaxed);
+            }
             self.hosts.store(Arc::new(next));
         }
     }
@@ -343,12 +348,24 @@ pub(crate) struct ClusterStats {
     pub(crate) rq_rx_reset: AtomicU64,
     /// `upstream_rq_tx_reset`.
     pub(crate) rq_tx_reset: AtomicU64,
+    /// `upstream_rq_pending_total`: requests that waited for a connection.
+    pub(crate) rq_pending_total: AtomicU64,
     /// `upstream_rq_pending_overflow`.
     pub(crate) rq_pending_overflow: AtomicU64,
     /// `upstream_rq_pending_failure_eject`.
     pub(crate) rq_pending_failure: AtomicU64,
     /// `upstream_cx_total`.
     pub(crate) cx_total: AtomicU64,
+    /// `upstream_cx_destroy`: connections that are no more, those that were never made included.
+    pub(crate) cx_destroy: AtomicU64,
+    /// `upstream_cx_connect_ms`.
+    pub(crate) cx_connect_time: Histogram,
+    /// `upstream_cx_length_ms`.
+    pub(crate) cx_length: Histogram,
+    /// `membership_change`.
+    pub(crate) membership_change: AtomicU64,
+    /// `update_success`: endpoints that came.
+    pub(crate) update_success: AtomicU64,
     /// `upstream_cx_http1_total`.
     pub(crate) cx_http1_total: AtomicU64,
     /// `upstream_cx_http2_total`.

@@ -4,12 +4,13 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::Instant;
 
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::net::{TcpSocket, TcpStream, UnixStream};
 
 use super::breaker::Permit;
-use super::cluster::{Cluster, Transport};
+use super::cluster::{Cluster, ClusterStats, Transport};
 use super::host::{Host, HostAddress, HostState};
 use crate::proxy::io::Io;
 use crate::proxy::tls::Wish;
@@ -91,6 +92,8 @@ pub(crate) struct Link {
 /// Counts a connection that is open or being made.
 #[derive(Debug)]
 pub(crate) struct Open {
+    stats: Arc<ClusterStats>,
+    since: Instant,
     host: Arc<HostState>,
     _permit: Permit,
 }
@@ -101,6 +104,8 @@ impl Open {
         host.state.stats.cx_total.fetch_add(1, Relaxed);
         host.state.connections.fetch_add(1, Relaxed);
         Self {
+            stats: cluster.stats.clone(),
+            since: Instant::now(),
             host: host.state.clone(),
             _permit: permit,
         }
@@ -110,6 +115,8 @@ impl Open {
 impl Drop for Open {
     fn drop(&mut self) {
         self.host.connections.fetch_sub(1, Relaxed);
+        self.stats.cx_destroy.fetch_add(1, Relaxed);
+        self.stats.cx_length.record(self.since.elapsed());
     }
 }
 
@@ -152,7 +159,10 @@ pub(crate) async fn connect_with(
     let stats = &cluster.stats;
     let made = tokio::time::timeout(cluster.config.connect_timeout, establish(cluster, host, wish, source));
     let error = match made.await {
-        Ok(Ok(Connected { io, local, alpn })) => return Ok(Link { io, local, alpn, open }),
+        Ok(Ok(Connected { io, local, alpn })) => {
+            stats.cx_connect_time.record(open.since.elapsed());
+            return Ok(Link { io, local, alpn, open });
+        }
         Ok(Err(error)) => SendError::new(FailureKind::Connect, reason(&error)),
         Err(_) => {
             stats.cx_connect_timeout.fetch_add(1, Relaxed);

@@ -104,6 +104,7 @@ impl HostPool {
         if let Some(carrier) = self.ready(cluster) {
             return Ok(carrier);
         }
+        cluster.stats.rq_pending_total.fetch_add(1, Relaxed);
         let breaker = cluster.breakers.of(self.high_priority);
         let Some(_pending) = breaker.enter(|breaker| &breaker.pending) else {
             cluster.stats.rq_pending_overflow.fetch_add(1, Relaxed);
