@@ -45,11 +45,6 @@ impl Server {
         }
     }
 
-    /// Where its admin interface is.
-    pub fn admin(&self) -> SocketAddr {
-        self.admin
-    }
-
     /// With one more argument to `serve`.
     pub fn flag(&mut self, flag: &str) {
         self.flags.push(flag.into());
