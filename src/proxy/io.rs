@@ -1,5 +1,7 @@
 //! Connections as bytes: TCP, Unix sockets and TLS behind one type.
 
+pub(crate) mod gather;
+
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};

@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 use std::convert::Infallible;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::pin;
 use std::rc::Rc;
@@ -25,6 +25,7 @@ use super::http1::{Checked, Limits, Wire};
 use super::{Codec, HttpManager, HttpStats, exchange};
 use crate::proxy::connection::Connection;
 use crate::proxy::io::Io;
+use crate::proxy::io::gather::gathered;
 use crate::proxy::listener::FilterChain;
 use crate::proxy::worker::Worker;
 
@@ -159,11 +160,11 @@ pub(crate) struct LocalExecutor;
 impl<F> Executor<F> for LocalExecutor
 where
     F: Future + 'static,
+    F::Output: 'static,
 {
     fn execute(&self, future: F) {
-        tokio::task::spawn_local(async move {
-            future.await;
-        });
+        // As it is: a block around it would be twice as long, and be moved once more.
+        tokio::task::spawn_local(future);
     }
 }
 
@@ -312,20 +313,30 @@ async fn serve_http2(
     let shared = downstream.clone();
     let service = service_fn(move |request: Request<Incoming>| {
         let downstream = shared.clone();
-        async move { Ok::<_, Infallible>(exchange::exchange(downstream, request).await) }
+        // In a place of its own: hyper moves the future of a stream several times.
+        Box::pin(async move { Ok::<_, Infallible>(exchange::exchange(downstream, request).await) })
     });
-    let mut connection = pin!(http2(&downstream.manager).serve_connection(TokioIo::new(io), service));
-    let at = tokio::select! {
-        result = &mut connection => return result,
-        () = downstream.usage.abused.notified() => return Ok(()),
-        at = ending => at,
-    };
-    connection.as_mut().graceful_shutdown();
-    tokio::select! {
-        result = connection => result,
-        () = downstream.usage.abused.notified() => Ok(()),
-        () = over(at) => Ok(()),
-    }
+    let (io, turns) = gathered(io);
+    let mut served = pin!(async {
+        let mut connection = pin!(http2(&downstream.manager).serve_connection(TokioIo::new(io), service));
+        let at = tokio::select! {
+            result = &mut connection => return result,
+            () = downstream.usage.abused.notified() => return Ok(()),
+            at = ending => at,
+        };
+        connection.as_mut().graceful_shutdown();
+        tokio::select! {
+            result = connection => result,
+            () = downstream.usage.abused.notified() => Ok(()),
+            () = over(at) => Ok(()),
+        }
+    });
+    poll_fn(|cx| {
+        let polled = served.as_mut().poll(cx);
+        turns.end(cx);
+        polled
+    })
+    .await
 }
 
 /// A connection in the statistics.

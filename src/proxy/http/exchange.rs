@@ -16,8 +16,9 @@ use super::body::{BodyError, Progress, ResponseBody};
 use super::conditioning::{self, REQUEST_ID};
 use super::connection::Downstream;
 use super::filter::grpc_web::{Dialect, Encoder};
+use super::header_ops::HeaderOps;
 use super::local_reply::LocalReply;
-use super::route::{self, Matched, RouteAction, WeightedCluster};
+use super::route::{self, Matched, Mutations, RouteAction, WeightedCluster};
 use super::{HttpManager, HttpStats, ServerHeader, forward, http1, rewrite};
 use crate::proxy::connection::Stream;
 use crate::proxy::flags::Flags;
@@ -296,25 +297,8 @@ impl Exchange {
 
     /// Changes to the request's headers, the most specific level first unless the table says otherwise.
     pub(crate) fn change_request_headers(&mut self, matched: &Matched, share: Option<&WeightedCluster>) {
-        let table = self.downstream.manager.routes.take();
-        let global = table.as_ref().map(|table| &table.headers.request);
-        let levels = [
-            share.map(|share| &share.headers.request),
-            Some(&matched.route.headers.request),
-            Some(&matched.host.headers.request),
-            global,
-        ];
-        if levels.iter().flatten().all(|ops| ops.is_empty()) {
-            return;
-        }
         let mut headers = std::mem::take(&mut self.request.headers);
-        let reversed = table.as_ref().is_some_and(|table| table.most_specific_wins);
-        let context = self.context();
-        let apply = |ops: &super::header_ops::HeaderOps| ops.apply(&mut headers, &context);
-        match reversed {
-            true => levels.into_iter().rev().flatten().for_each(apply),
-            false => levels.into_iter().flatten().for_each(apply),
-        }
+        self.change_headers(matched, share, |changes| &changes.request, &mut headers);
         self.request.headers = headers;
     }
 
@@ -325,20 +309,28 @@ impl Exchange {
         share: Option<&WeightedCluster>,
         response: &mut HeaderMap,
     ) {
-        let table = self.downstream.manager.routes.take();
+        self.change_headers(matched, share, |changes| &changes.response, response);
+    }
+
+    fn change_headers(
+        &self,
+        matched: &Matched,
+        share: Option<&WeightedCluster>,
+        of: fn(&Mutations) -> &HeaderOps,
+        headers: &mut HeaderMap,
+    ) {
         let levels = [
-            share.map(|share| &share.headers.response),
-            Some(&matched.route.headers.response),
-            Some(&matched.host.headers.response),
-            table.as_ref().map(|table| &table.headers.response),
+            share.map(|share| of(&share.headers)),
+            Some(of(&matched.route.headers)),
+            Some(of(&matched.host.headers)),
+            Some(of(&matched.table.headers)),
         ];
         if levels.iter().flatten().all(|ops| ops.is_empty()) {
             return;
         }
-        let reversed = table.as_ref().is_some_and(|table| table.most_specific_wins);
         let context = self.context();
-        let apply = |ops: &super::header_ops::HeaderOps| ops.apply(response, &context);
-        match reversed {
+        let apply = |ops: &HeaderOps| ops.apply(headers, &context);
+        match matched.table.most_specific_wins {
             true => levels.into_iter().rev().flatten().for_each(apply),
             false => levels.into_iter().flatten().for_each(apply),
         }

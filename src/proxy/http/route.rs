@@ -381,16 +381,19 @@ pub(crate) struct Matched {
     pub(crate) host: Arc<VirtualHost>,
     /// The route.
     pub(crate) route: Arc<Route>,
+    /// The table that they are in.
+    pub(crate) table: Arc<RouteTable>,
 }
 
 impl RouteTable {
     /// The route that a request takes; none: 404.
-    pub(crate) fn find(&self, request: &Request<'_>) -> Option<Matched> {
+    pub(crate) fn find(self: &Arc<Self>, request: &Request<'_>) -> Option<Matched> {
         let host = self.hosts.find(request.host, self.ignore_port)?;
         let route = host.routes.iter().find(|route| route.matcher.matches(request))?;
         Some(Matched {
             host: host.clone(),
             route: route.clone(),
+            table: self.clone(),
         })
     }
 }

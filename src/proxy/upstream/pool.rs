@@ -175,7 +175,8 @@ impl Pools {
         let pool = self.pool(towards);
         loop {
             let carrier = if towards.upgrade {
-                pool.connect_once(towards.cluster).await?
+                // Rarely needed, and long: it holds a whole handshake.
+                Box::pin(pool.connect_once(towards.cluster)).await?
             } else {
                 pool.acquire(towards.cluster).await?
             };

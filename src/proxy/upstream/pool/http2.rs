@@ -1,9 +1,9 @@
 //! HTTP/2 connections to hosts.
 
 use std::cell::{Cell, RefCell};
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -15,6 +15,7 @@ use http::uri::{Authority, Parts, Scheme};
 use http::{Method, Request, Response, Uri, Version};
 use hyper::body::Incoming;
 use hyper::client::conn::http2;
+use hyper::rt::Executor;
 use hyper_util::rt::{TokioIo, TokioTimer};
 
 use super::failure::{self, Unanswered};
@@ -22,6 +23,7 @@ use super::host_pool::{HostPool, Place};
 use super::metered::Metered;
 use crate::proxy::http::body::RequestBody;
 use crate::proxy::http::connection::LocalExecutor;
+use crate::proxy::io::gather::{Gathered, Turns, gathered};
 use crate::proxy::upstream::cluster::{Cluster, UpstreamHttp};
 use crate::proxy::upstream::connect::{Link, SendError};
 
@@ -34,7 +36,7 @@ const CONNECTION_WINDOW: u32 = 100 * STREAM_WINDOW;
 /// Envoy's limit of headers.
 const HEADER_BYTES: u32 = 60 << 10;
 
-type Driver = http2::Connection<TokioIo<Metered>, RequestBody, LocalExecutor>;
+type Driver = http2::Connection<TokioIo<Gathered<Metered>>, RequestBody, Spawner>;
 
 /// A connection, which carries many requests at the same time. It closes when this is dropped, once they have ended.
 pub(super) struct Http2 {
@@ -56,6 +58,31 @@ impl std::fmt::Debug for Http2 {
     }
 }
 
+/// Spawns what hyper asks for. The first is what reads and writes; its writes go out when it has had its turn.
+#[derive(Clone)]
+struct Spawner(Rc<Cell<Option<Turns<Metered>>>>);
+
+impl<F> Executor<F> for Spawner
+where
+    F: Future + 'static,
+    F::Output: 'static,
+{
+    fn execute(&self, future: F) {
+        let Some(turns) = self.0.take() else {
+            return LocalExecutor.execute(future);
+        };
+        tokio::task::spawn_local(async move {
+            let mut future = pin!(future);
+            poll_fn(|cx| {
+                let polled = future.as_mut().poll(cx);
+                turns.end(cx);
+                polled
+            })
+            .await;
+        });
+    }
+}
+
 /// A stream of a connection.
 #[derive(Debug)]
 pub(super) struct Stream {
@@ -68,8 +95,9 @@ pub(super) struct Stream {
 pub(super) async fn handshake(link: Link, place: Place, cluster: &Arc<Cluster>) -> Result<Http2, SendError> {
     cluster.stats.cx_http2_total.fetch_add(1, Relaxed);
     let local = link.local;
-    let io = TokioIo::new(Metered::new(link, cluster.stats.clone()));
-    let mut builder = http2::Builder::new(LocalExecutor);
+    let (io, turns) = gathered(Metered::new(link, cluster.stats.clone()));
+    let io = TokioIo::new(io);
+    let mut builder = http2::Builder::new(Spawner(Rc::new(Cell::new(Some(turns)))));
     builder
         .timer(TokioTimer::new())
         .initial_stream_window_size(STREAM_WINDOW)
