@@ -218,7 +218,7 @@ impl Mesh {
 
     /// The DestinationRule for a service as a proxy in `client` sees it: the client's namespace's,
     /// else the service's namespace's, else the root namespace's; within one, the most specific host;
-    /// rules for one host there are merged as [`merge_rules`] says (Istio's `destinationRule`).
+    /// rules for one host there are merged where the `exportTo` of each includes those before (Istio's `destinationRule`).
     ///
     /// A rule whose `exportTo` leaves out its own namespace does not apply there.
     pub fn destination_rule(&self, service: &ServiceKey, client: &Namespace) -> Option<Arc<DestinationRule>> {

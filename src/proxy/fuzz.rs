@@ -14,14 +14,15 @@ use tokio::io::{AsyncRead, ReadBuf};
 use super::connection::{Connection, Stream};
 use super::http::{EscapedSlashes, Normalized, PathNormalization};
 use super::listener::{Inspection, inspect};
-use super::{bootstrap, config, format, tls};
+use super::{config, format, tls};
 
 /// Reads a bootstrap and compiles what it says of the control plane.
 ///
 /// # Errors
 /// Why it is refused.
 pub fn bootstrap(text: &str) -> Result<(), String> {
-    let message = bootstrap::parse("bootstrap.yaml", text).map_err(|error| error.to_string())?;
+    let message = config::bootstrap::parse("bootstrap.yaml", text).map_err(|error| error.to_string())?;
+    config::bootstrap::check(&message).map_err(|refusal| refusal.to_string())?;
     config::server::server(&message).map_err(|refusal| refusal.to_string())?;
     Ok(())
 }
@@ -111,6 +112,6 @@ pub fn format(text: &str) -> Result<(), String> {
         response_trailers: None,
     };
     compiled.text(&context, "-");
-    compiled.json(&context);
+    compiled.json(&context, "-");
     Ok(())
 }

@@ -83,6 +83,10 @@ pub enum ProxyError {
 /// When it cannot start.
 pub async fn run(options: Options) -> Result<(), ProxyError> {
     let bootstrap = bootstrap::read(&options.bootstrap)?;
+    bootstrap::check(&bootstrap).map_err(|refusal| ProxyError::Unfit(refusal.to_string()))?;
+    for key in bootstrap::runtime_keys(&bootstrap) {
+        tracing::warn!(key, "a key of the bootstrap's runtime layers has no effect");
+    }
     let server = config::server::server(&bootstrap).map_err(|refusal| ProxyError::Unfit(refusal.to_string()))?;
     let mut signals =
         StopSignals::catch().map_err(|error| ProxyError::System("signals cannot be caught".to_owned(), error))?;

@@ -30,6 +30,12 @@ pub mod trace {
     pub use envoy_types::pb::envoy::r#type::tracing::v3::*;
 }
 
+/// What overload is told by.
+pub mod overload {
+    pub use envoy_types::pb::envoy::config::overload::v3::*;
+    pub use envoy_types::pb::envoy::extensions::resource_monitors::downstream_connections::v3 as downstream_connections;
+}
+
 /// Access logs and where they go.
 pub mod access_log {
     pub use envoy_types::pb::envoy::config::accesslog::v3::*;

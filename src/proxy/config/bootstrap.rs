@@ -4,7 +4,12 @@ use std::path::Path;
 
 use prost::{Message, Name};
 
+use super::value::unpack;
+use super::{At, Compiled, Refusal, coverage};
 use crate::xds::pb::bootstrap::Bootstrap;
+use crate::xds::pb::bootstrap::runtime_layer::LayerSpecifier;
+use crate::xds::pb::overload::downstream_connections::DownstreamConnectionsConfig;
+use crate::xds::pb::overload::resource_monitor::ConfigType;
 use crate::xds::transcode::{self, Fault};
 
 /// Why a bootstrap, or a file that it names, cannot be used.
@@ -29,6 +34,38 @@ pub(crate) fn read(path: &Path) -> Result<Bootstrap, BootstrapError> {
     read_message(path)
 }
 
+/// Refuses a bootstrap of which something would be passed over. What is in its resources is looked at when they are
+/// compiled.
+///
+/// # Errors
+/// The first such field.
+pub(crate) fn check(bootstrap: &Bootstrap) -> Compiled<()> {
+    coverage::check_message(&Bootstrap::type_url(), &bootstrap.encode_to_vec())?;
+    let monitors = bootstrap.overload_manager.iter().flat_map(|one| &one.resource_monitors);
+    for (index, monitor) in monitors.enumerate() {
+        let field = "overload_manager.resource_monitors";
+        let Some(ConfigType::TypedConfig(config)) = &monitor.config_type else {
+            continue;
+        };
+        let limit: DownstreamConnectionsConfig = unpack(config).at_index(field, index)?;
+        // Envoy asks for a number where there is to be no limit; this is how that is written.
+        if limit.max_active_downstream_connections < i64::from(i32::MAX) {
+            return Err(Refusal::not_implemented("a limit of connections")).at_index(field, index);
+        }
+    }
+    Ok(())
+}
+
+/// The keys of runtime layers, which change nothing here.
+pub(crate) fn runtime_keys(bootstrap: &Bootstrap) -> Vec<&str> {
+    let layers = bootstrap.layered_runtime.iter().flat_map(|runtime| &runtime.layers);
+    let fixed = layers.filter_map(|layer| match &layer.layer_specifier {
+        Some(LayerSpecifier::StaticLayer(values)) => Some(values.fields.keys()),
+        _ => None,
+    });
+    fixed.flatten().map(String::as_str).collect()
+}
+
 /// Reads a message in its JSON form from a file, YAML or JSON.
 ///
 /// # Errors
@@ -43,7 +80,7 @@ pub(crate) fn read_message<M: Message + Name + Default>(path: &Path) -> Result<M
 ///
 /// # Errors
 /// When the text is none.
-pub(super) fn parse<M: Message + Name + Default>(name: &str, text: &str) -> Result<M, BootstrapError> {
+pub(in crate::proxy) fn parse<M: Message + Name + Default>(name: &str, text: &str) -> Result<M, BootstrapError> {
     // As in Envoy, `y` and `on` are texts: a cluster may be called so.
     let options = serde_saphyr::options! { strict_booleans: true };
     let value: serde_json::Value = serde_saphyr::from_str_with_options(text, options)
@@ -68,6 +105,38 @@ mod tests {
         let bootstrap: Bootstrap = parse("x", text).unwrap();
         let names = bootstrap.static_resources.unwrap().clusters;
         assert_eq!(names.iter().map(|one| &*one.name).collect::<Vec<_>>(), ["y", "off"]);
+    }
+
+    #[test]
+    fn what_would_be_passed_over_is_refused() {
+        let refused = |text: &str| check(&parse("b.yaml", text).unwrap()).unwrap_err().to_string();
+        assert_eq!(
+            refused("stats_sinks: [{name: envoy.stat_sinks.statsd}]"),
+            "stats_sinks: this field is not implemented"
+        );
+        assert_eq!(
+            refused("dynamic_resources: {lds_resources_locator: 'xdstp://a/b'}"),
+            "dynamic_resources.lds_resources_locator: this field is not implemented"
+        );
+        let limit = |connections: i64| {
+            format!(
+                "overload_manager: {{resource_monitors: [{{name: a, typed_config: {{'@type': \
+                 type.googleapis.com/envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig, \
+                 max_active_downstream_connections: {connections}}}}}]}}"
+            )
+        };
+        assert_eq!(
+            refused(&limit(100)),
+            "overload_manager.resource_monitors[0]: a limit of connections is not implemented"
+        );
+        check(&parse("b.yaml", &limit(i64::from(i32::MAX))).unwrap()).unwrap();
+        let runtime: Bootstrap = parse(
+            "b.yaml",
+            "layered_runtime: {layers: [{name: a, static_layer: {x.y: 1}}]}",
+        )
+        .unwrap();
+        check(&runtime).unwrap();
+        assert_eq!(runtime_keys(&runtime), ["x.y"]);
     }
 
     #[test]

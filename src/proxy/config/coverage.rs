@@ -19,7 +19,15 @@ use table::TABLE;
 /// # Errors
 /// The first such field.
 pub(crate) fn check(kind: ResourceType, bytes: &[u8]) -> Compiled<()> {
-    coverage::check(kind.type_url(), bytes, &cover).map_err(|unread| {
+    check_message(kind.type_url(), bytes)
+}
+
+/// Refuses a message of which something would be passed over.
+///
+/// # Errors
+/// The first such field.
+pub(super) fn check_message(type_url: &str, bytes: &[u8]) -> Compiled<()> {
+    coverage::check(type_url, bytes, &cover).map_err(|unread| {
         let refusal = Refusal::not_implemented(unread.what);
         unread.path.into_iter().rev().fold(refusal, Refusal::within)
     })

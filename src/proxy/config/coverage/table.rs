@@ -2,6 +2,32 @@
 
 /// Messages by full name, and their fields by name. A star: what is in the field does not matter.
 pub(super) const TABLE: &[(&str, &str)] = &[
+    // The bootstrap: what its readers look through themselves has a star.
+    (
+        "envoy.config.bootstrap.v3.Bootstrap",
+        "node* static_resources* dynamic_resources admin* stats_config* layered_runtime overload_manager \
+         stats_flush_interval* enable_dispatcher_stats* watchdog* watchdogs* node_context_params* flags_path* \
+         inline_headers* perf_tracing_file_path* deferred_stat_options* memory_allocator_manager* \
+         grpc_async_client_manager_config*",
+    ),
+    (
+        "envoy.config.bootstrap.v3.Bootstrap.DynamicResources",
+        "lds_config* cds_config* ads_config*",
+    ),
+    ("envoy.config.bootstrap.v3.LayeredRuntime", "layers"),
+    (
+        "envoy.config.bootstrap.v3.RuntimeLayer",
+        "name* static_layer* admin_layer*",
+    ),
+    (
+        "envoy.config.overload.v3.OverloadManager",
+        "refresh_interval* resource_monitors",
+    ),
+    ("envoy.config.overload.v3.ResourceMonitor", "name* typed_config"),
+    (
+        "envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig",
+        "max_active_downstream_connections",
+    ),
     // Clusters.
     (
         "envoy.config.cluster.v3.Cluster",
@@ -30,18 +56,7 @@ pub(super) const TABLE: &[(&str, &str)] = &[
         "envoy.config.cluster.v3.Cluster.CommonLbConfig.LocalityWeightedLbConfig",
         "",
     ),
-    (
-        "envoy.config.cluster.v3.Cluster.LeastRequestLbConfig",
-        "choice_count slow_start_config",
-    ),
-    (
-        "envoy.config.cluster.v3.Cluster.RoundRobinLbConfig",
-        "slow_start_config",
-    ),
-    (
-        "envoy.config.cluster.v3.Cluster.SlowStartConfig",
-        "slow_start_window aggression min_weight_percent",
-    ),
+    ("envoy.config.cluster.v3.Cluster.LeastRequestLbConfig", "choice_count"),
     (
         "envoy.config.cluster.v3.Cluster.RingHashLbConfig",
         "minimum_ring_size maximum_ring_size hash_function",
