@@ -79,9 +79,14 @@ async fn traced(plane: Plane, backend: &Backend, collector: &Collector, service:
         cluster("collector", collector.address()),
         cluster_http2("collector-grpc", collector.address()),
     ];
+    // How soon Envoy sends spans; the bundled proxy has no runtime keys, and says so in its log.
     let runtime =
         json!({"layers": [{"name": "static", "static_layer": {"tracing.opentelemetry.flush_interval_ms": 500}}]});
-    Alone::start(plane, &listeners, &clusters, json!({"layered_runtime": runtime})).await
+    let more = match plane {
+        Plane::Topsail => json!({}),
+        Plane::Envoy | Plane::EnvoyRelease(_) => json!({"layered_runtime": runtime}),
+    };
+    Alone::start(plane, &listeners, &clusters, more).await
 }
 
 /// A request with a request id of its own, by which it is sampled.
