@@ -96,7 +96,7 @@ pub(crate) struct Stream {
     /// Attempts so far.
     pub(crate) attempts: u32,
     /// The trace it belongs to (`%TRACE_ID%`).
-    pub(crate) trace_id: Option<Box<str>>,
+    pub(crate) trace_id: Option<u128>,
     /// Whether it is a health check that the proxy answered.
     pub(crate) health_check: bool,
     /// Whether it is traced because a service of the mesh wants it.

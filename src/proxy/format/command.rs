@@ -2,7 +2,6 @@
 
 use std::borrow::Cow;
 use std::net::SocketAddr;
-use std::path::Path;
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, Version};
@@ -212,7 +211,7 @@ impl Source {
                 milliseconds(first.and_then(|first| timing.end?.checked_sub(first)))
             },
             "ROUTE_NAME" => |c| owned(Some(&c.stream.route)),
-            "TRACE_ID" => |c| owned(c.stream.trace_id.as_deref()),
+            "TRACE_ID" => |c| owned(c.stream.trace_id.map(|id| format!("{id:032x}"))),
             "UPSTREAM_CLUSTER" => |c| owned(c.stream.cluster.as_ref().map(|cluster| &cluster.config.stat_name)),
             "UPSTREAM_CLUSTER_RAW" => |c| owned(c.stream.cluster.as_ref().map(|cluster| &cluster.config.name)),
             "UPSTREAM_HOST" => |c| owned(c.stream.host.as_ref().map(|host| &host.address)),
@@ -224,20 +223,15 @@ impl Source {
                 owned(protocol.map(protocol_name))
             },
             "UPSTREAM_REMOTE_ADDRESS_WITHOUT_PORT" => |c| match remote(c) {
-                Some(Err(path)) => owned(Some(path.display())),
-                Some(Ok(address)) => owned(Some(address.ip())),
-                None => Value::None,
+                Some(HostAddress::Ip(address)) => owned(Some(address.ip())),
+                path => owned(path),
             },
             "UPSTREAM_REMOTE_PORT" => |c| match remote(c) {
-                Some(Ok(address)) => number(address.port()),
-                Some(Err(_)) | None => Value::None,
+                Some(HostAddress::Ip(address)) => number(address.port()),
+                Some(HostAddress::Unix(_)) | None => Value::None,
             },
             "UPSTREAM_LOCAL_ADDRESS" => |c| owned(local(c)),
-            "UPSTREAM_REMOTE_ADDRESS" => |c| match remote(c) {
-                Some(Err(path)) => owned(Some(path.display())),
-                Some(Ok(address)) => owned(Some(address)),
-                None => Value::None,
-            },
+            "UPSTREAM_REMOTE_ADDRESS" => |c| owned(remote(c)),
             "UPSTREAM_REQUEST_ATTEMPT_COUNT" => |c| number(c.stream.attempts),
             "UPSTREAM_TRANSPORT_FAILURE_REASON" => |c| {
                 owned(
@@ -275,13 +269,10 @@ fn local(context: &Context<'_>) -> Option<SocketAddr> {
     context.stream.carried.get()?.local
 }
 
-/// Where the host is to which there is a connection: an address, or else a path.
-fn remote<'a>(context: &Context<'a>) -> Option<Result<SocketAddr, &'a Path>> {
+/// Where the host is to which there is a connection.
+fn remote<'a>(context: &Context<'a>) -> Option<&'a HostAddress> {
     context.stream.carried.get()?;
-    Some(match &context.stream.host.as_ref()?.address {
-        HostAddress::Ip(address) => Ok(*address),
-        HostAddress::Unix(path) => Err(path),
-    })
+    Some(&context.stream.host.as_ref()?.address)
 }
 
 /// How a gRPC status is written.

@@ -158,41 +158,34 @@ pub(crate) enum BodyError {
 }
 
 impl BodyError {
-    /// The flags that tell it.
-    pub(crate) fn flags(&self) -> Flags {
+    /// The flags and the `%RESPONSE_CODE_DETAILS%` that tell it of a response.
+    pub(crate) fn told(&self) -> (Flags, &'static str) {
+        let protocol = (
+            Flags::UPSTREAM_PROTOCOL_ERROR,
+            "upstream_reset_after_response_started{protocol_error}",
+        );
         match self {
             BodyError::Peer(error) => match http2_error(error) {
-                None => Flags::UPSTREAM_PROTOCOL_ERROR,
-                Some(error) if error.is_reset() && error.is_remote() => Flags::UPSTREAM_REMOTE_RESET,
-                Some(error) if error.is_library() => Flags::UPSTREAM_PROTOCOL_ERROR,
-                Some(_) => Flags::UPSTREAM_CONNECTION_TERMINATION,
+                None => protocol,
+                Some(error) if error.is_reset() && error.is_remote() => (
+                    Flags::UPSTREAM_REMOTE_RESET,
+                    "upstream_reset_after_response_started{remote_reset}",
+                ),
+                Some(error) if error.is_library() => protocol,
+                Some(_) => (
+                    Flags::UPSTREAM_CONNECTION_TERMINATION,
+                    "upstream_reset_after_response_started{connection_termination}",
+                ),
             },
-            BodyError::Malformed => Flags::DOWNSTREAM_PROTOCOL_ERROR,
-            BodyError::Timeout => Flags::UPSTREAM_REQUEST_TIMEOUT,
-            BodyError::Idle => Flags::STREAM_IDLE_TIMEOUT,
-        }
-    }
-
-    /// `%RESPONSE_CODE_DETAILS%` of a response that breaks off so.
-    pub(crate) fn details(&self) -> &'static str {
-        let flags = self.flags();
-        match self {
-            BodyError::Timeout => "response_timeout",
-            BodyError::Idle => "stream_idle_timeout",
-            BodyError::Malformed => "request_payload_error",
-            BodyError::Peer(_) if flags == Flags::UPSTREAM_PROTOCOL_ERROR => {
-                "upstream_reset_after_response_started{protocol_error}"
-            }
-            BodyError::Peer(_) if flags == Flags::UPSTREAM_REMOTE_RESET => {
-                "upstream_reset_after_response_started{remote_reset}"
-            }
-            BodyError::Peer(_) => "upstream_reset_after_response_started{connection_termination}",
+            BodyError::Malformed => (Flags::DOWNSTREAM_PROTOCOL_ERROR, "request_payload_error"),
+            BodyError::Timeout => (Flags::UPSTREAM_REQUEST_TIMEOUT, "response_timeout"),
+            BodyError::Idle => (Flags::STREAM_IDLE_TIMEOUT, "stream_idle_timeout"),
         }
     }
 }
 
 /// What HTTP/2 says of an error. HTTP/1 has nothing to say: a body that ends too early is one that breaks the protocol.
-fn http2_error(error: &hyper::Error) -> Option<&h2::Error> {
+pub(crate) fn http2_error(error: &hyper::Error) -> Option<&h2::Error> {
     std::error::Error::source(error)?.downcast_ref()
 }
 

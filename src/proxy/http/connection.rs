@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 use std::convert::Infallible;
-use std::future::{Future, poll_fn};
+use std::future::Future;
 use std::io;
 use std::pin::pin;
 use std::rc::Rc;
@@ -317,7 +317,7 @@ async fn serve_http2(
         Box::pin(async move { Ok::<_, Infallible>(exchange::exchange(downstream, request).await) })
     });
     let (io, turns) = gathered(io);
-    let mut served = pin!(async {
+    let served = pin!(async {
         let mut connection = pin!(http2(&downstream.manager).serve_connection(TokioIo::new(io), service));
         let at = tokio::select! {
             result = &mut connection => return result,
@@ -331,12 +331,7 @@ async fn serve_http2(
             () = over(at) => Ok(()),
         }
     });
-    poll_fn(|cx| {
-        let polled = served.as_mut().poll(cx);
-        turns.end(cx);
-        polled
-    })
-    .await
+    turns.drive(served).await
 }
 
 /// A connection in the statistics.

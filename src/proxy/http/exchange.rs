@@ -19,7 +19,7 @@ use super::filter::grpc_web::{Dialect, Encoder};
 use super::header_ops::HeaderOps;
 use super::local_reply::LocalReply;
 use super::route::{self, Matched, Mutations, RouteAction, WeightedCluster};
-use super::{HttpManager, HttpStats, ServerHeader, forward, http1, rewrite};
+use super::{HttpManager, HttpStats, ServerHeader, forward, http1, rewrite, upgrade};
 use crate::proxy::connection::Stream;
 use crate::proxy::flags::Flags;
 use crate::proxy::format::{Context, RequestLine};
@@ -223,7 +223,7 @@ impl Exchange {
             route,
         };
         self.span = ActiveSpan::begin(tracing, tracer, reason, beginning).map(Box::new);
-        self.stream.trace_id = self.span.as_ref().map(|span| span.trace_id().into());
+        self.stream.trace_id = self.span.as_ref().map(|span| span.trace_id());
     }
 
     /// Begins the span of an attempt, if attempts have spans of their own.
@@ -384,8 +384,7 @@ impl Exchange {
         }
         // What follows a request to go over to another protocol was not looked at: if there is none, there is nothing.
         let turned_down = (self.upgrade.is_some() || self.request.method == Method::CONNECT)
-            && parts.status != StatusCode::SWITCHING_PROTOCOLS
-            && !(self.request.method == Method::CONNECT && parts.status.is_success());
+            && !upgrade::is_tunnel(self, parts.status);
         // Neither is the rest of a request that was answered before it was whole.
         let unread = match &self.progress {
             Some(progress) => progress.end_time().is_none(),
@@ -435,7 +434,8 @@ impl Recorder {
 
     /// The response broke off.
     pub(crate) fn broken(mut self, error: &BodyError) {
-        self.stream.blame(error.flags(), error.details());
+        let (flags, details) = error.told();
+        self.stream.blame(flags, details);
         self.close(None);
     }
 

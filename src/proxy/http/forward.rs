@@ -326,14 +326,15 @@ impl Sending<'_> {
                 }
             },
         };
-        match result {
+        let result = match result {
             Ok((response, mut lease)) if is_contradictory(&response) => {
                 lease.broken();
-                let error = SendError::new(FailureKind::Protocol, "the response's length is not clear");
-                self.cluster.report(host, Report::Failure(error.kind));
-                counted.rq_error.fetch_add(1, Relaxed);
-                Outcome::Failed(error.kind, failed(&error))
+                let why = "the response's length is not clear";
+                Err(SendError::new(FailureKind::Protocol, why))
             }
+            other => other,
+        };
+        match result {
             Ok((response, lease)) => {
                 exchange.stream.timing.upstream_first_rx = Some(exchange.stream.start.elapsed());
                 if let Some(span) = &mut exchange.span {
@@ -423,7 +424,7 @@ impl Sending<'_> {
             }
         };
         exchange.stream.details = Some("via_upstream".into());
-        if response.status() == StatusCode::SWITCHING_PROTOCOLS || upgrade::is_tunnel(exchange, &response) {
+        if upgrade::is_tunnel(exchange, response.status()) {
             return Ok(upgrade::join(exchange, response, lease, self.deadline.idle));
         }
         let (mut parts, body) = response.into_parts();

@@ -1,6 +1,8 @@
 //! Normalising paths before anything is decided by them (`normalize_path`, `merge_slashes`,
 //! `path_with_escaped_slashes_action`).
 
+use std::fmt::Write as _;
+
 use super::{EscapedSlashes, PathNormalization};
 
 /// What becomes of a path.
@@ -155,7 +157,8 @@ fn canonical_characters(path: &str) -> Option<String> {
             character if is_escaped(character) => {
                 let mut bytes = [0; 4];
                 for byte in character.encode_utf8(&mut bytes).bytes() {
-                    out.extend(['%', HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]);
+                    // A text takes whatever is written to it.
+                    let _ = write!(out, "%{byte:02X}");
                 }
             }
             character => out.push(character),
@@ -163,10 +166,6 @@ fn canonical_characters(path: &str) -> Option<String> {
     }
     Some(out)
 }
-
-const HEX: [char; 16] = [
-    '0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'A', 'B', 'C', 'D', 'E', 'F',
-];
 
 /// What the two digits after a `%` stand for.
 fn escaped_byte(rest: &str) -> Option<u8> {

@@ -12,9 +12,9 @@ use super::exchange::Exchange;
 use crate::proxy::tcp;
 use crate::proxy::upstream::pool::Lease;
 
-/// Whether an answer opens a tunnel.
-pub(super) fn is_tunnel(exchange: &Exchange, response: &Response<Incoming>) -> bool {
-    exchange.request.method == Method::CONNECT && response.status().is_success()
+/// Whether an answer of this status opens a tunnel.
+pub(super) fn is_tunnel(exchange: &Exchange, status: StatusCode) -> bool {
+    status == StatusCode::SWITCHING_PROTOCOLS || (exchange.request.method == Method::CONNECT && status.is_success())
 }
 
 /// Joins the client's connection and the host's once both have gone over, and returns the answer that says so.

@@ -4,6 +4,7 @@
 //! written until the task that drives the protocol has had its turn; [`Turns::end`] then writes all of it at once.
 
 use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::rc::Rc;
@@ -55,8 +56,18 @@ pub(crate) fn gathered<I>(io: I) -> (Gathered<I>, Turns<I>) {
 }
 
 impl<I: AsyncWrite + Unpin> Turns<I> {
+    /// Drives the protocol: what it writes goes out at the end of each turn.
+    pub(crate) async fn drive<T>(&self, mut protocol: Pin<&mut impl Future<Output = T>>) -> T {
+        poll_fn(|cx| {
+            let polled = protocol.as_mut().poll(cx);
+            self.end(cx);
+            polled
+        })
+        .await
+    }
+
     /// Writes what has gathered. What the connection does not take at once wakes the task when it can.
-    pub(crate) fn end(&self, cx: &mut Context<'_>) {
+    fn end(&self, cx: &mut Context<'_>) {
         let mut inner = self.0.borrow_mut();
         if let Poll::Ready(Err(error)) = inner.poll_end(cx) {
             // The protocol learns of it with its next call.

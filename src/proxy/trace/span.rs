@@ -135,9 +135,9 @@ impl ActiveSpan {
         Some(span)
     }
 
-    /// The trace, as it is written.
-    pub(crate) fn trace_id(&self) -> String {
-        format!("{:032x}", self.context.trace)
+    /// The trace.
+    pub(crate) fn trace_id(&self) -> u128 {
+        self.context.trace
     }
 
     /// Whether it is recorded.

@@ -60,8 +60,8 @@ impl Cluster {
         let before = self.hosts.load_full();
         if let Some(next) = change(&before) {
             before.retire(&next);
-            let addresses = |set: &HostSet| set.hosts.iter().map(|host| host.address.clone()).collect::<Vec<_>>();
-            if addresses(&before) != addresses(&next) {
+            let [old, new] = [&*before, &next].map(|set| set.hosts.iter().map(|host| &host.address));
+            if old.ne(new) {
                 self.stats.membership_change.fetch_add(1, Relaxed);
             }
             self.hosts.store(Arc::new(next));

@@ -1,11 +1,9 @@
 //! What hyper's errors mean.
 
-use std::error::Error;
-
 use http::Request;
 use hyper::client::conn::TrySendError;
 
-use crate::proxy::http::body::RequestBody;
+use crate::proxy::http::body::{RequestBody, http2_error};
 use crate::proxy::upstream::connect::{FailureKind, SendError};
 
 /// Why there is no answer, and the request if nothing of it was sent.
@@ -27,8 +25,7 @@ impl From<TrySendError<Request<RequestBody>>> for Unanswered {
 
 /// An error in our own terms.
 pub(super) fn of(error: &hyper::Error) -> SendError {
-    let http2 = error.source().and_then(|source| source.downcast_ref::<h2::Error>());
-    let kind = match http2 {
+    let kind = match http2_error(error) {
         Some(error) => of_http2(error),
         None if error.is_parse() => FailureKind::Protocol,
         None => FailureKind::Reset,

@@ -72,13 +72,7 @@ where
             return LocalExecutor.execute(future);
         };
         tokio::task::spawn_local(async move {
-            let mut future = pin!(future);
-            poll_fn(|cx| {
-                let polled = future.as_mut().poll(cx);
-                turns.end(cx);
-                polled
-            })
-            .await;
+            turns.drive(pin!(future)).await;
         });
     }
 }
