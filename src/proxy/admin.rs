@@ -29,6 +29,7 @@ use bytes::Bytes;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
+use super::http::filter::health_check;
 use super::stats::ServerStats;
 use super::stats::collect::State;
 use super::stats::naming::Naming;
@@ -50,8 +51,6 @@ pub(crate) struct Admin {
     pub(crate) naming: Naming,
     /// Whether the first configuration is in force.
     pub(crate) ready: Arc<AtomicBool>,
-    /// Whether somebody wants the proxy to look unhealthy.
-    pub(crate) failed: Arc<AtomicBool>,
     /// Where the owner of the configuration is asked.
     pub(crate) asks: mpsc::UnboundedSender<Ask>,
 }
@@ -73,7 +72,7 @@ pub(crate) struct Start {
 
 impl Admin {
     fn state(&self) -> State {
-        match (self.ready.load(Relaxed), self.failed.load(Relaxed)) {
+        match (self.ready.load(Relaxed), health_check::FAILING.load(Relaxed)) {
             (false, _) => State::Initializing,
             (true, true) => State::Draining,
             (true, false) => State::Live,

@@ -95,15 +95,15 @@ pub async fn run(options: Options) -> Result<(), ProxyError> {
         .map(|index| Worker::start(index, store.published(), options.drain_time))
         .collect::<io::Result<Vec<_>>>()
         .map_err(|error| ProxyError::System("no worker can be started".to_owned(), error))?;
+    let node = config::server::node(&bootstrap);
     let client = server
         .as_ref()
-        .map(|server| Client::new(server.source.variant, server.node.clone()));
+        .map(|server| Client::new(server.source.variant, node.clone()));
     let memory = server
         .as_ref()
         .map(|_| Memory::new(&options.bootstrap, options.state.as_deref()));
     let stats = Arc::new(ServerStats::new(Instant::now(), options.concurrency));
     let (ready, published) = (store.readiness(), store.published());
-    let node = config::server::node(&bootstrap);
     let mut control = Control::new(store, Sockets::new(workers), client, node, memory, stats.clone());
     let (asks, asked) = mpsc::unbounded_channel();
     let admin = Admin {
@@ -114,7 +114,6 @@ pub async fn run(options: Options) -> Result<(), ProxyError> {
         published,
         server: stats,
         ready,
-        failed: Arc::default(),
         asks,
     };
     let admin = admin_server(bootstrap.admin.as_ref(), admin).await?;

@@ -130,32 +130,17 @@ pub(crate) struct UpdateStats {
 impl Shared {
     /// The statistics of a connection manager's prefix.
     pub(crate) fn http(&mut self, prefix: &str) -> Arc<HttpStats> {
-        if let Some(stats) = self.http.get(prefix) {
-            return stats.clone();
-        }
-        let stats = Arc::<HttpStats>::default();
-        self.http.insert(prefix.into(), stats.clone());
-        stats
+        of(&mut self.http, prefix)
     }
 
     /// The statistics of a TCP proxy's prefix.
     pub(crate) fn tcp(&mut self, prefix: &str) -> Arc<TcpStats> {
-        if let Some(stats) = self.tcp.get(prefix) {
-            return stats.clone();
-        }
-        let stats = Arc::<TcpStats>::default();
-        self.tcp.insert(prefix.into(), stats.clone());
-        stats
+        of(&mut self.tcp, prefix)
     }
 
     /// The statistics of a route table of RDS.
     pub(crate) fn routes(&mut self, name: &str) -> Arc<UpdateStats> {
-        if let Some(stats) = self.routes.get(name) {
-            return stats.clone();
-        }
-        let stats = Arc::<UpdateStats>::default();
-        self.routes.insert(name.into(), stats.clone());
-        stats
+        of(&mut self.routes, name)
     }
 
     /// Forgets what nothing counts in any more.
@@ -164,6 +149,16 @@ impl Shared {
         self.tcp.retain(|_, stats| Arc::strong_count(stats) > 1);
         self.http.retain(|_, stats| Arc::strong_count(stats) > 1);
     }
+}
+
+/// The statistics of a name, made if there are none.
+fn of<T: Default>(all: &mut HashMap<Arc<str>, Arc<T>>, name: &str) -> Arc<T> {
+    if let Some(stats) = all.get(name) {
+        return stats.clone();
+    }
+    let stats = Arc::<T>::default();
+    all.insert(name.into(), stats.clone());
+    stats
 }
 
 /// What is counted of the process as a whole.

@@ -255,7 +255,6 @@ async fn run(admin: &Admin, does: Does, method: &Method, query: &Query) -> Resul
             ask(admin, Ask::Drain(drain))?
         }
         Does::HealthCheck { fail } => {
-            admin.failed.store(fail, Relaxed);
             health_check::FAILING.store(fail, Relaxed);
             Answer::text("OK\n")
         }

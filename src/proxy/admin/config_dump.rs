@@ -64,11 +64,17 @@ pub(super) async fn answer(admin: &Admin, query: &Query, dump: Dump) -> Result<A
     let configs = configs.map_err(|error| internal(error.to_string()))?;
     match resource {
         None => {
-            let masked = |config: &Value| mask.as_ref().map_or_else(|| config.clone(), |mask| mask.apply(config));
-            let configs: Vec<_> = configs.iter().map(masked).collect();
+            let configs = masked(configs, mask.as_ref());
             Ok(Answer::pretty(&json!({"configs": configs})))
         }
         Some(resource) => part(configs, &resource, mask.as_ref()),
+    }
+}
+
+fn masked(values: Vec<Value>, mask: Option<&Mask>) -> Vec<Value> {
+    match mask {
+        Some(mask) => values.iter().map(|value| mask.apply(value)).collect(),
+        None => values,
     }
 }
 
@@ -85,9 +91,7 @@ fn part(configs: Vec<Value>, resource: &str, mask: Option<&Mask>) -> Result<Answ
             _ => None,
         });
     let elements = elements.flatten().map(|element| of_type(kind, element));
-    let typed: Vec<Value> = elements
-        .map(|element| mask.map_or_else(|| element.clone(), |mask| mask.apply(&element)))
-        .collect();
+    let typed = masked(elements.collect(), mask);
     Ok(match typed.is_empty() {
         true => Answer::pretty(&json!({})),
         false => Answer::pretty(&json!({"configs": typed})),

@@ -35,8 +35,6 @@ pub(crate) struct Server {
     pub(crate) source: ApiSource,
     /// What is done to the headers of the opening request.
     pub(crate) headers: Vec<HeaderStep>,
-    /// Who we are.
-    pub(crate) node: Node,
 }
 
 /// A change to the headers of the opening request.
@@ -108,7 +106,6 @@ fn dynamic(dynamic: &DynamicResources, bootstrap: &Bootstrap) -> Compiled<Server
 pub(crate) fn of_source(source: ApiSource, bootstrap: &Bootstrap) -> Compiled<Server> {
     Ok(Server {
         headers: headers(bootstrap, &source.cluster)?,
-        node: node(bootstrap),
         source,
     })
 }
