@@ -5,6 +5,7 @@ mod listeners;
 mod server;
 mod stats;
 
+use std::ffi::OsString;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -222,9 +223,11 @@ impl Arguments {
     /// secret that may change from nowhere but a resource (SDS), and re-reads the file that the
     /// resource names.
     fn point_to(&self, token_file: &Path) -> anyhow::Result<PathBuf> {
-        let token = token_file.file_name().unwrap_or_default().to_string_lossy();
         // A hidden name: the token may lie in the configuration, of which this is no part.
-        let path = token_file.with_file_name(format!(".{token}.envoy.json"));
+        let mut name = OsString::from(".");
+        name.push(token_file.file_name().unwrap_or_default());
+        name.push(".envoy.json");
+        let path = token_file.with_file_name(name);
         let text = format!("{}\n", server::token_secret(token_file));
         if std::fs::read(&path).is_ok_and(|old| old == text.as_bytes()) {
             return Ok(path);

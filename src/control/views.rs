@@ -100,13 +100,20 @@ impl Views {
     /// Everything that is not sent because Envoy would refuse it.
     pub(super) fn broken(&self) -> impl Iterator<Item = &Broken> {
         let shared = self.calls.values().flat_map(|calls| calls.sealed.broken());
-        let own = self.nodes.values().flat_map(|node| node.whole.own.values());
+        let own = self.wholes().flat_map(|whole| whole.own.values());
         shared.chain(own.filter_map(|own| own.broken.as_ref()))
     }
 
     /// Listeners that are left out because another of the same proxy has their address.
     pub(super) fn conflicts(&self) -> impl Iterator<Item = &Conflict> {
-        self.nodes.values().flat_map(|node| &node.whole.conflicts)
+        self.wholes().flat_map(|whole| &whole.conflicts)
+    }
+
+    /// What views have, once where neighbours share it.
+    fn wholes(&self) -> impl Iterator<Item = &Whole> {
+        let mut last = None;
+        let wholes = self.nodes.values().map(|node| &*node.whole);
+        wholes.filter(move |whole| last.replace(std::ptr::from_ref(*whole)) != Some(std::ptr::from_ref(*whole)))
     }
 
     fn build(

@@ -11,7 +11,7 @@ use crate::mesh::service::{Address, Locality};
 use crate::name::{Hostname, Namespace, ObjectId};
 
 /// A cluster.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cluster {
     /// `outbound|9080|v1|reviews.default.svc.cluster.local`, `inbound|9080||`, …
     pub name: ResourceName,
@@ -44,7 +44,7 @@ pub struct Cluster {
 }
 
 /// How the endpoints of a cluster are found.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Discovery {
     /// From [`super::NodeConfig::endpoints`] under the cluster's name.
     Eds,
@@ -134,7 +134,7 @@ pub enum HttpVersion {
 }
 
 /// Plaintext or TLS.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Transport {
     /// Plaintext.
     Plaintext,
@@ -146,7 +146,7 @@ pub enum Transport {
 }
 
 /// TLS to endpoints.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum UpstreamTls {
     /// Istio mutual TLS with the workload's certificate (SDS `default` and `ROOTCA`).
     Istio {
@@ -198,7 +198,7 @@ pub struct ClusterMetadata {
 }
 
 /// The endpoints of a cluster (`ClusterLoadAssignment`).
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ClusterEndpoints {
     /// The cluster's name.
     pub cluster: ResourceName,
@@ -209,7 +209,7 @@ pub struct ClusterEndpoints {
 }
 
 /// Endpoints of one locality and priority.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LocalityEndpoints {
     /// The locality.
     pub locality: Locality,
@@ -222,7 +222,7 @@ pub struct LocalityEndpoints {
 }
 
 /// One endpoint of a cluster.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LbEndpoint {
     /// Where.
     pub address: Address,

@@ -11,7 +11,7 @@ use crate::mesh::config::{PathNormalization, TlsVersion};
 use crate::name::TrustDomain;
 
 /// A listener.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listener {
     /// `0.0.0.0_9080`, `virtualInbound`, …
     pub name: ResourceName,
@@ -73,7 +73,7 @@ pub struct Inspection {
 pub struct InspectExcept(pub Vec<u16>);
 
 /// A filter chain.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FilterChain {
     /// The name; outbound chains have none but `PassthroughFilterChain`.
     pub name: Option<Arc<str>>,
@@ -121,7 +121,7 @@ pub struct DownstreamTls {
 }
 
 /// What a chain does with a connection.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NetworkFilter {
     /// HTTP.
     Http(Box<HttpConnectionManager>),
@@ -130,7 +130,7 @@ pub enum NetworkFilter {
 }
 
 /// HTTP handling of a chain.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HttpConnectionManager {
     /// `stat_prefix`.
     pub stat_prefix: Arc<str>,
@@ -157,7 +157,7 @@ pub enum HttpRole {
 }
 
 /// Where routes come from.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RouteSource {
     /// RDS, under this name.
     Rds(ResourceName),

@@ -11,7 +11,7 @@ use crate::mesh::virtual_service::{
 use crate::name::{ObjectId, Percent};
 
 /// A route configuration.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RouteConfig {
     /// `9080`, `host:port` for sniffed ports, `inbound|9080||` inline.
     pub name: ResourceName,
@@ -25,7 +25,7 @@ pub struct RouteConfig {
 }
 
 /// A virtual host.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VirtualHost {
     /// `host:port`, `allow_any`, …
     pub name: Arc<str>,
@@ -40,7 +40,7 @@ pub struct VirtualHost {
 }
 
 /// A route.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Route {
     /// `default`, or the names of the VirtualService's route and match; may be empty.
     pub name: Arc<str>,
@@ -65,7 +65,7 @@ pub struct Route {
 }
 
 /// When a route applies: all of it must hold.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RouteMatch {
     /// The path.
     pub path: PathMatch,
@@ -89,7 +89,7 @@ pub enum PathMatch {
 }
 
 /// How a header is compared.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HeaderMatch {
     /// Lower case; `:method` and the like for pseudo-headers.
     pub name: Arc<str>,
@@ -101,7 +101,7 @@ pub struct HeaderMatch {
 }
 
 /// What a route does.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RouteAction {
     /// Sends the request on.
     Forward(Box<Forward>),
@@ -112,7 +112,7 @@ pub enum RouteAction {
 }
 
 /// Sending a request on.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Forward {
     /// Clusters and their shares; never empty, shares sum up to at least 1. One alone is sent as
     /// `cluster`, with its headers already merged into the route's.
@@ -134,7 +134,7 @@ pub struct Forward {
 }
 
 /// A cluster with its share of a route's requests.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WeightedCluster {
     /// The cluster.
     pub cluster: ResourceName,

@@ -239,16 +239,10 @@ impl Edit<'_> {
         }
         self.rules.insert(moved.id.clone());
         for rule in moved.forms() {
-            let covered: Vec<ObjectId> = self.new.index.referrers_covered_by(&rule.host).cloned().collect();
-            self.affected.extend(covered);
-            let proxies = self
-                .new
-                .index
-                .egress_proxies
-                .keys()
-                .filter(|host| rule.host.covers(host));
-            let sidecars = proxies.flat_map(|host| self.new.index.egress_proxies.get(host));
-            self.recheck.extend(sidecars.cloned());
+            let index = &self.new.index;
+            self.affected.extend(index.referrers.covered_by(&rule.host).cloned());
+            self.recheck
+                .extend(index.egress_proxies.covered_by(&rule.host).cloned());
         }
     }
 

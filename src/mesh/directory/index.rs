@@ -244,13 +244,15 @@ impl Index {
             self.hosts.remove(&key.host);
         }
     }
+}
 
-    /// VirtualServices that send requests to a host that `host` covers.
-    pub(super) fn referrers_covered_by<'i>(&'i self, host: &'i Hostname) -> impl Iterator<Item = &'i ObjectId> {
-        let exact = (!host.is_wildcard()).then(|| self.referrers.get(host));
+impl<V: Ord + Clone> Groups<Hostname, V> {
+    /// Those of the hosts that `host` covers; the cost of a concrete one is that of looking it up.
+    pub(super) fn covered_by<'g>(&'g self, host: &'g Hostname) -> impl Iterator<Item = &'g V> {
+        let exact = (!host.is_wildcard()).then(|| self.get(host));
         let covered = host.is_wildcard().then(|| {
-            let hosts = self.referrers.keys().filter(|known| host.covers(known));
-            hosts.flat_map(|known| self.referrers.get(known))
+            let hosts = self.keys().filter(|known| host.covers(known));
+            hosts.flat_map(|known| self.get(known))
         });
         exact.into_iter().flatten().chain(covered.into_iter().flatten())
     }

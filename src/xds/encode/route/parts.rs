@@ -6,17 +6,13 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::{BufMut, Bytes};
-use prost::encoding::{WireType, encode_key, encode_varint};
-use prost::{Message, Name};
+use prost::Message;
 
 use super::{clusters, settings, virtual_host};
 use crate::ir::route::{RouteConfig, VirtualHost};
 use crate::xds::canonical;
-use crate::xds::pb::route::{self, RouteConfiguration};
+use crate::xds::pb::route::RouteConfiguration;
 use crate::xds::resource::{Resource, ResourceType};
-
-/// The number of `RouteConfiguration.virtual_hosts`.
-const VIRTUAL_HOSTS: u32 = 2;
 
 /// A route configuration as it is encoded, and where its virtual hosts stand. They are known by their place in
 /// memory: a virtual host that did not change is the same value.
@@ -55,7 +51,11 @@ impl EncodedRoute {
             match known.get(&Arc::as_ptr(host)) {
                 Some(place) => body.put_slice(&self.body[Range::clone(place)]),
                 None => {
-                    put_host(&mut body, host);
+                    let alone = RouteConfiguration {
+                        virtual_hosts: vec![virtual_host(host)],
+                        ..Default::default()
+                    };
+                    put(&mut body, &alone);
                     news.put_slice(&body[start..]);
                 }
             }
@@ -93,17 +93,11 @@ impl EncodedRoute {
     }
 }
 
-/// A virtual host as a field of its configuration.
-fn put_host(out: &mut Vec<u8>, host: &VirtualHost) {
-    let mut bytes = virtual_host(host).encode_to_vec();
-    canonical::sort_maps(&route::VirtualHost::type_url(), &mut bytes);
-    encode_key(VIRTUAL_HOSTS, WireType::LengthDelimited, out);
-    encode_varint(bytes.len() as u64, out);
-    out.put_slice(&bytes);
-}
-
+/// Writes a part of a configuration: messages in a row are one message with the fields of all.
 fn put(out: &mut Vec<u8>, part: &RouteConfiguration) {
-    out.put_slice(&part.encode_to_vec());
+    let mut bytes = part.encode_to_vec();
+    canonical::sort_maps(ResourceType::Route.type_url(), &mut bytes);
+    out.put_slice(&bytes);
 }
 
 #[cfg(test)]
