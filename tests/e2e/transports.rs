@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use crate::harness::alone::{cluster, socket};
 use crate::harness::{Backend, Identity, Mesh, Plane, answering, eventually, tls};
 use crate::on_each_plane;
 use crate::web::service;
@@ -49,7 +50,6 @@ async fn state_of_the_world(plane: Plane) {
 
 /// A listener of the bootstrap whose certificate and roots come by the API `kind` of the server's secret service.
 fn secured(name: &str, address: std::net::SocketAddr, backend: std::net::SocketAddr, kind: &str) -> (Value, Value) {
-    let socket = |address: std::net::SocketAddr| json!({"socket_address": {"address": address.ip(), "port_value": address.port()}});
     let secret = |name: &str| {
         json!({"name": name, "sds_config": {"resource_api_version": "V3", "api_config_source": {
             "api_type": kind,
@@ -76,11 +76,7 @@ fn secured(name: &str, address: std::net::SocketAddr, backend: std::net::SocketA
             }}],
         }],
     });
-    let endpoint = json!({"endpoint": {"address": socket(backend)}});
-    let cluster = json!({"name": name, "type": "STATIC", "load_assignment": {
-        "cluster_name": name, "endpoints": [{"lb_endpoints": [endpoint]}],
-    }});
-    (listener, cluster)
+    (listener, cluster(name, backend))
 }
 
 async fn secrets_on_streams_of_their_own(plane: Plane) {

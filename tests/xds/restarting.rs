@@ -1,21 +1,7 @@
 //! A server that comes back: what proxies have is not sent again, what is gone is taken away.
 
 use super::client::{CDS, Client, LDS, SDS, Versions, names, versions};
-use super::control_plane::Home;
-
-fn entry(name: &str) -> String {
-    format!(
-        "apiVersion: networking.istio.io/v1
-kind: ServiceEntry
-metadata: {{name: {name}}}
-spec:
-  hosts: [{name}.example.com]
-  ports: [{{number: 80, name: http, protocol: HTTP}}]
-  resolution: STATIC
-  endpoints: [{{address: 10.0.0.1}}]
-"
-    )
-}
+use super::control_plane::{Home, service_entry};
 
 /// Everything a new client is told of the types that it asks for without names, and its secrets.
 async fn everything(client: &mut Client) -> [Versions; 3] {
@@ -29,7 +15,7 @@ async fn everything(client: &mut Client) -> [Versions; 3] {
 
 #[tokio::test]
 async fn nothing_unchanged_is_sent_again_and_no_certificate_is_issued_anew() {
-    let home = Home::with(&[("a.yaml", &entry("a"))]);
+    let home = Home::with(&[("a.yaml", &service_entry("a", 80))]);
     let token = home.token("a.default");
     let server = home.serve().await;
     let mut client = Client::open(&home, &server, "a.default", Some(&token)).await.unwrap();
@@ -47,7 +33,7 @@ async fn nothing_unchanged_is_sent_again_and_no_certificate_is_issued_anew() {
 
 #[tokio::test]
 async fn what_was_deleted_meanwhile_is_taken_away() {
-    let home = Home::with(&[("a.yaml", &entry("a")), ("b.yaml", &entry("b"))]);
+    let home = Home::with(&[("a.yaml", &service_entry("a", 80)), ("b.yaml", &service_entry("b", 80))]);
     let token = home.token("a.default");
     let server = home.serve().await;
     let mut client = Client::open(&home, &server, "a.default", Some(&token)).await.unwrap();
@@ -66,7 +52,7 @@ async fn what_was_deleted_meanwhile_is_taken_away() {
 
 #[tokio::test]
 async fn a_server_that_starts_on_a_broken_directory_serves_what_was_last_good() {
-    let home = Home::with(&[("a.yaml", &entry("a")), ("b.yaml", &entry("b"))]);
+    let home = Home::with(&[("a.yaml", &service_entry("a", 80)), ("b.yaml", &service_entry("b", 80))]);
     home.serve().await.stop().await;
     home.write(
         "a.yaml",
