@@ -41,8 +41,8 @@ pub struct Client {
     responses: Streaming<DeltaDiscoveryResponse>,
 }
 
-/// A connection to the server, verified as the bootstrap would.
-pub async fn channel(home: &Home, address: SocketAddr) -> Channel {
+/// TLS to the server, which is verified as the bootstrap would.
+pub fn connector(home: &Home) -> TlsConnector {
     let roots = std::fs::read(home.state().join("ca/root-cert.pem")).unwrap();
     let expected = SpiffeMatcher::from(&server_identity(&Default::default()));
     let config = client_config(
@@ -52,7 +52,12 @@ pub async fn channel(home: &Home, address: SocketAddr) -> Channel {
         &Clock::system(),
     )
     .unwrap();
-    let connector = TlsConnector::from(config);
+    TlsConnector::from(config)
+}
+
+/// A connection to the server.
+pub async fn channel(home: &Home, address: SocketAddr) -> Channel {
+    let connector = connector(home);
     let connect = move |_| {
         let connector = connector.clone();
         async move {

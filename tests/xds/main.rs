@@ -9,4 +9,5 @@ pub mod memory;
 mod misbehaving;
 mod refusing;
 mod restarting;
+mod serving;
 mod storm;
