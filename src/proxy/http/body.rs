@@ -1,6 +1,7 @@
 //! Bodies on their way through.
 
 pub(crate) mod client;
+pub(crate) mod incoming;
 pub(crate) mod replay;
 
 use std::cell::Cell;
@@ -13,7 +14,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 use tokio::sync::Notify;
 use tokio::time::{Instant, Sleep};
 
@@ -22,6 +22,7 @@ use super::filter::grpc_web::Encoder;
 use crate::proxy::flags::Flags;
 use crate::proxy::upstream::pool::Lease;
 use client::ClientBody;
+use incoming::{Incoming, PeerError};
 use replay::Replay;
 
 /// How far the body of a request has come from the client.
@@ -145,7 +146,7 @@ impl Body for RequestBody {
 pub(crate) enum BodyError {
     /// Whoever sends it broke off.
     #[error("the sender broke off: {0}")]
-    Peer(#[from] hyper::Error),
+    Peer(#[from] PeerError),
     /// It is not what it should be.
     #[error("the body is no base64")]
     Malformed,
@@ -165,7 +166,7 @@ impl BodyError {
             "upstream_reset_after_response_started{protocol_error}",
         );
         match self {
-            BodyError::Peer(error) => match http2_error(error) {
+            BodyError::Peer(error) => match error.http2() {
                 None => protocol,
                 Some(error) if error.is_reset() && error.is_remote() => (
                     Flags::UPSTREAM_REMOTE_RESET,
@@ -182,11 +183,6 @@ impl BodyError {
             BodyError::Idle => (Flags::STREAM_IDLE_TIMEOUT, "stream_idle_timeout"),
         }
     }
-}
-
-/// What HTTP/2 says of an error. HTTP/1 has nothing to say: a body that ends too early is one that breaks the protocol.
-pub(crate) fn http2_error(error: &hyper::Error) -> Option<&h2::Error> {
-    std::error::Error::source(error)?.downcast_ref()
 }
 
 /// The body of a response to the client. Whoever drops it, at its end or before, ends the request.

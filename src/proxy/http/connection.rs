@@ -12,7 +12,6 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use http::Request;
-use hyper::body::Incoming;
 use hyper::rt::Executor;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
@@ -276,9 +275,9 @@ async fn serve_http1(
     ending: impl Future<Output = Option<Instant>>,
 ) -> hyper::Result<()> {
     let limits = &downstream.manager.limits;
-    let service = service_fn(|request: Request<Incoming>| {
+    let service = service_fn(|request: Request<hyper::body::Incoming>| {
         let downstream = downstream.clone();
-        async move { Ok::<_, Infallible>(exchange::exchange(downstream, request).await) }
+        async move { Ok::<_, Infallible>(exchange::exchange(downstream, request.map(Into::into)).await) }
     });
     let mut connection = pin!(
         http1::Builder::new()
@@ -311,10 +310,10 @@ async fn serve_http2(
 ) -> hyper::Result<()> {
     // The streams' tasks outlive this future if the connection is cut off.
     let shared = downstream.clone();
-    let service = service_fn(move |request: Request<Incoming>| {
+    let service = service_fn(move |request: Request<hyper::body::Incoming>| {
         let downstream = shared.clone();
         // In a place of its own: hyper moves the future of a stream several times.
-        Box::pin(async move { Ok::<_, Infallible>(exchange::exchange(downstream, request).await) })
+        Box::pin(async move { Ok::<_, Infallible>(exchange::exchange(downstream, request.map(Into::into)).await) })
     });
     let (io, turns) = gathered(io);
     let served = pin!(async {

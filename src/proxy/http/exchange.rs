@@ -8,10 +8,10 @@ use std::time::Duration;
 use http::header::{CONNECTION, DATE, HOST, HeaderMap, HeaderValue, SERVER};
 use http::{Method, Request, Response, StatusCode, request, response};
 use http_body::Body;
-use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 
 use super::body::client::ClientBody;
+use super::body::incoming::Incoming;
 use super::body::{BodyError, Progress, ResponseBody};
 use super::conditioning::{self, REQUEST_ID};
 use super::connection::Downstream;

@@ -9,10 +9,10 @@ use http::header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderName, HeaderValue, TR
 use http::uri::PathAndQuery;
 use http::{Method, Request, Response, StatusCode, Uri, Version};
 use http_body::Body;
-use hyper::body::Incoming;
 use tokio::time::Instant;
 
 use super::body::client::{ClientBody, Continue};
+use super::body::incoming::Incoming;
 use super::body::replay::Kept;
 use super::body::{BodyLimits, Progress, RequestBody, ResponseBody};
 use super::deadlines::{Deadlines, client_fails, expired, timed_out};

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use http::header::{CONNECTION, HeaderValue, UPGRADE};
 use http::{Method, Response, StatusCode};
-use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 
 use super::body::ResponseBody;
+use super::body::incoming::Incoming;
 use super::exchange::Exchange;
 use crate::proxy::tcp;
 use crate::proxy::upstream::pool::Lease;

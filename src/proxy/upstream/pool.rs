@@ -16,7 +16,6 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
 use http::{Request, Response, Version};
-use hyper::body::Incoming;
 
 use super::breaker::Permit;
 use super::cluster::{Cluster, HttpVersion, Transport};
@@ -24,6 +23,7 @@ use super::connect::{FailureKind, SendError, Source};
 use super::host::Host;
 use crate::proxy::connection::Carried;
 use crate::proxy::http::body::RequestBody;
+use crate::proxy::http::body::incoming::Incoming;
 use host_pool::{Carrier, HostPool};
 
 /// Where a request goes, and how.

@@ -12,9 +12,9 @@ use bytes::{Bytes, BytesMut};
 use futures::task::AtomicWaker;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 
 use super::BodyError;
+use super::incoming::Incoming;
 
 /// The body of a client's request.
 #[derive(Debug)]

@@ -1,9 +1,10 @@
-//! What hyper's errors mean.
+//! What errors of connections mean.
 
 use http::Request;
 use hyper::client::conn::TrySendError;
 
-use crate::proxy::http::body::{RequestBody, http2_error};
+use crate::proxy::http::body::RequestBody;
+use crate::proxy::http::body::incoming::PeerError;
 use crate::proxy::upstream::connect::{FailureKind, SendError};
 
 /// Why there is no answer, and the request if nothing of it was sent.
@@ -17,18 +18,17 @@ impl From<TrySendError<Request<RequestBody>>> for Unanswered {
     fn from(mut error: TrySendError<Request<RequestBody>>) -> Self {
         let unsent = error.take_message();
         Self {
-            error: of(error.error()),
+            error: of(&error.into_error().into()),
             unsent,
         }
     }
 }
 
 /// An error in our own terms.
-pub(super) fn of(error: &hyper::Error) -> SendError {
-    let kind = match http2_error(error) {
-        Some(error) => of_http2(error),
-        None if error.is_parse() => FailureKind::Protocol,
-        None => FailureKind::Reset,
+pub(super) fn of(error: &PeerError) -> SendError {
+    let kind = match error {
+        PeerError::Hyper(hyper) if hyper.is_parse() => FailureKind::Protocol,
+        PeerError::Hyper(_) => error.http2().map_or(FailureKind::Reset, of_http2),
     };
     SendError::new(kind, error)
 }

@@ -13,7 +13,6 @@ use std::sync::{self, Arc};
 use std::time::{Duration, Instant};
 
 use http::{Request, Response, Version};
-use hyper::body::Incoming;
 use tokio::sync::oneshot;
 
 use super::failure::Unanswered;
@@ -22,6 +21,7 @@ use super::http2::{self, Http2, Stream};
 use super::{Protocol, Towards};
 use crate::proxy::connection::Carried;
 use crate::proxy::http::body::RequestBody;
+use crate::proxy::http::body::incoming::Incoming;
 use crate::proxy::tls::{Offer, Wish};
 use crate::proxy::upstream::breaker::Permit;
 use crate::proxy::upstream::cluster::Cluster;

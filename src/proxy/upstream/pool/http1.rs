@@ -10,7 +10,6 @@ use std::time::Instant;
 use http::header::{CONTENT_LENGTH, HeaderValue};
 use http::{Method, Request, Response};
 use http_body::Body;
-use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 
@@ -18,6 +17,7 @@ use super::failure::{self, Unanswered};
 use super::host_pool::{HostPool, Place};
 use super::metered::Metered;
 use crate::proxy::http::body::RequestBody;
+use crate::proxy::http::body::incoming::Incoming;
 use crate::proxy::upstream::cluster::{Cluster, UpstreamHttp};
 use crate::proxy::upstream::connect::{FailureKind, Link, SendError};
 
@@ -49,7 +49,7 @@ pub(super) async fn handshake(
     let io = Metered::new(link, cluster.stats.clone());
     let received = io.received();
     let made = http1::Builder::new().handshake(TokioIo::new(io)).await;
-    let (sender, connection) = made.map_err(|error| failure::of(&error))?;
+    let (sender, connection) = made.map_err(|error| failure::of(&error.into()))?;
     tokio::task::spawn_local(async move {
         if let Err(error) = connection.with_upgrades().await {
             tracing::debug!(%error, "a host's connection broke");
@@ -93,19 +93,20 @@ impl Http1 {
             && let Err(error) = self.sender.ready().await
         {
             return Err(Unanswered {
-                error: failure::of(&error),
+                error: failure::of(&error.into()),
                 unsent: Some(request),
             });
         }
         let before = self.received.load(Relaxed);
-        self.sender.try_send_request(request).await.map_err(|error| {
+        let response = self.sender.try_send_request(request).await.map_err(|error| {
             let mut unanswered = Unanswered::from(error);
             // Half an answer is none at all.
             if unanswered.error.kind == FailureKind::Reset && self.received.load(Relaxed) > before {
                 unanswered.error.kind = FailureKind::Protocol;
             }
             unanswered
-        })
+        })?;
+        Ok(response.map(Incoming::from))
     }
 
     pub(super) fn is_reused(&self) -> bool {

@@ -13,7 +13,6 @@ use std::time::{Duration, Instant};
 use http::header::HOST;
 use http::uri::{Authority, Parts, Scheme};
 use http::{Method, Request, Response, Uri, Version};
-use hyper::body::Incoming;
 use hyper::client::conn::http2;
 use hyper::rt::Executor;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -22,6 +21,7 @@ use super::failure::{self, Unanswered};
 use super::host_pool::{HostPool, Place};
 use super::metered::Metered;
 use crate::proxy::http::body::RequestBody;
+use crate::proxy::http::body::incoming::Incoming;
 use crate::proxy::http::connection::LocalExecutor;
 use crate::proxy::io::gather::{Gathered, Turns, gathered};
 use crate::proxy::upstream::cluster::{Cluster, UpstreamHttp};
@@ -103,7 +103,10 @@ pub(super) async fn handshake(link: Link, place: Place, cluster: &Arc<Cluster>) 
             .keep_alive_timeout(timeout)
             .keep_alive_while_idle(true);
     }
-    let (sender, driver) = builder.handshake(io).await.map_err(|error| failure::of(&error))?;
+    let (sender, driver) = builder
+        .handshake(io)
+        .await
+        .map_err(|error| failure::of(&error.into()))?;
     let driver = Rc::new(RefCell::new(Some(driver)));
     let driven = driver.clone();
     tokio::task::spawn_local(async move {
@@ -187,7 +190,7 @@ impl Stream {
         complete(&mut request, scheme);
         let mut sender = self.connection.sender.clone();
         match sender.try_send_request(request).await {
-            Ok(response) => Ok(response),
+            Ok(response) => Ok(response.map(Incoming::from)),
             Err(error) => {
                 let mut error = Unanswered::from(error);
                 if let Some(unsent) = &mut error.unsent {

@@ -57,7 +57,7 @@ impl TestHost {
             while let Ok((stream, _)) = listener.accept().await {
                 *connections.lock().unwrap() += 1;
                 let (gate, seen) = (gate.clone(), seen.clone());
-                let service = service_fn(move |request: Request<Incoming>| {
+                let service = service_fn(move |request: Request<hyper::body::Incoming>| {
                     let gate = gate.clone();
                     let what = format!("{:?} {}", request.headers().get("host"), request.uri());
                     seen.lock().unwrap().push(what);
