@@ -1,6 +1,7 @@
 //! The life of the data plane: its control thread.
 
 mod asks;
+mod code_pages;
 mod control;
 mod credential;
 mod link;
@@ -46,6 +47,8 @@ const DRAIN_CHECK: Duration = Duration::from_millis(50);
 const UPKEEP: Duration = Duration::from_millis(250);
 /// How long changes gather before they are written down.
 const WRITE_DELAY: Duration = Duration::from_secs(1);
+/// How long nothing may have changed before the pages that changes need are given back.
+const REST: Duration = Duration::from_secs(2);
 
 /// How a data plane is started.
 #[derive(Clone, Debug)]
@@ -128,6 +131,7 @@ pub async fn run(options: Options) -> Result<(), ProxyError> {
         () = keep_up(&control, &news) => {}
         () = keep_names(&control, &news) => {}
         () = write_down(&control) => {}
+        () = rest(&control) => {}
         () = asks::answer(&control, asked) => {}
         signal = signals.next() => tracing::info!(signal, "ending"),
     }
@@ -259,6 +263,18 @@ async fn write_down(control: &RefCell<Control>) {
     loop {
         tokio::time::sleep(WRITE_DELAY).await;
         control.borrow_mut().write_down();
+    }
+}
+
+/// Needs less memory whenever nothing has changed for a while.
+async fn rest(control: &RefCell<Control>) {
+    loop {
+        tokio::time::sleep(REST).await;
+        if control.borrow_mut().comes_to_rest(REST)
+            && let Err(error) = code_pages::give_back()
+        {
+            tracing::debug!(%error, "pages that are not needed cannot be given back");
+        }
     }
 }
 

@@ -6,6 +6,8 @@ mod config_dump;
 mod proxy;
 mod statistics;
 
+use std::time::{Duration, Instant};
+
 use http::StatusCode;
 use proxy::Proxy;
 
@@ -27,6 +29,25 @@ async fn a_proxy_without_a_control_plane_is_live_at_once_and_says_who_it_is() {
         memory["allocated"].as_str().unwrap().parse::<u64>().unwrap() > 1 << 20,
         "{memory}"
     );
+}
+
+#[tokio::test]
+async fn memory_that_only_the_start_needed_is_given_back() {
+    let proxy = Proxy::start().await;
+    let resident = async || -> u64 {
+        let memory = proxy.json("/memory").await;
+        memory["total_physical_bytes"].as_str().unwrap().parse().unwrap()
+    };
+    let (at_first, give_up) = (resident().await, Instant::now() + Duration::from_secs(30));
+    while resident().await > at_first / 10 * 9 {
+        assert!(
+            Instant::now() < give_up,
+            "{at_first} bytes at first, {} now",
+            resident().await
+        );
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert_eq!(proxy.text("/ready").await, "LIVE\n");
 }
 
 #[tokio::test]

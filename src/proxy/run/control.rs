@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use prost::Message;
@@ -70,6 +70,8 @@ pub(super) struct Control {
     /// When each resource came.
     updated: BTreeMap<(ResourceType, Name), SystemTime>,
     started: SystemTime,
+    /// When something was last put into force; none once it came to rest.
+    stirred: Option<Instant>,
 }
 
 impl Control {
@@ -92,6 +94,7 @@ impl Control {
             stats,
             updated: BTreeMap::new(),
             started: SystemTime::now(),
+            stirred: None,
         }
     }
 
@@ -197,8 +200,14 @@ impl Control {
         Ok(requests)
     }
 
+    /// Whether nothing has been put into force for so long, for the first time since something was.
+    pub(super) fn comes_to_rest(&mut self, after: Duration) -> bool {
+        self.stirred.take_if(|at| at.elapsed() >= after).is_some()
+    }
+
     /// Puts into force what is warm by now and asks for what follows from it.
     pub(super) fn settle(&mut self, now: Instant) {
+        self.stirred = Some(now);
         let changes = self.store.settle(now);
         for listener in &changes.live {
             if let Err(error) = self.sockets.live(listener) {
