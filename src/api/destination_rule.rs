@@ -8,7 +8,7 @@ use super::value::{Duration, Unsupported};
 use super::virtual_service::PortSelector;
 
 /// The spec of a DestinationRule.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct DestinationRule {
     /// The service or wildcard of services. A short name belongs to the object's namespace.
@@ -24,7 +24,7 @@ pub struct DestinationRule {
 }
 
 /// `subsets[]`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Subset {
     /// The name that routes refer to.
@@ -36,7 +36,7 @@ pub struct Subset {
 }
 
 /// `trafficPolicy` of a rule or a subset.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct TrafficPolicy {
     /// How an endpoint is chosen.
@@ -58,7 +58,7 @@ pub struct TrafficPolicy {
 }
 
 /// `trafficPolicy.portLevelSettings[]`: replaces the policy for one port of the service.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct PortTrafficPolicy {
     /// The port of the service.
@@ -74,7 +74,7 @@ pub struct PortTrafficPolicy {
 }
 
 /// `loadBalancer`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct LoadBalancer {
     /// An algorithm without parameters; excludes `consistentHash`.
@@ -86,9 +86,21 @@ pub struct LoadBalancer {
     /// Envoy's zone-aware routing.
     pub zone_aware_lb_setting: Option<Unsupported>,
     /// Less traffic for new endpoints, deprecated form.
-    pub warmup_duration_secs: Option<Unsupported>,
-    /// Less traffic for new endpoints.
-    pub warmup: Option<Unsupported>,
+    pub warmup_duration_secs: Option<Duration>,
+    /// Less traffic for new endpoints; excludes `warmupDurationSecs`.
+    pub warmup: Option<Warmup>,
+}
+
+/// `loadBalancer.warmup`.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Warmup {
+    /// How long an endpoint is new.
+    pub duration: Option<Duration>,
+    /// The least share of its traffic, in per cent; 10 when unset.
+    pub minimum_percent: Option<f64>,
+    /// How fast its traffic grows; 1, evenly with time, when unset.
+    pub aggression: Option<f64>,
 }
 
 /// `loadBalancer.simple`.

@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use super::{Origins, ResourceName};
 use crate::mesh::config::TlsVersion;
-use crate::mesh::destination_rule::{HashTable, OutlierDetection, ServerVerification, TcpKeepalive};
+use crate::mesh::destination_rule::{HashTable, OutlierDetection, ServerVerification, TcpKeepalive, Warmup};
 use crate::mesh::service::{Address, Locality};
 use crate::name::{Hostname, Namespace, ObjectId};
 
 /// A cluster.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Cluster {
     /// `outbound|9080|v1|reviews.default.svc.cluster.local`, `inbound|9080||`, …
     pub name: ResourceName,
@@ -21,6 +21,8 @@ pub struct Cluster {
     pub connect_timeout: Duration,
     /// How an endpoint is chosen.
     pub load_balancer: LoadBalancer,
+    /// Less traffic for new endpoints, with [`LoadBalancer::LeastRequest`] and [`LoadBalancer::RoundRobin`].
+    pub warmup: Option<Warmup>,
     /// Whether localities have weights (`locality_weighted_lb_config`).
     pub locality_weighted: bool,
     /// Limits.

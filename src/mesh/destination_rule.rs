@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{ExportTo, Labels};
-use crate::name::{Hostname, ObjectId};
+use crate::name::{Hostname, ObjectId, Percent};
 
 /// A DestinationRule.
 #[derive(Clone, Debug, PartialEq)]
@@ -113,6 +113,19 @@ pub struct LoadBalancerPolicy {
     pub algorithm: Option<LbAlgorithm>,
     /// `localityLbSetting`; none means the mesh's.
     pub locality: Option<LocalityLb>,
+    /// `warmup`.
+    pub warmup: Option<Warmup>,
+}
+
+/// Less traffic for new endpoints (`warmup`).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Warmup {
+    /// How long an endpoint is new.
+    pub duration: Duration,
+    /// The least share of its traffic; Envoy's 10 % when unset.
+    pub minimum: Option<Percent>,
+    /// Its traffic grows with this root of time; evenly with time when unset.
+    pub aggression: Option<f64>,
 }
 
 /// How an endpoint is chosen.

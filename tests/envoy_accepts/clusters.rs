@@ -9,9 +9,9 @@ use topsail::ir::cluster::{
     LocalityEndpoints, Lookup, ServerIdentity, Transport, UpstreamHttp, UpstreamTls,
 };
 use topsail::mesh::config::TlsVersion;
-use topsail::mesh::destination_rule::{HashTable, OutlierDetection, ServerVerification, TcpKeepalive};
+use topsail::mesh::destination_rule::{HashTable, OutlierDetection, ServerVerification, TcpKeepalive, Warmup};
 use topsail::mesh::service::{Address, Locality};
-use topsail::name::{Kind, ObjectId};
+use topsail::name::{Kind, ObjectId, Percent};
 use topsail::xds::{Resource, encode};
 
 /// Every discovery, load balancer, transport and version of HTTP.
@@ -74,6 +74,7 @@ fn cluster(name: &str, discovery: Discovery) -> Cluster {
         discovery,
         connect_timeout: Duration::from_secs(10),
         load_balancer: LoadBalancer::LeastRequest,
+        warmup: None,
         locality_weighted: false,
         marked_source: false,
         limits: Limits::default(),
@@ -140,6 +141,11 @@ fn passthrough(inbound: bool) -> Discovery {
 }
 
 fn load_balancers() -> Vec<Cluster> {
+    let warmup = Warmup {
+        duration: Duration::from_secs(60),
+        minimum: Percent::new(0.1).ok(),
+        aggression: Some(1.5),
+    };
     [
         LoadBalancer::LeastRequest,
         LoadBalancer::RoundRobin,
@@ -152,6 +158,7 @@ fn load_balancers() -> Vec<Cluster> {
     .flat_map(|(index, load_balancer)| {
         [false, true].map(|locality_weighted| Cluster {
             load_balancer,
+            warmup: locality_weighted.then_some(warmup),
             locality_weighted,
             ..cluster(&format!("lb-{index}-{locality_weighted}"), Discovery::Eds)
         })

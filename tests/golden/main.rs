@@ -45,6 +45,22 @@ fn what_comes_of_every_case_is_what_was_reviewed() {
 }
 
 #[test]
+fn the_bundled_proxy_takes_what_comes_of_every_case() {
+    let snapshots = folders().into_iter().map(|folder| Case::load(&folder).snapshot());
+    let mut refused: Vec<_> = snapshots
+        .flat_map(|snapshot| {
+            let kinds = ResourceType::ALL.map(|kind| snapshot.set(kind).clone());
+            let all = kinds.iter().flat_map(|set| set.values());
+            all.filter_map(|resource| topsail::proxy::takes(resource).err())
+                .collect::<Vec<_>>()
+        })
+        .collect();
+    refused.sort();
+    refused.dedup();
+    assert_eq!(refused, [""; 0]);
+}
+
+#[test]
 fn envoy_takes_what_comes_of_every_case() {
     let printer = Printer::new().unwrap();
     let mut statics = Statics::default();

@@ -160,6 +160,7 @@ impl<'a> Subject<'a> {
                 .and_then(|pool| pool.connect_timeout)
                 .unwrap_or(config.connect_timeout),
             load_balancer: load_balancer(policy.load_balancer.as_ref(), original_dst),
+            warmup: policy.load_balancer.as_ref().and_then(|lb| lb.warmup),
             locality_weighted: !original_dst
                 && preference
                     .setting

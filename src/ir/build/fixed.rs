@@ -102,6 +102,7 @@ pub(super) fn plain(name: ResourceName, connect_timeout: Duration) -> Cluster {
         name,
         connect_timeout,
         load_balancer: LoadBalancer::LeastRequest,
+        warmup: None,
         locality_weighted: false,
         limits: Limits::default(),
         outlier_detection: None,

@@ -25,7 +25,7 @@ use crate::name::Hostname;
 const TPROXY_MARK: u32 = 1337;
 
 /// The inbound part of a node's configuration.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Inbound {
     node: NodeView,
     /// Hosts of the services that the node serves: their policies count.
@@ -34,7 +34,7 @@ pub struct Inbound {
 }
 
 /// What an inbound part puts into a configuration.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Parts {
     pub(super) clusters: BTreeMap<ResourceName, Arc<Cluster>>,
     pub(super) listeners: BTreeMap<ResourceName, Arc<Listener>>,

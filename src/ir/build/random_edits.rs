@@ -102,7 +102,7 @@ fn policy_of(how: u8) -> TrafficPolicy {
     TrafficPolicy {
         load_balancer: (how & 1 != 0).then_some(LoadBalancerPolicy {
             algorithm: Some(hash),
-            locality: None,
+            ..Default::default()
         }),
         outlier_detection: (how & 2 != 0).then(OutlierDetection::default),
         ..match how & 4 {

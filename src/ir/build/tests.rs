@@ -302,7 +302,7 @@ fn a_consistent_hash_reaches_the_route_of_another_port() {
                 key: crate::mesh::destination_rule::HashKey::SourceIp,
                 table: crate::mesh::destination_rule::HashTable::Ring(1024),
             }),
-            locality: None,
+            ..Default::default()
         }),
         ..TrafficPolicy::default()
     };

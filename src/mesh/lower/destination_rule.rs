@@ -295,6 +295,33 @@ spec:
     }
 
     #[test]
+    fn warmups() {
+        expect_as_marked(&policy(
+            "
+    loadBalancer:
+      warmupDurationSecs: 10s             #! IST0106
+      warmup:                             #! IST0106
+        minimumPercent: 101               #! IST0106
+        aggression: 0                     #! IST0106
+",
+        ));
+        expect_as_marked(&policy(
+            "
+    loadBalancer:
+      simple: RANDOM
+      warmup: {duration: 10s}             #! IST0133
+",
+        ));
+        expect_as_marked(&policy(
+            "
+    loadBalancer:
+      simple: PASSTHROUGH
+      warmupDurationSecs: 0s              #! IST0106 IST0133
+",
+        ));
+    }
+
+    #[test]
     fn localities() {
         expect_as_marked(&policy(
             "

@@ -7,7 +7,7 @@ use super::value::{self, duration, limit, number, unpack};
 use super::{At, Compiled, Names, Refusal, endpoints, tls};
 use crate::proxy::upstream::breaker::{Breakers, RetryBudget, Thresholds};
 use crate::proxy::upstream::cluster::{
-    ClusterConfig, Discovery, DnsConfig, DnsFamily, FailurePercentage, HttpVersion, LbPolicy, OutlierConfig,
+    ClusterConfig, Discovery, DnsConfig, DnsFamily, FailurePercentage, HttpVersion, LbPolicy, OutlierConfig, SlowStart,
     SuccessRate, TcpKeepalive, Transport, TransportMatch, UpstreamHttp,
 };
 use crate::proxy::upstream::host::{Endpoints, HostAddress};
@@ -15,7 +15,9 @@ use crate::xds::pb::cluster;
 use crate::xds::pb::cluster::cluster::CommonLbConfig;
 use crate::xds::pb::cluster::cluster::common_lb_config::LocalityConfigSpecifier;
 use crate::xds::pb::cluster::cluster::ring_hash_lb_config::HashFunction;
-use crate::xds::pb::cluster::cluster::{ClusterDiscoveryType, DiscoveryType, DnsLookupFamily, LbConfig};
+use crate::xds::pb::cluster::cluster::{
+    ClusterDiscoveryType, DiscoveryType, DnsLookupFamily, LbConfig, SlowStartConfig,
+};
 use crate::xds::pb::cluster::{OutlierDetection, circuit_breakers};
 use crate::xds::pb::core::{BindConfig, HttpProtocolOptions as CommonHttp, Metadata, RoutingPriority, TransportSocket};
 use crate::xds::pb::dns_cluster::DnsCluster;
@@ -66,6 +68,7 @@ pub(crate) fn cluster(message: &cluster::Cluster, names: &mut Names) -> Compiled
         stat_name: stat_name.as_str().into(),
         connect_timeout: message.connect_timeout.as_ref().map_or(CONNECT_TIMEOUT, duration),
         policy: policy(message)?,
+        slow_start: slow_start(message)?,
         panic_threshold: panic.map_or(50.0, |percent| percent.value),
         locality_weighted: matches!(locality, Some(LocalityConfigSpecifier::LocalityWeightedLbConfig(_))),
         transports: transports(message, &http, names)?,
@@ -205,6 +208,40 @@ fn policy(message: &cluster::Cluster) -> Compiled<LbPolicy> {
         (Policy::ClusterProvided, _) => LbPolicy::ClusterProvided,
         (Policy::LoadBalancingPolicyConfig, _) => return Err(Refusal::not_implemented("load_balancing_policy")),
     })
+}
+
+/// What new hosts get of the load, with the policies that know it.
+fn slow_start(message: &cluster::Cluster) -> Compiled<Option<SlowStart>> {
+    use cluster::cluster::LbPolicy as Policy;
+    let (field, config) = match (message.lb_policy(), message.lb_config.as_ref()) {
+        (Policy::RoundRobin, Some(LbConfig::RoundRobinLbConfig(config))) => {
+            ("round_robin_lb_config", config.slow_start_config.as_ref())
+        }
+        (Policy::LeastRequest, Some(LbConfig::LeastRequestLbConfig(config))) => {
+            ("least_request_lb_config", config.slow_start_config.as_ref())
+        }
+        _ => return Ok(None),
+    };
+    let compiled = config.map(slow_start_config).transpose();
+    Ok(compiled.at("slow_start_config").at(field)?.flatten())
+}
+
+fn slow_start_config(message: &SlowStartConfig) -> Compiled<Option<SlowStart>> {
+    let aggression = message.aggression.as_ref().map_or(1.0, |one| one.default_value);
+    // Envoy takes whatever is given and goes by 1 where it makes no sense; whoever gives it wants something else.
+    if aggression.is_nan() || aggression <= 0.0 {
+        return Err(Refusal::new(format!("{aggression} is not greater than zero")).within("aggression"));
+    }
+    let least = message
+        .min_weight_percent
+        .as_ref()
+        .map_or(10.0, |percent| percent.value);
+    let window = message.slow_start_window.as_ref().map_or(Duration::ZERO, duration);
+    Ok((!window.is_zero()).then_some(SlowStart {
+        window,
+        aggression,
+        least: (least / 100.0).clamp(0.0, 1.0),
+    }))
 }
 
 fn hashing(lb: &CommonLbConfig) -> Compiled<()> {

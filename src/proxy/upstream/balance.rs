@@ -6,6 +6,7 @@ mod hashing;
 mod levels;
 pub(crate) mod outlier;
 mod policy;
+mod slow_start;
 #[cfg(test)]
 pub(crate) mod testing;
 mod turns;
@@ -13,6 +14,7 @@ mod turns;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::Instant;
 
 use super::cluster::{Cluster, ClusterConfig, ClusterStats, Discovery, LbPolicy};
 use super::host::{Host, Locality, Shares};
@@ -54,7 +56,7 @@ struct Level {
 
 impl Balancer {
     /// A balancer for these hosts, which are sorted by priority.
-    pub(crate) fn new(config: &ClusterConfig, hosts: &[Arc<Host>], shares: &Shares) -> Self {
+    pub(crate) fn new(config: &ClusterConfig, hosts: &[Arc<Host>], shares: &Shares, now: Instant) -> Self {
         if config.policy == LbPolicy::ClusterProvided {
             return Self { levels: Vec::new() };
         }
@@ -64,7 +66,7 @@ impl Balancer {
         let levels = groups.into_iter().zip(loads);
         Self {
             levels: levels
-                .map(|(group, load)| Level::new(config, group, shares, load))
+                .map(|(group, load)| Level::new(config, group, shares, load, now))
                 .collect(),
         }
     }
@@ -112,7 +114,7 @@ impl Balancer {
 }
 
 impl Level {
-    fn new(config: &ClusterConfig, all: &[Arc<Host>], shares: &Shares, load: Load) -> Self {
+    fn new(config: &ClusterConfig, all: &[Arc<Host>], shares: &Shares, load: Load, now: Instant) -> Self {
         let usable: Vec<_> = all
             .iter()
             .filter(|host| load.panic || host.healthy())
@@ -131,8 +133,8 @@ impl Level {
             load,
             localities: localities
                 .filter(|_| choose_locality)
-                .map(|one| one.pickers(config.policy)),
-            picker: Picker::new(config.policy, usable, &weighted),
+                .map(|one| one.pickers(config, now)),
+            picker: Picker::new(config, usable, &weighted, now),
         }
     }
 
@@ -196,7 +198,7 @@ impl Localities {
     }
 
     /// Turns of localities by weight and health, and how a host of each is picked.
-    fn pickers(self, policy: LbPolicy) -> (Turns, Vec<Picker>) {
+    fn pickers(self, config: &ClusterConfig, now: Instant) -> (Turns, Vec<Picker>) {
         let factor = f64::from(self.overprovisioning) / 100.0;
         let effective = self.groups.iter().map(|group| {
             let available = (factor * group.usable.len() as f64 / group.all as f64).min(1.0);
@@ -206,7 +208,7 @@ impl Localities {
         let turns = Turns::new(&effective.collect::<Vec<_>>());
         let pickers = self.groups.into_iter().map(|group| {
             let weighted = hashing::by_weight(&group.usable);
-            Picker::new(policy, group.usable, &weighted)
+            Picker::new(config, group.usable, &weighted, now)
         });
         (turns, pickers.collect())
     }
@@ -243,7 +245,6 @@ impl Cluster {
 #[cfg(test)]
 mod tests {
     use std::collections::HashMap;
-    use std::time::Instant;
 
     use super::testing::{address, cluster_config, endpoints, in_localities};
     use super::*;
@@ -281,7 +282,7 @@ mod tests {
         let set = HostSet::build(&config, &endpoints(&[(1, 0), (2, 0), (3, 1)]), None, Instant::now());
         set.hosts[1].state.ejected.store(true, Relaxed);
         // One of two is healthy: 70 % stay.
-        let set = set.rebalanced(&config);
+        let set = set.rebalanced(&config, Instant::now());
         let counts = shares(&set, &Choice::default(), 2000);
         assert!(!counts.contains_key(&address(2)));
         assert!((1250..1550).contains(&counts[&address(1)]), "{counts:?}");
@@ -294,11 +295,17 @@ mod tests {
         let set = HostSet::build(&config, &endpoints(&[(1, 0), (2, 0), (3, 0)]), None, Instant::now());
         set.hosts[0].state.ejected.store(true, Relaxed);
         set.hosts[1].state.ejected.store(true, Relaxed);
-        assert_eq!(shares(&set.rebalanced(&config), &Choice::default(), 300).len(), 3);
+        assert_eq!(
+            shares(&set.rebalanced(&config, Instant::now()), &Choice::default(), 300).len(),
+            3
+        );
         config.panic_threshold = 0.0;
-        assert_eq!(shares(&set.rebalanced(&config), &Choice::default(), 300).len(), 1);
+        assert_eq!(
+            shares(&set.rebalanced(&config, Instant::now()), &Choice::default(), 300).len(),
+            1
+        );
         set.hosts[2].state.ejected.store(true, Relaxed);
-        assert!(shares(&set.rebalanced(&config), &Choice::default(), 3).is_empty());
+        assert!(shares(&set.rebalanced(&config, Instant::now()), &Choice::default(), 3).is_empty());
     }
 
     #[test]
@@ -311,7 +318,7 @@ mod tests {
         assert_eq!(counts[&address(1)] + counts[&address(2)], 1000);
         // Half of b is gone: its weight is 3 * 0.7.
         set.hosts[3].state.ejected.store(true, Relaxed);
-        let counts = shares(&set.rebalanced(&config), &Choice::default(), 3100);
+        let counts = shares(&set.rebalanced(&config, Instant::now()), &Choice::default(), 3100);
         assert_eq!(counts[&address(3)], 2100);
         assert_eq!(counts[&address(1)] + counts[&address(2)], 1000);
     }

@@ -69,7 +69,7 @@ impl Cluster {
     }
 
     /// Does what has to be done from time to time: hosts that were ejected come back, hosts that stand out are ejected,
-    /// original destinations that nobody goes to are forgotten. Called once a second or oftener by the control thread.
+    /// hosts that are new no more get their whole share, original destinations that nobody goes to are forgotten. Called once a second or oftener by the control thread.
     pub(crate) fn upkeep(&self, now: Instant) {
         let due = |last: &mut Option<Instant>, interval: Duration| {
             let last = last.get_or_insert(now);
@@ -84,6 +84,9 @@ impl Cluster {
             if is_due {
                 self.sweep_outliers(outlier, now);
             }
+        }
+        if self.hosts.load().settled.is_some_and(|settled| settled <= now) {
+            self.change_hosts(|set| Some(set.rebalanced(&self.config, now)));
         }
         if let Discovery::OriginalDst(_, cleanup) = &self.config.discovery {
             let is_due = due(&mut self.changes().unused, *cleanup);
@@ -111,6 +114,8 @@ pub(crate) struct ClusterConfig {
     pub(crate) discovery: Discovery,
     /// How a host is chosen.
     pub(crate) policy: LbPolicy,
+    /// Less load for new hosts, where hosts take turns or the least busy one is chosen.
+    pub(crate) slow_start: Option<SlowStart>,
     /// Below this share of healthy hosts (0 to 100) all are used; zero: never.
     pub(crate) panic_threshold: f64,
     /// Whether localities are chosen by weight first.
@@ -198,6 +203,17 @@ pub(crate) enum LbPolicy {
     },
     /// By [`Discovery::OriginalDst`].
     ClusterProvided,
+}
+
+/// Less load for new hosts (`SlowStartConfig`).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct SlowStart {
+    /// How long a host is new, counted from when it is first healthy.
+    pub(crate) window: Duration,
+    /// 1: its share grows evenly with time; the greater, the sooner it grows.
+    pub(crate) aggression: f64,
+    /// The least share of its weight that it has, 0 to 1.
+    pub(crate) least: f64,
 }
 
 /// A transport for endpoints with certain metadata (`envoy.transport_socket_match`).

@@ -2,8 +2,8 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use super::balance::Balancer;
@@ -60,6 +60,8 @@ pub(crate) struct HostState {
     pub(crate) ejected: AtomicBool,
     /// No longer in the cluster: idle connections are closed.
     pub(crate) removed: AtomicBool,
+    /// When it was first healthy: from then on it is new (`slow_start_config`).
+    pub(crate) healthy_since: OnceLock<Instant>,
     /// Chosen since it was last asked, for hosts that are forgotten when they are not.
     pub(crate) used: AtomicBool,
     /// What outlier detection counts.
@@ -158,6 +160,8 @@ pub(crate) struct HostSet {
     pub(crate) shares: Arc<Shares>,
     /// How one is chosen.
     pub(crate) balancer: Balancer,
+    /// When the last of its new hosts is new no more, in a cluster with a slow start.
+    pub(crate) settled: Option<Instant>,
     /// When it was made.
     pub(crate) made: Instant,
 }

@@ -28,17 +28,24 @@ impl HostSet {
 
     /// A set of these hosts, which are sorted.
     pub(crate) fn of(config: &ClusterConfig, hosts: Vec<Arc<Host>>, shares: Arc<Shares>, now: Instant) -> Self {
+        for host in hosts.iter().filter(|host| host.healthy()) {
+            host.state.healthy_since.get_or_init(|| now);
+        }
         Self {
-            balancer: Balancer::new(config, &hosts, &shares),
+            settled: config.slow_start.and_then(|slow_start| slow_start.end(&hosts, now)),
+            balancer: Balancer::new(config, &hosts, &shares, now),
             hosts,
             shares,
             made: now,
         }
     }
 
-    /// The same hosts, chosen from by their present health.
-    pub(crate) fn rebalanced(&self, config: &ClusterConfig) -> Self {
-        Self::of(config, self.hosts.clone(), self.shares.clone(), self.made)
+    /// The same hosts, chosen from by their present health and age.
+    pub(crate) fn rebalanced(&self, config: &ClusterConfig, now: Instant) -> Self {
+        Self {
+            made: self.made,
+            ..Self::of(config, self.hosts.clone(), self.shares.clone(), now)
+        }
     }
 
     /// Marks the hosts that `next` does not have as removed.

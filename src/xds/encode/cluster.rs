@@ -11,19 +11,20 @@ use crate::ir::cluster::{
     Cluster, ClusterEndpoints, ClusterMetadata, Discovery, HttpVersion, INBOUND_SOURCE_V4, Limits, LoadBalancer,
     Lookup, Transport, UpstreamHttp,
 };
-use crate::mesh::destination_rule::{HashTable, OutlierDetection, TcpKeepalive};
+use crate::mesh::destination_rule::{HashTable, OutlierDetection, TcpKeepalive, Warmup};
 use crate::name::{Hostname, Namespace};
 use crate::xds::pb::cares::CaresDnsResolverConfig;
 use crate::xds::pb::cluster::circuit_breakers::Thresholds;
 use crate::xds::pb::cluster::cluster::common_lb_config::{LocalityConfigSpecifier, LocalityWeightedLbConfig};
 use crate::xds::pb::cluster::cluster::{
     ClusterDiscoveryType, CommonLbConfig, CustomClusterType, DiscoveryType, EdsClusterConfig, LbConfig, LbPolicy,
-    MaglevLbConfig, OriginalDstLbConfig, RingHashLbConfig, TransportSocketMatch,
+    LeastRequestLbConfig, MaglevLbConfig, OriginalDstLbConfig, RingHashLbConfig, RoundRobinLbConfig, SlowStartConfig,
+    TransportSocketMatch,
 };
 use crate::xds::pb::cluster::{self, CircuitBreakers, UpstreamConnectionOptions};
 use crate::xds::pb::core::{
     self, BindConfig, ExtraSourceAddress, Http1ProtocolOptions, Http2ProtocolOptions, KeepaliveSettings, Metadata,
-    TransportSocket, TypedExtensionConfig, UpstreamHttpProtocolOptions,
+    RuntimeDouble, TransportSocket, TypedExtensionConfig, UpstreamHttpProtocolOptions,
 };
 use crate::xds::pb::dns_cluster::DnsCluster;
 use crate::xds::pb::dns_lookup::DnsLookupFamily;
@@ -183,8 +184,21 @@ fn inbound_source() -> BindConfig {
 
 fn load_balancer(cluster: &Cluster) -> (LbPolicy, Option<LbConfig>) {
     match cluster.load_balancer {
-        LoadBalancer::LeastRequest => (LbPolicy::LeastRequest, None),
-        LoadBalancer::RoundRobin => (LbPolicy::RoundRobin, None),
+        LoadBalancer::LeastRequest => {
+            let config = |warmup| LeastRequestLbConfig {
+                slow_start_config: Some(slow_start(warmup)),
+                ..Default::default()
+            };
+            let config = cluster.warmup.map(config);
+            (LbPolicy::LeastRequest, config.map(LbConfig::LeastRequestLbConfig))
+        }
+        LoadBalancer::RoundRobin => {
+            let config = |warmup| RoundRobinLbConfig {
+                slow_start_config: Some(slow_start(warmup)),
+            };
+            let config = cluster.warmup.map(config);
+            (LbPolicy::RoundRobin, config.map(LbConfig::RoundRobinLbConfig))
+        }
         LoadBalancer::Random => (LbPolicy::Random, None),
         LoadBalancer::Hash(HashTable::Ring(size)) => {
             let config = RingHashLbConfig {
@@ -200,6 +214,19 @@ fn load_balancer(cluster: &Cluster) -> (LbPolicy, Option<LbConfig>) {
             (LbPolicy::Maglev, Some(LbConfig::MaglevLbConfig(config)))
         }
         LoadBalancer::ClusterProvided => (LbPolicy::ClusterProvided, port_override(&cluster.discovery)),
+    }
+}
+
+fn slow_start(warmup: Warmup) -> SlowStartConfig {
+    SlowStartConfig {
+        slow_start_window: Some(duration(warmup.duration)),
+        aggression: warmup.aggression.map(|aggression| RuntimeDouble {
+            default_value: aggression,
+            ..Default::default()
+        }),
+        min_weight_percent: warmup.minimum.map(|share| Percent {
+            value: f64::from(share.per_million()) / 10_000.0,
+        }),
     }
 }
 
@@ -513,6 +540,42 @@ mod tests {
             hash(HashTable::Maglev(65537))["maglev_lb_config"],
             json!({"table_size": "65537"})
         );
+    }
+
+    #[test]
+    fn new_endpoints_warm_up_where_they_are_asked_to() {
+        let warm = |load_balancer, minimum, aggression| {
+            let warmup = Warmup {
+                duration: Duration::from_secs(60),
+                minimum,
+                aggression,
+            };
+            shown(&cluster(&Cluster {
+                load_balancer,
+                warmup: Some(warmup),
+                ..plain("a")
+            }))
+        };
+        let least = warm(
+            LoadBalancer::LeastRequest,
+            crate::name::Percent::new(12.5).ok(),
+            Some(1.5),
+        );
+        assert_eq!(
+            least["least_request_lb_config"],
+            json!({"slow_start_config": {
+                "slow_start_window": "60s",
+                "aggression": {"default_value": 1.5},
+                "min_weight_percent": {"value": 12.5},
+            }})
+        );
+        assert_eq!(
+            warm(LoadBalancer::RoundRobin, None, None)["round_robin_lb_config"],
+            json!({"slow_start_config": {"slow_start_window": "60s"}})
+        );
+        let random = warm(LoadBalancer::Random, None, None);
+        assert_eq!(random["lb_policy"], "RANDOM");
+        assert!(random.get("slow_start_config").is_none());
     }
 
     #[test]

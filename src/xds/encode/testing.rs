@@ -41,6 +41,7 @@ pub(super) fn cluster(name: &str) -> Cluster {
         discovery: Discovery::Eds,
         connect_timeout: Duration::from_secs(10),
         load_balancer: LoadBalancer::LeastRequest,
+        warmup: None,
         locality_weighted: false,
         marked_source: false,
         limits: Limits::default(),

@@ -6,10 +6,11 @@ use crate::api::FieldPath;
 use crate::api::destination_rule as api;
 use crate::diag::Code;
 use crate::mesh::destination_rule::{
-    Distribution, HashKey, HashTable, LbAlgorithm, LoadBalancerPolicy, LocalityLb, LocalityMode,
+    Distribution, HashKey, HashTable, LbAlgorithm, LoadBalancerPolicy, LocalityLb, LocalityMode, Warmup,
 };
 use crate::mesh::lower::report::Report;
 use crate::mesh::lower::value::is_header_name;
+use crate::name::Percent;
 
 /// `minimumRingSize` when none is given.
 const RING_SIZE: u64 = 1024;
@@ -61,10 +62,71 @@ pub(super) fn load_balancer(
         }
         locality_lb(report, &locality_at, setting)
     });
+    let algorithm = hash.or(simple);
     LoadBalancerPolicy {
-        algorithm: hash.or(simple),
+        warmup: warmup(report, at, entry, algorithm.as_ref()),
+        algorithm,
         locality,
     }
+}
+
+/// `warmup`, or its deprecated form.
+fn warmup(
+    report: &mut Report<'_>,
+    at: &FieldPath,
+    entry: &api::LoadBalancer,
+    algorithm: Option<&LbAlgorithm>,
+) -> Option<Warmup> {
+    let old_at = at.field("warmupDurationSecs");
+    let old = report.duration(&old_at, entry.warmup_duration_secs);
+    let (at, warmup) = match &entry.warmup {
+        None => {
+            let plain = |duration| Warmup {
+                duration,
+                minimum: None,
+                aggression: None,
+            };
+            (old_at, old.map(plain))
+        }
+        Some(warmup) => {
+            if old.is_some() {
+                report.error(&old_at, "`warmupDurationSecs` excludes `warmup`");
+            }
+            let at = at.field("warmup");
+            let warmup = warmup_settings(report, &at, warmup);
+            (at, warmup)
+        }
+    };
+    let has_effect = matches!(
+        algorithm,
+        None | Some(LbAlgorithm::LeastRequest | LbAlgorithm::RoundRobin)
+    );
+    if warmup.is_some() && !has_effect {
+        report.warning(&at, "a warm-up has effect with `ROUND_ROBIN` and `LEAST_REQUEST` only");
+    }
+    warmup
+}
+
+fn warmup_settings(report: &mut Report<'_>, at: &FieldPath, entry: &api::Warmup) -> Option<Warmup> {
+    if entry.duration.is_none() {
+        report
+            .error(at, "a warm-up needs a duration")
+            .help("give `duration`: how long an endpoint is new");
+    }
+    let minimum = entry
+        .minimum_percent
+        .and_then(|percent| report.name(&at.field("minimumPercent"), Percent::new(percent)));
+    if let Some(aggression) = entry.aggression.filter(|aggression| *aggression <= 0.0) {
+        report.error(
+            &at.field("aggression"),
+            format!("{aggression} is not greater than zero"),
+        );
+    }
+    Some(Warmup {
+        duration: report.duration(&at.field("duration"), entry.duration)?,
+        minimum,
+        aggression: entry.aggression,
+    })
 }
 
 fn consistent_hash(report: &mut Report<'_>, at: &FieldPath, entry: &api::ConsistentHash) -> Option<LbAlgorithm> {

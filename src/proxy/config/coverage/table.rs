@@ -32,7 +32,7 @@ pub(super) const TABLE: &[(&str, &str)] = &[
     (
         "envoy.config.cluster.v3.Cluster",
         "name alt_stat_name type cluster_type eds_cluster_config connect_timeout load_assignment lb_policy \
-         least_request_lb_config ring_hash_lb_config maglev_lb_config original_dst_lb_config common_lb_config \
+         least_request_lb_config round_robin_lb_config ring_hash_lb_config maglev_lb_config original_dst_lb_config common_lb_config \
          circuit_breakers dns_refresh_rate dns_lookup_family respect_dns_ttl* dns_jitter* dns_failure_refresh_rate* \
          transport_socket transport_socket_matches typed_extension_protocol_options upstream_bind_config \
          upstream_connection_options outlier_detection cleanup_interval metadata* track_cluster_stats* \
@@ -56,7 +56,19 @@ pub(super) const TABLE: &[(&str, &str)] = &[
         "envoy.config.cluster.v3.Cluster.CommonLbConfig.LocalityWeightedLbConfig",
         "",
     ),
-    ("envoy.config.cluster.v3.Cluster.LeastRequestLbConfig", "choice_count"),
+    (
+        "envoy.config.cluster.v3.Cluster.LeastRequestLbConfig",
+        "choice_count slow_start_config",
+    ),
+    (
+        "envoy.config.cluster.v3.Cluster.RoundRobinLbConfig",
+        "slow_start_config",
+    ),
+    (
+        "envoy.config.cluster.v3.Cluster.SlowStartConfig",
+        "slow_start_window aggression min_weight_percent",
+    ),
+    ("envoy.config.core.v3.RuntimeDouble", "default_value runtime_key*"),
     (
         "envoy.config.cluster.v3.Cluster.RingHashLbConfig",
         "minimum_ring_size maximum_ring_size hash_function",

@@ -198,7 +198,7 @@ impl Cluster {
             self.stats.ejections_enforced.fetch_add(1, Relaxed);
             self.stats.ejections_active.store(ejected as u64 + 1, Relaxed);
             tracing::debug!(cluster = %self.config.name, host = %host.address, "ejected");
-            Some(set.rebalanced(&self.config))
+            Some(set.rebalanced(&self.config, now))
         });
     }
 
@@ -262,7 +262,7 @@ impl Cluster {
                 }
             }
             self.stats.ejections_active.store(active, Relaxed);
-            changed.then(|| set.rebalanced(&self.config))
+            changed.then(|| set.rebalanced(&self.config, now))
         });
     }
 }

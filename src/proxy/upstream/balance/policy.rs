@@ -2,10 +2,11 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 use super::hashing::{Maglev, Ring, Weighted};
 use super::turns::{Deadlines, Turns};
-use crate::proxy::upstream::cluster::LbPolicy;
+use crate::proxy::upstream::cluster::{ClusterConfig, LbPolicy, SlowStart};
 use crate::proxy::upstream::host::Host;
 
 /// Picks one of some hosts.
@@ -20,24 +21,39 @@ enum Way {
     Turns(Turns),
     /// The least busy of as many.
     Least(u32),
-    /// The least busy by weight.
-    LeastByWeight(Mutex<Deadlines>),
+    /// By weights that change all the time.
+    ByWeight(Mutex<Deadlines>, Weight),
     Chance,
     Ring(Ring),
     Maglev(Maglev),
 }
 
+/// What the weight of a host is, at a moment.
+#[derive(Clone, Copy, Debug)]
+struct Weight {
+    /// Whether it is less the busier the host is.
+    by_load: bool,
+    /// Whether it is less as long as the host is new.
+    slow_start: Option<SlowStart>,
+}
+
 impl Picker {
     /// A picker for hosts. `weighted` is what consistent hashing goes by.
-    pub(super) fn new(policy: LbPolicy, hosts: Vec<Arc<Host>>, weighted: &Weighted) -> Self {
+    pub(super) fn new(config: &ClusterConfig, hosts: Vec<Arc<Host>>, weighted: &Weighted, now: Instant) -> Self {
         let equal = hosts.windows(2).all(|pair| pair[0].weight == pair[1].weight);
-        let way = match policy {
+        let slow_start = config.slow_start.filter(|slow| slow.end(&hosts, now).is_some());
+        let by_weight = |by_load| {
+            let weight = Weight { by_load, slow_start };
+            Way::ByWeight(Mutex::new(deadlines(&hosts, weight, now)), weight)
+        };
+        let way = match config.policy {
+            LbPolicy::RoundRobin if slow_start.is_some() => by_weight(false),
             LbPolicy::RoundRobin => {
                 let weights: Vec<_> = hosts.iter().map(|host| u64::from(host.weight)).collect();
                 Way::Turns(Turns::new(&weights))
             }
-            LbPolicy::LeastRequest { choices } if equal => Way::Least(choices.max(2)),
-            LbPolicy::LeastRequest { .. } => Way::LeastByWeight(Mutex::new(deadlines(&hosts))),
+            LbPolicy::LeastRequest { choices } if equal && slow_start.is_none() => Way::Least(choices.max(2)),
+            LbPolicy::LeastRequest { .. } => by_weight(true),
             LbPolicy::Random | LbPolicy::ClusterProvided => Way::Chance,
             LbPolicy::RingHash { min, max } => Way::Ring(Ring::new(weighted, min, max)),
             LbPolicy::Maglev { table } => Way::Maglev(Maglev::new(weighted, table)),
@@ -51,11 +67,15 @@ impl Picker {
         match &self.way {
             Way::Turns(turns) => self.hosts.get(turns.next()?),
             Way::Least(choices) => self.least_of(*choices, |host| f64::from(active(host))),
-            Way::LeastByWeight(deadlines) => match deadlines.try_lock() {
-                Ok(mut deadlines) => self.hosts.get(deadlines.next(|place| rank(&self.hosts[place]))?),
-                // Another worker is choosing just now: rather than to wait for it, two are compared.
-                Err(_) => self.least_of(2, |host| 1.0 / rank(host)),
-            },
+            Way::ByWeight(deadlines, weight) => {
+                let now = weight.slow_start.map(|_| Instant::now());
+                let weight = |host: &Host| weight.of(host, now);
+                match deadlines.try_lock() {
+                    Ok(mut deadlines) => self.hosts.get(deadlines.next(|place| weight(&self.hosts[place]))?),
+                    // Another worker is choosing just now: rather than to wait for it, two are compared.
+                    Err(_) => self.least_of(2, |host| 1.0 / weight(host)),
+                }
+            }
             Way::Chance => self.any(),
             Way::Ring(ring) => ring.pick(hash(), attempt),
             Way::Maglev(maglev) => maglev.pick(hash(), attempt),
@@ -82,31 +102,39 @@ fn active(host: &Host) -> u32 {
     host.state.active.load(Relaxed)
 }
 
-/// Envoy's weight of a host among hosts of unequal weights (`active_request_bias` 1).
-fn rank(host: &Host) -> f64 {
-    f64::from(host.weight) / (f64::from(active(host)) + 1.0)
+impl Weight {
+    /// Envoy's weight of a host among hosts of unequal weights (`active_request_bias` 1). Without a moment there is no
+    /// slow start.
+    fn of(self, host: &Host, now: Option<Instant>) -> f64 {
+        let load = if self.by_load { f64::from(active(host)) } else { 0.0 };
+        let share = self.slow_start.zip(now);
+        f64::from(host.weight) / (load + 1.0) * share.map_or(1.0, |(slow_start, now)| slow_start.share(host, now))
+    }
 }
 
-fn deadlines(hosts: &[Arc<Host>]) -> Deadlines {
-    let mut deadlines = Deadlines::new(hosts.len(), |place| f64::from(hosts[place].weight));
+fn deadlines(hosts: &[Arc<Host>], weight: Weight, now: Instant) -> Deadlines {
+    let weight = |place: usize| weight.of(&hosts[place], Some(now));
+    let mut deadlines = Deadlines::new(hosts.len(), weight);
     // Not every proxy of a mesh begins with the same host.
     for _ in 0..fastrand::usize(..=hosts.len()) {
-        deadlines.next(|place| rank(&hosts[place]));
+        deadlines.next(weight);
     }
     deadlines
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Instant;
-
     use super::*;
     use crate::proxy::upstream::balance::testing::{address, cluster_config, endpoints, weighted};
     use crate::proxy::upstream::host::{Endpoints, HostSet};
 
     fn picker(policy: LbPolicy, endpoints: &Endpoints) -> Picker {
-        let set = HostSet::build(&cluster_config(), endpoints, None, Instant::now());
-        Picker::new(policy, set.hosts, &Vec::new())
+        let config = ClusterConfig {
+            policy,
+            ..cluster_config()
+        };
+        let set = HostSet::build(&config, endpoints, None, Instant::now());
+        Picker::new(&config, set.hosts, &Vec::new(), Instant::now())
     }
 
     fn share(picker: &Picker, of: u16, times: usize) -> usize {

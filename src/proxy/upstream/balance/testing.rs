@@ -20,6 +20,7 @@ pub(crate) fn cluster_config() -> ClusterConfig {
         connect_timeout: Duration::from_secs(5),
         discovery: Discovery::Static,
         policy: LbPolicy::RoundRobin,
+        slow_start: None,
         panic_threshold: 50.0,
         locality_weighted: false,
         transports: Vec::new(),
