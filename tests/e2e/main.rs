@@ -13,6 +13,7 @@ mod credentials;
 mod destination_rules;
 mod edits;
 mod egress_proxy;
+mod filter_settings;
 mod grpc;
 pub mod harness;
 mod hostile_frames;

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use prost::Message;
 
 use super::{At, Compiled, Names, Refusal, filter, headers, matcher, trace};
+use crate::proxy::http::filter::Overrides;
 use crate::proxy::http::route::{HostIndex, Mutations, RetryPolicy, Route, RouteTable, VirtualHost};
 use crate::xds::pb::core::HeaderValueOption;
 use crate::xds::pb::route;
@@ -45,9 +46,13 @@ fn virtual_host(message: &route::VirtualHost, names: &mut Names) -> Compiled<Vir
         .transpose()
         .at("retry_policy")?
         .map(Arc::new);
+    let inherited = Inherited {
+        retry: retry.as_ref(),
+        overrides: &filter::overrides(&message.typed_per_filter_config)?,
+    };
     let routes = message.routes.iter().enumerate();
     let routes = routes.map(|(index, route)| {
-        route_entry(route, retry.as_ref(), names)
+        route_entry(route, inherited, names)
             .at_index("routes", index)
             .map(Arc::new)
     });
@@ -56,24 +61,35 @@ fn virtual_host(message: &route::VirtualHost, names: &mut Names) -> Compiled<Vir
         headers: mutations(message)?,
         attempt_count: message.include_request_attempt_count,
         attempt_count_in_response: message.include_attempt_count_in_response,
-        overrides: filter::overrides(&message.typed_per_filter_config)?,
     })
 }
 
-fn route_entry(message: &route::Route, retry: Option<&Arc<RetryPolicy>>, names: &mut Names) -> Compiled<Route> {
+/// What holds where a route says nothing: what its virtual host says.
+#[derive(Clone, Copy)]
+struct Inherited<'a> {
+    retry: Option<&'a Arc<RetryPolicy>>,
+    overrides: &'a Overrides,
+}
+
+fn route_entry(message: &route::Route, inherited: Inherited<'_>, names: &mut Names) -> Compiled<Route> {
     let matcher = message
         .r#match
         .as_ref()
         .ok_or_else(|| Refusal::new("a match is needed"))?;
     let limit = message.request_body_buffer_limit.as_ref();
+    let overrides = filter::overrides(&message.typed_per_filter_config)?.within(inherited.overrides);
+    let inherited = Inherited {
+        overrides: &overrides,
+        ..inherited
+    };
     Ok(Route {
         name: message.name.as_str().into(),
         matcher: matcher::route(matcher).at("match")?,
-        action: action::action(message.action.as_ref(), retry, names)?,
+        action: action::action(message.action.as_ref(), inherited, names)?,
         headers: mutations(message)?,
-        overrides: filter::overrides(&message.typed_per_filter_config)?,
         tracing: trace::route(message)?,
         buffer_limit: limit.and_then(|limit| usize::try_from(limit.value).ok()),
+        overrides,
     })
 }
 

@@ -39,7 +39,7 @@ pub(crate) enum HttpFilter {
     Buffer(BufferLimit),
 }
 
-/// What virtual hosts, routes and shares say to filters (`typed_per_filter_config`).
+/// What virtual hosts, routes and shares say to filters (`typed_per_filter_config`), with what they inherit.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Overrides {
     /// To the fault filter.
@@ -106,12 +106,27 @@ impl HttpFilter {
     }
 }
 
+impl Overrides {
+    /// The same within what a wider level says: the nearest level that says something to a filter holds, but for CORS,
+    /// of which Envoy takes every setting from the nearest level that has it.
+    pub(crate) fn within(self, wider: &Self) -> Self {
+        let cors = match (self.cors, &wider.cors) {
+            (Some(near), Some(wider)) => Some(Arc::new(near.within(wider))),
+            (near, wider) => near.or_else(|| wider.clone()),
+        };
+        Self {
+            fault: self.fault.or_else(|| wider.fault.clone()),
+            cors,
+            rate_limit: self.rate_limit.or_else(|| wider.rate_limit.clone()),
+            buffer: self.buffer.or_else(|| wider.buffer.clone()),
+        }
+    }
+}
+
 impl Exchange {
-    /// What the route says to a filter, or else its virtual host.
+    /// What the share that the request falls to says to a filter, or else its route or its virtual host.
     fn said<T>(&self, of: impl Fn(&Overrides) -> Option<&Arc<T>>) -> Option<Arc<T>> {
         let matched = self.matched.as_ref()?;
-        of(&matched.route.overrides)
-            .or_else(|| of(&matched.host.overrides))
-            .cloned()
+        of(matched.route.overrides(self.random)).cloned()
     }
 }

@@ -56,8 +56,6 @@ pub(crate) struct VirtualHost {
     pub(crate) attempt_count: bool,
     /// `include_attempt_count_in_response`.
     pub(crate) attempt_count_in_response: bool,
-    /// What it says to filters.
-    pub(crate) overrides: Overrides,
 }
 
 /// A route.
@@ -71,7 +69,7 @@ pub(crate) struct Route {
     pub(crate) action: RouteAction,
     /// Changes to headers.
     pub(crate) headers: Mutations,
-    /// What it says to filters, on top of what its virtual host says.
+    /// What it and its virtual host say to filters.
     pub(crate) overrides: Overrides,
     /// What it says of tracing.
     pub(crate) tracing: Option<Arc<RouteTracing>>,
@@ -146,6 +144,8 @@ pub(crate) struct WeightedCluster {
     pub(crate) headers: Mutations,
     /// How the host is rewritten.
     pub(crate) host_rewrite: Option<HeaderValue>,
+    /// What it, its route and its virtual host say to filters.
+    pub(crate) overrides: Overrides,
 }
 
 /// How a path is rewritten.
@@ -395,6 +395,20 @@ impl RouteTable {
             route: route.clone(),
             table: self.clone(),
         })
+    }
+}
+
+impl Route {
+    /// What is said to filters of a request for which this is drawn.
+    pub(crate) fn overrides(&self, random: u64) -> &Overrides {
+        let share = match &self.action {
+            RouteAction::Forward(forward) => match &forward.destination {
+                Destination::Weighted(weighted) => weighted.choose(random),
+                Destination::Cluster(_) | Destination::Header(_) => None,
+            },
+            RouteAction::Redirect(_) | RouteAction::Direct(_) => None,
+        };
+        share.map_or(&self.overrides, |share| &share.overrides)
     }
 }
 

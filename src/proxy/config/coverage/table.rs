@@ -568,7 +568,7 @@ pub(super) const TABLE: &[(&str, &str)] = &[
     (
         "envoy.config.route.v3.WeightedCluster.ClusterWeight",
         "name weight request_headers_to_add request_headers_to_remove response_headers_to_add \
-         response_headers_to_remove host_rewrite_literal",
+         response_headers_to_remove host_rewrite_literal typed_per_filter_config",
     ),
     (
         "envoy.config.route.v3.RetryPolicy",

@@ -2,7 +2,7 @@
 
 use http::HeaderValue;
 
-use crate::proxy::config::value::{runtime_per_million, truth};
+use crate::proxy::config::value::runtime_per_million;
 use crate::proxy::config::{At, Compiled, Refusal, matcher};
 use crate::proxy::http::filter::cors::CorsPolicy;
 use crate::xds::pb::http_filter::cors;
@@ -18,9 +18,9 @@ pub(super) fn policy(message: &cors::CorsPolicy) -> Compiled<CorsPolicy> {
         headers: list(&message.allow_headers).at("allow_headers")?,
         expose: list(&message.expose_headers).at("expose_headers")?,
         max_age: list(&message.max_age).at("max_age")?,
-        credentials: truth(message.allow_credentials.as_ref(), false),
+        credentials: message.allow_credentials.map(|allow| allow.value),
         per_million: runtime_per_million(message.filter_enabled.as_ref()).unwrap_or(1_000_000),
-        forward_unmatched: truth(message.forward_not_matching_preflights.as_ref(), true),
+        forward_unmatched: message.forward_not_matching_preflights.map(|forward| forward.value),
     })
 }
 

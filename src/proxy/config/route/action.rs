@@ -6,14 +6,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderValue, StatusCode};
 
-use super::{mutations, retry};
+use super::{Inherited, mutations, retry};
 use crate::proxy::config::headers::name_of;
 use crate::proxy::config::value::{self, number};
-use crate::proxy::config::{At, Compiled, Names, Refusal};
+use crate::proxy::config::{At, Compiled, Names, Refusal, filter};
 use crate::proxy::format::Format;
 use crate::proxy::http::route::{
     Destination, DirectResponse, Forward, HashKey, HashPolicy, HostRewrite, Mirror, PathRewrite, Redirect,
-    RedirectPath, RetryPolicy, RouteAction, Timeouts, WeightedCluster, WeightedClusters,
+    RedirectPath, RouteAction, Timeouts, WeightedCluster, WeightedClusters,
 };
 use crate::xds::pb::core::RoutingPriority;
 use crate::xds::pb::core::data_source::Specifier;
@@ -30,15 +30,11 @@ use crate::xds::pb::route::weighted_cluster::{ClusterWeight, cluster_weight};
 /// Envoy's, where a route says nothing.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// What a route does. Where it says nothing of retries, `retry` holds, its virtual host's.
-pub(super) fn action(
-    action: Option<&Action>,
-    retry: Option<&Arc<RetryPolicy>>,
-    names: &mut Names,
-) -> Compiled<RouteAction> {
+/// What a route does.
+pub(super) fn action(action: Option<&Action>, inherited: Inherited<'_>, names: &mut Names) -> Compiled<RouteAction> {
     match action {
         Some(Action::Route(forward)) => Ok(RouteAction::Forward(Box::new(
-            self::forward(forward, retry, names).at("route")?,
+            self::forward(forward, inherited, names).at("route")?,
         ))),
         Some(Action::Redirect(redirect)) => Ok(RouteAction::Redirect(Box::new(
             self::redirect(redirect).at("redirect")?,
@@ -49,7 +45,7 @@ pub(super) fn action(
     }
 }
 
-fn forward(message: &route::RouteAction, inherited: Option<&Arc<RetryPolicy>>, names: &mut Names) -> Compiled<Forward> {
+fn forward(message: &route::RouteAction, inherited: Inherited<'_>, names: &mut Names) -> Compiled<Forward> {
     let own = message
         .retry_policy
         .as_ref()
@@ -61,7 +57,7 @@ fn forward(message: &route::RouteAction, inherited: Option<&Arc<RetryPolicy>>, n
     let grpc = stream.and_then(|stream| stream.grpc_timeout_header_max.as_ref());
     let whole = stream.and_then(|stream| stream.max_stream_duration.as_ref());
     Ok(Forward {
-        destination: destination(message.cluster_specifier.as_ref(), names)?,
+        destination: destination(message.cluster_specifier.as_ref(), inherited, names)?,
         cluster_not_found: match message.cluster_not_found_response_code() {
             ClusterNotFoundResponseCode::ServiceUnavailable => StatusCode::SERVICE_UNAVAILABLE,
             ClusterNotFoundResponseCode::NotFound => StatusCode::NOT_FOUND,
@@ -76,7 +72,7 @@ fn forward(message: &route::RouteAction, inherited: Option<&Arc<RetryPolicy>>, n
             grpc_max: grpc.map(value::duration),
             stream: value::limit(whole, None),
         },
-        retry: own.or_else(|| inherited.cloned()),
+        retry: own.or_else(|| inherited.retry.cloned()),
         mirrors: mirrors(&message.request_mirror_policies, names)?,
         hash: hash_policies(&message.hash_policy)?,
         high_priority: message.priority() == RoutingPriority::High,
@@ -129,14 +125,20 @@ fn hash_key(specifier: Option<&PolicySpecifier>) -> Compiled<HashKey> {
     })
 }
 
-fn destination(specifier: Option<&ClusterSpecifier>, names: &mut Names) -> Compiled<Destination> {
+fn destination(
+    specifier: Option<&ClusterSpecifier>,
+    inherited: Inherited<'_>,
+    names: &mut Names,
+) -> Compiled<Destination> {
     match specifier {
         Some(ClusterSpecifier::Cluster(name)) => Ok(Destination::Cluster(names.clusters.of(name))),
         Some(ClusterSpecifier::ClusterHeader(name)) => Ok(Destination::Header(name_of(name).at("cluster_header")?)),
         Some(ClusterSpecifier::WeightedClusters(weighted)) => {
             let clusters = weighted.clusters.iter().enumerate();
             let clusters = clusters
-                .map(|(index, one)| weighted_cluster(one, names).at_index("weighted_clusters.clusters", index))
+                .map(|(index, one)| {
+                    weighted_cluster(one, inherited, names).at_index("weighted_clusters.clusters", index)
+                })
                 .collect::<Compiled<Vec<_>>>()?;
             let sum = clusters.iter().map(|cluster| cluster.weight).sum();
             if sum == 0 {
@@ -151,7 +153,7 @@ fn destination(specifier: Option<&ClusterSpecifier>, names: &mut Names) -> Compi
     }
 }
 
-fn weighted_cluster(message: &ClusterWeight, names: &mut Names) -> Compiled<WeightedCluster> {
+fn weighted_cluster(message: &ClusterWeight, inherited: Inherited<'_>, names: &mut Names) -> Compiled<WeightedCluster> {
     let host_rewrite = match message.host_rewrite_specifier.as_ref() {
         Some(cluster_weight::HostRewriteSpecifier::HostRewriteLiteral(host)) => Some(host_value(host)?),
         None => None,
@@ -161,6 +163,7 @@ fn weighted_cluster(message: &ClusterWeight, names: &mut Names) -> Compiled<Weig
         weight: u64::from(number(message.weight.as_ref(), 0)),
         headers: mutations(message)?,
         host_rewrite,
+        overrides: filter::overrides(&message.typed_per_filter_config)?.within(inherited.overrides),
     })
 }
 

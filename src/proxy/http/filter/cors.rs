@@ -1,5 +1,7 @@
 //! `envoy.filters.http.cors`: answers preflight requests, and tells browsers which answers they may show.
 
+use std::sync::Arc;
+
 use http::header::{
     ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS,
     ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_METHOD,
@@ -15,8 +17,8 @@ use crate::proxy::matcher::StringMatcher;
 /// What a route says of CORS.
 #[derive(Debug)]
 pub(crate) struct CorsPolicy {
-    /// Origins that may.
-    pub(crate) origins: Vec<StringMatcher>,
+    /// Origins that may; none: what a wider level says.
+    pub(crate) origins: Arc<[StringMatcher]>,
     /// `access-control-allow-methods`.
     pub(crate) methods: Option<HeaderValue>,
     /// `access-control-allow-headers`.
@@ -25,15 +27,35 @@ pub(crate) struct CorsPolicy {
     pub(crate) expose: Option<HeaderValue>,
     /// `access-control-max-age`.
     pub(crate) max_age: Option<HeaderValue>,
-    /// `access-control-allow-credentials: true`.
-    pub(crate) credentials: bool,
+    /// `access-control-allow-credentials: true`; not unless said.
+    pub(crate) credentials: Option<bool>,
     /// Whether it is in force; parts per million of requests.
     pub(crate) per_million: u32,
-    /// Whether preflight requests of other origins go to the host.
-    pub(crate) forward_unmatched: bool,
+    /// Whether preflight requests of other origins go to the host; they do unless said otherwise.
+    pub(crate) forward_unmatched: Option<bool>,
 }
 
 impl CorsPolicy {
+    /// The same with what a wider level says where it says nothing.
+    pub(super) fn within(&self, wider: &Self) -> Self {
+        let header = |near: &Option<HeaderValue>, wider: &Option<HeaderValue>| near.clone().or_else(|| wider.clone());
+        let origins = if self.origins.is_empty() {
+            &wider.origins
+        } else {
+            &self.origins
+        };
+        Self {
+            origins: origins.clone(),
+            methods: header(&self.methods, &wider.methods),
+            headers: header(&self.headers, &wider.headers),
+            expose: header(&self.expose, &wider.expose),
+            max_age: header(&self.max_age, &wider.max_age),
+            credentials: self.credentials.or(wider.credentials),
+            per_million: self.per_million,
+            forward_unmatched: self.forward_unmatched.or(wider.forward_unmatched),
+        }
+    }
+
     pub(super) fn request(&self, exchange: &mut Exchange) -> Option<LocalReply> {
         let request = &exchange.request;
         let origin = request.headers.get(ORIGIN)?.clone();
@@ -43,13 +65,12 @@ impl CorsPolicy {
         let preflight =
             request.method == Method::OPTIONS && request.headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD);
         let allowed = self.allows(&origin);
-        if !preflight || (!allowed && self.forward_unmatched) {
-            exchange.cors_origin = allowed.then_some(origin);
+        exchange.cors_origin = allowed.then_some(origin);
+        if !preflight || (!allowed && self.forward_unmatched.unwrap_or(true)) {
             return None;
         }
         let mut reply = LocalReply::new(StatusCode::OK, "", Flags::default(), "cors_response");
         if allowed {
-            self.allow(&origin, &mut reply.headers);
             let lists = [
                 (ACCESS_CONTROL_ALLOW_METHODS, &self.methods),
                 (ACCESS_CONTROL_ALLOW_HEADERS, &self.headers),
@@ -66,12 +87,12 @@ impl CorsPolicy {
         let Some(origin) = &exchange.cors_origin else {
             return;
         };
-        self.allow(origin, &mut response.headers);
-        set(
-            &mut response.headers,
-            ACCESS_CONTROL_EXPOSE_HEADERS,
-            self.expose.as_ref(),
-        );
+        let headers = &mut response.headers;
+        headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
+        if self.credentials == Some(true) {
+            headers.insert(ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
+        }
+        set(headers, ACCESS_CONTROL_EXPOSE_HEADERS, self.expose.as_ref());
     }
 
     fn is_in_force(&self, exchange: &Exchange) -> bool {
@@ -80,13 +101,6 @@ impl CorsPolicy {
 
     fn allows(&self, origin: &HeaderValue) -> bool {
         self.origins.iter().any(|wanted| wanted.matches(origin.as_bytes()))
-    }
-
-    fn allow(&self, origin: &HeaderValue, headers: &mut HeaderMap) {
-        headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
-        if self.credentials {
-            headers.insert(ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
-        }
     }
 }
 
