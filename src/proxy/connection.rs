@@ -21,6 +21,8 @@ pub(crate) struct Connection {
     pub(crate) local: SocketAddr,
     /// The client's address.
     pub(crate) remote: SocketAddr,
+    /// The peer's address: a proxy's, where one says whose connection it is (PROXY protocol).
+    pub(crate) direct: SocketAddr,
     /// Where connections to hosts have to come from.
     pub(crate) source: Option<Source>,
     /// The server name the client asked for, lower case.

@@ -7,12 +7,14 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
+use bytes::BytesMut;
 use futures::FutureExt as _;
 use rustls::pki_types::CertificateDer;
 use tokio::io::{AsyncRead, ReadBuf};
 
 use super::connection::{Connection, Stream};
 use super::http::{EscapedSlashes, Normalized, PathNormalization};
+use super::listener::proxy_protocol::ProxyProtocol;
 use super::listener::{Inspection, inspect};
 use super::{config, format, tls};
 
@@ -37,11 +39,30 @@ pub fn first_bytes(pieces: &[Vec<u8>]) {
         http: Some(Vec::new()),
         ..Inspection::default()
     };
-    let looked = inspect(&mut Pieces(pieces.iter()), &inspection, 80).now_or_never();
-    // The pieces are always ready.
-    if let Some(Ok((_, read))) = looked {
-        assert!(pieces.concat().starts_with(&read), "bytes were lost or made up");
-    }
+    let mut read = BytesMut::new();
+    // The pieces are always ready, and a connection that ends early is one as well.
+    drop(inspect(&mut Pieces(pieces.iter()), &inspection, 80, &mut read).now_or_never());
+    assert!(pieces.concat().starts_with(&read), "bytes were lost or made up");
+}
+
+/// Reads a header of the PROXY protocol in bytes that come in these pieces.
+///
+/// # Panics
+/// When what is left is not how the bytes end.
+pub fn proxy_header(optional: bool, pieces: &[Vec<u8>]) {
+    let protocol = ProxyProtocol {
+        optional,
+        v1: true,
+        v2: true,
+        ..ProxyProtocol::default()
+    };
+    let (mut stream, mut left) = (Pieces(pieces.iter()), BytesMut::new());
+    drop(protocol.read(&mut stream, &mut left).now_or_never());
+    let rest: Vec<_> = stream.0.flatten().copied().collect();
+    assert!(
+        pieces.concat().ends_with(&[&left[..], &rest].concat()),
+        "bytes were lost or made up"
+    );
 }
 
 /// A connection on which these bytes come and then nothing more.
@@ -97,6 +118,7 @@ pub fn format(text: &str) -> Result<(), String> {
         id: 1,
         local: address,
         remote: address,
+        direct: address,
         source: None,
         sni: None,
         tls: None,

@@ -4,6 +4,7 @@ pub(crate) mod accept;
 pub(crate) mod chain;
 mod inspect;
 mod origin;
+pub(crate) mod proxy_protocol;
 mod serve;
 
 #[cfg(fuzzing)]
@@ -20,6 +21,7 @@ use super::tcp::TcpProxy;
 use super::tls::{DownstreamTls, TlsStats};
 use super::upstream::cluster::TcpKeepalive;
 use chain::{ChainIndex, ChainMatch};
+use proxy_protocol::ProxyProtocol;
 
 /// A compiled `Listener`.
 #[derive(Debug)]
@@ -106,6 +108,8 @@ pub(crate) enum Direction {
 pub(crate) struct Inspection {
     /// The address the client dialled (`original_dst`).
     pub(crate) original_dst: bool,
+    /// What a proxy before us says of the connection (`proxy_protocol`).
+    pub(crate) proxy_protocol: Option<ProxyProtocol>,
     /// Connections to hosts come from the client's address, with this mark (`original_src`).
     pub(crate) original_src: Option<u32>,
     /// SNI, ALPN and whether it is TLS, but for these ports (`tls_inspector`).

@@ -19,6 +19,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
 
 use super::http::HttpStats;
+use super::listener::proxy_protocol::ProxyProtocolStats;
 use super::tcp::TcpStats;
 use histogram::Distribution;
 
@@ -116,6 +117,7 @@ pub(crate) struct Shared {
     http: HashMap<Arc<str>, Arc<HttpStats>>,
     tcp: HashMap<Arc<str>, Arc<TcpStats>>,
     routes: HashMap<Arc<str>, Arc<UpdateStats>>,
+    proxy_protocol: HashMap<Arc<str>, Arc<ProxyProtocolStats>>,
 }
 
 /// What is counted of a resource that the control plane sends.
@@ -138,6 +140,11 @@ impl Shared {
         of(&mut self.tcp, prefix)
     }
 
+    /// The statistics of the PROXY protocol's prefix.
+    pub(crate) fn proxy_protocol(&mut self, prefix: &str) -> Arc<ProxyProtocolStats> {
+        of(&mut self.proxy_protocol, prefix)
+    }
+
     /// The statistics of a route table of RDS.
     pub(crate) fn routes(&mut self, name: &str) -> Arc<UpdateStats> {
         of(&mut self.routes, name)
@@ -148,6 +155,7 @@ impl Shared {
         self.routes.retain(|_, stats| Arc::strong_count(stats) > 1);
         self.tcp.retain(|_, stats| Arc::strong_count(stats) > 1);
         self.http.retain(|_, stats| Arc::strong_count(stats) > 1);
+        self.proxy_protocol.retain(|_, stats| Arc::strong_count(stats) > 1);
     }
 }
 

@@ -75,5 +75,6 @@ pub mod listener_filter {
     pub use envoy_types::pb::envoy::extensions::filters::listener::http_inspector::v3 as http_inspector;
     pub use envoy_types::pb::envoy::extensions::filters::listener::original_dst::v3 as original_dst;
     pub use envoy_types::pb::envoy::extensions::filters::listener::original_src::v3 as original_src;
+    pub use envoy_types::pb::envoy::extensions::filters::listener::proxy_protocol::v3 as proxy_protocol;
     pub use envoy_types::pb::envoy::extensions::filters::listener::tls_inspector::v3 as tls_inspector;
 }

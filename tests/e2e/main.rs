@@ -23,6 +23,7 @@ mod lying_hosts;
 mod metrics;
 mod mutual_tls;
 mod pieces;
+mod proxy_protocol;
 pub mod restart;
 mod route_actions;
 mod route_matches;

@@ -45,7 +45,7 @@ pub(crate) fn listener(message: &listener::Listener, names: &mut Names) -> Compi
         bind: truth(message.bind_to_port.as_ref(), true).then(|| bind(message)),
         accept_at_once: accept_at_once(message)?,
         use_original_dst: truth(message.use_original_dst.as_ref(), false),
-        inspection: inspection::inspection(message)?,
+        inspection: inspection::inspection(message, names)?,
         chains: ChainIndex::new(chains, default).map_err(|both| overlapping(message, both))?,
         direction,
         stat_prefix: stat_prefix.into(),

@@ -2,9 +2,11 @@
 //!
 //! They are read, not peeked at, and given on with the connection.
 
+use std::future::Future;
 use std::io;
+use std::time::Instant;
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt};
 
 use super::{Inspection, PortRange};
@@ -37,6 +39,9 @@ pub(crate) enum Stopped {
     /// The client ended it.
     #[error("the client closed its connection before a filter chain was chosen")]
     Closed,
+    /// It does not begin with a header of the PROXY protocol as it has to.
+    #[error("there is no good header of the PROXY protocol")]
+    Malformed,
     /// It broke.
     #[error(transparent)]
     Broken(#[from] io::Error),
@@ -49,7 +54,8 @@ struct Wanted {
     http: bool,
 }
 
-/// Looks at a connection that was meant for a port, and returns what was read of it, too.
+/// Looks at a connection that was meant for a port. What was read of it is in the buffer, in which there may be something
+/// already.
 ///
 /// # Errors
 /// When it ends here.
@@ -57,26 +63,37 @@ pub(crate) async fn inspect(
     stream: &mut (impl AsyncRead + Unpin),
     inspection: &Inspection,
     port: u16,
-) -> Result<(Found, Bytes), Stopped> {
+    buffer: &mut BytesMut,
+) -> Result<Found, Stopped> {
     let looks = |except: &Option<Vec<PortRange>>| except.as_ref().is_some_and(|except| !holds(except, port));
     let wanted = Wanted {
         tls: looks(&inspection.tls),
         http: looks(&inspection.http),
     };
     if !wanted.tls && !wanted.http {
-        return Ok((Found::default(), Bytes::new()));
+        return Ok(Found::default());
     }
-    let mut buffer = BytesMut::new();
-    let found = match inspection.timeout {
-        None => read(stream, wanted, &mut buffer).await?,
-        Some(limit) => match tokio::time::timeout(limit, read(stream, wanted, &mut buffer)).await {
-            Ok(found) => found?,
-            // A server that speaks first, perhaps.
-            Err(_) if inspection.continue_on_timeout => Found::default(),
-            Err(_) => return Err(Stopped::TimedOut),
-        },
+    read(stream, wanted, buffer).await
+}
+
+/// What is found in the time that the listener has for it. In a connection that goes on without, nothing is.
+///
+/// # Errors
+/// When it ends here.
+pub(super) async fn in_time<T: Default>(
+    inspection: &Inspection,
+    begun: Instant,
+    looks: impl Future<Output = Result<T, Stopped>>,
+) -> Result<T, Stopped> {
+    let Some(end) = inspection.timeout.and_then(|limit| begun.checked_add(limit)) else {
+        return looks.await;
     };
-    Ok((found, buffer.freeze()))
+    match tokio::time::timeout_at(end.into(), looks).await {
+        Ok(found) => found,
+        // A server that speaks first, perhaps.
+        Err(_) if inspection.continue_on_timeout => Ok(T::default()),
+        Err(_) => Err(Stopped::TimedOut),
+    }
 }
 
 fn holds(ranges: &[PortRange], port: u16) -> bool {
@@ -87,17 +104,19 @@ fn holds(ranges: &[PortRange], port: u16) -> bool {
 
 async fn read(stream: &mut (impl AsyncRead + Unpin), wanted: Wanted, buffer: &mut BytesMut) -> Result<Found, Stopped> {
     loop {
+        if !buffer.is_empty()
+            && let Some(found) = look(buffer, wanted)
+        {
+            return Ok(found);
+        }
+        if buffer.len() >= LONGEST {
+            return Ok(Found::default());
+        }
         if buffer.len() == buffer.capacity() {
             buffer.reserve(buffer.len().max(FIRST));
         }
         if stream.read_buf(buffer).await? == 0 {
             return Err(Stopped::Closed);
-        }
-        if let Some(found) = look(buffer, wanted) {
-            return Ok(found);
-        }
-        if buffer.len() >= LONGEST {
-            return Ok(Found::default());
         }
     }
 }
@@ -183,7 +202,7 @@ fn may_begin_request(bytes: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::time::{Duration, Instant};
+    use std::time::Duration;
 
     use super::*;
     use tokio::io::{AsyncWriteExt, duplex};
@@ -235,6 +254,18 @@ mod tests {
         }
     }
 
+    /// What is found in time, and what was read.
+    async fn looked(
+        stream: &mut (impl AsyncRead + Unpin),
+        inspection: &Inspection,
+        port: u16,
+    ) -> Result<(Found, BytesMut), Stopped> {
+        let mut buffer = BytesMut::new();
+        let looks = inspect(stream, inspection, port, &mut buffer);
+        let found = in_time(inspection, Instant::now(), looks).await?;
+        Ok((found, buffer))
+    }
+
     #[tokio::test]
     async fn what_was_read_is_given_on() {
         let (mut client, mut server) = duplex(64);
@@ -243,7 +274,7 @@ mod tests {
             client.write_all(b"T / HTTP/1.1\r\nhost: a\r\n").await.unwrap();
             client
         });
-        let (found, read) = inspect(&mut server, &both(), 80).await.unwrap();
+        let (found, read) = looked(&mut server, &both(), 80).await.unwrap();
         assert_eq!(found, protocol("http/1.1"));
         assert!(read.starts_with(b"GET / HTTP/1.1\r\n"));
         drop(writing.await.unwrap());
@@ -253,14 +284,14 @@ mod tests {
     async fn who_waits_for_the_server_goes_on_after_a_while() {
         let (client, mut server) = duplex(64);
         let begun = Instant::now();
-        let (found, read) = inspect(&mut server, &both(), 3306).await.unwrap();
+        let (found, read) = looked(&mut server, &both(), 3306).await.unwrap();
         assert_eq!((found, read.len()), (Found::default(), 0));
         assert!(begun.elapsed() >= Duration::from_millis(20));
         let ends = Inspection {
             continue_on_timeout: false,
             ..both()
         };
-        let stopped = inspect(&mut server, &ends, 3306).await.unwrap_err();
+        let stopped = looked(&mut server, &ends, 3306).await.unwrap_err();
         assert!(matches!(stopped, Stopped::TimedOut));
         drop(client);
     }
@@ -274,14 +305,14 @@ mod tests {
             timeout: None,
             ..both()
         };
-        assert!(inspect(&mut server, &except, 3306).await.is_ok());
+        assert!(looked(&mut server, &except, 3306).await.is_ok());
     }
 
     #[tokio::test]
     async fn a_client_that_leaves_is_told_from_one_that_waits() {
         let (client, mut server) = duplex(64);
         drop(client);
-        let stopped = inspect(&mut server, &both(), 80).await.unwrap_err();
+        let stopped = looked(&mut server, &both(), 80).await.unwrap_err();
         assert!(matches!(stopped, Stopped::Closed));
     }
 
@@ -290,7 +321,7 @@ mod tests {
         let (mut client, mut server) = duplex(1 << 20);
         client.write_all(b"GET /").await.unwrap();
         client.write_all(&vec![b'a'; 1 << 19]).await.unwrap();
-        let (found, read) = inspect(&mut server, &both(), 80).await.unwrap();
+        let (found, read) = looked(&mut server, &both(), 80).await.unwrap();
         assert_eq!(found, Found::default());
         assert!(read.len() >= LONGEST && read.len() <= 2 * LONGEST, "{}", read.len());
     }

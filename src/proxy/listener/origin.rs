@@ -44,6 +44,17 @@ impl Destination {
         })
     }
 
+    /// The proxy before us says where it goes.
+    pub(super) fn restore(&mut self, address: SocketAddr) {
+        if address != self.address {
+            *self = Self {
+                address,
+                restored: true,
+                direct: false,
+            };
+        }
+    }
+
     /// Whether going there would lead to this listener again, and so on without end.
     pub(super) fn is_loop(&self, listener: &Listener) -> bool {
         self.direct && listener.inspection.original_dst && listener.port() == Some(self.address.port())

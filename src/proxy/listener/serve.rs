@@ -8,11 +8,11 @@ use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use tokio::net::TcpStream;
 
 use super::chain::Facts;
-use super::inspect::{Found, Stopped, inspect};
+use super::inspect::{Found, Stopped, in_time, inspect};
 use super::origin::{Destination, canonical};
 use super::{FilterChain, Listener, ListenerStats, NetworkFilter};
 use crate::proxy::connection::Connection;
@@ -55,35 +55,34 @@ async fn place(
 ) -> io::Result<()> {
     let start = Instant::now();
     stream.set_nodelay(true)?;
-    let remote = canonical(remote);
-    let destination = Destination::of(&stream, &accepting)?;
-    let listener = hand_off(&worker, &accepting, destination);
-    let inspected = {
-        let _waiting = Counted::new(&listener.stats.pre_cx_active);
-        inspect(&mut stream, &listener.inspection, destination.address.port()).await
+    let mut opening = Opening {
+        direct: canonical(remote),
+        remote: canonical(remote),
+        destination: Destination::of(&stream, &accepting)?,
+        read: BytesMut::new(),
+        start,
     };
-    let (found, read) = match inspected {
-        Ok(inspected) => inspected,
-        Err(stopped) => return Err(count_stop(stopped, &listener.stats)),
-    };
-    let Some(chain) = listener
-        .chains
-        .find(&facts(destination.address, remote, &found))
-        .cloned()
-    else {
+    opening.hear_proxy(&accepting, &mut stream).await?;
+    let listener = hand_off(&worker, &accepting, opening.destination);
+    if !Arc::ptr_eq(&listener, &accepting) {
+        opening.hear_proxy(&listener, &mut stream).await?;
+    }
+    let found = opening.inspect(&listener, &mut stream).await?;
+    let Some(chain) = listener.chains.find(&opening.facts(&found)).cloned() else {
         listener.stats.no_filter_chain_match.fetch_add(1, Relaxed);
         return Ok(());
     };
-    if destination.is_loop(&accepting) && chain.matcher.port.is_none() {
+    if opening.destination.is_loop(&accepting) && chain.matcher.port.is_none() {
         reset_when_closed(&stream);
         return Err(io::Error::other("it would lead back to this listener"));
     }
     let connection = Connection {
         id: worker.connection_id(),
-        local: destination.address,
-        remote,
+        local: opening.destination.address,
+        remote: opening.remote,
+        direct: opening.direct,
         source: listener.inspection.original_src.map(|mark| Source {
-            address: remote.ip(),
+            address: opening.remote.ip(),
             mark,
         }),
         sni: found.server_name,
@@ -91,7 +90,61 @@ async fn place(
         chain: chain.name.clone(),
         start,
     };
-    run(worker, &listener, chain, connection, stream, read).await
+    run(worker, &listener, chain, connection, stream, opening.read.freeze()).await
+}
+
+/// What is known of a connection before its chain is.
+struct Opening {
+    /// The peer, which may be a proxy.
+    direct: SocketAddr,
+    /// The client.
+    remote: SocketAddr,
+    destination: Destination,
+    /// What was read of what the client sends.
+    read: BytesMut,
+    start: Instant,
+}
+
+impl Opening {
+    /// Listens to the proxy before us, if the listener expects one.
+    async fn hear_proxy(&mut self, listener: &Listener, stream: &mut TcpStream) -> io::Result<()> {
+        let Some(protocol) = &listener.inspection.proxy_protocol else {
+            return Ok(());
+        };
+        let _waiting = Counted::new(&listener.stats.pre_cx_active);
+        let hears = protocol.read(stream, &mut self.read);
+        match in_time(&listener.inspection, self.start, hears).await {
+            Ok(Some(ends)) => {
+                self.remote = ends.source;
+                self.destination.restore(ends.destination);
+                Ok(())
+            }
+            Ok(None) => Ok(()),
+            Err(stopped) => Err(count_stop(stopped, &listener.stats)),
+        }
+    }
+
+    /// Looks for what chains are chosen by.
+    async fn inspect(&mut self, listener: &Listener, stream: &mut TcpStream) -> io::Result<Found> {
+        let _waiting = Counted::new(&listener.stats.pre_cx_active);
+        let port = self.destination.address.port();
+        let looks = inspect(stream, &listener.inspection, port, &mut self.read);
+        let found = in_time(&listener.inspection, self.start, looks).await;
+        found.map_err(|stopped| count_stop(stopped, &listener.stats))
+    }
+
+    fn facts<'a>(&self, found: &'a Found) -> Facts<'a> {
+        Facts {
+            port: self.destination.address.port(),
+            destination: self.destination.address.ip(),
+            server_name: found.server_name.as_deref(),
+            tls: found.tls,
+            alpn: &found.alpn,
+            direct_source: self.direct.ip(),
+            source: self.remote.ip(),
+            source_port: self.remote.port(),
+        }
+    }
 }
 
 /// The listener of the address that the client dialled, if there is one, or else the one that has accepted.
@@ -110,20 +163,8 @@ fn count_stop(stopped: Stopped, stats: &ListenerStats) -> io::Error {
             stats.inspection_closed.fetch_add(1, Relaxed);
             io::ErrorKind::UnexpectedEof.into()
         }
+        Stopped::Malformed => io::ErrorKind::InvalidData.into(),
         Stopped::Broken(error) => error,
-    }
-}
-
-fn facts<'a>(destination: SocketAddr, remote: SocketAddr, found: &'a Found) -> Facts<'a> {
-    Facts {
-        port: destination.port(),
-        destination: destination.ip(),
-        server_name: found.server_name.as_deref(),
-        tls: found.tls,
-        alpn: &found.alpn,
-        direct_source: remote.ip(),
-        source: remote.ip(),
-        source_port: remote.port(),
     }
 }
 

@@ -56,6 +56,13 @@ fn things(scribe: &mut Scribe, published: &Published) {
     for listener in published.listeners.values() {
         scribe.scope(format!("listener.{}.", colons(&listener.stat_prefix)));
         scribe.listener(&listener.stats);
+        if let Some(protocol) = &listener.inspection.proxy_protocol
+            && prefixes.insert(("proxy_proto", protocol.prefix.clone()))
+        {
+            let dot = if protocol.prefix.is_empty() { "" } else { "." };
+            scribe.scope(format!("proxy_proto.{}{dot}", protocol.prefix));
+            scribe.proxy_protocol(&protocol.stats);
+        }
         for chain in listener.chains.chains.iter().chain(&listener.chains.default) {
             if let NetworkFilter::Http(manager) = &chain.network
                 && let Some(updates) = &manager.route_updates

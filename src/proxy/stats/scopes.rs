@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use super::{Kind, ManagerStats, Scribe, UpdateStats};
 use crate::proxy::http::HttpStats;
 use crate::proxy::listener::ListenerStats;
+use crate::proxy::listener::proxy_protocol::ProxyProtocolStats;
 use crate::proxy::tcp::TcpStats;
 use crate::proxy::tls::TlsStats;
 use crate::proxy::trace::TracerStats;
@@ -75,6 +76,17 @@ impl Scribe {
         let handshakes = &stats.handshake_timeout;
         self.counter("downstream_cx_transport_socket_connect_timeout", handshakes);
         self.tls("server_ssl_socket_factory.downstream", &stats.ssl);
+    }
+
+    /// `proxy_proto.<stat_prefix>.`
+    pub(super) fn proxy_protocol(&mut self, stats: &ProxyProtocolStats) {
+        self.counter("not_found_disallowed", &stats.not_found_disallowed);
+        self.counter("not_found_allowed", &stats.not_found_allowed);
+        for (name, version) in ["v1", "v2"].into_iter().zip(&stats.versions) {
+            self.counter(&format!("versions.{name}.found"), &version.found);
+            self.counter(&format!("versions.{name}.disallowed"), &version.disallowed);
+            self.counter(&format!("versions.{name}.error"), &version.error);
+        }
     }
 
     /// `tcp.<stat_prefix>.`

@@ -68,6 +68,17 @@ pub async fn connect(
     identity: Option<&Identity>,
     alpn: &[&str],
 ) -> Result<TlsStream<TcpStream>, String> {
+    let stream = TcpStream::connect(to).await.map_err(|error| error.to_string())?;
+    over(stream, sni, identity, alpn).await
+}
+
+/// Opens TLS on a connection.
+pub async fn over(
+    stream: TcpStream,
+    sni: &str,
+    identity: Option<&Identity>,
+    alpn: &[&str],
+) -> Result<TlsStream<TcpStream>, String> {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let builder = ClientConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()
@@ -82,7 +93,6 @@ pub async fn connect(
         None => builder.with_no_client_auth(),
     };
     config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
-    let stream = TcpStream::connect(to).await.map_err(|error| error.to_string())?;
     let name = ServerName::try_from(sni.to_owned()).unwrap();
     TlsConnector::from(Arc::new(config))
         .connect(name, stream)

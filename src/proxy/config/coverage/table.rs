@@ -306,6 +306,10 @@ pub(super) const TABLE: &[(&str, &str)] = &[
         "bind_port mark",
     ),
     (
+        "envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol",
+        "allow_requests_without_proxy_protocol pass_through_tlvs* disallowed_versions stat_prefix tlv_location*",
+    ),
+    (
         "envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector",
         "enable_ja3_fingerprinting enable_ja4_fingerprinting initial_read_buffer_size* \
          close_connection_on_client_hello_parsing_errors max_client_hello_size",

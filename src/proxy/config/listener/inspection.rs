@@ -3,13 +3,16 @@
 use std::time::Duration;
 
 use crate::proxy::config::value::{limit, truth, unpack};
-use crate::proxy::config::{At, Compiled, Refusal};
+use crate::proxy::config::{At, Compiled, Names, Refusal};
+use crate::proxy::listener::proxy_protocol::ProxyProtocol;
 use crate::proxy::listener::{Inspection, PortRange};
+use crate::xds::pb::core::proxy_protocol_config::Version;
 use crate::xds::pb::listener::listener_filter_chain_match_predicate::Rule;
 use crate::xds::pb::listener::{Listener, ListenerFilter, ListenerFilterChainMatchPredicate, listener_filter};
 use crate::xds::pb::listener_filter::http_inspector::HttpInspector;
 use crate::xds::pb::listener_filter::original_dst::OriginalDst;
 use crate::xds::pb::listener_filter::original_src::OriginalSrc;
+use crate::xds::pb::listener_filter::proxy_protocol as message;
 use crate::xds::pb::listener_filter::tls_inspector::TlsInspector;
 
 /// Envoy's, where nothing is said.
@@ -18,24 +21,25 @@ const TIMEOUT: Duration = Duration::from_secs(15);
 const HTTP_INSPECTOR: &str = "envoy.extensions.filters.listener.http_inspector.v3.HttpInspector";
 const ORIGINAL_DST: &str = "envoy.extensions.filters.listener.original_dst.v3.OriginalDst";
 const ORIGINAL_SRC: &str = "envoy.extensions.filters.listener.original_src.v3.OriginalSrc";
+const PROXY_PROTOCOL: &str = "envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol";
 const TLS_INSPECTOR: &str = "envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector";
 
 /// What is looked at before a chain of the listener is chosen.
-pub(super) fn inspection(message: &Listener) -> Compiled<Inspection> {
+pub(super) fn inspection(message: &Listener, names: &mut Names) -> Compiled<Inspection> {
     let mut inspection = Inspection {
         timeout: limit(message.listener_filters_timeout.as_ref(), Some(TIMEOUT)),
         continue_on_timeout: message.continue_on_listener_filters_timeout,
         ..Default::default()
     };
     for (index, one) in message.listener_filters.iter().enumerate() {
-        filter(one, &mut inspection).at_index("listener_filters", index)?;
+        filter(one, &mut inspection, names).at_index("listener_filters", index)?;
     }
     // As Envoy, which adds the filter to such a listener by itself.
     inspection.original_dst |= truth(message.use_original_dst.as_ref(), false);
     Ok(inspection)
 }
 
-fn filter(message: &ListenerFilter, inspection: &mut Inspection) -> Compiled<()> {
+fn filter(message: &ListenerFilter, inspection: &mut Inspection, names: &mut Names) -> Compiled<()> {
     let Some(listener_filter::ConfigType::TypedConfig(config)) = message.config_type.as_ref() else {
         return Err(Refusal::not_implemented(format!(
             "`{}` without typed_config",
@@ -46,9 +50,11 @@ fn filter(message: &ListenerFilter, inspection: &mut Inspection) -> Compiled<()>
         Some(ORIGINAL_DST) => {
             unpack::<OriginalDst>(config)?;
             always(message)?;
-            // The ports that the inspectors leave alone are those the clients dialled.
-            if inspection.tls.is_some() || inspection.http.is_some() {
-                return Err(Refusal::not_implemented("`original_dst` after an inspector"));
+            // The ports that the inspectors leave alone are those the clients dialled, and a proxy before us knows best.
+            if inspection.tls.is_some() || inspection.http.is_some() || inspection.proxy_protocol.is_some() {
+                return Err(Refusal::not_implemented(
+                    "`original_dst` after `proxy_protocol` or an inspector",
+                ));
             }
             inspection.original_dst = true;
         }
@@ -59,6 +65,19 @@ fn filter(message: &ListenerFilter, inspection: &mut Inspection) -> Compiled<()>
                 return Err(Refusal::not_implemented("bind_port"));
             }
             inspection.original_src = Some(config.mark);
+        }
+        Some(PROXY_PROTOCOL) => {
+            always(message)?;
+            // Its header comes first of all, and says whose address connections to hosts come from.
+            if inspection.tls.is_some() || inspection.http.is_some() || inspection.original_src.is_some() {
+                return Err(Refusal::not_implemented(
+                    "`proxy_protocol` after `original_src` or an inspector",
+                ));
+            }
+            if inspection.proxy_protocol.is_some() {
+                return Err(Refusal::not_implemented("`proxy_protocol` a second time"));
+            }
+            inspection.proxy_protocol = Some(proxy_protocol(&unpack(config)?, names)?);
         }
         Some(TLS_INSPECTOR) => {
             tls_inspector(&unpack(config)?)?;
@@ -80,6 +99,21 @@ fn filter(message: &ListenerFilter, inspection: &mut Inspection) -> Compiled<()>
         }
     }
     Ok(())
+}
+
+fn proxy_protocol(config: &message::ProxyProtocol, names: &mut Names) -> Compiled<ProxyProtocol> {
+    // What is stored of extensions there is no way to show.
+    if !config.rules.is_empty() {
+        return Err(Refusal::not_implemented("rules"));
+    }
+    let allowed = |version: Version| !config.disallowed_versions.contains(&version.into());
+    Ok(ProxyProtocol {
+        optional: config.allow_requests_without_proxy_protocol,
+        v1: allowed(Version::V1),
+        v2: allowed(Version::V2),
+        stats: names.stats.proxy_protocol(&config.stat_prefix),
+        prefix: config.stat_prefix.as_str().into(),
+    })
 }
 
 fn tls_inspector(config: &TlsInspector) -> Compiled<()> {

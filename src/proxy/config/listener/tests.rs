@@ -13,6 +13,7 @@ use crate::xds::pb::listener::{
 use crate::xds::pb::listener_filter::http_inspector::HttpInspector;
 use crate::xds::pb::listener_filter::original_dst::OriginalDst;
 use crate::xds::pb::listener_filter::original_src::OriginalSrc;
+use crate::xds::pb::listener_filter::proxy_protocol::ProxyProtocol;
 use crate::xds::pb::listener_filter::tls_inspector::TlsInspector;
 use crate::xds::pb::network_filter::tcp_proxy::TcpProxy;
 use crate::xds::pb::network_filter::tcp_proxy::tcp_proxy::ClusterSpecifier;
@@ -135,7 +136,35 @@ fn inspectors_come_after_the_original_destination() {
         listener_filters: vec![filter(&TlsInspector::default()), filter(&OriginalDst {})],
         ..plain()
     };
-    assert!(compiled(&message).unwrap_err().contains("after an inspector"));
+    assert!(
+        compiled(&message)
+            .unwrap_err()
+            .contains("an inspector is not implemented")
+    );
+}
+
+#[test]
+fn a_proxy_before_us_is_heard_after_the_destination_and_before_all_else() {
+    let proxy = || filter(&ProxyProtocol::default());
+    let with = |filters| {
+        compiled(&listener::Listener {
+            listener_filters: filters,
+            ..plain()
+        })
+    };
+    let inspection = with(vec![filter(&OriginalDst {}), proxy(), filter(&TlsInspector::default())]);
+    let protocol = inspection.unwrap().inspection.proxy_protocol.unwrap();
+    assert!(protocol.v1 && protocol.v2 && !protocol.optional);
+    for wrong in [
+        vec![proxy(), filter(&OriginalDst {})],
+        vec![proxy(), proxy()],
+        vec![filter(&OriginalSrc::default()), proxy()],
+        vec![filter(&TlsInspector::default()), proxy()],
+        vec![filter(&HttpInspector::default()), proxy()],
+    ] {
+        let error = with(wrong).unwrap_err();
+        assert!(error.starts_with("listener_filters[1]: "), "{error}");
+    }
 }
 
 #[test]

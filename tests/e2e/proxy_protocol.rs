@@ -1,0 +1,230 @@
+//! A proxy before the data plane that says whose connection it is (the PROXY protocol).
+
+use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+
+use crate::harness::alone::{Alone, cluster, http_listener};
+use crate::harness::wire::Wire;
+use crate::harness::{Backend, Plane, answering, eventually, get, tls};
+use crate::on_each_plane;
+
+on_each_plane! {
+    the_addresses_of_a_connection_are_those_that_the_proxy_says,
+    bad_headers_end_the_connection,
+    headers_may_be_left_out_where_that_is_allowed,
+    chains_are_chosen_by_what_the_proxy_says,
+}
+
+const SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
+const ADDRESSES: [u8; 12] = [1, 2, 3, 4, 5, 6, 7, 8, 0, 80, 1, 187];
+
+/// Where a client is that nobody speaks for: of one on this machine Envoy says the machine's own address.
+const OWN: &str = "own";
+
+/// A header of version 2.
+fn two(command: u8, family: u8, rest: &[u8]) -> Vec<u8> {
+    let len = u16::try_from(rest.len()).unwrap().to_be_bytes();
+    [SIGNATURE, &[command, family], &len, rest].concat()
+}
+
+fn filter(more: Value) -> Value {
+    let mut config = json!({
+        "@type": "type.googleapis.com/envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol",
+    });
+    config
+        .as_object_mut()
+        .unwrap()
+        .extend(more.as_object().unwrap().clone());
+    json!({"name": "envoy.filters.listener.proxy_protocol", "typed_config": config})
+}
+
+/// A listener that hears a proxy and sends everything to a host; its log says between whom a connection was.
+async fn start(plane: Plane, backend: &Backend, protocol: Value) -> Alone {
+    let addresses = "%REQ(X-CASE)% %DOWNSTREAM_REMOTE_ADDRESS% %DOWNSTREAM_REMOTE_PORT% %DOWNSTREAM_LOCAL_ADDRESS% \
+        %DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT%\n";
+    let manager = json!({"use_remote_address": true, "access_log": [{"name": "log", "typed_config": {
+        "@type": "type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog",
+        "path": "{dir}/log",
+        "log_format": {"text_format_source": {"inline_string": addresses}},
+    }}]});
+    let routes = json!([{"match": {"prefix": "/"}, "route": {"cluster": "back"}}]);
+    let mut listener = http_listener("in", "INBOUND", routes, manager);
+    listener["listener_filters"] = json!([filter(protocol)]);
+    Alone::start(plane, &[listener], &[cluster("back", backend.address())], json!({})).await
+}
+
+fn request(case: &str) -> Vec<u8> {
+    format!("GET / HTTP/1.1\r\nhost: app.example\r\nx-case: {case}\r\n\r\n").into_bytes()
+}
+
+/// What the host is told of the client of a request behind these bytes; none where the connection ends instead.
+async fn forwarded_for(alone: &Alone, header: &[u8], case: &str) -> Option<String> {
+    let mut wire = Wire::open(alone.listener(0)).await;
+    wire.send(&[header, &request(case)].concat()).await;
+    let said = wire.answer().await?;
+    assert_eq!(said.status, 200, "{said:?}");
+    let seen: Value = serde_json::from_str(&said.body).unwrap();
+    let client = seen["headers"]["x-forwarded-for"].as_str().unwrap();
+    let told = header.windows(client.len()).any(|part| part == client.as_bytes());
+    let binary = ["1.2.3.4", "2020:2020:2020:2020:2020:2020:2020:2020"].contains(&client);
+    Some(if told || binary { client } else { OWN }.to_owned())
+}
+
+async fn the_addresses_of_a_connection_are_those_that_the_proxy_says(plane: Plane) {
+    let backend = Backend::http("app").await;
+    let alone = start(plane, &backend, json!({"stat_prefix": "edge"})).await;
+    let own = alone.listener(0);
+    let extended = [&ADDRESSES[..], &[4, 0, 0, 5, 0, 2, 1, 1]].concat();
+    let v6 = [&[0x20; 16][..], &[0x21; 16], &[0, 7, 0, 8]].concat();
+    let v6_source = "2020:2020:2020:2020:2020:2020:2020:2020";
+    let v6_destination = "2121:2121:2121:2121:2121:2121:2121:2121";
+    let cases: [(&str, &[u8], String, String); 7] = [
+        (
+            "line",
+            b"PROXY TCP4 1.2.3.4 5.6.7.8 80 443\r\n",
+            "1.2.3.4".into(),
+            "1.2.3.4:80 80 5.6.7.8:443".into(),
+        ),
+        (
+            "line6",
+            b"PROXY TCP6 2001:db8::1 2001:db8::2 80 443\r\n",
+            "2001:db8::1".into(),
+            "[2001:db8::1]:80 80 [2001:db8::2]:443".into(),
+        ),
+        (
+            "unknown",
+            b"PROXY UNKNOWN and so on\r\n",
+            OWN.into(),
+            format!("127.0.0.1:PORT PORT {own}"),
+        ),
+        (
+            "two",
+            &two(0x21, 0x11, &ADDRESSES),
+            "1.2.3.4".into(),
+            "1.2.3.4:80 80 5.6.7.8:443".into(),
+        ),
+        (
+            "extended",
+            &two(0x21, 0x11, &extended),
+            "1.2.3.4".into(),
+            "1.2.3.4:80 80 5.6.7.8:443".into(),
+        ),
+        (
+            "six",
+            &two(0x21, 0x21, &v6),
+            v6_source.into(),
+            format!("[{v6_source}]:7 7 [{v6_destination}]:8"),
+        ),
+        (
+            "local",
+            &two(0x20, 0x11, &[0; 700]),
+            OWN.into(),
+            format!("127.0.0.1:PORT PORT {own}"),
+        ),
+    ];
+    for (case, header, client, _) in &cases {
+        assert_eq!(
+            forwarded_for(&alone, header, case).await.as_ref(),
+            Some(client),
+            "{case}"
+        );
+    }
+    let logged = |case: &str| {
+        let text = alone.written("log");
+        let line = text.lines().find(|line| line.starts_with(&format!("{case} ")))?;
+        let mut words: Vec<_> = line.split(' ').map(str::to_owned).collect();
+        // Where nobody says otherwise the port is the system's choice.
+        if words[1].starts_with("127.0.0.1:") {
+            words[1] = "127.0.0.1:PORT".into();
+            words[2] = "PORT".into();
+        }
+        Some(words.join(" "))
+    };
+    for (case, _, _, addresses) in &cases {
+        let line = eventually("a line", async || logged(case).ok_or_else(|| alone.written("log"))).await;
+        assert_eq!(line, format!("{case} {addresses} 127.0.0.1"));
+    }
+    let stats = alone.sidecar.stats("proxy_proto").await;
+    assert_eq!(stats["proxy_proto.edge.versions.v1.found"], 3);
+    assert_eq!(stats["proxy_proto.edge.versions.v2.found"], 4);
+}
+
+async fn bad_headers_end_the_connection(plane: Plane) {
+    let backend = Backend::http("app").await;
+    let alone = start(plane, &backend, json!({"disallowed_versions": ["V2"]})).await;
+    let long = format!("PROXY UNKNOWN {}\r\n", "x".repeat(100));
+    let headers: [&[u8]; 12] = [
+        b"",
+        b"PROXY TCP4 1.2.3.4 5.6.7.8 80\r\n",
+        b"PROXY TCP4 1::2 ::3 80 443\r\n",
+        b"PROXY TCP4 1.2.3.4 5.6.7.8 80 65536\r\n",
+        b"PROXY TCP4 0.0.0.0 5.6.7.8 80 443\r\n",
+        b"PROXY UDP4 1.2.3.4 5.6.7.8 80 443\r\n",
+        b"PROXY \r\n",
+        long.as_bytes(),
+        &two(0x21, 0x11, &ADDRESSES),
+        &two(0x22, 0x11, &ADDRESSES),
+        &two(0x21, 0x31, &[0; 216]),
+        &two(0x21, 0x11, &ADDRESSES[..11]),
+    ];
+    for header in headers {
+        let found = forwarded_for(&alone, header, "bad").await;
+        assert_eq!(found, None, "{}", header.escape_ascii());
+    }
+    assert_eq!(backend.seen().len(), 0);
+    let good = b"PROXY TCP4 1.2.3.4 5.6.7.8 80 443\r\n";
+    assert_eq!(forwarded_for(&alone, good, "good").await.unwrap(), "1.2.3.4");
+}
+
+async fn headers_may_be_left_out_where_that_is_allowed(plane: Plane) {
+    let backend = Backend::http("app").await;
+    let alone = start(plane, &backend, json!({"allow_requests_without_proxy_protocol": true})).await;
+    assert_eq!(forwarded_for(&alone, b"", "without").await.unwrap(), OWN);
+    let header = b"PROXY TCP4 1.2.3.4 5.6.7.8 80 443\r\n";
+    assert_eq!(forwarded_for(&alone, header, "with").await.unwrap(), "1.2.3.4");
+    assert_eq!(forwarded_for(&alone, b"PROXY \r\n", "bad").await, None);
+    let stats = alone.sidecar.stats("proxy_proto").await;
+    assert_eq!(stats["proxy_proto.not_found_allowed"], 1);
+    assert_eq!(stats["proxy_proto.versions.v1.found"], 1);
+    assert_eq!(stats["proxy_proto.versions.v1.error"], 1);
+}
+
+async fn chains_are_chosen_by_what_the_proxy_says(plane: Plane) {
+    let (secure, plain) = (Backend::tls("tlssv").await, Backend::tcp("plain").await);
+    let chain = |name: &str, wanted: Value| {
+        json!({"name": name, "filter_chain_match": wanted, "filters": [{"name": "tcp", "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy",
+            "stat_prefix": name, "cluster": name,
+        }}]})
+    };
+    let listener = json!({
+        "name": "in",
+        "listener_filters": [filter(json!({})), {"name": "tls", "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector",
+        }}],
+        "filter_chains": [
+            chain("secure", json!({"destination_port": 443, "server_names": ["app.example"]})),
+            chain("plain", json!({
+                "source_prefix_ranges": [{"address_prefix": "1.2.3.0", "prefix_len": 24}],
+                "direct_source_prefix_ranges": [{"address_prefix": "127.0.0.0", "prefix_len": 8}],
+            })),
+        ],
+    });
+    let clusters = [cluster("secure", secure.address()), cluster("plain", plain.address())];
+    let alone = Alone::start(plane, &[listener], &clusters, json!({})).await;
+    let open = async |header: &str| {
+        let mut stream = TcpStream::connect(alone.listener(0)).await.unwrap();
+        stream.write_all(header.as_bytes()).await.unwrap();
+        stream
+    };
+    let stream = open("PROXY TCP4 9.9.9.9 5.6.7.8 80 443\r\n").await;
+    let stream = tls::over(stream, "app.example", None, &[]).await.unwrap();
+    assert_eq!(answering(stream).await.unwrap(), "tlssv");
+    let stream = open("PROXY TCP4 1.2.3.4 5.6.7.8 80 80\r\n").await;
+    assert_eq!(answering(stream).await.unwrap(), "plain");
+    let stream = open("PROXY TCP4 9.9.9.9 5.6.7.8 80 80\r\n").await;
+    answering(stream).await.unwrap_err();
+    // Without a header there is nothing at all.
+    get(alone.listener(0), "app.example", "/").send().await.unwrap_err();
+}
