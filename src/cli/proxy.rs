@@ -1,13 +1,15 @@
 //! `topsail proxy`: the bundled data plane.
 
+mod place;
+
 use std::num::NonZero;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::log::LogArguments;
 use super::output::Output;
 use super::{Command, Outcome};
-use crate::proxy::{self, Options};
+use crate::proxy::{self, Options, ProxyError};
 
 /// Reads the same bootstrap and the same xDS as Envoy.
 #[derive(clap::Args)]
@@ -37,13 +39,22 @@ impl Command for Arguments {
         self.log.start()?;
         let processors = || std::thread::available_parallelism().map_or(1, |count| count.get() as u64);
         let options = Options {
-            bootstrap: self.bootstrap,
+            bootstrap: self.bootstrap.clone(),
             concurrency: self.concurrency.map_or_else(processors, NonZero::get),
             state: self.state,
             drain_time: Duration::from_secs(self.drain_time_s),
         };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        runtime.block_on(proxy::run(options))?;
+        let end = runtime.block_on(proxy::run(options));
+        end.map_err(|error| placed(&self.bootstrap, error))?;
         Ok(Outcome::Fine)
+    }
+}
+
+/// The error, behind the place in the bootstrap that it is about.
+fn placed(bootstrap: &Path, error: ProxyError) -> anyhow::Error {
+    match error.field().and_then(|field| place::place(bootstrap, field)) {
+        Some(place) => anyhow::anyhow!("{place}: {error}"),
+        None => error.into(),
     }
 }

@@ -57,6 +57,11 @@ impl Refusal {
         Self::new(format!("{what} is not implemented"))
     }
 
+    /// The field, and what is wrong with it.
+    pub(crate) fn into_parts(self) -> (String, String) {
+        (self.path.join("."), self.why)
+    }
+
     /// The same, seen from the message around it.
     pub(crate) fn within(mut self, field: impl Into<String>) -> Self {
         self.path.insert(0, field.into());

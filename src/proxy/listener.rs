@@ -56,6 +56,19 @@ impl Listener {
             ListenAddress::Unix(_) => None,
         }
     }
+
+    /// All filter chains, the default one included.
+    pub(crate) fn filter_chains(&self) -> impl Iterator<Item = &Arc<FilterChain>> {
+        self.chains.chains.iter().chain(&self.chains.default)
+    }
+
+    /// Their connection managers.
+    pub(crate) fn managers(&self) -> impl Iterator<Item = &HttpManager> {
+        self.filter_chains().filter_map(|chain| match &chain.network {
+            NetworkFilter::Http(manager) => Some(&**manager),
+            NetworkFilter::Tcp(_) => None,
+        })
+    }
 }
 
 /// Where a listener listens.

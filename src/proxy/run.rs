@@ -25,7 +25,7 @@ use tokio::task::JoinHandle;
 use super::admin::{self, Admin};
 use super::config::bootstrap::{self, BootstrapError};
 use super::config::server::Server;
-use super::config::{self, At};
+use super::config::{self, At, Refusal};
 use super::stats::ServerStats;
 use super::store::Store;
 use super::upstream::dns::Resolver;
@@ -69,15 +69,30 @@ pub enum ProxyError {
     /// The bootstrap is of no use.
     #[error(transparent)]
     Bootstrap(#[from] BootstrapError),
-    /// Something in the bootstrap is refused.
-    #[error("the bootstrap is refused: {0}")]
-    Unfit(String),
-    /// A resource in the bootstrap is refused.
-    #[error("the bootstrap's {0} `{1}` is refused: {2}")]
-    Refused(&'static str, String, String),
+    /// Something in the bootstrap is refused: which field, and why.
+    #[error("the bootstrap is refused: {0}: {1}")]
+    Refused(String, String),
     /// A socket or thread cannot be had.
     #[error("{0}: {1}")]
     System(String, io::Error),
+}
+
+impl ProxyError {
+    /// The field of the bootstrap that it is about, `static_resources.clusters[0].name`; empty if it is about the whole file.
+    pub fn field(&self) -> Option<&str> {
+        match self {
+            ProxyError::Bootstrap(error) => error.field(),
+            ProxyError::Refused(field, _) => Some(field),
+            ProxyError::System(..) => None,
+        }
+    }
+}
+
+impl From<Refusal> for ProxyError {
+    fn from(refusal: Refusal) -> Self {
+        let (field, why) = refusal.into_parts();
+        ProxyError::Refused(field, why)
+    }
 }
 
 /// Runs a data plane until it is told to end.
@@ -86,11 +101,11 @@ pub enum ProxyError {
 /// When it cannot start.
 pub async fn run(options: Options) -> Result<(), ProxyError> {
     let bootstrap = bootstrap::read(&options.bootstrap)?;
-    bootstrap::check(&bootstrap).map_err(|refusal| ProxyError::Unfit(refusal.to_string()))?;
+    bootstrap::check(&bootstrap)?;
     for key in bootstrap::runtime_keys(&bootstrap) {
         tracing::warn!(key, "a key of the bootstrap's runtime layers has no effect");
     }
-    let server = config::server::server(&bootstrap).map_err(|refusal| ProxyError::Unfit(refusal.to_string()))?;
+    let server = config::server::server(&bootstrap)?;
     let mut signals =
         StopSignals::catch().map_err(|error| ProxyError::System("signals cannot be caught".to_owned(), error))?;
     let store = Store::new(config::trace::node(&bootstrap), config::server::clusters(&bootstrap));
@@ -104,16 +119,14 @@ pub async fn run(options: Options) -> Result<(), ProxyError> {
         .map(|server| Client::new(server.source.variant, node.clone()));
     let memory = server
         .as_ref()
-        .map(|_| Memory::new(&options.bootstrap, options.state.as_deref()));
+        .map(|_| Memory::new(&options.bootstrap, options.state.as_deref(), &node.id));
     let stats = Arc::new(ServerStats::new(Instant::now(), options.concurrency));
     let (ready, published) = (store.readiness(), store.published());
     let mut control = Control::new(store, Sockets::new(workers), client, node, memory, stats.clone());
     let (asks, asked) = mpsc::unbounded_channel();
     let admin = Admin {
         start: config::server::start(&options.bootstrap, &bootstrap, options.concurrency),
-        naming: config::stats::naming(bootstrap.stats_config.as_ref())
-            .at("stats_config")
-            .map_err(|refusal| ProxyError::Unfit(refusal.to_string()))?,
+        naming: config::stats::naming(bootstrap.stats_config.as_ref()).at("stats_config")?,
         published,
         server: stats,
         ready,
@@ -148,7 +161,7 @@ async fn admin_server(
     wanted: Option<&bootstrap_pb::Admin>,
     admin: Admin,
 ) -> Result<Option<JoinHandle<()>>, ProxyError> {
-    let address = config::server::admin_address(wanted).map_err(|refusal| ProxyError::Unfit(refusal.to_string()))?;
+    let address = config::server::admin_address(wanted)?;
     let Some(address) = address else {
         return Ok(None);
     };

@@ -345,7 +345,7 @@ impl Stage {
 
     async fn lines(&self, file: &str, count: usize) -> Vec<String> {
         eventually(&format!("{count} lines in {file}"), async || {
-            let lines: Vec<_> = self.alone.written(file).lines().map(str::to_owned).collect();
+            let lines: Vec<_> = self.alone.wrote(file).lines().map(str::to_owned).collect();
             match lines.len() >= count {
                 true => Ok(lines),
                 false => Err(format!("{}: {lines:#?}", lines.len())),
@@ -535,7 +535,7 @@ async fn filters_take_what_they_say() {
         grpc.header("content-type", "application/grpc").expect(200).await;
         for (name, _, cases) in &wanted {
             eventually(&format!("the lines of {name} on {plane:?}"), async || {
-                let text = alone.written(name);
+                let text = alone.wrote(name);
                 let mut lines: Vec<_> = text.lines().collect();
                 lines.sort_unstable();
                 match lines == *cases {
@@ -570,7 +570,7 @@ async fn a_file_that_was_moved_away_gets_no_more_lines_once_logs_are_reopened() 
                 .expect(200)
                 .await;
             eventually(&format!("{case} is in {file} on {plane:?}"), async || {
-                let text = alone.written(file);
+                let text = alone.wrote(file);
                 match text.lines().any(|line| line == case) {
                     true => Ok(()),
                     false => Err(text),
@@ -586,6 +586,6 @@ async fn a_file_that_was_moved_away_gets_no_more_lines_once_logs_are_reopened() 
             .expect(200)
             .await;
         case("after", "log").await;
-        assert!(!alone.written("log.1").contains("after"));
+        assert!(!alone.wrote("log.1").contains("after"));
     }
 }

@@ -1,5 +1,7 @@
 //! What the scenarios are written with: a mesh on loopback addresses, clients, backends and load.
 
+#[path = "harness/ads.rs"]
+pub mod ads;
 #[path = "harness/alone.rs"]
 pub mod alone;
 #[path = "harness/backend.rs"]
@@ -27,6 +29,7 @@ mod wait;
 #[path = "harness/wire.rs"]
 pub mod wire;
 
+pub use ads::Ads;
 pub use alone::Alone;
 pub use backend::Backend;
 pub use client::{Answer, Call, answering, get};

@@ -219,7 +219,7 @@ async fn malformed_requests_are_refused_and_logged(which: Plane) {
     lines.sort_unstable();
     // Envoy writes its log every ten seconds.
     eventually("the log", async || {
-        let written = alone.written("access.log");
+        let written = alone.wrote("access.log");
         let mut written: Vec<_> = written
             .lines()
             .filter(|line| !line.contains("path_normalization_failed -") && !line.contains("fragment"))

@@ -7,6 +7,7 @@
 
 mod absent;
 mod access_logs;
+mod away;
 mod bookinfo;
 mod broken;
 mod credentials;
@@ -20,6 +21,7 @@ mod hostile_frames;
 mod hostile_requests;
 mod layer_four;
 mod lying_hosts;
+mod memory;
 mod metrics;
 mod mutual_tls;
 mod pieces;
@@ -31,7 +33,9 @@ mod scarce;
 mod seed;
 #[path = "../../examples/bookinfo/services.rs"]
 pub mod services;
+mod static_bootstrap;
 mod tracing;
 mod transports;
 mod undeclared;
 pub mod web;
+mod xds_faults;

@@ -52,10 +52,7 @@ pub(super) fn secrets(published: &Published) -> Vec<Secrets> {
     };
     let mut listeners: Vec<_> = published.listeners.values().collect();
     listeners.sort_by(|a, b| a.name.cmp(&b.name));
-    for chain in listeners
-        .iter()
-        .flat_map(|one| one.chains.chains.iter().chain(&one.chains.default))
-    {
+    for chain in listeners.iter().flat_map(|one| one.filter_chains()) {
         if let Some(tls) = &chain.tls {
             add(Secrets::new(Some(&tls.certificate), &tls.verification));
         }

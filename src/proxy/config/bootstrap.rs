@@ -26,6 +26,17 @@ pub enum BootstrapError {
     NoMessage(String, String, Fault),
 }
 
+impl BootstrapError {
+    /// The field that it is about; empty if it is about the whole file, as it stands in the file.
+    pub(in crate::proxy) fn field(&self) -> Option<&str> {
+        match self {
+            BootstrapError::Unreadable(..) => None,
+            BootstrapError::NoYaml(..) => Some(""),
+            BootstrapError::NoMessage(_, _, fault) => Some(&fault.path),
+        }
+    }
+}
+
 /// Reads a bootstrap, YAML or JSON.
 ///
 /// # Errors

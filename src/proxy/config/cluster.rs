@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::value::{self, duration, limit, number, unpack};
-use super::{At, Compiled, Names, Refusal, endpoints, tls};
+use super::{At, Compiled, Names, Refusal, endpoints, source, tls};
 use crate::proxy::upstream::breaker::{Breakers, RetryBudget, Thresholds};
 use crate::proxy::upstream::cluster::{
     ClusterConfig, Discovery, DnsConfig, DnsFamily, FailurePercentage, HttpVersion, LbPolicy, OutlierConfig, SlowStart,
@@ -109,7 +109,9 @@ fn discovery(message: &cluster::Cluster, endpoints: &Endpoints) -> Compiled<Disc
     Ok(match kind {
         DiscoveryType::Static => Discovery::Static,
         DiscoveryType::Eds => {
-            let name = message.eds_cluster_config.as_ref().map_or("", |eds| &eds.service_name);
+            let eds = message.eds_cluster_config.as_ref();
+            source::aggregated(eds.and_then(|eds| eds.eds_config.as_ref())).at("eds_cluster_config.eds_config")?;
+            let name = eds.map_or("", |eds| &eds.service_name);
             Discovery::Eds(if name.is_empty() { &message.name } else { name }.into())
         }
         DiscoveryType::StrictDns | DiscoveryType::LogicalDns => {

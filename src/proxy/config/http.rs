@@ -6,7 +6,7 @@ use std::time::Duration;
 use http::HeaderValue;
 
 use super::value::{duration, fetch_timeout, limit, number, truth, unpack};
-use super::{At, Compiled, Names, Refusal, access_log, filter, route, trace};
+use super::{At, Compiled, Names, Refusal, access_log, filter, route, source, trace};
 use crate::proxy::access_log::AccessLog;
 use crate::proxy::http::route::RouteTable;
 use crate::proxy::http::{
@@ -112,7 +112,10 @@ fn request_id(message: &HttpConnectionManager) -> Compiled<RequestId> {
 
 fn routes(specifier: Option<&RouteSpecifier>, names: &mut Names) -> Compiled<Arc<Slot<RouteTable>>> {
     match specifier {
-        Some(RouteSpecifier::Rds(rds)) => Ok(names.routes.of(&rds.route_config_name)),
+        Some(RouteSpecifier::Rds(rds)) => {
+            source::aggregated(rds.config_source.as_ref()).at("rds.config_source")?;
+            Ok(names.routes.of(&rds.route_config_name))
+        }
         Some(RouteSpecifier::RouteConfig(config)) => {
             let table = route::table(config, names).at("route_config")?;
             Ok(Arc::new(Slot::filled(config.name.as_str(), Arc::new(table))))

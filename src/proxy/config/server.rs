@@ -17,7 +17,7 @@ use crate::proxy::upstream::host::HostAddress;
 use crate::xds::pb::bootstrap::bootstrap::DynamicResources;
 use crate::xds::pb::bootstrap::{Admin, Bootstrap};
 use crate::xds::pb::core::config_source::ConfigSourceSpecifier;
-use crate::xds::pb::core::{ConfigSource, Node, TypedExtensionConfig};
+use crate::xds::pb::core::{Node, TypedExtensionConfig};
 use crate::xds::pb::credentials::{CredentialInjector, Generic, HeaderMutation, mutation};
 use crate::xds::pb::network_filter::http_connection_manager::{HttpFilter, http_filter};
 use crate::xds::pb::upstream_http::HttpProtocolOptions;
@@ -67,7 +67,7 @@ pub(crate) fn admin_address(message: Option<&Admin>) -> Compiled<Option<SocketAd
         ("allow_paths", !message.allow_paths.is_empty()),
     ];
     if let Some((field, _)) = unused.iter().find(|(_, used)| *used) {
-        return Err(Refusal::not_implemented(format!("`admin.{field}`")));
+        return Err(Refusal::not_implemented("this field").within(format!("admin.{field}")));
     }
     match host_address(message.address.as_ref()).at("admin.address")? {
         HostAddress::Ip(address) => Ok(Some(address)),
@@ -88,11 +88,8 @@ pub(crate) fn start(path: &Path, message: &Bootstrap, concurrency: u64) -> Start
 }
 
 fn dynamic(dynamic: &DynamicResources, bootstrap: &Bootstrap) -> Compiled<Server> {
-    for (field, source) in [("cds_config", &dynamic.cds_config), ("lds_config", &dynamic.lds_config)] {
-        if !source.as_ref().is_some_and(is_ads) {
-            return Err(Refusal::not_implemented("another source than `ads`").within(field));
-        }
-    }
+    source::aggregated(dynamic.cds_config.as_ref()).at("cds_config")?;
+    source::aggregated(dynamic.lds_config.as_ref()).at("lds_config")?;
     let ads = dynamic.ads_config.as_ref();
     let ads = ads.ok_or_else(|| Refusal::new("a source is needed").within("ads_config"))?;
     let source = source::api(ads).at("ads_config")?;
@@ -114,10 +111,6 @@ pub(crate) fn of_source(source: ApiSource, bootstrap: &Bootstrap) -> Compiled<Se
 pub(crate) fn clusters(bootstrap: &Bootstrap) -> HashSet<String> {
     let clusters = bootstrap.static_resources.iter().flat_map(|fixed| &fixed.clusters);
     clusters.map(|cluster| cluster.name.clone()).collect()
-}
-
-fn is_ads(source: &ConfigSource) -> bool {
-    matches!(source.config_source_specifier, Some(ConfigSourceSpecifier::Ads(_)))
 }
 
 /// The bootstrap's node, with what Envoy adds of itself.

@@ -7,10 +7,10 @@ use std::time::Duration;
 use super::value::duration;
 use super::{At, Compiled, Names, Refusal};
 use crate::xds::client::Variant;
-use crate::xds::pb::core::ApiConfigSource;
 use crate::xds::pb::core::api_config_source::ApiType;
 use crate::xds::pb::core::config_source::ConfigSourceSpecifier;
 use crate::xds::pb::core::grpc_service::TargetSpecifier;
+use crate::xds::pb::core::{ApiConfigSource, ConfigSource};
 use crate::xds::pb::tls::SdsSecretConfig;
 
 /// Envoy's, where nothing is said: pauses between attempts.
@@ -41,6 +41,15 @@ pub(crate) enum SecretSource {
     File(PathBuf),
     /// The bootstrap.
     Bootstrap,
+}
+
+/// Refuses a source that is not the stream that everything comes by: of all resources but secrets there is no other.
+pub(super) fn aggregated(source: Option<&ConfigSource>) -> Compiled<()> {
+    let source = source.ok_or_else(|| Refusal::new("a source is needed"))?;
+    match source.config_source_specifier {
+        Some(ConfigSourceSpecifier::Ads(_)) => Ok(()),
+        Some(_) | None => Err(Refusal::not_implemented("another source than `ads`")),
+    }
 }
 
 /// An `ApiConfigSource`.

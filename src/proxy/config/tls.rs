@@ -118,7 +118,6 @@ fn own_certificate(message: &CommonTlsContext, names: &mut Names) -> Compiled<Op
             Ok(Some(names.secrets.of(source).certificates.of(&secret.name)))
         }
         ([message], []) => {
-            unset(message.watched_directory.is_some(), "watched_directory").at_index("tls_certificates", 0)?;
             let certificate = certificate(message).at_index("tls_certificates", 0)?;
             Ok(Some(Arc::new(Slot::filled("", Arc::new(certificate)))))
         }
@@ -142,7 +141,6 @@ fn verification(message: Option<&ValidationContextType>, names: &mut Names) -> C
 }
 
 fn inline(context: &CertificateValidationContext) -> Compiled<Verification> {
-    unset(context.watched_directory.is_some(), "watched_directory")?;
     if context.trusted_ca.is_none() {
         settings(context)?;
         return match sans(context)?.as_slice() {

@@ -7,6 +7,7 @@ use tokio::sync::mpsc;
 use super::DRAIN_TIME;
 use super::control::Control;
 use crate::proxy::admin::{Ask, Drain, Dump, Held, Unready};
+use crate::proxy::store::Name;
 use crate::xds::ResourceType;
 
 /// Answers until the proxy is asked to end.
@@ -62,16 +63,25 @@ impl Control {
                 warming: seen.warming,
             }
         });
-        let unready = self.store.unready().map(|(kind, name)| Unready {
-            name: match kind {
-                ResourceType::Listener => "init manager Server".to_owned(),
-                _ => "init manager Clusters".to_owned(),
+        let unready = self.store.waiting().map(|waiting| Unready {
+            name: match waiting.kind {
+                ResourceType::Listener => format!("init manager Listener {}", waiting.name),
+                _ => format!("init manager Cluster {}", waiting.name),
             },
-            targets: vec![name.to_string()],
+            targets: waiting.missing.iter().map(target).collect(),
         });
         Dump {
             resources: held.collect(),
             unready: unready.collect(),
         }
+    }
+}
+
+/// Something that has not come, by the name of what Envoy waits with.
+fn target((kind, name): &(ResourceType, &Name)) -> String {
+    match kind {
+        ResourceType::Secret => format!("SdsApi {name}"),
+        ResourceType::Route => format!("RdsRouteConfigSubscription RDS init {name}"),
+        other => format!("{other} {name}"),
     }
 }

@@ -15,8 +15,8 @@ use super::ProxyError;
 use super::memory::Memory;
 use super::sockets::Sockets;
 use crate::proxy::admin::Drain;
-use crate::proxy::config::Compiled;
 use crate::proxy::config::source::{ApiSource, SecretSource};
+use crate::proxy::config::{Compiled, Refusal};
 use crate::proxy::listener::{Direction, Listener};
 use crate::proxy::stats::ServerStats;
 use crate::proxy::store::{Name, Store};
@@ -103,19 +103,21 @@ impl Control {
     /// # Errors
     /// When one is refused.
     pub(super) fn start(&mut self, fixed: &StaticResources, now: Instant) -> Result<(), ProxyError> {
-        for secret in &fixed.secrets {
+        let within =
+            |field, index| move |refusal: Refusal| refusal.within(format!("static_resources.{field}[{index}]"));
+        for (index, secret) in fixed.secrets.iter().enumerate() {
             let put = self
                 .store
                 .put_secret(&SecretSource::Bootstrap, &secret.name, &secret.encode_to_vec());
-            put.map_err(|refusal| ProxyError::Refused("secret", secret.name.clone(), refusal.to_string()))?;
+            put.map_err(within("secrets", index))?;
         }
-        for cluster in &fixed.clusters {
+        for (index, cluster) in fixed.clusters.iter().enumerate() {
             let put = self.store.put_cluster(cluster.encode_to_vec().into(), true, now);
-            put.map_err(|refusal| ProxyError::Refused("cluster", cluster.name.clone(), refusal.to_string()))?;
+            put.map_err(within("clusters", index))?;
         }
-        for listener in &fixed.listeners {
+        for (index, listener) in fixed.listeners.iter().enumerate() {
             let put = self.take_listener(None, listener.encode_to_vec().into(), now);
-            put.map_err(|why| ProxyError::Refused("listener", listener.name.clone(), why))?;
+            put.map_err(within("listeners", index))?;
         }
         if self.client.is_none() {
             self.store.nothing_to_come();
@@ -215,7 +217,7 @@ impl Control {
             }
         }
         self.store.sweep();
-        let unready = |wanted| self.store.unready().filter(|(kind, _)| *kind == wanted).count() as u64;
+        let unready = |kind| self.store.unready(kind) as u64;
         self.stats
             .clusters
             .warming
@@ -352,16 +354,13 @@ impl Control {
             ResourceType::Cluster => text(self.store.put_named_cluster(&one.name, bytes, now)),
             ResourceType::Endpoints => text(self.store.put_endpoints(&one.name, bytes, now)),
             ResourceType::Secret => text(self.store.put_secret(&feed.secret_source(), &one.name, &bytes)),
-            ResourceType::Listener => self.take_listener(Some(&one.name), bytes, now),
+            ResourceType::Listener => text(self.take_listener(Some(&one.name), bytes, now)),
             ResourceType::Route => text(self.store.put_routes(&one.name, bytes)),
         }
     }
 
-    fn take_listener(&mut self, name: Option<&str>, bytes: Bytes, now: Instant) -> Result<(), String> {
-        let compiled = self
-            .store
-            .listener(name, &bytes)
-            .map_err(|refusal| refusal.to_string())?;
+    fn take_listener(&mut self, name: Option<&str>, bytes: Bytes, now: Instant) -> Compiled<()> {
+        let compiled = self.store.listener(name, &bytes)?;
         if let Some(listener) = compiled {
             self.sockets.prepare(&listener)?;
             self.store.put_listener(listener, bytes, name.is_none(), now);

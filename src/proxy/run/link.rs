@@ -54,7 +54,7 @@ pub(super) async fn keep(feed: Feed, server: Server, control: &RefCell<Control>,
                     waiting_since = Instant::now();
                 }
                 let pause = pause.next(fastrand::f64());
-                tell(&feed, waiting_since.elapsed(), &error, pause);
+                tell(&feed, waiting_since.elapsed(), &error, pause, &missing(control));
                 tokio::time::sleep(pause).await;
             }
         }
@@ -62,13 +62,24 @@ pub(super) async fn keep(feed: Feed, server: Server, control: &RefCell<Control>,
 }
 
 /// A server that restarts is away for a moment, which is worth no warning; Envoy's patience is the same.
-fn tell(feed: &Feed, waiting: Duration, error: &LinkError, pause: Duration) {
+fn tell(feed: &Feed, waiting: Duration, error: &LinkError, pause: Duration, missing: &str) {
     const PATIENCE: Duration = Duration::from_secs(30);
     if waiting > PATIENCE {
-        tracing::warn!(%error, ?waiting, "there is no stream {feed}");
+        tracing::warn!(%error, ?waiting, missing, "there is no stream {feed}");
     } else {
-        tracing::info!(%error, ?pause, "the stream {feed} is closed");
+        tracing::info!(%error, ?pause, missing, "the stream {feed} is closed");
     }
+}
+
+/// What cannot be in force for want of something that the server has: `LDS web: SDS default`.
+fn missing(control: &RefCell<Control>) -> String {
+    let control = control.borrow();
+    let waiting = control.store.waiting().map(|waiting| {
+        let missing = waiting.missing.iter().map(|(kind, name)| format!("{kind} {name}"));
+        let missing = missing.collect::<Vec<_>>().join(", ");
+        format!("{} {}: {missing}", waiting.kind, waiting.name)
+    });
+    waiting.collect::<Vec<_>>().join("; ")
 }
 
 async fn serve(

@@ -1,7 +1,9 @@
 //! What the control plane said last, kept for a start without it.
 //!
-//! One file of length-delimited `DeltaDiscoveryResponse`s, one for each type. There are never private keys in it: secrets
-//! are not kept, and neither is anything else that has a key in it.
+//! One file: a SHA-256 of whose it is and what is in it, and length-delimited `DeltaDiscoveryResponse`s, one for each type.
+//! A file that is damaged in one place would be as good as any other configuration, and the server would be told that it
+//! need not be sent again; so it is used whole or not at all. There are never private keys in it: secrets are not kept, and
+//! neither is anything else that has a key in it.
 
 use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
@@ -12,6 +14,7 @@ use std::sync::Arc;
 
 use bytes::{Buf, Bytes};
 use prost::Message;
+use sha2::{Digest, Sha256};
 
 use crate::proxy::store::Name;
 use crate::xds::client::Received;
@@ -22,50 +25,74 @@ use crate::xds::{ResourceType, Version};
 /// What no kept resource has in it.
 const KEY: &[u8] = b"PRIVATE KEY";
 
+/// The length of what a file begins with.
+const DIGEST: usize = 32;
+
 /// The file.
 #[derive(Debug)]
 pub(super) struct Memory {
     path: PathBuf,
+    /// The id of the node whose it is.
+    node: String,
     /// What is to be in it.
     types: BTreeMap<ResourceType, Vec<u8>>,
     changed: bool,
 }
 
 impl Memory {
-    /// The memory of the data plane of this bootstrap, in `dir` or beside it.
-    pub(super) fn new(bootstrap: &Path, dir: Option<&Path>) -> Self {
+    /// The memory of the data plane `node` of this bootstrap, in `dir` or beside it.
+    pub(super) fn new(bootstrap: &Path, dir: Option<&Path>, node: &str) -> Self {
         let mut name = bootstrap.file_name().unwrap_or_default().to_owned();
         name.push(".last");
         let dir = dir.or(bootstrap.parent()).unwrap_or(Path::new(""));
         Self {
             path: dir.join(name),
+            node: node.to_owned(),
             types: BTreeMap::new(),
             changed: false,
         }
     }
 
-    /// Everything that was kept, in the order in which it is to be taken. Nothing if there is no file.
+    /// Everything that was kept, in the order in which it is to be taken. Nothing if there is no file, or not this one.
     pub(super) fn recall(&self) -> Vec<(ResourceType, Received)> {
-        let mut rest = match fs::read(&self.path) {
-            Ok(bytes) => Bytes::from(bytes),
+        let path = self.path.display();
+        let bytes = match fs::read(&self.path) {
+            Ok(bytes) => bytes,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Vec::new(),
             Err(error) => {
-                tracing::warn!(%error, path = %self.path.display(), "the configuration of the last run cannot be read");
+                tracing::warn!(%error, %path, "the configuration of the last run cannot be read");
                 return Vec::new();
             }
         };
+        self.decode(bytes.into()).unwrap_or_else(|| {
+            tracing::warn!(%path, "the configuration of the last run is damaged or another proxy's, and not used");
+            Vec::new()
+        })
+    }
+
+    fn decode(&self, mut bytes: Bytes) -> Option<Vec<(ResourceType, Received)>> {
+        if bytes.len() < DIGEST {
+            return None;
+        }
+        let digest = bytes.split_to(DIGEST);
+        if *digest != self.digest([&*bytes])[..] {
+            return None;
+        }
         let mut recalled = Vec::new();
-        while rest.has_remaining() {
-            let Ok(response) = DeltaDiscoveryResponse::decode_length_delimited(&mut rest) else {
-                tracing::warn!(path = %self.path.display(), "the configuration of the last run is damaged");
-                break;
-            };
-            let Some(kind) = ResourceType::from_type_url(&response.type_url) else {
-                continue;
-            };
+        while bytes.has_remaining() {
+            let response = DeltaDiscoveryResponse::decode_length_delimited(&mut bytes).ok()?;
+            let kind = ResourceType::from_type_url(&response.type_url)?;
             recalled.extend(response.resources.into_iter().map(|one| (kind, received(one))));
         }
-        recalled
+        Some(recalled)
+    }
+
+    fn digest<'a>(&self, parts: impl IntoIterator<Item = &'a [u8]>) -> [u8; DIGEST] {
+        let mut digest = Sha256::new();
+        digest.update((self.node.len() as u64).to_be_bytes());
+        digest.update(&self.node);
+        parts.into_iter().for_each(|part| digest.update(part));
+        digest.finalize().into()
     }
 
     /// Takes note of all resources of a type; only those with an accepted version came from the server.
@@ -101,9 +128,10 @@ impl Memory {
         self.changed = true;
     }
 
-    /// Whether the file is not what it should be.
+    /// Whether the file is not what it should be. Before the listeners have come, an older one is better than none of
+    /// them.
     pub(super) fn changed(&self) -> bool {
-        self.changed
+        self.changed && self.types.contains_key(&ResourceType::Listener)
     }
 
     /// Writes the file, as a whole or not at all. What cannot be written is said and tried again with the next change.
@@ -122,7 +150,9 @@ impl Memory {
             Ok(()) | Err(_) => {}
         }
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
-        for bytes in self.types.values() {
+        let types = self.types.values();
+        file.write_all(&self.digest(types.clone().map(Vec::as_slice)))?;
+        for bytes in types {
             file.write_all(bytes)?;
         }
         file.sync_all()?;
@@ -148,7 +178,7 @@ mod tests {
     fn what_was_accepted_is_recalled_and_keys_are_not() {
         let dir = tempfile::tempdir().unwrap();
         let bootstrap = dir.path().join("proxy.yaml");
-        let mut memory = Memory::new(&bootstrap, None);
+        let mut memory = Memory::new(&bootstrap, None, "a");
         assert!(memory.recall().is_empty());
         let names: [Name; 3] = ["a".into(), "b".into(), "static".into()];
         let (good, bad) = (
@@ -164,7 +194,7 @@ mod tests {
         memory.keep(ResourceType::Cluster, messages.clone(), &versions);
         memory.keep(ResourceType::Secret, messages, &versions);
         memory.write();
-        let recalled = Memory::new(&bootstrap, None).recall();
+        let recalled = Memory::new(&bootstrap, None, "a").recall();
         let brief: Vec<_> = recalled.iter().map(|(kind, one)| (*kind, &*one.name)).collect();
         assert_eq!(brief, [(ResourceType::Cluster, "a"), (ResourceType::Listener, "a")]);
         assert_eq!((&recalled[0].1.body, recalled[0].1.version.as_str()), (&good, "1"));
@@ -176,10 +206,26 @@ mod tests {
     }
 
     #[test]
-    fn a_damaged_file_is_as_good_as_its_beginning() {
+    fn a_file_that_is_not_as_it_was_written_is_nothing() {
         let dir = tempfile::tempdir().unwrap();
-        let bootstrap = dir.path().join("proxy.yaml");
-        fs::write(dir.path().join("proxy.yaml.last"), [200, 1, 2, 3]).unwrap();
-        assert!(Memory::new(&bootstrap, None).recall().is_empty());
+        let (bootstrap, file) = (dir.path().join("proxy.yaml"), dir.path().join("proxy.yaml.last"));
+        let (name, bytes): (Name, _) = ("a".into(), Bytes::from_static(b"x"));
+        let versions = BTreeMap::from([(name.clone(), Version::from_text("1"))]);
+        let mut memory = Memory::new(&bootstrap, None, "a");
+        memory.keep(ResourceType::Cluster, vec![(&name, &bytes)], &versions);
+        memory.write();
+        let written = fs::read(&file).unwrap();
+        assert_eq!(memory.recall().len(), 1);
+        assert!(Memory::new(&bootstrap, None, "b").recall().is_empty());
+        for at in 0..written.len() {
+            let mut bent = written.clone();
+            bent[at] ^= 1;
+            fs::write(&file, &bent).unwrap();
+            assert!(memory.recall().is_empty(), "{at}");
+            fs::write(&file, &written[..at]).unwrap();
+            assert!(memory.recall().is_empty(), "{at}");
+        }
+        fs::write(&file, [0; 100]).unwrap();
+        assert!(memory.recall().is_empty());
     }
 }

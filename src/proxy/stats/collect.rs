@@ -63,7 +63,7 @@ fn things(scribe: &mut Scribe, published: &Published) {
             scribe.scope(format!("proxy_proto.{}{dot}", protocol.prefix));
             scribe.proxy_protocol(&protocol.stats);
         }
-        for chain in listener.chains.chains.iter().chain(&listener.chains.default) {
+        for chain in listener.filter_chains() {
             if let NetworkFilter::Http(manager) = &chain.network
                 && let Some(updates) = &manager.route_updates
                 && tables.insert((manager.stat_prefix.clone(), manager.routes.name().clone()))
@@ -92,12 +92,8 @@ fn things(scribe: &mut Scribe, published: &Published) {
 
 /// One of the tracers, if there are any: all count together.
 fn tracer(published: &Published) -> Option<&Arc<Tracer>> {
-    let chains = published.listeners.values();
-    let mut chains = chains.flat_map(|one| one.chains.chains.iter().chain(&one.chains.default));
-    chains.find_map(|chain| match &chain.network {
-        NetworkFilter::Http(manager) => manager.tracing.as_ref()?.tracer.as_ref(),
-        NetworkFilter::Tcp(_) => None,
-    })
+    let mut managers = published.listeners.values().flat_map(|one| one.managers());
+    managers.find_map(|manager| manager.tracing.as_ref()?.tracer.as_ref())
 }
 
 /// Envoy has no colons in the names of statistics.

@@ -10,7 +10,7 @@ use super::{Name, Store, same_name};
 use crate::proxy::config::value::fetch_timeout;
 use crate::proxy::config::{self, At, Compiled, coverage};
 use crate::proxy::slot::Slot;
-use crate::proxy::tls::UpstreamTls;
+use crate::proxy::tls::{Certificate, Verification};
 use crate::proxy::upstream::cluster::{Cluster, Discovery, Transport};
 use crate::proxy::upstream::host::{Endpoints, HostSet, Target};
 use crate::xds::{ResourceType, pb};
@@ -56,6 +56,23 @@ impl ClusterEntry {
 
     pub(super) fn deadline(&self) -> Option<Instant> {
         self.warming.as_ref().filter(|warming| !warming.hosts)?.deadline
+    }
+
+    /// What the version waits for that is not in force yet.
+    pub(super) fn missing(&self) -> Vec<(ResourceType, &Name)> {
+        let Some(warming) = &self.warming else {
+            return Vec::new();
+        };
+        let config = &warming.cluster.config;
+        let endpoints = match &config.discovery {
+            Discovery::Eds(name) => name,
+            Discovery::Static | Discovery::Dns(_) | Discovery::OriginalDst(..) => &config.name,
+        };
+        let endpoints = (!warming.hosts).then_some((ResourceType::Endpoints, endpoints));
+        let secrets = missing_secrets_of(&warming.cluster).map(|name| (ResourceType::Secret, name));
+        let mut missing: Vec<_> = endpoints.into_iter().chain(secrets).collect();
+        missing.dedup();
+        missing
     }
 
     /// The names of the endpoints that its versions are found by.
@@ -222,7 +239,8 @@ impl Store {
                 return false;
             };
             let warm = |one: &mut WarmingCluster| {
-                (one.hosts || one.deadline.is_some_and(|deadline| deadline <= now)) && has_secrets(&one.cluster)
+                (one.hosts || one.deadline.is_some_and(|deadline| deadline <= now))
+                    && missing_secrets_of(&one.cluster).next().is_none()
             };
             let Some(warm) = entry.warming.take_if(warm) else {
                 return entry.warming.is_some();
@@ -243,17 +261,25 @@ pub(super) fn deadline(now: Instant, timeout: Option<Duration>) -> Option<Instan
     now.checked_add(timeout?)
 }
 
-fn has_secrets(cluster: &Cluster) -> bool {
-    let filled = |tls: &UpstreamTls| {
-        let certificate = tls.certificate.as_ref().is_none_or(|slot| slot.get().is_some());
-        let trust = tls.verification.trust.as_ref().is_none_or(|slot| slot.get().is_some());
-        certificate && trust
-    };
+/// The secrets of a TLS context that have not come.
+pub(super) fn missing_secrets<'a>(
+    certificate: Option<&'a Arc<Slot<Certificate>>>,
+    verification: &'a Verification,
+) -> impl Iterator<Item = &'a Name> {
+    let certificate = certificate.filter(|slot| slot.get().is_none());
+    let trust = verification.trust.as_ref().filter(|slot| slot.get().is_none());
+    let trust = trust.map(|slot| slot.name());
+    certificate.map(|slot| slot.name()).into_iter().chain(trust)
+}
+
+/// Those of all contexts of a cluster.
+fn missing_secrets_of(cluster: &Cluster) -> impl Iterator<Item = &Name> {
     let transports = cluster.config.transports.iter().map(|one| &one.transport);
-    transports
+    let contexts = transports
         .chain([&cluster.config.transport])
-        .all(|transport| match transport {
-            Transport::Plaintext => true,
-            Transport::Tls(tls) => filled(tls),
-        })
+        .filter_map(|transport| match transport {
+            Transport::Plaintext => None,
+            Transport::Tls(tls) => Some(tls),
+        });
+    contexts.flat_map(|tls| missing_secrets(tls.certificate.as_ref(), &tls.verification))
 }

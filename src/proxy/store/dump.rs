@@ -22,6 +22,17 @@ pub(crate) struct Seen {
     pub(crate) warming: bool,
 }
 
+/// A cluster or listener of which a version is not in force yet.
+#[derive(Clone, Debug)]
+pub(crate) struct Waiting<'a> {
+    /// Which of the two.
+    pub(crate) kind: ResourceType,
+    /// Its name.
+    pub(crate) name: &'a Name,
+    /// What has not come that it needs. Endpoints of a cluster's own name may be the addresses of its hosts.
+    pub(crate) missing: Vec<(ResourceType, &'a Name)>,
+}
+
 impl Store {
     /// All resources.
     pub(crate) fn seen(&self) -> Vec<Seen> {
@@ -55,9 +66,33 @@ impl Store {
         clusters.chain(listeners).chain(routes).chain(secrets).collect()
     }
 
-    /// Clusters and listeners of which a version is not in force yet.
-    pub(crate) fn unready(&self) -> impl Iterator<Item = (ResourceType, &Name)> {
-        let clusters = self.warming.clusters.iter().map(|name| (ResourceType::Cluster, name));
-        clusters.chain(self.warming.listeners.iter().map(|name| (ResourceType::Listener, name)))
+    /// How many clusters or listeners have a version that is not in force yet.
+    pub(crate) fn unready(&self, kind: ResourceType) -> usize {
+        match kind {
+            ResourceType::Cluster => self.warming.clusters.len(),
+            ResourceType::Listener => self.warming.listeners.len(),
+            ResourceType::Endpoints | ResourceType::Secret | ResourceType::Route => 0,
+        }
+    }
+
+    /// What those wait for.
+    pub(crate) fn waiting(&self) -> impl Iterator<Item = Waiting<'_>> {
+        let clusters = self.warming.clusters.iter().filter_map(|name| {
+            let missing = self.clusters.get(name)?.missing();
+            Some(Waiting {
+                kind: ResourceType::Cluster,
+                name,
+                missing,
+            })
+        });
+        let listeners = self.warming.listeners.iter().filter_map(|name| {
+            let missing = self.listeners.get(name)?.missing();
+            Some(Waiting {
+                kind: ResourceType::Listener,
+                name,
+                missing,
+            })
+        });
+        clusters.chain(listeners)
     }
 }

@@ -6,10 +6,10 @@ use std::time::Instant;
 use bytes::Bytes;
 use prost::Message;
 
-use super::clusters::deadline;
+use super::clusters::{deadline, missing_secrets};
 use super::{Changes, Name, Store, same_name};
 use crate::proxy::config::{self, At, Compiled, Refusal, coverage};
-use crate::proxy::listener::{FilterChain, Listener, NetworkFilter};
+use crate::proxy::listener::{FilterChain, Listener};
 use crate::xds::{ResourceType, pb};
 
 /// A listener by name.
@@ -37,10 +37,23 @@ impl ListenerEntry {
         &self.bytes
     }
 
+    /// What the version waits for that is not in force yet.
+    pub(super) fn missing(&self) -> Vec<(ResourceType, &Name)> {
+        let listeners = self.warming.iter().map(|(listener, _)| &**listener);
+        let mut missing = Vec::new();
+        for listener in listeners {
+            missing.extend(missing_secrets_of(listener).map(|name| (ResourceType::Secret, name)));
+            let managers = listener.managers().filter(|manager| manager.routes.get().is_none());
+            missing.extend(managers.map(|manager| (ResourceType::Route, manager.routes.name())));
+        }
+        missing.dedup();
+        missing
+    }
+
     /// When the version that waits for routes is served without.
     pub(super) fn deadline(&self) -> Option<Instant> {
         let (listener, since) = self.warming.as_ref()?;
-        let waits = managers(listener).filter(|manager| manager.routes.get().is_none());
+        let waits = listener.managers().filter(|manager| manager.routes.get().is_none());
         waits
             .filter_map(|manager| deadline(*since, manager.routes_timeout))
             .min()
@@ -91,7 +104,7 @@ impl Store {
         let live = self.listeners.get(&listener.name).and_then(|entry| entry.live.clone());
         if let Some(live) = &live {
             listener.stats = live.stats.clone();
-            let before: Vec<_> = chains(live).cloned().collect();
+            let before: Vec<_> = live.filter_chains().cloned().collect();
             let new = listener.chains.chains.iter_mut().chain(&mut listener.chains.default);
             for chain in new {
                 if let Some(same) = before.iter().find(|one| one.content == chain.content) {
@@ -119,7 +132,7 @@ impl Store {
             entry
                 .live
                 .iter()
-                .flat_map(|live| chains(live))
+                .flat_map(|live| live.filter_chains())
                 .for_each(|chain| chain.draining.begin());
         }
         self.warming.listeners.remove(name);
@@ -135,7 +148,7 @@ impl Store {
             .filter_map(ListenerEntry::live)
             .filter(move |live| those(live));
         live.map(|live| {
-            chains(live).for_each(|chain| chain.draining.begin());
+            live.filter_chains().for_each(|chain| chain.draining.begin());
             &live.name
         })
     }
@@ -143,7 +156,7 @@ impl Store {
     /// Every connection ends as soon as it can.
     pub(crate) fn drain(&self) {
         let live = self.listeners.values().filter_map(ListenerEntry::live);
-        live.flat_map(|live| chains(live))
+        live.flat_map(|live| live.filter_chains())
             .for_each(|chain| chain.draining.begin());
     }
 
@@ -169,8 +182,9 @@ impl Store {
                 return entry.warming.is_some();
             };
             if let Some(before) = entry.live.replace(listener.clone()) {
-                let stays = |chain: &Arc<FilterChain>| chains(&listener).any(|one| Arc::ptr_eq(one, chain));
-                chains(&before)
+                let stays = |chain: &Arc<FilterChain>| listener.filter_chains().any(|one| Arc::ptr_eq(one, chain));
+                before
+                    .filter_chains()
                     .filter(|chain| !stays(chain))
                     .for_each(|chain| chain.draining.begin());
             }
@@ -182,27 +196,17 @@ impl Store {
     }
 }
 
-/// All chains of a listener.
-fn chains(listener: &Listener) -> impl Iterator<Item = &Arc<FilterChain>> {
-    listener.chains.chains.iter().chain(&listener.chains.default)
-}
-
-fn managers(listener: &Listener) -> impl Iterator<Item = &crate::proxy::http::HttpManager> {
-    chains(listener).filter_map(|chain| match &chain.network {
-        NetworkFilter::Http(manager) => Some(&**manager),
-        NetworkFilter::Tcp(_) => None,
-    })
-}
-
 /// Whether everything is there that the listener needs, or is not waited for any more.
 fn is_warm(listener: &Listener, since: Instant, now: Instant) -> bool {
-    let secrets = chains(listener).filter_map(|chain| chain.tls.as_ref()).all(|tls| {
-        let trust = tls.verification.trust.as_ref();
-        tls.certificate.get().is_some() && trust.is_none_or(|slot| slot.get().is_some())
-    });
-    secrets
-        && managers(listener).all(|manager| {
+    missing_secrets_of(listener).next().is_none()
+        && listener.managers().all(|manager| {
             let given_up = deadline(since, manager.routes_timeout).is_some_and(|deadline| deadline <= now);
             manager.routes.get().is_some() || given_up
         })
+}
+
+/// The secrets that have not come.
+fn missing_secrets_of(listener: &Listener) -> impl Iterator<Item = &Name> {
+    let contexts = listener.filter_chains().filter_map(|chain| chain.tls.as_ref());
+    contexts.flat_map(|tls| missing_secrets(Some(&tls.certificate), &tls.verification))
 }

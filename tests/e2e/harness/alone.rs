@@ -1,4 +1,4 @@
-//! A data plane without a control plane: everything is in its bootstrap.
+//! A data plane on a bootstrap of the test's own: everything is in it, or what else is needed comes from an [`Ads`].
 
 use std::fs;
 use std::net::SocketAddr;
@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use super::ads::Ads;
 use super::network::Network;
 use super::plane::{Plane, Sidecar};
 
@@ -16,42 +17,75 @@ pub struct Alone {
     admin: SocketAddr,
     listeners: Vec<SocketAddr>,
     dir: TempDir,
-    _network: Network,
+    network: Network,
 }
 
 impl Alone {
     /// Starts one and waits until it is ready. Each listener gets an address of its own, in the place of its `address`.
     /// `{dir}` in any text is the folder where it may write.
     pub async fn start(plane: Plane, listeners: &[Value], clusters: &[Value], more: Value) -> Self {
+        let mut alone = Self::begin(plane, listeners, clusters, more).await;
+        alone.sidecar.ready().await;
+        alone
+    }
+
+    /// Starts one that gets everything from a server, by this variant of the protocol (`DELTA_GRPC`, `GRPC`). Waits for
+    /// nothing.
+    pub async fn follow(plane: Plane, ads: &Ads, api_type: &str) -> Self {
+        let source = json!({"ads": {}, "resource_api_version": "V3", "initial_fetch_timeout": "0s"});
+        let service = json!({"envoy_grpc": {"cluster_name": "xds"}});
+        let more = json!({"dynamic_resources": {
+            "ads_config": {"api_type": api_type, "transport_api_version": "V3", "grpc_services": [service]},
+            "cds_config": source,
+            "lds_config": source,
+        }});
+        Self::begin(plane, &[], &[cluster_http2("xds", ads.address())], more).await
+    }
+
+    async fn begin(plane: Plane, listeners: &[Value], clusters: &[Value], more: Value) -> Self {
+        Self::written(plane, "bootstrap.json", listeners.len(), |admin, addresses| {
+            let listeners = listeners.iter().zip(addresses).map(|(listener, address)| {
+                let mut listener = listener.clone();
+                listener["address"] = socket(*address);
+                listener["enable_reuse_port"] = json!(false);
+                listener
+            });
+            let mut bootstrap = json!({
+                "node": {"id": "alone", "cluster": "test", "locality": {"zone": "zone-a"}},
+                "admin": {"address": socket(admin)},
+                "static_resources": {"listeners": listeners.collect::<Vec<_>>(), "clusters": clusters},
+            });
+            bootstrap
+                .as_object_mut()
+                .unwrap()
+                .extend(more.as_object().unwrap().clone());
+            bootstrap.to_string()
+        })
+        .await
+    }
+
+    /// Starts one on a bootstrap of this text, and waits for nothing. It is told the address of its admin interface and
+    /// those of so many listeners.
+    pub async fn written(
+        plane: Plane,
+        name: &str,
+        listeners: usize,
+        write: impl FnOnce(SocketAddr, &[SocketAddr]) -> String,
+    ) -> Self {
         let network = Network::take();
         let dir = tempfile::tempdir().unwrap();
         let admin = network.socket(15000);
-        let addresses: Vec<_> = listeners.iter().map(|_| network.socket(8080)).collect();
-        let listeners = listeners.iter().zip(&addresses).map(|(listener, address)| {
-            let mut listener = listener.clone();
-            listener["address"] = socket(*address);
-            listener["enable_reuse_port"] = json!(false);
-            listener
-        });
-        let mut bootstrap = json!({
-            "node": {"id": "alone", "cluster": "test", "locality": {"zone": "zone-a"}},
-            "admin": {"address": socket(admin)},
-            "static_resources": {"listeners": listeners.collect::<Vec<_>>(), "clusters": clusters},
-        });
-        bootstrap
-            .as_object_mut()
-            .unwrap()
-            .extend(more.as_object().unwrap().clone());
-        let text = bootstrap.to_string().replace("{dir}", dir.path().to_str().unwrap());
-        let path = dir.path().join("bootstrap.json");
+        let listeners: Vec<_> = (0..listeners).map(|_| network.socket(8080)).collect();
+        let text = write(admin, &listeners).replace("{dir}", dir.path().to_str().unwrap());
+        let path = dir.path().join(name);
         fs::write(&path, text).unwrap();
         let launch = plane.launch(&path, admin).await;
         Self {
-            sidecar: Sidecar::start(admin.ip(), &launch).await,
+            sidecar: Sidecar::begin(admin.ip(), &launch),
             admin,
-            listeners: addresses,
+            listeners,
             dir,
-            _network: network,
+            network,
         }
     }
 
@@ -65,8 +99,13 @@ impl Alone {
         self.listeners[index]
     }
 
+    /// A port of an address of its own, for a listener that comes later.
+    pub fn socket(&self, port: u16) -> SocketAddr {
+        self.network.socket(port)
+    }
+
     /// What it wrote into a file of its folder.
-    pub fn written(&self, name: &str) -> String {
+    pub fn wrote(&self, name: &str) -> String {
         fs::read_to_string(self.dir.path().join(name)).unwrap_or_default()
     }
 

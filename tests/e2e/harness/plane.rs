@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
 use http::StatusCode;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use topsail::envoy::{self, Finder, Launch, Process, Program};
 
@@ -125,6 +126,7 @@ macro_rules! on_each_plane {
 /// A running data plane. Dropping it ends it, and fails the test if its log holds a warning that is not allowed.
 pub struct Sidecar {
     ip: IpAddr,
+    launch: Launch,
     process: Process,
     allowed: Vec<String>,
 }
@@ -132,14 +134,48 @@ pub struct Sidecar {
 impl Sidecar {
     /// Starts one for the workload at `ip` and waits until it is ready.
     pub async fn start(ip: IpAddr, launch: &Launch) -> Self {
-        let mut process = Process::start(launch).unwrap();
-        let ready = process.ready(PATIENCE).await;
-        ready.unwrap_or_else(|error| panic!("{}: {error}", launch.bootstrap.display()));
+        let mut sidecar = Self::begin(ip, launch);
+        sidecar.ready().await;
+        sidecar
+    }
+
+    /// As [`Sidecar::start`], but waits for nothing.
+    pub fn begin(ip: IpAddr, launch: &Launch) -> Self {
         Self {
             ip,
-            process,
+            launch: launch.clone(),
+            process: Process::start(launch).unwrap(),
             allowed: ALLOWED.map(|(text, _)| text.to_owned()).to_vec(),
         }
+    }
+
+    /// Waits until it is ready.
+    pub async fn ready(&mut self) {
+        let ready = self.process.ready(PATIENCE).await;
+        ready.unwrap_or_else(|error| panic!("{}: {error}", self.launch.bootstrap.display()));
+    }
+
+    /// Kills it as `kill -9` does: it has no chance to say goodbye.
+    pub async fn kill(&mut self) {
+        let pid = Pid::from_raw(i32::try_from(self.id()).unwrap()).unwrap();
+        kill_process(pid, Signal::KILL).unwrap();
+        // It may be ready once more before it is gone.
+        while self.process.ready(PATIENCE).await.is_ok() {}
+    }
+
+    /// Starts it again after its end, and waits for nothing.
+    pub fn start_again(&mut self) {
+        self.process = Process::start(&self.launch).unwrap();
+    }
+
+    /// Its bootstrap file.
+    pub fn bootstrap(&self) -> &Path {
+        &self.launch.bootstrap
+    }
+
+    /// Its log so far.
+    pub fn log(&self) -> String {
+        String::from_utf8_lossy(&fs::read(self.process.log()).unwrap_or_default()).into_owned()
     }
 
     /// The address of its workload.
@@ -155,6 +191,11 @@ impl Sidecar {
     /// Tolerates log lines with this text, which the test provokes.
     pub fn allow_log(&mut self, text: &str) {
         self.allowed.push(text.into());
+    }
+
+    /// The address of its admin listener.
+    pub fn admin_address(&self) -> SocketAddr {
+        self.process.admin()
     }
 
     /// `GET` at its admin listener.
@@ -192,7 +233,7 @@ impl Sidecar {
 
     /// The warnings and errors it logged so far, but for those that are allowed.
     pub fn complaints(&self) -> Vec<String> {
-        let log = String::from_utf8_lossy(&fs::read(self.process.log()).unwrap()).into_owned();
+        let log = self.log();
         // Envoy's form and our own.
         let severe = [
             "][warning][",
@@ -215,12 +256,7 @@ impl Sidecar {
 impl Drop for Sidecar {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            let log = fs::read(self.process.log()).unwrap_or_default();
-            eprintln!(
-                "--- log of the sidecar at {}\n{}",
-                self.ip,
-                String::from_utf8_lossy(&log)
-            );
+            eprintln!("--- log of the sidecar at {}\n{}", self.ip, self.log());
         } else {
             let complaints = self.complaints();
             assert!(

@@ -254,7 +254,8 @@ pub(super) const TABLE: &[(&str, &str)] = &[
     ),
     (
         "envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext",
-        "trusted_ca crl only_verify_leaf_cert_crl match_typed_subject_alt_names match_subject_alt_names",
+        "trusted_ca crl only_verify_leaf_cert_crl match_typed_subject_alt_names match_subject_alt_names \
+         watched_directory*",
     ),
     (
         "envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher",
@@ -262,7 +263,7 @@ pub(super) const TABLE: &[(&str, &str)] = &[
     ),
     (
         "envoy.extensions.transport_sockets.tls.v3.TlsCertificate",
-        "certificate_chain private_key",
+        "certificate_chain private_key watched_directory*",
     ),
     (
         "envoy.extensions.transport_sockets.tls.v3.Secret",

@@ -1,0 +1,346 @@
+//! A control plane that says what a test wants, right or wrong, and when.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+
+use envoy_types::pb::envoy::service::discovery::v3::aggregated_discovery_service_server::{
+    AggregatedDiscoveryService, AggregatedDiscoveryServiceServer,
+};
+use envoy_types::pb::envoy::service::discovery::v3::{
+    DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse, Resource,
+};
+use envoy_types::pb::google::protobuf::Any;
+use serde_json::Value;
+use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
+use tokio::sync::{mpsc, watch};
+use tokio_stream::Stream;
+use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
+use tonic::{Request, Response, Status, Streaming};
+use topsail::xds::ResourceType;
+use topsail::xds::transcode::to_wire;
+
+/// Everything there is, by type and name, with a version.
+#[derive(Clone, Debug, Default)]
+pub struct World {
+    resources: BTreeMap<(ResourceType, String), (u64, Any)>,
+    changes: u64,
+}
+
+impl World {
+    /// Puts a resource in the place of the one of its name.
+    pub fn put(&mut self, kind: ResourceType, json: &Value) {
+        let named = if kind == ResourceType::Endpoints {
+            "cluster_name"
+        } else {
+            "name"
+        };
+        let name = json[named].as_str().unwrap().to_owned();
+        let message = kind.type_url().rsplit('/').next().unwrap();
+        let body = Any {
+            type_url: kind.type_url().to_owned(),
+            value: to_wire(message, json).unwrap(),
+        };
+        self.changes += 1;
+        self.resources.insert((kind, name), (self.changes, body));
+    }
+
+    /// Takes one away.
+    pub fn remove(&mut self, kind: ResourceType, name: &str) {
+        self.resources.remove(&(kind, name.to_owned())).unwrap();
+    }
+}
+
+/// The server. Its port stays the same for its whole life, whether it is up or not.
+pub struct Ads {
+    address: SocketAddr,
+    shared: Arc<Shared>,
+    runtime: Option<Runtime>,
+}
+
+struct Shared {
+    world: watch::Sender<World>,
+    asked: Mutex<Vec<(ResourceType, String)>>,
+    refusals: Mutex<Vec<(ResourceType, String)>>,
+    taken: Mutex<BTreeMap<ResourceType, usize>>,
+}
+
+impl Ads {
+    /// Starts one.
+    pub async fn start(fill: impl FnOnce(&mut World)) -> Self {
+        let mut world = World::default();
+        fill(&mut world);
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut ads = Self {
+            address: listener.local_addr().unwrap(),
+            shared: Arc::new(Shared {
+                world: watch::Sender::new(world),
+                asked: Mutex::default(),
+                refusals: Mutex::default(),
+                taken: Mutex::default(),
+            }),
+            runtime: None,
+        };
+        ads.serve(listener.into_std().unwrap());
+        ads
+    }
+
+    fn serve(&mut self, listener: std::net::TcpListener) {
+        // Ending the runtime ends every connection at once, as the end of a process does.
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .unwrap();
+        let service = AggregatedDiscoveryServiceServer::new(Service(self.shared.clone()));
+        runtime.spawn(async move {
+            let listener = TcpListener::from_std(listener).unwrap();
+            let server = tonic::transport::Server::builder().add_service(service);
+            server.serve_with_incoming(TcpListenerStream::new(listener)).await
+        });
+        self.runtime = Some(runtime);
+    }
+
+    /// Ends it and all streams at once.
+    pub fn stop(&mut self) {
+        self.runtime.take().unwrap().shutdown_background();
+    }
+
+    /// Starts it again at its old place.
+    pub async fn start_again(&mut self) {
+        let address = self.address;
+        let bound = super::eventually("the server's port is free", async || {
+            TcpListener::bind(address).await.map_err(|error| error.to_string())
+        });
+        self.serve(bound.await.into_std().unwrap());
+    }
+
+    /// Where it is.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Changes what there is; what follows from it is sent at once, one response for each type.
+    pub fn change(&self, change: impl FnOnce(&mut World)) {
+        self.shared.world.send_modify(change);
+    }
+
+    /// How often a resource was asked for by its name, on all streams together.
+    pub fn asked(&self, kind: ResourceType, name: &str) -> usize {
+        let asked = self.shared.asked.lock().unwrap();
+        asked.iter().filter(|(of, one)| *of == kind && one == name).count()
+    }
+
+    /// What was refused, in its order.
+    pub fn refusals(&self, kind: ResourceType) -> Vec<String> {
+        let refusals = self.shared.refusals.lock().unwrap();
+        let of_kind = refusals.iter().filter(|(refused, _)| *refused == kind);
+        of_kind.map(|(_, why)| why.clone()).collect()
+    }
+
+    /// How many responses of a type were accepted.
+    pub fn taken(&self, kind: ResourceType) -> usize {
+        self.shared.taken.lock().unwrap().get(&kind).copied().unwrap_or(0)
+    }
+}
+
+impl Drop for Ads {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+/// What a client wants of a type, and has.
+#[derive(Default)]
+struct Topic {
+    all: bool,
+    names: BTreeSet<String>,
+    has: BTreeMap<String, u64>,
+    nonce: u64,
+}
+
+impl Topic {
+    fn wanted<'w>(&self, kind: ResourceType, world: &'w World) -> BTreeMap<&'w str, (u64, &'w Any)> {
+        let all = world.resources.iter();
+        all.filter(|((of, name), _)| *of == kind && (self.all || self.names.contains(name)))
+            .map(|((_, name), (version, body))| (name.as_str(), (*version, body)))
+            .collect()
+    }
+
+    /// What is not as the client has it. A name that does not exist is not spoken of.
+    fn delta(&mut self, kind: ResourceType, world: &World) -> Option<DeltaDiscoveryResponse> {
+        let wanted = self.wanted(kind, world);
+        let new = wanted
+            .iter()
+            .filter(|(name, (version, _))| self.has.get(**name) != Some(version));
+        let resources: Vec<_> = new
+            .map(|(name, (version, body))| Resource {
+                name: (*name).to_owned(),
+                version: version.to_string(),
+                resource: Some((*body).clone()),
+                ..Default::default()
+            })
+            .collect();
+        let gone = self.has.keys().filter(|name| !wanted.contains_key(name.as_str()));
+        let removed_resources: Vec<_> = gone.cloned().collect();
+        if resources.is_empty() && removed_resources.is_empty() {
+            return None;
+        }
+        self.has = wanted
+            .iter()
+            .map(|(name, (version, _))| ((*name).to_owned(), *version))
+            .collect();
+        self.nonce += 1;
+        Some(DeltaDiscoveryResponse {
+            type_url: kind.type_url().to_owned(),
+            nonce: self.nonce.to_string(),
+            resources,
+            removed_resources,
+            ..Default::default()
+        })
+    }
+
+    /// All that is wanted, if it is not as the client has it.
+    fn state(&mut self, kind: ResourceType, world: &World) -> Option<DiscoveryResponse> {
+        let wanted = self.wanted(kind, world);
+        let has: BTreeMap<_, _> = wanted
+            .iter()
+            .map(|(name, (version, _))| ((*name).to_owned(), *version))
+            .collect();
+        if has == self.has {
+            return None;
+        }
+        let resources = wanted.values().map(|(_, body)| (*body).clone()).collect();
+        self.has = has;
+        self.nonce += 1;
+        Some(DiscoveryResponse {
+            type_url: kind.type_url().to_owned(),
+            version_info: self.nonce.to_string(),
+            nonce: self.nonce.to_string(),
+            resources,
+            ..Default::default()
+        })
+    }
+}
+
+impl Shared {
+    fn asked<'n>(&self, kind: ResourceType, names: impl IntoIterator<Item = &'n String>) {
+        let names = names.into_iter().map(|name| (kind, name.clone()));
+        self.asked.lock().unwrap().extend(names);
+    }
+
+    fn answered(&self, kind: ResourceType, nonce: &str, refused: Option<String>) {
+        match refused {
+            Some(why) => self.refusals.lock().unwrap().push((kind, why)),
+            None if nonce.is_empty() => {}
+            None => *self.taken.lock().unwrap().entry(kind).or_default() += 1,
+        }
+    }
+}
+
+type Topics = BTreeMap<ResourceType, Topic>;
+
+/// A request, whichever the variant: it changes what is wanted.
+trait Heard: Send + 'static {
+    fn hear(self, shared: &Shared, topics: &mut Topics);
+}
+
+impl Heard for DeltaDiscoveryRequest {
+    fn hear(self, shared: &Shared, topics: &mut Topics) {
+        let kind = ResourceType::from_type_url(&self.type_url).unwrap();
+        shared.answered(
+            kind,
+            &self.response_nonce,
+            self.error_detail.map(|status| status.message),
+        );
+        let first = !topics.contains_key(&kind);
+        let topic = topics.entry(kind).or_default();
+        topic.all |= first && self.resource_names_subscribe.is_empty() && kind.is_wildcard();
+        topic.all |= self.resource_names_subscribe.iter().any(|name| name == "*");
+        shared.asked(kind, &self.resource_names_subscribe);
+        topic.names.extend(self.resource_names_subscribe);
+        for name in self.resource_names_unsubscribe {
+            topic.names.remove(&name);
+            topic.has.remove(&name);
+        }
+        let had = self.initial_resource_versions.into_iter();
+        topic
+            .has
+            .extend(had.map(|(name, version)| (name, version.parse().unwrap())));
+    }
+}
+
+impl Heard for DiscoveryRequest {
+    fn hear(self, shared: &Shared, topics: &mut Topics) {
+        let kind = ResourceType::from_type_url(&self.type_url).unwrap();
+        shared.answered(
+            kind,
+            &self.response_nonce,
+            self.error_detail.map(|status| status.message),
+        );
+        let topic = topics.entry(kind).or_default();
+        topic.all = self.resource_names.is_empty() && kind.is_wildcard();
+        shared.asked(
+            kind,
+            self.resource_names.iter().filter(|name| !topic.names.contains(*name)),
+        );
+        topic.names = self.resource_names.into_iter().collect();
+    }
+}
+
+/// Serves a stream: whatever is due after each request and each change, in the order of types.
+fn stream<P: Heard, R: Send + 'static>(
+    shared: Arc<Shared>,
+    mut requests: Streaming<P>,
+    due: fn(&mut Topic, ResourceType, &World) -> Option<R>,
+) -> Response<Answers<R>> {
+    let (send, answers) = mpsc::channel(16);
+    tokio::spawn(async move {
+        let (mut topics, mut changes) = (Topics::new(), shared.world.subscribe());
+        loop {
+            tokio::select! {
+                request = requests.message() => match request {
+                    Ok(Some(request)) => request.hear(&shared, &mut topics),
+                    Ok(None) | Err(_) => return,
+                },
+                changed = changes.changed() => changed.unwrap(),
+            }
+            let world = changes.borrow_and_update().clone();
+            for (kind, topic) in &mut topics {
+                if let Some(response) = due(topic, *kind, &world) {
+                    // Whoever is gone is not answered.
+                    let _ = send.send(Ok(response)).await;
+                }
+            }
+        }
+    });
+    Response::new(Box::pin(ReceiverStream::new(answers)))
+}
+
+type Answers<R> = Pin<Box<dyn Stream<Item = Result<R, Status>> + Send>>;
+
+struct Service(Arc<Shared>);
+
+#[tonic::async_trait]
+impl AggregatedDiscoveryService for Service {
+    type StreamAggregatedResourcesStream = Answers<DiscoveryResponse>;
+    type DeltaAggregatedResourcesStream = Answers<DeltaDiscoveryResponse>;
+
+    async fn stream_aggregated_resources(
+        &self,
+        request: Request<Streaming<DiscoveryRequest>>,
+    ) -> Result<Response<Self::StreamAggregatedResourcesStream>, Status> {
+        Ok(stream(self.0.clone(), request.into_inner(), Topic::state))
+    }
+
+    async fn delta_aggregated_resources(
+        &self,
+        request: Request<Streaming<DeltaDiscoveryRequest>>,
+    ) -> Result<Response<Self::DeltaAggregatedResourcesStream>, Status> {
+        Ok(stream(self.0.clone(), request.into_inner(), Topic::delta))
+    }
+}

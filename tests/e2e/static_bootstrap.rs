@@ -1,0 +1,444 @@
+//! Bootstraps as one writes them by hand, without a control plane: one file for Envoy and for the bundled proxy.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use tempfile::TempDir;
+use topsail::clock::Clock;
+use topsail::pki::{Ca, IssueOptions, StateDir};
+
+use crate::harness::alone::Alone;
+use crate::harness::{Backend, Identity, Load, Plane, answering, eventually, get, run, tls};
+use crate::on_each_plane;
+
+on_each_plane! {
+    a_file_in_the_manner_of_envoys_documentation_serves,
+    secrets_in_files_are_rotated_while_traffic_runs,
+    secrets_of_the_bootstrap_and_files_of_contexts_serve,
+}
+
+const BY_HAND: &str = r#"
+# What stands in most introductions, and a little more.
+admin:
+  address:
+    socket_address: { address: ADMIN_IP, port_value: 15000 }
+
+node: {id: by-hand, cluster: documentation}
+
+static_resources:
+  listeners:
+  - name: listener_0
+    address:
+      socket_address:
+        protocol: TCP
+        address: LISTENER_0
+        port_value: 8080
+    enable_reuse_port: false
+    per_connection_buffer_limit_bytes: 32768 # 32 KiB
+    filter_chains:
+    - filters:
+      - name: envoy.filters.network.http_connection_manager
+        typed_config:
+          "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
+          stat_prefix: ingress_http
+          codec_type: AUTO
+          use_remote_address: true
+          common_http_protocol_options:
+            idle_timeout: 3600s
+          http2_protocol_options:
+            max_concurrent_streams: 100
+            initial_stream_window_size: 65536 # 64 KiB
+            initial_connection_window_size: 1048576 # 1 MiB
+          stream_idle_timeout: 300s
+          request_timeout: 300s
+          access_log:
+          - name: envoy.access_loggers.stdout
+            typed_config:
+              "@type": type.googleapis.com/envoy.extensions.access_loggers.stream.v3.StdoutAccessLog
+          http_filters:
+          - name: envoy.filters.http.router
+            typed_config:
+              "@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router
+          route_config:
+            name: local_route
+            virtual_hosts:
+            - name: local_service
+              domains: ["*"]
+              routes:
+              - match: { prefix: "/app" }
+                route:
+                  prefix_rewrite: "/"
+                  host_rewrite_literal: www.example.com
+                  cluster: by_name
+                  timeout: 15s
+                  retry_policy: { retry_on: "5xx,connect-failure", num_retries: 2 }
+              - match: { path: "/hello" }
+                direct_response: { status: 200, body: { inline_string: "hello\n" } }
+                response_headers_to_add:
+                - header: { key: content-language, value: en }
+              - match:
+                  safe_regex: { regex: "/old/.*" }
+                redirect: { https_redirect: true, host_redirect: www.example.com }
+  - name: listener_tcp
+    address: { socket_address: { address: LISTENER_1, port_value: 8080 } }
+    enable_reuse_port: false
+    filter_chains:
+    - filters:
+      - name: envoy.filters.network.tcp_proxy
+        typed_config:
+          "@type": type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy
+          stat_prefix: tcp
+          cluster: tcp
+  clusters:
+  - name: by_name
+    type: LOGICAL_DNS
+    # Comment out the following line to test on v6 networks
+    dns_lookup_family: V4_ONLY
+    connect_timeout: 0.25s
+    lb_policy: ROUND_ROBIN
+    load_assignment:
+      cluster_name: by_name
+      endpoints:
+      - lb_endpoints:
+        - endpoint:
+            address:
+              socket_address: { address: localhost, port_value: HTTP_PORT }
+    circuit_breakers:
+      thresholds:
+      - { priority: DEFAULT, max_connections: 100, max_pending_requests: 100 }
+    outlier_detection: { consecutive_5xx: 5, base_ejection_time: 30s }
+    typed_extension_protocol_options:
+      envoy.extensions.upstreams.http.v3.HttpProtocolOptions:
+        "@type": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions
+        explicit_http_config:
+          http2_protocol_options:
+            max_concurrent_streams: 100
+  - name: tcp
+    type: STRICT_DNS
+    dns_lookup_family: V4_ONLY
+    connect_timeout: 1s
+    load_assignment:
+      cluster_name: tcp
+      endpoints:
+      - lb_endpoints:
+        - endpoint: { address: { socket_address: { address: localhost, port_value: TCP_PORT } } }
+"#;
+
+fn by_hand(admin: SocketAddr, listeners: &[SocketAddr], http: SocketAddr, tcp: SocketAddr) -> String {
+    BY_HAND
+        .replace("ADMIN_IP", &admin.ip().to_string())
+        .replace("LISTENER_0", &listeners[0].ip().to_string())
+        .replace("LISTENER_1", &listeners[1].ip().to_string())
+        .replace("HTTP_PORT", &http.port().to_string())
+        .replace("TCP_PORT", &tcp.port().to_string())
+}
+
+async fn a_file_in_the_manner_of_envoys_documentation_serves(which: Plane) {
+    let (http, tcp) = (Backend::http("web").await, Backend::tcp("bytes").await);
+    let write = |admin: SocketAddr, listeners: &[SocketAddr]| by_hand(admin, listeners, http.address(), tcp.address());
+    let mut alone = Alone::written(which, "envoy.yaml", 2, write).await;
+    alone.sidecar.ready().await;
+    let to = alone.listener(0);
+    let seen = get(to, "any", "/app/page?a=b").expect(200).await.seen();
+    assert_eq!(
+        (seen.authority.as_str(), seen.path.as_str(), seen.protocol.as_str()),
+        ("www.example.com", "//page?a=b", "HTTP/2.0")
+    );
+    assert_eq!(seen.headers["x-envoy-original-path"], "/app/page?a=b");
+    let hello = get(to, "any", "/hello").expect(200).await;
+    assert_eq!(
+        (hello.text().as_str(), hello.header("content-language")),
+        ("hello\n", "en")
+    );
+    let old = get(to, "any", "/old/page").expect(301).await;
+    assert_eq!(old.header("location"), "https://www.example.com/old/page");
+    get(to, "any", "/nowhere").expect(404).await;
+    let stream = tokio::net::TcpStream::connect(alone.listener(1)).await.unwrap();
+    assert_eq!(answering(stream).await.unwrap(), "bytes");
+}
+
+/// A CA, and folders in which what it issues is swapped as a whole, by a link, as Kubernetes does it.
+struct Issuer {
+    state: TempDir,
+    files: TempDir,
+}
+
+const OWN: &str = "spiffe://example.org/ns/default/sa/own";
+
+impl Issuer {
+    fn new() -> Self {
+        let issuer = Self {
+            state: tempfile::tempdir().unwrap(),
+            files: tempfile::tempdir().unwrap(),
+        };
+        issuer.rotate("one");
+        let root = fs::read(issuer.state.path().join("ca/root-cert.pem")).unwrap();
+        fs::write(issuer.files.path().join("root.pem"), root).unwrap();
+        for name in ["cert.pem", "key.pem"] {
+            symlink(format!("..data/{name}"), issuer.files.path().join(name)).unwrap();
+        }
+        issuer
+    }
+
+    fn dir(&self) -> &Path {
+        self.files.path()
+    }
+
+    /// Puts a new certificate in the place of the one there is, and returns it.
+    fn rotate(&self, name: &str) -> CertificateDer<'static> {
+        let state = StateDir::open(self.state.path()).unwrap();
+        let ca = Ca::load_or_create(&state, &"example.org".parse().unwrap(), &Clock::system()).unwrap();
+        let issued = ca.issue(&OWN.parse().unwrap(), &IssueOptions::default()).unwrap();
+        let folder = self.dir().join(format!("..{name}"));
+        fs::create_dir(&folder).unwrap();
+        fs::write(folder.join("cert.pem"), &issued.chain_pem).unwrap();
+        fs::write(folder.join("key.pem"), issued.key_pem.expose()).unwrap();
+        symlink(format!("..{name}"), self.dir().join("..new")).unwrap();
+        fs::rename(self.dir().join("..new"), self.dir().join("..data")).unwrap();
+        CertificateDer::from_pem_slice(issued.chain_pem.as_bytes()).unwrap()
+    }
+
+    fn identity(&self) -> Identity {
+        Identity::issued(self.state.path(), "example.org", OWN)
+    }
+
+    /// Writes the file of a secret in the place of the one there is, by rename. Envoy wants one secret in a file.
+    fn secret(&self, name: &str, what: &str) {
+        let text = format!(
+            "resources:\n- \"@type\": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret\n  \
+             name: {name}\n  {what}\n"
+        );
+        fs::write(
+            self.dir().join("partial"),
+            text.replace("DIR", self.dir().to_str().unwrap()),
+        )
+        .unwrap();
+        fs::rename(self.dir().join("partial"), self.dir().join(format!("{name}.yaml"))).unwrap();
+    }
+}
+
+/// Whom both sides trust.
+const TRUSTED: &str = "validation_context: {trusted_ca: {filename: DIR/root.pem}, match_typed_subject_alt_names: \
+    [{san_type: URI, matcher: {exact: \"spiffe://example.org/ns/default/sa/own\"}}]}";
+
+/// The certificate in files that are watched.
+const IN_FILES: &str = "{certificate_chain: {filename: DIR/cert.pem}, private_key: {filename: DIR/key.pem}, \
+    watched_directory: {path: DIR}}";
+
+/// A plain listener, whose traffic goes by mutual TLS to the other listener and from there to a host. `OWN` stands for how
+/// both have their certificate, `TRUST` for how they verify the other.
+const THERE_AND_BACK: &str = r#"
+admin: {address: {socket_address: {address: ADMIN_IP, port_value: 15000}}}
+node: {id: alone, cluster: test}
+static_resources:
+  SECRETS
+  listeners:
+  - name: out
+    address: {socket_address: {address: LISTENER_0, port_value: 8080}}
+    enable_reuse_port: false
+    filter_chains:
+    - filters: [{name: hcm, typed_config: &hcm {"@type": HCM, stat_prefix: out, http_filters: [&router {name: router, typed_config: {"@type": ROUTER}}],
+        route_config: {virtual_hosts: [{name: all, domains: ["*"], routes: [{match: {prefix: /}, route: {cluster: in}}]}]}}}]
+  - name: in
+    address: {socket_address: {address: LISTENER_1, port_value: 8080}}
+    enable_reuse_port: false
+    filter_chains:
+    - filters: [{name: hcm, typed_config: {"@type": HCM, stat_prefix: in, http_filters: [*router],
+        route_config: {virtual_hosts: [{name: all, domains: ["*"], routes: [{match: {prefix: /}, route: {cluster: app}}]}]}}}]
+      transport_socket:
+        name: envoy.transport_sockets.tls
+        typed_config:
+          "@type": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext
+          require_client_certificate: true
+          common_tls_context: &tls
+            OWN
+            TRUST
+  clusters:
+  - name: in
+    type: STATIC
+    load_assignment: {cluster_name: in, endpoints: [{lb_endpoints: [{endpoint: {address: {socket_address: {address: LISTENER_1, port_value: 8080}}}}]}]}
+    typed_extension_protocol_options:
+      envoy.extensions.upstreams.http.v3.HttpProtocolOptions:
+        "@type": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions
+        common_http_protocol_options: {max_requests_per_connection: 5}
+        explicit_http_config: {http_protocol_options: {}}
+    transport_socket:
+      name: envoy.transport_sockets.tls
+      typed_config:
+        "@type": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
+        sni: in.example.org
+        common_tls_context: *tls
+  - name: app
+    type: STATIC
+    load_assignment: {cluster_name: app, endpoints: [{lb_endpoints: [{endpoint: {address: {socket_address: {address: 127.0.0.1, port_value: APP_PORT}}}}]}]}
+"#;
+
+fn there_and_back(
+    secrets: &str,
+    own: &str,
+    trust: &str,
+    dir: &Path,
+    app: SocketAddr,
+) -> impl FnOnce(SocketAddr, &[SocketAddr]) -> String {
+    let text = THERE_AND_BACK
+        .replace("OWN", own)
+        .replace("TRUST", trust)
+        .replace("SECRETS", secrets)
+        .replace("DIR", dir.to_str().unwrap())
+        .replace("APP_PORT", &app.port().to_string())
+        .replace(
+            "HCM",
+            "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+        )
+        .replace(
+            "ROUTER",
+            "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router",
+        );
+    move |admin, listeners| {
+        text.replace("ADMIN_IP", &admin.ip().to_string())
+            .replace("LISTENER_0", &listeners[0].ip().to_string())
+            .replace("LISTENER_1", &listeners[1].ip().to_string())
+    }
+}
+
+/// Waits until there is an answer by way of both listeners: they come into force one by one.
+async fn answers(alone: &Alone) {
+    eventually("an answer", async || {
+        let answer = get(alone.listener(0), "web", "/").send().await?;
+        match answer.status == 200 {
+            true => Ok(()),
+            false => Err(answer.text()),
+        }
+    })
+    .await;
+}
+
+/// Waits until a listener shows this certificate.
+async fn shows(alone: &Alone, identity: &Identity, certificate: &CertificateDer<'_>) {
+    eventually("the new certificate is shown", async || {
+        let stream = tls::connect(alone.listener(1), "in.example.org", Some(identity), &[]).await?;
+        match stream
+            .get_ref()
+            .1
+            .peer_certificates()
+            .is_some_and(|shown| shown[0] == *certificate)
+        {
+            true => Ok(()),
+            false => Err("another is shown".to_owned()),
+        }
+    })
+    .await;
+}
+
+async fn secrets_in_files_are_rotated_while_traffic_runs(which: Plane) {
+    let (app, issuer) = (Backend::http("app").await, Issuer::new());
+    issuer.secret("own", &format!("tls_certificate: {IN_FILES}"));
+    issuer.secret("trust", TRUSTED);
+    let secret = |name: &str| {
+        format!(
+            "{{name: {name}, sds_config: {{path_config_source: {{path: DIR/{name}.yaml, watched_directory: {{path: DIR}}}}, \
+             resource_api_version: V3}}}}"
+        )
+    };
+    let own = format!("tls_certificate_sds_secret_configs: [{}]", secret("own"));
+    let trust = format!("validation_context_sds_secret_config: {}", secret("trust"));
+    let write = there_and_back("", &own, &trust, issuer.dir(), app.address());
+    let mut alone = Alone::written(which, "envoy.yaml", 2, write).await;
+    alone.sidecar.ready().await;
+    answers(&alone).await;
+    let load = Load::start(get(alone.listener(0), "web", "/load"), 50);
+    let client = issuer.identity();
+    // The files are others, by a link; so does Kubernetes.
+    for name in ["two", "three"] {
+        shows(&alone, &client, &issuer.rotate(name)).await;
+    }
+    // The file of the secret is another, and the certificate stands in it.
+    let last = issuer.rotate("four");
+    let text = |name| fs::read_to_string(issuer.dir().join(name)).unwrap();
+    let inline = serde_json::json!({
+        "certificate_chain": {"inline_string": text("cert.pem")},
+        "private_key": {"inline_string": text("key.pem")},
+    });
+    issuer.secret("own", &format!("tls_certificate: {inline}"));
+    shows(&alone, &client, &last).await;
+    load.stop().await.assert_lossless();
+}
+
+async fn secrets_of_the_bootstrap_and_files_of_contexts_serve(which: Plane) {
+    let (app, issuer) = (Backend::http("app").await, Issuer::new());
+    let secrets = format!(
+        "secrets:\n  - name: own\n    tls_certificate: {}",
+        IN_FILES.replace(", watched_directory: {path: DIR}", "")
+    );
+    let own = "tls_certificate_sds_secret_configs: [{name: own}]";
+    let trust = "validation_context: {trusted_ca: {filename: DIR/root.pem}}";
+    let written = [
+        (secrets.as_str(), own),
+        ("", &*format!("tls_certificates: [{IN_FILES}]")),
+    ];
+    for (secrets, own) in written {
+        let write = there_and_back(secrets, own, trust, issuer.dir(), app.address());
+        let mut alone = Alone::written(which, "envoy.yaml", 2, write).await;
+        alone.sidecar.ready().await;
+        answers(&alone).await;
+        let refused = tls::connect(alone.listener(1), "in.example.org", None, &[]).await;
+        // In TLS 1.3 a client learns only with the first answer that it is refused.
+        assert!(refused.is_err() || answering(refused.unwrap()).await.is_err());
+    }
+}
+
+#[tokio::test]
+async fn mistakes_are_named_with_their_line_and_column() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("envoy.yaml");
+    let nobody: SocketAddr = "127.0.0.1:1".parse().unwrap();
+    let good = by_hand(nobody, &[nobody, nobody], nobody, nobody);
+    for (from, to, said) in [
+        ("codec_type: AUTO", "codec_typ: AUTO", "there is no such field"),
+        ("connect_timeout: 0.25s", "connect_timeout: soon", "connect_timeout"),
+        ("lb_policy: ROUND_ROBIN", "lb_policy: FAIREST", "FAIREST"),
+        (
+            "type: STRICT_DNS",
+            "health_checks: [{timeout: 1s, interval: 1s}]",
+            "this field is not implemented",
+        ),
+        (
+            "use_remote_address: true",
+            "scheme_header_transformation: {scheme_to_overwrite: https}",
+            "not implemented",
+        ),
+        (
+            "http_filters:",
+            "http_filters: []\n          unused:",
+            "there is no such field",
+        ),
+        ("stat_prefix: tcp", "stat_prefix: [", ""),
+    ] {
+        let text = good.replacen(from, to, 1);
+        assert_ne!(text, good, "{from}");
+        fs::write(&path, &text).unwrap();
+        let output = run(&["proxy", "--bootstrap", path.to_str().unwrap()]).await;
+        assert_eq!(output.status.code(), Some(1), "{to}");
+        let at = text.find(to).unwrap() + to.rfind('\n').map_or(0, |end| end + 1);
+        let line = text[..at].matches('\n').count() + 1;
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        let column = match said {
+            // A mistake in the YAML itself shows where it can no longer be read.
+            "" => String::new(),
+            _ => {
+                let start = text[..at].rfind('\n').unwrap() + 1;
+                let indent = text[start..].len() - text[start..].trim_start().len();
+                format!("{line}:{}: ", indent + 1)
+            }
+        };
+        let place = format!("error: {}:{column}", path.display());
+        assert!(
+            error.starts_with(&place) && error.contains(said),
+            "{place} {said}\n{error}"
+        );
+    }
+}

@@ -1,0 +1,433 @@
+//! A control plane that dies, errs, takes away what is in use and keeps things waiting: the data plane goes on with what
+//! it has, and takes what comes.
+
+use std::net::SocketAddr;
+
+use rcgen::generate_simple_self_signed;
+use serde_json::{Value, json};
+use tokio::net::TcpStream;
+use topsail::xds::ResourceType;
+use topsail::xds::ResourceType::{Cluster, Endpoints, Listener, Route, Secret};
+
+use crate::harness::alone::{Alone, cluster, http_listener, socket};
+use crate::harness::wire::Wire;
+use crate::harness::{Ads, Backend, Load, Plane, eventually, get, tls};
+use crate::on_each_plane;
+
+on_each_plane! {
+    a_server_that_dies_in_the_middle_of_an_update_leaves_all_as_it_was,
+    what_is_refused_again_and_again_changes_nothing,
+    a_cluster_that_goes_while_routes_name_it_is_missed_by_them_only,
+    a_listener_can_take_the_place_of_another_in_one_push,
+    a_listener_that_changes_under_load_drops_no_connection,
+    nothing_is_in_force_before_what_it_needs,
+    the_whole_state_can_be_sent_instead_of_changes,
+}
+
+const DELTA: &str = "DELTA_GRPC";
+
+/// What Envoy says when the server is gone.
+const STREAM_CLOSED: &str = "gRPC config stream to xds closed";
+/// What Envoy says of resources that it refuses, and what we say.
+const REFUSED: [&str; 4] = ["delta config for", "gRPC config for", "rejected", "is refused"];
+
+/// A cluster whose hosts are told by EDS.
+fn eds(name: &str) -> Value {
+    json!({
+        "name": name,
+        "type": "EDS",
+        "connect_timeout": "5s",
+        "eds_cluster_config": {"eds_config": from_ads()},
+    })
+}
+
+fn from_ads() -> Value {
+    json!({"ads": {}, "resource_api_version": "V3", "initial_fetch_timeout": "0s"})
+}
+
+fn endpoints(name: &str, host: SocketAddr) -> Value {
+    json!({"cluster_name": name, "endpoints": [{"lb_endpoints": [{"endpoint": {"address": socket(host)}}]}]})
+}
+
+fn to(cluster: &str) -> Value {
+    json!({"match": {"prefix": "/"}, "route": {"cluster": cluster}})
+}
+
+fn routes(name: &str, routes: &[Value]) -> Value {
+    json!({"name": name, "virtual_hosts": [{"name": "all", "domains": ["*"], "routes": routes}]})
+}
+
+/// A listener at this address, whose routes are told by RDS.
+fn listener(name: &str, address: SocketAddr, table: &str) -> Value {
+    let mut listener = http_listener(name, "OUTBOUND", json!([]), json!({}));
+    listener["address"] = socket(address);
+    listener["enable_reuse_port"] = json!(false);
+    let manager = &mut listener["filter_chains"][0]["filters"][0]["typed_config"];
+    manager.as_object_mut().unwrap().remove("route_config");
+    manager["rds"] = json!({"route_config_name": table, "config_source": from_ads()});
+    listener
+}
+
+/// Waits until a name has been asked for more often than `before`, and returns how often.
+async fn asks_for(ads: &Ads, kind: ResourceType, name: &str, before: usize) -> usize {
+    eventually(&format!("{name} is asked for"), async || match ads.asked(kind, name) {
+        asked if asked > before => Ok(asked),
+        asked => Err(asked.to_string()),
+    })
+    .await
+}
+
+/// A data plane that has a cluster `a` and a listener with the routes `table`, which lead there.
+struct Followed {
+    alone: Alone,
+    to: SocketAddr,
+    ads: Ads,
+    a: Backend,
+}
+
+impl Followed {
+    async fn start(which: Plane, api_type: &str) -> Self {
+        let a = Backend::http("a").await;
+        let ads = Ads::start(|_| ()).await;
+        let alone = Alone::follow(which, &ads, api_type).await;
+        let to = alone.socket(8080);
+        ads.change(|world| {
+            world.put(Cluster, &eds("a"));
+            world.put(Endpoints, &endpoints("a", a.address()));
+            world.put(Listener, &listener("in", to, "table"));
+            world.put(Route, &routes("table", &[self::to("a")]));
+        });
+        let mut followed = Self { ads, alone, to, a };
+        followed.alone.sidecar.ready().await;
+        followed.answers("a").await;
+        followed
+    }
+
+    fn get(&self, path: &str) -> crate::harness::Call {
+        get(self.to, "web", path)
+    }
+
+    async fn answers(&self, backend: &str) {
+        eventually(&format!("{backend} answers"), async || {
+            let answer = self.get("/").send().await?;
+            match answer.header("x-backend") == backend {
+                true => Ok(()),
+                false => Err(format!("{}: {}", answer.status, answer.text())),
+            }
+        })
+        .await;
+    }
+}
+
+async fn a_server_that_dies_in_the_middle_of_an_update_leaves_all_as_it_was(which: Plane) {
+    let mut followed = Followed::start(which, DELTA).await;
+    followed.alone.sidecar.allow_log(STREAM_CLOSED);
+    let b = Backend::http("b").await;
+    let mut asked = 0;
+    let load = Load::start(followed.get("/load"), 100);
+    for _ in 0..3 {
+        // The cluster comes, and nothing of what belongs to it.
+        followed.ads.change(|world| world.put(Cluster, &eds("b")));
+        asked = asks_for(&followed.ads, Endpoints, "b", asked).await;
+        followed.ads.stop();
+        followed.get("/").expect(200).await;
+        followed.ads.start_again().await;
+    }
+    followed.ads.stop();
+    followed.ads.change(|world| {
+        world.put(Endpoints, &endpoints("b", b.address()));
+        world.put(Route, &routes("table", &[to("b")]));
+    });
+    followed.get("/").expect(200).await;
+    followed.ads.start_again().await;
+    followed.answers("b").await;
+    load.stop().await.assert_lossless();
+}
+
+async fn what_is_refused_again_and_again_changes_nothing(which: Plane) {
+    let mut followed = Followed::start(which, DELTA).await;
+    REFUSED
+        .into_iter()
+        .for_each(|text| followed.alone.sidecar.allow_log(text));
+    let load = Load::start(followed.get("/load"), 100);
+    for turn in 1..=20 {
+        let mut bad = listener("in", followed.to, "table");
+        bad["stat_prefix"] = json!(format!("turn-{turn}"));
+        bad["filter_chains"][0]["filters"][0] = json!({
+            "name": "unheard.of",
+            "typed_config": {"@type": "type.googleapis.com/envoy.config.core.v3.Address", "pipe": {"path": "/x"}},
+        });
+        followed.ads.change(|world| {
+            world.put(Listener, &bad);
+            world.put(
+                Cluster,
+                &json!({"name": "worse", "type": "EDS", "connect_timeout": format!("{turn}s")}),
+            );
+        });
+        eventually("both are refused", async || {
+            let refused = (followed.ads.refusals(Listener), followed.ads.refusals(Cluster));
+            match refused.0.len() == turn && refused.1.len() == turn {
+                true => Ok(()),
+                false => Err(format!("{refused:?}")),
+            }
+        })
+        .await;
+    }
+    let named = |kind, name: &str| followed.ads.refusals(kind).iter().all(|why| why.contains(name));
+    assert!(
+        named(Listener, "in") && named(Cluster, "worse"),
+        "{:?}",
+        followed.ads.refusals(Cluster)
+    );
+    let b = Backend::http("b").await;
+    followed.ads.change(|world| {
+        world.put(Cluster, &cluster("worse", b.address()));
+        world.put(Listener, &listener("in", followed.to, "table"));
+        world.put(Route, &routes("table", &[to("worse")]));
+    });
+    followed.answers("b").await;
+    load.stop().await.assert_lossless();
+}
+
+async fn a_cluster_that_goes_while_routes_name_it_is_missed_by_them_only(which: Plane) {
+    let followed = Followed::start(which, DELTA).await;
+    let b = Backend::http("b").await;
+    let other = json!({"match": {"prefix": "/b"}, "route": {"cluster": "b"}});
+    followed.ads.change(|world| {
+        world.put(Cluster, &cluster("b", b.address()));
+        world.put(Route, &routes("table", &[other, to("a")]));
+    });
+    eventually("b answers beside a", async || {
+        match followed.get("/b").send().await?.header("x-backend") {
+            "b" => Ok(()),
+            other => Err(other.to_owned()),
+        }
+    })
+    .await;
+    let load = Load::start(followed.get("/b"), 100);
+    // One goes and another comes in one push; the routes stay as they are.
+    followed.ads.change(|world| {
+        world.remove(Cluster, "a");
+        world.put(Cluster, &cluster("c", b.address()));
+    });
+    eventually("a is missed", async || {
+        match followed.get("/").send().await?.status.as_u16() {
+            503 => Ok(()),
+            status => Err(status.to_string()),
+        }
+    })
+    .await;
+    // It comes back as another, while the one that had come goes.
+    followed.ads.change(|world| {
+        world.remove(Cluster, "c");
+        world.put(Cluster, &cluster("a", followed.a.address()));
+    });
+    followed.answers("a").await;
+    load.stop().await.assert_lossless();
+}
+
+async fn a_listener_can_take_the_place_of_another_in_one_push(which: Plane) {
+    let followed = Followed::start(which, DELTA).await;
+    let mut kept = Wire::open(followed.to).await;
+    for turn in 0..4 {
+        let (old, new) = match turn % 2 {
+            0 => ("in", "new"),
+            _ => ("new", "in"),
+        };
+        kept.send(b"GET / HTTP/1.1\r\nhost: web\r\n\r\n").await;
+        assert_eq!(kept.answer().await.unwrap().status, 200);
+        followed.ads.change(|world| {
+            world.remove(Listener, old);
+            world.put(Listener, &listener(new, followed.to, "table"));
+        });
+        eventually("the new one listens", async || {
+            let listeners = followed.alone.sidecar.admin("/listeners").await;
+            let is = |name: &str| listeners.lines().any(|line| line.starts_with(&format!("{name}::")));
+            match is(new) && !is(old) {
+                true => Ok(()),
+                false => Err(listeners),
+            }
+        })
+        .await;
+        followed.answers("a").await;
+        // Who was there is told to go, and has been answered until then.
+        kept.send(b"GET / HTTP/1.1\r\nhost: web\r\n\r\n").await;
+        match kept.answer().await {
+            Some(said) => assert_eq!(said.status, 200),
+            None => assert_eq!(kept.end().await, b""),
+        }
+        kept = Wire::open(followed.to).await;
+    }
+}
+
+async fn a_listener_that_changes_under_load_drops_no_connection(which: Plane) {
+    let followed = Followed::start(which, DELTA).await;
+    let load = Load::start(followed.get("/load"), 200);
+    for turn in 1..=20 {
+        let mut changed = listener("in", followed.to, "table");
+        changed["filter_chains"][0]["filters"][0]["typed_config"]["server_name"] = json!(format!("turn-{turn}"));
+        followed.ads.change(|world| world.put(Listener, &changed));
+        eventually("the change is in force", async || {
+            match followed.get("/").send().await?.header("server") {
+                server if server == format!("turn-{turn}") => Ok(()),
+                server => Err(server.to_owned()),
+            }
+        })
+        .await;
+    }
+    load.stop().await.assert_lossless();
+    assert!(followed.ads.refusals(Listener).is_empty());
+}
+
+/// Whether somebody takes connections there.
+async fn is_open(address: SocketAddr) -> bool {
+    TcpStream::connect(address).await.is_ok()
+}
+
+async fn nothing_is_in_force_before_what_it_needs(which: Plane) {
+    let a = Backend::http("a").await;
+    // The cluster has no endpoints yet.
+    let ads = Ads::start(|world| world.put(Cluster, &eds("a"))).await;
+    let mut alone = Alone::follow(which, &ads, DELTA).await;
+    let to = alone.socket(8080);
+    let initializing = async |why: &str| {
+        eventually(why, async || {
+            let answer = get(alone.admin(), "admin", "/ready").send().await?;
+            match answer.status == 503 {
+                true => Ok(()),
+                false => Err(answer.text()),
+            }
+        })
+        .await;
+    };
+    initializing("it waits for the endpoints").await;
+    ads.change(|world| {
+        world.put(Listener, &listener("in", to, "table"));
+    });
+    asks_for(&ads, Endpoints, "a", 0).await;
+    assert_eq!(ads.taken(Listener), 0, "listeners come after the clusters");
+    ads.change(|world| world.put(Endpoints, &endpoints("a", a.address())));
+    eventually("the listener is taken", async || match ads.taken(Listener) {
+        0 => Err("not yet".to_owned()),
+        _ => Ok(()),
+    })
+    .await;
+    initializing("it waits for the routes").await;
+    assert!(!is_open(to).await);
+    ads.change(|world| world.put(Route, &routes("table", &[self::to("a")])));
+    alone.sidecar.ready().await;
+    get(to, "web", "/").expect(200).await;
+
+    // A listener that waits for its certificate; the one beside it does not.
+    let own = generate_simple_self_signed(["web".to_owned()]).unwrap();
+    let secure = alone.socket(8443);
+    let mut waiting = listener("secure", secure, "table");
+    waiting["filter_chains"][0]["transport_socket"] = json!({
+        "name": "envoy.transport_sockets.tls",
+        "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext",
+            "common_tls_context": {"tls_certificate_sds_secret_configs": [{"name": "own", "sds_config": from_ads()}]},
+        },
+    });
+    let taken = ads.taken(Listener);
+    ads.change(|world| world.put(Listener, &waiting));
+    eventually("the other listener is taken", async || {
+        match ads.taken(Listener) > taken {
+            true => Ok(()),
+            false => Err("not yet".to_owned()),
+        }
+    })
+    .await;
+    get(to, "web", "/").expect(200).await;
+    assert!(!is_open(secure).await);
+    let dump = alone.sidecar.admin("/init_dump").await;
+    assert!(dump.contains("SdsApi own"), "{dump}");
+    ads.change(|world| {
+        world.put(
+            Secret,
+            &json!({"name": "own", "tls_certificate": {
+                "certificate_chain": {"inline_string": own.cert.pem()},
+                "private_key": {"inline_string": own.signing_key.serialize_pem()},
+            }}),
+        );
+    });
+    eventually("it listens with its certificate", async || {
+        tls::connect(secure, "web", None, &[]).await.map(drop)
+    })
+    .await;
+
+    // A cluster waits for its endpoints; until then its name is one that does not exist.
+    let b = Backend::http("b").await;
+    ads.change(|world| {
+        world.put(Cluster, &eds("b"));
+        world.put(Route, &routes("table", &[self::to("b")]));
+    });
+    asks_for(&ads, Endpoints, "b", 0).await;
+    eventually("the route leads nowhere", async || {
+        match get(to, "web", "/").send().await?.status.as_u16() {
+            503 => Ok(()),
+            status => Err(status.to_string()),
+        }
+    })
+    .await;
+    ads.change(|world| world.put(Endpoints, &endpoints("b", b.address())));
+    eventually("b answers", async || {
+        match get(to, "web", "/").send().await?.header("x-backend") {
+            "b" => Ok(()),
+            other => Err(other.to_owned()),
+        }
+    })
+    .await;
+}
+
+async fn the_whole_state_can_be_sent_instead_of_changes(which: Plane) {
+    let mut followed = Followed::start(which, "GRPC").await;
+    REFUSED
+        .into_iter()
+        .for_each(|text| followed.alone.sidecar.allow_log(text));
+    followed.alone.sidecar.allow_log(STREAM_CLOSED);
+    let b = Backend::http("b").await;
+    let other = followed.alone.socket(8081);
+    followed.ads.change(|world| {
+        world.put(Cluster, &eds("b"));
+        world.put(Endpoints, &endpoints("b", b.address()));
+        world.put(Listener, &listener("other", other, "other"));
+        world.put(Route, &routes("other", &[to("b")]));
+    });
+    eventually("the other listener answers", async || {
+        match get(other, "web", "/").send().await?.header("x-backend") {
+            "b" => Ok(()),
+            other => Err(other.to_owned()),
+        }
+    })
+    .await;
+    followed.get("/").expect(200).await;
+    // What is not said again is gone.
+    followed.ads.change(|world| {
+        world.remove(Listener, "other");
+        world.remove(Cluster, "b");
+    });
+    eventually("the other listener is gone", async || match is_open(other).await {
+        true => Err("it is still there".to_owned()),
+        false => Ok(()),
+    })
+    .await;
+    followed.get("/").expect(200).await;
+    // A refused response is refused with the name; the one after it counts.
+    followed
+        .ads
+        .change(|world| world.put(Cluster, &json!({"name": "bad", "type": "EDS"})));
+    eventually("it is refused", async || match followed.ads.refusals(Cluster).first() {
+        Some(why) if why.contains("bad") => Ok(()),
+        other => Err(format!("{other:?}")),
+    })
+    .await;
+    followed.ads.change(|world| world.remove(Cluster, "bad"));
+    followed.ads.stop();
+    followed.ads.start_again().await;
+    followed.ads.change(|world| {
+        world.put(Cluster, &cluster("b", b.address()));
+        world.put(Route, &routes("table", &[to("b")]));
+    });
+    followed.answers("b").await;
+}
