@@ -131,7 +131,7 @@ async fn the_addresses_of_a_connection_are_those_that_the_proxy_says(plane: Plan
         );
     }
     let logged = |case: &str| {
-        let text = alone.written("log");
+        let text = alone.wrote("log");
         let line = text.lines().find(|line| line.starts_with(&format!("{case} ")))?;
         let mut words: Vec<_> = line.split(' ').map(str::to_owned).collect();
         // Where nobody says otherwise the port is the system's choice.
@@ -142,7 +142,7 @@ async fn the_addresses_of_a_connection_are_those_that_the_proxy_says(plane: Plan
         Some(words.join(" "))
     };
     for (case, _, _, addresses) in &cases {
-        let line = eventually("a line", async || logged(case).ok_or_else(|| alone.written("log"))).await;
+        let line = eventually("a line", async || logged(case).ok_or_else(|| alone.wrote("log"))).await;
         assert_eq!(line, format!("{case} {addresses} 127.0.0.1"));
     }
     let stats = alone.sidecar.stats("proxy_proto").await;
