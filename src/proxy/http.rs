@@ -10,6 +10,7 @@ mod forward;
 mod hash;
 pub(crate) mod header_ops;
 pub(crate) mod http1;
+pub(crate) mod http2;
 pub(crate) mod local_reply;
 mod mirror;
 mod path;

@@ -159,6 +159,15 @@ pub(crate) enum BodyError {
 }
 
 impl BodyError {
+    /// What resets an HTTP/2 stream that cannot go on without the rest of the body.
+    pub(crate) fn reason(&self) -> h2::Reason {
+        let told = match self {
+            BodyError::Peer(error) => error.http2().and_then(h2::Error::reason),
+            BodyError::Malformed | BodyError::Timeout | BodyError::Idle => None,
+        };
+        told.unwrap_or(h2::Reason::INTERNAL_ERROR)
+    }
+
     /// The flags and the `%RESPONSE_CODE_DETAILS%` that tell it of a response.
     pub(crate) fn told(&self) -> (Flags, &'static str) {
         let protocol = (

@@ -12,8 +12,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use http::Request;
-use hyper::rt::Executor;
-use hyper::server::conn::{http1, http2};
+use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::AsyncReadExt;
@@ -21,10 +20,9 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::http1::{Checked, Limits, Wire};
-use super::{Codec, HttpManager, HttpStats, exchange};
+use super::{Codec, HttpManager, HttpStats, exchange, http2};
 use crate::proxy::connection::Connection;
 use crate::proxy::io::Io;
-use crate::proxy::io::gather::gathered;
 use crate::proxy::listener::FilterChain;
 use crate::proxy::worker::Worker;
 
@@ -98,6 +96,11 @@ impl Downstream {
         }
     }
 
+    /// Waits until the client has given up too many. Cancel safe.
+    pub(super) async fn abused(&self) {
+        self.usage.abused.notified().await;
+    }
+
     /// It is over.
     pub(crate) fn request_ends(&self) {
         self.usage.active.set(self.usage.active.get().saturating_sub(1));
@@ -152,21 +155,6 @@ impl Use {
     }
 }
 
-/// Spawns tasks on the worker's own thread.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct LocalExecutor;
-
-impl<F> Executor<F> for LocalExecutor
-where
-    F: Future + 'static,
-    F::Output: 'static,
-{
-    fn execute(&self, future: F) {
-        // As it is: a block around it would be twice as long, and be moved once more.
-        tokio::task::spawn_local(future);
-    }
-}
-
 /// Serves a connection to its end.
 pub(crate) async fn serve(io: Io, downstream: Rc<Downstream>) {
     let _open = Open::new(downstream.manager.stats.clone(), downstream.connection.tls.is_some());
@@ -177,13 +165,19 @@ pub(crate) async fn serve(io: Io, downstream: Rc<Downstream>) {
         () = spent(&downstream) => return,
         _ = &mut ending => return,
     };
-    let result = match begun {
-        Ok(Begun::Http1(io)) => serve_http1(io, &downstream, ending).await,
-        Ok(Begun::Http2(io)) => serve_http2(io, &downstream, ending).await,
-        Err(error) => return tracing::debug!(%error, "a client's connection broke before its first request"),
-    };
-    if let Err(error) = result {
-        tracing::debug!(%error, "a client's connection broke");
+    let broke = "a client's connection broke";
+    match begun {
+        Ok(Begun::Http1(io)) => {
+            if let Err(error) = serve_http1(io, &downstream, ending).await {
+                tracing::debug!(%error, broke);
+            }
+        }
+        Ok(Begun::Http2(io)) => {
+            if let Err(error) = http2::serve(io, &downstream, ending).await {
+                tracing::debug!(%error, broke);
+            }
+        }
+        Err(error) => tracing::debug!(%error, "a client's connection broke before its first request"),
     }
 }
 
@@ -262,7 +256,7 @@ async fn ending(downstream: &Downstream) -> Option<Instant> {
 }
 
 /// Waits until a connection has to be over.
-async fn over(at: Option<Instant>) {
+pub(super) async fn over(at: Option<Instant>) {
     match at {
         Some(at) => tokio::time::sleep_until(at).await,
         None => std::future::pending().await,
@@ -303,36 +297,6 @@ async fn serve_http1(
     }
 }
 
-async fn serve_http2(
-    io: Checked,
-    downstream: &Rc<Downstream>,
-    ending: impl Future<Output = Option<Instant>>,
-) -> hyper::Result<()> {
-    // The streams' tasks outlive this future if the connection is cut off.
-    let shared = downstream.clone();
-    let service = service_fn(move |request: Request<hyper::body::Incoming>| {
-        let downstream = shared.clone();
-        // In a place of its own: hyper moves the future of a stream several times.
-        Box::pin(async move { Ok::<_, Infallible>(exchange::exchange(downstream, request.map(Into::into)).await) })
-    });
-    let (io, turns) = gathered(io);
-    let served = pin!(async {
-        let mut connection = pin!(http2(&downstream.manager).serve_connection(TokioIo::new(io), service));
-        let at = tokio::select! {
-            result = &mut connection => return result,
-            () = downstream.usage.abused.notified() => return Ok(()),
-            at = ending => at,
-        };
-        connection.as_mut().graceful_shutdown();
-        tokio::select! {
-            result = connection => result,
-            () = downstream.usage.abused.notified() => Ok(()),
-            () = over(at) => Ok(()),
-        }
-    });
-    turns.drive(served).await
-}
-
 /// A connection in the statistics.
 struct Open(Arc<HttpStats>, Instant);
 
@@ -351,24 +315,6 @@ impl Drop for Open {
         self.0.cx_destroy.fetch_add(1, Relaxed);
         self.0.cx_length.record(self.1.elapsed());
     }
-}
-
-fn http2(manager: &HttpManager) -> http2::Builder<LocalExecutor> {
-    let mut builder = http2::Builder::new(LocalExecutor);
-    builder
-        .timer(TokioTimer::new())
-        .auto_date_header(false)
-        .max_concurrent_streams(manager.http2.max_concurrent_streams)
-        .initial_stream_window_size(manager.http2.stream_window)
-        .initial_connection_window_size(manager.http2.connection_window)
-        .max_header_list_size(u32::try_from(manager.limits.header_bytes).unwrap_or(u32::MAX));
-    if let Some((interval, timeout)) = manager.http2.keepalive {
-        builder.keep_alive_interval(interval).keep_alive_timeout(timeout);
-    }
-    if manager.http2.allow_connect {
-        builder.enable_connect_protocol();
-    }
-    builder
 }
 
 #[cfg(test)]

@@ -34,6 +34,8 @@ pub(crate) struct Turns<I>(Rc<RefCell<Inner<I>>>);
 #[derive(Debug)]
 struct Inner<I> {
     io: I,
+    /// How many bytes have come.
+    received: Rc<Cell<u64>>,
     /// What was taken and not yet written, from `written` on.
     held: Vec<u8>,
     written: usize,
@@ -47,12 +49,20 @@ struct Inner<I> {
 pub(crate) fn gathered<I>(io: I) -> (Gathered<I>, Turns<I>) {
     let shared = Rc::new(RefCell::new(Inner {
         io,
+        received: Rc::default(),
         held: Vec::new(),
         written: 0,
         flush: false,
         failed: None,
     }));
     (Gathered(shared.clone()), Turns(shared))
+}
+
+impl<I> Turns<I> {
+    /// How many bytes have come, now and from now on.
+    pub(crate) fn received(&self) -> Rc<Cell<u64>> {
+        self.0.borrow().received.clone()
+    }
 }
 
 impl<I: AsyncWrite + Unpin> Turns<I> {
@@ -131,7 +141,12 @@ impl<I: AsyncWrite + Unpin> Inner<I> {
 
 impl<I: AsyncRead + Unpin> AsyncRead for Gathered<I> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0.borrow_mut().io).poll_read(cx, buf)
+        let inner = &mut *self.0.borrow_mut();
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut inner.io).poll_read(cx, buf))?;
+        let bytes = buf.filled().len() - before;
+        inner.received.set(inner.received.get() + bytes as u64);
+        Poll::Ready(Ok(()))
     }
 }
 

@@ -24,11 +24,22 @@ impl From<TrySendError<Request<RequestBody>>> for Unanswered {
     }
 }
 
+impl From<h2::Error> for Unanswered {
+    /// Something of the request may have been sent.
+    fn from(error: h2::Error) -> Self {
+        Self {
+            error: of(&error.into()),
+            unsent: None,
+        }
+    }
+}
+
 /// An error in our own terms.
 pub(super) fn of(error: &PeerError) -> SendError {
     let kind = match error {
         PeerError::Hyper(hyper) if hyper.is_parse() => FailureKind::Protocol,
-        PeerError::Hyper(_) => error.http2().map_or(FailureKind::Reset, of_http2),
+        PeerError::Hyper(_) => FailureKind::Reset,
+        PeerError::Http2(error) => of_http2(error),
     };
     SendError::new(kind, error)
 }

@@ -14,10 +14,21 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
 use super::*;
-use crate::proxy::http::connection::LocalExecutor;
+use crate::proxy::http::body::client::ClientBody;
+use crate::proxy::http::http2::StreamBody;
 use crate::proxy::upstream::balance::testing::{cluster, cluster_config, endpoints};
 use crate::proxy::upstream::breaker::Thresholds;
 use crate::proxy::upstream::cluster::UpstreamHttp;
+
+/// Spawns what hyper's servers ask for on the worker's own thread.
+#[derive(Clone, Copy)]
+struct LocalExecutor;
+
+impl<F: Future<Output = ()> + 'static> hyper::rt::Executor<F> for LocalExecutor {
+    fn execute(&self, future: F) {
+        tokio::task::spawn_local(future);
+    }
+}
 
 fn on_a_worker(test: impl Future<Output = ()>) {
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -116,6 +127,15 @@ async fn send(
     cluster: &Arc<Cluster>,
     change: impl FnOnce(&mut Towards<'_>),
 ) -> Result<(Response<Incoming>, Lease), SendError> {
+    send_with(pools, cluster, request(), change).await
+}
+
+async fn send_with(
+    pools: &Pools,
+    cluster: &Arc<Cluster>,
+    request: Request<RequestBody>,
+    change: impl FnOnce(&mut Towards<'_>),
+) -> Result<(Response<Incoming>, Lease), SendError> {
     let host = cluster.hosts.load().hosts[0].clone();
     let mut towards = Towards {
         cluster,
@@ -130,7 +150,7 @@ async fn send(
         carried: None,
     };
     change(&mut towards);
-    pools.send(&towards, request()).await
+    pools.send(&towards, request).await
 }
 
 async fn read(answer: Result<(Response<Incoming>, Lease), SendError>) -> Result<Bytes, FailureKind> {
@@ -389,6 +409,90 @@ fn resets_of_streams_are_told_apart() {
             assert_eq!(get(&Pools::default(), &cluster).await, Err(kind));
             assert_eq!(cluster.stats.rq_rx_reset.load(Relaxed), 1);
         }
+    });
+}
+
+/// A body that comes by HTTP/2, and what it comes from.
+async fn streaming_body() -> (RequestBody, h2::SendStream<Bytes>) {
+    let (near, far) = tokio::io::duplex(1 << 16);
+    let (client, server) = tokio::join!(h2::client::handshake(near), h2::server::handshake(far));
+    let ((mut client, driver), mut server) = (client.unwrap(), server.unwrap());
+    tokio::task::spawn_local(driver);
+    let (_, send) = client
+        .send_request(Request::post("http://a/").body(()).unwrap(), false)
+        .unwrap();
+    let (request, respond) = server.accept().await.unwrap().unwrap();
+    tokio::task::spawn_local(async move {
+        let _open = (client, respond);
+        while server.accept().await.is_some() {}
+    });
+    let (parts, stream) = request.into_parts();
+    let body = Incoming::Http2(StreamBody::new(stream, &parts.headers));
+    (RequestBody::Client(ClientBody::Streaming(body), Rc::default()), send)
+}
+
+/// Answers the first request at once, and then says what it hears.
+async fn echo(listener: TcpListener) {
+    let (stream, _) = listener.accept().await.unwrap();
+    let mut connection = h2::server::handshake(stream).await.unwrap();
+    let (request, mut respond) = connection.accept().await.unwrap().unwrap();
+    let mut heard = request.into_body();
+    let mut said = respond.send_response(Response::new(()), false).unwrap();
+    tokio::task::spawn_local(async move {
+        while let Some(data) = heard.data().await {
+            said.send_data(data.unwrap(), false).unwrap();
+        }
+        said.send_data(Bytes::new(), true).unwrap();
+    });
+    while connection.accept().await.is_some() {}
+}
+
+#[test]
+fn over_http2_request_and_answer_go_on_at_the_same_time() {
+    on_a_worker(async {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        tokio::task::spawn_local(echo(listener));
+        let cluster = cluster_at(port, http2(), Thresholds::default());
+        let (body, mut source) = streaming_body().await;
+        let answer = send_with(&Pools::default(), &cluster, request().map(|_| body), |_| {}).await;
+        let (response, mut lease) = answer.unwrap();
+        let mut heard = response.into_body();
+        for said in ["one", "two"] {
+            source.send_data(said.into(), said == "two").unwrap();
+            let frame = heard.frame().await.unwrap().unwrap();
+            assert_eq!(frame.into_data().unwrap(), said);
+        }
+        assert_eq!(heard.collect().await.unwrap().to_bytes(), "");
+        lease.finished();
+        assert_eq!(cluster.stats.rq_tx_reset.load(Relaxed), 0);
+    });
+}
+
+#[test]
+fn a_host_that_answers_no_pings_is_given_up() {
+    on_a_worker(async {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let pinged = Rc::new(Cell::new(false));
+        let seen = pinged.clone();
+        tokio::task::spawn_local(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            // Its settings, and then nothing.
+            stream.write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0]).await.unwrap();
+            let mut bytes = Vec::new();
+            while stream.read_buf(&mut bytes).await.unwrap() > 0 {
+                let ping = [0, 0, 8, 6, 0];
+                seen.set(seen.get() || bytes.windows(5).any(|head| head == ping));
+            }
+        });
+        let http = UpstreamHttp {
+            keepalive: Some((Duration::from_millis(10), Duration::from_millis(10))),
+            ..http2()
+        };
+        let cluster = cluster_at(port, http, Thresholds::default());
+        assert_eq!(get(&Pools::default(), &cluster).await, Err(FailureKind::Reset));
+        assert!(pinged.get());
     });
 }
 
