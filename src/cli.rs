@@ -9,6 +9,7 @@ mod demo;
 mod directory;
 mod file;
 mod format;
+mod iptables;
 mod log;
 mod output;
 mod proxy;
@@ -76,6 +77,8 @@ commands! {
     Bootstrap(bootstrap::Arguments),
     /// Run the bundled data plane: a sidecar that reads what Envoy reads
     Proxy(proxy::Arguments),
+    /// Lead the traffic of applications through the sidecar beside them
+    Iptables(iptables::Arguments),
     /// Show how far each proxy is with what it should have
     Status(status::Arguments),
     /// Make join tokens

@@ -17,6 +17,7 @@ pub mod clock;
 pub mod control;
 pub mod diag;
 pub mod envoy;
+pub mod interception;
 pub mod ir;
 pub mod lifecycle;
 pub mod mesh;

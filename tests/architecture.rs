@@ -40,6 +40,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("lifecycle", &["telemetry", "clock"]),
     ("proxy", &["xds", "tls", "telemetry", "lifecycle", "clock", "name"]),
     ("envoy", &[]),
+    ("interception", &[]),
     (
         "cli",
         &[
@@ -56,6 +57,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "tls",
             "telemetry",
             "envoy",
+            "interception",
             "diag",
             "clock",
             "name",

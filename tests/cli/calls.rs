@@ -7,7 +7,17 @@ use crate::run::{fails, path, run, stdout, text, topsail};
 
 #[test]
 fn help_teaches() {
-    for command in ["", "serve", "check", "render", "status", "bootstrap", "token create"] {
+    for command in [
+        "",
+        "serve",
+        "check",
+        "render",
+        "status",
+        "bootstrap",
+        "token create",
+        "iptables apply",
+        "iptables clean",
+    ] {
         let mut arguments: Vec<&str> = command.split_whitespace().collect();
         arguments.push("--help");
         insta::assert_snapshot!(format!("help {command}").trim().replace(' ', "_"), stdout(&arguments));

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::AsFd;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::thread;
 
@@ -12,8 +12,6 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use tokio::runtime::Builder;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{LocalSet, spawn_local};
-
-use crate::interception::Rules;
 
 /// A network namespace. It lasts as long as the process in it, and that as long as this value: it reads from a
 /// pipe that closes with it, even when the test is killed.
@@ -46,16 +44,22 @@ impl Namespace {
 
     /// Runs a command line of words without blanks in it, which has to succeed.
     fn run(&self, line: &str) {
+        self.ran(&line.split_whitespace().collect::<Vec<_>>());
+    }
+
+    /// Runs a command, which has to succeed, and returns what it printed.
+    fn ran(&self, words: &[&str]) -> String {
+        let output = self.output(words);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{words:?}: {said}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// Runs a command to its end.
+    fn output(&self, words: &[&str]) -> Output {
         let mut command = Command::new("nsenter");
-        command
-            .arg(format!("--net={}", self.path()))
-            .args(line.split_whitespace());
-        let output = command.output().expect("nsenter, of the package util-linux");
-        assert!(
-            output.status.success(),
-            "{line}: {}",
-            String::from_utf8_lossy(&output.stderr)
-        );
+        command.arg(format!("--net={}", self.path())).args(words);
+        command.output().expect("nsenter, of the package util-linux")
     }
 }
 
@@ -183,11 +187,19 @@ impl Host {
         SocketAddr::new(self.address, port)
     }
 
-    /// Puts rules into the machine's packet filter.
-    pub fn intercept(&self, rules: &Rules) {
-        for line in rules.commands(self.address) {
-            self.namespace.run(&line);
-        }
+    /// Runs a command on this machine, which has to succeed, and returns what it printed.
+    pub fn ran(&self, words: &[&str]) -> String {
+        self.namespace.ran(words)
+    }
+
+    /// Runs a command on this machine to its end.
+    pub fn output(&self, words: &[&str]) -> Output {
+        self.namespace.output(words)
+    }
+
+    /// Runs `topsail` on this machine, which has to succeed, and returns what it printed.
+    pub fn topsail(&self, arguments: &[&str]) -> String {
+        self.ran(&[&[env!("CARGO_BIN_EXE_topsail")], arguments].concat())
     }
 }
 
@@ -207,7 +219,7 @@ async fn machines_reach_each_other_and_nothing_else() {
         assert_eq!(accepted, one.address);
         let here: [SocketAddr; 2] = [(Ipv4Addr::LOCALHOST, 80).into(), (Ipv6Addr::LOCALHOST, 80).into()];
         tokio::net::TcpStream::connect(&here[..]).await.unwrap_err();
-        one.intercept(&Rules::redirect());
+        one.topsail(&["iptables", "apply"]);
         one.run(connect).await.unwrap_err();
     }
 }

@@ -1,25 +1,27 @@
-//! The packet filter's rules beside a sidecar, as `istio-iptables` sets them up.
+//! `topsail iptables` on machines of their own.
 
+use std::fs;
 use std::net::IpAddr;
+use std::os::unix::fs::PermissionsExt;
 
 use topsail::envoy::User;
+
+use crate::harness::{Plane, get};
+use crate::hosts::{Family, Host, Lan};
+use crate::stage::Stage;
 
 /// The user and the group of a sidecar in Istio.
 const PROXY: u32 = 1337;
 
-/// Ports that the proxy itself answers: HBONE, metrics, readiness and the agent's health.
-const OWN_PORTS: [u16; 4] = [15008, 15090, 15021, 15020];
-
-/// What the filter does with a machine's traffic.
+/// What is done with a machine's traffic.
 pub struct Rules {
-    /// The flag for `topsail bootstrap --mode`.
+    /// The flag for `topsail bootstrap --mode` and `topsail iptables apply --mode`.
     pub mode: &'static str,
     /// Whom the sidecar runs as. Sockets with another host's address and packet marks (TPROXY) take a
     /// capability, so there it is root, and known by its group.
     pub proxy: User,
-    inbound: fn() -> Vec<String>,
-    /// What the proxy sends to its own machine.
-    to_itself: Option<String>,
+    /// Further flags of `topsail iptables apply`.
+    flags: &'static [&'static str],
 }
 
 impl Rules {
@@ -28,10 +30,7 @@ impl Rules {
         Self {
             mode: "REDIRECT",
             proxy: User { uid: PROXY, gid: PROXY },
-            inbound: redirect_inbound,
-            to_itself: Some(format!(
-                "nat -A ISTIO_OUTPUT -o lo ! -d LOOPBACK -p tcp -m owner --gid-owner {PROXY} -j ISTIO_IN_REDIRECT"
-            )),
+            flags: &[],
         }
     }
 
@@ -40,89 +39,176 @@ impl Rules {
         Self {
             mode: "TPROXY",
             proxy: User { uid: 0, gid: PROXY },
-            inbound: tproxy_inbound,
-            to_itself: None,
+            flags: &[],
         }
     }
 
-    /// The command lines for a machine with this address.
-    pub(crate) fn commands(&self, address: IpAddr) -> Vec<String> {
-        let (iptables, ip, own_source, loopback) = match address {
-            IpAddr::V4(_) => ("iptables", "ip", "127.0.0.6/32", "127.0.0.1/32"),
-            IpAddr::V6(_) => ("ip6tables", "ip -6", "::6/128", "::1/128"),
-        };
-        let mut rules = (self.inbound)();
-        rules.extend(outbound(self.to_itself.clone()));
-        let place = |rule: &String| rule.replace("LOOPBACK", loopback).replace("OWN_SOURCE", own_source);
-        let mut commands: Vec<String> = rules
-            .iter()
-            .map(|rule| format!("{iptables} -w -t {}", place(rule)))
-            .collect();
-        if self.mode == "TPROXY" {
-            commands.push(format!("{ip} rule add fwmark {PROXY} lookup 133"));
-            commands.push(format!("{ip} route add local default dev lo table 133"));
-        }
-        if address.is_ipv6() {
-            // 127.0.0.6 is the machine's own anyway.
-            commands.push(format!("{ip} address add {own_source} dev lo"));
-        }
-        commands
+    /// With further flags.
+    fn with(self, flags: &'static [&'static str]) -> Self {
+        Self { flags, ..self }
+    }
+
+    /// Puts the rules into a machine's packet filter.
+    pub fn apply(&self, host: &Host) {
+        host.topsail(&[&["iptables", "apply", "--mode", self.mode], self.flags].concat());
     }
 }
 
-/// What the machine sends: all but the proxy's own goes to the proxy.
-fn outbound(to_itself: Option<String>) -> Vec<String> {
-    let mut rules = vec![
-        "nat -N ISTIO_REDIRECT".into(),
-        "nat -A ISTIO_REDIRECT -p tcp -j REDIRECT --to-ports 15001".into(),
-        "nat -N ISTIO_OUTPUT".into(),
-        "nat -A OUTPUT -p tcp -j ISTIO_OUTPUT".into(),
-        "nat -A ISTIO_OUTPUT -o lo -s OWN_SOURCE -j RETURN".into(),
+/// All that the packet filter and the routing of a machine have.
+fn state(host: &Host) -> String {
+    let tables = ["nat", "mangle", "raw"].map(|table| {
+        ["iptables-save", "ip6tables-save"].map(|save| {
+            let saved = host.ran(&[save, "-t", table]);
+            let lines = saved.lines().filter(|line| !line.starts_with('#'));
+            // Counters of what went by.
+            lines
+                .map(|line| format!("{}\n", line.split(" [").next().unwrap()))
+                .collect::<String>()
+        })
+    });
+    let words = |line: &str| host.output(&line.split(' ').collect::<Vec<_>>()).stdout;
+    // A table without routes does not exist.
+    let routing = [
+        "ip rule show",
+        "ip -6 rule show",
+        "ip route show table 133",
+        "ip -6 route show table 133",
     ];
-    rules.extend(to_itself);
-    rules.extend([
-        format!("nat -A ISTIO_OUTPUT -o lo -m owner ! --gid-owner {PROXY} -j RETURN"),
-        format!("nat -A ISTIO_OUTPUT -m owner --gid-owner {PROXY} -j RETURN"),
-        "nat -A ISTIO_OUTPUT -d LOOPBACK -j RETURN".into(),
-        "nat -A ISTIO_OUTPUT -j ISTIO_REDIRECT".into(),
-    ]);
-    rules
+    let routing = routing.map(|line| String::from_utf8(words(line)).unwrap());
+    let shown = host.ran(&["ip", "-6", "address", "show", "dev", "lo"]);
+    let addresses = shown
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("inet6 ")?.split(' ').next());
+    tables.concat().concat() + &routing.concat() + &addresses.collect::<Vec<_>>().join("\n")
 }
 
-fn redirect_inbound() -> Vec<String> {
-    let mut rules = vec![
-        "nat -N ISTIO_INBOUND".into(),
-        "nat -N ISTIO_IN_REDIRECT".into(),
-        "nat -A ISTIO_IN_REDIRECT -p tcp -j REDIRECT --to-ports 15006".into(),
-        "nat -A PREROUTING -p tcp -j ISTIO_INBOUND".into(),
-    ];
-    rules.extend(OWN_PORTS.map(|port| format!("nat -A ISTIO_INBOUND -p tcp --dport {port} -j RETURN")));
-    rules.push("nat -A ISTIO_INBOUND -p tcp -j ISTIO_IN_REDIRECT".into());
-    rules
+#[tokio::test]
+async fn applied_again_nothing_changes_and_clean_leaves_what_was_there() {
+    let lan = Lan::new(Family::V6);
+    let host = lan.host();
+    // What others have in the same tables.
+    host.ran(&["iptables", "-t", "nat", "-N", "DOCKER_OUTPUT"]);
+    host.ran(&[
+        "iptables",
+        "-t",
+        "nat",
+        "-A",
+        "OUTPUT",
+        "-d",
+        "127.0.0.11/32",
+        "-j",
+        "DOCKER_OUTPUT",
+    ]);
+    host.topsail(&["iptables", "clean"]);
+    let before = state(&host);
+    let dns: &[&str] = &["--redirect-dns", "--redirect-all-dns"];
+    let modes: [&[&str]; 4] = [&[], &["--mode", "tproxy"], dns, &["--include-inbound-ports", ""]];
+    for flags in modes {
+        let apply = [&["iptables", "apply"], flags].concat();
+        host.topsail(&apply);
+        let applied = state(&host);
+        assert!(applied.contains("-A OUTPUT -p tcp -j ISTIO_OUTPUT"), "{applied}");
+        assert!(
+            applied.contains("-A OUTPUT -d 127.0.0.11/32 -j DOCKER_OUTPUT"),
+            "{applied}"
+        );
+        host.topsail(&apply);
+        assert_eq!(state(&host), applied, "{flags:?} twice");
+        // Over what another mode has left.
+        host.topsail(&["iptables", "apply", "--mode", "TPROXY", "--redirect-dns"]);
+        host.topsail(&apply);
+        assert_eq!(state(&host), applied, "{flags:?} over another mode");
+        host.topsail(&["iptables", "clean"]);
+        assert_eq!(state(&host), before, "{flags:?} cleaned");
+        // The script does the same.
+        let script = host.topsail(&[&apply[..], &["--dry-run"]].concat());
+        assert_eq!(state(&host), before, "a dry run changes nothing");
+        host.ran(&["sh", "-c", &script]);
+        assert_eq!(state(&host), applied, "{flags:?} by its script");
+        host.topsail(&["iptables", "clean"]);
+    }
+    host.topsail(&["iptables", "clean"]);
+    assert_eq!(state(&host), before, "cleaned twice");
 }
 
-/// The mark tells the proxy's connections to the application, which come from the client's address, from the
-/// client's own; their answers find back to the proxy by the connection's mark and the table 133.
-fn tproxy_inbound() -> Vec<String> {
-    let mut rules = vec![
-        "mangle -N ISTIO_DIVERT".into(),
-        format!("mangle -A ISTIO_DIVERT -j MARK --set-mark {PROXY}"),
-        "mangle -A ISTIO_DIVERT -j ACCEPT".into(),
-        "mangle -N ISTIO_TPROXY".into(),
-        format!(
-            "mangle -A ISTIO_TPROXY ! -d LOOPBACK -p tcp -j TPROXY --tproxy-mark {PROXY}/0xffffffff --on-port 15006"
-        ),
-        "mangle -N ISTIO_INBOUND".into(),
-        "mangle -A PREROUTING -p tcp -j ISTIO_INBOUND".into(),
-        format!("mangle -A ISTIO_INBOUND -p tcp -m mark --mark {PROXY} -j RETURN"),
-        "mangle -A ISTIO_INBOUND -p tcp -i lo -j RETURN".into(),
-    ];
-    rules.extend(OWN_PORTS.map(|port| format!("mangle -A ISTIO_INBOUND -p tcp --dport {port} -j RETURN")));
-    rules.extend([
-        "mangle -A ISTIO_INBOUND -p tcp -m conntrack --ctstate RELATED,ESTABLISHED -j ISTIO_DIVERT".into(),
-        "mangle -A ISTIO_INBOUND -p tcp -j ISTIO_TPROXY".into(),
-        format!("mangle -A PREROUTING -p tcp -m mark --mark {PROXY} -j CONNMARK --save-mark"),
-        format!("mangle -A OUTPUT -p tcp -m connmark --mark {PROXY} -j CONNMARK --restore-mark"),
+#[tokio::test]
+async fn what_is_missing_is_said_and_nothing_is_left() {
+    let lan = Lan::new(Family::V4);
+    let host = lan.host();
+    let topsail = env!("CARGO_BIN_EXE_topsail");
+    let before = state(&host);
+    let plain = host.output(&[
+        "setpriv",
+        "--bounding-set",
+        "-net_admin",
+        "--inh-caps",
+        "-all",
+        topsail,
+        "iptables",
+        "apply",
     ]);
-    rules
+    let said = String::from_utf8_lossy(&plain.stderr);
+    assert_eq!(plain.status.code(), Some(1), "{said}");
+    assert!(said.contains("NET_ADMIN") && said.contains("cap_add"), "{said}");
+    let without = host.output(&["env", "PATH=/nowhere", topsail, "iptables", "apply"]);
+    let said = String::from_utf8_lossy(&without.stderr);
+    assert!(said.contains("apt-get install iptables"), "{said}");
+
+    // IPv4 goes in, IPv6 does not: a tool that only fails.
+    let folder = tempfile::tempdir().unwrap();
+    let broken = folder.path().join("ip6tables-restore");
+    fs::write(
+        &broken,
+        "#!/bin/sh\necho 'No chain/target/match by that name' >&2\nexit 1\n",
+    )
+    .unwrap();
+    fs::set_permissions(&broken, fs::Permissions::from_mode(0o755)).unwrap();
+    let path = format!("PATH={}:{}", folder.path().display(), std::env::var("PATH").unwrap());
+    let half = host.output(&["env", &path, topsail, "iptables", "apply", "--ip-family", "both"]);
+    let said = String::from_utf8_lossy(&half.stderr);
+    assert_eq!(half.status.code(), Some(1), "{said}");
+    assert!(said.contains("modprobe -a"), "{said}");
+    assert_eq!(state(&host), before);
+}
+
+#[tokio::test]
+async fn what_is_excluded_passes_by_the_sidecar() {
+    let service = "{apiVersion: v1, kind: Service, metadata: {name: web}, \
+        spec: {clusterIP: 10.96.0.10, selector: {app: web}, ports: [{name: http, port: 80, targetPort: 9080}]}}";
+    let rules = Rules::redirect().with(&["--exclude-inbound-ports", "9999", "--exclude-outbound-ports", "7777"]);
+    let stage = Stage::start(Plane::Topsail, Family::V4, rules, &[service]).await;
+    let web = stage
+        .machine("web-v1")
+        .await
+        .serves(9080, "web-v1")
+        .await
+        .serves(9999, "odd")
+        .await;
+    let outside = stage
+        .stranger()
+        .serves(7777, "outside")
+        .await
+        .serves(7778, "other")
+        .await;
+    let stranger = stage.stranger();
+    let peer = async |answer: crate::harness::Answer| answer.seen().peer.parse::<IpAddr>().unwrap();
+
+    let caught = stranger.reaches(&get(web.host.port(9080), "web", "/")).await;
+    assert_eq!(peer(caught).await.to_string(), "127.0.0.6");
+    let excluded = stranger.reaches(&get(web.host.port(9999), "odd", "/")).await;
+    assert_eq!(
+        peer(excluded).await,
+        stranger.host.address,
+        "straight to the application"
+    );
+
+    let (caught, excluded) = (outside.host.port(7778), outside.host.port(7777));
+    web.reaches(&get(caught, "other", "/")).await;
+    stage.write(
+        "policy.yaml",
+        "{apiVersion: networking.istio.io/v1, kind: Sidecar, metadata: {name: default}, \
+        spec: {outboundTrafficPolicy: {mode: REGISTRY_ONLY}}}",
+    );
+    web.is_refused(&get(caught, "other", "/")).await;
+    web.reaches(&get(excluded, "outside", "/")).await;
 }

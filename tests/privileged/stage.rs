@@ -75,7 +75,7 @@ impl Stage {
              spec: {{address: \"{address}\", serviceAccount: {app}, labels: {{app: {app}, version: {version}}}}}}}"
         );
         self.write(&format!("workload-{name}.yaml"), &entry);
-        machine.host.intercept(&self.rules);
+        self.rules.apply(&machine.host);
         let launch = self.launch(name, app, address).await;
         let started = machine
             .host

@@ -1,0 +1,322 @@
+//! The rules in the system's packet filter, by the tools that every distribution has.
+
+use std::fmt::Write as _;
+use std::io::{self, Write};
+use std::process::{Command, Stdio};
+use std::{fs, iter, thread};
+
+use super::rules::{self, Present, Table};
+use super::{Family, Mode, Plan, Tproxy};
+
+/// Why the packet filter is not as it should be.
+#[derive(Debug, thiserror::Error)]
+pub enum SystemError {
+    /// The process may not change it.
+    #[error(
+        "changing the packet filter takes the capability NET_ADMIN, which this process does not have: run it as root, in \
+         Docker with `--cap-add NET_ADMIN`, in a compose file with `cap_add: [NET_ADMIN]`"
+    )]
+    NotPermitted,
+    /// A tool is not installed.
+    #[error("`{tool}` is not installed: install the package {package} (Debian: `apt-get install {package}`)")]
+    Missing {
+        /// Its name.
+        tool: &'static str,
+        /// What it comes with.
+        package: &'static str,
+    },
+    /// A tool could not do what it was asked to.
+    #[error("`{command}` failed: {why}{hint}")]
+    Failed {
+        /// What was called.
+        command: String,
+        /// What it said.
+        why: String,
+        /// What may help, with a line feed before it; nothing where that is not known.
+        hint: String,
+    },
+    /// A tool could not be called.
+    #[error("`{0}` cannot be called: {1}")]
+    NotCalled(String, #[source] io::Error),
+}
+
+/// The capability `CAP_NET_ADMIN`'s bit (`capabilities(7)`).
+const NET_ADMIN: u64 = 1 << 12;
+
+/// Puts what a plan asks for in the place of what was there of ours. Doing so again changes nothing. If that cannot be done,
+/// nothing of ours is left.
+///
+/// # Errors
+/// When it cannot be done, with what is missing.
+pub fn apply(plan: &Plan, families: &[Family]) -> Result<(), SystemError> {
+    permitted()?;
+    let applied = families.iter().try_for_each(|family| apply_one(plan, *family));
+    if applied.is_err() {
+        // Half of interception would leave applications without a network.
+        let cleaned = clean(plan.tproxy, families);
+        if let Err(error) = cleaned {
+            tracing::warn!(%error, "what is left of the rules could not be taken away");
+        }
+    }
+    applied
+}
+
+/// Takes everything of ours away. Doing so again changes nothing.
+///
+/// # Errors
+/// When it cannot be done, with what is missing.
+pub fn clean(tproxy: Tproxy, families: &[Family]) -> Result<(), SystemError> {
+    permitted()?;
+    families.iter().try_for_each(|family| {
+        let tools = Tools::of(*family);
+        tools.replace(&rules::nothing())?;
+        tools.unroute(tproxy)?;
+        tools.unsource()
+    })
+}
+
+/// What [`apply`] would do where nothing of ours is, as a shell script.
+#[must_use]
+pub fn script(plan: &Plan, families: &[Family]) -> String {
+    let mut script = String::from("#!/bin/sh\nset -e\n");
+    for family in families {
+        let tools = Tools::of(*family);
+        let tables = rules::tables(plan, *family).into_iter();
+        let input: String = tables
+            .filter(|table| !table.is_empty())
+            .map(|table| table.to_string())
+            .collect();
+        // Writing to a string cannot fail.
+        let _ = write!(script, "{} --noflush <<'EOF'\n{input}EOF\n", tools.restore);
+        for line in tools.routing(plan) {
+            let _ = writeln!(script, "ip {} {line}", tools.version());
+        }
+    }
+    script
+}
+
+fn apply_one(plan: &Plan, family: Family) -> Result<(), SystemError> {
+    let tools = Tools::of(family);
+    tools.replace(&rules::tables(plan, family))?;
+    tools.unroute(plan.tproxy)?;
+    tools.routing(plan).iter().try_for_each(|line| tools.ip(line).map(drop))
+}
+
+fn permitted() -> Result<(), SystemError> {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let held = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    match held.and_then(|held| u64::from_str_radix(held.trim(), 16).ok()) {
+        Some(held) if held & NET_ADMIN == 0 => Err(SystemError::NotPermitted),
+        // Where the system does not say, the tools will.
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// The tools for one version of IP.
+struct Tools {
+    family: Family,
+    restore: &'static str,
+    save: &'static str,
+}
+
+impl Tools {
+    fn of(family: Family) -> Self {
+        let (restore, save) = match family {
+            Family::V4 => ("iptables-restore", "iptables-save"),
+            Family::V6 => ("ip6tables-restore", "ip6tables-save"),
+        };
+        Self { family, restore, save }
+    }
+
+    /// Puts tables in the place of what is there of ours, each at once.
+    fn replace(&self, tables: &[Table]) -> Result<(), SystemError> {
+        for table in tables {
+            let present = match run(self.save, &["-t", table.name], "") {
+                Ok(saved) => Present::read(&saved),
+                // A table that does not exist has nothing in it.
+                Err(SystemError::Failed { .. }) => Present::default(),
+                Err(error) => return Err(error),
+            };
+            if !table.is_empty() || !present.is_nothing() {
+                run(self.restore, &["--noflush", "-w"], &table.replacing(&present))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What routing needs besides, as lines of words for `ip`.
+    fn routing(&self, plan: &Plan) -> Vec<String> {
+        let mut lines = Vec::new();
+        if self.family == Family::V6 {
+            // The counterpart of 127.0.0.6, which is the machine's own anyway.
+            lines.push(format!("address replace {} dev lo", rules::own_source(self.family)));
+        }
+        if plan.mode == Mode::Tproxy {
+            let Tproxy { mark, table } = plan.tproxy;
+            lines.push(format!("rule add fwmark {mark} lookup {table}"));
+            lines.push(format!("route replace local default dev lo table {table}"));
+        }
+        lines
+    }
+
+    /// Takes away the way of marked packets to the proxy.
+    fn unroute(&self, Tproxy { mark, table }: Tproxy) -> Result<(), SystemError> {
+        // Who has no `ip` never made one.
+        let Some(shown) = installed(self.ip("rule show"))? else {
+            return Ok(());
+        };
+        let (marked, leads) = (format!("fwmark {mark:#x} "), format!("lookup {table}"));
+        let ours = |line: &&str| line.contains(&marked) && line.trim_end().ends_with(&leads);
+        for _ in shown.lines().filter(ours) {
+            self.ip(&format!("rule del fwmark {mark} lookup {table}"))?;
+        }
+        // A table that does not exist has no routes.
+        let routes = self.ip(&format!("route show table {table}")).unwrap_or_default();
+        if routes.lines().any(|line| line.starts_with("local default dev lo")) {
+            self.ip(&format!("route del local default dev lo table {table}"))?;
+        }
+        Ok(())
+    }
+
+    /// Takes away the proxy's own source address.
+    fn unsource(&self) -> Result<(), SystemError> {
+        if self.family == Family::V4 {
+            return Ok(());
+        }
+        let source = rules::own_source(self.family);
+        let shown = installed(self.ip("address show dev lo"))?;
+        if shown.is_some_and(|shown| shown.contains(&format!("inet6 {source} "))) {
+            self.ip(&format!("address del {source} dev lo"))?;
+        }
+        Ok(())
+    }
+
+    fn ip(&self, line: &str) -> Result<String, SystemError> {
+        let words: Vec<&str> = iter::once(self.version()).chain(line.split(' ')).collect();
+        run("ip", &words, "")
+    }
+
+    fn version(&self) -> &'static str {
+        match self.family {
+            Family::V4 => "-4",
+            Family::V6 => "-6",
+        }
+    }
+}
+
+/// None where a tool is not installed.
+fn installed(answer: Result<String, SystemError>) -> Result<Option<String>, SystemError> {
+    match answer {
+        Ok(answer) => Ok(Some(answer)),
+        Err(SystemError::Missing { .. }) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Calls a tool and returns what it printed.
+fn run(tool: &'static str, arguments: &[&str], input: &str) -> Result<String, SystemError> {
+    let command = || {
+        iter::once(tool)
+            .chain(arguments.iter().copied())
+            .collect::<Vec<_>>()
+            .join(" ")
+    };
+    let mut process = Command::new(tool)
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => SystemError::Missing {
+                tool,
+                package: if tool == "ip" { "iproute2" } else { "iptables" },
+            },
+            _ => SystemError::NotCalled(command(), error),
+        })?;
+    let stdin = process.stdin.take();
+    let output = thread::scope(|scope| {
+        // Who does not read it all says why.
+        scope.spawn(|| drop(stdin.map(|mut stdin| stdin.write_all(input.as_bytes()))));
+        process.wait_with_output()
+    });
+    let output = output.map_err(|error| SystemError::NotCalled(command(), error))?;
+    if output.status.success() {
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+    }
+    let why = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+    Err(SystemError::Failed {
+        command: command(),
+        hint: hint(&why, input),
+        why,
+    })
+}
+
+/// The kernel's modules behind what a rule says.
+const MODULES: [(&str, &str); 8] = [
+    ("-j REDIRECT", "xt_REDIRECT"),
+    ("-m owner", "xt_owner"),
+    ("-j TPROXY", "xt_TPROXY"),
+    ("-m conntrack", "xt_conntrack"),
+    ("-m connmark", "xt_connmark"),
+    ("-m mark", "xt_mark"),
+    ("-j CT", "xt_CT"),
+    ("*nat", "nf_nat"),
+];
+
+/// What may help against what a tool complained of.
+fn hint(why: &str, input: &str) -> String {
+    if why.contains("Permission denied") || why.contains("Operation not permitted") {
+        return "\nThis takes the capabilities NET_ADMIN and, with the older iptables, NET_RAW".to_owned();
+    }
+    let module = [
+        "No chain/target/match",
+        "missing kernel module",
+        "can't initialize",
+        "insmod",
+        "not supported",
+    ];
+    if input.is_empty() || !module.iter().any(|text| why.contains(text)) {
+        return String::new();
+    }
+    let used = MODULES.iter().filter(|(text, _)| input.contains(text));
+    let names: Vec<&str> = used.map(|(_, module)| *module).collect();
+    format!(
+        "\nThe kernel may lack a module: on the host, as root, `modprobe -a {}`",
+        names.join(" ")
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_fails_names_the_tool_and_what_may_help() {
+        let missing = run("topsail-no-such-tool", &["-t", "nat"], "").unwrap_err();
+        assert_eq!(
+            missing.to_string(),
+            "`topsail-no-such-tool` is not installed: install the package iptables (Debian: `apt-get install iptables`)"
+        );
+        let failed = run(
+            "sh",
+            &["-c", "cat >&2; exit 2"],
+            "*nat -m owner: No chain/target/match by that name\n",
+        )
+        .unwrap_err();
+        assert_eq!(
+            failed.to_string(),
+            "`sh -c cat >&2; exit 2` failed: *nat -m owner: No chain/target/match by that name\n\
+             The kernel may lack a module: on the host, as root, `modprobe -a xt_owner nf_nat`"
+        );
+        assert!(hint("Permission denied (you must be root)", "").contains("NET_RAW"));
+        assert_eq!(hint("line 3 failed", "*nat"), "");
+    }
+
+    #[test]
+    fn who_prints_much_before_reading_is_not_waited_for_forever() {
+        let much = "x".repeat(1 << 20);
+        let back = run("sh", &["-c", "head -c 1000000 /dev/zero | tr '\\0' y; cat"], &much).unwrap();
+        assert_eq!(back.len(), 1_000_000 + much.len());
+    }
+}
