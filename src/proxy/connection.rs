@@ -2,7 +2,9 @@
 
 use std::borrow::Cow;
 use std::cell::Cell;
-use std::net::SocketAddr;
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -12,17 +14,61 @@ use super::upstream::cluster::Cluster;
 use super::upstream::connect::Source;
 use super::upstream::host::Host;
 
+/// Where an end of a connection is, or where a listener listens.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) enum Address {
+    /// An address and port.
+    Ip(SocketAddr),
+    /// A Unix domain socket, by its path, or by a name after an `@`. A client of one has none of its own and gets that of
+    /// the socket, as in Envoy.
+    Unix(Arc<Path>),
+}
+
+impl Address {
+    /// The IP address and port, if it has them.
+    pub(crate) fn socket(&self) -> Option<SocketAddr> {
+        match self {
+            Address::Ip(address) => Some(*address),
+            Address::Unix(_) => None,
+        }
+    }
+
+    /// The IP address, if it has one.
+    pub(crate) fn ip(&self) -> Option<IpAddr> {
+        self.socket().map(|address| address.ip())
+    }
+
+    /// The port, if it has one.
+    pub(crate) fn port(&self) -> Option<u16> {
+        self.socket().map(|address| address.port())
+    }
+
+    /// The IP address, or else the path.
+    pub(crate) fn without_port(&self) -> String {
+        self.ip().map_or_else(|| self.to_string(), |ip| ip.to_string())
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Address::Ip(address) => address.fmt(f),
+            Address::Unix(path) => path.display().fmt(f),
+        }
+    }
+}
+
 /// A downstream connection.
 #[derive(Debug)]
 pub(crate) struct Connection {
     /// Its number, unique in this process.
     pub(crate) id: u64,
     /// The address the client dialled, by original destination where traffic is intercepted.
-    pub(crate) local: SocketAddr,
+    pub(crate) local: Address,
     /// The client's address.
-    pub(crate) remote: SocketAddr,
+    pub(crate) remote: Address,
     /// The peer's address: a proxy's, where one says whose connection it is (PROXY protocol).
-    pub(crate) direct: SocketAddr,
+    pub(crate) direct: Address,
     /// Where connections to hosts have to come from.
     pub(crate) source: Option<Source>,
     /// The server name the client asked for, lower case.
@@ -76,7 +122,7 @@ pub(crate) struct Stream {
     /// `HTTP/1.1`, `HTTP/2` or `HTTP/1.0`; none for TCP.
     pub(crate) protocol: Option<http::Version>,
     /// The client's address, if a proxy before us told one.
-    pub(crate) remote: Option<std::net::IpAddr>,
+    pub(crate) remote: Option<IpAddr>,
     /// Why the response is not the endpoint's own.
     pub(crate) flags: Flags,
     /// The status; 0 until there is one.

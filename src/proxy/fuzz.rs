@@ -1,7 +1,7 @@
 //! The proxy's parsers as `fuzz/` reaches them; they are private to everybody else.
 
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::Ipv4Addr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -12,7 +12,7 @@ use futures::FutureExt as _;
 use rustls::pki_types::CertificateDer;
 use tokio::io::{AsyncRead, ReadBuf};
 
-use super::connection::{Connection, Stream};
+use super::connection::{Address, Connection, Stream};
 use super::http::{EscapedSlashes, Normalized, PathNormalization};
 use super::listener::proxy_protocol::ProxyProtocol;
 use super::listener::{Inspection, inspect};
@@ -113,11 +113,11 @@ pub fn path(way: u8, path: &str) {
 /// What is wrong with it.
 pub fn format(text: &str) -> Result<(), String> {
     let compiled = format::Format::parse(text)?;
-    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 80));
+    let address = Address::Ip((Ipv4Addr::LOCALHOST, 80).into());
     let connection = Connection {
         id: 1,
-        local: address,
-        remote: address,
+        local: address.clone(),
+        remote: address.clone(),
         direct: address,
         source: None,
         sni: None,

@@ -10,12 +10,11 @@ mod serve;
 #[cfg(fuzzing)]
 pub(crate) use inspect::inspect;
 
-use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
+use super::connection::Address;
 use super::http::HttpManager;
 use super::tcp::TcpProxy;
 use super::tls::{DownstreamTls, TlsStats};
@@ -28,8 +27,8 @@ use proxy_protocol::ProxyProtocol;
 pub(crate) struct Listener {
     /// The name.
     pub(crate) name: Arc<str>,
-    /// Where.
-    pub(crate) address: ListenAddress,
+    /// Where: at its address, which comes first, and at additional ones.
+    pub(crate) addresses: Box<[ListenAddress]>,
     /// How a socket is bound; none: connections come from the original-destination listener.
     pub(crate) bind: Option<Bind>,
     /// How many connections are accepted before those there are get their turn; none: what the worker thinks fit.
@@ -49,12 +48,9 @@ pub(crate) struct Listener {
 }
 
 impl Listener {
-    /// The port it listens on.
-    pub(crate) fn port(&self) -> Option<u16> {
-        match &self.address {
-            ListenAddress::Ip(address) => Some(address.port()),
-            ListenAddress::Unix(_) => None,
-        }
+    /// Whether it listens on a port.
+    pub(crate) fn has_port(&self, port: Option<u16>) -> bool {
+        port.is_some() && self.addresses.iter().any(|one| one.address.port() == port)
     }
 
     /// All filter chains, the default one included.
@@ -72,21 +68,12 @@ impl Listener {
 }
 
 /// Where a listener listens.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) enum ListenAddress {
-    /// An address and port.
-    Ip(SocketAddr),
-    /// A Unix domain socket.
-    Unix(PathBuf),
-}
-
-impl std::fmt::Display for ListenAddress {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            ListenAddress::Ip(address) => address.fmt(f),
-            ListenAddress::Unix(path) => path.display().fmt(f),
-        }
-    }
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ListenAddress {
+    /// The address.
+    pub(crate) address: Address,
+    /// Permissions of a Unix domain socket's file; none: what the system gives it.
+    pub(crate) mode: Option<u32>,
 }
 
 /// How a socket is bound. Two listeners of equal address and `Bind` can share one.

@@ -29,8 +29,9 @@ use prost::Message;
 
 use super::config::source::SecretSource;
 use super::config::{self, At, Compiled, Names, Refusal, coverage};
+use super::connection::Address;
 use super::http::route::RouteTable;
-use super::listener::{ListenAddress, Listener};
+use super::listener::Listener;
 use super::slot::Slot;
 use super::tls::FileSecrets;
 use super::trace::NodeNames;
@@ -49,7 +50,7 @@ pub(crate) struct Published {
     /// Listeners in force.
     pub(crate) listeners: HashMap<Arc<str>, Arc<Listener>>,
     /// The same by address.
-    pub(crate) by_address: HashMap<ListenAddress, Arc<Listener>>,
+    pub(crate) by_address: HashMap<Address, Arc<Listener>>,
 }
 
 /// A name of a resource.
@@ -225,7 +226,10 @@ impl Store {
                 .map(|(name, entry)| (name.clone(), entry.slot().clone()))
                 .collect(),
             listeners: listeners.clone().map(|one| (one.name.clone(), one.clone())).collect(),
-            by_address: listeners.map(|one| (one.address.clone(), one.clone())).collect(),
+            by_address: listeners
+                .flat_map(|listener| listener.addresses.iter().map(move |one| (&one.address, listener)))
+                .map(|(address, listener)| (address.clone(), listener.clone()))
+                .collect(),
         }));
     }
 

@@ -5,6 +5,7 @@ pub(crate) mod drain;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -13,8 +14,11 @@ use arc_swap::ArcSwap;
 use http::HeaderValue;
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 
-use super::listener::{ListenAddress, Listener, accept};
+use super::connection::Address;
+use super::listener::Listener;
+use super::listener::accept::{self, Listening};
 use super::slot::Slot;
 use super::store::Published;
 use super::trace::export::Outboxes;
@@ -41,8 +45,8 @@ pub(crate) struct Worker {
 /// What the control thread tells a worker.
 #[derive(Debug)]
 pub(crate) enum Command {
-    /// Accept connections of this socket for this listener; from now on, if it is accepting on it already.
-    Listen(Arc<str>, Arc<std::net::TcpListener>),
+    /// Accept connections of these sockets for this listener, and of no others any more.
+    Listen(Arc<str>, Vec<Listening>),
     /// Accept none any more for this listener.
     Close(Arc<str>),
 }
@@ -79,17 +83,17 @@ impl Worker {
     }
 
     /// The listener that takes connections which were meant for an address, by the address or by its port alone.
-    pub(crate) fn listener_at(&self, address: std::net::SocketAddr) -> Option<Arc<Listener>> {
+    pub(crate) fn listener_at(&self, address: SocketAddr) -> Option<Arc<Listener>> {
         let published = self.published.load();
-        let wildcard = std::net::SocketAddr::new(
+        let wildcard = SocketAddr::new(
             if address.is_ipv4() {
-                std::net::Ipv4Addr::UNSPECIFIED.into()
+                Ipv4Addr::UNSPECIFIED.into()
             } else {
-                std::net::Ipv6Addr::UNSPECIFIED.into()
+                Ipv6Addr::UNSPECIFIED.into()
             },
             address.port(),
         );
-        let at = |address| published.by_address.get(&ListenAddress::Ip(address)).cloned();
+        let at = |address| published.by_address.get(&Address::Ip(address)).cloned();
         at(address).or_else(|| at(wildcard))
     }
 
@@ -150,21 +154,18 @@ async fn serve(
         drain_time,
     });
     tokio::task::spawn_local(sweep(Rc::downgrade(&worker)));
-    let mut accepting = HashMap::new();
+    let mut accepting: HashMap<_, Vec<JoinHandle<()>>> = HashMap::new();
     while let Some(command) = commands.recv().await {
-        match command {
-            Command::Listen(name, socket) => {
-                let task = tokio::task::spawn_local(accept::accept(worker.clone(), name.clone(), socket));
-                if let Some(earlier) = accepting.insert(name, task) {
-                    earlier.abort();
-                }
+        let earlier = match command {
+            Command::Listen(name, sockets) => {
+                let accept = |socket| accept::accept(worker.clone(), name.clone(), socket);
+                let tasks = sockets.into_iter().map(accept).map(tokio::task::spawn_local);
+                let tasks = tasks.collect();
+                accepting.insert(name, tasks)
             }
-            Command::Close(name) => {
-                if let Some(task) = accepting.remove(&name) {
-                    task.abort();
-                }
-            }
-        }
+            Command::Close(name) => accepting.remove(&name),
+        };
+        earlier.into_iter().flatten().for_each(|task| task.abort());
     }
 }
 

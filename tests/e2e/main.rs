@@ -7,6 +7,7 @@
 
 mod absent;
 mod access_logs;
+mod addresses;
 mod away;
 mod bookinfo;
 mod broken;

@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 
 use super::answer::Answer;
 use super::commands::Query;
-use crate::proxy::listener::{ListenAddress, Listener};
+use crate::proxy::connection::Address;
+use crate::proxy::listener::Listener;
 use crate::proxy::store::Published;
 
 /// A line each, or JSON.
@@ -18,19 +19,25 @@ pub(super) fn answer(published: &Published, query: &Query) -> Answer {
         let statuses: Vec<_> = listeners.into_iter().map(status).collect();
         return Answer::pretty(&json!({"listener_statuses": statuses}));
     }
-    let line = |one: &Arc<Listener>| match &one.address {
-        ListenAddress::Ip(address) => format!("{}::{address}\n", one.name),
-        ListenAddress::Unix(path) => format!("{}::{}\n", one.name, path.display()),
-    };
-    Answer::text(listeners.into_iter().map(line).collect::<String>())
+    let lines = listeners.into_iter().flat_map(|listener| {
+        let addresses = listener.addresses.iter();
+        addresses.map(|one| format!("{}::{}\n", listener.name, one.address))
+    });
+    Answer::text(lines.collect::<String>())
 }
 
 fn status(listener: &Arc<Listener>) -> Value {
-    let address = match &listener.address {
-        ListenAddress::Ip(address) => socket_address(*address),
-        ListenAddress::Unix(path) => json!({"pipe": {"path": path}}),
-    };
-    json!({"name": listener.name, "local_address": address})
+    let shown = listener.addresses.iter().map(|one| match &one.address {
+        Address::Ip(address) => socket_address(*address),
+        Address::Unix(path) => json!({"pipe": {"path": path}}),
+    });
+    let mut shown = shown.collect::<Vec<_>>().into_iter();
+    let mut status = json!({"name": listener.name, "local_address": shown.next()});
+    let more: Vec<_> = shown.collect();
+    if !more.is_empty() {
+        status["additional_local_addresses"] = more.into();
+    }
+    status
 }
 
 /// `core.v3.Address`.

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::value::{host_address, number, truth};
 use super::{At, Compiled, Names, Refusal, chain};
+use crate::proxy::connection::Address;
 use crate::proxy::listener::chain::ChainIndex;
 use crate::proxy::listener::{Bind, Direction, ListenAddress, Listener};
 use crate::proxy::upstream::cluster::TcpKeepalive;
@@ -19,12 +20,15 @@ use crate::xds::pb::{listener, wkt};
 /// Envoy's, where nothing is said.
 const BACKLOG: u32 = 128;
 
+/// All permissions (`Pipe.mode`).
+const MODES: u32 = 0o777;
+
 /// A `Listener`.
 pub(crate) fn listener(message: &listener::Listener, names: &mut Names) -> Compiled<Listener> {
     if !message.access_log.is_empty() {
         return Err(Refusal::not_implemented("a log of all connections").within("access_log"));
     }
-    let address = address(message.address.as_ref()).at("address")?;
+    let addresses = addresses(message)?;
     let direction = match message.traffic_direction() {
         TrafficDirection::Unspecified => Direction::Unspecified,
         TrafficDirection::Inbound => Direction::Inbound,
@@ -37,7 +41,7 @@ pub(crate) fn listener(message: &listener::Listener, names: &mut Names) -> Compi
     let default = message.default_filter_chain.as_ref();
     let default = default.map(chain).transpose().at("default_filter_chain")?;
     let stat_prefix = match message.stat_prefix.as_str() {
-        "" => address.to_string(),
+        "" => addresses[0].address.to_string(),
         prefix => prefix.to_owned(),
     };
     Ok(Listener {
@@ -50,15 +54,31 @@ pub(crate) fn listener(message: &listener::Listener, names: &mut Names) -> Compi
         direction,
         stat_prefix: stat_prefix.into(),
         stats: Arc::default(),
-        address,
+        addresses,
     })
 }
 
+/// The address, then the additional ones.
+fn addresses(message: &listener::Listener) -> Compiled<Box<[ListenAddress]>> {
+    let first = address(message.address.as_ref()).at("address");
+    let more = message.additional_addresses.iter().enumerate();
+    let more = more.map(|(index, one)| address(one.address.as_ref()).at_index("additional_addresses", index));
+    std::iter::once(first).chain(more).collect()
+}
+
 fn address(message: Option<&core::Address>) -> Compiled<ListenAddress> {
-    Ok(match host_address(message)? {
-        HostAddress::Ip(address) => ListenAddress::Ip(address),
-        HostAddress::Unix(path) => ListenAddress::Unix(path),
-    })
+    let mode = match message.and_then(|message| message.address.as_ref()) {
+        Some(core::address::Address::Pipe(pipe)) => Some(pipe.mode).filter(|mode| *mode != 0),
+        _ => None,
+    };
+    if mode.is_some_and(|mode| mode > MODES) {
+        return Err(Refusal::new("these are no permissions").within("pipe.mode"));
+    }
+    let address = match host_address(message)? {
+        HostAddress::Ip(address) => Address::Ip(address),
+        HostAddress::Unix(path) => Address::Unix(path.into()),
+    };
+    Ok(ListenAddress { address, mode })
 }
 
 fn overlapping(message: &listener::Listener, (first, second): (usize, usize)) -> Refusal {

@@ -8,7 +8,7 @@ use http::{HeaderMap, HeaderName, Version};
 
 use super::time::TimeFormat;
 use super::{Context, Value};
-use crate::proxy::connection::PeerTls;
+use crate::proxy::connection::{Address, PeerTls};
 use crate::proxy::upstream::host::HostAddress;
 
 /// A command.
@@ -151,6 +151,11 @@ fn number(value: impl Into<u64>) -> Value<'static> {
     Value::Number(value.into())
 }
 
+/// Envoy writes nothing at all for the port of a Unix domain socket.
+fn port(address: &Address) -> Value<'static> {
+    address.port().map_or(Value::Text("".into()), number)
+}
+
 fn milliseconds(value: Option<Duration>) -> Value<'static> {
     value.map_or(Value::None, |value| {
         number(u64::try_from(value.as_millis()).unwrap_or(u64::MAX))
@@ -169,11 +174,11 @@ impl Source {
             "BYTES_SENT" => |c| number(c.stream.bytes_sent),
             "CONNECTION_ID" => |c| number(c.connection.id),
             "CONNECTION_TERMINATION_DETAILS" => |c| owned(c.stream.termination),
-            "DOWNSTREAM_DIRECT_REMOTE_ADDRESS" => |c| owned(Some(c.connection.direct)),
-            "DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT" => |c| owned(Some(c.connection.direct.ip())),
-            "DOWNSTREAM_LOCAL_ADDRESS" => |c| owned(Some(c.connection.local)),
-            "DOWNSTREAM_LOCAL_ADDRESS_WITHOUT_PORT" => |c| owned(Some(c.connection.local.ip())),
-            "DOWNSTREAM_LOCAL_PORT" => |c| number(c.connection.local.port()),
+            "DOWNSTREAM_DIRECT_REMOTE_ADDRESS" => |c| owned(Some(&c.connection.direct)),
+            "DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT" => |c| owned(Some(c.connection.direct.without_port())),
+            "DOWNSTREAM_LOCAL_ADDRESS" => |c| owned(Some(&c.connection.local)),
+            "DOWNSTREAM_LOCAL_ADDRESS_WITHOUT_PORT" => |c| owned(Some(c.connection.local.without_port())),
+            "DOWNSTREAM_LOCAL_PORT" => |c| port(&c.connection.local),
             "DOWNSTREAM_LOCAL_URI_SAN" => |c| owned(tls(c).map(|tls| tls.local_uri_sans.join(","))),
             "DOWNSTREAM_PEER_DNS_SAN" => |c| owned(tls(c).map(|tls| tls.dns_sans.join(","))),
             "DOWNSTREAM_PEER_FINGERPRINT_256" => |c| owned(tls(c).map(|tls| &tls.fingerprint)),
@@ -185,13 +190,14 @@ impl Source {
             "DOWNSTREAM_PEER_URI_SAN" => |c| owned(tls(c).map(|tls| tls.uri_sans.join(","))),
             "DOWNSTREAM_REMOTE_ADDRESS" => |c| match c.stream.remote {
                 // Told by a proxy before us, which told no port.
-                Some(ip) if ip != c.connection.remote.ip() => owned(Some(std::net::SocketAddr::new(ip, 0))),
-                Some(_) | None => owned(Some(c.connection.remote)),
+                Some(ip) if Some(ip) != c.connection.remote.ip() => owned(Some(SocketAddr::new(ip, 0))),
+                Some(_) | None => owned(Some(&c.connection.remote)),
             },
-            "DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT" => {
-                |c| owned(Some(c.stream.remote.unwrap_or(c.connection.remote.ip())))
-            }
-            "DOWNSTREAM_REMOTE_PORT" => |c| number(c.connection.remote.port()),
+            "DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT" => |c| match c.stream.remote {
+                Some(ip) => owned(Some(ip)),
+                None => owned(Some(c.connection.remote.without_port())),
+            },
+            "DOWNSTREAM_REMOTE_PORT" => |c| port(&c.connection.remote),
             "DOWNSTREAM_TLS_CIPHER" => |c| owned(tls(c).map(|tls| tls.cipher)),
             "DOWNSTREAM_TLS_VERSION" => |c| owned(tls(c).map(|tls| tls.version)),
             "DURATION" => |c| milliseconds(c.stream.timing.end.or_else(|| Some(c.stream.start.elapsed()))),

@@ -97,7 +97,7 @@ pub(super) fn condition(exchange: &mut Exchange) -> Result<(), LocalReply> {
             EDGE.iter().for_each(|name| drop(headers.remove(name)));
         }
     }
-    exchange.stream.remote = Some(forwarded_for(headers, manager, &downstream.connection));
+    exchange.stream.remote = forwarded_for(headers, manager, &downstream.connection);
     exchange.scheme = scheme(headers, manager, &downstream.connection);
     client_cert(headers, manager, &downstream.connection);
     request_id(headers, manager);
@@ -294,21 +294,21 @@ fn has_envoy_headers(headers: &HeaderMap) -> bool {
     headers.keys().any(|name| name.as_str().starts_with("x-envoy-"))
 }
 
-/// Notes the client in `x-forwarded-for` and returns its address.
-fn forwarded_for(headers: &mut HeaderMap, manager: &HttpManager, connection: &Connection) -> IpAddr {
+/// Notes the client in `x-forwarded-for` and returns its address, if it has one.
+fn forwarded_for(headers: &mut HeaderMap, manager: &HttpManager, connection: &Connection) -> Option<IpAddr> {
     join(headers, &FORWARDED_FOR, b",");
     let peer = connection.remote.ip();
     if !manager.use_remote_address {
-        return last_trusted(headers, manager.trusted_hops).unwrap_or(peer);
+        return last_trusted(headers, manager.trusted_hops).or(peer);
     }
     let client = match manager.trusted_hops {
         0 => peer,
-        hops => last_trusted(headers, hops - 1).unwrap_or(peer),
+        hops => last_trusted(headers, hops - 1).or(peer),
     };
-    if !manager.skip_xff_append {
+    if let Some(peer) = peer.filter(|_| !manager.skip_xff_append) {
         append(headers, FORWARDED_FOR, &peer.to_string());
     }
-    if let Ok(address) = HeaderValue::from_str(&client.to_string()) {
+    if let Some(Ok(address)) = client.map(|client| HeaderValue::from_str(&client.to_string())) {
         headers.insert(EXTERNAL_ADDRESS, address);
     }
     client

@@ -326,6 +326,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::proxy::listener::accept::Listening;
     use crate::proxy::store::Store;
     use crate::proxy::worker::Command;
     use crate::xds::transcode::to_wire;
@@ -374,7 +375,7 @@ mod tests {
         socket.set_nonblocking(true).unwrap();
         worker
             .commands
-            .send(Command::Listen("l".into(), Arc::new(socket)))
+            .send(Command::Listen("l".into(), vec![Listening::Tcp(Arc::new(socket))]))
             .unwrap();
         let mut client = TcpStream::connect(address).unwrap();
         client.set_read_timeout(Some(Duration::from_secs(10))).unwrap();

@@ -269,7 +269,7 @@ impl Sending<'_> {
             hash: self.hash,
             avoid: retries.avoided(),
             passed: retries.passed(),
-            destination: Some(exchange.downstream.connection.local),
+            destination: exchange.downstream.connection.local.socket(),
         };
         exchange.stream.attempts += 1;
         let Some(host) = self.cluster.choose(&choice) else {

@@ -40,7 +40,7 @@ fn of_key(exchange: &mut Exchange, key: &HashKey) -> Option<u64> {
             let client = exchange
                 .stream
                 .remote
-                .unwrap_or(exchange.downstream.connection.remote.ip());
+                .or_else(|| exchange.downstream.connection.remote.ip())?;
             Some(xxh64(client.to_string().as_bytes(), 0))
         }
         HashKey::Query(name) => {

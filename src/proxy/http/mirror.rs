@@ -45,11 +45,11 @@ fn copy(exchange: &Exchange, mirror: &Mirror, body: &Prepared) {
     let worker = exchange.downstream.worker.clone();
     let version = exchange.request.version;
     let scheme = exchange.scheme;
-    let destination = exchange.downstream.connection.local;
+    let destination = exchange.downstream.connection.local.socket();
     let source = exchange.downstream.connection.source;
     tokio::task::spawn_local(async move {
         let choice = Choice {
-            destination: Some(destination),
+            destination,
             ..Default::default()
         };
         let Some(host) = cluster.choose(&choice) else {

@@ -5,9 +5,10 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, UnixListener};
 
 use super::serve::serve;
+use crate::proxy::io::Socket;
 use crate::proxy::worker::Worker;
 
 /// How long accepting rests when the system is out of file descriptors.
@@ -16,23 +17,54 @@ const EXHAUSTED: Duration = Duration::from_millis(100);
 /// How many connections are accepted before those there are get their turn, unless the listener says so.
 const AT_ONCE: u32 = 16;
 
+/// A socket on which connections are accepted.
+#[derive(Clone, Debug)]
+pub(crate) enum Listening {
+    /// Of TCP.
+    Tcp(Arc<std::net::TcpListener>),
+    /// A Unix domain socket.
+    Unix(Arc<std::os::unix::net::UnixListener>),
+}
+
+/// The same in a worker.
+enum Acceptor {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+impl Acceptor {
+    fn new(socket: &Listening) -> io::Result<Self> {
+        Ok(match socket {
+            Listening::Tcp(socket) => Self::Tcp(TcpListener::from_std(socket.try_clone()?)?),
+            Listening::Unix(socket) => Self::Unix(UnixListener::from_std(socket.try_clone()?)?),
+        })
+    }
+
+    async fn accept(&self) -> io::Result<Socket> {
+        Ok(match self {
+            Self::Tcp(listener) => Socket::Tcp(listener.accept().await?.0),
+            Self::Unix(listener) => Socket::Unix(listener.accept().await?.0),
+        })
+    }
+}
+
 /// Accepts connections for a listener until it is told to stop.
-pub(crate) async fn accept(worker: Rc<Worker>, name: Arc<str>, socket: Arc<std::net::TcpListener>) {
-    let listener = match socket.try_clone().and_then(TcpListener::from_std) {
-        Ok(listener) => listener,
+pub(crate) async fn accept(worker: Rc<Worker>, name: Arc<str>, socket: Listening) {
+    let acceptor = match Acceptor::new(&socket) {
+        Ok(acceptor) => acceptor,
         Err(error) => return tracing::error!(%error, listener = %name, "a socket cannot be used"),
     };
     let (mut exhausted, mut accepted) = (false, 0);
     loop {
-        match listener.accept().await {
-            Ok((stream, remote)) => {
+        match acceptor.accept().await {
+            Ok(stream) => {
                 exhausted = false;
                 // Without the listener the connection is closed.
                 let Some(listener) = worker.listener(&name) else {
                     continue;
                 };
                 let at_once = listener.accept_at_once.unwrap_or(AT_ONCE);
-                tokio::task::spawn_local(serve(worker.clone(), listener, stream, remote));
+                tokio::task::spawn_local(serve(worker.clone(), listener, stream));
                 accepted += 1;
                 if accepted >= at_once {
                     accepted = 0;

@@ -8,12 +8,14 @@ use socket2::SockRef;
 use tokio::net::TcpStream;
 
 use super::Listener;
+use crate::proxy::connection::Address;
+use crate::proxy::io::{Socket, canonical};
 
 /// Where a connection was meant to go.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Destination {
     /// The address.
-    pub(super) address: SocketAddr,
+    pub(super) address: Address,
     /// Whether it was looked for and found, so that the connection may be handed to the listener of that address.
     pub(super) restored: bool,
     /// Whether the client connected to the listener itself.
@@ -25,27 +27,29 @@ impl Destination {
     ///
     /// # Errors
     /// When the connection is gone already.
-    pub(super) fn of(stream: &TcpStream, listener: &Listener) -> io::Result<Self> {
-        let local = canonical(stream.local_addr()?);
-        if !listener.inspection.original_dst {
-            return Ok(Self {
-                address: local,
-                restored: false,
-                direct: true,
-            });
-        }
+    pub(super) fn of(stream: &Socket, listener: &Listener) -> io::Result<Self> {
+        let local = stream.local()?;
+        let itself = |address| Self {
+            address,
+            restored: false,
+            direct: true,
+        };
+        let (Socket::Tcp(stream), Address::Ip(local), true) = (stream, &local, listener.inspection.original_dst) else {
+            return Ok(itself(local));
+        };
         let transparent = listener.bind.is_some_and(|bind| bind.transparent);
         // As in Envoy: what leaves a machine with TPROXY is redirected, to a listener that is transparent as well.
-        let original = original(stream, local).or(transparent.then_some(local));
+        let original = original(stream, *local).or(transparent.then_some(*local));
         Ok(Self {
-            address: original.unwrap_or(local),
+            address: Address::Ip(original.unwrap_or(*local)),
             restored: original.is_some(),
-            direct: original.is_none_or(|original| original == local),
+            direct: original.is_none_or(|original| original == *local),
         })
     }
 
     /// The proxy before us says where it goes.
     pub(super) fn restore(&mut self, address: SocketAddr) {
+        let address = Address::Ip(address);
         if address != self.address {
             *self = Self {
                 address,
@@ -57,7 +61,7 @@ impl Destination {
 
     /// Whether going there would lead to this listener again, and so on without end.
     pub(super) fn is_loop(&self, listener: &Listener) -> bool {
-        self.direct && listener.inspection.original_dst && listener.port() == Some(self.address.port())
+        self.direct && listener.inspection.original_dst && listener.has_port(self.address.port())
     }
 }
 
@@ -70,9 +74,4 @@ fn original(stream: &TcpStream, local: SocketAddr) -> Option<SocketAddr> {
         socket.original_dst_v6()
     };
     address.ok()?.as_socket().map(canonical)
-}
-
-/// An IPv4 address that came by way of an IPv6 socket as what it is.
-pub(super) fn canonical(address: SocketAddr) -> SocketAddr {
-    SocketAddr::new(address.ip().to_canonical(), address.port())
 }

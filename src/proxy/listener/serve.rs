@@ -1,7 +1,7 @@
 //! From a connection to a filter chain.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::Ipv4Addr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -9,23 +9,22 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
-use tokio::net::TcpStream;
 
 use super::chain::Facts;
 use super::inspect::{Found, Stopped, in_time, inspect};
-use super::origin::{Destination, canonical};
+use super::origin::Destination;
 use super::{FilterChain, Listener, ListenerStats, NetworkFilter};
-use crate::proxy::connection::Connection;
+use crate::proxy::connection::{Address, Connection};
 use crate::proxy::http::connection::{self as http, Downstream};
-use crate::proxy::io::{Io, Rewound, reset_when_closed};
+use crate::proxy::io::{Io, Rewound, Socket};
 use crate::proxy::tcp;
 use crate::proxy::upstream::connect::Source;
 use crate::proxy::worker::Worker;
 
 /// Serves a connection that a listener has accepted, to its end.
-pub(super) async fn serve(worker: Rc<Worker>, listener: Arc<Listener>, stream: TcpStream, remote: SocketAddr) {
+pub(super) async fn serve(worker: Rc<Worker>, listener: Arc<Listener>, stream: Socket) {
     let name = listener.name.clone();
-    if let Err(error) = place(worker, listener, stream, remote).await {
+    if let Err(error) = place(worker, listener, stream).await {
         tracing::debug!(%error, listener = %name, "a connection broke");
     }
 }
@@ -47,23 +46,19 @@ impl Drop for Counted<'_> {
 }
 
 /// Finds the listener and the chain for a connection.
-async fn place(
-    worker: Rc<Worker>,
-    accepting: Arc<Listener>,
-    mut stream: TcpStream,
-    remote: SocketAddr,
-) -> io::Result<()> {
+async fn place(worker: Rc<Worker>, accepting: Arc<Listener>, mut stream: Socket) -> io::Result<()> {
     let start = Instant::now();
-    stream.set_nodelay(true)?;
+    stream.set_nodelay()?;
+    let remote = stream.remote()?;
     let mut opening = Opening {
-        direct: canonical(remote),
-        remote: canonical(remote),
+        direct: remote.clone(),
+        remote,
         destination: Destination::of(&stream, &accepting)?,
         read: BytesMut::new(),
         start,
     };
     opening.hear_proxy(&accepting, &mut stream).await?;
-    let listener = hand_off(&worker, &accepting, opening.destination);
+    let listener = hand_off(&worker, &accepting, &opening.destination);
     if !Arc::ptr_eq(&listener, &accepting) {
         opening.hear_proxy(&listener, &mut stream).await?;
     }
@@ -73,18 +68,19 @@ async fn place(
         return Ok(());
     };
     if opening.destination.is_loop(&accepting) && chain.matcher.port.is_none() {
-        reset_when_closed(&stream);
+        stream.reset_when_closed();
         return Err(io::Error::other("it would lead back to this listener"));
     }
     let connection = Connection {
         id: worker.connection_id(),
+        source: listener
+            .inspection
+            .original_src
+            .zip(opening.remote.ip())
+            .map(|(mark, address)| Source { address, mark }),
         local: opening.destination.address,
         remote: opening.remote,
         direct: opening.direct,
-        source: listener.inspection.original_src.map(|mark| Source {
-            address: opening.remote.ip(),
-            mark,
-        }),
         sni: found.server_name,
         tls: None,
         chain: chain.name.clone(),
@@ -96,9 +92,9 @@ async fn place(
 /// What is known of a connection before its chain is.
 struct Opening {
     /// The peer, which may be a proxy.
-    direct: SocketAddr,
+    direct: Address,
     /// The client.
-    remote: SocketAddr,
+    remote: Address,
     destination: Destination,
     /// What was read of what the client sends.
     read: BytesMut,
@@ -107,7 +103,7 @@ struct Opening {
 
 impl Opening {
     /// Listens to the proxy before us, if the listener expects one.
-    async fn hear_proxy(&mut self, listener: &Listener, stream: &mut TcpStream) -> io::Result<()> {
+    async fn hear_proxy(&mut self, listener: &Listener, stream: &mut Socket) -> io::Result<()> {
         let Some(protocol) = &listener.inspection.proxy_protocol else {
             return Ok(());
         };
@@ -115,7 +111,7 @@ impl Opening {
         let hears = protocol.read(stream, &mut self.read);
         match in_time(&listener.inspection, self.start, hears).await {
             Ok(Some(ends)) => {
-                self.remote = ends.source;
+                self.remote = Address::Ip(ends.source);
                 self.destination.restore(ends.destination);
                 Ok(())
             }
@@ -125,32 +121,36 @@ impl Opening {
     }
 
     /// Looks for what chains are chosen by.
-    async fn inspect(&mut self, listener: &Listener, stream: &mut TcpStream) -> io::Result<Found> {
+    async fn inspect(&mut self, listener: &Listener, stream: &mut Socket) -> io::Result<Found> {
         let _waiting = Counted::new(&listener.stats.pre_cx_active);
-        let port = self.destination.address.port();
+        let port = self.destination.address.port().unwrap_or_default();
         let looks = inspect(stream, &listener.inspection, port, &mut self.read);
         let found = in_time(&listener.inspection, self.start, looks).await;
         found.map_err(|stopped| count_stop(stopped, &listener.stats))
     }
 
     fn facts<'a>(&self, found: &'a Found) -> Facts<'a> {
+        // What has no addresses has this one for prefixes, as in Envoy.
+        let ip = |address: &Address| address.ip().unwrap_or(Ipv4Addr::BROADCAST.into());
         Facts {
-            port: self.destination.address.port(),
-            destination: self.destination.address.ip(),
+            port: self.destination.address.port().unwrap_or_default(),
+            destination: ip(&self.destination.address),
             server_name: found.server_name.as_deref(),
             tls: found.tls,
             alpn: &found.alpn,
-            direct_source: self.direct.ip(),
-            source: self.remote.ip(),
-            source_port: self.remote.port(),
+            direct_source: ip(&self.direct),
+            source: ip(&self.remote),
+            source_port: self.remote.port().unwrap_or_default(),
         }
     }
 }
 
 /// The listener of the address that the client dialled, if there is one, or else the one that has accepted.
-fn hand_off(worker: &Worker, accepting: &Arc<Listener>, destination: Destination) -> Arc<Listener> {
-    let meant = (accepting.use_original_dst && destination.restored).then(|| worker.listener_at(destination.address));
-    meant.flatten().unwrap_or_else(|| accepting.clone())
+fn hand_off(worker: &Worker, accepting: &Arc<Listener>, destination: &Destination) -> Arc<Listener> {
+    let meant = destination.address.socket();
+    let meant = meant.filter(|_| accepting.use_original_dst && destination.restored);
+    let listener = meant.and_then(|address| worker.listener_at(address));
+    listener.unwrap_or_else(|| accepting.clone())
 }
 
 fn count_stop(stopped: Stopped, stats: &ListenerStats) -> io::Error {
@@ -174,7 +174,7 @@ async fn run(
     listener: &Listener,
     chain: Arc<FilterChain>,
     connection: Connection,
-    stream: TcpStream,
+    stream: Socket,
     read: Bytes,
 ) -> io::Result<()> {
     let stats = &listener.stats;

@@ -1,12 +1,19 @@
 //! The sockets of listeners: bound when a listener is taken, listened on when it is live.
 
 use std::collections::HashMap;
-use std::io;
+use std::ffi::OsStr;
 use std::net::SocketAddr;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::net::UnixListener;
+use std::path::Path;
 use std::sync::Arc;
+use std::{fs, io};
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 
+use super::super::connection::Address;
+use super::super::listener::accept::Listening;
 use super::super::listener::{Bind, ListenAddress, Listener};
 use super::super::store::Name;
 use super::super::upstream::connect;
@@ -16,17 +23,17 @@ use super::super::worker::{Command, Handle};
 #[derive(Debug)]
 pub(super) struct Sockets {
     workers: Vec<Handle>,
-    bound: HashMap<Name, Bound>,
+    bound: HashMap<Name, Vec<Bound>>,
     /// Bound for the version that is not live yet.
-    pending: HashMap<Name, Bound>,
+    pending: HashMap<Name, Vec<Bound>>,
 }
 
-/// The sockets of a listener, one for each worker, or the same for all.
+/// The sockets of one of a listener's addresses, one for each worker, or the same for all.
 #[derive(Clone, Debug)]
 struct Bound {
     address: ListenAddress,
     bind: Bind,
-    sockets: Vec<Arc<std::net::TcpListener>>,
+    sockets: Vec<Listening>,
 }
 
 impl Sockets {
@@ -48,21 +55,31 @@ impl Sockets {
         let Some(bind) = listener.bind else {
             return Ok(());
         };
-        let fits = |bound: &&Bound| bound.address == listener.address && bound.bind == bind;
-        if self.bound.get(&listener.name).filter(fits).is_some() {
-            return Ok(());
+        let addresses = listener.addresses.iter();
+        let all = addresses.map(|address| self.bound_or_bind(address, bind));
+        let all = all.collect::<Result<Vec<_>, _>>()?;
+        let same = |one: &Bound, other: &Bound| (&one.address, one.bind) == (&other.address, other.bind);
+        let stays = |now: &Vec<Bound>| now.len() == all.len() && now.iter().zip(&all).all(|(a, b)| same(a, b));
+        if !self.bound.get(&listener.name).is_some_and(stays) {
+            self.pending.insert(listener.name.clone(), all);
         }
-        // A listener that goes may leave its socket to one that comes.
-        let bound = match self.bound.values().chain(self.pending.values()).find(fits) {
-            Some(bound) => bound.clone(),
-            None => self.bind(&listener.address, bind).map_err(|error| {
-                let words = error.to_string();
-                let reason = words.split(" (os error").next().unwrap_or_default();
-                format!("cannot bind '{}': {reason}", listener.address)
-            })?,
-        };
-        self.pending.insert(listener.name.clone(), bound);
         Ok(())
+    }
+
+    /// A listener that goes, or changes, may leave its socket to one that comes.
+    fn bound_or_bind(&self, address: &ListenAddress, bind: Bind) -> Result<Bound, String> {
+        let mut known = self.bound.values().chain(self.pending.values()).flatten();
+        let found = known.find(|bound| bound.address == *address && bound.bind == bind);
+        found.cloned().map_or_else(
+            || {
+                self.bind(address, bind).map_err(|error| {
+                    let words = error.to_string();
+                    let reason = words.split(" (os error").next().unwrap_or_default();
+                    format!("cannot bind '{}': {reason}", address.address)
+                })
+            },
+            Ok,
+        )
     }
 
     /// A listener is in force: workers accept on its sockets.
@@ -70,18 +87,21 @@ impl Sockets {
     /// # Errors
     /// When the system does not let us listen.
     pub(super) fn live(&mut self, listener: &Listener) -> io::Result<()> {
-        let Some(bound) = self.pending.remove(&listener.name) else {
+        let Some(all) = self.pending.remove(&listener.name) else {
             if listener.bind.is_none() && self.bound.remove(&listener.name).is_some() {
                 self.tell(|_| Command::Close(listener.name.clone()));
             }
             return Ok(());
         };
-        let backlog = i32::try_from(bound.bind.backlog).unwrap_or(i32::MAX);
-        for socket in &bound.sockets {
-            socket2::SockRef::from(&**socket).listen(backlog)?;
+        for bound in &all {
+            let backlog = i32::try_from(bound.bind.backlog).unwrap_or(i32::MAX);
+            bound.sockets.iter().try_for_each(|socket| listen(socket, backlog))?;
         }
-        self.tell(|worker| Command::Listen(listener.name.clone(), bound.sockets[worker].clone()));
-        self.bound.insert(listener.name.clone(), bound);
+        self.tell(|worker| {
+            let sockets = all.iter().map(|bound| bound.sockets[worker].clone());
+            Command::Listen(listener.name.clone(), sockets.collect())
+        });
+        self.bound.insert(listener.name.clone(), all);
         Ok(())
     }
 
@@ -107,10 +127,22 @@ impl Sockets {
     }
 
     fn bind(&self, address: &ListenAddress, bind: Bind) -> io::Result<Bound> {
-        let ListenAddress::Ip(ip) = address else {
-            return Err(io::Error::other("Unix domain sockets are not implemented"));
+        let sockets = match &address.address {
+            Address::Ip(ip) => self.bind_ip(*ip, bind)?,
+            Address::Unix(path) => {
+                let socket = Listening::Unix(Arc::new(unix_socket(path, address.mode)?));
+                vec![socket; self.workers.len()]
+            }
         };
-        let first = Arc::new(socket(*ip, bind)?);
+        Ok(Bound {
+            address: address.clone(),
+            bind,
+            sockets,
+        })
+    }
+
+    fn bind_ip(&self, ip: SocketAddr, bind: Bind) -> io::Result<Vec<Listening>> {
+        let first = Arc::new(socket(ip, bind)?);
         // With port 0 the system chooses, and all have to have the same.
         let chosen = first.local_addr()?;
         let mut sockets = vec![first.clone()];
@@ -122,12 +154,37 @@ impl Sockets {
             };
             sockets.push(next);
         }
-        Ok(Bound {
-            address: address.clone(),
-            bind,
-            sockets,
-        })
+        Ok(sockets.into_iter().map(Listening::Tcp).collect())
     }
+}
+
+fn listen(socket: &Listening, backlog: i32) -> io::Result<()> {
+    match socket {
+        Listening::Tcp(socket) => SockRef::from(&**socket).listen(backlog),
+        Listening::Unix(socket) => SockRef::from(&**socket).listen(backlog),
+    }
+}
+
+/// A Unix domain socket: a file of which an older one is taken away, or a name after an `@`.
+fn unix_socket(path: &Path, mode: Option<u32>) -> io::Result<UnixListener> {
+    let name = path.as_os_str().as_bytes();
+    // In the abstract namespace names begin with a zero.
+    let named = name.strip_prefix(b"@").map(|name| [b"\0", name].concat());
+    let address = match &named {
+        Some(name) => SockAddr::unix(OsStr::from_bytes(name))?,
+        None => SockAddr::unix(path)?,
+    };
+    let left = named.is_none() && fs::symlink_metadata(path).is_ok_and(|left| left.file_type().is_socket());
+    if left {
+        fs::remove_file(path)?;
+    }
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address)?;
+    if let Some(mode) = mode.filter(|_| named.is_none()) {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
+    }
+    Ok(socket.into())
 }
 
 fn socket(address: SocketAddr, bind: Bind) -> io::Result<std::net::TcpListener> {
@@ -159,6 +216,8 @@ fn socket(address: SocketAddr, bind: Bind) -> io::Result<std::net::TcpListener> 
 
 #[cfg(test)]
 mod tests {
+    use prost::Message;
+
     use super::*;
 
     const BIND: Bind = Bind {
@@ -202,5 +261,32 @@ mod tests {
             )
             .is_ok()
         );
+    }
+
+    fn listener(store: &mut crate::proxy::store::Store, more: serde_json::Value) -> Listener {
+        let bytes = crate::proxy::store::tests::tcp_listener("a", 0, "x");
+        let mut message = crate::xds::pb::listener::Listener::decode(&bytes[..]).unwrap();
+        let address = "envoy.config.core.v3.Address";
+        message.address = Some(crate::xds::json::from_json(address, more).unwrap());
+        store.listener(None, &message.encode_to_vec()).unwrap().unwrap()
+    }
+
+    #[test]
+    fn the_file_of_a_socket_that_nobody_has_any_more_is_taken_away_and_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("sock");
+        drop(UnixListener::bind(&path).unwrap());
+        let mut sockets = Sockets::new(Vec::new());
+        let pipe = |path: &Path| serde_json::json!({"pipe": {"path": path}});
+        let mut store = crate::proxy::store::Store::default();
+        sockets.prepare(&listener(&mut store, pipe(&path))).unwrap();
+        let file = dir.path().join("file");
+        fs::write(&file, "mine").unwrap();
+        let error = sockets.prepare(&listener(&mut store, pipe(&file))).unwrap_err();
+        assert_eq!(
+            error,
+            format!("cannot bind '{}': Address already in use", file.display())
+        );
+        assert_eq!(fs::read_to_string(file).unwrap(), "mine");
     }
 }

@@ -9,6 +9,7 @@ use prost::Message;
 use super::clusters::{deadline, missing_secrets};
 use super::{Changes, Name, Store, same_name};
 use crate::proxy::config::{self, At, Compiled, Refusal, coverage};
+use crate::proxy::connection::Address;
 use crate::proxy::listener::{FilterChain, Listener};
 use crate::xds::{ResourceType, pb};
 
@@ -81,18 +82,16 @@ impl Store {
         }
         let listener = config::listener::listener(&message, &mut self.names)?;
         let taken = |entry: &ListenerEntry| {
-            let one = entry.warming.as_ref().map(|(one, _)| one).or(entry.live.as_ref());
-            one.is_some_and(|one| {
-                one.name != listener.name
-                    && one.address == listener.address
-                    && one.bind.is_some()
-                    && listener.bind.is_some()
-            })
+            let one = entry.warming.as_ref().map(|(one, _)| one).or(entry.live.as_ref())?;
+            let apart = one.name == listener.name || one.bind.is_none() || listener.bind.is_none();
+            let theirs = |address: &Address| one.addresses.iter().any(|one| one.address == *address);
+            let mut ours = listener.addresses.iter().map(|one| &one.address);
+            ours.find(|address| !apart && theirs(address)).cloned()
         };
-        if self.listeners.values().any(taken) {
+        if let Some(address) = self.listeners.values().find_map(taken) {
             let why = format!(
-                "error adding listener: '{}' has duplicate address '{}' as existing listener",
-                message.name, listener.address
+                "error adding listener: '{}' has duplicate address '{address}' as existing listener",
+                message.name
             );
             return Err(Refusal::new(why));
         }

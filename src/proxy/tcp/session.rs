@@ -148,10 +148,10 @@ impl Session<'_> {
     }
 
     fn choice(&self) -> Choice<'static> {
-        let client = || xxh64(self.connection.remote.ip().to_string().as_bytes(), 0);
+        let client = self.connection.remote.ip().filter(|_| self.proxy.hash_source_ip);
         Choice {
-            hash: self.proxy.hash_source_ip.then(client),
-            destination: Some(self.connection.local),
+            hash: client.map(|ip| xxh64(ip.to_string().as_bytes(), 0)),
+            destination: self.connection.local.socket(),
             ..Default::default()
         }
     }

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 use socket2::SockRef;
 
+use crate::proxy::listener::accept::Listening;
 use crate::proxy::store::Store;
 use crate::proxy::worker::{Command, Handle, Worker};
 use crate::xds::transcode::to_wire;
@@ -55,7 +56,7 @@ fn plane(host: Option<u16>, more: Value, drain_time: Duration) -> Plane {
     socket.set_nonblocking(true).unwrap();
     worker
         .commands
-        .send(Command::Listen("l".into(), Arc::new(socket)))
+        .send(Command::Listen("l".into(), vec![Listening::Tcp(Arc::new(socket))]))
         .unwrap();
     Plane {
         store,

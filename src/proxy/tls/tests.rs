@@ -13,7 +13,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::downstream::Secured;
 use super::*;
-use crate::proxy::io::{Io, Rewound};
+use crate::proxy::io::{Io, Rewound, Socket};
 use crate::proxy::listener::FilterChain;
 use crate::proxy::listener::chain::{ChainIndex, Facts};
 use crate::proxy::matcher::{Pattern, StringMatcher};
@@ -130,7 +130,9 @@ async fn meet_as(server: &DownstreamTls, client: &UpstreamTls, wish: Wish<'_>, s
     let address = listener.local_addr().unwrap();
     let accepting = async {
         let (stream, _) = listener.accept().await.unwrap();
-        let mut secured = server.accept(Rewound::new(stream, Bytes::new()), &stats.server).await?;
+        let mut secured = server
+            .accept(Rewound::new(Socket::Tcp(stream), Bytes::new()), &stats.server)
+            .await?;
         secured.stream.write_all(b"!").await?;
         Ok(secured)
     };
@@ -423,7 +425,9 @@ async fn garbage_instead_of_a_handshake_is_an_error_of_the_connection() {
     let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
     client.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
     let (stream, _) = listener.accept().await.unwrap();
-    let error = server.accept(Rewound::new(stream, Bytes::new()), &stats.server).await;
+    let error = server
+        .accept(Rewound::new(Socket::Tcp(stream), Bytes::new()), &stats.server)
+        .await;
     assert!(error.is_err());
     count(&stats.server.connection_error, 1);
 }
@@ -535,7 +539,10 @@ async fn inspected(chains: &ChainIndex, mut stream: TcpStream) -> (Arc<FilterCha
         source_port: remote.port(),
     };
     read.truncate(len);
-    (chains.find(&facts).unwrap().clone(), Rewound::new(stream, read.into()))
+    (
+        chains.find(&facts).unwrap().clone(),
+        Rewound::new(Socket::Tcp(stream), read.into()),
+    )
 }
 
 #[tokio::test]

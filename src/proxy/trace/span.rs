@@ -394,7 +394,7 @@ fn attributes(tracing: &Tracing, tracer: &Tracer, beginning: &Beginning<'_>) -> 
     all.push(text("downstream_cluster", or_none(header(&DOWNSTREAM_CLUSTER))));
     all.push(text("user_agent", or_none(header(&USER_AGENT))));
     all.push(text("http.protocol", protocol_name(request.version)));
-    all.push(text("peer.address", beginning.connection.remote.ip().to_string()));
+    all.push(text("peer.address", beginning.connection.direct.without_port()));
     if let Some(client) = header(&CLIENT_TRACE_ID) {
         all.push(text("guid:x-client-trace-id", client));
     }

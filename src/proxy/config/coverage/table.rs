@@ -196,7 +196,7 @@ pub(super) const TABLE: &[(&str, &str)] = &[
         "envoy.config.core.v3.SocketAddress",
         "protocol* address port_value ipv4_compat*",
     ),
-    ("envoy.config.core.v3.Pipe", "path mode*"),
+    ("envoy.config.core.v3.Pipe", "path mode"),
     ("envoy.config.core.v3.CidrRange", "address_prefix prefix_len"),
     (
         "envoy.config.core.v3.ConfigSource",
@@ -272,12 +272,13 @@ pub(super) const TABLE: &[(&str, &str)] = &[
     // Listeners.
     (
         "envoy.config.listener.v3.Listener",
-        "name stat_prefix address filter_chains default_filter_chain use_original_dst bind_to_port \
+        "name stat_prefix address additional_addresses filter_chains default_filter_chain use_original_dst bind_to_port \
          listener_filters listener_filters_timeout continue_on_listener_filters_timeout traffic_direction \
          transparent freebind enable_reuse_port tcp_backlog_size metadata* access_log connection_balance_config* \
          max_connections_to_accept_per_socket_event tcp_keepalive \
          per_connection_buffer_limit_bytes* ignore_global_conn_limit*",
     ),
+    ("envoy.config.listener.v3.AdditionalAddress", "address"),
     (
         "envoy.config.listener.v3.FilterChain",
         "name filter_chain_match filters transport_socket transport_socket_connect_timeout metadata*",
