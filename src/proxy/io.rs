@@ -119,17 +119,19 @@ fn path(address: &tokio::net::unix::SocketAddr) -> Arc<Path> {
 
 /// A connection of which the first bytes were read for inspection.
 #[derive(Debug)]
-pub(crate) struct Rewound {
+pub(crate) struct Rewound<I = Socket> {
     read: Bytes,
-    inner: Socket,
+    inner: I,
+}
+
+impl<I> Rewound<I> {
+    /// The connection, with what was read of it.
+    pub(crate) fn new(inner: I, read: Bytes) -> Self {
+        Self { read, inner }
+    }
 }
 
 impl Rewound {
-    /// The connection, with what was read of it.
-    pub(crate) fn new(inner: Socket, read: Bytes) -> Self {
-        Self { read, inner }
-    }
-
     /// The connection as simply as it can be.
     pub(crate) fn into_io(self) -> Io {
         match self.inner {
@@ -140,7 +142,7 @@ impl Rewound {
     }
 }
 
-impl AsyncRead for Rewound {
+impl<I: AsyncRead + Unpin> AsyncRead for Rewound<I> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         if self.read.is_empty() {
             return Pin::new(&mut self.inner).poll_read(cx, buf);
@@ -155,12 +157,34 @@ impl AsyncRead for Rewound {
     }
 }
 
+impl<I: AsyncWrite + Unpin> AsyncWrite for Rewound<I> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.inner).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.inner).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.inner.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_shutdown(cx)
+    }
+}
+
 /// Does the same on whatever is inside.
 macro_rules! inside {
-    (Rewound, $self:ident, $io:ident => $do:expr) => {{
-        let $io = Pin::new(&mut $self.get_mut().inner);
-        $do
-    }};
     (Socket, $self:ident, $io:ident => $do:expr) => {
         match $self.get_mut() {
             Socket::Tcp($io) => {
@@ -241,4 +265,4 @@ macro_rules! write_inside {
 }
 
 read_inside!(Socket Io);
-write_inside!(Socket Rewound Io);
+write_inside!(Socket Io);

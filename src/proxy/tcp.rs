@@ -5,17 +5,13 @@ mod session;
 #[cfg(test)]
 mod tests;
 
-use std::io;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite};
-
 use super::access_log::AccessLog;
 use super::slot::Slot;
 use super::upstream::cluster::Cluster;
-use relay::{Broken, relay};
 
 pub(crate) use session::serve;
 
@@ -55,23 +51,6 @@ pub(crate) struct TcpStats {
     pub(crate) idle_timeout: AtomicU64,
     /// `max_downstream_connection_duration`.
     pub(crate) max_duration: AtomicU64,
-}
-
-/// Passes bytes on in both directions until both have ended.
-///
-/// # Errors
-/// When a connection breaks, or nothing has gone by for `idle`.
-pub(crate) async fn copy<A, B>(client: &mut A, host: &mut B, idle: Option<Duration>) -> io::Result<()>
-where
-    A: AsyncRead + AsyncWrite + Unpin,
-    B: AsyncRead + AsyncWrite + Unpin,
-{
-    relay(client, host, idle, |_, _| {})
-        .await
-        .map_err(|broken| match broken {
-            Broken::Idle => io::ErrorKind::TimedOut.into(),
-            Broken::Client(error) | Broken::Host(error) => error,
-        })
 }
 
 impl TcpProxy {

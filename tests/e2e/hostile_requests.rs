@@ -10,6 +10,7 @@ use crate::on_each_plane;
 on_each_plane! {
     malformed_requests_are_refused_and_logged,
     what_is_odd_but_allowed_passes,
+    what_has_no_path_or_asks_for_nothing_is_told_so,
     a_refusal_follows_the_answers_before_it,
     an_answer_before_the_end_of_a_request_is_the_last_on_its_connection,
     headers_for_one_hop_do_not_pass,
@@ -107,6 +108,7 @@ fn refused() -> Vec<(Vec<u8>, u16, &'static str, &'static str)> {
         ("GET /a HTTP/1.10", "400 DPE http1.codec_error - -"),
         ("GET web:80 HTTP/1.1", "400 DPE http1.codec_error - -"),
         ("FOO /a HTTP/1.1", "400 DPE http1.codec_error - -"),
+        ("M-SEARCH /a HTTP/1.1", "400 DPE http1.codec_error - -"),
         ("get /a HTTP/1.1", "400 DPE http1.codec_error - -"),
         ("PRI /a HTTP/1.1", "400 DPE http1.codec_error - -"),
         ("SSH-2.0-x", "400 DPE http1.codec_error - -"),
@@ -247,7 +249,21 @@ async fn what_is_odd_but_allowed_passes(which: Plane) {
         (b"GET http://u:p@web/a HTTP/1.1\r\nhost: web\r\n\r\n".to_vec(), "/a", ""),
         (b"GET /a/../../b HTTP/1.1\r\nhost: web\r\n\r\n".to_vec(), "/b", ""),
         (b"GET /a\"<> HTTP/1.1\r\nhost: web\r\n\r\n".to_vec(), "/a%22%3C%3E", ""),
+        (b"GET /a^ HTTP/1.1\r\nhost: web\r\n\r\n".to_vec(), "/a%5E", ""),
+        (
+            b"GET /a?^`{}|\\ HTTP/1.1\r\nhost: web\r\n\r\n".to_vec(),
+            "/a?^`{}|\\",
+            "",
+        ),
+        (b"GET http://web HTTP/1.1\r\nhost: web\r\n\r\n".to_vec(), "/", ""),
         (b"PROPFIND /a HTTP/1.1\r\nhost: web\r\n\r\n".to_vec(), "/a", ""),
+        (b"MSEARCH /a HTTP/1.1\r\nhost: web\r\n\r\n".to_vec(), "/a", ""),
+        (b"SOURCE /a HTTP/1.1\r\nhost: web\r\n\r\n".to_vec(), "/a", ""),
+        (
+            b"QUERY /a HTTP/1.1\r\nhost: web\r\ncontent-type: a\r\n\r\n".to_vec(),
+            "/a",
+            "",
+        ),
         (
             head("content-length: 005\r\nx-a:\tb \t\r\n")
                 .into_iter()
@@ -285,6 +301,30 @@ async fn what_is_odd_but_allowed_passes(which: Plane) {
         wire.send(b"GET /next HTTP/1.1\r\nhost: web\r\n\r\n").await;
         assert_eq!(wire.answer().await.unwrap().status, 200, "{shown}");
     }
+}
+
+async fn what_has_no_path_or_asks_for_nothing_is_told_so(which: Plane) {
+    let backend = Backend::http("echo").await;
+    let alone = plane(which, &backend, json!({})).await;
+    let mut wire = Wire::open(alone.listener(0)).await;
+    for (line, status, connection) in [
+        ("GET http://web?a=b HTTP/1.1", 404, ""),
+        ("OPTIONS * HTTP/1.1", 404, ""),
+        ("QUERY /a HTTP/1.1", 400, "close"),
+    ] {
+        wire.send(format!("{line}\r\nhost: web\r\n\r\n").as_bytes()).await;
+        let said = wire.answer().await.unwrap();
+        let told = (said.status, said.body.as_str(), said.header("connection"));
+        assert_eq!(told, (status, "", connection), "{line}");
+    }
+    eventually("the log", async || {
+        let written = alone.wrote("access.log");
+        let expected = "404 - absolute_path_rejected GET -\n404 - absolute_path_rejected OPTIONS -\n\
+                        400 - query_missing_content_type QUERY -\n";
+        (written == expected).then_some(()).ok_or(written)
+    })
+    .await;
+    assert_eq!(backend.seen().len(), 0);
 }
 
 async fn a_refusal_follows_the_answers_before_it(which: Plane) {

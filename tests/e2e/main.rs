@@ -37,6 +37,7 @@ pub mod services;
 mod static_bootstrap;
 mod tracing;
 mod transports;
+mod tunnels;
 mod undeclared;
 pub mod web;
 mod xds_faults;

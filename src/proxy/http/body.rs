@@ -19,6 +19,8 @@ use tokio::time::{Instant, Sleep};
 
 use super::exchange::Recorder;
 use super::filter::grpc_web::Encoder;
+use super::http1::Refusal;
+use crate::proxy::connection::Stream;
 use crate::proxy::flags::Flags;
 use crate::proxy::upstream::pool::Lease;
 use client::ClientBody;
@@ -30,17 +32,21 @@ use replay::Replay;
 pub(crate) struct Progress {
     bytes: Cell<u64>,
     ended: Cell<Option<Instant>>,
-    /// Whether the client's body broke off.
-    broken: Cell<bool>,
+    /// Whether the client's body broke off, and what is wrong with it, if it is not that the client went away.
+    broken: Cell<Option<Option<Refusal>>>,
     /// When something came last.
     moved: Cell<Option<Instant>>,
     notify: Notify,
 }
 
 impl Progress {
-    /// Bytes so far.
-    pub(crate) fn bytes(&self) -> u64 {
-        self.bytes.get()
+    /// Notes on the stream how much has come, and when all had.
+    pub(crate) fn note(&self, stream: &mut Stream) {
+        stream.bytes_received = self.bytes.get();
+        if let Some(end) = self.ended.get() {
+            let taken = end.into_std().saturating_duration_since(stream.start);
+            stream.timing.request_received.get_or_insert(taken);
+        }
     }
 
     /// Waits until the client has sent everything. Cancel safe.
@@ -51,9 +57,13 @@ impl Progress {
         }
     }
 
-    /// Waits until the body has broken off. Cancel safe.
-    pub(crate) async fn broken(&self) {
-        while !self.broken.get() {
+    /// Waits until the body has broken off, and says what is wrong with it, if it is not that the client went away.
+    /// Cancel safe.
+    pub(crate) async fn broken(&self) -> Option<Refusal> {
+        loop {
+            if let Some(why) = self.broken.get() {
+                return why;
+            }
             self.notify.notified().await;
         }
     }
@@ -76,9 +86,12 @@ impl Progress {
         self.ended.get()
     }
 
-    fn saw<E>(&self, frame: Option<&Result<Frame<Bytes>, E>>, last: bool) {
-        if frame.is_some_and(Result::is_err) {
-            self.broken.set(true);
+    fn saw(&self, frame: Option<&Result<Frame<Bytes>, BodyError>>, last: bool) {
+        if let Some(Err(error)) = frame {
+            self.broken.set(Some(match error {
+                BodyError::Peer(PeerError::Malformed(refusal)) => Some(*refusal),
+                _ => None,
+            }));
             self.notify.notify_waiters();
         }
         if let Some(Ok(frame)) = frame {
@@ -141,6 +154,17 @@ impl Body for RequestBody {
     }
 }
 
+impl RequestBody {
+    /// A client that waits to be asked for it is.
+    pub(crate) fn asked_for(&self) {
+        match self {
+            RequestBody::Client(body, _) => body.asked_for(),
+            RequestBody::Replay(replay) => replay.asked_for(),
+            RequestBody::Empty | RequestBody::Whole(_) => {}
+        }
+    }
+}
+
 /// Why a body breaks off.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum BodyError {
@@ -174,7 +198,12 @@ impl BodyError {
             Flags::UPSTREAM_PROTOCOL_ERROR,
             "upstream_reset_after_response_started{protocol_error}",
         );
+        let terminated = (
+            Flags::UPSTREAM_CONNECTION_TERMINATION,
+            "upstream_reset_after_response_started{connection_termination}",
+        );
         match self {
+            BodyError::Peer(PeerError::Left) => terminated,
             BodyError::Peer(error) => match error.http2() {
                 None => protocol,
                 Some(error) if error.is_reset() && error.is_remote() => (
@@ -182,10 +211,7 @@ impl BodyError {
                     "upstream_reset_after_response_started{remote_reset}",
                 ),
                 Some(error) if error.is_library() => protocol,
-                Some(_) => (
-                    Flags::UPSTREAM_CONNECTION_TERMINATION,
-                    "upstream_reset_after_response_started{connection_termination}",
-                ),
+                Some(_) => terminated,
             },
             BodyError::Malformed => (Flags::DOWNSTREAM_PROTOCOL_ERROR, "request_payload_error"),
             BodyError::Timeout => (Flags::UPSTREAM_REQUEST_TIMEOUT, "response_timeout"),
@@ -213,8 +239,13 @@ enum Source {
 struct HostBody {
     body: Incoming,
     lease: Lease,
-    deadline: Option<Pin<Box<Sleep>>>,
-    idle: Option<(Duration, Pin<Box<Sleep>>)>,
+    limits: BodyLimits,
+    /// The request, which may still be coming.
+    progress: Rc<Progress>,
+    /// When something came last, if that is of interest.
+    moved: Option<Instant>,
+    /// Goes off when it may be too late. Most bodies are there at once and need none.
+    timer: Option<Pin<Box<Sleep>>>,
 }
 
 /// Limits of a response's body.
@@ -242,20 +273,19 @@ impl ResponseBody {
     }
 
     /// A host's body; the connection is given back at its end.
-    pub(crate) fn host(body: Incoming, mut lease: Lease, limits: BodyLimits) -> Self {
+    pub(crate) fn host(body: Incoming, mut lease: Lease, limits: BodyLimits, progress: Rc<Progress>) -> Self {
         if body.is_end_stream() {
             lease.finished();
             return Self::empty();
         }
-        let idle = limits.idle.map(|idle| (idle, Box::pin(tokio::time::sleep(idle))));
         Self {
             source: Source::Host(Box::new(HostBody {
                 body,
                 lease,
-                deadline: limits
-                    .deadline
-                    .map(|deadline| Box::pin(tokio::time::sleep_until(deadline))),
-                idle,
+                limits,
+                progress,
+                moved: None,
+                timer: None,
             })),
             encoder: None,
             recorder: None,
@@ -301,19 +331,42 @@ impl ResponseBody {
 impl HostBody {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) {
-            if let Some((pause, idle)) = &mut self.idle {
-                idle.as_mut().reset(Instant::now() + *pause);
+            if self.timer.is_some() {
+                self.moved = Some(Instant::now());
             }
             return Poll::Ready(frame.map(|frame| frame.map_err(BodyError::Peer)));
         }
-        let expired = |sleep: &mut Pin<Box<Sleep>>, cx: &mut Context<'_>| sleep.as_mut().poll(cx).is_ready();
-        if self.deadline.as_mut().is_some_and(|deadline| expired(deadline, cx)) {
-            return Poll::Ready(Some(Err(BodyError::Timeout)));
+        self.poll_late(cx).map(|error| Some(Err(error)))
+    }
+
+    /// Waits until it is too late. The timer is set anew only when it goes off.
+    fn poll_late(&mut self, cx: &mut Context<'_>) -> Poll<BodyError> {
+        if self.limits.deadline.is_none() && self.limits.idle.is_none() {
+            return Poll::Pending;
         }
-        if self.idle.as_mut().is_some_and(|(_, idle)| expired(idle, cx)) {
-            return Poll::Ready(Some(Err(BodyError::Idle)));
+        loop {
+            let since = self.progress.moved().max(self.moved);
+            let now = Instant::now();
+            let since = since.unwrap_or_else(|| *self.moved.insert(now));
+            let idle = self.limits.idle.map(|idle| since + idle);
+            if self.limits.deadline.is_some_and(|deadline| deadline <= now) {
+                return Poll::Ready(BodyError::Timeout);
+            }
+            if idle.is_some_and(|idle| idle <= now) {
+                return Poll::Ready(BodyError::Idle);
+            }
+            let Some(next) = self.limits.deadline.into_iter().chain(idle).min() else {
+                return Poll::Pending;
+            };
+            match &mut self.timer {
+                Some(timer) if timer.is_elapsed() => timer.as_mut().reset(next),
+                Some(_) => {}
+                None => self.timer = Some(Box::pin(tokio::time::sleep_until(next))),
+            }
+            if let Some(timer) = &mut self.timer {
+                ready!(timer.as_mut().poll(cx));
+            }
         }
-        Poll::Pending
     }
 }
 

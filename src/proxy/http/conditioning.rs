@@ -5,8 +5,8 @@ use std::fmt::Write;
 use std::net::IpAddr;
 
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue, TE, TRANSFER_ENCODING,
-    UPGRADE, VIA,
+    CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue, TE,
+    TRANSFER_ENCODING, UPGRADE, VIA,
 };
 use http::uri::PathAndQuery;
 use http::{Method, StatusCode, Uri, Version};
@@ -82,7 +82,7 @@ pub(super) fn condition(exchange: &mut Exchange) -> Result<(), LocalReply> {
         let expects = headers.get(EXPECT).map(HeaderValue::as_bytes);
         exchange.expects_continue = exchange.request.version == Version::HTTP_11
             && expects.is_some_and(|expects| expects.eq_ignore_ascii_case(b"100-continue"))
-            && !downstream.wire.body_has_begun();
+            && exchange.body.as_ref().is_some_and(|body| !body.has_begun());
     } else {
         headers.remove(EXPECT);
     }
@@ -134,6 +134,15 @@ fn check(exchange: &Exchange) -> Result<(), LocalReply> {
     }
     if hosts > 1 {
         return Err(bad("http1.multiple_host").closing());
+    }
+    let path = request.uri.path_and_query().map_or("/", PathAndQuery::as_str);
+    if request.method != Method::CONNECT && !path.starts_with('/') {
+        let details = "absolute_path_rejected";
+        return Err(LocalReply::new(StatusCode::NOT_FOUND, "", Flags::NONE, details));
+    }
+    // What is asked nobody knows without it; Envoy looks at this too.
+    if request.method.as_str() == "QUERY" && !headers.contains_key(CONTENT_TYPE) {
+        return Err(bad("query_missing_content_type").closing());
     }
     let bytes: usize = headers
         .iter()

@@ -1,8 +1,6 @@
 //! One HTTP connection of a client.
 
 use std::cell::Cell;
-use std::convert::Infallible;
-use std::future::Future;
 use std::io;
 use std::pin::pin;
 use std::rc::Rc;
@@ -11,18 +9,13 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use http::Request;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::AsyncReadExt;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::http1::{Checked, Limits, Wire};
-use super::{Codec, HttpManager, HttpStats, exchange, http2};
+use super::{Codec, HttpManager, HttpStats, http1, http2};
 use crate::proxy::connection::Connection;
-use crate::proxy::io::Io;
+use crate::proxy::io::{Io, Rewound};
 use crate::proxy::listener::FilterChain;
 use crate::proxy::worker::Worker;
 
@@ -45,8 +38,6 @@ pub(crate) struct Downstream {
     pub(crate) chain: Arc<FilterChain>,
     /// What is done with its requests.
     pub(crate) manager: Arc<HttpManager>,
-    /// What its bytes tell.
-    pub(crate) wire: Arc<Wire>,
     /// The requests on it.
     pub(crate) usage: Use,
 }
@@ -64,7 +55,6 @@ impl Downstream {
             connection,
             chain,
             manager,
-            wire: Arc::default(),
             usage: Use::default(),
         }
     }
@@ -165,33 +155,30 @@ pub(crate) async fn serve(io: Io, downstream: Rc<Downstream>) {
         () = spent(&downstream) => return,
         _ = &mut ending => return,
     };
+    let (io, read, speaks_http2) = match begun {
+        Ok(begun) => begun,
+        Err(error) => return tracing::debug!(%error, "a client's connection broke before its first request"),
+    };
     let broke = "a client's connection broke";
-    match begun {
-        Ok(Begun::Http1(io)) => {
-            if let Err(error) = serve_http1(io, &downstream, ending).await {
-                tracing::debug!(%error, broke);
-            }
+    if speaks_http2 {
+        downstream.manager.stats.cx_http2_total.fetch_add(1, Relaxed);
+        let io = Rewound::new(io, read.freeze());
+        if let Err(error) = http2::serve(io, &downstream, ending).await {
+            tracing::debug!(%error, broke);
         }
-        Ok(Begun::Http2(io)) => {
-            if let Err(error) = http2::serve(io, &downstream, ending).await {
-                tracing::debug!(%error, broke);
-            }
+    } else {
+        downstream.manager.stats.cx_http1_total.fetch_add(1, Relaxed);
+        if let Err(error) = http1::server::serve(io, read, &downstream, ending).await {
+            tracing::debug!(%error, broke);
         }
-        Err(error) => tracing::debug!(%error, "a client's connection broke before its first request"),
     }
 }
 
-/// A connection that says which version it speaks.
-enum Begun {
-    Http1(Checked),
-    Http2(Checked),
-}
-
-/// Waits for as much of a connection as it takes to know the version.
-async fn begin(mut io: Io, downstream: &Downstream) -> io::Result<Begun> {
+/// Waits for as much of a connection as it takes to know the version: the connection, what has come of it, and whether it
+/// is HTTP/2.
+async fn begin(mut io: Io, downstream: &Downstream) -> io::Result<(Io, BytesMut, bool)> {
     let mut read = BytesMut::new();
-    let manager = &downstream.manager;
-    let http2 = match manager.codec {
+    let http2 = match downstream.manager.codec {
         Codec::Http1 => false,
         Codec::Http2 => true,
         Codec::Auto => loop {
@@ -207,17 +194,7 @@ async fn begin(mut io: Io, downstream: &Downstream) -> io::Result<Begun> {
             }
         },
     };
-    let (limits, wire) = (Limits::new(manager.clone()), downstream.wire.clone());
-    match http2 {
-        true => {
-            manager.stats.cx_http2_total.fetch_add(1, Relaxed);
-            Ok(Begun::Http2(Checked::http2(io, read, limits, wire)))
-        }
-        false => {
-            manager.stats.cx_http1_total.fetch_add(1, Relaxed);
-            Ok(Begun::Http1(Checked::http1(io, read, limits, wire)))
-        }
-    }
+    Ok((io, read, http2))
 }
 
 /// Waits until a connection has been idle for too long or has lived for too long.
@@ -260,40 +237,6 @@ pub(super) async fn over(at: Option<Instant>) {
     match at {
         Some(at) => tokio::time::sleep_until(at).await,
         None => std::future::pending().await,
-    }
-}
-
-async fn serve_http1(
-    io: Checked,
-    downstream: &Rc<Downstream>,
-    ending: impl Future<Output = Option<Instant>>,
-) -> hyper::Result<()> {
-    let limits = &downstream.manager.limits;
-    let service = service_fn(|request: Request<hyper::body::Incoming>| {
-        let downstream = downstream.clone();
-        async move { Ok::<_, Infallible>(exchange::exchange(downstream, request.map(Into::into)).await) }
-    });
-    let mut connection = pin!(
-        http1::Builder::new()
-            .timer(TokioTimer::new())
-            .auto_date_header(false)
-            // Both are looked at already: what is refused here would be refused without a word.
-            .max_headers(limits.header_count)
-            .max_buf_size(limits.header_bytes.max(8192) + 4096)
-            .header_read_timeout(None)
-            .serve_connection(TokioIo::new(io), service)
-            .with_upgrades()
-    );
-    let at = tokio::select! {
-        result = &mut connection => return result,
-        () = downstream.wire.gone() => return Ok(()),
-        at = ending => at,
-    };
-    connection.as_mut().graceful_shutdown();
-    tokio::select! {
-        result = connection => result,
-        () = downstream.wire.gone() => Ok(()),
-        () = over(at) => Ok(()),
     }
 }
 

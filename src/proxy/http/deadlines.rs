@@ -8,7 +8,6 @@ use http::header::{HeaderName, HeaderValue};
 use tokio::time::Instant;
 
 use super::body::Progress;
-use super::connection::Downstream;
 use super::exchange::Exchange;
 use super::local_reply::LocalReply;
 use super::route::Forward;
@@ -42,9 +41,9 @@ impl Deadlines {
         let stream = grpc.or(timeouts.stream).or(limits.stream);
         let idle = timeouts.idle.or(limits.stream_idle).filter(|idle| !idle.is_zero());
         Self {
-            response: timeouts.response.filter(|_| exchange.upgrade.is_none()),
+            response: timeouts.response,
             stream: stream.map(|stream| Instant::now() + stream),
-            idle: idle.filter(|_| exchange.upgrade.is_none()),
+            idle,
             request: limits
                 .request
                 .filter(|limit| !limit.is_zero())
@@ -73,14 +72,9 @@ fn grpc_timeout(value: &HeaderValue) -> Option<Duration> {
 }
 
 /// Waits until the client does what it must not: its body is none, or does not come.
-pub(super) async fn client_fails(
-    downstream: Rc<Downstream>,
-    progress: Rc<Progress>,
-    deadline: Deadlines,
-) -> LocalReply {
+pub(super) async fn client_fails(progress: Rc<Progress>, deadline: Deadlines) -> LocalReply {
     let broken = async {
-        progress.broken().await;
-        match downstream.wire.broken_body() {
+        match progress.broken().await {
             Some(refusal) => refusal.reply(),
             // The client went away, and with it its connection.
             None => std::future::pending().await,

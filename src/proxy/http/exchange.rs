@@ -8,7 +8,6 @@ use std::time::Duration;
 use http::header::{CONNECTION, DATE, HOST, HeaderMap, HeaderValue, SERVER};
 use http::{Method, Request, Response, StatusCode, request, response};
 use http_body::Body;
-use hyper::upgrade::OnUpgrade;
 
 use super::body::client::ClientBody;
 use super::body::incoming::Incoming;
@@ -17,9 +16,10 @@ use super::conditioning::{self, REQUEST_ID};
 use super::connection::Downstream;
 use super::filter::grpc_web::{Dialect, Encoder};
 use super::header_ops::HeaderOps;
+use super::http1::Refusal;
 use super::local_reply::LocalReply;
 use super::route::{self, Matched, Mutations, RouteAction, WeightedCluster};
-use super::{HttpManager, HttpStats, ServerHeader, forward, http1, rewrite, upgrade};
+use super::{HttpManager, HttpStats, ServerHeader, forward, rewrite, upgrade};
 use crate::proxy::connection::Stream;
 use crate::proxy::flags::Flags;
 use crate::proxy::format::{Context, RequestLine};
@@ -44,8 +44,6 @@ pub(crate) struct Exchange {
     pub(crate) scheme: &'static str,
     /// The protocol that the client wants to go over to, lower case.
     pub(crate) upgrade: Option<Box<str>>,
-    /// The client's connection, once it has gone over.
-    pub(crate) upgraded: Option<OnUpgrade>,
     /// How far the client is with the body, once it is sent.
     pub(crate) progress: Option<Rc<Progress>>,
     /// Whether the client sends its body once a host asks for it (`Expect: 100-continue`).
@@ -58,6 +56,8 @@ pub(crate) struct Exchange {
     pub(crate) cors_origin: Option<HeaderValue>,
     /// How a browser that speaks gRPC wants its answer.
     pub(crate) grpc_web: Option<Dialect>,
+    /// Whether what came is no request, so that nothing is known of it.
+    refused: bool,
     /// What is known of it.
     pub(crate) stream: Stream,
     /// Its span, if there is one.
@@ -73,15 +73,8 @@ pub(crate) struct Exchange {
 /// Answers a request.
 pub(crate) async fn exchange(downstream: Rc<Downstream>, request: Request<Incoming>) -> Response<ResponseBody> {
     let manager = downstream.manager.clone();
-    manager.stats.rq_total.fetch_add(1, Relaxed);
-    manager.stats.rq_active.fetch_add(1, Relaxed);
-    downstream.request_begins();
-    match request.version() {
-        http::Version::HTTP_2 => manager.stats.rq_http2_total.fetch_add(1, Relaxed),
-        _ => manager.stats.rq_http1_total.fetch_add(1, Relaxed),
-    };
     // A client that goes away drops this future: it is counted all the same.
-    let mut exchange = Guarded(Some(Box::new(Exchange::new(downstream, request))));
+    let mut exchange = Guarded(Some(Exchange::begin(downstream, request.map(Some))));
     let response = match exchange.get() {
         Some(exchange) => match exchange.answer(&manager).await {
             Ok(response) => response,
@@ -93,6 +86,16 @@ pub(crate) async fn exchange(downstream: Rc<Downstream>, request: Request<Incomi
         Some(exchange) => exchange.finish(&manager, response),
         None => response,
     }
+}
+
+/// Answers what is no request.
+pub(crate) fn refuse(downstream: Rc<Downstream>, refusal: Refusal) -> Response<ResponseBody> {
+    let manager = downstream.manager.clone();
+    manager.stats.protocol_error.fetch_add(1, Relaxed);
+    let mut exchange = Exchange::begin(downstream, Request::new(None));
+    exchange.refused = true;
+    let response = exchange.local(refusal.reply());
+    exchange.finish(&manager, response)
 }
 
 /// An exchange that is taken down as abandoned when its future is dropped.
@@ -113,12 +116,24 @@ impl Drop for Guarded {
 }
 
 impl Exchange {
-    fn new(downstream: Rc<Downstream>, mut request: Request<Incoming>) -> Self {
-        let upgraded = (request.headers().contains_key(CONNECTION) || request.method() == Method::CONNECT)
-            .then(|| hyper::upgrade::on(&mut request));
+    /// One that begins now, and is counted from now on.
+    fn begin(downstream: Rc<Downstream>, request: Request<Option<Incoming>>) -> Box<Self> {
+        let stats = &downstream.manager.stats;
+        stats.rq_total.fetch_add(1, Relaxed);
+        stats.rq_active.fetch_add(1, Relaxed);
+        downstream.request_begins();
+        match request.version() {
+            http::Version::HTTP_2 => stats.rq_http2_total.fetch_add(1, Relaxed),
+            _ => stats.rq_http1_total.fetch_add(1, Relaxed),
+        };
+        Box::new(Self::new(downstream, request))
+    }
+
+    fn new(downstream: Rc<Downstream>, request: Request<Option<Incoming>>) -> Self {
         let (request, body) = request.into_parts();
         let mut stream = Stream::new(Some(request.version));
-        stream.timing.request_received = body.is_end_stream().then_some(Duration::ZERO);
+        let whole = body.as_ref().is_none_or(Body::is_end_stream);
+        stream.timing.request_received = whole.then_some(Duration::ZERO);
         let authority: Box<str> = match (request.uri.authority(), request.headers.get(HOST)) {
             (Some(authority), _) => {
                 // Who the client says it is does not concern the host (RFC 9110 section 4.2.4).
@@ -137,13 +152,13 @@ impl Exchange {
             stream,
             grpc: route::is_grpc(&request.headers),
             random: fastrand::u64(..),
-            body: Some(ClientBody::Streaming(body)),
+            body: body.map(ClientBody::Streaming),
             span: None,
             matched: None,
             upgrade: None,
             progress: None,
             expects_continue: false,
-            upgraded,
+            refused: false,
             upstream_alpn: None,
             cors_origin: None,
             grpc_web: None,
@@ -154,10 +169,6 @@ impl Exchange {
     }
 
     async fn answer(&mut self, manager: &HttpManager) -> Result<Response<ResponseBody>, LocalReply> {
-        if let Some(refusal) = self.downstream.wire.refused(&self.request.method) {
-            manager.stats.protocol_error.fetch_add(1, Relaxed);
-            return Err(refusal.reply());
-        }
         conditioning::condition(self)?;
         self.matched = self.find_route();
         if let Some(tracing) = &manager.tracing {
@@ -382,16 +393,17 @@ impl Exchange {
         {
             parts.headers.insert(REQUEST_ID, id);
         }
+        // A tunnel is the last on its connection anyway.
+        let tunnel = upgrade::is_tunnel(self, parts.status);
         // What follows a request to go over to another protocol was not looked at: if there is none, there is nothing.
-        let turned_down = (self.upgrade.is_some() || self.request.method == Method::CONNECT)
-            && !upgrade::is_tunnel(self, parts.status);
+        let turned_down = self.upgrade.is_some() || self.request.method == Method::CONNECT;
         // Neither is the rest of a request that was answered before it was whole.
         let unread = match &self.progress {
             Some(progress) => progress.end_time().is_none(),
             None => self.body.as_ref().is_some_and(|body| !body.is_end_stream()),
         };
-        if (self.downstream.is_ending() || turned_down || unread) && self.stream.protocol < Some(http::Version::HTTP_2)
-        {
+        let last = self.downstream.is_ending() || turned_down || unread;
+        if last && !tunnel && self.stream.protocol < Some(http::Version::HTTP_2) {
             parts.headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
     }
@@ -404,6 +416,8 @@ impl Exchange {
             request: self.request,
             authority: self.authority,
             scheme: self.scheme,
+            refused: self.refused,
+            progress: self.progress,
             response_headers: None,
         }
     }
@@ -418,6 +432,8 @@ pub(crate) struct Recorder {
     request: request::Parts,
     authority: Box<str>,
     scheme: &'static str,
+    refused: bool,
+    progress: Option<Rc<Progress>>,
     response_headers: Option<HeaderMap>,
 }
 
@@ -451,6 +467,9 @@ impl Recorder {
     fn close(mut self, trailers: Option<&HeaderMap>) {
         let took = self.stream.start.elapsed();
         self.stream.timing.end = Some(took);
+        if let Some(progress) = &self.progress {
+            progress.note(&mut self.stream);
+        }
         let span = self.span.take();
         let manager = &self.downstream.manager;
         let stats: &HttpStats = &manager.stats;
@@ -477,7 +496,7 @@ impl Recorder {
         Context {
             connection: &self.downstream.connection,
             stream: &self.stream,
-            request: (!http1::is_stand_in(&self.request.method)).then_some(RequestLine {
+            request: (!self.refused).then_some(RequestLine {
                 method: &self.request.method,
                 path: self.request.uri.path_and_query().map_or("/", |path| path.as_str()),
                 authority: &self.authority,

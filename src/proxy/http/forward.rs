@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use http::header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderName, HeaderValue, TRANSFER_ENCODING};
+use http::header::{CONNECTION, HOST, HeaderName, HeaderValue};
 use http::uri::PathAndQuery;
 use http::{Method, Request, Response, StatusCode, Uri, Version};
 use http_body::Body;
@@ -75,21 +75,13 @@ pub(super) async fn forward(
     sending.change_request(exchange);
     mirror::send(exchange, action, &sending.body);
     let response = sending.run(exchange).await;
-    let progress = &sending.body.progress;
-    exchange.stream.bytes_received = progress.bytes();
-    let begun = exchange.stream.start;
-    let received = progress.end_time();
-    if let Some(end) = received.filter(|_| exchange.stream.timing.request_received.is_none()) {
-        exchange.stream.timing.request_received = Some(end.into_std().saturating_duration_since(begun));
-    }
+    sending.body.progress.note(&mut exchange.stream);
     response
 }
 
 /// The body of a request, ready to be sent once or more.
 pub(super) struct Prepared {
     empty: bool,
-    /// Where the client waits to be asked for it.
-    expected: Option<Continue>,
     once: Option<ClientBody>,
     kept: Option<Kept>,
     /// How far the client is with it.
@@ -101,9 +93,8 @@ impl Prepared {
         let progress = Rc::new(Progress::default());
         exchange.progress = Some(progress.clone());
         let mut body = exchange.body.take().filter(|body| !body.is_end_stream());
-        let expected = exchange.expects_continue.then(Continue::default);
-        if let Some(expected) = &expected {
-            body = body.map(|body| body.when(expected.clone()));
+        if exchange.expects_continue {
+            body = body.map(|body| body.when(Continue::default()));
         }
         let several = action.retry.is_some() || !action.mirrors.is_empty();
         let limit = matched.route.buffer_limit.unwrap_or(KEPT_BYTES);
@@ -117,7 +108,6 @@ impl Prepared {
         }
         Self {
             empty,
-            expected,
             once,
             kept,
             progress,
@@ -158,32 +148,8 @@ impl Prepared {
     }
 }
 
-/// Whether a host's answer by HTTP/1 tells its length in a way that two readers may understand differently (RFC 9112
-/// section 6.3), or has one although it has no body.
-fn is_contradictory(response: &Response<Incoming>) -> bool {
-    if response.version() >= Version::HTTP_2 {
-        return false;
-    }
-    let headers = response.headers();
-    let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
-    let mut encodings = headers.get_all(TRANSFER_ENCODING).iter();
-    let (length, encoding) = (lengths.next(), encodings.next());
-    if lengths.next().is_some() || encodings.next().is_some() || (length.is_some() && encoding.is_some()) {
-        return true;
-    }
-    if encoding.is_some_and(|encoding| !encoding.as_bytes().eq_ignore_ascii_case(b"chunked")) {
-        return true;
-    }
-    let empty = response.status() == StatusCode::NO_CONTENT;
-    empty && (encoding.is_some() || length.is_some_and(|length| length != "0"))
-}
-
 /// What an attempt came to.
 #[derive(Debug)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "nearly every attempt is answered, and no other is kept"
-)]
 pub(super) enum Outcome {
     /// An answer of the host.
     Answer(Response<Incoming>, Lease),
@@ -226,7 +192,7 @@ impl Sending<'_> {
             return self.attempts(exchange).await;
         }
         let expired = expired(self.body.progress.clone(), self.deadline.response, self.deadline.stream);
-        let client = client_fails(exchange.downstream.clone(), self.body.progress.clone(), self.deadline);
+        let client = client_fails(self.body.progress.clone(), self.deadline);
         let cluster = self.cluster.clone();
         tokio::select! {
             biased;
@@ -326,14 +292,6 @@ impl Sending<'_> {
                 }
             },
         };
-        let result = match result {
-            Ok((response, mut lease)) if is_contradictory(&response) => {
-                lease.broken();
-                let why = "the response's length is not clear";
-                Err(SendError::new(FailureKind::Protocol, why))
-            }
-            other => other,
-        };
         match result {
             Ok((response, lease)) => {
                 exchange.stream.timing.upstream_first_rx = Some(exchange.stream.start.elapsed());
@@ -385,13 +343,6 @@ impl Sending<'_> {
                 .headers_mut()
                 .insert(CONNECTION, HeaderValue::from_static("Upgrade"));
         }
-        if let Some(expected) = self.body.expected.clone() {
-            hyper::ext::on_informational(&mut request, move |response| {
-                if response.status() == StatusCode::CONTINUE {
-                    expected.go();
-                }
-            });
-        }
         *request.uri_mut() = if exchange.request.method == Method::CONNECT {
             exchange.authority.parse().unwrap_or_default()
         } else {
@@ -424,13 +375,15 @@ impl Sending<'_> {
             }
         };
         exchange.stream.details = Some("via_upstream".into());
-        if upgrade::is_tunnel(exchange, response.status()) {
-            return Ok(upgrade::join(exchange, response, lease, self.deadline.idle));
-        }
         let (mut parts, body) = response.into_parts();
         // The version is the host's. The client has its own.
         parts.version = Version::HTTP_11;
         self.change_response(exchange, &mut parts.headers);
+        if upgrade::is_tunnel(exchange, parts.status) {
+            upgrade::opened(exchange, &mut parts);
+        } else if upgrade::is_failed_handshake(exchange, parts.status) {
+            return Err(upgrade::failed(parts));
+        }
         let deadline = self
             .deadline
             .response
@@ -439,7 +392,10 @@ impl Sending<'_> {
             deadline: deadline.into_iter().chain(self.deadline.stream).min(),
             idle: self.deadline.idle,
         };
-        Ok(Response::from_parts(parts, ResponseBody::host(body, lease, limits)))
+        Ok(Response::from_parts(
+            parts,
+            ResponseBody::host(body, lease, limits, self.body.progress.clone()),
+        ))
     }
 
     fn change_response(&self, exchange: &mut Exchange, headers: &mut http::HeaderMap) {

@@ -1,26 +1,27 @@
-//! HTTP/1 of clients, checked before hyper reads it.
+//! HTTP/1.1 (RFC 9112), of clients and of hosts.
 //!
-//! What passes is what both this and hyper's own parser take for a request, with the same ends: whoever wants to smuggle
-//! a request has to deceive both. What does not pass is answered as Envoy answers it, with a text and a line in the
-//! access log, which hyper by itself would do without.
+//! Whatever two readers could understand in two ways is refused, so that nobody smuggles a message in another one. What a
+//! client sends and is no request is answered as Envoy answers it, with a text and a line in the access log. Headers and
+//! bodies share the bytes that were read.
 
 mod chunks;
-mod head;
-mod reader;
+pub(crate) mod encode;
+mod lines;
+mod request;
+pub(crate) mod response;
+mod rest;
+pub(crate) mod server;
+pub(crate) mod wire;
 
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::fmt;
 
-use http::{Method, StatusCode};
-use tokio::sync::Notify;
+use http::StatusCode;
 
 use super::local_reply::LocalReply;
 use crate::proxy::flags::Flags;
-pub(crate) use head::METHODS;
-pub(super) use reader::{Checked, Limits};
-
-/// The method of the request that stands in for one that is refused. No client can send it: [`head::METHODS`].
-const REFUSED: &str = "-";
+pub(crate) use lines::{Field, Looks};
+pub(crate) use request::METHODS;
+pub(crate) use rest::Rest;
 
 /// Why what a client sends is no request, and what it is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,44 +66,13 @@ impl Refusal {
     const CODEC: Self = Self::bad("http1.codec_error");
 
     /// The last answer on its connection.
-    pub(super) fn reply(self) -> LocalReply {
+    pub(crate) fn reply(self) -> LocalReply {
         LocalReply::new(self.status, self.text, self.flags, self.details).closing()
     }
 }
 
-/// What the bytes of a client's connection tell those who answer its requests.
-#[derive(Debug, Default)]
-pub(crate) struct Wire {
-    head: OnceLock<Refusal>,
-    body: OnceLock<Refusal>,
-    /// Whether some of the body of the last request has come.
-    body_begun: AtomicBool,
-    gone: Notify,
-}
-
-impl Wire {
-    /// Why the request is none, if `method` is that of the one that stands in for it.
-    pub(super) fn refused(&self, method: &Method) -> Option<Refusal> {
-        is_stand_in(method).then(|| self.head.get().copied()).flatten()
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.details)
     }
-
-    /// What is wrong with a body that broke off, if it is not that the client went away.
-    pub(super) fn broken_body(&self) -> Option<Refusal> {
-        self.body.get().copied()
-    }
-
-    /// Whether some of a body has come, although nobody may have asked for it.
-    pub(super) fn body_has_begun(&self) -> bool {
-        self.body_begun.load(Ordering::Relaxed)
-    }
-
-    /// Waits until the client goes away in the middle of a body. Cancel safe.
-    pub(super) async fn gone(&self) {
-        self.gone.notified().await;
-    }
-}
-
-/// Whether a request stands in for one that is refused.
-pub(super) fn is_stand_in(method: &Method) -> bool {
-    method.as_str() == REFUSED
 }

@@ -29,8 +29,8 @@ use super::body::ResponseBody;
 use super::body::incoming::Incoming;
 use super::connection::{Downstream, over};
 use super::exchange;
-use super::http1::Checked;
 use crate::proxy::io::gather::{Gathered, gathered};
+use crate::proxy::io::{Io, Rewound};
 
 /// Streams that we reset for what the client did wrong, before the connection ends.
 const RESET_STREAMS: usize = 1024;
@@ -49,7 +49,7 @@ const NOT_IN_HTTP2: [HeaderName; 5] = [
 
 /// A client's connection.
 struct Serving {
-    connection: Connection<Gathered<Checked>, Bytes>,
+    connection: Connection<Gathered<Rewound<Io>>, Bytes>,
     keepalive: Option<KeepAlive>,
 }
 
@@ -58,7 +58,7 @@ struct Serving {
 /// # Errors
 /// When it breaks, or the client breaks the protocol.
 pub(super) async fn serve(
-    io: Checked,
+    io: Rewound<Io>,
     downstream: &Rc<Downstream>,
     mut ending: Pin<&mut impl Future<Output = Option<Instant>>>,
 ) -> Result<(), h2::Error> {
@@ -105,7 +105,7 @@ fn builder(manager: &HttpManager) -> Builder {
 
 impl Serving {
     fn new(
-        mut connection: Connection<Gathered<Checked>, Bytes>,
+        mut connection: Connection<Gathered<Rewound<Io>>, Bytes>,
         manager: &HttpManager,
         received: Rc<std::cell::Cell<u64>>,
     ) -> Self {

@@ -1,51 +1,40 @@
 //! Connections that go over to another protocol: WebSocket and CONNECT.
+//!
+//! What goes by on them are the bodies of request and response, which end when the connections do.
 
-use std::time::Duration;
+use http::header::{CONNECTION, CONTENT_LENGTH, HeaderValue, UPGRADE};
+use http::response::Parts;
+use http::{Method, StatusCode};
 
-use http::header::{CONNECTION, HeaderValue, UPGRADE};
-use http::{Method, Response, StatusCode};
-use hyper_util::rt::TokioIo;
-
-use super::body::ResponseBody;
-use super::body::incoming::Incoming;
 use super::exchange::Exchange;
-use crate::proxy::tcp;
-use crate::proxy::upstream::pool::Lease;
+use super::local_reply::LocalReply;
+use crate::proxy::flags::Flags;
 
 /// Whether an answer of this status opens a tunnel.
 pub(super) fn is_tunnel(exchange: &Exchange, status: StatusCode) -> bool {
     status == StatusCode::SWITCHING_PROTOCOLS || (exchange.request.method == Method::CONNECT && status.is_success())
 }
 
-/// Joins the client's connection and the host's once both have gone over, and returns the answer that says so.
-pub(super) fn join(
-    exchange: &mut Exchange,
-    mut response: Response<Incoming>,
-    mut lease: Lease,
-    idle: Option<Duration>,
-) -> Response<ResponseBody> {
-    let upstream = hyper::upgrade::on(&mut response);
-    let (parts, _) = response.into_parts();
-    if let Some(downstream) = exchange.upgraded.take() {
-        tokio::task::spawn_local(async move {
-            // Both ends have to have gone over; a client that went away is of no interest.
-            if let Ok((client, host)) = tokio::try_join!(downstream, upstream) {
-                let joined = tcp::copy(&mut TokioIo::new(client), &mut TokioIo::new(host), idle).await;
-                if let Err(error) = joined {
-                    tracing::debug!(%error, "an upgraded connection broke");
-                }
-            }
-            lease.finished();
-        });
-    }
-    let mut answer = Response::from_parts(parts, ResponseBody::empty());
-    if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
-        answer
-            .headers_mut()
-            .insert(CONNECTION, HeaderValue::from_static("upgrade"));
+/// Tells the client of the tunnel that a host has opened.
+pub(super) fn opened(exchange: &Exchange, answer: &mut Parts) {
+    if answer.status == StatusCode::SWITCHING_PROTOCOLS {
+        answer.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
         if let Some(Ok(protocol)) = exchange.upgrade.as_deref().map(HeaderValue::from_str) {
-            answer.headers_mut().entry(UPGRADE).or_insert(protocol);
+            answer.headers.insert(UPGRADE, protocol);
         }
     }
-    answer
+}
+
+/// Whether an answer is neither WebSocket's nor an error: a host that knows nothing of WebSocket, as Envoy sees it.
+pub(super) fn is_failed_handshake(exchange: &Exchange, status: StatusCode) -> bool {
+    exchange.upgrade.as_deref() == Some("websocket") && status.as_u16() < 400
+}
+
+/// What a client gets of such an answer: its head.
+pub(super) fn failed(answer: Parts) -> LocalReply {
+    let details = "websocket_handshake_unsuccessful";
+    let mut reply = LocalReply::new(answer.status, "", Flags::NONE, details).closing();
+    *reply.headers = answer.headers;
+    reply.headers.remove(CONTENT_LENGTH);
+    reply
 }

@@ -25,6 +25,7 @@ use crate::proxy::connection::Carried;
 use crate::proxy::http::body::RequestBody;
 use crate::proxy::http::body::incoming::Incoming;
 use host_pool::{Carrier, HostPool};
+pub(crate) use http1::HostStream;
 
 /// Where a request goes, and how.
 #[derive(Clone, Copy, Debug)]

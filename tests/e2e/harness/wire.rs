@@ -85,6 +85,13 @@ impl Wire {
         })
     }
 
+    /// The next bytes, so many of them; fewer where the connection ends.
+    pub async fn bytes(&mut self, len: usize) -> Vec<u8> {
+        while self.read.len() < len && self.more().await {}
+        let len = len.min(self.read.len());
+        self.read.drain(..len).collect()
+    }
+
     /// Waits for the end of the connection, and returns what came before it.
     pub async fn end(&mut self) -> Vec<u8> {
         while self.more().await {}

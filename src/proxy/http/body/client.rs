@@ -59,7 +59,23 @@ impl Continue {
 }
 
 impl ClientBody {
-    /// The same, read only once it is asked for: that is when hyper asks the client for it.
+    /// A client that waits to be asked for it is.
+    pub(super) fn asked_for(&self) {
+        if let ClientBody::Expected(_, asked) = self {
+            asked.go();
+        }
+    }
+
+    /// Whether some of it has come, although nobody may have asked for it.
+    pub(crate) fn has_begun(&self) -> bool {
+        match self {
+            ClientBody::Streaming(body) | ClientBody::Encoded(body, _) => body.has_begun(),
+            ClientBody::Expected(body, _) => body.has_begun(),
+            ClientBody::Whole(..) => true,
+        }
+    }
+
+    /// The same, read only once it is asked for: that is when the client is asked for it.
     pub(crate) fn when(self, expected: Continue) -> Self {
         let late = expected.clone();
         tokio::task::spawn_local(async move {

@@ -6,23 +6,44 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
+use crate::proxy::http::http1::Refusal;
+use crate::proxy::http::http1::server::ClientStream;
 use crate::proxy::http::http2::StreamBody;
+use crate::proxy::upstream::pool::HostStream;
 
 /// The body of a client's request, or of a host's response.
 #[derive(Debug)]
 pub(crate) enum Incoming {
-    /// One that hyper reads.
-    Hyper(hyper::body::Incoming),
+    /// A client's, by HTTP/1.1.
+    Http1Client(ClientStream),
+    /// A host's, by HTTP/1.1.
+    Http1Host(HostStream),
     /// One that comes by HTTP/2.
     Http2(StreamBody),
+}
+
+impl Incoming {
+    /// Whether some of it has come, although nobody may have asked for it.
+    pub(crate) fn has_begun(&self) -> bool {
+        match self {
+            Incoming::Http1Client(body) => body.has_begun(),
+            Incoming::Http1Host(_) | Incoming::Http2(_) => false,
+        }
+    }
 }
 
 /// Why a peer's message is not complete.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum PeerError {
-    /// What hyper says.
-    #[error(transparent)]
-    Hyper(#[from] hyper::Error),
+    /// The connection ended in the middle of it.
+    #[error("the connection ended")]
+    BrokeOff,
+    /// The host ended a tunnel.
+    #[error("the host left the tunnel")]
+    Left,
+    /// It is no HTTP/1.1.
+    #[error("{0}")]
+    Malformed(Refusal),
     /// What HTTP/2 says.
     #[error(transparent)]
     Http2(#[from] h2::Error),
@@ -32,15 +53,9 @@ impl PeerError {
     /// What HTTP/2 says of it. HTTP/1 has nothing to say: a body that ends too early is one that breaks the protocol.
     pub(crate) fn http2(&self) -> Option<&h2::Error> {
         match self {
-            PeerError::Hyper(_) => None,
+            PeerError::BrokeOff | PeerError::Left | PeerError::Malformed(_) => None,
             PeerError::Http2(error) => Some(error),
         }
-    }
-}
-
-impl From<hyper::body::Incoming> for Incoming {
-    fn from(body: hyper::body::Incoming) -> Self {
-        Incoming::Hyper(body)
     }
 }
 
@@ -50,9 +65,8 @@ impl Body for Incoming {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, PeerError>>> {
         match self.get_mut() {
-            Incoming::Hyper(body) => Pin::new(body)
-                .poll_frame(cx)
-                .map(|frame| frame.map(|frame| frame.map_err(PeerError::from))),
+            Incoming::Http1Client(body) => Pin::new(body).poll_frame(cx),
+            Incoming::Http1Host(body) => Pin::new(body).poll_frame(cx),
             Incoming::Http2(body) => body
                 .poll_frame(cx)
                 .map(|frame| frame.map(|frame| frame.map_err(PeerError::from))),
@@ -61,14 +75,16 @@ impl Body for Incoming {
 
     fn is_end_stream(&self) -> bool {
         match self {
-            Incoming::Hyper(body) => body.is_end_stream(),
+            Incoming::Http1Client(body) => body.is_end_stream(),
+            Incoming::Http1Host(body) => body.is_end_stream(),
             Incoming::Http2(body) => body.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
-            Incoming::Hyper(body) => body.size_hint(),
+            Incoming::Http1Client(body) => body.size_hint(),
+            Incoming::Http1Host(body) => body.size_hint(),
             Incoming::Http2(body) => body.size_hint(),
         }
     }

@@ -1,14 +1,16 @@
 //! Bodies in chunks (RFC 9112 section 7.1).
 
+use bytes::{Buf, BytesMut};
+
 use super::Refusal;
-use super::head::{TOO_LARGE, is_text, is_token};
+use super::lines::{TOO_LARGE, is_text, is_token};
 
 /// How long what comes after the size of a chunk may be.
 const LONGEST_EXTENSION: u16 = 4096;
 
 /// Where in a body in chunks a connection is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Chunks {
+pub(crate) enum Chunks {
     /// In a chunk's size, of which so many digits have come.
     Size(u64, bool),
     /// In what may come after it, of which so much has.
@@ -39,45 +41,45 @@ impl Chunks {
     /// Before the first chunk.
     pub(super) const START: Self = Self::Size(0, false);
 
-    /// Goes through bytes up to the end of the body or of what there is: what passes is moved together at the beginning
-    /// of `bytes`. Trailers do not pass, as `enable_trailers` is off; they may be as long as `limit`.
+    /// Takes the data at the beginning of `bytes`, up to the end of its chunk; none: there is none yet, or the body is
+    /// over. Trailers go the way of all that is no data, as `enable_trailers` is off; they may be as long as `limit`.
     ///
-    /// Returns how many bytes pass, and how many it has gone through or why they are no chunks.
-    pub(super) fn run(&mut self, bytes: &mut [u8], limit: usize) -> (usize, Result<usize, Refusal>) {
-        let (mut read, mut kept) = (0, 0);
-        while let Some(byte) = bytes.get(read).copied()
-            && *self != Chunks::Over
-        {
-            if let Chunks::Data(left) = *self {
-                // Nothing has been dropped so far: trailers come after all data.
-                let there = bytes.len() - read;
-                let taken = usize::try_from(left).map_or(there, |left| left.min(there));
-                (read, kept) = (read + taken, kept + taken);
-                *self = match left - taken as u64 {
-                    0 => Chunks::DataReturn,
-                    left => Chunks::Data(left),
-                };
-                continue;
-            }
-            let next = match self.next(byte, limit) {
-                Ok(next) => next,
-                Err(refusal) => return (kept, Err(refusal)),
-            };
-            if !next.is_trailer() && !matches!(self, Chunks::TrailerEnd(_)) {
-                bytes[kept] = byte;
-                kept += 1;
-            }
-            *self = next;
-            read += 1;
-        }
-        (kept, Ok(read))
+    /// # Errors
+    /// When they are no chunks.
+    pub(super) fn take(&mut self, bytes: &mut BytesMut, limit: usize) -> Result<Option<BytesMut>, Refusal> {
+        self.pass(bytes, limit)?;
+        let Chunks::Data(left) = *self else {
+            return Ok(None);
+        };
+        let len = usize::try_from(left).map_or(bytes.len(), |left| left.min(bytes.len()));
+        let data = bytes.split_to(len);
+        *self = match left - len as u64 {
+            0 => Chunks::DataReturn,
+            left => Chunks::Data(left),
+        };
+        // Whether it was the last is good to know at once. What is wrong there is told when it is its turn.
+        let _ = self.pass(bytes, limit);
+        Ok(Some(data))
     }
 
-    fn is_trailer(self) -> bool {
-        matches!(
-            self,
-            Chunks::TrailerName(_) | Chunks::TrailerValue(_) | Chunks::TrailerEnd(_)
-        )
+    /// Passes over what is no data.
+    fn pass(&mut self, bytes: &mut BytesMut, limit: usize) -> Result<(), Refusal> {
+        let mut read = 0;
+        let mut passed = Ok(());
+        while let Some(byte) = bytes.get(read)
+            && !matches!(self, Chunks::Data(_) | Chunks::Over)
+        {
+            match self.next(*byte, limit) {
+                Ok(next) => *self = next,
+                Err(refusal) => {
+                    passed = Err(refusal);
+                    break;
+                }
+            }
+            read += 1;
+        }
+        bytes.advance(read);
+        passed
     }
 
     fn next(self, byte: u8, limit: usize) -> Result<Self, Refusal> {
@@ -114,28 +116,38 @@ impl Chunks {
 mod tests {
     use super::*;
 
-    /// What passes of a body and how much of it was read, however it is cut.
+    /// The data of a body and how much of it was read, however it is cut.
     fn run(body: &[u8], cut: usize) -> Result<(Vec<u8>, usize), Refusal> {
-        let (mut chunks, mut out, mut read) = (Chunks::START, Vec::new(), 0);
+        let (mut chunks, mut bytes, mut out) = (Chunks::START, BytesMut::new(), Vec::new());
         for piece in body.chunks(cut) {
-            let mut piece = piece.to_vec();
-            let (kept, ran) = chunks.run(&mut piece, 64);
-            out.extend_from_slice(&piece[..kept]);
-            read += ran?;
+            bytes.extend_from_slice(piece);
+            while let Some(data) = chunks.take(&mut bytes, 64)? {
+                out.extend_from_slice(&data);
+                if bytes.is_empty() {
+                    break;
+                }
+            }
         }
-        Ok((out, read))
+        assert_eq!(chunks, Chunks::Over);
+        Ok((out, body.len() - bytes.len()))
     }
 
     #[test]
-    fn chunks_pass_as_they_are_and_trailers_do_not() {
+    fn data_is_taken_out_of_chunks() {
         for cut in [1, 2, 3, 7, 1000] {
             let body = b"5\r\nhello\r\n0A;a=\"b\"\r\n0123456789\r\n0\r\n\r\nGET /";
-            let end = body.len() - 5;
-            assert_eq!(run(body, cut), Ok((body[..end].to_vec(), end)), "{cut}");
+            let taken = (b"hello0123456789".to_vec(), body.len() - 5);
+            assert_eq!(run(body, cut), Ok(taken), "{cut}");
             let trailed = b"1\r\na\r\n0\r\nx: 1\r\ny:\r\n\r\nGET /";
-            let passed = (b"1\r\na\r\n0\r\n\r\n".to_vec(), trailed.len() - 5);
-            assert_eq!(run(trailed, cut), Ok(passed), "{cut}");
+            assert_eq!(run(trailed, cut), Ok((b"a".to_vec(), trailed.len() - 5)), "{cut}");
         }
+    }
+
+    #[test]
+    fn the_end_is_known_with_the_last_data() {
+        let (mut chunks, mut bytes) = (Chunks::START, BytesMut::from(&b"2\r\nab\r\n0\r\n\r\n"[..]));
+        assert_eq!(chunks.take(&mut bytes, 0).unwrap().unwrap(), "ab");
+        assert_eq!(chunks, Chunks::Over);
     }
 
     #[test]

@@ -1,7 +1,6 @@
 //! What errors of connections mean.
 
 use http::Request;
-use hyper::client::conn::TrySendError;
 
 use crate::proxy::http::body::RequestBody;
 use crate::proxy::http::body::incoming::PeerError;
@@ -12,16 +11,6 @@ use crate::proxy::upstream::connect::{FailureKind, SendError};
 pub(super) struct Unanswered {
     pub(super) error: SendError,
     pub(super) unsent: Option<Request<RequestBody>>,
-}
-
-impl From<TrySendError<Request<RequestBody>>> for Unanswered {
-    fn from(mut error: TrySendError<Request<RequestBody>>) -> Self {
-        let unsent = error.take_message();
-        Self {
-            error: of(&error.into_error().into()),
-            unsent,
-        }
-    }
 }
 
 impl From<h2::Error> for Unanswered {
@@ -37,8 +26,8 @@ impl From<h2::Error> for Unanswered {
 /// An error in our own terms.
 pub(super) fn of(error: &PeerError) -> SendError {
     let kind = match error {
-        PeerError::Hyper(hyper) if hyper.is_parse() => FailureKind::Protocol,
-        PeerError::Hyper(_) => FailureKind::Reset,
+        PeerError::BrokeOff | PeerError::Left => FailureKind::Reset,
+        PeerError::Malformed(_) => FailureKind::Protocol,
         PeerError::Http2(error) => of_http2(error),
     };
     SendError::new(kind, error)

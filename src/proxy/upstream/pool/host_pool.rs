@@ -10,13 +10,13 @@ use std::collections::VecDeque;
 use std::rc::{Rc, Weak};
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{self, Arc};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use http::{Request, Response, Version};
 use tokio::sync::oneshot;
 
 use super::failure::Unanswered;
-use super::http1::{self, Http1};
+use super::http1::Http1;
 use super::http2::{self, Http2, Stream};
 use super::{Protocol, Towards};
 use crate::proxy::connection::Carried;
@@ -30,9 +30,6 @@ use crate::proxy::upstream::host::Host;
 
 /// Streams that a connection is expected to carry before it says how many it does.
 const EXPECTED_STREAMS: usize = 100;
-
-/// How long a host that answered early may take to receive the rest of the request before its connection is closed.
-const REST_OF_REQUEST: Duration = Duration::from_secs(1);
 
 /// The pool.
 #[derive(Debug)]
@@ -256,9 +253,8 @@ impl HostPool {
             let connection = http2::handshake(link, place, cluster).await?;
             return Ok(New::Http2(Rc::new(connection)));
         }
-        let home = if once { Weak::new() } else { Rc::downgrade(self) };
-        let connection = http1::handshake(link, place, home, cluster).await?;
-        Ok(New::Http1(connection))
+        let home = (!once).then(|| Rc::downgrade(self));
+        Ok(New::Http1(Http1::new(link, place, home, cluster)))
     }
 
     /// A connection without a request: for the first one that waits, or for later.
@@ -270,16 +266,6 @@ impl HostPool {
             None if gone => drop(connection),
             None => self.idle.borrow_mut().push(connection),
         }
-    }
-
-    /// Takes back a connection that still receives a request whose answer is there already.
-    pub(super) fn take_later(self: Rc<Self>, mut connection: Http1) {
-        tokio::task::spawn_local(async move {
-            let ready = tokio::time::timeout(REST_OF_REQUEST, connection.until_ready()).await;
-            if ready.is_ok_and(|ready| ready) {
-                self.take(connection);
-            }
-        });
     }
 
     /// Gives requests that wait the streams that are free.

@@ -1,34 +1,43 @@
 //! HTTP/1.1 connections to hosts.
+//!
+//! Nothing runs beside the request: whoever waits for the answer, and then reads it, writes what is still to be sent and
+//! reads what comes.
 
+use std::cell::RefCell;
+use std::future::poll_fn;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Instant;
+use std::task::{Context, Poll, Waker, ready};
+use std::time::{Duration, Instant};
 
-use http::header::{CONTENT_LENGTH, HeaderValue};
-use http::{Method, Request, Response};
-use http_body::Body;
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
+use bytes::{Bytes, BytesMut};
+use http::{Request, Response, StatusCode, Uri, request};
+use http_body::{Body, Frame, SizeHint};
 
-use super::failure::{self, Unanswered};
+use super::failure::Unanswered;
 use super::host_pool::{HostPool, Place};
 use super::metered::Metered;
-use crate::proxy::http::body::RequestBody;
-use crate::proxy::http::body::incoming::Incoming;
+use crate::proxy::http::body::incoming::{Incoming, PeerError};
+use crate::proxy::http::body::{BodyError, RequestBody};
+use crate::proxy::http::http1::encode::{self, Coding};
+use crate::proxy::http::http1::response::{self, Asked, Head, SIZE};
+use crate::proxy::http::http1::wire::Wire;
+use crate::proxy::http::http1::{Field, Looks, Rest};
 use crate::proxy::upstream::cluster::{Cluster, UpstreamHttp};
 use crate::proxy::upstream::connect::{FailureKind, Link, SendError};
 
-/// A connection, which carries one request at a time. It closes when this is dropped.
+/// How long a host's trailers may be.
+const TRAILERS: usize = 60 << 10;
+
+/// A connection, which carries one request at a time. It closes when this and the answer are dropped.
 #[derive(Debug)]
 pub(super) struct Http1 {
-    sender: http1::SendRequest<RequestBody>,
-    /// Bytes that have come from the host.
-    received: Arc<AtomicU64>,
-    /// Where it goes back to; nowhere, if it is for one request only.
-    home: Weak<HostPool>,
+    connection: Rc<RefCell<Connection>>,
+    /// Where it goes back to; nowhere, if it is for one request only, which may take it over.
+    home: Option<Weak<HostPool>>,
     /// Our own address.
     pub(super) local: Option<SocketAddr>,
     opened: Instant,
@@ -37,112 +46,323 @@ pub(super) struct Http1 {
     max_requests: u32,
 }
 
-/// Makes a connection speak HTTP/1.1.
-pub(super) async fn handshake(
-    link: Link,
-    place: Place,
-    home: Weak<HostPool>,
-    cluster: &Arc<Cluster>,
-) -> Result<Http1, SendError> {
-    cluster.stats.cx_http1_total.fetch_add(1, Relaxed);
-    let local = link.local;
-    let io = Metered::new(link, cluster.stats.clone());
-    let received = io.received();
-    let made = http1::Builder::new().handshake(TokioIo::new(io)).await;
-    let (sender, connection) = made.map_err(|error| failure::of(&error.into()))?;
-    tokio::task::spawn_local(async move {
-        if let Err(error) = connection.with_upgrades().await {
-            tracing::debug!(%error, "a host's connection broke");
-        }
-        drop(place);
-    });
-    let now = Instant::now();
-    Ok(Http1 {
-        sender,
-        received,
-        home,
-        local,
-        opened: now,
-        since: now,
-        requests: 0,
-        max_requests: cluster.config.http.max_requests.unwrap_or(u32::MAX),
-    })
+/// The connection as those see it who read the answer.
+#[derive(Debug)]
+struct Connection {
+    wire: Wire<Metered>,
+    /// What is still to be sent of the request.
+    sending: Option<Sending>,
+    /// Whether the request has no body.
+    bodiless: bool,
+    /// What is still to come of the answer.
+    rest: Rest,
+    /// Whether that is a tunnel.
+    tunnel: bool,
+    /// Whether it may carry another request.
+    keep_alive: bool,
+    /// Room for the places of headers, used again.
+    fields: Vec<Field>,
+    // After the connection: whoever waits for a place finds that it is closed.
+    _place: Place,
 }
 
-/// A request without a body whose method would have one says so (RFC 9110 section 8.6), as in Envoy.
-fn tell_emptiness(request: &mut Request<RequestBody>) {
-    let never = [
-        Method::GET,
-        Method::HEAD,
-        Method::DELETE,
-        Method::TRACE,
-        Method::CONNECT,
-    ];
-    if !never.contains(request.method()) && request.body().is_end_stream() {
-        let length = request.headers_mut().entry(CONTENT_LENGTH);
-        length.or_insert(HeaderValue::from_static("0"));
-    }
+/// The body of a request.
+#[derive(Debug)]
+struct Sending {
+    body: RequestBody,
+    coding: Coding,
+    /// Whether some of it is gone.
+    begun: bool,
+    /// It waits for the host's word that it goes over to another protocol.
+    held: bool,
+}
+
+/// Why there is no answer.
+enum Failed {
+    /// The host said something that is none.
+    Protocol(String),
+    /// The connection broke, after so much of an answer.
+    Broke(String, bool),
 }
 
 impl Http1 {
-    pub(super) async fn send(&mut self, mut request: Request<RequestBody>) -> Result<Response<Incoming>, Unanswered> {
-        self.requests += 1;
-        tell_emptiness(&mut request);
-        // A new connection has to be asked for first whether it takes a request.
-        if !self.sender.is_ready()
-            && let Err(error) = self.sender.ready().await
-        {
-            return Err(Unanswered {
-                error: failure::of(&error.into()),
-                unsent: Some(request),
-            });
+    /// A new connection. Without a home it is for one request only.
+    pub(super) fn new(link: Link, place: Place, home: Option<Weak<HostPool>>, cluster: &Arc<Cluster>) -> Self {
+        cluster.stats.cx_http1_total.fetch_add(1, Relaxed);
+        let (local, now) = (link.local, Instant::now());
+        let connection = Connection {
+            wire: Wire::new(Metered::new(link, cluster.stats.clone()), BytesMut::new()),
+            sending: None,
+            bodiless: true,
+            rest: Rest::Nothing,
+            tunnel: false,
+            keep_alive: true,
+            fields: Vec::new(),
+            _place: place,
+        };
+        Self {
+            connection: Rc::new(RefCell::new(connection)),
+            home,
+            local,
+            opened: now,
+            since: now,
+            requests: 0,
+            max_requests: cluster.config.http.max_requests.unwrap_or(u32::MAX),
         }
-        let before = self.received.load(Relaxed);
-        let response = self.sender.try_send_request(request).await.map_err(|error| {
-            let mut unanswered = Unanswered::from(error);
-            // Half an answer is none at all.
-            if unanswered.error.kind == FailureKind::Reset && self.received.load(Relaxed) > before {
-                unanswered.error.kind = FailureKind::Protocol;
+    }
+
+    /// Sends a request and waits for the head of its answer.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub(super) async fn send(&mut self, request: Request<RequestBody>) -> Result<Response<Incoming>, Unanswered> {
+        self.requests += 1;
+        let (parts, body) = request.into_parts();
+        let asked = Asked::of(&parts.method, self.home.is_none());
+        self.connection.borrow_mut().begin(&parts, body, asked);
+        let mut looks = Looks::default();
+        let answer = poll_fn(|cx| self.connection.borrow_mut().poll_answer(cx, &mut looks, asked)).await;
+        let error = match answer {
+            Ok(head) => return Ok(self.answered(head)),
+            Err(Failed::Protocol(reason) | Failed::Broke(reason, true)) => {
+                SendError::new(FailureKind::Protocol, reason)
             }
-            unanswered
-        })?;
-        Ok(response.map(Incoming::from))
+            Err(Failed::Broke(reason, false)) => {
+                let error = SendError::new(FailureKind::Reset, reason);
+                // Whether the host has begun with it nobody knows (RFC 9110 section 9.2.2).
+                let body = self.connection.borrow_mut().unsent();
+                let unsent = body.filter(|_| parts.method.is_idempotent());
+                let unsent = unsent.map(|body| Request::from_parts(parts, body));
+                return Err(Unanswered { error, unsent });
+            }
+        };
+        Err(Unanswered { error, unsent: None })
+    }
+
+    fn answered(&self, head: Head) -> Response<Incoming> {
+        let complete = head.rest == Rest::Nothing;
+        let stream = HostStream((!complete).then(|| self.connection.clone()));
+        head.response.map(|()| Incoming::Http1Host(stream))
     }
 
     pub(super) fn is_reused(&self) -> bool {
         self.requests > 0
     }
 
-    /// Whether it takes a request now.
+    /// Whether it takes a request now: the host has said nothing, and has not closed it.
     pub(super) fn is_ready(&self) -> bool {
-        // One that was never asked says no.
-        self.sender.is_ready() || (self.requests == 0 && !self.sender.is_closed())
-    }
-
-    /// Waits until it takes a request, and says whether it ever will.
-    pub(super) async fn until_ready(&mut self) -> bool {
-        self.sender.ready().await.is_ok()
+        let mut cx = Context::from_waker(Waker::noop());
+        self.connection.borrow_mut().wire.poll_fill(&mut cx).is_pending()
     }
 
     /// Whether it has been unused or has lived for too long.
     pub(super) fn is_over(&self, http: &UpstreamHttp, now: Instant) -> bool {
-        let longer = |than: Option<std::time::Duration>, since| {
-            than.is_some_and(|than| now.saturating_duration_since(since) >= than)
-        };
+        let longer =
+            |than: Option<Duration>, since| than.is_some_and(|than| now.saturating_duration_since(since) >= than);
         longer(http.idle_timeout, self.since) || longer(http.max_connection_duration, self.opened)
     }
 
     /// It carries no request any more.
     pub(super) fn give_back(mut self) {
-        let pool: Option<Rc<HostPool>> = self.home.upgrade();
-        let (Some(pool), false) = (pool, self.sender.is_closed() || self.requests >= self.max_requests) else {
-            return;
-        };
-        self.since = Instant::now();
-        if self.is_ready() {
+        let pool = self.home.as_ref().and_then(Weak::upgrade);
+        let reusable = self.requests < self.max_requests && self.connection.borrow().is_free();
+        if let Some(pool) = pool.filter(|_| reusable) {
+            self.since = Instant::now();
             pool.take(self);
-        } else {
-            pool.take_later(self);
+        }
+    }
+}
+
+/// What stands in the first line of a request.
+fn target(uri: &Uri) -> &[u8] {
+    let (path, authority) = (uri.path_and_query(), uri.authority());
+    let path = path.map(|path| path.as_str().as_bytes());
+    path.or(authority.map(|authority| authority.as_str().as_bytes()))
+        .unwrap_or(b"/")
+}
+
+impl Connection {
+    fn begin(&mut self, parts: &request::Parts, body: RequestBody, asked: Asked) {
+        self.bodiless = body.is_end_stream();
+        let (method, headers) = (&parts.method, &parts.headers);
+        let coding = encode::request(&mut self.wire.out, method, target(&parts.uri), headers, &body, asked);
+        self.sending = (coding != Coding::Nothing).then_some(Sending {
+            body,
+            coding,
+            begun: false,
+            held: coding == Coding::UntilEnd,
+        });
+    }
+
+    /// The body of the request, if nothing of it is gone.
+    fn unsent(&mut self) -> Option<RequestBody> {
+        let waiting = self.sending.take().filter(|sending| !sending.begun);
+        let empty = self.bodiless.then_some(RequestBody::Empty);
+        waiting.map(|sending| sending.body).or(empty)
+    }
+
+    fn poll_answer(&mut self, cx: &mut Context<'_>, looks: &mut Looks, asked: Asked) -> Poll<Result<Head, Failed>> {
+        loop {
+            match self.poll_send(cx) {
+                Ok(()) => {}
+                // Whoever supplies the body sees to what becomes of the request.
+                Err(BodyError::Peer(_)) => return Poll::Pending,
+                Err(error) => return Poll::Ready(Err(Failed::Broke(error.to_string(), false))),
+            }
+            while looks.is_due(&self.wire.read, SIZE) {
+                let taken = response::take(&mut self.wire.read, &mut self.fields, asked);
+                match taken.map_err(|refusal| Failed::Protocol(refusal.to_string()))? {
+                    Some(head) if head.is_interim() => {
+                        *looks = Looks::default();
+                        if let (StatusCode::CONTINUE, Some(sending)) = (head.response.status(), &self.sending) {
+                            sending.body.asked_for();
+                        }
+                    }
+                    Some(head) => {
+                        self.answered(&head, asked);
+                        return Poll::Ready(Ok(head));
+                    }
+                    None => {}
+                }
+            }
+            let begun = !self.wire.read.is_empty();
+            if self.wire.ended {
+                return Poll::Ready(Err(Failed::Broke("the host closed the connection".to_owned(), begun)));
+            }
+            if let Err(error) = ready!(self.wire.poll_fill(cx)) {
+                return Poll::Ready(Err(Failed::Broke(error.to_string(), begun)));
+            }
+        }
+    }
+
+    fn answered(&mut self, head: &Head, asked: Asked) {
+        self.rest = head.rest;
+        self.keep_alive &= head.keep_alive;
+        self.tunnel = asked.is_tunnel(head.response.status());
+        match &mut self.sending {
+            Some(sending) if self.tunnel => sending.held = false,
+            // What follows a request to go over to another protocol is for nobody if the host does not.
+            Some(sending) if sending.held => self.sending = None,
+            Some(_) | None => {}
+        }
+    }
+
+    /// Sends what can be sent of the request.
+    ///
+    /// # Errors
+    /// When the body breaks off.
+    fn poll_send(&mut self, cx: &mut Context<'_>) -> Result<(), BodyError> {
+        loop {
+            while self.wire.out.has_room()
+                && let Some(sending) = self.sending.as_mut().filter(|sending| !sending.held)
+                && let Poll::Ready(frame) = Pin::new(&mut sending.body).poll_frame(cx)
+            {
+                let out = &mut self.wire.out;
+                sending.begun = true;
+                let (sent, last) = match frame {
+                    Some(Ok(frame)) => {
+                        let last = sending.body.is_end_stream() || frame.is_trailers();
+                        let piece = frame.into_data().unwrap_or_default();
+                        (sending.coding.piece(out, piece, last), last)
+                    }
+                    None => (sending.coding.end(out), true),
+                    Some(Err(error)) => {
+                        (self.keep_alive, self.sending) = (false, None);
+                        return Err(error);
+                    }
+                };
+                self.keep_alive &= sent.is_ok();
+                if last || sent.is_err() {
+                    self.sending = None;
+                }
+            }
+            if self.wire.out.is_empty() {
+                return Ok(());
+            }
+            match self.wire.poll_flush(cx) {
+                Poll::Pending => return Ok(()),
+                Poll::Ready(Ok(())) if self.sending.is_none() => return Ok(()),
+                Poll::Ready(Ok(())) => {}
+                // The host takes no more, and may have said why.
+                Poll::Ready(Err(_)) => {
+                    self.wire.out.forget();
+                    self.keep_alive = false;
+                    self.sending = self.sending.take().filter(|sending| !sending.begun);
+                    if let Some(unsent) = &mut self.sending {
+                        unsent.held = true;
+                    }
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, PeerError>>> {
+        // Whoever supplies the body of the request sees to what becomes of it if it breaks off.
+        let _ = self.poll_send(cx);
+        loop {
+            match self.rest.take(&mut self.wire.read, TRAILERS) {
+                Ok(None) if self.rest != Rest::Nothing => {}
+                Ok(piece) => return Poll::Ready(piece.map(Ok)),
+                Err(refusal) => return Poll::Ready(self.broken(PeerError::Malformed(refusal))),
+            }
+            if self.wire.ended && self.rest == Rest::UntilEnd && !self.tunnel {
+                self.rest = Rest::Nothing;
+                return Poll::Ready(None);
+            }
+            if self.wire.ended || ready!(self.wire.poll_fill(cx)).is_err() {
+                // Both ends of a tunnel are one end of it, as in Envoy.
+                return Poll::Ready(self.broken(match self.tunnel {
+                    true => PeerError::Left,
+                    false => PeerError::BrokeOff,
+                }));
+            }
+        }
+    }
+
+    fn broken(&mut self, error: PeerError) -> Option<Result<Bytes, PeerError>> {
+        (self.rest, self.keep_alive) = (Rest::Nothing, false);
+        Some(Err(error))
+    }
+
+    /// Whether both request and answer are complete, and another request may follow.
+    fn is_free(&self) -> bool {
+        let quiet = self.wire.out.is_empty() && self.wire.read.is_empty() && !self.wire.ended;
+        self.keep_alive && quiet && self.sending.is_none() && self.rest == Rest::Nothing
+    }
+}
+
+/// The body of a host's answer, for as long as there is more of it.
+#[derive(Debug)]
+pub(crate) struct HostStream(Option<Rc<RefCell<Connection>>>);
+
+impl Body for HostStream {
+    type Data = Bytes;
+    type Error = PeerError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, PeerError>>> {
+        let Some(connection) = &self.0 else {
+            return Poll::Ready(None);
+        };
+        let (piece, complete) = {
+            let mut connection = connection.borrow_mut();
+            (ready!(connection.poll_body(cx)), connection.rest == Rest::Nothing)
+        };
+        if complete {
+            self.0 = None;
+        }
+        Poll::Ready(piece.map(|piece| piece.map(Frame::data)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.is_none()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self.0.as_ref().map(|connection| connection.borrow().rest) {
+            None | Some(Rest::Nothing) => SizeHint::with_exact(0),
+            Some(Rest::Length(left)) => SizeHint::with_exact(left),
+            Some(Rest::Chunks(_) | Rest::UntilEnd) => SizeHint::default(),
         }
     }
 }

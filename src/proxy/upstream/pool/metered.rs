@@ -3,7 +3,6 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll, ready};
 
@@ -18,7 +17,6 @@ use crate::proxy::upstream::connect::{Link, Open};
 pub(super) struct Metered {
     io: Io,
     stats: Arc<ClusterStats>,
-    received: Arc<AtomicU64>,
     _open: Open,
 }
 
@@ -27,14 +25,8 @@ impl Metered {
         Self {
             io: link.io,
             stats,
-            received: Arc::default(),
             _open: link.open,
         }
-    }
-
-    /// How many bytes have come, now and from now on.
-    pub(super) fn received(&self) -> Arc<AtomicU64> {
-        self.received.clone()
     }
 
     fn sent(&self, written: io::Result<usize>) -> Poll<io::Result<usize>> {
@@ -51,7 +43,6 @@ impl AsyncRead for Metered {
         ready!(Pin::new(&mut self.io).poll_read(cx, buf))?;
         let bytes = buf.filled().len() - before;
         self.stats.cx_rx_bytes.fetch_add(bytes as u64, Relaxed);
-        self.received.fetch_add(bytes as u64, Relaxed);
         Poll::Ready(Ok(()))
     }
 }

@@ -1,12 +1,14 @@
 //! The head of a request: its first line and its headers.
 
-use http::StatusCode;
+use bytes::{Bytes, BytesMut};
+use http::{Method, Request, StatusCode, Uri};
 
-use super::Refusal;
+use super::lines::{self, Field, Size};
+use super::{Refusal, Rest};
 use crate::proxy::flags::Flags;
 
 /// Methods that a request may have.
-pub(crate) const METHODS: [&[u8]; 34] = [
+pub(crate) const METHODS: [&[u8]; 35] = [
     b"GET",
     b"HEAD",
     b"POST",
@@ -27,7 +29,7 @@ pub(crate) const METHODS: [&[u8]; 34] = [
     b"MKCALENDAR",
     b"MKCOL",
     b"MOVE",
-    b"M-SEARCH",
+    b"MSEARCH",
     b"NOTIFY",
     b"PROPFIND",
     b"PROPPATCH",
@@ -36,6 +38,7 @@ pub(crate) const METHODS: [&[u8]; 34] = [
     b"REBIND",
     b"REPORT",
     b"SEARCH",
+    b"SOURCE",
     b"SUBSCRIBE",
     b"UNBIND",
     b"UNLINK",
@@ -43,7 +46,6 @@ pub(crate) const METHODS: [&[u8]; 34] = [
     b"UNSUBSCRIBE",
 ];
 
-const CHARACTERS: Refusal = Refusal::bad("http1.invalid_characters");
 const URL: Refusal = Refusal::bad("http1.invalid_url");
 const LENGTH_AND_CHUNKED: Refusal = Refusal::bad("http1.content_length_and_chunked_not_allowed");
 const TRANSFER_ENCODING: Refusal = Refusal::not_implemented("http1.invalid_transfer_encoding");
@@ -55,138 +57,64 @@ const FRAGMENT: Refusal = Refusal {
     details: "path_normalization_failed",
 };
 
-/// The head is larger than it may be.
-pub(super) const TOO_LARGE: Refusal = Refusal::too_large("http1.headers_too_large");
-
 /// What a connection manager says of heads.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Rules<'a> {
-    /// The longest head, in bytes.
-    pub(super) bytes: usize,
-    /// The most headers.
-    pub(super) count: usize,
+    /// How large they may be.
+    pub(super) size: Size,
     /// Protocols that may be gone over to, lower case.
     pub(super) upgrades: &'a [Box<str>],
 }
 
-/// What comes after a head.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Framing {
-    /// The next head.
-    Nothing,
-    /// That many bytes.
-    Length(u64),
-    /// Chunks.
-    Chunked,
-    /// Whatever both ends agree on.
-    Tunnel,
-}
-
 /// A head that is a request's.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) struct Head {
-    /// How long it is.
-    pub(super) len: usize,
-    /// What comes after it.
-    pub(super) framing: Framing,
-    /// The same in a form that hyper takes, if it would not take this one.
-    pub(super) rewritten: Option<Vec<u8>>,
+    /// The request without its body.
+    pub(super) request: Request<()>,
+    /// What comes after the head.
+    pub(super) rest: Rest,
+    /// Whether the client may send another request after this one.
+    pub(super) keep_alive: bool,
+    /// Whether the client waits to be asked for the body (`Expect: 100-continue`).
+    pub(super) expects_continue: bool,
 }
 
-/// Reads the head at the beginning of `bytes`; none: there is more to come.
+/// Takes the head at the beginning of `bytes`; none: there is more to come.
 ///
 /// # Errors
 /// When it is no request's.
-pub(super) fn parse(bytes: &[u8], rules: Rules<'_>) -> Result<Option<Head>, Refusal> {
-    match whole(bytes, rules) {
-        Ok(None) if bytes.len() > rules.bytes => Err(TOO_LARGE),
-        Ok(Some(head)) if head.len > rules.bytes => Err(TOO_LARGE),
-        other => other,
-    }
-}
-
-fn whole(bytes: &[u8], rules: Rules<'_>) -> Result<Option<Head>, Refusal> {
-    let mut at = 0;
-    // Empty lines before a request are passed over (RFC 9112 section 2.2).
-    while let Some((start, end, next)) = line(bytes, at)?.filter(|(start, end, _)| start == end) {
-        debug_assert_eq!(start, end);
-        at = next;
-    }
-    let Some((start, end, mut next)) = line(bytes, at)? else {
+pub(super) fn take(bytes: &mut BytesMut, fields: &mut Vec<Field>, rules: Rules<'_>) -> Result<Option<Head>, Refusal> {
+    let mut found = Found::default();
+    let first = |start, end| RequestLine::parse(&bytes[start..end], start);
+    let Some((line, len)) = lines::scan(bytes, rules.size, fields, first, |name, value| {
+        found.add(name, value, rules)
+    })?
+    else {
         return Ok(None);
     };
-    let request = RequestLine::parse(&bytes[start..end])?;
-    let (mut fields, mut count) = (Fields::default(), 0);
-    loop {
-        let Some((from, to, after)) = line(bytes, next)? else {
-            return Ok(None);
-        };
-        next = after;
-        if from == to {
-            break;
-        }
-        count += 1;
-        if count > rules.count {
-            return Err(Refusal::too_large("http1.too_many_headers"));
-        }
-        fields.add(&bytes[from..to], rules)?;
-    }
-    let rewritten = request.rewritten().map(|mut head| {
-        head.extend_from_slice(&bytes[end..next]);
-        head
-    });
+    let rest = found.rest(&line.method)?;
+    let head = bytes.split_to(len).freeze();
+    let mut request = Request::new(());
+    *request.headers_mut() = lines::headers(&head, fields)?;
+    *request.uri_mut() = uri(&line, &head)?;
+    *request.method_mut() = line.method;
     Ok(Some(Head {
-        len: next,
-        framing: fields.framing(&request)?,
-        rewritten,
+        request,
+        rest,
+        keep_alive: !found.closes,
+        expects_continue: found.expects_continue,
     }))
 }
 
-/// The line that begins at `from`: its first byte, the one after its last, and where the next begins.
-fn line(bytes: &[u8], from: usize) -> Result<Option<(usize, usize, usize)>, Refusal> {
-    let Some(length) = bytes[from..].iter().position(|byte| !is_text(*byte)) else {
-        return Ok(None);
-    };
-    let end = from + length;
-    match (bytes[end], bytes.get(end + 1)) {
-        (b'\n', _) => Ok(Some((from, end, end + 1))),
-        (b'\r', Some(b'\n')) => Ok(Some((from, end, end + 2))),
-        (b'\r', None) => Ok(None),
-        // A carriage return that ends no line ends one for some (RFC 9112 section 2.2).
-        (b'\r', Some(_)) => Err(Refusal::CODEC),
-        _ => Err(CHARACTERS),
-    }
+/// The first line: a method, and where the target is in the head.
+struct RequestLine {
+    method: Method,
+    target: (usize, usize),
 }
 
-/// Whether a byte may be in a line: anything but control characters, of which only the tab may.
-pub(super) fn is_text(byte: u8) -> bool {
-    const TEXT: [bool; 256] = {
-        let mut table = [true; 256];
-        let mut byte = 0;
-        while byte < 0x20 {
-            table[byte] = byte == b'\t' as usize;
-            byte += 1;
-        }
-        table[0x7f] = false;
-        table
-    };
-    TEXT[usize::from(byte)]
-}
-
-/// Whether a byte may be in the name of a header (RFC 9110 section 5.6.2).
-pub(super) fn is_token(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
-}
-
-/// The first line.
-struct RequestLine<'a> {
-    method: &'a [u8],
-    target: &'a [u8],
-    rest: &'a [u8],
-}
-
-impl<'a> RequestLine<'a> {
-    fn parse(line: &'a [u8]) -> Result<Self, Refusal> {
+impl RequestLine {
+    /// Reads the line that begins at `start`.
+    fn parse(line: &[u8], start: usize) -> Result<Self, Refusal> {
         let (method, rest) = split_at(line, b' ').ok_or(Refusal::CODEC)?;
         if !METHODS.contains(&method) {
             return Err(Refusal::CODEC);
@@ -200,30 +128,39 @@ impl<'a> RequestLine<'a> {
             }
             _ => return Err(Refusal::CODEC),
         }
-        check_target(method, target)?;
-        let rest = &line[line.len() - version.len() - 1..];
-        Ok(Self { method, target, rest })
-    }
-
-    /// The line with what is not allowed in a URL (RFC 3986 section 2) percent-encoded, if anything is that hyper minds.
-    fn rewritten(&self) -> Option<Vec<u8>> {
-        let odd = |byte: &u8| b"\"<>^`".contains(byte);
-        if !self.target.iter().any(odd) {
-            return None;
-        }
-        let mut out = [self.method, b" "].concat();
-        for byte in self.target {
-            match odd(byte) {
-                true => out.extend_from_slice(format!("%{byte:02X}").as_bytes()),
-                false => out.push(*byte),
-            }
-        }
-        out.extend_from_slice(self.rest);
-        Some(out)
+        let from = start + method.len() + 1;
+        let target = (from, from + check_target(method, target)?.len());
+        let method = Method::from_bytes(method).map_err(|_| Refusal::CODEC)?;
+        Ok(Self { method, target })
     }
 }
 
-fn check_target(method: &[u8], target: &[u8]) -> Result<(), Refusal> {
+fn uri(line: &RequestLine, head: &Bytes) -> Result<Uri, Refusal> {
+    let target = head.slice(line.target.0..line.target.1);
+    let odd = |byte: &u8| matches!(byte, b'"' | b'<' | b'>' | b'`');
+    let taken = match target.iter().any(odd) {
+        false => Uri::from_maybe_shared(target),
+        true => Uri::from_maybe_shared(Bytes::from(encoded(&target))),
+    };
+    taken.map_err(|_| URL)
+}
+
+/// The target with what [`Uri`] does not take percent-encoded: it is not allowed in a URL (RFC 3986 section 2).
+fn encoded(target: &[u8]) -> Vec<u8> {
+    let query = target.iter().position(|byte| *byte == b'?').unwrap_or(target.len());
+    let mut out = Vec::with_capacity(target.len() + 8);
+    for (at, byte) in target.iter().enumerate() {
+        match byte {
+            b'<' | b'>' => out.extend_from_slice(format!("%{byte:02X}").as_bytes()),
+            b'`' if at < query => out.extend_from_slice(b"%60"),
+            b'"' if at > query => out.extend_from_slice(b"%22"),
+            _ => out.push(*byte),
+        }
+    }
+    out
+}
+
+fn check_target<'a>(method: &[u8], target: &'a [u8]) -> Result<&'a [u8], Refusal> {
     let printable = target.iter().all(|byte| (0x21..0x7f).contains(byte));
     if target.is_empty() || !printable {
         return Err(Refusal::CODEC);
@@ -233,11 +170,11 @@ fn check_target(method: &[u8], target: &[u8]) -> Result<(), Refusal> {
     }
     match target {
         [b'/', ..] if method == b"CONNECT" => Err(URL),
-        [b'/', ..] => Ok(()),
-        b"*" if method == b"OPTIONS" => Ok(()),
+        [b'/', ..] => Ok(target),
+        b"*" if method == b"OPTIONS" => Ok(target),
         b"*" => Err(URL),
-        _ if method == b"CONNECT" => authority(target).map_err(|_| URL),
-        _ => absolute(target),
+        _ if method == b"CONNECT" => authority(target).map_err(|_| URL).map(|()| target),
+        _ => absolute(target).map(|()| target),
     }
 }
 
@@ -266,27 +203,27 @@ fn authority(host: &[u8]) -> Result<(), Refusal> {
     }
 }
 
-/// Headers that say where the request ends.
+/// What headers say of where the request ends, and of what comes after it.
 #[derive(Default)]
-struct Fields {
+struct Found {
     length: Option<u64>,
     chunked: bool,
     asks_for_upgrade: bool,
     may_upgrade: bool,
     has_upgrade: bool,
+    closes: bool,
+    expects_continue: bool,
 }
 
-impl Fields {
-    fn add(&mut self, line: &[u8], rules: Rules<'_>) -> Result<(), Refusal> {
-        // Folded lines (RFC 9112 section 5.2) begin with white space, which is in no name.
-        let colon = line.iter().position(|byte| !is_token(*byte)).ok_or(Refusal::CODEC)?;
-        if colon == 0 || line[colon] != b':' {
-            return Err(Refusal::CODEC);
-        }
-        let (name, value) = (&line[..colon], line[colon + 1..].trim_ascii());
+impl Found {
+    fn add(&mut self, name: &[u8], value: &[u8], rules: Rules<'_>) -> Result<(), Refusal> {
         // Most headers are of no interest, and most are told by the length of their names.
         match name.len() {
             4 if name.eq_ignore_ascii_case(b"host") => authority(value),
+            6 if name.eq_ignore_ascii_case(b"expect") => {
+                self.expects_continue |= value.eq_ignore_ascii_case(b"100-continue");
+                Ok(())
+            }
             7 if name.eq_ignore_ascii_case(b"upgrade") => {
                 // The first one counts: see `conditioning`.
                 let is = |protocol: &str| value.eq_ignore_ascii_case(protocol.as_bytes());
@@ -295,13 +232,17 @@ impl Fields {
                 Ok(())
             }
             10 if name.eq_ignore_ascii_case(b"connection") => {
-                let mut tokens = value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
-                self.asks_for_upgrade |= tokens.any(|token| token.eq_ignore_ascii_case(b"upgrade"));
+                self.asks_for_upgrade |= lines::names(value, b"upgrade");
+                self.closes |= lines::names(value, b"close");
                 Ok(())
             }
             14 if name.eq_ignore_ascii_case(b"content-length") => {
                 // Also where all lengths are the same, as others may read a list in their own way.
-                if self.length.replace(length(value)?).is_some() {
+                if self
+                    .length
+                    .replace(lines::length(value).ok_or(Refusal::CODEC)?)
+                    .is_some()
+                {
                     return Err(Refusal::CODEC);
                 }
                 Ok(())
@@ -316,28 +257,18 @@ impl Fields {
         }
     }
 
-    fn framing(&self, request: &RequestLine<'_>) -> Result<Framing, Refusal> {
-        let connect = request.method == b"CONNECT";
+    fn rest(&self, method: &Method) -> Result<Rest, Refusal> {
+        let connect = method == Method::CONNECT;
         match (self.length, self.chunked) {
             (Some(_), true) => Err(LENGTH_AND_CHUNKED),
             (_, true) if connect => Err(TRANSFER_ENCODING),
             (Some(1..), false) if connect => Err(Refusal::bad("http1.body_disallowed")),
-            _ if connect || (self.asks_for_upgrade && self.may_upgrade) => Ok(Framing::Tunnel),
-            (_, true) => Ok(Framing::Chunked),
-            (Some(length @ 1..), false) => Ok(Framing::Length(length)),
-            (Some(0) | None, false) => Ok(Framing::Nothing),
+            _ if connect || (self.asks_for_upgrade && self.may_upgrade) => Ok(Rest::UntilEnd),
+            (_, true) => Ok(Rest::CHUNKED),
+            (Some(length), false) => Ok(Rest::length(length)),
+            (None, false) => Ok(Rest::Nothing),
         }
     }
-}
-
-/// A `content-length`: digits alone (RFC 9110 section 8.6).
-fn length(value: &[u8]) -> Result<u64, Refusal> {
-    let digits = std::str::from_utf8(value)
-        .ok()
-        .filter(|text| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()));
-    // The largest that hyper takes is a little less than what fits.
-    let number = digits.and_then(|digits| digits.parse().ok());
-    number.filter(|number| *number <= u64::MAX >> 1).ok_or(Refusal::CODEC)
 }
 
 fn split_at(bytes: &[u8], separator: u8) -> Option<(&[u8], &[u8])> {
@@ -350,10 +281,15 @@ mod tests {
     use super::*;
 
     const RULES: Rules<'static> = Rules {
-        bytes: 300,
-        count: 5,
+        size: Size { bytes: 300, count: 5 },
         upgrades: &[],
     };
+
+    fn parse(head: &[u8], rules: Rules<'_>) -> Result<Option<(Head, usize)>, Refusal> {
+        let mut bytes = BytesMut::from(head);
+        let taken = take(&mut bytes, &mut Vec::new(), rules)?;
+        Ok(taken.map(|taken| (taken, head.len() - bytes.len())))
+    }
 
     fn details(head: &[u8]) -> &'static str {
         match parse(head, RULES) {
@@ -363,7 +299,7 @@ mod tests {
         }
     }
 
-    fn framing(fields: &str) -> Result<Framing, &'static str> {
+    fn rest(fields: &str) -> Result<Rest, &'static str> {
         let upgrades = ["websocket".into()];
         let rules = Rules {
             upgrades: &upgrades,
@@ -371,9 +307,9 @@ mod tests {
         };
         let head = format!("POST /a HTTP/1.1\r\n{fields}\r\n");
         let parsed = parse(head.as_bytes(), rules).map_err(|refusal| refusal.details)?;
-        let parsed = parsed.unwrap();
-        assert_eq!(parsed.len, head.len());
-        Ok(parsed.framing)
+        let (parsed, len) = parsed.unwrap();
+        assert_eq!(len, head.len());
+        Ok(parsed.rest)
     }
 
     #[test]
@@ -382,12 +318,22 @@ mod tests {
         for len in 0..head.len() - 4 {
             assert_eq!(details(&head[..len]), "partial", "{len}");
         }
-        let taken = Head {
-            len: head.len() - 4,
-            framing: Framing::Nothing,
-            rewritten: None,
-        };
-        assert_eq!(parse(head, RULES), Ok(Some(taken)));
+        let (taken, len) = parse(head, RULES).unwrap().unwrap();
+        assert_eq!(
+            (len, taken.rest, taken.keep_alive),
+            (head.len() - 4, Rest::Nothing, true)
+        );
+        let request = taken.request;
+        assert_eq!(
+            (request.method(), request.uri().to_string()),
+            (&Method::GET, "/a?b".to_owned())
+        );
+        let headers = request.headers();
+        let values = [("host", &b"a:80"[..]), ("x-a", b"b\xe9"), ("x", b"")];
+        assert_eq!(headers.len(), values.len());
+        for (name, value) in values {
+            assert_eq!(headers[name].as_bytes(), value);
+        }
     }
 
     #[test]
@@ -427,23 +373,23 @@ mod tests {
 
     #[test]
     fn fields() {
-        for (fields, framed) in [
-            ("", Ok(Framing::Nothing)),
-            ("content-length: 005\r\n", Ok(Framing::Length(5))),
-            ("content-length: 0\r\n", Ok(Framing::Nothing)),
-            ("Transfer-Encoding: Chunked\r\n", Ok(Framing::Chunked)),
-            ("connection: a, Upgrade\r\nupgrade: WebSocket\r\n", Ok(Framing::Tunnel)),
+        for (fields, told) in [
+            ("", Ok(Rest::Nothing)),
+            ("content-length: 005\r\n", Ok(Rest::Length(5))),
+            ("content-length: 0\r\n", Ok(Rest::Nothing)),
+            ("Transfer-Encoding: Chunked\r\n", Ok(Rest::CHUNKED)),
+            ("connection: a, Upgrade\r\nupgrade: WebSocket\r\n", Ok(Rest::UntilEnd)),
             (
                 "connection: upgrade\r\nupgrade: x\r\nupgrade: websocket\r\n",
-                Ok(Framing::Nothing),
+                Ok(Rest::Nothing),
             ),
-            ("upgrade: websocket\r\n", Ok(Framing::Nothing)),
+            ("upgrade: websocket\r\n", Ok(Rest::Nothing)),
             ("content-length: 5\r\ncontent-length: 5\r\n", Err("http1.codec_error")),
             ("content-length: 5, 5\r\n", Err("http1.codec_error")),
             ("content-length: +5\r\n", Err("http1.codec_error")),
             ("content-length: -5\r\n", Err("http1.codec_error")),
             ("content-length:\r\n", Err("http1.codec_error")),
-            ("content-length: 18446744073709551615\r\n", Err("http1.codec_error")),
+            ("content-length: 18446744073709551616\r\n", Err("http1.codec_error")),
             (
                 "content-length: 5\r\ntransfer-encoding: chunked\r\n",
                 Err("http1.content_length_and_chunked_not_allowed"),
@@ -472,27 +418,38 @@ mod tests {
             (&"x: a\r\n".repeat(6), Err("http1.too_many_headers")),
             (&format!("x: {}\r\n", "a".repeat(300)), Err("http1.headers_too_large")),
         ] {
-            assert_eq!(framing(fields), framed, "{fields}");
+            assert_eq!(rest(fields), told, "{fields}");
         }
         let endless = [b"GET /".as_slice(), &[b'a'; 300]].concat();
         assert_eq!(details(&endless), "http1.headers_too_large");
     }
 
     #[test]
-    fn what_hyper_takes_for_no_path_is_encoded() {
-        let head = parse(b"GET /\"<>^`{}|\\ HTTP/1.1\r\nhost: a\r\n\r\nrest", RULES)
-            .unwrap()
-            .unwrap();
-        let rewritten = head.rewritten.unwrap();
-        assert_eq!(rewritten, b"GET /%22%3C%3E%5E%60{}|\\ HTTP/1.1\r\nhost: a\r\n\r\n");
-        let target = rewritten.split(|byte| *byte == b' ').nth(1).unwrap();
-        assert!(http::Uri::try_from(target).is_ok());
-        // All others that pass are no trouble.
-        for byte in (0x21..0x7f).filter(|byte| *byte != b'#') {
-            let head = [b"GET /a?".as_slice(), &[byte], b" HTTP/1.1\r\n\r\n"].concat();
-            let rewritten = parse(&head, RULES).unwrap().unwrap().rewritten.unwrap_or(head);
-            let target = rewritten.split(|byte| *byte == b' ').nth(1).unwrap();
-            assert!(http::Uri::try_from(target).is_ok(), "{}", byte.escape_ascii());
+    fn what_is_allowed_in_no_path_is_encoded() {
+        let target = |head: &[u8]| parse(head, RULES).unwrap().unwrap().0.request.uri().to_string();
+        let head = b"GET /\"<>^`{}|\\?\"<>^`{}|\\ HTTP/1.1\r\nhost: a\r\n\r\nrest";
+        assert_eq!(target(head), "/\"%3C%3E^%60{}|\\?%22%3C%3E^`{}|\\");
+        // All others are no trouble.
+        for byte in (0x21..0x7f).filter(|byte| !b"\"#<>`?".contains(byte)) {
+            let head = [b"GET /a", &[byte][..], b"?", &[byte], b" HTTP/1.1\r\n\r\n"].concat();
+            assert_eq!(target(&head).as_bytes(), [b"/a", &[byte][..], b"?", &[byte]].concat());
+        }
+    }
+
+    #[test]
+    fn who_says_close_sends_no_further_request() {
+        for (value, stays) in [
+            ("keep-alive", true),
+            ("close", false),
+            ("te, Close", false),
+            ("closed", true),
+        ] {
+            let head = format!("GET / HTTP/1.1\r\nconnection: {value}\r\n\r\n");
+            assert_eq!(
+                parse(head.as_bytes(), RULES).unwrap().unwrap().0.keep_alive,
+                stays,
+                "{value}"
+            );
         }
     }
 }

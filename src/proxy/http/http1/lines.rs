@@ -1,0 +1,222 @@
+//! The lines of a head, and the headers that they are.
+
+use bytes::Bytes;
+use http::header::{HeaderMap, HeaderName, HeaderValue};
+
+use super::Refusal;
+
+/// The head is larger than it may be.
+pub(super) const TOO_LARGE: Refusal = Refusal::too_large("http1.headers_too_large");
+
+const CHARACTERS: Refusal = Refusal::bad("http1.invalid_characters");
+
+/// Room for headers that are added on the way.
+const ADDED: usize = 8;
+
+/// How large a head may be.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Size {
+    /// In bytes.
+    pub(super) bytes: usize,
+    /// In headers.
+    pub(super) count: usize,
+}
+
+/// Where a header's name and value are in the bytes of its head.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Field {
+    name: (usize, usize),
+    value: (usize, usize),
+}
+
+/// Goes through the head at the beginning of `bytes`: what `first` makes of its first line, and how long the head is.
+/// `each` looks at the name and the value of every header. None: there is more to come.
+///
+/// # Errors
+/// When it is no head, as soon as that is to be seen.
+pub(super) fn scan<T>(
+    bytes: &[u8],
+    size: Size,
+    fields: &mut Vec<Field>,
+    first: impl FnOnce(usize, usize) -> Result<T, Refusal>,
+    each: impl FnMut(&[u8], &[u8]) -> Result<(), Refusal>,
+) -> Result<Option<(T, usize)>, Refusal> {
+    fields.clear();
+    match whole(bytes, size, fields, first, each) {
+        Ok(None) if bytes.len() > size.bytes => Err(TOO_LARGE),
+        Ok(Some((_, len))) if len > size.bytes => Err(TOO_LARGE),
+        other => other,
+    }
+}
+
+fn whole<T>(
+    bytes: &[u8],
+    size: Size,
+    fields: &mut Vec<Field>,
+    first: impl FnOnce(usize, usize) -> Result<T, Refusal>,
+    mut each: impl FnMut(&[u8], &[u8]) -> Result<(), Refusal>,
+) -> Result<Option<(T, usize)>, Refusal> {
+    let mut next = 0;
+    // Empty lines before a request are passed over (RFC 9112 section 2.2).
+    let first = loop {
+        let Some((start, end, after)) = line(bytes, next)? else {
+            return Ok(None);
+        };
+        next = after;
+        if start < end {
+            break first(start, end)?;
+        }
+    };
+    loop {
+        let Some((start, end, after)) = line(bytes, next)? else {
+            return Ok(None);
+        };
+        next = after;
+        if start == end {
+            return Ok(Some((first, next)));
+        }
+        if fields.len() == size.count {
+            return Err(Refusal::too_large("http1.too_many_headers"));
+        }
+        let field = Field::parse(bytes, start, end)?;
+        each(&bytes[field.name.0..field.name.1], &bytes[field.value.0..field.value.1])?;
+        fields.push(field);
+    }
+}
+
+/// The line that begins at `from`: its first byte, the one after its last, and where the next begins.
+fn line(bytes: &[u8], from: usize) -> Result<Option<(usize, usize, usize)>, Refusal> {
+    let Some(length) = bytes[from..].iter().position(|byte| !is_text(*byte)) else {
+        return Ok(None);
+    };
+    let end = from + length;
+    match (bytes[end], bytes.get(end + 1)) {
+        (b'\n', _) => Ok(Some((from, end, end + 1))),
+        (b'\r', Some(b'\n')) => Ok(Some((from, end, end + 2))),
+        (b'\r', None) => Ok(None),
+        // A carriage return that ends no line ends one for some (RFC 9112 section 2.2).
+        (b'\r', Some(_)) => Err(Refusal::CODEC),
+        _ => Err(CHARACTERS),
+    }
+}
+
+impl Field {
+    fn parse(bytes: &[u8], start: usize, end: usize) -> Result<Self, Refusal> {
+        let line = &bytes[start..end];
+        // Folded lines (RFC 9112 section 5.2) begin with white space, which is in no name.
+        let colon = line.iter().position(|byte| !is_token(*byte)).ok_or(Refusal::CODEC)?;
+        if colon == 0 || line[colon] != b':' {
+            return Err(Refusal::CODEC);
+        }
+        let value = line[colon + 1..].trim_ascii_start();
+        let from = end - value.len();
+        Ok(Self {
+            name: (start, start + colon),
+            value: (from, from + value.trim_ascii_end().len()),
+        })
+    }
+}
+
+/// The headers of a head. Their values share its bytes.
+///
+/// # Errors
+/// When there are more than a map of headers takes.
+pub(super) fn headers(head: &Bytes, fields: &[Field]) -> Result<HeaderMap, Refusal> {
+    let mut headers = HeaderMap::try_with_capacity(fields.len() + ADDED).map_err(|_| TOO_LARGE)?;
+    for field in fields {
+        let name = HeaderName::from_bytes(&head[field.name.0..field.name.1]).map_err(|_| Refusal::CODEC)?;
+        let value = head.slice(field.value.0..field.value.1);
+        let value = HeaderValue::from_maybe_shared(value).map_err(|_| CHARACTERS)?;
+        headers.try_append(name, value).map_err(|_| TOO_LARGE)?;
+    }
+    Ok(headers)
+}
+
+/// Looks at a head that trickles in: however it does, there are no more than it has lines, and some at twice the length.
+#[derive(Debug, Default)]
+pub(crate) struct Looks {
+    seen: usize,
+    worth: usize,
+    made: usize,
+}
+
+impl Looks {
+    /// Whether there is to be another look at what has come of a head that may be so large.
+    pub(crate) fn is_due(&mut self, bytes: &[u8], size: Size) -> bool {
+        let new = bytes.get(self.seen..).unwrap_or_default();
+        let ends_line = self.made <= size.count + 2 && new.contains(&b'\n');
+        let due = !new.is_empty() && (ends_line || bytes.len() >= self.worth);
+        self.seen = bytes.len();
+        if due {
+            self.made += 1;
+            self.worth = (2 * bytes.len()).min(size.bytes + 1);
+        }
+        due
+    }
+}
+
+/// Whether a byte may be in a line: anything but control characters, of which only the tab may.
+pub(super) fn is_text(byte: u8) -> bool {
+    const TEXT: [bool; 256] = {
+        let mut table = [true; 256];
+        let mut byte = 0;
+        while byte < 0x20 {
+            table[byte] = byte == b'\t' as usize;
+            byte += 1;
+        }
+        table[0x7f] = false;
+        table
+    };
+    TEXT[usize::from(byte)]
+}
+
+/// Whether a byte may be in the name of a header (RFC 9110 section 5.6.2).
+pub(super) fn is_token(byte: u8) -> bool {
+    const TOKEN: [bool; 256] = {
+        let mut table = [false; 256];
+        let mut byte = 0;
+        while byte < 0x80 {
+            table[byte] = (byte as u8).is_ascii_alphanumeric();
+            byte += 1;
+        }
+        let other = b"!#$%&'*+-.^_`|~";
+        let mut at = 0;
+        while at < other.len() {
+            table[other[at] as usize] = true;
+            at += 1;
+        }
+        table
+    };
+    TOKEN[usize::from(byte)]
+}
+
+/// Whether a list of tokens names one, whatever its case.
+pub(super) fn names(list: &[u8], token: &[u8]) -> bool {
+    let mut tokens = list.split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
+    tokens.any(|one| one.eq_ignore_ascii_case(token))
+}
+
+/// A `content-length`: digits alone (RFC 9110 section 8.6).
+pub(super) fn length(value: &[u8]) -> Option<u64> {
+    let digits = std::str::from_utf8(value)
+        .ok()
+        .filter(|text| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()));
+    digits?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_head_that_trickles_is_looked_at_now_and_then_and_one_that_is_too_large_at_once() {
+        let size = Size { bytes: 1000, count: 3 };
+        let mut looks = Looks::default();
+        let line = [b'a'; 2000];
+        let due: Vec<_> = (0..1100).filter(|len| looks.is_due(&line[..*len], size)).collect();
+        assert_eq!(due[..11], [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1001]);
+        let mut looks = Looks::default();
+        let lines = [b'\n'; 100];
+        assert_eq!((0..100).filter(|len| looks.is_due(&lines[..*len], size)).count(), 10);
+    }
+}

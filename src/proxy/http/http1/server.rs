@@ -1,0 +1,512 @@
+//! A client's connection: one request after the other, each answered before the next is looked at.
+//!
+//! ```text
+//! head ── exchange ── answer ──┬─> head …
+//!   └ refused: the last answer └─> linger, if it was the last
+//! ```
+//!
+//! What follows the head is read when whoever deals with the request asks for it, from the same socket, by
+//! [`ClientStream`]. Once all of it has come, the connection is watched: a client that goes away ends its request.
+
+use std::cell::RefCell;
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::header::{CONNECTION, HeaderValue};
+use http::{Request, Response, StatusCode};
+use http_body::{Body, Frame, SizeHint};
+use tokio::time::{Instant, Sleep};
+
+use super::encode::{self, Coding};
+use super::lines::{Field, Looks, Size};
+use super::request::{self, Head, Rules};
+use super::response::Asked;
+use super::wire::Wire;
+use super::{Refusal, Rest};
+use crate::proxy::flags::Flags;
+use crate::proxy::http::body::ResponseBody;
+use crate::proxy::http::body::incoming::{Incoming, PeerError};
+use crate::proxy::http::connection::Downstream;
+use crate::proxy::http::{HttpManager, exchange};
+use crate::proxy::io::Io;
+
+/// How long a connection whose end we have announced may take to end (Envoy's `delayed_close_timeout`): closed at once,
+/// what the client is still sending would make the system reset it, and the client might never read the last answer.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// What is read of further requests while one is being answered, at most.
+const AHEAD: usize = 16 << 10;
+
+const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+
+/// Serves a connection, of which `read` has come already, to its end. When `ending` is over there are no further
+/// requests on it, and at the time that it names, it is cut off.
+///
+/// # Errors
+/// When the connection breaks.
+pub(crate) async fn serve<E>(io: Io, read: BytesMut, downstream: &Rc<Downstream>, ending: Pin<&mut E>) -> io::Result<()>
+where
+    E: Future<Output = Option<Instant>>,
+{
+    let connection = Rc::new(RefCell::new(Connection::new(Wire::new(io, read), &downstream.manager)));
+    let mut server = Server {
+        connection,
+        downstream,
+        late: Late::new(&downstream.manager),
+        ending: Ending::Awaited(ending),
+    };
+    match server.requests().await? {
+        Over::Announced => server.linger().await,
+        Over::Gone => Ok(()),
+    }
+}
+
+/// How a connection ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Over {
+    /// The client knows, or there was nothing under way.
+    Announced,
+    /// The client has gone away, or is cut off.
+    Gone,
+}
+
+/// When there are no further requests on a connection.
+enum Ending<'a, E> {
+    Awaited(Pin<&'a mut E>),
+    /// It has begun; when the connection is cut off.
+    Begun(Option<Pin<Box<Sleep>>>),
+}
+
+impl<E: Future<Output = Option<Instant>>> Ending<'_, E> {
+    /// Waits until the connection is cut off.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if let Ending::Awaited(ending) = self {
+            let at = ready!(ending.as_mut().poll(cx));
+            *self = Ending::Begun(at.map(|at| Box::pin(tokio::time::sleep_until(at))));
+        }
+        match self {
+            Ending::Begun(Some(over)) => over.as_mut().poll(cx),
+            Ending::Begun(None) | Ending::Awaited(_) => Poll::Pending,
+        }
+    }
+
+    fn has_begun(&self) -> bool {
+        matches!(self, Ending::Begun(_))
+    }
+}
+
+/// How long the head of a request may take, and what is said when it takes longer.
+#[derive(Clone, Copy, Debug)]
+struct Late(Option<(Duration, Refusal)>);
+
+impl Late {
+    fn new(manager: &HttpManager) -> Self {
+        let limits = &manager.limits;
+        let timeout = |limit: Option<Duration>, text, flags, details| {
+            let refusal = Refusal {
+                status: StatusCode::REQUEST_TIMEOUT,
+                text,
+                flags,
+                details,
+            };
+            limit.filter(|limit| !limit.is_zero()).map(|limit| (limit, refusal))
+        };
+        let all = [
+            timeout(
+                limits.request_headers,
+                "request header timeout",
+                Flags::NONE,
+                "request_header_timeout",
+            ),
+            timeout(
+                limits.stream_idle,
+                "stream timeout",
+                Flags::STREAM_IDLE_TIMEOUT,
+                "stream_idle_timeout",
+            ),
+            timeout(
+                limits.request,
+                "request timeout",
+                Flags::NONE,
+                "request_overall_timeout",
+            ),
+        ];
+        Self(all.into_iter().flatten().min_by_key(|(limit, _)| *limit))
+    }
+}
+
+/// The connection, as those see it who read the body of the request.
+#[derive(Debug)]
+struct Connection {
+    wire: Wire<Io>,
+    /// What is still to come of the request.
+    rest: Rest,
+    /// How long trailers may be.
+    limit: usize,
+    /// Whether the client waits to be asked for the body.
+    waits: bool,
+    /// Whether anybody reads the body.
+    wanted: bool,
+    /// What is wrong with the body.
+    broken: Option<Broken>,
+    /// Who waits for the end of the body, or for the end of all.
+    watcher: Option<Waker>,
+    /// Room for the places of headers, used again.
+    fields: Vec<Field>,
+}
+
+/// Why a body is not complete and never will be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Broken {
+    /// It is none.
+    Malformed,
+    /// The client went away.
+    Gone,
+}
+
+impl Connection {
+    fn new(wire: Wire<Io>, manager: &HttpManager) -> Self {
+        Self {
+            wire,
+            rest: Rest::Nothing,
+            limit: manager.limits.header_bytes,
+            waits: false,
+            wanted: false,
+            broken: None,
+            watcher: None,
+            fields: Vec::new(),
+        }
+    }
+
+    /// Wakes whoever watches the connection: the body is over, one way or another.
+    fn wake(&mut self) {
+        if let Some(watcher) = self.watcher.take() {
+            watcher.wake();
+        }
+    }
+
+    fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, PeerError>>> {
+        self.wanted = true;
+        if std::mem::take(&mut self.waits) && self.rest != Rest::Nothing && self.wire.out.has_room() {
+            self.wire.out.short().extend_from_slice(CONTINUE);
+            // What is not written now goes before the answer.
+            let _ = self.wire.poll_flush(cx);
+        }
+        loop {
+            if self.rest == Rest::Nothing || self.broken.is_some() {
+                return Poll::Ready(None);
+            }
+            match self.rest.take(&mut self.wire.read, self.limit) {
+                Ok(Some(piece)) => {
+                    if self.rest == Rest::Nothing {
+                        self.wake();
+                    }
+                    return Poll::Ready(Some(Ok(piece)));
+                }
+                Ok(None) if self.rest == Rest::Nothing => {
+                    self.wake();
+                    return Poll::Ready(None);
+                }
+                Ok(None) => {}
+                Err(refusal) => {
+                    self.broken = Some(Broken::Malformed);
+                    self.wake();
+                    return Poll::Ready(Some(Err(PeerError::Malformed(refusal))));
+                }
+            }
+            // Nothing of what has come is left. A client that ends a tunnel has gone, as in Envoy.
+            if self.wire.ended || ready!(self.wire.poll_fill(cx)).is_err() {
+                self.broken = Some(Broken::Gone);
+                self.wake();
+                return Poll::Ready(Some(Err(PeerError::BrokeOff)));
+            }
+        }
+    }
+
+    /// Waits until the client goes away.
+    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match self.broken {
+            Some(Broken::Gone) => return Poll::Ready(()),
+            Some(Broken::Malformed) => return Poll::Pending,
+            None => {}
+        }
+        // What is to go over to another protocol waits for the host's word, and nobody reads what follows until then.
+        if self.rest != Rest::Nothing && (self.wanted || self.rest != Rest::UntilEnd) {
+            // Who reads the body sees it.
+            if !self
+                .watcher
+                .as_ref()
+                .is_some_and(|watcher| watcher.will_wake(cx.waker()))
+            {
+                self.watcher = Some(cx.waker().clone());
+            }
+            return Poll::Pending;
+        }
+        while !self.wire.ended {
+            if self.wire.read.len() >= AHEAD {
+                return Poll::Pending;
+            }
+            if ready!(self.wire.poll_fill(cx)).is_err() {
+                self.broken = Some(Broken::Gone);
+                break;
+            }
+        }
+        Poll::Ready(())
+    }
+}
+
+/// The body of a client's request.
+#[derive(Debug)]
+pub(crate) struct ClientStream(Rc<RefCell<Connection>>);
+
+impl ClientStream {
+    /// Whether some of it has come, although nobody may have asked for it.
+    pub(crate) fn has_begun(&self) -> bool {
+        !self.0.borrow().wire.read.is_empty()
+    }
+}
+
+impl Body for ClientStream {
+    type Data = Bytes;
+    type Error = PeerError;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, PeerError>>> {
+        let piece = ready!(self.0.borrow_mut().poll_body(cx));
+        Poll::Ready(piece.map(|piece| piece.map(Frame::data)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.borrow().rest == Rest::Nothing
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self.0.borrow().rest {
+            Rest::Nothing => SizeHint::with_exact(0),
+            Rest::Length(left) => SizeHint::with_exact(left),
+            Rest::Chunks(_) | Rest::UntilEnd => SizeHint::default(),
+        }
+    }
+}
+
+/// Who reads requests and writes answers.
+struct Server<'a, E> {
+    connection: Rc<RefCell<Connection>>,
+    downstream: &'a Rc<Downstream>,
+    late: Late,
+    ending: Ending<'a, E>,
+}
+
+/// What comes next on a connection.
+#[expect(clippy::large_enum_variant, reason = "nearly always it is a request")]
+enum Next {
+    Request(Head),
+    Refused(Refusal),
+    Over(Over),
+}
+
+impl<E: Future<Output = Option<Instant>>> Server<'_, E> {
+    async fn requests(&mut self) -> io::Result<Over> {
+        loop {
+            let head = match self.head().await? {
+                Next::Request(head) => head,
+                Next::Over(over) => return Ok(over),
+                Next::Refused(refusal) => {
+                    let response = exchange::refuse(self.downstream.clone(), refusal);
+                    self.write(response, Asked::Other, false).await?;
+                    return Ok(Over::Announced);
+                }
+            };
+            let keep_alive = head.keep_alive;
+            let asked = Asked::of(head.request.method(), head.rest == Rest::UntilEnd);
+            let Some(response) = self.answer(head).await else {
+                return Ok(Over::Gone);
+            };
+            if let Some(over) = self.write(response, asked, keep_alive).await? {
+                return Ok(over);
+            }
+        }
+    }
+
+    /// Waits for the head of a request.
+    async fn head(&mut self) -> io::Result<Next> {
+        let downstream = self.downstream;
+        let limits = &downstream.manager.limits;
+        let rules = Rules {
+            size: Size {
+                bytes: limits.header_bytes,
+                count: limits.header_count,
+            },
+            upgrades: &downstream.manager.upgrades,
+        };
+        let mut looks = Looks::default();
+        let mut late = None::<Pin<Box<Sleep>>>;
+        poll_fn(|cx| {
+            loop {
+                let connection = &mut *self.connection.borrow_mut();
+                let Connection { wire, fields, .. } = connection;
+                if looks.is_due(&wire.read, rules.size) {
+                    match request::take(&mut wire.read, fields, rules) {
+                        Ok(Some(head)) => {
+                            connection.rest = head.rest;
+                            return Poll::Ready(Ok(Next::Request(head)));
+                        }
+                        Ok(None) => {}
+                        Err(refusal) => return Poll::Ready(Ok(Next::Refused(refusal))),
+                    }
+                }
+                if wire.ended {
+                    return Poll::Ready(Ok(Next::Over(Over::Announced)));
+                }
+                if !wire.read.is_empty()
+                    && let Some((limit, refusal)) = self.late.0
+                {
+                    let late = late.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
+                    if late.as_mut().poll(cx).is_ready() {
+                        return Poll::Ready(Ok(Next::Refused(refusal)));
+                    }
+                }
+                match wire.poll_fill(cx) {
+                    Poll::Ready(Ok(())) => {}
+                    Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                    Poll::Pending => {
+                        let nothing = wire.read.is_empty();
+                        return match self.ending.poll(cx) {
+                            Poll::Ready(()) => Poll::Ready(Ok(Next::Over(Over::Gone))),
+                            Poll::Pending if nothing && self.ending.has_begun() => {
+                                Poll::Ready(Ok(Next::Over(Over::Announced)))
+                            }
+                            Poll::Pending => Poll::Pending,
+                        };
+                    }
+                }
+            }
+        })
+        .await
+    }
+
+    /// The answer to a request; none: there is nobody any more who wants it.
+    async fn answer(&mut self, head: Head) -> Option<Response<ResponseBody>> {
+        {
+            let mut connection = self.connection.borrow_mut();
+            connection.waits = head.expects_continue && connection.wire.read.is_empty();
+            connection.wanted = false;
+        }
+        let request: Request<Incoming> = head
+            .request
+            .map(|()| Incoming::Http1Client(ClientStream(self.connection.clone())));
+        // In a place of its own, so that connections without a request take little.
+        let mut exchange = Box::pin(exchange::exchange(self.downstream.clone(), request));
+        poll_fn(|cx| {
+            if let Poll::Ready(response) = exchange.as_mut().poll(cx) {
+                return Poll::Ready(Some(response));
+            }
+            self.poll_gone(cx).map(|()| None)
+        })
+        .await
+    }
+
+    /// Waits until the client goes away, or has to.
+    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.connection.borrow_mut().poll_gone(cx).is_ready() {
+            return Poll::Ready(());
+        }
+        self.ending.poll(cx)
+    }
+
+    /// Writes an answer; none: there may be another request.
+    async fn write(
+        &mut self,
+        response: Response<ResponseBody>,
+        asked: Asked,
+        keep_alive: bool,
+    ) -> io::Result<Option<Over>> {
+        let (mut parts, mut body) = response.into_parts();
+        let tunnel = asked.is_tunnel(parts.status);
+        if !tunnel && (!keep_alive || self.ending.has_begun()) {
+            parts.headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        let last = parts.headers.contains_key(CONNECTION);
+        let mut coding = {
+            let out = &mut self.connection.borrow_mut().wire.out;
+            encode::response(out, parts.status, &parts.headers, &body, asked)
+        };
+        let mut broken = false;
+        let mut ended = coding == Coding::Nothing && !tunnel;
+        poll_fn(|cx| {
+            loop {
+                while !ended && self.connection.borrow().wire.out.has_room() {
+                    let Poll::Ready(frame) = Pin::new(&mut body).poll_frame(cx) else {
+                        break;
+                    };
+                    let out = &mut self.connection.borrow_mut().wire.out;
+                    let wrote = match frame {
+                        Some(Ok(frame)) => {
+                            ended = body.is_end_stream() || frame.is_trailers();
+                            coding.piece(out, frame.into_data().unwrap_or_default(), ended)
+                        }
+                        Some(Err(_)) => {
+                            // Who reads it is to know that it is not whole.
+                            (ended, broken) = (true, true);
+                            Ok(())
+                        }
+                        None => {
+                            ended = true;
+                            coding.end(out)
+                        }
+                    };
+                    if wrote.is_err() {
+                        (ended, broken) = (true, true);
+                    }
+                }
+                let connection = &mut *self.connection.borrow_mut();
+                let empty = connection.wire.out.is_empty();
+                if !empty {
+                    match connection.wire.poll_flush(cx) {
+                        Poll::Ready(Ok(())) if !ended => continue,
+                        Poll::Ready(done) => return Poll::Ready(done.map(|()| true)),
+                        Poll::Pending => {}
+                    }
+                } else if ended {
+                    return Poll::Ready(Ok(true));
+                }
+                let gone = !ended && (connection.broken.is_some() || connection.poll_gone(cx).is_ready());
+                if gone || self.ending.poll(cx).is_ready() {
+                    return Poll::Ready(Ok(false));
+                }
+                return Poll::Pending;
+            }
+        })
+        .await
+        .map(|complete| {
+            let connection = self.connection.borrow();
+            match complete && !broken {
+                false => Some(Over::Gone),
+                true => (last || tunnel || connection.rest != Rest::Nothing || connection.broken.is_some())
+                    .then_some(Over::Announced),
+            }
+        })
+    }
+
+    /// Tells the client that nothing more comes, and lets it read that before the connection is gone.
+    async fn linger(&mut self) -> io::Result<()> {
+        poll_fn(|cx| self.connection.borrow_mut().wire.poll_shutdown(cx)).await?;
+        let unread = poll_fn(|cx| {
+            let wire = &mut self.connection.borrow_mut().wire;
+            while !wire.ended {
+                wire.read.clear();
+                if ready!(wire.poll_fill(cx)).is_err() {
+                    break;
+                }
+            }
+            Poll::Ready(())
+        });
+        // Whether the client has closed it, or takes too long to.
+        let _ = tokio::time::timeout(LINGER, unread).await;
+        Ok(())
+    }
+}

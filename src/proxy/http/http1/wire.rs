@@ -1,0 +1,231 @@
+//! A connection with what has come on it and what is still to be written.
+
+use std::cell::Cell;
+use std::future::Future;
+use std::io::{self, IoSlice};
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, Bytes, BytesMut};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+
+/// What is read at once: little from who says little, more from who fills it.
+const READ: usize = 8 << 10;
+const READ_MOST: usize = 64 << 10;
+
+/// What gathers before it is written, at most.
+const GATHERED: usize = 32 << 10;
+
+/// Pieces of this length are not worth a copy.
+const LONG: usize = 8 << 10;
+
+thread_local! {
+    /// The buffers of this thread: a connection on which nothing happens has none.
+    static READING: Cell<BytesMut> = Cell::new(BytesMut::new());
+    static WRITING: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
+/// The connection.
+#[derive(Debug)]
+pub(crate) struct Wire<I> {
+    io: I,
+    /// What has come and was not taken yet.
+    pub(crate) read: BytesMut,
+    /// What is read next.
+    room: usize,
+    /// Whether the peer has sent all it will.
+    pub(crate) ended: bool,
+    /// What is to be written.
+    pub(crate) out: Outbox,
+}
+
+impl<I: AsyncRead + AsyncWrite + Unpin> Wire<I> {
+    /// A connection of which `read` has come already.
+    pub(crate) fn new(io: I, read: BytesMut) -> Self {
+        Self {
+            io,
+            read,
+            room: READ,
+            ended: false,
+            out: Outbox::default(),
+        }
+    }
+
+    /// Reads what has come. Afterwards there is more than before, or the peer has ended.
+    pub(crate) fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.ended {
+            return Poll::Ready(Ok(()));
+        }
+        if self.read.capacity() == 0 {
+            self.read = READING.take();
+        }
+        self.read.reserve(self.room);
+        let read = pin!(self.io.read_buf(&mut self.read)).poll(cx);
+        match read {
+            Poll::Ready(Ok(0)) => self.ended = true,
+            Poll::Ready(Ok(len)) if len >= self.room => self.room = (2 * self.room).min(READ_MOST),
+            Poll::Ready(Ok(_)) => self.room = READ,
+            // TLS that ends without saying so.
+            Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => self.ended = true,
+            Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+            Poll::Pending => {
+                self.rest();
+                return Poll::Pending;
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Gives the buffer back to the thread, if there is nothing in it.
+    fn rest(&mut self) {
+        if self.read.is_empty() {
+            READING.set(std::mem::take(&mut self.read));
+        }
+    }
+
+    /// Writes all there is to write.
+    pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.out.poll_flush(cx, &mut self.io)
+    }
+
+    /// Writes all there is to write, and tells the peer that it was all.
+    pub(crate) fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_flush(cx))?;
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}
+
+/// What is to be written: short pieces in one, a long one, and what follows it.
+#[derive(Debug, Default)]
+pub(crate) struct Outbox {
+    short: Vec<u8>,
+    written: usize,
+    long: Bytes,
+    after: &'static [u8],
+    unflushed: bool,
+}
+
+impl Outbox {
+    /// Whether all of it is written.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.short.is_empty() && self.long.is_empty() && self.after.is_empty() && !self.unflushed
+    }
+
+    /// Whether it takes another piece before what is there is written.
+    pub(crate) fn has_room(&self) -> bool {
+        self.long.is_empty() && self.after.is_empty() && self.short.len() < GATHERED
+    }
+
+    /// Where short pieces are put. Only for as long as it takes another piece.
+    pub(crate) fn short(&mut self) -> &mut Vec<u8> {
+        debug_assert!(self.has_room());
+        if self.short.capacity() == 0 {
+            self.short = WRITING.take();
+        }
+        &mut self.short
+    }
+
+    /// Puts a piece in, and what comes after it.
+    pub(crate) fn put(&mut self, piece: Bytes, after: &'static [u8]) {
+        if piece.len() < LONG {
+            let short = self.short();
+            short.extend_from_slice(&piece);
+            short.extend_from_slice(after);
+        } else {
+            (self.long, self.after) = (piece, after);
+        }
+    }
+
+    /// Forgets what nobody takes any more.
+    pub(crate) fn forget(&mut self) {
+        self.written = 0;
+        (self.long, self.after, self.unflushed) = (Bytes::new(), b"", false);
+        if self.short.capacity() > 0 {
+            self.short.clear();
+            WRITING.set(std::mem::take(&mut self.short));
+        }
+    }
+
+    fn poll_flush<I: AsyncWrite + Unpin>(&mut self, cx: &mut Context<'_>, io: &mut I) -> Poll<io::Result<()>> {
+        loop {
+            let short = &self.short[self.written..];
+            let written = match (short.is_empty(), self.long.is_empty() && self.after.is_empty()) {
+                (true, true) => break,
+                (false, true) => Pin::new(&mut *io).poll_write(cx, short),
+                _ => {
+                    let pieces = [short, &self.long, self.after].map(IoSlice::new);
+                    let from = usize::from(short.is_empty());
+                    Pin::new(&mut *io).poll_write_vectored(cx, &pieces[from..])
+                }
+            };
+            match ready!(written)? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                len => self.advance(len),
+            }
+        }
+        if self.unflushed {
+            ready!(Pin::new(io).poll_flush(cx))?;
+        }
+        self.forget();
+        Poll::Ready(Ok(()))
+    }
+
+    fn advance(&mut self, len: usize) {
+        self.unflushed = true;
+        let short = len.min(self.short.len() - self.written);
+        self.written += short;
+        let long = (len - short).min(self.long.len());
+        self.long.advance(long);
+        self.after = &self.after[len - short - long..];
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use tokio::io::{AsyncWriteExt, duplex};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_put_in_comes_out_in_order_whatever_the_peer_takes() {
+        for taken in [1, 7, 1 << 20] {
+            let (near, mut far) = duplex(taken);
+            let mut wire = Wire::new(near, BytesMut::new());
+            let long = Bytes::from(vec![b'l'; LONG]);
+            let expected = [b"short piece;".as_slice(), &long, b"end;next;"].concat();
+            let writing = async {
+                wire.out.short().extend_from_slice(b"short ");
+                wire.out.put(Bytes::from_static(b"piece"), b";");
+                wire.out.put(long.clone(), b"end;");
+                assert!(!wire.out.has_room());
+                poll_fn(|cx| wire.poll_flush(cx)).await.unwrap();
+                assert!(wire.out.is_empty() && wire.out.has_room());
+                wire.out.put(Bytes::from_static(b"next;"), b"");
+                poll_fn(|cx| wire.poll_shutdown(cx)).await.unwrap();
+            };
+            let mut got = Vec::new();
+            let reading = far.read_to_end(&mut got);
+            let ((), read) = tokio::join!(writing, reading);
+            assert_eq!(read.unwrap(), expected.len());
+            assert!(got == expected, "{taken}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_connection_on_which_nothing_happens_has_no_buffer() {
+        let (near, mut far) = duplex(100);
+        let mut wire = Wire::new(near, BytesMut::new());
+        let mut fill = async || poll_fn(|cx| Poll::Ready(wire.poll_fill(cx).is_ready())).await;
+        assert!(!fill().await);
+        far.write_all(b"some").await.unwrap();
+        assert!(fill().await && !fill().await);
+        assert_eq!(wire.read, "some");
+        wire.read.clear();
+        assert!(poll_fn(|cx| Poll::Ready(wire.poll_fill(cx).is_pending())).await);
+        assert_eq!(wire.read.capacity(), 0);
+        drop(far);
+        assert!(poll_fn(|cx| wire.poll_fill(cx)).await.is_ok() && wire.ended);
+    }
+}

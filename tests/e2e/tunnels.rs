@@ -1,0 +1,181 @@
+//! WebSocket: after the handshake, bytes that are nobody's business but those of client and host.
+
+use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+use super::harness::alone::{Alone, cluster, http_listener};
+use super::harness::wire::{Said, Wire};
+use super::harness::{Plane, eventually};
+use crate::on_each_plane;
+
+on_each_plane! {
+    bytes_go_both_ways_until_the_client_leaves,
+    bytes_go_both_ways_until_the_host_leaves,
+    a_tunnel_on_which_nothing_happens_ends,
+    who_does_not_read_holds_back_who_writes,
+    what_is_no_handshake_is_not_taken_for_one,
+}
+
+const LOG: &str = "%RESPONSE_CODE% %RESPONSE_FLAGS% %RESPONSE_CODE_DETAILS% %BYTES_RECEIVED% %BYTES_SENT%\n";
+const HANDSHAKE: &str = "GET /chat HTTP/1.1\r\nhost: web\r\nconnection: keep-alive, Upgrade\r\n\
+                         upgrade: WebSocket\r\nsec-websocket-key: key\r\n\r\n";
+const SWITCHING: &str = "HTTP/1.1 101 Switching Protocols\r\nconnection: Upgrade\r\nupgrade: websocket\r\n\
+                         sec-websocket-accept: accepted\r\n\r\n";
+
+/// A data plane in front of a host of the test's own.
+async fn plane(which: Plane, more: serde_json::Value) -> (Alone, TcpListener) {
+    let host = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let routes = json!([{"match": {"prefix": "/"}, "route": {"cluster": "back", "timeout": "7s"}}]);
+    let mut manager = json!({
+        "upgrade_configs": [{"upgrade_type": "websocket"}],
+        "access_log": [{
+            "name": "envoy.access_loggers.file",
+            "typed_config": {
+                "@type": "type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog",
+                "path": "{dir}/access.log",
+                "log_format": {"text_format_source": {"inline_string": LOG}},
+            },
+        }],
+    });
+    manager
+        .as_object_mut()
+        .unwrap()
+        .extend(more.as_object().unwrap().clone());
+    let listener = http_listener("in", "INBOUND", routes, manager);
+    let address = host.local_addr().unwrap();
+    let alone = Alone::start(which, &[listener], &[cluster("back", address)], json!({})).await;
+    (alone, host)
+}
+
+/// A client's handshake, with what it says right after it, and the host's connection that it has come on.
+async fn asked(alone: &Alone, host: &TcpListener, more: &str) -> (Wire, TcpStream, String) {
+    let mut client = Wire::open(alone.listener(0)).await;
+    client.send(format!("{HANDSHAKE}{more}").as_bytes()).await;
+    let (mut connection, _) = host.accept().await.unwrap();
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(connection.read_u8().await.unwrap());
+    }
+    (client, connection, String::from_utf8(head).unwrap())
+}
+
+/// A tunnel, in which the client has said a word.
+async fn opened(alone: &Alone, host: &TcpListener) -> (Wire, TcpStream) {
+    let (mut client, mut connection, head) = asked(alone, host, "early").await;
+    for (name, value) in [
+        ("connection", "upgrade"),
+        ("upgrade", "websocket"),
+        ("sec-websocket-key", "key"),
+        ("x-envoy-expected-rq-timeout-ms", "7000"),
+    ] {
+        let lines = head.lines().filter_map(|line| line.split_once(": "));
+        let values: Vec<_> = lines.filter(|(one, _)| *one == name).map(|(_, value)| value).collect();
+        assert!(
+            matches!(&values[..], [one] if one.to_ascii_lowercase().ends_with(value)),
+            "{name}: {head}"
+        );
+    }
+    connection.write_all(SWITCHING.as_bytes()).await.unwrap();
+    let said = client.answer().await.unwrap();
+    assert_eq!(said.status, 101);
+    for (name, value) in [
+        ("connection", "upgrade"),
+        ("upgrade", "websocket"),
+        ("sec-websocket-accept", "accepted"),
+        ("content-length", ""),
+        ("transfer-encoding", ""),
+    ] {
+        assert_eq!(said.header(name).to_ascii_lowercase(), value, "{said:?}");
+    }
+    let mut early = [0; 5];
+    connection.read_exact(&mut early).await.unwrap();
+    assert_eq!(&early, b"early");
+    (client, connection)
+}
+
+/// Waits for this line in the log.
+async fn logged(alone: &Alone, line: &str) {
+    eventually("the log", async || {
+        let written = alone.wrote("access.log");
+        (written == format!("{line}\n")).then_some(()).ok_or(written)
+    })
+    .await;
+}
+
+async fn bytes_go_both_ways_until_the_client_leaves(which: Plane) {
+    let (alone, host) = plane(which, json!({})).await;
+    let (mut client, mut connection) = opened(&alone, &host).await;
+    for _ in 0..3 {
+        connection.write_all(b"0\r\n\r\n").await.unwrap();
+        assert_eq!(client.bytes(5).await, b"0\r\n\r\n");
+        client.send(b"GET /").await;
+        let mut got = [0; 5];
+        connection.read_exact(&mut got).await.unwrap();
+        assert_eq!(&got, b"GET /");
+    }
+    client.finish().await;
+    assert_eq!(connection.read(&mut [0; 9]).await.unwrap(), 0);
+    assert_eq!(client.end().await, b"");
+    logged(&alone, "101 DC downstream_remote_disconnect 20 15").await;
+}
+
+async fn bytes_go_both_ways_until_the_host_leaves(which: Plane) {
+    let (alone, host) = plane(which, json!({})).await;
+    let (mut client, mut connection) = opened(&alone, &host).await;
+    connection.write_all(b"bye").await.unwrap();
+    drop(connection);
+    assert_eq!(client.end().await, b"bye");
+    let details = "upstream_reset_after_response_started{connection_termination}";
+    logged(&alone, &format!("101 UC {details} 5 3")).await;
+}
+
+async fn a_tunnel_on_which_nothing_happens_ends(which: Plane) {
+    let (alone, host) = plane(which, json!({"stream_idle_timeout": "0.5s"})).await;
+    let (mut client, mut connection) = opened(&alone, &host).await;
+    assert_eq!(client.end().await, b"");
+    assert_eq!(connection.read(&mut [0; 9]).await.unwrap(), 0);
+    logged(&alone, "101 SI stream_idle_timeout 5 0").await;
+}
+
+async fn who_does_not_read_holds_back_who_writes(which: Plane) {
+    let (alone, host) = plane(which, json!({})).await;
+    let (mut client, mut connection) = opened(&alone, &host).await;
+    let long = vec![b'a'; 20 << 20];
+    let (sent, read) = tokio::join!(connection.write_all(&long), client.bytes(long.len()));
+    sent.unwrap();
+    assert!(read == long);
+    let mut got = vec![0; long.len()];
+    let (read, ()) = tokio::join!(connection.read_exact(&mut got), client.send(&long));
+    read.unwrap();
+    assert!(got == long);
+}
+
+async fn what_is_no_handshake_is_not_taken_for_one(which: Plane) {
+    let (alone, host) = plane(which, json!({})).await;
+    let answered = async |answer: &str| -> Said {
+        let (mut client, mut connection, _) = asked(&alone, &host, "GET /smuggled HTTP/1.1\r\n\r\n").await;
+        connection.write_all(answer.as_bytes()).await.unwrap();
+        let said = client.answer().await.unwrap();
+        // Neither connection carries anything else.
+        assert_eq!(connection.read(&mut [0; 9]).await.unwrap_or(0), 0);
+        client.finish().await;
+        assert_eq!(client.end().await, b"");
+        said
+    };
+    let said = answered("HTTP/1.1 200 OK\r\nx-a: b\r\ncontent-length: 2\r\n\r\nok").await;
+    assert_eq!((said.status, said.body.as_str(), said.header("x-a")), (200, "", "b"));
+    let told = (said.header("connection"), said.header("content-length"));
+    assert_eq!(told, ("close", "0"));
+    let said = answered("HTTP/1.1 403 Forbidden\r\ncontent-length: 2\r\n\r\nno").await;
+    assert_eq!((said.status, said.body.as_str()), (403, "no"));
+    assert_eq!(said.header("connection"), "close");
+    eventually("the log", async || {
+        let written = alone.wrote("access.log");
+        // Only one of them has read what is nobody's.
+        let told: Vec<_> = written.lines().map(|line| line.replace(" 26 ", " 0 ")).collect();
+        let expected = ["200 - websocket_handshake_unsuccessful 0 0", "403 - via_upstream 0 2"];
+        (told == expected).then_some(()).ok_or(written)
+    })
+    .await;
+}
