@@ -3,6 +3,7 @@
 pub(crate) mod accept;
 pub(crate) mod chain;
 mod inspect;
+pub(crate) mod limit;
 mod origin;
 pub(crate) mod proxy_protocol;
 mod serve;
@@ -31,6 +32,8 @@ pub(crate) struct Listener {
     pub(crate) addresses: Box<[ListenAddress]>,
     /// How a socket is bound; none: connections come from the original-destination listener.
     pub(crate) bind: Option<Bind>,
+    /// Whether its connections are open to all whatever the process' limit is (`ignore_global_conn_limit`).
+    pub(crate) unlimited: bool,
     /// How many connections are accepted before those there are get their turn; none: what the worker thinks fit.
     pub(crate) accept_at_once: Option<u32>,
     /// `use_original_dst`: connections go to the listener of their original address, if there is one.
@@ -167,6 +170,8 @@ pub(crate) struct ListenerStats {
     pub(crate) cx_destroy: AtomicU64,
     /// `downstream_pre_cx_active`.
     pub(crate) pre_cx_active: AtomicU64,
+    /// `downstream_global_cx_overflow`.
+    pub(crate) global_overflow: AtomicU64,
     /// `downstream_listener_filter_remote_close`.
     pub(crate) inspection_closed: AtomicU64,
     /// `downstream_pre_cx_timeout`.

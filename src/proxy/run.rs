@@ -26,6 +26,7 @@ use super::admin::{self, Admin};
 use super::config::bootstrap::{self, BootstrapError};
 use super::config::server::Server;
 use super::config::{self, At, Refusal};
+use super::listener::limit::ConnectionLimit;
 use super::stats::ServerStats;
 use super::store::Store;
 use super::upstream::dns::Resolver;
@@ -108,9 +109,11 @@ pub async fn run(options: Options) -> Result<(), ProxyError> {
     let server = config::server::server(&bootstrap)?;
     let mut signals =
         StopSignals::catch().map_err(|error| ProxyError::System("signals cannot be caught".to_owned(), error))?;
-    let store = Store::new(config::trace::node(&bootstrap), config::server::clusters(&bootstrap));
+    let mut store = Store::new(config::trace::node(&bootstrap), config::server::clusters(&bootstrap));
+    store.wait_for(config::server::first_answers(&bootstrap), Instant::now());
+    let limit = bootstrap::connection_limit(&bootstrap)?.map(|most| Arc::new(ConnectionLimit::new(most)));
     let workers = (0..options.concurrency)
-        .map(|index| Worker::start(index, store.published(), options.drain_time))
+        .map(|index| Worker::start(index, store.published(), limit.clone(), options.drain_time))
         .collect::<io::Result<Vec<_>>>()
         .map_err(|error| ProxyError::System("no worker can be started".to_owned(), error))?;
     let node = config::server::node(&bootstrap);

@@ -21,12 +21,13 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use prost::Message;
 
+use super::config::server::FirstAnswers;
 use super::config::source::SecretSource;
 use super::config::{self, At, Compiled, Names, Refusal, coverage};
 use super::connection::Address;
@@ -97,9 +98,41 @@ struct Warming {
 #[derive(Debug, Default)]
 struct Progress {
     clusters_answered: bool,
+    /// When clusters are waited for no more.
+    clusters_until: Option<Instant>,
     /// Clusters of the first answer are live: listeners may be asked for.
     clusters_warm: bool,
     listeners_answered: bool,
+    /// How long listeners are waited for, once clusters are live, and until when that is.
+    listeners_timeout: Option<Duration>,
+    listeners_until: Option<Instant>,
+}
+
+impl Progress {
+    /// Takes note of what is there, and of what is waited for no more.
+    fn go_on(&mut self, warming: &Warming, now: Instant) {
+        let over = |until: Option<Instant>| until.is_some_and(|until| until <= now);
+        self.clusters_answered |= over(self.clusters_until);
+        let warm = self.clusters_answered && warming.clusters.is_empty();
+        if warm && !self.clusters_warm {
+            self.clusters_warm = true;
+            self.listeners_until = self.listeners_timeout.and_then(|timeout| now.checked_add(timeout));
+        }
+        self.listeners_answered |= over(self.listeners_until);
+    }
+
+    fn is_done(&self, warming: &Warming) -> bool {
+        self.listeners_answered && self.clusters_warm && warming.listeners.is_empty()
+    }
+
+    /// When something is waited for no more.
+    fn wake_at(&self) -> Option<Instant> {
+        match (self.clusters_answered, self.listeners_answered) {
+            (false, _) => self.clusters_until,
+            (true, false) => self.listeners_until,
+            (true, true) => None,
+        }
+    }
 }
 
 /// What has changed for the sockets.
@@ -184,6 +217,12 @@ impl Store {
         self.progress.listeners_answered = true;
     }
 
+    /// The server's first answers are waited for no longer than this from now on.
+    pub(crate) fn wait_for(&mut self, first: FirstAnswers, now: Instant) {
+        self.progress.clusters_until = first.clusters.and_then(|timeout| now.checked_add(timeout));
+        self.progress.listeners_timeout = first.listeners;
+    }
+
     /// There is no server to wait for.
     pub(crate) fn nothing_to_come(&mut self) {
         self.clusters_answered();
@@ -197,13 +236,8 @@ impl Store {
         if std::mem::take(&mut self.stale) {
             self.publish();
         }
-        let Progress {
-            clusters_answered,
-            listeners_answered,
-            ..
-        } = self.progress;
-        self.progress.clusters_warm |= clusters_answered && self.warming.clusters.is_empty();
-        if listeners_answered && self.progress.clusters_warm && self.warming.listeners.is_empty() {
+        self.progress.go_on(&self.warming, now);
+        if self.progress.is_done(&self.warming) {
             self.ready.store(true, Ordering::Release);
         }
         changes
@@ -215,7 +249,7 @@ impl Store {
         let clusters = clusters.filter_map(|name| self.clusters.get(name)?.deadline());
         let listeners = self.warming.listeners.iter();
         let listeners = listeners.filter_map(|name| self.listeners.get(name)?.deadline());
-        clusters.chain(listeners).min()
+        clusters.chain(listeners).chain(self.progress.wake_at()).min()
     }
 
     fn publish(&self) {

@@ -19,6 +19,7 @@ use tokio::task::JoinHandle;
 use super::connection::Address;
 use super::listener::Listener;
 use super::listener::accept::{self, Listening};
+use super::listener::limit::ConnectionLimit;
 use super::slot::Slot;
 use super::store::Published;
 use super::trace::export::Outboxes;
@@ -35,6 +36,8 @@ pub(crate) struct Worker {
     pub(crate) pools: Pools,
     /// Spans that wait to be sent.
     pub(crate) outboxes: Outboxes,
+    /// The most connections of clients, of all workers together.
+    pub(crate) limit: Option<Arc<ConnectionLimit>>,
     published: Arc<ArcSwap<Published>>,
     date: RefCell<(Instant, HeaderValue)>,
     connections: Cell<u64>,
@@ -59,16 +62,21 @@ pub(crate) struct Handle {
 }
 
 impl Worker {
-    /// Starts a worker. Connections that cannot be asked to end are cut off when they have been draining for
-    /// `drain_time`.
+    /// Starts a worker, in which clients have no more connections than `limit` allows. Connections that cannot be asked to
+    /// end are cut off when they have been draining for `drain_time`.
     ///
     /// # Errors
     /// When the system gives no thread or no runtime.
-    pub(crate) fn start(index: u64, published: Arc<ArcSwap<Published>>, drain_time: Duration) -> io::Result<Handle> {
+    pub(crate) fn start(
+        index: u64,
+        published: Arc<ArcSwap<Published>>,
+        limit: Option<Arc<ConnectionLimit>>,
+        drain_time: Duration,
+    ) -> io::Result<Handle> {
         let (commands, receive) = mpsc::unbounded_channel();
         std::thread::Builder::new()
             .name(format!("worker-{index}"))
-            .spawn(move || run(index, published, receive, drain_time))?;
+            .spawn(move || run(index, published, receive, limit, drain_time))?;
         Ok(Handle { commands })
     }
 
@@ -127,13 +135,14 @@ fn run(
     index: u64,
     published: Arc<ArcSwap<Published>>,
     commands: mpsc::UnboundedReceiver<Command>,
+    limit: Option<Arc<ConnectionLimit>>,
     drain_time: Duration,
 ) {
     let runtime = Builder::new_current_thread()
         .enable_all()
         .build_local(LocalOptions::default());
     match runtime {
-        Ok(runtime) => runtime.block_on(serve(index, published, commands, drain_time)),
+        Ok(runtime) => runtime.block_on(serve(index, published, commands, limit, drain_time)),
         Err(error) => tracing::error!(%error, "a worker has no runtime"),
     }
 }
@@ -142,11 +151,13 @@ async fn serve(
     index: u64,
     published: Arc<ArcSwap<Published>>,
     mut commands: mpsc::UnboundedReceiver<Command>,
+    limit: Option<Arc<ConnectionLimit>>,
     drain_time: Duration,
 ) {
     let worker = Rc::new(Worker {
         pools: Pools::default(),
         outboxes: Outboxes::default(),
+        limit,
         published,
         date: RefCell::new((Instant::now(), date(SystemTime::now()))),
         connections: Cell::new(0),

@@ -10,12 +10,13 @@ use tokio::time::timeout;
 
 use super::harness::alone::{Alone, cluster, http_listener};
 use super::harness::wire::Wire;
-use super::harness::{Backend, Plane, get};
+use super::harness::{Backend, Plane, eventually, get};
 use crate::on_each_plane;
 
 on_each_plane! {
     handshakes_that_are_none_or_never_end_are_ended,
     who_does_not_read_holds_back_who_writes,
+    connections_beyond_the_limit_are_closed_at_once,
 }
 
 /// How much may be under way between a writer and a reader that does not read: the buffers of the system on four sockets,
@@ -54,6 +55,43 @@ async fn handshakes_that_are_none_or_never_end_are_ended(which: Plane) {
         assert!(!end.starts_with(b"HTTP"), "{}", end.escape_ascii());
     }
     assert_eq!(backend.seen().len(), 0);
+}
+
+async fn connections_beyond_the_limit_are_closed_at_once(which: Plane) {
+    let backend = Backend::http("echo").await;
+    let routes = json!([{"match": {"prefix": "/"}, "route": {"cluster": "back"}}]);
+    let listener = |name: &str| http_listener(name, "INBOUND", routes.clone(), json!({}));
+    let mut unlimited = listener("unlimited");
+    unlimited["ignore_global_conn_limit"] = json!(true);
+    let monitor =
+        "type.googleapis.com/envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig";
+    let overload = json!({"overload_manager": {"resource_monitors": [{
+        "name": "envoy.resource_monitors.global_downstream_max_connections",
+        "typed_config": {"@type": monitor, "max_active_downstream_connections": 4},
+    }]}});
+    let clusters = [cluster("back", backend.address())];
+    let alone = Alone::start(which, &[listener("in"), unlimited], &clusters, overload).await;
+    let ask = async |listener: usize| {
+        let mut wire = Wire::open(alone.listener(listener)).await;
+        wire.send(b"GET / HTTP/1.1\r\nhost: web\r\n\r\n").await;
+        wire.answer().await.map(|_| wire)
+    };
+    let mut open = Vec::new();
+    while let Some(wire) = ask(0).await {
+        open.push(wire);
+        assert!(open.len() <= 4, "there is no limit");
+    }
+    // With Envoy, a connection to the admin interface may have counted.
+    assert!(open.len() >= 3, "{}", open.len());
+    assert!(ask(1).await.is_some());
+    let name = format!("listener.{}_8080.downstream_global_cx_overflow", alone.listener(0).ip());
+    assert_eq!(alone.sidecar.stats("global_cx_overflow").await[&name], 1);
+    open.pop();
+    eventually("there is room again", async || match ask(0).await {
+        Some(_) => Ok(()),
+        None => Err("there is none".to_owned()),
+    })
+    .await;
 }
 
 /// Writes until nobody takes any more, and returns how much was taken.

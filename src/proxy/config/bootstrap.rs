@@ -52,19 +52,33 @@ pub(crate) fn read(path: &Path) -> Result<Bootstrap, BootstrapError> {
 /// The first such field.
 pub(crate) fn check(bootstrap: &Bootstrap) -> Compiled<()> {
     coverage::check_message(&Bootstrap::type_url(), &bootstrap.encode_to_vec())?;
+    connection_limit(bootstrap).map(drop)
+}
+
+/// The most connections that clients may have (`global_downstream_max_connections`).
+///
+/// # Errors
+/// When another resource is watched.
+pub(crate) fn connection_limit(bootstrap: &Bootstrap) -> Compiled<Option<u64>> {
+    let field = "overload_manager.resource_monitors";
+    let mut least = None;
     let monitors = bootstrap.overload_manager.iter().flat_map(|one| &one.resource_monitors);
     for (index, monitor) in monitors.enumerate() {
-        let field = "overload_manager.resource_monitors";
         let Some(ConfigType::TypedConfig(config)) = &monitor.config_type else {
             continue;
         };
         let limit: DownstreamConnectionsConfig = unpack(config).at_index(field, index)?;
-        // Envoy asks for a number where there is to be no limit; this is how that is written.
-        if limit.max_active_downstream_connections < i64::from(i32::MAX) {
-            return Err(Refusal::not_implemented("a limit of connections")).at_index(field, index);
+        let most = match limit.max_active_downstream_connections {
+            // Envoy asks for a number where there is to be no limit; this is how that is written.
+            most if most >= i64::from(i32::MAX) => continue,
+            most => u64::try_from(most).unwrap_or(0),
+        };
+        if most == 0 {
+            return Err(Refusal::new("a limit is greater than zero")).at_index(field, index);
         }
+        least = Some(least.map_or(most, |least: u64| least.min(most)));
     }
-    Ok(())
+    Ok(least)
 }
 
 /// The keys of runtime layers, which change nothing here.
@@ -137,10 +151,11 @@ mod tests {
             )
         };
         assert_eq!(
-            refused(&limit(100)),
-            "overload_manager.resource_monitors[0]: a limit of connections is not implemented"
+            refused(&limit(0)),
+            "overload_manager.resource_monitors[0]: a limit is greater than zero"
         );
-        check(&parse("b.yaml", &limit(i64::from(i32::MAX))).unwrap()).unwrap();
+        let most = |connections: i64| connection_limit(&parse("b.yaml", &limit(connections)).unwrap()).unwrap();
+        assert_eq!((most(100), most(i64::from(i32::MAX))), (Some(100), None));
         let runtime: Bootstrap = parse(
             "b.yaml",
             "layered_runtime: {layers: [{name: a, static_layer: {x.y: 1}}]}",

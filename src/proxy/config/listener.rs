@@ -47,6 +47,7 @@ pub(crate) fn listener(message: &listener::Listener, names: &mut Names) -> Compi
     Ok(Listener {
         name: message.name.as_str().into(),
         bind: truth(message.bind_to_port.as_ref(), true).then(|| bind(message)),
+        unlimited: message.ignore_global_conn_limit,
         accept_at_once: accept_at_once(message)?,
         use_original_dst: truth(message.use_original_dst.as_ref(), false),
         inspection: inspection::inspection(message, names)?,

@@ -3,14 +3,14 @@
 use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use http::header::HeaderName;
 use prost::Message;
 
 use super::headers::name_of;
 use super::source::{self, ApiSource};
-use super::value::{host_address, unpack};
+use super::value::{fetch_timeout, host_address, unpack};
 use super::{At, Compiled, Refusal};
 use crate::proxy::admin::Start;
 use crate::proxy::upstream::host::HostAddress;
@@ -35,6 +35,24 @@ pub(crate) struct Server {
     pub(crate) source: ApiSource,
     /// What is done to the headers of the opening request.
     pub(crate) headers: Vec<HeaderStep>,
+}
+
+/// How long the first clusters and the first listeners are waited for; none: for ever.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct FirstAnswers {
+    /// Clusters, from the start on.
+    pub(crate) clusters: Option<Duration>,
+    /// Listeners, from when clusters are there or given up.
+    pub(crate) listeners: Option<Duration>,
+}
+
+/// How long the first answers of the bootstrap's server are waited for.
+pub(crate) fn first_answers(bootstrap: &Bootstrap) -> FirstAnswers {
+    let dynamic = bootstrap.dynamic_resources.as_ref();
+    FirstAnswers {
+        clusters: fetch_timeout(dynamic.and_then(|dynamic| dynamic.cds_config.as_ref())),
+        listeners: fetch_timeout(dynamic.and_then(|dynamic| dynamic.lds_config.as_ref())),
+    }
 }
 
 /// A change to the headers of the opening request.

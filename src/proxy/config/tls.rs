@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
@@ -9,7 +10,7 @@ use rustls::sign::CertifiedKey;
 use zeroize::Zeroizing;
 
 use super::matcher::text;
-use super::value::truth;
+use super::value::{fetch_timeout, truth};
 use super::{At, Compiled, Names, Refusal, source};
 use crate::proxy::slot::Slot;
 use crate::proxy::tls::{
@@ -28,9 +29,12 @@ use crate::xds::pb::tls::{
     TlsCertificate, TlsParameters, UpstreamTlsContext,
 };
 
+/// Our certificate, and how long it is waited for.
+type Own = (Arc<Slot<Certificate>>, Option<Duration>);
+
 /// What both sides of TLS have in common.
 struct Common {
-    certificate: Option<Arc<Slot<Certificate>>>,
+    certificate: Option<Own>,
     verification: Verification,
     protocols: Protocols,
     alpn: Vec<Vec<u8>>,
@@ -45,7 +49,10 @@ pub(crate) fn upstream(message: &UpstreamTlsContext, server_name: bool, names: &
     common.verification.server_name = server_name || message.auto_sni_san_validation;
     let keys = message.max_session_keys.as_ref();
     let mut tls = UpstreamTls::default();
-    tls.certificate = common.certificate;
+    if let Some((certificate, timeout)) = common.certificate {
+        tls.certificate = Some(certificate);
+        tls.certificate_timeout = timeout;
+    }
     tls.verification = common.verification;
     tls.protocols = common.protocols;
     tls.sni = (!message.sni.is_empty()).then(|| message.sni.as_str().into());
@@ -75,7 +82,9 @@ pub(crate) fn downstream(message: &DownstreamTlsContext, names: &mut Names) -> C
         tickets,
         Some(SessionTicketKeysType::DisableStatelessSessionResumption(true))
     );
-    let mut tls = DownstreamTls::new(certificate.at("common_tls_context")?);
+    let (certificate, timeout) = certificate.at("common_tls_context")?;
+    let mut tls = DownstreamTls::new(certificate);
+    tls.certificate_timeout = timeout;
     tls.verification = common.verification;
     tls.require_client_certificate = required;
     tls.protocols = common.protocols;
@@ -109,17 +118,18 @@ fn common(message: &CommonTlsContext, names: &mut Names) -> Compiled<Common> {
     })
 }
 
-fn own_certificate(message: &CommonTlsContext, names: &mut Names) -> Compiled<Option<Arc<Slot<Certificate>>>> {
+fn own_certificate(message: &CommonTlsContext, names: &mut Names) -> Compiled<Option<Own>> {
     let (inline, named) = (&message.tls_certificates, &message.tls_certificate_sds_secret_configs);
     match (&inline[..], &named[..]) {
         ([], []) => Ok(None),
         ([], [secret]) => {
             let source = source::secret(secret, names).at_index("tls_certificate_sds_secret_configs", 0)?;
-            Ok(Some(names.secrets.of(source).certificates.of(&secret.name)))
+            let slot = names.secrets.of(source).certificates.of(&secret.name);
+            Ok(Some((slot, fetch_timeout(secret.sds_config.as_ref()))))
         }
         ([message], []) => {
             let certificate = certificate(message).at_index("tls_certificates", 0)?;
-            Ok(Some(Arc::new(Slot::filled("", Arc::new(certificate)))))
+            Ok(Some((Arc::new(Slot::filled("", Arc::new(certificate))), None)))
         }
         _ => Err(Refusal::not_implemented("more than one certificate")),
     }
@@ -131,6 +141,7 @@ fn verification(message: Option<&ValidationContextType>, names: &mut Names) -> C
         Some(ValidationContextType::ValidationContext(context)) => inline(context).at("validation_context"),
         Some(ValidationContextType::ValidationContextSdsSecretConfig(secret)) => Ok(Verification {
             trust: Some(named_trust(secret, names)?),
+            trust_timeout: fetch_timeout(secret.sds_config.as_ref()),
             ..Verification::default()
         }),
         Some(ValidationContextType::CombinedValidationContext(combined)) => {
@@ -171,6 +182,7 @@ fn combined(message: &CombinedCertificateValidationContext, names: &mut Names) -
     Ok(Verification {
         names: inside(default).at("default_validation_context")?.into(),
         trust: Some(named_trust(secret, names)?),
+        trust_timeout: fetch_timeout(secret.sds_config.as_ref()),
         ..Verification::default()
     })
 }

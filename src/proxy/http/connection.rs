@@ -314,7 +314,7 @@ mod tests {
         store.put_listener(compiled, bytes, false, now);
         store.settle(now);
         let drain_time = Duration::from_millis(100);
-        let worker = Worker::start(0, store.published(), drain_time).unwrap();
+        let worker = Worker::start(0, store.published(), None, drain_time).unwrap();
         socket.set_nonblocking(true).unwrap();
         worker
             .commands

@@ -3,10 +3,12 @@
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use tokio::net::{TcpListener, UnixListener};
 
+use super::limit::ConnectionLimit;
 use super::serve::serve;
 use crate::proxy::io::Socket;
 use crate::proxy::worker::Worker;
@@ -64,7 +66,18 @@ pub(crate) async fn accept(worker: Rc<Worker>, name: Arc<str>, socket: Listening
                     continue;
                 };
                 let at_once = listener.accept_at_once.unwrap_or(AT_ONCE);
-                tokio::task::spawn_local(serve(worker.clone(), listener, stream));
+                let limit = worker.limit.as_ref().filter(|_| !listener.unlimited);
+                let admitted = limit.map(ConnectionLimit::admit);
+                if matches!(admitted, Some(None)) {
+                    listener.stats.global_overflow.fetch_add(1, Relaxed);
+                    drop(stream);
+                } else {
+                    let served = serve(worker.clone(), listener, stream);
+                    tokio::task::spawn_local(async move {
+                        let _counted = admitted;
+                        served.await;
+                    });
+                }
                 accepted += 1;
                 if accepted >= at_once {
                     accepted = 0;

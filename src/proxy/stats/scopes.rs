@@ -70,6 +70,7 @@ impl Scribe {
         self.gauge("downstream_cx_active", &stats.cx_active);
         self.counter("no_filter_chain_match", &stats.no_filter_chain_match);
         self.counter("downstream_cx_destroy", &stats.cx_destroy);
+        self.counter("downstream_global_cx_overflow", &stats.global_overflow);
         self.gauge("downstream_pre_cx_active", &stats.pre_cx_active);
         self.counter("downstream_pre_cx_timeout", &stats.inspection_timeout);
         self.counter("downstream_listener_filter_remote_close", &stats.inspection_closed);

@@ -32,8 +32,19 @@ struct WarmingCluster {
     cluster: Arc<Cluster>,
     /// Whether the hosts are known.
     hosts: bool,
-    /// When it goes without them.
-    deadline: Option<Instant>,
+    /// How long they are waited for; none: for ever.
+    timeout: Option<Duration>,
+    /// Since when it waits.
+    since: Instant,
+}
+
+impl WarmingCluster {
+    /// How long what is missing is waited for.
+    fn waits(&self) -> impl Iterator<Item = Option<Duration>> {
+        let hosts = (!self.hosts).then_some(self.timeout);
+        let secrets = missing_secrets_of(&self.cluster).map(|(_, timeout)| timeout);
+        hosts.into_iter().chain(secrets)
+    }
 }
 
 impl ClusterEntry {
@@ -54,8 +65,10 @@ impl ClusterEntry {
         &self.bytes
     }
 
+    /// When the version that waits is served without what it waits for.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        self.warming.as_ref().filter(|warming| !warming.hosts)?.deadline
+        let warming = self.warming.as_ref()?;
+        given_up_at(warming.since, warming.waits())
     }
 
     /// What the version waits for that is not in force yet.
@@ -69,7 +82,7 @@ impl ClusterEntry {
             Discovery::Static | Discovery::Dns(_) | Discovery::OriginalDst(..) => &config.name,
         };
         let endpoints = (!warming.hosts).then_some((ResourceType::Endpoints, endpoints));
-        let secrets = missing_secrets_of(&warming.cluster).map(|name| (ResourceType::Secret, name));
+        let secrets = missing_secrets_of(&warming.cluster).map(|(name, _)| (ResourceType::Secret, name));
         let mut missing: Vec<_> = endpoints.into_iter().chain(secrets).collect();
         missing.dedup();
         missing
@@ -144,7 +157,8 @@ impl Store {
         let warming = WarmingCluster {
             cluster,
             hosts: known,
-            deadline: deadline(now, fetch_timeout(eds)),
+            timeout: fetch_timeout(eds),
+            since: now,
         };
         let slot = self.names.clusters.of(&name);
         let entry = ClusterEntry {
@@ -238,10 +252,7 @@ impl Store {
             let Some(entry) = clusters.get_mut(name) else {
                 return false;
             };
-            let warm = |one: &mut WarmingCluster| {
-                (one.hosts || one.deadline.is_some_and(|deadline| deadline <= now))
-                    && missing_secrets_of(&one.cluster).next().is_none()
-            };
+            let warm = |one: &mut WarmingCluster| are_given_up(one.since, one.waits(), now);
             let Some(warm) = entry.warming.take_if(warm) else {
                 return entry.warming.is_some();
             };
@@ -256,24 +267,33 @@ impl Store {
     }
 }
 
-/// From when on something that never came is not waited for any more.
-pub(super) fn deadline(now: Instant, timeout: Option<Duration>) -> Option<Instant> {
-    now.checked_add(timeout?)
+/// When everything that is missing is waited for no more: with the last of it, and never if anything is waited for for
+/// ever.
+pub(super) fn given_up_at(since: Instant, waits: impl Iterator<Item = Option<Duration>>) -> Option<Instant> {
+    let ends: Option<Vec<_>> = waits.map(|timeout| since.checked_add(timeout?)).collect();
+    ends?.into_iter().max()
 }
 
-/// The secrets of a TLS context that have not come.
+/// Whether nothing is missing that is still waited for.
+pub(super) fn are_given_up(since: Instant, waits: impl Iterator<Item = Option<Duration>>, now: Instant) -> bool {
+    let mut ends = waits.map(|timeout| since.checked_add(timeout?));
+    ends.all(|end| end.is_some_and(|end| end <= now))
+}
+
+/// The secrets of a TLS context that have not come, and how long they are waited for.
 pub(super) fn missing_secrets<'a>(
-    certificate: Option<&'a Arc<Slot<Certificate>>>,
+    certificate: Option<(&'a Arc<Slot<Certificate>>, Option<Duration>)>,
     verification: &'a Verification,
-) -> impl Iterator<Item = &'a Name> {
-    let certificate = certificate.filter(|slot| slot.get().is_none());
+) -> impl Iterator<Item = (&'a Name, Option<Duration>)> {
+    let certificate = certificate.filter(|(slot, _)| slot.get().is_none());
+    let certificate = certificate.map(|(slot, timeout)| (slot.name(), timeout));
     let trust = verification.trust.as_ref().filter(|slot| slot.get().is_none());
-    let trust = trust.map(|slot| slot.name());
-    certificate.map(|slot| slot.name()).into_iter().chain(trust)
+    let trust = trust.map(|slot| (slot.name(), verification.trust_timeout));
+    certificate.into_iter().chain(trust)
 }
 
 /// Those of all contexts of a cluster.
-fn missing_secrets_of(cluster: &Cluster) -> impl Iterator<Item = &Name> {
+fn missing_secrets_of(cluster: &Cluster) -> impl Iterator<Item = (&Name, Option<Duration>)> {
     let transports = cluster.config.transports.iter().map(|one| &one.transport);
     let contexts = transports
         .chain([&cluster.config.transport])
@@ -281,5 +301,11 @@ fn missing_secrets_of(cluster: &Cluster) -> impl Iterator<Item = &Name> {
             Transport::Plaintext => None,
             Transport::Tls(tls) => Some(tls),
         });
-    contexts.flat_map(|tls| missing_secrets(tls.certificate.as_ref(), &tls.verification))
+    contexts.flat_map(|tls| {
+        let certificate = tls.certificate.as_ref();
+        missing_secrets(
+            certificate.map(|slot| (slot, tls.certificate_timeout)),
+            &tls.verification,
+        )
+    })
 }

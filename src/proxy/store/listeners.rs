@@ -1,12 +1,12 @@
 //! Listeners: warming, live, gone.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use prost::Message;
 
-use super::clusters::{deadline, missing_secrets};
+use super::clusters::{are_given_up, given_up_at, missing_secrets};
 use super::{Changes, Name, Store, same_name};
 use crate::proxy::config::{self, At, Compiled, Refusal, coverage};
 use crate::proxy::connection::Address;
@@ -43,7 +43,7 @@ impl ListenerEntry {
         let listeners = self.warming.iter().map(|(listener, _)| &**listener);
         let mut missing = Vec::new();
         for listener in listeners {
-            missing.extend(missing_secrets_of(listener).map(|name| (ResourceType::Secret, name)));
+            missing.extend(missing_secrets_of(listener).map(|(name, _)| (ResourceType::Secret, name)));
             let managers = listener.managers().filter(|manager| manager.routes.get().is_none());
             missing.extend(managers.map(|manager| (ResourceType::Route, manager.routes.name())));
         }
@@ -51,13 +51,10 @@ impl ListenerEntry {
         missing
     }
 
-    /// When the version that waits for routes is served without.
+    /// When the version that waits is served without what it waits for.
     pub(super) fn deadline(&self) -> Option<Instant> {
         let (listener, since) = self.warming.as_ref()?;
-        let waits = listener.managers().filter(|manager| manager.routes.get().is_none());
-        waits
-            .filter_map(|manager| deadline(*since, manager.routes_timeout))
-            .min()
+        given_up_at(*since, waits(listener))
     }
 }
 
@@ -176,7 +173,7 @@ impl Store {
             };
             let Some((listener, _)) = entry
                 .warming
-                .take_if(|(listener, since)| is_warm(listener, *since, now))
+                .take_if(|(listener, since)| are_given_up(*since, waits(listener), now))
             else {
                 return entry.warming.is_some();
             };
@@ -195,17 +192,15 @@ impl Store {
     }
 }
 
-/// Whether everything is there that the listener needs, or is not waited for any more.
-fn is_warm(listener: &Listener, since: Instant, now: Instant) -> bool {
-    missing_secrets_of(listener).next().is_none()
-        && listener.managers().all(|manager| {
-            let given_up = deadline(since, manager.routes_timeout).is_some_and(|deadline| deadline <= now);
-            manager.routes.get().is_some() || given_up
-        })
+/// How long what a listener misses is waited for.
+fn waits(listener: &Listener) -> impl Iterator<Item = Option<Duration>> {
+    let routes = listener.managers().filter(|manager| manager.routes.get().is_none());
+    let routes = routes.map(|manager| manager.routes_timeout);
+    missing_secrets_of(listener).map(|(_, timeout)| timeout).chain(routes)
 }
 
-/// The secrets that have not come.
-fn missing_secrets_of(listener: &Listener) -> impl Iterator<Item = &Name> {
+/// The secrets that have not come, and how long they are waited for.
+fn missing_secrets_of(listener: &Listener) -> impl Iterator<Item = (&Name, Option<Duration>)> {
     let contexts = listener.filter_chains().filter_map(|chain| chain.tls.as_ref());
-    contexts.flat_map(|tls| missing_secrets(Some(&tls.certificate), &tls.verification))
+    contexts.flat_map(|tls| missing_secrets(Some((&tls.certificate, tls.certificate_timeout)), &tls.verification))
 }

@@ -112,6 +112,67 @@ fn endpoints_that_do_not_come_are_waited_for_as_long_as_is_said() {
     assert_eq!(store.wake_at(), None);
 }
 
+/// A transport socket whose certificate and roots come by ADS and are waited for so long.
+fn secured(certificate: &str, roots: &str) -> Value {
+    let secret = |name: &str, timeout: &str| json!({"name": name, "sds_config": {"ads": {}, "initial_fetch_timeout": timeout, "resource_api_version": "V3"}});
+    json!({"name": "tls", "typed_config": {
+        "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext",
+        "common_tls_context": {
+            "tls_certificate_sds_secret_configs": [secret("own", certificate)],
+            "validation_context_sds_secret_config": secret("roots", roots),
+        },
+    }})
+}
+
+#[test]
+fn secrets_that_do_not_come_are_waited_for_as_long_as_is_said() {
+    let (mut store, now) = (Store::default(), Instant::now());
+    let socket = json!({"transport_socket": secured("5s", "1s")});
+    store.put_cluster(eds_cluster("a", socket), false, now).unwrap();
+    store.settle(now);
+    let wake = store.wake_at().unwrap();
+    assert_eq!(wake, now + Duration::from_secs(5), "the last of what is waited for");
+    store.settle(wake - Duration::from_millis(1));
+    assert_eq!(ports(&store, "a"), None);
+    store.settle(wake);
+    assert_eq!(ports(&store, "a"), Some(vec![]));
+}
+
+#[test]
+fn what_is_waited_for_for_ever_wakes_nobody() {
+    let (mut store, now) = (Store::default(), Instant::now());
+    let socket = json!({"transport_socket": secured("0s", "0s")});
+    store.put_cluster(eds_cluster("a", socket), false, now).unwrap();
+    store.settle(now);
+    assert_eq!(store.wake_at(), None);
+    store.settle(now + Duration::from_secs(3));
+    assert_eq!((store.wake_at(), ports(&store, "a")), (None, None));
+}
+
+#[test]
+fn a_server_that_does_not_answer_is_waited_for_as_long_as_is_said() {
+    let (mut store, now) = (Store::default(), Instant::now());
+    let first = FirstAnswers {
+        clusters: Some(Duration::from_secs(15)),
+        listeners: Some(Duration::from_secs(4)),
+    };
+    store.wait_for(first, now);
+    store.settle(now);
+    let clusters = store.wake_at().unwrap();
+    assert_eq!(clusters, now + Duration::from_secs(15));
+    store.settle(clusters);
+    assert_eq!(
+        store.interest(ResourceType::Listener),
+        crate::xds::client::Interest::All
+    );
+    let listeners = store.wake_at().unwrap();
+    assert_eq!(listeners, clusters + Duration::from_secs(4));
+    assert!(!store.ready.load(Ordering::Relaxed));
+    store.settle(listeners);
+    assert!(store.ready.load(Ordering::Relaxed));
+    assert_eq!(store.wake_at(), None);
+}
+
 #[test]
 fn a_name_without_endpoints_is_an_answer_and_endpoints_that_are_used_stay() {
     let (mut store, now) = (Store::default(), Instant::now());

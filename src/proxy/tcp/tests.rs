@@ -52,7 +52,7 @@ fn plane(host: Option<u16>, more: Value, drain_time: Duration) -> Plane {
     let compiled = store.listener(None, &bytes).unwrap().unwrap();
     store.put_listener(compiled, bytes, false, now);
     store.settle(now);
-    let worker = Worker::start(0, store.published(), drain_time).unwrap();
+    let worker = Worker::start(0, store.published(), None, drain_time).unwrap();
     socket.set_nonblocking(true).unwrap();
     worker
         .commands

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustls::ServerConfig;
 use rustls::crypto::aws_lc_rs::Ticketer;
@@ -22,6 +23,8 @@ use crate::proxy::slot::Slot;
 pub(crate) struct DownstreamTls {
     /// Our certificate.
     pub(crate) certificate: Arc<Slot<Certificate>>,
+    /// How long it is waited for; none: for ever.
+    pub(crate) certificate_timeout: Option<Duration>,
     /// How clients are verified.
     pub(crate) verification: Verification,
     /// Whether clients must show a certificate.
@@ -82,6 +85,7 @@ impl DownstreamTls {
     pub(crate) fn new(certificate: Arc<Slot<Certificate>>) -> Self {
         Self {
             certificate,
+            certificate_timeout: None,
             verification: Verification::default(),
             require_client_certificate: false,
             protocols: Protocols::default(),

@@ -75,6 +75,7 @@ fn exactly(name: &str) -> SanMatcher {
 fn verification(trust: Arc<TrustAnchors>, names: Vec<SanMatcher>) -> Verification {
     Verification {
         trust: Some(slot(trust)),
+        trust_timeout: None,
         names: names.into(),
         server_name: false,
     }

@@ -3,6 +3,7 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use rustls::ClientConfig;
 use rustls::client::Resumption;
@@ -27,6 +28,8 @@ const SESSIONS: usize = 32;
 pub(crate) struct UpstreamTls {
     /// Our certificate, if we show one.
     pub(crate) certificate: Option<Arc<Slot<Certificate>>>,
+    /// How long it is waited for; none: for ever.
+    pub(crate) certificate_timeout: Option<Duration>,
     /// How the server is verified.
     pub(crate) verification: Verification,
     /// Versions and suites.
@@ -108,6 +111,7 @@ impl Default for UpstreamTls {
     fn default() -> Self {
         Self {
             certificate: None,
+            certificate_timeout: None,
             verification: Verification::default(),
             protocols: Protocols::default(),
             sni: None,

@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustls::client::danger::{ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
@@ -60,6 +61,8 @@ fn stands_for(name: &str, wanted: &str) -> bool {
 pub(crate) struct Verification {
     /// The roots; none: the peer is not verified.
     pub(crate) trust: Option<Arc<Slot<TrustAnchors>>>,
+    /// How long they are waited for; none: for ever.
+    pub(crate) trust_timeout: Option<Duration>,
     /// Names of which one must match, beside those that come with the roots; none: any name.
     pub(crate) names: Arc<[SanMatcher]>,
     /// A server must have the name that was asked for (`auto_san_validation`).

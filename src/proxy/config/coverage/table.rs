@@ -276,7 +276,7 @@ pub(super) const TABLE: &[(&str, &str)] = &[
          listener_filters listener_filters_timeout continue_on_listener_filters_timeout traffic_direction \
          transparent freebind enable_reuse_port tcp_backlog_size metadata* access_log connection_balance_config* \
          max_connections_to_accept_per_socket_event tcp_keepalive \
-         per_connection_buffer_limit_bytes* ignore_global_conn_limit*",
+         per_connection_buffer_limit_bytes* ignore_global_conn_limit",
     ),
     ("envoy.config.listener.v3.AdditionalAddress", "address"),
     (
