@@ -3,6 +3,7 @@
 //! Each type's constructor is the only check: a value that exists is valid.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -276,6 +277,21 @@ impl fmt::Display for WorkloadName {
     }
 }
 
+impl WorkloadName {
+    /// The member of a group that has this address: `<group>-<address>`, with dashes in the address. Every part of
+    /// an IPv6 address is written, since a name neither ends with a dash nor has room for doubt.
+    ///
+    /// # Errors
+    /// When the group's name is too long for that.
+    pub fn member(group: &WorkloadName, address: IpAddr) -> Result<Self, InvalidName> {
+        let dashed = match address.to_canonical() {
+            IpAddr::V4(address) => address.to_string().replace('.', "-"),
+            IpAddr::V6(address) => address.segments().map(|part| format!("{part:x}")).join("-"),
+        };
+        format!("{}-{dashed}.{}", group.name, group.namespace).parse()
+    }
+}
+
 impl FromStr for WorkloadName {
     type Err = InvalidName;
 
@@ -415,6 +431,23 @@ pub fn is_dns_label(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn members_of_a_group_are_named_after_their_address() {
+        let member = |group: &str, address: &str| {
+            WorkloadName::member(&group.parse().unwrap(), address.parse().unwrap()).map(|name| name.to_string())
+        };
+        assert_eq!(member("reviews.shop", "10.0.0.7").unwrap(), "reviews-10-0-0-7.shop");
+        assert_eq!(
+            member("reviews", "::ffff:10.0.0.7").unwrap(),
+            "reviews-10-0-0-7.default"
+        );
+        assert_eq!(
+            member("reviews", "fd00::").unwrap(),
+            "reviews-fd00-0-0-0-0-0-0-0.default"
+        );
+        assert!(member(&"a".repeat(60), "10.0.0.7").is_err());
+    }
 
     fn host(text: &str) -> Hostname {
         text.parse().unwrap()

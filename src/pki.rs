@@ -25,4 +25,4 @@ pub use ca::{Ca, CaError, FileProblem, SignError};
 pub use issue::{IssueError, IssueOptions, PrivateKeyPem, WorkloadCert, server_identity};
 pub use renewal::{Validity, renew_at};
 pub use state::{StateClaim, StateDir, StateError, StateLock};
-pub use token::{TokenClaims, TokenError, TokenGrant, TokenKeyError, TokenSigner};
+pub use token::{Bearer, TokenClaims, TokenError, TokenGrant, TokenKeyError, TokenSigner};

@@ -16,7 +16,7 @@ use tokio_rustls::TlsConnector;
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tonic::transport::{Channel, Endpoint};
 use topsail::clock::Clock;
-use topsail::pki::{StateDir, TokenGrant, TokenSigner, TrustBundle, server_identity};
+use topsail::pki::{Bearer, StateDir, TokenGrant, TokenSigner, TrustBundle, server_identity};
 use topsail::tls::{SpiffeMatcher, client_config};
 
 use super::server::Server;
@@ -92,10 +92,12 @@ fn token(server: &Server, proxy: usize) -> String {
     let state = StateDir::open(&server.state).expect("the state directory");
     let signer = TokenSigner::load_or_create(&state, &Default::default()).expect("the token key");
     let grant = TokenGrant {
-        workload: format!("proxy-{proxy}.bench").parse().expect("a workload"),
+        bearer: Bearer::Workload {
+            name: format!("proxy-{proxy}.bench").parse().expect("a workload"),
+            addresses: vec![address(proxy)],
+        },
         service_account: "proxy".parse().expect("a service account"),
         labels: [("app".to_owned(), "proxy".to_owned())].into(),
-        addresses: vec![address(proxy)],
     };
     signer
         .create(&grant, Duration::from_secs(3600), SystemTime::now())

@@ -57,6 +57,7 @@ fn connect(admin: &Admin) -> MemberId {
         identity: "spiffe://cluster.local/ns/shop/sa/reviews".parse().unwrap(),
         workload: claim.workload.clone(),
         stated: None,
+        member: None,
         token_expires: Some(now() - Duration::from_secs(1)),
     };
     let view = NodeView {

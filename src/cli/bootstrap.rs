@@ -21,7 +21,8 @@ use super::workload::{Mode, WorkloadArguments};
 use super::{Command, Outcome, Usage, file};
 use crate::clock::Clock;
 use crate::mesh::service::Locality;
-use crate::pki::{Ca, StateDir, TrustBundle};
+use crate::name::WorkloadName;
+use crate::pki::{Bearer, Ca, StateDir, TrustBundle};
 use crate::xds::node::ProxyType;
 use document::Bootstrap;
 
@@ -45,6 +46,10 @@ Examples:
 
   On another host, with root-cert.pem of the server's state directory and a token:
     topsail bootstrap --workload reviews-v1.default --service-account reviews \\
+      --server mesh.example:15012 --ca root-cert.pem --token-file /etc/topsail/token > envoy.yaml
+
+  For a replica of reviews-v1, which registers itself under the address that it has (--ip says which, if it has several):
+    topsail bootstrap --group reviews-v1.default --ip 10.0.0.7 \\
       --server mesh.example:15012 --ca root-cert.pem --token-file /etc/topsail/token > envoy.yaml
 
   One of several workloads on one host, without root:
@@ -83,7 +88,7 @@ pub(super) struct Arguments {
     ca: Option<PathBuf>,
 
     /// The join token's file, which Envoy reads; without --state it has to be there, with --state it is made
-    /// [default: tokens/NAME.NAMESPACE.token in the state directory]
+    /// [default: tokens/NAME.NAMESPACE.token in the state directory, tokens/groups/… for a group]
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
 
@@ -134,14 +139,22 @@ impl Command for Arguments {
             [] => vec![own_address()],
             addresses => addresses.to_vec(),
         };
+        let (workload, group, service_account) = match self.workload.bearer()? {
+            Bearer::Workload { name, .. } => (name, None, Some(self.workload.account()?)),
+            Bearer::Group(group) => {
+                let account = self.workload.service_account.clone();
+                (WorkloadName::member(&group, addresses[0])?, Some(group), account)
+            }
+        };
         let bootstrap = Bootstrap {
             kind: match self.kind {
                 Kind::Sidecar => ProxyType::Sidecar,
                 Kind::Router => ProxyType::Router,
             },
             labels: self.workload.labels(),
-            workload: self.workload.workload,
-            service_account: self.workload.service_account,
+            workload,
+            group,
+            service_account,
             addresses,
             mode: self.mode.into(),
             locality: self.locality,
@@ -214,7 +227,10 @@ impl Arguments {
     }
 
     fn keep(&self, state: &StateDir, token: &str) -> anyhow::Result<PathBuf> {
-        let name = format!("tokens/{}.token", self.workload.workload);
+        let name = match self.workload.bearer()? {
+            Bearer::Workload { name, .. } => format!("tokens/{name}.token"),
+            Bearer::Group(group) => format!("tokens/groups/{group}.token"),
+        };
         state.write(&name, token.as_bytes())?;
         Ok(state.path().join(name))
     }

@@ -10,7 +10,8 @@ use time::format_description::well_known::Rfc3339;
 use super::output::Output;
 use super::state::StateArguments;
 use super::workload::WorkloadArguments;
-use super::{Command, Outcome, file, value};
+use super::{Command, Outcome, Usage, file, value};
+use crate::pki::Bearer;
 
 /// What `topsail token` is called with.
 #[derive(Args)]
@@ -37,12 +38,16 @@ const EXAMPLES: &str = "\
 The token goes to standard output, or to a file that is replaced by rename, which a running Envoy notices \
 (it does not notice a file that is written in place). This works beside a running server, which is not asked.
 
-Who holds the token can join as the workload until it expires. To revoke all tokens, delete token-key.pem in \
+Who holds the token can join as the workload, or as a member of the group, until it expires. To revoke all tokens, delete token-key.pem in \
 the state directory and restart the server.
 
 Examples:
   A token for the bootstrap's --token-file, or a new one in its place:
     topsail token create --workload reviews-v1.default --service-account reviews --out /etc/token
+
+  One for every replica of reviews-v1, each of which registers itself:
+    topsail token create --group reviews-v1.default --service-account reviews \\
+      --label app=reviews --label version=v1 --out /etc/token
 
   A short-lived one for a workload that has no WorkloadEntry to say its labels and address:
     topsail token create --workload batch.jobs --label app=batch --ip 10.0.0.7 --ttl 12h > token";
@@ -68,6 +73,10 @@ struct Create {
 
 impl Command for Create {
     fn run(self, output: &mut Output) -> anyhow::Result<Outcome> {
+        if matches!(self.workload.bearer()?, Bearer::Group(_)) && !self.workload.addresses.is_empty() {
+            let why = "--ip says nothing of a group: each member registers the address that it connects from";
+            return Err(Usage(why.to_owned()).into());
+        }
         let token = self.workload.token(&self.state, self.ttl)?;
         match &self.out {
             Some(path) => file::replace(path, token.text.as_bytes(), 0o600)?,

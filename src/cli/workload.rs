@@ -7,23 +7,29 @@ use std::time::{Duration, SystemTime};
 use clap::{Args, ValueEnum};
 
 use super::state::StateArguments;
-use super::value;
+use super::{Usage, value};
 use crate::ir::node::InterceptionMode;
-use crate::name::{ServiceAccount, WorkloadName};
-use crate::pki::{TokenGrant, TokenSigner};
+use crate::name::{InvalidName, ServiceAccount, WorkloadName};
+use crate::pki::{Bearer, TokenGrant, TokenSigner};
 
-/// `--workload`, `--service-account`, `--label` and `--ip`.
+/// `--workload` or `--group`, `--service-account`, `--label` and `--ip`.
 #[derive(Args)]
 pub(super) struct WorkloadArguments {
     /// The workload; the namespace is `default` unless the name has a dot
-    #[arg(long, value_name = "NAME.NAMESPACE")]
-    pub workload: WorkloadName,
+    #[arg(long, value_name = "NAME.NAMESPACE", required_unless_present = "group")]
+    workload: Option<WorkloadName>,
 
-    /// The service account it runs as: the last part of its SPIFFE identity
-    #[arg(long, value_name = "NAME", default_value = "default")]
-    pub service_account: ServiceAccount,
+    /// In place of a workload: the group whose members register themselves, each by the address that it connects
+    /// from; they are endpoints of the services that select the group's labels for as long as they are connected
+    #[arg(long, value_name = "NAME.NAMESPACE", conflicts_with = "workload")]
+    group: Option<WorkloadName>,
 
-    /// A label of the workload; may be repeated. Those of a WorkloadEntry of this name take its place
+    /// The service account it runs as: the last part of its SPIFFE identity. That of a WorkloadGroup of the group's
+    /// name takes its place [default: default]
+    #[arg(long, value_name = "NAME")]
+    pub service_account: Option<ServiceAccount>,
+
+    /// A label of the workload; may be repeated. Those of a WorkloadEntry or WorkloadGroup of this name take its place
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = value::label)]
     pub labels: Vec<(String, String)>,
 
@@ -32,19 +38,38 @@ pub(super) struct WorkloadArguments {
     pub addresses: Vec<IpAddr>,
 }
 
+/// The name that is the service account of whoever has no other.
+const DEFAULT_ACCOUNT: &str = "default";
+
 impl WorkloadArguments {
     /// The labels; of one that is repeated the last counts.
     pub(super) fn labels(&self) -> BTreeMap<String, String> {
         self.labels.iter().cloned().collect()
     }
 
-    /// A join token for the workload, as the server of that state directory makes it.
+    /// Who is meant.
+    pub(super) fn bearer(&self) -> Result<Bearer, Usage> {
+        match (&self.workload, &self.group) {
+            (Some(name), None) => Ok(Bearer::Workload {
+                name: name.clone(),
+                addresses: self.addresses.clone(),
+            }),
+            (None, Some(group)) => Ok(Bearer::Group(group.clone())),
+            _ => Err(Usage("one of --workload and --group is needed".to_owned())),
+        }
+    }
+
+    /// The service account, that of whoever has no other where none is given.
+    pub(super) fn account(&self) -> Result<ServiceAccount, InvalidName> {
+        self.service_account.clone().map_or_else(|| DEFAULT_ACCOUNT.parse(), Ok)
+    }
+
+    /// A join token for the workload or the group, as the server of that state directory makes it.
     pub(super) fn token(&self, state: &StateArguments, ttl: Option<Duration>) -> anyhow::Result<JoinToken> {
         let grant = TokenGrant {
-            workload: self.workload.clone(),
-            service_account: self.service_account.clone(),
+            bearer: self.bearer()?,
+            service_account: self.account()?,
             labels: self.labels(),
-            addresses: self.addresses.clone(),
         };
         let (ttl, now) = (ttl.unwrap_or(TokenSigner::DEFAULT_TTL), SystemTime::now());
         let signer = TokenSigner::load_or_create(&state.open()?, &state.trust_domain)?;

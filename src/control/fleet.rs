@@ -1,5 +1,6 @@
 //! Letting proxies in: a proxy is who its credential says, not who its node claims to be.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use tokio::sync::mpsc;
@@ -47,12 +48,12 @@ impl Fleet for Proxies {
         }
     }
 
-    fn join(&self, claim: NodeClaim, credential: Credential) -> Result<Member, Status> {
+    fn join(&self, claim: NodeClaim, credential: Credential, peer: Option<IpAddr>) -> Result<Member, Status> {
         let loaded = self.published.state().generation.is_some();
         if !loaded && matches!(credential, Credential::Certificate(_)) {
             return Err(Status::unavailable("the directory is still being loaded"));
         }
-        let grant = self.grant(&claim, credential).map_err(|error| {
+        let grant = self.grant(&claim, credential, peer).map_err(|error| {
             tracing::warn!(node = %claim.id, "a proxy is refused: {error}");
             refusal(&error)
         })?;
@@ -90,14 +91,14 @@ impl Fleet for Proxies {
 }
 
 impl Proxies {
-    fn grant(&self, claim: &NodeClaim, credential: Credential) -> Result<Grant, GrantError> {
+    fn grant(&self, claim: &NodeClaim, credential: Credential, peer: Option<IpAddr>) -> Result<Grant, GrantError> {
         match credential {
             Credential::Token(token) => {
                 let claims = self
                     .tokens
                     .verify(&token, self.clock.now())
                     .map_err(GrantError::Token)?;
-                Grant::from_token(claims, claim)
+                Grant::from_token(claims, claim, peer)
             }
             Credential::Certificate(identity) => Grant::from_certificate(identity, claim, &self.published.mesh()),
             Credential::None => Err(GrantError::Missing),
@@ -109,7 +110,13 @@ impl Proxies {
 fn refusal(error: &GrantError) -> Status {
     match error {
         GrantError::Missing | GrantError::Token(_) => Status::unauthenticated(error.to_string()),
-        GrantError::OtherWorkload { .. } | GrantError::Unknown(_) => Status::permission_denied(error.to_string()),
+        GrantError::OtherWorkload { .. }
+        | GrantError::OtherGroup { .. }
+        | GrantError::OtherMember { .. }
+        | GrantError::OtherAddress { .. }
+        | GrantError::NoAddress
+        | GrantError::Name { .. }
+        | GrantError::Unknown(_) => Status::permission_denied(error.to_string()),
     }
 }
 

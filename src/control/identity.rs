@@ -9,8 +9,8 @@ use crate::ir::node::InterceptionMode;
 use crate::mesh::service::Address;
 use crate::mesh::workload::Workload;
 use crate::mesh::{Labels, Mesh};
-use crate::name::{Kind, ObjectId, SpiffeId, WorkloadName};
-use crate::pki::{TokenClaims, TokenError};
+use crate::name::{InvalidName, Kind, ObjectId, SpiffeId, WorkloadName};
+use crate::pki::{Bearer, TokenClaims, TokenError, TokenGrant};
 use crate::xds::node::NodeClaim;
 
 /// What a credential grants.
@@ -22,8 +22,19 @@ pub struct Grant {
     pub workload: WorkloadName,
     /// Labels and addresses of a token, which count where no WorkloadEntry has the workload's name.
     pub stated: Option<(Arc<Labels>, Vec<IpAddr>)>,
+    /// The group that it is a member of, at its one address.
+    pub member: Option<Member>,
     /// When the token expires.
     pub token_expires: Option<SystemTime>,
+}
+
+/// A workload that registers itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// Its group.
+    pub group: WorkloadName,
+    /// Its address, which is that of its connection.
+    pub address: IpAddr,
 }
 
 /// Why a proxy is not let in.
@@ -43,41 +54,96 @@ pub enum GrantError {
         /// What the node claims.
         claimed: String,
     },
+    /// The node is of no group, or of another than its token is for.
+    #[error(
+        "the token is for the members of the group {group}, and the node says that {claimed}: make its bootstrap with `topsail bootstrap --group {group}`"
+    )]
+    OtherGroup {
+        /// The token's.
+        group: WorkloadName,
+        /// What the node says.
+        claimed: String,
+    },
+    /// The node has not the name that a member at its address has.
+    #[error("the member of the group {group} at {address} is {expected}, and the node claims to be {claimed}")]
+    OtherMember {
+        /// The group.
+        group: WorkloadName,
+        /// Where it connects from.
+        address: IpAddr,
+        /// The member's name.
+        expected: WorkloadName,
+        /// What the node says.
+        claimed: WorkloadName,
+    },
+    /// A member would draw traffic to an address that it does not show to be its own.
+    #[error(
+        "the node claims the address {claimed} and connects from {peer}: a member of a group is reached where it connects from; behind address translation a workload needs a WorkloadEntry and a token of its own"
+    )]
+    OtherAddress {
+        /// What the node says.
+        claimed: String,
+        /// Where it connects from.
+        peer: IpAddr,
+    },
+    /// Nothing can be registered without an address.
+    #[error("a member of a group registers the address that it connects from, and this connection has none")]
+    NoAddress,
+    /// A member's name cannot be made.
+    #[error("no member of the group {group} can be named: {why}")]
+    Name {
+        /// The group.
+        group: WorkloadName,
+        /// Why.
+        why: InvalidName,
+    },
     /// A certificate says no more than namespace and service account.
     #[error("no WorkloadEntry {0} runs as the certificate's service account: write one, or connect with a join token")]
     Unknown(WorkloadName),
 }
 
 impl Grant {
-    /// What a verified token grants a node.
+    /// What a verified token grants a node that connects from `peer`.
     ///
     /// # Errors
-    /// When the node claims to be another workload.
-    pub fn from_token(claims: TokenClaims, claim: &NodeClaim) -> Result<Self, GrantError> {
+    /// When the node claims to be another workload, or no member of the token's group.
+    pub fn from_token(claims: TokenClaims, claim: &NodeClaim, peer: Option<IpAddr>) -> Result<Self, GrantError> {
         let identity = claims.identity();
-        let grant = claims.grant;
-        let claimed_account = claim
-            .service_account
-            .as_ref()
-            .is_none_or(|account| *account == grant.service_account);
-        if grant.workload != claim.workload || claim.namespace != grant.workload.namespace || !claimed_account {
+        let TokenGrant { bearer, labels, .. } = claims.grant;
+        let other = |who: &dyn std::fmt::Display| {
             let account = claim
                 .service_account
                 .as_ref()
                 .map_or_else(String::new, |sa| format!(" as {sa}"));
-            return Err(GrantError::OtherWorkload {
-                granted: format!("{} as {}", grant.workload, grant.service_account),
+            GrantError::OtherWorkload {
+                granted: format!("{who} as {}", identity.service_account),
                 claimed: format!("{}{account}", claim.workload),
-            });
+            }
+        };
+        let claimed_account = claim
+            .service_account
+            .as_ref()
+            .is_none_or(|account| *account == identity.service_account);
+        if claim.namespace != identity.namespace || claim.workload.namespace != identity.namespace || !claimed_account {
+            return Err(other(&bearer));
         }
-        let labels = grant.labels.iter();
+        let (addresses, member) = match bearer {
+            Bearer::Workload { name, .. } if name != claim.workload => return Err(other(&name)),
+            Bearer::Workload { addresses, .. } => (addresses, None),
+            Bearer::Group(group) => {
+                let member = Member::of(group, claim, peer)?;
+                (vec![member.address], Some(member))
+            }
+        };
         let labels: Labels = labels
+            .iter()
             .map(|(key, value)| (key.as_str().into(), value.as_str().into()))
             .collect();
         Ok(Self {
             identity,
-            workload: grant.workload,
-            stated: Some((Arc::new(labels), grant.addresses)),
+            workload: claim.workload.clone(),
+            stated: Some((Arc::new(labels), addresses)),
+            member,
             token_expires: Some(claims.expires_at),
         })
     }
@@ -105,6 +171,7 @@ impl Grant {
                 identity,
                 workload: claim.workload.clone(),
                 stated: None,
+                member: None,
                 token_expires: None,
             }),
             None => Err(GrantError::Unknown(claim.workload.clone())),
@@ -148,6 +215,38 @@ impl Grant {
     }
 }
 
+impl Member {
+    /// The member of a group that a node is. Whoever has the group's token could draw another's traffic if it could
+    /// choose its address, so that is the one its connection comes from, and its name says so.
+    fn of(group: WorkloadName, claim: &NodeClaim, peer: Option<IpAddr>) -> Result<Self, GrantError> {
+        if claim.group.as_ref() != Some(&group) {
+            let claimed = match &claim.group {
+                Some(other) => format!("it is a member of {other}"),
+                None => format!("it is {} and a member of none", claim.workload),
+            };
+            return Err(GrantError::OtherGroup { group, claimed });
+        }
+        let address = peer.ok_or(GrantError::NoAddress)?.to_canonical();
+        if !claim.addresses.iter().any(|claimed| claimed.to_canonical() == address) {
+            let claimed: Vec<String> = claim.addresses.iter().map(IpAddr::to_string).collect();
+            return Err(GrantError::OtherAddress {
+                claimed: claimed.join(", "),
+                peer: address,
+            });
+        }
+        match WorkloadName::member(&group, address) {
+            Ok(expected) if expected != claim.workload => Err(GrantError::OtherMember {
+                group,
+                address,
+                expected,
+                claimed: claim.workload.clone(),
+            }),
+            Ok(_) => Ok(Self { group, address }),
+            Err(why) => Err(GrantError::Name { group, why }),
+        }
+    }
+}
+
 /// The proxy of a WorkloadEntry.
 pub(super) fn view_of(entry: &Workload, mode: InterceptionMode) -> NodeView {
     NodeView {
@@ -173,5 +272,135 @@ fn ip(entry: &Workload) -> Vec<IpAddr> {
     match entry.address {
         Address::Ip(ip) => vec![ip],
         Address::Name(_) | Address::Unix(_) => Vec::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::xds::pb::core::Node;
+    use crate::xds::pb::wkt;
+
+    fn claims(bearer: Bearer) -> TokenClaims {
+        TokenClaims {
+            grant: TokenGrant {
+                bearer,
+                service_account: "reviews".parse().unwrap(),
+                labels: [("app".to_owned(), "reviews".to_owned())].into(),
+            },
+            trust_domain: "cluster.local".parse().unwrap(),
+            issued_at: SystemTime::UNIX_EPOCH,
+            expires_at: SystemTime::UNIX_EPOCH,
+            id: String::new(),
+        }
+    }
+
+    /// `metadata` is keys and values in turn.
+    fn claim(workload: &str, address: &str, metadata: &[(&str, &str)]) -> NodeClaim {
+        let value = |text: &str| wkt::Value {
+            kind: Some(wkt::value::Kind::StringValue(text.to_owned())),
+        };
+        let fields = metadata.iter().map(|(key, text)| ((*key).to_owned(), value(text)));
+        NodeClaim::read(&Node {
+            id: format!("sidecar~{address}~{workload}~shop.svc.cluster.local"),
+            metadata: Some(wkt::Struct {
+                fields: fields.collect(),
+            }),
+            ..Node::default()
+        })
+        .unwrap()
+    }
+
+    fn group() -> TokenClaims {
+        claims(Bearer::Group("reviews.shop".parse().unwrap()))
+    }
+
+    const OF_GROUP: (&str, &str) = ("AUTO_REGISTER_GROUP", "reviews");
+
+    #[test]
+    fn a_member_is_who_its_address_says() {
+        let claim = claim("reviews-10-0-0-7.shop", "10.0.0.7", &[OF_GROUP]);
+        for peer in ["10.0.0.7", "::ffff:10.0.0.7"] {
+            let grant = Grant::from_token(group(), &claim, Some(peer.parse().unwrap())).unwrap();
+            assert_eq!(grant.workload.to_string(), "reviews-10-0-0-7.shop");
+            assert_eq!(grant.identity.to_string(), "spiffe://cluster.local/ns/shop/sa/reviews");
+            let address: IpAddr = "10.0.0.7".parse().unwrap();
+            assert_eq!(grant.member.as_ref().unwrap().address, address);
+            let (view, contradictions) = grant.view(&claim, &Mesh::default());
+            assert_eq!((view.addresses, contradictions.len()), (vec![address], 0));
+        }
+    }
+
+    #[test]
+    fn of_several_addresses_that_of_the_connection_counts() {
+        let addresses = ("INSTANCE_IPS", "10.1.0.7,10.0.0.7");
+        let claim = claim("reviews-10-0-0-7.shop", "10.1.0.7", &[OF_GROUP, addresses]);
+        let peer = "10.0.0.7".parse().unwrap();
+        let grant = Grant::from_token(group(), &claim, Some(peer)).unwrap();
+        let (view, contradictions) = grant.view(&claim, &Mesh::default());
+        assert_eq!((view.addresses, contradictions.len()), (vec![peer], 1));
+    }
+
+    #[test]
+    fn a_members_token_lets_in_nobody_else() {
+        let peer = Some("10.0.0.7".parse().unwrap());
+        let refused = |claim: &NodeClaim, peer| Grant::from_token(group(), claim, peer).unwrap_err().to_string();
+        for (workload, address, metadata, why) in [
+            (
+                "reviews-10-0-0-8.shop",
+                "10.0.0.8",
+                vec![OF_GROUP],
+                "connects from 10.0.0.7",
+            ),
+            (
+                "reviews-10-0-0-8.shop",
+                "10.0.0.7",
+                vec![OF_GROUP],
+                "is reviews-10-0-0-7.shop",
+            ),
+            (
+                "ratings-10-0-0-7.shop",
+                "10.0.0.7",
+                vec![OF_GROUP],
+                "is reviews-10-0-0-7.shop",
+            ),
+            (
+                "ratings-10-0-0-7.shop",
+                "10.0.0.7",
+                vec![("AUTO_REGISTER_GROUP", "ratings")],
+                "a member of ratings.shop",
+            ),
+            ("reviews-10-0-0-7.shop", "10.0.0.7", vec![], "a member of none"),
+            (
+                "reviews-10-0-0-7.bank",
+                "10.0.0.7",
+                vec![OF_GROUP],
+                "the credential is for",
+            ),
+            (
+                "reviews-10-0-0-7.shop",
+                "10.0.0.7",
+                vec![OF_GROUP, ("SERVICE_ACCOUNT", "admin")],
+                "as admin",
+            ),
+        ] {
+            let said = refused(&claim(workload, address, &metadata), peer);
+            assert!(said.contains(why), "{workload} at {address}: {said}");
+        }
+        let own = claim("reviews-10-0-0-7.shop", "10.0.0.7", &[OF_GROUP]);
+        assert!(refused(&own, None).contains("has none"));
+    }
+
+    #[test]
+    fn a_workloads_own_token_registers_nothing() {
+        let bearer = || Bearer::Workload {
+            name: "reviews-v1.shop".parse().unwrap(),
+            addresses: vec!["10.0.0.7".parse().unwrap()],
+        };
+        let own = claim("reviews-v1.shop", "10.0.0.7", &[OF_GROUP]);
+        let grant = Grant::from_token(claims(bearer()), &own, None).unwrap();
+        assert_eq!(grant.member, None);
+        let other = claim("reviews-v2.shop", "10.0.0.7", &[]);
+        assert!(Grant::from_token(claims(bearer()), &other, None).is_err());
     }
 }

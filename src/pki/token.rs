@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use super::issue::random_serial;
 use super::{SignError, StateDir, StateError, ca, calendar};
-use crate::name::{InvalidName, ServiceAccount, SpiffeId, TrustDomain, WorkloadName};
+use crate::name::{InvalidName, Namespace, ServiceAccount, SpiffeId, TrustDomain, WorkloadName};
 
 /// The audience of join tokens: our xDS server and nothing else.
 const AUDIENCE: &str = "topsail-xds";
@@ -27,14 +27,44 @@ const MAX_TTL: Duration = Duration::from_secs(3650 * 24 * 3600);
 /// What a token grants its bearer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TokenGrant {
-    /// The workload.
-    pub workload: WorkloadName,
-    /// The service account it runs as.
+    /// Who that may be.
+    pub bearer: Bearer,
+    /// The service account it runs as; that of a WorkloadGroup comes first.
     pub service_account: ServiceAccount,
-    /// Its labels, where no WorkloadEntry of that name says otherwise.
+    /// Its labels, where no WorkloadEntry of its name and no WorkloadGroup of its group's says otherwise.
     pub labels: BTreeMap<String, String>,
-    /// Its addresses, where no WorkloadEntry of that name says otherwise.
-    pub addresses: Vec<IpAddr>,
+}
+
+/// Who a token is for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Bearer {
+    /// One workload.
+    Workload {
+        /// Its name.
+        name: WorkloadName,
+        /// Its addresses, where no WorkloadEntry of that name says otherwise.
+        addresses: Vec<IpAddr>,
+    },
+    /// Every member of a group, whatever its address: who has the token registers itself.
+    Group(WorkloadName),
+}
+
+impl Bearer {
+    /// The namespace.
+    pub fn namespace(&self) -> &Namespace {
+        match self {
+            Bearer::Workload { name, .. } | Bearer::Group(name) => &name.namespace,
+        }
+    }
+}
+
+impl std::fmt::Display for Bearer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Bearer::Workload { name, .. } => write!(f, "{name}"),
+            Bearer::Group(name) => write!(f, "the members of the group {name}"),
+        }
+    }
 }
 
 /// What a verified token says.
@@ -57,7 +87,7 @@ impl TokenClaims {
     pub fn identity(&self) -> SpiffeId {
         SpiffeId {
             trust_domain: self.trust_domain.clone(),
-            namespace: self.grant.workload.namespace.clone(),
+            namespace: self.grant.bearer.namespace().clone(),
             service_account: self.grant.service_account.clone(),
         }
     }
@@ -157,16 +187,21 @@ impl TokenSigner {
         if ttl < Duration::from_secs(1) || ttl > MAX_TTL {
             return Err(TokenKeyError::Lifetime(ttl));
         }
+        let (workload, group, addresses) = match &grant.bearer {
+            Bearer::Workload { name, addresses } => (Some(name.to_string()), None, addresses.clone()),
+            Bearer::Group(name) => (None, Some(name.to_string()), Vec::new()),
+        };
         let claims = Claims {
             iss: self.trust_domain.to_string(),
             aud: AUDIENCE.to_owned(),
             iat: calendar::unix_seconds(now),
             exp: calendar::unix_seconds(now + ttl),
             jti: random_serial()?.iter().map(|byte| format!("{byte:02x}")).collect(),
-            workload: grant.workload.to_string(),
+            workload,
+            group,
             service_account: grant.service_account.to_string(),
             labels: grant.labels.clone(),
-            addresses: grant.addresses.clone(),
+            addresses,
         };
         let header = Header::new(Algorithm::ES256);
         let token = jsonwebtoken::encode(&header, &claims, &self.signing);
@@ -237,7 +272,11 @@ struct Claims {
     iat: u64,
     exp: u64,
     jti: String,
-    workload: String,
+    /// Of this and `group` there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    workload: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    group: Option<String>,
     service_account: String,
     labels: BTreeMap<String, String>,
     addresses: Vec<IpAddr>,
@@ -250,12 +289,22 @@ impl Claims {
             calendar::from_unix_seconds(seconds)
                 .ok_or_else(|| TokenError::Malformed(format!("{seconds} is not a time")))
         };
+        let bearer = match (self.workload, self.group) {
+            (Some(workload), None) => Bearer::Workload {
+                name: workload.parse().map_err(malformed)?,
+                addresses: self.addresses,
+            },
+            (None, Some(group)) if self.addresses.is_empty() => Bearer::Group(group.parse().map_err(malformed)?),
+            _ => {
+                let why = "it is for neither a workload nor the members of a group";
+                return Err(TokenError::Malformed(why.to_owned()));
+            }
+        };
         Ok(TokenClaims {
             grant: TokenGrant {
-                workload: self.workload.parse().map_err(malformed)?,
+                bearer,
                 service_account: self.service_account.parse().map_err(malformed)?,
                 labels: self.labels,
-                addresses: self.addresses,
             },
             trust_domain: trust_domain.clone(),
             issued_at: time(self.iat)?,
@@ -284,12 +333,14 @@ mod tests {
 
     fn grant() -> TokenGrant {
         TokenGrant {
-            workload: "reviews-v1.shop".parse().unwrap(),
+            bearer: Bearer::Workload {
+                name: "reviews-v1.shop".parse().unwrap(),
+                addresses: vec!["127.0.0.5".parse().unwrap(), "fd00::5".parse().unwrap()],
+            },
             service_account: "reviews".parse().unwrap(),
             labels: [("app", "reviews"), ("version", "v1")]
                 .map(|(k, v)| (k.into(), v.into()))
                 .into(),
-            addresses: vec!["127.0.0.5".parse().unwrap(), "fd00::5".parse().unwrap()],
         }
     }
 
@@ -305,6 +356,18 @@ mod tests {
         );
         assert_eq!((claims.issued_at, claims.expires_at), (now(), now() + TTL));
         assert_eq!(claims.id.len(), 32);
+    }
+
+    #[test]
+    fn a_token_can_be_for_all_members_of_a_group() {
+        let dir = tempfile::tempdir().unwrap();
+        let signer = signer(&dir, "cluster.local");
+        let group = TokenGrant {
+            bearer: Bearer::Group("reviews.shop".parse().unwrap()),
+            ..grant()
+        };
+        let token = signer.create(&group, TTL, now()).unwrap();
+        assert_eq!(signer.verify(&token, now()).unwrap().grant, group);
     }
 
     #[test]
@@ -370,6 +433,12 @@ mod tests {
         assert_eq!(error, TokenError::WrongAudience("kubernetes".to_owned()));
         claims["aud"] = AUDIENCE.into();
         assert!(signer.verify(&sign(&claims), now()).is_ok());
+        claims["group"] = "a.b".into();
+        assert!(
+            matches!(signer.verify(&sign(&claims), now()), Err(TokenError::Malformed(_))),
+            "of a workload and of a group"
+        );
+        claims.as_object_mut().unwrap().remove("group");
         claims["not_on_mondays"] = true.into();
         assert!(matches!(
             signer.verify(&sign(&claims), now()),

@@ -33,6 +33,8 @@ pub struct NodeClaim {
     pub workload: WorkloadName,
     /// `NAMESPACE`, else the workload's.
     pub namespace: Namespace,
+    /// `AUTO_REGISTER_GROUP`: the group, in the namespace, whose member it is.
+    pub group: Option<WorkloadName>,
     /// `SERVICE_ACCOUNT`.
     pub service_account: Option<ServiceAccount>,
     /// `LABELS`.
@@ -85,7 +87,10 @@ impl NodeClaim {
         let workload: WorkloadName = workload.parse().map_err(invalid("id"))?;
         let namespace = metadata
             .text("NAMESPACE")
-            .map_or_else(|| Ok(workload.namespace.clone()), str::parse);
+            .map_or_else(|| Ok(workload.namespace.clone()), str::parse)
+            .map_err(invalid("NAMESPACE"))?;
+        let group = metadata.text("AUTO_REGISTER_GROUP");
+        let group = group.map(|name| format!("{name}.{namespace}").parse());
         let service_account = metadata.text("SERVICE_ACCOUNT").map(str::parse).transpose();
         let ips = metadata
             .text("INSTANCE_IPS")
@@ -96,8 +101,9 @@ impl NodeClaim {
             id: node.id.as_str().into(),
             kind,
             addresses: ips.collect::<Result<_, _>>().map_err(invalid("address"))?,
-            namespace: namespace.map_err(invalid("NAMESPACE"))?,
+            namespace,
             workload,
+            group: group.transpose().map_err(invalid("AUTO_REGISTER_GROUP"))?,
             service_account: service_account.map_err(invalid("SERVICE_ACCOUNT"))?,
             labels: metadata.labels(),
             mode: metadata.mode()?,

@@ -9,6 +9,7 @@ mod service;
 mod stream;
 mod window;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use tokio::sync::watch;
@@ -35,11 +36,11 @@ pub enum Credential {
 
 /// What the server serves from.
 pub trait Fleet: Send + Sync + 'static {
-    /// A client has said who it is.
+    /// A client has said who it is. `peer` is where it connects from, as far as that is known.
     ///
     /// # Errors
     /// Why it is not served, for the client to read.
-    fn join(&self, claim: NodeClaim, credential: Credential) -> Result<Member, tonic::Status>;
+    fn join(&self, claim: NodeClaim, credential: Credential, peer: Option<IpAddr>) -> Result<Member, tonic::Status>;
 
     /// Whether a credential is worth listening to, before anything the client says is read.
     ///

@@ -4,7 +4,7 @@ use std::fs;
 
 use serde_json::Value;
 use topsail::envoy::{Finder, validate};
-use topsail::pki::TrustBundle;
+use topsail::pki::{Bearer, TrustBundle};
 
 use crate::run::{fails, path, run, stdout, text};
 use crate::token::claims;
@@ -47,7 +47,8 @@ fn a_bootstrap_on_the_servers_host_makes_its_token() {
     let token = fs::read_to_string(&token_file).unwrap();
     let claims = claims(&state, &token);
     assert_eq!(claims.grant.labels["app"], "reviews");
-    assert_eq!(claims.grant.addresses[0].to_string(), "127.0.0.5");
+    let (name, addresses) = ("reviews-v1.shop".parse().unwrap(), vec!["127.0.0.5".parse().unwrap()]);
+    assert_eq!(claims.grant.bearer, Bearer::Workload { name, addresses });
     assert!(!document.to_string().contains(&token), "the bootstrap holds no secret");
     assert!(
         document
@@ -56,6 +57,32 @@ fn a_bootstrap_on_the_servers_host_makes_its_token() {
     );
     let pointer = fs::read_to_string(folder.path().join("state/tokens/.reviews-v1.shop.token.envoy.json")).unwrap();
     assert!(pointer.contains(token_file.to_str().unwrap()), "{pointer}");
+}
+
+#[test]
+fn a_member_of_a_group_is_named_after_its_address_and_connects_from_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let state = path(&folder, "state");
+    let bootstrap = ["bootstrap", "--state", &state, "--group", "reviews-v1.shop"];
+    let more = ["--label", "version=v1", "--ip", "127.0.0.5", "-o", "json"];
+    let document: Value = serde_json::from_str(&stdout(&[&bootstrap[..], &more].concat())).unwrap();
+    let node = &document["node"];
+    assert_eq!(
+        node["id"],
+        "sidecar~127.0.0.5~reviews-v1-127-0-0-5.shop~shop.svc.cluster.local"
+    );
+    assert_eq!(node["cluster"], "reviews-v1.shop");
+    assert_eq!(node["metadata"]["AUTO_REGISTER_GROUP"], "reviews-v1");
+    assert_eq!(
+        node["metadata"]["SERVICE_ACCOUNT"],
+        Value::Null,
+        "a WorkloadGroup may say another"
+    );
+    let source = &document["static_resources"]["clusters"][0]["upstream_bind_config"]["source_address"];
+    assert_eq!(source["address"], "127.0.0.5");
+    let token = fs::read_to_string(folder.path().join("state/tokens/groups/reviews-v1.shop.token")).unwrap();
+    let group = "reviews-v1.shop".parse().unwrap();
+    assert_eq!(claims(&state, &token).grant.bearer, Bearer::Group(group));
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use topsail::pki::{StateDir, TokenClaims, TokenSigner};
+use topsail::pki::{Bearer, StateDir, TokenClaims, TokenSigner};
 
 use crate::run::{fails, path, run, stdout, text};
 
@@ -49,13 +49,31 @@ fn a_token_says_what_was_asked_for() {
         claims.identity().to_string(),
         "spiffe://cluster.local/ns/shop/sa/reviews"
     );
-    assert_eq!(claims.grant.workload.to_string(), "reviews-v1.shop");
+    let addresses = ["127.0.0.5", "::1"].map(|ip| ip.parse().unwrap()).into();
+    let name = "reviews-v1.shop".parse().unwrap();
+    assert_eq!(claims.grant.bearer, Bearer::Workload { name, addresses });
     assert_eq!(claims.grant.labels.len(), 2);
-    assert_eq!(claims.grant.addresses.len(), 2);
     assert_eq!(
         claims.expires_at.duration_since(claims.issued_at).unwrap(),
         Duration::from_secs(12 * 3600)
     );
+}
+
+#[test]
+fn a_token_for_a_group_names_no_address() {
+    let folder = tempfile::tempdir().unwrap();
+    let state = path(&folder, "state");
+    let create = ["token", "create", "--state", &state, "--group", "reviews-v1.shop"];
+    let claims = claims(&state, &stdout(&create));
+    assert_eq!(claims.grant.bearer, Bearer::Group("reviews-v1.shop".parse().unwrap()));
+    assert_eq!(
+        claims.identity().to_string(),
+        "spiffe://cluster.local/ns/shop/sa/default"
+    );
+    let stderr = fails(2, &[&create[..], &["--ip", "10.0.0.7"]].concat());
+    assert!(stderr.contains("connects from"), "{stderr}");
+    fails(2, &[&create[..], &["--workload", "a"]].concat());
+    fails(2, &["token", "create", "--state", &state]);
 }
 
 #[test]

@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use topsail::clock::Clock;
 use topsail::control::{Reading, Running, Settings, start};
-use topsail::pki::{StateDir, TokenGrant, TokenSigner};
+use topsail::pki::{Bearer, StateDir, TokenGrant, TokenSigner};
 use topsail::source::Root;
 
 /// How long a test waits for something that should come at once.
@@ -56,10 +56,12 @@ impl Home {
     pub fn token(&self, workload: &str) -> String {
         let signer = TokenSigner::load_or_create(&StateDir::open(self.state()).unwrap(), &Default::default()).unwrap();
         let grant = TokenGrant {
-            workload: workload.parse().unwrap(),
+            bearer: Bearer::Workload {
+                name: workload.parse().unwrap(),
+                addresses: vec!["10.9.9.9".parse().unwrap()],
+            },
             service_account: "sa".parse().unwrap(),
             labels: [("app".to_owned(), "client".to_owned())].into(),
-            addresses: vec!["10.9.9.9".parse().unwrap()],
         };
         signer
             .create(&grant, Duration::from_secs(3600), SystemTime::now())

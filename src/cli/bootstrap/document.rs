@@ -19,7 +19,10 @@ use crate::xds::node::ProxyType;
 pub(super) struct Bootstrap {
     pub kind: ProxyType,
     pub workload: WorkloadName,
-    pub service_account: ServiceAccount,
+    /// The group whose member it is, which the name follows from.
+    pub group: Option<WorkloadName>,
+    /// None where the control plane says it.
+    pub service_account: Option<ServiceAccount>,
     pub labels: BTreeMap<String, String>,
     /// Not empty; the first is the main one.
     pub addresses: Vec<IpAddr>,
@@ -89,7 +92,8 @@ fn node(bootstrap: &Bootstrap) -> Value {
         ProxyType::Sidecar => "sidecar",
         ProxyType::Router => "router",
     };
-    let app = labels.get("app").map_or(&*workload.name, String::as_str);
+    let name = bootstrap.group.as_ref().unwrap_or(workload);
+    let app = labels.get("app").map_or(&*name.name, String::as_str);
     let addresses: Vec<String> = bootstrap.addresses.iter().map(IpAddr::to_string).collect();
     let mut node = json!({
         "id": format!("{kind}~{}~{workload}~{namespace}.svc.cluster.local", bootstrap.address()),
@@ -97,12 +101,17 @@ fn node(bootstrap: &Bootstrap) -> Value {
         "metadata": {
             "NAME": workload.name,
             "NAMESPACE": namespace,
-            "SERVICE_ACCOUNT": bootstrap.service_account,
             "LABELS": labels,
             "INSTANCE_IPS": addresses.join(","),
             "INTERCEPTION_MODE": bootstrap.mode,
         },
     });
+    if let Some(account) = &bootstrap.service_account {
+        node["metadata"]["SERVICE_ACCOUNT"] = json!(account);
+    }
+    if let Some(group) = &bootstrap.group {
+        node["metadata"]["AUTO_REGISTER_GROUP"] = json!(group.name);
+    }
     let Locality { region, zone, subzone } = &bootstrap.locality;
     if !region.is_empty() {
         node["locality"] = json!({"region": region, "zone": zone, "sub_zone": subzone});

@@ -34,7 +34,7 @@ pub(super) fn cluster(bootstrap: &Bootstrap) -> Value {
             json!({"socket_address": {"address": name, "port_value": port}}),
         ),
     };
-    json!({
+    let mut cluster = json!({
         "name": CLUSTER,
         "alt_stat_name": format!("{CLUSTER};"),
         "type": discovery,
@@ -47,7 +47,12 @@ pub(super) fn cluster(bootstrap: &Bootstrap) -> Value {
             "name": "envoy.transport_sockets.tls",
             "typed_config": tls_context(bootstrap),
         },
-    })
+    });
+    if bootstrap.group.is_some() {
+        // The control plane registers the address that the connection comes from.
+        cluster["upstream_bind_config"] = json!({"source_address": {"address": bootstrap.address(), "port_value": 0}});
+    }
+    cluster
 }
 
 fn tls_context(bootstrap: &Bootstrap) -> Value {

@@ -221,6 +221,7 @@ fn join(server: &mut Server, name: &str, address: &str, labels: Option<Labels>) 
         identity: "spiffe://cluster.local/ns/default/sa/vm".parse().unwrap(),
         workload: claim.workload.clone(),
         stated: labels.map(|labels| (Arc::new(labels), vec![address.parse().unwrap()])),
+        member: None,
         token_expires: None,
     };
     let (view, _) = grant.view(&claim, server.composer.directory.mesh());

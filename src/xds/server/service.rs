@@ -104,9 +104,10 @@ fn serve<P: Protocol, F: Fleet>(
     request: http::Request<Body>,
 ) -> BoxFuture<Result<http::Response<Body>, Infallible>> {
     let credential = credential(&request);
+    let peer = request.extensions().get::<PeerInfo>().map(|peer| peer.addr.ip());
     let (responses, response) = grpc::respond();
     let requests = Requests::<P>::new(request.into_body());
-    tokio::spawn(stream::run(fleet, scope, credential, requests, responses));
+    tokio::spawn(stream::run(fleet, scope, credential, peer, requests, responses));
     Box::pin(ready(Ok(response)))
 }
 

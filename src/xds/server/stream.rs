@@ -1,5 +1,6 @@
 //! One stream: requests in, responses out.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -106,6 +107,7 @@ pub(super) async fn run<P: Protocol, F: Fleet>(
     fleet: Arc<F>,
     scope: Scope,
     credential: Credential,
+    peer: Option<IpAddr>,
     mut requests: Requests<P>,
     responses: Responses,
 ) {
@@ -119,7 +121,7 @@ pub(super) async fn run<P: Protocol, F: Fleet>(
         Ok(Err(status)) => return drop(responses.send(Err(status)).await),
         Ok(Ok(None)) | Err(_) => return,
     };
-    match Stream::open(&*fleet, scope, credential, responses.clone(), first) {
+    match Stream::open(&*fleet, scope, credential, peer, responses.clone(), first) {
         Ok((stream, refusals)) => stream.serve(requests, refusals).await,
         // The client is gone if this cannot be sent.
         Err(status) => drop(responses.send(Err(status)).await),
@@ -127,12 +129,17 @@ pub(super) async fn run<P: Protocol, F: Fleet>(
 }
 
 /// The first request says who the client is.
-fn join<P: Protocol, F: Fleet>(fleet: &F, credential: Credential, mut first: P) -> Result<(Member, P), Status> {
+fn join<P: Protocol, F: Fleet>(
+    fleet: &F,
+    credential: Credential,
+    peer: Option<IpAddr>,
+    mut first: P,
+) -> Result<(Member, P), Status> {
     let node = first
         .node()
         .ok_or_else(|| Status::invalid_argument("the first request of a stream needs a node"))?;
     let claim = NodeClaim::read(&node).map_err(|error| Status::invalid_argument(error.to_string()))?;
-    Ok((fleet.join(claim, credential)?, first))
+    Ok((fleet.join(claim, credential, peer)?, first))
 }
 
 /// The client is gone.
@@ -153,10 +160,11 @@ impl Stream {
         fleet: &F,
         scope: Scope,
         credential: Credential,
+        peer: Option<IpAddr>,
         responses: Responses,
         first: P,
     ) -> Result<(Box<Self>, Vec<Refusal>), Status> {
-        let (member, first) = join(fleet, credential, first)?;
+        let (member, first) = join(fleet, credential, peer, first)?;
         let session = Session::new(fleet.patience(), member.refused.clone());
         let mut stream = Box::new(Stream {
             scope,
