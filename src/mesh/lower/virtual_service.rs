@@ -109,7 +109,8 @@ fn gateway_names(report: &mut Report<'_>, at: &FieldPath, gateways: &[String]) {
     }
 }
 
-/// `hosts`, fully qualified. No host of a list may cover another.
+/// `hosts`, fully qualified. No host of a list may cover another as they are written, which is what Istio compares: a
+/// service may be named by its short name and by its full one.
 fn hosts(report: &mut Report<'_>, at: &FieldPath, hosts: &[String], for_mesh: bool) -> Vec<Hostname> {
     let at = at.field("hosts");
     if hosts.is_empty() {
@@ -122,6 +123,7 @@ fn hosts(report: &mut Report<'_>, at: &FieldPath, hosts: &[String], for_mesh: bo
             .help("name in `hosts` whose requests the rules are for");
     }
     let mut found: Vec<Hostname> = Vec::with_capacity(hosts.len());
+    let mut written: Vec<Hostname> = Vec::with_capacity(hosts.len());
     for (index, text) in hosts.iter().enumerate() {
         let at = at.index(index);
         if text == "*" && for_mesh {
@@ -133,12 +135,16 @@ fn hosts(report: &mut Report<'_>, at: &FieldPath, hosts: &[String], for_mesh: bo
         let Some(host) = report.rule_host(&at, text) else {
             continue;
         };
-        if let Some(earlier) = found.iter().find(|other| other.covers(&host) || host.covers(other)) {
+        let Some(own) = report.host(&at, text) else {
+            continue;
+        };
+        if let Some(earlier) = written.iter().find(|other| other.covers(&own) || own.covers(other)) {
             report.error(
                 &at,
-                format!("`{host}` and `{earlier}` overlap, in one VirtualService every host is named once"),
+                format!("`{own}` and `{earlier}` overlap, in one VirtualService every host is named once"),
             );
         }
+        written.push(own);
         found.push(host);
     }
     found

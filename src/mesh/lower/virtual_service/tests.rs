@@ -118,12 +118,17 @@ apiVersion: networking.istio.io/v1
 kind: VirtualService
 metadata: {name: a, namespace: shop}
 spec:
-  hosts: [Reviews, reviews.other, 10.0.0.1]
+  hosts: [Reviews, reviews.other, 10.0.0.1, reviews.shop.svc.cluster.local]
   http: [{route: [{destination: {host: ratings, port: {number: 80}, subset: v1}}]}]
 ",
     );
     let hosts: Vec<&str> = rules.hosts.iter().map(|host| host.as_str()).collect();
-    assert_eq!(hosts, ["reviews.shop.svc.cluster.local", "reviews.other", "10.0.0.1"]);
+    let full = "reviews.shop.svc.cluster.local";
+    assert_eq!(
+        hosts,
+        [full, "reviews.other", "10.0.0.1", full],
+        "as in Istio, it may have both names"
+    );
     let expected = Destination {
         host: "ratings.shop.svc.cluster.local".parse().unwrap(),
         subset: Some("v1".into()),
