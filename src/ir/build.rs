@@ -24,7 +24,7 @@ mod transport;
 mod view;
 mod virtual_host;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
@@ -132,6 +132,19 @@ fn in_the_way(outbound: &Outbound, inbound: &Listener) -> BTreeSet<ResourceName>
     };
     let anywhere = outbound.sockets().filter(|_| ip.is_unspecified()).filter(on_port);
     same.into_iter().chain(everywhere).chain(anywhere).cloned().collect()
+}
+
+/// The old values where they are equal. Says whether there are any that were others.
+fn keep_equal<T: PartialEq>(new: &mut BTreeMap<ResourceName, Arc<T>>, old: &BTreeMap<ResourceName, Arc<T>>) -> bool {
+    let mut kept = false;
+    for (name, value) in new {
+        let equal = old.get(name).filter(|old| !Arc::ptr_eq(old, value) && *old == value);
+        if let Some(old) = equal {
+            *value = old.clone();
+            kept = true;
+        }
+    }
+    kept
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use imbl::OrdMap;
 use super::config::MeshConfig;
 use super::destination_rule::DestinationRule;
 use super::few::Few;
+use super::groups::Groups;
 use super::peer_authentication::{MutualTlsMode, PeerAuthentication};
 use super::service::{Service, ServiceKey};
 use super::sidecar::Sidecar;
@@ -56,12 +57,12 @@ pub struct Mesh {
     /// Mesh-wide settings.
     pub config: Arc<MeshConfig>,
     services: OrdMap<ServiceKey, (Rank, Arc<Service>)>,
-    hosts: OrdMap<Hostname, Few<Namespace>>,
-    ports: OrdMap<u16, Few<ServiceKey>>,
-    aliases: OrdMap<Hostname, Few<ServiceKey>>,
-    endpoint_addresses: OrdMap<IpAddr, Few<ServiceKey>>,
+    hosts: Groups<Hostname, Namespace>,
+    ports: Groups<u16, ServiceKey>,
+    aliases: Groups<Hostname, ServiceKey>,
+    endpoint_addresses: Groups<IpAddr, ServiceKey>,
     workloads: OrdMap<ObjectId, Arc<Workload>>,
-    workload_addresses: OrdMap<IpAddr, Few<ObjectId>>,
+    workload_addresses: Groups<IpAddr, ObjectId>,
     virtual_services: ByHost<VirtualService>,
     destination_rules: ByHost<DestinationRule>,
     client_labels: OrdMap<ClientLabel, usize>,
@@ -93,7 +94,7 @@ impl Mesh {
     /// The service that a proxy in `client` means by `host`: its own namespace's, else a Kubernetes
     /// Service, else the oldest that it sees.
     pub fn service(&self, host: &Hostname, client: &Namespace) -> Option<&Arc<Service>> {
-        let seen = self.hosts.get(host)?.keys().filter_map(|namespace| {
+        let seen = self.hosts.get(host).filter_map(|namespace| {
             self.services.get(&ServiceKey {
                 host: host.clone(),
                 namespace: namespace.clone(),
@@ -106,12 +107,7 @@ impl Mesh {
 
     /// The services of this host in all namespaces, with their precedence.
     pub fn services_named(&self, host: &Hostname) -> impl Iterator<Item = (&Rank, &Arc<Service>)> {
-        let namespaces = self
-            .hosts
-            .get(host)
-            .into_iter()
-            .flat_map(|namespaces| namespaces.keys());
-        namespaces.filter_map(|namespace| {
+        self.hosts.get(host).filter_map(|namespace| {
             let key = ServiceKey {
                 host: host.clone(),
                 namespace: namespace.clone(),
@@ -129,7 +125,7 @@ impl Mesh {
 
     /// Whether anything defines the host, seen or not.
     pub fn has_host(&self, host: &Hostname) -> bool {
-        self.hosts.contains_key(host)
+        self.hosts.has(host)
     }
 
     /// The precedence of a service among its rivals.
@@ -144,7 +140,7 @@ impl Mesh {
 
     /// Services with this port, oldest first.
     pub fn services_on_port(&self, port: u16) -> Vec<&Arc<Service>> {
-        let keys = self.ports.get(&port).into_iter().flat_map(|keys| keys.keys());
+        let keys = self.ports.get(&port);
         let mut found: Vec<_> = keys.filter_map(|key| self.services.get(key)).collect();
         found.sort_by_key(|(rank, _)| rank);
         found.into_iter().map(|(_, service)| service).collect()
@@ -152,17 +148,13 @@ impl Mesh {
 
     /// Services that are another name of this host (`externalName`).
     pub fn aliases_of(&self, host: &Hostname) -> impl Iterator<Item = &Arc<Service>> {
-        let keys = self.aliases.get(host).into_iter().flat_map(|keys| keys.keys());
+        let keys = self.aliases.get(host);
         keys.filter_map(|key| self.service_at(key))
     }
 
     /// Services with an endpoint at this address, oldest first: what a proxy there serves.
     pub fn services_at_address(&self, address: IpAddr) -> Vec<&Arc<Service>> {
-        let keys = self
-            .endpoint_addresses
-            .get(&address)
-            .into_iter()
-            .flat_map(|keys| keys.keys());
+        let keys = self.endpoint_addresses.get(&address);
         let mut found: Vec<_> = keys.filter_map(|key| self.services.get(key)).collect();
         found.sort_by_key(|(rank, _)| rank);
         found.into_iter().map(|(_, service)| service).collect()
@@ -180,11 +172,7 @@ impl Mesh {
 
     /// The workloads at an address.
     pub fn workloads_at(&self, address: IpAddr) -> impl Iterator<Item = &Arc<Workload>> {
-        let ids = self
-            .workload_addresses
-            .get(&address)
-            .into_iter()
-            .flat_map(|ids| ids.keys());
+        let ids = self.workload_addresses.get(&address);
         ids.filter_map(|id| self.workloads.get(id))
     }
 
@@ -322,39 +310,33 @@ impl Mesh {
     /// Replaces, adds (`Some`) or removes (`None`) a service.
     pub fn put_service(&mut self, key: &ServiceKey, service: Option<(Rank, Arc<Service>)>) {
         if let Some((_, old)) = self.services.remove(key) {
-            drop_from(&mut self.hosts, &key.host, &key.namespace);
+            self.hosts.remove(&key.host, &key.namespace);
             for port in &old.ports {
-                drop_from(&mut self.ports, &port.number, key);
+                self.ports.remove(&port.number, key);
             }
             if let Some(target) = &old.alias {
-                drop_from(&mut self.aliases, target, key);
+                self.aliases.remove(target, key);
             }
             for label in distribution_labels(&old) {
                 uncount(&mut self.client_labels, &label);
             }
             for address in endpoint_addresses(&old) {
-                drop_from(&mut self.endpoint_addresses, &address, key);
+                self.endpoint_addresses.remove(&address, key);
             }
         }
         if let Some((rank, service)) = service {
-            self.hosts
-                .entry(key.host.clone())
-                .or_default()
-                .insert(key.namespace.clone(), ());
+            self.hosts.insert(key.host.clone(), key.namespace.clone());
             for port in &service.ports {
-                self.ports.entry(port.number).or_default().insert(key.clone(), ());
+                self.ports.insert(port.number, key.clone());
             }
             if let Some(target) = &service.alias {
-                self.aliases.entry(target.clone()).or_default().insert(key.clone(), ());
+                self.aliases.insert(target.clone(), key.clone());
             }
             for label in distribution_labels(&service) {
                 *self.client_labels.entry(label).or_default() += 1;
             }
             for address in endpoint_addresses(&service) {
-                self.endpoint_addresses
-                    .entry(address)
-                    .or_default()
-                    .insert(key.clone(), ());
+                self.endpoint_addresses.insert(address, key.clone());
             }
             self.services.insert(key.clone(), (rank, service));
         }
@@ -363,11 +345,11 @@ impl Mesh {
     /// Replaces, adds or removes a workload.
     pub fn put_workload(&mut self, id: &ObjectId, workload: Option<Arc<Workload>>) {
         if let Some(super::service::Address::Ip(ip)) = self.workloads.remove(id).map(|old| old.address.clone()) {
-            drop_from(&mut self.workload_addresses, &ip, id);
+            self.workload_addresses.remove(&ip, id);
         }
         if let Some(workload) = workload {
             if let super::service::Address::Ip(ip) = workload.address {
-                self.workload_addresses.entry(ip).or_default().insert(id.clone(), ());
+                self.workload_addresses.insert(ip, id.clone());
             }
             self.workloads.insert(id.clone(), workload);
         }
@@ -527,14 +509,6 @@ fn uncount(counts: &mut OrdMap<ClientLabel, usize>, label: &ClientLabel) {
     *count -= 1;
     if *count == 0 {
         counts.remove(label);
-    }
-}
-
-fn drop_from<K: Ord + Clone, V: Ord + Clone>(index: &mut OrdMap<K, Few<V>>, key: &K, value: &V) {
-    let Some(values) = index.get_mut(key) else { return };
-    values.remove(value);
-    if values.is_empty() {
-        index.remove(key);
     }
 }
 

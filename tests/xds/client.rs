@@ -87,18 +87,17 @@ impl Client {
 
     /// Opens a stream as a workload, with a token for it.
     pub async fn join(home: &Home, server: &ControlPlane, workload: &str) -> Self {
-        Self::open(home, server, workload, Some(&home.token(workload)))
+        Self::join_at(home, server.address(), workload).await
+    }
+
+    /// The same at the address of a server of the home.
+    pub async fn join_at(home: &Home, address: SocketAddr, workload: &str) -> Self {
+        Self::connect(home, address, workload, Some(&home.token(workload)))
             .await
             .unwrap()
     }
 
-    /// Opens a stream to the server of a home that listens at an address.
-    pub async fn connect(
-        home: &Home,
-        address: SocketAddr,
-        node: &str,
-        token: Option<&str>,
-    ) -> Result<Self, tonic::Status> {
+    async fn connect(home: &Home, address: SocketAddr, node: &str, token: Option<&str>) -> Result<Self, tonic::Status> {
         let node = Node {
             id: format!("sidecar~10.9.9.9~{node}~default.svc.cluster.local"),
             cluster: "client.default".to_owned(),

@@ -15,6 +15,8 @@ use topsail::source::Root;
 
 /// How long a test waits for something that should come at once.
 pub const PATIENCE: Duration = Duration::from_secs(20);
+/// How often it looks.
+const POLL: Duration = Duration::from_millis(5);
 
 /// Directory and state, which outlive the servers started on them.
 pub struct Home {
@@ -131,7 +133,7 @@ pub async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     let deadline = tokio::time::Instant::now() + PATIENCE;
     while !holds() {
         assert!(tokio::time::Instant::now() < deadline, "{what}");
-        tokio::task::yield_now().await;
+        tokio::time::sleep(POLL).await;
     }
 }
 

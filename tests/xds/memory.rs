@@ -101,9 +101,7 @@ spec:
 /// A proxy that has taken everything and stays.
 async fn proxy(home: &Home, server: &Server, number: usize) -> Client {
     let node = format!("p{number}.default");
-    let mut client = Client::connect(home, server.xds, &node, Some(&home.token(&node)))
-        .await
-        .unwrap();
+    let mut client = Client::join_at(home, server.xds, &node).await;
     client.subscribe(CDS, &[], &Versions::new());
     let clusters = client.take(CDS).await;
     let outbound: Vec<&str> = names(&clusters)
@@ -140,9 +138,7 @@ async fn proxies_that_read_nothing_cost_little_and_delay_nobody() {
         ("edited.yaml", &service_entry("edited", 80)),
     ]);
     let server = Server::start(&home).await;
-    let mut reader = Client::connect(&home, server.xds, "reader.default", Some(&home.token("reader.default")))
-        .await
-        .unwrap();
+    let mut reader = Client::join_at(&home, server.xds, "reader.default").await;
     reader.subscribe(CDS, &[], &Versions::new());
     reader.take(CDS).await;
     let mut port = 80;
@@ -161,9 +157,7 @@ async fn proxies_that_read_nothing_cost_little_and_delay_nobody() {
             before = server.memory();
         }
         let node = format!("p{number}.default");
-        let client = Client::connect(&home, server.xds, &node, Some(&home.token(&node)))
-            .await
-            .unwrap();
+        let client = Client::join_at(&home, server.xds, &node).await;
         client.subscribe(CDS, &[], &Versions::new());
         client.subscribe(LDS, &[], &Versions::new());
         deaf.push(client);

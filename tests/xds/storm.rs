@@ -14,9 +14,7 @@ const BOUND: u64 = 250;
 
 /// Connects and asks for clusters, of which it has some.
 async fn join(home: &Home, server: &Server, node: &str, has: &Versions) -> Client {
-    let client = Client::connect(home, server.xds(), node, Some(&home.token(node)))
-        .await
-        .unwrap();
+    let client = Client::join_at(home, server.xds(), node).await;
     client.subscribe(CDS, &[], has);
     client
 }

@@ -92,8 +92,8 @@ impl Inbound {
             return self;
         }
         let mut parts = Parts::clone(&self.parts);
-        let news = keep_equal(&mut parts.clusters, &other.parts.clusters);
-        let news = keep_equal(&mut parts.listeners, &other.parts.listeners) || news;
+        let news = super::keep_equal(&mut parts.clusters, &other.parts.clusters);
+        let news = super::keep_equal(&mut parts.listeners, &other.parts.listeners) || news;
         let parts = match parts == *other.parts {
             true => other.parts.clone(),
             false if news => Arc::new(parts),
@@ -121,19 +121,6 @@ impl Parts {
             .entry(listener.name.clone())
             .or_insert_with(|| Arc::new(listener));
     }
-}
-
-/// The old values where they are equal. Says whether there are any that were others.
-fn keep_equal<T: PartialEq>(new: &mut BTreeMap<ResourceName, Arc<T>>, old: &BTreeMap<ResourceName, Arc<T>>) -> bool {
-    let mut kept = false;
-    for (name, value) in new {
-        let equal = old.get(name).filter(|old| !Arc::ptr_eq(old, value) && *old == value);
-        if let Some(old) = equal {
-            *value = old.clone();
-            kept = true;
-        }
-    }
-    kept
 }
 
 fn hosts(mesh: &Mesh, node: &NodeView) -> BTreeSet<Hostname> {

@@ -47,8 +47,10 @@ pub(super) struct PortUnit {
 impl PortUnit {
     /// The unit with the old one's values where its own are equal.
     pub(super) fn keeping(mut self, old: &PortUnit) -> Self {
+        super::keep_equal(&mut self.listeners, &old.listeners);
+        super::keep_equal(&mut self.routes, &old.routes);
         for (name, config) in &mut self.routes {
-            if let Some(old) = old.routes.get(name) {
+            if let Some(old) = old.routes.get(name).filter(|old| !Arc::ptr_eq(old, config)) {
                 virtual_host::keep_equal(Arc::make_mut(config), old);
             }
         }

@@ -1,62 +1,15 @@
 //! From a name to the objects that have to do with it, so that an edit finds what it concerns
 //! without looking at the rest.
 
-use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use imbl::OrdMap;
 
-use super::super::few::Few;
+use super::super::groups::Groups;
 use super::super::service::{Address, ServiceKey};
 use super::super::{Labels, Rank, selects};
 use crate::name::{Hostname, Kind, Namespace, ObjectId};
-
-/// A persistent map to sets, without empty ones.
-#[derive(Clone)]
-pub(super) struct Groups<K, V>(OrdMap<K, Few<V>>);
-
-impl<K: Ord + fmt::Debug, V: Ord + fmt::Debug> fmt::Debug for Groups<K, V> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-impl<K, V> Default for Groups<K, V> {
-    fn default() -> Self {
-        Self(OrdMap::new())
-    }
-}
-
-impl<K: Ord + Clone, V: Ord + Clone> Groups<K, V> {
-    pub(super) fn insert(&mut self, key: K, value: V) {
-        self.0.entry(key).or_default().insert(value, ());
-    }
-
-    pub(super) fn remove(&mut self, key: &K, value: &V) {
-        let Some(values) = self.0.get_mut(key) else { return };
-        values.remove(value);
-        if values.is_empty() {
-            self.0.remove(key);
-        }
-    }
-
-    pub(super) fn get<'g>(&'g self, key: &K) -> impl Iterator<Item = &'g V> + use<'g, K, V> {
-        self.0.get(key).into_iter().flat_map(|values| values.keys())
-    }
-
-    pub(super) fn has(&self, key: &K) -> bool {
-        self.0.contains_key(key)
-    }
-
-    fn len(&self, key: &K) -> usize {
-        self.0.get(key).map_or(0, Few::len)
-    }
-
-    pub(super) fn keys(&self) -> impl Iterator<Item = &K> {
-        self.0.keys()
-    }
-}
 
 /// A label of a namespace's workloads. The empty pair stands for selectors without labels.
 type Pair = (Namespace, Arc<str>, Arc<str>);
@@ -144,7 +97,7 @@ impl WorkloadLabels {
         let rarest = pairs
             .min_by_key(|pair| self.by_pair.len(pair))
             .unwrap_or_else(|| any_label(namespace));
-        self.by_pair.0.get(&rarest).into_iter().flat_map(|ids| ids.keys())
+        self.by_pair.get(&rarest)
     }
 }
 
@@ -243,18 +196,6 @@ impl Index {
         if !self.namespaces.has(&key.host) {
             self.hosts.remove(&key.host);
         }
-    }
-}
-
-impl<V: Ord + Clone> Groups<Hostname, V> {
-    /// Those of the hosts that `host` covers; the cost of a concrete one is that of looking it up.
-    pub(super) fn covered_by<'g>(&'g self, host: &'g Hostname) -> impl Iterator<Item = &'g V> {
-        let exact = (!host.is_wildcard()).then(|| self.get(host));
-        let covered = host.is_wildcard().then(|| {
-            let hosts = self.keys().filter(|known| host.covers(known));
-            hosts.flat_map(|known| self.get(known))
-        });
-        exact.into_iter().flatten().chain(covered.into_iter().flatten())
     }
 }
 

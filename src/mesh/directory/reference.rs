@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use super::Directory;
 use super::retain::Target;
+use crate::api::FieldPath;
 use crate::mesh::destination_rule::DestinationRule;
 use crate::mesh::lower::service::{ServiceSource, SourcePort};
 use crate::mesh::service::ServiceKey;
@@ -25,6 +26,20 @@ pub(super) fn targets_of(destination: &Destination) -> impl Iterator<Item = Targ
         .as_ref()
         .map(|name| Target::Subset(host.clone(), name.clone()));
     [Some(Target::Host(host.clone())), port, subset].into_iter().flatten()
+}
+
+impl Target {
+    /// The field of the destination `at` that refers to it, and what is said if it does not exist.
+    pub(super) fn missing(&self, at: &FieldPath) -> (FieldPath, String) {
+        match self {
+            Target::Host(host) => (at.field("host"), format!("no service has the host `{host}`")),
+            Target::Port(host, port) => (at.field("port").field("number"), format!("`{host}` has no port {port}")),
+            Target::Subset(host, name) => (
+                at.field("subset"),
+                format!("no DestinationRule gives `{host}` a subset `{name}`"),
+            ),
+        }
+    }
 }
 
 impl Directory {

@@ -30,9 +30,9 @@ const LOOK_SHARE: u32 = 10;
 /// Walks in a row, where each one finds a directory that was not watched before.
 const WALKS: usize = 4;
 
-/// Events in the queue between the kernel's thread and ours. When it is full, everything is
-/// looked at.
-const QUEUE: usize = 1 << 16;
+/// Events in the queue between the kernel's thread and ours, for which there is room from the start. When it is full,
+/// everything is looked at.
+const QUEUE: usize = 1 << 12;
 
 /// Events handled before the clock is looked at again.
 const BATCH: usize = 1024;

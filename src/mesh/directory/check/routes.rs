@@ -184,8 +184,7 @@ impl Fate<'_> {
         };
         let host_target = Target::Host(host.clone());
         if !self.directory.is_live(&host_target) {
-            let what = format!("no service has the host `{host}`");
-            found.push(self.dangling(&at.field("host"), &host_target, &what, hint_host(self.directory, &host)));
+            found.push(self.dangling(at, &host_target, hint_host(self.directory, &host)));
         } else if let Some(port) = &destination.port {
             self.port(at, &host, port.number, found);
         } else {
@@ -196,9 +195,8 @@ impl Fate<'_> {
         }
         let target = Target::Subset(host.clone(), destination.subset.as_str().into());
         if !self.directory.is_live(&target) {
-            let what = format!("no DestinationRule gives `{host}` a subset `{}`", destination.subset);
             let hint = "add it to the `subsets` of a DestinationRule for the host".to_owned();
-            found.push(self.dangling(&at.field("subset"), &target, &what, hint));
+            found.push(self.dangling(at, &target, hint));
         }
     }
 
@@ -214,9 +212,8 @@ impl Fate<'_> {
             .flat_map(|source| &source.ports)
             .map(|port| port.port.number.to_string())
             .collect();
-        let what = format!("`{host}` has no port {number}");
         let hint = format!("its ports: {}", numbers.join(", "));
-        found.push(self.dangling(&at.field("port").field("number"), &target, &what, hint));
+        found.push(self.dangling(at, &target, hint));
     }
 
     /// Of several ports the one that the client called is taken, which the service may not have.
@@ -235,7 +232,8 @@ impl Fate<'_> {
     }
 
     /// A reference to nothing: which of the three things happens is part of the help.
-    fn dangling(&self, at: &FieldPath, target: &Target, what: &str, hint: String) -> Finding {
+    fn dangling(&self, at: &FieldPath, target: &Target, hint: String) -> Finding {
+        let (at, what) = target.missing(at);
         let retained = self.directory.retained.contains_key(target);
         let last_good = self.entry.is_some_and(Entry::serves_last_good);
         let (message, fate) = if retained && !last_good {
@@ -244,11 +242,11 @@ impl Fate<'_> {
                 "it stays served until this reference is repaired or its object deleted; ",
             )
         } else if last_good {
-            (what.to_owned(), "the last good form of this object stays in force; ")
+            (what, "the last good form of this object stays in force; ")
         } else {
-            (what.to_owned(), "requests are answered with 503; ")
+            (what, "requests are answered with 503; ")
         };
-        let mut finding = Finding::new(Code::ReferencedResourceNotFound, at, message);
+        let mut finding = Finding::new(Code::ReferencedResourceNotFound, &at, message);
         finding.help(format!("{fate}{hint}"));
         finding
     }

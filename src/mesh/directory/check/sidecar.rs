@@ -5,7 +5,7 @@ use crate::diag::Code;
 use crate::mesh::Labels;
 use crate::mesh::directory::Directory;
 use crate::mesh::directory::entry::InForce;
-use crate::mesh::directory::retain::Target;
+use crate::mesh::directory::reference::targets_of;
 use crate::mesh::lower::Finding;
 use crate::mesh::sidecar::Sidecar;
 use crate::name::{Kind, ObjectId};
@@ -32,27 +32,8 @@ fn egress_proxy(directory: &Directory, sidecar: &Sidecar) -> Option<Finding> {
             .field("outboundTrafficPolicy")
             .field("egressProxy"),
     );
-    let targets = [
-        (
-            Target::Host(host.clone()),
-            at.field("host"),
-            format!("no service has the host `{host}`"),
-        ),
-        (
-            Target::Port(host.clone(), proxy.port?),
-            at.field("port").field("number"),
-            format!("`{host}` has no port {}", proxy.port?),
-        ),
-    ];
-    let subset = proxy.subset.as_ref().map(|name| {
-        let what = format!("no DestinationRule gives `{host}` a subset `{name}`");
-        (Target::Subset(host.clone(), name.clone()), at.field("subset"), what)
-    });
-    if let Some((_, at, what)) = targets
-        .into_iter()
-        .chain(subset)
-        .find(|(target, ..)| !directory.is_live(target))
-    {
+    if let Some(missing) = targets_of(proxy).find(|target| !directory.is_live(target)) {
+        let (at, what) = missing.missing(&at);
         let mut finding = Finding::new(Code::ReferencedResourceNotFound, &at, what);
         finding.help("until it exists, traffic that no service claims is refused");
         return Some(finding);

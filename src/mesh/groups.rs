@@ -1,0 +1,72 @@
+//! Sets of things by what they have in common.
+
+use std::fmt;
+
+use imbl::OrdMap;
+
+use super::few::Few;
+use crate::name::Hostname;
+
+/// A persistent map to sets, without empty ones.
+#[derive(Clone)]
+pub(crate) struct Groups<K, V>(OrdMap<K, Few<V>>);
+
+impl<K: Ord + fmt::Debug, V: Ord + fmt::Debug> fmt::Debug for Groups<K, V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl<K, V> Default for Groups<K, V> {
+    fn default() -> Self {
+        Self(OrdMap::new())
+    }
+}
+
+impl<K: Ord + Clone, V: Ord + Clone> Groups<K, V> {
+    /// Adds a value.
+    pub(crate) fn insert(&mut self, key: K, value: V) {
+        self.0.entry(key).or_default().insert(value, ());
+    }
+
+    /// Takes a value out.
+    pub(crate) fn remove(&mut self, key: &K, value: &V) {
+        let Some(values) = self.0.get_mut(key) else { return };
+        values.remove(value);
+        if values.is_empty() {
+            self.0.remove(key);
+        }
+    }
+
+    /// The values of a key, sorted.
+    pub(crate) fn get<'g>(&'g self, key: &K) -> impl Iterator<Item = &'g V> + use<'g, K, V> {
+        self.0.get(key).into_iter().flat_map(|values| values.keys())
+    }
+
+    /// Whether a key has any.
+    pub(crate) fn has(&self, key: &K) -> bool {
+        self.0.contains_key(key)
+    }
+
+    /// How many a key has.
+    pub(crate) fn len(&self, key: &K) -> usize {
+        self.0.get(key).map_or(0, Few::len)
+    }
+
+    /// The keys, sorted.
+    pub(crate) fn keys(&self) -> impl Iterator<Item = &K> {
+        self.0.keys()
+    }
+}
+
+impl<V: Ord + Clone> Groups<Hostname, V> {
+    /// Those of the hosts that `host` covers; the cost of a concrete one is that of looking it up.
+    pub(crate) fn covered_by<'g>(&'g self, host: &'g Hostname) -> impl Iterator<Item = &'g V> {
+        let exact = (!host.is_wildcard()).then(|| self.get(host));
+        let covered = host.is_wildcard().then(|| {
+            let hosts = self.keys().filter(|known| host.covers(known));
+            hosts.flat_map(|known| self.get(known))
+        });
+        exact.into_iter().flatten().chain(covered.into_iter().flatten())
+    }
+}
