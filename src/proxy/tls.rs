@@ -9,6 +9,7 @@ mod downstream;
 mod files;
 mod hello;
 mod peer;
+mod revocation;
 mod stats;
 mod subject;
 mod suites;
@@ -16,16 +17,15 @@ mod upstream;
 mod verify;
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
+use rustls::RootCertStore;
 use rustls::client::danger::ServerCertVerifier;
 use rustls::client::{WebPkiServerVerifier, verify_server_cert_signed_by_trust_anchor};
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, ServerName, UnixTime};
 use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{ParsedCertificate, VerifierBuilderError, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
-use rustls::{CertificateError, RootCertStore};
 
 pub(crate) use downstream::DownstreamTls;
 pub(crate) use files::{FileSecrets, Look, SecretFiles, look};
@@ -35,6 +35,8 @@ pub(crate) use stats::TlsStats;
 pub(crate) use suites::Protocols;
 pub(crate) use upstream::{Offer, UpstreamTls, Wish};
 pub(crate) use verify::{SanMatcher, Verification};
+
+use revocation::Revocation;
 
 /// A certificate and its key (`TlsCertificate`).
 #[derive(Debug)]
@@ -65,16 +67,18 @@ pub(crate) struct TrustAnchors {
     clients: Arc<dyn ClientCertVerifier>,
     servers: Arc<WebPkiServerVerifier>,
     store: Arc<RootCertStore>,
-    /// There are lists of what is revoked.
-    revokes: bool,
+    revocation: Option<Revocation>,
 }
 
 /// Why certificates are of no use as roots.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum TrustError {
-    /// A root or a list is refused by rustls.
+    /// A root is refused by rustls.
     #[error("rustls refuses a root: {0}")]
     Root(#[from] rustls::Error),
+    /// A revocation list is none.
+    #[error("a revocation list cannot be read: {0}")]
+    List(#[from] webpki::Error),
     /// The roots or the revocation lists are refused by rustls.
     #[error("{0}")]
     Verifier(#[from] VerifierBuilderError),
@@ -100,7 +104,7 @@ impl TrustAnchors {
         let provider = suites::provider();
         let clients = WebPkiClientVerifier::builder_with_provider(store.clone(), provider.clone());
         let servers = WebPkiServerVerifier::builder_with_provider(store.clone(), provider.clone());
-        let revokes = !revoked.is_empty();
+        let revocation = Revocation::new(&revoked, leaf_only)?;
         let (mut clients, mut servers) = (clients.with_crls(revoked.clone()), servers.with_crls(revoked));
         if leaf_only {
             clients = clients.only_check_end_entity_revocation();
@@ -112,15 +116,13 @@ impl TrustAnchors {
             clients: clients.build()?,
             servers: servers.build()?,
             store,
-            revokes,
+            revocation,
         })
     }
 
     /// Verifies a server's chain, and its name if one is given.
     ///
-    /// rustls checks revocation only together with a name. Without one, the chain is verified on its own first, so that
-    /// nothing but the list is left to the verifier that also looks at names; it looks at names last, which
-    /// `tests::a_revoked_certificate_is_refused` holds it to.
+    /// rustls checks revocation only together with a name; without one, webpki is asked itself.
     fn verify_server(
         &self,
         end_entity: &CertificateDer<'_>,
@@ -138,18 +140,9 @@ impl TrustAnchors {
         let certificate = ParsedCertificate::try_from(end_entity)?;
         let algorithms = suites::provider().signature_verification_algorithms.all;
         verify_server_cert_signed_by_trust_anchor(&certificate, &self.store, intermediates, now, algorithms)?;
-        if !self.revokes {
-            return Ok(());
-        }
-        let nobody = ServerName::IpAddress(IpAddr::V4(Ipv4Addr::UNSPECIFIED).into());
-        match self
-            .servers
-            .verify_server_cert(end_entity, intermediates, &nobody, ocsp, now)
-        {
-            Err(rustls::Error::InvalidCertificate(
-                CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
-            )) => Ok(()),
-            verified => verified.map(drop),
+        match &self.revocation {
+            Some(revocation) => revocation.check(end_entity, intermediates, &self.store, now),
+            None => Ok(()),
         }
     }
 }
