@@ -7,6 +7,7 @@ pub mod config;
 pub mod destination_rule;
 pub mod directory;
 pub(crate) mod few;
+mod groups;
 mod link;
 pub mod lower;
 pub mod peer_authentication;

@@ -28,7 +28,6 @@ use bytes::Bytes;
 use prost::Message;
 
 use super::config::server::FirstAnswers;
-use super::config::source::SecretSource;
 use super::config::{self, At, Compiled, Names, Refusal, coverage};
 use super::connection::Address;
 use super::http::route::RouteTable;
@@ -69,7 +68,6 @@ pub(crate) struct Store {
     endpoints: BTreeMap<Name, Option<Kept<Arc<Endpoints>>>>,
     /// The messages of what lies compiled in [`Names`].
     routes: BTreeMap<Name, Bytes>,
-    secrets: HashSet<(SecretSource, Name)>,
     /// Files that secrets come from, as they were read last.
     secret_files: HashMap<PathBuf, Reading>,
     /// Entries that have to be looked at by the next [`Store::settle`].

@@ -388,6 +388,12 @@ async fn secrets_of_the_bootstrap_and_files_of_contexts_serve(which: Plane) {
         let refused = tls::connect(alone.listener(1), "in.example.org", None, &[]).await;
         // In TLS 1.3 a client learns only with the first answer that it is refused.
         assert!(refused.is_err() || answering(refused.unwrap()).await.is_err());
+        // Every fifth request is on a new connection, which resumes the session of one before.
+        for _ in 0..20 {
+            get(alone.listener(0), "web", "/").expect(200).await;
+        }
+        let reused = alone.sidecar.stats("cluster.in.ssl.session_reused").await;
+        assert!(reused["cluster.in.ssl.session_reused"] > 0, "{reused:?}");
     }
 }
 

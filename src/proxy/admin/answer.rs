@@ -3,9 +3,31 @@
 use axum::body::Body;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, X_CONTENT_TYPE_OPTIONS};
 use axum::http::{Response, StatusCode};
+use bytes::Bytes;
 use serde::Serialize;
 use serde_json::Value;
 use serde_json::ser::{PrettyFormatter, Serializer};
+
+use crate::xds::json::{JsonError, Printer};
+
+/// Does what takes long, as describing all of Envoy's types: tens of milliseconds, which the control thread has no time for.
+///
+/// # Errors
+/// When it fails.
+pub(super) async fn aside<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, JsonError> + Send + 'static,
+) -> Result<T, Answer> {
+    let done = tokio::task::spawn_blocking(work).await.map_err(Answer::internal)?;
+    done.map_err(Answer::internal)
+}
+
+/// A message as JSON.
+///
+/// # Errors
+/// When it is none.
+pub(super) async fn message(type_url: &'static str, message: Bytes) -> Result<Value, Answer> {
+    aside(move || Printer::new()?.to_json(type_url, &message)).await
+}
 
 /// What is answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,6 +82,11 @@ impl Answer {
     /// The same with another status.
     pub(super) fn with(self, status: StatusCode) -> Self {
         Self { status, ..self }
+    }
+
+    /// A failure of our own.
+    pub(super) fn internal(why: impl std::fmt::Display) -> Self {
+        Self::text(why.to_string()).with(StatusCode::INTERNAL_SERVER_ERROR)
     }
 
     /// A request that makes no sense.

@@ -272,8 +272,8 @@ async fn run(admin: &Admin, does: Does, method: &Method, query: &Query) -> Resul
             Answer::text("OK\n")
         }
         Does::ResetCounters => stats::reset(admin),
-        Does::Runtime => runtime::answer(admin)?,
-        Does::ServerInfo => server_info::answer(admin)?,
+        Does::Runtime => runtime::answer(admin).await?,
+        Does::ServerInfo => server_info::answer(admin).await?,
         Does::Stats => stats::answer(admin, query)?,
     })
 }

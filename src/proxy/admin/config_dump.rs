@@ -9,7 +9,7 @@ use time::OffsetDateTime;
 use time::format_description::FormatItem;
 use time::macros::format_description;
 
-use super::answer::Answer;
+use super::answer::{Answer, aside};
 use super::ask::{Dump, Held};
 use super::commands::Query;
 use super::mask::Mask;
@@ -57,11 +57,7 @@ pub(super) async fn answer(admin: &Admin, query: &Query, dump: Dump) -> Result<A
         endpoints: query.has("include_eds") || resource.as_deref().is_some_and(|name| name.contains("endpoint")),
         names,
     };
-    // Describing all of Envoy's types takes tens of milliseconds, which the xDS stream need not wait for.
-    let configs = tokio::task::spawn_blocking(move || work.configs()).await;
-    let internal = |error: String| Answer::text(error).with(StatusCode::INTERNAL_SERVER_ERROR);
-    let configs = configs.map_err(|error| internal(error.to_string()))?;
-    let configs = configs.map_err(|error| internal(error.to_string()))?;
+    let configs = aside(move || work.configs()).await?;
     match resource {
         None => {
             let configs = masked(configs, mask.as_ref());

@@ -5,14 +5,12 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use super::Admin;
-use super::answer::Answer;
+use super::answer::{Answer, message};
 use super::config_dump::BOOTSTRAP;
-use crate::xds::json::Printer;
 
 /// The names of the layers, and every key with its value in each.
-pub(super) fn answer(admin: &Admin) -> Result<Answer, Answer> {
-    let bootstrap = Printer::new().and_then(|printer| printer.to_json(BOOTSTRAP, &admin.start.bootstrap));
-    let bootstrap = bootstrap.map_err(|error| Answer::bad(error.to_string()))?;
+pub(super) async fn answer(admin: &Admin) -> Result<Answer, Answer> {
+    let bootstrap = message(BOOTSTRAP, admin.start.bootstrap.clone()).await?;
     let layers = bootstrap["layered_runtime"]["layers"].as_array();
     let layers = layers.map_or(&[][..], Vec::as_slice);
     let names: Vec<_> = layers.iter().map(|layer| &layer["name"]).collect();

@@ -1,11 +1,10 @@
 //! `/server_info`.
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::Admin;
-use super::answer::Answer;
+use super::answer::{Answer, message};
 use crate::proxy::stats::collect::State;
-use crate::xds::json::Printer;
 
 const NODE: &str = "type.googleapis.com/envoy.config.core.v3.Node";
 
@@ -19,10 +18,9 @@ pub(super) fn word(state: State) -> &'static str {
 }
 
 /// `envoy.admin.v3.ServerInfo`.
-pub(super) fn answer(admin: &Admin) -> Result<Answer, Answer> {
+pub(super) async fn answer(admin: &Admin) -> Result<Answer, Answer> {
     let uptime = format!("{}s", admin.server.started.elapsed().as_secs());
-    let node = Printer::new().and_then(|printer| printer.to_json(NODE, &admin.start.node));
-    let node = node.unwrap_or_else(|error| Value::from(error.to_string()));
+    let node = message(NODE, admin.start.node.clone()).await?;
     Ok(Answer::pretty(&json!({
         "version": version(),
         "state": word(admin.state()),

@@ -29,29 +29,22 @@ const LOCAL_RATE_LIMIT: &str = "envoy.extensions.filters.http.local_ratelimit.v3
 const ROUTER: &str = "envoy.extensions.filters.http.router.v3.Router";
 const SET_FILTER_STATE: &str = "envoy.extensions.filters.http.set_filter_state.v3.Config";
 
-/// The filters before the router, which has to be the last.
-pub(super) fn chain(filters: &[hcm::HttpFilter]) -> Compiled<Box<[HttpFilter]>> {
-    let Some((router, before)) = filters.split_last() else {
-        return Err(Refusal::new("the router has to be the last filter").within("http_filters"));
-    };
-    if type_of(router).at("http_filters")? != ROUTER {
-        return Err(Refusal::new("the router has to be the last filter").within("http_filters"));
+/// The filters before the router, which has to be the last, and whether that makes a span of every attempt.
+#[expect(deprecated, reason = "Envoy still reads it")]
+pub(super) fn chain(filters: &[hcm::HttpFilter]) -> Compiled<(Box<[HttpFilter]>, bool)> {
+    let none = || Refusal::new("the router has to be the last filter").within("http_filters");
+    let (router, before) = filters.split_last().ok_or_else(none)?;
+    let config = config_of(router).at("http_filters")?;
+    if short(&config.type_url) != ROUTER {
+        return Err(none());
     }
+    let router: Router = unpack(config).at("http_filters")?;
     let compiled = before
         .iter()
         .enumerate()
         .map(|(index, one)| filter(one).at_index("http_filters", index));
-    compiled.filter_map(Result::transpose).collect()
-}
-
-/// Whether the router, the last of these, makes a span of every attempt.
-#[expect(deprecated, reason = "Envoy still reads it")]
-pub(super) fn starts_child_spans(filters: &[hcm::HttpFilter]) -> Compiled<bool> {
-    let Some(router) = filters.last() else {
-        return Ok(false);
-    };
-    let config = config_of(router).at("http_filters")?;
-    Ok(short(&config.type_url) == ROUTER && unpack::<Router>(config)?.start_child_span)
+    let compiled = compiled.filter_map(Result::transpose).collect::<Compiled<_>>()?;
+    Ok((compiled, router.start_child_span))
 }
 
 /// What a virtual host, a route or a share says to filters, by the type of what it says.
@@ -102,10 +95,6 @@ fn filter(message: &hcm::HttpFilter) -> Compiled<Option<HttpFilter>> {
         _ if message.is_optional => return Ok(None),
         other => return Err(Refusal::not_implemented(format!("the filter `{other}`"))),
     }))
-}
-
-fn type_of(message: &hcm::HttpFilter) -> Compiled<&str> {
-    Ok(short(&config_of(message)?.type_url))
 }
 
 fn config_of(message: &hcm::HttpFilter) -> Compiled<&Any> {

@@ -38,7 +38,7 @@ pub(crate) fn manager(
     names: &mut Names,
 ) -> Compiled<HttpManager> {
     let logs = access_log::access_logs(&message.access_log)?;
-    let child_spans = filter::starts_child_spans(&message.http_filters)?;
+    let (filters, child_spans) = filter::chain(&message.http_filters)?;
     let tracing = message.tracing.as_ref();
     let tracing = tracing.map(|tracing| trace::tracing(tracing, direction, child_spans, names));
     let tracing = tracing.transpose().at("tracing")?;
@@ -64,7 +64,7 @@ pub(crate) fn manager(
             Some(RouteSpecifier::Rds(rds)) => fetch_timeout(rds.config_source.as_ref()),
             _ => None,
         },
-        filters: filter::chain(&message.http_filters)?,
+        filters,
         server_name: header(server_name).at("server_name")?,
         server_header: match message.server_header_transformation() {
             ServerHeaderTransformation::Overwrite => ServerHeader::Overwrite,

@@ -65,6 +65,11 @@ impl<T> Places<T> {
             .map(|slot| slot.name())
     }
 
+    fn filled(&self) -> impl Iterator<Item = &Arc<str>> {
+        let filled = self.0.values().filter(|slot| slot.get().is_some());
+        filled.map(|slot| slot.name())
+    }
+
     /// Empties the places that nothing names.
     pub(crate) fn clear_unnamed(&self) {
         let unnamed = self.0.values().filter(|slot| Arc::strong_count(slot) == 1);
@@ -116,6 +121,13 @@ impl Secrets {
     /// Whether a secret is there.
     pub(crate) fn has(&self, source: &SecretSource, name: &str) -> bool {
         self.get(source).is_some_and(|places| places.has(name))
+    }
+
+    /// The names of the secrets that are there.
+    pub(crate) fn present(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.0
+            .values()
+            .flat_map(|places| places.certificates.filled().chain(places.trust.filled()))
     }
 
     /// The sources of secrets that something names.

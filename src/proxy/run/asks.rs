@@ -1,11 +1,12 @@
 //! What the admin interface asks of the control thread.
 
 use std::cell::RefCell;
+use std::time::Instant;
 
 use tokio::sync::mpsc;
 
-use super::DRAIN_TIME;
 use super::control::Control;
+use super::{DRAIN_TIME, until};
 use crate::proxy::admin::{Ask, Drain, Dump, Held, Unready};
 use crate::proxy::store::Name;
 use crate::xds::ResourceType;
@@ -21,27 +22,18 @@ pub(super) async fn answer(control: &RefCell<Control>, mut asks: mpsc::Unbounded
                 Some(Ask::Drain(drain)) => {
                     control.borrow_mut().drain_listeners(drain);
                     if drain.graceful {
-                        closing = Some((tokio::time::Instant::now() + DRAIN_TIME, drain));
+                        closing = Some((Instant::now() + DRAIN_TIME, drain));
                     }
                 }
                 Some(Ask::Quit) => return tracing::info!("ending, as the admin interface was asked"),
                 None => return std::future::pending().await,
             },
-            drain = until(closing) => {
-                control.borrow_mut().drain_listeners(Drain { graceful: false, ..drain });
-                closing = None;
+            () = until(closing.map(|(end, _)| end)) => {
+                if let Some((_, drain)) = closing.take() {
+                    control.borrow_mut().drain_listeners(Drain { graceful: false, ..drain });
+                }
             }
         }
-    }
-}
-
-async fn until(closing: Option<(tokio::time::Instant, Drain)>) -> Drain {
-    match closing {
-        Some((moment, drain)) => {
-            tokio::time::sleep_until(moment).await;
-            drain
-        }
-        None => std::future::pending().await,
     }
 }
 

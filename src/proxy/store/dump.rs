@@ -59,7 +59,7 @@ impl Store {
         };
         let routes = self.routes.iter();
         let routes = routes.map(|(name, body)| plain(ResourceType::Route, name, body.clone()));
-        let secrets: BTreeSet<_> = self.secrets.iter().map(|(_, name)| name).collect();
+        let secrets: BTreeSet<_> = self.names.secrets.present().collect();
         let secrets = secrets
             .into_iter()
             .map(|name| plain(ResourceType::Secret, name, Bytes::new()));

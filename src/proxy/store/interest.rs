@@ -34,7 +34,6 @@ impl Store {
             names,
             routes,
             endpoints,
-            secrets,
             ..
         } = self;
         let wanted: BTreeSet<Name> = clusters
@@ -44,6 +43,5 @@ impl Store {
             .collect();
         endpoints.retain(|name, _| wanted.contains(name));
         routes.retain(|name, _| names.routes.get(name).is_some());
-        secrets.retain(|(source, name)| names.secrets.has(source, name));
     }
 }

@@ -1,7 +1,7 @@
 //! Secrets, and the files that they come from.
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use prost::Message;
@@ -50,7 +50,6 @@ impl Store {
                 return Err(Refusal::not_implemented("a secret of this sort"));
             }
         }
-        self.secrets.insert((source.clone(), name.into()));
         Ok(())
     }
 
@@ -58,34 +57,34 @@ impl Store {
     /// have been waited for.
     pub(crate) fn refresh_files(&mut self) -> bool {
         self.files.refresh();
-        let sources = self.names.secrets.sources().cloned();
+        let sources = self.names.secrets.sources();
         let files: Vec<_> = sources
-            .filter(|source| matches!(source, SecretSource::File(_)))
+            .filter_map(|source| match source {
+                SecretSource::File(path) => Some(path.clone()),
+                SecretSource::Ads | SecretSource::Server(_) | SecretSource::Bootstrap => None,
+            })
             .collect();
-        self.secret_files
-            .retain(|path, _| files.contains(&SecretSource::File(path.clone())));
+        self.secret_files.retain(|path, _| files.contains(path));
         let mut came = false;
-        for source in files {
-            came |= self.refresh_secrets(&source);
+        for path in files {
+            came |= self.refresh_secrets(path);
         }
         came
     }
 
-    fn refresh_secrets(&mut self, source: &SecretSource) -> bool {
-        let (SecretSource::File(path), Interest::Names(names)) = (source, self.secret_interest(source)) else {
-            return false;
-        };
+    fn refresh_secrets(&mut self, path: PathBuf) -> bool {
+        let source = SecretSource::File(path.clone());
         let now = Reading {
-            look: look(path),
-            names,
+            look: look(&path),
+            names: self.secret_names(&source),
         };
-        if self.secret_files.get(path) == Some(&now) {
+        if self.secret_files.get(&path) == Some(&now) {
             return false;
         }
-        if let Err(refusal) = self.read_secrets(source, path, &now.names) {
+        if let Err(refusal) = self.read_secrets(&source, &path, &now.names) {
             tracing::warn!(path = %path.display(), %refusal, "a file of secrets is of no use");
         }
-        self.secret_files.insert(path.clone(), now);
+        self.secret_files.insert(path, now);
         true
     }
 
@@ -104,8 +103,12 @@ impl Store {
 
     /// What is wanted of a source.
     pub(crate) fn secret_interest(&self, source: &SecretSource) -> Interest {
+        Interest::Names(self.secret_names(source))
+    }
+
+    fn secret_names(&self, source: &SecretSource) -> BTreeSet<Name> {
         let places = self.names.secrets.get(source);
-        Interest::Names(places.iter().flat_map(|places| places.named()).cloned().collect())
+        places.iter().flat_map(|places| places.named()).cloned().collect()
     }
 
     /// The servers that are asked for secrets on streams of their own.

@@ -51,6 +51,7 @@ pub(crate) struct ActiveSpan {
     context: TraceContext,
     parent: Option<u64>,
     state: String,
+    /// Empty if the span is not recorded.
     name: String,
     kind: Kind,
     begun: SystemTime,
@@ -112,6 +113,7 @@ impl ActiveSpan {
             parent: parent.map(|parent| parent.span),
             state,
             name: match tracing.egress {
+                _ if !context.sampled => String::new(),
                 true => format!("egress {}", beginning.authority),
                 false => "ingress".to_owned(),
             },
@@ -151,21 +153,27 @@ impl ActiveSpan {
         if self.operation(tracing).is_some() {
             return;
         }
-        let route = self.route.clone().unwrap_or_default();
-        let decorated = !route.decorator.is_empty();
-        if decorated {
-            self.name = route.decorator.to_string();
+        let route = self.route.clone().filter(|route| !route.decorator.is_empty());
+        if let Some(route) = &route {
+            self.rename(route.decorator.as_bytes());
         }
+        let told = route.filter(|route| route.propagate);
         if tracing.egress {
-            if let (true, Ok(name)) = (decorated && route.propagate, HeaderValue::from_str(&route.decorator)) {
+            if let Some(Ok(name)) = told.map(|route| HeaderValue::from_str(&route.decorator)) {
                 headers.insert(DECORATOR, name);
             }
             return;
         }
-        self.told = decorated && route.propagate;
+        self.told = told.is_some();
         if let Some(name) = headers.remove(DECORATOR).filter(|name| !name.is_empty()) {
-            self.name = String::from_utf8_lossy(name.as_bytes()).into_owned();
+            self.rename(name.as_bytes());
             self.told = false;
+        }
+    }
+
+    fn rename(&mut self, name: &[u8]) {
+        if self.is_recorded() {
+            self.name = String::from_utf8_lossy(name).into_owned();
         }
     }
 
@@ -176,7 +184,7 @@ impl ActiveSpan {
         }
         if tracing.egress {
             if let Some(name) = headers.remove(DECORATOR).filter(|name| !name.is_empty()) {
-                self.name = String::from_utf8_lossy(name.as_bytes()).into_owned();
+                self.rename(name.as_bytes());
             }
         } else if let (true, Some(route)) = (self.told, &self.route)
             && let Ok(name) = HeaderValue::from_str(&route.decorator)
