@@ -69,6 +69,8 @@ pub(crate) struct Connection {
     pub(crate) remote: Address,
     /// The peer's address: a proxy's, where one says whose connection it is (PROXY protocol).
     pub(crate) direct: Address,
+    /// Our own address on it, whatever the client dialled.
+    pub(crate) direct_local: Address,
     /// Where connections to hosts have to come from.
     pub(crate) source: Option<Source>,
     /// The server name the client asked for, lower case.
@@ -88,6 +90,10 @@ pub(crate) struct PeerTls {
     pub(crate) uri_sans: Vec<String>,
     /// DNS names of its certificate.
     pub(crate) dns_sans: Vec<String>,
+    /// IP addresses of its certificate, with commas between.
+    pub(crate) ip_sans: LazyText,
+    /// E-mail addresses of its certificate, with commas between.
+    pub(crate) email_sans: LazyText,
     /// The subject (RFC 2253).
     pub(crate) subject: LazyText,
     /// The subject of who issued it.
@@ -177,6 +183,8 @@ pub(crate) struct Timing {
     pub(crate) upstream_first_rx: Option<Duration>,
     /// The first byte went to the client.
     pub(crate) downstream_first_tx: Option<Duration>,
+    /// The last byte of a whole response went to the client.
+    pub(crate) downstream_last_tx: Option<Duration>,
     /// All is over.
     pub(crate) end: Option<Duration>,
 }

@@ -2,6 +2,7 @@
 
 mod command;
 mod parse;
+mod request;
 mod time;
 
 use std::borrow::Cow;

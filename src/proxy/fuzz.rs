@@ -118,6 +118,7 @@ pub fn format(text: &str) -> Result<(), String> {
         id: 1,
         local: address.clone(),
         remote: address.clone(),
+        direct_local: address.clone(),
         direct: address,
         source: None,
         sni: None,

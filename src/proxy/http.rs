@@ -19,6 +19,7 @@ mod rewrite;
 pub(crate) mod route;
 mod upgrade;
 
+pub(crate) use conditioning::uuid;
 #[cfg(fuzzing)]
 pub(crate) use path::Normalized;
 

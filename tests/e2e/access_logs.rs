@@ -21,7 +21,30 @@ const ISTIO: &str = "[%START_TIME%] \"%REQ(:METHOD)% %REQ(X-ENVOY-ORIGINAL-PATH?
     %UPSTREAM_LOCAL_ADDRESS% %DOWNSTREAM_LOCAL_ADDRESS% %DOWNSTREAM_REMOTE_ADDRESS% %REQUESTED_SERVER_NAME% %ROUTE_NAME%\n";
 
 /// Operators whose values are the same on both planes.
-const SAME: [&str; 56] = [
+const SAME: [&str; 79] = [
+    "%PATH%",
+    "%PATH(NQ)%",
+    "%PATH(WQ:ORIG)%",
+    "%PATH(NQ:PATH)%",
+    "%PATH(:ORIG_OR_PATH):5%",
+    "%QUERY_PARAM(q)%",
+    "%QUERY_PARAM(escaped)%",
+    "%QUERY_PARAM(absent)%",
+    "%QUERY_PARAMS%",
+    "%ACCESS_LOG_TYPE%",
+    "%DOWNSTREAM_DIRECT_LOCAL_ADDRESS_WITHOUT_PORT%",
+    "%DOWNSTREAM_DIRECT_LOCAL_PORT%",
+    "%DOWNSTREAM_PEER_IP_SAN%",
+    "%DOWNSTREAM_PEER_EMAIL_SAN%",
+    "%UPSTREAM_HOST_NAME%",
+    "%UPSTREAM_HOST_NAME_WITHOUT_PORT%",
+    "%CUSTOM_FLAGS%",
+    "%TLS_JA3_FINGERPRINT%",
+    "%TLS_JA4_FINGERPRINT%",
+    "%ROUNDTRIP_DURATION%",
+    "%DOWNSTREAM_LOCAL_ADDRESS_ENDPOINT_ID%",
+    "%UPSTREAM_REMOTE_ADDRESS_ENDPOINT_ID%",
+    "%DOWNSTREAM_DIRECT_LOCAL_ADDRESS_ENDPOINT_ID%",
     "%REQ(X-CASE)%",
     "%REQ(:METHOD)%",
     "%REQ(:PATH)%",
@@ -81,7 +104,15 @@ const SAME: [&str; 56] = [
 ];
 
 /// Operators whose values change from run to run; their digits are compared as such.
-const ALIKE: [&str; 17] = [
+const ALIKE: [&str; 25] = [
+    "%EMIT_TIME%",
+    "%EMIT_TIME(%s.%3f)%",
+    "%DOWNSTREAM_DIRECT_REMOTE_PORT%",
+    "%COMMON_DURATION(DS_RX_BEG:DS_TX_END)%",
+    "%COMMON_DURATION(DS_RX_BEG:DS_RX_END:us)%",
+    "%COMMON_DURATION(DS_RX_END:US_RX_BEG:ns)%",
+    "%COMMON_DURATION(DS_TX_BEG:DS_TX_END:ms)%",
+    "%COMMON_DURATION(US_RX_BEG:DS_TX_BEG:ms)%",
     "%START_TIME%",
     "%START_TIME(%s)%",
     "%START_TIME(%s.%3f)%",
@@ -101,6 +132,9 @@ const ALIKE: [&str; 17] = [
     // Of what both ends know each plane prefers another suite.
     "%DOWNSTREAM_TLS_CIPHER%",
 ];
+
+/// Operators whose values are made up every time.
+const OPAQUE: [&str; 2] = ["%UNIQUE_ID%", "%STREAM_ID%"];
 
 /// What runs of digits are compared as.
 fn masked(text: &str) -> String {
@@ -128,6 +162,7 @@ fn sinks() -> Value {
     let fields = SAME
         .iter()
         .chain(&ALIKE)
+        .chain(&OPAQUE)
         .map(|format| ((*format).to_owned(), json!(format)));
     let mut fields: serde_json::Map<_, _> = fields.collect();
     fields.insert(
@@ -274,7 +309,7 @@ impl Stage {
                 .header("user-agent", "test agent")
                 .header("x-request-id", "00000001-0000-4000-8000-000000000001")
         };
-        call(0, "good", "/back/1?q=2").expect(200).await;
+        call(0, "good", "/back/1?q=2&escaped=a%20b+c&q=3").expect(200).await;
         call(0, "http2", "/back").http2().expect(200).await;
         call(0, "body", "/back")
             .method(http::Method::POST)
@@ -365,6 +400,16 @@ impl Stage {
                         Value::String(text) => masked(text).into(),
                         Value::Number(_) => "a number".into(),
                         other => other.clone(),
+                    };
+                }
+            }
+            for name in OPAQUE {
+                if let Some(Value::String(id)) = object.get_mut(name) {
+                    let id_of_request = id.starts_with("00000001-");
+                    *id = if id_of_request {
+                        "the request's".into()
+                    } else {
+                        format!("{} letters", id.len())
                     };
                 }
             }

@@ -2,13 +2,16 @@
 
 use std::borrow::Cow;
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use http::{HeaderMap, HeaderName, Version};
 
+use super::request::{self, DurationSource, PathSource};
 use super::time::TimeFormat;
 use super::{Context, Value};
 use crate::proxy::connection::{Address, PeerTls};
+use crate::proxy::http::route::host::without_port;
+use crate::proxy::http::uuid;
 use crate::proxy::upstream::host::HostAddress;
 
 /// A command.
@@ -33,6 +36,16 @@ pub(super) enum Source {
     Trailer(HeaderSource),
     /// When it began.
     StartTime(TimeFormat),
+    /// When it is written down.
+    EmitTime(TimeFormat),
+    /// The path, or a part of it.
+    Path(PathSource),
+    /// A parameter of the query.
+    QueryParameter(Box<str>),
+    /// The whole query.
+    Query,
+    /// From one moment to another.
+    Duration(DurationSource),
     /// The gRPC status, in one of three forms.
     GrpcStatus(GrpcForm),
     /// Everything that takes no argument.
@@ -119,6 +132,11 @@ impl Command {
             Source::Trailer(header) => header.of(context, context.response_trailers),
             Source::GrpcStatus(form) => context.grpc_status().map_or(Value::None, |status| form.of(status)),
             Source::StartTime(format) => Value::Text(format.text(context.stream.start_time).into()),
+            Source::EmitTime(format) => Value::Text(format.text(SystemTime::now()).into()),
+            Source::Path(path) => path.of(context),
+            Source::QueryParameter(name) => request::query_parameter(context, name),
+            Source::Query => text(request::query(context)),
+            Source::Duration(duration) => duration.of(context),
             Source::Plain(yields) => yields(context),
         };
         match (self.max_len, value) {
@@ -128,7 +146,7 @@ impl Command {
     }
 
     pub(super) fn asks_for_request_headers(&self) -> bool {
-        matches!(self.source, Source::Request(_))
+        matches!(self.source, Source::Request(_) | Source::Path(_))
     }
 }
 
@@ -170,18 +188,37 @@ impl Source {
     /// A command without an argument, by its name.
     pub(super) fn plain(name: &str) -> Option<Self> {
         let yields: fn(&Context<'_>) -> Value<'static> = match name {
+            "ACCESS_LOG_TYPE" => |c| {
+                let of_connection = c.stream.protocol.is_none();
+                text(Some(if of_connection {
+                    "TcpConnectionEnd"
+                } else {
+                    "DownstreamEnd"
+                }))
+            },
             "BYTES_RECEIVED" => |c| number(c.stream.bytes_received),
             "BYTES_SENT" => |c| number(c.stream.bytes_sent),
+            // Envoy writes nothing at all where these might say something and do not.
+            "CUSTOM_FLAGS" | "DOWNSTREAM_DIRECT_LOCAL_ADDRESS_ENDPOINT_ID" | "DOWNSTREAM_LOCAL_ADDRESS_ENDPOINT_ID" => {
+                |_| Value::Text("".into())
+            }
             "CONNECTION_ID" => |c| number(c.connection.id),
             "CONNECTION_TERMINATION_DETAILS" => |c| owned(c.stream.termination),
+            "DOWNSTREAM_DIRECT_LOCAL_ADDRESS" => |c| owned(Some(&c.connection.direct_local)),
+            "DOWNSTREAM_DIRECT_LOCAL_ADDRESS_WITHOUT_PORT" => |c| owned(Some(c.connection.direct_local.without_port())),
+            "DOWNSTREAM_DIRECT_LOCAL_PORT" => |c| port(&c.connection.direct_local),
             "DOWNSTREAM_DIRECT_REMOTE_ADDRESS" => |c| owned(Some(&c.connection.direct)),
             "DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT" => |c| owned(Some(c.connection.direct.without_port())),
+            "DOWNSTREAM_DIRECT_REMOTE_PORT" => |c| port(&c.connection.direct),
             "DOWNSTREAM_LOCAL_ADDRESS" => |c| owned(Some(&c.connection.local)),
             "DOWNSTREAM_LOCAL_ADDRESS_WITHOUT_PORT" => |c| owned(Some(c.connection.local.without_port())),
             "DOWNSTREAM_LOCAL_PORT" => |c| port(&c.connection.local),
             "DOWNSTREAM_LOCAL_URI_SAN" => |c| owned(tls(c).map(|tls| tls.local_uri_sans.join(","))),
+            "DOWNSTREAM_PEER_CERT" => |c| owned(tls(c).map(|tls| &tls.pem)),
             "DOWNSTREAM_PEER_DNS_SAN" => |c| owned(tls(c).map(|tls| tls.dns_sans.join(","))),
+            "DOWNSTREAM_PEER_EMAIL_SAN" => |c| owned(tls(c).map(|tls| &tls.email_sans)),
             "DOWNSTREAM_PEER_FINGERPRINT_256" => |c| owned(tls(c).map(|tls| &tls.fingerprint)),
+            "DOWNSTREAM_PEER_IP_SAN" => |c| owned(tls(c).map(|tls| &tls.ip_sans)),
             "DOWNSTREAM_PEER_CERT_V_END" => |c| owned(tls(c).map(|tls| &tls.valid_until)),
             "DOWNSTREAM_PEER_CERT_V_START" => |c| owned(tls(c).map(|tls| &tls.valid_from)),
             "DOWNSTREAM_PEER_ISSUER" => |c| owned(tls(c).map(|tls| &tls.issuer)),
@@ -217,16 +254,23 @@ impl Source {
                 milliseconds(first.and_then(|first| timing.end?.checked_sub(first)))
             },
             "ROUTE_NAME" => |c| owned(Some(&c.stream.route)),
+            "STREAM_ID" => |c| owned(Some(stream_id(c))),
             "TRACE_ID" => |c| owned(c.stream.trace_id.map(|id| format!("{id:032x}"))),
+            "UNIQUE_ID" => |_| owned(Some(uuid(fastrand::u128(..)))),
             "UPSTREAM_CLUSTER" => |c| owned(c.stream.cluster.as_ref().map(|cluster| &cluster.config.stat_name)),
             "UPSTREAM_CLUSTER_RAW" => |c| owned(c.stream.cluster.as_ref().map(|cluster| &cluster.config.name)),
             "UPSTREAM_HOST" => |c| owned(c.stream.host.as_ref().map(|host| &host.address)),
             "UPSTREAM_HOST_NAME" => |c| owned(host_name(c)),
+            "UPSTREAM_HOST_NAME_WITHOUT_PORT" => |c| owned(host_name(c).as_deref().map(without_port)),
             "UPSTREAM_LOCAL_PORT" => |c| local(c).map_or(Value::None, |local| number(local.port())),
             "UPSTREAM_LOCAL_ADDRESS_WITHOUT_PORT" => |c| owned(local(c).map(|local| local.ip())),
             "UPSTREAM_PROTOCOL" => |c| {
                 let protocol = c.stream.carried.get().and_then(|carried| carried.protocol);
                 owned(protocol.map(protocol_name))
+            },
+            "UPSTREAM_REMOTE_ADDRESS_ENDPOINT_ID" => |c| match remote(c) {
+                Some(_) => Value::Text("".into()),
+                None => Value::None,
             },
             "UPSTREAM_REMOTE_ADDRESS_WITHOUT_PORT" => |c| match remote(c) {
                 Some(HostAddress::Ip(address)) => owned(Some(address.ip())),
@@ -261,6 +305,16 @@ pub(crate) fn protocol_name(version: Version) -> &'static str {
         Version::HTTP_3 => "HTTP/3",
         _ => "HTTP/1.1",
     }
+}
+
+/// The request's id, or else one that a connection has for as long as it is there.
+fn stream_id(context: &Context<'_>) -> String {
+    if let Some(id) = &context.stream.request_id {
+        return id.to_string();
+    }
+    let begun = context.stream.start_time.duration_since(SystemTime::UNIX_EPOCH);
+    let begun = begun.map_or(0, |since| since.as_nanos());
+    uuid(u128::from(context.connection.id) << 64 ^ begun.rotate_left(32))
 }
 
 /// The name of the host, or else its address.

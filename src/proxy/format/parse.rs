@@ -2,6 +2,7 @@
 
 use super::Part;
 use super::command::{Command, GrpcForm, HeaderSource, Source};
+use super::request::{DurationSource, PathSource};
 use super::time::TimeFormat;
 
 /// The parts of a format string.
@@ -80,6 +81,24 @@ fn source(name: &str, argument: Option<&str>) -> Result<Option<Source>, String> 
         "REQ" => return header(Source::Request),
         "RESP" => return header(Source::Response),
         "TRAILER" => return header(Source::Trailer),
+        "EMIT_TIME" => return Ok(Some(Source::EmitTime(TimeFormat::parse(argument.unwrap_or_default())))),
+        "PATH" => return Ok(Some(Source::Path(PathSource::parse(argument.unwrap_or_default())?))),
+        "QUERY_PARAM" => {
+            let name = argument.ok_or_else(|| format!("`%{name}%` needs a name in parentheses"))?;
+            return Ok(Some(Source::QueryParameter(name.into())));
+        }
+        "QUERY_PARAMS" => {
+            return match argument {
+                None | Some("" | "ORIG") => Ok(Some(Source::Query)),
+                Some("DECODED") => Err("`DECODED` is not implemented".to_owned()),
+                Some(other) => Err(format!("`{other}` is neither `ORIG` nor `DECODED`")),
+            };
+        }
+        "COMMON_DURATION" => {
+            return Ok(Some(Source::Duration(DurationSource::parse(
+                argument.unwrap_or_default(),
+            )?)));
+        }
         "START_TIME" => return Ok(Some(Source::StartTime(TimeFormat::parse(argument.unwrap_or_default())))),
         "GRPC_STATUS" | "GRPC_STATUS_NUMBER" => {
             let form = match argument {
@@ -109,6 +128,9 @@ fn source(name: &str, argument: Option<&str>) -> Result<Option<Source>, String> 
         | "CLUSTER_METADATA"
         | "METADATA"
         | "UPSTREAM_FILTER_STATE"
+        | "ROUNDTRIP_DURATION"
+        | "TLS_JA3_FINGERPRINT"
+        | "TLS_JA4_FINGERPRINT"
         | "VIRTUAL_CLUSTER_NAME" => {
             return Ok(Some(Source::Fixed(None)));
         }
@@ -136,7 +158,23 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_said() {
-        for text in ["%BOGUS%", "%REQ%", "%REQ(a", "%DURATION", "%REQ(a):x%", "%DURATION(x)%"] {
+        for text in [
+            "%PATH(X)%",
+            "%PATH(WQ:X)%",
+            "%QUERY_PARAM%",
+            "%QUERY_PARAMS(X)%",
+            "%QUERY_PARAMS(DECODED)%",
+            "%COMMON_DURATION%",
+            "%COMMON_DURATION(DS_RX_BEG:DS_TX_END:s)%",
+            "%COMMON_DURATION(DS_RX_BEG:BOGUS:ms)%",
+            "%COMMON_DURATION(US_TX_BEG:US_TX_END:ms)%",
+            "%BOGUS%",
+            "%REQ%",
+            "%REQ(a",
+            "%DURATION",
+            "%REQ(a):x%",
+            "%DURATION(x)%",
+        ] {
             assert!(parse(text).is_err(), "{text}");
         }
     }

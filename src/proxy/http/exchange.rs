@@ -444,7 +444,8 @@ impl Recorder {
     }
 
     /// The response is complete.
-    pub(crate) fn ended(self, trailers: Option<&HeaderMap>) {
+    pub(crate) fn ended(mut self, trailers: Option<&HeaderMap>) {
+        self.stream.timing.downstream_last_tx = Some(self.stream.start.elapsed());
         self.close(trailers);
     }
 

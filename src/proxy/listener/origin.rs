@@ -1,7 +1,6 @@
 //! Where a client wanted to go: by `SO_ORIGINAL_DST` where it was redirected, and by the socket itself where it came by
 //! way of TPROXY.
 
-use std::io;
 use std::net::SocketAddr;
 
 use socket2::SockRef;
@@ -23,28 +22,23 @@ pub(super) struct Destination {
 }
 
 impl Destination {
-    /// The destination of a connection that a listener has accepted.
-    ///
-    /// # Errors
-    /// When the connection is gone already.
-    pub(super) fn of(stream: &Socket, listener: &Listener) -> io::Result<Self> {
-        let local = stream.local()?;
-        let itself = |address| Self {
-            address,
-            restored: false,
-            direct: true,
-        };
-        let (Socket::Tcp(stream), Address::Ip(local), true) = (stream, &local, listener.inspection.original_dst) else {
-            return Ok(itself(local));
+    /// The destination of a connection that a listener has accepted at this address of ours.
+    pub(super) fn of(stream: &Socket, local: &Address, listener: &Listener) -> Self {
+        let (Socket::Tcp(stream), Address::Ip(local), true) = (stream, local, listener.inspection.original_dst) else {
+            return Self {
+                address: local.clone(),
+                restored: false,
+                direct: true,
+            };
         };
         let transparent = listener.bind.is_some_and(|bind| bind.transparent);
         // As in Envoy: what leaves a machine with TPROXY is redirected, to a listener that is transparent as well.
         let original = original(stream, *local).or(transparent.then_some(*local));
-        Ok(Self {
+        Self {
             address: Address::Ip(original.unwrap_or(*local)),
             restored: original.is_some(),
             direct: original.is_none_or(|original| original == *local),
-        })
+        }
     }
 
     /// The proxy before us says where it goes.

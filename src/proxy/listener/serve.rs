@@ -49,11 +49,11 @@ impl Drop for Counted<'_> {
 async fn place(worker: Rc<Worker>, accepting: Arc<Listener>, mut stream: Socket) -> io::Result<()> {
     let start = Instant::now();
     stream.set_nodelay()?;
-    let remote = stream.remote()?;
+    let (remote, direct_local) = (stream.remote()?, stream.local()?);
     let mut opening = Opening {
         direct: remote.clone(),
         remote,
-        destination: Destination::of(&stream, &accepting)?,
+        destination: Destination::of(&stream, &direct_local, &accepting),
         read: BytesMut::new(),
         start,
     };
@@ -81,6 +81,7 @@ async fn place(worker: Rc<Worker>, accepting: Arc<Listener>, mut stream: Socket)
         local: opening.destination.address,
         remote: opening.remote,
         direct: opening.direct,
+        direct_local,
         sni: found.server_name,
         tls: None,
         chain: chain.name.clone(),

@@ -125,6 +125,8 @@ pub(super) fn peer(tls: &CommonState, own: Option<&Certificate>) -> PeerTls {
     PeerTls {
         uri_sans: names.uris,
         dns_sans: names.dns,
+        ip_sans: LazyText::new(leaf.as_ref(), |leaf| Names::of(leaf).ips.join(",")),
+        email_sans: LazyText::new(leaf.as_ref(), |leaf| Names::of(leaf).emails.join(",")),
         subject: LazyText::new(leaf.as_ref(), subject::of),
         issuer: LazyText::new(leaf.as_ref(), subject::of_issuer),
         serial: LazyText::new(leaf.as_ref(), serial),

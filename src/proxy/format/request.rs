@@ -1,0 +1,209 @@
+//! Parts of a request's path, and time between moments of a stream, as commands of format strings ask for them.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use super::{Context, Value};
+use crate::proxy::connection::Timing;
+
+/// `%PATH(…)%`.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct PathSource {
+    with_query: bool,
+    original: Original,
+}
+
+/// Which path.
+#[derive(Clone, Copy, Debug)]
+enum Original {
+    /// The one that the client asked for, if it was rewritten.
+    Only,
+    /// The one that the host is asked for.
+    Never,
+    /// The client's.
+    IfRewritten,
+}
+
+impl PathSource {
+    /// Reads `WQ` or `NQ`, and then `:ORIG`, `:PATH` or `:ORIG_OR_PATH`.
+    pub(super) fn parse(text: &str) -> Result<Self, String> {
+        let (query, path) = text.split_once(':').unwrap_or((text, ""));
+        Ok(Self {
+            with_query: match query {
+                "" | "WQ" => true,
+                "NQ" => false,
+                other => return Err(format!("`{other}` is neither `WQ` nor `NQ`")),
+            },
+            original: match path {
+                "ORIG" => Original::Only,
+                "PATH" => Original::Never,
+                "" | "ORIG_OR_PATH" => Original::IfRewritten,
+                other => return Err(format!("`{other}` is none of `ORIG`, `PATH` and `ORIG_OR_PATH`")),
+            },
+        })
+    }
+
+    pub(super) fn of<'a>(self, context: &Context<'a>) -> Value<'a> {
+        let Some(request) = context.request else {
+            return Value::None;
+        };
+        let original = original_path(context);
+        let path = match self.original {
+            Original::Only => original,
+            Original::Never => Some(request.path),
+            Original::IfRewritten => original.or(Some(request.path)),
+        };
+        match path {
+            Some(path) if self.with_query => Value::Text(path.into()),
+            Some(path) => Value::Text(path.split_once('?').map_or(path, |(path, _)| path).into()),
+            None => Value::None,
+        }
+    }
+}
+
+fn original_path<'a>(context: &Context<'a>) -> Option<&'a str> {
+    let value = context.request_headers?.get("x-envoy-original-path")?;
+    value.to_str().ok()
+}
+
+/// The value of a parameter of the query that the host is asked with, decoded; the first of several.
+pub(super) fn query_parameter<'a>(context: &Context<'a>, name: &str) -> Value<'a> {
+    let found = query(context).and_then(|query| {
+        let pairs = query.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")));
+        let mut named = pairs.filter(|(key, _)| decoded(key) == name);
+        named.next().map(|(_, value)| decoded(value))
+    });
+    found.map_or(Value::None, Value::Text)
+}
+
+/// The whole query that the host is asked with.
+pub(super) fn query<'a>(context: &Context<'a>) -> Option<&'a str> {
+    context.request?.path.split_once('?').map(|(_, query)| query)
+}
+
+/// With escapes as what they stand for. What is none stays as it is.
+fn decoded(text: &str) -> Cow<'_, str> {
+    let mut parts = text.split('%');
+    let Some(first) = parts.next().filter(|first| first.len() < text.len()) else {
+        return text.into();
+    };
+    let mut bytes = first.as_bytes().to_vec();
+    for part in parts {
+        let escaped = part.get(..2).and_then(|digits| u8::from_str_radix(digits, 16).ok());
+        let rest = match escaped {
+            Some(byte) => {
+                bytes.push(byte);
+                &part[2..]
+            }
+            None => {
+                bytes.push(b'%');
+                part
+            }
+        };
+        bytes.extend_from_slice(rest.as_bytes());
+    }
+    String::from_utf8_lossy(&bytes).into_owned().into()
+}
+
+/// `%COMMON_DURATION(…)%`.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct DurationSource {
+    begin: Moment,
+    end: Moment,
+    /// In how many nanoseconds it is counted.
+    unit: u128,
+}
+
+/// A moment of a stream.
+#[derive(Clone, Copy, Debug)]
+enum Moment {
+    /// The first byte of the request has come.
+    Start,
+    /// The last byte of the request has come.
+    RequestReceived,
+    /// The first byte of the host's answer has come.
+    Answered,
+    /// The first byte went to the client.
+    FirstSent,
+    /// The last byte went to the client.
+    LastSent,
+}
+
+impl DurationSource {
+    /// Reads `BEGIN:END` and then `:ms`, `:us` or `:ns`.
+    pub(super) fn parse(text: &str) -> Result<Self, String> {
+        let parts: Vec<_> = text.split(':').collect();
+        let (begin, end, unit) = match parts[..] {
+            [begin, end] => (begin, end, "ms"),
+            [begin, end, unit] => (begin, end, unit),
+            _ => return Err(format!("`{text}` is not `BEGIN:END:UNIT`")),
+        };
+        Ok(Self {
+            begin: Moment::parse(begin)?,
+            end: Moment::parse(end)?,
+            unit: match unit {
+                "ms" => 1_000_000,
+                "us" => 1_000,
+                "ns" => 1,
+                other => return Err(format!("`{other}` is no unit of time: `ms`, `us` or `ns`")),
+            },
+        })
+    }
+
+    pub(super) fn of(self, context: &Context<'_>) -> Value<'static> {
+        let timing = &context.stream.timing;
+        let took = self
+            .end
+            .of(timing)
+            .zip(self.begin.of(timing))
+            .and_then(|(end, begin)| end.checked_sub(begin));
+        took.map_or(Value::None, |took| {
+            Value::Number(u64::try_from(took.as_nanos() / self.unit).unwrap_or(u64::MAX))
+        })
+    }
+}
+
+impl Moment {
+    fn parse(name: &str) -> Result<Self, String> {
+        Ok(match name {
+            "DS_RX_BEG" => Moment::Start,
+            "DS_RX_END" => Moment::RequestReceived,
+            "US_RX_BEG" => Moment::Answered,
+            "DS_TX_BEG" => Moment::FirstSent,
+            "DS_TX_END" => Moment::LastSent,
+            "US_CX_BEG" | "US_CX_END" | "US_HS_END" | "US_TX_BEG" | "US_TX_END" | "US_RX_BODY_BEG" | "US_RX_END" => {
+                return Err(format!("`{name}` is not implemented"));
+            }
+            other => return Err(format!("`{other}` is no moment that is known")),
+        })
+    }
+
+    fn of(self, timing: &Timing) -> Option<Duration> {
+        match self {
+            Moment::Start => Some(Duration::ZERO),
+            Moment::RequestReceived => timing.request_received,
+            Moment::Answered => timing.upstream_first_rx,
+            Moment::FirstSent => timing.downstream_first_tx,
+            Moment::LastSent => timing.downstream_last_tx,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn escapes_are_what_they_stand_for() {
+        for (text, wanted) in [
+            ("plain", "plain"),
+            ("a%20b%2fc", "a b/c"),
+            ("100%", "100%"),
+            ("%zz%4", "%zz%4"),
+            ("%C3%A4", "\u{e4}"),
+            ("%\u{e4}", "%\u{e4}"),
+        ] {
+            assert_eq!(decoded(text), wanted);
+        }
+    }
+}
