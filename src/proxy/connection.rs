@@ -5,7 +5,7 @@ use std::cell::Cell;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant, SystemTime};
 
 use super::flags::Flags;
@@ -118,6 +118,9 @@ pub(crate) struct PeerTls {
     pub(crate) cipher: &'static str,
 }
 
+/// The name of a route that is not known yet.
+static NO_NAME: LazyLock<Arc<str>> = LazyLock::new(|| Arc::from(""));
+
 /// A request and its response, or a TCP connection, as far as it has got.
 #[derive(Debug)]
 pub(crate) struct Stream {
@@ -201,7 +204,7 @@ impl Stream {
             status: 0,
             details: None,
             termination: None,
-            route: Arc::from(""),
+            route: NO_NAME.clone(),
             cluster: None,
             host: None,
             carried: Cell::new(None),

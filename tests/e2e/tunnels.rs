@@ -1,10 +1,14 @@
 //! WebSocket: after the handshake, bytes that are nobody's business but those of client and host.
 
-use serde_json::json;
+use bytes::Bytes;
+use h2::client::SendRequest;
+use h2::ext::Protocol;
+use http::{Method, Request, Response};
+use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-use super::harness::alone::{Alone, cluster, http_listener};
+use super::harness::alone::{Alone, cluster, cluster_http2, http_listener};
 use super::harness::wire::{Said, Wire};
 use super::harness::{Plane, eventually};
 use crate::on_each_plane;
@@ -15,6 +19,8 @@ on_each_plane! {
     a_tunnel_on_which_nothing_happens_ends,
     who_does_not_read_holds_back_who_writes,
     what_is_no_handshake_is_not_taken_for_one,
+    over_http2_it_is_a_stream,
+    hosts_of_http2_have_streams_of_it,
 }
 
 const LOG: &str = "%RESPONSE_CODE% %RESPONSE_FLAGS% %RESPONSE_CODE_DETAILS% %BYTES_RECEIVED% %BYTES_SENT%\n";
@@ -26,6 +32,11 @@ const SWITCHING: &str = "HTTP/1.1 101 Switching Protocols\r\nconnection: Upgrade
 /// A data plane in front of a host of the test's own.
 async fn plane(which: Plane, more: serde_json::Value) -> (Alone, TcpListener) {
     let host = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let cluster = cluster("back", host.local_addr().unwrap());
+    (plane_before(which, more, cluster).await, host)
+}
+
+async fn plane_before(which: Plane, more: Value, cluster: Value) -> Alone {
     let routes = json!([{"match": {"prefix": "/"}, "route": {"cluster": "back", "timeout": "7s"}}]);
     let mut manager = json!({
         "upgrade_configs": [{"upgrade_type": "websocket"}],
@@ -43,9 +54,7 @@ async fn plane(which: Plane, more: serde_json::Value) -> (Alone, TcpListener) {
         .unwrap()
         .extend(more.as_object().unwrap().clone());
     let listener = http_listener("in", "INBOUND", routes, manager);
-    let address = host.local_addr().unwrap();
-    let alone = Alone::start(which, &[listener], &[cluster("back", address)], json!({})).await;
-    (alone, host)
+    Alone::start(which, &[listener], &[cluster], json!({})).await
 }
 
 /// A client's handshake, with what it says right after it, and the host's connection that it has come on.
@@ -178,4 +187,115 @@ async fn what_is_no_handshake_is_not_taken_for_one(which: Plane) {
         (told == expected).then_some(()).ok_or(written)
     })
     .await;
+}
+
+/// A client that speaks HTTP/2, once it knows that the data plane takes handshakes.
+async fn client_http2(alone: &Alone) -> SendRequest<Bytes> {
+    let stream = TcpStream::connect(alone.listener(0)).await.unwrap();
+    let (client, connection) = h2::client::handshake(stream).await.unwrap();
+    tokio::spawn(connection);
+    eventually("the settings", async || {
+        match client.is_extended_connect_protocol_enabled() {
+            true => Ok(()),
+            false => Err("no extended CONNECT".to_owned()),
+        }
+    })
+    .await;
+    client
+}
+
+fn handshake(protocol: &'static str) -> Request<()> {
+    let request = Request::builder().method(Method::CONNECT).uri("http://web/chat");
+    let request = request.header("sec-websocket-key", "key");
+    request.extension(Protocol::from_static(protocol)).body(()).unwrap()
+}
+
+/// What comes next on a stream.
+async fn heard(stream: &mut h2::RecvStream) -> Bytes {
+    let data = stream.data().await.unwrap().unwrap();
+    stream.flow_control().release_capacity(data.len()).unwrap();
+    data
+}
+
+async fn over_http2_it_is_a_stream(which: Plane) {
+    let (alone, host) = plane(which, json!({"http2_protocol_options": {"allow_connect": true}})).await;
+    let mut client = client_http2(&alone).await;
+    let (answer, mut say) = client.send_request(handshake("websocket"), false).unwrap();
+    let (mut connection, _) = host.accept().await.unwrap();
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(connection.read_u8().await.unwrap());
+    }
+    let head = String::from_utf8(head).unwrap().to_ascii_lowercase();
+    assert!(head.starts_with("get /chat http/1.1\r\n"), "{head}");
+    for line in ["connection: upgrade", "upgrade: websocket", "sec-websocket-key: key"] {
+        assert!(head.contains(&format!("\r\n{line}\r\n")), "{head}");
+    }
+    connection.write_all(SWITCHING.as_bytes()).await.unwrap();
+    let answer = answer.await.unwrap();
+    assert_eq!(answer.status(), 200);
+    assert_eq!(answer.headers()["sec-websocket-accept"], "accepted");
+    for name in ["connection", "upgrade"] {
+        assert!(!answer.headers().contains_key(name), "{answer:?}");
+    }
+    let mut hear = answer.into_body();
+    for _ in 0..3 {
+        say.send_data("there".into(), false).unwrap();
+        let mut got = [0; 5];
+        connection.read_exact(&mut got).await.unwrap();
+        assert_eq!(&got, b"there");
+        connection.write_all(b"back").await.unwrap();
+        assert_eq!(heard(&mut hear).await, "back");
+    }
+    say.send_reset(h2::Reason::CANCEL);
+    assert_eq!(connection.read(&mut [0; 9]).await.unwrap_or(0), 0);
+    // Others are none of the data plane's business.
+    let (answer, _say) = client.send_request(handshake("other"), false).unwrap();
+    assert_eq!(answer.await.unwrap().status(), 403);
+}
+
+/// A host that takes handshakes by HTTP/2 and says what it hears.
+async fn echo_http2(host: TcpListener) {
+    let (stream, _) = host.accept().await.unwrap();
+    let mut builder = h2::server::Builder::new();
+    let mut connection = builder.enable_connect_protocol().handshake(stream).await.unwrap();
+    while let Some(accepted) = connection.accept().await {
+        let Ok((request, mut respond)) = accepted else { return };
+        assert_eq!(request.method(), Method::CONNECT);
+        let protocol = request.extensions().get::<Protocol>().unwrap();
+        assert!(protocol.as_str().eq_ignore_ascii_case("websocket"), "{protocol:?}");
+        assert_eq!(request.uri().path(), "/chat");
+        let mut hear = request.into_body();
+        let answer = Response::builder().header("sec-websocket-accept", "accepted").body(());
+        let mut say = respond.send_response(answer.unwrap(), false).unwrap();
+        tokio::spawn(async move {
+            while let Some(Ok(data)) = hear.data().await {
+                hear.flow_control().release_capacity(data.len()).unwrap();
+                say.send_data(data, false).unwrap();
+            }
+        });
+    }
+}
+
+async fn hosts_of_http2_have_streams_of_it(which: Plane) {
+    let host = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let cluster = cluster_http2("back", host.local_addr().unwrap());
+    tokio::spawn(echo_http2(host));
+    let more = json!({"http2_protocol_options": {"allow_connect": true}});
+    let alone = plane_before(which, more, cluster).await;
+    let mut client = Wire::open(alone.listener(0)).await;
+    client.send(HANDSHAKE.as_bytes()).await;
+    let said = client.answer().await.unwrap();
+    let told = (said.status, said.header("sec-websocket-accept"));
+    assert_eq!(told, (101, "accepted"));
+    assert!(said.header("upgrade").eq_ignore_ascii_case("websocket"), "{said:?}");
+    client.send(b"word").await;
+    assert_eq!(client.bytes(4).await, b"word");
+    let mut client = client_http2(&alone).await;
+    let (answer, mut say) = client.send_request(handshake("websocket"), false).unwrap();
+    let answer = answer.await.unwrap();
+    assert_eq!(answer.status(), 200);
+    let mut hear = answer.into_body();
+    say.send_data("word".into(), false).unwrap();
+    assert_eq!(heard(&mut hear).await, "word");
 }

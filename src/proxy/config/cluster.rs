@@ -19,7 +19,9 @@ use crate::xds::pb::cluster::cluster::{
     ClusterDiscoveryType, DiscoveryType, DnsLookupFamily, LbConfig, SlowStartConfig,
 };
 use crate::xds::pb::cluster::{OutlierDetection, circuit_breakers};
-use crate::xds::pb::core::{BindConfig, HttpProtocolOptions as CommonHttp, Metadata, RoutingPriority, TransportSocket};
+use crate::xds::pb::core::{
+    BindConfig, Http2ProtocolOptions, HttpProtocolOptions as CommonHttp, Metadata, RoutingPriority, TransportSocket,
+};
 use crate::xds::pb::dns_cluster::DnsCluster;
 use crate::xds::pb::upstream_http::HttpProtocolOptions;
 use crate::xds::pb::upstream_http::http_protocol_options::UpstreamProtocolOptions;
@@ -414,10 +416,12 @@ fn http(message: &cluster::Cluster) -> Compiled<UpstreamHttp> {
     };
     let ping = http2.and_then(|http2| http2.connection_keepalive.as_ref());
     let ping = ping.and_then(|ping| Some((duration(ping.interval.as_ref()?), duration(ping.timeout.as_ref()?))));
-    let streams = http2.and_then(|http2| http2.max_concurrent_streams.as_ref());
+    let value = |of: fn(&Http2ProtocolOptions) -> Option<&wkt::UInt32Value>| Some(of(http2?)?.value);
     Ok(UpstreamHttp {
         version,
-        max_concurrent_streams: streams.map(|streams| streams.value),
+        max_concurrent_streams: value(|http2| http2.max_concurrent_streams.as_ref()),
+        stream_window: value(|http2| http2.initial_stream_window_size.as_ref()),
+        connection_window: value(|http2| http2.initial_connection_window_size.as_ref()),
         keepalive: ping,
         idle_timeout: limit(common.idle_timeout.as_ref(), Some(IDLE_TIMEOUT)),
         max_connection_duration: limit(common.max_connection_duration.as_ref(), None),

@@ -32,8 +32,8 @@ use replay::Replay;
 pub(crate) struct Progress {
     bytes: Cell<u64>,
     ended: Cell<Option<Instant>>,
-    /// Whether the client's body broke off, and what is wrong with it, if it is not that the client went away.
-    broken: Cell<Option<Option<Refusal>>>,
+    /// What is wrong with the client's body.
+    refused: Cell<Option<Refusal>>,
     /// When something came last.
     moved: Cell<Option<Instant>>,
     notify: Notify,
@@ -57,15 +57,9 @@ impl Progress {
         }
     }
 
-    /// Waits until the body has broken off, and says what is wrong with it, if it is not that the client went away.
-    /// Cancel safe.
-    pub(crate) async fn broken(&self) -> Option<Refusal> {
-        loop {
-            if let Some(why) = self.broken.get() {
-                return why;
-            }
-            self.notify.notified().await;
-        }
+    /// What is wrong with the body, if it has broken off for that.
+    pub(crate) fn refused(&self) -> Option<Refusal> {
+        self.refused.get()
     }
 
     /// When something came last, if anything has.
@@ -87,12 +81,8 @@ impl Progress {
     }
 
     fn saw(&self, frame: Option<&Result<Frame<Bytes>, BodyError>>, last: bool) {
-        if let Some(Err(error)) = frame {
-            self.broken.set(Some(match error {
-                BodyError::Peer(PeerError::Malformed(refusal)) => Some(*refusal),
-                _ => None,
-            }));
-            self.notify.notify_waiters();
+        if let Some(Err(BodyError::Peer(PeerError::Malformed(refusal)))) = frame {
+            self.refused.set(Some(*refusal));
         }
         if let Some(Ok(frame)) = frame {
             self.moved.set(Some(Instant::now()));
@@ -106,9 +96,10 @@ impl Progress {
 }
 
 /// The body of a request to a host.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) enum RequestBody {
     /// None.
+    #[default]
     Empty,
     /// One of our own.
     Whole(Option<Bytes>),

@@ -21,8 +21,12 @@ use crate::proxy::connection::Connection;
 use crate::proxy::flags::Flags;
 use crate::proxy::trace::decision::Reason;
 
-/// Headers that are meant for one hop (RFC 9110 section 7.6.1), beside those that `connection` names.
-const HOP_BY_HOP: [HeaderName; 3] = [
+/// Headers that are meant for one hop (RFC 9110 section 7.6.1), beside those that `connection` names. HTTP/2 has none of
+/// them (RFC 9113 section 8.2.2).
+const ONE_HOP: [HeaderName; 6] = [
+    CONNECTION,
+    UPGRADE,
+    TRANSFER_ENCODING,
     HeaderName::from_static("keep-alive"),
     HeaderName::from_static("proxy-connection"),
     HeaderName::from_static("http2-settings"),
@@ -262,11 +266,7 @@ fn remove_hop_by_hop(headers: &mut HeaderMap, upgrading: bool) -> Result<(), Loc
             }
         }
     }
-    HOP_BY_HOP.iter().for_each(|name| drop(headers.remove(name)));
-    headers.remove(TRANSFER_ENCODING);
-    if !upgrading {
-        headers.remove(UPGRADE);
-    }
+    remove_all(headers, &ONE_HOP[if upgrading { 2 } else { 1 }..]);
     if let Some(te) = headers.remove(TE) {
         let trailers = te
             .to_str()
@@ -280,12 +280,16 @@ fn remove_hop_by_hop(headers: &mut HeaderMap, upgrading: bool) -> Result<(), Loc
     Ok(())
 }
 
-/// Removes from a host's answer what was meant for us alone.
-pub(super) fn response(headers: &mut HeaderMap) {
-    headers.remove(CONNECTION);
-    HOP_BY_HOP.iter().for_each(|name| drop(headers.remove(name)));
-    headers.remove(TRANSFER_ENCODING);
-    headers.remove(UPGRADE);
+/// Removes what is meant for one hop: from a host's answer, which was meant for us, and from what goes by HTTP/2.
+pub(crate) fn remove_one_hop(headers: &mut HeaderMap) {
+    remove_all(headers, &ONE_HOP);
+}
+
+/// Removes headers that are rarely there: to look at all names once costs less than to look for each of these.
+fn remove_all(headers: &mut HeaderMap, names: &[HeaderName]) {
+    if headers.keys().any(|name| names.contains(name)) {
+        names.iter().for_each(|name| drop(headers.remove(name)));
+    }
 }
 
 /// Makes one line of a header's several, which mean the same (RFC 9110 section 5.2).

@@ -1,11 +1,14 @@
 //! How long a request may take, and what becomes of it when it takes longer or its client fails it.
 
+use std::future::Future;
+use std::pin::Pin;
 use std::rc::Rc;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use http::StatusCode;
 use http::header::{HeaderName, HeaderValue};
-use tokio::time::Instant;
+use tokio::time::{Instant, Sleep};
 
 use super::body::Progress;
 use super::exchange::Exchange;
@@ -71,84 +74,113 @@ fn grpc_timeout(value: &HeaderValue) -> Option<Duration> {
     })
 }
 
-/// Waits until the client does what it must not: its body is none, or does not come.
-pub(super) async fn client_fails(progress: Rc<Progress>, deadline: Deadlines) -> LocalReply {
-    let broken = async {
-        match progress.broken().await {
-            Some(refusal) => refusal.reply(),
-            // The client went away, and with it its connection.
-            None => std::future::pending().await,
+/// Watches a request that waits for its answer: what its client does, and how long it takes.
+#[derive(Debug)]
+pub(super) struct Watch {
+    progress: Rc<Progress>,
+    deadlines: Deadlines,
+    began: Instant,
+    /// Goes off when it may be too late: one timer for all limits, set anew only when it goes off or has to be earlier.
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+/// Why a request waits no longer.
+#[derive(Debug)]
+pub(super) enum Overdue {
+    /// The client's body is none, or does not come.
+    Client(LocalReply),
+    /// It takes too long.
+    Host,
+}
+
+impl Watch {
+    /// From now on.
+    pub(super) fn new(progress: Rc<Progress>, deadlines: Deadlines) -> Self {
+        Self {
+            progress,
+            deadlines,
+            began: Instant::now(),
+            timer: None,
         }
-    };
-    let late = async {
-        match deadline.request.filter(|_| progress.end_time().is_none()) {
-            Some(end) => {
-                tokio::select! {
-                    () = tokio::time::sleep_until(end) => {}
-                    () = progress.ended() => std::future::pending().await,
-                }
-            }
-            None => std::future::pending().await,
+    }
+
+    /// What is wrong with the client's body.
+    pub(super) fn refusal(&self) -> Option<LocalReply> {
+        Some(self.progress.refused()?.reply())
+    }
+
+    /// To be polled after whatever may move the request's body.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Overdue> {
+        if let Some(refusal) = self.refusal() {
+            return Poll::Ready(Overdue::Client(refusal));
         }
-        let status = StatusCode::REQUEST_TIMEOUT;
-        LocalReply::new(status, "request timeout", Flags::NONE, "request_overall_timeout").closing()
-    };
-    let began = Instant::now();
-    let idle = async {
-        let Some(idle) = deadline.idle else {
-            return std::future::pending().await;
-        };
         loop {
-            let since = progress.moved().max(progress.end_time()).unwrap_or(began);
-            if since.elapsed() >= idle {
-                break;
+            let Some((at, limit)) = self.next() else {
+                return Poll::Pending;
+            };
+            match &mut self.timer {
+                Some(timer) if timer.is_elapsed() => {
+                    if at <= Instant::now() {
+                        return Poll::Ready(self.over(limit));
+                    }
+                    timer.as_mut().reset(at);
+                }
+                Some(timer) if at < timer.deadline() => timer.as_mut().reset(at),
+                Some(_) => {}
+                None => self.timer = Some(Box::pin(tokio::time::sleep_until(at))),
             }
-            tokio::time::sleep_until(since + idle).await;
+            if let Some(timer) = &mut self.timer {
+                ready!(timer.as_mut().poll(cx));
+            }
         }
-        let flags = Flags::STREAM_IDLE_TIMEOUT;
-        // Who keeps whom waiting depends on whether the whole request has come.
-        match progress.end_time() {
-            Some(_) => LocalReply::new(
-                StatusCode::GATEWAY_TIMEOUT,
-                "stream timeout",
-                flags,
-                "stream_idle_timeout",
+    }
+
+    /// The limit that is met first as things are, and when.
+    fn next(&self) -> Option<(Instant, Limit)> {
+        let end = self.progress.end_time();
+        let moved = self.progress.moved().max(end).unwrap_or(self.began);
+        let deadlines = &self.deadlines;
+        let limits = [
+            (deadlines.request.filter(|_| end.is_none()), Limit::Request),
+            (deadlines.idle.map(|idle| moved + idle), Limit::Idle),
+            (
+                deadlines.response.and_then(|timeout| Some(end? + timeout)),
+                Limit::Response,
             ),
-            None => {
-                let status = StatusCode::REQUEST_TIMEOUT;
-                LocalReply::new(status, "stream timeout", flags, "stream_idle_timeout").closing()
-            }
+            (deadlines.stream, Limit::Response),
+        ];
+        let set = limits.into_iter().filter_map(|(at, limit)| Some((at?, limit)));
+        set.min_by_key(|(at, _)| *at)
+    }
+
+    fn over(&self, limit: Limit) -> Overdue {
+        let (timeout, client) = (StatusCode::GATEWAY_TIMEOUT, StatusCode::REQUEST_TIMEOUT);
+        let idle = |status| {
+            LocalReply::new(
+                status,
+                "stream timeout",
+                Flags::STREAM_IDLE_TIMEOUT,
+                "stream_idle_timeout",
+            )
+        };
+        match limit {
+            Limit::Request => Overdue::Client(
+                LocalReply::new(client, "request timeout", Flags::NONE, "request_overall_timeout").closing(),
+            ),
+            // Who keeps whom waiting depends on whether the whole request has come.
+            Limit::Idle if self.progress.end_time().is_some() => Overdue::Client(idle(timeout)),
+            Limit::Idle => Overdue::Client(idle(client).closing()),
+            Limit::Response => Overdue::Host,
         }
-    };
-    tokio::select! {
-        biased;
-        reply = broken => reply,
-        reply = late => reply,
-        reply = idle => reply,
     }
 }
 
-/// Waits until a request has taken too long.
-pub(super) async fn expired(progress: Rc<Progress>, response: Option<Duration>, stream: Option<Instant>) {
-    let response = async {
-        match response {
-            Some(timeout) => {
-                progress.ended().await;
-                tokio::time::sleep(timeout).await;
-            }
-            None => std::future::pending().await,
-        }
-    };
-    let stream = async {
-        match stream {
-            Some(end) => tokio::time::sleep_until(end).await,
-            None => std::future::pending().await,
-        }
-    };
-    tokio::select! {
-        () = response => {}
-        () = stream => {}
-    }
+/// A limit of a request.
+#[derive(Clone, Copy, Debug)]
+enum Limit {
+    Request,
+    Idle,
+    Response,
 }
 
 /// What is answered where a host has taken too long.

@@ -1,9 +1,11 @@
 //! Sending a request on to a host, and its answer back.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::task::Poll;
 
 use http::header::{CONNECTION, HOST, HeaderName, HeaderValue};
 use http::uri::PathAndQuery;
@@ -15,7 +17,7 @@ use super::body::client::{ClientBody, Continue};
 use super::body::incoming::Incoming;
 use super::body::replay::Kept;
 use super::body::{BodyLimits, Progress, RequestBody, ResponseBody};
-use super::deadlines::{Deadlines, client_fails, expired, timed_out};
+use super::deadlines::{Deadlines, Overdue, Watch, timed_out};
 use super::exchange::Exchange;
 use super::local_reply::LocalReply;
 use super::retry::Retries;
@@ -191,14 +193,21 @@ impl Sending<'_> {
         if self.body.empty && !limited && !watched {
             return self.attempts(exchange).await;
         }
-        let expired = expired(self.body.progress.clone(), self.deadline.response, self.deadline.stream);
-        let client = client_fails(self.body.progress.clone(), self.deadline);
+        let mut watch = Watch::new(self.body.progress.clone(), self.deadline);
         let cluster = self.cluster.clone();
-        tokio::select! {
-            biased;
-            reply = client => Err(reply),
-            result = self.attempts(exchange) => result,
-            () = expired => {
+        let watched = {
+            let mut attempts = pin!(self.attempts(exchange));
+            poll_fn(|cx| match attempts.as_mut().poll(cx) {
+                Poll::Ready(Err(reply)) => Poll::Ready(Ok(Err(watch.refusal().unwrap_or(reply)))),
+                Poll::Ready(answer) => Poll::Ready(Ok(answer)),
+                Poll::Pending => watch.poll(cx).map(Err),
+            })
+            .await
+        };
+        match watched {
+            Ok(result) => result,
+            Err(Overdue::Client(reply)) => Err(reply),
+            Err(Overdue::Host) => {
                 cluster.stats.rq_timeout.fetch_add(1, Relaxed);
                 if let Some(host) = &exchange.stream.host {
                     host.state.stats.rq_timeout.fetch_add(1, Relaxed);
@@ -251,8 +260,8 @@ impl Sending<'_> {
         // A body that is gone is not sent again: see `is_repeatable`.
         let body = self.body.next().unwrap_or(RequestBody::Empty);
         let last = !retries.is_possible();
-        let request = self.request(exchange, body, last);
-        self.send(exchange, retries, &host, request).await
+        let mut request = Some(self.request(exchange, body, last));
+        self.send(exchange, retries, &host, &mut request).await
     }
 
     async fn send(
@@ -260,7 +269,7 @@ impl Sending<'_> {
         exchange: &mut Exchange,
         retries: &Retries,
         host: &Arc<Host>,
-        request: Request<RequestBody>,
+        request: &mut Option<Request<RequestBody>>,
     ) -> Outcome {
         let worker = exchange.downstream.worker.clone();
         let alpn = exchange.upstream_alpn.clone();
@@ -335,7 +344,10 @@ impl Sending<'_> {
             true => std::mem::take(headers),
             false => headers.clone(),
         };
-        if let Ok(host) = HeaderValue::from_str(&exchange.authority) {
+        let authority = &*exchange.authority;
+        if request.headers().get(HOST).is_none_or(|host| host != authority)
+            && let Ok(host) = HeaderValue::from_str(authority)
+        {
             request.headers_mut().insert(HOST, host);
         }
         if exchange.upgrade.is_some() {
@@ -399,7 +411,7 @@ impl Sending<'_> {
     }
 
     fn change_response(&self, exchange: &mut Exchange, headers: &mut http::HeaderMap) {
-        super::conditioning::response(headers);
+        super::conditioning::remove_one_hop(headers);
         let milliseconds = exchange.stream.start.elapsed().as_millis();
         // It counts from the end of the request, if that has come.
         if self.body.progress.end_time().is_some() {

@@ -1,11 +1,13 @@
 //! HTTP/2, by the `h2` crate: what clients' connections and hosts' have in common, and the streams of a client.
 //!
-//! A connection is driven by one task, which writes once a turn; every stream of a client is a task that answers its
-//! request and then sends the answer's body. Towards a host a stream has no task: whoever sends a request drives it.
+//! A connection is driven by one task, which writes once a turn and, for a client's, polls the streams, too: each answers
+//! its request and then sends the answer's body. Towards a host, whoever sends a request drives its stream.
 
 mod body;
 mod keepalive;
 mod pump;
+mod streams;
+pub(crate) mod tunnel;
 
 pub(crate) use body::StreamBody;
 pub(crate) use keepalive::KeepAlive;
@@ -19,14 +21,16 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use h2::server::{Builder, Connection, SendResponse};
 use h2::{Reason, RecvStream};
-use http::header::{CONNECTION, CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, TE, TRANSFER_ENCODING, UPGRADE};
+use http::header::{CONTENT_LENGTH, HeaderMap, HeaderValue, TE};
 use http::{Request, Response};
 use http_body::Body;
+use streams::Streams;
 use tokio::time::Instant;
 
 use super::HttpManager;
 use super::body::ResponseBody;
 use super::body::incoming::Incoming;
+use super::conditioning::remove_one_hop;
 use super::connection::{Downstream, over};
 use super::exchange;
 use crate::proxy::io::gather::{Gathered, gathered};
@@ -38,18 +42,10 @@ const RESET_STREAMS: usize = 1024;
 /// What a stream and a connection may have on their way to us, unless the manager says otherwise.
 const WINDOW: u32 = 1 << 20;
 
-/// Headers that HTTP/2 has no use for (RFC 9113 section 8.2.2).
-const NOT_IN_HTTP2: [HeaderName; 5] = [
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
-    TRANSFER_ENCODING,
-    UPGRADE,
-    CONNECTION,
-];
-
 /// A client's connection.
 struct Serving {
     connection: Connection<Gathered<Rewound<Io>>, Bytes>,
+    streams: Streams,
     keepalive: Option<KeepAlive>,
 }
 
@@ -111,18 +107,25 @@ impl Serving {
     ) -> Self {
         let times = manager.http2.keepalive;
         let keepalive = times.and_then(|times| Some(KeepAlive::new(connection.ping_pong()?, times, received)));
-        Self { connection, keepalive }
+        Self {
+            connection,
+            streams: Streams::default(),
+            keepalive,
+        }
     }
 
-    /// Begins the streams of the client until there are no more. Cancel safe.
+    /// Answers the streams of the client until there are no more. Cancel safe.
     async fn streams(&mut self, downstream: &Rc<Downstream>) -> Result<(), h2::Error> {
         poll_fn(|cx| {
             self.poll_keepalive(cx);
-            while let Some(accepted) = ready!(self.connection.poll_accept(cx)) {
-                let (request, respond) = accepted?;
-                tokio::task::spawn_local(stream(downstream.clone(), request, respond));
-            }
-            Poll::Ready(Ok(()))
+            let connection = &mut self.connection;
+            self.streams.poll(cx, |streams, cx| {
+                while let Some(accepted) = ready!(connection.poll_accept(cx)) {
+                    let (request, respond) = accepted?;
+                    streams.begin(downstream.clone(), request, respond);
+                }
+                Poll::Ready(Ok(()))
+            })
         })
         .await
     }
@@ -139,13 +142,17 @@ impl Serving {
 
 /// Answers one request.
 async fn stream(downstream: Rc<Downstream>, request: Request<RecvStream>, mut respond: SendResponse<Bytes>) {
-    let (parts, stream) = request.into_parts();
+    let (mut parts, stream) = request.into_parts();
+    let tunnel = tunnel::heard(&mut parts);
     let body = Incoming::Http2(StreamBody::new(stream, &parts.headers));
     let request = Request::from_parts(parts, body);
     let Some(response) = answered(downstream, request, &mut respond).await else {
         return;
     };
     let (mut parts, body) = response.into_parts();
+    if tunnel {
+        tunnel::told(&mut parts);
+    }
     remove_what_is_not_in_http2(&mut parts.headers);
     let ended = body.is_end_stream();
     if let Some(length) = body.size_hint().exact().filter(|_| !ended) {
@@ -179,9 +186,9 @@ async fn answered(
     .await
 }
 
-/// Removes what HTTP/2 has no use for from the headers of a message.
+/// Removes what HTTP/2 has no use for from the headers of a message (RFC 9113 section 8.2.2).
 pub(crate) fn remove_what_is_not_in_http2(headers: &mut HeaderMap) {
-    NOT_IN_HTTP2.iter().for_each(|name| drop(headers.remove(name)));
+    remove_one_hop(headers);
     if headers.get(TE).is_some_and(|te| te != "trailers") {
         headers.remove(TE);
     }

@@ -70,7 +70,8 @@ fn copy(exchange: &Exchange, mirror: &Mirror, body: &Prepared) {
             source,
             carried: None,
         };
-        let sent = worker.pools.send(&towards, request.map(|()| body));
+        let mut request = Some(request.map(|()| body));
+        let sent = worker.pools.send(&towards, &mut request);
         if let Ok(Ok((response, mut lease))) = tokio::time::timeout(TIMEOUT, sent).await
             && let Ok(Ok(_)) = tokio::time::timeout(TIMEOUT, response.into_body().collect()).await
         {

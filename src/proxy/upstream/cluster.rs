@@ -241,6 +241,10 @@ pub(crate) struct UpstreamHttp {
     pub(crate) version: HttpVersion,
     /// Streams at the same time on one HTTP/2 connection.
     pub(crate) max_concurrent_streams: Option<u32>,
+    /// What an HTTP/2 stream may have on its way to us, in bytes; none: the pool's own choice.
+    pub(crate) stream_window: Option<u32>,
+    /// The same for a connection.
+    pub(crate) connection_window: Option<u32>,
     /// HTTP/2 pings: interval and timeout.
     pub(crate) keepalive: Option<(Duration, Duration)>,
     /// How long a connection may be unused; an hour unless said otherwise; zero: for ever.

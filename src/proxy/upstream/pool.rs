@@ -10,6 +10,7 @@ mod tests;
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::hash::{Hash, Hasher};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -44,7 +45,7 @@ pub(crate) struct Towards<'a> {
     pub(crate) scheme: &'static str,
     /// Which limits count.
     pub(crate) high_priority: bool,
-    /// The connection will go over to another protocol: it has to be HTTP/1.1.
+    /// The request is a handshake for another protocol. By HTTP/1.1 it needs a connection of its own.
     pub(crate) upgrade: bool,
     /// Where the connection is to come from.
     pub(crate) source: Option<Source>,
@@ -60,7 +61,7 @@ pub(crate) struct Pools {
 
 /// What connections have in common that can stand in for each other. The addresses are those of objects that the
 /// pool keeps alive.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Key {
     cluster: usize,
     host: usize,
@@ -71,6 +72,16 @@ struct Key {
     high_priority: bool,
 }
 
+impl Hash for Key {
+    /// What keys differ by as a rule.
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (self.host ^ self.cluster.rotate_left(32)).hash(state);
+        if let Some(source) = &self.source {
+            source.hash(state);
+        }
+    }
+}
+
 /// The pools of a key: one, or one by server name where that follows the request.
 #[derive(Debug, Default)]
 struct BySni {
@@ -79,7 +90,7 @@ struct BySni {
 }
 
 /// How connections speak.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Protocol {
     Http1,
     Http2,
@@ -164,18 +175,19 @@ impl Drop for Lease {
 }
 
 impl Pools {
-    /// Sends a request to a host and waits for the headers of its answer.
+    /// Sends a request to a host and waits for the headers of its answer. The request is taken from where it is: a future
+    /// that held it would be so much longer.
     ///
     /// # Errors
     /// When there are none.
     pub(crate) async fn send(
         &self,
         towards: &Towards<'_>,
-        mut request: Request<RequestBody>,
+        request: &mut Option<Request<RequestBody>>,
     ) -> Result<(Response<Incoming>, Lease), SendError> {
         let pool = self.pool(towards);
         loop {
-            let carrier = if towards.upgrade {
+            let carrier = if towards.upgrade && pool.speaks_http1() {
                 // Rarely needed, and long: it holds a whole handshake.
                 Box::pin(pool.connect_once(towards.cluster)).await?
             } else {
@@ -205,16 +217,12 @@ impl Pools {
                 Ok(response) => return Ok((response, lease)),
                 Err(error) => error,
             };
-            match error.unsent {
-                // The host closed a connection that it did not use, or takes no further streams on it.
-                Some(unsent) if reused => {
-                    lease.failed(FailureKind::Reset);
-                    request = unsent;
-                }
-                Some(_) | None => {
-                    lease.failed(error.error.kind);
-                    return Err(error.error);
-                }
+            // The host closed a connection that it did not use, or takes no further streams on it.
+            if reused && request.is_some() {
+                lease.failed(FailureKind::Reset);
+            } else {
+                lease.failed(error.kind);
+                return Err(error);
             }
         }
     }
@@ -267,12 +275,10 @@ impl Pools {
 
 fn protocol(towards: &Towards<'_>, tls: bool) -> Protocol {
     match towards.cluster.config.http.version {
-        _ if towards.upgrade => Protocol::Http1,
-        HttpVersion::Alpn if tls => Protocol::Either,
-        HttpVersion::Http1 | HttpVersion::Alpn => Protocol::Http1,
         HttpVersion::Http2 => Protocol::Http2,
         HttpVersion::Downstream if towards.downstream == Version::HTTP_2 => Protocol::Http2,
-        HttpVersion::Downstream => Protocol::Http1,
+        HttpVersion::Alpn if tls && !towards.upgrade => Protocol::Either,
+        HttpVersion::Http1 | HttpVersion::Alpn | HttpVersion::Downstream => Protocol::Http1,
     }
 }
 

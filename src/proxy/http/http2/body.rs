@@ -19,6 +19,8 @@ pub(crate) struct StreamBody {
     length: Option<u64>,
     /// Whether only trailers can come.
     data_over: bool,
+    /// Whether all of it was taken.
+    ended: bool,
     /// What is still being sent the other way: a host may answer before it has the whole request.
     request: Option<Box<Pump<RequestBody>>>,
 }
@@ -28,6 +30,7 @@ impl StreamBody {
     pub(crate) fn new(stream: RecvStream, headers: &HeaderMap) -> Self {
         let length = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok());
         Self {
+            ended: stream.is_end_stream(),
             stream,
             length: length.and_then(|length| length.parse().ok()),
             data_over: false,
@@ -58,6 +61,7 @@ impl StreamBody {
             self.data_over = true;
         }
         let trailers = ready!(self.stream.poll_trailers(cx)).transpose();
+        self.ended = true;
         Poll::Ready(trailers.map(|trailers| trailers.map(Frame::trailers)))
     }
 
@@ -67,11 +71,12 @@ impl StreamBody {
         // A body of another length is an error of the stream.
         self.length = self.length.map(|left| left.saturating_sub(data.len() as u64));
         self.stream.flow_control().release_capacity(data.len())?;
+        self.ended = self.stream.is_end_stream();
         Ok(Frame::data(data))
     }
 
     pub(crate) fn is_end_stream(&self) -> bool {
-        self.stream.is_end_stream()
+        self.ended
     }
 
     pub(crate) fn size_hint(&self) -> SizeHint {

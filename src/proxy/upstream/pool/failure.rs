@@ -1,27 +1,7 @@
 //! What errors of connections mean.
 
-use http::Request;
-
-use crate::proxy::http::body::RequestBody;
 use crate::proxy::http::body::incoming::PeerError;
 use crate::proxy::upstream::connect::{FailureKind, SendError};
-
-/// Why there is no answer, and the request if nothing of it was sent.
-#[derive(Debug)]
-pub(super) struct Unanswered {
-    pub(super) error: SendError,
-    pub(super) unsent: Option<Request<RequestBody>>,
-}
-
-impl From<h2::Error> for Unanswered {
-    /// Something of the request may have been sent.
-    fn from(error: h2::Error) -> Self {
-        Self {
-            error: of(&error.into()),
-            unsent: None,
-        }
-    }
-}
 
 /// An error in our own terms.
 pub(super) fn of(error: &PeerError) -> SendError {

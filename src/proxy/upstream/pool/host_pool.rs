@@ -15,7 +15,6 @@ use std::time::Instant;
 use http::{Request, Response, Version};
 use tokio::sync::oneshot;
 
-use super::failure::Unanswered;
 use super::http1::Http1;
 use super::http2::{self, Http2, Stream};
 use super::{Protocol, Towards};
@@ -24,7 +23,7 @@ use crate::proxy::http::body::RequestBody;
 use crate::proxy::http::body::incoming::Incoming;
 use crate::proxy::tls::{Offer, Wish};
 use crate::proxy::upstream::breaker::Permit;
-use crate::proxy::upstream::cluster::Cluster;
+use crate::proxy::upstream::cluster::{Cluster, UpstreamHttp};
 use crate::proxy::upstream::connect::{self, FailureKind, SendError, Source};
 use crate::proxy::upstream::host::Host;
 
@@ -96,6 +95,11 @@ impl HostPool {
         }
     }
 
+    /// Whether its connections speak HTTP/1.1.
+    pub(super) fn speaks_http1(&self) -> bool {
+        self.protocol.get() == Protocol::Http1
+    }
+
     /// Something that carries a request: at once, or as soon as there is. Cancel safe.
     pub(super) async fn acquire(self: &Rc<Self>, cluster: &Arc<Cluster>) -> Result<Carrier, SendError> {
         if let Some(carrier) = self.ready(cluster) {
@@ -143,28 +147,25 @@ impl HostPool {
                 }
             }
         }
-        if self.shared.borrow().is_empty() {
-            return None;
-        }
-        let now = Instant::now();
-        let mut over = Vec::new();
+        self.ready_stream(http).map(Carrier::Http2)
+    }
+
+    /// A stream of a connection that takes one more.
+    fn ready_stream(self: &Rc<Self>, http: &UpstreamHttp) -> Option<Stream> {
+        // Time is of interest only where connections grow old.
+        let now = http.max_connection_duration.map(|_| Instant::now());
+        let usable = |connection: &Rc<Http2>| !connection.is_closed() && !connection.is_over(http, now);
         let mut shared = self.shared.borrow_mut();
-        shared.retain(|connection| {
-            let stays = !connection.is_closed() && !connection.is_over(http, now);
-            if !stays {
-                over.push(connection.clone());
-            }
-            stays
-        });
-        let found = shared
-            .iter()
-            .rev()
-            .find(|connection| connection.has_room(http))
-            .cloned();
+        let over = match shared.iter().all(usable) {
+            true => Vec::new(),
+            false => shared.extract_if(.., |connection| !usable(connection)).collect(),
+        };
+        let found = shared.iter().rev().find(|connection| connection.has_room(http));
+        let found = found.cloned();
         // What happens when connections end is not to meet the borrow.
         drop(shared);
-        drop(over);
-        found.map(|connection| Carrier::Http2(Stream::new(self, connection)))
+        drop::<Vec<_>>(over);
+        found.map(|connection| Stream::new(self, connection))
     }
 
     /// Opens connections for the requests that have none, as far as limits allow.
@@ -344,7 +345,7 @@ impl HostPool {
         let mut shared = self.shared.borrow_mut();
         for connection in std::mem::take(&mut *shared) {
             let stays = http.is_some_and(|http| {
-                !connection.is_closed() && !connection.is_over(http, now) && !connection.is_idle(http, now)
+                !connection.is_closed() && !connection.is_over(http, Some(now)) && !connection.is_idle(http, now)
             });
             if stays {
                 shared.push(connection)
@@ -373,9 +374,9 @@ impl Carrier {
     /// Sends a request and waits for the headers of its answer.
     pub(super) async fn send(
         &mut self,
-        request: Request<RequestBody>,
+        request: &mut Option<Request<RequestBody>>,
         scheme: &'static str,
-    ) -> Result<Response<Incoming>, Unanswered> {
+    ) -> Result<Response<Incoming>, SendError> {
         match self {
             Carrier::Http1(connection) => connection.send(request).await,
             Carrier::Http2(stream) => stream.send(request, scheme).await,

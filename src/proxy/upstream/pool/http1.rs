@@ -14,10 +14,9 @@ use std::task::{Context, Poll, Waker, ready};
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
-use http::{Request, Response, StatusCode, Uri, request};
+use http::{Request, Response, StatusCode, Uri};
 use http_body::{Body, Frame, SizeHint};
 
-use super::failure::Unanswered;
 use super::host_pool::{HostPool, Place};
 use super::metered::Metered;
 use crate::proxy::http::body::incoming::{Incoming, PeerError};
@@ -111,32 +110,40 @@ impl Http1 {
         }
     }
 
-    /// Sends a request and waits for the head of its answer.
+    /// Sends a request, which is where it was if nothing of it was sent, and waits for the head of its answer.
     ///
     /// # Errors
     /// When there is none.
-    pub(super) async fn send(&mut self, request: Request<RequestBody>) -> Result<Response<Incoming>, Unanswered> {
+    pub(super) async fn send(
+        &mut self,
+        request: &mut Option<Request<RequestBody>>,
+    ) -> Result<Response<Incoming>, SendError> {
         self.requests += 1;
-        let (parts, body) = request.into_parts();
-        let asked = Asked::of(&parts.method, self.home.is_none());
-        self.connection.borrow_mut().begin(&parts, body, asked);
+        let asked = self.begin(request.get_or_insert_default());
         let mut looks = Looks::default();
         let answer = poll_fn(|cx| self.connection.borrow_mut().poll_answer(cx, &mut looks, asked)).await;
+        let sent = request.take();
         let error = match answer {
             Ok(head) => return Ok(self.answered(head)),
             Err(Failed::Protocol(reason) | Failed::Broke(reason, true)) => {
                 SendError::new(FailureKind::Protocol, reason)
             }
             Err(Failed::Broke(reason, false)) => {
-                let error = SendError::new(FailureKind::Reset, reason);
                 // Whether the host has begun with it nobody knows (RFC 9110 section 9.2.2).
-                let body = self.connection.borrow_mut().unsent();
-                let unsent = body.filter(|_| parts.method.is_idempotent());
-                let unsent = unsent.map(|body| Request::from_parts(parts, body));
-                return Err(Unanswered { error, unsent });
+                let unsent = self.connection.borrow_mut().unsent();
+                let repeatable = sent.filter(|sent| sent.method().is_idempotent());
+                *request = repeatable.zip(unsent).map(|(sent, body)| sent.map(|_| body));
+                SendError::new(FailureKind::Reset, reason)
             }
         };
-        Err(Unanswered { error, unsent: None })
+        Err(error)
+    }
+
+    fn begin(&mut self, request: &mut Request<RequestBody>) -> Asked {
+        let body = std::mem::take(request.body_mut());
+        let asked = Asked::of(request.method(), self.home.is_none());
+        self.connection.borrow_mut().begin(request, body, asked);
+        asked
     }
 
     fn answered(&self, head: Head) -> Response<Incoming> {
@@ -182,10 +189,10 @@ fn target(uri: &Uri) -> &[u8] {
 }
 
 impl Connection {
-    fn begin(&mut self, parts: &request::Parts, body: RequestBody, asked: Asked) {
+    fn begin<B>(&mut self, head: &Request<B>, body: RequestBody, asked: Asked) {
         self.bodiless = body.is_end_stream();
-        let (method, headers) = (&parts.method, &parts.headers);
-        let coding = encode::request(&mut self.wire.out, method, target(&parts.uri), headers, &body, asked);
+        let (method, headers) = (head.method(), head.headers());
+        let coding = encode::request(&mut self.wire.out, method, target(head.uri()), headers, &body, asked);
         self.sending = (coding != Coding::Nothing).then_some(Sending {
             body,
             coding,

@@ -11,18 +11,19 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use h2::client::{Builder, Connection, SendRequest};
-use http::header::{CONTENT_LENGTH, HOST, HeaderValue};
+use h2::client::{Builder, Connection, ResponseFuture, SendRequest};
+use h2::ext::Protocol;
+use http::header::{CONTENT_LENGTH, HOST, HeaderName, HeaderValue};
 use http::uri::{Authority, Scheme};
 use http::{Method, Request, Response, Uri, Version, request, uri};
 use http_body::Body;
 
-use super::failure::{self, Unanswered};
+use super::failure;
 use super::host_pool::{HostPool, Place};
 use super::metered::Metered;
 use crate::proxy::http::body::RequestBody;
 use crate::proxy::http::body::incoming::Incoming;
-use crate::proxy::http::http2::{KeepAlive, Pump, StreamBody, remove_what_is_not_in_http2};
+use crate::proxy::http::http2::{KeepAlive, Pump, StreamBody, remove_what_is_not_in_http2, tunnel};
 use crate::proxy::io::gather::{Gathered, Turns, gathered};
 use crate::proxy::upstream::cluster::{Cluster, UpstreamHttp};
 use crate::proxy::upstream::connect::{Link, SendError};
@@ -38,6 +39,15 @@ const HEADER_BYTES: u32 = 60 << 10;
 
 /// Streams that we reset for what the host did wrong, before the connection ends.
 const RESET_STREAMS: usize = 1024;
+
+/// Whether no two requests have a header alike. In the compressor's table such a one would take the place of others, and
+/// the next would be compared with all that are there: said to be sensitive, it does not get there.
+fn is_new_each_time(name: &HeaderName) -> bool {
+    matches!(
+        name.as_str(),
+        "x-request-id" | "traceparent" | "tracestate" | "b3" | "x-b3-traceid" | "x-b3-spanid" | "grpc-timeout"
+    )
+}
 
 /// A connection, which carries many requests at the same time. It closes when this is dropped, once they have ended.
 pub(super) struct Http2 {
@@ -87,16 +97,17 @@ pub(super) async fn handshake(link: Link, place: Place, cluster: &Arc<Cluster>) 
     let local = link.local;
     let (io, turns) = gathered(Metered::new(link, cluster.stats.clone()));
     let received = turns.received();
+    let http = &cluster.config.http;
     let made = Builder::new()
-        .initial_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
+        .initial_window_size(http.stream_window.unwrap_or(STREAM_WINDOW))
+        .initial_connection_window_size(http.connection_window.unwrap_or(CONNECTION_WINDOW))
         .max_header_list_size(HEADER_BYTES)
         .max_local_error_reset_streams(Some(RESET_STREAMS))
         .enable_push(false)
         .handshake(io);
     let (sender, mut connection) = made.await.map_err(|error| failure::of(&error.into()))?;
-    let times = cluster.config.http.keepalive;
-    let keepalive = times.and_then(|times| Some(KeepAlive::new(connection.ping_pong()?, times, received)));
+    let keepalive = http.keepalive;
+    let keepalive = keepalive.and_then(|times| Some(KeepAlive::new(connection.ping_pong()?, times, received)));
     let state = Rc::new(State::default());
     let driver = Driver {
         connection,
@@ -155,9 +166,10 @@ impl Http2 {
     }
 
     /// Whether it has lived for too long or carried as many requests as it may.
-    pub(super) fn is_over(&self, http: &UpstreamHttp, now: Instant) -> bool {
-        let lived = now.saturating_duration_since(self.opened);
-        http.max_connection_duration.is_some_and(|longest| lived >= longest)
+    pub(super) fn is_over(&self, http: &UpstreamHttp, now: Option<Instant>) -> bool {
+        let lived = now.map(|now| now.saturating_duration_since(self.opened));
+        http.max_connection_duration
+            .is_some_and(|longest| lived >= Some(longest))
             || http.max_requests.is_some_and(|max| self.requests.get() >= max)
     }
 
@@ -180,31 +192,36 @@ impl Stream {
         }
     }
 
+    /// Sends a request, which stays where it is if the connection does not take it, and waits for the headers of the answer.
+    ///
+    /// # Errors
+    /// When there are none.
     pub(super) async fn send(
         &self,
-        request: Request<RequestBody>,
+        request: &mut Option<Request<RequestBody>>,
         scheme: &'static str,
-    ) -> Result<Response<Incoming>, Unanswered> {
+    ) -> Result<Response<Incoming>, SendError> {
         let mut sender = self.connection.sender.clone();
         if let Err(error) = poll_fn(|cx| sender.poll_ready(cx)).await {
             self.connection.leaving.set(true);
-            return Err(Unanswered {
-                error: failure::of(&error.into()),
-                unsent: Some(request),
-            });
+            return Err(failure::of(&error.into()));
         }
-        let (head, body) = request.into_parts();
-        let (head, ended) = (complete(head, &body, scheme), body.is_end_stream());
-        let (mut response, stream) = sender.send_request(head, ended).map_err(Unanswered::from)?;
-        drop(sender);
-        let mut pump = (!ended).then(|| Box::new(Pump::new(stream, body)));
+        let Begun {
+            mut response,
+            mut pump,
+            tunnel,
+        } = begin(sender, request.take().unwrap_or_default(), scheme)?;
         let answered = poll_fn(|cx| {
             if pump.as_mut().is_some_and(|pump| pump.poll(cx).is_ready()) {
                 pump = None;
             }
             Pin::new(&mut response).poll(cx)
         });
-        let (head, stream) = answered.await.map_err(Unanswered::from)?.into_parts();
+        let answered = answered.await.map_err(|error| failure::of(&error.into()))?;
+        let (mut head, stream) = answered.into_parts();
+        if let Some(protocol) = tunnel {
+            tunnel::answered(&mut head, protocol);
+        }
         let body = Incoming::Http2(StreamBody::answer(stream, &head.headers, pump));
         Ok(Response::from_parts(head, body))
     }
@@ -229,16 +246,45 @@ impl Drop for Stream {
     }
 }
 
+/// A request of which the headers are sent.
+struct Begun {
+    response: ResponseFuture,
+    /// What sends the body, if there is one.
+    pump: Option<Box<Pump<RequestBody>>>,
+    /// The protocol that the request wants to go over to.
+    tunnel: Option<HeaderValue>,
+}
+
+/// Sends the headers of a request.
+fn begin(
+    mut sender: SendRequest<Bytes>,
+    request: Request<RequestBody>,
+    scheme: &'static str,
+) -> Result<Begun, SendError> {
+    let (mut head, body) = request.into_parts();
+    let tunnel = tunnel::ask(&mut head);
+    let (head, ended) = (complete(head, &body, scheme), body.is_end_stream());
+    let sent = sender.send_request(head, ended);
+    let (response, stream) = sent.map_err(|error| failure::of(&error.into()))?;
+    Ok(Begun {
+        response,
+        pump: (!ended).then(|| Box::new(Pump::new(stream, body))),
+        tunnel,
+    })
+}
+
 /// Gives a request `:scheme` and `:authority`, which stands in `Host` until here.
 fn complete(mut head: request::Parts, body: &RequestBody, scheme: &'static str) -> Request<()> {
     head.version = Version::HTTP_2;
     remove_what_is_not_in_http2(&mut head.headers);
+    let unique = head.headers.iter_mut().filter(|(name, _)| is_new_each_time(name));
+    unique.for_each(|(_, value)| value.set_sensitive(true));
     let host = head.headers.remove(HOST);
     if let Some(length) = body.size_hint().exact().filter(|length| *length > 0) {
         let header = head.headers.entry(CONTENT_LENGTH);
         header.or_insert_with(|| HeaderValue::from(length));
     }
-    if head.method != Method::CONNECT {
+    if head.method != Method::CONNECT || head.extensions.get::<Protocol>().is_some() {
         match host.and_then(|host| target(&host, &head.uri, scheme)) {
             Some(uri) => head.uri = uri,
             // Without an authority, which HTTP/2 allows a proxy only for what came as HTTP/1.1.

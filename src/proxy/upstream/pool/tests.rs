@@ -150,7 +150,7 @@ async fn send_with(
         carried: None,
     };
     change(&mut towards);
-    pools.send(&towards, request).await
+    pools.send(&towards, &mut Some(request)).await
 }
 
 async fn read(answer: Result<(Response<Incoming>, Lease), SendError>) -> Result<Bytes, FailureKind> {
