@@ -262,6 +262,10 @@ pub(crate) struct HttpStats {
     pub(crate) rq_class: [AtomicU64; 5],
     /// `tracing.`
     pub(crate) tracing: TracingStats,
+    /// `fault.aborts_injected`.
+    pub(crate) aborts_injected: AtomicU64,
+    /// `fault.delays_injected`.
+    pub(crate) delays_injected: AtomicU64,
     /// `no_route`.
     pub(crate) no_route: AtomicU64,
     /// `no_cluster`.

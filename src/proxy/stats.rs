@@ -13,10 +13,12 @@ pub(crate) mod prometheus;
 mod scopes;
 pub(crate) mod text;
 
-use std::collections::HashMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::time::Instant;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Instant, SystemTime};
+
+use xxhash_rust::xxh64::xxh64;
 
 use super::http::HttpStats;
 use super::listener::proxy_protocol::ProxyProtocolStats;
@@ -127,6 +129,27 @@ pub(crate) struct UpdateStats {
     pub(crate) success: AtomicU64,
     /// `update_rejected`.
     pub(crate) rejected: AtomicU64,
+    /// The last one that was taken.
+    pub(crate) last: LastUpdate,
+}
+
+/// When something was last taken from the control plane, and in which version.
+#[derive(Debug, Default)]
+pub(crate) struct LastUpdate {
+    /// `update_time`: milliseconds since 1970.
+    pub(crate) time: AtomicU64,
+    /// `version`: the hash of the version's name.
+    pub(crate) version: AtomicU64,
+}
+
+impl LastUpdate {
+    /// It was now.
+    pub(crate) fn now(&self, version: &str) {
+        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        let since = since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX));
+        self.time.store(since, Relaxed);
+        self.version.store(xxh64(version.as_bytes(), 0), Relaxed);
+    }
 }
 
 impl Shared {
@@ -182,6 +205,8 @@ pub(crate) struct ServerStats {
     pub(crate) clusters: ManagerStats,
     /// `listener_manager.lds.*` and `listener_manager.listener_*`.
     pub(crate) listeners: ManagerStats,
+    /// `sds.<name>.*`. Only who answers for the configuration counts here.
+    pub(crate) secrets: Mutex<BTreeMap<Arc<str>, UpdateStats>>,
 }
 
 /// What is counted of clusters, or of listeners, as a whole.
@@ -193,6 +218,8 @@ pub(crate) struct ManagerStats {
     pub(crate) update_success: AtomicU64,
     /// `update_rejected`.
     pub(crate) update_rejected: AtomicU64,
+    /// The last one that was taken.
+    pub(crate) last: LastUpdate,
     /// `update_failure`: the stream could not be opened, or broke.
     pub(crate) update_failure: AtomicU64,
     /// `cluster_added`, `listener_added`.
@@ -206,6 +233,18 @@ pub(crate) struct ManagerStats {
 }
 
 impl ServerStats {
+    /// Counts a secret that came.
+    pub(crate) fn secret_came(&self, name: &Arc<str>, version: &str, taken: bool) {
+        let mut secrets = self.secrets.lock().unwrap_or_else(PoisonError::into_inner);
+        let stats = secrets.entry(name.clone()).or_default();
+        if taken {
+            stats.success.fetch_add(1, Relaxed);
+            stats.last.now(version);
+        } else {
+            stats.rejected.fetch_add(1, Relaxed);
+        }
+    }
+
     /// Nothing is counted yet.
     pub(crate) fn new(started: Instant, concurrency: u64) -> Self {
         Self {
@@ -214,6 +253,7 @@ impl ServerStats {
             connected: AtomicBool::new(false),
             clusters: ManagerStats::default(),
             listeners: ManagerStats::default(),
+            secrets: Mutex::default(),
         }
     }
 }

@@ -198,6 +198,11 @@ impl Store {
         Ok(())
     }
 
+    /// Routes came in this version, and were taken.
+    pub(crate) fn routes_came(&mut self, name: &str, version: &str) {
+        self.names.stats.routes(name).last.now(version);
+    }
+
     fn routes(&mut self, name: &str, bytes: &[u8]) -> Compiled<RouteTable> {
         coverage::check(ResourceType::Route, bytes)?;
         let table = config::route::resource(bytes, &mut self.names)?;

@@ -48,6 +48,13 @@ pub struct Update {
     nonce: String,
 }
 
+impl Update {
+    /// The version of the whole.
+    pub fn version(&self) -> &str {
+        &self.version
+    }
+}
+
 /// A resource that is not taken.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refused {

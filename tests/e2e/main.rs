@@ -34,6 +34,7 @@ mod scarce;
 mod seed;
 #[path = "../../examples/bookinfo/services.rs"]
 pub mod services;
+mod stat_names;
 mod static_bootstrap;
 mod tracing;
 mod transports;

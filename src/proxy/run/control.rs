@@ -275,14 +275,27 @@ impl Control {
     }
 
     /// Counts what became of an update of clusters or listeners.
-    fn count(&self, update: &Update, refused: &[Refused]) {
+    fn count(&mut self, update: &Update, refused: &[Refused]) {
+        let is_refused = |one: &Received| refused.iter().any(|refused| refused.name == one.name);
         let stats = match update.kind {
             ResourceType::Cluster => &self.stats.clusters,
             ResourceType::Listener => &self.stats.listeners,
-            ResourceType::Endpoints | ResourceType::Secret | ResourceType::Route => return,
+            ResourceType::Route => {
+                let taken = update.upserts.iter().filter(|one| !is_refused(one));
+                taken.for_each(|one| self.store.routes_came(&one.name, update.version()));
+                return;
+            }
+            ResourceType::Secret => {
+                for one in &update.upserts {
+                    self.stats.secret_came(&one.name, update.version(), !is_refused(one));
+                }
+                return;
+            }
+            ResourceType::Endpoints => return,
         };
         stats.update_attempt.fetch_add(1, Relaxed);
         let outcome = if refused.is_empty() {
+            stats.last.now(update.version());
             &stats.update_success
         } else {
             &stats.update_rejected

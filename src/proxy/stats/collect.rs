@@ -1,8 +1,8 @@
 //! All statistics of what is in force.
 
 use std::collections::HashSet;
-use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 
 use super::{Kind, Scribe, ServerStats, Snapshot};
@@ -74,6 +74,7 @@ fn things(scribe: &mut Scribe, published: &Published) {
                     colons(manager.routes.name())
                 ));
                 scribe.updates(updates);
+                scribe.reloads(updates);
             }
             match &chain.network {
                 NetworkFilter::Http(manager) if prefixes.insert(("http", manager.stat_prefix.clone())) => {
@@ -149,6 +150,10 @@ fn server(scribe: &mut Scribe, published: &Published, server: &ServerStats, stat
     );
     gauge(scribe, "workers_started", 1);
     scribe.manager("listener", "lds", &server.listeners);
+    for (name, updates) in &*server.secrets.lock().unwrap_or_else(PoisonError::into_inner) {
+        scribe.scope(format!("sds.{}.", colons(name)));
+        scribe.updates(updates);
+    }
     scribe.scope("access_logs.");
     let dropped = crate::proxy::access_log::Sink::dropped();
     scribe.add("logs_dropped", Kind::Counter, dropped);

@@ -3,7 +3,7 @@
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 
-use super::{Kind, ManagerStats, Scribe, UpdateStats};
+use super::{Kind, LastUpdate, ManagerStats, Scribe, UpdateStats};
 use crate::proxy::http::HttpStats;
 use crate::proxy::listener::ListenerStats;
 use crate::proxy::listener::proxy_protocol::ProxyProtocolStats;
@@ -37,6 +37,8 @@ impl Scribe {
         self.counter("tracing.not_traceable", &tracing.not_traceable);
         // Health checks are answered before it is decided.
         self.add("tracing.health_check", Kind::Counter, 0);
+        self.counter("fault.aborts_injected", &stats.aborts_injected);
+        self.counter("fault.delays_injected", &stats.delays_injected);
         self.counter("downstream_rq_http1_total", &stats.rq_http1_total);
         self.counter("downstream_rq_http2_total", &stats.rq_http2_total);
         self.counter("downstream_rq_rx_reset", &stats.rq_rx_reset);
@@ -48,13 +50,24 @@ impl Scribe {
         self.histogram("downstream_rq_time", &stats.rq_time);
     }
 
-    /// `http.<prefix>.rds.<name>.`
+    /// `http.<prefix>.rds.<name>.` or `sds.<name>.`
     pub(super) fn updates(&mut self, stats: &UpdateStats) {
         let (success, rejected) = (stats.success.load(Relaxed), stats.rejected.load(Relaxed));
         self.add("update_attempt", Kind::Counter, success + rejected);
-        self.add("config_reload", Kind::Counter, success);
+        self.last_update("", &stats.last);
         self.counter("update_success", &stats.success);
         self.counter("update_rejected", &stats.rejected);
+    }
+
+    fn last_update(&mut self, prefix: &str, last: &LastUpdate) {
+        self.gauge(&format!("{prefix}update_time"), &last.time);
+        self.gauge(&format!("{prefix}version"), &last.version);
+    }
+
+    /// `http.<prefix>.rds.<name>.`, beside [`Scribe::updates`].
+    pub(super) fn reloads(&mut self, stats: &UpdateStats) {
+        self.add("config_reload", Kind::Counter, stats.success.load(Relaxed));
+        self.gauge("config_reload_time_ms", &stats.last.time);
     }
 
     /// `tracing.opentelemetry.`
@@ -200,6 +213,10 @@ impl Scribe {
             &format!("{factory}_context_secrets_not_ready"),
             &stats.secrets_not_ready,
         );
+        // Like Envoy, which makes these when they are first needed.
+        for (name, counter) in stats.agreed().filter(|(_, counter)| counter.load(Relaxed) > 0) {
+            self.counter(&format!("ssl.{name}"), counter);
+        }
     }
 
     fn classes(&mut self, prefix: &str, classes: &[AtomicU64; 5]) {
@@ -224,5 +241,10 @@ impl Scribe {
         self.counter(&format!("{updates}.update_success"), &stats.update_success);
         self.counter(&format!("{updates}.update_rejected"), &stats.update_rejected);
         self.counter(&format!("{updates}.update_failure"), &stats.update_failure);
+        self.last_update(&format!("{updates}."), &stats.last);
+        if updates == "cds" {
+            self.counter("cds.config_reload", &stats.update_success);
+            self.gauge("cds.config_reload_time_ms", &stats.last.time);
+        }
     }
 }

@@ -112,7 +112,7 @@ impl DownstreamTls {
         let stream = start.into_stream(config).await?;
         let (_, tls) = stream.get_ref();
         let peer = peer::peer(tls, made.certificate().map(|own| &**own));
-        stats.succeeded(tls.handshake_kind(), peer.presented);
+        stats.succeeded(tls);
         Ok(Secured {
             sni: tls.server_name().map(|name| name.to_ascii_lowercase().into()),
             peer,

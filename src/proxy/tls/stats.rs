@@ -4,9 +4,13 @@ use std::io;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 
-use rustls::{CertificateError, HandshakeKind};
+use rustls::{CertificateError, CommonState, HandshakeKind};
 
 use super::cache::NotReady;
+use super::suites;
+
+/// The versions that are spoken, by their places.
+const VERSIONS: [&str; 2] = ["TLSv1.3", "TLSv1.2"];
 
 /// What is counted of TLS at a listener or a cluster.
 #[derive(Debug, Default)]
@@ -27,18 +31,50 @@ pub(crate) struct TlsStats {
     pub(crate) fail_verify_san: AtomicU64,
     /// `…_context_secrets_not_ready`: connections refused because a secret is missing.
     pub(crate) secrets_not_ready: AtomicU64,
+    versions: [AtomicU64; VERSIONS.len()],
+    ciphers: [AtomicU64; suites::SUITES],
+    curves: [AtomicU64; suites::GROUPS_LEN],
 }
 
 impl TlsStats {
-    /// Counts a handshake that succeeded.
-    pub(super) fn succeeded(&self, kind: Option<HandshakeKind>, presented: bool) {
+    /// Counts a handshake that succeeded, and what was agreed on in it.
+    pub(super) fn succeeded(&self, tls: &CommonState) {
         self.handshake.fetch_add(1, Relaxed);
-        if kind == Some(HandshakeKind::Resumed) {
+        if tls.handshake_kind() == Some(HandshakeKind::Resumed) {
             self.session_reused.fetch_add(1, Relaxed);
         }
-        if !presented {
+        if tls.peer_certificates().is_none() {
             self.no_certificate.fetch_add(1, Relaxed);
         }
+        let version = tls.protocol_version().map(suites::version_name);
+        let version = VERSIONS.iter().position(|one| Some(*one) == version);
+        let suite = tls.negotiated_cipher_suite();
+        let suite = suite.and_then(|suite| suites::suite_place(suite.suite()));
+        let group = tls.negotiated_key_exchange_group();
+        let group = group.and_then(|group| suites::group_place(group.name()));
+        let places = [
+            version.and_then(|place| self.versions.get(place)),
+            suite.and_then(|place| self.ciphers.get(place)),
+            group.and_then(|place| self.curves.get(place)),
+        ];
+        for counter in places.into_iter().flatten() {
+            counter.fetch_add(1, Relaxed);
+        }
+    }
+
+    /// What was agreed on in handshakes, each with its name, as Envoy has it: `versions.TLSv1.3` and the like.
+    pub(crate) fn agreed(&self) -> impl Iterator<Item = (String, &AtomicU64)> {
+        fn all<'a>(
+            kind: &'static str,
+            names: impl Iterator<Item = &'static str> + 'a,
+            counters: &'a [AtomicU64],
+        ) -> impl Iterator<Item = (String, &'a AtomicU64)> {
+            let named = names.zip(counters);
+            named.map(move |(name, counter)| (format!("{kind}.{name}"), counter))
+        }
+        all("versions", VERSIONS.into_iter(), &self.versions)
+            .chain(all("ciphers", suites::suite_names(), &self.ciphers))
+            .chain(all("curves", suites::group_names(), &self.curves))
     }
 
     /// Counts one that did not. A peer that merely goes away is no error of TLS.

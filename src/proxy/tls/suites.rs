@@ -4,7 +4,7 @@ use std::sync::{Arc, LazyLock};
 
 use rustls::crypto::aws_lc_rs::{cipher_suite, default_provider, kx_group};
 use rustls::crypto::{CryptoProvider, SupportedKxGroup};
-use rustls::{CipherSuite, ProtocolVersion, SupportedCipherSuite, SupportedProtocolVersion};
+use rustls::{CipherSuite, NamedGroup, ProtocolVersion, SupportedCipherSuite, SupportedProtocolVersion};
 
 /// Versions of TLS, newest first.
 static VERSIONS: [&SupportedProtocolVersion; 2] = [&rustls::version::TLS13, &rustls::version::TLS12];
@@ -150,6 +150,34 @@ pub(super) fn suite_name(suite: CipherSuite) -> &'static str {
             found.map_or("", |(name, _)| name)
         }
     }
+}
+
+/// How many suites there are.
+pub(super) const SUITES: usize = TLS13.len() + TLS12.len();
+
+/// How many groups there are.
+pub(super) const GROUPS_LEN: usize = GROUPS.len();
+
+/// The place of a suite among all.
+pub(super) fn suite_place(suite: CipherSuite) -> Option<usize> {
+    let all = TLS13.iter().chain(TLS12.iter().map(|(_, suite)| suite));
+    all.map(SupportedCipherSuite::suite).position(|one| one == suite)
+}
+
+/// The names of all suites, by their places.
+pub(super) fn suite_names() -> impl Iterator<Item = &'static str> {
+    let all = TLS13.iter().chain(TLS12.iter().map(|(_, suite)| suite));
+    all.map(|suite| suite_name(suite.suite()))
+}
+
+/// The place of a group among all.
+pub(super) fn group_place(group: NamedGroup) -> Option<usize> {
+    GROUPS.iter().position(|(_, one)| one.name() == group)
+}
+
+/// The names of all groups, by their places.
+pub(super) fn group_names() -> impl Iterator<Item = &'static str> {
+    GROUPS.iter().map(|(name, _)| *name)
 }
 
 /// A version as OpenSSL and Envoy write it.

@@ -159,7 +159,7 @@ impl UpstreamTls {
             None => connector.connect(name, io).await?,
         };
         let (_, tls) = stream.get_ref();
-        stats.succeeded(tls.handshake_kind(), tls.peer_certificates().is_some());
+        stats.succeeded(tls);
         Ok(Connected {
             local,
             alpn: tls.alpn_protocol().map(<[u8]>::to_vec),

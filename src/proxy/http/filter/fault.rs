@@ -1,5 +1,6 @@
 //! `envoy.filters.http.fault`: delays and errors on purpose.
 
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use http::StatusCode;
@@ -39,10 +40,12 @@ impl Fault {
             && hits(share)
         {
             exchange.stream.flags.set(Flags::DELAY_INJECTED);
+            exchange.downstream.manager.stats.delays_injected.fetch_add(1, Relaxed);
             tokio::time::sleep(delay).await;
         }
-        let (abort, share) = self.abort?;
-        hits(share).then(|| abort.reply())
+        let (abort, _) = self.abort.filter(|(_, share)| hits(*share))?;
+        exchange.downstream.manager.stats.aborts_injected.fetch_add(1, Relaxed);
+        Some(abort.reply())
     }
 
     fn concerns(&self, exchange: &Exchange) -> bool {
