@@ -15,6 +15,7 @@ use crate::on_each_plane;
 
 on_each_plane! {
     handshakes_that_are_none_or_never_end_are_ended,
+    inspections_that_never_end_are_ended_or_given_up,
     who_does_not_read_holds_back_who_writes,
     connections_beyond_the_limit_are_closed_at_once,
 }
@@ -92,6 +93,39 @@ async fn connections_beyond_the_limit_are_closed_at_once(which: Plane) {
         None => Err("there is none".to_owned()),
     })
     .await;
+}
+
+async fn inspections_that_never_end_are_ended_or_given_up(which: Plane) {
+    let backend = Backend::http("echo").await;
+    let routes = json!([{"match": {"prefix": "/"}, "route": {"cluster": "back"}}]);
+    let mut ends = http_listener("ends", "INBOUND", routes, json!({}));
+    ends["listener_filters_timeout"] = json!("0.3s");
+    ends["listener_filters"] = json!([{
+        "name": "tls",
+        "typed_config": {"@type": "type.googleapis.com/envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector"},
+    }]);
+    let mut goes_on = ends.clone();
+    goes_on["name"] = json!("goes_on");
+    goes_on["continue_on_listener_filters_timeout"] = json!(true);
+    let back = cluster("back", backend.address());
+    let alone = Alone::start(which, &[ends, goes_on], &[back], json!({})).await;
+    // Nothing, and a first byte of TLS.
+    for sent in [&b""[..], b"\x16\x03\x01\x02"] {
+        let mut wire = Wire::open(alone.listener(0)).await;
+        wire.send(sent).await;
+        assert_eq!(wire.end().await, b"");
+    }
+    let mut wire = Wire::open(alone.listener(1)).await;
+    let given_up = format!("listener.{}_8080.downstream_pre_cx_timeout", alone.listener(1).ip());
+    eventually("the inspection is given up", async || {
+        match alone.sidecar.stats("downstream_pre_cx_timeout").await.get(&given_up) {
+            Some(1) => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await;
+    wire.send(b"GET / HTTP/1.1\r\nhost: web\r\n\r\n").await;
+    assert_eq!(wire.answer().await.unwrap().status, 200);
 }
 
 /// Writes until nobody takes any more, and returns how much was taken.

@@ -12,7 +12,7 @@ use prost::Message;
 use tokio::sync::{Notify, watch};
 
 use super::ProxyError;
-use super::memory::Memory;
+use super::memory::{Kept, Memory};
 use super::sockets::Sockets;
 use crate::proxy::admin::Drain;
 use crate::proxy::config::source::{ApiSource, SecretSource};
@@ -132,7 +132,7 @@ impl Control {
 
     /// Takes what the server had said before the last end, until it says it again.
     pub(super) fn recall(&mut self, now: Instant) {
-        let Some(memory) = &self.memory else {
+        let Some(memory) = &mut self.memory else {
             return;
         };
         let recalled = memory.recall();
@@ -152,7 +152,6 @@ impl Control {
         }
         self.store.nothing_to_come();
         self.settle(now);
-        ResourceType::ALL.into_iter().for_each(|kind| self.store_away(kind));
     }
 
     /// The servers that are asked for secrets alone.
@@ -198,7 +197,9 @@ impl Control {
         }
         self.settle(now);
         requests.extend(self.requests(feed));
-        self.store_away(update.kind);
+        if let Some(memory) = &mut self.memory {
+            memory.came(update.kind);
+        }
         Ok(requests)
     }
 
@@ -383,16 +384,16 @@ impl Control {
 
     /// Writes what there is to the file for the next start, if it has changed.
     pub(super) fn write_down(&mut self) {
-        if let Some(memory) = self.memory.as_mut().filter(|memory| memory.changed()) {
-            memory.write();
-        }
-    }
-
-    fn store_away(&mut self, kind: ResourceType) {
         let (Some(memory), Some(client)) = (&mut self.memory, &self.client) else {
             return;
         };
-        memory.keep(kind, self.store.messages(kind), client.held(kind));
+        if memory.is_due() {
+            memory.write(ResourceType::ALL.map(|kind| Kept {
+                kind,
+                messages: self.store.messages(kind),
+                versions: client.held(kind),
+            }));
+        }
     }
 }
 

@@ -1,13 +1,13 @@
 //! What the control plane said last, kept for a start without it.
 //!
-//! One file: a SHA-256 of whose it is and what is in it, and length-delimited `DeltaDiscoveryResponse`s, one for each type.
-//! A file that is damaged in one place would be as good as any other configuration, and the server would be told that it
+//! One file: length-delimited `DeltaDiscoveryResponse`s, one for each resource, and a SHA-256 of whose it is and of what is
+//! in it. A file that is damaged in one place would be as good as any other configuration, and the server would be told that it
 //! need not be sent again; so it is used whole or not at all. There are never private keys in it: secrets are not kept, and
 //! neither is anything else that has a key in it.
 
 use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -25,7 +25,7 @@ use crate::xds::{ResourceType, Version};
 /// What no kept resource has in it.
 const KEY: &[u8] = b"PRIVATE KEY";
 
-/// The length of what a file begins with.
+/// The length of what a file ends with.
 const DIGEST: usize = 32;
 
 /// The file.
@@ -34,9 +34,21 @@ pub(super) struct Memory {
     path: PathBuf,
     /// The id of the node whose it is.
     node: String,
-    /// What is to be in it.
-    types: BTreeMap<ResourceType, Vec<u8>>,
+    /// Something came since it was written.
     changed: bool,
+    /// Listeners have come. Before that, an older file is better than one without them.
+    whole: bool,
+}
+
+/// All resources of a type.
+#[derive(Debug)]
+pub(super) struct Kept<'a> {
+    /// The type.
+    pub(super) kind: ResourceType,
+    /// The messages.
+    pub(super) messages: Vec<(&'a Name, &'a Bytes)>,
+    /// The versions that the server gave those that are its.
+    pub(super) versions: &'a BTreeMap<Name, Version>,
 }
 
 impl Memory {
@@ -48,13 +60,19 @@ impl Memory {
         Self {
             path: dir.join(name),
             node: node.to_owned(),
-            types: BTreeMap::new(),
             changed: false,
+            whole: false,
         }
     }
 
     /// Everything that was kept, in the order in which it is to be taken. Nothing if there is no file, or not this one.
-    pub(super) fn recall(&self) -> Vec<(ResourceType, Received)> {
+    pub(super) fn recall(&mut self) -> Vec<(ResourceType, Received)> {
+        let recalled = self.read();
+        self.whole = !recalled.is_empty();
+        recalled
+    }
+
+    fn read(&self) -> Vec<(ResourceType, Received)> {
         let path = self.path.display();
         let bytes = match fs::read(&self.path) {
             Ok(bytes) => bytes,
@@ -71,11 +89,10 @@ impl Memory {
     }
 
     fn decode(&self, mut bytes: Bytes) -> Option<Vec<(ResourceType, Received)>> {
-        if bytes.len() < DIGEST {
-            return None;
-        }
-        let digest = bytes.split_to(DIGEST);
-        if *digest != self.digest([&*bytes])[..] {
+        let digest = bytes.split_off(bytes.len().checked_sub(DIGEST)?);
+        let mut own = self.digest();
+        own.update(&bytes);
+        if *own.finalize() != *digest {
             return None;
         }
         let mut recalled = Vec::new();
@@ -87,29 +104,65 @@ impl Memory {
         Some(recalled)
     }
 
-    fn digest<'a>(&self, parts: impl IntoIterator<Item = &'a [u8]>) -> [u8; DIGEST] {
+    /// That of whose it is.
+    fn digest(&self) -> Sha256 {
         let mut digest = Sha256::new();
         digest.update((self.node.len() as u64).to_be_bytes());
         digest.update(&self.node);
-        parts.into_iter().for_each(|part| digest.update(part));
-        digest.finalize().into()
+        digest
     }
 
-    /// Takes note of all resources of a type; only those with an accepted version came from the server.
-    pub(super) fn keep(
-        &mut self,
-        kind: ResourceType,
-        messages: Vec<(&Name, &Bytes)>,
-        versions: &BTreeMap<Name, Version>,
-    ) {
-        if kind == ResourceType::Secret {
-            return;
+    /// Takes note that something of a type came.
+    pub(super) fn came(&mut self, kind: ResourceType) {
+        self.changed |= kind != ResourceType::Secret;
+        self.whole |= kind == ResourceType::Listener;
+    }
+
+    /// Whether the file is not what it should be.
+    pub(super) fn is_due(&self) -> bool {
+        self.changed && self.whole
+    }
+
+    /// Writes the file, as a whole or not at all. What cannot be written is said and tried again with the next change.
+    pub(super) fn write<'a>(&mut self, all: impl IntoIterator<Item = Kept<'a>>) {
+        self.changed = false;
+        if let Err(error) = self.replace(all) {
+            tracing::warn!(%error, path = %self.path.display(), "the configuration cannot be kept for the next start");
         }
-        let harmless = messages
-            .into_iter()
-            .filter(|(_, bytes)| !bytes.windows(KEY.len()).any(|part| part == KEY));
-        let resources = harmless.filter_map(|(name, bytes)| {
-            Some(Resource {
+    }
+
+    fn replace<'a>(&self, all: impl IntoIterator<Item = Kept<'a>>) -> io::Result<()> {
+        let mut new = self.path.clone().into_os_string();
+        new.push(".new");
+        match fs::remove_file(&new) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            Ok(()) | Err(_) => {}
+        }
+        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
+        let (mut out, mut digest) = (BufWriter::new(file), self.digest());
+        for message in all.into_iter().flat_map(Kept::encoded) {
+            digest.update(&message);
+            out.write_all(&message)?;
+        }
+        out.write_all(&digest.finalize())?;
+        out.into_inner()?.sync_all()?;
+        fs::rename(&new, &self.path)
+    }
+}
+
+impl<'a> Kept<'a> {
+    /// The resources that may be kept, one by one. Those without a version are not from the server.
+    fn encoded(self) -> impl Iterator<Item = Vec<u8>> + use<'a> {
+        let Self {
+            kind,
+            messages,
+            versions,
+        } = self;
+        let messages = messages.into_iter().filter(move |(_, bytes)| {
+            kind != ResourceType::Secret && !bytes.windows(KEY.len()).any(|part| part == KEY)
+        });
+        messages.filter_map(move |(name, bytes)| {
+            let resource = Resource {
                 name: name.to_string(),
                 version: versions.get(name)?.to_string(),
                 resource: Some(Any {
@@ -117,46 +170,14 @@ impl Memory {
                     value: bytes.to_vec(),
                 }),
                 ..Default::default()
-            })
-        });
-        let response = DeltaDiscoveryResponse {
-            type_url: kind.type_url().to_owned(),
-            resources: resources.collect(),
-            ..Default::default()
-        };
-        self.types.insert(kind, response.encode_length_delimited_to_vec());
-        self.changed = true;
-    }
-
-    /// Whether the file is not what it should be. Before the listeners have come, an older one is better than none of
-    /// them.
-    pub(super) fn changed(&self) -> bool {
-        self.changed && self.types.contains_key(&ResourceType::Listener)
-    }
-
-    /// Writes the file, as a whole or not at all. What cannot be written is said and tried again with the next change.
-    pub(super) fn write(&mut self) {
-        self.changed = false;
-        if let Err(error) = self.replace() {
-            tracing::warn!(%error, path = %self.path.display(), "the configuration cannot be kept for the next start");
-        }
-    }
-
-    fn replace(&self) -> io::Result<()> {
-        let mut new = self.path.clone().into_os_string();
-        new.push(".new");
-        match fs::remove_file(&new) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            Ok(()) | Err(_) => {}
-        }
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
-        let types = self.types.values();
-        file.write_all(&self.digest(types.clone().map(Vec::as_slice)))?;
-        for bytes in types {
-            file.write_all(bytes)?;
-        }
-        file.sync_all()?;
-        fs::rename(&new, &self.path)
+            };
+            let response = DeltaDiscoveryResponse {
+                type_url: kind.type_url().to_owned(),
+                resources: vec![resource],
+                ..Default::default()
+            };
+            Some(response.encode_length_delimited_to_vec())
+        })
     }
 }
 
@@ -190,10 +211,17 @@ mod tests {
             (names[1].clone(), Version::from_text("1")),
         ]);
         let messages = vec![(&names[0], &good), (&names[1], &bad), (&names[2], &good)];
-        memory.keep(ResourceType::Listener, messages.clone(), &versions);
-        memory.keep(ResourceType::Cluster, messages.clone(), &versions);
-        memory.keep(ResourceType::Secret, messages, &versions);
-        memory.write();
+        let all = [ResourceType::Cluster, ResourceType::Secret, ResourceType::Listener];
+        memory.came(ResourceType::Cluster);
+        assert!(!memory.is_due(), "the listeners have not come");
+        memory.came(ResourceType::Listener);
+        assert!(memory.is_due());
+        memory.write(all.map(|kind| Kept {
+            kind,
+            messages: messages.clone(),
+            versions: &versions,
+        }));
+        assert!(!memory.is_due());
         let recalled = Memory::new(&bootstrap, None, "a").recall();
         let brief: Vec<_> = recalled.iter().map(|(kind, one)| (*kind, &*one.name)).collect();
         assert_eq!(brief, [(ResourceType::Cluster, "a"), (ResourceType::Listener, "a")]);
@@ -212,8 +240,11 @@ mod tests {
         let (name, bytes): (Name, _) = ("a".into(), Bytes::from_static(b"x"));
         let versions = BTreeMap::from([(name.clone(), Version::from_text("1"))]);
         let mut memory = Memory::new(&bootstrap, None, "a");
-        memory.keep(ResourceType::Cluster, vec![(&name, &bytes)], &versions);
-        memory.write();
+        memory.write([Kept {
+            kind: ResourceType::Cluster,
+            messages: vec![(&name, &bytes)],
+            versions: &versions,
+        }]);
         let written = fs::read(&file).unwrap();
         assert_eq!(memory.recall().len(), 1);
         assert!(Memory::new(&bootstrap, None, "b").recall().is_empty());
