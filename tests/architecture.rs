@@ -66,7 +66,7 @@ const ROOMS: &[(&str, &[&str])] = &[
 ];
 
 /// Protobuf stays where the protocol is spoken.
-const PROTOBUF_PLACES: &[&str] = &["xds", "proxy/config", "proxy/run", "proxy/store"];
+const PROTOBUF_PLACES: &[&str] = &["xds", "proxy/config"];
 
 #[test]
 fn rooms_use_only_earlier_rooms() {

@@ -8,6 +8,7 @@ pub(crate) mod bootstrap;
 pub(crate) mod chain;
 pub(crate) mod cluster;
 pub(crate) mod coverage;
+pub(crate) mod credential;
 pub(crate) mod endpoints;
 pub(crate) mod filter;
 pub(crate) mod headers;
@@ -31,6 +32,20 @@ use prost::Message;
 use crate::xds::ResourceType;
 
 pub(crate) use names::Names;
+
+/// Reads a resource of which nothing would be passed over.
+fn read<M: Message + Default>(kind: ResourceType, bytes: &[u8]) -> Compiled<M> {
+    coverage::check(kind, bytes)?;
+    Ok(M::decode(bytes)?)
+}
+
+/// A resource has to be what it is called.
+pub(crate) fn same_name(called: &str, own: &str) -> Compiled<()> {
+    if called == own {
+        return Ok(());
+    }
+    Err(Refusal::new(format!("`{own}` is sent under the name `{called}`")))
+}
 
 /// Why a message is refused: which field, and what is wrong with it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -88,7 +103,7 @@ pub(crate) fn try_out(kind: ResourceType, bytes: &[u8]) -> Compiled<()> {
         ResourceType::Cluster => drop(cluster::cluster(&Message::decode(bytes)?, &mut names)?),
         ResourceType::Endpoints => drop(endpoints::endpoints(&Message::decode(bytes)?)?),
         ResourceType::Listener => drop(listener::listener(&Message::decode(bytes)?, &mut names)?),
-        ResourceType::Route => drop(route::resource(bytes, &mut names)?),
+        ResourceType::Route => drop(route::table(&Message::decode(bytes)?, &mut names)?),
         // Whether a secret can be used shows with its content alone.
         ResourceType::Secret => {}
     }

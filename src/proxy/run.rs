@@ -3,7 +3,6 @@
 mod asks;
 mod code_pages;
 mod control;
-mod credential;
 mod link;
 mod memory;
 mod sockets;
@@ -23,7 +22,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use super::admin::{self, Admin};
-use super::config::bootstrap::{self, BootstrapError};
+use super::config::bootstrap::{self, Bootstrap, BootstrapError};
 use super::config::server::Server;
 use super::config::{self, At, Refusal};
 use super::listener::limit::ConnectionLimit;
@@ -33,9 +32,6 @@ use super::upstream::dns::Resolver;
 use super::worker::Worker;
 use crate::lifecycle::StopSignals;
 use crate::xds::client::Client;
-use crate::xds::pb::bootstrap as bootstrap_pb;
-use crate::xds::pb::bootstrap::Bootstrap;
-use crate::xds::pb::bootstrap::bootstrap::StaticResources;
 use control::{Control, Feed, News};
 use memory::Memory;
 use sockets::Sockets;
@@ -135,9 +131,8 @@ pub async fn run(options: Options) -> Result<(), ProxyError> {
         ready,
         asks,
     };
-    let admin = admin_server(bootstrap.admin.as_ref(), admin).await?;
-    let nothing = StaticResources::default();
-    control.start(bootstrap.static_resources.as_ref().unwrap_or(&nothing), Instant::now())?;
+    let admin = admin_server(&bootstrap, admin).await?;
+    control.start(bootstrap::fixed(&bootstrap), Instant::now())?;
     control.recall(Instant::now());
     let (control, news) = (RefCell::new(control), News::default());
     tokio::select! {
@@ -160,11 +155,8 @@ pub async fn run(options: Options) -> Result<(), ProxyError> {
 }
 
 /// Starts the admin interface where the bootstrap wants it, if it does.
-async fn admin_server(
-    wanted: Option<&bootstrap_pb::Admin>,
-    admin: Admin,
-) -> Result<Option<JoinHandle<()>>, ProxyError> {
-    let address = config::server::admin_address(wanted)?;
+async fn admin_server(bootstrap: &Bootstrap, admin: Admin) -> Result<Option<JoinHandle<()>>, ProxyError> {
+    let address = config::server::admin_address(bootstrap.admin.as_ref())?;
     let Some(address) = address else {
         return Ok(None);
     };

@@ -25,19 +25,17 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use prost::Message;
 
 use super::config::server::FirstAnswers;
-use super::config::{self, At, Compiled, Names, Refusal, coverage};
+use super::config::{self, Compiled, Names};
 use super::connection::Address;
-use super::http::route::RouteTable;
 use super::listener::Listener;
 use super::slot::Slot;
 use super::tls::FileSecrets;
 use super::trace::NodeNames;
 use super::upstream::cluster::Cluster;
 use super::upstream::host::Endpoints;
-use crate::xds::{ResourceType, pb};
+use crate::xds::ResourceType;
 use clusters::ClusterEntry;
 use listeners::ListenerEntry;
 use secrets::Reading;
@@ -164,10 +162,7 @@ impl Store {
     /// # Errors
     /// Why they are refused.
     pub(crate) fn put_endpoints(&mut self, name: &str, bytes: Bytes, now: Instant) -> Compiled<()> {
-        coverage::check(ResourceType::Endpoints, &bytes)?;
-        let message = pb::endpoint::ClusterLoadAssignment::decode(&bytes[..])?;
-        same_name(name, &message.cluster_name).at("cluster_name")?;
-        let value = Arc::new(config::endpoints::endpoints(&message)?);
+        let value = Arc::new(config::endpoints::resource(name, &bytes)?);
         let kept = Some(Kept { value, bytes });
         self.endpoints.insert(name.into(), kept);
         self.endpoints_came(name, now);
@@ -189,7 +184,7 @@ impl Store {
     /// Why they are refused.
     pub(crate) fn put_routes(&mut self, name: &str, bytes: Bytes) -> Compiled<()> {
         let stats = self.names.stats.routes(name);
-        let table = self.routes(name, &bytes);
+        let table = config::route::resource(name, &bytes, &mut self.names);
         let counter = if table.is_ok() { &stats.success } else { &stats.rejected };
         counter.fetch_add(1, Ordering::Relaxed);
         let table = table?;
@@ -201,13 +196,6 @@ impl Store {
     /// Routes came in this version, and were taken.
     pub(crate) fn routes_came(&mut self, name: &str, version: &str) {
         self.names.stats.routes(name).last.now(version);
-    }
-
-    fn routes(&mut self, name: &str, bytes: &[u8]) -> Compiled<RouteTable> {
-        coverage::check(ResourceType::Route, bytes)?;
-        let table = config::route::resource(bytes, &mut self.names)?;
-        same_name(name, &table.name).at("name")?;
-        Ok(table)
     }
 
     /// All clusters have been said for the first time.
@@ -293,12 +281,4 @@ impl Store {
             ResourceType::Secret => Vec::new(),
         }
     }
-}
-
-/// A resource has to be what it is called.
-fn same_name(called: &str, own: &str) -> Compiled<()> {
-    if called == own {
-        return Ok(());
-    }
-    Err(Refusal::new(format!("`{own}` is sent under the name `{called}`")))
 }

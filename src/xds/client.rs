@@ -5,6 +5,7 @@
 //! requests. [`stream`] moves them. Both variants of the protocol come out of it as the same [`Update`]s; the
 //! differences are in [`message`].
 
+pub mod keep;
 pub mod message;
 pub mod stream;
 #[cfg(test)]
@@ -15,7 +16,7 @@ use std::sync::Arc;
 
 pub use message::{Received, Request, Response, Variant};
 
-use super::pb::core::Node;
+pub use super::pb::core::Node;
 use super::resource::{ResourceType, Version};
 
 /// A resource's name.

@@ -2,11 +2,12 @@
 
 use std::path::Path;
 
+use bytes::Bytes;
 use prost::{Message, Name};
 
 use super::value::unpack;
 use super::{At, Compiled, Refusal, coverage};
-use crate::xds::pb::bootstrap::Bootstrap;
+pub(crate) use crate::xds::pb::bootstrap::Bootstrap;
 use crate::xds::pb::bootstrap::runtime_layer::LayerSpecifier;
 use crate::xds::pb::overload::downstream_connections::DownstreamConnectionsConfig;
 use crate::xds::pb::overload::resource_monitor::ConfigType;
@@ -79,6 +80,40 @@ pub(crate) fn connection_limit(bootstrap: &Bootstrap) -> Compiled<Option<u64>> {
         least = Some(least.map_or(most, |least: u64| least.min(most)));
     }
     Ok(least)
+}
+
+/// The resources that stand in the bootstrap, serialised.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Fixed {
+    /// Secrets, with their names.
+    pub(crate) secrets: Vec<(String, Bytes)>,
+    /// Clusters.
+    pub(crate) clusters: Vec<Bytes>,
+    /// Listeners.
+    pub(crate) listeners: Vec<Bytes>,
+}
+
+/// The resources in a bootstrap.
+pub(crate) fn fixed(bootstrap: &Bootstrap) -> Fixed {
+    let Some(resources) = &bootstrap.static_resources else {
+        return Fixed::default();
+    };
+    let secrets = resources.secrets.iter();
+    Fixed {
+        secrets: secrets
+            .map(|secret| (secret.name.clone(), secret.encode_to_vec().into()))
+            .collect(),
+        clusters: resources
+            .clusters
+            .iter()
+            .map(|one| one.encode_to_vec().into())
+            .collect(),
+        listeners: resources
+            .listeners
+            .iter()
+            .map(|one| one.encode_to_vec().into())
+            .collect(),
+    }
 }
 
 /// The keys of runtime layers, which change nothing here.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::value::{self, duration, limit, number, unpack};
+use super::value::{self, duration, fetch_timeout, limit, number, unpack};
 use super::{At, Compiled, Names, Refusal, endpoints, source, tls};
 use crate::proxy::upstream::breaker::{Breakers, RetryBudget, Thresholds};
 use crate::proxy::upstream::cluster::{
@@ -11,6 +11,7 @@ use crate::proxy::upstream::cluster::{
     SuccessRate, TcpKeepalive, Transport, TransportMatch, UpstreamHttp,
 };
 use crate::proxy::upstream::host::{Endpoints, HostAddress};
+use crate::xds::ResourceType;
 use crate::xds::pb::cluster;
 use crate::xds::pb::cluster::cluster::CommonLbConfig;
 use crate::xds::pb::cluster::cluster::common_lb_config::LocalityConfigSpecifier;
@@ -45,6 +46,13 @@ pub(crate) struct CompiledCluster {
     pub(crate) breakers: Breakers,
     /// Endpoints of a cluster that is not found by EDS or DNS.
     pub(crate) endpoints: Endpoints,
+    /// How long those of EDS are waited for; none: for ever.
+    pub(crate) endpoints_timeout: Option<Duration>,
+}
+
+/// Reads a `Cluster`, to be compiled by [`cluster`].
+pub(crate) fn read(bytes: &[u8]) -> Compiled<cluster::Cluster> {
+    super::read(ResourceType::Cluster, bytes)
 }
 
 /// A `Cluster`.
@@ -85,10 +93,12 @@ pub(crate) fn cluster(message: &cluster::Cluster, names: &mut Names) -> Compiled
         outlier: message.outlier_detection.as_ref().map(outlier),
         discovery,
     };
+    let eds = message.eds_cluster_config.as_ref();
     Ok(CompiledCluster {
         config,
         breakers: breakers(message),
         endpoints,
+        endpoints_timeout: fetch_timeout(eds.and_then(|eds| eds.eds_config.as_ref())),
     })
 }
 

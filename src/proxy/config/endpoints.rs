@@ -4,16 +4,24 @@ use std::sync::Arc;
 
 use super::cluster::transport_labels;
 use super::value::{number, target};
-use super::{At, Compiled, Refusal};
+use super::{At, Compiled, Refusal, same_name};
 use crate::proxy::upstream::host::{Endpoint, Endpoints, Locality, LocalityEndpoints};
+use crate::xds::ResourceType;
 use crate::xds::pb::core::HealthStatus;
 use crate::xds::pb::endpoint::{self, ClusterLoadAssignment};
 
 /// Envoy's, where nothing is said.
 const OVERPROVISIONING: u32 = 140;
 
+/// Those of the resource `name`.
+pub(crate) fn resource(name: &str, bytes: &[u8]) -> Compiled<Endpoints> {
+    let message: ClusterLoadAssignment = super::read(ResourceType::Endpoints, bytes)?;
+    same_name(name, &message.cluster_name).at("cluster_name")?;
+    endpoints(&message)
+}
+
 /// A `ClusterLoadAssignment`.
-pub(crate) fn endpoints(message: &ClusterLoadAssignment) -> Compiled<Endpoints> {
+pub(super) fn endpoints(message: &ClusterLoadAssignment) -> Compiled<Endpoints> {
     let policy = message.policy.as_ref();
     let factor = policy.and_then(|policy| policy.overprovisioning_factor.as_ref());
     let localities = message.endpoints.iter().enumerate();

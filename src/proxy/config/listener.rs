@@ -14,6 +14,7 @@ use crate::proxy::listener::chain::ChainIndex;
 use crate::proxy::listener::{Bind, Direction, ListenAddress, Listener};
 use crate::proxy::upstream::cluster::TcpKeepalive;
 use crate::proxy::upstream::host::HostAddress;
+use crate::xds::ResourceType;
 use crate::xds::pb::core::{self, TrafficDirection};
 use crate::xds::pb::{listener, wkt};
 
@@ -22,6 +23,11 @@ const BACKLOG: u32 = 128;
 
 /// All permissions (`Pipe.mode`).
 const MODES: u32 = 0o777;
+
+/// Reads a `Listener`, to be compiled by [`listener()`].
+pub(crate) fn read(bytes: &[u8]) -> Compiled<listener::Listener> {
+    super::read(ResourceType::Listener, bytes)
+}
 
 /// A `Listener`.
 pub(crate) fn listener(message: &listener::Listener, names: &mut Names) -> Compiled<Listener> {

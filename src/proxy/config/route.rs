@@ -5,18 +5,19 @@ mod retry;
 
 use std::sync::Arc;
 
-use prost::Message;
-
-use super::{At, Compiled, Names, Refusal, filter, headers, matcher, trace};
+use super::{At, Compiled, Names, Refusal, filter, headers, matcher, same_name, trace};
 use crate::proxy::http::filter::Overrides;
 use crate::proxy::http::route::{HostIndex, Mutations, RetryPolicy, Route, RouteTable, VirtualHost};
+use crate::xds::ResourceType;
 use crate::xds::pb::core::HeaderValueOption;
 use crate::xds::pb::route;
 use crate::xds::pb::route::weighted_cluster::ClusterWeight;
 
-/// A `RouteConfiguration` as it came.
-pub(crate) fn resource(bytes: &[u8], names: &mut Names) -> Compiled<RouteTable> {
-    table(&route::RouteConfiguration::decode(bytes)?, names)
+/// That of the resource `name`.
+pub(crate) fn resource(name: &str, bytes: &[u8], names: &mut Names) -> Compiled<RouteTable> {
+    let message: route::RouteConfiguration = super::read(ResourceType::Route, bytes)?;
+    same_name(name, &message.name).at("name")?;
+    table(&message, names)
 }
 
 /// A `RouteConfiguration`.
@@ -30,7 +31,6 @@ pub(crate) fn table(message: &route::RouteConfiguration, names: &mut Names) -> C
         .map_err(|domain| Refusal::new(format!("two virtual hosts have the domain `{domain}`")))
         .at("virtual_hosts")?;
     Ok(RouteTable {
-        name: message.name.as_str().into(),
         hosts: index,
         ignore_port: message.ignore_port_in_host_matching,
         headers: mutations(message)?,

@@ -1,31 +1,35 @@
 //! TLS contexts and secrets.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 use zeroize::Zeroizing;
 
 use super::matcher::text;
-use super::value::{fetch_timeout, truth};
-use super::{At, Compiled, Names, Refusal, source};
+use super::value::{fetch_timeout, truth, unpack};
+use super::{At, Compiled, Names, Refusal, bootstrap, same_name, source};
 use crate::proxy::slot::Slot;
 use crate::proxy::tls::{
     Certificate, DownstreamTls, Protocols, SanMatcher, SecretFiles, TrustAnchors, UpstreamTls, Verification,
 };
+use crate::xds::ResourceType;
 use crate::xds::pb::core::DataSource;
 use crate::xds::pb::core::data_source::Specifier;
+use crate::xds::pb::discovery::DiscoveryResponse;
 use crate::xds::pb::matcher::StringMatcher;
 use crate::xds::pb::matcher::string_matcher::MatchPattern;
 use crate::xds::pb::tls::common_tls_context::{CombinedCertificateValidationContext, ValidationContextType};
 use crate::xds::pb::tls::downstream_tls_context::SessionTicketKeysType;
+use crate::xds::pb::tls::secret::Type;
 use crate::xds::pb::tls::subject_alt_name_matcher::SanType;
 use crate::xds::pb::tls::tls_parameters::TlsProtocol;
 use crate::xds::pb::tls::{
-    CertificateValidationContext, CommonTlsContext, DownstreamTlsContext, SdsSecretConfig, SubjectAltNameMatcher,
+    self, CertificateValidationContext, CommonTlsContext, DownstreamTlsContext, SdsSecretConfig, SubjectAltNameMatcher,
     TlsCertificate, TlsParameters, UpstreamTlsContext,
 };
 
@@ -257,6 +261,44 @@ fn version(version: TlsProtocol, default: u8) -> Compiled<u8> {
     }
 }
 
+/// A secret, and how it is read again if it lies in files.
+#[derive(Debug)]
+pub(crate) enum Secret {
+    /// A certificate.
+    Certificate(Certificate, SecretFiles<Certificate>),
+    /// Trust anchors.
+    Trust(TrustAnchors, SecretFiles<TrustAnchors>),
+}
+
+/// The secret `name`.
+pub(crate) fn secret(name: &str, bytes: &[u8]) -> Compiled<Secret> {
+    let message: tls::Secret = super::read(ResourceType::Secret, bytes)?;
+    same_name(name, &message.name).at("name")?;
+    match message.r#type {
+        Some(Type::TlsCertificate(message)) => {
+            let compiled = certificate(&message).at("tls_certificate")?;
+            Ok(Secret::Certificate(compiled, certificate_files(message)))
+        }
+        Some(Type::ValidationContext(message)) => {
+            let compiled = trust(&message).at("validation_context")?;
+            Ok(Secret::Trust(compiled, trust_files(message)))
+        }
+        Some(Type::SessionTicketKeys(_) | Type::GenericSecret(_)) | None => {
+            Err(Refusal::not_implemented("a secret of this sort"))
+        }
+    }
+}
+
+/// The secrets in a file of resources, serialised, with their names.
+pub(crate) fn secrets_of(path: &Path) -> Compiled<Vec<(String, Bytes)>> {
+    let response: DiscoveryResponse = bootstrap::read_message(path).map_err(|error| Refusal::new(error.to_string()))?;
+    let secrets = response.resources.into_iter().enumerate().map(|(index, resource)| {
+        let secret: tls::Secret = unpack(&resource).at_index("resources", index)?;
+        Ok((secret.name, resource.value.into()))
+    });
+    secrets.collect()
+}
+
 /// A certificate and its key.
 pub(crate) fn certificate(message: &TlsCertificate) -> Compiled<Certificate> {
     unset(message.private_key_provider.is_some(), "private_key_provider")?;
@@ -304,8 +346,7 @@ pub(crate) fn trust(context: &CertificateValidationContext) -> Compiled<TrustAnc
 }
 
 /// The files a certificate is read from.
-pub(crate) fn certificate_files(message: &TlsCertificate) -> SecretFiles<Certificate> {
-    let message = message.clone();
+fn certificate_files(message: TlsCertificate) -> SecretFiles<Certificate> {
     SecretFiles {
         paths: files([message.certificate_chain.as_ref(), message.private_key.as_ref()]),
         read: Box::new(move || certificate(&message)),
@@ -313,8 +354,7 @@ pub(crate) fn certificate_files(message: &TlsCertificate) -> SecretFiles<Certifi
 }
 
 /// The files that trust anchors are read from.
-pub(crate) fn trust_files(message: &CertificateValidationContext) -> SecretFiles<TrustAnchors> {
-    let message = message.clone();
+fn trust_files(message: CertificateValidationContext) -> SecretFiles<TrustAnchors> {
     SecretFiles {
         paths: files([message.trusted_ca.as_ref(), message.crl.as_ref()]),
         read: Box::new(move || trust(&message)),

@@ -24,8 +24,6 @@ pub(crate) use matching::{HeaderKey, HeaderMatch, HeaderTest, PathMatch, QueryMa
 /// A compiled `RouteConfiguration`.
 #[derive(Debug, Default)]
 pub(crate) struct RouteTable {
-    /// The name.
-    pub(crate) name: Arc<str>,
     /// Virtual hosts by domain.
     pub(crate) hosts: HostIndex,
     /// `ignore_port_in_host_matching`.

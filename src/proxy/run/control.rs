@@ -8,22 +8,20 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
-use prost::Message;
 use tokio::sync::{Notify, watch};
 
 use super::ProxyError;
 use super::memory::{Kept, Memory};
 use super::sockets::Sockets;
 use crate::proxy::admin::Drain;
+use crate::proxy::config::bootstrap::Fixed;
 use crate::proxy::config::source::{ApiSource, SecretSource};
 use crate::proxy::config::{Compiled, Refusal};
 use crate::proxy::listener::{Direction, Listener};
 use crate::proxy::stats::ServerStats;
 use crate::proxy::store::{Name, Store};
 use crate::xds::client::message::BadResponse;
-use crate::xds::client::{Client, Interest, Received, Refused, Response, Update};
-use crate::xds::pb::bootstrap::bootstrap::StaticResources;
-use crate::xds::pb::core::Node;
+use crate::xds::client::{Client, Interest, Node, Received, Refused, Response, Update};
 use crate::xds::{ResourceType, Version};
 
 /// Which server something comes from and goes to.
@@ -102,29 +100,27 @@ impl Control {
     ///
     /// # Errors
     /// When one is refused.
-    pub(super) fn start(&mut self, fixed: &StaticResources, now: Instant) -> Result<(), ProxyError> {
+    pub(super) fn start(&mut self, fixed: Fixed, now: Instant) -> Result<(), ProxyError> {
         let within =
             |field, index| move |refusal: Refusal| refusal.within(format!("static_resources.{field}[{index}]"));
-        for (index, secret) in fixed.secrets.iter().enumerate() {
-            let put = self
-                .store
-                .put_secret(&SecretSource::Bootstrap, &secret.name, &secret.encode_to_vec());
+        let added = (fixed.clusters.len(), fixed.listeners.len());
+        for (index, (name, secret)) in fixed.secrets.iter().enumerate() {
+            let put = self.store.put_secret(&SecretSource::Bootstrap, name, secret);
             put.map_err(within("secrets", index))?;
         }
-        for (index, cluster) in fixed.clusters.iter().enumerate() {
-            let put = self.store.put_cluster(cluster.encode_to_vec().into(), true, now);
+        for (index, cluster) in fixed.clusters.into_iter().enumerate() {
+            let put = self.store.put_cluster(cluster, true, now);
             put.map_err(within("clusters", index))?;
         }
-        for (index, listener) in fixed.listeners.iter().enumerate() {
-            let put = self.take_listener(None, listener.encode_to_vec().into(), now);
+        for (index, listener) in fixed.listeners.into_iter().enumerate() {
+            let put = self.take_listener(None, listener, now);
             put.map_err(within("listeners", index))?;
         }
         if self.client.is_none() {
             self.store.nothing_to_come();
         }
-        let fixed = (fixed.clusters.len(), fixed.listeners.len());
-        self.stats.clusters.added.fetch_add(fixed.0 as u64, Relaxed);
-        self.stats.listeners.added.fetch_add(fixed.1 as u64, Relaxed);
+        self.stats.clusters.added.fetch_add(added.0 as u64, Relaxed);
+        self.stats.listeners.added.fetch_add(added.1 as u64, Relaxed);
         self.store.refresh_files();
         self.settle(now);
         Ok(())

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use super::control::{Control, Feed, News};
-use super::credential::{self, CredentialError};
+use crate::proxy::config::credential::{self, CredentialError};
 use crate::proxy::config::server::Server;
 use crate::proxy::stats::ServerStats;
 use crate::proxy::tls::Wish;

@@ -1,6 +1,6 @@
 //! What the control plane said last, kept for a start without it.
 //!
-//! One file: length-delimited `DeltaDiscoveryResponse`s, one for each resource, and a SHA-256 of whose it is and of what is
+//! One file: the resources as [`keep`] writes them, and a SHA-256 of whose it is and of what is
 //! in it. A file that is damaged in one place would be as good as any other configuration, and the server would be told that it
 //! need not be sent again; so it is used whole or not at all. There are never private keys in it: secrets are not kept, and
 //! neither is anything else that has a key in it.
@@ -10,16 +10,12 @@ use std::fs::{self, OpenOptions};
 use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
-use bytes::{Buf, Bytes};
-use prost::Message;
+use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
 use crate::proxy::store::Name;
-use crate::xds::client::Received;
-use crate::xds::pb::discovery::{DeltaDiscoveryResponse, Resource};
-use crate::xds::pb::wkt::Any;
+use crate::xds::client::{Received, keep};
 use crate::xds::{ResourceType, Version};
 
 /// What no kept resource has in it.
@@ -95,13 +91,7 @@ impl Memory {
         if *own.finalize() != *digest {
             return None;
         }
-        let mut recalled = Vec::new();
-        while bytes.has_remaining() {
-            let response = DeltaDiscoveryResponse::decode_length_delimited(&mut bytes).ok()?;
-            let kind = ResourceType::from_type_url(&response.type_url)?;
-            recalled.extend(response.resources.into_iter().map(|one| (kind, received(one))));
-        }
-        Some(recalled)
+        keep::decode(bytes)
     }
 
     /// That of whose it is.
@@ -161,31 +151,7 @@ impl<'a> Kept<'a> {
         let messages = messages.into_iter().filter(move |(_, bytes)| {
             kind != ResourceType::Secret && !bytes.windows(KEY.len()).any(|part| part == KEY)
         });
-        messages.filter_map(move |(name, bytes)| {
-            let resource = Resource {
-                name: name.to_string(),
-                version: versions.get(name)?.to_string(),
-                resource: Some(Any {
-                    type_url: kind.type_url().to_owned(),
-                    value: bytes.to_vec(),
-                }),
-                ..Default::default()
-            };
-            let response = DeltaDiscoveryResponse {
-                type_url: kind.type_url().to_owned(),
-                resources: vec![resource],
-                ..Default::default()
-            };
-            Some(response.encode_length_delimited_to_vec())
-        })
-    }
-}
-
-fn received(resource: Resource) -> Received {
-    Received {
-        name: Arc::from(resource.name),
-        version: Version::from_text(resource.version),
-        body: resource.resource.unwrap_or_default().value.into(),
+        messages.filter_map(move |(name, bytes)| Some(keep::encode(kind, name, versions.get(name)?, bytes)))
     }
 }
 

@@ -4,16 +4,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use prost::Message;
 
-use super::{Name, Store, same_name};
-use crate::proxy::config::value::fetch_timeout;
-use crate::proxy::config::{self, At, Compiled, coverage};
+use super::{Name, Store};
+use crate::proxy::config::{self, At, Compiled, same_name};
 use crate::proxy::slot::Slot;
 use crate::proxy::tls::{Certificate, Verification};
 use crate::proxy::upstream::cluster::{Cluster, Discovery, Transport};
 use crate::proxy::upstream::host::{Endpoints, HostSet, Target};
-use crate::xds::{ResourceType, pb};
+use crate::xds::ResourceType;
 
 /// A cluster by name.
 #[derive(Debug)]
@@ -121,8 +119,22 @@ impl Store {
     /// # Errors
     /// Why it is refused.
     pub(crate) fn put_cluster(&mut self, bytes: Bytes, fixed: bool, now: Instant) -> Compiled<()> {
-        coverage::check(ResourceType::Cluster, &bytes)?;
-        let message = pb::cluster::Cluster::decode(&bytes[..])?;
+        self.put_as(None, bytes, fixed, now)
+    }
+
+    /// Takes a cluster under the name it was sent by.
+    ///
+    /// # Errors
+    /// Why it is refused.
+    pub(crate) fn put_named_cluster(&mut self, name: &str, bytes: Bytes, now: Instant) -> Compiled<()> {
+        self.put_as(Some(name), bytes, false, now)
+    }
+
+    fn put_as(&mut self, name: Option<&str>, bytes: Bytes, fixed: bool, now: Instant) -> Compiled<()> {
+        let message = config::cluster::read(&bytes)?;
+        if let Some(name) = name {
+            same_name(name, &message.name).at("name")?;
+        }
         let before = self.clusters.get(&*message.name);
         if before.is_some_and(|before| before.fixed && !fixed) {
             return Err(config::Refusal::new("the bootstrap has a cluster of this name").within("name"));
@@ -145,10 +157,6 @@ impl Store {
             }
             Discovery::Static | Discovery::OriginalDst(..) => (Arc::new(compiled.endpoints), true),
         };
-        let eds = message
-            .eds_cluster_config
-            .as_ref()
-            .and_then(|eds| eds.eds_config.as_ref());
         let before = live.as_ref().map(|live| live.hosts.load_full());
         let set = HostSet::build(&compiled.config, &hosts, before.as_deref(), now);
         let stats = live.as_ref().map(|live| live.stats.clone()).unwrap_or_default();
@@ -157,7 +165,7 @@ impl Store {
         let warming = WarmingCluster {
             cluster,
             hosts: known,
-            timeout: fetch_timeout(eds),
+            timeout: compiled.endpoints_timeout,
             since: now,
         };
         let slot = self.names.clusters.of(&name);
@@ -171,16 +179,6 @@ impl Store {
         self.clusters.insert(name.clone(), entry);
         self.warming.clusters.insert(name);
         Ok(())
-    }
-
-    /// Takes a cluster under the name it was sent by.
-    ///
-    /// # Errors
-    /// Why it is refused.
-    pub(crate) fn put_named_cluster(&mut self, name: &str, bytes: Bytes, now: Instant) -> Compiled<()> {
-        let message = pb::cluster::Cluster::decode(&bytes[..])?;
-        same_name(name, &message.name).at("name")?;
-        self.put_cluster(bytes, false, now)
     }
 
     /// Removes a cluster.

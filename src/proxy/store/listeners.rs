@@ -4,14 +4,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use prost::Message;
 
 use super::clusters::{are_given_up, given_up_at, missing_secrets};
-use super::{Changes, Name, Store, same_name};
-use crate::proxy::config::{self, At, Compiled, Refusal, coverage};
+use super::{Changes, Name, Store};
+use crate::proxy::config::{self, At, Compiled, Refusal, same_name};
 use crate::proxy::connection::Address;
 use crate::proxy::listener::{FilterChain, Listener};
-use crate::xds::{ResourceType, pb};
+use crate::xds::ResourceType;
 
 /// A listener by name.
 #[derive(Debug)]
@@ -65,8 +64,7 @@ impl Store {
     /// # Errors
     /// Why it is refused.
     pub(crate) fn listener(&mut self, name: Option<&str>, bytes: &[u8]) -> Compiled<Option<Listener>> {
-        coverage::check(ResourceType::Listener, bytes)?;
-        let message = pb::listener::Listener::decode(bytes)?;
+        let message = config::listener::read(bytes)?;
         if let Some(name) = name {
             same_name(name, &message.name).at("name")?;
         }

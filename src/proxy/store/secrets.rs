@@ -4,16 +4,12 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use prost::Message;
-
-use super::{Name, Store, same_name};
+use super::{Name, Store};
 use crate::proxy::config::source::{ApiSource, SecretSource};
-use crate::proxy::config::{self, At, Compiled, Refusal, coverage};
+use crate::proxy::config::tls::Secret;
+use crate::proxy::config::{self, At, Compiled};
 use crate::proxy::tls::{Look, look};
-use crate::xds::pb::discovery::DiscoveryResponse;
-use crate::xds::pb::tls::Secret;
-use crate::xds::pb::tls::secret::Type;
-use crate::xds::{ResourceType, client::Interest};
+use crate::xds::client::Interest;
 
 /// How a file looked when it was read, and what was looked for in it.
 #[derive(Debug, PartialEq, Eq)]
@@ -28,26 +24,18 @@ impl Store {
     /// # Errors
     /// Why they are refused.
     pub(crate) fn put_secret(&mut self, source: &SecretSource, name: &str, bytes: &[u8]) -> Compiled<()> {
-        coverage::check(ResourceType::Secret, bytes)?;
-        let secret = Secret::decode(bytes)?;
-        same_name(name, &secret.name).at("name")?;
+        let secret = config::tls::secret(name, bytes)?;
         let places = self.names.secrets.of(source.clone());
-        match secret.r#type.as_ref() {
-            Some(Type::TlsCertificate(certificate)) => {
-                let compiled = config::tls::certificate(certificate).at("tls_certificate")?;
+        match secret {
+            Secret::Certificate(certificate, files) => {
                 let slot = places.certificates.of(name);
-                slot.set(Some(Arc::new(compiled)));
-                self.files
-                    .certificate(&slot, config::tls::certificate_files(certificate));
+                slot.set(Some(Arc::new(certificate)));
+                self.files.certificate(&slot, files);
             }
-            Some(Type::ValidationContext(context)) => {
-                let compiled = config::tls::trust(context).at("validation_context")?;
+            Secret::Trust(trust, files) => {
                 let slot = places.trust.of(name);
-                slot.set(Some(Arc::new(compiled)));
-                self.files.trust(&slot, config::tls::trust_files(context));
-            }
-            Some(Type::SessionTicketKeys(_) | Type::GenericSecret(_)) | None => {
-                return Err(Refusal::not_implemented("a secret of this sort"));
+                slot.set(Some(Arc::new(trust)));
+                self.files.trust(&slot, files);
             }
         }
         Ok(())
@@ -89,13 +77,9 @@ impl Store {
     }
 
     fn read_secrets(&mut self, source: &SecretSource, path: &Path, names: &BTreeSet<Name>) -> Compiled<()> {
-        let response: DiscoveryResponse =
-            config::bootstrap::read_message(path).map_err(|error| Refusal::new(error.to_string()))?;
-        for (index, resource) in response.resources.iter().enumerate() {
-            let secret: Secret = config::value::unpack(resource).at_index("resources", index)?;
-            if names.contains(&*secret.name) {
-                self.put_secret(source, &secret.name, &resource.value)
-                    .at_index("resources", index)?;
+        for (index, (name, secret)) in config::tls::secrets_of(path)?.iter().enumerate() {
+            if names.contains(&**name) {
+                self.put_secret(source, name, secret).at_index("resources", index)?;
             }
         }
         Ok(())

@@ -231,7 +231,7 @@ fn secrets_in_files_are_read_again_when_the_files_change() {
     };
     let slot = Arc::new(Slot::filled("file-cert", Arc::new(certificate(&message).unwrap())));
     let mut files = FileSecrets::default();
-    files.certificate(&slot, certificate_files(&message));
+    files.certificate(&slot, certificate_files(message));
     let first = slot.take().unwrap();
     files.refresh();
     assert!(Arc::ptr_eq(&first, &slot.take().unwrap()));

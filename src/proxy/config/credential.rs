@@ -7,15 +7,15 @@ use std::path::Path;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use prost::Message;
 
-use super::super::config::bootstrap::{BootstrapError, read_message};
-use super::super::config::server::HeaderStep;
+use super::bootstrap::{BootstrapError, read_message};
+use super::server::HeaderStep;
 use crate::xds::pb::core::{DataSource, data_source::Specifier};
 use crate::xds::pb::discovery::DiscoveryResponse;
 use crate::xds::pb::tls::{GenericSecret, Secret, secret};
 
 /// Why there is no credential.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum CredentialError {
+pub(crate) enum CredentialError {
     /// The file with the secret's resource is of no use.
     #[error(transparent)]
     Resource(#[from] BootstrapError),
@@ -34,7 +34,7 @@ pub(super) enum CredentialError {
 ///
 /// # Errors
 /// When a credential cannot be had.
-pub(super) fn headers(steps: &[HeaderStep]) -> Result<HeaderMap, CredentialError> {
+pub(crate) fn headers(steps: &[HeaderStep]) -> Result<HeaderMap, CredentialError> {
     let mut headers = HeaderMap::new();
     for step in steps {
         match step {
