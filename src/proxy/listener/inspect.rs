@@ -4,12 +4,13 @@
 
 use std::future::Future;
 use std::io;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
 use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt};
 
-use super::{Inspection, PortRange};
+use super::{Inspection, ListenerStats, PortRange};
 use crate::proxy::http::connection::PREFACE;
 use crate::proxy::http::http1::METHODS;
 use crate::proxy::tls::{Hello, client_hello};
@@ -83,17 +84,23 @@ pub(crate) async fn inspect(
 pub(super) async fn in_time<T: Default>(
     inspection: &Inspection,
     begun: Instant,
+    stats: &ListenerStats,
     looks: impl Future<Output = Result<T, Stopped>>,
 ) -> Result<T, Stopped> {
     let Some(end) = inspection.timeout.and_then(|limit| begun.checked_add(limit)) else {
         return looks.await;
     };
-    match tokio::time::timeout_at(end.into(), looks).await {
-        Ok(found) => found,
+    // What was looked for before has been given up already, and counted.
+    let late = end <= Instant::now();
+    let Ok(found) = tokio::time::timeout_at(end.into(), looks).await else {
+        stats.inspection_timeout.fetch_add(u64::from(!late), Relaxed);
         // A server that speaks first, perhaps.
-        Err(_) if inspection.continue_on_timeout => Ok(T::default()),
-        Err(_) => Err(Stopped::TimedOut),
-    }
+        return match inspection.continue_on_timeout {
+            true => Ok(T::default()),
+            false => Err(Stopped::TimedOut),
+        };
+    };
+    found
 }
 
 fn holds(ranges: &[PortRange], port: u16) -> bool {
@@ -262,7 +269,7 @@ mod tests {
     ) -> Result<(Found, BytesMut), Stopped> {
         let mut buffer = BytesMut::new();
         let looks = inspect(stream, inspection, port, &mut buffer);
-        let found = in_time(inspection, Instant::now(), looks).await?;
+        let found = in_time(inspection, Instant::now(), &ListenerStats::default(), looks).await?;
         Ok((found, buffer))
     }
 

@@ -110,7 +110,7 @@ impl Opening {
         };
         let _waiting = Counted::new(&listener.stats.pre_cx_active);
         let hears = protocol.read(stream, &mut self.read);
-        match in_time(&listener.inspection, self.start, hears).await {
+        match in_time(&listener.inspection, self.start, &listener.stats, hears).await {
             Ok(Some(ends)) => {
                 self.remote = Address::Ip(ends.source);
                 self.destination.restore(ends.destination);
@@ -126,7 +126,7 @@ impl Opening {
         let _waiting = Counted::new(&listener.stats.pre_cx_active);
         let port = self.destination.address.port().unwrap_or_default();
         let looks = inspect(stream, &listener.inspection, port, &mut self.read);
-        let found = in_time(&listener.inspection, self.start, looks).await;
+        let found = in_time(&listener.inspection, self.start, &listener.stats, looks).await;
         found.map_err(|stopped| count_stop(stopped, &listener.stats))
     }
 
@@ -156,10 +156,7 @@ fn hand_off(worker: &Worker, accepting: &Arc<Listener>, destination: &Destinatio
 
 fn count_stop(stopped: Stopped, stats: &ListenerStats) -> io::Error {
     match stopped {
-        Stopped::TimedOut => {
-            stats.inspection_timeout.fetch_add(1, Relaxed);
-            io::ErrorKind::TimedOut.into()
-        }
+        Stopped::TimedOut => io::ErrorKind::TimedOut.into(),
         Stopped::Closed => {
             stats.inspection_closed.fetch_add(1, Relaxed);
             io::ErrorKind::UnexpectedEof.into()
