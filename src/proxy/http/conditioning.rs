@@ -287,7 +287,11 @@ pub(crate) fn remove_one_hop(headers: &mut HeaderMap) {
 
 /// Removes headers that are rarely there: to look at all names once costs less than to look for each of these.
 fn remove_all(headers: &mut HeaderMap, names: &[HeaderName]) {
-    if headers.keys().any(|name| names.contains(name)) {
+    let of_length = |name: &HeaderName| 1_u32.checked_shl(name.as_str().len() as u32).unwrap_or(0);
+    // Most are not even of the same length as one of these.
+    let lengths = names.iter().fold(0, |lengths, name| lengths | of_length(name));
+    let found = |name: &HeaderName| lengths & of_length(name) != 0 && names.contains(name);
+    if headers.keys().any(found) {
         names.iter().for_each(|name| drop(headers.remove(name)));
     }
 }
@@ -444,9 +448,16 @@ fn request_id(headers: &mut HeaderMap, manager: &HttpManager) {
 /// These bits, of which some are not free, as a random UUID (RFC 9562 version 4).
 pub(crate) fn uuid(bits: u128) -> String {
     let bits = bits & !(0xf << 76) & !(0x3 << 62) | 0x4 << 76 | 0x2 << 62;
-    let hex = format!("{bits:032x}");
-    let parts = [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]];
-    parts.join("-")
+    let mut text = String::with_capacity(36);
+    for (at, byte) in bits.to_be_bytes().into_iter().enumerate() {
+        if matches!(at, 4 | 6 | 8 | 10) {
+            text.push('-');
+        }
+        for digit in [byte >> 4, byte & 0xf] {
+            text.push(char::from(if digit < 10 { b'0' + digit } else { b'a' + digit - 10 }));
+        }
+    }
+    text
 }
 
 #[cfg(test)]

@@ -104,3 +104,71 @@ fn poll_room(stream: &mut SendStream<Bytes>, cx: &mut Context<'_>) -> Poll<Resul
     }
     Poll::Ready(Ok(()))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::rc::Rc;
+
+    use http::{Request, Response};
+    use tokio::task::{LocalSet, spawn_local, yield_now};
+
+    use super::*;
+
+    const CHUNK: usize = 16 << 10;
+
+    /// A body that is there at once, and counts what is taken of it.
+    struct Chunks {
+        left: usize,
+        taken: Rc<Cell<usize>>,
+    }
+
+    impl Body for Chunks {
+        type Data = Bytes;
+        type Error = BodyError;
+
+        fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+            let Some(left) = self.left.checked_sub(1) else {
+                return Poll::Ready(None);
+            };
+            self.left = left;
+            self.taken.set(self.taken.get() + 1);
+            Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(&[0; CHUNK])))))
+        }
+    }
+
+    #[tokio::test]
+    async fn no_more_is_taken_of_a_body_than_the_peer_has_room_for() {
+        let test = async {
+            let (near, far) = tokio::io::duplex(1 << 20);
+            let (client, server) = tokio::join!(h2::client::handshake(near), h2::server::handshake(far));
+            let ((mut client, driver), mut server) = (client.unwrap(), server.unwrap());
+            spawn_local(driver);
+            let request = Request::get("http://a/").body(()).unwrap();
+            let (answer, _) = client.send_request(request, true).unwrap();
+            let (_, mut respond) = server.accept().await.unwrap().unwrap();
+            let stream = respond.send_response(Response::new(()), false).unwrap();
+            let taken = Rc::new(Cell::new(0));
+            let body = Chunks {
+                left: 20,
+                taken: taken.clone(),
+            };
+            spawn_local(Pump::new(stream, body).run());
+            spawn_local(async move { while server.accept().await.is_some() {} });
+            let mut heard = answer.await.unwrap().into_body();
+            for _ in 0..100 {
+                yield_now().await;
+            }
+            // A window has room for almost four, one more waits in the stream, and one for room.
+            assert!((4..=6).contains(&taken.get()), "{}", taken.get());
+            let mut len = 0;
+            while let Some(data) = heard.data().await {
+                let data = data.unwrap();
+                len += data.len();
+                heard.flow_control().release_capacity(data.len()).unwrap();
+            }
+            assert_eq!((len, taken.get()), (20 * CHUNK, 20));
+        };
+        LocalSet::new().run_until(test).await;
+    }
+}

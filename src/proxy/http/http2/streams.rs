@@ -6,7 +6,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::task::{Context, Poll, Wake, Waker};
 
 use bytes::Bytes;
@@ -110,10 +110,14 @@ impl Wake for Turn {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        match self.within.load(Relaxed) {
-            true => self.again.store(true, Relaxed),
-            false => self.task.wake_by_ref(),
+        if self.within.load(SeqCst) {
+            self.again.store(true, SeqCst);
+            // Another thread may have been too late for the turn to see that.
+            if self.within.load(SeqCst) {
+                return;
+            }
         }
+        self.task.wake_by_ref();
     }
 }
 
@@ -133,21 +137,21 @@ impl Streams {
         let turn = self.turn(cx.waker());
         let waker = Waker::from(turn.clone());
         let mut within = Context::from_waker(&waker);
-        turn.within.store(true, Relaxed);
+        turn.within.store(true, SeqCst);
         let mut rounds = 0;
         let polled = loop {
-            turn.again.store(false, Relaxed);
+            turn.again.store(false, SeqCst);
             if let Poll::Ready(ended) = connection(self, &mut within) {
                 break Poll::Ready(ended);
             }
             while let Poll::Ready(Some(())) = self.running.poll_next_unpin(&mut within) {}
             rounds += 1;
-            if !turn.again.load(Relaxed) || rounds == ROUNDS {
+            if !turn.again.load(SeqCst) || rounds == ROUNDS {
                 break Poll::Pending;
             }
         };
-        turn.within.store(false, Relaxed);
-        if turn.again.load(Relaxed) {
+        turn.within.store(false, SeqCst);
+        if turn.again.load(SeqCst) {
             cx.waker().wake_by_ref();
         }
         polled
@@ -195,7 +199,7 @@ mod tests {
 
     impl Wake for Woken {
         fn wake(self: Arc<Self>) {
-            self.0.fetch_add(1, Relaxed);
+            self.0.fetch_add(1, SeqCst);
         }
     }
 
@@ -223,10 +227,10 @@ mod tests {
             Poll::<()>::Pending
         });
         assert!(polled.is_pending());
-        assert_eq!((polls, woken.0.load(Relaxed)), (2, 0));
+        assert_eq!((polls, woken.0.load(SeqCst)), (2, 0));
         // What comes from elsewhere wakes the task.
         told.take().expect("it is there").wake();
-        assert_eq!(woken.0.load(Relaxed), 1);
+        assert_eq!(woken.0.load(SeqCst), 1);
         // A connection that always has more to do is done again in turns to come.
         let mut polls = 0;
         let polled = streams.poll(&mut cx, |_, cx| {
@@ -235,6 +239,6 @@ mod tests {
             Poll::<()>::Pending
         });
         assert!(polled.is_pending());
-        assert_eq!((polls, woken.0.load(Relaxed)), (ROUNDS, 2));
+        assert_eq!((polls, woken.0.load(SeqCst)), (ROUNDS, 2));
     }
 }

@@ -470,6 +470,33 @@ fn over_http2_request_and_answer_go_on_at_the_same_time() {
 }
 
 #[test]
+fn a_host_learns_of_the_windows_that_the_cluster_wants() {
+    on_a_worker(async {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let http = UpstreamHttp {
+            stream_window: Some(70_000),
+            connection_window: Some(100_000),
+            ..http2()
+        };
+        let cluster = cluster_at(port, http, Thresholds::default());
+        let request = tokio::task::spawn_local(async move { get(&Pools::default(), &cluster).await });
+        let (mut stream, _) = listener.accept().await.unwrap();
+        // SETTINGS_INITIAL_WINDOW_SIZE, and WINDOW_UPDATE of the connection by what it is more than it was.
+        let mut expected = vec![
+            [&[0, 4][..], &70_000_u32.to_be_bytes()].concat(),
+            [&[0, 0, 4, 8, 0, 0, 0, 0, 0][..], &(100_000_u32 - 65_535).to_be_bytes()].concat(),
+        ];
+        let mut bytes = Vec::new();
+        while !expected.is_empty() {
+            assert!(stream.read_buf(&mut bytes).await.unwrap() > 0, "{bytes:?}");
+            expected.retain(|part| !bytes.windows(part.len()).any(|seen| seen == part));
+        }
+        request.abort();
+    });
+}
+
+#[test]
 fn a_host_that_answers_no_pings_is_given_up() {
     on_a_worker(async {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
