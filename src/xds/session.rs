@@ -374,15 +374,13 @@ impl Session {
                 self.warming.remove(&resource.name);
             }
         }
-        if kind == ResourceType::Cluster {
-            self.repeat_endpoints(upserts);
-        }
         let set = self.target.as_ref().map(|target| target.set(kind));
         self.channels[kind as usize].accept(upserts, removals, set);
     }
 
     /// A changed cluster is warmed anew and needs its endpoints once more, but the client, having
-    /// asked for them before, does not ask again (envoyproxy/envoy#13009).
+    /// asked for them before, does not ask again (envoyproxy/envoy#13009). They follow the cluster without
+    /// waiting for its ACK: Envoy gives none before every cluster is warm.
     fn repeat_endpoints(&mut self, clusters: &[Arc<Resource>]) {
         let held = &self.channels[ResourceType::Cluster as usize].held;
         let changed = clusters
@@ -425,6 +423,7 @@ impl Session {
         }
         if kind == ResourceType::Cluster {
             self.note_warming(&upserts, now);
+            self.repeat_endpoints(&upserts);
         }
         Some(self.push(kind, upserts, Vec::new()))
     }

@@ -173,6 +173,17 @@ fn a_changed_cluster_gets_its_endpoints_once_more() {
     assert_eq!(converse(&mut session, now), ["CDS +a", "EDS +a"]);
 }
 
+/// Envoy ACKs no cluster while one is warming, for which it needs the endpoints.
+#[test]
+fn the_endpoints_of_a_changed_cluster_do_not_wait_for_its_ack() {
+    let now = Instant::now();
+    let mut session = started(V1, now);
+    let mut rows = V1.to_vec();
+    (rows[0].2, rows[1].2) = ("eds a with tls", "1.1.1.2");
+    session.set_target(snapshot(2, &rows));
+    assert_eq!(briefs(&session.poll(now)), ["CDS +a", "EDS +a"]);
+}
+
 #[test]
 fn what_is_asked_for_is_always_answered() {
     let now = Instant::now();
