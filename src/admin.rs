@@ -39,13 +39,14 @@ pub struct Admin {
 }
 
 /// The paths there are, for the answer to those there are not.
-const PATHS: [&str; 7] = [
+const PATHS: [&str; 8] = [
     "/ready",
     "/healthz",
     "/metrics",
     "/api/v1/generation",
     "/api/v1/diagnostics",
     "/api/v1/proxies",
+    "/api/v1/registered",
     "/debug/config_dump?proxy=NAME.NAMESPACE",
 ];
 
@@ -74,6 +75,7 @@ fn router(admin: Admin) -> Router {
         .route("/api/v1/generation", get(generation))
         .route("/api/v1/diagnostics", get(diagnostics))
         .route("/api/v1/proxies", get(proxies))
+        .route("/api/v1/registered", get(registered))
         .route("/debug/config_dump", get(dump))
         .method_not_allowed_fallback(async || problem(StatusCode::METHOD_NOT_ALLOWED, "only GET is answered"))
         .fallback(async || {
@@ -114,6 +116,11 @@ async fn diagnostics(State(admin): State<Admin>) -> Response {
 
 async fn proxies(State(admin): State<Admin>) -> Response {
     Json(admin.roster.status(admin.clock.now())).into_response()
+}
+
+/// The workloads that registered themselves.
+async fn registered(State(admin): State<Admin>) -> Response {
+    Json(&admin.published.state().registered).into_response()
 }
 
 #[derive(Deserialize)]

@@ -282,12 +282,16 @@ impl WorkloadName {
     /// an IPv6 address is written, since a name neither ends with a dash nor has room for doubt.
     ///
     /// # Errors
-    /// When the group's name is too long for that.
+    /// When the group's name is too long for that, or has letters that names of objects do not have.
     pub fn member(group: &WorkloadName, address: IpAddr) -> Result<Self, InvalidName> {
         let dashed = match address.to_canonical() {
             IpAddr::V4(address) => address.to_string().replace('.', "-"),
             IpAddr::V6(address) => address.segments().map(|part| format!("{part:x}")).join("-"),
         };
+        if group.name.bytes().any(|byte| byte.is_ascii_uppercase()) {
+            let why = format!("`{group}` is not the name of a WorkloadGroup: lower-case letters are needed");
+            return Err(InvalidName::new(why));
+        }
         format!("{}-{dashed}.{}", group.name, group.namespace).parse()
     }
 }
@@ -446,7 +450,9 @@ mod tests {
             member("reviews", "fd00::").unwrap(),
             "reviews-fd00-0-0-0-0-0-0-0.default"
         );
-        assert!(member(&"a".repeat(60), "10.0.0.7").is_err());
+        for wrong in [&*"a".repeat(60), "Reviews"] {
+            assert!(member(wrong, "10.0.0.7").is_err(), "{wrong}");
+        }
     }
 
     fn host(text: &str) -> Hostname {

@@ -106,6 +106,11 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "TIME", env = "TOPSAIL_CERTIFICATE_TTL", hide_env_values = true, value_parser = certificate_ttl, default_value = "24h")]
     certificate_ttl: Duration,
 
+    /// How long a workload that registered itself stays when its stream has ended: it may come back. Units are s, m,
+    /// h and d
+    #[arg(long, value_name = "TIME", env = "TOPSAIL_UNREGISTER_AFTER", hide_env_values = true, value_parser = value::span, default_value = "10s")]
+    unregister_after: Duration,
+
     #[command(flatten)]
     state: StateArguments,
 
@@ -176,6 +181,7 @@ impl Arguments {
             server_names: self.server_names.clone(),
             trust_domain: self.state.trust_domain.clone(),
             certificate_ttl: self.certificate_ttl,
+            unregister_after: self.unregister_after,
             clock: Clock::system(),
         })
     }

@@ -25,7 +25,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const EXAMPLES: &str = "\
 For each type of resource (CDS, EDS, SDS, LDS, RDS) a proxy is SYNCED (it has ACKed all that it should have), \
 STALE (something is on its way), NACKED (it refuses something, and keeps the version before) or NOT SENT (it \
-never asked). Below the table stand the refused resources, expired join tokens and what is wrong with the \
+never asked). Below the table stand the groups whose members register themselves, the refused resources, expired join tokens and what is wrong with the \
 directory, with file and line.
 
 Exit codes: 0 no proxy is STALE or NACKED, 1 some proxy is, or the server cannot be asked, 2 called wrongly.
@@ -90,7 +90,8 @@ impl Arguments {
         let generation: Option<Value> = self.get(address, "/api/v1/generation").await?;
         let proxies: Option<Value> = self.get(address, "/api/v1/proxies").await?;
         let diagnostics: Option<Value> = self.get(address, "/api/v1/diagnostics").await?;
-        Ok(json!({"generation": generation, "proxies": proxies, "diagnostics": diagnostics}))
+        let registered: Option<Value> = self.get(address, "/api/v1/registered").await?;
+        Ok(json!({"generation": generation, "proxies": proxies, "registered": registered, "diagnostics": diagnostics}))
     }
 
     /// `None` while there is nothing to answer with.

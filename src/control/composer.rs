@@ -4,14 +4,16 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use super::content::Content;
 use super::diagnosis;
 use super::files::Files;
 use super::journal::{Journal, Restored};
+use super::registration::{Registration, entry_id, is_registered};
+use super::registry::Registry;
 use super::roster::{MemberId, Roster};
 use super::secrets::Secrets;
 use super::state::{Generation, Published, State};
@@ -23,6 +25,7 @@ use crate::diag::{Code, Diagnostic, Place, Severity};
 use crate::ir::NodeView;
 use crate::mesh::Touched;
 use crate::mesh::directory::{Change, Directory, Options, Why};
+use crate::name::ObjectId;
 use crate::source::Root;
 use crate::source::document;
 use crate::source::tree::{self, Tree};
@@ -50,6 +53,16 @@ pub(super) enum Tick {
     MeshConfig(Tree),
     /// Someone has come and has no target yet.
     Joined(MemberId),
+    /// A workload that registers itself has ACKed its first configuration.
+    Acked(MemberId),
+    /// The stream of such a workload is gone.
+    Left(MemberId),
+    /// Its connection was closed by its own side.
+    Closed(MemberId),
+    /// The server is about to end: what its closing connections tell is of no concern.
+    Stopping,
+    /// It is time to see which of those that left have not come back.
+    GraceOver,
     /// What is refused has changed.
     Refused,
     /// Time has passed.
@@ -70,6 +83,13 @@ pub(super) struct Composer {
     refused: Vec<Diagnostic>,
     views: Views,
     roster: Arc<Roster>,
+    registry: Registry,
+    /// Since when something about registered workloads has not been put in force.
+    unsettled: Option<Instant>,
+    /// Workloads that have registered and have no target yet.
+    arrivals: Vec<MemberId>,
+    /// When the composer wants to be told that time has passed.
+    alarm: watch::Sender<Option<Instant>>,
     secrets: Arc<Secrets>,
     published: Arc<Published>,
     journal: Journal,
@@ -98,9 +118,16 @@ pub(super) struct Parts {
     pub journal: Journal,
     /// What the journal held.
     pub restored: Restored,
+    /// How long workloads that registered themselves stay when their stream has ended.
+    pub grace: Duration,
+    /// When the composer wants [`Tick::GraceOver`].
+    pub alarm: watch::Sender<Option<Instant>>,
     /// The time.
     pub clock: Clock,
 }
+
+/// No longer than this do registrations wait for others to be put in force with.
+const BATCH: Duration = Duration::from_millis(50);
 
 impl Composer {
     /// A composer that has read nothing yet but the last good generation, against which it will
@@ -114,10 +141,14 @@ impl Composer {
             published,
             journal,
             restored,
+            grace,
+            alarm,
             clock,
         } = parts;
         let in_force = restored.kept.iter().filter(|kept| kept.why == Why::InForce);
-        let files = Files::restore(in_force.map(|kept| kept.object.clone()));
+        let in_force = in_force.map(|kept| kept.object.clone());
+        let (registered, written): (Vec<_>, Vec<_>) = in_force.partition(|object| is_registered(object));
+        let files = Files::restore(written);
         let empty = Directory::new(options.clone());
         let mut directory = Directory::restore(options, &restored.kept);
         if let Some(document) = restored.mesh_config.filter(|_| reading.mesh_config.is_some()) {
@@ -135,6 +166,10 @@ impl Composer {
             refused: Vec::new(),
             views: Views::default(),
             roster,
+            registry: Registry::new(grace, registered),
+            unsettled: None,
+            arrivals: Vec::new(),
+            alarm,
             secrets,
             published,
             journal,
@@ -149,13 +184,81 @@ impl Composer {
     /// Serves ticks and joins until the senders are gone.
     pub(super) fn run(mut self, mut ticks: mpsc::UnboundedReceiver<Tick>) {
         while let Some(tick) = ticks.blocking_recv() {
-            match tick {
-                Tick::Directory(tree, changed) => self.take(tree, changed),
-                Tick::MeshConfig(tree) => self.take_mesh_config(&tree),
-                Tick::Joined(id) => self.join(id),
-                Tick::Refused => self.publish(),
-                Tick::Housekeeping => self.keep_house(),
+            let now = Instant::now();
+            self.hear(tick, now);
+            // Those who come together are put in force together.
+            if ticks.is_empty() || self.unsettled.is_some_and(|since| now - since > BATCH) {
+                self.settle();
             }
+        }
+    }
+
+    fn hear(&mut self, tick: Tick, now: Instant) {
+        self.registry.hear(now);
+        match tick {
+            Tick::Directory(tree, changed) => self.take(tree, changed),
+            Tick::MeshConfig(tree) => self.take_mesh_config(&tree),
+            Tick::Joined(id) => self.arrive(id),
+            Tick::Acked(id) => self.registry.acked(id),
+            Tick::Left(id) => self.registry.leave(id, now),
+            Tick::Closed(id) => self.registry.closed(id, now),
+            Tick::Stopping => self.registry.stop(),
+            Tick::GraceOver => self.registry.expire(now),
+            Tick::Refused => self.publish(),
+            Tick::Housekeeping => self.keep_house(),
+        }
+        if self.registry.has_changed() {
+            self.unsettled.get_or_insert(now);
+        }
+    }
+
+    /// Someone comes; a workload that registers itself gets its target together with its registration.
+    fn arrive(&mut self, id: MemberId) {
+        let admission = self.roster.admission(id);
+        match admission.as_ref().and_then(Registration::of_admission) {
+            Some(registration) => {
+                self.registry.join(id, registration);
+                self.arrivals.push(id);
+            }
+            None => self.join(id),
+        }
+    }
+
+    /// Puts in force what has changed among the registered workloads, which is a generation as an edit is. A
+    /// WorkloadEntry of a file comes first.
+    fn settle(&mut self) {
+        self.unsettled = None;
+        let end = self.registry.next_end();
+        self.alarm
+            .send_if_modified(|alarm| std::mem::replace(alarm, end) != end);
+        if !self.loaded {
+            return;
+        }
+        if self.registry.has_changed() {
+            let changed = self.registry.take_changed();
+            let ids = changed
+                .iter()
+                .map(entry_id)
+                .filter(|id| self.files.in_force(id).is_none());
+            let changes: Vec<Change> = ids.map(|id| self.registered(id)).collect();
+            let applied = self.directory.apply(&changes);
+            let before = std::mem::replace(&mut self.directory, applied.directory);
+            self.accept(&before, &applied.touched);
+        } else if self.registry.take_news() {
+            self.publish();
+        }
+        for id in std::mem::take(&mut self.arrivals) {
+            if !self.roster.has_target(id) {
+                self.join(id);
+            }
+        }
+    }
+
+    /// What is under the id of a WorkloadEntry that is in no file.
+    fn registered(&self, id: ObjectId) -> Change {
+        match self.registry.object(&id) {
+            Some(object) => Change::Put(object.clone()),
+            None => Change::Remove(id),
         }
     }
 
@@ -176,6 +279,13 @@ impl Composer {
                 lenient: self.reading.lenient,
             },
         );
+        let changes: Vec<Change> = changes
+            .into_iter()
+            .map(|change| match change {
+                Change::Remove(id) => self.registered(id),
+                Change::Put(_) | Change::Broken { .. } | Change::MeshConfig(_) => change,
+            })
+            .collect();
         let applied = self.directory.apply(&changes);
         if self.reading.strict && self.refuse(&files, &applied.directory) {
             return;
@@ -208,7 +318,9 @@ impl Composer {
         self.refused = if refused { problems } else { Vec::new() };
         if refused {
             tracing::error!("the directory has errors and --strict is given: the generation before stays in force");
-            self.loaded |= self.generation > 0;
+            if self.generation > 0 {
+                self.start();
+            }
             self.push(&Touched::everything());
             self.publish();
         }
@@ -216,8 +328,7 @@ impl Composer {
     }
 
     fn accept(&mut self, before: &Directory, touched: &Touched) {
-        let first = !self.loaded;
-        self.loaded = true;
+        let first = self.start();
         if first || !touched.is_nothing() {
             self.generation += 1;
             self.accepted = self.clock.now();
@@ -229,6 +340,15 @@ impl Composer {
         let mesh_config = self.directory.mesh_config_file().map(MeshConfigText::document);
         self.journal.append(self.generation, &changes, mesh_config);
         self.publish();
+    }
+
+    /// From the first time on, what there is is served. Says whether it is the first.
+    fn start(&mut self) -> bool {
+        let first = !std::mem::replace(&mut self.loaded, true);
+        if first {
+            self.registry.start(Instant::now());
+        }
+        first
     }
 
     /// Gives everyone the snapshot of this generation.
@@ -288,6 +408,7 @@ impl Composer {
     }
 
     fn publish(&mut self) {
+        self.registry.take_news();
         let mut diagnostics = diagnosis::of_directory(&self.files, &self.directory);
         diagnostics.extend(diagnosis::of_proxies(&self.directory, &self.views, &self.roster));
         diagnostics.extend(self.refused.iter().chain(&self.mesh_config_problem).cloned());
@@ -306,6 +427,7 @@ impl Composer {
             generation,
             mesh,
             diagnostics: diagnostics.into(),
+            registered: self.registry.shown().into(),
         });
     }
 }

@@ -15,9 +15,11 @@ use crate::clock::Clock;
 use crate::ir::ResourceName;
 use crate::name::SpiffeId;
 use crate::pki::TokenSigner;
+use crate::tls::PeerInfo;
 use crate::xds::node::NodeClaim;
-use crate::xds::resource::Version;
-use crate::xds::server::{Credential, Fleet, Member, Observer, Progress};
+use crate::xds::resource::{ResourceType, Version};
+use crate::xds::server::{Arrival, Credential, Fleet, Member, Observer, Progress, Scope};
+use crate::xds::session::SyncState;
 
 /// The proxies of the mesh, as the xDS server meets them.
 #[derive(Debug)]
@@ -48,15 +50,26 @@ impl Fleet for Proxies {
         }
     }
 
-    fn join(&self, claim: NodeClaim, credential: Credential, peer: Option<IpAddr>) -> Result<Member, Status> {
+    fn join(&self, arrival: Arrival) -> Result<Member, Status> {
+        let Arrival {
+            claim,
+            credential,
+            peer,
+            scope,
+        } = arrival;
         let loaded = self.published.state().generation.is_some();
         if !loaded && matches!(credential, Credential::Certificate(_)) {
             return Err(Status::unavailable("the directory is still being loaded"));
         }
-        let grant = self.grant(&claim, credential, peer).map_err(|error| {
+        let address = peer.as_ref().map(|peer| peer.addr.ip());
+        let mut grant = self.grant(&claim, credential, address).map_err(|error| {
             tracing::warn!(node = %claim.id, "a proxy is refused: {error}");
             refusal(&error)
         })?;
+        if scope == Scope::Secrets {
+            // A stream on which nothing of its configuration comes does not make a workload ready.
+            grant.member = None;
+        }
         let mesh = self.published.mesh();
         let (view, contradictions) = grant.view(&claim, &mesh);
         for contradiction in contradictions.iter().filter(|_| loaded) {
@@ -69,6 +82,7 @@ impl Fleet for Proxies {
             since: self.clock.now(),
         };
         let (node, identity) = (admission.claim.id.clone(), admission.grant.identity.clone());
+        let member = admission.grant.member.is_some();
         let (id, target, refused) = self.roster.enter(admission);
         tracing::info!(%node, %identity, "a proxy connects");
         // The composer ends with the server; nobody is left to be told then.
@@ -81,6 +95,8 @@ impl Fleet for Proxies {
             secrets: self.secrets.clone(),
             ticks: self.ticks.clone(),
             clock: self.clock.clone(),
+            awaits_ack: member,
+            member: peer.filter(|_| member),
         };
         Ok(Member {
             target,
@@ -129,6 +145,10 @@ struct ProxyObserver {
     secrets: Arc<Secrets>,
     ticks: mpsc::UnboundedSender<Tick>,
     clock: Clock,
+    /// Whether the first configuration of a workload that registers itself has not been ACKed yet.
+    awaits_ack: bool,
+    /// The connection of a workload that registers itself.
+    member: Option<PeerInfo>,
 }
 
 impl Observer for ProxyObserver {
@@ -152,9 +172,42 @@ impl Observer for ProxyObserver {
                 reason(&refusal.message),
             );
         }
+        if self.awaits_ack && is_configured(&progress) {
+            self.awaits_ack = false;
+            self.tell(Tick::Acked(self.id));
+        }
         if self.roster.progress(self.id, &progress, self.clock.now()) {
-            // The composer ends with the server; nobody is left to be told then.
-            let _ = self.ticks.send(Tick::Refused);
+            self.tell(Tick::Refused);
+        }
+    }
+}
+
+/// Whether a client has all that it should have. What it has not asked for yet does not keep it from being up to
+/// date; listeners come last, and those ask for what they need before they are ACKed.
+fn is_configured(progress: &Progress<'_>) -> bool {
+    let asked = |kind: ResourceType| {
+        let mut states = progress.states.iter();
+        states.any(|(of, state)| *of == kind && *state != SyncState::NotSent)
+    };
+    progress.up_to_date && asked(ResourceType::Cluster) && asked(ResourceType::Listener)
+}
+
+impl ProxyObserver {
+    /// The composer ends with the server; nobody is left to be told then.
+    fn tell(&self, tick: Tick) {
+        let _ = self.ticks.send(tick);
+    }
+
+    /// Tells that the stream of a workload that registers itself is gone, and, as soon as that shows, that the
+    /// workload's side closed the connection: a proxy that ends may end its stream first.
+    fn member_is_gone(&self, peer: PeerInfo) {
+        self.tell(Tick::Left(self.id));
+        if peer.has_closed() {
+            return self.tell(Tick::Closed(self.id));
+        }
+        let (id, ticks) = (self.id, self.ticks.clone());
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(async move { peer.closes().await && ticks.send(Tick::Closed(id)).is_ok() });
         }
     }
 }
@@ -163,6 +216,9 @@ impl Drop for ProxyObserver {
     fn drop(&mut self) {
         tracing::info!(node = %self.node, "a proxy is gone");
         self.roster.leave(self.id, self.clock.now());
+        if let Some(peer) = self.member.take() {
+            self.member_is_gone(peer);
+        }
     }
 }
 

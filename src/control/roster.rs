@@ -203,6 +203,12 @@ impl Roster {
         }
     }
 
+    /// Whether someone has been told what it should have.
+    pub fn has_target(&self, id: MemberId) -> bool {
+        let inner = self.lock();
+        inner.members.get(&id).is_some_and(|member| member.base.is_some())
+    }
+
     /// What all proxies of someone's view should have from now on.
     pub fn set_base(&self, id: MemberId, base: &Arc<Snapshot>) {
         let mut guard = self.lock();

@@ -5,10 +5,10 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio::net::TcpListener;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 use tonic::transport::Server;
 
@@ -64,6 +64,8 @@ pub struct Settings {
     pub trust_domain: TrustDomain,
     /// How long workload certificates live.
     pub certificate_ttl: Duration,
+    /// How long a workload that registered itself stays when its stream has ended.
+    pub unregister_after: Duration,
     /// The time.
     pub clock: Clock,
 }
@@ -151,6 +153,7 @@ pub async fn start(
     let (published, roster) = (Arc::new(Published::default()), Arc::new(Roster::default()));
     let (ticks, ticked) = mpsc::unbounded_channel();
     let (journal, restored) = Journal::open(&state);
+    let (alarm, alarmed) = watch::channel(None);
     let composer = Composer::new(Parts {
         reading: settings.reading.clone(),
         options: settings.mesh_options(),
@@ -159,6 +162,8 @@ pub async fn start(
         published: published.clone(),
         journal,
         restored,
+        grace: settings.unregister_after,
+        alarm,
         clock: settings.clock.clone(),
     });
     std::thread::Builder::new()
@@ -169,12 +174,14 @@ pub async fn start(
         })
         .map_err(StartError::Thread)?;
     let mut tasks = JoinSet::new();
+    tasks.spawn(tell_when_grace_is_over(alarmed, ticks.clone()));
     tasks.spawn(look_out(settings.reading.clone(), ticks.clone()));
 
     let (health, health_service) = tonic_health::server::health_reporter();
     tasks.spawn(report_health(published.clone(), health));
     let incoming = TlsIncoming::new(listener, &identity.tls);
     tasks.spawn(keep_house(identity, CaOnDisk::new(state), ticks.clone()));
+    let stopping = ticks.clone();
     let fleet = Arc::new(Proxies {
         roster: roster.clone(),
         secrets,
@@ -190,7 +197,11 @@ pub async fn start(
         .add_service(health_service)
         .add_service(server::aggregated(fleet.clone()))
         .add_service(server::secrets(fleet))
-        .serve_with_incoming_shutdown(incoming, shutdown);
+        .serve_with_incoming_shutdown(incoming, async move {
+            shutdown.await;
+            // The composer is gone if nobody hears it.
+            let _ = stopping.send(Tick::Stopping);
+        });
     let running = Running {
         published,
         roster,
@@ -290,6 +301,29 @@ async fn look_out(reading: Reading, ticks: mpsc::UnboundedSender<Tick>) {
         .await;
     };
     tokio::join!(mesh_config, directory);
+}
+
+/// Tells the composer when the moment has come that it wants to be told of.
+async fn tell_when_grace_is_over(mut alarm: watch::Receiver<Option<Instant>>, ticks: mpsc::UnboundedSender<Tick>) {
+    loop {
+        let at = *alarm.borrow_and_update();
+        let over = async {
+            match at {
+                Some(at) => tokio::time::sleep_until(at.into()).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            changed = alarm.changed() => match changed {
+                Ok(()) => continue,
+                Err(_) => return,
+            },
+            () = over => {}
+        }
+        if ticks.send(Tick::GraceOver).is_err() || alarm.changed().await.is_err() {
+            return;
+        }
+    }
 }
 
 async fn keep_house(mut identity: Identity, mut ca: CaOnDisk, ticks: mpsc::UnboundedSender<Tick>) {

@@ -6,6 +6,7 @@ use arc_swap::ArcSwap;
 use serde::Serialize;
 use tokio::sync::Notify;
 
+use super::registry::RegisteredWorkload;
 use crate::diag::Diagnostic;
 use crate::mesh::Mesh;
 
@@ -25,6 +26,8 @@ pub struct State {
     pub mesh: Mesh,
     /// Everything that is wrong at this moment, in display order.
     pub diagnostics: Arc<[Diagnostic]>,
+    /// The workloads that registered themselves, by name.
+    pub registered: Arc<[RegisteredWorkload]>,
 }
 
 /// An accepted state of the directory.

@@ -127,7 +127,7 @@ impl<'p> Ports<'p> {
             mutual_tls: workload.mutual_tls,
             locality: workload.locality.clone(),
             weight: workload.weight,
-            ready: true,
+            ready: workload.ready,
             workload: entry.map(|id| id.name.clone()),
         })
     }

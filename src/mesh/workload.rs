@@ -6,6 +6,10 @@ use super::Labels;
 use super::service::{Address, Locality};
 use crate::name::{ObjectId, ServiceAccount};
 
+/// The annotation with which a WorkloadEntry is out of service for now: `false` keeps traffic from it. A workload that
+/// registers itself has it while it is not ready.
+pub const READY: &str = "topsail.io/ready";
+
 /// A WorkloadEntry, lowered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Workload {
@@ -26,4 +30,6 @@ pub struct Workload {
     pub locality: Locality,
     /// `weight`, at least 1.
     pub weight: u32,
+    /// Whether it is to receive traffic: the annotation [`READY`] says if not.
+    pub ready: bool,
 }

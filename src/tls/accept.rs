@@ -9,13 +9,14 @@ use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use futures::Stream;
 use rustix::net::sockopt;
 use rustls::pki_types::CertificateDer;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Sleep;
 use tokio_rustls::TlsAcceptor;
@@ -37,6 +38,10 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
 /// … and given up after this many probes without an answer.
 const KEEPALIVE_PROBES: u32 = 3;
 
+/// A connection that is shut down on this side although its peer was heard this short a time ago is shut down because
+/// the peer said goodbye (GOAWAY); one that is given up has been silent for longer.
+const GOODBYE: Duration = Duration::from_secs(5);
+
 /// What a stranger may cost before it has proven anything.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HandshakeLimits {
@@ -56,7 +61,7 @@ impl Default for HandshakeLimits {
 }
 
 /// Who is at the other end, in the extensions of every request on the connection.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct PeerInfo {
     /// Where the peer connects from.
     pub addr: SocketAddr,
@@ -64,6 +69,20 @@ pub struct PeerInfo {
     pub identity: Option<SpiffeId>,
     /// The end of that certificate. The connection may outlive it.
     pub cert_not_after: Option<SystemTime>,
+    closed: watch::Receiver<bool>,
+}
+
+impl PeerInfo {
+    /// Whether the peer has closed the connection, as far as is known by now.
+    pub fn has_closed(&self) -> bool {
+        *self.closed.borrow()
+    }
+
+    /// Waits until the connection is gone, and says whether it was the peer who closed it: a connection that
+    /// nothing is heard of any more, and that is given up, says nothing of its peer.
+    pub async fn closes(mut self) -> bool {
+        self.closed.wait_for(|closed| *closed).await.is_ok()
+    }
 }
 
 /// An accepted connection, its handshake done.
@@ -71,6 +90,9 @@ pub struct PeerInfo {
 pub struct TlsConn {
     stream: TlsStream<TcpStream>,
     peer: PeerInfo,
+    closed: watch::Sender<bool>,
+    /// When something was heard of the peer last.
+    heard: Instant,
 }
 
 impl TlsConn {
@@ -207,12 +229,19 @@ fn identified(stream: TlsStream<TcpStream>, addr: SocketAddr, trust_domain: &Tru
     match peer_spiffe_id(certificates, trust_domain) {
         Ok(identity) => {
             let cert_not_after = certificates.first().and_then(not_after);
+            let (closed, is_closed) = watch::channel(false);
             let peer = PeerInfo {
                 addr,
                 identity,
                 cert_not_after,
+                closed: is_closed,
             };
-            Some(TlsConn { stream, peer })
+            Some(TlsConn {
+                stream,
+                peer,
+                closed,
+                heard: Instant::now(),
+            })
         }
         Err(error) => {
             tracing::error!(%addr, %error, "a verified client has no identity");
@@ -229,7 +258,23 @@ fn not_after(certificate: &CertificateDer<'_>) -> Option<SystemTime> {
 
 impl AsyncRead for TlsConn {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_read(cx, buffer)
+        let this = self.get_mut();
+        let before = buffer.filled().len();
+        let read = ready!(Pin::new(&mut this.stream).poll_read(cx, buffer));
+        let ended = match &read {
+            Ok(()) => buffer.filled().len() == before && buffer.remaining() > 0,
+            // The second is an end without TLS' goodbye.
+            Err(error) => matches!(
+                error.kind(),
+                io::ErrorKind::ConnectionReset | io::ErrorKind::UnexpectedEof
+            ),
+        };
+        if ended {
+            this.closed.send_replace(true);
+        } else {
+            this.heard = Instant::now();
+        }
+        Poll::Ready(read)
     }
 }
 
@@ -243,7 +288,11 @@ impl AsyncWrite for TlsConn {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
+        let this = self.get_mut();
+        if this.heard.elapsed() < GOODBYE {
+            this.closed.send_replace(true);
+        }
+        Pin::new(&mut this.stream).poll_shutdown(cx)
     }
 
     fn poll_write_vectored(

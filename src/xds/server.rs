@@ -9,7 +9,6 @@ mod service;
 mod stream;
 mod window;
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use tokio::sync::watch;
@@ -22,6 +21,7 @@ use super::session::{Patience, Refusal, Refused, SyncState};
 use super::snapshot::Snapshot;
 use crate::ir::ResourceName;
 use crate::name::SpiffeId;
+use crate::tls::PeerInfo;
 
 /// What a client shows to prove who it is.
 #[derive(Clone, Debug)]
@@ -34,13 +34,35 @@ pub enum Credential {
     None,
 }
 
+/// A client at the start of a stream.
+#[derive(Clone, Debug)]
+pub struct Arrival {
+    /// What it says about itself.
+    pub claim: NodeClaim,
+    /// What it shows.
+    pub credential: Credential,
+    /// The other end of its connection, as far as that is known.
+    pub peer: Option<PeerInfo>,
+    /// What it can ask for on this stream.
+    pub scope: Scope,
+}
+
+/// Which types a stream serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// All of them.
+    All,
+    /// Secrets only.
+    Secrets,
+}
+
 /// What the server serves from.
 pub trait Fleet: Send + Sync + 'static {
-    /// A client has said who it is. `peer` is where it connects from, as far as that is known.
+    /// A client has said who it is.
     ///
     /// # Errors
     /// Why it is not served, for the client to read.
-    fn join(&self, claim: NodeClaim, credential: Credential, peer: Option<IpAddr>) -> Result<Member, tonic::Status>;
+    fn join(&self, arrival: Arrival) -> Result<Member, tonic::Status>;
 
     /// Whether a credential is worth listening to, before anything the client says is read.
     ///

@@ -27,6 +27,7 @@ mod metrics;
 mod mutual_tls;
 mod pieces;
 mod proxy_protocol;
+mod registration;
 pub mod restart;
 mod route_actions;
 mod route_matches;

@@ -21,6 +21,8 @@ const POLL: Duration = Duration::from_millis(5);
 /// Directory and state, which outlive the servers started on them.
 pub struct Home {
     dir: TempDir,
+    /// How long registered workloads stay without a stream.
+    pub unregister_after: Duration,
 }
 
 impl Home {
@@ -28,6 +30,7 @@ impl Home {
     pub fn with(files: &[(&str, &str)]) -> Self {
         let home = Self {
             dir: tempfile::tempdir().unwrap(),
+            unregister_after: Duration::from_secs(10),
         };
         std::fs::create_dir(home.config()).unwrap();
         files.iter().for_each(|(name, text)| home.write(name, text));
@@ -56,12 +59,17 @@ impl Home {
 
     /// A join token for a workload of this mesh.
     pub fn token(&self, workload: &str) -> String {
+        self.token_for(Bearer::Workload {
+            name: workload.parse().unwrap(),
+            addresses: vec!["10.9.9.9".parse().unwrap()],
+        })
+    }
+
+    /// A join token of this mesh.
+    pub fn token_for(&self, bearer: Bearer) -> String {
         let signer = TokenSigner::load_or_create(&StateDir::open(self.state()).unwrap(), &Default::default()).unwrap();
         let grant = TokenGrant {
-            bearer: Bearer::Workload {
-                name: workload.parse().unwrap(),
-                addresses: vec!["10.9.9.9".parse().unwrap()],
-            },
+            bearer,
             service_account: "sa".parse().unwrap(),
             labels: [("app".to_owned(), "client".to_owned())].into(),
         };
@@ -84,6 +92,7 @@ impl Home {
             server_names: Vec::new(),
             trust_domain: Default::default(),
             certificate_ttl: Duration::from_secs(24 * 3600),
+            unregister_after: self.unregister_after,
             clock: Clock::system(),
         };
         let (stop, stopped) = oneshot::channel::<()>();

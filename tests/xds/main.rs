@@ -8,6 +8,7 @@ mod joining;
 pub mod memory;
 mod misbehaving;
 mod refusing;
+mod registering;
 mod restarting;
 mod serving;
 mod storm;

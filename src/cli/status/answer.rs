@@ -13,6 +13,8 @@ pub(super) struct Answer {
     pub generation: Option<Generation>,
     /// A row each.
     pub proxies: Vec<Proxy>,
+    /// The workloads that registered themselves.
+    pub registered: Vec<Registered>,
     /// What is wrong.
     pub diagnostics: Vec<Finding>,
 }
@@ -32,6 +34,14 @@ pub(super) struct Proxy {
     pub token_expired: bool,
     pub types: BTreeMap<String, Sync>,
     pub refusals: Vec<Refusal>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Registered {
+    pub workload: String,
+    pub group: String,
+    pub ready: bool,
+    pub connected: bool,
 }
 
 /// How far a proxy is with a type.

@@ -1,6 +1,8 @@
 //! The answer as people read it.
 
-use super::answer::{Answer, Finding, Proxy, Refusal, Sync};
+use std::collections::BTreeMap;
+
+use super::answer::{Answer, Finding, Proxy, Refusal, Registered, Sync};
 use crate::control::reason;
 use crate::diag::Severity;
 use crate::xds::resource::ResourceType;
@@ -21,6 +23,7 @@ pub(super) fn text(answer: &Answer, color: bool) -> String {
             text.push_str(&table(proxies, color));
         }
     }
+    paragraph(&mut text, groups(&answer.registered).into_iter());
     let refusals = answer
         .proxies
         .iter()
@@ -104,6 +107,31 @@ fn generation(proxy: &Proxy) -> String {
     }
 }
 
+/// How many members each group has, and which receive no traffic or have lost their stream.
+fn groups(registered: &[Registered]) -> Vec<String> {
+    let mut groups: BTreeMap<&str, Vec<&Registered>> = BTreeMap::new();
+    for member in registered {
+        groups.entry(&member.group).or_default().push(member);
+    }
+    let line = |(group, members): (&str, Vec<&Registered>)| {
+        let ready = members.iter().filter(|member| member.ready).count();
+        let mut text = format!(
+            "group {group}: {ready} of {} registered members are ready",
+            members.len()
+        );
+        for member in members.iter().filter(|member| !member.ready || !member.connected) {
+            let state = match (member.connected, member.ready) {
+                (true, _) => "has not ACKed its first configuration",
+                (false, true) => "is not connected",
+                (false, false) => "has ended",
+            };
+            text.push_str(&format!("; {} {state}", member.workload));
+        }
+        text
+    };
+    groups.into_iter().map(line).collect()
+}
+
 fn refused(proxy: &Proxy, refusal: &Refusal) -> String {
     let Refusal {
         kind,
@@ -157,6 +185,10 @@ mod tests {
         serde_json::from_value(json!({
             "generation": {"number": 7, "objects": 12},
             "proxies": [row("reviews-v1.default", 7, "SYNCED", json!([])), row("a.b", 6, "NACKED", json!([refusal]))],
+            "registered": [
+                {"workload": "a-10-0-0-1.b", "group": "a.b", "address": "10.0.0.1", "ready": true, "connected": true},
+                {"workload": "a-10-0-0-2.b", "group": "a.b", "address": "10.0.0.2", "ready": false, "connected": false},
+            ],
             "diagnostics": [
                 {"code": "IST0101", "severity": "error", "message": "no", "file": "m/a.yaml", "line": 3, "column": 5},
                 {"code": "TS0012", "severity": "info", "message": "irrelevant", "file": "m/a.yaml", "line": 1, "column": 1},
@@ -173,6 +205,8 @@ generation 7, 12 objects
 PROXY               CDS     EDS     SDS       LDS       RDS       GENERATION  VERSION
 reviews-v1.default  SYNCED  SYNCED  NOT SENT  NOT SENT  NOT SENT  7           envoy 1.40.0
 a.b                 NACKED  SYNCED  NOT SENT  NOT SENT  NOT SENT  6 of 7      envoy 1.40.0
+
+group a.b: 1 of 2 registered members are ready; a-10-0-0-2.b has ended
 
 a.b refuses CDS `outbound|80||a`, made from DestinationRule default/a: Proto constraint validation failed (X)
 a.b: its join token has expired; it cannot reconnect until its token file is renewed

@@ -1,15 +1,16 @@
 //! A composer over a directory that is edited, with restarts in between.
 
 use std::fs;
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use super::*;
-use crate::control::identity::Grant;
+use crate::control::identity::{Grant, Member};
 use crate::control::roster::Admission;
 use crate::ir::ResourceName;
 use crate::mesh::Labels;
 use crate::mesh::config::{MeshConfig, OutboundPolicy};
-use crate::name::TrustDomain;
+use crate::name::{TrustDomain, WorkloadName};
 use crate::pki::{Ca, IssueOptions, StateDir};
 use crate::xds::node::NodeClaim;
 use crate::xds::pb::core::Node;
@@ -89,6 +90,8 @@ fn composer(base: PathBuf, with_file: bool) -> Composer {
         published: Arc::default(),
         journal,
         restored,
+        grace: Duration::from_secs(10),
+        alarm: watch::channel(None).0,
         clock,
     })
 }
@@ -233,4 +236,153 @@ fn join(server: &mut Server, name: &str, address: &str, labels: Option<Labels>) 
     });
     server.composer.join(id);
     id
+}
+
+const REVIEWS: &str = "apiVersion: v1\nkind: Service\nmetadata: {name: reviews}\nspec: {selector: {app: reviews}, ports: [{name: http, port: 80}]}\n";
+
+/// A stream of a member of the group `reviews`, as the fleet tells of it.
+fn stream(server: &mut Server, address: &str) -> MemberId {
+    let group: WorkloadName = "reviews.default".parse().unwrap();
+    let address: IpAddr = address.parse().unwrap();
+    let workload = WorkloadName::member(&group, address).unwrap();
+    let node = Node {
+        id: format!("sidecar~{address}~{workload}~default.svc.cluster.local"),
+        ..Node::default()
+    };
+    let claim = NodeClaim::read(&node).unwrap();
+    let labels = Labels::from_iter([("app".into(), "reviews".into())]);
+    let grant = Grant {
+        identity: "spiffe://cluster.local/ns/default/sa/reviews".parse().unwrap(),
+        workload,
+        stated: Some((Arc::new(labels), vec![address])),
+        member: Some(Member { group, address }),
+        token_expires: None,
+    };
+    let (view, _) = grant.view(&claim, server.composer.directory.mesh());
+    let (id, ..) = server.composer.roster.enter(Admission {
+        claim,
+        grant,
+        view,
+        since: SystemTime::UNIX_EPOCH,
+    });
+    server.hear(Tick::Joined(id));
+    id
+}
+
+impl Server {
+    /// A tick that comes alone.
+    fn hear(&mut self, tick: Tick) {
+        self.hear_at(tick, Instant::now());
+    }
+
+    fn hear_at(&mut self, tick: Tick, now: Instant) {
+        self.composer.hear(tick, now);
+        self.composer.settle();
+    }
+
+    /// The endpoints of the service, each with whether it is ready.
+    fn reviews(&self) -> Vec<(String, bool)> {
+        let mesh = self.composer.published.mesh();
+        let service = mesh.services().find(|service| &*service.name == "reviews").unwrap();
+        let endpoints = service.endpoints.iter();
+        endpoints
+            .map(|endpoint| (format!("{:?}", endpoint.address), endpoint.ready))
+            .map(|(address, ready)| (address.replace("Ip(", "").replace(')', ""), ready))
+            .collect()
+    }
+
+    fn generation(&self) -> u64 {
+        self.composer.generation
+    }
+}
+
+fn over() -> Instant {
+    Instant::now() + Duration::from_secs(60)
+}
+
+#[test]
+fn a_workload_that_registers_itself_is_an_endpoint_with_an_inbound_side_before_it_gets_traffic() {
+    let mut server = Server::new(false);
+    server.write("mesh/a.yaml", REVIEWS);
+    server.look();
+    let id = stream(&mut server, "10.0.0.7");
+    assert_eq!(server.reviews(), [("10.0.0.7".to_owned(), false)]);
+    let target = server.composer.roster.target("reviews-10-0-0-7.default").unwrap();
+    assert_eq!(target.generation, 2, "its first target holds its registration");
+    let inbound: ResourceName = "inbound|80||".into();
+    assert!(target.set(ResourceType::Cluster).contains_key(&inbound));
+    server.hear(Tick::Acked(id));
+    assert_eq!(server.reviews(), [("10.0.0.7".to_owned(), true)]);
+    assert!(server.composer.published.state().registered[0].ready);
+    server.hear(Tick::Left(id));
+    server.hear(Tick::Closed(id));
+    assert_eq!(server.reviews(), [("10.0.0.7".to_owned(), false)]);
+    server.hear_at(Tick::GraceOver, over());
+    assert_eq!(server.reviews(), []);
+    assert_eq!(server.errors(), 0);
+}
+
+#[test]
+fn members_that_come_together_are_one_generation() {
+    let mut server = Server::new(false);
+    server.write("mesh/a.yaml", REVIEWS);
+    server.look();
+    let before = server.generation();
+    let now = Instant::now();
+    for member in 1..=100 {
+        let address: IpAddr = format!("10.0.0.{member}").parse().unwrap();
+        let group = "reviews.default".parse().unwrap();
+        server
+            .composer
+            .registry
+            .join(member, Registration::testing(&group, address));
+        server.composer.registry.acked(member);
+    }
+    server.composer.hear(Tick::Refused, now);
+    server.composer.settle();
+    assert_eq!((server.reviews().len(), server.generation()), (100, before + 1));
+}
+
+#[test]
+fn registered_workloads_survive_a_restart_and_go_unless_they_come_back() {
+    let mut server = Server::new(false);
+    server.write("mesh/a.yaml", REVIEWS);
+    server.look();
+    for address in ["10.0.0.7", "10.0.0.8"] {
+        let id = stream(&mut server, address);
+        server.hear(Tick::Acked(id));
+    }
+    let both = [("10.0.0.7".to_owned(), true), ("10.0.0.8".to_owned(), true)];
+    let generation = server.generation();
+    server.restart();
+    assert_eq!(server.reviews(), both);
+    let id = stream(&mut server, "10.0.0.7");
+    server.hear(Tick::Acked(id));
+    assert_eq!((server.reviews(), server.generation()), (both.to_vec(), generation + 1));
+    server.hear_at(Tick::GraceOver, over());
+    assert_eq!(server.reviews(), both[..1]);
+    server.restart();
+    assert_eq!(server.reviews(), both[..1]);
+}
+
+#[test]
+fn a_written_workload_entry_comes_before_a_registered_one() {
+    let mut server = Server::new(false);
+    server.write("mesh/a.yaml", REVIEWS);
+    server.look();
+    let id = stream(&mut server, "10.0.0.7");
+    server.hear(Tick::Acked(id));
+    let written = "apiVersion: networking.istio.io/v1\nkind: WorkloadEntry\nmetadata: {name: reviews-10-0-0-7}\nspec: {address: 10.0.0.9, labels: {app: reviews}}\n";
+    server.write("mesh/b.yaml", written);
+    server.look();
+    assert_eq!(server.reviews(), [("10.0.0.9".to_owned(), true)]);
+    server.hear(Tick::Left(id));
+    server.hear(Tick::Closed(id));
+    assert_eq!(server.reviews(), [("10.0.0.9".to_owned(), true)]);
+    fs::remove_file(server.directory.path().join("mesh/b.yaml")).unwrap();
+    let gone = server.directory.path().join("mesh/b.yaml").to_string_lossy().into();
+    let tree = Tree::scan(&server.composer.reading.root);
+    server.composer.take(tree, vec![gone]);
+    assert_eq!(server.reviews(), [("10.0.0.7".to_owned(), false)]);
+    assert_eq!(server.errors(), 0);
 }

@@ -10,7 +10,7 @@ use crate::api::{FieldPath, Object};
 use crate::diag::Code;
 use crate::mesh::Labels;
 use crate::mesh::service::Address;
-use crate::mesh::workload::Workload;
+use crate::mesh::workload::{READY, Workload};
 use crate::name::{ServiceAccount, is_dns_label};
 
 /// The label that says whether a workload takes Istio's mutual TLS.
@@ -22,7 +22,9 @@ pub(super) fn lower(object: &Object, spec: &Spec, context: &Context) -> Lowered<
     let at = FieldPath::root().field("spec");
     let mut labels = report.labels(&at.field("labels"), &spec.labels);
     labels.extend(shared(&object.labels));
+    let ready = ready(&mut report, object);
     let workload = workload(&mut report, &at, spec, labels, Names::Allowed);
+    let workload = workload.map(|workload| Workload { ready, ..workload });
     report.finish_some(workload).map(Arc::new)
 }
 
@@ -72,7 +74,17 @@ pub(super) fn workload(
         service_account,
         locality: parse_locality(&spec.locality),
         weight: spec.weight.max(1),
+        ready: true,
     })
+}
+
+fn ready(report: &mut Report<'_>, object: &Object) -> bool {
+    let said = object.annotations.get(READY).map(String::as_str);
+    if !matches!(said, None | Some("true" | "false")) {
+        let at = FieldPath::root().field("metadata").field("annotations").key(READY);
+        report.error(&at, "`true` or `false` is needed");
+    }
+    said != Some("false")
 }
 
 fn address(report: &mut Report<'_>, at: &FieldPath, spec: &Spec, names: Names) -> Option<Address> {
@@ -162,6 +174,13 @@ apiVersion: networking.istio.io/v1
 kind: WorkloadEntry
 metadata: {name: d}
 spec: {network: a}                      #! TS0005
+---
+apiVersion: networking.istio.io/v1
+kind: WorkloadEntry
+metadata:
+  name: e
+  annotations: {topsail.io/ready: soon} #! IST0106
+spec: {address: 127.0.0.1}
 "#
             .replace(
                 "address: unix:///a/\n",

@@ -14,8 +14,8 @@ use tonic::server::NamedService;
 use tonic::{Code, Status};
 
 use super::grpc::{self, Requests};
-use super::stream::{self, Protocol, Scope};
-use super::{Credential, Fleet};
+use super::stream::{self, Protocol};
+use super::{Credential, Fleet, Scope};
 use crate::tls::PeerInfo;
 use crate::xds::pb::discovery::{DeltaDiscoveryRequest, DiscoveryRequest};
 
@@ -104,7 +104,7 @@ fn serve<P: Protocol, F: Fleet>(
     request: http::Request<Body>,
 ) -> BoxFuture<Result<http::Response<Body>, Infallible>> {
     let credential = credential(&request);
-    let peer = request.extensions().get::<PeerInfo>().map(|peer| peer.addr.ip());
+    let peer = request.extensions().get::<PeerInfo>().cloned();
     let (responses, response) = grpc::respond();
     let requests = Requests::<P>::new(request.into_body());
     tokio::spawn(stream::run(fleet, scope, credential, peer, requests, responses));

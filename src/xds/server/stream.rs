@@ -1,6 +1,5 @@
 //! One stream: requests in, responses out.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -8,23 +7,15 @@ use prost::Message;
 use tonic::Status;
 
 use super::grpc::{Requests, Responses};
-use super::{Credential, Fleet, Member, Progress};
+use super::{Arrival, Credential, Fleet, Member, Progress, Scope};
 use crate::ir::ResourceName;
+use crate::tls::PeerInfo;
 use crate::xds::node::NodeClaim;
 use crate::xds::pb::core::Node;
 use crate::xds::pb::discovery::{DeltaDiscoveryRequest, DiscoveryRequest};
 use crate::xds::resource::{ResourceType, Version};
 use crate::xds::session::{Push, Refusal, Session, delta, sotw};
 use crate::xds::wire;
-
-/// Which types a stream serves.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Scope {
-    /// All of them.
-    All,
-    /// Secrets only.
-    Secrets,
-}
 
 impl Scope {
     fn serves(self, kind: ResourceType) -> bool {
@@ -107,7 +98,7 @@ pub(super) async fn run<P: Protocol, F: Fleet>(
     fleet: Arc<F>,
     scope: Scope,
     credential: Credential,
-    peer: Option<IpAddr>,
+    peer: Option<PeerInfo>,
     mut requests: Requests<P>,
     responses: Responses,
 ) {
@@ -131,15 +122,22 @@ pub(super) async fn run<P: Protocol, F: Fleet>(
 /// The first request says who the client is.
 fn join<P: Protocol, F: Fleet>(
     fleet: &F,
+    scope: Scope,
     credential: Credential,
-    peer: Option<IpAddr>,
+    peer: Option<PeerInfo>,
     mut first: P,
 ) -> Result<(Member, P), Status> {
     let node = first
         .node()
         .ok_or_else(|| Status::invalid_argument("the first request of a stream needs a node"))?;
     let claim = NodeClaim::read(&node).map_err(|error| Status::invalid_argument(error.to_string()))?;
-    Ok((fleet.join(claim, credential, peer)?, first))
+    let arrival = Arrival {
+        claim,
+        credential,
+        peer,
+        scope,
+    };
+    Ok((fleet.join(arrival)?, first))
 }
 
 /// The client is gone.
@@ -160,11 +158,11 @@ impl Stream {
         fleet: &F,
         scope: Scope,
         credential: Credential,
-        peer: Option<IpAddr>,
+        peer: Option<PeerInfo>,
         responses: Responses,
         first: P,
     ) -> Result<(Box<Self>, Vec<Refusal>), Status> {
-        let (member, first) = join(fleet, credential, peer, first)?;
+        let (member, first) = join(fleet, scope, credential, peer, first)?;
         let session = Session::new(fleet.patience(), member.refused.clone());
         let mut stream = Box::new(Stream {
             scope,

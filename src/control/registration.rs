@@ -1,0 +1,142 @@
+//! What a workload that registers itself says, as the WorkloadEntry that somebody would have written for it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde_json::json;
+
+use super::roster::Admission;
+use crate::api::workload_entry::WorkloadEntry;
+use crate::api::{self, Object, ReadOptions, Spec};
+use crate::diag::SourceText;
+use crate::mesh::service::Locality;
+use crate::mesh::workload::READY;
+use crate::name::{Kind, ObjectId, WorkloadName};
+use crate::source::document::Document;
+
+/// Istio's annotation that names the group of a registered workload.
+const GROUP: &str = "istio.io/autoRegistrationGroup";
+/// What the origins of registered workloads start with, which no path does.
+const ORIGIN: &str = "registered://";
+
+/// A registered workload.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Registration {
+    /// The workload.
+    pub workload: WorkloadName,
+    /// Its group.
+    pub group: WorkloadName,
+    /// Whether it is to receive traffic.
+    pub ready: bool,
+    spec: WorkloadEntry,
+}
+
+impl Registration {
+    /// What a member of a group registers; none if it is a member of none.
+    pub(super) fn of_admission(admission: &Admission) -> Option<Self> {
+        let grant = &admission.grant;
+        let member = grant.member.as_ref()?;
+        let (labels, _) = grant.stated.as_ref()?;
+        let labels = labels.iter().map(|(key, value)| (key.to_string(), value.to_string()));
+        Some(Self {
+            workload: grant.workload.clone(),
+            group: member.group.clone(),
+            ready: false,
+            spec: WorkloadEntry {
+                address: member.address.to_string(),
+                labels: labels.collect(),
+                service_account: grant.identity.service_account.to_string(),
+                locality: written(&admission.claim.locality),
+                ..WorkloadEntry::default()
+            },
+        })
+    }
+
+    /// What an object says that [`Registration::object`] made; none if it was another.
+    pub(super) fn of_object(object: &Object) -> Option<Self> {
+        let Spec::WorkloadEntry(spec) = &object.spec else {
+            return None;
+        };
+        let group = object.annotations.get(GROUP).filter(|_| is_registered(object))?;
+        Some(Self {
+            workload: WorkloadName {
+                name: object.id.name.clone(),
+                namespace: object.id.namespace.clone(),
+            },
+            group: format!("{group}.{}", object.id.namespace).parse().ok()?,
+            ready: !object.annotations.contains_key(READY),
+            spec: WorkloadEntry::clone(spec),
+        })
+    }
+
+    /// A member of a group at an address, with nothing special about it.
+    #[cfg(test)]
+    pub(super) fn testing(group: &WorkloadName, address: std::net::IpAddr) -> Self {
+        Self {
+            workload: WorkloadName::member(group, address).unwrap(),
+            group: group.clone(),
+            ready: false,
+            spec: WorkloadEntry {
+                address: address.to_string(),
+                labels: [("app".to_owned(), group.name.to_string())].into(),
+                service_account: group.name.to_string(),
+                ..WorkloadEntry::default()
+            },
+        }
+    }
+
+    /// Its address.
+    pub(super) fn address(&self) -> &str {
+        &self.spec.address
+    }
+
+    /// The WorkloadEntry.
+    pub(super) fn object(&self) -> Option<Arc<Object>> {
+        let mut annotations = BTreeMap::from([(GROUP, &*self.group.name)]);
+        if !self.ready {
+            annotations.insert(READY, "false");
+        }
+        let WorkloadName { name, namespace } = &self.workload;
+        let spec = &self.spec;
+        let text = json!({
+            "apiVersion": "networking.istio.io/v1",
+            "kind": "WorkloadEntry",
+            "metadata": {"name": name, "namespace": namespace, "annotations": annotations},
+            "spec": {
+                "address": spec.address,
+                "ports": spec.ports,
+                "labels": spec.labels,
+                "network": spec.network,
+                "locality": spec.locality,
+                "weight": spec.weight,
+                "serviceAccount": spec.service_account,
+            },
+        });
+        let source = SourceText::new(format!("{ORIGIN}{namespace}/{name}"), format!("{text:#}\n"));
+        let mut read = api::read(&Document::whole(&source), &ReadOptions::default());
+        for problem in &read.diagnostics {
+            tracing::error!(workload = %self.workload, "a workload cannot be registered: {}", problem.message);
+        }
+        read.objects.pop().map(Arc::new)
+    }
+}
+
+/// Whether an object is one that a workload registered.
+pub(super) fn is_registered(object: &Object) -> bool {
+    object.order.origin.starts_with(ORIGIN)
+}
+
+/// The id of a workload's WorkloadEntry.
+pub(super) fn entry_id(workload: &WorkloadName) -> ObjectId {
+    ObjectId {
+        kind: Kind::WorkloadEntry,
+        namespace: workload.namespace.clone(),
+        name: workload.name.clone(),
+    }
+}
+
+/// `region/zone/subzone`, without the parts at the end that are empty.
+fn written(locality: &Locality) -> String {
+    let Locality { region, zone, subzone } = locality;
+    format!("{region}/{zone}/{subzone}").trim_end_matches('/').to_owned()
+}

@@ -1,0 +1,150 @@
+//! Streams that come and go, by a clock that the test moves.
+
+use super::*;
+use crate::control::registration::{entry_id, is_registered};
+
+const GRACE: Duration = Duration::from_secs(10);
+
+fn registry() -> (Registry, Instant) {
+    (Registry::new(GRACE, []), Instant::now())
+}
+
+fn member(address: &str) -> Registration {
+    let group = "reviews.shop".parse().unwrap();
+    Registration::testing(&group, address.parse().unwrap())
+}
+
+/// The WorkloadEntries there are, each with whether it is ready.
+fn entries(registry: &Registry) -> Vec<(String, bool)> {
+    let shown = registry.shown().into_iter();
+    shown.map(|workload| (workload.address, workload.ready)).collect()
+}
+
+fn ready(address: &str) -> Vec<(String, bool)> {
+    vec![(address.to_owned(), true)]
+}
+
+fn unready(address: &str) -> Vec<(String, bool)> {
+    vec![(address.to_owned(), false)]
+}
+
+#[test]
+fn a_member_is_ready_from_its_ack_until_it_closes_its_connection_and_gone_after_the_grace() {
+    let (mut registry, now) = registry();
+    registry.join(1, member("10.0.0.7"));
+    assert_eq!(entries(&registry), unready("10.0.0.7"));
+    registry.acked(1);
+    assert_eq!(entries(&registry), ready("10.0.0.7"));
+    let id = entry_id(&member("10.0.0.7").workload);
+    let object = registry.object(&id).unwrap().clone();
+    assert!(is_registered(&object));
+    assert_eq!(object.annotations["istio.io/autoRegistrationGroup"], "reviews");
+    let restored = Registration::of_object(&object).unwrap();
+    assert_eq!(
+        restored.object().as_deref(),
+        Some(&*object),
+        "what a restart makes of it"
+    );
+
+    registry.leave(1, now);
+    assert_eq!(entries(&registry), ready("10.0.0.7"), "it may only be the stream");
+    registry.closed(1, now);
+    assert_eq!(entries(&registry), unready("10.0.0.7"));
+    assert_eq!(registry.next_end(), Some(now + GRACE));
+    registry.expire(now + GRACE - Duration::from_millis(1));
+    assert_eq!(entries(&registry).len(), 1);
+    registry.expire(now + GRACE);
+    assert_eq!((entries(&registry), registry.object(&id)), (vec![], None));
+}
+
+#[test]
+fn who_comes_back_in_time_has_never_been_away() {
+    let (mut registry, now) = registry();
+    registry.join(1, member("10.0.0.7"));
+    registry.acked(1);
+    registry.take_changed();
+    registry.leave(1, now);
+    registry.join(2, member("10.0.0.7"));
+    registry.acked(2);
+    registry.expire(now + 2 * GRACE);
+    assert_eq!(entries(&registry), ready("10.0.0.7"));
+    assert!(!registry.has_changed());
+}
+
+#[test]
+fn of_two_streams_the_later_counts() {
+    let (mut registry, now) = registry();
+    registry.join(1, member("10.0.0.7"));
+    registry.acked(1);
+    registry.join(2, member("10.0.0.7"));
+    registry.take_changed();
+    registry.leave(1, now);
+    registry.closed(1, now);
+    registry.expire(now + 2 * GRACE);
+    assert_eq!(entries(&registry), ready("10.0.0.7"));
+    assert!(!registry.has_changed());
+    registry.leave(2, now);
+    registry.closed(2, now);
+    assert_eq!(entries(&registry), unready("10.0.0.7"));
+    registry.join(3, member("10.0.0.7"));
+    assert_eq!(entries(&registry), unready("10.0.0.7"), "a process that starts anew");
+    registry.acked(3);
+    assert_eq!(entries(&registry), ready("10.0.0.7"));
+}
+
+#[test]
+fn who_was_registered_at_a_restart_has_the_grace_to_come_back() {
+    let (mut before, now) = registry();
+    for (stream, address) in [(1, "10.0.0.7"), (2, "10.0.0.8")] {
+        before.join(stream, member(address));
+        before.acked(stream);
+    }
+    let ids = before.take_changed();
+    let objects: Vec<_> = ids
+        .iter()
+        .map(|name| before.object(&entry_id(name)).unwrap().clone())
+        .collect();
+    let mut registry = Registry::new(GRACE, objects);
+    assert_eq!(registry.next_end(), None, "the directory is still being read");
+    registry.join(1, member("10.0.0.7"));
+    registry.start(now);
+    assert_eq!(entries(&registry), [ready("10.0.0.7"), ready("10.0.0.8")].concat());
+    registry.expire(now + GRACE);
+    assert_eq!(entries(&registry), ready("10.0.0.7"));
+    registry.acked(1);
+    assert_eq!(
+        registry.take_changed().len(),
+        1,
+        "only of the one that is gone is there news"
+    );
+}
+
+#[test]
+fn a_server_that_ends_unregisters_nobody() {
+    let (mut registry, now) = registry();
+    registry.join(1, member("10.0.0.7"));
+    registry.acked(1);
+    registry.stop();
+    registry.leave(1, now);
+    registry.closed(1, now);
+    registry.expire(now + GRACE);
+    assert_eq!(entries(&registry), ready("10.0.0.7"));
+}
+
+#[test]
+fn connections_closed_while_the_server_stood_still_say_nothing() {
+    let (mut registry, now) = registry();
+    registry.hear(now);
+    registry.join(1, member("10.0.0.7"));
+    registry.acked(1);
+    let later = now + 2 * STANDSTILL;
+    registry.hear(later);
+    registry.leave(1, later);
+    registry.closed(1, later);
+    assert_eq!(entries(&registry), ready("10.0.0.7"));
+    registry.join(2, member("10.0.0.7"));
+    let again = later + GRACE;
+    registry.leave(2, again);
+    registry.closed(2, again);
+    assert_eq!(entries(&registry), unready("10.0.0.7"));
+}

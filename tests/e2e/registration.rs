@@ -1,0 +1,186 @@
+//! Workloads that register themselves: replicas that share one token and differ in their addresses alone.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use serde_json::Value;
+
+use crate::harness::{App, Backend, Load, Mesh, Plane, Sidecar, eventually, run};
+use crate::on_each_plane;
+use crate::restart::STREAM_CLOSED;
+
+on_each_plane! {
+    replicas_share_a_token_and_the_traffic_and_one_that_is_killed_gets_no_more,
+    replicas_stay_while_the_server_is_restarted_under_load,
+}
+
+/// Each replica's application is on its own address, port 8080; its sidecar is before it, on 9080.
+const MESH: &str = "
+{apiVersion: v1, kind: Service, metadata: {name: web}, spec: {selector: {app: web}, ports: [{name: http, port: 9080}]}}
+---
+apiVersion: networking.istio.io/v1
+kind: Sidecar
+metadata: {name: web}
+spec:
+  workloadSelector: {labels: {app: web}}
+  ingress:
+  - {port: {number: 9080, protocol: HTTP, name: http}, captureMode: NONE, defaultEndpoint: \"0.0.0.0:8080\"}
+  egress:
+  - hosts: [\"~/*\"]
+---
+{apiVersion: security.istio.io/v1, kind: PeerAuthentication, metadata: {name: default, namespace: istio-system}, spec: {mtls: {mode: STRICT}}}
+";
+
+/// A mesh with a group.
+struct Group {
+    mesh: Mesh,
+    token: PathBuf,
+}
+
+/// A replica.
+struct Replica {
+    name: String,
+    sidecar: Sidecar,
+    _backend: Backend,
+}
+
+impl Group {
+    async fn start(plane: Plane, unregister_after: &str) -> Self {
+        let mut mesh = Mesh::new(plane, &[("mesh.yaml", MESH)]);
+        mesh.server.flag(&format!("--unregister-after={unregister_after}"));
+        mesh.server.start().await;
+        let (state, token) = (mesh.server.state(), mesh.server.config().join("web.token"));
+        let create = ["token", "create", "--group", "web.default", "--service-account", "web"];
+        let (state, out) = (state.to_str().unwrap(), token.to_str().unwrap());
+        let more = ["--label", "app=web", "--state", state, "--out", out];
+        let made = run(&[&create[..], &more].concat()).await;
+        assert!(made.status.success(), "{made:?}");
+        Self { mesh, token }
+    }
+
+    /// Starts a replica, for which nothing is written anywhere.
+    async fn replica(&self) -> Replica {
+        let (ip, server) = (self.mesh.address(), self.mesh.server.xds().to_string());
+        let ca = self.mesh.server.state().join("ca/root-cert.pem");
+        let bootstrap = [
+            "bootstrap",
+            "--group",
+            "web.default",
+            "--mode",
+            "NONE",
+            "--server",
+            &server,
+        ];
+        let (ca, token, address) = (ca.to_str().unwrap(), self.token.to_str().unwrap(), ip.to_string());
+        let more = ["--ca", ca, "--token-file", token, "--ip", &address];
+        let made = run(&[&bootstrap[..], &more].concat()).await;
+        assert!(made.status.success(), "{made:?}");
+        let name = format!("web-{}", address.replace('.', "-"));
+        let backend = Backend::http_at(SocketAddr::new(ip, 8080), &name).await;
+        let bootstrap = String::from_utf8(made.stdout).unwrap();
+        let mut sidecar = self.mesh.sidecar_on(&name, ip, &bootstrap).await;
+        for text in [STREAM_CLOSED, "xDS"] {
+            sidecar.allow_log(text);
+        }
+        Replica {
+            name,
+            sidecar,
+            _backend: backend,
+        }
+    }
+
+    /// Waits until the server shows exactly these, all ready or not.
+    async fn registered(&self, expected: &[&Replica], ready: bool) {
+        let expected: BTreeSet<String> = expected
+            .iter()
+            .map(|replica| format!("{}.default", replica.name))
+            .collect();
+        eventually("the registered workloads", async || {
+            let answer = self.mesh.server.api("/api/v1/registered").await;
+            let all: Vec<&Value> = answer.as_array().unwrap().iter().collect();
+            let names = all.iter().map(|row| row["workload"].as_str().unwrap().to_owned());
+            let as_expected = names.collect::<BTreeSet<_>>() == expected;
+            match as_expected && all.iter().all(|row| row["ready"] == ready) {
+                true => Ok(()),
+                false => Err(answer.to_string()),
+            }
+        })
+        .await;
+    }
+
+    /// Waits until requests of the client reach exactly these.
+    async fn reached(&self, client: &App, expected: &[&Replica]) {
+        let expected: BTreeSet<String> = expected.iter().map(|replica| replica.name.clone()).collect();
+        eventually("traffic to all replicas", async || {
+            let mut seen = BTreeSet::new();
+            for _ in 0..20 {
+                let answer = client.get("web", "/").send().await?;
+                if answer.status != 200 {
+                    return Err(format!("{}: {}", answer.status, answer.text()));
+                }
+                seen.insert(answer.seen().backend);
+            }
+            match seen == expected {
+                true => Ok(()),
+                false => Err(format!("{seen:?}")),
+            }
+        })
+        .await;
+    }
+}
+
+async fn replicas_share_a_token_and_the_traffic_and_one_that_is_killed_gets_no_more(plane: Plane) {
+    let group = Group::start(plane, "1s").await;
+    let client = group.mesh.client().await;
+    let (a, b, mut c) = (group.replica().await, group.replica().await, group.replica().await);
+    group.registered(&[&a, &b, &c], true).await;
+    group.reached(&client, &[&a, &b, &c]).await;
+
+    c.sidecar.kill().await;
+    let counts = client.get("web", "/").count(60).await;
+    assert!(!counts.contains_key(&c.name), "{counts:?}");
+    group.registered(&[&a, &b], true).await;
+    group.reached(&client, &[&a, &b]).await;
+    let log = group.mesh.server.log();
+    for told in [
+        "registers itself",
+        "is ready",
+        "has closed its connection",
+        "is removed",
+    ] {
+        assert!(log.contains(told), "{told}: {log}");
+    }
+
+    c.sidecar.start_again();
+    group.registered(&[&a, &b, &c], true).await;
+    group.reached(&client, &[&a, &b, &c]).await;
+}
+
+async fn replicas_stay_while_the_server_is_restarted_under_load(plane: Plane) {
+    let mut group = Group::start(plane, "60s").await;
+    let mut client = group.mesh.client().await;
+    for text in [STREAM_CLOSED, "xDS"] {
+        client.sidecar.allow_log(text);
+    }
+    let (a, b) = (group.replica().await, group.replica().await);
+    group.registered(&[&a, &b], true).await;
+    group.reached(&client, &[&a, &b]).await;
+    let load = Load::start(client.get("web", "/load"), 100);
+    let objects = async |group: &Group| group.mesh.server.api("/api/v1/generation").await["objects"].clone();
+    let before = objects(&group).await;
+    group.mesh.server.kill().await;
+    group.mesh.server.start().await;
+    assert_eq!(objects(&group).await, before, "they are endpoints from the start");
+    group.registered(&[&a, &b], true).await;
+    eventually("they are back", async || {
+        let answer = group.mesh.server.api("/api/v1/registered").await;
+        match answer.as_array().unwrap().iter().all(|row| row["connected"] == true) {
+            true => Ok(()),
+            false => Err(answer.to_string()),
+        }
+    })
+    .await;
+    group.reached(&client, &[&a, &b]).await;
+    load.stop().await.assert_lossless();
+}

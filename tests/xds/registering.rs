@@ -1,0 +1,130 @@
+//! Workloads that register themselves, and who may.
+
+use std::time::Duration;
+
+use envoy_types::pb::envoy::config::core::v3::Node;
+use envoy_types::pb::envoy::service::discovery::v3::DeltaDiscoveryRequest;
+use envoy_types::pb::google::protobuf::value::Kind;
+use envoy_types::pb::google::protobuf::{Struct, Value};
+use tonic::Code;
+use topsail::pki::Bearer;
+
+use super::client::{CDS, Client, LDS, SDS, Versions};
+use super::control_plane::{ControlPlane, Home, eventually};
+
+/// All connections come from there.
+const HERE: &str = "127.0.0.1";
+const NAME: &str = "reviews-127-0-0-1.default";
+
+fn hello(workload: &str, address: &str, group: &str) -> DeltaDiscoveryRequest {
+    let group = Value {
+        kind: Some(Kind::StringValue(group.to_owned())),
+    };
+    let node = Node {
+        id: format!("sidecar~{address}~{workload}~default.svc.cluster.local"),
+        metadata: Some(Struct {
+            fields: [("AUTO_REGISTER_GROUP".to_owned(), group)].into(),
+        }),
+        ..Default::default()
+    };
+    DeltaDiscoveryRequest {
+        node: Some(node),
+        type_url: "hello".to_owned(),
+        ..Default::default()
+    }
+}
+
+fn token(home: &Home) -> String {
+    home.token_for(Bearer::Group("reviews.default".parse().unwrap()))
+}
+
+/// Who is registered, each with whether it is ready and connected.
+fn registered(server: &ControlPlane) -> Vec<(String, bool, bool)> {
+    let state = server.running.published.state();
+    let rows = state.registered.iter();
+    rows.map(|row| (row.workload.clone(), row.ready, row.connected))
+        .collect()
+}
+
+async fn becomes(server: &ControlPlane, expected: &[(&str, bool, bool)]) {
+    let expected: Vec<_> = expected
+        .iter()
+        .map(|(name, ready, connected)| ((*name).to_owned(), *ready, *connected))
+        .collect();
+    eventually(&format!("{expected:?}"), || registered(server) == expected).await;
+}
+
+async fn member(home: &Home, server: &ControlPlane) -> Client {
+    let hello = hello(NAME, HERE, "reviews");
+    Client::open_saying(home, server, hello, Some(&token(home)))
+        .await
+        .unwrap()
+}
+
+#[tokio::test]
+async fn a_member_is_ready_when_it_has_its_listeners_and_gone_when_it_has_gone() {
+    let mut home = Home::with(&[]);
+    home.unregister_after = Duration::from_millis(100);
+    let server = home.serve().await;
+    let mut client = member(&home, &server).await;
+    becomes(&server, &[(NAME, false, true)]).await;
+    for kind in [CDS, LDS] {
+        client.subscribe(kind, &[], &Versions::new());
+        let response = client.take(kind).await;
+        assert!(!registered(&server)[0].1, "{kind} is not ACKed");
+        client.ack(&response);
+    }
+    client.subscribe(SDS, &["default"], &Versions::new());
+    let certificate = client.take(SDS).await;
+    client.ack(&certificate);
+    becomes(&server, &[(NAME, true, true)]).await;
+    drop(client);
+    becomes(&server, &[]).await;
+}
+
+#[tokio::test]
+async fn a_member_whose_process_ends_is_not_ready_from_then_on() {
+    let home = Home::with(&[]);
+    let server = home.serve().await;
+    let mut client = member(&home, &server).await;
+    for kind in [CDS, LDS] {
+        client.subscribe(kind, &[], &Versions::new());
+        let response = client.take(kind).await;
+        client.ack(&response);
+    }
+    becomes(&server, &[(NAME, true, true)]).await;
+    drop(client);
+    becomes(&server, &[(NAME, false, false)]).await;
+    let _again = member(&home, &server).await;
+    becomes(&server, &[(NAME, false, true)]).await;
+}
+
+#[tokio::test]
+async fn only_who_its_token_and_its_address_say_is_let_in() {
+    let home = Home::with(&[]);
+    let server = home.serve().await;
+    for (workload, address, group, why) in [
+        (
+            "reviews-10-0-0-7.default",
+            "10.0.0.7",
+            "reviews",
+            "connects from 127.0.0.1",
+        ),
+        (
+            "ratings-127-0-0-1.default",
+            HERE,
+            "ratings",
+            "a member of ratings.default",
+        ),
+        ("reviews-v1.default", HERE, "reviews", "is reviews-127-0-0-1.default"),
+    ] {
+        let hello = hello(workload, address, group);
+        let mut client = Client::open_saying(&home, &server, hello, Some(&token(&home)))
+            .await
+            .unwrap();
+        let refusal = client.next().await.unwrap_err();
+        assert_eq!(refusal.code(), Code::PermissionDenied);
+        assert!(refusal.message().contains(why), "{}", refusal.message());
+    }
+    assert_eq!(registered(&server), []);
+}
