@@ -7,6 +7,7 @@
 pub(crate) mod context;
 pub(crate) mod decision;
 pub(crate) mod export;
+pub(crate) mod sampler;
 pub(crate) mod span;
 
 use std::collections::HashMap;
@@ -19,6 +20,7 @@ use super::format::Format;
 use crate::xds::otlp;
 use decision::Sampling;
 use export::Exporter;
+use sampler::Sampler;
 
 /// What a connection manager says of tracing (`HttpConnectionManager.Tracing`).
 #[derive(Debug)]
@@ -98,6 +100,8 @@ pub(crate) struct RouteTracing {
 /// An OpenTelemetry tracer (`OpenTelemetryConfig`). Connection managers that say the same share one.
 #[derive(Debug)]
 pub(crate) struct Tracer {
+    /// What decides beside the connection manager which traces are recorded; none: the client.
+    pub(crate) sampler: Option<Sampler>,
     /// How the collector is reached.
     pub(crate) exporter: Exporter,
     /// What is known of this process.

@@ -27,6 +27,7 @@ pub use envoy_types::pb::validate;
 /// Tracing: what connection managers and routes say, and the tracer.
 pub mod trace {
     pub use envoy_types::pb::envoy::config::trace::v3::{OpenTelemetryConfig, tracing};
+    pub use envoy_types::pb::envoy::extensions::tracers::opentelemetry::samplers::v3 as samplers;
     pub use envoy_types::pb::envoy::r#type::tracing::v3::*;
 }
 

@@ -252,6 +252,73 @@ async fn spans_are_sent_by_http_as_well() {
     }
 }
 
+/// Which of many requests are recorded, by what the host is told: their traces are given, and what the client does.
+async fn recorded(plane: Plane, percent: u32, sampler: &Value, backend: &Backend) -> BTreeMap<String, String> {
+    let collector = Collector::start().await;
+    let mut service = grpc_service();
+    service["sampler"] = sampler.clone();
+    let sampling = json!({"random_sampling": {"value": percent}});
+    let alone = traced(plane, backend, &collector, service, sampling).await;
+    let before = backend.seen().len();
+    for number in 1..=60_u128 {
+        // Any number whose bytes differ.
+        let trace = number.wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835);
+        let parent = format!("00-{trace:032x}-b7ad6b7169203331-{:02x}", number % 2);
+        call(&alone, 0, "/given")
+            .header("traceparent", &parent)
+            .expect(200)
+            .await;
+    }
+    call(&alone, 0, "/new").expect(200).await;
+    let seen = backend.seen().into_iter().skip(before);
+    seen.map(|seen| {
+        let parent: Vec<_> = seen.headers["traceparent"].split('-').collect();
+        let trace = if seen.path == "/new" { "new" } else { parent[1] };
+        (trace.to_owned(), parent[3].to_owned())
+    })
+    .collect()
+}
+
+#[tokio::test]
+async fn samplers_decide_as_those_of_envoy() {
+    let sampler = |kind: &str, more: Value| {
+        let mut config = more;
+        config["@type"] = json!(format!(
+            "type.googleapis.com/envoy.extensions.tracers.opentelemetry.samplers.v3.{kind}SamplerConfig"
+        ));
+        json!({"name": kind, "typed_config": config})
+    };
+    let always = || sampler("AlwaysOn", json!({}));
+    let ratio = |percent: u32| {
+        sampler(
+            "TraceIdRatioBased",
+            json!({"sampling_percentage": {"numerator": percent}}),
+        )
+    };
+    let parent = |wrapped: Value| sampler("ParentBased", json!({"wrapped_sampler": wrapped}));
+    let backend = Backend::http("app").await;
+    for (percent, sampler, wanted) in [
+        (100, always(), 61..=61),
+        // The connection manager comes first.
+        (0, always(), 0..=0),
+        (100, ratio(50), 15..=45),
+        (100, parent(always()), 31..=31),
+        (100, parent(ratio(0)), 30..=30),
+    ] {
+        let mut envoys = recorded(Plane::Envoy, percent, &sampler, &backend).await;
+        let mut ours = recorded(Plane::Topsail, percent, &sampler, &backend).await;
+        for recorded in [&envoys, &ours] {
+            let count = recorded.values().filter(|flags| *flags == "01").count();
+            assert!(wanted.contains(&count), "{sampler}: {count}");
+        }
+        // The id of a trace that is new is made up, and may be on either side of a ratio.
+        for recorded in [&mut envoys, &mut ours] {
+            recorded.remove("new").unwrap();
+        }
+        assert_eq!(ours, envoys, "{sampler}");
+    }
+}
+
 #[tokio::test]
 async fn a_collector_that_is_away_costs_spans_and_nothing_else() {
     let backend = Backend::http("app").await;

@@ -13,19 +13,25 @@ use crate::proxy::format::Format;
 use crate::proxy::listener::Direction;
 use crate::proxy::trace::decision::{Sampling, Share};
 use crate::proxy::trace::export::Exporter;
+use crate::proxy::trace::sampler::Sampler;
 use crate::proxy::trace::{NodeNames, RouteTracing, Tag, TagValue, Tracer, TracerStats, Tracing};
 use crate::xds::otlp::{self, text};
 use crate::xds::pb::core::grpc_service::TargetSpecifier;
 use crate::xds::pb::core::http_uri::HttpUpstreamType;
-use crate::xds::pb::core::{GrpcService, HttpService};
+use crate::xds::pb::core::{GrpcService, HttpService, TypedExtensionConfig};
 use crate::xds::pb::network_filter::http_connection_manager::http_connection_manager as hcm;
 use crate::xds::pb::route;
+use crate::xds::pb::trace::samplers::{ParentBasedSamplerConfig, TraceIdRatioBasedSamplerConfig};
 use crate::xds::pb::trace::{CustomTag, OpenTelemetryConfig, custom_tag, tracing};
+use crate::xds::pb::types::fractional_percent::DenominatorType;
 use crate::xds::pb::types::{FractionalPercent, Percent};
 
 /// Envoy's, where nothing is said.
 const MAX_PATH: u32 = 256;
 const MAX_WAITING: u32 = 1024;
+const ALWAYS_ON: &str = "envoy.extensions.tracers.opentelemetry.samplers.v3.AlwaysOnSamplerConfig";
+const PARENT_BASED: &str = "envoy.extensions.tracers.opentelemetry.samplers.v3.ParentBasedSamplerConfig";
+const TRACE_ID_RATIO: &str = "envoy.extensions.tracers.opentelemetry.samplers.v3.TraceIdRatioBasedSamplerConfig";
 const SERVICE_NAME: &str = "unknown_service:envoy";
 
 /// What a connection manager of a listener says. `child_spans`: the router makes a span of every attempt.
@@ -163,12 +169,40 @@ fn open_telemetry(
         version: version.to_owned(),
     };
     Ok(Tracer {
+        sampler: config.sampler.as_ref().map(sampler).transpose().at("sampler")?,
         exporter,
         resource,
         scope: truth(config.set_instrumentation_scope.as_ref(), true).then_some(scope),
         node,
         max_waiting: number(config.max_cache_size.as_ref(), MAX_WAITING) as usize,
         stats,
+    })
+}
+
+fn sampler(message: &TypedExtensionConfig) -> Compiled<Sampler> {
+    let config = message.typed_config.as_ref();
+    let config = config.ok_or_else(|| Refusal::new("a configuration is needed"))?;
+    Ok(match config.type_url.rsplit('/').next() {
+        Some(ALWAYS_ON) => Sampler::AlwaysOn,
+        Some(TRACE_ID_RATIO) => {
+            let ratio: TraceIdRatioBasedSamplerConfig = unpack(config)?;
+            let share = ratio.sampling_percentage.unwrap_or_default();
+            Sampler::TraceIdRatio(Share {
+                numerator: share.numerator.into(),
+                denominator: match share.denominator() {
+                    DenominatorType::Hundred => 100,
+                    DenominatorType::TenThousand => 10_000,
+                    DenominatorType::Million => 1_000_000,
+                },
+            })
+        }
+        Some(PARENT_BASED) => {
+            let parent: ParentBasedSamplerConfig = unpack(config)?;
+            let wrapped = parent.wrapped_sampler.as_ref();
+            let wrapped = wrapped.ok_or_else(|| Refusal::new("a sampler is needed"));
+            Sampler::ParentBased(Box::new(wrapped.and_then(sampler).at("wrapped_sampler")?))
+        }
+        _ => return Err(Refusal::not_implemented(format!("the sampler `{}`", message.name))),
     })
 }
 

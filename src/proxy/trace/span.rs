@@ -102,10 +102,15 @@ impl ActiveSpan {
             Some(value) => (Some(TraceContext::parse(value.to_str().ok()?)?), trace_state(headers)),
             None => (None, String::new()),
         };
+        let trace = parent.map_or_else(|| fastrand::u128(1..), |parent| parent.trace);
+        let sampled = parent.map(|parent| parent.sampled);
         let context = TraceContext {
-            trace: parent.map_or_else(|| fastrand::u128(1..), |parent| parent.trace),
+            trace,
             span: fastrand::u64(1..),
-            sampled: parent.map_or(reason != Reason::NotTraceable, |parent| parent.sampled),
+            sampled: match &tracer.sampler {
+                Some(sampler) => reason != Reason::NotTraceable && sampler.samples(trace, sampled),
+                None => sampled.unwrap_or(reason != Reason::NotTraceable),
+            },
         };
         let mut span = Self {
             tracer: tracer.clone(),

@@ -443,7 +443,19 @@ pub(super) const TABLE: &[(&str, &str)] = &[
     (
         "envoy.config.trace.v3.OpenTelemetryConfig",
         "grpc_service http_service service_name max_cache_size set_telemetry_sdk_resource_attributes \
-         set_service_name_resource_attribute set_instrumentation_scope",
+         set_service_name_resource_attribute set_instrumentation_scope sampler",
+    ),
+    (
+        "envoy.extensions.tracers.opentelemetry.samplers.v3.AlwaysOnSamplerConfig",
+        "",
+    ),
+    (
+        "envoy.extensions.tracers.opentelemetry.samplers.v3.ParentBasedSamplerConfig",
+        "wrapped_sampler",
+    ),
+    (
+        "envoy.extensions.tracers.opentelemetry.samplers.v3.TraceIdRatioBasedSamplerConfig",
+        "sampling_percentage",
     ),
     ("envoy.config.core.v3.HttpService", "http_uri request_headers_to_add"),
     ("envoy.config.core.v3.HttpUri", "uri cluster timeout"),
