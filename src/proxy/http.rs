@@ -72,6 +72,8 @@ pub(crate) struct HttpManager {
     pub(crate) client_cert: ForwardClientCert,
     /// How paths are normalised.
     pub(crate) path: PathNormalization,
+    /// What becomes of headers with `_` in their names.
+    pub(crate) underscores: Underscores,
     /// Limits.
     pub(crate) limits: Limits,
     /// Protocols that may be upgraded to, lower case.
@@ -158,6 +160,18 @@ pub(crate) enum ForwardClientCertMode {
     SanitizeSet,
     /// It is passed on.
     AlwaysForwardOnly,
+}
+
+/// What becomes of request headers with `_` in their names (`HeadersWithUnderscoresAction`), which some take for `-`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Underscores {
+    /// They are passed on.
+    #[default]
+    Allow,
+    /// The request is refused.
+    Reject,
+    /// They are dropped.
+    Drop,
 }
 
 /// How paths are normalised.

@@ -11,6 +11,7 @@ on_each_plane! {
     malformed_requests_are_refused_and_logged,
     what_is_odd_but_allowed_passes,
     what_has_no_path_or_asks_for_nothing_is_told_so,
+    names_with_underscores_pass_or_do_not_as_is_said,
     a_refusal_follows_the_answers_before_it,
     an_answer_before_the_end_of_a_request_is_the_last_on_its_connection,
     headers_for_one_hop_do_not_pass,
@@ -325,6 +326,39 @@ async fn what_has_no_path_or_asks_for_nothing_is_told_so(which: Plane) {
     })
     .await;
     assert_eq!(backend.seen().len(), 0);
+}
+
+async fn names_with_underscores_pass_or_do_not_as_is_said(which: Plane) {
+    let backend = Backend::http("echo").await;
+    let alone = async |action: &str| {
+        let options = json!({"common_http_protocol_options": {"headers_with_underscores_action": action}});
+        plane(which, &backend, options).await
+    };
+    let headers = async |alone: &Alone| {
+        let call = get(alone.listener(0), "web", "/a")
+            .header("x_a", "1")
+            .header("x-b", "2");
+        call.expect(200).await.seen().headers
+    };
+    let passed = headers(&alone("ALLOW").await).await;
+    assert_eq!((&*passed["x_a"], &*passed["x-b"]), ("1", "2"));
+    let dropped = headers(&alone("DROP_HEADER").await).await;
+    assert!(!dropped.contains_key("x_a") && dropped["x-b"] == "2", "{dropped:?}");
+
+    let refuses = alone("REJECT_REQUEST").await;
+    let mut wire = Wire::open(refuses.listener(0)).await;
+    wire.send(b"GET /a HTTP/1.1\r\nhost: web\r\nx_a: 1\r\n\r\n").await;
+    let said = wire.answer().await.unwrap();
+    let told = (said.status, said.body.as_str(), said.header("connection"));
+    assert_eq!(told, (400, BAD, "close"));
+    eventually("the log", async || {
+        // Envoy does not know the method of such a request.
+        let written = refuses.wrote("access.log");
+        let expected = "400 DPE http1.unexpected_underscore ";
+        written.starts_with(expected).then_some(()).ok_or(written)
+    })
+    .await;
+    get(refuses.listener(0), "web", "/a").expect(200).await;
 }
 
 async fn a_refusal_follows_the_answers_before_it(which: Plane) {

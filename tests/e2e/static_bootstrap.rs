@@ -49,6 +49,7 @@ static_resources:
           use_remote_address: true
           common_http_protocol_options:
             idle_timeout: 3600s
+            headers_with_underscores_action: REJECT_REQUEST
           http2_protocol_options:
             max_concurrent_streams: 100
             initial_stream_window_size: 65536 # 64 KiB
@@ -156,6 +157,7 @@ async fn a_file_in_the_manner_of_envoys_documentation_serves(which: Plane) {
     );
     let old = get(to, "any", "/old/page").expect(301).await;
     assert_eq!(old.header("location"), "https://www.example.com/old/page");
+    get(to, "any", "/app").header("x_a", "1").expect(400).await;
     get(to, "any", "/nowhere").expect(404).await;
     let stream = tokio::net::TcpStream::connect(alone.listener(1)).await.unwrap();
     assert_eq!(answering(stream).await.unwrap(), "bytes");

@@ -11,11 +11,12 @@ use crate::proxy::access_log::AccessLog;
 use crate::proxy::http::route::RouteTable;
 use crate::proxy::http::{
     Codec, EscapedSlashes, ForwardClientCert, ForwardClientCertMode, Http2, HttpManager, Limits, PathNormalization,
-    RequestId, ServerHeader,
+    RequestId, ServerHeader, Underscores,
 };
 use crate::proxy::listener::Direction;
 use crate::proxy::slot::Slot;
 use crate::proxy::trace::Tracing;
+use crate::xds::pb::core::http_protocol_options::HeadersWithUnderscoresAction;
 use crate::xds::pb::core::{Http2ProtocolOptions, HttpProtocolOptions};
 use crate::xds::pb::network_filter::http_connection_manager::HttpConnectionManager;
 use crate::xds::pb::network_filter::http_connection_manager::http_connection_manager::{
@@ -82,6 +83,7 @@ pub(crate) fn manager(
         request_id: request_id(message).at("request_id_extension")?,
         client_cert: client_cert(message),
         path: path(message),
+        underscores: underscores(message),
         limits: limits(message),
         upgrades: message
             .upgrade_configs
@@ -154,6 +156,15 @@ fn path(message: &HttpConnectionManager) -> PathNormalization {
             PathWithEscapedSlashesAction::UnescapeAndRedirect => EscapedSlashes::UnescapeAndRedirect,
             PathWithEscapedSlashesAction::UnescapeAndForward => EscapedSlashes::UnescapeAndForward,
         },
+    }
+}
+
+fn underscores(message: &HttpConnectionManager) -> Underscores {
+    let common = message.common_http_protocol_options.as_ref();
+    match common.map(HttpProtocolOptions::headers_with_underscores_action) {
+        Some(HeadersWithUnderscoresAction::RejectRequest) => Underscores::Reject,
+        Some(HeadersWithUnderscoresAction::DropHeader) => Underscores::Drop,
+        Some(HeadersWithUnderscoresAction::Allow) | None => Underscores::Allow,
     }
 }
 

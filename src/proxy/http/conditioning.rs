@@ -10,13 +10,12 @@ use http::header::{
     TRANSFER_ENCODING, UPGRADE, VIA,
 };
 use http::uri::PathAndQuery;
-use http::{Method, StatusCode, Uri, Version};
+use http::{Method, StatusCode, Uri, Version, request};
 
-use super::ForwardClientCertMode;
-use super::HttpManager;
 use super::exchange::Exchange;
 use super::local_reply::LocalReply;
 use super::path::Normalized;
+use super::{ForwardClientCertMode, HttpManager, Underscores};
 use crate::proxy::connection::Connection;
 use crate::proxy::flags::Flags;
 use crate::proxy::trace::decision::Reason;
@@ -74,6 +73,7 @@ const EXTERNAL_ADDRESS: HeaderName = HeaderName::from_static("x-envoy-external-a
 pub(super) fn condition(exchange: &mut Exchange) -> Result<(), LocalReply> {
     let downstream = exchange.downstream.clone();
     let manager = &*downstream.manager;
+    underscores(&mut exchange.request, manager)?;
     exchange.upgrade = upgrade(&exchange.request.headers, manager)?;
     check(exchange)?;
     normalize_path(exchange, manager)?;
@@ -109,6 +109,27 @@ pub(super) fn condition(exchange: &mut Exchange) -> Result<(), LocalReply> {
     if let Some(via) = &manager.via {
         headers.append(VIA, via.clone());
     }
+    Ok(())
+}
+
+fn underscores(request: &mut request::Parts, manager: &HttpManager) -> Result<(), LocalReply> {
+    if manager.underscores == Underscores::Allow {
+        return Ok(());
+    }
+    let names = request.headers.keys().filter(|name| name.as_str().contains('_'));
+    let names: Vec<_> = names.cloned().collect();
+    if names.is_empty() {
+        return Ok(());
+    }
+    if manager.underscores == Underscores::Reject {
+        let details = match request.version >= Version::HTTP_2 {
+            true => "http2.unexpected_underscore",
+            false => "http1.unexpected_underscore",
+        };
+        let flags = Flags::DOWNSTREAM_PROTOCOL_ERROR;
+        return Err(LocalReply::new(StatusCode::BAD_REQUEST, "Bad Request", flags, details).closing());
+    }
+    names.iter().for_each(|name| drop(request.headers.remove(name)));
     Ok(())
 }
 

@@ -135,7 +135,8 @@ pub(super) const TABLE: &[(&str, &str)] = &[
     ),
     (
         "envoy.config.core.v3.HttpProtocolOptions",
-        "idle_timeout max_connection_duration max_headers_count max_stream_duration max_requests_per_connection",
+        "idle_timeout max_connection_duration max_headers_count max_stream_duration max_requests_per_connection \
+         headers_with_underscores_action",
     ),
     (
         "envoy.config.core.v3.UpstreamHttpProtocolOptions",
