@@ -13,6 +13,8 @@ use rustls::pki_types::CertificateDer;
 use tokio::io::{AsyncRead, ReadBuf};
 
 use super::connection::{Address, Connection, Stream};
+use super::http::http1::conversation::{Speaker, understood};
+use super::http::http1::response::Asked;
 use super::http::{EscapedSlashes, Normalized, PathNormalization};
 use super::listener::proxy_protocol::ProxyProtocol;
 use super::listener::{Inspection, inspect};
@@ -75,6 +77,29 @@ impl AsyncRead for Pieces<'_> {
         }
         Poll::Ready(Ok(()))
     }
+}
+
+/// Reads a client's requests by HTTP/1.1.
+///
+/// # Panics
+/// When it matters how they are cut.
+pub fn requests(pieces: &[Vec<u8>]) {
+    conversation(Speaker::Client, pieces);
+}
+
+/// Reads a host's answers by HTTP/1.1, whatever they were asked for.
+///
+/// # Panics
+/// When it matters how they are cut.
+pub fn answers(asked: u8, pieces: &[Vec<u8>]) {
+    let all = [Asked::Other, Asked::Head, Asked::Upgrade, Asked::Connect];
+    conversation(Speaker::Host(all[usize::from(asked) % all.len()]), pieces);
+}
+
+fn conversation(speaker: Speaker, pieces: &[Vec<u8>]) {
+    let whole = understood(speaker, &[&pieces.concat()]);
+    let pieces: Vec<_> = pieces.iter().map(Vec::as_slice).collect();
+    assert_eq!(understood(speaker, &pieces), whole);
 }
 
 /// Reads the names and the subject of a certificate.

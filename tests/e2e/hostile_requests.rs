@@ -13,6 +13,7 @@ on_each_plane! {
     what_has_no_path_or_asks_for_nothing_is_told_so,
     names_with_underscores_pass_or_do_not_as_is_said,
     a_refusal_follows_the_answers_before_it,
+    a_body_that_breaks_off_is_not_taken_for_the_whole,
     an_answer_before_the_end_of_a_request_is_the_last_on_its_connection,
     headers_for_one_hop_do_not_pass,
     late_requests_are_told,
@@ -359,6 +360,30 @@ async fn names_with_underscores_pass_or_do_not_as_is_said(which: Plane) {
     })
     .await;
     get(refuses.listener(0), "web", "/a").expect(200).await;
+}
+
+async fn a_body_that_breaks_off_is_not_taken_for_the_whole(which: Plane) {
+    let backend = Backend::http("echo").await;
+    let buffers = json!({
+        "name": "buffer",
+        "typed_config": {"@type": "type.googleapis.com/envoy.extensions.filters.http.buffer.v3.Buffer", "max_request_bytes": 1000},
+    });
+    let router = json!({
+        "name": "router",
+        "typed_config": {"@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"},
+    });
+    let alone = plane(which, &backend, json!({"http_filters": [buffers, router]})).await;
+    let mut wire = Wire::open(alone.listener(0)).await;
+    wire.send(&chunked("5\r\nhello\r\nno\r\n")).await;
+    let said = wire.answer().await.unwrap();
+    assert_eq!((said.status, said.header("connection")), (400, "close"));
+    let mut wire = Wire::open(alone.listener(0)).await;
+    wire.send(&chunked("5\r\nhello\r\n")).await;
+    wire.finish().await;
+    assert_eq!(wire.end().await, b"");
+    get(alone.listener(0), "web", "/after").expect(200).await;
+    let seen: Vec<_> = backend.seen().into_iter().map(|seen| seen.path).collect();
+    assert_eq!(seen, ["/after"]);
 }
 
 async fn a_refusal_follows_the_answers_before_it(which: Plane) {

@@ -34,6 +34,8 @@ pub(crate) struct Progress {
     ended: Cell<Option<Instant>>,
     /// What is wrong with the client's body.
     refused: Cell<Option<Refusal>>,
+    /// Whether it broke off, for that or anything else.
+    broken: Cell<bool>,
     /// When something came last.
     moved: Cell<Option<Instant>>,
     notify: Notify,
@@ -62,6 +64,11 @@ impl Progress {
         self.refused.get()
     }
 
+    /// Whether there is no more to come although it is not whole.
+    pub(crate) fn is_broken(&self) -> bool {
+        self.broken.get()
+    }
+
     /// When something came last, if anything has.
     pub(crate) fn moved(&self) -> Option<Instant> {
         self.moved.get()
@@ -84,6 +91,7 @@ impl Progress {
         if let Some(Err(BodyError::Peer(PeerError::Malformed(refusal)))) = frame {
             self.refused.set(Some(*refusal));
         }
+        self.broken.set(frame.is_some_and(Result::is_err));
         if let Some(Ok(frame)) = frame {
             self.moved.set(Some(Instant::now()));
             let len = frame.data_ref().map_or(0, Bytes::len);

@@ -190,3 +190,65 @@ pub(super) fn timed_out(details: &'static str) -> LocalReply {
     reply.grpc_status = Some(4);
     reply
 }
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+    use std::pin::pin;
+
+    use super::*;
+
+    const NONE: Deadlines = Deadlines {
+        response: None,
+        stream: None,
+        idle: None,
+        request: None,
+    };
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// How many seconds a request goes on whose body ends in this one, and why it does not go on then.
+    async fn overdue(deadlines: Deadlines, ends: u32) -> (u64, &'static str) {
+        let progress = Rc::new(Progress::default());
+        let mut watch = Watch::new(progress.clone(), deadlines);
+        let mut ending = pin!(tokio::time::sleep(ends * SECOND));
+        let begun = Instant::now();
+        let overdue = poll_fn(|cx| {
+            if ending.as_mut().poll(cx).is_ready() {
+                progress.end();
+            }
+            watch.poll(cx)
+        });
+        let why = match overdue.await {
+            Overdue::Host => "host",
+            Overdue::Client(reply) if reply.status == StatusCode::GATEWAY_TIMEOUT => "idle host",
+            Overdue::Client(reply) if reply.details == "stream_idle_timeout" => "idle client",
+            Overdue::Client(_) => "client",
+        };
+        (begun.elapsed().as_secs(), why)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn each_limit_counts_from_its_own_beginning() {
+        let response = Some(5 * SECOND);
+        assert_eq!(overdue(Deadlines { response, ..NONE }, 3).await, (8, "host"));
+        let idle = Some(5 * SECOND);
+        assert_eq!(overdue(Deadlines { idle, ..NONE }, 3).await, (8, "idle host"));
+        assert_eq!(overdue(Deadlines { idle, ..NONE }, 9).await, (5, "idle client"));
+        let stream = Some(Instant::now() + 4 * SECOND);
+        let both = Deadlines {
+            response,
+            stream,
+            ..NONE
+        };
+        assert_eq!(overdue(both, 1).await, (4, "host"));
+        let request = Some(Instant::now() + 6 * SECOND);
+        assert_eq!(overdue(Deadlines { request, ..NONE }, 9).await, (6, "client"));
+        let request = Some(Instant::now() + 6 * SECOND);
+        let both = Deadlines {
+            response,
+            request,
+            ..NONE
+        };
+        assert_eq!(overdue(both, 2).await, (7, "host"));
+    }
+}

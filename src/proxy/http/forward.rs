@@ -145,7 +145,10 @@ impl Prepared {
                 return Some(RequestBody::Empty);
             }
             progress.ended().await;
-            kept?.replay().map(RequestBody::Replay)
+            // What broke off is not to be taken for the whole.
+            kept.filter(|_| !progress.is_broken())?
+                .replay()
+                .map(RequestBody::Replay)
         })
     }
 }

@@ -5,6 +5,8 @@
 //! bodies share the bytes that were read.
 
 mod chunks;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod conversation;
 pub(crate) mod encode;
 mod lines;
 mod request;

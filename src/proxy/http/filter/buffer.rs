@@ -5,7 +5,9 @@ use http::{HeaderValue, StatusCode, header};
 use http_body_util::BodyExt;
 
 use crate::proxy::flags::Flags;
+use crate::proxy::http::body::BodyError;
 use crate::proxy::http::body::client::ClientBody;
+use crate::proxy::http::body::incoming::PeerError;
 use crate::proxy::http::exchange::Exchange;
 use crate::proxy::http::local_reply::LocalReply;
 
@@ -25,8 +27,13 @@ impl BufferLimit {
         let mut body = exchange.body.take()?;
         let (mut data, mut trailers) = (BytesMut::new(), None);
         while let Some(frame) = body.frame().await {
-            // A client that broke off gets no answer.
-            let frame = frame.ok()?;
+            let frame = match frame {
+                Ok(frame) => frame,
+                Err(BodyError::Peer(PeerError::Malformed(refusal))) => return Some(refusal.reply()),
+                // A client that broke off gets no answer, and what it has sent goes nowhere.
+                Err(BodyError::Peer(_)) => std::future::pending().await,
+                Err(error) => return Some(malformed(&error)),
+            };
             match frame.into_data() {
                 Ok(chunk) if data.len() + chunk.len() > self.max_bytes => return Some(too_large()),
                 Ok(chunk) => data.extend_from_slice(&chunk),
@@ -43,6 +50,11 @@ impl BufferLimit {
         exchange.body = Some(ClientBody::Whole(data, trailers));
         None
     }
+}
+
+fn malformed(error: &BodyError) -> LocalReply {
+    let (flags, details) = error.told();
+    LocalReply::new(StatusCode::BAD_REQUEST, "", flags, details)
 }
 
 fn too_large() -> LocalReply {

@@ -17,6 +17,8 @@ use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use futures::StreamExt as _;
+use futures::stream::FuturesUnordered;
 use http::header::{CONNECTION, HeaderValue};
 use http::{Request, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
@@ -58,7 +60,7 @@ where
         connection,
         downstream,
         late: Late::new(&downstream.manager),
-        ending: Ending::Awaited(ending),
+        ending: Ending::Awaited(FuturesUnordered::from_iter([ending])),
     };
     match server.requests().await? {
         Over::Announced => server.linger().await,
@@ -77,7 +79,8 @@ enum Over {
 
 /// When there are no further requests on a connection.
 enum Ending<'a, E> {
-    Awaited(Pin<&'a mut E>),
+    /// It is looked at when it says so, and not whenever something happens on the connection.
+    Awaited(FuturesUnordered<Pin<&'a mut E>>),
     /// It has begun; when the connection is cut off.
     Begun(Option<Pin<Box<Sleep>>>),
 }
@@ -86,7 +89,7 @@ impl<E: Future<Output = Option<Instant>>> Ending<'_, E> {
     /// Waits until the connection is cut off.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if let Ending::Awaited(ending) = self {
-            let at = ready!(ending.as_mut().poll(cx));
+            let at = ready!(ending.poll_next_unpin(cx)).flatten();
             *self = Ending::Begun(at.map(|at| Box::pin(tokio::time::sleep_until(at))));
         }
         match self {

@@ -9,7 +9,9 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 
-/// What is read at once: little from who says little, more from who fills it.
+/// What is read at once: little from who says little, more from who fills it. So long as there is room for the least,
+/// short messages share a buffer.
+const READ_LEAST: usize = 2 << 10;
 const READ: usize = 8 << 10;
 const READ_MOST: usize = 64 << 10;
 
@@ -59,11 +61,15 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Wire<I> {
         if self.read.capacity() == 0 {
             self.read = READING.take();
         }
-        self.read.reserve(self.room);
+        let least = if self.room > READ { self.room } else { READ_LEAST };
+        if self.read.capacity() - self.read.len() < least {
+            self.read.reserve(self.room);
+        }
+        let free = self.read.capacity() - self.read.len();
         let read = pin!(self.io.read_buf(&mut self.read)).poll(cx);
         match read {
             Poll::Ready(Ok(0)) => self.ended = true,
-            Poll::Ready(Ok(len)) if len >= self.room => self.room = (2 * self.room).min(READ_MOST),
+            Poll::Ready(Ok(len)) if len == free => self.room = (2 * self.room).min(READ_MOST),
             Poll::Ready(Ok(_)) => self.room = READ,
             // TLS that ends without saying so.
             Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => self.ended = true,

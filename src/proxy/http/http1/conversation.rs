@@ -1,0 +1,145 @@
+//! All the messages that some bytes are, to see that it does not matter how they are cut.
+
+use bytes::BytesMut;
+
+use super::lines::{Looks, Size};
+use super::request::{self, Rules};
+use super::response::{self, Asked};
+use super::{Refusal, Rest};
+
+const SIZE: Size = Size { bytes: 4096, count: 20 };
+
+/// Who speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Speaker {
+    /// A client, who may go over to WebSocket.
+    Client,
+    /// A host that was asked for this.
+    Host(Asked),
+}
+
+/// What was understood of the bytes that came in these pieces: every head and every body as text, up to the first that is
+/// none.
+pub(crate) fn understood(speaker: Speaker, pieces: &[&[u8]]) -> Vec<String> {
+    let (mut bytes, mut rest, mut looks) = (BytesMut::new(), Rest::Nothing, Looks::default());
+    let mut all = vec![String::new()];
+    for piece in pieces {
+        bytes.extend_from_slice(piece);
+        loop {
+            let step = match rest {
+                Rest::Nothing if !looks.is_due(&bytes, SIZE) => break,
+                Rest::Nothing => head(speaker, &mut bytes).map(|head| {
+                    head.map(|(head, after)| {
+                        (rest, looks) = (after, Looks::default());
+                        all.extend([head, String::new()]);
+                    })
+                }),
+                _ => rest.take(&mut bytes, SIZE.bytes).map(|data| {
+                    if let (Some(data), Some(last)) = (&data, all.last_mut()) {
+                        last.push_str(&data.escape_ascii().to_string());
+                    }
+                    (data.is_some() || rest == Rest::Nothing).then_some(())
+                }),
+            };
+            match step {
+                Ok(Some(())) => {}
+                Ok(None) if rest == Rest::Nothing => {}
+                Ok(None) => break,
+                Err(_) => {
+                    all.push("refused".to_owned());
+                    return all;
+                }
+            }
+        }
+    }
+    all
+}
+
+fn head(speaker: Speaker, bytes: &mut BytesMut) -> Result<Option<(String, Rest)>, Refusal> {
+    let mut fields = Vec::new();
+    match speaker {
+        Speaker::Client => {
+            let upgrades = ["websocket".into()];
+            let rules = Rules {
+                size: SIZE,
+                upgrades: &upgrades,
+            };
+            let taken = request::take(bytes, &mut fields, rules)?;
+            Ok(taken.map(|head| (format!("{:?}", head.request), head.rest)))
+        }
+        Speaker::Host(asked) => {
+            let taken = response::take(bytes, &mut fields, asked)?;
+            Ok(taken.map(|head| (format!("{:?}", head.response), head.rest)))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Pieces of which messages are made, and others.
+    const WORDS: [&str; 24] = [
+        "GET / HTTP/1.1\r\n",
+        "POST /a?b HTTP/1.1\r\n",
+        "HTTP/1.1 200 OK\r\n",
+        "HTTP/1.0 404 Not Found\r\n",
+        "HTTP/1.1 101 Switching Protocols\r\n",
+        "HTTP/1.1 100 Continue\r\n",
+        "host: a\r\n",
+        "content-length: 5\r\n",
+        "content-length: 0\r\n",
+        "transfer-encoding: chunked\r\n",
+        "connection: upgrade\r\n",
+        "upgrade: websocket\r\n",
+        "connection: close\r\n",
+        "x: y\r\n",
+        "\r\n",
+        "\n",
+        "5\r\nhello\r\n",
+        "a;b=c\r\n0123456789\r\n",
+        "0\r\n",
+        "0\r\n\r\n",
+        "hello",
+        "\r",
+        ":",
+        "\0",
+    ];
+
+    fn speaker() -> impl Strategy<Value = Speaker> {
+        prop_oneof![
+            Just(Speaker::Client),
+            Just(Speaker::Host(Asked::Other)),
+            Just(Speaker::Host(Asked::Head)),
+            Just(Speaker::Host(Asked::Upgrade)),
+            Just(Speaker::Host(Asked::Connect)),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn it_does_not_matter_how_messages_are_cut(
+            speaker in speaker(),
+            words in prop::collection::vec(prop::sample::select(&WORDS[..]), 0..24),
+            cut in 1..20_usize,
+        ) {
+            let bytes = words.concat();
+            let cuts: Vec<_> = bytes.as_bytes().chunks(cut).collect();
+            prop_assert_eq!(understood(speaker, &[bytes.as_bytes()]), understood(speaker, &cuts));
+        }
+    }
+
+    #[test]
+    fn messages_follow_each_other() {
+        let bytes = b"POST /a HTTP/1.1\r\ncontent-length: 5\r\n\r\nhelloGET /b HTTP/1.1\r\n\r\nBAD\r\n";
+        let all = understood(Speaker::Client, &[bytes]);
+        assert_eq!(all.len(), 6, "{all:?}");
+        assert!(all[1].contains("POST") && all[3].contains("GET"));
+        assert_eq!(
+            (all[2].as_str(), all[4].as_str(), all[5].as_str()),
+            ("hello", "", "refused")
+        );
+    }
+}
