@@ -94,7 +94,7 @@ impl ProxyProtocol {
     ///
     /// # Errors
     /// When the connection ends here.
-    pub(super) async fn read(
+    pub(in crate::proxy) async fn read(
         &self,
         stream: &mut (impl AsyncRead + Unpin),
         buffer: &mut BytesMut,
