@@ -25,6 +25,7 @@ pub mod suggest;
 pub mod value;
 pub mod virtual_service;
 pub mod workload_entry;
+pub mod workload_group;
 
 pub use field_path::FieldPath;
 pub use object::{Object, Precedence, Spec};

@@ -367,6 +367,8 @@ pub enum Kind {
     ServiceEntry,
     /// Istio WorkloadEntry.
     WorkloadEntry,
+    /// Istio WorkloadGroup.
+    WorkloadGroup,
     /// Istio Sidecar.
     Sidecar,
     /// Istio VirtualService.
@@ -387,6 +389,7 @@ impl Kind {
             Kind::Endpoints => "Endpoints",
             Kind::ServiceEntry => "ServiceEntry",
             Kind::WorkloadEntry => "WorkloadEntry",
+            Kind::WorkloadGroup => "WorkloadGroup",
             Kind::Sidecar => "Sidecar",
             Kind::VirtualService => "VirtualService",
             Kind::DestinationRule => "DestinationRule",

@@ -67,8 +67,8 @@ pub const GROUPS: &[Group] = &[
             ("Sidecar", Full(Kind::Sidecar)),
             ("VirtualService", Full(Kind::VirtualService)),
             ("DestinationRule", Full(Kind::DestinationRule)),
+            ("WorkloadGroup", Full(Kind::WorkloadGroup)),
             ("Gateway", NotYet),
-            ("WorkloadGroup", NotYet),
         ],
     },
     Group {

@@ -16,6 +16,7 @@ use crate::api::service_entry::ServiceEntry;
 use crate::api::sidecar::Sidecar;
 use crate::api::virtual_service::VirtualService;
 use crate::api::workload_entry::WorkloadEntry;
+use crate::api::workload_group::WorkloadGroup;
 use crate::diag::Place;
 use crate::name::{Kind, ObjectId};
 use crate::source::document::Document;
@@ -109,6 +110,8 @@ pub enum Spec {
     /// Istio.
     WorkloadEntry(Arc<WorkloadEntry>),
     /// Istio.
+    WorkloadGroup(Arc<WorkloadGroup>),
+    /// Istio.
     Sidecar(Arc<Sidecar>),
     /// Istio.
     VirtualService(Arc<VirtualService>),
@@ -128,6 +131,7 @@ impl Spec {
             Spec::Endpoints(_) => Kind::Endpoints,
             Spec::ServiceEntry(_) => Kind::ServiceEntry,
             Spec::WorkloadEntry(_) => Kind::WorkloadEntry,
+            Spec::WorkloadGroup(_) => Kind::WorkloadGroup,
             Spec::Sidecar(_) => Kind::Sidecar,
             Spec::VirtualService(_) => Kind::VirtualService,
             Spec::DestinationRule(_) => Kind::DestinationRule,

@@ -332,6 +332,7 @@ fn spec(kind: Kind, node: &Node, envelope: &Envelope<'_>, report: &Report<'_>) -
         Kind::Service => Spec::Service(envelope.spec(report)?),
         Kind::ServiceEntry => Spec::ServiceEntry(envelope.spec(report)?),
         Kind::WorkloadEntry => Spec::WorkloadEntry(envelope.spec(report)?),
+        Kind::WorkloadGroup => Spec::WorkloadGroup(envelope.spec(report)?),
         Kind::Sidecar => Spec::Sidecar(envelope.spec(report)?),
         Kind::VirtualService => Spec::VirtualService(envelope.spec(report)?),
         Kind::DestinationRule => Spec::DestinationRule(envelope.spec(report)?),

@@ -25,7 +25,7 @@ use crate::diag::{Code, Diagnostic, Place, Severity};
 use crate::ir::NodeView;
 use crate::mesh::Touched;
 use crate::mesh::directory::{Change, Directory, Options, Why};
-use crate::name::ObjectId;
+use crate::name::{Kind, ObjectId, WorkloadName};
 use crate::source::Root;
 use crate::source::document;
 use crate::source::tree::{self, Tree};
@@ -215,7 +215,7 @@ impl Composer {
     /// Someone comes; a workload that registers itself gets its target together with its registration.
     fn arrive(&mut self, id: MemberId) {
         let admission = self.roster.admission(id);
-        match admission.as_ref().and_then(Registration::of_admission) {
+        match admission.and_then(|admission| Registration::of_admission(&admission, self.directory.mesh())) {
             Some(registration) => {
                 self.registry.join(id, registration);
                 self.arrivals.push(id);
@@ -294,6 +294,25 @@ impl Composer {
         self.files = files;
         let before = std::mem::replace(&mut self.directory, applied.directory);
         self.accept(&before, &applied.touched);
+        let ids = changes.iter().filter_map(|change| match change {
+            Change::Put(object) => Some(&object.id),
+            Change::Remove(id) => Some(id),
+            Change::Broken { .. } | Change::MeshConfig(_) => None,
+        });
+        ids.filter(|id| id.kind == Kind::WorkloadGroup)
+            .for_each(|id| self.regroup(id));
+    }
+
+    /// A WorkloadGroup has changed: so have the WorkloadEntries of its members.
+    fn regroup(&mut self, id: &ObjectId) {
+        let group = WorkloadName {
+            name: id.name.clone(),
+            namespace: id.namespace.clone(),
+        };
+        let (roster, mesh) = (&self.roster, self.directory.mesh());
+        self.registry.regroup(&group, |stream| {
+            Registration::of_admission(&roster.admission(stream)?, mesh)
+        });
     }
 
     /// Takes in the file of the mesh configuration. While it cannot be read or holds nothing, what it

@@ -114,9 +114,9 @@ impl Proxies {
                     .tokens
                     .verify(&token, self.clock.now())
                     .map_err(GrantError::Token)?;
-                Grant::from_token(claims, claim, peer)
+                Grant::from_token(claims, claim, peer, &self.published.mesh())
             }
-            Credential::Certificate(identity) => Grant::from_certificate(identity, claim, &self.published.mesh()),
+            Credential::Certificate(identity) => Grant::from_certificate(identity, claim, peer, &self.published.mesh()),
             Credential::None => Err(GrantError::Missing),
         }
     }

@@ -35,6 +35,8 @@ pub struct Member {
     pub group: WorkloadName,
     /// Its address, which is that of its connection.
     pub address: IpAddr,
+    /// The labels of its token, which count where there is no WorkloadGroup.
+    pub labels: Arc<Labels>,
 }
 
 /// Why a proxy is not let in.
@@ -107,8 +109,20 @@ impl Grant {
     ///
     /// # Errors
     /// When the node claims to be another workload, or no member of the token's group.
-    pub fn from_token(claims: TokenClaims, claim: &NodeClaim, peer: Option<IpAddr>) -> Result<Self, GrantError> {
-        let identity = claims.identity();
+    pub fn from_token(
+        claims: TokenClaims,
+        claim: &NodeClaim,
+        peer: Option<IpAddr>,
+        mesh: &Mesh,
+    ) -> Result<Self, GrantError> {
+        let mut identity = claims.identity();
+        if let Bearer::Group(group) = &claims.grant.bearer
+            && let Some(account) = mesh
+                .workload_group(group)
+                .and_then(|group| group.service_account.as_ref())
+        {
+            identity.service_account = account.clone();
+        }
         let TokenGrant { bearer, labels, .. } = claims.grant;
         let other = |who: &dyn std::fmt::Display| {
             let account = claim
@@ -127,33 +141,37 @@ impl Grant {
         if claim.namespace != identity.namespace || claim.workload.namespace != identity.namespace || !claimed_account {
             return Err(other(&bearer));
         }
+        let labels = labels.into_iter().map(|(key, value)| (key.into(), value.into()));
+        let labels: Arc<Labels> = Arc::new(labels.collect());
         let (addresses, member) = match bearer {
             Bearer::Workload { name, .. } if name != claim.workload => return Err(other(&name)),
             Bearer::Workload { addresses, .. } => (addresses, None),
             Bearer::Group(group) => {
-                let member = Member::of(group, claim, peer)?;
+                let member = Member::of(group, labels.clone(), claim, peer)?;
                 (vec![member.address], Some(member))
             }
         };
-        let labels: Labels = labels
-            .iter()
-            .map(|(key, value)| (key.as_str().into(), value.as_str().into()))
-            .collect();
+        let labels = member.as_ref().map_or(labels, |member| member.labels(mesh).clone());
         Ok(Self {
             identity,
             workload: claim.workload.clone(),
-            stated: Some((Arc::new(labels), addresses)),
+            stated: Some((labels, addresses)),
             member,
             token_expires: Some(claims.expires_at),
         })
     }
 
-    /// What a workload certificate grants a node: a WorkloadEntry has to say that the workload runs
-    /// as the certificate's service account.
+    /// What a workload certificate grants a node that connects from `peer`: a WorkloadEntry has to say that the
+    /// workload runs as the certificate's service account, or a WorkloadGroup that its members do.
     ///
     /// # Errors
     /// When the certificate is of another namespace, or nothing says so.
-    pub fn from_certificate(identity: SpiffeId, claim: &NodeClaim, mesh: &Mesh) -> Result<Self, GrantError> {
+    pub fn from_certificate(
+        identity: SpiffeId,
+        claim: &NodeClaim,
+        peer: Option<IpAddr>,
+        mesh: &Mesh,
+    ) -> Result<Self, GrantError> {
         let claimed_account = claim
             .service_account
             .as_ref()
@@ -162,6 +180,20 @@ impl Grant {
             return Err(GrantError::OtherWorkload {
                 granted: identity.to_string(),
                 claimed: claim.workload.to_string(),
+            });
+        }
+        let runs_so = |group: &&WorkloadName| {
+            let group = mesh.workload_group(group);
+            group.is_some_and(|group| group.service_account.as_ref() == Some(&identity.service_account))
+        };
+        if let Some(group) = claim.group.as_ref().filter(runs_so) {
+            let member = Member::of(group.clone(), Arc::default(), claim, peer)?;
+            return Ok(Self {
+                identity,
+                workload: claim.workload.clone(),
+                stated: Some((member.labels(mesh).clone(), vec![member.address])),
+                member: Some(member),
+                token_expires: None,
             });
         }
         let entry = entry(mesh, &claim.workload)
@@ -216,9 +248,20 @@ impl Grant {
 }
 
 impl Member {
+    /// Its labels: those of its WorkloadGroup, if there is one.
+    fn labels<'a>(&'a self, mesh: &'a Mesh) -> &'a Arc<Labels> {
+        let group = mesh.workload_group(&self.group);
+        group.map_or(&self.labels, |group| &group.labels)
+    }
+
     /// The member of a group that a node is. Whoever has the group's token could draw another's traffic if it could
     /// choose its address, so that is the one its connection comes from, and its name says so.
-    fn of(group: WorkloadName, claim: &NodeClaim, peer: Option<IpAddr>) -> Result<Self, GrantError> {
+    fn of(
+        group: WorkloadName,
+        labels: Arc<Labels>,
+        claim: &NodeClaim,
+        peer: Option<IpAddr>,
+    ) -> Result<Self, GrantError> {
         if claim.group.as_ref() != Some(&group) {
             let claimed = match &claim.group {
                 Some(other) => format!("it is a member of {other}"),
@@ -241,7 +284,7 @@ impl Member {
                 expected,
                 claimed: claim.workload.clone(),
             }),
-            Ok(_) => Ok(Self { group, address }),
+            Ok(_) => Ok(Self { group, address, labels }),
             Err(why) => Err(GrantError::Name { group, why }),
         }
     }
@@ -278,6 +321,8 @@ fn ip(entry: &Workload) -> Vec<IpAddr> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::mesh::directory::{Directory, Options};
+    use crate::mesh::testing::puts;
     use crate::xds::pb::core::Node;
     use crate::xds::pb::wkt;
 
@@ -321,7 +366,7 @@ mod tests {
     fn a_member_is_who_its_address_says() {
         let claim = claim("reviews-10-0-0-7.shop", "10.0.0.7", &[OF_GROUP]);
         for peer in ["10.0.0.7", "::ffff:10.0.0.7"] {
-            let grant = Grant::from_token(group(), &claim, Some(peer.parse().unwrap())).unwrap();
+            let grant = Grant::from_token(group(), &claim, Some(peer.parse().unwrap()), &Mesh::default()).unwrap();
             assert_eq!(grant.workload.to_string(), "reviews-10-0-0-7.shop");
             assert_eq!(grant.identity.to_string(), "spiffe://cluster.local/ns/shop/sa/reviews");
             let address: IpAddr = "10.0.0.7".parse().unwrap();
@@ -336,7 +381,7 @@ mod tests {
         let addresses = ("INSTANCE_IPS", "10.1.0.7,10.0.0.7");
         let claim = claim("reviews-10-0-0-7.shop", "10.1.0.7", &[OF_GROUP, addresses]);
         let peer = "10.0.0.7".parse().unwrap();
-        let grant = Grant::from_token(group(), &claim, Some(peer)).unwrap();
+        let grant = Grant::from_token(group(), &claim, Some(peer), &Mesh::default()).unwrap();
         let (view, contradictions) = grant.view(&claim, &Mesh::default());
         assert_eq!((view.addresses, contradictions.len()), (vec![peer], 1));
     }
@@ -344,7 +389,11 @@ mod tests {
     #[test]
     fn a_members_token_lets_in_nobody_else() {
         let peer = Some("10.0.0.7".parse().unwrap());
-        let refused = |claim: &NodeClaim, peer| Grant::from_token(group(), claim, peer).unwrap_err().to_string();
+        let refused = |claim: &NodeClaim, peer| {
+            Grant::from_token(group(), claim, peer, &Mesh::default())
+                .unwrap_err()
+                .to_string()
+        };
         for (workload, address, metadata, why) in [
             (
                 "reviews-10-0-0-8.shop",
@@ -391,6 +440,47 @@ mod tests {
         assert!(refused(&own, None).contains("has none"));
     }
 
+    /// A mesh with a WorkloadGroup.
+    fn mesh() -> Mesh {
+        let text = "
+apiVersion: networking.istio.io/v1
+kind: WorkloadGroup
+metadata: {name: reviews, namespace: shop}
+spec: {template: {labels: {app: written}, serviceAccount: written}}
+";
+        let directory = Directory::new(Options::default());
+        directory.apply(&puts("a.yaml", text)).mesh
+    }
+
+    #[test]
+    fn a_workload_group_says_labels_and_service_account() {
+        let peer = Some("10.0.0.7".parse().unwrap());
+        let own = claim("reviews-10-0-0-7.shop", "10.0.0.7", &[OF_GROUP]);
+        let grant = Grant::from_token(group(), &own, peer, &mesh()).unwrap();
+        assert_eq!(&*grant.identity.service_account.to_string(), "written");
+        let (view, _) = grant.view(&own, &mesh());
+        assert_eq!(view.labels.get("app").map(|value| &**value), Some("written"));
+    }
+
+    #[test]
+    fn a_certificate_of_a_workload_groups_service_account_is_as_good_as_a_token() {
+        let identity = |account: &str| format!("spiffe://cluster.local/ns/shop/sa/{account}").parse().unwrap();
+        let own = claim("reviews-10-0-0-7.shop", "10.0.0.7", &[OF_GROUP]);
+        let (peer, other) = ("10.0.0.7".parse().ok(), "10.0.0.8".parse().ok());
+        let grant = Grant::from_certificate(identity("written"), &own, peer, &mesh()).unwrap();
+        assert!(grant.member.is_some());
+        for (account, peer, mesh) in [
+            ("written", other, mesh()),
+            ("else", peer, mesh()),
+            ("written", peer, Mesh::default()),
+        ] {
+            assert!(
+                Grant::from_certificate(identity(account), &own, peer, &mesh).is_err(),
+                "{account}"
+            );
+        }
+    }
+
     #[test]
     fn a_workloads_own_token_registers_nothing() {
         let bearer = || Bearer::Workload {
@@ -398,9 +488,9 @@ mod tests {
             addresses: vec!["10.0.0.7".parse().unwrap()],
         };
         let own = claim("reviews-v1.shop", "10.0.0.7", &[OF_GROUP]);
-        let grant = Grant::from_token(claims(bearer()), &own, None).unwrap();
+        let grant = Grant::from_token(claims(bearer()), &own, None, &Mesh::default()).unwrap();
         assert_eq!(grant.member, None);
         let other = claim("reviews-v2.shop", "10.0.0.7", &[]);
-        assert!(Grant::from_token(claims(bearer()), &other, None).is_err());
+        assert!(Grant::from_token(claims(bearer()), &other, None, &Mesh::default()).is_err());
     }
 }

@@ -9,6 +9,7 @@ use super::roster::Admission;
 use crate::api::workload_entry::WorkloadEntry;
 use crate::api::{self, Object, ReadOptions, Spec};
 use crate::diag::SourceText;
+use crate::mesh::Mesh;
 use crate::mesh::service::Locality;
 use crate::mesh::workload::READY;
 use crate::name::{Kind, ObjectId, WorkloadName};
@@ -29,15 +30,24 @@ pub(super) struct Registration {
     /// Whether it is to receive traffic.
     pub ready: bool,
     spec: WorkloadEntry,
+    annotations: BTreeMap<String, String>,
 }
 
 impl Registration {
-    /// What a member of a group registers; none if it is a member of none.
-    pub(super) fn of_admission(admission: &Admission) -> Option<Self> {
+    /// What a member of a group registers; none if it is a member of none. What its WorkloadGroup says counts, and the
+    /// locality of its node before that of the template, as in Istio. The service account is the one that it was let in
+    /// with, which its certificate has.
+    pub(super) fn of_admission(admission: &Admission, mesh: &Mesh) -> Option<Self> {
         let grant = &admission.grant;
         let member = grant.member.as_ref()?;
-        let (labels, _) = grant.stated.as_ref()?;
+        let group = mesh.workload_group(&member.group);
+        let labels = group.map_or(&member.labels, |group| &group.labels);
         let labels = labels.iter().map(|(key, value)| (key.to_string(), value.to_string()));
+        let ports = group.into_iter().flat_map(|group| &group.ports);
+        let own = &admission.claim.locality;
+        let locality = group
+            .filter(|_| own.region.is_empty())
+            .map_or(own, |group| &group.locality);
         Some(Self {
             workload: grant.workload.clone(),
             group: member.group.clone(),
@@ -46,9 +56,14 @@ impl Registration {
                 address: member.address.to_string(),
                 labels: labels.collect(),
                 service_account: grant.identity.service_account.to_string(),
-                locality: written(&admission.claim.locality),
-                ..WorkloadEntry::default()
+                locality: written(locality),
+                ports: ports
+                    .map(|(name, number)| (name.to_string(), (*number).into()))
+                    .collect(),
+                weight: group.map_or(1, |group| group.weight),
+                network: String::new(),
             },
+            annotations: group.map(|group| group.annotations.clone()).unwrap_or_default(),
         })
     }
 
@@ -66,6 +81,13 @@ impl Registration {
             group: format!("{group}.{}", object.id.namespace).parse().ok()?,
             ready: !object.annotations.contains_key(READY),
             spec: WorkloadEntry::clone(spec),
+            annotations: {
+                let own = |key: &str| key == GROUP || key == READY;
+                let all = object.annotations.iter();
+                all.filter(|(key, _)| !own(key))
+                    .map(|(k, v)| (k.clone(), v.clone()))
+                    .collect()
+            },
         })
     }
 
@@ -80,8 +102,10 @@ impl Registration {
                 address: address.to_string(),
                 labels: [("app".to_owned(), group.name.to_string())].into(),
                 service_account: group.name.to_string(),
+                weight: 1,
                 ..WorkloadEntry::default()
             },
+            annotations: BTreeMap::new(),
         }
     }
 
@@ -92,7 +116,12 @@ impl Registration {
 
     /// The WorkloadEntry.
     pub(super) fn object(&self) -> Option<Arc<Object>> {
-        let mut annotations = BTreeMap::from([(GROUP, &*self.group.name)]);
+        let annotations = self
+            .annotations
+            .iter()
+            .map(|(key, value)| (key.as_str(), value.as_str()));
+        let mut annotations: BTreeMap<&str, &str> = annotations.collect();
+        annotations.insert(GROUP, &self.group.name);
         if !self.ready {
             annotations.insert(READY, "false");
         }

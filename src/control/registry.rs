@@ -162,6 +162,23 @@ impl Registry {
         self.workloads.insert(name, registered);
     }
 
+    /// What the members of a group have in common has changed: those that are connected register anew, by what
+    /// `registration` makes of their streams.
+    pub(super) fn regroup(&mut self, group: &WorkloadName, registration: impl Fn(MemberId) -> Option<Registration>) {
+        let of_group = |registered: &&Registered| registered.registration.group == *group && registered.ends.is_none();
+        let streams = self
+            .workloads
+            .values()
+            .filter(of_group)
+            .filter_map(|registered| registered.stream);
+        let streams: Vec<MemberId> = streams.collect();
+        for stream in streams {
+            if let Some(registration) = registration(stream) {
+                self.join(stream, registration);
+            }
+        }
+    }
+
     /// A stream's client has ACKed its first configuration.
     pub(super) fn acked(&mut self, stream: MemberId) {
         let Some(name) = self.streams.get(&stream).cloned() else {

@@ -17,6 +17,7 @@ pub mod sidecar;
 mod value;
 pub mod virtual_service;
 pub mod workload_entry;
+mod workload_group;
 
 use std::sync::Arc;
 
@@ -27,7 +28,7 @@ use super::destination_rule::DestinationRule;
 use super::peer_authentication::PeerAuthentication;
 use super::sidecar::Sidecar;
 use super::virtual_service::VirtualService;
-use super::workload::Workload;
+use super::workload::{Workload, WorkloadGroup};
 use crate::api::{FieldPath, Object, Spec};
 
 /// What lowering may know besides the object.
@@ -48,6 +49,8 @@ pub enum Form {
     Endpoints(Arc<endpoint_slice::EndpointSource>),
     /// A workload.
     Workload(Arc<Workload>),
+    /// What workloads that register themselves have in common.
+    WorkloadGroup(Arc<WorkloadGroup>),
     /// A Sidecar.
     Sidecar(Arc<Sidecar>),
     /// A VirtualService.
@@ -81,6 +84,15 @@ impl Form {
     pub fn workload(&self) -> Option<&Arc<Workload>> {
         if let Form::Workload(workload) = self {
             Some(workload)
+        } else {
+            None
+        }
+    }
+
+    /// What workloads that register themselves have in common.
+    pub fn workload_group(&self) -> Option<&Arc<WorkloadGroup>> {
+        if let Form::WorkloadGroup(group) = self {
+            Some(group)
         } else {
             None
         }
@@ -133,6 +145,7 @@ pub fn lower(object: &Object, context: &Context) -> Lowered<Form> {
         Spec::Endpoints(spec) => endpoints::lower(object, spec, context).map(Form::Endpoints),
         Spec::ServiceEntry(spec) => service_entry::lower(object, spec, context).map(Form::Service),
         Spec::WorkloadEntry(spec) => workload_entry::lower(object, spec, context).map(Form::Workload),
+        Spec::WorkloadGroup(spec) => workload_group::lower(object, spec, context).map(Form::WorkloadGroup),
         Spec::Sidecar(spec) => sidecar::lower(object, spec, context).map(Form::Sidecar),
         Spec::VirtualService(spec) => virtual_service::lower(object, spec, context),
         Spec::DestinationRule(spec) => destination_rule::lower(object, spec, context).map(Form::DestinationRule),

@@ -16,9 +16,9 @@ use super::peer_authentication::{MutualTlsMode, PeerAuthentication};
 use super::service::{Service, ServiceKey};
 use super::sidecar::Sidecar;
 use super::virtual_service::VirtualService;
-use super::workload::Workload;
+use super::workload::{Workload, WorkloadGroup};
 use super::{ExportTo, Labels, selects};
-use crate::name::{Hostname, Namespace, ObjectId};
+use crate::name::{Hostname, Kind, Namespace, ObjectId, WorkloadName};
 
 /// The place of an object among its rivals: by path, then position in the file. It stands where
 /// Istio compares creation times, which files do not have.
@@ -62,6 +62,7 @@ pub struct Mesh {
     aliases: Groups<Hostname, ServiceKey>,
     endpoint_addresses: Groups<IpAddr, ServiceKey>,
     workloads: OrdMap<ObjectId, Arc<Workload>>,
+    workload_groups: OrdMap<ObjectId, Arc<WorkloadGroup>>,
     workload_addresses: Groups<IpAddr, ObjectId>,
     virtual_services: ByHost<VirtualService>,
     destination_rules: ByHost<DestinationRule>,
@@ -163,6 +164,15 @@ impl Mesh {
     /// The workload a WorkloadEntry describes.
     pub fn workload(&self, id: &ObjectId) -> Option<&Arc<Workload>> {
         self.workloads.get(id)
+    }
+
+    /// The WorkloadGroup of a group of workloads that register themselves, if there is one.
+    pub fn workload_group(&self, group: &WorkloadName) -> Option<&Arc<WorkloadGroup>> {
+        self.workload_groups.get(&ObjectId {
+            kind: Kind::WorkloadGroup,
+            namespace: group.namespace.clone(),
+            name: group.name.clone(),
+        })
     }
 
     /// Every workload.
@@ -353,6 +363,14 @@ impl Mesh {
             }
             self.workloads.insert(id.clone(), workload);
         }
+    }
+
+    /// Replaces, adds or removes a WorkloadGroup.
+    pub fn put_workload_group(&mut self, id: &ObjectId, group: Option<Arc<WorkloadGroup>>) {
+        match group {
+            Some(group) => self.workload_groups.insert(id.clone(), group),
+            None => self.workload_groups.remove(id),
+        };
     }
 
     /// Takes `old` out and puts `new` in, under the hosts each names.

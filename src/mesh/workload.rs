@@ -1,5 +1,6 @@
 //! Workloads: what a WorkloadEntry says about one running application.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::Labels;
@@ -32,4 +33,23 @@ pub struct Workload {
     pub weight: u32,
     /// Whether it is to receive traffic: the annotation [`READY`] says if not.
     pub ready: bool,
+}
+
+/// A WorkloadGroup, lowered: what its members, which register themselves, have in common.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WorkloadGroup {
+    /// The WorkloadGroup.
+    pub id: ObjectId,
+    /// `metadata.labels` over `template.labels`.
+    pub labels: Arc<Labels>,
+    /// `metadata.annotations`.
+    pub annotations: BTreeMap<String, String>,
+    /// `template.ports`.
+    pub ports: Vec<(Arc<str>, u16)>,
+    /// `template.serviceAccount`.
+    pub service_account: Option<ServiceAccount>,
+    /// `template.locality`, of members that do not say where they are.
+    pub locality: Locality,
+    /// `template.weight`, at least 1.
+    pub weight: u32,
 }

@@ -87,7 +87,7 @@ fn every_field_is_known_by_its_name() {
     assert_eq!(shown(&read), Vec::<String>::new());
     let kinds: std::collections::BTreeSet<Kind> = read.objects.iter().map(|object| object.spec.kind()).collect();
     assert_eq!(kinds.len(), read.objects.len());
-    assert_eq!(kinds.len(), 10);
+    assert_eq!(kinds.len(), 11);
     for object in &read.objects {
         assert_eq!(object.id.kind, object.spec.kind());
     }

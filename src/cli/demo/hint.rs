@@ -48,6 +48,7 @@ fn virtual_service(object: &Object) -> Option<&VirtualService> {
         | Spec::Endpoints(_)
         | Spec::ServiceEntry(_)
         | Spec::WorkloadEntry(_)
+        | Spec::WorkloadGroup(_)
         | Spec::Sidecar(_)
         | Spec::DestinationRule(_)
         | Spec::PeerAuthentication(_) => None,

@@ -132,6 +132,7 @@ fn sidecar(object: &Object) -> Option<(&Namespace, &Sidecar)> {
         | Spec::Endpoints(_)
         | Spec::ServiceEntry(_)
         | Spec::WorkloadEntry(_)
+        | Spec::WorkloadGroup(_)
         | Spec::VirtualService(_)
         | Spec::DestinationRule(_)
         | Spec::PeerAuthentication(_) => None,

@@ -10,7 +10,7 @@ use crate::control::roster::Admission;
 use crate::ir::ResourceName;
 use crate::mesh::Labels;
 use crate::mesh::config::{MeshConfig, OutboundPolicy};
-use crate::name::{TrustDomain, WorkloadName};
+use crate::name::TrustDomain;
 use crate::pki::{Ca, IssueOptions, StateDir};
 use crate::xds::node::NodeClaim;
 use crate::xds::pb::core::Node;
@@ -250,12 +250,12 @@ fn stream(server: &mut Server, address: &str) -> MemberId {
         ..Node::default()
     };
     let claim = NodeClaim::read(&node).unwrap();
-    let labels = Labels::from_iter([("app".into(), "reviews".into())]);
+    let labels = Arc::new(Labels::from_iter([("app".into(), "reviews".into())]));
     let grant = Grant {
         identity: "spiffe://cluster.local/ns/default/sa/reviews".parse().unwrap(),
         workload,
-        stated: Some((Arc::new(labels), vec![address])),
-        member: Some(Member { group, address }),
+        stated: Some((labels.clone(), vec![address])),
+        member: Some(Member { group, address, labels }),
         token_expires: None,
     };
     let (view, _) = grant.view(&claim, server.composer.directory.mesh());
@@ -385,4 +385,30 @@ fn a_written_workload_entry_comes_before_a_registered_one() {
     server.composer.take(tree, vec![gone]);
     assert_eq!(server.reviews(), [("10.0.0.7".to_owned(), false)]);
     assert_eq!(server.errors(), 0);
+}
+
+#[test]
+fn a_workload_group_says_what_its_members_have_in_common_and_an_edit_moves_them() {
+    let mut server = Server::new(false);
+    server.write("mesh/a.yaml", REVIEWS);
+    let group = |app: &str| {
+        format!(
+            "apiVersion: networking.istio.io/v1\nkind: WorkloadGroup\nmetadata: {{name: reviews}}\n\
+             spec: {{metadata: {{labels: {{app: {app}}}}}, template: {{ports: {{http: 8080}}, labels: {{version: v1}}}}}}\n"
+        )
+    };
+    server.write("mesh/group.yaml", &group("other"));
+    server.look();
+    let id = stream(&mut server, "10.0.0.7");
+    server.hear(Tick::Acked(id));
+    assert_eq!((server.reviews(), server.errors()), (vec![], 0));
+    server.write("mesh/group.yaml", &group("reviews"));
+    server.look();
+    server.composer.settle();
+    assert_eq!(server.reviews(), [("10.0.0.7".to_owned(), true)]);
+    let mesh = server.composer.published.mesh();
+    let service = mesh.services().find(|service| &*service.name == "reviews").unwrap();
+    assert_eq!(service.endpoints[0].port(80), Some(8080));
+    let state = server.composer.published.state();
+    assert_eq!(state.registered.len(), 1);
 }

@@ -40,7 +40,7 @@ impl Directory {
             Kind::Sidecar => sidecar::check(self, &written),
             Kind::PeerAuthentication => policy::check(self, &written),
             Kind::EndpointSlice | Kind::Endpoints => endpoints::check(self, &written),
-            Kind::ConfigMap | Kind::WorkloadEntry => Vec::new(),
+            Kind::ConfigMap | Kind::WorkloadEntry | Kind::WorkloadGroup => Vec::new(),
         }
     }
 }

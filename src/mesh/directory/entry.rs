@@ -86,6 +86,7 @@ impl InForce {
             | Form::Service(_)
             | Form::Endpoints(_)
             | Form::Workload(_)
+            | Form::WorkloadGroup(_)
             | Form::Sidecar(_)
             | Form::VirtualService(_)
             | Form::DestinationRule(_)

@@ -69,6 +69,11 @@ impl Edit<'_> {
             Kind::Service | Kind::ServiceEntry => self.move_service(&of(id, before, after, Form::service)),
             Kind::EndpointSlice | Kind::Endpoints => self.move_endpoints(&of(id, before, after, Form::endpoints)),
             Kind::WorkloadEntry => self.move_workload(&of(id, before, after, Form::workload)),
+            Kind::WorkloadGroup => {
+                // No proxy has anything of it: it counts when a workload registers itself.
+                let group = after.and_then(|(_, form)| form.workload_group());
+                self.new.mesh.put_workload_group(id, group.cloned());
+            }
             Kind::Sidecar => self.move_sidecar(&of(id, before, after, Form::sidecar)),
             Kind::DestinationRule => self.move_rule(&of(id, before, after, Form::destination_rule)),
             Kind::PeerAuthentication => self.move_policy(&of(id, before, after, Form::peer_authentication)),

@@ -66,6 +66,7 @@ fn ports(spec: &Spec) -> Vec<(FieldPath, &str)> {
         | Spec::Service(_)
         | Spec::ServiceEntry(_)
         | Spec::WorkloadEntry(_)
+        | Spec::WorkloadGroup(_)
         | Spec::Sidecar(_)
         | Spec::VirtualService(_)
         | Spec::DestinationRule(_)
