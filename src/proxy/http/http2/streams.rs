@@ -15,6 +15,7 @@ use futures::stream::FuturesUnordered;
 use h2::RecvStream;
 use h2::server::SendResponse;
 use http::Request;
+use tokio::task::coop::has_budget_remaining;
 
 use super::stream;
 use crate::proxy::http::connection::Downstream;
@@ -146,7 +147,8 @@ impl Streams {
             }
             while let Poll::Ready(Some(())) = self.running.poll_next_unpin(&mut within) {}
             rounds += 1;
-            if !turn.again.load(SeqCst) || rounds == ROUNDS {
+            // Without a budget, what is polled again only says that it wants to be polled again.
+            if !turn.again.load(SeqCst) || rounds == ROUNDS || !has_budget_remaining() {
                 break Poll::Pending;
             }
         };
