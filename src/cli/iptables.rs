@@ -142,8 +142,16 @@ struct Apply {
     dry_run: bool,
 }
 
+const CLEAN_EXAMPLES: &str = "\
+What other programs have put into the tables stays. Where there are no rules, nothing is done.
+
+Examples:
+  After `topsail iptables apply`:
+    topsail iptables clean";
+
 /// What `topsail iptables clean` is called with.
 #[derive(Args)]
+#[command(after_help = CLEAN_EXAMPLES)]
 struct Clean {
     #[command(flatten)]
     families: Families,
