@@ -58,7 +58,8 @@ impl Fleet for Proxies {
             scope,
         } = arrival;
         let loaded = self.published.state().generation.is_some();
-        if !loaded && matches!(credential, Credential::Certificate(_)) {
+        // What a certificate grants the directory says, and what the members of a group have in common.
+        if !loaded && (matches!(credential, Credential::Certificate(_)) || claim.group.is_some()) {
             return Err(Status::unavailable("the directory is still being loaded"));
         }
         let address = peer.as_ref().map(|peer| peer.addr.ip());

@@ -32,6 +32,13 @@ spec:
 {apiVersion: security.istio.io/v1, kind: PeerAuthentication, metadata: {name: default, namespace: istio-system}, spec: {mtls: {mode: STRICT}}}
 ";
 
+const GROUP: &str = "
+apiVersion: networking.istio.io/v1
+kind: WorkloadGroup
+metadata: {name: web}
+spec: {metadata: {labels: {app: web}}, template: {serviceAccount: web}}
+";
+
 /// A mesh with a group.
 struct Group {
     mesh: Mesh,
@@ -46,15 +53,31 @@ struct Replica {
 }
 
 impl Group {
-    async fn start(plane: Plane, unregister_after: &str) -> Self {
+    /// What the replicas have in common is for the token to say, or for a WorkloadGroup.
+    async fn start(plane: Plane, unregister_after: &str, workload_group: Option<&str>) -> Self {
         let mut mesh = Mesh::new(plane, &[("mesh.yaml", MESH)]);
+        if let Some(text) = workload_group {
+            mesh.write("group.yaml", text);
+        }
         mesh.server.flag(&format!("--unregister-after={unregister_after}"));
         mesh.server.start().await;
         let (state, token) = (mesh.server.state(), mesh.server.config().join("web.token"));
-        let create = ["token", "create", "--group", "web.default", "--service-account", "web"];
         let (state, out) = (state.to_str().unwrap(), token.to_str().unwrap());
-        let more = ["--label", "app=web", "--state", state, "--out", out];
-        let made = run(&[&create[..], &more].concat()).await;
+        let create = [
+            "token",
+            "create",
+            "--group",
+            "web.default",
+            "--state",
+            state,
+            "--out",
+            out,
+        ];
+        let more: &[&str] = match workload_group {
+            None => &["--service-account", "web", "--label", "app=web"],
+            Some(_) => &[],
+        };
+        let made = run(&[&create[..], more].concat()).await;
         assert!(made.status.success(), "{made:?}");
         Self { mesh, token }
     }
@@ -131,7 +154,7 @@ impl Group {
 }
 
 async fn replicas_share_a_token_and_the_traffic_and_one_that_is_killed_gets_no_more(plane: Plane) {
-    let group = Group::start(plane, "1s").await;
+    let group = Group::start(plane, "1s", None).await;
     let client = group.mesh.client().await;
     let (a, b, mut c) = (group.replica().await, group.replica().await, group.replica().await);
     group.registered(&[&a, &b, &c], true).await;
@@ -158,7 +181,7 @@ async fn replicas_share_a_token_and_the_traffic_and_one_that_is_killed_gets_no_m
 }
 
 async fn replicas_stay_while_the_server_is_restarted_under_load(plane: Plane) {
-    let mut group = Group::start(plane, "60s").await;
+    let mut group = Group::start(plane, "60s", Some(GROUP)).await;
     let mut client = group.mesh.client().await;
     for text in [STREAM_CLOSED, "xDS"] {
         client.sidecar.allow_log(text);
