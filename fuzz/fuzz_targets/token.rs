@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use libfuzzer_sys::fuzz_target;
 use topsail::name::TrustDomain;
-use topsail::pki::{StateDir, TokenGrant, TokenSigner};
+use topsail::pki::{Bearer, StateDir, TokenGrant, TokenSigner};
 
 struct Server {
     signer: TokenSigner,
@@ -20,10 +20,12 @@ static SERVER: LazyLock<Server> = LazyLock::new(|| {
     let state = StateDir::open(directory.path()).expect("the state directory opens");
     let signer = TokenSigner::load_or_create(&state, &TrustDomain::default()).expect("a key");
     let grant = TokenGrant {
-        workload: "web.default".parse().expect("a workload's name"),
+        bearer: Bearer::Workload {
+            name: "web.default".parse().expect("a workload's name"),
+            addresses: vec![],
+        },
         service_account: "web".parse().expect("a service account's name"),
         labels: [("app".to_owned(), "web".to_owned())].into(),
-        addresses: vec![],
     };
     let now = SystemTime::now();
     let good = signer.create(&grant, Duration::from_secs(3600), now).expect("a token");
