@@ -227,7 +227,8 @@ fn memory(runtime: &tokio::runtime::Runtime, contenders: &[Contender], scale: Sc
     for contender in contenders {
         let mesh = runtime.block_on(Mesh::start(contender, false));
         let pids = mesh.sidecars();
-        std::thread::park_timeout(Duration::from_secs(2));
+        // Until nothing has changed for a while.
+        std::thread::park_timeout(Duration::from_secs(6));
         let idle = process::rss_mb(&pids);
         let connections = load::idle_connections(mesh.target(Load::Http1 { routes: false }), scale.idle_connections);
         let many = process::rss_mb(&pids);

@@ -1,8 +1,8 @@
 //! The life of the data plane: its control thread.
 
 mod asks;
-mod code_pages;
 mod control;
+mod file_pages;
 mod link;
 mod memory;
 mod sockets;
@@ -279,7 +279,7 @@ async fn rest(control: &RefCell<Control>) {
     loop {
         tokio::time::sleep(REST).await;
         if control.borrow_mut().comes_to_rest(REST)
-            && let Err(error) = code_pages::give_back()
+            && let Err(error) = file_pages::give_back()
         {
             tracing::debug!(%error, "pages that are not needed cannot be given back");
         }
