@@ -23,11 +23,13 @@ pub(crate) enum Speaker {
 pub(crate) fn understood(speaker: Speaker, pieces: &[&[u8]]) -> Vec<String> {
     let (mut bytes, mut rest, mut looks) = (BytesMut::new(), Rest::Nothing, Looks::default());
     let mut all = vec![String::new()];
-    for piece in pieces {
+    // A head that trickles in is not looked at with every byte: in the end it is.
+    let pieces = pieces.iter().map(|piece| (*piece, false)).chain([(&[][..], true)]);
+    for (piece, last) in pieces {
         bytes.extend_from_slice(piece);
         loop {
             let step = match rest {
-                Rest::Nothing if !looks.is_due(&bytes, SIZE) => break,
+                Rest::Nothing if !last && !looks.is_due(&bytes, SIZE) => break,
                 Rest::Nothing => head(speaker, &mut bytes).map(|head| {
                     head.map(|(head, after)| {
                         (rest, looks) = (after, Looks::default());
@@ -43,7 +45,6 @@ pub(crate) fn understood(speaker: Speaker, pieces: &[&[u8]]) -> Vec<String> {
             };
             match step {
                 Ok(Some(())) => {}
-                Ok(None) if rest == Rest::Nothing => {}
                 Ok(None) => break,
                 Err(_) => {
                     all.push("refused".to_owned());
