@@ -294,6 +294,23 @@ impl WorkloadName {
         }
         format!("{}-{dashed}.{}", group.name, group.namespace).parse()
     }
+
+    /// The workload, or the group of workloads, that an object is about: it has the object's name.
+    pub fn of_object(id: &ObjectId) -> Self {
+        Self {
+            name: id.name.clone(),
+            namespace: id.namespace.clone(),
+        }
+    }
+
+    /// The object of this kind that is about it.
+    pub fn object(&self, kind: Kind) -> ObjectId {
+        ObjectId {
+            kind,
+            namespace: self.namespace.clone(),
+            name: self.name.clone(),
+        }
+    }
 }
 
 impl FromStr for WorkloadName {

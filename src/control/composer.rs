@@ -12,7 +12,7 @@ use super::content::Content;
 use super::diagnosis;
 use super::files::Files;
 use super::journal::{Journal, Restored};
-use super::registration::{Registration, entry_id, is_registered};
+use super::registration::{Registration, is_registered};
 use super::registry::Registry;
 use super::roster::{MemberId, Roster};
 use super::secrets::Secrets;
@@ -238,7 +238,7 @@ impl Composer {
             let changed = self.registry.take_changed();
             let ids = changed
                 .iter()
-                .map(entry_id)
+                .map(|workload| workload.object(Kind::WorkloadEntry))
                 .filter(|id| self.files.in_force(id).is_none());
             let changes: Vec<Change> = ids.map(|id| self.registered(id)).collect();
             let applied = self.directory.apply(&changes);
@@ -305,10 +305,7 @@ impl Composer {
 
     /// A WorkloadGroup has changed: so have the WorkloadEntries of its members.
     fn regroup(&mut self, id: &ObjectId) {
-        let group = WorkloadName {
-            name: id.name.clone(),
-            namespace: id.namespace.clone(),
-        };
+        let group = WorkloadName::of_object(id);
         let (roster, mesh) = (&self.roster, self.directory.mesh());
         self.registry.regroup(&group, |stream| {
             Registration::of_admission(&roster.admission(stream)?, mesh)

@@ -9,7 +9,7 @@ use crate::ir::node::InterceptionMode;
 use crate::mesh::service::Address;
 use crate::mesh::workload::Workload;
 use crate::mesh::{Labels, Mesh};
-use crate::name::{InvalidName, Kind, ObjectId, SpiffeId, WorkloadName};
+use crate::name::{InvalidName, Kind, SpiffeId, WorkloadName};
 use crate::pki::{Bearer, TokenClaims, TokenError, TokenGrant};
 use crate::xds::node::NodeClaim;
 
@@ -134,11 +134,7 @@ impl Grant {
                 claimed: format!("{}{account}", claim.workload),
             }
         };
-        let claimed_account = claim
-            .service_account
-            .as_ref()
-            .is_none_or(|account| *account == identity.service_account);
-        if claim.namespace != identity.namespace || claim.workload.namespace != identity.namespace || !claimed_account {
+        if !agrees(claim, &identity) {
             return Err(other(&bearer));
         }
         let labels = labels.into_iter().map(|(key, value)| (key.into(), value.into()));
@@ -172,11 +168,7 @@ impl Grant {
         peer: Option<IpAddr>,
         mesh: &Mesh,
     ) -> Result<Self, GrantError> {
-        let claimed_account = claim
-            .service_account
-            .as_ref()
-            .is_none_or(|account| *account == identity.service_account);
-        if claim.namespace != identity.namespace || claim.workload.namespace != identity.namespace || !claimed_account {
+        if !agrees(claim, &identity) {
             return Err(GrantError::OtherWorkload {
                 granted: identity.to_string(),
                 claimed: claim.workload.to_string(),
@@ -290,6 +282,14 @@ impl Member {
     }
 }
 
+/// Whether a node claims no other namespace and service account than these.
+fn agrees(claim: &NodeClaim, identity: &SpiffeId) -> bool {
+    let mut namespaces = [&claim.namespace, &claim.workload.namespace].into_iter();
+    let account = claim.service_account.as_ref();
+    namespaces.all(|namespace| *namespace == identity.namespace)
+        && account.is_none_or(|account| *account == identity.service_account)
+}
+
 /// The proxy of a WorkloadEntry.
 pub(super) fn view_of(entry: &Workload, mode: InterceptionMode) -> NodeView {
     NodeView {
@@ -303,12 +303,7 @@ pub(super) fn view_of(entry: &Workload, mode: InterceptionMode) -> NodeView {
 
 /// The WorkloadEntry of a workload's name.
 pub(super) fn entry<'a>(mesh: &'a Mesh, workload: &WorkloadName) -> Option<&'a Arc<Workload>> {
-    let id = ObjectId {
-        kind: Kind::WorkloadEntry,
-        namespace: workload.namespace.clone(),
-        name: workload.name.clone(),
-    };
-    mesh.workload(&id)
+    mesh.workload(&workload.object(Kind::WorkloadEntry))
 }
 
 fn ip(entry: &Workload) -> Vec<IpAddr> {

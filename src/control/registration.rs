@@ -12,7 +12,7 @@ use crate::diag::SourceText;
 use crate::mesh::Mesh;
 use crate::mesh::service::Locality;
 use crate::mesh::workload::READY;
-use crate::name::{Kind, ObjectId, WorkloadName};
+use crate::name::WorkloadName;
 use crate::source::document::Document;
 
 /// Istio's annotation that names the group of a registered workload.
@@ -74,10 +74,7 @@ impl Registration {
         };
         let group = object.annotations.get(GROUP).filter(|_| is_registered(object))?;
         Some(Self {
-            workload: WorkloadName {
-                name: object.id.name.clone(),
-                namespace: object.id.namespace.clone(),
-            },
+            workload: WorkloadName::of_object(&object.id),
             group: format!("{group}.{}", object.id.namespace).parse().ok()?,
             ready: !object.annotations.contains_key(READY),
             spec: WorkloadEntry::clone(spec),
@@ -153,15 +150,6 @@ impl Registration {
 /// Whether an object is one that a workload registered.
 pub(super) fn is_registered(object: &Object) -> bool {
     object.order.origin.starts_with(ORIGIN)
-}
-
-/// The id of a workload's WorkloadEntry.
-pub(super) fn entry_id(workload: &WorkloadName) -> ObjectId {
-    ObjectId {
-        kind: Kind::WorkloadEntry,
-        namespace: workload.namespace.clone(),
-        name: workload.name.clone(),
-    }
 }
 
 /// `region/zone/subzone`, without the parts at the end that are empty.

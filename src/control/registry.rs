@@ -247,11 +247,7 @@ impl Registry {
 
     /// The WorkloadEntry under an id, if there should be one.
     pub(super) fn object(&self, id: &ObjectId) -> Option<&Arc<Object>> {
-        let name = WorkloadName {
-            name: id.name.clone(),
-            namespace: id.namespace.clone(),
-        };
-        self.workloads.get(&name)?.object.as_ref()
+        self.workloads.get(&WorkloadName::of_object(id))?.object.as_ref()
     }
 
     /// Everybody, to be shown.

@@ -168,11 +168,7 @@ impl Mesh {
 
     /// The WorkloadGroup of a group of workloads that register themselves, if there is one.
     pub fn workload_group(&self, group: &WorkloadName) -> Option<&Arc<WorkloadGroup>> {
-        self.workload_groups.get(&ObjectId {
-            kind: Kind::WorkloadGroup,
-            namespace: group.namespace.clone(),
-            name: group.name.clone(),
-        })
+        self.workload_groups.get(&group.object(Kind::WorkloadGroup))
     }
 
     /// Every workload.

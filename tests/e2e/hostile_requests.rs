@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::harness::alone::{Alone, cluster, http_listener};
+use super::harness::alone::{Alone, access_log, cluster, http_listener};
 use super::harness::wire::Wire;
 use super::harness::{Backend, Plane, eventually, get};
 use crate::on_each_plane;
@@ -34,14 +34,7 @@ async fn plane(plane: Plane, backend: &Backend, more: serde_json::Value) -> Alon
         "normalize_path": true,
         "stream_idle_timeout": "0s",
         "upgrade_configs": [{"upgrade_type": "websocket"}],
-        "access_log": [{
-            "name": "envoy.access_loggers.file",
-            "typed_config": {
-                "@type": "type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog",
-                "path": "{dir}/access.log",
-                "log_format": {"text_format_source": {"inline_string": LOG}},
-            },
-        }],
+        "access_log": access_log(LOG),
     });
     manager
         .as_object_mut()

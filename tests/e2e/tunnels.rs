@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-use super::harness::alone::{Alone, cluster, cluster_http2, http_listener};
+use super::harness::alone::{Alone, access_log, cluster, cluster_http2, http_listener};
 use super::harness::wire::{Said, Wire};
 use super::harness::{Plane, eventually};
 use crate::on_each_plane;
@@ -40,14 +40,7 @@ async fn plane_before(which: Plane, more: Value, cluster: Value) -> Alone {
     let routes = json!([{"match": {"prefix": "/"}, "route": {"cluster": "back", "timeout": "7s"}}]);
     let mut manager = json!({
         "upgrade_configs": [{"upgrade_type": "websocket"}],
-        "access_log": [{
-            "name": "envoy.access_loggers.file",
-            "typed_config": {
-                "@type": "type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog",
-                "path": "{dir}/access.log",
-                "log_format": {"text_format_source": {"inline_string": LOG}},
-            },
-        }],
+        "access_log": access_log(LOG),
     });
     manager
         .as_object_mut()

@@ -227,6 +227,12 @@ fn join(server: &mut Server, name: &str, address: &str, labels: Option<Labels>) 
         member: None,
         token_expires: None,
     };
+    let id = enter(server, claim, grant);
+    server.composer.join(id);
+    id
+}
+
+fn enter(server: &Server, claim: NodeClaim, grant: Grant) -> MemberId {
     let (view, _) = grant.view(&claim, server.composer.directory.mesh());
     let (id, ..) = server.composer.roster.enter(Admission {
         claim,
@@ -234,7 +240,6 @@ fn join(server: &mut Server, name: &str, address: &str, labels: Option<Labels>) 
         view,
         since: SystemTime::UNIX_EPOCH,
     });
-    server.composer.join(id);
     id
 }
 
@@ -258,13 +263,7 @@ fn stream(server: &mut Server, address: &str) -> MemberId {
         member: Some(Member { group, address, labels }),
         token_expires: None,
     };
-    let (view, _) = grant.view(&claim, server.composer.directory.mesh());
-    let (id, ..) = server.composer.roster.enter(Admission {
-        claim,
-        grant,
-        view,
-        since: SystemTime::UNIX_EPOCH,
-    });
+    let id = enter(server, claim, grant);
     server.hear(Tick::Joined(id));
     id
 }

@@ -1,7 +1,8 @@
 //! Streams that come and go, by a clock that the test moves.
 
 use super::*;
-use crate::control::registration::{entry_id, is_registered};
+use crate::control::registration::is_registered;
+use crate::name::Kind;
 
 const GRACE: Duration = Duration::from_secs(10);
 
@@ -35,7 +36,7 @@ fn a_member_is_ready_from_its_ack_until_it_closes_its_connection_and_gone_after_
     assert_eq!(entries(&registry), unready("10.0.0.7"));
     registry.acked(1);
     assert_eq!(entries(&registry), ready("10.0.0.7"));
-    let id = entry_id(&member("10.0.0.7").workload);
+    let id = member("10.0.0.7").workload.object(Kind::WorkloadEntry);
     let object = registry.object(&id).unwrap().clone();
     assert!(is_registered(&object));
     assert_eq!(object.annotations["istio.io/autoRegistrationGroup"], "reviews");
@@ -102,7 +103,7 @@ fn who_was_registered_at_a_restart_has_the_grace_to_come_back() {
     let ids = before.take_changed();
     let objects: Vec<_> = ids
         .iter()
-        .map(|name| before.object(&entry_id(name)).unwrap().clone())
+        .map(|name| before.object(&name.object(Kind::WorkloadEntry)).unwrap().clone())
         .collect();
     let mut registry = Registry::new(GRACE, objects);
     assert_eq!(registry.next_end(), None, "the directory is still being read");

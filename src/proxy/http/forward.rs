@@ -13,7 +13,7 @@ use http::{Method, Request, Response, StatusCode, Uri, Version};
 use http_body::Body;
 use tokio::time::Instant;
 
-use super::body::client::{ClientBody, Continue};
+use super::body::client::ClientBody;
 use super::body::incoming::Incoming;
 use super::body::replay::Kept;
 use super::body::{BodyLimits, Progress, RequestBody, ResponseBody};
@@ -96,7 +96,7 @@ impl Prepared {
         exchange.progress = Some(progress.clone());
         let mut body = exchange.body.take().filter(|body| !body.is_end_stream());
         if exchange.expects_continue {
-            body = body.map(|body| body.when(Continue::default()));
+            body = body.map(ClientBody::when_asked_for);
         }
         let several = action.retry.is_some() || !action.mirrors.is_empty();
         let limit = matched.route.buffer_limit.unwrap_or(KEPT_BYTES);

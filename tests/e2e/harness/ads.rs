@@ -12,6 +12,7 @@ use envoy_types::pb::envoy::service::discovery::v3::{
     DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse, Resource,
 };
 use envoy_types::pb::google::protobuf::Any;
+use envoy_types::pb::google::rpc;
 use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
@@ -233,9 +234,9 @@ impl Shared {
         self.asked.lock().unwrap().extend(names);
     }
 
-    fn answered(&self, kind: ResourceType, nonce: &str, refused: Option<String>) {
+    fn answered(&self, kind: ResourceType, nonce: &str, refused: Option<rpc::Status>) {
         match refused {
-            Some(why) => self.refusals.lock().unwrap().push((kind, why)),
+            Some(status) => self.refusals.lock().unwrap().push((kind, status.message)),
             None if nonce.is_empty() => {}
             None => *self.taken.lock().unwrap().entry(kind).or_default() += 1,
         }
@@ -252,11 +253,7 @@ trait Heard: Send + 'static {
 impl Heard for DeltaDiscoveryRequest {
     fn hear(self, shared: &Shared, topics: &mut Topics) {
         let kind = ResourceType::from_type_url(&self.type_url).unwrap();
-        shared.answered(
-            kind,
-            &self.response_nonce,
-            self.error_detail.map(|status| status.message),
-        );
+        shared.answered(kind, &self.response_nonce, self.error_detail);
         let first = !topics.contains_key(&kind);
         let topic = topics.entry(kind).or_default();
         topic.all |= first && self.resource_names_subscribe.is_empty() && kind.is_wildcard();
@@ -277,11 +274,7 @@ impl Heard for DeltaDiscoveryRequest {
 impl Heard for DiscoveryRequest {
     fn hear(self, shared: &Shared, topics: &mut Topics) {
         let kind = ResourceType::from_type_url(&self.type_url).unwrap();
-        shared.answered(
-            kind,
-            &self.response_nonce,
-            self.error_detail.map(|status| status.message),
-        );
+        shared.answered(kind, &self.response_nonce, self.error_detail);
         let topic = topics.entry(kind).or_default();
         topic.all = self.resource_names.is_empty() && kind.is_wildcard();
         shared.asked(

@@ -142,6 +142,18 @@ pub fn cluster_http2(name: &str, host: SocketAddr) -> Value {
     cluster
 }
 
+/// The access log of a connection manager: lines of this format in `access.log`.
+pub fn access_log(format: &str) -> Value {
+    json!([{
+        "name": "envoy.access_loggers.file",
+        "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog",
+            "path": "{dir}/access.log",
+            "log_format": {"text_format_source": {"inline_string": format}},
+        },
+    }])
+}
+
 /// A listener of one connection manager with these routes; `more` is what else the connection manager says.
 pub fn http_listener(name: &str, direction: &str, routes: Value, more: Value) -> Value {
     let mut manager = json!({

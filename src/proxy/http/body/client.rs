@@ -44,7 +44,7 @@ struct Asked {
 
 impl Continue {
     /// It is, from now on.
-    pub(crate) fn go(&self) {
+    fn go(&self) {
         self.0.asked.store(true, Ordering::Release);
         self.0.waiting.wake();
     }
@@ -76,7 +76,8 @@ impl ClientBody {
     }
 
     /// The same, read only once it is asked for: that is when the client is asked for it.
-    pub(crate) fn when(self, expected: Continue) -> Self {
+    pub(crate) fn when_asked_for(self) -> Self {
+        let expected = Continue::default();
         let late = expected.clone();
         tokio::task::spawn_local(async move {
             tokio::time::sleep(PATIENCE).await;
