@@ -7,14 +7,16 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use futures::FutureExt as _;
+use http::header::HeaderValue;
 use rustls::pki_types::CertificateDer;
 use tokio::io::{AsyncRead, ReadBuf};
 
 use super::connection::{Address, Connection, Stream};
 use super::http::http1::conversation::{Speaker, understood};
 use super::http::http1::response::Asked;
+use super::http::http2::hpack::{Decoder, Encoder, Indexing, Name, TABLE_SIZE};
 use super::http::{EscapedSlashes, Normalized, PathNormalization};
 use super::listener::proxy_protocol::ProxyProtocol;
 use super::listener::{Inspection, inspect};
@@ -100,6 +102,42 @@ fn conversation(speaker: Speaker, pieces: &[Vec<u8>]) {
     let whole = understood(speaker, &[&pieces.concat()]);
     let pieces: Vec<_> = pieces.iter().map(Vec::as_slice).collect();
     assert_eq!(understood(speaker, &pieces), whole);
+}
+
+/// Reads header blocks of HTTP/2 that one peer sends, and passes on what is in them.
+///
+/// # Panics
+/// When another reads something else of what is passed on.
+pub fn hpack(max: u16, blocks: &[Vec<u8>]) {
+    let limit = usize::from(max);
+    let (mut decoder, mut encoder, mut next) = (Decoder::new(limit), Encoder::new(), Decoder::new(TABLE_SIZE));
+    encoder.set_max_table(limit);
+    for block in blocks {
+        let (mut sent, mut received, mut out) = (Vec::new(), Vec::new(), BytesMut::new());
+        encoder.begin(&mut out);
+        let decoded = decoder.decode(Bytes::copy_from_slice(block), |name, mut value, never| {
+            value.set_sensitive(never);
+            let passed = pass_on(&mut encoder, &name, &value, &mut out);
+            sent.extend(passed.then_some((name, value)));
+        });
+        let passed = next.decode(out.freeze(), |name, value, _| received.push((name, value)));
+        assert_eq!((passed, &received), (Ok(()), &sent));
+        if decoded.is_err() {
+            return;
+        }
+    }
+}
+
+fn pass_on(encoder: &mut Encoder, name: &Name, value: &HeaderValue, out: &mut BytesMut) -> bool {
+    match name {
+        Name::Scheme => encoder.scheme(value, out),
+        Name::Authority => encoder.authority(value, out),
+        Name::Path => encoder.path(value, out),
+        Name::Protocol => encoder.protocol(value, out),
+        Name::Regular(name) => encoder.field(name, value, Indexing::of(name, value), out),
+        Name::Method | Name::Status | Name::OtherPseudo | Name::Malformed => return false,
+    }
+    true
 }
 
 /// Reads the names and the subject of a certificate.

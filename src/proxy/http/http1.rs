@@ -21,7 +21,7 @@ use http::StatusCode;
 
 use super::local_reply::LocalReply;
 use crate::proxy::flags::Flags;
-pub(crate) use lines::{Field, Looks};
+pub(crate) use lines::{Field, Looks, is_token};
 pub(crate) use request::METHODS;
 pub(crate) use rest::Rest;
 

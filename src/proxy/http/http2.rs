@@ -4,6 +4,15 @@
 //! its request and then sends the answer's body. Towards a host, whoever sends a request drives its stream.
 
 mod body;
+#[cfg_attr(
+    not(any(test, fuzzing)),
+    expect(
+        dead_code,
+        unused_imports,
+        reason = "HTTP/2 is that of the `h2` crate, which has one of its own"
+    )
+)]
+pub(crate) mod hpack;
 mod keepalive;
 mod pump;
 mod streams;

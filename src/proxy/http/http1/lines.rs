@@ -171,7 +171,7 @@ pub(super) fn is_text(byte: u8) -> bool {
 }
 
 /// Whether a byte may be in the name of a header (RFC 9110 section 5.6.2).
-pub(super) fn is_token(byte: u8) -> bool {
+pub(crate) fn is_token(byte: u8) -> bool {
     const TOKEN: [bool; 256] = {
         let mut table = [false; 256];
         let mut byte = 0;
