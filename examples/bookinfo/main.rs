@@ -6,6 +6,7 @@ pub mod services;
 mod tests;
 
 use clap::Parser;
+use topsail::lifecycle::StopSignals;
 
 /// One service of the Bookinfo sample application.
 #[derive(Parser)]
@@ -18,11 +19,9 @@ struct Arguments {
 async fn main() -> std::io::Result<()> {
     let config = Arguments::parse().config;
     println!("{} {} on http://{}", config.service, config.version, config.listen);
-    let interrupted = async {
-        // Without the signal handler there is nothing to wait for but being killed.
-        if tokio::signal::ctrl_c().await.is_err() {
-            std::future::pending::<()>().await;
-        }
-    };
-    services::serve(config, interrupted).await
+    let mut signals = StopSignals::catch()?;
+    services::serve(config, async move {
+        signals.next().await;
+    })
+    .await
 }

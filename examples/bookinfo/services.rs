@@ -27,17 +27,20 @@ use std::net::SocketAddr;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use axum::extract::State;
-use axum::middleware::map_response_with_state;
+use axum::extract::connect_info::Connected;
+use axum::extract::{ConnectInfo, Request, State};
+use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
 use axum::routing::get;
+use axum::serve::IncomingStream;
 use axum::{Json, Router};
 use http::{HeaderName, HeaderValue};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
 /// The response header that lists the services that took part, the answering one first, each as
-/// `<service>/<version>@<address>`; a called service that failed is `<service>/failed@<address called>`.
+/// `<service>/<version>@<address>`, the address being that which the request came to, so that replicas differ;
+/// a called service that failed is `<service>/failed@<address called>`.
 pub const SERVED_BY: HeaderName = HeaderName::from_static("x-served-by");
 
 /// A service of the application.
@@ -64,24 +67,26 @@ impl fmt::Display for Service {
     }
 }
 
-/// Where a service reaches another: in the mesh, the outbound listener of its own sidecar.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Where a service reaches another: the outbound listener of its own sidecar, or, where connections are
+/// intercepted, whatever address the service's name has.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Call {
     /// The service called; its name goes into the `Host` header.
     pub service: Service,
-    /// Where the connection goes.
-    pub address: SocketAddr,
+    /// Where the connection goes: an address or a name, and a port.
+    pub address: String,
 }
 
 impl FromStr for Call {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let (service, address) = text.split_once('=').ok_or("SERVICE=ADDRESS:PORT is needed")?;
-        let address = address.parse().map_err(|error| format!("`{address}`: {error}"))?;
+        let (service, address) = text.split_once('=').ok_or("SERVICE=HOST:PORT is needed")?;
+        let (_, port) = address.rsplit_once(':').ok_or("HOST:PORT is needed after `=`")?;
+        port.parse::<u16>().map_err(|error| format!("port `{port}`: {error}"))?;
         Ok(Self {
             service: clap::ValueEnum::from_str(service, false)?,
-            address,
+            address: address.to_owned(),
         })
     }
 }
@@ -99,7 +104,7 @@ pub struct Config {
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub listen: SocketAddr,
     /// Where another service is reached; once for each that is called.
-    #[arg(long = "call", value_name = "SERVICE=ADDRESS:PORT")]
+    #[arg(long = "call", value_name = "SERVICE=HOST:PORT")]
     pub calls: Vec<Call>,
 }
 
@@ -109,9 +114,18 @@ pub struct Config {
 /// When it cannot listen.
 pub async fn serve(config: Config, shutdown: impl Future<Output = ()> + Send + 'static) -> io::Result<()> {
     let listener = TcpListener::bind(config.listen).await?;
-    axum::serve(listener, routes(config))
-        .with_graceful_shutdown(shutdown)
-        .await
+    let service = routes(config).into_make_service_with_connect_info::<Here>();
+    axum::serve(listener, service).with_graceful_shutdown(shutdown).await
+}
+
+/// The address that a connection came to, where the system knows.
+#[derive(Clone, Copy)]
+struct Here(Option<SocketAddr>);
+
+impl Connected<IncomingStream<'_, TcpListener>> for Here {
+    fn connect_info(stream: IncomingStream<'_, TcpListener>) -> Self {
+        Self(stream.io().local_addr().ok())
+    }
 }
 
 fn routes(config: Config) -> Router {
@@ -124,7 +138,7 @@ fn routes(config: Config) -> Router {
     };
     routes
         .route("/health", get(health))
-        .layer(map_response_with_state(config.clone(), name_this_service))
+        .layer(from_fn_with_state(config.clone(), name_this_service))
         .with_state(config)
 }
 
@@ -133,8 +147,15 @@ async fn health(State(config): State<Arc<Config>>) -> Json<Value> {
 }
 
 /// Puts this service before those that it called.
-async fn name_this_service(State(config): State<Arc<Config>>, mut response: Response) -> Response {
-    let mut served_by = format!("{}/{}@{}", config.service, config.version, config.listen);
+async fn name_this_service(
+    State(config): State<Arc<Config>>,
+    ConnectInfo(Here(address)): ConnectInfo<Here>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let mut response = next.run(request).await;
+    let address = address.unwrap_or(config.listen);
+    let mut served_by = format!("{}/{}@{address}", config.service, config.version);
     for called in response.headers().get_all(&SERVED_BY) {
         served_by.push_str(", ");
         served_by.push_str(&String::from_utf8_lossy(called.as_bytes()));

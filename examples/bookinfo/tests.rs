@@ -52,7 +52,7 @@ impl Running {
     fn call(&self, service: Service) -> Call {
         Call {
             service,
-            address: self.address,
+            address: self.address.to_string(),
         }
     }
 
@@ -124,9 +124,9 @@ async fn versions_of_reviews_differ_in_their_stars() {
 async fn a_service_that_is_down_costs_its_part_only() {
     let gone = Call {
         service: Service::Ratings,
-        address: free_address(),
+        address: free_address().to_string(),
     };
-    let reviews = Running::start(Service::Reviews, "v2", vec![gone]).await;
+    let reviews = Running::start(Service::Reviews, "v2", vec![gone.clone()]).await;
     let page = Running::start(Service::Productpage, "v1", vec![reviews.call(Service::Reviews)]).await;
     let (status, headers, body) = page.get("/productpage", &[]).await;
     let body = String::from_utf8_lossy(&body).into_owned();
@@ -184,7 +184,7 @@ async fn user_and_trace_headers_are_handed_on_and_others_are_not() {
     let (address, seen) = mirror().await;
     let calls = vec![Call {
         service: Service::Reviews,
-        address,
+        address: address.to_string(),
     }];
     let page = Running::start(Service::Productpage, "v1", calls).await;
     let sent = [
@@ -237,10 +237,12 @@ fn calls_are_written_as_service_and_address() {
         call,
         Call {
             service: Service::Reviews,
-            address: "127.0.0.1:80".parse().unwrap()
+            address: "127.0.0.1:80".into()
         }
     );
-    for wrong in ["reviews", "reviews=here", "review=127.0.0.1:80"] {
+    let by_name: Call = "reviews=reviews:9080".parse().unwrap();
+    assert_eq!(by_name.address, "reviews:9080");
+    for wrong in ["reviews", "reviews=here", "reviews=here:", "review=127.0.0.1:80"] {
         assert!(wrong.parse::<Call>().is_err(), "{wrong}");
     }
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
 use http::StatusCode;
+use hyper::body::Bytes;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::time::timeout;
@@ -28,11 +29,15 @@ STALE (something is on its way), NACKED (it refuses something, and keeps the ver
 never asked). Below the table stand the groups whose members register themselves, the refused resources, expired join tokens and what is wrong with the \
 directory, with file and line.
 
-Exit codes: 0 no proxy is STALE or NACKED, 1 some proxy is, or the server cannot be asked, 2 called wrongly.
+Exit codes: 0 no proxy is STALE or NACKED, 1 some proxy is, or the server cannot be asked, 2 called wrongly. With \
+--ready: 0 the server serves a generation, 1 it does not.
 
 Examples:
   The server on this host:
     topsail status
+
+  A container's health check:
+    topsail status --ready
 
   For scripts, the names of proxies that refuse something:
     topsail status -o json | jq -r '.proxies[] | select(.refusals != []) | .workload'";
@@ -54,6 +59,10 @@ pub(super) struct Arguments {
     /// The form of the answer
     #[arg(long, short, value_name = "FORMAT", value_enum, default_value_t = Form::Text)]
     output: Form,
+
+    /// Say only whether the server is ready to serve proxies, whatever they make of it
+    #[arg(long, conflicts_with = "output")]
+    ready: bool,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -65,7 +74,14 @@ enum Form {
 impl Command for Arguments {
     fn run(self, output: &mut Output) -> anyhow::Result<Outcome> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let answer = runtime.block_on(self.ask())?;
+        if self.ready {
+            let ready = runtime
+                .block_on(async { self.ask(self.address()?, "/ready").await })?
+                .is_some();
+            writeln!(output.out, "{}", if ready { "ready" } else { "loading" })?;
+            return Ok(if ready { Outcome::Fine } else { Outcome::Findings });
+        }
+        let answer = runtime.block_on(self.everything())?;
         let status: Answer = serde_json::from_value(answer.clone()).with_context(|| self.unexpected())?;
         match self.output {
             Form::Text => output.out.write_all(table::text(&status, output.color).as_bytes())?,
@@ -81,12 +97,8 @@ impl Command for Arguments {
 
 impl Arguments {
     /// Everything the server says of the matter, as one JSON object.
-    async fn ask(&self) -> anyhow::Result<Value> {
-        let Endpoint { host, port } = &self.admin;
-        let mut addresses = (host.to_string(), *port)
-            .to_socket_addrs()
-            .with_context(|| format!("cannot look up {host}"))?;
-        let address = addresses.next().with_context(|| format!("{host} has no address"))?;
+    async fn everything(&self) -> anyhow::Result<Value> {
+        let address = self.address()?;
         let generation: Option<Value> = self.get(address, "/api/v1/generation").await?;
         let proxies: Option<Value> = self.get(address, "/api/v1/proxies").await?;
         let diagnostics: Option<Value> = self.get(address, "/api/v1/diagnostics").await?;
@@ -94,17 +106,33 @@ impl Arguments {
         Ok(json!({"generation": generation, "proxies": proxies, "registered": registered, "diagnostics": diagnostics}))
     }
 
-    /// `None` while there is nothing to answer with.
+    fn address(&self) -> anyhow::Result<SocketAddr> {
+        let Endpoint { host, port } = &self.admin;
+        let mut addresses = (host.to_string(), *port)
+            .to_socket_addrs()
+            .with_context(|| format!("cannot look up {host}"))?;
+        addresses.next().with_context(|| format!("{host} has no address"))
+    }
+
+    /// An answer in JSON, as [`Arguments::ask`] does.
     async fn get<T: DeserializeOwned>(&self, address: SocketAddr, path: &str) -> anyhow::Result<Option<T>> {
+        match self.ask(address, path).await? {
+            Some(body) => serde_json::from_slice(&body)
+                .map(Some)
+                .with_context(|| self.unexpected()),
+            None => Ok(None),
+        }
+    }
+
+    /// The body of an answer: `None` while there is nothing to answer with.
+    async fn ask(&self, address: SocketAddr, path: &str) -> anyhow::Result<Option<Bytes>> {
         let late = || format!("{address} does not answer: is it the admin listener of `topsail serve`?");
         let answer = timeout(PATIENCE, envoy::get(address, path)).await.with_context(late)?;
         let (status, body) = answer.context(
             "the server cannot be asked; is `topsail serve` running? `--admin HOST:PORT` names its admin listener",
         )?;
         match status {
-            StatusCode::OK => serde_json::from_slice(&body)
-                .map(Some)
-                .with_context(|| self.unexpected()),
+            StatusCode::OK => Ok(Some(body)),
             StatusCode::SERVICE_UNAVAILABLE => Ok(None),
             _ => bail!("{}: {path} gives {status}", self.unexpected()),
         }

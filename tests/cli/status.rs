@@ -78,6 +78,7 @@ async fn a_proxy_is_shown_with_what_it_has() {
         (&1.into(), &"client.default".into())
     );
     assert_eq!(all["diagnostics"][0]["code"], "TS0003");
+    assert_eq!(stdout(&["status", "--admin", &admin, "--ready"]), "ready\n");
     assert_eq!(
         fs::read_to_string(&launch.log).unwrap(),
         "",
@@ -93,9 +94,14 @@ fn a_server_that_does_not_run_is_said_so() {
         .local_addr()
         .unwrap()
         .to_string();
-    let stderr = fails(1, &["status", "--admin", &nobody]);
-    assert!(
-        stderr.contains("is `topsail serve` running?") && stderr.contains(&nobody),
-        "{stderr}"
-    );
+    for arguments in [
+        &["status", "--admin", &nobody][..],
+        &["status", "--ready", "--admin", &nobody],
+    ] {
+        let stderr = fails(1, arguments);
+        assert!(
+            stderr.contains("is `topsail serve` running?") && stderr.contains(&nobody),
+            "{stderr}"
+        );
+    }
 }

@@ -46,7 +46,7 @@ async fn a_missing_envoy_is_said_with_the_way_to_get_one() {
 #[tokio::test]
 async fn a_directory_that_is_no_bookinfo_is_said_to_be_so() {
     let stage = Stage::set();
-    stage.edit("workloads.yaml", &[("app: productpage", "app: front")]);
+    stage.edit("workloads/workloads.yaml", &[("app: productpage", "app: front")]);
     let text = stage.refused(stage.command()).await;
     assert!(
         text.contains("no WorkloadEntry with the label `app: productpage`"),

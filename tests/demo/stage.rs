@@ -10,6 +10,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
+use topsail::source::tree::Tree;
 
 use crate::network::Network;
 use crate::wait::eventually;
@@ -46,13 +47,15 @@ impl Stage {
                 .collect(),
             folder,
         };
-        for name in ["config", "runtime", "temporary"] {
-            fs::create_dir(stage.path(name)).unwrap();
+        for name in ["config/workloads", "runtime", "temporary"] {
+            fs::create_dir_all(stage.path(name)).unwrap();
         }
-        for entry in fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/bookinfo/config")).unwrap() {
-            let entry = entry.unwrap();
-            let text = stage.moved(fs::read_to_string(entry.path()).unwrap());
-            fs::write(stage.path("config").join(entry.file_name()), text).unwrap();
+        let sample = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/bookinfo/config");
+        for file in Tree::scan(&sample.as_path().into()).files() {
+            let path = Path::new(&*file.origin);
+            let text = stage.moved(fs::read_to_string(path).unwrap());
+            let copy = stage.path("config").join(path.strip_prefix(&sample).unwrap());
+            fs::write(copy, text).unwrap();
         }
         stage
     }

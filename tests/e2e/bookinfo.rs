@@ -2,8 +2,10 @@
 
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
 
 use tokio::task::AbortHandle;
+use topsail::source::tree::Tree;
 
 use crate::harness::{Answer, Mesh, Plane, Sidecar, eventually, get};
 use crate::on_each_plane;
@@ -56,13 +58,12 @@ fn files(places: &[(IpAddr, IpAddr, u16)]) -> Vec<(String, String)> {
                 .replace(&format!("127.0.0.1:{}", 19080 + n), &format!("127.0.0.1:{port}"))
         })
     };
-    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap());
-    entries
-        .map(|entry| {
-            (
-                entry.file_name().into_string().unwrap(),
-                moved(fs::read_to_string(entry.path()).unwrap()),
-            )
+    let tree = Tree::scan(&Path::new(folder).into());
+    tree.files()
+        .map(|file| {
+            let path = Path::new(&*file.origin);
+            let name = path.file_name().unwrap().to_str().unwrap();
+            (name.to_owned(), moved(fs::read_to_string(path).unwrap()))
         })
         .collect()
 }
@@ -81,7 +82,7 @@ async fn start(plane: Plane) -> Bookinfo {
     for ((name, service, version), (inbound, outbound, port)) in WORKLOADS.into_iter().zip(&places) {
         let call = |service| Call {
             service,
-            address: SocketAddr::new(*outbound, 9080),
+            address: SocketAddr::new(*outbound, 9080).to_string(),
         };
         let listen = SocketAddr::from(([127, 0, 0, 1], *port));
         let calls = [Service::Details, Service::Reviews, Service::Ratings]

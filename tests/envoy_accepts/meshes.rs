@@ -14,6 +14,7 @@ use topsail::mesh::directory::{Change, Directory, Options};
 use topsail::mesh::service::{Address, Locality};
 use topsail::mesh::{Labels, Mesh};
 use topsail::source::document::split;
+use topsail::source::tree::Tree;
 use topsail::xds::{Resource, encode};
 
 /// Services of every protocol and resolution, with rules for them.
@@ -22,9 +23,10 @@ const EVERYTHING: &str = include_str!("everything.yaml");
 /// What every workload of the example is sent.
 pub(crate) fn bookinfo() -> Vec<(String, Vec<Resource>)> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/bookinfo/config");
-    let mut texts: Vec<String> = fs::read_dir(folder)
-        .unwrap()
-        .map(|entry| fs::read_to_string(entry.unwrap().path()).unwrap())
+    let tree = Tree::scan(&folder.as_path().into());
+    let mut texts: Vec<String> = tree
+        .files()
+        .map(|file| fs::read_to_string(&*file.origin).unwrap())
         .collect();
     texts.sort();
     let mesh = mesh(&texts);

@@ -72,7 +72,7 @@ async fn exchange(config: &Config, service: Service, path: &str, incoming: &Head
         .iter()
         .find(|call| call.service == service)
         .ok_or("no address is configured for it")?;
-    let stream = TcpStream::connect(call.address).await?;
+    let stream = TcpStream::connect(&call.address).await?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     let mut request = Request::get(path)
         .header(header::HOST, service.to_string())
@@ -113,7 +113,7 @@ fn failed(config: &Config, service: Service) -> HeaderMap {
         .calls
         .iter()
         .find(|call| call.service == service)
-        .map(|call| call.address.to_string());
+        .map(|call| call.address.as_str());
     let text = format!("{service}/failed@{}", address.unwrap_or_default());
     text.try_into().map(|value| (SERVED_BY, value)).into_iter().collect()
 }

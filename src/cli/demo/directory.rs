@@ -29,12 +29,12 @@ const FILES: [(&str, &str); 5] = [
         include_str!("../../../examples/bookinfo/config/services.yaml"),
     ),
     (
-        "sidecars.yaml",
-        include_str!("../../../examples/bookinfo/config/sidecars.yaml"),
+        "workloads/sidecars.yaml",
+        include_str!("../../../examples/bookinfo/config/workloads/sidecars.yaml"),
     ),
     (
-        "workloads.yaml",
-        include_str!("../../../examples/bookinfo/config/workloads.yaml"),
+        "workloads/workloads.yaml",
+        include_str!("../../../examples/bookinfo/config/workloads/workloads.yaml"),
     ),
 ];
 
@@ -55,7 +55,7 @@ pub(super) fn of_checkout(current: &Path, built_in: &Path) -> Option<PathBuf> {
 /// When it cannot be written.
 pub(super) fn copy_into(folder: &Path) -> io::Result<PathBuf> {
     let directory = folder.join("config");
-    fs::create_dir(&directory)?;
+    fs::create_dir_all(directory.join("workloads"))?;
     for (name, text) in FILES {
         fs::write(directory.join(name), text)?;
     }
@@ -120,12 +120,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let copy = copy_into(folder.path()).unwrap();
         let listing = |path: &Path| {
-            let files = fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path());
-            let mut files: Vec<_> = files
-                .map(|file| (file.file_name().unwrap().to_owned(), fs::read(&file).unwrap()))
-                .collect();
-            files.sort();
-            files
+            let tree = Tree::scan(&path.into());
+            let paths = tree.files().map(|file| PathBuf::from(&*file.origin));
+            let files = paths.map(|file| (file.strip_prefix(path).unwrap().to_owned(), fs::read(&file).unwrap()));
+            files.collect::<Vec<_>>()
         };
         assert_eq!(
             listing(&copy),
