@@ -59,6 +59,8 @@ pub(super) enum Tick {
     Left(MemberId),
     /// Its connection was closed by its own side.
     Closed(MemberId),
+    /// It says that it is about to end.
+    Leaving(WorkloadName),
     /// The server is about to end: what its closing connections tell is of no concern.
     Stopping,
     /// It is time to see which of those that left have not come back.
@@ -202,6 +204,7 @@ impl Composer {
             Tick::Acked(id) => self.registry.acked(id),
             Tick::Left(id) => self.registry.leave(id, now),
             Tick::Closed(id) => self.registry.closed(id, now),
+            Tick::Leaving(workload) => self.registry.leaving(&workload),
             Tick::Stopping => self.registry.stop(),
             Tick::GraceOver => self.registry.expire(now),
             Tick::Refused => self.publish(),

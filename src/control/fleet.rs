@@ -7,18 +7,18 @@ use tokio::sync::mpsc;
 use tonic::Status;
 
 use super::composer::Tick;
-use super::identity::{Grant, GrantError};
+use super::identity::{Grant, GrantError, identity_of};
 use super::roster::{Admission, MemberId, Roster};
 use super::secrets::Secrets;
 use super::state::Published;
 use crate::clock::Clock;
 use crate::ir::ResourceName;
-use crate::name::SpiffeId;
-use crate::pki::TokenSigner;
+use crate::name::{SpiffeId, WorkloadName};
+use crate::pki::{Bearer, TokenClaims, TokenSigner};
 use crate::tls::PeerInfo;
 use crate::xds::node::NodeClaim;
 use crate::xds::resource::{ResourceType, Version};
-use crate::xds::server::{Arrival, Credential, Fleet, Member, Observer, Progress, Scope};
+use crate::xds::server::{Arrival, Bearing, Credential, Fleet, Member, Observer, Progress, Scope};
 use crate::xds::session::SyncState;
 
 /// The proxies of the mesh, as the xDS server meets them.
@@ -48,6 +48,30 @@ impl Fleet for Proxies {
             }
             Credential::None => Err(refusal(&GrantError::Missing)),
         }
+    }
+
+    fn renew(&self, bearing: &Bearing) -> Result<String, Status> {
+        let claims = self.borne(bearing)?;
+        let renewed = self.tokens.create(&claims.grant, claims.lifetime(), self.clock.now());
+        let renewed = renewed.map_err(|error| {
+            tracing::error!(bearer = %claims.grant.bearer, %error, "a join token cannot be renewed");
+            Status::internal("the token cannot be renewed; the log of the server says why")
+        })?;
+        tracing::info!(bearer = %claims.grant.bearer, id = claims.id, "a join token is renewed");
+        Ok(renewed)
+    }
+
+    fn leave(&self, bearing: &Bearing) -> Result<(), Status> {
+        // Only those who register themselves can be told from others of their token.
+        let Bearer::Group(group) = self.borne(bearing)?.grant.bearer else {
+            return Ok(());
+        };
+        let peer = bearing.peer.as_ref().map(|peer| peer.addr.ip());
+        let peer = peer.ok_or_else(|| refusal(&GrantError::NoAddress))?;
+        let member = WorkloadName::member(&group, peer).map_err(|why| refusal(&GrantError::Name { group, why }))?;
+        // The composer ends with the server; nobody is left to be told then.
+        let _ = self.ticks.send(Tick::Leaving(member));
+        Ok(())
     }
 
     fn join(&self, arrival: Arrival) -> Result<Member, Status> {
@@ -108,6 +132,22 @@ impl Fleet for Proxies {
 }
 
 impl Proxies {
+    /// What the token of a client that asks for something says. A certificate on the same connection has to be that of
+    /// the same identity: who has found a token has not found the identity to use it with.
+    fn borne(&self, bearing: &Bearing) -> Result<TokenClaims, Status> {
+        let token = bearing.token.as_ref().ok_or_else(|| refusal(&GrantError::Missing))?;
+        let verified = self.tokens.verify(token, self.clock.now());
+        let claims = verified.map_err(|error| refusal(&GrantError::Token(error)))?;
+        let identity = identity_of(&claims, &self.published.mesh());
+        let shown = bearing.peer.as_ref().and_then(|peer| peer.identity.as_ref());
+        match shown {
+            Some(shown) if *shown != identity => Err(Status::permission_denied(format!(
+                "the token is for {identity}, and the certificate of the connection is that of {shown}"
+            ))),
+            Some(_) | None => Ok(claims),
+        }
+    }
+
     fn grant(&self, claim: &NodeClaim, credential: Credential, peer: Option<IpAddr>) -> Result<Grant, GrantError> {
         match credential {
             Credential::Token(token) => {

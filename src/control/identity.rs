@@ -115,14 +115,7 @@ impl Grant {
         peer: Option<IpAddr>,
         mesh: &Mesh,
     ) -> Result<Self, GrantError> {
-        let mut identity = claims.identity();
-        if let Bearer::Group(group) = &claims.grant.bearer
-            && let Some(account) = mesh
-                .workload_group(group)
-                .and_then(|group| group.service_account.as_ref())
-        {
-            identity.service_account = account.clone();
-        }
+        let identity = identity_of(&claims, mesh);
         let TokenGrant { bearer, labels, .. } = claims.grant;
         let other = |who: &dyn std::fmt::Display| {
             let account = claim
@@ -280,6 +273,19 @@ impl Member {
             Err(why) => Err(GrantError::Name { group, why }),
         }
     }
+}
+
+/// The identity that a token's bearer has: what a WorkloadGroup says that its members run as comes first.
+pub(super) fn identity_of(claims: &TokenClaims, mesh: &Mesh) -> SpiffeId {
+    let mut identity = claims.identity();
+    if let Bearer::Group(group) = &claims.grant.bearer
+        && let Some(account) = mesh
+            .workload_group(group)
+            .and_then(|group| group.service_account.as_ref())
+    {
+        identity.service_account = account.clone();
+    }
+    identity
 }
 
 /// Whether a node claims no other namespace and service account than these.

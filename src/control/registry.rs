@@ -208,6 +208,14 @@ impl Registry {
         }
     }
 
+    /// A workload is about to end: it receives nothing more, whatever becomes of its connection, until it has ACKed a
+    /// configuration on another stream.
+    pub(super) fn leaving(&mut self, name: &WorkloadName) {
+        if self.set_ready(name, false) {
+            tracing::info!(workload = %name, "a registered workload is about to end: it receives nothing more");
+        }
+    }
+
     /// Those whose grace period is over are no more.
     pub(super) fn expire(&mut self, now: Instant) {
         while let Some((at, _)) = self.ends.first()

@@ -196,7 +196,8 @@ pub async fn start(
         .initial_stream_window_size(REQUEST_WINDOW)
         .add_service(health_service)
         .add_service(server::aggregated(fleet.clone()))
-        .add_service(server::secrets(fleet))
+        .add_service(server::secrets(fleet.clone()))
+        .add_service(server::joining(fleet))
         .serve_with_incoming_shutdown(incoming, async move {
             shutdown.await;
             // The composer is gone if nobody hears it.

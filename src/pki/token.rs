@@ -9,6 +9,8 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
 
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256};
@@ -83,6 +85,36 @@ pub struct TokenClaims {
 }
 
 impl TokenClaims {
+    /// What a token says to whoever bears it, for a bearer to know who it is. Nothing is verified: to anybody else it
+    /// proves nothing.
+    ///
+    /// # Errors
+    /// When it is no join token, whoever signed it.
+    pub fn told_to_bearer(token: &str) -> Result<Self, TokenError> {
+        let malformed = |why: &dyn std::fmt::Display| TokenError::Malformed(why.to_string());
+        let mut parts = token.split('.');
+        let (Some(_), Some(payload), Some(_), None) = (parts.next(), parts.next(), parts.next(), parts.next()) else {
+            return Err(malformed(&"it has not the three parts of a JWT"));
+        };
+        let payload = URL_SAFE_NO_PAD.decode(payload).map_err(|e| malformed(&e))?;
+        let claims: Claims = serde_json::from_slice(&payload).map_err(|e| malformed(&e))?;
+        if claims.aud != AUDIENCE {
+            return Err(TokenError::WrongAudience(claims.aud));
+        }
+        let trust_domain = claims.iss.parse().map_err(|e: InvalidName| malformed(&e))?;
+        claims.validated(&trust_domain)
+    }
+
+    /// How long it was good for when it was made.
+    pub fn lifetime(&self) -> Duration {
+        self.expires_at.duration_since(self.issued_at).unwrap_or_default()
+    }
+
+    /// Whether more than half of its life is over, or its end has come.
+    pub fn is_half_over(&self, now: SystemTime) -> bool {
+        self.issued_at + self.lifetime() / 2 <= now
+    }
+
     /// The identity that the bearer may have a certificate for.
     pub fn identity(&self) -> SpiffeId {
         SpiffeId {
@@ -368,6 +400,20 @@ mod tests {
         };
         let token = signer.create(&group, TTL, now()).unwrap();
         assert_eq!(signer.verify(&token, now()).unwrap().grant, group);
+    }
+
+    #[test]
+    fn a_bearer_reads_in_its_token_who_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let token = signer(&dir, "mesh.example").create(&grant(), TTL, now()).unwrap();
+        let told = TokenClaims::told_to_bearer(&token).unwrap();
+        assert_eq!(told.identity().to_string(), "spiffe://mesh.example/ns/shop/sa/reviews");
+        assert_eq!((told.grant.clone(), told.lifetime()), (grant(), TTL));
+        assert!(!told.is_half_over(now()) && told.is_half_over(now() + TTL / 2));
+        let payload = URL_SAFE_NO_PAD.encode(r#"{"aud": "somebody else"}"#);
+        for no_token in ["", "a.b", "a.b.c.d", "a.!.c", "a.e30.c", &format!("a.{payload}.c")] {
+            assert!(TokenClaims::told_to_bearer(no_token).is_err(), "{no_token}");
+        }
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! requests. [`stream`] moves them. Both variants of the protocol come out of it as the same [`Update`]s; the
 //! differences are in [`message`].
 
+pub mod joining;
 pub mod keep;
 pub mod message;
 pub mod stream;

@@ -5,6 +5,7 @@
 //! on its way.
 
 mod grpc;
+mod joining;
 mod service;
 mod stream;
 mod window;
@@ -13,6 +14,7 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
+pub use joining::joining;
 pub use service::{aggregated, secrets};
 
 use super::node::NodeClaim;
@@ -47,6 +49,15 @@ pub struct Arrival {
     pub scope: Scope,
 }
 
+/// A client that asks for something that its join token proves.
+#[derive(Clone, Debug)]
+pub struct Bearing {
+    /// The token, not verified yet; none if it shows none.
+    pub token: Option<Box<str>>,
+    /// The other end of its connection, as far as that is known.
+    pub peer: Option<PeerInfo>,
+}
+
 /// Which types a stream serves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scope {
@@ -69,6 +80,18 @@ pub trait Fleet: Send + Sync + 'static {
     /// # Errors
     /// Why not, for the client to read.
     fn admit(&self, credential: &Credential) -> Result<(), tonic::Status>;
+
+    /// Another join token for the bearer of one: the same grant for as long a time, from now on.
+    ///
+    /// # Errors
+    /// Why not, for the client to read.
+    fn renew(&self, bearing: &Bearing) -> Result<String, tonic::Status>;
+
+    /// The member of a group that bears a token, at the address that it connects from, is about to end.
+    ///
+    /// # Errors
+    /// Why it is not heard, for the client to read.
+    fn leave(&self, bearing: &Bearing) -> Result<(), tonic::Status>;
 
     /// Waits that the protocol has no sign for.
     fn patience(&self) -> Patience {

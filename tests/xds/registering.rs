@@ -14,7 +14,8 @@ use super::control_plane::{ControlPlane, Home, eventually};
 
 /// All connections come from there.
 const HERE: &str = "127.0.0.1";
-const NAME: &str = "reviews-127-0-0-1.default";
+/// The name of the member there.
+pub const NAME: &str = "reviews-127-0-0-1.default";
 
 fn hello(workload: &str, address: &str, group: &str) -> DeltaDiscoveryRequest {
     let group = Value {
@@ -34,12 +35,13 @@ fn hello(workload: &str, address: &str, group: &str) -> DeltaDiscoveryRequest {
     }
 }
 
-fn token(home: &Home) -> String {
+/// The token of all members.
+pub fn token(home: &Home) -> String {
     home.token_for(Bearer::Group("reviews.default".parse().unwrap()))
 }
 
 /// Who is registered, each with whether it is ready and connected.
-fn registered(server: &ControlPlane) -> Vec<(String, bool, bool)> {
+pub fn registered(server: &ControlPlane) -> Vec<(String, bool, bool)> {
     let state = server.running.published.state();
     let rows = state.registered.iter();
     rows.map(|row| (row.workload.clone(), row.ready, row.connected))
@@ -82,17 +84,23 @@ async fn a_member_is_ready_when_it_has_its_listeners_and_gone_when_it_has_gone()
     becomes(&server, &[]).await;
 }
 
-#[tokio::test]
-async fn a_member_whose_process_ends_is_not_ready_from_then_on() {
-    let home = Home::with(&[]);
-    let server = home.serve().await;
-    let mut client = member(&home, &server).await;
+/// A member that receives traffic.
+pub async fn ready_member(home: &Home, server: &ControlPlane) -> Client {
+    let mut client = member(home, server).await;
     for kind in [CDS, LDS] {
         client.subscribe(kind, &[], &Versions::new());
         let response = client.take(kind).await;
         client.ack(&response);
     }
-    becomes(&server, &[(NAME, true, true)]).await;
+    becomes(server, &[(NAME, true, true)]).await;
+    client
+}
+
+#[tokio::test]
+async fn a_member_whose_process_ends_is_not_ready_from_then_on() {
+    let home = Home::with(&[]);
+    let server = home.serve().await;
+    let client = ready_member(&home, &server).await;
     drop(client);
     becomes(&server, &[(NAME, false, false)]).await;
     let _again = member(&home, &server).await;

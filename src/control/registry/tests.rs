@@ -149,3 +149,18 @@ fn connections_closed_while_the_server_stood_still_say_nothing() {
     registry.closed(2, again);
     assert_eq!(entries(&registry), unready("10.0.0.7"));
 }
+
+#[test]
+fn a_member_that_is_about_to_end_receives_nothing_more_until_it_acks_on_another_stream() {
+    let (mut registry, _) = registry();
+    registry.join(1, member("10.0.0.7"));
+    registry.acked(1);
+    registry.leaving(&member("10.0.0.8").workload);
+    assert_eq!(entries(&registry), ready("10.0.0.7"), "another one leaves");
+    registry.leaving(&member("10.0.0.7").workload);
+    assert_eq!(entries(&registry), unready("10.0.0.7"));
+    registry.join(2, member("10.0.0.7"));
+    assert_eq!(entries(&registry), unready("10.0.0.7"));
+    registry.acked(2);
+    assert_eq!(entries(&registry), ready("10.0.0.7"));
+}

@@ -134,7 +134,7 @@ impl Stream {
 }
 
 /// hyper's connection as tonic wants it.
-struct Connection(SendRequest<Body>);
+pub(super) struct Connection(pub(super) SendRequest<Body>);
 
 impl Service<http::Request<Body>> for Connection {
     type Response = http::Response<hyper::body::Incoming>;

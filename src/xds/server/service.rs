@@ -57,7 +57,7 @@ impl<F> Clone for Secrets<F> {
     }
 }
 
-type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+pub(super) type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
 impl<F: Fleet> Service<http::Request<Body>> for Aggregated<F> {
     type Response = http::Response<Body>;
@@ -111,7 +111,7 @@ fn serve<P: Protocol, F: Fleet>(
     Box::pin(ready(Ok(response)))
 }
 
-fn unimplemented() -> BoxFuture<Result<http::Response<Body>, Infallible>> {
+pub(super) fn unimplemented() -> BoxFuture<Result<http::Response<Body>, Infallible>> {
     Box::pin(ready(
         Ok(Status::new(Code::Unimplemented, "no such method").into_http()),
     ))
@@ -126,12 +126,14 @@ fn credential<T>(request: &http::Request<T>) -> Credential {
     {
         return Credential::Certificate(identity);
     }
-    let bearer = request
-        .headers()
-        .get(AUTHORIZATION)
-        .and_then(|value| value.to_str().ok());
-    match bearer.and_then(|value| value.strip_prefix("Bearer ")) {
-        Some(token) => Credential::Token(token.trim().into()),
+    match bearer(request) {
+        Some(token) => Credential::Token(token),
         None => Credential::None,
     }
+}
+
+/// The join token that a request shows.
+pub(super) fn bearer<T>(request: &http::Request<T>) -> Option<Box<str>> {
+    let header = request.headers().get(AUTHORIZATION)?.to_str().ok()?;
+    Some(header.strip_prefix("Bearer ")?.trim().into())
 }
