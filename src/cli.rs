@@ -9,12 +9,15 @@ mod demo;
 mod directory;
 mod file;
 mod format;
+mod init;
 mod iptables;
+mod join;
 mod log;
 mod output;
 mod proxy;
 mod render;
 mod serve;
+mod sidecar;
 mod state;
 mod status;
 mod token;
@@ -35,6 +38,8 @@ enum Outcome {
     Fine,
     /// It has found what it looks for: exit code 1.
     Findings,
+    /// It ran a program for its caller, and ends as that did.
+    Ended(u8),
 }
 
 /// A command was called wrongly, in a way that the parser cannot see: exit code 2.
@@ -77,10 +82,14 @@ commands! {
     Bootstrap(bootstrap::Arguments),
     /// Run the bundled data plane: a sidecar that reads what Envoy reads
     Proxy(proxy::Arguments),
+    /// Be the entry point of a sidecar's container: join, intercept, run the data plane, end in order
+    Sidecar(Box<sidecar::Arguments>),
     /// Lead the traffic of applications through the sidecar beside them
     Iptables(iptables::Arguments),
     /// Show how far each proxy is with what it should have
     Status(status::Arguments),
+    /// Make what sidecars join with: a join token and the root certificate for each
+    Init(init::Arguments),
     /// Make join tokens
     Token(token::Arguments),
     /// Run Bookinfo on this machine: a mesh to play with
@@ -122,6 +131,7 @@ pub fn main() -> ExitCode {
     match result {
         Ok(Outcome::Fine) => ExitCode::SUCCESS,
         Ok(Outcome::Findings) => ExitCode::from(1),
+        Ok(Outcome::Ended(code)) => ExitCode::from(code),
         Err(error) => failed(&error),
     }
 }

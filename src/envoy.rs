@@ -8,6 +8,6 @@ mod admin;
 mod find;
 mod process;
 
-pub use admin::{AdminError, get};
+pub use admin::{AdminError, get, post};
 pub use find::{FindError, Finder, VERSION};
 pub use process::{Launch, Process, ProcessError, Program, User, validate};

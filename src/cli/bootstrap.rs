@@ -1,6 +1,6 @@
 //! `topsail bootstrap`: what Envoy starts with.
 
-mod document;
+pub(super) mod document;
 mod listeners;
 mod server;
 mod stats;
@@ -96,17 +96,8 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "TIME", value_parser = value::span)]
     ttl: Option<Duration>,
 
-    /// The port of Envoy's admin listener, on 127.0.0.1 or, in the mode NONE, on --ip
-    #[arg(long, value_name = "PORT", default_value_t = 15000)]
-    admin_port: u16,
-
-    /// The port that answers /healthz/ready
-    #[arg(long, value_name = "PORT", default_value_t = 15021)]
-    status_port: u16,
-
-    /// The port that answers /stats/prometheus
-    #[arg(long, value_name = "PORT", default_value_t = 15090)]
-    metrics_port: u16,
+    #[command(flatten)]
+    ports: PortArguments,
 
     /// The form of the bootstrap
     #[arg(long, short, value_name = "FORMAT", value_enum, default_value_t = Format::Yaml)]
@@ -114,6 +105,22 @@ pub(super) struct Arguments {
 
     #[command(flatten)]
     state: StateArguments,
+}
+
+/// `--admin-port`, `--status-port` and `--metrics-port`.
+#[derive(Args)]
+pub(super) struct PortArguments {
+    /// The port of Envoy's admin listener, on 127.0.0.1 or, in the mode NONE, on --ip
+    #[arg(long, value_name = "PORT", default_value_t = 15000)]
+    pub admin_port: u16,
+
+    /// The port that answers /healthz/ready
+    #[arg(long, value_name = "PORT", default_value_t = 15021)]
+    pub status_port: u16,
+
+    /// The port that answers /stats/prometheus
+    #[arg(long, value_name = "PORT", default_value_t = 15090)]
+    pub metrics_port: u16,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -124,7 +131,7 @@ enum Kind {
 
 /// The variants of the protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Variant {
+pub(super) enum Variant {
     Delta,
     Sotw,
 }
@@ -134,7 +141,9 @@ impl Command for Arguments {
         let source = self.source()?;
         let roots = self.roots(source)?;
         let token_file = self.token(source, output)?;
-        let secret_file = self.point_to(&token_file)?;
+        // There is no secret in it; in the state directory it follows the rule of that all the same.
+        let mode = if self.token_file.is_some() { 0o644 } else { 0o600 };
+        let secret_file = point_to(&token_file, mode).context("run this command on the host where Envoy runs")?;
         let addresses = match &self.workload.addresses[..] {
             [] => vec![own_address()],
             addresses => addresses.to_vec(),
@@ -164,9 +173,9 @@ impl Command for Arguments {
             trust_domain: self.state.trust_domain,
             token_folder: parent(&token_file).to_owned(),
             secret_file,
-            admin_port: self.admin_port,
-            status_port: self.status_port,
-            metrics_port: self.metrics_port,
+            admin_port: self.ports.admin_port,
+            status_port: self.ports.status_port,
+            metrics_port: self.ports.metrics_port,
         };
         self.output.write(&document::document(&bootstrap), &mut output.out)?;
         Ok(Outcome::Fine)
@@ -234,25 +243,25 @@ impl Arguments {
         state.write(&name, token.as_bytes())?;
         Ok(state.path().join(name))
     }
+}
 
-    /// Writes the file by which Envoy finds the token: a secret that says where it is. Envoy takes a
-    /// secret that may change from nowhere but a resource (SDS), and re-reads the file that the
-    /// resource names.
-    fn point_to(&self, token_file: &Path) -> anyhow::Result<PathBuf> {
-        // A hidden name: the token may lie in the configuration, of which this is no part.
-        let mut name = OsString::from(".");
-        name.push(token_file.file_name().unwrap_or_default());
-        name.push(".envoy.json");
-        let path = token_file.with_file_name(name);
-        let text = format!("{}\n", server::token_secret(token_file));
-        if std::fs::read(&path).is_ok_and(|old| old == text.as_bytes()) {
-            return Ok(path);
-        }
-        // There is no secret in it; in the state directory it follows the rule of that all the same.
-        let mode = if self.token_file.is_some() { 0o644 } else { 0o600 };
-        file::replace(&path, text.as_bytes(), mode).context("run this command on the host where Envoy runs")?;
-        Ok(path)
+/// Writes the file by which Envoy finds the token: a secret that says where it is. Envoy takes a
+/// secret that may change from nowhere but a resource (SDS), and re-reads the file that the
+/// resource names.
+///
+/// # Errors
+/// When it cannot be written beside the token.
+pub(super) fn point_to(token_file: &Path, mode: u32) -> anyhow::Result<PathBuf> {
+    // A hidden name: the token may lie in the configuration, of which this is no part.
+    let mut name = OsString::from(".");
+    name.push(token_file.file_name().unwrap_or_default());
+    name.push(".envoy.json");
+    let path = token_file.with_file_name(name);
+    let text = format!("{}\n", server::token_secret(token_file));
+    if !std::fs::read(&path).is_ok_and(|old| old == text.as_bytes()) {
+        file::replace(&path, text.as_bytes(), mode)?;
     }
+    Ok(path)
 }
 
 fn parent(path: &Path) -> &Path {
@@ -260,24 +269,26 @@ fn parent(path: &Path) -> &Path {
 }
 
 /// The address that other hosts would see; nothing is sent to find it.
-fn own_address() -> IpAddr {
-    let towards = |from: IpAddr, to: IpAddr| {
-        let socket = UdpSocket::bind((from, 0)).ok()?;
-        socket.connect((to, 9)).ok()?;
-        Some(socket.local_addr().ok()?.ip())
-    };
+pub(super) fn own_address() -> IpAddr {
     // Addresses for documentation (RFC 5737 and RFC 3849): routed like any other, and nobody's.
-    let v4 = towards(Ipv4Addr::UNSPECIFIED.into(), Ipv4Addr::new(192, 0, 2, 1).into());
-    let v6 = || {
-        towards(
-            Ipv6Addr::UNSPECIFIED.into(),
-            Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1).into(),
-        )
-    };
+    let v4 = address_towards(Ipv4Addr::new(192, 0, 2, 1).into());
+    let v6 = || address_towards(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1).into());
     v4.or_else(v6).unwrap_or(Ipv4Addr::LOCALHOST.into())
 }
 
-fn locality(text: &str) -> Result<Locality, String> {
+/// The address that a connection to another would come from, if there is a way to it; nothing is sent.
+pub(super) fn address_towards(to: IpAddr) -> Option<IpAddr> {
+    let from: IpAddr = match to {
+        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let socket = UdpSocket::bind((from, 0)).ok()?;
+    socket.connect((to, 9)).ok()?;
+    Some(socket.local_addr().ok()?.ip())
+}
+
+/// `REGION[/ZONE[/SUBZONE]]`.
+pub(super) fn locality(text: &str) -> Result<Locality, String> {
     let mut parts = text.split('/');
     let mut next = || parts.next().unwrap_or_default().into();
     let locality = Locality {

@@ -2,27 +2,37 @@
 
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, chown};
 use std::path::Path;
 
 use anyhow::Context;
+
+use super::value::Owner;
 
 /// Replaces a file whole, by rename: who watches it sees the old content or the new one.
 ///
 /// # Errors
 /// When the file cannot be written; the old content is then still there.
 pub(super) fn replace(path: &Path, content: &[u8], mode: u32) -> anyhow::Result<()> {
-    write(path, content, mode).with_context(|| format!("cannot write {}", path.display()))
+    replace_for(path, content, mode, None)
 }
 
-fn write(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
+/// As [`replace`]; the file is somebody else's from its first moment on. That takes root.
+///
+/// # Errors
+/// When the file cannot be written or given away; the old content is then still there.
+pub(super) fn replace_for(path: &Path, content: &[u8], mode: u32, owner: Option<Owner>) -> anyhow::Result<()> {
+    write(path, content, mode, owner).with_context(|| format!("cannot write {}", path.display()))
+}
+
+fn write(path: &Path, content: &[u8], mode: u32, owner: Option<Owner>) -> io::Result<()> {
     let name = path.file_name().ok_or(io::ErrorKind::IsADirectory)?.to_string_lossy();
     let folder = match path.parent() {
         Some(folder) if folder != Path::new("") => folder,
         Some(_) | None => Path::new("."),
     };
     let temporary = folder.join(format!(".{name}.{}", std::process::id()));
-    let written = fill(&temporary, content, mode).and_then(|()| fs::rename(&temporary, path));
+    let written = fill(&temporary, content, mode, owner).and_then(|()| fs::rename(&temporary, path));
     if written.is_err() {
         // It may never have been made.
         let _ = fs::remove_file(&temporary);
@@ -31,7 +41,7 @@ fn write(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
     File::open(folder)?.sync_all()
 }
 
-fn fill(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
+fn fill(path: &Path, content: &[u8], mode: u32, owner: Option<Owner>) -> io::Result<()> {
     let mut file = OpenOptions::new()
         .write(true)
         .create(true)
@@ -40,6 +50,9 @@ fn fill(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
         .open(path)?;
     file.set_permissions(Permissions::from_mode(mode))?;
     file.write_all(content)?;
+    if let Some(Owner { uid, gid }) = owner {
+        chown(path, Some(uid), Some(gid))?;
+    }
     file.sync_all()
 }
 

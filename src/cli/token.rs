@@ -95,7 +95,7 @@ impl Command for Create {
 }
 
 /// A time as people write it: `2027-02-14T08:00:00Z`.
-fn display(time: SystemTime) -> String {
+pub(super) fn display(time: SystemTime) -> String {
     let time = OffsetDateTime::from(time)
         .replace_nanosecond(0)
         .unwrap_or(OffsetDateTime::UNIX_EPOCH);

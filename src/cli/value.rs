@@ -42,6 +42,28 @@ pub(super) fn span(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// `UID[:GID]`, whose something is; a group of the same number unless one is said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Owner {
+    /// The user's id.
+    pub uid: u32,
+    /// The group's id.
+    pub gid: u32,
+}
+
+impl FromStr for Owner {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (uid, gid) = text.split_once(':').unwrap_or((text, text));
+        match (uid.parse(), gid.parse()) {
+            // The system takes the largest for "nobody in particular".
+            (Ok(uid), Ok(gid)) if uid != u32::MAX && gid != u32::MAX => Ok(Self { uid, gid }),
+            _ => Err("UID or UID:GID is needed, in numbers, such as 1337:1337".to_owned()),
+        }
+    }
+}
+
 /// `HOST:PORT`, where a server is dialled: the host is a name or an address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Endpoint {
@@ -129,6 +151,15 @@ mod tests {
             "9999999999999999999d",
         ] {
             assert!(span(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn owners_are_numbers() {
+        assert_eq!("1337".parse(), Ok(Owner { uid: 1337, gid: 1337 }));
+        assert_eq!("0:5".parse(), Ok(Owner { uid: 0, gid: 5 }));
+        for text in ["", ":", "1:", ":1", "root", "1:2:3", "-1", "4294967295", "1 :2"] {
+            assert!(text.parse::<Owner>().is_err(), "{text}");
         }
     }
 

@@ -39,7 +39,7 @@ pub(super) struct WorkloadArguments {
 }
 
 /// The name that is the service account of whoever has no other.
-const DEFAULT_ACCOUNT: &str = "default";
+pub(super) const DEFAULT_ACCOUNT: &str = "default";
 
 impl WorkloadArguments {
     /// The labels; of one that is repeated the last counts.

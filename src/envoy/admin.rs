@@ -4,7 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 
 use bytes::Bytes;
-use http::{Request, StatusCode, header};
+use http::{Method, Request, StatusCode, header};
 use http_body_util::{BodyExt, Empty};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
@@ -39,12 +39,26 @@ pub enum AdminError {
 /// # Errors
 /// When there is no whole HTTP answer. An answer of any status is an answer.
 pub async fn get(address: SocketAddr, path: &str) -> Result<(StatusCode, Bytes), AdminError> {
+    ask(Method::GET, address, path).await
+}
+
+/// `POST <path>`, as [`get`]: what changes something, `/drain_listeners?graceful`.
+///
+/// # Errors
+/// When there is no whole HTTP answer.
+pub async fn post(address: SocketAddr, path: &str) -> Result<(StatusCode, Bytes), AdminError> {
+    ask(Method::POST, address, path).await
+}
+
+async fn ask(method: Method, address: SocketAddr, path: &str) -> Result<(StatusCode, Bytes), AdminError> {
     let http_error = |error| AdminError::Http { address, error };
     let stream = TcpStream::connect(address)
         .await
         .map_err(|error| AdminError::Connect { address, error })?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(http_error)?;
-    let request = Request::get(path)
+    let request = Request::builder()
+        .method(method)
+        .uri(path)
         .header(header::HOST, address.to_string())
         .header(header::CONNECTION, "close")
         .body(Empty::<Bytes>::new())?;

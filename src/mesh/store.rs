@@ -171,6 +171,11 @@ impl Mesh {
         self.workload_groups.get(&group.object(Kind::WorkloadGroup))
     }
 
+    /// Every WorkloadGroup.
+    pub fn workload_groups(&self) -> impl Iterator<Item = &Arc<WorkloadGroup>> {
+        self.workload_groups.values()
+    }
+
     /// Every workload.
     pub fn workloads(&self) -> impl Iterator<Item = &Arc<Workload>> {
         self.workloads.values()

@@ -14,6 +14,8 @@ fn help_teaches() {
         "render",
         "status",
         "bootstrap",
+        "init",
+        "sidecar",
         "token create",
         "iptables apply",
         "iptables clean",

@@ -7,11 +7,15 @@ mod calls;
 #[cfg(test)]
 mod check;
 #[cfg(test)]
+mod init;
+#[cfg(test)]
 mod render;
 #[cfg(test)]
 pub mod run;
 #[cfg(test)]
 pub mod serve;
+#[cfg(test)]
+mod sidecar;
 #[cfg(test)]
 mod status;
 #[cfg(test)]

@@ -57,9 +57,16 @@ impl Namespace {
 
     /// Runs a command to its end.
     fn output(&self, words: &[&str]) -> Output {
+        self.command(words)
+            .output()
+            .expect("nsenter, of the package util-linux")
+    }
+
+    /// A command to be run in it, which takes the place of the process that enters it.
+    fn command(&self, words: &[&str]) -> Command {
         let mut command = Command::new("nsenter");
         command.arg(format!("--net={}", self.path())).args(words);
-        command.output().expect("nsenter, of the package util-linux")
+        command
     }
 }
 
@@ -195,6 +202,11 @@ impl Host {
     /// Runs a command on this machine to its end.
     pub fn output(&self, words: &[&str]) -> Output {
         self.namespace.output(words)
+    }
+
+    /// A command to be run on this machine; its process has the number of what is started.
+    pub fn command(&self, words: &[&str]) -> Command {
+        self.namespace.command(words)
     }
 
     /// Runs `topsail` on this machine, which has to succeed, and returns what it printed.

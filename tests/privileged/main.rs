@@ -9,5 +9,6 @@ pub mod harness;
 pub mod hosts;
 pub mod interception;
 mod redirect;
+mod sidecars;
 pub mod stage;
 mod tproxy;

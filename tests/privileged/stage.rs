@@ -49,6 +49,26 @@ impl Stage {
         }
     }
 
+    /// A path in the stage's own folder.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// The server's directory.
+    pub fn config(&self) -> PathBuf {
+        self.server.config()
+    }
+
+    /// The server's state directory.
+    pub fn state(&self) -> PathBuf {
+        self.server.state()
+    }
+
+    /// Where the server serves xDS.
+    pub fn xds(&self) -> SocketAddr {
+        self.server.xds()
+    }
+
     /// Writes a file of the directory, by rename.
     pub fn write(&self, name: &str, text: &str) {
         let partial = self.folder.path().join("partial");

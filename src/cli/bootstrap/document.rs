@@ -16,7 +16,7 @@ use crate::pki::TrustBundle;
 use crate::xds::node::ProxyType;
 
 /// What a bootstrap is made of.
-pub(super) struct Bootstrap {
+pub(in crate::cli) struct Bootstrap {
     pub kind: ProxyType,
     pub workload: WorkloadName,
     /// The group whose member it is, which the name follows from.
@@ -51,7 +51,7 @@ impl Bootstrap {
     }
 
     /// Where Envoy's admin listener is.
-    pub(super) fn admin_address(&self) -> IpAddr {
+    pub(in crate::cli) fn admin_address(&self) -> IpAddr {
         match (self.mode, self.address()) {
             (InterceptionMode::None, address) => address,
             (InterceptionMode::Redirect | InterceptionMode::Tproxy, IpAddr::V4(_)) => {
@@ -65,7 +65,7 @@ impl Bootstrap {
 }
 
 /// Envoy's `Bootstrap` in its own JSON names.
-pub(super) fn document(bootstrap: &Bootstrap) -> Value {
+pub(in crate::cli) fn document(bootstrap: &Bootstrap) -> Value {
     json!({
         "node": node(bootstrap),
         "admin": {"address": socket_address(bootstrap.admin_address(), bootstrap.admin_port)},

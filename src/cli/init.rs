@@ -1,0 +1,334 @@
+//! `topsail init`: what sidecars join with, made before they start.
+
+use std::collections::BTreeMap;
+use std::fs::{self, DirBuilder, Permissions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use anyhow::Context;
+use clap::{Args, ValueEnum};
+use serde_json::{Value, json};
+
+use super::directory::config_root;
+use super::join::{ROOT_CERTIFICATE, TOKEN};
+use super::output::Output;
+use super::state::StateArguments;
+use super::token::display;
+use super::value::{self, Owner};
+use super::{Command, Outcome, Usage, file};
+use crate::clock::Clock;
+use crate::control::{Offline, Reading};
+use crate::diag::{Diagnostic, Severity, render};
+use crate::mesh::Mesh;
+use crate::name::{ServiceAccount, WorkloadName};
+use crate::pki::{Bearer, Ca, TokenGrant, TokenSigner};
+use crate::source::document::Document;
+use crate::source::node;
+
+const EXAMPLES: &str = "\
+For every WorkloadEntry with a serviceAccount and every WorkloadGroup a folder NAME is made in --join (NAME.NAMESPACE \
+outside the namespace default), with a join token and the root certificate: all that `topsail sidecar --join` needs. \
+A folder may be a mount of its own, such as a volume for one service. The state directory and the CA in it are made if \
+there are none; this works beside a running server.
+
+Run it as often as you like: a token that is for the same workload, from the same state directory, and has more than \
+half of its life before it stays as it is; others are replaced.
+
+Exit codes: 0 all is there, 1 a workload cannot be made out (the rest is made), 2 called wrongly.
+
+Examples:
+  What the sidecars of a compose project join with, for sidecars that run as user 1337:
+    topsail init --config mesh/ --state /var/lib/topsail --join /run/join --owner 1337:1337
+
+  For one workload only:
+    topsail init --config mesh/ --state state/ --join join/ --only reviews-v1";
+
+/// What `topsail init` is called with.
+#[derive(Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct Arguments {
+    /// The directory of Istio-style YAML that says which workloads there are
+    #[arg(long, value_name = "DIR", env = "TOPSAIL_CONFIG", hide_env_values = true)]
+    config: PathBuf,
+
+    /// Where the folders are made, one for each workload and group
+    #[arg(long, value_name = "DIR")]
+    join: PathBuf,
+
+    /// Only for this workload or group; may be repeated. The namespace is `default` unless the name has a dot
+    #[arg(long, value_name = "NAME[.NAMESPACE]")]
+    only: Vec<WorkloadName>,
+
+    /// Whose the folders and files are to be: the user that sidecars run as. Takes root [default: who runs this]
+    #[arg(long, value_name = "UID[:GID]")]
+    owner: Option<Owner>,
+
+    /// How long a token that is made is good; units are s, m, h and d [default: 30d]
+    #[arg(long, value_name = "TIME", value_parser = value::span)]
+    ttl: Option<Duration>,
+
+    /// Take unknown fields and kinds for warnings, not for errors
+    #[arg(long)]
+    lenient: bool,
+
+    /// The form of the answer
+    #[arg(long, short, value_name = "FORMAT", value_enum, default_value_t = Form::Text)]
+    output: Form,
+
+    #[command(flatten)]
+    state: StateArguments,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Form {
+    Text,
+    Json,
+}
+
+impl Command for Arguments {
+    fn run(self, output: &mut Output) -> anyhow::Result<Outcome> {
+        let config = self.config.display();
+        fs::read_dir(&self.config).map_err(|error| Usage(format!("cannot read --config {config}: {error}")))?;
+        let reading = Reading {
+            root: config_root([&self.config]).without(self.state.path()?),
+            mesh_config: None,
+            lenient: self.lenient,
+            strict: false,
+        };
+        let offline = Offline::read(&reading, None, &self.state.trust_domain);
+        let mut errors = offline.diagnostics();
+        errors.retain(|problem| problem.severity == Severity::Error);
+        for error in &errors {
+            writeln!(output.err, "{}", render::text(error, false))?;
+        }
+        let mut complete = !errors.iter().any(may_hide_a_workload);
+        let mut wanted = grants(offline.mesh())?;
+        if !self.only.is_empty() {
+            wanted.retain(|name, _| self.only.contains(name));
+            for name in self.only.iter().filter(|name| !wanted.contains_key(name)) {
+                complete = false;
+                writeln!(
+                    output.err,
+                    "error: {config} has no WorkloadEntry {name} with a serviceAccount and no WorkloadGroup {name}: --only names one of them"
+                )?;
+            }
+        }
+        let made = self.make(&wanted)?;
+        match self.output {
+            Form::Text => made.iter().try_for_each(|one| writeln!(output.out, "{one}"))?,
+            Form::Json => {
+                let all: Vec<Value> = made.iter().map(Made::json).collect();
+                writeln!(output.out, "{:#}", Value::from(all))?;
+            }
+        }
+        Ok(if complete { Outcome::Fine } else { Outcome::Findings })
+    }
+}
+
+/// The workloads and groups of a mesh, and what their tokens grant. Labels and addresses are the directory's to say.
+///
+/// # Errors
+/// When one name is that of a workload and of a group, which would share a folder.
+fn grants(mesh: &Mesh) -> anyhow::Result<BTreeMap<WorkloadName, TokenGrant>> {
+    let mut grants = BTreeMap::new();
+    for workload in mesh.workloads() {
+        if let Some(account) = &workload.service_account {
+            let name = WorkloadName::of_object(&workload.id);
+            let addresses = Vec::new();
+            let bearer = Bearer::Workload {
+                name: name.clone(),
+                addresses,
+            };
+            grants.insert(name, grant(bearer, account.clone()));
+        }
+    }
+    for group in mesh.workload_groups() {
+        let name = WorkloadName::of_object(&group.id);
+        let account = group.service_account.clone();
+        let account = account.map_or_else(|| super::workload::DEFAULT_ACCOUNT.parse(), Ok)?;
+        let other = grants.insert(name.clone(), grant(Bearer::Group(name.clone()), account));
+        anyhow::ensure!(
+            other.is_none(),
+            "{name} is the name of a WorkloadEntry and of a WorkloadGroup, whose sidecars would join with the same \
+             folder: give one of them another name"
+        );
+    }
+    Ok(grants)
+}
+
+fn grant(bearer: Bearer, service_account: ServiceAccount) -> TokenGrant {
+    TokenGrant {
+        bearer,
+        service_account,
+        labels: BTreeMap::new(),
+    }
+}
+
+/// Whether an error may be why a workload or a group is not known. One in an object of another kind is not: the mesh
+/// goes on without it.
+fn may_hide_a_workload(error: &Diagnostic) -> bool {
+    let Some(place) = error.place() else {
+        return false;
+    };
+    let Some(root) = node::parse(&Document::whole(&place.source)).root else {
+        return true;
+    };
+    let node::Value::Map(entries) = &root.value else {
+        return false;
+    };
+    let kind = entries.iter().find(|(key, _)| &*key.text == "kind");
+    match kind.map(|(_, kind)| &kind.value) {
+        Some(node::Value::String(kind)) => matches!(&**kind, "WorkloadEntry" | "WorkloadGroup" | "List"),
+        Some(_) | None => true,
+    }
+}
+
+impl Arguments {
+    fn make(&self, wanted: &BTreeMap<WorkloadName, TokenGrant>) -> anyhow::Result<Vec<Made>> {
+        let state = self.state.open()?;
+        let ca = Ca::load_or_create(&state, &self.state.trust_domain, &Clock::system())?;
+        let tokens = TokenSigner::load_or_create(&state, &self.state.trust_domain)?;
+        make_folder(&self.join)?;
+        let one = |(name, grant): (&WorkloadName, &TokenGrant)| {
+            let folder = self.join.join(folder_name(name));
+            self.one(&folder, grant, &tokens, ca.bundle().pem())
+                .with_context(|| format!("{name} cannot be given what it joins with"))
+        };
+        wanted.iter().map(one).collect()
+    }
+
+    /// Fills one folder. The token comes last: who sees it sees everything.
+    fn one(&self, folder: &Path, grant: &TokenGrant, tokens: &TokenSigner, roots: &str) -> anyhow::Result<Made> {
+        make_folder(folder)?;
+        self.own(folder, 0o700)?;
+        let now = SystemTime::now();
+        let path = folder.join(TOKEN);
+        let present = fs::read_to_string(&path).unwrap_or_default();
+        let kept = tokens
+            .verify(&present, now)
+            .ok()
+            .filter(|claims| claims.grant == *grant && !claims.is_half_over(now));
+        let root_certificate = folder.join(ROOT_CERTIFICATE);
+        if fs::read(&root_certificate).is_ok_and(|old| old == roots.as_bytes()) {
+            self.own(&root_certificate, 0o600)?;
+        } else {
+            file::replace_for(&root_certificate, roots.as_bytes(), 0o600, self.owner)?;
+        }
+        let (kept, expires) = match kept {
+            Some(claims) => {
+                self.own(&path, 0o600)?;
+                (true, claims.expires_at)
+            }
+            None => {
+                let ttl = self.ttl.unwrap_or(TokenSigner::DEFAULT_TTL);
+                let token = tokens.create(grant, ttl, now)?;
+                file::replace_for(&path, token.as_bytes(), 0o600, self.owner)?;
+                (false, now + ttl)
+            }
+        };
+        Ok(Made {
+            grant: grant.clone(),
+            folder: folder.to_owned(),
+            kept,
+            expires,
+        })
+    }
+
+    /// Sees to it that something is the owner's and nobody else's.
+    fn own(&self, path: &Path, mode: u32) -> anyhow::Result<()> {
+        let failed = || format!("cannot make {} its owner's", path.display());
+        let metadata = path.metadata().with_context(failed)?;
+        if metadata.mode() & 0o7777 != mode {
+            fs::set_permissions(path, Permissions::from_mode(mode)).with_context(failed)?;
+        }
+        if let Some(Owner { uid, gid }) = self.owner
+            && (metadata.uid(), metadata.gid()) != (uid, gid)
+        {
+            chown(path, Some(uid), Some(gid)).with_context(failed)?;
+        }
+        Ok(())
+    }
+}
+
+/// The folder of a workload or group: its name, and its namespace where that is not `default`.
+fn folder_name(name: &WorkloadName) -> String {
+    match name.namespace == Default::default() {
+        true => name.name.to_string(),
+        false => name.to_string(),
+    }
+}
+
+/// Makes a folder unless it is there, with those above it.
+fn make_folder(path: &Path) -> anyhow::Result<()> {
+    let made = DirBuilder::new().recursive(true).mode(0o755).create(path);
+    let made = made.and_then(|()| match path.is_dir() {
+        true => Ok(()),
+        false => Err(io::ErrorKind::NotADirectory.into()),
+    });
+    made.with_context(|| format!("cannot make the folder {}", path.display()))
+}
+
+/// What one sidecar joins with.
+struct Made {
+    grant: TokenGrant,
+    folder: PathBuf,
+    kept: bool,
+    expires: SystemTime,
+}
+
+impl Made {
+    fn parts(&self) -> (&'static str, &WorkloadName) {
+        match &self.grant.bearer {
+            Bearer::Workload { name, .. } => ("workload", name),
+            Bearer::Group(name) => ("group", name),
+        }
+    }
+
+    fn json(&self) -> Value {
+        let (kind, name) = self.parts();
+        json!({
+            "kind": kind,
+            "name": name.name,
+            "namespace": name.namespace,
+            "serviceAccount": self.grant.service_account,
+            "folder": self.folder,
+            "token": self.word(),
+            "expires": display(self.expires),
+        })
+    }
+
+    fn word(&self) -> &'static str {
+        if self.kept { "kept" } else { "made" }
+    }
+}
+
+impl std::fmt::Display for Made {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (kind, name) = self.parts();
+        let (account, folder) = (&self.grant.service_account, self.folder.display());
+        let (word, until) = (self.word(), display(self.expires));
+        write!(
+            f,
+            "{kind} {name} as {account}: token {word} in {folder}, good until {until}"
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn folders_have_the_names_that_commands_take() {
+        for (name, folder) in [
+            ("a.default", "a"),
+            ("a", "a"),
+            ("a.shop", "a.shop"),
+            ("a.b.default", "a.b"),
+        ] {
+            assert_eq!(folder_name(&name.parse().unwrap()), folder, "{name}");
+        }
+    }
+}

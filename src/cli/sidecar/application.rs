@@ -1,0 +1,203 @@
+//! An application and its sidecar in one container: the application starts when its sidecar is ready, and ends before it.
+
+use std::ffi::OsString;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::process::{Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use rustix::process::Signal;
+use tokio::signal;
+use tokio::signal::unix::SignalKind;
+use tokio::time::{Instant, sleep};
+
+use super::LEAVE;
+use super::children::{Child, Children};
+use super::plane::{drain_inbound, end, readiness};
+use super::privileges::current;
+use super::run_dir::RunDir;
+use crate::cli::value::Owner;
+use crate::lifecycle::StopSignals;
+
+/// How often the data plane is asked whether it is ready.
+const POLL: Duration = Duration::from_millis(20);
+/// How often it is said that it is not.
+const REMINDER: Duration = Duration::from_secs(10);
+
+/// Signals that are the application's affair.
+const PASSED_ON: [(SignalKind, Signal); 5] = [
+    (SignalKind::hangup(), Signal::HUP),
+    (SignalKind::quit(), Signal::QUIT),
+    (SignalKind::user_defined1(), Signal::USR1),
+    (SignalKind::user_defined2(), Signal::USR2),
+    (SignalKind::window_change(), Signal::WINCH),
+];
+
+/// What runs together.
+pub(super) struct Together {
+    /// The application and its arguments; not empty.
+    pub application: Vec<OsString>,
+    /// Whom it runs as.
+    pub user: Owner,
+    /// The arguments of this program that make it the sidecar alone.
+    pub sidecar: Vec<OsString>,
+    /// Where the sidecar writes.
+    pub run: RunDir,
+    /// How long inbound connections may go on at the end.
+    pub drain: Duration,
+}
+
+impl Together {
+    /// Runs both until the application ends, or a signal asks for the end: the exit code of the application.
+    ///
+    /// # Errors
+    /// When one of them cannot be run, or the sidecar ends before the application.
+    pub(super) async fn run(self) -> anyhow::Result<u8> {
+        let mut signals = StopSignals::catch().context("signals cannot be caught")?;
+        let children = Children::collect().context("signals cannot be caught")?;
+        let this = std::env::current_exe().context("this program cannot be found")?;
+        let mut command = Command::new(this);
+        command.args(&self.sidecar).stdin(Stdio::null());
+        let mut sidecar = children.spawn(&mut command).context("the sidecar cannot be run")?;
+        tokio::select! {
+            () = self.ready() => {}
+            status = sidecar.end() => bail!("the sidecar ended before it was ready: {status}"),
+            signal = signals.next() => {
+                tracing::info!("stopped by {signal} before the application was started");
+                end(sidecar).await;
+                return Ok(128 + 15);
+            }
+        }
+        let mut application = match self.start(&children) {
+            Ok(application) => application,
+            Err(error) => {
+                end(sidecar).await;
+                return Err(error);
+            }
+        };
+        let attended = self.attend(&mut signals, &mut application, &mut sidecar).await;
+        let Some(status) = attended else {
+            // Its interception is in force, so that nothing would reach the application any more.
+            end(application).await;
+            bail!("the sidecar ended before the application, which was ended then");
+        };
+        tracing::info!(%status, "the application has ended");
+        end(sidecar).await;
+        Ok(code(status))
+    }
+
+    /// Waits until the data plane has its configuration.
+    async fn ready(&self) {
+        let mut said = Instant::now();
+        loop {
+            let missing = match self.run.admin() {
+                Ok(admin) => match readiness(admin).await {
+                    Ok(()) => return,
+                    Err(why) => why,
+                },
+                Err(error) => error.to_string(),
+            };
+            if said.elapsed() >= REMINDER {
+                said = Instant::now();
+                tracing::info!("the application waits for the data plane: {missing}");
+            }
+            sleep(POLL).await;
+        }
+    }
+
+    fn start(&self, children: &Children) -> anyhow::Result<Child> {
+        let Some((program, arguments)) = self.application.split_first() else {
+            bail!("no application is named");
+        };
+        let mut command = Command::new(program);
+        command.args(arguments);
+        if self.user != current() {
+            command.uid(self.user.uid).gid(self.user.gid);
+        }
+        let started = children.spawn(&mut command);
+        let started = started.with_context(|| format!("the application {} cannot be run", program.display()))?;
+        tracing::info!(pid = started.pid(), "the application is started");
+        Ok(started)
+    }
+
+    /// Waits for the end of the application, and brings it about when a signal asks for it: inbound connections are told
+    /// to end while it can still answer, then it is asked to end. Outbound ones go on for as long as it does.
+    /// None if the sidecar has ended instead.
+    async fn attend(
+        &self,
+        signals: &mut StopSignals,
+        application: &mut Child,
+        sidecar: &mut Child,
+    ) -> Option<ExitStatus> {
+        let mut passed_on = PassedOn::catch();
+        let name = loop {
+            tokio::select! {
+                status = application.end() => return Some(status),
+                _ = sidecar.end() => return None,
+                name = signals.next() => break name,
+                signal = passed_on.next() => application.signal(signal),
+            }
+        };
+        tracing::info!("stopping by {name}: inbound connections end, then the application");
+        if let Ok(admin) = self.run.admin() {
+            sidecar.signal(LEAVE);
+            tokio::select! {
+                () = drain_inbound(admin, self.drain) => {}
+                status = application.end() => return Some(status),
+                _ = signals.next() => {}
+            }
+        }
+        application.signal(match name {
+            "SIGINT" => Signal::INT,
+            _ => Signal::TERM,
+        });
+        tokio::select! {
+            status = application.end() => return Some(status),
+            _ = signals.next() => {}
+        }
+        application.signal(Signal::KILL);
+        Some(application.end().await)
+    }
+}
+
+/// The signals that the application gets as they are.
+struct PassedOn(Vec<(signal::unix::Signal, Signal)>);
+
+impl PassedOn {
+    fn catch() -> Self {
+        let caught = PASSED_ON
+            .iter()
+            .filter_map(|(kind, passed)| Some((signal::unix::signal(*kind).ok()?, *passed)));
+        Self(caught.collect())
+    }
+
+    /// The next one. Cancel safe.
+    async fn next(&mut self) -> Signal {
+        let signals = self.0.iter_mut().map(|(caught, passed)| {
+            Box::pin(async move {
+                caught.recv().await;
+                *passed
+            })
+        });
+        futures::future::select_all(signals).await.0
+    }
+}
+
+/// The exit code by which shells tell how a program ended.
+fn code(status: ExitStatus) -> u8 {
+    let signal = || status.signal().map(|signal| 128 + signal);
+    let code = status.code().or_else(signal);
+    code.and_then(|code| u8::try_from(code).ok()).unwrap_or(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exit_codes_are_those_of_shells() {
+        for (raw, expected) in [(0, 0), (7 << 8, 7), (255 << 8, 255), (15, 143), (9, 137)] {
+            assert_eq!(code(ExitStatus::from_raw(raw)), expected);
+        }
+    }
+}

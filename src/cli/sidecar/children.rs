@@ -1,0 +1,133 @@
+//! Child processes of a process that may be the first of its container: it gets every orphan, and has to collect what is
+//! left of them, too.
+
+use std::collections::HashMap;
+use std::io;
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Command, ExitStatus};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use rustix::process::{Pid, Signal, WaitOptions, kill_process, wait};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::oneshot;
+
+/// The children that somebody waits for.
+type Waiting = HashMap<Pid, oneshot::Sender<ExitStatus>>;
+
+/// Starts children and collects them, and orphans besides. Nothing else of the process may wait for a child while
+/// there is one.
+#[derive(Clone)]
+pub(super) struct Children(Arc<Mutex<Waiting>>);
+
+impl Children {
+    /// Collects from now on. Needs a running tokio runtime.
+    ///
+    /// # Errors
+    /// When the system does not let us hear of children.
+    pub(super) fn collect() -> io::Result<Self> {
+        let children = Self(Arc::default());
+        let mut ended = signal(SignalKind::child())?;
+        let collector = children.clone();
+        tokio::spawn(async move {
+            while ended.recv().await.is_some() {
+                collector.collect_ended();
+            }
+        });
+        Ok(children)
+    }
+
+    /// Starts one.
+    ///
+    /// # Errors
+    /// When it cannot be run.
+    pub(super) fn spawn(&self, command: &mut Command) -> io::Result<Child> {
+        // It may end at once, and is not collected before it is known.
+        let mut waiting = self.waiting();
+        let started = command.spawn()?;
+        let pid = i32::try_from(started.id()).ok().and_then(Pid::from_raw);
+        let pid = pid.ok_or_else(|| io::Error::other("the system gave a process no number"))?;
+        let (tell, told) = oneshot::channel();
+        waiting.insert(pid, tell);
+        Ok(Child { pid, told, ended: None })
+    }
+
+    fn collect_ended(&self) {
+        let mut waiting = self.waiting();
+        // Signals of several children may come as one.
+        while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
+            if let Some(tell) = waiting.remove(&pid) {
+                // Who started it may not want to know.
+                let _ = tell.send(ExitStatus::from_raw(status.as_raw()));
+            }
+        }
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A child. Dropping it leaves it alone.
+pub(super) struct Child {
+    pid: Pid,
+    told: oneshot::Receiver<ExitStatus>,
+    ended: Option<ExitStatus>,
+}
+
+impl Child {
+    /// Waits for its end. Cancel safe.
+    pub(super) async fn end(&mut self) -> ExitStatus {
+        if let Some(status) = self.ended {
+            return status;
+        }
+        match (&mut self.told).await {
+            Ok(status) => *self.ended.insert(status),
+            // The collector lives as long as the runtime.
+            Err(_) => std::future::pending().await,
+        }
+    }
+
+    /// Signals it unless it has ended: its number may be another's then.
+    pub(super) fn signal(&mut self, signal: Signal) {
+        if self.ended.is_none() {
+            self.ended = self.told.try_recv().ok();
+        }
+        if self.ended.is_none()
+            && let Err(error) = kill_process(self.pid, signal)
+        {
+            tracing::warn!(pid = self.pid.as_raw_nonzero(), ?signal, %error, "a process cannot be signalled");
+        }
+    }
+
+    /// Its number.
+    pub(super) fn pid(&self) -> i32 {
+        self.pid.as_raw_nonzero().get()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    /// One test, since one process collects for all.
+    #[tokio::test]
+    async fn children_are_told_of_and_signals_reach_them() {
+        let children = Children::collect().unwrap();
+        let shell = |script: &str| children.spawn(Command::new("sh").args(["-c", script])).unwrap();
+        let (mut seven, mut fine, mut waits) = (shell("exit 7"), shell("exit 0"), shell("exec sleep 600"));
+        let limit = Duration::from_secs(60);
+        assert_eq!(tokio::time::timeout(limit, seven.end()).await.unwrap().code(), Some(7));
+        assert!(fine.end().await.success());
+        waits.signal(Signal::TERM);
+        assert_eq!(waits.end().await.signal(), Some(Signal::TERM.as_raw()));
+        assert_eq!(
+            waits.end().await.signal(),
+            Some(Signal::TERM.as_raw()),
+            "it has ended once"
+        );
+        waits.signal(Signal::TERM);
+        assert!(children.spawn(&mut Command::new("/nowhere")).is_err());
+    }
+}

@@ -1,0 +1,96 @@
+//! What a sidecar asks of the control plane by itself, its data plane aside.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use rustls::pki_types::ServerName;
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use crate::cli::join::Token;
+use crate::cli::value::{Endpoint, Host};
+use crate::clock::Clock;
+use crate::name::TrustDomain;
+use crate::pki::{TrustBundle, server_identity};
+use crate::tls::{SpiffeMatcher, TlsError, client_config, handshake_failure};
+use crate::xds::client::joining;
+use crate::xds::client::stream::StreamError;
+
+/// How long an answer may take.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Why the control plane has not answered.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum AskError {
+    #[error("there is no connection to the control plane: {0}")]
+    Connect(String),
+    #[error("{0}")]
+    Refused(#[from] StreamError),
+    #[error("{0}")]
+    Tls(#[from] TlsError),
+    #[error("the control plane has not answered within {PATIENCE:?}")]
+    Late,
+}
+
+impl From<io::Error> for AskError {
+    fn from(error: io::Error) -> Self {
+        AskError::Connect(handshake_failure(&error))
+    }
+}
+
+/// The control plane, as it is dialled and known.
+#[derive(Clone, Debug)]
+pub(super) struct ControlPlane {
+    /// Where.
+    pub server: Endpoint,
+    /// What it is verified by.
+    pub roots: TrustBundle,
+    /// Whose mesh it serves.
+    pub trust_domain: TrustDomain,
+    /// The address that connections come from: that of the workload.
+    pub from: std::net::IpAddr,
+}
+
+impl ControlPlane {
+    /// A token in the place of this one.
+    pub(super) async fn renew(&self, token: &Token) -> Result<String, AskError> {
+        let asked = async { Ok(joining::renew(self.connect().await?, &token.text).await?) };
+        timeout(PATIENCE, asked).await.unwrap_or(Err(AskError::Late))
+    }
+
+    /// Says that the workload is about to end.
+    pub(super) async fn leave(&self, token: &Token) -> Result<(), AskError> {
+        let said = async { Ok(joining::leave(self.connect().await?, &token.text).await?) };
+        timeout(PATIENCE, said).await.unwrap_or(Err(AskError::Late))
+    }
+
+    async fn connect(&self) -> Result<TlsStream<TcpStream>, AskError> {
+        let Endpoint { host, port } = &self.server;
+        let address = match host {
+            Host::Address(address) => SocketAddr::new(*address, *port),
+            Host::Name(name) => {
+                let mut found = tokio::net::lookup_host((name.as_str(), *port)).await?;
+                let none = || AskError::Connect(format!("{name} has no address"));
+                found.next().ok_or_else(none)?
+            }
+        };
+        let socket = match address {
+            SocketAddr::V4(_) => TcpSocket::new_v4()?,
+            SocketAddr::V6(_) => TcpSocket::new_v6()?,
+        };
+        if self.from.is_ipv4() == address.is_ipv4() {
+            socket.bind(SocketAddr::new(self.from, 0))?;
+        }
+        let expected = SpiffeMatcher::from(&server_identity(&self.trust_domain));
+        let config = client_config(&self.roots, expected, None, &Clock::system())?;
+        let name = match host {
+            Host::Address(address) => ServerName::from(*address),
+            Host::Name(name) => ServerName::try_from(name.to_string()).map_err(io::Error::other)?,
+        };
+        let stream = socket.connect(address).await?;
+        Ok(TlsConnector::from(config).connect(name, stream).await?)
+    }
+}

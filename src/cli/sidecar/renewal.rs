@@ -1,0 +1,99 @@
+//! The join token of a sidecar, which is renewed at half of its life.
+
+use std::convert::Infallible;
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime};
+
+use super::control_plane::ControlPlane;
+use super::run_dir::RunDir;
+use crate::cli::file;
+use crate::cli::join::{self, Token};
+use crate::pki::TokenClaims;
+
+/// How often it is looked whether `topsail init` has made another token, and whether it is time to renew.
+const LOOK: Duration = Duration::from_secs(10);
+/// The first pause after a failure, and the longest.
+const PAUSES: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(300)];
+/// How far chance moves a renewal, as a share of the token's life: tokens made together are not renewed together.
+const JITTER: f64 = 0.02;
+
+/// The token in use.
+pub(super) struct Renewal {
+    /// Who renews it.
+    pub control_plane: ControlPlane,
+    /// Where the data plane reads it.
+    pub run: RunDir,
+    /// The folder that the sidecar joined with.
+    pub join: PathBuf,
+    /// The token.
+    pub token: Token,
+}
+
+impl Renewal {
+    /// Renews for ever: whatever fails is tried again.
+    pub(super) async fn keep(mut self) -> Infallible {
+        let mut pause = PAUSES[0];
+        let mut at = renew_at(&self.token.claims, fastrand::f64());
+        loop {
+            let now = SystemTime::now();
+            tokio::time::sleep(at.duration_since(now).unwrap_or_default().min(LOOK)).await;
+            if self.adopt() {
+                at = renew_at(&self.token.claims, fastrand::f64());
+            }
+            let now = SystemTime::now();
+            if now < at {
+                continue;
+            }
+            match self.renew().await {
+                Ok(()) => {
+                    pause = PAUSES[0];
+                    at = renew_at(&self.token.claims, fastrand::f64());
+                }
+                Err(error) => {
+                    let expired = self.token.claims.expires_at <= now;
+                    tracing::warn!(expired, ?pause, "the join token cannot be renewed: {error:#}");
+                    at = now + pause;
+                    pause = (pause * 2).min(PAUSES[1]);
+                }
+            }
+        }
+    }
+
+    /// Takes a token that was made since, by `topsail init` or for another sidecar that joined with the same folder:
+    /// whether there was one.
+    fn adopt(&mut self) -> bool {
+        let newer = Token::read(&self.join.join(join::TOKEN)).ok();
+        let Some(newer) = newer.filter(|newer| newer.succeeds(&self.token)) else {
+            return false;
+        };
+        match self.run.put_token(&newer.text) {
+            Ok(()) => {
+                tracing::info!("another join token is taken from the folder --join");
+                self.token = newer;
+                true
+            }
+            Err(error) => {
+                tracing::warn!("another join token cannot be taken: {error:#}");
+                false
+            }
+        }
+    }
+
+    async fn renew(&mut self) -> anyhow::Result<()> {
+        let text = self.control_plane.renew(&self.token).await?;
+        let claims = TokenClaims::told_to_bearer(&text)?;
+        self.run.put_token(&text)?;
+        // For the next start; the folder may be read-only, and init makes another token then.
+        if let Err(error) = file::replace(&self.join.join(join::TOKEN), text.as_bytes(), 0o600) {
+            tracing::debug!("the folder --join keeps its token: {error:#}");
+        }
+        tracing::info!(until = %crate::cli::token::display(claims.expires_at), "the join token is renewed");
+        self.token = Token { text, claims };
+        Ok(())
+    }
+}
+
+/// When a token is renewed: at half of its life, moved by a number from 0 to 1.
+fn renew_at(claims: &TokenClaims, chance: f64) -> SystemTime {
+    claims.issued_at + claims.lifetime().mul_f64(0.5 + JITTER * (chance - 0.5))
+}

@@ -1,0 +1,376 @@
+//! `topsail sidecar` with interception: as the entry point of a container of its own, and of one with the application.
+
+use std::fs::{self, File, Permissions};
+use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::process::{Child, ExitStatus, Stdio};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use topsail::envoy::Finder;
+
+use crate::harness::{Plane, eventually, get};
+use crate::hosts::{Family, Host};
+use crate::interception::Rules;
+use crate::on_each_plane;
+use crate::stage::{Machine, Stage};
+
+on_each_plane! {
+    replicas_come_and_go_without_a_failed_request,
+    a_data_plane_that_is_killed_comes_back_as_another_user_than_root,
+    with_tproxy_the_data_plane_is_not_root_either,
+    an_application_of_the_same_container_is_caught_and_its_exit_code_kept,
+}
+
+const MESH: &str = "
+{apiVersion: v1, kind: Service, metadata: {name: web}, spec: {clusterIP: 10.96.0.10, selector: {app: web}, ports: [{name: http, port: 80, targetPort: 9080}]}}
+---
+{apiVersion: networking.istio.io/v1, kind: WorkloadGroup, metadata: {name: web}, spec: {template: {serviceAccount: web, labels: {app: web}}}}
+---
+{apiVersion: networking.istio.io/v1, kind: WorkloadGroup, metadata: {name: client}, spec: {template: {serviceAccount: client, labels: {app: client}}}}
+---
+{apiVersion: security.istio.io/v1, kind: PeerAuthentication, metadata: {name: default, namespace: istio-system}, spec: {mtls: {mode: STRICT}}}
+";
+
+/// A mesh whose sidecars join with what `topsail init` made for user 1337.
+struct Project {
+    plane: Plane,
+    stage: Stage,
+    topsail: PathBuf,
+    envoy: Option<PathBuf>,
+}
+
+impl Project {
+    async fn start(plane: Plane) -> Self {
+        let stage = Stage::start(plane, Family::V4, Rules::redirect(), &[MESH]).await;
+        // Where programs are kept may be closed to other users.
+        let copied = |from: PathBuf, name: &str| {
+            let to = stage.path(name);
+            fs::copy(from, &to).unwrap();
+            fs::set_permissions(&to, Permissions::from_mode(0o755)).unwrap();
+            to
+        };
+        let topsail = copied(env!("CARGO_BIN_EXE_topsail").into(), "topsail");
+        let envoy = match plane {
+            Plane::Topsail => None,
+            Plane::Envoy | Plane::EnvoyRelease(_) => {
+                let find = || Finder::from_env().find(&|text| eprintln!("{text}")).unwrap();
+                Some(copied(tokio::task::spawn_blocking(find).await.unwrap(), "envoy"))
+            }
+        };
+        let [config, state, join] = [stage.config(), stage.state(), stage.path("join")];
+        let mut init = crate::harness::topsail(&["init", "--owner", "1337:1337", "--config"]);
+        init.arg(config).arg("--state").arg(state).arg("--join").arg(join);
+        let output = init.output().await.unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        Self {
+            plane,
+            stage,
+            topsail,
+            envoy,
+        }
+    }
+
+    /// A sidecar of a group's on a machine.
+    fn sidecar(&self, group: &str, host: &Host, more: &[&str]) -> Process {
+        let number = host.address.to_string();
+        let (join, run) = (
+            self.stage.path("join").join(group),
+            self.stage.path(&format!("run-{number}")),
+        );
+        // Who runs there makes it: a tmpfs of the container.
+        fs::create_dir_all(self.stage.path("tmp")).unwrap();
+        fs::set_permissions(self.stage.path("tmp"), Permissions::from_mode(0o1777)).unwrap();
+        let run = self.stage.path("tmp").join(run.file_name().unwrap());
+        let server = self.stage.xds().to_string();
+        let plane = match self.plane {
+            Plane::Topsail => "rust",
+            Plane::Envoy | Plane::EnvoyRelease(_) => "envoy",
+        };
+        let mut words = vec![
+            self.topsail.to_str().unwrap(),
+            "sidecar",
+            "--server",
+            &server,
+            "--dataplane",
+            plane,
+        ];
+        words.extend([
+            "--join",
+            join.to_str().unwrap(),
+            "--run-dir",
+            run.to_str().unwrap(),
+            "--log-format",
+            "json",
+        ]);
+        if let Some(envoy) = &self.envoy {
+            words.extend(["--envoy", envoy.to_str().unwrap()]);
+        }
+        words.extend(more);
+        let log = self.stage.path(&format!("{number}.log"));
+        let mut command = host.command(&words);
+        command.stdin(Stdio::null()).stderr(File::create(&log).unwrap());
+        Process {
+            child: command.spawn().unwrap(),
+            topsail: self.topsail.clone(),
+            run,
+            log,
+        }
+    }
+
+    /// A machine with a sidecar that is ready.
+    async fn machine(&self, group: &str, more: &[&str]) -> (Machine, Process) {
+        let machine = self.stage.stranger();
+        let mut sidecar = self.sidecar(group, &machine.host, more);
+        sidecar.ready(&machine.host).await;
+        (machine, sidecar)
+    }
+}
+
+/// A running `topsail sidecar`; it is ended when this is dropped.
+struct Process {
+    child: Child,
+    topsail: PathBuf,
+    run: PathBuf,
+    log: PathBuf,
+}
+
+impl Process {
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap()
+    }
+
+    /// Waits until its health check is content.
+    async fn ready(&mut self, host: &Host) {
+        eventually("a sidecar that is ready", async || {
+            let ended = self.child.try_wait().unwrap();
+            assert_eq!(ended, None, "{}", self.log());
+            let (topsail, run) = (self.topsail.to_str().unwrap(), self.run.to_str().unwrap());
+            let checked = host.output(&[topsail, "sidecar", "--check", "--run-dir", run]);
+            match checked.status.success() {
+                true => Ok(()),
+                false => Err(String::from_utf8_lossy(&checked.stderr).into_owned() + &self.log()),
+            }
+        })
+        .await;
+    }
+
+    async fn ended(&mut self) -> ExitStatus {
+        eventually("the end of a sidecar", async || match self.child.try_wait().unwrap() {
+            Some(status) => Ok(status),
+            None => Err(fs::read_to_string(&self.log).unwrap()),
+        })
+        .await
+    }
+
+    /// The data plane that was started last.
+    fn data_plane(&self) -> Pid {
+        let log = self.log();
+        let started = log.lines().rfind(|line| line.contains("the data plane is started"));
+        let line: serde_json::Value = serde_json::from_str(started.unwrap()).unwrap();
+        Pid::from_raw(line["pid"].as_i64().unwrap().try_into().unwrap()).unwrap()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if matches!(self.child.try_wait(), Ok(None)) {
+            // The second time without a drain.
+            self.signal(Signal::TERM);
+            self.signal(Signal::TERM);
+            let _ = self.child.wait();
+        }
+    }
+}
+
+/// A line of what the system says of a process.
+fn status_of(pid: Pid, field: &str) -> String {
+    let status = fs::read_to_string(format!("/proc/{}/status", pid.as_raw_nonzero())).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix(field));
+    line.unwrap().split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+fn assert_is_nobody_special(pid: Pid, capabilities: &str) {
+    assert_eq!(status_of(pid, "Uid:"), "1337 1337 1337 1337");
+    assert_eq!(status_of(pid, "Gid:"), "1337 1337 1337 1337");
+    assert_eq!(status_of(pid, "Groups:"), "");
+    assert_eq!(status_of(pid, "NoNewPrivs:"), "1");
+    for set in ["CapEff:", "CapPrm:", "CapAmb:"] {
+        assert_eq!(status_of(pid, set), capabilities, "{set}");
+    }
+}
+
+const NOTHING: &str = "0000000000000000";
+const NET_ADMIN: &str = "0000000000001000";
+const WEB: &str = "10.96.0.10:80";
+
+fn web() -> crate::harness::Call {
+    get(WEB.parse::<SocketAddr>().unwrap(), "web", "/")
+}
+
+async fn replicas_come_and_go_without_a_failed_request(plane: Plane) {
+    let project = Project::start(plane).await;
+    let (first, _first_sidecar) = project.machine("web", &[]).await;
+    let first = first.serves(9080, "first").await;
+    let (client, _client_sidecar) = project.machine("client", &[]).await;
+    let answer = client.reaches(&web()).await;
+    let caller = &answer.seen().headers["x-forwarded-client-cert"];
+    assert!(
+        caller.contains("URI=spiffe://cluster.local/ns/default/sa/client"),
+        "{caller}"
+    );
+
+    let load = client.load(web(), 50).await;
+    // Its application is there before it is.
+    let second = project.stage.stranger().serves(9080, "second").await;
+    let mut sidecar = project.sidecar("web", &second.host, &[]);
+    sidecar.ready(&second.host).await;
+    eventually("an answer of the second replica", async || {
+        match client.send(&web()).await {
+            Ok(answer) if answer.seen().backend == "second" => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await;
+    sidecar.signal(Signal::TERM);
+    assert!(sidecar.ended().await.success(), "{}", sidecar.log());
+    let report = load.stop().await;
+    report.assert_lossless();
+    assert!(
+        report.answered["first"] > 0 && report.answered["second"] > 0,
+        "{report:?}"
+    );
+    for _ in 0..20 {
+        assert_eq!(client.send(&web()).await.unwrap().seen().backend, "first");
+    }
+    drop(first);
+}
+
+async fn a_data_plane_that_is_killed_comes_back_as_another_user_than_root(plane: Plane) {
+    let project = Project::start(plane).await;
+    let (machine, mut sidecar) = project.machine("web", &[]).await;
+    let machine = machine.serves(9080, "web").await;
+    let (client, _client_sidecar) = project.machine("client", &[]).await;
+    client.reaches(&web()).await;
+    let killed = sidecar.data_plane();
+    for pid in [Pid::from_child(&sidecar.child), killed] {
+        assert_is_nobody_special(pid, NOTHING);
+    }
+    kill_process(killed, Signal::KILL).unwrap();
+    eventually("another data plane", async || match sidecar.data_plane() != killed {
+        true => Ok(()),
+        false => Err(sidecar.log()),
+    })
+    .await;
+    sidecar.ready(&machine.host).await;
+    assert_is_nobody_special(sidecar.data_plane(), NOTHING);
+    client.reaches(&web()).await;
+    // A container is started anew over the rules of the one before.
+    sidecar.signal(Signal::TERM);
+    assert!(sidecar.ended().await.success());
+    let mut sidecar = project.sidecar("web", &machine.host, &[]);
+    sidecar.ready(&machine.host).await;
+    client.reaches(&web()).await;
+}
+
+async fn with_tproxy_the_data_plane_is_not_root_either(plane: Plane) {
+    let project = Project::start(plane).await;
+    let (machine, sidecar) = project.machine("web", &["--intercept", "tproxy"]).await;
+    let machine = machine.serves(9080, "web").await;
+    let (client, _client_sidecar) = project.machine("client", &[]).await;
+    let seen = client.reaches(&web()).await.seen();
+    assert_eq!(
+        seen.peer,
+        client.host.address.to_string(),
+        "the application sees its client"
+    );
+    assert_is_nobody_special(sidecar.data_plane(), NET_ADMIN);
+    drop(machine);
+}
+
+async fn an_application_of_the_same_container_is_caught_and_its_exit_code_kept(plane: Plane) {
+    let project = Project::start(plane).await;
+    let (_web, _web_sidecar) = {
+        let (machine, sidecar) = project.machine("web", &[]).await;
+        (machine.serves(9080, "web").await, sidecar)
+    };
+    let client = project.stage.stranger();
+    // The answer comes over mutual TLS or not at all; a shell of root's that has no HTTP client but itself.
+    let answer = project.stage.path("answer");
+    let script = format!(
+        "id -u >{0}; exec 3<>/dev/tcp/10.96.0.10/80; \
+         printf 'GET / HTTP/1.1\\r\\nhost: web\\r\\nconnection: close\\r\\n\\r\\n' >&3; cat <&3 >>{0}; exit 42",
+        answer.display()
+    );
+    let application = ["--", "bash", "-c", &script];
+    let mut sidecar = project.sidecar("client", &client.host, &application);
+    assert_eq!(sidecar.ended().await.code(), Some(42), "{}", sidecar.log());
+    let said = fs::read_to_string(&answer).unwrap();
+    assert!(said.starts_with("0\nHTTP/1.1 200"), "{said}");
+    assert!(said.contains("sa/client"), "{said}");
+
+    // SIGTERM: the application goes on until inbound connections have ended, and is asked then.
+    let server = project.stage.stranger().serves(9080, "together").await;
+    let script = "trap 'exit 7' TERM; while :; do sleep 0.1; done";
+    let mut sidecar = project.sidecar(
+        "web",
+        &server.host,
+        &["--app-user", "65534", "--", "bash", "-c", script],
+    );
+    sidecar.ready(&server.host).await;
+    sidecar.signal(Signal::TERM);
+    assert_eq!(sidecar.ended().await.code(), Some(7), "{}", sidecar.log());
+    let log = sidecar.log();
+    assert!(log.find("inbound connections end").unwrap() < log.find("the application has ended").unwrap());
+}
+
+#[tokio::test]
+async fn what_a_sidecar_may_not_do_is_said() {
+    let project = Project::start(Plane::Topsail).await;
+    let machine = project.stage.stranger();
+    let join = project.stage.path("join/web");
+    let (topsail, join) = (project.topsail.to_str().unwrap(), join.to_str().unwrap());
+    let said = |words: &[&str]| {
+        let server = [
+            "--join",
+            join,
+            "--server",
+            "10.9.0.1:15012",
+            "--dataplane",
+            "rust",
+            "--wait",
+            "1s",
+        ];
+        let output = machine.host.output(&[words, &server[..]].concat());
+        assert!(!output.status.success());
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let user = ["setpriv", "--reuid", "1338", "--regid", "1338", "--clear-groups"];
+    let run = project.stage.path("tmp/run");
+    fs::create_dir(project.stage.path("tmp")).unwrap();
+    fs::set_permissions(project.stage.path("tmp"), Permissions::from_mode(0o1777)).unwrap();
+    let run = ["--run-dir", run.to_str().unwrap()];
+    let plain = said(&[&user[..], &[topsail, "sidecar"], &run].concat());
+    assert!(plain.contains("NET_ADMIN") && plain.contains("cap_add"), "{plain}");
+    // Somebody else applies the rules; the folder is user 1337's.
+    let other = said(&[&user[..], &[topsail, "sidecar", "--no-iptables"], &run].concat());
+    assert!(
+        other.contains("cannot be read by user 1338") && other.contains("--owner"),
+        "{other}"
+    );
+    let bounded = [
+        "setpriv",
+        "--bounding-set",
+        "-setuid",
+        topsail,
+        "sidecar",
+        "--no-iptables",
+    ];
+    let kept = said(&[&bounded[..], &run].concat());
+    assert!(kept.contains("SETUID"), "{kept}");
+}
