@@ -297,13 +297,11 @@ impl Composer {
         self.files = files;
         let before = std::mem::replace(&mut self.directory, applied.directory);
         self.accept(&before, &applied.touched);
-        let ids = changes.iter().filter_map(|change| match change {
-            Change::Put(object) => Some(&object.id),
-            Change::Remove(id) => Some(id),
-            Change::Broken { .. } | Change::MeshConfig(_) => None,
-        });
-        ids.filter(|id| id.kind == Kind::WorkloadGroup)
-            .for_each(|id| self.regroup(id));
+        for id in changes.iter().filter_map(Change::object) {
+            if id.kind == Kind::WorkloadGroup {
+                self.regroup(id);
+            }
+        }
     }
 
     /// A WorkloadGroup has changed: so have the WorkloadEntries of its members.

@@ -67,6 +67,17 @@ pub enum Change {
     MeshConfig(Option<MeshConfigText>),
 }
 
+impl Change {
+    /// The object that it is about; none: the mesh configuration in a file of its own.
+    pub fn object(&self) -> Option<&ObjectId> {
+        match self {
+            Change::Put(object) => Some(&object.id),
+            Change::Broken { id, .. } | Change::Remove(id) => Some(id),
+            Change::MeshConfig(_) => None,
+        }
+    }
+}
+
 /// What a change leads to.
 #[derive(Clone, Debug)]
 pub struct Applied {

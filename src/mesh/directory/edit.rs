@@ -256,12 +256,7 @@ impl<'d> Edit<'d> {
 fn last_of_each(changes: &[Change]) -> Vec<&Change> {
     let mut last: BTreeMap<Option<&ObjectId>, &Change> = BTreeMap::new();
     for change in changes {
-        let id = match change {
-            Change::Put(object) => Some(&object.id),
-            Change::Broken { id, .. } | Change::Remove(id) => Some(id),
-            Change::MeshConfig(_) => None,
-        };
-        last.insert(id, change);
+        last.insert(change.object(), change);
     }
     last.into_values().collect()
 }

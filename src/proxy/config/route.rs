@@ -39,13 +39,7 @@ pub(crate) fn table(message: &route::RouteConfiguration, names: &mut Names) -> C
 }
 
 fn virtual_host(message: &route::VirtualHost, names: &mut Names) -> Compiled<VirtualHost> {
-    let retry = message
-        .retry_policy
-        .as_ref()
-        .map(retry::policy)
-        .transpose()
-        .at("retry_policy")?
-        .map(Arc::new);
+    let retry = retry::policy(message.retry_policy.as_ref())?;
     let inherited = Inherited {
         retry: retry.as_ref(),
         overrides: &filter::overrides(&message.typed_per_filter_config)?,

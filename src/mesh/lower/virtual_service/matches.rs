@@ -41,8 +41,8 @@ fn one(report: &mut Report<'_>, at: &FieldPath, entry: &api::HttpMatch) -> HttpM
         scheme,
         method,
         authority,
-        headers: headers(report, &at.field("headers"), &entry.headers),
-        without_headers: without_headers(report, &at.field("withoutHeaders"), &entry.without_headers),
+        headers: headers(report, &at.field("headers"), &entry.headers, Report::string_match),
+        without_headers: headers(report, &at.field("withoutHeaders"), &entry.without_headers, unwanted),
         query_params: query(report, &at.field("queryParams"), &entry.query_params),
         port: report.optional_port(&at.field("port"), entry.port),
         stat_prefix: entry.stat_prefix.as_str().into(),
@@ -60,37 +60,28 @@ fn path(report: &mut Report<'_>, at: &FieldPath, uri: &api::StringMatch) -> Opti
     }
 }
 
-fn headers(
-    report: &mut Report<'_>,
+/// The headers and, by `meaning`, what each of them must have or be.
+fn headers<'a>(
+    report: &mut Report<'a>,
     at: &FieldPath,
     headers: &BTreeMap<String, api::StringMatch>,
+    meaning: fn(&mut Report<'a>, &FieldPath, &api::StringMatch) -> Option<StringMatch>,
 ) -> Vec<(Arc<str>, Option<StringMatch>)> {
     let mut found = Vec::with_capacity(headers.len());
     for (name, value) in headers {
         let at = at.key(name.as_str());
         header_name(report, &at, name);
-        found.push((name.to_ascii_lowercase().into(), report.string_match(&at, value)));
+        found.push((name.to_ascii_lowercase().into(), meaning(report, &at, value)));
     }
     found
 }
 
-/// As `headers`; the regular expression `*`, though none, asks for absence.
-fn without_headers(
-    report: &mut Report<'_>,
-    at: &FieldPath,
-    headers: &BTreeMap<String, api::StringMatch>,
-) -> Vec<(Arc<str>, Option<StringMatch>)> {
-    let mut found = Vec::with_capacity(headers.len());
-    for (name, value) in headers {
-        let at = at.key(name.as_str());
-        header_name(report, &at, name);
-        let value = match value {
-            api::StringMatch::Regex(any) if any == "*" => None,
-            other => report.string_match(&at, other),
-        };
-        found.push((name.to_ascii_lowercase().into(), value));
+/// What a header must not have; the regular expression `*`, though none, asks for its absence.
+fn unwanted(report: &mut Report<'_>, at: &FieldPath, value: &api::StringMatch) -> Option<StringMatch> {
+    match value {
+        api::StringMatch::Regex(any) if any == "*" => None,
+        other => report.string_match(at, other),
     }
-    found
 }
 
 fn header_name(report: &mut Report<'_>, at: &FieldPath, name: &str) {

@@ -1,6 +1,5 @@
 //! What routes do.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -46,13 +45,7 @@ pub(super) fn action(action: Option<&Action>, inherited: Inherited<'_>, names: &
 }
 
 fn forward(message: &route::RouteAction, inherited: Inherited<'_>, names: &mut Names) -> Compiled<Forward> {
-    let own = message
-        .retry_policy
-        .as_ref()
-        .map(retry::policy)
-        .transpose()
-        .at("retry_policy")?
-        .map(Arc::new);
+    let own = retry::policy(message.retry_policy.as_ref())?;
     let stream = message.max_stream_duration.as_ref();
     let grpc = stream.and_then(|stream| stream.grpc_timeout_header_max.as_ref());
     let whole = stream.and_then(|stream| stream.max_stream_duration.as_ref());

@@ -1,5 +1,6 @@
 //! Retry policies.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::proxy::config::value::{duration, limit, number, unpack};
@@ -14,8 +15,13 @@ const MAX_FACTOR: u32 = 10;
 
 const PREVIOUS_HOSTS: &str = "envoy.retry_host_predicates.previous_hosts";
 
-/// A `RetryPolicy`.
-pub(super) fn policy(message: &route::RetryPolicy) -> Compiled<RetryPolicy> {
+/// A `retry_policy`, if there is one.
+pub(super) fn policy(message: Option<&route::RetryPolicy>) -> Compiled<Option<Arc<RetryPolicy>>> {
+    let policy = message.map(compiled).transpose().at("retry_policy")?;
+    Ok(policy.map(Arc::new))
+}
+
+fn compiled(message: &route::RetryPolicy) -> Compiled<RetryPolicy> {
     let back_off = message.retry_back_off.as_ref();
     let base = back_off.and_then(|back_off| back_off.base_interval.as_ref());
     let base = base.map_or(BASE_INTERVAL, duration).max(Duration::from_millis(1));
