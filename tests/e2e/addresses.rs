@@ -1,5 +1,6 @@
 //! Listeners at several addresses, Unix domain sockets among them.
 
+use std::net::{IpAddr, UdpSocket};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{SocketAddr, UnixStream};
@@ -28,6 +29,12 @@ async fn seen(stream: UnixStream, case: &str) -> Value {
     serde_json::from_str(body).unwrap()
 }
 
+/// Whether an address is this machine's, and one for others if it has any for them. Nothing is sent.
+fn is_own(address: IpAddr) -> bool {
+    let way = UdpSocket::bind("0.0.0.0:0").and_then(|socket| socket.connect("192.0.2.1:9"));
+    UdpSocket::bind((address, 0)).is_ok() && (way.is_err() || !address.is_loopback())
+}
+
 async fn every_address_of_a_listener_takes_connections(plane: Plane) {
     let backend = Backend::http("app").await;
     let addresses = "%REQ(X-CASE)% %DOWNSTREAM_REMOTE_ADDRESS% %DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT% \
@@ -54,10 +61,12 @@ async fn every_address_of_a_listener_takes_connections(plane: Plane) {
     let mode = std::fs::metadata(&path).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
 
-    get(alone.listener(0), "app.example", "/")
-        .header("x-case", "tcp")
-        .expect(200)
-        .await;
+    let by_tcp = get(alone.listener(0), "app.example", "/").header("x-case", "tcp");
+    let told = by_tcp.expect(200).await.seen().headers["x-forwarded-for"]
+        .parse()
+        .unwrap();
+    // The client comes from 127.0.0.1, which says nothing on another machine.
+    assert!(is_own(told), "{told}");
     let by_path = seen(UnixStream::connect(&path).unwrap(), "path").await;
     let address = SocketAddr::from_abstract_name(&name.as_bytes()[1..]).unwrap();
     let by_name = seen(UnixStream::connect_addr(&address).unwrap(), "name").await;

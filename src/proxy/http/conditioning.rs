@@ -1,10 +1,10 @@
 //! What happens to a request before filters see it, whatever they are: what must not pass is removed, what the mesh
 //! relies on is added. Envoy does the same in its connection manager.
 
-use std::fmt::Write;
-use std::net::IpAddr;
+mod client;
 
 use bytes::Bytes;
+use client::{FORWARDED_FOR, FORWARDED_PROTO};
 use http::header::{
     CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue, TE,
     TRANSFER_ENCODING, UPGRADE, VIA,
@@ -15,8 +15,7 @@ use http::{Method, StatusCode, Uri, Version, request};
 use super::exchange::Exchange;
 use super::local_reply::LocalReply;
 use super::path::Normalized;
-use super::{ForwardClientCertMode, HttpManager, Underscores};
-use crate::proxy::connection::Connection;
+use super::{HttpManager, Underscores};
 use crate::proxy::flags::Flags;
 use crate::proxy::trace::decision::Reason;
 
@@ -60,11 +59,7 @@ const EDGE: [HeaderName; 4] = [
     HeaderName::from_static("x-envoy-original-path"),
 ];
 
-const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-const CLIENT_CERT: HeaderName = HeaderName::from_static("x-forwarded-client-cert");
 pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-const EXTERNAL_ADDRESS: HeaderName = HeaderName::from_static("x-envoy-external-address");
 
 /// Conditions a request.
 ///
@@ -102,9 +97,9 @@ pub(super) fn condition(exchange: &mut Exchange) -> Result<(), LocalReply> {
             EDGE.iter().for_each(|name| drop(headers.remove(name)));
         }
     }
-    exchange.stream.remote = forwarded_for(headers, manager, &downstream.connection);
-    exchange.scheme = scheme(headers, manager, &downstream.connection);
-    client_cert(headers, manager, &downstream.connection);
+    exchange.stream.remote = client::forwarded_for(headers, manager, &downstream.connection);
+    exchange.scheme = client::scheme(headers, manager, &downstream.connection);
+    client::certificate(headers, manager, &downstream.connection);
     request_id(headers, manager);
     if let Some(via) = &manager.via {
         headers.append(VIA, via.clone());
@@ -333,123 +328,6 @@ fn has_envoy_headers(headers: &HeaderMap) -> bool {
     headers.keys().any(|name| name.as_str().starts_with("x-envoy-"))
 }
 
-/// Notes the client in `x-forwarded-for` and returns its address, if it has one.
-fn forwarded_for(headers: &mut HeaderMap, manager: &HttpManager, connection: &Connection) -> Option<IpAddr> {
-    join(headers, &FORWARDED_FOR, b",");
-    let peer = connection.remote.ip();
-    if !manager.use_remote_address {
-        return last_trusted(headers, manager.trusted_hops).or(peer);
-    }
-    let client = match manager.trusted_hops {
-        0 => peer,
-        hops => last_trusted(headers, hops - 1).or(peer),
-    };
-    if let Some(peer) = peer.filter(|_| !manager.skip_xff_append) {
-        append(headers, FORWARDED_FOR, &peer.to_string());
-    }
-    if let Some(Ok(address)) = client.map(|client| HeaderValue::from_str(&client.to_string())) {
-        headers.insert(EXTERNAL_ADDRESS, address);
-    }
-    client
-}
-
-/// The address that the last but `hops` of the proxies before us saw.
-fn last_trusted(headers: &HeaderMap, hops: u32) -> Option<IpAddr> {
-    let value = headers.get(FORWARDED_FOR)?.to_str().ok()?;
-    let hops = usize::try_from(hops).ok()?;
-    value.rsplit(',').nth(hops)?.trim().parse().ok()
-}
-
-fn append(headers: &mut HeaderMap, name: HeaderName, text: &str) {
-    let value = match headers.get(&name).and_then(|value| value.to_str().ok()) {
-        Some(before) => HeaderValue::from_str(&format!("{before},{text}")),
-        None => HeaderValue::from_str(text),
-    };
-    if let Ok(value) = value {
-        headers.insert(name, value);
-    }
-}
-
-/// The scheme, which `x-forwarded-proto` tells, if a proxy before us is to be believed.
-fn scheme(headers: &mut HeaderMap, manager: &HttpManager, connection: &Connection) -> &'static str {
-    let own = if connection.tls.is_some() { "https" } else { "http" };
-    let believed = !manager.use_remote_address || manager.trusted_hops > 0;
-    let told = match headers.get(FORWARDED_PROTO).map(HeaderValue::as_bytes) {
-        Some(b"https") => Some("https"),
-        Some(b"http") => Some("http"),
-        Some(_) | None => None,
-    };
-    match told.filter(|_| believed) {
-        Some(told) => told,
-        None => {
-            if !believed || !headers.contains_key(FORWARDED_PROTO) {
-                headers.insert(FORWARDED_PROTO, HeaderValue::from_static(own));
-            }
-            own
-        }
-    }
-}
-
-fn client_cert(headers: &mut HeaderMap, manager: &HttpManager, connection: &Connection) {
-    let mode = manager.client_cert.mode;
-    if mode == ForwardClientCertMode::AlwaysForwardOnly {
-        return;
-    }
-    let peer = connection.tls.as_ref().filter(|tls| tls.presented);
-    let Some(peer) = peer else {
-        headers.remove(CLIENT_CERT);
-        return;
-    };
-    match mode {
-        ForwardClientCertMode::Sanitize => drop(headers.remove(CLIENT_CERT)),
-        ForwardClientCertMode::ForwardOnly | ForwardClientCertMode::AlwaysForwardOnly => {}
-        ForwardClientCertMode::AppendForward => append(headers, CLIENT_CERT, &entry(manager, peer)),
-        ForwardClientCertMode::SanitizeSet => {
-            if let Ok(value) = HeaderValue::from_str(&entry(manager, peer)) {
-                headers.insert(CLIENT_CERT, value);
-            }
-        }
-    }
-}
-
-/// One element of `x-forwarded-client-cert`.
-fn entry(manager: &HttpManager, peer: &crate::proxy::connection::PeerTls) -> String {
-    let details = &manager.client_cert;
-    let mut out = String::with_capacity(256);
-    for uri in &peer.local_uri_sans {
-        push(&mut out, "By", uri);
-    }
-    push(&mut out, "Hash", &peer.fingerprint);
-    if details.cert {
-        push(&mut out, "Cert", &format!("\"{}\"", peer.pem));
-    }
-    if details.subject {
-        push(
-            &mut out,
-            "Subject",
-            &format!("\"{}\"", peer.subject.replace('"', "\\\"")),
-        );
-    }
-    if details.uri {
-        match &peer.uri_sans[..] {
-            [] => push(&mut out, "URI", ""),
-            uris => uris.iter().for_each(|uri| push(&mut out, "URI", uri)),
-        }
-    }
-    if details.dns {
-        peer.dns_sans.iter().for_each(|name| push(&mut out, "DNS", name));
-    }
-    out
-}
-
-fn push(out: &mut String, key: &str, value: &str) {
-    if !out.is_empty() {
-        out.push(';');
-    }
-    // Writing to a string cannot fail.
-    let _ = write!(out, "{key}={value}");
-}
-
 fn request_id(headers: &mut HeaderMap, manager: &HttpManager) {
     let settings = &manager.request_id;
     if manager.use_remote_address {
@@ -511,25 +389,5 @@ mod tests {
             .collect();
         assert_eq!(left.len(), 2, "{left:?}");
         assert!(left.contains(&("te", "trailers")) && left.contains(&("x-bar", "2")));
-    }
-
-    #[test]
-    fn a_client_cannot_hide_the_address_a_proxy_added_on_a_line_of_its_own() {
-        let mut headers = HeaderMap::new();
-        headers.append(FORWARDED_FOR, HeaderValue::from_static("6.6.6.6"));
-        headers.append(FORWARDED_FOR, HeaderValue::from_static("1.2.3.4"));
-        join(&mut headers, &FORWARDED_FOR, b",");
-        assert_eq!(last_trusted(&headers, 0), Some("1.2.3.4".parse().unwrap()));
-        assert_eq!(headers[FORWARDED_FOR], "6.6.6.6,1.2.3.4");
-    }
-
-    #[test]
-    fn the_last_address_counts_from_the_right() {
-        let mut headers = HeaderMap::new();
-        assert_eq!(last_trusted(&headers, 0), None);
-        headers.insert(FORWARDED_FOR, HeaderValue::from_static("8.8.8.8, 1.2.3.4"));
-        assert_eq!(last_trusted(&headers, 0), Some("1.2.3.4".parse().unwrap()));
-        assert_eq!(last_trusted(&headers, 1), Some("8.8.8.8".parse().unwrap()));
-        assert_eq!(last_trusted(&headers, 2), None);
     }
 }

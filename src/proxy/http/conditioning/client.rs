@@ -1,0 +1,192 @@
+//! Who the client is: what a request says of it, what of that is believed, and what hosts are told.
+
+use std::fmt::Write;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
+use std::sync::LazyLock;
+
+use http::header::{HeaderMap, HeaderName, HeaderValue};
+
+use super::join;
+use crate::proxy::connection::{Connection, PeerTls};
+use crate::proxy::http::{ForwardClientCertMode, HttpManager};
+
+pub(super) const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+pub(super) const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const CLIENT_CERT: HeaderName = HeaderName::from_static("x-forwarded-client-cert");
+const EXTERNAL_ADDRESS: HeaderName = HeaderName::from_static("x-envoy-external-address");
+
+/// Notes the client in `x-forwarded-for` and returns its address, if it has one.
+pub(super) fn forwarded_for(headers: &mut HeaderMap, manager: &HttpManager, connection: &Connection) -> Option<IpAddr> {
+    join(headers, &FORWARDED_FOR, b",");
+    let peer = connection.remote.ip();
+    if !manager.use_remote_address {
+        return last_trusted(headers, manager.trusted_hops).or(peer);
+    }
+    let client = match manager.trusted_hops {
+        0 => peer,
+        hops => last_trusted(headers, hops - 1).or(peer),
+    };
+    if let Some(peer) = peer.filter(|_| !manager.skip_xff_append) {
+        append(headers, FORWARDED_FOR, &to_others(peer).to_string());
+    }
+    if let Some(Ok(address)) = client.map(|client| HeaderValue::from_str(&client.to_string())) {
+        headers.insert(EXTERNAL_ADDRESS, address);
+    }
+    client
+}
+
+/// The address of a client to those on other machines, to whom `127.0.0.1` or `::1` means nothing: that of this machine,
+/// as in Envoy.
+fn to_others(client: IpAddr) -> IpAddr {
+    static OWN: LazyLock<Option<IpAddr>> = LazyLock::new(own_address);
+    if client == Ipv4Addr::LOCALHOST || client == Ipv6Addr::LOCALHOST {
+        return OWN.unwrap_or(client);
+    }
+    client
+}
+
+/// The address from which this machine speaks to others; none if it has no way to any. Envoy takes the first of an
+/// interface that is no loopback, which is another one only where there are several.
+fn own_address() -> Option<IpAddr> {
+    /// An address that nobody has (RFC 5737). Nothing is sent to it.
+    const ANYBODY: (Ipv4Addr, u16) = (Ipv4Addr::new(192, 0, 2, 1), 9);
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
+    socket.connect(ANYBODY).ok()?;
+    Some(socket.local_addr().ok()?.ip())
+}
+
+/// The address that the last but `hops` of the proxies before us saw.
+fn last_trusted(headers: &HeaderMap, hops: u32) -> Option<IpAddr> {
+    let value = headers.get(FORWARDED_FOR)?.to_str().ok()?;
+    let hops = usize::try_from(hops).ok()?;
+    value.rsplit(',').nth(hops)?.trim().parse().ok()
+}
+
+fn append(headers: &mut HeaderMap, name: HeaderName, text: &str) {
+    let value = match headers.get(&name).and_then(|value| value.to_str().ok()) {
+        Some(before) => HeaderValue::from_str(&format!("{before},{text}")),
+        None => HeaderValue::from_str(text),
+    };
+    if let Ok(value) = value {
+        headers.insert(name, value);
+    }
+}
+
+/// The scheme, which `x-forwarded-proto` tells, if a proxy before us is to be believed.
+pub(super) fn scheme(headers: &mut HeaderMap, manager: &HttpManager, connection: &Connection) -> &'static str {
+    let own = if connection.tls.is_some() { "https" } else { "http" };
+    let believed = !manager.use_remote_address || manager.trusted_hops > 0;
+    let told = match headers.get(FORWARDED_PROTO).map(HeaderValue::as_bytes) {
+        Some(b"https") => Some("https"),
+        Some(b"http") => Some("http"),
+        Some(_) | None => None,
+    };
+    match told.filter(|_| believed) {
+        Some(told) => told,
+        None => {
+            if !believed || !headers.contains_key(FORWARDED_PROTO) {
+                headers.insert(FORWARDED_PROTO, HeaderValue::from_static(own));
+            }
+            own
+        }
+    }
+}
+
+/// Tells the host of the client's certificate in `x-forwarded-client-cert`.
+pub(super) fn certificate(headers: &mut HeaderMap, manager: &HttpManager, connection: &Connection) {
+    let mode = manager.client_cert.mode;
+    if mode == ForwardClientCertMode::AlwaysForwardOnly {
+        return;
+    }
+    let peer = connection.tls.as_ref().filter(|tls| tls.presented);
+    let Some(peer) = peer else {
+        headers.remove(CLIENT_CERT);
+        return;
+    };
+    match mode {
+        ForwardClientCertMode::Sanitize => drop(headers.remove(CLIENT_CERT)),
+        ForwardClientCertMode::ForwardOnly | ForwardClientCertMode::AlwaysForwardOnly => {}
+        ForwardClientCertMode::AppendForward => append(headers, CLIENT_CERT, &entry(manager, peer)),
+        ForwardClientCertMode::SanitizeSet => {
+            if let Ok(value) = HeaderValue::from_str(&entry(manager, peer)) {
+                headers.insert(CLIENT_CERT, value);
+            }
+        }
+    }
+}
+
+/// One element of `x-forwarded-client-cert`.
+fn entry(manager: &HttpManager, peer: &PeerTls) -> String {
+    let details = &manager.client_cert;
+    let mut out = String::with_capacity(256);
+    for uri in &peer.local_uri_sans {
+        push(&mut out, "By", uri);
+    }
+    push(&mut out, "Hash", &peer.fingerprint);
+    if details.cert {
+        push(&mut out, "Cert", &format!("\"{}\"", peer.pem));
+    }
+    if details.subject {
+        push(
+            &mut out,
+            "Subject",
+            &format!("\"{}\"", peer.subject.replace('"', "\\\"")),
+        );
+    }
+    if details.uri {
+        match &peer.uri_sans[..] {
+            [] => push(&mut out, "URI", ""),
+            uris => uris.iter().for_each(|uri| push(&mut out, "URI", uri)),
+        }
+    }
+    if details.dns {
+        peer.dns_sans.iter().for_each(|name| push(&mut out, "DNS", name));
+    }
+    out
+}
+
+fn push(out: &mut String, key: &str, value: &str) {
+    if !out.is_empty() {
+        out.push(';');
+    }
+    // Writing to a string cannot fail.
+    let _ = write!(out, "{key}={value}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_cannot_hide_the_address_a_proxy_added_on_a_line_of_its_own() {
+        let mut headers = HeaderMap::new();
+        headers.append(FORWARDED_FOR, HeaderValue::from_static("6.6.6.6"));
+        headers.append(FORWARDED_FOR, HeaderValue::from_static("1.2.3.4"));
+        join(&mut headers, &FORWARDED_FOR, b",");
+        assert_eq!(last_trusted(&headers, 0), Some("1.2.3.4".parse().unwrap()));
+        assert_eq!(headers[FORWARDED_FOR], "6.6.6.6,1.2.3.4");
+    }
+
+    #[test]
+    fn only_of_the_loopback_address_itself_the_machines_own_is_told() {
+        for other in ["127.0.0.2", "10.0.0.1", "::2", "::ffff:127.0.0.1"] {
+            let other = other.parse().unwrap();
+            assert_eq!(to_others(other), other);
+        }
+        let own = own_address();
+        for local in ["127.0.0.1", "::1"] {
+            let local = local.parse().unwrap();
+            assert_eq!(to_others(local), own.unwrap_or(local));
+        }
+    }
+
+    #[test]
+    fn the_last_address_counts_from_the_right() {
+        let mut headers = HeaderMap::new();
+        assert_eq!(last_trusted(&headers, 0), None);
+        headers.insert(FORWARDED_FOR, HeaderValue::from_static("8.8.8.8, 1.2.3.4"));
+        assert_eq!(last_trusted(&headers, 0), Some("1.2.3.4".parse().unwrap()));
+        assert_eq!(last_trusted(&headers, 1), Some("8.8.8.8".parse().unwrap()));
+        assert_eq!(last_trusted(&headers, 2), None);
+    }
+}
