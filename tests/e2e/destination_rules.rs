@@ -1,6 +1,7 @@
 //! What a DestinationRule says about connections, on live traffic.
 
 use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
 
 use crate::harness::{Backend, Mesh, Plane, Planes, Workload, eventually};
 use crate::web::{Web, service};
@@ -15,6 +16,7 @@ on_each_plane! {
     full_connection_pools_refuse,
     a_port_and_a_subset_have_policies_of_their_own,
     the_nearest_backend_is_asked_as_long_as_it_is_there,
+    a_new_backend_gets_little_at_first_and_its_share_in_the_end,
 }
 
 /// A Service `name` over all of `web` and a DestinationRule with this `spec` (but for the host).
@@ -156,4 +158,57 @@ async fn the_nearest_backend_is_asked_as_long_as_it_is_there(plane: Plane) {
         if backend == "web-far" { Ok(()) } else { Err(backend) }
     })
     .await;
+}
+
+/// A warm-up. How little a new backend gets is only to be seen while it is new: where a busy machine takes too long for
+/// that, it is new once more.
+async fn a_new_backend_gets_little_at_first_and_its_share_in_the_end(plane: Plane) {
+    const WARM_UP: Duration = Duration::from_secs(12);
+    let (old, new) = (Backend::http("old").await, Backend::http("new").await);
+    let over = |backends: &[&Backend]| {
+        let ports = backends.iter().map(|backend| backend.address().port());
+        let endpoints: Vec<_> = ports
+            .map(|port| format!("{{address: 127.0.0.1, ports: {{http: {port}}}}}"))
+            .collect();
+        format!(
+            "apiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {{name: warm}}\n\
+             spec: {{hosts: [warm.example], location: MESH_EXTERNAL, resolution: STATIC, \
+             ports: [{{number: 9080, protocol: HTTP, name: http}}], endpoints: [{}]}}",
+            endpoints.join(", ")
+        )
+    };
+    let rule = "{apiVersion: networking.istio.io/v1, kind: DestinationRule, metadata: {name: warm}, \
+        spec: {host: warm.example, trafficPolicy: {loadBalancer: {simple: ROUND_ROBIN, warmup: {duration: 12s}}}}}";
+    let mesh = Mesh::start(plane, &[("backends.yaml", &over(&[&old])), ("rule.yaml", rule)]).await;
+    let client = mesh.client().await;
+    let call = client.get("warm.example", "/");
+    let asked = async |of: usize, alike: fn(usize) -> bool| match call.send().await?.status.as_u16() {
+        200 => match call.count(of).await.get("new").copied().unwrap_or(0) {
+            share if alike(share) => Ok(share),
+            share => Err(format!("the new one got {share} of {of}")),
+        },
+        status => Err(status.to_string()),
+    };
+    eventually("the old one is asked", async || asked(1, |share| share == 0).await).await;
+    tokio::time::sleep(WARM_UP).await;
+    let mut tries = 0..5;
+    let share = loop {
+        assert!(
+            tries.next().is_some(),
+            "forty requests never took less than {:?}",
+            WARM_UP / 4
+        );
+        mesh.write("backends.yaml", &over(&[&old, &new]));
+        let added = Instant::now();
+        eventually("the new one is asked", async || asked(1, |share| share == 1).await).await;
+        let counts = call.count(40).await;
+        if added.elapsed() < WARM_UP / 4 {
+            break counts.get("new").copied().unwrap_or(0);
+        }
+        mesh.write("backends.yaml", &over(&[&old]));
+        eventually("the new one is gone", async || asked(20, |share| share == 0).await).await;
+    };
+    // A quarter of the old one's weight at most: a fifth of all.
+    assert!(share < 14, "the new one got {share} of 40 at once");
+    eventually("both are asked alike", async || asked(40, |share| share > 16).await).await;
 }
