@@ -16,6 +16,7 @@ use tokio::io::{AsyncRead, ReadBuf};
 use super::connection::{Address, Connection, Stream};
 use super::http::http1::conversation::{Speaker, understood};
 use super::http::http1::response::Asked;
+use super::http::http2::conversation::converse;
 use super::http::http2::hpack::{Decoder, Encoder, Indexing, Name, TABLE_SIZE};
 use super::http::{EscapedSlashes, Normalized, PathNormalization};
 use super::listener::proxy_protocol::ProxyProtocol;
@@ -154,6 +155,14 @@ fn pass_on(encoder: &mut Encoder, name: &Name, value: &HeaderValue, out: &mut By
         Name::Method | Name::Status | Name::OtherPseudo | Name::Malformed => return false,
     }
     true
+}
+
+/// Takes the frames of a client, or of a host, of HTTP/2.
+///
+/// # Panics
+/// When it matters how they are cut.
+pub fn frames(host: bool, pieces: &[Vec<u8>]) {
+    converse(host, pieces);
 }
 
 /// Reads the names and the subject of a certificate.

@@ -224,7 +224,7 @@ pub(crate) struct Limits {
     pub(crate) header_count: usize,
 }
 
-/// HTTP/2 settings of a connection manager; none: the library's.
+/// HTTP/2 settings of a connection manager; none: those of [`http2`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Http2 {
     /// `max_concurrent_streams`.

@@ -1,7 +1,5 @@
 //! Connections as bytes: TCP, Unix sockets and TLS behind one type.
 
-pub(crate) mod gather;
-
 use std::ffi::OsStr;
 use std::io;
 use std::net::SocketAddr;

@@ -56,6 +56,11 @@ async fn malformed_streams_get_no_answer(which: Plane) {
         outcome(&alone, &get_with(&[("te", "trailers"), ("x-a", "b")])).await,
         Some(200)
     );
+    // What is no part of a URL that goes over the wire is told so.
+    assert_eq!(
+        outcome(&alone, &[headers(1, &request("GET", "/a#b"), true)]).await,
+        Some(400)
+    );
     let without = |name: &str| {
         let fields: Vec<_> = request("GET", "/a")
             .into_iter()
@@ -97,6 +102,14 @@ async fn malformed_streams_get_no_answer(which: Plane) {
         posted(&[("content-length", "2")], b"hello"),
         posted(&[("content-length", "-5")], b"hello"),
         posted(&[("content-length", "5"), ("content-length", "6")], b"hello"),
+        vec![
+            headers(1, &request("POST", "/a"), false),
+            headers(1, &[(":path", "/b")], true),
+        ],
+        vec![
+            headers(1, &request("POST", "/a"), false),
+            headers(1, &[("x-a", "b")], false),
+        ],
     ] {
         assert_eq!(outcome(&alone, &frames).await, None, "{frames:?}");
     }

@@ -20,6 +20,7 @@ use tokio::time::{Instant, Sleep};
 use super::exchange::Recorder;
 use super::filter::grpc_web::Encoder;
 use super::http1::Refusal;
+use super::http2;
 use crate::proxy::connection::Stream;
 use crate::proxy::flags::Flags;
 use crate::proxy::upstream::pool::Lease;
@@ -183,12 +184,12 @@ pub(crate) enum BodyError {
 
 impl BodyError {
     /// What resets an HTTP/2 stream that cannot go on without the rest of the body.
-    pub(crate) fn reason(&self) -> h2::Reason {
+    pub(crate) fn reason(&self) -> http2::Reason {
         let told = match self {
-            BodyError::Peer(error) => error.http2().and_then(h2::Error::reason),
+            BodyError::Peer(error) => error.http2().and_then(|error| error.reason()),
             BodyError::Malformed | BodyError::Timeout | BodyError::Idle => None,
         };
-        told.unwrap_or(h2::Reason::INTERNAL_ERROR)
+        told.unwrap_or(http2::Reason::INTERNAL_ERROR)
     }
 
     /// The flags and the `%RESPONSE_CODE_DETAILS%` that tell it of a response.
@@ -204,12 +205,11 @@ impl BodyError {
         match self {
             BodyError::Peer(PeerError::Left) => terminated,
             BodyError::Peer(error) => match error.http2() {
-                None => protocol,
-                Some(error) if error.is_reset() && error.is_remote() => (
+                None | Some(http2::Error::Broken(_)) => protocol,
+                Some(http2::Error::Reset(_)) => (
                     Flags::UPSTREAM_REMOTE_RESET,
                     "upstream_reset_after_response_started{remote_reset}",
                 ),
-                Some(error) if error.is_library() => protocol,
                 Some(_) => terminated,
             },
             BodyError::Malformed => (Flags::DOWNSTREAM_PROTOCOL_ERROR, "request_payload_error"),

@@ -1,21 +1,25 @@
 //! One HTTP connection of a client.
 
 use std::cell::Cell;
+use std::future::Future;
 use std::io;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::BytesMut;
+use futures::StreamExt as _;
+use futures::stream::FuturesUnordered;
 use tokio::io::AsyncReadExt;
 use tokio::sync::Notify;
-use tokio::time::Instant;
+use tokio::time::{Instant, Sleep};
 
 use super::{Codec, HttpManager, HttpStats, http1, http2};
 use crate::proxy::connection::Connection;
-use crate::proxy::io::{Io, Rewound};
+use crate::proxy::io::Io;
 use crate::proxy::listener::FilterChain;
 use crate::proxy::worker::Worker;
 
@@ -82,13 +86,20 @@ impl Downstream {
         let (premature, total) = (&self.usage.premature, self.usage.total.get());
         premature.set(premature.get() + u32::from(after < PREMATURE));
         if total >= MANY_REQUESTS && premature.get() >= total / 2 {
-            self.usage.abused.notify_one();
+            self.usage.abused.set(true);
         }
     }
 
-    /// Waits until the client has given up too many. Cancel safe.
-    pub(super) async fn abused(&self) {
-        self.usage.abused.notified().await;
+    /// A request has come that the client gave up before anybody looked at it.
+    pub(super) fn request_unseen(&self) {
+        self.request_begins();
+        self.request_abandoned(Duration::ZERO);
+        self.request_ends();
+    }
+
+    /// Whether the client has given up too many.
+    pub(super) fn is_abused(&self) -> bool {
+        self.usage.abused.get()
     }
 
     /// It is over.
@@ -110,8 +121,8 @@ pub(crate) struct Use {
     /// Whether it is to carry no more.
     worn_out: Cell<bool>,
     notify: Notify,
-    /// Tells that the client wants us no good.
-    abused: Notify,
+    /// Whether the client wants us no good.
+    abused: Cell<bool>,
 }
 
 impl Default for Use {
@@ -123,7 +134,7 @@ impl Default for Use {
             since: Cell::new(Instant::now()),
             worn_out: Cell::new(false),
             notify: Notify::new(),
-            abused: Notify::new(),
+            abused: Cell::new(false),
         }
     }
 }
@@ -162,8 +173,7 @@ pub(crate) async fn serve(io: Io, downstream: Rc<Downstream>) {
     let broke = "a client's connection broke";
     if speaks_http2 {
         downstream.manager.stats.cx_http2_total.fetch_add(1, Relaxed);
-        let io = Rewound::new(io, read.freeze());
-        if let Err(error) = http2::serve(io, &downstream, ending).await {
+        if let Err(error) = http2::serve(io, read, &downstream, ending).await {
             tracing::debug!(%error, broke);
         }
     } else {
@@ -232,11 +242,35 @@ async fn ending(downstream: &Downstream) -> Option<Instant> {
     over
 }
 
-/// Waits until a connection has to be over.
-pub(super) async fn over(at: Option<Instant>) {
-    match at {
-        Some(at) => tokio::time::sleep_until(at).await,
-        None => std::future::pending().await,
+/// When there are no further requests on a connection.
+pub(super) enum Ending<'a, E> {
+    /// It is looked at when it says so, and not whenever something happens on the connection.
+    Awaited(FuturesUnordered<Pin<&'a mut E>>),
+    /// It has begun; when the connection is cut off.
+    Begun(Option<Pin<Box<Sleep>>>),
+}
+
+impl<'a, E: Future<Output = Option<Instant>>> Ending<'a, E> {
+    /// It begins when this is over, which says when the connection is cut off.
+    pub(super) fn of(ending: Pin<&'a mut E>) -> Self {
+        Ending::Awaited(FuturesUnordered::from_iter([ending]))
+    }
+
+    /// Waits until the connection is cut off.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if let Ending::Awaited(ending) = self {
+            let at = ready!(ending.poll_next_unpin(cx)).flatten();
+            *self = Ending::Begun(at.map(|at| Box::pin(tokio::time::sleep_until(at))));
+        }
+        match self {
+            Ending::Begun(Some(over)) => over.as_mut().poll(cx),
+            Ending::Begun(None) | Ending::Awaited(_) => Poll::Pending,
+        }
+    }
+
+    /// Whether there are none any more.
+    pub(super) fn has_begun(&self) -> bool {
+        matches!(self, Ending::Begun(_))
     }
 }
 

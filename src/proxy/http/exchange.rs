@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use http::header::{CONNECTION, DATE, HOST, HeaderMap, HeaderValue, SERVER};
-use http::{Method, Request, Response, StatusCode, request, response};
+use http::{Method, Request, Response, StatusCode, Version, request, response};
 use http_body::Body;
 
 use super::body::client::ClientBody;
@@ -88,11 +88,13 @@ pub(crate) async fn exchange(downstream: Rc<Downstream>, request: Request<Incomi
     }
 }
 
-/// Answers what is no request.
-pub(crate) fn refuse(downstream: Rc<Downstream>, refusal: Refusal) -> Response<ResponseBody> {
+/// Answers what is no request of this version.
+pub(crate) fn refuse(downstream: Rc<Downstream>, refusal: Refusal, version: Version) -> Response<ResponseBody> {
     let manager = downstream.manager.clone();
     manager.stats.protocol_error.fetch_add(1, Relaxed);
-    let mut exchange = Exchange::begin(downstream, Request::new(None));
+    let mut nothing = Request::new(None);
+    *nothing.version_mut() = version;
+    let mut exchange = Exchange::begin(downstream, nothing);
     exchange.refused = true;
     let response = exchange.local(refusal.reply());
     exchange.finish(&manager, response)
@@ -123,7 +125,7 @@ impl Exchange {
         stats.rq_active.fetch_add(1, Relaxed);
         downstream.request_begins();
         match request.version() {
-            http::Version::HTTP_2 => stats.rq_http2_total.fetch_add(1, Relaxed),
+            Version::HTTP_2 => stats.rq_http2_total.fetch_add(1, Relaxed),
             _ => stats.rq_http1_total.fetch_add(1, Relaxed),
         };
         Box::new(Self::new(downstream, request))
@@ -138,9 +140,7 @@ impl Exchange {
             (Some(authority), _) => {
                 // Who the client says it is does not concern the host (RFC 9110 section 4.2.4).
                 let authority = authority.as_str();
-                let host = authority
-                    .rsplit_once('@')
-                    .filter(|_| request.version < http::Version::HTTP_2);
+                let host = authority.rsplit_once('@').filter(|_| request.version < Version::HTTP_2);
                 host.map_or(authority, |(_, host)| host).into()
             }
             (None, Some(host)) => host.to_str().unwrap_or_default().into(),
@@ -403,7 +403,7 @@ impl Exchange {
             None => self.body.as_ref().is_some_and(|body| !body.is_end_stream()),
         };
         let last = self.downstream.is_ending() || turned_down || unread;
-        if last && !tunnel && self.stream.protocol < Some(http::Version::HTTP_2) {
+        if last && !tunnel && self.stream.protocol < Some(Version::HTTP_2) {
             parts.headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
     }

@@ -21,8 +21,8 @@ use http::StatusCode;
 
 use super::local_reply::LocalReply;
 use crate::proxy::flags::Flags;
-pub(crate) use lines::{Field, Looks, is_token};
-pub(crate) use request::METHODS;
+pub(crate) use lines::{Field, Looks, is_token, length};
+pub(crate) use request::{FRAGMENT, METHODS, encoded, is_odd};
 pub(crate) use rest::Rest;
 
 /// Why what a client sends is no request, and what it is told.
@@ -51,7 +51,7 @@ impl Refusal {
     }
 
     /// `431 Request Header Fields Too Large`.
-    const fn too_large(details: &'static str) -> Self {
+    pub(super) const fn too_large(details: &'static str) -> Self {
         Self::broken(
             StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             "Request Header Fields Too Large",

@@ -8,7 +8,7 @@ use http_body::{Body, Frame, SizeHint};
 
 use crate::proxy::http::http1::Refusal;
 use crate::proxy::http::http1::server::ClientStream;
-use crate::proxy::http::http2::StreamBody;
+use crate::proxy::http::http2::{self, StreamBody};
 use crate::proxy::upstream::pool::HostStream;
 
 /// The body of a client's request, or of a host's response.
@@ -46,15 +46,15 @@ pub(crate) enum PeerError {
     Malformed(Refusal),
     /// What HTTP/2 says.
     #[error(transparent)]
-    Http2(#[from] h2::Error),
+    Http2(#[from] http2::Error),
 }
 
 impl PeerError {
     /// What HTTP/2 says of it. HTTP/1 has nothing to say: a body that ends too early is one that breaks the protocol.
-    pub(crate) fn http2(&self) -> Option<&h2::Error> {
+    pub(crate) fn http2(&self) -> Option<http2::Error> {
         match self {
             PeerError::BrokeOff | PeerError::Left | PeerError::Malformed(_) => None,
-            PeerError::Http2(error) => Some(error),
+            PeerError::Http2(error) => Some(*error),
         }
     }
 }

@@ -197,7 +197,7 @@ pub(super) fn names(list: &[u8], token: &[u8]) -> bool {
 }
 
 /// A `content-length`: digits alone (RFC 9110 section 8.6).
-pub(super) fn length(value: &[u8]) -> Option<u64> {
+pub(crate) fn length(value: &[u8]) -> Option<u64> {
     let digits = std::str::from_utf8(value)
         .ok()
         .filter(|text| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()));

@@ -50,7 +50,8 @@ const URL: Refusal = Refusal::bad("http1.invalid_url");
 const LENGTH_AND_CHUNKED: Refusal = Refusal::bad("http1.content_length_and_chunked_not_allowed");
 const TRANSFER_ENCODING: Refusal = Refusal::not_implemented("http1.invalid_transfer_encoding");
 const VERSION: Refusal = Refusal::broken(StatusCode::UPGRADE_REQUIRED, "Upgrade Required", "low_version");
-const FRAGMENT: Refusal = Refusal {
+/// A URL with a fragment, which is for nobody but the client.
+pub(crate) const FRAGMENT: Refusal = Refusal {
     status: StatusCode::BAD_REQUEST,
     text: "",
     flags: Flags::NONE,
@@ -137,16 +138,20 @@ impl RequestLine {
 
 fn uri(line: &RequestLine, head: &Bytes) -> Result<Uri, Refusal> {
     let target = head.slice(line.target.0..line.target.1);
-    let odd = |byte: &u8| matches!(byte, b'"' | b'<' | b'>' | b'`');
-    let taken = match target.iter().any(odd) {
+    let taken = match is_odd(&target) {
         false => Uri::from_maybe_shared(target),
         true => Uri::from_maybe_shared(Bytes::from(encoded(&target))),
     };
     taken.map_err(|_| URL)
 }
 
+/// Whether a target has to be [`encoded`].
+pub(crate) fn is_odd(target: &[u8]) -> bool {
+    target.iter().any(|byte| matches!(byte, b'"' | b'<' | b'>' | b'`'))
+}
+
 /// The target with what [`Uri`] does not take percent-encoded: it is not allowed in a URL (RFC 3986 section 2).
-fn encoded(target: &[u8]) -> Vec<u8> {
+pub(crate) fn encoded(target: &[u8]) -> Vec<u8> {
     let query = target.iter().position(|byte| *byte == b'?').unwrap_or(target.len());
     let mut out = Vec::with_capacity(target.len() + 8);
     for (at, byte) in target.iter().enumerate() {

@@ -17,10 +17,8 @@ use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use futures::StreamExt as _;
-use futures::stream::FuturesUnordered;
 use http::header::{CONNECTION, HeaderValue};
-use http::{Request, Response, StatusCode};
+use http::{Request, Response, StatusCode, Version};
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::{Instant, Sleep};
 
@@ -33,7 +31,7 @@ use super::{Refusal, Rest};
 use crate::proxy::flags::Flags;
 use crate::proxy::http::body::ResponseBody;
 use crate::proxy::http::body::incoming::{Incoming, PeerError};
-use crate::proxy::http::connection::Downstream;
+use crate::proxy::http::connection::{Downstream, Ending};
 use crate::proxy::http::{HttpManager, exchange};
 use crate::proxy::io::Io;
 
@@ -60,7 +58,7 @@ where
         connection,
         downstream,
         late: Late::new(&downstream.manager),
-        ending: Ending::Awaited(FuturesUnordered::from_iter([ending])),
+        ending: Ending::of(ending),
     };
     match server.requests().await? {
         Over::Announced => server.linger().await,
@@ -75,32 +73,6 @@ enum Over {
     Announced,
     /// The client has gone away, or is cut off.
     Gone,
-}
-
-/// When there are no further requests on a connection.
-enum Ending<'a, E> {
-    /// It is looked at when it says so, and not whenever something happens on the connection.
-    Awaited(FuturesUnordered<Pin<&'a mut E>>),
-    /// It has begun; when the connection is cut off.
-    Begun(Option<Pin<Box<Sleep>>>),
-}
-
-impl<E: Future<Output = Option<Instant>>> Ending<'_, E> {
-    /// Waits until the connection is cut off.
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if let Ending::Awaited(ending) = self {
-            let at = ready!(ending.poll_next_unpin(cx)).flatten();
-            *self = Ending::Begun(at.map(|at| Box::pin(tokio::time::sleep_until(at))));
-        }
-        match self {
-            Ending::Begun(Some(over)) => over.as_mut().poll(cx),
-            Ending::Begun(None) | Ending::Awaited(_) => Poll::Pending,
-        }
-    }
-
-    fn has_begun(&self) -> bool {
-        matches!(self, Ending::Begun(_))
-    }
 }
 
 /// How long the head of a request may take, and what is said when it takes longer.
@@ -319,7 +291,7 @@ impl<E: Future<Output = Option<Instant>>> Server<'_, E> {
                 Next::Request(head) => head,
                 Next::Over(over) => return Ok(over),
                 Next::Refused(refusal) => {
-                    let response = exchange::refuse(self.downstream.clone(), refusal);
+                    let response = exchange::refuse(self.downstream.clone(), refusal, Version::HTTP_11);
                     self.write(response, Asked::Other, false).await?;
                     return Ok(Over::Announced);
                 }

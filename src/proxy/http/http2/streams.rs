@@ -9,15 +9,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::task::{Context, Poll, Wake, Waker};
 
-use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
-use h2::RecvStream;
-use h2::server::SendResponse;
-use http::Request;
 use tokio::task::coop::has_budget_remaining;
 
-use super::stream;
+use super::half::{Receiver, Sender};
+use super::head::Asked;
+use super::server::stream;
 use crate::proxy::http::connection::Downstream;
 
 /// How many places a worker keeps for streams to come.
@@ -43,7 +41,7 @@ type Running = Pin<Box<dyn Future<Output = ()>>>;
 /// for anew.
 struct Beginner(Box<Begin>);
 
-type Begin = dyn Fn(Rc<Downstream>, Request<RecvStream>, SendResponse<Bytes>) -> Running;
+type Begin = dyn Fn(Rc<Downstream>, Asked, Receiver, Sender) -> Running;
 
 type Place<F> = Pin<Box<Option<F>>>;
 type Places<F> = Rc<RefCell<Vec<Place<F>>>>;
@@ -51,8 +49,8 @@ type Places<F> = Rc<RefCell<Vec<Place<F>>>>;
 impl Beginner {
     fn new() -> Self {
         let places = Rc::default();
-        Self(Box::new(move |downstream, request, respond| {
-            Box::pin(placed(&places, stream(downstream, request, respond)))
+        Self(Box::new(move |downstream, asked, receiver, sender| {
+            Box::pin(placed(&places, stream(downstream, asked, receiver, sender)))
         }))
     }
 }
@@ -124,9 +122,14 @@ impl Wake for Turn {
 
 impl Streams {
     /// Begins one.
-    pub(super) fn begin(&self, downstream: Rc<Downstream>, request: Request<RecvStream>, respond: SendResponse<Bytes>) {
-        let stream = BEGINNER.with(|beginner| beginner.0(downstream, request, respond));
+    pub(super) fn begin(&self, downstream: Rc<Downstream>, asked: Asked, receiver: Receiver, sender: Sender) {
+        let stream = BEGINNER.with(|beginner| beginner.0(downstream, asked, receiver, sender));
         self.running.push(stream);
+    }
+
+    /// Whether there are none.
+    pub(super) fn is_empty(&self) -> bool {
+        self.running.is_empty()
     }
 
     /// One turn of the connection and its streams: `connection` is polled with what it begins streams by, until it ends.

@@ -2,20 +2,14 @@
 //!
 //! Everybody else sees the handshake of HTTP/1.1 that it stands for, as in Envoy.
 
-use h2::ext::Protocol;
-use http::header::{CONNECTION, HeaderValue, UPGRADE};
+use http::header::{CONNECTION, HeaderMap, HeaderValue, UPGRADE};
 use http::{Method, StatusCode, request, response};
 
-/// Makes of what a client asks for by HTTP/2 the handshake that it stands for. Says whether it was that.
-pub(super) fn heard(request: &mut request::Parts) -> bool {
-    let protocol = request.extensions.remove::<Protocol>();
-    let Some(Ok(protocol)) = protocol.map(|protocol| HeaderValue::from_str(protocol.as_str())) else {
-        return false;
-    };
+/// Makes of what a client asks for by HTTP/2 the handshake that it stands for.
+pub(super) fn heard(request: &mut request::Parts, protocol: HeaderValue) {
     request.method = Method::GET;
     request.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
     request.headers.insert(UPGRADE, protocol);
-    true
 }
 
 /// How the answer to such a handshake says by HTTP/2 that it was taken.
@@ -25,19 +19,16 @@ pub(super) fn told(answer: &mut response::Parts) {
     }
 }
 
-/// Makes of a handshake what stands for it on HTTP/2. The protocol, if it was one.
-pub(crate) fn ask(request: &mut request::Parts) -> Option<HeaderValue> {
-    if !request.headers.contains_key(CONNECTION) {
-        return None;
-    }
-    let protocol = request.headers.remove(UPGRADE)?;
-    request.method = Method::CONNECT;
-    request.extensions.insert(Protocol::from(protocol.to_str().ok()?));
-    Some(protocol)
+/// The protocol that a handshake asks for, which on HTTP/2 does not stand among its headers.
+pub(super) fn asked(headers: &mut HeaderMap) -> Option<HeaderValue> {
+    headers
+        .contains_key(CONNECTION)
+        .then(|| headers.remove(UPGRADE))
+        .flatten()
 }
 
 /// What a host's answer to that says by HTTP/1.1.
-pub(crate) fn answered(answer: &mut response::Parts, protocol: HeaderValue) {
+pub(super) fn answered(answer: &mut response::Parts, protocol: HeaderValue) {
     if answer.status == StatusCode::OK {
         answer.status = StatusCode::SWITCHING_PROTOCOLS;
         answer.headers.insert(UPGRADE, protocol);

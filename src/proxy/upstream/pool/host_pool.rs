@@ -251,8 +251,7 @@ impl HostPool {
             Protocol::Either => link.alpn.as_deref() == Some(b"h2"),
         };
         if speaks_http2 && !once {
-            let connection = http2::handshake(link, place, cluster).await?;
-            return Ok(New::Http2(Rc::new(connection)));
+            return Ok(New::Http2(Rc::new(http2::begin(link, place, cluster))));
         }
         let home = (!once).then(|| Rc::downgrade(self));
         Ok(New::Http1(Http1::new(link, place, home, cluster)))

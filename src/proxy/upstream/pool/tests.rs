@@ -15,7 +15,7 @@ use tokio::sync::Semaphore;
 
 use super::*;
 use crate::proxy::http::body::client::ClientBody;
-use crate::proxy::http::http2::StreamBody;
+use crate::proxy::http::http2;
 use crate::proxy::upstream::balance::testing::{cluster, cluster_config, endpoints};
 use crate::proxy::upstream::breaker::Thresholds;
 use crate::proxy::upstream::cluster::UpstreamHttp;
@@ -415,20 +415,20 @@ fn resets_of_streams_are_told_apart() {
 /// A body that comes by HTTP/2, and what it comes from.
 async fn streaming_body() -> (RequestBody, h2::SendStream<Bytes>) {
     let (near, far) = tokio::io::duplex(1 << 16);
-    let (client, server) = tokio::join!(h2::client::handshake(near), h2::server::handshake(far));
-    let ((mut client, driver), mut server) = (client.unwrap(), server.unwrap());
-    tokio::task::spawn_local(driver);
-    let (_, send) = client
-        .send_request(Request::post("http://a/").body(()).unwrap(), false)
-        .unwrap();
-    let (request, respond) = server.accept().await.unwrap().unwrap();
-    tokio::task::spawn_local(async move {
-        let _open = (client, respond);
-        while server.accept().await.is_some() {}
+    let (client, driver) = http2::begin(near, 1 << 16, 1 << 16, None);
+    tokio::task::spawn_local(driver.run());
+    let server = tokio::task::spawn_local(async move {
+        let mut server = h2::server::handshake(far).await.unwrap();
+        let (_, mut respond) = server.accept().await.unwrap().unwrap();
+        let send = respond.send_response(Response::new(()), false).unwrap();
+        tokio::task::spawn_local(async move { while server.accept().await.is_some() {} });
+        send
     });
-    let (parts, stream) = request.into_parts();
-    let body = Incoming::Http2(StreamBody::new(stream, &parts.headers));
-    (RequestBody::Client(ClientBody::Streaming(body), Rc::default()), send)
+    client.ready().await.unwrap();
+    let answer = client.send(request(), "http").unwrap().answer().await.unwrap();
+    let body = Incoming::Http2(answer.into_body());
+    let body = RequestBody::Client(ClientBody::Streaming(body), Rc::default());
+    (body, server.await.unwrap())
 }
 
 /// Answers the first request at once, and then says what it hears.

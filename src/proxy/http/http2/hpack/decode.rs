@@ -50,6 +50,7 @@ impl Decoder {
 
     /// The peer has confirmed a `SETTINGS_HEADER_TABLE_SIZE` of ours. If the table is larger now, the next block has to
     /// make it smaller.
+    #[cfg(test)]
     pub(crate) fn set_max_table(&mut self, limit: usize) {
         self.limit = limit;
     }

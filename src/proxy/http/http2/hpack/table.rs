@@ -185,6 +185,7 @@ impl<T> Dynamic<T> {
     }
 
     /// How many entries there are.
+    #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.entries.len()
     }

@@ -1,0 +1,235 @@
+//! The socket of a connection: what comes is read and understood, what there is to say is written, all that a turn has
+//! brought about at once.
+
+use std::cell::{Cell, RefCell};
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::{Buf, BytesMut};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+
+use super::connection::{Connection, Shared};
+use super::error::{Error, Reason};
+use super::frame::{HEAD, Head, LARGEST};
+use crate::proxy::http::connection::PREFACE;
+
+/// What is read at once: little from who says little, more from who fills it. So long as there is room for the least,
+/// short frames share a buffer.
+const READ_LEAST: usize = 2 << 10;
+const READ: usize = 8 << 10;
+const READ_MOST: usize = 64 << 10;
+
+/// What is read in one turn.
+const TURN: usize = 256 << 10;
+
+/// How long a connection whose end we have announced may take to end: closed at once, what the peer is still sending
+/// would make the system reset it, and it might never read the last that we said.
+const LINGER: Duration = Duration::from_secs(1);
+
+thread_local! {
+    /// The buffer of this thread: a connection on which nothing comes has none.
+    static READING: Cell<BytesMut> = Cell::new(BytesMut::new());
+}
+
+/// Whoever drives a connection.
+#[derive(Debug)]
+pub(super) struct Driver<I> {
+    io: I,
+    connection: Shared,
+    read: BytesMut,
+    /// What is read next.
+    room: usize,
+    /// How much of the preface is still to come.
+    preface: &'static [u8],
+}
+
+impl<I: AsyncRead + AsyncWrite + Unpin> Driver<I> {
+    /// For a client's connection, of which `read` has come already.
+    pub(super) fn server(io: I, read: BytesMut, connection: Shared) -> Self {
+        Self {
+            io,
+            connection,
+            read,
+            room: READ,
+            preface: PREFACE,
+        }
+    }
+
+    /// For a connection to a host.
+    pub(super) fn client(io: I, connection: Shared) -> Self {
+        Self {
+            preface: b"",
+            ..Self::server(io, BytesMut::new(), connection)
+        }
+    }
+
+    /// The socket.
+    #[cfg(any(test, fuzzing))]
+    pub(super) fn io(&mut self) -> &mut I {
+        &mut self.io
+    }
+
+    /// Reads what has come. Ready when nothing more will.
+    pub(super) fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Error> {
+        let mut most = TURN;
+        loop {
+            match self.understand() {
+                Ok(true) => {}
+                // The flush at the end of the turn wakes the task.
+                Ok(false) => return Poll::Pending,
+                Err(reason) => return Poll::Ready(Error::Broken(reason)),
+            }
+            match ready!(self.poll_fill(cx)) {
+                Ok(0) => return Poll::Ready(Error::Ended),
+                Ok(len) => most = most.saturating_sub(len),
+                Err(error) => return Poll::Ready(error.into()),
+            }
+            if most == 0 {
+                let understood = self.understand();
+                cx.waker().wake_by_ref();
+                return match understood {
+                    Ok(_) => Poll::Pending,
+                    Err(reason) => Poll::Ready(Error::Broken(reason)),
+                };
+            }
+        }
+    }
+
+    /// Takes the frames that have come. Whether more may be read now.
+    fn understand(&mut self) -> Result<bool, Reason> {
+        if !self.preface.is_empty() {
+            let len = self.read.len().min(self.preface.len());
+            let (expected, rest) = self.preface.split_at(len);
+            if self.read[..len] != *expected {
+                return Err(Reason::PROTOCOL_ERROR);
+            }
+            self.preface = rest;
+            self.read.advance(len);
+            if !rest.is_empty() {
+                return Ok(true);
+            }
+        }
+        let mut connection = self.connection.borrow_mut();
+        while let Some(head) = Head::parse(&self.read) {
+            if head.len > LARGEST {
+                return Err(Reason::FRAME_SIZE_ERROR);
+            }
+            if connection.is_clogged() {
+                return Ok(false);
+            }
+            if self.read.len() < HEAD + head.len {
+                break;
+            }
+            self.read.advance(HEAD);
+            let payload = self.read.split_to(head.len).freeze();
+            connection.receive(head, payload)?;
+        }
+        Ok(true)
+    }
+
+    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        if self.read.capacity() == 0 {
+            self.read = READING.take();
+        }
+        let least = if self.room > READ { self.room } else { READ_LEAST };
+        if self.read.capacity() - self.read.len() < least {
+            self.read.reserve(self.room);
+        }
+        let free = self.read.capacity() - self.read.len();
+        let read = pin!(self.io.read_buf(&mut self.read)).poll(cx);
+        match read {
+            Poll::Ready(Ok(len)) => {
+                self.room = if len == free {
+                    (2 * self.room).min(READ_MOST)
+                } else {
+                    READ
+                };
+                self.connection.borrow_mut().received += len as u64;
+                Poll::Ready(Ok(len))
+            }
+            // TLS that ends without saying so.
+            Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => Poll::Ready(Ok(0)),
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            Poll::Pending => {
+                if self.read.is_empty() {
+                    READING.set(std::mem::take(&mut self.read));
+                }
+                Poll::Pending
+            }
+        }
+    }
+
+    /// The end of a turn: writes what there is to say, as far as the peer takes it.
+    ///
+    /// # Errors
+    /// When the connection is broken.
+    pub(super) fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let connection = &mut *self.connection.borrow_mut();
+        let clogged = connection.is_clogged();
+        let polled = loop {
+            connection.say_waiting();
+            if connection.out.is_empty() {
+                break Poll::Ready(Ok(()));
+            }
+            match connection.out.poll_flush(cx, &mut self.io) {
+                Poll::Ready(Ok(())) => connection.owed = 0,
+                polled => break polled,
+            }
+        };
+        connection.turn_ends();
+        if clogged && !connection.is_clogged() {
+            cx.waker().wake_by_ref();
+        }
+        polled
+    }
+
+    /// Says the last, as far as the peer takes it at once. Its streams learn of the end before anybody else.
+    pub(super) fn leave(&mut self, error: Error, cx: &mut Context<'_>) {
+        self.over(error);
+        // The peer may be gone.
+        if self.poll_write(cx).is_ready() {
+            let _ = Pin::new(&mut self.io).poll_shutdown(cx);
+        }
+    }
+
+    /// Says the last, and lets the peer read it before the connection is gone.
+    pub(super) async fn close(mut self, error: Error) {
+        self.over(error);
+        if let Error::Io(_) = error {
+            return;
+        }
+        let closing = async {
+            poll_fn(|cx| {
+                ready!(self.poll_write(cx))?;
+                Pin::new(&mut self.io).poll_shutdown(cx)
+            })
+            .await?;
+            let mut unread = BytesMut::with_capacity(READ);
+            while self.io.read_buf(&mut unread).await? > 0 {
+                unread.clear();
+            }
+            io::Result::Ok(())
+        };
+        // Whether the peer has closed it, or takes too long to.
+        let _ = tokio::time::timeout(LINGER, closing).await;
+    }
+
+    fn over(&self, error: Error) {
+        let connection = &mut *self.connection.borrow_mut();
+        connection.fail(error);
+        if let Error::Broken(reason) = error {
+            connection.go_away(reason);
+        }
+    }
+}
+
+impl Connection {
+    /// One to share.
+    pub(super) fn shared(self) -> Shared {
+        Rc::new(RefCell::new(self))
+    }
+}

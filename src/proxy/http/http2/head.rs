@@ -1,0 +1,445 @@
+//! The heads of messages, made of fields and turned into them (RFC 9113 sections 8.1 to 8.3).
+
+use bytes::{Bytes, BytesMut};
+use http::header::{HeaderMap, HeaderName, HeaderValue};
+use http::uri::{self, Authority, PathAndQuery, Scheme, Uri};
+use http::{Method, Request, Response, StatusCode, Version};
+
+use super::error::Reason;
+use super::hpack::{Encoder, Indexing, Name};
+use super::stream::{Heard, Stream};
+use crate::proxy::http::http1::{self, Refusal};
+
+/// What each field counts for beside its bytes (RFC 9113 section 6.5.2).
+const FIELD: usize = 32;
+
+/// Headers that most messages have room for.
+const USUAL: usize = 12;
+
+/// Fields are too large altogether.
+const TOO_LARGE: Refusal = Refusal::too_large("request_headers_too_large");
+
+/// Why fields make no message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Flaw {
+    Malformed,
+    TooLarge,
+}
+
+impl From<Flaw> for Reason {
+    fn from(_: Flaw) -> Self {
+        Reason::PROTOCOL_ERROR
+    }
+}
+
+/// What a client asks for.
+#[derive(Debug)]
+pub(super) struct Asked {
+    pub(super) request: Request<()>,
+    /// The protocol that it wants to go over to (RFC 8441).
+    pub(super) protocol: Option<HeaderValue>,
+    /// How long the body will be, if it says so.
+    pub(super) length: Option<u64>,
+    /// What is wrong with it, if it is to be told so.
+    pub(super) refusal: Option<Refusal>,
+}
+
+/// The head of a host's answer.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) response: Response<()>,
+    /// How long the body will be, if it says so.
+    pub(super) length: Option<u64>,
+}
+
+/// Fields of a block as they come.
+#[derive(Debug)]
+pub(super) struct Fields {
+    method: Option<HeaderValue>,
+    scheme: Option<HeaderValue>,
+    authority: Option<HeaderValue>,
+    path: Option<HeaderValue>,
+    status: Option<HeaderValue>,
+    protocol: Option<HeaderValue>,
+    headers: HeaderMap,
+    length: Option<u64>,
+    /// How many bytes more there may be.
+    room: usize,
+    flaw: Option<Flaw>,
+}
+
+impl Fields {
+    /// Takes so many bytes.
+    pub(super) fn new(most: usize) -> Self {
+        Self {
+            method: None,
+            scheme: None,
+            authority: None,
+            path: None,
+            status: None,
+            protocol: None,
+            headers: HeaderMap::new(),
+            length: None,
+            room: most,
+            flaw: None,
+        }
+    }
+
+    /// Takes a field. After one that is wrong, no others matter.
+    pub(super) fn add(&mut self, name: Name, value: HeaderValue, sensitive: bool) {
+        if self.flaw.is_none()
+            && let Err(flaw) = self.take(name, value, sensitive)
+        {
+            self.flaw = Some(flaw);
+        }
+    }
+
+    fn take(&mut self, name: Name, mut value: HeaderValue, sensitive: bool) -> Result<(), Flaw> {
+        // The longest name of a pseudo-header stands for all.
+        let len = if let Name::Regular(name) = &name {
+            name.as_str().len()
+        } else {
+            10
+        };
+        let room = self.room.checked_sub(len + value.len() + FIELD);
+        self.room = room.ok_or(Flaw::TooLarge)?;
+        let place = match name {
+            Name::Regular(name) => {
+                value.set_sensitive(sensitive);
+                return self.header(name, value);
+            }
+            Name::Method => &mut self.method,
+            Name::Scheme => &mut self.scheme,
+            Name::Authority => &mut self.authority,
+            Name::Path => &mut self.path,
+            Name::Status => &mut self.status,
+            Name::Protocol => &mut self.protocol,
+            Name::OtherPseudo | Name::Malformed => return Err(Flaw::Malformed),
+        };
+        // Once, and before all others.
+        if place.is_some() || !self.headers.is_empty() {
+            return Err(Flaw::Malformed);
+        }
+        *place = Some(value);
+        Ok(())
+    }
+
+    fn header(&mut self, name: HeaderName, value: HeaderValue) -> Result<(), Flaw> {
+        match name.as_str() {
+            "te" if value != "trailers" => return Err(Flaw::Malformed),
+            "connection" | "keep-alive" | "proxy-connection" | "transfer-encoding" | "upgrade" => {
+                return Err(Flaw::Malformed);
+            }
+            "content-length" => {
+                let length = http1::length(value.as_bytes()).ok_or(Flaw::Malformed)?;
+                if self.length.replace(length).is_some_and(|before| before != length) {
+                    return Err(Flaw::Malformed);
+                }
+            }
+            _ => {}
+        }
+        if self.headers.is_empty() {
+            self.headers.reserve(USUAL);
+        }
+        let added = self.headers.try_append(name, value);
+        added.map(|_| ()).map_err(|_| Flaw::TooLarge)
+    }
+
+    /// A request. `last` is an authority that is likely to be its own, and becomes it.
+    ///
+    /// # Errors
+    /// When it is none.
+    pub(super) fn into_request(self, connect_protocol: bool, last: &mut Option<Authority>) -> Result<Asked, Flaw> {
+        match self.flaw {
+            Some(Flaw::Malformed) => return Err(Flaw::Malformed),
+            Some(Flaw::TooLarge) => {
+                return Ok(Asked {
+                    request: Request::new(()),
+                    protocol: None,
+                    length: None,
+                    refusal: Some(TOO_LARGE),
+                });
+            }
+            None => {}
+        }
+        if self.status.is_some() || (self.protocol.is_some() && !connect_protocol) {
+            return Err(Flaw::Malformed);
+        }
+        let method = self.method.as_ref().ok_or(Flaw::Malformed)?;
+        let method = Method::from_bytes(method.as_bytes()).map_err(|_| Flaw::Malformed)?;
+        if self.protocol.is_some() && method != Method::CONNECT {
+            return Err(Flaw::Malformed);
+        }
+        let uri = self.uri(&method, last)?;
+        let fragment = self.path.is_some_and(|path| path.as_bytes().contains(&b'#'));
+        let mut request = Request::new(());
+        *request.method_mut() = method;
+        *request.uri_mut() = uri;
+        *request.version_mut() = Version::HTTP_2;
+        *request.headers_mut() = self.headers;
+        Ok(Asked {
+            request,
+            protocol: self.protocol,
+            length: self.length,
+            refusal: fragment.then_some(http1::FRAGMENT),
+        })
+    }
+
+    fn uri(&self, method: &Method, last: &mut Option<Authority>) -> Result<Uri, Flaw> {
+        let mut parts = uri::Parts::default();
+        if let Some(value) = &self.authority {
+            parts.authority = Some(authority(value, last)?);
+        }
+        if *method == Method::CONNECT && self.protocol.is_none() {
+            if self.scheme.is_some() || self.path.is_some() || parts.authority.is_none() {
+                return Err(Flaw::Malformed);
+            }
+        } else {
+            let scheme = scheme(self.scheme.as_ref().ok_or(Flaw::Malformed)?)?;
+            parts.path_and_query = Some(path(method, self.path.as_ref().ok_or(Flaw::Malformed)?)?);
+            // Without an authority there is no URI of which it is a part.
+            parts.scheme = parts.authority.is_some().then_some(scheme);
+        }
+        Uri::from_parts(parts).map_err(|_| Flaw::Malformed)
+    }
+
+    /// A host's answer, which becomes the stream's unless it is an interim one.
+    ///
+    /// # Errors
+    /// How the stream is reset when it is none.
+    pub(super) fn into_answer(self, stream: &mut Stream, ended: bool) -> Result<(), Reason> {
+        if let Some(flaw) = self.flaw {
+            return Err(flaw.into());
+        }
+        let asked = [&self.method, &self.scheme, &self.authority, &self.path, &self.protocol];
+        let status = self
+            .status
+            .as_ref()
+            .filter(|_| asked.iter().all(|field| field.is_none()));
+        let status = status.and_then(|status| StatusCode::from_bytes(status.as_bytes()).ok());
+        let status = status.ok_or(Reason::PROTOCOL_ERROR)?;
+        if status.is_informational() {
+            // HTTP/2 is not gone over from this way (RFC 9113 section 8.6).
+            return match ended || status == StatusCode::SWITCHING_PROTOCOLS {
+                true => Err(Reason::PROTOCOL_ERROR),
+                false => Ok(()),
+            };
+        }
+        let bodiless = stream.bodiless || matches!(status.as_u16(), 204 | 304);
+        stream.length = self.length.filter(|_| !bodiless);
+        if ended && stream.length.is_some_and(|length| length > 0) {
+            return Err(Reason::PROTOCOL_ERROR);
+        }
+        stream.heard = if ended { Heard::Ended } else { Heard::Body };
+        let mut answer = Response::new(());
+        *answer.status_mut() = status;
+        *answer.version_mut() = Version::HTTP_2;
+        *answer.headers_mut() = self.headers;
+        stream.answer = Some(answer);
+        Ok(())
+    }
+
+    /// Trailers, which become the stream's.
+    ///
+    /// # Errors
+    /// How the stream is reset when they are none.
+    pub(super) fn into_trailers(self, stream: &mut Stream, ended: bool) -> Result<(), Reason> {
+        let pseudo = [
+            &self.method,
+            &self.scheme,
+            &self.authority,
+            &self.path,
+            &self.protocol,
+            &self.status,
+        ];
+        let short = stream.length.is_some_and(|left| left > 0);
+        if self.flaw.is_some() || !ended || short || pseudo.iter().any(|field| field.is_some()) {
+            return Err(Reason::PROTOCOL_ERROR);
+        }
+        stream.heard = Heard::Ended;
+        if stream.receiver {
+            stream.trailers = Some(self.headers);
+        }
+        Ok(())
+    }
+}
+
+fn authority(value: &HeaderValue, last: &mut Option<Authority>) -> Result<Authority, Flaw> {
+    if let Some(last) = last
+        .as_ref()
+        .filter(|last| last.as_str().as_bytes() == value.as_bytes())
+    {
+        return Ok(last.clone());
+    }
+    let authority = Authority::try_from(value.as_bytes()).map_err(|_| Flaw::Malformed)?;
+    Ok(last.insert(authority).clone())
+}
+
+fn scheme(value: &HeaderValue) -> Result<Scheme, Flaw> {
+    match value.as_bytes() {
+        b"http" => Ok(Scheme::HTTP),
+        b"https" => Ok(Scheme::HTTPS),
+        other => Scheme::try_from(other).map_err(|_| Flaw::Malformed),
+    }
+}
+
+fn path(method: &Method, value: &HeaderValue) -> Result<PathAndQuery, Flaw> {
+    let value = value.as_bytes();
+    match value {
+        [b'/', ..] => {}
+        b"*" if *method == Method::OPTIONS => {}
+        _ => return Err(Flaw::Malformed),
+    }
+    let path = match http1::is_odd(value) {
+        false => PathAndQuery::try_from(value),
+        true => PathAndQuery::from_maybe_shared(Bytes::from(http1::encoded(value))),
+    };
+    path.map_err(|_| Flaw::Malformed)
+}
+
+/// Writes headers.
+pub(super) fn write_fields(encoder: &mut Encoder, headers: &HeaderMap, out: &mut BytesMut) {
+    for (name, value) in headers {
+        encoder.field(name, value, Indexing::of(name, value), out);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fields(pairs: &[(&str, &str)]) -> Fields {
+        let mut fields = Fields::new(300);
+        for (name, value) in pairs {
+            let name = match *name {
+                ":method" => Name::Method,
+                ":scheme" => Name::Scheme,
+                ":authority" => Name::Authority,
+                ":path" => Name::Path,
+                ":status" => Name::Status,
+                ":protocol" => Name::Protocol,
+                other => Name::Regular(HeaderName::from_bytes(other.as_bytes()).unwrap()),
+            };
+            fields.add(name, HeaderValue::from_str(value).unwrap(), false);
+        }
+        fields
+    }
+
+    fn get(path: &str) -> Vec<(&str, &str)> {
+        vec![
+            (":method", "GET"),
+            (":scheme", "http"),
+            (":authority", "a"),
+            (":path", path),
+        ]
+    }
+
+    fn asked(pairs: &[(&str, &str)], connect_protocol: bool) -> Result<Asked, Flaw> {
+        fields(pairs).into_request(connect_protocol, &mut None)
+    }
+
+    #[test]
+    fn requests_are_what_their_fields_say() {
+        let asked = asked(
+            &[&get("/a?b")[..], &[("x-a", "1"), ("content-length", "5")]].concat(),
+            false,
+        )
+        .unwrap();
+        assert_eq!(asked.request.uri(), "http://a/a?b");
+        assert_eq!((asked.request.method(), asked.length), (&Method::GET, Some(5)));
+        assert_eq!(asked.request.headers().len(), 2);
+    }
+
+    #[test]
+    fn a_request_without_an_authority_has_a_path_alone() {
+        let mut pairs = get("/a");
+        pairs.remove(2);
+        assert_eq!(asked(&pairs, false).unwrap().request.uri(), "/a");
+    }
+
+    #[test]
+    fn connect_has_an_authority_alone_unless_it_names_a_protocol() {
+        let connect = [(":method", "CONNECT"), (":authority", "a:1")];
+        assert_eq!(asked(&connect, false).unwrap().request.uri(), "a:1");
+        assert!(asked(&[&connect[..], &[(":path", "/")]].concat(), false).is_err());
+        assert!(asked(&connect[..1], false).is_err());
+        let rest = [(":protocol", "websocket"), (":scheme", "http"), (":path", "/")];
+        let extended = [&connect[..], &rest].concat();
+        assert_eq!(asked(&extended, true).unwrap().protocol.unwrap(), "websocket");
+        assert!(asked(&extended, false).is_err());
+        assert!(asked(&[&get("/")[..], &rest[..1]].concat(), true).is_err());
+    }
+
+    #[test]
+    fn a_fragment_is_refused_as_over_http_1() {
+        assert_eq!(asked(&get("/a#b"), false).unwrap().refusal, Some(http1::FRAGMENT));
+        assert_eq!(asked(&get("/a"), false).unwrap().refusal, None);
+    }
+
+    #[test]
+    fn what_is_no_part_of_a_url_is_encoded() {
+        assert_eq!(
+            asked(&get("/<a`?\""), false).unwrap().request.uri(),
+            "http://a/%3Ca%60?%22"
+        );
+    }
+
+    #[test]
+    fn what_is_too_large_is_told_so() {
+        let long = "a".repeat(300);
+        let asked = asked(&[&get("/")[..], &[("x-a", &long)]].concat(), false).unwrap();
+        assert_eq!(asked.refusal, Some(TOO_LARGE));
+    }
+
+    fn answered(pairs: &[(&str, &str)], bodiless: bool, ended: bool) -> Result<Stream, Reason> {
+        let mut stream = Stream::new(1, 0, 0);
+        stream.bodiless = bodiless;
+        fields(pairs).into_answer(&mut stream, ended)?;
+        Ok(stream)
+    }
+
+    #[test]
+    fn answers_have_a_status_and_no_other_pseudo_header() {
+        let stream = answered(&[(":status", "200"), ("x-a", "b")], false, false).unwrap();
+        assert_eq!(stream.answer.unwrap().status(), 200);
+        for pairs in [
+            &[("x-a", "b")][..],
+            &[(":status", "2x0")],
+            &[(":status", "101")],
+            &[(":status", "200"), (":path", "/")],
+            &[(":status", "200"), (":status", "200")],
+            &[("x-a", "b"), (":status", "200")],
+            &[(":status", "200"), ("content-length", "x")],
+            &[(":status", "200"), ("connection", "close")],
+        ] {
+            assert!(answered(pairs, false, false).is_err(), "{pairs:?}");
+        }
+        let interim = answered(&[(":status", "103")], false, false).unwrap();
+        assert!(interim.answer.is_none() && interim.heard == Heard::Head);
+        assert!(answered(&[(":status", "103")], false, true).is_err());
+    }
+
+    #[test]
+    fn a_length_without_a_body_is_for_those_who_have_none() {
+        let pairs = [(":status", "200"), ("content-length", "5")];
+        assert!(answered(&pairs, false, true).is_err());
+        assert!(answered(&pairs, true, true).is_ok());
+        assert!(answered(&[(":status", "304"), pairs[1]], false, true).is_ok());
+    }
+
+    #[test]
+    fn trailers_end_a_message_and_have_no_pseudo_headers() {
+        let trailers = |pairs: &[(&str, &str)], ended, left| {
+            let mut stream = Stream::new(1, 0, 0);
+            stream.length = left;
+            fields(pairs)
+                .into_trailers(&mut stream, ended)
+                .map(|()| stream.trailers)
+        };
+        assert!(trailers(&[("a", "b")], true, None).unwrap().is_some());
+        assert!(trailers(&[("a", "b")], false, None).is_err());
+        assert!(trailers(&[("a", "b")], true, Some(1)).is_err());
+        assert!(trailers(&[(":status", "200"), ("a", "b")], true, None).is_err());
+        assert!(trailers(&[("transfer-encoding", "chunked")], true, None).is_err());
+    }
+}

@@ -1,0 +1,420 @@
+//! What a peer says, frame by frame.
+//!
+//! An error is one of the connection, which ends with it; what is wrong with a stream alone resets the stream.
+
+use bytes::{Bytes, BytesMut};
+
+use super::connection::{ALIVE, Begun, Block, Connection, Going, Role, SHUTDOWN};
+use super::error::{Error, Reason};
+use super::frame::{self, Head};
+use super::head::{Fields, Flaw};
+use super::stream::{Heard, Stream};
+
+/// Frames without anything in them that may follow each other.
+const EMPTY: u32 = 100;
+
+/// Requests that are given up before they were looked at, of those that came together.
+const UNSEEN: u32 = 20;
+
+/// PRIORITY frames for each stream, as in Envoy (`max_inbound_priority_frames_per_stream`), and unknown ones.
+const PRIORITIES: u32 = 100;
+
+/// WINDOW_UPDATE frames for each frame of data that was sent, as in Envoy
+/// (`max_inbound_window_update_frames_per_data_frame_sent`).
+const WINDOW_UPDATES: u32 = 10;
+
+/// A stream that is not there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Absent {
+    /// It has not been begun.
+    Idle,
+    /// It is closed, by us and not long ago.
+    Reset,
+    Closed,
+}
+
+impl Connection {
+    /// Takes a frame.
+    ///
+    /// # Errors
+    /// When it breaks the protocol in a way that ends the connection.
+    pub(super) fn receive(&mut self, head: Head, payload: Bytes) -> Result<(), Reason> {
+        if self.block.is_some() != (head.kind == frame::CONTINUATION) {
+            return Err(Reason::PROTOCOL_ERROR);
+        }
+        if !self.greeted && (head.kind != frame::SETTINGS || head.has(frame::ACK)) {
+            return Err(Reason::PROTOCOL_ERROR);
+        }
+        match head.kind {
+            frame::DATA => self.data(head, payload),
+            frame::HEADERS => self.headers(head, payload),
+            frame::CONTINUATION => self.continuation(head, &payload),
+            frame::PRIORITY => self.priority(head, &payload),
+            frame::RST_STREAM => self.rst_stream(head, &payload),
+            frame::SETTINGS => self.settings(head, &payload),
+            frame::PUSH_PROMISE => Err(Reason::PROTOCOL_ERROR),
+            frame::PING => self.ping(head, &payload),
+            frame::GOAWAY => self.goaway(head, &payload),
+            frame::WINDOW_UPDATE => self.window_update(head, &payload),
+            // Others are to be ignored (RFC 9113 section 4.1), as new ones of priorities are (RFC 9218).
+            _ => self.of_priority(),
+        }
+    }
+
+    /// A frame that brings nothing.
+    fn empty(&mut self) -> Result<(), Reason> {
+        self.idle.empty += 1;
+        calm(self.idle.empty <= EMPTY)
+    }
+
+    /// What is known of a stream that is not in the table.
+    fn absent(&self, id: u32) -> Absent {
+        let clients = id % 2 == 1;
+        if !clients || id > self.last {
+            return Absent::Idle;
+        }
+        match self.was_reset(id) {
+            true => Absent::Reset,
+            false => Absent::Closed,
+        }
+    }
+
+    /// Something came on a stream that is not there.
+    fn late(&mut self, id: u32) -> Result<(), Reason> {
+        match self.absent(id) {
+            Absent::Idle => Err(Reason::PROTOCOL_ERROR),
+            Absent::Reset => Ok(()),
+            Absent::Closed => self.refuse(id, Reason::STREAM_CLOSED),
+        }
+    }
+
+    fn data(&mut self, head: Head, payload: Bytes) -> Result<(), Reason> {
+        let len = payload.len();
+        // Padding counts, too (RFC 9113 section 6.1).
+        if !self.receiving.take(len as u32) {
+            return Err(Reason::FLOW_CONTROL_ERROR);
+        }
+        let data = frame::without_padding(head, payload)?;
+        let last = head.has(frame::END_STREAM);
+        match data.is_empty() && !last {
+            true => self.empty()?,
+            false => self.idle.empty = 0,
+        }
+        let Some(place) = self.table.find(head.stream) else {
+            self.free(len);
+            return self.late(head.stream);
+        };
+        match self.take(place, data, len, last) {
+            Ok(held) => {
+                self.free(len - held);
+                self.settle(place);
+                Ok(())
+            }
+            Err(reason) => {
+                self.free(len);
+                self.offends(place, reason)
+            }
+        }
+    }
+
+    /// Data of a stream, in a frame that is so long with its padding. How much of it is held.
+    ///
+    /// # Errors
+    /// When it is not allowed there.
+    fn take(&mut self, place: usize, data: Bytes, len: usize, last: bool) -> Result<usize, Reason> {
+        let Some(stream) = self.table.get_mut(place) else {
+            return Ok(0);
+        };
+        if stream.broken.is_some() {
+            return Ok(0);
+        }
+        match stream.heard {
+            Heard::Head => return Err(Reason::PROTOCOL_ERROR),
+            Heard::Ended => return Err(Reason::STREAM_CLOSED),
+            Heard::Body => {}
+        }
+        if !stream.receiving.take(len as u32) {
+            return Err(Reason::FLOW_CONTROL_ERROR);
+        }
+        if let Some(length) = &mut stream.length {
+            let left = length.checked_sub(data.len() as u64);
+            *length = left.filter(|left| !last || *left == 0).ok_or(Reason::PROTOCOL_ERROR)?;
+        }
+        let held = data.len();
+        let more = stream.receiving.free((len - held) as u32);
+        if let Some(more) = more.filter(|_| !last) {
+            frame::write_window_update(self.out.short(), stream.id, more);
+        }
+        if last {
+            stream.heard = Heard::Ended;
+        }
+        if !stream.receiver {
+            return Ok(0);
+        }
+        stream.data.push(data);
+        stream.wake_reader();
+        Ok(held)
+    }
+
+    fn headers(&mut self, head: Head, payload: Bytes) -> Result<(), Reason> {
+        if head.stream == 0 {
+            return Err(Reason::PROTOCOL_ERROR);
+        }
+        let mut block = frame::without_padding(head, payload)?;
+        if head.has(frame::WITH_PRIORITY) {
+            if block.len() < 5 {
+                return Err(Reason::FRAME_SIZE_ERROR);
+            }
+            drop(block.split_to(5));
+        }
+        let ended = head.has(frame::END_STREAM);
+        if head.has(frame::END_HEADERS) {
+            return self.block(head.stream, ended, block);
+        }
+        self.block = Some(Block {
+            stream: head.stream,
+            ended,
+            bytes: BytesMut::from(&block[..]),
+            frames: 0,
+        });
+        Ok(())
+    }
+
+    fn continuation(&mut self, head: Head, payload: &[u8]) -> Result<(), Reason> {
+        let most = self.most_of_a_block();
+        let Some(block) = self.block.as_mut().filter(|block| block.stream == head.stream) else {
+            return Err(Reason::PROTOCOL_ERROR);
+        };
+        block.frames += 1;
+        calm(block.bytes.len() + payload.len() <= most && block.frames <= 5 + most / frame::LARGEST)?;
+        block.bytes.extend_from_slice(payload);
+        match self.block.take_if(|_| head.has(frame::END_HEADERS)) {
+            Some(block) => self.block(block.stream, block.ended, block.bytes.freeze()),
+            None => Ok(()),
+        }
+    }
+
+    /// How long a block may be: more than what is answered, so that most of what is too long can be told so.
+    fn most_of_a_block(&self) -> usize {
+        2 * self.config.header_bytes as usize + frame::LARGEST
+    }
+
+    fn block(&mut self, id: u32, ended: bool, block: Bytes) -> Result<(), Reason> {
+        let mut fields = Fields::new(self.config.header_bytes as usize);
+        let decoded = self
+            .decoder
+            .decode(block, |name, value, sensitive| fields.add(name, value, sensitive));
+        decoded.map_err(|_| Reason::COMPRESSION_ERROR)?;
+        self.idle.empty = 0;
+        match (self.table.find(id), self.config.role) {
+            (Some(place), _) => self.more_headers(place, ended, fields),
+            (None, Role::Server) if id % 2 == 1 && id > self.last => self.request(id, ended, fields),
+            (None, _) => self.late(id),
+        }
+    }
+
+    fn request(&mut self, id: u32, ended: bool, fields: Fields) -> Result<(), Reason> {
+        self.last = id;
+        self.streams = self.streams.saturating_add(1);
+        if matches!(self.going, Going::After(_)) {
+            // The client was told that it is not looked at.
+            return Ok(());
+        }
+        if self.active >= self.config.max_streams {
+            // It may not have known.
+            self.owed += 1;
+            self.forget(id, Reason::REFUSED_STREAM);
+            return Ok(());
+        }
+        let asked = fields.into_request(self.config.connect_protocol, &mut self.authority);
+        let asked = match asked {
+            Ok(asked) if ended && asked.length.is_some_and(|length| length > 0) => Err(Flaw::Malformed),
+            asked => asked,
+        };
+        let Ok(asked) = asked else {
+            return self.refuse(id, Reason::PROTOCOL_ERROR);
+        };
+        let mut stream = Stream::new(id, self.config.stream_window, self.peer.window);
+        stream.heard = if ended { Heard::Ended } else { Heard::Body };
+        stream.length = asked.length;
+        self.active += 1;
+        let place = self.table.insert(stream);
+        self.begun.push_back(Begun { stream: place, asked });
+        Ok(())
+    }
+
+    /// Headers on a stream that is there: a host's answer, or trailers.
+    fn more_headers(&mut self, place: usize, ended: bool, fields: Fields) -> Result<(), Reason> {
+        let Some(stream) = self.table.get_mut(place) else {
+            return Ok(());
+        };
+        if stream.broken.is_some() {
+            return Ok(());
+        }
+        let taken = match stream.heard {
+            Heard::Ended => Err(Reason::STREAM_CLOSED),
+            Heard::Head => fields.into_answer(stream, ended),
+            Heard::Body => fields.into_trailers(stream, ended),
+        };
+        if let Err(reason) = taken {
+            return self.offends(place, reason);
+        }
+        stream.wake_reader();
+        self.settle(place);
+        Ok(())
+    }
+
+    fn priority(&mut self, head: Head, payload: &[u8]) -> Result<(), Reason> {
+        if head.stream == 0 {
+            return Err(Reason::PROTOCOL_ERROR);
+        }
+        frame::number::<5>(payload)?;
+        self.of_priority()
+    }
+
+    fn of_priority(&mut self) -> Result<(), Reason> {
+        self.idle.priorities = self.idle.priorities.saturating_add(1);
+        let most = PRIORITIES.saturating_mul(self.streams.saturating_add(1));
+        calm(self.idle.priorities <= most)
+    }
+
+    fn rst_stream(&mut self, head: Head, payload: &[u8]) -> Result<(), Reason> {
+        let reason = Reason(u32::from_be_bytes(frame::number(payload)?));
+        let Some(place) = self.table.find(head.stream) else {
+            return match self.absent(head.stream) {
+                Absent::Idle => Err(Reason::PROTOCOL_ERROR),
+                Absent::Reset | Absent::Closed => Ok(()),
+            };
+        };
+        self.breaks(place, Error::Reset(reason));
+        if self.begun.iter().any(|begun| begun.stream == place) {
+            self.idle.unseen += 1;
+            return calm(self.idle.unseen <= UNSEEN);
+        }
+        Ok(())
+    }
+
+    fn settings(&mut self, head: Head, payload: &[u8]) -> Result<(), Reason> {
+        if head.stream != 0 {
+            return Err(Reason::PROTOCOL_ERROR);
+        }
+        if head.has(frame::ACK) {
+            return frame::number::<0>(payload).map(|_| ());
+        }
+        let before = self.peer;
+        self.peer.apply(payload)?;
+        self.greeted = true;
+        self.encoder.set_max_table(self.peer.header_table);
+        if self.peer.window != before.window {
+            self.widen_all(i64::from(self.peer.window) - i64::from(before.window))?;
+        }
+        self.wake_openers();
+        self.owed += 1;
+        self.out
+            .short()
+            .extend_from_slice(&Head::new(0, frame::SETTINGS, frame::ACK, 0).bytes());
+        Ok(())
+    }
+
+    fn widen_all(&mut self, by: i64) -> Result<(), Reason> {
+        for place in self.table.places() {
+            let Some(stream) = self.table.get_mut(place) else {
+                continue;
+            };
+            if !stream.sending.widen(by) {
+                return Err(Reason::FLOW_CONTROL_ERROR);
+            }
+            self.queue(place);
+        }
+        Ok(())
+    }
+
+    fn ping(&mut self, head: Head, payload: &[u8]) -> Result<(), Reason> {
+        let payload = frame::number::<8>(payload)?;
+        if head.stream != 0 {
+            return Err(Reason::PROTOCOL_ERROR);
+        }
+        if !head.has(frame::ACK) {
+            self.owed += 1;
+            frame::write_ping(self.out.short(), frame::ACK, payload);
+        } else if payload == ALIVE {
+            self.alive = true;
+        } else if payload == SHUTDOWN && self.going == Going::Announced {
+            // What the client sent before it knew has come.
+            self.go_away(Reason::NO_ERROR);
+        }
+        Ok(())
+    }
+
+    fn goaway(&mut self, head: Head, payload: &[u8]) -> Result<(), Reason> {
+        let Some((last, rest)) = payload.split_first_chunk::<4>() else {
+            return Err(Reason::FRAME_SIZE_ERROR);
+        };
+        let Some(reason) = rest.first_chunk::<4>() else {
+            return Err(Reason::FRAME_SIZE_ERROR);
+        };
+        if head.stream != 0 {
+            return Err(Reason::PROTOCOL_ERROR);
+        }
+        let last = u32::from_be_bytes(*last) & frame::MAX_STREAM;
+        let reason = Reason(u32::from_be_bytes(*reason));
+        self.peer_going = true;
+        self.wake_openers();
+        if self.config.role == Role::Client {
+            for place in self.table.places() {
+                if self.table.get_mut(place).is_some_and(|stream| stream.id > last) {
+                    self.breaks(place, Error::GoneAway(reason));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn window_update(&mut self, head: Head, payload: &[u8]) -> Result<(), Reason> {
+        let by = u32::from_be_bytes(frame::number(payload)?) & frame::MAX_STREAM;
+        self.idle.window_updates = self.idle.window_updates.saturating_add(1);
+        let most = self
+            .data_frames
+            .saturating_mul(WINDOW_UPDATES)
+            .saturating_add(self.streams);
+        calm(self.idle.window_updates <= most.saturating_mul(2).saturating_add(5))?;
+        if head.stream == 0 {
+            if by == 0 {
+                return Err(Reason::PROTOCOL_ERROR);
+            }
+            return match self.sending.widen(by.into()) {
+                true => Ok(()),
+                false => Err(Reason::FLOW_CONTROL_ERROR),
+            };
+        }
+        let Some(place) = self.table.find(head.stream) else {
+            return match self.absent(head.stream) {
+                Absent::Idle => Err(Reason::PROTOCOL_ERROR),
+                Absent::Reset | Absent::Closed => Ok(()),
+            };
+        };
+        if by == 0 {
+            return self.offends(place, Reason::PROTOCOL_ERROR);
+        }
+        match self
+            .table
+            .get_mut(place)
+            .is_none_or(|stream| stream.sending.widen(by.into()))
+        {
+            true => self.queue(place),
+            false => return self.offends(place, Reason::FLOW_CONTROL_ERROR),
+        }
+        Ok(())
+    }
+}
+
+/// Whether a peer is not too busy.
+///
+/// # Errors
+/// When it is.
+fn calm(calm: bool) -> Result<(), Reason> {
+    match calm {
+        true => Ok(()),
+        false => Err(Reason::ENHANCE_YOUR_CALM),
+    }
+}

@@ -1,0 +1,185 @@
+//! What we say on streams: heads at once, data as far as windows and the outbox have room, in fair turns.
+
+use bytes::{Bytes, BytesMut};
+use http::HeaderMap;
+
+use super::connection::Connection;
+use super::error::Error;
+use super::frame::{self, Head};
+use super::head;
+use super::hpack::Encoder;
+use super::stream::{Said, Stream};
+
+impl Connection {
+    /// Begins a stream with a request, of which this writes the headers.
+    ///
+    /// # Errors
+    /// When the connection is over.
+    pub(super) fn open(
+        &mut self,
+        ended: bool,
+        bodiless: bool,
+        write: impl FnOnce(&mut Encoder, &mut BytesMut),
+    ) -> Result<usize, Error> {
+        if let Some(error) = self.over() {
+            return Err(error);
+        }
+        let id = if self.last == 0 { 1 } else { self.last + 2 };
+        self.last = id;
+        self.active += 1;
+        self.streams = self.streams.saturating_add(1);
+        let mut stream = Stream::new(id, self.config.stream_window, self.peer.window);
+        (stream.said, stream.sender) = if ended {
+            (Said::Ended, false)
+        } else {
+            (Said::Body, true)
+        };
+        stream.bodiless = bodiless;
+        self.block_of(id, ended, write);
+        Ok(self.table.insert(stream))
+    }
+
+    /// Answers on a stream.
+    ///
+    /// # Errors
+    /// When it is broken.
+    pub(super) fn answer(
+        &mut self,
+        place: usize,
+        ended: bool,
+        write: impl FnOnce(&mut Encoder, &mut BytesMut),
+    ) -> Result<(), Error> {
+        let stream = self.sendable(place)?;
+        stream.said = if ended { Said::Ended } else { Said::Body };
+        let id = stream.id;
+        self.block_of(id, ended, write);
+        self.settle(place);
+        Ok(())
+    }
+
+    /// Ends what we say on a stream with trailers. What was given to it before has found room.
+    ///
+    /// # Errors
+    /// When it is broken.
+    pub(super) fn trailers(&mut self, place: usize, trailers: &HeaderMap) -> Result<(), Error> {
+        let stream = self.sendable(place)?;
+        debug_assert!(stream.waiting.is_empty());
+        stream.said = Said::Ended;
+        let id = stream.id;
+        self.block_of(id, true, |encoder, out| head::write_fields(encoder, trailers, out));
+        self.settle(place);
+        Ok(())
+    }
+
+    /// Sends data. What was given to the stream before has found room; what this finds none for waits for it.
+    ///
+    /// # Errors
+    /// When the stream is broken.
+    pub(super) fn say(&mut self, place: usize, data: Bytes, last: bool) -> Result<(), Error> {
+        let stream = self.sendable(place)?;
+        debug_assert!(stream.waiting.is_empty());
+        if last {
+            stream.said = Said::Ending;
+        }
+        if data.is_empty() {
+            if last {
+                self.end(place);
+            }
+            return Ok(());
+        }
+        stream.waiting = data;
+        if self.turns.is_empty() {
+            while self.say_some(place) {}
+        }
+        self.queue(place);
+        Ok(())
+    }
+
+    /// Writes as much of what waits as there is room for, a frame of each stream at a time.
+    pub(super) fn say_waiting(&mut self) {
+        while !self.turns.is_empty() && self.out.has_room() && self.sending.room() > 0 {
+            let Some(place) = self.turns.pop_front() else {
+                return;
+            };
+            if let Some(stream) = self.table.get_mut(place) {
+                stream.queued = false;
+                self.say_some(place);
+                self.queue(place);
+            }
+        }
+    }
+
+    /// Gives a stream its place among those that take turns, if it has something to say.
+    pub(super) fn queue(&mut self, place: usize) {
+        let Some(stream) = self.table.get_mut(place) else {
+            return;
+        };
+        if !stream.queued && !stream.waiting.is_empty() && stream.sending.room() > 0 {
+            stream.queued = true;
+            self.turns.push_back(place);
+            self.kick();
+        }
+    }
+
+    /// Writes a frame of what waits in a stream. Whether there may be another.
+    fn say_some(&mut self, place: usize) -> bool {
+        let Some(stream) = self.table.get_mut(place) else {
+            return false;
+        };
+        let room = self.sending.room().min(stream.sending.room()).min(frame::LARGEST);
+        let len = stream.waiting.len().min(room);
+        if len == 0 || !self.out.has_room() {
+            return false;
+        }
+        let data = stream.waiting.split_to(len);
+        let all = stream.waiting.is_empty();
+        let last = all && stream.said == Said::Ending;
+        stream.sending.take(len);
+        self.sending.take(len);
+        self.data_frames = self.data_frames.saturating_add(1);
+        let flags = if last { frame::END_STREAM } else { 0 };
+        let head = Head::new(len, frame::DATA, flags, stream.id).bytes();
+        self.out.short().extend_from_slice(&head);
+        self.out.put(data);
+        if last {
+            stream.said = Said::Ended;
+        }
+        if all {
+            stream.waiting = Bytes::new();
+            stream.wake_writer();
+        }
+        self.kick();
+        if last {
+            self.settle(place);
+        }
+        !all
+    }
+
+    /// Ends what we say with a frame that carries nothing.
+    fn end(&mut self, place: usize) {
+        if let Some(stream) = self.table.get_mut(place) {
+            stream.said = Said::Ended;
+            let head = Head::new(0, frame::DATA, frame::END_STREAM, stream.id).bytes();
+            self.out.short().extend_from_slice(&head);
+            self.kick();
+            self.settle(place);
+        }
+    }
+
+    fn block_of(&mut self, id: u32, ended: bool, write: impl FnOnce(&mut Encoder, &mut BytesMut)) {
+        let encoder = &mut self.encoder;
+        frame::write_block(self.out.short(), id, ended, |out| {
+            encoder.begin(out);
+            write(encoder, out);
+        });
+        self.kick();
+    }
+
+    fn sendable(&mut self, place: usize) -> Result<&mut Stream, Error> {
+        let stream = self.table.get_mut(place).ok_or(Error::Ended)?;
+        match stream.broken {
+            Some(error) => Err(error),
+            None => Ok(stream),
+        }
+    }
+}

@@ -1,0 +1,205 @@
+//! A client's connection.
+
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use bytes::BytesMut;
+use http::header::{CONTENT_LENGTH, HeaderValue};
+use http::{Request, Response, Version};
+use http_body::Body;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::Instant;
+
+use super::body::StreamBody;
+use super::connection::{Begun, Config, Connection, Role, Shared};
+use super::driver::Driver;
+use super::error::{Error, Reason};
+use super::half::{Receiver, Sender};
+use super::head::Asked;
+use super::keepalive::KeepAlive;
+use super::pump::Pump;
+use super::streams::Streams;
+use super::{remove_what_is_not_in_http2, tunnel};
+use crate::proxy::http::body::ResponseBody;
+use crate::proxy::http::body::incoming::Incoming;
+use crate::proxy::http::connection::{Downstream, Ending};
+use crate::proxy::http::{HttpManager, exchange};
+
+/// What a stream and a connection may have on their way to us, unless the manager says otherwise.
+const WINDOW: u32 = 1 << 20;
+
+/// Streams at the same time, unless the manager says otherwise: as in Envoy.
+const STREAMS: u32 = 1024;
+
+/// Serves a client's connection, of which `read` has come already, to its end.
+///
+/// # Errors
+/// When it breaks, or the client breaks the protocol.
+pub(crate) async fn serve<I, E>(
+    io: I,
+    read: BytesMut,
+    downstream: &Rc<Downstream>,
+    ending: Pin<&mut E>,
+) -> Result<(), Error>
+where
+    I: AsyncRead + AsyncWrite + Unpin,
+    E: Future<Output = Option<Instant>>,
+{
+    let manager = &downstream.manager;
+    let connection = Connection::new(config(manager)).shared();
+    let mut serving = Serving {
+        driver: Driver::server(io, read, connection.clone()),
+        keepalive: manager.http2.keepalive.map(KeepAlive::new),
+        connection,
+        downstream,
+        streams: Streams::default(),
+        ending: Ending::of(ending),
+    };
+    let over = poll_fn(|cx| serving.poll(cx)).await;
+    let Serving { driver, streams, .. } = serving;
+    // What they answer nobody hears any more.
+    drop(streams);
+    if let Some(error) = over {
+        driver.close(error).await;
+        if error != Error::Ended {
+            return Err(error);
+        }
+    }
+    Ok(())
+}
+
+fn config(manager: &HttpManager) -> Config {
+    let settings = &manager.http2;
+    Config {
+        role: Role::Server,
+        stream_window: settings.stream_window.unwrap_or(WINDOW),
+        connection_window: settings.connection_window.unwrap_or(WINDOW),
+        header_bytes: u32::try_from(manager.limits.header_bytes).unwrap_or(u32::MAX),
+        max_streams: settings.max_concurrent_streams.unwrap_or(STREAMS),
+        connect_protocol: settings.allow_connect,
+    }
+}
+
+struct Serving<'a, I, E> {
+    driver: Driver<I>,
+    connection: Shared,
+    downstream: &'a Rc<Downstream>,
+    streams: Streams,
+    keepalive: Option<KeepAlive>,
+    ending: Ending<'a, E>,
+}
+
+impl<I, E> Serving<'_, I, E>
+where
+    I: AsyncRead + AsyncWrite + Unpin,
+    E: Future<Output = Option<Instant>>,
+{
+    /// A turn: reads what has come, answers it as far as that is possible, and writes that. Ready at the end, with the
+    /// reason if it is to be told, or not to be told.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Error>> {
+        self.connection.borrow_mut().turn_begins(cx);
+        if self.poll_ending(cx).is_ready() {
+            return Poll::Ready(None);
+        }
+        if let Some(keepalive) = &mut self.keepalive
+            && keepalive.poll(&self.connection, cx).is_ready()
+        {
+            return Poll::Ready(None);
+        }
+        let (driver, connection, downstream) = (&mut self.driver, &self.connection, self.downstream);
+        let read = self.streams.poll(cx, |streams, cx| {
+            let read = driver.poll_read(cx);
+            begin(connection, streams, downstream);
+            read
+        });
+        if let Poll::Ready(error) = read {
+            return Poll::Ready(Some(error));
+        }
+        if self.downstream.is_abused() {
+            return Poll::Ready(Some(Error::Broken(Reason::ENHANCE_YOUR_CALM)));
+        }
+        if let Poll::Ready(Err(error)) = self.driver.poll_write(cx) {
+            return Poll::Ready(Some(error.into()));
+        }
+        match self.connection.borrow().is_done() && self.streams.is_empty() {
+            true => Poll::Ready(Some(Error::Ended)),
+            false => Poll::Pending,
+        }
+    }
+
+    /// Ready when the connection is to be cut off.
+    fn poll_ending(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let polled = self.ending.poll(cx);
+        if self.ending.has_begun() {
+            self.connection.borrow_mut().shut_down();
+        }
+        polled
+    }
+}
+
+/// Begins the streams of the requests that have come.
+fn begin(connection: &Shared, streams: &Streams, downstream: &Rc<Downstream>) {
+    loop {
+        // Not in the condition of the loop, where the borrow would last.
+        let begun = connection.borrow_mut().next_begun();
+        let Some(Begun { stream, asked }) = begun else { return };
+        let receiver = Receiver::new(connection.clone(), stream);
+        let sender = Sender::new(connection.clone(), stream);
+        match sender.is_open() {
+            true => streams.begin(downstream.clone(), asked, receiver, sender),
+            false => downstream.request_unseen(),
+        }
+    }
+}
+
+/// Answers one request.
+pub(super) async fn stream(downstream: Rc<Downstream>, asked: Asked, receiver: Receiver, mut sender: Sender) {
+    let tunnel = asked.protocol.is_some();
+    let Some(response) = answered(downstream, asked, receiver, &mut sender).await else {
+        return;
+    };
+    let (mut parts, body) = response.into_parts();
+    if tunnel {
+        tunnel::told(&mut parts);
+    }
+    remove_what_is_not_in_http2(&mut parts.headers);
+    let ended = body.is_end_stream();
+    if let Some(length) = body.size_hint().exact().filter(|_| !ended) {
+        let header = parts.headers.entry(CONTENT_LENGTH);
+        header.or_insert_with(|| HeaderValue::from(length));
+    }
+    let sent = match sender.answer(&Response::from_parts(parts, ()), ended) {
+        Ok(()) if ended => return,
+        Ok(()) => Pump::new(sender, body).run().await,
+        Err(error) => Err(error),
+    };
+    if let Err(error) = sent {
+        tracing::debug!(%error, "a client's stream broke");
+    }
+}
+
+/// The answer to a request; none if the client does not wait for it.
+async fn answered(
+    downstream: Rc<Downstream>,
+    asked: Asked,
+    receiver: Receiver,
+    sender: &mut Sender,
+) -> Option<Response<ResponseBody>> {
+    if let Some(refusal) = asked.refusal {
+        return Some(exchange::refuse(downstream, refusal, Version::HTTP_2));
+    }
+    let (mut parts, ()) = asked.request.into_parts();
+    if let Some(protocol) = asked.protocol {
+        tunnel::heard(&mut parts, protocol);
+    }
+    let body = StreamBody::new(receiver, asked.length);
+    let request = Request::from_parts(parts, Incoming::Http2(body));
+    let mut exchange = pin!(exchange::exchange(downstream, request));
+    poll_fn(|cx| match exchange.as_mut().poll(cx) {
+        Poll::Ready(response) => Poll::Ready(Some(response)),
+        Poll::Pending => sender.poll_broken(cx).map(|_| None),
+    })
+    .await
+}
