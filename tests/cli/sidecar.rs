@@ -262,7 +262,7 @@ async fn an_application_starts_after_its_sidecar_and_ends_before_it(plane: &str,
     let at = |text: &str| log.find(text).unwrap_or_else(|| panic!("no `{text}` in {log}"));
     assert!(at("inbound connections end") < at("the application has ended"));
     assert!(
-        at("the application has ended") < at("stopping by SIGTERM"),
+        at("the application has ended") < at("stopping by SIGTERM\""),
         "the sidecar's own end is last"
     );
     let admin = (home.address, 15000);
