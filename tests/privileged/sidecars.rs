@@ -20,6 +20,7 @@ on_each_plane! {
     a_data_plane_that_is_killed_comes_back_as_another_user_than_root,
     with_tproxy_the_data_plane_is_not_root_either,
     an_application_of_the_same_container_is_caught_and_its_exit_code_kept,
+    without_root_and_on_a_read_only_file_system_a_sidecar_runs,
 }
 
 const MESH: &str = "
@@ -73,35 +74,35 @@ impl Project {
 
     /// A sidecar of a group's on a machine.
     fn sidecar(&self, group: &str, host: &Host, more: &[&str]) -> Process {
-        let number = host.address.to_string();
-        let (join, run) = (
-            self.stage.path("join").join(group),
-            self.stage.path(&format!("run-{number}")),
-        );
         // Who runs there makes it: a tmpfs of the container.
         fs::create_dir_all(self.stage.path("tmp")).unwrap();
         fs::set_permissions(self.stage.path("tmp"), Permissions::from_mode(0o1777)).unwrap();
-        let run = self.stage.path("tmp").join(run.file_name().unwrap());
+        let run = self.stage.path("tmp").join(format!("run-{}", host.address));
+        let flags = [&["--run-dir", run.to_str().unwrap()], more].concat();
+        let mut process = self.sidecar_within(&[], group, host, &flags);
+        process.run = run;
+        process
+    }
+
+    /// The same by way of a program that becomes what it is called with.
+    fn sidecar_within(&self, within: &[&str], group: &str, host: &Host, more: &[&str]) -> Process {
+        let number = host.address.to_string();
+        let join = self.stage.path("join").join(group);
+        let run = self.stage.path("tmp").join(RUN_DIR);
         let server = self.stage.xds().to_string();
         let plane = match self.plane {
             Plane::Topsail => "rust",
             Plane::Envoy | Plane::EnvoyRelease(_) => "envoy",
         };
-        let mut words = vec![
-            self.topsail.to_str().unwrap(),
-            "sidecar",
+        let mut words = within.to_vec();
+        words.extend([self.topsail.to_str().unwrap(), "sidecar", "--log-format", "json"]);
+        words.extend([
+            "--join",
+            join.to_str().unwrap(),
             "--server",
             &server,
             "--dataplane",
             plane,
-        ];
-        words.extend([
-            "--join",
-            join.to_str().unwrap(),
-            "--run-dir",
-            run.to_str().unwrap(),
-            "--log-format",
-            "json",
         ]);
         if let Some(envoy) = &self.envoy {
             words.extend(["--envoy", envoy.to_str().unwrap()]);
@@ -206,6 +207,8 @@ fn assert_is_nobody_special(pid: Pid, capabilities: &str) {
 
 const NOTHING: &str = "0000000000000000";
 const NET_ADMIN: &str = "0000000000001000";
+/// Where a sidecar writes in the folder for temporary files.
+const RUN_DIR: &str = "topsail-sidecar";
 const WEB: &str = "10.96.0.10:80";
 
 fn web() -> crate::harness::Call {
@@ -326,6 +329,44 @@ async fn an_application_of_the_same_container_is_caught_and_its_exit_code_kept(p
     assert_eq!(sidecar.ended().await.code(), Some(7), "{}", sidecar.log());
     let log = sidecar.log();
     assert!(log.find("inbound connections end").unwrap() < log.find("the application has ended").unwrap());
+}
+
+async fn without_root_and_on_a_read_only_file_system_a_sidecar_runs(plane: Plane) {
+    let project = Project::start(plane).await;
+    // Somebody else has applied the rules.
+    let machine = project.stage.stranger().serves(9080, "web").await;
+    machine.host.topsail(&["iptables", "apply"]);
+    let (folder, tmp) = (project.stage.path(""), project.stage.path("tmp"));
+    fs::create_dir(&tmp).unwrap();
+    let (folder, tmp) = (folder.to_str().unwrap().trim_end_matches('/'), tmp.to_str().unwrap());
+    let container = format!(
+        "set -e; mount --make-rprivate /; mount --bind {folder} {folder}; mount -t tmpfs -o mode=1777 tmpfs {tmp}; \
+         mount -o remount,bind,ro {folder}; mount -o remount,bind,ro /; if touch {folder}/file /file; then exit 1; fi; \
+         TMPDIR={tmp} exec setpriv --reuid 1337 --regid 1337 --clear-groups \"$@\""
+    );
+    let mut sidecar = project.sidecar_within(
+        &["unshare", "--mount", "sh", "-c", &container, "sh"],
+        "web",
+        &machine.host,
+        &["--no-iptables"],
+    );
+    let (client, _client_sidecar) = project.machine("client", &[]).await;
+    client.reaches(&web()).await;
+    for pid in [Pid::from_child(&sidecar.child), sidecar.data_plane()] {
+        assert_is_nobody_special(pid, NOTHING);
+    }
+    let there = format!("--mount=/proc/{}/ns/mnt", sidecar.child.id());
+    let run = format!("{tmp}/{RUN_DIR}");
+    let check = [
+        project.topsail.to_str().unwrap(),
+        "sidecar",
+        "--check",
+        "--run-dir",
+        &run,
+    ];
+    machine.host.ran(&[&["nsenter", &there], &check[..]].concat());
+    sidecar.signal(Signal::TERM);
+    assert!(sidecar.ended().await.success(), "{}", sidecar.log());
 }
 
 #[tokio::test]
