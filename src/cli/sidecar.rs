@@ -3,6 +3,7 @@
 mod application;
 mod children;
 mod control_plane;
+mod network;
 mod plane;
 mod privileges;
 mod renewal;
@@ -127,6 +128,16 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "IP")]
     ip: Option<IpAddr>,
 
+    /// Register the other addresses that the container has, too: in several networks it is reached at each. Its
+    /// WorkloadGroup has to allow that with the annotation topsail.io/addresses: "*"
+    #[arg(long)]
+    all_addresses: bool,
+
+    /// End when the network is gone that is shared with the application's container, as it is when that container is
+    /// started again: the engine then starts this one again, in the new network
+    #[arg(long)]
+    shared_network: bool,
+
     /// Where the workload runs, for locality load balancing
     #[arg(long, value_name = "REGION[/ZONE[/SUBZONE]]", value_parser = bootstrap::locality, default_value = "", hide_default_value = true)]
     locality: Locality,
@@ -226,6 +237,8 @@ impl Arguments {
             server: self.server.context("--server is needed")?,
             mode: self.intercept,
             ip: self.ip,
+            all_addresses: self.all_addresses,
+            shared_network: self.shared_network,
             locality: self.locality,
             ports: self.ports,
             wait: self.wait,
@@ -321,6 +334,8 @@ struct Sidecar {
     server: Endpoint,
     mode: Mode,
     ip: Option<IpAddr>,
+    all_addresses: bool,
+    shared_network: bool,
     locality: Locality,
     ports: PortArguments,
     wait: Duration,
@@ -352,6 +367,10 @@ impl Sidecar {
             ended = self.plane.keep(&run, &children, &mut signals, drain) => ended,
             never = renewal.keep() => match never {},
             never = leave_when_told(&control_plane, &run) => match never? {},
+            () = network::lost(control_plane.from), if self.shared_network => {
+                let address = control_plane.from;
+                bail!("the network with the address {address} is gone: the container that it was made for has ended");
+            }
         }
     }
 
@@ -364,6 +383,10 @@ impl Sidecar {
             Some(ip) => ip,
             None => address(&self.server).await?,
         };
+        let mut addresses = vec![address];
+        if self.all_addresses {
+            addresses.extend(network::other_addresses(address));
+        }
         let (workload, group) = match &token.claims.grant.bearer {
             Bearer::Workload { name, .. } => (name.clone(), None),
             Bearer::Group(group) => (WorkloadName::member(group, address)?, Some(group.clone())),
@@ -382,7 +405,7 @@ impl Sidecar {
             service_account: group.is_none().then(|| token.claims.grant.service_account.clone()),
             group,
             labels: token.claims.grant.labels.clone(),
-            addresses: vec![address],
+            addresses,
             mode: self.mode.into(),
             locality: self.locality.clone(),
             server: self.server.clone(),

@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use crate::ir::NodeView;
 use crate::ir::node::InterceptionMode;
 use crate::mesh::service::Address;
-use crate::mesh::workload::Workload;
+use crate::mesh::workload::{ADDRESSES, ANY_ADDRESS, Workload};
 use crate::mesh::{Labels, Mesh};
 use crate::name::{InvalidName, Kind, SpiffeId, WorkloadName};
 use crate::pki::{Bearer, TokenClaims, TokenError, TokenGrant};
@@ -35,6 +35,8 @@ pub struct Member {
     pub group: WorkloadName,
     /// Its address, which is that of its connection.
     pub address: IpAddr,
+    /// Other addresses that its node says it has. They count where its WorkloadGroup says so.
+    pub claimed: Vec<IpAddr>,
     /// The labels of its token, which count where there is no WorkloadGroup.
     pub labels: Arc<Labels>,
 }
@@ -137,7 +139,7 @@ impl Grant {
             Bearer::Workload { addresses, .. } => (addresses, None),
             Bearer::Group(group) => {
                 let member = Member::of(group, labels.clone(), claim, peer)?;
-                (vec![member.address], Some(member))
+                (member.addresses(mesh), Some(member))
             }
         };
         let labels = member.as_ref().map_or(labels, |member| member.labels(mesh).clone());
@@ -176,7 +178,7 @@ impl Grant {
             return Ok(Self {
                 identity,
                 workload: claim.workload.clone(),
-                stated: Some((member.labels(mesh).clone(), vec![member.address])),
+                stated: Some((member.labels(mesh).clone(), member.addresses(mesh))),
                 member: Some(member),
                 token_expires: None,
             });
@@ -239,6 +241,22 @@ impl Member {
         group.map_or(&self.labels, |group| &group.labels)
     }
 
+    /// Addresses that it has beside its own, if its WorkloadGroup lets its members say so. Who does that trusts all that have
+    /// the group's token with one another's addresses, and with those of others: they could be taken for this workload.
+    pub(super) fn further(&self, mesh: &Mesh) -> &[IpAddr] {
+        let group = mesh.workload_group(&self.group);
+        let said = group.and_then(|group| group.annotations.get(ADDRESSES));
+        match said.is_some_and(|said| said == ANY_ADDRESS) {
+            true => &self.claimed,
+            false => &[],
+        }
+    }
+
+    /// All of its addresses, its own first.
+    fn addresses(&self, mesh: &Mesh) -> Vec<IpAddr> {
+        [self.address].iter().chain(self.further(mesh)).copied().collect()
+    }
+
     /// The member of a group that a node is. Whoever has the group's token could draw another's traffic if it could
     /// choose its address, so that is the one its connection comes from, and its name says so.
     fn of(
@@ -269,7 +287,16 @@ impl Member {
                 expected,
                 claimed: claim.workload.clone(),
             }),
-            Ok(_) => Ok(Self { group, address, labels }),
+            Ok(_) => {
+                let all = claim.addresses.iter().map(IpAddr::to_canonical);
+                let claimed = all.filter(|claimed| *claimed != address).collect();
+                Ok(Self {
+                    group,
+                    address,
+                    claimed,
+                    labels,
+                })
+            }
             Err(why) => Err(GrantError::Name { group, why }),
         }
     }
@@ -313,10 +340,11 @@ pub(super) fn entry<'a>(mesh: &'a Mesh, workload: &WorkloadName) -> Option<&'a A
 }
 
 fn ip(entry: &Workload) -> Vec<IpAddr> {
-    match entry.address {
-        Address::Ip(ip) => vec![ip],
-        Address::Name(_) | Address::Unix(_) => Vec::new(),
-    }
+    let own = match entry.address {
+        Address::Ip(ip) => Some(ip),
+        Address::Name(_) | Address::Unix(_) => None,
+    };
+    own.into_iter().chain(entry.further.iter().copied()).collect()
 }
 
 #[cfg(test)]
@@ -451,6 +479,26 @@ spec: {template: {labels: {app: written}, serviceAccount: written}}
 ";
         let directory = Directory::new(Options::default());
         directory.apply(&puts("a.yaml", text)).mesh
+    }
+
+    #[test]
+    fn a_workload_group_may_let_its_members_say_their_further_addresses() {
+        let text = "
+apiVersion: networking.istio.io/v1
+kind: WorkloadGroup
+metadata: {name: reviews, namespace: shop}
+spec: {metadata: {annotations: {topsail.io/addresses: \"*\"}}, template: {serviceAccount: reviews}}
+";
+        let mesh = Directory::new(Options::default()).apply(&puts("a.yaml", text)).mesh;
+        let addresses = ("INSTANCE_IPS", "10.0.0.7,10.1.0.7");
+        let own = claim("reviews-10-0-0-7.shop", "10.0.0.7", &[OF_GROUP, addresses]);
+        let all: Vec<IpAddr> = ["10.0.0.7", "10.1.0.7"].map(|ip| ip.parse().unwrap()).to_vec();
+        let grant = Grant::from_token(group(), &own, Some(all[0]), &mesh).unwrap();
+        let (view, contradictions) = grant.view(&own, &mesh);
+        assert_eq!((view.addresses, contradictions.len()), (all.clone(), 0));
+        assert_eq!(grant.member.unwrap().further(&mesh), &all[1..]);
+        let grant = Grant::from_token(group(), &own, Some(all[0]), &Mesh::default()).unwrap();
+        assert!(grant.member.unwrap().further(&Mesh::default()).is_empty());
     }
 
     #[test]

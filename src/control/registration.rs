@@ -1,6 +1,7 @@
 //! What a workload that registers itself says, as the WorkloadEntry that somebody would have written for it.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use serde_json::json;
@@ -11,7 +12,7 @@ use crate::api::{self, Object, ReadOptions, Spec};
 use crate::diag::SourceText;
 use crate::mesh::Mesh;
 use crate::mesh::service::Locality;
-use crate::mesh::workload::READY;
+use crate::mesh::workload::{ADDRESSES, READY};
 use crate::name::WorkloadName;
 use crate::source::document::Document;
 
@@ -63,7 +64,15 @@ impl Registration {
                 weight: group.map_or(1, |group| group.weight),
                 network: String::new(),
             },
-            annotations: group.map(|group| group.annotations.clone()).unwrap_or_default(),
+            annotations: {
+                let mut annotations = group.map(|group| group.annotations.clone()).unwrap_or_default();
+                let further: Vec<String> = member.further(mesh).iter().map(IpAddr::to_string).collect();
+                match further.is_empty() {
+                    true => annotations.remove(ADDRESSES),
+                    false => annotations.insert(ADDRESSES.to_owned(), further.join(",")),
+                };
+                annotations
+            },
         })
     }
 

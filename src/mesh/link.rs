@@ -120,6 +120,7 @@ impl<'p> Ports<'p> {
         let ports: Vec<(u16, u16)> = own.chain(retained).collect();
         (reachable && !ports.is_empty()).then(|| Endpoint {
             address: workload.address.clone(),
+            further: workload.further.clone(),
             ports,
             labels: workload.labels.clone(),
             namespace: workload.id.namespace.clone(),
@@ -180,6 +181,7 @@ impl<'p> Ports<'p> {
                 Ok(ip) => Address::Ip(ip),
                 Err(_) => Address::Name(host.as_str().into()),
             },
+            further: Arc::default(),
             ports: self.all().map(|port| (port.port.number, port.port.target)).collect(),
             labels: Arc::default(),
             namespace: source.id.namespace.clone(),
@@ -224,6 +226,7 @@ fn slice_endpoint(
     };
     Endpoint {
         address: Address::Ip(address.ip),
+        further: Arc::default(),
         ports,
         labels: labels_on(
             &address.node,

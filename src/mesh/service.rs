@@ -209,6 +209,8 @@ pub enum Address {
 pub struct Endpoint {
     /// Where.
     pub address: Address,
+    /// Where too: a workload in several networks. A headless service is listened for at all of them.
+    pub further: Arc<[IpAddr]>,
     /// (service port number, endpoint port): the service ports it serves. The endpoint port is 0
     /// for a Unix socket.
     pub ports: Vec<(u16, u16)>,

@@ -1,6 +1,7 @@
 //! Workloads: what a WorkloadEntry says about one running application.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::Labels;
@@ -11,6 +12,13 @@ use crate::name::{ObjectId, ServiceAccount};
 /// registers itself has it while it is not ready.
 pub const READY: &str = "topsail.io/ready";
 
+/// The annotation with the further addresses of a workload that is in several networks, with `,` between them. On members
+/// of a WorkloadGroup, `*` stands for those that their sidecars say they have.
+pub const ADDRESSES: &str = "topsail.io/addresses";
+
+/// What [`ADDRESSES`] says of a group whose members may register whichever addresses they have.
+pub const ANY_ADDRESS: &str = "*";
+
 /// A WorkloadEntry, lowered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Workload {
@@ -18,6 +26,9 @@ pub struct Workload {
     pub id: ObjectId,
     /// `address`.
     pub address: Address,
+    /// Where it is reached too: the annotation [`ADDRESSES`]. Whoever chooses an endpoint takes `address`; who dials one of
+    /// these is recognised.
+    pub further: Arc<[IpAddr]>,
     /// `ports`: port name to number.
     pub ports: Vec<(Arc<str>, u16)>,
     /// `metadata.labels` over `labels`.

@@ -260,7 +260,12 @@ fn stream(server: &mut Server, address: &str) -> MemberId {
         identity: "spiffe://cluster.local/ns/default/sa/reviews".parse().unwrap(),
         workload,
         stated: Some((labels.clone(), vec![address])),
-        member: Some(Member { group, address, labels }),
+        member: Some(Member {
+            group,
+            address,
+            claimed: Vec::new(),
+            labels,
+        }),
         token_expires: None,
     };
     let id = enter(server, claim, grant);

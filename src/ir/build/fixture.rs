@@ -360,6 +360,7 @@ pub(super) fn endpoint(address: &str, account: &str) -> Endpoint {
             Ok(ip) => Address::Ip(ip),
             Err(_) => Address::Name(address.into()),
         },
+        further: Arc::default(),
         ports: Vec::new(),
         labels: Arc::default(),
         namespace: Namespace::default(),

@@ -340,9 +340,12 @@ fn endpoint_addresses(service: &Service, port: u16) -> BTreeSet<IpAddr> {
         .iter()
         .filter(|endpoint| endpoint.port(port).is_some());
     serving
-        .filter_map(|endpoint| match endpoint.address {
-            Address::Ip(ip) => Some(ip),
-            Address::Name(_) | Address::Unix(_) => None,
+        .flat_map(|endpoint| {
+            let own = match endpoint.address {
+                Address::Ip(ip) => Some(ip),
+                Address::Name(_) | Address::Unix(_) => None,
+            };
+            own.into_iter().chain(endpoint.further.iter().copied())
         })
         .collect()
 }

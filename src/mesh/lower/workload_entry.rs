@@ -1,5 +1,6 @@
 //! WorkloadEntries, and the endpoints that ServiceEntries list in the same form.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::report::Report;
@@ -10,7 +11,7 @@ use crate::api::{FieldPath, Object};
 use crate::diag::Code;
 use crate::mesh::Labels;
 use crate::mesh::service::Address;
-use crate::mesh::workload::{READY, Workload};
+use crate::mesh::workload::{ADDRESSES, READY, Workload};
 use crate::name::{ServiceAccount, is_dns_label};
 
 /// The label that says whether a workload takes Istio's mutual TLS.
@@ -23,8 +24,13 @@ pub(super) fn lower(object: &Object, spec: &Spec, context: &Context) -> Lowered<
     let mut labels = report.labels(&at.field("labels"), &spec.labels);
     labels.extend(shared(&object.labels));
     let ready = ready(&mut report, object);
+    let further = further(&mut report, object);
     let workload = workload(&mut report, &at, spec, labels, Names::Allowed);
-    let workload = workload.map(|workload| Workload { ready, ..workload });
+    let workload = workload.map(|workload| Workload {
+        ready,
+        further,
+        ..workload
+    });
     report.finish_some(workload).map(Arc::new)
 }
 
@@ -68,6 +74,7 @@ pub(super) fn workload(
     Some(Workload {
         id: report.id.clone(),
         address: address?,
+        further: Arc::default(),
         ports,
         mutual_tls,
         labels: Arc::new(labels),
@@ -85,6 +92,19 @@ fn ready(report: &mut Report<'_>, object: &Object) -> bool {
         report.error(&at, "`true` or `false` is needed");
     }
     said != Some("false")
+}
+
+fn further(report: &mut Report<'_>, object: &Object) -> Arc<[IpAddr]> {
+    let said = object.annotations.get(ADDRESSES).map_or("", String::as_str);
+    let items = said.split(',').map(str::trim).filter(|item| !item.is_empty());
+    match items.map(str::parse).collect::<Result<Vec<IpAddr>, _>>() {
+        Ok(addresses) => addresses.into(),
+        Err(_) => {
+            let at = FieldPath::root().field("metadata").field("annotations").key(ADDRESSES);
+            report.error(&at, "a list of IP addresses with `,` between them is needed");
+            Arc::default()
+        }
+    }
 }
 
 fn address(report: &mut Report<'_>, at: &FieldPath, spec: &Spec, names: Names) -> Option<Address> {

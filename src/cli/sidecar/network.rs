@@ -1,0 +1,91 @@
+//! The network that a sidecar's container is in.
+
+use std::fs;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, UdpSocket};
+use std::time::Duration;
+
+use tokio::time::sleep;
+
+/// How often it is looked whether the network is still there.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// The IPv4 addresses of this network namespace beside `own`: those that the kernel takes for its own (`fib_trie` of
+/// procfs), without loopback.
+pub(super) fn other_addresses(own: IpAddr) -> Vec<IpAddr> {
+    let table = fs::read_to_string("/proc/net/fib_trie").unwrap_or_default();
+    let others = local(&table).into_iter().map(IpAddr::V4);
+    others
+        .filter(|address| *address != own && !address.is_loopback())
+        .collect()
+}
+
+/// Addresses whose next line says `/32 host LOCAL`, each once and in the order of the table.
+fn local(table: &str) -> Vec<Ipv4Addr> {
+    let mut found = Vec::new();
+    let mut last = None;
+    for line in table.lines().map(str::trim) {
+        if let Some(address) = line.strip_prefix("|-- ") {
+            last = address.parse::<Ipv4Addr>().ok();
+        } else if line == "/32 host LOCAL"
+            && let Some(address) = last
+            && !found.contains(&address)
+        {
+            found.push(address);
+        }
+    }
+    found
+}
+
+/// Waits until this network namespace has the address no more. The engine has then ended the container that the namespace
+/// was made for, and made another one if it has started it again.
+pub(super) async fn lost(address: IpAddr) {
+    let mut missed = false;
+    loop {
+        sleep(LOOK).await;
+        let bound = UdpSocket::bind((address, 0));
+        let is_gone = bound.is_err_and(|error| error.kind() == io::ErrorKind::AddrNotAvailable);
+        if is_gone && missed {
+            return;
+        }
+        missed = is_gone;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_found_once_each() {
+        let table = "\
+Main:
+  +-- 0.0.0.0/0 3 0 5
+     |-- 0.0.0.0
+        /0 universe UNICAST
+     +-- 127.0.0.0/8 2 0 2
+        |-- 127.0.0.1
+           /32 host LOCAL
+     +-- 172.20.0.0/16 2 0 2
+        |-- 172.20.0.4
+           /32 host LOCAL
+        |-- 172.20.255.255
+           /32 link BROADCAST
+Local:
+        |-- 172.20.0.4
+           /32 host LOCAL
+        |-- 172.21.0.9
+           /32 host LOCAL
+";
+        let found: Vec<String> = local(table).iter().map(Ipv4Addr::to_string).collect();
+        assert_eq!(found, ["127.0.0.1", "172.20.0.4", "172.21.0.9"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_address_that_is_not_here_is_lost_and_one_that_is_stays() {
+        // For documentation (RFC 5737): nobody's.
+        lost(Ipv4Addr::new(192, 0, 2, 1).into()).await;
+        let stays = tokio::time::timeout(LOOK * 10, lost(Ipv4Addr::LOCALHOST.into())).await;
+        assert!(stays.is_err());
+    }
+}
