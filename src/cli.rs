@@ -10,6 +10,7 @@ mod directory;
 mod file;
 mod format;
 mod init;
+mod inject;
 mod iptables;
 mod join;
 mod log;
@@ -84,6 +85,8 @@ commands! {
     Proxy(proxy::Arguments),
     /// Be the entry point of a sidecar's container: join, intercept, run the data plane, end in order
     Sidecar(Box<sidecar::Arguments>),
+    /// Give the services of a compose project sidecars
+    Inject(inject::Arguments),
     /// Lead the traffic of applications through the sidecar beside them
     Iptables(iptables::Arguments),
     /// Show how far each proxy is with what it should have

@@ -14,6 +14,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("diag", &["name"]),
     ("source", &["diag", "name"]),
     ("api", &["source", "diag", "name"]),
+    ("compose", &["api", "source", "diag", "name"]),
     ("mesh", &["api", "source", "diag", "name"]),
     ("ir", &["mesh", "diag", "name"]),
     ("pki", &["clock", "name"]),
@@ -58,6 +59,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "telemetry",
             "envoy",
             "interception",
+            "compose",
             "diag",
             "clock",
             "name",
@@ -117,7 +119,7 @@ fn protobuf_stays_in_its_room() {
 
 #[test]
 fn pure_rooms_have_no_clock_and_no_sockets() {
-    let pure = ["name", "diag", "api", "mesh", "ir"];
+    let pure = ["name", "diag", "api", "compose", "mesh", "ir"];
     let impure = [
         "SystemTime::now",
         "Instant::now",

@@ -104,6 +104,20 @@ codes! {
     BreaksEnvoyRule = "TS0017" Error;
     /// What a proxy claims about itself contradicts its WorkloadEntry.
     ContradictingClaim = "TS0018" Warning;
+    /// A compose service whose network namespace a sidecar cannot share.
+    UnsupportedNetworkMode = "TS0019" Error;
+    /// A compose service with several containers, of which a sidecar could join one only.
+    SeveralContainers = "TS0020" Error;
+    /// An application listens on a port that its sidecar takes.
+    ReservedPort = "TS0021" Error;
+    /// The ports of a compose service cannot be told.
+    UnknownPort = "TS0022" Warning;
+    /// A compose service has a name that one of those has that are to be added.
+    ReservedName = "TS0023" Error;
+    /// An application can go round its sidecar.
+    BypassedSidecar = "TS0024" Error;
+    /// A generated file that somebody has edited is not replaced.
+    EditedFile = "TS0025" Error;
 }
 
 impl fmt::Display for Code {

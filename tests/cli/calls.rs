@@ -15,6 +15,7 @@ fn help_teaches() {
         "status",
         "bootstrap",
         "init",
+        "inject",
         "sidecar",
         "token create",
         "iptables apply",

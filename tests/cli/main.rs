@@ -9,6 +9,8 @@ mod check;
 #[cfg(test)]
 mod init;
 #[cfg(test)]
+mod inject;
+#[cfg(test)]
 mod render;
 #[cfg(test)]
 pub mod run;

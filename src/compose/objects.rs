@@ -1,0 +1,104 @@
+//! The objects that describe a project to the control plane.
+
+use std::fmt::Write;
+
+use super::name;
+use super::plan::{Plan, Planned};
+use super::port::ListenPort;
+
+/// The files of the configuration directory, by name: one for each service with a sidecar, and one for all.
+///
+/// Services are headless, as a compose service is: its name resolves to the addresses of its containers, and who
+/// connects to one of them gets that one. Addresses are not written down. Sidecars register theirs as members of the
+/// WorkloadGroup, wherever the engine has put them.
+pub fn objects(plan: &Plan) -> Vec<(String, String)> {
+    let mut files = vec![(format!("{}.yaml", name::SERVER), MESH.to_owned())];
+    files.extend(plan.meshed.iter().map(|planned| {
+        let file = format!("{}.yaml", planned.object);
+        (file, service(planned))
+    }));
+    files
+}
+
+/// Namespace-wide in the root namespace: for all workloads that have none of their own.
+const MESH: &str = "\
+# Between containers there is mutual TLS and nothing else.
+apiVersion: security.istio.io/v1
+kind: PeerAuthentication
+metadata: {name: default, namespace: istio-system}
+spec:
+  mtls: {mode: STRICT}
+";
+
+fn service(planned: &Planned) -> String {
+    let Planned { service, object, .. } = planned;
+    let mut text = format!("# The service `{service}`, reached by its name at the addresses of its containers.\n");
+    if !planned.ports.is_empty() {
+        text.push_str(&format!(
+            "apiVersion: v1\nkind: Service\nmetadata: {{name: {object}}}\nspec:\n  clusterIP: None\n  selector: {{app: \
+             {object}}}\n  ports:\n"
+        ));
+        planned.ports.iter().for_each(|listen| port(&mut text, *listen));
+        text.push_str("---\n");
+    }
+    // It is reached at the address that it has in the caller's network.
+    let annotations = match planned.networks.len() {
+        0 | 1 => "",
+        _ => "    annotations: {topsail.io/addresses: \"*\"}\n",
+    };
+    text.push_str(&format!(
+        "apiVersion: networking.istio.io/v1\nkind: WorkloadGroup\nmetadata: {{name: {object}}}\nspec:\n  metadata:\n    \
+         labels: {{app: {object}}}\n{annotations}  template:\n    serviceAccount: {object}\n"
+    ));
+    policy(&mut text, planned);
+    text
+}
+
+fn port(text: &mut String, port: ListenPort) {
+    let ListenPort { number, protocol, .. } = port;
+    let app_protocol = match protocol.app_protocol() {
+        Some(protocol) => format!(", appProtocol: {protocol}"),
+        None => String::new(),
+    };
+    let name = match protocol.app_protocol() {
+        Some(protocol) => format!("{protocol}-{number}"),
+        None => format!("port-{number}"),
+    };
+    // Writing to a text does not fail.
+    let _ = writeln!(text, "  - {{name: {name}, port: {number}{app_protocol}}}");
+}
+
+/// What is published is called by those who have no sidecar.
+fn policy(text: &mut String, planned: &Planned) {
+    let Planned { service, object, .. } = planned;
+    let published: Vec<u16> = planned
+        .ports
+        .iter()
+        .filter(|port| port.published)
+        .map(|port| port.number)
+        .collect();
+    if published.is_empty() && !planned.permissive {
+        return;
+    }
+    let (why, mode) = match planned.permissive {
+        true => (
+            format!("`{service}` takes plaintext too, as its label asks; sidecars call it by mutual TLS all the same."),
+            "PERMISSIVE",
+        ),
+        false => (
+            "Published ports take plaintext too, for callers outside; sidecars call them by mutual TLS all the same."
+                .to_owned(),
+            "STRICT",
+        ),
+    };
+    text.push_str(&format!(
+        "---\n# {why}\napiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: {{name: {object}}}\nspec:\n  \
+         selector:\n    matchLabels: {{app: {object}}}\n  mtls: {{mode: {mode}}}\n"
+    ));
+    if !planned.permissive {
+        text.push_str("  portLevelMtls:\n");
+        for number in published {
+            text.push_str(&format!("    {number}: {{mode: PERMISSIVE}}\n"));
+        }
+    }
+}

@@ -1,0 +1,72 @@
+//! What of a compose service decides about its sidecar.
+
+use super::fields::{Fields, Spot};
+use super::port::{self, Port};
+
+/// A service of a project.
+#[derive(Clone, Debug)]
+pub struct Service {
+    /// Its name, where it is first given.
+    pub name: Spot,
+    /// `image`.
+    pub image: Option<Spot>,
+    /// `network_mode`.
+    pub(super) network_mode: Option<Spot>,
+    /// `networks`; empty means `default`.
+    pub(super) networks: Vec<Spot>,
+    /// `ports`: what is reached from outside.
+    pub(super) ports: Vec<Port>,
+    /// `expose`.
+    pub(super) expose: Vec<Port>,
+    /// Whether the service tries to say where it listens, or is beyond reading: its image is not to be asked then.
+    pub(super) states_ports: bool,
+    /// `labels`.
+    pub(super) labels: Vec<(Spot, Spot)>,
+    /// The names of `depends_on`.
+    pub(super) depends_on: Vec<Spot>,
+    /// The services of `links`, which compose starts before this one as well.
+    pub(super) links: Vec<Spot>,
+    /// `profiles`.
+    pub(super) profiles: Vec<Spot>,
+    /// `user`.
+    pub(super) user: Option<Spot>,
+    /// `scale`, or `deploy.replicas`.
+    pub(super) replicas: Option<Spot>,
+    /// `cap_add`.
+    pub(super) capabilities: Vec<Spot>,
+    /// `privileged`, where it is.
+    pub(super) privileged: Option<Spot>,
+}
+
+impl Service {
+    pub(super) fn read(name: Spot, mut fields: Fields<'_>) -> Self {
+        let scale = fields.scalar("scale");
+        let privileged = fields.scalar("privileged");
+        let ports = fields.list("ports");
+        let expose = fields.list("expose");
+        let states_ports = fields.parts.is_empty() || fields.is_given("ports") || fields.is_given("expose");
+        Self {
+            name,
+            image: fields.scalar("image"),
+            network_mode: fields.scalar("network_mode"),
+            networks: fields.names("networks"),
+            ports: port::read(&ports, fields.problems),
+            expose: port::read(&expose, fields.problems),
+            states_ports,
+            labels: fields.pairs("labels"),
+            depends_on: fields.names("depends_on"),
+            links: fields.texts("links").into_iter().map(without_alias).collect(),
+            profiles: fields.texts("profiles"),
+            user: fields.scalar("user"),
+            replicas: scale.or_else(|| fields.inner("deploy", "replicas")),
+            capabilities: fields.texts("cap_add"),
+            privileged: privileged.filter(|privileged| privileged.as_bool() == Some(true)),
+        }
+    }
+}
+
+/// `SERVICE:ALIAS`.
+fn without_alias(link: Spot) -> Spot {
+    let text = link.text.split(':').next().unwrap_or_default().to_owned();
+    Spot { text, ..link }
+}

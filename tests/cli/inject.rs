@@ -1,0 +1,259 @@
+//! `topsail inject`, without an engine: what it reads, writes and refuses.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Output;
+
+use crate::run::{text, topsail};
+
+/// The projects that the tests on an engine run.
+fn projects() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/docker/projects")
+}
+
+/// Runs it in a folder, without an engine's help.
+fn inject(folder: &Path, arguments: &[&str]) -> Output {
+    let mut command = topsail(&["inject", "--offline"]);
+    command.env_remove("COMPOSE_FILE").env_remove("COMPOSE_PATH_SEPARATOR");
+    command.args(arguments).current_dir(folder).output().unwrap()
+}
+
+/// Exit code, standard output, standard error.
+fn of(output: &Output) -> (Option<i32>, &str, &str) {
+    (output.status.code(), text(&output.stdout), text(&output.stderr))
+}
+
+/// A folder with a compose file.
+fn folder(compose: &str) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("docker-compose.yml"), compose).unwrap();
+    folder
+}
+
+/// All files below a folder, by name, with their texts.
+fn files(folder: &Path) -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    let mut pending = vec![folder.to_owned()];
+    while let Some(next) = pending.pop() {
+        for entry in fs::read_dir(next).unwrap() {
+            let path = entry.unwrap().path();
+            match path.is_dir() {
+                true => pending.push(path),
+                false => {
+                    let name = path.strip_prefix(folder).unwrap().display().to_string();
+                    found.push((name, fs::read_to_string(path).unwrap()));
+                }
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+const WEB: &str = "services:\n  web: {image: web, ports: [\"80:8000\"]}\n  db: {image: redis, scale: 1}\n";
+
+#[test]
+fn projects_of_three_shapes_become_these() {
+    for project in ["shop", "networks", "beside"] {
+        let output = inject(&projects().join(project), &["--dry-run"]);
+        let (code, stdout, stderr) = of(&output);
+        assert_eq!((code, stderr), (Some(0), ""));
+        insta::assert_snapshot!(format!("inject_{project}"), stdout);
+    }
+}
+
+#[test]
+fn the_bundled_data_plane_images_labels_and_profiles_are_in_the_override() {
+    let folder = folder(
+        "
+services:
+  a:
+    image: a
+    profiles: [x, y]
+    labels:
+      topsail.io/ports: \"80\"
+      sidecar.istio.io/interceptionMode: TPROXY
+      sidecar.istio.io/logLevel: debug
+      traffic.sidecar.istio.io/excludeOutboundPorts: \"25, 587\"
+      traffic.sidecar.istio.io/includeInboundPorts: \"\"
+",
+    );
+    let arguments = ["--dry-run", "--dataplane", "rust", "--image", "registry/topsail:1"];
+    let output = inject(folder.path(), &arguments);
+    let (_, stdout, _) = of(&output);
+    let override_file = stdout.split("--- # docker-compose.topsail.yml").nth(1).unwrap();
+    let sidecar = &override_file[override_file.find("  a-sidecar:").unwrap()..];
+    insta::assert_snapshot!("inject_labels", sidecar);
+}
+
+#[test]
+fn a_second_call_changes_nothing_and_a_service_that_is_gone_takes_its_objects_along() {
+    let folder = folder(WEB);
+    let path = folder.path();
+    let output = inject(path, &[]);
+    let (code, stdout, stderr) = of(&output);
+    assert_eq!((code, stderr), (Some(0), ""));
+    assert!(stdout.contains("web: sidecar web-sidecar, 8000 auto (plaintext too)\ndb: sidecar db-sidecar, 6379 tcp\n"));
+    assert!(
+        stdout.ends_with("start it: docker compose -f docker-compose.yml -f docker-compose.topsail.yml up -d\n"),
+        "{stdout}"
+    );
+    let written = files(path);
+    let names: Vec<&str> = written.iter().map(|(name, _)| &**name).collect();
+    let of_mesh = [
+        "mesh/compose/db.yaml",
+        "mesh/compose/topsail.yaml",
+        "mesh/compose/web.yaml",
+    ];
+    assert_eq!(
+        names,
+        [&["docker-compose.topsail.yml", "docker-compose.yml"][..], &of_mesh].concat()
+    );
+    let again = inject(path, &[]);
+    assert_eq!(of(&again).1.matches(": unchanged").count(), 4, "{}", of(&again).1);
+    assert_eq!(files(path), written);
+    fs::write(
+        path.join("docker-compose.yml"),
+        WEB.lines().take(2).collect::<Vec<_>>().join("\n"),
+    )
+    .unwrap();
+    let third = inject(path, &[]);
+    assert!(
+        of(&third).1.contains("mesh/compose/db.yaml: removed"),
+        "{}",
+        of(&third).1
+    );
+    assert!(!path.join("mesh/compose/db.yaml").exists());
+    assert!(
+        topsail(&["check", "mesh"])
+            .current_dir(path)
+            .status()
+            .unwrap()
+            .success()
+    );
+}
+
+#[test]
+fn what_somebody_has_edited_is_not_replaced() {
+    let folder = folder(WEB);
+    let path = folder.path();
+    inject(path, &[]);
+    let web = path.join("mesh/compose/web.yaml");
+    let edited = fs::read_to_string(&web).unwrap().replace("port: 8000", "port: 8001");
+    fs::write(&web, &edited).unwrap();
+    fs::write(path.join("docker-compose.yml"), WEB.replace("redis", "postgres")).unwrap();
+    let before = files(path);
+    let output = inject(path, &[]);
+    let (code, stdout, stderr) = of(&output);
+    assert_eq!((code, stdout), (Some(1), ""));
+    assert!(stderr.contains("mesh/compose/web.yaml:1:1: error[TS0025]"), "{stderr}");
+    assert!(stderr.ends_with("nothing is written: 1 error\n"), "{stderr}");
+    assert_eq!(files(path), before);
+    // Without its first line it is theirs.
+    fs::write(&web, edited.split_once('\n').unwrap().1).unwrap();
+    let output = inject(path, &[]);
+    let (code, stdout, stderr) = of(&output);
+    assert_eq!(code, Some(0), "{stderr}");
+    assert!(
+        stderr.contains("info[TS0025]") && stdout.contains("db.yaml: replaced"),
+        "{stderr}{stdout}"
+    );
+    assert!(fs::read_to_string(&web).unwrap().contains("port: 8001"));
+    // An override that is somebody else's.
+    fs::write(path.join("docker-compose.topsail.yml"), "services: {}\n").unwrap();
+    assert_eq!(of(&inject(path, &[])).0, Some(1));
+    assert_eq!(of(&inject(path, &["--force"])).0, Some(0));
+    assert!(!fs::read_to_string(&web).unwrap().contains("port: 8001"));
+}
+
+#[test]
+fn errors_name_file_line_and_column_and_nothing_is_written() {
+    let folder = folder(
+        "services:\n  web: {image: web, network_mode: host}\n  db:\n    expose: [15001]\n    labels: {topsail.io/port: \"1\"}\n",
+    );
+    let output = inject(folder.path(), &[]);
+    let (code, stdout, stderr) = of(&output);
+    assert_eq!((code, stdout), (Some(1), ""));
+    insta::assert_snapshot!("inject_errors", stderr);
+    assert_eq!(files(folder.path()).len(), 1);
+    let output = inject(folder.path(), &["-f", "none.yml"]);
+    let (code, _, stderr) = of(&output);
+    assert_eq!(code, Some(1));
+    assert!(stderr.contains("error[TS0009]: cannot read none.yml"), "{stderr}");
+}
+
+#[test]
+fn files_are_found_and_added_up_as_compose_does() {
+    let folder = folder(WEB);
+    let path = folder.path();
+    fs::write(
+        path.join("docker-compose.override.yml"),
+        "services: {db: {expose: [7000]}}\n",
+    )
+    .unwrap();
+    fs::write(
+        path.join("prod.yml"),
+        "services: {db: {labels: [\"topsail.io/inject=true\"]}}\n",
+    )
+    .unwrap();
+    fs::create_dir(path.join("below")).unwrap();
+    let output = inject(&path.join("below"), &[]);
+    let (_, stdout, stderr) = of(&output);
+    assert!(
+        stdout.contains("db: sidecar db-sidecar, 7000 auto\n"),
+        "{stdout}{stderr}"
+    );
+    assert!(path.join("docker-compose.topsail.yml").is_file());
+    let text = fs::read_to_string(path.join("docker-compose.topsail.yml")).unwrap();
+    assert!(text.contains("./mesh:/etc/topsail/mesh:ro"), "{text}");
+    let arguments = [
+        "-f",
+        "docker-compose.yml",
+        "-f",
+        "prod.yml",
+        "-o",
+        "o.yml",
+        "--config",
+        "m",
+    ];
+    let output = inject(path, &arguments);
+    let (_, stdout, _) = of(&output);
+    assert!(
+        stdout.contains("db: sidecar") && stdout.contains("web: left alone"),
+        "{stdout}"
+    );
+    assert!(
+        stdout.ends_with("-f docker-compose.yml -f prod.yml -f o.yml up -d\n"),
+        "{stdout}"
+    );
+    assert!(path.join("m/compose/db.yaml").is_file());
+    let mut command = topsail(&["inject", "--offline", "--dry-run"]);
+    command.env("COMPOSE_FILE", "docker-compose.yml:docker-compose.topsail.yml");
+    let output = command.current_dir(path).output().unwrap();
+    assert!(text_of(&output).contains("port: 6379"), "{}", text_of(&output));
+}
+
+fn text_of(output: &Output) -> String {
+    text(&output.stdout).to_owned() + text(&output.stderr)
+}
+
+#[test]
+fn a_call_without_a_project_says_what_is_missing() {
+    let folder = tempfile::tempdir().unwrap();
+    // A folder above may have one, on whose machine this runs is not known.
+    fs::write(
+        folder.path().join("compose.yaml"),
+        "services: {a: {labels: {topsail.io/inject: \"false\"}}}\n",
+    )
+    .unwrap();
+    let output = inject(folder.path(), &[]);
+    let (code, _, stderr) = of(&output);
+    assert_eq!(code, Some(2));
+    assert!(
+        stderr.contains("no service of compose.yaml is to have a sidecar"),
+        "{stderr}"
+    );
+    fs::write(folder.path().join("compose.yaml"), "services: {}\n").unwrap();
+    assert_eq!(of(&inject(folder.path(), &[])).0, Some(2));
+    assert_eq!(of(&inject(folder.path(), &["--all", "--labelled"])).0, Some(2));
+}
