@@ -4,7 +4,7 @@ mod canonical;
 pub mod client;
 pub mod coverage;
 pub mod encode;
-mod joining;
+pub mod joining;
 pub mod json;
 pub mod node;
 pub mod otlp;
