@@ -3,6 +3,7 @@
 pub(super) mod traffic;
 
 use std::fs;
+use std::io;
 use std::net::IpAddr;
 
 use clap::{Args, Subcommand, ValueEnum};
@@ -10,6 +11,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use super::output::Output;
 use super::{Command, Outcome};
 use crate::interception::{self, Dns, Mode, Plan, Which};
+use crate::lifecycle::StopSignals;
 use traffic::{Families, TproxyArguments, Traffic, port};
 
 /// What `topsail iptables` is called with.
@@ -48,6 +50,9 @@ Examples:
 
   Leave ssh and a database alone:
     topsail iptables apply --exclude-inbound-ports 22 --exclude-outbound-ports 5432
+
+  A container that holds the network of a sidecar and its application, whichever of them ends and starts again:
+    topsail iptables apply --hold
 
   Look at the rules first:
     topsail iptables apply --mode TPROXY --dry-run";
@@ -107,6 +112,10 @@ struct Apply {
     /// Print the rules as a shell script and change nothing
     #[arg(long, short = 'n')]
     dry_run: bool,
+
+    /// Stay until SIGTERM or SIGINT, to hold the network for containers that share it
+    #[arg(long, conflicts_with = "dry_run")]
+    hold: bool,
 }
 
 const CLEAN_EXAMPLES: &str = "\
@@ -136,7 +145,7 @@ enum ModeArgument {
 
 impl Command for Apply {
     fn run(self, output: &mut Output) -> anyhow::Result<Outcome> {
-        let (families, dry_run) = (self.families.families(), self.dry_run);
+        let (families, dry_run, hold) = (self.families.families(), self.dry_run, self.hold);
         let plan = self.plan();
         if dry_run {
             write!(output.out, "{}", interception::script(&plan, &families))?;
@@ -144,6 +153,12 @@ impl Command for Apply {
         }
         interception::apply(&plan, &families)?;
         output.note("traffic goes through the sidecar; `topsail iptables clean` takes the rules away")?;
+        if hold {
+            tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()?
+                .block_on(async { io::Result::Ok(StopSignals::catch()?.next().await) })?;
+        }
         Ok(Outcome::Fine)
     }
 }

@@ -12,8 +12,8 @@ use tokio::net::TcpStream;
 
 use super::{Config, SERVED_BY, Service};
 
-/// How long an answer may take.
-const TIMEOUT: Duration = Duration::from_secs(3);
+/// How long an answer may take: long, for machines with other things to do.
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What is handed on from the request that is being served: who asks, and what ties the calls of one
 /// trace together. A sidecar cannot do this, since it does not know which call belongs to which request.

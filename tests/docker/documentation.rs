@@ -1,0 +1,67 @@
+//! docs/compose.md, command by command.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Command;
+
+use crate::bookinfo::copy;
+use crate::engine::{COMPOSE, Project, TAG, attempt, output};
+use crate::harness::eventually;
+
+/// Stands in for Grafana, of which there is no image where no registry is reached.
+const WITHOUT_GRAFANA: &str =
+    "services: {grafana: {image: \"topsail-bookinfo:test\", command: \"details --listen 0.0.0.0:3000\"}}\n";
+
+#[tokio::test]
+async fn every_command_of_the_page_does_its_work() {
+    let (repository, folder) = (Path::new(env!("CARGO_MANIFEST_DIR")), tempfile::tempdir().unwrap());
+    let checkout = folder.path().join("topsail");
+    copy(&repository.join("examples"), &checkout.join("examples"));
+    let file = checkout.join("docker-compose.yml");
+    fs::copy(repository.join("docker-compose.yml"), &file).unwrap();
+    let override_file = folder.path().join("override.yml");
+    fs::write(&override_file, WITHOUT_GRAFANA).unwrap();
+    // What the page calls `docker compose` may be `docker-compose` here.
+    let shim = folder.path().join("docker");
+    let compose = COMPOSE.join(" ");
+    let real = output(Command::new("which").arg("docker"));
+    let script = format!("#!/bin/sh\n[ \"$1\" = compose ] || exec {real} \"$@\"\nshift\nexec {compose} \"$@\"\n");
+    fs::write(&shim, script.replace("exec docker ", &format!("exec {real} "))).unwrap();
+    fs::set_permissions(&shim, Permissions::from_mode(0o755)).unwrap();
+    let path = std::env::var("PATH").unwrap_or_default();
+
+    // Takes down what is left when a command fails.
+    let project = Project::new("page", &[&file, &override_file], &checkout);
+    let page = fs::read_to_string(repository.join("docs/compose.md")).unwrap();
+    let commands = commands(&page);
+    assert!(commands.len() > 5, "{commands:?}");
+    for line in commands {
+        let mut command = Command::new("sh");
+        command
+            .args(["-c", line])
+            .current_dir(&checkout)
+            .env("PATH", format!("{}:{path}", folder.path().display()))
+            .env("COMPOSE_PROJECT_NAME", project.name())
+            .env(
+                "COMPOSE_FILE",
+                format!("{}:{}", file.display(), override_file.display()),
+            )
+            .env("TOPSAIL_TAG", TAG)
+            .env("TOPSAIL_PROMETHEUS", "127.0.0.1:0")
+            .env("TOPSAIL_GRAFANA", "127.0.0.1:0");
+        println!("$ {line}");
+        // `topsail status` fails while something is on its way to a proxy.
+        let printed = eventually(line, async || attempt(&mut command)).await;
+        println!("{printed}");
+    }
+    assert!(project.leftovers().is_empty(), "{:?}", project.leftovers());
+}
+
+/// The lines of the page's blocks of shell.
+fn commands(page: &str) -> Vec<&str> {
+    let blocks = page.split("```sh\n").skip(1);
+    blocks
+        .flat_map(|block| block.split("```").next().unwrap_or_default().lines())
+        .collect()
+}
