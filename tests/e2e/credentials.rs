@@ -1,7 +1,7 @@
 //! Certificates and join tokens that end while the data planes go on.
 
 use crate::harness::{Load, Mesh, Plane, Planes, eventually, run};
-use crate::restart::{STREAM_CLOSED, counter, serials};
+use crate::restart::{NOT_LET_IN, STREAM_CLOSED, counter, serials};
 use crate::{on_each_pair_of_planes, on_each_plane};
 
 on_each_pair_of_planes! {
@@ -66,8 +66,7 @@ async fn a_proxy_whose_token_has_expired_is_reported_and_joins_again_with_anothe
     let mut client = mesh.client().await;
     for app in [&mut web, &mut client] {
         app.sidecar.allow_log(STREAM_CLOSED);
-        // The bundled proxy's word for it.
-        app.sidecar.allow_log("xDS");
+        app.sidecar.allow_log(NOT_LET_IN);
     }
     let load = Load::start(client.get("web", "/load"), 20);
     eventually("the end of the token is told", async || {

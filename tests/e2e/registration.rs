@@ -3,16 +3,18 @@
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde_json::Value;
 
 use crate::harness::{App, Backend, Load, Mesh, Plane, Sidecar, eventually, run};
 use crate::on_each_plane;
-use crate::restart::STREAM_CLOSED;
+use crate::restart::{NOT_LET_IN, STREAM_CLOSED};
 
 on_each_plane! {
     replicas_share_a_token_and_the_traffic_and_one_that_is_killed_gets_no_more,
     replicas_stay_while_the_server_is_restarted_under_load,
+    a_replica_whose_token_has_expired_is_not_let_in_and_those_that_are_in_stay,
 }
 
 /// Each replica's application is on its own address, port 8080; its sidecar is before it, on 9080.
@@ -61,25 +63,25 @@ impl Group {
         }
         mesh.server.flag(&format!("--unregister-after={unregister_after}"));
         mesh.server.start().await;
-        let (state, token) = (mesh.server.state(), mesh.server.config().join("web.token"));
-        let (state, out) = (state.to_str().unwrap(), token.to_str().unwrap());
-        let create = [
-            "token",
-            "create",
-            "--group",
-            "web.default",
-            "--state",
-            state,
-            "--out",
-            out,
-        ];
-        let more: &[&str] = match workload_group {
-            None => &["--service-account", "web", "--label", "app=web"],
-            Some(_) => &[],
-        };
-        let made = run(&[&create[..], more].concat()).await;
+        let token = mesh.server.config().join("web.token");
+        let group = Self { mesh, token };
+        match workload_group {
+            None => {
+                group
+                    .make_token(&["--service-account", "web", "--label", "app=web"])
+                    .await
+            }
+            Some(_) => group.make_token(&[]).await,
+        }
+        group
+    }
+
+    /// Makes the token of the group, or another in its place.
+    async fn make_token(&self, more: &[&str]) {
+        let (state, out) = (self.mesh.server.state(), self.token.to_str().unwrap());
+        let create = ["token", "create", "--group", "web.default", "--out", out];
+        let made = run(&[&create[..], &["--state", state.to_str().unwrap()], more].concat()).await;
         assert!(made.status.success(), "{made:?}");
-        Self { mesh, token }
     }
 
     /// Starts a replica, for which nothing is written anywhere.
@@ -103,7 +105,7 @@ impl Group {
         let backend = Backend::http_at(SocketAddr::new(ip, 8080), &name).await;
         let bootstrap = String::from_utf8(made.stdout).unwrap();
         let mut sidecar = self.mesh.sidecar_on(&name, ip, &bootstrap).await;
-        for text in [STREAM_CLOSED, "xDS"] {
+        for text in [STREAM_CLOSED, NOT_LET_IN] {
             sidecar.allow_log(text);
         }
         Replica {
@@ -183,7 +185,7 @@ async fn replicas_share_a_token_and_the_traffic_and_one_that_is_killed_gets_no_m
 async fn replicas_stay_while_the_server_is_restarted_under_load(plane: Plane) {
     let mut group = Group::start(plane, "60s", Some(GROUP)).await;
     let mut client = group.mesh.client().await;
-    for text in [STREAM_CLOSED, "xDS"] {
+    for text in [STREAM_CLOSED, NOT_LET_IN] {
         client.sidecar.allow_log(text);
     }
     let (a, b) = (group.replica().await, group.replica().await);
@@ -206,4 +208,33 @@ async fn replicas_stay_while_the_server_is_restarted_under_load(plane: Plane) {
     .await;
     group.reached(&client, &[&a, &b]).await;
     load.stop().await.assert_lossless();
+}
+
+async fn a_replica_whose_token_has_expired_is_not_let_in_and_those_that_are_in_stay(plane: Plane) {
+    let group = Group::start(plane, "1s", Some(GROUP)).await;
+    let client = group.mesh.client().await;
+    let (a, mut b) = (group.replica().await, group.replica().await);
+    group.registered(&[&a, &b], true).await;
+
+    b.sidecar.kill().await;
+    group.make_token(&["--ttl=1s"]).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    b.sidecar.start_again();
+    eventually("it hears why it is not let in", async || {
+        // Envoy writes spaces as they come in the header.
+        let log = b.sidecar.log().replace("%20", " ");
+        if log.contains("the token expired at ") {
+            Ok(())
+        } else {
+            Err(log)
+        }
+    })
+    .await;
+    group.registered(&[&a], true).await;
+    group.reached(&client, &[&a]).await;
+
+    group.make_token(&[]).await;
+    b.sidecar.ready().await;
+    group.registered(&[&a, &b], true).await;
+    group.reached(&client, &[&a, &b]).await;
 }

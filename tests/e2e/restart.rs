@@ -30,6 +30,9 @@ pub async fn counter(app: &App, name: &str) -> u64 {
 /// What Envoy says when its server is killed.
 pub const STREAM_CLOSED: &str = "gRPC config stream to xds-grpc closed";
 
+/// What the bundled proxy says when its server does not let it in.
+pub const NOT_LET_IN: &str = "there is no stream to the control plane";
+
 /// All sidecars of the test have to do with a killed server.
 fn allow_closed_streams(web: &mut Web) {
     for app in [&mut web.client, &mut web.v1, &mut web.v2] {

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
+use tonic::Code;
+
 use super::control::{Control, Feed, News};
 use crate::proxy::config::credential::{self, CredentialError};
 use crate::proxy::config::server::Server;
@@ -37,6 +39,18 @@ impl From<SendError> for LinkError {
     }
 }
 
+impl LinkError {
+    /// Whether the server is there and does not let us in, which no waiting changes.
+    fn is_refusal(&self) -> bool {
+        match self {
+            LinkError::Stream(StreamError::Status(status)) => {
+                matches!(status.code(), Code::Unauthenticated | Code::PermissionDenied)
+            }
+            LinkError::Stream(_) | LinkError::Connect(_) | LinkError::Credential(_) | LinkError::Response(_) => false,
+        }
+    }
+}
+
 /// Keeps a stream open for ever.
 pub(super) async fn keep(feed: Feed, server: Server, control: &RefCell<Control>, news: &News) {
     let mut pause = BackOff::new(server.source.back_off);
@@ -64,7 +78,7 @@ pub(super) async fn keep(feed: Feed, server: Server, control: &RefCell<Control>,
 /// A server that restarts is away for a moment, which is worth no warning; Envoy's patience is the same.
 fn tell(feed: &Feed, waiting: Duration, error: &LinkError, pause: Duration, missing: &str) {
     const PATIENCE: Duration = Duration::from_secs(30);
-    if waiting > PATIENCE {
+    if waiting > PATIENCE || error.is_refusal() {
         tracing::warn!(%error, ?waiting, missing, "there is no stream {feed}");
     } else {
         tracing::info!(%error, ?pause, missing, "the stream {feed} is closed");
