@@ -28,6 +28,7 @@ pub(crate) mod store;
 pub(crate) mod tcp;
 pub(crate) mod tls;
 pub(crate) mod trace;
+pub(crate) mod turn;
 pub(crate) mod upstream;
 pub(crate) mod worker;
 

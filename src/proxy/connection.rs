@@ -10,6 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::flags::Flags;
 use super::tls::LazyText;
+use super::turn;
 use super::upstream::cluster::Cluster;
 use super::upstream::connect::Source;
 use super::upstream::host::Host;
@@ -196,7 +197,7 @@ impl Stream {
     /// One that begins now.
     pub(crate) fn new(protocol: Option<http::Version>) -> Self {
         Self {
-            start: Instant::now(),
+            start: turn::now().into_std(),
             start_time: SystemTime::now(),
             protocol,
             remote: None,
@@ -218,6 +219,11 @@ impl Stream {
             bytes_sent: 0,
             timing: Timing::default(),
         }
+    }
+
+    /// How long ago it began.
+    pub(crate) fn elapsed(&self) -> Duration {
+        turn::now().into_std().saturating_duration_since(self.start)
     }
 
     /// Says why the proxy answers itself.

@@ -23,6 +23,7 @@ use super::listener::limit::ConnectionLimit;
 use super::slot::Slot;
 use super::store::Published;
 use super::trace::export::Outboxes;
+use super::turn;
 use super::upstream::cluster::Cluster;
 use super::upstream::pool::Pools;
 
@@ -108,8 +109,9 @@ impl Worker {
     /// The `date` header, made once a second.
     pub(crate) fn date(&self) -> HeaderValue {
         let (made, value) = &mut *self.date.borrow_mut();
-        if made.elapsed() >= Duration::from_secs(1) {
-            (*made, *value) = (Instant::now(), date(SystemTime::now()));
+        let now = turn::now().into_std();
+        if now.saturating_duration_since(*made) >= Duration::from_secs(1) {
+            (*made, *value) = (now, date(SystemTime::now()));
         }
         value.clone()
     }

@@ -23,6 +23,7 @@ use super::http1::Refusal;
 use super::http2;
 use crate::proxy::connection::Stream;
 use crate::proxy::flags::Flags;
+use crate::proxy::turn;
 use crate::proxy::upstream::pool::Lease;
 use client::ClientBody;
 use incoming::{Incoming, PeerError};
@@ -78,7 +79,7 @@ impl Progress {
     /// There is nothing more to come.
     pub(crate) fn end(&self) {
         if self.ended.get().is_none() {
-            self.ended.set(Some(Instant::now()));
+            self.ended.set(Some(turn::now()));
             self.notify.notify_waiters();
         }
     }
@@ -94,7 +95,7 @@ impl Progress {
         }
         self.broken.set(frame.is_some_and(Result::is_err));
         if let Some(Ok(frame)) = frame {
-            self.moved.set(Some(Instant::now()));
+            self.moved.set(Some(turn::now()));
             let len = frame.data_ref().map_or(0, Bytes::len);
             self.bytes.set(self.bytes.get() + len as u64);
         }
@@ -224,7 +225,7 @@ impl BodyError {
 pub(crate) struct ResponseBody {
     source: Source,
     encoder: Option<Encoder>,
-    recorder: Option<Box<Recorder>>,
+    recorder: Option<Recorder>,
 }
 
 #[derive(Debug)]
@@ -292,7 +293,7 @@ impl ResponseBody {
     }
 
     /// Tells the recorder what goes by.
-    pub(crate) fn record(mut self, recorder: Box<Recorder>) -> Self {
+    pub(crate) fn record(mut self, recorder: Recorder) -> Self {
         self.recorder = Some(recorder);
         self
     }

@@ -1,6 +1,6 @@
 //! One HTTP connection of a client.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::io;
 use std::pin::{Pin, pin};
@@ -17,10 +17,12 @@ use tokio::io::AsyncReadExt;
 use tokio::sync::Notify;
 use tokio::time::{Instant, Sleep};
 
+use super::deadlines::Timer;
 use super::{Codec, HttpManager, HttpStats, http1, http2};
 use crate::proxy::connection::Connection;
 use crate::proxy::io::Io;
 use crate::proxy::listener::FilterChain;
+use crate::proxy::turn;
 use crate::proxy::worker::Worker;
 
 /// What every HTTP/2 connection begins with (RFC 9113 section 3.4).
@@ -44,6 +46,8 @@ pub(crate) struct Downstream {
     pub(crate) manager: Arc<HttpManager>,
     /// The requests on it.
     pub(crate) usage: Use,
+    /// A timer for the next request.
+    pub(super) timer: RefCell<Timer>,
 }
 
 impl Downstream {
@@ -60,6 +64,7 @@ impl Downstream {
             chain,
             manager,
             usage: Use::default(),
+            timer: RefCell::default(),
         }
     }
 
@@ -105,7 +110,7 @@ impl Downstream {
     /// It is over.
     pub(crate) fn request_ends(&self) {
         self.usage.active.set(self.usage.active.get().saturating_sub(1));
-        self.usage.since.set(Instant::now());
+        self.usage.since.set(turn::now());
     }
 }
 

@@ -15,6 +15,7 @@ use super::exchange::Exchange;
 use super::local_reply::LocalReply;
 use super::route::Forward;
 use crate::proxy::flags::Flags;
+use crate::proxy::turn;
 
 const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 
@@ -45,12 +46,12 @@ impl Deadlines {
         let idle = timeouts.idle.or(limits.stream_idle).filter(|idle| !idle.is_zero());
         Self {
             response: timeouts.response,
-            stream: stream.map(|stream| Instant::now() + stream),
+            stream: stream.map(|stream| turn::now() + stream),
             idle,
             request: limits
                 .request
                 .filter(|limit| !limit.is_zero())
-                .map(|limit| Instant::now() + limit),
+                .map(|limit| turn::now() + limit),
         }
     }
 }
@@ -80,9 +81,12 @@ pub(super) struct Watch {
     progress: Rc<Progress>,
     deadlines: Deadlines,
     began: Instant,
-    /// Goes off when it may be too late: one timer for all limits, set anew only when it goes off or has to be earlier.
-    timer: Option<Pin<Box<Sleep>>>,
+    timer: Timer,
 }
+
+/// Goes off when it may be too late: one timer for all limits, set anew only when it goes off or has to be earlier. So
+/// the next request on the connection takes it over: to set one for each would cost more than to let it go off in vain.
+pub(super) type Timer = Option<Pin<Box<Sleep>>>;
 
 /// Why a request waits no longer.
 #[derive(Debug)]
@@ -94,14 +98,19 @@ pub(super) enum Overdue {
 }
 
 impl Watch {
-    /// From now on.
-    pub(super) fn new(progress: Rc<Progress>, deadlines: Deadlines) -> Self {
+    /// From now on, with a timer that is there.
+    pub(super) fn new(progress: Rc<Progress>, deadlines: Deadlines, timer: Timer) -> Self {
         Self {
             progress,
             deadlines,
-            began: Instant::now(),
-            timer: None,
+            began: turn::now(),
+            timer,
         }
+    }
+
+    /// What is left of it.
+    pub(super) fn into_timer(self) -> Timer {
+        self.timer
     }
 
     /// What is wrong with the client's body.
@@ -208,8 +217,12 @@ mod tests {
 
     /// How many seconds a request goes on whose body ends in this one, and why it does not go on then.
     async fn overdue(deadlines: Deadlines, ends: u32) -> (u64, &'static str) {
+        overdue_with(None, deadlines, ends).await
+    }
+
+    async fn overdue_with(timer: Timer, deadlines: Deadlines, ends: u32) -> (u64, &'static str) {
         let progress = Rc::new(Progress::default());
-        let mut watch = Watch::new(progress.clone(), deadlines);
+        let mut watch = Watch::new(progress.clone(), deadlines, timer);
         let mut ending = pin!(tokio::time::sleep(ends * SECOND));
         let begun = Instant::now();
         let overdue = poll_fn(|cx| {
@@ -250,5 +263,22 @@ mod tests {
             ..NONE
         };
         assert_eq!(overdue(both, 2).await, (7, "host"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_timer_of_an_earlier_request_changes_nothing() {
+        let idle = Some(5 * SECOND);
+        for seconds in [0, 1, 4, 7, 100] {
+            let timer = Some(Box::pin(tokio::time::sleep(seconds * SECOND)));
+            assert_eq!(
+                overdue_with(timer, Deadlines { idle, ..NONE }, 3).await,
+                (8, "idle host"),
+                "{seconds}"
+            );
+        }
+        let mut gone_off = Box::pin(tokio::time::sleep(SECOND));
+        gone_off.as_mut().await;
+        let over = overdue_with(Some(gone_off), Deadlines { idle, ..NONE }, 3).await;
+        assert_eq!(over, (8, "idle host"));
     }
 }

@@ -49,7 +49,7 @@ pub(crate) struct Exchange {
     /// Whether the client sends its body once a host asks for it (`Expect: 100-continue`).
     pub(crate) expects_continue: bool,
     /// The route it takes.
-    pub(crate) matched: Option<Matched>,
+    pub(crate) matched: Option<Rc<Matched>>,
     /// Protocols offered to the host instead of the cluster's (`envoy.network.application_protocols`).
     pub(crate) upstream_alpn: Option<Arc<[Vec<u8>]>>,
     /// The origin that the CORS filter lets read the answer.
@@ -68,22 +68,25 @@ pub(crate) struct Exchange {
     pub(crate) random: u64,
     /// Headers that filters add to the response, whoever makes it.
     pub(crate) response_headers: HeaderMap,
+    /// The headers of the response as it was sent, for who asks for them afterwards.
+    sent_headers: Option<HeaderMap>,
 }
 
 /// Answers a request.
 pub(crate) async fn exchange(downstream: Rc<Downstream>, request: Request<Incoming>) -> Response<ResponseBody> {
-    let manager = downstream.manager.clone();
+    let on = downstream.clone();
+    let manager = &*on.manager;
     // A client that goes away drops this future: it is counted all the same.
     let mut exchange = Guarded(Some(Exchange::begin(downstream, request.map(Some))));
     let response = match exchange.get() {
-        Some(exchange) => match exchange.answer(&manager).await {
+        Some(exchange) => match exchange.answer(manager).await {
             Ok(response) => response,
             Err(reply) => exchange.local(reply),
         },
         None => Response::new(ResponseBody::empty()),
     };
     match exchange.0.take() {
-        Some(exchange) => exchange.finish(&manager, response),
+        Some(exchange) => exchange.finish(manager, response),
         None => response,
     }
 }
@@ -112,7 +115,7 @@ impl Guarded {
 impl Drop for Guarded {
     fn drop(&mut self) {
         if let Some(exchange) = self.0.take() {
-            exchange.into_recorder().abandoned();
+            Recorder(exchange).abandoned();
         }
     }
 }
@@ -163,6 +166,7 @@ impl Exchange {
             cors_origin: None,
             grpc_web: None,
             response_headers: HeaderMap::new(),
+            sent_headers: None,
             request,
             downstream,
         }
@@ -258,13 +262,14 @@ impl Exchange {
     }
 
     /// The route for the request as it is now.
-    pub(crate) fn find_route(&self) -> Option<Matched> {
+    pub(crate) fn find_route(&self) -> Option<Rc<Matched>> {
         self.downstream
             .manager
             .routes
             .get()
             .as_ref()?
             .find(&self.for_matching())
+            .map(Rc::new)
     }
 
     /// The request as matchers look at it.
@@ -289,14 +294,14 @@ impl Exchange {
         Context {
             connection: &self.downstream.connection,
             stream: &self.stream,
-            request: Some(RequestLine {
+            request: (!self.refused).then_some(RequestLine {
                 method: &self.request.method,
                 path: self.path(),
                 authority: &self.authority,
                 scheme: self.scheme,
             }),
             request_headers: Some(&self.request.headers),
-            response_headers: None,
+            response_headers: self.sent_headers.as_ref(),
             response_trailers: None,
         }
     }
@@ -371,12 +376,13 @@ impl Exchange {
             span.answered(tracing, &mut parts.headers);
         }
         self.stream.status = parts.status.as_u16();
-        self.stream.timing.downstream_first_tx = Some(self.stream.start.elapsed());
+        self.stream.timing.downstream_first_tx = Some(self.stream.elapsed());
         let encoder = self.grpc_web.map(Encoder::new);
-        let mut recorder = Box::new(self.into_recorder());
-        let recorded = recorder.span.as_ref().is_some_and(|span| span.is_recorded());
-        recorder.response_headers = (recorded || !manager.access_logs.is_empty()).then(|| parts.headers.clone());
-        Response::from_parts(parts, body.record(recorder).encode(encoder))
+        let recorded = self.span.as_ref().is_some_and(|span| span.is_recorded());
+        self.sent_headers = (recorded || !manager.access_logs.is_empty()).then(|| parts.headers.clone());
+        // What is left of it nobody reads any more.
+        self.body = None;
+        Response::from_parts(parts, body.record(Recorder(self)).encode(encoder))
     }
 
     fn own_headers(&self, manager: &HttpManager, parts: &mut response::Parts) {
@@ -407,66 +413,45 @@ impl Exchange {
             parts.headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
     }
-
-    fn into_recorder(self) -> Recorder {
-        Recorder {
-            downstream: self.downstream,
-            stream: self.stream,
-            span: self.span,
-            request: self.request,
-            authority: self.authority,
-            scheme: self.scheme,
-            refused: self.refused,
-            progress: self.progress,
-            response_headers: None,
-        }
-    }
 }
 
 /// Takes down how a request ends: statistics and access logs.
 #[derive(Debug)]
-pub(crate) struct Recorder {
-    downstream: Rc<Downstream>,
-    stream: Stream,
-    span: Option<Box<ActiveSpan>>,
-    request: request::Parts,
-    authority: Box<str>,
-    scheme: &'static str,
-    refused: bool,
-    progress: Option<Rc<Progress>>,
-    response_headers: Option<HeaderMap>,
-}
+pub(crate) struct Recorder(Box<Exchange>);
 
 impl Recorder {
     /// Bytes of the body went by.
     pub(crate) fn sent(&mut self, bytes: usize) {
-        self.stream.bytes_sent += bytes as u64;
+        self.0.stream.bytes_sent += bytes as u64;
     }
 
     /// The response is complete.
     pub(crate) fn ended(mut self, trailers: Option<&HeaderMap>) {
-        self.stream.timing.downstream_last_tx = Some(self.stream.start.elapsed());
-        self.close(trailers);
+        let stream = &mut self.0.stream;
+        stream.timing.downstream_last_tx = Some(stream.elapsed());
+        self.0.close(trailers);
     }
 
     /// The response broke off.
     pub(crate) fn broken(mut self, error: &BodyError) {
         let (flags, details) = error.told();
-        self.stream.blame(flags, details);
-        self.close(None);
+        self.0.stream.blame(flags, details);
+        self.0.close(None);
     }
 
     /// The client went away.
     pub(crate) fn abandoned(mut self) {
-        self.stream
-            .blame(Flags::DOWNSTREAM_CONNECTION_TERMINATION, "downstream_remote_disconnect");
-        self.downstream.request_abandoned(self.stream.start.elapsed());
-        self.downstream.manager.stats.rq_rx_reset.fetch_add(1, Relaxed);
-        self.close(None);
+        let Exchange { stream, downstream, .. } = &mut *self.0;
+        stream.blame(Flags::DOWNSTREAM_CONNECTION_TERMINATION, "downstream_remote_disconnect");
+        downstream.request_abandoned(stream.elapsed());
+        downstream.manager.stats.rq_rx_reset.fetch_add(1, Relaxed);
+        self.0.close(None);
     }
+}
 
-    fn close(mut self, trailers: Option<&HeaderMap>) {
-        let took = self.stream.start.elapsed();
+impl Exchange {
+    fn close(&mut self, trailers: Option<&HeaderMap>) {
+        let took = self.stream.elapsed();
         self.stream.timing.end = Some(took);
         if let Some(progress) = &self.progress {
             progress.note(&mut self.stream);
@@ -484,28 +469,19 @@ impl Recorder {
             class.fetch_add(1, Relaxed);
         }
         if !manager.access_logs.is_empty() {
-            let context = self.context(trailers);
+            let context = self.context_at_end(trailers);
             manager.access_logs.iter().for_each(|log| log.log(&context));
         }
         if let (Some(tracing), Some(span)) = (&manager.tracing, span) {
-            let (tracer, spans) = span.end(tracing, &self.context(trailers));
+            let (tracer, spans) = span.end(tracing, &self.context_at_end(trailers));
             export::hand_over(&self.downstream.worker, &tracer, spans);
         }
     }
 
-    fn context<'a>(&'a self, trailers: Option<&'a HeaderMap>) -> Context<'a> {
+    fn context_at_end<'a>(&'a self, response_trailers: Option<&'a HeaderMap>) -> Context<'a> {
         Context {
-            connection: &self.downstream.connection,
-            stream: &self.stream,
-            request: (!self.refused).then_some(RequestLine {
-                method: &self.request.method,
-                path: self.request.uri.path_and_query().map_or("/", |path| path.as_str()),
-                authority: &self.authority,
-                scheme: self.scheme,
-            }),
-            request_headers: Some(&self.request.headers),
-            response_headers: self.response_headers.as_ref(),
-            response_trailers: trailers,
+            response_trailers,
+            ..self.context()
         }
     }
 }

@@ -11,7 +11,6 @@ use http::header::{CONNECTION, HOST, HeaderName, HeaderValue};
 use http::uri::PathAndQuery;
 use http::{Method, Request, Response, StatusCode, Uri, Version};
 use http_body::Body;
-use tokio::time::Instant;
 
 use super::body::client::ClientBody;
 use super::body::incoming::Incoming;
@@ -25,6 +24,7 @@ use super::route::{Forward, Matched, WeightedCluster};
 use super::{hash, mirror, rewrite, upgrade};
 use crate::proxy::flags::Flags;
 use crate::proxy::trace::span::Failure;
+use crate::proxy::turn;
 use crate::proxy::upstream::balance::Choice;
 use crate::proxy::upstream::balance::outlier::Report;
 use crate::proxy::upstream::cluster::Cluster;
@@ -196,8 +196,8 @@ impl Sending<'_> {
         if self.body.empty && !limited && !watched {
             return self.attempts(exchange).await;
         }
-        let mut watch = Watch::new(self.body.progress.clone(), self.deadline);
-        let cluster = self.cluster.clone();
+        let downstream = exchange.downstream.clone();
+        let mut watch = Watch::new(self.body.progress.clone(), self.deadline, downstream.timer.take());
         let watched = {
             let mut attempts = pin!(self.attempts(exchange));
             poll_fn(|cx| match attempts.as_mut().poll(cx) {
@@ -207,14 +207,15 @@ impl Sending<'_> {
             })
             .await
         };
+        downstream.timer.replace(watch.into_timer());
         match watched {
             Ok(result) => result,
             Err(Overdue::Client(reply)) => Err(reply),
             Err(Overdue::Host) => {
-                cluster.stats.rq_timeout.fetch_add(1, Relaxed);
+                self.cluster.stats.rq_timeout.fetch_add(1, Relaxed);
                 if let Some(host) = &exchange.stream.host {
                     host.state.stats.rq_timeout.fetch_add(1, Relaxed);
-                    cluster.report(host, Report::Timeout);
+                    self.cluster.report(host, Report::Timeout);
                 }
                 exchange.trace_attempt_over(Failure::Canceled);
                 Err(timed_out("response_timeout"))
@@ -289,7 +290,7 @@ impl Sending<'_> {
             carried: Some(&exchange.stream.carried),
         };
         exchange.stream.carried.set(None);
-        let (stats, counted, began) = (&self.cluster.stats, &host.state.stats, Instant::now());
+        let (stats, counted, began) = (&self.cluster.stats, &host.state.stats, turn::now());
         let sent = worker.pools.send(&towards, request);
         let result = match retries.per_try_timeout() {
             None => sent.await,
@@ -306,12 +307,12 @@ impl Sending<'_> {
         };
         match result {
             Ok((response, lease)) => {
-                exchange.stream.timing.upstream_first_rx = Some(exchange.stream.start.elapsed());
+                exchange.stream.timing.upstream_first_rx = Some(exchange.stream.elapsed());
                 if let Some(span) = &mut exchange.span {
                     span.attempt_answered(&response);
                 }
                 self.cluster.report(host, Report::Status(response.status()));
-                stats.answered(response.status().as_u16(), began.elapsed());
+                stats.answered(response.status().as_u16(), turn::now() - began);
                 let outcome = match response.status().is_server_error() {
                     true => &counted.rq_error,
                     false => &counted.rq_success,
@@ -415,7 +416,7 @@ impl Sending<'_> {
 
     fn change_response(&self, exchange: &mut Exchange, headers: &mut http::HeaderMap) {
         super::conditioning::remove_one_hop(headers);
-        let milliseconds = exchange.stream.start.elapsed().as_millis();
+        let milliseconds = exchange.stream.elapsed().as_millis();
         // It counts from the end of the request, if that has come.
         if self.body.progress.end_time().is_some() {
             headers.insert(

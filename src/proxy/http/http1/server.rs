@@ -11,7 +11,7 @@
 use std::cell::RefCell;
 use std::future::{Future, poll_fn};
 use std::io;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
@@ -34,6 +34,7 @@ use crate::proxy::http::body::incoming::{Incoming, PeerError};
 use crate::proxy::http::connection::{Downstream, Ending};
 use crate::proxy::http::{HttpManager, exchange};
 use crate::proxy::io::Io;
+use crate::proxy::turn;
 
 /// How long a connection whose end we have announced may take to end (Envoy's `delayed_close_timeout`): closed at once,
 /// what the client is still sending would make the system reset it, and the client might never read the last answer.
@@ -60,7 +61,11 @@ where
         late: Late::new(&downstream.manager),
         ending: Ending::of(ending),
     };
-    match server.requests().await? {
+    let over = {
+        let mut requests = pin!(server.requests());
+        poll_fn(|cx| turn::within(|| requests.as_mut().poll(cx))).await?
+    };
+    match over {
         Over::Announced => server.linger().await,
         Over::Gone => Ok(()),
     }

@@ -22,6 +22,7 @@ use crate::proxy::connection::Carried;
 use crate::proxy::http::body::RequestBody;
 use crate::proxy::http::body::incoming::Incoming;
 use crate::proxy::tls::{Offer, Wish};
+use crate::proxy::turn;
 use crate::proxy::upstream::breaker::Permit;
 use crate::proxy::upstream::cluster::{Cluster, UpstreamHttp};
 use crate::proxy::upstream::connect::{self, FailureKind, SendError, Source};
@@ -137,7 +138,7 @@ impl HostPool {
     fn ready(self: &Rc<Self>, cluster: &Cluster) -> Option<Carrier> {
         let http = &cluster.config.http;
         if !self.idle.borrow().is_empty() {
-            let now = Instant::now();
+            let now = turn::now().into_std();
             loop {
                 // Not in the condition of the loop, where the borrow would last.
                 let popped = self.idle.borrow_mut().pop();

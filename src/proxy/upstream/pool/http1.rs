@@ -25,6 +25,7 @@ use crate::proxy::http::http1::encode::{self, Coding};
 use crate::proxy::http::http1::response::{self, Asked, Head, SIZE};
 use crate::proxy::http::http1::wire::Wire;
 use crate::proxy::http::http1::{Field, Looks, Rest};
+use crate::proxy::turn;
 use crate::proxy::upstream::cluster::{Cluster, UpstreamHttp};
 use crate::proxy::upstream::connect::{FailureKind, Link, SendError};
 
@@ -174,7 +175,7 @@ impl Http1 {
         let pool = self.home.as_ref().and_then(Weak::upgrade);
         let reusable = self.requests < self.max_requests && self.connection.borrow().is_free();
         if let Some(pool) = pool.filter(|_| reusable) {
-            self.since = Instant::now();
+            self.since = turn::now().into_std();
             pool.take(self);
         }
     }
