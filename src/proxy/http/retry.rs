@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use http::{HeaderMap, Response};
+use http::{HeaderMap, HeaderName, Response};
 
 use super::exchange::Exchange;
 use super::forward::Outcome;
@@ -13,6 +13,10 @@ use crate::proxy::upstream::breaker::Permit;
 use crate::proxy::upstream::cluster::Cluster;
 use crate::proxy::upstream::connect::FailureKind;
 use crate::proxy::upstream::host::Host;
+
+const OVERLOADED: HeaderName = HeaderName::from_static("x-envoy-overloaded");
+const RATE_LIMITED: HeaderName = HeaderName::from_static("x-envoy-ratelimited");
+const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 
 /// The attempts of a request so far, and what its route says of further ones.
 #[derive(Debug)]
@@ -90,7 +94,7 @@ impl Retries {
         repeatable: bool,
         high_priority: bool,
     ) -> Option<Duration> {
-        let policy = self.policy.clone()?;
+        let policy = self.policy.as_deref()?;
         self.permit = None;
         if !policy.wants(outcome) {
             if self.made > 0 {
@@ -131,10 +135,10 @@ impl RetryPolicy {
     fn wants_after<B>(&self, response: &Response<B>) -> bool {
         let (on, status) = (self.on, response.status().as_u16());
         let headers = response.headers();
-        if headers.contains_key("x-envoy-overloaded") {
+        if headers.contains_key(OVERLOADED) {
             return false;
         }
-        if headers.contains_key("x-envoy-ratelimited") {
+        if headers.contains_key(RATE_LIMITED) {
             return on.contains(RetryOn::RATE_LIMITED);
         }
         (on.contains(RetryOn::SERVER_ERROR) && status >= 500)
@@ -175,7 +179,7 @@ impl RetryPolicy {
 
 /// The condition that a gRPC status in the headers stands for.
 fn grpc_condition(headers: &HeaderMap) -> Option<RetryOn> {
-    Some(match headers.get("grpc-status")?.as_bytes() {
+    Some(match headers.get(GRPC_STATUS)?.as_bytes() {
         b"1" => RetryOn::GRPC_CANCELLED,
         b"4" => RetryOn::GRPC_DEADLINE_EXCEEDED,
         b"8" => RetryOn::GRPC_RESOURCE_EXHAUSTED,

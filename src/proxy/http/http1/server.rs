@@ -333,6 +333,8 @@ impl<E: Future<Output = Option<Instant>>> Server<'_, E> {
                     match request::take(&mut wire.read, fields, rules) {
                         Ok(Some(head)) => {
                             connection.rest = head.rest;
+                            // The host's answer is read into the same, and not into one that is made for it.
+                            connection.wire.rest();
                             return Poll::Ready(Ok(Next::Request(head)));
                         }
                         Ok(None) => {}

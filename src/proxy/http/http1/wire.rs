@@ -82,9 +82,9 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Wire<I> {
         Poll::Ready(Ok(()))
     }
 
-    /// Gives the buffer back to the thread, if there is nothing in it.
-    fn rest(&mut self) {
-        if self.read.is_empty() {
+    /// Gives the buffer back to the thread, if there is nothing in it: for the next connection of which something is read.
+    pub(crate) fn rest(&mut self) {
+        if self.read.is_empty() && self.read.capacity() > 0 {
             READING.set(std::mem::take(&mut self.read));
         }
     }
@@ -233,5 +233,24 @@ mod tests {
         assert_eq!(wire.read.capacity(), 0);
         drop(far);
         assert!(poll_fn(|cx| wire.poll_fill(cx)).await.is_ok() && wire.ended);
+    }
+
+    #[tokio::test]
+    async fn connections_take_turns_with_a_buffer() {
+        let (one, mut to_one) = duplex(100);
+        let (two, mut to_two) = duplex(100);
+        let mut wires = [one, two].map(|near| Wire::new(near, BytesMut::new()));
+        to_one.write_all(b"some").await.unwrap();
+        to_two.write_all(b"more").await.unwrap();
+        let mut buffers = Vec::new();
+        for wire in &mut wires {
+            poll_fn(|cx| wire.poll_fill(cx)).await.unwrap();
+            let taken = wire.read.split();
+            wire.rest();
+            assert_eq!(wire.read.capacity(), 0);
+            buffers.push(taken.as_ptr().addr() + taken.len());
+        }
+        // What the second said stands right behind what the first did.
+        assert_eq!(buffers[1] - buffers[0], 4);
     }
 }

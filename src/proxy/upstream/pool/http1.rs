@@ -176,6 +176,7 @@ impl Http1 {
         let reusable = self.requests < self.max_requests && self.connection.borrow().is_free();
         if let Some(pool) = pool.filter(|_| reusable) {
             self.since = turn::now().into_std();
+            self.connection.borrow_mut().wire.rest();
             pool.take(self);
         }
     }
