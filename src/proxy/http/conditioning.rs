@@ -344,19 +344,19 @@ fn request_id(headers: &mut HeaderMap, manager: &HttpManager) {
     }
 }
 
+const HEX: &[u8; 16] = b"0123456789abcdef";
+
 /// These bits, of which some are not free, as a random UUID (RFC 9562 version 4).
 pub(crate) fn uuid(bits: u128) -> String {
     let bits = bits & !(0xf << 76) & !(0x3 << 62) | 0x4 << 76 | 0x2 << 62;
-    let mut text = String::with_capacity(36);
-    for (at, byte) in bits.to_be_bytes().into_iter().enumerate() {
-        if matches!(at, 4 | 6 | 8 | 10) {
-            text.push('-');
-        }
-        for digit in [byte >> 4, byte & 0xf] {
-            text.push(char::from(if digit < 10 { b'0' + digit } else { b'a' + digit - 10 }));
-        }
+    let (mut text, mut at) = ([b'-'; 36], 0);
+    for (index, byte) in bits.to_be_bytes().into_iter().enumerate() {
+        at += usize::from(matches!(index, 4 | 6 | 8 | 10));
+        text[at] = HEX[usize::from(byte >> 4)];
+        text[at + 1] = HEX[usize::from(byte & 0xf)];
+        at += 2;
     }
-    text
+    String::from_utf8(text.to_vec()).unwrap_or_default()
 }
 
 #[cfg(test)]
