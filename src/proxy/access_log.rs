@@ -1,15 +1,19 @@
 //! Access logs: a line for each request or TCP connection, in Envoy's format strings.
 //!
-//! Workers make the lines and hand them to one writing thread by a bounded queue; what does not fit is counted and
-//! dropped, so that a slow disk delays no request.
+//! Workers make the lines and put them into the buffer of their file, which one thread writes; what does not fit is
+//! counted and dropped, so that a slow disk delays no request.
 
 pub(crate) mod filter;
+mod sink;
 mod writer;
 
-use super::format::{Context, Format};
+use std::cell::Cell;
+use std::fmt::Write;
+
+use super::format::{Context, Escaped, Format};
 use filter::LogFilter;
 
-pub(crate) use writer::{Sink, Target};
+pub(crate) use sink::{Sink, Target};
 
 /// Envoy's format where nothing is said.
 pub(crate) const DEFAULT_FORMAT: &str = "[%START_TIME%] \"%REQ(:METHOD)% %REQ(X-ENVOY-ORIGINAL-PATH?:PATH)% %PROTOCOL%\" \
@@ -50,11 +54,20 @@ pub(crate) enum JsonFormat {
     List(Vec<JsonFormat>),
 }
 
+thread_local! {
+    /// Where this thread makes its lines.
+    static LINE: Cell<String> = const { Cell::new(String::new()) };
+}
+
 impl AccessLog {
     /// Logs what has ended.
     pub(crate) fn log(&self, context: &Context<'_>) {
         if self.filter.as_ref().is_none_or(|filter| filter.passes(context)) {
-            self.sink.write(self.format.line(context));
+            let mut line = LINE.take();
+            line.clear();
+            self.format.write(&mut line, context);
+            self.sink.write(&line);
+            LINE.set(line);
         }
     }
 
@@ -65,13 +78,15 @@ impl AccessLog {
 }
 
 impl LogFormat {
-    fn line(&self, context: &Context<'_>) -> String {
+    fn write(&self, line: &mut String, context: &Context<'_>) {
         match self {
-            LogFormat::Text(format, missing) => format.text(context, missing),
+            LogFormat::Text(format, missing) => {
+                // Writing to a string cannot fail.
+                let _ = format.write(line, context, missing);
+            }
             LogFormat::Json(format, omit) => {
-                let mut line = format.value(context, *omit).to_string();
+                format.write(line, context, *omit);
                 line.push('\n');
-                line
             }
         }
     }
@@ -85,21 +100,43 @@ impl LogFormat {
 }
 
 impl JsonFormat {
-    fn value(&self, context: &Context<'_>, omit: bool) -> serde_json::Value {
-        match self {
-            JsonFormat::Text(format) => format.json(context, if omit { "" } else { "-" }),
-            JsonFormat::Fixed(value) => value.clone(),
-            JsonFormat::Object(fields) => fields
-                .iter()
-                .map(|(key, value)| (key.clone(), value.value(context, omit)))
-                .filter(|(_, value)| !(omit && value.is_null()))
-                .collect(),
-            JsonFormat::List(values) => values
-                .iter()
-                .map(|value| value.value(context, omit))
-                .filter(|value| !(omit && value.is_null()))
-                .collect(),
+    /// Writes it, and says whether it is more than `null`.
+    fn write(&self, out: &mut String, context: &Context<'_>, omit: bool) -> bool {
+        let is_some = match self {
+            JsonFormat::Text(format) => format.write_json(out, context, if omit { "" } else { "-" }),
+            JsonFormat::Fixed(serde_json::Value::Null) => false,
+            JsonFormat::Fixed(value) => {
+                out.push_str(&value.to_string());
+                true
+            }
+            JsonFormat::Object(fields) => {
+                out.push('{');
+                let mut elements = Elements::new(out, omit);
+                for (key, value) in fields {
+                    elements.add(|out| {
+                        // Writing to a string cannot fail.
+                        let _ = Escaped::quoted(out, |out| out.write_str(key));
+                        out.push(':');
+                        value.write(out, context, omit)
+                    });
+                }
+                out.push('}');
+                true
+            }
+            JsonFormat::List(values) => {
+                out.push('[');
+                let mut elements = Elements::new(out, omit);
+                values
+                    .iter()
+                    .for_each(|value| elements.add(|out| value.write(out, context, omit)));
+                out.push(']');
+                true
+            }
+        };
+        if !is_some {
+            out.push_str("null");
         }
+        is_some
     }
 
     fn asks_for_request_headers(&self) -> bool {
@@ -108,6 +145,31 @@ impl JsonFormat {
             JsonFormat::Fixed(_) => false,
             JsonFormat::Object(fields) => fields.iter().any(|(_, value)| value.asks_for_request_headers()),
             JsonFormat::List(values) => values.iter().any(JsonFormat::asks_for_request_headers),
+        }
+    }
+}
+
+/// What stands in an object or a list, with commas between.
+struct Elements<'a> {
+    out: &'a mut String,
+    omit: bool,
+    first: bool,
+}
+
+impl<'a> Elements<'a> {
+    fn new(out: &'a mut String, omit: bool) -> Self {
+        Self { out, omit, first: true }
+    }
+
+    /// Adds one, which says whether it is more than `null`.
+    fn add(&mut self, write: impl FnOnce(&mut String) -> bool) {
+        let before = self.out.len();
+        if !self.first {
+            self.out.push(',');
+        }
+        match write(self.out) || !self.omit {
+            true => self.first = false,
+            false => self.out.truncate(before),
         }
     }
 }

@@ -4,15 +4,21 @@ mod command;
 mod parse;
 mod request;
 mod time;
+mod write;
 
 use std::borrow::Cow;
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::time::SystemTime;
 
 use http::{HeaderMap, Method};
 
 use super::connection::{Connection, Stream};
 use command::Command;
+use time::TimeFormat;
 
 pub(crate) use command::protocol_name;
+pub(crate) use write::Escaped;
 
 /// A compiled format string.
 #[derive(Clone, Debug, Default)]
@@ -26,15 +32,21 @@ enum Part {
     Command(Command),
 }
 
-/// What a command yields.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Value<'a> {
+/// What a command yields: a text that need not be one before it is written.
+#[derive(Clone, Debug)]
+enum Value<'a> {
     /// There is no such thing.
     None,
     /// A text.
     Text(Cow<'a, str>),
     /// A number.
     Number(u64),
+    /// An address and port.
+    Address(SocketAddr),
+    /// An IP address.
+    Ip(IpAddr),
+    /// A point in time.
+    Time(&'a TimeFormat, SystemTime),
 }
 
 /// What a format string draws on.
@@ -96,30 +108,38 @@ impl Format {
     /// The text, with `missing` in the place of what is missing.
     pub(crate) fn text(&self, context: &Context<'_>, missing: &str) -> String {
         let mut out = String::with_capacity(128);
-        for part in &self.parts {
-            match part {
-                Part::Literal(text) => out.push_str(text),
-                Part::Command(command) => match command.value(context) {
-                    Value::None => out.push_str(missing),
-                    Value::Text(text) => out.push_str(&text),
-                    Value::Number(number) => out.push_str(&number.to_string()),
-                },
-            }
-        }
+        // Writing to a string cannot fail.
+        let _ = self.write(&mut out, context, missing);
         out
     }
 
-    /// As a JSON value: one command alone keeps its type, everything else is a text, with `missing` in the place of what
-    /// is missing.
-    pub(crate) fn json(&self, context: &Context<'_>, missing: &str) -> serde_json::Value {
-        match &self.parts[..] {
-            [Part::Command(command)] => match command.value(context) {
-                Value::None => serde_json::Value::Null,
-                Value::Text(text) => text.into(),
-                Value::Number(number) => number.into(),
+    /// Writes the text, with `missing` in the place of what is missing.
+    ///
+    /// # Errors
+    /// Those of `out`.
+    pub(crate) fn write(&self, out: &mut impl fmt::Write, context: &Context<'_>, missing: &str) -> fmt::Result {
+        self.parts.iter().try_for_each(|part| match part {
+            Part::Literal(text) => out.write_str(text),
+            Part::Command(command) => match command.value(context) {
+                Value::None => out.write_str(missing),
+                value => value.write(out),
             },
-            _ => self.text(context, missing).into(),
-        }
+        })
+    }
+
+    /// Writes a JSON value, and says whether it is none: one command alone keeps its type, everything else is a text,
+    /// with `missing` in the place of what is missing.
+    pub(crate) fn write_json(&self, out: &mut String, context: &Context<'_>, missing: &str) -> bool {
+        // Writing to a string cannot fail.
+        let _ = match &self.parts[..] {
+            [Part::Command(command)] => match command.value(context) {
+                Value::None => return false,
+                value @ Value::Number(_) => value.write(out),
+                value => Escaped::quoted(out, |out| value.write(out)),
+            },
+            _ => Escaped::quoted(out, |out| self.write(out, context, missing)),
+        };
+        true
     }
 
     /// Whether it needs the request's headers.

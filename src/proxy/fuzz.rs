@@ -223,6 +223,6 @@ pub fn format(text: &str) -> Result<(), String> {
         response_trailers: None,
     };
     compiled.text(&context, "-");
-    compiled.json(&context, "-");
+    compiled.write_json(&mut String::new(), &context, "-");
     Ok(())
 }

@@ -21,6 +21,7 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
+use super::access_log::Sink;
 use super::admin::{self, Admin};
 use super::config::bootstrap::{self, Bootstrap, BootstrapError};
 use super::config::server::Server;
@@ -40,6 +41,8 @@ use sockets::Sockets;
 const DRAIN_TIME: Duration = Duration::from_secs(5);
 /// How often open connections are counted then.
 const DRAIN_CHECK: Duration = Duration::from_millis(50);
+/// How long the end waits for access logs to be written.
+const LOGS_TIME: Duration = Duration::from_secs(1);
 /// How often it is seen to what clusters need done from time to time.
 const UPKEEP: Duration = Duration::from_millis(250);
 /// How long changes gather before they are written down.
@@ -151,6 +154,7 @@ pub async fn run(options: Options) -> Result<(), ProxyError> {
         signal = signals.next() => tracing::info!(signal, "ending at once"),
     }
     admin.iter().for_each(JoinHandle::abort);
+    Sink::finish_all(LOGS_TIME);
     Ok(())
 }
 

@@ -634,3 +634,31 @@ async fn a_file_that_was_moved_away_gets_no_more_lines_once_logs_are_reopened() 
         assert!(!alone.wrote("log.1").contains("after"));
     }
 }
+
+#[tokio::test]
+async fn lines_of_the_last_requests_are_there_when_the_proxy_has_ended() {
+    for plane in [Plane::Envoy, Plane::Topsail] {
+        let backend = Backend::http("app").await;
+        let routes = json!([{"match": {"path": "/"}, "route": {"cluster": "back"}}]);
+        let manager = json!({"access_log": [filtered("log", json!({"not_health_check_filter": {}}))]});
+        let clusters = [cluster("back", backend.address())];
+        let listeners = [http_listener("in", "INBOUND", routes, manager)];
+        let alone = Alone::start(plane, &listeners, &clusters, json!({})).await;
+        for case in ["first", "second", "third"] {
+            let call = get(alone.listener(0), "app.example", "/").header("x-case", case);
+            call.expect(200).await;
+        }
+        get(alone.admin(), "admin", "/quitquitquit")
+            .method(http::Method::POST)
+            .expect(200)
+            .await;
+        eventually(&format!("all lines are there on {plane:?}"), async || {
+            let text = alone.wrote("log");
+            match text == "first\nsecond\nthird\n" {
+                true => Ok(()),
+                false => Err(text),
+            }
+        })
+        .await;
+    }
+}

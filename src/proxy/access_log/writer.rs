@@ -1,150 +1,105 @@
 //! The thread that writes lines.
+//!
+//! A write for each line, or only a wake of the thread, would cost as much as the rest of a request. So lines gather in a
+//! buffer of their file until there are [`FULL`] bytes of them or the first of them is [`PATIENCE`] old.
 
-use std::collections::HashMap;
-use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
 
-/// Lines that may wait to be written.
-const QUEUE: usize = 16 * 1024;
-/// Lines that are written at once, at most.
-const BATCH: usize = 256;
+use super::sink::Output;
 
-/// Where lines go.
-#[derive(Clone, Debug)]
-pub(crate) struct Sink {
-    target: Arc<Output>,
+/// How long a line waits at most while there are few. Envoy waits ten seconds; who follows a file with `tail -f` sees no
+/// delay in this. It costs ten writes a second at most.
+const PATIENCE: Duration = Duration::from_millis(100);
+
+/// The thread, as those see it who have something for it.
+#[derive(Debug, Default)]
+pub(super) struct Writer {
+    state: Mutex<State>,
+    /// There is something to write, or more of it.
+    due: Condvar,
+    /// Everything is written.
+    done: Condvar,
 }
 
-/// Where lines are to go.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Target {
-    /// Standard output.
-    Stdout,
-    /// Standard error.
-    Stderr,
-    /// A file, which is appended to.
-    File(PathBuf),
+#[derive(Debug, Default)]
+struct State {
+    /// What has lines that wait.
+    outputs: Vec<Arc<Output>>,
+    /// Whether they are to be written at once.
+    hurry: bool,
+    /// Whether some are being written.
+    writing: bool,
 }
 
-#[derive(Debug)]
-enum Output {
-    Stdout,
-    Stderr,
-    /// A file, with the generation of [`REOPENED`] that it was opened in.
-    File(PathBuf, Mutex<(u64, File)>),
+impl State {
+    fn is_idle(&self) -> bool {
+        self.outputs.is_empty() && !self.writing
+    }
 }
 
-/// How often files were to be opened anew.
-static REOPENED: AtomicU64 = AtomicU64::new(0);
+static WRITER: OnceLock<Arc<Writer>> = OnceLock::new();
 
-/// Lines that were dropped because too many waited.
-static DROPPED: AtomicU64 = AtomicU64::new(0);
-
-impl Sink {
-    /// Opens a target.
-    ///
-    /// # Errors
-    /// When a file cannot be opened.
-    pub(crate) fn open(target: &Target) -> io::Result<Self> {
-        let output = match target {
-            Target::Stdout => Output::Stdout,
-            Target::Stderr => Output::Stderr,
-            Target::File(path) => {
-                let generation = REOPENED.load(Ordering::Relaxed);
-                Output::File(path.clone(), Mutex::new((generation, append(path)?)))
+impl Writer {
+    /// The one of this process, which starts with the first line.
+    pub(super) fn get() -> &'static Self {
+        WRITER.get_or_init(|| {
+            let writer = Arc::new(Self::default());
+            let (runs, thread) = (writer.clone(), std::thread::Builder::new());
+            if let Err(error) = thread.name("access-log".to_owned()).spawn(move || runs.run()) {
+                // Buffers fill, and then every line counts as dropped.
+                tracing::error!(%error, "access logs cannot be written");
             }
-        };
-        Ok(Self {
-            target: Arc::new(output),
+            writer
         })
     }
 
-    /// Hands a line over.
-    pub(crate) fn write(&self, line: String) {
-        match queue().try_send((self.target.clone(), line)) {
-            Ok(()) => {}
-            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {
-                DROPPED.fetch_add(1, Ordering::Relaxed);
+    /// Waits until all lines are written, or for so long.
+    pub(super) fn finish(limit: Duration) {
+        let Some(writer) = WRITER.get() else {
+            return;
+        };
+        writer.hurry();
+        let written = writer
+            .done
+            .wait_timeout_while(writer.state(), limit, |state| !state.is_idle());
+        drop(written.unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// The first line waits.
+    pub(super) fn begin(&self, output: Arc<Output>) {
+        self.state().outputs.push(output);
+        self.due.notify_one();
+    }
+
+    /// Enough lines wait.
+    pub(super) fn hurry(&self) {
+        self.state().hurry = true;
+        self.due.notify_one();
+    }
+
+    fn run(&self) {
+        loop {
+            self.next().iter().for_each(|output| output.write_out());
+            let mut state = self.state();
+            state.writing = false;
+            if state.is_idle() {
+                self.done.notify_all();
             }
         }
     }
 
-    /// Lets every file be opened anew before the next line is written to it, so that one that was moved away gets no
-    /// more lines.
-    pub(crate) fn reopen_files() {
-        REOPENED.fetch_add(1, Ordering::Relaxed);
+    /// What is to be written now.
+    fn next(&self) -> Vec<Arc<Output>> {
+        let waiting = self.due.wait_while(self.state(), |state| state.outputs.is_empty());
+        let waiting = waiting.unwrap_or_else(PoisonError::into_inner);
+        let waited = self.due.wait_timeout_while(waiting, PATIENCE, |state| !state.hurry);
+        let (mut state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        (state.hurry, state.writing) = (false, true);
+        std::mem::take(&mut state.outputs)
     }
 
-    /// How many lines were dropped so far.
-    pub(crate) fn dropped() -> u64 {
-        DROPPED.load(Ordering::Relaxed)
-    }
-}
-
-fn append(path: &Path) -> io::Result<File> {
-    OpenOptions::new().create(true).append(true).open(path)
-}
-
-type Line = (Arc<Output>, String);
-
-/// The queue to the writing thread, which starts with the first line.
-fn queue() -> &'static SyncSender<Line> {
-    static QUEUE_OF_LINES: OnceLock<SyncSender<Line>> = OnceLock::new();
-    QUEUE_OF_LINES.get_or_init(|| {
-        let (send, receive) = sync_channel(QUEUE);
-        let started = std::thread::Builder::new()
-            .name("access-log".to_owned())
-            .spawn(move || write_lines(&receive));
-        if let Err(error) = started {
-            // The receiver is gone: every line counts as dropped.
-            tracing::error!(%error, "access logs cannot be written");
-        }
-        send
-    })
-}
-
-fn write_lines(lines: &Receiver<Line>) {
-    while let Ok(first) = lines.recv() {
-        let mut texts: HashMap<*const Output, (Arc<Output>, String)> = HashMap::new();
-        for (output, line) in std::iter::once(first).chain(lines.try_iter().take(BATCH)) {
-            let (_, text) = texts
-                .entry(Arc::as_ptr(&output))
-                .or_insert_with(|| (output, String::new()));
-            text.push_str(&line);
-        }
-        for (output, text) in texts.into_values() {
-            // A full disk or a closed pipe must not end the proxy; the next line may fit again.
-            if let Err(error) = output.write_all(text.as_bytes()) {
-                tracing::debug!(%error, "an access log cannot be written");
-            }
-        }
-    }
-}
-
-impl Output {
-    fn write_all(&self, text: &[u8]) -> io::Result<()> {
-        match self {
-            Output::Stdout => io::stdout().lock().write_all(text).and_then(|()| io::stdout().flush()),
-            Output::Stderr => io::stderr().lock().write_all(text),
-            Output::File(path, file) => {
-                let (generation, file) = &mut *file.lock().unwrap_or_else(PoisonError::into_inner);
-                let wanted = REOPENED.load(Ordering::Relaxed);
-                if *generation != wanted {
-                    // Where that cannot be done, the lines still go where they went.
-                    match append(path) {
-                        Ok(opened) => *file = opened,
-                        Err(error) => {
-                            tracing::warn!(%error, path = %path.display(), "an access log cannot be opened anew")
-                        }
-                    }
-                    *generation = wanted;
-                }
-                file.write_all(text)
-            }
-        }
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -10,7 +10,7 @@ use super::request::{self, DurationSource, PathSource};
 use super::time::TimeFormat;
 use super::{Context, Value};
 use crate::proxy::connection::{Address, PeerTls};
-use crate::proxy::http::route::host::without_port;
+use crate::proxy::http::route::host;
 use crate::proxy::http::uuid;
 use crate::proxy::upstream::host::HostAddress;
 
@@ -49,7 +49,7 @@ pub(super) enum Source {
     /// The gRPC status, in one of three forms.
     GrpcStatus(GrpcForm),
     /// Everything that takes no argument.
-    Plain(fn(&Context<'_>) -> Value<'static>),
+    Plain(for<'a> fn(&Context<'a>) -> Value<'a>),
 }
 
 /// A header, and another one for where it is missing.
@@ -110,14 +110,18 @@ impl Header {
         let request = context.request;
         match self {
             Header::Name(name) => match headers.and_then(|headers| headers.get(name)) {
-                Some(value) => Value::Text(String::from_utf8_lossy(value.as_bytes())),
+                Some(value) => Value::Text(match std::str::from_utf8(value.as_bytes()) {
+                    Ok(text) => text.into(),
+                    Err(_) => String::from_utf8_lossy(value.as_bytes()),
+                }),
                 None => Value::None,
             },
             Header::Method => text(request.map(|line| line.method.as_str())),
             Header::Path => text(request.map(|line| line.path)),
             Header::Authority => text(request.map(|line| line.authority)),
             Header::Scheme => text(request.map(|line| line.scheme)),
-            Header::Status => owned(Some(context.stream.status).filter(|status| *status > 0)),
+            Header::Status if context.stream.status == 0 => Value::None,
+            Header::Status => Value::Text(context.stream.status.to_string().into()),
         }
     }
 }
@@ -131,8 +135,8 @@ impl Command {
             Source::Response(header) => header.of(context, context.response_headers),
             Source::Trailer(header) => header.of(context, context.response_trailers),
             Source::GrpcStatus(form) => context.grpc_status().map_or(Value::None, |status| form.of(status)),
-            Source::StartTime(format) => Value::Text(format.text(context.stream.start_time).into()),
-            Source::EmitTime(format) => Value::Text(format.text(SystemTime::now()).into()),
+            Source::StartTime(format) => Value::Time(format, context.stream.start_time),
+            Source::EmitTime(format) => Value::Time(format, SystemTime::now()),
             Source::Path(path) => path.of(context),
             Source::QueryParameter(name) => request::query_parameter(context, name),
             Source::Query => text(request::query(context)),
@@ -140,8 +144,13 @@ impl Command {
             Source::Plain(yields) => yields(context),
         };
         match (self.max_len, value) {
-            (Some(max), Value::Text(text)) => Value::Text(text.chars().take(max).collect::<String>().into()),
-            (_, value) => value,
+            (None, value) | (Some(_), value @ (Value::None | Value::Number(_))) => value,
+            (Some(max), value) => {
+                let mut text = String::new();
+                // Writing to a string cannot fail.
+                let _ = value.write(&mut text);
+                Value::Text(text.chars().take(max).collect::<String>().into())
+            }
         }
     }
 
@@ -157,11 +166,37 @@ fn text(value: Option<&str>) -> Value<'_> {
     }
 }
 
-/// A text that outlives what it was made of.
-fn owned(value: Option<impl ToString>) -> Value<'static> {
-    match value.map(|value| value.to_string()).filter(|text| !text.is_empty()) {
+/// A text that is made for it.
+fn owned(value: Option<String>) -> Value<'static> {
+    match value.filter(|text| !text.is_empty()) {
         Some(text) => Value::Text(text.into()),
         None => Value::None,
+    }
+}
+
+fn joined(names: Option<&Vec<String>>) -> Value<'static> {
+    owned(names.map(|names| names.join(",")))
+}
+
+fn address(address: &Address) -> Value<'static> {
+    match address {
+        Address::Ip(address) => Value::Address(*address),
+        Address::Unix(path) => owned(Some(path.display().to_string())),
+    }
+}
+
+fn without_port(of: &Address) -> Value<'static> {
+    match of {
+        Address::Ip(address) => Value::Ip(address.ip()),
+        Address::Unix(_) => address(of),
+    }
+}
+
+fn host_address(address: Option<&HostAddress>) -> Value<'static> {
+    match address {
+        None => Value::None,
+        Some(HostAddress::Ip(address)) => Value::Address(*address),
+        Some(HostAddress::Unix(path)) => owned(Some(path.display().to_string())),
     }
 }
 
@@ -187,7 +222,7 @@ fn tls<'a>(context: &Context<'a>) -> Option<&'a PeerTls> {
 impl Source {
     /// A command without an argument, by its name.
     pub(super) fn plain(name: &str) -> Option<Self> {
-        let yields: fn(&Context<'_>) -> Value<'static> = match name {
+        let yields: for<'a> fn(&Context<'a>) -> Value<'a> = match name {
             "ACCESS_LOG_TYPE" => |c| {
                 let of_connection = c.stream.protocol.is_none();
                 text(Some(if of_connection {
@@ -203,85 +238,90 @@ impl Source {
                 |_| Value::Text("".into())
             }
             "CONNECTION_ID" => |c| number(c.connection.id),
-            "CONNECTION_TERMINATION_DETAILS" => |c| owned(c.stream.termination),
-            "DOWNSTREAM_DIRECT_LOCAL_ADDRESS" => |c| owned(Some(&c.connection.direct_local)),
-            "DOWNSTREAM_DIRECT_LOCAL_ADDRESS_WITHOUT_PORT" => |c| owned(Some(c.connection.direct_local.without_port())),
+            "CONNECTION_TERMINATION_DETAILS" => |c| text(c.stream.termination),
+            "DOWNSTREAM_DIRECT_LOCAL_ADDRESS" => |c| address(&c.connection.direct_local),
+            "DOWNSTREAM_DIRECT_LOCAL_ADDRESS_WITHOUT_PORT" => |c| without_port(&c.connection.direct_local),
             "DOWNSTREAM_DIRECT_LOCAL_PORT" => |c| port(&c.connection.direct_local),
-            "DOWNSTREAM_DIRECT_REMOTE_ADDRESS" => |c| owned(Some(&c.connection.direct)),
-            "DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT" => |c| owned(Some(c.connection.direct.without_port())),
+            "DOWNSTREAM_DIRECT_REMOTE_ADDRESS" => |c| address(&c.connection.direct),
+            "DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT" => |c| without_port(&c.connection.direct),
             "DOWNSTREAM_DIRECT_REMOTE_PORT" => |c| port(&c.connection.direct),
-            "DOWNSTREAM_LOCAL_ADDRESS" => |c| owned(Some(&c.connection.local)),
-            "DOWNSTREAM_LOCAL_ADDRESS_WITHOUT_PORT" => |c| owned(Some(c.connection.local.without_port())),
+            "DOWNSTREAM_LOCAL_ADDRESS" => |c| address(&c.connection.local),
+            "DOWNSTREAM_LOCAL_ADDRESS_WITHOUT_PORT" => |c| without_port(&c.connection.local),
             "DOWNSTREAM_LOCAL_PORT" => |c| port(&c.connection.local),
-            "DOWNSTREAM_LOCAL_URI_SAN" => |c| owned(tls(c).map(|tls| tls.local_uri_sans.join(","))),
-            "DOWNSTREAM_PEER_CERT" => |c| owned(tls(c).map(|tls| &tls.pem)),
-            "DOWNSTREAM_PEER_DNS_SAN" => |c| owned(tls(c).map(|tls| tls.dns_sans.join(","))),
-            "DOWNSTREAM_PEER_EMAIL_SAN" => |c| owned(tls(c).map(|tls| &tls.email_sans)),
-            "DOWNSTREAM_PEER_FINGERPRINT_256" => |c| owned(tls(c).map(|tls| &tls.fingerprint)),
-            "DOWNSTREAM_PEER_IP_SAN" => |c| owned(tls(c).map(|tls| &tls.ip_sans)),
-            "DOWNSTREAM_PEER_CERT_V_END" => |c| owned(tls(c).map(|tls| &tls.valid_until)),
-            "DOWNSTREAM_PEER_CERT_V_START" => |c| owned(tls(c).map(|tls| &tls.valid_from)),
-            "DOWNSTREAM_PEER_ISSUER" => |c| owned(tls(c).map(|tls| &tls.issuer)),
-            "DOWNSTREAM_PEER_SERIAL" => |c| owned(tls(c).map(|tls| &tls.serial)),
-            "DOWNSTREAM_PEER_SUBJECT" => |c| owned(tls(c).map(|tls| &tls.subject)),
-            "DOWNSTREAM_PEER_URI_SAN" => |c| owned(tls(c).map(|tls| tls.uri_sans.join(","))),
+            "DOWNSTREAM_LOCAL_URI_SAN" => |c| joined(tls(c).map(|tls| &tls.local_uri_sans)),
+            "DOWNSTREAM_PEER_CERT" => |c| text(tls(c).map(|tls| &*tls.pem)),
+            "DOWNSTREAM_PEER_DNS_SAN" => |c| joined(tls(c).map(|tls| &tls.dns_sans)),
+            "DOWNSTREAM_PEER_EMAIL_SAN" => |c| text(tls(c).map(|tls| &*tls.email_sans)),
+            "DOWNSTREAM_PEER_FINGERPRINT_256" => |c| text(tls(c).map(|tls| &*tls.fingerprint)),
+            "DOWNSTREAM_PEER_IP_SAN" => |c| text(tls(c).map(|tls| &*tls.ip_sans)),
+            "DOWNSTREAM_PEER_CERT_V_END" => |c| text(tls(c).map(|tls| &*tls.valid_until)),
+            "DOWNSTREAM_PEER_CERT_V_START" => |c| text(tls(c).map(|tls| &*tls.valid_from)),
+            "DOWNSTREAM_PEER_ISSUER" => |c| text(tls(c).map(|tls| &*tls.issuer)),
+            "DOWNSTREAM_PEER_SERIAL" => |c| text(tls(c).map(|tls| &*tls.serial)),
+            "DOWNSTREAM_PEER_SUBJECT" => |c| text(tls(c).map(|tls| &*tls.subject)),
+            "DOWNSTREAM_PEER_URI_SAN" => |c| joined(tls(c).map(|tls| &tls.uri_sans)),
             "DOWNSTREAM_REMOTE_ADDRESS" => |c| match c.stream.remote {
                 // Told by a proxy before us, which told no port.
-                Some(ip) if Some(ip) != c.connection.remote.ip() => owned(Some(SocketAddr::new(ip, 0))),
-                Some(_) | None => owned(Some(&c.connection.remote)),
+                Some(ip) if Some(ip) != c.connection.remote.ip() => Value::Address(SocketAddr::new(ip, 0)),
+                Some(_) | None => address(&c.connection.remote),
             },
             "DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT" => |c| match c.stream.remote {
-                Some(ip) => owned(Some(ip)),
-                None => owned(Some(c.connection.remote.without_port())),
+                Some(ip) => Value::Ip(ip),
+                None => without_port(&c.connection.remote),
             },
             "DOWNSTREAM_REMOTE_PORT" => |c| port(&c.connection.remote),
-            "DOWNSTREAM_TLS_CIPHER" => |c| owned(tls(c).map(|tls| tls.cipher)),
-            "DOWNSTREAM_TLS_VERSION" => |c| owned(tls(c).map(|tls| tls.version)),
-            "DURATION" => |c| milliseconds(c.stream.timing.end.or_else(|| Some(c.stream.start.elapsed()))),
-            "FILTER_CHAIN_NAME" => |c| owned(Some(&c.connection.chain)),
-            "PROTOCOL" => |c| owned(c.stream.protocol.map(protocol_name)),
-            "REQUESTED_SERVER_NAME" => |c| owned(c.connection.sni.as_deref()),
+            "DOWNSTREAM_TLS_CIPHER" => |c| text(tls(c).map(|tls| tls.cipher)),
+            "DOWNSTREAM_TLS_VERSION" => |c| text(tls(c).map(|tls| tls.version)),
+            "DURATION" => |c| milliseconds(c.stream.timing.end.or_else(|| Some(c.stream.elapsed()))),
+            "FILTER_CHAIN_NAME" => |c| text(Some(&c.connection.chain)),
+            "PROTOCOL" => |c| text(c.stream.protocol.map(protocol_name)),
+            "REQUESTED_SERVER_NAME" => |c| text(c.connection.sni.as_deref()),
             "REQUEST_TX_DURATION" => |c| milliseconds(c.stream.carried.get().and(c.stream.timing.request_received)),
             "REQUEST_DURATION" => |c| milliseconds(c.stream.timing.request_received),
             "RESPONSE_CODE" => |c| number(c.stream.status),
-            "RESPONSE_CODE_DETAILS" => |c| owned(c.stream.details.as_deref()),
+            "RESPONSE_CODE_DETAILS" => |c| text(c.stream.details.as_deref()),
             "RESPONSE_DURATION" => |c| milliseconds(c.stream.timing.upstream_first_rx),
-            "RESPONSE_FLAGS" => |c| owned(Some(c.stream.flags)),
+            "RESPONSE_FLAGS" => |c| match c.stream.flags {
+                none if none.is_empty() => Value::Text("-".into()),
+                flags => owned(Some(flags.to_string())),
+            },
             "RESPONSE_FLAGS_LONG" => |c| owned(Some(c.stream.flags.long())),
             "RESPONSE_TX_DURATION" => |c| {
                 let timing = &c.stream.timing;
                 let first = timing.upstream_first_rx;
                 milliseconds(first.and_then(|first| timing.end?.checked_sub(first)))
             },
-            "ROUTE_NAME" => |c| owned(Some(&c.stream.route)),
+            "ROUTE_NAME" => |c| text(Some(&c.stream.route)),
             "STREAM_ID" => |c| owned(Some(stream_id(c))),
             "TRACE_ID" => |c| owned(c.stream.trace_id.map(|id| format!("{id:032x}"))),
             "UNIQUE_ID" => |_| owned(Some(uuid(fastrand::u128(..)))),
-            "UPSTREAM_CLUSTER" => |c| owned(c.stream.cluster.as_ref().map(|cluster| &cluster.config.stat_name)),
-            "UPSTREAM_CLUSTER_RAW" => |c| owned(c.stream.cluster.as_ref().map(|cluster| &cluster.config.name)),
-            "UPSTREAM_HOST" => |c| owned(c.stream.host.as_ref().map(|host| &host.address)),
+            "UPSTREAM_CLUSTER" => |c| text(c.stream.cluster.as_ref().map(|cluster| &*cluster.config.stat_name)),
+            "UPSTREAM_CLUSTER_RAW" => |c| text(c.stream.cluster.as_ref().map(|cluster| &*cluster.config.name)),
+            "UPSTREAM_HOST" => |c| host_address(c.stream.host.as_ref().map(|host| &host.address)),
             "UPSTREAM_HOST_NAME" => |c| owned(host_name(c)),
-            "UPSTREAM_HOST_NAME_WITHOUT_PORT" => |c| owned(host_name(c).as_deref().map(without_port)),
+            "UPSTREAM_HOST_NAME_WITHOUT_PORT" => {
+                |c| owned(host_name(c).map(|name| host::without_port(&name).to_owned()))
+            }
             "UPSTREAM_LOCAL_PORT" => |c| local(c).map_or(Value::None, |local| number(local.port())),
-            "UPSTREAM_LOCAL_ADDRESS_WITHOUT_PORT" => |c| owned(local(c).map(|local| local.ip())),
+            "UPSTREAM_LOCAL_ADDRESS_WITHOUT_PORT" => |c| local(c).map_or(Value::None, |local| Value::Ip(local.ip())),
             "UPSTREAM_PROTOCOL" => |c| {
                 let protocol = c.stream.carried.get().and_then(|carried| carried.protocol);
-                owned(protocol.map(protocol_name))
+                text(protocol.map(protocol_name))
             },
             "UPSTREAM_REMOTE_ADDRESS_ENDPOINT_ID" => |c| match remote(c) {
                 Some(_) => Value::Text("".into()),
                 None => Value::None,
             },
             "UPSTREAM_REMOTE_ADDRESS_WITHOUT_PORT" => |c| match remote(c) {
-                Some(HostAddress::Ip(address)) => owned(Some(address.ip())),
-                path => owned(path),
+                Some(HostAddress::Ip(address)) => Value::Ip(address.ip()),
+                path => host_address(path),
             },
             "UPSTREAM_REMOTE_PORT" => |c| match remote(c) {
                 Some(HostAddress::Ip(address)) => number(address.port()),
                 Some(HostAddress::Unix(_)) | None => Value::None,
             },
-            "UPSTREAM_LOCAL_ADDRESS" => |c| owned(local(c)),
-            "UPSTREAM_REMOTE_ADDRESS" => |c| owned(remote(c)),
+            "UPSTREAM_LOCAL_ADDRESS" => |c| local(c).map_or(Value::None, Value::Address),
+            "UPSTREAM_REMOTE_ADDRESS" => |c| host_address(remote(c)),
             "UPSTREAM_REQUEST_ATTEMPT_COUNT" => |c| number(c.stream.attempts),
             "UPSTREAM_TRANSPORT_FAILURE_REASON" => |c| {
                 owned(

@@ -1,8 +1,11 @@
 //! Points in time, in the words of `strftime` and Envoy's own for fractions of a second.
 
+use std::fmt::{self, Write};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use time::OffsetDateTime;
+
+use super::write::Short;
 
 /// How a point in time is written.
 #[derive(Clone, Debug)]
@@ -14,7 +17,7 @@ enum Piece {
     /// A letter of `strftime`.
     Letter(char),
     /// `%f`, `%3f`, …: digits of the fraction of a second.
-    Fraction(usize),
+    Fraction(u32),
     /// `%s` with digits: seconds since 1970, or thousandths and so on.
     Epoch(u32),
 }
@@ -39,7 +42,7 @@ impl TimeFormat {
                 .next_if(char::is_ascii_digit)
                 .and_then(|digit| digit.to_digit(10));
             let piece = match characters.next() {
-                Some('f') => Piece::Fraction(digits.map_or(9, |digits| digits.min(9) as usize)),
+                Some('f') => Piece::Fraction(digits.map_or(9, |digits| digits.min(9))),
                 Some('s') => Piece::Epoch(digits.unwrap_or(0).min(9)),
                 Some(letter) if "YmdHMSyTzZbBaAjeFDs".contains(letter) => Piece::Letter(letter),
                 Some(other) => {
@@ -59,51 +62,78 @@ impl TimeFormat {
         Self(pieces)
     }
 
-    /// The text, in UTC.
-    pub(super) fn text(&self, at: SystemTime) -> String {
+    /// Writes it, in UTC.
+    pub(super) fn write(&self, out: &mut impl Write, at: SystemTime) -> fmt::Result {
         let time = OffsetDateTime::from(at);
         let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
-        let mut out = String::with_capacity(32);
-        for piece in &self.0 {
-            match piece {
-                Piece::Literal(text) => out.push_str(text),
-                Piece::Fraction(digits) => out.push_str(&format!("{:09}", since.subsec_nanos())[..*digits]),
-                Piece::Epoch(digits) => {
-                    let scaled = since.as_nanos() / 10_u128.pow(9 - digits);
-                    out.push_str(&scaled.to_string());
-                }
-                Piece::Letter(letter) => letter_of(&mut out, *letter, time),
+        self.0.iter().try_for_each(|piece| match piece {
+            Piece::Literal(text) => out.write_str(text),
+            Piece::Fraction(digits) => {
+                let divisor = 10_u32.pow(9_u32.saturating_sub(*digits));
+                self::digits(out, since.subsec_nanos() / divisor, *digits as usize)
             }
-        }
-        out
+            Piece::Epoch(digits) => write!(out, "{}", since.as_nanos() / 10_u128.pow(9 - digits)),
+            Piece::Letter(letter) => write_letter(out, *letter, time),
+        })
     }
 }
 
-fn letter_of(out: &mut String, letter: char, time: OffsetDateTime) {
-    let (year, month, day) = (time.year(), u8::from(time.month()), time.day());
-    let (hour, minute, second) = (time.hour(), time.minute(), time.second());
-    let (month_name, weekday) = (time.month().to_string(), time.weekday().to_string());
-    let text = match letter {
-        'Y' => year.to_string(),
-        'y' => format!("{:02}", year.rem_euclid(100)),
-        'm' => format!("{month:02}"),
-        'd' => format!("{day:02}"),
-        'e' => format!("{day:2}"),
-        'H' => format!("{hour:02}"),
-        'M' => format!("{minute:02}"),
-        'S' => format!("{second:02}"),
-        'T' => format!("{hour:02}:{minute:02}:{second:02}"),
-        'F' => format!("{year}-{month:02}-{day:02}"),
-        'D' => format!("{month:02}/{day:02}/{:02}", year.rem_euclid(100)),
-        'j' => format!("{:03}", time.ordinal()),
-        'b' => month_name[..3].to_owned(),
-        'B' => month_name,
-        'a' => weekday[..3].to_owned(),
-        'A' => weekday,
-        'z' => "+0000".to_owned(),
-        _ => "UTC".to_owned(),
-    };
-    out.push_str(&text);
+fn write_letter(out: &mut impl Write, letter: char, time: OffsetDateTime) -> fmt::Result {
+    let (year, month, day) = (time.year(), u32::from(u8::from(time.month())), u32::from(time.day()));
+    let (hour, minute, second) = (time.hour().into(), time.minute().into(), time.second().into());
+    let short_year = year.rem_euclid(100).unsigned_abs();
+    match letter {
+        'Y' => write_year(out, year),
+        'y' => digits(out, short_year, 2),
+        'm' => digits(out, month, 2),
+        'd' => digits(out, day, 2),
+        'e' => write!(out, "{day:2}"),
+        'H' => digits(out, hour, 2),
+        'M' => digits(out, minute, 2),
+        'S' => digits(out, second, 2),
+        'T' => three(out, [hour, minute, second], b':'),
+        'F' => {
+            write_year(out, year)?;
+            out.write_char('-')?;
+            digits(out, month, 2)?;
+            out.write_char('-')?;
+            digits(out, day, 2)
+        }
+        'D' => three(out, [month, day, short_year], b'/'),
+        'j' => digits(out, time.ordinal().into(), 3),
+        'b' => write!(out, "{:.3}", time.month().to_string()),
+        'B' => write!(out, "{}", time.month()),
+        'a' => write!(out, "{:.3}", time.weekday().to_string()),
+        'A' => write!(out, "{}", time.weekday()),
+        'z' => out.write_str("+0000"),
+        _ => out.write_str("UTC"),
+    }
+}
+
+fn write_year(out: &mut impl Write, year: i32) -> fmt::Result {
+    match u32::try_from(year) {
+        Ok(year @ 1000..10_000) => digits(out, year, 4),
+        Ok(_) | Err(_) => write!(out, "{year}"),
+    }
+}
+
+/// The last so many digits of a number.
+fn digits(out: &mut impl Write, number: u32, count: usize) -> fmt::Result {
+    let mut short = Short::default();
+    short.push_digits(number, count);
+    short.write(out)
+}
+
+/// Three numbers of two digits each.
+fn three(out: &mut impl Write, numbers: [u32; 3], between: u8) -> fmt::Result {
+    let mut short = Short::default();
+    for (at, number) in numbers.into_iter().enumerate() {
+        if at > 0 {
+            short.push(between);
+        }
+        short.push_digits(number, 2);
+    }
+    short.write(out)
 }
 
 #[cfg(test)]
@@ -115,10 +145,16 @@ mod tests {
     #[test]
     fn times_are_written_as_asked() {
         let at = UNIX_EPOCH + Duration::new(1_700_000_000, 123_456_789);
-        let text = |format| TimeFormat::parse(format).text(at);
+        let text = |format| {
+            let mut out = String::new();
+            TimeFormat::parse(format).write(&mut out, at).unwrap();
+            out
+        };
         assert_eq!(text(""), "2023-11-14T22:13:20.123Z");
         assert_eq!(text("%Y/%m/%dT%H:%M:%S%z %s"), "2023/11/14T22:13:20+0000 1700000000");
         assert_eq!(text("%3f|%6f|%f|%3s"), "123|123456|123456789|1700000000123");
         assert_eq!(text("%d/%b/%Y %a"), "14/Nov/2023 Tue");
+        assert_eq!(text("%F %T %D %y %e %j"), "2023-11-14 22:13:20 11/14/23 23 14 318");
+        assert_eq!(text("%B %A %H.%M.%S %Z %0f"), "November Tuesday 22.13.20 UTC ");
     }
 }
