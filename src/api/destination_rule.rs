@@ -52,9 +52,27 @@ pub struct TrafficPolicy {
     /// Tunnels TCP through another proxy.
     pub tunnel: Option<Unsupported>,
     /// Sends the PROXY protocol's header.
-    pub proxy_protocol: Option<Unsupported>,
+    pub proxy_protocol: Option<ProxyProtocol>,
     /// Limits retries to a share of the requests.
     pub retry_budget: Option<Unsupported>,
+}
+
+/// `trafficPolicy.proxyProtocol`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ProxyProtocol {
+    /// Which version.
+    pub version: ProxyProtocolVersion,
+}
+
+/// `trafficPolicy.proxyProtocol.version`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+pub enum ProxyProtocolVersion {
+    /// A line of text.
+    #[default]
+    V1,
+    /// In binary.
+    V2,
 }
 
 /// `trafficPolicy.portLevelSettings[]`: replaces the policy for one port of the service.

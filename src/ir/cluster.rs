@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use super::{Origins, ResourceName};
 use crate::mesh::config::TlsVersion;
-use crate::mesh::destination_rule::{HashTable, OutlierDetection, ServerVerification, TcpKeepalive, Warmup};
+use crate::mesh::destination_rule::{
+    HashTable, OutlierDetection, ProxyProtocol, ServerVerification, TcpKeepalive, Warmup,
+};
 use crate::mesh::service::{Address, Locality};
 use crate::name::{Hostname, Namespace, ObjectId};
 
@@ -39,6 +41,8 @@ pub struct Cluster {
     pub marked_source: bool,
     /// Plaintext or TLS.
     pub transport: Transport,
+    /// In which version of the PROXY protocol endpoints are told whose connection it is, before all else.
+    pub proxy_protocol: Option<ProxyProtocol>,
     /// What Istio's tools look for in the cluster's metadata.
     pub metadata: ClusterMetadata,
     /// The objects it was made from.

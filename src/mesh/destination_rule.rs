@@ -43,7 +43,7 @@ pub struct PolicyWithPorts {
     pub ports: Vec<(u16, TrafficPolicy)>,
 }
 
-/// The four blocks of `trafficPolicy`.
+/// What is said by `trafficPolicy`.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct TrafficPolicy {
     /// `loadBalancer`.
@@ -54,6 +54,17 @@ pub struct TrafficPolicy {
     pub outlier_detection: Option<OutlierDetection>,
     /// `tls`.
     pub tls: Option<ClientTls>,
+    /// `proxyProtocol`: in which version endpoints are told whose connection it is. Of a port alone it cannot be said.
+    pub proxy_protocol: Option<ProxyProtocol>,
+}
+
+/// A version of the PROXY protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ProxyProtocol {
+    /// A line of text.
+    V1,
+    /// In binary.
+    V2,
 }
 
 impl DestinationRule {
@@ -77,6 +88,7 @@ impl DestinationRule {
                 .clone()
                 .or_else(|| parent.outlier_detection.clone()),
             tls: own.tls.clone().or_else(|| parent.tls.clone()),
+            proxy_protocol: own.proxy_protocol.or(parent.proxy_protocol),
         }
     }
 }

@@ -1,15 +1,16 @@
 //! What is known of a downstream connection and of a stream on it, for routing, headers and logs.
 
 use std::borrow::Cow;
-use std::cell::Cell;
+use std::cell::RefCell;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
+use std::rc::Rc;
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant, SystemTime};
 
 use super::flags::Flags;
-use super::tls::LazyText;
+use super::tls::{Certificate, LazyText};
 use super::turn;
 use super::upstream::cluster::Cluster;
 use super::upstream::connect::Source;
@@ -84,7 +85,7 @@ pub(crate) struct Connection {
     pub(crate) start: Instant,
 }
 
-/// What the client showed in TLS.
+/// What a client or a host showed in TLS.
 #[derive(Debug, Default)]
 pub(crate) struct PeerTls {
     /// URI names of its certificate.
@@ -111,8 +112,8 @@ pub(crate) struct PeerTls {
     pub(crate) pem: LazyText,
     /// Whether it showed a certificate, which then is verified.
     pub(crate) presented: bool,
-    /// URI names of our own certificate.
-    pub(crate) local_uri_sans: Vec<String>,
+    /// Our own certificate, if there is one.
+    pub(crate) own: Option<Arc<Certificate>>,
     /// `TLSv1.3` or `TLSv1.2`.
     pub(crate) version: &'static str,
     /// The cipher suite by its OpenSSL name.
@@ -148,11 +149,13 @@ pub(crate) struct Stream {
     /// The host it was sent to last.
     pub(crate) host: Option<Arc<Host>>,
     /// The connection to the host, once there is one.
-    pub(crate) carried: Cell<Option<Carried>>,
+    pub(crate) carried: RefCell<Option<Carried>>,
     /// Why the connection to the host failed (`%UPSTREAM_TRANSPORT_FAILURE_REASON%`).
     pub(crate) transport_failure: Option<Box<str>>,
     /// Attempts so far.
     pub(crate) attempts: u32,
+    /// How long the last attempt waited for its answer.
+    pub(crate) answered_after: Duration,
     /// The trace it belongs to (`%TRACE_ID%`).
     pub(crate) trace_id: Option<u128>,
     /// Whether it is a health check that the proxy answered.
@@ -170,12 +173,21 @@ pub(crate) struct Stream {
 }
 
 /// A connection to a host that carries a stream.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub(crate) struct Carried {
-    /// Our own address on it.
-    pub(crate) local: Option<SocketAddr>,
+    /// Our own end of it.
+    pub(crate) near: Near,
     /// What the host speaks; none for TCP.
     pub(crate) protocol: Option<http::Version>,
+}
+
+/// What is known at our own end of a connection to a host.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Near {
+    /// Our own address.
+    pub(crate) local: Option<SocketAddr>,
+    /// What the host showed in TLS, if it is spoken.
+    pub(crate) tls: Option<Rc<PeerTls>>,
 }
 
 /// Moments of a stream, counted from its start.
@@ -208,9 +220,10 @@ impl Stream {
             route: NO_NAME.clone(),
             cluster: None,
             host: None,
-            carried: Cell::new(None),
+            carried: RefCell::new(None),
             transport_failure: None,
             attempts: 0,
+            answered_after: Duration::ZERO,
             trace_id: None,
             health_check: false,
             trace_forced: false,

@@ -2,17 +2,23 @@
 
 use std::fmt;
 
-/// A set of flags.
+/// Flags in the order in which they were set, as Envoy writes them: a number of each in five bits, the first lowest.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Flags(u32);
+pub(crate) struct Flags(u64);
 
-/// The table of flags: name, bit, and the two forms in logs.
+/// How many bits the number of a flag has.
+const BITS: u32 = 5;
+
+/// How many flags there can be at once; no stream has nearly as many.
+const MOST: u32 = u64::BITS / BITS;
+
+/// The table of flags: name, number from 1 on, and the two forms in logs.
 macro_rules! flags {
-    ($($(#[$doc:meta])+ $name:ident = $bit:literal, $short:literal, $long:literal;)+) => {
+    ($($(#[$doc:meta])+ $name:ident = $number:literal, $short:literal, $long:literal;)+) => {
         impl Flags {
             /// None.
             pub(crate) const NONE: Self = Self(0);
-            $($(#[$doc])+ pub(crate) const $name: Self = Self(1 << $bit);)+
+            $($(#[$doc])+ pub(crate) const $name: Self = Self($number);)+
             const NAMES: &[(Self, &str, &str)] = &[$((Self::$name, $short, $long)),+];
         }
     };
@@ -66,14 +72,30 @@ flags! {
 }
 
 impl Flags {
-    /// Adds flags.
+    /// Adds flags, after those that are there.
     pub(crate) fn set(&mut self, flags: Self) {
-        self.0 |= flags.0;
+        for flag in flags.each() {
+            if !self.contains(flag) {
+                let used = self.each().count() as u32;
+                self.0 |= flag.0.checked_shl(used.min(MOST) * BITS).unwrap_or(0);
+            }
+        }
     }
 
     /// Whether all of these are set.
     pub(crate) fn contains(self, flags: Self) -> bool {
-        self.0 & flags.0 == flags.0
+        flags.each().all(|flag| self.each().any(|one| one == flag))
+    }
+
+    fn each(self) -> impl Iterator<Item = Self> {
+        let numbers = (0..MOST).map(move |at| self.0 >> (at * BITS) & ((1 << BITS) - 1));
+        numbers.take_while(|number| *number > 0).map(Self)
+    }
+
+    /// The row of the table of each.
+    fn rows(self) -> impl Iterator<Item = &'static (Self, &'static str, &'static str)> {
+        self.each()
+            .filter_map(|flag| Self::NAMES.iter().find(|(one, ..)| *one == flag))
     }
 
     /// Whether none is set.
@@ -91,11 +113,7 @@ impl Flags {
 
     /// The long names, joined by commas; `-` if there is none.
     pub(crate) fn long(self) -> String {
-        let names: Vec<_> = Self::NAMES
-            .iter()
-            .filter(|(flag, ..)| self.contains(*flag))
-            .map(|(.., long)| *long)
-            .collect();
+        let names: Vec<_> = self.rows().map(|(.., long)| *long).collect();
         if names.is_empty() {
             "-".to_owned()
         } else {
@@ -107,11 +125,34 @@ impl Flags {
 impl fmt::Display for Flags {
     /// The short names, joined by commas; `-` if there is none.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut names = Self::NAMES
-            .iter()
-            .filter(|(flag, ..)| self.contains(*flag))
-            .map(|(_, short, _)| *short);
+        let mut names = self.rows().map(|(_, short, _)| *short);
         f.write_str(names.next().unwrap_or("-"))?;
         names.try_for_each(|name| write!(f, ",{name}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flags_are_written_in_the_order_in_which_they_were_set() {
+        let mut flags = Flags::RETRY_LIMIT_EXCEEDED;
+        assert_eq!((flags.to_string(), Flags::NONE.to_string()), ("URX".into(), "-".into()));
+        let mut both = Flags::UPSTREAM_CONNECTION_FAILURE;
+        both.set(Flags::RETRY_LIMIT_EXCEEDED);
+        flags.set(both);
+        flags.set(both);
+        assert_eq!(
+            (flags.to_string(), both.to_string()),
+            ("URX,UF".into(), "UF,URX".into())
+        );
+        assert_eq!(flags.long(), "UpstreamRetryLimitExceeded,UpstreamConnectionFailure");
+        assert!(flags.contains(both) && both.contains(flags) && !both.contains(Flags::NO_ROUTE));
+        assert!(flags.contains(Flags::NONE) && !flags.is_empty() && Flags::NONE.is_empty());
+        for (flag, ..) in Flags::NAMES {
+            flags.set(*flag);
+        }
+        assert!(flags.to_string().starts_with("URX,UF,UH,UT,"));
     }
 }

@@ -36,6 +36,7 @@ use super::stats::histogram::Histogram;
 use super::trace::Tracing;
 use filter::HttpFilter;
 use route::RouteTable;
+pub(crate) use upgrade::Upgrades;
 
 /// A compiled `HttpConnectionManager`.
 #[derive(Debug)]
@@ -76,12 +77,16 @@ pub(crate) struct HttpManager {
     pub(crate) underscores: Underscores,
     /// Limits.
     pub(crate) limits: Limits,
-    /// Protocols that may be upgraded to, lower case.
-    pub(crate) upgrades: Vec<Box<str>>,
+    /// Protocols that may be gone over to where routes say nothing of them.
+    pub(crate) upgrades: Upgrades,
     /// Tracing, if there is any.
     pub(crate) tracing: Option<Box<Tracing>>,
     /// Access logs.
     pub(crate) access_logs: Box<[AccessLog]>,
+    /// Whether the router adds no `x-envoy-` headers (`suppress_envoy_headers`).
+    pub(crate) suppress_envoy_headers: bool,
+    /// Whether a request may have a whole URL in its first line (`allow_absolute_url`).
+    pub(crate) allow_absolute_url: bool,
     /// Whether access logs or headers of responses need the request's headers once it is sent.
     pub(crate) keeps_request_headers: bool,
     /// HTTP/2 settings.
@@ -270,6 +275,8 @@ pub(crate) struct HttpStats {
     pub(crate) redirect: AtomicU64,
     /// `downstream_rq_total`.
     pub(crate) rq_total: AtomicU64,
+    /// `downstream_rq_ws_on_non_ws_route`: requests to go over to what is not allowed.
+    pub(crate) rq_ws_on_non_ws_route: AtomicU64,
     /// `downstream_rq_active`.
     pub(crate) rq_active: AtomicU64,
     /// `downstream_rq_1xx` to `downstream_rq_5xx`.

@@ -9,3 +9,4 @@ pub(crate) mod host;
 mod host_set;
 mod original_dst;
 pub(crate) mod pool;
+pub(crate) mod proxy_protocol;

@@ -14,6 +14,7 @@ pub use envoy_types::pb::envoy::extensions::filters::common::set_filter_state::v
 pub use envoy_types::pb::envoy::extensions::network::dns_resolver::cares::v3 as cares;
 pub use envoy_types::pb::envoy::extensions::request_id::uuid::v3 as uuid_request_id;
 pub use envoy_types::pb::envoy::extensions::retry;
+pub use envoy_types::pb::envoy::extensions::transport_sockets::proxy_protocol::v3::ProxyProtocolUpstreamTransport;
 pub use envoy_types::pb::envoy::extensions::transport_sockets::raw_buffer::v3 as raw_buffer;
 pub use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3 as tls;
 pub use envoy_types::pb::envoy::extensions::upstreams::http::v3 as upstream_http;

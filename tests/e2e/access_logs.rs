@@ -21,7 +21,29 @@ const ISTIO: &str = "[%START_TIME%] \"%REQ(:METHOD)% %REQ(X-ENVOY-ORIGINAL-PATH?
     %UPSTREAM_LOCAL_ADDRESS% %DOWNSTREAM_LOCAL_ADDRESS% %DOWNSTREAM_REMOTE_ADDRESS% %REQUESTED_SERVER_NAME% %ROUTE_NAME%\n";
 
 /// Operators whose values are the same on both planes.
-const SAME: [&str; 79] = [
+const SAME: [&str; 101] = [
+    "%REQUEST_HEADER(X-CASE)%",
+    "%RESPONSE_HEADER(X-BACKEND)%",
+    "%RESPONSE_TRAILER(GRPC-STATUS)%",
+    "%RESPONSE_TRAILERS_BYTES%",
+    "%UPSTREAM_PEER_SUBJECT%",
+    "%UPSTREAM_PEER_ISSUER%",
+    "%UPSTREAM_PEER_CERT%",
+    "%UPSTREAM_PEER_CERT_V_START%",
+    "%UPSTREAM_PEER_CERT_V_END%",
+    "%UPSTREAM_PEER_URI_SAN%",
+    "%UPSTREAM_PEER_DNS_SAN%",
+    "%UPSTREAM_PEER_IP_SAN%",
+    "%UPSTREAM_LOCAL_URI_SAN%",
+    "%UPSTREAM_LOCAL_DNS_SAN%",
+    "%UPSTREAM_LOCAL_IP_SAN%",
+    "%UPSTREAM_TLS_VERSION%",
+    "%DOWNSTREAM_LOCAL_SUBJECT%",
+    "%DOWNSTREAM_LOCAL_DNS_SAN%",
+    "%DOWNSTREAM_LOCAL_IP_SAN%",
+    "%DOWNSTREAM_LOCAL_EMAIL_SAN%",
+    "%DOWNSTREAM_PEER_CERT_V_END%",
+    "%DOWNSTREAM_PEER_CERT%",
     "%PATH%",
     "%PATH(NQ)%",
     "%PATH(WQ:ORIG)%",
@@ -104,7 +126,9 @@ const SAME: [&str; 79] = [
 ];
 
 /// Operators whose values change from run to run; their digits are compared as such.
-const ALIKE: [&str; 25] = [
+const ALIKE: [&str; 28] = [
+    "%REQUEST_HEADERS_BYTES%",
+    "%RESPONSE_HEADERS_BYTES%",
     "%EMIT_TIME%",
     "%EMIT_TIME(%s.%3f)%",
     "%DOWNSTREAM_DIRECT_REMOTE_PORT%",
@@ -131,6 +155,7 @@ const ALIKE: [&str; 25] = [
     "%CONNECTION_ID%",
     // Of what both ends know each plane prefers another suite.
     "%DOWNSTREAM_TLS_CIPHER%",
+    "%UPSTREAM_TLS_CIPHER%",
 ];
 
 /// Operators whose values are made up every time.
@@ -155,6 +180,14 @@ type Lines<T> = BTreeMap<String, T>;
 struct Stage {
     alone: Alone,
     backend: Backend,
+}
+
+/// TLS at both sides.
+struct Secured {
+    /// The transport socket of a listener.
+    server: Value,
+    /// A cluster whose host speaks it.
+    cluster: Value,
 }
 
 /// A file sink of this format, which begins each line with the case.
@@ -192,22 +225,50 @@ const CLIENT: &str = "spiffe://cluster.local/ns/default/sa/client";
 
 /// The transport socket of a server that wants certificates of the mesh.
 fn mutual_tls(state: &Path) -> Value {
-    // The client's makes the CA.
-    let opened = StateDir::open(state).unwrap();
-    let ca = Ca::load_or_create(&opened, &"cluster.local".parse().unwrap(), &Clock::system()).unwrap();
-    let issued = ca.issue(&OWN.parse().unwrap(), &IssueOptions::default()).unwrap();
-    let root = std::fs::read_to_string(state.join("ca/root-cert.pem")).unwrap();
     json!({"name": "tls", "typed_config": {
         "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext",
         "require_client_certificate": true,
-        "common_tls_context": {
-            "tls_certificates": [{
-                "certificate_chain": {"inline_string": issued.chain_pem},
-                "private_key": {"inline_string": issued.key_pem.expose()},
-            }],
-            "validation_context": {"trusted_ca": {"inline_string": root}},
-        },
+        "common_tls_context": certificates(state, OWN),
     }})
+}
+
+/// A host on TLS that wants certificates of the mesh, and the cluster by which it is called.
+async fn secured_host(state: &Path, tls: &Value, backend: &Backend) -> (Alone, Value) {
+    let routes = json!([{"match": {"prefix": "/"}, "route": {"cluster": "back"}}]);
+    let mut listener = http_listener("far", "INBOUND", routes, json!({}));
+    listener["filter_chains"][0]["transport_socket"] = tls.clone();
+    let host = Alone::start(
+        Plane::Topsail,
+        &[listener],
+        &[cluster("back", backend.address())],
+        json!({}),
+    )
+    .await;
+    let mut cluster = cluster("far", host.listener(0));
+    cluster["transport_socket"] = json!({"name": "tls", "typed_config": {
+        "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext",
+        "sni": "far.example",
+        "common_tls_context": certificates(state, CLIENT),
+    }});
+    // Envoy offers no more than TLS 1.2 unless it is told to.
+    cluster["transport_socket"]["typed_config"]["common_tls_context"]["tls_params"] =
+        json!({"tls_maximum_protocol_version": "TLSv1_3"});
+    (host, cluster)
+}
+
+/// A certificate for this identity, and trust in those of the mesh.
+fn certificates(state: &Path, identity: &str) -> Value {
+    let opened = StateDir::open(state).unwrap();
+    let ca = Ca::load_or_create(&opened, &"cluster.local".parse().unwrap(), &Clock::system()).unwrap();
+    let issued = ca.issue(&identity.parse().unwrap(), &IssueOptions::default()).unwrap();
+    let root = std::fs::read_to_string(state.join("ca/root-cert.pem")).unwrap();
+    json!({
+        "tls_certificates": [{
+            "certificate_chain": {"inline_string": issued.chain_pem},
+            "private_key": {"inline_string": issued.key_pem.expose()},
+        }],
+        "validation_context": {"trusted_ca": {"inline_string": root}},
+    })
 }
 
 /// A host that reads a request and hangs up.
@@ -223,7 +284,7 @@ async fn hanging_up() -> SocketAddr {
 }
 
 impl Stage {
-    async fn start(plane: Plane, backend: Backend, tcp: &Backend, hanging_up: SocketAddr, tls: &Value) -> Self {
+    async fn start(plane: Plane, backend: Backend, tcp: &Backend, hanging_up: SocketAddr, tls: &Secured) -> Self {
         let mut crowded = cluster("crowded", backend.address());
         crowded["circuit_breakers"] =
             json!({"thresholds": [{"max_connections": 0, "max_pending_requests": 0, "max_requests": 0}]});
@@ -238,6 +299,7 @@ impl Stage {
             crowded,
             cluster("hanging-up", hanging_up),
             cluster("tcp", tcp.address()),
+            tls.cluster.clone(),
         ];
         let to = |name: &str, more: Value| {
             let mut route = json!({"cluster": name});
@@ -258,6 +320,7 @@ impl Stage {
             to("empty", json!({})),
             to("crowded", json!({})),
             to("hanging-up", json!({})),
+            to("far", json!({})),
             {"name": "nobody", "match": {"prefix": "/nobody"}, "route": {"cluster_header": "x-cluster"}},
             {"name": "own", "match": {"prefix": "/own"}, "direct_response": {"status": 418, "body": {"inline_string": "teapot"}}},
             {"name": "elsewhere", "match": {"prefix": "/elsewhere"}, "redirect": {"path_redirect": "/there"}},
@@ -278,7 +341,7 @@ impl Stage {
             }}]}]})
         };
         let mut secured = http("secured", json!({}));
-        secured["filter_chains"][0]["transport_socket"] = tls.clone();
+        secured["filter_chains"][0]["transport_socket"] = tls.server.clone();
         secured["listener_filters"] = json!([{"name": "tls", "typed_config": {
             "@type": "type.googleapis.com/envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector",
         }}]);
@@ -346,6 +409,7 @@ impl Stage {
             .expect(503)
             .await;
         call(0, "hung-up", "/hanging-up").expect(503).await;
+        call(0, "far", "/far").expect(200).await;
         call(0, "own", "/own").expect(418).await;
         call(0, "redirect", "/elsewhere").expect(301).await;
         call(0, "grpc", "/missing")
@@ -359,7 +423,7 @@ impl Stage {
             let stream = TcpStream::connect(self.alone.listener(listener)).await.unwrap();
             assert_eq!(answering(stream).await.is_ok(), listener == 3);
         }
-        19 + 4
+        20 + 4
     }
 
     /// A client that goes away when the host has its request.
@@ -438,12 +502,14 @@ impl Stage {
 async fn lines_are_those_of_envoy() {
     let state = tempfile::tempdir().unwrap();
     let client = Identity::issued(&state.path().join("state"), "cluster.local", CLIENT);
-    let (tls, tcp, hanging_up) = (
+    let (server, tcp, hanging_up) = (
         mutual_tls(&state.path().join("state")),
         Backend::tcp("tcpsv").await,
         hanging_up().await,
     );
     let backend = Backend::http("app").await;
+    let (_far, cluster) = secured_host(&state.path().join("state"), &server, &backend).await;
+    let tls = Secured { server, cluster };
     let address = backend.address();
     let envoy = Stage::start(Plane::Envoy, backend, &tcp, hanging_up, &tls).await;
     let count = envoy.send(&client).await;

@@ -1,10 +1,12 @@
 //! A proxy before the data plane that says whose connection it is (the PROXY protocol).
 
-use serde_json::{Value, json};
-use tokio::io::AsyncWriteExt;
-use tokio::net::TcpStream;
+use std::net::SocketAddr;
 
-use crate::harness::alone::{Alone, cluster, http_listener};
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+use crate::harness::alone::{Alone, cluster, cluster_http2, http_listener};
 use crate::harness::wire::Wire;
 use crate::harness::{Backend, Plane, answering, eventually, get, tls};
 use crate::on_each_plane;
@@ -14,6 +16,7 @@ on_each_plane! {
     bad_headers_end_the_connection,
     headers_may_be_left_out_where_that_is_allowed,
     chains_are_chosen_by_what_the_proxy_says,
+    hosts_are_told_whose_connection_it_is,
 }
 
 const SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
@@ -52,6 +55,98 @@ async fn start(plane: Plane, backend: &Backend, protocol: Value) -> Alone {
     let mut listener = http_listener("in", "INBOUND", routes, manager);
     listener["listener_filters"] = json!([filter(protocol)]);
     Alone::start(plane, &[listener], &[cluster("back", backend.address())], json!({})).await
+}
+
+/// The transport socket in which hosts are told, with nothing but plaintext in it.
+fn telling(version: &str) -> Value {
+    let raw = "type.googleapis.com/envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer";
+    json!({"name": "told", "typed_config": {
+        "@type": "type.googleapis.com/envoy.extensions.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport",
+        "config": {"version": version},
+        "transport_socket": {"name": "raw", "typed_config": {"@type": raw}},
+    }})
+}
+
+async fn hosts_are_told_whose_connection_it_is(plane: Plane) {
+    let host = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = host.local_addr().unwrap();
+    let told = |name: &str, version: &str, mut cluster: Value| {
+        cluster["name"] = json!(name);
+        cluster["load_assignment"]["cluster_name"] = json!(name);
+        cluster["transport_socket"] = telling(version);
+        cluster
+    };
+    let clusters = [
+        told("one", "V1", cluster("one", address)),
+        told("two", "V2", cluster("two", address)),
+        told("http2", "V1", cluster_http2("http2", address)),
+    ];
+    let to = |name: &str| json!({"match": {"prefix": format!("/{name}")}, "route": {"cluster": name}});
+    let tcp = json!({"name": "tcp", "filter_chains": [{"filters": [{"name": "tcp", "typed_config": {
+        "@type": "type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy",
+        "stat_prefix": "tcp", "cluster": "one",
+    }}]}]});
+    let web = http_listener("in", "INBOUND", json!([to("one"), to("two"), to("http2")]), json!({}));
+    let alone = Alone::start(plane, &[web, tcp], &clusters, json!({})).await;
+    let line = |client: &TcpStream, to: SocketAddr| {
+        let own = client.local_addr().unwrap();
+        format!("PROXY TCP4 {} {} {} {}\r\n", own.ip(), to.ip(), own.port(), to.port())
+    };
+    let ask = async |client: &mut TcpStream, path: &str| {
+        let asked = format!("GET {path} HTTP/1.1\r\nhost: web\r\n\r\n");
+        client.write_all(asked.as_bytes()).await.unwrap();
+    };
+
+    // Two requests of a client share a connection; another client has one of its own.
+    for _ in 0..2 {
+        let mut client = TcpStream::connect(alone.listener(0)).await.unwrap();
+        ask(&mut client, "/one").await;
+        let (mut connection, _) = host.accept().await.unwrap();
+        let expected = format!("{}GET /one ", line(&client, alone.listener(0)));
+        for expected in [expected.as_str(), "GET /one/again "] {
+            let mut heard = Vec::new();
+            while !heard.ends_with(b"\r\n\r\n") || heard.len() <= expected.len() {
+                heard.push(connection.read_u8().await.unwrap());
+            }
+            let heard = String::from_utf8(heard).unwrap();
+            assert!(heard.starts_with(expected), "{heard} instead of {expected}");
+            let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+            connection.write_all(answer).await.unwrap();
+            let mut said = Vec::new();
+            while !said.ends_with(b"\r\n\r\nok") {
+                said.push(client.read_u8().await.unwrap());
+            }
+            if expected.starts_with("PROXY") {
+                ask(&mut client, "/one/again").await;
+            }
+        }
+    }
+
+    let mut client = TcpStream::connect(alone.listener(0)).await.unwrap();
+    ask(&mut client, "/two").await;
+    let (mut connection, _) = host.accept().await.unwrap();
+    let mut heard = [0; 28];
+    connection.read_exact(&mut heard).await.unwrap();
+    let port = |address: SocketAddr| address.port().to_be_bytes();
+    assert_eq!(heard[..16], two(0x21, 0x11, &[0; 12])[..16]);
+    assert_eq!(heard[24..26], port(client.local_addr().unwrap()));
+    assert_eq!(heard[26..], port(alone.listener(0)));
+
+    let mut client = TcpStream::connect(alone.listener(0)).await.unwrap();
+    ask(&mut client, "/http2").await;
+    let (mut connection, _) = host.accept().await.unwrap();
+    let expected = format!("{}PRI * HTTP/2.0\r\n", line(&client, alone.listener(0)));
+    let mut heard = vec![0; expected.len()];
+    connection.read_exact(&mut heard).await.unwrap();
+    assert_eq!(String::from_utf8_lossy(&heard), expected);
+
+    let mut client = TcpStream::connect(alone.listener(1)).await.unwrap();
+    client.write_all(b"word").await.unwrap();
+    let (mut connection, _) = host.accept().await.unwrap();
+    let expected = format!("{}word", line(&client, alone.listener(1)));
+    let mut heard = vec![0; expected.len()];
+    connection.read_exact(&mut heard).await.unwrap();
+    assert_eq!(String::from_utf8_lossy(&heard), expected);
 }
 
 fn request(case: &str) -> Vec<u8> {

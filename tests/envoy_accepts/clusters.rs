@@ -83,6 +83,7 @@ fn cluster(name: &str, discovery: Discovery) -> Cluster {
         http: UpstreamHttp::default(),
         tcp_keepalive: None,
         transport: Transport::Plaintext,
+        proxy_protocol: None,
         metadata: ClusterMetadata::default(),
         origins: Origins::from([]),
     }

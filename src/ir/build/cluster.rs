@@ -175,6 +175,7 @@ impl<'a> Subject<'a> {
             tcp_keepalive: pool.and_then(|pool| pool.tcp_keepalive).or(config.tcp_keepalive),
             marked_source: false,
             transport,
+            proxy_protocol: policy.proxy_protocol,
             metadata: self.metadata(),
             origins: self.origins(),
         };

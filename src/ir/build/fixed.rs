@@ -111,6 +111,7 @@ pub(super) fn plain(name: ResourceName, connect_timeout: Duration) -> Cluster {
         tcp_keepalive: None,
         marked_source: false,
         transport: Transport::Plaintext,
+        proxy_protocol: None,
         metadata: ClusterMetadata::default(),
         origins: Origins::default(),
     }

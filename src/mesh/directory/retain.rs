@@ -235,5 +235,6 @@ fn over(own: &TrafficPolicy, parent: &TrafficPolicy) -> TrafficPolicy {
         connection_pool: own.connection_pool.or_else(|| parent.connection_pool.clone()),
         outlier_detection: own.outlier_detection.or_else(|| parent.outlier_detection.clone()),
         tls: own.tls.or_else(|| parent.tls.clone()),
+        proxy_protocol: own.proxy_protocol.or(parent.proxy_protocol),
     }
 }

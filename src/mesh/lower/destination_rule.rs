@@ -11,7 +11,7 @@ use super::value::Nobody;
 use super::{API_VERSION, Context, Lowered};
 use crate::api::destination_rule as api;
 use crate::api::{FieldPath, Object};
-use crate::mesh::destination_rule::{DestinationRule, PolicyWithPorts, Subset, TrafficPolicy};
+use crate::mesh::destination_rule::{DestinationRule, PolicyWithPorts, ProxyProtocol, Subset, TrafficPolicy};
 
 pub(super) use load_balancer::locality_lb;
 pub(super) use pool::{connection_pool, keepalive};
@@ -99,7 +99,7 @@ fn policy(
         outlier_detection: policy.outlier_detection.as_ref(),
         tls: policy.tls.as_ref(),
     };
-    if general.is_empty() && policy.port_level_settings.is_empty() {
+    if general.is_empty() && policy.port_level_settings.is_empty() && policy.proxy_protocol.is_none() {
         report
             .error(at, "an empty traffic policy says nothing")
             .help("leave `trafficPolicy` out");
@@ -108,7 +108,13 @@ fn policy(
         .outlier_detection
         .or_else(|| parent.and_then(|parent| parent.outlier_detection.as_ref()));
     PolicyWithPorts {
-        policy: blocks(report, at, &general, outlier.is_some(), tls::Level::Host),
+        policy: TrafficPolicy {
+            proxy_protocol: policy.proxy_protocol.map(|said| match said.version {
+                api::ProxyProtocolVersion::V1 => ProxyProtocol::V1,
+                api::ProxyProtocolVersion::V2 => ProxyProtocol::V2,
+            }),
+            ..blocks(report, at, &general, outlier.is_some(), tls::Level::Host)
+        },
         ports: ports(report, &at.field("portLevelSettings"), &policy.port_level_settings),
     }
 }
@@ -165,6 +171,7 @@ fn blocks(
             .outlier_detection
             .map(|entry| pool::outlier_detection(report, &at.field("outlierDetection"), entry)),
         tls: blocks.tls.map(|entry| tls::tls(report, &at.field("tls"), entry, level)),
+        proxy_protocol: None,
     }
 }
 

@@ -14,7 +14,6 @@ use super::answer::Answer;
 use crate::proxy::slot::Slot;
 use crate::proxy::store::Published;
 use crate::proxy::tls::{Certificate, TrustAnchors, Verification};
-use crate::proxy::upstream::cluster::Transport;
 
 /// The secrets of a TLS context.
 #[derive(Clone, Debug, Default)]
@@ -62,7 +61,7 @@ pub(super) fn secrets(published: &Published) -> Vec<Secrets> {
     for config in clusters.iter().map(|one| &one.config) {
         let special = config.transports.iter().map(|one| &one.transport);
         for transport in special.chain([&config.transport]) {
-            if let Transport::Tls(tls) = transport {
+            if let Some(tls) = &transport.tls {
                 add(Secrets::new(tls.certificate.as_ref(), &tls.verification));
             }
         }

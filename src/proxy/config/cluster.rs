@@ -11,7 +11,9 @@ use crate::proxy::upstream::cluster::{
     SuccessRate, TcpKeepalive, Transport, TransportMatch, UpstreamHttp,
 };
 use crate::proxy::upstream::host::{Endpoints, HostAddress};
+use crate::proxy::upstream::proxy_protocol::ProxyHeader;
 use crate::xds::ResourceType;
+use crate::xds::pb::ProxyProtocolUpstreamTransport;
 use crate::xds::pb::cluster;
 use crate::xds::pb::cluster::cluster::CommonLbConfig;
 use crate::xds::pb::cluster::cluster::common_lb_config::LocalityConfigSpecifier;
@@ -29,6 +31,8 @@ use crate::xds::pb::upstream_http::http_protocol_options::UpstreamProtocolOption
 use crate::xds::pb::upstream_http::http_protocol_options::explicit_http_config::ProtocolConfig;
 use crate::xds::pb::wkt;
 
+const RAW_BUFFER: &str = "/envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer";
+const PROXY_PROTOCOL: &str = "/envoy.extensions.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport";
 const HTTP_OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
 
 /// Envoy's, where nothing is said.
@@ -383,19 +387,27 @@ fn transport(socket: Option<&TransportSocket>, http: &UpstreamHttp, names: &mut 
     let Some(crate::xds::pb::core::transport_socket::ConfigType::TypedConfig(any)) =
         socket.and_then(|socket| socket.config_type.as_ref())
     else {
-        return Ok(Transport::Plaintext);
+        return Ok(Transport::default());
     };
-    if any
-        .type_url
-        .ends_with("/envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer")
-    {
-        return Ok(Transport::Plaintext);
+    if any.type_url.ends_with(RAW_BUFFER) {
+        return Ok(Transport::default());
     }
-    Ok(Transport::Tls(Arc::new(tls::upstream(
-        &unpack(any)?,
-        http.auto_san_validation,
-        names,
-    )?)))
+    if any.type_url.ends_with(PROXY_PROTOCOL) {
+        let outer: ProxyProtocolUpstreamTransport = unpack(any)?;
+        let inner = transport(outer.transport_socket.as_ref(), http, names).at("transport_socket")?;
+        if inner.proxy_header.is_some() {
+            return Err(Refusal::not_implemented("one PROXY protocol in another").within("transport_socket"));
+        }
+        return Ok(Transport {
+            proxy_header: Some(outer.config.as_ref().map_or(ProxyHeader::V1, value::proxy_header)),
+            ..inner
+        });
+    }
+    let tls = tls::upstream(&unpack(any)?, http.auto_san_validation, names)?;
+    Ok(Transport {
+        tls: Some(Arc::new(tls)),
+        ..Transport::default()
+    })
 }
 
 fn http(message: &cluster::Cluster) -> Compiled<UpstreamHttp> {

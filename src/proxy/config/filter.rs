@@ -29,9 +29,19 @@ const LOCAL_RATE_LIMIT: &str = "envoy.extensions.filters.http.local_ratelimit.v3
 const ROUTER: &str = "envoy.extensions.filters.http.router.v3.Router";
 const SET_FILTER_STATE: &str = "envoy.extensions.filters.http.set_filter_state.v3.Config";
 
-/// The filters before the router, which has to be the last, and whether that makes a span of every attempt.
+/// The filters of a connection manager.
+pub(super) struct Chain {
+    /// Those before the router.
+    pub(super) filters: Box<[HttpFilter]>,
+    /// Whether the router makes a span of every attempt.
+    pub(super) child_spans: bool,
+    /// Whether the router adds no `x-envoy-` headers.
+    pub(super) suppress_envoy_headers: bool,
+}
+
+/// All filters, of which the router has to be the last.
 #[expect(deprecated, reason = "Envoy still reads it")]
-pub(super) fn chain(filters: &[hcm::HttpFilter]) -> Compiled<(Box<[HttpFilter]>, bool)> {
+pub(super) fn chain(filters: &[hcm::HttpFilter]) -> Compiled<Chain> {
     let none = || Refusal::new("the router has to be the last filter").within("http_filters");
     let (router, before) = filters.split_last().ok_or_else(none)?;
     let config = config_of(router).at("http_filters")?;
@@ -44,7 +54,11 @@ pub(super) fn chain(filters: &[hcm::HttpFilter]) -> Compiled<(Box<[HttpFilter]>,
         .enumerate()
         .map(|(index, one)| filter(one).at_index("http_filters", index));
     let compiled = compiled.filter_map(Result::transpose).collect::<Compiled<_>>()?;
-    Ok((compiled, router.start_child_span))
+    Ok(Chain {
+        filters: compiled,
+        child_spans: router.start_child_span,
+        suppress_envoy_headers: router.suppress_envoy_headers,
+    })
 }
 
 /// What a virtual host, a route or a share says to filters, by the type of what it says.

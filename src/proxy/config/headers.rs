@@ -17,7 +17,7 @@ pub(crate) fn ops(which: &str, add: &[HeaderValueOption], remove: &[String]) -> 
     let remove = remove
         .iter()
         .enumerate()
-        .map(|(index, name)| name_of(name).at_index(&format!("{which}_headers_to_remove"), index));
+        .map(|(index, name)| changeable(name).at_index(&format!("{which}_headers_to_remove"), index));
     Ok(HeaderOps {
         add: add.collect::<Compiled<_>>()?,
         remove: remove.collect::<Compiled<_>>()?,
@@ -36,14 +36,22 @@ fn addition(option: &HeaderValueOption) -> Compiled<HeaderAddition> {
         HeaderAppendAction::OverwriteIfExists => AppendAction::OverwriteIfExists,
     };
     Ok(HeaderAddition {
-        name: name_of(&header.key).at("header.key")?,
+        name: changeable(&header.key).at("header.key")?,
         value: text(&header.value).at("header.value")?,
         action,
         keep_empty: option.keep_empty_value,
     })
 }
 
-/// A header's name. Pseudo-headers and `host` are changed by other fields.
+/// The name of a header that may be changed. Pseudo-headers and `host` are changed by other fields.
+fn changeable(name: &str) -> Compiled<HeaderName> {
+    name_of(name).and_then(|header| match header == http::header::HOST {
+        true => Err(Refusal::new("`host` is changed by the route's host rewrite alone")),
+        false => Ok(header),
+    })
+}
+
+/// A header's name.
 pub(crate) fn name_of(name: &str) -> Compiled<HeaderName> {
     HeaderName::from_bytes(name.as_bytes()).map_err(|_| Refusal::new(format!("`{name}` cannot be a header here")))
 }

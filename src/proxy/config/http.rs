@@ -11,7 +11,7 @@ use crate::proxy::access_log::AccessLog;
 use crate::proxy::http::route::RouteTable;
 use crate::proxy::http::{
     Codec, EscapedSlashes, ForwardClientCert, ForwardClientCertMode, Http2, HttpManager, Limits, PathNormalization,
-    RequestId, ServerHeader, Underscores,
+    RequestId, ServerHeader, Underscores, Upgrades,
 };
 use crate::proxy::listener::Direction;
 use crate::proxy::slot::Slot;
@@ -39,9 +39,9 @@ pub(crate) fn manager(
     names: &mut Names,
 ) -> Compiled<HttpManager> {
     let logs = access_log::access_logs(&message.access_log)?;
-    let (filters, child_spans) = filter::chain(&message.http_filters)?;
+    let chain = filter::chain(&message.http_filters)?;
     let tracing = message.tracing.as_ref();
-    let tracing = tracing.map(|tracing| trace::tracing(tracing, direction, child_spans, names));
+    let tracing = tracing.map(|tracing| trace::tracing(tracing, direction, chain.child_spans, names));
     let tracing = tracing.transpose().at("tracing")?;
     let server_name = if message.server_name.is_empty() {
         SERVER_NAME
@@ -65,7 +65,12 @@ pub(crate) fn manager(
             Some(RouteSpecifier::Rds(rds)) => fetch_timeout(rds.config_source.as_ref()),
             _ => None,
         },
-        filters,
+        filters: chain.filters,
+        suppress_envoy_headers: chain.suppress_envoy_headers,
+        allow_absolute_url: message
+            .http_protocol_options
+            .as_ref()
+            .is_none_or(|options| truth(options.allow_absolute_url.as_ref(), true)),
         server_name: header(server_name).at("server_name")?,
         server_header: match message.server_header_transformation() {
             ServerHeaderTransformation::Overwrite => ServerHeader::Overwrite,
@@ -85,11 +90,7 @@ pub(crate) fn manager(
         path: path(message),
         underscores: underscores(message),
         limits: limits(message),
-        upgrades: message
-            .upgrade_configs
-            .iter()
-            .map(|one| one.upgrade_type.to_ascii_lowercase().into())
-            .collect(),
+        upgrades: upgrades(message).at("upgrade_configs")?,
         keeps_request_headers: logs.iter().any(AccessLog::asks_for_request_headers)
             || tracing.as_ref().is_some_and(Tracing::asks_for_request_headers),
         tracing: tracing.map(Box::new),
@@ -97,6 +98,12 @@ pub(crate) fn manager(
         http2: message.http2_protocol_options.as_ref().map(http2).unwrap_or_default(),
         stats: names.stats.http(&message.stat_prefix),
     })
+}
+
+fn upgrades(message: &HttpConnectionManager) -> Compiled<Upgrades> {
+    let all = message.upgrade_configs.iter();
+    let rules = all.map(|one| (one.upgrade_type.as_str(), truth(one.enabled.as_ref(), true)));
+    Upgrades::new(rules).map_err(|twice| Refusal::new(format!("`{twice}` is there twice")))
 }
 
 fn request_id(message: &HttpConnectionManager) -> Compiled<RequestId> {

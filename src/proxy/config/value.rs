@@ -9,8 +9,11 @@ use prost::{Message, Name};
 
 use super::{At, Compiled, Refusal};
 use crate::proxy::upstream::host::{HostAddress, Target};
+use crate::proxy::upstream::proxy_protocol::ProxyHeader;
 use crate::xds::pb::core::socket_address::PortSpecifier;
-use crate::xds::pb::core::{Address, CidrRange, ConfigSource, RuntimeFractionalPercent, address};
+use crate::xds::pb::core::{
+    Address, CidrRange, ConfigSource, ProxyProtocolConfig, RuntimeFractionalPercent, address, proxy_protocol_config,
+};
 use crate::xds::pb::types::FractionalPercent;
 use crate::xds::pb::types::fractional_percent::DenominatorType;
 use crate::xds::pb::wkt;
@@ -105,6 +108,14 @@ pub(crate) fn cidr(range: &CidrRange) -> Compiled<IpNet> {
     net.map(|net| net.trunc())
         .ok_or_else(|| Refusal::new(format!("{len} is too long a prefix")))
         .at("prefix_len")
+}
+
+/// In which version of the PROXY protocol a host is told of a connection.
+pub(crate) fn proxy_header(config: &ProxyProtocolConfig) -> ProxyHeader {
+    match config.version() {
+        proxy_protocol_config::Version::V1 => ProxyHeader::V1,
+        proxy_protocol_config::Version::V2 => ProxyHeader::V2,
+    }
 }
 
 /// A fraction in parts per million.

@@ -12,7 +12,8 @@ use super::{Context, Value};
 use crate::proxy::connection::{Address, PeerTls};
 use crate::proxy::http::route::host;
 use crate::proxy::http::uuid;
-use crate::proxy::upstream::host::HostAddress;
+use crate::proxy::tls::Certificate;
+use crate::proxy::upstream::host::{Host, HostAddress};
 
 /// A command.
 #[derive(Clone, Debug)]
@@ -46,6 +47,8 @@ pub(super) enum Source {
     Query,
     /// From one moment to another.
     Duration(DurationSource),
+    /// How many bytes the headers of the request have.
+    RequestSize,
     /// The gRPC status, in one of three forms.
     GrpcStatus(GrpcForm),
     /// Everything that takes no argument.
@@ -140,6 +143,7 @@ impl Command {
             Source::Path(path) => path.of(context),
             Source::QueryParameter(name) => request::query_parameter(context, name),
             Source::Query => text(request::query(context)),
+            Source::RequestSize => size(context.request_headers, pseudo_size(context)),
             Source::Duration(duration) => duration.of(context),
             Source::Plain(yields) => yields(context),
         };
@@ -155,7 +159,7 @@ impl Command {
     }
 
     pub(super) fn asks_for_request_headers(&self) -> bool {
-        matches!(self.source, Source::Request(_) | Source::Path(_))
+        matches!(self.source, Source::Request(_) | Source::Path(_) | Source::RequestSize)
     }
 }
 
@@ -248,7 +252,11 @@ impl Source {
             "DOWNSTREAM_LOCAL_ADDRESS" => |c| address(&c.connection.local),
             "DOWNSTREAM_LOCAL_ADDRESS_WITHOUT_PORT" => |c| without_port(&c.connection.local),
             "DOWNSTREAM_LOCAL_PORT" => |c| port(&c.connection.local),
-            "DOWNSTREAM_LOCAL_URI_SAN" => |c| joined(tls(c).map(|tls| &tls.local_uri_sans)),
+            "DOWNSTREAM_LOCAL_DNS_SAN" => |c| owned(tls(c).map(|tls| of_own(tls, Certificate::dns_sans))),
+            "DOWNSTREAM_LOCAL_EMAIL_SAN" => |c| owned(tls(c).map(|tls| of_own(tls, Certificate::email_sans))),
+            "DOWNSTREAM_LOCAL_IP_SAN" => |c| owned(tls(c).map(|tls| of_own(tls, Certificate::ip_sans))),
+            "DOWNSTREAM_LOCAL_SUBJECT" => |c| owned(tls(c).map(|tls| of_own(tls, Certificate::subject))),
+            "DOWNSTREAM_LOCAL_URI_SAN" => |c| joined(tls(c).and_then(|tls| Some(&tls.own.as_ref()?.uri_sans))),
             "DOWNSTREAM_PEER_CERT" => |c| text(tls(c).map(|tls| &*tls.pem)),
             "DOWNSTREAM_PEER_DNS_SAN" => |c| joined(tls(c).map(|tls| &tls.dns_sans)),
             "DOWNSTREAM_PEER_EMAIL_SAN" => |c| text(tls(c).map(|tls| &*tls.email_sans)),
@@ -276,7 +284,13 @@ impl Source {
             "FILTER_CHAIN_NAME" => |c| text(Some(&c.connection.chain)),
             "PROTOCOL" => |c| text(c.stream.protocol.map(protocol_name)),
             "REQUESTED_SERVER_NAME" => |c| text(c.connection.sni.as_deref()),
-            "REQUEST_TX_DURATION" => |c| milliseconds(c.stream.carried.get().and(c.stream.timing.request_received)),
+            "REQUEST_TX_DURATION" => {
+                |c| milliseconds(c.stream.carried.borrow().as_ref().and(c.stream.timing.request_received))
+            }
+            "RESPONSE_HEADERS_BYTES" => {
+                |c| size(c.response_headers, c.response_headers.map_or(0, |_| ":status200".len()))
+            }
+            "RESPONSE_TRAILERS_BYTES" => |c| size(c.response_trailers, 0),
             "REQUEST_DURATION" => |c| milliseconds(c.stream.timing.request_received),
             "RESPONSE_CODE" => |c| number(c.stream.status),
             "RESPONSE_CODE_DETAILS" => |c| text(c.stream.details.as_deref()),
@@ -298,14 +312,28 @@ impl Source {
             "UPSTREAM_CLUSTER" => |c| text(c.stream.cluster.as_ref().map(|cluster| &*cluster.config.stat_name)),
             "UPSTREAM_CLUSTER_RAW" => |c| text(c.stream.cluster.as_ref().map(|cluster| &*cluster.config.name)),
             "UPSTREAM_HOST" => |c| host_address(c.stream.host.as_ref().map(|host| &host.address)),
-            "UPSTREAM_HOST_NAME" => |c| owned(host_name(c)),
-            "UPSTREAM_HOST_NAME_WITHOUT_PORT" => {
-                |c| owned(host_name(c).map(|name| host::without_port(&name).to_owned()))
-            }
+            "UPSTREAM_HOST_NAME" => |c| owned(c.stream.host.as_deref().map(name_of)),
+            "UPSTREAM_HOST_NAME_WITHOUT_PORT" => |c| {
+                let name = c.stream.host.as_deref().map(name_of);
+                owned(name.map(|name| host::without_port(&name).to_owned()))
+            },
+            "UPSTREAM_LOCAL_DNS_SAN" => |c| of_host(c, |tls| of_own(tls, Certificate::dns_sans)),
+            "UPSTREAM_LOCAL_IP_SAN" => |c| of_host(c, |tls| of_own(tls, Certificate::ip_sans)),
+            "UPSTREAM_LOCAL_URI_SAN" => |c| of_host(c, |tls| of_own(tls, |own| own.uri_sans.join(","))),
+            "UPSTREAM_PEER_CERT" => |c| of_host(c, |tls| tls.pem.to_string()),
+            "UPSTREAM_PEER_CERT_V_END" => |c| of_host(c, |tls| tls.valid_until.to_string()),
+            "UPSTREAM_PEER_CERT_V_START" => |c| of_host(c, |tls| tls.valid_from.to_string()),
+            "UPSTREAM_PEER_DNS_SAN" => |c| of_host(c, |tls| tls.dns_sans.join(",")),
+            "UPSTREAM_PEER_IP_SAN" => |c| of_host(c, |tls| tls.ip_sans.to_string()),
+            "UPSTREAM_PEER_ISSUER" => |c| of_host(c, |tls| tls.issuer.to_string()),
+            "UPSTREAM_PEER_SUBJECT" => |c| of_host(c, |tls| tls.subject.to_string()),
+            "UPSTREAM_PEER_URI_SAN" => |c| of_host(c, |tls| tls.uri_sans.join(",")),
+            "UPSTREAM_TLS_CIPHER" => |c| of_host(c, |tls| tls.cipher.to_owned()),
+            "UPSTREAM_TLS_VERSION" => |c| of_host(c, |tls| tls.version.to_owned()),
             "UPSTREAM_LOCAL_PORT" => |c| local(c).map_or(Value::None, |local| number(local.port())),
             "UPSTREAM_LOCAL_ADDRESS_WITHOUT_PORT" => |c| local(c).map_or(Value::None, |local| Value::Ip(local.ip())),
             "UPSTREAM_PROTOCOL" => |c| {
-                let protocol = c.stream.carried.get().and_then(|carried| carried.protocol);
+                let protocol = c.stream.carried.borrow().as_ref().and_then(|carried| carried.protocol);
                 text(protocol.map(protocol_name))
             },
             "UPSTREAM_REMOTE_ADDRESS_ENDPOINT_ID" => |c| match remote(c) {
@@ -357,21 +385,57 @@ fn stream_id(context: &Context<'_>) -> String {
     uuid(u128::from(context.connection.id) << 64 ^ begun.rotate_left(32))
 }
 
-/// The name of the host, or else its address.
-fn host_name(context: &Context<'_>) -> Option<String> {
-    let host = context.stream.host.as_ref()?;
-    let name = host.hostname.as_deref().filter(|name| !name.is_empty());
-    Some(name.map_or_else(|| host.address.to_string(), str::to_owned))
-}
-
 /// Our own address on the connection to the host.
 fn local(context: &Context<'_>) -> Option<SocketAddr> {
-    context.stream.carried.get()?.local
+    context.stream.carried.borrow().as_ref()?.near.local
+}
+
+/// What the host showed in TLS.
+fn of_host(context: &Context<'_>, of: impl FnOnce(&PeerTls) -> String) -> Value<'static> {
+    let carried = context.stream.carried.borrow();
+    owned(carried.as_ref().and_then(|carried| carried.near.tls.as_deref()).map(of))
+}
+
+/// Something of our own certificate.
+fn of_own(tls: &PeerTls, of: impl FnOnce(&Certificate) -> String) -> String {
+    tls.own.as_deref().map(of).unwrap_or_default()
+}
+
+/// A host's name, or else its address.
+fn name_of(host: &Host) -> String {
+    let name = host.hostname.as_deref().filter(|name| !name.is_empty());
+    name.map_or_else(|| host.address.to_string(), str::to_owned)
+}
+
+/// How many bytes headers have, pseudo-headers included.
+fn size(headers: Option<&HeaderMap>, pseudo: usize) -> Value<'static> {
+    let sizes = headers
+        .into_iter()
+        .flatten()
+        .filter(|(name, _)| *name != http::header::HOST);
+    let bytes: usize = sizes.map(|(name, value)| name.as_str().len() + value.len()).sum();
+    number((bytes + pseudo) as u64)
+}
+
+/// How many bytes the pseudo-headers of a request have.
+fn pseudo_size(context: &Context<'_>) -> usize {
+    let Some(line) = context.request else {
+        return 0;
+    };
+    [
+        (":method", line.method.as_str()),
+        (":path", line.path),
+        (":authority", line.authority),
+        (":scheme", line.scheme),
+    ]
+    .map(|(name, value)| if value.is_empty() { 0 } else { name.len() + value.len() })
+    .iter()
+    .sum()
 }
 
 /// Where the host is to which there is a connection.
 fn remote<'a>(context: &Context<'a>) -> Option<&'a HostAddress> {
-    context.stream.carried.get()?;
+    context.stream.carried.borrow().as_ref()?;
     Some(&context.stream.host.as_ref()?.address)
 }
 

@@ -78,9 +78,10 @@ fn source(name: &str, argument: Option<&str>) -> Result<Option<Source>, String> 
         Ok(Some(make(HeaderSource::parse(argument)?)))
     };
     match name {
-        "REQ" => return header(Source::Request),
-        "RESP" => return header(Source::Response),
-        "TRAILER" => return header(Source::Trailer),
+        "REQ" | "REQUEST_HEADER" => return header(Source::Request),
+        "RESP" | "RESPONSE_HEADER" => return header(Source::Response),
+        "TRAILER" | "RESPONSE_TRAILER" => return header(Source::Trailer),
+        "REQUEST_HEADERS_BYTES" => return Ok(Some(Source::RequestSize).filter(|_| argument.is_none())),
         "EMIT_TIME" => return Ok(Some(Source::EmitTime(TimeFormat::parse(argument.unwrap_or_default())))),
         "PATH" => return Ok(Some(Source::Path(PathSource::parse(argument.unwrap_or_default())?))),
         "QUERY_PARAM" => {

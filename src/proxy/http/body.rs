@@ -234,6 +234,16 @@ enum Source {
     Host(Box<HostBody>),
 }
 
+impl Source {
+    /// Whether it breaks off because the client has gone, who was still sending.
+    fn is_left_by_client(&self) -> bool {
+        match self {
+            Source::Full(_) => false,
+            Source::Host(host) => host.progress.is_broken() && host.progress.refused().is_none(),
+        }
+    }
+}
+
 /// A host's body with its limits.
 #[derive(Debug)]
 struct HostBody {
@@ -289,6 +299,14 @@ impl ResponseBody {
             })),
             encoder: None,
             recorder: None,
+        }
+    }
+
+    /// The same without a body of our own, where the client is to get none.
+    pub(crate) fn without_own(self) -> Self {
+        match self.source {
+            Source::Full(_) => Self::empty(),
+            Source::Host(_) => self,
         }
     }
 
@@ -395,7 +413,10 @@ impl Body for ResponseBody {
                     host.lease.broken();
                 }
                 if let Some(recorder) = self.recorder.take() {
-                    recorder.broken(error);
+                    match self.source.is_left_by_client() {
+                        true => recorder.abandoned(),
+                        false => recorder.broken(error),
+                    }
                 }
             }
             None => self.ended(None),

@@ -48,15 +48,16 @@ const INTERNAL: [HeaderName; 16] = [
     HeaderName::from_static("x-envoy-ip-tags"),
     HeaderName::from_static("x-envoy-original-url"),
     HeaderName::from_static("x-envoy-hedge-on-per-try-timeout"),
-    HeaderName::from_static("x-envoy-attempt-count"),
+    HeaderName::from_static("x-envoy-upstream-stream-duration-ms"),
 ];
 
 /// The same where the client is outside of the mesh.
-const EDGE: [HeaderName; 4] = [
+const EDGE: [HeaderName; 5] = [
     HeaderName::from_static("x-envoy-decorator-operation"),
     HeaderName::from_static("x-envoy-downstream-service-cluster"),
     HeaderName::from_static("x-envoy-downstream-service-node"),
     HeaderName::from_static("x-envoy-original-path"),
+    HeaderName::from_static("x-envoy-original-host"),
 ];
 
 pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -69,7 +70,9 @@ pub(super) fn condition(exchange: &mut Exchange) -> Result<(), LocalReply> {
     let downstream = exchange.downstream.clone();
     let manager = &*downstream.manager;
     underscores(&mut exchange.request, manager)?;
-    exchange.upgrade = upgrade(&exchange.request.headers, manager)?;
+    if exchange.request.method != Method::CONNECT {
+        exchange.upgrade = upgrade(&exchange.request.headers);
+    }
     check(exchange)?;
     normalize_path(exchange, manager)?;
     let headers = &mut exchange.request.headers;
@@ -78,13 +81,14 @@ pub(super) fn condition(exchange: &mut Exchange) -> Result<(), LocalReply> {
         // Cookies may be split for compression (RFC 9113 section 8.2.3).
         join(headers, &COOKIE, b"; ");
     }
-    if manager.proxy_100_continue {
-        let expects = headers.get(EXPECT).map(HeaderValue::as_bytes);
-        exchange.expects_continue = exchange.request.version == Version::HTTP_11
-            && expects.is_some_and(|expects| expects.eq_ignore_ascii_case(b"100-continue"))
-            && exchange.body.as_ref().is_some_and(|body| !body.has_begun());
-    } else {
-        headers.remove(EXPECT);
+    let expects = headers.get(EXPECT).map(HeaderValue::as_bytes);
+    if expects.is_some_and(|expects| expects.eq_ignore_ascii_case(b"100-continue")) {
+        if manager.proxy_100_continue {
+            exchange.expects_continue = exchange.request.version == Version::HTTP_11
+                && exchange.body.as_ref().is_some_and(|body| !body.has_begun());
+        } else {
+            headers.remove(EXPECT);
+        }
     }
     if (exchange.request.uri.authority().is_some() || exchange.request.version >= Version::HTTP_2)
         && let Ok(host) = HeaderValue::from_str(&exchange.authority)
@@ -157,7 +161,9 @@ fn check(exchange: &Exchange) -> Result<(), LocalReply> {
         return Err(bad("http1.multiple_host").closing());
     }
     let path = request.uri.path_and_query().map_or("/", PathAndQuery::as_str);
-    if request.method != Method::CONNECT && !path.starts_with('/') {
+    let whole = request.version < Version::HTTP_2 && request.uri.scheme().is_some();
+    let refused = whole && !exchange.downstream.manager.allow_absolute_url;
+    if request.method != Method::CONNECT && (refused || !path.starts_with('/')) {
         let details = "absolute_path_rejected";
         return Err(LocalReply::new(StatusCode::NOT_FOUND, "", Flags::NONE, details));
     }
@@ -197,7 +203,7 @@ fn normalize_path(exchange: &mut Exchange, manager: &HttpManager) -> Result<(), 
             Ok(())
         }
         Normalized::Redirect(path) => {
-            let details = "path_normalization_redirect";
+            let details = "path_normalization_failed";
             let mut reply = LocalReply::new(StatusCode::TEMPORARY_REDIRECT, "", Flags::default(), details);
             if let Ok(location) = HeaderValue::from_str(&path) {
                 reply.headers.insert(http::header::LOCATION, location);
@@ -228,20 +234,14 @@ fn origin_form(path: &str) -> Result<Uri, LocalReply> {
 }
 
 /// The protocol that the client wants to go over to, lower case. HTTP/2 is not gone over to this way.
-fn upgrade(headers: &HeaderMap, manager: &HttpManager) -> Result<Option<Box<str>>, LocalReply> {
+fn upgrade(headers: &HeaderMap) -> Option<Box<str>> {
     let wants = headers.get_all(CONNECTION).iter().any(|value| {
         let tokens = value.to_str().unwrap_or_default().split(',');
         tokens.map(str::trim).any(|token| token.eq_ignore_ascii_case("upgrade"))
     });
     let protocol = headers.get(UPGRADE).and_then(|value| value.to_str().ok());
-    let Some(protocol) = protocol.filter(|_| wants).map(str::to_ascii_lowercase) else {
-        return Ok(None);
-    };
-    match manager.upgrades.iter().any(|allowed| **allowed == *protocol) {
-        true => Ok(Some(protocol.into())),
-        false if protocol == "h2c" => Ok(None),
-        false => Err(LocalReply::new(StatusCode::FORBIDDEN, "", Flags::default(), "upgrade_failed").closing()),
-    }
+    let protocol = protocol.filter(|_| wants)?.to_ascii_lowercase();
+    (protocol != "h2c").then(|| protocol.into())
 }
 
 /// Headers named by `connection` that are seen to by themselves.
@@ -250,8 +250,7 @@ fn is_kept(token: &str, upgrading: bool) -> bool {
 }
 
 /// Headers that no client may have removed: others before us rely on them.
-const NOT_FOR_ONE_HOP: [HeaderName; 4] = [
-    HOST,
+const NOT_FOR_ONE_HOP: [HeaderName; 3] = [
     FORWARDED_FOR,
     HeaderName::from_static("x-forwarded-host"),
     FORWARDED_PROTO,
@@ -268,6 +267,10 @@ fn remove_hop_by_hop(headers: &mut HeaderMap, upgrading: bool) -> Result<(), Loc
             let Ok(name) = HeaderName::from_bytes(token.trim_ascii()) else {
                 continue;
             };
+            if name == HOST {
+                // Without it there is no request.
+                return Err(LocalReply::new(StatusCode::BAD_REQUEST, "", Flags::NONE, "missing_host_header").closing());
+            }
             if NOT_FOR_ONE_HOP.contains(&name) {
                 return Err(LocalReply::new(
                     StatusCode::BAD_REQUEST,

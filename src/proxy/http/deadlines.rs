@@ -195,9 +195,7 @@ enum Limit {
 /// What is answered where a host has taken too long.
 pub(super) fn timed_out(details: &'static str) -> LocalReply {
     let flags = Flags::UPSTREAM_REQUEST_TIMEOUT;
-    let mut reply = LocalReply::new(StatusCode::GATEWAY_TIMEOUT, "upstream request timeout", flags, details);
-    reply.grpc_status = Some(4);
-    reply
+    LocalReply::new(StatusCode::GATEWAY_TIMEOUT, "upstream request timeout", flags, details)
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use http::header::{CONNECTION, DATE, HOST, HeaderMap, HeaderValue, SERVER};
+use http::header::{CONNECTION, CONTENT_LENGTH, DATE, HOST, HeaderMap, HeaderValue, SERVER, VIA};
 use http::{Method, Request, Response, StatusCode, Version, request, response};
 use http_body::Body;
 
@@ -88,6 +88,15 @@ pub(crate) async fn exchange(downstream: Rc<Downstream>, request: Request<Incomi
     match exchange.0.take() {
         Some(exchange) => exchange.finish(manager, response),
         None => response,
+    }
+}
+
+/// `:path`, with the query; CONNECT has none.
+fn path(request: &request::Parts) -> &str {
+    match request.uri.path_and_query() {
+        Some(path) => path.as_str(),
+        None if request.method == Method::CONNECT => "",
+        None => "/",
     }
 }
 
@@ -175,6 +184,9 @@ impl Exchange {
     async fn answer(&mut self, manager: &HttpManager) -> Result<Response<ResponseBody>, LocalReply> {
         conditioning::condition(self)?;
         self.matched = self.find_route();
+        if let Some(matched) = &self.matched {
+            upgrade::check(self, matched)?;
+        }
         if let Some(tracing) = &manager.tracing {
             self.trace(tracing, manager);
         }
@@ -199,12 +211,16 @@ impl Exchange {
             RouteAction::Forward(action) => forward::forward(self, &matched, action).await,
             RouteAction::Direct(direct) => {
                 manager.stats.direct_response.fetch_add(1, Relaxed);
-                let reply = LocalReply::new(direct.status, direct.body.clone(), Flags::default(), "direct_response");
+                let mut reply =
+                    LocalReply::new(direct.status, direct.body.clone(), Flags::default(), "direct_response");
+                rewrite::locate(self, &mut reply);
                 Ok(self.own_response(&matched, reply))
             }
             RouteAction::Redirect(redirect) => {
-                manager.stats.redirect.fetch_add(1, Relaxed);
+                // Envoy counts them here, too, and nothing as `rq_redirect`.
+                manager.stats.direct_response.fetch_add(1, Relaxed);
                 let reply = rewrite::redirect(self, &matched, redirect);
+                rewrite::redirected(self, &matched, redirect);
                 Ok(self.own_response(&matched, reply))
             }
         }
@@ -308,7 +324,7 @@ impl Exchange {
 
     /// `:path`, with the query.
     pub(crate) fn path(&self) -> &str {
-        self.request.uri.path_and_query().map_or("/", |path| path.as_str())
+        path(&self.request)
     }
 
     /// Changes to the request's headers, the most specific level first unless the table says otherwise.
@@ -366,12 +382,16 @@ impl Exchange {
 
     /// The last that is done to a response.
     fn finish(mut self: Box<Self>, manager: &HttpManager, response: Response<ResponseBody>) -> Response<ResponseBody> {
-        let (mut parts, body) = response.into_parts();
+        let (mut parts, mut body) = response.into_parts();
         for filter in manager.filters.iter().rev() {
             filter.response(&mut self, &mut parts);
         }
         parts.headers.extend(std::mem::take(&mut self.response_headers));
         self.own_headers(manager, &mut parts);
+        if self.request.method == Method::HEAD || parts.status == StatusCode::NOT_MODIFIED {
+            // What it would be is said, and no more.
+            body = body.without_own();
+        }
         if let (Some(tracing), Some(span)) = (&manager.tracing, &mut self.span) {
             span.answered(tracing, &mut parts.headers);
         }
@@ -394,6 +414,13 @@ impl Exchange {
         if !parts.headers.contains_key(DATE) {
             parts.headers.insert(DATE, self.downstream.worker.date());
         }
+        if let Some(via) = &manager.via {
+            parts.headers.append(VIA, via.clone());
+        }
+        if parts.status == StatusCode::NO_CONTENT {
+            // It says so already (RFC 9110 section 8.6).
+            parts.headers.remove(CONTENT_LENGTH);
+        }
         if manager.request_id.in_response
             && let Some(Ok(id)) = self.stream.request_id.as_deref().map(HeaderValue::from_str)
         {
@@ -402,7 +429,7 @@ impl Exchange {
         // A tunnel is the last on its connection anyway.
         let tunnel = upgrade::is_tunnel(self, parts.status);
         // What follows a request to go over to another protocol was not looked at: if there is none, there is nothing.
-        let turned_down = self.upgrade.is_some() || self.request.method == Method::CONNECT;
+        let turned_down = upgrade::asks(self);
         // Neither is the rest of a request that was answered before it was whole.
         let unread = match &self.progress {
             Some(progress) => progress.end_time().is_none(),
@@ -411,6 +438,20 @@ impl Exchange {
         let last = self.downstream.is_ending() || turned_down || unread;
         if last && !tunnel && self.stream.protocol < Some(Version::HTTP_2) {
             parts.headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+    }
+
+    /// Notes the route and the cluster of a request that got no further.
+    fn note_route(&mut self) {
+        let Some(matched) = self.matched.as_ref().filter(|_| self.stream.cluster.is_none()) else {
+            return;
+        };
+        self.stream.route = matched.route.name.clone();
+        if let RouteAction::Forward(action) = &matched.route.action {
+            let worker = &self.downstream.worker;
+            let named = |name: &str| worker.cluster(name);
+            let (slot, _) = action.destination.choose(self.random, &self.request.headers, named);
+            self.stream.cluster = slot.and_then(|slot| slot.take());
         }
     }
 }
@@ -451,6 +492,7 @@ impl Recorder {
 
 impl Exchange {
     fn close(&mut self, trailers: Option<&HeaderMap>) {
+        self.note_route();
         let took = self.stream.elapsed();
         self.stream.timing.end = Some(took);
         if let Some(progress) = &self.progress {

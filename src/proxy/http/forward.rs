@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::task::Poll;
+use std::time::Duration;
 
 use http::header::{CONNECTION, HOST, HeaderName, HeaderValue};
 use http::uri::PathAndQuery;
@@ -30,7 +31,8 @@ use crate::proxy::upstream::balance::outlier::Report;
 use crate::proxy::upstream::cluster::Cluster;
 use crate::proxy::upstream::connect::{FailureKind, SendError};
 use crate::proxy::upstream::host::Host;
-use crate::proxy::upstream::pool::{Lease, Towards};
+use crate::proxy::upstream::pool::{Lease, Pools, Towards};
+use crate::proxy::upstream::proxy_protocol::Ends;
 
 const EXPECTED_TIMEOUT: HeaderName = HeaderName::from_static("x-envoy-expected-rq-timeout-ms");
 const SERVICE_TIME: HeaderName = HeaderName::from_static("x-envoy-upstream-service-time");
@@ -66,7 +68,7 @@ pub(super) async fn forward(
     exchange.stream.cluster = Some(cluster.clone());
     let deadline = Deadlines::new(exchange, action);
     let mut sending = Sending {
-        hash: hash::hash(exchange, action),
+        hash: hash::hash(exchange, action, cluster.config.policy),
         body: Prepared::new(exchange, matched, action),
         deadline,
         matched,
@@ -180,13 +182,25 @@ impl Sending<'_> {
         rewrite::path(exchange, self.matched, self.action);
         rewrite::authority(exchange, self.action, self.share, None);
         exchange.change_request_headers(self.matched, self.share);
-        if let Some(timeout) = self.deadline.response {
-            let milliseconds = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
-            exchange
-                .request
-                .headers
-                .insert(EXPECTED_TIMEOUT, HeaderValue::from(milliseconds));
+    }
+
+    /// Tells the host how long an attempt may take: as long as one may, or as is left of the whole.
+    fn expect(&self, exchange: &mut Exchange, per_try: Option<Duration>) {
+        if exchange.downstream.manager.suppress_envoy_headers {
+            return;
         }
+        let least = Duration::from_millis(1);
+        let begun = self.body.progress.end_time();
+        let left = self.deadline.response.map(|whole| match begun {
+            Some(begun) if exchange.stream.attempts > 1 => whole.saturating_sub(begun.elapsed()).max(least),
+            Some(_) | None => whole,
+        });
+        let Some(timeout) = left.into_iter().chain(per_try).min() else {
+            return;
+        };
+        let milliseconds = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
+        let headers = &mut exchange.request.headers;
+        headers.insert(EXPECTED_TIMEOUT, HeaderValue::from(milliseconds));
     }
 
     /// Tries until there is an answer to give, or no time left.
@@ -218,7 +232,9 @@ impl Sending<'_> {
                     self.cluster.report(host, Report::Timeout);
                 }
                 exchange.trace_attempt_over(Failure::Canceled);
-                Err(timed_out("response_timeout"))
+                let reply = timed_out("response_timeout");
+                self.cluster.stats.count_status(reply.status.as_u16());
+                Err(reply)
             }
         }
     }
@@ -234,6 +250,9 @@ impl Sending<'_> {
                 self.action.high_priority,
             ) {
                 Some(pause) => {
+                    if let Outcome::Answer(response, _) = &outcome {
+                        self.cluster.stats.rq_retried.count(response.status().as_u16());
+                    }
                     drop(outcome);
                     exchange.trace_attempt_over(Failure::Canceled);
                     tokio::time::sleep(pause).await;
@@ -261,6 +280,7 @@ impl Sending<'_> {
         retries.tried(&host);
         rewrite::authority(exchange, self.action, self.share, Some(&host));
         exchange.trace_attempt(&self.cluster, &host);
+        self.expect(exchange, retries.per_try_timeout());
         // A body that is gone is not sent again: see `is_repeatable`.
         let body = self.body.next().unwrap_or(RequestBody::Empty);
         let last = !retries.is_possible();
@@ -285,13 +305,28 @@ impl Sending<'_> {
             authority: &exchange.authority,
             scheme: exchange.scheme,
             high_priority: self.action.high_priority,
-            upgrade: exchange.upgrade.is_some(),
+            upgrade: upgrade::asks(exchange),
             source: exchange.downstream.connection.source,
+            passed_on: Some(&exchange.downstream.connection),
             carried: Some(&exchange.stream.carried),
         };
-        exchange.stream.carried.set(None);
+        exchange.stream.carried.take();
         let (stats, counted, began) = (&self.cluster.stats, &host.state.stats, turn::now());
-        let sent = worker.pools.send(&towards, request);
+        let raw = self
+            .action
+            .connect
+            .filter(|connect| connect.concerns(&exchange.request.method));
+        let sent = async {
+            match raw {
+                None => worker.pools.send(&towards, request).await,
+                // Rarely needed, and long: it holds a whole handshake.
+                Some(connect) => {
+                    let ends = Ends::of(&exchange.downstream.connection);
+                    let first = connect.proxy_header.map(|header| header.of(Some(&ends)));
+                    Box::pin(Pools::send_raw(&towards, &first.unwrap_or_default(), request)).await
+                }
+            }
+        };
         let result = match retries.per_try_timeout() {
             None => sent.await,
             Some(timeout) => match tokio::time::timeout(timeout, sent).await {
@@ -301,7 +336,7 @@ impl Sending<'_> {
                     counted.rq_error.fetch_add(1, Relaxed);
                     self.cluster.report(host, Report::Timeout);
                     exchange.trace_attempt_over(Failure::Canceled);
-                    return Outcome::Failed(FailureKind::PerTryTimeout, timed_out("response_timeout"));
+                    return Outcome::Failed(FailureKind::PerTryTimeout, timed_out("upstream_per_try_timeout"));
                 }
             },
         };
@@ -312,7 +347,7 @@ impl Sending<'_> {
                     span.attempt_answered(&response);
                 }
                 self.cluster.report(host, Report::Status(response.status()));
-                stats.answered(response.status().as_u16(), turn::now() - began);
+                exchange.stream.answered_after = turn::now() - began;
                 let outcome = match response.status().is_server_error() {
                     true => &counted.rq_error,
                     false => &counted.rq_success,
@@ -330,7 +365,7 @@ impl Sending<'_> {
                 }
                 let (flags, reason) = reset_reason(error.kind);
                 exchange.trace_attempt_over(Failure::Reset(flags, reason));
-                Outcome::Failed(error.kind, failed(&error))
+                Outcome::Failed(error.kind, failed(&error, exchange.stream.attempts > 1))
             }
         }
     }
@@ -379,7 +414,11 @@ impl Sending<'_> {
             exchange.stream.flags.set(Flags::RETRY_LIMIT_EXCEEDED);
         }
         let (response, lease) = match outcome {
-            Outcome::Answer(response, lease) => (response, lease),
+            Outcome::Answer(response, lease) => {
+                let took = exchange.stream.answered_after;
+                self.cluster.stats.answered(response.status().as_u16(), took);
+                (response, lease)
+            }
             Outcome::NoHost(reply) => {
                 self.cluster.stats.count_status(reply.status.as_u16());
                 return Err(reply);
@@ -418,7 +457,7 @@ impl Sending<'_> {
         super::conditioning::remove_one_hop(headers);
         let milliseconds = exchange.stream.elapsed().as_millis();
         // It counts from the end of the request, if that has come.
-        if self.body.progress.end_time().is_some() {
+        if self.body.progress.end_time().is_some() && !exchange.downstream.manager.suppress_envoy_headers {
             headers.insert(
                 SERVICE_TIME,
                 HeaderValue::from(u64::try_from(milliseconds).unwrap_or(u64::MAX)),
@@ -440,14 +479,17 @@ fn reset_reason(kind: FailureKind) -> (Flags, &'static str) {
         FailureKind::Reset | FailureKind::PerTryTimeout => {
             (Flags::UPSTREAM_CONNECTION_TERMINATION, "connection termination")
         }
-        FailureKind::RemoteReset | FailureKind::Refused => (Flags::UPSTREAM_REMOTE_RESET, "remote reset"),
+        FailureKind::RemoteReset => (Flags::UPSTREAM_REMOTE_RESET, "remote reset"),
+        FailureKind::Refused => (Flags::UPSTREAM_REMOTE_RESET, "remote refused stream reset"),
         FailureKind::Protocol => (Flags::UPSTREAM_PROTOCOL_ERROR, "protocol error"),
     }
 }
 
-fn failed(error: &SendError) -> LocalReply {
+fn failed(error: &SendError, retried: bool) -> LocalReply {
     let (flags, details) = reset_reason(error.kind);
-    let mut text = format!("upstream connect error or disconnect/reset before headers. reset reason: {details}");
+    let retried = if retried { "retried and the latest " } else { "" };
+    let mut text =
+        format!("upstream connect error or disconnect/reset before headers. {retried}reset reason: {details}");
     if error.tells_transport() {
         text.push_str(&format!(", transport failure reason: {}", error.reason));
     }

@@ -6,10 +6,14 @@ use xxhash_rust::xxh64::xxh64;
 
 use super::exchange::Exchange;
 use super::route::{Forward, HashKey};
+use crate::proxy::upstream::cluster::LbPolicy;
 
 /// The hash of a request by its route's policies; none where no policy yields one. Hashes of several policies are
-/// combined as in Envoy.
-pub(super) fn hash(exchange: &mut Exchange, action: &Forward) -> Option<u64> {
+/// combined as in Envoy. Where the cluster goes by none, nobody is given a cookie for it.
+pub(super) fn hash(exchange: &mut Exchange, action: &Forward, policy: LbPolicy) -> Option<u64> {
+    if !matches!(policy, LbPolicy::RingHash { .. } | LbPolicy::Maglev { .. }) {
+        return None;
+    }
     let mut hash = None;
     for policy in &action.hash {
         let new = of_key(exchange, &policy.key);

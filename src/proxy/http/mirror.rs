@@ -68,6 +68,7 @@ fn copy(exchange: &Exchange, mirror: &Mirror, body: &Prepared) {
             high_priority: false,
             upgrade: false,
             source,
+            passed_on: None,
             carried: None,
         };
         let mut request = Some(request.map(|()| body));

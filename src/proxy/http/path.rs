@@ -181,6 +181,10 @@ fn is_escaped(character: char) -> bool {
 }
 
 fn merged(path: &str) -> String {
+    if path.bytes().all(|byte| byte == b'/') {
+        // Envoy takes them for a first and a last one.
+        return "//".to_owned();
+    }
     let mut out = String::with_capacity(path.len());
     for character in path.chars() {
         if character != '/' || !out.ends_with('/') {

@@ -14,7 +14,6 @@ use crate::proxy::upstream::cluster::Cluster;
 use crate::proxy::upstream::connect::FailureKind;
 use crate::proxy::upstream::host::Host;
 
-const OVERLOADED: HeaderName = HeaderName::from_static("x-envoy-overloaded");
 const RATE_LIMITED: HeaderName = HeaderName::from_static("x-envoy-ratelimited");
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 
@@ -38,7 +37,7 @@ impl Retries {
             let asked = &policy.request_headers;
             asked.is_empty() || asked.iter().any(|header| header.matches(&request))
         };
-        let policy = policy.filter(|policy| exchange.upgrade.is_none() && allowed(policy));
+        let policy = policy.filter(allowed);
         Self {
             left: policy.as_ref().map_or(0, |policy| policy.retries),
             policy,
@@ -135,9 +134,6 @@ impl RetryPolicy {
     fn wants_after<B>(&self, response: &Response<B>) -> bool {
         let (on, status) = (self.on, response.status().as_u16());
         let headers = response.headers();
-        if headers.contains_key(OVERLOADED) {
-            return false;
-        }
         if headers.contains_key(RATE_LIMITED) {
             return on.contains(RetryOn::RATE_LIMITED);
         }
@@ -225,7 +221,7 @@ mod tests {
         assert!(answers("retriable-status-codes", 418, None));
         assert!(answers("connect-failure,unavailable", 200, Some(("grpc-status", "14"))));
         assert!(!answers("unavailable", 200, Some(("grpc-status", "0"))));
-        assert!(!answers("5xx", 503, Some(("x-envoy-overloaded", "true"))));
+        assert!(answers("5xx", 503, Some(("x-envoy-overloaded", "true"))));
         assert!(!answers("5xx", 503, Some(("x-envoy-ratelimited", "true"))));
     }
 

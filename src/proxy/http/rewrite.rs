@@ -13,22 +13,37 @@ use crate::proxy::flags::Flags;
 use crate::proxy::upstream::host::Host;
 
 const ORIGINAL_PATH: HeaderName = HeaderName::from_static("x-envoy-original-path");
+const ORIGINAL_HOST: HeaderName = HeaderName::from_static("x-envoy-original-host");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
 /// Rewrites the path of a request, as its route says.
 pub(super) fn path(exchange: &mut Exchange, matched: &Matched, action: &Forward) {
-    let Some(rewrite) = &action.path_rewrite else {
+    // CONNECT has no path.
+    let Some(rewrite) = action.path_rewrite.as_ref().filter(|_| !exchange.path().is_empty()) else {
         return;
     };
     let before = exchange.path().to_owned();
     let after = match rewrite {
         PathRewrite::Prefix(prefix) => with_prefix(&before, matched, prefix),
         PathRewrite::Regex(regex, substitution) => with_regex(&before, regex, substitution),
-        PathRewrite::Format(format) => Some(format.header_value(&exchange.request.headers, &exchange.context())),
+        PathRewrite::Format(format) => {
+            let query = before.find('?').map_or("", |at| &before[at..]);
+            let path = format.header_value(&exchange.request.headers, &exchange.context());
+            Some(format!("{path}{query}"))
+        }
     };
-    let uri = after.and_then(|path| path.parse::<PathAndQuery>().ok()).map(Uri::from);
-    if let (Some(uri), Ok(before)) = (uri, HeaderValue::from_str(&before)) {
-        exchange.request.uri = uri;
+    if let Some(after) = after {
+        replace(exchange, &before, &after);
+    }
+}
+
+/// Puts another path in the place of a request's, and notes what it was.
+fn replace(exchange: &mut Exchange, before: &str, after: &str) {
+    let (Ok(after), Ok(before)) = (after.parse::<PathAndQuery>(), HeaderValue::from_str(before)) else {
+        return;
+    };
+    exchange.request.uri = Uri::from(after);
+    if !exchange.downstream.manager.suppress_envoy_headers {
         exchange.request.headers.insert(ORIGINAL_PATH, before);
     }
 }
@@ -70,7 +85,8 @@ fn expand(found: &regex::bytes::Captures<'_>, substitution: &[u8]) -> Vec<u8> {
     out
 }
 
-/// Rewrites the host of a request, as its share or its route says. `host` is the endpoint, once one is chosen.
+/// Rewrites the host of a request, as its share or its route says: before an endpoint is chosen, or by `host`, the one
+/// that is.
 pub(super) fn authority(
     exchange: &mut Exchange,
     action: &Forward,
@@ -82,19 +98,25 @@ pub(super) fn authority(
         share.and_then(|share| share.host_rewrite.as_ref()),
         &action.host_rewrite,
     ) {
+        (None, Some(HostRewrite::Endpoint)) => host.and_then(|host| host.hostname.as_deref()).map(Into::into),
+        _ if host.is_some() => None,
         (Some(host), _) | (None, Some(HostRewrite::Literal(host))) => literal(host),
         (None, Some(HostRewrite::Header(name))) => exchange.request.headers.get(name).and_then(literal),
-        (None, Some(HostRewrite::Endpoint)) => host.and_then(|host| host.hostname.as_deref()).map(Into::into),
         (None, None) => None,
     };
-    let Some(new) = new.filter(|new| *new != exchange.authority) else {
+    let Some(new) = new else {
         return;
     };
     let before = std::mem::replace(&mut exchange.authority, new);
-    if action.append_forwarded_host
-        && let Ok(before) = HeaderValue::from_str(&before)
-    {
-        exchange.request.headers.append(FORWARDED_HOST, before);
+    let Ok(before) = HeaderValue::from_str(&before) else {
+        return;
+    };
+    let headers = &mut exchange.request.headers;
+    if action.append_forwarded_host && headers.get_all(FORWARDED_HOST).iter().next_back() != Some(&before) {
+        headers.append(FORWARDED_HOST, before.clone());
+    }
+    if !exchange.downstream.manager.suppress_envoy_headers {
+        headers.insert(ORIGINAL_HOST, before);
     }
 }
 
@@ -106,6 +128,31 @@ pub(super) fn redirect(exchange: &Exchange, matched: &Matched, redirect: &Redire
         Err(_) => reply.status = StatusCode::BAD_REQUEST,
     }
     reply
+}
+
+/// Notes the path that a redirect leads to as the request's, as Envoy does for its log.
+pub(super) fn redirected(exchange: &mut Exchange, matched: &Matched, redirect: &Redirect) {
+    let before = exchange.path().to_owned();
+    let after = match &redirect.path {
+        Some(RedirectPath::Prefix(prefix)) => with_prefix(&before, matched, prefix),
+        Some(RedirectPath::Regex(regex, substitution)) => with_regex(&before, regex, substitution),
+        Some(RedirectPath::Full(_)) | None => None,
+    };
+    if let Some(after) = after {
+        replace(exchange, &before, &after);
+    }
+}
+
+/// An answer of a route's own that says that something is elsewhere, or has been made, says where: at the request's own
+/// URL, as in Envoy.
+pub(super) fn locate(exchange: &Exchange, reply: &mut LocalReply) {
+    if reply.status != StatusCode::CREATED && !reply.status.is_redirection() {
+        return;
+    }
+    let url = format!("{}://{}{}", exchange.scheme, exchange.authority, exchange.path());
+    if let Ok(location) = HeaderValue::from_str(&url) {
+        reply.headers.insert(LOCATION, location);
+    }
 }
 
 fn location(exchange: &Exchange, matched: &Matched, redirect: &Redirect) -> String {

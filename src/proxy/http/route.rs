@@ -13,10 +13,12 @@ use regex::bytes::Regex;
 
 use super::filter::Overrides;
 use super::header_ops::HeaderOps;
+use super::upgrade::Upgrades;
 use crate::proxy::format::Format;
 use crate::proxy::slot::Slot;
 use crate::proxy::trace::RouteTracing;
 use crate::proxy::upstream::cluster::Cluster;
+use crate::proxy::upstream::proxy_protocol::ProxyHeader;
 
 pub(crate) use host::HostIndex;
 pub(crate) use matching::{HeaderKey, HeaderMatch, HeaderTest, PathMatch, QueryMatch, RouteMatch, is_grpc};
@@ -109,6 +111,26 @@ pub(crate) struct Forward {
     pub(crate) hash: Vec<HashPolicy>,
     /// Which circuit breaker counts (`RoutingPriority::HIGH`).
     pub(crate) high_priority: bool,
+    /// Protocols that may be gone over to, or may not.
+    pub(crate) upgrades: Upgrades,
+    /// What becomes of CONNECT, where it ends here (`connect_config`).
+    pub(crate) connect: Option<Connect>,
+}
+
+/// CONNECT that ends here: what comes on the tunnel goes to the host as it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Connect {
+    /// How the host is told whose connection it is.
+    pub(crate) proxy_header: Option<ProxyHeader>,
+    /// Whether the body of POST is a tunnel, too.
+    pub(crate) allow_post: bool,
+}
+
+impl Connect {
+    /// Whether what comes with a request of this method goes to the host as it is.
+    pub(crate) fn concerns(self, method: &Method) -> bool {
+        *method == Method::CONNECT || (self.allow_post && *method == Method::POST)
+    }
 }
 
 /// Which cluster a request goes to.
@@ -387,7 +409,10 @@ impl RouteTable {
     /// The route that a request takes; none: 404.
     pub(crate) fn find(self: &Arc<Self>, request: &Request<'_>) -> Option<Matched> {
         let host = self.hosts.find(request.host, self.ignore_port)?;
-        let route = host.routes.iter().find(|route| route.matcher.matches(request))?;
+        // A request without a path takes no route that looks at one.
+        let pathless = *request.method == Method::CONNECT;
+        let takes = |route: &&Arc<Route>| (!pathless || route.matcher.is_pathless()) && route.matcher.matches(request);
+        let route = host.routes.iter().find(takes)?;
         Some(Matched {
             host: host.clone(),
             route: route.clone(),

@@ -15,7 +15,7 @@ use crate::proxy::stats::ServerStats;
 use crate::proxy::tls::Wish;
 use crate::proxy::upstream::balance::Choice;
 use crate::proxy::upstream::cluster::{Cluster, Discovery, DnsConfig};
-use crate::proxy::upstream::connect::{SendError, connect};
+use crate::proxy::upstream::connect::{MadeFor, SendError, connect};
 use crate::proxy::upstream::host::{Endpoint, Endpoints, HostAddress, LocalityEndpoints, Target};
 use crate::xds::client::message::BadResponse;
 use crate::xds::client::stream::{Method, Opening, Stream, StreamError};
@@ -170,7 +170,7 @@ async fn open(feed: &Feed, server: &Server, control: &RefCell<Control>) -> Resul
 async fn dial(cluster: &Arc<Cluster>) -> Result<crate::proxy::io::Io, LinkError> {
     let host = cluster.choose(&Choice::default());
     let host = host.ok_or_else(|| LinkError::Connect("no healthy upstream".into()))?;
-    Ok(connect(cluster, &host, Wish::default(), None).await?.io)
+    Ok(connect(cluster, &host, Wish::default(), MadeFor::default()).await?.io)
 }
 
 /// The endpoints with an address in the place of each name.

@@ -28,6 +28,7 @@ impl Scribe {
         self.counter("downstream_cx_http2_total", &stats.cx_http2_total);
         self.counter("downstream_cx_protocol_error", &stats.protocol_error);
         self.counter("downstream_rq_total", &stats.rq_total);
+        self.counter("downstream_rq_ws_on_non_ws_route", &stats.rq_ws_on_non_ws_route);
         self.gauge("downstream_rq_active", &stats.rq_active);
         self.classes("downstream_", &stats.rq_class);
         let tracing = &stats.tracing;
@@ -167,8 +168,12 @@ impl Scribe {
         for (status, count) in stats.rq_codes.counted() {
             self.add(&format!("upstream_rq_{status}"), Kind::Counter, count);
         }
+        for (status, count) in stats.rq_retried.counted() {
+            self.add(&format!("retry.upstream_rq_{status}"), Kind::Counter, count);
+        }
         if self.reset {
             stats.rq_codes.reset();
+            stats.rq_retried.reset();
         }
         self.counter("upstream_rq_retry", &stats.rq_retry);
         self.counter("upstream_rq_retry_success", &stats.rq_retry_success);

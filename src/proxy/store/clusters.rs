@@ -9,7 +9,7 @@ use super::{Name, Store};
 use crate::proxy::config::{self, At, Compiled, same_name};
 use crate::proxy::slot::Slot;
 use crate::proxy::tls::{Certificate, Verification};
-use crate::proxy::upstream::cluster::{Cluster, Discovery, Transport};
+use crate::proxy::upstream::cluster::{Cluster, Discovery};
 use crate::proxy::upstream::host::{Endpoints, HostSet, Target};
 use crate::xds::ResourceType;
 
@@ -295,10 +295,7 @@ fn missing_secrets_of(cluster: &Cluster) -> impl Iterator<Item = (&Name, Option<
     let transports = cluster.config.transports.iter().map(|one| &one.transport);
     let contexts = transports
         .chain([&cluster.config.transport])
-        .filter_map(|transport| match transport {
-            Transport::Plaintext => None,
-            Transport::Tls(tls) => Some(tls),
-        });
+        .filter_map(|transport| transport.tls.as_ref());
     contexts.flat_map(|tls| {
         let certificate = tls.certificate.as_ref();
         missing_secrets(

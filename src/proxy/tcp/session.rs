@@ -17,7 +17,8 @@ use crate::proxy::tls::Wish;
 use crate::proxy::upstream::balance::Choice;
 use crate::proxy::upstream::balance::outlier::Report;
 use crate::proxy::upstream::cluster::Cluster;
-use crate::proxy::upstream::connect::{self, Link};
+use crate::proxy::upstream::connect::{self, Link, MadeFor};
+use crate::proxy::upstream::proxy_protocol::Ends;
 use crate::proxy::worker::Worker;
 use crate::proxy::worker::drain::Draining;
 
@@ -129,11 +130,16 @@ impl Session<'_> {
             };
             self.stream.host = Some(host.clone());
             self.stream.attempts += 1;
-            match connect::connect_with(&cluster, &host, Wish::default(), self.connection.source, permit).await {
+            let ends = Ends::of(self.connection);
+            let made_for = MadeFor {
+                source: self.connection.source,
+                ends: Some(&ends),
+            };
+            match connect::connect_with(&cluster, &host, Wish::default(), made_for, permit).await {
                 Ok(link) => {
                     cluster.report(&host, Report::Connected);
-                    let (local, protocol) = (link.local, None);
-                    self.stream.carried.set(Some(Carried { local, protocol }));
+                    let (near, protocol) = (link.near.clone(), None);
+                    self.stream.carried.replace(Some(Carried { near, protocol }));
                     return Some(Upstream { cluster, link });
                 }
                 Err(error) => {

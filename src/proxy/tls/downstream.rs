@@ -111,7 +111,7 @@ impl DownstreamTls {
         let config = made.config.for_client(&start.client_hello());
         let stream = start.into_stream(config).await?;
         let (_, tls) = stream.get_ref();
-        let peer = peer::peer(tls, made.certificate().map(|own| &**own));
+        let peer = peer::peer(tls, made.certificate());
         stats.succeeded(tls);
         Ok(Secured {
             sni: tls.server_name().map(|name| name.to_ascii_lowercase().into()),

@@ -5,6 +5,7 @@ use std::fmt::{self, Write as _};
 use std::net::IpAddr;
 use std::ops::Deref;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -117,7 +118,7 @@ impl fmt::Debug for LazyText {
 }
 
 /// What a connection that has been secured says of its peer.
-pub(super) fn peer(tls: &CommonState, own: Option<&Certificate>) -> PeerTls {
+pub(super) fn peer(tls: &CommonState, own: Option<&Arc<Certificate>>) -> PeerTls {
     let leaf = tls.peer_certificates().and_then(<[_]>::first);
     let names = leaf.map(Names::of).unwrap_or_default();
     let leaf = leaf.map(|leaf| Rc::new(leaf.clone()));
@@ -135,9 +136,35 @@ pub(super) fn peer(tls: &CommonState, own: Option<&Certificate>) -> PeerTls {
         fingerprint: LazyText::new(leaf.as_ref(), fingerprint),
         pem: LazyText::new(leaf.as_ref(), encoded_pem),
         presented: leaf.is_some(),
-        local_uri_sans: own.map(|own| own.uri_sans.clone()).unwrap_or_default(),
+        own: own.cloned(),
         version: tls.protocol_version().map_or("", suites::version_name),
         cipher: suite.map_or("", suites::suite_name),
+    }
+}
+
+impl Certificate {
+    /// Its subject (RFC 2253).
+    pub(crate) fn subject(&self) -> String {
+        self.key.cert.first().map(subject::of).unwrap_or_default()
+    }
+
+    /// Its DNS names, with commas between.
+    pub(crate) fn dns_sans(&self) -> String {
+        self.names().dns.join(",")
+    }
+
+    /// Its IP addresses, with commas between.
+    pub(crate) fn ip_sans(&self) -> String {
+        self.names().ips.join(",")
+    }
+
+    /// Its e-mail addresses, with commas between.
+    pub(crate) fn email_sans(&self) -> String {
+        self.names().emails.join(",")
+    }
+
+    fn names(&self) -> Names {
+        self.key.cert.first().map(Names::of).unwrap_or_default()
     }
 }
 

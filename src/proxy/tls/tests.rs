@@ -109,7 +109,7 @@ fn host(address: SocketAddr) -> Host {
         locality: Arc::new(Locality::default()),
         priority: 0,
         eds_healthy: true,
-        transport: Transport::Plaintext,
+        transport: Transport::default(),
         state: Arc::new(HostState::default()),
     }
 }
@@ -168,7 +168,7 @@ async fn two_sidecars_know_each_other() {
     assert_eq!(secured.sni.as_deref(), Some(name));
     let peer = secured.peer;
     assert_eq!(peer.uri_sans, [CLIENT]);
-    assert_eq!(peer.local_uri_sans, [SERVER]);
+    assert_eq!(peer.own.as_ref().unwrap().uri_sans, [SERVER]);
     assert_eq!((&*peer.subject, peer.presented), ("CN=workload", true));
     assert_eq!((peer.version, peer.cipher), ("TLSv1.3", "TLS_AES_128_GCM_SHA256"));
     assert!(peer.pem.starts_with("-----BEGIN%20CERTIFICATE-----%0A"));

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::rc::Rc;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -13,7 +14,8 @@ use tokio_rustls::TlsConnector;
 
 use super::cache::{Cache, Made};
 use super::verify::ServerCheck;
-use super::{Certificate, Protocols, TlsStats, TrustAnchors, Verification};
+use super::{Certificate, Protocols, TlsStats, TrustAnchors, Verification, peer};
+use crate::proxy::connection::Near;
 use crate::proxy::io::Io;
 use crate::proxy::slot::Slot;
 use crate::proxy::upstream::connect::Connected;
@@ -151,7 +153,8 @@ impl UpstreamTls {
         wish: Wish<'_>,
         stats: &TlsStats,
     ) -> io::Result<Connected> {
-        let config = self.made()?.config.offering(wish.offer);
+        let made = self.made()?;
+        let config = made.config.offering(wish.offer);
         let name = self.server_name(host, wish.sni)?;
         let connector = TlsConnector::from(config);
         let stream = match wish.alpn {
@@ -160,8 +163,12 @@ impl UpstreamTls {
         };
         let (_, tls) = stream.get_ref();
         stats.succeeded(tls);
+        let peer = peer::peer(tls, made.certificate());
         Ok(Connected {
-            local,
+            near: Near {
+                local,
+                tls: Some(Rc::new(peer)),
+            },
             alpn: tls.alpn_protocol().map(<[u8]>::to_vec),
             io: Io::TlsClient(Box::new(stream)),
         })

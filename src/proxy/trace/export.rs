@@ -170,6 +170,7 @@ async fn send(worker: &Worker, tracer: &Tracer, spans: Vec<otlp::Span>) -> Resul
         high_priority: false,
         upgrade: false,
         source: None,
+        passed_on: None,
         carried: None,
     };
     let message = otlp::encode(&tracer.resource, tracer.scope.as_ref(), spans);

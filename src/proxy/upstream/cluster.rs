@@ -9,6 +9,7 @@ use arc_swap::ArcSwap;
 
 use super::breaker::Breakers;
 use super::host::{Endpoints, HostSet};
+use super::proxy_protocol::ProxyHeader;
 use crate::proxy::stats::codes::Codes;
 use crate::proxy::stats::histogram::Histogram;
 use crate::proxy::tls::{TlsStats, UpstreamTls};
@@ -120,9 +121,9 @@ pub(crate) struct ClusterConfig {
     pub(crate) panic_threshold: f64,
     /// Whether localities are chosen by weight first.
     pub(crate) locality_weighted: bool,
-    /// TLS or not, by what the endpoint's metadata say; the first that matches.
+    /// How connections begin, by what the endpoint's metadata say; the first that matches.
     pub(crate) transports: Vec<TransportMatch>,
-    /// TLS or not where no match is found.
+    /// How they begin where no match is found.
     pub(crate) transport: Transport,
     /// HTTP to the hosts.
     pub(crate) http: UpstreamHttp,
@@ -225,13 +226,13 @@ pub(crate) struct TransportMatch {
     pub(crate) transport: Transport,
 }
 
-/// Plaintext or TLS.
-#[derive(Clone, Debug)]
-pub(crate) enum Transport {
-    /// Plaintext.
-    Plaintext,
-    /// TLS.
-    Tls(Arc<UpstreamTls>),
+/// How connections to hosts begin.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Transport {
+    /// In which version of the PROXY protocol hosts are told whose connection is passed on, before all else.
+    pub(crate) proxy_header: Option<ProxyHeader>,
+    /// TLS; none: plaintext.
+    pub(crate) tls: Option<Arc<UpstreamTls>>,
 }
 
 /// HTTP to the hosts (`HttpProtocolOptions`).
@@ -350,6 +351,8 @@ pub(crate) struct ClusterStats {
     pub(crate) rq_class: [AtomicU64; 5],
     /// `upstream_rq_200` and the like.
     pub(crate) rq_codes: Codes,
+    /// `retry.upstream_rq_<status>`: answers after which there was another attempt.
+    pub(crate) rq_retried: Codes,
     /// `upstream_rq_time`.
     pub(crate) rq_time: Histogram,
     /// `upstream_rq_retry`.

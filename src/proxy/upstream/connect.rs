@@ -7,11 +7,14 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
+use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpSocket, TcpStream, UnixStream};
 
 use super::breaker::Permit;
-use super::cluster::{Cluster, ClusterStats, Transport};
+use super::cluster::{Cluster, ClusterStats};
 use super::host::{Host, HostAddress, HostState};
+use super::proxy_protocol::Ends;
+use crate::proxy::connection::Near;
 use crate::proxy::io::Io;
 use crate::proxy::tls::Wish;
 
@@ -70,8 +73,8 @@ impl SendError {
 pub(crate) struct Connected {
     /// The connection.
     pub(crate) io: Io,
-    /// Our own address on it.
-    pub(crate) local: Option<SocketAddr>,
+    /// Our own end of it.
+    pub(crate) near: Near,
     /// The protocol that TLS negotiated.
     pub(crate) alpn: Option<Vec<u8>>,
 }
@@ -81,8 +84,8 @@ pub(crate) struct Connected {
 pub(crate) struct Link {
     /// The connection.
     pub(crate) io: Io,
-    /// Our own address on it.
-    pub(crate) local: Option<SocketAddr>,
+    /// Our own end of it.
+    pub(crate) near: Near,
     /// The protocol that TLS negotiated.
     pub(crate) alpn: Option<Vec<u8>>,
     /// Counts it, until this is dropped.
@@ -129,6 +132,15 @@ pub(crate) struct Source {
     pub(crate) mark: u32,
 }
 
+/// For whom a connection to a host is made.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct MadeFor<'a> {
+    /// The client's address, if the connection is to come from it.
+    pub(crate) source: Option<Source>,
+    /// The connection that is passed on; none: the proxy's own wish.
+    pub(crate) ends: Option<&'a Ends>,
+}
+
 /// Connects within the cluster's limits and time, TLS included.
 ///
 /// # Errors
@@ -137,14 +149,14 @@ pub(crate) async fn connect(
     cluster: &Cluster,
     host: &Host,
     wish: Wish<'_>,
-    source: Option<Source>,
+    made_for: MadeFor<'_>,
 ) -> Result<Link, SendError> {
     let breaker = cluster.breakers.of(false);
     let Some(permit) = breaker.enter(|breaker| &breaker.connections) else {
         cluster.stats.cx_overflow.fetch_add(1, Relaxed);
         return Err(SendError::new(FailureKind::Overflow, "too many connections"));
     };
-    connect_with(cluster, host, wish, source, permit).await
+    connect_with(cluster, host, wish, made_for, permit).await
 }
 
 /// Connects within the cluster's time. The limits have been looked at.
@@ -152,16 +164,16 @@ pub(crate) async fn connect_with(
     cluster: &Cluster,
     host: &Host,
     wish: Wish<'_>,
-    source: Option<Source>,
+    made_for: MadeFor<'_>,
     permit: Permit,
 ) -> Result<Link, SendError> {
     let open = Open::new(cluster, host, permit);
     let stats = &cluster.stats;
-    let made = tokio::time::timeout(cluster.config.connect_timeout, establish(cluster, host, wish, source));
+    let made = tokio::time::timeout(cluster.config.connect_timeout, establish(cluster, host, wish, made_for));
     let error = match made.await {
-        Ok(Ok(Connected { io, local, alpn })) => {
+        Ok(Ok(Connected { io, near, alpn })) => {
             stats.cx_connect_time.record(open.since.elapsed());
-            return Ok(Link { io, local, alpn, open });
+            return Ok(Link { io, near, alpn, open });
         }
         Ok(Err(error)) => SendError::new(FailureKind::Connect, reason(&error)),
         Err(_) => {
@@ -186,18 +198,24 @@ fn reason(error: &io::Error) -> String {
     }
 }
 
-async fn establish(cluster: &Cluster, host: &Host, wish: Wish<'_>, source: Option<Source>) -> io::Result<Connected> {
-    let (io, local) = match &host.address {
+async fn establish(cluster: &Cluster, host: &Host, wish: Wish<'_>, made_for: MadeFor<'_>) -> io::Result<Connected> {
+    let (mut io, local) = match &host.address {
         HostAddress::Unix(path) => (Io::Unix(UnixStream::connect(path).await?), None),
         HostAddress::Ip(address) => {
-            let stream = tcp(cluster, *address, source).await?;
+            let stream = tcp(cluster, *address, made_for.source).await?;
             let local = stream.local_addr().ok();
             (Io::Tcp(stream), local)
         }
     };
-    match &host.transport {
-        Transport::Plaintext => Ok(Connected { io, local, alpn: None }),
-        Transport::Tls(tls) => tls.connect(io, local, host, wish, &cluster.stats.ssl).await,
+    if let Some(header) = host.transport.proxy_header {
+        io.write_all(&header.of(made_for.ends)).await?;
+    }
+    match &host.transport.tls {
+        None => {
+            let (near, alpn) = (Near { local, tls: None }, None);
+            Ok(Connected { io, near, alpn })
+        }
+        Some(tls) => tls.connect(io, local, host, wish, &cluster.stats.ssl).await,
     }
 }
 

@@ -5,10 +5,11 @@ mod host_pool;
 mod http1;
 mod http2;
 mod metered;
+mod raw;
 #[cfg(test)]
 mod tests;
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::hash::{Hash, Hasher};
 use std::rc::Rc;
@@ -19,14 +20,16 @@ use std::time::Instant;
 use http::{Request, Response, Version};
 
 use super::breaker::Permit;
-use super::cluster::{Cluster, HttpVersion, Transport};
+use super::cluster::{Cluster, HttpVersion};
 use super::connect::{FailureKind, SendError, Source};
 use super::host::Host;
-use crate::proxy::connection::Carried;
+use super::proxy_protocol::Ends;
+use crate::proxy::connection::{Carried, Connection};
 use crate::proxy::http::body::RequestBody;
 use crate::proxy::http::body::incoming::Incoming;
 use host_pool::{Carrier, HostPool};
 pub(crate) use http1::HostStream;
+pub(crate) use raw::RawStream;
 
 /// Where a request goes, and how.
 #[derive(Clone, Copy, Debug)]
@@ -45,12 +48,14 @@ pub(crate) struct Towards<'a> {
     pub(crate) scheme: &'static str,
     /// Which limits count.
     pub(crate) high_priority: bool,
-    /// The request is a handshake for another protocol. By HTTP/1.1 it needs a connection of its own.
+    /// The request is CONNECT or a handshake for another protocol. By HTTP/1.1 it needs a connection of its own.
     pub(crate) upgrade: bool,
     /// Where the connection is to come from.
     pub(crate) source: Option<Source>,
+    /// The client's connection, if it is one that is passed on.
+    pub(crate) passed_on: Option<&'a Connection>,
     /// Where the connection is noted as soon as there is one.
-    pub(crate) carried: Option<&'a Cell<Option<Carried>>>,
+    pub(crate) carried: Option<&'a RefCell<Option<Carried>>>,
 }
 
 /// The pools of a worker.
@@ -61,7 +66,7 @@ pub(crate) struct Pools {
 
 /// What connections have in common that can stand in for each other. The addresses are those of objects that the
 /// pool keeps alive.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 struct Key {
     cluster: usize,
     host: usize,
@@ -69,6 +74,8 @@ struct Key {
     alpn: usize,
     protocol: Protocol,
     source: Option<Source>,
+    /// Whose connection it is passed on for, where hosts are told.
+    ends: Option<Rc<Ends>>,
     high_priority: bool,
 }
 
@@ -78,6 +85,9 @@ impl Hash for Key {
         (self.host ^ self.cluster.rotate_left(32)).hash(state);
         if let Some(source) = &self.source {
             source.hash(state);
+        }
+        if let Some(ends) = &self.ends {
+            ends.hash(state);
         }
     }
 }
@@ -166,9 +176,9 @@ impl Lease {
 }
 
 impl Drop for Lease {
-    /// Whoever gives up a request before its answer is complete resets it.
+    /// Whoever gives up a request before its answer is complete resets it. HTTP/1.1 has no streams to reset.
     fn drop(&mut self) {
-        if let Some(active) = &self.active {
+        if let (Some(active), Some(Carrier::Http2(_))) = (&self.active, &self.carrier) {
             active.cluster.stats.rq_tx_reset.fetch_add(1, Relaxed);
         }
     }
@@ -202,7 +212,7 @@ impl Pools {
             };
             let reused = carrier.is_reused();
             if let Some(carried) = towards.carried {
-                carried.set(Some(carrier.carried()));
+                carried.replace(Some(carrier.carried()));
             }
             let scheme = towards.scheme;
             let mut lease = Lease {
@@ -242,10 +252,12 @@ impl Pools {
     }
 
     fn pool(&self, towards: &Towards<'_>) -> Rc<HostPool> {
-        let tls = match &towards.host.transport {
-            Transport::Plaintext => None,
-            Transport::Tls(tls) => Some(tls),
-        };
+        let transport = &towards.host.transport;
+        let tls = transport.tls.as_ref();
+        let ends = transport
+            .proxy_header
+            .and(towards.passed_on)
+            .map(|one| Rc::new(Ends::of(one)));
         let protocol = protocol(towards, tls.is_some());
         let alpn = towards.alpn.filter(|_| tls.is_some());
         let key = Key {
@@ -255,19 +267,20 @@ impl Pools {
             alpn: alpn.map_or(0, |alpn| Arc::as_ptr(alpn).addr()),
             protocol,
             source: towards.source,
+            ends: ends.clone(),
             high_priority: towards.high_priority,
         };
         let mut by_key = self.by_key.borrow_mut();
         let by_sni = by_key.entry(key).or_default();
         if tls.is_none() || !towards.cluster.config.http.auto_sni {
-            let new = || Rc::new(HostPool::new(towards, protocol, alpn, None));
+            let new = || Rc::new(HostPool::new(towards, protocol, alpn, None, ends));
             return by_sni.plain.get_or_insert_with(new).clone();
         }
         let name = host_of(towards.authority);
         if let Some(pool) = by_sni.named.get(name) {
             return pool.clone();
         }
-        let pool = Rc::new(HostPool::new(towards, protocol, alpn, Some(name)));
+        let pool = Rc::new(HostPool::new(towards, protocol, alpn, Some(name), ends));
         by_sni.named.insert(name.into(), pool.clone());
         pool
     }

@@ -44,7 +44,7 @@ pub fn cluster(cluster: &Cluster) -> Resource {
 
 fn message(cluster: &Cluster) -> cluster::Cluster {
     let (lb_policy, lb_config) = load_balancer::load_balancer(cluster);
-    let (transport_socket, transport_socket_matches) = transport(&cluster.transport);
+    let (transport_socket, transport_socket_matches) = transport(cluster);
     cluster::Cluster {
         name: cluster.name.to_string(),
         // Stops the name in statistics where the tag extraction of Istio's bootstrap ends it.
@@ -131,7 +131,26 @@ fn keepalive(keepalive: TcpKeepalive) -> UpstreamConnectionOptions {
     }
 }
 
-fn transport(transport: &Transport) -> (Option<TransportSocket>, Vec<TransportSocketMatch>) {
+/// How connections begin: as the transport says, within the PROXY protocol if endpoints are to be told by it.
+fn transport(cluster: &Cluster) -> (Option<TransportSocket>, Vec<TransportSocketMatch>) {
+    let (socket, mut matches) = secured(&cluster.transport);
+    let Some(version) = cluster.proxy_protocol else {
+        return (socket, matches);
+    };
+    if matches.is_empty() {
+        let inner = socket.unwrap_or_else(tls::plaintext);
+        return (Some(tls::told_by_proxy_protocol(version, inner)), matches);
+    }
+    for one in &mut matches {
+        one.transport_socket = one
+            .transport_socket
+            .take()
+            .map(|inner| tls::told_by_proxy_protocol(version, inner));
+    }
+    (socket, matches)
+}
+
+fn secured(transport: &Transport) -> (Option<TransportSocket>, Vec<TransportSocketMatch>) {
     match transport {
         Transport::Plaintext => (None, Vec::new()),
         Transport::Tls(tls) => (Some(tls::upstream(tls)), Vec::new()),

@@ -50,6 +50,7 @@ pub(super) fn cluster(name: &str) -> Cluster {
         http: UpstreamHttp::default(),
         tcp_keepalive: None,
         transport: Transport::Plaintext,
+        proxy_protocol: None,
         metadata: ClusterMetadata::default(),
         origins: Origins::from([]),
     }

@@ -4,9 +4,10 @@ use super::value::{ads, any, boolean};
 use crate::ir::cluster::{ServerIdentity, UpstreamTls};
 use crate::ir::listener::DownstreamTls;
 use crate::mesh::config::TlsVersion;
-use crate::mesh::destination_rule::ServerVerification;
-use crate::xds::pb::core::TransportSocket;
+use crate::mesh::destination_rule::{ProxyProtocol, ServerVerification};
+use crate::xds::pb::ProxyProtocolUpstreamTransport;
 use crate::xds::pb::core::transport_socket::ConfigType;
+use crate::xds::pb::core::{ProxyProtocolConfig, TransportSocket, proxy_protocol_config};
 use crate::xds::pb::matcher::StringMatcher;
 use crate::xds::pb::matcher::string_matcher::MatchPattern;
 use crate::xds::pb::raw_buffer::RawBuffer;
@@ -94,6 +95,26 @@ pub(super) fn plaintext() -> TransportSocket {
     TransportSocket {
         name: "envoy.transport_sockets.raw_buffer".to_owned(),
         config_type: Some(ConfigType::TypedConfig(any(&RawBuffer {}))),
+    }
+}
+
+/// A connection on which the endpoint is first told whose it is.
+pub(super) fn told_by_proxy_protocol(version: ProxyProtocol, inner: TransportSocket) -> TransportSocket {
+    let version = match version {
+        ProxyProtocol::V1 => proxy_protocol_config::Version::V1,
+        ProxyProtocol::V2 => proxy_protocol_config::Version::V2,
+    };
+    let config = ProxyProtocolConfig {
+        version: version.into(),
+        ..Default::default()
+    };
+    TransportSocket {
+        name: "envoy.transport_sockets.upstream_proxy_protocol".to_owned(),
+        config_type: Some(ConfigType::TypedConfig(any(&ProxyProtocolUpstreamTransport {
+            config: Some(config),
+            transport_socket: Some(inner),
+            ..Default::default()
+        }))),
     }
 }
 

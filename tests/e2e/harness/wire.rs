@@ -59,6 +59,20 @@ impl Wire {
 
     /// The next answer; none where the connection ends instead.
     pub async fn answer(&mut self) -> Option<Said> {
+        let mut said = self.head().await?;
+        let len = said
+            .headers
+            .get("content-length")
+            .map(|len| len.parse::<usize>().unwrap());
+        while self.read.len() < len.unwrap_or(usize::MAX) && said.status >= 200 && self.more().await {}
+        let len = len.unwrap_or(self.read.len()).min(self.read.len());
+        let body = self.read.drain(..len).collect::<Vec<_>>();
+        said.body = String::from_utf8_lossy(&body).into_owned();
+        Some(said)
+    }
+
+    /// The next answer without its body, if it has one.
+    pub async fn head(&mut self) -> Option<Said> {
         let head = loop {
             if let Some(end) = self.read.windows(4).position(|four| four == b"\r\n\r\n") {
                 break self.read.drain(..end + 4).collect::<Vec<_>>();
@@ -74,14 +88,10 @@ impl Wire {
             .map(|line| line.split_once(": ").unwrap_or_else(|| panic!("{head}")))
             .map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned()))
             .collect();
-        let len = headers.get("content-length").map(|len| len.parse::<usize>().unwrap());
-        while self.read.len() < len.unwrap_or(usize::MAX) && status >= 200 && self.more().await {}
-        let len = len.unwrap_or(self.read.len()).min(self.read.len());
-        let body = self.read.drain(..len).collect::<Vec<_>>();
         Some(Said {
             status,
             headers,
-            body: String::from_utf8_lossy(&body).into_owned(),
+            body: String::new(),
         })
     }
 

@@ -228,6 +228,10 @@ pub(super) const TABLE: &[(&str, &str)] = &[
     ("envoy.config.core.v3.TransportSocket", "name* typed_config"),
     ("envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer", ""),
     (
+        "envoy.extensions.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport",
+        "config transport_socket",
+    ),
+    (
         "envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext",
         "common_tls_context sni auto_host_sni auto_sni_san_validation max_session_keys*",
     ),
@@ -358,7 +362,7 @@ pub(super) const TABLE: &[(&str, &str)] = &[
     ),
     (
         "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.UpgradeConfig",
-        "upgrade_type",
+        "upgrade_type enabled",
     ),
     (
         "envoy.extensions.filters.network.http_connection_manager.v3.RequestIDExtension",
@@ -552,8 +556,17 @@ pub(super) const TABLE: &[(&str, &str)] = &[
         "envoy.config.route.v3.RouteAction",
         "cluster cluster_header weighted_clusters cluster_not_found_response_code prefix_rewrite regex_rewrite \
          host_rewrite_literal auto_host_rewrite host_rewrite_header append_x_forwarded_host timeout idle_timeout \
-         retry_policy request_mirror_policies hash_policy priority path_rewrite max_stream_duration",
+         retry_policy request_mirror_policies hash_policy priority path_rewrite max_stream_duration upgrade_configs",
     ),
+    (
+        "envoy.config.route.v3.RouteAction.UpgradeConfig",
+        "upgrade_type enabled connect_config",
+    ),
+    (
+        "envoy.config.route.v3.RouteAction.UpgradeConfig.ConnectConfig",
+        "proxy_protocol_config allow_post",
+    ),
+    ("envoy.config.core.v3.ProxyProtocolConfig", "version"),
     (
         "envoy.config.route.v3.RouteAction.MaxStreamDuration",
         "max_stream_duration grpc_timeout_header_max",

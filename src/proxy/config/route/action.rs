@@ -10,8 +10,9 @@ use crate::proxy::config::headers::name_of;
 use crate::proxy::config::value::{self, number};
 use crate::proxy::config::{At, Compiled, Names, Refusal, filter};
 use crate::proxy::format::Format;
+use crate::proxy::http::Upgrades;
 use crate::proxy::http::route::{
-    Destination, DirectResponse, Forward, HashKey, HashPolicy, HostRewrite, Mirror, PathRewrite, Redirect,
+    Connect, Destination, DirectResponse, Forward, HashKey, HashPolicy, HostRewrite, Mirror, PathRewrite, Redirect,
     RedirectPath, RouteAction, Timeouts, WeightedCluster, WeightedClusters,
 };
 use crate::xds::pb::core::RoutingPriority;
@@ -69,7 +70,33 @@ fn forward(message: &route::RouteAction, inherited: Inherited<'_>, names: &mut N
         mirrors: mirrors(&message.request_mirror_policies, names)?,
         hash: hash_policies(&message.hash_policy)?,
         high_priority: message.priority() == RoutingPriority::High,
+        upgrades: upgrades(message).at("upgrade_configs")?,
+        connect: connect(message)?,
     })
+}
+
+fn upgrades(message: &route::RouteAction) -> Compiled<Upgrades> {
+    let all = message.upgrade_configs.iter();
+    let rules = all.map(|one| (one.upgrade_type.as_str(), value::truth(one.enabled.as_ref(), true)));
+    Upgrades::new(rules).map_err(|twice| Refusal::new(format!("`{twice}` is there twice")))
+}
+
+fn connect(message: &route::RouteAction) -> Compiled<Option<Connect>> {
+    let mut connect = None;
+    for (index, upgrade) in message.upgrade_configs.iter().enumerate() {
+        let Some(config) = &upgrade.connect_config else {
+            continue;
+        };
+        if !upgrade.upgrade_type.eq_ignore_ascii_case("CONNECT") {
+            let refusal = Refusal::new(format!("it is for CONNECT, not for `{}`", upgrade.upgrade_type));
+            return Err(refusal.within("connect_config")).at_index("upgrade_configs", index);
+        }
+        connect = Some(Connect {
+            proxy_header: config.proxy_protocol_config.as_ref().map(value::proxy_header),
+            allow_post: config.allow_post,
+        });
+    }
+    Ok(connect)
 }
 
 fn mirrors(policies: &[RequestMirrorPolicy], names: &mut Names) -> Compiled<Vec<Mirror>> {

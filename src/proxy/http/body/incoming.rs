@@ -9,7 +9,7 @@ use http_body::{Body, Frame, SizeHint};
 use crate::proxy::http::http1::Refusal;
 use crate::proxy::http::http1::server::ClientStream;
 use crate::proxy::http::http2::{self, StreamBody};
-use crate::proxy::upstream::pool::HostStream;
+use crate::proxy::upstream::pool::{HostStream, RawStream};
 
 /// The body of a client's request, or of a host's response.
 #[derive(Debug)]
@@ -20,6 +20,8 @@ pub(crate) enum Incoming {
     Http1Host(HostStream),
     /// One that comes by HTTP/2.
     Http2(StreamBody),
+    /// What a host says on a connection without HTTP.
+    Raw(Box<RawStream>),
 }
 
 impl Incoming {
@@ -27,7 +29,7 @@ impl Incoming {
     pub(crate) fn has_begun(&self) -> bool {
         match self {
             Incoming::Http1Client(body) => body.has_begun(),
-            Incoming::Http1Host(_) | Incoming::Http2(_) => false,
+            Incoming::Http1Host(_) | Incoming::Http2(_) | Incoming::Raw(_) => false,
         }
     }
 }
@@ -70,6 +72,7 @@ impl Body for Incoming {
             Incoming::Http2(body) => body
                 .poll_frame(cx)
                 .map(|frame| frame.map(|frame| frame.map_err(PeerError::from))),
+            Incoming::Raw(body) => body.poll_frame(cx),
         }
     }
 
@@ -78,6 +81,7 @@ impl Body for Incoming {
             Incoming::Http1Client(body) => body.is_end_stream(),
             Incoming::Http1Host(body) => body.is_end_stream(),
             Incoming::Http2(body) => body.is_end_stream(),
+            Incoming::Raw(body) => body.is_end_stream(),
         }
     }
 
@@ -86,6 +90,7 @@ impl Body for Incoming {
             Incoming::Http1Client(body) => body.size_hint(),
             Incoming::Http1Host(body) => body.size_hint(),
             Incoming::Http2(body) => body.size_hint(),
+            Incoming::Raw(_) => SizeHint::default(),
         }
     }
 }

@@ -119,7 +119,7 @@ pub(super) fn certificate(headers: &mut HeaderMap, manager: &HttpManager, connec
 fn entry(manager: &HttpManager, peer: &PeerTls) -> String {
     let details = &manager.client_cert;
     let mut out = String::with_capacity(256);
-    for uri in &peer.local_uri_sans {
+    for uri in peer.own.iter().flat_map(|own| &own.uri_sans) {
         push(&mut out, "By", uri);
     }
     push(&mut out, "Hash", &peer.fingerprint);

@@ -10,6 +10,7 @@ use crate::proxy::http::body::client::ClientBody;
 use crate::proxy::http::body::incoming::PeerError;
 use crate::proxy::http::exchange::Exchange;
 use crate::proxy::http::local_reply::LocalReply;
+use crate::proxy::http::upgrade;
 
 /// The most that a request may hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,7 +22,7 @@ pub(crate) struct BufferLimit {
 impl BufferLimit {
     /// Waits for the whole body.
     pub(super) async fn request(self, exchange: &mut Exchange) -> Option<LocalReply> {
-        if exchange.upgrade.is_some() {
+        if upgrade::asks(exchange) {
             return None;
         }
         let mut body = exchange.body.take()?;
@@ -65,4 +66,5 @@ fn too_large() -> LocalReply {
         Flags::default(),
         "request_payload_too_large",
     )
+    .closing()
 }

@@ -62,8 +62,8 @@ impl CorsPolicy {
         if !self.is_in_force(exchange) {
             return None;
         }
-        let preflight =
-            request.method == Method::OPTIONS && request.headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD);
+        let asked = request.headers.get(ACCESS_CONTROL_REQUEST_METHOD);
+        let preflight = request.method == Method::OPTIONS && asked.is_some_and(|method| !method.is_empty());
         let allowed = self.allows(&origin);
         exchange.cors_origin = allowed.then_some(origin);
         if !preflight || (!allowed && self.forward_unmatched.unwrap_or(true)) {

@@ -71,9 +71,6 @@ impl Abort {
             Flags::FAULT_INJECTED,
             "fault_filter_abort",
         );
-        if let Some(grpc) = grpc {
-            reply.headers.insert("grpc-status", grpc.into());
-        }
         reply.grpc_status = grpc;
         reply
     }

@@ -58,7 +58,8 @@ pub(super) fn request(exchange: &mut Exchange) {
         .get(ACCEPT)
         .is_some_and(|accept| Dialect::of(accept.as_bytes()) == Some(Dialect::Text));
     exchange.grpc = true;
-    exchange.grpc_web = Some(if text_back { Dialect::Text } else { dialect });
+    // What it accepts decides, whatever it sent.
+    exchange.grpc_web = Some(if text_back { Dialect::Text } else { Dialect::Binary });
     if dialect == Dialect::Text {
         exchange.body = exchange.body.take().map(|body| match body {
             ClientBody::Streaming(body) => ClientBody::Encoded(body, Base64::default()),

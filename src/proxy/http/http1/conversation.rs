@@ -3,7 +3,7 @@
 use bytes::BytesMut;
 
 use super::lines::{Looks, Size};
-use super::request::{self, Rules};
+use super::request;
 use super::response::{self, Asked};
 use super::{Refusal, Rest};
 
@@ -60,12 +60,7 @@ fn head(speaker: Speaker, bytes: &mut BytesMut) -> Result<Option<(String, Rest)>
     let mut fields = Vec::new();
     match speaker {
         Speaker::Client => {
-            let upgrades = ["websocket".into()];
-            let rules = Rules {
-                size: SIZE,
-                upgrades: &upgrades,
-            };
-            let taken = request::take(bytes, &mut fields, rules)?;
+            let taken = request::take(bytes, &mut fields, SIZE)?;
             Ok(taken.map(|head| (format!("{:?}", head.request), head.rest)))
         }
         Speaker::Host(asked) => {

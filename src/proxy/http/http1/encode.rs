@@ -76,6 +76,11 @@ pub(crate) fn response<B: Body>(
     let coding = if asked.is_tunnel(status) {
         Coding::UntilEnd
     } else if asked.is_bodiless(status) {
+        let may_have_one = status != StatusCode::NO_CONTENT && status != StatusCode::NOT_MODIFIED;
+        if asked == Asked::Head && may_have_one && !headers.contains_key(CONTENT_LENGTH) {
+            // How the body would come, as in Envoy.
+            out.extend_from_slice(b"transfer-encoding: chunked\r\n");
+        }
         Coding::Nothing
     } else {
         framed(out, headers, body)

@@ -58,15 +58,6 @@ pub(crate) const FRAGMENT: Refusal = Refusal {
     details: "path_normalization_failed",
 };
 
-/// What a connection manager says of heads.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Rules<'a> {
-    /// How large they may be.
-    pub(super) size: Size,
-    /// Protocols that may be gone over to, lower case.
-    pub(super) upgrades: &'a [Box<str>],
-}
-
 /// A head that is a request's.
 #[derive(Debug)]
 pub(super) struct Head {
@@ -80,17 +71,14 @@ pub(super) struct Head {
     pub(super) expects_continue: bool,
 }
 
-/// Takes the head at the beginning of `bytes`; none: there is more to come.
+/// Takes the head at the beginning of `bytes`, which may be as large as `size`; none: there is more to come.
 ///
 /// # Errors
 /// When it is no request's.
-pub(super) fn take(bytes: &mut BytesMut, fields: &mut Vec<Field>, rules: Rules<'_>) -> Result<Option<Head>, Refusal> {
+pub(super) fn take(bytes: &mut BytesMut, fields: &mut Vec<Field>, size: Size) -> Result<Option<Head>, Refusal> {
     let mut found = Found::default();
     let first = |start, end| RequestLine::parse(&bytes[start..end], start);
-    let Some((line, len)) = lines::scan(bytes, rules.size, fields, first, |name, value| {
-        found.add(name, value, rules)
-    })?
-    else {
+    let Some((line, len)) = lines::scan(bytes, size, fields, first, |name, value| found.add(name, value))? else {
         return Ok(None);
     };
     let rest = found.rest(&line.method)?;
@@ -178,7 +166,10 @@ fn check_target<'a>(method: &[u8], target: &'a [u8]) -> Result<&'a [u8], Refusal
         [b'/', ..] => Ok(target),
         b"*" if method == b"OPTIONS" => Ok(target),
         b"*" => Err(URL),
-        _ if method == b"CONNECT" => authority(target).map_err(|_| URL).map(|()| target),
+        _ if method == b"CONNECT" => match (port(target), authority(target)) {
+            (Some(true), Ok(())) => Ok(target),
+            _ => Err(URL),
+        },
         _ => absolute(target).map(|()| target),
     }
 }
@@ -195,8 +186,20 @@ fn absolute(target: &[u8]) -> Result<(), Refusal> {
     let end = rest.iter().position(|byte| b"/?".contains(byte)).unwrap_or(rest.len());
     match &rest[..end] {
         b"" => Err(URL),
+        host if port(host) == Some(false) => Err(URL),
         host => authority(host),
     }
+}
+
+/// Whether the port of an authority is one; none: it has no port.
+fn port(authority: &[u8]) -> Option<bool> {
+    let host = authority.iter().rposition(|byte| *byte == b'@').map_or(0, |at| at + 1);
+    let host = &authority[host..];
+    // The colons of an IPv6 address stand in brackets.
+    let from = host.iter().rposition(|byte| *byte == b']').map_or(0, |at| at + 1);
+    let colon = from + host[from..].iter().rposition(|byte| *byte == b':')?;
+    let port = std::str::from_utf8(&host[colon + 1..]).unwrap_or_default();
+    Some(port.parse::<u16>().is_ok() && !port.starts_with('+'))
 }
 
 /// What may be in `Host` (RFC 3986 section 3.2).
@@ -221,7 +224,7 @@ struct Found {
 }
 
 impl Found {
-    fn add(&mut self, name: &[u8], value: &[u8], rules: Rules<'_>) -> Result<(), Refusal> {
+    fn add(&mut self, name: &[u8], value: &[u8]) -> Result<(), Refusal> {
         // Most headers are of no interest, and most are told by the length of their names.
         match name.len() {
             4 if name.eq_ignore_ascii_case(b"host") => authority(value),
@@ -229,10 +232,13 @@ impl Found {
                 self.expects_continue |= value.eq_ignore_ascii_case(b"100-continue");
                 Ok(())
             }
+            16 if name.eq_ignore_ascii_case(b"proxy-connection") => {
+                self.closes |= lines::names(value, b"close");
+                Ok(())
+            }
             7 if name.eq_ignore_ascii_case(b"upgrade") => {
                 // The first one counts: see `conditioning`.
-                let is = |protocol: &str| value.eq_ignore_ascii_case(protocol.as_bytes());
-                self.may_upgrade |= !self.has_upgrade && rules.upgrades.iter().any(|protocol| is(protocol));
+                self.may_upgrade |= !self.has_upgrade && !value.eq_ignore_ascii_case(b"h2c");
                 self.has_upgrade = true;
                 Ok(())
             }
@@ -285,19 +291,16 @@ fn split_at(bytes: &[u8], separator: u8) -> Option<(&[u8], &[u8])> {
 mod tests {
     use super::*;
 
-    const RULES: Rules<'static> = Rules {
-        size: Size { bytes: 300, count: 5 },
-        upgrades: &[],
-    };
+    const SIZE: Size = Size { bytes: 300, count: 5 };
 
-    fn parse(head: &[u8], rules: Rules<'_>) -> Result<Option<(Head, usize)>, Refusal> {
+    fn parse(head: &[u8]) -> Result<Option<(Head, usize)>, Refusal> {
         let mut bytes = BytesMut::from(head);
-        let taken = take(&mut bytes, &mut Vec::new(), rules)?;
+        let taken = take(&mut bytes, &mut Vec::new(), SIZE)?;
         Ok(taken.map(|taken| (taken, head.len() - bytes.len())))
     }
 
     fn details(head: &[u8]) -> &'static str {
-        match parse(head, RULES) {
+        match parse(head) {
             Ok(Some(_)) => "taken",
             Ok(None) => "partial",
             Err(refusal) => refusal.details,
@@ -305,13 +308,8 @@ mod tests {
     }
 
     fn rest(fields: &str) -> Result<Rest, &'static str> {
-        let upgrades = ["websocket".into()];
-        let rules = Rules {
-            upgrades: &upgrades,
-            ..RULES
-        };
         let head = format!("POST /a HTTP/1.1\r\n{fields}\r\n");
-        let parsed = parse(head.as_bytes(), rules).map_err(|refusal| refusal.details)?;
+        let parsed = parse(head.as_bytes()).map_err(|refusal| refusal.details)?;
         let (parsed, len) = parsed.unwrap();
         assert_eq!(len, head.len());
         Ok(parsed.rest)
@@ -323,7 +321,7 @@ mod tests {
         for len in 0..head.len() - 4 {
             assert_eq!(details(&head[..len]), "partial", "{len}");
         }
-        let (taken, len) = parse(head, RULES).unwrap().unwrap();
+        let (taken, len) = parse(head).unwrap().unwrap();
         assert_eq!(
             (len, taken.rest, taken.keep_alive),
             (head.len() - 4, Rest::Nothing, true)
@@ -348,6 +346,14 @@ mod tests {
             ("GET https://a?b HTTP/1.1", "taken"),
             ("OPTIONS * HTTP/1.1", "taken"),
             ("CONNECT a:1 HTTP/1.1", "taken"),
+            ("CONNECT [::1]:1 HTTP/1.1", "taken"),
+            ("GET http://[::1]/b HTTP/1.1", "taken"),
+            ("GET http://u:p@a:80/b HTTP/1.1", "taken"),
+            ("CONNECT a HTTP/1.1", "http1.invalid_url"),
+            ("CONNECT [::1] HTTP/1.1", "http1.invalid_url"),
+            ("GET http://a:b/c HTTP/1.1", "http1.invalid_url"),
+            ("GET http://a:/c HTTP/1.1", "http1.invalid_url"),
+            ("GET http://a:65536/c HTTP/1.1", "http1.invalid_url"),
             ("GET * HTTP/1.1", "http1.invalid_url"),
             ("CONNECT /a HTTP/1.1", "http1.invalid_url"),
             ("GET http:///a HTTP/1.1", "http1.invalid_url"),
@@ -385,7 +391,11 @@ mod tests {
             ("Transfer-Encoding: Chunked\r\n", Ok(Rest::CHUNKED)),
             ("connection: a, Upgrade\r\nupgrade: WebSocket\r\n", Ok(Rest::UntilEnd)),
             (
-                "connection: upgrade\r\nupgrade: x\r\nupgrade: websocket\r\n",
+                "connection: upgrade\r\nupgrade: x\r\nupgrade: h2c\r\n",
+                Ok(Rest::UntilEnd),
+            ),
+            (
+                "connection: upgrade\r\nupgrade: h2c\r\nupgrade: websocket\r\n",
                 Ok(Rest::Nothing),
             ),
             ("upgrade: websocket\r\n", Ok(Rest::Nothing)),
@@ -431,7 +441,7 @@ mod tests {
 
     #[test]
     fn what_is_allowed_in_no_path_is_encoded() {
-        let target = |head: &[u8]| parse(head, RULES).unwrap().unwrap().0.request.uri().to_string();
+        let target = |head: &[u8]| parse(head).unwrap().unwrap().0.request.uri().to_string();
         let head = b"GET /\"<>^`{}|\\?\"<>^`{}|\\ HTTP/1.1\r\nhost: a\r\n\r\nrest";
         assert_eq!(target(head), "/\"%3C%3E^%60{}|\\?%22%3C%3E^`{}|\\");
         // All others are no trouble.
@@ -450,11 +460,7 @@ mod tests {
             ("closed", true),
         ] {
             let head = format!("GET / HTTP/1.1\r\nconnection: {value}\r\n\r\n");
-            assert_eq!(
-                parse(head.as_bytes(), RULES).unwrap().unwrap().0.keep_alive,
-                stays,
-                "{value}"
-            );
+            assert_eq!(parse(head.as_bytes()).unwrap().unwrap().0.keep_alive, stays, "{value}");
         }
     }
 }

@@ -24,7 +24,7 @@ use tokio::time::{Instant, Sleep};
 
 use super::encode::{self, Coding};
 use super::lines::{Field, Looks, Size};
-use super::request::{self, Head, Rules};
+use super::request::{self, Head};
 use super::response::Asked;
 use super::wire::Wire;
 use super::{Refusal, Rest};
@@ -282,7 +282,6 @@ struct Server<'a, E> {
 }
 
 /// What comes next on a connection.
-#[expect(clippy::large_enum_variant, reason = "nearly always it is a request")]
 enum Next {
     Request(Head),
     Refused(Refusal),
@@ -314,14 +313,10 @@ impl<E: Future<Output = Option<Instant>>> Server<'_, E> {
 
     /// Waits for the head of a request.
     async fn head(&mut self) -> io::Result<Next> {
-        let downstream = self.downstream;
-        let limits = &downstream.manager.limits;
-        let rules = Rules {
-            size: Size {
-                bytes: limits.header_bytes,
-                count: limits.header_count,
-            },
-            upgrades: &downstream.manager.upgrades,
+        let limits = &self.downstream.manager.limits;
+        let size = Size {
+            bytes: limits.header_bytes,
+            count: limits.header_count,
         };
         let mut looks = Looks::default();
         let mut late = None::<Pin<Box<Sleep>>>;
@@ -329,8 +324,8 @@ impl<E: Future<Output = Option<Instant>>> Server<'_, E> {
             loop {
                 let connection = &mut *self.connection.borrow_mut();
                 let Connection { wire, fields, .. } = connection;
-                if looks.is_due(&wire.read, rules.size) {
-                    match request::take(&mut wire.read, fields, rules) {
+                if looks.is_due(&wire.read, size) {
+                    match request::take(&mut wire.read, fields, size) {
                         Ok(Some(head)) => {
                             connection.rest = head.rest;
                             // The host's answer is read into the same, and not into one that is made for it.
@@ -414,8 +409,10 @@ impl<E: Future<Output = Option<Instant>>> Server<'_, E> {
         }
         let last = parts.headers.contains_key(CONNECTION);
         let mut coding = {
-            let out = &mut self.connection.borrow_mut().wire.out;
-            encode::response(out, parts.status, &parts.headers, &body, asked)
+            let connection = &mut *self.connection.borrow_mut();
+            // A client that is answered is not asked for its body any more.
+            connection.waits = false;
+            encode::response(&mut connection.wire.out, parts.status, &parts.headers, &body, asked)
         };
         let mut broken = false;
         let mut ended = coding == Coding::Nothing && !tunnel;

@@ -72,9 +72,9 @@ pub(crate) enum HeaderKey {
 pub(crate) enum HeaderTest {
     /// That it is there (`true`) or is not.
     Present(bool),
-    /// That its values, joined by commas, match.
+    /// That one of its values matches.
     Value(StringMatcher),
-    /// That it is a whole number from the first to before the second.
+    /// That one of its values is a whole number from the first to before the second.
     Range(i64, i64),
 }
 
@@ -97,6 +97,11 @@ impl RouteMatch {
             && self
                 .per_million
                 .is_none_or(|share| request.random % 1_000_000 < u64::from(share))
+    }
+
+    /// Whether requests without a path can match.
+    pub(crate) fn is_pathless(&self) -> bool {
+        matches!(self.path, PathMatch::Connect)
     }
 
     /// How much of the path it is that matched, for rewriting.
@@ -138,6 +143,7 @@ impl HeaderMatch {
         match &self.name {
             HeaderKey::Name(name) => self.matches_header(name, request.headers),
             HeaderKey::Method => self.matches_value(request.method.as_str().as_bytes()),
+            HeaderKey::Path if *request.method == http::Method::CONNECT => self.matches_missing(),
             HeaderKey::Path => {
                 let path = request.uri.path_and_query().map_or("/", |path| path.as_str());
                 self.matches_value(path.as_bytes())
@@ -156,18 +162,11 @@ impl HeaderMatch {
     }
 
     fn matches_header(&self, name: &HeaderName, headers: &HeaderMap) -> bool {
-        let mut values = headers.get_all(name).iter();
-        match (values.next(), values.next()) {
-            (None, _) => self.matches_missing(),
-            (Some(only), None) => self.matches_value(only.as_bytes()),
-            (Some(first), Some(second)) => {
-                let mut joined = first.as_bytes().to_vec();
-                for value in std::iter::once(second).chain(values) {
-                    joined.push(b',');
-                    joined.extend_from_slice(value.as_bytes());
-                }
-                self.matches_value(&joined)
-            }
+        let mut values = headers.get_all(name).iter().peekable();
+        match values.peek() {
+            None => self.matches_missing(),
+            // Each line by itself, as Envoy looks at them.
+            Some(_) => values.any(|value| self.holds(value.as_bytes())) ^ self.invert,
         }
     }
 
@@ -180,15 +179,19 @@ impl HeaderMatch {
     }
 
     fn matches_value(&self, value: &[u8]) -> bool {
-        let matches = match &self.test {
+        self.holds(value) ^ self.invert
+    }
+
+    /// Whether a value is as asked, whether or not that is turned round.
+    fn holds(&self, value: &[u8]) -> bool {
+        match &self.test {
             HeaderTest::Present(wanted) => *wanted,
             HeaderTest::Value(matcher) => matcher.matches(value),
             HeaderTest::Range(from, to) => std::str::from_utf8(value)
                 .ok()
                 .and_then(|text| text.parse().ok())
                 .is_some_and(|number: i64| (*from..*to).contains(&number)),
-        };
-        matches ^ self.invert
+        }
     }
 }
 
@@ -211,5 +214,5 @@ impl QueryMatch {
 pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
     let content_type = headers.get(http::header::CONTENT_TYPE).map(|value| value.as_bytes());
     let rest = content_type.and_then(|value| value.strip_prefix(b"application/grpc"));
-    matches!(rest, Some([] | [b'+' | b';', ..]))
+    matches!(rest, Some([] | [b'+', ..]))
 }

@@ -24,7 +24,7 @@ pub(crate) fn cluster_config() -> ClusterConfig {
         panic_threshold: 50.0,
         locality_weighted: false,
         transports: Vec::new(),
-        transport: Transport::Plaintext,
+        transport: Transport::default(),
         http: UpstreamHttp::default(),
         tcp_keepalive: None,
         source: Vec::new(),

@@ -25,8 +25,9 @@ use crate::proxy::tls::{Offer, Wish};
 use crate::proxy::turn;
 use crate::proxy::upstream::breaker::Permit;
 use crate::proxy::upstream::cluster::{Cluster, UpstreamHttp};
-use crate::proxy::upstream::connect::{self, FailureKind, SendError, Source};
+use crate::proxy::upstream::connect::{self, FailureKind, MadeFor, SendError, Source};
 use crate::proxy::upstream::host::Host;
+use crate::proxy::upstream::proxy_protocol::Ends;
 
 /// Streams that a connection is expected to carry before it says how many it does.
 const EXPECTED_STREAMS: usize = 100;
@@ -39,6 +40,7 @@ pub(super) struct HostPool {
     alpn: Option<Arc<[Vec<u8>]>>,
     sni: Option<Box<str>>,
     source: Option<Source>,
+    ends: Option<Rc<Ends>>,
     high_priority: bool,
     /// What is spoken, as soon as it is known.
     protocol: Cell<Protocol>,
@@ -79,6 +81,7 @@ impl HostPool {
         protocol: Protocol,
         alpn: Option<&Arc<[Vec<u8>]>>,
         sni: Option<&str>,
+        ends: Option<Rc<Ends>>,
     ) -> Self {
         Self {
             cluster: Arc::downgrade(towards.cluster),
@@ -86,6 +89,7 @@ impl HostPool {
             alpn: alpn.cloned(),
             sni: sni.map(Box::from),
             source: towards.source,
+            ends,
             high_priority: towards.high_priority,
             protocol: Cell::new(protocol),
             idle: RefCell::default(),
@@ -223,6 +227,14 @@ impl HostPool {
         tokio::task::spawn_local(connecting);
     }
 
+    /// For whom connections are made.
+    fn made_for(&self) -> MadeFor<'_> {
+        MadeFor {
+            source: self.source,
+            ends: self.ends.as_deref(),
+        }
+    }
+
     /// A place for one more connection, counted from now on.
     fn place(self: &Rc<Self>) -> Place {
         self.open.set(self.open.get() + 1);
@@ -245,7 +257,7 @@ impl HostPool {
                 Protocol::Either => Offer::Either,
             },
         };
-        let link = connect::connect_with(cluster, &self.host, wish, self.source, permit).await?;
+        let link = connect::connect_with(cluster, &self.host, wish, self.made_for(), permit).await?;
         let speaks_http2 = match self.protocol.get() {
             Protocol::Http1 => false,
             Protocol::Http2 => true,
@@ -391,14 +403,14 @@ impl Carrier {
         }
     }
 
-    /// Our own address.
+    /// Our own end of it.
     pub(super) fn carried(&self) -> Carried {
-        let (local, protocol) = match self {
-            Carrier::Http1(connection) => (connection.local, Version::HTTP_11),
-            Carrier::Http2(stream) => (stream.local(), Version::HTTP_2),
+        let (near, protocol) = match self {
+            Carrier::Http1(connection) => (&connection.near, Version::HTTP_11),
+            Carrier::Http2(stream) => (stream.near(), Version::HTTP_2),
         };
         Carried {
-            local,
+            near: near.clone(),
             protocol: Some(protocol),
         }
     }

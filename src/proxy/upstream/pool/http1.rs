@@ -5,7 +5,6 @@
 
 use std::cell::RefCell;
 use std::future::poll_fn;
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
@@ -19,6 +18,7 @@ use http_body::{Body, Frame, SizeHint};
 
 use super::host_pool::{HostPool, Place};
 use super::metered::Metered;
+use crate::proxy::connection::Near;
 use crate::proxy::http::body::incoming::{Incoming, PeerError};
 use crate::proxy::http::body::{BodyError, RequestBody};
 use crate::proxy::http::http1::encode::{self, Coding};
@@ -38,8 +38,8 @@ pub(super) struct Http1 {
     connection: Rc<RefCell<Connection>>,
     /// Where it goes back to; nowhere, if it is for one request only, which may take it over.
     home: Option<Weak<HostPool>>,
-    /// Our own address.
-    pub(super) local: Option<SocketAddr>,
+    /// Our own end.
+    pub(super) near: Near,
     opened: Instant,
     since: Instant,
     requests: u32,
@@ -58,6 +58,10 @@ struct Connection {
     rest: Rest,
     /// Whether that is a tunnel.
     tunnel: bool,
+    /// Whether the end of what is sent on the tunnel is the end of it: CONNECT has no other, as in Envoy.
+    connect: bool,
+    /// Whether the tunnel is over once all is written.
+    leaving: bool,
     /// Whether it may carry another request.
     keep_alive: bool,
     /// Room for the places of headers, used again.
@@ -89,13 +93,15 @@ impl Http1 {
     /// A new connection. Without a home it is for one request only.
     pub(super) fn new(link: Link, place: Place, home: Option<Weak<HostPool>>, cluster: &Arc<Cluster>) -> Self {
         cluster.stats.cx_http1_total.fetch_add(1, Relaxed);
-        let (local, now) = (link.local, Instant::now());
+        let (near, now) = (link.near.clone(), Instant::now());
         let connection = Connection {
             wire: Wire::new(Metered::new(link, cluster.stats.clone()), BytesMut::new()),
             sending: None,
             bodiless: true,
             rest: Rest::Nothing,
             tunnel: false,
+            connect: false,
+            leaving: false,
             keep_alive: true,
             fields: Vec::new(),
             _place: place,
@@ -103,7 +109,7 @@ impl Http1 {
         Self {
             connection: Rc::new(RefCell::new(connection)),
             home,
-            local,
+            near,
             opened: now,
             since: now,
             requests: 0,
@@ -248,6 +254,7 @@ impl Connection {
         self.rest = head.rest;
         self.keep_alive &= head.keep_alive;
         self.tunnel = asked.is_tunnel(head.response.status());
+        self.connect = self.tunnel && asked == Asked::Connect;
         match &mut self.sending {
             Some(sending) if self.tunnel => sending.held = false,
             // What follows a request to go over to another protocol is for nobody if the host does not.
@@ -283,6 +290,7 @@ impl Connection {
                 self.keep_alive &= sent.is_ok();
                 if last || sent.is_err() {
                     self.sending = None;
+                    self.leaving = self.connect;
                 }
             }
             if self.wire.out.is_empty() {
@@ -309,6 +317,9 @@ impl Connection {
     fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, PeerError>>> {
         // Whoever supplies the body of the request sees to what becomes of it if it breaks off.
         let _ = self.poll_send(cx);
+        if self.leaving && self.wire.out.is_empty() {
+            return Poll::Ready(self.broken(PeerError::Left));
+        }
         loop {
             match self.rest.take(&mut self.wire.read, TRAILERS) {
                 Ok(None) if self.rest != Rest::Nothing => {}

@@ -1,7 +1,6 @@
 //! HTTP/2 connections to hosts.
 
 use std::cell::Cell;
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -12,6 +11,7 @@ use http::{Request, Response};
 use super::failure;
 use super::host_pool::{HostPool, Place};
 use super::metered::Metered;
+use crate::proxy::connection::Near;
 use crate::proxy::http::body::RequestBody;
 use crate::proxy::http::body::incoming::Incoming;
 use crate::proxy::http::http2::{self, Client, ClientDriver};
@@ -28,7 +28,7 @@ const CONNECTION_WINDOW: u32 = 100 * STREAM_WINDOW;
 #[derive(Debug)]
 pub(super) struct Http2 {
     client: Client,
-    local: Option<SocketAddr>,
+    near: Near,
     opened: Instant,
     since: Cell<Instant>,
     active: Cell<usize>,
@@ -46,7 +46,7 @@ pub(super) struct Stream {
 /// Makes a connection speak HTTP/2.
 pub(super) fn begin(link: Link, place: Place, cluster: &Arc<Cluster>) -> Http2 {
     cluster.stats.cx_http2_total.fetch_add(1, Relaxed);
-    let local = link.local;
+    let near = link.near.clone();
     let io = Metered::new(link, cluster.stats.clone());
     let http = &cluster.config.http;
     let (client, driver) = http2::begin(
@@ -59,7 +59,7 @@ pub(super) fn begin(link: Link, place: Place, cluster: &Arc<Cluster>) -> Http2 {
     let now = Instant::now();
     Http2 {
         client,
-        local,
+        near,
         opened: now,
         since: Cell::new(now),
         active: Cell::new(0),
@@ -137,8 +137,8 @@ impl Stream {
         self.reused
     }
 
-    pub(super) fn local(&self) -> Option<SocketAddr> {
-        self.connection.local
+    pub(super) fn near(&self) -> &Near {
+        &self.connection.near
     }
 }
 

@@ -1,5 +1,6 @@
 //! Pools towards hosts of our own, over loopback.
 
+use std::cell::Cell;
 use std::convert::Infallible;
 use std::future::Future;
 use std::sync::Mutex;
@@ -147,6 +148,7 @@ async fn send_with(
         high_priority: false,
         upgrade: false,
         source: None,
+        passed_on: None,
         carried: None,
     };
     change(&mut towards);

@@ -1,0 +1,143 @@
+//! Requests whose body is for a host as it is, without any HTTP (`connect_config`): what the host says is the body of the
+//! answer.
+//!
+//! Nothing runs beside the request: whoever reads the answer writes what is still to be sent.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Bytes, BytesMut};
+use http::{Request, Response};
+use http_body::{Body, Frame};
+
+use super::metered::Metered;
+use super::{Active, Lease, Pools, Towards};
+use crate::proxy::connection::Carried;
+use crate::proxy::http::body::RequestBody;
+use crate::proxy::http::body::incoming::{Incoming, PeerError};
+use crate::proxy::http::http1::wire::Wire;
+use crate::proxy::tls::Wish;
+use crate::proxy::upstream::connect::{self, MadeFor, SendError};
+use crate::proxy::upstream::proxy_protocol::Ends;
+
+impl Pools {
+    /// Connects to a host, says `first`, and then what is the body of the request. There is an answer as soon as there is
+    /// a connection, which is for this request only.
+    ///
+    /// # Errors
+    /// When there is no connection.
+    pub(crate) async fn send_raw(
+        towards: &Towards<'_>,
+        first: &[u8],
+        request: &mut Option<Request<RequestBody>>,
+    ) -> Result<(Response<Incoming>, Lease), SendError> {
+        let cluster = towards.cluster;
+        let ends = towards.passed_on.map(Ends::of);
+        let made_for = MadeFor {
+            source: towards.source,
+            ends: ends.as_ref(),
+        };
+        let link = connect::connect(cluster, towards.host, Wish::default(), made_for).await?;
+        let active = Active::begin(towards)?;
+        if let Some(carried) = towards.carried {
+            carried.replace(Some(Carried {
+                near: link.near.clone(),
+                protocol: None,
+            }));
+        }
+        let mut wire = Wire::new(Metered::new(link, cluster.stats.clone()), BytesMut::new());
+        wire.out.short().extend_from_slice(first);
+        let mut stream = RawStream {
+            wire,
+            body: request.take().map(Request::into_body),
+            ends: false,
+        };
+        // What has come already goes before the answer is told.
+        poll_fn(|cx| {
+            stream.poll_send(cx);
+            Poll::Ready(())
+        })
+        .await;
+        let lease = Lease {
+            carrier: None,
+            active: Some(active),
+        };
+        Ok((Response::new(Incoming::Raw(Box::new(stream))), lease))
+    }
+}
+
+/// The connection, of which the host's half is the body of an answer.
+#[derive(Debug)]
+pub(crate) struct RawStream {
+    wire: Wire<Metered>,
+    /// What is still to be sent.
+    body: Option<RequestBody>,
+    /// Whether the host is to be told that it was all.
+    ends: bool,
+}
+
+impl RawStream {
+    pub(crate) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, PeerError>>> {
+        self.poll_send(cx);
+        loop {
+            if !self.wire.read.is_empty() {
+                let read = self.wire.read.split().freeze();
+                return Poll::Ready(Some(Ok(Frame::data(read))));
+            }
+            if self.wire.ended {
+                return Poll::Ready(None);
+            }
+            if ready!(self.wire.poll_fill(cx)).is_err() {
+                self.wire.ended = true;
+                return Poll::Ready(Some(Err(PeerError::Left)));
+            }
+        }
+    }
+
+    /// Sends what has come of the request, and its end.
+    fn poll_send(&mut self, cx: &mut Context<'_>) {
+        loop {
+            while self.wire.out.has_room()
+                && let Some(body) = &mut self.body
+                && let Poll::Ready(frame) = Pin::new(&mut *body).poll_frame(cx)
+            {
+                let last = frame.is_none() || body.is_end_stream();
+                match frame {
+                    Some(Ok(frame)) => self.wire.out.put(frame.into_data().unwrap_or_default(), b""),
+                    // Whoever supplies it sees to what becomes of the request.
+                    Some(Err(_)) => self.body = None,
+                    None => {}
+                }
+                if last {
+                    (self.body, self.ends) = (None, true);
+                }
+            }
+            if self.wire.out.is_empty() {
+                break;
+            }
+            match self.wire.poll_flush(cx) {
+                Poll::Ready(Ok(())) => {}
+                Poll::Pending => return,
+                Poll::Ready(Err(_)) => return self.taken_no_more(),
+            }
+        }
+        if self.ends {
+            match self.wire.poll_shutdown(cx) {
+                Poll::Ready(Ok(())) => self.ends = false,
+                Poll::Ready(Err(_)) => self.taken_no_more(),
+                Poll::Pending => {}
+            }
+        }
+    }
+
+    /// The host takes nothing any more; what it says is heard all the same.
+    fn taken_no_more(&mut self) {
+        self.wire.out.forget();
+        (self.body, self.ends) = (None, false);
+    }
+
+    pub(crate) fn is_end_stream(&self) -> bool {
+        self.wire.ended && self.wire.read.is_empty()
+    }
+}

@@ -1,0 +1,483 @@
+//! Requests and answers that are odd but legal: both data planes make the same of each.
+//!
+//! Nothing is expected here but that: what Envoy does is what is right.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+use super::harness::alone::{Alone, access_log, cluster, http_listener};
+use super::harness::wire::{Said, Wire};
+use super::harness::{Plane, eventually};
+
+const LOG: &str = "%REQ(X-CASE)% %RESPONSE_CODE% %RESPONSE_FLAGS% %RESPONSE_CODE_DETAILS% %REQ(:METHOD)% %REQ(:PATH)% \
+                   %REQ(X-ENVOY-ORIGINAL-PATH)% %ROUTE_NAME% %UPSTREAM_CLUSTER% \
+                   %UPSTREAM_REQUEST_ATTEMPT_COUNT%\n";
+
+/// The heads that a host got.
+type Seen = Arc<Mutex<Vec<String>>>;
+
+/// A host that answers what `x-say` says, with `~` for each end of a line; else a few words. It takes its time as long as
+/// `x-slow` says, in milliseconds.
+async fn host() -> (std::net::SocketAddr, Seen) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (address, seen) = (listener.local_addr().unwrap(), Seen::default());
+    let heard = seen.clone();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            tokio::spawn(serve(stream, heard.clone()));
+        }
+    });
+    (address, seen)
+}
+
+async fn serve(mut stream: TcpStream, seen: Seen) -> std::io::Result<()> {
+    let mut read = Vec::new();
+    loop {
+        let end = loop {
+            if let Some(end) = read.windows(4).position(|four| four == b"\r\n\r\n") {
+                break end;
+            }
+            if stream.read_buf(&mut read).await? == 0 {
+                return Ok(());
+            }
+        };
+        let head = String::from_utf8_lossy(&read[..end]).into_owned();
+        read.drain(..end + 4);
+        let header = |name: &str| {
+            let mut lines = head.lines().filter_map(|line| line.split_once(": "));
+            lines
+                .find(|(one, _)| one.eq_ignore_ascii_case(name))
+                .map(|(_, value)| value.to_owned())
+        };
+        let len = header("content-length").map_or(0, |len| len.parse().unwrap());
+        seen.lock().unwrap().push(head.clone());
+        if let Some(slow) = header("x-slow") {
+            tokio::time::sleep(std::time::Duration::from_millis(slow.parse().unwrap())).await;
+        }
+        let said = header("x-say").unwrap_or("HTTP/1.1 200 OK~content-length: 2~~ok".to_owned());
+        if header("x-early").is_none() {
+            while read.len() < len {
+                if stream.read_buf(&mut read).await? == 0 {
+                    return Ok(());
+                }
+            }
+            read.drain(..len);
+        }
+        stream.write_all(said.replace('~', "\r\n").as_bytes()).await?;
+    }
+}
+
+fn routes() -> Value {
+    let to = |prefix: &str, more: Value| {
+        let mut route = json!({"cluster": "back"});
+        route.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        json!({"name": prefix, "match": {"prefix": prefix}, "route": route})
+    };
+    let own = |prefix: &str, status: u16| {
+        let body = json!({"inline_string": "own"});
+        json!({"name": prefix, "match": {"prefix": prefix}, "direct_response": {"status": status, "body": body}})
+    };
+    let one = |path: &str, test: Value| {
+        let mut header = json!({"name": "x-a"});
+        header
+            .as_object_mut()
+            .unwrap()
+            .extend(test.as_object().unwrap().clone());
+        let body = json!({"inline_string": "matches"});
+        json!({"name": path, "match": {"path": path, "headers": [header]}, "direct_response": {"status": 200, "body": body}})
+    };
+    let redirect = |prefix: &str, more: Value| json!({"name": prefix, "match": {"prefix": prefix}, "redirect": more});
+    let regex =
+        |pattern: &str, substitution: &str| json!({"pattern": {"regex": pattern}, "substitution": substitution});
+    let text = |kind: &str, value: &str| json!({"string_match": {kind: value}});
+    let not = |mut test: Value| {
+        test["invert_match"] = json!(true);
+        test
+    };
+    json!([
+        own("/own", 200),
+        own("/created", 201),
+        redirect("/moved", json!({"prefix_rewrite": "/new", "port_redirect": 8080})),
+        redirect(
+            "/turned",
+            json!({"regex_rewrite": regex("^/turned/(.*)/(.*)$", "/\\2/\\1"), "response_code": "FOUND"})
+        ),
+        redirect("/there", json!({"path_redirect": "/there", "https_redirect": true})),
+        to(
+            "/literal",
+            json!({"host_rewrite_literal": "new.example", "append_x_forwarded_host": true})
+        ),
+        to(
+            "/same",
+            json!({"host_rewrite_literal": "web", "append_x_forwarded_host": true})
+        ),
+        to("/header", json!({"host_rewrite_header": "x-host"})),
+        to("/formatted", json!({"path_rewrite": "/%REQ(x-a)%"})),
+        to("/prefix", json!({"prefix_rewrite": "/other"})),
+        to(
+            "/dead",
+            json!({"cluster": "dead", "retry_policy": {
+                "retry_on": "connect-failure", "num_retries": 2, "retry_back_off": {"base_interval": "0.001s"},
+            }})
+        ),
+        to(
+            "/try",
+            json!({"timeout": "5s", "retry_policy": {
+                "retry_on": "5xx", "num_retries": 1, "per_try_timeout": "0.3s", "retry_back_off": {"base_interval": "0.001s"},
+            }})
+        ),
+        to("/late", json!({"timeout": "0.2s"})),
+        to("/cookie", json!({"hash_policy": [{"cookie": {"name": "c", "ttl": "10s"}}]})),
+        {"name": "grpc", "match": {"prefix": "/grpc", "grpc": {}}, "route": {"cluster": "back"}},
+        {"name": "cors", "match": {"prefix": "/cors"}, "route": {"cluster": "back"}, "typed_per_filter_config": {
+            "envoy.filters.http.cors": {
+                "@type": "type.googleapis.com/envoy.extensions.filters.http.cors.v3.CorsPolicy",
+                "allow_origin_string_match": [{"exact": "http://a"}],
+            },
+        }},
+        one("/is-1", text("exact", "1")),
+        one("/is-2", text("exact", "2")),
+        one("/is-list", text("exact", "1,2")),
+        one("/has-comma", text("contains", ",")),
+        one("/begins-2", text("prefix", "2")),
+        one("/is-not-2", not(text("exact", "2"))),
+        one("/is-not-3", not(text("exact", "3"))),
+        one("/below-2", json!({"range_match": {"start": 1, "end": 2}})),
+        to("/", json!({})),
+    ])
+}
+
+/// Listeners by how they differ.
+const LISTENERS: [&str; 7] = [
+    "plain",
+    "normal",
+    "redirecting",
+    "no-urls",
+    "asking",
+    "silent",
+    "filtered",
+];
+
+async fn plane(which: Plane) -> (Alone, Seen) {
+    let (address, seen) = host().await;
+    let filters = |name: &str| {
+        let filter = |name: &str, mut config: Value| {
+            config["@type"] = json!(format!("type.googleapis.com/envoy.extensions.filters.http.{name}"));
+            json!({"name": format!("envoy.filters.http.{}", name.split('.').next().unwrap()), "typed_config": config})
+        };
+        let router = filter("router.v3.Router", json!({"suppress_envoy_headers": name == "silent"}));
+        if name != "filtered" {
+            return json!([router]);
+        }
+        let always = json!({"numerator": 100});
+        json!([
+            filter("cors.v3.Cors", json!({})),
+            filter("buffer.v3.Buffer", json!({"max_request_bytes": 8})),
+            filter(
+                "fault.v3.HTTPFault",
+                json!({
+                    "abort": {"grpc_status": 5, "percentage": always},
+                    "headers": [{"name": "x-fault", "present_match": true}],
+                })
+            ),
+            router,
+        ])
+    };
+    let listeners = LISTENERS.map(|name| {
+        let mut more = json!({"access_log": access_log(LOG), "http_filters": filters(name)});
+        let own = match name {
+            "normal" => json!({"normalize_path": true, "merge_slashes": true}),
+            "redirecting" => json!({
+                "normalize_path": true, "path_with_escaped_slashes_action": "UNESCAPE_AND_REDIRECT", "via": "1.1 here",
+            }),
+            "no-urls" => json!({"http_protocol_options": {"allow_absolute_url": false}}),
+            "asking" => json!({"proxy_100_continue": true}),
+            _ => json!({}),
+        };
+        more.as_object_mut().unwrap().extend(own.as_object().unwrap().clone());
+        http_listener(name, "OUTBOUND", routes(), more)
+    });
+    let dead = cluster("dead", "127.0.0.1:1".parse().unwrap());
+    let alone = Alone::start(which, &listeners, &[cluster("back", address), dead], json!({})).await;
+    (alone, seen)
+}
+
+/// What is sent: to which listener, the first line, further headers with `|` for each end of a line, and the body.
+type Case = (&'static str, &'static str, &'static str, &'static str);
+
+const CASES: [Case; 78] = [
+    // Without a body, whatever there is to say.
+    ("plain", "HEAD /own", "", ""),
+    ("plain", "HEAD /dead", "", ""),
+    ("plain", "HEAD /a", "x-say: HTTP/1.1 200 OK~~", ""),
+    ("plain", "HEAD /a", "x-say: HTTP/1.1 200 OK~content-length: 9~~", ""),
+    (
+        "plain",
+        "HEAD /a",
+        "x-say: HTTP/1.1 200 OK~transfer-encoding: chunked~~",
+        "",
+    ),
+    ("plain", "GET /a", "x-say: HTTP/1.1 204 No~content-length: 0~~", ""),
+    ("plain", "GET /a", "x-say: HTTP/1.1 304 Same~content-length: 9~~", ""),
+    ("plain", "GET /a", "x-say: HTTP/1.1 205 Reset~content-length: 0~~", ""),
+    // Where something is.
+    ("plain", "GET /created?a=b", "", ""),
+    ("plain", "GET /moved/a?b=c", "", ""),
+    ("plain", "GET /turned/a/b?c=d", "", ""),
+    ("plain", "GET /turned/a", "", ""),
+    ("plain", "GET /there?a", "", ""),
+    ("silent", "GET /moved/a?b=c", "", ""),
+    // Rewritten.
+    ("plain", "GET /literal", "", ""),
+    ("plain", "GET /literal", "x-forwarded-host: web", ""),
+    ("plain", "GET /same", "", ""),
+    ("plain", "GET /header", "x-host: other.example:81", ""),
+    ("plain", "GET /header", "", ""),
+    ("plain", "GET /formatted/b?c=d", "x-a: a", ""),
+    ("plain", "GET /prefix/b?c=d", "", ""),
+    ("silent", "GET /literal", "", ""),
+    ("silent", "GET /prefix/b", "", ""),
+    ("silent", "GET /a", "", ""),
+    // Each value of a header by itself.
+    ("plain", "GET /is-1", "x-a: 1|x-a: 2", ""),
+    ("plain", "GET /is-2", "x-a: 1|x-a: 2", ""),
+    ("plain", "GET /is-list", "x-a: 1|x-a: 2", ""),
+    ("plain", "GET /is-list", "x-a: 1,2", ""),
+    ("plain", "GET /has-comma", "x-a: 1|x-a: 2", ""),
+    ("plain", "GET /begins-2", "x-a: 1|x-a: 2", ""),
+    ("plain", "GET /is-not-2", "x-a: 1|x-a: 2", ""),
+    ("plain", "GET /is-not-2", "x-a: 1|x-a: 3", ""),
+    ("plain", "GET /is-not-3", "x-a: 1|x-a: 2", ""),
+    ("plain", "GET /is-not-3", "", ""),
+    ("plain", "GET /below-2", "x-a: 7|x-a: 1", ""),
+    // Targets.
+    ("normal", "GET //", "", ""),
+    ("normal", "GET ///", "", ""),
+    ("normal", "GET //a//b/", "", ""),
+    ("redirecting", "GET /a%2fb", "", ""),
+    ("redirecting", "GET /a", "", ""),
+    ("plain", "GET http://web:80/own", "", ""),
+    ("plain", "GET http://web:port/own", "", ""),
+    ("plain", "GET http://web:/own", "", ""),
+    ("no-urls", "GET http://web/own", "", ""),
+    ("no-urls", "GET /own", "", ""),
+    ("plain", "OPTIONS *", "", ""),
+    // Headers.
+    ("plain", "POST /a", "expect: something|content-length: 2", "hi"),
+    ("plain", "GET /a", "proxy-connection: close", ""),
+    ("plain", "GET /a", "connection: host", ""),
+    ("plain", "GET /a", "connection: x-b, close|x-b: 1", ""),
+    ("plain", "GET /a", "te: trailers", ""),
+    (
+        "plain",
+        "GET /a",
+        "x-envoy-attempt-count: 7|x-envoy-upstream-stream-duration-ms: 7",
+        "",
+    ),
+    (
+        "plain",
+        "GET /a",
+        "x-envoy-original-host: evil|x-envoy-original-path: /evil",
+        "",
+    ),
+    ("plain", "GET /a", "x-forwarded-proto: https", ""),
+    ("plain", "GET /a", "cookie: a=1|cookie: b=2", ""),
+    (
+        "plain",
+        "GET /a",
+        "x-say: HTTP/1.1 200 OK~server: mine~via: 1.1 x~set-cookie: a~set-cookie: b~content-length: 0~~",
+        "",
+    ),
+    // Attempts.
+    ("plain", "GET /dead", "", ""),
+    ("plain", "GET /try", "x-slow: 500", ""),
+    ("plain", "GET /try", "", ""),
+    ("plain", "GET /try", "x-say: HTTP/1.1 503 No~content-length: 0~~", ""),
+    (
+        "plain",
+        "GET /try",
+        "x-say: HTTP/1.1 503 No~x-envoy-overloaded: true~content-length: 0~~",
+        "",
+    ),
+    ("plain", "GET /late", "x-slow: 500", ""),
+    (
+        "plain",
+        "POST /late",
+        "x-slow: 500|content-type: application/grpc|content-length: 0",
+        "",
+    ),
+    (
+        "plain",
+        "POST /dead",
+        "content-type: application/grpc|content-length: 0",
+        "",
+    ),
+    // What filters and routes take for something.
+    ("plain", "GET /cookie", "", ""),
+    (
+        "plain",
+        "POST /grpc",
+        "content-type: application/grpc+a|content-length: 0",
+        "",
+    ),
+    (
+        "plain",
+        "POST /grpc",
+        "content-type: application/grpc; a=b|content-length: 0",
+        "",
+    ),
+    (
+        "filtered",
+        "OPTIONS /cors",
+        "origin: http://a|access-control-request-method: GET",
+        "",
+    ),
+    (
+        "filtered",
+        "OPTIONS /cors",
+        "origin: http://a|access-control-request-method:",
+        "",
+    ),
+    ("filtered", "GET /a", "x-fault: 1", ""),
+    (
+        "filtered",
+        "POST /a",
+        "x-fault: 1|content-type: application/grpc|content-length: 0",
+        "",
+    ),
+    ("filtered", "POST /a", "content-length: 9", "123456789"),
+    ("filtered", "POST /a", "content-length: 8", "12345678"),
+    // Interim answers.
+    (
+        "plain",
+        "GET /a",
+        "x-say: HTTP/1.1 103 Early Hints~link: a~~HTTP/1.1 200 OK~content-length: 2~~ok",
+        "",
+    ),
+    (
+        "plain",
+        "GET /a",
+        "x-say: HTTP/1.1 100 Continue~~HTTP/1.1 200 OK~content-length: 2~~ok",
+        "",
+    ),
+    // The last before a body that nobody asks for any more.
+    (
+        "asking",
+        "POST /a",
+        "expect: 100-continue|content-length: 5|x-early: 1",
+        "",
+    ),
+    ("asking", "POST /own", "expect: 100-continue|content-length: 5", ""),
+    ("asking", "POST /a", "expect: 100-continue|content-length: 5", "hello"),
+];
+
+/// What came of a case: the answer, and what the host got.
+#[derive(Debug, PartialEq, Eq)]
+struct Came {
+    status: u16,
+    headers: BTreeMap<String, String>,
+    body: String,
+    host: Vec<Vec<String>>,
+}
+
+async fn send(alone: &Alone, seen: &Seen, number: usize, case: &Case) -> Came {
+    let (listener, line, headers, body) = case;
+    let index = LISTENERS.iter().position(|one| one == listener).unwrap();
+    seen.lock().unwrap().clear();
+    let mut wire = Wire::open(alone.listener(index)).await;
+    let headers = headers.replace('|', "\r\n");
+    let headers = if headers.is_empty() {
+        headers
+    } else {
+        format!("{headers}\r\n")
+    };
+    let id = "00000001-0000-4000-8000-000000000001";
+    let head = format!("{line} HTTP/1.1\r\nhost: web\r\nx-case: {number}\r\nx-request-id: {id}\r\n{headers}\r\n");
+    wire.send(head.as_bytes()).await;
+    wire.send(body.as_bytes()).await;
+    let bodiless = line.starts_with("HEAD ") || [" 204 ", " 304 "].iter().any(|status| headers.contains(status));
+    let said = if bodiless {
+        wire.head().await
+    } else {
+        wire.answer().await
+    };
+    let Said {
+        status,
+        mut headers,
+        body,
+    } = said.unwrap_or_else(|| panic!("no answer to {case:?}"));
+    for (name, value) in &mut headers {
+        if name == "date" || name == "x-envoy-upstream-service-time" {
+            value.clear();
+        }
+    }
+    let heads = seen.lock().unwrap().clone();
+    let host = heads.iter().map(|head| {
+        let mut lines: Vec<_> = head.lines().map(rounded).collect();
+        lines[1..].sort_unstable();
+        lines
+    });
+    Came {
+        status,
+        headers,
+        body,
+        host: host.collect(),
+    }
+}
+
+/// What is left of a limit is never the same.
+fn rounded(line: &str) -> String {
+    match line.split_once(": ") {
+        Some((name @ "x-envoy-expected-rq-timeout-ms", value)) => {
+            let seconds = value.parse::<f64>().unwrap() / 1000.0;
+            format!("{name}: {seconds:.1} s")
+        }
+        Some(_) | None => line.to_owned(),
+    }
+}
+
+/// The lines of the log, by case.
+type Lines = BTreeMap<String, String>;
+
+fn lines(alone: &Alone) -> Lines {
+    let written = alone.wrote("access.log");
+    let lines = written.lines().filter_map(|line| line.split_once(' '));
+    let lines = lines.map(|(case, line)| (case.to_owned(), line.to_owned()));
+    lines.filter(|(case, _)| case != "-").collect()
+}
+
+/// The lines of both logs, once they tell of the same cases, and of all but those that are refused before anything is
+/// known of them.
+async fn logged(one: &Alone, other: &Alone) -> (Lines, Lines) {
+    eventually("the logs", async || {
+        let both = (lines(one), lines(other));
+        let complete = both.0.len() >= CASES.len() - 3 && both.0.keys().eq(both.1.keys());
+        if complete { Ok(both) } else { Err(format!("{both:#?}")) }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn both_planes_make_the_same_of_each() {
+    let (envoy, ours) = tokio::join!(plane(Plane::Envoy), plane(Plane::Topsail));
+    let mut differ = Vec::new();
+    for (number, case) in CASES.iter().enumerate() {
+        let envoys = send(&envoy.0, &envoy.1, number, case).await;
+        let own = send(&ours.0, &ours.1, number, case).await;
+        if envoys != own {
+            differ.push(format!("{case:?}\nEnvoy: {envoys:#?}\nours: {own:#?}"));
+        }
+    }
+    assert!(differ.is_empty(), "{}", differ.join("\n"));
+    let (envoys, own) = logged(&envoy.0, &ours.0).await;
+    // Of a path that is refused each logs what it had made of it.
+    let refused = |line: &str| line.contains("path_normalization_failed") || line.contains("absolute_path_rejected");
+    for (case, line) in envoys.iter().filter(|(_, line)| !refused(line)) {
+        let sent = case.parse().map(|number: usize| CASES[number]);
+        assert_eq!(own.get(case), Some(line), "{sent:?}");
+    }
+}
