@@ -22,14 +22,7 @@ async fn every_command_of_the_page_does_its_work() {
     fs::copy(repository.join("docker-compose.yml"), &file).unwrap();
     let override_file = folder.path().join("override.yml");
     fs::write(&override_file, WITHOUT_GRAFANA).unwrap();
-    // What the page calls `docker compose` may be `docker-compose` here.
-    let shim = folder.path().join("docker");
-    let compose = COMPOSE.join(" ");
-    let real = output(Command::new("which").arg("docker"));
-    let script = format!("#!/bin/sh\n[ \"$1\" = compose ] || exec {real} \"$@\"\nshift\nexec {compose} \"$@\"\n");
-    fs::write(&shim, script.replace("exec docker ", &format!("exec {real} "))).unwrap();
-    fs::set_permissions(&shim, Permissions::from_mode(0o755)).unwrap();
-    let path = std::env::var("PATH").unwrap_or_default();
+    let path = path_with_compose(folder.path());
 
     // Takes down what is left when a command fails.
     let project = Project::new("page", &[&file, &override_file], &checkout);
@@ -41,7 +34,7 @@ async fn every_command_of_the_page_does_its_work() {
         command
             .args(["-c", line])
             .current_dir(&checkout)
-            .env("PATH", format!("{}:{path}", folder.path().display()))
+            .env("PATH", &path)
             .env("COMPOSE_PROJECT_NAME", project.name())
             .env(
                 "COMPOSE_FILE",
@@ -56,6 +49,17 @@ async fn every_command_of_the_page_does_its_work() {
         println!("{printed}");
     }
     assert!(project.leftovers().is_empty(), "{:?}", project.leftovers());
+}
+
+/// `$PATH` with a `docker` first, made in this folder, whose `compose` may be docker-compose.
+pub(super) fn path_with_compose(folder: &Path) -> String {
+    let shim = folder.join("docker");
+    let compose = COMPOSE.join(" ");
+    let real = output(Command::new("which").arg("docker"));
+    let script = format!("#!/bin/sh\n[ \"$1\" = compose ] || exec {real} \"$@\"\nshift\nexec {compose} \"$@\"\n");
+    fs::write(&shim, script.replace("exec docker ", &format!("exec {real} "))).unwrap();
+    fs::set_permissions(&shim, Permissions::from_mode(0o755)).unwrap();
+    format!("{}:{}", folder.display(), std::env::var("PATH").unwrap_or_default())
 }
 
 /// The lines of the page's blocks of shell.

@@ -185,6 +185,11 @@ impl Drop for Project {
 pub struct Container(String);
 
 impl Container {
+    /// Its id.
+    pub fn id(&self) -> &str {
+        &self.0
+    }
+
     fn inspect(&self, format: &str) -> String {
         docker(&["inspect", "--format", format, &self.0])
     }

@@ -12,3 +12,4 @@ pub mod engine;
 mod figures;
 #[path = "../e2e/harness.rs"]
 pub mod harness;
+mod inject;
