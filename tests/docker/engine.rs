@@ -25,6 +25,12 @@ pub static COMPOSE: LazyLock<Vec<String>> = LazyLock::new(|| {
     found.expect("neither `docker compose` nor `docker-compose` can be run: install Compose")
 });
 
+/// What the names of the projects of this run begin with: `.ci/docker` says it, and removes what is left of them when a
+/// test has been killed.
+pub static PROJECTS: LazyLock<String> = LazyLock::new(|| {
+    std::env::var("TOPSAIL_PROJECTS").unwrap_or_else(|_| format!("topsail-test-{}", std::process::id()))
+});
+
 /// Runs a program to its end: what it printed. Fails the test when it fails.
 pub fn output(command: &mut Command) -> String {
     attempt(command).unwrap_or_else(|why| panic!("{why}"))
@@ -58,7 +64,7 @@ impl Project {
     /// The project of these files, whose relative paths are below `directory`. Nothing is started.
     pub fn new(name: &str, files: &[&Path], directory: &Path) -> Self {
         Self {
-            name: format!("topsail-test-{name}-{}", std::process::id()),
+            name: format!("{}-{name}", *PROJECTS),
             files: files.iter().map(|file| (*file).to_owned()).collect(),
             directory: directory.to_owned(),
             variables: vec![("TOPSAIL_TAG", TAG.to_owned())],

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use crate::bookinfo::Bookinfo;
-use crate::engine::{Container, Project, TAG, docker};
+use crate::engine::{Container, PROJECTS, Project, TAG, docker};
 use crate::harness::{eventually, get};
 
 /// How many requests a latency is taken from, one after another on connections of their own.
@@ -37,7 +37,7 @@ async fn figures() {
 /// Two containers of the sample that call each other without anything between.
 async fn bare() -> Vec<Duration> {
     let image = format!("topsail-bookinfo:{TAG}");
-    let network = format!("topsail-test-bare-{}", std::process::id());
+    let network = format!("{}-bare", *PROJECTS);
     docker(&["network", "create", &network]);
     let details = [
         "run",
