@@ -163,6 +163,7 @@ impl Command for Arguments {
             labels: self.workload.labels(),
             workload,
             group,
+            readiness_run: None,
             service_account,
             addresses,
             mode: self.mode.into(),

@@ -6,6 +6,8 @@ mod control_plane;
 mod network;
 mod plane;
 mod privileges;
+mod probe;
+mod readiness;
 mod renewal;
 mod run_dir;
 
@@ -18,8 +20,9 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
+use futures::future::OptionFuture;
 use rustix::process::Signal;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{self, SignalKind, signal};
 use tokio::time::timeout;
 
 use super::bootstrap::document::Bootstrap;
@@ -42,6 +45,8 @@ use application::Together;
 use children::Children;
 use control_plane::ControlPlane;
 use plane::{DataPlane, LogLevel, Program};
+use probe::Probe;
+use readiness::{Readiness, STARTED, Sign};
 use renewal::Renewal;
 use run_dir::RunDir;
 
@@ -59,7 +64,7 @@ A sidecar of its own container shares the network of the application's (`network
 With `-- COMMAND` the application runs in the same container: it is started when the data plane has its first configuration, \
 its exit code is the container's, and at SIGTERM it is asked to end when inbound connections have ended, and before the \
 data plane. The application runs as the user that the container was started with, and has to be another one than the data \
-plane's.
+plane's. A member of a group is an endpoint once its application has been started, or, with --app-probe, once it listens.
 
 Nothing but --run-dir is written to, so that the file system of the container may be read-only with a tmpfs at /tmp. \
 Without root nothing is intercepted, unless `topsail iptables apply` did so before, which --no-iptables says.
@@ -70,7 +75,8 @@ Examples:
     topsail sidecar --check
 
   The entry point of an image with the application, with the bundled proxy:
-    topsail sidecar --join /join/ratings-v1 --server topsail:15012 --dataplane rust -- node ratings.js 9080
+    topsail sidecar --join /join/ratings-v1 --server topsail:15012 --dataplane rust --app-probe tcp:9080 \
+      -- node ratings.js 9080
 
   Where the application dials its sidecar, without root:
     topsail sidecar --join /join/client --server topsail:15012 --intercept none --ip 127.0.0.1";
@@ -123,6 +129,17 @@ pub(super) struct Arguments {
     /// Whom the application runs as; another one than this runs as takes root [default: who runs this]
     #[arg(long, value_name = "UID[:GID]", requires = "command")]
     app_user: Option<Owner>,
+
+    /// What says that the application is ready, asked for on the loopback interface for as long as this runs: a connection
+    /// (tcp:PORT) or a status from 200 to 399 (http:PORT[/PATH]), within a second. A member of a group is an endpoint from
+    /// then on, until three probes in a row have failed, 10 seconds apart [default: that it has been started, if COMMAND is
+    /// given; else nothing is waited for]
+    #[arg(long, value_name = "PROBE")]
+    app_probe: Option<Probe>,
+
+    /// Called with an application by a parent, which says when it has started it
+    #[arg(long, hide = true)]
+    with_application: bool,
 
     /// The address of the workload [default: the one from which it reaches the control plane]
     #[arg(long, value_name = "IP")]
@@ -235,6 +252,10 @@ impl Arguments {
             },
             join: self.join.context("--join is needed")?,
             server: self.server.context("--server is needed")?,
+            sign: match self.app_probe {
+                Some(probe) => Some(Sign::Probe(probe)),
+                None => self.with_application.then_some(Sign::Started),
+            },
             mode: self.intercept,
             ip: self.ip,
             all_addresses: self.all_addresses,
@@ -315,7 +336,7 @@ fn alone(arguments: impl Iterator<Item = OsString>) -> Vec<OsString> {
             Some(_) | None => kept.push(argument),
         }
     }
-    kept.extend(["--drain-time", "0s"].map(Into::into));
+    kept.extend(["--drain-time", "0s", "--with-application"].map(Into::into));
     kept
 }
 
@@ -332,6 +353,7 @@ struct Sidecar {
     plane: DataPlane,
     join: PathBuf,
     server: Endpoint,
+    sign: Option<Sign>,
     mode: Mode,
     ip: Option<IpAddr>,
     all_addresses: bool,
@@ -348,8 +370,10 @@ impl Sidecar {
     async fn run(self) -> anyhow::Result<()> {
         let mut signals = StopSignals::catch().context("signals cannot be caught")?;
         let children = Children::collect().context("signals cannot be caught")?;
+        // In any case: it would end this process.
+        let started = caught(STARTED)?;
         let run = RunDir::make(&self.run_dir)?;
-        let renewal = tokio::select! {
+        let (renewal, readiness) = tokio::select! {
             set_up = self.set_up(&run) => set_up?,
             signal = signals.next() => {
                 tracing::info!("stopped by {signal}");
@@ -366,6 +390,7 @@ impl Sidecar {
         tokio::select! {
             ended = self.plane.keep(&run, &children, &mut signals, drain) => ended,
             never = renewal.keep() => match never {},
+            Some(never) = OptionFuture::from(readiness.map(|readiness| readiness.tell(started))) => match never {},
             never = leave_when_told(&control_plane, &run) => match never? {},
             () = network::lost(control_plane.from), if self.shared_network => {
                 let address = control_plane.from;
@@ -375,7 +400,7 @@ impl Sidecar {
     }
 
     /// Waits for what is needed and writes what the data plane reads.
-    async fn set_up(&self, run: &RunDir) -> anyhow::Result<Renewal> {
+    async fn set_up(&self, run: &RunDir) -> anyhow::Result<(Renewal, Option<Readiness>)> {
         let Join { token, roots } = Join::wait(&self.join, self.wait).await?;
         let token = newest(token, run);
         run.put_token(&token.text)?;
@@ -398,12 +423,18 @@ impl Sidecar {
             trust_domain: token.claims.trust_domain.clone(),
             from: address,
         };
+        let sign = self.sign.as_ref().filter(|_| group.is_some());
+        if self.sign.is_some() && sign.is_none() {
+            tracing::info!("{workload} is no member of a group: its WorkloadEntry says that it is an endpoint");
+        }
+        let number = fastrand::u64(..);
         let bootstrap = Bootstrap {
             kind: ProxyType::Sidecar,
             workload,
             // The WorkloadGroup may have come to say another since the token was made.
             service_account: group.is_none().then(|| token.claims.grant.service_account.clone()),
             group,
+            readiness_run: sign.map(|_| number),
             labels: token.claims.grant.labels.clone(),
             addresses,
             mode: self.mode.into(),
@@ -419,12 +450,21 @@ impl Sidecar {
             metrics_port: self.ports.metrics_port,
         };
         run.put_bootstrap(&bootstrap)?;
-        Ok(Renewal {
+        let admin = run.admin()?;
+        let readiness = sign.map(|sign| Readiness {
+            control_plane: control_plane.clone(),
+            run: run.clone(),
+            admin,
+            sign: sign.clone(),
+            number,
+        });
+        let renewal = Renewal {
             control_plane,
             run: run.clone(),
             join: self.join.clone(),
             token,
-        })
+        };
+        Ok((renewal, readiness))
     }
 }
 
@@ -444,11 +484,15 @@ const LEAVE: Signal = Signal::USR1;
 
 /// Leaves whenever that signal comes.
 async fn leave_when_told(control_plane: &ControlPlane, run: &RunDir) -> anyhow::Result<Infallible> {
-    let mut told = signal(SignalKind::from_raw(LEAVE.as_raw())).context("signals cannot be caught")?;
+    let mut told = caught(LEAVE)?;
     loop {
         told.recv().await;
         leave(control_plane, run).await;
     }
+}
+
+fn caught(wanted: Signal) -> anyhow::Result<unix::Signal> {
+    signal(SignalKind::from_raw(wanted.as_raw())).context("signals cannot be caught")
 }
 
 /// The token of the folder --join, unless one that came of it is still there from a run before.
@@ -516,11 +560,11 @@ mod tests {
                 "--drain-time",
                 "1s"
             ]),
-            ["sidecar", "--join", "j", "--drain-time", "0s"]
+            ["sidecar", "--join", "j", "--drain-time", "0s", "--with-application"]
         );
         assert_eq!(
             call(&["sidecar", "--app-user", "5", "-c", "eth1"]),
-            ["sidecar", "-c", "eth1", "--drain-time", "0s"]
+            ["sidecar", "-c", "eth1", "--drain-time", "0s", "--with-application"]
         );
     }
 }

@@ -61,6 +61,12 @@ pub(super) enum Tick {
     Closed(MemberId),
     /// It says that it is about to end.
     Leaving(WorkloadName),
+    /// A run of its sidecar says whether its application is ready.
+    Application {
+        member: WorkloadName,
+        run: u64,
+        ready: bool,
+    },
     /// The server is about to end: what its closing connections tell is of no concern.
     Stopping,
     /// It is time to see which of those that left have not come back.
@@ -205,6 +211,7 @@ impl Composer {
             Tick::Left(id) => self.registry.leave(id, now),
             Tick::Closed(id) => self.registry.closed(id, now),
             Tick::Leaving(workload) => self.registry.leaving(&workload),
+            Tick::Application { member, run, ready } => self.registry.said(&member, run, ready),
             Tick::Stopping => self.registry.stop(),
             Tick::GraceOver => self.registry.expire(now),
             Tick::Refused => self.publish(),
@@ -218,9 +225,13 @@ impl Composer {
     /// Someone comes; a workload that registers itself gets its target together with its registration.
     fn arrive(&mut self, id: MemberId) {
         let admission = self.roster.admission(id);
-        match admission.and_then(|admission| Registration::of_admission(&admission, self.directory.mesh())) {
-            Some(registration) => {
-                self.registry.join(id, registration);
+        let registration = admission.and_then(|admission| {
+            let registration = Registration::of_admission(&admission, self.directory.mesh())?;
+            Some((registration, admission.claim.readiness_run))
+        });
+        match registration {
+            Some((registration, run)) => {
+                self.registry.join(id, registration, run);
                 self.arrivals.push(id);
             }
             None => self.join(id),

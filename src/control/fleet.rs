@@ -62,15 +62,26 @@ impl Fleet for Proxies {
     }
 
     fn leave(&self, bearing: &Bearing) -> Result<(), Status> {
-        // Only those who register themselves can be told from others of their token.
-        let Bearer::Group(group) = self.borne(bearing)?.grant.bearer else {
+        if let Some(member) = self.member(bearing)? {
+            // The composer ends with the server; nobody is left to be told then.
+            let _ = self.ticks.send(Tick::Leaving(member));
+        }
+        Ok(())
+    }
+
+    fn ready(&self, bearing: &Bearing, run: u64, ready: bool) -> Result<(), Status> {
+        let Some(member) = self.member(bearing)? else {
             return Ok(());
         };
-        let peer = bearing.peer.as_ref().map(|peer| peer.addr.ip());
-        let peer = peer.ok_or_else(|| refusal(&GrantError::NoAddress))?;
-        let member = WorkloadName::member(&group, peer).map_err(|why| refusal(&GrantError::Name { group, why }))?;
+        let state = self.published.state();
+        let name = member.to_string();
+        let connected = || state.registered.iter().any(|row| row.connected && row.workload == name);
+        if ready && !connected() {
+            let why = format!("{name} is not connected: it is registered when its data plane is");
+            return Err(Status::failed_precondition(why));
+        }
         // The composer ends with the server; nobody is left to be told then.
-        let _ = self.ticks.send(Tick::Leaving(member));
+        let _ = self.ticks.send(Tick::Application { member, run, ready });
         Ok(())
     }
 
@@ -146,6 +157,18 @@ impl Proxies {
             ))),
             Some(_) | None => Ok(claims),
         }
+    }
+
+    /// The member of a group that asks for something. None if it is no group's token: only those who register themselves
+    /// can be told from others of their token.
+    fn member(&self, bearing: &Bearing) -> Result<Option<WorkloadName>, Status> {
+        let Bearer::Group(group) = self.borne(bearing)?.grant.bearer else {
+            return Ok(None);
+        };
+        let peer = bearing.peer.as_ref().map(|peer| peer.addr.ip());
+        let peer = peer.ok_or_else(|| refusal(&GrantError::NoAddress))?;
+        let member = WorkloadName::member(&group, peer).map_err(|why| refusal(&GrantError::Name { group, why }))?;
+        Ok(Some(member))
     }
 
     fn grant(&self, claim: &NodeClaim, credential: Credential, peer: Option<IpAddr>) -> Result<Grant, GrantError> {

@@ -1,10 +1,11 @@
 //! Workloads that register themselves: from streams to WorkloadEntries.
 //!
 //! A member of a group becomes a WorkloadEntry when it joins. It is not ready, and so receives no traffic, until it has
-//! ACKed its first configuration, in which its inbound side is. When its stream ends it stays for a grace period:
+//! ACKed its first configuration, in which its inbound side is, and, where its sidecar says so in its node, until that has
+//! said that its application is ready. When its stream ends it stays for a grace period:
 //!
 //! ```text
-//!             joins                ACKs                 stream ends                 grace is over
+//!             joins             ACKs, says              stream ends                 grace is over
 //!   nothing ─────────> not ready ─────────> ready ──────────────────────> away ───────────────────> nothing
 //!                                             ^   back, nothing changes    │
 //!                                             └────────────────────────────┘
@@ -52,6 +53,12 @@ struct Registered {
     object: Option<Arc<Object>>,
     /// The last stream, none since the server started.
     stream: Option<MemberId>,
+    /// Whether that has ACKed its first configuration, and its workload has not said goodbye since.
+    acked: bool,
+    /// Which run of its sidecar has to say that its application is ready; none if nobody has to.
+    run: Option<u64>,
+    /// What was said last of its application, and by which run.
+    said: Option<(u64, bool)>,
     /// When it goes, while it is away.
     ends: Option<Instant>,
 }
@@ -84,6 +91,9 @@ impl Registry {
                 registration,
                 object: Some(object),
                 stream: None,
+                acked: false,
+                run: None,
+                said: None,
                 ends: None,
             };
             Some((registered.registration.workload.clone(), registered))
@@ -131,8 +141,9 @@ impl Registry {
         }
     }
 
-    /// A stream of a member is there; the last one counts.
-    pub(super) fn join(&mut self, stream: MemberId, mut registration: Registration) {
+    /// A stream of a member is there; the last one counts. `run` is the run of its sidecar that says when its application
+    /// is ready, if one does.
+    pub(super) fn join(&mut self, stream: MemberId, mut registration: Registration, run: Option<u64>) {
         let name = registration.workload.clone();
         self.set_end(&name, None);
         let known = self.workloads.remove(&name);
@@ -143,7 +154,14 @@ impl Registry {
             let (group, address) = (&registration.group, registration.address());
             tracing::info!(workload = %name, %group, %address, "a workload registers itself");
         }
-        registration.ready = known.as_ref().is_some_and(|known| known.registration.ready);
+        // Of another run, the application has started anew; of those who were restored the run is not known.
+        let goes_on = |known: &&Registered| known.run == run || known.stream.is_none();
+        let ready = |known: &Registered| known.registration.ready;
+        registration.ready = known.as_ref().filter(goes_on).is_some_and(ready);
+        let acked = known
+            .as_ref()
+            .is_some_and(|known| known.acked && known.stream == Some(stream));
+        let said = known.as_ref().and_then(|known| known.said);
         let object = match known.filter(|known| known.registration == registration) {
             Some(same) => same.object,
             None => {
@@ -157,6 +175,9 @@ impl Registry {
             registration,
             object,
             stream: Some(stream),
+            acked,
+            run,
+            said,
             ends: None,
         };
         self.workloads.insert(name, registered);
@@ -170,11 +191,11 @@ impl Registry {
             .workloads
             .values()
             .filter(of_group)
-            .filter_map(|registered| registered.stream);
-        let streams: Vec<MemberId> = streams.collect();
-        for stream in streams {
+            .filter_map(|registered| Some((registered.stream?, registered.run)));
+        let streams: Vec<(MemberId, Option<u64>)> = streams.collect();
+        for (stream, run) in streams {
             if let Some(registration) = registration(stream) {
-                self.join(stream, registration);
+                self.join(stream, registration, run);
             }
         }
     }
@@ -184,8 +205,22 @@ impl Registry {
         let Some(name) = self.streams.get(&stream).cloned() else {
             return;
         };
-        if self.set_ready(&name, true) {
-            tracing::info!(workload = %name, "a registered workload is ready");
+        if let Some(registered) = self.workloads.get_mut(&name) {
+            registered.acked = true;
+        }
+        self.ready_if_all_is(&name);
+    }
+
+    /// A run of a workload's sidecar says whether its application is ready.
+    pub(super) fn said(&mut self, name: &WorkloadName, run: u64, ready: bool) {
+        let Some(registered) = self.workloads.get_mut(name) else {
+            return;
+        };
+        registered.said = Some((run, ready));
+        if ready {
+            self.ready_if_all_is(name);
+        } else if self.set_ready(name, false) {
+            tracing::info!(workload = %name, "the application of a registered workload is not ready: it receives nothing more");
         }
     }
 
@@ -203,7 +238,7 @@ impl Registry {
             return;
         };
         let trusted = !self.stopped && self.distrust.is_none_or(|until| until <= now);
-        if trusted && self.set_ready(&name, false) {
+        if trusted && self.take_out(&name) {
             tracing::info!(workload = %name, "a registered workload has closed its connection: it receives nothing more");
         }
     }
@@ -211,7 +246,7 @@ impl Registry {
     /// A workload is about to end: it receives nothing more, whatever becomes of its connection, until it has ACKed a
     /// configuration on another stream.
     pub(super) fn leaving(&mut self, name: &WorkloadName) {
-        if self.set_ready(name, false) {
+        if self.take_out(name) {
             tracing::info!(workload = %name, "a registered workload is about to end: it receives nothing more");
         }
     }
@@ -268,6 +303,24 @@ impl Registry {
             connected: registered.stream.is_some() && registered.ends.is_none(),
         };
         self.workloads.values().map(shown).collect()
+    }
+
+    fn ready_if_all_is(&mut self, name: &WorkloadName) {
+        let is = |registered: &Registered| {
+            let application = registered.run.is_none_or(|run| registered.said == Some((run, true)));
+            registered.acked && application
+        };
+        if self.workloads.get(name).is_some_and(is) && self.set_ready(name, true) {
+            tracing::info!(workload = %name, "a registered workload is ready");
+        }
+    }
+
+    /// Nothing more goes there until another stream has ACKed a configuration, whatever is said of its application.
+    fn take_out(&mut self, name: &WorkloadName) -> bool {
+        if let Some(registered) = self.workloads.get_mut(name) {
+            registered.acked = false;
+        }
+        self.set_ready(name, false)
     }
 
     fn set_ready(&mut self, name: &WorkloadName, ready: bool) -> bool {

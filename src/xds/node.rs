@@ -10,6 +10,10 @@ use crate::ir::node::InterceptionMode;
 use crate::mesh::service::Locality;
 use crate::name::{Namespace, ServiceAccount, WorkloadName};
 
+/// The key of `node.metadata` under which a sidecar that says when its application is ready puts a number by which this run
+/// of it is known, in decimal digits. Our own: Istio's agents say it on the stream, which is Envoy's own here.
+pub const READINESS_RUN: &str = "TOPSAIL_READINESS_RUN";
+
 /// The kinds of proxy that are served (the first part of a node id).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -35,6 +39,9 @@ pub struct NodeClaim {
     pub namespace: Namespace,
     /// `AUTO_REGISTER_GROUP`: the group, in the namespace, whose member it is.
     pub group: Option<WorkloadName>,
+    /// `TOPSAIL_READINESS_RUN`: which run of its sidecar says when its application is ready. None if it says nothing, and
+    /// its configuration is all that is waited for.
+    pub readiness_run: Option<u64>,
     /// `SERVICE_ACCOUNT`.
     pub service_account: Option<ServiceAccount>,
     /// `LABELS`.
@@ -92,6 +99,7 @@ impl NodeClaim {
         let group = metadata.text("AUTO_REGISTER_GROUP");
         let group = group.map(|name| format!("{name}.{namespace}").parse());
         let service_account = metadata.text("SERVICE_ACCOUNT").map(str::parse).transpose();
+        let readiness_run = metadata.text(READINESS_RUN).map(str::parse).transpose();
         let ips = metadata
             .text("INSTANCE_IPS")
             .unwrap_or(ip)
@@ -104,6 +112,7 @@ impl NodeClaim {
             namespace,
             workload,
             group: group.transpose().map_err(invalid("AUTO_REGISTER_GROUP"))?,
+            readiness_run: readiness_run.map_err(invalid(READINESS_RUN))?,
             service_account: service_account.map_err(invalid("SERVICE_ACCOUNT"))?,
             labels: metadata.labels(),
             mode: metadata.mode()?,
@@ -222,12 +231,14 @@ mod tests {
                 ("LABELS", labels),
                 ("INTERCEPTION_MODE", text("NONE")),
                 ("INSTANCE_IPS", text("10.0.0.7, ::1")),
+                (READINESS_RUN, text("18446744073709551615")),
             ],
         );
         let claim = NodeClaim::read(&node).unwrap();
         assert_eq!(claim.workload.to_string(), "reviews-v1.shop");
         assert_eq!(claim.namespace.as_str(), "shop");
         assert_eq!(claim.addresses.len(), 2);
+        assert_eq!(claim.readiness_run, Some(u64::MAX));
         assert_eq!(claim.mode, InterceptionMode::None);
         assert_eq!(claim.labels.get("app").map(String::as_str), Some("reviews"));
     }
@@ -245,5 +256,7 @@ mod tests {
         }
         let odd = node("sidecar~1.1.1.1~a.b~c", &[("INTERCEPTION_MODE", text("MAGIC"))]);
         assert!(NodeClaim::read(&odd).unwrap_err().to_string().contains("MAGIC"));
+        let odd = node("sidecar~1.1.1.1~a.b~c", &[(READINESS_RUN, text("-1"))]);
+        assert!(NodeClaim::read(&odd).unwrap_err().to_string().contains(READINESS_RUN));
     }
 }

@@ -93,6 +93,13 @@ pub trait Fleet: Send + Sync + 'static {
     /// Why it is not heard, for the client to read.
     fn leave(&self, bearing: &Bearing) -> Result<(), tonic::Status>;
 
+    /// The application of the member of a group that bears a token, at the address that it connects from, is ready or is
+    /// not, as a run of its sidecar says.
+    ///
+    /// # Errors
+    /// Why it is not heard, for the client to read.
+    fn ready(&self, bearing: &Bearing, run: u64, ready: bool) -> Result<(), tonic::Status>;
+
     /// Waits that the protocol has no sign for.
     fn patience(&self) -> Patience {
         Patience::default()

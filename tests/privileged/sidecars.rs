@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Child, ExitStatus, Stdio};
+use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use topsail::envoy::Finder;
@@ -17,6 +18,7 @@ use crate::stage::{Machine, Stage};
 
 on_each_plane! {
     replicas_come_and_go_without_a_failed_request,
+    a_replica_is_sent_nothing_before_its_application_listens,
     a_data_plane_that_is_killed_comes_back_as_another_user_than_root,
     with_tproxy_the_data_plane_is_not_root_either,
     an_application_of_the_same_container_is_caught_and_its_exit_code_kept,
@@ -251,6 +253,43 @@ async fn replicas_come_and_go_without_a_failed_request(plane: Plane) {
         assert_eq!(client.send(&web()).await.unwrap().seen().backend, "first");
     }
     drop(first);
+}
+
+async fn a_replica_is_sent_nothing_before_its_application_listens(plane: Plane) {
+    let project = Project::start(plane).await;
+    let application = ["--app-user", "65534", "--", "sleep", "600"];
+    // Without a probe it is enough that it has been started.
+    let (first, _first_sidecar) = project.machine("web", &application).await;
+    let _first = first.serves(9080, "first").await;
+    let (client, _client_sidecar) = project.machine("client", &[]).await;
+    client.reaches(&web()).await;
+
+    let load = client.load(web(), 50).await;
+    let second = project.stage.stranger();
+    let probed = [&["--app-probe", "tcp:9080"], &application[..]].concat();
+    let mut sidecar = project.sidecar("web", &second.host, &probed);
+    sidecar.ready(&second.host).await;
+    eventually("an application that is started", async || {
+        let log = sidecar.log();
+        match log.contains("the application is started") {
+            true => Ok(()),
+            false => Err(log),
+        }
+    })
+    .await;
+    // It takes its time, in which requests are sent.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let _second = second.serves(9080, "second").await;
+    eventually("an answer of the second replica", async || {
+        match client.send(&web()).await {
+            Ok(answer) if answer.seen().backend == "second" => Ok(()),
+            other => Err(format!("{other:?} {}", sidecar.log())),
+        }
+    })
+    .await;
+    sidecar.signal(Signal::TERM);
+    assert_eq!(sidecar.ended().await.code(), Some(128 + 15), "{}", sidecar.log());
+    load.stop().await.assert_lossless();
 }
 
 async fn a_data_plane_that_is_killed_comes_back_as_another_user_than_root(plane: Plane) {

@@ -7,6 +7,7 @@ pub mod control_plane;
 mod joining;
 pub mod memory;
 mod misbehaving;
+mod readiness;
 mod refusing;
 pub mod registering;
 mod renewing;

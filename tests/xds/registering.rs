@@ -18,13 +18,18 @@ const HERE: &str = "127.0.0.1";
 pub const NAME: &str = "reviews-127-0-0-1.default";
 
 fn hello(workload: &str, address: &str, group: &str) -> DeltaDiscoveryRequest {
-    let group = Value {
-        kind: Some(Kind::StringValue(group.to_owned())),
+    hello_with(workload, address, &[("AUTO_REGISTER_GROUP", group)])
+}
+
+fn hello_with(workload: &str, address: &str, metadata: &[(&str, &str)]) -> DeltaDiscoveryRequest {
+    let text = |value: &str| Value {
+        kind: Some(Kind::StringValue(value.to_owned())),
     };
+    let fields = metadata.iter().map(|(key, value)| ((*key).to_owned(), text(value)));
     let node = Node {
         id: format!("sidecar~{address}~{workload}~default.svc.cluster.local"),
         metadata: Some(Struct {
-            fields: [("AUTO_REGISTER_GROUP".to_owned(), group)].into(),
+            fields: fields.collect(),
         }),
         ..Default::default()
     };
@@ -48,7 +53,8 @@ pub fn registered(server: &ControlPlane) -> Vec<(String, bool, bool)> {
         .collect()
 }
 
-async fn becomes(server: &ControlPlane, expected: &[(&str, bool, bool)]) {
+/// Waits until exactly these are registered, each with whether it is ready and connected.
+pub async fn becomes(server: &ControlPlane, expected: &[(&str, bool, bool)]) {
     let expected: Vec<_> = expected
         .iter()
         .map(|(name, ready, connected)| ((*name).to_owned(), *ready, *connected))
@@ -87,13 +93,31 @@ async fn a_member_is_ready_when_it_has_its_listeners_and_gone_when_it_has_gone()
 /// A member that receives traffic.
 pub async fn ready_member(home: &Home, server: &ControlPlane) -> Client {
     let mut client = member(home, server).await;
+    configure(&mut client).await;
+    becomes(server, &[(NAME, true, true)]).await;
+    client
+}
+
+/// A member whose sidecar says when its application is ready.
+pub async fn member_of_run(home: &Home, server: &ControlPlane, run: u64) -> Client {
+    let run = run.to_string();
+    let hello = hello_with(
+        NAME,
+        HERE,
+        &[("AUTO_REGISTER_GROUP", "reviews"), ("TOPSAIL_READINESS_RUN", &run)],
+    );
+    Client::open_saying(home, server, hello, Some(&token(home)))
+        .await
+        .unwrap()
+}
+
+/// Takes clusters and listeners.
+pub async fn configure(client: &mut Client) {
     for kind in [CDS, LDS] {
         client.subscribe(kind, &[], &Versions::new());
         let response = client.take(kind).await;
         client.ack(&response);
     }
-    becomes(server, &[(NAME, true, true)]).await;
-    client
 }
 
 #[tokio::test]

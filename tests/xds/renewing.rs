@@ -18,7 +18,7 @@ use super::registering::{NAME, ready_member, registered, token};
 const SECOND: Duration = Duration::from_secs(1);
 
 /// A connection to the server, with the certificate of a service account if one is named.
-async fn connect(home: &Home, server: &ControlPlane, account: Option<&str>) -> TlsStream<TcpStream> {
+pub(super) async fn connect(home: &Home, server: &ControlPlane, account: Option<&str>) -> TlsStream<TcpStream> {
     let ca = Ca::load_or_create(
         &StateDir::open(home.state()).unwrap(),
         &Default::default(),
@@ -37,7 +37,7 @@ async fn connect(home: &Home, server: &ControlPlane, account: Option<&str>) -> T
 }
 
 /// Why something is refused.
-fn refusal<T: std::fmt::Debug>(answer: Result<T, StreamError>) -> (Code, String) {
+pub(super) fn refusal<T: std::fmt::Debug>(answer: Result<T, StreamError>) -> (Code, String) {
     match answer.unwrap_err() {
         StreamError::Status(status) => (status.code(), status.message().to_owned()),
         other => panic!("{other}"),

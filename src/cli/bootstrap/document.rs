@@ -13,7 +13,7 @@ use crate::ir::node::InterceptionMode;
 use crate::mesh::service::Locality;
 use crate::name::{ServiceAccount, TrustDomain, WorkloadName};
 use crate::pki::TrustBundle;
-use crate::xds::node::ProxyType;
+use crate::xds::node::{ProxyType, READINESS_RUN};
 
 /// What a bootstrap is made of.
 pub(in crate::cli) struct Bootstrap {
@@ -21,6 +21,8 @@ pub(in crate::cli) struct Bootstrap {
     pub workload: WorkloadName,
     /// The group whose member it is, which the name follows from.
     pub group: Option<WorkloadName>,
+    /// The number by which this run of the sidecar is known that says when the application is ready, if it does.
+    pub readiness_run: Option<u64>,
     /// None where the control plane says it.
     pub service_account: Option<ServiceAccount>,
     pub labels: BTreeMap<String, String>,
@@ -111,6 +113,10 @@ fn node(bootstrap: &Bootstrap) -> Value {
     }
     if let Some(group) = &bootstrap.group {
         node["metadata"]["AUTO_REGISTER_GROUP"] = json!(group.name);
+    }
+    if let Some(run) = bootstrap.readiness_run {
+        // Numbers of JSON are not exact.
+        node["metadata"][READINESS_RUN] = json!(run.to_string());
     }
     let Locality { region, zone, subzone } = &bootstrap.locality;
     if !region.is_empty() {

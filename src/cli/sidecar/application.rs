@@ -15,6 +15,7 @@ use super::LEAVE;
 use super::children::{Child, Children};
 use super::plane::{drain_inbound, end, readiness};
 use super::privileges::current;
+use super::readiness::STARTED;
 use super::run_dir::RunDir;
 use crate::cli::value::Owner;
 use crate::lifecycle::StopSignals;
@@ -69,7 +70,10 @@ impl Together {
             }
         }
         let mut application = match self.start(&children) {
-            Ok(application) => application,
+            Ok(application) => {
+                sidecar.signal(STARTED);
+                application
+            }
             Err(error) => {
                 end(sidecar).await;
                 return Err(error);

@@ -67,6 +67,12 @@ impl ControlPlane {
         timeout(PATIENCE, said).await.unwrap_or(Err(AskError::Late))
     }
 
+    /// Says whether the application is ready; `run` is the number in the bootstrap.
+    pub(super) async fn ready(&self, token: &Token, run: u64, ready: bool) -> Result<(), AskError> {
+        let said = async { Ok(joining::ready(self.connect().await?, &token.text, run, ready).await?) };
+        timeout(PATIENCE, said).await.unwrap_or(Err(AskError::Late))
+    }
+
     async fn connect(&self) -> Result<TlsStream<TcpStream>, AskError> {
         let Endpoint { host, port } = &self.server;
         let address = match host {

@@ -339,7 +339,7 @@ fn members_that_come_together_are_one_generation() {
         server
             .composer
             .registry
-            .join(member, Registration::testing(&group, address));
+            .join(member, Registration::testing(&group, address), None);
         server.composer.registry.acked(member);
     }
     server.composer.hear(Tick::Refused, now);

@@ -32,7 +32,7 @@ fn unready(address: &str) -> Vec<(String, bool)> {
 #[test]
 fn a_member_is_ready_from_its_ack_until_it_closes_its_connection_and_gone_after_the_grace() {
     let (mut registry, now) = registry();
-    registry.join(1, member("10.0.0.7"));
+    registry.join(1, member("10.0.0.7"), None);
     assert_eq!(entries(&registry), unready("10.0.0.7"));
     registry.acked(1);
     assert_eq!(entries(&registry), ready("10.0.0.7"));
@@ -61,11 +61,11 @@ fn a_member_is_ready_from_its_ack_until_it_closes_its_connection_and_gone_after_
 #[test]
 fn who_comes_back_in_time_has_never_been_away() {
     let (mut registry, now) = registry();
-    registry.join(1, member("10.0.0.7"));
+    registry.join(1, member("10.0.0.7"), None);
     registry.acked(1);
     registry.take_changed();
     registry.leave(1, now);
-    registry.join(2, member("10.0.0.7"));
+    registry.join(2, member("10.0.0.7"), None);
     registry.acked(2);
     registry.expire(now + 2 * GRACE);
     assert_eq!(entries(&registry), ready("10.0.0.7"));
@@ -75,9 +75,9 @@ fn who_comes_back_in_time_has_never_been_away() {
 #[test]
 fn of_two_streams_the_later_counts() {
     let (mut registry, now) = registry();
-    registry.join(1, member("10.0.0.7"));
+    registry.join(1, member("10.0.0.7"), None);
     registry.acked(1);
-    registry.join(2, member("10.0.0.7"));
+    registry.join(2, member("10.0.0.7"), None);
     registry.take_changed();
     registry.leave(1, now);
     registry.closed(1, now);
@@ -87,7 +87,7 @@ fn of_two_streams_the_later_counts() {
     registry.leave(2, now);
     registry.closed(2, now);
     assert_eq!(entries(&registry), unready("10.0.0.7"));
-    registry.join(3, member("10.0.0.7"));
+    registry.join(3, member("10.0.0.7"), None);
     assert_eq!(entries(&registry), unready("10.0.0.7"), "a process that starts anew");
     registry.acked(3);
     assert_eq!(entries(&registry), ready("10.0.0.7"));
@@ -97,7 +97,7 @@ fn of_two_streams_the_later_counts() {
 fn who_was_registered_at_a_restart_has_the_grace_to_come_back() {
     let (mut before, now) = registry();
     for (stream, address) in [(1, "10.0.0.7"), (2, "10.0.0.8")] {
-        before.join(stream, member(address));
+        before.join(stream, member(address), None);
         before.acked(stream);
     }
     let ids = before.take_changed();
@@ -107,7 +107,7 @@ fn who_was_registered_at_a_restart_has_the_grace_to_come_back() {
         .collect();
     let mut registry = Registry::new(GRACE, objects);
     assert_eq!(registry.next_end(), None, "the directory is still being read");
-    registry.join(1, member("10.0.0.7"));
+    registry.join(1, member("10.0.0.7"), None);
     registry.start(now);
     assert_eq!(entries(&registry), [ready("10.0.0.7"), ready("10.0.0.8")].concat());
     registry.expire(now + GRACE);
@@ -123,7 +123,7 @@ fn who_was_registered_at_a_restart_has_the_grace_to_come_back() {
 #[test]
 fn a_server_that_ends_unregisters_nobody() {
     let (mut registry, now) = registry();
-    registry.join(1, member("10.0.0.7"));
+    registry.join(1, member("10.0.0.7"), None);
     registry.acked(1);
     registry.stop();
     registry.leave(1, now);
@@ -136,14 +136,14 @@ fn a_server_that_ends_unregisters_nobody() {
 fn connections_closed_while_the_server_stood_still_say_nothing() {
     let (mut registry, now) = registry();
     registry.hear(now);
-    registry.join(1, member("10.0.0.7"));
+    registry.join(1, member("10.0.0.7"), None);
     registry.acked(1);
     let later = now + 2 * STANDSTILL;
     registry.hear(later);
     registry.leave(1, later);
     registry.closed(1, later);
     assert_eq!(entries(&registry), ready("10.0.0.7"));
-    registry.join(2, member("10.0.0.7"));
+    registry.join(2, member("10.0.0.7"), None);
     let again = later + GRACE;
     registry.leave(2, again);
     registry.closed(2, again);
@@ -153,14 +153,93 @@ fn connections_closed_while_the_server_stood_still_say_nothing() {
 #[test]
 fn a_member_that_is_about_to_end_receives_nothing_more_until_it_acks_on_another_stream() {
     let (mut registry, _) = registry();
-    registry.join(1, member("10.0.0.7"));
+    registry.join(1, member("10.0.0.7"), None);
     registry.acked(1);
     registry.leaving(&member("10.0.0.8").workload);
     assert_eq!(entries(&registry), ready("10.0.0.7"), "another one leaves");
     registry.leaving(&member("10.0.0.7").workload);
     assert_eq!(entries(&registry), unready("10.0.0.7"));
-    registry.join(2, member("10.0.0.7"));
+    registry.join(2, member("10.0.0.7"), None);
     assert_eq!(entries(&registry), unready("10.0.0.7"));
     registry.acked(2);
+    assert_eq!(entries(&registry), ready("10.0.0.7"));
+}
+
+/// What the sidecar of a member says of its application.
+fn say(registry: &mut Registry, run: u64, ready: bool) {
+    registry.said(&member("10.0.0.7").workload, run, ready);
+}
+
+#[test]
+fn a_member_that_says_when_its_application_is_ready_waits_for_that_and_its_ack() {
+    let (mut registry, now) = registry();
+    say(&mut registry, 5, true);
+    registry.join(1, member("10.0.0.7"), Some(5));
+    registry.acked(1);
+    assert_eq!(entries(&registry), unready("10.0.0.7"));
+    say(&mut registry, 4, true);
+    assert_eq!(entries(&registry), unready("10.0.0.7"), "a run before");
+    say(&mut registry, 5, true);
+    assert_eq!(entries(&registry), ready("10.0.0.7"));
+    say(&mut registry, 5, false);
+    assert_eq!(entries(&registry), unready("10.0.0.7"));
+    say(&mut registry, 5, true);
+    assert_eq!(entries(&registry), ready("10.0.0.7"));
+
+    // The stream breaks, then the data plane dies: the application is the same.
+    registry.leave(1, now);
+    registry.join(2, member("10.0.0.7"), Some(5));
+    assert_eq!(entries(&registry), ready("10.0.0.7"));
+    registry.leave(2, now);
+    registry.closed(2, now);
+    say(&mut registry, 5, true);
+    registry.join(3, member("10.0.0.7"), Some(5));
+    assert_eq!(entries(&registry), unready("10.0.0.7"));
+    registry.acked(3);
+    assert_eq!(entries(&registry), ready("10.0.0.7"));
+
+    // Another container has its address.
+    registry.join(4, member("10.0.0.7"), Some(6));
+    registry.acked(4);
+    assert_eq!(entries(&registry), unready("10.0.0.7"));
+    say(&mut registry, 6, true);
+    assert_eq!(entries(&registry), ready("10.0.0.7"));
+}
+
+#[test]
+fn a_member_that_leaves_is_not_brought_back_by_its_application() {
+    let (mut registry, _) = registry();
+    registry.join(1, member("10.0.0.7"), Some(5));
+    registry.acked(1);
+    say(&mut registry, 5, true);
+    registry.leaving(&member("10.0.0.7").workload);
+    say(&mut registry, 5, true);
+    assert_eq!(entries(&registry), unready("10.0.0.7"));
+}
+
+#[test]
+fn a_restart_of_the_server_keeps_who_was_ready_though_nothing_has_been_said_since() {
+    let (mut before, now) = registry();
+    before.join(1, member("10.0.0.7"), Some(5));
+    before.acked(1);
+    say(&mut before, 5, true);
+    let object = before.object(&member("10.0.0.7").workload.object(Kind::WorkloadEntry));
+    let mut registry = Registry::new(GRACE, object.cloned());
+    registry.start(now);
+    registry.join(1, member("10.0.0.7"), Some(5));
+    registry.acked(1);
+    assert_eq!(entries(&registry), ready("10.0.0.7"));
+    assert!(!registry.has_changed());
+    say(&mut registry, 5, false);
+    assert_eq!(entries(&registry), unready("10.0.0.7"));
+}
+
+#[test]
+fn what_a_group_says_anew_leaves_ready_who_is() {
+    let (mut registry, _) = registry();
+    registry.join(1, member("10.0.0.7"), Some(5));
+    registry.acked(1);
+    registry.regroup(&member("10.0.0.7").group, |_| Some(member("10.0.0.7")));
+    say(&mut registry, 5, true);
     assert_eq!(entries(&registry), ready("10.0.0.7"));
 }

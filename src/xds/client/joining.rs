@@ -11,7 +11,7 @@ use tonic::{Request, Status};
 use tonic_prost::ProstCodec;
 
 use super::stream::{Connection, StreamError};
-use crate::xds::joining::{Empty, LEAVE, RENEW, RenewResponse};
+use crate::xds::joining::{Empty, LEAVE, READY, RENEW, ReadyRequest, RenewResponse};
 
 /// Asks for another join token, for the same bearer and as long a time, on a connection that somebody made to the
 /// control plane.
@@ -22,7 +22,7 @@ pub async fn renew<I>(io: I, token: &str) -> Result<String, StreamError>
 where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let response: RenewResponse = ask(io, RENEW, token).await?;
+    let response: RenewResponse = ask(io, RENEW, Empty {}, token).await?;
     Ok(response.token)
 }
 
@@ -35,13 +35,27 @@ pub async fn leave<I>(io: I, token: &str) -> Result<(), StreamError>
 where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let Empty {} = ask(io, LEAVE, token).await?;
+    let Empty {} = ask(io, LEAVE, Empty {}, token).await?;
     Ok(())
 }
 
-async fn ask<I, R>(io: I, path: &'static str, token: &str) -> Result<R, StreamError>
+/// Says whether the application of the member of a group that is at the other end of this connection is ready. `run` is
+/// what the metadata of its node calls `TOPSAIL_READINESS_RUN`.
+///
+/// # Errors
+/// When the control plane does not take it: among others while the data plane is not connected.
+pub async fn ready<I>(io: I, token: &str, run: u64, ready: bool) -> Result<(), StreamError>
 where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let Empty {} = ask(io, READY, ReadyRequest { run, ready }, token).await?;
+    Ok(())
+}
+
+async fn ask<I, Q, R>(io: I, path: &'static str, message: Q, token: &str) -> Result<R, StreamError>
+where
+    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    Q: prost::Message + Send + Sync + 'static,
     R: prost::Message + Default + Send + Sync + 'static,
 {
     let (sender, connection) = http2::Builder::new(TokioExecutor::new())
@@ -51,12 +65,12 @@ where
     tokio::spawn(async move { drop(connection.await) });
     let mut grpc = Grpc::with_origin(Connection(sender), Uri::from_static("https://topsail"));
     grpc.ready().await?;
-    let mut request = Request::new(Empty {});
+    let mut request = Request::new(message);
     let bearer = AsciiMetadataValue::try_from(format!("Bearer {token}"));
     let mut bearer = bearer.map_err(|_| Status::invalid_argument("the join token is no header's value"))?;
     bearer.set_sensitive(true);
     request.metadata_mut().insert("authorization", bearer);
-    let codec: ProstCodec<Empty, R> = ProstCodec::default();
+    let codec: ProstCodec<Q, R> = ProstCodec::default();
     Ok(grpc
         .unary(request, PathAndQuery::from_static(path), codec)
         .await?

@@ -14,7 +14,7 @@ use tonic_prost::ProstCodec;
 use super::service::{BoxFuture, bearer, unimplemented};
 use super::{Bearing, Fleet};
 use crate::tls::PeerInfo;
-use crate::xds::joining::{Empty, LEAVE, RENEW, RenewResponse, SERVICE};
+use crate::xds::joining::{Empty, LEAVE, READY, RENEW, ReadyRequest, RenewResponse, SERVICE};
 
 /// The service.
 pub fn joining<F: Fleet>(fleet: Arc<F>) -> Joining<F> {
@@ -61,6 +61,11 @@ impl<F: Fleet> Service<http::Request<Body>> for Joining<F> {
                     .unary(Leave { fleet, bearing }, request)
                     .await)
             }),
+            READY => Box::pin(async move {
+                Ok(Grpc::new(ProstCodec::default())
+                    .unary(TakeReadiness { fleet, bearing }, request)
+                    .await)
+            }),
             _ => unimplemented(),
         }
     }
@@ -92,5 +97,21 @@ impl<F: Fleet> UnaryService<Empty> for Leave<F> {
 
     fn call(&mut self, _: Request<Empty>) -> Self::Future {
         ready(self.fleet.leave(&self.bearing).map(|()| Response::new(Empty {})))
+    }
+}
+
+struct TakeReadiness<F> {
+    fleet: Arc<F>,
+    bearing: Bearing,
+}
+
+impl<F: Fleet> UnaryService<ReadyRequest> for TakeReadiness<F> {
+    type Response = Empty;
+    type Future = Ready<Result<Response<Empty>, Status>>;
+
+    fn call(&mut self, request: Request<ReadyRequest>) -> Self::Future {
+        let ReadyRequest { run, ready: is_ready } = request.into_inner();
+        let taken = self.fleet.ready(&self.bearing, run, is_ready);
+        ready(taken.map(|()| Response::new(Empty {})))
     }
 }
