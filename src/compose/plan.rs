@@ -355,7 +355,7 @@ impl Planning<'_> {
         let image = self.service.image.as_ref().filter(|image| !image.is_interpolated());
         let numbers = image.and_then(|image| {
             let known = || Some(image::ports(&image.text)?.to_vec());
-            exposed(&image.text).or_else(known)
+            exposed(&image.text).filter(|ports| !ports.is_empty()).or_else(known)
         });
         let (Some(image), Some(numbers)) = (image, numbers.filter(|numbers| !numbers.is_empty())) else {
             let name = &self.service.name;

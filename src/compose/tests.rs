@@ -15,8 +15,10 @@ fn planned(files: &[(&str, &str)], named: &[&str], choice: Choice) -> Plan {
         Some(text) => Ok((*text).to_owned()),
         None => Err(io::ErrorKind::NotFound.into()),
     };
-    plan(read(&paths, &mut load), choice, &|image| {
-        (image == "exposes:1").then(|| vec![8000, 9000])
+    plan(read(&paths, &mut load), choice, &|image| match image {
+        "exposes:1" => Some(vec![8000, 9000]),
+        "redis:built-here" => Some(Vec::new()),
+        _ => None,
     })
 }
 
@@ -100,6 +102,7 @@ services:
   a: {ports: [\"80\", \"127.0.0.1:8443:443/tcp\", \"${P:-1}:3000-3001\"], expose: [\"5432\", 80]}
   b: {image: exposes:1}
   c: {image: \"postgres:16\"}
+  g: {image: redis:built-here}
   d: {image: postgres, labels: {topsail.io/ports: \"grpc:50051, 9000,redis:7000\"}}
   e: {image: postgres, labels: {topsail.io/ports: none}}
   f:
@@ -114,6 +117,11 @@ services:
     );
     assert_eq!(ports(&plan, "b"), ["8000 auto", "9000 auto"]);
     assert_eq!(ports(&plan, "c"), ["5432 tcp"]);
+    assert_eq!(
+        ports(&plan, "g"),
+        ["6379 tcp"],
+        "an image may expose nothing and yet be known"
+    );
     assert_eq!(ports(&plan, "d"), ["7000 tcp", "9000 auto", "50051 grpc"]);
     assert!(ports(&plan, "e").is_empty());
     assert_eq!(ports(&plan, "f"), ["3306 tcp!", "8080 http2!"]);
