@@ -220,7 +220,8 @@ fn a_request_counts_until_its_answer_is_complete() {
         lease.finished();
         assert_eq!((active(), cluster.breakers.of(false).requests.used()), (0, 0));
         drop(send(&pools, &cluster, |_| {}).await.unwrap());
-        assert_eq!(cluster.stats.rq_tx_reset.load(Relaxed), 1);
+        // HTTP/1.1 has no stream to reset: the connection ends, and Envoy counts none either.
+        assert_eq!(cluster.stats.rq_tx_reset.load(Relaxed), 0);
         // Given up in the middle of an answer, the connection is of no use.
         until(|| cluster.breakers.of(false).connections.used() == 0).await;
         assert_eq!(cluster.breakers.of(false).connections.used(), 0);
