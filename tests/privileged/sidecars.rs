@@ -147,6 +147,18 @@ impl Process {
         fs::read_to_string(&self.log).unwrap()
     }
 
+    /// Waits until it says so, which is later than that its data plane is ready.
+    async fn has_started_its_application(&self) {
+        eventually("an application that is started", async || {
+            let log = self.log();
+            match log.contains("the application is started") {
+                true => Ok(()),
+                false => Err(log),
+            }
+        })
+        .await;
+    }
+
     /// Waits until its health check is content.
     async fn ready(&mut self, host: &Host) {
         eventually("a sidecar that is ready", async || {
@@ -269,14 +281,7 @@ async fn a_replica_is_sent_nothing_before_its_application_listens(plane: Plane) 
     let probed = [&["--app-probe", "tcp:9080"], &application[..]].concat();
     let mut sidecar = project.sidecar("web", &second.host, &probed);
     sidecar.ready(&second.host).await;
-    eventually("an application that is started", async || {
-        let log = sidecar.log();
-        match log.contains("the application is started") {
-            true => Ok(()),
-            false => Err(log),
-        }
-    })
-    .await;
+    sidecar.has_started_its_application().await;
     // It takes its time, in which requests are sent.
     tokio::time::sleep(Duration::from_secs(2)).await;
     let _second = second.serves(9080, "second").await;
@@ -363,7 +368,7 @@ async fn an_application_of_the_same_container_is_caught_and_its_exit_code_kept(p
         &server.host,
         &["--app-user", "65534", "--", "bash", "-c", script],
     );
-    sidecar.ready(&server.host).await;
+    sidecar.has_started_its_application().await;
     sidecar.signal(Signal::TERM);
     assert_eq!(sidecar.ended().await.code(), Some(7), "{}", sidecar.log());
     let log = sidecar.log();
