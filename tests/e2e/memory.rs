@@ -145,7 +145,9 @@ async fn answers_that_nobody_takes_wait_with_their_hosts(which: Plane) {
     let mut clients = Vec::new();
     for _ in 0..MANY {
         let mut stream = dial(alone.listener(0)).await;
-        stream.write_all(b"GET / HTTP/1.1\r\nhost: web\r\n\r\n").await.unwrap();
+        // The end of the connection is waited for, also where the buffers of sockets have room for the whole answer.
+        let request = b"GET / HTTP/1.1\r\nhost: web\r\nconnection: close\r\n\r\n";
+        stream.write_all(request).await.unwrap();
         clients.push(stream);
     }
     let hosts = answer_all(&host).await;
