@@ -62,6 +62,12 @@ async fn calls_that_no_service_claims_go_to_the_egress_proxy(plane: Plane) {
         }
     })
     .await;
-    let found = mesh.diagnostics().await;
-    assert!(found.iter().any(|problem| problem["code"] == "IST0101"), "{found:#?}");
+    eventually("a diagnostic that says so", async || {
+        let found = mesh.diagnostics().await;
+        match found.iter().any(|problem| problem["code"] == "IST0101") {
+            true => Ok(()),
+            false => Err(format!("{found:#?}")),
+        }
+    })
+    .await;
 }
