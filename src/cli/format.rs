@@ -1,4 +1,4 @@
-//! Values as YAML or JSON.
+//! In what form a command answers, and values as YAML or JSON.
 
 use std::io::{self, Write};
 
@@ -9,6 +9,13 @@ use serde_json::Value;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum Format {
     Yaml,
+    Json,
+}
+
+/// What is said to people, or to programs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Form {
+    Text,
     Json,
 }
 

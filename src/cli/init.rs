@@ -8,10 +8,11 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use anyhow::Context;
-use clap::{Args, ValueEnum};
+use clap::Args;
 use serde_json::{Value, json};
 
 use super::directory::config_root;
+use super::format::Form;
 use super::join::{ROOT_CERTIFICATE, TOKEN};
 use super::output::Output;
 use super::state::StateArguments;
@@ -79,12 +80,6 @@ pub(super) struct Arguments {
 
     #[command(flatten)]
     state: StateArguments,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum Form {
-    Text,
-    Json,
 }
 
 impl Command for Arguments {

@@ -3,8 +3,9 @@
 use std::io;
 
 use anyhow::Context;
-use clap::{Args, ValueEnum};
+use clap::Args;
 
+use super::format::Form;
 use super::output::color;
 use crate::telemetry::{self, LogFilter, LogFormat, Logging};
 
@@ -25,12 +26,6 @@ pub(super) struct LogArguments {
     /// How a line of the log looks: text for people, or one JSON object a line
     #[arg(long, value_name = "FORMAT", env = "TOPSAIL_LOG_FORMAT", hide_env_values = true, value_enum, default_value_t = Form::Text)]
     log_format: Form,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum Form {
-    Text,
-    Json,
 }
 
 impl LogArguments {

@@ -7,13 +7,14 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use clap::{Args, ValueEnum};
+use clap::Args;
 use http::StatusCode;
 use hyper::body::Bytes;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
+use super::format::Form;
 use super::output::Output;
 use super::value::Endpoint;
 use super::{Command, Outcome};
@@ -63,12 +64,6 @@ pub(super) struct Arguments {
     /// Say only whether the server is ready to serve proxies, whatever they make of it
     #[arg(long, conflicts_with = "output")]
     ready: bool,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum Form {
-    Text,
-    Json,
 }
 
 impl Command for Arguments {

@@ -1,5 +1,7 @@
 //! Connections as bytes: TCP, Unix sockets and TLS behind one type.
 
+pub(crate) mod reading;
+
 use std::ffi::OsStr;
 use std::io;
 use std::net::SocketAddr;

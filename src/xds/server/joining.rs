@@ -2,9 +2,11 @@
 
 use std::convert::Infallible;
 use std::future::{Ready, ready};
+use std::marker::PhantomData;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use prost::Message;
 use tonic::body::Body;
 use tonic::codegen::Service;
 use tonic::server::{Grpc, NamedService, UnaryService};
@@ -51,67 +53,36 @@ impl<F: Fleet> Service<http::Request<Body>> for Joining<F> {
         };
         let fleet = self.0.clone();
         match request.uri().path() {
-            RENEW => Box::pin(async move {
-                Ok(Grpc::new(ProstCodec::default())
-                    .unary(Renew { fleet, bearing }, request)
-                    .await)
+            RENEW => unary(request, move |_: Empty| {
+                fleet.renew(&bearing).map(|token| RenewResponse { token })
             }),
-            LEAVE => Box::pin(async move {
-                Ok(Grpc::new(ProstCodec::default())
-                    .unary(Leave { fleet, bearing }, request)
-                    .await)
-            }),
-            READY => Box::pin(async move {
-                Ok(Grpc::new(ProstCodec::default())
-                    .unary(TakeReadiness { fleet, bearing }, request)
-                    .await)
+            LEAVE => unary(request, move |_: Empty| fleet.leave(&bearing).map(|()| Empty {})),
+            READY => unary(request, move |ReadyRequest { run, ready }| {
+                fleet.ready(&bearing, run, ready).map(|()| Empty {})
             }),
             _ => unimplemented(),
         }
     }
 }
 
-struct Renew<F> {
-    fleet: Arc<F>,
-    bearing: Bearing,
+/// Answers a call with what `answer` makes of its message.
+fn unary<Q, A, C>(request: http::Request<Body>, answer: C) -> BoxFuture<Result<http::Response<Body>, Infallible>>
+where
+    Q: Message + Default + Send + 'static,
+    A: Message + Default + Send + 'static,
+    C: Fn(Q) -> Result<A, Status> + Send + Sync + 'static,
+{
+    let answering = Answering(answer, PhantomData);
+    Box::pin(async move { Ok(Grpc::new(ProstCodec::default()).unary(answering, request).await) })
 }
 
-impl<F: Fleet> UnaryService<Empty> for Renew<F> {
-    type Response = RenewResponse;
-    type Future = Ready<Result<Response<RenewResponse>, Status>>;
+struct Answering<Q, C>(C, PhantomData<fn(Q)>);
 
-    fn call(&mut self, _: Request<Empty>) -> Self::Future {
-        let renewed = self.fleet.renew(&self.bearing);
-        ready(renewed.map(|token| Response::new(RenewResponse { token })))
-    }
-}
+impl<Q, A, C: Fn(Q) -> Result<A, Status>> UnaryService<Q> for Answering<Q, C> {
+    type Response = A;
+    type Future = Ready<Result<Response<A>, Status>>;
 
-struct Leave<F> {
-    fleet: Arc<F>,
-    bearing: Bearing,
-}
-
-impl<F: Fleet> UnaryService<Empty> for Leave<F> {
-    type Response = Empty;
-    type Future = Ready<Result<Response<Empty>, Status>>;
-
-    fn call(&mut self, _: Request<Empty>) -> Self::Future {
-        ready(self.fleet.leave(&self.bearing).map(|()| Response::new(Empty {})))
-    }
-}
-
-struct TakeReadiness<F> {
-    fleet: Arc<F>,
-    bearing: Bearing,
-}
-
-impl<F: Fleet> UnaryService<ReadyRequest> for TakeReadiness<F> {
-    type Response = Empty;
-    type Future = Ready<Result<Response<Empty>, Status>>;
-
-    fn call(&mut self, request: Request<ReadyRequest>) -> Self::Future {
-        let ReadyRequest { run, ready: is_ready } = request.into_inner();
-        let taken = self.fleet.ready(&self.bearing, run, is_ready);
-        ready(taken.map(|()| Response::new(Empty {})))
+    fn call(&mut self, request: Request<Q>) -> Self::Future {
+        ready((self.0)(request.into_inner()).map(Response::new))
     }
 }

@@ -1,19 +1,14 @@
 //! A connection with what has come on it and what is still to be written.
 
 use std::cell::Cell;
-use std::future::Future;
 use std::io::{self, IoSlice};
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes, BytesMut};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite};
 
-/// What is read at once: little from who says little, more from who fills it. So long as there is room for the least,
-/// short messages share a buffer.
-const READ_LEAST: usize = 2 << 10;
-const READ: usize = 8 << 10;
-const READ_MOST: usize = 64 << 10;
+use crate::proxy::io::reading::{Room, give_back};
 
 /// What gathers before it is written, at most.
 const GATHERED: usize = 32 << 10;
@@ -22,8 +17,7 @@ const GATHERED: usize = 32 << 10;
 const LONG: usize = 8 << 10;
 
 thread_local! {
-    /// The buffers of this thread: a connection on which nothing happens has none.
-    static READING: Cell<BytesMut> = Cell::new(BytesMut::new());
+    /// The buffer of this thread: a connection on which nothing happens has none.
     static WRITING: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
@@ -33,8 +27,7 @@ pub(crate) struct Wire<I> {
     io: I,
     /// What has come and was not taken yet.
     pub(crate) read: BytesMut,
-    /// What is read next.
-    room: usize,
+    room: Room,
     /// Whether the peer has sent all it will.
     pub(crate) ended: bool,
     /// What is to be written.
@@ -47,7 +40,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Wire<I> {
         Self {
             io,
             read,
-            room: READ,
+            room: Room::default(),
             ended: false,
             out: Outbox::default(),
         }
@@ -58,35 +51,14 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Wire<I> {
         if self.ended {
             return Poll::Ready(Ok(()));
         }
-        if self.read.capacity() == 0 {
-            self.read = READING.take();
-        }
-        let least = if self.room > READ { self.room } else { READ_LEAST };
-        if self.read.capacity() - self.read.len() < least {
-            self.read.reserve(self.room);
-        }
-        let free = self.read.capacity() - self.read.len();
-        let read = pin!(self.io.read_buf(&mut self.read)).poll(cx);
-        match read {
-            Poll::Ready(Ok(0)) => self.ended = true,
-            Poll::Ready(Ok(len)) if len == free => self.room = (2 * self.room).min(READ_MOST),
-            Poll::Ready(Ok(_)) => self.room = READ,
-            // TLS that ends without saying so.
-            Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => self.ended = true,
-            Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-            Poll::Pending => {
-                self.rest();
-                return Poll::Pending;
-            }
-        }
+        let len = ready!(self.room.poll_fill(cx, &mut self.io, &mut self.read))?;
+        self.ended = len == 0;
         Poll::Ready(Ok(()))
     }
 
     /// Gives the buffer back to the thread, if there is nothing in it: for the next connection of which something is read.
     pub(crate) fn rest(&mut self) {
-        if self.read.is_empty() && self.read.capacity() > 0 {
-            READING.set(std::mem::take(&mut self.read));
-        }
+        give_back(&mut self.read);
     }
 
     /// Writes all there is to write.
@@ -190,7 +162,7 @@ impl Outbox {
 mod tests {
     use std::future::poll_fn;
 
-    use tokio::io::{AsyncWriteExt, duplex};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 
     use super::*;
 

@@ -1,10 +1,10 @@
 //! The socket of a connection: what comes is read and understood, what there is to say is written, all that a turn has
 //! brought about at once.
 
-use std::cell::{Cell, RefCell};
-use std::future::{Future, poll_fn};
+use std::cell::RefCell;
+use std::future::poll_fn;
 use std::io;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -16,24 +16,17 @@ use super::connection::{Connection, Shared};
 use super::error::{Error, Reason};
 use super::frame::{HEAD, Head, LARGEST};
 use crate::proxy::http::connection::PREFACE;
-
-/// What is read at once: little from who says little, more from who fills it. So long as there is room for the least,
-/// short frames share a buffer.
-const READ_LEAST: usize = 2 << 10;
-const READ: usize = 8 << 10;
-const READ_MOST: usize = 64 << 10;
+use crate::proxy::io::reading::Room;
 
 /// What is read in one turn.
 const TURN: usize = 256 << 10;
 
+/// What is read at once of that which nobody reads any more.
+const UNREAD: usize = 8 << 10;
+
 /// How long a connection whose end we have announced may take to end: closed at once, what the peer is still sending
 /// would make the system reset it, and it might never read the last that we said.
 const LINGER: Duration = Duration::from_secs(1);
-
-thread_local! {
-    /// The buffer of this thread: a connection on which nothing comes has none.
-    static READING: Cell<BytesMut> = Cell::new(BytesMut::new());
-}
 
 /// Whoever drives a connection.
 #[derive(Debug)]
@@ -41,8 +34,7 @@ pub(super) struct Driver<I> {
     io: I,
     connection: Shared,
     read: BytesMut,
-    /// What is read next.
-    room: usize,
+    room: Room,
     /// How much of the preface is still to come.
     preface: &'static [u8],
 }
@@ -54,7 +46,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Driver<I> {
             io,
             connection,
             read,
-            room: READ,
+            room: Room::default(),
             preface: PREFACE,
         }
     }
@@ -132,35 +124,9 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Driver<I> {
     }
 
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        if self.read.capacity() == 0 {
-            self.read = READING.take();
-        }
-        let least = if self.room > READ { self.room } else { READ_LEAST };
-        if self.read.capacity() - self.read.len() < least {
-            self.read.reserve(self.room);
-        }
-        let free = self.read.capacity() - self.read.len();
-        let read = pin!(self.io.read_buf(&mut self.read)).poll(cx);
-        match read {
-            Poll::Ready(Ok(len)) => {
-                self.room = if len == free {
-                    (2 * self.room).min(READ_MOST)
-                } else {
-                    READ
-                };
-                self.connection.borrow_mut().received += len as u64;
-                Poll::Ready(Ok(len))
-            }
-            // TLS that ends without saying so.
-            Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => Poll::Ready(Ok(0)),
-            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
-            Poll::Pending => {
-                if self.read.is_empty() {
-                    READING.set(std::mem::take(&mut self.read));
-                }
-                Poll::Pending
-            }
-        }
+        let len = ready!(self.room.poll_fill(cx, &mut self.io, &mut self.read))?;
+        self.connection.borrow_mut().received += len as u64;
+        Poll::Ready(Ok(len))
     }
 
     /// The end of a turn: writes what there is to say, as far as the peer takes it.
@@ -208,7 +174,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Driver<I> {
                 Pin::new(&mut self.io).poll_shutdown(cx)
             })
             .await?;
-            let mut unread = BytesMut::with_capacity(READ);
+            let mut unread = BytesMut::with_capacity(UNREAD);
             while self.io.read_buf(&mut unread).await? > 0 {
                 unread.clear();
             }
