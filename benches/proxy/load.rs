@@ -5,7 +5,6 @@ use std::io::Read;
 use std::net::{SocketAddr, TcpStream};
 use std::process::Command;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -17,6 +16,7 @@ use tokio::sync::Mutex;
 
 use crate::documents::{GRPC_HOST, HTTP_HOST, HTTP2_HOST, ROUTES_HOST};
 use crate::figures::Outcome;
+use crate::pace::Pace;
 
 /// What is sent.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -149,22 +149,19 @@ impl Load {
 
     async fn open_loop(self, target: SocketAddr, rate: u64, time: Duration) -> Outcome {
         let total = rate * time.as_secs();
-        let (start, next) = (Instant::now() + Duration::from_millis(50), Arc::new(AtomicU64::new(0)));
         let latencies = Arc::new(Mutex::new(Vec::with_capacity(total as usize)));
-        let mut tasks = Vec::new();
+        let mut clients = Vec::new();
         for _ in 0..CONNECTIONS {
-            let (next, latencies) = (next.clone(), latencies.clone());
+            clients.push(Client::connect(target, self).await);
+        }
+        let pace = Pace::begin(rate, total);
+        let mut tasks = Vec::new();
+        for mut client in clients {
+            let (pace, latencies) = (pace.clone(), latencies.clone());
             tasks.push(tokio::spawn(async move {
-                let mut connection = Client::connect(target, self).await;
                 let mut own = Vec::new();
-                loop {
-                    let number = next.fetch_add(1, Ordering::Relaxed);
-                    if number >= total {
-                        break;
-                    }
-                    let due = start + Duration::from_nanos(number * 1_000_000_000 / rate);
-                    tokio::time::sleep_until(due.into()).await;
-                    connection.request(self).await;
+                while let Some(due) = pace.next().await {
+                    client.request(self).await;
                     own.push(due.elapsed());
                 }
                 latencies.lock().await.extend(own);
@@ -181,7 +178,7 @@ impl Load {
         };
         Outcome {
             requests: latencies.len() as f64,
-            rate: latencies.len() as f64 / start.elapsed().as_secs_f64(),
+            rate: latencies.len() as f64 / pace.start().elapsed().as_secs_f64(),
             p50: at(0.5),
             p99: at(0.99),
             p999: at(0.999),

@@ -12,6 +12,7 @@ mod documents;
 mod figures;
 mod load;
 mod mesh;
+mod pace;
 mod peers;
 mod process;
 #[path = "../process/usage.rs"]
