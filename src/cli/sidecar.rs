@@ -10,8 +10,8 @@ mod probe;
 mod readiness;
 mod renewal;
 mod run_dir;
+mod start;
 
-use std::convert::Infallible;
 use std::ffi::OsString;
 use std::net::IpAddr;
 use std::num::NonZero;
@@ -20,39 +20,23 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
-use futures::future::OptionFuture;
-use rustix::process::Signal;
-use tokio::signal::unix::{self, SignalKind, signal};
-use tokio::time::timeout;
 
-use super::bootstrap::document::Bootstrap;
-use super::bootstrap::{self, PortArguments, Variant};
+use super::bootstrap::{self, PortArguments};
 use super::iptables::traffic::{Families, TproxyArguments, Traffic};
-use super::join::{Join, Token};
 use super::log::LogArguments;
 use super::output::Output;
-use super::value::{self, Endpoint, Host, Owner};
+use super::value::{self, Endpoint, Owner};
 use super::workload::Mode;
 use super::{Command, Outcome, Usage};
 use crate::envoy::Finder;
 use crate::interception::{self, OWN_PORTS};
-use crate::lifecycle::StopSignals;
 use crate::mesh::service::Locality;
-use crate::name::WorkloadName;
-use crate::pki::Bearer;
-use crate::xds::node::ProxyType;
 use application::Together;
-use children::Children;
-use control_plane::ControlPlane;
 use plane::{DataPlane, LogLevel, Program};
 use probe::Probe;
-use readiness::{Readiness, STARTED, Sign};
-use renewal::Renewal;
+use readiness::Sign;
 use run_dir::RunDir;
-
-/// How long the name of the control plane may take to be found before the way to the world decides which address is
-/// this container's: a control plane that is away has no name in Docker's DNS.
-const LOOKUP: Duration = Duration::from_secs(5);
+use start::Sidecar;
 
 const EXAMPLES: &str = "\
 It waits for the folder --join, which `topsail init` fills, and reads in the token who it is; finds its address; puts the \
@@ -345,198 +329,6 @@ fn interception_mode(mode: Mode) -> Option<interception::Mode> {
         Mode::Redirect => Some(interception::Mode::Redirect),
         Mode::Tproxy => Some(interception::Mode::Tproxy),
         Mode::None => None,
-    }
-}
-
-/// A sidecar that has the privileges it keeps.
-struct Sidecar {
-    plane: DataPlane,
-    join: PathBuf,
-    server: Endpoint,
-    sign: Option<Sign>,
-    mode: Mode,
-    ip: Option<IpAddr>,
-    all_addresses: bool,
-    shared_network: bool,
-    locality: Locality,
-    ports: PortArguments,
-    wait: Duration,
-    drain_time: Duration,
-    run_dir: PathBuf,
-}
-
-impl Sidecar {
-    /// Runs until a signal asks for the end.
-    async fn run(self) -> anyhow::Result<()> {
-        let mut signals = StopSignals::catch().context("signals cannot be caught")?;
-        let children = Children::collect().context("signals cannot be caught")?;
-        // In any case: it would end this process.
-        let started = caught(STARTED)?;
-        let run = RunDir::make(&self.run_dir)?;
-        let (renewal, readiness) = tokio::select! {
-            set_up = self.set_up(&run) => set_up?,
-            signal = signals.next() => {
-                tracing::info!("stopped by {signal}");
-                return Ok(());
-            }
-        };
-        let admin = run.admin()?;
-        let (control_plane, drain_time) = (renewal.control_plane.clone(), self.drain_time);
-        let drain = async || {
-            if !drain_time.is_zero() {
-                tokio::join!(leave(&control_plane, &run), plane::drain_inbound(admin, drain_time));
-            }
-        };
-        tokio::select! {
-            ended = self.plane.keep(&run, &children, &mut signals, drain) => ended,
-            never = renewal.keep() => match never {},
-            Some(never) = OptionFuture::from(readiness.map(|readiness| readiness.tell(started))) => match never {},
-            never = leave_when_told(&control_plane, &run) => match never? {},
-            () = network::lost(control_plane.from), if self.shared_network => {
-                let address = control_plane.from;
-                bail!("the network with the address {address} is gone: the container that it was made for has ended");
-            }
-        }
-    }
-
-    /// Waits for what is needed and writes what the data plane reads.
-    async fn set_up(&self, run: &RunDir) -> anyhow::Result<(Renewal, Option<Readiness>)> {
-        let Join { token, roots } = Join::wait(&self.join, self.wait).await?;
-        let token = newest(token, run);
-        run.put_token(&token.text)?;
-        let address = match self.ip {
-            Some(ip) => ip,
-            None => address(&self.server).await?,
-        };
-        let mut addresses = vec![address];
-        if self.all_addresses {
-            addresses.extend(network::other_addresses(address));
-        }
-        let (workload, group) = match &token.claims.grant.bearer {
-            Bearer::Workload { name, .. } => (name.clone(), None),
-            Bearer::Group(group) => (WorkloadName::member(group, address)?, Some(group.clone())),
-        };
-        tracing::info!(%workload, %address, "joins the mesh");
-        let control_plane = ControlPlane {
-            server: self.server.clone(),
-            roots: roots.clone(),
-            trust_domain: token.claims.trust_domain.clone(),
-            from: address,
-        };
-        let sign = self.sign.as_ref().filter(|_| group.is_some());
-        if self.sign.is_some() && sign.is_none() {
-            tracing::info!("{workload} is no member of a group: its WorkloadEntry says that it is an endpoint");
-        }
-        let number = fastrand::u64(..);
-        let bootstrap = Bootstrap {
-            kind: ProxyType::Sidecar,
-            workload,
-            // The WorkloadGroup may have come to say another since the token was made.
-            service_account: group.is_none().then(|| token.claims.grant.service_account.clone()),
-            group,
-            readiness_run: sign.map(|_| number),
-            labels: token.claims.grant.labels.clone(),
-            addresses,
-            mode: self.mode.into(),
-            locality: self.locality.clone(),
-            server: self.server.clone(),
-            variant: Variant::Delta,
-            roots,
-            trust_domain: token.claims.trust_domain.clone(),
-            token_folder: run.path().to_owned(),
-            secret_file: run.point_to_token()?,
-            admin_port: self.ports.admin_port,
-            status_port: self.ports.status_port,
-            metrics_port: self.ports.metrics_port,
-        };
-        run.put_bootstrap(&bootstrap)?;
-        let admin = run.admin()?;
-        let readiness = sign.map(|sign| Readiness {
-            control_plane: control_plane.clone(),
-            run: run.clone(),
-            admin,
-            sign: sign.clone(),
-            number,
-        });
-        let renewal = Renewal {
-            control_plane,
-            run: run.clone(),
-            join: self.join.clone(),
-            token,
-        };
-        Ok((renewal, readiness))
-    }
-}
-
-/// Tells the control plane that the workload is about to end, if it registered itself. What cannot be told it hears of
-/// when the data plane closes its connection.
-async fn leave(control_plane: &ControlPlane, run: &RunDir) {
-    let Ok(token) = Token::read(&run.token()) else { return };
-    if let Bearer::Group(_) = token.claims.grant.bearer
-        && let Err(error) = control_plane.leave(&token).await
-    {
-        tracing::info!("the control plane cannot be told of the end: {error}");
-    }
-}
-
-/// The signal by which the process that has the application says that the application is about to end.
-const LEAVE: Signal = Signal::USR1;
-
-/// Leaves whenever that signal comes.
-async fn leave_when_told(control_plane: &ControlPlane, run: &RunDir) -> anyhow::Result<Infallible> {
-    let mut told = caught(LEAVE)?;
-    loop {
-        told.recv().await;
-        leave(control_plane, run).await;
-    }
-}
-
-fn caught(wanted: Signal) -> anyhow::Result<unix::Signal> {
-    signal(SignalKind::from_raw(wanted.as_raw())).context("signals cannot be caught")
-}
-
-/// The token of the folder --join, unless one that came of it is still there from a run before.
-fn newest(joined: Token, run: &RunDir) -> Token {
-    match Token::read(&run.token()) {
-        Ok(renewed) if renewed.succeeds(&joined) => renewed,
-        Ok(_) | Err(_) => joined,
-    }
-}
-
-/// The address from which the control plane is reached, or, while it has no name, the world.
-async fn address(server: &Endpoint) -> anyhow::Result<IpAddr> {
-    let found = match &server.host {
-        Host::Address(address) => Some(*address),
-        Host::Name(name) => match timeout(LOOKUP, look_up(name.as_str(), server.port)).await {
-            Ok(address) => Some(address),
-            Err(_) => {
-                tracing::warn!(
-                    "{name} is not found: the address of this workload is the one towards the default route"
-                );
-                None
-            }
-        },
-    };
-    let towards = found.and_then(bootstrap::address_towards);
-    let usable = |address: &IpAddr| !address.is_loopback();
-    let address = towards.filter(usable).unwrap_or_else(bootstrap::own_address);
-    if usable(&address) {
-        return Ok(address);
-    }
-    bail!("this container has no address but that of its loopback interface: name the workload's with --ip")
-}
-
-async fn look_up(name: &str, port: u16) -> IpAddr {
-    loop {
-        match tokio::net::lookup_host((name, port)).await {
-            Ok(mut found) => {
-                if let Some(found) = found.next() {
-                    return found.ip();
-                }
-            }
-            Err(error) => tracing::debug!(name, %error, "the control plane is not found"),
-        }
-        tokio::time::sleep(Duration::from_millis(200)).await;
     }
 }
 

@@ -11,12 +11,12 @@ use tokio::signal;
 use tokio::signal::unix::SignalKind;
 use tokio::time::{Instant, sleep};
 
-use super::LEAVE;
 use super::children::{Child, Children};
 use super::plane::{drain_inbound, end, readiness};
 use super::privileges::current;
 use super::readiness::STARTED;
 use super::run_dir::RunDir;
+use super::start::LEAVE;
 use crate::cli::value::Owner;
 use crate::lifecycle::StopSignals;
 

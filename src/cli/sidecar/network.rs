@@ -5,10 +5,57 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use std::time::Duration;
 
-use tokio::time::sleep;
+use anyhow::bail;
+use tokio::time::{sleep, timeout};
+
+use crate::cli::bootstrap;
+use crate::cli::value::{Endpoint, Host};
 
 /// How often it is looked whether the network is still there.
 const LOOK: Duration = Duration::from_millis(500);
+/// How long the name of the control plane may take to be found before the way to the world decides which address is
+/// this container's: a control plane that is away has no name in Docker's DNS.
+const LOOKUP: Duration = Duration::from_secs(5);
+
+/// The address of this container: the one from which the control plane is reached, or, while it has no name, the world.
+///
+/// # Errors
+/// When there is none but that of the loopback interface.
+pub(super) async fn own_address(server: &Endpoint) -> anyhow::Result<IpAddr> {
+    let found = match &server.host {
+        Host::Address(address) => Some(*address),
+        Host::Name(name) => match timeout(LOOKUP, look_up(name.as_str(), server.port)).await {
+            Ok(address) => Some(address),
+            Err(_) => {
+                tracing::warn!(
+                    "{name} is not found: the address of this workload is the one towards the default route"
+                );
+                None
+            }
+        },
+    };
+    let towards = found.and_then(bootstrap::address_towards);
+    let usable = |address: &IpAddr| !address.is_loopback();
+    let address = towards.filter(usable).unwrap_or_else(bootstrap::own_address);
+    if usable(&address) {
+        return Ok(address);
+    }
+    bail!("this container has no address but that of its loopback interface: name the workload's with --ip")
+}
+
+async fn look_up(name: &str, port: u16) -> IpAddr {
+    loop {
+        match tokio::net::lookup_host((name, port)).await {
+            Ok(mut found) => {
+                if let Some(found) = found.next() {
+                    return found.ip();
+                }
+            }
+            Err(error) => tracing::debug!(name, %error, "the control plane is not found"),
+        }
+        sleep(Duration::from_millis(200)).await;
+    }
+}
 
 /// The IPv4 addresses of this network namespace beside `own`: those that the kernel takes for its own (`fib_trie` of
 /// procfs), without loopback.

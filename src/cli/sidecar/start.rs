@@ -1,0 +1,200 @@
+//! A sidecar from the moment it has no more privileges than it keeps: it joins, runs its data plane, and leaves.
+
+use std::convert::Infallible;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use futures::future::OptionFuture;
+use rustix::process::Signal;
+use tokio::signal::unix::{self, SignalKind, signal};
+
+use super::children::Children;
+use super::control_plane::ControlPlane;
+use super::network;
+use super::plane::{self, DataPlane};
+use super::readiness::{Readiness, STARTED, Sign};
+use super::renewal::Renewal;
+use super::run_dir::RunDir;
+use crate::cli::bootstrap::document::Bootstrap;
+use crate::cli::bootstrap::{PortArguments, Variant};
+use crate::cli::join::{Join, Token};
+use crate::cli::value::Endpoint;
+use crate::cli::workload::Mode;
+use crate::lifecycle::StopSignals;
+use crate::mesh::service::Locality;
+use crate::name::WorkloadName;
+use crate::pki::Bearer;
+use crate::xds::node::ProxyType;
+
+/// A sidecar that has the privileges it keeps.
+pub(super) struct Sidecar {
+    /// What runs.
+    pub plane: DataPlane,
+    /// The folder with what it joins with.
+    pub join: PathBuf,
+    /// Where the control plane serves xDS.
+    pub server: Endpoint,
+    /// By what the application is known to be ready; none if nothing is waited for.
+    pub sign: Option<Sign>,
+    /// How traffic reaches the data plane.
+    pub mode: Mode,
+    /// The address of the workload; none if it is to be found.
+    pub ip: Option<IpAddr>,
+    /// Whether its other addresses are registered, too.
+    pub all_addresses: bool,
+    /// Whether it ends when its network is gone.
+    pub shared_network: bool,
+    /// Where the workload runs.
+    pub locality: Locality,
+    /// The data plane's own ports.
+    pub ports: PortArguments,
+    /// How long the folder is waited for.
+    pub wait: Duration,
+    /// How long inbound connections may go on at the end.
+    pub drain_time: Duration,
+    /// Where is written.
+    pub run_dir: PathBuf,
+}
+
+impl Sidecar {
+    /// Runs until a signal asks for the end.
+    ///
+    /// # Errors
+    /// When it cannot join, or its data plane cannot be run.
+    pub(super) async fn run(self) -> anyhow::Result<()> {
+        let mut signals = StopSignals::catch().context("signals cannot be caught")?;
+        let children = Children::collect().context("signals cannot be caught")?;
+        // In any case: it would end this process.
+        let started = caught(STARTED)?;
+        let run = RunDir::make(&self.run_dir)?;
+        let (renewal, readiness) = tokio::select! {
+            set_up = self.set_up(&run) => set_up?,
+            signal = signals.next() => {
+                tracing::info!("stopped by {signal}");
+                return Ok(());
+            }
+        };
+        let admin = run.admin()?;
+        let (control_plane, drain_time) = (renewal.control_plane.clone(), self.drain_time);
+        let drain = async || {
+            if !drain_time.is_zero() {
+                tokio::join!(leave(&control_plane, &run), plane::drain_inbound(admin, drain_time));
+            }
+        };
+        tokio::select! {
+            ended = self.plane.keep(&run, &children, &mut signals, drain) => ended,
+            never = renewal.keep() => match never {},
+            Some(never) = OptionFuture::from(readiness.map(|readiness| readiness.tell(started))) => match never {},
+            never = leave_when_told(&control_plane, &run) => match never? {},
+            () = network::lost(control_plane.from), if self.shared_network => {
+                let address = control_plane.from;
+                bail!("the network with the address {address} is gone: the container that it was made for has ended");
+            }
+        }
+    }
+
+    /// Waits for what is needed and writes what the data plane reads.
+    async fn set_up(&self, run: &RunDir) -> anyhow::Result<(Renewal, Option<Readiness>)> {
+        let Join { token, roots } = Join::wait(&self.join, self.wait).await?;
+        let token = newest(token, run);
+        run.put_token(&token.text)?;
+        let address = match self.ip {
+            Some(ip) => ip,
+            None => network::own_address(&self.server).await?,
+        };
+        let mut addresses = vec![address];
+        if self.all_addresses {
+            addresses.extend(network::other_addresses(address));
+        }
+        let (workload, group) = match &token.claims.grant.bearer {
+            Bearer::Workload { name, .. } => (name.clone(), None),
+            Bearer::Group(group) => (WorkloadName::member(group, address)?, Some(group.clone())),
+        };
+        tracing::info!(%workload, %address, "joins the mesh");
+        let control_plane = ControlPlane {
+            server: self.server.clone(),
+            roots: roots.clone(),
+            trust_domain: token.claims.trust_domain.clone(),
+            from: address,
+        };
+        let sign = self.sign.as_ref().filter(|_| group.is_some());
+        if self.sign.is_some() && sign.is_none() {
+            tracing::info!("{workload} is no member of a group: its WorkloadEntry says that it is an endpoint");
+        }
+        let number = fastrand::u64(..);
+        let bootstrap = Bootstrap {
+            kind: ProxyType::Sidecar,
+            workload,
+            // The WorkloadGroup may have come to say another since the token was made.
+            service_account: group.is_none().then(|| token.claims.grant.service_account.clone()),
+            group,
+            readiness_run: sign.map(|_| number),
+            labels: token.claims.grant.labels.clone(),
+            addresses,
+            mode: self.mode.into(),
+            locality: self.locality.clone(),
+            server: self.server.clone(),
+            variant: Variant::Delta,
+            roots,
+            trust_domain: token.claims.trust_domain.clone(),
+            token_folder: run.path().to_owned(),
+            secret_file: run.point_to_token()?,
+            admin_port: self.ports.admin_port,
+            status_port: self.ports.status_port,
+            metrics_port: self.ports.metrics_port,
+        };
+        run.put_bootstrap(&bootstrap)?;
+        let admin = run.admin()?;
+        let readiness = sign.map(|sign| Readiness {
+            control_plane: control_plane.clone(),
+            run: run.clone(),
+            admin,
+            sign: sign.clone(),
+            number,
+        });
+        let renewal = Renewal {
+            control_plane,
+            run: run.clone(),
+            join: self.join.clone(),
+            token,
+        };
+        Ok((renewal, readiness))
+    }
+}
+
+/// Tells the control plane that the workload is about to end, if it registered itself. What cannot be told it hears of
+/// when the data plane closes its connection.
+async fn leave(control_plane: &ControlPlane, run: &RunDir) {
+    let Ok(token) = Token::read(&run.token()) else { return };
+    if let Bearer::Group(_) = token.claims.grant.bearer
+        && let Err(error) = control_plane.leave(&token).await
+    {
+        tracing::info!("the control plane cannot be told of the end: {error}");
+    }
+}
+
+/// The signal by which the process that has the application says that the application is about to end.
+pub(super) const LEAVE: Signal = Signal::USR1;
+
+/// Leaves whenever that signal comes.
+async fn leave_when_told(control_plane: &ControlPlane, run: &RunDir) -> anyhow::Result<Infallible> {
+    let mut told = caught(LEAVE)?;
+    loop {
+        told.recv().await;
+        leave(control_plane, run).await;
+    }
+}
+
+fn caught(wanted: Signal) -> anyhow::Result<unix::Signal> {
+    signal(SignalKind::from_raw(wanted.as_raw())).context("signals cannot be caught")
+}
+
+/// The token of the folder --join, unless one that came of it is still there from a run before.
+fn newest(joined: Token, run: &RunDir) -> Token {
+    match Token::read(&run.token()) {
+        Ok(renewed) if renewed.succeeds(&joined) => renewed,
+        Ok(_) | Err(_) => joined,
+    }
+}
