@@ -30,8 +30,10 @@ use std::time::Duration;
 use http::header::HeaderValue;
 
 use super::access_log::AccessLog;
+use super::io::metered::{ByteStats, Closings};
 use super::slot::Slot;
 use super::stats::UpdateStats;
+use super::stats::codes::Classes;
 use super::stats::histogram::Histogram;
 use super::trace::Tracing;
 use filter::HttpFilter;
@@ -93,6 +95,8 @@ pub(crate) struct HttpManager {
     pub(crate) http2: Http2,
     /// Counters.
     pub(crate) stats: Arc<HttpStats>,
+    /// `listener.<address>.http.<stat_prefix>.downstream_rq_1xx` to `downstream_rq_5xx`.
+    pub(crate) rq_class_of_listener: Arc<Classes>,
 }
 
 /// Which versions of HTTP a connection manager speaks.
@@ -255,12 +259,22 @@ pub(crate) struct HttpStats {
     pub(crate) cx_http1_total: AtomicU64,
     /// `downstream_cx_http2_total`.
     pub(crate) cx_http2_total: AtomicU64,
-    /// `downstream_cx_destroy`.
-    pub(crate) cx_destroy: AtomicU64,
+    /// `downstream_cx_http1_active`.
+    pub(crate) cx_http1_active: AtomicU64,
+    /// `downstream_cx_http2_active`.
+    pub(crate) cx_http2_active: AtomicU64,
+    /// `downstream_cx_destroy…`.
+    pub(crate) cx_destroy: Closings,
+    /// `downstream_cx_destroy_…active_rq`: those of them on which there were requests.
+    pub(crate) cx_destroy_active_rq: Closings,
+    /// `downstream_cx_…_bytes_…`.
+    pub(crate) bytes: ByteStats,
     /// `downstream_cx_length_ms`.
     pub(crate) cx_length: Histogram,
     /// `downstream_cx_ssl_total`.
     pub(crate) cx_ssl_total: AtomicU64,
+    /// `downstream_cx_ssl_active`.
+    pub(crate) cx_ssl_active: AtomicU64,
     /// `downstream_rq_http1_total`.
     pub(crate) rq_http1_total: AtomicU64,
     /// `downstream_rq_http2_total`.
@@ -280,7 +294,7 @@ pub(crate) struct HttpStats {
     /// `downstream_rq_active`.
     pub(crate) rq_active: AtomicU64,
     /// `downstream_rq_1xx` to `downstream_rq_5xx`.
-    pub(crate) rq_class: [AtomicU64; 5],
+    pub(crate) rq_class: Classes,
     /// `tracing.`
     pub(crate) tracing: TracingStats,
     /// `fault.aborts_injected`.

@@ -1,5 +1,6 @@
 //! Connections as bytes: TCP, Unix sockets and TLS behind one type.
 
+pub(crate) mod metered;
 pub(crate) mod reading;
 
 use std::ffi::OsStr;

@@ -23,6 +23,7 @@ use xxhash_rust::xxh64::xxh64;
 use super::http::HttpStats;
 use super::listener::proxy_protocol::ProxyProtocolStats;
 use super::tcp::TcpStats;
+use codes::Classes;
 use histogram::Distribution;
 
 /// Everything that is counted, as it is now; sorted by name.
@@ -107,8 +108,12 @@ impl Scribe {
     }
 
     fn histogram(&mut self, name: &str, value: &histogram::Histogram) {
+        self.distribution(name, value.distribution());
+    }
+
+    fn distribution(&mut self, name: &str, value: Distribution) {
         let name = format!("{}{name}", self.prefix);
-        self.snapshot.histograms.push((name, value.distribution()));
+        self.snapshot.histograms.push((name, value));
     }
 }
 
@@ -117,6 +122,7 @@ impl Scribe {
 #[derive(Debug, Default)]
 pub(crate) struct Shared {
     http: HashMap<Arc<str>, Arc<HttpStats>>,
+    listener_http: HashMap<Arc<str>, Arc<Classes>>,
     tcp: HashMap<Arc<str>, Arc<TcpStats>>,
     routes: HashMap<Arc<str>, Arc<UpdateStats>>,
     proxy_protocol: HashMap<Arc<str>, Arc<ProxyProtocolStats>>,
@@ -158,6 +164,11 @@ impl Shared {
         of(&mut self.http, prefix)
     }
 
+    /// What is counted of a connection manager's prefix at a listener alone, which has this one.
+    pub(crate) fn listener_http(&mut self, listener: &str, prefix: &str) -> Arc<Classes> {
+        of(&mut self.listener_http, &format!("{listener}.http.{prefix}"))
+    }
+
     /// The statistics of a TCP proxy's prefix.
     pub(crate) fn tcp(&mut self, prefix: &str) -> Arc<TcpStats> {
         of(&mut self.tcp, prefix)
@@ -178,6 +189,7 @@ impl Shared {
         self.routes.retain(|_, stats| Arc::strong_count(stats) > 1);
         self.tcp.retain(|_, stats| Arc::strong_count(stats) > 1);
         self.http.retain(|_, stats| Arc::strong_count(stats) > 1);
+        self.listener_http.retain(|_, stats| Arc::strong_count(stats) > 1);
         self.proxy_protocol.retain(|_, stats| Arc::strong_count(stats) > 1);
     }
 }

@@ -10,6 +10,7 @@ use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use super::access_log::AccessLog;
+use super::io::metered::{ByteStats, Counts};
 use super::slot::Slot;
 use super::upstream::cluster::Cluster;
 
@@ -43,14 +44,20 @@ pub(crate) struct TcpStats {
     pub(crate) cx_total: AtomicU64,
     /// `downstream_cx_no_route`.
     pub(crate) cx_no_route: AtomicU64,
-    /// `downstream_cx_rx_bytes_total`.
-    pub(crate) rx_bytes: AtomicU64,
-    /// `downstream_cx_tx_bytes_total`.
-    pub(crate) tx_bytes: AtomicU64,
+    /// `downstream_cx_…_bytes_…`.
+    pub(crate) bytes: ByteStats,
     /// `idle_timeout`.
     pub(crate) idle_timeout: AtomicU64,
     /// `max_downstream_connection_duration`.
     pub(crate) max_duration: AtomicU64,
+}
+
+impl Counts for &TcpStats {
+    fn bytes(&self) -> &ByteStats {
+        &self.bytes
+    }
+
+    fn closed(&mut self, _by_peer: bool) {}
 }
 
 impl TcpProxy {

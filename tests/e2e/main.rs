@@ -12,6 +12,7 @@ mod away;
 mod bookinfo;
 mod broken;
 mod connect;
+mod counters;
 mod credentials;
 mod destination_rules;
 mod edits;

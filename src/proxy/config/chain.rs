@@ -16,8 +16,17 @@ use crate::xds::pb::listener::{self, Filter, filter_chain_match::ConnectionSourc
 const HTTP: &str = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager";
 const TCP: &str = "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy";
 
-/// A `FilterChain` of a listener for this direction.
-pub(crate) fn chain(message: &listener::FilterChain, direction: Direction, names: &mut Names) -> Compiled<FilterChain> {
+/// The listener that has a chain.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Within<'a> {
+    /// Which way its traffic goes.
+    pub(crate) direction: Direction,
+    /// What stands in the names of its counters.
+    pub(crate) stat_prefix: &'a str,
+}
+
+/// A `FilterChain`.
+pub(crate) fn chain(message: &listener::FilterChain, listener: Within<'_>, names: &mut Names) -> Compiled<FilterChain> {
     let matcher = message.filter_chain_match.as_ref().map(self::matcher).transpose();
     let tls = match message.transport_socket.as_ref() {
         Some(TransportSocket {
@@ -34,8 +43,8 @@ pub(crate) fn chain(message: &listener::FilterChain, direction: Direction, names
         matcher: matcher.at("filter_chain_match")?.unwrap_or_default(),
         tls,
         handshake_timeout: limit(message.transport_socket_connect_timeout.as_ref(), None),
-        network: network(&message.filters, direction, names)?,
-        content: content(message, direction),
+        network: network(&message.filters, listener, names)?,
+        content: content(message, listener.direction),
         draining: Default::default(),
     })
 }
@@ -48,7 +57,7 @@ fn content(message: &listener::FilterChain, direction: Direction) -> u64 {
     hasher.finish()
 }
 
-fn network(filters: &[Filter], direction: Direction, names: &mut Names) -> Compiled<NetworkFilter> {
+fn network(filters: &[Filter], listener: Within<'_>, names: &mut Names) -> Compiled<NetworkFilter> {
     let [filter] = filters else {
         return Err(Refusal::not_implemented("a chain of other than one network filter").within("filters"));
     };
@@ -59,7 +68,7 @@ fn network(filters: &[Filter], direction: Direction, names: &mut Names) -> Compi
     };
     let compiled = match any.type_url.rsplit('/').next() {
         Some(HTTP) => unpack(any)
-            .and_then(|message| http::manager(&message, direction, names))
+            .and_then(|message| http::manager(&message, listener, names))
             .map(|manager| NetworkFilter::Http(Arc::new(manager))),
         Some(TCP) => unpack(any)
             .and_then(|message| tcp::proxy(&message, names))

@@ -1,6 +1,7 @@
 //! Clusters.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use super::value::{self, duration, fetch_timeout, limit, number, unpack};
@@ -87,6 +88,7 @@ pub(crate) fn cluster(message: &cluster::Cluster, names: &mut Names) -> Compiled
         locality_weighted: matches!(locality, Some(LocalityConfigSpecifier::LocalityWeightedLbConfig(_))),
         transports: transports(message, &http, names)?,
         transport: transport(message.transport_socket.as_ref(), &http, names).at("transport_socket")?,
+        unmatched: AtomicU64::default(),
         http,
         tcp_keepalive: keepalive(message),
         source: message
@@ -357,9 +359,11 @@ fn transports(message: &cluster::Cluster, http: &UpstreamHttp, names: &mut Names
     matches
         .map(|(index, one)| {
             Ok(TransportMatch {
+                name: one.name.as_str().into(),
                 labels: one.r#match.as_ref().map(labels).unwrap_or_default(),
                 transport: transport(one.transport_socket.as_ref(), http, names)
                     .at_index("transport_socket_matches", index)?,
+                matched: AtomicU64::default(),
             })
         })
         .collect()

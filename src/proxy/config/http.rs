@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use http::HeaderValue;
 
+use super::chain::Within;
 use super::value::{duration, fetch_timeout, limit, number, truth, unpack};
 use super::{At, Compiled, Names, Refusal, access_log, filter, route, source, trace};
 use crate::proxy::access_log::AccessLog;
@@ -13,7 +14,6 @@ use crate::proxy::http::{
     Codec, EscapedSlashes, ForwardClientCert, ForwardClientCertMode, Http2, HttpManager, Limits, PathNormalization,
     RequestId, ServerHeader, Underscores, Upgrades,
 };
-use crate::proxy::listener::Direction;
 use crate::proxy::slot::Slot;
 use crate::proxy::trace::Tracing;
 use crate::xds::pb::core::http_protocol_options::HeadersWithUnderscoresAction;
@@ -32,16 +32,16 @@ const HEADER_KILOBYTES: u32 = 60;
 const HEADER_COUNT: u32 = 100;
 const SERVER_NAME: &str = "envoy";
 
-/// An `HttpConnectionManager` of a listener for this direction.
+/// An `HttpConnectionManager`.
 pub(crate) fn manager(
     message: &HttpConnectionManager,
-    direction: Direction,
+    listener: Within<'_>,
     names: &mut Names,
 ) -> Compiled<HttpManager> {
     let logs = access_log::access_logs(&message.access_log)?;
     let chain = filter::chain(&message.http_filters)?;
     let tracing = message.tracing.as_ref();
-    let tracing = tracing.map(|tracing| trace::tracing(tracing, direction, chain.child_spans, names));
+    let tracing = tracing.map(|tracing| trace::tracing(tracing, listener.direction, chain.child_spans, names));
     let tracing = tracing.transpose().at("tracing")?;
     let server_name = if message.server_name.is_empty() {
         SERVER_NAME
@@ -97,6 +97,7 @@ pub(crate) fn manager(
         access_logs: logs,
         http2: message.http2_protocol_options.as_ref().map(http2).unwrap_or_default(),
         stats: names.stats.http(&message.stat_prefix),
+        rq_class_of_listener: names.stats.listener_http(listener.stat_prefix, &message.stat_prefix),
     })
 }
 

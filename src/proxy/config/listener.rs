@@ -40,16 +40,20 @@ pub(crate) fn listener(message: &listener::Listener, names: &mut Names) -> Compi
         TrafficDirection::Inbound => Direction::Inbound,
         TrafficDirection::Outbound => Direction::Outbound,
     };
-    let mut chain = |one| chain::chain(one, direction, names).map(Arc::new);
+    let stat_prefix = match message.stat_prefix.as_str() {
+        "" => addresses[0].address.to_string(),
+        prefix => prefix.to_owned(),
+    };
+    let within = chain::Within {
+        direction,
+        stat_prefix: &stat_prefix,
+    };
+    let mut chain = |one| chain::chain(one, within, names).map(Arc::new);
     let chains = message.filter_chains.iter().enumerate();
     let chains = chains.map(|(index, one)| chain(one).at_index("filter_chains", index));
     let chains = chains.collect::<Compiled<_>>()?;
     let default = message.default_filter_chain.as_ref();
     let default = default.map(chain).transpose().at("default_filter_chain")?;
-    let stat_prefix = match message.stat_prefix.as_str() {
-        "" => addresses[0].address.to_string(),
-        prefix => prefix.to_owned(),
-    };
     Ok(Listener {
         name: message.name.as_str().into(),
         bind: truth(message.bind_to_port.as_ref(), true).then(|| bind(message)),

@@ -6,13 +6,14 @@ use std::io;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::BytesMut;
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
+use http::Version;
 use tokio::io::AsyncReadExt;
 use tokio::sync::Notify;
 use tokio::time::{Instant, Sleep};
@@ -21,6 +22,7 @@ use super::deadlines::Timer;
 use super::{Codec, HttpManager, HttpStats, http1, http2};
 use crate::proxy::connection::Connection;
 use crate::proxy::io::Io;
+use crate::proxy::io::metered::{ByteStats, Counts, Metered};
 use crate::proxy::listener::FilterChain;
 use crate::proxy::turn;
 use crate::proxy::worker::Worker;
@@ -107,6 +109,16 @@ impl Downstream {
         self.usage.abused.get()
     }
 
+    /// The connection, which is not used, is closed. The client may see that before we see that it closes it, too.
+    pub(super) fn connection_closes(&self) {
+        self.usage.closed.set(true);
+    }
+
+    /// The connection ends, whatever becomes of the requests on it.
+    pub(super) fn connection_ends(&self) {
+        self.usage.cut_off.set(self.usage.active.get() > 0);
+    }
+
     /// It is over.
     pub(crate) fn request_ends(&self) {
         self.usage.active.set(self.usage.active.get().saturating_sub(1));
@@ -128,6 +140,10 @@ pub(crate) struct Use {
     notify: Notify,
     /// Whether the client wants us no good.
     abused: Cell<bool>,
+    /// Whether there were requests on it when it ended.
+    cut_off: Cell<bool>,
+    /// Whether we close it without a word that the client could have understood before.
+    closed: Cell<bool>,
 }
 
 impl Default for Use {
@@ -140,6 +156,8 @@ impl Default for Use {
             worn_out: Cell::new(false),
             notify: Notify::new(),
             abused: Cell::new(false),
+            cut_off: Cell::new(false),
+            closed: Cell::new(false),
         }
     }
 }
@@ -163,7 +181,7 @@ impl Use {
 
 /// Serves a connection to its end.
 pub(crate) async fn serve(io: Io, downstream: Rc<Downstream>) {
-    let _open = Open::new(downstream.manager.stats.clone(), downstream.connection.tls.is_some());
+    let io = Metered::new(io, Open::new(downstream.clone()));
     let mut ending = pin!(ending(&downstream));
     let begun = tokio::select! {
         begun = begin(io, &downstream) => begun,
@@ -171,18 +189,18 @@ pub(crate) async fn serve(io: Io, downstream: Rc<Downstream>) {
         () = spent(&downstream) => return,
         _ = &mut ending => return,
     };
-    let (io, read, speaks_http2) = match begun {
+    let (mut io, read, speaks_http2) = match begun {
         Ok(begun) => begun,
         Err(error) => return tracing::debug!(%error, "a client's connection broke before its first request"),
     };
     let broke = "a client's connection broke";
     if speaks_http2 {
-        downstream.manager.stats.cx_http2_total.fetch_add(1, Relaxed);
+        io.counts().speaks(Version::HTTP_2);
         if let Err(error) = http2::serve(io, read, &downstream, ending).await {
             tracing::debug!(%error, broke);
         }
     } else {
-        downstream.manager.stats.cx_http1_total.fetch_add(1, Relaxed);
+        io.counts().speaks(Version::HTTP_11);
         if let Err(error) = http1::server::serve(io, read, &downstream, ending).await {
             tracing::debug!(%error, broke);
         }
@@ -191,7 +209,7 @@ pub(crate) async fn serve(io: Io, downstream: Rc<Downstream>) {
 
 /// Waits for as much of a connection as it takes to know the version: the connection, what has come of it, and whether it
 /// is HTTP/2.
-async fn begin(mut io: Io, downstream: &Downstream) -> io::Result<(Io, BytesMut, bool)> {
+async fn begin(mut io: Metered<Open>, downstream: &Downstream) -> io::Result<(Metered<Open>, BytesMut, bool)> {
     let mut read = BytesMut::new();
     let http2 = match downstream.manager.codec {
         Codec::Http1 => false,
@@ -280,22 +298,83 @@ impl<'a, E: Future<Output = Option<Instant>>> Ending<'a, E> {
 }
 
 /// A connection in the statistics.
-struct Open(Arc<HttpStats>, Instant);
+#[derive(Debug)]
+pub(crate) struct Open {
+    downstream: Rc<Downstream>,
+    since: Instant,
+    /// What it speaks, once that is known.
+    version: Option<Version>,
+}
 
 impl Open {
-    fn new(stats: Arc<HttpStats>, secured: bool) -> Self {
+    fn new(downstream: Rc<Downstream>) -> Self {
+        let (stats, secured) = (&downstream.manager.stats, downstream.connection.tls.is_some());
         stats.cx_total.fetch_add(1, Relaxed);
-        stats.cx_active.fetch_add(1, Relaxed);
         stats.cx_ssl_total.fetch_add(secured.into(), Relaxed);
-        Self(stats, Instant::now())
+        let open = Self {
+            downstream,
+            since: Instant::now(),
+            version: None,
+        };
+        for gauge in open.active() {
+            gauge.fetch_add(1, Relaxed);
+        }
+        open
+    }
+
+    fn stats(&self) -> &HttpStats {
+        &self.downstream.manager.stats
+    }
+
+    /// It speaks this version.
+    fn speaks(&mut self, version: Version) {
+        self.version = Some(version);
+        let stats = self.stats();
+        let total = match version {
+            Version::HTTP_2 => &stats.cx_http2_total,
+            _ => &stats.cx_http1_total,
+        };
+        total.fetch_add(1, Relaxed);
+        if let Some(gauge) = self.of_version() {
+            gauge.fetch_add(1, Relaxed);
+        }
+    }
+
+    /// The gauges of the version that it speaks.
+    fn of_version(&self) -> Option<&AtomicU64> {
+        let stats = self.stats();
+        self.version.map(|version| match version {
+            Version::HTTP_2 => &stats.cx_http2_active,
+            _ => &stats.cx_http1_active,
+        })
+    }
+
+    /// The gauges in which it counts.
+    fn active(&self) -> impl Iterator<Item = &AtomicU64> {
+        let stats = self.stats();
+        let secured = self.downstream.connection.tls.as_ref().map(|_| &stats.cx_ssl_active);
+        std::iter::once(&stats.cx_active)
+            .chain(secured)
+            .chain(self.of_version())
     }
 }
 
-impl Drop for Open {
-    fn drop(&mut self) {
-        self.0.cx_active.fetch_sub(1, Relaxed);
-        self.0.cx_destroy.fetch_add(1, Relaxed);
-        self.0.cx_length.record(self.1.elapsed());
+impl Counts for Open {
+    fn bytes(&self) -> &ByteStats {
+        &self.stats().bytes
+    }
+
+    fn closed(&mut self, by_peer: bool) {
+        for gauge in self.active() {
+            gauge.fetch_sub(1, Relaxed);
+        }
+        let (stats, usage) = (self.stats(), &self.downstream.usage);
+        let by_peer = by_peer && !usage.closed.get();
+        stats.cx_destroy.count(by_peer);
+        if usage.cut_off.get() {
+            stats.cx_destroy_active_rq.count(by_peer);
+        }
+        stats.cx_length.record(self.since.elapsed());
     }
 }
 

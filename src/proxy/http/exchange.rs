@@ -504,12 +504,8 @@ impl Exchange {
         stats.rq_active.fetch_sub(1, Relaxed);
         self.downstream.request_ends();
         stats.rq_time.record(took);
-        if let Some(class) = stats
-            .rq_class
-            .get(usize::from(self.stream.status / 100).wrapping_sub(1))
-        {
-            class.fetch_add(1, Relaxed);
-        }
+        stats.rq_class.count(self.stream.status);
+        manager.rq_class_of_listener.count(self.stream.status);
         if !manager.access_logs.is_empty() {
             let context = self.context_at_end(trailers);
             manager.access_logs.iter().for_each(|log| log.log(&context));

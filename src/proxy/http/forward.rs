@@ -233,7 +233,7 @@ impl Sending<'_> {
                 }
                 exchange.trace_attempt_over(Failure::Canceled);
                 let reply = timed_out("response_timeout");
-                self.cluster.stats.count_status(reply.status.as_u16());
+                self.cluster.stats.external.count_status(reply.status.as_u16());
                 Err(reply)
             }
         }
@@ -416,15 +416,15 @@ impl Sending<'_> {
         let (response, lease) = match outcome {
             Outcome::Answer(response, lease) => {
                 let took = exchange.stream.answered_after;
-                self.cluster.stats.answered(response.status().as_u16(), took);
+                self.cluster.stats.external.answered(response.status().as_u16(), took);
                 (response, lease)
             }
             Outcome::NoHost(reply) => {
-                self.cluster.stats.count_status(reply.status.as_u16());
+                self.cluster.stats.external.count_status(reply.status.as_u16());
                 return Err(reply);
             }
             Outcome::Failed(_, mut reply) => {
-                self.cluster.stats.count_status(reply.status.as_u16());
+                self.cluster.stats.external.count_status(reply.status.as_u16());
                 reply.flags.set(exchange.stream.flags);
                 return Err(reply);
             }

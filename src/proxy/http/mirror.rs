@@ -72,7 +72,7 @@ fn copy(exchange: &Exchange, mirror: &Mirror, body: &Prepared) {
             carried: None,
         };
         let mut request = Some(request.map(|()| body));
-        let sent = worker.pools.send(&towards, &mut request);
+        let sent = worker.pools.send_own(&towards, &mut request);
         if let Ok(Ok((response, mut lease))) = tokio::time::timeout(TIMEOUT, sent).await
             && let Ok(Ok(_)) = tokio::time::timeout(TIMEOUT, response.into_body().collect()).await
         {

@@ -1,4 +1,4 @@
-//! How often each status came.
+//! How often each status came, and each class of them.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -39,6 +39,29 @@ impl Codes {
     }
 }
 
+/// Counters by class: 1xx to 5xx.
+#[derive(Debug, Default)]
+pub(crate) struct Classes([AtomicU64; 5]);
+
+impl Classes {
+    /// An answer came.
+    pub(crate) fn count(&self, status: u16) {
+        if let Some(class) = self.0.get(usize::from(status / 100).wrapping_sub(1)) {
+            class.fetch_add(1, Relaxed);
+        }
+    }
+
+    /// None came yet.
+    pub(crate) fn reset(&self) {
+        self.0.iter().for_each(|class| class.store(0, Relaxed));
+    }
+
+    /// How often each came.
+    pub(crate) fn counted(&self) -> [u64; 5] {
+        self.0.each_ref().map(|class| class.load(Relaxed))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -49,5 +72,16 @@ mod tests {
         assert_eq!(codes.counted().count(), 0);
         [200, 503, 200, 99, 600].iter().for_each(|status| codes.count(*status));
         assert_eq!(codes.counted().collect::<Vec<_>>(), [(200, 2), (503, 1)]);
+    }
+
+    #[test]
+    fn classes_are_those_of_http() {
+        let classes = Classes::default();
+        [0, 99, 100, 200, 299, 503, 600]
+            .iter()
+            .for_each(|status| classes.count(*status));
+        assert_eq!(classes.counted(), [1, 2, 0, 0, 1]);
+        classes.reset();
+        assert_eq!(classes.counted(), [0; 5]);
     }
 }

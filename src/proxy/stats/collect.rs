@@ -63,6 +63,7 @@ fn things(scribe: &mut Scribe, published: &Published) {
             scribe.scope(format!("proxy_proto.{}{dot}", protocol.prefix));
             scribe.proxy_protocol(&protocol.stats);
         }
+        let mut of_listener = HashSet::new();
         for chain in listener.filter_chains() {
             if let NetworkFilter::Http(manager) = &chain.network
                 && let Some(updates) = &manager.route_updates
@@ -75,6 +76,13 @@ fn things(scribe: &mut Scribe, published: &Published) {
                 ));
                 scribe.updates(updates);
                 scribe.reloads(updates);
+            }
+            if let NetworkFilter::Http(manager) = &chain.network
+                && of_listener.insert(&manager.stat_prefix)
+            {
+                let at = colons(&listener.stat_prefix);
+                scribe.scope(format!("listener.{at}.http.{}.", manager.stat_prefix));
+                scribe.downstream_classes(&manager.rq_class_of_listener);
             }
             match &chain.network {
                 NetworkFilter::Http(manager) if prefixes.insert(("http", manager.stat_prefix.clone())) => {

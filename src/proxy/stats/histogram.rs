@@ -2,6 +2,7 @@
 //!
 //! Buckets are those of Envoy's histograms, of two significant decimal digits; recording is one relaxed add.
 
+use std::collections::BTreeMap;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
@@ -69,6 +70,15 @@ impl Histogram {
 }
 
 impl Distribution {
+    /// The values of both.
+    pub(crate) fn with(&self, other: &Self) -> Self {
+        let mut all = BTreeMap::new();
+        for (index, count) in self.0.iter().chain(&other.0) {
+            *all.entry(*index).or_default() += count;
+        }
+        Self(all.into_iter().collect())
+    }
+
     /// Whether it has no values.
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
@@ -161,6 +171,12 @@ mod tests {
             );
         }
         assert_eq!(bucket(u64::MAX), bucket(9_999_999));
+    }
+
+    #[test]
+    fn two_distributions_are_one_of_all_their_values() {
+        assert_eq!(of(&[1, 7, 200]).with(&of(&[0, 7, 3000])), of(&[0, 1, 7, 7, 200, 3000]));
+        assert_eq!(of(&[]).with(&of(&[])), of(&[]));
     }
 
     #[test]

@@ -1,17 +1,19 @@
 //! What each thing counts, by Envoy's names.
 
-use std::sync::atomic::AtomicU64;
+use std::collections::BTreeMap;
 use std::sync::atomic::Ordering::Relaxed;
 
+use super::codes::Classes;
 use super::{Kind, LastUpdate, ManagerStats, Scribe, UpdateStats};
 use crate::proxy::http::HttpStats;
+use crate::proxy::io::metered::{ByteStats, Closings};
 use crate::proxy::listener::ListenerStats;
 use crate::proxy::listener::proxy_protocol::ProxyProtocolStats;
 use crate::proxy::tcp::TcpStats;
 use crate::proxy::tls::TlsStats;
 use crate::proxy::trace::TracerStats;
 use crate::proxy::upstream::breaker::{Breaker, Limit};
-use crate::proxy::upstream::cluster::{Cluster, ClusterStats};
+use crate::proxy::upstream::cluster::{Answers, Cluster, ClusterStats};
 
 /// The name of Envoy's counter for each class of statuses.
 const CLASSES: [&str; 5] = ["rq_1xx", "rq_2xx", "rq_3xx", "rq_4xx", "rq_5xx"];
@@ -21,16 +23,21 @@ impl Scribe {
     pub(super) fn http(&mut self, stats: &HttpStats) {
         self.counter("downstream_cx_total", &stats.cx_total);
         self.gauge("downstream_cx_active", &stats.cx_active);
-        self.counter("downstream_cx_destroy", &stats.cx_destroy);
+        self.closings("downstream_cx_destroy", "", &stats.cx_destroy);
+        self.closings("downstream_cx_destroy", "_active_rq", &stats.cx_destroy_active_rq);
+        self.bytes("downstream_cx", &stats.bytes);
         self.histogram("downstream_cx_length_ms", &stats.cx_length);
         self.counter("downstream_cx_ssl_total", &stats.cx_ssl_total);
+        self.gauge("downstream_cx_ssl_active", &stats.cx_ssl_active);
         self.counter("downstream_cx_http1_total", &stats.cx_http1_total);
+        self.gauge("downstream_cx_http1_active", &stats.cx_http1_active);
         self.counter("downstream_cx_http2_total", &stats.cx_http2_total);
+        self.gauge("downstream_cx_http2_active", &stats.cx_http2_active);
         self.counter("downstream_cx_protocol_error", &stats.protocol_error);
         self.counter("downstream_rq_total", &stats.rq_total);
         self.counter("downstream_rq_ws_on_non_ws_route", &stats.rq_ws_on_non_ws_route);
         self.gauge("downstream_rq_active", &stats.rq_active);
-        self.classes("downstream_", &stats.rq_class);
+        self.downstream_classes(&stats.rq_class);
         let tracing = &stats.tracing;
         self.counter("tracing.random_sampling", &tracing.random_sampling);
         self.counter("tracing.service_forced", &tracing.service_forced);
@@ -49,6 +56,29 @@ impl Scribe {
         self.counter("no_route", &stats.no_route);
         self.counter("no_cluster", &stats.no_cluster);
         self.histogram("downstream_rq_time", &stats.rq_time);
+    }
+
+    /// `http.<prefix>.` or `listener.<address>.http.<prefix>.`
+    pub(super) fn downstream_classes(&mut self, classes: &Classes) {
+        self.classes("downstream_", classes.counted());
+        if self.reset {
+            classes.reset();
+        }
+    }
+
+    /// Connections that are no more: all, those that we have closed, and those that the peer has.
+    fn closings(&mut self, prefix: &str, suffix: &str, closings: &Closings) {
+        let all = closings.local.load(Relaxed) + closings.remote.load(Relaxed);
+        self.add(&format!("{prefix}{suffix}"), Kind::Counter, all);
+        self.counter(&format!("{prefix}_local{suffix}"), &closings.local);
+        self.counter(&format!("{prefix}_remote{suffix}"), &closings.remote);
+    }
+
+    fn bytes(&mut self, prefix: &str, bytes: &ByteStats) {
+        self.counter(&format!("{prefix}_rx_bytes_total"), &bytes.rx_total);
+        self.gauge(&format!("{prefix}_rx_bytes_buffered"), &bytes.rx_buffered);
+        self.counter(&format!("{prefix}_tx_bytes_total"), &bytes.tx_total);
+        self.gauge(&format!("{prefix}_tx_bytes_buffered"), &bytes.tx_buffered);
     }
 
     /// `http.<prefix>.rds.<name>.` or `sds.<name>.`
@@ -108,8 +138,7 @@ impl Scribe {
     pub(super) fn tcp(&mut self, stats: &TcpStats) {
         self.counter("downstream_cx_total", &stats.cx_total);
         self.counter("downstream_cx_no_route", &stats.cx_no_route);
-        self.counter("downstream_cx_rx_bytes_total", &stats.rx_bytes);
-        self.counter("downstream_cx_tx_bytes_total", &stats.tx_bytes);
+        self.bytes("downstream_cx", &stats.bytes);
         self.counter("idle_timeout", &stats.idle_timeout);
         self.counter("max_downstream_connection_duration", &stats.max_duration);
     }
@@ -143,6 +172,10 @@ impl Scribe {
             self.counter("outlier_detection.ejections_enforced_total", &stats.ejections_enforced);
             self.counter("outlier_detection.ejections_overflow", &stats.ejections_overflow);
         }
+        self.counter("default.total_match_count", &cluster.config.unmatched);
+        for one in &cluster.config.transports {
+            self.counter(&format!("{}.total_match_count", one.name), &one.matched);
+        }
         let active = set.hosts.iter().map(|host| host.state.active.load(Relaxed));
         self.add("upstream_rq_active", Kind::Gauge, active.map(u64::from).sum());
         let connections = set.hosts.iter().map(|host| host.state.connections.load(Relaxed));
@@ -164,15 +197,11 @@ impl Scribe {
 
     fn cluster_requests(&mut self, stats: &ClusterStats) {
         self.counter("upstream_rq_total", &stats.rq_total);
-        self.classes("upstream_", &stats.rq_class);
-        for (status, count) in stats.rq_codes.counted() {
-            self.add(&format!("upstream_rq_{status}"), Kind::Counter, count);
-        }
+        self.all_answers(stats);
         for (status, count) in stats.rq_retried.counted() {
             self.add(&format!("retry.upstream_rq_{status}"), Kind::Counter, count);
         }
         if self.reset {
-            stats.rq_codes.reset();
             stats.rq_retried.reset();
         }
         self.counter("upstream_rq_retry", &stats.rq_retry);
@@ -186,12 +215,54 @@ impl Scribe {
         self.counter("upstream_rq_pending_total", &stats.rq_pending_total);
         self.counter("upstream_rq_pending_overflow", &stats.rq_pending_overflow);
         self.counter("upstream_rq_pending_failure_eject", &stats.rq_pending_failure);
-        self.histogram("upstream_rq_time", &stats.rq_time);
+    }
+
+    /// Answers of both sorts together, and of each by itself as far as there are any: like Envoy, which makes the latter
+    /// when they are first needed.
+    fn all_answers(&mut self, stats: &ClusterStats) {
+        let Answers { classes, codes, time } = &stats.external;
+        let own = &stats.internal;
+        let both = classes.counted().into_iter().zip(own.classes.counted());
+        let mut of_classes = [0; 5];
+        of_classes
+            .iter_mut()
+            .zip(both)
+            .for_each(|(sum, (one, other))| *sum = one + other);
+        self.classes("upstream_", of_classes);
+        let mut by_status = BTreeMap::new();
+        for (status, count) in codes.counted().chain(own.codes.counted()) {
+            *by_status.entry(status).or_insert(0) += count;
+        }
+        for (status, count) in by_status {
+            self.add(&format!("upstream_rq_{status}"), Kind::Counter, count);
+        }
+        let times = time.distribution().with(&own.time.distribution());
+        self.distribution("upstream_rq_time", times);
+        self.answers("external.", &stats.external);
+        self.answers("internal.", own);
+    }
+
+    fn answers(&mut self, prefix: &str, answers: &Answers) {
+        let classes = answers.classes.counted();
+        if classes.iter().any(|count| *count > 0) {
+            self.classes(&format!("{prefix}upstream_"), classes);
+        }
+        for (status, count) in answers.codes.counted() {
+            self.add(&format!("{prefix}upstream_rq_{status}"), Kind::Counter, count);
+        }
+        let time = answers.time.distribution();
+        if !time.is_empty() {
+            self.distribution(&format!("{prefix}upstream_rq_time"), time);
+        }
+        if self.reset {
+            answers.classes.reset();
+            answers.codes.reset();
+        }
     }
 
     fn cluster_connections(&mut self, stats: &ClusterStats) {
         self.counter("upstream_cx_total", &stats.cx_total);
-        self.counter("upstream_cx_destroy", &stats.cx_destroy);
+        self.closings("upstream_cx_destroy", "", &stats.cx_destroy);
         self.histogram("upstream_cx_connect_ms", &stats.cx_connect_time);
         self.histogram("upstream_cx_length_ms", &stats.cx_length);
         self.counter("upstream_cx_http1_total", &stats.cx_http1_total);
@@ -199,8 +270,7 @@ impl Scribe {
         self.counter("upstream_cx_connect_fail", &stats.cx_connect_fail);
         self.counter("upstream_cx_connect_timeout", &stats.cx_connect_timeout);
         self.counter("upstream_cx_overflow", &stats.cx_overflow);
-        self.counter("upstream_cx_rx_bytes_total", &stats.cx_rx_bytes);
-        self.counter("upstream_cx_tx_bytes_total", &stats.cx_tx_bytes);
+        self.bytes("upstream_cx", &stats.bytes);
         self.counter("upstream_cx_none_healthy", &stats.cx_none_healthy);
         self.tls("client_ssl_socket_factory.upstream", &stats.ssl);
     }
@@ -224,11 +294,10 @@ impl Scribe {
         }
     }
 
-    fn classes(&mut self, prefix: &str, classes: &[AtomicU64; 5]) {
-        let completed = classes.iter().map(|count| count.load(Relaxed)).sum();
-        self.add(&format!("{prefix}rq_completed"), Kind::Counter, completed);
+    fn classes(&mut self, prefix: &str, classes: [u64; 5]) {
+        self.add(&format!("{prefix}rq_completed"), Kind::Counter, classes.iter().sum());
         for (name, count) in CLASSES.iter().zip(classes) {
-            self.counter(&format!("{prefix}{name}"), count);
+            self.add(&format!("{prefix}{name}"), Kind::Counter, count);
         }
     }
 

@@ -1,36 +1,29 @@
 //! One connection of a TCP proxy: a host for it, its bytes, and what is written down of it.
 
 use std::rc::Rc;
-use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 
 use xxhash_rust::xxh64::xxh64;
 
-use super::TcpProxy;
 use super::relay::{Broken, Way, relay};
+use super::{TcpProxy, TcpStats};
 use crate::proxy::connection::{Carried, Connection, Stream};
 use crate::proxy::flags::Flags;
 use crate::proxy::format::Context;
 use crate::proxy::io::Io;
+use crate::proxy::io::metered::Metered;
 use crate::proxy::tls::Wish;
 use crate::proxy::upstream::balance::Choice;
 use crate::proxy::upstream::balance::outlier::Report;
-use crate::proxy::upstream::cluster::Cluster;
-use crate::proxy::upstream::connect::{self, Link, MadeFor};
+use crate::proxy::upstream::connect::{self, MadeFor, Open};
 use crate::proxy::upstream::proxy_protocol::Ends;
 use crate::proxy::worker::Worker;
 use crate::proxy::worker::drain::Draining;
 
 /// Serves a connection to its end.
-pub(crate) async fn serve(
-    mut io: Io,
-    proxy: &TcpProxy,
-    connection: &Connection,
-    draining: &Draining,
-    worker: &Rc<Worker>,
-) {
+pub(crate) async fn serve(io: Io, proxy: &TcpProxy, connection: &Connection, draining: &Draining, worker: &Rc<Worker>) {
     proxy.stats.cx_total.fetch_add(1, Relaxed);
+    let mut io = Metered::new(io, &*proxy.stats);
     let mut session = Session {
         proxy,
         connection,
@@ -72,45 +65,24 @@ struct Session<'a> {
     stream: Stream,
 }
 
-/// A connection to a host.
-struct Upstream {
-    cluster: Arc<Cluster>,
-    link: Link,
-}
-
 impl Session<'_> {
-    async fn run(&mut self, io: &mut Io) {
-        let Some(mut upstream) = self.connect().await else {
+    async fn run(&mut self, io: &mut Metered<&TcpStats>) {
+        let Some(mut host) = self.connect().await else {
             return;
         };
-        let cluster = upstream.cluster.clone();
-        let (stats, stream) = (&self.proxy.stats, &mut self.stream);
-        let note = |way, bytes| {
-            let bytes = bytes as u64;
-            let add = |counters: [&AtomicU64; 2]| {
-                for counter in counters {
-                    counter.fetch_add(bytes, Relaxed);
-                }
-            };
-            match way {
-                Way::Up => {
-                    stream.bytes_received += bytes;
-                    add([&stats.rx_bytes, &cluster.stats.cx_tx_bytes]);
-                }
-                Way::Down => {
-                    stream.bytes_sent += bytes;
-                    add([&stats.tx_bytes, &cluster.stats.cx_rx_bytes]);
-                }
-            }
+        let stream = &mut self.stream;
+        let note = |way, bytes| match way {
+            Way::Up => stream.bytes_received += bytes as u64,
+            Way::Down => stream.bytes_sent += bytes as u64,
         };
-        let ended = relay(io, &mut upstream.link.io, self.proxy.idle_timeout, note).await;
+        let ended = relay(io, &mut host, self.proxy.idle_timeout, note).await;
         if let Err(broken) = ended {
-            self.broke(&broken, io, &upstream.link.io);
+            self.broke(&broken, io, &host);
         }
     }
 
     /// A connection to a host. None: there is none, and why is written down.
-    async fn connect(&mut self) -> Option<Upstream> {
+    async fn connect(&mut self) -> Option<Metered<Open>> {
         for _ in 0..self.proxy.max_connect_attempts {
             let Some(cluster) = self.proxy.choose().and_then(|slot| slot.take()) else {
                 self.proxy.stats.cx_no_route.fetch_add(1, Relaxed);
@@ -140,7 +112,7 @@ impl Session<'_> {
                     cluster.report(&host, Report::Connected);
                     let (near, protocol) = (link.near.clone(), None);
                     self.stream.carried.replace(Some(Carried { near, protocol }));
-                    return Some(Upstream { cluster, link });
+                    return Some(Metered::new(link.io, link.open));
                 }
                 Err(error) => {
                     cluster.report(&host, Report::Failure(error.kind));
@@ -163,7 +135,7 @@ impl Session<'_> {
     }
 
     /// One side broke, or both were silent for too long: a reset is passed on as one.
-    fn broke(&mut self, broken: &Broken, client: &Io, host: &Io) {
+    fn broke(&mut self, broken: &Broken, client: &Metered<&TcpStats>, host: &Metered<Open>) {
         match broken {
             Broken::Idle => {
                 self.proxy.stats.idle_timeout.fetch_add(1, Relaxed);

@@ -505,7 +505,11 @@ fn permissive(authority: &Authority) -> ChainIndex {
             filters: vec![filter.clone()],
             ..Default::default()
         };
-        chain::chain(&message, Direction::Inbound, &mut Names::default()).unwrap()
+        let within = chain::Within {
+            direction: Direction::Inbound,
+            stat_prefix: "",
+        };
+        chain::chain(&message, within, &mut Names::default()).unwrap()
     };
     let mut mutual = chain("mutual", "tls", &["istio", "istio-h2"]);
     mutual.tls = Some(Arc::new(sidecar(authority)));

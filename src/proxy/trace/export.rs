@@ -175,7 +175,7 @@ async fn send(worker: &Worker, tracer: &Tracer, spans: Vec<otlp::Span>) -> Resul
     };
     let message = otlp::encode(&tracer.resource, tracer.scope.as_ref(), spans);
     let mut request = Some(exporter.request(message));
-    let sent = worker.pools.send(&towards, &mut request);
+    let sent = worker.pools.send_own(&towards, &mut request);
     let (response, mut lease) = sent.await.map_err(|error| error.reason.to_string())?;
     let (parts, body) = response.into_parts();
     let body = body.collect().await.map_err(|error| error.to_string())?;

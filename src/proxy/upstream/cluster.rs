@@ -10,7 +10,8 @@ use arc_swap::ArcSwap;
 use super::breaker::Breakers;
 use super::host::{Endpoints, HostSet};
 use super::proxy_protocol::ProxyHeader;
-use crate::proxy::stats::codes::Codes;
+use crate::proxy::io::metered::{ByteStats, Closings};
+use crate::proxy::stats::codes::{Classes, Codes};
 use crate::proxy::stats::histogram::Histogram;
 use crate::proxy::tls::{TlsStats, UpstreamTls};
 
@@ -125,6 +126,8 @@ pub(crate) struct ClusterConfig {
     pub(crate) transports: Vec<TransportMatch>,
     /// How they begin where no match is found.
     pub(crate) transport: Transport,
+    /// `default.total_match_count`: hosts for which none was found.
+    pub(crate) unmatched: AtomicU64,
     /// HTTP to the hosts.
     pub(crate) http: UpstreamHttp,
     /// Keep-alive probes.
@@ -133,6 +136,20 @@ pub(crate) struct ClusterConfig {
     pub(crate) source: Vec<std::net::SocketAddr>,
     /// Ejection of hosts that fail.
     pub(crate) outlier: Option<OutlierConfig>,
+}
+
+impl ClusterConfig {
+    /// How connections to a host begin whose endpoint has these labels: the first transport of which it has them all, or
+    /// the cluster's.
+    pub(super) fn transport_for(&self, labels: &[(String, String)]) -> Transport {
+        let fits = |one: &&TransportMatch| one.labels.iter().all(|label| labels.contains(label));
+        let (transport, counter) = match self.transports.iter().find(fits) {
+            Some(one) => (&one.transport, &one.matched),
+            None => (&self.transport, &self.unmatched),
+        };
+        counter.fetch_add(1, Relaxed);
+        transport.clone()
+    }
 }
 
 /// How the hosts of a cluster are found.
@@ -220,10 +237,14 @@ pub(crate) struct SlowStart {
 /// A transport for endpoints with certain metadata (`envoy.transport_socket_match`).
 #[derive(Debug)]
 pub(crate) struct TransportMatch {
+    /// The name.
+    pub(crate) name: Box<str>,
     /// Keys and texts that the endpoint's metadata must have; none: every endpoint.
     pub(crate) labels: Vec<(String, String)>,
     /// The transport.
     pub(crate) transport: Transport,
+    /// `<name>.total_match_count`: hosts that it was chosen for.
+    pub(crate) matched: AtomicU64,
 }
 
 /// How connections to hosts begin.
@@ -347,14 +368,12 @@ pub(crate) struct FailurePercentage {
 pub(crate) struct ClusterStats {
     /// `upstream_rq_total`.
     pub(crate) rq_total: AtomicU64,
-    /// `upstream_rq_1xx` to `upstream_rq_5xx`.
-    pub(crate) rq_class: [AtomicU64; 5],
-    /// `upstream_rq_200` and the like.
-    pub(crate) rq_codes: Codes,
+    /// `external.…`: what was answered to clients.
+    pub(crate) external: Answers,
+    /// `internal.…`: what was answered to the proxy's own requests, copies included.
+    pub(crate) internal: Answers,
     /// `retry.upstream_rq_<status>`: answers after which there was another attempt.
     pub(crate) rq_retried: Codes,
-    /// `upstream_rq_time`.
-    pub(crate) rq_time: Histogram,
     /// `upstream_rq_retry`.
     pub(crate) rq_retry: AtomicU64,
     /// `upstream_rq_retry_success`.
@@ -379,8 +398,8 @@ pub(crate) struct ClusterStats {
     pub(crate) rq_pending_failure: AtomicU64,
     /// `upstream_cx_total`.
     pub(crate) cx_total: AtomicU64,
-    /// `upstream_cx_destroy`: connections that are no more, those that were never made included.
-    pub(crate) cx_destroy: AtomicU64,
+    /// `upstream_cx_destroy…`: connections that are no more, those that were never made included.
+    pub(crate) cx_destroy: Closings,
     /// `upstream_cx_connect_ms`.
     pub(crate) cx_connect_time: Histogram,
     /// `upstream_cx_length_ms`.
@@ -399,10 +418,8 @@ pub(crate) struct ClusterStats {
     pub(crate) cx_connect_timeout: AtomicU64,
     /// `upstream_cx_overflow`.
     pub(crate) cx_overflow: AtomicU64,
-    /// `upstream_cx_rx_bytes_total`.
-    pub(crate) cx_rx_bytes: AtomicU64,
-    /// `upstream_cx_tx_bytes_total`.
-    pub(crate) cx_tx_bytes: AtomicU64,
+    /// `upstream_cx_…_bytes_…`.
+    pub(crate) bytes: ByteStats,
     /// `lb_healthy_panic`.
     pub(crate) lb_healthy_panic: AtomicU64,
     /// `outlier_detection.ejections_active`.
@@ -417,18 +434,27 @@ pub(crate) struct ClusterStats {
     pub(crate) ssl: TlsStats,
 }
 
-impl ClusterStats {
+/// What was answered to requests of one sort.
+#[derive(Debug, Default)]
+pub(crate) struct Answers {
+    /// `upstream_rq_1xx` to `upstream_rq_5xx`.
+    pub(crate) classes: Classes,
+    /// `upstream_rq_200` and the like.
+    pub(crate) codes: Codes,
+    /// `upstream_rq_time`.
+    pub(crate) time: Histogram,
+}
+
+impl Answers {
     /// A host's answer, and how long after the request it came.
     pub(crate) fn answered(&self, status: u16, time: Duration) {
         self.count_status(status);
-        self.rq_time.record(time);
+        self.time.record(time);
     }
 
     /// An answer, the proxy's own included where no host gave one.
     pub(crate) fn count_status(&self, status: u16) {
-        if let Some(class) = self.rq_class.get(usize::from(status / 100).wrapping_sub(1)) {
-            class.fetch_add(1, Relaxed);
-        }
-        self.rq_codes.count(status);
+        self.classes.count(status);
+        self.codes.count(status);
     }
 }

@@ -16,6 +16,7 @@ use super::host::{Host, HostAddress, HostState};
 use super::proxy_protocol::Ends;
 use crate::proxy::connection::Near;
 use crate::proxy::io::Io;
+use crate::proxy::io::metered::{ByteStats, Counts};
 use crate::proxy::tls::Wish;
 
 /// Why a request did not get an answer.
@@ -98,6 +99,8 @@ pub(crate) struct Open {
     stats: Arc<ClusterStats>,
     since: Instant,
     host: Arc<HostState>,
+    /// Whether it is the host that has closed it, or refused it.
+    by_host: bool,
     _permit: Permit,
 }
 
@@ -110,15 +113,26 @@ impl Open {
             stats: cluster.stats.clone(),
             since: Instant::now(),
             host: host.state.clone(),
+            by_host: false,
             _permit: permit,
         }
+    }
+}
+
+impl Counts for Open {
+    fn bytes(&self) -> &ByteStats {
+        &self.stats.bytes
+    }
+
+    fn closed(&mut self, by_peer: bool) {
+        self.by_host = by_peer;
     }
 }
 
 impl Drop for Open {
     fn drop(&mut self) {
         self.host.connections.fetch_sub(1, Relaxed);
-        self.stats.cx_destroy.fetch_add(1, Relaxed);
+        self.stats.cx_destroy.count(self.by_host);
         self.stats.cx_length.record(self.since.elapsed());
     }
 }
@@ -167,7 +181,7 @@ pub(crate) async fn connect_with(
     made_for: MadeFor<'_>,
     permit: Permit,
 ) -> Result<Link, SendError> {
-    let open = Open::new(cluster, host, permit);
+    let mut open = Open::new(cluster, host, permit);
     let stats = &cluster.stats;
     let made = tokio::time::timeout(cluster.config.connect_timeout, establish(cluster, host, wish, made_for));
     let error = match made.await {
@@ -175,7 +189,10 @@ pub(crate) async fn connect_with(
             stats.cx_connect_time.record(open.since.elapsed());
             return Ok(Link { io, near, alpn, open });
         }
-        Ok(Err(error)) => SendError::new(FailureKind::Connect, reason(&error)),
+        Ok(Err(error)) => {
+            open.closed(true);
+            SendError::new(FailureKind::Connect, reason(&error))
+        }
         Err(_) => {
             stats.cx_connect_timeout.fetch_add(1, Relaxed);
             SendError::new(FailureKind::ConnectTimeout, "connection timeout")

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
 use super::balance::Balancer;
-use super::cluster::{ClusterConfig, Transport};
+use super::cluster::ClusterConfig;
 use super::host::{Endpoint, Endpoints, Host, HostAddress, HostSet, HostState, LocalityEndpoints, Shares, Target};
 
 impl HostSet {
@@ -98,16 +98,9 @@ fn host(
         locality: group.locality.clone(),
         priority: group.priority,
         eds_healthy: endpoint.healthy,
-        transport: transport(config, endpoint),
+        transport: config.transport_for(&endpoint.transport_labels),
         state: known.entry(address.clone()).or_default().clone(),
     })
-}
-
-/// The first transport whose labels the endpoint has, or the cluster's.
-fn transport(config: &ClusterConfig, endpoint: &Endpoint) -> Transport {
-    let fits = |labels: &[(String, String)]| labels.iter().all(|label| endpoint.transport_labels.contains(label));
-    let found = config.transports.iter().find(|one| fits(&one.labels));
-    found.map_or(&config.transport, |one| &one.transport).clone()
 }
 
 #[cfg(test)]

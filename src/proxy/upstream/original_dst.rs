@@ -48,7 +48,7 @@ impl Cluster {
             locality: Arc::default(),
             priority: 0,
             eds_healthy: true,
-            transport: self.config.transport.clone(),
+            transport: self.config.transport_for(&[]),
             state: Arc::new(state),
         }
     }

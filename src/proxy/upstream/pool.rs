@@ -4,7 +4,6 @@ mod failure;
 mod host_pool;
 mod http1;
 mod http2;
-mod metered;
 mod raw;
 #[cfg(test)]
 mod tests;
@@ -17,7 +16,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
-use http::{Request, Response, Version};
+use http::{Request, Response, StatusCode, Version};
 
 use super::breaker::Permit;
 use super::cluster::{Cluster, HttpVersion};
@@ -235,6 +234,26 @@ impl Pools {
                 return Err(error);
             }
         }
+    }
+
+    /// The same for a request of the proxy's own, whose answer is counted as such.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub(crate) async fn send_own(
+        &self,
+        towards: &Towards<'_>,
+        request: &mut Option<Request<RequestBody>>,
+    ) -> Result<(Response<Incoming>, Lease), SendError> {
+        let began = Instant::now();
+        let result = self.send(towards, request).await;
+        let answers = &towards.cluster.stats.internal;
+        match &result {
+            Ok((response, _)) => answers.answered(response.status().as_u16(), began.elapsed()),
+            // What a client would be told.
+            Err(_) => answers.count_status(StatusCode::SERVICE_UNAVAILABLE.as_u16()),
+        }
+        result
     }
 
     /// Closes what has been idle for too long or belongs to hosts that are gone. Called once a second.

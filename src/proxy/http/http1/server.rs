@@ -31,9 +31,9 @@ use super::{Refusal, Rest};
 use crate::proxy::flags::Flags;
 use crate::proxy::http::body::ResponseBody;
 use crate::proxy::http::body::incoming::{Incoming, PeerError};
-use crate::proxy::http::connection::{Downstream, Ending};
+use crate::proxy::http::connection::{Downstream, Ending, Open};
 use crate::proxy::http::{HttpManager, exchange};
-use crate::proxy::io::Io;
+use crate::proxy::io::metered::Metered;
 use crate::proxy::turn;
 
 /// How long a connection whose end we have announced may take to end (Envoy's `delayed_close_timeout`): closed at once,
@@ -50,7 +50,12 @@ const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 ///
 /// # Errors
 /// When the connection breaks.
-pub(crate) async fn serve<E>(io: Io, read: BytesMut, downstream: &Rc<Downstream>, ending: Pin<&mut E>) -> io::Result<()>
+pub(crate) async fn serve<E>(
+    io: Metered<Open>,
+    read: BytesMut,
+    downstream: &Rc<Downstream>,
+    ending: Pin<&mut E>,
+) -> io::Result<()>
 where
     E: Future<Output = Option<Instant>>,
 {
@@ -123,7 +128,7 @@ impl Late {
 /// The connection, as those see it who read the body of the request.
 #[derive(Debug)]
 struct Connection {
-    wire: Wire<Io>,
+    wire: Wire<Metered<Open>>,
     /// What is still to come of the request.
     rest: Rest,
     /// How long trailers may be.
@@ -150,7 +155,7 @@ enum Broken {
 }
 
 impl Connection {
-    fn new(wire: Wire<Io>, manager: &HttpManager) -> Self {
+    fn new(wire: Wire<Metered<Open>>, manager: &HttpManager) -> Self {
         Self {
             wire,
             rest: Rest::Nothing,
@@ -355,6 +360,7 @@ impl<E: Future<Output = Option<Instant>>> Server<'_, E> {
                         return match self.ending.poll(cx) {
                             Poll::Ready(()) => Poll::Ready(Ok(Next::Over(Over::Gone))),
                             Poll::Pending if nothing && self.ending.has_begun() => {
+                                self.downstream.connection_closes();
                                 Poll::Ready(Ok(Next::Over(Over::Announced)))
                             }
                             Poll::Pending => Poll::Pending,
@@ -382,7 +388,9 @@ impl<E: Future<Output = Option<Instant>>> Server<'_, E> {
             if let Poll::Ready(response) = exchange.as_mut().poll(cx) {
                 return Poll::Ready(Some(response));
             }
-            self.poll_gone(cx).map(|()| None)
+            ready!(self.poll_gone(cx));
+            self.downstream.connection_ends();
+            Poll::Ready(None)
         })
         .await
     }
@@ -416,7 +424,7 @@ impl<E: Future<Output = Option<Instant>>> Server<'_, E> {
         };
         let mut broken = false;
         let mut ended = coding == Coding::Nothing && !tunnel;
-        poll_fn(|cx| {
+        let complete = poll_fn(|cx| {
             loop {
                 while !ended && self.connection.borrow().wire.out.has_room() {
                     let Poll::Ready(frame) = Pin::new(&mut body).poll_frame(cx) else {
@@ -460,14 +468,15 @@ impl<E: Future<Output = Option<Instant>>> Server<'_, E> {
                 return Poll::Pending;
             }
         })
-        .await
-        .map(|complete| {
-            let connection = self.connection.borrow();
-            match complete && !broken {
-                false => Some(Over::Gone),
-                true => (last || tunnel || connection.rest != Rest::Nothing || connection.broken.is_some())
-                    .then_some(Over::Announced),
-            }
+        .await;
+        if !matches!(complete, Ok(true)) {
+            self.downstream.connection_ends();
+        }
+        let connection = self.connection.borrow();
+        Ok(match complete? && !broken {
+            false => Some(Over::Gone),
+            true => (last || tunnel || connection.rest != Rest::Nothing || connection.broken.is_some())
+                .then_some(Over::Announced),
         })
     }
 

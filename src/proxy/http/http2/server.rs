@@ -59,6 +59,7 @@ where
     };
     let over = poll_fn(|cx| serving.poll(cx)).await;
     let Serving { driver, streams, .. } = serving;
+    downstream.connection_ends();
     // What they answer nobody hears any more.
     drop(streams);
     if let Some(error) = over {

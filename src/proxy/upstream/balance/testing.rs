@@ -1,6 +1,7 @@
 //! Clusters and endpoints for tests.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use crate::proxy::upstream::breaker::{Breakers, Thresholds};
@@ -25,6 +26,7 @@ pub(crate) fn cluster_config() -> ClusterConfig {
         locality_weighted: false,
         transports: Vec::new(),
         transport: Transport::default(),
+        unmatched: AtomicU64::default(),
         http: UpstreamHttp::default(),
         tcp_keepalive: None,
         source: Vec::new(),

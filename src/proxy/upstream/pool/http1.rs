@@ -17,7 +17,6 @@ use http::{Request, Response, StatusCode, Uri};
 use http_body::{Body, Frame, SizeHint};
 
 use super::host_pool::{HostPool, Place};
-use super::metered::Metered;
 use crate::proxy::connection::Near;
 use crate::proxy::http::body::incoming::{Incoming, PeerError};
 use crate::proxy::http::body::{BodyError, RequestBody};
@@ -25,9 +24,10 @@ use crate::proxy::http::http1::encode::{self, Coding};
 use crate::proxy::http::http1::response::{self, Asked, Head, SIZE};
 use crate::proxy::http::http1::wire::Wire;
 use crate::proxy::http::http1::{Field, Looks, Rest};
+use crate::proxy::io::metered::Metered;
 use crate::proxy::turn;
 use crate::proxy::upstream::cluster::{Cluster, UpstreamHttp};
-use crate::proxy::upstream::connect::{FailureKind, Link, SendError};
+use crate::proxy::upstream::connect::{FailureKind, Link, Open, SendError};
 
 /// How long a host's trailers may be.
 const TRAILERS: usize = 60 << 10;
@@ -49,7 +49,7 @@ pub(super) struct Http1 {
 /// The connection as those see it who read the answer.
 #[derive(Debug)]
 struct Connection {
-    wire: Wire<Metered>,
+    wire: Wire<Metered<Open>>,
     /// What is still to be sent of the request.
     sending: Option<Sending>,
     /// Whether the request has no body.
@@ -95,7 +95,7 @@ impl Http1 {
         cluster.stats.cx_http1_total.fetch_add(1, Relaxed);
         let (near, now) = (link.near.clone(), Instant::now());
         let connection = Connection {
-            wire: Wire::new(Metered::new(link, cluster.stats.clone()), BytesMut::new()),
+            wire: Wire::new(Metered::new(link.io, link.open), BytesMut::new()),
             sending: None,
             bodiless: true,
             rest: Rest::Nothing,

@@ -10,13 +10,13 @@ use http::{Request, Response};
 
 use super::failure;
 use super::host_pool::{HostPool, Place};
-use super::metered::Metered;
 use crate::proxy::connection::Near;
 use crate::proxy::http::body::RequestBody;
 use crate::proxy::http::body::incoming::Incoming;
 use crate::proxy::http::http2::{self, Client, ClientDriver};
+use crate::proxy::io::metered::Metered;
 use crate::proxy::upstream::cluster::{Cluster, UpstreamHttp};
-use crate::proxy::upstream::connect::{Link, SendError};
+use crate::proxy::upstream::connect::{Link, Open, SendError};
 
 /// What a stream may have on its way to us.
 const STREAM_WINDOW: u32 = 256 << 10;
@@ -47,7 +47,7 @@ pub(super) struct Stream {
 pub(super) fn begin(link: Link, place: Place, cluster: &Arc<Cluster>) -> Http2 {
     cluster.stats.cx_http2_total.fetch_add(1, Relaxed);
     let near = link.near.clone();
-    let io = Metered::new(link, cluster.stats.clone());
+    let io = Metered::new(link.io, link.open);
     let http = &cluster.config.http;
     let (client, driver) = http2::begin(
         io,
@@ -67,7 +67,7 @@ pub(super) fn begin(link: Link, place: Place, cluster: &Arc<Cluster>) -> Http2 {
     }
 }
 
-async fn drive(driver: ClientDriver<Metered>, place: Place) {
+async fn drive(driver: ClientDriver<Metered<Open>>, place: Place) {
     if let Err(error) = driver.run().await {
         tracing::debug!(%error, "a host's connection broke");
     }

@@ -11,14 +11,14 @@ use bytes::{Bytes, BytesMut};
 use http::{Request, Response};
 use http_body::{Body, Frame};
 
-use super::metered::Metered;
 use super::{Active, Lease, Pools, Towards};
 use crate::proxy::connection::Carried;
 use crate::proxy::http::body::RequestBody;
 use crate::proxy::http::body::incoming::{Incoming, PeerError};
 use crate::proxy::http::http1::wire::Wire;
+use crate::proxy::io::metered::Metered;
 use crate::proxy::tls::Wish;
-use crate::proxy::upstream::connect::{self, MadeFor, SendError};
+use crate::proxy::upstream::connect::{self, MadeFor, Open, SendError};
 use crate::proxy::upstream::proxy_protocol::Ends;
 
 impl Pools {
@@ -46,7 +46,7 @@ impl Pools {
                 protocol: None,
             }));
         }
-        let mut wire = Wire::new(Metered::new(link, cluster.stats.clone()), BytesMut::new());
+        let mut wire = Wire::new(Metered::new(link.io, link.open), BytesMut::new());
         wire.out.short().extend_from_slice(first);
         let mut stream = RawStream {
             wire,
@@ -70,7 +70,7 @@ impl Pools {
 /// The connection, of which the host's half is the body of an answer.
 #[derive(Debug)]
 pub(crate) struct RawStream {
-    wire: Wire<Metered>,
+    wire: Wire<Metered<Open>>,
     /// What is still to be sent.
     body: Option<RequestBody>,
     /// Whether the host is to be told that it was all.

@@ -201,7 +201,7 @@ fn a_connection_carries_one_request_after_the_other_and_what_it_does_is_counted(
         let state = &cluster.hosts.load().hosts[0].state.clone();
         assert_eq!((state.active.load(Relaxed), state.connections.load(Relaxed)), (0, 1));
         assert_eq!(stats.cx_http1_total.load(Relaxed), 1);
-        assert!(stats.cx_rx_bytes.load(Relaxed) > 0 && stats.cx_tx_bytes.load(Relaxed) > 0);
+        assert!(stats.bytes.rx_total.load(Relaxed) > 0 && stats.bytes.tx_total.load(Relaxed) > 0);
         assert_eq!(cluster.hosts.load().hosts[0].state.stats.rq_total.load(Relaxed), 3);
         assert_eq!(stats.rq_tx_reset.load(Relaxed), 0);
     });

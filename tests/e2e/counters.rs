@@ -1,0 +1,211 @@
+//! What is counted of connections and answers: the same numbers as in Envoy, for the same bytes.
+
+use std::collections::BTreeMap;
+
+use serde_json::json;
+
+use super::harness::alone::{Alone, cluster, http_listener};
+use super::harness::frames::{Frames, headers, request};
+use super::harness::wire::Wire;
+use super::harness::{Backend, Plane, eventually};
+
+const OWN: &[u8] = b"GET /own HTTP/1.1\r\nhost: app.example\r\n\r\n";
+const LAST: &[u8] = b"GET /own HTTP/1.1\r\nhost: app.example\r\nconnection: close\r\n\r\n";
+const ANSWERED: &[u8] = b"GET /back HTTP/1.1\r\nhost: app.example\r\n\r\n";
+const COPIED: &[u8] = b"GET /copied HTTP/1.1\r\nhost: app.example\r\n\r\n";
+const SLOW: &[u8] = b"GET /back HTTP/1.1\r\nhost: app.example\r\nx-echo-delay: 60000\r\n\r\n";
+
+/// Parts of the names of the statistics that are compared.
+const COMPARED: [&str; 19] = [
+    ".downstream_cx_total",
+    ".downstream_cx_active",
+    ".downstream_cx_http1_",
+    ".downstream_cx_http2_",
+    ".downstream_cx_destroy",
+    ".downstream_cx_rx_bytes",
+    ".downstream_cx_tx_bytes",
+    ".downstream_rq_completed",
+    ".downstream_rq_2xx",
+    ".downstream_rq_4xx",
+    ".external.",
+    ".internal.",
+    ".upstream_rq_200",
+    ".upstream_rq_2xx",
+    ".upstream_rq_completed",
+    ".upstream_cx_destroy",
+    ".upstream_cx_rx_bytes",
+    ".upstream_cx_tx_bytes",
+    ".total_match_count",
+];
+
+/// Parts of the names of those that are not, and why.
+const NOT_COMPARED: [(&str, &str); 5] = [
+    ("admin", "the admin interface is no listener"),
+    (
+        "http.two.downstream_cx_tx",
+        "each plane writes heads of HTTP/2 in its own way",
+    ),
+    (
+        "http.two.downstream_cx_rx_bytes_buffered",
+        "how much is read at once is chance",
+    ),
+    ("cluster.copies.upstream_cx", "copies do not have the same headers"),
+    (
+        "_with_active_rq",
+        "hosts' connections that end with requests are not told apart",
+    ),
+];
+
+/// Connections that stay open.
+struct Open {
+    _http1: Wire,
+    _http2: Frames,
+    _raw: Wire,
+}
+
+async fn start(plane: Plane, backend: &Backend, raw: &Backend) -> Alone {
+    let to = |path: &str, more: serde_json::Value| {
+        let mut route = json!({"cluster": "back"});
+        route.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        json!({"match": {"prefix": path}, "route": route})
+    };
+    let routes = json!([
+        {"match": {"path": "/own"}, "direct_response": {"status": 200, "body": {"inline_string": "own"}}},
+        to("/copied", json!({"request_mirror_policies": [{"cluster": "copies"}]})),
+        to("/back", json!({})),
+    ]);
+    let listener = |name: &str, mut more: serde_json::Value| {
+        // How long a host took is not to decide how long answers are.
+        more["http_filters"] = json!([{"name": "router", "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router",
+            "suppress_envoy_headers": true,
+        }}]);
+        http_listener(name, "INBOUND", routes.clone(), more)
+    };
+    let brief = json!({"common_http_protocol_options": {"idle_timeout": "0.1s"}, "drain_timeout": "0.1s"});
+    let tcp = json!({"name": "raw", "filter_chains": [{"filters": [{"name": "tcp", "typed_config": {
+        "@type": "type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy",
+        "stat_prefix": "raw", "cluster": "raw",
+    }}]}]});
+    let listeners = [
+        listener("one", json!({})),
+        listener("two", json!({})),
+        listener("brief", brief),
+        tcp,
+    ];
+    let mut matched = cluster("back", backend.address());
+    matched["transport_socket_matches"] = json!([
+        {"name": "nobody", "match": {"mode": "none"}, "transport_socket": {"name": "raw"}},
+        {"name": "everybody", "match": {}, "transport_socket": {"name": "raw"}},
+    ]);
+    for one in matched["transport_socket_matches"].as_array_mut().unwrap() {
+        one["transport_socket"]["typed_config"] =
+            json!({"@type": "type.googleapis.com/envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer"});
+    }
+    let clusters = [
+        matched,
+        cluster("copies", backend.address()),
+        cluster("raw", raw.address()),
+    ];
+    Alone::start(plane, &listeners, &clusters, json!({})).await
+}
+
+/// Clients that come and go, each in its own way.
+async fn act(alone: &Alone, backend: &Backend) -> Open {
+    let asked = async |listener, request: &[u8], status| {
+        let mut client = Wire::open(alone.listener(listener)).await;
+        client.send(request).await;
+        assert_eq!(client.answer().await.unwrap().status, status);
+        client
+    };
+    let before = backend.seen().len();
+    let has_seen = async |count: usize| {
+        eventually(&format!("the host has {count} requests"), async || {
+            let seen = backend.seen().len() - before;
+            (seen == count).then_some(()).ok_or(format!("{seen}"))
+        })
+        .await;
+    };
+    for request in [OWN, LAST, ANSWERED, COPIED] {
+        asked(0, request, 200).await;
+    }
+    asked(0, b"GET /missing HTTP/1.1\r\nhost: app.example\r\n\r\n", 404).await;
+    asked(0, b"BAD\r\n\r\n", 400).await;
+    has_seen(3).await;
+    let mut impatient = Wire::open(alone.listener(0)).await;
+    impatient.send(SLOW).await;
+    let mut resets = Frames::open(alone.listener(1)).await;
+    let fields = [&request("GET", "/back")[..], &[("x-echo-delay", "60000")]].concat();
+    resets.send(&[headers(1, &fields, true)]).await;
+    has_seen(5).await;
+    drop((impatient, resets));
+    // One that is not used any more.
+    asked(2, OWN, 200).await.end().await;
+    let mut http2 = Frames::open(alone.listener(1)).await;
+    http2.send(&[headers(1, &request("GET", "/own"), true)]).await;
+    while http2
+        .next()
+        .await
+        .is_some_and(|frame| frame.stream == 0 || frame.flags & 1 == 0)
+    {}
+    let mut raw = Wire::open(alone.listener(3)).await;
+    raw.send(b"some").await;
+    assert_eq!(raw.bytes(9).await, b"tail:some");
+    raw.send(b"thing").await;
+    assert_eq!(raw.bytes(10).await, b"tail:thing");
+    Open {
+        _http1: asked(0, OWN, 200).await,
+        _http2: http2,
+        _raw: raw,
+    }
+}
+
+/// What is not zero of the compared statistics, without what is the test's own in their names.
+async fn counted(alone: &Alone) -> BTreeMap<String, u64> {
+    let stats = alone.sidecar.stats(".").await;
+    let is_compared = |name: &str| {
+        let left_out = NOT_COMPARED.iter().any(|(part, _)| name.contains(part));
+        !left_out && COMPARED.iter().any(|part| name.contains(part))
+    };
+    let compared = stats
+        .into_iter()
+        .filter(|(name, value)| *value > 0 && is_compared(name));
+    let named = compared.filter_map(|(name, value)| match name.strip_prefix("listener.") {
+        // Of a listener itself nothing is compared here.
+        Some(rest) => Some((format!("listener.*.http.{}", rest.split_once(".http.")?.1), value)),
+        None => Some((name, value)),
+    });
+    named.collect()
+}
+
+#[tokio::test]
+async fn connections_bytes_and_answers_are_counted_as_in_envoy() {
+    let (backend, raw) = (Backend::http("app").await, Backend::tcp("tail").await);
+    let envoy = start(Plane::Envoy, &backend, &raw).await;
+    let open = act(&envoy, &backend).await;
+    let envoys = eventually("Envoy has counted everything", async || {
+        let counted = counted(&envoy).await;
+        let gone = |name: &str| counted.get(&format!("http.{name}.downstream_cx_destroy")).copied();
+        match (gone("one"), gone("two"), gone("brief")) {
+            (Some(7), Some(1), Some(1)) => Ok(counted),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await;
+    drop((open, envoy));
+    let topsail = start(Plane::Topsail, &backend, &raw).await;
+    let _open = act(&topsail, &backend).await;
+    eventually("as much is counted as in Envoy", async || {
+        let ours = counted(&topsail).await;
+        let names: std::collections::BTreeSet<_> = ours.keys().chain(envoys.keys()).collect();
+        let different = names.into_iter().filter(|name| ours.get(*name) != envoys.get(*name));
+        let different: Vec<_> = different
+            .map(|name| format!("{name}: {:?}, Envoy {:?}", ours.get(name), envoys.get(name)))
+            .collect();
+        match different.is_empty() {
+            true => Ok(()),
+            false => Err(different.join("\n")),
+        }
+    })
+    .await;
+}
