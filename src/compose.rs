@@ -10,24 +10,31 @@
 //! for compose, and where a value is needed that holds one, that is said.
 
 mod additions;
+mod container;
 mod fields;
 mod image;
 mod label;
 mod marked;
 mod name;
+mod network;
 mod objects;
 mod plan;
+mod pod;
 mod port;
 mod project;
 mod read;
 mod service;
 #[cfg(test)]
 mod tests;
+mod ties;
+mod version;
 
 pub use additions::{Override, additions};
 pub use marked::{Marked, State as MarkedState};
 pub use objects::objects;
 pub use plan::{Choice, Plan, Planned, plan};
+pub use pod::Pod;
 pub use port::{ListenPort, Protocol};
 pub use project::{Project, read};
 pub use service::Service;
+pub use version::{NoVersion, Version};

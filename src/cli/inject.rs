@@ -3,6 +3,8 @@
 mod discover;
 mod engine;
 mod place;
+mod summary;
+mod version;
 mod write;
 
 use std::fs;
@@ -10,17 +12,24 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 
+use super::format::Form;
 use super::output::Output;
 use super::{Command, Outcome, Usage};
-use crate::compose::{self, Choice, Marked, Override, Plan, Planned};
+use crate::compose::{self, Choice, Marked, Override, Plan, Version};
 use crate::diag::{Diagnostic, Severity, render};
 use discover::Found;
+use summary::Summary;
+use version::Compose;
 use write::Batch;
 
 const EXAMPLES: &str = "\
 The project's own files are read and not changed. What is written is an override for compose, which adds the control \
 plane and a sidecar beside every service, and objects in the configuration directory that describe the services. Not \
 to name the override in a call of compose is to be without the mesh.
+
+A service NAME shares the network of a container NAME-pod with its sidecar, and starts when the sidecar has its first \
+configuration. What the project's files say about the service's network becomes the pod's, which takes Compose 2.24.4: for \
+earlier ones (--compose 1) a service that says anything about its network has no pod, and starts before its sidecar.
 
 Labels of a service, under the names that Istio's annotations have:
   topsail.io/inject, sidecar.istio.io/inject       \"false\" leaves it alone; \"true\" on any service leaves all others alone
@@ -58,7 +67,7 @@ pub(super) struct Arguments {
     files: Vec<PathBuf>,
 
     /// The override file to write [default: docker-compose.topsail.yml beside the first compose file]
-    #[arg(long, short, value_name = "FILE")]
+    #[arg(long = "override", value_name = "FILE")]
     out: Option<PathBuf>,
 
     /// The configuration directory, in whose folder `compose` the objects are written [default: mesh beside the first
@@ -73,6 +82,11 @@ pub(super) struct Arguments {
     /// Only services with the label topsail.io/inject: "true"
     #[arg(long)]
     labelled: bool,
+
+    /// The version of Compose that the override is for: from 2.24.4 on every service gets a pod, before that those alone
+    /// that say nothing about their network [default: the one that is installed, else any]
+    #[arg(long, value_name = "VERSION")]
+    compose: Option<Version>,
 
     /// The data plane of the sidecars
     #[arg(long, value_name = "NAME", value_enum, default_value_t = Dataplane::Envoy)]
@@ -98,6 +112,10 @@ pub(super) struct Arguments {
     /// Do not ask the engine which ports an image exposes
     #[arg(long)]
     offline: bool,
+
+    /// The form of the answer
+    #[arg(long, short, value_name = "FORMAT", value_enum, default_value_t = Form::Text)]
+    output: Form,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -112,7 +130,8 @@ impl Command for Arguments {
         let Found { files, folder } = discover::files(&self.files, out.as_deref())?;
         let out = out.unwrap_or_else(|| folder.join(OVERRIDE));
         let config = self.config.clone().unwrap_or_else(|| folder.join("mesh"));
-        let plan = self.plan(&files);
+        let compose = Compose::choose(self.compose);
+        let plan = self.plan(&files, compose.takes_back());
         let mut batch = Batch::default();
         let mut problems = plan.problems.clone();
         if !plan.has_errors() {
@@ -129,27 +148,32 @@ impl Command for Arguments {
         if plan.meshed.is_empty() {
             return Err(Usage(nothing_meant(&plan, &files)).into());
         }
-        if self.dry_run {
+        if self.dry_run && self.output == Form::Text {
             batch.show(&mut output.out)?;
             return Ok(Outcome::Fine);
         }
-        let written = batch.write()?;
-        self.tell(&plan, output)?;
-        for line in written {
-            writeln!(output.out, "{line}")?;
+        let all = files.iter().chain([&out]).map(|file| format!(" -f {}", file.display()));
+        let start = format!("{}{} up -d", compose.command, all.collect::<String>());
+        let done = match self.dry_run {
+            true => batch.outlook(),
+            false => batch.write()?,
+        };
+        let summary = Summary {
+            plan: &plan,
+            compose,
+            files: &done,
+            start,
+        };
+        match self.output {
+            Form::Text => summary.write(&mut output.out)?,
+            Form::Json => writeln!(output.out, "{:#}", summary.json())?,
         }
-        let all: Vec<String> = files
-            .iter()
-            .chain([&out])
-            .map(|file| format!("-f {}", file.display()))
-            .collect();
-        writeln!(output.out, "start it: docker compose {} up -d", all.join(" "))?;
         Ok(Outcome::Fine)
     }
 }
 
 impl Arguments {
-    fn plan(&self, files: &[PathBuf]) -> Plan {
+    fn plan(&self, files: &[PathBuf], takes_back: bool) -> Plan {
         let project = compose::read(files, &mut |path| fs::read_to_string(path));
         let choice = match (self.all, self.labelled) {
             (true, _) => Choice::All,
@@ -160,7 +184,7 @@ impl Arguments {
             true => None,
             false => engine::exposed_ports(image),
         };
-        compose::plan(project, choice, &exposed)
+        compose::plan(project, choice, takes_back, &exposed)
     }
 
     /// All files that are to be there, and those that were once.
@@ -188,45 +212,6 @@ impl Arguments {
         batch.put(out.to_owned(), Marked::write(&owner, &body), write::Foreign::Refuse);
         Ok(())
     }
-
-    fn tell(&self, plan: &Plan, output: &mut Output) -> anyhow::Result<()> {
-        for planned in &plan.meshed {
-            writeln!(output.out, "{}", line(planned))?;
-        }
-        for name in &plan.left_alone {
-            writeln!(output.out, "{name}: left alone")?;
-        }
-        let any = |test: fn(&Planned) -> bool| plan.meshed.iter().any(test);
-        if any(|planned| planned.permissive || planned.ports.iter().any(|port| port.published)) {
-            writeln!(
-                output.out,
-                "between sidecars there is mutual TLS alone; (plaintext too) marks what callers without a sidecar reach"
-            )?;
-        } else {
-            writeln!(output.out, "there is mutual TLS and nothing else")?;
-        }
-        Ok(())
-    }
-}
-
-/// `web: sidecar web-sidecar, ports 8080 auto (plaintext too)`.
-fn line(planned: &Planned) -> String {
-    let ports: Vec<String> = planned
-        .ports
-        .iter()
-        .map(|port| {
-            let mark = match port.published || planned.permissive {
-                true => " (plaintext too)",
-                false => "",
-            };
-            format!("{} {}{mark}", port.number, port.protocol)
-        })
-        .collect();
-    let ports = match ports.is_empty() {
-        true => "no ports".to_owned(),
-        false => ports.join(", "),
-    };
-    format!("{}: sidecar {}, {ports}", planned.service, planned.sidecar)
 }
 
 fn nothing_meant(plan: &Plan, files: &[PathBuf]) -> String {

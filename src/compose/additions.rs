@@ -2,11 +2,12 @@
 
 use std::collections::BTreeSet;
 
+use serde::{Serialize, Serializer};
 use serde_json::{Map, Value, json};
 
-use super::label::Interception;
+use super::container::{self, STATE_VOLUME, on_pod, sidecars_before, volume};
 use super::name::{INIT, SERVER};
-use super::plan::{Plan, Planned};
+use super::plan::Plan;
 
 /// What the override does not take from the project.
 #[derive(Clone, Debug)]
@@ -21,169 +22,121 @@ pub struct Override {
     pub config: String,
 }
 
-/// Where things are in the containers.
-const CONFIG: &str = "/etc/topsail/mesh";
-const STATE: &str = "/var/lib/topsail";
-const JOIN: &str = "/join";
+/// Entries in their order.
+#[derive(Debug)]
+struct InOrder<T>(Vec<(String, T)>);
 
-/// The user and group of the data plane.
-const PROXY: &str = "1337:1337";
+impl<T: Serialize> Serialize for InOrder<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().map(|(name, value)| (name, value)))
+    }
+}
+
+/// A field of a service.
+#[derive(Debug)]
+enum Field {
+    /// Merged with what the project says.
+    Add(Value),
+    /// In the place of what the project says.
+    Replace(Value),
+    /// What the project says is not so.
+    TakeBack,
+}
+
+impl Serialize for Field {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let tagged = |value: &Value, tag: &str| serde_saphyr::Tagged(value.clone(), Some(tag.to_owned()));
+        match self {
+            Self::Add(value) => value.serialize(serializer),
+            Self::Replace(value) => tagged(value, "!override").serialize(serializer),
+            // Compose looks at the tag alone.
+            Self::TakeBack => tagged(&Value::Null, "!reset").serialize(serializer),
+        }
+    }
+}
+
+/// The override.
+#[derive(Serialize)]
+struct File {
+    services: InOrder<InOrder<Field>>,
+    volumes: Map<String, Value>,
+}
 
 /// The override file's text, without its first line.
 pub fn additions(plan: &Plan, settings: &Override) -> serde_json::Result<String> {
-    let mut services = Map::new();
-    services.insert(INIT.to_owned(), init(plan, settings));
-    services.insert(SERVER.to_owned(), server(plan, settings));
-    for planned in &plan.meshed {
-        services.insert(planned.sidecar.clone(), sidecar(planned, settings));
-    }
-    for (service, added) in dependencies(plan) {
-        services.insert(service, json!({"depends_on": added}));
-    }
+    let mut services = containers(plan, settings);
+    services.extend(changes(plan));
     let volumes = plan.meshed.iter().map(volume).chain([STATE_VOLUME.to_owned()]);
-    let volumes: Map<String, Value> = volumes.map(|name| (name, json!({}))).collect();
-    let all = json!({"services": services, "volumes": volumes});
+    let all = File {
+        services: InOrder(services),
+        volumes: volumes.map(|name| (name, json!({}))).collect(),
+    };
     let options = serde_saphyr::ser_options! { folded_wrap_chars: usize::MAX };
     serde_saphyr::to_string_with_options(&all, options).map_err(serde::ser::Error::custom)
 }
 
-const STATE_VOLUME: &str = "topsail-state";
-
-/// What a sidecar joins with.
-fn volume(planned: &Planned) -> String {
-    format!("topsail-join-{}", planned.object)
-}
-
-/// What every container of ours may do at least: nothing.
-fn container(image: &str, more: Value) -> Value {
-    let mut all = json!({
-        "image": image,
-        "read_only": true,
-        "cap_drop": ["ALL"],
-        "security_opt": ["no-new-privileges:true"],
-    });
-    if let (Value::Object(all), Value::Object(more)) = (&mut all, more) {
-        all.extend(more);
-    }
-    all
-}
-
-/// Makes the tokens of all sidecars, and ends.
-fn init(plan: &Plan, settings: &Override) -> Value {
-    let joins = plan.meshed.iter();
-    let joins = joins.map(|planned| format!("{}:{JOIN}/{}", volume(planned), planned.object));
-    let more = json!({
-        "command": ["init", "--config", CONFIG, "--state", STATE, "--join", JOIN, "--owner", PROXY],
-        "user": "root",
-        // For folders that are another user's.
-        "cap_add": ["CHOWN", "DAC_OVERRIDE", "FOWNER"],
-        "network_mode": "none",
-        "volumes": shared(settings).into_iter().chain(joins).collect::<Vec<_>>(),
-        // Others wait for it alone, so that the state directory has one owner before anybody else looks at it.
-        "depends_on": {SERVER: {"condition": "service_healthy"}},
-        "healthcheck": {"disable": true},
-    });
-    container(&settings.image, more)
-}
-
-/// What the control plane and [`init`] both see.
-fn shared(settings: &Override) -> Vec<String> {
-    vec![
-        format!("{}:{CONFIG}:ro", settings.config),
-        format!("{STATE_VOLUME}:{STATE}"),
-    ]
-}
-
-/// The control plane, in every network that a sidecar is in.
-fn server(plan: &Plan, settings: &Override) -> Value {
-    let networks: BTreeSet<&str> = plan
-        .meshed
-        .iter()
-        .flat_map(|planned| planned.networks.iter().map(String::as_str))
-        .collect();
-    let more = json!({
-        "command": ["serve", "--config", CONFIG, "--state", STATE, "--xds", "0.0.0.0:15012", "--server-name", SERVER],
-        "networks": networks,
-        "volumes": shared(settings),
-        "healthcheck": healthcheck(&["topsail", "status", "--ready"]),
-        "restart": "unless-stopped",
-    });
-    container(&settings.image, more)
-}
-
-fn sidecar(planned: &Planned, settings: &Override) -> Value {
-    let server = format!("{SERVER}:15012");
-    let mut command = [
-        "sidecar",
-        "--join",
-        JOIN,
-        "--server",
-        &server,
-        "--dataplane",
-        &settings.dataplane,
-    ]
-    .map(str::to_owned)
-    .to_vec();
-    command.push("--shared-network".to_owned());
-    if planned.networks.len() > 1 {
-        command.push("--all-addresses".to_owned());
-    }
-    if planned.interception != Interception::default() {
-        command.extend(["--intercept".to_owned(), planned.interception.flag().to_owned()]);
-    }
-    if let Some(level) = &planned.log_level {
-        command.extend(["--proxy-log-level".to_owned(), level.clone()]);
-    }
-    // As one word each: a value may be empty.
-    command.extend(planned.traffic.iter().map(|(flag, value)| format!("{flag}={value}")));
-    let mut more = json!({
-        "command": command,
-        // It becomes user 1337 once the rules of interception are there.
-        "user": "root",
-        "cap_add": ["NET_ADMIN", "SETUID", "SETGID", "KILL"],
-        "network_mode": format!("service:{}", planned.service),
-        "volumes": [format!("{}:{JOIN}:ro", volume(planned))],
-        "tmpfs": ["/tmp"],
-        "depends_on": {
-            INIT: {"condition": "service_completed_successfully"},
-            &planned.service: {"condition": "service_started"},
-        },
-        "healthcheck": healthcheck(&["topsail", "sidecar", "--check"]),
-        "restart": "unless-stopped",
-    });
-    if !planned.profiles.is_empty() {
-        more["profiles"] = json!(planned.profiles);
-    }
-    container(&settings.sidecar_image, more)
-}
-
-/// Looked at often: whoever depends on it waits for the next look.
-fn healthcheck(command: &[&str]) -> Value {
-    let test: Vec<&str> = ["CMD"].iter().chain(command).copied().collect();
-    json!({"test": test, "interval": "1s", "timeout": "5s", "retries": 60})
-}
-
-/// What services of the project start after, beside what they say themselves: tokens and the control plane, so that their
-/// sidecars need not wait for them, and the sidecars of those they call.
-fn dependencies(plan: &Plan) -> Vec<(String, Map<String, Value>)> {
-    let healthy = || json!({"condition": "service_healthy"});
-    let names: BTreeSet<&String> = plan
-        .meshed
-        .iter()
-        .map(|planned| &planned.service)
-        .chain(plan.waits.keys())
-        .collect();
-    let added = names.into_iter().map(|name| {
-        let mut added = Map::new();
-        if plan.meshed.iter().any(|planned| planned.service == *name) {
-            let made = json!({"condition": "service_completed_successfully"});
-            added.insert(INIT.to_owned(), made);
+/// The services that the project does not have.
+fn containers(plan: &Plan, settings: &Override) -> Vec<(String, InOrder<Field>)> {
+    let mut added = vec![
+        (INIT.to_owned(), container::init(plan, settings)),
+        (SERVER.to_owned(), container::server(plan, settings)),
+    ];
+    for planned in &plan.meshed {
+        if let Ok(pod) = &planned.pod {
+            added.push((pod.name.clone(), container::pod(planned, pod, plan, settings)));
         }
-        for before in plan.waits.get(name).into_iter().flatten() {
-            let sidecar = plan.meshed.iter().find(|planned| planned.service == *before);
-            added.extend(sidecar.map(|sidecar| (sidecar.sidecar.clone(), healthy())));
-        }
-        (name.clone(), added)
+        added.push((planned.sidecar.clone(), container::sidecar(planned, plan, settings)));
+    }
+    let whole = added.into_iter().map(|(name, fields)| {
+        let fields = fields.into_iter().map(|(field, value)| (field, Field::Add(value)));
+        (name, InOrder(fields.collect()))
     });
-    added.collect()
+    whole.collect()
+}
+
+/// What the override says of the project's own services.
+fn changes(plan: &Plan) -> Vec<(String, InOrder<Field>)> {
+    let meshed = plan.meshed.iter().map(|planned| &planned.service);
+    let names: BTreeSet<&String> = meshed.chain(plan.ties.keys()).collect();
+    names
+        .into_iter()
+        .map(|name| (name.clone(), change(name, plan)))
+        .collect()
+}
+
+/// What it says of one of them.
+fn change(name: &str, plan: &Plan) -> InOrder<Field> {
+    let mut fields = Vec::new();
+    let mut put = |field: &str, value| fields.push((field.to_owned(), value));
+    let mut depends_on = Map::new();
+    let planned = plan.meshed.iter().find(|planned| planned.service == name);
+    match planned.map(|planned| (planned, &planned.pod)) {
+        Some((planned, Ok(pod))) => {
+            pod.taken.iter().for_each(|field| put(field, Field::TakeBack));
+            put("network_mode", Field::Add(json!(format!("service:{}", pod.name))));
+            depends_on.insert(pod.name.clone(), on_pod(plan));
+            depends_on.insert(planned.sidecar.clone(), json!({"condition": "service_healthy"}));
+        }
+        // Its sidecar, which starts after it, then need not wait for what it joins with.
+        Some((_, Err(_))) => {
+            depends_on.insert(INIT.to_owned(), json!({"condition": "service_completed_successfully"}));
+        }
+        None => {}
+    }
+    depends_on.extend(sidecars_before(name, plan));
+    if let Some(ties) = plan.ties.get(name) {
+        let started = |name: &String| (name.clone(), json!({"condition": "service_started"}));
+        depends_on.extend(ties.started.iter().map(started));
+        if let Some(mode) = &ties.network_mode {
+            put("network_mode", Field::Add(json!(mode)));
+        }
+        let has_pod = planned.is_some_and(|planned| planned.pod.is_ok());
+        if let Some(links) = ties.links.as_ref().filter(|_| !has_pod) {
+            put("links", Field::Replace(json!(links)));
+        }
+    }
+    if !depends_on.is_empty() {
+        put("depends_on", Field::Add(depends_on.into()));
+    }
+    InOrder(fields)
 }

@@ -34,6 +34,8 @@ impl Spot {
 pub(super) struct Part {
     pub(super) document: Document,
     pub(super) entries: Vec<(Key, Node)>,
+    /// Whether the file is included by another one, which may have other variables.
+    pub(super) included: bool,
 }
 
 impl Part {
@@ -41,15 +43,12 @@ impl Part {
         let entry = self.entries.iter().find(|(key, _)| *key.text == *name);
         entry.map(|(key, node)| (key, node))
     }
+}
 
-    /// Whether the value of a field has this tag, with which compose forgets what earlier files say.
-    fn has_tag(&self, key: &Key, node: &Node, tag: &str) -> bool {
-        let before = self
-            .document
-            .text()
-            .get(key.span.end..node.span.start.max(key.span.end));
-        before.is_some_and(|between| between.contains(tag))
-    }
+/// Whether the value of a field has this tag, with which compose forgets what earlier files say.
+pub(super) fn has_tag(document: &Document, key: &Key, node: &Node, tag: &str) -> bool {
+    let between = document.text().get(key.span.end..node.span.start.max(key.span.end));
+    between.is_some_and(|between| between.contains(tag))
 }
 
 /// An item of a list, with the document it stands in.
@@ -216,12 +215,13 @@ impl<'p> Fields<'p> {
     }
 
     /// The parts that give the field a value, without those that a later `!reset` or `!override` makes void.
-    fn present(&self, name: &str) -> impl Iterator<Item = (&'p Part, &'p Key, &'p Node)> + use<'p> {
+    pub(super) fn present(&self, name: &str) -> impl Iterator<Item = (&'p Part, &'p Key, &'p Node)> + use<'p> {
         let mut found = Vec::new();
         for part in self.parts {
             let Some((key, node)) = part.get(name) else { continue };
-            let reset = part.has_tag(key, node, "!reset");
-            if reset || part.has_tag(key, node, "!override") {
+            let has_tag = |tag| has_tag(&part.document, key, node, tag);
+            let reset = has_tag("!reset");
+            if reset || has_tag("!override") {
                 found.clear();
             }
             if !reset && node.value != Value::Null {

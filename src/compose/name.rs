@@ -12,6 +12,11 @@ pub(super) fn sidecar(service: &str) -> String {
     format!("{service}-sidecar")
 }
 
+/// The service that holds the network of another.
+pub(super) fn pod(service: &str) -> String {
+    format!("{service}-pod")
+}
+
 /// The longest name: a member's has its address after it, of up to 40 characters.
 const MAX_LEN: usize = 63 - 40;
 

@@ -6,10 +6,11 @@ use super::fields::Spot;
 use super::image;
 use super::label::{self, Interception, Settings};
 use super::name;
+use super::pod::Pod;
 use super::port::{ListenPort, Port, Protocol};
 use super::project::Project;
 use super::service::Service;
-use crate::api::suggest::closest;
+use super::ties::Ties;
 use crate::diag::{Code, Diagnostic};
 
 /// The ports of a network namespace that its sidecar takes (15000 admin, 15001 outbound, 15006 inbound, 15021
@@ -38,8 +39,10 @@ pub struct Plan {
     pub meshed: Vec<Planned>,
     /// The names of the others.
     pub left_alone: Vec<String>,
-    /// Services, and those of `meshed` that they start after.
-    pub(super) waits: BTreeMap<String, Vec<String>>,
+    /// What the sidecars and pods of others mean for services.
+    pub(super) ties: BTreeMap<String, Ties>,
+    /// Whether the override takes back what the project says, as Compose can from 2.24.4 on.
+    pub takes_back: bool,
     /// What is wrong, that of the files included. An error keeps everything from being written.
     pub problems: Vec<Diagnostic>,
 }
@@ -53,6 +56,8 @@ pub struct Planned {
     pub object: String,
     /// The name of its sidecar in the project.
     pub sidecar: String,
+    /// Who holds the network of both, else why the service itself does.
+    pub pod: Result<Pod, String>,
     /// The ports that it listens on.
     pub ports: Vec<ListenPort>,
     /// Whether who has no sidecar may call all of them.
@@ -65,10 +70,13 @@ pub struct Planned {
     pub(super) traffic: Vec<(&'static str, String)>,
 }
 
-/// Plans the sidecars of a project. `exposed` has the ports that an image says its containers listen on, where that can be
-/// known.
-pub fn plan(project: Project, choice: Choice, exposed: &dyn Fn(&str) -> Option<Vec<u16>>) -> Plan {
-    let mut plan = Plan::default();
+/// Plans the sidecars of a project. `takes_back` says whether the override may take back what the project says, and
+/// `exposed` has the ports that an image says its containers listen on, where that can be known.
+pub fn plan(project: Project, choice: Choice, takes_back: bool, exposed: &dyn Fn(&str) -> Option<Vec<u16>>) -> Plan {
+    let mut plan = Plan {
+        takes_back,
+        ..Plan::default()
+    };
     let mut problems = Vec::new();
     let settings: Vec<Settings> = project
         .services
@@ -88,18 +96,19 @@ pub fn plan(project: Project, choice: Choice, exposed: &dyn Fn(&str) -> Option<V
             plan.left_alone.push(service.name.text.clone());
             continue;
         }
+        let pod = Pod::of(service, &project, takes_back);
         let mut planning = Planning {
             service,
             settings,
             problems: &mut problems,
         };
-        plan.meshed.extend(planning.plan(exposed));
+        plan.meshed.extend(planning.plan(pod, exposed));
     }
     check_names(&project, &plan, &mut problems);
     for service in &project.services {
-        let before = waits(service, &project, &plan, &mut problems);
-        if !before.is_empty() {
-            plan.waits.insert(service.name.text.clone(), before);
+        let ties = Ties::of(service, &project, &plan.meshed, &mut problems);
+        if !ties.is_empty() {
+            plan.ties.insert(service.name.text.clone(), ties);
         }
     }
     plan.problems = project.problems;
@@ -123,7 +132,7 @@ struct Planning<'a> {
 }
 
 impl Planning<'_> {
-    fn plan(&mut self, exposed: &dyn Fn(&str) -> Option<Vec<u16>>) -> Option<Planned> {
+    fn plan(&mut self, pod: Result<Pod, String>, exposed: &dyn Fn(&str) -> Option<Vec<u16>>) -> Option<Planned> {
         let service = self.service;
         self.check_namespace();
         self.check_replicas();
@@ -153,6 +162,7 @@ impl Planning<'_> {
             service: service.name.text.clone(),
             object,
             sidecar: name::sidecar(&service.name.text),
+            pod,
             ports,
             permissive: settings.permissive,
             networks,
@@ -163,7 +173,7 @@ impl Planning<'_> {
         })
     }
 
-    /// A sidecar joins the network namespace of its service's container, and reaches the control plane through it.
+    /// A sidecar shares the network namespace of its service, and reaches the control plane through it.
     fn check_namespace(&mut self) {
         let Some(mode) = &self.service.network_mode else {
             return;
@@ -390,35 +400,15 @@ fn entries(service: &Service) -> impl Iterator<Item = (&Port, bool)> {
     published.chain(service.expose.iter().map(|port| (port, false)))
 }
 
-/// The services with sidecars that a service starts after. Names that no service has are reported.
-fn waits(service: &Service, project: &Project, plan: &Plan, problems: &mut Vec<Diagnostic>) -> Vec<String> {
-    let mut found: Vec<String> = Vec::new();
-    for name in service.depends_on.iter().chain(&service.links) {
-        if project.service(&name.text).is_none() {
-            let names = project.services.iter().map(|service| &*service.name.text);
-            let problem = format!("no service is called `{}`", name.text.escape_debug());
-            let mut problem = Diagnostic::new(Code::ReferencedResourceNotFound, problem).at(name.place.clone());
-            problem.help = closest(&name.text, names).map(|meant| format!("did you mean `{meant}`?"));
-            problems.push(problem);
-        }
-        let meshed = plan.meshed.iter().any(|planned| planned.service == name.text);
-        if meshed && !found.contains(&name.text) && name.text != service.name.text {
-            found.push(name.text.clone());
-        }
-    }
-    found
-}
-
 /// No service may have a name that one of the override has, and no two the same objects.
 fn check_names(project: &Project, plan: &Plan, problems: &mut Vec<Diagnostic>) {
-    let sidecars = plan.meshed.iter().map(|planned| planned.sidecar.clone());
-    let taken: Vec<String> = [name::SERVER, name::INIT]
-        .map(str::to_owned)
-        .into_iter()
-        .chain(sidecars)
-        .collect();
+    let own = plan.meshed.iter().flat_map(|planned| {
+        let pod = planned.pod.as_ref().ok().map(|pod| &*pod.name);
+        [Some(&*planned.sidecar), pod].into_iter().flatten()
+    });
+    let taken: Vec<&str> = [name::SERVER, name::INIT].into_iter().chain(own).collect();
     for service in &project.services {
-        if taken.contains(&service.name.text) {
+        if taken.contains(&&*service.name.text) {
             let problem = format!("`{}` is the name of a service that is to be added", service.name.text);
             let problem = Diagnostic::new(Code::ReservedName, problem).at(service.name.place.clone());
             problems.push(problem.help("give the service another name"));

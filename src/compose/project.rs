@@ -41,4 +41,10 @@ impl Project {
     pub fn service(&self, name: &str) -> Option<&Service> {
         self.services.iter().find(|service| service.name.text == name)
     }
+
+    /// The first service that links to one of this name.
+    pub(super) fn linked_by(&self, name: &str) -> Option<&str> {
+        let links = |service: &&Service| service.links.iter().any(|link| link.text == name);
+        self.services.iter().find(links).map(|service| &*service.name.text)
+    }
 }

@@ -74,7 +74,8 @@ impl<'l> Reader<'l> {
                 continue;
             };
             for (key, node) in services {
-                let parts = self.parts(path, content, node, 0);
+                let mut parts = self.parts(path, content, node, 0);
+                parts.iter_mut().for_each(|part| part.included = depth > 0);
                 let name = of_key(&content.document, key);
                 match self.services.iter_mut().find(|service| service.name.text == name.text) {
                     Some(service) => service.parts.extend(parts),
@@ -222,6 +223,7 @@ impl<'l> Reader<'l> {
         parts.push(Part {
             document: document.clone(),
             entries,
+            included: false,
         });
         parts
     }

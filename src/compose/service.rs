@@ -1,7 +1,9 @@
 //! What of a compose service decides about its sidecar.
 
-use super::fields::{Fields, Spot};
+use super::fields::{Fields, Item, Spot};
+use super::network::Network;
 use super::port::{self, Port};
+use crate::source::node::Value;
 
 /// A service of a project.
 #[derive(Clone, Debug)]
@@ -22,8 +24,14 @@ pub struct Service {
     pub(super) states_ports: bool,
     /// `labels`.
     pub(super) labels: Vec<(Spot, Spot)>,
+    /// What it says about its network, as a pod would take it over.
+    pub(super) network: Network,
+    /// `container_name`, by which others find it, too.
+    pub(super) container_name: Option<Spot>,
     /// The names of `depends_on`.
     pub(super) depends_on: Vec<Spot>,
+    /// Those of them that need not be there: `required: false`.
+    pub(super) optional: Vec<String>,
     /// The services of `links`, which compose starts before this one as well.
     pub(super) links: Vec<Spot>,
     /// `profiles`.
@@ -54,6 +62,9 @@ impl Service {
             expose: port::read(&expose, fields.problems),
             states_ports,
             labels: fields.pairs("labels"),
+            network: Network::read(&mut fields),
+            container_name: fields.scalar("container_name"),
+            optional: optional(&fields),
             depends_on: fields.names("depends_on"),
             links: fields.texts("links").into_iter().map(without_alias).collect(),
             profiles: fields.texts("profiles"),
@@ -63,6 +74,26 @@ impl Service {
             privileged: privileged.filter(|privileged| privileged.as_bool() == Some(true)),
         }
     }
+}
+
+/// The names of `depends_on` whose last entry says `required: false`.
+fn optional(fields: &Fields<'_>) -> Vec<String> {
+    let mut found: Vec<String> = Vec::new();
+    for (part, _, node) in fields.present("depends_on") {
+        let Value::Map(entries) = &node.value else { continue };
+        for (key, node) in entries {
+            let item = Item {
+                document: &part.document,
+                node,
+            };
+            let Some(required) = item.get("required") else { continue };
+            found.retain(|name| **name != *key.text);
+            if required.as_bool() == Some(false) {
+                found.push(key.text.to_string());
+            }
+        }
+    }
+    found
 }
 
 /// `SERVICE:ALIAS`.

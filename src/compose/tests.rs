@@ -7,15 +7,19 @@ use std::path::{Path, PathBuf};
 use super::*;
 use crate::diag::Severity;
 
-/// Files by name; all of `named` are given, in this order.
+/// Files by name; all of `named` are given, in this order. For a Compose that cannot take back what they say.
 fn planned(files: &[(&str, &str)], named: &[&str], choice: Choice) -> Plan {
+    planned_for(files, named, choice, false)
+}
+
+fn planned_for(files: &[(&str, &str)], named: &[&str], choice: Choice, takes_back: bool) -> Plan {
     let texts: BTreeMap<&Path, &str> = files.iter().map(|(name, text)| (Path::new(*name), *text)).collect();
     let paths: Vec<PathBuf> = named.iter().map(PathBuf::from).collect();
     let mut load = |path: &Path| match texts.get(path) {
         Some(text) => Ok((*text).to_owned()),
         None => Err(io::ErrorKind::NotFound.into()),
     };
-    plan(read(&paths, &mut load), choice, &|image| match image {
+    plan(read(&paths, &mut load), choice, takes_back, &|image| match image {
         "exposes:1" => Some(vec![8000, 9000]),
         "redis:built-here" => Some(Vec::new()),
         _ => None,
@@ -66,6 +70,15 @@ fn ports(plan: &Plan, service: &str) -> Vec<String> {
         format!("{} {}{mark}", port.number, port.protocol)
     });
     shown.collect()
+}
+
+/// The services that one starts after.
+fn after<'p>(plan: &'p Plan, service: &str) -> Vec<&'p str> {
+    let ties = plan.ties.get(service);
+    ties.into_iter()
+        .flat_map(|ties| &ties.after)
+        .map(|after| &*after.service)
+        .collect()
 }
 
 fn names(plan: &Plan) -> Vec<&str> {
@@ -173,6 +186,9 @@ services:
   q: {expose: [80], privileged: false}
   topsail: {expose: [80]} #! error TS0023
   q-sidecar: {expose: [80]} #! error TS0023
+  v: {image: redis}
+  v-pod: {expose: [80]} #! error TS0023
+  q-pod: {expose: [80]}
   r_s: {expose: [80]}
   r.s: {expose: [80]} #! error TS0023
   a-name-that-is-far-too-long: {expose: [80]} #! error TS0006
@@ -255,7 +271,7 @@ fn files_add_to_one_another() {
     );
     assert_eq!(plan.meshed[0].networks, ["x", "y"]);
     assert_eq!(ports(&plan, "b"), ["82 auto"]);
-    assert_eq!(plan.waits["a"], ["b"]);
+    assert_eq!(after(&plan, "a"), ["b"]);
 }
 
 #[test]
@@ -313,7 +329,7 @@ services:
         (&*plan.meshed[0].profiles, &*plan.meshed[1].profiles),
         (&["p".to_owned()][..], &["q".to_owned()][..])
     );
-    assert_eq!(plan.waits["a"], ["b"]);
+    assert_eq!(after(&plan, "a"), ["b"]);
 }
 
 #[test]
@@ -363,9 +379,142 @@ fn severities_decide_about_writing() {
     );
 }
 
+/// The pod of a service, as JSON; else why there is none.
+fn pod(plan: &Plan, service: &str) -> Result<String, String> {
+    let planned = plan.meshed.iter().find(|planned| planned.service == service).unwrap();
+    let pod = planned.pod.as_ref().map_err(Clone::clone)?;
+    Ok(serde_json::to_string(&pod.fields).unwrap())
+}
+
+#[test]
+fn a_pod_has_what_its_service_says_about_the_network() {
+    let files = [
+        (
+            "c.yml",
+            "
+services:
+  a:
+    image: redis
+    container_name: cache
+    ports: [\"80:80\", 81, {target: 82, published: 8082}]
+    networks: [x, y]
+    hostname: \"${NAME}\"
+    dns: 192.0.2.1
+    extra_hosts: {one: 192.0.2.2}
+    sysctls: {net.core.somaxconn: 1024, kernel.shmmax: 1}
+  b: {expose: [80], networks: {x: {ipv4_address: 192.0.2.9}}}
+  c: {image: redis}
+  d: {extends: b, networks: {x: {aliases: [dee, d]}}}
+",
+        ),
+        (
+            "o.yml",
+            "
+services:
+  a:
+    ports: [\"80:80\", \"83:83\"]
+    networks: {y: {aliases: [why]}}
+    dns: [192.0.2.3]
+    extra_hosts: [\"two:192.0.2.4\"]
+  b: {networks: !override [z]}
+",
+        ),
+    ];
+    let plan = planned_for(&files, &["c.yml", "o.yml"], Choice::Either, true);
+    let all = ["a", "b", "c", "d"].map(|name| format!("{name}: {}", pod(&plan, name).unwrap()));
+    insta::assert_snapshot!(all.join("\n"), @r#"
+    a: {"networks":{"x":{"aliases":["a","cache"]},"y":{"aliases":["a","cache","why"]}},"ports":["80:80",81,{"target":82,"published":8082},"83:83"],"hostname":"${NAME}","dns":["192.0.2.1","192.0.2.3"],"extra_hosts":["one:192.0.2.2","two:192.0.2.4"],"sysctls":{"net.core.somaxconn":"1024"}}
+    b: {"networks":{"z":{"aliases":["b"]}},"expose":[80]}
+    c: {"networks":{"default":{"aliases":["c"]}}}
+    d: {"networks":{"x":{"ipv4_address":"192.0.2.9","aliases":["d","dee"]}},"expose":[80]}
+    "#);
+    let taken = |name: &str| {
+        let planned = plan.meshed.iter().find(|planned| planned.service == name).unwrap();
+        planned.pod.as_ref().unwrap().taken.join(" ")
+    };
+    assert_eq!(taken("a"), "networks ports hostname dns extra_hosts");
+    assert_eq!(taken("c"), "");
+    let plan = planned(&files, &["c.yml", "o.yml"], Choice::Either);
+    assert_eq!(
+        pod(&plan, "a").unwrap_err(),
+        "it has `networks`, `ports`, `hostname`, `dns`, `extra_hosts`"
+    );
+    assert_eq!(
+        pod(&plan, "c").unwrap(),
+        "{\"networks\":{\"default\":{\"aliases\":[\"c\"]}}}"
+    );
+}
+
+#[test]
+fn what_takes_part_in_a_service_takes_part_in_its_pod() {
+    let text = "
+services:
+  a: {image: redis}
+  b: {image: redis, links: [\"a:cache\"], depends_on: {c: {condition: service_started, required: false}}}
+  c: {image: redis, profiles: [p]}
+  beside: {network_mode: \"service:a\", labels: {topsail.io/inject: \"false\"}}
+  outside: {links: [a, \"other:o\"], depends_on: [a], labels: {topsail.io/inject: \"false\"}}
+  other: {labels: {topsail.io/inject: \"false\"}}
+";
+    let plan = planned_for(&[("c.yml", text)], &["c.yml"], Choice::All, true);
+    assert!(plan.problems.is_empty());
+    let ties = |name: &str| plan.ties.get(name).unwrap();
+    assert_eq!(ties("b").links.as_deref(), Some(&["a-pod:cache".to_owned()][..]));
+    assert_eq!(ties("b").started, ["a"]);
+    assert_eq!(
+        ties("b")
+            .after
+            .iter()
+            .map(|after| (&*after.service, after.required))
+            .collect::<Vec<_>>(),
+        [("c", false), ("a", true)]
+    );
+    assert_eq!(ties("beside").network_mode.as_deref(), Some("service:a-pod"));
+    assert_eq!(
+        (after(&plan, "beside"), &*ties("beside").started),
+        (vec!["a"], &["a".to_owned()][..])
+    );
+    assert_eq!(
+        ties("outside").links.as_deref(),
+        Some(&["a-pod:a".to_owned(), "other:o".to_owned()][..])
+    );
+    assert!(ties("outside").started.is_empty(), "it says so itself");
+    let plan = planned(&[("c.yml", text)], &["c.yml"], Choice::All);
+    assert_eq!(pod(&plan, "a").unwrap_err(), "`b` links to it");
+    assert!(!plan.ties.contains_key("beside"));
+}
+
+#[test]
+fn a_variable_of_an_included_file_stays_there() {
+    let files = [
+        (
+            "c.yml",
+            "include: [d/inc.yml]\nservices: {a: {expose: [\"80\"], hostname: \"${A}\"}}\n",
+        ),
+        (
+            "d/inc.yml",
+            "services: {b: {ports: [\"${B}:80\"]}, c: {ports: [\"80\"], environment: [\"X=${C}\"], hostname: \"a$$b\"}}\n",
+        ),
+    ];
+    let plan = planned_for(&files, &["c.yml"], Choice::Either, true);
+    assert!(pod(&plan, "a").is_ok() && pod(&plan, "c").is_ok());
+    assert_eq!(
+        pod(&plan, "b").unwrap_err(),
+        "a variable of `ports` stands in a file that is included"
+    );
+}
+
 proptest::proptest! {
     #[test]
-    fn nothing_panics(text in "(services: |a: |\\{|\\}|\\[|\\]|ports: |expose: |labels: |extends: |80|:|-|,|\\$\\{|\n|  |topsail.io/ports|\"|=|<<: |&a|\\*a){0,40}") {
-        let _ = of(&text);
+    fn nothing_panics(
+        text in "(services: |a: |\\{|\\}|\\[|\\]|ports: |expose: |labels: |extends: |networks: |links: |network_mode: |include: |80|:|-|,|\\$\\{|\n|  |topsail.io/ports|\"|=|<<: |&a|\\*a|!reset |ü){0,40}",
+        takes_back: bool,
+    ) {
+        let plan = planned_for(&[("c.yml", &text)], &["c.yml"], Choice::Either, takes_back);
+        for problem in &plan.problems {
+            let Some(place) = problem.place() else { continue };
+            assert!(place.source.text.get(place.span.clone()).is_some(), "{problem:?}");
+            assert!(!crate::diag::render::text(problem, false).is_empty());
+        }
     }
 }

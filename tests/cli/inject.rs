@@ -1,6 +1,7 @@
 //! `topsail inject`, without an engine: what it reads, writes and refuses.
 
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Output;
 
@@ -11,9 +12,13 @@ fn projects() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/docker/projects")
 }
 
-/// Runs it in a folder, without an engine's help.
+/// Runs it in a folder for Compose 2, without an engine's help.
 fn inject(folder: &Path, arguments: &[&str]) -> Output {
-    let mut command = topsail(&["inject", "--offline"]);
+    inject_for("2", folder, arguments)
+}
+
+fn inject_for(compose: &str, folder: &Path, arguments: &[&str]) -> Output {
+    let mut command = topsail(&["inject", "--offline", "--compose", compose]);
     command.env_remove("COMPOSE_FILE").env_remove("COMPOSE_PATH_SEPARATOR");
     command.args(arguments).current_dir(folder).output().unwrap()
 }
@@ -55,10 +60,12 @@ const WEB: &str = "services:\n  web: {image: web, ports: [\"80:8000\"]}\n  db: {
 #[test]
 fn projects_of_three_shapes_become_these() {
     for project in ["shop", "networks", "beside"] {
-        let output = inject(&projects().join(project), &["--dry-run"]);
-        let (code, stdout, stderr) = of(&output);
-        assert_eq!((code, stderr), (Some(0), ""));
-        insta::assert_snapshot!(format!("inject_{project}"), stdout);
+        for compose in ["2", "1"] {
+            let output = inject_for(compose, &projects().join(project), &["--dry-run"]);
+            let (code, stdout, stderr) = of(&output);
+            assert_eq!((code, stderr), (Some(0), ""));
+            insta::assert_snapshot!(format!("inject_{project}_{compose}"), stdout);
+        }
     }
 }
 
@@ -82,7 +89,7 @@ services:
     let output = inject(folder.path(), &arguments);
     let (_, stdout, _) = of(&output);
     let override_file = stdout.split("--- # docker-compose.topsail.yml").nth(1).unwrap();
-    let sidecar = &override_file[override_file.find("  a-sidecar:").unwrap()..];
+    let sidecar = &override_file[override_file.find("  a-pod:").unwrap()..];
     insta::assert_snapshot!("inject_labels", sidecar);
 }
 
@@ -93,7 +100,8 @@ fn a_second_call_changes_nothing_and_a_service_that_is_gone_takes_its_objects_al
     let output = inject(path, &[]);
     let (code, stdout, stderr) = of(&output);
     assert_eq!((code, stderr), (Some(0), ""));
-    assert!(stdout.contains("web: sidecar web-sidecar, 8000 auto (plaintext too)\ndb: sidecar db-sidecar, 6379 tcp\n"));
+    let told = "web: pod web-pod, sidecar web-sidecar, 8000 auto (plaintext too)\ndb: pod db-pod, sidecar db-sidecar, 6379 tcp\n";
+    assert!(stdout.starts_with(told), "{stdout}");
     assert!(
         stdout.ends_with("start it: docker compose -f docker-compose.yml -f docker-compose.topsail.yml up -d\n"),
         "{stdout}"
@@ -200,7 +208,7 @@ fn files_are_found_and_added_up_as_compose_does() {
     let output = inject(&path.join("below"), &[]);
     let (_, stdout, stderr) = of(&output);
     assert!(
-        stdout.contains("db: sidecar db-sidecar, 7000 auto\n"),
+        stdout.contains("db: pod db-pod, sidecar db-sidecar, 7000 auto\n"),
         "{stdout}{stderr}"
     );
     assert!(path.join("docker-compose.topsail.yml").is_file());
@@ -211,7 +219,7 @@ fn files_are_found_and_added_up_as_compose_does() {
         "docker-compose.yml",
         "-f",
         "prod.yml",
-        "-o",
+        "--override",
         "o.yml",
         "--config",
         "m",
@@ -219,7 +227,7 @@ fn files_are_found_and_added_up_as_compose_does() {
     let output = inject(path, &arguments);
     let (_, stdout, _) = of(&output);
     assert!(
-        stdout.contains("db: sidecar") && stdout.contains("web: left alone"),
+        stdout.contains("db: pod") && stdout.contains("web: left alone"),
         "{stdout}"
     );
     assert!(
@@ -227,7 +235,7 @@ fn files_are_found_and_added_up_as_compose_does() {
         "{stdout}"
     );
     assert!(path.join("m/compose/db.yaml").is_file());
-    let mut command = topsail(&["inject", "--offline", "--dry-run"]);
+    let mut command = topsail(&["inject", "--offline", "--dry-run", "--compose", "2"]);
     command.env("COMPOSE_FILE", "docker-compose.yml:docker-compose.topsail.yml");
     let output = command.current_dir(path).output().unwrap();
     assert!(text_of(&output).contains("port: 6379"), "{}", text_of(&output));
@@ -256,4 +264,85 @@ fn a_call_without_a_project_says_what_is_missing() {
     fs::write(folder.path().join("compose.yaml"), "services: {}\n").unwrap();
     assert_eq!(of(&inject(folder.path(), &[])).0, Some(2));
     assert_eq!(of(&inject(folder.path(), &["--all", "--labelled"])).0, Some(2));
+}
+
+/// A folder with programs that print these texts, and fail where there is none.
+fn programs(texts: &[(&str, Option<&str>)]) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, text) in texts {
+        let script = match text {
+            Some(text) => format!("#!/bin/sh\necho '{text}'\n"),
+            None => "#!/bin/sh\nexit 1\n".to_owned(),
+        };
+        let path = folder.path().join(name);
+        fs::write(&path, script).unwrap();
+        fs::set_permissions(&path, Permissions::from_mode(0o755)).unwrap();
+    }
+    folder
+}
+
+#[test]
+fn the_override_is_for_the_compose_that_is_installed() {
+    let told = |programs: &tempfile::TempDir, arguments: &[&str]| {
+        let folder = folder(WEB);
+        let mut command = topsail(&["inject", "--offline"]);
+        command.env_remove("COMPOSE_FILE").env("PATH", programs.path());
+        let output = command.args(arguments).current_dir(folder.path()).output().unwrap();
+        text_of(&output)
+    };
+    let second = programs(&[("docker", Some("2.26.1-4")), ("docker-compose", Some("1.29.2"))]);
+    let text = told(&second, &[]);
+    assert!(text.contains("for docker compose 2.26.1: every service"), "{text}");
+    assert!(text.ends_with("start it: docker compose -f docker-compose.yml -f docker-compose.topsail.yml up -d\n"));
+    let text = told(&second, &["--compose", "1.29"]);
+    assert!(text.contains("for Compose 1.29, which cannot take back"), "{text}");
+    assert!(text.contains("start it: docker-compose -f"), "{text}");
+    let first = programs(&[("docker", None), ("docker-compose", Some("1.29.2"))]);
+    let text = told(&first, &[]);
+    assert!(
+        text.contains("web: no pod (it has `ports`), sidecar web-sidecar") && text.contains("db: pod db-pod"),
+        "{text}"
+    );
+    assert!(
+        text.contains("for docker-compose 1.29.2, which cannot take back"),
+        "{text}"
+    );
+    assert!(text.contains("start it: docker-compose -f"), "{text}");
+    let none = programs(&[]);
+    let text = told(&none, &[]);
+    assert!(
+        text.contains("for a Compose that is not installed here, which"),
+        "{text}"
+    );
+    assert!(text.contains("start it: docker compose -f"), "{text}");
+    assert!(told(&none, &["--compose", "two"]).contains("a version of Compose is needed"));
+}
+
+#[test]
+fn programs_are_told_what_was_decided() {
+    let folder = folder(WEB);
+    let path = folder.path();
+    let json = |compose: &str, arguments: &[&str]| {
+        let output = inject_for(compose, path, &[&["-o", "json"], arguments].concat());
+        let (code, stdout, stderr) = of(&output);
+        assert_eq!((code, stderr), (Some(0), ""));
+        serde_json::from_str::<serde_json::Value>(stdout).unwrap()
+    };
+    let looked = json("1.29.2", &["--dry-run"]);
+    assert!(
+        looked["files"][0]["text"].as_str().unwrap().starts_with("# Made by"),
+        "{looked:#}"
+    );
+    assert_eq!(files(path).len(), 1);
+    insta::assert_snapshot!("inject_json", format!("{:#}", json("1.29.2", &[])));
+    let again = json("2", &["--all"]);
+    let (services, files) = (&again["services"], &again["files"]);
+    assert_eq!(
+        (&services[0]["pod"], &services[0]["withoutPod"]),
+        (&"web-pod".into(), &serde_json::Value::Null)
+    );
+    assert_eq!(
+        (&files[0]["change"], &files[3]["change"]),
+        (&"unchanged".into(), &"replaced".into())
+    );
 }

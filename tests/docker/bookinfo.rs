@@ -11,23 +11,26 @@ use tempfile::TempDir;
 
 use crate::capture::{Capture, Segment};
 use crate::dashboard;
-use crate::engine::Project;
+use crate::engine::{Compose, Project};
 use crate::harness::{Answer, Call, Load, eventually, get};
 
 #[tokio::test]
 async fn the_mesh_of_the_compose_file_with_envoys() {
-    all_of_it("envoy").await;
+    all_of_it("envoy", Compose::First).await;
 }
 
 #[tokio::test]
 async fn the_mesh_of_the_compose_file_with_the_bundled_proxy() {
-    all_of_it("rust").await;
+    all_of_it("rust", Compose::Second).await;
 }
 
 /// Everything on one mesh, since to start it takes longer than all the rest.
-async fn all_of_it(dataplane: &str) {
-    let (bookinfo, first_page) = Bookinfo::up(dataplane).await;
-    println!("{dataplane}: the first page {first_page:.1?} after `up`");
+async fn all_of_it(dataplane: &str, compose: Compose) {
+    let (bookinfo, first_page) = Bookinfo::up(dataplane, compose).await;
+    println!(
+        "{dataplane}, {}: the first page {first_page:.1?} after `up`",
+        compose.command()
+    );
     every_page_is_there(&bookinfo).await;
     nothing_in_plain_text_goes_from_container_to_container(&bookinfo).await;
     an_edit_moves_traffic_and_loses_no_request(&bookinfo).await;
@@ -60,7 +63,7 @@ pub struct Bookinfo {
 
 impl Bookinfo {
     /// Starts all of it and waits for the first page that every service took part in; how long that took.
-    pub async fn up(dataplane: &str) -> (Self, Duration) {
+    pub async fn up(dataplane: &str, compose: Compose) -> (Self, Duration) {
         let (repository, directory) = (Path::new(env!("CARGO_MANIFEST_DIR")), tempfile::tempdir().unwrap());
         let example = directory.path().join("examples/bookinfo");
         for folder in ["config", "compose", "observability"] {
@@ -69,10 +72,15 @@ impl Bookinfo {
                 &example.join(folder),
             );
         }
-        let project = Project::new(dataplane, &[&repository.join("docker-compose.yml")], directory.path())
-            .variable("TOPSAIL_DATAPLANE", dataplane)
-            .variable("TOPSAIL_PAGE", "127.0.0.1:0")
-            .variable("TOPSAIL_PROMETHEUS", "127.0.0.1:0");
+        let project = Project::new(
+            dataplane,
+            compose,
+            &[&repository.join("docker-compose.yml")],
+            directory.path(),
+        )
+        .variable("TOPSAIL_DATAPLANE", dataplane)
+        .variable("TOPSAIL_PAGE", "127.0.0.1:0")
+        .variable("TOPSAIL_PROMETHEUS", "127.0.0.1:0");
         let services = project.compose(&["config", "--services"]).await;
         let services = services.lines().filter(|service| *service != NOT_STARTED);
         let services: Vec<String> = services.map(str::to_owned).collect();

@@ -1,12 +1,11 @@
 //! docs/compose.md, command by command.
 
-use std::fs::{self, Permissions};
-use std::os::unix::fs::PermissionsExt;
+use std::fs;
 use std::path::Path;
 use std::process::Command;
 
 use crate::bookinfo::copy;
-use crate::engine::{COMPOSE, Project, TAG, attempt, output};
+use crate::engine::{Compose, Project, TAG, attempt};
 use crate::harness::eventually;
 
 /// Stands in for Grafana, of which there is no image where no registry is reached.
@@ -22,10 +21,11 @@ async fn every_command_of_the_page_does_its_work() {
     fs::copy(repository.join("docker-compose.yml"), &file).unwrap();
     let override_file = folder.path().join("override.yml");
     fs::write(&override_file, WITHOUT_GRAFANA).unwrap();
-    let path = path_with_compose(folder.path());
+    let compose = Compose::Second;
+    let path = compose.path(folder.path());
 
     // Takes down what is left when a command fails.
-    let project = Project::new("page", &[&file, &override_file], &checkout);
+    let project = Project::new("page", compose, &[&file, &override_file], &checkout);
     let page = fs::read_to_string(repository.join("docs/compose.md")).unwrap();
     let commands = commands(&page);
     assert!(commands.len() > 5, "{commands:?}");
@@ -49,17 +49,6 @@ async fn every_command_of_the_page_does_its_work() {
         println!("{printed}");
     }
     assert!(project.leftovers().is_empty(), "{:?}", project.leftovers());
-}
-
-/// `$PATH` with a `docker` first, made in this folder, whose `compose` may be docker-compose.
-pub(super) fn path_with_compose(folder: &Path) -> String {
-    let shim = folder.join("docker");
-    let compose = COMPOSE.join(" ");
-    let real = output(Command::new("which").arg("docker"));
-    let script = format!("#!/bin/sh\n[ \"$1\" = compose ] || exec {real} \"$@\"\nshift\nexec {compose} \"$@\"\n");
-    fs::write(&shim, script.replace("exec docker ", &format!("exec {real} "))).unwrap();
-    fs::set_permissions(&shim, Permissions::from_mode(0o755)).unwrap();
-    format!("{}:{}", folder.display(), std::env::var("PATH").unwrap_or_default())
 }
 
 /// The lines of the page's blocks of shell.

@@ -1,6 +1,8 @@
 //! A compose project on the Docker engine of this machine.
 
+use std::fs::{self, Permissions};
 use std::net::{IpAddr, SocketAddr};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::LazyLock;
@@ -10,20 +12,36 @@ use rustix::process::{Pid, Signal, kill_process};
 /// What the images that `.ci/docker` makes are tagged with.
 pub const TAG: &str = "test";
 
-/// How Compose is called here: `docker compose`, else `docker-compose`; `$TOPSAIL_COMPOSE` says which.
-pub static COMPOSE: LazyLock<Vec<String>> = LazyLock::new(|| {
-    let words = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
-    if let Ok(named) = std::env::var("TOPSAIL_COMPOSE") {
-        return words(&named);
+/// The versions of Compose that projects are run with. `.ci/docker` sees to it that both are there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Compose {
+    /// 1.29, `docker-compose`; `$TOPSAIL_COMPOSE_1` says how it is called.
+    First,
+    /// From 2.24.4 on, `docker compose`; `$TOPSAIL_COMPOSE_2` says how it is called.
+    Second,
+}
+
+impl Compose {
+    /// How it is called.
+    pub fn command(self) -> String {
+        let (variable, usual) = match self {
+            Self::First => ("TOPSAIL_COMPOSE_1", "docker-compose"),
+            Self::Second => ("TOPSAIL_COMPOSE_2", "docker compose"),
+        };
+        std::env::var(variable).unwrap_or_else(|_| usual.to_owned())
     }
-    let candidates = ["docker compose", "docker-compose"].map(words);
-    let works = |command: &&Vec<String>| {
-        let version = Command::new(&command[0]).args(&command[1..]).arg("version").output();
-        version.is_ok_and(|output| output.status.success())
-    };
-    let found = candidates.iter().find(works).cloned();
-    found.expect("neither `docker compose` nor `docker-compose` can be run: install Compose")
-});
+
+    /// `$PATH` with a `docker` first, made in this folder, whose `compose` is this one.
+    pub fn path(self, folder: &Path) -> String {
+        let shim = folder.join("docker");
+        let real = output(Command::new("which").arg("docker"));
+        let compose = self.command().replace("docker ", &format!("{real} "));
+        let script = format!("#!/bin/sh\n[ \"$1\" = compose ] || exec {real} \"$@\"\nshift\nexec {compose} \"$@\"\n");
+        fs::write(&shim, script).unwrap();
+        fs::set_permissions(&shim, Permissions::from_mode(0o755)).unwrap();
+        format!("{}:{}", folder.display(), std::env::var("PATH").unwrap_or_default())
+    }
+}
 
 /// What the names of the projects of this run begin with: `.ci/docker` says it, and removes what is left of them when a
 /// test has been killed.
@@ -57,16 +75,18 @@ pub struct Project {
     name: String,
     files: Vec<PathBuf>,
     directory: PathBuf,
+    compose: Compose,
     variables: Vec<(&'static str, String)>,
 }
 
 impl Project {
     /// The project of these files, whose relative paths are below `directory`. Nothing is started.
-    pub fn new(name: &str, files: &[&Path], directory: &Path) -> Self {
+    pub fn new(name: &str, compose: Compose, files: &[&Path], directory: &Path) -> Self {
         Self {
             name: format!("{}-{name}", *PROJECTS),
             files: files.iter().map(|file| (*file).to_owned()).collect(),
             directory: directory.to_owned(),
+            compose,
             variables: vec![("TOPSAIL_TAG", TAG.to_owned())],
         }
     }
@@ -83,8 +103,10 @@ impl Project {
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(&COMPOSE[0]);
-        command.args(&COMPOSE[1..]).args(["--project-name", &self.name]);
+        let compose = self.compose.command();
+        let mut words = compose.split(' ');
+        let mut command = Command::new(words.next().unwrap_or_default());
+        command.args(words).args(["--project-name", &self.name]);
         command.arg("--project-directory").arg(&self.directory);
         for file in &self.files {
             command.arg("--file").arg(file);
@@ -212,6 +234,19 @@ impl Container {
             "running healthy" => Ok(()),
             other => Err(other.to_owned()),
         }
+    }
+
+    /// Whether it ran to a good end.
+    pub fn has_ended(&self) -> Result<(), String> {
+        match self.inspect("{{.State.Status}} {{.State.ExitCode}}").as_str() {
+            "exited 0" => Ok(()),
+            other => Err(format!("{other}: {}", self.logs())),
+        }
+    }
+
+    /// What it printed.
+    pub fn logs(&self) -> String {
+        docker(&["logs", &self.0])
     }
 
     /// Runs a program in it, to its end: what it printed.

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use crate::bookinfo::Bookinfo;
-use crate::engine::{Container, PROJECTS, Project, TAG, docker};
+use crate::engine::{Compose, Container, PROJECTS, Project, TAG, docker};
 use crate::harness::{eventually, get};
 
 /// How many requests a latency is taken from, one after another on connections of their own.
@@ -18,7 +18,7 @@ async fn figures() {
     let bare = bare().await;
     println!("without a mesh: {}", shown(&bare));
     for dataplane in ["envoy", "rust"] {
-        let (bookinfo, first_page) = Bookinfo::up(dataplane).await;
+        let (bookinfo, first_page) = Bookinfo::up(dataplane, Compose::Second).await;
         let meshed = latencies(bookinfo.page).await;
         let added = |share: f64| at(&meshed, share).saturating_sub(at(&bare, share));
         println!(

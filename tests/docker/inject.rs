@@ -7,8 +7,7 @@ use std::process::Command;
 use tempfile::TempDir;
 
 use crate::capture::{Capture, Segment};
-use crate::documentation;
-use crate::engine::{Container, Project, TAG, output};
+use crate::engine::{Compose, Container, Project, TAG, docker, output};
 use crate::harness::{Answer, Call, eventually, get};
 
 /// A project of `tests/docker/projects` in a folder of its own, with its override.
@@ -19,12 +18,21 @@ struct Injected {
 
 impl Injected {
     /// Injects and starts it.
-    async fn up(name: &str, dataplane: &str) -> Self {
+    async fn up(name: &str, dataplane: &str, compose: Compose) -> Self {
+        let injected = Self::started(name, dataplane, compose).await;
+        injected.all_are_healthy().await;
+        injected
+    }
+
+    /// Injects it, and starts it as far as `up` waits for that.
+    async fn started(name: &str, dataplane: &str, compose: Compose) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let projects = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/docker/projects");
         let path = folder.path().join(name);
         fs::create_dir(&path).unwrap();
         fs::copy(projects.join("web.py"), folder.path().join("web.py")).unwrap();
+        let programs = folder.path().join("programs");
+        fs::create_dir(&programs).unwrap();
         for entry in fs::read_dir(projects.join(name)).unwrap() {
             let entry = entry.unwrap();
             fs::copy(entry.path(), path.join(entry.file_name())).unwrap();
@@ -37,16 +45,14 @@ impl Injected {
         let image = format!("topsail:{TAG}");
         inject.args(["inject", "--image", &image, "--sidecar-image", &sidecar_image]);
         inject.args(["--dataplane", dataplane]).current_dir(&path);
-        output(&mut inject);
+        println!("{}", output(inject.env("PATH", compose.path(&programs))));
         let files = ["docker-compose.yml", "docker-compose.topsail.yml"].map(|name| path.join(name));
-        let project = Project::new(&format!("{name}-{dataplane}"), &[&files[0], &files[1]], &path);
+        let project = Project::new(&format!("{name}-{dataplane}"), compose, &[&files[0], &files[1]], &path);
         project.compose(&["up", "--detach"]).await;
-        let injected = Self {
+        Self {
             project,
             _folder: folder,
-        };
-        injected.all_are_healthy().await;
-        injected
+        }
     }
 
     /// Waits until every sidecar has its configuration, and all others know where it is.
@@ -56,6 +62,15 @@ impl Injected {
             for container in self.project.containers(sidecar) {
                 eventually(&format!("{sidecar} is healthy"), async || container.is_healthy()).await;
             }
+        }
+    }
+
+    /// The container that has the network of a service.
+    fn holder(&self, service: &str) -> String {
+        let pod = format!("{service}-pod");
+        match self.project.containers(&pod).is_empty() {
+            true => service.to_owned(),
+            false => pod,
         }
     }
 
@@ -72,6 +87,11 @@ impl Injected {
         self.of(service).exec(&["python3", "-c", script, url])
     }
 
+    /// What a program prints in a container with Python.
+    fn python(&self, service: &str, program: &str) -> String {
+        self.of(service).exec(&["python3", "-c", program])
+    }
+
     /// The same, until the answer holds `part`.
     async fn page_says(&self, service: &str, url: &str, part: &str) {
         eventually(&format!("{part} from {url} for {service}"), async || {
@@ -82,7 +102,7 @@ impl Injected {
     }
 
     async fn published(&self, service: &str, port: u16, host: &str) -> Call {
-        let at = self.project.published(service, port).await;
+        let at = self.project.published(&self.holder(service), port).await;
         get(at, host, "/")
     }
 
@@ -118,16 +138,16 @@ fn in_plain_text(segments: &[Segment], words: &[&str], outside: std::net::IpAddr
 
 #[tokio::test]
 async fn a_web_application_and_its_database_with_envoys() {
-    a_web_application_and_its_database("envoy").await;
+    a_web_application_and_its_database("envoy", Compose::Second).await;
 }
 
 #[tokio::test]
 async fn a_web_application_and_its_database_with_the_bundled_proxy() {
-    a_web_application_and_its_database("rust").await;
+    a_web_application_and_its_database("rust", Compose::First).await;
 }
 
-async fn a_web_application_and_its_database(dataplane: &str) {
-    let shop = Injected::up("shop", dataplane).await;
+async fn a_web_application_and_its_database(dataplane: &str, compose: Compose) {
+    let shop = Injected::up("shop", dataplane, compose).await;
     let page = shop.published("web", 8000, "shop.example").await;
     answers(&page, "of shop.example").await;
     shop.page_says("worker", "http://web:8000/", "of web:8000").await;
@@ -143,16 +163,20 @@ async fn a_web_application_and_its_database(dataplane: &str) {
     assert_eq!(in_plain_text(&segments, &words, shop.project.gateway()), 0);
     assert!(segments.iter().any(Segment::is_client_hello), "{}", segments.len());
 
-    // Its container is started again, in another network namespace, and its sidecar follows.
     let sidecar = shop.of("web-sidecar");
     let before = sidecar.restarts();
     output(Command::new("docker").args(["restart", "--time", "1", shop.of("web").id()]));
-    eventually("the sidecar follows", async || {
-        (sidecar.restarts() > before)
-            .then_some(())
-            .ok_or_else(|| "it has not been started again".to_owned())
-    })
-    .await;
+    if shop.holder("web") == "web" {
+        // It comes back in another network namespace, and its sidecar follows.
+        eventually("the sidecar follows", async || {
+            (sidecar.restarts() > before)
+                .then_some(())
+                .ok_or_else(|| "it has not been started again".to_owned())
+        })
+        .await;
+    } else {
+        docker(&["restart", "--time", "1", sidecar.id()]);
+    }
     shop.all_are_healthy().await;
     // The engine may have published it anew.
     let page = shop.published("web", 8000, "shop.example").await;
@@ -163,16 +187,16 @@ async fn a_web_application_and_its_database(dataplane: &str) {
 
 #[tokio::test]
 async fn several_networks_with_envoys() {
-    several_networks("envoy").await;
+    several_networks("envoy", Compose::First).await;
 }
 
 #[tokio::test]
 async fn several_networks_with_the_bundled_proxy() {
-    several_networks("rust").await;
+    several_networks("rust", Compose::Second).await;
 }
 
-async fn several_networks(dataplane: &str) {
-    let project = Injected::up("networks", dataplane).await;
+async fn several_networks(dataplane: &str, compose: Compose) {
+    let project = Injected::up("networks", dataplane, compose).await;
     let page = project.published("edge", 80, "networks.example").await;
     answers(&page, "of networks.example").await;
     // The other network of the application, under the name that it has there.
@@ -180,12 +204,25 @@ async fn several_networks(dataplane: &str) {
     project
         .page_says("probe", "http://counter:8000/", "of counter:8000")
         .await;
+    // Whatever the application's file says about its network, and who shares it or knows another name for it.
+    let of_app = project.python(
+        "app",
+        "import socket; print(socket.gethostname(), socket.gethostbyname('elsewhere'))",
+    );
+    assert_eq!(of_app, "the-app 192.0.2.1");
+    let limit = project.python("app", "print(open('/proc/sys/net/core/somaxconn').read())");
+    assert_eq!(limit, "1234");
+    project
+        .page_says("neighbour", "http://127.0.0.1:8000/", "of 127.0.0.1:8000")
+        .await;
+    let address = "import socket; print(*sorted({socket.gethostbyname(name) for name in ['app', 'linked']}))";
+    assert_eq!(project.python("outsider", address).split(' ').count(), 1);
     project.down_leaves_nothing().await;
 }
 
 #[tokio::test]
 async fn a_service_that_is_left_alone() {
-    let project = Injected::up("beside", "envoy").await;
+    let project = Injected::up("beside", "envoy", Compose::Second).await;
     let services = project.project.compose(&["config", "--services"]).await;
     assert!(!services.contains("legacy-sidecar"), "{services}");
     // It calls who takes plaintext, is called in plaintext, and gets nothing from the others.
@@ -193,6 +230,48 @@ async fn a_service_that_is_left_alone() {
     project.page_says("api", "http://legacy:8000/", "hello legacy").await;
     project.page_says("api", "http://private:8000/", "hello private").await;
     project.page_says("legacy", "http://private:8000/", "failed").await;
+    project.down_leaves_nothing().await;
+}
+
+#[tokio::test]
+async fn the_first_act_of_an_application_and_its_first_moment_with_envoys() {
+    first_act_and_first_moment("envoy", Compose::Second).await;
+}
+
+#[tokio::test]
+async fn the_first_act_of_an_application_and_its_first_moment_with_the_bundled_proxy() {
+    first_act_and_first_moment("rust", Compose::First).await;
+}
+
+async fn first_act_and_first_moment(dataplane: &str, compose: Compose) {
+    let project = Injected::started("first", dataplane, compose).await;
+    let caller = project.of("caller");
+    eventually("the caller is through", async || caller.has_ended()).await;
+    assert_eq!(caller.logs(), "hello api:8000");
+
+    // What the mesh is not told of is not let through to by a sidecar either.
+    let asks = "import socket\n\
+                connection = socket.create_connection(('store', 6379), 5)\n\
+                try: connection.sendall(b'PING\\r\\n'); print(connection.recv(100))\n\
+                except ConnectionResetError: print(b'')";
+    assert_eq!(project.python("api", asks), "b''");
+
+    // Who gets an answer in plaintext where there is no sidecar gets none from the others, whenever it tries.
+    let stranger = project.of("stranger");
+    eventually("the stranger tries them all", async || {
+        let said = stranger.logs();
+        let tried = ["legacy:8000 answered", "api:8000 closed", "store:6379 closed"];
+        tried.iter().all(|line| said.contains(line)).then_some(()).ok_or(said)
+    })
+    .await;
+    project.all_are_healthy().await;
+    // Nor when it has been started again.
+    let store = project.of("store");
+    docker(&["restart", "--time", "1", store.id()]);
+    eventually("it is there again", async || store.is_healthy()).await;
+    let said = stranger.logs();
+    let answers: Vec<&str> = said.lines().filter(|line| line.ends_with("answered")).collect();
+    assert_eq!(answers, ["legacy:8000 answered"], "{said}");
     project.down_leaves_nothing().await;
 }
 
@@ -213,13 +292,9 @@ async fn every_command_of_the_page_does_its_work() {
     fs::write(&file, blocks(&page, "yaml")[0]).unwrap();
     fs::copy(repository.join("tests/docker/projects/web.py"), checkout.join("web.py")).unwrap();
     let program = Path::new(env!("CARGO_BIN_EXE_topsail")).parent().unwrap();
-    let path = format!(
-        "{}:{}",
-        program.display(),
-        documentation::path_with_compose(folder.path())
-    );
+    let path = format!("{}:{}", program.display(), Compose::Second.path(folder.path()));
     // Takes down what is left when a command fails.
-    let project = Project::new("inject-page", &[&file], &checkout);
+    let project = Project::new("inject-page", Compose::Second, &[&file], &checkout);
     let commands = blocks(&page, "sh");
     assert!(commands.len() > 3, "{commands:?}");
     for block in commands {

@@ -6,6 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
+use serde_json::{Value, json};
 
 use crate::compose::{Marked, MarkedState};
 use crate::diag::{Code, Diagnostic, Place, SourceText};
@@ -17,6 +18,45 @@ pub(super) enum Foreign {
     Keep,
     /// Nothing is written.
     Refuse,
+}
+
+/// What was done to a file, or would be.
+#[derive(Debug)]
+pub(super) struct Done {
+    pub(super) path: PathBuf,
+    pub(super) change: Kind,
+    /// What would be in it, where nothing is written.
+    text: Option<String>,
+}
+
+/// What is done to a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Written,
+    Replaced,
+    Unchanged,
+    Removed,
+}
+
+impl Kind {
+    pub(super) fn word(self) -> &'static str {
+        match self {
+            Self::Written => "written",
+            Self::Replaced => "replaced",
+            Self::Unchanged => "unchanged",
+            Self::Removed => "removed",
+        }
+    }
+}
+
+impl Done {
+    pub(super) fn json(&self) -> Value {
+        let mut json = json!({"path": self.path, "change": self.change.word()});
+        if let Some(text) = &self.text {
+            json["text"] = json!(text);
+        }
+        json
+    }
 }
 
 /// What is to be written and removed.
@@ -125,7 +165,7 @@ impl Batch {
     ///
     /// # Errors
     /// When something cannot be written; all is then as before.
-    pub(super) fn write(self) -> anyhow::Result<Vec<String>> {
+    pub(super) fn write(self) -> anyhow::Result<Vec<Done>> {
         let due: Vec<&Change> = self
             .changes
             .iter()
@@ -139,7 +179,13 @@ impl Batch {
         // They are in their places, or of no use.
         staged.iter().for_each(|path| drop(fs::remove_file(path)));
         done?;
-        Ok(self.changes.iter().map(Change::outcome).collect())
+        Ok(self.changes.iter().map(|change| change.done(None)).collect())
+    }
+
+    /// What would be done.
+    pub(super) fn outlook(&self) -> Vec<Done> {
+        let done = |change: &Change| change.done(change.text.clone());
+        self.changes.iter().map(done).collect()
     }
 }
 
@@ -196,13 +242,16 @@ impl Change {
         };
     }
 
-    fn outcome(&self) -> String {
-        let path = self.path.display();
-        match (&self.text, &self.present) {
-            (None, _) => format!("{path}: removed"),
-            (Some(text), Some(present)) if text == present => format!("{path}: unchanged"),
-            (Some(_), Some(_)) => format!("{path}: replaced"),
-            (Some(_), None) => format!("{path}: written"),
+    fn done(&self, text: Option<String>) -> Done {
+        Done {
+            path: self.path.clone(),
+            change: match (&self.text, &self.present) {
+                (None, _) => Kind::Removed,
+                (Some(text), Some(present)) if text == present => Kind::Unchanged,
+                (Some(_), Some(_)) => Kind::Replaced,
+                (Some(_), None) => Kind::Written,
+            },
+            text,
         }
     }
 }
@@ -244,10 +293,8 @@ mod tests {
         assert_eq!(fs::read_to_string(path.join("c")).unwrap(), "mine");
         let mut same = batch(path, &[("b", "2")]);
         assert_eq!(same.check(false), []);
-        assert_eq!(
-            same.write().unwrap(),
-            [format!("{}: unchanged", path.join("b").display())]
-        );
+        let done = same.write().unwrap();
+        assert_eq!((done.len(), done[0].change), (1, Kind::Unchanged));
     }
 
     #[test]

@@ -1,0 +1,142 @@
+//! What was decided and done, for people and for programs.
+
+use std::io::{self, Write};
+
+use serde_json::{Value, json};
+
+use super::version::{Compose, Known};
+use super::write::Done;
+use crate::compose::{ListenPort, Plan, Planned, Version};
+
+/// Everything that is told.
+pub(super) struct Summary<'a> {
+    pub(super) plan: &'a Plan,
+    pub(super) compose: Compose,
+    pub(super) files: &'a [Done],
+    /// The command that starts the project.
+    pub(super) start: String,
+}
+
+impl Summary<'_> {
+    /// Writes it for people.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub(super) fn write(&self, out: &mut dyn Write) -> io::Result<()> {
+        for planned in &self.plan.meshed {
+            writeln!(out, "{}", line(planned))?;
+        }
+        for name in &self.plan.left_alone {
+            writeln!(out, "{name}: left alone")?;
+        }
+        writeln!(out, "{}", self.mutual_tls())?;
+        writeln!(out, "{}", self.pods())?;
+        for file in self.files {
+            writeln!(out, "{}: {}", file.path.display(), file.change.word())?;
+        }
+        writeln!(out, "start it: {}", self.start)
+    }
+
+    /// The same for programs.
+    pub(super) fn json(&self) -> Value {
+        let services = self.plan.meshed.iter().map(service);
+        let left_alone = self
+            .plan
+            .left_alone
+            .iter()
+            .map(|name| json!({"name": name, "sidecar": null}));
+        json!({
+            "compose": {
+                "command": self.compose.command,
+                "version": self.compose.version().map(|version| version.to_string()),
+                "known": match self.compose.known {
+                    Known::Told(_) => "told",
+                    Known::Installed(_) => "installed",
+                    Known::Not => "unknown",
+                },
+                "takesBack": self.plan.takes_back,
+            },
+            "services": services.chain(left_alone).collect::<Vec<_>>(),
+            "files": self.files.iter().map(Done::json).collect::<Vec<_>>(),
+            "start": self.start,
+        })
+    }
+
+    fn mutual_tls(&self) -> &'static str {
+        let mut ports = self
+            .plan
+            .meshed
+            .iter()
+            .flat_map(|planned| planned.ports.iter().map(move |port| (planned, port)));
+        let any_permissive = self.plan.meshed.iter().any(|planned| planned.permissive);
+        match any_permissive || ports.any(|(planned, port)| takes_plaintext(planned, port)) {
+            true => {
+                "between sidecars there is mutual TLS alone; (plaintext too) marks what callers without a sidecar reach"
+            }
+            false => "there is mutual TLS and nothing else",
+        }
+    }
+
+    /// Who starts when, and why so.
+    fn pods(&self) -> String {
+        let compose = self.compose.display();
+        if self.plan.meshed.iter().all(|planned| planned.pod.is_ok()) {
+            return format!("for {compose}: every service starts in its pod's network, when its sidecar is ready");
+        }
+        let first = Version::TAKES_BACK;
+        let why = match self.plan.takes_back {
+            true => String::new(),
+            false => format!(", which cannot take back what the project's files say as Compose can from {first} on"),
+        };
+        format!(
+            "for {compose}{why}: a service without a pod starts before its sidecar, and what it sends until then is not \
+             caught"
+        )
+    }
+}
+
+fn takes_plaintext(planned: &Planned, port: &ListenPort) -> bool {
+    port.published || planned.permissive
+}
+
+/// `web: pod web-pod, sidecar web-sidecar, 8080 auto (plaintext too)`.
+fn line(planned: &Planned) -> String {
+    let ports: Vec<String> = planned
+        .ports
+        .iter()
+        .map(|port| {
+            let mark = match takes_plaintext(planned, port) {
+                true => " (plaintext too)",
+                false => "",
+            };
+            format!("{} {}{mark}", port.number, port.protocol)
+        })
+        .collect();
+    let ports = match ports.is_empty() {
+        true => "no ports".to_owned(),
+        false => ports.join(", "),
+    };
+    let pod = match &planned.pod {
+        Ok(pod) => format!("pod {}", pod.name),
+        Err(why) => format!("no pod ({why})"),
+    };
+    format!("{}: {pod}, sidecar {}, {ports}", planned.service, planned.sidecar)
+}
+
+fn service(planned: &Planned) -> Value {
+    let ports = planned.ports.iter().map(|port| {
+        json!({
+            "port": port.number,
+            "protocol": port.protocol,
+            "plaintext": takes_plaintext(planned, port),
+        })
+    });
+    json!({
+        "name": planned.service,
+        "object": planned.object,
+        "sidecar": planned.sidecar,
+        "pod": planned.pod.as_ref().ok().map(|pod| &pod.name),
+        "withoutPod": planned.pod.as_ref().err(),
+        "ports": ports.collect::<Vec<_>>(),
+    })
+}

@@ -1,0 +1,74 @@
+//! Pods: who holds the network that a service and its sidecar share.
+
+use serde_json::{Map, Value, json};
+
+use super::name;
+use super::project::Project;
+use super::service::Service;
+
+/// A container that holds the network of a service and its sidecar from before either starts, and whichever of them
+/// ends and starts again.
+#[derive(Clone, Debug)]
+pub struct Pod {
+    /// Its name in the project.
+    pub name: String,
+    /// What it says in the service's place: `networks`, `ports` …
+    pub(super) fields: Map<String, Value>,
+    /// The names of the fields that are taken back from the service.
+    pub(super) taken: Vec<String>,
+}
+
+impl Pod {
+    /// The pod of a service. `takes_back` says whether the override can take back what the project says.
+    ///
+    /// # Errors
+    /// Why there can be none.
+    pub(super) fn of(service: &Service, project: &Project, takes_back: bool) -> Result<Self, String> {
+        let network = &service.network;
+        if !takes_back {
+            let given: Vec<String> = network.given().map(|name| format!("`{name}`")).collect();
+            if !given.is_empty() {
+                return Err(format!("it has {}", given.join(", ")));
+            }
+            if let Some(other) = project.linked_by(&service.name.text) {
+                return Err(format!("`{other}` links to it"));
+            }
+        }
+        if let Some(name) = network.elsewhere {
+            return Err(format!("a variable of `{name}` stands in a file that is included"));
+        }
+        let mut fields = network.fields.clone();
+        fields.insert("networks".to_owned(), networks(service));
+        if !network.sysctls.is_empty() {
+            fields.insert("sysctls".to_owned(), Value::Object(network.sysctls.clone()));
+        }
+        Ok(Self {
+            name: name::pod(&service.name.text),
+            fields,
+            taken: network.given().map(str::to_owned).collect(),
+        })
+    }
+}
+
+/// The networks of the service, in each of which the pod has the names that the service had there.
+fn networks(service: &Service) -> Value {
+    let mut networks = match service.network.fields.get("networks") {
+        Some(Value::Object(networks)) if !networks.is_empty() => networks.clone(),
+        _ => Map::from_iter([("default".to_owned(), Value::Null)]),
+    };
+    let names = [Some(&service.name), service.container_name.as_ref()];
+    for network in networks.values_mut() {
+        let mut aliases: Vec<Value> = names.iter().flatten().map(|name| json!(name.text)).collect();
+        let own = network.get("aliases").and_then(Value::as_array);
+        for alias in own.into_iter().flatten() {
+            if !aliases.contains(alias) {
+                aliases.push(alias.clone());
+            }
+        }
+        match network {
+            Value::Object(fields) => drop(fields.insert("aliases".to_owned(), aliases.into())),
+            _ => *network = json!({"aliases": aliases}),
+        }
+    }
+    Value::Object(networks)
+}
