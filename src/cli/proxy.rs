@@ -46,15 +46,19 @@ impl Command for Arguments {
         };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let end = runtime.block_on(proxy::run(options));
-        end.map_err(|error| placed(&self.bootstrap, error))?;
+        end.map_err(|error| placed(&self.bootstrap, &error))?;
         Ok(Outcome::Fine)
     }
 }
 
-/// The error, behind the place in the bootstrap that it is about.
-fn placed(bootstrap: &Path, error: ProxyError) -> anyhow::Error {
-    match error.field().and_then(|field| place::place(bootstrap, field)) {
-        Some(place) => anyhow::anyhow!("{place}: {error}"),
-        None => error.into(),
-    }
+/// The error, mistake by mistake, each behind the place in the bootstrap that it is about.
+fn placed(bootstrap: &Path, error: &ProxyError) -> anyhow::Error {
+    let lines = error.mistakes().into_iter().map(|(field, message)| {
+        match field.and_then(|field| place::place(bootstrap, field)) {
+            Some(place) => format!("{place}: {message}"),
+            None => message,
+        }
+    });
+    // The first gets its `error: ` where it is printed.
+    anyhow::anyhow!(lines.collect::<Vec<_>>().join("\nerror: "))
 }

@@ -47,9 +47,16 @@ pub(crate) fn same_name(called: &str, own: &str) -> Compiled<()> {
     Err(Refusal::new(format!("`{own}` is sent under the name `{called}`")))
 }
 
-/// Why a message is refused: which field, and what is wrong with it.
+/// Why a message is refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Refusal {
+    /// One at least.
+    mistakes: Vec<Mistake>,
+}
+
+/// A field, and what is wrong with it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Mistake {
     /// The way to the field, innermost last.
     path: Vec<String>,
     why: String,
@@ -61,9 +68,24 @@ pub(crate) type Compiled<T> = Result<T, Refusal>;
 impl Refusal {
     /// Of the message itself.
     pub(crate) fn new(why: impl Into<String>) -> Self {
-        Self {
+        let mistake = Mistake {
             path: Vec::new(),
             why: why.into(),
+        };
+        Self {
+            mistakes: vec![mistake],
+        }
+    }
+
+    /// That there are no refusals.
+    ///
+    /// # Errors
+    /// All of them as one, if there are.
+    pub(crate) fn none_of(refusals: impl IntoIterator<Item = Refusal>) -> Compiled<()> {
+        let mistakes: Vec<_> = refusals.into_iter().flat_map(|refusal| refusal.mistakes).collect();
+        match mistakes.is_empty() {
+            true => Ok(()),
+            false => Err(Self { mistakes }),
         }
     }
 
@@ -72,24 +94,34 @@ impl Refusal {
         Self::new(format!("{what} is not implemented"))
     }
 
-    /// The field, and what is wrong with it.
-    pub(crate) fn into_parts(self) -> (String, String) {
-        (self.path.join("."), self.why)
+    /// The fields, and what is wrong with each.
+    pub(crate) fn into_parts(self) -> impl Iterator<Item = (String, String)> {
+        let parts = |mistake: Mistake| (mistake.path.join("."), mistake.why);
+        self.mistakes.into_iter().map(parts)
     }
 
     /// The same, seen from the message around it.
     pub(crate) fn within(mut self, field: impl Into<String>) -> Self {
-        self.path.insert(0, field.into());
+        let field = field.into();
+        for mistake in &mut self.mistakes {
+            mistake.path.insert(0, field.clone());
+        }
         self
     }
 }
 
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if !self.path.is_empty() {
-            write!(f, "{}: ", self.path.join("."))?;
+        for (at, mistake) in self.mistakes.iter().enumerate() {
+            if at > 0 {
+                f.write_str("; ")?;
+            }
+            if !mistake.path.is_empty() {
+                write!(f, "{}: ", mistake.path.join("."))?;
+            }
+            f.write_str(&mistake.why)?;
         }
-        f.write_str(&self.why)
+        Ok(())
     }
 }
 

@@ -69,29 +69,32 @@ pub enum ProxyError {
     /// The bootstrap is of no use.
     #[error(transparent)]
     Bootstrap(#[from] BootstrapError),
-    /// Something in the bootstrap is refused: which field, and why.
-    #[error("the bootstrap is refused: {0}: {1}")]
-    Refused(String, String),
+    /// Something in the bootstrap is refused: which fields, and why.
+    #[error("the bootstrap is refused: {}", .0.iter().map(|(field, why)| format!("{field}: {why}")).collect::<Vec<_>>().join("; "))]
+    Refused(Vec<(String, String)>),
     /// A socket or thread cannot be had.
     #[error("{0}: {1}")]
     System(String, io::Error),
 }
 
 impl ProxyError {
-    /// The field of the bootstrap that it is about, `static_resources.clusters[0].name`; empty if it is about the whole file.
-    pub fn field(&self) -> Option<&str> {
+    /// What it says, mistake by mistake, each with the field of the bootstrap that it is about
+    /// (`static_resources.clusters[0].name`; empty if it is about the whole file), if it is about one.
+    pub fn mistakes(&self) -> Vec<(Option<&str>, String)> {
         match self {
-            ProxyError::Bootstrap(error) => error.field(),
-            ProxyError::Refused(field, _) => Some(field),
-            ProxyError::System(..) => None,
+            ProxyError::Bootstrap(error) => vec![(error.field(), self.to_string())],
+            ProxyError::Refused(mistakes) => mistakes
+                .iter()
+                .map(|(field, why)| (Some(&**field), format!("the bootstrap is refused: {field}: {why}")))
+                .collect(),
+            ProxyError::System(..) => vec![(None, self.to_string())],
         }
     }
 }
 
 impl From<Refusal> for ProxyError {
     fn from(refusal: Refusal) -> Self {
-        let (field, why) = refusal.into_parts();
-        ProxyError::Refused(field, why)
+        ProxyError::Refused(refusal.into_parts().collect())
     }
 }
 

@@ -1,8 +1,8 @@
 //! What of a serialised message a reader would not read.
 //!
 //! A client that takes a message must not pass over a field that changes what happens. The reader's table says which
-//! fields of which messages it knows; this walks a message, through nested ones and `Any`s, and finds the first that
-//! it does not.
+//! fields of which messages it knows; this walks a message, through nested ones and `Any`s, and finds those that it does
+//! not.
 
 use super::schema::{Kind, MessageType, WireField, WireValue, any_parts, wire_fields};
 
@@ -40,23 +40,27 @@ impl Unread {
     }
 }
 
-/// Finds the first field of a message that would not be read. `cover` is asked with a message's full name and a field's;
-/// it knows none of the fields of a message that it does not know.
-///
-/// # Errors
-/// That field.
-pub fn check(type_url: &str, message: &[u8], cover: &impl Fn(&str, &str) -> Cover) -> Result<(), Unread> {
-    let found = MessageType::of_url(type_url).ok_or_else(|| Unread::new(format!("`{type_url}`")))?;
-    self::message(found, message, cover)
+/// Finds the fields of a message that would not be read, each once. `cover` is asked with a message's full name and a
+/// field's; it knows none of the fields of a message that it does not know.
+pub fn unread(type_url: &str, message: &[u8], cover: &impl Fn(&str, &str) -> Cover) -> Vec<Unread> {
+    match MessageType::of_url(type_url) {
+        Some(found) => self::message(found, message, cover),
+        None => vec![Unread::new(format!("`{type_url}`"))],
+    }
 }
 
-fn message(kind: &MessageType, bytes: &[u8], cover: &impl Fn(&str, &str) -> Cover) -> Result<(), Unread> {
+fn message(kind: &MessageType, bytes: &[u8], cover: &impl Fn(&str, &str) -> Cover) -> Vec<Unread> {
     let layout = kind.layout();
     let mut counts = vec![0_usize; layout.fields.len()];
+    let mut unread = Vec::new();
     for found in wire_fields(bytes) {
-        let found = found.ok_or_else(|| Unread::new("a message that cannot be read"))?;
+        let Some(found) = found else {
+            unread.push(Unread::new("a message that cannot be read"));
+            break;
+        };
         let Some((at, field)) = layout.field(found.number) else {
-            return Err(Unread::new(format!("field {} of `{}`", found.number, kind.name)));
+            unread.push(Unread::new(format!("field {} of `{}`", found.number, kind.name)));
+            continue;
         };
         let step = || match field.repeated {
             true => format!("{}[{}]", field.name, counts[at]),
@@ -64,13 +68,16 @@ fn message(kind: &MessageType, bytes: &[u8], cover: &impl Fn(&str, &str) -> Cove
         };
         match cover(&kind.name, &field.name) {
             Cover::Whole => {}
-            Cover::Unread if is_zero(&found) => {}
-            Cover::Unread => return Err(Unread::new("this field").within(field.name.clone())),
-            Cover::Read => value(field.kind, bytes, &found, cover).map_err(|unread| unread.within(step()))?,
+            Cover::Unread if is_zero(&found) || counts[at] > 0 => {}
+            Cover::Unread => unread.push(Unread::new("this field").within(field.name.clone())),
+            Cover::Read => {
+                let within = value(field.kind, bytes, &found, cover);
+                unread.extend(within.into_iter().map(|unread| unread.within(step())));
+            }
         }
         counts[at] += 1;
     }
-    Ok(())
+    unread
 }
 
 /// Some writers send zeros, which say nothing.
@@ -83,30 +90,30 @@ fn is_zero(found: &WireField) -> bool {
     }
 }
 
-fn value(kind: Kind, bytes: &[u8], found: &WireField, cover: &impl Fn(&str, &str) -> Cover) -> Result<(), Unread> {
+fn value(kind: Kind, bytes: &[u8], found: &WireField, cover: &impl Fn(&str, &str) -> Cover) -> Vec<Unread> {
     let WireValue::Bytes(place) = &found.value else {
-        return Ok(());
+        return Vec::new();
     };
     let content = &bytes[place.clone()];
     match kind {
-        Kind::Scalar(_) | Kind::Duration | Kind::Wrapper(_) => Ok(()),
-        Kind::Message(message) if message.name.starts_with("google.protobuf.") => Ok(()),
+        Kind::Scalar(_) | Kind::Duration | Kind::Wrapper(_) => Vec::new(),
+        Kind::Message(message) if message.name.starts_with("google.protobuf.") => Vec::new(),
         Kind::Message(message) => self::message(message, content, cover),
         Kind::Any => any(content, cover),
         Kind::MapEntry(entry) => {
-            for found in wire_fields(content).flatten().filter(|found| found.number == 2) {
-                if let Some((_, field)) = entry.layout().field(2) {
-                    value(field.kind, content, &found, cover)?;
-                }
-            }
-            Ok(())
+            let values = wire_fields(content).flatten().filter(|found| found.number == 2);
+            let field = entry.layout().field(2);
+            let of = |found| field.map_or_else(Vec::new, |(_, field)| value(field.kind, content, &found, cover));
+            values.flat_map(of).collect()
         }
     }
 }
 
-fn any(bytes: &[u8], cover: &impl Fn(&str, &str) -> Cover) -> Result<(), Unread> {
-    let (url, value) = any_parts(bytes).ok_or_else(|| Unread::new("a message that cannot be read"))?;
-    check(url, &bytes[value], cover)
+fn any(bytes: &[u8], cover: &impl Fn(&str, &str) -> Cover) -> Vec<Unread> {
+    match any_parts(bytes) {
+        Some((url, value)) => unread(url, &bytes[value], cover),
+        None => vec![Unread::new("a message that cannot be read")],
+    }
 }
 
 #[cfg(test)]
@@ -125,9 +132,10 @@ mod tests {
         }
     }
 
-    fn unread<M: Message + Name>(message: &M) -> Option<(String, String)> {
-        let result = check(&M::type_url(), &message.encode_to_vec(), &cover);
-        result.err().map(|unread| (unread.path.join("."), unread.what))
+    fn found<M: Message + Name>(message: &M) -> Vec<(String, String)> {
+        let found = unread(&M::type_url(), &message.encode_to_vec(), &cover);
+        let words = |unread: Unread| (unread.path.join("."), unread.what);
+        found.into_iter().map(words).collect()
     }
 
     fn address(resolver: &str) -> SocketAddress {
@@ -143,12 +151,9 @@ mod tests {
         let outer = |resolver| Address {
             address: Some(address::Address::SocketAddress(address(resolver))),
         };
-        assert_eq!(unread(&outer("")), None);
-        let found = unread(&outer("x"));
-        assert_eq!(
-            found,
-            Some(("socket_address.resolver_name".into(), "this field".into()))
-        );
+        assert_eq!(found(&outer("")), []);
+        let expected = ("socket_address.resolver_name".into(), "this field".into());
+        assert_eq!(found(&outer("x")), [expected]);
     }
 
     #[test]
@@ -161,18 +166,29 @@ mod tests {
             type_url: SocketAddress::type_url(),
             value: address("x").encode_to_vec(),
         };
-        let found = unread(&socket(any));
-        assert_eq!(found, Some(("typed_config.resolver_name".into(), "this field".into())));
+        let expected = ("typed_config.resolver_name".into(), "this field".into());
+        assert_eq!(found(&socket(any)), [expected]);
         let strange = Any {
             type_url: "a/b".into(),
             ..Default::default()
         };
-        assert_eq!(unread(&socket(strange)), Some(("typed_config".into(), "`a/b`".into())));
+        assert_eq!(found(&socket(strange)), [("typed_config".into(), "`a/b`".into())]);
     }
 
     #[test]
     fn numbers_that_the_message_does_not_have_are_found() {
-        let found = check(&Address::type_url(), &[0xf8, 0x3f, 1], &cover).unwrap_err();
-        assert_eq!(found.what, "field 1023 of `envoy.config.core.v3.Address`");
+        let found = unread(&Address::type_url(), &[0xf8, 0x3f, 1], &cover);
+        assert_eq!(found, [Unread::new("field 1023 of `envoy.config.core.v3.Address`")]);
+    }
+
+    #[test]
+    fn all_fields_are_found() {
+        let socket = SocketAddress {
+            resolver_name: "x".into(),
+            ipv4_compat: true,
+            ..address("")
+        };
+        let names: Vec<_> = found(&socket).into_iter().map(|(path, _)| path).collect();
+        assert_eq!(names, ["resolver_name", "ipv4_compat"]);
     }
 }

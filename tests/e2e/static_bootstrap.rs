@@ -449,4 +449,14 @@ async fn mistakes_are_named_with_their_line_and_column() {
             "{place} {said}\n{error}"
         );
     }
+    let (first, second) = (
+        "health_checks: [{timeout: 1s, interval: 1s}]",
+        "scheme_header_transformation: {scheme_to_overwrite: https}",
+    );
+    let text = good.replacen("type: STRICT_DNS", first, 1);
+    fs::write(&path, text.replacen("use_remote_address: true", second, 1)).unwrap();
+    let output = run(&["proxy", "--bootstrap", path.to_str().unwrap()]).await;
+    let error = String::from_utf8_lossy(&output.stderr);
+    let place = format!("error: {}:", path.display());
+    assert_eq!(error.matches(&place).count(), 2, "all at once: {error}");
 }

@@ -7,6 +7,7 @@ use prost::{Message, Name};
 
 use super::value::unpack;
 use super::{At, Compiled, Refusal, coverage};
+use crate::xds::ResourceType;
 pub(crate) use crate::xds::pb::bootstrap::Bootstrap;
 use crate::xds::pb::bootstrap::runtime_layer::LayerSpecifier;
 use crate::xds::pb::overload::downstream_connections::DownstreamConnectionsConfig;
@@ -46,14 +47,24 @@ pub(crate) fn read(path: &Path) -> Result<Bootstrap, BootstrapError> {
     read_message(path)
 }
 
-/// Refuses a bootstrap of which something would be passed over. What is in its resources is looked at when they are
-/// compiled.
+/// Refuses a bootstrap of which something would be passed over, its resources included.
 ///
 /// # Errors
-/// The first such field.
+/// All such fields.
 pub(crate) fn check(bootstrap: &Bootstrap) -> Compiled<()> {
-    coverage::check_message(&Bootstrap::type_url(), &bootstrap.encode_to_vec())?;
-    connection_limit(bootstrap).map(drop)
+    let own = coverage::check_message(&Bootstrap::type_url(), &bootstrap.encode_to_vec())
+        .and_then(|()| connection_limit(bootstrap).map(drop));
+    let Fixed {
+        clusters, listeners, ..
+    } = fixed(bootstrap);
+    let of = |field: &'static str, kind, resources: Vec<Bytes>| {
+        let field = format!("static_resources.{field}");
+        let resources = resources.into_iter().enumerate();
+        resources.filter_map(move |(index, bytes)| coverage::check(kind, &bytes).at_index(&field, index).err())
+    };
+    let resources =
+        of("clusters", ResourceType::Cluster, clusters).chain(of("listeners", ResourceType::Listener, listeners));
+    Refusal::none_of(own.err().into_iter().chain(resources))
 }
 
 /// The most connections that clients may have (`global_downstream_max_connections`).

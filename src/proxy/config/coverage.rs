@@ -17,7 +17,7 @@ use table::TABLE;
 /// Refuses a resource of which something would be passed over.
 ///
 /// # Errors
-/// The first such field.
+/// All such fields.
 pub(crate) fn check(kind: ResourceType, bytes: &[u8]) -> Compiled<()> {
     check_message(kind.type_url(), bytes)
 }
@@ -25,12 +25,13 @@ pub(crate) fn check(kind: ResourceType, bytes: &[u8]) -> Compiled<()> {
 /// Refuses a message of which something would be passed over.
 ///
 /// # Errors
-/// The first such field.
+/// All such fields.
 pub(super) fn check_message(type_url: &str, bytes: &[u8]) -> Compiled<()> {
-    coverage::check(type_url, bytes, &cover).map_err(|unread| {
+    let unread = coverage::unread(type_url, bytes, &cover).into_iter().map(|unread| {
         let refusal = Refusal::not_implemented(unread.what);
         unread.path.into_iter().rev().fold(refusal, Refusal::within)
-    })
+    });
+    Refusal::none_of(unread)
 }
 
 /// By the table.

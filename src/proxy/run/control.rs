@@ -16,7 +16,7 @@ use super::sockets::Sockets;
 use crate::proxy::admin::Drain;
 use crate::proxy::config::bootstrap::Fixed;
 use crate::proxy::config::source::{ApiSource, SecretSource};
-use crate::proxy::config::{Compiled, Refusal};
+use crate::proxy::config::{At, Compiled, Refusal};
 use crate::proxy::listener::{Direction, Listener};
 use crate::proxy::stats::ServerStats;
 use crate::proxy::store::{Name, Store};
@@ -99,23 +99,23 @@ impl Control {
     /// Takes the bootstrap's own resources.
     ///
     /// # Errors
-    /// When one is refused.
+    /// When some are refused.
     pub(super) fn start(&mut self, fixed: Fixed, now: Instant) -> Result<(), ProxyError> {
-        let within =
-            |field, index| move |refusal: Refusal| refusal.within(format!("static_resources.{field}[{index}]"));
         let added = (fixed.clusters.len(), fixed.listeners.len());
+        let mut refused = Vec::new();
         for (index, (name, secret)) in fixed.secrets.iter().enumerate() {
             let put = self.store.put_secret(&SecretSource::Bootstrap, name, secret);
-            put.map_err(within("secrets", index))?;
+            refused.extend(put.at_index("static_resources.secrets", index).err());
         }
         for (index, cluster) in fixed.clusters.into_iter().enumerate() {
             let put = self.store.put_cluster(cluster, true, now);
-            put.map_err(within("clusters", index))?;
+            refused.extend(put.at_index("static_resources.clusters", index).err());
         }
         for (index, listener) in fixed.listeners.into_iter().enumerate() {
             let put = self.take_listener(None, listener, now);
-            put.map_err(within("listeners", index))?;
+            refused.extend(put.at_index("static_resources.listeners", index).err());
         }
+        Refusal::none_of(refused)?;
         if self.client.is_none() {
             self.store.nothing_to_come();
         }
