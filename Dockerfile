@@ -15,10 +15,10 @@ ARG RUST=rust:1.95.0-slim-bookworm
 ARG ENVOY=envoyproxy/envoy:v1.40.0
 
 # What a program needs around it: the C library, certificates of public authorities, users, and the tools of
-# `topsail iptables`. No shell.
+# `topsail iptables`. No shell. /envoy is what Envoy needs besides.
 FROM ${DEBIAN} AS files
 RUN apt-get update \
- && apt-get install --yes --no-install-recommends ca-certificates iptables iproute2 \
+ && apt-get install --yes --no-install-recommends ca-certificates iptables \
  && rm -rf /var/lib/apt/lists/*
 WORKDIR /image
 RUN set -eu; \
@@ -28,20 +28,18 @@ RUN set -eu; \
     for tool in iptables ip6tables; do \
         for form in '' -save -restore; do ln -s xtables-nft-multi "usr/sbin/$tool$form"; done; \
     done; \
-    cp --dereference /bin/ip usr/bin/; \
-    lib=$(dirname "$(ldd /bin/ip | grep --only-matching '/[^ ]*/libc\.so\.6')"); \
-    mkdir -p ".$lib"; \
-    mkdir ".$lib/xtables"; \
+    lib=$(dirname "$(ldd /usr/sbin/xtables-nft-multi | grep --only-matching '/[^ ]*/libc\.so\.6')"); \
+    mkdir -p ".$lib/xtables" "/envoy/usr$lib"; \
     for name in CONNMARK CT DNAT MARK NAT REDIRECT TPROXY connmark conntrack mark owner socket standard tcp udp; do \
         for file in "$lib/xtables"/lib*t_"$name.so"; do [ ! -e "$file" ] || cp --archive "$file" ".$lib/xtables/"; done; \
     done; \
-    for name in c dl gcc_s m pthread resolv rt; do ls "$lib/lib$name.so".[0-9]*; done >libraries; \
-    ldd /usr/sbin/xtables-nft-multi /bin/ip | grep --only-matching '/lib[^ ]*' >>libraries; \
+    ls "$lib"/libc.so.6 "$lib"/libgcc_s.so.1 "$lib"/libm.so.6 >libraries; \
+    ldd /usr/sbin/xtables-nft-multi | grep --only-matching '/lib[^ ]*' >>libraries; \
     sort --unique libraries | while read -r file; do cp --dereference "$file" ".$file"; done; \
     rm libraries; \
+    for name in dl m pthread resolv rt; do cp --dereference "$lib/lib$name.so".[0-9]* "/envoy/usr$lib/"; done; \
     cp /etc/ssl/certs/ca-certificates.crt etc/ssl/certs/; \
-    for package in ca-certificates iproute2 iptables libbpf1 libbsd0 libc6 libcap2 libelf1 libgcc-s1 libmd0 libmnl0 \
-            libnftnl11 libxtables12 zlib1g; do \
+    for package in ca-certificates iptables libc6 libgcc-s1 libmnl0 libnftnl11 libxtables12; do \
         mkdir "usr/share/doc/$package"; \
         cp --dereference "/usr/share/doc/$package/copyright" "usr/share/doc/$package/"; \
     done; \
@@ -93,6 +91,7 @@ COPY --from=programs /programs/bookinfo /usr/bin/
 FROM ${ENVOY} AS envoy
 
 FROM sidecar-rust AS sidecar-envoy
+COPY --from=files /envoy /
 COPY --from=envoy /usr/local/bin/envoy /usr/bin/
 
 FROM sidecar-envoy AS bookinfo-envoy

@@ -1,9 +1,10 @@
 //! Interception: rules of the packet filter that lead the traffic of applications through the proxy beside them.
 //!
 //! The chains, and what each catches, are those of `istio-iptables`, so that who knows Istio's can read them. `rules` says
-//! what they are, as text for `iptables-restore`; `system` puts them into the network namespace it runs in, and takes
-//! them away.
+//! what they are, as text for `iptables-restore`; `routing` is what they need of the kernel's routing; `system` puts both
+//! into the network namespace it runs in, and takes them away.
 
+mod routing;
 mod rules;
 mod system;
 
@@ -12,6 +13,8 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
+pub use routing::RoutingError;
+pub use rules::own_source;
 pub use system::{SystemError, apply, clean, script};
 
 /// What is caught, and what for.
@@ -123,4 +126,14 @@ pub enum Family {
     V4,
     /// IPv6.
     V6,
+}
+
+impl Family {
+    /// The flag by which `ip` is told.
+    fn version(self) -> &'static str {
+        match self {
+            Family::V4 => "-4",
+            Family::V6 => "-6",
+        }
+    }
 }

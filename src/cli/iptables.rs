@@ -41,8 +41,8 @@ impl Command for Arguments {
 
 const EXAMPLES: &str = "\
 The rules are Istio's, in chains of the same names, and apply to the network namespace that this runs in. Applying them again \
-replaces them; if it fails, none are left. It takes the capability NET_ADMIN and the tools of the package iptables (and \
-iproute2 for TPROXY and IPv6). The flags have the names of Istio's annotations; those of istio-iptables are taken, too.
+replaces them; if it fails, none are left. It takes the capability NET_ADMIN and the tools of the package iptables. The flags \
+have the names of Istio's annotations; those of istio-iptables are taken, too.
 
 Examples:
   What `topsail bootstrap --mode REDIRECT` counts on, with a proxy that runs as user 1337:

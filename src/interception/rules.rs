@@ -1,7 +1,7 @@
 //! The rules, one version of IP at a time.
 
 use std::fmt::{self, Display};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 
@@ -135,11 +135,12 @@ pub(super) fn nothing() -> [Table; 3] {
 
 /// The address from which the proxy calls the application beside it (Envoy's `InboundPassthroughCluster`): it comes
 /// from nobody else.
-pub(super) fn own_source(family: Family) -> &'static str {
+pub fn own_source(family: Family) -> IpNet {
     match family {
-        Family::V4 => "127.0.0.6/32",
-        Family::V6 => "::6/128",
+        Family::V4 => IpAddr::V4(Ipv4Addr::new(127, 0, 0, 6)),
+        Family::V6 => IpAddr::V6(Ipv6Addr::new(0, 0, 0, 0, 0, 0, 0, 6)),
     }
+    .into()
 }
 
 fn loopback(family: Family) -> &'static str {

@@ -1,10 +1,11 @@
-//! The rules in the system's packet filter, by the tools that every distribution has.
+//! The rules in the system's packet filter, by the tools that every distribution has, and what routing needs besides.
 
 use std::fmt::Write as _;
 use std::io::{self, Write};
 use std::process::{Command, Stdio};
 use std::{fs, iter, thread};
 
+use super::routing::{RoutingError, Setting};
 use super::rules::{self, Present, Table};
 use super::{Family, Mode, Plan, Tproxy};
 
@@ -18,13 +19,8 @@ pub enum SystemError {
     )]
     NotPermitted,
     /// A tool is not installed.
-    #[error("`{tool}` is not installed: install the package {package} (Debian: `apt-get install {package}`)")]
-    Missing {
-        /// Its name.
-        tool: &'static str,
-        /// What it comes with.
-        package: &'static str,
-    },
+    #[error("`{0}` is not installed: install the package iptables (Debian: `apt-get install iptables`)")]
+    Missing(&'static str),
     /// A tool could not do what it was asked to.
     #[error("`{command}` failed: {why}{hint}")]
     Failed {
@@ -38,6 +34,9 @@ pub enum SystemError {
     /// A tool could not be called.
     #[error("`{0}` cannot be called: {1}")]
     NotCalled(String, #[source] io::Error),
+    /// The kernel does not take what routing needs.
+    #[error(transparent)]
+    Routing(#[from] RoutingError),
 }
 
 /// The capability `CAP_NET_ADMIN`'s bit (`capabilities(7)`).
@@ -68,10 +67,10 @@ pub fn apply(plan: &Plan, families: &[Family]) -> Result<(), SystemError> {
 pub fn clean(tproxy: Tproxy, families: &[Family]) -> Result<(), SystemError> {
     permitted()?;
     families.iter().try_for_each(|family| {
-        let tools = Tools::of(*family);
-        tools.replace(&rules::nothing())?;
-        tools.unroute(tproxy)?;
-        tools.unsource()
+        Tools::of(*family).replace(&rules::nothing())?;
+        unroute(tproxy, *family)?;
+        own_source(*family).map_or(Ok(()), |source| source.take(*family))?;
+        Ok(())
     })
 }
 
@@ -88,18 +87,46 @@ pub fn script(plan: &Plan, families: &[Family]) -> String {
             .collect();
         // Writing to a string cannot fail.
         let _ = write!(script, "{} --noflush <<'EOF'\n{input}EOF\n", tools.restore);
-        for line in tools.routing(plan) {
-            let _ = writeln!(script, "ip {} {line}", tools.version());
+        for setting in routing(plan, *family) {
+            let _ = writeln!(script, "ip {} {setting}", family.version());
         }
     }
     script
 }
 
 fn apply_one(plan: &Plan, family: Family) -> Result<(), SystemError> {
-    let tools = Tools::of(family);
-    tools.replace(&rules::tables(plan, family))?;
-    tools.unroute(plan.tproxy)?;
-    tools.routing(plan).iter().try_for_each(|line| tools.ip(line).map(drop))
+    Tools::of(family).replace(&rules::tables(plan, family))?;
+    unroute(plan.tproxy, family)?;
+    for setting in routing(plan, family) {
+        setting.put(family)?;
+    }
+    Ok(())
+}
+
+/// What routing needs.
+fn routing(plan: &Plan, family: Family) -> Vec<Setting> {
+    let mut settings = Vec::from_iter(own_source(family));
+    if plan.mode == Mode::Tproxy {
+        settings.extend(to_the_proxy(plan.tproxy));
+    }
+    settings
+}
+
+/// The way of marked packets to the proxy.
+fn to_the_proxy(tproxy: Tproxy) -> [Setting; 2] {
+    [Setting::Rule(tproxy), Setting::Route(tproxy.table)]
+}
+
+/// Takes that way away.
+fn unroute(tproxy: Tproxy, family: Family) -> Result<(), RoutingError> {
+    to_the_proxy(tproxy)
+        .into_iter()
+        .try_for_each(|setting| setting.take(family))
+}
+
+/// The address that the proxy calls applications from, where it is not the machine's own anyway as 127.0.0.6 is.
+fn own_source(family: Family) -> Option<Setting> {
+    (family == Family::V6).then(|| Setting::Address(rules::own_source(family)))
 }
 
 fn permitted() -> Result<(), SystemError> {
@@ -114,7 +141,6 @@ fn permitted() -> Result<(), SystemError> {
 
 /// The tools for one version of IP.
 struct Tools {
-    family: Family,
     restore: &'static str,
     save: &'static str,
 }
@@ -125,7 +151,7 @@ impl Tools {
             Family::V4 => ("iptables-restore", "iptables-save"),
             Family::V6 => ("ip6tables-restore", "ip6tables-save"),
         };
-        Self { family, restore, save }
+        Self { restore, save }
     }
 
     /// Puts tables in the place of what is there of ours, each at once.
@@ -142,74 +168,6 @@ impl Tools {
             }
         }
         Ok(())
-    }
-
-    /// What routing needs besides, as lines of words for `ip`.
-    fn routing(&self, plan: &Plan) -> Vec<String> {
-        let mut lines = Vec::new();
-        if self.family == Family::V6 {
-            // The counterpart of 127.0.0.6, which is the machine's own anyway.
-            lines.push(format!("address replace {} dev lo", rules::own_source(self.family)));
-        }
-        if plan.mode == Mode::Tproxy {
-            let Tproxy { mark, table } = plan.tproxy;
-            lines.push(format!("rule add fwmark {mark} lookup {table}"));
-            lines.push(format!("route replace local default dev lo table {table}"));
-        }
-        lines
-    }
-
-    /// Takes away the way of marked packets to the proxy.
-    fn unroute(&self, Tproxy { mark, table }: Tproxy) -> Result<(), SystemError> {
-        // Who has no `ip` never made one.
-        let Some(shown) = installed(self.ip("rule show"))? else {
-            return Ok(());
-        };
-        let (marked, leads) = (format!("fwmark {mark:#x} "), format!("lookup {table}"));
-        let ours = |line: &&str| line.contains(&marked) && line.trim_end().ends_with(&leads);
-        for _ in shown.lines().filter(ours) {
-            self.ip(&format!("rule del fwmark {mark} lookup {table}"))?;
-        }
-        // A table that does not exist has no routes.
-        let routes = self.ip(&format!("route show table {table}")).unwrap_or_default();
-        if routes.lines().any(|line| line.starts_with("local default dev lo")) {
-            self.ip(&format!("route del local default dev lo table {table}"))?;
-        }
-        Ok(())
-    }
-
-    /// Takes away the proxy's own source address.
-    fn unsource(&self) -> Result<(), SystemError> {
-        if self.family == Family::V4 {
-            return Ok(());
-        }
-        let source = rules::own_source(self.family);
-        let shown = installed(self.ip("address show dev lo"))?;
-        if shown.is_some_and(|shown| shown.contains(&format!("inet6 {source} "))) {
-            self.ip(&format!("address del {source} dev lo"))?;
-        }
-        Ok(())
-    }
-
-    fn ip(&self, line: &str) -> Result<String, SystemError> {
-        let words: Vec<&str> = iter::once(self.version()).chain(line.split(' ')).collect();
-        run("ip", &words, "")
-    }
-
-    fn version(&self) -> &'static str {
-        match self.family {
-            Family::V4 => "-4",
-            Family::V6 => "-6",
-        }
-    }
-}
-
-/// None where a tool is not installed.
-fn installed(answer: Result<String, SystemError>) -> Result<Option<String>, SystemError> {
-    match answer {
-        Ok(answer) => Ok(Some(answer)),
-        Err(SystemError::Missing { .. }) => Ok(None),
-        Err(error) => Err(error),
     }
 }
 
@@ -228,10 +186,7 @@ fn run(tool: &'static str, arguments: &[&str], input: &str) -> Result<String, Sy
         .stderr(Stdio::piped())
         .spawn()
         .map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound => SystemError::Missing {
-                tool,
-                package: if tool == "ip" { "iproute2" } else { "iptables" },
-            },
+            io::ErrorKind::NotFound => SystemError::Missing(tool),
             _ => SystemError::NotCalled(command(), error),
         })?;
     let stdin = process.stdin.take();

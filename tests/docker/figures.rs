@@ -1,4 +1,4 @@
-//! What a mesh costs: figures for docs/compose.md, not held against anything.
+//! What a mesh costs: the size of its images, and figures for docs/compose.md, which are not held against anything.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -10,6 +10,36 @@ use crate::harness::{eventually, get};
 
 /// How many requests a latency is taken from, one after another on connections of their own.
 const REQUESTS: usize = 1000;
+
+/// The bound of the image `topsail`, bytes.
+const IMAGE: u64 = 30_000_000;
+/// The bound of what is in it beside the program: it does not depend on how that is compiled.
+const BASE: u64 = 4_500_000;
+
+/// How many bytes an image has.
+fn size(image: &str) -> u64 {
+    docker(&["image", "inspect", "--format", "{{.Size}}", &format!("{image}:{TAG}")])
+        .parse()
+        .unwrap()
+}
+
+#[test]
+fn there_is_little_beside_the_program() {
+    let size = size("topsail-base");
+    assert!(size < BASE, "{size} bytes");
+}
+
+/// `TOPSAIL_PROFILE=dist .ci/docker figures::the_image -- --ignored`.
+#[test]
+#[ignore = "takes programs that are optimised"]
+fn the_image_of_the_control_plane_has_less_than_30_mb() {
+    let size = size("topsail");
+    println!("the image topsail has {size} bytes");
+    assert!(
+        size < IMAGE,
+        "{size} bytes, which are few only with TOPSAIL_PROFILE=dist"
+    );
+}
 
 /// `.ci/docker figures -- --ignored`, with `TOPSAIL_PROFILE=dist`.
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::net::IpAddr;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
 
 use topsail::envoy::User;
 
@@ -168,6 +168,33 @@ async fn what_is_missing_is_said_and_nothing_is_left() {
     let said = String::from_utf8_lossy(&half.stderr);
     assert_eq!(half.status.code(), Some(1), "{said}");
     assert!(said.contains("modprobe -a"), "{said}");
+    assert_eq!(state(&host), before);
+}
+
+#[tokio::test]
+async fn it_takes_no_tools_but_those_of_iptables() {
+    let lan = Lan::new(Family::V6);
+    let host = lan.host();
+    let folder = tempfile::tempdir().unwrap();
+    for version in ["iptables", "ip6tables"] {
+        for form in ["-save", "-restore"] {
+            let tool = format!("{version}{form}");
+            let there = host.ran(&["which", &tool]);
+            symlink(there.trim(), folder.path().join(tool)).unwrap();
+        }
+    }
+    let path = format!("PATH={}", folder.path().display());
+    let call = |more: &[&str]| {
+        let topsail = ["env", &path, env!("CARGO_BIN_EXE_topsail"), "iptables"];
+        host.ran(&[&topsail[..], more].concat());
+    };
+    let before = state(&host);
+    call(&["apply", "--mode", "TPROXY"]);
+    let applied = state(&host);
+    for wanted in ["fwmark 0x539 lookup 133", "local default dev lo", "::6/128"] {
+        assert!(applied.contains(wanted), "{applied}");
+    }
+    call(&["clean"]);
     assert_eq!(state(&host), before);
 }
 

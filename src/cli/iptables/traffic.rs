@@ -97,6 +97,7 @@ pub(in crate::cli) struct TproxyArguments {
         short = 't',
         value_name = "MARK",
         default_value_t = 1337,
+        value_parser = clap::value_parser!(u32).range(1..),
         alias = "istio-inbound-tproxy-mark"
     )]
     tproxy_mark: u32,
@@ -107,6 +108,7 @@ pub(in crate::cli) struct TproxyArguments {
         short = 'r',
         value_name = "TABLE",
         default_value_t = 133,
+        value_parser = clap::value_parser!(u32).range(1..),
         alias = "istio-inbound-tproxy-route-table"
     )]
     tproxy_table: u32,

@@ -1,0 +1,280 @@
+//! What interception needs of the kernel's routing, told to it by netlink (rtnetlink(7)), as `ip` of iproute2 does.
+
+use std::fmt;
+use std::io;
+use std::net::IpAddr;
+use std::os::fd::OwnedFd;
+
+use ipnet::IpNet;
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socket_with};
+
+use super::{Family, Tproxy};
+
+/// Something that routing has for interception.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Setting {
+    /// An address of the loopback interface.
+    Address(IpNet),
+    /// Packets with the mark are routed by the table.
+    Rule(Tproxy),
+    /// What is routed by the table is for this machine, whatever its address.
+    Route(u32),
+}
+
+/// A setting cannot be put in force or taken away.
+#[derive(Debug, thiserror::Error)]
+#[error("what `ip {version} {setting}` does cannot be {done}: {error}", version = .family.version())]
+pub struct RoutingError {
+    family: Family,
+    setting: Setting,
+    done: &'static str,
+    error: io::Error,
+}
+
+impl fmt::Display for Setting {
+    /// The arguments with which `ip -4` or `ip -6` puts it in force.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Setting::Address(address) => write!(f, "address replace {address} dev lo"),
+            Setting::Rule(Tproxy { mark, table }) => write!(f, "rule add fwmark {mark} lookup {table}"),
+            Setting::Route(table) => write!(f, "route replace local default dev lo table {table}"),
+        }
+    }
+}
+
+impl Setting {
+    /// Puts it in force. A rule is there as often as this is done.
+    ///
+    /// # Errors
+    /// When the kernel does not let it.
+    pub(super) fn put(self, family: Family) -> Result<(), RoutingError> {
+        let added = ask(&self.request(family, Change::Put));
+        added.map_err(|error| self.failed(family, "done", error))
+    }
+
+    /// Takes it away as often as it is there, if it is.
+    ///
+    /// # Errors
+    /// When the kernel does not let it.
+    pub(super) fn take(self, family: Family) -> Result<(), RoutingError> {
+        loop {
+            match ask(&self.request(family, Change::Take)) {
+                Ok(()) => {}
+                // No such rule; no such route; no such address; none of this family at all.
+                Err(Errno::NOENT | Errno::SRCH | Errno::ADDRNOTAVAIL | Errno::AFNOSUPPORT | Errno::OPNOTSUPP) => {
+                    return Ok(());
+                }
+                Err(error) => return Err(self.failed(family, "undone", error)),
+            }
+        }
+    }
+
+    fn failed(self, family: Family, done: &'static str, error: Errno) -> RoutingError {
+        RoutingError {
+            family,
+            setting: self,
+            done,
+            error: error.into(),
+        }
+    }
+
+    /// The message that asks the kernel for a change.
+    fn request(self, family: Family, change: Change) -> Vec<u8> {
+        let domain = match family {
+            Family::V4 => AddressFamily::INET,
+            Family::V6 => AddressFamily::INET6,
+        };
+        let [domain, _] = domain.as_raw().to_le_bytes();
+        match self {
+            Setting::Address(address) => {
+                let mut request = Request::new(RTM_ADDR, change, NLM_F_REPLACE);
+                // struct ifaddrmsg: no flags, the widest scope.
+                request.bytes(&[domain, address.prefix_len(), 0, 0]);
+                request.bytes(&LOOPBACK.to_ne_bytes());
+                let octets = octets(address.addr());
+                request.attribute(IFA_LOCAL, &octets).attribute(IFA_ADDRESS, &octets)
+            }
+            Setting::Rule(Tproxy { mark, table }) => {
+                let mut request = Request::new(RTM_RULE, change, NLM_F_EXCL);
+                // struct fib_rule_hdr: from anywhere to anywhere, the table in an attribute, no flags.
+                request.bytes(&[domain, 0, 0, 0, 0, 0, 0, FR_ACT_TO_TBL, 0, 0, 0, 0]);
+                let (mark, table) = (mark.to_ne_bytes(), table.to_ne_bytes());
+                request.attribute(FRA_FWMARK, &mark).attribute(FRA_TABLE, &table)
+            }
+            Setting::Route(table) => {
+                let mut request = Request::new(RTM_ROUTE, change, NLM_F_REPLACE);
+                let scope = match family {
+                    Family::V4 => RT_SCOPE_HOST,
+                    // It has none.
+                    Family::V6 => RT_SCOPE_UNIVERSE,
+                };
+                // Whose route goes away does not matter.
+                let protocol = match change {
+                    Change::Put => RTPROT_BOOT,
+                    Change::Take => 0,
+                };
+                // struct rtmsg: everything, the table in an attribute, no flags.
+                request.bytes(&[domain, 0, 0, 0, 0, protocol, scope, RTN_LOCAL, 0, 0, 0, 0]);
+                let table = table.to_ne_bytes();
+                let interface = LOOPBACK.to_ne_bytes();
+                request.attribute(RTA_TABLE, &table).attribute(RTA_OIF, &interface)
+            }
+        }
+        .finish()
+    }
+}
+
+fn octets(address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(address) => address.octets().to_vec(),
+        IpAddr::V6(address) => address.octets().to_vec(),
+    }
+}
+
+/// The index of the loopback interface: it is the first of every network namespace.
+const LOOPBACK: u32 = 1;
+
+// `linux/netlink.h`.
+const NLM_F_REQUEST: u16 = 0x1;
+const NLM_F_ACK: u16 = 0x4;
+const NLM_F_REPLACE: u16 = 0x100;
+const NLM_F_EXCL: u16 = 0x200;
+const NLM_F_CREATE: u16 = 0x400;
+const NLMSG_ERROR: u16 = 2;
+
+// `linux/rtnetlink.h`, `linux/if_addr.h`, `linux/fib_rules.h`. Of each kind of message the one that adds; the next
+// number takes away.
+const RTM_ADDR: u16 = 20;
+const RTM_ROUTE: u16 = 24;
+const RTM_RULE: u16 = 32;
+const IFA_ADDRESS: u16 = 1;
+const IFA_LOCAL: u16 = 2;
+const RTA_OIF: u16 = 4;
+const RTA_TABLE: u16 = 15;
+const RTN_LOCAL: u8 = 2;
+const RTPROT_BOOT: u8 = 3;
+const RT_SCOPE_UNIVERSE: u8 = 0;
+const RT_SCOPE_HOST: u8 = 254;
+const FRA_FWMARK: u16 = 10;
+const FRA_TABLE: u16 = 15;
+const FR_ACT_TO_TBL: u8 = 1;
+
+/// What is asked for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Change {
+    Put,
+    Take,
+}
+
+/// A message to the kernel, as it is put together: `struct nlmsghdr`, a header of its kind, attributes.
+struct Request(Vec<u8>);
+
+impl Request {
+    /// `if_there` says what becomes of one that is there already.
+    fn new(kind: u16, change: Change, if_there: u16) -> Self {
+        let (kind, more) = match change {
+            Change::Put => (kind, NLM_F_CREATE | if_there),
+            Change::Take => (kind + 1, 0),
+        };
+        let mut request = Self(Vec::new());
+        request.bytes(&0_u32.to_ne_bytes());
+        request.bytes(&kind.to_ne_bytes());
+        request.bytes(&(NLM_F_REQUEST | NLM_F_ACK | more).to_ne_bytes());
+        // The number of the message and its sender: the only one of its socket, which the kernel knows.
+        request.bytes(&[0; 8]);
+        request
+    }
+
+    fn bytes(&mut self, bytes: &[u8]) {
+        self.0.extend_from_slice(bytes);
+    }
+
+    /// `struct rtattr`, aligned as all that follows is.
+    fn attribute(mut self, kind: u16, value: &[u8]) -> Self {
+        // Four bytes, and no more than the sixteen of an address.
+        self.bytes(&(4 + value.len() as u16).to_ne_bytes());
+        self.bytes(&kind.to_ne_bytes());
+        self.bytes(value);
+        self
+    }
+
+    fn finish(self) -> Vec<u8> {
+        let mut message = self.0;
+        let len = (message.len() as u32).to_ne_bytes();
+        message[..4].copy_from_slice(&len);
+        message
+    }
+}
+
+/// Sends a message on a socket of its own and takes the kernel's answer.
+fn ask(request: &[u8]) -> Result<(), Errno> {
+    let socket: OwnedFd = socket_with(
+        AddressFamily::NETLINK,
+        SocketType::RAW,
+        SocketFlags::CLOEXEC,
+        // NETLINK_ROUTE
+        None,
+    )?;
+    send(&socket, request, SendFlags::empty())?;
+    let mut answer = [0; 1024];
+    let (len, _) = recv(&socket, &mut answer[..], RecvFlags::empty())?;
+    match acknowledged(&answer[..len]) {
+        Some(0) => Ok(()),
+        Some(error) => Err(Errno::from_raw_os_error(-error)),
+        None => Err(Errno::BADMSG),
+    }
+}
+
+/// The number of the error in an answer (`struct nlmsgerr`), 0 for none: negative, as the kernel writes it.
+fn acknowledged(answer: &[u8]) -> Option<i32> {
+    let kind = u16::from_ne_bytes(answer.get(4..6)?.try_into().ok()?);
+    let error = i32::from_ne_bytes(answer.get(16..20)?.try_into().ok()?);
+    (kind == NLMSG_ERROR).then_some(error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_is_as_long_as_it_says_and_aligned() {
+        let tproxy = Tproxy { mark: 1337, table: 133 };
+        for setting in [
+            Setting::Address("::6/128".parse().unwrap()),
+            Setting::Rule(tproxy),
+            Setting::Route(133),
+        ] {
+            for change in [Change::Put, Change::Take] {
+                let request = setting.request(Family::V6, change);
+                assert_eq!(request[..4], (request.len() as u32).to_ne_bytes(), "{setting}");
+                assert_eq!(request.len() % 4, 0, "{setting}");
+            }
+        }
+    }
+
+    #[test]
+    fn only_an_acknowledgement_is_one() {
+        let answer = |kind: u16, error: i32| {
+            let mut answer = vec![0; 4];
+            answer.extend(kind.to_ne_bytes());
+            answer.extend([0; 10]);
+            answer.extend(error.to_ne_bytes());
+            answer
+        };
+        assert_eq!(acknowledged(&answer(NLMSG_ERROR, 0)), Some(0));
+        assert_eq!(acknowledged(&answer(NLMSG_ERROR, -1)), Some(-1));
+        assert_eq!(acknowledged(&answer(RTM_RULE, 0)), None);
+        assert_eq!(acknowledged(&answer(NLMSG_ERROR, 0)[..19]), None);
+    }
+
+    #[test]
+    fn what_fails_says_what_ip_would_do() {
+        let error = Setting::Route(133).failed(Family::V6, "done", Errno::PERM);
+        assert_eq!(
+            error.to_string(),
+            "what `ip -6 route replace local default dev lo table 133` does cannot be done: \
+             Operation not permitted (os error 1)"
+        );
+    }
+}
