@@ -9,6 +9,7 @@ mod accept;
 mod client;
 mod server;
 mod signatures;
+mod unverified;
 mod verify;
 
 use std::io;
@@ -26,6 +27,7 @@ pub use accept::{HandshakeLimits, PeerInfo, TlsConn, TlsIncoming};
 pub use client::client_config;
 pub use server::ServerTls;
 pub(crate) use signatures::handshake_signatures;
+pub use unverified::unverified_client_config;
 pub use verify::{SpiffeMatcher, SvidError, SvidVerifier, peer_spiffe_id, uri_name};
 
 use crate::clock::Clock;

@@ -34,7 +34,6 @@ use crate::mesh::service::Locality;
 use application::Together;
 use plane::{DataPlane, LogLevel, Program};
 use probe::Probe;
-use readiness::Sign;
 use run_dir::RunDir;
 use start::Sidecar;
 
@@ -48,7 +47,8 @@ A sidecar of its own container shares the network of the application's (`network
 With `-- COMMAND` the application runs in the same container: it is started when the data plane has its first configuration, \
 its exit code is the container's, and at SIGTERM it is asked to end when inbound connections have ended, and before the \
 data plane. The application runs as the user that the container was started with, and has to be another one than the data \
-plane's. A member of a group is an endpoint once its application has been started, or, with --app-probe, once it listens.
+plane's. A member of a group is an endpoint once its application has been started, or, with --app-probe or a `probe` of its \
+WorkloadGroup, once it listens or answers.
 
 Nothing but --run-dir is written to, so that the file system of the container may be read-only with a tmpfs at /tmp. \
 Without root nothing is intercepted, unless `topsail iptables apply` did so before, which --no-iptables says.
@@ -116,8 +116,8 @@ pub(super) struct Arguments {
 
     /// What says that the application is ready, asked for on the loopback interface for as long as this runs: a connection
     /// (tcp:PORT) or a status from 200 to 399 (http:PORT[/PATH]), within a second. A member of a group is an endpoint from
-    /// then on, until three probes in a row have failed, 10 seconds apart [default: that it has been started, if COMMAND is
-    /// given; else nothing is waited for]
+    /// then on, until three probes in a row have failed, 10 seconds apart [default: the `probe` of its WorkloadGroup, else that
+    /// it has been started, if COMMAND is given; else nothing is waited for]
     #[arg(long, value_name = "PROBE")]
     app_probe: Option<Probe>,
 
@@ -236,10 +236,8 @@ impl Arguments {
             },
             join: self.join.context("--join is needed")?,
             server: self.server.context("--server is needed")?,
-            sign: match self.app_probe {
-                Some(probe) => Some(Sign::Probe(probe)),
-                None => self.with_application.then_some(Sign::Started),
-            },
+            probe: self.app_probe,
+            with_application: self.with_application,
             mode: self.intercept,
             ip: self.ip,
             all_addresses: self.all_addresses,

@@ -16,6 +16,7 @@ use crate::ir::ResourceName;
 use crate::name::{SpiffeId, WorkloadName};
 use crate::pki::{Bearer, TokenClaims, TokenSigner};
 use crate::tls::PeerInfo;
+use crate::xds::joining::Probe;
 use crate::xds::node::NodeClaim;
 use crate::xds::resource::{ResourceType, Version};
 use crate::xds::server::{Arrival, Bearing, Credential, Fleet, Member, Observer, Progress, Scope};
@@ -62,16 +63,16 @@ impl Fleet for Proxies {
     }
 
     fn leave(&self, bearing: &Bearing) -> Result<(), Status> {
-        if let Some(member) = self.member(bearing)? {
+        if let Some((member, _)) = self.member(bearing)? {
             // The composer ends with the server; nobody is left to be told then.
             let _ = self.ticks.send(Tick::Leaving(member));
         }
         Ok(())
     }
 
-    fn ready(&self, bearing: &Bearing, run: u64, ready: bool) -> Result<(), Status> {
-        let Some(member) = self.member(bearing)? else {
-            return Ok(());
+    fn ready(&self, bearing: &Bearing, run: u64, ready: bool) -> Result<Option<Probe>, Status> {
+        let Some((member, group)) = self.member(bearing)? else {
+            return Ok(None);
         };
         let state = self.published.state();
         let name = member.to_string();
@@ -82,7 +83,8 @@ impl Fleet for Proxies {
         }
         // The composer ends with the server; nobody is left to be told then.
         let _ = self.ticks.send(Tick::Application { member, run, ready });
-        Ok(())
+        let group = state.mesh.workload_group(&group);
+        Ok(group.and_then(|group| group.probe.as_ref()).map(Probe::from))
     }
 
     fn join(&self, arrival: Arrival) -> Result<Member, Status> {
@@ -159,16 +161,19 @@ impl Proxies {
         }
     }
 
-    /// The member of a group that asks for something. None if it is no group's token: only those who register themselves
-    /// can be told from others of their token.
-    fn member(&self, bearing: &Bearing) -> Result<Option<WorkloadName>, Status> {
+    /// The member of a group that asks for something, and the group. None if it is no group's token: only those who register
+    /// themselves can be told from others of their token.
+    fn member(&self, bearing: &Bearing) -> Result<Option<(WorkloadName, WorkloadName)>, Status> {
         let Bearer::Group(group) = self.borne(bearing)?.grant.bearer else {
             return Ok(None);
         };
         let peer = bearing.peer.as_ref().map(|peer| peer.addr.ip());
         let peer = peer.ok_or_else(|| refusal(&GrantError::NoAddress))?;
-        let member = WorkloadName::member(&group, peer).map_err(|why| refusal(&GrantError::Name { group, why }))?;
-        Ok(Some(member))
+        let member = WorkloadName::member(&group, peer).map_err(|why| {
+            let group = group.clone();
+            refusal(&GrantError::Name { group, why })
+        })?;
+        Ok(Some((member, group)))
     }
 
     fn grant(&self, claim: &NodeClaim, credential: Credential, peer: Option<IpAddr>) -> Result<Grant, GrantError> {

@@ -63,4 +63,38 @@ pub struct WorkloadGroup {
     pub locality: Locality,
     /// `template.weight`, at least 1.
     pub weight: u32,
+    /// `probe`.
+    pub probe: Option<Probe>,
+}
+
+/// How a member's application is asked whether it is ready, with Istio's defaults.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Probe {
+    /// Until the first probe, seconds after the application has been started.
+    pub initial_delay: u32,
+    /// How long an answer may take, seconds; at least 1.
+    pub timeout: u32,
+    /// From one probe to the next, seconds; at least 1.
+    pub period: u32,
+    /// After how many successes in a row it is ready, at least 1.
+    pub successes: u32,
+    /// After how many failures in a row it is not ready any more, at least 1.
+    pub failures: u32,
+    /// A name or an IP address; none for the member itself.
+    pub host: Option<Arc<str>>,
+    /// The port.
+    pub port: u16,
+    /// What is asked for there; none where a connection is enough.
+    pub http: Option<HttpProbe>,
+}
+
+/// `httpGet` of a [`Probe`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HttpProbe {
+    /// The path, with a `/` before it.
+    pub path: Arc<str>,
+    /// Whether it is asked by TLS; the certificate does not matter.
+    pub tls: bool,
+    /// Headers, in the order in which they stand.
+    pub headers: Vec<(Arc<str>, Arc<str>)>,
 }

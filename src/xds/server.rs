@@ -17,6 +17,7 @@ use tokio::sync::watch;
 pub use joining::joining;
 pub use service::{aggregated, secrets};
 
+use super::joining::Probe;
 use super::node::NodeClaim;
 use super::resource::{ResourceType, Version};
 use super::session::{Patience, Refusal, Refused, SyncState};
@@ -94,11 +95,11 @@ pub trait Fleet: Send + Sync + 'static {
     fn leave(&self, bearing: &Bearing) -> Result<(), tonic::Status>;
 
     /// The application of the member of a group that bears a token, at the address that it connects from, is ready or is
-    /// not, as a run of its sidecar says.
+    /// not, as a run of its sidecar says. The answer is how it is to be asked.
     ///
     /// # Errors
     /// Why it is not heard, for the client to read.
-    fn ready(&self, bearing: &Bearing, run: u64, ready: bool) -> Result<(), tonic::Status>;
+    fn ready(&self, bearing: &Bearing, run: u64, ready: bool) -> Result<Option<Probe>, tonic::Status>;
 
     /// Waits that the protocol has no sign for.
     fn patience(&self) -> Patience {

@@ -1,7 +1,8 @@
 //! `topsail sidecar` without interception, which takes no root.
 
 use std::fs::{self, File};
-use std::net::{IpAddr, Ipv4Addr, TcpStream};
+use std::io::{Read, Write};
+use std::net::{IpAddr, Ipv4Addr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ExitStatus, Stdio};
 use std::time::{Duration, Instant, SystemTime};
@@ -234,6 +235,83 @@ fn application(home: &Home) -> PathBuf {
     );
     fs::write(&script, text).unwrap();
     script
+}
+
+/// A port of the loopback interface on which nothing listens for now.
+fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().port()
+}
+
+/// An application that answers every request with a status, for as long as the test runs.
+fn answers(port: u16, status: &'static str) {
+    let listener = TcpListener::bind(("127.0.0.1", port)).unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            // A probe that only connects says nothing.
+            let _ = stream.read(&mut [0; 1024]);
+            let _ = write!(stream, "HTTP/1.1 {status}\r\ncontent-length: 0\r\n\r\n");
+        }
+    });
+}
+
+#[tokio::test]
+async fn a_workload_group_says_how_its_members_applications_are_asked() {
+    let home = Home::new(6);
+    let group = |probe: &str| {
+        let text = MESH.replace("spec: {", &format!("spec: {{{probe}"));
+        fs::write(home.path("config/mesh.yaml"), text).unwrap();
+    };
+    let (listens, is_well, is_ill) = (free_port(), free_port(), free_port());
+    let becomes = async |what: &str, expected: bool| {
+        eventually(what, || home.member_is_ready().filter(|ready| *ready == expected)).await;
+    };
+    answers(is_well, "204 No Content");
+    answers(is_ill, "503 Service Unavailable");
+    group(&format!(
+        "probe: {{periodSeconds: 1, tcpSocket: {{port: {listens}}}}}, "
+    ));
+    home.join("1h");
+    let sidecar = home.sidecar("rust", &[]);
+    let heard = |times| {
+        let log = sidecar.log();
+        (log.matches("the WorkloadGroup says").count() == times).then_some(())
+    };
+    eventually("that it hears of the probe", || heard(1)).await;
+    becomes("a member that is not ready", false).await;
+    let listener = TcpListener::bind(("127.0.0.1", listens)).unwrap();
+    becomes("a member whose application listens", true).await;
+
+    // Edits come to those that run.
+    group(&format!(
+        "probe: {{periodSeconds: 1, failureThreshold: 1, httpGet: {{port: {is_ill}}}}}, "
+    ));
+    becomes("a member whose application is ill", false).await;
+    group(&format!(
+        "probe: {{periodSeconds: 1, successThreshold: 2, httpGet: {{port: {is_well}}}}}, "
+    ));
+    becomes("a member whose application is well", true).await;
+    drop(listener);
+    group(&format!(
+        "probe: {{periodSeconds: 1, failureThreshold: 2, tcpSocket: {{port: {listens}}}}}, "
+    ));
+    becomes("a member whose application is gone", false).await;
+    group("");
+    becomes("a member that is not asked", true).await;
+}
+
+#[tokio::test]
+async fn a_probe_of_ones_own_comes_before_that_of_the_workload_group() {
+    let home = Home::new(7);
+    let (well, nobody) = (free_port(), free_port());
+    let probe = format!("spec: {{probe: {{failureThreshold: 1, periodSeconds: 1, tcpSocket: {{port: {nobody}}}}}, ");
+    fs::write(home.path("config/mesh.yaml"), MESH.replace("spec: {", &probe)).unwrap();
+    answers(well, "200 OK");
+    home.join("1h");
+    let sidecar = home.sidecar("rust", &["--app-probe", &format!("http:{well}/health")]);
+    eventually("the member", || home.member_is_ready().filter(|ready| *ready)).await;
+    assert!(sidecar.log().contains("--app-probe is asked"), "{}", sidecar.log());
 }
 
 async fn an_application_starts_after_its_sidecar_and_ends_before_it(plane: &str, number: u8) {

@@ -1,17 +1,20 @@
 //! Members that say themselves when their application is ready.
 
+use std::time::Duration;
+
 use tonic::Code;
 use topsail::pki::Bearer;
 use topsail::xds::client::joining::{leave, ready};
+use topsail::xds::joining::{Header, HttpGet, Probe};
 
 use super::client::{SDS, Versions};
 use super::control_plane::{ControlPlane, Home};
 use super::registering::{NAME, becomes, configure, member_of_run, registered, token};
 use super::renewing::{connect, refusal};
 
-async fn say(home: &Home, server: &ControlPlane, run: u64, is_ready: bool) {
+async fn say(home: &Home, server: &ControlPlane, run: u64, is_ready: bool) -> Option<Probe> {
     let connection = connect(home, server, None).await;
-    ready(connection, &token(home), run, is_ready).await.unwrap();
+    ready(connection, &token(home), run, is_ready).await.unwrap()
 }
 
 #[tokio::test]
@@ -71,4 +74,66 @@ async fn nobody_says_it_for_another() {
     assert_eq!(registered(&server), [(NAME.to_owned(), false, true)]);
     say(&home, &server, 7, true).await;
     becomes(&server, &[(NAME, true, true)]).await;
+}
+
+const GROUP: &str =
+    "{apiVersion: networking.istio.io/v1, kind: WorkloadGroup, metadata: {name: reviews}, spec: {template: {}";
+
+#[tokio::test]
+async fn who_says_it_hears_how_the_application_is_to_be_asked() {
+    let group = |probe: &str| format!("{GROUP}{probe}}}}}\n");
+    let home = Home::with(&[("group.yaml", &group(""))]);
+    let server = home.serve().await;
+    assert_eq!(say(&home, &server, 7, false).await, None);
+    home.write(
+        "group.yaml",
+        &group(", probe: {periodSeconds: 5, tcpSocket: {port: 9080}}"),
+    );
+    let expected = Probe {
+        initial_delay: 0,
+        timeout: 1,
+        period: 5,
+        successes: 1,
+        failures: 3,
+        host: String::new(),
+        port: 9080,
+        http_get: None,
+    };
+    hears(&home, &server, Some(expected)).await;
+    let get = "httpGet: {path: /health, host: a.example, port: 443, scheme: HTTPS, httpHeaders: [{name: a, value: b}]}";
+    let numbers =
+        "initialDelaySeconds: 1, timeoutSeconds: 2, periodSeconds: 3, successThreshold: 4, failureThreshold: 5";
+    home.write("group.yaml", &group(&format!(", probe: {{{numbers}, {get}}}")));
+    let expected = Probe {
+        initial_delay: 1,
+        timeout: 2,
+        period: 3,
+        successes: 4,
+        failures: 5,
+        host: "a.example".to_owned(),
+        port: 443,
+        http_get: Some(HttpGet {
+            path: "/health".to_owned(),
+            tls: true,
+            headers: vec![Header {
+                name: "a".to_owned(),
+                value: "b".to_owned(),
+            }],
+        }),
+    };
+    hears(&home, &server, Some(expected)).await;
+    home.remove("group.yaml");
+    hears(&home, &server, None).await;
+}
+
+async fn hears(home: &Home, server: &ControlPlane, expected: Option<Probe>) {
+    let mut heard = None;
+    for _ in 0..500 {
+        heard = say(home, server, 7, false).await;
+        if heard == expected {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("{heard:?} instead of {expected:?}");
 }

@@ -18,6 +18,7 @@ use crate::pki::{TrustBundle, server_identity};
 use crate::tls::{SpiffeMatcher, TlsError, client_config, handshake_failure};
 use crate::xds::client::joining;
 use crate::xds::client::stream::StreamError;
+use crate::xds::joining::Probe;
 
 /// How long an answer may take.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -67,8 +68,9 @@ impl ControlPlane {
         timeout(PATIENCE, said).await.unwrap_or(Err(AskError::Late))
     }
 
-    /// Says whether the application is ready; `run` is the number in the bootstrap.
-    pub(super) async fn ready(&self, token: &Token, run: u64, ready: bool) -> Result<(), AskError> {
+    /// Says whether the application is ready; `run` is the number in the bootstrap. The answer is how the workload's group
+    /// asks applications.
+    pub(super) async fn ready(&self, token: &Token, run: u64, ready: bool) -> Result<Option<Probe>, AskError> {
         let said = async { Ok(joining::ready(self.connect().await?, &token.text, run, ready).await?) };
         timeout(PATIENCE, said).await.unwrap_or(Err(AskError::Late))
     }

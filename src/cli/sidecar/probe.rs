@@ -1,29 +1,51 @@
 //! Whether an application is ready, as the probes of Kubernetes and of Istio's WorkloadGroup find out.
 
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::pin::pin;
 use std::str::FromStr;
 use std::time::Duration;
 
-use http::Uri;
-use tokio::net::TcpStream;
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode, Uri, header};
+use http_body_util::Empty;
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
 
-use crate::envoy;
+use crate::interception::{self, Family};
+use crate::tls::unverified_client_config;
+use crate::xds::joining;
 
-/// How long the application may take to answer: Kubernetes' `timeoutSeconds`.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// Who asks, unless the probe says so.
+const USER_AGENT: &str = concat!("topsail-probe/", env!("CARGO_PKG_VERSION"));
 
-/// `tcp:PORT` (Kubernetes' `tcpSocket`) or `http:PORT[/PATH]` (`httpGet`), on the loopback interface.
+/// A question to an application.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Probe {
+    /// A name or an IP address; none for the loopback interface.
+    host: Option<String>,
     port: u16,
     /// What is asked for; none where a connection is enough.
-    path: Option<String>,
+    get: Option<Get>,
+}
+
+/// Kubernetes' `httpGet`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Get {
+    path: Uri,
+    tls: bool,
+    headers: HeaderMap,
 }
 
 impl FromStr for Probe {
     type Err = String;
 
+    /// `tcp:PORT` or `http:PORT[/PATH]`.
     fn from_str(text: &str) -> Result<Self, String> {
         let wrong = || "tcp:PORT or http:PORT[/PATH] is needed, such as tcp:9080 or http:9080/health".to_owned();
         let (kind, rest) = text.split_once(':').ok_or_else(wrong)?;
@@ -34,54 +56,182 @@ impl FromStr for Probe {
         let port = port.parse().ok().filter(|port| *port != 0).ok_or_else(wrong)?;
         let path = match (kind, path) {
             ("tcp", "") => None,
-            ("http", "") => Some("/".to_owned()),
-            ("http", path) if path.parse::<Uri>().is_ok() => Some(path.to_owned()),
+            ("http", "") => Some(Uri::from_static("/")),
+            ("http", path) => Some(path.parse().map_err(|_| wrong())?),
             _ => return Err(wrong()),
         };
-        Ok(Self { port, path })
+        let get = path.map(|path| Get {
+            path,
+            tls: false,
+            headers: HeaderMap::new(),
+        });
+        Ok(Self { host: None, port, get })
+    }
+}
+
+impl TryFrom<&joining::Probe> for Probe {
+    type Error = String;
+
+    fn try_from(told: &joining::Probe) -> Result<Self, String> {
+        let port = u16::try_from(told.port).ok().filter(|port| *port != 0);
+        Ok(Self {
+            host: Some(told.host.clone()).filter(|host| !host.is_empty()),
+            port: port.ok_or_else(|| format!("{} is not a port", told.port))?,
+            get: told.http_get.as_ref().map(Get::try_from).transpose()?,
+        })
+    }
+}
+
+impl TryFrom<&joining::HttpGet> for Get {
+    type Error = String;
+
+    fn try_from(told: &joining::HttpGet) -> Result<Self, String> {
+        let header = |header: &joining::Header| {
+            let name: HeaderName = header.name.parse().ok()?;
+            Some((name, HeaderValue::from_str(&header.value).ok()?))
+        };
+        let headers: Option<Vec<_>> = told.headers.iter().map(header).collect();
+        let mut map = HeaderMap::new();
+        for (name, value) in headers.ok_or("a header of the request is none")? {
+            map.append(name, value);
+        }
+        Ok(Self {
+            path: told
+                .path
+                .parse()
+                .map_err(|_| format!("`{}` is not a path", told.path))?,
+            tls: told.tls,
+            headers: map,
+        })
     }
 }
 
 impl Probe {
-    /// Whether the application is ready, and if not, why.
-    pub(super) async fn ask(&self) -> Result<(), String> {
-        let v4 = self.ask_at((Ipv4Addr::LOCALHOST, self.port).into()).await;
-        let Err(why) = v4 else { return Ok(()) };
-        let v6 = self.ask_at((Ipv6Addr::LOCALHOST, self.port).into()).await;
-        v6.map_err(|_| why)
+    /// Whether the application of the workload at the address `own` is ready, and if not, why. It may take `patience`.
+    pub(super) async fn ask(&self, own: IpAddr, patience: Duration) -> Result<(), String> {
+        let late = |_| Err(format!("there is no answer within {patience:?}"));
+        timeout(patience, self.ask_anywhere(own)).await.unwrap_or_else(late)
     }
 
-    async fn ask_at(&self, address: SocketAddr) -> Result<(), String> {
-        let asked = async {
-            let Some(path) = &self.path else {
-                let connected = TcpStream::connect(address).await.map(drop);
-                return connected.map_err(|error| format!("no connection to {address}: {error}"));
-            };
-            match envoy::get(address, path).await {
-                // Kubernetes: any status from 200 to 399.
-                Ok((status, _)) if status.is_success() || status.is_redirection() => Ok(()),
-                Ok((status, _)) => Err(format!("{address}{path} answers {status}")),
-                Err(error) => Err(error.to_string()),
+    async fn ask_anywhere(&self, own: IpAddr) -> Result<(), String> {
+        let mut failures = Vec::new();
+        for address in self.addresses().await? {
+            match self.ask_at(address, own).await {
+                Ok(()) => return Ok(()),
+                Err(why) => failures.push(why),
             }
+        }
+        Err(failures.join("; "))
+    }
+
+    async fn addresses(&self) -> Result<Vec<SocketAddr>, String> {
+        let Some(host) = &self.host else {
+            let loopback: [IpAddr; 2] = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
+            return Ok(loopback.map(|address| SocketAddr::new(address, self.port)).to_vec());
         };
-        let late = || Err(format!("{address} does not answer within {PATIENCE:?}"));
-        timeout(PATIENCE, asked).await.unwrap_or_else(|_| late())
+        let found = tokio::net::lookup_host((host.as_str(), self.port)).await;
+        Ok(found
+            .map_err(|error| format!("{host} is not found: {error}"))?
+            .collect())
+    }
+
+    async fn ask_at(&self, address: SocketAddr, own: IpAddr) -> Result<(), String> {
+        let connected = connect(address, own).await;
+        let stream = connected.map_err(|error| format!("no connection to {address}: {error}"))?;
+        let Some(get) = &self.get else { return Ok(()) };
+        let host = self.host.clone().unwrap_or_else(|| address.ip().to_string());
+        let status = match get.tls {
+            true => {
+                let name = ServerName::try_from(host.clone()).map_err(|error| error.to_string())?;
+                let config = unverified_client_config().map_err(|error| error.to_string())?;
+                let encrypted = TlsConnector::from(config).connect(name, stream).await;
+                get.status(
+                    encrypted.map_err(|error| format!("{address}: {error}"))?,
+                    &host,
+                    self.port,
+                )
+                .await
+            }
+            false => get.status(stream, &host, self.port).await,
+        };
+        match status {
+            // As Kubernetes has it.
+            Ok(status) if status.is_success() || status.is_redirection() => Ok(()),
+            Ok(status) => Err(format!("{address}{} answers {status}", get.path)),
+            Err(error) => Err(format!("{address}: {error}")),
+        }
+    }
+}
+
+/// A connection to an application. To the workload's own address it comes from where the proxy's own come from: interception
+/// takes it for a call to the workload from outside otherwise.
+async fn connect(address: SocketAddr, own: IpAddr) -> io::Result<TcpStream> {
+    let (socket, family) = match address {
+        SocketAddr::V4(_) => (TcpSocket::new_v4()?, Family::V4),
+        SocketAddr::V6(_) => (TcpSocket::new_v6()?, Family::V6),
+    };
+    if address.ip() == own {
+        // Where nothing is intercepted there need not be such an address.
+        let _ = socket.bind(SocketAddr::new(interception::own_source(family).addr(), 0));
+    }
+    socket.connect(address).await
+}
+
+impl Get {
+    /// The status of the answer; its body is not waited for.
+    async fn status<I>(&self, io: I, host: &str, port: u16) -> Result<StatusCode, hyper::Error>
+    where
+        I: AsyncRead + AsyncWrite + Unpin,
+    {
+        let mut request = Request::new(Empty::<Bytes>::new());
+        *request.uri_mut() = self.path.clone();
+        let headers = request.headers_mut();
+        headers.insert(header::USER_AGENT, HeaderValue::from_static(USER_AGENT));
+        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        let host = match host.contains(':') {
+            true => format!("[{host}]:{port}"),
+            false => format!("{host}:{port}"),
+        };
+        headers.extend(HeaderValue::from_str(&host).ok().map(|host| (header::HOST, host)));
+        for name in self.headers.keys() {
+            headers.remove(name);
+        }
+        headers.extend(self.headers.clone());
+        let (mut sender, connection) = http1::handshake(TokioIo::new(io)).await?;
+        let mut exchange = pin!(sender.send_request(request));
+        let answer = tokio::select! {
+            answer = &mut exchange => answer,
+            // Then there is an answer, or the reason why there is none.
+            _ = connection => exchange.await,
+        };
+        answer.map(|answer| answer.status())
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use rustls::pki_types::PrivatePkcs8KeyDer;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
+    use tokio_rustls::TlsAcceptor;
 
     use super::*;
+
+    const OWN: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 9, 9, 9));
+    const PATIENCE: Duration = Duration::from_secs(5);
 
     #[test]
     fn probes_are_read() {
         let probe = |text: &str| text.parse::<Probe>();
-        let tcp = Probe { port: 9080, path: None };
+        let tcp = Probe {
+            host: None,
+            port: 9080,
+            get: None,
+        };
         assert_eq!(probe("tcp:9080").unwrap(), tcp);
-        let path = |text: &str| probe(text).unwrap().path.unwrap();
+        let path = |text: &str| probe(text).unwrap().get.unwrap().path.to_string();
         assert_eq!(path("http:9080/health?full=1"), "/health?full=1");
         assert_eq!(path("http:9080"), "/");
         for text in ["", "9080", "tcp:0", "tcp:9080/x", "udp:9080", "http:/x", "http:9080/ x"] {
@@ -94,21 +244,134 @@ mod tests {
         for address in ["127.0.0.1:0", "[::1]:0"] {
             let listener = TcpListener::bind(address).await.unwrap();
             let port = listener.local_addr().unwrap().port();
-            let probe = |text: String| text.parse::<Probe>().unwrap();
-            probe(format!("tcp:{port}")).ask().await.unwrap();
+            let ask = async |text: String| text.parse::<Probe>().unwrap().ask(OWN, PATIENCE).await;
+            ask(format!("tcp:{port}")).await.unwrap();
             let application = tokio::spawn(async move {
-                for status in ["", "200 OK", "503 Service Unavailable"] {
+                for status in ["", "200 OK", "302 Found", "503 Service Unavailable"] {
                     let (mut stream, _) = listener.accept().await.unwrap();
                     let _ = stream.read(&mut [0; 1024]).await;
                     let answer = format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\n\r\n");
                     let _ = stream.write_all(answer.as_bytes()).await;
                 }
             });
-            let http = probe(format!("http:{port}/health"));
-            http.ask().await.unwrap();
-            http.ask().await.unwrap_err();
+            let http = format!("http:{port}/health");
+            ask(http.clone()).await.unwrap();
+            ask(http.clone()).await.unwrap();
+            assert!(ask(http).await.unwrap_err().contains("503"));
             application.await.unwrap();
-            probe(format!("tcp:{port}")).ask().await.unwrap_err();
+            ask(format!("tcp:{port}")).await.unwrap_err();
+        }
+    }
+
+    #[tokio::test]
+    async fn a_group_says_where_and_with_which_headers() {
+        let listener = TcpListener::bind((OWN, 0)).await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let header = |name: &str, value: &str| joining::Header {
+            name: name.to_owned(),
+            value: value.to_owned(),
+        };
+        let told = |headers| joining::Probe {
+            host: OWN.to_string(),
+            port: port.into(),
+            http_get: Some(joining::HttpGet {
+                path: "/a?b".to_owned(),
+                tls: false,
+                headers,
+            }),
+            ..joining::Probe::default()
+        };
+        let application = tokio::spawn(async move {
+            let mut heard = Vec::new();
+            for _ in 0..2 {
+                let (mut stream, client) = listener.accept().await.unwrap();
+                let mut request = [0; 1024];
+                let len = stream.read(&mut request).await.unwrap();
+                stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
+                heard.push((client.ip(), String::from_utf8_lossy(&request[..len]).into_owned()));
+            }
+            heard
+        });
+        for headers in [
+            Vec::new(),
+            vec![header("Host", "web"), header("a", "b"), header("a", "c")],
+        ] {
+            let probe = Probe::try_from(&told(headers)).unwrap();
+            probe.ask(OWN, PATIENCE).await.unwrap();
+        }
+        let [(client, plain), (_, with_headers)] = <[_; 2]>::try_from(application.await.unwrap()).unwrap();
+        assert_eq!(client.to_string(), "127.0.0.6", "as the proxy's own calls");
+        assert!(plain.starts_with("GET /a?b HTTP/1.1\r\n"), "{plain}");
+        assert!(plain.contains(&format!("host: {OWN}:{port}\r\n")), "{plain}");
+        assert!(plain.contains(USER_AGENT), "{plain}");
+        for line in ["host: web\r\n", "a: b\r\n", "a: c\r\n"] {
+            assert!(with_headers.contains(line), "{with_headers}");
+        }
+        assert_eq!(with_headers.matches("host:").count(), 1, "{with_headers}");
+    }
+
+    #[tokio::test]
+    async fn by_https_any_certificate_will_do() {
+        let elsewhere = rcgen::generate_simple_self_signed(["elsewhere.example".to_owned()]).unwrap();
+        let key = PrivatePkcs8KeyDer::from(elsewhere.signing_key.serialize_der());
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![elsewhere.cert.der().clone()], key.into())
+            .unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let application = tokio::spawn(async move {
+            let (stream, _) = listener.accept().await.unwrap();
+            let mut stream = TlsAcceptor::from(Arc::new(config)).accept(stream).await.unwrap();
+            let _ = stream.read(&mut [0; 1024]).await;
+            stream.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").await.unwrap();
+            let _ = stream.shutdown().await;
+        });
+        let told = joining::Probe {
+            port: port.into(),
+            http_get: Some(joining::HttpGet {
+                path: "/".to_owned(),
+                tls: true,
+                headers: Vec::new(),
+            }),
+            ..joining::Probe::default()
+        };
+        Probe::try_from(&told).unwrap().ask(OWN, PATIENCE).await.unwrap();
+        application.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn one_that_does_not_answer_in_time_is_not_ready() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let probe: Probe = format!("http:{port}").parse().unwrap();
+        let why = probe.ask(OWN, Duration::from_millis(50)).await.unwrap_err();
+        assert!(why.contains("50ms"), "{why}");
+    }
+
+    #[test]
+    fn what_cannot_be_asked_is_said() {
+        let told = |port, path: &str, name: &str| {
+            let header = joining::Header {
+                name: name.to_owned(),
+                value: String::new(),
+            };
+            Probe::try_from(&joining::Probe {
+                port,
+                http_get: Some(joining::HttpGet {
+                    path: path.to_owned(),
+                    tls: false,
+                    headers: vec![header],
+                }),
+                ..joining::Probe::default()
+            })
+        };
+        told(80, "/", "a").unwrap();
+        for (port, path, name) in [(0, "/", "a"), (70_000, "/", "a"), (80, "/ ", "a"), (80, "/", "a b")] {
+            told(port, path, name).unwrap_err();
         }
     }
 }

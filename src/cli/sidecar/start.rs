@@ -14,7 +14,8 @@ use super::children::Children;
 use super::control_plane::ControlPlane;
 use super::network;
 use super::plane::{self, DataPlane};
-use super::readiness::{Readiness, STARTED, Sign};
+use super::probe::Probe;
+use super::readiness::{Readiness, STARTED};
 use super::renewal::Renewal;
 use super::run_dir::RunDir;
 use crate::cli::bootstrap::document::Bootstrap;
@@ -36,8 +37,10 @@ pub(super) struct Sidecar {
     pub join: PathBuf,
     /// Where the control plane serves xDS.
     pub server: Endpoint,
-    /// By what the application is known to be ready; none if nothing is waited for.
-    pub sign: Option<Sign>,
+    /// How the application is asked whether it is ready, whatever its group says.
+    pub probe: Option<Probe>,
+    /// Whether a parent says when it has started the application.
+    pub with_application: bool,
     /// How traffic reaches the data plane.
     pub mode: Mode,
     /// The address of the workload; none if it is to be found.
@@ -119,8 +122,8 @@ impl Sidecar {
             trust_domain: token.claims.trust_domain.clone(),
             from: address,
         };
-        let sign = self.sign.as_ref().filter(|_| group.is_some());
-        if self.sign.is_some() && sign.is_none() {
+        let is_member = group.is_some();
+        if !is_member && (self.with_application || self.probe.is_some()) {
             tracing::info!("{workload} is no member of a group: its WorkloadEntry says that it is an endpoint");
         }
         let number = fastrand::u64(..);
@@ -130,7 +133,7 @@ impl Sidecar {
             // The WorkloadGroup may have come to say another since the token was made.
             service_account: group.is_none().then(|| token.claims.grant.service_account.clone()),
             group,
-            readiness_run: sign.map(|_| number),
+            readiness_run: is_member.then_some(number),
             labels: token.claims.grant.labels.clone(),
             addresses,
             mode: self.mode.into(),
@@ -147,11 +150,12 @@ impl Sidecar {
         };
         run.put_bootstrap(&bootstrap)?;
         let admin = run.admin()?;
-        let readiness = sign.map(|sign| Readiness {
+        let readiness = is_member.then(|| Readiness {
             control_plane: control_plane.clone(),
             run: run.clone(),
             admin,
-            sign: sign.clone(),
+            probe: self.probe.clone(),
+            with_application: self.with_application,
             number,
         });
         let renewal = Renewal {

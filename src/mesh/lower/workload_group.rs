@@ -1,5 +1,7 @@
 //! WorkloadGroups: what workloads that register themselves have in common.
 
+mod probe;
+
 use std::sync::Arc;
 
 use super::report::Report;
@@ -28,6 +30,8 @@ fn group(report: &mut Report<'_>, at: &FieldPath, spec: &Spec) -> Option<Workloa
             .help("`template: {}` is one that says nothing");
         return None;
     };
+    let probe_at = at.field("probe");
+    let probe = spec.probe.as_ref().map(|probe| probe::probe(report, &probe_at, probe));
     let (at, metadata_at) = (at.field("template"), at.field("metadata"));
     if !template.address.is_empty() {
         report.error(
@@ -55,6 +59,7 @@ fn group(report: &mut Report<'_>, at: &FieldPath, spec: &Spec) -> Option<Workloa
         service_account: member.service_account,
         locality: member.locality,
         weight: member.weight,
+        probe: probe.flatten(),
     })
 }
 

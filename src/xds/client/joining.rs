@@ -11,7 +11,7 @@ use tonic::{Request, Status};
 use tonic_prost::ProstCodec;
 
 use super::stream::{Connection, StreamError};
-use crate::xds::joining::{Empty, LEAVE, READY, RENEW, ReadyRequest, RenewResponse};
+use crate::xds::joining::{Empty, LEAVE, Probe, READY, RENEW, ReadyRequest, ReadyResponse, RenewResponse};
 
 /// Asks for another join token, for the same bearer and as long a time, on a connection that somebody made to the
 /// control plane.
@@ -40,16 +40,17 @@ where
 }
 
 /// Says whether the application of the member of a group that is at the other end of this connection is ready. `run` is
-/// what the metadata of its node calls `TOPSAIL_READINESS_RUN`.
+/// what the metadata of its node calls `TOPSAIL_READINESS_RUN`. The answer is how its group asks applications whether they
+/// are ready, if it says so.
 ///
 /// # Errors
 /// When the control plane does not take it: among others while the data plane is not connected.
-pub async fn ready<I>(io: I, token: &str, run: u64, ready: bool) -> Result<(), StreamError>
+pub async fn ready<I>(io: I, token: &str, run: u64, ready: bool) -> Result<Option<Probe>, StreamError>
 where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let Empty {} = ask(io, READY, ReadyRequest { run, ready }, token).await?;
-    Ok(())
+    let response: ReadyResponse = ask(io, READY, ReadyRequest { run, ready }, token).await?;
+    Ok(response.probe)
 }
 
 async fn ask<I, Q, R>(io: I, path: &'static str, message: Q, token: &str) -> Result<R, StreamError>

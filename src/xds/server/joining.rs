@@ -16,7 +16,7 @@ use tonic_prost::ProstCodec;
 use super::service::{BoxFuture, bearer, unimplemented};
 use super::{Bearing, Fleet};
 use crate::tls::PeerInfo;
-use crate::xds::joining::{Empty, LEAVE, READY, RENEW, ReadyRequest, RenewResponse, SERVICE};
+use crate::xds::joining::{Empty, LEAVE, READY, RENEW, ReadyRequest, ReadyResponse, RenewResponse, SERVICE};
 
 /// The service.
 pub fn joining<F: Fleet>(fleet: Arc<F>) -> Joining<F> {
@@ -58,7 +58,7 @@ impl<F: Fleet> Service<http::Request<Body>> for Joining<F> {
             }),
             LEAVE => unary(request, move |_: Empty| fleet.leave(&bearing).map(|()| Empty {})),
             READY => unary(request, move |ReadyRequest { run, ready }| {
-                fleet.ready(&bearing, run, ready).map(|()| Empty {})
+                fleet.ready(&bearing, run, ready).map(|probe| ReadyResponse { probe })
             }),
             _ => unimplemented(),
         }

@@ -1,6 +1,6 @@
 //! Load that does not let up.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use hyper::body::Bytes;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{self, MissedTickBehavior};
 
@@ -25,6 +25,7 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 /// one request at every tick, whether the ones before have been answered or not.
 pub struct Load {
     stop: oneshot::Sender<()>,
+    seen: watch::Receiver<BTreeSet<String>>,
     task: JoinHandle<Report>,
 }
 
@@ -56,9 +57,19 @@ impl Report {
 impl Load {
     /// Starts sending `per_second` requests a second.
     pub fn start(call: Call, per_second: u32) -> Self {
-        let (stop, stopped) = oneshot::channel();
-        let task = tokio::spawn(run(Arc::new(call), Duration::from_secs(1) / per_second, stopped));
-        Self { stop, task }
+        let ((stop, stopped), (see, seen)) = (oneshot::channel(), watch::channel(BTreeSet::new()));
+        let task = tokio::spawn(run(Arc::new(call), Duration::from_secs(1) / per_second, stopped, see));
+        Self { stop, seen, task }
+    }
+
+    /// Waits until a backend has answered one of its requests.
+    pub async fn reaches(&mut self, backend: &str) {
+        let reached = self.seen.wait_for(|seen| seen.contains(backend));
+        let in_time = time::timeout(TIMEOUT, reached).await;
+        assert!(
+            in_time.is_ok_and(|reached| reached.is_ok()),
+            "{backend} gets nothing of the load"
+        );
     }
 
     /// Ends it, once the requests under way are answered.
@@ -72,7 +83,12 @@ impl Load {
 type Outcome = Result<String, String>;
 type Pool = Arc<Mutex<Vec<SendRequest<Full<Bytes>>>>>;
 
-async fn run(call: Arc<Call>, period: Duration, mut stopped: oneshot::Receiver<()>) -> Report {
+async fn run(
+    call: Arc<Call>,
+    period: Duration,
+    mut stopped: oneshot::Receiver<()>,
+    see: watch::Sender<BTreeSet<String>>,
+) -> Report {
     let pool = Pool::default();
     let mut report = Report::default();
     let mut requests: JoinSet<Outcome> = JoinSet::new();
@@ -82,7 +98,13 @@ async fn run(call: Arc<Call>, period: Duration, mut stopped: oneshot::Receiver<(
         tokio::select! {
             biased;
             _ = &mut stopped => break,
-            Some(outcome) = requests.join_next() => report.count(outcome.unwrap()),
+            Some(outcome) = requests.join_next() => {
+                let outcome = outcome.unwrap();
+                if let Ok(backend) = &outcome {
+                    see.send_if_modified(|seen| seen.insert(backend.clone()));
+                }
+                report.count(outcome);
+            }
             _ = tick.tick() => {
                 report.sent += 1;
                 if requests.len() < IN_FLIGHT {
