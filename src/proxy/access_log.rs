@@ -10,7 +10,7 @@ mod writer;
 use std::cell::Cell;
 use std::fmt::Write;
 
-use super::format::{Context, Escaped, Format};
+use super::format::{Context, Escaped, Format, Need};
 use filter::LogFilter;
 
 pub(crate) use sink::{Sink, Target};
@@ -71,9 +71,10 @@ impl AccessLog {
         }
     }
 
-    /// Whether it needs the request's headers.
-    pub(crate) fn asks_for_request_headers(&self) -> bool {
-        self.format.asks_for_request_headers() || self.filter.as_ref().is_some_and(LogFilter::asks_for_request_headers)
+    /// Whether it needs this.
+    pub(crate) fn asks_for(&self, need: Need) -> bool {
+        let filter = self.filter.as_ref().filter(|_| need == Need::RequestHeaders);
+        self.format.asks_for(need) || filter.is_some_and(LogFilter::asks_for_request_headers)
     }
 }
 
@@ -91,10 +92,10 @@ impl LogFormat {
         }
     }
 
-    fn asks_for_request_headers(&self) -> bool {
+    fn asks_for(&self, need: Need) -> bool {
         match self {
-            LogFormat::Text(format, _) => format.asks_for_request_headers(),
-            LogFormat::Json(format, _) => format.asks_for_request_headers(),
+            LogFormat::Text(format, _) => format.asks_for(need),
+            LogFormat::Json(format, _) => format.asks_for(need),
         }
     }
 }
@@ -139,12 +140,12 @@ impl JsonFormat {
         is_some
     }
 
-    fn asks_for_request_headers(&self) -> bool {
+    fn asks_for(&self, need: Need) -> bool {
         match self {
-            JsonFormat::Text(format) => format.asks_for_request_headers(),
+            JsonFormat::Text(format) => format.asks_for(need),
             JsonFormat::Fixed(_) => false,
-            JsonFormat::Object(fields) => fields.iter().any(|(_, value)| value.asks_for_request_headers()),
-            JsonFormat::List(values) => values.iter().any(JsonFormat::asks_for_request_headers),
+            JsonFormat::Object(fields) => fields.iter().any(|(_, value)| value.asks_for(need)),
+            JsonFormat::List(values) => values.iter().any(|value| value.asks_for(need)),
         }
     }
 }

@@ -6,10 +6,12 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::rc::Rc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant, SystemTime};
 
 use super::flags::Flags;
+use super::http::meter::Meter;
 use super::tls::{Certificate, LazyText};
 use super::turn;
 use super::upstream::cluster::Cluster;
@@ -58,6 +60,12 @@ impl fmt::Display for Address {
             Address::Unix(path) => path.display().fmt(f),
         }
     }
+}
+
+/// A number for a connection, of a client or to a host, unique in this process.
+pub(crate) fn next_id() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    NEXT.fetch_add(1, Relaxed)
 }
 
 /// A downstream connection.
@@ -118,6 +126,8 @@ pub(crate) struct PeerTls {
     pub(crate) version: &'static str,
     /// The cipher suite by its OpenSSL name.
     pub(crate) cipher: &'static str,
+    /// The group of the key exchange by its OpenSSL name.
+    pub(crate) group: &'static str,
 }
 
 /// The name of a route that is not known yet.
@@ -140,8 +150,12 @@ pub(crate) struct Stream {
     pub(crate) status: u16,
     /// `%RESPONSE_CODE_DETAILS%`.
     pub(crate) details: Option<Cow<'static, str>>,
-    /// `%CONNECTION_TERMINATION_DETAILS%`.
-    pub(crate) termination: Option<&'static str>,
+    /// Why we closed a TCP connection (`%DOWNSTREAM_LOCAL_CLOSE_REASON%`), if we did.
+    pub(crate) local_close: Option<&'static str>,
+    /// How the client's connection ended.
+    pub(crate) downstream_close: CloseType,
+    /// How the host's did.
+    pub(crate) upstream_close: CloseType,
     /// The name of the route.
     pub(crate) route: Arc<str>,
     /// The cluster it was sent to.
@@ -152,6 +166,8 @@ pub(crate) struct Stream {
     pub(crate) carried: RefCell<Option<Carried>>,
     /// Why the connection to the host failed (`%UPSTREAM_TRANSPORT_FAILURE_REASON%`).
     pub(crate) transport_failure: Option<Box<str>>,
+    /// Of a TCP connection, the hosts that were tried before the last.
+    pub(crate) earlier: Vec<Arc<Host>>,
     /// Attempts so far.
     pub(crate) attempts: u32,
     /// How long the last attempt waited for its answer.
@@ -168,8 +184,35 @@ pub(crate) struct Stream {
     pub(crate) bytes_received: u64,
     /// Bytes of the response's body, or to the client.
     pub(crate) bytes_sent: u64,
+    /// Bytes on the client's connection, if they are asked for.
+    pub(crate) downstream_bytes: Option<Rc<Meter>>,
+    /// The same on the connections to hosts, of all attempts together.
+    pub(crate) upstream_bytes: Option<Rc<Meter>>,
     /// From the start to each of these moments.
     pub(crate) timing: Timing,
+}
+
+/// How a connection ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum CloseType {
+    /// In the ordinary way, or not yet.
+    #[default]
+    Normal,
+    /// We reset it.
+    LocalReset,
+    /// The peer reset it.
+    RemoteReset,
+}
+
+impl CloseType {
+    /// As Envoy writes it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            CloseType::Normal => "Normal",
+            CloseType::LocalReset => "LocalReset",
+            CloseType::RemoteReset => "RemoteReset",
+        }
+    }
 }
 
 /// A connection to a host that carries a stream.
@@ -184,6 +227,8 @@ pub(crate) struct Carried {
 /// What is known at our own end of a connection to a host.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Near {
+    /// Its number, unique in this process.
+    pub(crate) id: u64,
     /// Our own address.
     pub(crate) local: Option<SocketAddr>,
     /// What the host showed in TLS, if it is spoken.
@@ -216,11 +261,14 @@ impl Stream {
             flags: Flags::default(),
             status: 0,
             details: None,
-            termination: None,
+            local_close: None,
+            downstream_close: CloseType::Normal,
+            upstream_close: CloseType::Normal,
             route: NO_NAME.clone(),
             cluster: None,
             host: None,
             carried: RefCell::new(None),
+            earlier: Vec::new(),
             transport_failure: None,
             attempts: 0,
             answered_after: Duration::ZERO,
@@ -230,6 +278,8 @@ impl Stream {
             request_id: None,
             bytes_received: 0,
             bytes_sent: 0,
+            downstream_bytes: None,
+            upstream_bytes: None,
             timing: Timing::default(),
         }
     }

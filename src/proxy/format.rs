@@ -4,7 +4,9 @@ mod command;
 mod parse;
 mod request;
 mod time;
+mod wire;
 mod write;
+mod zone;
 
 use std::borrow::Cow;
 use std::fmt;
@@ -47,6 +49,15 @@ enum Value<'a> {
     Ip(IpAddr),
     /// A point in time.
     Time(&'a TimeFormat, SystemTime),
+}
+
+/// What is kept or counted for those only who ask for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Need {
+    /// The request's headers, once it is sent.
+    RequestHeaders,
+    /// Bytes on the wire.
+    WireBytes,
 }
 
 /// What a format string draws on.
@@ -142,10 +153,10 @@ impl Format {
         true
     }
 
-    /// Whether it needs the request's headers.
-    pub(crate) fn asks_for_request_headers(&self) -> bool {
+    /// Whether it needs this.
+    pub(crate) fn asks_for(&self, need: Need) -> bool {
         self.parts
             .iter()
-            .any(|part| matches!(part, Part::Command(command) if command.asks_for_request_headers()))
+            .any(|part| matches!(part, Part::Command(command) if command.asks_for(need)))
     }
 }

@@ -12,6 +12,7 @@ pub(crate) mod header_ops;
 pub(crate) mod http1;
 pub(crate) mod http2;
 pub(crate) mod local_reply;
+pub(crate) mod meter;
 mod mirror;
 mod path;
 mod retry;
@@ -91,6 +92,8 @@ pub(crate) struct HttpManager {
     pub(crate) allow_absolute_url: bool,
     /// Whether access logs or headers of responses need the request's headers once it is sent.
     pub(crate) keeps_request_headers: bool,
+    /// Whether access logs ask for bytes on the wire.
+    pub(crate) metered: bool,
     /// HTTP/2 settings.
     pub(crate) http2: Http2,
     /// Counters.

@@ -16,7 +16,7 @@ use std::sync::atomic::AtomicU64;
 
 use http::HeaderName;
 
-use super::format::Format;
+use super::format::{Format, Need};
 use crate::xds::otlp;
 use decision::Sampling;
 use export::Exporter;
@@ -51,11 +51,14 @@ impl Tracing {
     /// Whether tags are made of the request's headers when it has ended.
     pub(crate) fn asks_for_request_headers(&self) -> bool {
         let formats = [&self.operation, &self.upstream_operation];
-        formats.into_iter().flatten().any(Format::asks_for_request_headers)
+        formats
+            .into_iter()
+            .flatten()
+            .any(|format| format.asks_for(Need::RequestHeaders))
             || self.tags.iter().any(|tag| match &tag.value {
                 TagValue::Fixed(_) => false,
                 TagValue::Header(..) => true,
-                TagValue::Format(format) => format.asks_for_request_headers(),
+                TagValue::Format(format) => format.asks_for(Need::RequestHeaders),
             })
     }
 }

@@ -2,7 +2,7 @@
 
 pub(crate) mod drain;
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -41,8 +41,6 @@ pub(crate) struct Worker {
     pub(crate) limit: Option<Arc<ConnectionLimit>>,
     published: Arc<ArcSwap<Published>>,
     date: RefCell<(Instant, HeaderValue)>,
-    connections: Cell<u64>,
-    index: u64,
     drain_time: Duration,
 }
 
@@ -77,7 +75,7 @@ impl Worker {
         let (commands, receive) = mpsc::unbounded_channel();
         std::thread::Builder::new()
             .name(format!("worker-{index}"))
-            .spawn(move || run(index, published, receive, limit, drain_time))?;
+            .spawn(move || run(published, receive, limit, drain_time))?;
         Ok(Handle { commands })
     }
 
@@ -120,13 +118,6 @@ impl Worker {
     pub(crate) fn drain_time(&self) -> Duration {
         self.drain_time
     }
-
-    /// A number for a connection, unique in this process.
-    pub(crate) fn connection_id(&self) -> u64 {
-        let count = self.connections.get();
-        self.connections.set(count + 1);
-        self.index << 48 | count
-    }
 }
 
 fn date(now: SystemTime) -> HeaderValue {
@@ -134,7 +125,6 @@ fn date(now: SystemTime) -> HeaderValue {
 }
 
 fn run(
-    index: u64,
     published: Arc<ArcSwap<Published>>,
     commands: mpsc::UnboundedReceiver<Command>,
     limit: Option<Arc<ConnectionLimit>>,
@@ -144,13 +134,12 @@ fn run(
         .enable_all()
         .build_local(LocalOptions::default());
     match runtime {
-        Ok(runtime) => runtime.block_on(serve(index, published, commands, limit, drain_time)),
+        Ok(runtime) => runtime.block_on(serve(published, commands, limit, drain_time)),
         Err(error) => tracing::error!(%error, "a worker has no runtime"),
     }
 }
 
 async fn serve(
-    index: u64,
     published: Arc<ArcSwap<Published>>,
     mut commands: mpsc::UnboundedReceiver<Command>,
     limit: Option<Arc<ConnectionLimit>>,
@@ -162,8 +151,6 @@ async fn serve(
         limit,
         published,
         date: RefCell::new((Instant::now(), date(SystemTime::now()))),
-        connections: Cell::new(0),
-        index,
         drain_time,
     });
     tokio::task::spawn_local(sweep(Rc::downgrade(&worker)));

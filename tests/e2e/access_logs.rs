@@ -21,7 +21,18 @@ const ISTIO: &str = "[%START_TIME%] \"%REQ(:METHOD)% %REQ(X-ENVOY-ORIGINAL-PATH?
     %UPSTREAM_LOCAL_ADDRESS% %DOWNSTREAM_LOCAL_ADDRESS% %DOWNSTREAM_REMOTE_ADDRESS% %REQUESTED_SERVER_NAME% %ROUTE_NAME%\n";
 
 /// Operators whose values are the same on both planes.
-const SAME: [&str; 101] = [
+const SAME: [&str; 112] = [
+    "%UPSTREAM_HOSTS_ATTEMPTED%",
+    "%UPSTREAM_HOSTS_ATTEMPTED_WITHOUT_PORT%",
+    "%UPSTREAM_HOST_NAMES_ATTEMPTED%",
+    "%UPSTREAM_HOST_NAMES_ATTEMPTED_WITHOUT_PORT%",
+    "%DOWNSTREAM_LOCAL_CLOSE_REASON%",
+    "%UPSTREAM_LOCAL_CLOSE_REASON%",
+    "%DOWNSTREAM_DETECTED_CLOSE_TYPE%",
+    "%UPSTREAM_DETECTED_CLOSE_TYPE%",
+    "%DOWNSTREAM_TRANSPORT_FAILURE_REASON%",
+    "%DOWNSTREAM_TLS_GROUP%",
+    "%UPSTREAM_TLS_GROUP%",
     "%REQUEST_HEADER(X-CASE)%",
     "%RESPONSE_HEADER(X-BACKEND)%",
     "%RESPONSE_TRAILER(GRPC-STATUS)%",
@@ -126,7 +137,20 @@ const SAME: [&str; 101] = [
 ];
 
 /// Operators whose values change from run to run; their digits are compared as such.
-const ALIKE: [&str; 28] = [
+const ALIKE: [&str; 41] = [
+    "%START_TIME_LOCAL%",
+    "%START_TIME_LOCAL(%F %T.%3f %z)%",
+    "%EMIT_TIME_LOCAL%",
+    "%UPSTREAM_CONNECTION_ID%",
+    "%UPSTREAM_CONNECTION_IDS_ATTEMPTED%",
+    "%UPSTREAM_WIRE_BYTES_RECEIVED%",
+    "%UPSTREAM_WIRE_BYTES_SENT%",
+    "%DOWNSTREAM_WIRE_BYTES_RECEIVED%",
+    "%DOWNSTREAM_WIRE_BYTES_SENT%",
+    "%UPSTREAM_HEADER_BYTES_RECEIVED%",
+    "%UPSTREAM_HEADER_BYTES_SENT%",
+    "%DOWNSTREAM_HEADER_BYTES_RECEIVED%",
+    "%DOWNSTREAM_HEADER_BYTES_SENT%",
     "%REQUEST_HEADERS_BYTES%",
     "%RESPONSE_HEADERS_BYTES%",
     "%EMIT_TIME%",
@@ -251,8 +275,8 @@ async fn secured_host(state: &Path, tls: &Value, backend: &Backend) -> (Alone, V
         "common_tls_context": certificates(state, CLIENT),
     }});
     // Envoy offers no more than TLS 1.2 unless it is told to.
-    cluster["transport_socket"]["typed_config"]["common_tls_context"]["tls_params"] =
-        json!({"tls_maximum_protocol_version": "TLSv1_3"});
+    cluster["transport_socket"]["typed_config"]["common_tls_context"]["tls_params"]["tls_maximum_protocol_version"] =
+        json!("TLSv1_3");
     (host, cluster)
 }
 
@@ -268,6 +292,8 @@ fn certificates(state: &Path, identity: &str) -> Value {
             "private_key": {"inline_string": issued.key_pem.expose()},
         }],
         "validation_context": {"trusted_ca": {"inline_string": root}},
+        // Of what both ends know each plane prefers another group.
+        "tls_params": {"ecdh_curves": ["X25519"]},
     })
 }
 

@@ -23,6 +23,7 @@ pub mod harness;
 mod hostile_frames;
 mod hostile_requests;
 mod layer_four;
+mod log_connections;
 mod lying_hosts;
 mod memory;
 mod metrics;

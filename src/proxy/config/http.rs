@@ -9,6 +9,7 @@ use super::chain::Within;
 use super::value::{duration, fetch_timeout, limit, number, truth, unpack};
 use super::{At, Compiled, Names, Refusal, access_log, filter, route, source, trace};
 use crate::proxy::access_log::AccessLog;
+use crate::proxy::format::Need;
 use crate::proxy::http::route::RouteTable;
 use crate::proxy::http::{
     Codec, EscapedSlashes, ForwardClientCert, ForwardClientCertMode, Http2, HttpManager, Limits, PathNormalization,
@@ -39,6 +40,7 @@ pub(crate) fn manager(
     names: &mut Names,
 ) -> Compiled<HttpManager> {
     let logs = access_log::access_logs(&message.access_log)?;
+    let asked_for = |need| logs.iter().any(|log: &AccessLog| log.asks_for(need));
     let chain = filter::chain(&message.http_filters)?;
     let tracing = message.tracing.as_ref();
     let tracing = tracing.map(|tracing| trace::tracing(tracing, listener.direction, chain.child_spans, names));
@@ -91,8 +93,9 @@ pub(crate) fn manager(
         underscores: underscores(message),
         limits: limits(message),
         upgrades: upgrades(message).at("upgrade_configs")?,
-        keeps_request_headers: logs.iter().any(AccessLog::asks_for_request_headers)
+        keeps_request_headers: asked_for(Need::RequestHeaders)
             || tracing.as_ref().is_some_and(Tracing::asks_for_request_headers),
+        metered: asked_for(Need::WireBytes),
         tracing: tracing.map(Box::new),
         access_logs: logs,
         http2: message.http2_protocol_options.as_ref().map(http2).unwrap_or_default(),

@@ -8,8 +8,10 @@ use http::{HeaderMap, HeaderName, Version};
 
 use super::request::{self, DurationSource, PathSource};
 use super::time::TimeFormat;
-use super::{Context, Value};
+use super::wire::WireBytes;
+use super::{Context, Need, Value};
 use crate::proxy::connection::{Address, PeerTls};
+use crate::proxy::flags::Flags;
 use crate::proxy::http::route::host;
 use crate::proxy::http::uuid;
 use crate::proxy::tls::Certificate;
@@ -51,6 +53,8 @@ pub(super) enum Source {
     RequestSize,
     /// The gRPC status, in one of three forms.
     GrpcStatus(GrpcForm),
+    /// Bytes on the wire.
+    WireBytes(WireBytes),
     /// Everything that takes no argument.
     Plain(for<'a> fn(&Context<'a>) -> Value<'a>),
 }
@@ -145,6 +149,7 @@ impl Command {
             Source::Query => text(request::query(context)),
             Source::RequestSize => size(context.request_headers, pseudo_size(context)),
             Source::Duration(duration) => duration.of(context),
+            Source::WireBytes(bytes) => number(bytes.of(context.stream)),
             Source::Plain(yields) => yields(context),
         };
         match (self.max_len, value) {
@@ -158,8 +163,12 @@ impl Command {
         }
     }
 
-    pub(super) fn asks_for_request_headers(&self) -> bool {
-        matches!(self.source, Source::Request(_) | Source::Path(_) | Source::RequestSize)
+    pub(super) fn asks_for(&self, need: Need) -> bool {
+        match self.source {
+            Source::Request(_) | Source::Path(_) | Source::RequestSize => need == Need::RequestHeaders,
+            Source::WireBytes(_) => need == Need::WireBytes,
+            _ => false,
+        }
     }
 }
 
@@ -242,7 +251,7 @@ impl Source {
                 |_| Value::Text("".into())
             }
             "CONNECTION_ID" => |c| number(c.connection.id),
-            "CONNECTION_TERMINATION_DETAILS" => |c| text(c.stream.termination),
+            "DOWNSTREAM_DETECTED_CLOSE_TYPE" => |c| text(Some(c.stream.downstream_close.name())),
             "DOWNSTREAM_DIRECT_LOCAL_ADDRESS" => |c| address(&c.connection.direct_local),
             "DOWNSTREAM_DIRECT_LOCAL_ADDRESS_WITHOUT_PORT" => |c| without_port(&c.connection.direct_local),
             "DOWNSTREAM_DIRECT_LOCAL_PORT" => |c| port(&c.connection.direct_local),
@@ -251,6 +260,7 @@ impl Source {
             "DOWNSTREAM_DIRECT_REMOTE_PORT" => |c| port(&c.connection.direct),
             "DOWNSTREAM_LOCAL_ADDRESS" => |c| address(&c.connection.local),
             "DOWNSTREAM_LOCAL_ADDRESS_WITHOUT_PORT" => |c| without_port(&c.connection.local),
+            "DOWNSTREAM_LOCAL_CLOSE_REASON" => |c| text(c.stream.local_close),
             "DOWNSTREAM_LOCAL_PORT" => |c| port(&c.connection.local),
             "DOWNSTREAM_LOCAL_DNS_SAN" => |c| owned(tls(c).map(|tls| of_own(tls, Certificate::dns_sans))),
             "DOWNSTREAM_LOCAL_EMAIL_SAN" => |c| owned(tls(c).map(|tls| of_own(tls, Certificate::email_sans))),
@@ -279,6 +289,7 @@ impl Source {
             },
             "DOWNSTREAM_REMOTE_PORT" => |c| port(&c.connection.remote),
             "DOWNSTREAM_TLS_CIPHER" => |c| text(tls(c).map(|tls| tls.cipher)),
+            "DOWNSTREAM_TLS_GROUP" => |c| text(tls(c).map(|tls| tls.group)),
             "DOWNSTREAM_TLS_VERSION" => |c| text(tls(c).map(|tls| tls.version)),
             "DURATION" => |c| milliseconds(c.stream.timing.end.or_else(|| Some(c.stream.elapsed()))),
             "FILTER_CHAIN_NAME" => |c| text(Some(&c.connection.chain)),
@@ -311,6 +322,16 @@ impl Source {
             "UNIQUE_ID" => |_| owned(Some(uuid(fastrand::u128(..)))),
             "UPSTREAM_CLUSTER" => |c| text(c.stream.cluster.as_ref().map(|cluster| &*cluster.config.stat_name)),
             "UPSTREAM_CLUSTER_RAW" => |c| text(c.stream.cluster.as_ref().map(|cluster| &*cluster.config.name)),
+            "UPSTREAM_CONNECTION_ID" => |c| number(connection_to_host(c).unwrap_or(0)),
+            "UPSTREAM_CONNECTION_IDS_ATTEMPTED" => |c| owned(connection_to_host(c).map(|id| id.to_string())),
+            "UPSTREAM_DETECTED_CLOSE_TYPE" => |c| text(has_upstream(c).then(|| c.stream.upstream_close.name())),
+            "UPSTREAM_HOSTS_ATTEMPTED" => |c| attempted(c, |host| host.address.to_string()),
+            "UPSTREAM_HOSTS_ATTEMPTED_WITHOUT_PORT" => |c| attempted(c, |host| host.address.without_port()),
+            "UPSTREAM_HOST_NAMES_ATTEMPTED" => |c| attempted(c, name_of),
+            "UPSTREAM_HOST_NAMES_ATTEMPTED_WITHOUT_PORT" => {
+                |c| attempted(c, |host| host::without_port(&name_of(host)).to_owned())
+            }
+            "UPSTREAM_LOCAL_CLOSE_REASON" => |c| text(c.stream.local_close.filter(|_| connection_to_host(c).is_some())),
             "UPSTREAM_HOST" => |c| host_address(c.stream.host.as_ref().map(|host| &host.address)),
             "UPSTREAM_HOST_NAME" => |c| owned(c.stream.host.as_deref().map(name_of)),
             "UPSTREAM_HOST_NAME_WITHOUT_PORT" => |c| {
@@ -329,6 +350,7 @@ impl Source {
             "UPSTREAM_PEER_SUBJECT" => |c| of_host(c, |tls| tls.subject.to_string()),
             "UPSTREAM_PEER_URI_SAN" => |c| of_host(c, |tls| tls.uri_sans.join(",")),
             "UPSTREAM_TLS_CIPHER" => |c| of_host(c, |tls| tls.cipher.to_owned()),
+            "UPSTREAM_TLS_GROUP" => |c| of_host(c, |tls| tls.group.to_owned()),
             "UPSTREAM_TLS_VERSION" => |c| of_host(c, |tls| tls.version.to_owned()),
             "UPSTREAM_LOCAL_PORT" => |c| local(c).map_or(Value::None, |local| number(local.port())),
             "UPSTREAM_LOCAL_ADDRESS_WITHOUT_PORT" => |c| local(c).map_or(Value::None, |local| Value::Ip(local.ip())),
@@ -399,6 +421,27 @@ fn of_host(context: &Context<'_>, of: impl FnOnce(&PeerTls) -> String) -> Value<
 /// Something of our own certificate.
 fn of_own(tls: &PeerTls, of: impl FnOnce(&Certificate) -> String) -> String {
     tls.own.as_deref().map(of).unwrap_or_default()
+}
+
+/// The number of the connection to the host, if there was one.
+fn connection_to_host(context: &Context<'_>) -> Option<u64> {
+    Some(context.stream.carried.borrow().as_ref()?.near.id)
+}
+
+/// Whether a host was looked for, and one there was.
+fn has_upstream(context: &Context<'_>) -> bool {
+    let stream = context.stream;
+    stream.protocol.is_none() || stream.host.is_some() || stream.flags.contains(Flags::UPSTREAM_OVERFLOW)
+}
+
+/// The hosts that were tried, with commas between: of a TCP connection all; of a request the last, if there was a
+/// connection to it, as in Envoy.
+fn attempted(context: &Context<'_>, show: fn(&Host) -> String) -> Value<'static> {
+    let stream = context.stream;
+    let last = stream.host.as_ref();
+    let last = last.filter(|_| stream.protocol.is_none() || connection_to_host(context).is_some());
+    let shown: Vec<_> = stream.earlier.iter().chain(last).map(|host| show(host)).collect();
+    owned(Some(shown.join(",")))
 }
 
 /// A host's name, or else its address.

@@ -4,6 +4,7 @@ use super::Part;
 use super::command::{Command, GrpcForm, HeaderSource, Source};
 use super::request::{DurationSource, PathSource};
 use super::time::TimeFormat;
+use super::wire::WireBytes;
 
 /// The parts of a format string.
 pub(super) fn parse(text: &str) -> Result<Vec<Part>, String> {
@@ -101,6 +102,14 @@ fn source(name: &str, argument: Option<&str>) -> Result<Option<Source>, String> 
             )?)));
         }
         "START_TIME" => return Ok(Some(Source::StartTime(TimeFormat::parse(argument.unwrap_or_default())))),
+        "START_TIME_LOCAL" => {
+            let format = TimeFormat::parse_local(argument.unwrap_or_default());
+            return Ok(Some(Source::StartTime(format)));
+        }
+        "EMIT_TIME_LOCAL" => {
+            let format = TimeFormat::parse_local(argument.unwrap_or_default());
+            return Ok(Some(Source::EmitTime(format)));
+        }
         "GRPC_STATUS" | "GRPC_STATUS_NUMBER" => {
             let form = match argument {
                 None if name == "GRPC_STATUS" => GrpcForm::Camel,
@@ -132,12 +141,21 @@ fn source(name: &str, argument: Option<&str>) -> Result<Option<Source>, String> 
         | "ROUNDTRIP_DURATION"
         | "TLS_JA3_FINGERPRINT"
         | "TLS_JA4_FINGERPRINT"
+        // What would say so are filters that there are not.
+        | "CONNECTION_TERMINATION_DETAILS"
+        // Only a listener's own log would know, and there is none.
+        | "DOWNSTREAM_TRANSPORT_FAILURE_REASON"
         | "VIRTUAL_CLUSTER_NAME" => {
             return Ok(Some(Source::Fixed(None)));
         }
         _ => {}
     }
-    Ok(Source::plain(name).filter(|_| argument.is_none()))
+    if argument.is_some() {
+        return Ok(None);
+    }
+    Ok(WireBytes::named(name)
+        .map(Source::WireBytes)
+        .or_else(|| Source::plain(name)))
 }
 
 #[cfg(test)]

@@ -3,13 +3,18 @@
 use std::fmt::{self, Write};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use time::OffsetDateTime;
+use time::{OffsetDateTime, UtcOffset};
 
 use super::write::Short;
+use super::zone::{HERE, Offset};
 
 /// How a point in time is written.
 #[derive(Clone, Debug)]
-pub(super) struct TimeFormat(Vec<Piece>);
+pub(super) struct TimeFormat {
+    pieces: Vec<Piece>,
+    /// In this machine's time zone, not in UTC.
+    local: bool,
+}
 
 #[derive(Clone, Debug)]
 enum Piece {
@@ -59,20 +64,43 @@ impl TimeFormat {
         if !literal.is_empty() {
             pieces.push(Piece::Literal(literal.into()));
         }
-        Self(pieces)
+        Self { pieces, local: false }
     }
 
-    /// Writes it, in UTC.
+    /// The same in this machine's time zone, which an empty one says, too.
+    pub(super) fn parse_local(text: &str) -> Self {
+        let text = if text.is_empty() {
+            "%Y-%m-%dT%H:%M:%S.%3f%z"
+        } else {
+            text
+        };
+        Self {
+            local: true,
+            ..Self::parse(text)
+        }
+    }
+
+    /// Writes it.
     pub(super) fn write(&self, out: &mut impl Write, at: SystemTime) -> fmt::Result {
         let time = OffsetDateTime::from(at);
+        let offset = self.local.then(|| HERE.at(time.unix_timestamp())).flatten();
+        self.write_at(out, at, offset)
+    }
+
+    fn write_at(&self, out: &mut impl Write, at: SystemTime, offset: Option<&Offset>) -> fmt::Result {
+        let time = OffsetDateTime::from(at);
+        let east = offset.and_then(|offset| UtcOffset::from_whole_seconds(offset.seconds).ok());
+        let time = east.and_then(|east| time.checked_to_offset(east)).unwrap_or(time);
         let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
-        self.0.iter().try_for_each(|piece| match piece {
+        self.pieces.iter().try_for_each(|piece| match piece {
             Piece::Literal(text) => out.write_str(text),
             Piece::Fraction(digits) => {
                 let divisor = 10_u32.pow(9_u32.saturating_sub(*digits));
                 self::digits(out, since.subsec_nanos() / divisor, *digits as usize)
             }
             Piece::Epoch(digits) => write!(out, "{}", since.as_nanos() / 10_u128.pow(9 - digits)),
+            Piece::Letter('z') => write_offset(out, time.offset()),
+            Piece::Letter('Z') => out.write_str(offset.map_or("UTC", |offset| &offset.name)),
             Piece::Letter(letter) => write_letter(out, *letter, time),
         })
     }
@@ -105,9 +133,15 @@ fn write_letter(out: &mut impl Write, letter: char, time: OffsetDateTime) -> fmt
         'B' => write!(out, "{}", time.month()),
         'a' => write!(out, "{:.3}", time.weekday().to_string()),
         'A' => write!(out, "{}", time.weekday()),
-        'z' => out.write_str("+0000"),
-        _ => out.write_str("UTC"),
+        _ => Ok(()),
     }
+}
+
+fn write_offset(out: &mut impl Write, offset: UtcOffset) -> fmt::Result {
+    let (hours, minutes, _) = offset.as_hms();
+    out.write_char(if offset.is_negative() { '-' } else { '+' })?;
+    digits(out, hours.unsigned_abs().into(), 2)?;
+    digits(out, minutes.unsigned_abs().into(), 2)
 }
 
 fn write_year(out: &mut impl Write, year: i32) -> fmt::Result {
@@ -156,5 +190,22 @@ mod tests {
         assert_eq!(text("%d/%b/%Y %a"), "14/Nov/2023 Tue");
         assert_eq!(text("%F %T %D %y %e %j"), "2023-11-14 22:13:20 11/14/23 23 14 318");
         assert_eq!(text("%B %A %H.%M.%S %Z %0f"), "November Tuesday 22.13.20 UTC ");
+    }
+
+    #[test]
+    fn local_times_are_those_of_the_zone() {
+        let at = UNIX_EPOCH + Duration::new(1_700_000_000, 123_456_789);
+        let text = |seconds, name: &str| {
+            let offset = Offset {
+                seconds,
+                name: name.into(),
+            };
+            let mut out = String::new();
+            let format = TimeFormat::parse_local("%F %T.%3f %z %Z %s");
+            format.write_at(&mut out, at, Some(&offset)).unwrap();
+            out
+        };
+        assert_eq!(text(7200, "EET"), "2023-11-15 00:13:20.123 +0200 EET 1700000000");
+        assert_eq!(text(-12_600, "NST"), "2023-11-14 18:43:20.123 -0330 NST 1700000000");
     }
 }

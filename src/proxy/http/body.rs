@@ -226,6 +226,8 @@ pub(crate) struct ResponseBody {
     source: Source,
     encoder: Option<Encoder>,
     recorder: Option<Recorder>,
+    /// The recorder, once all has been taken that it waits to be written.
+    taken: Option<Recorder>,
 }
 
 #[derive(Debug)]
@@ -279,6 +281,7 @@ impl ResponseBody {
             source: Source::Full((!body.is_empty()).then_some(body)),
             encoder: None,
             recorder: None,
+            taken: None,
         }
     }
 
@@ -299,6 +302,7 @@ impl ResponseBody {
             })),
             encoder: None,
             recorder: None,
+            taken: None,
         }
     }
 
@@ -341,7 +345,7 @@ impl ResponseBody {
             host.lease.finished();
         }
         if let Some(recorder) = self.recorder.take() {
-            recorder.ended(trailers);
+            self.taken = recorder.ended(trailers);
         }
     }
 }
@@ -442,14 +446,16 @@ impl Body for ResponseBody {
 
 impl Drop for ResponseBody {
     fn drop(&mut self) {
-        if self.recorder.is_none() {
-            return;
+        if self.recorder.is_some() {
+            // A response without a body is never asked for one.
+            if self.is_end_stream() {
+                self.ended(None);
+            } else if let Some(recorder) = self.recorder.take() {
+                recorder.abandoned();
+            }
         }
-        // A response without a body is never asked for one.
-        if self.is_end_stream() {
-            self.ended(None);
-        } else if let Some(recorder) = self.recorder.take() {
-            recorder.abandoned();
+        if let Some(recorder) = self.taken.take() {
+            recorder.written();
         }
     }
 }

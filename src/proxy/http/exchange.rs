@@ -18,6 +18,7 @@ use super::filter::grpc_web::{Dialect, Encoder};
 use super::header_ops::HeaderOps;
 use super::http1::Refusal;
 use super::local_reply::LocalReply;
+use super::meter::Meter;
 use super::route::{self, Matched, Mutations, RouteAction, WeightedCluster};
 use super::{HttpManager, HttpStats, ServerHeader, forward, rewrite, upgrade};
 use crate::proxy::connection::Stream;
@@ -70,14 +71,23 @@ pub(crate) struct Exchange {
     pub(crate) response_headers: HeaderMap,
     /// The headers of the response as it was sent, for who asks for them afterwards.
     sent_headers: Option<HeaderMap>,
+    /// Its trailers, where logs wait until they are written.
+    sent_trailers: Option<Box<HeaderMap>>,
 }
 
 /// Answers a request.
-pub(crate) async fn exchange(downstream: Rc<Downstream>, request: Request<Incoming>) -> Response<ResponseBody> {
+pub(crate) async fn exchange(
+    downstream: Rc<Downstream>,
+    request: Request<Incoming>,
+    meter: Option<Rc<Meter>>,
+) -> Response<ResponseBody> {
     let on = downstream.clone();
     let manager = &*on.manager;
     // A client that goes away drops this future: it is counted all the same.
-    let mut exchange = Guarded(Some(Exchange::begin(downstream, request.map(Some))));
+    let mut exchange = Exchange::begin(downstream, request.map(Some));
+    exchange.stream.upstream_bytes = meter.as_ref().map(|_| Rc::default());
+    exchange.stream.downstream_bytes = meter;
+    let mut exchange = Guarded(Some(exchange));
     let response = match exchange.get() {
         Some(exchange) => match exchange.answer(manager).await {
             Ok(response) => response,
@@ -176,6 +186,7 @@ impl Exchange {
             grpc_web: None,
             response_headers: HeaderMap::new(),
             sent_headers: None,
+            sent_trailers: None,
             request,
             downstream,
         }
@@ -466,18 +477,31 @@ impl Recorder {
         self.0.stream.bytes_sent += bytes as u64;
     }
 
-    /// The response is complete.
-    pub(crate) fn ended(mut self, trailers: Option<&HeaderMap>) {
+    /// The response is complete. It comes back where logs ask for bytes on the wire, on which the last are not yet: then
+    /// it is to be told when they are.
+    pub(crate) fn ended(mut self, trailers: Option<&HeaderMap>) -> Option<Self> {
         let stream = &mut self.0.stream;
         stream.timing.downstream_last_tx = Some(stream.elapsed());
-        self.0.close(trailers);
+        self.0.ends();
+        if self.0.stream.downstream_bytes.is_some() {
+            self.0.sent_trailers = trailers.cloned().map(Box::new);
+            return Some(self);
+        }
+        self.0.take_down(trailers);
+        None
+    }
+
+    /// All of it is written.
+    pub(crate) fn written(mut self) {
+        let trailers = self.0.sent_trailers.take();
+        self.0.take_down(trailers.as_deref());
     }
 
     /// The response broke off.
     pub(crate) fn broken(mut self, error: &BodyError) {
         let (flags, details) = error.told();
         self.0.stream.blame(flags, details);
-        self.0.close(None);
+        self.0.close();
     }
 
     /// The client went away.
@@ -486,19 +510,24 @@ impl Recorder {
         stream.blame(Flags::DOWNSTREAM_CONNECTION_TERMINATION, "downstream_remote_disconnect");
         downstream.request_abandoned(stream.elapsed());
         downstream.manager.stats.rq_rx_reset.fetch_add(1, Relaxed);
-        self.0.close(None);
+        self.0.close();
     }
 }
 
 impl Exchange {
-    fn close(&mut self, trailers: Option<&HeaderMap>) {
+    fn close(&mut self) {
+        self.ends();
+        self.take_down(None);
+    }
+
+    /// It is over, and counted so.
+    fn ends(&mut self) {
         self.note_route();
         let took = self.stream.elapsed();
         self.stream.timing.end = Some(took);
         if let Some(progress) = &self.progress {
             progress.note(&mut self.stream);
         }
-        let span = self.span.take();
         let manager = &self.downstream.manager;
         let stats: &HttpStats = &manager.stats;
         stats.rq_active.fetch_sub(1, Relaxed);
@@ -506,6 +535,12 @@ impl Exchange {
         stats.rq_time.record(took);
         stats.rq_class.count(self.stream.status);
         manager.rq_class_of_listener.count(self.stream.status);
+    }
+
+    /// Writes it into logs, and ends its span.
+    fn take_down(&mut self, trailers: Option<&HeaderMap>) {
+        let span = self.span.take();
+        let manager = &self.downstream.manager;
         if !manager.access_logs.is_empty() {
             let context = self.context_at_end(trailers);
             manager.access_logs.iter().for_each(|log| log.log(&context));

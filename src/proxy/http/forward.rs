@@ -309,6 +309,7 @@ impl Sending<'_> {
             source: exchange.downstream.connection.source,
             passed_on: Some(&exchange.downstream.connection),
             carried: Some(&exchange.stream.carried),
+            meter: exchange.stream.upstream_bytes.as_ref(),
         };
         exchange.stream.carried.take();
         let (stats, counted, began) = (&self.cluster.stats, &host.state.stats, turn::now());

@@ -70,6 +70,7 @@ fn copy(exchange: &Exchange, mirror: &Mirror, body: &Prepared) {
             source,
             passed_on: None,
             carried: None,
+            meter: None,
         };
         let mut request = Some(request.map(|()| body));
         let sent = worker.pools.send_own(&towards, &mut request);

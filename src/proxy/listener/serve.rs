@@ -14,7 +14,7 @@ use super::chain::Facts;
 use super::inspect::{Found, Stopped, in_time, inspect};
 use super::origin::Destination;
 use super::{FilterChain, Listener, ListenerStats, NetworkFilter};
-use crate::proxy::connection::{Address, Connection};
+use crate::proxy::connection::{self, Address, Connection};
 use crate::proxy::http::connection::{self as http, Downstream};
 use crate::proxy::io::{Io, Rewound, Socket};
 use crate::proxy::tcp;
@@ -72,7 +72,7 @@ async fn place(worker: Rc<Worker>, accepting: Arc<Listener>, mut stream: Socket)
         return Err(io::Error::other("it would lead back to this listener"));
     }
     let connection = Connection {
-        id: worker.connection_id(),
+        id: connection::next_id(),
         source: listener
             .inspection
             .original_src

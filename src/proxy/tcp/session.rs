@@ -7,7 +7,7 @@ use xxhash_rust::xxh64::xxh64;
 
 use super::relay::{Broken, Way, relay};
 use super::{TcpProxy, TcpStats};
-use crate::proxy::connection::{Carried, Connection, Stream};
+use crate::proxy::connection::{Carried, CloseType, Connection, Stream};
 use crate::proxy::flags::Flags;
 use crate::proxy::format::Context;
 use crate::proxy::io::Io;
@@ -86,21 +86,18 @@ impl Session<'_> {
         for _ in 0..self.proxy.max_connect_attempts {
             let Some(cluster) = self.proxy.choose().and_then(|slot| slot.take()) else {
                 self.proxy.stats.cx_no_route.fetch_add(1, Relaxed);
-                self.stream.flags.set(Flags::NO_CLUSTER);
-                return None;
+                return self.fails(Flags::NO_CLUSTER, "tcp_initializion_failure:3");
             };
             self.stream.cluster = Some(cluster.clone());
             let Some(permit) = cluster.breakers.of(false).enter(|breaker| &breaker.connections) else {
                 cluster.stats.cx_overflow.fetch_add(1, Relaxed);
-                self.stream.flags.set(Flags::UPSTREAM_OVERFLOW);
-                return None;
+                return self.fails(Flags::UPSTREAM_OVERFLOW, "tcp_initializion_failure:2");
             };
             let Some(host) = cluster.choose(&self.choice()) else {
                 cluster.stats.cx_none_healthy.fetch_add(1, Relaxed);
-                self.stream.flags.set(Flags::NO_HEALTHY_UPSTREAM);
-                return None;
+                return self.fails(Flags::NO_HEALTHY_UPSTREAM, "tcp_initializion_failure:1");
             };
-            self.stream.host = Some(host.clone());
+            self.stream.earlier.extend(self.stream.host.replace(host.clone()));
             self.stream.attempts += 1;
             let ends = Ends::of(self.connection);
             let made_for = MadeFor {
@@ -121,7 +118,13 @@ impl Session<'_> {
                 }
             }
         }
-        self.stream.flags.set(Flags::RETRY_LIMIT_EXCEEDED);
+        self.fails(Flags::RETRY_LIMIT_EXCEEDED, "tcp_initializion_failure:0")
+    }
+
+    /// There is no connection to a host, for this reason in Envoy's words.
+    fn fails(&mut self, flag: Flags, reason: &'static str) -> Option<Metered<Open>> {
+        self.stream.flags.set(flag);
+        self.stream.local_close = Some(reason);
         None
     }
 
@@ -139,21 +142,29 @@ impl Session<'_> {
         match broken {
             Broken::Idle => {
                 self.proxy.stats.idle_timeout.fetch_add(1, Relaxed);
-                self.stream.termination = Some("idle_timeout");
+                self.stream.local_close = Some("tcp_session_idle_timeout");
             }
-            Broken::Client(error) if error.kind() == std::io::ErrorKind::ConnectionReset => host.reset_when_closed(),
-            Broken::Host(error) if error.kind() == std::io::ErrorKind::ConnectionReset => client.reset_when_closed(),
+            Broken::Client(error) if error.kind() == std::io::ErrorKind::ConnectionReset => {
+                self.stream.downstream_close = CloseType::RemoteReset;
+                host.reset_when_closed();
+            }
+            Broken::Host(error) if error.kind() == std::io::ErrorKind::ConnectionReset => {
+                self.stream.flags.set(Flags::UPSTREAM_REMOTE_RESET);
+                self.stream.upstream_close = CloseType::RemoteReset;
+                self.stream.downstream_close = CloseType::LocalReset;
+                client.reset_when_closed();
+            }
             Broken::Client(_) | Broken::Host(_) => {}
         }
         tracing::debug!(error = %broken, connection = self.connection.id, "a connection broke");
     }
 
     fn cut_off(&mut self, cut: Cut) {
-        self.stream.termination = Some(match cut {
+        self.stream.local_close = Some(match cut {
             Cut::Duration => {
                 self.proxy.stats.max_duration.fetch_add(1, Relaxed);
                 self.stream.flags.set(Flags::DURATION_TIMEOUT);
-                "max_downstream_connection_duration"
+                "max_connection_duration_reached"
             }
             Cut::Drained => "drained",
         });

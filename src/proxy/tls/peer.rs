@@ -139,6 +139,9 @@ pub(super) fn peer(tls: &CommonState, own: Option<&Arc<Certificate>>) -> PeerTls
         own: own.cloned(),
         version: tls.protocol_version().map_or("", suites::version_name),
         cipher: suite.map_or("", suites::suite_name),
+        group: tls
+            .negotiated_key_exchange_group()
+            .map_or("", |group| suites::group_name(group.name())),
     }
 }
 

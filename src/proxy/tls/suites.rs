@@ -175,6 +175,12 @@ pub(super) fn group_place(group: NamedGroup) -> Option<usize> {
     GROUPS.iter().position(|(_, one)| one.name() == group)
 }
 
+/// A group by its OpenSSL name; empty if it is none of ours.
+pub(super) fn group_name(group: NamedGroup) -> &'static str {
+    let found = GROUPS.iter().find(|(_, one)| one.name() == group);
+    found.map_or("", |(name, _)| name)
+}
+
 /// The names of all groups, by their places.
 pub(super) fn group_names() -> impl Iterator<Item = &'static str> {
     GROUPS.iter().map(|(name, _)| *name)

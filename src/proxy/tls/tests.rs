@@ -13,6 +13,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::downstream::Secured;
 use super::*;
+use crate::proxy::connection::Near;
 use crate::proxy::io::{Io, Rewound, Socket};
 use crate::proxy::listener::FilterChain;
 use crate::proxy::listener::chain::{ChainIndex, Facts};
@@ -140,7 +141,7 @@ async fn meet_as(server: &DownstreamTls, client: &UpstreamTls, wish: Wish<'_>, s
     let connecting = async {
         let io = Io::Tcp(TcpStream::connect(address).await?);
         let host = host(address);
-        let mut connected = client.connect(io, None, &host, wish, &stats.client).await?;
+        let mut connected = client.connect(io, Near::default(), &host, wish, &stats.client).await?;
         // In TLS 1.3 the server's verdict comes after the handshake.
         connected.io.read_exact(&mut [0]).await?;
         Ok(connected)
@@ -559,7 +560,7 @@ async fn a_permissive_listener_tells_mutual_tls_from_other_tls_and_from_plaintex
     let mesh = client(&authority, CLIENT, SERVER);
     let connecting = async {
         let io = Io::Tcp(TcpStream::connect(address).await.unwrap());
-        mesh.connect(io, None, &host(address), Wish::default(), &stats.client)
+        mesh.connect(io, Near::default(), &host(address), Wish::default(), &stats.client)
             .await
     };
     let accepting = async {
@@ -574,7 +575,7 @@ async fn a_permissive_listener_tells_mutual_tls_from_other_tls_and_from_plaintex
     let dialling = async {
         let io = Io::Tcp(TcpStream::connect(address).await.unwrap());
         outsider
-            .connect(io, None, &host(address), Wish::default(), &stats.client)
+            .connect(io, Near::default(), &host(address), Wish::default(), &stats.client)
             .await
     };
     let accepting = async {

@@ -1,7 +1,7 @@
 //! TLS towards hosts.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr};
 use std::rc::Rc;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -133,12 +133,12 @@ impl UpstreamTls {
     pub(crate) async fn connect(
         &self,
         io: Io,
-        local: Option<SocketAddr>,
+        near: Near,
         host: &Host,
         wish: Wish<'_>,
         stats: &TlsStats,
     ) -> io::Result<Connected> {
-        let result = self.handshake(io, local, host, wish, stats).await;
+        let result = self.handshake(io, near, host, wish, stats).await;
         result.map_err(|error| {
             stats.failed(&error);
             io::Error::new(error.kind(), format!("TLS_error: {}", handshake_failure(&error)))
@@ -148,7 +148,7 @@ impl UpstreamTls {
     async fn handshake(
         &self,
         io: Io,
-        local: Option<SocketAddr>,
+        near: Near,
         host: &Host,
         wish: Wish<'_>,
         stats: &TlsStats,
@@ -166,8 +166,8 @@ impl UpstreamTls {
         let peer = peer::peer(tls, made.certificate());
         Ok(Connected {
             near: Near {
-                local,
                 tls: Some(Rc::new(peer)),
+                ..near
             },
             alpn: tls.alpn_protocol().map(<[u8]>::to_vec),
             io: Io::TlsClient(Box::new(stream)),

@@ -172,6 +172,7 @@ async fn send(worker: &Worker, tracer: &Tracer, spans: Vec<otlp::Span>) -> Resul
         source: None,
         passed_on: None,
         carried: None,
+        meter: None,
     };
     let message = otlp::encode(&tracer.resource, tracer.scope.as_ref(), spans);
     let mut request = Some(exporter.request(message));

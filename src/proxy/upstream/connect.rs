@@ -14,7 +14,7 @@ use super::breaker::Permit;
 use super::cluster::{Cluster, ClusterStats};
 use super::host::{Host, HostAddress, HostState};
 use super::proxy_protocol::Ends;
-use crate::proxy::connection::Near;
+use crate::proxy::connection::{self, Near};
 use crate::proxy::io::Io;
 use crate::proxy::io::metered::{ByteStats, Counts};
 use crate::proxy::tls::Wish;
@@ -216,6 +216,7 @@ fn reason(error: &io::Error) -> String {
 }
 
 async fn establish(cluster: &Cluster, host: &Host, wish: Wish<'_>, made_for: MadeFor<'_>) -> io::Result<Connected> {
+    let id = connection::next_id();
     let (mut io, local) = match &host.address {
         HostAddress::Unix(path) => (Io::Unix(UnixStream::connect(path).await?), None),
         HostAddress::Ip(address) => {
@@ -227,12 +228,10 @@ async fn establish(cluster: &Cluster, host: &Host, wish: Wish<'_>, made_for: Mad
     if let Some(header) = host.transport.proxy_header {
         io.write_all(&header.of(made_for.ends)).await?;
     }
+    let near = Near { id, local, tls: None };
     match &host.transport.tls {
-        None => {
-            let (near, alpn) = (Near { local, tls: None }, None);
-            Ok(Connected { io, near, alpn })
-        }
-        Some(tls) => tls.connect(io, local, host, wish, &cluster.stats.ssl).await,
+        None => Ok(Connected { io, near, alpn: None }),
+        Some(tls) => tls.connect(io, near, host, wish, &cluster.stats.ssl).await,
     }
 }
 

@@ -19,6 +19,16 @@ pub(crate) enum HostAddress {
     Unix(PathBuf),
 }
 
+impl HostAddress {
+    /// The IP address, or else the path.
+    pub(crate) fn without_port(&self) -> String {
+        match self {
+            HostAddress::Ip(address) => address.ip().to_string(),
+            HostAddress::Unix(_) => self.to_string(),
+        }
+    }
+}
+
 impl std::fmt::Display for HostAddress {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {

@@ -26,6 +26,7 @@ use super::proxy_protocol::Ends;
 use crate::proxy::connection::{Carried, Connection};
 use crate::proxy::http::body::RequestBody;
 use crate::proxy::http::body::incoming::Incoming;
+use crate::proxy::http::meter::Meter;
 use host_pool::{Carrier, HostPool};
 pub(crate) use http1::HostStream;
 pub(crate) use raw::RawStream;
@@ -55,6 +56,8 @@ pub(crate) struct Towards<'a> {
     pub(crate) passed_on: Option<&'a Connection>,
     /// Where the connection is noted as soon as there is one.
     pub(crate) carried: Option<&'a RefCell<Option<Carried>>>,
+    /// Where bytes on the wire are counted, if they are asked for.
+    pub(crate) meter: Option<&'a Rc<Meter>>,
 }
 
 /// The pools of a worker.
@@ -222,7 +225,7 @@ impl Pools {
             let Some(carrier) = &mut lease.carrier else {
                 return Err(SendError::new(FailureKind::Reset, ""));
             };
-            let error = match carrier.send(request, scheme).await {
+            let error = match carrier.send(request, scheme, towards.meter).await {
                 Ok(response) => return Ok((response, lease)),
                 Err(error) => error,
             };

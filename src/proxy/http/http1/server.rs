@@ -32,6 +32,7 @@ use crate::proxy::flags::Flags;
 use crate::proxy::http::body::ResponseBody;
 use crate::proxy::http::body::incoming::{Incoming, PeerError};
 use crate::proxy::http::connection::{Downstream, Ending, Open};
+use crate::proxy::http::meter::{self, Meter};
 use crate::proxy::http::{HttpManager, exchange};
 use crate::proxy::io::metered::Metered;
 use crate::proxy::turn;
@@ -166,6 +167,14 @@ impl Connection {
             watcher: None,
             fields: Vec::new(),
         }
+    }
+
+    /// Counts what goes by for a request from now on: of what came with its head all that was not of another, as in Envoy.
+    fn meter(&mut self, head: &Head, came: usize) {
+        let meter = Meter::default();
+        meter.receive(came);
+        meter.receive_headers(meter::http1_headers(head.request.headers()));
+        self.wire.meter = Some(Rc::new(meter));
     }
 
     /// Wakes whoever watches the connection: the body is over, one way or another.
@@ -329,10 +338,14 @@ impl<E: Future<Output = Option<Instant>>> Server<'_, E> {
             loop {
                 let connection = &mut *self.connection.borrow_mut();
                 let Connection { wire, fields, .. } = connection;
+                let came = wire.read.len();
                 if looks.is_due(&wire.read, size) {
                     match request::take(&mut wire.read, fields, size) {
                         Ok(Some(head)) => {
                             connection.rest = head.rest;
+                            if self.downstream.manager.metered {
+                                connection.meter(&head, came);
+                            }
                             // The host's answer is read into the same, and not into one that is made for it.
                             connection.wire.rest();
                             return Poll::Ready(Ok(Next::Request(head)));
@@ -383,7 +396,8 @@ impl<E: Future<Output = Option<Instant>>> Server<'_, E> {
             .request
             .map(|()| Incoming::Http1Client(ClientStream(self.connection.clone())));
         // In a place of its own, so that connections without a request take little.
-        let mut exchange = Box::pin(exchange::exchange(self.downstream.clone(), request));
+        let meter = self.connection.borrow().wire.meter.clone();
+        let mut exchange = Box::pin(exchange::exchange(self.downstream.clone(), request, meter));
         poll_fn(|cx| {
             if let Poll::Ready(response) = exchange.as_mut().poll(cx) {
                 return Poll::Ready(Some(response));
@@ -420,7 +434,13 @@ impl<E: Future<Output = Option<Instant>>> Server<'_, E> {
             let connection = &mut *self.connection.borrow_mut();
             // A client that is answered is not asked for its body any more.
             connection.waits = false;
-            encode::response(&mut connection.wire.out, parts.status, &parts.headers, &body, asked)
+            let wire = &mut connection.wire;
+            let before = wire.out.short().len();
+            let coding = encode::response(&mut wire.out, parts.status, &parts.headers, &body, asked);
+            if let Some(meter) = &wire.meter {
+                meter.send_headers(wire.out.headers_since(before));
+            }
+            coding
         };
         let mut broken = false;
         let mut ended = coding == Coding::Nothing && !tunnel;

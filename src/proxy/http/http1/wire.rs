@@ -3,11 +3,13 @@
 use std::cell::Cell;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite};
 
+use crate::proxy::http::meter::Meter;
 use crate::proxy::io::reading::{Room, give_back};
 
 /// What gathers before it is written, at most.
@@ -32,6 +34,8 @@ pub(crate) struct Wire<I> {
     pub(crate) ended: bool,
     /// What is to be written.
     pub(crate) out: Outbox,
+    /// What goes by is counted there.
+    pub(crate) meter: Option<Rc<Meter>>,
 }
 
 impl<I: AsyncRead + AsyncWrite + Unpin> Wire<I> {
@@ -43,6 +47,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Wire<I> {
             room: Room::default(),
             ended: false,
             out: Outbox::default(),
+            meter: None,
         }
     }
 
@@ -53,6 +58,9 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Wire<I> {
         }
         let len = ready!(self.room.poll_fill(cx, &mut self.io, &mut self.read))?;
         self.ended = len == 0;
+        if let Some(meter) = &self.meter {
+            meter.receive(len);
+        }
         Poll::Ready(Ok(()))
     }
 
@@ -63,7 +71,13 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Wire<I> {
 
     /// Writes all there is to write.
     pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.out.poll_flush(cx, &mut self.io)
+        let Some(meter) = &self.meter else {
+            return self.out.poll_flush(cx, &mut self.io);
+        };
+        let before = self.out.unwritten();
+        let polled = self.out.poll_flush(cx, &mut self.io);
+        meter.send(before - self.out.unwritten());
+        polled
     }
 
     /// Writes all there is to write, and tells the peer that it was all.
@@ -87,6 +101,17 @@ impl Outbox {
     /// Whether all of it is written.
     pub(crate) fn is_empty(&self) -> bool {
         self.short.is_empty() && self.long.is_empty() && self.after.is_empty() && !self.unflushed
+    }
+
+    fn unwritten(&self) -> usize {
+        self.short.len() - self.written + self.long.len() + self.after.len()
+    }
+
+    /// How many bytes the headers have that were just put in, after so many bytes and the first line.
+    pub(crate) fn headers_since(&self, before: usize) -> usize {
+        let head = self.short.get(before..).unwrap_or_default();
+        let first = head.iter().position(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+        (head.len() - first).saturating_sub(b"\r\n".len())
     }
 
     /// Whether it takes another piece before what is there is written.

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::future::poll_fn;
+use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -20,6 +21,7 @@ use super::keepalive::KeepAlive;
 use super::pump::Pump;
 use super::{remove_what_is_not_in_http2, tunnel};
 use crate::proxy::http::body::RequestBody;
+use crate::proxy::http::meter::Meter;
 
 /// Envoy's limit of headers.
 const HEADER_BYTES: u32 = 60 << 10;
@@ -50,6 +52,7 @@ pub(crate) fn begin<I: AsyncRead + AsyncWrite + Unpin>(
         header_bytes: HEADER_BYTES,
         max_streams: 0,
         connect_protocol: false,
+        metered: false,
     });
     let connection = connection.shared();
     let driver = ClientDriver {
@@ -121,7 +124,12 @@ impl Client {
     ///
     /// # Errors
     /// When the connection is over.
-    pub(crate) fn send(&self, request: Request<RequestBody>, scheme: &'static str) -> Result<Answering, Error> {
+    pub(crate) fn send(
+        &self,
+        request: Request<RequestBody>,
+        scheme: &'static str,
+        meter: Option<Rc<Meter>>,
+    ) -> Result<Answering, Error> {
         let (mut head, body) = request.into_parts();
         let tunnel = tunnel::asked(&mut head.headers);
         let host = complete(&mut head, &body);
@@ -129,7 +137,7 @@ impl Client {
         let written = self
             .0
             .borrow_mut()
-            .open(ended, head.method == Method::HEAD, |encoder, out| {
+            .open(ended, head.method == Method::HEAD, meter, |encoder, out| {
                 let connect = head.method == Method::CONNECT;
                 let method = if tunnel.is_some() {
                     &Method::CONNECT

@@ -64,6 +64,8 @@ pub(super) struct Config {
     pub(super) max_streams: u32,
     /// Whether clients may ask for other protocols (RFC 8441).
     pub(super) connect_protocol: bool,
+    /// Whether bytes on the wire are counted for each of a client's requests.
+    pub(super) metered: bool,
 }
 
 /// How far a connection is with its end.
@@ -125,6 +127,8 @@ pub(super) struct Connection {
     /// The authority of the last request: most are alike.
     pub(super) authority: Option<Authority>,
     pub(super) block: Option<Block>,
+    /// How many bytes the frames of the headers have that came last.
+    pub(super) heading: usize,
     /// Whether the peer's settings have come, which are the first that it says.
     pub(super) greeted: bool,
     pub(super) going: Going,
@@ -169,6 +173,7 @@ impl Connection {
             begun: VecDeque::new(),
             authority: None,
             block: None,
+            heading: 0,
             greeted: false,
             going: Going::Not,
             peer_going: false,

@@ -27,6 +27,7 @@ const CONFIG: Config = Config {
     header_bytes: 1000,
     max_streams: 5,
     connect_protocol: true,
+    metered: false,
 };
 
 /// Takes what a client or a host says after its settings, in these pieces.
@@ -87,7 +88,7 @@ impl Streams {
         let mut streams = Self::default();
         if role == Role::Client {
             for _ in 0..ASKED {
-                let opened = connection.borrow_mut().open(true, false, |_, _| {});
+                let opened = connection.borrow_mut().open(true, false, None, |_, _| {});
                 if let Ok(place) = opened {
                     streams.add(connection, place, String::new(), false);
                 }

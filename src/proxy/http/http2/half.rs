@@ -2,6 +2,7 @@
 //! end gives it up: the stream is reset.
 
 use std::fmt;
+use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -11,6 +12,7 @@ use super::connection::Shared;
 use super::error::{Error, Reason};
 use super::head::{Answer, write_fields};
 use super::waits::Piece;
+use crate::proxy::http::meter::Meter;
 
 /// What comes on a stream.
 pub(super) struct Receiver {
@@ -66,6 +68,12 @@ impl Sender {
         let mut connection = self.connection.borrow_mut();
         let stream = connection.table.get_mut(self.place);
         stream.is_some_and(|stream| stream.broken.is_none())
+    }
+
+    /// Where bytes on the wire are counted, if they are.
+    pub(super) fn meter(&self) -> Option<Rc<Meter>> {
+        let mut connection = self.connection.borrow_mut();
+        connection.table.get_mut(self.place)?.meter.clone()
     }
 
     /// Answers with a head, which may be all.

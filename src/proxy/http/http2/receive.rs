@@ -2,6 +2,8 @@
 //!
 //! An error is one of the connection, which ends with it; what is wrong with a stream alone resets the stream.
 
+use std::rc::Rc;
+
 use bytes::{Bytes, BytesMut};
 
 use super::connection::{ALIVE, Begun, Block, Connection, Going, Role, SHUTDOWN};
@@ -128,6 +130,9 @@ impl Connection {
         if stream.broken.is_some() {
             return Ok(0);
         }
+        if let Some(meter) = &stream.meter {
+            meter.receive(frame::HEAD + len);
+        }
         match stream.heard {
             Heard::Head => return Err(Reason::PROTOCOL_ERROR),
             Heard::Ended => return Err(Reason::STREAM_CLOSED),
@@ -160,6 +165,7 @@ impl Connection {
         if head.stream == 0 {
             return Err(Reason::PROTOCOL_ERROR);
         }
+        self.heading = frame::HEAD + head.len;
         let mut block = frame::without_padding(head, payload)?;
         if head.has(frame::WITH_PRIORITY) {
             if block.len() < 5 {
@@ -188,6 +194,7 @@ impl Connection {
         block.frames += 1;
         calm(block.bytes.len() + payload.len() <= most && block.frames <= 5 + most / frame::LARGEST)?;
         block.bytes.extend_from_slice(payload);
+        self.heading += frame::HEAD + head.len;
         match self.block.take_if(|_| head.has(frame::END_HEADERS)) {
             Some(block) => self.block(block.stream, block.ended, block.bytes.freeze()),
             None => Ok(()),
@@ -237,6 +244,8 @@ impl Connection {
         let mut stream = Stream::new(id, self.config.stream_window, self.peer.window);
         stream.heard = if ended { Heard::Ended } else { Heard::Body };
         stream.length = asked.length;
+        stream.meter = self.config.metered.then(Rc::default);
+        stream.heard_headers(self.heading);
         self.active += 1;
         let place = self.table.insert(stream);
         self.begun.push_back(Begun { stream: place, asked });
@@ -251,6 +260,7 @@ impl Connection {
         if stream.broken.is_some() {
             return Ok(());
         }
+        stream.heard_headers(self.heading);
         let taken = match stream.heard {
             Heard::Ended => Err(Reason::STREAM_CLOSED),
             Heard::Head => fields.into_answer(stream, ended),

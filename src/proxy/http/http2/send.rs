@@ -1,5 +1,7 @@
 //! What we say on streams: heads at once, data as far as windows and the outbox have room, in fair turns.
 
+use std::rc::Rc;
+
 use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 
@@ -9,6 +11,7 @@ use super::frame::{self, Head};
 use super::head;
 use super::hpack::Encoder;
 use super::stream::{Said, Stream};
+use crate::proxy::http::meter::Meter;
 
 impl Connection {
     /// Begins a stream with a request, of which this writes the headers.
@@ -19,6 +22,7 @@ impl Connection {
         &mut self,
         ended: bool,
         bodiless: bool,
+        meter: Option<Rc<Meter>>,
         write: impl FnOnce(&mut Encoder, &mut BytesMut),
     ) -> Result<usize, Error> {
         if let Some(error) = self.over() {
@@ -35,7 +39,9 @@ impl Connection {
             (Said::Body, true)
         };
         stream.bodiless = bodiless;
-        self.block_of(id, ended, write);
+        let bytes = self.block_of(id, ended, write);
+        stream.meter = meter;
+        stream.said_headers(bytes);
         Ok(self.table.insert(stream))
     }
 
@@ -52,7 +58,8 @@ impl Connection {
         let stream = self.sendable(place)?;
         stream.said = if ended { Said::Ended } else { Said::Body };
         let id = stream.id;
-        self.block_of(id, ended, write);
+        let bytes = self.block_of(id, ended, write);
+        self.said_headers(place, bytes);
         self.settle(place);
         Ok(())
     }
@@ -66,7 +73,8 @@ impl Connection {
         debug_assert!(stream.waiting.is_empty());
         stream.said = Said::Ended;
         let id = stream.id;
-        self.block_of(id, true, |encoder, out| head::write_fields(encoder, trailers, out));
+        let bytes = self.block_of(id, true, |encoder, out| head::write_fields(encoder, trailers, out));
+        self.said_headers(place, bytes);
         self.settle(place);
         Ok(())
     }
@@ -134,6 +142,9 @@ impl Connection {
         let data = stream.waiting.split_to(len);
         let all = stream.waiting.is_empty();
         let last = all && stream.said == Said::Ending;
+        if let Some(meter) = &stream.meter {
+            meter.send(frame::HEAD + len);
+        }
         stream.sending.take(len);
         self.sending.take(len);
         self.data_frames = self.data_frames.saturating_add(1);
@@ -159,6 +170,9 @@ impl Connection {
     fn end(&mut self, place: usize) {
         if let Some(stream) = self.table.get_mut(place) {
             stream.said = Said::Ended;
+            if let Some(meter) = &stream.meter {
+                meter.send(frame::HEAD);
+            }
             let head = Head::new(0, frame::DATA, frame::END_STREAM, stream.id).bytes();
             self.out.short().extend_from_slice(&head);
             self.kick();
@@ -166,13 +180,25 @@ impl Connection {
         }
     }
 
-    fn block_of(&mut self, id: u32, ended: bool, write: impl FnOnce(&mut Encoder, &mut BytesMut)) {
+    /// Writes headers, and says how many bytes that takes.
+    fn block_of(&mut self, id: u32, ended: bool, write: impl FnOnce(&mut Encoder, &mut BytesMut)) -> usize {
         let encoder = &mut self.encoder;
-        frame::write_block(self.out.short(), id, ended, |out| {
+        let out = self.out.short();
+        let before = out.len();
+        frame::write_block(out, id, ended, |out| {
             encoder.begin(out);
             write(encoder, out);
         });
+        let bytes = out.len() - before;
         self.kick();
+        bytes
+    }
+
+    /// So many bytes of headers were written on a stream.
+    fn said_headers(&mut self, place: usize, bytes: usize) {
+        if let Some(stream) = self.table.get_mut(place) {
+            stream.said_headers(bytes);
+        }
     }
 
     fn sendable(&mut self, place: usize) -> Result<&mut Stream, Error> {

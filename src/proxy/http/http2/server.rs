@@ -80,6 +80,7 @@ fn config(manager: &HttpManager) -> Config {
         header_bytes: u32::try_from(manager.limits.header_bytes).unwrap_or(u32::MAX),
         max_streams: settings.max_concurrent_streams.unwrap_or(STREAMS),
         connect_protocol: settings.allow_connect,
+        metered: manager.metered,
     }
 }
 
@@ -197,7 +198,7 @@ async fn answered(
     }
     let body = StreamBody::new(receiver, asked.length);
     let request = Request::from_parts(parts, Incoming::Http2(body));
-    let mut exchange = pin!(exchange::exchange(downstream, request));
+    let mut exchange = pin!(exchange::exchange(downstream, request, sender.meter()));
     poll_fn(|cx| match exchange.as_mut().poll(cx) {
         Poll::Ready(response) => Poll::Ready(Some(response)),
         Poll::Pending => sender.poll_broken(cx).map(|_| None),

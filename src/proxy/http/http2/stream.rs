@@ -9,6 +9,7 @@
 //! ended or it is broken.
 
 use std::collections::VecDeque;
+use std::rc::Rc;
 use std::task::{Context, Waker};
 
 use bytes::{Bytes, BytesMut};
@@ -16,6 +17,7 @@ use http::{HeaderMap, Response};
 
 use super::error::Error;
 use super::flow::{Receiving, Sending};
+use crate::proxy::http::meter::Meter;
 
 /// Pieces that are shorter are put together while nobody takes them: each would keep all of what was read with it.
 const SHORT: usize = 4 << 10;
@@ -71,6 +73,8 @@ pub(super) struct Stream {
     pub(super) sending: Sending,
     pub(super) reader: Option<Waker>,
     pub(super) writer: Option<Waker>,
+    /// What goes by is counted there.
+    pub(super) meter: Option<Rc<Meter>>,
 }
 
 impl Stream {
@@ -94,6 +98,23 @@ impl Stream {
             sending: Sending::new(sending),
             reader: None,
             writer: None,
+            meter: None,
+        }
+    }
+
+    /// So many bytes of headers have come.
+    pub(super) fn heard_headers(&self, bytes: usize) {
+        if let Some(meter) = &self.meter {
+            meter.receive(bytes);
+            meter.receive_headers(bytes);
+        }
+    }
+
+    /// So many bytes of headers were written.
+    pub(super) fn said_headers(&self, bytes: usize) {
+        if let Some(meter) = &self.meter {
+            meter.send(bytes);
+            meter.send_headers(bytes);
         }
     }
 

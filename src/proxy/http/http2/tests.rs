@@ -27,6 +27,7 @@ const SERVER: Config = Config {
     header_bytes: 60 << 10,
     max_streams: 100,
     connect_protocol: true,
+    metered: false,
 };
 
 fn on_a_worker(test: impl Future<Output = ()>) {
@@ -195,7 +196,12 @@ fn hosts_of_another_make_are_asked() {
         for len in [0, 1, 70_000, 1_000_000, 16_384] {
             client.ready().await.unwrap();
             let body = RequestBody::Whole(Some(some_bytes(len)));
-            let answer = client.send(request(body), "http").unwrap().answer().await.unwrap();
+            let answer = client
+                .send(request(body), "http", None)
+                .unwrap()
+                .answer()
+                .await
+                .unwrap();
             let heard = super::super::body::incoming::Incoming::Http2(answer.into_body());
             assert!(heard.collect().await.unwrap().to_bytes() == some_bytes(len), "{len}");
         }
@@ -216,7 +222,12 @@ fn ours_understand_each_other_and_many_share_short_windows() {
                     client.ready().await.unwrap();
                     let len = 20_000 * number;
                     let body = RequestBody::Whole(Some(some_bytes(len)));
-                    let answer = client.send(request(body), "http").unwrap().answer().await.unwrap();
+                    let answer = client
+                        .send(request(body), "http", None)
+                        .unwrap()
+                        .answer()
+                        .await
+                        .unwrap();
                     let heard = super::super::body::incoming::Incoming::Http2(answer.into_body());
                     assert!(heard.collect().await.unwrap().to_bytes() == some_bytes(len), "{len}");
                 })
@@ -334,7 +345,7 @@ fn resets_and_goaway_are_told_apart() {
         let mut errors = Vec::new();
         for _ in 0..3 {
             client.ready().await.unwrap();
-            let sent = client.send(request(RequestBody::Empty), "http").unwrap();
+            let sent = client.send(request(RequestBody::Empty), "http", None).unwrap();
             errors.push(sent.answer().await.unwrap_err());
         }
         assert_eq!(
@@ -361,7 +372,7 @@ fn a_client_waits_for_room_among_the_streams_of_a_host() {
         .await;
         let client = Rc::new(client);
         // Until the host's settings are there.
-        let first = client.send(request(RequestBody::Empty), "http").unwrap();
+        let first = client.send(request(RequestBody::Empty), "http", None).unwrap();
         let first = first.answer().await.unwrap();
         assert_eq!(client.room(), 1);
         drop(first);
@@ -371,7 +382,7 @@ fn a_client_waits_for_room_among_the_streams_of_a_host() {
                 spawn_local(async move {
                     client.ready().await.unwrap();
                     let sent = client
-                        .send(request(RequestBody::Whole(Some(some_bytes(9)))), "http")
+                        .send(request(RequestBody::Whole(Some(some_bytes(9)))), "http", None)
                         .unwrap();
                     let answer = sent.answer().await.unwrap();
                     let heard = super::super::body::incoming::Incoming::Http2(answer.into_body());

@@ -21,6 +21,7 @@ use super::{Protocol, Towards};
 use crate::proxy::connection::Carried;
 use crate::proxy::http::body::RequestBody;
 use crate::proxy::http::body::incoming::Incoming;
+use crate::proxy::http::meter::Meter;
 use crate::proxy::tls::{Offer, Wish};
 use crate::proxy::turn;
 use crate::proxy::upstream::breaker::Permit;
@@ -388,10 +389,11 @@ impl Carrier {
         &mut self,
         request: &mut Option<Request<RequestBody>>,
         scheme: &'static str,
+        meter: Option<&Rc<Meter>>,
     ) -> Result<Response<Incoming>, SendError> {
         match self {
-            Carrier::Http1(connection) => connection.send(request).await,
-            Carrier::Http2(stream) => stream.send(request, scheme).await,
+            Carrier::Http1(connection) => connection.send(request, meter).await,
+            Carrier::Http2(stream) => stream.send(request, scheme, meter).await,
         }
     }
 

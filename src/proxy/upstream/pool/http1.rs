@@ -24,6 +24,7 @@ use crate::proxy::http::http1::encode::{self, Coding};
 use crate::proxy::http::http1::response::{self, Asked, Head, SIZE};
 use crate::proxy::http::http1::wire::Wire;
 use crate::proxy::http::http1::{Field, Looks, Rest};
+use crate::proxy::http::meter::{self, Meter};
 use crate::proxy::io::metered::Metered;
 use crate::proxy::turn;
 use crate::proxy::upstream::cluster::{Cluster, UpstreamHttp};
@@ -124,8 +125,10 @@ impl Http1 {
     pub(super) async fn send(
         &mut self,
         request: &mut Option<Request<RequestBody>>,
+        meter: Option<&Rc<Meter>>,
     ) -> Result<Response<Incoming>, SendError> {
         self.requests += 1;
+        self.connection.borrow_mut().wire.meter = meter.cloned();
         let asked = self.begin(request.get_or_insert_default());
         let mut looks = Looks::default();
         let answer = poll_fn(|cx| self.connection.borrow_mut().poll_answer(cx, &mut looks, asked)).await;
@@ -182,7 +185,11 @@ impl Http1 {
         let reusable = self.requests < self.max_requests && self.connection.borrow().is_free();
         if let Some(pool) = pool.filter(|_| reusable) {
             self.since = turn::now().into_std();
-            self.connection.borrow_mut().wire.rest();
+            {
+                let wire = &mut self.connection.borrow_mut().wire;
+                wire.rest();
+                wire.meter = None;
+            }
             pool.take(self);
         }
     }
@@ -200,7 +207,11 @@ impl Connection {
     fn begin<B>(&mut self, head: &Request<B>, body: RequestBody, asked: Asked) {
         self.bodiless = body.is_end_stream();
         let (method, headers) = (head.method(), head.headers());
+        let before = self.wire.out.short().len();
         let coding = encode::request(&mut self.wire.out, method, target(head.uri()), headers, &body, asked);
+        if let Some(meter) = &self.wire.meter {
+            meter.send_headers(self.wire.out.headers_since(before));
+        }
         self.sending = (coding != Coding::Nothing).then_some(Sending {
             body,
             coding,
@@ -251,6 +262,9 @@ impl Connection {
     }
 
     fn answered(&mut self, head: &Head, asked: Asked) {
+        if let Some(meter) = &self.wire.meter {
+            meter.receive_headers(meter::http1_headers(head.response.headers()));
+        }
         self.rest = head.rest;
         self.keep_alive &= head.keep_alive;
         self.tunnel = asked.is_tunnel(head.response.status());

@@ -47,6 +47,7 @@ impl Pools {
             }));
         }
         let mut wire = Wire::new(Metered::new(link.io, link.open), BytesMut::new());
+        wire.meter = towards.meter.cloned();
         wire.out.short().extend_from_slice(first);
         let mut stream = RawStream {
             wire,
