@@ -286,3 +286,66 @@ pub(crate) fn node(bootstrap: &crate::xds::pb::bootstrap::Bootstrap) -> NodeName
         zone: zone.unwrap_or_default().into(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use crate::proxy::store::Store;
+    use crate::xds::transcode::to_wire;
+
+    /// Why a listener is refused that says this of tracing.
+    fn refusal(tracing: &Value) -> String {
+        let manager = json!({
+            "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+            "stat_prefix": "a", "route_config": {"name": "a"}, "tracing": tracing,
+            "http_filters": [{"name": "router", "typed_config": {
+                "@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router",
+            }}],
+        });
+        let listener = json!({
+            "name": "a", "address": {"socket_address": {"address": "127.0.0.1", "port_value": 80}},
+            "filter_chains": [{"filters": [{"name": "a", "typed_config": manager}]}],
+        });
+        let bytes = to_wire("envoy.config.listener.v3.Listener", &listener).unwrap();
+        Store::default().listener(None, &bytes).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn what_would_be_missing_in_spans_is_refused() {
+        let of_metadata = json!({"tag": "a", "metadata": {
+            "kind": {"request": {}}, "metadata_key": {"key": "a", "path": [{"key": "b"}]},
+        }});
+        let detector = json!({"name": "a", "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.tracers.opentelemetry.resource_detectors.v3.EnvironmentResourceDetectorConfig",
+        }});
+        let provider = |message: &str, mut config: Value| {
+            config["@type"] = format!("type.googleapis.com/envoy.config.trace.v3.{message}").into();
+            json!({"provider": {"name": "a", "typed_config": config}})
+        };
+        let collector = json!({"envoy_grpc": {"cluster_name": "a"}});
+        for (tracing, place) in [
+            (json!({"custom_tags": [of_metadata]}), "tracing.custom_tags[0]"),
+            (
+                provider(
+                    "OpenTelemetryConfig",
+                    json!({"grpc_service": collector, "resource_detectors": [detector]}),
+                ),
+                "resource_detectors",
+            ),
+            (
+                provider(
+                    "ZipkinConfig",
+                    json!({"collector_cluster": "a", "collector_endpoint": "/a", "collector_endpoint_version": "HTTP_JSON"}),
+                ),
+                "tracing.provider",
+            ),
+        ] {
+            let refusal = refusal(&tracing);
+            assert!(
+                refusal.contains(place) && refusal.contains("not implemented"),
+                "{refusal}"
+            );
+        }
+    }
+}
