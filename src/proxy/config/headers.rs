@@ -63,3 +63,32 @@ fn text(value: &str) -> Compiled<HeaderText> {
     let value = HeaderValue::from_str(value).map_err(|_| Refusal::new(format!("`{value}` cannot be in a header")))?;
     Ok(HeaderText::Fixed(value))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::xds::pb::core::HeaderValue;
+
+    #[test]
+    fn the_host_is_not_changed_like_a_header() {
+        let add = |name: &str| HeaderValueOption {
+            header: Some(HeaderValue {
+                key: name.into(),
+                value: "a".into(),
+                ..Default::default()
+            }),
+            ..Default::default()
+        };
+        let refused =
+            |add: &[HeaderValueOption], remove: &[String]| ops("request", add, remove).unwrap_err().to_string();
+        for name in ["host", "Host", "HOST"] {
+            let why = "`host` is changed by the route's host rewrite alone";
+            let added = refused(&[add("x-a"), add(name)], &[]);
+            assert_eq!(added, format!("request_headers_to_add[1].header.key: {why}"));
+            let removed = refused(&[], &[name.into()]);
+            assert_eq!(removed, format!("request_headers_to_remove[0]: {why}"));
+        }
+        assert!(refused(&[add(":authority")], &[]).contains("cannot be a header here"));
+        assert!(ops("request", &[add("x-host")], &["hosts".into()]).is_ok());
+    }
+}
