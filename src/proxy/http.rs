@@ -11,6 +11,7 @@ mod hash;
 pub(crate) mod header_ops;
 pub(crate) mod http1;
 pub(crate) mod http2;
+pub(crate) mod interim;
 pub(crate) mod local_reply;
 pub(crate) mod meter;
 mod mirror;

@@ -369,7 +369,8 @@ async fn connect_is_passed_on(which: Plane) {
     say.send_data("hello".into(), true).unwrap();
     assert_eq!(read(&mut stream, 5).await, "hello");
     assert_eq!(stream.read(&mut [0; 9]).await.unwrap(), 0);
-    assert!(hear.data().await.unwrap().is_err());
+    let error = hear.data().await.unwrap().unwrap_err();
+    assert_eq!(error.reason(), Some(h2::Reason::CONNECT_ERROR));
     let details = "upstream_reset_after_response_started{connection_termination}";
     logged(
         &alone,

@@ -1,34 +1,45 @@
 //! HTTP/2 that is none, and floods of it. Envoy is compared where it answers alike; mostly it closes without a word where
 //! the bundled proxy says why.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
-use super::harness::alone::{Alone, cluster, http_listener};
+use super::harness::alone::{Alone, access_log, cluster, http_listener};
 use super::harness::frames::{Frame, Frames, headers, request};
-use super::harness::{Backend, Plane, get};
+use super::harness::{Backend, Plane, eventually, get};
 use crate::on_each_plane;
 
 on_each_plane! {
     malformed_streams_get_no_answer,
     broken_connections_end,
+    what_is_too_large_resets_its_stream_and_is_logged,
+    what_brings_nothing_is_counted,
     floods_end_the_connection_and_nothing_else,
 }
 
 /// A data plane in front of a backend; `/never` is not answered.
 async fn plane(which: Plane, backend: &Backend) -> Alone {
+    plane_with(which, backend, json!({"stream_idle_timeout": "0s"})).await
+}
+
+/// The same with a connection manager that says this.
+async fn plane_with(which: Plane, backend: &Backend, more: Value) -> Alone {
     let routes = json!([
+        {"match": {"path": "/own"}, "direct_response": {"status": 200, "body": {"inline_string": "own"}}},
         {"match": {"prefix": "/never"}, "route": {"cluster": "back", "timeout": "0s"},
          "request_headers_to_add": [{"header": {"key": "x-echo-delay", "value": "60000"}}]},
         {"match": {"prefix": "/"}, "route": {"cluster": "back", "timeout": "0s"}},
     ]);
-    let listener = http_listener("in", "INBOUND", routes, json!({"stream_idle_timeout": "0s"}));
+    let listener = http_listener("in", "INBOUND", routes, more);
     Alone::start(which, &[listener], &[cluster("back", backend.address())], json!({})).await
 }
 
+const DATA: u8 = 0;
 const HEADERS: u8 = 1;
+const PRIORITY: u8 = 2;
 const RST_STREAM: u8 = 3;
 const SETTINGS: u8 = 4;
 const GOAWAY: u8 = 7;
+const WINDOW_UPDATE: u8 = 8;
 
 /// What a stream or its connection comes to: the status of an answer, or none.
 async fn outcome(alone: &Alone, frames: &[Frame]) -> Option<u16> {
@@ -118,6 +129,110 @@ async fn malformed_streams_get_no_answer(which: Plane) {
     assert!(seen.iter().filter(|seen| seen.method == "GET").count() == 1, "{seen:?}");
 }
 
+async fn what_is_too_large_resets_its_stream_and_is_logged(which: Plane) {
+    let backend = Backend::http("echo").await;
+    let log = "%RESPONSE_CODE% %RESPONSE_FLAGS% %RESPONSE_CODE_DETAILS% %REQ(:METHOD)% %REQ(X-A)%\n";
+    let options = json!({"headers_with_underscores_action": "REJECT_REQUEST"});
+    let more = json!({"access_log": access_log(log), "common_http_protocol_options": options});
+    let alone = plane_with(which, &backend, more).await;
+    let (large, too_large) = ("a".repeat(61_200), "a".repeat(61_500));
+    let mut lines = Vec::new();
+    for (fields, details) in [
+        // With the pseudo-headers, a hundred.
+        (vec![("x-b", "b"); 96], None),
+        (vec![("x-b", "b"); 97], Some("http2.too_many_headers")),
+        (vec![("x-b", large.as_str())], None),
+        (
+            vec![("x-b", too_large.as_str())],
+            Some("http2.header_list_size_too_large"),
+        ),
+        (vec![("x_b", "b")], Some("http2.unexpected_underscore")),
+    ] {
+        let mut client = Frames::open(alone.listener(0)).await;
+        let all = [&request("GET", "/own")[..], &fields].concat();
+        client.send(&headers(1, &all, true).continued()).await;
+        let came = client.next_of(&[HEADERS, RST_STREAM, GOAWAY]).await.unwrap();
+        match details {
+            None => {
+                assert_eq!((came.kind, came.status()), (HEADERS, 200));
+                lines.push("200 - direct_response GET -".to_owned());
+            }
+            Some(details) => {
+                // INTERNAL_ERROR, and the connection goes on.
+                assert_eq!(
+                    (came.kind, &came.payload[..]),
+                    (RST_STREAM, &[0, 0, 0, 2][..]),
+                    "{details}"
+                );
+                client.send(&[headers(3, &request("GET", "/own"), true)]).await;
+                assert_eq!(client.next_of(&[HEADERS]).await.unwrap().status(), 200);
+                lines.push(format!("0 DR {details} - -"));
+                lines.push("200 - direct_response GET -".to_owned());
+            }
+        }
+    }
+    eventually("the log", async || {
+        let written = alone.wrote("access.log");
+        let written: Vec<_> = written.lines().collect();
+        (written == lines)
+            .then_some(())
+            .ok_or(format!("{written:#?} instead of {lines:#?}"))
+    })
+    .await;
+    let stats = alone.sidecar.stats("downstream_rq_(total|rx_reset|active)$").await;
+    let counted = ["total", "rx_reset", "active"].map(|name| stats[&format!("http.in.downstream_rq_{name}")]);
+    assert_eq!(counted, [8, 3, 0]);
+}
+
+/// How much each data plane takes of what brings nothing, and where it has had enough.
+async fn what_brings_nothing_is_counted(which: Plane) {
+    let backend = Backend::http("echo").await;
+    let alone = plane(which, &backend).await;
+    let own = |id| headers(id, &request("GET", "/own"), true);
+    let post = headers(1, &request("POST", "/never"), false);
+    let priority = Frame::new(PRIORITY, 0, 3, &[0, 0, 0, 0, 9]);
+    let update = Frame::new(WINDOW_UPDATE, 0, 0, &[0, 0, 0, 1]);
+    for (before, frame, most) in [
+        (None, &priority, Some(100)),
+        (Some(&post), &priority, Some(200)),
+        (Some(&own(1)), &priority, Some(100)),
+        (None, &update, Some(5)),
+        (Some(&post), &update, Some(7)),
+        (Some(&own(1)), &update, Some(25)),
+        (Some(&post), &Frame::new(DATA, 0, 1, &[]), Some(1)),
+        (None, &Frame::new(0xaa, 0, 0, &[0; 4]), None),
+        (None, &Frame::new(0x10, 0, 0, &[0, 0, 0, 1, b'u']), None),
+    ] {
+        for (count, fine) in match most {
+            Some(most) => vec![(most, true), (most + 1, false)],
+            None => vec![(10_000, true)],
+        } {
+            let mut client = Frames::open(alone.listener(0)).await;
+            client.send(before.map_or(&[], std::slice::from_ref)).await;
+            if before == Some(&own(1)) {
+                client.next_of(&[DATA]).await.unwrap();
+            }
+            client.send(&vec![frame.clone(); count]).await;
+            client.send(&[own(5)]).await;
+            let answer = client.next_of(&[HEADERS]).await;
+            assert_eq!(answer.is_some(), fine, "{count} times {frame:?} after {before:?}");
+        }
+    }
+}
+
+/// So many streams at the same time, where nothing is said of them.
+#[tokio::test]
+async fn both_planes_offer_as_many_streams() {
+    let backend = Backend::http("echo").await;
+    for which in [Plane::Envoy, Plane::Topsail] {
+        let alone = plane(which, &backend).await;
+        let mut client = Frames::open(alone.listener(0)).await;
+        let settings = client.next_of(&[SETTINGS]).await.unwrap();
+        let offered = settings.payload.chunks(6).find(|setting| setting[..2] == [0, 3]);
+        assert_eq!(offered.unwrap()[2..], 1024_u32.to_be_bytes(), "{which:?}");
+    }
+}
+
 async fn broken_connections_end(which: Plane) {
     let backend = Backend::http("echo").await;
     let alone = plane(which, &backend).await;
@@ -192,7 +307,7 @@ async fn floods_end_the_connection_and_nothing_else(which: Plane) {
     }
     // Nothing of it is left over.
     let active = "http.in.downstream_rq_active";
-    super::harness::eventually("an end of all requests", async || {
+    eventually("an end of all requests", async || {
         match alone.sidecar.stats(active).await[active] {
             0 => Ok(()),
             active => Err(active.to_string()),

@@ -22,6 +22,7 @@ mod grpc;
 pub mod harness;
 mod hostile_frames;
 mod hostile_requests;
+mod interim;
 mod layer_four;
 mod log_connections;
 mod lying_hosts;

@@ -75,7 +75,11 @@ fn routes() -> Value {
     let to = |prefix: &str, more: Value| {
         let mut route = json!({"cluster": "back"});
         route.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-        json!({"name": prefix, "match": {"prefix": prefix}, "route": route})
+        let add = json!({"key": "x-route", "value": "%REQ(:PATH)%"});
+        json!({
+            "name": prefix, "match": {"prefix": prefix}, "route": route,
+            "response_headers_to_add": [{"header": add}], "response_headers_to_remove": ["content-type"],
+        })
     };
     let own = |prefix: &str, status: u16| {
         let body = json!({"inline_string": "own"});
@@ -131,6 +135,8 @@ fn routes() -> Value {
             }})
         ),
         to("/late", json!({"timeout": "0.2s"})),
+        to("/nowhere", json!({"cluster": null, "cluster_header": "x-a"})),
+        to("/nobody", json!({"cluster": "nobody"})),
         to("/cookie", json!({"hash_policy": [{"cookie": {"name": "c", "ttl": "10s"}}]})),
         {"name": "grpc", "match": {"prefix": "/grpc", "grpc": {}}, "route": {"cluster": "back"}},
         {"name": "cors", "match": {"prefix": "/cors"}, "route": {"cluster": "back"}, "typed_per_filter_config": {
@@ -202,14 +208,16 @@ async fn plane(which: Plane) -> (Alone, Seen) {
         http_listener(name, "OUTBOUND", routes(), more)
     });
     let dead = cluster("dead", "127.0.0.1:1".parse().unwrap());
-    let alone = Alone::start(which, &listeners, &[cluster("back", address), dead], json!({})).await;
+    let nobody = json!({"name": "nobody", "type": "STATIC", "connect_timeout": "5s"});
+    let clusters = [cluster("back", address), dead, nobody];
+    let alone = Alone::start(which, &listeners, &clusters, json!({})).await;
     (alone, seen)
 }
 
 /// What is sent: to which listener, the first line, further headers with `|` for each end of a line, and the body.
 type Case = (&'static str, &'static str, &'static str, &'static str);
 
-const CASES: [Case; 78] = [
+const CASES: [Case; 80] = [
     // Without a body, whatever there is to say.
     ("plain", "HEAD /own", "", ""),
     ("plain", "HEAD /dead", "", ""),
@@ -304,6 +312,8 @@ const CASES: [Case; 78] = [
         "",
     ),
     ("plain", "GET /late", "x-slow: 500", ""),
+    ("plain", "GET /nowhere", "x-a: nowhere", ""),
+    ("plain", "GET /nobody", "", ""),
     (
         "plain",
         "POST /late",

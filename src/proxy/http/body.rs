@@ -155,17 +155,6 @@ impl Body for RequestBody {
     }
 }
 
-impl RequestBody {
-    /// A client that waits to be asked for it is.
-    pub(crate) fn asked_for(&self) {
-        match self {
-            RequestBody::Client(body, _) => body.asked_for(),
-            RequestBody::Replay(replay) => replay.asked_for(),
-            RequestBody::Empty | RequestBody::Whole(_) => {}
-        }
-    }
-}
-
 /// Why a body breaks off.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum BodyError {

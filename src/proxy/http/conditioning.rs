@@ -70,6 +70,9 @@ pub(super) fn condition(exchange: &mut Exchange) -> Result<(), LocalReply> {
     let downstream = exchange.downstream.clone();
     let manager = &*downstream.manager;
     underscores(&mut exchange.request, manager)?;
+    if !manager.proxy_100_continue {
+        ask_for_body(exchange);
+    }
     if exchange.request.method != Method::CONNECT {
         exchange.upgrade = upgrade(&exchange.request.headers);
     }
@@ -80,15 +83,6 @@ pub(super) fn condition(exchange: &mut Exchange) -> Result<(), LocalReply> {
     if exchange.request.version >= Version::HTTP_2 {
         // Cookies may be split for compression (RFC 9113 section 8.2.3).
         join(headers, &COOKIE, b"; ");
-    }
-    let expects = headers.get(EXPECT).map(HeaderValue::as_bytes);
-    if expects.is_some_and(|expects| expects.eq_ignore_ascii_case(b"100-continue")) {
-        if manager.proxy_100_continue {
-            exchange.expects_continue = exchange.request.version == Version::HTTP_11
-                && exchange.body.as_ref().is_some_and(|body| !body.has_begun());
-        } else {
-            headers.remove(EXPECT);
-        }
     }
     if (exchange.request.uri.authority().is_some() || exchange.request.version >= Version::HTTP_2)
         && let Ok(host) = HeaderValue::from_str(&exchange.authority)
@@ -111,6 +105,18 @@ pub(super) fn condition(exchange: &mut Exchange) -> Result<(), LocalReply> {
     Ok(())
 }
 
+/// Asks a client for a body that it announces, whatever becomes of the request, so that no host need be asked.
+fn ask_for_body(exchange: &mut Exchange) {
+    let expects = exchange.request.headers.get(EXPECT).map(HeaderValue::as_bytes);
+    if expects.is_some_and(|expects| expects.eq_ignore_ascii_case(b"100-continue")) {
+        exchange.request.headers.remove(EXPECT);
+        if let Some(interims) = &exchange.interims {
+            interims.ask_for_body();
+            exchange.count_status(StatusCode::CONTINUE.as_u16());
+        }
+    }
+}
+
 fn underscores(request: &mut request::Parts, manager: &HttpManager) -> Result<(), LocalReply> {
     if manager.underscores == Underscores::Allow {
         return Ok(());
@@ -121,11 +127,7 @@ fn underscores(request: &mut request::Parts, manager: &HttpManager) -> Result<()
         return Ok(());
     }
     if manager.underscores == Underscores::Reject {
-        let details = match request.version >= Version::HTTP_2 {
-            true => "http2.unexpected_underscore",
-            false => "http1.unexpected_underscore",
-        };
-        let flags = Flags::DOWNSTREAM_PROTOCOL_ERROR;
+        let (flags, details) = (Flags::DOWNSTREAM_PROTOCOL_ERROR, "http1.unexpected_underscore");
         return Err(LocalReply::new(StatusCode::BAD_REQUEST, "Bad Request", flags, details).closing());
     }
     names.iter().for_each(|name| drop(request.headers.remove(name)));
@@ -134,6 +136,17 @@ fn underscores(request: &mut request::Parts, manager: &HttpManager) -> Result<()
 
 /// `:method`, `:scheme`, `:authority` and `:path`.
 const PSEUDO_HEADERS: usize = 4;
+
+/// What is wrong with the headers of a request by HTTP/2 that is not answered for it: its stream is reset.
+pub(super) fn is_unanswered(headers: &HeaderMap, manager: &HttpManager) -> Option<&'static str> {
+    let underscore = || headers.keys().any(|name| name.as_str().contains('_'));
+    if manager.underscores == Underscores::Reject && underscore() {
+        return Some("http2.unexpected_underscore");
+    }
+    // Pseudo-headers count.
+    let many = headers.len() + PSEUDO_HEADERS > manager.limits.header_count;
+    many.then_some("http2.too_many_headers")
+}
 
 /// What no request may be.
 fn check(exchange: &Exchange) -> Result<(), LocalReply> {
@@ -145,12 +158,6 @@ fn check(exchange: &Exchange) -> Result<(), LocalReply> {
         // Who the client says it is has no place there (RFC 9113 section 8.3.1).
         if lengths > 1 || exchange.authority.contains('@') {
             return Err(bad("http2.violation.of.messaging.rule"));
-        }
-        // Pseudo-headers count.
-        if headers.len() + PSEUDO_HEADERS > exchange.downstream.manager.limits.header_count {
-            let text = "Request Header Fields Too Large";
-            let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
-            return Err(LocalReply::new(status, text, Flags::NONE, "http2.too_many_headers"));
         }
     }
     let hosts = headers.get_all(HOST).iter().count();

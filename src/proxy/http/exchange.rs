@@ -14,16 +14,19 @@ use super::body::incoming::Incoming;
 use super::body::{BodyError, Progress, ResponseBody};
 use super::conditioning::{self, REQUEST_ID};
 use super::connection::Downstream;
+use super::filter::HttpFilter;
 use super::filter::grpc_web::{Dialect, Encoder};
 use super::header_ops::HeaderOps;
 use super::http1::Refusal;
+use super::interim::Interims;
 use super::local_reply::LocalReply;
 use super::meter::Meter;
-use super::route::{self, Matched, Mutations, RouteAction, WeightedCluster};
+use super::route::{self, Forward, Matched, Mutations, RouteAction, WeightedCluster};
 use super::{HttpManager, HttpStats, ServerHeader, forward, rewrite, upgrade};
 use crate::proxy::connection::Stream;
 use crate::proxy::flags::Flags;
 use crate::proxy::format::{Context, RequestLine};
+use crate::proxy::slot::Slot;
 use crate::proxy::trace::decision::Reason;
 use crate::proxy::trace::span::{ActiveSpan, Beginning, Failure};
 use crate::proxy::trace::{Tracing, export};
@@ -47,8 +50,8 @@ pub(crate) struct Exchange {
     pub(crate) upgrade: Option<Box<str>>,
     /// How far the client is with the body, once it is sent.
     pub(crate) progress: Option<Rc<Progress>>,
-    /// Whether the client sends its body once a host asks for it (`Expect: 100-continue`).
-    pub(crate) expects_continue: bool,
+    /// What the client is told before the answer.
+    pub(crate) interims: Option<Interims>,
     /// The route it takes.
     pub(crate) matched: Option<Rc<Matched>>,
     /// Protocols offered to the host instead of the cluster's (`envoy.network.application_protocols`).
@@ -79,6 +82,7 @@ pub(crate) struct Exchange {
 pub(crate) async fn exchange(
     downstream: Rc<Downstream>,
     request: Request<Incoming>,
+    interims: Interims,
     meter: Option<Rc<Meter>>,
 ) -> Response<ResponseBody> {
     let on = downstream.clone();
@@ -87,6 +91,7 @@ pub(crate) async fn exchange(
     let mut exchange = Exchange::begin(downstream, request.map(Some));
     exchange.stream.upstream_bytes = meter.as_ref().map(|_| Rc::default());
     exchange.stream.downstream_bytes = meter;
+    exchange.interims = Some(interims);
     let mut exchange = Guarded(Some(exchange));
     let response = match exchange.get() {
         Some(exchange) => match exchange.answer(manager).await {
@@ -120,6 +125,22 @@ pub(crate) fn refuse(downstream: Rc<Downstream>, refusal: Refusal, version: Vers
     exchange.refused = true;
     let response = exchange.local(refusal.reply());
     exchange.finish(&manager, response)
+}
+
+/// Takes down what is no request of HTTP/2 and is not answered: its stream is reset, which counts as the client's doing.
+pub(crate) fn give_up(downstream: Rc<Downstream>, details: &'static str) {
+    let mut nothing = Request::new(None);
+    *nothing.version_mut() = Version::HTTP_2;
+    let mut exchange = Exchange::begin(downstream, nothing);
+    exchange.refused = true;
+    exchange.stream.blame(Flags::DOWNSTREAM_REMOTE_RESET, details);
+    exchange.downstream.manager.stats.rq_rx_reset.fetch_add(1, Relaxed);
+    exchange.close();
+}
+
+/// Why a request of HTTP/2 with these headers is to be given up, if it is.
+pub(crate) fn is_unanswered(downstream: &Downstream, headers: &HeaderMap) -> Option<&'static str> {
+    conditioning::is_unanswered(headers, &downstream.manager)
 }
 
 /// An exchange that is taken down as abandoned when its future is dropped.
@@ -179,7 +200,7 @@ impl Exchange {
             matched: None,
             upgrade: None,
             progress: None,
-            expects_continue: false,
+            interims: None,
             refused: false,
             upstream_alpn: None,
             cors_origin: None,
@@ -203,7 +224,11 @@ impl Exchange {
         }
         self.stream.request_id = self.text(&REQUEST_ID);
         for filter in &manager.filters {
-            if let Some(reply) = filter.request(self).await {
+            if let Some(mut reply) = filter.request(self).await {
+                // What CORS answers is its own.
+                if !matches!(filter, HttpFilter::Cors) {
+                    self.change_reply(&mut reply);
+                }
                 return Err(reply);
             }
         }
@@ -235,6 +260,13 @@ impl Exchange {
                 Ok(self.own_response(&matched, reply))
             }
         }
+    }
+
+    /// Counts an answer that the client was given, interim ones included.
+    pub(super) fn count_status(&self, status: u16) {
+        let manager = &self.downstream.manager;
+        manager.stats.rq_class.count(status);
+        manager.rq_class_of_listener.count(status);
     }
 
     /// Decides whether the request is traced, and begins its span.
@@ -379,6 +411,24 @@ impl Exchange {
         }
     }
 
+    /// What a filter answers instead of a host has the headers of a host's answer.
+    fn change_reply(&self, reply: &mut LocalReply) {
+        let Some(matched) = &self.matched else { return };
+        if let RouteAction::Forward(action) = &matched.route.action {
+            let (_, share) = self.destination(action);
+            self.change_response_headers(matched, share, &mut reply.headers);
+        }
+    }
+
+    /// Where a request goes: the cluster, and which share of a route's it is.
+    pub(super) fn destination<'a>(
+        &self,
+        action: &'a Forward,
+    ) -> (Option<Arc<Slot<Cluster>>>, Option<&'a WeightedCluster>) {
+        let named = |name: &str| self.downstream.worker.cluster(name);
+        action.destination.choose(self.random, &self.request.headers, named)
+    }
+
     /// A response that a route gives by itself.
     fn own_response(&mut self, matched: &Matched, reply: LocalReply) -> Response<ResponseBody> {
         let mut response = self.local(reply);
@@ -459,9 +509,7 @@ impl Exchange {
         };
         self.stream.route = matched.route.name.clone();
         if let RouteAction::Forward(action) = &matched.route.action {
-            let worker = &self.downstream.worker;
-            let named = |name: &str| worker.cluster(name);
-            let (slot, _) = action.destination.choose(self.random, &self.request.headers, named);
+            let (slot, _) = self.destination(action);
             self.stream.cluster = slot.and_then(|slot| slot.take());
         }
     }
@@ -533,8 +581,7 @@ impl Exchange {
         stats.rq_active.fetch_sub(1, Relaxed);
         self.downstream.request_ends();
         stats.rq_time.record(took);
-        stats.rq_class.count(self.stream.status);
-        manager.rq_class_of_listener.count(self.stream.status);
+        self.count_status(self.stream.status);
     }
 
     /// Writes it into logs, and ends its span.

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use http::header::{CONNECTION, HOST, HeaderName, HeaderValue};
 use http::uri::PathAndQuery;
-use http::{Method, Request, Response, StatusCode, Uri, Version};
+use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version};
 use http_body::Body;
 
 use super::body::client::ClientBody;
@@ -19,6 +19,7 @@ use super::body::replay::Kept;
 use super::body::{BodyLimits, Progress, RequestBody, ResponseBody};
 use super::deadlines::{Deadlines, Overdue, Watch, timed_out};
 use super::exchange::Exchange;
+use super::interim::Interims;
 use super::local_reply::LocalReply;
 use super::retry::Retries;
 use super::route::{Forward, Matched, WeightedCluster};
@@ -50,20 +51,13 @@ pub(super) async fn forward(
     matched: &Matched,
     action: &Forward,
 ) -> Result<Response<ResponseBody>, LocalReply> {
-    let worker = exchange.downstream.worker.clone();
-    let named = |name: &str| worker.cluster(name);
-    let (slot, share) = action
-        .destination
-        .choose(exchange.random, &exchange.request.headers, named);
+    let (slot, share) = exchange.destination(action);
     let Some(cluster) = slot.and_then(|slot| slot.take()) else {
         exchange.downstream.manager.stats.no_cluster.fetch_add(1, Relaxed);
         let details = "cluster_not_found";
-        return Err(LocalReply::new(
-            action.cluster_not_found,
-            "",
-            Flags::NO_CLUSTER,
-            details,
-        ));
+        let mut reply = LocalReply::new(action.cluster_not_found, "", Flags::NO_CLUSTER, details);
+        change_response(exchange, matched, share, &mut reply.headers);
+        return Err(reply);
     };
     exchange.stream.cluster = Some(cluster.clone());
     let deadline = Deadlines::new(exchange, action);
@@ -96,10 +90,7 @@ impl Prepared {
     fn new(exchange: &mut Exchange, matched: &Matched, action: &Forward) -> Self {
         let progress = Rc::new(Progress::default());
         exchange.progress = Some(progress.clone());
-        let mut body = exchange.body.take().filter(|body| !body.is_end_stream());
-        if exchange.expects_continue {
-            body = body.map(ClientBody::when_asked_for);
-        }
+        let body = exchange.body.take().filter(|body| !body.is_end_stream());
         let several = action.retry.is_some() || !action.mirrors.is_empty();
         let limit = matched.route.buffer_limit.unwrap_or(KEPT_BYTES);
         let (once, kept) = match body {
@@ -232,9 +223,7 @@ impl Sending<'_> {
                     self.cluster.report(host, Report::Timeout);
                 }
                 exchange.trace_attempt_over(Failure::Canceled);
-                let reply = timed_out("response_timeout");
-                self.cluster.stats.external.count_status(reply.status.as_u16());
-                Err(reply)
+                Err(self.own_reply(exchange, timed_out("response_timeout")))
             }
         }
     }
@@ -243,6 +232,13 @@ impl Sending<'_> {
         let mut retries = Retries::new(exchange, self.action.retry.clone());
         loop {
             let outcome = self.attempt(exchange, &mut retries).await;
+            if let Some(status) = exchange.interims.as_ref().and_then(Interims::heard) {
+                self.cluster.stats.external.count_status(status.as_u16());
+                if exchange.interims.as_ref().is_some_and(Interims::are_passed_on) {
+                    exchange.count_status(status.as_u16());
+                }
+                retries.forgo();
+            }
             match retries.next(
                 &self.cluster,
                 &outcome,
@@ -310,6 +306,7 @@ impl Sending<'_> {
             passed_on: Some(&exchange.downstream.connection),
             carried: Some(&exchange.stream.carried),
             meter: exchange.stream.upstream_bytes.as_ref(),
+            interims: exchange.interims.as_ref(),
         };
         exchange.stream.carried.take();
         let (stats, counted, began) = (&self.cluster.stats, &host.state.stats, turn::now());
@@ -366,7 +363,7 @@ impl Sending<'_> {
                 }
                 let (flags, reason) = reset_reason(error.kind);
                 exchange.trace_attempt_over(Failure::Reset(flags, reason));
-                Outcome::Failed(error.kind, failed(&error, exchange.stream.attempts > 1))
+                Outcome::Failed(error.kind, failed(&error, exchange))
             }
         }
     }
@@ -420,21 +417,17 @@ impl Sending<'_> {
                 self.cluster.stats.external.answered(response.status().as_u16(), took);
                 (response, lease)
             }
-            Outcome::NoHost(reply) => {
-                self.cluster.stats.external.count_status(reply.status.as_u16());
-                return Err(reply);
-            }
+            Outcome::NoHost(reply) => return Err(self.own_reply(exchange, reply)),
             Outcome::Failed(_, mut reply) => {
-                self.cluster.stats.external.count_status(reply.status.as_u16());
                 reply.flags.set(exchange.stream.flags);
-                return Err(reply);
+                return Err(self.own_reply(exchange, reply));
             }
         };
         exchange.stream.details = Some("via_upstream".into());
         let (mut parts, body) = response.into_parts();
         // The version is the host's. The client has its own.
         parts.version = Version::HTTP_11;
-        self.change_response(exchange, &mut parts.headers);
+        self.change_answer(exchange, &mut parts.headers);
         if upgrade::is_tunnel(exchange, parts.status) {
             upgrade::opened(exchange, &mut parts);
         } else if upgrade::is_failed_handshake(exchange, parts.status) {
@@ -454,7 +447,14 @@ impl Sending<'_> {
         ))
     }
 
-    fn change_response(&self, exchange: &mut Exchange, headers: &mut http::HeaderMap) {
+    /// What is answered instead of a host, which counts as an answer of the cluster, and has the headers of one.
+    fn own_reply(&self, exchange: &Exchange, mut reply: LocalReply) -> LocalReply {
+        self.cluster.stats.external.count_status(reply.status.as_u16());
+        change_response(exchange, self.matched, self.share, &mut reply.headers);
+        reply
+    }
+
+    fn change_answer(&self, exchange: &mut Exchange, headers: &mut HeaderMap) {
         super::conditioning::remove_one_hop(headers);
         let milliseconds = exchange.stream.elapsed().as_millis();
         // It counts from the end of the request, if that has come.
@@ -464,11 +464,16 @@ impl Sending<'_> {
                 HeaderValue::from(u64::try_from(milliseconds).unwrap_or(u64::MAX)),
             );
         }
-        if self.matched.host.attempt_count_in_response {
-            headers.insert(ATTEMPT_COUNT, HeaderValue::from(exchange.stream.attempts));
-        }
-        exchange.change_response_headers(self.matched, self.share, headers);
+        change_response(exchange, self.matched, self.share, headers);
     }
+}
+
+/// Changes to a response's headers that its route wants, whoever makes it.
+fn change_response(exchange: &Exchange, matched: &Matched, share: Option<&WeightedCluster>, headers: &mut HeaderMap) {
+    if matched.host.attempt_count_in_response && exchange.stream.attempts > 0 {
+        headers.insert(ATTEMPT_COUNT, HeaderValue::from(exchange.stream.attempts));
+    }
+    exchange.change_response_headers(matched, share, headers);
 }
 
 /// Why a stream to a host was reset: flags, and Envoy's words.
@@ -486,15 +491,21 @@ fn reset_reason(kind: FailureKind) -> (Flags, &'static str) {
     }
 }
 
-fn failed(error: &SendError, retried: bool) -> LocalReply {
+fn failed(error: &SendError, exchange: &Exchange) -> LocalReply {
     let (flags, details) = reset_reason(error.kind);
-    let retried = if retried { "retried and the latest " } else { "" };
+    let retried = if exchange.stream.attempts > 1 {
+        "retried and the latest "
+    } else {
+        ""
+    };
     let mut text =
         format!("upstream connect error or disconnect/reset before headers. {retried}reset reason: {details}");
     if error.tells_transport() {
         text.push_str(&format!(", transport failure reason: {}", error.reason));
     }
     let why = error.transport().map(|reason| format!("|{reason}")).unwrap_or_default();
+    let heard = exchange.interims.as_ref().and_then(Interims::heard);
+    let when = if heard.is_some() { "after" } else { "before" };
     let mut reply = LocalReply::new(
         match error.kind {
             FailureKind::Protocol => StatusCode::BAD_GATEWAY,
@@ -502,7 +513,7 @@ fn failed(error: &SendError, retried: bool) -> LocalReply {
         },
         text,
         flags,
-        format!("upstream_reset_before_response_started{{{details}{why}}}").replace(' ', "_"),
+        format!("upstream_reset_{when}_response_started{{{details}{why}}}").replace(' ', "_"),
     );
     if error.kind == FailureKind::Overflow {
         reply

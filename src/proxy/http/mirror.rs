@@ -71,6 +71,7 @@ fn copy(exchange: &Exchange, mirror: &Mirror, body: &Prepared) {
             passed_on: None,
             carried: None,
             meter: None,
+            interims: None,
         };
         let mut request = Some(request.map(|()| body));
         let sent = worker.pools.send_own(&towards, &mut request);

@@ -53,6 +53,11 @@ impl Retries {
         self.left > 0
     }
 
+    /// There is none: the client has heard of this one.
+    pub(super) fn forgo(&mut self) {
+        (self.policy, self.left) = (None, 0);
+    }
+
     /// Whether there would have been one more, had the policy allowed it.
     pub(super) fn is_exhausted(&self) -> bool {
         self.exhausted

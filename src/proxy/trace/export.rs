@@ -173,6 +173,7 @@ async fn send(worker: &Worker, tracer: &Tracer, spans: Vec<otlp::Span>) -> Resul
         passed_on: None,
         carried: None,
         meter: None,
+        interims: None,
     };
     let message = otlp::encode(&tracer.resource, tracer.scope.as_ref(), spans);
     let mut request = Some(exporter.request(message));

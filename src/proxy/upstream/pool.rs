@@ -26,6 +26,7 @@ use super::proxy_protocol::Ends;
 use crate::proxy::connection::{Carried, Connection};
 use crate::proxy::http::body::RequestBody;
 use crate::proxy::http::body::incoming::Incoming;
+use crate::proxy::http::interim::Interims;
 use crate::proxy::http::meter::Meter;
 use host_pool::{Carrier, HostPool};
 pub(crate) use http1::HostStream;
@@ -58,6 +59,8 @@ pub(crate) struct Towards<'a> {
     pub(crate) carried: Option<&'a RefCell<Option<Carried>>>,
     /// Where bytes on the wire are counted, if they are asked for.
     pub(crate) meter: Option<&'a Rc<Meter>>,
+    /// Who hears interim answers.
+    pub(crate) interims: Option<&'a Interims>,
 }
 
 /// The pools of a worker.
@@ -216,7 +219,6 @@ impl Pools {
             if let Some(carried) = towards.carried {
                 carried.replace(Some(carrier.carried()));
             }
-            let scheme = towards.scheme;
             let mut lease = Lease {
                 carrier: Some(carrier),
                 active: Some(active),
@@ -225,7 +227,7 @@ impl Pools {
             let Some(carrier) = &mut lease.carrier else {
                 return Err(SendError::new(FailureKind::Reset, ""));
             };
-            let error = match carrier.send(request, scheme, towards.meter).await {
+            let error = match carrier.send(request, towards).await {
                 Ok(response) => return Ok((response, lease)),
                 Err(error) => error,
             };

@@ -54,6 +54,21 @@ impl Frame {
         }
     }
 
+    /// `HEADERS` that are too long for one frame, with what follows in `CONTINUATION`.
+    pub fn continued(self) -> Vec<Self> {
+        let pieces: Vec<_> = self.payload.chunks(16_000).collect();
+        let frames = pieces.iter().enumerate().map(|(number, piece)| {
+            let (kind, flags) = if number == 0 {
+                (self.kind, self.flags & !4)
+            } else {
+                (9, 0)
+            };
+            let last = number + 1 == pieces.len();
+            Self::new(kind, flags | u8::from(last) << 2, self.stream, piece)
+        });
+        frames.collect()
+    }
+
     fn write(&self, out: &mut Vec<u8>) {
         let len = u32::try_from(self.payload.len()).unwrap().to_be_bytes();
         out.extend_from_slice(&len[1..]);
@@ -134,6 +149,16 @@ impl Frames {
         frames.iter().for_each(|frame| frame.write(&mut bytes));
         let sent = timeout(Duration::from_millis(500), self.writer.write_all(&bytes)).await;
         sent.is_ok_and(|sent| sent.is_ok())
+    }
+
+    /// The next frame of one of these sorts; none at the end of the connection.
+    pub async fn next_of(&mut self, kinds: &[u8]) -> Option<Frame> {
+        loop {
+            let frame = self.next().await?;
+            if kinds.contains(&frame.kind) {
+                return Some(frame);
+            }
+        }
     }
 
     /// The next frame; none at the end of the connection.

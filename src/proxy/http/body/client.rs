@@ -1,15 +1,11 @@
 //! A client's body, as filters leave it.
 
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::{Bytes, BytesMut};
-use futures::task::AtomicWaker;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 
@@ -25,66 +21,6 @@ pub(crate) enum ClientBody {
     Encoded(Incoming, Base64),
     /// All of it, with the trailers.
     Whole(Option<Bytes>, Option<HeaderMap>),
-    /// Any of these, which the client sends once it is asked for it.
-    Expected(Box<ClientBody>, Continue),
-}
-
-/// How long a host may take to ask for a body. It need not ask (RFC 9110 section 10.1.1).
-const PATIENCE: Duration = Duration::from_secs(1);
-
-/// Whether a body is asked for. Clones tell the same.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Continue(Arc<Asked>);
-
-#[derive(Debug, Default)]
-struct Asked {
-    asked: AtomicBool,
-    waiting: AtomicWaker,
-}
-
-impl Continue {
-    /// It is, from now on.
-    fn go(&self) {
-        self.0.asked.store(true, Ordering::Release);
-        self.0.waiting.wake();
-    }
-
-    fn poll(&self, cx: &mut Context<'_>) -> Poll<()> {
-        self.0.waiting.register(cx.waker());
-        match self.0.asked.load(Ordering::Acquire) {
-            true => Poll::Ready(()),
-            false => Poll::Pending,
-        }
-    }
-}
-
-impl ClientBody {
-    /// A client that waits to be asked for it is.
-    pub(super) fn asked_for(&self) {
-        if let ClientBody::Expected(_, asked) = self {
-            asked.go();
-        }
-    }
-
-    /// Whether some of it has come, although nobody may have asked for it.
-    pub(crate) fn has_begun(&self) -> bool {
-        match self {
-            ClientBody::Streaming(body) | ClientBody::Encoded(body, _) => body.has_begun(),
-            ClientBody::Expected(body, _) => body.has_begun(),
-            ClientBody::Whole(..) => true,
-        }
-    }
-
-    /// The same, read only once it is asked for: that is when the client is asked for it.
-    pub(crate) fn when_asked_for(self) -> Self {
-        let expected = Continue::default();
-        let late = expected.clone();
-        tokio::task::spawn_local(async move {
-            tokio::time::sleep(PATIENCE).await;
-            late.go();
-        });
-        ClientBody::Expected(Box::new(self), expected)
-    }
 }
 
 /// What is left over of base64 until there are four characters.
@@ -135,10 +71,6 @@ impl Body for ClientBody {
                     .or_else(|| trailers.take().map(Frame::trailers));
                 Poll::Ready(frame.map(Ok))
             }
-            ClientBody::Expected(body, asked) => {
-                ready!(asked.poll(cx));
-                Pin::new(&mut **body).poll_frame(cx)
-            }
         }
     }
 
@@ -146,7 +78,6 @@ impl Body for ClientBody {
         match self {
             ClientBody::Streaming(body) | ClientBody::Encoded(body, _) => body.is_end_stream(),
             ClientBody::Whole(data, trailers) => data.is_none() && trailers.is_none(),
-            ClientBody::Expected(body, _) => body.is_end_stream(),
         }
     }
 
@@ -155,7 +86,6 @@ impl Body for ClientBody {
             ClientBody::Streaming(body) => body.size_hint(),
             ClientBody::Encoded(..) => SizeHint::default(),
             ClientBody::Whole(data, _) => SizeHint::with_exact(data.as_ref().map_or(0, Bytes::len) as u64),
-            ClientBody::Expected(body, _) => body.size_hint(),
         }
     }
 }

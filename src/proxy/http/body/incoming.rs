@@ -24,16 +24,6 @@ pub(crate) enum Incoming {
     Raw(Box<RawStream>),
 }
 
-impl Incoming {
-    /// Whether some of it has come, although nobody may have asked for it.
-    pub(crate) fn has_begun(&self) -> bool {
-        match self {
-            Incoming::Http1Client(body) => body.has_begun(),
-            Incoming::Http1Host(_) | Incoming::Http2(_) | Incoming::Raw(_) => false,
-        }
-    }
-}
-
 /// Why a peer's message is not complete.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum PeerError {

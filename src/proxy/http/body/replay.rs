@@ -103,10 +103,6 @@ impl Replay {
         Poll::Ready(frame)
     }
 
-    pub(super) fn asked_for(&self) {
-        self.state.borrow().source.asked_for();
-    }
-
     pub(super) fn is_end_stream(&self) -> bool {
         let state = self.state.borrow();
         state.ended && self.next >= state.chunks.len() && (state.trailers.is_none() || self.trailers_sent)

@@ -63,7 +63,7 @@ pub(super) fn request(exchange: &mut Exchange) {
     if dialect == Dialect::Text {
         exchange.body = exchange.body.take().map(|body| match body {
             ClientBody::Streaming(body) => ClientBody::Encoded(body, Base64::default()),
-            other @ (ClientBody::Encoded(..) | ClientBody::Whole(..) | ClientBody::Expected(..)) => other,
+            other @ (ClientBody::Encoded(..) | ClientBody::Whole(..)) => other,
         });
     }
 }

@@ -69,10 +69,7 @@ pub(crate) fn response<B: Body>(
     asked: Asked,
 ) -> Coding {
     let out = out.short();
-    let reason = status.canonical_reason().unwrap_or("Unknown");
-    for piece in ["HTTP/1.1 ", status.as_str(), " ", reason, "\r\n"] {
-        out.extend_from_slice(piece.as_bytes());
-    }
+    status_line(out, status);
     let coding = if asked.is_tunnel(status) {
         Coding::UntilEnd
     } else if asked.is_bodiless(status) {
@@ -87,6 +84,20 @@ pub(crate) fn response<B: Body>(
     };
     fields(out, headers);
     coding
+}
+
+/// Writes an interim response.
+pub(crate) fn interim(out: &mut Outbox, status: StatusCode, headers: &HeaderMap) {
+    let out = out.short();
+    status_line(out, status);
+    fields(out, headers);
+}
+
+fn status_line(out: &mut Vec<u8>, status: StatusCode) {
+    let reason = status.canonical_reason().unwrap_or("Unknown");
+    for piece in ["HTTP/1.1 ", status.as_str(), " ", reason, "\r\n"] {
+        out.extend_from_slice(piece.as_bytes());
+    }
 }
 
 /// Says where a body ends, unless the headers do.

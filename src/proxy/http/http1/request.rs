@@ -67,8 +67,6 @@ pub(super) struct Head {
     pub(super) rest: Rest,
     /// Whether the client may send another request after this one.
     pub(super) keep_alive: bool,
-    /// Whether the client waits to be asked for the body (`Expect: 100-continue`).
-    pub(super) expects_continue: bool,
 }
 
 /// Takes the head at the beginning of `bytes`, which may be as large as `size`; none: there is more to come.
@@ -91,7 +89,6 @@ pub(super) fn take(bytes: &mut BytesMut, fields: &mut Vec<Field>, size: Size) ->
         request,
         rest,
         keep_alive: !found.closes,
-        expects_continue: found.expects_continue,
     }))
 }
 
@@ -220,7 +217,6 @@ struct Found {
     may_upgrade: bool,
     has_upgrade: bool,
     closes: bool,
-    expects_continue: bool,
 }
 
 impl Found {
@@ -228,10 +224,6 @@ impl Found {
         // Most headers are of no interest, and most are told by the length of their names.
         match name.len() {
             4 if name.eq_ignore_ascii_case(b"host") => authority(value),
-            6 if name.eq_ignore_ascii_case(b"expect") => {
-                self.expects_continue |= value.eq_ignore_ascii_case(b"100-continue");
-                Ok(())
-            }
             16 if name.eq_ignore_ascii_case(b"proxy-connection") => {
                 self.closes |= lines::names(value, b"close");
                 Ok(())

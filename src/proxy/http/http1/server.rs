@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::header::{CONNECTION, HeaderValue};
-use http::{Request, Response, StatusCode, Version};
+use http::{HeaderMap, Request, Response, StatusCode, Version};
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::{Instant, Sleep};
 
@@ -32,6 +32,7 @@ use crate::proxy::flags::Flags;
 use crate::proxy::http::body::ResponseBody;
 use crate::proxy::http::body::incoming::{Incoming, PeerError};
 use crate::proxy::http::connection::{Downstream, Ending, Open};
+use crate::proxy::http::interim::Interims;
 use crate::proxy::http::meter::{self, Meter};
 use crate::proxy::http::{HttpManager, exchange};
 use crate::proxy::io::metered::Metered;
@@ -43,8 +44,6 @@ const LINGER: Duration = Duration::from_secs(1);
 
 /// What is read of further requests while one is being answered, at most.
 const AHEAD: usize = 16 << 10;
-
-const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
 /// Serves a connection, of which `read` has come already, to its end. When `ending` is over there are no further
 /// requests on it, and at the time that it names, it is cut off.
@@ -134,8 +133,6 @@ struct Connection {
     rest: Rest,
     /// How long trailers may be.
     limit: usize,
-    /// Whether the client waits to be asked for the body.
-    waits: bool,
     /// Whether anybody reads the body.
     wanted: bool,
     /// What is wrong with the body.
@@ -161,7 +158,6 @@ impl Connection {
             wire,
             rest: Rest::Nothing,
             limit: manager.limits.header_bytes,
-            waits: false,
             wanted: false,
             broken: None,
             watcher: None,
@@ -186,11 +182,6 @@ impl Connection {
 
     fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, PeerError>>> {
         self.wanted = true;
-        if std::mem::take(&mut self.waits) && self.rest != Rest::Nothing && self.wire.out.has_room() {
-            self.wire.out.short().extend_from_slice(CONTINUE);
-            // What is not written now goes before the answer.
-            let _ = self.wire.poll_flush(cx);
-        }
         loop {
             if self.rest == Rest::Nothing || self.broken.is_some() {
                 return Poll::Ready(None);
@@ -258,10 +249,14 @@ impl Connection {
 #[derive(Debug)]
 pub(crate) struct ClientStream(Rc<RefCell<Connection>>);
 
-impl ClientStream {
-    /// Whether some of it has come, although nobody may have asked for it.
-    pub(crate) fn has_begun(&self) -> bool {
-        !self.0.borrow().wire.read.is_empty()
+/// Tells a client interim answers to its request.
+#[derive(Debug)]
+pub(crate) struct Teller(Rc<RefCell<Connection>>);
+
+impl Teller {
+    /// Tells one.
+    pub(crate) fn tell(&self, status: StatusCode, headers: &HeaderMap) {
+        encode::interim(&mut self.0.borrow_mut().wire.out, status, headers);
     }
 }
 
@@ -387,26 +382,34 @@ impl<E: Future<Output = Option<Instant>>> Server<'_, E> {
 
     /// The answer to a request; none: there is nobody any more who wants it.
     async fn answer(&mut self, head: Head) -> Option<Response<ResponseBody>> {
-        {
-            let mut connection = self.connection.borrow_mut();
-            connection.waits = head.expects_continue && connection.wire.read.is_empty();
-            connection.wanted = false;
-        }
+        self.connection.borrow_mut().wanted = false;
         let request: Request<Incoming> = head
             .request
             .map(|()| Incoming::Http1Client(ClientStream(self.connection.clone())));
+        let passed_on = self.downstream.manager.proxy_100_continue;
+        let interims = Interims::by_http1(Teller(self.connection.clone()), passed_on);
         // In a place of its own, so that connections without a request take little.
         let meter = self.connection.borrow().wire.meter.clone();
-        let mut exchange = Box::pin(exchange::exchange(self.downstream.clone(), request, meter));
+        let mut exchange = Box::pin(exchange::exchange(self.downstream.clone(), request, interims, meter));
         poll_fn(|cx| {
             if let Poll::Ready(response) = exchange.as_mut().poll(cx) {
                 return Poll::Ready(Some(response));
             }
+            self.poll_interims(cx);
             ready!(self.poll_gone(cx));
             self.downstream.connection_ends();
             Poll::Ready(None)
         })
         .await
+    }
+
+    /// Writes what the client is told before the answer.
+    fn poll_interims(&self, cx: &mut Context<'_>) {
+        let wire = &mut self.connection.borrow_mut().wire;
+        if !wire.out.is_empty() {
+            // What is not written now goes before the answer.
+            let _ = wire.poll_flush(cx);
+        }
     }
 
     /// Waits until the client goes away, or has to.
@@ -432,8 +435,6 @@ impl<E: Future<Output = Option<Instant>>> Server<'_, E> {
         let last = parts.headers.contains_key(CONNECTION);
         let mut coding = {
             let connection = &mut *self.connection.borrow_mut();
-            // A client that is answered is not asked for its body any more.
-            connection.waits = false;
             let wire = &mut connection.wire;
             let before = wire.out.short().len();
             let coding = encode::response(&mut wire.out, parts.status, &parts.headers, &body, asked);

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::future::poll_fn;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use http::header::{CONTENT_LENGTH, HOST, HeaderValue};
@@ -21,6 +21,7 @@ use super::keepalive::KeepAlive;
 use super::pump::Pump;
 use super::{remove_what_is_not_in_http2, tunnel};
 use crate::proxy::http::body::RequestBody;
+use crate::proxy::http::interim::Interims;
 use crate::proxy::http::meter::Meter;
 
 /// Envoy's limit of headers.
@@ -196,16 +197,25 @@ pub(crate) struct Answering {
 }
 
 impl Answering {
-    /// Sends the rest, and waits for the head of the answer.
+    /// Sends the rest, and waits for the head of the answer. Somebody may want to hear interim ones.
     ///
     /// # Errors
     /// When there is none.
-    pub(crate) async fn answer(mut self) -> Result<Response<StreamBody>, Error> {
+    pub(crate) async fn answer(mut self, interims: Option<&Interims>) -> Result<Response<StreamBody>, Error> {
         let answered = poll_fn(|cx| {
             if self.pump.as_mut().is_some_and(|pump| pump.poll(cx).is_ready()) {
                 self.pump = None;
             }
-            self.receiver.poll_answer(cx)
+            loop {
+                match ready!(self.receiver.poll_answer(cx)) {
+                    Ok(answer) if answer.response.status().is_informational() => {
+                        if let Some(interims) = interims {
+                            interims.hear(answer.response);
+                        }
+                    }
+                    answered => return Poll::Ready(answered),
+                }
+            }
         });
         let Answer { response, length } = answered.await?;
         let (mut head, ()) = response.into_parts();

@@ -139,9 +139,8 @@ pub(super) struct Connection {
     /// How many bytes have come.
     pub(super) received: u64,
     pub(super) idle: Idle,
-    /// Frames with data that were sent, and streams that were begun.
+    /// Frames with data that were sent.
     pub(super) data_frames: u32,
-    pub(super) streams: u32,
     pub(super) owed: u32,
     resets: u32,
     reset: VecDeque<u32>,
@@ -181,7 +180,6 @@ impl Connection {
             received: 0,
             idle: Idle::default(),
             data_frames: 0,
-            streams: 0,
             owed: 0,
             resets: 0,
             reset: VecDeque::new(),

@@ -6,11 +6,11 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::{HeaderMap, Response};
+use http::{HeaderMap, Response, StatusCode};
 
 use super::connection::Shared;
 use super::error::{Error, Reason};
-use super::head::{Answer, write_fields};
+use super::head::{Answer, write_answer};
 use super::waits::Piece;
 use crate::proxy::http::meter::Meter;
 
@@ -63,6 +63,14 @@ impl Sender {
         Self { connection, place }
     }
 
+    /// Tells interim answers on the same stream.
+    pub(super) fn teller(&self) -> Teller {
+        Teller {
+            connection: self.connection.clone(),
+            place: self.place,
+        }
+    }
+
     /// Whether the stream is not broken.
     pub(super) fn is_open(&self) -> bool {
         let mut connection = self.connection.borrow_mut();
@@ -83,8 +91,7 @@ impl Sender {
     pub(super) fn answer(&mut self, head: &Response<()>, ended: bool) -> Result<(), Error> {
         let mut connection = self.connection.borrow_mut();
         connection.answer(self.place, ended, |encoder, out| {
-            encoder.status(head.status(), out);
-            write_fields(encoder, head.headers(), out);
+            write_answer(encoder, head.status(), head.headers(), out);
         })
     }
 
@@ -121,6 +128,26 @@ impl Sender {
     pub(super) fn reset(&mut self, reason: Reason) {
         let mut connection = self.connection.borrow_mut();
         connection.reset(self.place, reason, Error::GivenUp(reason));
+    }
+}
+
+/// Tells a client interim answers on a stream, for as long as its [`Sender`] is there.
+pub(crate) struct Teller {
+    connection: Shared,
+    place: usize,
+}
+
+impl Teller {
+    /// Tells one.
+    pub(crate) fn tell(&self, status: StatusCode, headers: &HeaderMap) {
+        let mut connection = self.connection.borrow_mut();
+        connection.interim(self.place, |encoder, out| write_answer(encoder, status, headers, out));
+    }
+}
+
+impl fmt::Debug for Teller {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "interim answers on stream {}", self.place)
     }
 }
 

@@ -9,6 +9,7 @@ use super::error::Reason;
 use super::hpack::{Encoder, Indexing, Name};
 use super::stream::{Heard, Stream};
 use crate::proxy::http::http1::{self, Refusal};
+use crate::proxy::http::interim::Interims;
 
 /// What each field counts for beside its bytes (RFC 9113 section 6.5.2).
 const FIELD: usize = 32;
@@ -17,7 +18,7 @@ const FIELD: usize = 32;
 const USUAL: usize = 12;
 
 /// Fields are too large altogether.
-const TOO_LARGE: Refusal = Refusal::too_large("request_headers_too_large");
+const TOO_LARGE: &str = "http2.header_list_size_too_large";
 
 /// Why fields make no message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,8 +28,11 @@ pub(super) enum Flaw {
 }
 
 impl From<Flaw> for Reason {
-    fn from(_: Flaw) -> Self {
-        Reason::PROTOCOL_ERROR
+    fn from(flaw: Flaw) -> Self {
+        match flaw {
+            Flaw::Malformed => Reason::PROTOCOL_ERROR,
+            Flaw::TooLarge => Reason::INTERNAL_ERROR,
+        }
     }
 }
 
@@ -42,6 +46,8 @@ pub(super) struct Asked {
     pub(super) length: Option<u64>,
     /// What is wrong with it, if it is to be told so.
     pub(super) refusal: Option<Refusal>,
+    /// What is wrong with it, if it is not to be answered at all.
+    pub(super) unanswered: Option<&'static str>,
 }
 
 /// The head of a host's answer.
@@ -157,7 +163,8 @@ impl Fields {
                     request: Request::new(()),
                     protocol: None,
                     length: None,
-                    refusal: Some(TOO_LARGE),
+                    refusal: None,
+                    unanswered: Some(TOO_LARGE),
                 });
             }
             None => {}
@@ -182,6 +189,7 @@ impl Fields {
             protocol: self.protocol,
             length: self.length,
             refusal: fragment.then_some(http1::FRAGMENT),
+            unanswered: None,
         })
     }
 
@@ -220,10 +228,14 @@ impl Fields {
         let status = status.ok_or(Reason::PROTOCOL_ERROR)?;
         if status.is_informational() {
             // HTTP/2 is not gone over from this way (RFC 9113 section 8.6).
-            return match ended || status == StatusCode::SWITCHING_PROTOCOLS {
-                true => Err(Reason::PROTOCOL_ERROR),
-                false => Ok(()),
-            };
+            if ended || status == StatusCode::SWITCHING_PROTOCOLS {
+                return Err(Reason::PROTOCOL_ERROR);
+            }
+            if Interims::is_known(status) {
+                let interim = || Box::new(answer(status, self.headers));
+                stream.interim.get_or_insert_with(interim);
+            }
+            return Ok(());
         }
         let bodiless = stream.bodiless || matches!(status.as_u16(), 204 | 304);
         stream.length = self.length.filter(|_| !bodiless);
@@ -231,11 +243,7 @@ impl Fields {
             return Err(Reason::PROTOCOL_ERROR);
         }
         stream.heard = if ended { Heard::Ended } else { Heard::Body };
-        let mut answer = Response::new(());
-        *answer.status_mut() = status;
-        *answer.version_mut() = Version::HTTP_2;
-        *answer.headers_mut() = self.headers;
-        stream.answer = Some(answer);
+        stream.answer = Some(answer(status, self.headers));
         Ok(())
     }
 
@@ -253,7 +261,10 @@ impl Fields {
             &self.status,
         ];
         let short = stream.length.is_some_and(|left| left > 0);
-        if self.flaw.is_some() || !ended || short || pseudo.iter().any(|field| field.is_some()) {
+        if let Some(flaw) = self.flaw {
+            return Err(flaw.into());
+        }
+        if !ended || short || pseudo.iter().any(|field| field.is_some()) {
             return Err(Reason::PROTOCOL_ERROR);
         }
         stream.heard = Heard::Ended;
@@ -262,6 +273,14 @@ impl Fields {
         }
         Ok(())
     }
+}
+
+fn answer(status: StatusCode, headers: HeaderMap) -> Response<()> {
+    let mut answer = Response::new(());
+    *answer.status_mut() = status;
+    *answer.version_mut() = Version::HTTP_2;
+    *answer.headers_mut() = headers;
+    answer
 }
 
 fn authority(value: &HeaderValue, last: &mut Option<Authority>) -> Result<Authority, Flaw> {
@@ -295,6 +314,12 @@ fn path(method: &Method, value: &HeaderValue) -> Result<PathAndQuery, Flaw> {
         true => PathAndQuery::from_maybe_shared(Bytes::from(http1::encoded(value))),
     };
     path.map_err(|_| Flaw::Malformed)
+}
+
+/// Writes the head of an answer.
+pub(super) fn write_answer(encoder: &mut Encoder, status: StatusCode, headers: &HeaderMap, out: &mut BytesMut) {
+    encoder.status(status, out);
+    write_fields(encoder, headers, out);
 }
 
 /// Writes headers.
@@ -385,10 +410,10 @@ mod tests {
     }
 
     #[test]
-    fn what_is_too_large_is_told_so() {
+    fn what_is_too_large_is_not_answered() {
         let long = "a".repeat(300);
         let asked = asked(&[&get("/")[..], &[("x-a", &long)]].concat(), false).unwrap();
-        assert_eq!(asked.refusal, Some(TOO_LARGE));
+        assert_eq!((asked.refusal, asked.unanswered), (None, Some(TOO_LARGE)));
     }
 
     fn answered(pairs: &[(&str, &str)], bodiless: bool, ended: bool) -> Result<Stream, Reason> {

@@ -7,7 +7,7 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use http_body::{Body, Frame};
 
-use super::error::Error;
+use super::error::{Error, Reason};
 use super::half::Sender;
 use crate::proxy::http::body::BodyError;
 
@@ -16,12 +16,26 @@ use crate::proxy::http::body::BodyError;
 pub(crate) struct Pump<B> {
     sender: Sender,
     body: B,
+    /// Whether it is what goes by in a client's tunnel.
+    tunnel: bool,
 }
 
 impl<B: Body<Data = Bytes, Error = BodyError> + Unpin> Pump<B> {
     /// Nothing of the body has been sent.
     pub(super) fn new(sender: Sender, body: B) -> Self {
-        Self { sender, body }
+        Self {
+            sender,
+            body,
+            tunnel: false,
+        }
+    }
+
+    /// The same, of a tunnel: one that fails is told so (RFC 9113 section 8.5).
+    pub(super) fn tunnel(sender: Sender, body: B) -> Self {
+        Self {
+            tunnel: true,
+            ..Self::new(sender, body)
+        }
     }
 
     /// Sends all of it, unless the peer resets the stream.
@@ -61,7 +75,10 @@ impl<B: Body<Data = Bytes, Error = BodyError> + Unpin> Pump<B> {
                 }
                 Err(error) => {
                     tracing::debug!(%error, "a body broke off");
-                    self.sender.reset(error.reason());
+                    self.sender.reset(match self.tunnel {
+                        true => Reason::CONNECT_ERROR,
+                        false => error.reason(),
+                    });
                     return Poll::Ready(Ok(()));
                 }
             }

@@ -12,16 +12,17 @@ use super::frame::{self, Head};
 use super::head::{Fields, Flaw};
 use super::stream::{Heard, Stream};
 
-/// Frames without anything in them that may follow each other.
-const EMPTY: u32 = 100;
+/// Frames without anything in them that may follow each other, as in Envoy
+/// (`max_consecutive_inbound_frames_with_empty_payload`).
+const EMPTY: u32 = 1;
 
 /// Requests that are given up before they were looked at, of those that came together.
 const UNSEEN: u32 = 20;
 
-/// PRIORITY frames for each stream, as in Envoy (`max_inbound_priority_frames_per_stream`), and unknown ones.
+/// PRIORITY frames for each open stream and one more, as in Envoy (`max_inbound_priority_frames_per_stream`).
 const PRIORITIES: u32 = 100;
 
-/// WINDOW_UPDATE frames for each frame of data that was sent, as in Envoy
+/// WINDOW_UPDATE frames for each frame of data that was sent, beside some for open streams, as in Envoy
 /// (`max_inbound_window_update_frames_per_data_frame_sent`).
 const WINDOW_UPDATES: u32 = 10;
 
@@ -59,7 +60,7 @@ impl Connection {
             frame::GOAWAY => self.goaway(head, &payload),
             frame::WINDOW_UPDATE => self.window_update(head, &payload),
             // Others are to be ignored (RFC 9113 section 4.1), as new ones of priorities are (RFC 9218).
-            _ => self.of_priority(),
+            _ => Ok(()),
         }
     }
 
@@ -222,7 +223,6 @@ impl Connection {
 
     fn request(&mut self, id: u32, ended: bool, fields: Fields) -> Result<(), Reason> {
         self.last = id;
-        self.streams = self.streams.saturating_add(1);
         if matches!(self.going, Going::After(_)) {
             // The client was told that it is not looked at.
             return Ok(());
@@ -279,12 +279,8 @@ impl Connection {
             return Err(Reason::PROTOCOL_ERROR);
         }
         frame::number::<5>(payload)?;
-        self.of_priority()
-    }
-
-    fn of_priority(&mut self) -> Result<(), Reason> {
         self.idle.priorities = self.idle.priorities.saturating_add(1);
-        let most = PRIORITIES.saturating_mul(self.streams.saturating_add(1));
+        let most = PRIORITIES.saturating_mul(self.active.saturating_add(1));
         calm(self.idle.priorities <= most)
     }
 
@@ -386,7 +382,7 @@ impl Connection {
         let most = self
             .data_frames
             .saturating_mul(WINDOW_UPDATES)
-            .saturating_add(self.streams);
+            .saturating_add(self.active);
         calm(self.idle.window_updates <= most.saturating_mul(2).saturating_add(5))?;
         if head.stream == 0 {
             if by == 0 {

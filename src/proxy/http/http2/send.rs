@@ -31,7 +31,6 @@ impl Connection {
         let id = if self.last == 0 { 1 } else { self.last + 2 };
         self.last = id;
         self.active += 1;
-        self.streams = self.streams.saturating_add(1);
         let mut stream = Stream::new(id, self.config.stream_window, self.peer.window);
         (stream.said, stream.sender) = if ended {
             (Said::Ended, false)
@@ -62,6 +61,15 @@ impl Connection {
         self.said_headers(place, bytes);
         self.settle(place);
         Ok(())
+    }
+
+    /// Says something before the answer on a stream, unless that is broken.
+    pub(super) fn interim(&mut self, place: usize, write: impl FnOnce(&mut Encoder, &mut BytesMut)) {
+        let stream = self.sendable(place).ok().filter(|stream| stream.said == Said::Head);
+        if let Some(id) = stream.map(|stream| stream.id) {
+            let bytes = self.block_of(id, false, write);
+            self.said_headers(place, bytes);
+        }
     }
 
     /// Ends what we say on a stream with trailers. What was given to it before has found room.

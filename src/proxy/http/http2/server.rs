@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 
 use bytes::BytesMut;
 use http::header::{CONTENT_LENGTH, HeaderValue};
-use http::{Request, Response, Version};
+use http::{Method, Request, Response, Version};
 use http_body::Body;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
@@ -25,6 +25,7 @@ use super::{remove_what_is_not_in_http2, tunnel};
 use crate::proxy::http::body::ResponseBody;
 use crate::proxy::http::body::incoming::Incoming;
 use crate::proxy::http::connection::{Downstream, Ending};
+use crate::proxy::http::interim::Interims;
 use crate::proxy::http::{HttpManager, exchange};
 
 /// What a stream and a connection may have on their way to us, unless the manager says otherwise.
@@ -158,12 +159,13 @@ fn begin(connection: &Shared, streams: &Streams, downstream: &Rc<Downstream>) {
 
 /// Answers one request.
 pub(super) async fn stream(downstream: Rc<Downstream>, asked: Asked, receiver: Receiver, mut sender: Sender) {
-    let tunnel = asked.protocol.is_some();
+    let asks_for_protocol = asked.protocol.is_some();
+    let asks_for_tunnel = asks_for_protocol || asked.request.method() == Method::CONNECT;
     let Some(response) = answered(downstream, asked, receiver, &mut sender).await else {
         return;
     };
     let (mut parts, body) = response.into_parts();
-    if tunnel {
+    if asks_for_protocol {
         tunnel::told(&mut parts);
     }
     remove_what_is_not_in_http2(&mut parts.headers);
@@ -174,6 +176,7 @@ pub(super) async fn stream(downstream: Rc<Downstream>, asked: Asked, receiver: R
     }
     let sent = match sender.answer(&Response::from_parts(parts, ()), ended) {
         Ok(()) if ended => return,
+        Ok(()) if asks_for_tunnel => Pump::tunnel(sender, body).run().await,
         Ok(()) => Pump::new(sender, body).run().await,
         Err(error) => Err(error),
     };
@@ -189,6 +192,15 @@ async fn answered(
     receiver: Receiver,
     sender: &mut Sender,
 ) -> Option<Response<ResponseBody>> {
+    let headers = asked.request.headers();
+    if let Some(details) = asked
+        .unanswered
+        .or_else(|| exchange::is_unanswered(&downstream, headers))
+    {
+        exchange::give_up(downstream, details);
+        sender.reset(Reason::INTERNAL_ERROR);
+        return None;
+    }
     if let Some(refusal) = asked.refusal {
         return Some(exchange::refuse(downstream, refusal, Version::HTTP_2));
     }
@@ -198,7 +210,8 @@ async fn answered(
     }
     let body = StreamBody::new(receiver, asked.length);
     let request = Request::from_parts(parts, Incoming::Http2(body));
-    let mut exchange = pin!(exchange::exchange(downstream, request, sender.meter()));
+    let interims = Interims::by_http2(sender.teller(), downstream.manager.proxy_100_continue);
+    let mut exchange = pin!(exchange::exchange(downstream, request, interims, sender.meter()));
     poll_fn(|cx| match exchange.as_mut().poll(cx) {
         Poll::Ready(response) => Poll::Ready(Some(response)),
         Poll::Pending => sender.poll_broken(cx).map(|_| None),

@@ -56,6 +56,8 @@ pub(super) struct Stream {
     pub(super) receiver: bool,
     /// Who sends on it.
     pub(super) sender: bool,
+    /// A host's first interim answer that nobody has taken. Few have one.
+    pub(super) interim: Option<Box<Response<()>>>,
     /// A host's answer that nobody has taken.
     pub(super) answer: Option<Response<()>>,
     /// Whether the answer to what was asked has no body (HEAD).
@@ -87,6 +89,7 @@ impl Stream {
             closed: false,
             receiver: true,
             sender: true,
+            interim: None,
             answer: None,
             bodiless: false,
             data: Pieces::default(),

@@ -199,7 +199,7 @@ fn hosts_of_another_make_are_asked() {
             let answer = client
                 .send(request(body), "http", None)
                 .unwrap()
-                .answer()
+                .answer(None)
                 .await
                 .unwrap();
             let heard = super::super::body::incoming::Incoming::Http2(answer.into_body());
@@ -225,7 +225,7 @@ fn ours_understand_each_other_and_many_share_short_windows() {
                     let answer = client
                         .send(request(body), "http", None)
                         .unwrap()
-                        .answer()
+                        .answer(None)
                         .await
                         .unwrap();
                     let heard = super::super::body::incoming::Incoming::Http2(answer.into_body());
@@ -346,7 +346,7 @@ fn resets_and_goaway_are_told_apart() {
         for _ in 0..3 {
             client.ready().await.unwrap();
             let sent = client.send(request(RequestBody::Empty), "http", None).unwrap();
-            errors.push(sent.answer().await.unwrap_err());
+            errors.push(sent.answer(None).await.unwrap_err());
         }
         assert_eq!(
             errors[..2],
@@ -373,7 +373,7 @@ fn a_client_waits_for_room_among_the_streams_of_a_host() {
         let client = Rc::new(client);
         // Until the host's settings are there.
         let first = client.send(request(RequestBody::Empty), "http", None).unwrap();
-        let first = first.answer().await.unwrap();
+        let first = first.answer(None).await.unwrap();
         assert_eq!(client.room(), 1);
         drop(first);
         let all: Vec<_> = (0..5)
@@ -384,7 +384,7 @@ fn a_client_waits_for_room_among_the_streams_of_a_host() {
                     let sent = client
                         .send(request(RequestBody::Whole(Some(some_bytes(9)))), "http", None)
                         .unwrap();
-                    let answer = sent.answer().await.unwrap();
+                    let answer = sent.answer(None).await.unwrap();
                     let heard = super::super::body::incoming::Incoming::Http2(answer.into_body());
                     assert_eq!(heard.collect().await.unwrap().to_bytes(), some_bytes(9));
                 })

@@ -86,12 +86,13 @@ impl Connection {
         }
     }
 
-    /// Waits for the head of a host's answer.
+    /// Waits for the head of a host's answer, or of an interim one.
     pub(super) fn poll_answer(&mut self, place: usize, cx: &Context<'_>) -> Poll<Result<Answer, Error>> {
         let Some(stream) = self.table.get_mut(place) else {
             return Poll::Ready(Err(Error::Ended));
         };
-        if let Some(response) = stream.answer.take() {
+        let interim = stream.interim.take().map(|interim| *interim);
+        if let Some(response) = interim.or_else(|| stream.answer.take()) {
             let length = stream.length;
             return Poll::Ready(Ok(Answer { response, length }));
         }

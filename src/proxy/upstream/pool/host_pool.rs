@@ -21,7 +21,6 @@ use super::{Protocol, Towards};
 use crate::proxy::connection::Carried;
 use crate::proxy::http::body::RequestBody;
 use crate::proxy::http::body::incoming::Incoming;
-use crate::proxy::http::meter::Meter;
 use crate::proxy::tls::{Offer, Wish};
 use crate::proxy::turn;
 use crate::proxy::upstream::breaker::Permit;
@@ -388,12 +387,15 @@ impl Carrier {
     pub(super) async fn send(
         &mut self,
         request: &mut Option<Request<RequestBody>>,
-        scheme: &'static str,
-        meter: Option<&Rc<Meter>>,
+        towards: &Towards<'_>,
     ) -> Result<Response<Incoming>, SendError> {
         match self {
-            Carrier::Http1(connection) => connection.send(request, meter).await,
-            Carrier::Http2(stream) => stream.send(request, scheme, meter).await,
+            Carrier::Http1(connection) => connection.send(request, towards.interims, towards.meter).await,
+            Carrier::Http2(stream) => {
+                stream
+                    .send(request, towards.scheme, towards.interims, towards.meter)
+                    .await
+            }
         }
     }
 

@@ -13,7 +13,7 @@ use std::task::{Context, Poll, Waker, ready};
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
-use http::{Request, Response, StatusCode, Uri};
+use http::{Request, Response, Uri};
 use http_body::{Body, Frame, SizeHint};
 
 use super::host_pool::{HostPool, Place};
@@ -24,6 +24,7 @@ use crate::proxy::http::http1::encode::{self, Coding};
 use crate::proxy::http::http1::response::{self, Asked, Head, SIZE};
 use crate::proxy::http::http1::wire::Wire;
 use crate::proxy::http::http1::{Field, Looks, Rest};
+use crate::proxy::http::interim::Interims;
 use crate::proxy::http::meter::{self, Meter};
 use crate::proxy::io::metered::Metered;
 use crate::proxy::turn;
@@ -118,20 +119,26 @@ impl Http1 {
         }
     }
 
-    /// Sends a request, which is where it was if nothing of it was sent, and waits for the head of its answer.
+    /// Sends a request, which is where it was if nothing of it was sent, and waits for the head of its answer. Somebody
+    /// may want to hear interim ones.
     ///
     /// # Errors
     /// When there is none.
     pub(super) async fn send(
         &mut self,
         request: &mut Option<Request<RequestBody>>,
+        interims: Option<&Interims>,
         meter: Option<&Rc<Meter>>,
     ) -> Result<Response<Incoming>, SendError> {
         self.requests += 1;
         self.connection.borrow_mut().wire.meter = meter.cloned();
         let asked = self.begin(request.get_or_insert_default());
         let mut looks = Looks::default();
-        let answer = poll_fn(|cx| self.connection.borrow_mut().poll_answer(cx, &mut looks, asked)).await;
+        let answer = poll_fn(|cx| {
+            let mut connection = self.connection.borrow_mut();
+            connection.poll_answer(cx, &mut looks, asked, interims)
+        });
+        let answer = answer.await;
         let sent = request.take();
         let error = match answer {
             Ok(head) => return Ok(self.answered(head)),
@@ -227,7 +234,13 @@ impl Connection {
         waiting.map(|sending| sending.body).or(empty)
     }
 
-    fn poll_answer(&mut self, cx: &mut Context<'_>, looks: &mut Looks, asked: Asked) -> Poll<Result<Head, Failed>> {
+    fn poll_answer(
+        &mut self,
+        cx: &mut Context<'_>,
+        looks: &mut Looks,
+        asked: Asked,
+        interims: Option<&Interims>,
+    ) -> Poll<Result<Head, Failed>> {
         loop {
             match self.poll_send(cx) {
                 Ok(()) => {}
@@ -240,8 +253,8 @@ impl Connection {
                 match taken.map_err(|refusal| Failed::Protocol(refusal.to_string()))? {
                     Some(head) if head.is_interim() => {
                         *looks = Looks::default();
-                        if let (StatusCode::CONTINUE, Some(sending)) = (head.response.status(), &self.sending) {
-                            sending.body.asked_for();
+                        if let Some(interims) = interims {
+                            interims.hear(head.response);
                         }
                     }
                     Some(head) => {

@@ -14,6 +14,7 @@ use crate::proxy::connection::Near;
 use crate::proxy::http::body::RequestBody;
 use crate::proxy::http::body::incoming::Incoming;
 use crate::proxy::http::http2::{self, Client, ClientDriver};
+use crate::proxy::http::interim::Interims;
 use crate::proxy::http::meter::Meter;
 use crate::proxy::io::metered::Metered;
 use crate::proxy::upstream::cluster::{Cluster, UpstreamHttp};
@@ -123,6 +124,7 @@ impl Stream {
         &self,
         request: &mut Option<Request<RequestBody>>,
         scheme: &'static str,
+        interims: Option<&Interims>,
         meter: Option<&Rc<Meter>>,
     ) -> Result<Response<Incoming>, SendError> {
         let client = &self.connection.client;
@@ -131,7 +133,7 @@ impl Stream {
         let sent = client
             .send(request.take().unwrap_or_default(), scheme, meter.cloned())
             .map_err(failed)?;
-        let answer = sent.answer().await.map_err(failed)?;
+        let answer = sent.answer(interims).await.map_err(failed)?;
         Ok(answer.map(Incoming::Http2))
     }
 

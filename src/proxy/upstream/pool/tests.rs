@@ -151,6 +151,7 @@ async fn send_with(
         passed_on: None,
         carried: None,
         meter: None,
+        interims: None,
     };
     change(&mut towards);
     pools.send(&towards, &mut Some(request)).await
@@ -429,7 +430,12 @@ async fn streaming_body() -> (RequestBody, h2::SendStream<Bytes>) {
         send
     });
     client.ready().await.unwrap();
-    let answer = client.send(request(), "http", None).unwrap().answer().await.unwrap();
+    let answer = client
+        .send(request(), "http", None)
+        .unwrap()
+        .answer(None)
+        .await
+        .unwrap();
     let body = Incoming::Http2(answer.into_body());
     let body = RequestBody::Client(ClientBody::Streaming(body), Rc::default());
     (body, server.await.unwrap())

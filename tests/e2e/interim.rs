@@ -1,0 +1,323 @@
+//! Interim answers (RFC 9110 section 15.2): what a host says before its answer, and how a client is asked for its body.
+
+use std::collections::BTreeMap;
+use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::task::Poll;
+use std::time::Duration;
+
+use http::{HeaderMap, Method, Request, Response};
+use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+use super::harness::alone::{Alone, access_log, cluster, cluster_http2, http_listener};
+use super::harness::wire::Wire;
+use super::harness::{Plane, eventually};
+use crate::on_each_plane;
+
+on_each_plane! {
+    the_first_of_a_host_is_passed_on_where_that_is_asked_for,
+    a_client_is_asked_for_its_body_at_once_or_by_the_host,
+}
+
+const LOG: &str =
+    "%REQ(X-CASE)% %RESPONSE_CODE% %RESPONSE_FLAGS% %RESPONSE_CODE_DETAILS% %UPSTREAM_REQUEST_ATTEMPT_COUNT%\n";
+
+/// Versions of HTTP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Version {
+    One,
+    Two,
+}
+
+const VERSIONS: [Version; 2] = [Version::One, Version::Two];
+
+/// A host that says what `x-interim` lists before its answer; `x-then` is what comes then, instead of 200.
+async fn host(version: Version) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            match version {
+                // Whoever goes away is not answered.
+                Version::One => drop(tokio::spawn(async move { serve_http1(stream).await.ok() })),
+                Version::Two => drop(tokio::spawn(serve_http2(stream))),
+            }
+        }
+    });
+    address
+}
+
+/// What a request's headers ask a host for.
+fn interims(headers: &BTreeMap<String, String>) -> Vec<u16> {
+    let listed = headers.get("x-interim").map_or("", String::as_str);
+    let listed = listed.split_whitespace().map(|status| status.parse().unwrap());
+    listed.collect()
+}
+
+async fn serve_http1(mut stream: TcpStream) -> std::io::Result<()> {
+    let mut read = Vec::new();
+    loop {
+        let end = loop {
+            if let Some(end) = read.windows(4).position(|four| four == b"\r\n\r\n") {
+                break end;
+            }
+            if stream.read_buf(&mut read).await? == 0 {
+                return Ok(());
+            }
+        };
+        let head = String::from_utf8_lossy(&read[..end]).into_owned();
+        read.drain(..end + 4);
+        let headers = head.lines().filter_map(|line| line.split_once(": "));
+        let headers: BTreeMap<_, _> = headers
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .collect();
+        for status in interims(&headers) {
+            let said =
+                format!("HTTP/1.1 {status} Soon\r\nX-A: {status}\r\nconnection: keep-alive\r\nserver: mine\r\n\r\n");
+            stream.write_all(said.as_bytes()).await?;
+        }
+        match headers.get("x-then").map_or("", String::as_str) {
+            "ends" => return Ok(()),
+            "fails" => {
+                stream
+                    .write_all(b"HTTP/1.1 503 No\r\ncontent-length: 0\r\n\r\n")
+                    .await?;
+                continue;
+            }
+            _ => {}
+        }
+        let len = headers.get("content-length").map_or(0, |len| len.parse().unwrap());
+        while read.len() < len {
+            if stream.read_buf(&mut read).await? == 0 {
+                return Ok(());
+            }
+        }
+        read.drain(..len);
+        let expects = headers.contains_key("expect");
+        let said = format!("HTTP/1.1 200 OK\r\ncontent-length: 0\r\nx-expects: {expects}\r\n\r\n");
+        stream.write_all(said.as_bytes()).await?;
+    }
+}
+
+async fn serve_http2(stream: TcpStream) {
+    let mut connection = h2::server::handshake(stream).await.unwrap();
+    while let Some(Ok((request, mut respond))) = connection.accept().await {
+        tokio::spawn(async move {
+            let headers = joined(request.headers());
+            for status in interims(&headers) {
+                let said = Response::builder().status(status).header("x-a", status);
+                let said = said.header("server", "mine").body(()).unwrap();
+                respond.send_informational(said).unwrap();
+            }
+            let status = match headers.get("x-then").map_or("", String::as_str) {
+                "ends" => {
+                    // The library forgets what is not sent yet.
+                    tokio::time::sleep(Duration::from_millis(200)).await;
+                    return respond.send_reset(h2::Reason::INTERNAL_ERROR);
+                }
+                "fails" => 503,
+                _ => 200,
+            };
+            let mut body = request.into_body();
+            while let Some(Ok(_)) = body.data().await {}
+            let said = Response::builder().status(status);
+            let said = said.header("x-expects", headers.contains_key("expect").to_string());
+            respond.send_response(said.body(()).unwrap(), true).unwrap();
+        });
+    }
+}
+
+fn joined(headers: &HeaderMap) -> BTreeMap<String, String> {
+    let text = |value: &http::HeaderValue| value.to_str().unwrap().to_owned();
+    let each = headers.iter().map(|(name, value)| (name.to_string(), text(value)));
+    each.collect()
+}
+
+/// What a client heard: each status with its headers.
+type Heard = Vec<(u16, BTreeMap<String, String>)>;
+
+/// Asks for something, and sends a body, if there is one, once anything was heard.
+async fn ask(version: Version, address: SocketAddr, headers: &[(&str, &str)], body: &'static str) -> Heard {
+    match version {
+        Version::One => ask_http1(address, headers, body).await,
+        Version::Two => ask_http2(address, headers, body).await,
+    }
+}
+
+async fn ask_http1(address: SocketAddr, headers: &[(&str, &str)], body: &str) -> Heard {
+    let mut wire = Wire::open(address).await;
+    let more: String = headers
+        .iter()
+        .map(|(name, value)| format!("{name}: {value}\r\n"))
+        .collect();
+    let method = if body.is_empty() { "GET" } else { "POST" };
+    let head = format!("{method} / HTTP/1.1\r\nhost: web\r\n{more}\r\n");
+    wire.send(head.as_bytes()).await;
+    let mut heard = Heard::new();
+    loop {
+        let said = wire.head().await.expect("an answer");
+        if heard.is_empty() {
+            wire.send(body.as_bytes()).await;
+        }
+        heard.push((said.status, said.headers));
+        if said.status >= 200 {
+            return heard;
+        }
+    }
+}
+
+async fn ask_http2(address: SocketAddr, headers: &[(&str, &str)], body: &'static str) -> Heard {
+    let stream = TcpStream::connect(address).await.unwrap();
+    let (client, connection) = h2::client::handshake(stream).await.unwrap();
+    tokio::spawn(connection);
+    let mut client = client.ready().await.unwrap();
+    let method = if body.is_empty() { Method::GET } else { Method::POST };
+    let request = Request::builder().method(method).uri("http://web/");
+    let request = headers
+        .iter()
+        .fold(request, |request, (name, value)| request.header(*name, *value));
+    let sent = client.send_request(request.body(()).unwrap(), body.is_empty());
+    let (mut answer, mut say) = sent.unwrap();
+    let mut heard = Heard::new();
+    loop {
+        let head = poll_fn(|cx| {
+            if let Poll::Ready(Some(interim)) = answer.poll_informational(cx) {
+                return Poll::Ready(interim.unwrap().into_parts().0);
+            }
+            let answer = Pin::new(&mut answer).poll(cx);
+            answer.map(|answer| answer.unwrap().into_parts().0)
+        })
+        .await;
+        if heard.is_empty() && !body.is_empty() {
+            say.send_data(body.into(), true).unwrap();
+        }
+        heard.push((head.status.as_u16(), joined(&head.headers)));
+        if !head.status.is_informational() {
+            return heard;
+        }
+    }
+}
+
+/// A data plane in front of hosts of both versions, with a listener for each that passes interim answers on, or does not.
+async fn plane(which: Plane) -> Alone {
+    let hosts = [host(Version::One).await, host(Version::Two).await];
+    let listener = |name: &str, passes: bool| {
+        let retry = json!({"retry_on": "5xx,reset", "num_retries": 1, "retry_back_off": {"base_interval": "0.001s"}});
+        let routes = json!([{
+            "match": {"prefix": "/"},
+            "route": {"cluster": name, "retry_policy": retry},
+            "response_headers_to_add": [{"header": {"key": "x-added", "value": "1"}}],
+        }]);
+        let more = json!({"access_log": access_log(LOG), "proxy_100_continue": passes, "via": "1.1 here"});
+        http_listener(&format!("{name}-{passes}"), "OUTBOUND", routes, more)
+    };
+    let listeners = [("one", false), ("two", false), ("one", true), ("two", true)];
+    let listeners = listeners.map(|(name, passes)| listener(name, passes));
+    let clusters = [cluster("one", hosts[0]), cluster_http2("two", hosts[1])];
+    Alone::start(which, &listeners, &clusters, json!({})).await
+}
+
+/// Asks by every pair of versions, where interim answers are passed on and where they are not: what was heard, by case.
+async fn ask_all(alone: &Alone, headers: &[(&str, &str)], body: &'static str) -> Vec<(String, bool, Version, Heard)> {
+    let mut all = Vec::new();
+    for (index, passes) in [false, false, true, true].into_iter().enumerate() {
+        for client in VERSIONS {
+            let case = format!("{client:?}-to-{:?}-{passes}", VERSIONS[index % 2]);
+            let said: String = headers
+                .iter()
+                .map(|(_, value)| format!("-{}", value.replace(' ', "_")))
+                .collect();
+            let case = case + &said;
+            let headers = [headers, &[("x-case", &case)]].concat();
+            let heard = ask(client, alone.listener(index), &headers, body);
+            let heard = tokio::time::timeout(Duration::from_secs(10), heard).await;
+            let heard = heard.unwrap_or_else(|_| panic!("no answer: {case}"));
+            all.push((case, passes, VERSIONS[index % 2], heard));
+        }
+    }
+    all
+}
+
+fn statuses(heard: &Heard) -> Vec<u16> {
+    heard.iter().map(|(status, _)| *status).collect()
+}
+
+async fn the_first_of_a_host_is_passed_on_where_that_is_asked_for(which: Plane) {
+    let alone = plane(which).await;
+    let mut lines = Vec::new();
+    for (interim, then, passed, answer) in [
+        ("100", "", Some(100), 200),
+        ("102", "", Some(102), 200),
+        ("103", "", Some(103), 200),
+        ("104", "", Some(104), 200),
+        // What nobody knows is nothing.
+        ("150", "", None, 200),
+        ("150 103", "", Some(103), 200),
+        // No others are passed on.
+        ("103 100 103", "", Some(103), 200),
+        // A host that has said something has been heard: no other is tried.
+        ("", "fails", None, 503),
+        ("103", "fails", Some(103), 503),
+        ("150", "fails", None, 503),
+        ("103", "ends", Some(103), 503),
+    ] {
+        for (case, passes, host, heard) in ask_all(&alone, &[("x-interim", interim), ("x-then", then)], "").await {
+            let expected: Vec<_> = passed.filter(|_| passes).into_iter().chain([answer]).collect();
+            assert_eq!(statuses(&heard), expected, "{case}: {heard:?}");
+            if heard.len() > 1 {
+                // As the host said it, without what is the proxy's to add.
+                let said = BTreeMap::from([("x-a".into(), heard[0].0.to_string()), ("server".into(), "mine".into())]);
+                assert_eq!(heard[0].1, said, "{case}");
+            }
+            assert_eq!(heard.last().unwrap().1["x-added"], "1", "{case}");
+            let rest = match (then, passed) {
+                ("ends", _) if host == Version::One => {
+                    "UC upstream_reset_after_response_started{connection_termination} 1"
+                }
+                ("ends", _) => "UR upstream_reset_after_response_started{remote_reset} 1",
+                ("fails", None) => "URX via_upstream 2",
+                _ => "- via_upstream 1",
+            };
+            lines.push(format!("{case} {answer} {rest}"));
+        }
+    }
+    eventually("the log", async || {
+        let written = alone.wrote("access.log");
+        let written: Vec<_> = written.lines().collect();
+        (written == lines)
+            .then_some(())
+            .ok_or(format!("{written:#?} instead of {lines:#?}"))
+    })
+    .await;
+    let stats = alone.sidecar.stats("(upstream_rq_1..|downstream_rq_1xx)$").await;
+    let counted = |name: &str| stats.get(name).copied().unwrap_or_default();
+    for host in ["one", "two"] {
+        // Heard of four pairs of clients and listeners, and told by two.
+        for (status, cases) in [("100", 1), ("102", 1), ("103", 5), ("104", 1), ("150", 0), ("1xx", 8)] {
+            let name = format!("cluster.{host}.upstream_rq_{status}");
+            assert_eq!(counted(&name), 4 * cases, "{name}");
+        }
+        assert_eq!(counted(&format!("http.{host}-true.downstream_rq_1xx")), 16);
+        assert_eq!(counted(&format!("http.{host}-false.downstream_rq_1xx")), 0);
+    }
+}
+
+async fn a_client_is_asked_for_its_body_at_once_or_by_the_host(which: Plane) {
+    let alone = plane(which).await;
+    for expect in ["100-continue", "100-Continue"] {
+        let headers = [("expect", expect), ("content-length", "5"), ("x-interim", "100")];
+        for (case, passes, _, heard) in ask_all(&alone, &headers, "hello").await {
+            assert_eq!(statuses(&heard), [100, 200], "{case}");
+            // The host need not ask where the client was asked already.
+            assert_eq!(heard[0].1.contains_key("x-a"), passes, "{case}");
+            assert_eq!(heard[1].1["x-expects"], passes.to_string(), "{case}");
+        }
+    }
+    let stats = alone.sidecar.stats("downstream_rq_1xx$").await;
+    for name in ["one-false", "one-true", "two-false", "two-true"] {
+        assert_eq!(stats[&format!("http.{name}.downstream_rq_1xx")], 4, "{name}");
+    }
+}
