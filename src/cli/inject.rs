@@ -153,7 +153,7 @@ impl Command for Arguments {
             return Ok(Outcome::Fine);
         }
         let all = files.iter().chain([&out]).map(|file| format!(" -f {}", file.display()));
-        let start = format!("{}{} up -d", compose.command, all.collect::<String>());
+        let start = format!("{}{} {}", compose.command, all.collect::<String>(), compose.up());
         let done = match self.dry_run {
             true => batch.outlook(),
             false => batch.write()?,

@@ -87,16 +87,10 @@ pub(super) fn server(plan: &Plan, settings: &Override) -> Map<String, Value> {
 /// Holds the network of a service and leads its traffic through the sidecar.
 pub(super) fn pod(planned: &Planned, pod: &Pod, plan: &Plan, settings: &Override) -> Map<String, Value> {
     let mut command = ["iptables", "apply", "--hold"].map(str::to_owned).to_vec();
-    match planned.interception {
-        Interception::Redirect => {}
-        Interception::Tproxy => command.extend(["--mode", "TPROXY"].map(str::to_owned)),
-        Interception::None => {
-            command.extend(["--include-inbound-ports=", "--include-outbound-ip-ranges="].map(str::to_owned));
-        }
+    if planned.interception == Interception::Tproxy {
+        command.extend(["--mode", "TPROXY"].map(str::to_owned));
     }
-    if planned.interception != Interception::None {
-        command.extend(traffic(planned));
-    }
+    command.extend(traffic(planned));
     let mut more = json!({
         "command": command,
         "user": "root",

@@ -96,7 +96,7 @@ pub fn plan(project: Project, choice: Choice, takes_back: bool, exposed: &dyn Fn
             plan.left_alone.push(service.name.text.clone());
             continue;
         }
-        let pod = Pod::of(service, &project, takes_back);
+        let pod = Pod::of(service, settings.interception, &project, takes_back);
         let mut planning = Planning {
             service,
             settings,

@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
+use super::label::Interception;
 use super::name;
 use super::project::Project;
 use super::service::Service;
@@ -23,7 +24,15 @@ impl Pod {
     ///
     /// # Errors
     /// Why there can be none.
-    pub(super) fn of(service: &Service, project: &Project, takes_back: bool) -> Result<Self, String> {
+    pub(super) fn of(
+        service: &Service,
+        interception: Interception,
+        project: &Project,
+        takes_back: bool,
+    ) -> Result<Self, String> {
+        if interception == Interception::None {
+            return Err("nothing is caught".to_owned());
+        }
         let network = &service.network;
         if !takes_back {
             let given: Vec<String> = network.given().map(|name| format!("`{name}`")).collect();

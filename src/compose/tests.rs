@@ -446,6 +446,14 @@ services:
 }
 
 #[test]
+fn who_is_not_intercepted_has_no_pod() {
+    let text = "services: {a: {image: redis, labels: {sidecar.istio.io/interceptionMode: none}}, b: {image: redis}}";
+    let plan = planned_for(&[("c.yml", text)], &["c.yml"], Choice::Either, true);
+    assert_eq!(pod(&plan, "a").unwrap_err(), "nothing is caught");
+    assert!(pod(&plan, "b").is_ok());
+}
+
+#[test]
 fn what_takes_part_in_a_service_takes_part_in_its_pod() {
     let text = "
 services:
@@ -515,6 +523,17 @@ proptest::proptest! {
             let Some(place) = problem.place() else { continue };
             assert!(place.source.text.get(place.span.clone()).is_some(), "{problem:?}");
             assert!(!crate::diag::render::text(problem, false).is_empty());
+        }
+        if !plan.has_errors() {
+            let settings = Override {
+                image: String::new(),
+                sidecar_image: String::new(),
+                dataplane: String::new(),
+                config: String::new(),
+            };
+            let written = crate::diag::SourceText::new("o.yml".to_owned(), additions(&plan, &settings).unwrap());
+            let parsed = crate::source::node::parse(&crate::source::document::Document::whole(&written));
+            assert!(parsed.root.is_some() && parsed.diagnostics.is_empty(), "{}", written.text);
         }
     }
 }

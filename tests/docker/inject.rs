@@ -1,7 +1,7 @@
 //! `topsail inject` on projects that know nothing of a mesh, on each data plane.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use tempfile::TempDir;
@@ -13,7 +13,10 @@ use crate::harness::{Answer, Call, eventually, get};
 /// A project of `tests/docker/projects` in a folder of its own, with its override.
 struct Injected {
     project: Project,
-    _folder: TempDir,
+    dataplane: String,
+    compose: Compose,
+    folder: TempDir,
+    path: PathBuf,
 }
 
 impl Injected {
@@ -30,29 +33,41 @@ impl Injected {
         let projects = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/docker/projects");
         let path = folder.path().join(name);
         fs::create_dir(&path).unwrap();
+        fs::create_dir(folder.path().join("programs")).unwrap();
         fs::copy(projects.join("web.py"), folder.path().join("web.py")).unwrap();
-        let programs = folder.path().join("programs");
-        fs::create_dir(&programs).unwrap();
         for entry in fs::read_dir(projects.join(name)).unwrap() {
             let entry = entry.unwrap();
             fs::copy(entry.path(), path.join(entry.file_name())).unwrap();
         }
-        let sidecar_image = match dataplane {
+        let files = ["docker-compose.yml", "docker-compose.topsail.yml"].map(|name| path.join(name));
+        let project = Project::new(&format!("{name}-{dataplane}"), compose, &[&files[0], &files[1]], &path);
+        let injected = Self {
+            project,
+            dataplane: dataplane.to_owned(),
+            compose,
+            folder,
+            path,
+        };
+        injected.inject_and_start().await;
+        injected
+    }
+
+    /// Does what the last line of the summary says.
+    async fn inject_and_start(&self) {
+        let sidecar_image = match &*self.dataplane {
             "envoy" => format!("topsail-sidecar-envoy:{TAG}"),
             _ => format!("topsail:{TAG}"),
         };
         let mut inject = Command::new(env!("CARGO_BIN_EXE_topsail"));
         let image = format!("topsail:{TAG}");
         inject.args(["inject", "--image", &image, "--sidecar-image", &sidecar_image]);
-        inject.args(["--dataplane", dataplane]).current_dir(&path);
-        println!("{}", output(inject.env("PATH", compose.path(&programs))));
-        let files = ["docker-compose.yml", "docker-compose.topsail.yml"].map(|name| path.join(name));
-        let project = Project::new(&format!("{name}-{dataplane}"), compose, &[&files[0], &files[1]], &path);
-        project.compose(&["up", "--detach"]).await;
-        Self {
-            project,
-            _folder: folder,
-        }
+        inject.args(["--dataplane", &self.dataplane]).current_dir(&self.path);
+        let path = self.compose.path(&self.folder.path().join("programs"));
+        let told = output(inject.env("PATH", path));
+        println!("{told}");
+        let (_, up) = told.rsplit_once(" up ").unwrap();
+        let arguments: Vec<&str> = ["up"].into_iter().chain(up.split_whitespace()).collect();
+        self.project.compose(&arguments).await;
     }
 
     /// Waits until every sidecar has its configuration, and all others know where it is.
@@ -181,6 +196,16 @@ async fn a_web_application_and_its_database(dataplane: &str, compose: Compose) {
     // The engine may have published it anew.
     let page = shop.published("web", 8000, "shop.example").await;
     answers(&page, "of shop.example").await;
+    shop.page_says("worker", "http://web:8000/", "of web:8000").await;
+
+    // After an edit that changes a pod, whoever shares its network is in that of the new one.
+    let file = shop.path.join("docker-compose.yml");
+    let text = fs::read_to_string(&file).unwrap();
+    let none = "topsail.io/ports: none";
+    let label = format!("{none}\n      traffic.sidecar.istio.io/excludeOutboundPorts: \"25\"");
+    fs::write(&file, text.replace(none, &label)).unwrap();
+    shop.inject_and_start().await;
+    shop.all_are_healthy().await;
     shop.page_says("worker", "http://web:8000/", "of web:8000").await;
     shop.down_leaves_nothing().await;
 }

@@ -64,6 +64,15 @@ impl Compose {
         self.version().is_some_and(Version::takes_back)
     }
 
+    /// The command that starts a project. The first Compose leaves a container in the network of one that it has
+    /// replaced, unless it is told otherwise.
+    pub(super) fn up(self) -> &'static str {
+        match self.version().is_some_and(Version::is_first) {
+            true => "up -d --always-recreate-deps",
+            false => "up -d",
+        }
+    }
+
     /// `docker compose 2.26.1`.
     pub(super) fn display(self) -> String {
         match self.known {
