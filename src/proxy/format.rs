@@ -1,12 +1,13 @@
 //! Envoy's format strings: texts with commands such as `%REQ(X-FORWARDED-FOR)%`, for headers and logs.
 
 mod command;
+mod grpc;
+mod header;
 mod parse;
 mod request;
 mod time;
 mod wire;
 mod write;
-mod zone;
 
 use std::borrow::Cow;
 use std::fmt;

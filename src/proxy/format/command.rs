@@ -1,11 +1,12 @@
 //! The commands of format strings and what they yield.
 
-use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
-use http::{HeaderMap, HeaderName, Version};
+use http::Version;
 
+use super::grpc::GrpcForm;
+use super::header::{HeaderSource, pseudo_size, size};
 use super::request::{self, DurationSource, PathSource};
 use super::time::TimeFormat;
 use super::wire::WireBytes;
@@ -59,80 +60,6 @@ pub(super) enum Source {
     Plain(for<'a> fn(&Context<'a>) -> Value<'a>),
 }
 
-/// A header, and another one for where it is missing.
-#[derive(Clone, Debug)]
-pub(super) struct HeaderSource {
-    first: Header,
-    second: Option<Header>,
-}
-
-/// A header or pseudo-header.
-#[derive(Clone, Debug)]
-enum Header {
-    Name(HeaderName),
-    Method,
-    Path,
-    Authority,
-    Scheme,
-    Status,
-}
-
-impl HeaderSource {
-    /// Reads `NAME` or `NAME?OTHER`.
-    pub(super) fn parse(text: &str) -> Result<Self, String> {
-        let (first, second) = match text.split_once('?') {
-            Some((first, second)) => (first, Some(second)),
-            None => (text, None),
-        };
-        Ok(Self {
-            first: Header::parse(first)?,
-            second: second.map(Header::parse).transpose()?,
-        })
-    }
-
-    fn of<'a>(&self, context: &Context<'a>, headers: Option<&'a HeaderMap>) -> Value<'a> {
-        let value = self.first.of(context, headers);
-        match (&self.second, value) {
-            (Some(second), Value::None) => second.of(context, headers),
-            (_, value) => value,
-        }
-    }
-}
-
-impl Header {
-    fn parse(name: &str) -> Result<Self, String> {
-        Ok(match name.to_ascii_lowercase().as_str() {
-            ":method" => Header::Method,
-            ":path" => Header::Path,
-            ":authority" | "host" => Header::Authority,
-            ":scheme" => Header::Scheme,
-            ":status" => Header::Status,
-            lower => Header::Name(
-                HeaderName::from_bytes(lower.as_bytes()).map_err(|_| format!("`{name}` is no header's name"))?,
-            ),
-        })
-    }
-
-    fn of<'a>(&self, context: &Context<'a>, headers: Option<&'a HeaderMap>) -> Value<'a> {
-        let request = context.request;
-        match self {
-            Header::Name(name) => match headers.and_then(|headers| headers.get(name)) {
-                Some(value) => Value::Text(match std::str::from_utf8(value.as_bytes()) {
-                    Ok(text) => text.into(),
-                    Err(_) => String::from_utf8_lossy(value.as_bytes()),
-                }),
-                None => Value::None,
-            },
-            Header::Method => text(request.map(|line| line.method.as_str())),
-            Header::Path => text(request.map(|line| line.path)),
-            Header::Authority => text(request.map(|line| line.authority)),
-            Header::Scheme => text(request.map(|line| line.scheme)),
-            Header::Status if context.stream.status == 0 => Value::None,
-            Header::Status => Value::Text(context.stream.status.to_string().into()),
-        }
-    }
-}
-
 impl Command {
     /// What it yields here.
     pub(super) fn value<'a>(&'a self, context: &Context<'a>) -> Value<'a> {
@@ -172,7 +99,8 @@ impl Command {
     }
 }
 
-fn text(value: Option<&str>) -> Value<'_> {
+/// A text, if it is there and not empty.
+pub(super) fn text(value: Option<&str>) -> Value<'_> {
     match value {
         Some(text) if !text.is_empty() => Value::Text(text.into()),
         Some(_) | None => Value::None,
@@ -450,89 +378,8 @@ fn name_of(host: &Host) -> String {
     name.map_or_else(|| host.address.to_string(), str::to_owned)
 }
 
-/// How many bytes headers have, pseudo-headers included.
-fn size(headers: Option<&HeaderMap>, pseudo: usize) -> Value<'static> {
-    let sizes = headers
-        .into_iter()
-        .flatten()
-        .filter(|(name, _)| *name != http::header::HOST);
-    let bytes: usize = sizes.map(|(name, value)| name.as_str().len() + value.len()).sum();
-    number((bytes + pseudo) as u64)
-}
-
-/// How many bytes the pseudo-headers of a request have.
-fn pseudo_size(context: &Context<'_>) -> usize {
-    let Some(line) = context.request else {
-        return 0;
-    };
-    [
-        (":method", line.method.as_str()),
-        (":path", line.path),
-        (":authority", line.authority),
-        (":scheme", line.scheme),
-    ]
-    .map(|(name, value)| if value.is_empty() { 0 } else { name.len() + value.len() })
-    .iter()
-    .sum()
-}
-
 /// Where the host is to which there is a connection.
 fn remote<'a>(context: &Context<'a>) -> Option<&'a HostAddress> {
     context.stream.carried.borrow().as_ref()?;
     Some(&context.stream.host.as_ref()?.address)
-}
-
-/// How a gRPC status is written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum GrpcForm {
-    /// `NotFound`.
-    Camel,
-    /// `NOT_FOUND`.
-    Snake,
-    /// `5`.
-    Number,
-}
-
-impl GrpcForm {
-    fn of(self, status: u64) -> Value<'static> {
-        match self {
-            GrpcForm::Number => number(status),
-            GrpcForm::Camel => Value::Text(grpc_name(status)),
-            GrpcForm::Snake => {
-                let mut snake = String::new();
-                for (at, letter) in grpc_name(status).char_indices() {
-                    if at > 0 && letter.is_ascii_uppercase() {
-                        snake.push('_');
-                    }
-                    snake.push(letter.to_ascii_uppercase());
-                }
-                // It is the one name that is not two words.
-                Value::Text(if status == 0 { "OK".into() } else { snake.into() })
-            }
-        }
-    }
-}
-
-fn grpc_name(status: u64) -> Cow<'static, str> {
-    const NAMES: [&str; 17] = [
-        "OK",
-        "Canceled",
-        "Unknown",
-        "InvalidArgument",
-        "DeadlineExceeded",
-        "NotFound",
-        "AlreadyExists",
-        "PermissionDenied",
-        "ResourceExhausted",
-        "FailedPrecondition",
-        "Aborted",
-        "OutOfRange",
-        "Unimplemented",
-        "Internal",
-        "Unavailable",
-        "DataLoss",
-        "Unauthenticated",
-    ];
-    let name = usize::try_from(status).ok().and_then(|status| NAMES.get(status));
-    name.map_or_else(|| status.to_string().into(), |name| (*name).into())
 }

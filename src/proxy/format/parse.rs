@@ -1,7 +1,9 @@
 //! Reading format strings.
 
 use super::Part;
-use super::command::{Command, GrpcForm, HeaderSource, Source};
+use super::command::{Command, Source};
+use super::grpc::GrpcForm;
+use super::header::HeaderSource;
 use super::request::{DurationSource, PathSource};
 use super::time::TimeFormat;
 use super::wire::WireBytes;

@@ -1,12 +1,14 @@
 //! Points in time, in the words of `strftime` and Envoy's own for fractions of a second.
 
 use std::fmt::{self, Write};
+use std::sync::LazyLock;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
 use time::{OffsetDateTime, UtcOffset};
 
 use super::write::Short;
-use super::zone::{HERE, Offset};
 
 /// How a point in time is written.
 #[derive(Clone, Debug)]
@@ -82,14 +84,18 @@ impl TimeFormat {
 
     /// Writes it.
     pub(super) fn write(&self, out: &mut impl Write, at: SystemTime) -> fmt::Result {
-        let time = OffsetDateTime::from(at);
-        let offset = self.local.then(|| HERE.at(time.unix_timestamp())).flatten();
-        self.write_at(out, at, offset)
+        /// This machine's zone, by `TZ` or `/etc/localtime`; UTC if it cannot be read.
+        static HERE: LazyLock<TimeZone> = LazyLock::new(|| TimeZone::try_system().unwrap_or(TimeZone::UTC));
+        self.write_in(out, at, self.local.then(|| &*HERE))
     }
 
-    fn write_at(&self, out: &mut impl Write, at: SystemTime, offset: Option<&Offset>) -> fmt::Result {
+    fn write_in(&self, out: &mut impl Write, at: SystemTime, zone: Option<&TimeZone>) -> fmt::Result {
         let time = OffsetDateTime::from(at);
-        let east = offset.and_then(|offset| UtcOffset::from_whole_seconds(offset.seconds).ok());
+        let moment = Timestamp::from_second(time.unix_timestamp()).ok();
+        let here = zone.zip(moment).map(|(zone, moment)| zone.to_offset_info(moment));
+        let east = here
+            .as_ref()
+            .and_then(|here| UtcOffset::from_whole_seconds(here.offset().seconds()).ok());
         let time = east.and_then(|east| time.checked_to_offset(east)).unwrap_or(time);
         let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
         self.pieces.iter().try_for_each(|piece| match piece {
@@ -100,7 +106,7 @@ impl TimeFormat {
             }
             Piece::Epoch(digits) => write!(out, "{}", since.as_nanos() / 10_u128.pow(9 - digits)),
             Piece::Letter('z') => write_offset(out, time.offset()),
-            Piece::Letter('Z') => out.write_str(offset.map_or("UTC", |offset| &offset.name)),
+            Piece::Letter('Z') => out.write_str(here.as_ref().map_or("UTC", |here| here.abbreviation())),
             Piece::Letter(letter) => write_letter(out, *letter, time),
         })
     }
@@ -195,17 +201,20 @@ mod tests {
     #[test]
     fn local_times_are_those_of_the_zone() {
         let at = UNIX_EPOCH + Duration::new(1_700_000_000, 123_456_789);
-        let text = |seconds, name: &str| {
-            let offset = Offset {
-                seconds,
-                name: name.into(),
-            };
+        let text = |zone| {
             let mut out = String::new();
             let format = TimeFormat::parse_local("%F %T.%3f %z %Z %s");
-            format.write_at(&mut out, at, Some(&offset)).unwrap();
+            let zone = TimeZone::posix(zone).unwrap();
+            format.write_in(&mut out, at, Some(&zone)).unwrap();
             out
         };
-        assert_eq!(text(7200, "EET"), "2023-11-15 00:13:20.123 +0200 EET 1700000000");
-        assert_eq!(text(-12_600, "NST"), "2023-11-14 18:43:20.123 -0330 NST 1700000000");
+        assert_eq!(
+            text("EET-2EEST,M3.5.0/3,M10.5.0/4"),
+            "2023-11-15 00:13:20.123 +0200 EET 1700000000"
+        );
+        assert_eq!(
+            text("NST3:30NDT,M3.2.0,M11.1.0"),
+            "2023-11-14 18:43:20.123 -0330 NST 1700000000"
+        );
     }
 }

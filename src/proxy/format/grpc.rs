@@ -1,0 +1,61 @@
+//! gRPC statuses as commands of format strings write them.
+
+use std::borrow::Cow;
+
+use super::Value;
+
+/// How a gRPC status is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum GrpcForm {
+    /// `NotFound`.
+    Camel,
+    /// `NOT_FOUND`.
+    Snake,
+    /// `5`.
+    Number,
+}
+
+impl GrpcForm {
+    /// A status in this form.
+    pub(super) fn of(self, status: u64) -> Value<'static> {
+        match self {
+            GrpcForm::Number => Value::Number(status),
+            GrpcForm::Camel => Value::Text(grpc_name(status)),
+            GrpcForm::Snake => {
+                let mut snake = String::new();
+                for (at, letter) in grpc_name(status).char_indices() {
+                    if at > 0 && letter.is_ascii_uppercase() {
+                        snake.push('_');
+                    }
+                    snake.push(letter.to_ascii_uppercase());
+                }
+                // It is the one name that is not two words.
+                Value::Text(if status == 0 { "OK".into() } else { snake.into() })
+            }
+        }
+    }
+}
+
+fn grpc_name(status: u64) -> Cow<'static, str> {
+    const NAMES: [&str; 17] = [
+        "OK",
+        "Canceled",
+        "Unknown",
+        "InvalidArgument",
+        "DeadlineExceeded",
+        "NotFound",
+        "AlreadyExists",
+        "PermissionDenied",
+        "ResourceExhausted",
+        "FailedPrecondition",
+        "Aborted",
+        "OutOfRange",
+        "Unimplemented",
+        "Internal",
+        "Unavailable",
+        "DataLoss",
+        "Unauthenticated",
+    ];
+    let name = usize::try_from(status).ok().and_then(|status| NAMES.get(status));
+    name.map_or_else(|| status.to_string().into(), |name| (*name).into())
+}
