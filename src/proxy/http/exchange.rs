@@ -1,5 +1,8 @@
 //! One request and its response.
 
+mod recorder;
+mod spans;
+
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -11,7 +14,7 @@ use http_body::Body;
 
 use super::body::client::ClientBody;
 use super::body::incoming::Incoming;
-use super::body::{BodyError, Progress, ResponseBody};
+use super::body::{Progress, ResponseBody};
 use super::conditioning::{self, REQUEST_ID};
 use super::connection::Downstream;
 use super::filter::HttpFilter;
@@ -22,16 +25,15 @@ use super::interim::Interims;
 use super::local_reply::LocalReply;
 use super::meter::Meter;
 use super::route::{self, Forward, Matched, Mutations, RouteAction, WeightedCluster};
-use super::{HttpManager, HttpStats, ServerHeader, forward, rewrite, upgrade};
+use super::{HttpManager, ServerHeader, forward, rewrite, upgrade};
 use crate::proxy::connection::Stream;
 use crate::proxy::flags::Flags;
 use crate::proxy::format::{Context, RequestLine};
 use crate::proxy::slot::Slot;
-use crate::proxy::trace::decision::Reason;
-use crate::proxy::trace::span::{ActiveSpan, Beginning, Failure};
-use crate::proxy::trace::{Tracing, export};
+use crate::proxy::trace::span::ActiveSpan;
 use crate::proxy::upstream::cluster::Cluster;
-use crate::proxy::upstream::host::Host;
+
+pub(crate) use recorder::Recorder;
 
 /// A request on its way through the filters.
 #[derive(Debug)]
@@ -269,57 +271,6 @@ impl Exchange {
         manager.rq_class_of_listener.count(status);
     }
 
-    /// Decides whether the request is traced, and begins its span.
-    fn trace(&mut self, tracing: &Tracing, manager: &HttpManager) {
-        let route = self.matched.as_ref().and_then(|matched| matched.route.tracing.clone());
-        let sampling = route.as_ref().and_then(|route| route.sampling.as_ref());
-        let sampling = sampling.unwrap_or(&tracing.sampling);
-        let reason = sampling.decide(&mut self.request.headers, &manager.request_id, self.random);
-        let stats = &manager.stats.tracing;
-        let counter = match reason {
-            Reason::NotTraceable => &stats.not_traceable,
-            Reason::Sampling => &stats.random_sampling,
-            Reason::ServiceForced => &stats.service_forced,
-            Reason::ClientForced => &stats.client_enabled,
-        };
-        counter.fetch_add(1, Relaxed);
-        self.stream.trace_forced = reason == Reason::ServiceForced;
-        let Some(tracer) = &tracing.tracer else {
-            return;
-        };
-        let beginning = Beginning {
-            request: &mut self.request,
-            authority: &self.authority,
-            scheme: self.scheme,
-            grpc: self.grpc,
-            connection: &self.downstream.connection,
-            time: self.stream.start_time,
-            route,
-        };
-        self.span = ActiveSpan::begin(tracing, tracer, reason, beginning).map(Box::new);
-        self.stream.trace_id = self.span.as_ref().map(|span| span.trace_id());
-    }
-
-    /// Begins the span of an attempt, if attempts have spans of their own.
-    pub(crate) fn trace_attempt(&mut self, cluster: &Arc<Cluster>, host: &Arc<Host>) {
-        let tracing = self.downstream.manager.tracing.as_ref();
-        if let (Some(tracing), Some(span)) = (tracing.filter(|tracing| tracing.upstream_spans), &mut self.span) {
-            let retries = self.stream.attempts.saturating_sub(1);
-            span.attempt(tracing, cluster, host, retries, &mut self.request.headers);
-        }
-    }
-
-    /// The attempt is over without a complete answer.
-    pub(crate) fn trace_attempt_over(&mut self, failure: Failure) {
-        let Some(mut span) = self.span.take() else {
-            return;
-        };
-        if let Some(tracing) = &self.downstream.manager.tracing {
-            span.attempt_over(tracing, failure, &self.context());
-        }
-        self.span = Some(span);
-    }
-
     /// The route for the request as it is now.
     pub(crate) fn find_route(&self) -> Option<Rc<Matched>> {
         self.downstream
@@ -499,109 +450,6 @@ impl Exchange {
         let last = self.downstream.is_ending() || turned_down || unread;
         if last && !tunnel && self.stream.protocol < Some(Version::HTTP_2) {
             parts.headers.insert(CONNECTION, HeaderValue::from_static("close"));
-        }
-    }
-
-    /// Notes the route and the cluster of a request that got no further.
-    fn note_route(&mut self) {
-        let Some(matched) = self.matched.as_ref().filter(|_| self.stream.cluster.is_none()) else {
-            return;
-        };
-        self.stream.route = matched.route.name.clone();
-        if let RouteAction::Forward(action) = &matched.route.action {
-            let (slot, _) = self.destination(action);
-            self.stream.cluster = slot.and_then(|slot| slot.take());
-        }
-    }
-}
-
-/// Takes down how a request ends: statistics and access logs.
-#[derive(Debug)]
-pub(crate) struct Recorder(Box<Exchange>);
-
-impl Recorder {
-    /// Bytes of the body went by.
-    pub(crate) fn sent(&mut self, bytes: usize) {
-        self.0.stream.bytes_sent += bytes as u64;
-    }
-
-    /// The response is complete. It comes back where logs ask for bytes on the wire, on which the last are not yet: then
-    /// it is to be told when they are.
-    pub(crate) fn ended(mut self, trailers: Option<&HeaderMap>) -> Option<Self> {
-        let stream = &mut self.0.stream;
-        stream.timing.downstream_last_tx = Some(stream.elapsed());
-        self.0.ends();
-        if self.0.stream.downstream_bytes.is_some() {
-            self.0.sent_trailers = trailers.cloned().map(Box::new);
-            return Some(self);
-        }
-        self.0.take_down(trailers);
-        None
-    }
-
-    /// All of it is written.
-    pub(crate) fn written(mut self) {
-        let trailers = self.0.sent_trailers.take();
-        self.0.take_down(trailers.as_deref());
-    }
-
-    /// The response broke off.
-    pub(crate) fn broken(mut self, error: &BodyError) {
-        let (flags, details) = error.told();
-        self.0.stream.blame(flags, details);
-        self.0.close();
-    }
-
-    /// The client went away.
-    pub(crate) fn abandoned(mut self) {
-        let Exchange { stream, downstream, .. } = &mut *self.0;
-        stream.blame(Flags::DOWNSTREAM_CONNECTION_TERMINATION, "downstream_remote_disconnect");
-        downstream.request_abandoned(stream.elapsed());
-        downstream.manager.stats.rq_rx_reset.fetch_add(1, Relaxed);
-        self.0.close();
-    }
-}
-
-impl Exchange {
-    fn close(&mut self) {
-        self.ends();
-        self.take_down(None);
-    }
-
-    /// It is over, and counted so.
-    fn ends(&mut self) {
-        self.note_route();
-        let took = self.stream.elapsed();
-        self.stream.timing.end = Some(took);
-        if let Some(progress) = &self.progress {
-            progress.note(&mut self.stream);
-        }
-        let manager = &self.downstream.manager;
-        let stats: &HttpStats = &manager.stats;
-        stats.rq_active.fetch_sub(1, Relaxed);
-        self.downstream.request_ends();
-        stats.rq_time.record(took);
-        self.count_status(self.stream.status);
-    }
-
-    /// Writes it into logs, and ends its span.
-    fn take_down(&mut self, trailers: Option<&HeaderMap>) {
-        let span = self.span.take();
-        let manager = &self.downstream.manager;
-        if !manager.access_logs.is_empty() {
-            let context = self.context_at_end(trailers);
-            manager.access_logs.iter().for_each(|log| log.log(&context));
-        }
-        if let (Some(tracing), Some(span)) = (&manager.tracing, span) {
-            let (tracer, spans) = span.end(tracing, &self.context_at_end(trailers));
-            export::hand_over(&self.downstream.worker, &tracer, spans);
-        }
-    }
-
-    fn context_at_end<'a>(&'a self, response_trailers: Option<&'a HeaderMap>) -> Context<'a> {
-        Context {
-            response_trailers,
-            ..self.context()
         }
     }
 }

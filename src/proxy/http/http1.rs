@@ -9,6 +9,7 @@ mod chunks;
 pub(crate) mod conversation;
 pub(crate) mod encode;
 mod lines;
+pub(crate) mod receiving;
 mod request;
 pub(crate) mod response;
 mod rest;

@@ -19,13 +19,13 @@ pub(crate) struct Interims {
 
 #[derive(Debug)]
 enum Client {
-    Http1(http1::server::Teller),
+    Http1(http1::receiving::Teller),
     Http2(http2::Teller),
 }
 
 impl Interims {
     /// For a client of HTTP/1.1. Those of hosts are passed on, or not.
-    pub(super) fn by_http1(teller: http1::server::Teller, passed_on: bool) -> Self {
+    pub(super) fn by_http1(teller: http1::receiving::Teller, passed_on: bool) -> Self {
         Self::to(Client::Http1(teller), passed_on)
     }
 

@@ -60,11 +60,15 @@ impl Wire {
     /// The next answer; none where the connection ends instead.
     pub async fn answer(&mut self) -> Option<Said> {
         let mut said = self.head().await?;
+        if said.status < 200 {
+            // It has no body: what has come besides is of the answer after it.
+            return Some(said);
+        }
         let len = said
             .headers
             .get("content-length")
             .map(|len| len.parse::<usize>().unwrap());
-        while self.read.len() < len.unwrap_or(usize::MAX) && said.status >= 200 && self.more().await {}
+        while self.read.len() < len.unwrap_or(usize::MAX) && self.more().await {}
         let len = len.unwrap_or(self.read.len()).min(self.read.len());
         let body = self.read.drain(..len).collect::<Vec<_>>();
         said.body = String::from_utf8_lossy(&body).into_owned();

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
 use crate::proxy::http::http1::Refusal;
-use crate::proxy::http::http1::server::ClientStream;
+use crate::proxy::http::http1::receiving::ClientStream;
 use crate::proxy::http::http2::{self, StreamBody};
 use crate::proxy::upstream::pool::{HostStream, RawStream};
 
