@@ -6,11 +6,17 @@ use std::process::Command;
 
 use crate::bookinfo::copy;
 use crate::engine::{Compose, Project, TAG, attempt};
-use crate::harness::eventually;
+use crate::harness::{eventually, get};
 
-/// Stands in for Grafana, of which there is no image where no registry is reached.
-const WITHOUT_GRAFANA: &str =
-    "services: {grafana: {image: \"topsail-bookinfo:test\", command: \"details --listen 0.0.0.0:3000\"}}\n";
+/// Stands in for Grafana, of which there is no image where no registry is reached: it asks what the dashboards ask.
+const WITHOUT_GRAFANA: &str = r#"
+services:
+  grafana:
+    image: python:3.11-slim-bookworm
+    command: [python3, /grafana.py]
+    init: true
+    volumes: ["REPOSITORY/tests/docker/grafana.py:/grafana.py:ro"]
+"#;
 
 #[tokio::test]
 async fn every_command_of_the_page_does_its_work() {
@@ -20,7 +26,8 @@ async fn every_command_of_the_page_does_its_work() {
     let file = checkout.join("docker-compose.yml");
     fs::copy(repository.join("docker-compose.yml"), &file).unwrap();
     let override_file = folder.path().join("override.yml");
-    fs::write(&override_file, WITHOUT_GRAFANA).unwrap();
+    let without_grafana = WITHOUT_GRAFANA.replace("REPOSITORY", &repository.display().to_string());
+    fs::write(&override_file, without_grafana).unwrap();
     let compose = Compose::Second;
     let path = compose.path(folder.path());
 
@@ -47,8 +54,21 @@ async fn every_command_of_the_page_does_its_work() {
         // `topsail status` fails while something is on its way to a proxy.
         let printed = eventually(line, async || attempt(&mut command)).await;
         println!("{printed}");
+        if line.ends_with("topsail status") {
+            dashboards_have_data(&project).await;
+        }
     }
     assert!(project.leftovers().is_empty(), "{:?}", project.leftovers());
+}
+
+/// Whoever opens Grafana sees something in every panel.
+async fn dashboards_have_data(project: &Project) {
+    let grafana = get(project.published("grafana", 3000).await, "grafana", "/");
+    eventually("the dashboards", async || {
+        let answer = grafana.send().await?;
+        (answer.status == 200).then_some(()).ok_or(answer.text())
+    })
+    .await;
 }
 
 /// The lines of the page's blocks of shell.

@@ -123,7 +123,7 @@ impl Injected {
 
     async fn down_leaves_nothing(self) {
         self.project.compose(&["down", "--volumes", "--timeout", "5"]).await;
-        assert_eq!(self.project.leftovers(), [String::new(); 0]);
+        assert_eq!(self.project.leftovers(), Vec::<String>::new());
     }
 }
 
@@ -334,7 +334,7 @@ async fn every_command_of_the_page_does_its_work() {
             tokio::task::spawn_blocking(move || output(&mut command)).await.unwrap()
         );
     }
-    assert_eq!(project.leftovers(), [String::new(); 0]);
+    assert_eq!(project.leftovers(), Vec::<String>::new());
     let left = fs::read_dir(&checkout).unwrap().count();
     assert_eq!(left, 2, "the project is as it was");
 }
