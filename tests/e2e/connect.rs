@@ -6,9 +6,9 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
+use super::harness::Plane;
 use super::harness::alone::{Alone, access_log, cluster, cluster_http2, http_listener};
 use super::harness::wire::Wire;
-use super::harness::{Plane, eventually};
 use crate::on_each_plane;
 
 on_each_plane! {
@@ -54,16 +54,6 @@ fn connect_route(config: Value) -> Value {
         "name": "connect", "match": {"connect_matcher": {}},
         "route": {"cluster": "back", "upgrade_configs": [upgrade]},
     }])
-}
-
-/// Waits until these are the lines in the log.
-async fn logged(alone: &Alone, lines: &[&str]) {
-    eventually("the log", async || {
-        let written = alone.wrote("access.log");
-        let written: Vec<_> = written.lines().collect();
-        (written == lines).then_some(()).ok_or(format!("{written:#?}"))
-    })
-    .await;
 }
 
 async fn read(stream: &mut TcpStream, len: usize) -> String {
@@ -160,7 +150,7 @@ async fn routes_say_what_may_be_gone_over_to(which: Plane) {
     client.send(CONNECT.as_bytes()).await;
     assert_eq!(client.answer().await.unwrap().status, 403);
     lines.push("403 - upgrade_failed CONNECT - connect back 0 0 0".to_owned());
-    logged(&alone, &lines.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    alone.logged(&lines).await;
     let refused = alone.sidecar.stats("downstream_rq_ws_on_non_ws_route").await;
     assert_eq!(refused["http.in.downstream_rq_ws_on_non_ws_route"], 5);
 }
@@ -217,18 +207,16 @@ async fn connect_ends_at_a_host_without_http(which: Plane) {
         client.send(asked.as_bytes()).await;
         assert_eq!(client.answer().await.unwrap().status, status, "{asked}");
     }
-    logged(
-        &alone,
-        &[
+    alone
+        .logged(&[
             "200 - via_upstream CONNECT - connect back 20 18 1",
             "200 DC downstream_remote_disconnect CONNECT - connect back 0 0 1",
             "400 DPE http1.invalid_url - - - - 0 11 0",
             "400 DPE http1.invalid_url - - - - 0 11 0",
             "400 DPE http1.body_disallowed - - - - 0 11 0",
             "501 DPE http1.invalid_transfer_encoding - - - - 0 15 0",
-        ],
-    )
-    .await;
+        ])
+        .await;
     let stats = alone
         .sidecar
         .stats("cluster.back.upstream_(rq_total|rq_200|cx_total|cx_http1_total)")
@@ -275,7 +263,7 @@ async fn connect_over_http2_ends_at_a_host_without_http(which: Plane) {
         heard.extend_from_slice(&data.unwrap());
     }
     assert_eq!(heard, b"all");
-    logged(&alone, &["200 - via_upstream CONNECT - connect back 5 3 1"]).await;
+    alone.logged(&["200 - via_upstream CONNECT - connect back 5 3 1"]).await;
 }
 
 async fn a_host_without_http_is_told_whose_connection_it_is(which: Plane) {
@@ -321,7 +309,7 @@ async fn the_body_of_post_is_a_tunnel_where_that_is_allowed(which: Plane) {
     stream.write_all(b"world").await.unwrap();
     drop(stream);
     assert_eq!(client.bytes(15).await, b"HTTP/1.1 200 OK");
-    logged(&alone, &["200 - via_upstream POST /a connect back 5 5 1"]).await;
+    alone.logged(&["200 - via_upstream POST /a connect back 5 5 1"]).await;
 }
 
 async fn connect_is_passed_on(which: Plane) {
@@ -372,15 +360,13 @@ async fn connect_is_passed_on(which: Plane) {
     let error = hear.data().await.unwrap().unwrap_err();
     assert_eq!(error.reason(), Some(h2::Reason::CONNECT_ERROR));
     let details = "upstream_reset_after_response_started{connection_termination}";
-    logged(
-        &alone,
-        &[
+    alone
+        .logged(&[
             "200 DC downstream_remote_disconnect CONNECT - connect back 5 4 1",
             "407 - via_upstream CONNECT - connect back 0 3 1",
             &format!("200 UC {details} CONNECT - connect back 5 0 1"),
-        ],
-    )
-    .await;
+        ])
+        .await;
 
     // A host of HTTP/2.
     let (host, address) = self::host().await;
@@ -408,11 +394,9 @@ async fn connect_is_passed_on(which: Plane) {
     assert_eq!(client.bytes(5).await, b"early");
     client.finish().await;
     client.end().await;
-    logged(
-        &alone,
-        &["200 DC downstream_remote_disconnect CONNECT - connect back 5 5 1"],
-    )
-    .await;
+    alone
+        .logged(&["200 DC downstream_remote_disconnect CONNECT - connect back 5 5 1"])
+        .await;
 }
 
 async fn a_connection_that_fails_is_tried_again(which: Plane) {
@@ -437,12 +421,10 @@ async fn a_connection_that_fails_is_tried_again(which: Plane) {
     }
     let details =
         "upstream_reset_before_response_started{remote_connection_failure|delayed_connect_error:_Connection_refused}";
-    logged(
-        &alone,
-        &[
+    alone
+        .logged(&[
             &format!("503 URX,UF {details} CONNECT - connect back 0 121 3"),
             &format!("503 URX,UF {details} GET / chat back 0 121 3"),
-        ],
-    )
-    .await;
+        ])
+        .await;
 }

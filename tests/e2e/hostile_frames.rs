@@ -171,14 +171,7 @@ async fn what_is_too_large_resets_its_stream_and_is_logged(which: Plane) {
             }
         }
     }
-    eventually("the log", async || {
-        let written = alone.wrote("access.log");
-        let written: Vec<_> = written.lines().collect();
-        (written == lines)
-            .then_some(())
-            .ok_or(format!("{written:#?} instead of {lines:#?}"))
-    })
-    .await;
+    alone.logged(&lines).await;
     let stats = alone.sidecar.stats("downstream_rq_(total|rx_reset|active)$").await;
     let counted = ["total", "rx_reset", "active"].map(|name| stats[&format!("http.in.downstream_rq_{name}")]);
     assert_eq!(counted, [8, 3, 0]);

@@ -12,9 +12,9 @@ use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
+use super::harness::Plane;
 use super::harness::alone::{Alone, access_log, cluster, cluster_http2, http_listener};
-use super::harness::wire::Wire;
-use super::harness::{Plane, eventually};
+use super::harness::wire::{Wire, next_head};
 use crate::on_each_plane;
 
 on_each_plane! {
@@ -59,17 +59,7 @@ fn interims(headers: &BTreeMap<String, String>) -> Vec<u16> {
 
 async fn serve_http1(mut stream: TcpStream) -> std::io::Result<()> {
     let mut read = Vec::new();
-    loop {
-        let end = loop {
-            if let Some(end) = read.windows(4).position(|four| four == b"\r\n\r\n") {
-                break end;
-            }
-            if stream.read_buf(&mut read).await? == 0 {
-                return Ok(());
-            }
-        };
-        let head = String::from_utf8_lossy(&read[..end]).into_owned();
-        read.drain(..end + 4);
+    while let Some(head) = next_head(&mut stream, &mut read).await? {
         let headers = head.lines().filter_map(|line| line.split_once(": "));
         let headers: BTreeMap<_, _> = headers
             .map(|(name, value)| (name.to_owned(), value.to_owned()))
@@ -100,6 +90,7 @@ async fn serve_http1(mut stream: TcpStream) -> std::io::Result<()> {
         let said = format!("HTTP/1.1 200 OK\r\ncontent-length: 0\r\nx-expects: {expects}\r\n\r\n");
         stream.write_all(said.as_bytes()).await?;
     }
+    Ok(())
 }
 
 async fn serve_http2(stream: TcpStream) {
@@ -284,14 +275,7 @@ async fn the_first_of_a_host_is_passed_on_where_that_is_asked_for(which: Plane) 
             lines.push(format!("{case} {answer} {rest}"));
         }
     }
-    eventually("the log", async || {
-        let written = alone.wrote("access.log");
-        let written: Vec<_> = written.lines().collect();
-        (written == lines)
-            .then_some(())
-            .ok_or(format!("{written:#?} instead of {lines:#?}"))
-    })
-    .await;
+    alone.logged(&lines).await;
     let stats = alone.sidecar.stats("(upstream_rq_1..|downstream_rq_1xx)$").await;
     let counted = |name: &str| stats.get(name).copied().unwrap_or_default();
     for host in ["one", "two"] {

@@ -10,7 +10,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::harness::alone::{Alone, access_log, cluster, http_listener};
-use super::harness::wire::{Said, Wire};
+use super::harness::wire::{Said, Wire, next_head};
 use super::harness::{Plane, eventually};
 
 const LOG: &str = "%REQ(X-CASE)% %RESPONSE_CODE% %RESPONSE_FLAGS% %RESPONSE_CODE_DETAILS% %REQ(:METHOD)% %REQ(:PATH)% \
@@ -36,17 +36,7 @@ async fn host() -> (std::net::SocketAddr, Seen) {
 
 async fn serve(mut stream: TcpStream, seen: Seen) -> std::io::Result<()> {
     let mut read = Vec::new();
-    loop {
-        let end = loop {
-            if let Some(end) = read.windows(4).position(|four| four == b"\r\n\r\n") {
-                break end;
-            }
-            if stream.read_buf(&mut read).await? == 0 {
-                return Ok(());
-            }
-        };
-        let head = String::from_utf8_lossy(&read[..end]).into_owned();
-        read.drain(..end + 4);
+    while let Some(head) = next_head(&mut stream, &mut read).await? {
         let header = |name: &str| {
             let mut lines = head.lines().filter_map(|line| line.split_once(": "));
             lines
@@ -69,6 +59,7 @@ async fn serve(mut stream: TcpStream, seen: Seen) -> std::io::Result<()> {
         }
         stream.write_all(said.replace('~', "\r\n").as_bytes()).await?;
     }
+    Ok(())
 }
 
 fn routes() -> Value {

@@ -96,15 +96,6 @@ async fn opened(alone: &Alone, host: &TcpListener) -> (Wire, TcpStream) {
     (client, connection)
 }
 
-/// Waits for this line in the log.
-async fn logged(alone: &Alone, line: &str) {
-    eventually("the log", async || {
-        let written = alone.wrote("access.log");
-        (written == format!("{line}\n")).then_some(()).ok_or(written)
-    })
-    .await;
-}
-
 async fn bytes_go_both_ways_until_the_client_leaves(which: Plane) {
     let (alone, host) = plane(which, json!({})).await;
     let (mut client, mut connection) = opened(&alone, &host).await;
@@ -119,7 +110,7 @@ async fn bytes_go_both_ways_until_the_client_leaves(which: Plane) {
     client.finish().await;
     assert_eq!(connection.read(&mut [0; 9]).await.unwrap(), 0);
     assert_eq!(client.end().await, b"");
-    logged(&alone, "101 DC downstream_remote_disconnect 20 15").await;
+    alone.logged(&["101 DC downstream_remote_disconnect 20 15"]).await;
 }
 
 async fn bytes_go_both_ways_until_the_host_leaves(which: Plane) {
@@ -129,7 +120,7 @@ async fn bytes_go_both_ways_until_the_host_leaves(which: Plane) {
     drop(connection);
     assert_eq!(client.end().await, b"bye");
     let details = "upstream_reset_after_response_started{connection_termination}";
-    logged(&alone, &format!("101 UC {details} 5 3")).await;
+    alone.logged(&[&format!("101 UC {details} 5 3")]).await;
 }
 
 async fn a_tunnel_on_which_nothing_happens_ends(which: Plane) {
@@ -137,7 +128,7 @@ async fn a_tunnel_on_which_nothing_happens_ends(which: Plane) {
     let (mut client, mut connection) = opened(&alone, &host).await;
     assert_eq!(client.end().await, b"");
     assert_eq!(connection.read(&mut [0; 9]).await.unwrap(), 0);
-    logged(&alone, "101 SI stream_idle_timeout 5 0").await;
+    alone.logged(&["101 SI stream_idle_timeout 5 0"]).await;
 }
 
 async fn who_does_not_read_holds_back_who_writes(which: Plane) {

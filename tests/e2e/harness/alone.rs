@@ -9,6 +9,7 @@ use tempfile::TempDir;
 use super::ads::Ads;
 use super::network::Network;
 use super::plane::{Plane, Sidecar};
+use super::wait::eventually;
 
 /// A data plane on a bootstrap of the test's own.
 pub struct Alone {
@@ -107,6 +108,18 @@ impl Alone {
     /// What it wrote into a file of its folder.
     pub fn wrote(&self, name: &str) -> String {
         fs::read_to_string(self.dir.path().join(name)).unwrap_or_default()
+    }
+
+    /// Waits until these are the lines of its access log.
+    pub async fn logged<L: AsRef<str>>(&self, lines: &[L]) {
+        let expected: String = lines.iter().flat_map(|line| [line.as_ref(), "\n"]).collect();
+        eventually("the log", async || {
+            let written = self.wrote("access.log");
+            (written == expected)
+                .then_some(())
+                .ok_or_else(|| format!("{written} instead of {expected}"))
+        })
+        .await;
     }
 
     /// A file of its folder.

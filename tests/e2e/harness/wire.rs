@@ -167,6 +167,20 @@ impl Drop for Host {
     }
 }
 
+/// Takes the next head off what comes on a connection, without the empty line at its end; none where that ends instead.
+pub async fn next_head(stream: &mut TcpStream, read: &mut Vec<u8>) -> std::io::Result<Option<String>> {
+    loop {
+        if let Some(end) = read.windows(4).position(|four| four == b"\r\n\r\n") {
+            let head = String::from_utf8_lossy(&read[..end]).into_owned();
+            read.drain(..end + 4);
+            return Ok(Some(head));
+        }
+        if stream.read_buf(read).await? == 0 {
+            return Ok(None);
+        }
+    }
+}
+
 async fn serve(mut stream: TcpStream, answers: &[(Vec<u8>, Then)]) -> std::io::Result<()> {
     let mut read = Vec::new();
     loop {

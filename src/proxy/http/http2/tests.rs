@@ -189,21 +189,22 @@ async fn echo_by_another(io: DuplexStream) {
     }
 }
 
+/// So many bytes are sent to a server that sends them back.
+async fn comes_back(client: &Client, len: usize) {
+    client.ready().await.unwrap();
+    let body = RequestBody::Whole(Some(some_bytes(len)));
+    let sent = client.send(request(body), "http", None).unwrap();
+    let answer = sent.answer(None).await.unwrap();
+    let heard = super::super::body::incoming::Incoming::Http2(answer.into_body());
+    assert!(heard.collect().await.unwrap().to_bytes() == some_bytes(len), "{len}");
+}
+
 #[test]
 fn hosts_of_another_make_are_asked() {
     on_a_worker(async {
         let client = client_of(echo_by_another).await;
         for len in [0, 1, 70_000, 1_000_000, 16_384] {
-            client.ready().await.unwrap();
-            let body = RequestBody::Whole(Some(some_bytes(len)));
-            let answer = client
-                .send(request(body), "http", None)
-                .unwrap()
-                .answer(None)
-                .await
-                .unwrap();
-            let heard = super::super::body::incoming::Incoming::Http2(answer.into_body());
-            assert!(heard.collect().await.unwrap().to_bytes() == some_bytes(len), "{len}");
+            comes_back(&client, len).await;
         }
     });
 }
@@ -219,17 +220,7 @@ fn ours_understand_each_other_and_many_share_short_windows() {
             .map(|number| {
                 let client = client.clone();
                 spawn_local(async move {
-                    client.ready().await.unwrap();
-                    let len = 20_000 * number;
-                    let body = RequestBody::Whole(Some(some_bytes(len)));
-                    let answer = client
-                        .send(request(body), "http", None)
-                        .unwrap()
-                        .answer(None)
-                        .await
-                        .unwrap();
-                    let heard = super::super::body::incoming::Incoming::Http2(answer.into_body());
-                    assert!(heard.collect().await.unwrap().to_bytes() == some_bytes(len), "{len}");
+                    comes_back(&client, 20_000 * number).await;
                 })
             })
             .collect();
