@@ -5,6 +5,13 @@ use std::fmt;
 use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// How long an address is waited for that is in use by nobody one can see. A process that has been killed keeps its
+/// sockets until the last of its threads has ended, and shows them no more from the end of its first; so somebody who
+/// starts a demo right after he killed another would be refused.
+const LETTING_GO: Duration = Duration::from_secs(2);
 
 /// An address that a part of the demo is about to listen on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,19 +76,30 @@ fn advice(taken: &[Taken]) -> String {
     )
 }
 
-/// Tries to listen on each address.
+/// Tries to listen on each address. Takes up to two seconds where one is in use by a process that cannot be seen, as it
+/// may be about to end.
 ///
 /// # Errors
 /// When some cannot be had; all of them are named.
 pub(super) fn check(wanted: Vec<Wanted>) -> Result<(), PortsError> {
-    let taken = wanted.into_iter().filter_map(|wanted| {
-        let error = TcpListener::bind(wanted.address).err()?;
-        let holder = holder(wanted.address);
-        Some(Taken { wanted, error, holder })
-    });
+    let deadline = Instant::now() + LETTING_GO;
+    let taken = wanted.into_iter().filter_map(|wanted| taken(wanted, deadline));
     match taken.collect::<Vec<_>>() {
         taken if taken.is_empty() => Ok(()),
         taken => Err(PortsError(taken)),
+    }
+}
+
+/// Why an address cannot be had, if it cannot.
+fn taken(wanted: Wanted, deadline: Instant) -> Option<Taken> {
+    loop {
+        let error = TcpListener::bind(wanted.address).err()?;
+        let holder = holder(wanted.address);
+        let may_be_let_go = error.kind() == io::ErrorKind::AddrInUse && holder.is_none();
+        if !may_be_let_go || Instant::now() >= deadline {
+            return Some(Taken { wanted, error, holder });
+        }
+        thread::sleep(Duration::from_millis(20));
     }
 }
 
@@ -123,6 +141,9 @@ fn listening_inode(table: &str, address: SocketAddr) -> Option<&str> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{BufRead, BufReader};
+    use std::process::{Command, Stdio};
+
     use super::*;
 
     fn wanted(address: SocketAddr) -> Wanted {
@@ -157,6 +178,26 @@ mod tests {
         let free = one.1;
         drop(one);
         check(vec![wanted(free)]).unwrap();
+    }
+
+    #[test]
+    fn an_address_of_a_process_that_is_about_to_end_is_waited_for() {
+        // Its first thread ends at once, which hides its sockets; its second has the address for a moment longer.
+        let script = "import ctypes, os, socket, threading, time
+socket = socket.create_server(('127.0.0.1', 0))
+threading.Thread(target=lambda: (time.sleep(0.5), os._exit(0))).start()
+print(socket.getsockname()[1], flush=True)
+ctypes.CDLL(None).syscall(60, 0)";
+        let mut python = Command::new("python3");
+        let mut ending = python.args(["-c", script]).stdout(Stdio::piped()).spawn().unwrap();
+        let mut port = String::new();
+        BufReader::new(ending.stdout.take().unwrap())
+            .read_line(&mut port)
+            .unwrap();
+        let address = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port.trim().parse().unwrap());
+        TcpListener::bind(address).unwrap_err();
+        check(vec![wanted(address)]).unwrap();
+        ending.wait().unwrap();
     }
 
     #[test]
