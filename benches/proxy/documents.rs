@@ -1,7 +1,6 @@
-//! What the proxies are configured with.
+//! What the proxies are configured with: documents for the control plane.
 
 use std::net::SocketAddr;
-use std::path::Path;
 
 use crate::backend;
 
@@ -108,61 +107,3 @@ fn backend_of(port: u16) -> SocketAddr {
         _ => backend::ADDRESS,
     }
 }
-
-/// A bootstrap with one listener for HTTP/1.1 that logs every request to a file in Istio's format: the control plane
-/// does not ask for access logs.
-pub(crate) fn logging_bootstrap(log: &Path) -> String {
-    let backend = backend::ADDRESS;
-    format!(
-        r#"
-node: {{id: bench, cluster: bench}}
-admin: {{address: {{socket_address: {{address: {CLIENT_IP}, port_value: 15000}}}}}}
-static_resources:
-  listeners:
-  - name: in
-    address: {{socket_address: {{address: {OUTBOUND_IP}, port_value: {HTTP_PORT}}}}}
-    filter_chains:
-    - filters:
-      - name: envoy.filters.network.http_connection_manager
-        typed_config:
-          "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
-          stat_prefix: in
-          access_log:
-          - name: envoy.access_loggers.file
-            typed_config:
-              "@type": type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog
-              path: {log}
-              log_format:
-                text_format_source: {{inline_string: "{ISTIO_FORMAT}\n"}}
-          route_config:
-            virtual_hosts:
-            - {{name: all, domains: ["*"], routes: [{{match: {{prefix: /}}, route: {{cluster: out}}}}]}}
-          http_filters:
-          - name: envoy.filters.http.fault
-            typed_config: {{"@type": type.googleapis.com/envoy.extensions.filters.http.fault.v3.HTTPFault}}
-          - name: envoy.filters.http.cors
-            typed_config: {{"@type": type.googleapis.com/envoy.extensions.filters.http.cors.v3.Cors}}
-          - name: envoy.filters.http.router
-            typed_config: {{"@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}}
-  clusters:
-  - name: out
-    type: STATIC
-    load_assignment:
-      cluster_name: out
-      endpoints:
-      - lb_endpoints:
-        - endpoint: {{address: {{socket_address: {{address: {ip}, port_value: {port}}}}}}}
-"#,
-        log = log.display(),
-        ip = backend.ip(),
-        port = backend.port(),
-    )
-}
-
-/// Istio's default format of access logs.
-const ISTIO_FORMAT: &str = "[%START_TIME%] \\\"%REQ(:METHOD)% %REQ(X-ENVOY-ORIGINAL-PATH?:PATH)% %PROTOCOL%\\\" \
-    %RESPONSE_CODE% %RESPONSE_FLAGS% %RESPONSE_CODE_DETAILS% %CONNECTION_TERMINATION_DETAILS% \
-    \\\"%UPSTREAM_TRANSPORT_FAILURE_REASON%\\\" %BYTES_RECEIVED% %BYTES_SENT% %DURATION% \
-    %RESP(X-ENVOY-UPSTREAM-SERVICE-TIME)% \\\"%REQ(X-FORWARDED-FOR)%\\\" \\\"%REQ(USER-AGENT)%\\\" \
-    \\\"%REQ(X-REQUEST-ID)%\\\" \\\"%REQ(:AUTHORITY)%\\\" \\\"%UPSTREAM_HOST%\\\" %UPSTREAM_CLUSTER% \
-    %UPSTREAM_LOCAL_ADDRESS% %DOWNSTREAM_LOCAL_ADDRESS% %DOWNSTREAM_REMOTE_ADDRESS% %REQUESTED_SERVER_NAME% %ROUTE_NAME%";

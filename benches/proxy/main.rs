@@ -8,6 +8,7 @@
 #![expect(clippy::expect_used, reason = "a benchmark that cannot go on ends there")]
 
 mod backend;
+mod chain;
 mod documents;
 mod figures;
 mod load;
@@ -49,6 +50,8 @@ enum Way {
     Pair,
     /// Through one proxy that writes access logs.
     Logging,
+    /// Through a pair that does all that a mesh asks of one: mutual TLS, a hundred routes, retries and access logs.
+    FullChain,
 }
 
 impl Way {
@@ -57,11 +60,12 @@ impl Way {
             Way::Sidecar => Mesh::start(contender, false).await,
             Way::Pair => Mesh::start(contender, true).await,
             Way::Logging => Mesh::logging(contender).await,
+            Way::FullChain => Mesh::full_chain(contender).await,
         }
     }
 }
 
-const SCENARIOS: [Scenario; 11] = [
+const SCENARIOS: [Scenario; 12] = [
     Scenario {
         name: "http1",
         way: Way::Sidecar,
@@ -101,6 +105,11 @@ const SCENARIOS: [Scenario; 11] = [
         name: "pair http1",
         way: Way::Pair,
         load: Load::Http1 { routes: false },
+    },
+    Scenario {
+        name: "full chain",
+        way: Way::FullChain,
+        load: Load::Http1 { routes: true },
     },
     Scenario {
         name: "pair grpc",

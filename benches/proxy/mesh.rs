@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use topsail::envoy::Finder;
 
+use crate::chain;
 use crate::documents::{
     self, BULK_PORT, CLIENT_IP, GRPC_PORT, HTTP_PORT, HTTP2_PORT, OUTBOUND_IP, SERVER_IP, TCP_PORT,
 };
@@ -112,13 +113,26 @@ impl Mesh {
         }
     }
 
-    /// One proxy that writes access logs, configured by its bootstrap alone.
+    /// One proxy that writes access logs.
     pub(crate) async fn logging(contender: &Contender) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
-        let path = folder.path().join("logging.yaml");
-        fs::write(&path, documents::logging_bootstrap(&folder.path().join("log"))).expect("a file");
+        let bootstrap = chain::alone(folder.path());
         Self {
-            sidecars: vec![contender.start(&path, CLIENT_IP).await],
+            sidecars: vec![configured(contender, &bootstrap, "client", CLIENT_IP, folder.path()).await],
+            _server: None,
+            _folder: folder,
+        }
+    }
+
+    /// A pair that does all that a mesh asks of one.
+    pub(crate) async fn full_chain(contender: &Contender) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let [client, server] = chain::pair(folder.path());
+        Self {
+            sidecars: vec![
+                configured(contender, &client, "client", CLIENT_IP, folder.path()).await,
+                configured(contender, &server, "server", SERVER_IP, folder.path()).await,
+            ],
             _server: None,
             _folder: folder,
         }
@@ -157,8 +171,14 @@ async fn sidecar(contender: &Contender, name: &str, ip: &str, state: &str, folde
         .output()
         .expect("topsail bootstrap runs");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let bootstrap = String::from_utf8_lossy(&output.stdout);
+    configured(contender, &bootstrap, name, ip, folder).await
+}
+
+/// A proxy that is configured by its bootstrap alone.
+async fn configured(contender: &Contender, bootstrap: &str, name: &str, ip: &str, folder: &Path) -> Running {
     let path = folder.join(format!("{name}.yaml"));
-    fs::write(&path, output.stdout).expect("a file");
+    fs::write(&path, bootstrap).expect("a file");
     contender.start(&path, ip).await
 }
 
