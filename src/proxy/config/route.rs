@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::{At, Compiled, Names, Refusal, filter, headers, matcher, same_name, trace};
 use crate::proxy::http::filter::Overrides;
-use crate::proxy::http::route::{HostIndex, Mutations, RetryPolicy, Route, RouteTable, VirtualHost};
+use crate::proxy::http::route::{HostIndex, Mutations, RetryPolicy, Route, RouteList, RouteTable, VirtualHost};
 use crate::xds::ResourceType;
 use crate::xds::pb::core::HeaderValueOption;
 use crate::xds::pb::route;
@@ -51,7 +51,7 @@ fn virtual_host(message: &route::VirtualHost, names: &mut Names) -> Compiled<Vir
             .map(Arc::new)
     });
     Ok(VirtualHost {
-        routes: routes.collect::<Compiled<_>>()?,
+        routes: RouteList::new(routes.collect::<Compiled<_>>()?),
         headers: mutations(message)?,
         attempt_count: message.include_request_attempt_count,
         attempt_count_in_response: message.include_attempt_count_in_response,

@@ -316,9 +316,16 @@ fn remove_all(headers: &mut HeaderMap, names: &[HeaderName]) {
     let of_length = |name: &HeaderName| 1_u32.checked_shl(name.as_str().len() as u32).unwrap_or(0);
     // Most are not even of the same length as one of these.
     let lengths = names.iter().fold(0, |lengths, name| lengths | of_length(name));
-    let found = |name: &HeaderName| lengths & of_length(name) != 0 && names.contains(name);
-    if headers.keys().any(found) {
-        names.iter().for_each(|name| drop(headers.remove(name)));
+    let place = |name: &HeaderName| names.iter().position(|one| one == name);
+    let found = |found: u32, name: &HeaderName| match lengths & of_length(name) {
+        0 => found,
+        _ => place(name).map_or(found, |place| found | 1 << place),
+    };
+    let found = headers.keys().fold(0, found);
+    for (place, name) in names.iter().enumerate() {
+        if found & 1 << place != 0 {
+            headers.remove(name);
+        }
     }
 }
 

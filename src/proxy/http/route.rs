@@ -1,6 +1,7 @@
 //! Route tables: which route a request takes, and what that route does.
 
 pub(crate) mod host;
+mod list;
 mod matching;
 
 use std::sync::Arc;
@@ -21,6 +22,7 @@ use crate::proxy::upstream::cluster::Cluster;
 use crate::proxy::upstream::proxy_protocol::ProxyHeader;
 
 pub(crate) use host::HostIndex;
+pub(crate) use list::RouteList;
 pub(crate) use matching::{HeaderKey, HeaderMatch, HeaderTest, PathMatch, QueryMatch, RouteMatch, is_grpc};
 
 /// A compiled `RouteConfiguration`.
@@ -49,7 +51,7 @@ pub(crate) struct Mutations {
 #[derive(Debug, Default)]
 pub(crate) struct VirtualHost {
     /// Routes; the first that matches is taken.
-    pub(crate) routes: Vec<Arc<Route>>,
+    pub(crate) routes: RouteList,
     /// Changes to headers.
     pub(crate) headers: Mutations,
     /// `include_request_attempt_count`: `x-envoy-attempt-count` to the endpoint.
@@ -411,8 +413,8 @@ impl RouteTable {
         let host = self.hosts.find(request.host, self.ignore_port)?;
         // A request without a path takes no route that looks at one.
         let pathless = *request.method == Method::CONNECT;
-        let takes = |route: &&Arc<Route>| (!pathless || route.matcher.is_pathless()) && route.matcher.matches(request);
-        let route = host.routes.iter().find(takes)?;
+        let takes = |route: &Route| (!pathless || route.matcher.is_pathless()) && route.matcher.matches(request);
+        let route = host.routes.find(request.uri.path(), takes)?;
         Some(Matched {
             host: host.clone(),
             route: route.clone(),

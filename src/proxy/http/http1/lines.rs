@@ -86,7 +86,7 @@ fn whole<T>(
 
 /// The line that begins at `from`: its first byte, the one after its last, and where the next begins.
 fn line(bytes: &[u8], from: usize) -> Result<Option<(usize, usize, usize)>, Refusal> {
-    let Some(length) = bytes[from..].iter().position(|byte| !is_text(*byte)) else {
+    let Some(length) = text_len(&bytes[from..]) else {
         return Ok(None);
     };
     let end = from + length;
@@ -98,6 +98,31 @@ fn line(bytes: &[u8], from: usize) -> Result<Option<(usize, usize, usize)>, Refu
         (b'\r', Some(_)) => Err(Refusal::CODEC),
         _ => Err(CHARACTERS),
     }
+}
+
+/// How many bytes of text there are before the first that is none. Eight at a time: this goes over all that comes.
+fn text_len(bytes: &[u8]) -> Option<usize> {
+    const EACH: u64 = 0x0101_0101_0101_0101;
+    const HIGH: u64 = 0x80 * EACH;
+    // In the lowest byte of which it is true the highest bit is set; in those above it may be, too.
+    let below = |word: u64, limit: u8| word.wrapping_sub(EACH * u64::from(limit)) & !word & HIGH;
+    let mut at = 0;
+    while let Some(word) = bytes[at..].first_chunk() {
+        let word = u64::from_le_bytes(*word);
+        let control = below(word, 0x20) | below(word ^ (EACH * 0x7f), 1);
+        if control == 0 {
+            at += 8;
+            continue;
+        }
+        at += control.trailing_zeros() as usize / 8;
+        if !is_text(bytes[at]) {
+            return Some(at);
+        }
+        // A tab.
+        at += 1;
+    }
+    let rest = bytes[at..].iter().position(|byte| !is_text(*byte))?;
+    Some(at + rest)
 }
 
 impl Field {
@@ -206,7 +231,18 @@ pub(crate) fn length(value: &[u8]) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn text_ends_where_the_first_byte_is_that_may_not_be_in_a_line(
+            bytes in prop::collection::vec(prop_oneof![8 => any::<u8>(), 20 => 0x20..0x7f_u8, 2 => Just(b'\t')], 0..60),
+        ) {
+            prop_assert_eq!(text_len(&bytes), bytes.iter().position(|byte| !is_text(*byte)));
+        }
+    }
 
     #[test]
     fn a_head_that_trickles_is_looked_at_now_and_then_and_one_that_is_too_large_at_once() {
