@@ -120,7 +120,7 @@ impl Arguments {
         let mut instance = Instance::take(runtime.as_deref(), &std::env::temp_dir())?;
         let setup = self.setup(instance.folder())?;
         instance.announce(&setup.directory)?;
-        ports::check(setup.wanted())?;
+        ports::check(setup.wanted()).await?;
         let mut parts = Parts::new(&setup.this_program);
         let result = self.run_parts(&setup, &mut parts, &mut end, output).await;
         parts.stop().await;

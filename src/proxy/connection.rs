@@ -10,6 +10,8 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant, SystemTime};
 
+use http::HeaderValue;
+
 use super::flags::Flags;
 use super::http::meter::Meter;
 use super::tls::{Certificate, LazyText};
@@ -179,7 +181,7 @@ pub(crate) struct Stream {
     /// Whether it is traced because a service of the mesh wants it.
     pub(crate) trace_forced: bool,
     /// The request's id.
-    pub(crate) request_id: Option<Box<str>>,
+    pub(crate) request_id: Option<HeaderValue>,
     /// Bytes of the request's body, or from the client.
     pub(crate) bytes_received: u64,
     /// Bytes of the response's body, or to the client.

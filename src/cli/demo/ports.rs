@@ -5,8 +5,9 @@ use std::fmt;
 use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 /// How long an address is waited for that is in use by nobody one can see. A process that has been killed keeps its
 /// sockets until the last of its threads has ended, and shows them no more from the end of its first; so somebody who
@@ -81,17 +82,20 @@ fn advice(taken: &[Taken]) -> String {
 ///
 /// # Errors
 /// When some cannot be had; all of them are named.
-pub(super) fn check(wanted: Vec<Wanted>) -> Result<(), PortsError> {
+pub(super) async fn check(wanted: Vec<Wanted>) -> Result<(), PortsError> {
     let deadline = Instant::now() + LETTING_GO;
-    let taken = wanted.into_iter().filter_map(|wanted| taken(wanted, deadline));
-    match taken.collect::<Vec<_>>() {
-        taken if taken.is_empty() => Ok(()),
-        taken => Err(PortsError(taken)),
+    let mut all = Vec::new();
+    for wanted in wanted {
+        all.extend(taken(wanted, deadline).await);
+    }
+    match all.is_empty() {
+        true => Ok(()),
+        false => Err(PortsError(all)),
     }
 }
 
 /// Why an address cannot be had, if it cannot.
-fn taken(wanted: Wanted, deadline: Instant) -> Option<Taken> {
+async fn taken(wanted: Wanted, deadline: Instant) -> Option<Taken> {
     loop {
         let error = TcpListener::bind(wanted.address).err()?;
         let holder = holder(wanted.address);
@@ -99,7 +103,7 @@ fn taken(wanted: Wanted, deadline: Instant) -> Option<Taken> {
         if !may_be_let_go || Instant::now() >= deadline {
             return Some(Taken { wanted, error, holder });
         }
-        thread::sleep(Duration::from_millis(20));
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 
@@ -153,8 +157,8 @@ mod tests {
         }
     }
 
-    #[test]
-    fn all_that_is_taken_is_named_with_who_has_it() {
+    #[tokio::test]
+    async fn all_that_is_taken_is_named_with_who_has_it() {
         let (one, two) = (
             TcpListener::bind("127.0.0.1:0").unwrap(),
             TcpListener::bind("127.0.0.1:0").unwrap(),
@@ -163,7 +167,7 @@ mod tests {
             one.local_addr().map(|at| (one, at)).unwrap(),
             two.local_addr().map(|at| (two, at)).unwrap(),
         );
-        let error = check(vec![wanted(one.1), wanted(two.1)]).unwrap_err().to_string();
+        let error = check(vec![wanted(one.1), wanted(two.1)]).await.unwrap_err().to_string();
         let pid = std::process::id();
         for (_, address) in [&one, &two] {
             assert!(
@@ -177,11 +181,11 @@ mod tests {
         );
         let free = one.1;
         drop(one);
-        check(vec![wanted(free)]).unwrap();
+        check(vec![wanted(free)]).await.unwrap();
     }
 
-    #[test]
-    fn an_address_of_a_process_that_is_about_to_end_is_waited_for() {
+    #[tokio::test]
+    async fn an_address_of_a_process_that_is_about_to_end_is_waited_for() {
         // Its first thread ends at once, which hides its sockets; its second has the address for a moment longer.
         let script = "import ctypes, os, socket, threading, time
 socket = socket.create_server(('127.0.0.1', 0))
@@ -196,13 +200,14 @@ ctypes.CDLL(None).syscall(60, 0)";
             .unwrap();
         let address = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port.trim().parse().unwrap());
         TcpListener::bind(address).unwrap_err();
-        check(vec![wanted(address)]).unwrap();
+        check(vec![wanted(address)]).await.unwrap();
         ending.wait().unwrap();
     }
 
-    #[test]
-    fn an_address_of_nobodys_is_said_to_be_so() {
+    #[tokio::test]
+    async fn an_address_of_nobodys_is_said_to_be_so() {
         let error = check(vec![wanted("192.0.2.1:80".parse().unwrap())])
+            .await
             .unwrap_err()
             .to_string();
         assert!(

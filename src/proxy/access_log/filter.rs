@@ -73,7 +73,7 @@ impl LogFilter {
             LogFilter::Flags(flags) => flags.iter().any(|flag| stream.flags.contains(*flag)),
             LogFilter::Header(header) => matches(header, context),
             LogFilter::Share(share, independent) => {
-                let id = stream.request_id.as_deref().filter(|_| !independent);
+                let id = stream.request_id.as_ref().filter(|_| !independent);
                 share.has(
                     id.and_then(|id| number(id.as_bytes()))
                         .unwrap_or_else(|| fastrand::u64(..)),

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
-use http::Version;
+use http::{HeaderValue, Version};
 
 use super::grpc::GrpcForm;
 use super::header::{HeaderSource, pseudo_size, size};
@@ -327,8 +327,8 @@ pub(crate) fn protocol_name(version: Version) -> &'static str {
 
 /// The request's id, or else one that a connection has for as long as it is there.
 fn stream_id(context: &Context<'_>) -> String {
-    if let Some(id) = &context.stream.request_id {
-        return id.to_string();
+    if let Some(Ok(id)) = context.stream.request_id.as_ref().map(HeaderValue::to_str) {
+        return id.to_owned();
     }
     let begun = context.stream.start_time.duration_since(SystemTime::UNIX_EPOCH);
     let begun = begun.map_or(0, |since| since.as_nanos());

@@ -1,8 +1,9 @@
 //! Points in time, in the words of `strftime` and Envoy's own for fractions of a second.
 
+use std::cell::{LazyCell, RefCell};
 use std::fmt::{self, Write};
 use std::sync::LazyLock;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
@@ -18,9 +19,11 @@ pub(super) struct TimeFormat {
     local: bool,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum Piece {
     Literal(Box<str>),
+    /// `%Y-%m-%dT%H:%M:%S` in UTC, which is in most formats and the same for all that happens in a second.
+    IsoSecond,
     /// A letter of `strftime`.
     Letter(char),
     /// `%f`, `%3f`, …: digits of the fraction of a second.
@@ -37,6 +40,14 @@ impl TimeFormat {
         } else {
             text
         };
+        let (mut pieces, iso) = (Self::pieces(text), Self::pieces("%Y-%m-%dT%H:%M:%S"));
+        if let Some(at) = pieces.windows(iso.len()).position(|some| some == iso) {
+            pieces.splice(at..at + iso.len(), [Piece::IsoSecond]);
+        }
+        Self { pieces, local: false }
+    }
+
+    fn pieces(text: &str) -> Vec<Piece> {
         let mut pieces = Vec::new();
         let mut literal = String::new();
         let mut characters = text.chars().peekable();
@@ -66,7 +77,7 @@ impl TimeFormat {
         if !literal.is_empty() {
             pieces.push(Piece::Literal(literal.into()));
         }
-        Self { pieces, local: false }
+        pieces
     }
 
     /// The same in this machine's time zone, which an empty one says, too.
@@ -77,8 +88,8 @@ impl TimeFormat {
             text
         };
         Self {
+            pieces: Self::pieces(text),
             local: true,
-            ..Self::parse(text)
         }
     }
 
@@ -90,16 +101,22 @@ impl TimeFormat {
     }
 
     fn write_in(&self, out: &mut impl Write, at: SystemTime, zone: Option<&TimeZone>) -> fmt::Result {
-        let time = OffsetDateTime::from(at);
-        let moment = Timestamp::from_second(time.unix_timestamp()).ok();
-        let here = zone.zip(moment).map(|(zone, moment)| zone.to_offset_info(moment));
-        let east = here
-            .as_ref()
-            .and_then(|here| UtcOffset::from_whole_seconds(here.offset().seconds()).ok());
-        let time = east.and_then(|east| time.checked_to_offset(east)).unwrap_or(time);
         let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let here = LazyCell::new(|| {
+            let moment = Timestamp::try_from(at).ok()?;
+            zone.map(|zone| zone.to_offset_info(moment))
+        });
+        let time = LazyCell::new(|| {
+            let time = OffsetDateTime::from(at);
+            let east = here
+                .as_ref()
+                .map(|here| UtcOffset::from_whole_seconds(here.offset().seconds()));
+            let there = east.and_then(|east| time.checked_to_offset(east.ok()?));
+            there.unwrap_or(time)
+        });
         self.pieces.iter().try_for_each(|piece| match piece {
             Piece::Literal(text) => out.write_str(text),
+            Piece::IsoSecond => write_iso_second(out, since.as_secs()),
             Piece::Fraction(digits) => {
                 let divisor = 10_u32.pow(9_u32.saturating_sub(*digits));
                 self::digits(out, since.subsec_nanos() / divisor, *digits as usize)
@@ -107,9 +124,35 @@ impl TimeFormat {
             Piece::Epoch(digits) => write!(out, "{}", since.as_nanos() / 10_u128.pow(9 - digits)),
             Piece::Letter('z') => write_offset(out, time.offset()),
             Piece::Letter('Z') => out.write_str(here.as_ref().map_or("UTC", |here| here.abbreviation())),
-            Piece::Letter(letter) => write_letter(out, *letter, time),
+            Piece::Letter(letter) => write_letter(out, *letter, *time),
         })
     }
+}
+
+/// Writes a second since 1970 as `2006-01-02T15:04:05`.
+fn write_iso_second(out: &mut impl Write, second: u64) -> fmt::Result {
+    thread_local! {
+        /// The last that was written, and how.
+        static LAST: RefCell<(u64, String)> = const { RefCell::new((0, String::new())) };
+    }
+    LAST.with_borrow_mut(|(last, text)| {
+        if *last != second || text.is_empty() {
+            (*last, *text) = (second, iso_second(second)?);
+        }
+        out.write_str(text)
+    })
+}
+
+fn iso_second(second: u64) -> Result<String, fmt::Error> {
+    let (mut text, time) = (
+        String::new(),
+        OffsetDateTime::from(UNIX_EPOCH + Duration::from_secs(second)),
+    );
+    for (letter, after) in [('F', "T"), ('T', "")] {
+        write_letter(&mut text, letter, time)?;
+        text.push_str(after);
+    }
+    Ok(text)
 }
 
 fn write_letter(out: &mut impl Write, letter: char, time: OffsetDateTime) -> fmt::Result {
@@ -178,8 +221,6 @@ fn three(out: &mut impl Write, numbers: [u32; 3], between: u8) -> fmt::Result {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     #[test]
@@ -194,8 +235,26 @@ mod tests {
         assert_eq!(text("%Y/%m/%dT%H:%M:%S%z %s"), "2023/11/14T22:13:20+0000 1700000000");
         assert_eq!(text("%3f|%6f|%f|%3s"), "123|123456|123456789|1700000000123");
         assert_eq!(text("%d/%b/%Y %a"), "14/Nov/2023 Tue");
+        assert_eq!(text("at %Y-%m-%dT%H:%M:%S%z"), "at 2023-11-14T22:13:20+0000");
+        assert_eq!(text("%%Y-%m-%dT%H:%M:%S"), "%Y-11-14T22:13:20");
         assert_eq!(text("%F %T %D %y %e %j"), "2023-11-14 22:13:20 11/14/23 23 14 318");
         assert_eq!(text("%B %A %H.%M.%S %Z %0f"), "November Tuesday 22.13.20 UTC ");
+    }
+
+    #[test]
+    fn seconds_are_told_apart() {
+        let format = TimeFormat::parse("");
+        for (second, wanted) in [
+            (0, "1970-01-01T00:00:00.000Z"),
+            (59, "1970-01-01T00:00:59.000Z"),
+            (60, "1970-01-01T00:01:00.000Z"),
+        ] {
+            let mut out = String::new();
+            format
+                .write(&mut out, UNIX_EPOCH + Duration::from_secs(second))
+                .unwrap();
+            assert_eq!(out, wanted);
+        }
     }
 
     #[test]

@@ -28,7 +28,7 @@ pub(super) struct Short {
 }
 
 impl Short {
-    /// What `255.255.255.255:65535` takes, and a number of 64 bits.
+    /// What `255.255.255.255:65535` takes, and more.
     const ROOM: usize = 24;
 
     /// Puts in a character of ASCII. What there is no room for is left out.
@@ -49,24 +49,28 @@ impl Short {
         self.len = end;
     }
 
-    fn push_number(&mut self, number: u64) {
-        match u32::try_from(number) {
-            Ok(small @ 0..10) => self.push_digits(small, 1),
-            Ok(small @ 10..100) => self.push_digits(small, 2),
-            Ok(small @ 100..1000) => self.push_digits(small, 3),
-            _ => {
-                self.push_number(number / 1000);
-                self.push_digits((number % 1000) as u32, 3);
-            }
+    fn push_number(&mut self, number: u16) {
+        for digit in itoa::Buffer::new().format(number).bytes() {
+            self.push(digit);
         }
+    }
+
+    fn push_octet(&mut self, octet: u8) {
+        if octet >= 100 {
+            self.push(b'0' + octet / 100);
+        }
+        if octet >= 10 {
+            self.push(b'0' + octet / 10 % 10);
+        }
+        self.push(b'0' + octet % 10);
     }
 
     fn push_ip(&mut self, ip: Ipv4Addr) {
         let [first, rest @ ..] = ip.octets();
-        self.push_number(first.into());
+        self.push_octet(first);
         for octet in rest {
             self.push(b'.');
-            self.push_number(octet.into());
+            self.push_octet(octet);
         }
     }
 
@@ -77,9 +81,7 @@ impl Short {
 }
 
 fn write_number(out: &mut impl Write, number: u64) -> fmt::Result {
-    let mut short = Short::default();
-    short.push_number(number);
-    short.write(out)
+    out.write_str(itoa::Buffer::new().format(number))
 }
 
 fn write_address(out: &mut impl Write, address: SocketAddr) -> fmt::Result {
@@ -89,7 +91,7 @@ fn write_address(out: &mut impl Write, address: SocketAddr) -> fmt::Result {
     let mut short = Short::default();
     short.push_ip(*address.ip());
     short.push(b':');
-    short.push_number(address.port().into());
+    short.push_number(address.port());
     short.write(out)
 }
 

@@ -309,6 +309,13 @@ impl ResponseBody {
         self
     }
 
+    /// The response's headers are on their way: those who ask for them afterwards get them as they were sent.
+    pub(crate) fn headers_sent(&mut self, headers: HeaderMap) {
+        if let Some(recorder) = &mut self.recorder {
+            recorder.headers_sent(headers);
+        }
+    }
+
     /// Turns it into what a browser that speaks gRPC can read.
     pub(crate) fn encode(mut self, encoder: Option<Encoder>) -> Self {
         self.encoder = encoder;

@@ -19,9 +19,10 @@ use super::{HttpManager, Underscores};
 use crate::proxy::flags::Flags;
 use crate::proxy::trace::decision::Reason;
 
-/// Headers that are meant for one hop (RFC 9110 section 7.6.1), beside those that `connection` names. HTTP/2 has none of
-/// them (RFC 9113 section 8.2.2).
-const ONE_HOP: [HeaderName; 6] = [
+/// Headers that are meant for one hop (RFC 9110 section 7.6.1), beside those that `connection` names. But for the first,
+/// HTTP/2 has none of them (RFC 9113 section 8.2.2).
+static HOP_BY_HOP: [HeaderName; 7] = [
+    TE,
     CONNECTION,
     UPGRADE,
     TRANSFER_ENCODING,
@@ -32,7 +33,7 @@ const ONE_HOP: [HeaderName; 6] = [
 
 /// Headers by which a request could steer the proxy; only requests of the mesh's own may, and none is known to be
 /// one (Envoy's `internal_address_config` is empty).
-const INTERNAL: [HeaderName; 16] = [
+static INTERNAL: [HeaderName; 16] = [
     HeaderName::from_static("x-envoy-internal"),
     HeaderName::from_static("x-envoy-retriable-status-codes"),
     HeaderName::from_static("x-envoy-retriable-header-names"),
@@ -52,7 +53,7 @@ const INTERNAL: [HeaderName; 16] = [
 ];
 
 /// The same where the client is outside of the mesh.
-const EDGE: [HeaderName; 5] = [
+static EDGE: [HeaderName; 5] = [
     HeaderName::from_static("x-envoy-decorator-operation"),
     HeaderName::from_static("x-envoy-downstream-service-cluster"),
     HeaderName::from_static("x-envoy-downstream-service-node"),
@@ -97,7 +98,7 @@ pub(super) fn condition(exchange: &mut Exchange) -> Result<(), LocalReply> {
     }
     exchange.stream.remote = client::forwarded_for(headers, manager, &downstream.connection);
     exchange.scheme = client::scheme(headers, manager, &downstream.connection);
-    client::certificate(headers, manager, &downstream.connection);
+    client::certificate(headers, &downstream);
     request_id(headers, manager);
     if let Some(via) = &manager.via {
         headers.append(VIA, via.clone());
@@ -242,12 +243,12 @@ fn origin_form(path: &str) -> Result<Uri, LocalReply> {
 
 /// The protocol that the client wants to go over to, lower case. HTTP/2 is not gone over to this way.
 fn upgrade(headers: &HeaderMap) -> Option<Box<str>> {
+    let protocol = headers.get(UPGRADE).and_then(|value| value.to_str().ok())?;
     let wants = headers.get_all(CONNECTION).iter().any(|value| {
         let tokens = value.to_str().unwrap_or_default().split(',');
         tokens.map(str::trim).any(|token| token.eq_ignore_ascii_case("upgrade"))
     });
-    let protocol = headers.get(UPGRADE).and_then(|value| value.to_str().ok());
-    let protocol = protocol.filter(|_| wants)?.to_ascii_lowercase();
+    let protocol = Some(protocol).filter(|_| wants)?.to_ascii_lowercase();
     (protocol != "h2c").then(|| protocol.into())
 }
 
@@ -264,6 +265,9 @@ const NOT_FOR_ONE_HOP: [HeaderName; 3] = [
 ];
 
 fn remove_hop_by_hop(headers: &mut HeaderMap, upgrading: bool) -> Result<(), LocalReply> {
+    if found(headers, &HOP_BY_HOP) == 0 {
+        return Ok(());
+    }
     if headers.contains_key(CONNECTION) {
         let lines: Vec<_> = headers.get_all(CONNECTION).iter().cloned().collect();
         headers.remove(CONNECTION);
@@ -292,7 +296,9 @@ fn remove_hop_by_hop(headers: &mut HeaderMap, upgrading: bool) -> Result<(), Loc
             }
         }
     }
-    remove_all(headers, &ONE_HOP[if upgrading { 2 } else { 1 }..]);
+    for name in &HOP_BY_HOP[if upgrading { 3 } else { 2 }..] {
+        headers.remove(name);
+    }
     if let Some(te) = headers.remove(TE) {
         let trailers = te
             .to_str()
@@ -308,25 +314,26 @@ fn remove_hop_by_hop(headers: &mut HeaderMap, upgrading: bool) -> Result<(), Loc
 
 /// Removes what is meant for one hop: from a host's answer, which was meant for us, and from what goes by HTTP/2.
 pub(crate) fn remove_one_hop(headers: &mut HeaderMap) {
-    remove_all(headers, &ONE_HOP);
-}
-
-/// Removes headers that are rarely there: to look at all names once costs less than to look for each of these.
-fn remove_all(headers: &mut HeaderMap, names: &[HeaderName]) {
-    let of_length = |name: &HeaderName| 1_u32.checked_shl(name.as_str().len() as u32).unwrap_or(0);
-    // Most are not even of the same length as one of these.
-    let lengths = names.iter().fold(0, |lengths, name| lengths | of_length(name));
-    let place = |name: &HeaderName| names.iter().position(|one| one == name);
-    let found = |found: u32, name: &HeaderName| match lengths & of_length(name) {
-        0 => found,
-        _ => place(name).map_or(found, |place| found | 1 << place),
-    };
-    let found = headers.keys().fold(0, found);
-    for (place, name) in names.iter().enumerate() {
+    let [_, one_hop @ ..] = &HOP_BY_HOP;
+    let found = found(headers, one_hop);
+    for (place, name) in one_hop.iter().enumerate() {
         if found & 1 << place != 0 {
             headers.remove(name);
         }
     }
+}
+
+/// Which of these are there, a bit for each. They rarely are: to look at all names once costs less than to look for each
+/// of these.
+fn found(headers: &HeaderMap, names: &[HeaderName]) -> u32 {
+    let of_length = |name: &HeaderName| 1_u32.checked_shl(name.as_str().len() as u32).unwrap_or(0);
+    // Most are not even of the same length as one of these.
+    let lengths = names.iter().fold(0, |lengths, name| lengths | of_length(name));
+    let place = |name: &HeaderName| names.iter().position(|one| one == name);
+    headers.keys().fold(0, |found, name| match lengths & of_length(name) {
+        0 => found,
+        _ => place(name).map_or(found, |place| found | 1 << place),
+    })
 }
 
 /// Makes one line of a header's several, which mean the same (RFC 9110 section 5.2).
@@ -355,9 +362,10 @@ fn request_id(headers: &mut HeaderMap, manager: &HttpManager) {
             Reason::NotTraceable.mark(headers);
         }
     }
-    if settings.generate && !headers.contains_key(REQUEST_ID) {
-        let id = HeaderValue::from_maybe_shared(Bytes::from(uuid(fastrand::u128(..))));
-        headers.insert(REQUEST_ID, id.unwrap_or(HeaderValue::from_static("")));
+    if settings.generate {
+        let id = || HeaderValue::from_maybe_shared(Bytes::from(uuid(fastrand::u128(..))));
+        let own = headers.entry(REQUEST_ID);
+        own.or_insert_with(|| id().unwrap_or(HeaderValue::from_static("")));
     }
 }
 
@@ -365,13 +373,13 @@ const HEX: &[u8; 16] = b"0123456789abcdef";
 
 /// These bits, of which some are not free, as a random UUID (RFC 9562 version 4).
 pub(crate) fn uuid(bits: u128) -> String {
+    /// Where the bytes stand.
+    const PLACES: [usize; 16] = [0, 2, 4, 6, 9, 11, 14, 16, 19, 21, 24, 26, 28, 30, 32, 34];
     let bits = bits & !(0xf << 76) & !(0x3 << 62) | 0x4 << 76 | 0x2 << 62;
-    let (mut text, mut at) = ([b'-'; 36], 0);
-    for (index, byte) in bits.to_be_bytes().into_iter().enumerate() {
-        at += usize::from(matches!(index, 4 | 6 | 8 | 10));
+    let mut text = [b'-'; 36];
+    for (byte, at) in bits.to_be_bytes().into_iter().zip(PLACES) {
         text[at] = HEX[usize::from(byte >> 4)];
         text[at + 1] = HEX[usize::from(byte & 0xf)];
-        at += 2;
     }
     String::from_utf8(text.to_vec()).unwrap_or_default()
 }

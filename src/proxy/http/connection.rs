@@ -1,6 +1,6 @@
 //! One HTTP connection of a client.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::future::Future;
 use std::io;
 use std::pin::{Pin, pin};
@@ -13,7 +13,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
-use http::Version;
+use http::{HeaderValue, Version};
 use tokio::io::AsyncReadExt;
 use tokio::sync::Notify;
 use tokio::time::{Instant, Sleep};
@@ -50,6 +50,8 @@ pub(crate) struct Downstream {
     pub(crate) usage: Use,
     /// A timer for the next request.
     pub(super) timer: RefCell<Timer>,
+    /// What hosts are told of the client's certificate, the same for all requests: made for the first.
+    pub(super) client_cert: OnceCell<Option<HeaderValue>>,
 }
 
 impl Downstream {
@@ -67,6 +69,7 @@ impl Downstream {
             manager,
             usage: Use::default(),
             timer: RefCell::default(),
+            client_cert: OnceCell::new(),
         }
     }
 

@@ -37,11 +37,10 @@ impl Deadlines {
     pub(super) fn new(exchange: &Exchange, action: &Forward) -> Self {
         let limits = &exchange.downstream.manager.limits;
         let timeouts = &action.timeouts;
-        let asked = exchange.request.headers.get(&GRPC_TIMEOUT).and_then(grpc_timeout);
-        let grpc = match (timeouts.grpc_max, asked) {
-            (Some(max), Some(asked)) if exchange.grpc => Some(if max.is_zero() { asked } else { asked.min(max) }),
-            _ => None,
-        };
+        let grpc = timeouts.grpc_max.filter(|_| exchange.grpc).and_then(|max| {
+            let asked = exchange.request.headers.get(&GRPC_TIMEOUT).and_then(grpc_timeout)?;
+            Some(if max.is_zero() { asked } else { asked.min(max) })
+        });
         let stream = grpc.or(timeouts.stream).or(limits.stream);
         let idle = timeouts.idle.or(limits.stream_idle).filter(|idle| !idle.is_zero());
         Self {

@@ -224,7 +224,7 @@ impl Exchange {
         if let Some(tracing) = &manager.tracing {
             self.trace(tracing, manager);
         }
-        self.stream.request_id = self.text(&REQUEST_ID);
+        self.stream.request_id = self.request.headers.get(&REQUEST_ID).cloned();
         for filter in &manager.filters {
             if let Some(mut reply) = filter.request(self).await {
                 // What CORS answers is its own.
@@ -292,11 +292,6 @@ impl Exchange {
             headers: &self.request.headers,
             random: self.random,
         }
-    }
-
-    /// A header's value, if it is text.
-    fn text(&self, name: &http::HeaderName) -> Option<Box<str>> {
-        self.request.headers.get(name)?.to_str().ok().map(Into::into)
     }
 
     /// What format strings draw on.
@@ -410,8 +405,6 @@ impl Exchange {
         self.stream.status = parts.status.as_u16();
         self.stream.timing.downstream_first_tx = Some(self.stream.elapsed());
         let encoder = self.grpc_web.map(Encoder::new);
-        let recorded = self.span.as_ref().is_some_and(|span| span.is_recorded());
-        self.sent_headers = (recorded || !manager.access_logs.is_empty()).then(|| parts.headers.clone());
         // What is left of it nobody reads any more.
         self.body = None;
         Response::from_parts(parts, body.record(Recorder(self)).encode(encoder))
@@ -434,9 +427,9 @@ impl Exchange {
             parts.headers.remove(CONTENT_LENGTH);
         }
         if manager.request_id.in_response
-            && let Some(Ok(id)) = self.stream.request_id.as_deref().map(HeaderValue::from_str)
+            && let Some(id) = &self.stream.request_id
         {
-            parts.headers.insert(REQUEST_ID, id);
+            parts.headers.insert(REQUEST_ID, id.clone());
         }
         // A tunnel is the last on its connection anyway.
         let tunnel = upgrade::is_tunnel(self, parts.status);

@@ -374,7 +374,7 @@ impl Sending<'_> {
         *request.method_mut() = exchange.request.method.clone();
         let headers = &mut exchange.request.headers;
         if self.matched.host.attempt_count {
-            headers.insert(ATTEMPT_COUNT, HeaderValue::from(exchange.stream.attempts));
+            headers.insert(ATTEMPT_COUNT, number(exchange.stream.attempts.into()));
         }
         // Without a further attempt, and nobody who asks for them afterwards, they need not be copied.
         *request.headers_mut() = match last && !exchange.downstream.manager.keeps_request_headers {
@@ -459,19 +459,23 @@ impl Sending<'_> {
         let milliseconds = exchange.stream.elapsed().as_millis();
         // It counts from the end of the request, if that has come.
         if self.body.progress.end_time().is_some() && !exchange.downstream.manager.suppress_envoy_headers {
-            headers.insert(
-                SERVICE_TIME,
-                HeaderValue::from(u64::try_from(milliseconds).unwrap_or(u64::MAX)),
-            );
+            headers.insert(SERVICE_TIME, number(u64::try_from(milliseconds).unwrap_or(u64::MAX)));
         }
         change_response(exchange, self.matched, self.share, headers);
     }
 }
 
+/// A number as a header's value. Most have one digit, and nothing is allocated for those.
+fn number(number: u64) -> HeaderValue {
+    const DIGITS: [&str; 10] = ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"];
+    let digit = usize::try_from(number).ok().and_then(|number| DIGITS.get(number));
+    digit.map_or_else(|| HeaderValue::from(number), |digit| HeaderValue::from_static(digit))
+}
+
 /// Changes to a response's headers that its route wants, whoever makes it.
 fn change_response(exchange: &Exchange, matched: &Matched, share: Option<&WeightedCluster>, headers: &mut HeaderMap) {
     if matched.host.attempt_count_in_response && exchange.stream.attempts > 0 {
-        headers.insert(ATTEMPT_COUNT, HeaderValue::from(exchange.stream.attempts));
+        headers.insert(ATTEMPT_COUNT, number(exchange.stream.attempts.into()));
     }
     exchange.change_response_headers(matched, share, headers);
 }

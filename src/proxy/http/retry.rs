@@ -139,15 +139,18 @@ impl RetryPolicy {
     fn wants_after<B>(&self, response: &Response<B>) -> bool {
         let (on, status) = (self.on, response.status().as_u16());
         let headers = response.headers();
-        if headers.contains_key(RATE_LIMITED) {
-            return on.contains(RetryOn::RATE_LIMITED);
-        }
-        (on.contains(RetryOn::SERVER_ERROR) && status >= 500)
+        let conditions = (on.contains(RetryOn::SERVER_ERROR) && status >= 500)
             || (on.contains(RetryOn::GATEWAY_ERROR) && (502..=504).contains(&status))
             || (on.contains(RetryOn::RETRIABLE_4XX) && status == 409)
             || (on.contains(RetryOn::STATUS_CODES) && self.status_codes.contains(&status))
             || (on.contains(RetryOn::HEADERS) && self.headers.iter().any(|header| header.matches_response(headers)))
-            || grpc_condition(headers).is_some_and(|condition| on.contains(condition))
+            || (on.looks_at_grpc() && grpc_condition(headers).is_some_and(|condition| on.contains(condition)));
+        let rate_limited = on.contains(RetryOn::RATE_LIMITED);
+        // The header is looked for only where it decides.
+        match conditions == rate_limited {
+            true => conditions,
+            false => headers.contains_key(RATE_LIMITED) == rate_limited,
+        }
     }
 
     fn wants_after_failure(&self, kind: FailureKind) -> bool {

@@ -294,6 +294,16 @@ impl RetryOn {
         bits.fold(Self::default(), |all, one| Self(all.0 | one.0))
     }
 
+    /// Whether a gRPC status can be what is retried on.
+    pub(crate) fn looks_at_grpc(self) -> bool {
+        let grpc = Self::GRPC_CANCELLED.0
+            | Self::GRPC_DEADLINE_EXCEEDED.0
+            | Self::GRPC_INTERNAL.0
+            | Self::GRPC_RESOURCE_EXHAUSTED.0
+            | Self::GRPC_UNAVAILABLE.0;
+        self.0 & grpc != 0
+    }
+
     /// Whether all of these are among them.
     pub(crate) fn contains(self, other: Self) -> bool {
         self.0 & other.0 == other.0 && other.0 != 0

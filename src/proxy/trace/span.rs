@@ -148,7 +148,7 @@ impl ActiveSpan {
     }
 
     /// Whether it is recorded.
-    pub(crate) fn is_recorded(&self) -> bool {
+    fn is_recorded(&self) -> bool {
         self.context.sampled
     }
 

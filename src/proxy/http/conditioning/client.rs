@@ -8,6 +8,7 @@ use http::header::{HeaderMap, HeaderName, HeaderValue};
 
 use super::join;
 use crate::proxy::connection::{Connection, PeerTls};
+use crate::proxy::http::connection::Downstream;
 use crate::proxy::http::{ForwardClientCertMode, HttpManager};
 
 pub(super) const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -17,8 +18,11 @@ const EXTERNAL_ADDRESS: HeaderName = HeaderName::from_static("x-envoy-external-a
 
 /// Notes the client in `x-forwarded-for` and returns its address, if it has one.
 pub(super) fn forwarded_for(headers: &mut HeaderMap, manager: &HttpManager, connection: &Connection) -> Option<IpAddr> {
-    join(headers, &FORWARDED_FOR, b",");
     let peer = connection.remote.ip();
+    if !manager.use_remote_address && !headers.contains_key(FORWARDED_FOR) {
+        return peer;
+    }
+    join(headers, &FORWARDED_FOR, b",");
     if !manager.use_remote_address {
         return last_trusted(headers, manager.trusted_hops).or(peer);
     }
@@ -26,8 +30,10 @@ pub(super) fn forwarded_for(headers: &mut HeaderMap, manager: &HttpManager, conn
         0 => peer,
         hops => last_trusted(headers, hops - 1).or(peer),
     };
-    if let Some(peer) = peer.filter(|_| !manager.skip_xff_append) {
-        append(headers, FORWARDED_FOR, &to_others(peer).to_string());
+    if let Some(peer) = peer.filter(|_| !manager.skip_xff_append)
+        && let Ok(address) = HeaderValue::from_str(&to_others(peer).to_string())
+    {
+        append(headers, FORWARDED_FOR, address);
     }
     if let Some(Ok(address)) = client.map(|client| HeaderValue::from_str(&client.to_string())) {
         headers.insert(EXTERNAL_ADDRESS, address);
@@ -62,54 +68,59 @@ fn last_trusted(headers: &HeaderMap, hops: u32) -> Option<IpAddr> {
     value.rsplit(',').nth(hops)?.trim().parse().ok()
 }
 
-fn append(headers: &mut HeaderMap, name: HeaderName, text: &str) {
-    let value = match headers.get(&name).and_then(|value| value.to_str().ok()) {
-        Some(before) => HeaderValue::from_str(&format!("{before},{text}")),
-        None => HeaderValue::from_str(text),
+/// Adds a value to those of a header, which were made one line. What is no text gives way to it.
+fn append(headers: &mut HeaderMap, name: HeaderName, value: HeaderValue) {
+    let before = headers.get(&name).and_then(|value| value.to_str().ok());
+    let all = match before.zip(value.to_str().ok()) {
+        Some((before, own)) => HeaderValue::from_str(&format!("{before},{own}")).unwrap_or(value),
+        None => value,
     };
-    if let Ok(value) = value {
-        headers.insert(name, value);
-    }
+    headers.insert(name, all);
 }
 
 /// The scheme, which `x-forwarded-proto` tells, if a proxy before us is to be believed.
 pub(super) fn scheme(headers: &mut HeaderMap, manager: &HttpManager, connection: &Connection) -> &'static str {
     let own = if connection.tls.is_some() { "https" } else { "http" };
     let believed = !manager.use_remote_address || manager.trusted_hops > 0;
-    let told = match headers.get(FORWARDED_PROTO).map(HeaderValue::as_bytes) {
-        Some(b"https") => Some("https"),
-        Some(b"http") => Some("http"),
-        Some(_) | None => None,
-    };
-    match told.filter(|_| believed) {
-        Some(told) => told,
-        None => {
-            if !believed || !headers.contains_key(FORWARDED_PROTO) {
-                headers.insert(FORWARDED_PROTO, HeaderValue::from_static(own));
-            }
-            own
-        }
+    let told = headers.get(FORWARDED_PROTO).map(HeaderValue::as_bytes);
+    match told {
+        Some(b"https") if believed => return "https",
+        Some(b"http") if believed => return "http",
+        Some(_) if believed => {}
+        Some(_) | None => drop(headers.insert(FORWARDED_PROTO, HeaderValue::from_static(own))),
     }
+    own
 }
 
 /// Tells the host of the client's certificate in `x-forwarded-client-cert`.
-pub(super) fn certificate(headers: &mut HeaderMap, manager: &HttpManager, connection: &Connection) {
+pub(super) fn certificate(headers: &mut HeaderMap, downstream: &Downstream) {
+    let manager = &*downstream.manager;
     let mode = manager.client_cert.mode;
     if mode == ForwardClientCertMode::AlwaysForwardOnly {
         return;
     }
-    let peer = connection.tls.as_ref().filter(|tls| tls.presented);
+    let peer = downstream.connection.tls.as_ref().filter(|tls| tls.presented);
     let Some(peer) = peer else {
         headers.remove(CLIENT_CERT);
         return;
     };
+    let own = || {
+        let made = downstream
+            .client_cert
+            .get_or_init(|| HeaderValue::from_str(&entry(manager, peer)).ok());
+        made.clone()
+    };
     match mode {
         ForwardClientCertMode::Sanitize => drop(headers.remove(CLIENT_CERT)),
         ForwardClientCertMode::ForwardOnly | ForwardClientCertMode::AlwaysForwardOnly => {}
-        ForwardClientCertMode::AppendForward => append(headers, CLIENT_CERT, &entry(manager, peer)),
+        ForwardClientCertMode::AppendForward => {
+            if let Some(own) = own() {
+                append(headers, CLIENT_CERT, own);
+            }
+        }
         ForwardClientCertMode::SanitizeSet => {
-            if let Ok(value) = HeaderValue::from_str(&entry(manager, peer)) {
-                headers.insert(CLIENT_CERT, value);
+            if let Some(own) = own() {
+                headers.insert(CLIENT_CERT, own);
             }
         }
     }

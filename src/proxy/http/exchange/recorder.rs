@@ -17,6 +17,11 @@ use crate::proxy::trace::export;
 pub(crate) struct Recorder(pub(super) Box<Exchange>);
 
 impl Recorder {
+    /// These are the headers of the response.
+    pub(crate) fn headers_sent(&mut self, headers: HeaderMap) {
+        self.0.sent_headers = Some(headers);
+    }
+
     /// Bytes of the body went by.
     pub(crate) fn sent(&mut self, bytes: usize) {
         self.0.stream.bytes_sent += bytes as u64;

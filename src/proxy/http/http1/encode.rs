@@ -49,7 +49,7 @@ pub(crate) fn request<B: Body>(
         // What has no body says so where one would be expected (RFC 9110 section 8.6).
         Asked::Head | Asked::Other if body.is_end_stream() => {
             let never = [Method::GET, Method::HEAD, Method::DELETE, Method::TRACE];
-            if !headers.contains_key(CONTENT_LENGTH) && !never.contains(method) {
+            if !never.contains(method) && !headers.contains_key(CONTENT_LENGTH) {
                 out.extend_from_slice(b"content-length: 0\r\n");
             }
             Coding::Nothing

@@ -283,6 +283,7 @@ impl<E: Future<Output = Option<Instant>>> Server<'_, E> {
             }
             coding
         };
+        body.headers_sent(parts.headers);
         let mut broken = false;
         let mut ended = coding == Coding::Nothing && !tunnel;
         let complete = poll_fn(|cx| {

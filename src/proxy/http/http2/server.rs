@@ -164,7 +164,7 @@ pub(super) async fn stream(downstream: Rc<Downstream>, asked: Asked, receiver: R
     let Some(response) = answered(downstream, asked, receiver, &mut sender).await else {
         return;
     };
-    let (mut parts, body) = response.into_parts();
+    let (mut parts, mut body) = response.into_parts();
     if asks_for_protocol {
         tunnel::told(&mut parts);
     }
@@ -174,7 +174,10 @@ pub(super) async fn stream(downstream: Rc<Downstream>, asked: Asked, receiver: R
         let header = parts.headers.entry(CONTENT_LENGTH);
         header.or_insert_with(|| HeaderValue::from(length));
     }
-    let sent = match sender.answer(&Response::from_parts(parts, ()), ended) {
+    let head = Response::from_parts(parts, ());
+    let sent = sender.answer(&head, ended);
+    body.headers_sent(head.into_parts().0.headers);
+    let sent = match sent {
         Ok(()) if ended => return,
         Ok(()) if asks_for_tunnel => Pump::tunnel(sender, body).run().await,
         Ok(()) => Pump::new(sender, body).run().await,
