@@ -10,9 +10,6 @@ pub(super) const TOO_LARGE: Refusal = Refusal::too_large("http1.headers_too_larg
 
 const CHARACTERS: Refusal = Refusal::bad("http1.invalid_characters");
 
-/// Room for headers that are added on the way.
-const ADDED: usize = 8;
-
 /// How large a head may be.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Size {
@@ -142,12 +139,12 @@ impl Field {
     }
 }
 
-/// The headers of a head. Their values share its bytes.
+/// The headers of a head, with room for those that are added on the way. Their values share its bytes.
 ///
 /// # Errors
 /// When there are more than a map of headers takes.
-pub(super) fn headers(head: &Bytes, fields: &[Field]) -> Result<HeaderMap, Refusal> {
-    let mut headers = HeaderMap::try_with_capacity(fields.len() + ADDED).map_err(|_| TOO_LARGE)?;
+pub(super) fn headers(head: &Bytes, fields: &[Field], added: usize) -> Result<HeaderMap, Refusal> {
+    let mut headers = HeaderMap::try_with_capacity(fields.len() + added).map_err(|_| TOO_LARGE)?;
     for field in fields {
         let name = HeaderName::from_bytes(&head[field.name.0..field.name.1]).map_err(|_| Refusal::CODEC)?;
         let value = head.slice(field.value.0..field.value.1);

@@ -46,6 +46,9 @@ pub(crate) const METHODS: [&[u8]; 35] = [
     b"UNSUBSCRIBE",
 ];
 
+/// How many headers a request gets on its way.
+const ADDED: usize = 8;
+
 const URL: Refusal = Refusal::bad("http1.invalid_url");
 const LENGTH_AND_CHUNKED: Refusal = Refusal::bad("http1.content_length_and_chunked_not_allowed");
 const TRANSFER_ENCODING: Refusal = Refusal::not_implemented("http1.invalid_transfer_encoding");
@@ -82,7 +85,7 @@ pub(super) fn take(bytes: &mut BytesMut, fields: &mut Vec<Field>, size: Size) ->
     let rest = found.rest(&line.method)?;
     let head = bytes.split_to(len).freeze();
     let mut request = Request::new(());
-    *request.headers_mut() = lines::headers(&head, fields)?;
+    *request.headers_mut() = lines::headers(&head, fields, ADDED)?;
     *request.uri_mut() = uri(&line, &head)?;
     *request.method_mut() = line.method;
     Ok(Some(Head {

@@ -12,6 +12,9 @@ pub(crate) const SIZE: Size = Size {
     count: 100,
 };
 
+/// How many headers a response gets on its way.
+const ADDED: usize = 3;
+
 /// What was asked, as far as it decides what an answer is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Asked {
@@ -90,7 +93,7 @@ pub(crate) fn take(bytes: &mut BytesMut, fields: &mut Vec<Field>, asked: Asked) 
     let mut response = Response::new(());
     *response.status_mut() = status;
     *response.version_mut() = version;
-    *response.headers_mut() = lines::headers(&head, fields)?;
+    *response.headers_mut() = lines::headers(&head, fields, ADDED)?;
     let stays = match version {
         Version::HTTP_10 => found.stays,
         _ => !found.closes,
