@@ -1,13 +1,14 @@
 //! From Envoy's messages to what workers use: one file per resource, one per filter.
 //!
 //! Everything is checked and compiled here, once: regular expressions, header names, format strings, indexes. A
-//! message that asks for something that is not implemented is refused, with the field's name.
+//! message that Envoy would refuse, or that asks for something that is not implemented, is refused, with the field's name.
 
 pub(crate) mod access_log;
 pub(crate) mod bootstrap;
 pub(crate) mod chain;
+pub(crate) mod check;
 pub(crate) mod cluster;
-pub(crate) mod coverage;
+mod coverage;
 pub(crate) mod credential;
 pub(crate) mod endpoints;
 pub(crate) mod filter;
@@ -33,9 +34,9 @@ use crate::xds::ResourceType;
 
 pub(crate) use names::Names;
 
-/// Reads a resource of which nothing would be passed over.
+/// Reads a resource that keeps Envoy's rules and of which nothing would be passed over.
 fn read<M: Message + Default>(kind: ResourceType, bytes: &[u8]) -> Compiled<M> {
-    coverage::check(kind, bytes)?;
+    check::resource(kind, bytes)?;
     Ok(M::decode(bytes)?)
 }
 
@@ -94,6 +95,11 @@ impl Refusal {
         Self::new(format!("{what} is not implemented"))
     }
 
+    /// The fields that something is wrong with.
+    fn paths(&self) -> impl Iterator<Item = String> {
+        self.mistakes.iter().map(|mistake| mistake.path.join("."))
+    }
+
     /// The fields, and what is wrong with each.
     pub(crate) fn into_parts(self) -> impl Iterator<Item = (String, String)> {
         let parts = |mistake: Mistake| (mistake.path.join("."), mistake.why);
@@ -127,9 +133,23 @@ impl fmt::Display for Refusal {
 
 impl std::error::Error for Refusal {}
 
+/// What all became.
+///
+/// # Errors
+/// All refusals as one, if there are any.
+fn all<T, A: FromIterator<T>>(compiled: impl IntoIterator<Item = Compiled<T>>) -> Compiled<A> {
+    let mut refused = Vec::new();
+    let fine = compiled
+        .into_iter()
+        .filter_map(|one| one.map_err(|refusal| refused.push(refusal)).ok())
+        .collect();
+    Refusal::none_of(refused)?;
+    Ok(fine)
+}
+
 /// Compiles a resource to see whether it can be done.
 pub(crate) fn try_out(kind: ResourceType, bytes: &[u8]) -> Compiled<()> {
-    coverage::check(kind, bytes)?;
+    check::resource(kind, bytes)?;
     let mut names = Names::default();
     match kind {
         ResourceType::Cluster => drop(cluster::cluster(&Message::decode(bytes)?, &mut names)?),

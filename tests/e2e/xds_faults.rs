@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 use topsail::xds::ResourceType;
 use topsail::xds::ResourceType::{Cluster, Endpoints, Listener, Route, Secret};
 
-use crate::harness::alone::{Alone, cluster, http_listener, socket};
+use crate::harness::alone::{Alone, cluster, cluster_http2, http_listener, socket};
 use crate::harness::wire::Wire;
 use crate::harness::{Ads, Backend, Load, Plane, eventually, get, tls};
 use crate::on_each_plane;
@@ -17,6 +17,7 @@ use crate::on_each_plane;
 on_each_plane! {
     a_server_that_dies_in_the_middle_of_an_update_leaves_all_as_it_was,
     what_is_refused_again_and_again_changes_nothing,
+    what_breaks_rules_is_refused_by_its_field_and_nothing_else_is,
     a_cluster_that_goes_while_routes_name_it_is_missed_by_them_only,
     a_listener_can_take_the_place_of_another_in_one_push,
     a_listener_that_changes_under_load_drops_no_connection,
@@ -28,6 +29,10 @@ const DELTA: &str = "DELTA_GRPC";
 
 /// What Envoy says when the server is gone.
 const STREAM_CLOSED: &str = "gRPC config stream to xds closed";
+/// Where a cluster says how it speaks HTTP/2.
+const STREAMS: &str = "/typed_extension_protocol_options/envoy.extensions.upstreams.http.v3.HttpProtocolOptions/\
+                       explicit_http_config/http2_protocol_options";
+
 /// What Envoy says of resources that it refuses, and what we say.
 const REFUSED: [&str; 4] = ["delta config for", "gRPC config for", "rejected", "is refused"];
 
@@ -65,6 +70,18 @@ fn listener(name: &str, address: SocketAddr, table: &str) -> Value {
     let manager = &mut listener["filter_chains"][0]["filters"][0]["typed_config"];
     manager.as_object_mut().unwrap().remove("route_config");
     manager["rds"] = json!({"route_config_name": table, "config_source": from_ads()});
+    listener
+}
+
+/// The same with TLS, by the certificate `own`.
+fn with_certificate(mut listener: Value) -> Value {
+    listener["filter_chains"][0]["transport_socket"] = json!({
+        "name": "envoy.transport_sockets.tls",
+        "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext",
+            "common_tls_context": {"tls_certificate_sds_secret_configs": [{"name": "own", "sds_config": from_ads()}]},
+        },
+    });
     listener
 }
 
@@ -187,6 +204,102 @@ async fn what_is_refused_again_and_again_changes_nothing(which: Plane) {
     });
     followed.answers("b").await;
     load.stop().await.assert_lossless();
+}
+
+/// Waits until a resource is refused whose field is named, in whichever way its name is written.
+async fn refused(ads: &Ads, kind: ResourceType, field: &str) {
+    let plain = |text: &str| text.to_ascii_lowercase().replace('_', "");
+    eventually(&format!("{kind} is refused"), async || {
+        match ads.refusals(kind).last() {
+            Some(why) if plain(why).contains(&plain(field)) => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await;
+}
+
+async fn what_breaks_rules_is_refused_by_its_field_and_nothing_else_is(which: Plane) {
+    for api_type in [DELTA, "GRPC"] {
+        let mut followed = Followed::start(which, api_type).await;
+        REFUSED
+            .into_iter()
+            .for_each(|text| followed.alone.sidecar.allow_log(text));
+        let (b, secure) = (Backend::http("b").await, followed.alone.socket(8443));
+        let own = generate_simple_self_signed(["web".to_owned()]).unwrap();
+        let secret = |key: &Value| {
+            json!({"name": "own", "tls_certificate": {
+                "certificate_chain": {"inline_string": own.cert.pem()},
+                "private_key": key,
+            }})
+        };
+        let key = json!({"inline_string": own.signing_key.serialize_pem()});
+        followed.ads.change(|world| {
+            world.put(Listener, &with_certificate(listener("secure", secure, "table")));
+            world.put(Secret, &secret(&key));
+        });
+        let is_secure = async || {
+            eventually("it has a certificate", async || {
+                tls::connect(secure, "web", None, &[]).await.map(drop)
+            })
+            .await;
+        };
+        is_secure().await;
+        let load = Load::start(followed.get("/load"), 100);
+
+        // What comes in the same response is taken.
+        let other = followed.alone.socket(8081);
+        let mut broken = listener("broken", followed.alone.socket(8082), "table");
+        broken["filter_chains"][0]["filters"][0]["typed_config"]["stat_prefix"] = json!("");
+        let mut idle = cluster_http2("broken", b.address());
+        *idle.pointer_mut(STREAMS).unwrap() = json!({"max_concurrent_streams": 0});
+        followed.ads.change(|world| {
+            world.put(Cluster, &cluster("another", b.address()));
+            world.put(Cluster, &idle);
+            world.put(Cluster, &cluster("b", b.address()));
+            world.put(Listener, &broken);
+            world.put(Listener, &listener("other", other, "other"));
+            world.put(Route, &routes("other", &[to("b")]));
+        });
+        refused(&followed.ads, Cluster, "max_concurrent_streams").await;
+        refused(&followed.ads, Listener, "stat_prefix").await;
+        eventually("the other listener answers", async || {
+            let answer = get(other, "web", "/").send().await?;
+            match answer.header("x-backend") {
+                "b" => Ok(()),
+                _ => Err(format!("{}: {}", answer.status, answer.text())),
+            }
+        })
+        .await;
+
+        // What was there before stays. Where the mistake is in a field of the resource itself, Envoy refuses all of the
+        // response.
+        let mut hasty = cluster("broken", b.address());
+        hasty["connect_timeout"] = json!("0s");
+        followed.ads.change(|world| {
+            world.put(Cluster, &hasty);
+            world.put(Route, &routes("table", &[json!({"match": {"prefix": "/"}})]));
+            world.put(Secret, &secret(&json!({"filename": ""})));
+            let mut endpoints = endpoints("a", b.address());
+            endpoints["endpoints"][0]["priority"] = json!(129);
+            world.put(Endpoints, &endpoints);
+        });
+        refused(&followed.ads, Cluster, "connect_timeout").await;
+        refused(&followed.ads, Route, "action").await;
+        refused(&followed.ads, Endpoints, "priority").await;
+        refused(&followed.ads, Secret, "filename").await;
+        is_secure().await;
+        followed.answers("a").await;
+
+        followed.ads.change(|world| {
+            world.put(Cluster, &cluster("broken", b.address()));
+            world.put(Listener, &listener("broken", followed.alone.socket(8082), "table"));
+            world.put(Route, &routes("table", &[to("broken")]));
+            world.put(Endpoints, &endpoints("a", followed.a.address()));
+            world.put(Secret, &secret(&key));
+        });
+        followed.answers("b").await;
+        load.stop().await.assert_lossless();
+    }
 }
 
 async fn a_cluster_that_goes_while_routes_name_it_is_missed_by_them_only(which: Plane) {
@@ -321,14 +434,7 @@ async fn nothing_is_in_force_before_what_it_needs(which: Plane) {
     // A listener that waits for its certificate; the one beside it does not.
     let own = generate_simple_self_signed(["web".to_owned()]).unwrap();
     let secure = alone.socket(8443);
-    let mut waiting = listener("secure", secure, "table");
-    waiting["filter_chains"][0]["transport_socket"] = json!({
-        "name": "envoy.transport_sockets.tls",
-        "typed_config": {
-            "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext",
-            "common_tls_context": {"tls_certificate_sds_secret_configs": [{"name": "own", "sds_config": from_ads()}]},
-        },
-    });
+    let waiting = with_certificate(listener("secure", secure, "table"));
     let taken = ads.taken(Listener);
     ads.change(|world| world.put(Listener, &waiting));
     eventually("the other listener is taken", async || {

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use prost::{Message, Name};
 
 use super::value::unpack;
-use super::{At, Compiled, Refusal, coverage};
+use super::{At, Compiled, Refusal, check};
 use crate::xds::ResourceType;
 pub(crate) use crate::xds::pb::bootstrap::Bootstrap;
 use crate::xds::pb::bootstrap::runtime_layer::LayerSpecifier;
@@ -47,23 +47,27 @@ pub(crate) fn read(path: &Path) -> Result<Bootstrap, BootstrapError> {
     read_message(path)
 }
 
-/// Refuses a bootstrap of which something would be passed over, its resources included.
+/// Refuses a bootstrap that breaks Envoy's rules or of which something would be passed over, its resources included.
 ///
 /// # Errors
 /// All such fields.
 pub(crate) fn check(bootstrap: &Bootstrap) -> Compiled<()> {
-    let own = coverage::check_message(&Bootstrap::type_url(), &bootstrap.encode_to_vec())
+    let own = Bootstrap {
+        static_resources: None,
+        ..bootstrap.clone()
+    };
+    let own = check::message(&Bootstrap::type_url(), &own.encode_to_vec())
         .and_then(|()| connection_limit(bootstrap).map(drop));
-    let Fixed {
-        clusters, listeners, ..
-    } = fixed(bootstrap);
+    let fixed = fixed(bootstrap);
     let of = |field: &'static str, kind, resources: Vec<Bytes>| {
         let field = format!("static_resources.{field}");
         let resources = resources.into_iter().enumerate();
-        resources.filter_map(move |(index, bytes)| coverage::check(kind, &bytes).at_index(&field, index).err())
+        resources.filter_map(move |(index, bytes)| check::resource(kind, &bytes).at_index(&field, index).err())
     };
-    let resources =
-        of("clusters", ResourceType::Cluster, clusters).chain(of("listeners", ResourceType::Listener, listeners));
+    let secrets = fixed.secrets.into_iter().map(|(_, secret)| secret).collect();
+    let resources = of("secrets", ResourceType::Secret, secrets)
+        .chain(of("clusters", ResourceType::Cluster, fixed.clusters))
+        .chain(of("listeners", ResourceType::Listener, fixed.listeners));
     Refusal::none_of(own.err().into_iter().chain(resources))
 }
 
@@ -83,11 +87,9 @@ pub(crate) fn connection_limit(bootstrap: &Bootstrap) -> Compiled<Option<u64>> {
         let most = match limit.max_active_downstream_connections {
             // Envoy asks for a number where there is to be no limit; this is how that is written.
             most if most >= i64::from(i32::MAX) => continue,
-            most => u64::try_from(most).unwrap_or(0),
+            // Not below zero, by Envoy's rules.
+            most => u64::try_from(most).unwrap_or_default(),
         };
-        if most == 0 {
-            return Err(Refusal::new("a limit is greater than zero")).at_index(field, index);
-        }
         least = Some(least.map_or(most, |least: u64| least.min(most)));
     }
     Ok(least)
@@ -198,7 +200,7 @@ mod tests {
         };
         assert_eq!(
             refused(&limit(0)),
-            "overload_manager.resource_monitors[0]: a limit is greater than zero"
+            "overload_manager.resource_monitors[0].typed_config.max_active_downstream_connections: must be above 0"
         );
         let most = |connections: i64| connection_limit(&parse("b.yaml", &limit(connections)).unwrap()).unwrap();
         assert_eq!((most(100), most(i64::from(i32::MAX))), (Some(100), None));
@@ -209,6 +211,38 @@ mod tests {
         .unwrap();
         check(&runtime).unwrap();
         assert_eq!(runtime_keys(&runtime), ["x.y"]);
+    }
+
+    #[test]
+    fn everything_that_breaks_a_rule_is_named() {
+        let text = "
+            node: {id: a, cluster: b}
+            admin: {address: {socket_address: {address: '', port_value: 70000}}}
+            static_resources:
+              secrets:
+              - {name: s, tls_certificate: {private_key: {filename: ''}}}
+              clusters:
+              - {name: '', type: STATIC}
+              - {name: b, type: STATIC, connect_timeout: -1s}
+              listeners:
+              - {name: l, address: {pipe: {path: /x}}}
+        ";
+        let refusal = check(&parse("b.yaml", text).unwrap()).unwrap_err();
+        let mistakes: Vec<_> = refusal
+            .into_parts()
+            .map(|(field, why)| format!("{field}: {why}"))
+            .collect();
+        assert_eq!(
+            mistakes,
+            [
+                "admin.address.socket_address.port_value: must be at most 65535",
+                "admin.address.socket_address.address: must have at least 1 character(s)",
+                "static_resources.secrets[0].tls_certificate.private_key.filename: must have at least 1 character(s)",
+                "static_resources.clusters[0].name: must have at least 1 character(s)",
+                "static_resources.clusters[1].connect_timeout: must not be negative",
+                "static_resources.listeners[0].filter_chains: must not be empty",
+            ]
+        );
     }
 
     #[test]

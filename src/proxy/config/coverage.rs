@@ -6,32 +6,20 @@
 use std::collections::HashMap;
 use std::sync::OnceLock;
 
-use super::{Compiled, Refusal};
-use crate::xds::ResourceType;
+use super::Refusal;
 use crate::xds::coverage::{self, Cover};
 
 mod table;
 
 use table::TABLE;
 
-/// Refuses a resource of which something would be passed over.
-///
-/// # Errors
-/// All such fields.
-pub(crate) fn check(kind: ResourceType, bytes: &[u8]) -> Compiled<()> {
-    check_message(kind.type_url(), bytes)
-}
-
-/// Refuses a message of which something would be passed over.
-///
-/// # Errors
-/// All such fields.
-pub(super) fn check_message(type_url: &str, bytes: &[u8]) -> Compiled<()> {
+/// What of a message would be passed over, each field a refusal of its own.
+pub(super) fn unread(type_url: &str, bytes: &[u8]) -> Vec<Refusal> {
     let unread = coverage::unread(type_url, bytes, &cover).into_iter().map(|unread| {
         let refusal = Refusal::not_implemented(unread.what);
         unread.path.into_iter().rev().fold(refusal, Refusal::within)
     });
-    Refusal::none_of(unread)
+    unread.collect()
 }
 
 /// By the table.

@@ -5,10 +5,11 @@
 use std::path::Path;
 
 use http::header::{HeaderMap, HeaderName, HeaderValue};
-use prost::Message;
+use prost::{Message, Name};
 
 use super::bootstrap::{BootstrapError, read_message};
 use super::server::HeaderStep;
+use super::{Refusal, check};
 use crate::xds::pb::core::{DataSource, data_source::Specifier};
 use crate::xds::pb::discovery::DiscoveryResponse;
 use crate::xds::pb::tls::{GenericSecret, Secret, secret};
@@ -19,6 +20,9 @@ pub(crate) enum CredentialError {
     /// The file with the secret's resource is of no use.
     #[error(transparent)]
     Resource(#[from] BootstrapError),
+    /// The resource breaks Envoy's rules.
+    #[error("`{0}` is refused: {1}")]
+    Refused(String, Refusal),
     /// The file with the secret itself cannot be read.
     #[error("`{0}` cannot be read: {1}")]
     Unreadable(String, std::io::Error),
@@ -78,6 +82,8 @@ fn expand(format: &str, headers: &HeaderMap) -> String {
 fn read_secret(file: &Path) -> Result<String, CredentialError> {
     let none = || CredentialError::NoSecret(file.display().to_string());
     let response: DiscoveryResponse = read_message(file)?;
+    check::rules_of(&DiscoveryResponse::type_url(), &response.encode_to_vec())
+        .map_err(|refusal| CredentialError::Refused(file.display().to_string(), refusal))?;
     let any = response.resources.first().ok_or_else(none)?;
     let secret = Secret::decode(&any.value[..]).map_err(|_| none())?;
     let Some(secret::Type::GenericSecret(GenericSecret {
@@ -103,6 +109,29 @@ fn read_source(source: DataSource) -> Result<Option<String>, CredentialError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_resource_that_breaks_a_rule_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let resource = dir.path().join("secret.json");
+        let document = serde_json::json!({"resources": [{
+            "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret",
+            "generic_secret": {"secret": {"filename": ""}},
+        }]});
+        std::fs::write(&resource, document.to_string()).unwrap();
+        let steps = [HeaderStep::Secret(
+            HeaderName::from_static("x-token"),
+            String::new(),
+            resource.clone(),
+        )];
+        assert_eq!(
+            headers(&steps).unwrap_err().to_string(),
+            format!(
+                "`{}` is refused: resources[0].generic_secret.secret.filename: must have at least 1 character(s)",
+                resource.display()
+            )
+        );
+    }
 
     #[test]
     fn a_token_travels_from_its_file_into_the_header_and_a_renewed_one_is_seen() {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::cluster::transport_labels;
 use super::value::{number, target};
-use super::{At, Compiled, Refusal, same_name};
+use super::{At, Compiled, Refusal, all, same_name};
 use crate::proxy::upstream::host::{Endpoint, Endpoints, Locality, LocalityEndpoints};
 use crate::xds::ResourceType;
 use crate::xds::pb::core::HealthStatus;
@@ -26,9 +26,7 @@ pub(super) fn endpoints(message: &ClusterLoadAssignment) -> Compiled<Endpoints> 
     let factor = policy.and_then(|policy| policy.overprovisioning_factor.as_ref());
     let localities = message.endpoints.iter().enumerate();
     Ok(Endpoints {
-        localities: localities
-            .map(|(index, group)| locality(group).at_index("endpoints", index))
-            .collect::<Compiled<_>>()?,
+        localities: all(localities.map(|(index, group)| locality(group).at_index("endpoints", index)))?,
         overprovisioning: number(factor, OVERPROVISIONING),
     })
 }
@@ -44,9 +42,7 @@ fn locality(message: &endpoint::LocalityLbEndpoints) -> Compiled<LocalityEndpoin
         locality: Arc::new(locality.unwrap_or_default()),
         priority: message.priority,
         weight: number(message.load_balancing_weight.as_ref(), 0),
-        endpoints: endpoints
-            .map(|(index, endpoint)| self::endpoint(endpoint).at_index("lb_endpoints", index))
-            .collect::<Compiled<_>>()?,
+        endpoints: all(endpoints.map(|(index, endpoint)| self::endpoint(endpoint).at_index("lb_endpoints", index)))?,
     })
 }
 

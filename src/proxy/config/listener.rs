@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::value::{host_address, number, truth};
-use super::{At, Compiled, Names, Refusal, chain};
+use super::{At, Compiled, Names, Refusal, all, chain};
 use crate::proxy::connection::Address;
 use crate::proxy::listener::chain::ChainIndex;
 use crate::proxy::listener::{Bind, Direction, ListenAddress, Listener};
@@ -51,7 +51,7 @@ pub(crate) fn listener(message: &listener::Listener, names: &mut Names) -> Compi
     let mut chain = |one| chain::chain(one, within, names).map(Arc::new);
     let chains = message.filter_chains.iter().enumerate();
     let chains = chains.map(|(index, one)| chain(one).at_index("filter_chains", index));
-    let chains = chains.collect::<Compiled<_>>()?;
+    let chains = all(chains)?;
     let default = message.default_filter_chain.as_ref();
     let default = default.map(chain).transpose().at("default_filter_chain")?;
     Ok(Listener {

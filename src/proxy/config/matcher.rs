@@ -1,7 +1,7 @@
 //! Matchers: of texts, headers, query parameters and paths.
 
 use super::value::{runtime_per_million, truth};
-use super::{At, Compiled, Refusal};
+use super::{At, Compiled, Refusal, all};
 use crate::proxy::http::route::{HeaderKey, HeaderMatch, HeaderTest, PathMatch, QueryMatch, RouteMatch};
 use crate::proxy::matcher::{Pattern, StringMatcher, whole};
 use crate::xds::pb::matcher::string_matcher::MatchPattern;
@@ -46,12 +46,8 @@ pub(crate) fn route(message: &route::RouteMatch) -> Compiled<RouteMatch> {
     Ok(RouteMatch {
         path,
         ignore_case: !truth(message.case_sensitive.as_ref(), true),
-        headers: headers
-            .map(|(index, one)| header(one).at_index("headers", index))
-            .collect::<Compiled<_>>()?,
-        query: query
-            .map(|(index, one)| self::query(one).at_index("query_parameters", index))
-            .collect::<Compiled<_>>()?,
+        headers: all(headers.map(|(index, one)| header(one).at_index("headers", index)))?,
+        query: all(query.map(|(index, one)| self::query(one).at_index("query_parameters", index)))?,
         grpc: message.grpc.is_some(),
         per_million: runtime_per_million(message.runtime_fraction.as_ref()),
     })

@@ -5,7 +5,7 @@ mod retry;
 
 use std::sync::Arc;
 
-use super::{At, Compiled, Names, Refusal, filter, headers, matcher, same_name, trace};
+use super::{At, Compiled, Names, Refusal, all, filter, headers, matcher, same_name, trace};
 use crate::proxy::http::filter::Overrides;
 use crate::proxy::http::route::{HostIndex, Mutations, RetryPolicy, Route, RouteList, RouteTable, VirtualHost};
 use crate::xds::ResourceType;
@@ -26,7 +26,7 @@ pub(crate) fn table(message: &route::RouteConfiguration, names: &mut Names) -> C
         let compiled = virtual_host(host, names).at_index("virtual_hosts", index)?;
         Ok((Arc::new(compiled), host.domains.clone()))
     });
-    let hosts = hosts.collect::<Compiled<Vec<_>>>()?;
+    let hosts = all::<_, Vec<_>>(hosts)?;
     let index = HostIndex::new(hosts)
         .map_err(|domain| Refusal::new(format!("two virtual hosts have the domain `{domain}`")))
         .at("virtual_hosts")?;
@@ -51,7 +51,7 @@ fn virtual_host(message: &route::VirtualHost, names: &mut Names) -> Compiled<Vir
             .map(Arc::new)
     });
     Ok(VirtualHost {
-        routes: RouteList::new(routes.collect::<Compiled<_>>()?),
+        routes: RouteList::new(all(routes)?),
         headers: mutations(message)?,
         attempt_count: message.include_request_attempt_count,
         attempt_count_in_response: message.include_attempt_count_in_response,

@@ -289,14 +289,15 @@ pub(crate) fn secret(name: &str, bytes: &[u8]) -> Compiled<Secret> {
     }
 }
 
-/// The secrets in a file of resources, serialised, with their names.
-pub(crate) fn secrets_of(path: &Path) -> Compiled<Vec<(String, Bytes)>> {
+/// The secrets in a file of resources, serialised, with their names; one that is none does not keep the others from being
+/// read.
+pub(crate) fn secrets_of(path: &Path) -> Compiled<impl Iterator<Item = Compiled<(String, Bytes)>>> {
     let response: DiscoveryResponse = bootstrap::read_message(path).map_err(|error| Refusal::new(error.to_string()))?;
-    let secrets = response.resources.into_iter().enumerate().map(|(index, resource)| {
-        let secret: tls::Secret = unpack(&resource).at_index("resources", index)?;
+    let secrets = response.resources.into_iter().map(|resource| {
+        let secret: tls::Secret = unpack(&resource)?;
         Ok((secret.name, resource.value.into()))
     });
-    secrets.collect()
+    Ok(secrets)
 }
 
 /// A certificate and its key.

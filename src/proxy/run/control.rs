@@ -421,3 +421,56 @@ impl News {
         self.came.notified().await;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use serde_json::json;
+
+    use super::*;
+    use crate::xds::client::Variant;
+    use crate::xds::transcode::to_wire;
+
+    fn control(dir: &std::path::Path) -> Control {
+        let memory = Memory::new(&dir.join("proxy.yaml"), None, "a");
+        Control::new(
+            Store::default(),
+            Sockets::new(Vec::new()),
+            Some(Client::new(Variant::Delta, Node::default())),
+            Node::default(),
+            Some(memory),
+            Arc::new(ServerStats::new(Instant::now(), 1)),
+        )
+    }
+
+    #[test]
+    fn what_was_kept_is_held_against_the_rules_as_what_comes() {
+        let dir = tempfile::tempdir().unwrap();
+        let name = |name: &str| Name::from(name);
+        let cluster = |name: &str, timeout: &str| {
+            let json = json!({"name": name, "type": "STATIC", "connect_timeout": timeout});
+            Bytes::from(to_wire("envoy.config.cluster.v3.Cluster", &json).unwrap())
+        };
+        let kept = [
+            (name("bad"), cluster("bad", "-1s")),
+            (name("good"), cluster("good", "1s")),
+        ];
+        let versions = kept.iter().map(|(name, _)| (name.clone(), Version::from_text("1")));
+        Memory::new(&dir.path().join("proxy.yaml"), None, "a").write([Kept {
+            kind: ResourceType::Cluster,
+            messages: kept.iter().map(|(name, bytes)| (name, bytes)).collect(),
+            versions: &versions.collect(),
+        }]);
+        assert!(fs::exists(dir.path().join("proxy.yaml.last")).unwrap());
+        let mut control = control(dir.path());
+        control.recall(Instant::now());
+        let taken = control.store.messages(ResourceType::Cluster);
+        assert_eq!(taken.iter().map(|(name, _)| &***name).collect::<Vec<_>>(), ["good"]);
+        let held = control.client.unwrap();
+        assert!(
+            !held.held(ResourceType::Cluster).contains_key("bad"),
+            "it would not be sent again"
+        );
+    }
+}

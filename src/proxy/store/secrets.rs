@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::{Name, Store};
 use crate::proxy::config::source::{ApiSource, SecretSource};
 use crate::proxy::config::tls::Secret;
-use crate::proxy::config::{self, At, Compiled};
+use crate::proxy::config::{self, At, Compiled, Refusal};
 use crate::proxy::tls::{Look, look};
 use crate::xds::client::Interest;
 
@@ -77,12 +77,15 @@ impl Store {
     }
 
     fn read_secrets(&mut self, source: &SecretSource, path: &Path, names: &BTreeSet<Name>) -> Compiled<()> {
-        for (index, (name, secret)) in config::tls::secrets_of(path)?.iter().enumerate() {
-            if names.contains(&**name) {
-                self.put_secret(source, name, secret).at_index("resources", index)?;
-            }
-        }
-        Ok(())
+        let secrets = config::tls::secrets_of(path)?.enumerate();
+        let refused = secrets.filter_map(|(index, secret)| {
+            let put = secret.and_then(|(name, secret)| match names.contains(&*name) {
+                true => self.put_secret(source, &name, &secret),
+                false => Ok(()),
+            });
+            put.at_index("resources", index).err()
+        });
+        Refusal::none_of(refused)
     }
 
     /// What is wanted of a source.
@@ -101,5 +104,62 @@ impl Store {
             SecretSource::Server(server) => Some(server),
             SecretSource::Ads | SecretSource::File(_) | SecretSource::Bootstrap => None,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use rcgen::generate_simple_self_signed;
+    use serde_json::json;
+
+    use super::*;
+    use crate::xds::transcode::to_wire;
+
+    #[test]
+    fn a_secret_in_a_file_that_breaks_a_rule_does_not_keep_others_from_being_taken() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("secrets.json");
+        let named = |name: &str| json!({"name": name, "sds_config": {"path_config_source": {"path": path}}});
+        let cluster = json!({"name": "a", "type": "STATIC", "transport_socket": {"name": "tls", "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext",
+            "common_tls_context": {
+                "tls_certificate_sds_secret_configs": [named("own")],
+                "validation_context_sds_secret_config": named("roots"),
+            },
+        }}});
+        let secret = |name: &str, sort: &str, content| {
+            json!({
+                "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret",
+                "name": name, sort: content,
+            })
+        };
+        let root = generate_simple_self_signed(["a".to_owned()]).unwrap().cert.pem();
+        let resources = [
+            secret("own", "tls_certificate", json!({"private_key": {"filename": ""}})),
+            json!({"@type": "type.googleapis.com/envoy.config.core.v3.Address", "pipe": {"path": "/x"}}),
+            secret(
+                "roots",
+                "validation_context",
+                json!({"trusted_ca": {"inline_string": root}}),
+            ),
+        ];
+        std::fs::write(&path, json!({"resources": resources}).to_string()).unwrap();
+        let mut store = Store::default();
+        let cluster = to_wire("envoy.config.cluster.v3.Cluster", &cluster).unwrap();
+        store.put_cluster(cluster.into(), false, Instant::now()).unwrap();
+        let source = SecretSource::File(path.clone());
+        let refusal = store
+            .read_secrets(&source, &path, &store.secret_names(&source))
+            .unwrap_err();
+        assert_eq!(
+            refusal.to_string(),
+            "resources[0].tls_certificate.private_key.filename: must have at least 1 character(s); \
+             resources[1]: `envoy.config.core.v3.Address` here is not implemented"
+        );
+        let places = store.names.secrets.of(source);
+        assert!(places.certificates.of("own").get().is_none());
+        assert!(places.trust.of("roots").get().is_some());
     }
 }

@@ -4,13 +4,13 @@ use std::collections::HashSet;
 
 use prost::{Message, Name};
 
-use super::{RuleBreak, breaks, route};
+use super::{Regexes, RuleBreak, breaks, route};
 use crate::xds::pb::http_filter::router::Router;
 use crate::xds::pb::listener::{Filter, FilterChain, FilterChainMatch, Listener, filter};
 use crate::xds::pb::network_filter::http_connection_manager::http_connection_manager::RouteSpecifier;
 use crate::xds::pb::network_filter::http_connection_manager::{HttpConnectionManager, HttpFilter, http_filter};
 
-pub(super) fn check(bytes: &[u8]) -> Vec<RuleBreak> {
+pub(super) fn check(bytes: &[u8], regexes: Regexes) -> Vec<RuleBreak> {
     let Ok(listener) = Listener::decode(bytes) else {
         return vec![breaks("", "cannot be read")];
     };
@@ -28,10 +28,10 @@ pub(super) fn check(bytes: &[u8]) -> Vec<RuleBreak> {
     for (index, chain) in listener.filter_chains.iter().enumerate() {
         let path = format!("filter_chains[{index}]");
         broken.extend(chain_match(chain, &mut taken, &path));
-        broken.extend(filters(chain, &path));
+        broken.extend(filters(chain, &path, regexes));
     }
     if let Some(chain) = &listener.default_filter_chain {
-        broken.extend(filters(chain, "default_filter_chain"));
+        broken.extend(filters(chain, "default_filter_chain", regexes));
     }
     broken
 }
@@ -96,7 +96,7 @@ fn each<T: Clone>(
     all
 }
 
-fn filters(chain: &FilterChain, path: &str) -> Vec<RuleBreak> {
+fn filters(chain: &FilterChain, path: &str, regexes: Regexes) -> Vec<RuleBreak> {
     let mut broken = Vec::new();
     for (index, filter) in chain.filters.iter().enumerate() {
         let path = format!("{path}.filters[{index}]");
@@ -113,7 +113,8 @@ fn filters(chain: &FilterChain, path: &str) -> Vec<RuleBreak> {
             ));
         }
         if let Some(RouteSpecifier::RouteConfig(config)) = &manager.route_specifier {
-            broken.extend(route::check_config(config, &format!("{path}.route_config.")));
+            let path = format!("{path}.route_config.");
+            broken.extend(route::check_config(config, &path, regexes));
         }
     }
     broken
@@ -173,7 +174,7 @@ mod tests {
             filter_chains,
             ..Default::default()
         };
-        check(&listener.encode_to_vec())
+        check(&listener.encode_to_vec(), Regexes::Compiled)
             .iter()
             .map(ToString::to_string)
             .collect()

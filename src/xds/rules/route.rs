@@ -6,7 +6,7 @@ use std::collections::HashSet;
 use prost::Message;
 use regex::Regex;
 
-use super::{RuleBreak, breaks};
+use super::{Regexes, RuleBreak, breaks};
 use crate::xds::pb::core::HeaderValueOption;
 use crate::xds::pb::matcher::RegexMatcher;
 use crate::xds::pb::matcher::string_matcher::MatchPattern;
@@ -18,21 +18,22 @@ use crate::xds::pb::route::route_match::PathSpecifier;
 use crate::xds::pb::route::{Route, RouteAction, RouteConfiguration, RouteMatch, WeightedCluster};
 
 /// The rules that a route configuration breaks.
-pub(super) fn check(bytes: &[u8]) -> Vec<RuleBreak> {
+pub(super) fn check(bytes: &[u8], regexes: Regexes) -> Vec<RuleBreak> {
     match RouteConfiguration::decode(bytes) {
-        Ok(config) => check_config(&config, ""),
+        Ok(config) => check_config(&config, "", regexes),
         Err(_) => vec![breaks("", "cannot be read")],
     }
 }
 
 /// The same, for one that stands at a path in a listener.
-pub(super) fn check_config(config: &RouteConfiguration, path: &str) -> Vec<RuleBreak> {
+pub(super) fn check_config(config: &RouteConfiguration, path: &str, regexes: Regexes) -> Vec<RuleBreak> {
     let mut broken = domains(config, path);
     for (at, host) in config.virtual_hosts.iter().enumerate() {
         for (index, route) in host.routes.iter().enumerate() {
             let route_path = format!("{path}virtual_hosts[{at}].routes[{index}]");
             Checker {
                 path: route_path,
+                regexes,
                 broken: &mut broken,
             }
             .route(route);
@@ -68,6 +69,7 @@ pub(super) fn are_distinct<'a>(domains: impl Iterator<Item = &'a str>) -> bool {
 
 struct Checker<'a> {
     path: String,
+    regexes: Regexes,
     broken: &'a mut Vec<RuleBreak>,
 }
 
@@ -127,7 +129,9 @@ impl Checker<'_> {
     }
 
     fn regex(&mut self, field: &str, matcher: &RegexMatcher) {
-        if let Err(error) = Regex::new(&matcher.regex) {
+        if self.regexes == Regexes::Compiled
+            && let Err(error) = Regex::new(&matcher.regex)
+        {
             self.report(field, format!("must be a regular expression: {error}"));
         }
     }
@@ -208,7 +212,10 @@ mod tests {
             }],
             ..Default::default()
         };
-        check(&config.encode_to_vec()).iter().map(ToString::to_string).collect()
+        check(&config.encode_to_vec(), Regexes::Compiled)
+            .iter()
+            .map(ToString::to_string)
+            .collect()
     }
 
     fn forward(action: RouteAction) -> Vec<String> {
@@ -229,7 +236,7 @@ mod tests {
             ..Default::default()
         };
         assert_eq!(
-            check_config(&config, "x."),
+            check_config(&config, "x.", Regexes::Compiled),
             [breaks(
                 "x.virtual_hosts[1].domains[1]",
                 "must not repeat `A`, which is a domain already"
