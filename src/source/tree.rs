@@ -198,13 +198,16 @@ impl Scan {
         }
     }
 
-    /// Takes note of the directories in which there are files.
+    /// Takes note of the directories in which there are files. Of them nothing is wrong any more.
     fn settle_in(&mut self, root: &Root, has_files: impl Fn(&Path) -> bool) {
         for path in root.paths().iter().filter(|path| has_files(path)) {
             match Home::at(path) {
-                Some(home) => self.tree.homes.insert(path.clone(), home),
-                None => self.tree.homes.remove(path),
-            };
+                Some(home) => {
+                    self.tree.homes.insert(path.clone(), home);
+                    self.remove(&path.to_string_lossy(), true);
+                }
+                None => drop(self.tree.homes.remove(path)),
+            }
         }
     }
 
@@ -486,6 +489,27 @@ mod tests {
             assert_eq!(folder.rescan(&mut tree, &Dirty::full()), [""; 0]);
             folder.write("mesh/b.yaml", "1");
             assert_eq!(folder.rescan(&mut tree, &Dirty::full()), ["-mesh", "-mesh/a.yaml"]);
+            folder.write("mesh/a.yaml", "1");
+        }
+    }
+
+    #[test]
+    fn the_first_file_in_a_new_root_ends_what_was_said_of_the_root() {
+        let folder = Folder::new(&[("mesh/a.yaml", "1"), ("mesh/b.yaml", "1")]);
+        let folder = Folder {
+            root: Root::new([folder.path("mesh")]),
+            ..folder
+        };
+        for (turn, stands_empty) in [(2, true), (3, false)] {
+            let mut tree = Tree::scan(&folder.root);
+            fs::rename(folder.path("mesh"), folder.path(&format!("aside-{turn}"))).unwrap();
+            if stands_empty {
+                fs::create_dir(folder.path("mesh")).unwrap();
+            }
+            assert_eq!(folder.rescan(&mut tree, &Dirty::full()), ["+mesh"]);
+            folder.write("mesh/b.yaml", &turn.to_string());
+            let changes = folder.rescan(&mut tree, &folder.dirty(&["mesh/b.yaml"]));
+            assert_eq!(changes, ["-mesh", "~mesh/b.yaml"]);
             folder.write("mesh/a.yaml", "1");
         }
     }
