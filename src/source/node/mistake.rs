@@ -32,18 +32,34 @@ pub(super) fn template(document: &Document, at: usize) -> Option<String> {
 /// The character that the error is at, in bytes of the document.
 fn span(text: &str, error: &ScanError) -> Range<usize> {
     let characters = error.marker().index();
-    let start = text.char_indices().nth(characters).map_or(text.len(), |(at, _)| at);
+    let mut start = text.char_indices().nth(characters).map_or(text.len(), |(at, _)| at);
+    // The parser tells where the value begins that the tab is taken for a part of.
+    if *error.kind() == ErrorKind::TabInPlainScalar {
+        start = indenting_tab(text, start).unwrap_or(start);
+    }
     let len = text[start..].chars().next().map_or(0, char::len_utf8);
     start..start + len
+}
+
+/// The first tab that indents something on a line after this byte.
+fn indenting_tab(text: &str, from: usize) -> Option<usize> {
+    let line_ends = text[from..].match_indices('\n').map(|(at, _)| from + at + 1);
+    let tab = |start: usize| {
+        let line = text[start..].lines().next()?;
+        let content = line.find(|character| character != ' ' && character != '\t')?;
+        Some(start + line[..content].find('\t')?)
+    };
+    line_ends.filter_map(tab).next()
 }
 
 /// What is wrong, and what to do about it where that can be told.
 fn explain(kind: &ErrorKind, text: &str, at: usize) -> (String, Option<String>) {
     let help = |message: &str, help: &str| (message.to_owned(), Some(help.to_owned()));
     match kind {
-        ErrorKind::TabInBlockIndentation | ErrorKind::TabInIndentation | ErrorKind::TabAtBlockScalarStart => {
-            help("a tab cannot indent YAML", "indent with spaces")
-        }
+        ErrorKind::TabInBlockIndentation
+        | ErrorKind::TabInIndentation
+        | ErrorKind::TabInPlainScalar
+        | ErrorKind::TabAtBlockScalarStart => help("a tab cannot indent YAML", "indent with spaces"),
         ErrorKind::UnclosedQuotedScalar => help("this quote is never closed", "add the closing quote"),
         ErrorKind::UnclosedFlowCollection { open } => {
             let close = closing(*open);
@@ -152,6 +168,10 @@ mod tests {
     fn common_mistakes_are_named_with_a_remedy() {
         let cases = [
             ("a:\n\tb: 1\n", "2:2 a tab cannot indent YAML / indent with spaces"),
+            (
+                "a:\n  b: 1\n\t\n  \tc: 1\n",
+                "4:3 a tab cannot indent YAML / indent with spaces",
+            ),
             (
                 "ü: \"x\nb: 1\n",
                 "1:4 this quote is never closed / add the closing quote",
