@@ -215,6 +215,33 @@ spec: {ports: [{name: http, port: 80}]}
     }
 
     #[test]
+    fn what_is_no_host_is_not_called_a_short_name() {
+        let said = |host: &str| {
+            let text = sidecar(&format!("  egress: [{{hosts: [\"{host}\"]}}]"));
+            let object = objects("a.yaml", &text).pop().unwrap();
+            let lowered = crate::mesh::lower::lower(&object, &Context::default());
+            let finding = lowered.findings.into_iter().next().unwrap();
+            (finding.message, finding.help.unwrap_or_default())
+        };
+        let short = |whole: &str| {
+            (
+                "`a` is a short name, which is not allowed here".to_owned(),
+                format!("write the whole name, such as `{whole}`"),
+            )
+        };
+        assert_eq!(said("./a"), short("./a.n.svc.cluster.local"));
+        assert_eq!(said("*/a"), short("*/a.n.svc.cluster.local"));
+        assert_eq!(said("other/a"), short("other/a.other.svc.cluster.local"));
+        for host in ["*/*", ""] {
+            let (message, _) = said(&format!("*/{host}"));
+            assert!(
+                message.starts_with(&format!("`{host}` is not a host name")),
+                "{message}"
+            );
+        }
+    }
+
+    #[test]
     fn a_sidecar_is_lowered_field_by_field() {
         let text = sidecar(
             r#"

@@ -5,7 +5,7 @@ use crate::api::FieldPath;
 use crate::api::sidecar as api;
 use crate::mesh::lower::report::Report;
 use crate::mesh::sidecar::{Bind, Egress, FilterNamespace, HostFilter, ListenerPort};
-use crate::name::{Hostname, Namespace};
+use crate::name::{Hostname, Namespace, is_dns_label};
 
 /// The listeners. One without a port is the last.
 pub(super) fn listeners(report: &mut Report<'_>, at: &FieldPath, entries: &[api::EgressListener]) -> Vec<Egress> {
@@ -146,23 +146,25 @@ fn host(report: &mut Report<'_>, at: &FieldPath, text: &str) -> Option<HostFilte
             .help(format!("write `./{text}` for this namespace or `*/{text}` for any"));
         return None;
     };
-    let short = !host.contains('.') && host != "*";
-    if short {
+    if is_dns_label(host) {
         let domain = &report.context.config.domain;
-        let whole = format!("{namespace}/{host}.{}.svc.{domain}", report.namespace());
+        let own = report.namespace().as_str();
+        let of = if is_dns_label(namespace) { namespace } else { own };
+        let whole = format!("{namespace}/{host}.{of}.svc.{domain}");
         report
             .error(at, format!("`{host}` is a short name, which is not allowed here"))
             .help(format!("write the whole name, such as `{whole}`"));
         return None;
     }
-    if host.starts_with('*') && host != "*" && !host.starts_with("*.") {
+    let host = report.name(at, host.parse::<Hostname>())?;
+    let within = host.as_str().strip_prefix('*').unwrap_or_default();
+    if !within.is_empty() && !within.starts_with('.') {
         report.error(
             at,
             format!("`{host}` has a wildcard within a label, which is not allowed here"),
         );
         return None;
     }
-    let host = report.name(at, host.parse::<Hostname>())?;
     let namespace = match namespace {
         "*" => FilterNamespace::Any,
         "." if *report.namespace() == report.context.config.root_namespace => FilterNamespace::Proxy,
