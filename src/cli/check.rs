@@ -70,8 +70,13 @@ enum FailOn {
 impl Command for Arguments {
     fn run(self, output: &mut Output) -> anyhow::Result<Outcome> {
         for path in self.paths.iter().chain(&self.config) {
-            path.metadata()
-                .map_err(|error| Usage(format!("cannot read {}: {error}", path.display())))?;
+            let unusable = |why: String| Usage(format!("cannot read {}: {why}", path.display()));
+            let metadata = path.metadata().map_err(|error| unusable(error.to_string()))?;
+            if !metadata.is_file() && !metadata.is_dir() {
+                return Err(
+                    unusable("it is neither a file nor a directory; write it to a file first".to_owned()).into(),
+                );
+            }
         }
         let surroundings = self.config.as_ref().map(|config| config_root([config]));
         let reading = self.directory.reading(config_root(&self.paths))?;

@@ -224,6 +224,11 @@ fn what_cannot_be_looked_at_is_a_wrong_call() {
         let stderr = fails(2, arguments);
         assert!(stderr.contains(&missing), "{stderr}");
     }
+    let stderr = fails(2, &["check", "/dev/null"]);
+    assert!(
+        stderr.contains("/dev/null: it is neither a file nor a directory"),
+        "{stderr}"
+    );
 }
 
 #[test]
