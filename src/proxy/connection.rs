@@ -11,6 +11,7 @@ use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant, SystemTime};
 
 use http::HeaderValue;
+use rustls::pki_types::CertificateDer;
 
 use super::flags::Flags;
 use super::http::meter::Meter;
@@ -120,6 +121,8 @@ pub(crate) struct PeerTls {
     pub(crate) fingerprint: LazyText,
     /// Its certificate as PEM, URL-encoded; for `x-forwarded-client-cert` with `Cert`.
     pub(crate) pem: LazyText,
+    /// Its certificates, its own first.
+    pub(crate) chain: Rc<[CertificateDer<'static>]>,
     /// Whether it showed a certificate, which then is verified.
     pub(crate) presented: bool,
     /// Our own certificate, if there is one.

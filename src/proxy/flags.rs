@@ -49,6 +49,8 @@ flags! {
     RATE_LIMITED = 11, "RL", "RateLimited";
     /// Refused by an authorization service.
     UNAUTHORIZED = 12, "UAEX", "UnauthorizedExternalService";
+    /// A health check that fails on purpose.
+    LOCAL_HEALTH = 13, "LH", "FailedLocalHealthCheck";
     /// The client closed its connection.
     DOWNSTREAM_CONNECTION_TERMINATION = 14, "DC", "DownstreamConnectionTermination";
     /// All retries failed too.

@@ -14,9 +14,11 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::time::SystemTime;
 
-use http::{HeaderMap, Method};
+use http::{HeaderMap, Method, StatusCode};
 
 use super::connection::{Connection, Stream};
+use super::http::local_reply::grpc_status;
+use super::http::route::is_grpc;
 use command::Command;
 use time::TimeFormat;
 
@@ -97,6 +99,26 @@ impl Context<'_> {
         let of = |headers: Option<&HeaderMap>| headers?.get("grpc-status")?.to_str().ok()?.parse().ok();
         of(self.response_trailers).or_else(|| of(self.response_headers))
     }
+
+    /// `%GRPC_STATUS%`: that of the response to a request of gRPC; the HTTP one stands for it where there is none. One that
+    /// is no number is -1.
+    fn grpc_status_of_request(&self) -> Option<i64> {
+        if !self.request_headers.is_some_and(is_grpc) {
+            return None;
+        }
+        let of = |headers: Option<&HeaderMap>| {
+            let status = headers?.get("grpc-status")?.to_str().ok();
+            Some(
+                status
+                    .and_then(|status| status.parse::<u32>().ok())
+                    .map_or(-1, i64::from),
+            )
+        };
+        let of_http = || StatusCode::from_u16(self.stream.status).ok().map(grpc_status);
+        of(self.response_trailers)
+            .or_else(|| of(self.response_headers))
+            .or_else(|| of_http().map(i64::from))
+    }
 }
 
 impl Format {
@@ -108,13 +130,9 @@ impl Format {
         parse::parse(text).map(|parts| Self { parts })
     }
 
-    /// The text for a header that is being added to `headers`: what is missing is left out.
-    pub(crate) fn header_value(&self, headers: &HeaderMap, context: &Context<'_>) -> String {
-        let context = Context {
-            request_headers: Some(headers),
-            ..*context
-        };
-        self.text(&context, "")
+    /// The text for a header: what is missing is left out.
+    pub(crate) fn header_value(&self, context: &Context<'_>) -> String {
+        self.text(context, "")
     }
 
     /// The text, with `missing` in the place of what is missing.

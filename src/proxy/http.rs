@@ -285,6 +285,8 @@ pub(crate) struct HttpStats {
     pub(crate) rq_http2_total: AtomicU64,
     /// `downstream_rq_rx_reset`: clients that went away before their answer was complete.
     pub(crate) rq_rx_reset: AtomicU64,
+    /// `downstream_rq_max_duration_reached`: requests that were not to live longer.
+    pub(crate) rq_max_duration: AtomicU64,
     /// `rq_total`: requests that reached the router.
     pub(crate) routed: AtomicU64,
     /// `rq_direct_response`.

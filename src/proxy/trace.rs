@@ -124,6 +124,8 @@ pub(crate) struct Tracer {
 pub(crate) struct NodeNames {
     /// `node.id`.
     pub(crate) id: Arc<str>,
+    /// `node.cluster`.
+    pub(crate) cluster: Arc<str>,
     /// `node.locality.zone`.
     pub(crate) zone: Arc<str>,
 }

@@ -18,6 +18,7 @@ on_each_plane! {
     a_host_without_http_is_told_whose_connection_it_is,
     the_body_of_post_is_a_tunnel_where_that_is_allowed,
     connect_is_passed_on,
+    a_tunnel_over_http2_that_is_turned_down_is_reset_so,
     a_connection_that_fails_is_tried_again,
 }
 
@@ -397,6 +398,27 @@ async fn connect_is_passed_on(which: Plane) {
     alone
         .logged(&["200 DC downstream_remote_disconnect CONNECT - connect back 5 5 1"])
         .await;
+}
+
+/// RFC 9113 section 8.5: whoever still speaks is told.
+async fn a_tunnel_over_http2_that_is_turned_down_is_reset_so(which: Plane) {
+    let dead = cluster("back", "127.0.0.1:1".parse().unwrap());
+    let mut routes = connect_route(json!({"connect_config": {}}));
+    let own = json!({"name": "own", "match": {"prefix": "/"}, "direct_response": {"status": 200}});
+    routes.as_array_mut().unwrap().push(own);
+    let alone = plane(which, routes, json!({}), &[dead]).await;
+    let plain = Request::builder().method(Method::POST).uri("http://web/").body(());
+    for (request, status, reason) in [
+        (connect_request(), 503, h2::Reason::CONNECT_ERROR),
+        (plain.unwrap(), 200, h2::Reason::NO_ERROR),
+    ] {
+        let mut client = client_http2(&alone).await;
+        let (answer, mut say) = client.send_request(request, false).unwrap();
+        let answer = answer.await.unwrap();
+        assert_eq!(answer.status(), status);
+        let reset = std::future::poll_fn(|cx| say.poll_reset(cx)).await;
+        assert_eq!(reset.unwrap(), reason);
+    }
 }
 
 async fn a_connection_that_fails_is_tried_again(which: Plane) {

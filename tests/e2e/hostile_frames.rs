@@ -1,9 +1,12 @@
 //! HTTP/2 that is none, and floods of it. Envoy is compared where it answers alike; mostly it closes without a word where
 //! the bundled proxy says why.
 
-use serde_json::{Value, json};
+use std::net::SocketAddr;
 
-use super::harness::alone::{Alone, access_log, cluster, http_listener};
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+
+use super::harness::alone::{Alone, access_log, cluster, cluster_http2, http_listener};
 use super::harness::frames::{Frame, Frames, headers, request};
 use super::harness::{Backend, Plane, eventually, get};
 use crate::on_each_plane;
@@ -12,6 +15,8 @@ on_each_plane! {
     malformed_streams_get_no_answer,
     broken_connections_end,
     what_is_too_large_resets_its_stream_and_is_logged,
+    trailers_with_underscores_pass_or_do_not_as_is_said,
+    what_a_client_gives_up_is_logged_so,
     what_brings_nothing_is_counted,
     floods_end_the_connection_and_nothing_else,
 }
@@ -175,6 +180,119 @@ async fn what_is_too_large_resets_its_stream_and_is_logged(which: Plane) {
     let stats = alone.sidecar.stats("downstream_rq_(total|rx_reset|active)$").await;
     let counted = ["total", "rx_reset", "active"].map(|name| stats[&format!("http.in.downstream_rq_{name}")]);
     assert_eq!(counted, [8, 3, 0]);
+}
+
+/// A host that answers with the names of the trailers it got.
+async fn host_that_reads_trailers() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let mut connection = h2::server::handshake(stream).await.unwrap();
+                while let Some(Ok((request, mut respond))) = connection.accept().await {
+                    tokio::spawn(async move {
+                        let mut body = request.into_body();
+                        while let Some(Ok(_)) = body.data().await {}
+                        // Whoever resets the stream gets no answer.
+                        let Ok(trailers) = body.trailers().await else { return };
+                        let names: Vec<_> = trailers.iter().flat_map(http::HeaderMap::keys).collect();
+                        let names: Vec<_> = names.into_iter().map(http::HeaderName::as_str).collect();
+                        let answer = http::Response::builder().header("x-got", names.join(","));
+                        respond.send_response(answer.body(()).unwrap(), true).unwrap();
+                    });
+                }
+            });
+        }
+    });
+    address
+}
+
+async fn trailers_with_underscores_pass_or_do_not_as_is_said(which: Plane) {
+    let address = host_that_reads_trailers().await;
+    let log = "%RESPONSE_CODE% %RESPONSE_FLAGS% %RESPONSE_CODE_DETAILS% %RESP(X-GOT)%\n";
+    for (action, all, one) in [
+        ("ALLOW", "x_a,x-b", "x_a"),
+        ("DROP_HEADER", "x-b", ""),
+        ("REJECT_REQUEST", "", ""),
+    ] {
+        let options = json!({"headers_with_underscores_action": action});
+        let more = json!({"access_log": access_log(log), "common_http_protocol_options": options});
+        let routes = json!([{"match": {"prefix": "/"}, "route": {"cluster": "back"}}]);
+        let listener = http_listener("in", "INBOUND", routes, more);
+        let clusters = [cluster_http2("back", address)];
+        let alone = Alone::start(which, &[listener], &clusters, json!({})).await;
+        let mut client = Frames::open(alone.listener(0)).await;
+        let mut lines = Vec::new();
+        for (id, trailers, got) in [(1, vec![("x_a", "1"), ("x-b", "2")], all), (3, vec![("x_a", "1")], one)] {
+            let body = Frame::new(DATA, 0, id, b"hello");
+            let frames = [
+                headers(id, &request("POST", "/"), false),
+                body,
+                headers(id, &trailers, true),
+            ];
+            client.send(&frames).await;
+            let came = client.next_of(&[HEADERS, RST_STREAM, GOAWAY]).await.unwrap();
+            lines.push(match action {
+                "REJECT_REQUEST" => {
+                    assert_eq!(
+                        (came.kind, came.stream, &came.payload[..]),
+                        (RST_STREAM, id, &[0, 0, 0, 2][..])
+                    );
+                    "0 DR http2.unexpected_underscore -".to_owned()
+                }
+                _ => {
+                    assert_eq!((came.kind, came.status()), (HEADERS, 200), "{action}");
+                    format!("200 - via_upstream {got}")
+                }
+            });
+        }
+        alone.logged(&lines).await;
+    }
+}
+
+async fn what_a_client_gives_up_is_logged_so(which: Plane) {
+    let backend = Backend::http("echo").await;
+    let log =
+        "%RESPONSE_CODE% %RESPONSE_FLAGS% %RESPONSE_CODE_DETAILS% %REQ(:PATH)% %DOWNSTREAM_WIRE_BYTES_RECEIVED%\n";
+    let alone = plane_with(which, &backend, json!({"access_log": access_log(log)})).await;
+    let asked = headers(1, &request("GET", "/never"), true);
+    let bytes = 9 + asked.payload.len();
+    // CANCEL, REFUSED_STREAM, PROTOCOL_ERROR, and a connection that ends.
+    for code in [Some(8), Some(7), Some(1), None] {
+        let mut client = Frames::open(alone.listener(0)).await;
+        client.send(std::slice::from_ref(&asked)).await;
+        eventually("the host is asked", async || {
+            let stats = alone.sidecar.stats("cluster.back.upstream_rq_active").await;
+            let active = stats["cluster.back.upstream_rq_active"];
+            (active == 1).then_some(()).ok_or(active.to_string())
+        })
+        .await;
+        if let Some(code) = code {
+            client.send(&[Frame::new(RST_STREAM, 0, 1, &[0, 0, 0, code])]).await;
+            client.send(&[headers(3, &request("GET", "/own"), true)]).await;
+            assert_eq!(client.next_of(&[HEADERS]).await.unwrap().status(), 200);
+        }
+        drop(client);
+        eventually("the host is given up", async || {
+            let stats = alone.sidecar.stats("cluster.back.upstream_rq_active").await;
+            let active = stats["cluster.back.upstream_rq_active"];
+            (active == 0).then_some(()).ok_or(active.to_string())
+        })
+        .await;
+    }
+    let own = "200 - direct_response /own 64";
+    alone
+        .logged(&[
+            &format!("0 DR http2.remote_reset /never {}", bytes + 13),
+            own,
+            &format!("0 DR http2.remote_refuse /never {}", bytes + 13),
+            own,
+            &format!("0 DPE http2.remote_reset /never {}", bytes + 13),
+            own,
+            &format!("0 DC downstream_remote_disconnect /never {bytes}"),
+        ])
+        .await;
 }
 
 /// How much each data plane takes of what brings nothing, and where it has had enough.

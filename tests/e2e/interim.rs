@@ -20,6 +20,7 @@ use crate::on_each_plane;
 on_each_plane! {
     the_first_of_a_host_is_passed_on_where_that_is_asked_for,
     a_client_is_asked_for_its_body_at_once_or_by_the_host,
+    what_was_said_counts_without_an_answer,
 }
 
 const LOG: &str =
@@ -71,6 +72,7 @@ async fn serve_http1(mut stream: TcpStream) -> std::io::Result<()> {
         }
         match headers.get("x-then").map_or("", String::as_str) {
             "ends" => return Ok(()),
+            "waits" => std::future::pending().await,
             "fails" => {
                 stream
                     .write_all(b"HTTP/1.1 503 No\r\ncontent-length: 0\r\n\r\n")
@@ -109,6 +111,7 @@ async fn serve_http2(stream: TcpStream) {
                     tokio::time::sleep(Duration::from_millis(200)).await;
                     return respond.send_reset(h2::Reason::INTERNAL_ERROR);
                 }
+                "waits" => std::future::pending().await,
                 "fails" => 503,
                 _ => 200,
             };
@@ -196,8 +199,9 @@ async fn ask_http2(address: SocketAddr, headers: &[(&str, &str)], body: &'static
 async fn plane(which: Plane) -> Alone {
     let hosts = [host(Version::One).await, host(Version::Two).await];
     let listener = |name: &str, passes: bool| {
+        let late = json!({"match": {"path": "/late"}, "route": {"cluster": name, "timeout": "0.2s"}});
         let retry = json!({"retry_on": "5xx,reset", "num_retries": 1, "retry_back_off": {"base_interval": "0.001s"}});
-        let routes = json!([{
+        let routes = json!([late, {
             "match": {"prefix": "/"},
             "route": {"cluster": name, "retry_policy": retry},
             "response_headers_to_add": [{"header": {"key": "x-added", "value": "1"}}],
@@ -303,5 +307,39 @@ async fn a_client_is_asked_for_its_body_at_once_or_by_the_host(which: Plane) {
     let stats = alone.sidecar.stats("downstream_rq_1xx$").await;
     for name in ["one-false", "one-true", "two-false", "two-true"] {
         assert_eq!(stats[&format!("http.{name}.downstream_rq_1xx")], 4, "{name}");
+    }
+}
+
+async fn what_was_said_counts_without_an_answer(which: Plane) {
+    let alone = plane(which).await;
+    let mut lines = Vec::new();
+    for (index, passes) in [false, false, true, true].into_iter().enumerate() {
+        // The host takes too long.
+        let head = format!(
+            "GET /late HTTP/1.1\r\nhost: web\r\nx-case: late-{index}\r\nx-interim: 103\r\nx-then: waits\r\n\r\n"
+        );
+        let mut wire = Wire::open(alone.listener(index)).await;
+        wire.send(head.as_bytes()).await;
+        if passes {
+            assert_eq!(wire.head().await.unwrap().status, 103);
+        }
+        assert_eq!(wire.answer().await.unwrap().status, 504);
+        lines.push(format!("late-{index} 504 UT response_timeout 1"));
+        if !passes {
+            continue;
+        }
+        // The client leaves, with what it was told.
+        let mut wire = Wire::open(alone.listener(index)).await;
+        wire.send(head.replace("/late", "/").replace("late-", "left-").as_bytes())
+            .await;
+        assert_eq!(wire.head().await.unwrap().status, 103);
+        drop(wire);
+        lines.push(format!("left-{index} 103 DC downstream_remote_disconnect 1"));
+        alone.logged(&lines).await;
+    }
+    let stats = alone.sidecar.stats("(upstream_rq_103|downstream_rq_1xx)$").await;
+    for host in ["one", "two"] {
+        assert_eq!(stats[&format!("cluster.{host}.upstream_rq_103")], 3, "{host}");
+        assert_eq!(stats[&format!("http.{host}-true.downstream_rq_1xx")], 2, "{host}");
     }
 }

@@ -102,7 +102,12 @@ async fn bytes_of_requests(plane: Plane, backend: &Backend, host: &Host) -> Vec<
         .await
         .is_some_and(|frame| frame.stream == 0 || frame.flags & 1 == 0)
     {}
-    let lines = logged(&alone, 10).await;
+    let mut malformed = Wire::open(alone.listener(0)).await;
+    malformed
+        .send(format!("GET /back {head}\r\nno header\r\n\r\n").as_bytes())
+        .await;
+    malformed.answer().await.unwrap();
+    let lines = logged(&alone, 11).await;
     let compared = lines.into_iter().map(|line| match line.starts_with("http2") {
         true => line.split(' ').take(4).collect::<Vec<_>>().join(" "),
         false => line,

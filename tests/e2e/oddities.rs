@@ -11,7 +11,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::harness::alone::{Alone, access_log, cluster, http_listener};
 use super::harness::wire::{Said, Wire, next_head};
-use super::harness::{Plane, eventually};
+use super::harness::{Plane, eventually, get};
 
 const LOG: &str = "%REQ(X-CASE)% %RESPONSE_CODE% %RESPONSE_FLAGS% %RESPONSE_CODE_DETAILS% %REQ(:METHOD)% %REQ(:PATH)% \
                    %REQ(X-ENVOY-ORIGINAL-PATH)% %ROUTE_NAME% %UPSTREAM_CLUSTER% \
@@ -76,6 +76,24 @@ fn routes() -> Value {
         let body = json!({"inline_string": "own"});
         json!({"name": prefix, "match": {"prefix": prefix}, "direct_response": {"status": status, "body": body}})
     };
+    let share = |path: &str, more: Value| {
+        let one = json!({"name": "back", "weight": 1, "host_rewrite_literal": "share.example"});
+        let mut route = json!({"weighted_clusters": {"clusters": [one]}});
+        route.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        json!({"name": path, "match": {"path": path}, "route": route})
+    };
+    let tell = |path: &str, action: Value| {
+        let value = "%REQ(X-A)% %RESP(X-A)% %RESPONSE_CODE% %RESPONSE_FLAGS% %RESPONSE_CODE_DETAILS%";
+        let mut route = json!({
+            "name": path, "match": {"path": path},
+            "response_headers_to_add": [{"header": {"key": "x-told", "value": value}}],
+        });
+        route
+            .as_object_mut()
+            .unwrap()
+            .extend(action.as_object().unwrap().clone());
+        route
+    };
     let one = |path: &str, test: Value| {
         let mut header = json!({"name": "x-a"});
         header
@@ -96,6 +114,8 @@ fn routes() -> Value {
     json!([
         own("/own", 200),
         own("/created", 201),
+        own("/wrong", 400),
+        own("/empty", 204),
         redirect("/moved", json!({"prefix_rewrite": "/new", "port_redirect": 8080})),
         redirect(
             "/turned",
@@ -126,10 +146,33 @@ fn routes() -> Value {
             }})
         ),
         to("/late", json!({"timeout": "0.2s"})),
+        to(
+            "/short",
+            json!({"timeout": "0s", "max_stream_duration": {"max_stream_duration": "0.2s"}})
+        ),
+        to(
+            "/deadline",
+            json!({"timeout": "0s", "max_stream_duration": {"grpc_timeout_header_max": "0s"}})
+        ),
+        to("/copied", json!({"request_mirror_policies": [{"cluster": "back"}]})),
         to("/nowhere", json!({"cluster": null, "cluster_header": "x-a"})),
         to("/nobody", json!({"cluster": "nobody"})),
         to("/cookie", json!({"hash_policy": [{"cookie": {"name": "c", "ttl": "10s"}}]})),
+        share("/share", json!({})),
+        share("/shared", json!({"append_x_forwarded_host": true})),
+        share("/both", json!({"host_rewrite_literal": "route.example", "append_x_forwarded_host": true})),
         {"name": "grpc", "match": {"prefix": "/grpc", "grpc": {}}, "route": {"cluster": "back"}},
+        tell("/tell", json!({"route": {"cluster": "back", "timeout": "1s"}})),
+        tell("/tell-late", json!({"route": {"cluster": "back", "timeout": "0.2s"}})),
+        tell("/tell-dead", json!({"route": {"cluster": "dead"}})),
+        tell("/tell-own", json!({"direct_response": {"status": 200}})),
+        {"name": "gone", "match": {"prefix": "/gone"}, "route": {"cluster": "dead"}},
+        {"name": "cors-all", "match": {"prefix": "/cors-all"}, "route": {"cluster": "back"}, "typed_per_filter_config": {
+            "envoy.filters.http.cors": {
+                "@type": "type.googleapis.com/envoy.extensions.filters.http.cors.v3.CorsPolicy",
+                "allow_origin_string_match": [{"exact": "*"}],
+            },
+        }},
         {"name": "cors", "match": {"prefix": "/cors"}, "route": {"cluster": "back"}, "typed_per_filter_config": {
             "envoy.filters.http.cors": {
                 "@type": "type.googleapis.com/envoy.extensions.filters.http.cors.v3.CorsPolicy",
@@ -149,7 +192,7 @@ fn routes() -> Value {
 }
 
 /// Listeners by how they differ.
-const LISTENERS: [&str; 7] = [
+const LISTENERS: [&str; 8] = [
     "plain",
     "normal",
     "redirecting",
@@ -157,6 +200,7 @@ const LISTENERS: [&str; 7] = [
     "asking",
     "silent",
     "filtered",
+    "checked",
 ];
 
 async fn plane(which: Plane) -> (Alone, Seen) {
@@ -167,6 +211,11 @@ async fn plane(which: Plane) -> (Alone, Seen) {
             json!({"name": format!("envoy.filters.http.{}", name.split('.').next().unwrap()), "typed_config": config})
         };
         let router = filter("router.v3.Router", json!({"suppress_envoy_headers": name == "silent"}));
+        if name == "checked" {
+            let health = json!([{"name": ":path", "string_match": {"exact": "/health"}}]);
+            let check = json!({"pass_through_mode": false, "headers": health});
+            return json!([filter("health_check.v3.HealthCheck", check), router]);
+        }
         if name != "filtered" {
             return json!([router]);
         }
@@ -208,7 +257,7 @@ async fn plane(which: Plane) -> (Alone, Seen) {
 /// What is sent: to which listener, the first line, further headers with `|` for each end of a line, and the body.
 type Case = (&'static str, &'static str, &'static str, &'static str);
 
-const CASES: [Case; 80] = [
+const CASES: [Case; 108] = [
     // Without a body, whatever there is to say.
     ("plain", "HEAD /own", "", ""),
     ("plain", "HEAD /dead", "", ""),
@@ -230,7 +279,26 @@ const CASES: [Case; 80] = [
     ("plain", "GET /turned/a", "", ""),
     ("plain", "GET /there?a", "", ""),
     ("silent", "GET /moved/a?b=c", "", ""),
+    // What was not understood, as Envoy takes it, is the last on its connection.
+    ("plain", "GET /wrong", "", ""),
+    ("plain", "HEAD /wrong", "", ""),
+    (
+        "plain",
+        "POST /wrong",
+        "content-type: application/grpc|content-length: 0",
+        "",
+    ),
+    ("plain", "GET /a", "x-say: HTTP/1.1 400 No~content-length: 0~~", ""),
+    ("checked", "GET /health", "", ""),
+    ("checked", "HEAD /health", "", ""),
+    ("checked", "GET /own", "", ""),
+    ("checked", "GET /a", "x-envoy-upstream-healthchecked-cluster: a", ""),
     // Rewritten.
+    ("plain", "GET /share", "", ""),
+    ("plain", "GET /shared", "", ""),
+    ("plain", "GET /shared", "x-forwarded-host: web", ""),
+    ("plain", "GET /both", "", ""),
+    ("silent", "GET /both", "", ""),
     ("plain", "GET /literal", "", ""),
     ("plain", "GET /literal", "x-forwarded-host: web", ""),
     ("plain", "GET /same", "", ""),
@@ -291,7 +359,41 @@ const CASES: [Case; 80] = [
         "x-say: HTTP/1.1 200 OK~server: mine~via: 1.1 x~set-cookie: a~set-cookie: b~content-length: 0~~",
         "",
     ),
+    // Several lines that are one.
+    ("plain", "GET /a", "accept: a|accept: b", ""),
+    ("plain", "GET /a", "authorization: a|authorization: b", ""),
+    (
+        "plain",
+        "GET /a",
+        "x-custom: a|x-custom: b|accept-language: a|accept-language: b",
+        "",
+    ),
+    (
+        "plain",
+        "GET /a",
+        "x-say: HTTP/1.1 200 OK~vary: a~vary: b~cache-control: a~cache-control: b~content-length: 0~~",
+        "",
+    ),
+    // Headers of answers that are made of others.
+    (
+        "plain",
+        "GET /tell",
+        "x-a: 1|x-b: 2|x-say: HTTP/1.1 404 No~x-a: 3~content-length: 0~~",
+        "",
+    ),
+    ("plain", "GET /tell-own", "x-a: 1", ""),
+    ("plain", "GET /tell-late", "x-a: 1|x-slow: 500", ""),
+    ("plain", "GET /tell-dead", "x-a: 1", ""),
     // Attempts.
+    ("plain", "POST /dead", "content-length: 2", "hi"),
+    ("plain", "POST /gone", "content-length: 2", "hi"),
+    ("plain", "POST /gone", "content-length: 9", "hi"),
+    (
+        "filtered",
+        "OPTIONS /cors-all",
+        "origin: http://b|access-control-request-method: GET",
+        "",
+    ),
     ("plain", "GET /dead", "", ""),
     ("plain", "GET /try", "x-slow: 500", ""),
     ("plain", "GET /try", "", ""),
@@ -303,6 +405,14 @@ const CASES: [Case; 80] = [
         "",
     ),
     ("plain", "GET /late", "x-slow: 500", ""),
+    ("plain", "GET /short", "x-slow: 500", ""),
+    ("plain", "POST /short", "x-slow: 500|content-length: 9", "hi"),
+    (
+        "plain",
+        "POST /deadline",
+        "x-slow: 500|content-type: application/grpc|grpc-timeout: 200m|content-length: 0",
+        "",
+    ),
     ("plain", "GET /nowhere", "x-a: nowhere", ""),
     ("plain", "GET /nobody", "", ""),
     (
@@ -480,5 +590,100 @@ async fn both_planes_make_the_same_of_each() {
     for (case, line) in envoys.iter().filter(|(_, line)| !refused(line)) {
         let sent = case.parse().map(|number: usize| CASES[number]);
         assert_eq!(own.get(case), Some(line), "{sent:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_body_of_a_stream_that_lives_too_long_is_told_so() {
+    for which in [Plane::Envoy, Plane::Topsail] {
+        let (alone, _) = plane(which).await;
+        let mut wire = Wire::open(alone.listener(0)).await;
+        let said = "x-say: HTTP/1.1 200 OK~content-length: 9~~half";
+        wire.send(format!("GET /short HTTP/1.1\r\nhost: web\r\nx-case: short\r\n{said}\r\n\r\n").as_bytes())
+            .await;
+        assert_eq!(wire.head().await.unwrap().status, 200);
+        let line = eventually("the line", async || {
+            lines(&alone).get("short").cloned().ok_or(alone.wrote("access.log"))
+        })
+        .await;
+        let expected = "200 - max_duration_timeout GET /short - /short back 1";
+        assert_eq!(line, expected, "{which:?}");
+        let stats = alone.sidecar.stats("plain.downstream_rq_max_duration_reached").await;
+        assert_eq!(stats["http.plain.downstream_rq_max_duration_reached"], 1, "{which:?}");
+    }
+}
+
+/// The head of the copy of a request that says this of its client.
+async fn copy(which: Plane, forwarded: &str) -> Vec<String> {
+    let (alone, seen) = plane(which).await;
+    let mut wire = Wire::open(alone.listener(0)).await;
+    let id = "x-request-id: 00000001-0000-4000-8000-000000000001";
+    wire.send(format!("GET /copied HTTP/1.1\r\nhost: web\r\n{id}\r\n{forwarded}\r\n").as_bytes())
+        .await;
+    assert_eq!(wire.answer().await.unwrap().status, 200);
+    let head = eventually("the copy", async || {
+        let heads = seen.lock().unwrap().clone();
+        let copy = heads.iter().find(|head| head.contains("web-shadow")).cloned();
+        copy.ok_or(format!("{heads:?}"))
+    })
+    .await;
+    let lines = head.lines().filter(|line| !line.contains("-timeout-ms"));
+    let mut lines: Vec<_> = lines.map(str::to_owned).collect();
+    lines.sort_unstable();
+    lines
+}
+
+#[tokio::test]
+async fn a_copy_says_who_sends_it() {
+    for forwarded in ["", "x-forwarded-for: 1.2.3.4\r\n"] {
+        let envoys = copy(Plane::Envoy, forwarded).await;
+        assert!(envoys.contains(&"x-envoy-internal: true".to_owned()), "{envoys:?}");
+        assert_eq!(copy(Plane::Topsail, forwarded).await, envoys);
+    }
+}
+
+#[tokio::test]
+async fn an_answer_of_a_routes_own_that_has_no_body_is_whole() {
+    for which in [Plane::Envoy, Plane::Topsail] {
+        let (alone, _) = plane(which).await;
+        let mut wire = Wire::open(alone.listener(0)).await;
+        wire.send(b"GET /empty HTTP/1.1\r\nhost: web\r\nx-case: empty\r\nconnection: close\r\n\r\n")
+            .await;
+        assert_eq!(wire.head().await.unwrap().status, 204);
+        wire.end().await;
+        let line = eventually("the line", async || {
+            lines(&alone).get("empty").cloned().ok_or(alone.wrote("access.log"))
+        })
+        .await;
+        assert_eq!(line, "204 - direct_response GET /empty - /empty - 0", "{which:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_health_check_that_fails_on_purpose_is_told_so() {
+    let index = LISTENERS.iter().position(|one| *one == "checked").unwrap();
+    for which in [Plane::Envoy, Plane::Topsail] {
+        let (alone, _) = plane(which).await;
+        get(alone.admin(), "admin", "/healthcheck/fail")
+            .method(http::Method::POST)
+            .expect(200)
+            .await;
+        for (path, status, cluster) in [("/health", 503, "test"), ("/own", 200, "")] {
+            let mut wire = Wire::open(alone.listener(index)).await;
+            let head = format!("GET {path} HTTP/1.1\r\nhost: web\r\nx-case: {}\r\n\r\n", &path[1..]);
+            wire.send(head.as_bytes()).await;
+            let said = wire.answer().await.unwrap();
+            let told = (
+                said.status,
+                said.header("x-envoy-immediate-health-check-fail"),
+                said.header("x-envoy-upstream-healthchecked-cluster"),
+            );
+            assert_eq!(told, (status, "true", cluster), "{which:?}");
+        }
+        let line = eventually("the line", async || {
+            lines(&alone).get("health").cloned().ok_or(alone.wrote("access.log"))
+        })
+        .await;
+        assert_eq!(line, "503 LH health_check_failed GET /health - / back 0", "{which:?}");
     }
 }

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use super::value::unpack;
 use super::{At, Compiled, Refusal};
 use crate::proxy::http::filter::{HttpFilter, Overrides};
+use crate::proxy::trace::NodeNames;
 use crate::xds::pb::http_filter::router::Router;
 use crate::xds::pb::network_filter::http_connection_manager as hcm;
 use crate::xds::pb::wkt::Any;
@@ -41,7 +42,7 @@ pub(super) struct Chain {
 
 /// All filters, of which the router has to be the last.
 #[expect(deprecated, reason = "Envoy still reads it")]
-pub(super) fn chain(filters: &[hcm::HttpFilter]) -> Compiled<Chain> {
+pub(super) fn chain(filters: &[hcm::HttpFilter], node: &NodeNames) -> Compiled<Chain> {
     let none = || Refusal::new("the router has to be the last filter").within("http_filters");
     let (router, before) = filters.split_last().ok_or_else(none)?;
     let config = config_of(router).at("http_filters")?;
@@ -52,7 +53,7 @@ pub(super) fn chain(filters: &[hcm::HttpFilter]) -> Compiled<Chain> {
     let compiled = before
         .iter()
         .enumerate()
-        .map(|(index, one)| filter(one).at_index("http_filters", index));
+        .map(|(index, one)| filter(one, node).at_index("http_filters", index));
     let compiled = compiled.filter_map(Result::transpose).collect::<Compiled<_>>()?;
     Ok(Chain {
         filters: compiled,
@@ -88,7 +89,7 @@ pub(super) fn overrides(configs: &HashMap<String, Any>) -> Compiled<Overrides> {
 }
 
 /// A filter; none for one that is optional and not known.
-fn filter(message: &hcm::HttpFilter) -> Compiled<Option<HttpFilter>> {
+fn filter(message: &hcm::HttpFilter, node: &NodeNames) -> Compiled<Option<HttpFilter>> {
     if message.disabled {
         return Err(Refusal::not_implemented("disabled"));
     }
@@ -103,7 +104,7 @@ fn filter(message: &hcm::HttpFilter) -> Compiled<Option<HttpFilter>> {
         GRPC_STATS => HttpFilter::GrpcStats,
         GRPC_WEB => HttpFilter::GrpcWeb,
         LOCAL_RATE_LIMIT => HttpFilter::LocalRateLimit(Arc::new(local_rate_limit::limit(&unpack(config)?)?)),
-        HEALTH_CHECK => HttpFilter::HealthCheck(health_check::check(&unpack(config)?)?),
+        HEALTH_CHECK => HttpFilter::HealthCheck(health_check::check(&unpack(config)?, &node.cluster)?),
         BUFFER => HttpFilter::Buffer(buffer::limit(&unpack(config)?)?),
         SET_FILTER_STATE => HttpFilter::UpstreamAlpn(set_filter_state::upstream_alpn(&unpack(config)?)?),
         _ if message.is_optional => return Ok(None),

@@ -3,7 +3,7 @@
 use http::header::{HeaderName, HeaderValue};
 
 use super::{At, Compiled, Refusal};
-use crate::proxy::format::Format;
+use crate::proxy::format::{Format, Need};
 use crate::proxy::http::header_ops::{AppendAction, HeaderAddition, HeaderOps, HeaderText};
 use crate::xds::pb::core::HeaderValueOption;
 use crate::xds::pb::core::header_value_option::HeaderAppendAction;
@@ -18,8 +18,10 @@ pub(crate) fn ops(which: &str, add: &[HeaderValueOption], remove: &[String]) -> 
         .iter()
         .enumerate()
         .map(|(index, name)| changeable(name).at_index(&format!("{which}_headers_to_remove"), index));
+    let add: Vec<HeaderAddition> = add.collect::<Compiled<_>>()?;
     Ok(HeaderOps {
-        add: add.collect::<Compiled<_>>()?,
+        of_request: add.iter().any(asks_for_request_headers),
+        add,
         remove: remove.collect::<Compiled<_>>()?,
     })
 }
@@ -41,6 +43,13 @@ fn addition(option: &HeaderValueOption) -> Compiled<HeaderAddition> {
         action,
         keep_empty: option.keep_empty_value,
     })
+}
+
+fn asks_for_request_headers(addition: &HeaderAddition) -> bool {
+    match &addition.value {
+        HeaderText::Fixed(_) => false,
+        HeaderText::Format(format) => format.asks_for(Need::RequestHeaders),
+    }
 }
 
 /// The name of a header that may be changed. Pseudo-headers and `host` are changed by other fields.

@@ -41,7 +41,7 @@ pub(crate) fn manager(
 ) -> Compiled<HttpManager> {
     let logs = access_log::access_logs(&message.access_log)?;
     let asked_for = |need| logs.iter().any(|log: &AccessLog| log.asks_for(need));
-    let chain = filter::chain(&message.http_filters)?;
+    let chain = filter::chain(&message.http_filters, &names.node)?;
     let tracing = message.tracing.as_ref();
     let tracing = tracing.map(|tracing| trace::tracing(tracing, listener.direction, chain.child_spans, names));
     let tracing = tracing.transpose().at("tracing")?;

@@ -283,6 +283,7 @@ pub(crate) fn node(bootstrap: &crate::xds::pb::bootstrap::Bootstrap) -> NodeName
         .map(|locality| &*locality.zone);
     NodeNames {
         id: node.map_or("", |node| &node.id).into(),
+        cluster: node.map_or("", |node| &node.cluster).into(),
         zone: zone.unwrap_or_default().into(),
     }
 }

@@ -68,7 +68,10 @@ impl Command {
             Source::Request(header) => header.of(context, context.request_headers),
             Source::Response(header) => header.of(context, context.response_headers),
             Source::Trailer(header) => header.of(context, context.response_trailers),
-            Source::GrpcStatus(form) => context.grpc_status().map_or(Value::None, |status| form.of(status)),
+            Source::GrpcStatus(form) => {
+                let status = context.grpc_status_of_request();
+                status.map_or(Value::None, |status| form.of(status))
+            }
             Source::StartTime(format) => Value::Time(format, context.stream.start_time),
             Source::EmitTime(format) => Value::Time(format, SystemTime::now()),
             Source::Path(path) => path.of(context),
@@ -92,7 +95,9 @@ impl Command {
 
     pub(super) fn asks_for(&self, need: Need) -> bool {
         match self.source {
-            Source::Request(_) | Source::Path(_) | Source::RequestSize => need == Need::RequestHeaders,
+            Source::Request(_) | Source::Path(_) | Source::RequestSize | Source::GrpcStatus(_) => {
+                need == Need::RequestHeaders
+            }
             Source::WireBytes(_) => need == Need::WireBytes,
             _ => false,
         }
@@ -196,8 +201,12 @@ impl Source {
             "DOWNSTREAM_LOCAL_SUBJECT" => |c| owned(tls(c).map(|tls| of_own(tls, Certificate::subject))),
             "DOWNSTREAM_LOCAL_URI_SAN" => |c| joined(tls(c).and_then(|tls| Some(&tls.own.as_ref()?.uri_sans))),
             "DOWNSTREAM_PEER_CERT" => |c| text(tls(c).map(|tls| &*tls.pem)),
+            "DOWNSTREAM_PEER_CHAIN_FINGERPRINTS_1" => |c| owned(tls(c).map(PeerTls::chain_fingerprints_sha1)),
+            "DOWNSTREAM_PEER_CHAIN_FINGERPRINTS_256" => |c| owned(tls(c).map(PeerTls::chain_fingerprints)),
+            "DOWNSTREAM_PEER_CHAIN_SERIALS" => |c| owned(tls(c).map(PeerTls::chain_serials)),
             "DOWNSTREAM_PEER_DNS_SAN" => |c| joined(tls(c).map(|tls| &tls.dns_sans)),
             "DOWNSTREAM_PEER_EMAIL_SAN" => |c| text(tls(c).map(|tls| &*tls.email_sans)),
+            "DOWNSTREAM_PEER_FINGERPRINT_1" => |c| owned(tls(c).map(PeerTls::fingerprint_sha1)),
             "DOWNSTREAM_PEER_FINGERPRINT_256" => |c| text(tls(c).map(|tls| &*tls.fingerprint)),
             "DOWNSTREAM_PEER_IP_SAN" => |c| text(tls(c).map(|tls| &*tls.ip_sans)),
             "DOWNSTREAM_PEER_CERT_V_END" => |c| text(tls(c).map(|tls| &*tls.valid_until)),

@@ -17,9 +17,12 @@ pub(super) enum GrpcForm {
 
 impl GrpcForm {
     /// A status in this form.
-    pub(super) fn of(self, status: u64) -> Value<'static> {
+    pub(super) fn of(self, status: i64) -> Value<'static> {
         match self {
-            GrpcForm::Number => Value::Number(status),
+            GrpcForm::Number => match u64::try_from(status) {
+                Ok(status) => Value::Number(status),
+                Err(_) => Value::Text(status.to_string().into()),
+            },
             GrpcForm::Camel => Value::Text(grpc_name(status)),
             GrpcForm::Snake => {
                 let mut snake = String::new();
@@ -36,7 +39,7 @@ impl GrpcForm {
     }
 }
 
-fn grpc_name(status: u64) -> Cow<'static, str> {
+fn grpc_name(status: i64) -> Cow<'static, str> {
     const NAMES: [&str; 17] = [
         "OK",
         "Canceled",

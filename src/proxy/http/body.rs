@@ -90,7 +90,7 @@ impl Progress {
     }
 
     fn saw(&self, frame: Option<&Result<Frame<Bytes>, BodyError>>, last: bool) {
-        if let Some(Err(BodyError::Peer(PeerError::Malformed(refusal)))) = frame {
+        if let Some(Err(BodyError::Peer(PeerError::Malformed(refusal)) | BodyError::Malformed(refusal))) = frame {
             self.refused.set(Some(*refusal));
         }
         self.broken.set(frame.is_some_and(Result::is_err));
@@ -163,25 +163,19 @@ pub(crate) enum BodyError {
     Peer(#[from] PeerError),
     /// It is not what it should be.
     #[error("the body is no base64")]
-    Malformed,
+    Malformed(Refusal),
     /// It took too long.
     #[error("the response took too long")]
     Timeout,
+    /// The stream lived too long.
+    #[error("the stream lived too long")]
+    MaxDuration,
     /// Nothing happened for too long.
     #[error("the response stood still for too long")]
     Idle,
 }
 
 impl BodyError {
-    /// What resets an HTTP/2 stream that cannot go on without the rest of the body.
-    pub(crate) fn reason(&self) -> http2::Reason {
-        let told = match self {
-            BodyError::Peer(error) => error.http2().and_then(|error| error.reason()),
-            BodyError::Malformed | BodyError::Timeout | BodyError::Idle => None,
-        };
-        told.unwrap_or(http2::Reason::INTERNAL_ERROR)
-    }
-
     /// The flags and the `%RESPONSE_CODE_DETAILS%` that tell it of a response.
     pub(crate) fn told(&self) -> (Flags, &'static str) {
         let protocol = (
@@ -196,14 +190,19 @@ impl BodyError {
             BodyError::Peer(PeerError::Left) => terminated,
             BodyError::Peer(error) => match error.http2() {
                 None | Some(http2::Error::Broken(_)) => protocol,
+                Some(http2::Error::Reset(http2::Reason::REFUSED_STREAM)) => (
+                    Flags::UPSTREAM_REMOTE_RESET,
+                    "upstream_reset_after_response_started{remote_refused_stream_reset}",
+                ),
                 Some(http2::Error::Reset(_)) => (
                     Flags::UPSTREAM_REMOTE_RESET,
                     "upstream_reset_after_response_started{remote_reset}",
                 ),
                 Some(_) => terminated,
             },
-            BodyError::Malformed => (Flags::DOWNSTREAM_PROTOCOL_ERROR, "request_payload_error"),
+            BodyError::Malformed(refusal) => refusal.told(),
             BodyError::Timeout => (Flags::UPSTREAM_REQUEST_TIMEOUT, "response_timeout"),
+            BodyError::MaxDuration => (Flags::NONE, "max_duration_timeout"),
             BodyError::Idle => (Flags::STREAM_IDLE_TIMEOUT, "stream_idle_timeout"),
         }
     }
@@ -254,6 +253,8 @@ struct HostBody {
 pub(crate) struct BodyLimits {
     /// When it has to be complete.
     pub(crate) deadline: Option<Instant>,
+    /// When the stream has to be over.
+    pub(crate) stream: Option<Instant>,
     /// How long nothing may come.
     pub(crate) idle: Option<Duration>,
 }
@@ -317,8 +318,8 @@ impl ResponseBody {
     }
 
     /// Turns it into what a browser that speaks gRPC can read.
-    pub(crate) fn encode(mut self, encoder: Option<Encoder>) -> Self {
-        self.encoder = encoder;
+    pub(crate) fn encode(mut self, encoder: Encoder) -> Self {
+        self.encoder = Some(encoder);
         self
     }
 
@@ -359,21 +360,25 @@ impl HostBody {
 
     /// Waits until it is too late. The timer is set anew only when it goes off.
     fn poll_late(&mut self, cx: &mut Context<'_>) -> Poll<BodyError> {
-        if self.limits.deadline.is_none() && self.limits.idle.is_none() {
+        let BodyLimits { deadline, stream, idle } = self.limits;
+        if deadline.is_none() && stream.is_none() && idle.is_none() {
             return Poll::Pending;
         }
         loop {
             let since = self.progress.moved().max(self.moved);
             let now = Instant::now();
             let since = since.unwrap_or_else(|| *self.moved.insert(now));
-            let idle = self.limits.idle.map(|idle| since + idle);
-            if self.limits.deadline.is_some_and(|deadline| deadline <= now) {
+            let idle = idle.map(|idle| since + idle);
+            if deadline.is_some_and(|deadline| deadline <= now) {
                 return Poll::Ready(BodyError::Timeout);
+            }
+            if stream.is_some_and(|stream| stream <= now) {
+                return Poll::Ready(BodyError::MaxDuration);
             }
             if idle.is_some_and(|idle| idle <= now) {
                 return Poll::Ready(BodyError::Idle);
             }
-            let Some(next) = self.limits.deadline.into_iter().chain(idle).min() else {
+            let Some(next) = deadline.into_iter().chain(stream).chain(idle).min() else {
                 return Poll::Pending;
             };
             match &mut self.timer {
@@ -397,6 +402,8 @@ impl Body for ResponseBody {
             Source::Full(body) => body.take().map(|body| Ok(Frame::data(body))),
             Source::Host(host) => ready!(host.poll_frame(cx)),
         };
+        // Logs tell what the client gets.
+        let frame = frame.map(|frame| frame.map(|frame| self.encoded(frame)));
         match &frame {
             Some(Ok(frame)) => {
                 if let (Some(data), Some(recorder)) = (frame.data_ref(), &mut self.recorder) {
@@ -421,7 +428,7 @@ impl Body for ResponseBody {
             }
             None => self.ended(None),
         }
-        Poll::Ready(frame.map(|frame| frame.map(|frame| self.encoded(frame))))
+        Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {

@@ -4,10 +4,15 @@
 mod client;
 
 use bytes::Bytes;
+pub(super) use client::sign;
 use client::{FORWARDED_FOR, FORWARDED_PROTO};
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue, TE,
-    TRANSFER_ENCODING, UPGRADE, VIA,
+    ACCEPT, ACCEPT_ENCODING, ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS,
+    ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE,
+    ACCESS_CONTROL_REQUEST_HEADERS, ACCESS_CONTROL_REQUEST_METHOD, AGE, AUTHORIZATION, CACHE_CONTROL, CONNECTION,
+    CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, DATE, ETAG, EXPECT, EXPIRES, HOST, HeaderMap, HeaderName,
+    HeaderValue, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED, LOCATION, ORIGIN, PRAGMA, REFERER, TE,
+    TRANSFER_ENCODING, UPGRADE, USER_AGENT, VARY, VIA,
 };
 use http::uri::PathAndQuery;
 use http::{Method, StatusCode, Uri, Version, request};
@@ -64,6 +69,60 @@ static EDGE: [HeaderName; 5] = [
     HeaderName::from_static("x-envoy-original-host"),
 ];
 
+/// Headers of requests of which several lines become one (RFC 9110 section 5.2), as in Envoy; what other conditions see to
+/// is not among them.
+const LISTS: [HeaderName; 25] = [
+    ACCEPT,
+    ACCEPT_ENCODING,
+    ACCESS_CONTROL_REQUEST_HEADERS,
+    ACCESS_CONTROL_REQUEST_METHOD,
+    AUTHORIZATION,
+    CACHE_CONTROL,
+    CONTENT_ENCODING,
+    CONTENT_TYPE,
+    EXPECT,
+    IF_MATCH,
+    IF_MODIFIED_SINCE,
+    IF_NONE_MATCH,
+    ORIGIN,
+    PRAGMA,
+    REFERER,
+    USER_AGENT,
+    VIA,
+    FORWARDED_PROTO,
+    REQUEST_ID,
+    HeaderName::from_static("grpc-accept-encoding"),
+    HeaderName::from_static("grpc-timeout"),
+    HeaderName::from_static("x-client-trace-id"),
+    HeaderName::from_static("x-envoy-decorator-operation"),
+    HeaderName::from_static("x-forwarded-host"),
+    HeaderName::from_static("x-forwarded-port"),
+];
+
+/// The same of hosts' answers.
+pub(super) const LISTS_OF_ANSWERS: [HeaderName; 20] = [
+    ACCESS_CONTROL_ALLOW_CREDENTIALS,
+    ACCESS_CONTROL_ALLOW_HEADERS,
+    ACCESS_CONTROL_ALLOW_METHODS,
+    ACCESS_CONTROL_ALLOW_ORIGIN,
+    ACCESS_CONTROL_EXPOSE_HEADERS,
+    ACCESS_CONTROL_MAX_AGE,
+    AGE,
+    CACHE_CONTROL,
+    CONTENT_ENCODING,
+    CONTENT_TYPE,
+    DATE,
+    ETAG,
+    EXPIRES,
+    LAST_MODIFIED,
+    LOCATION,
+    VARY,
+    VIA,
+    REQUEST_ID,
+    HeaderName::from_static("grpc-message"),
+    HeaderName::from_static("grpc-status"),
+];
+
 pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Conditions a request.
@@ -74,6 +133,7 @@ pub(super) fn condition(exchange: &mut Exchange) -> Result<(), LocalReply> {
     let downstream = exchange.downstream.clone();
     let manager = &*downstream.manager;
     underscores(&mut exchange.request, manager)?;
+    join_lists(&mut exchange.request.headers, &LISTS);
     if !manager.proxy_100_continue {
         ask_for_body(exchange);
     }
@@ -337,6 +397,13 @@ fn found(headers: &HeaderMap, names: &[HeaderName]) -> u32 {
     odd.filter_map(place).fold(0, |found, place| found | 1 << place)
 }
 
+/// Makes one line of each of these headers that has several.
+pub(super) fn join_lists(headers: &mut HeaderMap, names: &[HeaderName]) {
+    if headers.len() > headers.keys_len() {
+        names.iter().for_each(|name| join(headers, name, b","));
+    }
+}
+
 /// Makes one line of a header's several, which mean the same (RFC 9110 section 5.2).
 fn join(headers: &mut HeaderMap, name: &HeaderName, separator: &[u8]) {
     let values = headers.get_all(name);
@@ -364,9 +431,12 @@ fn request_id(headers: &mut HeaderMap, manager: &HttpManager) {
         }
     }
     if settings.generate {
-        let id = || HeaderValue::from_maybe_shared(Bytes::from(uuid(fastrand::u128(..))));
-        let own = headers.entry(REQUEST_ID);
-        own.or_insert_with(|| id().unwrap_or(HeaderValue::from_static("")));
+        let own = headers.entry(REQUEST_ID).or_insert(HeaderValue::from_static(""));
+        if own.is_empty()
+            && let Ok(id) = HeaderValue::from_maybe_shared(Bytes::from(uuid(fastrand::u128(..))))
+        {
+            *own = id;
+        }
     }
 }
 

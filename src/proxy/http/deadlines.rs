@@ -17,6 +17,9 @@ use super::route::Forward;
 use crate::proxy::flags::Flags;
 use crate::proxy::turn;
 
+/// `DEADLINE_EXCEEDED` of gRPC.
+const DEADLINE_EXCEEDED: u32 = 4;
+
 const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 
 /// What a request may take.
@@ -37,7 +40,8 @@ impl Deadlines {
     pub(super) fn new(exchange: &Exchange, action: &Forward) -> Self {
         let limits = &exchange.downstream.manager.limits;
         let timeouts = &action.timeouts;
-        let grpc = timeouts.grpc_max.filter(|_| exchange.grpc).and_then(|max| {
+        let speaks_grpc = exchange.grpc || exchange.grpc_web.is_some();
+        let grpc = timeouts.grpc_max.filter(|_| speaks_grpc).and_then(|max| {
             let asked = exchange.request.headers.get(&GRPC_TIMEOUT).and_then(grpc_timeout)?;
             Some(if max.is_zero() { asked } else { asked.min(max) })
         });
@@ -92,6 +96,8 @@ pub(super) type Timer = Option<Pin<Box<Sleep>>>;
 pub(super) enum Overdue {
     /// The client's body is none, or does not come.
     Client(LocalReply),
+    /// It is not to live longer.
+    Stream(LocalReply),
     /// It takes too long.
     Host,
 }
@@ -155,7 +161,7 @@ impl Watch {
                 deadlines.response.and_then(|timeout| Some(end? + timeout)),
                 Limit::Response,
             ),
-            (deadlines.stream, Limit::Response),
+            (deadlines.stream, Limit::Stream),
         ];
         let set = limits.into_iter().filter_map(|(at, limit)| Some((at?, limit)));
         set.min_by_key(|(at, _)| *at)
@@ -179,6 +185,17 @@ impl Watch {
             Limit::Idle if self.progress.end_time().is_some() => Overdue::Client(idle(timeout)),
             Limit::Idle => Overdue::Client(idle(client).closing()),
             Limit::Response => Overdue::Host,
+            Limit::Stream => {
+                let status = if self.progress.end_time().is_some() {
+                    timeout
+                } else {
+                    client
+                };
+                let text = "downstream duration timeout";
+                let mut reply = LocalReply::new(status, text, Flags::NONE, "max_duration_timeout");
+                reply.grpc_status = Some(DEADLINE_EXCEEDED);
+                Overdue::Stream(reply)
+            }
         }
     }
 }
@@ -189,6 +206,7 @@ enum Limit {
     Request,
     Idle,
     Response,
+    Stream,
 }
 
 /// What is answered where a host has taken too long.
@@ -233,6 +251,7 @@ mod tests {
             Overdue::Client(reply) if reply.status == StatusCode::GATEWAY_TIMEOUT => "idle host",
             Overdue::Client(reply) if reply.details == "stream_idle_timeout" => "idle client",
             Overdue::Client(_) => "client",
+            Overdue::Stream(_) => "stream",
         };
         (begun.elapsed().as_secs(), why)
     }
@@ -250,7 +269,7 @@ mod tests {
             stream,
             ..NONE
         };
-        assert_eq!(overdue(both, 1).await, (4, "host"));
+        assert_eq!(overdue(both, 1).await, (4, "stream"));
         let request = Some(Instant::now() + 6 * SECOND);
         assert_eq!(overdue(Deadlines { request, ..NONE }, 9).await, (6, "client"));
         let request = Some(Instant::now() + 6 * SECOND);

@@ -18,8 +18,8 @@ use super::body::{Progress, ResponseBody};
 use super::conditioning::{self, REQUEST_ID};
 use super::connection::Downstream;
 use super::filter::HttpFilter;
-use super::filter::grpc_web::{Dialect, Encoder};
-use super::header_ops::HeaderOps;
+use super::filter::grpc_web::{self, Dialect};
+use super::header_ops::{HeaderOps, Of};
 use super::http1::Refusal;
 use super::interim::Interims;
 use super::local_reply::LocalReply;
@@ -96,10 +96,16 @@ pub(crate) async fn exchange(
     exchange.interims = Some(interims);
     let mut exchange = Guarded(Some(exchange));
     let response = match exchange.get() {
-        Some(exchange) => match exchange.answer(manager).await {
-            Ok(response) => response,
-            Err(reply) => exchange.local(reply),
-        },
+        Some(exchange) => {
+            let response = match exchange.answer(manager).await {
+                Ok(response) => response,
+                Err(reply) => exchange.local(reply),
+            };
+            match exchange.grpc_web {
+                None => response,
+                Some(dialect) => exchange.for_browser(dialect, response).await,
+            }
+        }
         None => Response::new(ResponseBody::empty()),
     };
     match exchange.0.take() {
@@ -118,23 +124,30 @@ fn path(request: &request::Parts) -> &str {
 }
 
 /// Answers what is no request of this version.
-pub(crate) fn refuse(downstream: Rc<Downstream>, refusal: Refusal, version: Version) -> Response<ResponseBody> {
+pub(crate) fn refuse(
+    downstream: Rc<Downstream>,
+    refusal: Refusal,
+    version: Version,
+    meter: Option<Rc<Meter>>,
+) -> Response<ResponseBody> {
     let manager = downstream.manager.clone();
     manager.stats.protocol_error.fetch_add(1, Relaxed);
     let mut nothing = Request::new(None);
     *nothing.version_mut() = version;
     let mut exchange = Exchange::begin(downstream, nothing);
     exchange.refused = true;
+    exchange.stream.downstream_bytes = meter;
     let response = exchange.local(refusal.reply());
     exchange.finish(&manager, response)
 }
 
 /// Takes down what is no request of HTTP/2 and is not answered: its stream is reset, which counts as the client's doing.
-pub(crate) fn give_up(downstream: Rc<Downstream>, details: &'static str) {
+pub(crate) fn give_up(downstream: Rc<Downstream>, details: &'static str, meter: Option<Rc<Meter>>) {
     let mut nothing = Request::new(None);
     *nothing.version_mut() = Version::HTTP_2;
     let mut exchange = Exchange::begin(downstream, nothing);
     exchange.refused = true;
+    exchange.stream.downstream_bytes = meter;
     exchange.stream.blame(Flags::DOWNSTREAM_REMOTE_RESET, details);
     exchange.downstream.manager.stats.rq_rx_reset.fetch_add(1, Relaxed);
     exchange.close();
@@ -319,7 +332,7 @@ impl Exchange {
     /// Changes to the request's headers, the most specific level first unless the table says otherwise.
     pub(crate) fn change_request_headers(&mut self, matched: &Matched, share: Option<&WeightedCluster>) {
         let mut headers = std::mem::take(&mut self.request.headers);
-        self.change_headers(matched, share, |changes| &changes.request, &mut headers);
+        self.change_headers(matched, share, Of::Request, &mut headers);
         self.request.headers = headers;
     }
 
@@ -330,27 +343,31 @@ impl Exchange {
         share: Option<&WeightedCluster>,
         response: &mut HeaderMap,
     ) {
-        self.change_headers(matched, share, |changes| &changes.response, response);
+        self.change_headers(matched, share, Of::Response, response);
     }
 
-    fn change_headers(
+    fn change_headers<'a>(
         &self,
-        matched: &Matched,
-        share: Option<&WeightedCluster>,
-        of: fn(&Mutations) -> &HeaderOps,
+        matched: &'a Matched,
+        share: Option<&'a WeightedCluster>,
+        of: Of,
         headers: &mut HeaderMap,
     ) {
+        let ops = |changes: &'a Mutations| match of {
+            Of::Request => &changes.request,
+            Of::Response => &changes.response,
+        };
         let levels = [
-            share.map(|share| of(&share.headers)),
-            Some(of(&matched.route.headers)),
-            Some(of(&matched.host.headers)),
-            Some(of(&matched.table.headers)),
+            share.map(|share| ops(&share.headers)),
+            Some(ops(&matched.route.headers)),
+            Some(ops(&matched.host.headers)),
+            Some(ops(&matched.table.headers)),
         ];
         if levels.iter().flatten().all(|ops| ops.is_empty()) {
             return;
         }
         let context = self.context();
-        let apply = |ops: &HeaderOps| ops.apply(headers, &context);
+        let apply = |ops: &HeaderOps| ops.apply(headers, of, &context);
         match matched.table.most_specific_wins {
             true => levels.into_iter().rev().flatten().for_each(apply),
             false => levels.into_iter().flatten().for_each(apply),
@@ -382,7 +399,18 @@ impl Exchange {
         response
     }
 
-    fn local(&mut self, reply: LocalReply) -> Response<ResponseBody> {
+    /// A response as a browser that speaks gRPC can read it.
+    async fn for_browser(&mut self, dialect: Dialect, response: Response<ResponseBody>) -> Response<ResponseBody> {
+        // Rarely needed, and long.
+        match Box::pin(grpc_web::answer(dialect, response)).await {
+            Ok(response) => response,
+            Err(reply) => self.local(reply),
+        }
+    }
+
+    fn local(&mut self, mut reply: LocalReply) -> Response<ResponseBody> {
+        // In Envoy it stands for a request that was not understood, whatever it was: so may be what follows.
+        reply.closes |= reply.status == StatusCode::BAD_REQUEST;
         self.stream.blame(reply.flags, reply.details.clone());
         reply.into_response(self.grpc)
     }
@@ -395,7 +423,8 @@ impl Exchange {
         }
         parts.headers.extend(std::mem::take(&mut self.response_headers));
         self.own_headers(manager, &mut parts);
-        if self.request.method == Method::HEAD || parts.status == StatusCode::NOT_MODIFIED {
+        let bodiless = matches!(parts.status, StatusCode::NOT_MODIFIED | StatusCode::NO_CONTENT);
+        if bodiless || self.request.method == Method::HEAD {
             // What it would be is said, and no more.
             body = body.without_own();
         }
@@ -404,10 +433,9 @@ impl Exchange {
         }
         self.stream.status = parts.status.as_u16();
         self.stream.timing.downstream_first_tx = Some(self.stream.elapsed());
-        let encoder = self.grpc_web.map(Encoder::new);
         // What is left of it nobody reads any more.
         self.body = None;
-        Response::from_parts(parts, body.record(Recorder(self)).encode(encoder))
+        Response::from_parts(parts, body.record(Recorder(self)))
     }
 
     fn own_headers(&self, manager: &HttpManager, parts: &mut response::Parts) {

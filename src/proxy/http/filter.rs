@@ -95,12 +95,13 @@ impl HttpFilter {
                     policy.response(exchange, response);
                 }
             }
-            HttpFilter::GrpcWeb => grpc_web::response(exchange, response),
-            HttpFilter::Fault(_)
+            HttpFilter::HealthCheck(check) => check.response(exchange, response),
+            // What gRPC-Web makes of a response it makes of its body, too, before all others see it.
+            HttpFilter::GrpcWeb
+            | HttpFilter::Fault(_)
             | HttpFilter::UpstreamAlpn(_)
             | HttpFilter::GrpcStats
             | HttpFilter::LocalRateLimit(_)
-            | HttpFilter::HealthCheck(_)
             | HttpFilter::Buffer(_) => {}
         }
     }

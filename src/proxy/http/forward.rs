@@ -1,13 +1,14 @@
 //! Sending a request on to a host, and its answer back.
 
 use std::future::{Future, poll_fn};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::task::Poll;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::header::{CONNECTION, HOST, HeaderName, HeaderValue};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version};
@@ -23,7 +24,7 @@ use super::interim::Interims;
 use super::local_reply::LocalReply;
 use super::retry::Retries;
 use super::route::{Forward, Matched, WeightedCluster};
-use super::{hash, mirror, rewrite, upgrade};
+use super::{conditioning, hash, mirror, rewrite, upgrade};
 use crate::proxy::flags::Flags;
 use crate::proxy::trace::span::Failure;
 use crate::proxy::turn;
@@ -122,6 +123,18 @@ impl Prepared {
             .map(|body| RequestBody::Client(body, self.progress.clone()))
     }
 
+    /// Takes what has come of a body that no host got: a client that has sent all of it may go on after the answer, as in
+    /// Envoy.
+    fn take_what_came(&mut self) {
+        let Some(mut body) = self.next() else { return };
+        let (mut left, mut cx) = (KEPT_BYTES, Context::from_waker(Waker::noop()));
+        while let Poll::Ready(Some(Ok(frame))) = Pin::new(&mut body).poll_frame(&mut cx) {
+            let len = frame.data_ref().map_or(0, Bytes::len);
+            let Some(less) = left.checked_sub(len) else { return };
+            left = less;
+        }
+    }
+
     /// Whether it can be sent once more.
     fn is_repeatable(&self) -> bool {
         self.empty || self.kept.as_ref().is_some_and(Kept::is_complete)
@@ -216,6 +229,13 @@ impl Sending<'_> {
         match watched {
             Ok(result) => result,
             Err(Overdue::Client(reply)) => Err(reply),
+            Err(Overdue::Stream(mut reply)) => {
+                downstream.manager.stats.rq_max_duration.fetch_add(1, Relaxed);
+                exchange.trace_attempt_over(Failure::Canceled);
+                exchange.stream.blame(reply.flags, reply.details.clone());
+                change_response(exchange, self.matched, self.share, &mut reply.headers);
+                Err(reply)
+            }
             Err(Overdue::Host) => {
                 self.cluster.stats.rq_timeout.fetch_add(1, Relaxed);
                 if let Some(host) = &exchange.stream.host {
@@ -232,11 +252,7 @@ impl Sending<'_> {
         let mut retries = Retries::new(exchange, self.action.retry.clone());
         loop {
             let outcome = self.attempt(exchange, &mut retries).await;
-            if let Some(status) = exchange.interims.as_ref().and_then(Interims::heard) {
-                self.cluster.stats.external.count_status(status.as_u16());
-                if exchange.interims.as_ref().is_some_and(Interims::are_passed_on) {
-                    exchange.count_status(status.as_u16());
-                }
+            if exchange.interims.as_ref().and_then(Interims::heard).is_some() {
                 retries.forgo();
             }
             match retries.next(
@@ -281,7 +297,12 @@ impl Sending<'_> {
         let body = self.body.next().unwrap_or(RequestBody::Empty);
         let last = !retries.is_possible();
         let mut request = Some(self.request(exchange, body, last));
-        self.send(exchange, retries, &host, &mut request).await
+        let outcome = self.send(exchange, retries, &host, &mut request).await;
+        // Whoever was not reached has taken nothing of it.
+        if let Some(RequestBody::Client(body, _)) = request.map(Request::into_body) {
+            self.body.once = Some(body);
+        }
+        outcome
     }
 
     async fn send(
@@ -353,6 +374,8 @@ impl Sending<'_> {
                 outcome.fetch_add(1, Relaxed);
                 Outcome::Answer(response, lease)
             }
+            // The client's body broke off, for which the host is not to blame. The client's connection sees to the rest.
+            Err(_) if self.body.progress.is_broken() => std::future::pending().await,
             Err(error) => {
                 self.cluster.report(host, Report::Failure(error.kind));
                 counted.rq_error.fetch_add(1, Relaxed);
@@ -377,7 +400,8 @@ impl Sending<'_> {
             headers.insert(ATTEMPT_COUNT, number(exchange.stream.attempts.into()));
         }
         // Without a further attempt, and nobody who asks for them afterwards, they need not be copied.
-        *request.headers_mut() = match last && !exchange.downstream.manager.keeps_request_headers {
+        let kept = exchange.downstream.manager.keeps_request_headers || self.tells_of_request();
+        *request.headers_mut() = match last && !kept {
             true => std::mem::take(headers),
             false => headers.clone(),
         };
@@ -401,9 +425,17 @@ impl Sending<'_> {
         request
     }
 
+    /// Whether the headers of the answer are made of those of the request.
+    fn tells_of_request(&self) -> bool {
+        let Matched { route, host, table } = self.matched;
+        let share = self.share.map(|share| &share.headers);
+        let levels = [share, Some(&route.headers), Some(&host.headers), Some(&table.headers)];
+        levels.into_iter().flatten().any(|level| level.response.of_request)
+    }
+
     /// The last attempt's outcome as the client gets it.
     fn concluded(
-        &self,
+        &mut self,
         exchange: &mut Exchange,
         retries: &Retries,
         outcome: Outcome,
@@ -419,11 +451,13 @@ impl Sending<'_> {
             }
             Outcome::NoHost(reply) => return Err(self.own_reply(exchange, reply)),
             Outcome::Failed(_, mut reply) => {
+                self.body.take_what_came();
                 reply.flags.set(exchange.stream.flags);
                 return Err(self.own_reply(exchange, reply));
             }
         };
         exchange.stream.details = Some("via_upstream".into());
+        exchange.stream.status = response.status().as_u16();
         let (mut parts, body) = response.into_parts();
         // The version is the host's. The client has its own.
         parts.version = Version::HTTP_11;
@@ -438,7 +472,8 @@ impl Sending<'_> {
             .response
             .and_then(|timeout| Some(self.body.progress.end_time()? + timeout));
         let limits = BodyLimits {
-            deadline: deadline.into_iter().chain(self.deadline.stream).min(),
+            deadline,
+            stream: self.deadline.stream,
             idle: self.deadline.idle,
         };
         Ok(Response::from_parts(
@@ -448,14 +483,16 @@ impl Sending<'_> {
     }
 
     /// What is answered instead of a host, which counts as an answer of the cluster, and has the headers of one.
-    fn own_reply(&self, exchange: &Exchange, mut reply: LocalReply) -> LocalReply {
+    fn own_reply(&self, exchange: &mut Exchange, mut reply: LocalReply) -> LocalReply {
+        exchange.stream.blame(reply.flags, reply.details.clone());
         self.cluster.stats.external.count_status(reply.status.as_u16());
         change_response(exchange, self.matched, self.share, &mut reply.headers);
         reply
     }
 
     fn change_answer(&self, exchange: &mut Exchange, headers: &mut HeaderMap) {
-        super::conditioning::remove_one_hop(headers);
+        conditioning::remove_one_hop(headers);
+        conditioning::join_lists(headers, &conditioning::LISTS_OF_ANSWERS);
         let milliseconds = exchange.stream.elapsed().as_millis();
         // It counts from the end of the request, if that has come.
         if self.body.progress.end_time().is_some() && !exchange.downstream.manager.suppress_envoy_headers {

@@ -11,6 +11,17 @@ pub(crate) struct HeaderOps {
     pub(crate) add: Vec<HeaderAddition>,
     /// Removals, before the additions.
     pub(crate) remove: Vec<HeaderName>,
+    /// Whether an addition draws on the headers of the request.
+    pub(crate) of_request: bool,
+}
+
+/// Whose headers are changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Of {
+    /// A request's.
+    Request,
+    /// Those of its response.
+    Response,
 }
 
 /// One addition (`core.v3.HeaderValueOption`).
@@ -55,22 +66,27 @@ impl HeaderOps {
     }
 
     /// Carries them out.
-    pub(crate) fn apply(&self, headers: &mut HeaderMap, context: &Context<'_>) {
+    pub(crate) fn apply(&self, headers: &mut HeaderMap, of: Of, context: &Context<'_>) {
         for name in &self.remove {
             headers.remove(name);
         }
         for addition in &self.add {
-            addition.apply(headers, context);
+            addition.apply(headers, of, context);
         }
     }
 }
 
 impl HeaderAddition {
-    fn apply(&self, headers: &mut HeaderMap, context: &Context<'_>) {
+    fn apply(&self, headers: &mut HeaderMap, of: Of, context: &Context<'_>) {
         let value = match &self.value {
             HeaderText::Fixed(value) => value.clone(),
             HeaderText::Format(format) => {
-                let text = format.header_value(headers, context);
+                let mut context = *context;
+                match of {
+                    Of::Request => context.request_headers = Some(headers),
+                    Of::Response => context.response_headers = Some(headers),
+                }
+                let text = format.header_value(&context);
                 // What a peer sent cannot hold what a header may not: it came in one.
                 match HeaderValue::from_bytes(text.as_bytes()) {
                     Ok(value) => value,

@@ -65,8 +65,23 @@ impl Refusal {
         Self::broken(StatusCode::NOT_IMPLEMENTED, "Not Implemented", details)
     }
 
+    /// What is no base64 where gRPC-Web needs it. It breaks no protocol, as Envoy sees it.
+    pub(super) const fn base64(details: &'static str) -> Self {
+        Self {
+            status: StatusCode::BAD_REQUEST,
+            text: "Bad gRPC-web request, invalid base64 data.",
+            flags: Flags::NONE,
+            details,
+        }
+    }
+
     /// What breaks the grammar.
     const CODEC: Self = Self::bad("http1.codec_error");
+
+    /// The flags and the `%RESPONSE_CODE_DETAILS%` that tell it.
+    pub(super) fn told(self) -> (Flags, &'static str) {
+        (self.flags, self.details)
+    }
 
     /// The last answer on its connection.
     pub(crate) fn reply(self) -> LocalReply {

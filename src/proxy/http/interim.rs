@@ -6,6 +6,7 @@ use http::{HeaderMap, Response, StatusCode};
 
 use super::conditioning::remove_one_hop;
 use super::{http1, http2};
+use crate::proxy::flags::Flags;
 
 /// The interim answers to a request. They are told while the request waits for its answer, and not afterwards.
 #[derive(Debug)]
@@ -73,6 +74,14 @@ impl Interims {
     /// What a host has said.
     pub(super) fn heard(&self) -> Option<StatusCode> {
         self.heard.get()
+    }
+
+    /// The flag and the `%RESPONSE_CODE_DETAILS%` of a request whose stream was reset by the client, or for what it said.
+    pub(super) fn reset(&self) -> Option<(Flags, &'static str)> {
+        match &self.client {
+            Client::Http1(_) => None,
+            Client::Http2(teller) => teller.reset(),
+        }
     }
 
     fn tell(&self, status: StatusCode, headers: &HeaderMap) {

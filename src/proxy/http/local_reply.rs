@@ -55,16 +55,21 @@ impl LocalReply {
 
     /// As a response, to a client that speaks gRPC or not.
     pub(crate) fn into_response(self, grpc: bool) -> Response<ResponseBody> {
-        if grpc {
-            return self.into_grpc();
+        let closes = self.closes;
+        let mut response = if grpc { self.into_grpc() } else { self.into_plain() };
+        if closes {
+            response
+                .headers_mut()
+                .insert(CONNECTION, HeaderValue::from_static("close"));
         }
+        response
+    }
+
+    fn into_plain(self) -> Response<ResponseBody> {
         let mut response = Response::new(ResponseBody::full(self.body.clone()));
         *response.status_mut() = self.status;
         *response.headers_mut() = *self.headers;
         let headers = response.headers_mut();
-        if self.closes {
-            headers.insert(CONNECTION, HeaderValue::from_static("close"));
-        }
         if !self.body.is_empty() {
             headers
                 .entry(CONTENT_TYPE)
@@ -82,9 +87,7 @@ impl LocalReply {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
         let status = self.grpc_status.unwrap_or_else(|| grpc_status(self.status));
         headers.insert("grpc-status", HeaderValue::from(status));
-        if let Ok(message) = HeaderValue::from_str(&percent_encoded(&self.body))
-            && !message.is_empty()
-        {
+        if let Some(message) = grpc_message(&self.body).filter(|message| !message.is_empty()) {
             headers.insert("grpc-message", message);
         }
         response
@@ -101,6 +104,11 @@ pub(crate) fn grpc_status(status: StatusCode) -> u32 {
         429 | 502 | 503 | 504 => 14,
         _ => 2,
     }
+}
+
+/// `grpc-message`.
+pub(crate) fn grpc_message(message: &[u8]) -> Option<HeaderValue> {
+    HeaderValue::from_str(&percent_encoded(message)).ok()
 }
 
 /// A message as gRPC writes it in a header.

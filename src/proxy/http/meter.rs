@@ -5,7 +5,7 @@ use std::cell::Cell;
 use http::HeaderMap;
 
 /// What goes by on one connection for one request. Heads are counted as HTTP writes them, without what TLS adds; of
-/// HTTP/2 the frames that carry heads, data and trailers are.
+/// HTTP/2 the frames that carry heads, data, trailers and resets are.
 #[derive(Debug, Default)]
 pub(crate) struct Meter {
     received: Cell<u64>,

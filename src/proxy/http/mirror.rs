@@ -5,6 +5,7 @@ use http::uri::PathAndQuery;
 use http::{Request, Uri};
 use http_body_util::BodyExt;
 
+use super::conditioning;
 use super::exchange::Exchange;
 use super::forward::Prepared;
 use super::route::{Forward, Mirror};
@@ -42,6 +43,7 @@ fn copy(exchange: &Exchange, mirror: &Mirror, body: &Prepared) {
     if let Ok(host) = HeaderValue::from_str(&authority) {
         request.headers_mut().insert(HOST, host);
     }
+    conditioning::sign(request.headers_mut());
     let worker = exchange.downstream.worker.clone();
     let version = exchange.request.version;
     let scheme = exchange.scheme;

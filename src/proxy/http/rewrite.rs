@@ -28,7 +28,7 @@ pub(super) fn path(exchange: &mut Exchange, matched: &Matched, action: &Forward)
         PathRewrite::Regex(regex, substitution) => with_regex(&before, regex, substitution),
         PathRewrite::Format(format) => {
             let query = before.find('?').map_or("", |at| &before[at..]);
-            let path = format.header_value(&exchange.request.headers, &exchange.context());
+            let path = format.header_value(&exchange.context());
             Some(format!("{path}{query}"))
         }
     };
@@ -85,8 +85,8 @@ fn expand(found: &regex::bytes::Captures<'_>, substitution: &[u8]) -> Vec<u8> {
     out
 }
 
-/// Rewrites the host of a request, as its share or its route says: before an endpoint is chosen, or by `host`, the one
-/// that is.
+/// Rewrites the host of a request, as its route says: before an endpoint is chosen, or by `host`, the one that is. What its
+/// share says goes before, and is not told (`x-envoy-original-host`), as in Envoy.
 pub(super) fn authority(
     exchange: &mut Exchange,
     action: &Forward,
@@ -94,15 +94,16 @@ pub(super) fn authority(
     host: Option<&Host>,
 ) {
     let literal = |value: &HeaderValue| value.to_str().ok().map(Into::into);
-    let new: Option<Box<str>> = match (
-        share.and_then(|share| share.host_rewrite.as_ref()),
-        &action.host_rewrite,
-    ) {
-        (None, Some(HostRewrite::Endpoint)) => host.and_then(|host| host.hostname.as_deref()).map(Into::into),
+    let of_share = share.and_then(|share| share.host_rewrite.as_ref());
+    if let Some(new) = of_share.filter(|_| host.is_none()).and_then(literal) {
+        exchange.authority = new;
+    }
+    let new: Option<Box<str>> = match &action.host_rewrite {
+        Some(HostRewrite::Endpoint) => host.and_then(|host| host.hostname.as_deref()).map(Into::into),
         _ if host.is_some() => None,
-        (Some(host), _) | (None, Some(HostRewrite::Literal(host))) => literal(host),
-        (None, Some(HostRewrite::Header(name))) => exchange.request.headers.get(name).and_then(literal),
-        (None, None) => None,
+        Some(HostRewrite::Literal(host)) => literal(host),
+        Some(HostRewrite::Header(name)) => exchange.request.headers.get(name).and_then(literal),
+        None => None,
     };
     let Some(new) = new else {
         return;

@@ -50,6 +50,7 @@ impl Scribe {
         self.counter("downstream_rq_http1_total", &stats.rq_http1_total);
         self.counter("downstream_rq_http2_total", &stats.rq_http2_total);
         self.counter("downstream_rq_rx_reset", &stats.rq_rx_reset);
+        self.counter("downstream_rq_max_duration_reached", &stats.rq_max_duration);
         self.counter("rq_total", &stats.routed);
         self.counter("rq_direct_response", &stats.direct_response);
         self.counter("rq_redirect", &stats.redirect);

@@ -7,6 +7,7 @@ use std::ops::Deref;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use aws_lc_rs::digest;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use rustls::pki_types::CertificateDer;
@@ -63,19 +64,22 @@ fn address(bytes: &[u8]) -> Option<IpAddr> {
     <[u8; 16]>::try_from(bytes).ok().map(IpAddr::from)
 }
 
-/// A text that is made of a certificate when somebody reads it.
+/// The certificates of a peer, its own first.
+type Chain = Rc<[CertificateDer<'static>]>;
+
+/// A text that is made of a peer's own certificate when somebody reads it.
 #[derive(Clone)]
 pub(crate) struct LazyText {
     text: OnceCell<String>,
-    certificate: Option<Rc<CertificateDer<'static>>>,
+    chain: Option<Chain>,
     make: fn(&CertificateDer<'_>) -> String,
 }
 
 impl LazyText {
-    fn new(certificate: Option<&Rc<CertificateDer<'static>>>, make: fn(&CertificateDer<'_>) -> String) -> Self {
+    fn new(chain: &Chain, make: fn(&CertificateDer<'_>) -> String) -> Self {
         Self {
             text: OnceCell::new(),
-            certificate: certificate.cloned(),
+            chain: Some(chain.clone()),
             make,
         }
     }
@@ -85,14 +89,19 @@ impl Deref for LazyText {
     type Target = str;
 
     fn deref(&self) -> &str {
-        let make = || self.certificate.as_deref().map(self.make).unwrap_or_default();
+        let leaf = || self.chain.as_deref().and_then(<[_]>::first);
+        let make = || leaf().map(self.make).unwrap_or_default();
         self.text.get_or_init(make)
     }
 }
 
 impl Default for LazyText {
     fn default() -> Self {
-        Self::new(None, |_| String::new())
+        Self {
+            text: OnceCell::new(),
+            chain: None,
+            make: |_| String::new(),
+        }
     }
 }
 
@@ -119,29 +128,56 @@ impl fmt::Debug for LazyText {
 
 /// What a connection that has been secured says of its peer.
 pub(super) fn peer(tls: &CommonState, own: Option<&Arc<Certificate>>) -> PeerTls {
-    let leaf = tls.peer_certificates().and_then(<[_]>::first);
-    let names = leaf.map(Names::of).unwrap_or_default();
-    let leaf = leaf.map(|leaf| Rc::new(leaf.clone()));
+    let chain: Chain = tls.peer_certificates().unwrap_or_default().into();
+    let names = chain.first().map(Names::of).unwrap_or_default();
     let suite = tls.negotiated_cipher_suite().as_ref().map(SupportedCipherSuite::suite);
     PeerTls {
         uri_sans: names.uris,
         dns_sans: names.dns,
-        ip_sans: LazyText::new(leaf.as_ref(), |leaf| Names::of(leaf).ips.join(",")),
-        email_sans: LazyText::new(leaf.as_ref(), |leaf| Names::of(leaf).emails.join(",")),
-        subject: LazyText::new(leaf.as_ref(), subject::of),
-        issuer: LazyText::new(leaf.as_ref(), subject::of_issuer),
-        serial: LazyText::new(leaf.as_ref(), serial),
-        valid_from: LazyText::new(leaf.as_ref(), |leaf| moment(leaf, |validity| validity.not_before)),
-        valid_until: LazyText::new(leaf.as_ref(), |leaf| moment(leaf, |validity| validity.not_after)),
-        fingerprint: LazyText::new(leaf.as_ref(), fingerprint),
-        pem: LazyText::new(leaf.as_ref(), encoded_pem),
-        presented: leaf.is_some(),
+        ip_sans: LazyText::new(&chain, |leaf| Names::of(leaf).ips.join(",")),
+        email_sans: LazyText::new(&chain, |leaf| Names::of(leaf).emails.join(",")),
+        subject: LazyText::new(&chain, subject::of),
+        issuer: LazyText::new(&chain, subject::of_issuer),
+        serial: LazyText::new(&chain, serial),
+        valid_from: LazyText::new(&chain, |leaf| moment(leaf, |validity| validity.not_before)),
+        valid_until: LazyText::new(&chain, |leaf| moment(leaf, |validity| validity.not_after)),
+        fingerprint: LazyText::new(&chain, fingerprint),
+        pem: LazyText::new(&chain, encoded_pem),
+        presented: !chain.is_empty(),
+        chain,
         own: own.cloned(),
         version: tls.protocol_version().map_or("", suites::version_name),
         cipher: suite.map_or("", suites::suite_name),
         group: tls
             .negotiated_key_exchange_group()
             .map_or("", |group| suites::group_name(group.name())),
+    }
+}
+
+impl PeerTls {
+    /// The SHA-1 of the peer's own certificate, in hex.
+    pub(crate) fn fingerprint_sha1(&self) -> String {
+        self.chain.first().map(fingerprint_sha1).unwrap_or_default()
+    }
+
+    /// The SHA-256 of each of its certificates, with commas between.
+    pub(crate) fn chain_fingerprints(&self) -> String {
+        self.of_each(fingerprint)
+    }
+
+    /// The same by SHA-1.
+    pub(crate) fn chain_fingerprints_sha1(&self) -> String {
+        self.of_each(fingerprint_sha1)
+    }
+
+    /// The serial number of each, with commas between.
+    pub(crate) fn chain_serials(&self) -> String {
+        self.of_each(serial)
+    }
+
+    fn of_each(&self, of: fn(&CertificateDer<'_>) -> String) -> String {
+        let each: Vec<_> = self.chain.iter().map(of).collect();
+        each.join(",")
     }
 }
 
@@ -206,6 +242,11 @@ fn fingerprint(certificate: &CertificateDer<'_>) -> String {
     hex(&Sha256::digest(certificate))
 }
 
+/// What logs are asked for by an operator of Envoy's; nothing is trusted for it.
+fn fingerprint_sha1(certificate: &CertificateDer<'_>) -> String {
+    hex(digest::digest(&digest::SHA1_FOR_LEGACY_USE_ONLY, certificate).as_ref())
+}
+
 /// PEM in which what is no letter, digit, `-` or `.` is written as `%` and two digits, but for the spaces in its first and
 /// last line, which are too: as Envoy writes it in `x-forwarded-client-cert`.
 fn encoded_pem(certificate: &CertificateDer<'_>) -> String {
@@ -247,8 +288,8 @@ mod tests {
         let nothing = LazyText::default();
         assert!(nothing.is_empty());
         assert_eq!(&*LazyText::from("CN=a"), "CN=a");
-        let der = Rc::new(CertificateDer::from(vec![1]));
-        let text = LazyText::new(Some(&der), |der| der.len().to_string());
+        let chain = Rc::from([CertificateDer::from(vec![1])]);
+        let text = LazyText::new(&chain, |der| der.len().to_string());
         assert!(text.text.get().is_none());
         assert_eq!(&*text, "1");
     }

@@ -1,11 +1,13 @@
 //! `envoy.filters.http.health_check`.
 
+use http::HeaderValue;
+
 use crate::proxy::config::{At, Compiled, Refusal, matcher};
 use crate::proxy::http::filter::health_check::HealthCheck;
 use crate::xds::pb::http_filter::health_check;
 
-/// A `HealthCheck`, which has to answer by itself.
-pub(super) fn check(message: &health_check::HealthCheck) -> Compiled<HealthCheck> {
+/// A `HealthCheck` of a node of this cluster, which has to answer by itself.
+pub(super) fn check(message: &health_check::HealthCheck, cluster: &str) -> Compiled<HealthCheck> {
     if message.pass_through_mode.as_ref().is_none_or(|pass| pass.value) {
         return Err(Refusal::not_implemented("pass_through_mode: true"));
     }
@@ -14,6 +16,7 @@ pub(super) fn check(message: &health_check::HealthCheck) -> Compiled<HealthCheck
     }
     let headers = message.headers.iter().enumerate();
     Ok(HealthCheck {
+        cluster: HeaderValue::from_str(cluster).map_err(|_| Refusal::new("the node's cluster is no header"))?,
         headers: headers
             .map(|(index, one)| matcher::header(one).at_index("headers", index))
             .collect::<Compiled<_>>()?,

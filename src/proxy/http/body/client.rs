@@ -11,6 +11,7 @@ use http_body::{Body, Frame, SizeHint};
 
 use super::BodyError;
 use super::incoming::Incoming;
+use crate::proxy::http::http1::Refusal;
 
 /// The body of a client's request.
 #[derive(Debug)]
@@ -36,9 +37,24 @@ impl Base64 {
         let mut out = Vec::with_capacity(whole / 4 * 3);
         // Each message may be padded by itself.
         for quad in encoded.chunks(4) {
-            STANDARD.decode_vec(quad, &mut out).map_err(|_| BodyError::Malformed)?;
+            STANDARD
+                .decode_vec(quad, &mut out)
+                .map_err(|_| BodyError::Malformed(Refusal::base64("grpc_base_64_decode_failed")))?;
         }
         Ok(out.into())
+    }
+
+    /// Whether there may be an end here.
+    ///
+    /// # Errors
+    /// When it is in the midst of four characters.
+    fn end(&self) -> Result<(), BodyError> {
+        match self.0.is_empty() {
+            true => Ok(()),
+            false => Err(BodyError::Malformed(Refusal::base64(
+                "grpc_base_64_decode_failed_bad_size",
+            ))),
+        }
     }
 }
 
@@ -56,11 +72,10 @@ impl Body for ClientBody {
                 let frame = match ready!(Pin::new(body).poll_frame(cx)) {
                     Some(Ok(frame)) => match frame.into_data() {
                         Ok(data) => Some(decoder.decode(&data).map(Frame::data)),
-                        Err(frame) => Some(Ok(frame)),
+                        Err(frame) => Some(decoder.end().map(|()| frame)),
                     },
                     Some(Err(error)) => Some(Err(BodyError::Peer(error))),
-                    None if decoder.0.is_empty() => None,
-                    None => Some(Err(BodyError::Malformed)),
+                    None => decoder.end().err().map(Err),
                 };
                 Poll::Ready(frame)
             }
@@ -76,7 +91,8 @@ impl Body for ClientBody {
 
     fn is_end_stream(&self) -> bool {
         match self {
-            ClientBody::Streaming(body) | ClientBody::Encoded(body, _) => body.is_end_stream(),
+            ClientBody::Streaming(body) => body.is_end_stream(),
+            ClientBody::Encoded(body, decoder) => body.is_end_stream() && decoder.0.is_empty(),
             ClientBody::Whole(data, trailers) => data.is_none() && trailers.is_none(),
         }
     }

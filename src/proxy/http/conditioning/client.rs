@@ -30,10 +30,8 @@ pub(super) fn forwarded_for(headers: &mut HeaderMap, manager: &HttpManager, conn
         0 => peer,
         hops => last_trusted(headers, hops - 1).or(peer),
     };
-    if let Some(peer) = peer.filter(|_| !manager.skip_xff_append)
-        && let Ok(address) = HeaderValue::from_str(&to_others(peer).to_string())
-    {
-        append(headers, FORWARDED_FOR, address);
+    if let Some(peer) = peer.filter(|_| !manager.skip_xff_append) {
+        append_address(headers, peer);
     }
     if let Some(Ok(address)) = client.map(|client| HeaderValue::from_str(&client.to_string())) {
         headers.insert(EXTERNAL_ADDRESS, address);
@@ -49,6 +47,19 @@ fn to_others(client: IpAddr) -> IpAddr {
         return OWN.unwrap_or(client);
     }
     client
+}
+
+/// Says that it is this machine that sends a request, and of its own accord, as Envoy does of copies.
+pub(crate) fn sign(headers: &mut HeaderMap) {
+    headers.insert("x-envoy-internal", HeaderValue::from_static("true"));
+    append_address(headers, Ipv4Addr::LOCALHOST.into());
+}
+
+/// Adds the address of whoever sends a request to those of the clients before it.
+fn append_address(headers: &mut HeaderMap, sender: IpAddr) {
+    if let Ok(address) = HeaderValue::from_str(&to_others(sender).to_string()) {
+        append(headers, FORWARDED_FOR, address);
+    }
 }
 
 /// The address from which this machine speaks to others; none if it has no way to any. Envoy takes the first of an

@@ -9,6 +9,7 @@ use crate::proxy::flags::Flags;
 use crate::proxy::format::Context;
 use crate::proxy::http::HttpStats;
 use crate::proxy::http::body::BodyError;
+use crate::proxy::http::interim::Interims;
 use crate::proxy::http::route::RouteAction;
 use crate::proxy::trace::export;
 
@@ -49,6 +50,10 @@ impl Recorder {
 
     /// The response broke off.
     pub(crate) fn broken(mut self, error: &BodyError) {
+        if matches!(error, BodyError::MaxDuration) {
+            let stats = &self.0.downstream.manager.stats;
+            stats.rq_max_duration.fetch_add(1, Relaxed);
+        }
         let (flags, details) = error.told();
         self.0.stream.blame(flags, details);
         self.0.close();
@@ -56,8 +61,9 @@ impl Recorder {
 
     /// The client went away.
     pub(crate) fn abandoned(mut self) {
+        let (flags, details) = self.0.why_abandoned();
         let Exchange { stream, downstream, .. } = &mut *self.0;
-        stream.blame(Flags::DOWNSTREAM_CONNECTION_TERMINATION, "downstream_remote_disconnect");
+        stream.blame(flags, details);
         downstream.request_abandoned(stream.elapsed());
         downstream.manager.stats.rq_rx_reset.fetch_add(1, Relaxed);
         self.0.close();
@@ -65,6 +71,12 @@ impl Recorder {
 }
 
 impl Exchange {
+    /// Why the client does not get its answer: it has gone, or it has given up a stream of its connection.
+    fn why_abandoned(&self) -> (Flags, &'static str) {
+        let gone = (Flags::DOWNSTREAM_CONNECTION_TERMINATION, "downstream_remote_disconnect");
+        self.interims.as_ref().and_then(Interims::reset).unwrap_or(gone)
+    }
+
     /// Notes the route and the cluster of a request that got no further.
     fn note_route(&mut self) {
         let Some(matched) = self.matched.as_ref().filter(|_| self.stream.cluster.is_none()) else {
@@ -96,6 +108,23 @@ impl Exchange {
         self.downstream.request_ends();
         stats.rq_time.record(took);
         self.count_status(self.stream.status);
+        self.count_interim();
+    }
+
+    /// Counts what the host said before its answer, whatever became of that.
+    fn count_interim(&mut self) {
+        let Some(interims) = &self.interims else { return };
+        let Some(status) = interims.heard() else { return };
+        if let Some(cluster) = &self.stream.cluster {
+            cluster.stats.external.count_status(status.as_u16());
+        }
+        if interims.are_passed_on() {
+            self.count_status(status.as_u16());
+            if self.stream.status == 0 {
+                // It is all that the client was told.
+                self.stream.status = status.as_u16();
+            }
+        }
     }
 
     /// Writes it into logs, and ends its span.

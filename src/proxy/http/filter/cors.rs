@@ -99,8 +99,10 @@ impl CorsPolicy {
         u64::from(self.per_million) > exchange.random % 1_000_000
     }
 
+    /// As in Envoy, what would match `*` matches every origin.
     fn allows(&self, origin: &HeaderValue) -> bool {
-        self.origins.iter().any(|wanted| wanted.matches(origin.as_bytes()))
+        let matches = |wanted: &StringMatcher| wanted.matches(b"*") || wanted.matches(origin.as_bytes());
+        self.origins.iter().any(matches)
     }
 }
 

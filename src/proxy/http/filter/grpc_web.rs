@@ -1,18 +1,29 @@
 //! `envoy.filters.http.grpc_web`: gRPC for browsers, which cannot read trailers: they become a last message of the body.
 
+use std::future::poll_fn;
+use std::pin::Pin;
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::{BufMut, Bytes, BytesMut};
 use http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, TE};
-use http::response;
+use http::{Response, StatusCode, response};
+use http_body::{Body, Frame};
 
+use crate::proxy::flags::Flags;
 use crate::proxy::http::body::client::{Base64, ClientBody};
+use crate::proxy::http::body::{BodyError, ResponseBody};
 use crate::proxy::http::exchange::Exchange;
+use crate::proxy::http::local_reply::{self, LocalReply, grpc_status};
+use crate::proxy::http::route::is_grpc;
 
 const GRPC_ACCEPT_ENCODING: HeaderName = HeaderName::from_static("grpc-accept-encoding");
 
 /// The flag of a message that holds trailers.
 const TRAILERS: u8 = 0x80;
+
+/// How much of an answer that is no gRPC is told, in bytes: as in Envoy.
+const TOLD: usize = 16 << 10;
 
 /// How a client wants its answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,12 +35,12 @@ pub(crate) enum Dialect {
 }
 
 impl Dialect {
+    /// That of a content type. Envoy knows no others.
     fn of(content_type: &[u8]) -> Option<Self> {
-        let rest = content_type.strip_prefix(b"application/grpc-web")?;
-        match rest {
-            [] => Some(Dialect::Binary),
-            [b'+' | b';', ..] => Some(Dialect::Binary),
-            _ => rest.starts_with(b"-text").then_some(Dialect::Text),
+        match content_type {
+            b"application/grpc-web" | b"application/grpc-web+proto" => Some(Dialect::Binary),
+            b"application/grpc-web-text" | b"application/grpc-web-text+proto" => Some(Dialect::Text),
+            _ => None,
         }
     }
 
@@ -57,7 +68,6 @@ pub(super) fn request(exchange: &mut Exchange) {
     let text_back = headers
         .get(ACCEPT)
         .is_some_and(|accept| Dialect::of(accept.as_bytes()) == Some(Dialect::Text));
-    exchange.grpc = true;
     // What it accepts decides, whatever it sent.
     exchange.grpc_web = Some(if text_back { Dialect::Text } else { Dialect::Binary });
     if dialect == Dialect::Text {
@@ -68,12 +78,62 @@ pub(super) fn request(exchange: &mut Exchange) {
     }
 }
 
-/// Tells the browser how it gets its answer.
-pub(super) fn response(exchange: &Exchange, response: &mut response::Parts) {
-    if let Some(dialect) = exchange.grpc_web {
-        response.headers.insert(CONTENT_TYPE, dialect.content_type());
-        response.headers.remove(CONTENT_LENGTH);
+/// The answer as a browser can read it, whoever gives it.
+///
+/// # Errors
+/// What to answer where the host breaks off before that is known.
+pub(crate) async fn answer(
+    dialect: Dialect,
+    response: Response<ResponseBody>,
+) -> Result<Response<ResponseBody>, LocalReply> {
+    let (mut parts, body) = response.into_parts();
+    let grpc = parts.status == StatusCode::OK && is_grpc(&parts.headers);
+    parts.headers.insert(CONTENT_TYPE, dialect.content_type());
+    if grpc || body.is_end_stream() {
+        parts.headers.remove(CONTENT_LENGTH);
+        return Ok(Response::from_parts(parts, body.encode(Encoder::new(dialect))));
     }
+    match text(body).await {
+        Ok(text) => {
+            tell(&mut parts, &text);
+            Ok(Response::from_parts(parts, ResponseBody::empty()))
+        }
+        Err(error) => Err(broken(&error)),
+    }
+}
+
+/// Puts what is no gRPC into the headers, which is where gRPC has errors.
+fn tell(parts: &mut response::Parts, text: &[u8]) {
+    parts.headers.insert(CONTENT_LENGTH, HeaderValue::from(0));
+    let status = HeaderValue::from(grpc_status(parts.status));
+    parts.headers.insert("grpc-status", status);
+    if let Some(message) = local_reply::grpc_message(text) {
+        parts.headers.insert("grpc-message", message);
+    }
+}
+
+/// The beginning of a body, all of which is read. Trailers of what is no gRPC are nobody's.
+async fn text(mut body: ResponseBody) -> Result<BytesMut, BodyError> {
+    let mut text = BytesMut::new();
+    while let Some(frame) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
+        if let Ok(data) = Frame::into_data(frame?) {
+            let told = data.len().min(TOLD - text.len());
+            text.extend_from_slice(&data[..told]);
+        }
+    }
+    Ok(text)
+}
+
+/// The answer instead of one that broke off while it was read: the client has had nothing of it.
+fn broken(error: &BodyError) -> LocalReply {
+    let (flags, details) = error.told();
+    let (status, reason) = match flags {
+        Flags::UPSTREAM_PROTOCOL_ERROR => (StatusCode::BAD_GATEWAY, "protocol error"),
+        Flags::UPSTREAM_REMOTE_RESET => (StatusCode::SERVICE_UNAVAILABLE, "remote reset"),
+        _ => (StatusCode::SERVICE_UNAVAILABLE, "connection termination"),
+    };
+    let text = format!("upstream connect error or disconnect/reset before headers. reset reason: {reason}");
+    LocalReply::new(status, text, flags, details)
 }
 
 /// Turns an answer into what a browser can read.
@@ -122,6 +182,8 @@ mod tests {
         assert_eq!(Dialect::of(b"application/grpc-web"), Some(Dialect::Binary));
         assert_eq!(Dialect::of(b"application/grpc-web+proto"), Some(Dialect::Binary));
         assert_eq!(Dialect::of(b"application/grpc-web-text"), Some(Dialect::Text));
+        assert_eq!(Dialect::of(b"application/grpc-web-text+proto"), Some(Dialect::Text));
+        assert_eq!(Dialect::of(b"application/grpc-web; charset=utf-8"), None);
         assert_eq!(Dialect::of(b"application/grpc"), None);
         assert_eq!(Dialect::of(b"application/grpc-webs"), None);
     }

@@ -2,7 +2,8 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use http::StatusCode;
+use http::header::{HeaderName, HeaderValue};
+use http::{StatusCode, response};
 
 use crate::proxy::flags::Flags;
 use crate::proxy::http::exchange::Exchange;
@@ -12,9 +13,14 @@ use crate::proxy::http::route::HeaderMatch;
 /// Whether health checks fail on purpose (`/healthcheck/fail`).
 pub(crate) static FAILING: AtomicBool = AtomicBool::new(false);
 
+const CHECKED_CLUSTER: HeaderName = HeaderName::from_static("x-envoy-upstream-healthchecked-cluster");
+const FAIL_AT_ONCE: HeaderName = HeaderName::from_static("x-envoy-immediate-health-check-fail");
+
 /// Which requests are health checks.
 #[derive(Debug)]
 pub(crate) struct HealthCheck {
+    /// The cluster that this node belongs to (`node.cluster`), which answers tell.
+    pub(crate) cluster: HeaderValue,
     /// All of these have to match.
     pub(crate) headers: Vec<HeaderMatch>,
 }
@@ -27,10 +33,24 @@ impl HealthCheck {
             return None;
         }
         exchange.stream.health_check = true;
-        let status = match FAILING.load(Ordering::Relaxed) {
-            true => StatusCode::SERVICE_UNAVAILABLE,
-            false => StatusCode::OK,
-        };
-        Some(LocalReply::new(status, "", Flags::default(), "health_check_ok"))
+        Some(match FAILING.load(Ordering::Relaxed) {
+            true => LocalReply::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "",
+                Flags::LOCAL_HEALTH,
+                "health_check_failed",
+            ),
+            false => LocalReply::new(StatusCode::OK, "", Flags::default(), "health_check_ok"),
+        })
+    }
+
+    /// Tells whose health it is, and whoever asks something else that it is bad.
+    pub(super) fn response(&self, exchange: &Exchange, response: &mut response::Parts) {
+        if exchange.stream.health_check {
+            response.headers.insert(CHECKED_CLUSTER, self.cluster.clone());
+        }
+        if FAILING.load(Ordering::Relaxed) {
+            response.headers.insert(FAIL_AT_ONCE, HeaderValue::from_static("true"));
+        }
     }
 }

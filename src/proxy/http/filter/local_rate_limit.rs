@@ -7,7 +7,7 @@ use http::StatusCode;
 
 use crate::proxy::flags::Flags;
 use crate::proxy::http::exchange::Exchange;
-use crate::proxy::http::header_ops::HeaderOps;
+use crate::proxy::http::header_ops::{HeaderOps, Of};
 use crate::proxy::http::local_reply::LocalReply;
 
 /// A limit.
@@ -86,7 +86,8 @@ impl LocalRateLimit {
         }
         if !hits(self.enforced) {
             let mut headers = std::mem::take(&mut exchange.request.headers);
-            self.request_headers.apply(&mut headers, &exchange.context());
+            self.request_headers
+                .apply(&mut headers, Of::Request, &exchange.context());
             exchange.request.headers = headers;
             return None;
         }
@@ -96,7 +97,8 @@ impl LocalRateLimit {
             Flags::RATE_LIMITED,
             "local_rate_limited",
         );
-        self.response_headers.apply(&mut reply.headers, &exchange.context());
+        self.response_headers
+            .apply(&mut reply.headers, Of::Response, &exchange.context());
         reply.grpc_status = self.as_resource_exhausted.then_some(8);
         Some(reply)
     }

@@ -13,12 +13,11 @@ use http_body::{Body, Frame, SizeHint};
 use super::Rest;
 use super::encode;
 use super::lines::Field;
-use super::request::Head;
 use super::wire::Wire;
 use crate::proxy::http::HttpManager;
 use crate::proxy::http::body::incoming::PeerError;
 use crate::proxy::http::connection::Open;
-use crate::proxy::http::meter::{self, Meter};
+use crate::proxy::http::meter::Meter;
 use crate::proxy::io::metered::Metered;
 
 /// What is read of further requests while one is being answered, at most.
@@ -66,10 +65,10 @@ impl Connection {
     }
 
     /// Counts what goes by for a request from now on: of what came with its head all that was not of another, as in Envoy.
-    pub(super) fn meter(&mut self, head: &Head, came: usize) {
+    pub(super) fn meter(&mut self, came: usize, headers: usize) {
         let meter = Meter::default();
         meter.receive(came);
-        meter.receive_headers(meter::http1_headers(head.request.headers()));
+        meter.receive_headers(headers);
         self.wire.meter = Some(Rc::new(meter));
     }
 

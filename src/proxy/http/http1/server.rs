@@ -34,6 +34,7 @@ use crate::proxy::http::body::ResponseBody;
 use crate::proxy::http::body::incoming::Incoming;
 use crate::proxy::http::connection::{Downstream, Ending, Open};
 use crate::proxy::http::interim::Interims;
+use crate::proxy::http::meter;
 use crate::proxy::http::{HttpManager, exchange};
 use crate::proxy::io::metered::Metered;
 use crate::proxy::turn;
@@ -144,7 +145,8 @@ impl<E: Future<Output = Option<Instant>>> Server<'_, E> {
                 Next::Request(head) => head,
                 Next::Over(over) => return Ok(over),
                 Next::Refused(refusal) => {
-                    let response = exchange::refuse(self.downstream.clone(), refusal, Version::HTTP_11);
+                    let meter = self.connection.borrow().wire.meter.clone();
+                    let response = exchange::refuse(self.downstream.clone(), refusal, Version::HTTP_11, meter);
                     self.write(response, Asked::Other, false).await?;
                     return Ok(Over::Announced);
                 }
@@ -179,14 +181,19 @@ impl<E: Future<Output = Option<Instant>>> Server<'_, E> {
                         Ok(Some(head)) => {
                             connection.rest = head.rest;
                             if self.downstream.manager.metered {
-                                connection.meter(&head, came);
+                                connection.meter(came, meter::http1_headers(head.request.headers()));
                             }
                             // The host's answer is read into the same, and not into one that is made for it.
                             connection.wire.rest();
                             return Poll::Ready(Ok(Next::Request(head)));
                         }
                         Ok(None) => {}
-                        Err(refusal) => return Poll::Ready(Ok(Next::Refused(refusal))),
+                        Err(refusal) => {
+                            if self.downstream.manager.metered {
+                                connection.meter(came, 0);
+                            }
+                            return Poll::Ready(Ok(Next::Refused(refusal)));
+                        }
                     }
                 }
                 if wire.ended {
@@ -197,6 +204,9 @@ impl<E: Future<Output = Option<Instant>>> Server<'_, E> {
                 {
                     let late = late.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
                     if late.as_mut().poll(cx).is_ready() {
+                        if self.downstream.manager.metered {
+                            connection.meter(came, 0);
+                        }
                         return Poll::Ready(Ok(Next::Refused(refusal)));
                     }
                 }

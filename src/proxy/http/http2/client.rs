@@ -20,6 +20,7 @@ use super::head::{Answer, write_fields};
 use super::keepalive::KeepAlive;
 use super::pump::Pump;
 use super::{remove_what_is_not_in_http2, tunnel};
+use crate::proxy::http::Underscores;
 use crate::proxy::http::body::RequestBody;
 use crate::proxy::http::interim::Interims;
 use crate::proxy::http::meter::Meter;
@@ -53,6 +54,7 @@ pub(crate) fn begin<I: AsyncRead + AsyncWrite + Unpin>(
         header_bytes: HEADER_BYTES,
         max_streams: 0,
         connect_protocol: false,
+        underscores: Underscores::Allow,
         metered: false,
     });
     let connection = connection.shared();

@@ -20,6 +20,7 @@ use super::outbox::Outbox;
 use super::settings::{Own, Settings};
 use super::stream::{Heard, Said, register};
 use super::table::Table;
+use crate::proxy::http::Underscores;
 
 /// Streams that we reset for what the peer did wrong, before the connection ends.
 const RESET_STREAMS: u32 = 1024;
@@ -64,6 +65,8 @@ pub(super) struct Config {
     pub(super) max_streams: u32,
     /// Whether clients may ask for other protocols (RFC 8441).
     pub(super) connect_protocol: bool,
+    /// What becomes of trailers with `_` in their names.
+    pub(super) underscores: Underscores,
     /// Whether bytes on the wire are counted for each of a client's requests.
     pub(super) metered: bool,
 }
@@ -304,6 +307,10 @@ impl Connection {
         if stream.is_over() {
             return;
         }
+        if self.config.metered {
+            // Those of hosts are taken down by then.
+            stream.said_reset();
+        }
         let (id, unread) = (stream.id, stream.data.clear());
         if unread > 0 {
             // Nobody is to take for the whole what is left of it.
@@ -385,7 +392,10 @@ impl Connection {
                 _ if !stream.sender && stream.said < Said::Ending => Some(Reason::CANCEL),
                 Role::Client if !stream.receiver && stream.heard != Heard::Ended => Some(Reason::CANCEL),
                 // The answer is complete: the rest of the request is of no use (RFC 9113 section 8.1).
-                Role::Server if !stream.receiver && stream.said == Said::Ended => Some(Reason::NO_ERROR),
+                Role::Server if !stream.receiver && stream.said == Said::Ended => Some(match stream.connect {
+                    true => Reason::CONNECT_ERROR,
+                    false => Reason::NO_ERROR,
+                }),
                 Role::Client | Role::Server => None,
             };
             if let Some(reason) = given_up {

@@ -15,6 +15,7 @@ use super::error::{Error, Reason};
 use super::frame::{Head, SETTINGS};
 use super::half::{Receiver, Sender};
 use super::waits::Piece;
+use crate::proxy::http::Underscores;
 use crate::proxy::http::connection::PREFACE;
 
 /// Requests of a client of ours that a host answers.
@@ -27,6 +28,7 @@ const CONFIG: Config = Config {
     header_bytes: 1000,
     max_streams: 5,
     connect_protocol: true,
+    underscores: Underscores::Allow,
     metered: false,
 };
 

@@ -57,6 +57,9 @@ pub(crate) enum Error {
     /// The peer broke the protocol, for which we reset the stream or ended the connection.
     #[error("the peer broke the protocol: {0}")]
     Broken(Reason),
+    /// The peer said what is not wanted here, for which we reset the stream. `%RESPONSE_CODE_DETAILS%` of it.
+    #[error("the peer said what is not wanted: {0}")]
+    Unwanted(&'static str),
     /// We reset the stream for reasons of our own.
     #[error("the stream was given up: {0}")]
     GivenUp(Reason),
@@ -69,18 +72,6 @@ pub(crate) enum Error {
     /// The connection failed.
     #[error("the connection failed: {0}")]
     Io(io::ErrorKind),
-}
-
-impl Error {
-    /// The code that tells it, if there is one.
-    pub(crate) fn reason(&self) -> Option<Reason> {
-        match self {
-            Error::Reset(reason) | Error::Broken(reason) | Error::GivenUp(reason) | Error::GoneAway(reason) => {
-                Some(*reason)
-            }
-            Error::Ended | Error::Io(_) => None,
-        }
-    }
 }
 
 impl From<io::Error> for Error {

@@ -93,6 +93,9 @@ pub(super) fn number<const N: usize>(payload: &[u8]) -> Result<[u8; N], Reason> 
     payload.try_into().map_err(|_| Reason::FRAME_SIZE_ERROR)
 }
 
+/// How long RST_STREAM is.
+pub(super) const RESET: usize = HEAD + 4;
+
 pub(super) fn write_reset(out: &mut BytesMut, stream: u32, reason: Reason) {
     out.put_slice(&Head::new(4, RST_STREAM, 0, stream).bytes());
     out.put_u32(reason.0);

@@ -12,6 +12,7 @@ use super::connection::Shared;
 use super::error::{Error, Reason};
 use super::head::{Answer, write_answer};
 use super::waits::Piece;
+use crate::proxy::flags::Flags;
 use crate::proxy::http::meter::Meter;
 
 /// What comes on a stream.
@@ -71,11 +72,11 @@ impl Sender {
         }
     }
 
-    /// Whether the stream is not broken.
-    pub(super) fn is_open(&self) -> bool {
+    /// Why the stream is over before its time, if it is.
+    pub(super) fn broken(&self) -> Option<Error> {
         let mut connection = self.connection.borrow_mut();
         let stream = connection.table.get_mut(self.place);
-        stream.is_some_and(|stream| stream.broken.is_none())
+        stream.map_or(Some(Error::Ended), |stream| stream.broken)
     }
 
     /// Where bytes on the wire are counted, if they are.
@@ -142,6 +143,18 @@ impl Teller {
     pub(crate) fn tell(&self, status: StatusCode, headers: &HeaderMap) {
         let mut connection = self.connection.borrow_mut();
         connection.interim(self.place, |encoder, out| write_answer(encoder, status, headers, out));
+    }
+
+    /// The flag and the `%RESPONSE_CODE_DETAILS%` of a stream that the client has reset, or that was reset for what it said.
+    pub(crate) fn reset(&self) -> Option<(Flags, &'static str)> {
+        let mut connection = self.connection.borrow_mut();
+        match connection.table.get_mut(self.place)?.broken? {
+            Error::Reset(Reason::PROTOCOL_ERROR) => Some((Flags::DOWNSTREAM_PROTOCOL_ERROR, "http2.remote_reset")),
+            Error::Reset(Reason::REFUSED_STREAM) => Some((Flags::DOWNSTREAM_REMOTE_RESET, "http2.remote_refuse")),
+            Error::Reset(_) => Some((Flags::DOWNSTREAM_REMOTE_RESET, "http2.remote_reset")),
+            Error::Unwanted(details) => Some((Flags::DOWNSTREAM_REMOTE_RESET, details)),
+            Error::Broken(_) | Error::GivenUp(_) | Error::GoneAway(_) | Error::Ended | Error::Io(_) => None,
+        }
     }
 }
 

@@ -14,8 +14,9 @@ use crate::proxy::http::body::BodyError;
 /// The stream, and what is left of the body. No more is taken of it than the stream has room for, and one piece.
 #[derive(Debug)]
 pub(crate) struct Pump<B> {
-    sender: Sender,
+    // Dropped first: it asks the stream why it was not taken.
     body: B,
+    sender: Sender,
     /// Whether it is what goes by in a client's tunnel.
     tunnel: bool,
 }
@@ -24,8 +25,8 @@ impl<B: Body<Data = Bytes, Error = BodyError> + Unpin> Pump<B> {
     /// Nothing of the body has been sent.
     pub(super) fn new(sender: Sender, body: B) -> Self {
         Self {
-            sender,
             body,
+            sender,
             tunnel: false,
         }
     }
@@ -77,7 +78,8 @@ impl<B: Body<Data = Bytes, Error = BodyError> + Unpin> Pump<B> {
                     tracing::debug!(%error, "a body broke off");
                     self.sender.reset(match self.tunnel {
                         true => Reason::CONNECT_ERROR,
-                        false => error.reason(),
+                        // Whatever it was: what a peer says to us is not meant for others.
+                        false => Reason::INTERNAL_ERROR,
                     });
                     return Poll::Ready(Ok(()));
                 }

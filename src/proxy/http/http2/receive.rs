@@ -5,12 +5,14 @@
 use std::rc::Rc;
 
 use bytes::{Bytes, BytesMut};
+use http::Method;
 
 use super::connection::{ALIVE, Begun, Block, Connection, Going, Role, SHUTDOWN};
 use super::error::{Error, Reason};
 use super::frame::{self, Head};
 use super::head::{Fields, Flaw};
 use super::stream::{Heard, Stream};
+use crate::proxy::http::Underscores;
 
 /// Frames without anything in them that may follow each other, as in Envoy
 /// (`max_consecutive_inbound_frames_with_empty_payload`).
@@ -244,6 +246,7 @@ impl Connection {
         let mut stream = Stream::new(id, self.config.stream_window, self.peer.window);
         stream.heard = if ended { Heard::Ended } else { Heard::Body };
         stream.length = asked.length;
+        stream.connect = asked.request.method() == Method::CONNECT;
         stream.meter = self.config.metered.then(Rc::default);
         stream.heard_headers(self.heading);
         self.active += 1;
@@ -270,8 +273,34 @@ impl Connection {
             return self.offends(place, reason);
         }
         stream.wake_reader();
+        if self.config.underscores != Underscores::Allow {
+            self.look_at_trailers(place);
+        }
         self.settle(place);
         Ok(())
+    }
+
+    /// Drops trailers with `_` in their names, or resets their stream.
+    fn look_at_trailers(&mut self, place: usize) {
+        let Some(stream) = self.table.get_mut(place) else {
+            return;
+        };
+        let Some(trailers) = &mut stream.trailers else { return };
+        let names = trailers.keys().filter(|name| name.as_str().contains('_'));
+        let names: Vec<_> = names.cloned().collect();
+        if names.is_empty() {
+            return;
+        }
+        if self.config.underscores == Underscores::Drop {
+            names.iter().for_each(|name| drop(trailers.remove(name)));
+            stream.trailers.take_if(|trailers| trailers.is_empty());
+            return;
+        }
+        // Nobody is to take for the whole what has come of it.
+        stream.heard = Heard::Body;
+        stream.trailers = None;
+        let error = Error::Unwanted("http2.unexpected_underscore");
+        self.reset(place, Reason::INTERNAL_ERROR, error);
     }
 
     fn priority(&mut self, head: Head, payload: &[u8]) -> Result<(), Reason> {
@@ -292,6 +321,9 @@ impl Connection {
                 Absent::Reset | Absent::Closed => Ok(()),
             };
         };
+        if let Some(stream) = self.table.get_mut(place) {
+            stream.heard_reset();
+        }
         self.breaks(place, Error::Reset(reason));
         if self.begun.iter().any(|begun| begun.stream == place) {
             self.idle.unseen += 1;

@@ -16,6 +16,7 @@ use super::body::StreamBody;
 use super::connection::{Begun, Config, Connection, Role, Shared};
 use super::driver::Driver;
 use super::error::{Error, Reason};
+use super::frame;
 use super::half::{Receiver, Sender};
 use super::head::Asked;
 use super::keepalive::KeepAlive;
@@ -26,6 +27,7 @@ use crate::proxy::http::body::ResponseBody;
 use crate::proxy::http::body::incoming::Incoming;
 use crate::proxy::http::connection::{Downstream, Ending};
 use crate::proxy::http::interim::Interims;
+use crate::proxy::http::meter::Meter;
 use crate::proxy::http::{HttpManager, exchange};
 
 /// What a stream and a connection may have on their way to us, unless the manager says otherwise.
@@ -81,6 +83,7 @@ fn config(manager: &HttpManager) -> Config {
         header_bytes: u32::try_from(manager.limits.header_bytes).unwrap_or(u32::MAX),
         max_streams: settings.max_concurrent_streams.unwrap_or(STREAMS),
         connect_protocol: settings.allow_connect,
+        underscores: manager.underscores,
         metered: manager.metered,
     }
 }
@@ -150,9 +153,10 @@ fn begin(connection: &Shared, streams: &Streams, downstream: &Rc<Downstream>) {
         let Some(Begun { stream, asked }) = begun else { return };
         let receiver = Receiver::new(connection.clone(), stream);
         let sender = Sender::new(connection.clone(), stream);
-        match sender.is_open() {
-            true => streams.begin(downstream.clone(), asked, receiver, sender),
-            false => downstream.request_unseen(),
+        match sender.broken() {
+            None => streams.begin(downstream.clone(), asked, receiver, sender),
+            Some(Error::Unwanted(details)) => exchange::give_up(downstream.clone(), details, sender.meter()),
+            Some(_) => downstream.request_unseen(),
         }
     }
 }
@@ -200,12 +204,17 @@ async fn answered(
         .unanswered
         .or_else(|| exchange::is_unanswered(&downstream, headers))
     {
-        exchange::give_up(downstream, details);
         sender.reset(Reason::INTERNAL_ERROR);
+        // What was not looked at does not count as received, as in Envoy.
+        let meter = downstream.manager.metered.then(Rc::<Meter>::default);
+        if let Some(meter) = &meter {
+            meter.send(frame::RESET);
+        }
+        exchange::give_up(downstream, details, meter);
         return None;
     }
     if let Some(refusal) = asked.refusal {
-        return Some(exchange::refuse(downstream, refusal, Version::HTTP_2));
+        return Some(exchange::refuse(downstream, refusal, Version::HTTP_2, sender.meter()));
     }
     let (mut parts, ()) = asked.request.into_parts();
     if let Some(protocol) = asked.protocol {

@@ -17,6 +17,7 @@ use http::{HeaderMap, Response};
 
 use super::error::Error;
 use super::flow::{Receiving, Sending};
+use super::frame;
 use crate::proxy::http::meter::Meter;
 
 /// Pieces that are shorter are put together while nobody takes them: each would keep all of what was read with it.
@@ -62,6 +63,8 @@ pub(super) struct Stream {
     pub(super) answer: Option<Response<()>>,
     /// Whether the answer to what was asked has no body (HEAD).
     pub(super) bodiless: bool,
+    /// Whether a client asked for a tunnel.
+    pub(super) connect: bool,
     /// Data that nobody has taken.
     pub(super) data: Pieces,
     pub(super) trailers: Option<HeaderMap>,
@@ -92,6 +95,7 @@ impl Stream {
             interim: None,
             answer: None,
             bodiless: false,
+            connect: false,
             data: Pieces::default(),
             trailers: None,
             length: None,
@@ -110,6 +114,20 @@ impl Stream {
         if let Some(meter) = &self.meter {
             meter.receive(bytes);
             meter.receive_headers(bytes);
+        }
+    }
+
+    /// The peer has reset it.
+    pub(super) fn heard_reset(&self) {
+        if let Some(meter) = self.meter.as_ref().filter(|_| self.broken.is_none()) {
+            meter.receive(frame::RESET);
+        }
+    }
+
+    /// It is reset.
+    pub(super) fn said_reset(&self) {
+        if let Some(meter) = &self.meter {
+            meter.send(frame::RESET);
         }
     }
 

@@ -18,6 +18,7 @@ use super::half::{Receiver, Sender};
 use super::head::Asked;
 use super::waits::Piece;
 use super::{Client, begin};
+use crate::proxy::http::Underscores;
 use crate::proxy::http::body::RequestBody;
 
 const SERVER: Config = Config {
@@ -27,6 +28,7 @@ const SERVER: Config = Config {
     header_bytes: 60 << 10,
     max_streams: 100,
     connect_protocol: true,
+    underscores: Underscores::Allow,
     metered: false,
 };
 
