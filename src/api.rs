@@ -28,5 +28,5 @@ pub mod workload_entry;
 pub mod workload_group;
 
 pub use field_path::FieldPath;
-pub use object::{Object, Precedence, Spec};
+pub use object::{Object, Places, Precedence, Spec};
 pub use read::{Read, ReadOptions, read};

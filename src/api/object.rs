@@ -1,5 +1,6 @@
 //! One object of the directory.
 
+use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
@@ -20,7 +21,7 @@ use crate::api::workload_group::WorkloadGroup;
 use crate::diag::Place;
 use crate::name::{Kind, ObjectId};
 use crate::source::document::Document;
-use crate::source::node;
+use crate::source::node::{self, Node};
 
 /// An object as it was written. Two objects are equal when they say the same, wherever and however
 /// they are written, so that a comment or a blank line changes nothing.
@@ -50,26 +51,68 @@ impl Object {
     ///
     /// The text is read again for this, so it is meant for what goes wrong.
     pub fn place(&self, path: impl Into<FieldPath>) -> Place {
-        self.find(&path.into(), Part::Value)
+        self.places().place(&path.into())
     }
 
     /// Where the name of a field, or the key of a map's entry, stands.
     pub fn place_of_name(&self, path: impl Into<FieldPath>) -> Place {
-        self.find(&path.into(), Part::Name)
+        self.places().find(&path.into(), Part::Name)
+    }
+
+    /// Where many fields of the object stand.
+    pub fn places(&self) -> Places<'_> {
+        Places {
+            object: self,
+            text: OnceCell::new(),
+        }
+    }
+}
+
+/// Where fields of an object stand: the text is read again for the first of them, and only for that.
+#[derive(Debug)]
+pub struct Places<'o> {
+    object: &'o Object,
+    text: OnceCell<Text>,
+}
+
+/// What the text of an object was read as.
+#[derive(Debug)]
+enum Text {
+    /// The object alone.
+    Object(Node),
+    /// The document that it stands in, to which its aliases refer.
+    Document(Node),
+    /// It cannot be read any more.
+    Nothing,
+}
+
+impl Places<'_> {
+    /// See [`Object::place`].
+    pub fn place(&self, path: &FieldPath) -> Place {
+        self.find(path, Part::Value)
     }
 
     fn find(&self, path: &FieldPath, part: Part) -> Place {
         let name = FieldPath::root().field("metadata").field("name");
         let path = if *path == FieldPath::root() { &name } else { path };
-        let span = match node::parse_part(&self.document, self.extent.clone()) {
-            Some(object) => place::find(&object, path, part),
-            // Aliases can refer to what stands before the object.
-            None => match node::parse(&self.document).root {
-                Some(document) => place::find(&document, &self.at.join(path), part),
-                None => self.extent.start..self.extent.start,
-            },
+        let Object {
+            document, extent, at, ..
+        } = self.object;
+        let span = match self.text.get_or_init(|| Text::of(self.object)) {
+            Text::Object(object) => place::find(object, path, part),
+            Text::Document(document) => place::find(document, &at.join(path), part),
+            Text::Nothing => extent.start..extent.start,
         };
-        self.document.place(span)
+        document.place(span)
+    }
+}
+
+impl Text {
+    fn of(object: &Object) -> Self {
+        if let Some(node) = node::parse_part(&object.document, object.extent.clone()) {
+            return Text::Object(node);
+        }
+        node::parse(&object.document).root.map_or(Text::Nothing, Text::Document)
     }
 }
 

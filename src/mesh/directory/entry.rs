@@ -169,15 +169,9 @@ impl Entry {
     pub(super) fn diagnostics<'o>(&self, find: &dyn Fn(&ObjectId) -> Option<&'o Object>) -> Vec<Diagnostic> {
         let mut all = Vec::new();
         if let Some(version) = self.version() {
-            let place = || {
-                let findings = version.lowered.findings.iter();
-                findings
-                    .map(|finding| finding.diagnostic(&version.object, find))
-                    .collect()
-            };
+            let place = || Finding::diagnostics(&version.object, &version.lowered.findings, find);
             all.extend(version.placed.get_or_init(place).iter().cloned());
-            let cross = self.cross.iter();
-            all.extend(cross.map(|finding| finding.diagnostic(&version.object, find)));
+            all.extend(Finding::diagnostics(&version.object, &self.cross, find));
         }
         all.extend(self.last_good());
         all

@@ -2,6 +2,8 @@
 
 mod property;
 
+use std::time::Instant;
+
 use super::*;
 use crate::mesh::service::{Address, Service, ServiceKey};
 use crate::mesh::testing::{brief, load, objects, puts};
@@ -579,4 +581,32 @@ fn observe(mesh: &Mesh) -> String {
         all += &format!("{value} {} {}", apart("app"), apart("version"));
     }
     all
+}
+
+#[test]
+fn many_findings_of_one_object_cost_its_text_a_few_times() {
+    const ROUTES: usize = 400;
+    let routes = (0..ROUTES).map(|route| {
+        format!(
+            "  - match: [{{uri: {{exact: /{route}}}}}]\n    route: [{{destination: {{host: reviews, subset: v9}}}}]\n"
+        )
+    });
+    let head = "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: many}\nspec:\n  hosts: [reviews]\n  http:\n";
+    let text = head.to_owned() + &routes.collect::<String>();
+    let started = Instant::now();
+    let object = objects("a.yaml", &text);
+    let reading = started.elapsed();
+    let put = object.into_iter().map(Change::Put).collect::<Vec<_>>();
+    let directory = Directory::new(Options::default())
+        .apply(&[puts("reviews.yaml", REVIEWS), put].concat())
+        .directory;
+    let started = Instant::now();
+    let found = directory.diagnostics();
+    let placing = started.elapsed();
+    assert_eq!(found.len(), ROUTES);
+    assert_eq!(brief(&found[ROUTES - 1..]), [format!("IST0101@{}", 6 + 2 * ROUTES)]);
+    assert!(
+        placing < reading * 50,
+        "{placing:?} for text that is read in {reading:?}"
+    );
 }

@@ -1,8 +1,10 @@
 //! What lowering finds wrong, by field instead of by line, so that it stays true when an object
 //! moves in its file.
 
+use std::collections::BTreeMap;
+
 use super::Context;
-use crate::api::{FieldPath, Object};
+use crate::api::{FieldPath, Object, Places};
 use crate::diag::{Code, Diagnostic, Severity};
 use crate::name::{Namespace, ObjectId};
 
@@ -69,18 +71,29 @@ impl Finding {
         self
     }
 
-    /// The finding as a diagnostic; `find` gives the objects that it mentions.
-    pub fn diagnostic<'o>(&self, object: &Object, find: impl Fn(&ObjectId) -> Option<&'o Object>) -> Diagnostic {
-        let mut diagnostic = Diagnostic::new(self.code, &self.message)
-            .severity(self.severity)
-            .at(object.place(&self.at));
-        diagnostic.help.clone_from(&self.help);
-        for related in &self.related {
-            if let Some(other) = find(&related.id) {
-                diagnostic = diagnostic.label(other.place(&related.at), &related.text);
+    /// Findings of an object as diagnostics; `find` gives the objects that they mention. The text of each object is read
+    /// again once, however many findings there are.
+    pub fn diagnostics<'f, 'o>(
+        object: &Object,
+        findings: impl IntoIterator<Item = &'f Self>,
+        find: &dyn Fn(&ObjectId) -> Option<&'o Object>,
+    ) -> Vec<Diagnostic> {
+        let own = object.places();
+        let mut others: BTreeMap<&ObjectId, Option<Places<'o>>> = BTreeMap::new();
+        let diagnostic = |finding: &'f Self| {
+            let mut diagnostic = Diagnostic::new(finding.code, &finding.message)
+                .severity(finding.severity)
+                .at(own.place(&finding.at));
+            diagnostic.help.clone_from(&finding.help);
+            for related in &finding.related {
+                let other = others.entry(&related.id);
+                if let Some(other) = other.or_insert_with_key(|id| find(id).map(Object::places)) {
+                    diagnostic = diagnostic.label(other.place(&related.at), &related.text);
+                }
             }
-        }
-        diagnostic
+            diagnostic
+        };
+        findings.into_iter().map(diagnostic).collect()
     }
 }
 
