@@ -216,7 +216,7 @@ impl Issuer {
         );
         fs::write(
             self.dir().join("partial"),
-            text.replace("DIR", self.dir().to_str().unwrap()),
+            text.replace("<DIR>", self.dir().to_str().unwrap()),
         )
         .unwrap();
         fs::rename(self.dir().join("partial"), self.dir().join(format!("{name}.yaml"))).unwrap();
@@ -224,12 +224,12 @@ impl Issuer {
 }
 
 /// Whom both sides trust.
-const TRUSTED: &str = "validation_context: {trusted_ca: {filename: DIR/root.pem}, match_typed_subject_alt_names: \
+const TRUSTED: &str = "validation_context: {trusted_ca: {filename: <DIR>/root.pem}, match_typed_subject_alt_names: \
     [{san_type: URI, matcher: {exact: \"spiffe://example.org/ns/default/sa/own\"}}]}";
 
 /// The certificate in files that are watched.
-const IN_FILES: &str = "{certificate_chain: {filename: DIR/cert.pem}, private_key: {filename: DIR/key.pem}, \
-    watched_directory: {path: DIR}}";
+const IN_FILES: &str = "{certificate_chain: {filename: <DIR>/cert.pem}, private_key: {filename: <DIR>/key.pem}, \
+    watched_directory: {path: <DIR>}}";
 
 /// A plain listener, whose traffic goes by mutual TLS to the other listener and from there to a host. `OWN` stands for how
 /// both have their certificate, `TRUST` for how they verify the other.
@@ -290,7 +290,7 @@ fn there_and_back(
         .replace("OWN", own)
         .replace("TRUST", trust)
         .replace("SECRETS", secrets)
-        .replace("DIR", dir.to_str().unwrap())
+        .replace("<DIR>", dir.to_str().unwrap())
         .replace("APP_PORT", &app.port().to_string())
         .replace(
             "HCM",
@@ -342,7 +342,7 @@ async fn secrets_in_files_are_rotated_while_traffic_runs(which: Plane) {
     issuer.secret("trust", TRUSTED);
     let secret = |name: &str| {
         format!(
-            "{{name: {name}, sds_config: {{path_config_source: {{path: DIR/{name}.yaml, watched_directory: {{path: DIR}}}}, \
+            "{{name: {name}, sds_config: {{path_config_source: {{path: <DIR>/{name}.yaml, watched_directory: {{path: <DIR>}}}}, \
              resource_api_version: V3}}}}"
         )
     };
@@ -374,10 +374,10 @@ async fn secrets_of_the_bootstrap_and_files_of_contexts_serve(which: Plane) {
     let (app, issuer) = (Backend::http("app").await, Issuer::new());
     let secrets = format!(
         "secrets:\n  - name: own\n    tls_certificate: {}",
-        IN_FILES.replace(", watched_directory: {path: DIR}", "")
+        IN_FILES.replace(", watched_directory: {path: <DIR>}", "")
     );
     let own = "tls_certificate_sds_secret_configs: [{name: own}]";
-    let trust = "validation_context: {trusted_ca: {filename: DIR/root.pem}}";
+    let trust = "validation_context: {trusted_ca: {filename: <DIR>/root.pem}}";
     let written = [
         (secrets.as_str(), own),
         ("", &*format!("tls_certificates: [{IN_FILES}]")),
