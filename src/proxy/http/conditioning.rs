@@ -71,7 +71,7 @@ static EDGE: [HeaderName; 5] = [
 
 /// Headers of requests of which several lines become one (RFC 9110 section 5.2), as in Envoy; what other conditions see to
 /// is not among them.
-const LISTS: [HeaderName; 25] = [
+static LISTS: [HeaderName; 25] = [
     ACCEPT,
     ACCEPT_ENCODING,
     ACCESS_CONTROL_REQUEST_HEADERS,
@@ -100,7 +100,7 @@ const LISTS: [HeaderName; 25] = [
 ];
 
 /// The same of hosts' answers.
-pub(super) const LISTS_OF_ANSWERS: [HeaderName; 20] = [
+pub(super) static LISTS_OF_ANSWERS: [HeaderName; 20] = [
     ACCESS_CONTROL_ALLOW_CREDENTIALS,
     ACCESS_CONTROL_ALLOW_HEADERS,
     ACCESS_CONTROL_ALLOW_METHODS,
@@ -321,7 +321,7 @@ fn is_kept(token: &str, upgrading: bool) -> bool {
 }
 
 /// Headers that no client may have removed: others before us rely on them.
-const NOT_FOR_ONE_HOP: [HeaderName; 3] = [
+static NOT_FOR_ONE_HOP: [HeaderName; 3] = [
     FORWARDED_FOR,
     HeaderName::from_static("x-forwarded-host"),
     FORWARDED_PROTO,
