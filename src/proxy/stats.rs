@@ -6,6 +6,7 @@
 
 pub(crate) mod codes;
 pub(crate) mod collect;
+pub(crate) mod grpc;
 pub(crate) mod histogram;
 pub(crate) mod memory;
 pub(crate) mod naming;

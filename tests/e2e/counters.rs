@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use serde_json::json;
 
-use super::harness::alone::{Alone, cluster, http_listener};
-use super::harness::frames::{Frames, headers, request};
+use super::harness::alone::{Alone, cluster, cluster_http2, http_listener};
+use super::harness::frames::{Frame, Frames, headers, request};
 use super::harness::wire::Wire;
-use super::harness::{Backend, Plane, eventually};
+use super::harness::{Backend, Plane, eventually, get};
 
 const OWN: &[u8] = b"GET /own HTTP/1.1\r\nhost: app.example\r\n\r\n";
 const LAST: &[u8] = b"GET /own HTTP/1.1\r\nhost: app.example\r\nconnection: close\r\n\r\n";
@@ -208,4 +208,111 @@ async fn connections_bytes_and_answers_are_counted_as_in_envoy() {
         }
     })
     .await;
+}
+
+/// A message of gRPC.
+const MESSAGE: &str = "\0\0\0\0\u{3}abc";
+
+/// A data plane with a listener for each way in which the filter can be set, with a cluster of its own.
+async fn start_counting(plane: Plane, host: &Backend) -> Alone {
+    let filter = |name: &str, mut config: serde_json::Value| {
+        config["@type"] = json!(format!("type.googleapis.com/envoy.extensions.filters.http.{name}"));
+        json!({"name": name, "typed_config": config})
+    };
+    let counts = |config| filter("grpc_stats.v3.FilterConfig", config);
+    let web = filter("grpc_web.v3.GrpcWeb", json!({}));
+    let some = json!({"services": [{"name": "a.Greeter", "method_names": ["Hello"]}]});
+    let chains = [
+        ("together", vec![counts(json!({"emit_filter_state": true}))]),
+        ("not_all", vec![counts(json!({"stats_for_all_methods": false}))]),
+        ("all", vec![counts(json!({"stats_for_all_methods": true}))]),
+        ("some", vec![counts(json!({"individual_method_stats_allowlist": some}))]),
+        ("web", vec![web.clone(), counts(json!({}))]),
+        ("not_web", vec![counts(json!({})), web]),
+    ];
+    let listeners = chains.clone().map(|(name, mut filters)| {
+        filters.push(filter("router.v3.Router", json!({})));
+        let routes = json!([
+            {"match": {"prefix": "/dead"}, "route": {"cluster": "dead"}},
+            {"match": {"prefix": "/own"}, "direct_response": {"status": 503}},
+            {"match": {"prefix": "/"}, "route": {"cluster": name}},
+        ]);
+        http_listener(name, "INBOUND", routes, json!({"http_filters": filters}))
+    });
+    let mut clusters: Vec<_> = chains
+        .iter()
+        .map(|(name, _)| cluster_http2(name, host.address()))
+        .collect();
+    clusters.push(cluster("dead", "127.0.0.1:1".parse().unwrap()));
+    Alone::start(plane, &listeners, &clusters, json!({})).await
+}
+
+/// Calls at a listener that end in every way there is.
+async fn call_in_all_ways(alone: &Alone, listener: usize) {
+    for (path, kind, body, status) in [
+        ("/a.Greeter/Hello", "application/grpc", MESSAGE, "0"),
+        ("/a.Greeter/Hello?x=/y", "application/grpc+proto", MESSAGE, "13"),
+        ("/a.Greeter/Hello", "application/grpc", "", "5"),
+        ("/a.Greeter/Hello", "application/grpc", MESSAGE, "99"),
+        ("/a.Greeter/Other", "application/grpc", MESSAGE, "00"),
+        ("/no-method", "application/grpc", MESSAGE, "0"),
+        ("/dead/Call", "application/grpc", "", "0"),
+        ("/own/Call", "application/grpc", MESSAGE, "0"),
+        ("/a.Greeter/Hello", "application/json", MESSAGE, "0"),
+        ("/a.Greeter/Hello", "application/grpc-web+proto", MESSAGE, "0"),
+        ("/a.Greeter/Hello", "application/grpc-web+proto", MESSAGE, "7"),
+        ("/a.Greeter/Hello", "application/grpc-web+proto", "", "7"),
+    ] {
+        let call = get(alone.listener(listener), "app.example", path).method(http::Method::POST);
+        let call = call.header("content-type", kind).header("x-status", status).body(body);
+        call.http2().send().await.unwrap();
+    }
+    let mut stream = Frames::open(alone.listener(listener)).await;
+    let fields = [
+        &request("POST", "/a.Greeter/Chat")[..],
+        &[("content-type", "application/grpc")],
+    ]
+    .concat();
+    let three = MESSAGE.repeat(3);
+    let (begin, rest) = three.as_bytes().split_at(11);
+    stream
+        .send(&[
+            headers(1, &fields, false),
+            Frame::new(0, 0, 1, begin),
+            Frame::new(0, 1, 1, rest),
+        ])
+        .await;
+    while stream
+        .next()
+        .await
+        .is_some_and(|frame| frame.stream == 0 || frame.flags & 1 == 0)
+    {}
+}
+
+/// What is counted of calls, and how Prometheus is told of it.
+async fn counted_of_calls(plane: Plane, host: &Backend) -> (BTreeMap<String, u64>, Vec<String>) {
+    let alone = start_counting(plane, host).await;
+    for listener in 0..6 {
+        call_in_all_ways(&alone, listener).await;
+    }
+    let stats = alone.sidecar.stats("[.]grpc[.]").await;
+    let text = alone.sidecar.admin("/stats/prometheus").await;
+    let mut lines: Vec<_> = text
+        .lines()
+        .filter(|line| line.contains("_grpc_") && !line.contains("_grpc_web_"))
+        .map(str::to_owned)
+        .collect();
+    lines.sort();
+    (stats, lines)
+}
+
+#[tokio::test]
+async fn calls_and_messages_of_grpc_are_counted_as_in_envoy() {
+    let host = Backend::calls("app").await;
+    let (envoys, envoys_lines) = counted_of_calls(Plane::Envoy, &host).await;
+    let (ours, lines) = counted_of_calls(Plane::Topsail, &host).await;
+    assert_eq!(envoys["cluster.together.grpc.total"], 6, "{envoys:#?}");
+    assert_eq!(envoys["cluster.all.grpc.a.Greeter.Chat.response_message_count"], 3);
+    assert_eq!(ours, envoys);
+    assert_eq!(lines, envoys_lines);
 }

@@ -92,6 +92,14 @@ async fn counted(plane: Plane) -> (BTreeSet<String>, BTreeSet<String>) {
         };
         call.expect(status).await;
     }
+    // Calls of gRPC: one with a message, one that ends with a status of gRPC.
+    for (path, body) in [("/", "\0\0\0\0\u{3}abc"), ("/fault", "")] {
+        let call = web.get("web", path).method(http::Method::POST);
+        call.header("content-type", "application/grpc")
+            .body(body)
+            .expect(200)
+            .await;
+    }
     web.get("nobody", "/").send().await.unwrap();
     let (client, server) = (of(&web.client).await, of(&web.v1).await);
     (&client.0 | &server.0, &client.1 | &server.1)

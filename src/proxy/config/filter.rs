@@ -3,6 +3,7 @@
 mod buffer;
 mod cors;
 mod fault;
+mod grpc_stats;
 mod health_check;
 mod local_rate_limit;
 mod set_filter_state;
@@ -101,7 +102,7 @@ fn filter(message: &hcm::HttpFilter, node: &NodeNames) -> Compiled<Option<HttpFi
             let says_something = fault.delay.is_some() || fault.abort.is_some();
             HttpFilter::Fault(says_something.then(|| Arc::new(fault)))
         }
-        GRPC_STATS => HttpFilter::GrpcStats,
+        GRPC_STATS => HttpFilter::GrpcStats(grpc_stats::by_method(&unpack(config)?)),
         GRPC_WEB => HttpFilter::GrpcWeb,
         LOCAL_RATE_LIMIT => HttpFilter::LocalRateLimit(Arc::new(local_rate_limit::limit(&unpack(config)?)?)),
         HEALTH_CHECK => HttpFilter::HealthCheck(health_check::check(&unpack(config)?, &node.cluster)?),

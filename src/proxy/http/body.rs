@@ -18,6 +18,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, Sleep};
 
 use super::exchange::Recorder;
+use super::filter::grpc_stats::Messages;
 use super::filter::grpc_web::Encoder;
 use super::http1::Refusal;
 use super::http2;
@@ -41,9 +42,19 @@ pub(crate) struct Progress {
     /// When something came last.
     moved: Cell<Option<Instant>>,
     notify: Notify,
+    /// Counts messages, where it is of a call of gRPC.
+    messages: Option<Messages>,
 }
 
 impl Progress {
+    /// Nothing has come yet.
+    pub(crate) fn new(messages: Option<Messages>) -> Self {
+        Self {
+            messages,
+            ..Self::default()
+        }
+    }
+
     /// Notes on the stream how much has come, and when all had.
     pub(crate) fn note(&self, stream: &mut Stream) {
         stream.bytes_received = self.bytes.get();
@@ -98,6 +109,9 @@ impl Progress {
             self.moved.set(Some(turn::now()));
             let len = frame.data_ref().map_or(0, Bytes::len);
             self.bytes.set(self.bytes.get() + len as u64);
+            if let (Some(messages), Some(data)) = (&self.messages, frame.data_ref()) {
+                messages.saw(data);
+            }
         }
         if last || frame.is_none_or(Result::is_err) {
             self.end();
@@ -402,6 +416,9 @@ impl Body for ResponseBody {
             Source::Full(body) => body.take().map(|body| Ok(Frame::data(body))),
             Source::Host(host) => ready!(host.poll_frame(cx)),
         };
+        if let (Some(Ok(frame)), Some(recorder)) = (&frame, &self.recorder) {
+            recorder.saw(frame);
+        }
         // Logs tell what the client gets.
         let frame = frame.map(|frame| frame.map(|frame| self.encoded(frame)));
         match &frame {

@@ -18,6 +18,7 @@ use super::body::{Progress, ResponseBody};
 use super::conditioning::{self, REQUEST_ID};
 use super::connection::Downstream;
 use super::filter::HttpFilter;
+use super::filter::grpc_stats::Call;
 use super::filter::grpc_web::{self, Dialect};
 use super::header_ops::{HeaderOps, Of};
 use super::http1::Refusal;
@@ -60,6 +61,8 @@ pub(crate) struct Exchange {
     pub(crate) upstream_alpn: Option<Arc<[Vec<u8>]>>,
     /// The origin that the CORS filter lets read the answer.
     pub(crate) cors_origin: Option<HeaderValue>,
+    /// What is counted of it as a call of gRPC.
+    pub(crate) grpc_call: Option<Call>,
     /// How a browser that speaks gRPC wants its answer.
     pub(crate) grpc_web: Option<Dialect>,
     /// Whether what came is no request, so that nothing is known of it.
@@ -101,6 +104,9 @@ pub(crate) async fn exchange(
                 Ok(response) => response,
                 Err(reply) => exchange.local(reply),
             };
+            if let Some(call) = &mut exchange.grpc_call {
+                call.answered(&response);
+            }
             match exchange.grpc_web {
                 None => response,
                 Some(dialect) => exchange.for_browser(dialect, response).await,
@@ -219,6 +225,7 @@ impl Exchange {
             refused: false,
             upstream_alpn: None,
             cors_origin: None,
+            grpc_call: None,
             grpc_web: None,
             response_headers: HeaderMap::new(),
             sent_headers: None,

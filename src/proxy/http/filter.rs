@@ -3,6 +3,7 @@
 pub(crate) mod buffer;
 pub(crate) mod cors;
 pub(crate) mod fault;
+pub(crate) mod grpc_stats;
 pub(crate) mod grpc_web;
 pub(crate) mod health_check;
 pub(crate) mod local_rate_limit;
@@ -14,6 +15,7 @@ use super::local_reply::LocalReply;
 use buffer::BufferLimit;
 use cors::CorsPolicy;
 use fault::Fault;
+use grpc_stats::ByMethod;
 use health_check::HealthCheck;
 use local_rate_limit::LocalRateLimit;
 
@@ -27,8 +29,8 @@ pub(crate) enum HttpFilter {
     /// `envoy.filters.http.set_filter_state` for `envoy.network.application_protocols`: protocols offered to hosts
     /// instead of the cluster's.
     UpstreamAlpn(Arc<[Vec<u8>]>),
-    /// `envoy.filters.http.grpc_stats`: the status of gRPC calls is counted.
-    GrpcStats,
+    /// `envoy.filters.http.grpc_stats`: calls and their messages are counted.
+    GrpcStats(ByMethod),
     /// `envoy.filters.http.grpc_web`.
     GrpcWeb,
     /// `envoy.filters.http.local_ratelimit`, with what holds where no route says otherwise.
@@ -67,7 +69,13 @@ impl HttpFilter {
                 exchange.upstream_alpn = Some(protocols.clone());
                 None
             }
-            HttpFilter::GrpcStats => None,
+            HttpFilter::GrpcStats(methods) => {
+                // What gRPC-Web has made gRPC of is some, too.
+                if exchange.grpc || exchange.grpc_web.is_some() {
+                    methods.request(exchange);
+                }
+                None
+            }
             HttpFilter::GrpcWeb => {
                 grpc_web::request(exchange);
                 None
@@ -96,11 +104,12 @@ impl HttpFilter {
                 }
             }
             HttpFilter::HealthCheck(check) => check.response(exchange, response),
-            // What gRPC-Web makes of a response it makes of its body, too, before all others see it.
+            // What gRPC-Web makes of a response it makes of its body, too, before all others see it. What is counted of
+            // it was seen before that.
             HttpFilter::GrpcWeb
             | HttpFilter::Fault(_)
             | HttpFilter::UpstreamAlpn(_)
-            | HttpFilter::GrpcStats
+            | HttpFilter::GrpcStats(_)
             | HttpFilter::LocalRateLimit(_)
             | HttpFilter::Buffer(_) => {}
         }

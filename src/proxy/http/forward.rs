@@ -20,6 +20,7 @@ use super::body::replay::Kept;
 use super::body::{BodyLimits, Progress, RequestBody, ResponseBody};
 use super::deadlines::{Deadlines, Overdue, Watch, timed_out};
 use super::exchange::Exchange;
+use super::filter::grpc_stats::Call;
 use super::interim::Interims;
 use super::local_reply::LocalReply;
 use super::retry::Retries;
@@ -89,7 +90,8 @@ pub(super) struct Prepared {
 
 impl Prepared {
     fn new(exchange: &mut Exchange, matched: &Matched, action: &Forward) -> Self {
-        let progress = Rc::new(Progress::default());
+        let messages = exchange.grpc_call.as_ref().map(Call::request);
+        let progress = Rc::new(Progress::new(messages));
         exchange.progress = Some(progress.clone());
         let body = exchange.body.take().filter(|body| !body.is_end_stream());
         let several = action.retry.is_some() || !action.mirrors.is_empty();

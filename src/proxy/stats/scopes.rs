@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::codes::Classes;
+use super::grpc::GrpcStats;
 use super::{Kind, LastUpdate, ManagerStats, Scribe, UpdateStats};
 use crate::proxy::http::HttpStats;
 use crate::proxy::io::metered::{ByteStats, Closings};
@@ -153,6 +154,7 @@ impl Scribe {
         let pending = pending.iter().map(|used| u64::from(*used)).sum();
         self.add("upstream_rq_pending_active", Kind::Gauge, pending);
         self.cluster_requests(&cluster.stats);
+        self.grpc(&cluster.stats.grpc);
         self.cluster_connections(&cluster.stats);
     }
 
@@ -258,6 +260,13 @@ impl Scribe {
         if self.reset {
             answers.classes.reset();
             answers.codes.reset();
+        }
+    }
+
+    /// Calls, and those of each method that is told apart.
+    fn grpc(&mut self, stats: &GrpcStats) {
+        for (prefix, calls) in stats.counted() {
+            calls.counters(|name, counter| self.counter(&format!("{prefix}{name}"), counter));
         }
     }
 

@@ -12,6 +12,7 @@ use super::host::{Endpoints, HostSet};
 use super::proxy_protocol::ProxyHeader;
 use crate::proxy::io::metered::{ByteStats, Closings};
 use crate::proxy::stats::codes::{Classes, Codes};
+use crate::proxy::stats::grpc::GrpcStats;
 use crate::proxy::stats::histogram::Histogram;
 use crate::proxy::tls::{TlsStats, UpstreamTls};
 
@@ -372,6 +373,8 @@ pub(crate) struct ClusterStats {
     pub(crate) external: Answers,
     /// `internal.…`: what was answered to the proxy's own requests, copies included.
     pub(crate) internal: Answers,
+    /// `grpc.…`: calls that the filter counts.
+    pub(crate) grpc: GrpcStats,
     /// `retry.upstream_rq_<status>`: answers after which there was another attempt.
     pub(crate) rq_retried: Codes,
     /// `upstream_rq_retry`.

@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use http::{HeaderMap, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderName, Request, Response, StatusCode};
+use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
 use hyper::service::service_fn;
@@ -127,6 +128,18 @@ impl Backend {
         (Self::start("127.0.0.1:0".parse().unwrap(), name, serve).await, reporter)
     }
 
+    /// A gRPC application of whatever service: a call gets its own messages back, and then the status in `x-status`. One
+    /// without messages is answered by headers alone.
+    pub async fn calls(name: &str) -> Self {
+        Self::start("127.0.0.1:0".parse().unwrap(), name, async |stream, _: Arc<Shared>| {
+            // As above.
+            let _ = auto::Builder::new(TokioExecutor::new())
+                .serve_connection(TokioIo::new(stream), service_fn(called))
+                .await;
+        })
+        .await
+    }
+
     async fn start<F>(
         address: SocketAddr,
         name: &str,
@@ -239,6 +252,31 @@ async fn answer(
     let mut response = Response::new(Full::from(json));
     *response.status_mut() = status;
     response.headers_mut().insert("x-backend", shared.name.parse().unwrap());
+    Ok(response)
+}
+
+async fn called(request: Request<Incoming>) -> Result<Response<UnsyncBoxBody<Bytes, Infallible>>, Infallible> {
+    let (head, body) = request.into_parts();
+    let messages = body
+        .collect()
+        .await
+        .map(http_body_util::Collected::to_bytes)
+        .unwrap_or_default();
+    let status = head.headers.get("x-status").cloned();
+    let status = HeaderMap::from_iter([(
+        HeaderName::from_static("grpc-status"),
+        status.unwrap_or("0".parse().unwrap()),
+    )]);
+    let mut response = Response::new(UnsyncBoxBody::default());
+    if messages.is_empty() {
+        *response.headers_mut() = status;
+    } else {
+        let trailers = std::future::ready(Some(Ok(status)));
+        *response.body_mut() = Full::from(messages).with_trailers(trailers).boxed_unsync();
+    }
+    response
+        .headers_mut()
+        .insert("content-type", "application/grpc".parse().unwrap());
     Ok(response)
 }
 

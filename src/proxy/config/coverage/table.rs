@@ -396,8 +396,10 @@ pub(super) const TABLE: &[(&str, &str)] = &[
     ),
     (
         "envoy.extensions.filters.http.grpc_stats.v3.FilterConfig",
-        "emit_filter_state* stats_for_all_methods* individual_method_stats_allowlist* enable_upstream_stats*",
+        "emit_filter_state* stats_for_all_methods individual_method_stats_allowlist",
     ),
+    ("envoy.config.core.v3.GrpcMethodList", "services"),
+    ("envoy.config.core.v3.GrpcMethodList.Service", "name method_names"),
     ("envoy.extensions.filters.http.grpc_web.v3.GrpcWeb", ""),
     ("envoy.extensions.filters.http.buffer.v3.Buffer", "max_request_bytes"),
     (

@@ -2,7 +2,9 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
+use bytes::Bytes;
 use http::HeaderMap;
+use http_body::Frame;
 
 use super::Exchange;
 use crate::proxy::flags::Flags;
@@ -21,6 +23,13 @@ impl Recorder {
     /// These are the headers of the response.
     pub(crate) fn headers_sent(&mut self, headers: HeaderMap) {
         self.0.sent_headers = Some(headers);
+    }
+
+    /// A part of the body goes by, as it comes from the host.
+    pub(crate) fn saw(&self, frame: &Frame<Bytes>) {
+        if let Some(call) = &self.0.grpc_call {
+            call.saw(frame);
+        }
     }
 
     /// Bytes of the body went by.

@@ -1,0 +1,214 @@
+//! `envoy.filters.http.grpc_stats`: calls are counted by how they end, and their messages.
+
+use std::borrow::Cow;
+use std::cell::Cell;
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use bytes::Bytes;
+use http::header::{HeaderMap, HeaderName};
+use http::{Response, StatusCode};
+use http_body::Frame;
+
+use crate::proxy::http::exchange::Exchange;
+use crate::proxy::http::route::{RouteAction, is_grpc};
+use crate::proxy::stats::grpc::{CallStats, GrpcStats};
+
+const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+
+/// Which calls are told apart by their methods. What names no method is not counted.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum ByMethod {
+    /// All.
+    All,
+    /// Those of these (`service/method`). The others are counted together.
+    Only(HashSet<Box<str>>),
+}
+
+impl ByMethod {
+    /// Counts a call from now on. It is one if it speaks gRPC, which the caller has seen.
+    pub(super) fn request(&self, exchange: &mut Exchange) {
+        let Some(matched) = exchange.matched.clone() else {
+            return;
+        };
+        let RouteAction::Forward(action) = &matched.route.action else {
+            return;
+        };
+        let (slot, _) = exchange.destination(action);
+        let Some(cluster) = slot.and_then(|slot| slot.take()) else {
+            return;
+        };
+        exchange.grpc_call = self.stats_of(exchange.path(), &cluster.stats.grpc).map(Call::new);
+    }
+
+    fn stats_of(&self, path: &str, stats: &GrpcStats) -> Option<Arc<CallStats>> {
+        let method = method(path)?;
+        let apart = match self {
+            ByMethod::All => true,
+            ByMethod::Only(some) => some.contains(&*method),
+        };
+        Some(if apart {
+            stats.of_method(&method)
+        } else {
+            stats.together()
+        })
+    }
+}
+
+/// `service/method` of a path, which is just that with a slash before it unless somebody is odd.
+fn method(path: &str) -> Option<Cow<'_, str>> {
+    let path = path.split('?').next()?;
+    let mut parts = path.split('/').filter(|part| !part.is_empty());
+    let (service, method) = (parts.next()?, parts.next()?);
+    if parts.next().is_some() {
+        return None;
+    }
+    let plain = path.strip_prefix('/');
+    let plain = plain.filter(|plain| plain.len() == service.len() + 1 + method.len());
+    Some(plain.map_or_else(|| format!("{service}/{method}").into(), Cow::from))
+}
+
+/// A call that is counted.
+#[derive(Debug)]
+pub(crate) struct Call {
+    stats: Arc<CallStats>,
+    /// Messages of the answer, if it is one of gRPC.
+    answer: Option<Messages>,
+}
+
+impl Call {
+    fn new(stats: Arc<CallStats>) -> Self {
+        Self { stats, answer: None }
+    }
+
+    /// What counts the messages of the request.
+    pub(crate) fn request(&self) -> Messages {
+        Messages::new(&self.stats, |stats| &stats.request_messages)
+    }
+
+    /// The answer comes: it may be no more than headers with a status.
+    pub(crate) fn answered<B>(&mut self, answer: &Response<B>) {
+        self.ended(answer.headers());
+        if answer.status() == StatusCode::OK && is_grpc(answer.headers()) {
+            self.answer = Some(Messages::new(&self.stats, |stats| &stats.response_messages));
+        }
+    }
+
+    /// A part of the answer goes by.
+    pub(crate) fn saw(&self, frame: &Frame<Bytes>) {
+        if let (Some(data), Some(answer)) = (frame.data_ref(), &self.answer) {
+            answer.saw(data);
+        }
+        if let Some(trailers) = frame.trailers_ref() {
+            self.ended(trailers);
+        }
+    }
+
+    fn ended(&self, told: &HeaderMap) {
+        if let Some(status) = told.get(GRPC_STATUS) {
+            self.stats.ended(&String::from_utf8_lossy(status.as_bytes()));
+        }
+    }
+}
+
+/// Counts the messages of a body. Each begins with a flag and its length.
+#[derive(Debug)]
+pub(crate) struct Messages {
+    stats: Arc<CallStats>,
+    counter: fn(&CallStats) -> &AtomicU64,
+    place: Cell<Place>,
+}
+
+impl Messages {
+    fn new(stats: &Arc<CallStats>, counter: fn(&CallStats) -> &AtomicU64) -> Self {
+        Self {
+            stats: stats.clone(),
+            counter,
+            place: Cell::default(),
+        }
+    }
+
+    /// A piece of the body goes by.
+    pub(crate) fn saw(&self, piece: &[u8]) {
+        let mut place = self.place.get();
+        let begun = place.pass(piece);
+        self.place.set(place);
+        if begun > 0 {
+            (self.counter)(&self.stats).fetch_add(begun, Relaxed);
+        }
+    }
+}
+
+/// Where in a message one is.
+#[derive(Clone, Copy, Debug, Default)]
+struct Place {
+    /// How many of the five bytes before a message have come.
+    head: u8,
+    /// What they say of its length so far.
+    length: u32,
+    /// Bytes of the message that are to come.
+    left: u32,
+}
+
+impl Place {
+    /// Goes over a piece, and says how many messages begin in it.
+    fn pass(&mut self, mut piece: &[u8]) -> u64 {
+        let mut begun = 0;
+        while let [byte, rest @ ..] = piece {
+            if self.left > 0 {
+                let len = piece.len().min(self.left as usize);
+                self.left -= len as u32;
+                piece = &piece[len..];
+                continue;
+            }
+            match self.head {
+                0 => begun += 1,
+                _ => self.length = self.length << 8 | u32::from(*byte),
+            }
+            self.head = (self.head + 1) % 5;
+            if self.head == 0 {
+                self.left = std::mem::take(&mut self.length);
+            }
+            piece = rest;
+        }
+        begun
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_method_has_a_service() {
+        assert_eq!(method("/a.B/C").as_deref(), Some("a.B/C"));
+        assert_eq!(method("/a.B/C?x=/y").as_deref(), Some("a.B/C"));
+        assert_eq!(method("//a.B//C/").as_deref(), Some("a.B/C"));
+        assert_eq!(method("/a.B"), None);
+        assert_eq!(method("/a/B/C"), None);
+    }
+
+    #[test]
+    fn messages_are_counted_however_they_are_cut() {
+        let body = b"\0\0\0\0\0\0\0\0\0\x03abc\x01\0\0\x01\0".iter().copied();
+        let body: Vec<u8> = body.chain([7; 256]).chain(*b"\0\0").collect();
+        for size in [1, 2, 3, 5, 7, 64, body.len()] {
+            let mut place = Place::default();
+            let begun: u64 = body.chunks(size).map(|piece| place.pass(piece)).sum();
+            assert_eq!(begun, 4, "{size}");
+        }
+    }
+
+    #[test]
+    fn methods_are_told_apart_where_that_is_wanted_and_what_names_none_is_not_counted() {
+        let stats = GrpcStats::default();
+        let some = ByMethod::Only(["a/B".into()].into());
+        let same = |one: Option<Arc<CallStats>>, other: &Arc<CallStats>| Arc::ptr_eq(&one.unwrap(), other);
+        assert!(same(some.stats_of("/a/B", &stats), &stats.of_method("a/B")));
+        assert!(same(some.stats_of("/a/C", &stats), &stats.together()));
+        assert!(some.stats_of("/a", &stats).is_none());
+        assert!(same(ByMethod::All.stats_of("/a/C", &stats), &stats.of_method("a/C")));
+        assert!(ByMethod::All.stats_of("/a", &stats).is_none());
+    }
+}

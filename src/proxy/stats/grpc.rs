@@ -1,0 +1,177 @@
+//! What is counted of gRPC calls: `cluster.<name>.grpc.`
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use arc_swap::ArcSwapOption;
+
+/// The statuses that gRPC knows: 0 to 16.
+const STATUSES: usize = 17;
+
+/// So many others are told apart. Envoy tells them all apart, and has no bound for what a host can make it remember.
+const OTHERS: usize = 64;
+
+/// The calls to a cluster. They take memory from the first call on.
+#[derive(Debug, Default)]
+pub(crate) struct GrpcStats {
+    together: OnceLock<Arc<CallStats>>,
+    methods: ArcSwapOption<HashMap<Box<str>, Arc<CallStats>>>,
+}
+
+impl GrpcStats {
+    /// Calls that are not told apart by their methods.
+    pub(crate) fn together(&self) -> Arc<CallStats> {
+        self.together.get_or_init(Arc::default).clone()
+    }
+
+    /// Calls of one method, `service/method`.
+    pub(crate) fn of_method(&self, method: &str) -> Arc<CallStats> {
+        let known = || self.methods.load().as_ref()?.get(method).cloned();
+        if let Some(known) = known() {
+            return known;
+        }
+        let new = Arc::<CallStats>::default();
+        self.methods.rcu(|all| {
+            let mut all = all.as_deref().cloned().unwrap_or_default();
+            all.entry(method.into()).or_insert_with(|| new.clone());
+            Some(Arc::new(all))
+        });
+        // Another worker may have been the first.
+        known().unwrap_or(new)
+    }
+
+    /// All that is counted, each with what stands before its names.
+    pub(super) fn counted(&self) -> Vec<(String, Arc<CallStats>)> {
+        let together = self.together.get().map(|calls| ("grpc.".to_owned(), calls.clone()));
+        let methods = self.methods.load_full().unwrap_or_default();
+        let methods = methods.iter().map(|(method, calls)| {
+            let prefix = format!("grpc.{}.", method.replacen('/', ".", 1));
+            (prefix, calls.clone())
+        });
+        together.into_iter().chain(methods).collect()
+    }
+}
+
+/// Calls that are counted together.
+#[derive(Debug, Default)]
+pub(crate) struct CallStats {
+    /// `request_message_count`.
+    pub(crate) request_messages: AtomicU64,
+    /// `response_message_count`.
+    pub(crate) response_messages: AtomicU64,
+    success: AtomicU64,
+    failure: AtomicU64,
+    total: AtomicU64,
+    statuses: [AtomicU64; STATUSES],
+    /// Those that gRPC does not know, which hosts hardly ever send.
+    others: Mutex<BTreeMap<Box<str>, Arc<AtomicU64>>>,
+}
+
+impl CallStats {
+    /// A call ended with this status.
+    pub(crate) fn ended(&self, status: &str) {
+        // As in Envoy, `05` is another status.
+        let plain = status.len() == 1 || !status.starts_with(['0', '+']);
+        let number = status.parse::<usize>().ok().filter(|_| plain);
+        match number.and_then(|number| self.statuses.get(number)) {
+            Some(counter) => {
+                counter.fetch_add(1, Relaxed);
+            }
+            None => self.ended_oddly(status),
+        }
+        let outcome = if number == Some(0) {
+            &self.success
+        } else {
+            &self.failure
+        };
+        outcome.fetch_add(1, Relaxed);
+        self.total.fetch_add(1, Relaxed);
+    }
+
+    fn ended_oddly(&self, status: &str) {
+        let mut others = self.others.lock().unwrap_or_else(PoisonError::into_inner);
+        if others.len() < OTHERS || others.contains_key(status) {
+            others.entry(status.into()).or_default().fetch_add(1, Relaxed);
+        }
+    }
+
+    /// The counters that are not zero, by name: Envoy makes them when they are first needed.
+    pub(super) fn counters(&self, mut tell: impl FnMut(&str, &AtomicU64)) {
+        let named = [
+            ("success", &self.success),
+            ("failure", &self.failure),
+            ("total", &self.total),
+            ("request_message_count", &self.request_messages),
+            ("response_message_count", &self.response_messages),
+        ];
+        let named = named.map(|(name, counter)| (Cow::from(name), counter)).into_iter();
+        let statuses = self.statuses.iter().enumerate();
+        let statuses = statuses.map(|(status, counter)| (Cow::from(status.to_string()), counter));
+        named
+            .chain(statuses)
+            .filter(|(_, counter)| counter.load(Relaxed) > 0)
+            .for_each(|(name, counter)| tell(&name, counter));
+        let others = self.others.lock().unwrap_or_else(PoisonError::into_inner);
+        others.iter().for_each(|(name, counter)| tell(name, counter));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn counted(stats: &CallStats) -> Vec<(String, u64)> {
+        let mut counted = Vec::new();
+        stats.counters(|name, counter| counted.push((name.to_owned(), counter.load(Relaxed))));
+        counted
+    }
+
+    #[test]
+    fn statuses_are_counted_by_name_and_by_what_they_mean() {
+        let stats = CallStats::default();
+        for status in ["0", "5", "0", "17", "000", "text", "16"] {
+            stats.ended(status);
+        }
+        let wanted = [
+            ("success", 2),
+            ("failure", 5),
+            ("total", 7),
+            ("0", 2),
+            ("5", 1),
+            ("16", 1),
+            ("000", 1),
+            ("17", 1),
+            ("text", 1),
+        ];
+        assert_eq!(counted(&stats), wanted.map(|(name, count)| (name.to_owned(), count)));
+    }
+
+    #[test]
+    fn hosts_cannot_have_names_remembered_without_end() {
+        let stats = CallStats::default();
+        (0..1000).for_each(|number| stats.ended(&format!("odd-{number}")));
+        stats.ended("odd-0");
+        let counted = counted(&stats);
+        assert_eq!(
+            counted.iter().filter(|(name, _)| name.starts_with("odd-")).count(),
+            OTHERS
+        );
+        assert!(counted.contains(&("odd-0".to_owned(), 2)) && counted.contains(&("total".to_owned(), 1001)));
+    }
+
+    #[test]
+    fn methods_are_counted_each_by_itself() {
+        let stats = GrpcStats::default();
+        assert!(stats.counted().is_empty());
+        stats.of_method("a.B/C").ended("0");
+        stats.of_method("a.B/C").ended("1");
+        stats.together().ended("2");
+        let counted = stats.counted().into_iter();
+        let counted: Vec<_> = counted
+            .map(|(prefix, calls)| (prefix, calls.total.load(Relaxed)))
+            .collect();
+        assert_eq!(counted, [("grpc.".to_owned(), 1), ("grpc.a.B.C.".to_owned(), 2)]);
+    }
+}
