@@ -12,6 +12,14 @@ use topsail::pki::{Ca, IssueOptions, StateDir};
 
 use super::harness::alone::{Alone, cluster, http_listener};
 use super::harness::{Backend, Identity, Plane, answering, eventually, get, tls};
+use crate::between_planes;
+
+between_planes! {
+    lines_are_those_of_envoy,
+    filters_take_what_they_say,
+    a_file_that_was_moved_away_gets_no_more_lines_once_logs_are_reopened,
+    lines_of_the_last_requests_are_there_when_the_proxy_has_ended,
+}
 
 /// Istio's format where MeshConfig says nothing (`EnvoyTextLogFormat`).
 const ISTIO: &str = "[%START_TIME%] \"%REQ(:METHOD)% %REQ(X-ENVOY-ORIGINAL-PATH?:PATH)% %PROTOCOL%\" %RESPONSE_CODE% \
@@ -528,7 +536,6 @@ impl Stage {
     }
 }
 
-#[tokio::test]
 async fn lines_are_those_of_envoy() {
     let state = tempfile::tempdir().unwrap();
     let client = Identity::issued(&state.path().join("state"), "cluster.local", CLIENT);
@@ -594,7 +601,6 @@ fn filtered(name: &str, filter: Value) -> Value {
     }})
 }
 
-#[tokio::test]
 async fn filters_take_what_they_say() {
     let comparison = |op: &str, value: u32| json!({"op": op, "value": {"default_value": value, "runtime_key": "none"}});
     let status = |op: &str, value: u32| json!({"status_code_filter": {"comparison": comparison(op, value)}});
@@ -689,7 +695,6 @@ async fn filters_take_what_they_say() {
     }
 }
 
-#[tokio::test]
 async fn a_file_that_was_moved_away_gets_no_more_lines_once_logs_are_reopened() {
     for plane in [Plane::Envoy, Plane::Topsail] {
         let backend = Backend::http("app").await;
@@ -731,7 +736,6 @@ async fn a_file_that_was_moved_away_gets_no_more_lines_once_logs_are_reopened() 
     }
 }
 
-#[tokio::test]
 async fn lines_of_the_last_requests_are_there_when_the_proxy_has_ended() {
     for plane in [Plane::Envoy, Plane::Topsail] {
         let backend = Backend::http("app").await;

@@ -7,11 +7,11 @@ use std::path::Path;
 use tokio::task::AbortHandle;
 use topsail::source::tree::Tree;
 
-use crate::harness::{Answer, Mesh, Plane, Sidecar, eventually, get};
-use crate::on_each_plane;
+use crate::harness::{Answer, Mesh, Planes, Sidecar, eventually, get};
+use crate::on_each_pair_of_planes;
 use crate::services::{self, Call, Config, SERVED_BY, Service};
 
-on_each_plane! {
+on_each_pair_of_planes! {
     the_page_is_put_together_through_the_mesh_and_follows_an_edit,
     behind_the_front_door_only_the_mesh_gets_in,
 }
@@ -68,8 +68,8 @@ fn files(places: &[(IpAddr, IpAddr, u16)]) -> Vec<(String, String)> {
         .collect()
 }
 
-async fn start(plane: Plane) -> Bookinfo {
-    let mut mesh = Mesh::new(plane, &[]);
+async fn start(planes: Planes) -> Bookinfo {
+    let mut mesh = Mesh::new(planes, &[]);
     let places: Vec<_> = WORKLOADS
         .iter()
         .map(|_| (mesh.address(), mesh.address(), free_port()))
@@ -95,7 +95,12 @@ async fn start(plane: Plane) -> Bookinfo {
             calls,
         };
         applications.push(tokio::spawn(services::serve(config, std::future::pending())).abort_handle());
-        let sidecar = mesh.sidecar(name, &format!("bookinfo-{service}"), *inbound).await;
+        let plane = match service {
+            Service::Productpage | Service::Reviews => planes.calling,
+            Service::Details | Service::Ratings => planes.serving,
+        };
+        let account = format!("bookinfo-{service}");
+        let sidecar = mesh.beside(plane, name, &account, *inbound).await;
         sidecar.listens(SocketAddr::new(*inbound, 9080)).await;
         sidecars.push(sidecar);
     }
@@ -149,8 +154,8 @@ impl Bookinfo {
     }
 }
 
-async fn the_page_is_put_together_through_the_mesh_and_follows_an_edit(plane: Plane) {
-    let bookinfo = start(plane).await;
+async fn the_page_is_put_together_through_the_mesh_and_follows_an_edit(planes: Planes) {
+    let bookinfo = start(planes).await;
     let [v1, v2, v3] = bookinfo.reviews(200, &[]).await;
     assert!(
         (80..=160).contains(&v1) && (25..=100).contains(&v2) && (2..=50).contains(&v3),
@@ -172,8 +177,8 @@ async fn the_page_is_put_together_through_the_mesh_and_follows_an_edit(plane: Pl
     .await;
 }
 
-async fn behind_the_front_door_only_the_mesh_gets_in(plane: Plane) {
-    let bookinfo = start(plane).await;
+async fn behind_the_front_door_only_the_mesh_gets_in(planes: Planes) {
+    let bookinfo = start(planes).await;
     for sidecar in &bookinfo.sidecars[1..] {
         get(SocketAddr::new(sidecar.ip(), 9080), "reviews", "/health")
             .send()

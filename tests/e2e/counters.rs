@@ -8,6 +8,12 @@ use super::harness::alone::{Alone, cluster, cluster_http2, http_listener};
 use super::harness::frames::{Frame, Frames, headers, request};
 use super::harness::wire::Wire;
 use super::harness::{Backend, Plane, eventually, get};
+use crate::between_planes;
+
+between_planes! {
+    connections_bytes_and_answers_are_counted_as_in_envoy,
+    calls_and_messages_of_grpc_are_counted_as_in_envoy,
+}
 
 const OWN: &[u8] = b"GET /own HTTP/1.1\r\nhost: app.example\r\n\r\n";
 const LAST: &[u8] = b"GET /own HTTP/1.1\r\nhost: app.example\r\nconnection: close\r\n\r\n";
@@ -178,7 +184,6 @@ async fn counted(alone: &Alone) -> BTreeMap<String, u64> {
     named.collect()
 }
 
-#[tokio::test]
 async fn connections_bytes_and_answers_are_counted_as_in_envoy() {
     let (backend, raw) = (Backend::http("app").await, Backend::tcp("tail").await);
     let envoy = start(Plane::Envoy, &backend, &raw).await;
@@ -306,7 +311,6 @@ async fn counted_of_calls(plane: Plane, host: &Backend) -> (BTreeMap<String, u64
     (stats, lines)
 }
 
-#[tokio::test]
 async fn calls_and_messages_of_grpc_are_counted_as_in_envoy() {
     let host = Backend::calls("app").await;
     let (envoys, envoys_lines) = counted_of_calls(Plane::Envoy, &host).await;

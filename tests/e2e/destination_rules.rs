@@ -10,12 +10,12 @@ use crate::{on_each_pair_of_planes, on_each_plane};
 on_each_pair_of_planes! {
     load_balancers_spread_or_stick,
     a_backend_that_fails_is_left_out,
-}
-
-on_each_plane! {
     full_connection_pools_refuse,
     a_port_and_a_subset_have_policies_of_their_own,
     the_nearest_backend_is_asked_as_long_as_it_is_there,
+}
+
+on_each_plane! {
     a_new_backend_gets_little_at_first_and_its_share_in_the_end,
 }
 
@@ -93,9 +93,9 @@ async fn a_backend_that_fails_is_left_out(planes: Planes) {
     );
 }
 
-async fn full_connection_pools_refuse(plane: Plane) {
+async fn full_connection_pools_refuse(planes: Planes) {
     let pool = "trafficPolicy: {connectionPool: {tcp: {maxConnections: 1}, http: {http1MaxPendingRequests: 1}}}";
-    let web = Web::start(plane, &[ruled("narrow", pool)]).await;
+    let web = Web::start(planes, &[ruled("narrow", pool)]).await;
     web.reachable("narrow").await;
     let slow = web.get("narrow", "/").header("x-echo-delay", "300");
     let all = futures::future::join_all((0..20).map(|_| slow.send())).await;
@@ -106,7 +106,7 @@ async fn full_connection_pools_refuse(plane: Plane) {
     assert!((1..20).contains(&refused), "{refused} of 20 refused");
 }
 
-async fn a_port_and_a_subset_have_policies_of_their_own(plane: Plane) {
+async fn a_port_and_a_subset_have_policies_of_their_own(planes: Planes) {
     let spec = "
 trafficPolicy:
   tls: {mode: ISTIO_MUTUAL}
@@ -120,7 +120,7 @@ subsets:
     let to_subset = "{apiVersion: networking.istio.io/v1, kind: VirtualService, metadata: {name: layered}, spec: {hosts: [layered], \
         http: [{match: [{uri: {prefix: /every}}], route: [{destination: {host: layered, subset: every}}]}, \
         {route: [{destination: {host: layered}}]}]}}";
-    let web = Web::start(plane, &[ruled("layered", spec), to_subset.to_owned()]).await;
+    let web = Web::start(planes, &[ruled("layered", spec), to_subset.to_owned()]).await;
     web.reachable("layered").await;
     let call = |path| web.get("layered", path).header("x-user", "one");
     assert_eq!(call("/").count(20).await.len(), 1);
@@ -128,10 +128,10 @@ subsets:
 }
 
 /// A service's `trafficDistribution`, which stands for a DestinationRule here.
-async fn the_nearest_backend_is_asked_as_long_as_it_is_there(plane: Plane) {
+async fn the_nearest_backend_is_asked_as_long_as_it_is_there(planes: Planes) {
     let service = "{apiVersion: v1, kind: Service, metadata: {name: web}, spec: {selector: {app: web}, \
                    trafficDistribution: PreferSameNode, ports: [{name: http, port: 9080}]}}";
-    let mesh = Mesh::start(plane, &[("web.yaml", service)]).await;
+    let mesh = Mesh::start(planes, &[("web.yaml", service)]).await;
     let on = |name: &str, app: &str, node: &str| {
         Workload::new(name)
             .label("app", app)

@@ -9,7 +9,7 @@ use tokio::net::TcpListener;
 use super::harness::alone::{Alone, access_log, cluster, cluster_http2, http_listener};
 use super::harness::frames::{Frame, Frames, headers, request};
 use super::harness::{Backend, Plane, eventually, get};
-use crate::on_each_plane;
+use crate::{between_planes, on_each_plane};
 
 on_each_plane! {
     malformed_streams_get_no_answer,
@@ -19,6 +19,10 @@ on_each_plane! {
     what_a_client_gives_up_is_logged_so,
     what_brings_nothing_is_counted,
     floods_end_the_connection_and_nothing_else,
+}
+
+between_planes! {
+    both_planes_offer_as_many_streams,
 }
 
 /// A data plane in front of a backend; `/never` is not answered.
@@ -332,7 +336,6 @@ async fn what_brings_nothing_is_counted(which: Plane) {
 }
 
 /// So many streams at the same time, where nothing is said of them.
-#[tokio::test]
 async fn both_planes_offer_as_many_streams() {
     let backend = Backend::http("echo").await;
     for which in [Plane::Envoy, Plane::Topsail] {

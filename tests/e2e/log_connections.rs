@@ -11,6 +11,12 @@ use super::harness::alone::{Alone, access_log, cluster, http_listener};
 use super::harness::frames::{Frame, Frames, headers, request};
 use super::harness::wire::{Host, Then, Wire};
 use super::harness::{Backend, Plane, eventually};
+use crate::between_planes;
+
+between_planes! {
+    bytes_on_the_wire_are_those_that_envoy_counts,
+    ends_of_tcp_connections_are_told_as_in_envoy,
+}
 
 /// Received before sent: how HTTP/2 writes heads is each plane's own affair.
 const BYTES: &str = "%REQ(X-CASE)% %PROTOCOL% %DOWNSTREAM_WIRE_BYTES_RECEIVED% %DOWNSTREAM_HEADER_BYTES_RECEIVED% \
@@ -115,7 +121,6 @@ async fn bytes_of_requests(plane: Plane, backend: &Backend, host: &Host) -> Vec<
     compared.collect()
 }
 
-#[tokio::test]
 async fn bytes_on_the_wire_are_those_that_envoy_counts() {
     let chunked = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n";
     let (backend, host) = (
@@ -188,7 +193,6 @@ async fn ends_of_connections(plane: Plane, host: SocketAddr, resetting: SocketAd
     logged(&alone, listeners.len()).await
 }
 
-#[tokio::test]
 async fn ends_of_tcp_connections_are_told_as_in_envoy() {
     let (host, resetting) = (Backend::tcp("tail").await, resetting().await);
     let envoys = ends_of_connections(Plane::Envoy, host.address(), resetting).await;

@@ -9,6 +9,11 @@ use tokio::process::Command;
 
 use super::harness::alone::{Alone, cluster, http_listener};
 use super::harness::{Backend, Network, Plane, Server, get};
+use crate::between_planes;
+
+between_planes! {
+    the_proxys_metrics_are_in_prometheus_form_and_no_worse_than_envoys,
+}
 
 /// What `promtool check metrics` finds, each once: without the names of metrics. Fails where the text is none of
 /// Prometheus' at all.
@@ -48,7 +53,6 @@ async fn of_a_proxy(plane: Plane) -> (String, BTreeSet<String>) {
     (text, findings)
 }
 
-#[tokio::test]
 async fn the_proxys_metrics_are_in_prometheus_form_and_no_worse_than_envoys() {
     let (_, envoys) = of_a_proxy(Plane::Envoy).await;
     let (text, ours) = of_a_proxy(Plane::Topsail).await;

@@ -12,6 +12,15 @@ use tokio::net::{TcpListener, TcpStream};
 use super::harness::alone::{Alone, access_log, cluster, http_listener};
 use super::harness::wire::{Said, Wire, next_head};
 use super::harness::{Plane, eventually, get};
+use crate::between_planes;
+
+between_planes! {
+    both_planes_make_the_same_of_each,
+    a_body_of_a_stream_that_lives_too_long_is_told_so,
+    a_copy_says_who_sends_it,
+    an_answer_of_a_routes_own_that_has_no_body_is_whole,
+    a_health_check_that_fails_on_purpose_is_told_so,
+}
 
 const LOG: &str = "%REQ(X-CASE)% %RESPONSE_CODE% %RESPONSE_FLAGS% %RESPONSE_CODE_DETAILS% %REQ(:METHOD)% %REQ(:PATH)% \
                    %REQ(X-ENVOY-ORIGINAL-PATH)% %ROUTE_NAME% %UPSTREAM_CLUSTER% \
@@ -572,7 +581,6 @@ async fn logged(one: &Alone, other: &Alone) -> (Lines, Lines) {
     .await
 }
 
-#[tokio::test]
 async fn both_planes_make_the_same_of_each() {
     let (envoy, ours) = tokio::join!(plane(Plane::Envoy), plane(Plane::Topsail));
     let mut differ = Vec::new();
@@ -593,7 +601,6 @@ async fn both_planes_make_the_same_of_each() {
     }
 }
 
-#[tokio::test]
 async fn a_body_of_a_stream_that_lives_too_long_is_told_so() {
     for which in [Plane::Envoy, Plane::Topsail] {
         let (alone, _) = plane(which).await;
@@ -633,7 +640,6 @@ async fn copy(which: Plane, forwarded: &str) -> Vec<String> {
     lines
 }
 
-#[tokio::test]
 async fn a_copy_says_who_sends_it() {
     for forwarded in ["", "x-forwarded-for: 1.2.3.4\r\n"] {
         let envoys = copy(Plane::Envoy, forwarded).await;
@@ -642,7 +648,6 @@ async fn a_copy_says_who_sends_it() {
     }
 }
 
-#[tokio::test]
 async fn an_answer_of_a_routes_own_that_has_no_body_is_whole() {
     for which in [Plane::Envoy, Plane::Topsail] {
         let (alone, _) = plane(which).await;
@@ -659,7 +664,6 @@ async fn an_answer_of_a_routes_own_that_has_no_body_is_whole() {
     }
 }
 
-#[tokio::test]
 async fn a_health_check_that_fails_on_purpose_is_told_so() {
     let index = LISTENERS.iter().position(|one| *one == "checked").unwrap();
     for which in [Plane::Envoy, Plane::Topsail] {

@@ -14,13 +14,13 @@ on_each_pair_of_planes! {
     headers_are_set_added_and_removed_on_both_ways,
     timeouts_end_requests_that_take_too_long,
     retries_are_as_many_as_the_rule_says,
+    faults_delay_and_abort,
+    mirrors_get_a_copy_and_their_answers_are_dropped,
+    cors_answers_preflights_itself,
 }
 
 on_each_plane! {
     redirects_and_direct_responses_need_no_backend,
-    faults_delay_and_abort,
-    mirrors_get_a_copy_and_their_answers_are_dropped,
-    cors_answers_preflights_itself,
 }
 
 async fn weights_share_the_requests(planes: Planes) {
@@ -226,7 +226,7 @@ async fn retries_are_as_many_as_the_rule_says(planes: Planes) {
     .await;
 }
 
-async fn faults_delay_and_abort(plane: Plane) {
+async fn faults_delay_and_abort(planes: Planes) {
     let rules = "
 - match: [{uri: {prefix: /slow}}]
   fault: {delay: {fixedDelay: 0.3s, percentage: {value: 100}}}
@@ -245,7 +245,7 @@ async fn faults_delay_and_abort(plane: Plane) {
   route: [{destination: {host: HOST}}]
 - route: [{destination: {host: HOST}}]
 ";
-    let web = Web::start(plane, &[routed("faulty", rules)]).await;
+    let web = Web::start(planes, &[routed("faulty", rules)]).await;
     web.reachable("faulty").await;
     let start = Instant::now();
     web.get("faulty", "/slow").expect(200).await;
@@ -266,7 +266,7 @@ async fn faults_delay_and_abort(plane: Plane) {
     assert!((15..=85).contains(&aborted), "{aborted}");
 }
 
-async fn mirrors_get_a_copy_and_their_answers_are_dropped(plane: Plane) {
+async fn mirrors_get_a_copy_and_their_answers_are_dropped(planes: Planes) {
     let mirrored = "
 - mirror: {host: HOST, subset: v2}
   route: [{destination: {host: HOST, subset: v1}}]
@@ -277,7 +277,7 @@ async fn mirrors_get_a_copy_and_their_answers_are_dropped(plane: Plane) {
     percentage: {value: 0}
   route: [{destination: {host: HOST, subset: v1}}]
 ";
-    let web = Web::start(plane, &[routed("mirrored", mirrored), routed("partly", partly)]).await;
+    let web = Web::start(planes, &[routed("mirrored", mirrored), routed("partly", partly)]).await;
     web.reachable("mirrored").await;
     web.reachable("partly").await;
     let paths = |path: &str| web.v2.backend().seen().iter().filter(|seen| seen.path == path).count();
@@ -321,7 +321,7 @@ async fn mirrors_get_a_copy_and_their_answers_are_dropped(plane: Plane) {
     assert_eq!(paths("/none"), 0);
 }
 
-async fn cors_answers_preflights_itself(plane: Plane) {
+async fn cors_answers_preflights_itself(planes: Planes) {
     let rules = "
 - corsPolicy:
     allowOrigins: [{exact: 'https://a.example'}, {regex: 'https://[a-z]+\\.b\\.example'}]
@@ -332,7 +332,7 @@ async fn cors_answers_preflights_itself(plane: Plane) {
     allowCredentials: true
   route: [{destination: {host: HOST}}]
 ";
-    let web = Web::start(plane, &[routed("shared", rules)]).await;
+    let web = Web::start(planes, &[routed("shared", rules)]).await;
     web.reachable("shared").await;
     let preflight = |origin: &str| {
         let call = web

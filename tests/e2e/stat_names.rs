@@ -2,8 +2,13 @@
 
 use std::collections::BTreeSet;
 
+use crate::between_planes;
 use crate::harness::{App, Plane};
 use crate::web::{Web, routed};
+
+between_planes! {
+    what_envoy_counts_is_counted,
+}
 
 /// Parts of the names of what only Envoy counts here, and why.
 const ONLY_ENVOYS: [(&str, &str); 11] = [
@@ -105,7 +110,6 @@ async fn counted(plane: Plane) -> (BTreeSet<String>, BTreeSet<String>) {
     (&client.0 | &server.0, &client.1 | &server.1)
 }
 
-#[tokio::test]
 async fn what_envoy_counts_is_counted() {
     let (envoys, _) = counted(Plane::Envoy).await;
     let (_, ours) = counted(Plane::Topsail).await;

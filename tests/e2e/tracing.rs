@@ -7,6 +7,13 @@ use topsail::xds::otlp::{Span, Status};
 
 use super::harness::alone::{Alone, cluster, cluster_http2, http_listener};
 use super::harness::{Backend, Call, Collector, Plane, eventually, get};
+use crate::between_planes;
+
+between_planes! {
+    spans_are_those_of_envoy,
+    spans_are_sent_by_http_as_well,
+    samplers_decide_as_those_of_envoy,
+}
 
 /// A span without what chance and the clock put into it.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -216,7 +223,6 @@ async fn spans_of(plane: Plane, service: Value, backend: &Backend) -> (Vec<Said>
     (said(&spans), answered, collector)
 }
 
-#[tokio::test]
 async fn spans_are_those_of_envoy() {
     let backend = Backend::http("app").await;
     let (envoys, envoy_told, _) = spans_of(Plane::Envoy, grpc_service(), &backend).await;
@@ -234,7 +240,6 @@ async fn spans_are_those_of_envoy() {
     assert_eq!(export.headers["x-tenant"], "t");
 }
 
-#[tokio::test]
 async fn spans_are_sent_by_http_as_well() {
     let backend = Backend::http("app").await;
     for plane in [Plane::Envoy, Plane::Topsail] {
@@ -279,7 +284,6 @@ async fn recorded(plane: Plane, percent: u32, sampler: &Value, backend: &Backend
     .collect()
 }
 
-#[tokio::test]
 async fn samplers_decide_as_those_of_envoy() {
     let sampler = |kind: &str, more: Value| {
         let mut config = more;

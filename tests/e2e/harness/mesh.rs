@@ -174,13 +174,8 @@ impl Mesh {
         )
     }
 
-    /// Makes the bootstrap of a workload that the directory describes, and starts its sidecar: the kind of those that
-    /// only serve.
-    pub async fn sidecar(&self, name: &str, account: &str, ip: IpAddr) -> Sidecar {
-        self.beside(self.planes.serving, name, account, ip).await
-    }
-
-    async fn beside(&self, plane: Plane, name: &str, account: &str, ip: IpAddr) -> Sidecar {
+    /// Makes the bootstrap of a workload that the directory describes, and starts its sidecar.
+    pub async fn beside(&self, plane: Plane, name: &str, account: &str, ip: IpAddr) -> Sidecar {
         let bootstrap = self.bootstrap(name, account, ip).await;
         self.launch(plane, name, ip, &bootstrap).await
     }

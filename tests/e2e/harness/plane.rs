@@ -123,6 +123,20 @@ macro_rules! on_each_plane {
     };
 }
 
+/// Makes a test of each comparison, `<comparison>::compared`: it does the same to both planes and holds what comes of
+/// it against each other.
+#[macro_export]
+macro_rules! between_planes {
+    ($($comparison:ident,)+) => {
+        $(mod $comparison {
+            #[tokio::test]
+            async fn compared() {
+                super::$comparison().await;
+            }
+        })+
+    };
+}
+
 /// A running data plane. Dropping it ends it, and fails the test if its log holds a warning that is not allowed.
 pub struct Sidecar {
     ip: IpAddr,
