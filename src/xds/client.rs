@@ -180,10 +180,13 @@ impl Client {
             Variant::Sotw => Vec::new(),
         };
         update.removals.retain(|name| topic.wants(name));
-        let new = response.resources.into_iter();
-        update.upserts = new
-            .filter(|one| topic.wants(&one.name) && topic.held.get(&one.name) != Some(&one.version))
-            .collect();
+        // Delta sends what is new, whatever version it has: istiod gives none to single resources.
+        let is_new = |one: &Received| match self.variant {
+            Variant::Delta => true,
+            Variant::Sotw => topic.held.get(&one.name) != Some(&one.version),
+        };
+        let all = response.resources.into_iter();
+        update.upserts = all.filter(|one| topic.wants(&one.name) && is_new(one)).collect();
         update
     }
 

@@ -142,6 +142,19 @@ fn what_is_accepted_is_acknowledged_and_said_to_be_had_on_the_next_stream() {
     assert_eq!(request.initial_resource_versions, [("b".into(), "v2".into())].into());
 }
 
+/// istiod gives single resources no version.
+#[test]
+fn a_change_without_a_new_version_is_one() {
+    let mut client = client(Variant::Delta);
+    client.want(ResourceType::Cluster, Interest::All);
+    client.requests();
+    for nonce in ["1", "2"] {
+        let update = client.receive(delta(ResourceType::Cluster, nonce, &[("a", "")], &[]));
+        assert_eq!(upserts(&update), ["a"]);
+        client.answer(&update, &[]);
+    }
+}
+
 #[test]
 fn a_refusal_names_each_resource_and_the_rest_is_had() {
     let mut client = client(Variant::Delta);
