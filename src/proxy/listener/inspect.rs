@@ -43,6 +43,9 @@ pub(crate) enum Stopped {
     /// It does not begin with a header of the PROXY protocol as it has to.
     #[error("there is no good header of the PROXY protocol")]
     Malformed,
+    /// Its ClientHello has no end.
+    #[error("the client's first message of TLS is too long")]
+    TooLong,
     /// It broke.
     #[error(transparent)]
     Broken(#[from] io::Error),
@@ -117,7 +120,11 @@ async fn read(stream: &mut (impl AsyncRead + Unpin), wanted: Wanted, buffer: &mu
             return Ok(found);
         }
         if buffer.len() >= LONGEST {
-            return Ok(Found::default());
+            // As in Envoy, TLS of which so much says too little ends here.
+            return match wanted.tls && client_hello(buffer) == Hello::Partial {
+                true => Err(Stopped::TooLong),
+                false => Ok(Found::default()),
+            };
         }
         if buffer.len() == buffer.capacity() {
             buffer.reserve(buffer.len().max(FIRST));
@@ -331,5 +338,13 @@ mod tests {
         let (found, read) = looked(&mut server, &both(), 80).await.unwrap();
         assert_eq!(found, Found::default());
         assert!(read.len() >= LONGEST && read.len() <= 2 * LONGEST, "{}", read.len());
+    }
+    #[tokio::test]
+    async fn tls_of_which_so_much_says_too_little_ends() {
+        let (mut client, mut server) = duplex(1 << 20);
+        client.write_all(&[22, 3, 1, 0, 4, 1, 0, 0x40, 0]).await.unwrap();
+        client.write_all(&[22, 3, 1, 0, 1, 0].repeat(1 << 13)).await.unwrap();
+        let stopped = looked(&mut server, &both(), 80).await.unwrap_err();
+        assert!(matches!(stopped, Stopped::TooLong));
     }
 }

@@ -161,7 +161,7 @@ fn count_stop(stopped: Stopped, stats: &ListenerStats) -> io::Error {
             stats.inspection_closed.fetch_add(1, Relaxed);
             io::ErrorKind::UnexpectedEof.into()
         }
-        Stopped::Malformed => io::ErrorKind::InvalidData.into(),
+        Stopped::Malformed | Stopped::TooLong => io::ErrorKind::InvalidData.into(),
         Stopped::Broken(error) => error,
     }
 }

@@ -1,21 +1,31 @@
 //! The first message of a client, for choosing a filter chain.
 
-use rustls::server::Acceptor;
+use std::borrow::Cow;
 
-/// Longest first message that is read, as in Envoy.
-const LONGEST: usize = 64 * 1024;
+/// Longest first message that is looked at, as in Envoy, and longest record, with room for what encryption adds
+/// (RFC 5246 section 6.2.3).
+const LONGEST: usize = 16 * 1024;
+const LONGEST_RECORD: usize = (16 + 2) * 1024;
 
 /// The type of a record that holds a handshake message, and the major version of every TLS.
 const HANDSHAKE: [u8; 2] = [22, 3];
 
+/// The type of the message (RFC 8446 section 4).
+const CLIENT_HELLO: u8 = 1;
+
+/// Extensions (RFC 6066 section 3, RFC 7301 section 3.1), and the only type of names there is.
+const SERVER_NAME: u16 = 0;
+const ALPN: u16 = 16;
+const HOST_NAME: u8 = 0;
+
 /// What the first bytes of a connection say.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Hello {
-    /// No TLS, or none that could be served.
+    /// No TLS.
     NotTls,
     /// It may be TLS; more bytes are needed.
     Partial,
-    /// A whole ClientHello.
+    /// A whole ClientHello, of any version: whoever ends TLS may refuse it, others pass it on.
     Complete {
         /// The server name, lower case.
         sni: Option<String>,
@@ -26,35 +36,118 @@ pub(crate) enum Hello {
 
 /// Looks at the first bytes of a connection, which stay to be read.
 pub(crate) fn client_hello(bytes: &[u8]) -> Hello {
-    let prefix = bytes.len().min(HANDSHAKE.len());
-    if bytes[..prefix] != HANDSHAKE[..prefix] {
-        return Hello::NotTls;
+    match message(bytes) {
+        Message::None => Hello::NotTls,
+        Message::Partial => Hello::Partial,
+        Message::Whole(message) => hello(&message).unwrap_or(Hello::NotTls),
     }
-    let mut acceptor = Acceptor::default();
-    let mut left = &bytes[..bytes.len().min(LONGEST)];
-    while !left.is_empty() {
-        if !matches!(acceptor.read_tls(&mut left), Ok(1..)) {
-            return Hello::NotTls;
+}
+
+/// What is there of a client's first message.
+enum Message<'a> {
+    None,
+    Partial,
+    /// Its content, without type and length.
+    Whole(Cow<'a, [u8]>),
+}
+
+/// Puts a message together from the records that it comes in.
+fn message(mut bytes: &[u8]) -> Message<'_> {
+    let mut all = Cow::Borrowed(&[][..]);
+    loop {
+        let prefix = bytes.len().min(HANDSHAKE.len());
+        if bytes[..prefix] != HANDSHAKE[..prefix] {
+            return Message::None;
         }
-        match acceptor.accept() {
-            Ok(None) => {}
-            Ok(Some(accepted)) => {
-                let hello = accepted.client_hello();
-                return Hello::Complete {
-                    sni: hello.server_name().map(str::to_ascii_lowercase),
-                    alpn: hello
-                        .alpn()
-                        .map(|all| all.map(<[u8]>::to_vec).collect())
-                        .unwrap_or_default(),
-                };
-            }
-            Err(_) => return Hello::NotTls,
+        // The minor version does not matter.
+        let header = bytes
+            .get(HANDSHAKE.len() + 1..)
+            .and_then(<[u8]>::split_first_chunk::<2>);
+        let Some((length, rest)) = header else {
+            return Message::Partial;
+        };
+        let length = number(length);
+        let is_other = all.is_empty() && rest.first().is_some_and(|kind| *kind != CLIENT_HELLO);
+        if length == 0 || length > LONGEST_RECORD || is_other {
+            return Message::None;
+        }
+        let Some((record, rest)) = rest.split_at_checked(length) else {
+            return Message::Partial;
+        };
+        bytes = rest;
+        match all.is_empty() {
+            true => all = Cow::Borrowed(record),
+            false => all.to_mut().extend_from_slice(record),
+        }
+        let Some(([_kind, length @ ..], _)) = all.split_first_chunk::<4>() else {
+            continue;
+        };
+        let end = 4 + number(length);
+        if number(length) > LONGEST {
+            return Message::None;
+        }
+        if all.len() >= end {
+            return Message::Whole(match all {
+                Cow::Borrowed(all) => Cow::Borrowed(&all[4..end]),
+                Cow::Owned(all) => Cow::Owned(all[4..end].to_vec()),
+            });
         }
     }
-    if bytes.len() >= LONGEST {
-        return Hello::NotTls;
+}
+
+/// Reads a ClientHello (RFC 8446 section 4.1.2; those of older versions have the same form).
+fn hello(mut message: &[u8]) -> Option<Hello> {
+    let version_and_random = 2 + 32;
+    message = message.get(version_and_random..)?;
+    let _session = vector::<1>(&mut message)?;
+    let _suites = vector::<2>(&mut message)?;
+    let _compression = vector::<1>(&mut message)?;
+    let (mut sni, mut alpn) = (None, Vec::new());
+    // The oldest have no extensions.
+    let mut extensions = match message.is_empty() {
+        true => message,
+        false => vector::<2>(&mut message)?,
+    };
+    while !extensions.is_empty() {
+        let (kind, rest) = extensions.split_first_chunk::<2>()?;
+        extensions = rest;
+        let mut content = vector::<2>(&mut extensions)?;
+        match u16::from_be_bytes(*kind) {
+            SERVER_NAME => sni = Some(server_name(vector::<2>(&mut content)?)?),
+            ALPN => alpn = protocols(vector::<2>(&mut content)?)?,
+            _ => {}
+        }
     }
-    Hello::Partial
+    Some(Hello::Complete { sni, alpn })
+}
+
+/// The name in a list of them, which is to hold one.
+fn server_name(names: &[u8]) -> Option<String> {
+    let (kind, mut name) = names.split_first()?;
+    let name = vector::<2>(&mut name).filter(|_| *kind == HOST_NAME)?;
+    let is_name = !name.is_empty() && !name.contains(&0);
+    let name = std::str::from_utf8(name).ok().filter(|_| is_name)?;
+    Some(name.to_ascii_lowercase())
+}
+
+fn protocols(mut list: &[u8]) -> Option<Vec<Vec<u8>>> {
+    let mut all = Vec::new();
+    while !list.is_empty() {
+        all.push(vector::<1>(&mut list)?.to_vec());
+    }
+    Some(all)
+}
+
+/// Takes a vector that stands after its length, which has `N` bytes (RFC 8446 section 3.4).
+fn vector<'a, const N: usize>(bytes: &mut &'a [u8]) -> Option<&'a [u8]> {
+    let (length, rest) = bytes.split_first_chunk::<N>()?;
+    let (vector, rest) = rest.split_at_checked(number(length))?;
+    *bytes = rest;
+    Some(vector)
+}
+
+fn number(bytes: &[u8]) -> usize {
+    bytes.iter().fold(0, |number, byte| number << 8 | usize::from(*byte))
 }
 
 #[cfg(test)]
@@ -94,6 +187,54 @@ mod tests {
             alpn: Vec::new(),
         };
         assert_eq!(client_hello(&hello("127.0.0.1", &[])), nameless);
+    }
+
+    /// A message in records of so many bytes.
+    fn in_records(message: &[u8], len: usize) -> Vec<u8> {
+        let records = message.chunks(len).map(|record| {
+            let length = u16::try_from(record.len()).unwrap().to_be_bytes();
+            [&[22, 3, 1][..], &length, record].concat()
+        });
+        records.collect::<Vec<_>>().concat()
+    }
+
+    #[test]
+    fn it_does_not_matter_in_how_many_records_it_comes() {
+        let whole = hello("example.com", &["h2"]);
+        for len in [1, 3, 4, 100] {
+            let cut = in_records(&whole[5..], len);
+            assert_eq!(client_hello(&cut), client_hello(&whole), "{len}");
+            assert_eq!(client_hello(&cut[..cut.len() - 1]), Hello::Partial, "{len}");
+        }
+    }
+
+    /// A hello of TLS 1.0, which names neither signatures nor versions, with these extensions.
+    fn old(extensions: &[u8]) -> Vec<u8> {
+        let mut message = vec![3, 1];
+        message.extend([7; 32]);
+        message.extend([0, 0, 2, 0, 0x2f, 1, 0]);
+        message.extend(extensions);
+        let length = u32::try_from(message.len()).unwrap().to_be_bytes();
+        in_records(&[&[1], &length[1..], &message].concat(), 1 << 14)
+    }
+
+    #[test]
+    fn old_clients_speak_tls_as_well() {
+        let told = |sni: Option<&str>| Hello::Complete {
+            sni: sni.map(str::to_owned),
+            alpn: Vec::new(),
+        };
+        assert_eq!(client_hello(&old(&[])), told(None));
+        let named = [&[0, 11, 0, 0, 0, 7, 0, 5, 0, 0, 2][..], b"Ab"].concat();
+        assert_eq!(client_hello(&old(&named)), told(Some("ab")));
+        // A length that lies, an empty name, and one with a NUL.
+        for bad in [
+            &[0, 9, 0, 0][..],
+            &[0, 9, 0, 0, 0, 5, 0, 3, 0, 0, 0],
+            &[0, 10, 0, 0, 0, 6, 0, 4, 0, 0, 1, 0],
+        ] {
+            assert_eq!(client_hello(&old(bad)), Hello::NotTls, "{bad:?}");
+        }
     }
 
     #[test]

@@ -1,0 +1,144 @@
+//! TLS that is passed on by its server name, of whatever version it is and in however many pieces it comes.
+
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+
+use super::harness::Plane;
+use super::harness::alone::{Alone, cluster};
+use super::harness::wire::Wire;
+use crate::on_each_plane;
+
+on_each_plane! {
+    old_and_new_clients_are_told_apart_by_name,
+    a_hello_is_only_so_long,
+}
+
+/// Answers every connection with its name, once something has come.
+async fn host(name: &'static str) -> std::net::SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let mut came = [0; 5];
+                if stream.read_exact(&mut came).await.is_ok() {
+                    // Whoever has gone does not want it.
+                    let _ = stream.write_all(&[name.as_bytes(), &came].concat()).await;
+                    // What is not read would be answered by a reset.
+                    let _ = tokio::io::copy(&mut stream, &mut tokio::io::sink()).await;
+                }
+            });
+        }
+    });
+    address
+}
+
+fn to(cluster: &str, matches: Value) -> Value {
+    json!({
+        "name": cluster,
+        "filter_chain_match": matches,
+        "filters": [{"name": "envoy.filters.network.tcp_proxy", "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy",
+            "stat_prefix": cluster,
+            "cluster": cluster,
+        }}],
+    })
+}
+
+async fn plane(which: Plane) -> Alone {
+    let names = ["named", "tls", "plain"];
+    let clusters = [
+        cluster("named", host("named").await),
+        cluster("tls", host("tls").await),
+        cluster("plain", host("plain").await),
+    ];
+    let matches = [
+        json!({"server_names": ["db.example"]}),
+        json!({"transport_protocol": "tls"}),
+        json!({"transport_protocol": "raw_buffer"}),
+    ];
+    let chains: Vec<_> = names
+        .into_iter()
+        .zip(matches)
+        .map(|(name, one)| to(name, one))
+        .collect();
+    let listener = json!({
+        "name": "in",
+        "traffic_direction": "OUTBOUND",
+        "listener_filters": [{"name": "tls", "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector",
+        }}],
+        "filter_chains": chains,
+    });
+    Alone::start(which, &[listener], &clusters, json!({})).await
+}
+
+/// A ClientHello of TLS 1.0 with this server name and so many bytes of an extension that nobody knows.
+fn hello(name: Option<&str>, padding: usize) -> Vec<u8> {
+    let sized = |bytes: &[u8]| [&u16::try_from(bytes.len()).unwrap().to_be_bytes()[..], bytes].concat();
+    let mut extensions = Vec::new();
+    if let Some(name) = name {
+        let list = sized(&[&[0][..], &sized(name.as_bytes())].concat());
+        extensions.extend([&[0, 0][..], &sized(&list)].concat());
+    }
+    extensions.extend([&[0xfa, 0xfa][..], &sized(&vec![0; padding])].concat());
+    let mut message = vec![3, 1];
+    message.extend([7; 32]);
+    message.extend([0, 0, 2, 0, 0x2f, 1, 0]);
+    message.extend(sized(&extensions));
+    let length = u32::try_from(message.len()).unwrap().to_be_bytes();
+    [&[1], &length[1..], &message].concat()
+}
+
+/// A message in records of so many bytes at most.
+fn in_records(message: &[u8], len: usize) -> Vec<u8> {
+    let records = message.chunks(len).map(|record| {
+        let length = u16::try_from(record.len()).unwrap().to_be_bytes();
+        [&[22, 3, 1][..], &length, record].concat()
+    });
+    records.collect::<Vec<_>>().concat()
+}
+
+async fn old_and_new_clients_are_told_apart_by_name(which: Plane) {
+    let alone = plane(which).await;
+    for (sent, host) in [
+        (in_records(&hello(Some("db.example"), 0), 16_000), "named"),
+        (in_records(&hello(Some("DB.example"), 300), 100), "named"),
+        (in_records(&hello(Some("other.example"), 0), 16_000), "tls"),
+        (in_records(&hello(None, 0), 16_000), "tls"),
+        (b"hello, world".to_vec(), "plain"),
+        // A message of a server.
+        (in_records(&[2, 0, 0, 1, 0], 100), "plain"),
+    ] {
+        let mut wire = Wire::open(alone.listener(0)).await;
+        wire.send(&sent).await;
+        let answer = wire.bytes(host.len() + 5).await;
+        assert_eq!(
+            answer,
+            [host.as_bytes(), &sent[..5]].concat(),
+            "{}",
+            sent.escape_ascii()
+        );
+    }
+}
+
+async fn a_hello_is_only_so_long(which: Plane) {
+    let alone = plane(which).await;
+    let came = async |sent: &[u8]| {
+        let mut wire = Wire::open(alone.listener(0)).await;
+        wire.send(sent).await;
+        String::from_utf8_lossy(&wire.bytes(5).await).into_owned()
+    };
+    assert_eq!(
+        came(&in_records(&hello(Some("db.example"), 15_000), 16_000)).await,
+        "named"
+    );
+    // What says that it is longer is none.
+    assert_eq!(
+        came(&in_records(&hello(Some("db.example"), 17_000), 16_000)).await,
+        "plain"
+    );
+    // What is long for its many records has no end that would be looked for.
+    assert_eq!(came(&in_records(&hello(Some("db.example"), 15_000), 20)).await, "");
+}
