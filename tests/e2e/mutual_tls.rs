@@ -136,6 +136,20 @@ async fn the_peers_identity_arrives_with_the_request(planes: Planes) {
         last.contains("URI=spiffe://cluster.local/ns/default/sa/default"),
         "what the server vouches for is last: {peer}"
     );
+    // What proxies before have said on lines of their own stays, all of it.
+    let relayed = ["URI=spiffe://a", "URI=spiffe://b"]
+        .into_iter()
+        .fold(get(guarded.web.inbound(9080), "web", "/"), |call, said| {
+            call.header("x-forwarded-client-cert", said)
+        });
+    let answer = tls::send(&relayed, Some(&guarded.insider(CLIENT))).await.unwrap();
+    let peer = answer.seen().headers["x-forwarded-client-cert"].clone();
+    let said: Vec<_> = peer.split(',').map(str::trim).collect();
+    assert_eq!(
+        (said.len(), &said[..2]),
+        (3, &["URI=spiffe://a", "URI=spiffe://b"][..]),
+        "{peer}"
+    );
 }
 
 async fn a_port_and_a_workload_can_differ_from_the_mesh(planes: Planes) {

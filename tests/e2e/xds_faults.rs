@@ -23,6 +23,8 @@ on_each_plane! {
     a_listener_that_changes_under_load_drops_no_connection,
     nothing_is_in_force_before_what_it_needs,
     the_whole_state_can_be_sent_instead_of_changes,
+    a_version_that_cannot_listen_leaves_the_one_before_its_socket,
+    what_the_bootstrap_has_is_not_taken_away,
 }
 
 const DELTA: &str = "DELTA_GRPC";
@@ -536,4 +538,67 @@ async fn the_whole_state_can_be_sent_instead_of_changes(which: Plane) {
         world.put(Route, &routes("table", &[to("b")]));
     });
     followed.answers("b").await;
+}
+
+async fn a_version_that_cannot_listen_leaves_the_one_before_its_socket(which: Plane) {
+    let mut followed = Followed::start(which, DELTA).await;
+    REFUSED
+        .into_iter()
+        .chain(["cannot bind"])
+        .for_each(|text| followed.alone.sidecar.allow_log(text));
+    let (first, other) = (followed.alone.socket(8090), followed.alone.socket(8091));
+    let taken = tokio::net::TcpListener::bind(other).await.unwrap();
+    followed
+        .ads
+        .change(|world| world.put(Listener, &listener("late", first, "late")));
+    asks_for(&followed.ads, Route, "late", 0).await;
+    followed
+        .ads
+        .change(|world| world.put(Listener, &listener("late", other, "late")));
+    refused(&followed.ads, Listener, "cannot bind").await;
+    followed
+        .ads
+        .change(|world| world.put(Route, &routes("late", &[to("a")])));
+    eventually("the first version answers", async || {
+        match get(first, "web", "/").send().await?.status.as_u16() {
+            200 => Ok(()),
+            status => Err(status.to_string()),
+        }
+    })
+    .await;
+    drop(taken);
+}
+
+async fn what_the_bootstrap_has_is_not_taken_away(which: Plane) {
+    let own = json!([{"match": {"prefix": "/"}, "direct_response": {"status": 200}}]);
+    let fixed = http_listener("fixed", "OUTBOUND", own, json!({}));
+    let a = Backend::http("a").await;
+    let ads = Ads::start(|world| world.put(Cluster, &cluster("a", a.address()))).await;
+    let mut alone = Alone::follow_beside(which, &ads, DELTA, std::slice::from_ref(&fixed)).await;
+    REFUSED.into_iter().for_each(|text| alone.sidecar.allow_log(text));
+    let (elsewhere, other) = (alone.socket(8090), alone.socket(8091));
+    let at = |address| {
+        let mut listener = fixed.clone();
+        listener["address"] = socket(address);
+        listener
+    };
+    // Envoy passes over it, we refuse it.
+    ads.change(|world| world.put(Listener, &at(elsewhere)));
+    alone.sidecar.ready().await;
+    eventually("it is not taken", async || {
+        match ads.taken(Listener) + ads.refusals(Listener).len() {
+            0 => Err("nobody has said anything of it".to_owned()),
+            _ => Ok(()),
+        }
+    })
+    .await;
+    ads.change(|world| world.remove(Listener, "fixed"));
+    let mut last = at(other);
+    last["name"] = json!("other");
+    ads.change(|world| world.put(Listener, &last));
+    eventually("the other one answers", async || {
+        get(other, "web", "/").send().await.map(drop)
+    })
+    .await;
+    get(alone.listener(0), "web", "/").expect(200).await;
 }

@@ -307,12 +307,12 @@ impl Control {
             self.updated.remove(&(kind, name.clone()));
         }
         // Sockets of listeners that go are left to those that come.
-        if kind == ResourceType::Cluster || kind == ResourceType::Listener {
-            for name in &update.removals {
-                match kind {
-                    ResourceType::Listener => drop(self.store.remove_listener(name)),
-                    _ => self.store.remove_cluster(name),
-                }
+        let mut gone = Vec::new();
+        for name in &update.removals {
+            match kind {
+                ResourceType::Listener => gone.extend(self.store.remove_listener(name).then_some(name)),
+                ResourceType::Cluster => self.store.remove_cluster(name),
+                ResourceType::Endpoints | ResourceType::Secret | ResourceType::Route => {}
             }
         }
         let mut refused = Vec::new();
@@ -326,7 +326,7 @@ impl Control {
         match kind {
             ResourceType::Cluster => self.store.clusters_answered(),
             ResourceType::Listener => {
-                update.removals.iter().for_each(|name| self.sockets.gone(name));
+                gone.into_iter().for_each(|name| self.sockets.gone(name));
                 self.store.listeners_answered();
             }
             ResourceType::Endpoints => {

@@ -51,8 +51,8 @@ impl Sockets {
     /// # Errors
     /// Why not, in Envoy's words.
     pub(super) fn prepare(&mut self, listener: &Listener) -> Result<(), String> {
-        self.pending.remove(&listener.name);
         let Some(bind) = listener.bind else {
+            self.pending.remove(&listener.name);
             return Ok(());
         };
         let addresses = listener.addresses.iter();
@@ -60,9 +60,11 @@ impl Sockets {
         let all = all.collect::<Result<Vec<_>, _>>()?;
         let same = |one: &Bound, other: &Bound| (&one.address, one.bind) == (&other.address, other.bind);
         let stays = |now: &Vec<Bound>| now.len() == all.len() && now.iter().zip(&all).all(|(a, b)| same(a, b));
-        if !self.bound.get(&listener.name).is_some_and(stays) {
-            self.pending.insert(listener.name.clone(), all);
-        }
+        // A version that cannot be had leaves the one before it its sockets.
+        match self.bound.get(&listener.name).is_some_and(stays) {
+            true => self.pending.remove(&listener.name),
+            false => self.pending.insert(listener.name.clone(), all),
+        };
         Ok(())
     }
 

@@ -33,6 +33,11 @@ impl Alone {
     /// Starts one that gets everything from a server, by this variant of the protocol (`DELTA_GRPC`, `GRPC`). Waits for
     /// nothing.
     pub async fn follow(plane: Plane, ads: &Ads, api_type: &str) -> Self {
+        Self::follow_beside(plane, ads, api_type, &[]).await
+    }
+
+    /// The same beside these listeners of its bootstrap.
+    pub async fn follow_beside(plane: Plane, ads: &Ads, api_type: &str, listeners: &[Value]) -> Self {
         let source = json!({"ads": {}, "resource_api_version": "V3", "initial_fetch_timeout": "0s"});
         let service = json!({"envoy_grpc": {"cluster_name": "xds"}});
         let more = json!({"dynamic_resources": {
@@ -40,7 +45,7 @@ impl Alone {
             "cds_config": source,
             "lds_config": source,
         }});
-        Self::begin(plane, &[], &[cluster_http2("xds", ads.address())], more).await
+        Self::begin(plane, listeners, &[cluster_http2("xds", ads.address())], more).await
     }
 
     async fn begin(plane: Plane, listeners: &[Value], clusters: &[Value], more: Value) -> Self {

@@ -126,6 +126,7 @@ pub(super) fn certificate(headers: &mut HeaderMap, downstream: &Downstream) {
         ForwardClientCertMode::ForwardOnly | ForwardClientCertMode::AlwaysForwardOnly => {}
         ForwardClientCertMode::AppendForward => {
             if let Some(own) = own() {
+                join(headers, &CLIENT_CERT, b",");
                 append(headers, CLIENT_CERT, own);
             }
         }
@@ -173,6 +174,14 @@ fn push(out: &mut String, key: &str, value: &str) {
     }
     // Writing to a string cannot fail.
     let _ = write!(out, "{key}={value}");
+}
+
+/// Reads what is read of headers here without a connection.
+#[cfg(fuzzing)]
+pub(super) fn draw_on(headers: &HeaderMap) {
+    for hops in 0..3 {
+        last_trusted(headers, hops);
+    }
 }
 
 #[cfg(test)]
