@@ -1,7 +1,7 @@
 //! One HTTP connection of a client.
 
 use std::cell::{Cell, OnceCell, RefCell};
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
@@ -186,11 +186,12 @@ impl Use {
 pub(crate) async fn serve(io: Io, downstream: Rc<Downstream>) {
     let io = Metered::new(io, Open::new(downstream.clone()));
     let mut ending = pin!(ending(&downstream));
+    let mut ending = Ending::of(ending.as_mut());
     let begun = tokio::select! {
         begun = begin(io, &downstream) => begun,
         // Nothing can be on its way.
         () = spent(&downstream) => return,
-        _ = &mut ending => return,
+        () = poll_fn(|cx| ending.poll_begun(cx)) => return,
     };
     let (mut io, read, speaks_http2) = match begun {
         Ok(begun) => begun,
@@ -254,49 +255,94 @@ async fn spent(downstream: &Downstream) {
     }
 }
 
-/// Waits until a connection is to take no further requests. Returns when it has to be over.
-async fn ending(downstream: &Downstream) -> Option<Instant> {
+/// Waits until a connection is to end.
+async fn ending(downstream: &Downstream) -> Farewell {
     let over = tokio::select! {
         () = downstream.chain.draining.wait() => Some(Instant::now() + downstream.worker.drain_time()),
         () = spent(downstream) => None,
-        () = downstream.usage.notify.notified() => return None,
+        () = downstream.usage.notify.notified() => None,
     };
-    // Whoever holds a connection is told with the next answer on it; one that is not used ends after a while. Ended at
-    // once, it could meet a request that is on its way.
     downstream.usage.worn_out.set(true);
-    tokio::time::sleep(downstream.manager.limits.drain).await;
-    over
+    Farewell {
+        last_call: Instant::now() + downstream.manager.limits.drain,
+        over,
+    }
 }
 
-/// When there are no further requests on a connection.
-pub(super) enum Ending<'a, E> {
+/// How a connection ends. Whoever is on it is told: by HTTP/2 at once, by HTTP/1.1 with the next answer. One that is not
+/// used goes on for a while, as what ends at once could meet a request that is on its way.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Farewell {
+    /// Until when it takes requests (`drain_timeout`).
+    last_call: Instant,
+    /// When it is cut off, if it is.
+    over: Option<Instant>,
+}
+
+/// How far a connection is with its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// It is not to end yet.
+    Before,
+    /// The client is told, and what it sends is answered.
+    Announced,
+    /// No further requests are taken.
+    Begun,
+}
+
+/// The end of a connection.
+pub(crate) enum Ending<'a, E> {
     /// It is looked at when it says so, and not whenever something happens on the connection.
     Awaited(FuturesUnordered<Pin<&'a mut E>>),
-    /// It has begun; when the connection is cut off.
+    /// Until then there may be requests.
+    Announced(Pin<Box<Sleep>>, Farewell),
+    /// When the connection is cut off.
     Begun(Option<Pin<Box<Sleep>>>),
 }
 
-impl<'a, E: Future<Output = Option<Instant>>> Ending<'a, E> {
-    /// It begins when this is over, which says when the connection is cut off.
+impl<'a, E: Future<Output = Farewell>> Ending<'a, E> {
+    /// It begins when this is over.
     pub(super) fn of(ending: Pin<&'a mut E>) -> Self {
         Ending::Awaited(FuturesUnordered::from_iter([ending]))
     }
 
     /// Waits until the connection is cut off.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if let Ending::Awaited(ending) = self {
-            let at = ready!(ending.poll_next_unpin(cx)).flatten();
-            *self = Ending::Begun(at.map(|at| Box::pin(tokio::time::sleep_until(at))));
-        }
-        match self {
-            Ending::Begun(Some(over)) => over.as_mut().poll(cx),
-            Ending::Begun(None) | Ending::Awaited(_) => Poll::Pending,
+        let sleep = |until| Box::pin(tokio::time::sleep_until(until));
+        loop {
+            match self {
+                Ending::Awaited(ending) => {
+                    let farewell = ready!(ending.poll_next_unpin(cx));
+                    let announced = farewell.map(|farewell| Ending::Announced(sleep(farewell.last_call), farewell));
+                    *self = announced.unwrap_or(Ending::Begun(None));
+                }
+                Ending::Announced(last_call, farewell) => {
+                    let over = farewell.over;
+                    ready!(last_call.as_mut().poll(cx));
+                    *self = Ending::Begun(over.map(sleep));
+                }
+                Ending::Begun(Some(over)) => return over.as_mut().poll(cx),
+                Ending::Begun(None) => return Poll::Pending,
+            }
         }
     }
 
-    /// Whether there are none any more.
-    pub(super) fn has_begun(&self) -> bool {
-        matches!(self, Ending::Begun(_))
+    /// Waits until there are no further requests.
+    fn poll_begun(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let over = self.poll(cx);
+        match self.stage() {
+            Stage::Begun => Poll::Ready(()),
+            Stage::Before | Stage::Announced => over,
+        }
+    }
+
+    /// How far it is.
+    pub(super) fn stage(&self) -> Stage {
+        match self {
+            Ending::Awaited(_) => Stage::Before,
+            Ending::Announced(..) => Stage::Announced,
+            Ending::Begun(_) => Stage::Begun,
+        }
     }
 }
 

@@ -20,7 +20,7 @@ use bytes::BytesMut;
 use http::header::{CONNECTION, HeaderValue};
 use http::{Request, Response, StatusCode, Version};
 use http_body::Body;
-use tokio::time::{Instant, Sleep};
+use tokio::time::Sleep;
 
 use super::encode::{self, Coding};
 use super::lines::{Looks, Size};
@@ -32,7 +32,7 @@ use super::{Refusal, Rest};
 use crate::proxy::flags::Flags;
 use crate::proxy::http::body::ResponseBody;
 use crate::proxy::http::body::incoming::Incoming;
-use crate::proxy::http::connection::{Downstream, Ending, Open};
+use crate::proxy::http::connection::{Downstream, Ending, Farewell, Open, Stage};
 use crate::proxy::http::interim::Interims;
 use crate::proxy::http::meter;
 use crate::proxy::http::{HttpManager, exchange};
@@ -48,21 +48,21 @@ const LINGER: Duration = Duration::from_secs(1);
 ///
 /// # Errors
 /// When the connection breaks.
-pub(crate) async fn serve<E>(
+pub(crate) async fn serve<'a, E>(
     io: Metered<Open>,
     read: BytesMut,
-    downstream: &Rc<Downstream>,
-    ending: Pin<&mut E>,
+    downstream: &'a Rc<Downstream>,
+    ending: Ending<'a, E>,
 ) -> io::Result<()>
 where
-    E: Future<Output = Option<Instant>>,
+    E: Future<Output = Farewell>,
 {
     let connection = Rc::new(RefCell::new(Connection::new(Wire::new(io, read), &downstream.manager)));
     let mut server = Server {
         connection,
         downstream,
         late: Late::new(&downstream.manager),
-        ending: Ending::of(ending),
+        ending,
     };
     let over = {
         let mut requests = pin!(server.requests());
@@ -138,7 +138,7 @@ enum Next {
     Over(Over),
 }
 
-impl<E: Future<Output = Option<Instant>>> Server<'_, E> {
+impl<E: Future<Output = Farewell>> Server<'_, E> {
     async fn requests(&mut self) -> io::Result<Over> {
         loop {
             let head = match self.head().await? {
@@ -217,7 +217,7 @@ impl<E: Future<Output = Option<Instant>>> Server<'_, E> {
                         let nothing = wire.read.is_empty();
                         return match self.ending.poll(cx) {
                             Poll::Ready(()) => Poll::Ready(Ok(Next::Over(Over::Gone))),
-                            Poll::Pending if nothing && self.ending.has_begun() => {
+                            Poll::Pending if nothing && self.ending.stage() == Stage::Begun => {
                                 self.downstream.connection_closes();
                                 Poll::Ready(Ok(Next::Over(Over::Announced)))
                             }
@@ -279,7 +279,7 @@ impl<E: Future<Output = Option<Instant>>> Server<'_, E> {
     ) -> io::Result<Option<Over>> {
         let (mut parts, mut body) = response.into_parts();
         let tunnel = asked.is_tunnel(parts.status);
-        if !tunnel && (!keep_alive || self.ending.has_begun()) {
+        if !tunnel && (!keep_alive || self.ending.stage() == Stage::Begun) {
             parts.headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
         let last = parts.headers.contains_key(CONNECTION);

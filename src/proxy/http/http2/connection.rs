@@ -121,6 +121,8 @@ pub(super) struct Connection {
     pub(super) last: u32,
     /// Streams that count against the limits.
     pub(super) active: u32,
+    /// Streams that were begun at any time.
+    pub(super) opened: u32,
     pub(super) receiving: Receiving,
     pub(super) sending: Sending,
     /// Streams with data that waits, in the order of their turns.
@@ -169,6 +171,7 @@ impl Connection {
             table: Table::default(),
             last: 0,
             active: 0,
+            opened: 0,
             receiving: Receiving::new(window),
             sending: Sending::new(flow::INITIAL),
             turns: VecDeque::new(),
@@ -271,6 +274,13 @@ impl Connection {
             let out = self.out.short();
             frame::write_goaway(out, frame::MAX_STREAM, Reason::NO_ERROR);
             frame::write_ping(out, 0, SHUTDOWN);
+        }
+    }
+
+    /// Takes no more streams, whether the client knows or not.
+    pub(super) fn last_call(&mut self) {
+        if !matches!(self.going, Going::After(_)) {
+            self.go_away(Reason::NO_ERROR);
         }
     }
 

@@ -1,7 +1,7 @@
 //! The heads of messages, made of fields and turned into them (RFC 9113 sections 8.1 to 8.3).
 
 use bytes::{Bytes, BytesMut};
-use http::header::{HeaderMap, HeaderName, HeaderValue};
+use http::header::{CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue};
 use http::uri::{self, Authority, PathAndQuery, Scheme, Uri};
 use http::{Method, Request, Response, StatusCode, Version};
 
@@ -215,7 +215,7 @@ impl Fields {
     ///
     /// # Errors
     /// How the stream is reset when it is none.
-    pub(super) fn into_answer(self, stream: &mut Stream, ended: bool) -> Result<(), Reason> {
+    pub(super) fn into_answer(mut self, stream: &mut Stream, ended: bool) -> Result<(), Reason> {
         if let Some(flaw) = self.flaw {
             return Err(flaw.into());
         }
@@ -236,6 +236,10 @@ impl Fields {
                 stream.interim.get_or_insert_with(interim);
             }
             return Ok(());
+        }
+        if let Some(length) = self.length {
+            // It may be there twice, but must not be passed on so (RFC 9110 section 8.6).
+            self.headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
         }
         let bodiless = stream.bodiless || matches!(status.as_u16(), 204 | 304);
         stream.length = self.length.filter(|_| !bodiless);

@@ -18,13 +18,10 @@ use crate::proxy::http::Underscores;
 /// (`max_consecutive_inbound_frames_with_empty_payload`).
 const EMPTY: u32 = 1;
 
-/// Requests that are given up before they were looked at, of those that came together.
-const UNSEEN: u32 = 20;
-
-/// PRIORITY frames for each open stream and one more, as in Envoy (`max_inbound_priority_frames_per_stream`).
+/// PRIORITY frames for each stream that was begun and one more, as in Envoy (`max_inbound_priority_frames_per_stream`).
 const PRIORITIES: u32 = 100;
 
-/// WINDOW_UPDATE frames for each frame of data that was sent, beside some for open streams, as in Envoy
+/// WINDOW_UPDATE frames for each frame of data that was sent, beside some for each stream that was begun, as in Envoy
 /// (`max_inbound_window_update_frames_per_data_frame_sent`).
 const WINDOW_UPDATES: u32 = 10;
 
@@ -250,6 +247,7 @@ impl Connection {
         stream.meter = self.config.metered.then(Rc::default);
         stream.heard_headers(self.heading);
         self.active += 1;
+        self.opened = self.opened.saturating_add(1);
         let place = self.table.insert(stream);
         self.begun.push_back(Begun { stream: place, asked });
         Ok(())
@@ -309,7 +307,7 @@ impl Connection {
         }
         frame::number::<5>(payload)?;
         self.idle.priorities = self.idle.priorities.saturating_add(1);
-        let most = PRIORITIES.saturating_mul(self.active.saturating_add(1));
+        let most = PRIORITIES.saturating_mul(self.opened.saturating_add(1));
         calm(self.idle.priorities <= most)
     }
 
@@ -326,8 +324,9 @@ impl Connection {
         }
         self.breaks(place, Error::Reset(reason));
         if self.begun.iter().any(|begun| begun.stream == place) {
+            // What is given up before it was looked at costs little; so much at once is no haste, but an attack.
             self.idle.unseen += 1;
-            return calm(self.idle.unseen <= UNSEEN);
+            return calm(self.idle.unseen <= self.config.max_streams);
         }
         Ok(())
     }
@@ -414,7 +413,7 @@ impl Connection {
         let most = self
             .data_frames
             .saturating_mul(WINDOW_UPDATES)
-            .saturating_add(self.active);
+            .saturating_add(self.opened);
         calm(self.idle.window_updates <= most.saturating_mul(2).saturating_add(5))?;
         if head.stream == 0 {
             if by == 0 {

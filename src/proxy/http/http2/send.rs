@@ -31,6 +31,7 @@ impl Connection {
         let id = if self.last == 0 { 1 } else { self.last + 2 };
         self.last = id;
         self.active += 1;
+        self.opened = self.opened.saturating_add(1);
         let mut stream = Stream::new(id, self.config.stream_window, self.peer.window);
         (stream.said, stream.sender) = if ended {
             (Said::Ended, false)

@@ -1,7 +1,7 @@
 //! A client's connection.
 
 use std::future::{Future, poll_fn};
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
@@ -10,7 +10,6 @@ use http::header::{CONTENT_LENGTH, HeaderValue};
 use http::{Method, Request, Response, Version};
 use http_body::Body;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::time::Instant;
 
 use super::body::StreamBody;
 use super::connection::{Begun, Config, Connection, Role, Shared};
@@ -25,13 +24,16 @@ use super::streams::Streams;
 use super::{remove_what_is_not_in_http2, tunnel};
 use crate::proxy::http::body::ResponseBody;
 use crate::proxy::http::body::incoming::Incoming;
-use crate::proxy::http::connection::{Downstream, Ending};
+use crate::proxy::http::connection::{Downstream, Ending, Farewell, Stage};
 use crate::proxy::http::interim::Interims;
 use crate::proxy::http::meter::Meter;
 use crate::proxy::http::{HttpManager, exchange};
 
-/// What a stream and a connection may have on their way to us, unless the manager says otherwise.
+/// What a stream may have on its way to us, unless the manager says otherwise.
 const WINDOW: u32 = 1 << 20;
+
+/// The same for a connection: several streams that nobody reads from leave the others theirs.
+const CONNECTION_WINDOW: u32 = 16 << 20;
 
 /// Streams at the same time, unless the manager says otherwise: as in Envoy.
 const STREAMS: u32 = 1024;
@@ -40,15 +42,15 @@ const STREAMS: u32 = 1024;
 ///
 /// # Errors
 /// When it breaks, or the client breaks the protocol.
-pub(crate) async fn serve<I, E>(
+pub(crate) async fn serve<'a, I, E>(
     io: I,
     read: BytesMut,
-    downstream: &Rc<Downstream>,
-    ending: Pin<&mut E>,
+    downstream: &'a Rc<Downstream>,
+    ending: Ending<'a, E>,
 ) -> Result<(), Error>
 where
     I: AsyncRead + AsyncWrite + Unpin,
-    E: Future<Output = Option<Instant>>,
+    E: Future<Output = Farewell>,
 {
     let manager = &downstream.manager;
     let connection = Connection::new(config(manager)).shared();
@@ -58,7 +60,7 @@ where
         connection,
         downstream,
         streams: Streams::default(),
-        ending: Ending::of(ending),
+        ending,
     };
     let over = poll_fn(|cx| serving.poll(cx)).await;
     let Serving { driver, streams, .. } = serving;
@@ -79,7 +81,7 @@ fn config(manager: &HttpManager) -> Config {
     Config {
         role: Role::Server,
         stream_window: settings.stream_window.unwrap_or(WINDOW),
-        connection_window: settings.connection_window.unwrap_or(WINDOW),
+        connection_window: settings.connection_window.unwrap_or(CONNECTION_WINDOW),
         header_bytes: u32::try_from(manager.limits.header_bytes).unwrap_or(u32::MAX),
         max_streams: settings.max_concurrent_streams.unwrap_or(STREAMS),
         connect_protocol: settings.allow_connect,
@@ -100,7 +102,7 @@ struct Serving<'a, I, E> {
 impl<I, E> Serving<'_, I, E>
 where
     I: AsyncRead + AsyncWrite + Unpin,
-    E: Future<Output = Option<Instant>>,
+    E: Future<Output = Farewell>,
 {
     /// A turn: reads what has come, answers it as far as that is possible, and writes that. Ready at the end, with the
     /// reason if it is to be told, or not to be told.
@@ -138,8 +140,11 @@ where
     /// Ready when the connection is to be cut off.
     fn poll_ending(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let polled = self.ending.poll(cx);
-        if self.ending.has_begun() {
-            self.connection.borrow_mut().shut_down();
+        match self.ending.stage() {
+            Stage::Before => {}
+            Stage::Announced => self.connection.borrow_mut().shut_down(),
+            // A client that has not said that it knows is not waited for any longer.
+            Stage::Begun => self.connection.borrow_mut().last_call(),
         }
         polled
     }

@@ -1,0 +1,165 @@
+//! HTTP/2 connections that carry much, and how they end: the client is told in time, and one of its streams does not stop
+//! the others.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpListener;
+use tokio::time::timeout;
+
+use super::harness::alone::{Alone, cluster, http_listener};
+use super::harness::frames::{Frame, Frames, headers, request};
+use super::harness::wire::Wire;
+use super::harness::{Backend, Plane};
+use crate::on_each_plane;
+
+on_each_plane! {
+    who_does_not_say_that_it_knows_of_the_end_is_not_waited_for,
+    each_request_may_have_a_priority_and_widen_windows,
+    an_upload_that_nobody_reads_leaves_room_for_others,
+}
+
+const DATA: u8 = 0;
+const HEADERS: u8 = 1;
+const PRIORITY: u8 = 2;
+const SETTINGS: u8 = 4;
+const GOAWAY: u8 = 7;
+const WINDOW_UPDATE: u8 = 8;
+
+async fn plane(which: Plane, backend: &Backend, more: Value) -> Alone {
+    let routes = json!([{"match": {"prefix": "/"}, "route": {"cluster": "back", "timeout": "0s"}}]);
+    let listener = http_listener("in", "INBOUND", routes, more);
+    Alone::start(which, &[listener], &[cluster("back", backend.address())], json!({})).await
+}
+
+/// The last stream that a GOAWAY names.
+fn last(goaway: &Frame) -> u32 {
+    u32::from_be_bytes(goaway.payload[..4].try_into().unwrap())
+}
+
+async fn who_does_not_say_that_it_knows_of_the_end_is_not_waited_for(which: Plane) {
+    let backend = Backend::http("echo").await;
+    for limit in [
+        json!({"idle_timeout": "0.5s"}),
+        json!({"max_connection_duration": "0.5s"}),
+        json!({"max_requests_per_connection": 1}),
+    ] {
+        let more = json!({"common_http_protocol_options": limit, "drain_timeout": "1s"});
+        let alone = plane(which, &backend, more).await;
+        let mut client = Frames::open(alone.listener(0)).await;
+        client.send(&[headers(1, &request("GET", "/a"), true)]).await;
+        // Pings are not answered.
+        let told = client.next_of(&[GOAWAY]).await.unwrap();
+        assert_eq!(last(&told), 0x7fff_ffff, "{limit}");
+        client.send(&[headers(3, &request("GET", "/b"), true)]).await;
+        let mut answer = client.next_of(&[HEADERS]).await.unwrap();
+        while answer.stream == 1 {
+            answer = client.next_of(&[HEADERS]).await.unwrap();
+        }
+        assert_eq!((answer.stream, answer.status()), (3, 200), "{limit}");
+        let told = client.next_of(&[GOAWAY]).await.unwrap();
+        assert_eq!(last(&told), 3, "{limit}");
+        assert_eq!(client.next_of(&[GOAWAY]).await, None, "{limit}");
+    }
+}
+
+/// Envoy tells it with an answer, at a time that is left to chance.
+#[tokio::test]
+async fn when_a_listener_drains_who_waits_is_told_at_once() {
+    let backend = Backend::http("echo").await;
+    let alone = plane(Plane::Topsail, &backend, json!({"drain_timeout": "60s"})).await;
+    let mut client = Frames::open(alone.listener(0)).await;
+    client.send(&[headers(1, &request("GET", "/a"), true)]).await;
+    assert_eq!(client.next_of(&[HEADERS]).await.unwrap().status(), 200);
+    let mut admin = Wire::open(alone.admin()).await;
+    admin
+        .send(b"POST /drain_listeners?graceful HTTP/1.1\r\nhost: a\r\n\r\n")
+        .await;
+    assert_eq!(admin.answer().await.unwrap().status, 200);
+    let told = timeout(Duration::from_secs(10), client.next_of(&[GOAWAY])).await;
+    assert_eq!(last(&told.unwrap().unwrap()), 0x7fff_ffff);
+    client.send(&[headers(3, &request("GET", "/b"), true)]).await;
+    assert_eq!(client.next_of(&[HEADERS]).await.unwrap().status(), 200);
+}
+
+async fn each_request_may_have_a_priority_and_widen_windows(which: Plane) {
+    let backend = Backend::http("echo").await;
+    let alone = plane(which, &backend, json!({})).await;
+    let mut client = Frames::open(alone.listener(0)).await;
+    for stream in (1..600).step_by(2) {
+        let widened = |stream| Frame::new(WINDOW_UPDATE, 0, stream, &1_u32.to_be_bytes());
+        let priority = Frame::new(PRIORITY, 0, stream, &[0, 0, 0, 0, 15]);
+        let asked = headers(stream, &request("HEAD", "/a"), true);
+        client.send(&[priority, asked, widened(0), widened(stream)]).await;
+        let answer = client.next_of(&[HEADERS, GOAWAY]).await.unwrap();
+        assert_eq!((answer.kind, answer.stream), (HEADERS, stream), "{answer:?}");
+    }
+}
+
+/// What one may send: on a stream, and on the connection.
+struct Windows {
+    stream: usize,
+    connection: usize,
+}
+
+impl Windows {
+    /// As they are told when a connection begins.
+    async fn told(client: &mut Frames) -> Self {
+        let mut windows = Self {
+            stream: 65_535,
+            connection: 65_535,
+        };
+        let number = |bytes: &[u8]| u32::from_be_bytes(bytes.try_into().unwrap()) as usize;
+        // The answer to one's own settings comes after both.
+        loop {
+            let frame = client.next_of(&[SETTINGS, WINDOW_UPDATE]).await.unwrap();
+            match frame.kind {
+                WINDOW_UPDATE => windows.connection += number(&frame.payload),
+                _ if frame.flags & 1 == 1 => return windows,
+                _ => {
+                    let settings = frame.payload.chunks(6);
+                    let window = settings.rev().find(|setting| setting[..2] == [0, 4]);
+                    windows.stream = window.map_or(windows.stream, |setting| number(&setting[2..]));
+                }
+            }
+        }
+    }
+}
+
+async fn an_upload_that_nobody_reads_leaves_room_for_others(which: Plane) {
+    let backend = Backend::http("echo").await;
+    let stalls = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let clusters = [
+        cluster("back", backend.address()),
+        cluster("stalls", stalls.local_addr().unwrap()),
+    ];
+    let routes = json!([
+        {"match": {"prefix": "/stalls"}, "route": {"cluster": "stalls", "timeout": "0s"}},
+        {"match": {"prefix": "/"}, "route": {"cluster": "back", "timeout": "0s"}},
+    ]);
+    let listener = http_listener("in", "INBOUND", routes, json!({}));
+    let alone = Alone::start(which, &[listener], &clusters, json!({})).await;
+    let mut client = Frames::open(alone.listener(0)).await;
+    let windows = Windows::told(&mut client).await;
+    client.send(&[headers(1, &request("POST", "/stalls"), false)]).await;
+    let (mut host, _) = stalls.accept().await.unwrap();
+    assert!(host.read(&mut [0; 16]).await.unwrap() > 0);
+    // All that the stream may have, at most.
+    let piece = Frame::new(DATA, 0, 1, &[b'a'; 16_000]);
+    let pieces = windows.stream.min(windows.connection - 1_000) / piece.payload.len();
+    for _ in 0..pieces {
+        client.send(std::slice::from_ref(&piece)).await;
+    }
+    let left = windows.connection - pieces * piece.payload.len();
+    assert!(left >= 1_000 + 5, "{left} bytes are left");
+    client
+        .send(&[
+            headers(3, &request("POST", "/other"), false),
+            Frame::new(DATA, 1, 3, b"hello"),
+        ])
+        .await;
+    let answer = client.next_of(&[HEADERS, GOAWAY]).await.unwrap();
+    assert_eq!((answer.kind, answer.stream, answer.status()), (HEADERS, 3, 200));
+    assert_eq!(backend.seen()[0].body, "hello");
+}
