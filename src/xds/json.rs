@@ -251,8 +251,11 @@ mod tests {
             .unwrap()
             .to_json(secret.kind.type_url(), &secret.body)
             .unwrap();
-        assert_eq!(shown["tls_certificate"]["certificate_chain"]["inline_string"], "CHAIN");
-        assert_eq!(shown["tls_certificate"]["private_key"]["inline_string"], REDACTED);
+        assert_eq!(
+            shown["tls_certificate"]["certificate_chain"]["inline_bytes"],
+            "Q0hBSU4="
+        );
+        assert_eq!(shown["tls_certificate"]["private_key"]["inline_bytes"], REDACTED);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use super::commands::Query;
 use super::listeners::socket_address;
 use crate::proxy::store::Published;
 use crate::proxy::upstream::breaker::Breaker;
-use crate::proxy::upstream::cluster::Cluster;
+use crate::proxy::upstream::cluster::{Cluster, Discovery};
 use crate::proxy::upstream::host::{Host, HostAddress};
 
 /// Lines, or JSON.
@@ -71,6 +71,10 @@ fn lines(out: &mut String, cluster: &Arc<Cluster>) {
             line(format!("{priority}_priority::{name}::{max}"));
         }
     }
+    line(format!("added_via_api::{}", config.via_api));
+    if let Discovery::Eds(name) = &config.discovery {
+        line(format!("eds_service_name::{name}"));
+    }
     for host in &cluster.hosts.load().hosts {
         let mut numbers = numbers(host);
         numbers.sort_unstable();
@@ -110,6 +114,12 @@ fn health_flags(host: &Host) -> String {
 fn status(cluster: &Cluster) -> Value {
     let set = cluster.hosts.load();
     let mut status = json!({"name": cluster.config.name});
+    if cluster.config.via_api {
+        status["added_via_api"] = json!(true);
+    }
+    if let Discovery::Eds(name) = &cluster.config.discovery {
+        status["eds_service_name"] = json!(name);
+    }
     if !set.hosts.is_empty() {
         status["host_statuses"] = set.hosts.iter().map(|host| host_status(host)).collect();
     }

@@ -81,6 +81,7 @@ pub(crate) fn cluster(message: &cluster::Cluster, names: &mut Names) -> Compiled
     let config = ClusterConfig {
         name: message.name.as_str().into(),
         stat_name: stat_name.as_str().into(),
+        via_api: true,
         connect_timeout: message.connect_timeout.as_ref().map_or(CONNECT_TIMEOUT, duration),
         policy: policy(message)?,
         slow_start: slow_start(message)?,

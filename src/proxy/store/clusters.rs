@@ -142,7 +142,8 @@ impl Store {
         if before.is_some_and(|before| before.bytes == bytes) {
             return Ok(());
         }
-        let compiled = config::cluster::cluster(&message, &mut self.names)?;
+        let mut compiled = config::cluster::cluster(&message, &mut self.names)?;
+        compiled.config.via_api = !fixed;
         let live = before.and_then(|before| before.live.clone());
         let (hosts, known) = match &compiled.config.discovery {
             Discovery::Eds(name) => match self.endpoints.get(name) {

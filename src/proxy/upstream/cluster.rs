@@ -111,6 +111,8 @@ pub(crate) struct ClusterConfig {
     pub(crate) name: Arc<str>,
     /// The name in statistics (`alt_stat_name`).
     pub(crate) stat_name: Arc<str>,
+    /// Whether it came from a server, and is not the bootstrap's.
+    pub(crate) via_api: bool,
     /// How long connecting may take, TLS included.
     pub(crate) connect_timeout: Duration,
     /// How hosts are found.

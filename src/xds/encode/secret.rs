@@ -86,8 +86,9 @@ fn resource(name: ResourceName, content: secret::Type, origins: Origins) -> Reso
     super::seal(ResourceType::Secret, &name, &message, &origins)
 }
 
+/// As bytes, which is how istiod sends them and where `istioctl proxy-config secret` looks for them.
 fn inline(text: &str) -> Option<DataSource> {
-    data_source(Specifier::InlineString(text.to_owned()))
+    data_source(Specifier::InlineBytes(text.as_bytes().to_vec()))
 }
 
 fn file(path: &str) -> Option<DataSource> {
@@ -115,8 +116,8 @@ mod tests {
         assert_eq!(
             shown(&secret),
             json!({"name": "default", "tls_certificate": {
-                "certificate_chain": {"inline_string": "CHAIN"},
-                "private_key": {"inline_string": "[redacted]"},
+                "certificate_chain": {"inline_bytes": "Q0hBSU4="},
+                "private_key": {"inline_bytes": "[redacted]"},
             }})
         );
     }
@@ -126,7 +127,7 @@ mod tests {
         assert_ne!(trust_bundle("A").version, trust_bundle("B").version);
         assert_eq!(
             shown(&trust_bundle("A")),
-            json!({"name": "ROOTCA", "validation_context": {"trusted_ca": {"inline_string": "A"}}})
+            json!({"name": "ROOTCA", "validation_context": {"trusted_ca": {"inline_bytes": "QQ=="}}})
         );
     }
 

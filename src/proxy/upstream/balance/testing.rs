@@ -18,6 +18,7 @@ pub(crate) fn cluster_config() -> ClusterConfig {
     ClusterConfig {
         name: "test".into(),
         stat_name: "test".into(),
+        via_api: true,
         connect_timeout: Duration::from_secs(5),
         discovery: Discovery::Static,
         policy: LbPolicy::RoundRobin,
