@@ -7,21 +7,24 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
+use ::http::Method;
+use ::http::header::{HeaderMap, HeaderName, HeaderValue};
 use bytes::{Bytes, BytesMut};
 use futures::FutureExt as _;
-use http::header::HeaderValue;
 use rustls::pki_types::CertificateDer;
 use tokio::io::{AsyncRead, ReadBuf};
 
 use super::connection::{Address, Connection, Stream};
+use super::format::{self, RequestLine};
+use super::http::body::client::Base64;
 use super::http::http1::conversation::{Speaker, understood};
 use super::http::http1::response::Asked;
 use super::http::http2::conversation::converse;
 use super::http::http2::hpack::{Decoder, Encoder, Indexing, Name, TABLE_SIZE};
-use super::http::{EscapedSlashes, Normalized, PathNormalization};
+use super::http::{self, EscapedSlashes, Normalized, PathNormalization};
 use super::listener::proxy_protocol::ProxyProtocol;
 use super::listener::{Inspection, inspect};
-use super::{config, format, tls};
+use super::{config, tls};
 
 /// Reads a bootstrap and compiles what it says of the control plane.
 ///
@@ -195,11 +198,44 @@ pub fn path(way: u8, path: &str) {
     }
 }
 
-/// Compiles a format string and writes it for a stream of which nothing is known.
+/// Decodes the body of a browser's gRPC request.
+///
+/// # Panics
+/// When it matters how it is cut.
+pub fn web_body(pieces: &[Vec<u8>]) {
+    let decoded = |pieces: &[&[u8]]| {
+        let (mut base64, mut out) = (Base64::default(), Vec::new());
+        for piece in pieces {
+            out.extend(base64.decode(piece).ok()?);
+        }
+        base64.end().ok().map(|()| out)
+    };
+    let whole = decoded(&[&pieces.concat()]);
+    let pieces: Vec<_> = pieces.iter().map(Vec::as_slice).collect();
+    assert_eq!(decoded(&pieces), whole);
+}
+
+/// Draws on the headers of a request in every way in which a connection manager does before it has a route.
+pub fn request(headers: &[(&str, &[u8])]) {
+    http::drawn_on(&mut map(headers));
+}
+
+fn map(headers: &[(&str, &[u8])]) -> HeaderMap {
+    let mut map = HeaderMap::new();
+    for (name, value) in headers {
+        let name = HeaderName::from_bytes(name.as_bytes());
+        if let (Ok(name), Ok(value)) = (name, HeaderValue::from_bytes(value)) {
+            map.append(name, value);
+        }
+    }
+    map
+}
+
+/// Compiles a format string and writes it for a request of which no more is known than its path and its headers.
 ///
 /// # Errors
 /// What is wrong with it.
-pub fn format(text: &str) -> Result<(), String> {
+pub fn format(text: &str, path: &str, headers: &[(&str, &[u8])]) -> Result<(), String> {
     let compiled = format::Format::parse(text)?;
     let address = Address::Ip((Ipv4Addr::LOCALHOST, 80).into());
     let connection = Connection {
@@ -214,13 +250,20 @@ pub fn format(text: &str) -> Result<(), String> {
         chain: Arc::from(""),
         start: Instant::now(),
     };
+    let headers = map(headers);
+    let request = RequestLine {
+        method: &Method::GET,
+        path,
+        authority: path,
+        scheme: "http",
+    };
     let context = format::Context {
         connection: &connection,
         stream: &Stream::new(None),
-        request: None,
-        request_headers: None,
-        response_headers: None,
-        response_trailers: None,
+        request: Some(request),
+        request_headers: Some(&headers),
+        response_headers: Some(&headers),
+        response_trailers: Some(&headers),
     };
     compiled.text(&context, "-");
     compiled.write_json(&mut String::new(), &context, "-");

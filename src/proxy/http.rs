@@ -21,6 +21,8 @@ mod rewrite;
 pub(crate) mod route;
 mod upgrade;
 
+#[cfg(fuzzing)]
+pub(crate) use conditioning::drawn_on;
 pub(crate) use conditioning::uuid;
 #[cfg(fuzzing)]
 pub(crate) use path::Normalized;

@@ -455,6 +455,18 @@ pub(crate) fn uuid(bits: u128) -> String {
     String::from_utf8(text.to_vec()).unwrap_or_default()
 }
 
+/// Reads all that is read of a request's headers without a connection.
+#[cfg(fuzzing)]
+pub(crate) fn drawn_on(headers: &mut HeaderMap) {
+    client::draw_on(headers);
+    super::deadlines::draw_on(headers);
+    super::hash::draw_on(headers);
+    crate::proxy::trace::context::draw_on(headers);
+    let upgrading = upgrade(headers).is_some();
+    join_lists(headers, &LISTS);
+    drop(remove_hop_by_hop(headers, upgrading));
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

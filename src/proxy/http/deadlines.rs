@@ -215,6 +215,12 @@ pub(super) fn timed_out(details: &'static str) -> LocalReply {
     LocalReply::new(StatusCode::GATEWAY_TIMEOUT, "upstream request timeout", flags, details)
 }
 
+/// Reads what is read of headers here.
+#[cfg(fuzzing)]
+pub(super) fn draw_on(headers: &http::HeaderMap) {
+    headers.get(&GRPC_TIMEOUT).and_then(grpc_timeout);
+}
+
 #[cfg(test)]
 mod tests {
     use std::future::poll_fn;

@@ -97,3 +97,9 @@ fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
         .find(|(key, _)| *key == name)
         .map(|(_, value)| value.trim_matches('"'))
 }
+
+/// Reads what is read of headers here.
+#[cfg(fuzzing)]
+pub(super) fn draw_on(headers: &HeaderMap) {
+    cookie(headers, "user");
+}

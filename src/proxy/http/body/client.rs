@@ -30,7 +30,10 @@ pub(crate) struct Base64(BytesMut);
 
 impl Base64 {
     /// Decodes as much as can be.
-    fn decode(&mut self, data: &[u8]) -> Result<Bytes, BodyError> {
+    ///
+    /// # Errors
+    /// When it is no base64.
+    pub(crate) fn decode(&mut self, data: &[u8]) -> Result<Bytes, BodyError> {
         self.0.extend_from_slice(data);
         let whole = self.0.len() / 4 * 4;
         let encoded = self.0.split_to(whole);
@@ -48,7 +51,7 @@ impl Base64 {
     ///
     /// # Errors
     /// When it is in the midst of four characters.
-    fn end(&self) -> Result<(), BodyError> {
+    pub(crate) fn end(&self) -> Result<(), BodyError> {
         match self.0.is_empty() {
             true => Ok(()),
             false => Err(BodyError::Malformed(Refusal::base64(

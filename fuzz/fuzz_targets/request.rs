@@ -1,0 +1,7 @@
+//! A request's headers, as the bundled proxy draws on them.
+
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|headers: Vec<(&str, &[u8])>| topsail::proxy::fuzz::request(&headers));
