@@ -1,26 +1,23 @@
 //! Sending a request on to a host, and its answer back.
 
+mod failure;
+mod prepared;
+
 use std::future::{Future, poll_fn};
-use std::pin::{Pin, pin};
-use std::rc::Rc;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::task::{Context, Poll, Waker};
+use std::task::Poll;
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::header::{CONNECTION, HOST, HeaderName, HeaderValue};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version};
-use http_body::Body;
 
-use super::body::client::ClientBody;
 use super::body::incoming::Incoming;
-use super::body::replay::Kept;
-use super::body::{BodyLimits, Progress, RequestBody, ResponseBody};
+use super::body::{BodyLimits, RequestBody, ResponseBody};
 use super::deadlines::{Deadlines, Overdue, Watch, timed_out};
 use super::exchange::Exchange;
-use super::filter::grpc_stats::Call;
 use super::interim::Interims;
 use super::local_reply::LocalReply;
 use super::retry::Retries;
@@ -32,17 +29,16 @@ use crate::proxy::turn;
 use crate::proxy::upstream::balance::Choice;
 use crate::proxy::upstream::balance::outlier::Report;
 use crate::proxy::upstream::cluster::Cluster;
-use crate::proxy::upstream::connect::{FailureKind, SendError};
+use crate::proxy::upstream::connect::FailureKind;
 use crate::proxy::upstream::host::Host;
 use crate::proxy::upstream::pool::{Lease, Pools, Towards};
 use crate::proxy::upstream::proxy_protocol::Ends;
+use failure::{failed, reset_reason};
+pub(super) use prepared::Prepared;
 
 const EXPECTED_TIMEOUT: HeaderName = HeaderName::from_static("x-envoy-expected-rq-timeout-ms");
 const SERVICE_TIME: HeaderName = HeaderName::from_static("x-envoy-upstream-service-time");
 const ATTEMPT_COUNT: HeaderName = HeaderName::from_static("x-envoy-attempt-count");
-
-/// What is kept of a body for retries and copies, unless the route says otherwise: Envoy's buffer limit.
-const KEPT_BYTES: usize = 1 << 20;
 
 /// Sends a request on.
 ///
@@ -77,88 +73,6 @@ pub(super) async fn forward(
     let response = sending.run(exchange).await;
     sending.body.progress.note(&mut exchange.stream);
     response
-}
-
-/// The body of a request, ready to be sent once or more.
-pub(super) struct Prepared {
-    empty: bool,
-    once: Option<ClientBody>,
-    kept: Option<Kept>,
-    /// How far the client is with it.
-    pub(super) progress: Rc<Progress>,
-}
-
-impl Prepared {
-    fn new(exchange: &mut Exchange, matched: &Matched, action: &Forward) -> Self {
-        let messages = exchange.grpc_call.as_ref().map(Call::request);
-        let progress = Rc::new(Progress::new(messages));
-        exchange.progress = Some(progress.clone());
-        let body = exchange.body.take().filter(|body| !body.is_end_stream());
-        let several = action.retry.is_some() || !action.mirrors.is_empty();
-        let limit = matched.route.buffer_limit.unwrap_or(KEPT_BYTES);
-        let (once, kept) = match body {
-            Some(body) if several => (None, Some(Kept::new(body, progress.clone(), limit))),
-            body => (body, None),
-        };
-        let empty = once.is_none() && kept.is_none();
-        if empty {
-            progress.end();
-        }
-        Self {
-            empty,
-            once,
-            kept,
-            progress,
-        }
-    }
-
-    /// The body for one more sending; none where it is gone.
-    pub(super) fn next(&mut self) -> Option<RequestBody> {
-        if self.empty {
-            return Some(RequestBody::Empty);
-        }
-        if let Some(kept) = &self.kept {
-            return kept.replay().map(RequestBody::Replay);
-        }
-        self.once
-            .take()
-            .map(|body| RequestBody::Client(body, self.progress.clone()))
-    }
-
-    /// Takes what has come of a body that no host got: a client that has sent all of it may go on after the answer, as in
-    /// Envoy.
-    fn take_what_came(&mut self) {
-        let Some(mut body) = self.next() else { return };
-        let (mut left, mut cx) = (KEPT_BYTES, Context::from_waker(Waker::noop()));
-        while let Poll::Ready(Some(Ok(frame))) = Pin::new(&mut body).poll_frame(&mut cx) {
-            let len = frame.data_ref().map_or(0, Bytes::len);
-            let Some(less) = left.checked_sub(len) else { return };
-            left = less;
-        }
-    }
-
-    /// Whether it can be sent once more.
-    fn is_repeatable(&self) -> bool {
-        self.empty || self.kept.as_ref().is_some_and(Kept::is_complete)
-    }
-
-    /// The whole body for a copy, once the client has sent it; none where it cannot be kept.
-    pub(super) fn copy(&self) -> Option<impl Future<Output = Option<RequestBody>> + use<>> {
-        if self.once.is_some() {
-            return None;
-        }
-        let (empty, kept, progress) = (self.empty, self.kept.clone(), self.progress.clone());
-        Some(async move {
-            if empty {
-                return Some(RequestBody::Empty);
-            }
-            progress.ended().await;
-            // What broke off is not to be taken for the whole.
-            kept.filter(|_| !progress.is_broken())?
-                .replay()
-                .map(RequestBody::Replay)
-        })
-    }
 }
 
 /// What an attempt came to.
@@ -213,7 +127,7 @@ impl Sending<'_> {
     async fn run(&mut self, exchange: &mut Exchange) -> Result<Response<ResponseBody>, LocalReply> {
         let limited = self.deadline.response.is_some() || self.deadline.stream.is_some();
         let watched = self.deadline.idle.is_some() || self.deadline.request.is_some();
-        if self.body.empty && !limited && !watched {
+        if self.body.is_empty() && !limited && !watched {
             return self.attempts(exchange).await;
         }
         let downstream = exchange.downstream.clone();
@@ -302,7 +216,7 @@ impl Sending<'_> {
         let outcome = self.send(exchange, retries, &host, &mut request).await;
         // Whoever was not reached has taken nothing of it.
         if let Some(RequestBody::Client(body, _)) = request.map(Request::into_body) {
-            self.body.once = Some(body);
+            self.body.give_back(body);
         }
         outcome
     }
@@ -517,51 +431,4 @@ fn change_response(exchange: &Exchange, matched: &Matched, share: Option<&Weight
         headers.insert(ATTEMPT_COUNT, number(exchange.stream.attempts.into()));
     }
     exchange.change_response_headers(matched, share, headers);
-}
-
-/// Why a stream to a host was reset: flags, and Envoy's words.
-fn reset_reason(kind: FailureKind) -> (Flags, &'static str) {
-    match kind {
-        FailureKind::Connect => (Flags::UPSTREAM_CONNECTION_FAILURE, "remote connection failure"),
-        FailureKind::ConnectTimeout => (Flags::UPSTREAM_CONNECTION_FAILURE, "connection timeout"),
-        FailureKind::Overflow => (Flags::UPSTREAM_OVERFLOW, "overflow"),
-        FailureKind::Reset | FailureKind::PerTryTimeout => {
-            (Flags::UPSTREAM_CONNECTION_TERMINATION, "connection termination")
-        }
-        FailureKind::RemoteReset => (Flags::UPSTREAM_REMOTE_RESET, "remote reset"),
-        FailureKind::Refused => (Flags::UPSTREAM_REMOTE_RESET, "remote refused stream reset"),
-        FailureKind::Protocol => (Flags::UPSTREAM_PROTOCOL_ERROR, "protocol error"),
-    }
-}
-
-fn failed(error: &SendError, exchange: &Exchange) -> LocalReply {
-    let (flags, details) = reset_reason(error.kind);
-    let retried = if exchange.stream.attempts > 1 {
-        "retried and the latest "
-    } else {
-        ""
-    };
-    let mut text =
-        format!("upstream connect error or disconnect/reset before headers. {retried}reset reason: {details}");
-    if error.tells_transport() {
-        text.push_str(&format!(", transport failure reason: {}", error.reason));
-    }
-    let why = error.transport().map(|reason| format!("|{reason}")).unwrap_or_default();
-    let heard = exchange.interims.as_ref().and_then(Interims::heard);
-    let when = if heard.is_some() { "after" } else { "before" };
-    let mut reply = LocalReply::new(
-        match error.kind {
-            FailureKind::Protocol => StatusCode::BAD_GATEWAY,
-            _ => StatusCode::SERVICE_UNAVAILABLE,
-        },
-        text,
-        flags,
-        format!("upstream_reset_{when}_response_started{{{details}{why}}}").replace(' ', "_"),
-    );
-    if error.kind == FailureKind::Overflow {
-        reply
-            .headers
-            .insert("x-envoy-overloaded", HeaderValue::from_static("true"));
-    }
-    reply
 }
