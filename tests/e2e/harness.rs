@@ -20,6 +20,8 @@ mod mesh;
 mod network;
 #[path = "harness/plane.rs"]
 mod plane;
+#[path = "harness/scripted.rs"]
+pub mod scripted;
 #[path = "harness/server.rs"]
 mod server;
 #[path = "harness/tls.rs"]

@@ -12,7 +12,7 @@ use super::listeners::socket_address;
 use crate::proxy::store::Published;
 use crate::proxy::upstream::breaker::Breaker;
 use crate::proxy::upstream::cluster::{Cluster, Discovery};
-use crate::proxy::upstream::host::{Host, HostAddress};
+use crate::proxy::upstream::host::{EdsHealth, Host, HostAddress};
 
 /// Lines, or JSON.
 pub(super) fn answer(published: &Published, query: &Query) -> Result<Answer, Answer> {
@@ -104,7 +104,8 @@ fn facts(host: &Host) -> [(&'static str, String); 8] {
 fn health_flags(host: &Host) -> String {
     let flags = [
         ("/failed_outlier_check", host.state.ejected.load(Relaxed)),
-        ("/failed_eds_health", !host.eds_healthy),
+        ("/failed_eds_health", host.eds == EdsHealth::Unhealthy),
+        ("/degraded_eds_health", host.eds == EdsHealth::Degraded),
     ];
     let set: String = flags.iter().filter(|(_, set)| *set).map(|(word, _)| *word).collect();
     if set.is_empty() { "healthy".to_owned() } else { set }
@@ -171,7 +172,7 @@ fn host_status(host: &Host) -> Value {
 }
 
 fn health(host: &Host) -> Value {
-    let mut health = json!({"eds_health_status": if host.eds_healthy { "HEALTHY" } else { "UNHEALTHY" }});
+    let mut health = json!({"eds_health_status": host.eds.name()});
     if host.state.ejected.load(Relaxed) {
         health["failed_outlier_check"] = json!(true);
     }

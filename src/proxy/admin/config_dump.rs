@@ -1,6 +1,7 @@
 //! `/config_dump`: the configuration in Envoy's form, secrets redacted.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, SystemTime};
 
 use axum::http::StatusCode;
@@ -16,7 +17,7 @@ use super::mask::Mask;
 use super::{Admin, certs, clusters, listeners};
 use crate::proxy::store::Published;
 use crate::proxy::upstream::cluster::{Cluster, Discovery};
-use crate::proxy::upstream::host::{Host, HostAddress};
+use crate::proxy::upstream::host::{EdsHealth, Host, HostAddress};
 use crate::xds::ResourceType;
 use crate::xds::json::{JsonError, Printer};
 
@@ -376,7 +377,10 @@ fn endpoint(host: &Host) -> Value {
     }
     json!({
         "endpoint": endpoint,
-        "health_status": if host.healthy() { "HEALTHY" } else { "UNHEALTHY" },
+        "health_status": match host.state.ejected.load(Relaxed) {
+            true => EdsHealth::Unhealthy.name(),
+            false => host.eds.name(),
+        },
         "load_balancing_weight": host.weight,
     })
 }

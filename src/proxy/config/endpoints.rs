@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::cluster::transport_labels;
 use super::value::{number, target};
 use super::{At, Compiled, Refusal, all, same_name};
-use crate::proxy::upstream::host::{Endpoint, Endpoints, Locality, LocalityEndpoints};
+use crate::proxy::upstream::host::{EdsHealth, Endpoint, Endpoints, Locality, LocalityEndpoints};
 use crate::xds::ResourceType;
 use crate::xds::pb::core::HealthStatus;
 use crate::xds::pb::endpoint::{self, ClusterLoadAssignment};
@@ -54,15 +54,16 @@ fn endpoint(message: &endpoint::LbEndpoint) -> Compiled<Endpoint> {
         }
         None => return Err(Refusal::new("an endpoint is needed")),
     };
-    let healthy = match message.health_status() {
-        HealthStatus::Unknown | HealthStatus::Healthy | HealthStatus::Degraded => true,
-        HealthStatus::Unhealthy | HealthStatus::Draining | HealthStatus::Timeout => false,
+    let health = match message.health_status() {
+        HealthStatus::Unknown | HealthStatus::Healthy => EdsHealth::Healthy,
+        HealthStatus::Degraded => EdsHealth::Degraded,
+        HealthStatus::Unhealthy | HealthStatus::Draining | HealthStatus::Timeout => EdsHealth::Unhealthy,
     };
     Ok(Endpoint {
         target: target(endpoint.address.as_ref()).at("endpoint.address")?,
         hostname: (!endpoint.hostname.is_empty()).then(|| endpoint.hostname.as_str().into()),
         weight: number(message.load_balancing_weight.as_ref(), 1).max(1),
-        healthy,
+        health,
         transport_labels: transport_labels(message.metadata.as_ref()),
     })
 }

@@ -21,7 +21,7 @@ use super::exchange::Recorder;
 use super::filter::grpc_stats::Messages;
 use super::filter::grpc_web::Encoder;
 use super::http1::Refusal;
-use super::http2;
+use super::{grpc, http2};
 use crate::proxy::connection::Stream;
 use crate::proxy::flags::Flags;
 use crate::proxy::turn;
@@ -92,6 +92,14 @@ impl Progress {
         if self.ended.get().is_none() {
             self.ended.set(Some(turn::now()));
             self.notify.notify_waiters();
+        }
+    }
+
+    /// Nobody asks for what is still to come.
+    pub(crate) fn leave(&self) {
+        if self.ended.get().is_none() {
+            self.broken.set(true);
+            self.end();
         }
     }
 
@@ -228,6 +236,8 @@ pub(crate) struct ResponseBody {
     source: Source,
     encoder: Option<Encoder>,
     recorder: Option<Recorder>,
+    /// Whether it is over only once all of it is written.
+    until_written: bool,
     /// The recorder, once all has been taken that it waits to be written.
     taken: Option<Recorder>,
 }
@@ -256,8 +266,10 @@ struct HostBody {
     limits: BodyLimits,
     /// The request, which may still be coming.
     progress: Rc<Progress>,
-    /// When something came last, if that is of interest.
-    moved: Option<Instant>,
+    /// Since when nothing has come, if that is of interest.
+    moved: Instant,
+    /// Whether trailers are to say if the host was successful.
+    tells_success: bool,
     /// Goes off when it may be too late. Most bodies are there at once and need none.
     timer: Option<Pin<Box<Sleep>>>,
 }
@@ -265,8 +277,8 @@ struct HostBody {
 /// Limits of a response's body.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct BodyLimits {
-    /// When it has to be complete.
-    pub(crate) deadline: Option<Instant>,
+    /// How long after the end of the request it has to be complete.
+    pub(crate) response: Option<Duration>,
     /// When the stream has to be over.
     pub(crate) stream: Option<Instant>,
     /// How long nothing may come.
@@ -285,6 +297,7 @@ impl ResponseBody {
             source: Source::Full((!body.is_empty()).then_some(body)),
             encoder: None,
             recorder: None,
+            until_written: false,
             taken: None,
         }
     }
@@ -301,12 +314,21 @@ impl ResponseBody {
                 lease,
                 limits,
                 progress,
-                moved: None,
+                moved: turn::now(),
+                tells_success: false,
                 timer: None,
             })),
             encoder: None,
             recorder: None,
+            until_written: false,
             taken: None,
+        }
+    }
+
+    /// Its trailers say whether the host was successful (gRPC).
+    pub(crate) fn tells_success(&mut self) {
+        if let Source::Host(host) = &mut self.source {
+            host.tells_success = true;
         }
     }
 
@@ -321,6 +343,12 @@ impl ResponseBody {
     /// Tells the recorder what goes by.
     pub(crate) fn record(mut self, recorder: Recorder) -> Self {
         self.recorder = Some(recorder);
+        self
+    }
+
+    /// It is over only once [`Waiting::written`] is told.
+    pub(crate) fn until_written(mut self) -> Self {
+        self.until_written = true;
         self
     }
 
@@ -353,57 +381,151 @@ impl ResponseBody {
 
     fn ended(&mut self, trailers: Option<&HeaderMap>) {
         if let Source::Host(host) = &mut self.source {
-            host.lease.finished();
+            host.ended();
+        }
+        // Trailers come after all else was written.
+        if self.until_written && trailers.is_none() {
+            return;
         }
         if let Some(recorder) = self.recorder.take() {
             self.taken = recorder.ended(trailers);
+        }
+    }
+
+    fn broken(&mut self, error: &BodyError) {
+        if let Source::Host(host) = &mut self.source {
+            host.broken(error);
+        }
+        if let Some(recorder) = self.recorder.take() {
+            match self.source.is_left_by_client() {
+                true => recorder.abandoned(),
+                false => recorder.broken(error),
+            }
+        }
+    }
+}
+
+/// A body that somebody sends, who may find that it is not taken.
+pub(crate) trait Waiting {
+    /// Waits until that has lasted too long. Then it is broken off. To be polled while there is no room for more of it, or
+    /// while the last of it is still to be written.
+    fn poll_overdue(&mut self, cx: &mut Context<'_>) -> Poll<()>;
+
+    /// All of it is written, or nobody waits for that any more.
+    fn written(&mut self);
+}
+
+impl Waiting for RequestBody {
+    /// Whoever waits for the answer sees to it.
+    fn poll_overdue(&mut self, _: &mut Context<'_>) -> Poll<()> {
+        Poll::Pending
+    }
+
+    fn written(&mut self) {}
+}
+
+impl Waiting for ResponseBody {
+    fn poll_overdue(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Source::Host(host) = &mut self.source else {
+            return Poll::Pending;
+        };
+        let error = ready!(host.poll_late(cx));
+        // What was sent to its end is not logged as broken off, as in Envoy.
+        if !self.is_end_stream() {
+            self.broken(&error);
+        }
+        Poll::Ready(())
+    }
+
+    fn written(&mut self) {
+        // What broke off is told of already.
+        if std::mem::take(&mut self.until_written) && self.recorder.is_some() {
+            self.ended(None);
         }
     }
 }
 
 impl HostBody {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) {
-            if self.timer.is_some() {
-                self.moved = Some(Instant::now());
-            }
-            return Poll::Ready(frame.map(|frame| frame.map_err(BodyError::Peer)));
+        let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) else {
+            return self.poll_late(cx).map(|error| Some(Err(error)));
+        };
+        if self.timer.is_some() {
+            self.moved = Instant::now();
         }
-        self.poll_late(cx).map(|error| Some(Err(error)))
+        if self.tells_success {
+            self.judge(frame.as_ref());
+        }
+        Poll::Ready(frame.map(|frame| frame.map_err(BodyError::Peer)))
     }
 
-    /// Waits until it is too late. The timer is set anew only when it goes off.
-    fn poll_late(&mut self, cx: &mut Context<'_>) -> Poll<BodyError> {
-        let BodyLimits { deadline, stream, idle } = self.limits;
-        if deadline.is_none() && stream.is_none() && idle.is_none() {
-            return Poll::Pending;
+    /// Takes down whether the host was successful, once it has said so or will not say it any more.
+    fn judge(&mut self, frame: Option<&Result<Frame<Bytes>, PeerError>>) {
+        let trailers = match frame {
+            Some(Ok(frame)) => match frame.trailers_ref() {
+                None if !self.body.is_end_stream() => return,
+                trailers => trailers,
+            },
+            Some(Err(_)) | None => None,
+        };
+        let status = trailers.and_then(grpc::status_in);
+        self.lease
+            .judged(status.is_some_and(|status| !status.is_server_error()));
+        self.tells_success = false;
+    }
+
+    /// All of it has come. What is left is to be taken in time, as Envoy has it.
+    fn ended(&mut self) {
+        self.lease.finished();
+        self.limits = BodyLimits {
+            idle: self.limits.idle,
+            ..Default::default()
+        };
+    }
+
+    fn broken(&mut self, error: &BodyError) {
+        if std::mem::take(&mut self.tells_success) {
+            self.lease.judged(false);
         }
+        match error {
+            BodyError::Peer(_) => self.lease.broken(),
+            BodyError::Timeout => self.lease.timed_out(),
+            BodyError::Malformed(_) | BodyError::MaxDuration | BodyError::Idle => {}
+        }
+    }
+
+    /// Waits until it is too late. The timer is set anew only when it goes off or has to be earlier.
+    fn poll_late(&mut self, cx: &mut Context<'_>) -> Poll<BodyError> {
         loop {
-            let since = self.progress.moved().max(self.moved);
-            let now = Instant::now();
-            let since = since.unwrap_or_else(|| *self.moved.insert(now));
-            let idle = idle.map(|idle| since + idle);
-            if deadline.is_some_and(|deadline| deadline <= now) {
-                return Poll::Ready(BodyError::Timeout);
-            }
-            if stream.is_some_and(|stream| stream <= now) {
-                return Poll::Ready(BodyError::MaxDuration);
-            }
-            if idle.is_some_and(|idle| idle <= now) {
-                return Poll::Ready(BodyError::Idle);
-            }
-            let Some(next) = deadline.into_iter().chain(stream).chain(idle).min() else {
+            let Some((at, error)) = self.next_limit() else {
                 return Poll::Pending;
             };
+            if at <= Instant::now() {
+                return Poll::Ready(error);
+            }
             match &mut self.timer {
-                Some(timer) if timer.is_elapsed() => timer.as_mut().reset(next),
+                Some(timer) if timer.is_elapsed() || at < timer.deadline() => timer.as_mut().reset(at),
                 Some(_) => {}
-                None => self.timer = Some(Box::pin(tokio::time::sleep_until(next))),
+                None => self.timer = Some(Box::pin(tokio::time::sleep_until(at))),
             }
             if let Some(timer) = &mut self.timer {
                 ready!(timer.as_mut().poll(cx));
             }
         }
+    }
+
+    /// The limit that is met first as things are, and when.
+    fn next_limit(&self) -> Option<(Instant, BodyError)> {
+        let BodyLimits { response, stream, idle } = self.limits;
+        let response = response.and_then(|timeout| Some(self.progress.end_time()? + timeout));
+        let idle = idle.map(|idle| self.progress.moved().max(Some(self.moved)).unwrap_or(self.moved) + idle);
+        let limits = [
+            (response, BodyError::Timeout),
+            (stream, BodyError::MaxDuration),
+            (idle, BodyError::Idle),
+        ];
+        let set = limits.into_iter().filter_map(|(at, error)| Some((at?, error)));
+        set.min_by_key(|(at, _)| *at)
     }
 }
 
@@ -432,17 +554,7 @@ impl Body for ResponseBody {
                     self.ended(None);
                 }
             }
-            Some(Err(error)) => {
-                if let (BodyError::Peer(_), Source::Host(host)) = (error, &mut self.source) {
-                    host.lease.broken();
-                }
-                if let Some(recorder) = self.recorder.take() {
-                    match self.source.is_left_by_client() {
-                        true => recorder.abandoned(),
-                        false => recorder.broken(error),
-                    }
-                }
-            }
+            Some(Err(error)) => self.broken(error),
             None => self.ended(None),
         }
         Poll::Ready(frame)
@@ -468,7 +580,7 @@ impl Drop for ResponseBody {
     fn drop(&mut self) {
         if self.recorder.is_some() {
             // A response without a body is never asked for one.
-            if self.is_end_stream() {
+            if self.is_end_stream() && !self.until_written {
                 self.ended(None);
             } else if let Some(recorder) = self.recorder.take() {
                 recorder.abandoned();

@@ -1,8 +1,9 @@
 //! How long a request may take, and what becomes of it when it takes longer or its client fails it.
 
-use std::future::Future;
-use std::pin::Pin;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
 use std::rc::Rc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -10,10 +11,11 @@ use http::StatusCode;
 use http::header::{HeaderName, HeaderValue};
 use tokio::time::{Instant, Sleep};
 
+use super::HttpManager;
 use super::body::Progress;
 use super::exchange::Exchange;
 use super::local_reply::LocalReply;
-use super::route::Forward;
+use super::route::{RouteAction, Timeouts};
 use crate::proxy::flags::Flags;
 use crate::proxy::turn;
 
@@ -27,7 +29,7 @@ const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 pub(super) struct Deadlines {
     /// From the end of the request.
     pub(super) response: Option<Duration>,
-    /// From now.
+    /// At this moment all has to be over.
     pub(super) stream: Option<Instant>,
     /// Without anything sent or received.
     pub(super) idle: Option<Duration>,
@@ -36,30 +38,68 @@ pub(super) struct Deadlines {
 }
 
 impl Deadlines {
-    /// Those of a request that takes a route.
-    pub(super) fn new(exchange: &Exchange, action: &Forward) -> Self {
+    /// Those of a request that takes a route, or has found none that sends it on.
+    pub(super) fn new(exchange: &Exchange, route: Option<&Timeouts>) -> Self {
         let limits = &exchange.downstream.manager.limits;
-        let timeouts = &action.timeouts;
-        let speaks_grpc = exchange.grpc || exchange.grpc_web.is_some();
-        let grpc = timeouts.grpc_max.filter(|_| speaks_grpc).and_then(|max| {
-            let asked = exchange.request.headers.get(&GRPC_TIMEOUT).and_then(grpc_timeout)?;
-            Some(if max.is_zero() { asked } else { asked.min(max) })
-        });
-        let stream = grpc.or(timeouts.stream).or(limits.stream);
-        let idle = timeouts.idle.or(limits.stream_idle).filter(|idle| !idle.is_zero());
+        let idle = route.and_then(|timeouts| timeouts.idle).or(limits.stream_idle);
+        let began = Instant::from_std(exchange.stream.start);
         Self {
-            response: timeouts.response,
-            stream: stream.map(|stream| turn::now() + stream),
-            idle,
+            response: route.and_then(|timeouts| timeouts.response),
+            stream: stream_limit(exchange, route).map(|limit| began + limit),
+            idle: idle.filter(|idle| !idle.is_zero()),
             request: limits
                 .request
                 .filter(|limit| !limit.is_zero())
-                .map(|limit| turn::now() + limit),
+                .map(|limit| began + limit),
         }
     }
 }
 
-/// `grpc-timeout`: at most eight digits and a unit.
+/// How long the whole stream may take: as long as the client says in `grpc-timeout`, where the route heeds that; or as
+/// the route says, which may be as long as it takes; or else as the connection manager does.
+fn stream_limit(exchange: &Exchange, route: Option<&Timeouts>) -> Option<Duration> {
+    let said = route.and_then(|timeouts| timeouts.stream);
+    let asked = said.and_then(|said| said.grpc_max).and_then(|max| {
+        let asked = exchange.request.headers.get(&GRPC_TIMEOUT).and_then(grpc_timeout)?;
+        Some(if max.is_zero() { asked } else { asked.min(max) })
+    });
+    let whole = said
+        .and_then(|said| said.whole)
+        .or(exchange.downstream.manager.limits.stream);
+    asked.or(whole.filter(|limit| !limit.is_zero()))
+}
+
+/// Tells a host that speaks gRPC how long the stream may take, where the route says something of that.
+pub(super) fn tell_grpc(exchange: &mut Exchange, route: &Timeouts) {
+    if !exchange.speaks_grpc() || route.stream.is_none() {
+        return;
+    }
+    let limit = stream_limit(exchange, Some(route));
+    let headers = &mut exchange.request.headers;
+    match limit {
+        Some(limit) => drop(headers.insert(GRPC_TIMEOUT, as_grpc_timeout(limit))),
+        // As in Envoy, where there was one to begin with.
+        None if exchange.downstream.manager.limits.stream.is_some() => drop(headers.remove(GRPC_TIMEOUT)),
+        None => {}
+    }
+}
+
+/// A time as `grpc-timeout` has it: in as short a unit as eight digits allow.
+fn as_grpc_timeout(time: Duration) -> HeaderValue {
+    const MOST: u128 = 99_999_999;
+    let (mut number, mut units) = (time.as_millis(), "mSMH".chars());
+    let mut unit = units.next();
+    for (factor, next) in [1000, 60, 60].into_iter().zip(units) {
+        if number > MOST {
+            (number, unit) = (number / factor, Some(next));
+        }
+    }
+    let text = format!("{}{}", number.min(MOST), unit.unwrap_or('m'));
+    // Digits and a letter are a value.
+    HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static("0m"))
+}
+
+/// `grpc-timeout`: at most eight digits and a unit. Envoy counts in milliseconds, of which it takes rather one too many.
 fn grpc_timeout(value: &HeaderValue) -> Option<Duration> {
     let text = value.to_str().ok()?;
     let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
@@ -72,8 +112,8 @@ fn grpc_timeout(value: &HeaderValue) -> Option<Duration> {
         "M" => Duration::from_secs(number * 60),
         "S" => Duration::from_secs(number),
         "m" => Duration::from_millis(number),
-        "u" => Duration::from_micros(number),
-        "n" => Duration::from_nanos(number),
+        "u" => Duration::from_millis(number.div_ceil(1_000)),
+        "n" => Duration::from_millis(number.div_ceil(1_000_000)),
         _ => return None,
     })
 }
@@ -83,6 +123,8 @@ fn grpc_timeout(value: &HeaderValue) -> Option<Duration> {
 pub(super) struct Watch {
     progress: Rc<Progress>,
     deadlines: Deadlines,
+    /// Whether it has not got through the filters, so that time for the request goes on.
+    held: bool,
     began: Instant,
     timer: Timer,
 }
@@ -102,20 +144,50 @@ pub(super) enum Overdue {
     Host,
 }
 
+impl Overdue {
+    /// What is answered, and counted of it on the client's side.
+    pub(super) fn reply(self, manager: &HttpManager) -> LocalReply {
+        match self {
+            Overdue::Client(reply) => reply,
+            Overdue::Stream(reply) => {
+                manager.stats.rq_max_duration.fetch_add(1, Relaxed);
+                reply
+            }
+            Overdue::Host => timed_out("response_timeout"),
+        }
+    }
+}
+
 impl Watch {
     /// From now on, with a timer that is there.
     pub(super) fn new(progress: Rc<Progress>, deadlines: Deadlines, timer: Timer) -> Self {
         Self {
             progress,
             deadlines,
+            held: false,
             began: turn::now(),
             timer,
         }
     }
 
+    /// The same of a request that a filter holds.
+    fn held(self) -> Self {
+        Self { held: true, ..self }
+    }
+
     /// What is left of it.
     pub(super) fn into_timer(self) -> Timer {
         self.timer
+    }
+
+    /// Waits for something that may move the request's body, no longer than the limits allow.
+    pub(super) async fn wait<F: Future>(&mut self, future: F) -> Result<F::Output, Overdue> {
+        let mut future = pin!(future);
+        poll_fn(|cx| match future.as_mut().poll(cx) {
+            Poll::Ready(output) => Poll::Ready(Ok(output)),
+            Poll::Pending => self.poll(cx).map(Err),
+        })
+        .await
     }
 
     /// What is wrong with the client's body.
@@ -124,7 +196,7 @@ impl Watch {
     }
 
     /// To be polled after whatever may move the request's body.
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Overdue> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Overdue> {
         if let Some(refusal) = self.refusal() {
             return Poll::Ready(Overdue::Client(refusal));
         }
@@ -155,7 +227,7 @@ impl Watch {
         let moved = self.progress.moved().max(end).unwrap_or(self.began);
         let deadlines = &self.deadlines;
         let limits = [
-            (deadlines.request.filter(|_| end.is_none()), Limit::Request),
+            (deadlines.request.filter(|_| self.held || end.is_none()), Limit::Request),
             (deadlines.idle.map(|idle| moved + idle), Limit::Idle),
             (
                 deadlines.response.and_then(|timeout| Some(end? + timeout)),
@@ -169,6 +241,9 @@ impl Watch {
 
     fn over(&self, limit: Limit) -> Overdue {
         let (timeout, client) = (StatusCode::GATEWAY_TIMEOUT, StatusCode::REQUEST_TIMEOUT);
+        // Who keeps whom waiting depends on whether the whole request has come.
+        let whole = self.progress.end_time().is_some();
+        let request = |status| LocalReply::new(status, "request timeout", Flags::NONE, "request_overall_timeout");
         let idle = |status| {
             LocalReply::new(
                 status,
@@ -178,19 +253,13 @@ impl Watch {
             )
         };
         match limit {
-            Limit::Request => Overdue::Client(
-                LocalReply::new(client, "request timeout", Flags::NONE, "request_overall_timeout").closing(),
-            ),
-            // Who keeps whom waiting depends on whether the whole request has come.
-            Limit::Idle if self.progress.end_time().is_some() => Overdue::Client(idle(timeout)),
+            Limit::Request if whole => Overdue::Client(request(timeout)),
+            Limit::Request => Overdue::Client(request(client).closing()),
+            Limit::Idle if whole => Overdue::Client(idle(timeout)),
             Limit::Idle => Overdue::Client(idle(client).closing()),
             Limit::Response => Overdue::Host,
             Limit::Stream => {
-                let status = if self.progress.end_time().is_some() {
-                    timeout
-                } else {
-                    client
-                };
+                let status = if whole { timeout } else { client };
                 let text = "downstream duration timeout";
                 let mut reply = LocalReply::new(status, text, Flags::NONE, "max_duration_timeout");
                 reply.grpc_status = Some(DEADLINE_EXCEEDED);
@@ -198,6 +267,58 @@ impl Watch {
             }
         }
     }
+}
+
+/// Waits for something before a request is sent on, no longer than its limits allow.
+///
+/// # Errors
+/// What to answer when it takes longer.
+pub(super) async fn within<F: Future>(
+    exchange: &Exchange,
+    progress: Rc<Progress>,
+    future: F,
+) -> Result<F::Output, LocalReply> {
+    let route = exchange
+        .matched
+        .as_ref()
+        .and_then(|matched| match &matched.route.action {
+            RouteAction::Forward(action) => Some(&action.timeouts),
+            RouteAction::Redirect(_) | RouteAction::Direct(_) => None,
+        });
+    let deadlines = Deadlines {
+        response: None,
+        ..Deadlines::new(exchange, route)
+    };
+    let downstream = &exchange.downstream;
+    let mut watch = Watch::new(progress, deadlines, downstream.timer.take()).held();
+    let over = watch.wait(future).await;
+    downstream.timer.replace(watch.into_timer());
+    over.map_err(|overdue| overdue.reply(&downstream.manager))
+}
+
+/// Waits for the answer to an attempt, no longer than so long after the request has come and the host is reached. None:
+/// it takes longer.
+pub(super) async fn per_try<F: Future>(
+    limit: Duration,
+    progress: &Progress,
+    reached: impl Fn() -> bool,
+    sent: F,
+) -> Option<F::Output> {
+    let (mut sent, mut timer) = (pin!(sent), pin!(None::<Sleep>));
+    poll_fn(|cx| {
+        if let Poll::Ready(output) = sent.as_mut().poll(cx) {
+            return Poll::Ready(Some(output));
+        }
+        // Both come about in what was polled just now.
+        if timer.is_none() && progress.end_time().is_some() && reached() {
+            timer.set(Some(tokio::time::sleep(limit)));
+        }
+        match timer.as_mut().as_pin_mut() {
+            Some(timer) => timer.poll(cx).map(|()| None),
+            None => Poll::Pending,
+        }
+    })
+    .await
 }
 
 /// A limit of a request.
@@ -223,9 +344,6 @@ pub(super) fn draw_on(headers: &http::HeaderMap) {
 
 #[cfg(test)]
 mod tests {
-    use std::future::poll_fn;
-    use std::pin::pin;
-
     use super::*;
 
     const NONE: Deadlines = Deadlines {
@@ -285,6 +403,16 @@ mod tests {
             ..NONE
         };
         assert_eq!(overdue(both, 2).await, (7, "host"));
+    }
+
+    #[test]
+    fn a_time_of_grpc_is_written_in_the_shortest_unit_that_is_short_enough() {
+        let written = |time| as_grpc_timeout(time).to_str().unwrap().to_owned();
+        assert_eq!(written(Duration::from_millis(250)), "250m");
+        assert_eq!(written(Duration::from_millis(99_999_999)), "99999999m");
+        assert_eq!(written(Duration::from_millis(100_000_999)), "100000S");
+        assert_eq!(written(Duration::from_secs(100_000_000)), "1666666M");
+        assert_eq!(written(Duration::MAX), "99999999H");
     }
 
     #[tokio::test(start_paused = true)]

@@ -75,8 +75,6 @@ pub(crate) struct Exchange {
     pub(crate) grpc: bool,
     /// A number that decides what chance decides.
     pub(crate) random: u64,
-    /// Headers that filters add to the response, whoever makes it.
-    pub(crate) response_headers: HeaderMap,
     /// The headers of the response as it was sent, for who asks for them afterwards.
     sent_headers: Option<HeaderMap>,
     /// Its trailers, where logs wait until they are written.
@@ -227,7 +225,6 @@ impl Exchange {
             cors_origin: None,
             grpc_call: None,
             grpc_web: None,
-            response_headers: HeaderMap::new(),
             sent_headers: None,
             sent_trailers: None,
             request,
@@ -312,6 +309,11 @@ impl Exchange {
             headers: &self.request.headers,
             random: self.random,
         }
+    }
+
+    /// Whether the host is asked in gRPC, by a browser in its own way.
+    pub(crate) fn speaks_grpc(&self) -> bool {
+        self.grpc || self.grpc_web.is_some()
     }
 
     /// What format strings draw on.
@@ -428,7 +430,6 @@ impl Exchange {
         for filter in manager.filters.iter().rev() {
             filter.response(&mut self, &mut parts);
         }
-        parts.headers.extend(std::mem::take(&mut self.response_headers));
         self.own_headers(manager, &mut parts);
         let bodiless = matches!(parts.status, StatusCode::NOT_MODIFIED | StatusCode::NO_CONTENT);
         if bodiless || self.request.method == Method::HEAD {

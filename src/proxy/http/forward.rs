@@ -3,26 +3,24 @@
 mod failure;
 mod prepared;
 
-use std::future::{Future, poll_fn};
-use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::task::Poll;
 use std::time::Duration;
 
-use http::header::{CONNECTION, HOST, HeaderName, HeaderValue};
+use http::header::{CONNECTION, HOST, HeaderName, HeaderValue, SET_COOKIE};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version};
+use http_body::Body;
 
 use super::body::incoming::Incoming;
 use super::body::{BodyLimits, RequestBody, ResponseBody};
-use super::deadlines::{Deadlines, Overdue, Watch, timed_out};
+use super::deadlines::{self, Deadlines, Overdue, Watch, timed_out};
 use super::exchange::Exchange;
 use super::interim::Interims;
 use super::local_reply::LocalReply;
 use super::retry::Retries;
 use super::route::{Forward, Matched, WeightedCluster};
-use super::{conditioning, hash, mirror, rewrite, upgrade};
+use super::{conditioning, grpc, hash, mirror, rewrite, upgrade};
 use crate::proxy::flags::Flags;
 use crate::proxy::trace::span::Failure;
 use crate::proxy::turn;
@@ -58,15 +56,17 @@ pub(super) async fn forward(
         return Err(reply);
     };
     exchange.stream.cluster = Some(cluster.clone());
-    let deadline = Deadlines::new(exchange, action);
+    let deadline = Deadlines::new(exchange, Some(&action.timeouts));
+    deadlines::tell_grpc(exchange, &action.timeouts);
     let mut sending = Sending {
-        hash: hash::hash(exchange, action, cluster.config.policy),
+        key: hash::key(exchange, action, cluster.config.policy),
         body: Prepared::new(exchange, matched, action),
         deadline,
         matched,
         action,
         share,
         cluster,
+        under_way: false,
     };
     sending.change_request(exchange);
     mirror::send(exchange, action, &sending.body);
@@ -92,9 +92,11 @@ struct Sending<'a> {
     action: &'a Forward,
     share: Option<&'a WeightedCluster>,
     cluster: Arc<Cluster>,
-    hash: Option<u64>,
+    key: hash::Key,
     body: Prepared,
     deadline: Deadlines,
+    /// Whether there is an attempt, and no pause between two.
+    under_way: bool,
 }
 
 impl Sending<'_> {
@@ -132,42 +134,53 @@ impl Sending<'_> {
         }
         let downstream = exchange.downstream.clone();
         let mut watch = Watch::new(self.body.progress.clone(), self.deadline, downstream.timer.take());
-        let watched = {
-            let mut attempts = pin!(self.attempts(exchange));
-            poll_fn(|cx| match attempts.as_mut().poll(cx) {
-                Poll::Ready(Err(reply)) => Poll::Ready(Ok(Err(watch.refusal().unwrap_or(reply)))),
-                Poll::Ready(answer) => Poll::Ready(Ok(answer)),
-                Poll::Pending => watch.poll(cx).map(Err),
-            })
-            .await
-        };
+        let waited = watch.wait(self.attempts(exchange)).await;
+        let refusal = watch.refusal();
         downstream.timer.replace(watch.into_timer());
-        match watched {
-            Ok(result) => result,
-            Err(Overdue::Client(reply)) => Err(reply),
-            Err(Overdue::Stream(mut reply)) => {
-                downstream.manager.stats.rq_max_duration.fetch_add(1, Relaxed);
+        match waited {
+            Ok(answer) => answer.map_err(|reply| refusal.unwrap_or(reply)),
+            Err(Overdue::Host) => Err(self.too_late(exchange)),
+            Err(overdue @ Overdue::Client(_)) => Err(overdue.reply(&downstream.manager)),
+            Err(overdue @ Overdue::Stream(_)) => {
+                let mut reply = overdue.reply(&downstream.manager);
                 exchange.trace_attempt_over(Failure::Canceled);
                 exchange.stream.blame(reply.flags, reply.details.clone());
                 change_response(exchange, self.matched, self.share, &mut reply.headers);
                 Err(reply)
             }
-            Err(Overdue::Host) => {
-                self.cluster.stats.rq_timeout.fetch_add(1, Relaxed);
-                if let Some(host) = &exchange.stream.host {
-                    host.state.stats.rq_timeout.fetch_add(1, Relaxed);
-                    self.cluster.report(host, Report::Timeout);
-                }
-                exchange.trace_attempt_over(Failure::Canceled);
-                Err(self.own_reply(exchange, timed_out("response_timeout")))
-            }
         }
+    }
+
+    /// The time for the response is over. Who has not been reached yet is not to blame, nor is anybody in a pause.
+    fn too_late(&self, exchange: &mut Exchange) -> LocalReply {
+        let mut reply = timed_out("response_timeout");
+        if !self.under_way {
+            exchange.stream.blame(reply.flags, reply.details.clone());
+            change_response(exchange, self.matched, self.share, &mut reply.headers);
+            return reply;
+        }
+        self.cluster.stats.rq_timeout.fetch_add(1, Relaxed);
+        let reached = exchange.stream.carried.borrow().is_some();
+        if let Some(host) = exchange.stream.host.as_ref().filter(|_| reached) {
+            self.timed_out(host);
+        }
+        exchange.trace_attempt_over(Failure::Canceled);
+        self.own_reply(exchange, reply)
+    }
+
+    /// A host has not answered in time.
+    fn timed_out(&self, host: &Host) {
+        host.state.stats.rq_timeout.fetch_add(1, Relaxed);
+        host.state.stats.count(false);
+        self.cluster.report(host, Report::Timeout);
     }
 
     async fn attempts(&mut self, exchange: &mut Exchange) -> Result<Response<ResponseBody>, LocalReply> {
         let mut retries = Retries::new(exchange, self.action.retry.clone());
         loop {
+            self.under_way = true;
             let outcome = self.attempt(exchange, &mut retries).await;
+            self.under_way = false;
             if exchange.interims.as_ref().and_then(Interims::heard).is_some() {
                 retries.forgo();
             }
@@ -178,21 +191,32 @@ impl Sending<'_> {
                 self.action.high_priority,
             ) {
                 Some(pause) => {
-                    if let Outcome::Answer(response, _) = &outcome {
+                    if let Outcome::Answer(response, lease) = outcome {
                         self.cluster.stats.rq_retried.count(response.status().as_u16());
+                        self.let_go(exchange, &response, lease);
                     }
-                    drop(outcome);
                     exchange.trace_attempt_over(Failure::Canceled);
                     tokio::time::sleep(pause).await;
+                    self.cluster.stats.rq_retry.fetch_add(1, Relaxed);
                 }
                 None => return self.concluded(exchange, &retries, outcome),
             }
         }
     }
 
+    /// Nobody reads an answer. Only where there is more of it, or of the request, is that a reason to reset its stream.
+    fn let_go(&self, exchange: &Exchange, answer: &Response<Incoming>, mut lease: Lease) {
+        if let Some(host) = &exchange.stream.host {
+            host.state.stats.count(false);
+        }
+        if answer.body().is_end_stream() && self.body.progress.end_time().is_some() {
+            lease.finished();
+        }
+    }
+
     async fn attempt(&mut self, exchange: &mut Exchange, retries: &mut Retries) -> Outcome {
         let choice = Choice {
-            hash: self.hash,
+            hash: self.key.hash,
             avoid: retries.avoided(),
             passed: retries.passed(),
             destination: exchange.downstream.connection.local.socket(),
@@ -208,7 +232,7 @@ impl Sending<'_> {
         retries.tried(&host);
         rewrite::authority(exchange, self.action, self.share, Some(&host));
         exchange.trace_attempt(&self.cluster, &host);
-        self.expect(exchange, retries.per_try_timeout());
+        self.expect(exchange, self.per_try_timeout(retries));
         // A body that is gone is not sent again: see `is_repeatable`.
         let body = self.body.next().unwrap_or(RequestBody::Empty);
         let last = !retries.is_possible();
@@ -246,7 +270,7 @@ impl Sending<'_> {
             interims: exchange.interims.as_ref(),
         };
         exchange.stream.carried.take();
-        let (stats, counted, began) = (&self.cluster.stats, &host.state.stats, turn::now());
+        let (stats, began) = (&self.cluster.stats, turn::now());
         let raw = self
             .action
             .connect
@@ -262,18 +286,22 @@ impl Sending<'_> {
                 }
             }
         };
-        let result = match retries.per_try_timeout() {
+        let result = match self.per_try_timeout(retries) {
             None => sent.await,
-            Some(timeout) => match tokio::time::timeout(timeout, sent).await {
-                Ok(result) => result,
-                Err(_) => {
-                    stats.rq_per_try_timeout.fetch_add(1, Relaxed);
-                    counted.rq_error.fetch_add(1, Relaxed);
-                    self.cluster.report(host, Report::Timeout);
-                    exchange.trace_attempt_over(Failure::Canceled);
-                    return Outcome::Failed(FailureKind::PerTryTimeout, timed_out("upstream_per_try_timeout"));
+            Some(limit) => {
+                let carried = &exchange.stream.carried;
+                let reached = || carried.borrow().is_some();
+                match deadlines::per_try(limit, &self.body.progress, reached, sent).await {
+                    Some(result) => result,
+                    None => {
+                        stats.rq_per_try_timeout.fetch_add(1, Relaxed);
+                        self.timed_out(host);
+                        exchange.trace_attempt_over(Failure::Canceled);
+                        let reply = timed_out("upstream_per_try_timeout");
+                        return Outcome::Failed(FailureKind::PerTryTimeout, reply);
+                    }
                 }
-            },
+            }
         };
         match result {
             Ok((response, lease)) => {
@@ -281,20 +309,15 @@ impl Sending<'_> {
                 if let Some(span) = &mut exchange.span {
                     span.attempt_answered(&response);
                 }
-                self.cluster.report(host, Report::Status(response.status()));
+                self.cluster.report(host, Report::Status(judged(&response, exchange)));
                 exchange.stream.answered_after = turn::now() - began;
-                let outcome = match response.status().is_server_error() {
-                    true => &counted.rq_error,
-                    false => &counted.rq_success,
-                };
-                outcome.fetch_add(1, Relaxed);
                 Outcome::Answer(response, lease)
             }
             // The client's body broke off, for which the host is not to blame. The client's connection sees to the rest.
             Err(_) if self.body.progress.is_broken() => std::future::pending().await,
             Err(error) => {
                 self.cluster.report(host, Report::Failure(error.kind));
-                counted.rq_error.fetch_add(1, Relaxed);
+                host.state.stats.count(false);
                 exchange.stream.transport_failure = error.transport().map(Into::into);
                 if error.kind == FailureKind::Overflow {
                     // As in Envoy, a host that nothing was sent to is not told.
@@ -305,6 +328,14 @@ impl Sending<'_> {
                 Outcome::Failed(error.kind, failed(&error, exchange))
             }
         }
+    }
+
+    /// How long an attempt may take; as Envoy has it, only if that is less than the whole may.
+    fn per_try_timeout(&self, retries: &Retries) -> Option<Duration> {
+        let whole = self.deadline.response;
+        retries
+            .per_try_timeout()
+            .filter(|limit| whole.is_none_or(|whole| *limit < whole))
     }
 
     /// The request as the host gets it: origin form, and the host in `Host`.
@@ -356,9 +387,7 @@ impl Sending<'_> {
         retries: &Retries,
         outcome: Outcome,
     ) -> Result<Response<ResponseBody>, LocalReply> {
-        if retries.is_exhausted() {
-            exchange.stream.flags.set(Flags::RETRY_LIMIT_EXCEEDED);
-        }
+        exchange.stream.flags.set(retries.held_back());
         let (response, lease) = match outcome {
             Outcome::Answer(response, lease) => {
                 let took = exchange.stream.answered_after;
@@ -372,30 +401,34 @@ impl Sending<'_> {
                 return Err(self.own_reply(exchange, reply));
             }
         };
+        let success = is_success(&response, exchange);
+        if let (Some(success), Some(host)) = (success, &exchange.stream.host) {
+            host.state.stats.count(success);
+        }
         exchange.stream.details = Some("via_upstream".into());
         exchange.stream.status = response.status().as_u16();
         let (mut parts, body) = response.into_parts();
         // The version is the host's. The client has its own.
         parts.version = Version::HTTP_11;
         self.change_answer(exchange, &mut parts.headers);
+        for cookie in self.key.cookies.drain(..) {
+            parts.headers.append(SET_COOKIE, cookie);
+        }
         if upgrade::is_tunnel(exchange, parts.status) {
             upgrade::opened(exchange, &mut parts);
         } else if upgrade::is_failed_handshake(exchange, parts.status) {
             return Err(upgrade::failed(parts));
         }
-        let deadline = self
-            .deadline
-            .response
-            .and_then(|timeout| Some(self.body.progress.end_time()? + timeout));
         let limits = BodyLimits {
-            deadline,
+            response: self.deadline.response,
             stream: self.deadline.stream,
             idle: self.deadline.idle,
         };
-        Ok(Response::from_parts(
-            parts,
-            ResponseBody::host(body, lease, limits, self.body.progress.clone()),
-        ))
+        let mut body = ResponseBody::host(body, lease, limits, self.body.progress.clone());
+        if success.is_none() {
+            body.tells_success();
+        }
+        Ok(Response::from_parts(parts, body))
     }
 
     /// What is answered instead of a host, which counts as an answer of the cluster, and has the headers of one.
@@ -409,13 +442,31 @@ impl Sending<'_> {
     fn change_answer(&self, exchange: &mut Exchange, headers: &mut HeaderMap) {
         conditioning::remove_one_hop(headers);
         conditioning::join_lists(headers, &conditioning::LISTS_OF_ANSWERS);
-        let milliseconds = exchange.stream.elapsed().as_millis();
         // It counts from the end of the request, if that has come.
-        if self.body.progress.end_time().is_some() && !exchange.downstream.manager.suppress_envoy_headers {
+        if let Some(end) = self.body.progress.end_time()
+            && !exchange.downstream.manager.suppress_envoy_headers
+        {
+            let milliseconds = turn::now().saturating_duration_since(end).as_millis();
             headers.insert(SERVICE_TIME, number(u64::try_from(milliseconds).unwrap_or(u64::MAX)));
         }
         change_response(exchange, self.matched, self.share, headers);
     }
+}
+
+/// The status that a host is judged by: of gRPC the one that is said in headers.
+fn judged(answer: &Response<Incoming>, exchange: &Exchange) -> StatusCode {
+    let grpc = Some(answer.headers()).filter(|_| exchange.speaks_grpc());
+    grpc.and_then(grpc::status_in).unwrap_or(answer.status())
+}
+
+/// Whether an answer is a success; none where trailers of gRPC are still to say.
+fn is_success(answer: &Response<Incoming>, exchange: &Exchange) -> Option<bool> {
+    if answer.status().is_server_error() || !exchange.speaks_grpc() {
+        return Some(!answer.status().is_server_error());
+    }
+    let said = grpc::status_in(answer.headers());
+    let succeeded = said.is_some_and(|status| !status.is_server_error());
+    answer.body().is_end_stream().then_some(succeeded)
 }
 
 /// A number as a header's value. Most have one digit, and nothing is allocated for those.

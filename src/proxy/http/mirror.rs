@@ -1,8 +1,11 @@
 //! Copies of requests, whose answers nobody waits for.
 
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
 use http::header::{HOST, HeaderValue};
 use http::uri::PathAndQuery;
-use http::{Request, Uri};
+use http::{Request, StatusCode, Uri};
 use http_body_util::BodyExt;
 
 use super::conditioning;
@@ -12,19 +15,17 @@ use super::route::{Forward, Mirror};
 use crate::proxy::upstream::balance::Choice;
 use crate::proxy::upstream::pool::Towards;
 
-/// How long a copy may take.
-const TIMEOUT: std::time::Duration = std::time::Duration::from_secs(15);
-
 /// Sends the copies of a request that its route wants.
 pub(super) fn send(exchange: &Exchange, action: &Forward, body: &Prepared) {
     for mirror in &action.mirrors {
         if u64::from(mirror.per_million) > exchange.random % 1_000_000 {
-            copy(exchange, mirror, body);
+            copy(exchange, mirror, action.timeouts.response, body);
         }
     }
 }
 
-fn copy(exchange: &Exchange, mirror: &Mirror, body: &Prepared) {
+/// Sends one. Once the client has sent all of it, its answer may take no longer than the original's.
+fn copy(exchange: &Exchange, mirror: &Mirror, timeout: Option<Duration>, body: &Prepared) {
     let Some(cluster) = mirror.cluster.take() else {
         return;
     };
@@ -38,7 +39,7 @@ fn copy(exchange: &Exchange, mirror: &Mirror, body: &Prepared) {
     *request.uri_mut() = Uri::from(path.unwrap_or_else(|| PathAndQuery::from_static("/")));
     let authority = match mirror.keep_host {
         true => exchange.authority.to_string(),
-        false => format!("{}-shadow", exchange.authority),
+        false => shadow(&exchange.authority),
     };
     if let Ok(host) = HeaderValue::from_str(&authority) {
         request.headers_mut().insert(HOST, host);
@@ -57,7 +58,7 @@ fn copy(exchange: &Exchange, mirror: &Mirror, body: &Prepared) {
         let Some(host) = cluster.choose(&choice) else {
             return;
         };
-        let Ok(Some(body)) = tokio::time::timeout(TIMEOUT, copied).await else {
+        let Some(body) = copied.await else {
             return;
         };
         let towards = Towards {
@@ -76,11 +77,48 @@ fn copy(exchange: &Exchange, mirror: &Mirror, body: &Prepared) {
             interims: None,
         };
         let mut request = Some(request.map(|()| body));
-        let sent = worker.pools.send_own(&towards, &mut request);
-        if let Ok(Ok((response, mut lease))) = tokio::time::timeout(TIMEOUT, sent).await
-            && let Ok(Ok(_)) = tokio::time::timeout(TIMEOUT, response.into_body().collect()).await
-        {
+        let answered = async {
+            let (response, mut lease) = worker.pools.send_own(&towards, &mut request).await.ok()?;
+            let mut answer = response.into_body();
+            while let Some(frame) = answer.frame().await {
+                frame.ok()?;
+            }
             lease.finished();
+            Some(())
+        };
+        match timeout {
+            None => drop(answered.await),
+            Some(timeout) => {
+                if tokio::time::timeout(timeout, answered).await.is_err() {
+                    cluster.stats.rq_timeout.fetch_add(1, Relaxed);
+                    host.state.stats.rq_timeout.fetch_add(1, Relaxed);
+                    cluster
+                        .stats
+                        .internal
+                        .count_status(StatusCode::GATEWAY_TIMEOUT.as_u16());
+                }
+            }
         }
     });
+}
+
+/// The host of a copy, so that it is known for one where it is logged.
+fn shadow(authority: &str) -> String {
+    match authority.rsplit_once(':') {
+        Some((host, port)) if !port.ends_with(']') => format!("{host}-shadow:{port}"),
+        Some(_) | None => format!("{authority}-shadow"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_host_of_a_copy_keeps_its_port() {
+        assert_eq!(shadow("a"), "a-shadow");
+        assert_eq!(shadow("a:8080"), "a-shadow:8080");
+        assert_eq!(shadow("[::1]:80"), "[::1]-shadow:80");
+        assert_eq!(shadow("[::1]"), "[::1]-shadow");
+    }
 }

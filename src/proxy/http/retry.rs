@@ -9,6 +9,7 @@ use http::{HeaderMap, HeaderName, Response};
 use super::exchange::Exchange;
 use super::forward::Outcome;
 use super::route::{RetryOn, RetryPolicy};
+use crate::proxy::flags::Flags;
 use crate::proxy::upstream::breaker::Permit;
 use crate::proxy::upstream::cluster::Cluster;
 use crate::proxy::upstream::connect::FailureKind;
@@ -24,7 +25,8 @@ pub(super) struct Retries {
     left: u32,
     made: u32,
     tried: Vec<Arc<Host>>,
-    exhausted: bool,
+    /// Why there is no further one that the policy would have wanted.
+    held_back: Flags,
     /// Counts against the cluster's limit while a retry is under way.
     permit: Option<Permit>,
 }
@@ -43,7 +45,7 @@ impl Retries {
             policy,
             made: 0,
             tried: Vec::new(),
-            exhausted: false,
+            held_back: Flags::NONE,
             permit: None,
         }
     }
@@ -58,9 +60,9 @@ impl Retries {
         (self.policy, self.left) = (None, 0);
     }
 
-    /// Whether there would have been one more, had the policy allowed it.
-    pub(super) fn is_exhausted(&self) -> bool {
-        self.exhausted
+    /// Why there was not one more, where the outcome called for it.
+    pub(super) fn held_back(&self) -> Flags {
+        self.held_back
     }
 
     /// The limit of each attempt.
@@ -107,7 +109,7 @@ impl Retries {
             return None;
         }
         if self.left == 0 {
-            self.exhausted = true;
+            self.held_back = Flags::RETRY_LIMIT_EXCEEDED;
             cluster.stats.rq_retry_limit_exceeded.fetch_add(1, Relaxed);
             return None;
         }
@@ -115,10 +117,10 @@ impl Retries {
             return None;
         }
         let Some(permit) = cluster.breakers.of(high_priority).enter_retry() else {
+            self.held_back = Flags::UPSTREAM_OVERFLOW;
             cluster.stats.rq_retry_overflow.fetch_add(1, Relaxed);
             return None;
         };
-        cluster.stats.rq_retry.fetch_add(1, Relaxed);
         self.permit = Some(permit);
         self.left -= 1;
         self.made += 1;

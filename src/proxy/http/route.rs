@@ -199,10 +199,17 @@ pub(crate) struct Timeouts {
     pub(crate) response: Option<Duration>,
     /// Without anything sent or received, over what the connection manager says; zero: no limit.
     pub(crate) idle: Option<Duration>,
+    /// What is said of the whole stream (`max_stream_duration`); then [`Timeouts::response`] is none, as in Envoy.
+    pub(crate) stream: Option<StreamLimit>,
+}
+
+/// How long a stream may take (`MaxStreamDuration`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct StreamLimit {
+    /// So long, over what the connection manager says; zero: no limit.
+    pub(crate) whole: Option<Duration>,
     /// The most that the client may ask for by `grpc-timeout`; zero: whatever it asks for.
     pub(crate) grpc_max: Option<Duration>,
-    /// The whole stream (`max_stream_duration`).
-    pub(crate) stream: Option<Duration>,
 }
 
 /// Retries (`RetryPolicy`).

@@ -163,8 +163,9 @@ impl Scribe {
         let healthy = set.hosts.iter().filter(|host| host.healthy()).count();
         self.add("membership_total", Kind::Gauge, set.hosts.len() as u64);
         self.add("membership_healthy", Kind::Gauge, healthy as u64);
-        // There is no active health check by which a host could be degraded or left out.
-        self.add("membership_degraded", Kind::Gauge, 0);
+        let degraded = set.hosts.iter().filter(|host| host.degraded()).count();
+        self.add("membership_degraded", Kind::Gauge, degraded as u64);
+        // There is no active health check by which a host could be left out.
         self.add("membership_excluded", Kind::Gauge, 0);
         self.counter("membership_change", &cluster.stats.membership_change);
         self.counter("update_success", &cluster.stats.update_success);

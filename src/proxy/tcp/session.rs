@@ -16,6 +16,7 @@ use crate::proxy::tls::Wish;
 use crate::proxy::upstream::balance::Choice;
 use crate::proxy::upstream::balance::outlier::Report;
 use crate::proxy::upstream::connect::{self, MadeFor, Open};
+use crate::proxy::upstream::host::Busy;
 use crate::proxy::upstream::proxy_protocol::Ends;
 use crate::proxy::worker::Worker;
 use crate::proxy::worker::drain::Draining;
@@ -67,7 +68,7 @@ struct Session<'a> {
 
 impl Session<'_> {
     async fn run(&mut self, io: &mut Metered<&TcpStats>) {
-        let Some(mut host) = self.connect().await else {
+        let Some((mut host, _busy)) = self.connect().await else {
             return;
         };
         let stream = &mut self.stream;
@@ -81,8 +82,8 @@ impl Session<'_> {
         }
     }
 
-    /// A connection to a host. None: there is none, and why is written down.
-    async fn connect(&mut self) -> Option<Metered<Open>> {
+    /// A connection to a host, which counts as one more that it is busy with. None: there is none, and why is written down.
+    async fn connect(&mut self) -> Option<(Metered<Open>, Busy)> {
         for _ in 0..self.proxy.max_connect_attempts {
             let Some(cluster) = self.proxy.choose().and_then(|slot| slot.take()) else {
                 self.proxy.stats.cx_no_route.fetch_add(1, Relaxed);
@@ -109,7 +110,7 @@ impl Session<'_> {
                     cluster.report(&host, Report::Connected);
                     let (near, protocol) = (link.near.clone(), None);
                     self.stream.carried.replace(Some(Carried { near, protocol }));
-                    return Some(Metered::new(link.io, link.open));
+                    return Some((Metered::new(link.io, link.open), Busy::begin(&cluster.stats, &host)));
                 }
                 Err(error) => {
                     cluster.report(&host, Report::Failure(error.kind));
@@ -122,7 +123,7 @@ impl Session<'_> {
     }
 
     /// There is no connection to a host, for this reason in Envoy's words.
-    fn fails(&mut self, flag: Flags, reason: &'static str) -> Option<Metered<Open>> {
+    fn fails<T>(&mut self, flag: Flags, reason: &'static str) -> Option<T> {
         self.stream.flags.set(flag);
         self.stream.local_close = Some(reason);
         None

@@ -21,7 +21,7 @@ use crate::proxy::matcher::{Pattern, StringMatcher};
 use crate::proxy::slot::Slot;
 use crate::proxy::upstream::cluster::Transport;
 use crate::proxy::upstream::connect::Connected;
-use crate::proxy::upstream::host::{Host, HostAddress, HostState, Locality};
+use crate::proxy::upstream::host::{EdsHealth, Host, HostAddress, HostState, Locality};
 
 const CLIENT: &str = "spiffe://cluster.local/ns/default/sa/productpage";
 const SERVER: &str = "spiffe://cluster.local/ns/default/sa/reviews";
@@ -109,7 +109,7 @@ fn host(address: SocketAddr) -> Host {
         weight: 1,
         locality: Arc::new(Locality::default()),
         priority: 0,
-        eds_healthy: true,
+        eds: EdsHealth::Healthy,
         transport: Transport::default(),
         state: Arc::new(HostState::default()),
     }

@@ -46,9 +46,16 @@ pub(crate) struct Balancer {
 #[derive(Debug)]
 struct Level {
     priority: u32,
-    /// How many hosts may be chosen.
-    usable: usize,
     load: Load,
+    /// Those that are healthy; all of them in a panic.
+    healthy: Members,
+    /// Those that are degraded, which are chosen as far as others do not suffice.
+    degraded: Option<Members>,
+}
+
+/// Hosts of a priority, of which one is picked.
+#[derive(Debug)]
+struct Members {
     picker: Picker,
     /// A locality first, where localities have weights.
     localities: Option<(Turns, Vec<Picker>)>,
@@ -77,11 +84,15 @@ impl Balancer {
         let mut attempt = 0;
         loop {
             let hash = choice.hash.unwrap_or_else(|| fastrand::u64(..));
-            let level = self.next_level(choice.passed).or_else(|| self.level(hash))?;
+            let (level, degraded) = self.next_level(choice.passed).or_else(|| self.level(hash))?;
             if level.load.panic {
                 stats.lb_healthy_panic.fetch_add(1, Relaxed);
             }
-            let host = level.pick(choice.hash, attempt)?;
+            let members = match degraded {
+                true => level.degraded.as_ref()?,
+                false => &level.healthy,
+            };
+            let host = members.pick(choice.hash, attempt)?;
             if attempt >= attempts || !tried.iter().any(|one| one.address == host.address) {
                 return Some(host.clone());
             }
@@ -89,51 +100,82 @@ impl Balancer {
         }
     }
 
-    /// The first level with hosts that no passed host is of; none where nothing is passed over, or everything.
-    fn next_level(&self, passed: &[Arc<Host>]) -> Option<&Level> {
-        let is_passed = |level: &&Level| passed.iter().any(|host| host.priority == level.priority);
-        let mut others = self.levels.iter().filter(|level| !is_passed(level));
-        (!passed.is_empty())
-            .then(|| others.find(|level| level.usable > 0))
-            .flatten()
+    /// The first level with hosts that no passed host is of, and whether they are degraded; none where nothing is passed
+    /// over, or everything.
+    fn next_level(&self, passed: &[Arc<Host>]) -> Option<(&Level, bool)> {
+        if passed.is_empty() {
+            return None;
+        }
+        let is_passed = |level: &Level| passed.iter().any(|host| host.priority == level.priority);
+        let others = self.levels.iter().filter(|level| !is_passed(level));
+        let mut usable = others.filter_map(|level| match &level.degraded {
+            _ if !level.healthy.picker.is_empty() => Some((level, false)),
+            Some(_) => Some((level, true)),
+            None => None,
+        });
+        usable.next()
     }
 
-    /// The level that a hash falls upon, by their shares of the load.
-    fn level(&self, hash: u64) -> Option<&Level> {
-        if let [only] = &self.levels[..] {
-            return Some(only);
+    /// The level that a hash falls upon, by their shares of the load, and whether it is that of degraded hosts.
+    fn level(&self, hash: u64) -> Option<(&Level, bool)> {
+        if let [only] = &self.levels[..]
+            && only.load.degraded == 0
+        {
+            return Some((only, false));
         }
         let mut left = hash % 100;
-        self.levels.iter().find(|level| {
-            let share = u64::from(level.load.share);
-            let found = left < share;
+        let mut falls_on = |share: u32| {
+            let (share, before) = (u64::from(share), left);
             left = left.saturating_sub(share);
-            found
-        })
+            before < share
+        };
+        let mut levels = self.levels.iter();
+        let healthy = levels.find(|level| falls_on(level.load.share));
+        let mut levels = self.levels.iter();
+        match healthy {
+            Some(level) => Some((level, false)),
+            None => Some((levels.find(|level| falls_on(level.load.degraded))?, true)),
+        }
     }
 }
 
 impl Level {
     fn new(config: &ClusterConfig, all: &[Arc<Host>], shares: &Shares, load: Load, now: Instant) -> Self {
-        let usable: Vec<_> = all
-            .iter()
-            .filter(|host| load.panic || host.healthy())
-            .cloned()
-            .collect();
+        let members = |usable: &dyn Fn(&Host) -> bool| {
+            let usable = all.iter().filter(|host| usable(host)).cloned();
+            Members::new(config, all, usable.collect(), shares, load.panic, now)
+        };
+        // Envoy's consistent hashing knows no degraded hosts.
+        let degraded = !config.policy.is_hash() && all.iter().any(|host| host.degraded());
+        Self {
+            priority: all.first().map_or(0, |host| host.priority),
+            load,
+            healthy: members(&|host| load.panic || host.healthy()),
+            degraded: degraded.then(|| members(&Host::degraded)),
+        }
+    }
+}
+
+impl Members {
+    fn new(
+        config: &ClusterConfig,
+        all: &[Arc<Host>],
+        usable: Vec<Arc<Host>>,
+        shares: &Shares,
+        panic: bool,
+        now: Instant,
+    ) -> Self {
         let localities = Localities::new(config, all, &usable, shares);
         let weighted = match &localities {
             Some(localities) => localities.weighted(),
             None => hashing::by_weight(&usable),
         };
         // Consistent hashing mixes the weights of localities into those of hosts; a panic knows no localities.
-        let choose_locality = !load.panic && !config.policy.is_hash();
+        let choose_locality = !panic && !config.policy.is_hash();
         Self {
-            priority: all.first().map_or(0, |host| host.priority),
-            usable: usable.len(),
-            load,
             localities: localities
                 .filter(|_| choose_locality)
-                .map(|one| one.pickers(config, now)),
+                .and_then(|one| one.pickers(config, now)),
             picker: Picker::new(config, usable, &weighted, now),
         }
     }
@@ -197,20 +239,25 @@ impl Localities {
         })
     }
 
-    /// Turns of localities by weight and health, and how a host of each is picked.
-    fn pickers(self, config: &ClusterConfig, now: Instant) -> (Turns, Vec<Picker>) {
+    /// Turns of localities by weight and health, and how a host of each is picked. None where no locality with a weight has
+    /// a host: then any host is picked.
+    fn pickers(self, config: &ClusterConfig, now: Instant) -> Option<(Turns, Vec<Picker>)> {
         let factor = f64::from(self.overprovisioning) / 100.0;
         let effective = self.groups.iter().map(|group| {
             let available = (factor * group.usable.len() as f64 / group.all as f64).min(1.0);
             // Turns go by whole numbers; a thousandth is fine enough.
             (f64::from(group.weight) * available * 1000.0).round() as u64
         });
-        let turns = Turns::new(&effective.collect::<Vec<_>>());
+        let effective: Vec<_> = effective.collect();
+        if effective.iter().all(|weight| *weight == 0) {
+            return None;
+        }
+        let turns = Turns::new(&effective);
         let pickers = self.groups.into_iter().map(|group| {
             let weighted = hashing::by_weight(&group.usable);
             Picker::new(config, group.usable, &weighted, now)
         });
-        (turns, pickers.collect())
+        Some((turns, pickers.collect()))
     }
 
     /// The usable hosts' weights in that of their localities, in the order of the hosts.
@@ -248,7 +295,7 @@ mod tests {
 
     use super::testing::{address, cluster_config, endpoints, in_localities};
     use super::*;
-    use crate::proxy::upstream::host::{HostAddress, HostSet};
+    use crate::proxy::upstream::host::{EdsHealth, Endpoints, HostAddress, HostSet};
 
     fn shares(set: &HostSet, choice: &Choice<'_>, times: u32) -> HashMap<HostAddress, u32> {
         let mut counts = HashMap::new();
@@ -321,6 +368,37 @@ mod tests {
         let counts = shares(&set.rebalanced(&config, Instant::now()), &Choice::default(), 3100);
         assert_eq!(counts[&address(3)], 2100);
         assert_eq!(counts[&address(1)] + counts[&address(2)], 1000);
+    }
+
+    #[test]
+    fn without_hosts_in_localities_with_weights_the_others_are_chosen() {
+        let mut config = cluster_config();
+        config.locality_weighted = true;
+        let all = in_localities(&[("a", 1, &[1]), ("b", 0, &[2])]);
+        let set = HostSet::build(&config, &all, None, Instant::now());
+        assert_eq!(shares(&set, &Choice::default(), 10)[&address(1)], 10);
+        set.hosts[0].state.ejected.store(true, Relaxed);
+        let counts = shares(&set.rebalanced(&config, Instant::now()), &Choice::default(), 10);
+        assert_eq!(counts[&address(2)], 10);
+    }
+
+    #[test]
+    fn degraded_hosts_are_chosen_as_far_as_healthy_ones_do_not_suffice() {
+        let (config, mut endpoints) = (cluster_config(), endpoints(&[(1, 0), (2, 0), (3, 0)]));
+        let degrade = |endpoints: &mut Endpoints, index: usize| {
+            endpoints.localities[index].endpoints[0].health = EdsHealth::Degraded;
+        };
+        degrade(&mut endpoints, 2);
+        let counts = |endpoints: &Endpoints| {
+            let set = HostSet::build(&config, endpoints, None, Instant::now());
+            shares(&set, &Choice::default(), 3000)
+        };
+        // Two of three are healthy: 93 %.
+        let few = counts(&endpoints).get(&address(3)).copied().unwrap_or_default();
+        assert!((130..310).contains(&few), "{few}");
+        degrade(&mut endpoints, 0);
+        degrade(&mut endpoints, 1);
+        assert_eq!(counts(&endpoints).len(), 3);
     }
 
     #[test]

@@ -129,8 +129,9 @@ impl Breaker {
             return self.enter(|breaker| &breaker.retries);
         };
         let active = f64::from(self.requests.used()) + f64::from(self.pending.used());
-        let allowed = (active * budget.percent / 100.0).max(f64::from(budget.min_concurrency));
-        if f64::from(self.retries.used()) >= allowed {
+        // Envoy counts whole retries.
+        let allowed = (budget.percent / 100.0 * active).floor();
+        if f64::from(self.retries.used()) >= allowed.max(f64::from(budget.min_concurrency)) {
             return None;
         }
         self.retries.used.fetch_add(1, Ordering::Relaxed);
@@ -205,5 +206,11 @@ mod tests {
         assert!(breaker.enter_retry().is_some());
         drop(requests);
         assert!(breaker.enter_retry().is_none());
+        // Two and a half are two.
+        drop(first);
+        let requests: Vec<_> = (0..5).map(|_| breaker.enter(|breaker| &breaker.requests)).collect();
+        let retries: Vec<_> = (0..3).map(|_| breaker.enter_retry()).collect();
+        assert_eq!(retries.iter().flatten().count(), 2);
+        drop(requests);
     }
 }

@@ -7,7 +7,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use super::balance::Balancer;
-use super::cluster::Transport;
+use super::cluster::{ClusterStats, Transport};
 use crate::proxy::upstream::balance::outlier::OutlierState;
 
 /// Where a host listens.
@@ -51,8 +51,8 @@ pub(crate) struct Host {
     pub(crate) locality: Arc<Locality>,
     /// 0 is preferred.
     pub(crate) priority: u32,
-    /// EDS says that it is healthy.
-    pub(crate) eds_healthy: bool,
+    /// What EDS says of it.
+    pub(crate) eds: EdsHealth,
     /// Plaintext or TLS.
     pub(crate) transport: Transport,
     /// What lives longer than one version of the endpoint.
@@ -62,7 +62,7 @@ pub(crate) struct Host {
 /// What lives as long as the cluster has a host of an address.
 #[derive(Debug, Default)]
 pub(crate) struct HostState {
-    /// Requests under way, for least request.
+    /// Requests and TCP connections under way, for least request.
     pub(crate) active: AtomicU32,
     /// Connections open.
     pub(crate) connections: AtomicU32,
@@ -97,10 +97,71 @@ pub(crate) struct HostStats {
     pub(crate) rq_timeout: AtomicU64,
 }
 
+/// A request or TCP connection that a host is busy with, until this is dropped.
+#[derive(Debug)]
+pub(crate) struct Busy(Arc<HostState>);
+
+impl Busy {
+    /// One more, which is counted as a request, as in Envoy.
+    pub(crate) fn begin(cluster: &ClusterStats, host: &Host) -> Self {
+        cluster.rq_total.fetch_add(1, Ordering::Relaxed);
+        host.state.stats.rq_total.fetch_add(1, Ordering::Relaxed);
+        host.state.active.fetch_add(1, Ordering::Relaxed);
+        Self(host.state.clone())
+    }
+
+    /// What is counted of the host.
+    pub(crate) fn stats(&self) -> &HostStats {
+        &self.0.stats
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.active.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl HostStats {
+    /// Counts a request by what came of it.
+    pub(crate) fn count(&self, success: bool) {
+        let counter = if success { &self.rq_success } else { &self.rq_error };
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
 impl Host {
     /// Whether it may be chosen, panic aside.
     pub(crate) fn healthy(&self) -> bool {
-        self.eds_healthy && !self.state.ejected.load(Ordering::Relaxed)
+        self.eds == EdsHealth::Healthy && !self.state.ejected.load(Ordering::Relaxed)
+    }
+
+    /// Whether it may be chosen where healthy hosts do not suffice.
+    pub(crate) fn degraded(&self) -> bool {
+        self.eds == EdsHealth::Degraded && !self.state.ejected.load(Ordering::Relaxed)
+    }
+}
+
+/// What EDS says of an endpoint.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum EdsHealth {
+    /// That it is healthy, or nothing.
+    #[default]
+    Healthy,
+    /// That it works, but is to be spared.
+    Degraded,
+    /// That it is not to be used.
+    Unhealthy,
+}
+
+impl EdsHealth {
+    /// The name of Envoy's `HealthStatus`.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            EdsHealth::Healthy => "HEALTHY",
+            EdsHealth::Degraded => "DEGRADED",
+            EdsHealth::Unhealthy => "UNHEALTHY",
+        }
     }
 }
 
@@ -146,8 +207,8 @@ pub(crate) struct Endpoint {
     pub(crate) hostname: Option<Arc<str>>,
     /// Weight, at least 1.
     pub(crate) weight: u32,
-    /// Whether EDS says that it is healthy.
-    pub(crate) healthy: bool,
+    /// What EDS says of it.
+    pub(crate) health: EdsHealth,
     /// `envoy.transport_socket_match`.
     pub(crate) transport_labels: Vec<(String, String)>,
 }

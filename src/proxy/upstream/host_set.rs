@@ -97,7 +97,7 @@ fn host(
         weight: endpoint.weight,
         locality: group.locality.clone(),
         priority: group.priority,
-        eds_healthy: endpoint.healthy,
+        eds: endpoint.health,
         transport: config.transport_for(&endpoint.transport_labels),
         state: known.entry(address.clone()).or_default().clone(),
     })

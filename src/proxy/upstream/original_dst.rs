@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
 use super::cluster::Cluster;
-use super::host::{Host, HostAddress, HostSet, HostState};
+use super::host::{EdsHealth, Host, HostAddress, HostSet, HostState};
 
 impl Cluster {
     /// The host at an address, or at another port of it; made when it is first wanted.
@@ -47,7 +47,7 @@ impl Cluster {
             weight: 1,
             locality: Arc::default(),
             priority: 0,
-            eds_healthy: true,
+            eds: EdsHealth::Healthy,
             transport: self.config.transport_for(&[]),
             state: Arc::new(state),
         }

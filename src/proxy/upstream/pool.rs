@@ -18,10 +18,11 @@ use std::time::Instant;
 
 use http::{Request, Response, StatusCode, Version};
 
+use super::balance::outlier::Report;
 use super::breaker::Permit;
 use super::cluster::{Cluster, HttpVersion};
 use super::connect::{FailureKind, SendError, Source};
-use super::host::Host;
+use super::host::{Busy, Host};
 use super::proxy_protocol::Ends;
 use crate::proxy::connection::{Carried, Connection};
 use crate::proxy::http::body::RequestBody;
@@ -124,7 +125,7 @@ pub(crate) struct Lease {
 #[derive(Debug)]
 struct Active {
     cluster: Arc<Cluster>,
-    host: Arc<Host>,
+    busy: Busy,
     _permit: Permit,
 }
 
@@ -136,20 +137,11 @@ impl Active {
             cluster.stats.rq_pending_overflow.fetch_add(1, Relaxed);
             SendError::new(FailureKind::Overflow, "too many requests")
         })?;
-        cluster.stats.rq_total.fetch_add(1, Relaxed);
-        host.state.stats.rq_total.fetch_add(1, Relaxed);
-        host.state.active.fetch_add(1, Relaxed);
         Ok(Self {
             cluster: cluster.clone(),
-            host: host.clone(),
+            busy: Busy::begin(&cluster.stats, host),
             _permit: permit,
         })
-    }
-}
-
-impl Drop for Active {
-    fn drop(&mut self) {
-        self.host.state.active.fetch_sub(1, Relaxed);
     }
 }
 
@@ -167,6 +159,21 @@ impl Lease {
         self.carrier = None;
         if let Some(active) = self.active.take() {
             active.cluster.stats.rq_rx_reset.fetch_add(1, Relaxed);
+        }
+    }
+
+    /// The answer takes too long, which the host is to blame for.
+    pub(crate) fn timed_out(&self) {
+        if let Some(active) = &self.active {
+            active.cluster.stats.rq_timeout.fetch_add(1, Relaxed);
+            active.busy.stats().rq_timeout.fetch_add(1, Relaxed);
+        }
+    }
+
+    /// The host has turned out to be successful or not.
+    pub(crate) fn judged(&self, success: bool) {
+        if let Some(active) = &self.active {
+            active.busy.stats().count(success);
         }
     }
 
@@ -215,6 +222,7 @@ impl Pools {
                     return Err(overflow);
                 }
             };
+            towards.cluster.report(towards.host, Report::Reached);
             let reused = carrier.is_reused();
             if let Some(carried) = towards.carried {
                 carried.replace(Some(carrier.carried()));

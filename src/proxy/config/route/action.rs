@@ -13,7 +13,7 @@ use crate::proxy::format::Format;
 use crate::proxy::http::Upgrades;
 use crate::proxy::http::route::{
     Connect, Destination, DirectResponse, Forward, HashKey, HashPolicy, HostRewrite, Mirror, PathRewrite, Redirect,
-    RedirectPath, RouteAction, Timeouts, WeightedCluster, WeightedClusters,
+    RedirectPath, RouteAction, StreamLimit, Timeouts, WeightedCluster, WeightedClusters,
 };
 use crate::xds::pb::core::RoutingPriority;
 use crate::xds::pb::core::data_source::Specifier;
@@ -47,9 +47,11 @@ pub(super) fn action(action: Option<&Action>, inherited: Inherited<'_>, names: &
 
 fn forward(message: &route::RouteAction, inherited: Inherited<'_>, names: &mut Names) -> Compiled<Forward> {
     let own = retry::policy(message.retry_policy.as_ref())?;
-    let stream = message.max_stream_duration.as_ref();
-    let grpc = stream.and_then(|stream| stream.grpc_timeout_header_max.as_ref());
-    let whole = stream.and_then(|stream| stream.max_stream_duration.as_ref());
+    let stream = message.max_stream_duration.as_ref().map(|stream| StreamLimit {
+        whole: stream.max_stream_duration.as_ref().map(value::duration),
+        grpc_max: stream.grpc_timeout_header_max.as_ref().map(value::duration),
+    });
+    let response = value::limit(message.timeout.as_ref(), Some(DEFAULT_TIMEOUT));
     Ok(Forward {
         destination: destination(message.cluster_specifier.as_ref(), inherited, names)?,
         cluster_not_found: match message.cluster_not_found_response_code() {
@@ -61,10 +63,9 @@ fn forward(message: &route::RouteAction, inherited: Inherited<'_>, names: &mut N
         host_rewrite: host_rewrite(message.host_rewrite_specifier.as_ref())?,
         append_forwarded_host: message.append_x_forwarded_host,
         timeouts: Timeouts {
-            response: value::limit(message.timeout.as_ref(), Some(DEFAULT_TIMEOUT)),
+            response: response.filter(|_| stream.is_none()),
             idle: message.idle_timeout.as_ref().map(value::duration),
-            grpc_max: grpc.map(value::duration),
-            stream: value::limit(whole, None),
+            stream,
         },
         retry: own.or_else(|| inherited.retry.cloned()),
         mirrors: mirrors(&message.request_mirror_policies, names)?,

@@ -110,6 +110,8 @@ impl Exchange {
         self.stream.timing.end = Some(took);
         if let Some(progress) = &self.progress {
             progress.note(&mut self.stream);
+            // Copies that wait for the rest wait no longer.
+            progress.leave();
         }
         let manager = &self.downstream.manager;
         let stats: &HttpStats = &manager.stats;

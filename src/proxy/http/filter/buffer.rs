@@ -1,13 +1,16 @@
 //! `envoy.filters.http.buffer`: a request goes on when all of it is there.
 
+use std::rc::Rc;
+
 use bytes::BytesMut;
-use http::{HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
 use http_body_util::BodyExt;
 
 use crate::proxy::flags::Flags;
-use crate::proxy::http::body::BodyError;
 use crate::proxy::http::body::client::ClientBody;
 use crate::proxy::http::body::incoming::PeerError;
+use crate::proxy::http::body::{BodyError, Progress, RequestBody};
+use crate::proxy::http::deadlines;
 use crate::proxy::http::exchange::Exchange;
 use crate::proxy::http::local_reply::LocalReply;
 use crate::proxy::http::upgrade;
@@ -20,36 +23,46 @@ pub(crate) struct BufferLimit {
 }
 
 impl BufferLimit {
-    /// Waits for the whole body.
+    /// Waits for the whole body, no longer than the request's limits allow.
     pub(super) async fn request(self, exchange: &mut Exchange) -> Option<LocalReply> {
         if upgrade::asks(exchange) {
             return None;
         }
-        let mut body = exchange.body.take()?;
-        let (mut data, mut trailers) = (BytesMut::new(), None);
-        while let Some(frame) = body.frame().await {
-            let frame = match frame {
-                Ok(frame) => frame,
-                Err(BodyError::Peer(PeerError::Malformed(refusal))) => return Some(refusal.reply()),
-                // A client that broke off gets no answer, and what it has sent goes nowhere.
-                Err(BodyError::Peer(_)) => std::future::pending().await,
-                Err(error) => return Some(malformed(&error)),
-            };
-            match frame.into_data() {
-                Ok(chunk) if data.len() + chunk.len() > self.max_bytes => return Some(too_large()),
-                Ok(chunk) => data.extend_from_slice(&chunk),
-                Err(frame) => trailers = frame.into_trailers().ok(),
-            }
-        }
+        let body = exchange.body.take()?;
+        let progress = Rc::<Progress>::default();
+        exchange.progress = Some(progress.clone());
+        let whole = self.whole(RequestBody::Client(body, progress.clone()));
+        // Rarely needed, and long.
+        let (data, trailers) = match Box::pin(deadlines::within(exchange, progress, whole)).await {
+            Ok(Ok(whole)) => whole,
+            Ok(Err(reply)) | Err(reply) => return Some(reply),
+        };
         if trailers.is_none() {
-            exchange
-                .request
-                .headers
-                .insert(header::CONTENT_LENGTH, HeaderValue::from(data.len()));
+            let length = HeaderValue::from(data.len());
+            exchange.request.headers.insert(header::CONTENT_LENGTH, length);
         }
         let data = (!data.is_empty()).then(|| data.freeze());
         exchange.body = Some(ClientBody::Whole(data, trailers));
         None
+    }
+
+    async fn whole(self, mut body: RequestBody) -> Result<(BytesMut, Option<HeaderMap>), LocalReply> {
+        let (mut data, mut trailers) = (BytesMut::new(), None);
+        while let Some(frame) = body.frame().await {
+            let frame = match frame {
+                Ok(frame) => frame,
+                Err(BodyError::Peer(PeerError::Malformed(refusal))) => return Err(refusal.reply()),
+                // A client that broke off gets no answer, and what it has sent goes nowhere.
+                Err(BodyError::Peer(_)) => std::future::pending().await,
+                Err(error) => return Err(malformed(&error)),
+            };
+            match frame.into_data() {
+                Ok(chunk) if data.len() + chunk.len() > self.max_bytes => return Err(too_large()),
+                Ok(chunk) => data.extend_from_slice(&chunk),
+                Err(frame) => trailers = frame.into_trailers().ok(),
+            }
+        }
+        Ok((data, trailers))
     }
 }
 

@@ -1,11 +1,14 @@
 //! `envoy.filters.http.fault`: delays and errors on purpose.
 
+use std::rc::Rc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use http::StatusCode;
 
 use crate::proxy::flags::Flags;
+use crate::proxy::http::body::Progress;
+use crate::proxy::http::deadlines;
 use crate::proxy::http::exchange::Exchange;
 use crate::proxy::http::local_reply::LocalReply;
 use crate::proxy::http::route::HeaderMatch;
@@ -41,7 +44,14 @@ impl Fault {
         {
             exchange.stream.flags.set(Flags::DELAY_INJECTED);
             exchange.downstream.manager.stats.delays_injected.fetch_add(1, Relaxed);
-            tokio::time::sleep(delay).await;
+            let progress = Rc::<Progress>::default();
+            // Its body waits here: the client is not to blame for that.
+            progress.end();
+            let delayed = deadlines::within(exchange, progress, tokio::time::sleep(delay));
+            // Rarely needed, and long.
+            if let Err(reply) = Box::pin(delayed).await {
+                return Some(reply);
+            }
         }
         let (abort, _) = self.abort.filter(|(_, share)| hits(*share))?;
         exchange.downstream.manager.stats.aborts_injected.fetch_add(1, Relaxed);

@@ -30,8 +30,8 @@ use super::response::Asked;
 use super::wire::Wire;
 use super::{Refusal, Rest};
 use crate::proxy::flags::Flags;
-use crate::proxy::http::body::ResponseBody;
 use crate::proxy::http::body::incoming::Incoming;
+use crate::proxy::http::body::{ResponseBody, Waiting};
 use crate::proxy::http::connection::{Downstream, Ending, Farewell, Open, Stage};
 use crate::proxy::http::interim::Interims;
 use crate::proxy::http::meter;
@@ -333,6 +333,10 @@ impl<E: Future<Output = Farewell>> Server<'_, E> {
                 } else if ended {
                     return Poll::Ready(Ok(true));
                 }
+                // What it takes none of has its limits all the same.
+                if !ended && !connection.wire.out.has_room() && body.poll_overdue(cx).is_ready() {
+                    return Poll::Ready(Ok(false));
+                }
                 let gone = !ended && (connection.broken.is_some() || connection.poll_gone(cx).is_ready());
                 if gone || self.ending.poll(cx).is_ready() {
                     return Poll::Ready(Ok(false));
@@ -354,19 +358,22 @@ impl<E: Future<Output = Farewell>> Server<'_, E> {
 
     /// Tells the client that nothing more comes, and lets it read that before the connection is gone.
     async fn linger(&mut self) -> io::Result<()> {
-        poll_fn(|cx| self.connection.borrow_mut().wire.poll_shutdown(cx)).await?;
+        let mut told = false;
         let unread = poll_fn(|cx| {
             let wire = &mut self.connection.borrow_mut().wire;
+            if !told {
+                ready!(wire.poll_shutdown(cx))?;
+                told = true;
+            }
             while !wire.ended {
                 wire.read.clear();
                 if ready!(wire.poll_fill(cx)).is_err() {
                     break;
                 }
             }
-            Poll::Ready(())
+            Poll::Ready(Ok(()))
         });
-        // Whether the client has closed it, or takes too long to.
-        let _ = tokio::time::timeout(LINGER, unread).await;
-        Ok(())
+        // The client has closed it, or takes too long to.
+        tokio::time::timeout(LINGER, unread).await.unwrap_or(Ok(()))
     }
 }

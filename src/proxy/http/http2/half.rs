@@ -104,6 +104,13 @@ impl Sender {
         self.connection.borrow_mut().poll_sent(self.place, cx)
     }
 
+    /// Whether some of what was given to it waits for room.
+    pub(super) fn is_held_up(&self) -> bool {
+        let mut connection = self.connection.borrow_mut();
+        let stream = connection.table.get_mut(self.place);
+        stream.is_some_and(|stream| stream.broken.is_none() && !stream.waiting.is_empty())
+    }
+
     /// Waits until the stream is broken.
     pub(super) fn poll_broken(&mut self, cx: &Context<'_>) -> Poll<Error> {
         self.connection.borrow_mut().poll_broken(self.place, cx)

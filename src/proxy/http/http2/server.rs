@@ -188,8 +188,8 @@ pub(super) async fn stream(downstream: Rc<Downstream>, asked: Asked, receiver: R
     body.headers_sent(head.into_parts().0.headers);
     let sent = match sent {
         Ok(()) if ended => return,
-        Ok(()) if asks_for_tunnel => Pump::tunnel(sender, body).run().await,
-        Ok(()) => Pump::new(sender, body).run().await,
+        Ok(()) if asks_for_tunnel => Pump::tunnel(sender, body.until_written()).run().await,
+        Ok(()) => Pump::new(sender, body.until_written()).run().await,
         Err(error) => Err(error),
     };
     if let Err(error) = sent {

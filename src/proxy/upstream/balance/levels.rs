@@ -8,14 +8,17 @@ use crate::proxy::upstream::host::Host;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Health {
     pub(super) healthy: usize,
+    pub(super) degraded: usize,
     pub(super) all: usize,
 }
 
 /// What a priority gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Load {
-    /// Of a hundred.
+    /// Of a hundred, for its healthy hosts.
     pub(super) share: u32,
+    /// Of a hundred, for its degraded hosts.
+    pub(super) degraded: u32,
     /// Whether its unhealthy hosts are used too.
     pub(super) panic: bool,
 }
@@ -24,13 +27,14 @@ impl Health {
     pub(super) fn of(hosts: &[Arc<Host>]) -> Self {
         Self {
             healthy: hosts.iter().filter(|host| host.healthy()).count(),
+            degraded: hosts.iter().filter(|host| host.degraded()).count(),
             all: hosts.len(),
         }
     }
 
-    /// How much of the load it could take, 0 to 100: its health times the overprovisioning factor.
-    fn availability(self, overprovisioning: u32) -> u32 {
-        let scaled = overprovisioning as usize * self.healthy;
+    /// How much of the load so many of its hosts could take, 0 to 100: their share times the overprovisioning factor.
+    fn availability(self, hosts: usize, overprovisioning: u32) -> u32 {
+        let scaled = overprovisioning as usize * hosts;
         scaled
             .checked_div(self.all)
             .map_or(0, |one| u32::try_from(one.min(100)).unwrap_or(100))
@@ -40,7 +44,7 @@ impl Health {
         let percent = if self.all == 0 {
             0.0
         } else {
-            100.0 * self.healthy as f64 / self.all as f64
+            100.0 * (self.healthy + self.degraded) as f64 / self.all as f64
         };
         percent < threshold
     }
@@ -48,41 +52,52 @@ impl Health {
 
 /// The load of each priority. The shares add up to a hundred where there is a priority.
 pub(super) fn loads(levels: &[Health], overprovisioning: u32, panic_threshold: f64) -> Vec<Load> {
-    let availability: Vec<_> = levels.iter().map(|one| one.availability(overprovisioning)).collect();
-    let total = availability.iter().sum::<u32>().min(100);
+    let availability = |of: fn(&Health) -> usize| -> Vec<_> {
+        let levels = levels.iter();
+        levels.map(|one| one.availability(of(one), overprovisioning)).collect()
+    };
+    let (healthy, degraded) = (availability(|one| one.healthy), availability(|one| one.degraded));
+    let total = healthy.iter().chain(&degraded).sum::<u32>().min(100);
     // While there is enough health in all, no single priority is in a panic.
     let panics = |level: &Health| total < 100 && level.is_below(panic_threshold);
-    let shares = if levels.iter().all(panics) {
-        by_size(levels)
+    let (shares, degraded) = if levels.iter().all(panics) {
+        (by_size(levels), vec![0; levels.len()])
     } else {
-        by_availability(&availability, total)
+        by_availability(&healthy, &degraded, total)
     };
-    let levels = levels.iter().zip(shares);
+    let levels = levels.iter().zip(shares).zip(degraded);
     levels
-        .map(|(level, share)| Load {
+        .map(|((level, share), degraded)| Load {
             share,
+            degraded,
             panic: panics(level),
         })
         .collect()
 }
 
-/// From the first on, each as much as it can take.
-fn by_availability(availability: &[u32], total: u32) -> Vec<u32> {
+/// From the first on, each as much as its healthy hosts can take; then, of what is left, each as much as its degraded
+/// ones can.
+fn by_availability(healthy: &[u32], degraded: &[u32], total: u32) -> (Vec<u32>, Vec<u32>) {
     let mut left = 100;
-    let mut shares: Vec<_> = availability
-        .iter()
-        .map(|one| {
+    let mut share = |availability: &[u32]| -> Vec<_> {
+        let shares = availability.iter().map(|one| {
             let share = (one * 100).checked_div(total).unwrap_or(0).min(left);
             left -= share;
             share
-        })
-        .collect();
-    // What is left over by rounding; or all of it, where nothing is healthy and nobody may panic.
-    let first = availability.iter().position(|one| *one > 0).unwrap_or(0);
-    if let Some(share) = shares.get_mut(first) {
+        });
+        shares.collect()
+    };
+    let (mut shares, mut of_degraded) = (share(healthy), share(degraded));
+    // What is left over by rounding; or all of it, where nothing can take any and nobody may panic.
+    let first = |availability: &[u32]| availability.iter().position(|one| *one > 0);
+    let taker = match (first(healthy), first(degraded)) {
+        (None, Some(first)) => of_degraded.get_mut(first),
+        (first, _) => shares.get_mut(first.unwrap_or(0)),
+    };
+    if let Some(share) = taker {
         *share += left;
     }
-    shares
+    (shares, of_degraded)
 }
 
 /// When all are in a panic: by how many hosts they have.
@@ -109,6 +124,7 @@ mod tests {
             .iter()
             .map(|(healthy, all)| Health {
                 healthy: *healthy,
+                degraded: 0,
                 all: *all,
             })
             .collect();
@@ -127,6 +143,32 @@ mod tests {
         assert_eq!(two(25, 100), [35, 65]);
         assert_eq!(two(25, 25), [50, 50]);
         assert_eq!(two(0, 100), [0, 100]);
+    }
+
+    #[test]
+    fn degraded_hosts_take_what_healthy_ones_cannot() {
+        let of = |levels: &[(usize, usize, usize)]| -> Vec<_> {
+            let levels: Vec<_> = levels
+                .iter()
+                .map(|(healthy, degraded, all)| Health {
+                    healthy: *healthy,
+                    degraded: *degraded,
+                    all: *all,
+                })
+                .collect();
+            let loads = loads(&levels, 100, 0.0);
+            loads
+                .iter()
+                .map(|load| (load.share, load.degraded, load.panic))
+                .collect()
+        };
+        assert_eq!(of(&[(1, 1, 2)]), [(50, 50, false)]);
+        assert_eq!(of(&[(0, 2, 2)]), [(0, 100, false)]);
+        // Healthy hosts of later priorities come before degraded ones of earlier ones.
+        assert_eq!(of(&[(0, 2, 2), (2, 0, 2)]), [(0, 0, false), (100, 0, false)]);
+        // An example of Envoy's own.
+        let all = of(&[(10, 20, 100), (20, 10, 100), (10, 0, 100)]);
+        assert_eq!(all, [(16, 28, false), (28, 14, false), (14, 0, false)]);
     }
 
     #[test]

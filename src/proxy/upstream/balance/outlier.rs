@@ -53,6 +53,8 @@ pub(crate) enum Report {
     Timeout,
     /// It could not be reached, or broke off.
     Failure(FailureKind),
+    /// A connection for a request was there or has been made. What comes of the request is another report.
+    Reached,
     /// A TCP connection was made.
     Connected,
 }
@@ -64,6 +66,7 @@ enum Seen {
     ServerError,
     /// A server error which says that there was no answer behind it.
     GatewayError,
+    /// It could be reached, where that is counted by itself.
     Connected,
     LocalFailure,
     Nothing,
@@ -81,7 +84,8 @@ impl Report {
             Report::Failure(FailureKind::Overflow) => Seen::Nothing,
             Report::Timeout | Report::Failure(_) if split_local => Seen::LocalFailure,
             Report::Timeout | Report::Failure(_) => Seen::GatewayError,
-            Report::Connected if split_local => Seen::Connected,
+            Report::Reached | Report::Connected if split_local => Seen::Connected,
+            Report::Reached => Seen::Nothing,
             Report::Connected => Seen::Good,
         }
     }
@@ -142,12 +146,8 @@ impl Cluster {
         if answered {
             state.answers.count(seen == Seen::Good);
         }
-        if config.split_local && seen != Seen::Nothing {
-            // Whatever it answered, it could be reached.
-            state.connections.count(seen != Seen::LocalFailure);
-        }
-        if config.split_local && (answered || seen == Seen::Connected) {
-            end(&state.consecutive_local);
+        if matches!(seen, Seen::Connected | Seen::LocalFailure) {
+            state.connections.count(seen == Seen::Connected);
         }
         match seen {
             Seen::Good => {
@@ -172,7 +172,8 @@ impl Cluster {
                     self.eject(config, host, enforcing, Instant::now());
                 }
             }
-            Seen::Connected | Seen::Nothing => {}
+            Seen::Connected => end(&state.consecutive_local),
+            Seen::Nothing => {}
         }
     }
 
@@ -405,9 +406,11 @@ mod tests {
         outlier.split_local = true;
         let cluster = cluster_of(3, outlier);
         cluster.report(&host(&cluster, 0), failure);
-        answers(&cluster, 0, 500, 1);
+        cluster.report(&host(&cluster, 0), Report::Reached);
         cluster.report(&host(&cluster, 0), failure);
         assert!(!is_ejected(&cluster, 0));
+        // What comes of requests is another matter.
+        answers(&cluster, 0, 500, 1);
         cluster.report(&host(&cluster, 0), failure);
         assert!(is_ejected(&cluster, 0));
     }

@@ -61,6 +61,11 @@ impl Picker {
         Self { hosts, way }
     }
 
+    /// Whether there is no host.
+    pub(super) fn is_empty(&self) -> bool {
+        self.hosts.is_empty()
+    }
+
     /// A host; none if there is none.
     pub(super) fn pick(&self, hash: Option<u64>, attempt: u32) -> Option<&Arc<Host>> {
         let hash = || hash.unwrap_or_else(|| fastrand::u64(..));

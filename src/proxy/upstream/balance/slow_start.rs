@@ -37,7 +37,7 @@ mod tests {
     use crate::proxy::upstream::balance::Choice;
     use crate::proxy::upstream::balance::testing::{address, cluster, cluster_config, endpoints};
     use crate::proxy::upstream::cluster::{Cluster, ClusterConfig, LbPolicy};
-    use crate::proxy::upstream::host::HostSet;
+    use crate::proxy::upstream::host::{EdsHealth, HostSet};
 
     const WINDOW: Duration = Duration::from_secs(100);
 
@@ -116,7 +116,7 @@ mod tests {
     fn a_host_that_is_not_healthy_is_not_new_yet() {
         let now = Instant::now();
         let mut all = endpoints(&[(1, 0)]);
-        all.localities[0].endpoints[0].healthy = false;
+        all.localities[0].endpoints[0].health = EdsHealth::Unhealthy;
         let config = config(LbPolicy::RoundRobin, 1.0);
         let sick = HostSet::build(&config, &all, None, now);
         assert_eq!(sick.settled, None);

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use crate::proxy::upstream::breaker::{Breakers, Thresholds};
 use crate::proxy::upstream::cluster::{Cluster, ClusterConfig, Discovery, LbPolicy, Transport, UpstreamHttp};
-use crate::proxy::upstream::host::{Endpoint, Endpoints, HostAddress, HostSet, Locality, LocalityEndpoints, Target};
+use crate::proxy::upstream::host::{
+    EdsHealth, Endpoint, Endpoints, HostAddress, HostSet, Locality, LocalityEndpoints, Target,
+};
 
 /// 127.0.0.1 and this port.
 pub(crate) fn address(port: u16) -> HostAddress {
@@ -47,7 +49,7 @@ fn endpoint(port: u16, weight: u32) -> Endpoint {
         target: Target::Address(address(port)),
         hostname: None,
         weight,
-        healthy: true,
+        health: EdsHealth::Healthy,
         transport_labels: Vec::new(),
     }
 }

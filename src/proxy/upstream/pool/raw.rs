@@ -18,6 +18,7 @@ use crate::proxy::http::body::incoming::{Incoming, PeerError};
 use crate::proxy::http::http1::wire::Wire;
 use crate::proxy::io::metered::Metered;
 use crate::proxy::tls::Wish;
+use crate::proxy::upstream::balance::outlier::Report;
 use crate::proxy::upstream::connect::{self, MadeFor, Open, SendError};
 use crate::proxy::upstream::proxy_protocol::Ends;
 
@@ -40,6 +41,7 @@ impl Pools {
         };
         let link = connect::connect(cluster, towards.host, Wish::default(), made_for).await?;
         let active = Active::begin(towards)?;
+        cluster.report(towards.host, Report::Reached);
         if let Some(carried) = towards.carried {
             carried.replace(Some(Carried {
                 near: link.near.clone(),

@@ -1,0 +1,24 @@
+//! What statuses of gRPC say of a host.
+
+use http::{HeaderMap, HeaderName, StatusCode};
+
+const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+
+/// The HTTP status that a `grpc-status` among headers or trailers stands for, as Envoy has it; none where there is none.
+pub(super) fn status_in(headers: &HeaderMap) -> Option<StatusCode> {
+    let code = match headers.get(&GRPC_STATUS)?.as_bytes() {
+        b"0" => 200,
+        b"1" => 499,
+        b"3" | b"9" | b"11" => 400,
+        b"4" => 504,
+        b"5" => 404,
+        b"6" | b"10" => 409,
+        b"7" => 403,
+        b"8" => 429,
+        b"12" => 501,
+        b"14" => 503,
+        b"16" => 401,
+        _ => 500,
+    };
+    StatusCode::from_u16(code).ok()
+}

@@ -1,0 +1,231 @@
+//! Which host is chosen: cookies, localities, degraded hosts, and TCP connections.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+
+use serde_json::{Value, json};
+use tokio::net::TcpStream;
+
+use super::harness::alone::{Alone, cluster, http_listener, socket};
+use super::harness::scripted::Scripted;
+use super::harness::{Backend, Plane, answering, get};
+use crate::on_each_plane;
+
+on_each_plane! {
+    a_cookie_that_is_minted_stands_beside_the_hosts_own,
+    requests_without_a_cookie_on_one_connection_meet_one_host,
+    hosts_of_localities_without_weights_are_the_last_resort,
+    degraded_hosts_take_what_healthy_ones_cannot,
+    tcp_connections_go_where_there_are_fewest,
+}
+
+/// A cluster of these groups of hosts, each with what is said of it and of each host.
+fn grouped(name: &str, groups: &[(Value, &[(SocketAddr, &str)])]) -> Value {
+    let groups = groups.iter().map(|(more, hosts)| {
+        let hosts = hosts
+            .iter()
+            .map(|(address, health)| json!({"endpoint": {"address": socket(*address)}, "health_status": health}));
+        let mut group = json!({"lb_endpoints": hosts.collect::<Vec<_>>()});
+        group.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        group
+    });
+    let endpoints = groups.collect::<Vec<_>>();
+    json!({
+        "name": name, "type": "STATIC", "connect_timeout": "5s",
+        "load_assignment": {"cluster_name": name, "endpoints": endpoints},
+    })
+}
+
+async fn plane(which: Plane, routes: Value, clusters: &[Value]) -> Alone {
+    Alone::start(
+        which,
+        &[http_listener("in", "OUTBOUND", routes, json!({}))],
+        clusters,
+        json!({}),
+    )
+    .await
+}
+
+/// How often each backend answers of so many requests.
+async fn spread(alone: &Alone, path: &str, requests: usize) -> BTreeMap<String, usize> {
+    let mut counts = BTreeMap::new();
+    for _ in 0..requests {
+        let answer = get(alone.listener(0), "web", path).send().await.unwrap();
+        let who = match answer.status.as_u16() {
+            200 => answer.seen().backend,
+            status => status.to_string(),
+        };
+        *counts.entry(who).or_default() += 1;
+    }
+    counts
+}
+
+async fn a_cookie_that_is_minted_stands_beside_the_hosts_own(which: Plane) {
+    let host = Scripted::start().await;
+    let policy = json!([{"cookie": {"name": "c", "ttl": "10s", "path": "/p"}}]);
+    let to = |cluster: &str| json!({"match": {"path": format!("/{cluster}")}, "route": {"cluster": cluster, "hash_policy": policy}});
+    let mut dead = cluster("dead", "127.0.0.1:1".parse().unwrap());
+    let mut back = cluster("back", host.address);
+    for cluster in [&mut back, &mut dead] {
+        cluster["lb_policy"] = json!("RING_HASH");
+    }
+    let alone = plane(which, json!([to("back"), to("dead")]), &[back, dead]).await;
+    let call = get(alone.listener(0), "web", "/back");
+    let script = "take; say HTTP/1.1 200 OK~set-cookie: a=1~set-cookie: b=2~content-length: 0~~";
+    let answer = call.header("x-script", script).expect(200).await;
+    let cookies: Vec<_> = answer
+        .headers
+        .get_all("set-cookie")
+        .iter()
+        .map(|one| one.to_str().unwrap())
+        .collect();
+    assert_eq!(cookies[..2], ["a=1", "b=2"]);
+    assert_eq!(cookies.len(), 3);
+    let (minted, rest) = cookies[2].strip_prefix("c=\"").unwrap().split_once('"').unwrap();
+    assert_eq!((minted.len(), rest), (16, "; Max-Age=10; Path=/p; HttpOnly"));
+    // Who was not answered by a host is not bound to one.
+    let answer = get(alone.listener(0), "web", "/dead").expect(503).await;
+    assert_eq!(answer.header("set-cookie"), "");
+}
+
+async fn requests_without_a_cookie_on_one_connection_meet_one_host(which: Plane) {
+    let backends = [
+        Backend::http("a").await,
+        Backend::http("b").await,
+        Backend::http("c").await,
+    ];
+    let hosts: Vec<_> = backends.iter().map(|one| (one.address(), "HEALTHY")).collect();
+    let mut cluster = grouped("back", &[(json!({}), &hosts)]);
+    cluster["lb_policy"] = json!("RING_HASH");
+    let policy = json!([{"cookie": {"name": "c", "ttl": "0s"}}]);
+    let routes = json!([{"match": {"prefix": "/"}, "route": {"cluster": "back", "hash_policy": policy}}]);
+    let alone = plane(which, routes, &[cluster]).await;
+    let (mut all, mut cookies) = (BTreeSet::new(), BTreeSet::new());
+    for _ in 0..20 {
+        let mut wire = super::harness::wire::Wire::open(alone.listener(0)).await;
+        let mut of_connection = BTreeSet::new();
+        for _ in 0..3 {
+            wire.send(b"GET / HTTP/1.1\r\nhost: web\r\n\r\n").await;
+            let said = wire.answer().await.unwrap();
+            of_connection.insert((
+                said.header("x-backend").to_owned(),
+                said.header("set-cookie").to_owned(),
+            ));
+        }
+        assert_eq!(of_connection.len(), 1, "{of_connection:?}");
+        let (backend, cookie) = of_connection.pop_first().unwrap();
+        all.insert(backend);
+        cookies.insert(cookie);
+    }
+    assert_eq!((all.len(), cookies.len()), (3, 20));
+}
+
+async fn hosts_of_localities_without_weights_are_the_last_resort(which: Plane) {
+    let (a, b) = (Backend::http("a").await, Backend::http("b").await);
+    let locality = |zone: &str, weight: u32| match weight {
+        0 => json!({"locality": {"zone": zone}}),
+        weight => json!({"locality": {"zone": zone}, "load_balancing_weight": weight}),
+    };
+    let of = |name: &str, health: &str| {
+        let mut cluster = grouped(
+            name,
+            &[
+                (locality("a", 1), &[(a.address(), health)]),
+                (locality("b", 0), &[(b.address(), "HEALTHY")]),
+            ],
+        );
+        let none = json!({"value": 0});
+        cluster["common_lb_config"] = json!({"locality_weighted_lb_config": {}, "healthy_panic_threshold": none});
+        cluster
+    };
+    let to = |cluster: &str| json!({"match": {"path": format!("/{cluster}")}, "route": {"cluster": cluster}});
+    let routes = json!([to("well"), to("ill")]);
+    let alone = plane(which, routes, &[of("well", "HEALTHY"), of("ill", "UNHEALTHY")]).await;
+    assert_eq!(spread(&alone, "/well", 8).await, [("a".to_owned(), 8)].into());
+    assert_eq!(spread(&alone, "/ill", 8).await, [("b".to_owned(), 8)].into());
+}
+
+async fn degraded_hosts_take_what_healthy_ones_cannot(which: Plane) {
+    let (a, b, c) = (
+        Backend::http("a").await,
+        Backend::http("b").await,
+        Backend::http("c").await,
+    );
+    let (a, b, c) = (a.address(), b.address(), c.address());
+    let first = json!({"priority": 0});
+    let second = json!({"priority": 1});
+    let mut hashed = grouped("hashed", &[(first.clone(), &[(a, "DEGRADED"), (b, "DEGRADED")])]);
+    hashed["lb_policy"] = json!("RING_HASH");
+    let clusters = [
+        grouped("half", &[(first.clone(), &[(a, "HEALTHY"), (b, "DEGRADED")])]),
+        grouped(
+            "few",
+            &[(first.clone(), &[(a, "HEALTHY"), (b, "DEGRADED"), (c, "UNHEALTHY")])],
+        ),
+        grouped("all", &[(first.clone(), &[(a, "DEGRADED"), (b, "DEGRADED")])]),
+        grouped(
+            "next",
+            &[(first.clone(), &[(a, "DEGRADED")]), (second, &[(b, "HEALTHY")])],
+        ),
+        hashed,
+    ];
+    let to = |cluster: &str| json!({"match": {"path": format!("/{cluster}")}, "route": {"cluster": cluster}});
+    let routes = json!([to("half"), to("few"), to("all"), to("next"), to("hashed")]);
+    let alone = plane(which, routes, &clusters).await;
+    let share = |counts: &BTreeMap<String, usize>, name: &str| counts.get(name).copied().unwrap_or_default();
+    // Healthy hosts are counted with a factor of 1.4.
+    let half = spread(&alone, "/half", 300).await;
+    assert!((60..120).contains(&share(&half, "b")), "{half:?}");
+    let few = spread(&alone, "/few", 300).await;
+    assert!(
+        (110..190).contains(&share(&few, "b")) && share(&few, "c") == 0,
+        "{few:?}"
+    );
+    assert_eq!(spread(&alone, "/all", 20).await.len(), 2);
+    assert_eq!(spread(&alone, "/next", 20).await, [("b".to_owned(), 20)].into());
+    assert_eq!(spread(&alone, "/hashed", 4).await, [("503".to_owned(), 4)].into());
+    let stats = alone.sidecar.stats("membership").await;
+    let members = ["healthy", "degraded", "total"].map(|name| stats[&format!("cluster.few.membership_{name}")]);
+    assert_eq!(members, [1, 1, 3]);
+    let hosts = alone.sidecar.admin("/clusters").await;
+    let flags = hosts
+        .lines()
+        .filter_map(|line| line.strip_prefix("few::")?.split_once("::health_flags::"));
+    let flags: Vec<_> = flags.map(|(_, flags)| flags).collect();
+    assert_eq!(flags, ["healthy", "/degraded_eds_health", "/failed_eds_health"]);
+}
+
+async fn tcp_connections_go_where_there_are_fewest(which: Plane) {
+    let backends = [Backend::tcp("tcp-a").await, Backend::tcp("tcp-b").await];
+    let hosts: Vec<_> = backends.iter().map(|one| (one.address(), "HEALTHY")).collect();
+    let mut cluster = grouped("tcp", &[(json!({}), &hosts)]);
+    cluster["lb_policy"] = json!("LEAST_REQUEST");
+    cluster["least_request_lb_config"] = json!({"choice_count": 16});
+    let listener = json!({"name": "tcp", "filter_chains": [{"filters": [{"name": "tcp", "typed_config": {
+        "@type": "type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy",
+        "stat_prefix": "tcp", "cluster": "tcp",
+    }}]}]});
+    let alone = Alone::start(which, &[listener], &[cluster], json!({})).await;
+    let mut open = Vec::new();
+    let mut ahead = 0_i32;
+    for number in 0..60 {
+        let mut stream = TcpStream::connect(alone.listener(0)).await.unwrap();
+        let who = answering(&mut stream).await.unwrap();
+        ahead += if who == "tcp-a" { 1 } else { -1 };
+        assert!(ahead.abs() <= 3, "{number}: {ahead}");
+        open.push(stream);
+    }
+    let hosts = alone.sidecar.admin("/clusters").await;
+    let counts = hosts
+        .lines()
+        .filter_map(|line| line.rsplit_once("::rq_active::")?.1.parse::<u32>().ok());
+    assert_eq!(counts.sum::<u32>(), 60);
+    let totals = hosts
+        .lines()
+        .filter_map(|line| line.rsplit_once("::rq_total::")?.1.parse::<u32>().ok());
+    assert_eq!(totals.sum::<u32>(), 60);
+    assert_eq!(
+        alone.sidecar.stats("tcp.upstream_rq_total").await["cluster.tcp.upstream_rq_total"],
+        60
+    );
+}
