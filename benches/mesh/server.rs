@@ -119,7 +119,7 @@ impl Server {
 
     /// User and system time so far.
     pub(crate) fn cpu_seconds(&self) -> f64 {
-        usage::cpu_seconds(self.child.id())
+        usage::times(self.child.id()).iter().sum()
     }
 
     fn json(&self, path: &str) -> Option<serde_json::Value> {

@@ -5,8 +5,8 @@ use std::fs;
 /// Ticks of `/proc/PID/stat` in a second: `USER_HZ`, the same on every Linux architecture that this is run on.
 const TICKS: f64 = 100.0;
 
-/// User and system time so far, in seconds.
-pub(crate) fn cpu_seconds(pid: u32) -> f64 {
+/// User time and system time so far, in seconds.
+pub(crate) fn times(pid: u32) -> [f64; 2] {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     // The name of the program, in parentheses, may hold anything.
     let fields: Vec<&str> = stat.rsplit(") ").next().unwrap_or("").split(' ').collect();
@@ -14,7 +14,7 @@ pub(crate) fn cpu_seconds(pid: u32) -> f64 {
         let field = fields.get(index).and_then(|field| field.parse::<f64>().ok());
         field.unwrap_or(f64::NAN)
     };
-    (ticks(11) + ticks(12)) / TICKS
+    [ticks(11) / TICKS, ticks(12) / TICKS]
 }
 
 /// Resident memory, in MB.

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use crate::process::Cpu;
+
 /// What a load came to.
 pub(crate) struct Outcome {
     pub(crate) requests: f64,
@@ -17,16 +19,19 @@ pub(crate) struct Row {
     name: &'static str,
     mode: &'static str,
     rate: f64,
+    /// Microseconds a request, and of it those in user space.
     cpu: f64,
+    user: f64,
     p50: f64,
     p99: f64,
     p999: f64,
 }
 
-pub(crate) fn push(rows: &mut Vec<Row>, name: &'static str, mode: &'static str, outcome: &Outcome, cpu_seconds: f64) {
-    let cpu = cpu_seconds * 1e6 / outcome.requests;
+pub(crate) fn push(rows: &mut Vec<Row>, name: &'static str, mode: &'static str, outcome: &Outcome, used: Cpu) {
+    let each = |seconds: f64| seconds * 1e6 / outcome.requests;
+    let (cpu, user) = (each(used.user + used.system), each(used.user));
     eprintln!(
-        "{name} {mode}: {:.0}/s, {cpu:.1} us of CPU, p99 {:.0} us",
+        "{name} {mode}: {:.0}/s, {cpu:.1} us of CPU, {user:.1} of it its own, p99 {:.0} us",
         outcome.rate, outcome.p99
     );
     rows.push(Row {
@@ -34,6 +39,7 @@ pub(crate) fn push(rows: &mut Vec<Row>, name: &'static str, mode: &'static str, 
         mode,
         rate: outcome.rate,
         cpu,
+        user,
         p50: outcome.p50,
         p99: outcome.p99,
         p999: outcome.p999,
@@ -107,26 +113,28 @@ impl Table {
                 let medians = [
                     of(rows, |row| row.cpu),
                     of(rows, |row| row.p99),
-                    of(rows, |row| row.rate),
+                    of(rows, |row| row.user),
                 ];
                 (*mode, medians.map(|spread| spread.median))
             })
             .collect();
         for ((mode, name), rows) in &groups {
-            let (cpu, p99, rate) = (
+            let (cpu, p99, user) = (
                 of(rows, |row| row.cpu),
                 of(rows, |row| row.p99),
-                of(rows, |row| row.rate),
+                of(rows, |row| row.user),
             );
             let ratio = |value: f64, at: usize| match envoy.get(mode) {
                 Some(envoy) if !(value / envoy[at]).is_nan() => format!("{:.2}", value / envoy[at]),
                 _ => "-".to_owned(),
             };
             self.lines.push(format!(
-                "| {scenario} | {mode} | {name} | {} | {} | {} | {} | {} | {} | {} |",
-                rate.show(0),
+                "| {scenario} | {mode} | {name} | {} | {} | {} | {} | {} | {} | {} | {} | {} |",
+                of(rows, |row| row.rate).show(0),
                 cpu.show(1),
                 ratio(cpu.median, 0),
+                user.show(1),
+                ratio(user.median, 2),
                 of(rows, |row| row.p50).show(0),
                 p99.show(0),
                 of(rows, |row| row.p999).show(0),
@@ -144,9 +152,9 @@ impl Table {
 
     pub(crate) fn print(&self) {
         println!(
-            "| scenario | load | proxy | requests (bulk: MB) a second | CPU us for each | of Envoy's | p50 us | p99 us | p99.9 us | of Envoy's p99 |"
+            "| scenario | load | proxy | requests (bulk: MB) a second | CPU us for each | of Envoy's | of it in user space | of Envoy's | p50 us | p99 us | p99.9 us | of Envoy's p99 |"
         );
-        println!("|---|---|---|---|---|---|---|---|---|---|");
+        println!("|---|---|---|---|---|---|---|---|---|---|---|---|");
         self.lines.iter().for_each(|line| println!("{line}"));
         println!("\n| proxy | resident memory, idle | with connections |\n|---|---|---|");
         self.memory.iter().for_each(|line| println!("{line}"));

@@ -24,6 +24,7 @@ use std::time::Duration;
 use figures::{Row, Table};
 use load::Load;
 use mesh::{Contender, Mesh};
+use process::Cpu;
 
 /// Settings of a run.
 #[derive(Clone, Copy)]
@@ -217,18 +218,20 @@ fn sample(
     let time = Duration::from_secs(scale.seconds);
     // Connections and caches first.
     scenario.load.maximum(target, Duration::from_secs(1));
-    let cpu = process::cpu_seconds(pids);
+    let mut before = Cpu::of(pids);
+    let mut used = || {
+        let now = Cpu::of(pids);
+        now.since(std::mem::replace(&mut before, now))
+    };
     let maximum = scenario.load.maximum(target, time);
-    let used = process::cpu_seconds(pids) - cpu;
-    figures::push(rows, name, "max", &maximum, used);
+    figures::push(rows, name, "max", &maximum, used());
     if let Some(paced) = scenario.load.paced(target, LOW_RATE, time) {
-        let used = process::cpu_seconds(pids) - cpu - used;
-        figures::push(rows, name, "2,000/s", &paced, used);
+        figures::push(rows, name, "2,000/s", &paced, used());
     }
     // Latency at half of what Envoy can do, for all.
     let half = figures::median_rate(rows, "Envoy") / 2.0;
     if let Some(paced) = scenario.load.paced(target, half as u64, time) {
-        figures::push(rows, name, "half of Envoy's max", &paced, f64::NAN);
+        figures::push(rows, name, "half of Envoy's max", &paced, used());
     }
 }
 

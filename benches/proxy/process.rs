@@ -70,9 +70,32 @@ pub(crate) fn raise_file_limit() {
     setrlimit(Resource::Nofile, limit).expect("the limit of open files");
 }
 
-/// User and system time of processes.
-pub(crate) fn cpu_seconds(pids: &[u32]) -> f64 {
-    pids.iter().map(|pid| usage::cpu_seconds(*pid)).sum()
+/// What processes have used.
+#[derive(Clone, Copy)]
+pub(crate) struct Cpu {
+    /// Seconds of their own.
+    pub(crate) user: f64,
+    /// Seconds of the system for them.
+    pub(crate) system: f64,
+}
+
+impl Cpu {
+    /// So far.
+    pub(crate) fn of(pids: &[u32]) -> Self {
+        let all = pids.iter().map(|pid| usage::times(*pid));
+        let [user, system] = all.fold([0.0; 2], |[user, system], [more_user, more_system]| {
+            [user + more_user, system + more_system]
+        });
+        Self { user, system }
+    }
+
+    /// What was used since then.
+    pub(crate) fn since(self, before: Self) -> Self {
+        Self {
+            user: self.user - before.user,
+            system: self.system - before.system,
+        }
+    }
 }
 
 /// Resident memory of processes, on average.
