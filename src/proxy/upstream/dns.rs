@@ -1,11 +1,13 @@
 //! Names of endpoints, looked up again and again on the control thread.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::StreamExt as _;
+use futures::stream::FuturesUnordered;
 use tokio::net::lookup_host;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -76,15 +78,25 @@ impl Resolver {
 /// The addresses of a name, whatever their port.
 type Answers = HashMap<Arc<str>, Vec<IpAddr>>;
 
+/// Looks up each name at its own pace: one that fails or takes long does not keep the others.
 async fn look_up(cluster: Arc<Cluster>, found: mpsc::UnboundedSender<Resolved>) {
     let Discovery::Dns(dns) = &cluster.config.discovery else {
         return;
     };
-    let mut answers = Answers::new();
-    let mut told = None;
-    let mut failures = 0;
-    loop {
-        let failed = refresh(dns, &mut answers).await;
+    let (mut answers, mut told) = (Answers::new(), None);
+    let names: BTreeSet<_> = names(&dns.endpoints).collect();
+    let mut lookups: FuturesUnordered<_> = names.into_iter().map(|name| looked_up(name, dns, None)).collect();
+    while let Some(Looked {
+        name,
+        found: addresses,
+        failures,
+    }) = lookups.next().await
+    {
+        // What a name that fails has stood for stays.
+        if let Some(addresses) = addresses {
+            answers.insert(name.clone(), addresses);
+        }
+        // As Envoy, what waits for the cluster does not wait for the last of its names.
         if told.as_ref() != Some(&answers) {
             let resolved = Resolved {
                 cluster: cluster.config.name.clone(),
@@ -95,26 +107,38 @@ async fn look_up(cluster: Arc<Cluster>, found: mpsc::UnboundedSender<Resolved>) 
             }
             told = Some(answers.clone());
         }
-        failures = if failed { failures + 1 } else { 0 };
-        tokio::time::sleep(pause(dns, failures, fastrand::f64())).await;
+        lookups.push(looked_up(name, dns, Some(failures)));
     }
 }
 
-/// Looks up all names, and says whether one failed. The addresses of a name that fails stay.
-async fn refresh(dns: &DnsConfig, answers: &mut Answers) -> bool {
-    let mut failed = false;
-    for name in names(&dns.endpoints) {
-        match addresses(name, dns.family).await {
-            Ok(addresses) => {
-                answers.insert(name.clone(), addresses);
-            }
-            Err(error) => {
-                tracing::debug!(%name, %error, "a name cannot be looked up");
-                failed = true;
-            }
-        }
+/// What has come of looking up a name.
+struct Looked<'a> {
+    name: &'a Arc<str>,
+    /// None: it cannot be looked up.
+    found: Option<Vec<IpAddr>>,
+    /// How often that was so, one time after the other.
+    failures: u32,
+}
+
+/// Looks up a name: at once, or as long after the time before as the failures so far say.
+async fn looked_up<'a>(name: &'a Arc<str>, dns: &DnsConfig, before: Option<u32>) -> Looked<'a> {
+    if let Some(failures) = before {
+        tokio::time::sleep(pause(dns, failures, fastrand::f64())).await;
     }
-    failed
+    let found = addresses(name, dns).await;
+    if let Err(error) = &found {
+        tracing::debug!(%name, %error, "a name cannot be looked up");
+    }
+    let failures = if found.is_ok() {
+        0
+    } else {
+        before.unwrap_or(0).saturating_add(1)
+    };
+    Looked {
+        name,
+        found: found.ok(),
+        failures,
+    }
 }
 
 fn names(endpoints: &Endpoints) -> impl Iterator<Item = &Arc<str>> {
@@ -126,15 +150,23 @@ fn names(endpoints: &Endpoints) -> impl Iterator<Item = &Arc<str>> {
 }
 
 /// By the system's resolver, which knows `/etc/hosts`, on a thread that may block.
-async fn addresses(name: &str, family: DnsFamily) -> io::Result<Vec<IpAddr>> {
+async fn addresses(name: &str, dns: &DnsConfig) -> io::Result<Vec<IpAddr>> {
     let found = lookup_host((name, 0)).await?;
-    Ok(wanted(found.map(|address| address.ip()).collect(), family))
+    let mut found = wanted(found.map(|address| address.ip()).collect(), dns.family);
+    // The first of them is used as the server would have it, which may take turns; all of them, in a lasting order.
+    if dns.logical {
+        found.truncate(1);
+    } else {
+        found.sort_unstable();
+        found.dedup();
+    }
+    Ok(found)
 }
 
-/// The addresses of the wanted sort, each once, in a lasting order where all of them are used.
+/// The addresses of the wanted sort.
 fn wanted(found: Vec<IpAddr>, family: DnsFamily) -> Vec<IpAddr> {
     let (v4, v6): (Vec<_>, Vec<_>) = found.into_iter().partition(IpAddr::is_ipv4);
-    let mut wanted = match family {
+    match family {
         DnsFamily::V4 => v4,
         DnsFamily::V6 => v6,
         DnsFamily::V6First if v6.is_empty() => v4,
@@ -142,20 +174,13 @@ fn wanted(found: Vec<IpAddr>, family: DnsFamily) -> Vec<IpAddr> {
         DnsFamily::V4First if v4.is_empty() => v6,
         DnsFamily::V4First => v4,
         DnsFamily::All => [v4, v6].concat(),
-    };
-    wanted.sort_unstable();
-    wanted.dedup();
-    wanted
+    }
 }
 
 /// The endpoints with the addresses that are known, in the places of their names.
 fn resolved(dns: &DnsConfig, answers: &Answers) -> Endpoints {
     let group = |group: &LocalityEndpoints| LocalityEndpoints {
-        endpoints: group
-            .endpoints
-            .iter()
-            .flat_map(|one| places(one, dns, answers))
-            .collect(),
+        endpoints: group.endpoints.iter().flat_map(|one| places(one, answers)).collect(),
         ..group.clone()
     };
     Endpoints {
@@ -164,22 +189,17 @@ fn resolved(dns: &DnsConfig, answers: &Answers) -> Endpoints {
     }
 }
 
-fn places(endpoint: &Endpoint, dns: &DnsConfig, answers: &Answers) -> Vec<Endpoint> {
+fn places(endpoint: &Endpoint, answers: &Answers) -> Vec<Endpoint> {
     let Target::Name(name, port) = &endpoint.target else {
         return vec![endpoint.clone()];
     };
     let found = answers.get(name).map_or(&[][..], Vec::as_slice);
-    let used = if dns.logical {
-        &found[..found.len().min(1)]
-    } else {
-        found
-    };
     let at = |address: &IpAddr| Endpoint {
         target: Target::Address(HostAddress::Ip(SocketAddr::new(*address, *port))),
         hostname: endpoint.hostname.clone().or_else(|| Some(name.clone())),
         ..endpoint.clone()
     };
-    used.iter().map(at).collect()
+    found.iter().map(at).collect()
 }
 
 /// How long to wait: the refresh time, or after failures a random part of a time that doubles.
@@ -215,31 +235,36 @@ mod tests {
 
     #[test]
     fn families_are_chosen_as_envoy_chooses_them() {
-        let both = || ips(&["::1", "127.0.0.2", "127.0.0.1", "127.0.0.2"]);
-        assert_eq!(wanted(both(), DnsFamily::V4), ips(&["127.0.0.1", "127.0.0.2"]));
+        let both = || ips(&["::1", "127.0.0.2", "127.0.0.1"]);
+        assert_eq!(wanted(both(), DnsFamily::V4), ips(&["127.0.0.2", "127.0.0.1"]));
         assert_eq!(wanted(both(), DnsFamily::V6), ips(&["::1"]));
         assert_eq!(wanted(both(), DnsFamily::V6First), ips(&["::1"]));
-        assert_eq!(wanted(both(), DnsFamily::V4First), ips(&["127.0.0.1", "127.0.0.2"]));
+        assert_eq!(wanted(both(), DnsFamily::V4First), ips(&["127.0.0.2", "127.0.0.1"]));
         assert_eq!(wanted(both(), DnsFamily::All).len(), 3);
         assert_eq!(wanted(ips(&["::1"]), DnsFamily::V4First), ips(&["::1"]));
         assert_eq!(wanted(ips(&["::1"]), DnsFamily::V4), ips(&[]));
     }
 
     #[test]
-    fn a_name_stands_for_all_its_addresses_or_logically_for_one() {
+    fn an_endpoint_stands_wherever_its_name_leads() {
         let answers = Answers::from([("a.example".into(), ips(&["10.0.0.1", "10.0.0.2"]))]);
-        let found = |logical| {
-            let dns = dns(&["a.example", "unknown.example"], DnsFamily::All, logical);
-            let endpoints = resolved(&dns, &answers);
-            let all = endpoints.localities.into_iter().flat_map(|group| group.endpoints);
-            all.map(|one| (one.target, one.hostname)).collect::<Vec<_>>()
-        };
+        let dns = dns(&["a.example", "unknown.example"], DnsFamily::All, false);
+        let endpoints = resolved(&dns, &answers);
+        let all = endpoints.localities.into_iter().flat_map(|group| group.endpoints);
+        let found: Vec<_> = all.map(|one| (one.target, one.hostname)).collect();
         let at = |text: &str| {
             let target = Target::Address(HostAddress::Ip(text.parse().unwrap()));
             (target, Some(Arc::from("a.example")))
         };
-        assert_eq!(found(false), [at("10.0.0.1:80"), at("10.0.0.2:80")]);
-        assert_eq!(found(true), [at("10.0.0.1:80")]);
+        assert_eq!(found, [at("10.0.0.1:80"), at("10.0.0.2:80")]);
+    }
+
+    #[tokio::test]
+    async fn a_logical_name_is_one_address() {
+        for logical in [false, true] {
+            let found = addresses("localhost", &dns(&[], DnsFamily::V4, logical)).await.unwrap();
+            assert_eq!(found, ips(&["127.0.0.1"]));
+        }
     }
 
     #[test]
@@ -250,13 +275,14 @@ mod tests {
         assert_eq!(pause(&dns, 3, 0.0), Duration::from_secs(1));
     }
 
-    #[tokio::test]
-    async fn addresses_stay_when_a_name_cannot_be_looked_up() {
-        let dns = dns(&["localhost", "does-not-exist.invalid"], DnsFamily::V4, false);
-        let mut answers = Answers::from([("does-not-exist.invalid".into(), ips(&["10.0.0.1"]))]);
-        assert!(refresh(&dns, &mut answers).await);
-        assert_eq!(answers["localhost"], ips(&["127.0.0.1"]));
-        assert_eq!(answers["does-not-exist.invalid"], ips(&["10.0.0.1"]));
+    #[tokio::test(start_paused = true)]
+    async fn a_name_that_cannot_be_looked_up_is_tried_again_at_its_own_pace() {
+        let dns = dns(&[], DnsFamily::V4, false);
+        let (good, bad) = ("localhost".into(), "does-not-exist.invalid".into());
+        let looked = looked_up(&good, &dns, Some(3)).await;
+        assert_eq!((looked.found, looked.failures), (Some(ips(&["127.0.0.1"])), 0));
+        let looked = looked_up(&bad, &dns, Some(3)).await;
+        assert_eq!((looked.found, looked.failures), (None, 4));
     }
 
     #[tokio::test]
@@ -272,10 +298,18 @@ mod tests {
         let first = found.recv().await.unwrap();
         known.put_endpoints(&first.endpoints, std::time::Instant::now());
         assert_eq!(known.hosts.load().hosts[0].address.to_string(), "127.0.0.1:80");
-        // A cluster whose name is unknown need not be waited for.
+        // A cluster whose name is unknown need not be waited for, and keeps no other.
+        let none = |resolved: &Resolved| {
+            resolved
+                .endpoints
+                .localities
+                .iter()
+                .all(|group| group.endpoints.is_empty())
+        };
         resolver.watch([&of(&["does-not-exist.invalid"])]);
-        let none = found.recv().await.unwrap();
-        assert!(none.endpoints.localities.iter().all(|group| group.endpoints.is_empty()));
+        assert!(none(&found.recv().await.unwrap()));
+        resolver.watch([&of(&["does-not-exist.invalid", "localhost"])]);
+        while none(&found.recv().await.unwrap()) {}
         assert_eq!(resolver.lookups.len(), 1);
         resolver.watch([]);
         assert!(resolver.lookups.is_empty());
