@@ -84,6 +84,8 @@ pub(crate) struct HttpManager {
     pub(crate) underscores: Underscores,
     /// Limits.
     pub(crate) limits: Limits,
+    /// What a request by HTTP/1.1 may have waiting, in bytes (`per_connection_buffer_limit_bytes` of the listener).
+    pub(crate) buffer_limit: usize,
     /// Protocols that may be gone over to where routes say nothing of them.
     pub(crate) upgrades: Upgrades,
     /// Tracing, if there is any.
@@ -232,6 +234,8 @@ pub(crate) struct Limits {
     pub(crate) request_headers: Option<Duration>,
     /// Between the announcement of the end and the end.
     pub(crate) drain: Duration,
+    /// How long a connection whose end we have announced may take to end; zero: it is closed at once.
+    pub(crate) delayed_close: Duration,
     /// Requests on one connection.
     pub(crate) requests_per_connection: Option<u32>,
     /// Headers of a request, in bytes.

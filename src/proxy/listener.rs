@@ -77,6 +77,8 @@ pub(crate) struct ListenAddress {
     pub(crate) address: Address,
     /// Permissions of a Unix domain socket's file; none: what the system gives it.
     pub(crate) mode: Option<u32>,
+    /// Whether `::` is for IPv4 as well (`ipv4_compat`).
+    pub(crate) with_ipv4: bool,
 }
 
 /// How a socket is bound. Two listeners of equal address and `Bind` can share one.

@@ -16,12 +16,13 @@ pub(crate) mod text;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Instant, SystemTime};
 
 use xxhash_rust::xxh64::xxh64;
 
 use super::http::HttpStats;
+use super::http::filter::local_rate_limit::RateLimitStats;
 use super::listener::proxy_protocol::ProxyProtocolStats;
 use super::tcp::TcpStats;
 use codes::Classes;
@@ -127,6 +128,24 @@ pub(crate) struct Shared {
     tcp: HashMap<Arc<str>, Arc<TcpStats>>,
     routes: HashMap<Arc<str>, Arc<UpdateStats>>,
     proxy_protocol: HashMap<Arc<str>, Arc<ProxyProtocolStats>>,
+    /// Those of local rate limits.
+    pub(crate) rate_limits: Arc<RateLimits>,
+}
+
+/// The statistics of local rate limits by prefix. Routes have limits of their own, so that whoever shows statistics does not
+/// find them by what is in force, but here. Only who answers for the configuration and who shows them takes the lock.
+#[derive(Debug, Default)]
+pub(crate) struct RateLimits(Mutex<HashMap<Arc<str>, Arc<RateLimitStats>>>);
+
+impl RateLimits {
+    /// Those of a prefix.
+    pub(crate) fn of(&self, prefix: &str) -> Arc<RateLimitStats> {
+        of(&mut self.all(), prefix)
+    }
+
+    fn all(&self) -> MutexGuard<'_, HashMap<Arc<str>, Arc<RateLimitStats>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// What is counted of a resource that the control plane sends.
@@ -192,6 +211,7 @@ impl Shared {
         self.http.retain(|_, stats| Arc::strong_count(stats) > 1);
         self.listener_http.retain(|_, stats| Arc::strong_count(stats) > 1);
         self.proxy_protocol.retain(|_, stats| Arc::strong_count(stats) > 1);
+        self.rate_limits.all().retain(|_, stats| Arc::strong_count(stats) > 1);
     }
 }
 

@@ -31,6 +31,7 @@ use super::config::{self, Compiled, Names};
 use super::connection::Address;
 use super::listener::Listener;
 use super::slot::Slot;
+use super::stats::RateLimits;
 use super::tls::FileSecrets;
 use super::trace::NodeNames;
 use super::upstream::cluster::Cluster;
@@ -49,6 +50,8 @@ pub(crate) struct Published {
     pub(crate) listeners: HashMap<Arc<str>, Arc<Listener>>,
     /// The same by address.
     pub(crate) by_address: HashMap<Address, Arc<Listener>>,
+    /// What local rate limits count.
+    pub(crate) rate_limits: Arc<RateLimits>,
 }
 
 /// A name of a resource.
@@ -247,6 +250,7 @@ impl Store {
         let listeners = self.listeners.values().filter_map(ListenerEntry::live);
         let clusters = self.clusters.iter().filter(|(_, entry)| entry.live().is_some());
         self.published.store(Arc::new(Published {
+            rate_limits: self.names.stats.rate_limits.clone(),
             clusters: clusters
                 .map(|(name, entry)| (name.clone(), entry.slot().clone()))
                 .collect(),

@@ -29,7 +29,8 @@ const ISTIO: &str = "[%START_TIME%] \"%REQ(:METHOD)% %REQ(X-ENVOY-ORIGINAL-PATH?
     %UPSTREAM_LOCAL_ADDRESS% %DOWNSTREAM_LOCAL_ADDRESS% %DOWNSTREAM_REMOTE_ADDRESS% %REQUESTED_SERVER_NAME% %ROUTE_NAME%\n";
 
 /// Operators whose values are the same on both planes.
-const SAME: [&str; 116] = [
+const SAME: [&str; 117] = [
+    "%REQ(X-FORWARDED-CLIENT-CERT)%",
     "%DOWNSTREAM_PEER_FINGERPRINT_1%",
     "%DOWNSTREAM_PEER_CHAIN_FINGERPRINTS_1%",
     "%DOWNSTREAM_PEER_CHAIN_FINGERPRINTS_256%",
@@ -378,7 +379,9 @@ impl Stage {
                 "stat_prefix": name, "cluster": cluster, "access_log": sinks(),
             }}]}]})
         };
-        let mut secured = http("secured", json!({}));
+        let details = json!({"subject": true, "cert": true, "chain": true, "dns": true, "uri": true});
+        let told = json!({"forward_client_cert_details": "SANITIZE_SET", "set_current_client_cert_details": details});
+        let mut secured = http("secured", told);
         secured["filter_chains"][0]["transport_socket"] = tls.server.clone();
         secured["listener_filters"] = json!([{"name": "tls", "typed_config": {
             "@type": "type.googleapis.com/envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector",

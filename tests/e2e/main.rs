@@ -50,6 +50,7 @@ mod scarce;
 mod seed;
 #[path = "../../examples/bookinfo/services.rs"]
 pub mod services;
+mod settings;
 mod stat_names;
 mod static_bootstrap;
 mod tracing;

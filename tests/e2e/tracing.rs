@@ -343,3 +343,45 @@ async fn a_collector_that_is_away_costs_spans_and_nothing_else() {
     })
     .await;
 }
+
+/// Where in a trace a request and its copy are, after the client's part of it.
+async fn of_a_copy(plane: Plane) -> (String, String) {
+    let (backend, copies) = (Backend::http("app").await, Backend::http("copies").await);
+    let collector = Collector::start().await;
+    let tracing = json!({
+        "random_sampling": {"value": 100},
+        "provider": {"name": "envoy.tracers.opentelemetry", "typed_config": grpc_service()},
+    });
+    let mirror = json!({"cluster": "copies", "trace_sampled": false});
+    let route = json!({"cluster": "back", "request_mirror_policies": [mirror]});
+    let routes = json!([{"match": {"prefix": "/"}, "route": route}]);
+    let clusters = [
+        cluster("back", backend.address()),
+        cluster("copies", copies.address()),
+        cluster_http2("collector-grpc", collector.address()),
+    ];
+    let listener = http_listener("in", "INBOUND", routes, json!({"tracing": tracing}));
+    let alone = Alone::start(plane, &[listener], &clusters, json!({})).await;
+    let seen = call(&alone, 0, "/")
+        .header("traceparent", PARENT)
+        .expect(200)
+        .await
+        .seen();
+    let copy = eventually("the copy", async || {
+        copies.seen().first().cloned().ok_or("none".to_owned())
+    })
+    .await;
+    let place = |parent: &str| {
+        let parts: Vec<_> = parent.split('-').collect();
+        assert!(PARENT.contains(parts[1]) && !PARENT.contains(parts[2]), "{parent}");
+        parts[3].to_owned()
+    };
+    (place(&seen.headers["traceparent"]), place(&copy.headers["traceparent"]))
+}
+
+#[tokio::test]
+async fn a_copy_is_sampled_only_where_that_is_not_forbidden() {
+    let told = of_a_copy(Plane::Envoy).await;
+    assert_eq!(told, ("01".to_owned(), "00".to_owned()));
+    assert_eq!(of_a_copy(Plane::Topsail).await, told);
+}

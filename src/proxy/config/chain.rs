@@ -23,6 +23,8 @@ pub(crate) struct Within<'a> {
     pub(crate) direction: Direction,
     /// What stands in the names of its counters.
     pub(crate) stat_prefix: &'a str,
+    /// What may wait on a connection, in bytes.
+    pub(crate) buffer_limit: usize,
 }
 
 /// A `FilterChain`.
@@ -44,15 +46,15 @@ pub(crate) fn chain(message: &listener::FilterChain, listener: Within<'_>, names
         tls,
         handshake_timeout: limit(message.transport_socket_connect_timeout.as_ref(), None),
         network: network(&message.filters, listener, names)?,
-        content: content(message, listener.direction),
+        content: content(message, listener),
         draining: Default::default(),
     })
 }
 
-/// A hash of the message, the same within this process for equal messages.
-fn content(message: &listener::FilterChain, direction: Direction) -> u64 {
+/// A hash of the message and what its listener says of it, the same within this process for the same.
+fn content(message: &listener::FilterChain, listener: Within<'_>) -> u64 {
     let mut hasher = DefaultHasher::new();
-    direction.hash(&mut hasher);
+    (listener.direction, listener.buffer_limit).hash(&mut hasher);
     hasher.write(&message.encode_to_vec());
     hasher.finish()
 }

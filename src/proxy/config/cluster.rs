@@ -1,15 +1,17 @@
 //! Clusters.
 
+mod http;
+
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use super::value::{self, duration, fetch_timeout, limit, number, unpack};
+use super::value::{self, duration, fetch_timeout, number, unpack};
 use super::{At, Compiled, Names, Refusal, endpoints, source, tls};
 use crate::proxy::upstream::breaker::{Breakers, RetryBudget, Thresholds};
 use crate::proxy::upstream::cluster::{
-    ClusterConfig, Discovery, DnsConfig, DnsFamily, FailurePercentage, HttpVersion, LbPolicy, OutlierConfig, SlowStart,
-    SuccessRate, TcpKeepalive, Transport, TransportMatch, UpstreamHttp,
+    ClusterConfig, Discovery, DnsConfig, DnsFamily, FailurePercentage, LbPolicy, OutlierConfig, SlowStart, SuccessRate,
+    TcpKeepalive, Transport, TransportMatch, UpstreamHttp,
 };
 use crate::proxy::upstream::host::{Endpoints, HostAddress};
 use crate::proxy::upstream::proxy_protocol::ProxyHeader;
@@ -23,22 +25,15 @@ use crate::xds::pb::cluster::cluster::{
     ClusterDiscoveryType, DiscoveryType, DnsLookupFamily, LbConfig, SlowStartConfig,
 };
 use crate::xds::pb::cluster::{OutlierDetection, circuit_breakers};
-use crate::xds::pb::core::{
-    BindConfig, Http2ProtocolOptions, HttpProtocolOptions as CommonHttp, Metadata, RoutingPriority, TransportSocket,
-};
+use crate::xds::pb::core::{BindConfig, Metadata, RoutingPriority, TransportSocket};
 use crate::xds::pb::dns_cluster::DnsCluster;
-use crate::xds::pb::upstream_http::HttpProtocolOptions;
-use crate::xds::pb::upstream_http::http_protocol_options::UpstreamProtocolOptions;
-use crate::xds::pb::upstream_http::http_protocol_options::explicit_http_config::ProtocolConfig;
 use crate::xds::pb::wkt;
 
 const RAW_BUFFER: &str = "/envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer";
 const PROXY_PROTOCOL: &str = "/envoy.extensions.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport";
-const HTTP_OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
 
 /// Envoy's, where nothing is said.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-const IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
 const DNS_REFRESH: Duration = Duration::from_secs(5);
 const CLEANUP_INTERVAL: Duration = Duration::from_secs(5);
 
@@ -71,7 +66,11 @@ pub(crate) fn cluster(message: &cluster::Cluster, names: &mut Names) -> Compiled
         .at("load_assignment")?
         .unwrap_or_default();
     let discovery = discovery(message, &endpoints)?;
-    let http = http(message).at("typed_extension_protocol_options")?;
+    let by_server = names
+        .servers
+        .as_ref()
+        .is_none_or(|servers| servers.contains(&message.name));
+    let http = http::options(message, by_server).at("typed_extension_protocol_options")?;
     let locality = lb.and_then(|lb| lb.locality_config_specifier.as_ref());
     let stat_name = if message.alt_stat_name.is_empty() {
         &message.name
@@ -141,6 +140,7 @@ fn discovery(message: &cluster::Cluster, endpoints: &Endpoints) -> Compiled<Disc
             Discovery::Dns(DnsConfig {
                 logical: kind == DiscoveryType::LogicalDns,
                 refresh,
+                jitter: message.dns_jitter.as_ref().map(duration).unwrap_or_default(),
                 retry: retry(base, max, refresh),
                 family: family(message.dns_lookup_family()),
                 endpoints: endpoints.clone(),
@@ -168,6 +168,7 @@ fn dns(message: &DnsCluster, endpoints: &Endpoints) -> Compiled<DnsConfig> {
     Ok(DnsConfig {
         logical: message.all_addresses_in_single_endpoint,
         refresh,
+        jitter: message.dns_jitter.as_ref().map(duration).unwrap_or_default(),
         retry: retry(base, max, refresh),
         family: match message.dns_lookup_family {
             2 => DnsFamily::V4,
@@ -348,6 +349,7 @@ fn thresholds(message: &circuit_breakers::Thresholds) -> Thresholds {
         pending: number(message.max_pending_requests.as_ref(), default.pending),
         requests: number(message.max_requests.as_ref(), default.requests),
         retries: number(message.max_retries.as_ref(), default.retries),
+        tells_rest: message.track_remaining,
         budget: message.retry_budget.as_ref().map(|budget| RetryBudget {
             percent: budget.budget_percent.as_ref().map_or(20.0, |percent| percent.value),
             min_concurrency: number(budget.min_retry_concurrency.as_ref(), 3),
@@ -412,53 +414,6 @@ fn transport(socket: Option<&TransportSocket>, http: &UpstreamHttp, names: &mut 
     Ok(Transport {
         tls: Some(Arc::new(tls)),
         ..Transport::default()
-    })
-}
-
-fn http(message: &cluster::Cluster) -> Compiled<UpstreamHttp> {
-    let Some(any) = message.typed_extension_protocol_options.get(HTTP_OPTIONS) else {
-        return Ok(UpstreamHttp {
-            idle_timeout: Some(IDLE_TIMEOUT),
-            ..Default::default()
-        });
-    };
-    let options: HttpProtocolOptions = unpack(any)?;
-    let nothing = CommonHttp::default();
-    let common = options.common_http_protocol_options.as_ref().unwrap_or(&nothing);
-    let upstream = options.upstream_http_protocol_options.as_ref();
-    let http2 = match options.upstream_protocol_options.as_ref() {
-        Some(UpstreamProtocolOptions::ExplicitHttpConfig(explicit)) => match explicit.protocol_config.as_ref() {
-            Some(ProtocolConfig::Http2ProtocolOptions(http2)) => Some(http2),
-            _ => None,
-        },
-        Some(UpstreamProtocolOptions::UseDownstreamProtocolConfig(config)) => config.http2_protocol_options.as_ref(),
-        Some(UpstreamProtocolOptions::AutoConfig(config)) => config.http2_protocol_options.as_ref(),
-        None => None,
-    };
-    let version = match options.upstream_protocol_options.as_ref() {
-        Some(UpstreamProtocolOptions::ExplicitHttpConfig(_)) if http2.is_some() => HttpVersion::Http2,
-        Some(UpstreamProtocolOptions::ExplicitHttpConfig(_)) | None => HttpVersion::Http1,
-        Some(UpstreamProtocolOptions::UseDownstreamProtocolConfig(_)) => HttpVersion::Downstream,
-        Some(UpstreamProtocolOptions::AutoConfig(_)) => HttpVersion::Alpn,
-    };
-    let ping = http2.and_then(|http2| http2.connection_keepalive.as_ref());
-    let ping = ping.and_then(|ping| Some((duration(ping.interval.as_ref()?), duration(ping.timeout.as_ref()?))));
-    let value = |of: fn(&Http2ProtocolOptions) -> Option<&wkt::UInt32Value>| Some(of(http2?)?.value);
-    Ok(UpstreamHttp {
-        version,
-        max_concurrent_streams: value(|http2| http2.max_concurrent_streams.as_ref()),
-        stream_window: value(|http2| http2.initial_stream_window_size.as_ref()),
-        connection_window: value(|http2| http2.initial_connection_window_size.as_ref()),
-        keepalive: ping,
-        idle_timeout: limit(common.idle_timeout.as_ref(), Some(IDLE_TIMEOUT)),
-        max_connection_duration: limit(common.max_connection_duration.as_ref(), None),
-        max_requests: common
-            .max_requests_per_connection
-            .as_ref()
-            .map(|max| max.value)
-            .filter(|max| *max > 0),
-        auto_sni: upstream.is_some_and(|upstream| upstream.auto_sni),
-        auto_san_validation: upstream.is_some_and(|upstream| upstream.auto_san_validation),
     })
 }
 

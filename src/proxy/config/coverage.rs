@@ -1,7 +1,16 @@
 //! A field that changes what happens and that is not implemented is refused, never passed over.
 //!
-//! [`TABLE`] names every field that the rest of [`config`](super) reads, and those that change nothing here: names,
-//! statistics, metadata. Who implements a field adds it to its row.
+//! The [`Row`]s name every field that the rest of [`config`](super) reads, and those that change nothing here, with the
+//! reason. Who implements a field adds it to the row of its message.
+
+mod bootstrap;
+mod clusters;
+mod http;
+mod listeners;
+mod routes;
+mod shared;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 use std::sync::OnceLock;
@@ -9,9 +18,14 @@ use std::sync::OnceLock;
 use super::Refusal;
 use crate::xds::coverage::{self, Cover};
 
-mod table;
+/// A message by its full name, the fields of it that are read, and those whose content does not matter, each with why it
+/// does not.
+type Row = (&'static str, &'static str, &'static [(&'static str, &'static str)]);
 
-use table::TABLE;
+/// Reasons of several.
+const NAME: &str = "what it is called matters to people alone";
+const METADATA: &str = "nothing but tools asks for it";
+const RUNTIME: &str = "there is no runtime that could change it";
 
 /// What of a message would be passed over, each field a refusal of its own.
 pub(super) fn unread(type_url: &str, bytes: &[u8]) -> Vec<Refusal> {
@@ -22,19 +36,29 @@ pub(super) fn unread(type_url: &str, bytes: &[u8]) -> Vec<Refusal> {
     unread.collect()
 }
 
-/// By the table.
+fn rows() -> impl Iterator<Item = &'static Row> {
+    let files = [
+        bootstrap::ROWS,
+        clusters::ROWS,
+        http::ROWS,
+        listeners::ROWS,
+        routes::ROWS,
+        shared::ROWS,
+    ];
+    files.into_iter().flatten()
+}
+
+/// By the rows.
 fn cover(message: &str, field: &str) -> Cover {
     static INDEX: OnceLock<HashMap<(&str, &str), Cover>> = OnceLock::new();
     let index = INDEX.get_or_init(|| {
-        let rows = TABLE.iter().flat_map(|(message, fields)| {
-            fields
-                .split_whitespace()
-                .map(move |field| match field.strip_suffix('*') {
-                    Some(field) => ((*message, field), Cover::Whole),
-                    None => ((*message, field), Cover::Read),
-                })
+        let fields = rows().flat_map(|(message, read, without_effect)| {
+            let read = read.split_whitespace().map(|field| (field, Cover::Read));
+            let without_effect = without_effect.iter().map(|(field, _)| (*field, Cover::Whole));
+            read.chain(without_effect)
+                .map(|(field, cover)| ((*message, field), cover))
         });
-        rows.collect()
+        fields.collect()
     });
     index.get(&(message, field)).copied().unwrap_or(Cover::Unread)
 }

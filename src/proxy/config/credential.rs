@@ -34,12 +34,18 @@ pub(crate) enum CredentialError {
     NoHeader(HeaderName),
 }
 
-/// Makes the headers.
+/// Makes the headers: what the source says, changed as the cluster says.
 ///
 /// # Errors
 /// When a credential cannot be had.
-pub(crate) fn headers(steps: &[HeaderStep]) -> Result<HeaderMap, CredentialError> {
+pub(crate) fn headers(
+    metadata: &[(HeaderName, HeaderValue)],
+    steps: &[HeaderStep],
+) -> Result<HeaderMap, CredentialError> {
     let mut headers = HeaderMap::new();
+    for (name, value) in metadata {
+        headers.insert(name, value.clone());
+    }
     for step in steps {
         match step {
             HeaderStep::Remove(name) => drop(headers.remove(name)),
@@ -125,7 +131,7 @@ mod tests {
             resource.clone(),
         )];
         assert_eq!(
-            headers(&steps).unwrap_err().to_string(),
+            headers(&[], &steps).unwrap_err().to_string(),
             format!(
                 "`{}` is refused: resources[0].generic_secret.secret.filename: must have at least 1 character(s)",
                 resource.display()
@@ -149,11 +155,12 @@ mod tests {
             HeaderStep::Set(http::header::AUTHORIZATION, "Bearer %REQ(x-token)%".to_owned()),
             HeaderStep::Remove(x),
         ];
-        assert!(matches!(headers(&steps), Err(CredentialError::Unreadable(..))));
+        assert!(matches!(headers(&[], &steps), Err(CredentialError::Unreadable(..))));
         for text in ["first", "second"] {
             std::fs::write(&token, format!("{text}\n")).unwrap();
-            let headers = headers(&steps).unwrap();
-            assert_eq!(headers.len(), 1);
+            let metadata = [(HeaderName::from_static("x-own"), HeaderValue::from_static("own"))];
+            let headers = headers(&metadata, &steps).unwrap();
+            assert_eq!((headers.len(), &headers["x-own"]), (2, &metadata[0].1));
             assert_eq!(headers[http::header::AUTHORIZATION], format!("Bearer {text}"));
         }
     }

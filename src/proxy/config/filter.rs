@@ -12,9 +12,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::value::unpack;
-use super::{At, Compiled, Refusal};
+use super::{At, Compiled, Names, Refusal};
 use crate::proxy::http::filter::{HttpFilter, Overrides};
-use crate::proxy::trace::NodeNames;
 use crate::xds::pb::http_filter::router::Router;
 use crate::xds::pb::network_filter::http_connection_manager as hcm;
 use crate::xds::pb::wkt::Any;
@@ -43,7 +42,7 @@ pub(super) struct Chain {
 
 /// All filters, of which the router has to be the last.
 #[expect(deprecated, reason = "Envoy still reads it")]
-pub(super) fn chain(filters: &[hcm::HttpFilter], node: &NodeNames) -> Compiled<Chain> {
+pub(super) fn chain(filters: &[hcm::HttpFilter], names: &mut Names) -> Compiled<Chain> {
     let none = || Refusal::new("the router has to be the last filter").within("http_filters");
     let (router, before) = filters.split_last().ok_or_else(none)?;
     let config = config_of(router).at("http_filters")?;
@@ -54,7 +53,7 @@ pub(super) fn chain(filters: &[hcm::HttpFilter], node: &NodeNames) -> Compiled<C
     let compiled = before
         .iter()
         .enumerate()
-        .map(|(index, one)| filter(one, node).at_index("http_filters", index));
+        .map(|(index, one)| filter(one, names).at_index("http_filters", index));
     let compiled = compiled.filter_map(Result::transpose).collect::<Compiled<_>>()?;
     Ok(Chain {
         filters: compiled,
@@ -64,7 +63,7 @@ pub(super) fn chain(filters: &[hcm::HttpFilter], node: &NodeNames) -> Compiled<C
 }
 
 /// What a virtual host, a route or a share says to filters, by the type of what it says.
-pub(super) fn overrides(configs: &HashMap<String, Any>) -> Compiled<Overrides> {
+pub(super) fn overrides(configs: &HashMap<String, Any>, names: &mut Names) -> Compiled<Overrides> {
     let mut overrides = Overrides::default();
     for (name, config) in configs {
         let put = match short(&config.type_url) {
@@ -75,7 +74,7 @@ pub(super) fn overrides(configs: &HashMap<String, Any>) -> Compiled<Overrides> {
                 overrides.fault = Some(Arc::new(fault));
             }),
             LOCAL_RATE_LIMIT => unpack(config)
-                .and_then(|limit| local_rate_limit::limit(&limit))
+                .and_then(|limit| local_rate_limit::limit(&limit, names))
                 .map(|limit| {
                     overrides.rate_limit = Some(Arc::new(limit));
                 }),
@@ -90,7 +89,7 @@ pub(super) fn overrides(configs: &HashMap<String, Any>) -> Compiled<Overrides> {
 }
 
 /// A filter; none for one that is optional and not known.
-fn filter(message: &hcm::HttpFilter, node: &NodeNames) -> Compiled<Option<HttpFilter>> {
+fn filter(message: &hcm::HttpFilter, names: &mut Names) -> Compiled<Option<HttpFilter>> {
     if message.disabled {
         return Err(Refusal::not_implemented("disabled"));
     }
@@ -104,8 +103,8 @@ fn filter(message: &hcm::HttpFilter, node: &NodeNames) -> Compiled<Option<HttpFi
         }
         GRPC_STATS => HttpFilter::GrpcStats(grpc_stats::by_method(&unpack(config)?)),
         GRPC_WEB => HttpFilter::GrpcWeb,
-        LOCAL_RATE_LIMIT => HttpFilter::LocalRateLimit(Arc::new(local_rate_limit::limit(&unpack(config)?)?)),
-        HEALTH_CHECK => HttpFilter::HealthCheck(health_check::check(&unpack(config)?, &node.cluster)?),
+        LOCAL_RATE_LIMIT => HttpFilter::LocalRateLimit(Arc::new(local_rate_limit::limit(&unpack(config)?, names)?)),
+        HEALTH_CHECK => HttpFilter::HealthCheck(health_check::check(&unpack(config)?, &names.node.cluster)?),
         BUFFER => HttpFilter::Buffer(buffer::limit(&unpack(config)?)?),
         SET_FILTER_STATE => HttpFilter::UpstreamAlpn(set_filter_state::upstream_alpn(&unpack(config)?)?),
         _ if message.is_optional => return Ok(None),

@@ -65,6 +65,16 @@ pub(crate) fn name_of(name: &str) -> Compiled<HeaderName> {
     HeaderName::from_bytes(name.as_bytes()).map_err(|_| Refusal::new(format!("`{name}` cannot be a header here")))
 }
 
+/// A header that is the same always.
+pub(crate) fn fixed(name: &str, value: &str) -> Compiled<(HeaderName, HeaderValue)> {
+    if value.contains('%') {
+        return Err(Refusal::not_implemented("a format string here"));
+    }
+    let text = HeaderValue::from_str(value);
+    let text = text.map_err(|_| Refusal::new(format!("`{value}` cannot be in a header")))?;
+    Ok((name_of(name)?, text))
+}
+
 fn text(value: &str) -> Compiled<HeaderText> {
     if value.contains('%') {
         return Ok(HeaderText::Format(Format::parse(value)?));

@@ -29,6 +29,7 @@ use crate::xds::pb::uuid_request_id::UuidRequestIdConfig;
 const IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
 const STREAM_IDLE_TIMEOUT: Duration = Duration::from_secs(300);
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+const DELAYED_CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 const HEADER_KILOBYTES: u32 = 60;
 const HEADER_COUNT: u32 = 100;
 const SERVER_NAME: &str = "envoy";
@@ -41,7 +42,7 @@ pub(crate) fn manager(
 ) -> Compiled<HttpManager> {
     let logs = access_log::access_logs(&message.access_log)?;
     let asked_for = |need| logs.iter().any(|log: &AccessLog| log.asks_for(need));
-    let chain = filter::chain(&message.http_filters, &names.node)?;
+    let chain = filter::chain(&message.http_filters, names)?;
     let tracing = message.tracing.as_ref();
     let tracing = tracing.map(|tracing| trace::tracing(tracing, listener.direction, chain.child_spans, names));
     let tracing = tracing.transpose().at("tracing")?;
@@ -92,6 +93,7 @@ pub(crate) fn manager(
         path: path(message),
         underscores: underscores(message),
         limits: limits(message),
+        buffer_limit: listener.buffer_limit,
         upgrades: upgrades(message).at("upgrade_configs")?,
         keeps_request_headers: asked_for(Need::RequestHeaders)
             || tracing.as_ref().is_some_and(Tracing::asks_for_request_headers),
@@ -191,6 +193,10 @@ fn limits(message: &HttpConnectionManager) -> Limits {
         request: limit(message.request_timeout.as_ref(), None),
         request_headers: limit(message.request_headers_timeout.as_ref(), None),
         drain: message.drain_timeout.as_ref().map_or(DRAIN_TIMEOUT, duration),
+        delayed_close: message
+            .delayed_close_timeout
+            .as_ref()
+            .map_or(DELAYED_CLOSE_TIMEOUT, duration),
         requests_per_connection: common
             .max_requests_per_connection
             .as_ref()

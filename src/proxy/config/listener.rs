@@ -20,6 +20,7 @@ use crate::xds::pb::{listener, wkt};
 
 /// Envoy's, where nothing is said.
 const BACKLOG: u32 = 128;
+const BUFFER_LIMIT: u32 = 1 << 20;
 
 /// All permissions (`Pipe.mode`).
 const MODES: u32 = 0o777;
@@ -47,6 +48,10 @@ pub(crate) fn listener(message: &listener::Listener, names: &mut Names) -> Compi
     let within = chain::Within {
         direction,
         stat_prefix: &stat_prefix,
+        buffer_limit: match number(message.per_connection_buffer_limit_bytes.as_ref(), BUFFER_LIMIT) {
+            0 => usize::MAX,
+            limit => limit as usize,
+        },
     };
     let mut chain = |one| chain::chain(one, within, names).map(Arc::new);
     let chains = message.filter_chains.iter().enumerate();
@@ -89,7 +94,15 @@ fn address(message: Option<&core::Address>) -> Compiled<ListenAddress> {
         HostAddress::Ip(address) => Address::Ip(address),
         HostAddress::Unix(path) => Address::Unix(path.into()),
     };
-    Ok(ListenAddress { address, mode })
+    let with_ipv4 = match message.and_then(|message| message.address.as_ref()) {
+        Some(core::address::Address::SocketAddress(socket)) => socket.ipv4_compat,
+        _ => false,
+    };
+    Ok(ListenAddress {
+        address,
+        mode,
+        with_ipv4,
+    })
 }
 
 fn overlapping(message: &listener::Listener, (first, second): (usize, usize)) -> Refusal {

@@ -5,6 +5,7 @@ mod retry;
 
 use std::sync::Arc;
 
+use super::value::{number, truth};
 use super::{At, Compiled, Names, Refusal, all, filter, headers, matcher, same_name, trace};
 use crate::proxy::http::filter::Overrides;
 use crate::proxy::http::route::{HostIndex, Mutations, RetryPolicy, Route, RouteList, RouteTable, VirtualHost};
@@ -12,6 +13,9 @@ use crate::xds::ResourceType;
 use crate::xds::pb::core::HeaderValueOption;
 use crate::xds::pb::route;
 use crate::xds::pb::route::weighted_cluster::ClusterWeight;
+
+/// Envoy's, where nothing is said, in bytes.
+const MOST_OWN: u32 = 4096;
 
 /// That of the resource `name`.
 pub(crate) fn resource(name: &str, bytes: &[u8], names: &mut Names) -> Compiled<RouteTable> {
@@ -22,8 +26,12 @@ pub(crate) fn resource(name: &str, bytes: &[u8], names: &mut Names) -> Compiled<
 
 /// A `RouteConfiguration`.
 pub(crate) fn table(message: &route::RouteConfiguration, names: &mut Names) -> Compiled<RouteTable> {
+    if truth(message.validate_clusters.as_ref(), false) {
+        return Err(Refusal::not_implemented("to look for clusters beforehand").within("validate_clusters"));
+    }
+    let most_own = number(message.max_direct_response_body_size_bytes.as_ref(), MOST_OWN) as usize;
     let hosts = message.virtual_hosts.iter().enumerate().map(|(index, host)| {
-        let compiled = virtual_host(host, names).at_index("virtual_hosts", index)?;
+        let compiled = virtual_host(host, most_own, names).at_index("virtual_hosts", index)?;
         Ok((Arc::new(compiled), host.domains.clone()))
     });
     let hosts = all::<_, Vec<_>>(hosts)?;
@@ -38,11 +46,12 @@ pub(crate) fn table(message: &route::RouteConfiguration, names: &mut Names) -> C
     })
 }
 
-fn virtual_host(message: &route::VirtualHost, names: &mut Names) -> Compiled<VirtualHost> {
+fn virtual_host(message: &route::VirtualHost, most_own: usize, names: &mut Names) -> Compiled<VirtualHost> {
     let retry = retry::policy(message.retry_policy.as_ref())?;
     let inherited = Inherited {
         retry: retry.as_ref(),
-        overrides: &filter::overrides(&message.typed_per_filter_config)?,
+        overrides: &filter::overrides(&message.typed_per_filter_config, names)?,
+        most_own,
     };
     let routes = message.routes.iter().enumerate();
     let routes = routes.map(|(index, route)| {
@@ -63,6 +72,8 @@ fn virtual_host(message: &route::VirtualHost, names: &mut Names) -> Compiled<Vir
 struct Inherited<'a> {
     retry: Option<&'a Arc<RetryPolicy>>,
     overrides: &'a Overrides,
+    /// The most that a body of a route's own may have, in bytes.
+    most_own: usize,
 }
 
 fn route_entry(message: &route::Route, inherited: Inherited<'_>, names: &mut Names) -> Compiled<Route> {
@@ -71,7 +82,7 @@ fn route_entry(message: &route::Route, inherited: Inherited<'_>, names: &mut Nam
         .as_ref()
         .ok_or_else(|| Refusal::new("a match is needed"))?;
     let limit = message.request_body_buffer_limit.as_ref();
-    let overrides = filter::overrides(&message.typed_per_filter_config)?.within(inherited.overrides);
+    let overrides = filter::overrides(&message.typed_per_filter_config, names)?.within(inherited.overrides);
     let inherited = Inherited {
         overrides: &overrides,
         ..inherited

@@ -4,6 +4,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::header::{HeaderName, HeaderValue};
+
+use super::headers::fixed;
 use super::value::duration;
 use super::{At, Compiled, Names, Refusal};
 use crate::xds::client::Variant;
@@ -28,6 +31,8 @@ pub(crate) struct ApiSource {
     pub(crate) authority: String,
     /// Pauses between attempts: the first and the longest.
     pub(crate) back_off: (Duration, Duration),
+    /// What its streams are opened with, beside what the cluster adds.
+    pub(crate) metadata: Vec<(HeaderName, HeaderValue)>,
 }
 
 /// Where a secret comes from. Secrets of one name from two sources are two secrets.
@@ -74,7 +79,13 @@ pub(super) fn api(message: &ApiConfigSource) -> Compiled<ApiSource> {
         "" => &grpc.cluster_name,
         authority => authority,
     };
+    let metadata = service.initial_metadata.iter().enumerate();
+    let metadata = metadata.map(|(index, header)| {
+        let header = fixed(&header.key, &header.value).at_index("initial_metadata", index);
+        header.at("grpc_services[0]")
+    });
     Ok(ApiSource {
+        metadata: metadata.collect::<Compiled<_>>()?,
         cluster: grpc.cluster_name.clone(),
         variant,
         authority: authority.to_owned(),

@@ -3,10 +3,9 @@
 use std::sync::Arc;
 
 use http::HeaderMap;
-use http::header::{HeaderName, HeaderValue};
 use http::uri::{PathAndQuery, Uri};
 
-use super::headers::name_of;
+use super::headers::{fixed, name_of};
 use super::value::{self, number, truth, unpack};
 use super::{At, Compiled, Names, Refusal};
 use crate::proxy::format::Format;
@@ -222,7 +221,7 @@ fn grpc(service: &GrpcService, names: &mut Names) -> Compiled<Exporter> {
     let mut headers = HeaderMap::new();
     for (index, header) in service.initial_metadata.iter().enumerate() {
         let (name, value) = fixed(&header.key, &header.value).at_index("initial_metadata", index)?;
-        headers.append(name, value);
+        headers.insert(name, value);
     }
     let authority = Some(&target.authority).filter(|authority| !authority.is_empty());
     Ok(Exporter {
@@ -263,16 +262,6 @@ fn http(service: &HttpService, names: &mut Names) -> Compiled<Exporter> {
         headers,
         timeout: value::limit(uri.timeout.as_ref(), None),
     })
-}
-
-/// A header that is the same always.
-fn fixed(name: &str, value: &str) -> Compiled<(HeaderName, HeaderValue)> {
-    if value.contains('%') {
-        return Err(Refusal::not_implemented("a format string here"));
-    }
-    let text = HeaderValue::from_str(value);
-    let text = text.map_err(|_| Refusal::new(format!("`{value}` cannot be in a header")))?;
-    Ok((name_of(name)?, text))
 }
 
 /// The names of a node that spans tell.

@@ -45,6 +45,11 @@ fn copy(exchange: &Exchange, mirror: &Mirror, timeout: Option<Duration>, body: &
         request.headers_mut().insert(HOST, host);
     }
     conditioning::sign(request.headers_mut());
+    if let (Some(tracing), Some(span)) = (&exchange.downstream.manager.tracing, &exchange.span)
+        && !mirror.sampled
+    {
+        span.tell_unsampled(tracing, request.headers_mut());
+    }
     let worker = exchange.downstream.worker.clone();
     let version = exchange.request.version;
     let scheme = exchange.scheme;

@@ -326,6 +326,8 @@ pub(crate) struct Mirror {
     pub(crate) per_million: u32,
     /// Whether `-shadow` is not appended to the host.
     pub(crate) keep_host: bool,
+    /// Whether who gets it is told to record what is traced (`trace_sampled`).
+    pub(crate) sampled: bool,
 }
 
 /// What consistent hashing goes by.

@@ -140,7 +140,7 @@ impl Drop for Connected {
 }
 
 async fn open(feed: &Feed, server: &Server, control: &RefCell<Control>) -> Result<Stream, LinkError> {
-    let metadata = credential::headers(&server.headers)?;
+    let metadata = credential::headers(&server.source.metadata, &server.headers)?;
     let cluster = control.borrow().store.newest_cluster(&server.source.cluster).cloned();
     let cluster = cluster.ok_or_else(|| LinkError::Connect("there is no such cluster".into()))?;
     if let Discovery::Dns(dns) = &cluster.config.discovery {

@@ -130,7 +130,7 @@ impl Sockets {
 
     fn bind(&self, address: &ListenAddress, bind: Bind) -> io::Result<Bound> {
         let sockets = match &address.address {
-            Address::Ip(ip) => self.bind_ip(*ip, bind)?,
+            Address::Ip(ip) => self.bind_ip(*ip, address.with_ipv4, bind)?,
             Address::Unix(path) => {
                 let socket = Listening::Unix(Arc::new(unix_socket(path, address.mode)?));
                 vec![socket; self.workers.len()]
@@ -143,14 +143,14 @@ impl Sockets {
         })
     }
 
-    fn bind_ip(&self, ip: SocketAddr, bind: Bind) -> io::Result<Vec<Listening>> {
-        let first = Arc::new(socket(ip, bind)?);
+    fn bind_ip(&self, ip: SocketAddr, with_ipv4: bool, bind: Bind) -> io::Result<Vec<Listening>> {
+        let first = Arc::new(socket(ip, with_ipv4, bind)?);
         // With port 0 the system chooses, and all have to have the same.
         let chosen = first.local_addr()?;
         let mut sockets = vec![first.clone()];
         for _ in 1..self.workers.len() {
             let next = if bind.reuse_port {
-                Arc::new(socket(chosen, bind)?)
+                Arc::new(socket(chosen, with_ipv4, bind)?)
             } else {
                 first.clone()
             };
@@ -189,13 +189,13 @@ fn unix_socket(path: &Path, mode: Option<u32>) -> io::Result<UnixListener> {
     Ok(socket.into())
 }
 
-fn socket(address: SocketAddr, bind: Bind) -> io::Result<std::net::TcpListener> {
+fn socket(address: SocketAddr, with_ipv4: bool, bind: Bind) -> io::Result<std::net::TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(bind.reuse_port)?;
     socket.set_nonblocking(true)?;
     if address.is_ipv6() {
-        socket.set_only_v6(true)?;
+        socket.set_only_v6(!with_ipv4)?;
     }
     match (bind.freebind, address.is_ipv4()) {
         (true, true) => socket.set_freebind_v4(true)?,
@@ -246,6 +246,7 @@ mod tests {
     fn all_workers_get_the_port_that_the_system_chose() {
         let first = socket(
             "127.0.0.1:0".parse().unwrap(),
+            false,
             Bind {
                 reuse_port: true,
                 ..BIND
@@ -256,6 +257,7 @@ mod tests {
         assert!(
             socket(
                 address,
+                false,
                 Bind {
                     reuse_port: true,
                     ..BIND

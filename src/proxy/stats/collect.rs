@@ -52,6 +52,10 @@ fn things(scribe: &mut Scribe, published: &Published) {
         scribe.scope("tracing.opentelemetry.");
         scribe.tracer(&tracer.stats);
     }
+    for (prefix, stats) in &*published.rate_limits.all() {
+        scribe.scope(format!("{}.http_local_rate_limit.", colons(prefix)));
+        scribe.rate_limit(stats);
+    }
     let (mut prefixes, mut tables) = (HashSet::new(), HashSet::new());
     for listener in published.listeners.values() {
         scribe.scope(format!("listener.{}.", colons(&listener.stat_prefix)));

@@ -7,6 +7,7 @@ use super::codes::Classes;
 use super::grpc::GrpcStats;
 use super::{Kind, LastUpdate, ManagerStats, Scribe, UpdateStats};
 use crate::proxy::http::HttpStats;
+use crate::proxy::http::filter::local_rate_limit::RateLimitStats;
 use crate::proxy::io::metered::{ByteStats, Closings};
 use crate::proxy::listener::ListenerStats;
 use crate::proxy::listener::proxy_protocol::ProxyProtocolStats;
@@ -136,6 +137,16 @@ impl Scribe {
         }
     }
 
+    /// `<stat_prefix>.http_local_rate_limit.`
+    pub(super) fn rate_limit(&mut self, stats: &RateLimitStats) {
+        self.counter("enabled", &stats.enabled);
+        self.counter("ok", &stats.ok);
+        self.counter("rate_limited", &stats.rate_limited);
+        self.counter("enforced", &stats.enforced);
+        // Descriptors would have that mode.
+        self.add("shadow_mode", Kind::Counter, 0);
+    }
+
     /// `tcp.<stat_prefix>.`
     pub(super) fn tcp(&mut self, stats: &TcpStats) {
         self.counter("downstream_cx_total", &stats.cx_total);
@@ -196,6 +207,19 @@ impl Scribe {
         let open = |limit: &Limit| u64::from(limit.used() >= limit.max());
         for (name, limit) in limits {
             self.add(&format!("circuit_breakers.{priority}.{name}"), Kind::Gauge, open(limit));
+        }
+        if breaker.tells_rest {
+            let rest = [
+                ("cx", &breaker.connections),
+                ("pending", &breaker.pending),
+                ("rq", &breaker.requests),
+                ("retries", &breaker.retries),
+            ];
+            for (name, limit) in rest {
+                let rest = limit.max().saturating_sub(limit.used());
+                let name = format!("circuit_breakers.{priority}.remaining_{name}");
+                self.add(&name, Kind::Gauge, rest.into());
+            }
         }
     }
 

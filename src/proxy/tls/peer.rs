@@ -175,6 +175,11 @@ impl PeerTls {
         self.of_each(serial)
     }
 
+    /// All of its certificates as PEM, URL-encoded.
+    pub(crate) fn chain_pem(&self) -> String {
+        self.chain.iter().map(encoded_pem).collect()
+    }
+
     fn of_each(&self, of: fn(&CertificateDer<'_>) -> String) -> String {
         let each: Vec<_> = self.chain.iter().map(of).collect();
         each.join(",")

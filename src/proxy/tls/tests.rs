@@ -509,6 +509,7 @@ fn permissive(authority: &Authority) -> ChainIndex {
         let within = chain::Within {
             direction: Direction::Inbound,
             stat_prefix: "",
+            buffer_limit: 1 << 20,
         };
         chain::chain(&message, within, &mut Names::default()).unwrap()
     };

@@ -147,6 +147,18 @@ impl ActiveSpan {
         self.context.trace
     }
 
+    /// Tells whoever gets a copy of the request that it is recorded nowhere.
+    pub(crate) fn tell_unsampled(&self, tracing: &Tracing, headers: &mut HeaderMap) {
+        let context = TraceContext {
+            span: fastrand::u64(1..),
+            sampled: false,
+            ..self.context
+        };
+        if tracing.propagate {
+            context.inject(&self.state, headers);
+        }
+    }
+
     /// Whether it is recorded.
     fn is_recorded(&self) -> bool {
         self.context.sampled

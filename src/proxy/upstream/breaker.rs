@@ -23,6 +23,8 @@ pub(crate) struct Breaker {
     pub(crate) retries: Limit,
     /// `retry_budget`, which takes the place of [`Breaker::retries`].
     pub(crate) budget: Option<RetryBudget>,
+    /// `track_remaining`: whether statistics tell how much is left.
+    pub(crate) tells_rest: bool,
 }
 
 /// How many retries may go on at the same time, by how many requests do.
@@ -47,6 +49,8 @@ pub(crate) struct Thresholds {
     pub(crate) retries: u32,
     /// `retry_budget`.
     pub(crate) budget: Option<RetryBudget>,
+    /// `track_remaining`.
+    pub(crate) tells_rest: bool,
 }
 
 impl Default for Thresholds {
@@ -58,6 +62,7 @@ impl Default for Thresholds {
             requests: 1024,
             retries: 3,
             budget: None,
+            tells_rest: false,
         }
     }
 }
@@ -103,6 +108,7 @@ impl Breaker {
             requests: limit(thresholds.requests),
             retries: limit(thresholds.retries),
             budget: thresholds.budget,
+            tells_rest: thresholds.tells_rest,
         }
     }
 

@@ -175,6 +175,8 @@ pub(crate) struct DnsConfig {
     pub(crate) logical: bool,
     /// How often.
     pub(crate) refresh: Duration,
+    /// Up to so much later, by chance.
+    pub(crate) jitter: Duration,
     /// Which addresses are wanted.
     pub(crate) family: DnsFamily,
     /// How soon, and at the latest how soon, after a failure.

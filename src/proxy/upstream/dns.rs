@@ -202,10 +202,11 @@ fn places(endpoint: &Endpoint, answers: &Answers) -> Vec<Endpoint> {
     found.iter().map(at).collect()
 }
 
-/// How long to wait: the refresh time, or after failures a random part of a time that doubles.
+/// How long to wait: the refresh time and a random part of the jitter, or after failures a random part of a time that
+/// doubles.
 fn pause(dns: &DnsConfig, failures: u32, random: f64) -> Duration {
     if failures == 0 {
-        return dns.refresh;
+        return dns.refresh + dns.jitter.mul_f64(random);
     }
     let (base, max) = dns.retry;
     let factor = 1_u32.checked_shl(failures - 1).unwrap_or(u32::MAX);
@@ -223,6 +224,7 @@ mod tests {
         DnsConfig {
             logical,
             refresh: Duration::from_secs(5),
+            jitter: Duration::from_millis(500),
             retry: (Duration::from_secs(2), Duration::from_secs(6)),
             family,
             endpoints: named(names),
@@ -271,6 +273,7 @@ mod tests {
     fn failures_are_repeated_after_longer_and_longer_times() {
         let dns = dns(&[], DnsFamily::All, false);
         let longest: Vec<_> = (0..5).map(|failures| pause(&dns, failures, 1.0).as_secs()).collect();
+        assert_eq!(pause(&dns, 0, 0.5), Duration::from_millis(5250));
         assert_eq!(longest, [5, 2, 4, 6, 6]);
         assert_eq!(pause(&dns, 3, 0.0), Duration::from_secs(1));
     }

@@ -19,6 +19,7 @@ use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, watch};
 use tokio_stream::Stream;
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
+use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, Streaming};
 use topsail::xds::ResourceType;
 use topsail::xds::transcode::to_wire;
@@ -66,6 +67,7 @@ struct Shared {
     asked: Mutex<Vec<(ResourceType, String)>>,
     refusals: Mutex<Vec<(ResourceType, String)>>,
     taken: Mutex<BTreeMap<ResourceType, usize>>,
+    opened: Mutex<Vec<MetadataMap>>,
 }
 
 impl Ads {
@@ -81,6 +83,7 @@ impl Ads {
                 asked: Mutex::default(),
                 refusals: Mutex::default(),
                 taken: Mutex::default(),
+                opened: Mutex::default(),
             }),
             runtime: None,
         };
@@ -132,6 +135,11 @@ impl Ads {
     pub fn asked(&self, kind: ResourceType, name: &str) -> usize {
         let asked = self.shared.asked.lock().unwrap();
         asked.iter().filter(|(of, one)| *of == kind && one == name).count()
+    }
+
+    /// What streams were opened with, in their order.
+    pub fn opened(&self) -> Vec<MetadataMap> {
+        self.shared.opened.lock().unwrap().clone()
     }
 
     /// What was refused, in its order.
@@ -327,6 +335,7 @@ impl AggregatedDiscoveryService for Service {
         &self,
         request: Request<Streaming<DiscoveryRequest>>,
     ) -> Result<Response<Self::StreamAggregatedResourcesStream>, Status> {
+        self.0.opened.lock().unwrap().push(request.metadata().clone());
         Ok(stream(self.0.clone(), request.into_inner(), Topic::state))
     }
 
@@ -334,6 +343,7 @@ impl AggregatedDiscoveryService for Service {
         &self,
         request: Request<Streaming<DeltaDiscoveryRequest>>,
     ) -> Result<Response<Self::DeltaAggregatedResourcesStream>, Status> {
+        self.0.opened.lock().unwrap().push(request.metadata().clone());
         Ok(stream(self.0.clone(), request.into_inner(), Topic::delta))
     }
 }

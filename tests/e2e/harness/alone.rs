@@ -31,7 +31,7 @@ impl Alone {
     }
 
     /// Starts one that gets everything from a server, by this variant of the protocol (`DELTA_GRPC`, `GRPC`). Waits for
-    /// nothing.
+    /// nothing. Its stream says twice that it is `x-opened-by` somebody.
     pub async fn follow(plane: Plane, ads: &Ads, api_type: &str) -> Self {
         Self::follow_beside(plane, ads, api_type, &[]).await
     }
@@ -39,7 +39,8 @@ impl Alone {
     /// The same beside these listeners of its bootstrap.
     pub async fn follow_beside(plane: Plane, ads: &Ads, api_type: &str, listeners: &[Value]) -> Self {
         let source = json!({"ads": {}, "resource_api_version": "V3", "initial_fetch_timeout": "0s"});
-        let service = json!({"envoy_grpc": {"cluster_name": "xds"}});
+        let metadata = json!([{"key": "x-opened-by", "value": "alone"}, {"key": "x-opened-by", "value": "again"}]);
+        let service = json!({"envoy_grpc": {"cluster_name": "xds"}, "initial_metadata": metadata});
         let more = json!({"dynamic_resources": {
             "ads_config": {"api_type": api_type, "transport_api_version": "V3", "grpc_services": [service]},
             "cds_config": source,

@@ -5,13 +5,13 @@ use std::time::Instant;
 use http::StatusCode;
 
 use crate::proxy::config::value::{duration, number, runtime_per_million};
-use crate::proxy::config::{At, Compiled, Refusal, headers};
+use crate::proxy::config::{At, Compiled, Names, Refusal, headers};
 use crate::proxy::http::filter::local_rate_limit::{Bucket, LocalRateLimit};
 use crate::xds::pb::http_filter::local_ratelimit;
 use crate::xds::pb::types::TokenBucket;
 
 /// A `LocalRateLimit` with one bucket for all requests.
-pub(super) fn limit(message: &local_ratelimit::LocalRateLimit) -> Compiled<LocalRateLimit> {
+pub(super) fn limit(message: &local_ratelimit::LocalRateLimit, names: &mut Names) -> Compiled<LocalRateLimit> {
     let unknown = [
         ("descriptors", !message.descriptors.is_empty()),
         ("rate_limits", !message.rate_limits.is_empty()),
@@ -47,6 +47,7 @@ pub(super) fn limit(message: &local_ratelimit::LocalRateLimit) -> Compiled<Local
         response_headers: headers::ops("response", &message.response_headers_to_add, &[])?,
         request_headers: headers::ops("request", not_enforced, &[])?,
         as_resource_exhausted: message.rate_limited_as_resource_exhausted,
+        stats: names.stats.rate_limits.of(&message.stat_prefix),
     })
 }
 

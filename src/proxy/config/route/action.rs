@@ -39,7 +39,9 @@ pub(super) fn action(action: Option<&Action>, inherited: Inherited<'_>, names: &
         Some(Action::Redirect(redirect)) => Ok(RouteAction::Redirect(Box::new(
             self::redirect(redirect).at("redirect")?,
         ))),
-        Some(Action::DirectResponse(direct)) => Ok(RouteAction::Direct(self::direct(direct).at("direct_response")?)),
+        Some(Action::DirectResponse(direct)) => Ok(RouteAction::Direct(
+            self::direct(direct, inherited.most_own).at("direct_response")?,
+        )),
         Some(Action::FilterAction(_) | Action::NonForwardingAction(_)) => Err(Refusal::not_implemented("this action")),
         None => Err(Refusal::new("an action is needed")),
     }
@@ -105,10 +107,15 @@ fn mirrors(policies: &[RequestMirrorPolicy], names: &mut Names) -> Compiled<Vec<
         if policy.cluster.is_empty() {
             return Err(Refusal::not_implemented("cluster_header")).at_index("request_mirror_policies", index);
         }
+        if value::truth(policy.trace_sampled.as_ref(), false) {
+            let refusal = Refusal::not_implemented("a span of a copy").within("trace_sampled");
+            return Err(refusal).at_index("request_mirror_policies", index);
+        }
         Ok(Mirror {
             cluster: names.clusters.of(&policy.cluster),
             per_million: value::runtime_per_million(policy.runtime_fraction.as_ref()).unwrap_or(1_000_000),
             keep_host: policy.disable_shadow_host_suffix_append,
+            sampled: value::truth(policy.trace_sampled.as_ref(), true),
         })
     };
     policies.iter().enumerate().map(mirror).collect()
@@ -184,7 +191,7 @@ fn weighted_cluster(message: &ClusterWeight, inherited: Inherited<'_>, names: &m
         weight: u64::from(number(message.weight.as_ref(), 0)),
         headers: mutations(message)?,
         host_rewrite,
-        overrides: filter::overrides(&message.typed_per_filter_config)?.within(inherited.overrides),
+        overrides: filter::overrides(&message.typed_per_filter_config, names)?.within(inherited.overrides),
     })
 }
 
@@ -260,7 +267,7 @@ fn redirect(message: &route::RedirectAction) -> Compiled<Redirect> {
     })
 }
 
-fn direct(message: &route::DirectResponseAction) -> Compiled<DirectResponse> {
+fn direct(message: &route::DirectResponseAction, most: usize) -> Compiled<DirectResponse> {
     let status = u16::try_from(message.status)
         .ok()
         .and_then(|status| StatusCode::from_u16(status).ok());
@@ -272,6 +279,10 @@ fn direct(message: &route::DirectResponseAction) -> Compiled<DirectResponse> {
             return Err(Refusal::not_implemented("a body from elsewhere").within("body"));
         }
     };
+    if body.len() > most {
+        let why = format!("response body size is {} bytes; maximum is {most}", body.len());
+        return Err(Refusal::new(why).within("body"));
+    }
     Ok(DirectResponse {
         status: status.ok_or_else(|| Refusal::new(format!("{} is no status", message.status)).within("status"))?,
         body,

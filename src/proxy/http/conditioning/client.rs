@@ -149,6 +149,9 @@ fn entry(manager: &HttpManager, peer: &PeerTls) -> String {
     if details.cert {
         push(&mut out, "Cert", &format!("\"{}\"", peer.pem));
     }
+    if details.chain {
+        push(&mut out, "Chain", &format!("\"{}\"", peer.chain_pem()));
+    }
     if details.subject {
         push(
             &mut out,

@@ -1,5 +1,6 @@
 //! `envoy.filters.http.local_ratelimit`: a token bucket in front of a route or a whole chain.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -27,6 +28,21 @@ pub(crate) struct LocalRateLimit {
     pub(crate) request_headers: HeaderOps,
     /// gRPC's `RESOURCE_EXHAUSTED` instead of `UNAVAILABLE`.
     pub(crate) as_resource_exhausted: bool,
+    /// Counters.
+    pub(crate) stats: Arc<RateLimitStats>,
+}
+
+/// Counters of a limit, by Envoy's names.
+#[derive(Debug, Default)]
+pub(crate) struct RateLimitStats {
+    /// `enabled`: requests that were counted.
+    pub(crate) enabled: AtomicU64,
+    /// `ok`: those of them that were not too much.
+    pub(crate) ok: AtomicU64,
+    /// `rate_limited`: those that were.
+    pub(crate) rate_limited: AtomicU64,
+    /// `enforced`: those that were refused for it.
+    pub(crate) enforced: AtomicU64,
 }
 
 /// A token bucket.
@@ -81,9 +97,13 @@ impl LocalRateLimit {
     /// Counts a request, and refuses what is too much.
     pub(super) fn request(&self, exchange: &mut Exchange) -> Option<LocalReply> {
         let bucket = self.bucket.as_ref().filter(|_| hits(self.enabled))?;
+        let count = |counter: &AtomicU64| counter.fetch_add(1, Ordering::Relaxed);
+        count(&self.stats.enabled);
         if bucket.take(Instant::now()) {
+            count(&self.stats.ok);
             return None;
         }
+        count(&self.stats.rate_limited);
         if !hits(self.enforced) {
             let mut headers = std::mem::take(&mut exchange.request.headers);
             self.request_headers
@@ -91,6 +111,7 @@ impl LocalRateLimit {
             exchange.request.headers = headers;
             return None;
         }
+        count(&self.stats.enforced);
         let mut reply = LocalReply::new(
             self.status,
             "local_rate_limited",

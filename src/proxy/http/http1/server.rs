@@ -39,10 +39,6 @@ use crate::proxy::http::{HttpManager, exchange};
 use crate::proxy::io::metered::Metered;
 use crate::proxy::turn;
 
-/// How long a connection whose end we have announced may take to end (Envoy's `delayed_close_timeout`): closed at once,
-/// what the client is still sending would make the system reset it, and the client might never read the last answer.
-const LINGER: Duration = Duration::from_secs(1);
-
 /// Serves a connection, of which `read` has come already, to its end. When `ending` is over there are no further
 /// requests on it, and at the time that it names, it is cut off.
 ///
@@ -356,7 +352,8 @@ impl<E: Future<Output = Farewell>> Server<'_, E> {
         })
     }
 
-    /// Tells the client that nothing more comes, and lets it read that before the connection is gone.
+    /// Tells the client that nothing more comes, and lets it read that before the connection is gone: closed at once, what
+    /// the client is still sending would make the system reset it, and the client might never read the last answer.
     async fn linger(&mut self) -> io::Result<()> {
         let mut told = false;
         let unread = poll_fn(|cx| {
@@ -374,6 +371,8 @@ impl<E: Future<Output = Farewell>> Server<'_, E> {
             Poll::Ready(Ok(()))
         });
         // The client has closed it, or takes too long to.
-        tokio::time::timeout(LINGER, unread).await.unwrap_or(Ok(()))
+        tokio::time::timeout(self.downstream.manager.limits.delayed_close, unread)
+            .await
+            .unwrap_or(Ok(()))
     }
 }

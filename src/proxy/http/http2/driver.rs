@@ -24,10 +24,6 @@ const TURN: usize = 256 << 10;
 /// What is read at once of that which nobody reads any more.
 const UNREAD: usize = 8 << 10;
 
-/// How long a connection whose end we have announced may take to end: closed at once, what the peer is still sending
-/// would make the system reset it, and it might never read the last that we said.
-const LINGER: Duration = Duration::from_secs(1);
-
 /// Whoever drives a connection.
 #[derive(Debug)]
 pub(super) struct Driver<I> {
@@ -162,8 +158,9 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Driver<I> {
         }
     }
 
-    /// Says the last, and lets the peer read it before the connection is gone.
-    pub(super) async fn close(mut self, error: Error) {
+    /// Says the last, and lets the peer read it for so long before the connection is gone: closed at once, what the peer is
+    /// still sending would make the system reset it, and it might never read the last that we said.
+    pub(super) async fn close(mut self, error: Error, linger: Duration) {
         self.over(error);
         if let Error::Io(_) = error {
             return;
@@ -181,7 +178,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Driver<I> {
             io::Result::Ok(())
         };
         // Whether the peer has closed it, or takes too long to.
-        let _ = tokio::time::timeout(LINGER, closing).await;
+        let _ = tokio::time::timeout(linger, closing).await;
     }
 
     fn over(&self, error: Error) {

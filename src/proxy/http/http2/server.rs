@@ -68,7 +68,7 @@ where
     // What they answer nobody hears any more.
     drop(streams);
     if let Some(error) = over {
-        driver.close(error).await;
+        driver.close(error, downstream.manager.limits.delayed_close).await;
         if error != Error::Ended {
             return Err(error);
         }

@@ -71,7 +71,7 @@ async fn serve<F: Future<Output = ()> + 'static>(
     if over == Error::Ended {
         assert!(connection.borrow_mut().is_conserved());
     }
-    driver.close(over).await;
+    driver.close(over, Duration::from_secs(1)).await;
     over
 }
 

@@ -1,0 +1,99 @@
+//! HTTP to the hosts of a cluster (`HttpProtocolOptions`).
+
+use std::time::Duration;
+
+use crate::proxy::config::value::{duration, limit, number, unpack};
+use crate::proxy::config::{At, Compiled, Refusal};
+use crate::proxy::upstream::cluster::{HttpVersion, UpstreamHttp};
+use crate::xds::pb::cluster::Cluster;
+use crate::xds::pb::core::{Http2ProtocolOptions, HttpProtocolOptions as CommonHttp};
+use crate::xds::pb::network_filter::http_connection_manager::HttpFilter;
+use crate::xds::pb::network_filter::http_connection_manager::http_filter::ConfigType;
+use crate::xds::pb::upstream_http::HttpProtocolOptions;
+use crate::xds::pb::upstream_http::http_protocol_options::UpstreamProtocolOptions;
+use crate::xds::pb::upstream_http::http_protocol_options::explicit_http_config::ProtocolConfig;
+use crate::xds::pb::wkt;
+
+const CODEC: &str = "/envoy.extensions.filters.http.upstream_codec.v3.UpstreamCodec";
+const HTTP_OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
+
+/// Envoy's, where nothing is said.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
+const HEADER_COUNT: u32 = 100;
+
+/// What a cluster says of it. `by_server`: servers may be reached by it, for which its filters make the credential.
+pub(super) fn options(message: &Cluster, by_server: bool) -> Compiled<UpstreamHttp> {
+    let Some(any) = message.typed_extension_protocol_options.get(HTTP_OPTIONS) else {
+        return Ok(UpstreamHttp {
+            idle_timeout: Some(IDLE_TIMEOUT),
+            ..Default::default()
+        });
+    };
+    let options: HttpProtocolOptions = unpack(any)?;
+    if !by_server {
+        filters(&options.http_filters)?;
+    }
+    let nothing = CommonHttp::default();
+    let common = options.common_http_protocol_options.as_ref().unwrap_or(&nothing);
+    unlimited(common).at("common_http_protocol_options")?;
+    let upstream = options.upstream_http_protocol_options.as_ref();
+    let http2 = match options.upstream_protocol_options.as_ref() {
+        Some(UpstreamProtocolOptions::ExplicitHttpConfig(explicit)) => match explicit.protocol_config.as_ref() {
+            Some(ProtocolConfig::Http2ProtocolOptions(http2)) => Some(http2),
+            _ => None,
+        },
+        Some(UpstreamProtocolOptions::UseDownstreamProtocolConfig(config)) => config.http2_protocol_options.as_ref(),
+        Some(UpstreamProtocolOptions::AutoConfig(config)) => config.http2_protocol_options.as_ref(),
+        None => None,
+    };
+    let version = match options.upstream_protocol_options.as_ref() {
+        Some(UpstreamProtocolOptions::ExplicitHttpConfig(_)) if http2.is_some() => HttpVersion::Http2,
+        Some(UpstreamProtocolOptions::ExplicitHttpConfig(_)) | None => HttpVersion::Http1,
+        Some(UpstreamProtocolOptions::UseDownstreamProtocolConfig(_)) => HttpVersion::Downstream,
+        Some(UpstreamProtocolOptions::AutoConfig(_)) => HttpVersion::Alpn,
+    };
+    let ping = http2.and_then(|http2| http2.connection_keepalive.as_ref());
+    let ping = ping.and_then(|ping| Some((duration(ping.interval.as_ref()?), duration(ping.timeout.as_ref()?))));
+    let value = |of: fn(&Http2ProtocolOptions) -> Option<&wkt::UInt32Value>| Some(of(http2?)?.value);
+    Ok(UpstreamHttp {
+        version,
+        max_concurrent_streams: value(|http2| http2.max_concurrent_streams.as_ref()),
+        stream_window: value(|http2| http2.initial_stream_window_size.as_ref()),
+        connection_window: value(|http2| http2.initial_connection_window_size.as_ref()),
+        keepalive: ping,
+        idle_timeout: limit(common.idle_timeout.as_ref(), Some(IDLE_TIMEOUT)),
+        max_connection_duration: limit(common.max_connection_duration.as_ref(), None),
+        max_requests: common
+            .max_requests_per_connection
+            .as_ref()
+            .map(|max| max.value)
+            .filter(|max| *max > 0),
+        auto_sni: upstream.is_some_and(|upstream| upstream.auto_sni),
+        auto_san_validation: upstream.is_some_and(|upstream| upstream.auto_san_validation),
+    })
+}
+
+/// The filters of requests to hosts, of which there is none but the last, which every request passes.
+fn filters(filters: &[HttpFilter]) -> Compiled<()> {
+    for (index, filter) in filters.iter().enumerate() {
+        let Some(ConfigType::TypedConfig(config)) = &filter.config_type else {
+            return Err(Refusal::not_implemented(format!("`{}`", filter.name))).at_index("http_filters", index);
+        };
+        if !config.type_url.ends_with(CODEC) {
+            return Err(Refusal::not_implemented(format!("`{}` here", config.type_url)))
+                .at_index("http_filters", index);
+        }
+    }
+    Ok(())
+}
+
+/// Refuses limits that hold for connection managers alone.
+fn unlimited(common: &CommonHttp) -> Compiled<()> {
+    if limit(common.max_stream_duration.as_ref(), None).is_some() {
+        return Err(Refusal::not_implemented("this field of a cluster").within("max_stream_duration"));
+    }
+    match number(common.max_headers_count.as_ref(), HEADER_COUNT) {
+        HEADER_COUNT => Ok(()),
+        _ => Err(Refusal::not_implemented("another number of a cluster").within("max_headers_count")),
+    }
+}

@@ -1,0 +1,225 @@
+//! Clusters and their endpoints.
+
+use super::{METADATA, NAME, RUNTIME, Row};
+
+pub(super) const ROWS: &[Row] = &[
+    (
+        "envoy.config.cluster.v3.Cluster",
+        "name alt_stat_name type cluster_type eds_cluster_config connect_timeout load_assignment lb_policy \
+         least_request_lb_config round_robin_lb_config ring_hash_lb_config maglev_lb_config original_dst_lb_config \
+         common_lb_config circuit_breakers dns_refresh_rate dns_lookup_family dns_jitter dns_failure_refresh_rate \
+         transport_socket transport_socket_matches typed_extension_protocol_options upstream_bind_config \
+         upstream_connection_options outlier_detection cleanup_interval",
+        &[
+            (
+                "respect_dns_ttl",
+                "the system's resolver tells no TTL; `dns_refresh_rate` holds",
+            ),
+            ("metadata", METADATA),
+            (
+                "per_connection_buffer_limit_bytes",
+                "windows of our own bound what waits",
+            ),
+            ("ignore_health_on_host_removal", "there are no active health checks"),
+        ],
+    ),
+    (
+        "envoy.config.cluster.v3.Cluster.EdsClusterConfig",
+        "eds_config service_name",
+        &[],
+    ),
+    (
+        "envoy.config.cluster.v3.Cluster.CustomClusterType",
+        "typed_config",
+        &[("name", NAME)],
+    ),
+    (
+        "envoy.config.cluster.v3.Cluster.CommonLbConfig",
+        "healthy_panic_threshold locality_weighted_lb_config consistent_hashing_lb_config",
+        &[
+            (
+                "zone_aware_lb_config",
+                "there is no local cluster by which zones are compared",
+            ),
+            ("update_merge_window", "updates are cheap, and put in force at once"),
+            ("ignore_new_hosts_until_first_hc", "there are no active health checks"),
+        ],
+    ),
+    (
+        "envoy.config.cluster.v3.Cluster.CommonLbConfig.LocalityWeightedLbConfig",
+        "",
+        &[],
+    ),
+    (
+        "envoy.config.cluster.v3.Cluster.LeastRequestLbConfig",
+        "choice_count slow_start_config",
+        &[],
+    ),
+    (
+        "envoy.config.cluster.v3.Cluster.RoundRobinLbConfig",
+        "slow_start_config",
+        &[],
+    ),
+    (
+        "envoy.config.cluster.v3.Cluster.SlowStartConfig",
+        "slow_start_window aggression min_weight_percent",
+        &[],
+    ),
+    (
+        "envoy.config.core.v3.RuntimeDouble",
+        "default_value",
+        &[("runtime_key", RUNTIME)],
+    ),
+    (
+        "envoy.config.cluster.v3.Cluster.RingHashLbConfig",
+        "minimum_ring_size maximum_ring_size hash_function",
+        &[],
+    ),
+    ("envoy.config.cluster.v3.Cluster.MaglevLbConfig", "table_size", &[]),
+    (
+        "envoy.config.cluster.v3.Cluster.OriginalDstLbConfig",
+        "upstream_port_override",
+        &[],
+    ),
+    (
+        "envoy.config.cluster.v3.Cluster.TransportSocketMatch",
+        "name match transport_socket",
+        &[],
+    ),
+    ("envoy.config.cluster.v3.CircuitBreakers", "thresholds", &[]),
+    (
+        "envoy.config.cluster.v3.CircuitBreakers.Thresholds",
+        "priority max_connections max_pending_requests max_requests max_retries retry_budget track_remaining",
+        &[],
+    ),
+    (
+        "envoy.config.cluster.v3.CircuitBreakers.Thresholds.RetryBudget",
+        "budget_percent min_retry_concurrency",
+        &[],
+    ),
+    (
+        "envoy.config.cluster.v3.OutlierDetection",
+        "consecutive_5xx interval base_ejection_time max_ejection_percent enforcing_consecutive_5xx \
+         enforcing_success_rate success_rate_minimum_hosts success_rate_request_volume success_rate_stdev_factor \
+         consecutive_gateway_failure enforcing_consecutive_gateway_failure split_external_local_origin_errors \
+         consecutive_local_origin_failure enforcing_consecutive_local_origin_failure \
+         enforcing_local_origin_success_rate failure_percentage_threshold enforcing_failure_percentage \
+         enforcing_failure_percentage_local_origin failure_percentage_minimum_hosts failure_percentage_request_volume \
+         max_ejection_time always_eject_one_host",
+        &[],
+    ),
+    (
+        "envoy.config.cluster.v3.UpstreamConnectionOptions",
+        "tcp_keepalive",
+        &[],
+    ),
+    (
+        "envoy.config.core.v3.TcpKeepalive",
+        "keepalive_probes keepalive_time keepalive_interval",
+        &[],
+    ),
+    (
+        "envoy.config.core.v3.BindConfig",
+        "source_address extra_source_addresses freebind",
+        &[],
+    ),
+    ("envoy.config.core.v3.ExtraSourceAddress", "address", &[]),
+    (
+        "envoy.extensions.clusters.dns.v3.DnsCluster",
+        "dns_refresh_rate dns_failure_refresh_rate dns_jitter dns_lookup_family typed_dns_resolver_config \
+         all_addresses_in_single_endpoint",
+        &[(
+            "respect_dns_ttl",
+            "the system's resolver tells no TTL; `dns_refresh_rate` holds",
+        )],
+    ),
+    (
+        "envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+        "common_http_protocol_options upstream_http_protocol_options explicit_http_config \
+         use_downstream_protocol_config auto_config http_filters",
+        &[],
+    ),
+    (
+        "envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig",
+        "http_protocol_options http2_protocol_options",
+        &[],
+    ),
+    (
+        "envoy.extensions.upstreams.http.v3.HttpProtocolOptions.UseDownstreamHttpConfig",
+        "http_protocol_options http2_protocol_options",
+        &[],
+    ),
+    (
+        "envoy.extensions.upstreams.http.v3.HttpProtocolOptions.AutoHttpConfig",
+        "http_protocol_options http2_protocol_options",
+        &[],
+    ),
+    (
+        "envoy.config.core.v3.HttpProtocolOptions",
+        "idle_timeout max_connection_duration max_headers_count max_stream_duration max_requests_per_connection \
+         headers_with_underscores_action",
+        &[],
+    ),
+    (
+        "envoy.config.core.v3.UpstreamHttpProtocolOptions",
+        "auto_sni auto_san_validation",
+        &[],
+    ),
+    ("envoy.config.core.v3.Http1ProtocolOptions", "allow_absolute_url", &[]),
+    (
+        "envoy.config.core.v3.Http2ProtocolOptions",
+        "max_concurrent_streams initial_stream_window_size initial_connection_window_size allow_connect \
+         connection_keepalive",
+        &[],
+    ),
+    (
+        "envoy.config.core.v3.KeepaliveSettings",
+        "interval timeout",
+        &[("interval_jitter", "connections are pinged from when each was made")],
+    ),
+    (
+        "envoy.config.endpoint.v3.ClusterLoadAssignment",
+        "cluster_name endpoints policy",
+        &[],
+    ),
+    (
+        "envoy.config.endpoint.v3.ClusterLoadAssignment.Policy",
+        "overprovisioning_factor",
+        &[],
+    ),
+    (
+        "envoy.config.endpoint.v3.LocalityLbEndpoints",
+        "locality lb_endpoints load_balancing_weight priority",
+        &[("metadata", METADATA)],
+    ),
+    (
+        "envoy.config.endpoint.v3.LbEndpoint",
+        "endpoint health_status metadata load_balancing_weight",
+        &[],
+    ),
+    ("envoy.config.endpoint.v3.Endpoint", "address hostname", &[]),
+    ("envoy.config.core.v3.Locality", "region zone sub_zone", &[]),
+    ("envoy.config.core.v3.Metadata", "", &[("filter_metadata", METADATA)]),
+    (
+        "envoy.config.cluster.v3.Cluster.RefreshRate",
+        "base_interval max_interval",
+        &[],
+    ),
+    (
+        "envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig",
+        "",
+        &[
+            ("udp_max_queries", "how names are asked for is the system's affair"),
+            (
+                "query_timeout_seconds",
+                "how names are asked for is the system's affair",
+            ),
+            ("query_tries", "how names are asked for is the system's affair"),
+        ],
+    ),
+    (
+        "envoy.extensions.network.dns_resolver.getaddrinfo.v3.GetAddrInfoDnsResolverConfig",
+        "",
+        &[("num_resolver_threads", "how names are asked for is the system's affair")],
+    ),
+];
