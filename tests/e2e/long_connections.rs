@@ -16,6 +16,7 @@ use crate::on_each_plane;
 
 on_each_plane! {
     who_does_not_say_that_it_knows_of_the_end_is_not_waited_for,
+    whose_health_checks_fail_is_left_with_the_next_answer,
     each_request_may_have_a_priority_and_widen_windows,
     an_upload_that_nobody_reads_leaves_room_for_others,
 }
@@ -81,6 +82,47 @@ async fn when_a_listener_drains_who_waits_is_told_at_once() {
     assert_eq!(last(&told.unwrap().unwrap()), 0x7fff_ffff);
     client.send(&[headers(3, &request("GET", "/b"), true)]).await;
     assert_eq!(client.next_of(&[HEADERS]).await.unwrap().status(), 200);
+}
+
+async fn whose_health_checks_fail_is_left_with_the_next_answer(which: Plane) {
+    let backend = Backend::http("echo").await;
+    let alone = plane(which, &backend, json!({"drain_timeout": "0.1s"})).await;
+    let tell = async |path: &str| {
+        let mut admin = Wire::open(alone.admin()).await;
+        admin
+            .send(format!("POST {path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").as_bytes())
+            .await;
+        assert_eq!(admin.answer().await.unwrap().status, 200);
+    };
+    const ASK: &[u8] = b"GET /a HTTP/1.1\r\nhost: web\r\n\r\n";
+    let (mut http1, mut http2) = (
+        Wire::open(alone.listener(0)).await,
+        Frames::open(alone.listener(0)).await,
+    );
+    http1.send(ASK).await;
+    assert_eq!(http1.answer().await.unwrap().header("connection"), "");
+    http2.send(&[headers(1, &request("GET", "/a"), true)]).await;
+    assert_eq!(http2.next_of(&[HEADERS]).await.unwrap().status(), 200);
+    tell("/healthcheck/fail").await;
+    http1.send(ASK).await;
+    let last = http1.answer().await.unwrap();
+    assert_eq!((last.status, last.header("connection")), (200, "close"));
+    assert_eq!(http1.end().await, b"");
+    http2.send(&[headers(3, &request("GET", "/a"), true)]).await;
+    assert_eq!(last_stream(&mut http2).await, 3);
+    tell("/healthcheck/ok").await;
+    let mut again = Wire::open(alone.listener(0)).await;
+    again.send(ASK).await;
+    assert_eq!(again.answer().await.unwrap().header("connection"), "");
+}
+
+/// The last stream that is taken, as the end of the connection tells it.
+async fn last_stream(client: &mut Frames) -> u32 {
+    let mut told = None;
+    while let Some(goaway) = client.next_of(&[GOAWAY]).await {
+        told = Some(last(&goaway));
+    }
+    told.unwrap()
 }
 
 async fn each_request_may_have_a_priority_and_widen_windows(which: Plane) {

@@ -19,6 +19,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, Sleep};
 
 use super::deadlines::Timer;
+use super::filter::health_check;
 use super::{Codec, HttpManager, HttpStats, http1, http2};
 use crate::proxy::connection::Connection;
 use crate::proxy::io::Io;
@@ -84,7 +85,8 @@ impl Downstream {
         requests.active.set(requests.active.get() + 1);
         requests.total.set(requests.total.get().saturating_add(1));
         let most = self.manager.limits.requests_per_connection;
-        if most.is_some_and(|most| requests.total.get() >= most) {
+        // Whose health checks fail on purpose is to be left, too.
+        if most.is_some_and(|most| requests.total.get() >= most) || health_check::FAILING.load(Relaxed) {
             requests.worn_out.set(true);
             requests.notify.notify_one();
         }
