@@ -175,8 +175,6 @@ pub(crate) struct Stream {
     pub(crate) earlier: Vec<Arc<Host>>,
     /// Attempts so far.
     pub(crate) attempts: u32,
-    /// How long the last attempt waited for its answer.
-    pub(crate) answered_after: Duration,
     /// The trace it belongs to (`%TRACE_ID%`).
     pub(crate) trace_id: Option<u128>,
     /// Whether it is a health check that the proxy answered.
@@ -276,7 +274,6 @@ impl Stream {
             earlier: Vec::new(),
             transport_failure: None,
             attempts: 0,
-            answered_after: Duration::ZERO,
             trace_id: None,
             health_check: false,
             trace_forced: false,

@@ -64,12 +64,15 @@ async fn a_cookie_that_is_minted_stands_beside_the_hosts_own(which: Plane) {
     let host = Scripted::start().await;
     let policy = json!([{"cookie": {"name": "c", "ttl": "10s", "path": "/p"}}]);
     let to = |cluster: &str| json!({"match": {"path": format!("/{cluster}")}, "route": {"cluster": cluster, "hash_policy": policy}});
+    let mut again = to("back");
+    again["match"]["path"] = json!("/again");
+    again["route"]["retry_policy"] = json!({"retry_on": "5xx", "num_retries": 1});
     let mut dead = cluster("dead", "127.0.0.1:1".parse().unwrap());
     let mut back = cluster("back", host.address);
     for cluster in [&mut back, &mut dead] {
         cluster["lb_policy"] = json!("RING_HASH");
     }
-    let alone = plane(which, json!([to("back"), to("dead")]), &[back, dead]).await;
+    let alone = plane(which, json!([to("back"), to("dead"), again]), &[back, dead]).await;
     let call = get(alone.listener(0), "web", "/back");
     let script = "take; say HTTP/1.1 200 OK~set-cookie: a=1~set-cookie: b=2~content-length: 0~~";
     let answer = call.header("x-script", script).expect(200).await;
@@ -83,6 +86,14 @@ async fn a_cookie_that_is_minted_stands_beside_the_hosts_own(which: Plane) {
     assert_eq!(cookies.len(), 3);
     let (minted, rest) = cookies[2].strip_prefix("c=\"").unwrap().split_once('"').unwrap();
     assert_eq!((minted.len(), rest), (16, "; Max-Age=10; Path=/p; HttpOnly"));
+    // Each attempt mints one.
+    let script = "take; say HTTP/1.1 503 No~content-length: 0~~";
+    let answer = get(alone.listener(0), "web", "/again")
+        .header("x-script", script)
+        .expect(503)
+        .await;
+    let cookies = answer.headers.get_all("set-cookie");
+    assert_eq!(cookies.iter().count(), 2);
     // Who was not answered by a host is not bound to one.
     let answer = get(alone.listener(0), "web", "/dead").expect(503).await;
     assert_eq!(answer.header("set-cookie"), "");

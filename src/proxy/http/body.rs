@@ -305,7 +305,7 @@ impl ResponseBody {
     /// A host's body; the connection is given back at its end.
     pub(crate) fn host(body: Incoming, mut lease: Lease, limits: BodyLimits, progress: Rc<Progress>) -> Self {
         if body.is_end_stream() {
-            lease.finished();
+            complete(&mut lease, &progress);
             return Self::empty();
         }
         Self {
@@ -445,6 +445,14 @@ impl Waiting for ResponseBody {
     }
 }
 
+/// An answer is complete. How long it took is of interest if the request was, too.
+fn complete(lease: &mut Lease, request: &Progress) {
+    if let Some(end) = request.end_time() {
+        lease.took(turn::now().saturating_duration_since(end));
+    }
+    lease.finished();
+}
+
 impl HostBody {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) else {
@@ -476,7 +484,7 @@ impl HostBody {
 
     /// All of it has come. What is left is to be taken in time, as Envoy has it.
     fn ended(&mut self) {
-        self.lease.finished();
+        complete(&mut self.lease, &self.progress);
         self.limits = BodyLimits {
             idle: self.limits.idle,
             ..Default::default()

@@ -270,7 +270,6 @@ impl Sending<'_> {
             interims: exchange.interims.as_ref(),
         };
         exchange.stream.carried.take();
-        let (stats, began) = (&self.cluster.stats, turn::now());
         let raw = self
             .action
             .connect
@@ -294,7 +293,7 @@ impl Sending<'_> {
                 match deadlines::per_try(limit, &self.body.progress, reached, sent).await {
                     Some(result) => result,
                     None => {
-                        stats.rq_per_try_timeout.fetch_add(1, Relaxed);
+                        self.cluster.stats.rq_per_try_timeout.fetch_add(1, Relaxed);
                         self.timed_out(host);
                         exchange.trace_attempt_over(Failure::Canceled);
                         let reply = timed_out("upstream_per_try_timeout");
@@ -310,7 +309,6 @@ impl Sending<'_> {
                     span.attempt_answered(&response);
                 }
                 self.cluster.report(host, Report::Status(judged(&response, exchange)));
-                exchange.stream.answered_after = turn::now() - began;
                 Outcome::Answer(response, lease)
             }
             // The client's body broke off, for which the host is not to blame. The client's connection sees to the rest.
@@ -390,8 +388,8 @@ impl Sending<'_> {
         exchange.stream.flags.set(retries.held_back());
         let (response, lease) = match outcome {
             Outcome::Answer(response, lease) => {
-                let took = exchange.stream.answered_after;
-                self.cluster.stats.external.answered(response.status().as_u16(), took);
+                let status = response.status().as_u16();
+                self.cluster.stats.external.count_status(status);
                 (response, lease)
             }
             Outcome::NoHost(reply) => return Err(self.own_reply(exchange, reply)),
@@ -411,8 +409,11 @@ impl Sending<'_> {
         // The version is the host's. The client has its own.
         parts.version = Version::HTTP_11;
         self.change_answer(exchange, &mut parts.headers);
-        for cookie in self.key.cookies.drain(..) {
-            parts.headers.append(SET_COOKIE, cookie);
+        // As in Envoy, each attempt mints them.
+        for _ in 0..exchange.stream.attempts {
+            for cookie in &self.key.cookies {
+                parts.headers.append(SET_COOKIE, cookie.clone());
+            }
         }
         if upgrade::is_tunnel(exchange, parts.status) {
             upgrade::opened(exchange, &mut parts);

@@ -14,7 +14,7 @@ use std::hash::{Hash, Hasher};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use http::{Request, Response, StatusCode, Version};
 
@@ -159,6 +159,13 @@ impl Lease {
         self.carrier = None;
         if let Some(active) = self.active.take() {
             active.cluster.stats.rq_rx_reset.fetch_add(1, Relaxed);
+        }
+    }
+
+    /// The answer to a client took so long from the end of the request on.
+    pub(crate) fn took(&self, time: Duration) {
+        if let Some(active) = &self.active {
+            active.cluster.stats.external.time.record(time);
         }
     }
 
