@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::time::timeout;
 
 use super::harness::alone::{Alone, access_log, cluster, http_listener};
@@ -505,7 +506,12 @@ fn lines(alone: &Alone) -> BTreeMap<String, String> {
         let (case, line) = line.split_once(' ')?;
         let (line, took) = line.rsplit_once(' ')?;
         let seconds = (took.parse::<u64>().ok()? + 500) / 1000;
-        Some((case.to_owned(), format!("{line} {seconds} s")))
+        // How long a plane goes on before it holds all that it holds of such an answer depends on the machine.
+        let line = match case.starts_with("deaf") && case.ends_with("idle") {
+            true => line.to_owned(),
+            false => format!("{line} {seconds} s"),
+        };
+        Some((case.to_owned(), line))
     });
     lines.collect()
 }
@@ -543,6 +549,52 @@ async fn lasting<T: std::fmt::Debug + PartialEq>(compared: impl AsyncFn(Plane) -
 async fn both_planes_end_what_takes_too_long() {
     let differ = lasting(all).await;
     assert!(differ.is_empty(), "{}", differ.join("\n"));
+}
+
+/// A client that reads nothing of an answer which is whole, and the last on its connection or not.
+async fn is_let_go(which: Plane, headers: &str) {
+    let body = json!({"inline_string": "a".repeat(4 << 20)});
+    let host = json!({"name": "host", "domains": ["*"], "routes": [
+        {"match": {"prefix": "/"}, "direct_response": {"status": 200, "body": body}},
+    ]});
+    let routes = json!({"name": "routes", "max_direct_response_body_size_bytes": 4 << 20, "virtual_hosts": [host]});
+    let more = json!({
+        "route_config": routes, "drain_timeout": "0.1s", "common_http_protocol_options": {"idle_timeout": "1s"},
+    });
+    let alone = Alone::start(
+        which,
+        &[http_listener("in", "OUTBOUND", json!([]), more)],
+        &[],
+        json!({}),
+    )
+    .await;
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    let mut client = socket.connect(alone.listener(0)).await.unwrap();
+    let head = format!("GET / HTTP/1.1\r\nhost: web\r\n{headers}\r\n");
+    client.write_all(head.as_bytes()).await.unwrap();
+    eventually("the connection is counted, and closed", async || {
+        let stats = alone.sidecar.stats("http.in.downstream_cx").await;
+        let of = |name: &str| stats[&format!("http.in.downstream_cx_{name}")];
+        match (of("total"), of("active")) {
+            (1, 0) => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await;
+    // It was not all that the client could have got.
+    let mut rest = Vec::new();
+    let read = client.read_to_end(&mut rest).await;
+    assert!(read.is_err() || rest.len() < 4 << 20, "{}", rest.len());
+}
+
+#[tokio::test]
+async fn nobody_waits_for_ever_for_a_client_that_does_not_read_the_last() {
+    for which in [Plane::Envoy, Plane::Topsail] {
+        for headers in ["connection: close\r\n", ""] {
+            is_let_go(which, headers).await;
+        }
+    }
 }
 
 /// How often it was timed how long answers took, and how many seconds that was, by cluster: answers to clients, and all.

@@ -20,7 +20,7 @@ use bytes::BytesMut;
 use http::header::{CONNECTION, HeaderValue};
 use http::{Request, Response, StatusCode, Version};
 use http_body::Body;
-use tokio::time::Sleep;
+use tokio::time::{Instant, Sleep};
 
 use super::encode::{self, Coding};
 use super::lines::{Looks, Size};
@@ -116,6 +116,25 @@ impl Late {
             ),
         ];
         Self(all.into_iter().flatten().min_by_key(|(limit, _)| *limit))
+    }
+}
+
+/// Waits for whoever takes nothing of the last that is said, as long as for one who has it (`delayed_close_timeout`).
+#[derive(Default)]
+struct HeldUp(Option<(usize, Pin<Box<Sleep>>)>);
+
+impl HeldUp {
+    /// So much is still to be written. Ready when it was as much for so long; zero: never, as in Envoy.
+    fn poll(&mut self, cx: &mut Context<'_>, unwritten: usize, limit: Duration) -> Poll<()> {
+        if limit.is_zero() {
+            return Poll::Pending;
+        }
+        let begin = || (unwritten, Box::pin(tokio::time::sleep(limit)));
+        let (before, timer) = self.0.get_or_insert_with(begin);
+        if std::mem::replace(before, unwritten) != unwritten {
+            timer.as_mut().reset(Instant::now() + limit);
+        }
+        timer.as_mut().poll(cx)
     }
 }
 
@@ -290,7 +309,7 @@ impl<E: Future<Output = Farewell>> Server<'_, E> {
             coding
         };
         body.headers_sent(parts.headers);
-        let mut broken = false;
+        let (mut broken, mut held_up) = (false, HeldUp::default());
         let mut ended = coding == Coding::Nothing && !tunnel;
         let complete = poll_fn(|cx| {
             loop {
@@ -337,7 +356,13 @@ impl<E: Future<Output = Farewell>> Server<'_, E> {
                 if gone || self.ending.poll(cx).is_ready() {
                     return Poll::Ready(Ok(false));
                 }
-                return Poll::Pending;
+                let over = last || tunnel || broken || self.ending.stage() == Stage::Begun;
+                if !(ended && over) {
+                    return Poll::Pending;
+                }
+                let unwritten = connection.wire.out.unwritten();
+                let limit = self.downstream.manager.limits.delayed_close;
+                return held_up.poll(cx, unwritten, limit).map(|()| Ok(false));
             }
         })
         .await;

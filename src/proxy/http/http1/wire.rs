@@ -103,7 +103,8 @@ impl Outbox {
         self.short.is_empty() && self.long.is_empty() && self.after.is_empty() && !self.unflushed
     }
 
-    fn unwritten(&self) -> usize {
+    /// How much is still to be written.
+    pub(crate) fn unwritten(&self) -> usize {
         self.short.len() - self.written + self.long.len() + self.after.len()
     }
 
