@@ -10,6 +10,8 @@ mod backend;
 mod client;
 #[path = "harness/collector.rs"]
 mod collector;
+#[path = "harness/frame_host.rs"]
+pub mod frame_host;
 #[path = "harness/frames.rs"]
 pub mod frames;
 #[path = "harness/load.rs"]

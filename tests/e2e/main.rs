@@ -26,6 +26,7 @@ mod grpc;
 mod grpc_web;
 pub mod harness;
 mod hostile_frames;
+mod hostile_hosts;
 mod hostile_requests;
 mod interim;
 mod layer_four;

@@ -212,7 +212,7 @@ impl BodyError {
             BodyError::Peer(PeerError::Left) => terminated,
             BodyError::Peer(error) => match error.http2() {
                 None | Some(http2::Error::Broken(_)) => protocol,
-                Some(http2::Error::Reset(http2::Reason::REFUSED_STREAM)) => (
+                Some(http2::Error::Reset(http2::Reason::REFUSED_STREAM) | http2::Error::GoneAway(_)) => (
                     Flags::UPSTREAM_REMOTE_RESET,
                     "upstream_reset_after_response_started{remote_refused_stream_reset}",
                 ),

@@ -1,4 +1,4 @@
-//! HTTP/2 as frames: a client that says what no library would.
+//! HTTP/2 as frames: a client that says what no library would. [`super::frame_host`] is a host that does.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -9,6 +9,9 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::time::timeout;
 
 use super::wait::PATIENCE;
+
+/// What a client says first (RFC 9113 section 3.4).
+pub const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// A frame.
 #[derive(Clone, PartialEq, Eq)]
@@ -69,7 +72,8 @@ impl Frame {
         frames.collect()
     }
 
-    fn write(&self, out: &mut Vec<u8>) {
+    /// As bytes, after those that are there.
+    pub fn write(&self, out: &mut Vec<u8>) {
         let len = u32::try_from(self.payload.len()).unwrap().to_be_bytes();
         out.extend_from_slice(&len[1..]);
         out.extend_from_slice(&[self.kind, self.flags]);
@@ -129,7 +133,7 @@ impl Frames {
         let stream = TcpStream::connect(address).await.unwrap();
         stream.set_nodelay(true).unwrap();
         let (reader, mut writer) = stream.into_split();
-        let mut hello = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+        let mut hello = PREFACE.to_vec();
         Frame::new(4, 0, 0, &[]).write(&mut hello);
         writer.write_all(&hello).await.unwrap();
         Self { reader, writer }
@@ -163,19 +167,22 @@ impl Frames {
 
     /// The next frame; none at the end of the connection.
     pub async fn next(&mut self) -> Option<Frame> {
-        let read = async {
-            let mut head = [0; 9];
-            self.reader.read_exact(&mut head).await.ok()?;
-            let number = |bytes: &[u8]| bytes.iter().fold(0, |number, byte| number << 8 | u32::from(*byte));
-            let mut payload = vec![0; number(&head[..3]) as usize];
-            self.reader.read_exact(&mut payload).await.ok()?;
-            Some(Frame {
-                kind: head[3],
-                flags: head[4],
-                stream: number(&head[5..]) & 0x7fff_ffff,
-                payload,
-            })
-        };
+        let read = read(&mut self.reader);
         timeout(PATIENCE, read).await.expect("neither a frame nor an end")
     }
+}
+
+/// Reads a frame; none at the end of the connection.
+pub async fn read(reader: &mut OwnedReadHalf) -> Option<Frame> {
+    let mut head = [0; 9];
+    reader.read_exact(&mut head).await.ok()?;
+    let number = |bytes: &[u8]| bytes.iter().fold(0, |number, byte| number << 8 | u32::from(*byte));
+    let mut payload = vec![0; number(&head[..3]) as usize];
+    reader.read_exact(&mut payload).await.ok()?;
+    Some(Frame {
+        kind: head[3],
+        flags: head[4],
+        stream: number(&head[5..]) & 0x7fff_ffff,
+        payload,
+    })
 }

@@ -9,8 +9,11 @@ use super::{Refusal, Rest};
 /// Envoy's limits of a host's heads.
 pub(crate) const SIZE: Size = Size {
     bytes: 60 << 10,
-    count: 100,
+    count: COUNT,
 };
+
+/// Envoy's limit of headers in one, whichever version of HTTP the host speaks.
+pub(crate) const COUNT: usize = 100;
 
 /// How many headers a response gets on its way.
 const ADDED: usize = 3;

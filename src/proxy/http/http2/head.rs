@@ -8,7 +8,7 @@ use http::{Method, Request, Response, StatusCode, Version};
 use super::error::Reason;
 use super::hpack::{Encoder, Indexing, Name};
 use super::stream::{Heard, Stream};
-use crate::proxy::http::http1::{self, Refusal};
+use crate::proxy::http::http1::{self, Refusal, response};
 use crate::proxy::http::interim::Interims;
 
 /// What each field counts for beside its bytes (RFC 9113 section 6.5.2).
@@ -226,6 +226,10 @@ impl Fields {
             .filter(|_| asked.iter().all(|field| field.is_none()));
         let status = status.and_then(|status| StatusCode::from_bytes(status.as_bytes()).ok());
         let status = status.ok_or(Reason::PROTOCOL_ERROR)?;
+        // The status is one, as in Envoy.
+        if self.headers.len() + 1 > response::COUNT {
+            return Err(Flaw::TooLarge.into());
+        }
         if status.is_informational() {
             // HTTP/2 is not gone over from this way (RFC 9113 section 8.6).
             if ended || status == StatusCode::SWITCHING_PROTOCOLS {

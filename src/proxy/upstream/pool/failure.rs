@@ -17,11 +17,11 @@ pub(super) fn of(error: &PeerError) -> SendError {
 fn of_http2(error: Error) -> FailureKind {
     match error {
         // Streams above the last one that a GOAWAY names were not looked at.
-        Error::Reset(Reason::REFUSED_STREAM) | Error::GoneAway(Reason::NO_ERROR) => FailureKind::Refused,
+        Error::Reset(Reason::REFUSED_STREAM) | Error::GoneAway(_) => FailureKind::Refused,
         // As in Envoy: the host has not understood us, and headers that are too large we have not.
         Error::Reset(Reason::PROTOCOL_ERROR) => FailureKind::Protocol,
         Error::Reset(_) | Error::Broken(Reason::INTERNAL_ERROR) => FailureKind::RemoteReset,
         Error::Broken(_) => FailureKind::Protocol,
-        Error::Unwanted(_) | Error::GivenUp(_) | Error::GoneAway(_) | Error::Ended | Error::Io(_) => FailureKind::Reset,
+        Error::Unwanted(_) | Error::GivenUp(_) | Error::Ended | Error::Io(_) => FailureKind::Reset,
     }
 }

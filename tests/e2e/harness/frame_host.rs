@@ -1,0 +1,183 @@
+//! An HTTP/2 host as frames: it answers what no library would.
+
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::tcp::OwnedWriteHalf;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Notify, mpsc};
+use tokio::task::AbortHandle;
+use tokio::time::timeout;
+
+use super::frames::{Frame, PREFACE, headers, read};
+
+const DATA: u8 = 0;
+const HEADERS: u8 = 1;
+const RST_STREAM: u8 = 3;
+const SETTINGS: u8 = 4;
+
+/// What nobody takes of a flood.
+const MOST: usize = 256 << 20;
+
+/// What a host does.
+#[derive(Clone, Debug)]
+pub enum Step {
+    /// It says frames.
+    Say(Vec<Frame>),
+    /// It says bytes, which need be no frames.
+    Bytes(Vec<u8>),
+    /// It says frames again and again, for as long as they are taken, and reads nothing.
+    Flood(Vec<Frame>),
+    /// It says frames again and again, this long after each other, until the stream is reset.
+    Repeat(Vec<Frame>, Duration),
+    /// It waits until the test says so.
+    Wait(Arc<Notify>),
+    /// It closes the connection.
+    Close,
+}
+
+/// A host that does something odd with the first request, which has stream 1 of a connection of its own. All others it
+/// answers as is right: `200`, and `good`.
+pub struct FrameHost {
+    /// Where it is.
+    pub address: SocketAddr,
+    connections: Arc<AtomicUsize>,
+    task: AbortHandle,
+}
+
+impl FrameHost {
+    /// Starts one. Its first words on the first connection are `hello`; RFC 9113 wants SETTINGS.
+    pub async fn start(hello: &[Frame], steps: &[Step]) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let connections = Arc::<AtomicUsize>::default();
+        let (hello, steps, counted) = (hello.to_vec(), steps.to_vec(), connections.clone());
+        let task = tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let (hello, steps) = match counted.fetch_add(1, Ordering::Relaxed) {
+                    0 => (hello.clone(), steps.clone()),
+                    _ => (vec![Frame::new(SETTINGS, 0, 0, &[])], Vec::new()),
+                };
+                // Whoever goes away is not answered.
+                tokio::spawn(serve(stream, hello, steps));
+            }
+        });
+        Self {
+            address,
+            connections,
+            task: task.abort_handle(),
+        }
+    }
+
+    /// How many connections there were.
+    pub fn connections(&self) -> usize {
+        self.connections.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for FrameHost {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn serve(stream: TcpStream, hello: Vec<Frame>, steps: Vec<Step>) -> Option<()> {
+    stream.set_nodelay(true).ok()?;
+    let (mut reader, writer) = stream.into_split();
+    reader.read_exact(&mut [0; PREFACE.len()]).await.ok()?;
+    // When nobody wants to hear what comes, little of it is read.
+    let (hear, heard) = mpsc::channel(1);
+    tokio::spawn(async move {
+        while let Some(frame) = read(&mut reader).await {
+            hear.send(frame).await.ok()?;
+        }
+        Some(())
+    });
+    let mut connection = Connection { heard, writer };
+    connection.say(&hello).await?;
+    if !steps.is_empty() {
+        connection.next_of(HEADERS).await?;
+        for step in &steps {
+            connection.act(step).await?;
+        }
+    }
+    loop {
+        let stream = connection.next_of(HEADERS).await?.stream;
+        let head = headers(stream, &[(":status", "200"), ("content-length", "4")], false);
+        connection.say(&[head, Frame::new(DATA, 1, stream, b"good")]).await?;
+    }
+}
+
+struct Connection {
+    heard: mpsc::Receiver<Frame>,
+    writer: OwnedWriteHalf,
+}
+
+/// Nothing can be done where the connection has ended.
+impl Connection {
+    async fn say(&mut self, frames: &[Frame]) -> Option<()> {
+        self.writer.write_all(&bytes(frames)).await.ok()
+    }
+
+    /// The next frame of a sort.
+    async fn next_of(&mut self, kind: u8) -> Option<Frame> {
+        loop {
+            let frame = self.heard.recv().await?;
+            if frame.kind == kind {
+                return Some(frame);
+            }
+        }
+    }
+
+    async fn act(&mut self, step: &Step) -> Option<()> {
+        match step {
+            Step::Say(frames) => self.say(frames).await,
+            Step::Bytes(bytes) => self.writer.write_all(bytes).await.ok(),
+            Step::Flood(frames) => self.flood(&bytes(frames)).await,
+            Step::Repeat(frames, pause) => loop {
+                self.say(frames).await?;
+                if let Ok(reset) = timeout(*pause, self.next_of(RST_STREAM)).await {
+                    return reset.map(|_| ());
+                }
+            },
+            Step::Wait(told) => {
+                told.notified().await;
+                Some(())
+            }
+            Step::Close => None,
+        }
+    }
+
+    async fn flood(&mut self, bytes: &[u8]) -> Option<()> {
+        let mut written = 0;
+        while written < MOST {
+            let rest = &bytes[written % bytes.len()..];
+            match timeout(Duration::from_millis(500), self.writer.write(rest)).await {
+                Ok(len) => written += len.ok()?,
+                Err(_) => return self.end_of_flood(rest).await,
+            }
+        }
+        panic!("all of {MOST} bytes were taken");
+    }
+
+    /// What was begun is said to its end, which may be taken when it is heard what came meanwhile.
+    async fn end_of_flood(&mut self, rest: &[u8]) -> Option<()> {
+        let mut saying = pin!(self.writer.write_all(rest));
+        loop {
+            tokio::select! {
+                said = &mut saying => return said.ok(),
+                heard = self.heard.recv() => drop(heard?),
+            }
+        }
+    }
+}
+
+fn bytes(frames: &[Frame]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    frames.iter().for_each(|frame| frame.write(&mut bytes));
+    bytes
+}

@@ -1,0 +1,442 @@
+//! Hosts that speak HTTP/2 which is none, and floods of it: what clients are told, and what the log is.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::sync::Notify;
+
+use super::harness::alone::{Alone, access_log, cluster_http2, http_listener};
+use super::harness::frame_host::{FrameHost, Step};
+use super::harness::frames::{Frame, headers};
+use super::harness::wire::Wire;
+use super::harness::{Backend, Plane, eventually, get};
+use crate::on_each_plane;
+
+on_each_plane! {
+    what_is_no_answer_is_told_so,
+    answers_that_are_not_whole_break_off,
+    what_is_no_http2_ends_its_connection,
+    floods_end_their_connection_or_wait,
+    silence_and_endless_promises_end_in_time,
+    connections_without_answers_to_pings_are_left,
+}
+
+const DATA: u8 = 0;
+const RST_STREAM: u8 = 3;
+const SETTINGS: u8 = 4;
+const PUSH_PROMISE: u8 = 5;
+const PING: u8 = 6;
+const GOAWAY: u8 = 7;
+const WINDOW_UPDATE: u8 = 8;
+const CONTINUATION: u8 = 9;
+
+/// A host, and what comes of a request to it.
+struct Case {
+    name: &'static str,
+    hello: Vec<Frame>,
+    steps: Vec<Step>,
+    /// What the client gets: status and text.
+    said: (u16, String),
+    /// What stands in the log.
+    logged: String,
+    /// What may come instead.
+    or: Option<((u16, String), String)>,
+    /// Whether the connection to the host serves the next request as well.
+    goes_on: bool,
+    /// The route's limit.
+    timeout: &'static str,
+    /// Told when the client has the first bytes of a body of five.
+    begun: Option<Arc<Notify>>,
+}
+
+fn case(name: &'static str, steps: Vec<Step>, goes_on: bool) -> Case {
+    Case {
+        name,
+        hello: vec![settings(&[])],
+        steps,
+        said: (200, "good".to_owned()),
+        logged: "200 - via_upstream".to_owned(),
+        or: None,
+        goes_on,
+        timeout: "10s",
+        begun: None,
+    }
+}
+
+/// A host that goes on like this once the client has a part of its answer.
+fn midway(name: &'static str, mut steps: Vec<Step>, goes_on: bool) -> Case {
+    let begun = Arc::new(Notify::new());
+    let first = [head(&[("content-length", "5")]), data(b"he", false)];
+    steps.splice(..0, [Step::Say(first.to_vec()), Step::Wait(begun.clone())]);
+    Case {
+        begun: Some(begun),
+        ..case(name, steps, goes_on)
+    }
+}
+
+impl Case {
+    /// The client is told that there is no answer, for this reason.
+    fn none(mut self, status: u16, flag: &str, reason: &str) -> Self {
+        let text = "upstream connect error or disconnect/reset before headers. reset reason: ";
+        self.said = (status, format!("{text}{reason}"));
+        let reason = reason.replace(' ', "_");
+        self.logged = format!("{status} {flag} upstream_reset_before_response_started{{{reason}}}");
+        self
+    }
+
+    /// The client gets so much of an answer, which then ends for this reason.
+    fn part(mut self, body: &str, flag: &str, reason: &str) -> Self {
+        self.said = (200, body.to_owned());
+        self.logged = format!("200 {flag} upstream_reset_after_response_started{{{reason}}}");
+        self
+    }
+
+    /// The client gets this.
+    fn whole(mut self, body: &str) -> Self {
+        self.said = (200, body.to_owned());
+        self
+    }
+
+    /// There is nothing in time.
+    fn late(mut self) -> Self {
+        self.timeout = "0.5s";
+        self.said = (504, "upstream request timeout".to_owned());
+        self.logged = "504 UT response_timeout".to_owned();
+        self
+    }
+}
+
+fn settings(payload: &[u8]) -> Frame {
+    Frame::new(SETTINGS, 0, 0, payload)
+}
+
+/// The head of an answer.
+fn head(more: &[(&str, &str)]) -> Frame {
+    headers(1, &[&[(":status", "200")], more].concat(), false)
+}
+
+fn data(body: &[u8], last: bool) -> Frame {
+    Frame::new(DATA, u8::from(last), 1, body)
+}
+
+fn say(frames: &[Frame]) -> Vec<Step> {
+    vec![Step::Say(frames.to_vec())]
+}
+
+/// A data plane in front of these hosts and of one more, which has begun to answer.
+async fn plane(which: Plane, hosts: &[FrameHost], cases: &[Case]) -> Alone {
+    let route = |name: &str, timeout: &str| json!({"match": {"path": format!("/{name}")}, "route": {"cluster": name, "timeout": timeout}});
+    let names: Vec<_> = (0..hosts.len()).map(|number| number.to_string()).collect();
+    let timeouts = cases.iter().map(|case| case.timeout).chain(["0s"]);
+    let routes: Vec<Value> = names
+        .iter()
+        .zip(timeouts)
+        .map(|(name, timeout)| route(name, timeout))
+        .collect();
+    let clusters: Vec<Value> = names
+        .iter()
+        .zip(hosts)
+        .map(|(name, host)| cluster_http2(name, host.address))
+        .collect();
+    let log = "%REQ(X-CASE)% %RESPONSE_CODE% %RESPONSE_FLAGS% %RESPONSE_CODE_DETAILS%\n";
+    let listener = http_listener("in", "OUTBOUND", json!(routes), json!({"access_log": access_log(log)}));
+    Alone::start(which, &[listener], &clusters, json!({})).await
+}
+
+async fn ask(alone: &Alone, host: usize, case: &str) -> Wire {
+    let mut wire = Wire::open(alone.listener(0)).await;
+    let head = format!("GET /{host} HTTP/1.1\r\nhost: web\r\nx-case: {case}\r\nconnection: close\r\n\r\n");
+    wire.send(head.as_bytes()).await;
+    wire
+}
+
+/// Asks each host, and then each once more, which is answered. Somebody else notices nothing of it.
+async fn expect(which: Plane, cases: &[Case]) {
+    let mut hosts = Vec::new();
+    for case in cases {
+        hosts.push(FrameHost::start(&case.hello, &case.steps).await);
+    }
+    let told = Arc::new(Notify::new());
+    let begun = [head(&[("content-length", "5")]), data(b"he", false)];
+    let slow = [
+        Step::Say(begun.to_vec()),
+        Step::Wait(told.clone()),
+        Step::Say(vec![data(b"llo", true)]),
+    ];
+    hosts.push(FrameHost::start(&[settings(&[])], &slow).await);
+    let alone = plane(which, &hosts, cases).await;
+    let mut other = ask(&alone, cases.len(), "other").await;
+    assert_eq!(other.head().await.unwrap().status, 200);
+
+    let mut came = Vec::new();
+    for (number, case) in cases.iter().enumerate() {
+        let mut wire = ask(&alone, number, case.name).await;
+        let said = match &case.begun {
+            None => wire.answer().await.unwrap(),
+            Some(begun) => {
+                let mut said = wire.head().await.unwrap();
+                let mut body = wire.bytes(2).await;
+                begun.notify_one();
+                body.append(&mut wire.bytes(3).await);
+                said.body = String::from_utf8(body).unwrap();
+                said
+            }
+        };
+        let again = ask(&alone, number, "again").await.answer().await.unwrap();
+        let goes_on = hosts[number].connections() == 1;
+        came.push(((said.status, said.body), (again.status, again.body), goes_on));
+    }
+    let lines = eventually("the lines", async || {
+        let log = alone.wrote("access.log");
+        let of = |case: &Case| {
+            log.lines()
+                .find_map(|line| line.strip_prefix(&format!("{} ", case.name)))
+        };
+        let lines: Option<Vec<_>> = cases.iter().map(|case| of(case).map(str::to_owned)).collect();
+        lines.ok_or(log.clone())
+    })
+    .await;
+    let good = || (200, "good".to_owned());
+    let each = cases.iter().zip(came.into_iter().zip(lines));
+    let differ = each.filter_map(|(case, came)| {
+        let ((said, again, goes_on), logged) = came;
+        let (first, came) = ((case.said.clone(), case.logged.clone()), (said, logged));
+        let fine = (first == came || case.or.as_ref() == Some(&came)) && (again, goes_on) == (good(), case.goes_on);
+        (!fine).then(|| {
+            format!(
+                "{}: {came:?} {goes_on} instead of {first:?} {}",
+                case.name, case.goes_on
+            )
+        })
+    });
+    let differ: Vec<_> = differ.collect();
+    assert!(differ.is_empty(), "{differ:#?}");
+    told.notify_one();
+    assert_eq!(other.bytes(5).await, b"hello");
+}
+
+async fn what_is_no_answer_is_told_so(which: Plane) {
+    let with = |fields: &[(&str, &str)]| say(&[headers(1, fields, false), data(b"hello", true)]);
+    let good = (":status", "200");
+    let resets = which == Plane::Topsail;
+    let wrong = |name, steps| case(name, steps, resets).none(502, "UPE", "protocol error");
+    let large_ones = |name, steps| case(name, steps, true).none(503, "UR", "remote reset");
+    let refused = |name, code| {
+        let goes = Frame::new(GOAWAY, 0, 0, &[0, 0, 0, 0, 0, 0, 0, code]);
+        case(name, say(&[goes]), false).none(503, "UR", "remote refused stream reset")
+    };
+    let large = "a".repeat(61_500);
+    let continued = |fields: &[(&str, &str)]| {
+        let mut frames = head(fields).continued();
+        frames.push(data(b"hello", true));
+        say(&frames)
+    };
+    let cases = [
+        wrong("no-status", with(&[("x-a", "b")])),
+        wrong("no-number", with(&[(":status", "abc")])),
+        wrong("short-status", with(&[(":status", "20")])),
+        wrong("status-twice", with(&[good, good])),
+        wrong("late-status", with(&[("x-a", "b"), good])),
+        wrong("of-requests", with(&[good, (":path", "/")])),
+        wrong("unknown-pseudo", with(&[good, (":unknown", "x")])),
+        wrong("upper-case", with(&[good, ("X-A", "b")])),
+        wrong("space-in-name", with(&[good, ("x a", "b")])),
+        wrong("no-name", with(&[good, ("", "b")])),
+        wrong("null-in-value", with(&[good, ("x-a", "b\0c")])),
+        wrong("line-in-value", with(&[good, ("x-a", "b\r\nx-b: c")])),
+        wrong("connection", with(&[good, ("connection", "close")])),
+        wrong("transfer-encoding", with(&[good, ("transfer-encoding", "chunked")])),
+        wrong("negative-length", with(&[good, ("content-length", "-5")])),
+        wrong(
+            "two-lengths",
+            with(&[good, ("content-length", "5"), ("content-length", "6")]),
+        ),
+        wrong(
+            "length-and-end",
+            say(&[headers(1, &[good, ("content-length", "5")], true)]),
+        ),
+        wrong("data-first", say(&[data(b"hello", true)])),
+        wrong("switching", with(&[(":status", "101")])),
+        wrong("interim-end", say(&[headers(1, &[(":status", "103")], true)])),
+        // With the status, a hundred.
+        case(
+            "as-many-headers",
+            continued(&[&[("content-length", "5")][..], &[("x-a", "b"); 98]].concat()),
+            true,
+        )
+        .whole("hello"),
+        large_ones("too-many-headers", continued(&[("x-a", "b"); 100])),
+        large_ones("large-header", continued(&[("x-a", &large)])),
+        refused("goaway", 0),
+        refused("goaway-error", 2),
+        case("reset", say(&[Frame::new(RST_STREAM, 0, 1, &[0, 0, 0, 2])]), true).none(503, "UR", "remote reset"),
+    ];
+    expect(which, &cases).await;
+}
+
+async fn answers_that_are_not_whole_break_off(which: Plane) {
+    let broken = |name, frame: Frame| midway(name, say(&[frame]), true).part("he", "UPE", "protocol_error");
+    let malformed = |name, frame| Case {
+        goes_on: which == Plane::Topsail,
+        ..broken(name, frame)
+    };
+    let goes =
+        |last: u8, code: u8, rest: Frame| say(&[Frame::new(GOAWAY, 0, 0, &[0, 0, 0, last, 0, 0, 0, code]), rest]);
+    let rest = || data(b"llo", true);
+    let cases = [
+        broken("short", data(b"ll", true)),
+        broken("long", data(b"llo, world", true)),
+        malformed("trailers-without-end", headers(1, &[("x-a", "b")], false)),
+        malformed("trailers-with-status", headers(1, &[(":status", "200")], true)),
+        malformed("trailers-too-early", headers(1, &[("x-a", "b")], true)),
+        midway("after-the-end", say(&[rest(), data(b"more", true)]), true).whole("hello"),
+        midway("goaway", goes(1, 0, rest()), false).whole("hello"),
+        midway("goaway-error", goes(1, 2, rest()), false).whole("hello"),
+        midway("goaway-not-seen", goes(0, 0, rest()), false).part("he", "UR", "remote_refused_stream_reset"),
+        midway("goaway-not-seen-error", goes(0, 2, rest()), false).part("he", "UR", "remote_refused_stream_reset"),
+        midway("reset", say(&[Frame::new(RST_STREAM, 0, 1, &[0, 0, 0, 2])]), true).part("he", "UR", "remote_reset"),
+        midway("closes", vec![Step::Close], false).part("he", "UC", "connection_termination"),
+    ];
+    expect(which, &cases).await;
+}
+
+async fn what_is_no_http2_ends_its_connection(which: Plane) {
+    let ends = |name, steps| case(name, steps, false).none(502, "UPE", "protocol error");
+    let frame = |kind, flags, stream, payload: &[u8]| say(&[Frame::new(kind, flags, stream, payload)]);
+    let promise = [&[0, 0, 0, 2][..], &head(&[]).payload].concat();
+    let overflow = 0x7fff_ffff_u32.to_be_bytes();
+    let mut cases = vec![
+        ends(
+            "http1",
+            vec![Step::Bytes(
+                b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello".to_vec(),
+            )],
+        ),
+        // Nobody asked for it (RFC 9113 section 8.4); Envoy passes it over.
+        match which {
+            Plane::Topsail => ends("push-promise", frame(PUSH_PROMISE, 4, 1, &promise)),
+            _ => case("push-promise", frame(PUSH_PROMISE, 4, 1, &promise), true).late(),
+        },
+        ends("hpack", frame(1, 5, 1, &[0xff; 8])),
+        ends("headers-on-0", say(&[headers(0, &[(":status", "200")], true)])),
+        ends("headers-on-even", say(&[headers(2, &[(":status", "200")], true)])),
+        ends("headers-on-idle", say(&[headers(5, &[(":status", "200")], true)])),
+        ends("data-on-0", frame(DATA, 0, 0, b"x")),
+        ends("data-on-idle", frame(DATA, 0, 5, b"x")),
+        ends("reset-of-idle", frame(RST_STREAM, 0, 5, &[0; 4])),
+        ends("padding", frame(DATA, 8, 1, &[0xff])),
+        ends("large-frame", frame(DATA, 0, 1, &[0; 20_000])),
+        ends("short-ping", frame(PING, 0, 0, &[0; 3])),
+        ends("short-settings", say(&[settings(&[0; 5])])),
+        ends("large-window", say(&[settings(&[0, 4, 0x80, 0, 0, 0])])),
+        ends("small-frames", say(&[settings(&[0, 5, 0, 0, 0, 1])])),
+        ends("no-update", frame(WINDOW_UPDATE, 0, 0, &[0; 4])),
+        ends("overflow", frame(WINDOW_UPDATE, 0, 0, &overflow)),
+        ends("continuation-of-nothing", frame(CONTINUATION, 4, 1, &[])),
+        ends(
+            "nothing-continued",
+            say(&[Frame::new(1, 0, 1, &[]), Frame::new(PING, 0, 0, &[0; 8])]),
+        ),
+        case("closes", vec![Step::Close], false).none(503, "UC", "connection termination"),
+    ];
+    let mut mute = ends("no-settings", say(&[head(&[]), data(b"hello", true)]));
+    mute.hello = Vec::new();
+    cases.push(mute);
+    expect(which, &cases).await;
+}
+
+async fn floods_end_their_connection_or_wait(which: Plane) {
+    let block = headers(1, &[("x-a", &"a".repeat(1000))], false).payload;
+    let flood = |first: &[Frame], flood: Frame| vec![Step::Say(first.to_vec()), Step::Flood(vec![flood; 1000])];
+    let mut begun = head(&[]);
+    begun.flags = 0;
+    let ends = |name, steps| case(name, steps, false).none(502, "UPE", "protocol error");
+    // What has to be answered is not read on while the answers are not taken.
+    let waits = |name, mut steps: Vec<Step>| {
+        steps.push(Step::Say(vec![head(&[("content-length", "5")]), data(b"hello", true)]));
+        match which {
+            Plane::Topsail => case(name, steps, true).whole("hello"),
+            _ => ends(name, steps),
+        }
+    };
+    // To Envoy it is headers that are too large, or a flood, by what comes at once.
+    let block = flood(&[begun.clone()], Frame::new(CONTINUATION, 0, 1, &block));
+    let large = case("", Vec::new(), false).none(503, "UR", "remote reset");
+    let continued = Case {
+        or: (which == Plane::Envoy).then_some((large.said, large.logged)),
+        ..ends("continuation", block)
+    };
+    let cases = [
+        continued,
+        ends(
+            "empty-continuation",
+            flood(&[begun], Frame::new(CONTINUATION, 0, 1, &[])),
+        ),
+        case("empty-data", flood(&[head(&[])], data(b"", false)), false).part("", "UPE", "protocol_error"),
+        waits("ping", flood(&[], Frame::new(PING, 0, 0, &[0; 8]))),
+        waits("settings", flood(&[], settings(&[]))),
+        ends("priority", flood(&[], Frame::new(2, 0, 3, &[0, 0, 0, 0, 9]))),
+        ends(
+            "window-update",
+            flood(&[], Frame::new(WINDOW_UPDATE, 0, 0, &[0, 0, 0, 1])),
+        ),
+    ];
+    expect(which, &cases).await;
+}
+
+async fn silence_and_endless_promises_end_in_time(which: Plane) {
+    let again = |frame: Frame| vec![Step::Repeat(vec![frame], Duration::from_millis(1))];
+    let interim = |status: &str| again(headers(1, &[(":status", status)], false));
+    // Its settings come when it is too late.
+    let mute = [
+        Step::Repeat(Vec::new(), Duration::from_millis(10)),
+        Step::Say(vec![settings(&[])]),
+    ];
+    let mut mute = case("mute", mute.to_vec(), true).late();
+    mute.hello = Vec::new();
+    let cases = [
+        case("silence", vec![Step::Say(Vec::new())], true).late(),
+        case("pings", again(Frame::new(PING, 0, 0, &[0; 8])), true).late(),
+        case("continue", interim("100"), true).late(),
+        case("early-hints", interim("103"), true).late(),
+        mute,
+    ];
+    expect(which, &cases).await;
+}
+
+async fn connections_without_answers_to_pings_are_left(which: Plane) {
+    let mute = FrameHost::start(&[settings(&[])], &[Step::Say(Vec::new())]).await;
+    let slow = Backend::http("slow").await;
+    let cluster = |name: &str, host, timeout: &str| {
+        let mut cluster = cluster_http2(name, host);
+        let options = &mut cluster["typed_extension_protocol_options"];
+        let options = &mut options["envoy.extensions.upstreams.http.v3.HttpProtocolOptions"]["explicit_http_config"];
+        options["http2_protocol_options"] = json!({"connection_keepalive": {"interval": "0.1s", "timeout": timeout}});
+        cluster
+    };
+    let clusters = [cluster("0", mute.address, "0.2s"), cluster("1", slow.address(), "10s")];
+    let route =
+        |name: &str| json!({"match": {"path": format!("/{name}")}, "route": {"cluster": name, "timeout": "0s"}});
+    let log = "%REQ(X-CASE)% %RESPONSE_CODE% %RESPONSE_FLAGS% %RESPONSE_CODE_DETAILS%\n";
+    let more = json!({"access_log": access_log(log)});
+    let listener = http_listener("in", "OUTBOUND", json!([route("0"), route("1")]), more);
+    let alone = Alone::start(which, &[listener], &clusters, json!({})).await;
+    let said = ask(&alone, 0, "mute").await.answer().await.unwrap();
+    let text = "upstream connect error or disconnect/reset before headers. reset reason: connection termination";
+    assert_eq!((said.status, said.body.as_str()), (503, text));
+    assert_eq!(ask(&alone, 0, "again").await.answer().await.unwrap().body, "good");
+    assert_eq!(mute.connections(), 2);
+    // An answer that takes its time is waited for, as long as pings are answered.
+    let slowly = get(alone.listener(0), "web", "/1")
+        .header("x-echo-delay", "1000")
+        .header("x-case", "slow");
+    slowly.expect(200).await;
+    let reason = "upstream_reset_before_response_started{connection_termination}";
+    let lines = [
+        &format!("mute 503 UC {reason}"),
+        "again 200 - via_upstream",
+        "slow 200 - via_upstream",
+    ];
+    alone.logged(&lines).await;
+}
