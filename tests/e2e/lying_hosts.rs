@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::harness::Plane;
-use super::harness::alone::{Alone, cluster, http_listener};
+use super::harness::alone::{Alone, access_log, cluster, http_listener};
 use super::harness::wire::{Host, Said, Then, Wire};
 use crate::on_each_plane;
 
@@ -14,9 +14,11 @@ on_each_plane! {
     odd_answers_pass_and_cost_nobody_else_anything,
 }
 
+const LOG: &str = "%REQ(:PATH)% %RESPONSE_CODE% %RESPONSE_FLAGS% %RESPONSE_CODE_DETAILS%\n";
+
 async fn plane(which: Plane, host: &Host) -> Alone {
     let routes = json!([{"match": {"prefix": "/"}, "route": {"cluster": "back", "timeout": "1s"}}]);
-    let listener = http_listener("in", "INBOUND", routes, json!({}));
+    let listener = http_listener("in", "INBOUND", routes, json!({"access_log": access_log(LOG)}));
     Alone::start(which, &[listener], &[cluster("back", host.address)], json!({})).await
 }
 
@@ -27,8 +29,8 @@ async fn ask(alone: &Alone, number: usize) -> (Option<Said>, Wire) {
     (wire.answer().await, wire)
 }
 
-/// The answer to each of these, of which none costs the client its connection.
-async fn expect(which: Plane, answers: &[(&str, Then)], status: u16, text: &str) {
+/// The answer to each of these, of which none costs the client its connection, and what the log says of it.
+async fn expect(which: Plane, answers: &[(&str, Then)], status: u16, text: &str, logged: &str) {
     let mut all: Vec<_> = answers
         .iter()
         .map(|(answer, then)| (answer.as_bytes().to_vec(), *then))
@@ -37,6 +39,7 @@ async fn expect(which: Plane, answers: &[(&str, Then)], status: u16, text: &str)
     all.push((b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\ngood".to_vec(), Then::Goes));
     let host = Host::start(all).await;
     let alone = plane(which, &host).await;
+    let mut lines = Vec::new();
     for (number, (answer, _)) in answers.iter().enumerate() {
         let (said, mut wire) = ask(&alone, number).await;
         let said = said.unwrap_or_else(|| panic!("{answer:?}"));
@@ -44,7 +47,10 @@ async fn expect(which: Plane, answers: &[(&str, Then)], status: u16, text: &str)
         wire.send(format!("GET /{good} HTTP/1.1\r\nhost: web\r\n\r\n").as_bytes())
             .await;
         assert_eq!(wire.answer().await.unwrap().body, "good", "{answer:?}");
+        lines.push(format!("/{number} {status} {logged}"));
+        lines.push(format!("/{good} 200 - via_upstream"));
     }
+    alone.logged(&lines).await;
 }
 
 async fn answers_that_are_none_are_bad_gateways(which: Plane) {
@@ -79,14 +85,16 @@ async fn answers_that_are_none_are_bad_gateways(which: Plane) {
         ("HTTP/1.1 200 OK\r\ncontent-le", Then::Closes),
     ];
     let text = "upstream connect error or disconnect/reset before headers. reset reason: protocol error";
-    expect(which, &answers, 502, text).await;
+    let logged = "UPE upstream_reset_before_response_started{protocol_error}";
+    expect(which, &answers, 502, text, logged).await;
 }
 
 async fn hosts_that_go_away_or_never_answer_are_told_apart(which: Plane) {
     let gone = "upstream connect error or disconnect/reset before headers. reset reason: connection termination";
-    expect(which, &[("", Then::Closes), ("", Then::Resets)], 503, gone).await;
+    let logged = "UC upstream_reset_before_response_started{connection_termination}";
+    expect(which, &[("", Then::Closes), ("", Then::Resets)], 503, gone, logged).await;
     let stalls = [("", Then::Stalls), ("HTTP/1.1 200 OK\r\ncontent-le", Then::Stalls)];
-    expect(which, &stalls, 504, "upstream request timeout").await;
+    expect(which, &stalls, 504, "upstream request timeout", "UT response_timeout").await;
 }
 
 async fn answers_that_break_off_break_off(which: Plane) {
@@ -111,13 +119,20 @@ async fn answers_that_break_off_break_off(which: Plane) {
     let chunked = |said: &Said| said.headers.contains_key("transfer-encoding");
     let host = Host::start(answers.to_vec()).await;
     let alone = plane(which, &host).await;
-    for number in 0..answers.len() {
+    let mut lines = Vec::new();
+    for (number, (_, then)) in answers.iter().enumerate() {
         let (said, _) = ask(&alone, number).await;
         let said = said.unwrap();
         // The client can tell that it is not whole.
         let whole = if chunked(&said) { "5\r\nhello\r\n" } else { "hello" };
         assert_eq!((said.status, said.body.as_str()), (200, whole), "{number}");
+        let logged = match then {
+            Then::Stalls => "UT response_timeout",
+            _ => "UPE upstream_reset_after_response_started{protocol_error}",
+        };
+        lines.push(format!("/{number} 200 {logged}"));
     }
+    alone.logged(&lines).await;
 }
 
 async fn odd_answers_pass_and_cost_nobody_else_anything(which: Plane) {
@@ -146,6 +161,7 @@ async fn odd_answers_pass_and_cost_nobody_else_anything(which: Plane) {
     )
     .await;
     let alone = plane(which, &host).await;
+    let mut lines = Vec::new();
     for (number, (answer, _, body)) in answers.iter().enumerate() {
         // What belongs to no request is nobody's answer.
         for _ in 0..2 {
@@ -155,6 +171,8 @@ async fn odd_answers_pass_and_cost_nobody_else_anything(which: Plane) {
             let said = wire.answer().await.unwrap_or_else(|| panic!("{answer:?}"));
             assert_eq!((said.status, said.body.as_str()), (200, *body), "{answer:?}");
             assert!(!said.headers.contains_key("keep-alive"), "{answer:?}");
+            lines.push(format!("/{number} 200 - via_upstream"));
         }
     }
+    alone.logged(&lines).await;
 }
