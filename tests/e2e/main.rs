@@ -37,6 +37,7 @@ mod memory;
 mod metrics;
 mod mutual_tls;
 mod oddities;
+mod origination;
 mod outliers;
 mod passthrough;
 mod pieces;

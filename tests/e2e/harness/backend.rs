@@ -21,6 +21,8 @@ use tokio::task::{AbortHandle, JoinSet};
 use tonic_health::server::HealthReporter;
 use tower::ServiceExt;
 
+use super::tls::Authority;
+
 /// What a backend saw of a request, and answers with as JSON.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Seen {
@@ -110,6 +112,27 @@ impl Backend {
             },
         )
         .await
+    }
+
+    /// An HTTP application that speaks TLS, with a certificate of this CA for this name. It may want one of the same CA
+    /// from its clients.
+    pub async fn https(name: &str, authority: &Authority, server_name: &str, mutual: bool) -> Self {
+        let acceptor = authority.acceptor(server_name, mutual);
+        let serve = move |stream, shared: Arc<Shared>| {
+            let acceptor = acceptor.clone();
+            async move {
+                // Whoever does not get through the handshake gets no answer.
+                let Ok(stream) = acceptor.accept(stream).await else {
+                    return;
+                };
+                let service = service_fn(move |request| answer(shared.clone(), "".into(), request));
+                // A peer that goes away in mid-connection is the peer's affair.
+                let _ = auto::Builder::new(TokioExecutor::new())
+                    .serve_connection(TokioIo::new(stream), service)
+                    .await;
+            }
+        };
+        Self::start("127.0.0.1:0".parse().unwrap(), name, serve).await
     }
 
     /// A gRPC application, the health service, and what sets what it says.

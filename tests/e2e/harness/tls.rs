@@ -7,11 +7,13 @@ use std::sync::Arc;
 
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
+use rcgen::{BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair, date_time_ymd};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, ServerConfig, SignatureScheme};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme};
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
@@ -34,11 +36,75 @@ impl Identity {
         let state = StateDir::open(state).unwrap();
         let ca = Ca::load_or_create(&state, &authority.parse().unwrap(), &Clock::system()).unwrap();
         let issued = ca.issue(&spiffe_id.parse().unwrap(), &IssueOptions::default()).unwrap();
-        let chain = CertificateDer::pem_slice_iter(issued.chain_pem.as_bytes())
-            .map(Result::unwrap)
-            .collect();
-        let key = PrivateKeyDer::from_pem_slice(issued.key_pem.expose().as_bytes()).unwrap();
-        Self { chain, key }
+        Self::of(&issued.chain_pem, issued.key_pem.expose())
+    }
+
+    /// This certificate, with what it is signed by, and its key, both as PEM.
+    pub fn of(chain: &str, key: &str) -> Self {
+        let chain = CertificateDer::pem_slice_iter(chain.as_bytes());
+        Self {
+            chain: chain.map(Result::unwrap).collect(),
+            key: PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap(),
+        }
+    }
+}
+
+/// A CA of the test's own making, for hosts that are no part of a mesh.
+pub struct Authority {
+    issuer: Issuer<'static, KeyPair>,
+    /// Its certificate.
+    pub pem: String,
+}
+
+impl Authority {
+    /// Makes one.
+    pub fn new(name: &str) -> Self {
+        let mut params = Self::params(name, Vec::new());
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let key = KeyPair::generate().unwrap();
+        let pem = params.self_signed(&key).unwrap().pem();
+        Self {
+            issuer: Issuer::new(params, key),
+            pem,
+        }
+    }
+
+    /// A certificate for this DNS name up to the end of a year, and its key, both as PEM.
+    pub fn issue(&self, name: &str, until: i32) -> (String, String) {
+        let mut params = Self::params(name, vec![name.to_owned()]);
+        params.not_after = date_time_ymd(until, 12, 31);
+        let key = KeyPair::generate().unwrap();
+        let certificate = params.signed_by(&key, &self.issuer).unwrap();
+        (certificate.pem(), key.serialize_pem())
+    }
+
+    /// What ends TLS with a certificate for this DNS name, and may want one of the same CA.
+    pub fn acceptor(&self, name: &str, mutual: bool) -> TlsAcceptor {
+        let (chain, key) = self.issue(name, 2100);
+        let identity = Identity::of(&chain, &key);
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let builder = ServerConfig::builder_with_provider(provider.clone())
+            .with_safe_default_protocol_versions()
+            .unwrap();
+        let builder = if mutual {
+            let mut roots = RootCertStore::empty();
+            roots
+                .add(CertificateDer::from_pem_slice(self.pem.as_bytes()).unwrap())
+                .unwrap();
+            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+            builder.with_client_cert_verifier(verifier.build().unwrap())
+        } else {
+            builder.with_no_client_auth()
+        };
+        let config = builder.with_single_cert(identity.chain, identity.key).unwrap();
+        TlsAcceptor::from(Arc::new(config))
+    }
+
+    fn params(name: &str, names: Vec<String>) -> CertificateParams {
+        let mut params = CertificateParams::new(names).unwrap();
+        params.distinguished_name = DistinguishedName::new();
+        params.distinguished_name.push(DnType::CommonName, name);
+        params
     }
 }
 
@@ -50,6 +116,11 @@ pub(super) fn acceptor(name: &str) -> TlsAcceptor {
         "app.example",
         &format!("spiffe://app.example/ns/apps/sa/{name}"),
     );
+    acceptor_with(identity)
+}
+
+/// What ends TLS with this certificate, and asks for none.
+pub fn acceptor_with(identity: Identity) -> TlsAcceptor {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let builder = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
