@@ -160,7 +160,7 @@ impl RetryPolicy {
         let any_reset = [RetryOn::SERVER_ERROR, RetryOn::GATEWAY_ERROR, RetryOn::RESET];
         match kind {
             FailureKind::Overflow => false,
-            FailureKind::Connect | FailureKind::ConnectTimeout => {
+            FailureKind::Connect | FailureKind::NoSocket | FailureKind::ConnectTimeout => {
                 on(&any_reset) || on(&[RetryOn::CONNECT_FAILURE, RetryOn::RESET_BEFORE_REQUEST])
             }
             FailureKind::Refused => on(&any_reset) || on(&[RetryOn::REFUSED_STREAM]),

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
+use rustix::io::Errno;
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpSocket, TcpStream, UnixStream};
@@ -33,6 +34,8 @@ pub(crate) struct SendError {
 pub(crate) enum FailureKind {
     /// No connection.
     Connect,
+    /// Not even a socket for one.
+    NoSocket,
     /// No connection in time.
     ConnectTimeout,
     /// A circuit breaker is open.
@@ -50,14 +53,20 @@ pub(crate) enum FailureKind {
 }
 
 impl SendError {
-    /// Whether the client is told of the reason: what went wrong with TLS, and what the system said of connecting.
-    pub(crate) fn tells_transport(&self) -> bool {
-        self.kind == FailureKind::Connect && !self.reason.is_empty() && self.reason.starts_with("TLS")
-    }
-
-    /// What went wrong with a connection (`%UPSTREAM_TRANSPORT_FAILURE_REASON%`), if it was that.
+    /// What went wrong with a connection (`%UPSTREAM_TRANSPORT_FAILURE_REASON%`), if it was that. It is for logs: clients
+    /// are not to learn whom the proxy trusts.
     pub(crate) fn transport(&self) -> Option<&str> {
-        (self.kind == FailureKind::Connect).then_some(&*self.reason)
+        match self.kind {
+            FailureKind::Connect => Some(&self.reason),
+            FailureKind::NoSocket => Some("socket creation failure"),
+            FailureKind::ConnectTimeout
+            | FailureKind::Overflow
+            | FailureKind::Reset
+            | FailureKind::RemoteReset
+            | FailureKind::Refused
+            | FailureKind::PerTryTimeout
+            | FailureKind::Protocol => None,
+        }
     }
 
     /// A failure with its reason.
@@ -189,6 +198,7 @@ pub(crate) async fn connect_with(
             stats.cx_connect_time.record(open.since.elapsed());
             return Ok(Link { io, near, alpn, open });
         }
+        Ok(Err(error)) if is_our_own(&error) => SendError::new(FailureKind::NoSocket, error),
         Ok(Err(error)) => {
             open.closed(true);
             SendError::new(FailureKind::Connect, reason(&error))
@@ -201,6 +211,12 @@ pub(crate) async fn connect_with(
     stats.cx_connect_fail.fetch_add(1, Relaxed);
     host.state.stats.cx_connect_fail.fetch_add(1, Relaxed);
     Err(error)
+}
+
+/// Whether it is for want of file descriptors that there is no connection.
+fn is_our_own(error: &io::Error) -> bool {
+    let wanting = [Errno::MFILE, Errno::NFILE].map(Errno::raw_os_error);
+    error.raw_os_error().is_some_and(|number| wanting.contains(&number))
 }
 
 /// Why there is no connection, in Envoy's words where it is the system that says so.

@@ -13,6 +13,7 @@ use crate::proxy::upstream::connect::{FailureKind, SendError};
 pub(super) fn reset_reason(kind: FailureKind) -> (Flags, &'static str) {
     match kind {
         FailureKind::Connect => (Flags::UPSTREAM_CONNECTION_FAILURE, "remote connection failure"),
+        FailureKind::NoSocket => (Flags::UPSTREAM_CONNECTION_FAILURE, "local connection failure"),
         FailureKind::ConnectTimeout => (Flags::UPSTREAM_CONNECTION_FAILURE, "connection timeout"),
         FailureKind::Overflow => (Flags::UPSTREAM_OVERFLOW, "overflow"),
         FailureKind::Reset | FailureKind::PerTryTimeout => {
@@ -32,11 +33,7 @@ pub(super) fn failed(error: &SendError, exchange: &Exchange) -> LocalReply {
     } else {
         ""
     };
-    let mut text =
-        format!("upstream connect error or disconnect/reset before headers. {retried}reset reason: {details}");
-    if error.tells_transport() {
-        text.push_str(&format!(", transport failure reason: {}", error.reason));
-    }
+    let text = format!("upstream connect error or disconnect/reset before headers. {retried}reset reason: {details}");
     let why = error.transport().map(|reason| format!("|{reason}")).unwrap_or_default();
     let heard = exchange.interims.as_ref().and_then(Interims::heard);
     let when = if heard.is_some() { "after" } else { "before" };
