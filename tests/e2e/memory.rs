@@ -1,4 +1,5 @@
-//! Bodies that are larger than memory allows: whoever is slow holds back who is fast, and what is kept is bounded.
+//! Bodies that are larger than memory allows: whoever is slow holds back who is fast, and what is kept is bounded. So it is
+//! with heads that never end.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -15,8 +16,9 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::harness::alone::{Alone, cluster, http_listener};
+use crate::harness::frames::{Frame, PREFACE, headers, request};
 use crate::harness::wire::Wire;
-use crate::harness::{Plane, eventually};
+use crate::harness::{Backend, Plane, eventually, get};
 use crate::on_each_plane;
 
 on_each_plane! {
@@ -24,6 +26,7 @@ on_each_plane! {
     answers_that_nobody_takes_wait_with_their_hosts,
     answers_on_streams_that_nobody_takes_wait_with_their_hosts,
     bodies_that_are_kept_for_a_retry_are_small,
+    heads_that_never_end_are_small,
 }
 
 /// Bodies at once.
@@ -285,4 +288,41 @@ async fn bodies_that_are_kept_for_a_retry_are_small(which: Plane) {
     })
     .await;
     serving.abort();
+}
+
+/// Connections with heads that are not whole.
+const HEADS: usize = 1000;
+/// The length of each, which is below what is refused.
+const HEAD: usize = 50 << 10;
+
+/// All of the heads are 50 MB. Whoever read them into ever larger buffers would need several times as much.
+async fn heads_that_never_end_are_small(which: Plane) {
+    let backend = Backend::http("echo").await;
+    let value = "a".repeat(HEAD);
+    let lines = format!("GET / HTTP/1.1\r\nhost: web\r\nx-a: {value}").into_bytes();
+    let mut frames = PREFACE.to_vec();
+    let begun = headers(1, &[&request("GET", "/")[..], &[("x-a", &value)]].concat(), true).continued();
+    let settings = Frame::new(4, 0, 0, &[]);
+    // But for the last, which ends it.
+    let begun = std::iter::once(&settings).chain(&begun[..begun.len() - 1]);
+    begun.for_each(|frame| frame.write(&mut frames));
+    for said in [lines, frames] {
+        let alone = plane(which, backend.address(), json!({})).await;
+        let mut streams = Vec::new();
+        for _ in 0..HEADS {
+            let mut stream = TcpStream::connect(alone.listener(0)).await.unwrap();
+            stream.write_all(&said).await.unwrap();
+            streams.push(stream);
+        }
+        // What was said before is read before this is answered, or at the same time.
+        get(alone.listener(0), "web", "/").expect(200).await;
+        let name = "http.in.downstream_cx_rx_bytes_total";
+        eventually("all is read", async || {
+            let read = alone.sidecar.stats(name).await[name] as usize;
+            (read >= HEADS * said.len()).then_some(()).ok_or(read.to_string())
+        })
+        .await;
+        assert_bounded(&alone);
+        drop(streams);
+    }
 }
