@@ -2,8 +2,12 @@
 //!
 //! Nothing is expected here but that: what Envoy does is what is right.
 
+mod cases;
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
+
+use cases::{CASES, Case, STEERING};
 
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -16,6 +20,7 @@ use crate::between_planes;
 
 between_planes! {
     both_planes_make_the_same_of_each,
+    both_planes_believe_the_same_of_strangers,
     a_body_of_a_stream_that_lives_too_long_is_told_so,
     a_copy_says_who_sends_it,
     an_answer_of_a_routes_own_that_has_no_body_is_whole,
@@ -201,7 +206,7 @@ fn routes() -> Value {
 }
 
 /// Listeners by how they differ.
-const LISTENERS: [&str; 8] = [
+const LISTENERS: [&str; 10] = [
     "plain",
     "normal",
     "redirecting",
@@ -210,6 +215,9 @@ const LISTENERS: [&str; 8] = [
     "silent",
     "filtered",
     "checked",
+    // At the edge of a mesh, and there behind a proxy that is trusted.
+    "edge",
+    "behind",
 ];
 
 async fn plane(which: Plane) -> (Alone, Seen) {
@@ -251,6 +259,8 @@ async fn plane(which: Plane) -> (Alone, Seen) {
             }),
             "no-urls" => json!({"http_protocol_options": {"allow_absolute_url": false}}),
             "asking" => json!({"proxy_100_continue": true}),
+            "edge" => json!({"use_remote_address": true}),
+            "behind" => json!({"use_remote_address": true, "xff_num_trusted_hops": 1}),
             _ => json!({}),
         };
         more.as_object_mut().unwrap().extend(own.as_object().unwrap().clone());
@@ -263,238 +273,6 @@ async fn plane(which: Plane) -> (Alone, Seen) {
     (alone, seen)
 }
 
-/// What is sent: to which listener, the first line, further headers with `|` for each end of a line, and the body.
-type Case = (&'static str, &'static str, &'static str, &'static str);
-
-const CASES: [Case; 108] = [
-    // Without a body, whatever there is to say.
-    ("plain", "HEAD /own", "", ""),
-    ("plain", "HEAD /dead", "", ""),
-    ("plain", "HEAD /a", "x-say: HTTP/1.1 200 OK~~", ""),
-    ("plain", "HEAD /a", "x-say: HTTP/1.1 200 OK~content-length: 9~~", ""),
-    (
-        "plain",
-        "HEAD /a",
-        "x-say: HTTP/1.1 200 OK~transfer-encoding: chunked~~",
-        "",
-    ),
-    ("plain", "GET /a", "x-say: HTTP/1.1 204 No~content-length: 0~~", ""),
-    ("plain", "GET /a", "x-say: HTTP/1.1 304 Same~content-length: 9~~", ""),
-    ("plain", "GET /a", "x-say: HTTP/1.1 205 Reset~content-length: 0~~", ""),
-    // Where something is.
-    ("plain", "GET /created?a=b", "", ""),
-    ("plain", "GET /moved/a?b=c", "", ""),
-    ("plain", "GET /turned/a/b?c=d", "", ""),
-    ("plain", "GET /turned/a", "", ""),
-    ("plain", "GET /there?a", "", ""),
-    ("silent", "GET /moved/a?b=c", "", ""),
-    // What was not understood, as Envoy takes it, is the last on its connection.
-    ("plain", "GET /wrong", "", ""),
-    ("plain", "HEAD /wrong", "", ""),
-    (
-        "plain",
-        "POST /wrong",
-        "content-type: application/grpc|content-length: 0",
-        "",
-    ),
-    ("plain", "GET /a", "x-say: HTTP/1.1 400 No~content-length: 0~~", ""),
-    ("checked", "GET /health", "", ""),
-    ("checked", "HEAD /health", "", ""),
-    ("checked", "GET /own", "", ""),
-    ("checked", "GET /a", "x-envoy-upstream-healthchecked-cluster: a", ""),
-    // Rewritten.
-    ("plain", "GET /share", "", ""),
-    ("plain", "GET /shared", "", ""),
-    ("plain", "GET /shared", "x-forwarded-host: web", ""),
-    ("plain", "GET /both", "", ""),
-    ("silent", "GET /both", "", ""),
-    ("plain", "GET /literal", "", ""),
-    ("plain", "GET /literal", "x-forwarded-host: web", ""),
-    ("plain", "GET /same", "", ""),
-    ("plain", "GET /header", "x-host: other.example:81", ""),
-    ("plain", "GET /header", "", ""),
-    ("plain", "GET /formatted/b?c=d", "x-a: a", ""),
-    ("plain", "GET /prefix/b?c=d", "", ""),
-    ("silent", "GET /literal", "", ""),
-    ("silent", "GET /prefix/b", "", ""),
-    ("silent", "GET /a", "", ""),
-    // Each value of a header by itself.
-    ("plain", "GET /is-1", "x-a: 1|x-a: 2", ""),
-    ("plain", "GET /is-2", "x-a: 1|x-a: 2", ""),
-    ("plain", "GET /is-list", "x-a: 1|x-a: 2", ""),
-    ("plain", "GET /is-list", "x-a: 1,2", ""),
-    ("plain", "GET /has-comma", "x-a: 1|x-a: 2", ""),
-    ("plain", "GET /begins-2", "x-a: 1|x-a: 2", ""),
-    ("plain", "GET /is-not-2", "x-a: 1|x-a: 2", ""),
-    ("plain", "GET /is-not-2", "x-a: 1|x-a: 3", ""),
-    ("plain", "GET /is-not-3", "x-a: 1|x-a: 2", ""),
-    ("plain", "GET /is-not-3", "", ""),
-    ("plain", "GET /below-2", "x-a: 7|x-a: 1", ""),
-    // Targets.
-    ("normal", "GET //", "", ""),
-    ("normal", "GET ///", "", ""),
-    ("normal", "GET //a//b/", "", ""),
-    ("redirecting", "GET /a%2fb", "", ""),
-    ("redirecting", "GET /a", "", ""),
-    ("plain", "GET http://web:80/own", "", ""),
-    ("plain", "GET http://web:port/own", "", ""),
-    ("plain", "GET http://web:/own", "", ""),
-    ("no-urls", "GET http://web/own", "", ""),
-    ("no-urls", "GET /own", "", ""),
-    ("plain", "OPTIONS *", "", ""),
-    // Headers.
-    ("plain", "POST /a", "expect: something|content-length: 2", "hi"),
-    ("plain", "GET /a", "proxy-connection: close", ""),
-    ("plain", "GET /a", "connection: host", ""),
-    ("plain", "GET /a", "connection: x-b, close|x-b: 1", ""),
-    ("plain", "GET /a", "te: trailers", ""),
-    (
-        "plain",
-        "GET /a",
-        "x-envoy-attempt-count: 7|x-envoy-upstream-stream-duration-ms: 7",
-        "",
-    ),
-    (
-        "plain",
-        "GET /a",
-        "x-envoy-original-host: evil|x-envoy-original-path: /evil",
-        "",
-    ),
-    ("plain", "GET /a", "x-forwarded-proto: https", ""),
-    ("plain", "GET /a", "cookie: a=1|cookie: b=2", ""),
-    (
-        "plain",
-        "GET /a",
-        "x-say: HTTP/1.1 200 OK~server: mine~via: 1.1 x~set-cookie: a~set-cookie: b~content-length: 0~~",
-        "",
-    ),
-    // Several lines that are one.
-    ("plain", "GET /a", "accept: a|accept: b", ""),
-    ("plain", "GET /a", "authorization: a|authorization: b", ""),
-    (
-        "plain",
-        "GET /a",
-        "x-custom: a|x-custom: b|accept-language: a|accept-language: b",
-        "",
-    ),
-    (
-        "plain",
-        "GET /a",
-        "x-say: HTTP/1.1 200 OK~vary: a~vary: b~cache-control: a~cache-control: b~content-length: 0~~",
-        "",
-    ),
-    // Headers of answers that are made of others.
-    (
-        "plain",
-        "GET /tell",
-        "x-a: 1|x-b: 2|x-say: HTTP/1.1 404 No~x-a: 3~content-length: 0~~",
-        "",
-    ),
-    ("plain", "GET /tell-own", "x-a: 1", ""),
-    ("plain", "GET /tell-late", "x-a: 1|x-slow: 500", ""),
-    ("plain", "GET /tell-dead", "x-a: 1", ""),
-    // Attempts.
-    ("plain", "POST /dead", "content-length: 2", "hi"),
-    ("plain", "POST /gone", "content-length: 2", "hi"),
-    ("plain", "POST /gone", "content-length: 9", "hi"),
-    (
-        "filtered",
-        "OPTIONS /cors-all",
-        "origin: http://b|access-control-request-method: GET",
-        "",
-    ),
-    ("plain", "GET /dead", "", ""),
-    ("plain", "GET /try", "x-slow: 500", ""),
-    ("plain", "GET /try", "", ""),
-    ("plain", "GET /try", "x-say: HTTP/1.1 503 No~content-length: 0~~", ""),
-    (
-        "plain",
-        "GET /try",
-        "x-say: HTTP/1.1 503 No~x-envoy-overloaded: true~content-length: 0~~",
-        "",
-    ),
-    ("plain", "GET /late", "x-slow: 500", ""),
-    ("plain", "GET /short", "x-slow: 500", ""),
-    ("plain", "POST /short", "x-slow: 500|content-length: 9", "hi"),
-    (
-        "plain",
-        "POST /deadline",
-        "x-slow: 500|content-type: application/grpc|grpc-timeout: 200m|content-length: 0",
-        "",
-    ),
-    ("plain", "GET /nowhere", "x-a: nowhere", ""),
-    ("plain", "GET /nobody", "", ""),
-    (
-        "plain",
-        "POST /late",
-        "x-slow: 500|content-type: application/grpc|content-length: 0",
-        "",
-    ),
-    (
-        "plain",
-        "POST /dead",
-        "content-type: application/grpc|content-length: 0",
-        "",
-    ),
-    // What filters and routes take for something.
-    ("plain", "GET /cookie", "", ""),
-    (
-        "plain",
-        "POST /grpc",
-        "content-type: application/grpc+a|content-length: 0",
-        "",
-    ),
-    (
-        "plain",
-        "POST /grpc",
-        "content-type: application/grpc; a=b|content-length: 0",
-        "",
-    ),
-    (
-        "filtered",
-        "OPTIONS /cors",
-        "origin: http://a|access-control-request-method: GET",
-        "",
-    ),
-    (
-        "filtered",
-        "OPTIONS /cors",
-        "origin: http://a|access-control-request-method:",
-        "",
-    ),
-    ("filtered", "GET /a", "x-fault: 1", ""),
-    (
-        "filtered",
-        "POST /a",
-        "x-fault: 1|content-type: application/grpc|content-length: 0",
-        "",
-    ),
-    ("filtered", "POST /a", "content-length: 9", "123456789"),
-    ("filtered", "POST /a", "content-length: 8", "12345678"),
-    // Interim answers.
-    (
-        "plain",
-        "GET /a",
-        "x-say: HTTP/1.1 103 Early Hints~link: a~~HTTP/1.1 200 OK~content-length: 2~~ok",
-        "",
-    ),
-    (
-        "plain",
-        "GET /a",
-        "x-say: HTTP/1.1 100 Continue~~HTTP/1.1 200 OK~content-length: 2~~ok",
-        "",
-    ),
-    // The last before a body that nobody asks for any more.
-    (
-        "asking",
-        "POST /a",
-        "expect: 100-continue|content-length: 5|x-early: 1",
-        "",
-    ),
-    ("asking", "POST /own", "expect: 100-continue|content-length: 5", ""),
-    ("asking", "POST /a", "expect: 100-continue|content-length: 5", "hello"),
-];
-
 /// What came of a case: the answer, and what the host got.
 #[derive(Debug, PartialEq, Eq)]
 struct Came {
@@ -504,7 +282,10 @@ struct Came {
     host: Vec<Vec<String>>,
 }
 
-async fn send(alone: &Alone, seen: &Seen, number: usize, case: &Case) -> Came {
+/// The id that requests come with.
+const ID: &str = "00000001-0000-4000-8000-000000000001";
+
+async fn send(alone: &Alone, seen: &Seen, number: usize, case: &Case<'_>) -> Came {
     let (listener, line, headers, body) = case;
     let index = LISTENERS.iter().position(|one| one == listener).unwrap();
     seen.lock().unwrap().clear();
@@ -515,8 +296,7 @@ async fn send(alone: &Alone, seen: &Seen, number: usize, case: &Case) -> Came {
     } else {
         format!("{headers}\r\n")
     };
-    let id = "00000001-0000-4000-8000-000000000001";
-    let head = format!("{line} HTTP/1.1\r\nhost: web\r\nx-case: {number}\r\nx-request-id: {id}\r\n{headers}\r\n");
+    let head = format!("{line} HTTP/1.1\r\nhost: web\r\nx-case: {number}\r\nx-request-id: {ID}\r\n{headers}\r\n");
     wire.send(head.as_bytes()).await;
     wire.send(body.as_bytes()).await;
     let bodiless = line.starts_with("HEAD ") || [" 204 ", " 304 "].iter().any(|status| headers.contains(status));
@@ -549,13 +329,14 @@ async fn send(alone: &Alone, seen: &Seen, number: usize, case: &Case) -> Came {
     }
 }
 
-/// What is left of a limit is never the same.
+/// What is left of a limit is never the same, nor is a new id.
 fn rounded(line: &str) -> String {
     match line.split_once(": ") {
         Some((name @ "x-envoy-expected-rq-timeout-ms", value)) => {
             let seconds = value.parse::<f64>().unwrap() / 1000.0;
             format!("{name}: {seconds:.1} s")
         }
+        Some((name @ "x-request-id", id)) if id != ID => format!("{name}: another"),
         Some(_) | None => line.to_owned(),
     }
 }
@@ -570,21 +351,22 @@ fn lines(alone: &Alone) -> Lines {
     lines.filter(|(case, _)| case != "-").collect()
 }
 
-/// The lines of both logs, once they tell of the same cases, and of all but those that are refused before anything is
-/// known of them.
-async fn logged(one: &Alone, other: &Alone) -> (Lines, Lines) {
+/// The lines of both logs, once they tell of the same cases, and of all of so many but those that are refused before
+/// anything is known of them.
+async fn logged(one: &Alone, other: &Alone, cases: usize) -> (Lines, Lines) {
     eventually("the logs", async || {
         let both = (lines(one), lines(other));
-        let complete = both.0.len() >= CASES.len() - 3 && both.0.keys().eq(both.1.keys());
+        let complete = both.0.len() >= cases - 3 && both.0.keys().eq(both.1.keys());
         if complete { Ok(both) } else { Err(format!("{both:#?}")) }
     })
     .await
 }
 
-async fn both_planes_make_the_same_of_each() {
+/// Sends each case to both planes, which have to make the same of it, and log the same.
+async fn compare(cases: &[Case<'_>]) {
     let (envoy, ours) = tokio::join!(plane(Plane::Envoy), plane(Plane::Topsail));
     let mut differ = Vec::new();
-    for (number, case) in CASES.iter().enumerate() {
+    for (number, case) in cases.iter().enumerate() {
         let envoys = send(&envoy.0, &envoy.1, number, case).await;
         let own = send(&ours.0, &ours.1, number, case).await;
         if envoys != own {
@@ -592,13 +374,45 @@ async fn both_planes_make_the_same_of_each() {
         }
     }
     assert!(differ.is_empty(), "{}", differ.join("\n"));
-    let (envoys, own) = logged(&envoy.0, &ours.0).await;
+    let (envoys, own) = logged(&envoy.0, &ours.0, cases.len()).await;
     // Of a path that is refused each logs what it had made of it.
     let refused = |line: &str| line.contains("path_normalization_failed") || line.contains("absolute_path_rejected");
     for (case, line) in envoys.iter().filter(|(_, line)| !refused(line)) {
-        let sent = case.parse().map(|number: usize| CASES[number]);
+        let sent = case.parse().map(|number: usize| cases[number]);
         assert_eq!(own.get(case), Some(line), "{sent:?}");
     }
+}
+
+async fn both_planes_make_the_same_of_each() {
+    compare(&CASES).await;
+}
+
+async fn both_planes_believe_the_same_of_strangers() {
+    let fails = "x-say: HTTP/1.1 503 No~content-length: 0~~";
+    let (inside, outside) = ("x-forwarded-for: 10.0.0.1", "x-forwarded-for: 10.0.0.1, 1.2.3.4");
+    let all: Vec<_> = STEERING
+        .iter()
+        .map(|(name, value)| format!("{name}: {value}"))
+        .collect();
+    // Each by itself, and what would make a difference only together.
+    let together = all[..16].join("|");
+    let mut sent = Vec::new();
+    for forwarded in ["x-a: 1", inside, outside] {
+        sent.extend(all.iter().map(|header| ("GET /a", format!("{header}|{forwarded}"))));
+        for line in ["GET /a", "GET /try", "GET /dead"] {
+            sent.push((line, format!("{together}|{forwarded}")));
+            sent.push((line, format!("{together}|{forwarded}|{fails}")));
+            sent.push((line, format!("{together}|{forwarded}|x-slow: 20")));
+        }
+    }
+    let listeners = ["plain", "edge", "behind"];
+    let each = |(line, headers)| listeners.map(|listener| (listener, line, headers, ""));
+    let cases: Vec<_> = sent
+        .iter()
+        .map(|(line, headers)| (*line, headers.as_str()))
+        .flat_map(each)
+        .collect();
+    compare(&cases).await;
 }
 
 async fn a_body_of_a_stream_that_lives_too_long_is_told_so() {
