@@ -59,5 +59,6 @@ mod tracing;
 mod transports;
 mod tunnels;
 mod undeclared;
+mod upstream_policies;
 pub mod web;
 mod xds_faults;
