@@ -10,6 +10,8 @@ mod backend;
 mod client;
 #[path = "harness/collector.rs"]
 mod collector;
+#[path = "harness/compare.rs"]
+mod compare;
 #[path = "harness/frame_host.rs"]
 pub mod frame_host;
 #[path = "harness/frames.rs"]
@@ -38,6 +40,7 @@ pub use alone::Alone;
 pub use backend::Backend;
 pub use client::{Answer, Call, answering, get};
 pub use collector::Collector;
+pub use compare::lasting;
 pub use load::Load;
 pub use mesh::{App, Mesh, Workload};
 pub use network::Network;

@@ -9,6 +9,7 @@ mod absent;
 mod access_logs;
 mod addresses;
 mod admin;
+mod answers;
 mod away;
 mod balance;
 mod bookinfo;

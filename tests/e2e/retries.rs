@@ -8,6 +8,11 @@ use super::harness::alone::{Alone, access_log, cluster, http_listener};
 use super::harness::scripted::Scripted;
 use super::harness::wire::Wire;
 use super::harness::{Plane, eventually};
+use crate::between_planes;
+
+between_planes! {
+    both_planes_make_the_same_attempts,
+}
 
 const LOG: &str =
     "%REQ(X-CASE)% %RESPONSE_CODE% %RESPONSE_FLAGS% %RESPONSE_CODE_DETAILS% %UPSTREAM_REQUEST_ATTEMPT_COUNT%\n";
@@ -138,7 +143,6 @@ async fn all(which: Plane) -> BTreeMap<&'static str, Vec<String>> {
     came.collect()
 }
 
-#[tokio::test]
 async fn both_planes_make_the_same_attempts() {
     let (envoy, ours) = tokio::join!(all(Plane::Envoy), all(Plane::Topsail));
     let mut differ = Vec::new();

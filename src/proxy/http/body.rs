@@ -1,32 +1,33 @@
 //! Bodies on their way through.
 
 pub(crate) mod client;
+mod host;
 pub(crate) mod incoming;
 pub(crate) mod replay;
 
 use std::cell::Cell;
-use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use tokio::sync::Notify;
-use tokio::time::{Instant, Sleep};
+use tokio::time::Instant;
 
 use super::exchange::Recorder;
 use super::filter::grpc_stats::Messages;
 use super::filter::grpc_web::Encoder;
 use super::http1::Refusal;
-use super::{grpc, http2};
+use super::http2;
 use crate::proxy::connection::Stream;
 use crate::proxy::flags::Flags;
 use crate::proxy::turn;
 use crate::proxy::upstream::pool::Lease;
 use client::ClientBody;
+pub(crate) use host::BodyLimits;
+use host::HostBody;
 use incoming::{Incoming, PeerError};
 use replay::Replay;
 
@@ -253,36 +254,9 @@ impl Source {
     fn is_left_by_client(&self) -> bool {
         match self {
             Source::Full(_) => false,
-            Source::Host(host) => host.progress.is_broken() && host.progress.refused().is_none(),
+            Source::Host(host) => host.is_left_by_client(),
         }
     }
-}
-
-/// A host's body with its limits.
-#[derive(Debug)]
-struct HostBody {
-    body: Incoming,
-    lease: Lease,
-    limits: BodyLimits,
-    /// The request, which may still be coming.
-    progress: Rc<Progress>,
-    /// Since when nothing has come, if that is of interest.
-    moved: Instant,
-    /// Whether trailers are to say if the host was successful.
-    tells_success: bool,
-    /// Goes off when it may be too late. Most bodies are there at once and need none.
-    timer: Option<Pin<Box<Sleep>>>,
-}
-
-/// Limits of a response's body.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct BodyLimits {
-    /// How long after the end of the request it has to be complete.
-    pub(crate) response: Option<Duration>,
-    /// When the stream has to be over.
-    pub(crate) stream: Option<Instant>,
-    /// How long nothing may come.
-    pub(crate) idle: Option<Duration>,
 }
 
 impl ResponseBody {
@@ -305,19 +279,11 @@ impl ResponseBody {
     /// A host's body; the connection is given back at its end.
     pub(crate) fn host(body: Incoming, mut lease: Lease, limits: BodyLimits, progress: Rc<Progress>) -> Self {
         if body.is_end_stream() {
-            complete(&mut lease, &progress);
+            host::complete(&mut lease, &progress);
             return Self::empty();
         }
         Self {
-            source: Source::Host(Box::new(HostBody {
-                body,
-                lease,
-                limits,
-                progress,
-                moved: turn::now(),
-                tells_success: false,
-                timer: None,
-            })),
+            source: Source::Host(Box::new(HostBody::new(body, lease, limits, progress))),
             encoder: None,
             recorder: None,
             until_written: false,
@@ -328,7 +294,7 @@ impl ResponseBody {
     /// Its trailers say whether the host was successful (gRPC).
     pub(crate) fn tells_success(&mut self) {
         if let Source::Host(host) = &mut self.source {
-            host.tells_success = true;
+            host.tells_success();
         }
     }
 
@@ -445,98 +411,6 @@ impl Waiting for ResponseBody {
     }
 }
 
-/// An answer is complete. How long it took is of interest if the request was, too.
-fn complete(lease: &mut Lease, request: &Progress) {
-    if let Some(end) = request.end_time() {
-        lease.took(turn::now().saturating_duration_since(end));
-    }
-    lease.finished();
-}
-
-impl HostBody {
-    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) else {
-            return self.poll_late(cx).map(|error| Some(Err(error)));
-        };
-        if self.timer.is_some() {
-            self.moved = Instant::now();
-        }
-        if self.tells_success {
-            self.judge(frame.as_ref());
-        }
-        Poll::Ready(frame.map(|frame| frame.map_err(BodyError::Peer)))
-    }
-
-    /// Takes down whether the host was successful, once it has said so or will not say it any more.
-    fn judge(&mut self, frame: Option<&Result<Frame<Bytes>, PeerError>>) {
-        let trailers = match frame {
-            Some(Ok(frame)) => match frame.trailers_ref() {
-                None if !self.body.is_end_stream() => return,
-                trailers => trailers,
-            },
-            Some(Err(_)) | None => None,
-        };
-        let status = trailers.and_then(grpc::status_in);
-        self.lease
-            .judged(status.is_some_and(|status| !status.is_server_error()));
-        self.tells_success = false;
-    }
-
-    /// All of it has come. What is left is to be taken in time, as Envoy has it.
-    fn ended(&mut self) {
-        complete(&mut self.lease, &self.progress);
-        self.limits = BodyLimits {
-            idle: self.limits.idle,
-            ..Default::default()
-        };
-    }
-
-    fn broken(&mut self, error: &BodyError) {
-        if std::mem::take(&mut self.tells_success) {
-            self.lease.judged(false);
-        }
-        match error {
-            BodyError::Peer(_) => self.lease.broken(),
-            BodyError::Timeout => self.lease.timed_out(),
-            BodyError::Malformed(_) | BodyError::MaxDuration | BodyError::Idle => {}
-        }
-    }
-
-    /// Waits until it is too late. The timer is set anew only when it goes off or has to be earlier.
-    fn poll_late(&mut self, cx: &mut Context<'_>) -> Poll<BodyError> {
-        loop {
-            let Some((at, error)) = self.next_limit() else {
-                return Poll::Pending;
-            };
-            if at <= Instant::now() {
-                return Poll::Ready(error);
-            }
-            match &mut self.timer {
-                Some(timer) if timer.is_elapsed() || at < timer.deadline() => timer.as_mut().reset(at),
-                Some(_) => {}
-                None => self.timer = Some(Box::pin(tokio::time::sleep_until(at))),
-            }
-            if let Some(timer) = &mut self.timer {
-                ready!(timer.as_mut().poll(cx));
-            }
-        }
-    }
-
-    /// The limit that is met first as things are, and when.
-    fn next_limit(&self) -> Option<(Instant, BodyError)> {
-        let BodyLimits { response, stream, idle } = self.limits;
-        let response = response.and_then(|timeout| Some(self.progress.end_time()? + timeout));
-        let idle = idle.map(|idle| self.progress.moved().max(Some(self.moved)).unwrap_or(self.moved) + idle);
-        let limits = [
-            (response, BodyError::Timeout),
-            (stream, BodyError::MaxDuration),
-            (idle, BodyError::Idle),
-        ];
-        let set = limits.into_iter().filter_map(|(at, error)| Some((at?, error)));
-        set.min_by_key(|(at, _)| *at)
-    }
-}
-
 impl Body for ResponseBody {
     type Data = Bytes;
     type Error = BodyError;
@@ -571,7 +445,7 @@ impl Body for ResponseBody {
     fn is_end_stream(&self) -> bool {
         match &self.source {
             Source::Full(body) => body.is_none(),
-            Source::Host(host) => host.body.is_end_stream(),
+            Source::Host(host) => host.is_end_stream(),
         }
     }
 
@@ -579,7 +453,7 @@ impl Body for ResponseBody {
         match &self.source {
             _ if self.encoder.is_some() => SizeHint::default(),
             Source::Full(body) => SizeHint::with_exact(body.as_ref().map_or(0, Bytes::len) as u64),
-            Source::Host(host) => host.body.size_hint(),
+            Source::Host(host) => host.size_hint(),
         }
     }
 }

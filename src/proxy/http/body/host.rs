@@ -1,0 +1,169 @@
+//! The body of a host's answer, with its limits.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use tokio::time::{Instant, Sleep};
+
+use super::incoming::{Incoming, PeerError};
+use super::{BodyError, Progress};
+use crate::proxy::http::grpc;
+use crate::proxy::turn;
+use crate::proxy::upstream::pool::Lease;
+
+/// A host's body with its limits.
+#[derive(Debug)]
+pub(super) struct HostBody {
+    body: Incoming,
+    lease: Lease,
+    limits: BodyLimits,
+    /// The request, which may still be coming.
+    progress: Rc<Progress>,
+    /// Since when nothing has come, if that is of interest.
+    moved: Instant,
+    /// Whether trailers are to say if the host was successful.
+    tells_success: bool,
+    /// Goes off when it may be too late. Most bodies are there at once and need none.
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+/// Limits of a response's body.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct BodyLimits {
+    /// How long after the end of the request it has to be complete.
+    pub(crate) response: Option<Duration>,
+    /// When the stream has to be over.
+    pub(crate) stream: Option<Instant>,
+    /// How long nothing may come.
+    pub(crate) idle: Option<Duration>,
+}
+
+impl HostBody {
+    /// What is to come of an answer, of which the head has.
+    pub(super) fn new(body: Incoming, lease: Lease, limits: BodyLimits, progress: Rc<Progress>) -> Self {
+        Self {
+            body,
+            lease,
+            limits,
+            progress,
+            moved: turn::now(),
+            tells_success: false,
+            timer: None,
+        }
+    }
+
+    /// Its trailers say whether the host was successful (gRPC).
+    pub(super) fn tells_success(&mut self) {
+        self.tells_success = true;
+    }
+
+    /// Whether the client has gone, who was still sending.
+    pub(super) fn is_left_by_client(&self) -> bool {
+        self.progress.is_broken() && self.progress.refused().is_none()
+    }
+
+    pub(super) fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    pub(super) fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+
+    /// What comes next, unless that is too late.
+    pub(super) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) else {
+            return self.poll_late(cx).map(|error| Some(Err(error)));
+        };
+        if self.timer.is_some() {
+            self.moved = Instant::now();
+        }
+        if self.tells_success {
+            self.judge(frame.as_ref());
+        }
+        Poll::Ready(frame.map(|frame| frame.map_err(BodyError::Peer)))
+    }
+
+    /// Takes down whether the host was successful, once it has said so or will not say it any more.
+    fn judge(&mut self, frame: Option<&Result<Frame<Bytes>, PeerError>>) {
+        let trailers = match frame {
+            Some(Ok(frame)) => match frame.trailers_ref() {
+                None if !self.body.is_end_stream() => return,
+                trailers => trailers,
+            },
+            Some(Err(_)) | None => None,
+        };
+        let status = trailers.and_then(grpc::status_in);
+        self.lease
+            .judged(status.is_some_and(|status| !status.is_server_error()));
+        self.tells_success = false;
+    }
+
+    /// All of it has come. What is left is to be taken in time, as Envoy has it.
+    pub(super) fn ended(&mut self) {
+        complete(&mut self.lease, &self.progress);
+        self.limits = BodyLimits {
+            idle: self.limits.idle,
+            ..Default::default()
+        };
+    }
+
+    /// It breaks off.
+    pub(super) fn broken(&mut self, error: &BodyError) {
+        if std::mem::take(&mut self.tells_success) {
+            self.lease.judged(false);
+        }
+        match error {
+            BodyError::Peer(_) => self.lease.broken(),
+            BodyError::Timeout => self.lease.timed_out(),
+            BodyError::Malformed(_) | BodyError::MaxDuration | BodyError::Idle => {}
+        }
+    }
+
+    /// Waits until it is too late. The timer is set anew only when it goes off or has to be earlier.
+    pub(super) fn poll_late(&mut self, cx: &mut Context<'_>) -> Poll<BodyError> {
+        loop {
+            let Some((at, error)) = self.next_limit() else {
+                return Poll::Pending;
+            };
+            if at <= Instant::now() {
+                return Poll::Ready(error);
+            }
+            match &mut self.timer {
+                Some(timer) if timer.is_elapsed() || at < timer.deadline() => timer.as_mut().reset(at),
+                Some(_) => {}
+                None => self.timer = Some(Box::pin(tokio::time::sleep_until(at))),
+            }
+            if let Some(timer) = &mut self.timer {
+                ready!(timer.as_mut().poll(cx));
+            }
+        }
+    }
+
+    /// The limit that is met first as things are, and when.
+    fn next_limit(&self) -> Option<(Instant, BodyError)> {
+        let BodyLimits { response, stream, idle } = self.limits;
+        let response = response.and_then(|timeout| Some(self.progress.end_time()? + timeout));
+        let idle = idle.map(|idle| self.progress.moved().max(Some(self.moved)).unwrap_or(self.moved) + idle);
+        let limits = [
+            (response, BodyError::Timeout),
+            (stream, BodyError::MaxDuration),
+            (idle, BodyError::Idle),
+        ];
+        let set = limits.into_iter().filter_map(|(at, error)| Some((at?, error)));
+        set.min_by_key(|(at, _)| *at)
+    }
+}
+
+/// An answer is complete. How long it took is of interest if the request was, too.
+pub(super) fn complete(lease: &mut Lease, request: &Progress) {
+    if let Some(end) = request.end_time() {
+        lease.took(turn::now().saturating_duration_since(end));
+    }
+    lease.finished();
+}
