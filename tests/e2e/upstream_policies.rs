@@ -29,6 +29,7 @@ on_each_plane! {
     what_one_priority_cannot_take_goes_to_the_next,
     hosts_behind_broken_gateways_are_left_out,
     hosts_that_cannot_be_reached_are_left_out,
+    ejections_are_counted_by_their_causes,
     one_address_goes_to_one_host,
     weights_share_tcp_connections,
 }
@@ -275,8 +276,93 @@ async fn left_out(alone: &Alone, cluster: &str, hosts: u64) {
         (active == hosts).then_some(()).ok_or(active.to_string())
     })
     .await;
-    let name = format!("cluster.{cluster}.outlier_detection.ejections_enforced_total");
-    assert_eq!(alone.sidecar.stats("ejections_enforced_total").await[&name], hosts);
+}
+
+/// The statistics of ejections of a cluster, all of which there are, apart from those that are zero.
+async fn ejections(alone: &Alone, cluster: &str) -> Vec<(String, u64)> {
+    let prefix = format!("cluster.{cluster}.outlier_detection.ejections_");
+    let stats = alone.sidecar.stats(&prefix).await;
+    let stats: Vec<_> = stats
+        .iter()
+        .map(|(name, value)| (name.trim_start_matches(&prefix), *value))
+        .collect();
+    let names: Vec<_> = stats.iter().map(|(name, _)| *name).collect();
+    assert_eq!(names, EJECTIONS);
+    let some = stats.into_iter().filter(|(_, value)| *value > 0);
+    some.map(|(name, value)| (name.to_owned(), value)).collect()
+}
+
+const EJECTIONS: [&str; 21] = [
+    "active",
+    "consecutive_5xx",
+    "detected_consecutive_5xx",
+    "detected_consecutive_gateway_failure",
+    "detected_consecutive_local_origin_failure",
+    "detected_degradation",
+    "detected_failure_percentage",
+    "detected_local_origin_failure_percentage",
+    "detected_local_origin_success_rate",
+    "detected_success_rate",
+    "enforced_consecutive_5xx",
+    "enforced_consecutive_gateway_failure",
+    "enforced_consecutive_local_origin_failure",
+    "enforced_failure_percentage",
+    "enforced_local_origin_failure_percentage",
+    "enforced_local_origin_success_rate",
+    "enforced_success_rate",
+    "enforced_total",
+    "overflow",
+    "success_rate",
+    "total",
+];
+
+/// What is counted where one host was ejected for this.
+fn one_for(cause: &str) -> Vec<(String, u64)> {
+    let names = [
+        "active",
+        &format!("detected_{cause}"),
+        &format!("enforced_{cause}"),
+        "enforced_total",
+    ];
+    names.map(|name| (name.to_owned(), 1)).into()
+}
+
+async fn ejections_are_counted_by_their_causes(which: Plane) {
+    let backends = backends(1).await;
+    let hosts = addresses(&backends);
+    let with = |name: &str, enforcing: u32, most: u32| {
+        let detection = json!({"outlier_detection": {
+            "consecutive_5xx": 2, "enforcing_consecutive_5xx": enforcing, "max_ejection_percent": most,
+            "interval": "100s", "base_ejection_time": "100s",
+        }});
+        cluster_of(name, &hosts, detection)
+    };
+    let clusters = [
+        with("enforced", 100, 100),
+        with("only-seen", 0, 100),
+        with("too-many", 100, 10),
+    ];
+    let alone = plane(which, &clusters, json!({})).await;
+    // With Envoy, a worker counts anew only once the main thread has seen what it counted.
+    let fail_twice = async |cluster: &str, expected: &[(&str, u64)]| {
+        let call = get(alone.listener(0), "web", &format!("/{cluster}")).header("x-echo-status", "500");
+        for _ in 0..2 {
+            call.expect(500).await;
+        }
+        eventually("it is counted", async || {
+            let came = ejections(&alone, cluster).await;
+            let came: Vec<_> = came.iter().map(|(name, value)| (name.as_str(), *value)).collect();
+            (came == expected).then_some(()).ok_or(format!("{cluster}: {came:?}"))
+        })
+        .await;
+    };
+    let seen = |times| [("consecutive_5xx", times), ("detected_consecutive_5xx", times)];
+    let enforced = [("enforced_consecutive_5xx", 1), ("enforced_total", 1), ("total", 1)];
+    fail_twice("enforced", &[&[("active", 1)][..], &seen(1), &enforced].concat()).await;
+    for times in [1, 2] {
+        fail_twice("only-seen", &[&seen(times)[..], &[("total", times)]].concat()).await;
+        fail_twice("too-many", &[&seen(times)[..], &[("overflow", times)]].concat()).await;
+    }
 }
 
 async fn hosts_behind_broken_gateways_are_left_out(which: Plane) {
@@ -300,6 +386,7 @@ async fn hosts_behind_broken_gateways_are_left_out(which: Plane) {
     backends[0].fail_next(usize::MAX);
     left_out(&alone, "back", 1).await;
     assert_eq!(count(&alone, "back", 20).await, [("back-1".into(), 20)].into());
+    assert_eq!(ejections(&alone, "back").await, one_for("consecutive_gateway_failure"));
 }
 
 async fn hosts_that_cannot_be_reached_are_left_out(which: Plane) {
@@ -314,6 +401,10 @@ async fn hosts_that_cannot_be_reached_are_left_out(which: Plane) {
     let alone = plane(which, &[cluster_of("back", &hosts, detection)], json!({})).await;
     left_out(&alone, "back", 1).await;
     assert_eq!(count(&alone, "back", 20).await, [("back-0".into(), 20)].into());
+    assert_eq!(
+        ejections(&alone, "back").await,
+        one_for("consecutive_local_origin_failure")
+    );
 }
 
 /// A connection from this address of the machine's own.

@@ -184,8 +184,10 @@ impl Scribe {
         if cluster.config.outlier.is_some() {
             let stats = &cluster.stats;
             self.gauge("outlier_detection.ejections_active", &stats.ejections_active);
-            self.counter("outlier_detection.ejections_enforced_total", &stats.ejections_enforced);
-            self.counter("outlier_detection.ejections_overflow", &stats.ejections_overflow);
+            let mut tell = |name: &str, counter: &_| self.counter(&format!("outlier_detection.{name}"), counter);
+            stats.ejections.counters(&mut tell);
+            // Hosts that are degraded are told so by whoever knows them, and not found out.
+            self.add("outlier_detection.ejections_detected_degradation", Kind::Counter, 0);
         }
         self.counter("default.total_match_count", &cluster.config.unmatched);
         for one in &cluster.config.transports {

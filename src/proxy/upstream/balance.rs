@@ -2,6 +2,7 @@
 //!
 //! Everything that can be is worked out when hosts or their health change, so that a choice takes no lock.
 
+pub(crate) mod ejections;
 mod hashing;
 mod levels;
 pub(crate) mod outlier;

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 
+use super::balance::ejections::Ejections;
 use super::breaker::Breakers;
 use super::host::{Endpoints, HostSet};
 use super::proxy_protocol::ProxyHeader;
@@ -431,10 +432,8 @@ pub(crate) struct ClusterStats {
     pub(crate) lb_healthy_panic: AtomicU64,
     /// `outlier_detection.ejections_active`.
     pub(crate) ejections_active: AtomicU64,
-    /// `outlier_detection.ejections_enforced_total`.
-    pub(crate) ejections_enforced: AtomicU64,
-    /// `outlier_detection.ejections_overflow`.
-    pub(crate) ejections_overflow: AtomicU64,
+    /// How often hosts were ejected, and for what.
+    pub(crate) ejections: Ejections,
     /// `upstream_cx_none_healthy`.
     pub(crate) cx_none_healthy: AtomicU64,
     /// `ssl.…`.

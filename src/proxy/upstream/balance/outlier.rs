@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use http::StatusCode;
 
+use super::ejections::Cause;
 use crate::proxy::upstream::cluster::{Cluster, OutlierConfig};
 use crate::proxy::upstream::connect::FailureKind;
 use crate::proxy::upstream::host::{Host, HostState};
@@ -159,17 +160,17 @@ impl Cluster {
                 if seen == Seen::ServerError {
                     end(&state.consecutive_gateway);
                 } else if HostState::fails(&state.consecutive_gateway, limit) {
-                    self.eject(config, host, enforcing, Instant::now());
+                    self.eject(config, host, Cause::ConsecutiveGateway, enforcing, Instant::now());
                 }
                 let (limit, enforcing) = config.consecutive_5xx;
                 if HostState::fails(&state.consecutive_5xx, limit) {
-                    self.eject(config, host, enforcing, Instant::now());
+                    self.eject(config, host, Cause::Consecutive5xx, enforcing, Instant::now());
                 }
             }
             Seen::LocalFailure => {
                 let (limit, enforcing) = config.consecutive_local;
                 if HostState::fails(&state.consecutive_local, limit) {
-                    self.eject(config, host, enforcing, Instant::now());
+                    self.eject(config, host, Cause::ConsecutiveLocal, enforcing, Instant::now());
                 }
             }
             Seen::Connected => end(&state.consecutive_local),
@@ -178,25 +179,31 @@ impl Cluster {
     }
 
     /// Ejects a host, if so many may be, with the probability of `enforcing` in a hundred.
-    fn eject(&self, config: &OutlierConfig, host: &Host, enforcing: u32, now: Instant) {
+    fn eject(&self, config: &OutlierConfig, host: &Host, cause: Cause, enforcing: u32, now: Instant) {
+        let (stats, of_cause) = (&self.stats.ejections, self.stats.ejections.of(cause));
         self.change_hosts(|set| {
             let ejected = set.hosts.iter().filter(|one| one.state.ejected.load(Relaxed)).count();
             if host.state.removed.load(Relaxed) || host.state.ejected.load(Relaxed) {
                 return None;
             }
+            of_cause.detected.fetch_add(1, Relaxed);
             let share = 100 * (ejected + 1);
             let allowed = share <= config.max_percent.min(100) as usize * set.hosts.len();
             let first = config.always_one && ejected == 0;
             if !(allowed || first) {
-                self.stats.ejections_overflow.fetch_add(1, Relaxed);
+                stats.overflow.fetch_add(1, Relaxed);
                 return None;
+            }
+            if cause.is_of_old() {
+                stats.total.fetch_add(1, Relaxed);
             }
             if fastrand::u32(..100) >= enforcing {
                 return None;
             }
             host.state.ejection().begin(config, now);
             host.state.ejected.store(true, Relaxed);
-            self.stats.ejections_enforced.fetch_add(1, Relaxed);
+            of_cause.enforced.fetch_add(1, Relaxed);
+            stats.enforced.fetch_add(1, Relaxed);
             self.stats.ejections_active.store(ejected as u64 + 1, Relaxed);
             tracing::debug!(cluster = %self.config.name, host = %host.address, "ejected");
             Some(set.rebalanced(&self.config, now))
@@ -210,21 +217,25 @@ impl Cluster {
         let rate = &config.success_rate;
         let percentage = &config.failure_percentage;
         let kinds: [(TallyOf, _, _); 2] = [
-            (|state| &state.answers, rate.enforcing, percentage.enforcing),
+            (
+                |state| &state.answers,
+                (Cause::SuccessRate, rate.enforcing),
+                (Cause::FailurePercentage, percentage.enforcing),
+            ),
             (
                 |state| &state.connections,
-                rate.enforcing_local,
-                percentage.enforcing_local,
+                (Cause::SuccessRateLocal, rate.enforcing_local),
+                (Cause::FailurePercentageLocal, percentage.enforcing_local),
             ),
         ];
-        for (tally, enforcing_rate, enforcing_percentage) in kinds {
+        for (tally, of_rate, of_percentage) in kinds {
             let counted = hosts.hosts.iter().filter_map(|host| {
                 let (volume, rate) = tally(&host.state.outlier).take()?;
                 (!host.state.ejected.load(Relaxed)).then_some((&**host, volume, rate))
             });
             let counted: Vec<_> = counted.collect();
             for host in far_below(&counted, rate.minimum_hosts, rate.request_volume, rate.stdev_factor) {
-                self.eject(config, host, enforcing_rate, now);
+                self.eject(config, host, of_rate.0, of_rate.1, now);
             }
             let enough: Vec<_> = counted
                 .iter()
@@ -235,7 +246,7 @@ impl Cluster {
             }
             for (host, _, rate) in enough {
                 if 100.0 - rate >= f64::from(percentage.threshold) {
-                    self.eject(config, host, enforcing_percentage, now);
+                    self.eject(config, host, of_percentage.0, of_percentage.1, now);
                 }
             }
         }
@@ -423,7 +434,7 @@ mod tests {
         (0..3).for_each(|index| answers(&cluster, index, 500, 3));
         let ejected: Vec<_> = (0..4).map(|index| is_ejected(&cluster, index)).collect();
         assert_eq!(ejected, [true, true, false, false]);
-        assert_eq!(cluster.stats.ejections_overflow.load(Relaxed), 1);
+        assert_eq!(cluster.stats.ejections.overflow.load(Relaxed), 1);
         outlier.max_percent = 10;
         let cluster = cluster_of(2, outlier.clone());
         answers(&cluster, 0, 500, 3);
@@ -440,7 +451,7 @@ mod tests {
         let outlier = config();
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
-        let eject = |seconds| cluster.eject(&outlier, &host(&cluster, 0), 100, at(seconds));
+        let eject = |seconds| cluster.eject(&outlier, &host(&cluster, 0), Cause::Consecutive5xx, 100, at(seconds));
         let back = |seconds| {
             cluster.bring_back(&outlier, at(seconds));
             !is_ejected(&cluster, 0)
