@@ -23,6 +23,7 @@ use xxhash_rust::xxh64::xxh64;
 
 use super::http::HttpStats;
 use super::http::filter::local_rate_limit::RateLimitStats;
+use super::http::route::RouteStats;
 use super::listener::proxy_protocol::ProxyProtocolStats;
 use super::tcp::TcpStats;
 use codes::Classes;
@@ -128,23 +129,35 @@ pub(crate) struct Shared {
     tcp: HashMap<Arc<str>, Arc<TcpStats>>,
     routes: HashMap<Arc<str>, Arc<UpdateStats>>,
     proxy_protocol: HashMap<Arc<str>, Arc<ProxyProtocolStats>>,
-    /// Those of local rate limits.
-    pub(crate) rate_limits: Arc<RateLimits>,
+    /// Those of local rate limits, by prefix.
+    pub(crate) rate_limits: Arc<Named<RateLimitStats>>,
+    /// Those of routes that have some: `vhost.<name>.route.<stat_prefix>`.
+    pub(crate) own_of_routes: Arc<Named<RouteStats>>,
 }
 
-/// The statistics of local rate limits by prefix. Routes have limits of their own, so that whoever shows statistics does not
-/// find them by what is in force, but here. Only who answers for the configuration and who shows them takes the lock.
-#[derive(Debug, Default)]
-pub(crate) struct RateLimits(Mutex<HashMap<Arc<str>, Arc<RateLimitStats>>>);
+/// Statistics by name of what routes have, so that whoever shows statistics does not find them by what is in force, but
+/// here. Only who answers for the configuration and who shows them takes the lock.
+#[derive(Debug)]
+pub(crate) struct Named<T>(Mutex<HashMap<Arc<str>, Arc<T>>>);
 
-impl RateLimits {
-    /// Those of a prefix.
-    pub(crate) fn of(&self, prefix: &str) -> Arc<RateLimitStats> {
-        of(&mut self.all(), prefix)
+impl<T> Default for Named<T> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
+}
+
+impl<T: Default> Named<T> {
+    /// Those of a name.
+    pub(crate) fn of(&self, name: &str) -> Arc<T> {
+        of(&mut self.all(), name)
     }
 
-    fn all(&self) -> MutexGuard<'_, HashMap<Arc<str>, Arc<RateLimitStats>>> {
+    fn all(&self) -> MutexGuard<'_, HashMap<Arc<str>, Arc<T>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn sweep(&self) {
+        self.all().retain(|_, stats| Arc::strong_count(stats) > 1);
     }
 }
 
@@ -211,7 +224,8 @@ impl Shared {
         self.http.retain(|_, stats| Arc::strong_count(stats) > 1);
         self.listener_http.retain(|_, stats| Arc::strong_count(stats) > 1);
         self.proxy_protocol.retain(|_, stats| Arc::strong_count(stats) > 1);
-        self.rate_limits.all().retain(|_, stats| Arc::strong_count(stats) > 1);
+        self.rate_limits.sweep();
+        self.own_of_routes.sweep();
     }
 }
 

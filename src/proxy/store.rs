@@ -29,9 +29,11 @@ use bytes::Bytes;
 use super::config::server::FirstAnswers;
 use super::config::{self, Compiled, Names};
 use super::connection::Address;
+use super::http::filter::local_rate_limit::RateLimitStats;
+use super::http::route::RouteStats;
 use super::listener::Listener;
 use super::slot::Slot;
-use super::stats::RateLimits;
+use super::stats::Named;
 use super::tls::FileSecrets;
 use super::trace::NodeNames;
 use super::upstream::cluster::Cluster;
@@ -51,7 +53,9 @@ pub(crate) struct Published {
     /// The same by address.
     pub(crate) by_address: HashMap<Address, Arc<Listener>>,
     /// What local rate limits count.
-    pub(crate) rate_limits: Arc<RateLimits>,
+    pub(crate) rate_limits: Arc<Named<RateLimitStats>>,
+    /// What routes with counters of their own count.
+    pub(crate) own_of_routes: Arc<Named<RouteStats>>,
 }
 
 /// A name of a resource.
@@ -251,6 +255,7 @@ impl Store {
         let clusters = self.clusters.iter().filter(|(_, entry)| entry.live().is_some());
         self.published.store(Arc::new(Published {
             rate_limits: self.names.stats.rate_limits.clone(),
+            own_of_routes: self.names.stats.own_of_routes.clone(),
             clusters: clusters
                 .map(|(name, entry)| (name.clone(), entry.slot().clone()))
                 .collect(),

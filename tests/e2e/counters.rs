@@ -320,3 +320,70 @@ async fn calls_and_messages_of_grpc_are_counted_as_in_envoy() {
     assert_eq!(ours, envoys);
     assert_eq!(lines, envoys_lines);
 }
+
+/// What a route of a name of its own counts, and how Prometheus is told of it.
+async fn counted_by_a_route(plane: Plane, backend: &Backend) -> (BTreeMap<String, u64>, Vec<String>) {
+    let retry = json!({"retry_on": "5xx", "num_retries": 1, "retry_back_off": {"base_interval": "0.001s"}});
+    let route = |path: &str, cluster: &str, name: &str| {
+        let route = json!({"cluster": cluster, "retry_policy": retry, "timeout": "0.5s"});
+        json!({"match": {"prefix": path}, "route": route, "stat_prefix": name})
+    };
+    let mut empty = cluster("empty", backend.address());
+    empty["load_assignment"]["endpoints"] = json!([]);
+    let mut busy = cluster("busy", backend.address());
+    busy["circuit_breakers"] = json!({"thresholds": [{"max_retries": 0}]});
+    let clusters = [
+        cluster("back", backend.address()),
+        cluster("dead", "127.0.0.1:1".parse().unwrap()),
+        empty,
+        busy,
+    ];
+    let mut own = route("/own", "", "own");
+    own.as_object_mut().unwrap().remove("route");
+    own["direct_response"] = json!({"status": 200});
+    let routes = json!([
+        route("/empty", "empty", "empty"),
+        route("/dead", "dead", "dead"),
+        route("/busy", "busy", "busy"),
+        route("/nobody", "nobody", "nobody"),
+        own,
+        route("/unnamed", "back", ""),
+        route("/", "back", "back"),
+    ]);
+    let mut listener = http_listener("in", "INBOUND", routes, json!({}));
+    let manager = &mut listener["filter_chains"][0]["filters"][0]["typed_config"];
+    manager["route_config"]["virtual_hosts"][0]["name"] = json!("app:80");
+    manager["route_config"]["validate_clusters"] = json!(false);
+    let alone = Alone::start(plane, &[listener], &clusters, json!({})).await;
+    let call = |path: &str| get(alone.listener(0), "app.example", path);
+    for path in ["/", "/own", "/unnamed"] {
+        call(path).expect(200).await;
+    }
+    for path in ["/empty", "/dead", "/nobody"] {
+        call(path).expect(503).await;
+    }
+    for path in ["/", "/busy"] {
+        call(path).header("x-echo-status", "503").expect(503).await;
+    }
+    backend.fail_next(1);
+    call("/").expect(200).await;
+    call("/").header("x-echo-delay", "2000").expect(504).await;
+    let stats = alone.sidecar.stats("^vhost").await;
+    let text = alone.sidecar.admin("/stats/prometheus").await;
+    let lines = text
+        .lines()
+        .filter(|line| line.contains("vhost") && !line.contains("_time"));
+    let mut lines: Vec<_> = lines.map(str::to_owned).collect();
+    lines.sort();
+    (stats, lines)
+}
+
+#[tokio::test]
+async fn routes_with_names_of_their_own_count_as_in_envoy() {
+    let backend = Backend::http("app").await;
+    let (envoys, envoys_lines) = counted_by_a_route(Plane::Envoy, &backend).await;
+    let (ours, lines) = counted_by_a_route(Plane::Topsail, &backend).await;
+    assert!(!envoys.is_empty());
+    assert_eq!(ours, envoys);
+    assert_eq!(lines, envoys_lines);
+}

@@ -52,6 +52,7 @@ fn virtual_host(message: &route::VirtualHost, most_own: usize, names: &mut Names
         retry: retry.as_ref(),
         overrides: &filter::overrides(&message.typed_per_filter_config, names)?,
         most_own,
+        host: &message.name,
     };
     let routes = message.routes.iter().enumerate();
     let routes = routes.map(|(index, route)| {
@@ -74,6 +75,8 @@ struct Inherited<'a> {
     overrides: &'a Overrides,
     /// The most that a body of a route's own may have, in bytes.
     most_own: usize,
+    /// The name of the virtual host.
+    host: &'a str,
 }
 
 fn route_entry(message: &route::Route, inherited: Inherited<'_>, names: &mut Names) -> Compiled<Route> {
@@ -87,7 +90,10 @@ fn route_entry(message: &route::Route, inherited: Inherited<'_>, names: &mut Nam
         overrides: &overrides,
         ..inherited
     };
+    let stat_prefix = Some(&message.stat_prefix).filter(|prefix| !prefix.is_empty());
+    let stats = stat_prefix.map(|prefix| format!("vhost.{}.route.{prefix}", inherited.host));
     Ok(Route {
+        stats: stats.map(|name| names.stats.own_of_routes.of(&name)),
         name: message.name.as_str().into(),
         matcher: matcher::route(matcher).at("match")?,
         action: action::action(message.action.as_ref(), inherited, names)?,

@@ -95,7 +95,7 @@ pub(crate) mod tests {
     fn without_a_word_the_labels_are_envoys_own() {
         let naming = super::naming(None).unwrap();
         let (name, labels) = labelled(&naming, "cluster.back.upstream_rq_2xx");
-        assert_eq!(name, "cluster.upstream_rq");
+        assert_eq!(name, "cluster.upstream_rq_xx");
         assert_eq!(labels, ["envoy.response_code_class=2", "envoy.cluster_name=back"]);
         let (name, labels) = labelled(&naming, "http.in.downstream_rq_total");
         assert_eq!(

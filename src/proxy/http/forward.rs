@@ -77,6 +77,10 @@ pub(super) async fn forward(
 
 /// What an attempt came to.
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "most are answers, for which a box would be one more allocation"
+)]
 pub(super) enum Outcome {
     /// An answer of the host.
     Answer(Response<Incoming>, Lease),
@@ -160,6 +164,7 @@ impl Sending<'_> {
             return reply;
         }
         self.cluster.stats.rq_timeout.fetch_add(1, Relaxed);
+        self.matched.route.count(|route| &route.rq_timeout);
         let reached = exchange.stream.carried.borrow().is_some();
         if let Some(host) = exchange.stream.host.as_ref().filter(|_| reached) {
             self.timed_out(host);
@@ -186,6 +191,7 @@ impl Sending<'_> {
             }
             match retries.next(
                 &self.cluster,
+                &self.matched.route,
                 &outcome,
                 self.body.is_repeatable(),
                 self.action.high_priority,
@@ -198,6 +204,7 @@ impl Sending<'_> {
                     exchange.trace_attempt_over(Failure::Canceled);
                     tokio::time::sleep(pause).await;
                     self.cluster.stats.rq_retry.fetch_add(1, Relaxed);
+                    self.matched.route.count(|route| &route.rq_retry);
                 }
                 None => return self.concluded(exchange, &retries, outcome),
             }
@@ -266,6 +273,7 @@ impl Sending<'_> {
             source: exchange.downstream.connection.source,
             passed_on: Some(&exchange.downstream.connection),
             carried: Some(&exchange.stream.carried),
+            route: self.matched.route.stats.as_ref(),
             meter: exchange.stream.upstream_bytes.as_ref(),
             interims: exchange.interims.as_ref(),
         };
@@ -390,6 +398,9 @@ impl Sending<'_> {
             Outcome::Answer(response, lease) => {
                 let status = response.status().as_u16();
                 self.cluster.stats.external.count_status(status);
+                if let Some(route) = &self.matched.route.stats {
+                    route.answers.count_status(status);
+                }
                 (response, lease)
             }
             Outcome::NoHost(reply) => return Err(self.own_reply(exchange, reply)),
@@ -436,6 +447,9 @@ impl Sending<'_> {
     fn own_reply(&self, exchange: &mut Exchange, mut reply: LocalReply) -> LocalReply {
         exchange.stream.blame(reply.flags, reply.details.clone());
         self.cluster.stats.external.count_status(reply.status.as_u16());
+        if let Some(route) = &self.matched.route.stats {
+            route.answers.count_status(reply.status.as_u16());
+        }
         change_response(exchange, self.matched, self.share, &mut reply.headers);
         reply
     }

@@ -78,6 +78,7 @@ fn copy(exchange: &Exchange, mirror: &Mirror, timeout: Option<Duration>, body: &
             source,
             passed_on: None,
             carried: None,
+            route: None,
             meter: None,
             interims: None,
         };

@@ -8,7 +8,7 @@ use http::{HeaderMap, HeaderName, Response};
 
 use super::exchange::Exchange;
 use super::forward::Outcome;
-use super::route::{RetryOn, RetryPolicy};
+use super::route::{RetryOn, RetryPolicy, Route};
 use crate::proxy::flags::Flags;
 use crate::proxy::upstream::breaker::Permit;
 use crate::proxy::upstream::cluster::Cluster;
@@ -96,6 +96,7 @@ impl Retries {
     pub(super) fn next(
         &mut self,
         cluster: &Cluster,
+        route: &Route,
         outcome: &Outcome,
         repeatable: bool,
         high_priority: bool,
@@ -105,12 +106,14 @@ impl Retries {
         if !policy.wants(outcome) {
             if self.made > 0 {
                 cluster.stats.rq_retry_success.fetch_add(1, Relaxed);
+                route.count(|route| &route.rq_retry_success);
             }
             return None;
         }
         if self.left == 0 {
             self.held_back = Flags::RETRY_LIMIT_EXCEEDED;
             cluster.stats.rq_retry_limit_exceeded.fetch_add(1, Relaxed);
+            route.count(|route| &route.rq_retry_limit_exceeded);
             return None;
         }
         if !repeatable {
@@ -119,6 +122,7 @@ impl Retries {
         let Some(permit) = cluster.breakers.of(high_priority).enter_retry() else {
             self.held_back = Flags::UPSTREAM_OVERFLOW;
             cluster.stats.rq_retry_overflow.fetch_add(1, Relaxed);
+            route.count(|route| &route.rq_retry_overflow);
             return None;
         };
         self.permit = Some(permit);

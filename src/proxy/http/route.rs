@@ -5,6 +5,7 @@ mod list;
 mod matching;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -18,7 +19,7 @@ use super::upgrade::Upgrades;
 use crate::proxy::format::Format;
 use crate::proxy::slot::Slot;
 use crate::proxy::trace::RouteTracing;
-use crate::proxy::upstream::cluster::Cluster;
+use crate::proxy::upstream::cluster::{Answers, Cluster};
 use crate::proxy::upstream::proxy_protocol::ProxyHeader;
 
 pub(crate) use host::HostIndex;
@@ -75,8 +76,38 @@ pub(crate) struct Route {
     pub(crate) overrides: Overrides,
     /// What it says of tracing.
     pub(crate) tracing: Option<Arc<RouteTracing>>,
+    /// Counters of its own, if it has any (`stat_prefix`).
+    pub(crate) stats: Option<Arc<RouteStats>>,
     /// Of what is retained for retries, at most this many bytes (`request_body_buffer_limit`).
     pub(crate) buffer_limit: Option<usize>,
+}
+
+/// Counters of a route's own, by Envoy's names.
+#[derive(Debug, Default)]
+pub(crate) struct RouteStats {
+    /// `upstream_rq_total`: attempts that reached a host.
+    pub(crate) rq_total: AtomicU64,
+    /// `upstream_rq_retry`.
+    pub(crate) rq_retry: AtomicU64,
+    /// `upstream_rq_retry_success`.
+    pub(crate) rq_retry_success: AtomicU64,
+    /// `upstream_rq_retry_overflow`.
+    pub(crate) rq_retry_overflow: AtomicU64,
+    /// `upstream_rq_retry_limit_exceeded`.
+    pub(crate) rq_retry_limit_exceeded: AtomicU64,
+    /// `upstream_rq_timeout`.
+    pub(crate) rq_timeout: AtomicU64,
+    /// `upstream_rq_<status>` and the like.
+    pub(crate) answers: Answers,
+}
+
+impl Route {
+    /// Counts, if it has counters of its own.
+    pub(crate) fn count(&self, counter: fn(&RouteStats) -> &AtomicU64) {
+        if let Some(stats) = &self.stats {
+            counter(stats).fetch_add(1, Relaxed);
+        }
+    }
 }
 
 /// What a route does.

@@ -56,6 +56,10 @@ fn things(scribe: &mut Scribe, published: &Published) {
         scribe.scope(format!("{}.http_local_rate_limit.", colons(prefix)));
         scribe.rate_limit(stats);
     }
+    for (name, stats) in &*published.own_of_routes.all() {
+        scribe.scope(format!("{name}."));
+        scribe.route(stats);
+    }
     let (mut prefixes, mut tables) = (HashSet::new(), HashSet::new());
     for listener in published.listeners.values() {
         scribe.scope(format!("listener.{}.", colons(&listener.stat_prefix)));

@@ -9,15 +9,17 @@ use crate::proxy::matcher::StringMatcher;
 
 /// Envoy's own labels, which hold unless the bootstrap says otherwise: the first group is cut out of the name, the
 /// second is the value. Names with dots are cut at their first one, as in Envoy.
-const DEFAULT_LABELS: [(&str, &str); 11] = [
+const DEFAULT_LABELS: [(&str, &str); 13] = [
     ("envoy.response_code", r"_rq(_(\d{3}))$"),
-    ("envoy.response_code_class", r"_rq(_(\d)xx)$"),
+    ("envoy.response_code_class", r"_rq_((\d))xx$"),
     ("envoy.grpc_bridge_method", r"^cluster\.[^.]+\.grpc\.[^.]+\.(([^.]+)\.)"),
     ("envoy.grpc_bridge_service", r"^cluster\.[^.]+\.grpc\.(([^.]+)\.)"),
     (
         "envoy.local_http_ratelimit_prefix",
         r"^(([^.]+)\.)http_local_rate_limit\.",
     ),
+    ("envoy.virtual_host", r"^vhost\.(([^.]+)\.)"),
+    ("envoy.route", r"^vhost\.[^.]+\.route\.(([^.]+)\.)"),
     ("envoy.cluster_name", r"^cluster\.(([^.]+)\.)"),
     (
         "envoy.http_conn_manager_prefix",

@@ -8,6 +8,7 @@ use super::grpc::GrpcStats;
 use super::{Kind, LastUpdate, ManagerStats, Scribe, UpdateStats};
 use crate::proxy::http::HttpStats;
 use crate::proxy::http::filter::local_rate_limit::RateLimitStats;
+use crate::proxy::http::route::RouteStats;
 use crate::proxy::io::metered::{ByteStats, Closings};
 use crate::proxy::listener::ListenerStats;
 use crate::proxy::listener::proxy_protocol::ProxyProtocolStats;
@@ -145,6 +146,33 @@ impl Scribe {
         self.counter("enforced", &stats.enforced);
         // Descriptors would have that mode.
         self.add("shadow_mode", Kind::Counter, 0);
+    }
+
+    /// `vhost.<name>.route.<stat_prefix>.`
+    pub(super) fn route(&mut self, stats: &RouteStats) {
+        self.counter("upstream_rq_total", &stats.rq_total);
+        self.counter("upstream_rq_retry", &stats.rq_retry);
+        self.counter("upstream_rq_retry_success", &stats.rq_retry_success);
+        self.counter("upstream_rq_retry_overflow", &stats.rq_retry_overflow);
+        self.counter("upstream_rq_retry_limit_exceeded", &stats.rq_retry_limit_exceeded);
+        self.counter("upstream_rq_timeout", &stats.rq_timeout);
+        let Answers { classes, codes, time } = &stats.answers;
+        // Like Envoy, which makes these when they are first needed.
+        let all = classes.counted();
+        if all.iter().any(|count| *count > 0) {
+            self.add("upstream_rq_completed", Kind::Counter, all.iter().sum());
+        }
+        for (class, count) in CLASSES.iter().zip(all).filter(|(_, count)| *count > 0) {
+            self.add(&format!("upstream_{class}"), Kind::Counter, count);
+        }
+        for (status, count) in codes.counted() {
+            self.add(&format!("upstream_rq_{status}"), Kind::Counter, count);
+        }
+        self.histogram("upstream_rq_time", time);
+        if self.reset {
+            classes.reset();
+            codes.reset();
+        }
     }
 
     /// `tcp.<stat_prefix>.`

@@ -172,6 +172,7 @@ async fn send(worker: &Worker, tracer: &Tracer, spans: Vec<otlp::Span>) -> Resul
         source: None,
         passed_on: None,
         carried: None,
+        route: None,
         meter: None,
         interims: None,
     };

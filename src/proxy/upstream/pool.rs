@@ -29,6 +29,7 @@ use crate::proxy::http::body::RequestBody;
 use crate::proxy::http::body::incoming::Incoming;
 use crate::proxy::http::interim::Interims;
 use crate::proxy::http::meter::Meter;
+use crate::proxy::http::route::RouteStats;
 use host_pool::{Carrier, HostPool};
 pub(crate) use http1::HostStream;
 pub(crate) use raw::RawStream;
@@ -58,10 +59,23 @@ pub(crate) struct Towards<'a> {
     pub(crate) passed_on: Option<&'a Connection>,
     /// Where the connection is noted as soon as there is one.
     pub(crate) carried: Option<&'a RefCell<Option<Carried>>>,
+    /// What the request's route counts, if it does.
+    pub(crate) route: Option<&'a Arc<RouteStats>>,
     /// Where bytes on the wire are counted, if they are asked for.
     pub(crate) meter: Option<&'a Rc<Meter>>,
     /// Who hears interim answers.
     pub(crate) interims: Option<&'a Interims>,
+}
+
+impl Towards<'_> {
+    /// There is a connection: it is noted, and that there is one is counted once.
+    fn reached(&self, carried: impl FnOnce() -> Carried) {
+        let Some(place) = self.carried else { return };
+        let first = place.replace(Some(carried())).is_none();
+        if let Some(route) = self.route.filter(|_| first) {
+            route.rq_total.fetch_add(1, Relaxed);
+        }
+    }
 }
 
 /// The pools of a worker.
@@ -125,6 +139,7 @@ pub(crate) struct Lease {
 #[derive(Debug)]
 struct Active {
     cluster: Arc<Cluster>,
+    route: Option<Arc<RouteStats>>,
     busy: Busy,
     _permit: Permit,
 }
@@ -139,6 +154,7 @@ impl Active {
         })?;
         Ok(Self {
             cluster: cluster.clone(),
+            route: towards.route.cloned(),
             busy: Busy::begin(&cluster.stats, host),
             _permit: permit,
         })
@@ -166,6 +182,9 @@ impl Lease {
     pub(crate) fn took(&self, time: Duration) {
         if let Some(active) = &self.active {
             active.cluster.stats.external.time.record(time);
+            if let Some(route) = &active.route {
+                route.answers.time.record(time);
+            }
         }
     }
 
@@ -173,6 +192,9 @@ impl Lease {
     pub(crate) fn timed_out(&self) {
         if let Some(active) = &self.active {
             active.cluster.stats.rq_timeout.fetch_add(1, Relaxed);
+            if let Some(route) = &active.route {
+                route.rq_timeout.fetch_add(1, Relaxed);
+            }
             active.busy.stats().rq_timeout.fetch_add(1, Relaxed);
         }
     }
@@ -231,9 +253,7 @@ impl Pools {
             };
             towards.cluster.report(towards.host, Report::Reached);
             let reused = carrier.is_reused();
-            if let Some(carried) = towards.carried {
-                carried.replace(Some(carrier.carried()));
-            }
+            towards.reached(|| carrier.carried());
             let mut lease = Lease {
                 carrier: Some(carrier),
                 active: Some(active),

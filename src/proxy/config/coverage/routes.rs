@@ -21,14 +21,8 @@ pub(super) const ROWS: &[Row] = &[
         "envoy.config.route.v3.Route",
         "name match route redirect direct_response request_headers_to_add request_headers_to_remove \
          response_headers_to_add response_headers_to_remove typed_per_filter_config decorator tracing \
-         request_body_buffer_limit",
-        &[
-            ("metadata", METADATA),
-            (
-                "stat_prefix",
-                "answers are counted by cluster, as the documentation says",
-            ),
-        ],
+         request_body_buffer_limit stat_prefix",
+        &[("metadata", METADATA)],
     ),
     ("envoy.config.route.v3.Decorator", "operation propagate", &[]),
     (

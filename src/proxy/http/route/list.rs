@@ -116,6 +116,7 @@ mod tests {
             headers: Mutations::default(),
             overrides: Overrides::default(),
             tracing: None,
+            stats: None,
             buffer_limit: None,
         })
     }

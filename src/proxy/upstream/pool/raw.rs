@@ -42,12 +42,10 @@ impl Pools {
         let link = connect::connect(cluster, towards.host, Wish::default(), made_for).await?;
         let active = Active::begin(towards)?;
         cluster.report(towards.host, Report::Reached);
-        if let Some(carried) = towards.carried {
-            carried.replace(Some(Carried {
-                near: link.near.clone(),
-                protocol: None,
-            }));
-        }
+        towards.reached(|| Carried {
+            near: link.near.clone(),
+            protocol: None,
+        });
         let mut wire = Wire::new(Metered::new(link.io, link.open), BytesMut::new());
         wire.meter = towards.meter.cloned();
         wire.out.short().extend_from_slice(first);

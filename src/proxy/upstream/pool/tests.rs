@@ -150,6 +150,7 @@ async fn send_with(
         source: None,
         passed_on: None,
         carried: None,
+        route: None,
         meter: None,
         interims: None,
     };
