@@ -112,7 +112,7 @@ async fn requests_without_a_cookie_on_one_connection_meet_one_host(which: Plane)
     let routes = json!([{"match": {"prefix": "/"}, "route": {"cluster": "back", "hash_policy": policy}}]);
     let alone = plane(which, routes, &[cluster]).await;
     let (mut all, mut cookies) = (BTreeSet::new(), BTreeSet::new());
-    for _ in 0..20 {
+    for _ in 0..60 {
         let mut wire = super::harness::wire::Wire::open(alone.listener(0)).await;
         let mut of_connection = BTreeSet::new();
         for _ in 0..3 {
@@ -128,7 +128,7 @@ async fn requests_without_a_cookie_on_one_connection_meet_one_host(which: Plane)
         all.insert(backend);
         cookies.insert(cookie);
     }
-    assert_eq!((all.len(), cookies.len()), (3, 20));
+    assert_eq!((all.len(), cookies.len()), (3, 60));
 }
 
 async fn hosts_of_localities_without_weights_are_the_last_resort(which: Plane) {
@@ -167,6 +167,8 @@ async fn degraded_hosts_take_what_healthy_ones_cannot(which: Plane) {
     let second = json!({"priority": 1});
     let mut hashed = grouped("hashed", &[(first.clone(), &[(a, "DEGRADED"), (b, "DEGRADED")])]);
     hashed["lb_policy"] = json!("RING_HASH");
+    let mut mixed = grouped("mixed", &[(first.clone(), &[(a, "HEALTHY"), (b, "DEGRADED")])]);
+    mixed["lb_policy"] = json!("RING_HASH");
     let clusters = [
         grouped("half", &[(first.clone(), &[(a, "HEALTHY"), (b, "DEGRADED")])]),
         grouped(
@@ -179,14 +181,22 @@ async fn degraded_hosts_take_what_healthy_ones_cannot(which: Plane) {
             &[(first.clone(), &[(a, "DEGRADED")]), (second, &[(b, "HEALTHY")])],
         ),
         hashed,
+        mixed,
+        grouped(
+            "panic",
+            &[(
+                json!({"priority": 0}),
+                &[(a, "DEGRADED"), (b, "UNHEALTHY"), (c, "UNHEALTHY")],
+            )],
+        ),
     ];
     let to = |cluster: &str| json!({"match": {"path": format!("/{cluster}")}, "route": {"cluster": cluster}});
-    let routes = json!([to("half"), to("few"), to("all"), to("next"), to("hashed")]);
+    let routes = json!(["half", "few", "all", "next", "hashed", "mixed", "panic"].map(to));
     let alone = plane(which, routes, &clusters).await;
     let share = |counts: &BTreeMap<String, usize>, name: &str| counts.get(name).copied().unwrap_or_default();
     // Healthy hosts are counted with a factor of 1.4.
     let half = spread(&alone, "/half", 300).await;
-    assert!((60..120).contains(&share(&half, "b")), "{half:?}");
+    assert!((45..135).contains(&share(&half, "b")), "{half:?}");
     let few = spread(&alone, "/few", 300).await;
     assert!(
         (110..190).contains(&share(&few, "b")) && share(&few, "c") == 0,
@@ -195,6 +205,8 @@ async fn degraded_hosts_take_what_healthy_ones_cannot(which: Plane) {
     assert_eq!(spread(&alone, "/all", 20).await.len(), 2);
     assert_eq!(spread(&alone, "/next", 20).await, [("b".to_owned(), 20)].into());
     assert_eq!(spread(&alone, "/hashed", 4).await, [("503".to_owned(), 4)].into());
+    assert_eq!(spread(&alone, "/mixed", 60).await, [("a".to_owned(), 60)].into());
+    assert_eq!(spread(&alone, "/panic", 60).await.len(), 3);
     let stats = alone.sidecar.stats("membership").await;
     let members = ["healthy", "degraded", "total"].map(|name| stats[&format!("cluster.few.membership_{name}")]);
     assert_eq!(members, [1, 1, 3]);

@@ -58,7 +58,7 @@ async fn a_copy_may_take_as_long_as_its_route_says(which: Plane) {
     let routes = json!([
         to("/brief", "brief", "1s"),
         to("/long", "long", "0s"),
-        to("/slow", "slow", "1s")
+        to("/slow", "slow", "4s")
     ]);
     let clusters = ["brief", "long", "slow"].map(|name| cluster(name, copies.address));
     let clusters = [&clusters[..], &[cluster("back", backend.address())]].concat();
@@ -82,7 +82,7 @@ async fn a_copy_may_take_as_long_as_its_route_says(which: Plane) {
     let mut wire = Wire::open(alone.listener(0)).await;
     wire.send(b"POST /slow HTTP/1.1\r\nhost: web\r\ncontent-length: 4\r\n\r\nab")
         .await;
-    tokio::time::sleep(Duration::from_secs(2)).await;
+    tokio::time::sleep(Duration::from_secs(5)).await;
     wire.send(b"cd").await;
     assert_eq!(wire.answer().await.unwrap().status, 200);
     eventually("what is counted", async || {

@@ -76,6 +76,10 @@ impl Downstream {
 
     /// Whether the connection is to end as soon as it can.
     pub(crate) fn is_ending(&self) -> bool {
+        // Whose health checks fail on purpose is to be left, too.
+        if health_check::FAILING.load(Relaxed) {
+            self.wears_out();
+        }
         self.chain.draining.has_begun() || self.usage.worn_out.get()
     }
 
@@ -85,10 +89,15 @@ impl Downstream {
         requests.active.set(requests.active.get() + 1);
         requests.total.set(requests.total.get().saturating_add(1));
         let most = self.manager.limits.requests_per_connection;
-        // Whose health checks fail on purpose is to be left, too.
-        if most.is_some_and(|most| requests.total.get() >= most) || health_check::FAILING.load(Relaxed) {
-            requests.worn_out.set(true);
-            requests.notify.notify_one();
+        if most.is_some_and(|most| requests.total.get() >= most) {
+            self.wears_out();
+        }
+    }
+
+    /// The connection is to carry no more.
+    fn wears_out(&self) {
+        if !self.usage.worn_out.replace(true) {
+            self.usage.notify.notify_one();
         }
     }
 

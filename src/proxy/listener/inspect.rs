@@ -339,6 +339,7 @@ mod tests {
         assert_eq!(found, Found::default());
         assert!(read.len() >= LONGEST && read.len() <= 2 * LONGEST, "{}", read.len());
     }
+
     #[tokio::test]
     async fn tls_of_which_so_much_says_too_little_ends() {
         let (mut client, mut server) = duplex(1 << 20);

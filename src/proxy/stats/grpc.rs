@@ -10,8 +10,11 @@ use arc_swap::ArcSwapOption;
 /// The statuses that gRPC knows: 0 to 16.
 const STATUSES: usize = 17;
 
-/// So many others are told apart. Envoy tells them all apart, and has no bound for what a host can make it remember.
+/// So many others are told apart, since hosts name them.
 const OTHERS: usize = 64;
+
+/// So many methods are told apart, since clients name them: calls of further ones are counted together.
+const METHODS: usize = 1024;
 
 /// The calls to a cluster. They take memory from the first call on.
 #[derive(Debug, Default)]
@@ -31,6 +34,9 @@ impl GrpcStats {
         let known = || self.methods.load().as_ref()?.get(method).cloned();
         if let Some(known) = known() {
             return known;
+        }
+        if self.methods.load().as_ref().is_some_and(|all| all.len() >= METHODS) {
+            return self.together();
         }
         let new = Arc::<CallStats>::default();
         self.methods.rcu(|all| {

@@ -113,8 +113,8 @@ fn hello(mut message: &[u8]) -> Option<Hello> {
         extensions = rest;
         let mut content = vector::<2>(&mut extensions)?;
         match u16::from_be_bytes(*kind) {
-            SERVER_NAME => sni = Some(server_name(vector::<2>(&mut content)?)?),
-            ALPN => alpn = protocols(vector::<2>(&mut content)?)?,
+            SERVER_NAME => sni = Some(server_name(only(&mut content)?)?),
+            ALPN => alpn = protocols(only(&mut content)?)?,
             _ => {}
         }
     }
@@ -123,8 +123,8 @@ fn hello(mut message: &[u8]) -> Option<Hello> {
 
 /// The name in a list of them, which is to hold one.
 fn server_name(names: &[u8]) -> Option<String> {
-    let (kind, mut name) = names.split_first()?;
-    let name = vector::<2>(&mut name).filter(|_| *kind == HOST_NAME)?;
+    let (kind, mut rest) = names.split_first()?;
+    let name = vector::<2>(&mut rest).filter(|_| *kind == HOST_NAME && rest.is_empty())?;
     let is_name = !name.is_empty() && !name.contains(&0);
     let name = std::str::from_utf8(name).ok().filter(|_| is_name)?;
     Some(name.to_ascii_lowercase())
@@ -133,7 +133,8 @@ fn server_name(names: &[u8]) -> Option<String> {
 fn protocols(mut list: &[u8]) -> Option<Vec<Vec<u8>>> {
     let mut all = Vec::new();
     while !list.is_empty() {
-        all.push(vector::<1>(&mut list)?.to_vec());
+        let protocol = vector::<1>(&mut list).filter(|protocol| !protocol.is_empty())?;
+        all.push(protocol.to_vec());
     }
     Some(all)
 }
@@ -144,6 +145,11 @@ fn vector<'a, const N: usize>(bytes: &mut &'a [u8]) -> Option<&'a [u8]> {
     let (vector, rest) = rest.split_at_checked(number(length))?;
     *bytes = rest;
     Some(vector)
+}
+
+/// A vector that nothing follows, and that is not empty.
+fn only<'a>(bytes: &mut &'a [u8]) -> Option<&'a [u8]> {
+    vector::<2>(bytes).filter(|vector| bytes.is_empty() && !vector.is_empty())
 }
 
 fn number(bytes: &[u8]) -> usize {
@@ -227,11 +233,14 @@ mod tests {
         assert_eq!(client_hello(&old(&[])), told(None));
         let named = [&[0, 11, 0, 0, 0, 7, 0, 5, 0, 0, 2][..], b"Ab"].concat();
         assert_eq!(client_hello(&old(&named)), told(Some("ab")));
-        // A length that lies, an empty name, and one with a NUL.
+        // A length that lies, an empty name, one with a NUL, two names, no protocol, and an empty one.
         for bad in [
             &[0, 9, 0, 0][..],
             &[0, 9, 0, 0, 0, 5, 0, 3, 0, 0, 0],
             &[0, 10, 0, 0, 0, 6, 0, 4, 0, 0, 1, 0],
+            &[0, 14, 0, 0, 0, 10, 0, 8, 0, 0, 1, b'a', 0, 0, 1, b'b'],
+            &[0, 6, 0, 16, 0, 2, 0, 0],
+            &[0, 7, 0, 16, 0, 3, 0, 1, 0],
         ] {
             assert_eq!(client_hello(&old(bad)), Hello::NotTls, "{bad:?}");
         }

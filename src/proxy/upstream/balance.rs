@@ -90,7 +90,7 @@ impl Balancer {
                 stats.lb_healthy_panic.fetch_add(1, Relaxed);
             }
             let members = match degraded {
-                true => level.degraded.as_ref()?,
+                true => level.degraded.as_ref().unwrap_or(&level.healthy),
                 false => &level.healthy,
             };
             let host = members.pick(choice.hash, attempt)?;
@@ -146,8 +146,10 @@ impl Level {
             let usable = all.iter().filter(|host| usable(host)).cloned();
             Members::new(config, all, usable.collect(), shares, load.panic, now)
         };
-        // Envoy's consistent hashing knows no degraded hosts.
-        let degraded = !config.policy.is_hash() && all.iter().any(|host| host.degraded());
+        // In a panic all are alike, and consistent hashing knows no degraded hosts: as in Envoy, where the load of a level that
+        // is theirs falls upon its others then.
+        let apart = !load.panic && !config.policy.is_hash();
+        let degraded = apart && all.iter().any(|host| host.degraded());
         Self {
             priority: all.first().map_or(0, |host| host.priority),
             load,

@@ -93,7 +93,10 @@ async fn look_up(cluster: Arc<Cluster>, found: mpsc::UnboundedSender<Resolved>) 
     }) = lookups.next().await
     {
         // What a name that fails has stood for stays.
-        if let Some(addresses) = addresses {
+        if let Some(mut addresses) = addresses {
+            if dns.logical {
+                addresses = one_of(addresses, answers.get(name));
+            }
             answers.insert(name.clone(), addresses);
         }
         // As Envoy, what waits for the cluster does not wait for the last of its names.
@@ -153,14 +156,23 @@ fn names(endpoints: &Endpoints) -> impl Iterator<Item = &Arc<str>> {
 async fn addresses(name: &str, dns: &DnsConfig) -> io::Result<Vec<IpAddr>> {
     let found = lookup_host((name, 0)).await?;
     let mut found = wanted(found.map(|address| address.ip()).collect(), dns.family);
-    // The first of them is used as the server would have it, which may take turns; all of them, in a lasting order.
-    if dns.logical {
-        found.truncate(1);
-    } else {
+    // Where all are used, their order is to last.
+    if !dns.logical {
         found.sort_unstable();
         found.dedup();
     }
     Ok(found)
+}
+
+/// The address that a logical name stands for: the one before as long as it is there, so that connections to it are kept
+/// where the server takes turns with its answers; else the first.
+fn one_of(mut found: Vec<IpAddr>, before: Option<&Vec<IpAddr>>) -> Vec<IpAddr> {
+    let stays = before.filter(|before| !before.is_empty() && before.iter().all(|one| found.contains(one)));
+    if let Some(before) = stays {
+        return before.clone();
+    }
+    found.truncate(1);
+    found
 }
 
 /// The addresses of the wanted sort.
@@ -261,12 +273,14 @@ mod tests {
         assert_eq!(found, [at("10.0.0.1:80"), at("10.0.0.2:80")]);
     }
 
-    #[tokio::test]
-    async fn a_logical_name_is_one_address() {
-        for logical in [false, true] {
-            let found = addresses("localhost", &dns(&[], DnsFamily::V4, logical)).await.unwrap();
-            assert_eq!(found, ips(&["127.0.0.1"]));
-        }
+    #[test]
+    fn a_logical_name_keeps_its_address_as_long_as_it_leads_there() {
+        let first = one_of(ips(&["10.0.0.2", "10.0.0.1"]), None);
+        assert_eq!(first, ips(&["10.0.0.2"]));
+        assert_eq!(one_of(ips(&["10.0.0.1", "10.0.0.2"]), Some(&first)), first);
+        assert_eq!(one_of(ips(&["10.0.0.1"]), Some(&first)), ips(&["10.0.0.1"]));
+        assert_eq!(one_of(ips(&[]), Some(&first)), ips(&[]));
+        assert_eq!(one_of(ips(&["10.0.0.1"]), Some(&ips(&[]))), ips(&["10.0.0.1"]));
     }
 
     #[test]
