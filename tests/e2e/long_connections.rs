@@ -11,12 +11,13 @@ use tokio::time::timeout;
 use super::harness::alone::{Alone, cluster, http_listener};
 use super::harness::frames::{Frame, Frames, headers, request};
 use super::harness::wire::Wire;
-use super::harness::{Backend, Plane};
+use super::harness::{Backend, Plane, eventually};
 use crate::on_each_plane;
 
 on_each_plane! {
     who_does_not_say_that_it_knows_of_the_end_is_not_waited_for,
     whose_health_checks_fail_is_left_with_the_next_answer,
+    an_answer_of_ones_own_that_nobody_takes_is_given_up,
     each_request_may_have_a_priority_and_widen_windows,
     an_upload_that_nobody_reads_leaves_room_for_others,
 }
@@ -24,6 +25,7 @@ on_each_plane! {
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
 const PRIORITY: u8 = 2;
+const RST_STREAM: u8 = 3;
 const SETTINGS: u8 = 4;
 const GOAWAY: u8 = 7;
 const WINDOW_UPDATE: u8 = 8;
@@ -123,6 +125,33 @@ async fn last_stream(client: &mut Frames) -> u32 {
         told = Some(last(&goaway));
     }
     told.unwrap()
+}
+
+async fn an_answer_of_ones_own_that_nobody_takes_is_given_up(which: Plane) {
+    let routes = json!([
+        {"match": {"prefix": "/"}, "direct_response": {"status": 200, "body": {"inline_string": "own"}}},
+    ]);
+    let listener = http_listener("in", "INBOUND", routes, json!({"stream_idle_timeout": "0.5s"}));
+    let alone = Alone::start(which, &[listener], &[], json!({})).await;
+    let mut client = Frames::open(alone.listener(0)).await;
+    // Streams are to have no windows at first.
+    client
+        .send(&[
+            Frame::new(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 0]),
+            headers(1, &request("GET", "/a"), true),
+        ])
+        .await;
+    assert_eq!(client.next_of(&[HEADERS]).await.unwrap().status(), 200);
+    let reset = client.next_of(&[RST_STREAM, GOAWAY]).await.unwrap();
+    assert_eq!((reset.kind, reset.stream), (RST_STREAM, 1));
+    eventually("nothing is under way", async || {
+        let stats = alone.sidecar.stats("http.in.downstream_rq_active").await;
+        match stats["http.in.downstream_rq_active"] {
+            0 => Ok(()),
+            active => Err(active.to_string()),
+        }
+    })
+    .await;
 }
 
 async fn each_request_may_have_a_priority_and_widen_windows(which: Plane) {

@@ -239,6 +239,9 @@ pub(crate) struct ResponseBody {
     recorder: Option<Recorder>,
     /// Whether it is over only once all of it is written.
     until_written: bool,
+    /// How long a client may take nothing of a body of our own, and when that is over, once it does not.
+    idle: Option<Duration>,
+    overdue: Option<Pin<Box<Sleep>>>,
     /// The recorder, once all has been taken that it waits to be written.
     taken: Option<Recorder>,
 }
@@ -272,6 +275,8 @@ impl ResponseBody {
             encoder: None,
             recorder: None,
             until_written: false,
+            idle: None,
+            overdue: None,
             taken: None,
         }
     }
@@ -287,6 +292,8 @@ impl ResponseBody {
             encoder: None,
             recorder: None,
             until_written: false,
+            idle: None,
+            overdue: None,
             taken: None,
         }
     }
@@ -309,6 +316,12 @@ impl ResponseBody {
     /// Tells the recorder what goes by.
     pub(crate) fn record(mut self, recorder: Recorder) -> Self {
         self.recorder = Some(recorder);
+        self
+    }
+
+    /// How long the client may take nothing of it, if it is one of our own: those of hosts have limits.
+    pub(crate) fn idle(mut self, limit: Option<Duration>) -> Self {
+        self.idle = limit.filter(|limit| !limit.is_zero());
         self
     }
 
@@ -392,10 +405,15 @@ impl Waiting for RequestBody {
 
 impl Waiting for ResponseBody {
     fn poll_overdue(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let Source::Host(host) = &mut self.source else {
-            return Poll::Pending;
+        let error = match (&mut self.source, self.idle) {
+            (Source::Host(host), _) => ready!(host.poll_late(cx)),
+            (Source::Full(_), None) => return Poll::Pending,
+            (Source::Full(_), Some(limit)) => {
+                let overdue = self.overdue.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
+                ready!(overdue.as_mut().poll(cx));
+                BodyError::Idle
+            }
         };
-        let error = ready!(host.poll_late(cx));
         // What was sent to its end is not logged as broken off, as in Envoy.
         if !self.is_end_stream() {
             self.broken(&error);

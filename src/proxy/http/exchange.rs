@@ -443,7 +443,7 @@ impl Exchange {
         self.stream.timing.downstream_first_tx = Some(self.stream.elapsed());
         // What is left of it nobody reads any more.
         self.body = None;
-        Response::from_parts(parts, body.record(Recorder(self)))
+        Response::from_parts(parts, body.idle(manager.limits.stream_idle).record(Recorder(self)))
     }
 
     fn own_headers(&self, manager: &HttpManager, parts: &mut response::Parts) {
