@@ -7,7 +7,7 @@ mod deadlines;
 pub(crate) mod exchange;
 pub(crate) mod filter;
 mod forward;
-mod grpc;
+pub(crate) mod grpc;
 mod hash;
 pub(crate) mod header_ops;
 pub(crate) mod http1;

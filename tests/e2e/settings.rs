@@ -10,7 +10,7 @@ use topsail::xds::ResourceType;
 use super::harness::alone::{Alone, cluster, http_listener};
 use super::harness::wire::Wire;
 use super::harness::{Ads, Backend, Call, Plane, eventually, get};
-use crate::on_each_plane;
+use crate::{between_planes, on_each_plane};
 
 on_each_plane! {
     streams_are_opened_with_their_metadata,
@@ -18,6 +18,10 @@ on_each_plane! {
     a_connection_that_ends_may_stay_for_so_long,
     all_addresses_of_version_six_may_be_those_of_four_too,
     what_is_left_of_circuit_breakers_is_told_where_it_is_wanted,
+}
+
+between_planes! {
+    rate_limits_count_as_in_envoy,
 }
 
 async fn streams_are_opened_with_their_metadata(plane: Plane) {
@@ -221,7 +225,6 @@ async fn counted_by_limits(plane: Plane) -> (BTreeMap<String, u64>, Vec<String>)
     (alone.sidecar.stats("http_local_rate_limit").await, lines)
 }
 
-#[tokio::test]
 async fn rate_limits_count_as_in_envoy() {
     let (envoys, envoys_lines) = counted_by_limits(Plane::Envoy).await;
     let (ours, lines) = counted_by_limits(Plane::Topsail).await;

@@ -10,6 +10,7 @@ use super::harness::{Backend, Call, Collector, Plane, eventually, get};
 use crate::between_planes;
 
 between_planes! {
+    a_copy_is_sampled_only_where_that_is_not_forbidden,
     spans_are_those_of_envoy,
     spans_are_sent_by_http_as_well,
     samplers_decide_as_those_of_envoy,
@@ -379,7 +380,6 @@ async fn of_a_copy(plane: Plane) -> (String, String) {
     (place(&seen.headers["traceparent"]), place(&copy.headers["traceparent"]))
 }
 
-#[tokio::test]
 async fn a_copy_is_sampled_only_where_that_is_not_forbidden() {
     let told = of_a_copy(Plane::Envoy).await;
     assert_eq!(told, ("01".to_owned(), "00".to_owned()));

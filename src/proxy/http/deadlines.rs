@@ -14,13 +14,11 @@ use tokio::time::{Instant, Sleep};
 use super::HttpManager;
 use super::body::Progress;
 use super::exchange::Exchange;
+use super::grpc::DEADLINE_EXCEEDED;
 use super::local_reply::LocalReply;
 use super::route::{RouteAction, Timeouts};
 use crate::proxy::flags::Flags;
 use crate::proxy::turn;
-
-/// `DEADLINE_EXCEEDED` of gRPC.
-const DEADLINE_EXCEEDED: u32 = 4;
 
 const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 

@@ -71,7 +71,7 @@ impl HttpFilter {
             }
             HttpFilter::GrpcStats(methods) => {
                 // What gRPC-Web has made gRPC of is some, too.
-                if exchange.grpc || exchange.grpc_web.is_some() {
+                if exchange.speaks_grpc() {
                     methods.request(exchange);
                 }
                 None

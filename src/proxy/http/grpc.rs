@@ -1,8 +1,13 @@
-//! What statuses of gRPC say of a host.
+//! Statuses of gRPC, and what they say of a host.
 
 use http::{HeaderMap, HeaderName, StatusCode};
 
-const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+/// The header or trailer that tells a status.
+pub(crate) const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+
+/// Of the statuses (`google.rpc.Code`) those that we answer.
+pub(super) const DEADLINE_EXCEEDED: u32 = 4;
+pub(super) const RESOURCE_EXHAUSTED: u32 = 8;
 
 /// The HTTP status that a `grpc-status` among headers or trailers stands for, as Envoy has it; none where there is none.
 pub(super) fn status_in(headers: &HeaderMap) -> Option<StatusCode> {

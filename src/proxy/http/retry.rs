@@ -10,13 +10,13 @@ use super::exchange::Exchange;
 use super::forward::Outcome;
 use super::route::{RetryOn, RetryPolicy, Route};
 use crate::proxy::flags::Flags;
+use crate::proxy::http::grpc::GRPC_STATUS;
 use crate::proxy::upstream::breaker::Permit;
 use crate::proxy::upstream::cluster::Cluster;
 use crate::proxy::upstream::connect::FailureKind;
 use crate::proxy::upstream::host::Host;
 
 const RATE_LIMITED: HeaderName = HeaderName::from_static("x-envoy-ratelimited");
-const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 
 /// The attempts of a request so far, and what its route says of further ones.
 #[derive(Debug)]

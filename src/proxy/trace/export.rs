@@ -8,13 +8,14 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use http::header::{CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue, TE, USER_AGENT};
+use http::header::{CONTENT_TYPE, HOST, HeaderMap, HeaderValue, TE, USER_AGENT};
 use http::uri::PathAndQuery;
 use http::{Method, Request, Uri, Version};
 use http_body_util::BodyExt;
 
 use super::Tracer;
 use crate::proxy::http::body::RequestBody;
+use crate::proxy::http::grpc::GRPC_STATUS;
 use crate::proxy::slot::Slot;
 use crate::proxy::upstream::balance::Choice;
 use crate::proxy::upstream::cluster::Cluster;
@@ -32,7 +33,6 @@ const INTERVAL: Duration = Duration::from_secs(5);
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 const AGENT: HeaderValue = HeaderValue::from_static(concat!("OTel-OTLP-Exporter-Topsail/", env!("CARGO_PKG_VERSION")));
-const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 
 /// How a collector is reached.
 #[derive(Debug)]

@@ -7,15 +7,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use bytes::Bytes;
-use http::header::{HeaderMap, HeaderName};
+use http::header::HeaderMap;
 use http::{Response, StatusCode};
 use http_body::Frame;
 
 use crate::proxy::http::exchange::Exchange;
+use crate::proxy::http::grpc::GRPC_STATUS;
 use crate::proxy::http::route::{RouteAction, is_grpc};
 use crate::proxy::stats::grpc::{CallStats, GrpcStats};
-
-const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 
 /// Which calls are told apart by their methods. What names no method is not counted.
 #[derive(Debug, PartialEq, Eq)]

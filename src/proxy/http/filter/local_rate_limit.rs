@@ -8,6 +8,7 @@ use http::StatusCode;
 
 use crate::proxy::flags::Flags;
 use crate::proxy::http::exchange::Exchange;
+use crate::proxy::http::grpc::RESOURCE_EXHAUSTED;
 use crate::proxy::http::header_ops::{HeaderOps, Of};
 use crate::proxy::http::local_reply::LocalReply;
 
@@ -120,7 +121,7 @@ impl LocalRateLimit {
         );
         self.response_headers
             .apply(&mut reply.headers, Of::Response, &exchange.context());
-        reply.grpc_status = self.as_resource_exhausted.then_some(8);
+        reply.grpc_status = self.as_resource_exhausted.then_some(RESOURCE_EXHAUSTED);
         Some(reply)
     }
 }
