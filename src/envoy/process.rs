@@ -106,9 +106,11 @@ impl Launch {
         }
     }
 
+    /// Lines of access logs are written as soon as by the bundled proxy: Envoy's own ten seconds are long for who looks at them.
     fn envoy_arguments(&self) -> Vec<OsString> {
         let mut arguments: Vec<OsString> = vec!["-c".into(), self.bootstrap.clone().into()];
         arguments.extend(["--disable-hot-restart", "--concurrency", "1", "--log-level", "warning"].map(Into::into));
+        arguments.extend(["--file-flush-interval-msec", "100"].map(Into::into));
         if self.reject_unknown_fields {
             arguments.push("--reject-unknown-dynamic-fields".into());
         }
