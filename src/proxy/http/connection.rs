@@ -1,22 +1,21 @@
 //! One HTTP connection of a client.
 
+mod ending;
+
 use std::cell::{Cell, OnceCell, RefCell};
-use std::future::{Future, poll_fn};
+use std::future::poll_fn;
 use std::io;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::BytesMut;
-use futures::StreamExt as _;
-use futures::stream::FuturesUnordered;
 use http::{HeaderValue, Version};
 use tokio::io::AsyncReadExt;
 use tokio::sync::Notify;
-use tokio::time::{Instant, Sleep};
+use tokio::time::Instant;
 
 use super::deadlines::Timer;
 use super::filter::health_check;
@@ -27,6 +26,8 @@ use crate::proxy::io::metered::{ByteStats, Counts, Metered};
 use crate::proxy::listener::FilterChain;
 use crate::proxy::turn;
 use crate::proxy::worker::Worker;
+pub(crate) use ending::{Ending, Farewell, Stage};
+use ending::{ending, spent};
 
 /// What every HTTP/2 connection begins with (RFC 9113 section 3.4).
 pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -243,118 +244,6 @@ async fn begin(mut io: Metered<Open>, downstream: &Downstream) -> io::Result<(Me
         },
     };
     Ok((io, read, http2))
-}
-
-/// Waits until a connection has been idle for too long or has lived for too long.
-async fn spent(downstream: &Downstream) {
-    let limits = &downstream.manager.limits;
-    let idle = async {
-        match limits.idle.filter(|limit| !limit.is_zero()) {
-            Some(limit) => downstream.usage.idle(limit).await,
-            None => std::future::pending().await,
-        }
-    };
-    let old = async {
-        match limits.connection.filter(|limit| !limit.is_zero()) {
-            Some(limit) => tokio::time::sleep(limit).await,
-            None => std::future::pending().await,
-        }
-    };
-    tokio::select! {
-        () = idle => {}
-        () = old => {}
-    }
-}
-
-/// Waits until a connection is to end.
-async fn ending(downstream: &Downstream) -> Farewell {
-    let over = tokio::select! {
-        () = downstream.chain.draining.wait() => Some(Instant::now() + downstream.worker.drain_time()),
-        () = spent(downstream) => None,
-        () = downstream.usage.notify.notified() => None,
-    };
-    downstream.usage.worn_out.set(true);
-    Farewell {
-        last_call: Instant::now() + downstream.manager.limits.drain,
-        over,
-    }
-}
-
-/// How a connection ends. Whoever is on it is told: by HTTP/2 at once, by HTTP/1.1 with the next answer. One that is not
-/// used goes on for a while, as what ends at once could meet a request that is on its way.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Farewell {
-    /// Until when it takes requests (`drain_timeout`).
-    last_call: Instant,
-    /// When it is cut off, if it is.
-    over: Option<Instant>,
-}
-
-/// How far a connection is with its end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Stage {
-    /// It is not to end yet.
-    Before,
-    /// The client is told, and what it sends is answered.
-    Announced,
-    /// No further requests are taken.
-    Begun,
-}
-
-/// The end of a connection.
-pub(crate) enum Ending<'a, E> {
-    /// It is looked at when it says so, and not whenever something happens on the connection.
-    Awaited(FuturesUnordered<Pin<&'a mut E>>),
-    /// Until then there may be requests.
-    Announced(Pin<Box<Sleep>>, Farewell),
-    /// When the connection is cut off.
-    Begun(Option<Pin<Box<Sleep>>>),
-}
-
-impl<'a, E: Future<Output = Farewell>> Ending<'a, E> {
-    /// It begins when this is over.
-    pub(super) fn of(ending: Pin<&'a mut E>) -> Self {
-        Ending::Awaited(FuturesUnordered::from_iter([ending]))
-    }
-
-    /// Waits until the connection is cut off.
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let sleep = |until| Box::pin(tokio::time::sleep_until(until));
-        loop {
-            match self {
-                Ending::Awaited(ending) => {
-                    let farewell = ready!(ending.poll_next_unpin(cx));
-                    let announced = farewell.map(|farewell| Ending::Announced(sleep(farewell.last_call), farewell));
-                    *self = announced.unwrap_or(Ending::Begun(None));
-                }
-                Ending::Announced(last_call, farewell) => {
-                    let over = farewell.over;
-                    ready!(last_call.as_mut().poll(cx));
-                    *self = Ending::Begun(over.map(sleep));
-                }
-                Ending::Begun(Some(over)) => return over.as_mut().poll(cx),
-                Ending::Begun(None) => return Poll::Pending,
-            }
-        }
-    }
-
-    /// Waits until there are no further requests.
-    fn poll_begun(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let over = self.poll(cx);
-        match self.stage() {
-            Stage::Begun => Poll::Ready(()),
-            Stage::Before | Stage::Announced => over,
-        }
-    }
-
-    /// How far it is.
-    pub(super) fn stage(&self) -> Stage {
-        match self {
-            Ending::Awaited(_) => Stage::Before,
-            Ending::Announced(..) => Stage::Announced,
-            Ending::Begun(_) => Stage::Begun,
-        }
-    }
 }
 
 /// A connection in the statistics.
