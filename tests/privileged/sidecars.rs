@@ -336,6 +336,9 @@ async fn an_application_of_the_same_container_is_caught_and_its_exit_code_kept(p
         let (machine, sidecar) = project.machine("web", &[]).await;
         (machine.serves(9080, "web").await, sidecar)
     };
+    // The application asks once: it is there for others by then.
+    let (neighbour, _neighbour_sidecar) = project.machine("client", &[]).await;
+    neighbour.reaches(&web()).await;
     let client = project.stage.stranger();
     // The answer comes over mutual TLS or not at all; a shell of root's that has no HTTP client but itself.
     let answer = project.stage.path("answer");
