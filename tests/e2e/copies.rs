@@ -16,7 +16,8 @@ on_each_plane! {
     nobody_keeps_the_answers_to_copies,
 }
 
-async fn the_host_of_a_copy_keeps_its_port(which: Plane) {
+/// A data plane that sends a copy of everything that it passes on, the host, and who gets the copies.
+async fn mirroring(which: Plane) -> (Alone, Backend, Scripted) {
     let (backend, copies) = (Backend::http("back").await, Scripted::start().await);
     let routes = json!([{"match": {"prefix": "/"}, "route": {
         "cluster": "back", "request_mirror_policies": [{"cluster": "copies"}],
@@ -29,6 +30,11 @@ async fn the_host_of_a_copy_keeps_its_port(which: Plane) {
         json!({}),
     )
     .await;
+    (alone, backend, copies)
+}
+
+async fn the_host_of_a_copy_keeps_its_port(which: Plane) {
+    let (alone, _backend, copies) = mirroring(which).await;
     for (host, copied) in [
         ("a", "a-shadow"),
         ("a:8080", "a-shadow:8080"),
@@ -106,18 +112,7 @@ async fn a_copy_may_take_as_long_as_its_route_says(which: Plane) {
 }
 
 async fn nobody_keeps_the_answers_to_copies(which: Plane) {
-    let (backend, copies) = (Backend::http("back").await, Scripted::start().await);
-    let routes = json!([{"match": {"prefix": "/"}, "route": {
-        "cluster": "back", "request_mirror_policies": [{"cluster": "copies"}],
-    }}]);
-    let clusters = [cluster("back", backend.address()), cluster("copies", copies.address)];
-    let alone = Alone::start(
-        which,
-        &[http_listener("in", "OUTBOUND", routes, json!({}))],
-        &clusters,
-        json!({}),
-    )
-    .await;
+    let (alone, _backend, _copies) = mirroring(which).await;
     let mut wire = Wire::open(alone.listener(0)).await;
     let script = "say HTTP/1.1 200 OK~content-length: 268435456~~; flood 262144";
     wire.send(format!("GET / HTTP/1.1\r\nhost: web\r\nx-script: {script}\r\n\r\n").as_bytes())

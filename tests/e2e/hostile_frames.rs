@@ -7,7 +7,9 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
 use super::harness::alone::{Alone, access_log, cluster, cluster_http2, http_listener};
-use super::harness::frames::{Frame, Frames, headers, request};
+use super::harness::frames::{
+    DATA, Frame, Frames, GOAWAY, HEADERS, PRIORITY, RST_STREAM, SETTINGS, WINDOW_UPDATE, headers, request,
+};
 use super::harness::{Backend, Plane, eventually, get};
 use crate::{between_planes, on_each_plane};
 
@@ -41,14 +43,6 @@ async fn plane_with(which: Plane, backend: &Backend, more: Value) -> Alone {
     let listener = http_listener("in", "INBOUND", routes, more);
     Alone::start(which, &[listener], &[cluster("back", backend.address())], json!({})).await
 }
-
-const DATA: u8 = 0;
-const HEADERS: u8 = 1;
-const PRIORITY: u8 = 2;
-const RST_STREAM: u8 = 3;
-const SETTINGS: u8 = 4;
-const GOAWAY: u8 = 7;
-const WINDOW_UPDATE: u8 = 8;
 
 /// What a stream or its connection comes to: the status of an answer, or none.
 async fn outcome(alone: &Alone, frames: &[Frame]) -> Option<u16> {

@@ -8,7 +8,9 @@ use tokio::sync::Notify;
 
 use super::harness::alone::{Alone, access_log, cluster_http2, http_listener};
 use super::harness::frame_host::{FrameHost, Step};
-use super::harness::frames::{Frame, headers};
+use super::harness::frames::{
+    CONTINUATION, DATA, Frame, GOAWAY, PING, PUSH_PROMISE, RST_STREAM, SETTINGS, WINDOW_UPDATE, headers,
+};
 use super::harness::wire::Wire;
 use super::harness::{Backend, Plane, eventually, get};
 use crate::on_each_plane;
@@ -21,15 +23,6 @@ on_each_plane! {
     silence_and_endless_promises_end_in_time,
     connections_without_answers_to_pings_are_left,
 }
-
-const DATA: u8 = 0;
-const RST_STREAM: u8 = 3;
-const SETTINGS: u8 = 4;
-const PUSH_PROMISE: u8 = 5;
-const PING: u8 = 6;
-const GOAWAY: u8 = 7;
-const WINDOW_UPDATE: u8 = 8;
-const CONTINUATION: u8 = 9;
 
 /// A host, and what comes of a request to it.
 struct Case {

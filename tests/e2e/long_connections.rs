@@ -9,7 +9,9 @@ use tokio::net::TcpListener;
 use tokio::time::timeout;
 
 use super::harness::alone::{Alone, cluster, http_listener};
-use super::harness::frames::{Frame, Frames, headers, request};
+use super::harness::frames::{
+    DATA, Frame, Frames, GOAWAY, HEADERS, PRIORITY, RST_STREAM, SETTINGS, WINDOW_UPDATE, headers, request,
+};
 use super::harness::wire::Wire;
 use super::harness::{Backend, Plane, eventually};
 use crate::on_each_plane;
@@ -21,14 +23,6 @@ on_each_plane! {
     each_request_may_have_a_priority_and_widen_windows,
     an_upload_that_nobody_reads_leaves_room_for_others,
 }
-
-const DATA: u8 = 0;
-const HEADERS: u8 = 1;
-const PRIORITY: u8 = 2;
-const RST_STREAM: u8 = 3;
-const SETTINGS: u8 = 4;
-const GOAWAY: u8 = 7;
-const WINDOW_UPDATE: u8 = 8;
 
 async fn plane(which: Plane, backend: &Backend, more: Value) -> Alone {
     let routes = json!([{"match": {"prefix": "/"}, "route": {"cluster": "back", "timeout": "0s"}}]);

@@ -271,8 +271,12 @@ impl ResponseBody {
 
     /// A body that is there.
     pub(crate) fn full(body: Bytes) -> Self {
+        Self::of(Source::Full((!body.is_empty()).then_some(body)))
+    }
+
+    fn of(source: Source) -> Self {
         Self {
-            source: Source::Full((!body.is_empty()).then_some(body)),
+            source,
             encoder: None,
             recorder: None,
             until_written: false,
@@ -288,15 +292,7 @@ impl ResponseBody {
             host::complete(&mut lease, &progress);
             return Self::empty();
         }
-        Self {
-            source: Source::Host(Box::new(HostBody::new(body, lease, limits, progress))),
-            encoder: None,
-            recorder: None,
-            until_written: false,
-            idle: None,
-            overdue: None,
-            taken: None,
-        }
+        Self::of(Source::Host(Box::new(HostBody::new(body, lease, limits, progress))))
     }
 
     /// Its trailers say whether the host was successful (gRPC).

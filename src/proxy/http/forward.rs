@@ -396,11 +396,7 @@ impl Sending<'_> {
         exchange.stream.flags.set(retries.held_back());
         let (response, lease) = match outcome {
             Outcome::Answer(response, lease) => {
-                let status = response.status().as_u16();
-                self.cluster.stats.external.count_status(status);
-                if let Some(route) = &self.matched.route.stats {
-                    route.answers.count_status(status);
-                }
+                self.count_answer(response.status());
                 (response, lease)
             }
             Outcome::NoHost(reply) => return Err(self.own_reply(exchange, reply)),
@@ -446,12 +442,18 @@ impl Sending<'_> {
     /// What is answered instead of a host, which counts as an answer of the cluster, and has the headers of one.
     fn own_reply(&self, exchange: &mut Exchange, mut reply: LocalReply) -> LocalReply {
         exchange.stream.blame(reply.flags, reply.details.clone());
-        self.cluster.stats.external.count_status(reply.status.as_u16());
-        if let Some(route) = &self.matched.route.stats {
-            route.answers.count_status(reply.status.as_u16());
-        }
+        self.count_answer(reply.status);
         change_response(exchange, self.matched, self.share, &mut reply.headers);
         reply
+    }
+
+    /// Counts what the client is answered, for the cluster and for a route that counts by itself.
+    fn count_answer(&self, status: StatusCode) {
+        let status = status.as_u16();
+        self.cluster.stats.external.count_status(status);
+        if let Some(route) = &self.matched.route.stats {
+            route.answers.count_status(status);
+        }
     }
 
     fn change_answer(&self, exchange: &mut Exchange, headers: &mut HeaderMap) {

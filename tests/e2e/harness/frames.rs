@@ -13,6 +13,27 @@ use super::wait::PATIENCE;
 /// What a client says first (RFC 9113 section 3.4).
 pub const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
+/// The sort of a `DATA` frame (RFC 9113 section 6).
+pub const DATA: u8 = 0;
+/// The sort of a `HEADERS` frame (RFC 9113 section 6).
+pub const HEADERS: u8 = 1;
+/// The sort of a `PRIORITY` frame (RFC 9113 section 6).
+pub const PRIORITY: u8 = 2;
+/// The sort of a `RST_STREAM` frame (RFC 9113 section 6).
+pub const RST_STREAM: u8 = 3;
+/// The sort of a `SETTINGS` frame (RFC 9113 section 6).
+pub const SETTINGS: u8 = 4;
+/// The sort of a `PUSH_PROMISE` frame (RFC 9113 section 6).
+pub const PUSH_PROMISE: u8 = 5;
+/// The sort of a `PING` frame (RFC 9113 section 6).
+pub const PING: u8 = 6;
+/// The sort of a `GOAWAY` frame (RFC 9113 section 6).
+pub const GOAWAY: u8 = 7;
+/// The sort of a `WINDOW_UPDATE` frame (RFC 9113 section 6).
+pub const WINDOW_UPDATE: u8 = 8;
+/// The sort of a `CONTINUATION` frame (RFC 9113 section 6).
+pub const CONTINUATION: u8 = 9;
+
 /// A frame.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Frame {
