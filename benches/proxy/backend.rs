@@ -1,5 +1,5 @@
-//! What answers: 1 KiB for HTTP, a message of 100 bytes for gRPC, bytes without end for bulk. One thread on the
-//! processor of the load.
+//! What answers: 1 KiB for HTTP, a message of 100 bytes for gRPC, bytes without end for bulk. It shares the thread of a
+//! load at a fixed rate: two threads of one processor would wait for each other's turns, which last milliseconds.
 
 use std::convert::Infallible;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -26,34 +26,25 @@ static BULK: [u8; 256 << 10] = [b'x'; 256 << 10];
 
 static BODY: [u8; 1024] = [b'x'; 1024];
 
-/// Starts it.
-pub(crate) fn start() {
-    let (up, ready) = std::sync::mpsc::channel();
-    std::thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .expect("a runtime");
-        runtime.block_on(async move {
-            let listener = TcpListener::bind(ADDRESS).await.expect("the backend's address is free");
-            let bulk = TcpListener::bind(BULK_ADDRESS)
-                .await
-                .expect("the backend's address is free");
-            tokio::spawn(send_bytes(bulk));
-            up.send(()).expect("somebody waits");
-            while let Ok((stream, _)) = listener.accept().await {
-                stream.set_nodelay(true).ok();
-                tokio::spawn(async move {
-                    let serve = auto::Builder::new(TokioExecutor::new());
-                    serve
-                        .serve_connection(TokioIo::new(stream), service_fn(answer))
-                        .await
-                        .ok();
-                });
-            }
-        });
+/// Starts it, on the runtime of the load.
+pub(crate) async fn start() {
+    let listener = TcpListener::bind(ADDRESS).await.expect("the backend's address is free");
+    let bulk = TcpListener::bind(BULK_ADDRESS)
+        .await
+        .expect("the backend's address is free");
+    tokio::spawn(send_bytes(bulk));
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            stream.set_nodelay(true).ok();
+            tokio::spawn(async move {
+                let serve = auto::Builder::new(TokioExecutor::new());
+                serve
+                    .serve_connection(TokioIo::new(stream), service_fn(answer))
+                    .await
+                    .ok();
+            });
+        }
     });
-    ready.recv().expect("the backend is up");
 }
 
 /// Sends bytes on every connection until its other side has enough.

@@ -1,10 +1,8 @@
 //! Load: as much as goes (wrk, h2load), or at a fixed rate, each request due at its time whatever became of those
 //! before it.
 
-use std::io::Read;
-use std::net::{SocketAddr, TcpStream};
-use std::process::Command;
-use std::sync::Arc;
+use std::io;
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -12,7 +10,10 @@ use http::{Method, Request};
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use tokio::sync::Mutex;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::process::Command;
+use tokio::task::JoinSet;
 
 use crate::documents::{GRPC_HOST, HTTP_HOST, HTTP2_HOST, ROUTES_HOST};
 use crate::figures::Outcome;
@@ -52,20 +53,21 @@ impl Load {
     }
 
     /// As much as goes.
-    pub(crate) fn maximum(self, target: SocketAddr, time: Duration) -> Outcome {
+    pub(crate) async fn maximum(self, target: SocketAddr, time: Duration) -> Outcome {
         match self {
-            Load::Http1 { .. } | Load::Tcp => self.wrk(target, time),
-            Load::Http2 | Load::Grpc => self.h2load(target, time),
-            Load::Bulk => bulk(target, time),
+            Load::Http1 { .. } | Load::Tcp => self.wrk(target, time).await,
+            Load::Http2 | Load::Grpc => self.h2load(target, time).await,
+            Load::Bulk => bulk(target, time).await,
         }
     }
 
-    fn wrk(self, target: SocketAddr, time: Duration) -> Outcome {
+    async fn wrk(self, target: SocketAddr, time: Duration) -> Outcome {
         let (host, path) = self.url();
         let output = Command::new("wrk")
             .args(["-t1", "-c32", "--latency", &format!("-d{}s", time.as_secs())])
             .args(["-H", &format!("Host: {host}"), &format!("http://{target}{path}")])
             .output()
+            .await
             .expect("wrk runs");
         let text = String::from_utf8_lossy(&output.stdout);
         assert!(!text.contains("Non-2xx"), "errors: {text}");
@@ -94,7 +96,7 @@ impl Load {
         }
     }
 
-    fn h2load(self, target: SocketAddr, time: Duration) -> Outcome {
+    async fn h2load(self, target: SocketAddr, time: Duration) -> Outcome {
         let (host, path) = self.url();
         let mut command = Command::new("h2load");
         command.args(["-c8", "-m8", "-t1", "-D", &time.as_secs().to_string()]);
@@ -109,6 +111,7 @@ impl Load {
         let output = command
             .arg(format!("http://{target}{path}"))
             .output()
+            .await
             .expect("h2load runs");
         let text = String::from_utf8_lossy(&output.stdout);
         let line = |start: &str| {
@@ -136,53 +139,33 @@ impl Load {
         }
     }
 
-    /// At a fixed rate; none where that is not measured.
-    pub(crate) fn paced(self, target: SocketAddr, rate: u64, time: Duration) -> Option<Outcome> {
-        (rate > 0 && self != Load::Bulk).then(|| {
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()
-                .expect("a runtime");
-            runtime.block_on(self.open_loop(target, rate, time))
-        })
+    /// Whether it can be sent at a fixed rate.
+    pub(crate) fn has_rate(self) -> bool {
+        self != Load::Bulk
     }
 
-    async fn open_loop(self, target: SocketAddr, rate: u64, time: Duration) -> Outcome {
+    /// At a fixed rate.
+    pub(crate) async fn paced(self, target: SocketAddr, rate: u64, time: Duration) -> Outcome {
         let total = rate * time.as_secs();
-        let latencies = Arc::new(Mutex::new(Vec::with_capacity(total as usize)));
         let mut clients = Vec::new();
         for _ in 0..CONNECTIONS {
             clients.push(Client::connect(target, self).await);
         }
         let pace = Pace::begin(rate, total);
-        let mut tasks = Vec::new();
+        let mut tasks = JoinSet::new();
         for mut client in clients {
-            let (pace, latencies) = (pace.clone(), latencies.clone());
-            tasks.push(tokio::spawn(async move {
+            let pace = pace.clone();
+            tasks.spawn(async move {
                 let mut own = Vec::new();
                 while let Some(due) = pace.next().await {
                     client.request(self).await;
-                    own.push(due.elapsed());
+                    own.push((due, due.elapsed()));
                 }
-                latencies.lock().await.extend(own);
-            }));
+                own
+            });
         }
-        for task in tasks {
-            task.await.expect("no request fails");
-        }
-        let mut latencies = latencies.lock().await;
-        latencies.sort_unstable();
-        let at = |share: f64| {
-            let index = ((latencies.len() as f64 * share) as usize).min(latencies.len() - 1);
-            latencies[index].as_secs_f64() * 1e6
-        };
-        Outcome {
-            requests: latencies.len() as f64,
-            rate: latencies.len() as f64 / pace.start().elapsed().as_secs_f64(),
-            p50: at(0.5),
-            p99: at(0.99),
-            p999: at(0.999),
-        }
+        let latencies: Vec<_> = tasks.join_all().await.into_iter().flatten().collect();
+        Outcome::paced(pace.start(), &latencies)
     }
 }
 
@@ -194,7 +177,7 @@ enum Client {
 
 impl Client {
     async fn connect(target: SocketAddr, load: Load) -> Self {
-        let stream = tokio::net::TcpStream::connect(target).await.expect("a connection");
+        let stream = TcpStream::connect(target).await.expect("a connection");
         stream.set_nodelay(true).ok();
         match load {
             Load::Http1 { .. } | Load::Tcp | Load::Bulk => {
@@ -238,22 +221,20 @@ impl Client {
 }
 
 /// Receives as much as comes.
-fn bulk(target: SocketAddr, time: Duration) -> Outcome {
-    let (start, mut bytes) = (Instant::now(), 0);
-    std::thread::scope(|scope| {
-        let receive = || {
-            let mut stream = TcpStream::connect(target).expect("a connection");
+async fn bulk(target: SocketAddr, time: Duration) -> Outcome {
+    let start = Instant::now();
+    let mut receivers = JoinSet::new();
+    for _ in 0..BULK_CONNECTIONS {
+        receivers.spawn(async move {
+            let mut stream = TcpStream::connect(target).await.expect("a connection");
             let (mut buffer, mut bytes) = (vec![0; 256 << 10], 0);
             while start.elapsed() < time {
-                bytes += stream.read(&mut buffer).expect("bytes");
+                bytes += stream.read(&mut buffer).await.expect("bytes");
             }
             bytes
-        };
-        let receivers: Vec<_> = (0..BULK_CONNECTIONS).map(|_| scope.spawn(receive)).collect();
-        for receiver in receivers {
-            bytes += receiver.join().expect("bytes");
-        }
-    });
+        });
+    }
+    let bytes: usize = receivers.join_all().await.into_iter().sum();
     let megabytes = bytes as f64 / 1e6;
     Outcome {
         requests: megabytes,
@@ -271,17 +252,26 @@ fn grpc_message() -> Vec<u8> {
 }
 
 /// Opens connections that do nothing, each after one request.
-pub(crate) fn idle_connections(target: SocketAddr, count: usize) -> Vec<TcpStream> {
-    use std::io::Write;
+pub(crate) async fn idle_connections(target: SocketAddr, count: usize) -> Vec<TcpStream> {
+    let mut connections = Vec::with_capacity(count);
+    while connections.len() < count
+        && let Ok(stream) = idle_connection(target).await
+    {
+        connections.push(stream);
+    }
+    connections
+}
+
+async fn idle_connection(target: SocketAddr) -> io::Result<TcpStream> {
     let (host, path) = Load::Http1 { routes: false }.url();
-    (0..count)
-        .map_while(|_| {
-            let mut stream = TcpStream::connect(target).ok()?;
-            write!(stream, "GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n").ok()?;
-            let mut answer = [0; 4096];
-            (stream.read(&mut answer).ok()? > 0).then_some(stream)
-        })
-        .collect()
+    let mut stream = TcpStream::connect(target).await?;
+    stream
+        .write_all(format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n").as_bytes())
+        .await?;
+    match stream.read(&mut [0; 4096]).await? {
+        0 => Err(io::ErrorKind::UnexpectedEof.into()),
+        _ => Ok(stream),
+    }
 }
 
 /// wrk's way to write times, in microseconds.

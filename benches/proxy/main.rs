@@ -3,7 +3,8 @@
 //! One run, one machine, one configuration: a control plane serves both data planes the same mesh. A proxy (or a pair
 //! of them) has a processor of its own and one worker; the backend and the load have the other. nginx and HAProxy stand
 //! beside them for plain HTTP/1.1, and another build of `topsail` wherever one is named, to see what a change is worth.
-//! Needs `wrk`, `h2load` (nghttp2-client), `nginx`, `haproxy` and `taskset`.
+//! Latencies without any proxy say how much of the others is the load's and the machine's.
+//! Needs `wrk`, `h2load` (nghttp2-client), `nginx`, `haproxy`, `taskset`, `unshare` and `ip`.
 
 #![expect(clippy::expect_used, reason = "a benchmark that cannot go on ends there")]
 
@@ -152,62 +153,68 @@ fn main() {
     );
     let is_scenario = |word: &&String| *word != "quick" && !word.starts_with("build=");
     let wanted: Vec<_> = words.iter().filter(is_scenario).collect();
-    process::require(&["wrk", "h2load", "nginx", "haproxy", "taskset"]);
+    process::require(&["wrk", "h2load", "nginx", "haproxy", "taskset", "unshare", "ip"]);
+    process::enter_own_network();
     process::raise_file_limit();
     process::pin_to(process::LOAD_CPU);
-    backend::start();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .expect("a runtime");
+    runtime.block_on(run(&contenders, &wanted, scale));
+}
+
+/// Measures what is wanted, or everything, and prints it.
+async fn run(contenders: &[Contender], wanted: &[&String], scale: Scale) {
+    backend::start().await;
+    let is_wanted = |name: &str| wanted.is_empty() || wanted.iter().any(|word| *word == name);
     let mut table = Table::new();
-    for scenario in SCENARIOS
-        .iter()
-        .filter(|one| wanted.is_empty() || wanted.iter().any(|word| **word == one.name))
-    {
-        measure(&runtime, &contenders, *scenario, scale, &mut table);
+    for scenario in SCENARIOS.iter().filter(|one| is_wanted(one.name)) {
+        measure(contenders, *scenario, scale, &mut table).await;
     }
-    if wanted.is_empty() || wanted.iter().any(|word| *word == "memory") {
-        memory(&runtime, &contenders, scale, &mut table);
+    if is_wanted("memory") {
+        memory(contenders, scale, &mut table).await;
     }
     table.print();
 }
 
 /// Measures all contenders in turn, anew for each repetition, so that drift of the machine hits all of them.
-fn measure(
-    runtime: &tokio::runtime::Runtime,
-    contenders: &[Contender],
-    scenario: Scenario,
-    scale: Scale,
-    table: &mut Table,
-) {
+async fn measure(contenders: &[Contender], scenario: Scenario, scale: Scale, table: &mut Table) {
+    let load = scenario.load;
     let mut rows: Vec<Row> = Vec::new();
     for _ in 0..scale.repetitions {
         for contender in contenders {
-            let mesh = runtime.block_on(scenario.way.start(contender));
-            let target = mesh.target(scenario.load);
-            sample(scenario, contender.name, target, &mesh.sidecars(), scale, &mut rows);
+            let mesh = scenario.way.start(contender).await;
+            let (target, pids) = (mesh.target(load), mesh.sidecars());
+            sample(load, contender.name, target, &pids, scale, &mut rows).await;
         }
         if scenario.name == "http1" {
             for peer in [peers::Peer::Nginx, peers::Peer::Haproxy] {
                 let running = peers::start(peer);
-                sample(
-                    scenario,
-                    peer.name(),
-                    running.target(),
-                    &[running.pid()],
-                    scale,
-                    &mut rows,
-                );
+                sample(load, peer.name(), running.target(), &[running.pid()], scale, &mut rows).await;
             }
+        }
+        if load.has_rate() {
+            let rate = half_of_envoy(&rows);
+            let time = Duration::from_secs(scale.seconds);
+            let outcome = load.paced(backend::ADDRESS, rate, time).await;
+            figures::push(&mut rows, "no proxy", HALF, &outcome, Cpu::NONE);
         }
     }
     table.add(scenario.name, rows);
 }
 
+/// The load whose latencies count.
+const HALF: &str = "half of Envoy's max";
+
+/// Half of what Envoy can do, requests a second.
+fn half_of_envoy(rows: &[Row]) -> u64 {
+    (figures::median_rate(rows, "Envoy") / 2.0) as u64
+}
+
 /// The maximum rate, and a fixed low one.
-fn sample(
-    scenario: Scenario,
+async fn sample(
+    load: Load,
     name: &'static str,
     target: std::net::SocketAddr,
     pids: &[u32],
@@ -217,33 +224,33 @@ fn sample(
     const LOW_RATE: u64 = 2_000;
     let time = Duration::from_secs(scale.seconds);
     // Connections and caches first.
-    scenario.load.maximum(target, Duration::from_secs(1));
+    load.maximum(target, Duration::from_secs(1)).await;
     let mut before = Cpu::of(pids);
     let mut used = || {
         let now = Cpu::of(pids);
         now.since(std::mem::replace(&mut before, now))
     };
-    let maximum = scenario.load.maximum(target, time);
+    let maximum = load.maximum(target, time).await;
     figures::push(rows, name, "max", &maximum, used());
-    if let Some(paced) = scenario.load.paced(target, LOW_RATE, time) {
+    if load.has_rate() {
+        let paced = load.paced(target, LOW_RATE, time).await;
         figures::push(rows, name, "2,000/s", &paced, used());
-    }
-    // Latency at half of what Envoy can do, for all.
-    let half = figures::median_rate(rows, "Envoy") / 2.0;
-    if let Some(paced) = scenario.load.paced(target, half as u64, time) {
-        figures::push(rows, name, "half of Envoy's max", &paced, used());
+        // Latency at half of what Envoy can do, for all.
+        let paced = load.paced(target, half_of_envoy(rows), time).await;
+        figures::push(rows, name, HALF, &paced, used());
     }
 }
 
 /// Resident memory, idle and with many connections.
-fn memory(runtime: &tokio::runtime::Runtime, contenders: &[Contender], scale: Scale, table: &mut Table) {
+async fn memory(contenders: &[Contender], scale: Scale, table: &mut Table) {
     for contender in contenders {
-        let mesh = runtime.block_on(Mesh::start(contender, false));
+        let mesh = Mesh::start(contender, false).await;
         let pids = mesh.sidecars();
         // Until nothing has changed for a while.
-        std::thread::park_timeout(Duration::from_secs(6));
+        tokio::time::sleep(Duration::from_secs(6)).await;
         let idle = process::rss_mb(&pids);
-        let connections = load::idle_connections(mesh.target(Load::Http1 { routes: false }), scale.idle_connections);
+        let connections =
+            load::idle_connections(mesh.target(Load::Http1 { routes: false }), scale.idle_connections).await;
         let many = process::rss_mb(&pids);
         table.memory(contender.name, idle, connections.len(), many);
     }

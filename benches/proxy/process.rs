@@ -1,8 +1,9 @@
 //! Processes, and what the system says of them.
 
+use std::os::unix::process::CommandExt;
 use std::process::{Child, Command};
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::process::{Resource, Rlimit, geteuid, getrlimit, setrlimit};
 use rustix::thread::{CpuSet, sched_setaffinity};
 
 use super::usage;
@@ -49,8 +50,28 @@ pub(crate) fn require(tools: &[&str]) {
         .collect();
     assert!(
         missing.is_empty(),
-        "not installed: {missing:?}; apt-get install wrk nghttp2-client nginx-light haproxy util-linux"
+        "not installed: {missing:?}; apt-get install wrk nghttp2-client nginx-light haproxy util-linux iproute2"
     );
+}
+
+/// Starts this program again in a network namespace of its own, where loopback is all there is: the rules and the connection
+/// tracking of the machine's firewall, which Docker brings for one, are no part of what is measured.
+pub(crate) fn enter_own_network() {
+    const ENTERED: &str = "TOPSAIL_BENCH_OWN_NETWORK";
+    if std::env::var_os(ENTERED).is_some() {
+        return;
+    }
+    let mut command = Command::new("unshare");
+    command.arg("--net").env(ENTERED, "1");
+    if !geteuid().is_root() {
+        command.arg("--map-root-user");
+    }
+    let error = command
+        .args(["sh", "-c", r#"ip link set lo up && exec "$0" "$@""#])
+        .arg(std::env::current_exe().expect("a program"))
+        .args(std::env::args_os().skip(1))
+        .exec();
+    panic!("unshare does not start: {error}");
 }
 
 /// Keeps this process, and what it starts, on one processor.
@@ -80,6 +101,12 @@ pub(crate) struct Cpu {
 }
 
 impl Cpu {
+    /// Of nobody.
+    pub(crate) const NONE: Self = Self {
+        user: f64::NAN,
+        system: f64::NAN,
+    };
+
     /// So far.
     pub(crate) fn of(pids: &[u32]) -> Self {
         let all = pids.iter().map(|pid| usage::times(*pid));
