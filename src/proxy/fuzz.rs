@@ -21,10 +21,14 @@ use super::http::http1::conversation::{Speaker, understood};
 use super::http::http1::response::Asked;
 use super::http::http2::conversation::converse;
 use super::http::http2::hpack::{Decoder, Encoder, Indexing, Name, TABLE_SIZE};
-use super::http::{self, EscapedSlashes, Normalized, PathNormalization};
+use super::http::path::Normalized;
+use super::http::{self, EscapedSlashes, PathNormalization, conditioning, hash};
+use super::listener::Inspection;
+use super::listener::inspect::inspect;
 use super::listener::proxy_protocol::ProxyProtocol;
-use super::listener::{Inspection, inspect};
-use super::{config, tls};
+use super::tls::{peer, subject};
+use super::trace::context::{TRACE_PARENT, TraceContext, trace_state};
+use super::config;
 
 /// Reads a bootstrap and compiles what it says of the control plane.
 ///
@@ -170,7 +174,9 @@ pub fn frames(host: bool, pieces: &[Vec<u8>]) {
 
 /// Reads the names and the subject of a certificate.
 pub fn certificate(der: &[u8]) {
-    tls::described(&CertificateDer::from(der));
+    let certificate = CertificateDer::from(der);
+    peer::Names::of(&certificate);
+    subject::of(&certificate);
 }
 
 /// Normalises a path in one of the ways there are.
@@ -215,9 +221,22 @@ pub fn web_body(pieces: &[Vec<u8>]) {
     assert_eq!(decoded(&pieces), whole);
 }
 
-/// Draws on the headers of a request in every way in which a connection manager does before it has a route.
+/// Parses the headers of a request that steer the connection manager and the router, and rewrites those that are not
+/// forwarded as they came.
 pub fn request(headers: &[(&str, &[u8])]) {
-    http::drawn_on(&mut map(headers));
+    let headers = &mut map(headers);
+    for trusted_hops in 0..3 {
+        conditioning::client::last_trusted(headers, trusted_hops);
+    }
+    http::read_grpc_timeout(headers);
+    hash::cookie(headers, "user");
+    let parent = headers.get(TRACE_PARENT).and_then(|parent| parent.to_str().ok());
+    if let Some(context) = parent.and_then(TraceContext::parse) {
+        context.inject(&trace_state(headers), headers);
+    }
+    let upgrading = conditioning::upgrade(headers).is_some();
+    conditioning::join_lists(headers, &conditioning::LISTS);
+    drop(conditioning::remove_hop_by_hop(headers, upgrading));
 }
 
 fn map(headers: &[(&str, &[u8])]) -> HeaderMap {

@@ -1,14 +1,14 @@
 //! HTTP: what a connection manager does with a connection and every request on it.
 
 pub(crate) mod body;
-mod conditioning;
+pub(crate) mod conditioning;
 pub(crate) mod connection;
 mod deadlines;
 pub(crate) mod exchange;
 pub(crate) mod filter;
 mod forward;
 pub(crate) mod grpc;
-mod hash;
+pub(crate) mod hash;
 pub(crate) mod header_ops;
 pub(crate) mod http1;
 pub(crate) mod http2;
@@ -16,17 +16,13 @@ pub(crate) mod interim;
 pub(crate) mod local_reply;
 pub(crate) mod meter;
 mod mirror;
-mod path;
+pub(crate) mod path;
 mod retry;
 mod rewrite;
 pub(crate) mod route;
 mod upgrade;
 
-#[cfg(fuzzing)]
-pub(crate) use conditioning::drawn_on;
 pub(crate) use conditioning::uuid;
-#[cfg(fuzzing)]
-pub(crate) use path::Normalized;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -44,6 +40,11 @@ use super::trace::Tracing;
 use filter::HttpFilter;
 use route::RouteTable;
 pub(crate) use upgrade::Upgrades;
+
+#[cfg(fuzzing)]
+pub(crate) fn read_grpc_timeout(headers: &http::HeaderMap) {
+    deadlines::draw_on(headers);
+}
 
 /// A compiled `HttpConnectionManager`.
 #[derive(Debug)]

@@ -2,14 +2,11 @@
 
 pub(crate) mod accept;
 pub(crate) mod chain;
-mod inspect;
+pub(crate) mod inspect;
 pub(crate) mod limit;
 mod origin;
 pub(crate) mod proxy_protocol;
 mod serve;
-
-#[cfg(fuzzing)]
-pub(crate) use inspect::inspect;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;

@@ -8,10 +8,10 @@ mod cache;
 mod downstream;
 mod files;
 mod hello;
-mod peer;
+pub(crate) mod peer;
 mod revocation;
 mod stats;
-mod subject;
+pub(crate) mod subject;
 mod suites;
 mod upstream;
 mod verify;
@@ -151,12 +151,6 @@ impl fmt::Debug for TrustAnchors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} roots, {} names", self.roots.len(), self.names.len())
     }
-}
-
-/// Reads what is written of a certificate: its names and its subject.
-#[cfg(fuzzing)]
-pub(crate) fn described(certificate: &CertificateDer<'_>) -> String {
-    format!("{:?} {}", peer::Names::of(certificate), subject::of(certificate))
 }
 
 #[cfg(test)]

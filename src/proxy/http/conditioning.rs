@@ -1,7 +1,7 @@
 //! What happens to a request before filters see it, whatever they are: what must not pass is removed, what the mesh
 //! relies on is added. Envoy does the same in its connection manager.
 
-mod client;
+pub(crate) mod client;
 
 use bytes::Bytes;
 pub(super) use client::sign;
@@ -71,7 +71,7 @@ static EDGE: [HeaderName; 5] = [
 
 /// Headers of requests of which several lines become one (RFC 9110 section 5.2), as in Envoy; what other conditions see to
 /// is not among them.
-static LISTS: [HeaderName; 25] = [
+pub(crate) static LISTS: [HeaderName; 25] = [
     ACCEPT,
     ACCEPT_ENCODING,
     ACCESS_CONTROL_REQUEST_HEADERS,
@@ -305,7 +305,7 @@ fn origin_form(path: &str) -> Result<Uri, LocalReply> {
 }
 
 /// The protocol that the client wants to go over to, lower case. HTTP/2 is not gone over to this way.
-fn upgrade(headers: &HeaderMap) -> Option<Box<str>> {
+pub(crate) fn upgrade(headers: &HeaderMap) -> Option<Box<str>> {
     let protocol = headers.get(UPGRADE).and_then(|value| value.to_str().ok())?;
     let wants = headers.get_all(CONNECTION).iter().any(|value| {
         let tokens = value.to_str().unwrap_or_default().split(',');
@@ -327,7 +327,7 @@ static NOT_FOR_ONE_HOP: [HeaderName; 3] = [
     FORWARDED_PROTO,
 ];
 
-fn remove_hop_by_hop(headers: &mut HeaderMap, upgrading: bool) -> Result<(), LocalReply> {
+pub(crate) fn remove_hop_by_hop(headers: &mut HeaderMap, upgrading: bool) -> Result<(), LocalReply> {
     if found(headers, &HOP_BY_HOP) == 0 {
         return Ok(());
     }
@@ -398,7 +398,7 @@ fn found(headers: &HeaderMap, names: &[HeaderName]) -> u32 {
 }
 
 /// Makes one line of each of these headers that has several.
-pub(super) fn join_lists(headers: &mut HeaderMap, names: &[HeaderName]) {
+pub(crate) fn join_lists(headers: &mut HeaderMap, names: &[HeaderName]) {
     if headers.len() > headers.keys_len() {
         names.iter().for_each(|name| join(headers, name, b","));
     }
@@ -453,18 +453,6 @@ pub(crate) fn uuid(bits: u128) -> String {
         text[at + 1] = HEX[usize::from(byte & 0xf)];
     }
     String::from_utf8(text.to_vec()).unwrap_or_default()
-}
-
-/// Reads all that is read of a request's headers without a connection.
-#[cfg(fuzzing)]
-pub(crate) fn drawn_on(headers: &mut HeaderMap) {
-    client::draw_on(headers);
-    super::deadlines::draw_on(headers);
-    super::hash::draw_on(headers);
-    crate::proxy::trace::context::draw_on(headers);
-    let upgrading = upgrade(headers).is_some();
-    join_lists(headers, &LISTS);
-    drop(remove_hop_by_hop(headers, upgrading));
 }
 
 #[cfg(test)]

@@ -23,7 +23,7 @@ use crate::proxy::connection::PeerTls;
 
 /// The subject alternative names of a certificate, by type.
 #[derive(Debug, Default)]
-pub(super) struct Names {
+pub(crate) struct Names {
     /// URIs.
     pub(super) uris: Vec<String>,
     /// DNS names.
@@ -36,7 +36,7 @@ pub(super) struct Names {
 
 impl Names {
     /// The names of a certificate; none if it cannot be read.
-    pub(super) fn of(certificate: &CertificateDer<'_>) -> Self {
+    pub(crate) fn of(certificate: &CertificateDer<'_>) -> Self {
         let mut names = Self::default();
         let Ok((_, x509)) = X509Certificate::from_der(certificate) else {
             return names;

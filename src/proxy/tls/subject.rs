@@ -26,7 +26,7 @@ const SHORT: [(&str, &str); 15] = [
 ];
 
 /// The subject of a certificate; empty if it has none or cannot be read.
-pub(super) fn of(certificate: &CertificateDer<'_>) -> String {
+pub(crate) fn of(certificate: &CertificateDer<'_>) -> String {
     X509Certificate::from_der(certificate).map_or_else(|_| String::new(), |(_, x509)| written(x509.subject()))
 }
 

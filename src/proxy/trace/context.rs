@@ -68,15 +68,6 @@ pub(crate) fn trace_state(headers: &HeaderMap) -> String {
     lines.join(",")
 }
 
-/// Reads what is read of headers here, and passes it on.
-#[cfg(fuzzing)]
-pub(crate) fn draw_on(headers: &mut HeaderMap) {
-    let parent = headers.get(TRACE_PARENT).and_then(|parent| parent.to_str().ok());
-    if let Some(context) = parent.and_then(TraceContext::parse) {
-        context.inject(&trace_state(headers), headers);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -73,7 +73,7 @@ fn own_address() -> Option<IpAddr> {
 }
 
 /// The address that the last but `hops` of the proxies before us saw.
-fn last_trusted(headers: &HeaderMap, hops: u32) -> Option<IpAddr> {
+pub(crate) fn last_trusted(headers: &HeaderMap, hops: u32) -> Option<IpAddr> {
     let value = headers.get(FORWARDED_FOR)?.to_str().ok()?;
     let hops = usize::try_from(hops).ok()?;
     value.rsplit(',').nth(hops)?.trim().parse().ok()
@@ -177,14 +177,6 @@ fn push(out: &mut String, key: &str, value: &str) {
     }
     // Writing to a string cannot fail.
     let _ = write!(out, "{key}={value}");
-}
-
-/// Reads what is read of headers here without a connection.
-#[cfg(fuzzing)]
-pub(super) fn draw_on(headers: &HeaderMap) {
-    for hops in 0..3 {
-        last_trusted(headers, hops);
-    }
 }
 
 #[cfg(test)]
