@@ -1,4 +1,8 @@
-//! HTTP: what a connection manager does with a connection and every request on it.
+//! HTTP: the connection manager (`envoy.filters.network.http_connection_manager`) and everything below it.
+//!
+//! [`connection`] serves a downstream connection with the codec of its version ([`http1`], [`http2`]); [`exchange`]
+//! takes each request through header conditioning, routing and the HTTP filters; `forward`, the router, sends it to a
+//! host of a cluster and the response back.
 
 pub(crate) mod body;
 pub(crate) mod conditioning;
@@ -51,57 +55,58 @@ pub(crate) fn read_grpc_timeout(headers: &http::HeaderMap) {
 pub(crate) struct HttpManager {
     /// `stat_prefix`.
     pub(crate) stat_prefix: Arc<str>,
-    /// Which versions it speaks.
+    /// HTTP versions it accepts (`codec_type`).
     pub(crate) codec: Codec,
-    /// The routes; empty until RDS has answered.
+    /// The route table; empty until RDS has answered.
     pub(crate) routes: Arc<Slot<RouteTable>>,
-    /// What is counted of them, if they come by RDS.
+    /// The `update_…` counters of its RDS subscription, if the routes come by RDS.
     pub(crate) route_updates: Option<Arc<UpdateStats>>,
-    /// How long the listener waits for them before it is served without; none: for ever.
+    /// How long the listener waits for the first route table before it starts without one (`initial_fetch_timeout`);
+    /// `None`: for ever.
     pub(crate) routes_timeout: Option<Duration>,
-    /// Filters before the router.
+    /// HTTP filters before the router, in order.
     pub(crate) filters: Box<[HttpFilter]>,
-    /// The `server` header.
+    /// Value of the `server` header.
     pub(crate) server_name: HeaderValue,
-    /// What happens to the endpoint's own `server` header.
+    /// How the `server` header of an upstream response is treated (`server_header_transformation`).
     pub(crate) server_header: ServerHeader,
-    /// Whether the peer's address is the client's (`use_remote_address`): an edge.
+    /// `use_remote_address`: whether the peer is the client itself, as at an edge.
     pub(crate) use_remote_address: bool,
     /// `xff_num_trusted_hops`.
     pub(crate) trusted_hops: u32,
     /// `skip_xff_append`.
     pub(crate) skip_xff_append: bool,
-    /// `proxy_100_continue`: whether it is for hosts to ask for a body that a client has announced.
+    /// `proxy_100_continue`: whether `expect: 100-continue` is forwarded instead of answered here.
     pub(crate) proxy_100_continue: bool,
-    /// `via`; empty: none.
+    /// `via`; `None`: none is added.
     pub(crate) via: Option<HeaderValue>,
-    /// Request ids.
+    /// How request ids are made and trusted.
     pub(crate) request_id: RequestId,
-    /// The client's certificate in `x-forwarded-client-cert`.
+    /// How `x-forwarded-client-cert` is set.
     pub(crate) client_cert: ForwardClientCert,
-    /// How paths are normalised.
+    /// How paths are normalized.
     pub(crate) path: PathNormalization,
-    /// What becomes of headers with `_` in their names.
+    /// How headers with `_` in their names are treated.
     pub(crate) underscores: Underscores,
-    /// Limits.
+    /// Timeouts and header limits.
     pub(crate) limits: Limits,
-    /// What a request by HTTP/1.1 may have waiting, in bytes (`per_connection_buffer_limit_bytes` of the listener).
+    /// Bytes of a request body that may be buffered over HTTP/1.1 (the listener's `per_connection_buffer_limit_bytes`).
     pub(crate) buffer_limit: usize,
-    /// Protocols that may be gone over to where routes say nothing of them.
+    /// `upgrade_configs`, for routes that have none of their own.
     pub(crate) upgrades: Upgrades,
-    /// Tracing, if there is any.
+    /// Tracing, if it is configured.
     pub(crate) tracing: Option<Box<Tracing>>,
     /// Access logs.
     pub(crate) access_logs: Box<[AccessLog]>,
-    /// Whether the router adds no `x-envoy-` headers (`suppress_envoy_headers`).
+    /// `suppress_envoy_headers` of the router: whether it adds no `x-envoy-` headers.
     pub(crate) suppress_envoy_headers: bool,
-    /// Whether a request may have a whole URL in its first line (`allow_absolute_url`).
+    /// `allow_absolute_url`: whether an HTTP/1.1 request target may be in absolute form.
     pub(crate) allow_absolute_url: bool,
-    /// Whether access logs or headers of responses need the request's headers once it is sent.
+    /// Whether access logs or response headers refer to request headers, which then have to outlive the sending.
     pub(crate) keeps_request_headers: bool,
-    /// Whether access logs ask for bytes on the wire.
+    /// Whether access logs refer to bytes on the wire.
     pub(crate) metered: bool,
-    /// HTTP/2 settings.
+    /// `http2_protocol_options`.
     pub(crate) http2: Http2,
     /// Counters.
     pub(crate) stats: Arc<HttpStats>,
@@ -109,10 +114,10 @@ pub(crate) struct HttpManager {
     pub(crate) rq_class_of_listener: Arc<Classes>,
 }
 
-/// Which versions of HTTP a connection manager speaks.
+/// HTTP versions that a connection manager accepts (`CodecType`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Codec {
-    /// What the client speaks.
+    /// Whichever the client speaks.
     #[default]
     Auto,
     /// HTTP/1.
@@ -121,19 +126,19 @@ pub(crate) enum Codec {
     Http2,
 }
 
-/// What happens to the endpoint's own `server` header.
+/// What becomes of the `server` header of an upstream response (`ServerHeaderTransformation`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum ServerHeader {
     /// It is replaced.
     #[default]
     Overwrite,
-    /// It stays; ours is added where there is none.
+    /// It stays; ours is added if there is none.
     AppendIfAbsent,
     /// It stays, and none is added.
     PassThrough,
 }
 
-/// Request ids.
+/// How request ids are made and trusted (`UuidRequestIdConfig` and the fields beside it).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct RequestId {
     /// `generate_request_id`.
@@ -142,16 +147,16 @@ pub(crate) struct RequestId {
     pub(crate) preserve_external: bool,
     /// `always_set_request_id_in_response`.
     pub(crate) in_response: bool,
-    /// `pack_trace_reason`: whether the id says if the request is traced.
+    /// `pack_trace_reason`: whether the tracing decision is written into the id.
     pub(crate) pack_trace_reason: bool,
-    /// `use_request_id_for_trace_sampling`: whether the id decides what chance decides.
+    /// `use_request_id_for_trace_sampling`: whether random sampling goes by the id.
     pub(crate) for_sampling: bool,
 }
 
-/// The client's certificate in `x-forwarded-client-cert`.
+/// What `x-forwarded-client-cert` tells of the client's certificate (`SetCurrentClientCertDetails`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct ForwardClientCert {
-    /// What happens to what is there.
+    /// What becomes of the header as received.
     pub(crate) mode: ForwardClientCertMode,
     /// `Subject`.
     pub(crate) subject: bool,
@@ -165,26 +170,27 @@ pub(crate) struct ForwardClientCert {
     pub(crate) uri: bool,
 }
 
-/// What happens to `x-forwarded-client-cert`.
+/// What becomes of `x-forwarded-client-cert` as received (`ForwardClientCertDetails`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum ForwardClientCertMode {
     /// It is removed.
     #[default]
     Sanitize,
-    /// Over mutual TLS it is passed on.
+    /// It is forwarded over mutual TLS, else removed.
     ForwardOnly,
-    /// Over mutual TLS the client is appended.
+    /// Over mutual TLS the client's certificate is appended; else it is removed.
     AppendForward,
-    /// Over mutual TLS it is replaced by the client.
+    /// Over mutual TLS the client's certificate replaces it; else it is removed.
     SanitizeSet,
-    /// It is passed on.
+    /// It is forwarded as it is.
     AlwaysForwardOnly,
 }
 
-/// What becomes of request headers with `_` in their names (`HeadersWithUnderscoresAction`), which some take for `-`.
+/// What becomes of request headers with `_` in their names (`HeadersWithUnderscoresAction`): some servers take it for
+/// `-`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Underscores {
-    /// They are passed on.
+    /// They are forwarded.
     #[default]
     Allow,
     /// The request is refused.
@@ -193,18 +199,18 @@ pub(crate) enum Underscores {
     Drop,
 }
 
-/// How paths are normalised.
+/// How paths are normalized.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct PathNormalization {
-    /// RFC 3986: `.` and `..`, and upper-case percent-encodings.
+    /// `normalize_path`: `.` and `..` segments are resolved (RFC 3986), percent-encodings become upper case.
     pub(crate) normalize: bool,
-    /// `//` becomes `/`.
+    /// `merge_slashes`: `//` becomes `/`.
     pub(crate) merge_slashes: bool,
-    /// What happens to `%2F`, `%5C` and the like.
+    /// `path_with_escaped_slashes_action`: what becomes of `%2F`, `%5C` and the like.
     pub(crate) escaped_slashes: EscapedSlashes,
 }
 
-/// What happens to escaped slashes.
+/// What becomes of escaped slashes (`PathWithEscapedSlashesAction`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum EscapedSlashes {
     /// They stay.
@@ -218,34 +224,34 @@ pub(crate) enum EscapedSlashes {
     UnescapeAndForward,
 }
 
-/// Limits of connections and streams; none: no limit.
+/// Timeouts and limits of connections and streams; `None`: no limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Limits {
-    /// A connection without streams; an hour unless said otherwise.
+    /// `idle_timeout`: a connection without streams; an hour by default.
     pub(crate) idle: Option<Duration>,
-    /// A connection's life.
+    /// `max_connection_duration`.
     pub(crate) connection: Option<Duration>,
-    /// A stream without anything sent or received; 5 minutes unless said otherwise.
+    /// `stream_idle_timeout`: a stream on which nothing is sent or received; 5 minutes by default.
     pub(crate) stream_idle: Option<Duration>,
-    /// A stream's life.
+    /// `max_stream_duration`.
     pub(crate) stream: Option<Duration>,
-    /// A whole request.
+    /// `request_timeout`: until the whole request has been received.
     pub(crate) request: Option<Duration>,
-    /// The headers of a request.
+    /// `request_headers_timeout`: until its headers have been received.
     pub(crate) request_headers: Option<Duration>,
-    /// Between the announcement of the end and the end.
+    /// `drain_timeout`: between the announcement that a connection closes and its end.
     pub(crate) drain: Duration,
-    /// How long a connection whose end we have announced may take to end; zero: it is closed at once.
+    /// `delayed_close_timeout`: how long we wait for the peer to close after our last byte; zero: we close at once.
     pub(crate) delayed_close: Duration,
-    /// Requests on one connection.
+    /// `max_requests_per_connection`.
     pub(crate) requests_per_connection: Option<u32>,
-    /// Headers of a request, in bytes.
+    /// `max_request_headers_kb`, in bytes.
     pub(crate) header_bytes: usize,
-    /// Headers of a request.
+    /// `max_headers_count`.
     pub(crate) header_count: usize,
 }
 
-/// HTTP/2 settings of a connection manager; none: those of [`http2`].
+/// HTTP/2 settings of a connection manager; `None`: the defaults of [`http2`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Http2 {
     /// `max_concurrent_streams`.
@@ -256,7 +262,7 @@ pub(crate) struct Http2 {
     pub(crate) connection_window: Option<u32>,
     /// `connection_keepalive`: interval and timeout.
     pub(crate) keepalive: Option<(Duration, Duration)>,
-    /// `allow_connect`: extended CONNECT.
+    /// `allow_connect`: extended CONNECT (RFC 8441).
     pub(crate) allow_connect: bool,
 }
 
@@ -277,7 +283,7 @@ pub(crate) struct HttpStats {
     pub(crate) cx_http2_active: AtomicU64,
     /// `downstream_cx_destroy…`.
     pub(crate) cx_destroy: Closings,
-    /// `downstream_cx_destroy_…active_rq`: those of them on which there were requests.
+    /// `downstream_cx_destroy_…active_rq`: connections that closed with requests on them.
     pub(crate) cx_destroy_active_rq: Closings,
     /// `downstream_cx_…_bytes_…`.
     pub(crate) bytes: ByteStats,
@@ -291,9 +297,10 @@ pub(crate) struct HttpStats {
     pub(crate) rq_http1_total: AtomicU64,
     /// `downstream_rq_http2_total`.
     pub(crate) rq_http2_total: AtomicU64,
-    /// `downstream_rq_rx_reset`: clients that went away before their answer was complete.
+    /// `downstream_rq_rx_reset`: requests that the client reset, or left by closing its connection, before the response
+    /// was complete.
     pub(crate) rq_rx_reset: AtomicU64,
-    /// `downstream_rq_max_duration_reached`: requests that were not to live longer.
+    /// `downstream_rq_max_duration_reached`.
     pub(crate) rq_max_duration: AtomicU64,
     /// `rq_total`: requests that reached the router.
     pub(crate) routed: AtomicU64,
@@ -303,7 +310,7 @@ pub(crate) struct HttpStats {
     pub(crate) redirect: AtomicU64,
     /// `downstream_rq_total`.
     pub(crate) rq_total: AtomicU64,
-    /// `downstream_rq_ws_on_non_ws_route`: requests to go over to what is not allowed.
+    /// `downstream_rq_ws_on_non_ws_route`: upgrades and CONNECTs that the route does not allow.
     pub(crate) rq_ws_on_non_ws_route: AtomicU64,
     /// `downstream_rq_active`.
     pub(crate) rq_active: AtomicU64,
@@ -325,7 +332,7 @@ pub(crate) struct HttpStats {
     pub(crate) rq_time: Histogram,
 }
 
-/// What a connection manager decided of tracing, by Envoy's names.
+/// Tracing decisions of a connection manager, by Envoy's names (`tracing.…`).
 #[derive(Debug, Default)]
 pub(crate) struct TracingStats {
     /// `random_sampling`.

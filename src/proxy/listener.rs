@@ -1,4 +1,4 @@
-//! Listeners: what is accepted, and which filter chain takes it.
+//! Listeners: accepting connections, listener filters, and the choice of the filter chain.
 
 pub(crate) mod accept;
 pub(crate) mod chain;
@@ -25,40 +25,41 @@ use proxy_protocol::ProxyProtocol;
 pub(crate) struct Listener {
     /// The name.
     pub(crate) name: Arc<str>,
-    /// Where: at its address, which comes first, and at additional ones.
+    /// The addresses: the main one first, then the additional ones.
     pub(crate) addresses: Box<[ListenAddress]>,
-    /// How a socket is bound; none: connections come from the original-destination listener.
+    /// How sockets are bound; `None` (`bind_to_port: false`): connections come only from the listener with
+    /// `use_original_dst`.
     pub(crate) bind: Option<Bind>,
-    /// Whether its connections are open to all whatever the process' limit is (`ignore_global_conn_limit`).
+    /// `ignore_global_conn_limit`.
     pub(crate) unlimited: bool,
-    /// How many connections are accepted before those there are get their turn; none: what the worker thinks fit.
+    /// `max_connections_to_accept_per_socket_event`; `None`: a default.
     pub(crate) accept_at_once: Option<u32>,
-    /// `use_original_dst`: connections go to the listener of their original address, if there is one.
+    /// `use_original_dst`: connections are handed to the listener of their original destination, if there is one.
     pub(crate) use_original_dst: bool,
-    /// What is looked at before a chain is chosen.
+    /// Listener filters.
     pub(crate) inspection: Inspection,
-    /// Filter chains by what they match.
+    /// Filter chains.
     pub(crate) chains: ChainIndex,
-    /// Which way traffic goes.
+    /// `traffic_direction`.
     pub(crate) direction: Direction,
-    /// What stands in the names of its counters: its address, unless something else was said.
+    /// The part of its counters' names that identifies it: its address, or `stat_prefix`.
     pub(crate) stat_prefix: Arc<str>,
     /// Counters.
     pub(crate) stats: Arc<ListenerStats>,
 }
 
 impl Listener {
-    /// Whether it listens on a port.
+    /// Whether it has an address with this port.
     pub(crate) fn has_port(&self, port: Option<u16>) -> bool {
         port.is_some() && self.addresses.iter().any(|one| one.address.port() == port)
     }
 
-    /// All filter chains, the default one included.
+    /// All filter chains, with the default one.
     pub(crate) fn filter_chains(&self) -> impl Iterator<Item = &Arc<FilterChain>> {
         self.chains.chains.iter().chain(&self.chains.default)
     }
 
-    /// Their connection managers.
+    /// All HTTP connection managers.
     pub(crate) fn managers(&self) -> impl Iterator<Item = &HttpManager> {
         self.filter_chains().filter_map(|chain| match &chain.network {
             NetworkFilter::Http(manager) => Some(&**manager),
@@ -67,36 +68,36 @@ impl Listener {
     }
 }
 
-/// Where a listener listens.
+/// An address of a listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ListenAddress {
     /// The address.
     pub(crate) address: Address,
-    /// Permissions of a Unix domain socket's file; none: what the system gives it.
+    /// Permissions of a Unix domain socket; `None`: the process' umask decides.
     pub(crate) mode: Option<u32>,
-    /// Whether `::` is for IPv4 as well (`ipv4_compat`).
+    /// `ipv4_compat`: whether `::` accepts IPv4, too.
     pub(crate) with_ipv4: bool,
 }
 
-/// How a socket is bound. Two listeners of equal address and `Bind` can share one.
+/// How sockets are bound. Two listeners with the same address and `Bind` can share one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Bind {
-    /// A socket for each worker (`SO_REUSEPORT`), or one for all.
+    /// `enable_reuse_port`: a socket for each worker (`SO_REUSEPORT`), or one for all.
     pub(crate) reuse_port: bool,
     /// `IP_TRANSPARENT`.
     pub(crate) transparent: bool,
     /// `IP_FREEBIND`.
     pub(crate) freebind: bool,
-    /// The kernel's queue.
+    /// `tcp_backlog_size`.
     pub(crate) backlog: u32,
-    /// Keep-alive probes of the connections accepted.
+    /// TCP keepalive of accepted connections.
     pub(crate) keepalive: Option<TcpKeepalive>,
 }
 
-/// Which way a listener's traffic goes.
+/// The direction of a listener's traffic.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) enum Direction {
-    /// Not said.
+    /// Unspecified.
     #[default]
     Unspecified,
     /// To the workload.
@@ -105,26 +106,26 @@ pub(crate) enum Direction {
     Outbound,
 }
 
-/// What is looked at before a chain is chosen (listener filters).
+/// The listener filters of a listener, in effect before a filter chain is matched.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Inspection {
-    /// The address the client dialled (`original_dst`).
+    /// `original_dst`: restores the address that the client dialled.
     pub(crate) original_dst: bool,
-    /// What a proxy before us says of the connection (`proxy_protocol`).
+    /// `proxy_protocol`: reads a PROXY protocol header.
     pub(crate) proxy_protocol: Option<ProxyProtocol>,
-    /// Connections to hosts come from the client's address, with this mark (`original_src`).
+    /// `original_src`: upstream connections use the client's address, with this socket mark.
     pub(crate) original_src: Option<u32>,
-    /// SNI, ALPN and whether it is TLS, but for these ports (`tls_inspector`).
+    /// `tls_inspector`: detects TLS, SNI and ALPN, except on these ports.
     pub(crate) tls: Option<Vec<PortRange>>,
-    /// Whether it is HTTP, but for these ports (`http_inspector`).
+    /// `http_inspector`: detects HTTP, except on these ports.
     pub(crate) http: Option<Vec<PortRange>>,
-    /// How long that may take; none: no limit.
+    /// `listener_filters_timeout`; `None`: no limit.
     pub(crate) timeout: Option<Duration>,
-    /// Whether matching goes on after that time, or the connection ends.
+    /// `continue_on_listener_filters_timeout`.
     pub(crate) continue_on_timeout: bool,
 }
 
-/// Ports from the first to before the second.
+/// A half-open range of ports.
 pub(crate) type PortRange = (u16, u32);
 
 /// A compiled `FilterChain`.
@@ -132,27 +133,26 @@ pub(crate) type PortRange = (u16, u32);
 pub(crate) struct FilterChain {
     /// The name; may be empty.
     pub(crate) name: Arc<str>,
-    /// Which connections it takes.
+    /// Which connections it matches.
     pub(crate) matcher: ChainMatch,
     /// TLS termination.
     pub(crate) tls: Option<Arc<DownstreamTls>>,
-    /// How long the TLS handshake may take; none: no limit.
+    /// `transport_socket_connect_timeout`: limit of the TLS handshake; `None`: no limit.
     pub(crate) handshake_timeout: Option<Duration>,
-    /// What it does.
+    /// The terminal network filter.
     pub(crate) network: NetworkFilter,
-    /// The hash of its message: a chain that is the same in the listener's next version is kept, and so are its
-    /// connections.
+    /// A hash of the configuration. A chain that is unchanged in the listener's next version keeps its connections.
     pub(crate) content: u64,
-    /// Set when the chain is gone or replaced: its connections end as soon as they can.
+    /// Set when the chain is removed or replaced: its connections then close as soon as they can.
     pub(crate) draining: super::worker::drain::Draining,
 }
 
-/// What a chain does with a connection.
+/// The terminal network filter of a chain.
 #[derive(Debug)]
 pub(crate) enum NetworkFilter {
-    /// HTTP.
+    /// `envoy.filters.network.http_connection_manager`.
     Http(Arc<HttpManager>),
-    /// Bytes.
+    /// `envoy.filters.network.tcp_proxy`.
     Tcp(Arc<TcpProxy>),
 }
 

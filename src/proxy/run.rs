@@ -1,4 +1,4 @@
-//! The life of the data plane: its control thread.
+//! The life of the data plane: the control thread, start-up and shutdown.
 
 mod asks;
 mod control;
@@ -37,49 +37,49 @@ use control::{Control, Feed, News};
 use memory::Memory;
 use sockets::Sockets;
 
-/// How long connections may go on after the end was asked for.
+/// How long connections may drain at shutdown.
 const DRAIN_TIME: Duration = Duration::from_secs(5);
-/// How often open connections are counted then.
+/// How often open connections are counted meanwhile.
 const DRAIN_CHECK: Duration = Duration::from_millis(50);
-/// How long the end waits for access logs to be written.
+/// How long shutdown waits for access logs to be written.
 const LOGS_TIME: Duration = Duration::from_secs(1);
-/// How often it is seen to what clusters need done from time to time.
+/// Interval of the clusters' periodic maintenance.
 const UPKEEP: Duration = Duration::from_millis(250);
-/// How long changes gather before they are written down.
+/// How long changes are gathered before they are saved.
 const WRITE_DELAY: Duration = Duration::from_secs(1);
-/// How long nothing may have changed before the pages that changes need are given back.
+/// How long the configuration must be unchanged before pages needed only for changes are released.
 const REST: Duration = Duration::from_secs(2);
 
-/// How a data plane is started.
+/// Options of a data plane.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// The bootstrap file.
     pub bootstrap: PathBuf,
-    /// How many workers.
+    /// The number of workers.
     pub concurrency: u64,
-    /// Where the last configuration is kept; beside the bootstrap if nothing is said.
+    /// Where the last configuration is saved; by default beside the bootstrap.
     pub state: Option<PathBuf>,
-    /// How long connections of what is gone may go on.
+    /// How long connections of removed filter chains may drain.
     pub drain_time: Duration,
 }
 
-/// Why a data plane does not run.
+/// Why a data plane cannot run.
 #[derive(Debug, thiserror::Error)]
 pub enum ProxyError {
-    /// The bootstrap is of no use.
+    /// The bootstrap cannot be read or parsed.
     #[error(transparent)]
     Bootstrap(#[from] BootstrapError),
-    /// Something in the bootstrap is refused: which fields, and why.
+    /// Parts of the bootstrap are refused: fields and reasons.
     #[error("the bootstrap is refused: {}", .0.iter().map(|(field, why)| format!("{field}: {why}")).collect::<Vec<_>>().join("; "))]
     Refused(Vec<(String, String)>),
-    /// A socket or thread cannot be had.
+    /// A socket or thread cannot be created.
     #[error("{0}: {1}")]
     System(String, io::Error),
 }
 
 impl ProxyError {
-    /// What it says, mistake by mistake, each with the field of the bootstrap that it is about
-    /// (`static_resources.clusters[0].name`; empty if it is about the whole file), if it is about one.
+    /// The mistakes one by one, each with its field in the bootstrap (`static_resources.clusters[0].name`; empty if it
+    /// is about the whole file), if it is about one.
     pub fn mistakes(&self) -> Vec<(Option<&str>, String)> {
         match self {
             ProxyError::Bootstrap(error) => vec![(error.field(), self.to_string())],
@@ -98,10 +98,10 @@ impl From<Refusal> for ProxyError {
     }
 }
 
-/// Runs a data plane until it is told to end.
+/// Runs a data plane until it is told to stop.
 ///
 /// # Errors
-/// When it cannot start.
+/// If it cannot start.
 pub async fn run(options: Options) -> Result<(), ProxyError> {
     let bootstrap = bootstrap::read(&options.bootstrap)?;
     bootstrap::check(&bootstrap)?;
@@ -161,7 +161,7 @@ pub async fn run(options: Options) -> Result<(), ProxyError> {
     Ok(())
 }
 
-/// Starts the admin interface where the bootstrap wants it, if it does.
+/// Starts the admin server, if the bootstrap has one.
 async fn admin_server(bootstrap: &Bootstrap, admin: Admin) -> Result<Option<JoinHandle<()>>, ProxyError> {
     let address = config::server::admin_address(bootstrap.admin.as_ref())?;
     let Some(address) = address else {
@@ -182,13 +182,13 @@ async fn keep_link(server: Option<Server>, control: &RefCell<Control>, news: &Ne
     }
 }
 
-/// Keeps the streams of secrets that something wants.
+/// Keeps an SDS stream for each secret source in use.
 async fn keep_secrets(bootstrap: &Bootstrap, control: &RefCell<Control>, news: &News) {
     let (mut kept, mut links) = (HashMap::new(), FuturesUnordered::new());
     let mut changed = news.listen();
     loop {
         let wanted: HashSet<_> = control.borrow().secret_servers().cloned().collect();
-        // The stream of who is no longer wanted ends.
+        // Aborts the streams that are no longer needed.
         kept.retain(|source, handle: &mut AbortHandle| {
             let stays = wanted.contains(source);
             if !stays {
@@ -214,7 +214,7 @@ async fn keep_secrets(bootstrap: &Bootstrap, control: &RefCell<Control>, news: &
             kept.insert(source, handle);
         }
         tokio::select! {
-            // Of those that ended nothing is to be done.
+            // A stream that has ended needs nothing done.
             Some(_) = links.next() => {}
             // The sender lives as long as `news`.
             _ = changed.changed() => {}
@@ -222,7 +222,7 @@ async fn keep_secrets(bootstrap: &Bootstrap, control: &RefCell<Control>, news: &
     }
 }
 
-/// Gives up what was waited for long enough.
+/// Handles timeouts of resources that have not arrived.
 async fn keep_time(control: &RefCell<Control>, news: &News) {
     loop {
         let wake = control.borrow().store.wake_at();
@@ -236,7 +236,7 @@ async fn keep_time(control: &RefCell<Control>, news: &News) {
     }
 }
 
-/// Hosts that were ejected come back, and what else clusters need done.
+/// Runs the clusters' periodic maintenance, such as returning ejected hosts.
 async fn keep_up(control: &RefCell<Control>, news: &News) {
     loop {
         tokio::time::sleep(UPKEEP).await;
@@ -249,7 +249,7 @@ async fn keep_up(control: &RefCell<Control>, news: &News) {
     }
 }
 
-/// Looks up the names of clusters.
+/// Resolves the DNS names of clusters.
 async fn keep_names(control: &RefCell<Control>, news: &News) {
     let (mut resolver, mut found) = Resolver::new();
     loop {
@@ -273,7 +273,7 @@ async fn until(moment: Option<Instant>) {
     }
 }
 
-/// Writes down what there is, some time after it changed.
+/// Saves the configuration some time after it has changed.
 async fn write_down(control: &RefCell<Control>) {
     loop {
         tokio::time::sleep(WRITE_DELAY).await;
@@ -281,7 +281,7 @@ async fn write_down(control: &RefCell<Control>) {
     }
 }
 
-/// Needs less memory whenever nothing has changed for a while.
+/// Releases memory whenever the configuration has not changed for a while.
 async fn rest(control: &RefCell<Control>) {
     loop {
         tokio::time::sleep(REST).await;
@@ -293,7 +293,7 @@ async fn rest(control: &RefCell<Control>) {
     }
 }
 
-/// Lets connections end, for a bounded time.
+/// Waits for connections to drain, for a bounded time.
 async fn drain(control: &RefCell<Control>) {
     control.borrow_mut().write_down();
     control.borrow_mut().drain();

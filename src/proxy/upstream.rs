@@ -1,4 +1,5 @@
-//! Towards the endpoints: clusters, the choice of a host, connections and their pools.
+//! The upstream side: clusters and their hosts, load balancing, outlier detection, circuit breakers, connections and
+//! connection pools.
 
 pub(crate) mod balance;
 pub(crate) mod breaker;

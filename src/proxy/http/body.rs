@@ -1,4 +1,4 @@
-//! Bodies on their way through.
+//! Bodies of requests and responses as they pass through the proxy: who produces them, what limits them, who is told.
 
 pub(crate) mod client;
 mod host;
@@ -32,24 +32,24 @@ use host::HostBody;
 use incoming::{Incoming, PeerError};
 use replay::Replay;
 
-/// How far the body of a request has come from the client.
+/// How much of a request's body has been received, shared by those who send it and those who wait for it.
 #[derive(Debug, Default)]
 pub(crate) struct Progress {
     bytes: Cell<u64>,
     ended: Cell<Option<Instant>>,
-    /// What is wrong with the client's body.
+    /// Why the body is malformed, if it is.
     refused: Cell<Option<Refusal>>,
-    /// Whether it broke off, for that or anything else.
+    /// Whether it ended early, for that or another reason.
     broken: Cell<bool>,
-    /// When something came last.
+    /// When data was last received.
     moved: Cell<Option<Instant>>,
     notify: Notify,
-    /// Counts messages, where it is of a call of gRPC.
+    /// Counts gRPC messages, if the `grpc_stats` filter is on.
     messages: Option<Messages>,
 }
 
 impl Progress {
-    /// Nothing has come yet.
+    /// For a body of which nothing has been received.
     pub(crate) fn new(messages: Option<Messages>) -> Self {
         Self {
             messages,
@@ -57,7 +57,7 @@ impl Progress {
         }
     }
 
-    /// Notes on the stream how much has come, and when all had.
+    /// Records on the stream how many bytes were received, and when the last was.
     pub(crate) fn note(&self, stream: &mut Stream) {
         stream.bytes_received = self.bytes.get();
         if let Some(end) = self.ended.get() {
@@ -66,7 +66,7 @@ impl Progress {
         }
     }
 
-    /// Waits until the client has sent everything. Cancel safe.
+    /// Waits until the request is completely received. Cancel safe.
     pub(crate) async fn ended(&self) {
         let notified = self.notify.notified();
         if self.ended.get().is_none() {
@@ -74,22 +74,22 @@ impl Progress {
         }
     }
 
-    /// What is wrong with the body, if it has broken off for that.
+    /// Why the body is malformed, if it ended early for that.
     pub(crate) fn refused(&self) -> Option<Refusal> {
         self.refused.get()
     }
 
-    /// Whether there is no more to come although it is not whole.
+    /// Whether it ended early.
     pub(crate) fn is_broken(&self) -> bool {
         self.broken.get()
     }
 
-    /// When something came last, if anything has.
+    /// When data was last received, if any was.
     pub(crate) fn moved(&self) -> Option<Instant> {
         self.moved.get()
     }
 
-    /// There is nothing more to come.
+    /// Marks the body as completely received.
     pub(crate) fn end(&self) {
         if self.ended.get().is_none() {
             self.ended.set(Some(turn::now()));
@@ -97,7 +97,7 @@ impl Progress {
         }
     }
 
-    /// Nobody asks for what is still to come.
+    /// Wakes those who wait for the end of a body that nobody will read to its end.
     pub(crate) fn leave(&self) {
         if self.ended.get().is_none() {
             self.broken.set(true);
@@ -105,7 +105,7 @@ impl Progress {
         }
     }
 
-    /// When the client had sent everything.
+    /// When the request was completely received.
     pub(crate) fn end_time(&self) -> Option<Instant> {
         self.ended.get()
     }
@@ -129,17 +129,17 @@ impl Progress {
     }
 }
 
-/// The body of a request to a host.
+/// The body of an upstream request.
 #[derive(Debug, Default)]
 pub(crate) enum RequestBody {
-    /// None.
+    /// No body.
     #[default]
     Empty,
-    /// One of our own.
+    /// A body made by the proxy.
     Whole(Option<Bytes>),
-    /// The client's, as it comes.
+    /// The client's, streamed.
     Client(ClientBody, Rc<Progress>),
-    /// The client's, kept for further attempts.
+    /// The client's, buffered for retries or mirrors.
     Replay(Replay),
 }
 
@@ -179,28 +179,28 @@ impl Body for RequestBody {
     }
 }
 
-/// Why a body breaks off.
+/// Why a body ends early.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum BodyError {
-    /// Whoever sends it broke off.
+    /// Its sender ended it early.
     #[error("the sender broke off: {0}")]
     Peer(#[from] PeerError),
-    /// It is not what it should be.
+    /// It is malformed.
     #[error("the body is no base64")]
     Malformed(Refusal),
-    /// It took too long.
+    /// The route's timeout has passed.
     #[error("the response took too long")]
     Timeout,
-    /// The stream lived too long.
+    /// `max_stream_duration` has passed.
     #[error("the stream lived too long")]
     MaxDuration,
-    /// Nothing happened for too long.
+    /// The stream idle timeout has passed.
     #[error("the response stood still for too long")]
     Idle,
 }
 
 impl BodyError {
-    /// The flags and the `%RESPONSE_CODE_DETAILS%` that tell it of a response.
+    /// Response flags and `%RESPONSE_CODE_DETAILS%` for a response that ends so.
     pub(crate) fn told(&self) -> (Flags, &'static str) {
         let protocol = (
             Flags::UPSTREAM_PROTOCOL_ERROR,
@@ -232,18 +232,18 @@ impl BodyError {
     }
 }
 
-/// The body of a response to the client. Whoever drops it, at its end or before, ends the request.
+/// The body of a downstream response. Dropping it, at its end or before, ends the request.
 #[derive(Debug)]
 pub(crate) struct ResponseBody {
     source: Source,
     encoder: Option<Encoder>,
     recorder: Option<Recorder>,
-    /// Whether it is over only once all of it is written.
+    /// Whether the request ends only when the last byte is written, for logs of bytes on the wire.
     until_written: bool,
-    /// How long a client may take nothing of a body of our own, and when that is over, once it does not.
+    /// For local replies: the stream idle timeout, and when it ends, once the client stops reading.
     idle: Option<Duration>,
     overdue: Option<Pin<Box<Sleep>>>,
-    /// The recorder, once all has been taken that it waits to be written.
+    /// The recorder, while the last bytes wait to be written.
     taken: Option<Recorder>,
 }
 
@@ -254,7 +254,7 @@ enum Source {
 }
 
 impl Source {
-    /// Whether it breaks off because the client has gone, who was still sending.
+    /// Whether the response ends because the client left while it was still sending its request.
     fn is_left_by_client(&self) -> bool {
         match self {
             Source::Full(_) => false,
@@ -269,7 +269,7 @@ impl ResponseBody {
         Self::full(Bytes::new())
     }
 
-    /// A body that is there.
+    /// A body of these bytes.
     pub(crate) fn full(body: Bytes) -> Self {
         Self::of(Source::Full((!body.is_empty()).then_some(body)))
     }
@@ -286,7 +286,7 @@ impl ResponseBody {
         }
     }
 
-    /// A host's body; the connection is given back at its end.
+    /// The body of an upstream response; its connection returns to the pool at the end.
     pub(crate) fn host(body: Incoming, mut lease: Lease, limits: BodyLimits, progress: Rc<Progress>) -> Self {
         if body.is_end_stream() {
             host::complete(&mut lease, &progress);
@@ -295,14 +295,14 @@ impl ResponseBody {
         Self::of(Source::Host(Box::new(HostBody::new(body, lease, limits, progress))))
     }
 
-    /// Its trailers say whether the host was successful (gRPC).
+    /// Leaves it to the gRPC trailers whether the response is a success.
     pub(crate) fn tells_success(&mut self) {
         if let Source::Host(host) = &mut self.source {
             host.tells_success();
         }
     }
 
-    /// The same without a body of our own, where the client is to get none.
+    /// Drops a local reply's body, for HEAD and for statuses without one.
     pub(crate) fn without_own(self) -> Self {
         match self.source {
             Source::Full(_) => Self::empty(),
@@ -310,38 +310,38 @@ impl ResponseBody {
         }
     }
 
-    /// Tells the recorder what goes by.
+    /// Reports the response's progress to its recorder.
     pub(crate) fn record(mut self, recorder: Recorder) -> Self {
         self.recorder = Some(recorder);
         self
     }
 
-    /// How long the client may take nothing of it, if it is one of our own: those of hosts have limits.
+    /// Sets the stream idle timeout of a local reply; upstream bodies have theirs in [`BodyLimits`].
     pub(crate) fn idle(mut self, limit: Option<Duration>) -> Self {
         self.idle = limit.filter(|limit| !limit.is_zero());
         self
     }
 
-    /// It is over only once [`Waiting::written`] is told.
+    /// Defers the end of the request to [`Waiting::written`].
     pub(crate) fn until_written(mut self) -> Self {
         self.until_written = true;
         self
     }
 
-    /// The response's headers are on their way: those who ask for them afterwards get them as they were sent.
+    /// Records the response headers as sent, for access logs.
     pub(crate) fn headers_sent(&mut self, headers: HeaderMap) {
         if let Some(recorder) = &mut self.recorder {
             recorder.headers_sent(headers);
         }
     }
 
-    /// Turns it into what a browser that speaks gRPC can read.
+    /// Encodes it for a gRPC-Web client.
     pub(crate) fn encode(mut self, encoder: Encoder) -> Self {
         self.encoder = Some(encoder);
         self
     }
 
-    /// What a browser can read of a frame.
+    /// A frame as a gRPC-Web client gets it.
     fn encoded(&self, frame: Frame<Bytes>) -> Frame<Bytes> {
         let Some(encoder) = &self.encoder else {
             return frame;
@@ -359,7 +359,7 @@ impl ResponseBody {
         if let Source::Host(host) = &mut self.source {
             host.ended();
         }
-        // Trailers come after all else was written.
+        // HTTP/1.1 and HTTP/2 write trailers last: nothing is left to wait for.
         if self.until_written && trailers.is_none() {
             return;
         }
@@ -381,18 +381,18 @@ impl ResponseBody {
     }
 }
 
-/// A body that somebody sends, who may find that it is not taken.
+/// A body whose peer may stop reading.
 pub(crate) trait Waiting {
-    /// Waits until that has lasted too long. Then it is broken off. To be polled while there is no room for more of it, or
-    /// while the last of it is still to be written.
+    /// Waits until the peer has read nothing for too long, which ends the body. Poll it while there is no room for more
+    /// data or the last data is still to be written.
     fn poll_overdue(&mut self, cx: &mut Context<'_>) -> Poll<()>;
 
-    /// All of it is written, or nobody waits for that any more.
+    /// The last byte is written, or nobody waits for that any more.
     fn written(&mut self);
 }
 
 impl Waiting for RequestBody {
-    /// Whoever waits for the answer sees to it.
+    /// A body without a timeout of its own: the response's timeouts apply.
     fn poll_overdue(&mut self, _: &mut Context<'_>) -> Poll<()> {
         Poll::Pending
     }
@@ -411,7 +411,7 @@ impl Waiting for ResponseBody {
                 BodyError::Idle
             }
         };
-        // What was sent to its end is not logged as broken off, as in Envoy.
+        // As in Envoy, a body sent to its end is not logged as reset.
         if !self.is_end_stream() {
             self.broken(&error);
         }
@@ -419,7 +419,7 @@ impl Waiting for ResponseBody {
     }
 
     fn written(&mut self) {
-        // What broke off is told of already.
+        // A body that ended early has been recorded already.
         if std::mem::take(&mut self.until_written) && self.recorder.is_some() {
             self.ended(None);
         }
@@ -438,7 +438,7 @@ impl Body for ResponseBody {
         if let (Some(Ok(frame)), Some(recorder)) = (&frame, &self.recorder) {
             recorder.saw(frame);
         }
-        // Logs tell what the client gets.
+        // Access logs count what the client gets.
         let frame = frame.map(|frame| frame.map(|frame| self.encoded(frame)));
         match &frame {
             Some(Ok(frame)) => {
@@ -476,7 +476,7 @@ impl Body for ResponseBody {
 impl Drop for ResponseBody {
     fn drop(&mut self) {
         if self.recorder.is_some() {
-            // A response without a body is never asked for one.
+            // The codec never polls a response without a body.
             if self.is_end_stream() && !self.until_written {
                 self.ended(None);
             } else if let Some(recorder) = self.recorder.take() {

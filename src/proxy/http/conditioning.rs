@@ -1,5 +1,5 @@
-//! What happens to a request before filters see it, whatever they are: what must not pass is removed, what the mesh
-//! relies on is added. Envoy does the same in its connection manager.
+//! Request headers before the filters see them: hop-by-hop and untrusted headers are removed, those that the mesh
+//! relies on are added. This is Envoy's `ConnectionManagerUtility::mutateRequestHeaders` with the checks around it.
 
 pub(crate) mod client;
 
@@ -24,8 +24,8 @@ use super::{HttpManager, Underscores};
 use crate::proxy::flags::Flags;
 use crate::proxy::trace::decision::Reason;
 
-/// Headers that are meant for one hop (RFC 9110 section 7.6.1), beside those that `connection` names. But for the first,
-/// HTTP/2 has none of them (RFC 9113 section 8.2.2).
+/// Hop-by-hop headers (RFC 9110 section 7.6.1), beside those that `connection` names. HTTP/2 has none of them but the
+/// first (RFC 9113 section 8.2.2).
 static HOP_BY_HOP: [HeaderName; 7] = [
     TE,
     CONNECTION,
@@ -36,11 +36,11 @@ static HOP_BY_HOP: [HeaderName; 7] = [
     HeaderName::from_static("http2-settings"),
 ];
 
-/// The lengths of their names, a bit for each.
+/// Lengths of those names as a bit set.
 const HOP_BY_HOP_LENGTHS: u32 = 1 << 2 | 1 << 7 | 1 << 10 | 1 << 14 | 1 << 16 | 1 << 17;
 
-/// Headers by which a request could steer the proxy; only requests of the mesh's own may, and none is known to be
-/// one (Envoy's `internal_address_config` is empty).
+/// Headers that control Envoy; only internal requests may have them, and none counts as internal (Envoy's
+/// `internal_address_config` is empty).
 static INTERNAL: [HeaderName; 16] = [
     HeaderName::from_static("x-envoy-internal"),
     HeaderName::from_static("x-envoy-retriable-status-codes"),
@@ -60,7 +60,7 @@ static INTERNAL: [HeaderName; 16] = [
     HeaderName::from_static("x-envoy-upstream-stream-duration-ms"),
 ];
 
-/// The same where the client is outside of the mesh.
+/// Further such headers, removed at an edge (`use_remote_address`).
 static EDGE: [HeaderName; 5] = [
     HeaderName::from_static("x-envoy-decorator-operation"),
     HeaderName::from_static("x-envoy-downstream-service-cluster"),
@@ -69,8 +69,8 @@ static EDGE: [HeaderName; 5] = [
     HeaderName::from_static("x-envoy-original-host"),
 ];
 
-/// Headers of requests of which several lines become one (RFC 9110 section 5.2), as in Envoy; what other conditions see to
-/// is not among them.
+/// Request headers whose lines are joined into one (RFC 9110 section 5.2): Envoy's inline headers, but for those that
+/// other checks here treat by themselves.
 pub(crate) static LISTS: [HeaderName; 25] = [
     ACCEPT,
     ACCEPT_ENCODING,
@@ -99,7 +99,7 @@ pub(crate) static LISTS: [HeaderName; 25] = [
     HeaderName::from_static("x-forwarded-port"),
 ];
 
-/// The same of hosts' answers.
+/// The same for response headers.
 pub(super) static LISTS_OF_ANSWERS: [HeaderName; 20] = [
     ACCESS_CONTROL_ALLOW_CREDENTIALS,
     ACCESS_CONTROL_ALLOW_HEADERS,
@@ -125,10 +125,10 @@ pub(super) static LISTS_OF_ANSWERS: [HeaderName; 20] = [
 
 pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// Conditions a request.
+/// Checks the request and makes its headers what filters and hosts may rely on.
 ///
 /// # Errors
-/// What to answer where it must go no further.
+/// The local reply to a request that must not be forwarded.
 pub(super) fn condition(exchange: &mut Exchange) -> Result<(), LocalReply> {
     let downstream = exchange.downstream.clone();
     let manager = &*downstream.manager;
@@ -145,7 +145,7 @@ pub(super) fn condition(exchange: &mut Exchange) -> Result<(), LocalReply> {
     let headers = &mut exchange.request.headers;
     remove_hop_by_hop(headers, exchange.upgrade.is_some())?;
     if exchange.request.version >= Version::HTTP_2 {
-        // Cookies may be split for compression (RFC 9113 section 8.2.3).
+        // HTTP/2 clients may split cookies (RFC 9113 section 8.2.3).
         join(headers, &COOKIE, b"; ");
     }
     if (exchange.request.uri.authority().is_some() || exchange.request.version >= Version::HTTP_2)
@@ -169,7 +169,7 @@ pub(super) fn condition(exchange: &mut Exchange) -> Result<(), LocalReply> {
     Ok(())
 }
 
-/// Asks a client for a body that it announces, whatever becomes of the request, so that no host need be asked.
+/// Answers `expect: 100-continue` here, so that no host has to.
 fn ask_for_body(exchange: &mut Exchange) {
     let expects = exchange.request.headers.get(EXPECT).map(HeaderValue::as_bytes);
     if expects.is_some_and(|expects| expects.eq_ignore_ascii_case(b"100-continue")) {
@@ -201,25 +201,25 @@ fn underscores(request: &mut request::Parts, manager: &HttpManager) -> Result<()
 /// `:method`, `:scheme`, `:authority` and `:path`.
 const PSEUDO_HEADERS: usize = 4;
 
-/// What is wrong with the headers of a request by HTTP/2 that is not answered for it: its stream is reset.
+/// Why an HTTP/2 stream with these request headers is reset instead of answered, if it is.
 pub(super) fn is_unanswered(headers: &HeaderMap, manager: &HttpManager) -> Option<&'static str> {
     let underscore = || headers.keys().any(|name| name.as_str().contains('_'));
     if manager.underscores == Underscores::Reject && underscore() {
         return Some("http2.unexpected_underscore");
     }
-    // Pseudo-headers count.
+    // Envoy counts pseudo-headers.
     let many = headers.len() + PSEUDO_HEADERS > manager.limits.header_count;
     many.then_some("http2.too_many_headers")
 }
 
-/// What no request may be.
+/// Refuses malformed requests.
 fn check(exchange: &Exchange) -> Result<(), LocalReply> {
     let request = &exchange.request;
     let bad = |details: &'static str| LocalReply::new(StatusCode::BAD_REQUEST, "", Flags::NONE, details);
     let headers = &request.headers;
     if request.version >= Version::HTTP_2 {
         let lengths = headers.get_all(CONTENT_LENGTH).iter().count();
-        // Who the client says it is has no place there (RFC 9113 section 8.3.1).
+        // HTTP/2 allows no userinfo in `:authority` (RFC 9113 section 8.3.1).
         if lengths > 1 || exchange.authority.contains('@') {
             return Err(bad("http2.violation.of.messaging.rule"));
         }
@@ -238,7 +238,7 @@ fn check(exchange: &Exchange) -> Result<(), LocalReply> {
         let details = "absolute_path_rejected";
         return Err(LocalReply::new(StatusCode::NOT_FOUND, "", Flags::NONE, details));
     }
-    // What is asked nobody knows without it; Envoy looks at this too.
+    // Content of a QUERY request is meaningless without its type; Envoy checks this, too.
     if request.method.as_str() == "QUERY" && !headers.contains_key(CONTENT_TYPE) {
         return Err(bad("query_missing_content_type").closing());
     }
@@ -304,7 +304,7 @@ fn origin_form(path: &str) -> Result<Uri, LocalReply> {
     })
 }
 
-/// The protocol that the client wants to go over to, lower case. HTTP/2 is not gone over to this way.
+/// The protocol of an `upgrade` request, in lower case; `h2c` is not supported.
 pub(crate) fn upgrade(headers: &HeaderMap) -> Option<Box<str>> {
     let protocol = headers.get(UPGRADE).and_then(|value| value.to_str().ok())?;
     let wants = headers.get_all(CONNECTION).iter().any(|value| {
@@ -315,12 +315,12 @@ pub(crate) fn upgrade(headers: &HeaderMap) -> Option<Box<str>> {
     (protocol != "h2c").then(|| protocol.into())
 }
 
-/// Headers named by `connection` that are seen to by themselves.
+/// Whether a header named by `connection` stays, because it is treated by itself.
 fn is_kept(token: &str, upgrading: bool) -> bool {
     token.eq_ignore_ascii_case("te") || (upgrading && token.eq_ignore_ascii_case("upgrade"))
 }
 
-/// Headers that no client may have removed: others before us rely on them.
+/// Headers that `connection` must not name, as hosts rely on those set by proxies before us.
 static NOT_FOR_ONE_HOP: [HeaderName; 3] = [
     FORWARDED_FOR,
     HeaderName::from_static("x-forwarded-host"),
@@ -342,7 +342,7 @@ pub(crate) fn remove_hop_by_hop(headers: &mut HeaderMap, upgrading: bool) -> Res
                 continue;
             };
             if name == HOST {
-                // Without it there is no request.
+                // A request without `host` is malformed.
                 return Err(LocalReply::new(StatusCode::BAD_REQUEST, "", Flags::NONE, "missing_host_header").closing());
             }
             if NOT_FOR_ONE_HOP.contains(&name) {
@@ -375,7 +375,7 @@ pub(crate) fn remove_hop_by_hop(headers: &mut HeaderMap, upgrading: bool) -> Res
     Ok(())
 }
 
-/// Removes what is meant for one hop: from a host's answer, which was meant for us, and from what goes by HTTP/2.
+/// Removes hop-by-hop headers that need no further treatment: from responses, and from what goes out over HTTP/2.
 pub(crate) fn remove_one_hop(headers: &mut HeaderMap) {
     let [_, one_hop @ ..] = &HOP_BY_HOP;
     let found = found(headers, one_hop);
@@ -386,10 +386,10 @@ pub(crate) fn remove_one_hop(headers: &mut HeaderMap) {
     }
 }
 
-/// Which of these are there, a bit for each. They rarely are: to look at all names once costs less than to look for each
-/// of these.
+/// Which of these headers are present, as a bit set. They rarely are, and one pass over all names is cheaper than a
+/// look-up of each of these.
 fn found(headers: &HeaderMap, names: &[HeaderName]) -> u32 {
-    // Most are not even of the same length as one of these.
+    // A first filter: few names have the length of one of these.
     let may_be =
         |name: &HeaderName| 1_u32.checked_shl(name.as_str().len() as u32).unwrap_or(0) & HOP_BY_HOP_LENGTHS != 0;
     let place = |name: &HeaderName| names.iter().position(|one| one == name);
@@ -397,14 +397,14 @@ fn found(headers: &HeaderMap, names: &[HeaderName]) -> u32 {
     odd.filter_map(place).fold(0, |found, place| found | 1 << place)
 }
 
-/// Makes one line of each of these headers that has several.
+/// Joins the lines of each of these headers into one.
 pub(crate) fn join_lists(headers: &mut HeaderMap, names: &[HeaderName]) {
     if headers.len() > headers.keys_len() {
         names.iter().for_each(|name| join(headers, name, b","));
     }
 }
 
-/// Makes one line of a header's several, which mean the same (RFC 9110 section 5.2).
+/// Joins the lines of one header (RFC 9110 section 5.2).
 fn join(headers: &mut HeaderMap, name: &HeaderName, separator: &[u8]) {
     let values = headers.get_all(name);
     if values.iter().nth(1).is_none() {
@@ -426,7 +426,7 @@ fn request_id(headers: &mut HeaderMap, manager: &HttpManager) {
         if !settings.preserve_external {
             headers.remove(REQUEST_ID);
         } else if settings.pack_trace_reason {
-            // Whoever is outside of the mesh does not decide what is traced in it.
+            // Clients outside of the mesh do not decide what is traced in it.
             Reason::NotTraceable.mark(headers);
         }
     }
@@ -442,9 +442,9 @@ fn request_id(headers: &mut HeaderMap, manager: &HttpManager) {
 
 const HEX: &[u8; 16] = b"0123456789abcdef";
 
-/// These bits, of which some are not free, as a random UUID (RFC 9562 version 4).
+/// A random UUID (RFC 9562 version 4) of these bits, six of which are overwritten.
 pub(crate) fn uuid(bits: u128) -> String {
-    /// Where the bytes stand.
+    /// Offsets of the bytes in its text.
     const PLACES: [usize; 16] = [0, 2, 4, 6, 9, 11, 14, 16, 19, 21, 24, 26, 28, 30, 32, 34];
     let bits = bits & !(0xf << 76) & !(0x3 << 62) | 0x4 << 76 | 0x2 << 62;
     let mut text = [b'-'; 36];

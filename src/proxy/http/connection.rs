@@ -1,4 +1,4 @@
-//! One HTTP connection of a client.
+//! A downstream HTTP connection: its life from the first byte to its end, its statistics, and the choice of the codec.
 
 mod ending;
 
@@ -29,35 +29,35 @@ use crate::proxy::worker::Worker;
 pub(crate) use ending::{Ending, Farewell, Stage};
 use ending::{ending, spent};
 
-/// What every HTTP/2 connection begins with (RFC 9113 section 3.4).
+/// The client's HTTP/2 connection preface (RFC 9113 section 3.4).
 pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// How soon a request is given up that was never meant to be answered, and how many requests make it worth a look: as in
-/// Envoy (`overload.premature_reset_min_stream_lifetime_seconds`, `overload.premature_reset_total_stream_count`).
+/// How early a stream reset counts as premature, and after how many requests their share matters: as in Envoy
+/// (`overload.premature_reset_min_stream_lifetime_seconds`, `overload.premature_reset_total_stream_count`).
 const PREMATURE: Duration = Duration::from_secs(1);
 const MANY_REQUESTS: u32 = 500;
 
-/// A client's connection, for the requests on it.
+/// A downstream connection as the requests on it see it.
 #[derive(Debug)]
 pub(crate) struct Downstream {
-    /// The worker it lives on.
+    /// The worker that serves it.
     pub(crate) worker: Rc<Worker>,
-    /// What is known of it.
+    /// Addresses and TLS state.
     pub(crate) connection: Connection,
-    /// The chain that took it.
+    /// The filter chain that was matched.
     pub(crate) chain: Arc<FilterChain>,
-    /// What is done with its requests.
+    /// The HTTP connection manager of that chain.
     pub(crate) manager: Arc<HttpManager>,
-    /// The requests on it.
+    /// Counts of the requests on it.
     pub(crate) usage: Use,
-    /// A timer for the next request.
+    /// A timer that consecutive requests reuse.
     pub(super) timer: RefCell<Timer>,
-    /// What hosts are told of the client's certificate, the same for all requests: made for the first.
+    /// The client's element of `x-forwarded-client-cert`, made for the first request.
     pub(super) client_cert: OnceCell<Option<HeaderValue>>,
 }
 
 impl Downstream {
-    /// A connection that a chain has taken.
+    /// For a connection that a filter chain accepted.
     pub(crate) fn new(
         worker: Rc<Worker>,
         connection: Connection,
@@ -75,16 +75,16 @@ impl Downstream {
         }
     }
 
-    /// Whether the connection is to end as soon as it can.
+    /// Whether the connection is to close as soon as it can.
     pub(crate) fn is_ending(&self) -> bool {
-        // Whose health checks fail on purpose is to be left, too.
+        // As in Envoy, `/healthcheck/fail` drains connections, too.
         if health_check::FAILING.load(Relaxed) {
             self.wears_out();
         }
         self.chain.draining.has_begun() || self.usage.worn_out.get()
     }
 
-    /// A request begins.
+    /// Counts a request in.
     pub(crate) fn request_begins(&self) {
         let requests = &self.usage;
         requests.active.set(requests.active.get() + 1);
@@ -95,15 +95,15 @@ impl Downstream {
         }
     }
 
-    /// The connection is to carry no more.
+    /// Lets the connection carry no further requests.
     fn wears_out(&self) {
         if !self.usage.worn_out.replace(true) {
             self.usage.notify.notify_one();
         }
     }
 
-    /// The client gave it up so long after its beginning. Clients that do so with most of their requests want to keep us
-    /// busy with what they need not wait for (CVE-2023-44487).
+    /// Counts a request that the client reset after this time. A client that resets most of its requests early wants to
+    /// keep us busy with work it does not wait for (rapid reset, CVE-2023-44487).
     pub(crate) fn request_abandoned(&self, after: Duration) {
         let (premature, total) = (&self.usage.premature, self.usage.total.get());
         premature.set(premature.get() + u32::from(after < PREMATURE));
@@ -112,52 +112,52 @@ impl Downstream {
         }
     }
 
-    /// A request has come that the client gave up before anybody looked at it.
+    /// Counts a request that the client reset before it was looked at.
     pub(super) fn request_unseen(&self) {
         self.request_begins();
         self.request_abandoned(Duration::ZERO);
         self.request_ends();
     }
 
-    /// Whether the client has given up too many.
+    /// Whether the client reset too many requests early.
     pub(super) fn is_abused(&self) -> bool {
         self.usage.abused.get()
     }
 
-    /// The connection, which is not used, is closed. The client may see that before we see that it closes it, too.
+    /// Marks the idle connection as closed by us: the client may see that, and close its end, before we do.
     pub(super) fn connection_closes(&self) {
         self.usage.closed.set(true);
     }
 
-    /// The connection ends, whatever becomes of the requests on it.
+    /// Notes whether there are requests on the connection as it ends.
     pub(super) fn connection_ends(&self) {
         self.usage.cut_off.set(self.usage.active.get() > 0);
     }
 
-    /// It is over.
+    /// Counts a request out.
     pub(crate) fn request_ends(&self) {
         self.usage.active.set(self.usage.active.get().saturating_sub(1));
         self.usage.since.set(turn::now());
     }
 }
 
-/// What is made of a connection.
+/// Requests on a connection, and what is known of its end.
 #[derive(Debug)]
 pub(crate) struct Use {
     active: Cell<u32>,
     total: Cell<u32>,
-    /// How many the client gave up soon.
+    /// Requests that the client reset early.
     premature: Cell<u32>,
-    /// Since when there is no request, if there is none.
+    /// Since when there has been no request.
     since: Cell<Instant>,
-    /// Whether it is to carry no more.
+    /// Whether it takes no further requests.
     worn_out: Cell<bool>,
     notify: Notify,
-    /// Whether the client wants us no good.
+    /// Whether the client reset too many requests early.
     abused: Cell<bool>,
-    /// Whether there were requests on it when it ended.
+    /// Whether there were requests when it ended.
     cut_off: Cell<bool>,
-    /// Whether we close it without a word that the client could have understood before.
+    /// Whether we closed it.
     closed: Cell<bool>,
 }
 
@@ -178,7 +178,7 @@ impl Default for Use {
 }
 
 impl Use {
-    /// Waits until there has been no request for so long.
+    /// Waits until there has been no request for this long.
     async fn idle(&self, limit: Duration) {
         loop {
             let since = if self.active.get() > 0 {
@@ -201,7 +201,7 @@ pub(crate) async fn serve(io: Io, downstream: Rc<Downstream>) {
     let mut ending = Ending::of(ending.as_mut());
     let begun = tokio::select! {
         begun = begin(io, &downstream) => begun,
-        // Nothing can be on its way.
+        // No request can be under way here.
         () = spent(&downstream) => return,
         () = poll_fn(|cx| ending.poll_begun(cx)) => return,
     };
@@ -223,8 +223,7 @@ pub(crate) async fn serve(io: Io, downstream: Rc<Downstream>) {
     }
 }
 
-/// Waits for as much of a connection as it takes to know the version: the connection, what has come of it, and whether it
-/// is HTTP/2.
+/// Reads enough to know the version. Returns the connection, what was read, and whether it is HTTP/2.
 async fn begin(mut io: Metered<Open>, downstream: &Downstream) -> io::Result<(Metered<Open>, BytesMut, bool)> {
     let mut read = BytesMut::new();
     let http2 = match downstream.manager.codec {
@@ -246,12 +245,12 @@ async fn begin(mut io: Metered<Open>, downstream: &Downstream) -> io::Result<(Me
     Ok((io, read, http2))
 }
 
-/// A connection in the statistics.
+/// Counts an open connection in the gauges until dropped.
 #[derive(Debug)]
 pub(crate) struct Open {
     downstream: Rc<Downstream>,
     since: Instant,
-    /// What it speaks, once that is known.
+    /// Its version, once known.
     version: Option<Version>,
 }
 
@@ -275,7 +274,7 @@ impl Open {
         &self.downstream.manager.stats
     }
 
-    /// It speaks this version.
+    /// Sets the version.
     fn speaks(&mut self, version: Version) {
         self.version = Some(version);
         let stats = self.stats();
@@ -289,7 +288,7 @@ impl Open {
         }
     }
 
-    /// The gauges of the version that it speaks.
+    /// The version's gauge.
     fn of_version(&self) -> Option<&AtomicU64> {
         let stats = self.stats();
         self.version.map(|version| match version {
@@ -298,7 +297,7 @@ impl Open {
         })
     }
 
-    /// The gauges in which it counts.
+    /// All gauges in which it counts.
     fn active(&self) -> impl Iterator<Item = &AtomicU64> {
         let stats = self.stats();
         let secured = self.downstream.connection.tls.as_ref().map(|_| &stats.cx_ssl_active);

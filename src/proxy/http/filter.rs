@@ -1,4 +1,7 @@
-//! HTTP filters: what happens to a request before the router, and to a response after it.
+//! HTTP filters: what may change or answer a request before the router, and change the response after it.
+//!
+//! [`HttpFilter`] has a variant for each filter and dispatches to its file; the order in
+//! [`super::HttpManager::filters`] is the order of the configuration, reversed for responses.
 
 pub(crate) mod buffer;
 pub(crate) mod cors;
@@ -19,43 +22,44 @@ use grpc_stats::ByMethod;
 use health_check::HealthCheck;
 use local_rate_limit::LocalRateLimit;
 
-/// A filter of a chain, in the order of the configuration. Each has a file of its own.
+/// An HTTP filter of a chain.
 #[derive(Debug)]
 pub(crate) enum HttpFilter {
-    /// `envoy.filters.http.fault`, with what holds where no route says otherwise.
+    /// `envoy.filters.http.fault`, with the configuration for routes without one.
     Fault(Option<Arc<Fault>>),
     /// `envoy.filters.http.cors`, configured by routes alone.
     Cors,
-    /// `envoy.filters.http.set_filter_state` for `envoy.network.application_protocols`: protocols offered to hosts
+    /// `envoy.filters.http.set_filter_state` for `envoy.network.application_protocols`: ALPN protocols offered to hosts
     /// instead of the cluster's.
     UpstreamAlpn(Arc<[Vec<u8>]>),
-    /// `envoy.filters.http.grpc_stats`: calls and their messages are counted.
+    /// `envoy.filters.http.grpc_stats`: counts gRPC calls and messages.
     GrpcStats(ByMethod),
     /// `envoy.filters.http.grpc_web`.
     GrpcWeb,
-    /// `envoy.filters.http.local_ratelimit`, with what holds where no route says otherwise.
+    /// `envoy.filters.http.local_ratelimit`, with the configuration for routes without one.
     LocalRateLimit(Arc<LocalRateLimit>),
     /// `envoy.filters.http.health_check`.
     HealthCheck(HealthCheck),
-    /// `envoy.filters.http.buffer`, with what holds where no route says otherwise.
+    /// `envoy.filters.http.buffer`, with the configuration for routes without one.
     Buffer(BufferLimit),
 }
 
-/// What virtual hosts, routes and shares say to filters (`typed_per_filter_config`), with what they inherit.
+/// Filter configuration of a virtual host, route or weighted cluster (`typed_per_filter_config`), merged with that of
+/// wider levels.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Overrides {
-    /// To the fault filter.
+    /// Of the fault filter.
     pub(crate) fault: Option<Arc<Fault>>,
-    /// To the CORS filter.
+    /// Of the CORS filter.
     pub(crate) cors: Option<Arc<CorsPolicy>>,
-    /// To the local rate limit.
+    /// Of the local rate limit filter.
     pub(crate) rate_limit: Option<Arc<LocalRateLimit>>,
-    /// To the buffer: another limit, or none.
+    /// Of the buffer filter; `None` inside: disabled.
     pub(crate) buffer: Option<Arc<Option<BufferLimit>>>,
 }
 
 impl HttpFilter {
-    /// Looks at a request. Returns what to answer instead of sending it on.
+    /// Processes request headers. Returns the local reply if the filter answers itself.
     pub(crate) async fn request(&self, exchange: &mut Exchange) -> Option<LocalReply> {
         match self {
             HttpFilter::Fault(fault) => {
@@ -70,7 +74,7 @@ impl HttpFilter {
                 None
             }
             HttpFilter::GrpcStats(methods) => {
-                // What gRPC-Web has made gRPC of is some, too.
+                // Requests that gRPC-Web has turned into gRPC count, too.
                 if exchange.speaks_grpc() {
                     methods.request(exchange);
                 }
@@ -95,7 +99,7 @@ impl HttpFilter {
         }
     }
 
-    /// Looks at a response.
+    /// Processes response headers.
     pub(crate) fn response(&self, exchange: &mut Exchange, response: &mut http::response::Parts) {
         match self {
             HttpFilter::Cors => {
@@ -104,8 +108,8 @@ impl HttpFilter {
                 }
             }
             HttpFilter::HealthCheck(check) => check.response(exchange, response),
-            // What gRPC-Web makes of a response it makes of its body, too, before all others see it. What is counted of
-            // it was seen before that.
+            // The gRPC-Web encoder is applied to headers and body together, before any filter sees the response and
+            // after `grpc_stats` has counted it.
             HttpFilter::GrpcWeb
             | HttpFilter::Fault(_)
             | HttpFilter::UpstreamAlpn(_)
@@ -117,8 +121,8 @@ impl HttpFilter {
 }
 
 impl Overrides {
-    /// The same within what a wider level says: the nearest level that says something to a filter holds, but for CORS,
-    /// of which Envoy takes every setting from the nearest level that has it.
+    /// Merges this with a wider level. The most specific configuration of a filter applies as a whole, but for CORS,
+    /// whose settings Envoy merges one by one.
     pub(crate) fn within(self, wider: &Self) -> Self {
         let cors = match (self.cors, &wider.cors) {
             (Some(near), Some(wider)) => Some(Arc::new(near.within(wider))),
@@ -134,7 +138,7 @@ impl Overrides {
 }
 
 impl Exchange {
-    /// What the share that the request falls to says to a filter, or else its route or its virtual host.
+    /// A filter's configuration on the weighted cluster, or else on the route or its virtual host.
     fn said<T>(&self, of: impl Fn(&Overrides) -> Option<&Arc<T>>) -> Option<Arc<T>> {
         let matched = self.matched.as_ref()?;
         of(matched.route.overrides(self.random)).cloned()

@@ -1,15 +1,15 @@
-//! Statuses of gRPC, and what they say of a host.
+//! gRPC statuses and their HTTP equivalents.
 
 use http::{HeaderMap, HeaderName, StatusCode};
 
-/// The header or trailer that tells a status.
+/// The header or trailer with the status.
 pub(crate) const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 
-/// Of the statuses (`google.rpc.Code`) those that we answer.
+/// The status codes (`google.rpc.Code`) of our own replies.
 pub(super) const DEADLINE_EXCEEDED: u32 = 4;
 pub(super) const RESOURCE_EXHAUSTED: u32 = 8;
 
-/// The HTTP status that a `grpc-status` among headers or trailers stands for, as Envoy has it; none where there is none.
+/// The HTTP status equivalent, as in Envoy, of `grpc-status` in these headers or trailers; `None` without one.
 pub(super) fn status_in(headers: &HeaderMap) -> Option<StatusCode> {
     let code = match headers.get(&GRPC_STATUS)?.as_bytes() {
         b"0" => 200,

@@ -1,4 +1,4 @@
-//! What consistent hashing goes by.
+//! The request hash for consistent-hashing load balancers (`RouteAction.hash_policy`).
 
 use http::HeaderMap;
 use http::header::{COOKIE, HeaderValue};
@@ -8,17 +8,17 @@ use super::exchange::Exchange;
 use super::route::{Forward, HashKey};
 use crate::proxy::upstream::cluster::LbPolicy;
 
-/// What a request is hashed by.
+/// The hash of a request.
 #[derive(Debug, Default)]
 pub(super) struct Key {
-    /// The hash; none where no policy yields one.
+    /// The hash; `None` if no policy yields one.
     pub(super) hash: Option<u64>,
-    /// Cookies for the client, with the host's answer.
+    /// `set-cookie` values for clients that lack the cookie of a policy.
     pub(super) cookies: Vec<HeaderValue>,
 }
 
-/// The key of a request by its route's policies. Hashes of several policies are combined as in Envoy. Where the cluster
-/// goes by none, nobody is given a cookie for it.
+/// Hashes a request by its route's policies, combined as in Envoy. No cookie is generated unless the cluster's load
+/// balancer hashes.
 pub(super) fn key(exchange: &Exchange, action: &Forward, policy: LbPolicy) -> Key {
     let mut key = Key::default();
     if !matches!(policy, LbPolicy::RingHash { .. } | LbPolicy::Maglev { .. }) {
@@ -99,8 +99,8 @@ impl Key {
     }
 }
 
-/// The value of a cookie for a client that has none: the same for all requests of a connection, so that those that come
-/// before it has learnt of it meet the same host.
+/// The value of a generated cookie: the same for all requests on a connection, so that those sent before the client has
+/// learnt of it reach the same host.
 fn minted(exchange: &Exchange) -> String {
     let connection = &exchange.downstream.connection;
     let ends = format!("{}{}", connection.remote, connection.local);

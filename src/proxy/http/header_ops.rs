@@ -1,21 +1,21 @@
-//! Changes to headers that configuration asks for.
+//! Header additions and removals of the configuration (`request_headers_to_add` and the like).
 
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::proxy::format::{Context, Format};
 
-/// Additions and removals, compiled once.
+/// Additions and removals of one level, compiled.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct HeaderOps {
     /// Additions, in order.
     pub(crate) add: Vec<HeaderAddition>,
-    /// Removals, before the additions.
+    /// Removals, applied before the additions.
     pub(crate) remove: Vec<HeaderName>,
-    /// Whether an addition draws on the headers of the request.
+    /// Whether an addition refers to request headers.
     pub(crate) of_request: bool,
 }
 
-/// Whose headers are changed.
+/// Which headers are changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Of {
     /// A request's.
@@ -31,41 +31,41 @@ pub(crate) struct HeaderAddition {
     pub(crate) name: HeaderName,
     /// Its value.
     pub(crate) value: HeaderText,
-    /// What happens if it is there already.
+    /// What happens if the header is present.
     pub(crate) action: AppendAction,
-    /// Adds it even if the value turns out empty.
+    /// `keep_empty_value`: whether it is added even if the value is empty.
     pub(crate) keep_empty: bool,
 }
 
 /// The value of an addition.
 #[derive(Clone, Debug)]
 pub(crate) enum HeaderText {
-    /// The same for every request.
+    /// Without substitutions.
     Fixed(HeaderValue),
-    /// Made of what is known of the request.
+    /// With substitutions.
     Format(Format),
 }
 
-/// What happens to a header that is there already (`HeaderAppendAction`).
+/// What happens to a header that is present (`HeaderAppendAction`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum AppendAction {
-    /// One more value.
+    /// Another value is added.
     Append,
     /// Nothing is added.
     IfAbsent,
-    /// It is replaced; added if it is not there.
+    /// The value is replaced, or added.
     Overwrite,
-    /// It is replaced only if it is there.
+    /// The value is replaced; nothing is added if there was none.
     OverwriteIfExists,
 }
 
 impl HeaderOps {
-    /// Whether there is nothing to do.
+    /// Whether there are none.
     pub(crate) fn is_empty(&self) -> bool {
         self.add.is_empty() && self.remove.is_empty()
     }
 
-    /// Carries them out.
+    /// Applies them.
     pub(crate) fn apply(&self, headers: &mut HeaderMap, of: Of, context: &Context<'_>) {
         for name in &self.remove {
             headers.remove(name);
@@ -87,7 +87,7 @@ impl HeaderAddition {
                     Of::Response => context.response_headers = Some(headers),
                 }
                 let text = format.header_value(&context);
-                // What a peer sent cannot hold what a header may not: it came in one.
+                // Values substituted from headers are valid; anything else that is not is left out.
                 match HeaderValue::from_bytes(text.as_bytes()) {
                     Ok(value) => value,
                     Err(_) => return,

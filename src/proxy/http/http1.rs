@@ -1,8 +1,7 @@
-//! HTTP/1.1 (RFC 9112), of clients and of hosts.
+//! The HTTP/1.1 codec (RFC 9112), downstream and upstream.
 //!
-//! Whatever two readers could understand in two ways is refused, so that nobody smuggles a message in another one. What a
-//! client sends and is no request is answered as Envoy answers it, with a text and a line in the access log. Headers and
-//! bodies share the bytes that were read.
+//! Messages that two parsers could read differently are refused, against request smuggling. Requests that cannot be
+//! parsed are answered and logged as by Envoy. Header values and bodies share the bytes of the read buffer.
 
 mod chunks;
 #[cfg(any(test, fuzzing))]
@@ -26,7 +25,7 @@ pub(crate) use lines::{Field, Looks, is_token, length};
 pub(crate) use request::{FRAGMENT, METHODS, encoded, is_odd};
 pub(crate) use rest::Rest;
 
-/// Why what a client sends is no request, and what it is told.
+/// Why a request could not be parsed, and the local reply to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Refusal {
     status: StatusCode,
@@ -36,7 +35,7 @@ pub(crate) struct Refusal {
 }
 
 impl Refusal {
-    /// One for which the protocol is broken, with the status' own text.
+    /// A protocol error with this status and text.
     const fn broken(status: StatusCode, text: &'static str, details: &'static str) -> Self {
         Self {
             status,
@@ -65,7 +64,7 @@ impl Refusal {
         Self::broken(StatusCode::NOT_IMPLEMENTED, "Not Implemented", details)
     }
 
-    /// What is no base64 where gRPC-Web needs it. It breaks no protocol, as Envoy sees it.
+    /// Invalid base64 in a gRPC-Web request, which Envoy does not count as a protocol error.
     pub(super) const fn base64(details: &'static str) -> Self {
         Self {
             status: StatusCode::BAD_REQUEST,
@@ -75,15 +74,15 @@ impl Refusal {
         }
     }
 
-    /// What breaks the grammar.
+    /// A syntax error.
     const CODEC: Self = Self::bad("http1.codec_error");
 
-    /// The flags and the `%RESPONSE_CODE_DETAILS%` that tell it.
+    /// Response flags and `%RESPONSE_CODE_DETAILS%`.
     pub(super) fn told(self) -> (Flags, &'static str) {
         (self.flags, self.details)
     }
 
-    /// The last answer on its connection.
+    /// The local reply; the connection closes after it.
     pub(crate) fn reply(self) -> LocalReply {
         LocalReply::new(self.status, self.text, self.flags, self.details).closing()
     }

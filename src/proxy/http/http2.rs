@@ -1,14 +1,14 @@
-//! HTTP/2 (RFC 9113), of clients and of hosts.
+//! The HTTP/2 codec (RFC 9113), downstream and upstream.
 //!
 //! ```text
 //! socket ── driver ── connection ──┬── streams ── exchange
 //!                (frames, windows) └── half ── body, pump
 //! ```
 //!
-//! A connection and all of its streams live on one thread, and one task drives its socket. What a turn of that task
-//! brings about goes out in one write. A client's streams are polled by the same task; towards a host, whoever sends a
-//! request drives its stream, and wakes the connection's task when there is something to write. Data is passed on as it
-//! was read, and what is not taken is held up by windows.
+//! A connection and its streams live on one thread, and one task drives the socket; what a turn of that task produces
+//! is written at once. Downstream, the same task polls the requests of all streams. Upstream, each request's own task
+//! drives its stream and wakes the connection's task when there is something to write. Data is forwarded without
+//! copying; a slow reader is held back by flow control.
 
 mod body;
 mod client;
@@ -47,7 +47,7 @@ use http::header::{HeaderMap, TE};
 
 use super::conditioning::remove_one_hop;
 
-/// Removes what HTTP/2 has no use for from the headers of a message (RFC 9113 section 8.2.2).
+/// Removes the connection-specific headers that HTTP/2 does not allow (RFC 9113 section 8.2.2).
 fn remove_what_is_not_in_http2(headers: &mut HeaderMap) {
     remove_one_hop(headers);
     if headers.get(TE).is_some_and(|te| te != "trailers") {

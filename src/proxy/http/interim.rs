@@ -1,4 +1,4 @@
-//! Interim answers (RFC 9110 section 15.2): what a client is told before the answer to its request.
+//! Interim (1xx) responses (RFC 9110 section 15.2).
 
 use std::cell::Cell;
 
@@ -8,13 +8,13 @@ use super::conditioning::remove_one_hop;
 use super::{http1, http2};
 use crate::proxy::flags::Flags;
 
-/// The interim answers to a request. They are told while the request waits for its answer, and not afterwards.
+/// Interim responses to one request; they are sent while it waits for its final response.
 #[derive(Debug)]
 pub(crate) struct Interims {
     client: Client,
-    /// Whether those of hosts are passed on (`proxy_100_continue`).
+    /// Whether those of hosts are forwarded (`proxy_100_continue`).
     passed_on: bool,
-    /// A host's.
+    /// The status of one from a host.
     heard: Cell<Option<StatusCode>>,
 }
 
@@ -25,12 +25,12 @@ enum Client {
 }
 
 impl Interims {
-    /// For a client of HTTP/1.1. Those of hosts are passed on, or not.
+    /// For an HTTP/1.1 client.
     pub(super) fn by_http1(teller: http1::receiving::Teller, passed_on: bool) -> Self {
         Self::to(Client::Http1(teller), passed_on)
     }
 
-    /// For one of HTTP/2.
+    /// For an HTTP/2 client.
     pub(super) fn by_http2(teller: http2::Teller, passed_on: bool) -> Self {
         Self::to(Client::Http2(teller), passed_on)
     }
@@ -43,22 +43,22 @@ impl Interims {
         }
     }
 
-    /// Whether one of this status is of interest. Envoy knows no others.
+    /// Whether a host's interim response with this status is handled: the ones that Envoy handles.
     pub(crate) fn is_known(status: StatusCode) -> bool {
         matches!(status.as_u16(), 100 | 102..=104)
     }
 
-    /// Whether those of hosts are passed on.
+    /// Whether those of hosts are forwarded.
     pub(super) fn are_passed_on(&self) -> bool {
         self.passed_on
     }
 
-    /// Asks the client for the body that it has announced.
+    /// Sends `100 Continue`.
     pub(super) fn ask_for_body(&self) {
         self.tell(StatusCode::CONTINUE, &HeaderMap::new());
     }
 
-    /// Hears one of a host's. The first is passed on; none after it is, as in Envoy.
+    /// Handles a host's interim response. As in Envoy, only the first is forwarded.
     pub(crate) fn hear(&self, answer: Response<()>) {
         let (mut parts, ()) = answer.into_parts();
         if !Self::is_known(parts.status) || self.heard().is_some() {
@@ -71,12 +71,12 @@ impl Interims {
         }
     }
 
-    /// What a host has said.
+    /// The status of a host's interim response.
     pub(super) fn heard(&self) -> Option<StatusCode> {
         self.heard.get()
     }
 
-    /// The flag and the `%RESPONSE_CODE_DETAILS%` of a request whose stream was reset by the client, or for what it said.
+    /// Flag and `%RESPONSE_CODE_DETAILS%` of a request whose stream was reset by the client, or for what it sent.
     pub(super) fn reset(&self) -> Option<(Flags, &'static str)> {
         match &self.client {
             Client::Http1(_) => None,

@@ -1,4 +1,4 @@
-//! Responses that the proxy makes itself.
+//! Local replies: responses that the proxy makes itself.
 
 use std::borrow::Cow;
 
@@ -9,12 +9,12 @@ use http::{Response, StatusCode};
 use super::body::ResponseBody;
 use crate::proxy::flags::Flags;
 
-/// What is answered, and why.
+/// A local reply.
 #[derive(Debug)]
 pub(crate) struct LocalReply {
-    /// The status; for gRPC it becomes a `grpc-status`.
+    /// The HTTP status; for gRPC requests it is translated to `grpc-status`.
     pub(crate) status: StatusCode,
-    /// The body; for gRPC the message.
+    /// The body; for gRPC requests `grpc-message`.
     pub(crate) body: Bytes,
     /// Further headers.
     pub(crate) headers: Box<HeaderMap>,
@@ -22,14 +22,14 @@ pub(crate) struct LocalReply {
     pub(crate) flags: Flags,
     /// `%RESPONSE_CODE_DETAILS%`.
     pub(crate) details: Cow<'static, str>,
-    /// The gRPC status, if it is not to follow from the HTTP one.
+    /// The gRPC status, if it is not the translation of the HTTP one.
     pub(crate) grpc_status: Option<u32>,
-    /// Whether the client's connection ends with it.
+    /// Whether the downstream connection closes after it.
     pub(crate) closes: bool,
 }
 
 impl LocalReply {
-    /// A reply with a text.
+    /// A reply with this body.
     pub(crate) fn new(
         status: StatusCode,
         body: impl Into<Bytes>,
@@ -47,13 +47,13 @@ impl LocalReply {
         }
     }
 
-    /// The same, as the last on its connection.
+    /// The same, closing the connection.
     pub(crate) fn closing(mut self) -> Self {
         self.closes = true;
         self
     }
 
-    /// As a response, to a client that speaks gRPC or not.
+    /// The response, in the form of gRPC if the request is.
     pub(crate) fn into_response(self, grpc: bool) -> Response<ResponseBody> {
         let closes = self.closes;
         let mut response = if grpc { self.into_grpc() } else { self.into_plain() };
@@ -79,7 +79,7 @@ impl LocalReply {
         response
     }
 
-    /// Headers alone, with the status as gRPC knows it.
+    /// A trailers-only gRPC response.
     fn into_grpc(self) -> Response<ResponseBody> {
         let mut response = Response::new(ResponseBody::empty());
         *response.headers_mut() = *self.headers;
@@ -94,7 +94,7 @@ impl LocalReply {
     }
 }
 
-/// The gRPC status for an HTTP one (gRPC's `http-grpc-status-mapping`).
+/// The gRPC status for an HTTP status (gRPC's `http-grpc-status-mapping`).
 pub(crate) fn grpc_status(status: StatusCode) -> u32 {
     match status.as_u16() {
         400 => 13,
@@ -111,7 +111,7 @@ pub(crate) fn grpc_message(message: &[u8]) -> Option<HeaderValue> {
     HeaderValue::from_str(&percent_encoded(message)).ok()
 }
 
-/// A message as gRPC writes it in a header.
+/// Percent-encodes a message as the gRPC protocol prescribes.
 fn percent_encoded(message: &[u8]) -> String {
     let mut out = String::with_capacity(message.len());
     for byte in message {

@@ -1,11 +1,11 @@
-//! Bytes of a request and its answer as they are on the wire, for logs that ask for them.
+//! Counts the bytes of a request and its response on the wire, for access logs that refer to them.
 
 use std::cell::Cell;
 
 use http::HeaderMap;
 
-/// What goes by on one connection for one request. Heads are counted as HTTP writes them, without what TLS adds; of
-/// HTTP/2 the frames that carry heads, data, trailers and resets are.
+/// Bytes on one connection for one request. Heads are counted as HTTP serializes them, without TLS overhead; of HTTP/2,
+/// frames of headers, data, trailers and resets are counted.
 #[derive(Debug, Default)]
 pub(crate) struct Meter {
     received: Cell<u64>,
@@ -15,22 +15,22 @@ pub(crate) struct Meter {
 }
 
 impl Meter {
-    /// So many bytes have come.
+    /// Counts bytes received.
     pub(crate) fn receive(&self, bytes: usize) {
         add(&self.received, bytes);
     }
 
-    /// So many bytes are gone.
+    /// Counts bytes sent.
     pub(crate) fn send(&self, bytes: usize) {
         add(&self.sent, bytes);
     }
 
-    /// So many of those that have come are headers.
+    /// Counts header bytes among those received.
     pub(crate) fn receive_headers(&self, bytes: usize) {
         add(&self.header_received, bytes);
     }
 
-    /// So many of those that are gone are headers.
+    /// Counts header bytes among those sent.
     pub(crate) fn send_headers(&self, bytes: usize) {
         add(&self.header_sent, bytes);
     }
@@ -60,8 +60,7 @@ fn add(counter: &Cell<u64>, bytes: usize) {
     counter.set(counter.get() + bytes as u64);
 }
 
-/// How many bytes the headers of an HTTP/1.1 message have that has come, as Envoy counts them: with their colons and the
-/// ends of their lines.
+/// Size of the headers of a received HTTP/1.1 message, as Envoy counts them: with colons and line ends.
 pub(crate) fn http1_headers(headers: &HeaderMap) -> usize {
     let lines = headers.iter();
     lines

@@ -1,4 +1,4 @@
-//! Copies of requests, whose answers nobody waits for.
+//! Request mirroring (`request_mirror_policies`): copies of requests whose responses are discarded.
 
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use super::route::{Forward, Mirror};
 use crate::proxy::upstream::balance::Choice;
 use crate::proxy::upstream::pool::Towards;
 
-/// Sends the copies of a request that its route wants.
+/// Sends the copies that the route asks for.
 pub(super) fn send(exchange: &Exchange, action: &Forward, body: &Prepared) {
     for mirror in &action.mirrors {
         if u64::from(mirror.per_million) > exchange.random % 1_000_000 {
@@ -24,7 +24,7 @@ pub(super) fn send(exchange: &Exchange, action: &Forward, body: &Prepared) {
     }
 }
 
-/// Sends one. Once the client has sent all of it, its answer may take no longer than the original's.
+/// Sends one copy. From the end of the request on, its response may take as long as the original's.
 fn copy(exchange: &Exchange, mirror: &Mirror, timeout: Option<Duration>, body: &Prepared) {
     let Some(cluster) = mirror.cluster.take() else {
         return;
@@ -108,7 +108,7 @@ fn copy(exchange: &Exchange, mirror: &Mirror, timeout: Option<Duration>, body: &
     });
 }
 
-/// The host of a copy, so that it is known for one where it is logged.
+/// The authority of a copy with `-shadow` appended, which tells it from the original in logs.
 fn shadow(authority: &str) -> String {
     match authority.rsplit_once(':') {
         Some((host, port)) if !port.ends_with(']') => format!("{host}-shadow:{port}"),

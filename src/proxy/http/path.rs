@@ -1,25 +1,25 @@
-//! Normalising paths before anything is decided by them (`normalize_path`, `merge_slashes`,
+//! Path normalization, before anything is decided by the path (`normalize_path`, `merge_slashes`,
 //! `path_with_escaped_slashes_action`).
 
 use std::fmt::Write as _;
 
 use super::{EscapedSlashes, PathNormalization};
 
-/// What becomes of a path.
+/// What normalization makes of a path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Normalized {
-    /// It stays.
+    /// It is unchanged.
     Same,
-    /// It becomes this.
+    /// It is changed to this.
     Changed(String),
-    /// The client is sent to this one.
+    /// The client is redirected to this.
     Redirect(String),
     /// The request is refused.
     Refused,
 }
 
 impl PathNormalization {
-    /// Normalises a path with its query.
+    /// Normalizes a path, leaving its query alone.
     pub(crate) fn apply(&self, path_and_query: &str) -> Normalized {
         let (path, query) = split(path_and_query);
         if path == "*" {
@@ -60,7 +60,7 @@ impl PathNormalization {
         }
     }
 
-    /// Whether a path may need any of it: most do not.
+    /// Whether normalization may change this path: a quick check that most paths fail.
     pub(crate) fn concerns(&self, path_and_query: &str) -> bool {
         let path = split(path_and_query).0.as_bytes();
         let odd = |byte: &u8| matches!(byte, b'\\' | b'%' | b'#') || is_escaped(char::from(*byte));
@@ -73,7 +73,7 @@ fn split(path_and_query: &str) -> (&str, &str) {
     path_and_query.split_at(path_and_query.find('?').unwrap_or(path_and_query.len()))
 }
 
-/// The length of an escaped slash or backslash at the beginning, and what it stands for.
+/// The slash or backslash whose escape the text begins with.
 fn escaped_slash(text: &str) -> Option<&'static str> {
     let escape = text.get(..3)?;
     if escape.eq_ignore_ascii_case("%2f") {
@@ -108,8 +108,8 @@ fn unescape_slashes(path: &str) -> String {
     out
 }
 
-/// Resolves `.` and `..`, turns `\` into `/`, decodes unreserved characters and escapes those that no path may have, as
-/// Envoy does by googleurl's canonicalisation. None where the path does not begin at the root or holds `%00`.
+/// Resolves `.` and `..`, turns `\` into `/`, decodes unreserved characters and escapes those that must be, like
+/// googleurl's canonicalization in Envoy. `None` if the path is not absolute or contains `%00`.
 fn without_dots(path: &str) -> Option<String> {
     let path = path.strip_prefix('/')?;
     let plain: Vec<&str> = path.split('/').map(without_parameters).collect();
@@ -133,13 +133,13 @@ fn without_dots(path: &str) -> Option<String> {
     Some(format!("/{}", segments.join("/")))
 }
 
-/// `..;a=b` is taken for `..`, as servers do that know path parameters.
+/// `..;a=b` counts as `..`, since servers that know path parameters take it so.
 fn without_parameters(segment: &str) -> &str {
     let dots = segment.split_once(';').map(|(name, _)| name);
     dots.filter(|name| matches!(*name, "." | "..")).unwrap_or(segment)
 }
 
-/// RFC 3986 section 6.2.2.2: escapes of unreserved characters are decoded, the others stay as they are.
+/// RFC 3986 section 6.2.2.2: decodes escapes of unreserved characters and leaves the others.
 fn canonical_characters(path: &str) -> Option<String> {
     let mut out = String::with_capacity(path.len());
     let mut rest = path.chars();
@@ -157,7 +157,7 @@ fn canonical_characters(path: &str) -> Option<String> {
             character if is_escaped(character) => {
                 let mut bytes = [0; 4];
                 for byte in character.encode_utf8(&mut bytes).bytes() {
-                    // A text takes whatever is written to it.
+                    // Writing to a string cannot fail.
                     let _ = write!(out, "%{byte:02X}");
                 }
             }
@@ -167,7 +167,7 @@ fn canonical_characters(path: &str) -> Option<String> {
     Some(out)
 }
 
-/// What the two digits after a `%` stand for.
+/// The byte that the two hex digits at the beginning stand for.
 fn escaped_byte(rest: &str) -> Option<u8> {
     let digits = rest
         .get(..2)
@@ -175,14 +175,14 @@ fn escaped_byte(rest: &str) -> Option<u8> {
     u8::from_str_radix(digits, 16).ok()
 }
 
-/// Whether a character stands in a path by its escape only.
+/// Whether a character has to be escaped in a path.
 fn is_escaped(character: char) -> bool {
     !character.is_ascii() || "\"<>^`{|}".contains(character)
 }
 
 fn merged(path: &str) -> String {
     if path.bytes().all(|byte| byte == b'/') {
-        // Envoy takes them for a first and a last one.
+        // As in Envoy: one slash for the beginning, one for the end.
         return "//".to_owned();
     }
     let mut out = String::with_capacity(path.len());

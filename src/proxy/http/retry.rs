@@ -1,4 +1,4 @@
-//! Whether a request is tried once more.
+//! Retries: whether a request is sent again, when, and to which hosts.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -18,21 +18,21 @@ use crate::proxy::upstream::host::Host;
 
 const RATE_LIMITED: HeaderName = HeaderName::from_static("x-envoy-ratelimited");
 
-/// The attempts of a request so far, and what its route says of further ones.
+/// The retry state of a request: attempts so far, and the policy for further ones (Envoy's `RetryState`).
 #[derive(Debug)]
 pub(super) struct Retries {
     policy: Option<Arc<RetryPolicy>>,
     left: u32,
     made: u32,
     tried: Vec<Arc<Host>>,
-    /// Why there is no further one that the policy would have wanted.
+    /// The response flag for why there was no further retry although the policy asked for one.
     held_back: Flags,
-    /// Counts against the cluster's limit while a retry is under way.
+    /// Occupies the cluster's `max_retries` while a retry is under way.
     permit: Option<Permit>,
 }
 
 impl Retries {
-    /// For a request that begins.
+    /// For a new request.
     pub(super) fn new(exchange: &Exchange, policy: Option<Arc<RetryPolicy>>) -> Self {
         let allowed = |policy: &Arc<RetryPolicy>| {
             let request = exchange.for_matching();
@@ -50,41 +50,41 @@ impl Retries {
         }
     }
 
-    /// Whether there may be a further attempt.
+    /// Whether another attempt is possible.
     pub(super) fn is_possible(&self) -> bool {
         self.left > 0
     }
 
-    /// There is none: the client has heard of this one.
+    /// Rules out retries: part of the response has been sent to the client.
     pub(super) fn forgo(&mut self) {
         (self.policy, self.left) = (None, 0);
     }
 
-    /// Why there was not one more, where the outcome called for it.
+    /// The response flag for why there was no further retry although the policy asked for one.
     pub(super) fn held_back(&self) -> Flags {
         self.held_back
     }
 
-    /// The limit of each attempt.
+    /// `per_try_timeout`.
     pub(super) fn per_try_timeout(&self) -> Option<Duration> {
         self.policy.as_ref()?.per_try_timeout
     }
 
-    /// A host that is tried now.
+    /// Records a host that is being tried.
     pub(super) fn tried(&mut self, host: &Arc<Host>) {
         if self.policy.is_some() {
             self.tried.push(host.clone());
         }
     }
 
-    /// Hosts whose priorities are passed over.
+    /// Hosts whose priorities are to be skipped.
     pub(super) fn passed(&self) -> &[Arc<Host>] {
         let frequency = self.policy.as_ref().and_then(|policy| policy.other_priorities);
         let passed = frequency.map_or(0, |frequency| self.tried.len() / frequency.max(1) * frequency.max(1));
         &self.tried[..passed]
     }
 
-    /// Hosts to avoid, and how often another is looked for.
+    /// Hosts to avoid, and how many times to choose again to avoid them.
     pub(super) fn avoided(&self) -> (&[Arc<Host>], u32) {
         match self.policy.as_ref().filter(|policy| policy.other_hosts) {
             Some(policy) => (&self.tried, policy.host_attempts),
@@ -92,7 +92,7 @@ impl Retries {
         }
     }
 
-    /// How long to wait before one more attempt; none: this outcome is the last.
+    /// How long to wait before the next attempt; `None`: this outcome is final.
     pub(super) fn next(
         &mut self,
         cluster: &Cluster,
@@ -133,7 +133,7 @@ impl Retries {
 }
 
 impl RetryPolicy {
-    /// Whether an outcome is one to retry on.
+    /// Whether the policy retries on this outcome.
     fn wants(&self, outcome: &Outcome) -> bool {
         match outcome {
             Outcome::NoHost(_) => false,
@@ -152,7 +152,7 @@ impl RetryPolicy {
             || (on.contains(RetryOn::HEADERS) && self.headers.iter().any(|header| header.matches_response(headers)))
             || (on.looks_at_grpc() && grpc_condition(headers).is_some_and(|condition| on.contains(condition)));
         let rate_limited = on.contains(RetryOn::RATE_LIMITED);
-        // The header is looked for only where it decides.
+        // The header is looked up only if it decides.
         match conditions == rate_limited {
             true => conditions,
             false => headers.contains_key(RATE_LIMITED) == rate_limited,
@@ -174,8 +174,8 @@ impl RetryPolicy {
         }
     }
 
-    /// A pause before the retry of this number, chosen by `random` in 0..1: up to the base interval, doubled each time
-    /// up to the limit, as Envoy's fully jittered back-off.
+    /// Envoy's fully jittered exponential back-off: `random` in 0..1 picks a time up to the base interval, doubled with
+    /// each retry up to the maximum.
     fn pause(&self, number: u32, random: f64) -> Duration {
         let factor = 1_u32
             .checked_shl(number.min(31))
@@ -187,7 +187,7 @@ impl RetryPolicy {
     }
 }
 
-/// The condition that a gRPC status in the headers stands for.
+/// The retry condition for a gRPC status in the headers.
 fn grpc_condition(headers: &HeaderMap) -> Option<RetryOn> {
     Some(match headers.get(GRPC_STATUS)?.as_bytes() {
         b"1" => RetryOn::GRPC_CANCELLED,

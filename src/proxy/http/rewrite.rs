@@ -1,4 +1,4 @@
-//! Changing where a request goes to: paths, hosts, and the location of redirects.
+//! Rewriting paths, authorities and `location` headers.
 
 use http::header::{HeaderName, HeaderValue, LOCATION};
 use http::uri::PathAndQuery;
@@ -16,7 +16,7 @@ const ORIGINAL_PATH: HeaderName = HeaderName::from_static("x-envoy-original-path
 const ORIGINAL_HOST: HeaderName = HeaderName::from_static("x-envoy-original-host");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
-/// Rewrites the path of a request, as its route says.
+/// Applies the route's path rewrite.
 pub(super) fn path(exchange: &mut Exchange, matched: &Matched, action: &Forward) {
     // CONNECT has no path.
     let Some(rewrite) = action.path_rewrite.as_ref().filter(|_| !exchange.path().is_empty()) else {
@@ -37,7 +37,7 @@ pub(super) fn path(exchange: &mut Exchange, matched: &Matched, action: &Forward)
     }
 }
 
-/// Puts another path in the place of a request's, and notes what it was.
+/// Replaces the path and keeps the old one in `x-envoy-original-path`.
 fn replace(exchange: &mut Exchange, before: &str, after: &str) {
     let (Ok(after), Ok(before)) = (after.parse::<PathAndQuery>(), HeaderValue::from_str(before)) else {
         return;
@@ -64,7 +64,7 @@ fn with_regex(path: &str, regex: &Regex, substitution: &[u8]) -> Option<String> 
     Some(out)
 }
 
-/// A substitution with its groups filled in: `\1` is the first, `\0` all, `\\` a backslash.
+/// Expands a substitution: `\1` is the first group, `\0` the whole match, `\\` a backslash.
 fn expand(found: &regex::bytes::Captures<'_>, substitution: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(substitution.len());
     let mut bytes = substitution.iter();
@@ -85,8 +85,8 @@ fn expand(found: &regex::bytes::Captures<'_>, substitution: &[u8]) -> Vec<u8> {
     out
 }
 
-/// Rewrites the host of a request, as its route says: before an endpoint is chosen, or by `host`, the one that is. What its
-/// share says goes before, and is not told (`x-envoy-original-host`), as in Envoy.
+/// Applies the route's host rewrite: before a host is chosen, or with `host` once it is. As in Envoy, that of a
+/// weighted cluster takes precedence, and does not set `x-envoy-original-host`.
 pub(super) fn authority(
     exchange: &mut Exchange,
     action: &Forward,
@@ -121,7 +121,7 @@ pub(super) fn authority(
     }
 }
 
-/// The answer of a redirecting route.
+/// The local reply of a redirecting route.
 pub(super) fn redirect(exchange: &Exchange, matched: &Matched, redirect: &Redirect) -> LocalReply {
     let mut reply = LocalReply::new(redirect.status, "", Flags::default(), "direct_response");
     match HeaderValue::from_str(&location(exchange, matched, redirect)) {
@@ -131,7 +131,7 @@ pub(super) fn redirect(exchange: &Exchange, matched: &Matched, redirect: &Redire
     reply
 }
 
-/// Notes the path that a redirect leads to as the request's, as Envoy does for its log.
+/// Replaces the request's path with the redirect's, which Envoy logs.
 pub(super) fn redirected(exchange: &mut Exchange, matched: &Matched, redirect: &Redirect) {
     let before = exchange.path().to_owned();
     let after = match &redirect.path {
@@ -144,8 +144,7 @@ pub(super) fn redirected(exchange: &mut Exchange, matched: &Matched, redirect: &
     }
 }
 
-/// An answer of a route's own that says that something is elsewhere, or has been made, says where: at the request's own
-/// URL, as in Envoy.
+/// As in Envoy, sets `location` to the request's own URL in a direct response with status 201 or 3xx.
 pub(super) fn locate(exchange: &Exchange, reply: &mut LocalReply) {
     if reply.status != StatusCode::CREATED && !reply.status.is_redirection() {
         return;
@@ -169,7 +168,7 @@ fn location(exchange: &Exchange, matched: &Matched, redirect: &Redirect) -> Stri
     )
 }
 
-/// The request's host, less a port that is replaced or that is the default of a scheme that is.
+/// The request's authority without a port that the redirect replaces, or that is the default of a replaced scheme.
 fn kept_host<'a>(authority: &'a str, from: &str, to: &str, new_port: bool) -> &'a str {
     let host = without_port(authority);
     let default = match from {
@@ -183,7 +182,7 @@ fn kept_host<'a>(authority: &'a str, from: &str, to: &str, new_port: bool) -> &'
 fn redirect_path(path: &str, matched: &Matched, redirect: &Redirect) -> String {
     let query = path.find('?').map_or("", |at| &path[at..]);
     let new = match &redirect.path {
-        // A query of its own takes the place of the request's.
+        // Its own query replaces the request's.
         Some(RedirectPath::Full(full)) if full.contains('?') => return full.to_string(),
         Some(RedirectPath::Full(full)) => format!("{full}{query}"),
         Some(RedirectPath::Prefix(prefix)) => with_prefix(path, matched, prefix).unwrap_or_else(|| path.to_owned()),

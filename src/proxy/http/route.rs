@@ -1,4 +1,7 @@
-//! Route tables: which route a request takes, and what that route does.
+//! Route tables: which route a request matches, and what the route does.
+//!
+//! Everything here is compiled from `RouteConfiguration` by `config::route` and immutable; [`RouteTable::find`] is on
+//! the hot path.
 
 pub(crate) mod host;
 mod list;
@@ -33,13 +36,13 @@ pub(crate) struct RouteTable {
     pub(crate) hosts: HostIndex,
     /// `ignore_port_in_host_matching`.
     pub(crate) ignore_port: bool,
-    /// Changes to the headers of every request and response.
+    /// Header changes for every request and response.
     pub(crate) headers: Mutations,
     /// `most_specific_header_mutations_wins`.
     pub(crate) most_specific_wins: bool,
 }
 
-/// Changes to the headers of requests and responses.
+/// Header additions and removals for requests and responses.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Mutations {
     /// Of requests.
@@ -51,13 +54,13 @@ pub(crate) struct Mutations {
 /// A virtual host.
 #[derive(Debug, Default)]
 pub(crate) struct VirtualHost {
-    /// Routes; the first that matches is taken.
+    /// Routes; the first match wins.
     pub(crate) routes: RouteList,
-    /// Changes to headers.
+    /// Header changes.
     pub(crate) headers: Mutations,
-    /// `include_request_attempt_count`: `x-envoy-attempt-count` to the endpoint.
+    /// `include_request_attempt_count`: whether hosts get `x-envoy-attempt-count`.
     pub(crate) attempt_count: bool,
-    /// `include_attempt_count_in_response`.
+    /// `include_attempt_count_in_response`: whether clients do.
     pub(crate) attempt_count_in_response: bool,
 }
 
@@ -70,22 +73,22 @@ pub(crate) struct Route {
     pub(crate) matcher: RouteMatch,
     /// What it does.
     pub(crate) action: RouteAction,
-    /// Changes to headers.
+    /// Header changes.
     pub(crate) headers: Mutations,
-    /// What it and its virtual host say to filters.
+    /// Filter configuration of the route and its virtual host.
     pub(crate) overrides: Overrides,
-    /// What it says of tracing.
+    /// Its tracing configuration.
     pub(crate) tracing: Option<Arc<RouteTracing>>,
-    /// Counters of its own, if it has any (`stat_prefix`).
+    /// Its own counters, if it has a `stat_prefix`.
     pub(crate) stats: Option<Arc<RouteStats>>,
-    /// Of what is retained for retries, at most this many bytes (`request_body_buffer_limit`).
+    /// `request_body_buffer_limit`: how many bytes of a request body may be buffered.
     pub(crate) buffer_limit: Option<usize>,
 }
 
-/// Counters of a route's own, by Envoy's names.
+/// Counters of a route with a `stat_prefix`, by Envoy's names.
 #[derive(Debug, Default)]
 pub(crate) struct RouteStats {
-    /// `upstream_rq_total`: attempts that reached a host.
+    /// `upstream_rq_total`: attempts that were sent to a host.
     pub(crate) rq_total: AtomicU64,
     /// `upstream_rq_retry`.
     pub(crate) rq_retry: AtomicU64,
@@ -102,7 +105,7 @@ pub(crate) struct RouteStats {
 }
 
 impl Route {
-    /// Counts, if it has counters of its own.
+    /// Counts, if the route has counters.
     pub(crate) fn count(&self, counter: fn(&RouteStats) -> &AtomicU64) {
         if let Some(stats) = &self.stats {
             counter(stats).fetch_add(1, Relaxed);
@@ -113,20 +116,20 @@ impl Route {
 /// What a route does.
 #[derive(Debug)]
 pub(crate) enum RouteAction {
-    /// Sends the request on.
+    /// Forwards the request.
     Forward(Box<Forward>),
-    /// Answers with a redirect.
+    /// Redirects the client.
     Redirect(Box<Redirect>),
-    /// Answers itself.
+    /// Answers directly.
     Direct(DirectResponse),
 }
 
-/// Sending a request on (`RouteAction`).
+/// Forwarding to a cluster (`RouteAction`).
 #[derive(Debug)]
 pub(crate) struct Forward {
-    /// Which cluster.
+    /// The cluster.
     pub(crate) destination: Destination,
-    /// The answer where the cluster does not exist; 503 unless said otherwise.
+    /// `cluster_not_found_response_code`; 503 by default.
     pub(crate) cluster_not_found: StatusCode,
     /// How the path is rewritten.
     pub(crate) path_rewrite: Option<PathRewrite>,
@@ -134,50 +137,50 @@ pub(crate) struct Forward {
     pub(crate) host_rewrite: Option<HostRewrite>,
     /// `append_x_forwarded_host`.
     pub(crate) append_forwarded_host: bool,
-    /// Limits in time.
+    /// Timeouts.
     pub(crate) timeouts: Timeouts,
-    /// Retries.
+    /// The retry policy.
     pub(crate) retry: Option<Arc<RetryPolicy>>,
-    /// Copies.
+    /// Mirror policies.
     pub(crate) mirrors: Vec<Mirror>,
-    /// What consistent hashing goes by.
+    /// Hash policies.
     pub(crate) hash: Vec<HashPolicy>,
-    /// Which circuit breaker counts (`RoutingPriority::HIGH`).
+    /// Whether the circuit breaker for high priority applies (`RoutingPriority::HIGH`).
     pub(crate) high_priority: bool,
-    /// Protocols that may be gone over to, or may not.
+    /// Allowed and forbidden upgrades.
     pub(crate) upgrades: Upgrades,
-    /// What becomes of CONNECT, where it ends here (`connect_config`).
+    /// Set if CONNECT is terminated here (`connect_config`).
     pub(crate) connect: Option<Connect>,
 }
 
-/// CONNECT that ends here: what comes on the tunnel goes to the host as it is.
+/// Termination of CONNECT: the tunnel's bytes are forwarded to the host over plain TCP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Connect {
-    /// How the host is told whose connection it is.
+    /// The PROXY protocol header for the host (`proxy_protocol_config`).
     pub(crate) proxy_header: Option<ProxyHeader>,
-    /// Whether the body of POST is a tunnel, too.
+    /// `allow_post`: whether POST bodies are forwarded so, too.
     pub(crate) allow_post: bool,
 }
 
 impl Connect {
-    /// Whether what comes with a request of this method goes to the host as it is.
+    /// Whether requests with this method are terminated here.
     pub(crate) fn concerns(self, method: &Method) -> bool {
         *method == Method::CONNECT || (self.allow_post && *method == Method::POST)
     }
 }
 
-/// Which cluster a request goes to.
+/// How the cluster of a request is selected.
 #[derive(Debug)]
 pub(crate) enum Destination {
-    /// This one.
+    /// By name.
     Cluster(Arc<Slot<Cluster>>),
-    /// One of several, by weight.
+    /// At random, by weight.
     Weighted(WeightedClusters),
-    /// The one that a header names.
+    /// By the value of a header.
     Header(HeaderName),
 }
 
-/// Clusters and their shares.
+/// Weighted clusters.
 #[derive(Debug)]
 pub(crate) struct WeightedClusters {
     /// The sum of the weights, at least 1.
@@ -186,116 +189,116 @@ pub(crate) struct WeightedClusters {
     pub(crate) clusters: Vec<WeightedCluster>,
 }
 
-/// A cluster with its share.
+/// A weighted cluster.
 #[derive(Debug)]
 pub(crate) struct WeightedCluster {
     /// The cluster.
     pub(crate) cluster: Arc<Slot<Cluster>>,
-    /// Its share of the total.
+    /// Its weight.
     pub(crate) weight: u64,
-    /// Changes to headers.
+    /// Header changes.
     pub(crate) headers: Mutations,
     /// How the host is rewritten.
     pub(crate) host_rewrite: Option<HeaderValue>,
-    /// What it, its route and its virtual host say to filters.
+    /// Filter configuration of the weighted cluster, its route and its virtual host.
     pub(crate) overrides: Overrides,
 }
 
 /// How a path is rewritten.
 #[derive(Debug)]
 pub(crate) enum PathRewrite {
-    /// What the route's prefix or path matched is replaced by this.
+    /// The matched prefix or path is replaced.
     Prefix(Box<str>),
-    /// The path, without query, is changed by a regular expression and a substitution with `\1`.
+    /// The path without query is rewritten by a regular expression and a substitution with `\1`.
     Regex(Regex, Box<[u8]>),
-    /// The whole path is made of this (`path_rewrite`).
+    /// The path is made from a format string (`path_rewrite`).
     Format(Format),
 }
 
 /// How a host is rewritten.
 #[derive(Debug)]
 pub(crate) enum HostRewrite {
-    /// To this.
+    /// To this value.
     Literal(HeaderValue),
-    /// To the name of the endpoint that is chosen (`auto_host_rewrite`).
+    /// To the chosen host's name (`auto_host_rewrite`).
     Endpoint,
     /// To the value of a header (`host_rewrite_header`).
     Header(HeaderName),
 }
 
-/// Limits in time of a request.
+/// Timeouts of a route.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Timeouts {
-    /// From the end of the request to the end of the response; none: no limit.
+    /// `timeout`: from the end of the request to the end of the response; `None`: no limit.
     pub(crate) response: Option<Duration>,
-    /// Without anything sent or received, over what the connection manager says; zero: no limit.
+    /// `idle_timeout`, instead of the connection manager's `stream_idle_timeout`; zero: no limit.
     pub(crate) idle: Option<Duration>,
-    /// What is said of the whole stream (`max_stream_duration`); then [`Timeouts::response`] is none, as in Envoy.
+    /// `max_stream_duration`; as in Envoy, [`Timeouts::response`] is `None` then.
     pub(crate) stream: Option<StreamLimit>,
 }
 
-/// How long a stream may take (`MaxStreamDuration`).
+/// `RouteAction.MaxStreamDuration`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct StreamLimit {
-    /// So long, over what the connection manager says; zero: no limit.
+    /// `max_stream_duration`, instead of the connection manager's; zero: no limit.
     pub(crate) whole: Option<Duration>,
-    /// The most that the client may ask for by `grpc-timeout`; zero: whatever it asks for.
+    /// `grpc_timeout_header_max`: the longest `grpc-timeout` that is honoured; zero: any.
     pub(crate) grpc_max: Option<Duration>,
 }
 
 /// Retries (`RetryPolicy`).
 #[derive(Debug)]
 pub(crate) struct RetryPolicy {
-    /// On what.
+    /// Retry conditions.
     pub(crate) on: RetryOn,
-    /// How many, beside the first attempt.
+    /// `num_retries`, beside the first attempt.
     pub(crate) retries: u32,
-    /// Limit of each attempt.
+    /// `per_try_timeout`.
     pub(crate) per_try_timeout: Option<Duration>,
     /// Status codes for `retriable-status-codes`.
     pub(crate) status_codes: Vec<u16>,
     /// Response headers for `retriable-headers`.
     pub(crate) headers: Vec<HeaderMatch>,
-    /// Requests that may be retried at all; none: every one.
+    /// `retriable_request_headers`: which requests may be retried; empty: all.
     pub(crate) request_headers: Vec<HeaderMatch>,
-    /// The first pause, doubled every time; jittered.
+    /// The base back-off, doubled with each retry and jittered.
     pub(crate) base_interval: Duration,
-    /// The longest pause.
+    /// The longest back-off.
     pub(crate) max_interval: Duration,
-    /// After so many attempts, passes over the priorities that were tried (`previous_priorities`).
+    /// `previous_priorities`: skips priorities that were tried, after so many attempts (`update_frequency`).
     pub(crate) other_priorities: Option<usize>,
-    /// Avoids hosts that were tried (`previous_hosts`).
+    /// `previous_hosts`: avoids hosts that were tried.
     pub(crate) other_hosts: bool,
-    /// How often another host is looked for.
+    /// `host_selection_retry_max_attempts`: how many times to choose again.
     pub(crate) host_attempts: u32,
 }
 
-/// What is retried on, a bit each (`x-envoy-retry-on` and `x-envoy-retry-grpc-on`).
+/// Retry conditions, one bit each (`x-envoy-retry-on` and `x-envoy-retry-grpc-on`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct RetryOn(pub(crate) u32);
 
 impl RetryOn {
-    /// Any 5xx, and no answer at all.
+    /// Any 5xx, or no response.
     pub(crate) const SERVER_ERROR: Self = Self(1);
     /// 502, 503, 504.
     pub(crate) const GATEWAY_ERROR: Self = Self(1 << 1);
-    /// The connection broke or the attempt timed out.
+    /// The connection closed, or the attempt timed out.
     pub(crate) const RESET: Self = Self(1 << 2);
-    /// The connection broke before the request was sent.
+    /// The connection closed before the request was sent.
     pub(crate) const RESET_BEFORE_REQUEST: Self = Self(1 << 3);
-    /// No connection.
+    /// No connection could be made.
     pub(crate) const CONNECT_FAILURE: Self = Self(1 << 4);
     /// 409.
     pub(crate) const RETRIABLE_4XX: Self = Self(1 << 5);
-    /// HTTP/2 `REFUSED_STREAM`.
+    /// HTTP/2 `REFUSED_STREAM`, or the equivalent.
     pub(crate) const REFUSED_STREAM: Self = Self(1 << 6);
     /// [`RetryPolicy::status_codes`].
     pub(crate) const STATUS_CODES: Self = Self(1 << 7);
     /// [`RetryPolicy::headers`].
     pub(crate) const HEADERS: Self = Self(1 << 8);
-    /// `x-envoy-ratelimited` does not stand against it.
+    /// Retries in spite of `x-envoy-ratelimited`.
     pub(crate) const RATE_LIMITED: Self = Self(1 << 9);
-    /// HTTP/3 post-connect failures: never met here.
+    /// HTTP/3 post-connect failures: never met, as HTTP/3 is not supported.
     pub(crate) const HTTP3: Self = Self(1 << 10);
     /// gRPC status 1.
     pub(crate) const GRPC_CANCELLED: Self = Self(1 << 11);
@@ -308,7 +311,7 @@ impl RetryOn {
     /// gRPC status 14.
     pub(crate) const GRPC_UNAVAILABLE: Self = Self(1 << 15);
 
-    /// Reads a comma-separated list; words that mean nothing here are passed over, as Envoy does.
+    /// Parses a comma-separated list; like Envoy, ignores unknown words.
     pub(crate) fn parse(words: &str) -> Self {
         let bits = words.split(',').map(|word| match word.trim() {
             "5xx" => Self::SERVER_ERROR,
@@ -332,7 +335,7 @@ impl RetryOn {
         bits.fold(Self::default(), |all, one| Self(all.0 | one.0))
     }
 
-    /// Whether a gRPC status can be what is retried on.
+    /// Whether any condition depends on the gRPC status.
     pub(crate) fn looks_at_grpc(self) -> bool {
         let grpc = Self::GRPC_CANCELLED.0
             | Self::GRPC_DEADLINE_EXCEEDED.0
@@ -342,48 +345,48 @@ impl RetryOn {
         self.0 & grpc != 0
     }
 
-    /// Whether all of these are among them.
+    /// Whether all of these conditions are set.
     pub(crate) fn contains(self, other: Self) -> bool {
         self.0 & other.0 == other.0 && other.0 != 0
     }
 }
 
-/// A copy of requests.
+/// A mirror policy.
 #[derive(Debug)]
 pub(crate) struct Mirror {
-    /// Where it goes.
+    /// The cluster that gets the copies.
     pub(crate) cluster: Arc<Slot<Cluster>>,
-    /// Which share of requests, in parts per million.
+    /// The share of requests that are mirrored, in parts per million.
     pub(crate) per_million: u32,
-    /// Whether `-shadow` is not appended to the host.
+    /// `disable_shadow_host_suffix_append`.
     pub(crate) keep_host: bool,
-    /// Whether who gets it is told to record what is traced (`trace_sampled`).
+    /// `trace_sampled`: whether copies are marked as sampled for tracing.
     pub(crate) sampled: bool,
 }
 
-/// What consistent hashing goes by.
+/// A hash policy.
 #[derive(Debug)]
 pub(crate) struct HashPolicy {
-    /// The key.
+    /// What is hashed.
     pub(crate) key: HashKey,
-    /// If there is a hash after this, no further policy is looked at.
+    /// Whether further policies are skipped once there is a hash.
     pub(crate) terminal: bool,
 }
 
-/// The key of a hash.
+/// The property of a request that is hashed.
 #[derive(Debug)]
 pub(crate) enum HashKey {
     /// A header's values.
     Header(HeaderName),
-    /// A cookie; made and set if it is missing and has a time to live.
+    /// A cookie. If it is missing and has a time to live, one is generated.
     Cookie {
         /// Its name.
         name: Box<str>,
-        /// Its path, for one that is made.
+        /// Path of a generated cookie.
         path: Box<str>,
-        /// How long one that is made lives; none: it is not made.
+        /// Time to live of a generated cookie; `None`: none is generated.
         ttl: Option<Duration>,
-        /// Further attributes of one that is made.
+        /// Further attributes of a generated cookie.
         attributes: Vec<(Box<str>, Box<str>)>,
     },
     /// The client's address.
@@ -392,16 +395,16 @@ pub(crate) enum HashKey {
     Query(Box<str>),
 }
 
-/// A redirect.
+/// A redirect; what is `None` is the request's.
 #[derive(Debug)]
 pub(crate) struct Redirect {
-    /// Another scheme.
+    /// The new scheme.
     pub(crate) scheme: Option<Box<str>>,
-    /// Another host.
+    /// The new host.
     pub(crate) host: Option<Box<str>>,
-    /// Another port.
+    /// The new port.
     pub(crate) port: Option<u16>,
-    /// Another path.
+    /// The new path.
     pub(crate) path: Option<RedirectPath>,
     /// The status.
     pub(crate) status: StatusCode,
@@ -409,18 +412,18 @@ pub(crate) struct Redirect {
     pub(crate) strip_query: bool,
 }
 
-/// The path of a redirect.
+/// The new path of a redirect.
 #[derive(Debug)]
 pub(crate) enum RedirectPath {
     /// This path.
     Full(Box<str>),
-    /// What matched is replaced.
+    /// The matched prefix is replaced by this.
     Prefix(Box<str>),
-    /// By a regular expression.
+    /// The path is rewritten by a regular expression and a substitution.
     Regex(Regex, Box<[u8]>),
 }
 
-/// A response of the proxy's own.
+/// A direct response.
 #[derive(Debug)]
 pub(crate) struct DirectResponse {
     /// The status.
@@ -429,24 +432,24 @@ pub(crate) struct DirectResponse {
     pub(crate) body: Bytes,
 }
 
-/// What a route is looked for by.
+/// What route matching looks at.
 #[derive(Debug)]
 pub(crate) struct Request<'a> {
     /// The method.
     pub(crate) method: &'a Method,
-    /// Path and query; scheme and host do not count.
+    /// Path and query; scheme and authority are not looked at.
     pub(crate) uri: &'a Uri,
     /// `https` or `http`.
     pub(crate) scheme: &'a str,
-    /// The host, as the client gave it.
+    /// The authority, as the client sent it.
     pub(crate) host: &'a str,
     /// The headers.
     pub(crate) headers: &'a HeaderMap,
-    /// A number that decides what chance decides, the same for the whole request.
+    /// A random number for weighted clusters and fractions, the same for the whole request.
     pub(crate) random: u64,
 }
 
-/// A route that applies, with its virtual host.
+/// A matched route with its virtual host.
 #[derive(Clone, Debug)]
 pub(crate) struct Matched {
     /// The virtual host.
@@ -458,10 +461,10 @@ pub(crate) struct Matched {
 }
 
 impl RouteTable {
-    /// The route that a request takes; none: 404.
+    /// The first matching route; `None`: 404.
     pub(crate) fn find(self: &Arc<Self>, request: &Request<'_>) -> Option<Matched> {
         let host = self.hosts.find(request.host, self.ignore_port)?;
-        // A request without a path takes no route that looks at one.
+        // A request without a path matches no route with a path condition.
         let pathless = *request.method == Method::CONNECT;
         let takes = |route: &Route| (!pathless || route.matcher.is_pathless()) && route.matcher.matches(request);
         let route = host.routes.find(request.uri.path(), takes)?;
@@ -474,7 +477,7 @@ impl RouteTable {
 }
 
 impl Route {
-    /// What is said to filters of a request for which this is drawn.
+    /// The filter configuration for a request, by its random number if the route has weighted clusters.
     pub(crate) fn overrides(&self, random: u64) -> &Overrides {
         let share = match &self.action {
             RouteAction::Forward(forward) => match &forward.destination {
@@ -488,7 +491,7 @@ impl Route {
 }
 
 impl Destination {
-    /// The cluster for a request, with what the share says if it is one of several. None: no such cluster.
+    /// The cluster for a request, and its entry if it is a weighted one. `None`: no such cluster.
     pub(crate) fn choose(
         &self,
         random: u64,

@@ -1,6 +1,6 @@
-//! Connections that go over to another protocol: WebSocket and CONNECT.
+//! Upgrades (WebSocket and the like) and CONNECT.
 //!
-//! What goes by on them are the bodies of request and response, which end when the connections do.
+//! The bytes of a tunnel are the bodies of request and response, which end when the connections do.
 
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -13,19 +13,19 @@ use super::local_reply::LocalReply;
 use super::route::{Matched, RouteAction};
 use crate::proxy::flags::Flags;
 
-/// The name that CONNECT has among protocols.
+/// The name of CONNECT among upgrade types.
 const CONNECT: &str = "connect";
 
-/// Protocols that may be gone over to, or may not (`upgrade_configs`). Where a route says nothing of one, its connection
-/// manager does; what nobody mentions is not allowed.
+/// Allowed and forbidden upgrade types (`upgrade_configs`). The connection manager's apply where a route does not
+/// mention a type; types that nobody mentions are forbidden.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Upgrades(Box<[(Box<str>, bool)]>);
 
 impl Upgrades {
-    /// Of protocols, whatever their case, and whether each is allowed.
+    /// For upgrade types, compared case-insensitively, and whether each is enabled.
     ///
     /// # Errors
-    /// The protocol that is there twice.
+    /// A type that is listed twice.
     pub(crate) fn new<'a>(rules: impl Iterator<Item = (&'a str, bool)>) -> Result<Self, &'a str> {
         let mut all: Vec<(Box<str>, bool)> = Vec::new();
         for (protocol, allowed) in rules {
@@ -38,17 +38,17 @@ impl Upgrades {
         Ok(Self(all.into()))
     }
 
-    /// Whether a protocol, in lower case, is allowed, if anything is said of it.
+    /// Whether an upgrade type, in lower case, is enabled; `None`: it is not listed.
     fn of(&self, protocol: &str) -> Option<bool> {
         let mut rules = self.0.iter();
         rules.find(|(one, _)| **one == *protocol).map(|(_, allowed)| *allowed)
     }
 }
 
-/// Refuses to go over to what neither the route nor the connection manager allows.
+/// Refuses upgrades that neither the route nor the connection manager enables.
 ///
 /// # Errors
-/// What to answer.
+/// The local reply.
 pub(super) fn check(exchange: &Exchange, matched: &Matched) -> Result<(), LocalReply> {
     let Some(protocol) = asked_for(exchange) else {
         return Ok(());
@@ -65,7 +65,7 @@ pub(super) fn check(exchange: &Exchange, matched: &Matched) -> Result<(), LocalR
     Err(LocalReply::new(StatusCode::FORBIDDEN, "", Flags::NONE, "upgrade_failed").closing())
 }
 
-/// What a request wants to go over to, if it does.
+/// The upgrade type that a request asks for.
 fn asked_for(exchange: &Exchange) -> Option<&str> {
     match exchange.request.method {
         Method::CONNECT => Some(CONNECT),
@@ -73,17 +73,17 @@ fn asked_for(exchange: &Exchange) -> Option<&str> {
     }
 }
 
-/// Whether a request asks for a tunnel.
+/// Whether a request asks for an upgrade or tunnel.
 pub(super) fn asks(exchange: &Exchange) -> bool {
     asked_for(exchange).is_some()
 }
 
-/// Whether an answer of this status opens a tunnel.
+/// Whether a response of this status opens a tunnel.
 pub(super) fn is_tunnel(exchange: &Exchange, status: StatusCode) -> bool {
     status == StatusCode::SWITCHING_PROTOCOLS || (exchange.request.method == Method::CONNECT && status.is_success())
 }
 
-/// Tells the client of the tunnel that a host has opened.
+/// Sets the headers of the response that tells the client about an open tunnel.
 pub(super) fn opened(exchange: &Exchange, answer: &mut Parts) {
     if answer.status == StatusCode::SWITCHING_PROTOCOLS {
         answer.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
@@ -93,12 +93,13 @@ pub(super) fn opened(exchange: &Exchange, answer: &mut Parts) {
     }
 }
 
-/// Whether an answer is neither WebSocket's nor an error: a host that knows nothing of WebSocket, as Envoy sees it.
+/// Whether a response to a WebSocket handshake is neither 101 nor an error, which Envoy takes as the sign of a host
+/// without WebSocket.
 pub(super) fn is_failed_handshake(exchange: &Exchange, status: StatusCode) -> bool {
     exchange.upgrade.as_deref() == Some("websocket") && status.as_u16() < 400
 }
 
-/// What a client gets of such an answer: its head.
+/// The local reply instead of such a response, with its headers.
 pub(super) fn failed(answer: Parts) -> LocalReply {
     let details = "websocket_handshake_unsuccessful";
     let mut reply = LocalReply::new(answer.status, "", Flags::NONE, details).closing();

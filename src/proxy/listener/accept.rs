@@ -1,4 +1,4 @@
-//! Accepting connections.
+//! The accept loop of a listener in a worker.
 
 use std::io;
 use std::rc::Rc;
@@ -13,13 +13,13 @@ use super::serve::serve;
 use crate::proxy::io::Socket;
 use crate::proxy::worker::Worker;
 
-/// How long accepting rests when the system is out of file descriptors.
+/// How long accepting pauses when file descriptors have run out.
 const EXHAUSTED: Duration = Duration::from_millis(100);
 
-/// How many connections are accepted before those there are get their turn, unless the listener says so.
+/// How many connections are accepted in a row by default before others are served.
 const AT_ONCE: u32 = 16;
 
-/// A socket on which connections are accepted.
+/// A listening socket.
 #[derive(Clone, Debug)]
 pub(crate) enum Listening {
     /// Of TCP.
@@ -28,7 +28,7 @@ pub(crate) enum Listening {
     Unix(Arc<std::os::unix::net::UnixListener>),
 }
 
-/// The same in a worker.
+/// The same, registered with a worker's runtime.
 enum Acceptor {
     Tcp(TcpListener),
     Unix(UnixListener),
@@ -50,7 +50,7 @@ impl Acceptor {
     }
 }
 
-/// Accepts connections for a listener until it is told to stop.
+/// Accepts connections for a listener until the task is aborted.
 pub(crate) async fn accept(worker: Rc<Worker>, name: Arc<str>, socket: Listening) {
     let acceptor = match Acceptor::new(&socket) {
         Ok(acceptor) => acceptor,
@@ -61,7 +61,7 @@ pub(crate) async fn accept(worker: Rc<Worker>, name: Arc<str>, socket: Listening
         match acceptor.accept().await {
             Ok(stream) => {
                 exhausted = false;
-                // Without the listener the connection is closed.
+                // The listener is gone: the connection closes.
                 let Some(listener) = worker.listener(&name) else {
                     continue;
                 };
@@ -98,7 +98,7 @@ pub(crate) async fn accept(worker: Rc<Worker>, name: Arc<str>, socket: Listening
     }
 }
 
-/// Whether an error says nothing of the next connection (accept(2)).
+/// Whether an error concerns one connection only, so that accepting can go on at once (accept(2)).
 fn is_of_one_connection(error: &io::Error) -> bool {
     use io::ErrorKind::{
         ConnectionAborted, ConnectionReset, HostUnreachable, Interrupted, NetworkDown, NetworkUnreachable,

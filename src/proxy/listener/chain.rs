@@ -1,8 +1,8 @@
-//! Which filter chain takes a connection.
+//! Filter chain matching.
 //!
-//! Envoy's order of criteria: destination port, destination address, server name, transport protocol, application
-//! protocol, source. At each, the chains with the most specific value that the connection has go on; chains that
-//! lose there are out, even if they would match better later. That is a tree with a level for each criterion.
+//! Envoy tests criteria in order: destination port, destination address, server name, transport protocol, application
+//! protocol, source. At each criterion, only the chains with the most specific matching value remain, even if another
+//! chain would match better later. This is a tree with one level for each criterion.
 
 mod criteria;
 #[cfg(test)]
@@ -17,45 +17,45 @@ use ipnet::IpNet;
 use super::FilterChain;
 use tree::Tree;
 
-/// Which connections a chain takes (`FilterChainMatch`).
+/// Which connections a filter chain matches (`FilterChainMatch`).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct ChainMatch {
     /// The destination port.
     pub(crate) port: Option<u16>,
     /// Destination addresses.
     pub(crate) prefixes: Vec<IpNet>,
-    /// Server names, `*.` before some, lower case.
+    /// Server names in lower case, some with a leading `*.`.
     pub(crate) server_names: Vec<Box<str>>,
     /// `tls` or `raw_buffer`.
     pub(crate) transport: Option<Box<str>>,
     /// Application protocols.
     pub(crate) alpn: Vec<Box<[u8]>>,
-    /// The peer's own addresses (`direct_source_prefix_ranges`).
+    /// `direct_source_prefix_ranges`: addresses of the peer itself.
     pub(crate) direct_sources: Vec<IpNet>,
     /// Client addresses.
     pub(crate) sources: Vec<IpNet>,
     /// Client ports.
     pub(crate) source_ports: Vec<u16>,
-    /// Whether the client is on this host.
+    /// `source_type`.
     pub(crate) source_type: SourceType,
 }
 
-/// Whether the client is on this host.
+/// Whether a client is on this host (`ConnectionSourceType`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum SourceType {
-    /// Does not matter.
+    /// Any client.
     #[default]
     Any,
-    /// It is, or has the address it connects to.
+    /// Clients on this host: on a loopback address, or on the destination address.
     Local,
-    /// It is not.
+    /// Other clients.
     External,
 }
 
-/// What is known of a connection when a chain is chosen.
+/// The properties of a connection that filter chains match.
 #[derive(Clone, Debug)]
 pub(crate) struct Facts<'a> {
-    /// The destination port; 0 where there are no ports.
+    /// The destination port; 0 for Unix domain sockets.
     pub(crate) port: u16,
     /// The destination address.
     pub(crate) destination: IpAddr,
@@ -63,9 +63,9 @@ pub(crate) struct Facts<'a> {
     pub(crate) server_name: Option<&'a str>,
     /// Whether it is TLS.
     pub(crate) tls: bool,
-    /// Application protocols that the client offers in its order, or what it was found to speak.
+    /// Application protocols: the client's ALPN list, or what inspection found.
     pub(crate) alpn: &'a [Vec<u8>],
-    /// The address of the peer, which may be a proxy.
+    /// The peer's address, which may be a proxy's.
     pub(crate) direct_source: IpAddr,
     /// The client's address.
     pub(crate) source: IpAddr,
@@ -82,9 +82,9 @@ impl Facts<'_> {
 /// The chains of a listener.
 #[derive(Debug, Default)]
 pub(crate) struct ChainIndex {
-    /// All of them. One may be replaced by another that matches the same.
+    /// All of them. A chain may be replaced by one with the same match.
     pub(crate) chains: Vec<Arc<FilterChain>>,
-    /// What no chain matches.
+    /// `default_filter_chain`.
     pub(crate) default: Option<Arc<FilterChain>>,
     tree: Tree,
 }
@@ -93,7 +93,7 @@ impl ChainIndex {
     /// An index of these chains.
     ///
     /// # Errors
-    /// The places of two chains that could both take a connection, neither being more specific.
+    /// The positions of two chains that match the same connections.
     pub(crate) fn new(
         chains: Vec<Arc<FilterChain>>,
         default: Option<Arc<FilterChain>>,

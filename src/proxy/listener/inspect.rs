@@ -1,6 +1,6 @@
-//! The first bytes of a connection, before a chain is chosen: TLS with its server name and protocols, or HTTP.
+//! The TLS and HTTP inspectors: detect TLS with its SNI and ALPN, or HTTP, in the first bytes of a connection.
 //!
-//! They are read, not peeked at, and given on with the connection.
+//! The bytes are read, not peeked at, and passed on in the read buffer.
 
 use std::future::Future;
 use std::io;
@@ -15,54 +15,53 @@ use crate::proxy::http::connection::PREFACE;
 use crate::proxy::http::http1::METHODS;
 use crate::proxy::tls::{Hello, client_hello};
 
-/// What is read first; doubled as long as nothing is decided.
+/// Size of the first read; doubled until the result is known.
 const FIRST: usize = 2 * 1024;
-/// What is read at most.
+/// How much is read at most.
 const LONGEST: usize = 16 * 1024;
 
-/// What was found.
+/// The result of inspection.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Found {
     /// Whether it is TLS.
     pub(super) tls: bool,
-    /// The server name, lower case.
+    /// SNI, in lower case.
     pub(super) server_name: Option<Box<str>>,
-    /// Protocols that the client offers in TLS, or the one it speaks in the clear.
+    /// The client's ALPN list, or the HTTP version it speaks in clear text.
     pub(super) alpn: Vec<Vec<u8>>,
 }
 
-/// Why a connection ends before a chain is chosen.
+/// Why a connection closes before a filter chain is matched.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Stopped {
-    /// What was waited for did not come in time.
+    /// `listener_filters_timeout` is reached.
     #[error("nothing to choose a filter chain by came in time")]
     TimedOut,
-    /// The client ended it.
+    /// The client closed it.
     #[error("the client closed its connection before a filter chain was chosen")]
     Closed,
-    /// It does not begin with a header of the PROXY protocol as it has to.
+    /// It has no valid PROXY protocol header.
     #[error("there is no good header of the PROXY protocol")]
     Malformed,
-    /// Its ClientHello has no end.
+    /// Its ClientHello is too long.
     #[error("the client's first message of TLS is too long")]
     TooLong,
-    /// It broke.
+    /// It failed.
     #[error(transparent)]
     Broken(#[from] io::Error),
 }
 
-/// What is looked for.
+/// What to detect.
 #[derive(Clone, Copy, Debug)]
 struct Wanted {
     tls: bool,
     http: bool,
 }
 
-/// Looks at a connection that was meant for a port. What was read of it is in the buffer, in which there may be something
-/// already.
+/// Inspects a connection to a port. The buffer holds what was read, before and by this.
 ///
 /// # Errors
-/// When it ends here.
+/// If the connection is to be closed.
 pub(crate) async fn inspect(
     stream: &mut (impl AsyncRead + Unpin),
     inspection: &Inspection,
@@ -80,10 +79,10 @@ pub(crate) async fn inspect(
     read(stream, wanted, buffer).await
 }
 
-/// What is found in the time that the listener has for it. In a connection that goes on without, nothing is.
-///
+/// Runs a listener filter under the listener's timeout. A connection that continues after the timeout gets the default
+/// result.
 /// # Errors
-/// When it ends here.
+/// If the connection is to be closed.
 pub(super) async fn in_time<T: Default>(
     inspection: &Inspection,
     begun: Instant,
@@ -93,11 +92,11 @@ pub(super) async fn in_time<T: Default>(
     let Some(end) = inspection.timeout.and_then(|limit| begun.checked_add(limit)) else {
         return looks.await;
     };
-    // What was looked for before has been given up already, and counted.
+    // An earlier filter has already used up the time and counted the timeout.
     let late = end <= Instant::now();
     let Ok(found) = tokio::time::timeout_at(end.into(), looks).await else {
         stats.inspection_timeout.fetch_add(u64::from(!late), Relaxed);
-        // A server that speaks first, perhaps.
+        // Perhaps the server speaks first.
         return match inspection.continue_on_timeout {
             true => Ok(T::default()),
             false => Err(Stopped::TimedOut),
@@ -120,7 +119,7 @@ async fn read(stream: &mut (impl AsyncRead + Unpin), wanted: Wanted, buffer: &mu
             return Ok(found);
         }
         if buffer.len() >= LONGEST {
-            // As in Envoy, TLS of which so much says too little ends here.
+            // As in Envoy, a ClientHello that is still incomplete closes the connection.
             return match wanted.tls && client_hello(buffer) == Hello::Partial {
                 true => Err(Stopped::TooLong),
                 false => Ok(Found::default()),
@@ -135,7 +134,7 @@ async fn read(stream: &mut (impl AsyncRead + Unpin), wanted: Wanted, buffer: &mu
     }
 }
 
-/// What these bytes are; none: more are needed to tell.
+/// The result for these bytes; `None`: more are needed.
 fn look(bytes: &[u8], wanted: Wanted) -> Option<Found> {
     if wanted.tls {
         match client_hello(bytes) {
@@ -167,9 +166,9 @@ fn look(bytes: &[u8], wanted: Wanted) -> Option<Found> {
 #[derive(Debug, PartialEq, Eq)]
 enum Http {
     Not,
-    /// It may be; more bytes are needed.
+    /// Undecided: more bytes are needed.
     Partial,
-    /// By Envoy's name for it.
+    /// HTTP, by Envoy's name for the version.
     Is(&'static str),
 }
 
@@ -187,7 +186,7 @@ fn http(bytes: &[u8]) -> Http {
     }
 }
 
-/// A whole first line without its end.
+/// Checks a complete request line.
 fn request_line(line: &[u8]) -> Http {
     let line = line.strip_suffix(b"\r").unwrap_or(line);
     let mut parts = line.split(|byte| *byte == b' ');
@@ -206,7 +205,7 @@ fn request_line(line: &[u8]) -> Http {
     }
 }
 
-/// Whether a first line that is not whole yet begins with a method, or with a part of one.
+/// Whether an incomplete request line starts with a method or a part of one.
 fn may_begin_request(bytes: &[u8]) -> bool {
     match bytes.iter().position(|byte| *byte == b' ') {
         Some(end) => METHODS.contains(&&bytes[..end]),

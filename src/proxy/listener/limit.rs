@@ -1,22 +1,22 @@
-//! The most connections that clients may have with the whole process (`global_downstream_max_connections`).
+//! The limit of downstream connections of the process (`global_downstream_max_connections`).
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 
-/// A limit, and what counts against it, shared by all workers.
+/// A limit and the connections that count against it, shared by all workers.
 #[derive(Debug)]
 pub(crate) struct ConnectionLimit {
     most: u64,
     open: AtomicU64,
 }
 
-/// A connection that counts for as long as this lives.
+/// A connection that counts until this is dropped.
 #[derive(Debug)]
 pub(crate) struct Admitted(Arc<ConnectionLimit>);
 
 impl ConnectionLimit {
-    /// At most so many.
+    /// A limit of `most` connections.
     pub(crate) fn new(most: u64) -> Self {
         Self {
             most,
@@ -24,7 +24,7 @@ impl ConnectionLimit {
         }
     }
 
-    /// Counts one more connection; none where there are as many as may be.
+    /// Counts one more connection; `None` at the limit.
     pub(crate) fn admit(self: &Arc<Self>) -> Option<Admitted> {
         let one_more = |open: u64| (open < self.most).then_some(open + 1);
         let counted = self.open.fetch_update(Relaxed, Relaxed, one_more);

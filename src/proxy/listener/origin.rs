@@ -1,5 +1,5 @@
-//! Where a client wanted to go: by `SO_ORIGINAL_DST` where it was redirected, and by the socket itself where it came by
-//! way of TPROXY.
+//! The original destination of a connection: `SO_ORIGINAL_DST` if it was redirected, the socket's own local address
+//! with TPROXY.
 
 use std::net::SocketAddr;
 
@@ -10,19 +10,19 @@ use super::Listener;
 use crate::proxy::connection::Address;
 use crate::proxy::io::{Socket, canonical};
 
-/// Where a connection was meant to go.
+/// The destination of a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Destination {
     /// The address.
     pub(super) address: Address,
-    /// Whether it was looked for and found, so that the connection may be handed to the listener of that address.
+    /// Whether it was restored, so that the connection may be handed to the listener of that address.
     pub(super) restored: bool,
-    /// Whether the client connected to the listener itself.
+    /// Whether the client dialled the listener itself.
     pub(super) direct: bool,
 }
 
 impl Destination {
-    /// The destination of a connection that a listener has accepted at this address of ours.
+    /// The destination of a connection accepted at this local address.
     pub(super) fn of(stream: &Socket, local: &Address, listener: &Listener) -> Self {
         let (Socket::Tcp(stream), Address::Ip(local), true) = (stream, local, listener.inspection.original_dst) else {
             return Self {
@@ -32,7 +32,7 @@ impl Destination {
             };
         };
         let transparent = listener.bind.is_some_and(|bind| bind.transparent);
-        // As in Envoy: what leaves a machine with TPROXY is redirected, to a listener that is transparent as well.
+        // As in Envoy: outbound connections are redirected even with TPROXY, to a listener that is transparent as well.
         let original = original(stream, *local).or(transparent.then_some(*local));
         Self {
             address: Address::Ip(original.unwrap_or(*local)),
@@ -41,7 +41,7 @@ impl Destination {
         }
     }
 
-    /// The proxy before us says where it goes.
+    /// Sets the destination that the PROXY protocol tells.
     pub(super) fn restore(&mut self, address: SocketAddr) {
         let address = Address::Ip(address);
         if address != self.address {
@@ -53,13 +53,13 @@ impl Destination {
         }
     }
 
-    /// Whether going there would lead to this listener again, and so on without end.
+    /// Whether connecting there would lead back to this listener, endlessly.
     pub(super) fn is_loop(&self, listener: &Listener) -> bool {
         self.direct && listener.inspection.original_dst && listener.has_port(self.address.port())
     }
 }
 
-/// None where the connection was not redirected.
+/// `SO_ORIGINAL_DST`; `None` if the connection was not redirected.
 fn original(stream: &TcpStream, local: SocketAddr) -> Option<SocketAddr> {
     let socket = SockRef::from(stream);
     let address = if local.is_ipv4() {

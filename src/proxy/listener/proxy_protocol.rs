@@ -1,7 +1,8 @@
-//! The PROXY protocol, versions 1 and 2 (`envoy.filters.listener.proxy_protocol`): a proxy before us says in front of all
-//! else where a connection comes from and where it goes.
+//! The PROXY protocol, versions 1 and 2 (`envoy.filters.listener.proxy_protocol`): a proxy before us tells source and
+//! destination of a connection in a header before everything else.
 //!
-//! As Envoy reads it, which takes some liberties with HAProxy's specification: a line of version 1 may be a byte longer,
+//! Deviations from HAProxy's specification follow Envoy: a version 1 line may be one byte longer, datagram families
+//! count as stream, and `AF_UNSPEC` is refused.
 //! datagrams are taken for streams, and `AF_UNSPEC` is refused.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -16,21 +17,21 @@ use super::inspect::Stopped;
 
 const SIGNATURE_V1: &[u8] = b"PROXY ";
 const SIGNATURE_V2: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
-/// The longest line of version 1, its end included.
+/// The longest version 1 header, with its line end.
 const LONGEST_V1: usize = 108;
-/// What comes before the addresses of version 2.
+/// Length of a version 2 header before the addresses.
 const FIXED_V2: usize = 16;
 
-/// What is expected of clients (`ProxyProtocol`).
+/// Configuration of the filter (`ProxyProtocol`).
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ProxyProtocol {
-    /// Whether a connection may do without (`allow_requests_without_proxy_protocol`).
+    /// `allow_requests_without_proxy_protocol`.
     pub(crate) optional: bool,
-    /// Whether version 1 is looked for.
+    /// Whether version 1 is allowed.
     pub(crate) v1: bool,
-    /// Whether version 2 is looked for.
+    /// Whether version 2 is allowed.
     pub(crate) v2: bool,
-    /// What stands in the names of its counters; may be empty.
+    /// `stat_prefix`; may be empty.
     pub(crate) prefix: Arc<str>,
     /// Counters.
     pub(crate) stats: Arc<ProxyProtocolStats>,
@@ -39,9 +40,9 @@ pub(crate) struct ProxyProtocol {
 /// Counters, by Envoy's names.
 #[derive(Debug, Default)]
 pub(crate) struct ProxyProtocolStats {
-    /// `not_found_disallowed`: without a header, and refused.
+    /// `not_found_disallowed`: connections without a header, refused.
     pub(crate) not_found_disallowed: AtomicU64,
-    /// `not_found_allowed`: without a header.
+    /// `not_found_allowed`: connections without a header, accepted.
     pub(crate) not_found_allowed: AtomicU64,
     /// `versions.v1.` and `versions.v2.`.
     pub(crate) versions: [VersionStats; 2],
@@ -58,31 +59,31 @@ pub(crate) struct VersionStats {
     pub(crate) error: AtomicU64,
 }
 
-/// Between whom a connection is, by what the proxy before us says.
+/// Source and destination of a connection, as a PROXY header tells them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Ends {
     /// The client.
     pub(super) source: SocketAddr,
-    /// Where it went.
+    /// The address it connected to.
     pub(super) destination: SocketAddr,
 }
 
-/// What bytes at the beginning of a connection are.
+/// What the first bytes of a connection are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Header {
-    /// It may be a header; more bytes are needed.
+    /// Undecided: more bytes are needed.
     Partial,
-    /// There is none.
+    /// No PROXY header.
     Absent,
-    /// It is a header of this version that is wrong.
+    /// A malformed header.
     Malformed(Version),
-    /// It is a header that must not be.
+    /// A header of a version that is not allowed.
     Disallowed(Version),
-    /// It is a header of so many bytes; without ends, those of the connection itself are meant.
+    /// A header of this length; `None`: the addresses of the connection itself apply (`LOCAL`, `UNKNOWN`).
     Is(Version, usize, Option<Ends>),
 }
 
-/// The place of its counters.
+/// A version, by the index of its counters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Version {
     One = 0,
@@ -90,10 +91,10 @@ enum Version {
 }
 
 impl ProxyProtocol {
-    /// Reads the header. What comes after it stays in the buffer, and so does everything if there is none.
+    /// Reads the header. What follows it stays in the buffer, or everything if there is none.
     ///
     /// # Errors
-    /// When the connection ends here.
+    /// If the connection is to be closed.
     pub(in crate::proxy) async fn read(
         &self,
         stream: &mut (impl AsyncRead + Unpin),
@@ -149,7 +150,7 @@ impl ProxyProtocol {
             return Header::Absent;
         }
         let header = match (begins(SIGNATURE_V1), begins(SIGNATURE_V2)) {
-            // Only nothing at all begins like both.
+            // Only the empty string is a prefix of both.
             (true, true) => Header::Partial,
             (true, false) => version_1(bytes),
             (false, true) => version_2(bytes),
@@ -163,7 +164,7 @@ impl ProxyProtocol {
     }
 }
 
-/// `PROXY TCP4 <source> <destination> <port> <port>` and the end of the line.
+/// Parses `PROXY TCP4 <source> <destination> <port> <port>` and the line end.
 fn version_1(bytes: &[u8]) -> Header {
     let malformed = Header::Malformed(Version::One);
     let Some(end) = bytes.windows(2).take(LONGEST_V1).position(|pair| pair == b"\r\n") else {
@@ -198,7 +199,7 @@ fn version_1(bytes: &[u8]) -> Header {
     checked(Version::One, end + 2, ends)
 }
 
-/// A signature, version and command, family and transport, the length of the rest; then the addresses, and extensions.
+/// Parses version 2: signature, version and command, family and transport, length; then the addresses and TLVs.
 fn version_2(bytes: &[u8]) -> Header {
     let malformed = Header::Malformed(Version::Two);
     let Some((fixed, rest)) = bytes.split_at_checked(FIXED_V2) else {
@@ -207,7 +208,7 @@ fn version_2(bytes: &[u8]) -> Header {
     let (command, family) = (fixed[12], fixed[13]);
     let len = usize::from(u16::from_be_bytes([fixed[14], fixed[15]]));
     let addresses = match (command, family >> 4) {
-        // The proxy itself connects, and may say what it likes of addresses.
+        // `LOCAL`: the proxy connects on its own behalf, and the addresses are ignored.
         (0x20, _) => 0,
         (0x21, 1) => 12,
         (0x21, 2) => 36,
@@ -246,7 +247,7 @@ fn ip(bytes: &[u8]) -> IpAddr {
     })
 }
 
-/// Whether these are types, lengths and values, one after the other, and nothing more.
+/// Whether these bytes are a sequence of TLVs.
 fn are_extensions(mut bytes: &[u8]) -> bool {
     while let [_, high, low, rest @ ..] = bytes {
         match rest.get(usize::from(u16::from_be_bytes([*high, *low]))..) {
@@ -257,7 +258,7 @@ fn are_extensions(mut bytes: &[u8]) -> bool {
     bytes.is_empty()
 }
 
-/// A header of which both ends have to be addresses that a TCP connection can have.
+/// A header whose addresses have to be valid for a TCP connection.
 fn checked(version: Version, len: usize, ends: Option<Ends>) -> Header {
     let unicast = |address: &SocketAddr| match address.ip() {
         IpAddr::V4(ip) => !(ip.is_unspecified() || ip.is_broadcast() || ip.is_multicast()),

@@ -1,4 +1,5 @@
-//! From a connection to a filter chain.
+//! From an accepted connection to its filter chain: listener filters, filter chain matching, TLS handshake, network
+//! filter.
 
 use std::io;
 use std::net::Ipv4Addr;
@@ -21,7 +22,7 @@ use crate::proxy::tcp;
 use crate::proxy::upstream::connect::Source;
 use crate::proxy::worker::Worker;
 
-/// Serves a connection that a listener has accepted, to its end.
+/// Serves an accepted connection to its end.
 pub(super) async fn serve(worker: Rc<Worker>, listener: Arc<Listener>, stream: Socket) {
     let name = listener.name.clone();
     if let Err(error) = place(worker, listener, stream).await {
@@ -29,7 +30,7 @@ pub(super) async fn serve(worker: Rc<Worker>, listener: Arc<Listener>, stream: S
     }
 }
 
-/// Counts a connection for as long as this lives, even if what serves it panics.
+/// Counts a connection in a gauge until dropped, even on a panic.
 struct Counted<'a>(&'a AtomicU64);
 
 impl<'a> Counted<'a> {
@@ -45,7 +46,7 @@ impl Drop for Counted<'_> {
     }
 }
 
-/// Finds the listener and the chain for a connection.
+/// Runs the listener filters, finds the filter chain and runs it.
 async fn place(worker: Rc<Worker>, accepting: Arc<Listener>, mut stream: Socket) -> io::Result<()> {
     let start = Instant::now();
     stream.set_nodelay()?;
@@ -90,20 +91,20 @@ async fn place(worker: Rc<Worker>, accepting: Arc<Listener>, mut stream: Socket)
     run(worker, &listener, chain, connection, stream, opening.read.freeze()).await
 }
 
-/// What is known of a connection before its chain is.
+/// What is known of a connection before its filter chain is matched.
 struct Opening {
     /// The peer, which may be a proxy.
     direct: Address,
     /// The client.
     remote: Address,
     destination: Destination,
-    /// What was read of what the client sends.
+    /// Bytes read so far.
     read: BytesMut,
     start: Instant,
 }
 
 impl Opening {
-    /// Listens to the proxy before us, if the listener expects one.
+    /// Reads the PROXY protocol header, if the listener expects one.
     async fn hear_proxy(&mut self, listener: &Listener, stream: &mut Socket) -> io::Result<()> {
         let Some(protocol) = &listener.inspection.proxy_protocol else {
             return Ok(());
@@ -121,7 +122,7 @@ impl Opening {
         }
     }
 
-    /// Looks for what chains are chosen by.
+    /// Runs the inspectors that filter chain matching depends on.
     async fn inspect(&mut self, listener: &Listener, stream: &mut Socket) -> io::Result<Found> {
         let _waiting = Counted::new(&listener.stats.pre_cx_active);
         let port = self.destination.address.port().unwrap_or_default();
@@ -131,7 +132,7 @@ impl Opening {
     }
 
     fn facts<'a>(&self, found: &'a Found) -> Facts<'a> {
-        // What has no addresses has this one for prefixes, as in Envoy.
+        // As in Envoy, connections without IP addresses match prefixes as this address.
         let ip = |address: &Address| address.ip().unwrap_or(Ipv4Addr::BROADCAST.into());
         Facts {
             port: self.destination.address.port().unwrap_or_default(),
@@ -146,7 +147,7 @@ impl Opening {
     }
 }
 
-/// The listener of the address that the client dialled, if there is one, or else the one that has accepted.
+/// The listener of the original destination, if there is one, else the accepting one.
 fn hand_off(worker: &Worker, accepting: &Arc<Listener>, destination: &Destination) -> Arc<Listener> {
     let meant = destination.address.socket();
     let meant = meant.filter(|_| accepting.use_original_dst && destination.restored);
@@ -166,7 +167,7 @@ fn count_stop(stopped: Stopped, stats: &ListenerStats) -> io::Error {
     }
 }
 
-/// Serves a connection by its chain, and counts it.
+/// Runs the filter chain on a connection, and counts it.
 async fn run(
     worker: Rc<Worker>,
     listener: &Listener,
@@ -190,7 +191,7 @@ async fn run(
     ended
 }
 
-/// Does the handshake, if the chain asks for TLS.
+/// Performs the TLS handshake, if the chain has TLS.
 async fn secure(
     chain: &FilterChain,
     stream: Rewound,

@@ -1,4 +1,4 @@
-//! What the admin interface asks of the control thread.
+//! Answers the admin server's queries about the control thread's state.
 
 use std::cell::RefCell;
 use std::time::Instant;
@@ -11,13 +11,13 @@ use crate::proxy::admin::{Ask, Drain, Dump, Held, Unready};
 use crate::proxy::store::Name;
 use crate::xds::ResourceType;
 
-/// Answers until the proxy is asked to end.
+/// Answers queries until the proxy is asked to stop.
 pub(super) async fn answer(control: &RefCell<Control>, mut asks: mpsc::UnboundedReceiver<Ask>) {
     let mut closing = None;
     loop {
         tokio::select! {
             ask = asks.recv() => match ask {
-                // Whoever asked may be gone.
+                // The asker may have gone.
                 Some(Ask::Dump(to)) => drop(to.send(control.borrow().dump())),
                 Some(Ask::Drain(drain)) => {
                     control.borrow_mut().drain_listeners(drain);
@@ -38,7 +38,7 @@ pub(super) async fn answer(control: &RefCell<Control>, mut asks: mpsc::Unbounded
 }
 
 impl Control {
-    /// What there is.
+    /// Everything that `/config_dump` and the like show.
     pub(super) fn dump(&self) -> Dump {
         let held = self.store.seen().into_iter().map(|seen| {
             let version = match seen.fixed {
@@ -69,7 +69,7 @@ impl Control {
     }
 }
 
-/// Something that has not come, by the name of what Envoy waits with.
+/// A resource that has not arrived, by the name of Envoy's init target.
 fn target((kind, name): &(ResourceType, &Name)) -> String {
     match kind {
         ResourceType::Secret => format!("SdsApi {name}"),

@@ -1,5 +1,4 @@
-//! The control thread's state: what the server says goes through it into the store, and what is in force out of it to
-//! the workers.
+//! The control thread's state: xDS responses go through it into the store, and what is warmed goes on to the workers.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
@@ -24,12 +23,12 @@ use crate::xds::client::message::BadResponse;
 use crate::xds::client::{Client, Interest, Node, Received, Refused, Response, Update};
 use crate::xds::{ResourceType, Version};
 
-/// Which server something comes from and goes to.
+/// An xDS stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Feed {
-    /// The one of everything.
+    /// The ADS stream.
     Aggregated,
-    /// One that has secrets.
+    /// An SDS stream of its own.
     Secrets(Arc<ApiSource>),
 }
 
@@ -51,29 +50,29 @@ impl fmt::Display for Feed {
     }
 }
 
-/// The state.
+/// The state of the control thread.
 #[derive(Debug)]
 pub(super) struct Control {
-    /// What there is.
+    /// The resources.
     pub(super) store: Store,
     sockets: Sockets,
-    /// Of the server of everything.
+    /// Of the ADS stream.
     client: Option<Client>,
-    /// Of servers that are asked for secrets alone.
+    /// Of the SDS streams.
     secrets: HashMap<Arc<ApiSource>, Client>,
     node: Node,
     memory: Option<Memory>,
-    /// What is counted.
+    /// Statistics.
     pub(super) stats: Arc<ServerStats>,
-    /// When each resource came.
+    /// When each resource was last updated.
     updated: BTreeMap<(ResourceType, Name), SystemTime>,
     started: SystemTime,
-    /// When something was last put into force; none once it came to rest.
+    /// When something last took effect; `None` once that was noticed by [`Control::comes_to_rest`].
     stirred: Option<Instant>,
 }
 
 impl Control {
-    /// A state without anything in it.
+    /// An empty state.
     pub(super) fn new(
         store: Store,
         sockets: Sockets,
@@ -96,10 +95,10 @@ impl Control {
         }
     }
 
-    /// Takes the bootstrap's own resources.
+    /// Adds the static resources of the bootstrap.
     ///
     /// # Errors
-    /// When some are refused.
+    /// If any is refused.
     pub(super) fn start(&mut self, fixed: Fixed, now: Instant) -> Result<(), ProxyError> {
         let added = (fixed.clusters.len(), fixed.listeners.len());
         let mut refused = Vec::new();
@@ -126,7 +125,7 @@ impl Control {
         Ok(())
     }
 
-    /// Takes what the server had said before the last end, until it says it again.
+    /// Restores what the control plane had sent before the last stop, until it sends it again.
     pub(super) fn recall(&mut self, now: Instant) {
         let Some(memory) = &mut self.memory else {
             return;
@@ -150,7 +149,7 @@ impl Control {
         self.settle(now);
     }
 
-    /// The servers that are asked for secrets alone.
+    /// The sources of SDS streams.
     pub(super) fn secret_servers(&self) -> impl Iterator<Item = &Arc<ApiSource>> {
         self.secrets.keys()
     }
@@ -162,7 +161,7 @@ impl Control {
         }
     }
 
-    /// A stream has been opened: the first requests.
+    /// The first requests on a new stream.
     pub(super) fn open(&mut self, feed: &Feed) -> Vec<Bytes> {
         if let Some(client) = self.client(feed) {
             client.open();
@@ -170,16 +169,16 @@ impl Control {
         self.requests(feed)
     }
 
-    /// What is to be said since the last call.
+    /// The requests due since the last call.
     pub(super) fn requests(&mut self, feed: &Feed) -> Vec<Bytes> {
         let requests = self.client(feed).map(Client::requests).unwrap_or_default();
         requests.iter().map(|request| request.encode()).collect()
     }
 
-    /// Takes in a response and returns what is to be said.
+    /// Processes a response; returns the requests to send (ACK or NACK, and what follows).
     ///
     /// # Errors
-    /// When it is of no use.
+    /// If the response cannot be processed at all.
     pub(super) fn take(&mut self, feed: &Feed, response: Bytes, now: Instant) -> Result<Vec<Bytes>, BadResponse> {
         let Some(client) = self.client(feed) else {
             return Ok(Vec::new());
@@ -199,12 +198,12 @@ impl Control {
         Ok(requests)
     }
 
-    /// Whether nothing has been put into force for so long, for the first time since something was.
+    /// Whether nothing has taken effect for this long, once after each time that something has.
     pub(super) fn comes_to_rest(&mut self, after: Duration) -> bool {
         self.stirred.take_if(|at| at.elapsed() >= after).is_some()
     }
 
-    /// Puts into force what is warm by now and asks for what follows from it.
+    /// Publishes what is warm by now, and subscribes to what it depends on.
     pub(super) fn settle(&mut self, now: Instant) {
         self.stirred = Some(now);
         let changes = self.store.settle(now);
@@ -243,24 +242,24 @@ impl Control {
         }
     }
 
-    /// Nothing more is accepted, and every connection ends as soon as it can.
+    /// Stops accepting and drains all connections.
     pub(super) fn drain(&mut self) {
         self.sockets.close();
         self.store.drain();
     }
 
-    /// The version of a resource that the server sent.
+    /// The version of a resource, if it came by xDS.
     pub(super) fn version(&self, kind: ResourceType, name: &Name) -> Option<&Version> {
         self.client.as_ref()?.held(kind).get(name)
     }
 
-    /// When a resource came.
+    /// When a resource was last updated.
     pub(super) fn updated(&self, kind: ResourceType, name: &Name) -> SystemTime {
         let came = self.updated.get(&(kind, name.clone()));
         came.copied().unwrap_or(self.started)
     }
 
-    /// Connections of listeners end as soon as they can; unless that is to be graceful, no more are accepted.
+    /// Drains the listeners' connections; unless gracefully, stops accepting, too.
     pub(super) fn drain_listeners(&mut self, drain: Drain) {
         let those = |listener: &Listener| !drain.inbound_only || listener.direction == Direction::Inbound;
         let drained = self.store.drain_only(those);
@@ -271,7 +270,7 @@ impl Control {
         }
     }
 
-    /// Counts what became of an update of clusters or listeners.
+    /// Counts an update of clusters or listeners.
     fn count(&mut self, update: &Update, refused: &[Refused]) {
         let is_refused = |one: &Received| refused.iter().any(|refused| refused.name == one.name);
         let stats = match update.kind {
@@ -306,7 +305,7 @@ impl Control {
         for name in &update.removals {
             self.updated.remove(&(kind, name.clone()));
         }
-        // Sockets of listeners that go are left to those that come.
+        // New listeners may take over the sockets of removed ones.
         let mut gone = Vec::new();
         for name in &update.removals {
             match kind {
@@ -335,7 +334,7 @@ impl Control {
                     .iter()
                     .for_each(|name| self.store.no_endpoints(name, now));
             }
-            // As in Envoy: what is used stays, and what never came is waited for.
+            // As in Envoy: secrets and routes in use stay, and missing ones are waited for.
             ResourceType::Secret | ResourceType::Route => {}
         }
         refused
@@ -378,7 +377,7 @@ impl Control {
         Ok(())
     }
 
-    /// Writes what there is to the file for the next start, if it has changed.
+    /// Saves the configuration for the next start, if it has changed.
     pub(super) fn write_down(&mut self) {
         let (Some(memory), Some(client)) = (&mut self.memory, &self.client) else {
             return;
@@ -393,7 +392,7 @@ impl Control {
     }
 }
 
-/// Wakes whoever sends when something new is to be said, and whoever keeps the time when something came.
+/// Wakes the streams when there are requests to send, and the timekeeper when a response was processed.
 #[derive(Debug, Default)]
 pub(super) struct News {
     to_say: watch::Sender<()>,
@@ -401,22 +400,22 @@ pub(super) struct News {
 }
 
 impl News {
-    /// There is something to say.
+    /// There are requests to send.
     pub(super) fn tell(&self) {
         self.to_say.send_replace(());
     }
 
-    /// Where it shows that there is.
+    /// A receiver that is told of requests to send.
     pub(super) fn listen(&self) -> watch::Receiver<()> {
         self.to_say.subscribe()
     }
 
-    /// Something came from the server and was taken.
+    /// A response was processed.
     pub(super) fn settled(&self) {
         self.came.notify_one();
     }
 
-    /// Waits until something comes. Cancel safe.
+    /// Waits until a response was processed. Cancel safe.
     pub(super) async fn changed(&self) {
         self.came.notified().await;
     }

@@ -1,8 +1,8 @@
-//! Gives back the pages of the program's file that only start-up and changes of configuration needed.
+//! Releases pages of the executable that only start-up and configuration changes need.
 //!
-//! Reading a bootstrap, decoding resources and building what they ask for touches more than half of the program's code, and
-//! the system maps at least 64 KiB around whatever is touched. None of it is needed to serve requests. Code and constants
-//! are never written, so that they can be given back at any time: who needs some gets it from the page cache again.
+//! Parsing a bootstrap and compiling resources touches more than half of the code, and the kernel maps at least 64 KiB
+//! around each access. Serving requests needs none of it. Code and constants are never written, so their pages can be
+//! dropped at any time: a later access gets them from the page cache.
 
 use std::ffi::c_void;
 use std::ops::Range;
@@ -10,10 +10,10 @@ use std::{fs, io, ptr};
 
 use rustix::mm::{Advice, madvise};
 
-/// Gives them all back; those in use come again by themselves, within a few microseconds each.
+/// Releases all such pages; those in use are mapped again on access, within microseconds.
 ///
 /// # Errors
-/// When the system does not say where they are or does not take them.
+/// If the kernel does not tell the mappings or refuses.
 pub(super) fn give_back() -> io::Result<()> {
     let program = fs::read_link("/proc/self/exe")?;
     let maps = fs::read_to_string("/proc/self/smaps")?;
@@ -22,18 +22,18 @@ pub(super) fn give_back() -> io::Result<()> {
     constant.filter_map(|mapping| mapping.place).try_for_each(forget)
 }
 
-/// A part of the address space, as `/proc/self/smaps` tells it (`proc_pid_smaps(5)`).
+/// A mapping of the address space, as in `/proc/self/smaps` (`proc_pid_smaps(5)`).
 struct Mapping<'a> {
     place: Option<Range<usize>>,
     permissions: &'a str,
     path: &'a str,
-    /// kB of it that are other than in the file, in memory or swapped out.
+    /// kB of it that differ from the file, in memory or swapped out.
     own: u64,
 }
 
 impl Mapping<'_> {
-    /// Whether nobody can write to it and nobody has: what is relocated when the program is loaded cannot be written to
-    /// later either, but is not what the file has.
+    /// Whether it is not writable and identical to the file: relocated data is not writable after loading either, but
+    /// differs from the file.
     fn is_constant(&self) -> bool {
         matches!(self.permissions, "r-xp" | "r--p") && self.own == 0
     }
@@ -42,7 +42,7 @@ impl Mapping<'_> {
 fn mappings(maps: &str) -> impl Iterator<Item = Mapping<'_>> {
     let mut lines = maps.lines().peekable();
     std::iter::from_fn(move || {
-        // Address, permissions, offset, device, inode and, after blanks, the path, which may have blanks in it.
+        // Address, permissions, offset, device, inode and, after blanks, a path that may contain blanks.
         let mut head = lines.next()?.splitn(6, ' ');
         let (place, permissions) = (head.next()?, head.next()?);
         let path = head.nth(3).unwrap_or_default().trim_start();
@@ -65,12 +65,12 @@ fn mappings(maps: &str) -> impl Iterator<Item = Mapping<'_>> {
     })
 }
 
-/// Lines about a mapping begin with a key and a colon.
+/// Detail lines begin with a key and a colon, unlike the line of a mapping.
 fn is_head(line: &str) -> bool {
     !line.split(' ').next().is_some_and(|word| word.ends_with(':'))
 }
 
-/// `Key:    12 kB`.
+/// Parses `Key:    12 kB`.
 fn detail(line: &str) -> (&str, u64) {
     let (key, value) = line.split_once(':').unwrap_or_default();
     (key, value.trim().trim_end_matches(" kB").parse().unwrap_or(0))
@@ -79,8 +79,8 @@ fn detail(line: &str) -> (&str, u64) {
 #[expect(unsafe_code, reason = "there is no safe way to say it, and 10 MB of 17 depend on it")]
 fn forget(place: Range<usize>) -> io::Result<()> {
     let start: *mut c_void = ptr::with_exposed_provenance_mut(place.start);
-    // SAFETY: the range is a mapping of this process that nobody can write to and of which no page is other than in the
-    // file, so what is read or run there is the same before and after. The mapping itself stays.
+    // SAFETY: the range is a mapping of this process that is not writable and of which no page differs from the file,
+    // so its contents are the same before and after. The mapping itself stays.
     unsafe { madvise(start, place.len(), Advice::LinuxDontNeed) }?;
     Ok(())
 }

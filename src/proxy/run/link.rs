@@ -1,4 +1,4 @@
-//! The streams to the control plane: opened, kept, opened again.
+//! The xDS streams to the control plane: connecting, exchanging, reconnecting.
 
 use std::cell::RefCell;
 use std::io;
@@ -20,7 +20,7 @@ use crate::proxy::upstream::host::{Endpoint, Endpoints, HostAddress, LocalityEnd
 use crate::xds::client::message::BadResponse;
 use crate::xds::client::stream::{Method, Opening, Stream, StreamError};
 
-/// Why there is no stream, or no longer.
+/// Why there is no stream.
 #[derive(Debug, thiserror::Error)]
 enum LinkError {
     #[error("there is no connection to the control plane: {0}")]
@@ -40,7 +40,7 @@ impl From<SendError> for LinkError {
 }
 
 impl LinkError {
-    /// Whether the server is there and does not let us in, which no waiting changes.
+    /// Whether the server rejects us, which retrying does not change.
     fn is_refusal(&self) -> bool {
         match self {
             LinkError::Stream(StreamError::Status(status)) => {
@@ -75,7 +75,7 @@ pub(super) async fn keep(feed: Feed, server: Server, control: &RefCell<Control>,
     }
 }
 
-/// A server that restarts is away for a moment, which is worth no warning; Envoy's patience is the same.
+/// A restarting server is away only for a moment, which deserves no warning; Envoy waits as long before it warns.
 fn tell(feed: &Feed, waiting: Duration, error: &LinkError, pause: Duration, missing: &str) {
     const PATIENCE: Duration = Duration::from_secs(30);
     if waiting > PATIENCE || error.is_refusal() {
@@ -85,7 +85,7 @@ fn tell(feed: &Feed, waiting: Duration, error: &LinkError, pause: Duration, miss
     }
 }
 
-/// What cannot be in force for want of something that the server has: `LDS web: SDS default`.
+/// What is not in effect for want of a resource of this server: `LDS web: SDS default`.
 fn missing(control: &RefCell<Control>) -> String {
     let control = control.borrow();
     let waiting = control.store.waiting().map(|waiting| {
@@ -111,7 +111,7 @@ async fn serve(
             response = stream.next() => {
                 pause.reset();
                 let requests = control.borrow_mut().take(feed, response?, Instant::now())?;
-                // Something may follow from it for another server.
+                // Another stream may have requests to send as a result.
                 news.tell();
                 requests
             }
@@ -123,7 +123,7 @@ async fn serve(
     }
 }
 
-/// Says in the statistics that there is a stream, for as long as there is one.
+/// Sets the `connected_state` gauge while it lives.
 struct Connected(Arc<ServerStats>);
 
 impl Connected {
@@ -173,7 +173,7 @@ async fn dial(cluster: &Arc<Cluster>) -> Result<crate::proxy::io::Io, LinkError>
     Ok(connect(cluster, &host, Wish::default(), MadeFor::default()).await?.io)
 }
 
-/// The endpoints with an address in the place of each name.
+/// Replaces each name among the server's endpoints by an address.
 async fn resolve(dns: &DnsConfig) -> io::Result<Endpoints> {
     let mut localities = Vec::new();
     for group in &dns.endpoints.localities {
@@ -201,7 +201,7 @@ async fn resolve(dns: &DnsConfig) -> io::Result<Endpoints> {
     })
 }
 
-/// Pauses that grow, each by chance up to twice the one before, as in Envoy.
+/// Jittered exponential back-off, as in Envoy.
 #[derive(Debug)]
 struct BackOff {
     base: Duration,
@@ -218,7 +218,7 @@ impl BackOff {
         }
     }
 
-    /// The next pause, by a number from 0 to 1.
+    /// The next pause; `chance` is from 0 to 1.
     fn next(&mut self, chance: f64) -> Duration {
         let pause = self.next.mul_f64(chance);
         self.next = (self.next * 2).min(self.longest);

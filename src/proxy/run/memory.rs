@@ -1,9 +1,8 @@
-//! What the control plane said last, kept for a start without it.
+//! The last configuration from the control plane, saved for a start without it.
 //!
-//! One file: the resources as [`keep`] writes them, and a SHA-256 of whose it is and of what is
-//! in it. A file that is damaged in one place would be as good as any other configuration, and the server would be told that it
-//! need not be sent again; so it is used whole or not at all. There are never private keys in it: secrets are not kept, and
-//! neither is anything else that has a key in it.
+//! It is one file: the resources as [`keep`] encodes them, followed by a SHA-256 over the node id and the contents. The
+//! file is used only if it is intact: a damaged one could pass as another configuration, and the server would be told
+//! its versions are known. Nothing with a private key is saved: no secrets, and no other resource with an inline key.
 
 use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
@@ -18,21 +17,21 @@ use crate::proxy::store::Name;
 use crate::xds::client::{Received, keep};
 use crate::xds::{ResourceType, Version};
 
-/// What no kept resource has in it.
+/// No saved resource contains this.
 const KEY: &[u8] = b"PRIVATE KEY";
 
-/// The length of what a file ends with.
+/// Length of the digest at the end of the file.
 const DIGEST: usize = 32;
 
-/// The file.
+/// The saved configuration.
 #[derive(Debug)]
 pub(super) struct Memory {
     path: PathBuf,
-    /// The id of the node whose it is.
+    /// The node id that it belongs to.
     node: String,
-    /// Something came since it was written.
+    /// Whether resources have changed since it was written.
     changed: bool,
-    /// Listeners have come. Before that, an older file is better than one without them.
+    /// Whether listeners have been received. Until then, an older file is better than one without them.
     whole: bool,
 }
 
@@ -43,12 +42,12 @@ pub(super) struct Kept<'a> {
     pub(super) kind: ResourceType,
     /// The messages.
     pub(super) messages: Vec<(&'a Name, &'a Bytes)>,
-    /// The versions that the server gave those that are its.
+    /// The versions of those received from the server.
     pub(super) versions: &'a BTreeMap<Name, Version>,
 }
 
 impl Memory {
-    /// The memory of the data plane `node` of this bootstrap, in `dir` or beside it.
+    /// The file for `node` of this bootstrap, in `dir` or beside the bootstrap.
     pub(super) fn new(bootstrap: &Path, dir: Option<&Path>, node: &str) -> Self {
         let mut name = bootstrap.file_name().unwrap_or_default().to_owned();
         name.push(".last");
@@ -61,7 +60,7 @@ impl Memory {
         }
     }
 
-    /// Everything that was kept, in the order in which it is to be taken. Nothing if there is no file, or not this one.
+    /// Everything saved, in the order in which it is to be applied; empty if there is no file, or not a valid one.
     pub(super) fn recall(&mut self) -> Vec<(ResourceType, Received)> {
         let recalled = self.read();
         self.whole = !recalled.is_empty();
@@ -94,7 +93,7 @@ impl Memory {
         keep::decode(bytes)
     }
 
-    /// That of whose it is.
+    /// The digest's state after the node id.
     fn digest(&self) -> Sha256 {
         let mut digest = Sha256::new();
         digest.update((self.node.len() as u64).to_be_bytes());
@@ -102,18 +101,18 @@ impl Memory {
         digest
     }
 
-    /// Takes note that something of a type came.
+    /// Notes that resources of a type have been received.
     pub(super) fn came(&mut self, kind: ResourceType) {
         self.changed |= kind != ResourceType::Secret;
         self.whole |= kind == ResourceType::Listener;
     }
 
-    /// Whether the file is not what it should be.
+    /// Whether the file has to be written.
     pub(super) fn is_due(&self) -> bool {
         self.changed && self.whole
     }
 
-    /// Writes the file, as a whole or not at all. What cannot be written is said and tried again with the next change.
+    /// Writes the file atomically. A failure is logged, and retried with the next change.
     pub(super) fn write<'a>(&mut self, all: impl IntoIterator<Item = Kept<'a>>) {
         self.changed = false;
         if let Err(error) = self.replace(all) {
@@ -141,7 +140,7 @@ impl Memory {
 }
 
 impl<'a> Kept<'a> {
-    /// The resources that may be kept, one by one. Those without a version are not from the server.
+    /// Encodes the resources that may be saved. Those without a version are static ones.
     fn encoded(self) -> impl Iterator<Item = Vec<u8>> + use<'a> {
         let Self {
             kind,

@@ -1,4 +1,4 @@
-//! The sockets of listeners: bound when a listener is taken, listened on when it is live.
+//! Listening sockets: bound when a listener is accepted, listened on when it is live.
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -24,11 +24,11 @@ use super::super::worker::{Command, Handle};
 pub(super) struct Sockets {
     workers: Vec<Handle>,
     bound: HashMap<Name, Vec<Bound>>,
-    /// Bound for the version that is not live yet.
+    /// Sockets of listener versions that are not live yet.
     pending: HashMap<Name, Vec<Bound>>,
 }
 
-/// The sockets of one of a listener's addresses, one for each worker, or the same for all.
+/// The sockets of one address of a listener: one for each worker, or the same for all.
 #[derive(Clone, Debug)]
 struct Bound {
     address: ListenAddress,
@@ -37,7 +37,7 @@ struct Bound {
 }
 
 impl Sockets {
-    /// No sockets yet, for these workers.
+    /// For these workers; no sockets yet.
     pub(super) fn new(workers: Vec<Handle>) -> Self {
         Self {
             workers,
@@ -46,10 +46,10 @@ impl Sockets {
         }
     }
 
-    /// Makes sure that a listener has its sockets. They are not listened on yet.
+    /// Binds the sockets of a listener, without listening.
     ///
     /// # Errors
-    /// Why not, in Envoy's words.
+    /// The reason, in Envoy's words.
     pub(super) fn prepare(&mut self, listener: &Listener) -> Result<(), String> {
         let Some(bind) = listener.bind else {
             self.pending.remove(&listener.name);
@@ -60,7 +60,7 @@ impl Sockets {
         let all = all.collect::<Result<Vec<_>, _>>()?;
         let same = |one: &Bound, other: &Bound| (&one.address, one.bind) == (&other.address, other.bind);
         let stays = |now: &Vec<Bound>| now.len() == all.len() && now.iter().zip(&all).all(|(a, b)| same(a, b));
-        // A version that cannot be had leaves the one before it its sockets.
+        // If a new version fails, the current one keeps its sockets.
         match self.bound.get(&listener.name).is_some_and(stays) {
             true => self.pending.remove(&listener.name),
             false => self.pending.insert(listener.name.clone(), all),
@@ -68,7 +68,7 @@ impl Sockets {
         Ok(())
     }
 
-    /// A listener that goes, or changes, may leave its socket to one that comes.
+    /// Binds an address, or takes over the socket from another listener, which may be changing or going.
     fn bound_or_bind(&self, address: &ListenAddress, bind: Bind) -> Result<Bound, String> {
         let mut known = self.bound.values().chain(self.pending.values()).flatten();
         let found = known.find(|bound| bound.address == *address && bound.bind == bind);
@@ -84,10 +84,10 @@ impl Sockets {
         )
     }
 
-    /// A listener is in force: workers accept on its sockets.
+    /// Makes a listener live: workers accept on its sockets.
     ///
     /// # Errors
-    /// When the system does not let us listen.
+    /// If the system refuses to listen.
     pub(super) fn live(&mut self, listener: &Listener) -> io::Result<()> {
         let Some(all) = self.pending.remove(&listener.name) else {
             if listener.bind.is_none() && self.bound.remove(&listener.name).is_some() {
@@ -107,7 +107,7 @@ impl Sockets {
         Ok(())
     }
 
-    /// A listener is gone.
+    /// Closes the sockets of a removed listener.
     pub(super) fn gone(&mut self, name: &Name) {
         self.pending.remove(name);
         if self.bound.remove(name).is_some() {
@@ -115,13 +115,13 @@ impl Sockets {
         }
     }
 
-    /// No connection is accepted any more.
+    /// Stops accepting on all sockets.
     pub(super) fn close(&mut self) {
         let names: Vec<_> = self.bound.keys().cloned().collect();
         names.iter().for_each(|name| self.gone(name));
     }
 
-    /// What a worker cannot be told it does not need: it is gone.
+    /// Sends a command to all workers. One that cannot be reached has ended.
     fn tell(&self, command: impl Fn(usize) -> Command) {
         for (index, worker) in self.workers.iter().enumerate() {
             drop(worker.commands.send(command(index)));
@@ -145,7 +145,7 @@ impl Sockets {
 
     fn bind_ip(&self, ip: SocketAddr, with_ipv4: bool, bind: Bind) -> io::Result<Vec<Listening>> {
         let first = Arc::new(socket(ip, with_ipv4, bind)?);
-        // With port 0 the system chooses, and all have to have the same.
+        // With port 0 the system chooses the port, which must be the same for all workers.
         let chosen = first.local_addr()?;
         let mut sockets = vec![first.clone()];
         for _ in 1..self.workers.len() {
@@ -167,10 +167,10 @@ fn listen(socket: &Listening, backlog: i32) -> io::Result<()> {
     }
 }
 
-/// A Unix domain socket: a file of which an older one is taken away, or a name after an `@`.
+/// A Unix domain socket: a path, where an older socket is removed, or an abstract name after `@`.
 fn unix_socket(path: &Path, mode: Option<u32>) -> io::Result<UnixListener> {
     let name = path.as_os_str().as_bytes();
-    // In the abstract namespace names begin with a zero.
+    // Abstract names begin with a zero byte.
     let named = name.strip_prefix(b"@").map(|name| [b"\0", name].concat());
     let address = match &named {
         Some(name) => SockAddr::unix(OsStr::from_bytes(name))?,
@@ -207,7 +207,7 @@ fn socket(address: SocketAddr, with_ipv4: bool, bind: Bind) -> io::Result<std::n
         (true, false) => socket.set_ip_transparent_v6(true)?,
         (false, _) => {}
     }
-    // What is accepted inherits these.
+    // Accepted sockets inherit these options.
     socket.set_tcp_nodelay(true)?;
     if let Some(keepalive) = bind.keepalive {
         socket.set_tcp_keepalive(&connect::keepalive(keepalive))?;

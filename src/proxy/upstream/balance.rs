@@ -1,6 +1,6 @@
-//! The choice of a host: first a priority, then a locality, then a host by the cluster's policy.
+//! Load balancing: a priority is chosen first, then a locality, then a host by the cluster's policy.
 //!
-//! Everything that can be is worked out when hosts or their health change, so that a choice takes no lock.
+//! Everything possible is computed when hosts or their health change, so that choosing a host takes no lock.
 
 pub(crate) mod ejections;
 mod hashing;
@@ -24,20 +24,20 @@ use levels::{Health, Load};
 use policy::Picker;
 use turns::Turns;
 
-/// What a choice goes by.
+/// What a choice depends on (Envoy's `LoadBalancerContext`).
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Choice<'a> {
-    /// The hash that consistent hashing goes by; chance if there is none.
+    /// The hash for consistent hashing; at random without one.
     pub(crate) hash: Option<u64>,
-    /// Hosts that were tried already, and how often another is looked for.
+    /// Hosts that were tried already, and how many times to choose again to avoid them.
     pub(crate) avoid: (&'a [Arc<Host>], u32),
-    /// Hosts whose priorities are passed over as long as there are others (`previous_priorities`).
+    /// Hosts whose priorities are skipped as long as there are others (`previous_priorities`).
     pub(crate) passed: &'a [Arc<Host>],
-    /// Where the client wanted to go, for clusters of original destinations.
+    /// The original destination, for `ORIGINAL_DST` clusters.
     pub(crate) destination: Option<SocketAddr>,
 }
 
-/// How a host is chosen of a [`HostSet`](super::host::HostSet).
+/// The load balancer of a [`HostSet`](super::host::HostSet).
 #[derive(Debug)]
 pub(crate) struct Balancer {
     levels: Vec<Level>,
@@ -48,22 +48,22 @@ pub(crate) struct Balancer {
 struct Level {
     priority: u32,
     load: Load,
-    /// Those that are healthy; all of them in a panic.
+    /// Healthy hosts; all hosts in panic mode.
     healthy: Members,
-    /// Those that are degraded, which are chosen as far as others do not suffice.
+    /// Degraded hosts, chosen only as far as the healthy ones do not suffice.
     degraded: Option<Members>,
 }
 
-/// Hosts of a priority, of which one is picked.
+/// Hosts of one priority and health.
 #[derive(Debug)]
 struct Members {
     picker: Picker,
-    /// A locality first, where localities have weights.
+    /// Pickers by locality, if localities have weights.
     localities: Option<(Turns, Vec<Picker>)>,
 }
 
 impl Balancer {
-    /// A balancer for these hosts, which are sorted by priority.
+    /// A load balancer for these hosts, sorted by priority.
     pub(crate) fn new(config: &ClusterConfig, hosts: &[Arc<Host>], shares: &Shares, now: Instant) -> Self {
         if config.policy == LbPolicy::ClusterProvided {
             return Self { levels: Vec::new() };
@@ -79,7 +79,7 @@ impl Balancer {
         }
     }
 
-    /// A host; none if there is none that may be chosen.
+    /// Chooses a host; `None` if there is none that may be chosen.
     pub(crate) fn choose(&self, choice: &Choice<'_>, stats: &ClusterStats) -> Option<Arc<Host>> {
         let (tried, attempts) = choice.avoid;
         let mut attempt = 0;
@@ -101,8 +101,8 @@ impl Balancer {
         }
     }
 
-    /// The first level with hosts that no passed host is of, and whether they are degraded; none where nothing is passed
-    /// over, or everything.
+    /// The first level that has no skipped host, and whether to use its degraded hosts; `None` if nothing, or
+    /// everything, is to be skipped.
     fn next_level(&self, passed: &[Arc<Host>]) -> Option<(&Level, bool)> {
         if passed.is_empty() {
             return None;
@@ -117,7 +117,7 @@ impl Balancer {
         usable.next()
     }
 
-    /// The level that a hash falls upon, by their shares of the load, and whether it is that of degraded hosts.
+    /// The level for a hash, by the levels' shares of the load, and whether to use its degraded hosts.
     fn level(&self, hash: u64) -> Option<(&Level, bool)> {
         if let [only] = &self.levels[..]
             && only.load.degraded == 0
@@ -146,8 +146,8 @@ impl Level {
             let usable = all.iter().filter(|host| usable(host)).cloned();
             Members::new(config, all, usable.collect(), shares, load.panic, now)
         };
-        // In a panic all are alike, and consistent hashing knows no degraded hosts: as in Envoy, where the load of a level that
-        // is theirs falls upon its others then.
+        // In panic mode hosts are not told apart, and consistent hashing knows no degraded hosts: as in Envoy, the load
+        // of a level's degraded hosts then falls to its others.
         let apart = !load.panic && !config.policy.is_hash();
         let degraded = apart && all.iter().any(|host| host.degraded());
         Self {
@@ -173,7 +173,7 @@ impl Members {
             Some(localities) => localities.weighted(),
             None => hashing::by_weight(&usable),
         };
-        // Consistent hashing mixes the weights of localities into those of hosts; a panic knows no localities.
+        // Consistent hashing multiplies localities' weights into those of hosts; panic mode ignores localities.
         let choose_locality = !panic && !config.policy.is_hash();
         Self {
             localities: localities
@@ -191,7 +191,7 @@ impl Members {
     }
 }
 
-/// The hosts of a priority by locality, where localities have weights.
+/// The hosts of a priority by locality, if localities have weights.
 struct Localities {
     overprovisioning: u32,
     groups: Vec<Group>,
@@ -205,7 +205,7 @@ struct Group {
 }
 
 impl Localities {
-    /// None where the cluster does not choose by localities.
+    /// `None` if the cluster does not use locality weights.
     fn new(config: &ClusterConfig, all: &[Arc<Host>], usable: &[Arc<Host>], shares: &Shares) -> Option<Self> {
         let priority = all.first()?.priority;
         let weight = |locality: &Locality| {
@@ -235,20 +235,20 @@ impl Localities {
             }
         }
         let overprovisioning = shares.overprovisioning;
-        // Envoy goes by localities only where one has a weight.
+        // As in Envoy, locality weights apply only if any is set.
         groups.iter().any(|group| group.weight > 0).then_some(Self {
             overprovisioning,
             groups,
         })
     }
 
-    /// Turns of localities by weight and health, and how a host of each is picked. None where no locality with a weight has
-    /// a host: then any host is picked.
+    /// A schedule of localities by weight and health, and a picker for each. `None` if no locality with a weight has a
+    /// host: then any host may be picked.
     fn pickers(self, config: &ClusterConfig, now: Instant) -> Option<(Turns, Vec<Picker>)> {
         let factor = f64::from(self.overprovisioning) / 100.0;
         let effective = self.groups.iter().map(|group| {
             let available = (factor * group.usable.len() as f64 / group.all as f64).min(1.0);
-            // Turns go by whole numbers; a thousandth is fine enough.
+            // Schedules use integer weights; thousandths are precise enough.
             (f64::from(group.weight) * available * 1000.0).round() as u64
         });
         let effective: Vec<_> = effective.collect();
@@ -263,7 +263,7 @@ impl Localities {
         Some((turns, pickers.collect()))
     }
 
-    /// The usable hosts' weights in that of their localities, in the order of the hosts.
+    /// The usable hosts with their weights within those of their localities, in the order of the hosts.
     fn weighted(&self) -> Weighted {
         let total: f64 = self.groups.iter().map(|group| f64::from(group.weight)).sum();
         let share = |group: &Group| f64::from(group.weight) / total;
@@ -281,7 +281,7 @@ impl LbPolicy {
 }
 
 impl Cluster {
-    /// A host for a request or connection.
+    /// Chooses a host for a request or connection.
     pub(crate) fn choose(&self, choice: &Choice<'_>) -> Option<Arc<Host>> {
         match &self.config.discovery {
             Discovery::OriginalDst(port, _) => self.original(choice.destination?, *port),

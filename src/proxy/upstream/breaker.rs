@@ -1,16 +1,16 @@
-//! Circuit breakers: limits on what a cluster has at the same time, across all workers.
+//! Circuit breakers: limits of concurrent connections, requests and retries of a cluster, across all workers.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// The breakers of a cluster, for requests of default and of high priority.
+/// The circuit breakers of a cluster, for default and high priority.
 #[derive(Clone, Debug)]
 pub(crate) struct Breakers {
     default: Arc<Breaker>,
     high: Arc<Breaker>,
 }
 
-/// One priority's breakers.
+/// The circuit breakers of one priority.
 #[derive(Debug)]
 pub(crate) struct Breaker {
     /// `max_connections`.
@@ -21,22 +21,22 @@ pub(crate) struct Breaker {
     pub(crate) requests: Limit,
     /// `max_retries`.
     pub(crate) retries: Limit,
-    /// `retry_budget`, which takes the place of [`Breaker::retries`].
+    /// `retry_budget`, used instead of [`Breaker::retries`].
     pub(crate) budget: Option<RetryBudget>,
-    /// `track_remaining`: whether statistics tell how much is left.
+    /// `track_remaining`: whether `remaining_…` gauges are shown.
     pub(crate) tells_rest: bool,
 }
 
-/// How many retries may go on at the same time, by how many requests do.
+/// Limits concurrent retries by the number of concurrent requests.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct RetryBudget {
-    /// Of the active and pending requests, this share (0 to 100).
+    /// `budget_percent` of active and pending requests (0 to 100).
     pub(crate) percent: f64,
-    /// At least this many.
+    /// `min_retry_concurrency`.
     pub(crate) min_concurrency: u32,
 }
 
-/// The numbers of one priority.
+/// Configured thresholds of one priority.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Thresholds {
     /// `max_connections`.
@@ -54,7 +54,7 @@ pub(crate) struct Thresholds {
 }
 
 impl Default for Thresholds {
-    /// Envoy's.
+    /// Envoy's defaults.
     fn default() -> Self {
         Self {
             connections: 1024,
@@ -67,14 +67,14 @@ impl Default for Thresholds {
     }
 }
 
-/// A limit and what counts against it now.
+/// A limit, and what counts against it now.
 #[derive(Debug)]
 pub(crate) struct Limit {
     max: u32,
     used: AtomicU32,
 }
 
-/// A place under a limit, which is free again when this is dropped.
+/// One unit under a limit, released when dropped.
 #[derive(Debug)]
 pub(crate) struct Permit {
     breaker: Arc<Breaker>,
@@ -112,7 +112,7 @@ impl Breaker {
         }
     }
 
-    /// A place under one of the limits; none if there is none left.
+    /// Takes a unit under one of the limits; `None` if it is reached.
     pub(crate) fn enter(self: &Arc<Self>, limit: fn(&Breaker) -> &Limit) -> Option<Permit> {
         limit(self).take().then(|| Permit {
             breaker: self.clone(),
@@ -120,7 +120,7 @@ impl Breaker {
         })
     }
 
-    /// A place under one of the limits, even if that goes beyond it.
+    /// Takes a unit under one of the limits, even beyond it.
     pub(crate) fn enter_anyway(self: &Arc<Self>, limit: fn(&Breaker) -> &Limit) -> Permit {
         limit(self).used.fetch_add(1, Ordering::Relaxed);
         Permit {
@@ -129,13 +129,13 @@ impl Breaker {
         }
     }
 
-    /// A place for a retry, by the budget if there is one.
+    /// Takes a unit for a retry, under the budget if there is one.
     pub(crate) fn enter_retry(self: &Arc<Self>) -> Option<Permit> {
         let Some(budget) = self.budget else {
             return self.enter(|breaker| &breaker.retries);
         };
         let active = f64::from(self.requests.used()) + f64::from(self.pending.used());
-        // Envoy counts whole retries.
+        // Envoy rounds down.
         let allowed = (budget.percent / 100.0 * active).floor();
         if f64::from(self.retries.used()) >= allowed.max(f64::from(budget.min_concurrency)) {
             return None;
@@ -149,7 +149,7 @@ impl Breaker {
 }
 
 impl Limit {
-    /// What counts against it now.
+    /// Units in use.
     pub(crate) fn used(&self) -> u32 {
         self.used.load(Ordering::Relaxed)
     }

@@ -1,4 +1,4 @@
-//! Clusters as workers see them.
+//! Clusters: configuration, hosts, circuit breakers and statistics, as workers use them.
 
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
@@ -17,22 +17,22 @@ use crate::proxy::stats::grpc::GrpcStats;
 use crate::proxy::stats::histogram::Histogram;
 use crate::proxy::tls::{TlsStats, UpstreamTls};
 
-/// A cluster. Replaced whole when its configuration changes; its hosts are replaced by themselves.
+/// A cluster. Replaced as a whole when its configuration changes; its hosts change separately.
 #[derive(Debug)]
 pub(crate) struct Cluster {
-    /// What was configured.
+    /// The configuration.
     pub(crate) config: ClusterConfig,
-    /// The hosts that may be chosen now.
+    /// The current hosts and their load balancer.
     pub(crate) hosts: ArcSwap<HostSet>,
-    /// Limits and what counts against them, shared by all workers.
+    /// Circuit breakers, shared by all workers.
     pub(crate) breakers: Breakers,
-    /// Counters. Kept across changes of the cluster.
+    /// Statistics, kept across changes of the configuration.
     pub(crate) stats: Arc<ClusterStats>,
-    /// Held by whoever changes the hosts, so that no change is lost.
+    /// Held while the hosts are changed, so that no change is lost.
     changes: Mutex<Upkeep>,
 }
 
-/// When what has to be done from time to time was done last.
+/// When periodic maintenance was last done.
 #[derive(Debug, Default)]
 struct Upkeep {
     outliers: Option<Instant>,
@@ -51,14 +51,13 @@ impl Cluster {
         }
     }
 
-    /// Replaces the hosts. What is known of those that stay is kept, the others are marked as removed.
+    /// Replaces the endpoints. Hosts whose address stays keep their state; the others are marked as removed.
     pub(crate) fn put_endpoints(&self, endpoints: &Endpoints, now: Instant) {
         self.stats.update_success.fetch_add(1, Relaxed);
         self.change_hosts(|before| Some(HostSet::build(&self.config, endpoints, Some(before), now)));
     }
 
-    /// Puts another set of hosts in the place of the present one, if `change` makes one. Nobody else changes them
-    /// meanwhile.
+    /// Replaces the host set by what `change` makes of it, if anything. Other changes wait meanwhile.
     pub(super) fn change_hosts(&self, change: impl FnOnce(&HostSet) -> Option<HostSet>) {
         let _changes = self.changes();
         let before = self.hosts.load_full();
@@ -72,8 +71,8 @@ impl Cluster {
         }
     }
 
-    /// Does what has to be done from time to time: hosts that were ejected come back, hosts that stand out are ejected,
-    /// hosts that are new no more get their whole share, original destinations that nobody goes to are forgotten. Called once a second or oftener by the control thread.
+    /// Periodic maintenance: outlier detection, the end of slow start, removal of unused original destinations. Called
+    /// at least once a second by the control thread.
     pub(crate) fn upkeep(&self, now: Instant) {
         let due = |last: &mut Option<Instant>, interval: Duration| {
             let last = last.get_or_insert(now);
@@ -110,41 +109,41 @@ impl Cluster {
 pub(crate) struct ClusterConfig {
     /// The name.
     pub(crate) name: Arc<str>,
-    /// The name in statistics (`alt_stat_name`).
+    /// `alt_stat_name`, or the name.
     pub(crate) stat_name: Arc<str>,
-    /// Whether it came from a server, and is not the bootstrap's.
+    /// Whether it came by CDS, and not from the bootstrap.
     pub(crate) via_api: bool,
-    /// How long connecting may take, TLS included.
+    /// `connect_timeout`, TLS included.
     pub(crate) connect_timeout: Duration,
-    /// How hosts are found.
+    /// How hosts are discovered.
     pub(crate) discovery: Discovery,
-    /// How a host is chosen.
+    /// The load balancing policy.
     pub(crate) policy: LbPolicy,
-    /// Less load for new hosts, where hosts take turns or the least busy one is chosen.
+    /// Slow start, for round robin and least request.
     pub(crate) slow_start: Option<SlowStart>,
-    /// Below this share of healthy hosts (0 to 100) all are used; zero: never.
+    /// `healthy_panic_threshold` (0 to 100); zero: no panic mode.
     pub(crate) panic_threshold: f64,
     /// Whether localities are chosen by weight first.
     pub(crate) locality_weighted: bool,
-    /// How connections begin, by what the endpoint's metadata say; the first that matches.
+    /// Transport socket matches by the endpoint's metadata; the first match applies.
     pub(crate) transports: Vec<TransportMatch>,
-    /// How they begin where no match is found.
+    /// The transport socket if none matches.
     pub(crate) transport: Transport,
-    /// `default.total_match_count`: hosts for which none was found.
+    /// `default.total_match_count`: hosts without a match.
     pub(crate) unmatched: AtomicU64,
-    /// HTTP to the hosts.
+    /// HTTP options.
     pub(crate) http: UpstreamHttp,
-    /// Keep-alive probes.
+    /// TCP keepalive.
     pub(crate) tcp_keepalive: Option<TcpKeepalive>,
-    /// Where connections come from (`upstream_bind_config`).
+    /// Source addresses of connections (`upstream_bind_config`).
     pub(crate) source: Vec<std::net::SocketAddr>,
-    /// Ejection of hosts that fail.
+    /// Outlier detection.
     pub(crate) outlier: Option<OutlierConfig>,
 }
 
 impl ClusterConfig {
-    /// How connections to a host begin whose endpoint has these labels: the first transport of which it has them all, or
-    /// the cluster's.
+    /// The transport socket for an endpoint with this metadata: the first match of which it has all labels, or the
+    /// default.
     pub(super) fn transport_for(&self, labels: &[(String, String)]) -> Transport {
         let fits = |one: &&TransportMatch| one.labels.iter().all(|label| labels.contains(label));
         let (transport, counter) = match self.transports.iter().find(fits) {
@@ -156,138 +155,138 @@ impl ClusterConfig {
     }
 }
 
-/// How the hosts of a cluster are found.
+/// How the hosts of a cluster are discovered.
 #[derive(Debug)]
 pub(crate) enum Discovery {
-    /// Given in the cluster.
+    /// `STATIC`.
     Static,
-    /// From EDS, under this name.
+    /// `EDS`, with this service name.
     Eds(Arc<str>),
-    /// By looking up names: all addresses, or one at a time.
+    /// `STRICT_DNS` or `LOGICAL_DNS`.
     Dns(DnsConfig),
-    /// Where the client wanted to go, at this port if given; a host that was not used for the interval is forgotten.
+    /// `ORIGINAL_DST`, at this port if given; a host that was unused for the interval is removed.
     OriginalDst(Option<u16>, Duration),
 }
 
-/// Looking up names.
+/// DNS discovery.
 #[derive(Debug)]
 pub(crate) struct DnsConfig {
     /// `LOGICAL_DNS`: one address at a time.
     pub(crate) logical: bool,
-    /// How often.
+    /// `dns_refresh_rate`.
     pub(crate) refresh: Duration,
-    /// Up to so much later, by chance.
+    /// `dns_jitter`.
     pub(crate) jitter: Duration,
-    /// Which addresses are wanted.
+    /// `dns_lookup_family`.
     pub(crate) family: DnsFamily,
-    /// How soon, and at the latest how soon, after a failure.
+    /// `dns_failure_refresh_rate`: base and maximum interval.
     pub(crate) retry: (Duration, Duration),
-    /// The names, with everything else that is said of them.
+    /// The endpoints, with names instead of addresses.
     pub(crate) endpoints: Endpoints,
 }
 
-/// Which addresses are wanted of a name (`DnsLookupFamily`).
+/// Which IP versions are looked up (`DnsLookupFamily`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum DnsFamily {
     /// IPv4 only.
     V4,
     /// IPv6 only.
     V6,
-    /// IPv6, and IPv4 where there is none.
+    /// IPv6, or IPv4 if there is none (`AUTO`).
     V6First,
-    /// IPv4, and IPv6 where there is none.
+    /// IPv4, or IPv6 if there is none (`V4_PREFERRED`).
     V4First,
     /// Both.
     All,
 }
 
-/// How a host is chosen.
+/// Load balancing policies.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum LbPolicy {
-    /// In turn, by weight.
+    /// Weighted round robin.
     RoundRobin,
-    /// The one with fewer requests of this many chosen by chance.
+    /// Least request: the one with the fewest active requests of some chosen at random.
     LeastRequest {
-        /// How many are compared.
+        /// `choice_count`.
         choices: u32,
     },
-    /// By chance.
+    /// Random.
     Random,
-    /// On a ring of hashes of at least and at most this many places.
+    /// Ring hash.
     RingHash {
-        /// The least.
+        /// `minimum_ring_size`.
         min: u64,
-        /// The most.
+        /// `maximum_ring_size`.
         max: u64,
     },
-    /// In a table of this size.
+    /// Maglev.
     Maglev {
-        /// A prime number.
+        /// `table_size`, a prime number.
         table: u64,
     },
-    /// By [`Discovery::OriginalDst`].
+    /// `CLUSTER_PROVIDED`, for [`Discovery::OriginalDst`].
     ClusterProvided,
 }
 
-/// Less load for new hosts (`SlowStartConfig`).
+/// Slow start (`SlowStartConfig`).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct SlowStart {
-    /// How long a host is new, counted from when it is first healthy.
+    /// `slow_start_window`, from when a host is first healthy.
     pub(crate) window: Duration,
-    /// 1: its share grows evenly with time; the greater, the sooner it grows.
+    /// `aggression`: 1 for linear growth; larger values grow faster at first.
     pub(crate) aggression: f64,
-    /// The least share of its weight that it has, 0 to 1.
+    /// `min_weight_percent` as a fraction.
     pub(crate) least: f64,
 }
 
-/// A transport for endpoints with certain metadata (`envoy.transport_socket_match`).
+/// A transport socket for endpoints with certain metadata (`transport_socket_matches`).
 #[derive(Debug)]
 pub(crate) struct TransportMatch {
     /// The name.
     pub(crate) name: Box<str>,
-    /// Keys and texts that the endpoint's metadata must have; none: every endpoint.
+    /// Metadata that an endpoint must have; empty: every endpoint matches.
     pub(crate) labels: Vec<(String, String)>,
-    /// The transport.
+    /// The transport socket.
     pub(crate) transport: Transport,
-    /// `<name>.total_match_count`: hosts that it was chosen for.
+    /// `<name>.total_match_count`: hosts that matched.
     pub(crate) matched: AtomicU64,
 }
 
-/// How connections to hosts begin.
+/// A transport socket: how connections to hosts start.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Transport {
-    /// In which version of the PROXY protocol hosts are told whose connection is passed on, before all else.
+    /// The PROXY protocol header that hosts get first, if any.
     pub(crate) proxy_header: Option<ProxyHeader>,
-    /// TLS; none: plaintext.
+    /// TLS; `None`: plaintext.
     pub(crate) tls: Option<Arc<UpstreamTls>>,
 }
 
-/// HTTP to the hosts (`HttpProtocolOptions`).
+/// HTTP options (`HttpProtocolOptions`).
 #[derive(Clone, Debug, Default)]
 pub(crate) struct UpstreamHttp {
-    /// The version spoken.
+    /// The HTTP version.
     pub(crate) version: HttpVersion,
-    /// Streams at the same time on one HTTP/2 connection.
+    /// `max_concurrent_streams` on one HTTP/2 connection.
     pub(crate) max_concurrent_streams: Option<u32>,
-    /// What an HTTP/2 stream may have on its way to us, in bytes; none: the pool's own choice.
+    /// `initial_stream_window_size`; `None`: the pool's default.
     pub(crate) stream_window: Option<u32>,
-    /// The same for a connection.
+    /// `initial_connection_window_size`; `None`: the pool's default.
     pub(crate) connection_window: Option<u32>,
-    /// HTTP/2 pings: interval and timeout.
+    /// `connection_keepalive`: interval and timeout.
     pub(crate) keepalive: Option<(Duration, Duration)>,
-    /// How long a connection may be unused; an hour unless said otherwise; zero: for ever.
+    /// `idle_timeout`; an hour by default; zero: none.
     pub(crate) idle_timeout: Option<Duration>,
-    /// How long a connection may live.
+    /// `max_connection_duration`.
     pub(crate) max_connection_duration: Option<Duration>,
-    /// How many requests a connection may carry.
+    /// `max_requests_per_connection`.
     pub(crate) max_requests: Option<u32>,
-    /// SNI from the request's host.
+    /// `auto_sni`: SNI from the request's authority.
     pub(crate) auto_sni: bool,
-    /// The server's certificate must have that name.
+    /// `auto_san_validation`: whether the server's certificate must be for that name.
     pub(crate) auto_san_validation: bool,
 }
 
-/// The version of HTTP spoken to hosts.
+/// HTTP versions towards hosts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum HttpVersion {
     /// HTTP/1.1.
@@ -295,77 +294,77 @@ pub(crate) enum HttpVersion {
     Http1,
     /// HTTP/2.
     Http2,
-    /// The client's.
+    /// That of the downstream request (`use_downstream_protocol_config`).
     Downstream,
-    /// What TLS negotiates.
+    /// That which ALPN negotiates (`auto_config`).
     Alpn,
 }
 
-/// Keep-alive probes of TCP.
+/// TCP keepalive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct TcpKeepalive {
-    /// Probes without answer before the connection is dead.
+    /// Unanswered probes before the connection is dead.
     pub(crate) probes: Option<u32>,
-    /// Silence before the first.
+    /// Idle time before the first probe.
     pub(crate) time: Option<Duration>,
-    /// Between two.
+    /// Time between probes.
     pub(crate) interval: Option<Duration>,
 }
 
-/// Ejection of hosts that fail (`OutlierDetection`).
+/// Outlier detection (`OutlierDetection`).
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct OutlierConfig {
-    /// 5xx answers in a row, and with which probability (0 to 100) they eject.
+    /// `consecutive_5xx`, and its enforcing percentage.
     pub(crate) consecutive_5xx: (u32, u32),
-    /// 502, 503 and 504 in a row, and with which probability they eject.
+    /// `consecutive_gateway_failure`, and its enforcing percentage.
     pub(crate) consecutive_gateway: (u32, u32),
-    /// Failures to connect and the like in a row, and with which probability they eject.
+    /// `consecutive_local_origin_failure`, and its enforcing percentage.
     pub(crate) consecutive_local: (u32, u32),
-    /// Whether failures of the last sort are counted by themselves.
+    /// `split_external_local_origin_errors`.
     pub(crate) split_local: bool,
-    /// How often ejected hosts are looked at.
+    /// `interval` of evaluations.
     pub(crate) interval: Duration,
-    /// How long the first ejection lasts; the next ones are multiples.
+    /// `base_ejection_time`; repeated ejections last multiples of it.
     pub(crate) base_ejection: Duration,
-    /// The longest ejection.
+    /// `max_ejection_time`.
     pub(crate) max_ejection: Duration,
-    /// The largest share of hosts that may be ejected, 0 to 100; one always may.
+    /// `max_ejection_percent`.
     pub(crate) max_percent: u32,
-    /// Whether one may be ejected whatever the share says.
+    /// `always_eject_one_host`.
     pub(crate) always_one: bool,
-    /// Success rate ejection.
+    /// Success rate outlier detection.
     pub(crate) success_rate: SuccessRate,
-    /// Failure percentage ejection.
+    /// Failure percentage outlier detection.
     pub(crate) failure_percentage: FailurePercentage,
 }
 
-/// Ejection of hosts whose success rate is far from the others'.
+/// Success rate outlier detection.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct SuccessRate {
-    /// With which probability (0 to 100) it ejects.
+    /// `enforcing_success_rate` (0 to 100).
     pub(crate) enforcing: u32,
-    /// The same for failures to connect and the like, where these are counted by themselves.
+    /// `enforcing_local_origin_success_rate`.
     pub(crate) enforcing_local: u32,
-    /// Hosts with enough requests that it takes.
+    /// `success_rate_minimum_hosts`.
     pub(crate) minimum_hosts: u32,
-    /// Requests in an interval that a host needs to count.
+    /// `success_rate_request_volume`.
     pub(crate) request_volume: u32,
-    /// Standard deviations from the mean, times 1000.
+    /// `success_rate_stdev_factor`: standard deviations below the mean, times 1000.
     pub(crate) stdev_factor: u32,
 }
 
-/// Ejection of hosts that fail too large a share of requests.
+/// Failure percentage outlier detection.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct FailurePercentage {
-    /// With which probability (0 to 100) it ejects.
+    /// `enforcing_failure_percentage` (0 to 100).
     pub(crate) enforcing: u32,
-    /// The same for failures to connect and the like, where these are counted by themselves.
+    /// `enforcing_failure_percentage_local_origin`.
     pub(crate) enforcing_local: u32,
-    /// The share, 0 to 100.
+    /// `failure_percentage_threshold` (0 to 100).
     pub(crate) threshold: u32,
-    /// Hosts that it takes.
+    /// `failure_percentage_minimum_hosts`.
     pub(crate) minimum_hosts: u32,
-    /// Requests in an interval that a host needs to count.
+    /// `failure_percentage_request_volume`.
     pub(crate) request_volume: u32,
 }
 
@@ -374,13 +373,13 @@ pub(crate) struct FailurePercentage {
 pub(crate) struct ClusterStats {
     /// `upstream_rq_total`.
     pub(crate) rq_total: AtomicU64,
-    /// `external.…`: what was answered to clients.
+    /// `external.…`: responses to downstream requests.
     pub(crate) external: Answers,
-    /// `internal.…`: what was answered to the proxy's own requests, copies included.
+    /// `internal.…`: responses to the proxy's own requests, mirrored ones included.
     pub(crate) internal: Answers,
-    /// `grpc.…`: calls that the filter counts.
+    /// `grpc.…`: counts of the `grpc_stats` filter.
     pub(crate) grpc: GrpcStats,
-    /// `retry.upstream_rq_<status>`: answers after which there was another attempt.
+    /// `retry.upstream_rq_<status>`: responses that were retried.
     pub(crate) rq_retried: Codes,
     /// `upstream_rq_retry`.
     pub(crate) rq_retry: AtomicU64,
@@ -406,7 +405,7 @@ pub(crate) struct ClusterStats {
     pub(crate) rq_pending_failure: AtomicU64,
     /// `upstream_cx_total`.
     pub(crate) cx_total: AtomicU64,
-    /// `upstream_cx_destroy…`: connections that are no more, those that were never made included.
+    /// `upstream_cx_destroy…`: closed connections, failed connects included.
     pub(crate) cx_destroy: Closings,
     /// `upstream_cx_connect_ms`.
     pub(crate) cx_connect_time: Histogram,
@@ -414,7 +413,7 @@ pub(crate) struct ClusterStats {
     pub(crate) cx_length: Histogram,
     /// `membership_change`.
     pub(crate) membership_change: AtomicU64,
-    /// `update_success`: endpoints that came.
+    /// `update_success`: endpoint updates.
     pub(crate) update_success: AtomicU64,
     /// `upstream_cx_http1_total`.
     pub(crate) cx_http1_total: AtomicU64,
@@ -432,7 +431,7 @@ pub(crate) struct ClusterStats {
     pub(crate) lb_healthy_panic: AtomicU64,
     /// `outlier_detection.ejections_active`.
     pub(crate) ejections_active: AtomicU64,
-    /// How often hosts were ejected, and for what.
+    /// Ejections, by cause.
     pub(crate) ejections: Ejections,
     /// `upstream_cx_none_healthy`.
     pub(crate) cx_none_healthy: AtomicU64,
@@ -440,7 +439,7 @@ pub(crate) struct ClusterStats {
     pub(crate) ssl: TlsStats,
 }
 
-/// What was answered to requests of one sort.
+/// Responses, by status and time.
 #[derive(Debug, Default)]
 pub(crate) struct Answers {
     /// `upstream_rq_1xx` to `upstream_rq_5xx`.
@@ -452,13 +451,13 @@ pub(crate) struct Answers {
 }
 
 impl Answers {
-    /// A host's answer, and how long after the request it came.
+    /// Counts a host's response, and the time from the end of the request to it.
     pub(crate) fn answered(&self, status: u16, time: Duration) {
         self.count_status(status);
         self.time.record(time);
     }
 
-    /// An answer, the proxy's own included where no host gave one.
+    /// Counts a response to a client, which may be a local reply.
     pub(crate) fn count_status(&self, status: u16) {
         self.classes.count(status);
         self.codes.count(status);

@@ -1,4 +1,4 @@
-//! New connections to hosts.
+//! Connecting to hosts.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -20,41 +20,41 @@ use crate::proxy::io::Io;
 use crate::proxy::io::metered::{ByteStats, Counts};
 use crate::proxy::tls::Wish;
 
-/// Why a request did not get an answer.
+/// Why a request got no response.
 #[derive(Clone, Debug)]
 pub(crate) struct SendError {
-    /// Which sort of failure.
+    /// The kind of failure.
     pub(crate) kind: FailureKind,
-    /// In words, for logs.
+    /// Details, for logs.
     pub(crate) reason: Box<str>,
 }
 
-/// A sort of failure.
+/// Kinds of failures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum FailureKind {
-    /// No connection.
+    /// Connecting failed.
     Connect,
-    /// Not even a socket for one.
+    /// No socket could be created.
     NoSocket,
-    /// No connection in time.
+    /// `connect_timeout` was reached.
     ConnectTimeout,
-    /// A circuit breaker is open.
+    /// A circuit breaker was full.
     Overflow,
-    /// The connection broke before the answer.
+    /// The connection closed before the response.
     Reset,
     /// The host reset the stream.
     RemoteReset,
-    /// The host did not take the stream (HTTP/2 `REFUSED_STREAM`).
+    /// The host refused the stream (HTTP/2 `REFUSED_STREAM`).
     Refused,
-    /// The attempt took too long.
+    /// `per_try_timeout` was reached.
     PerTryTimeout,
-    /// The answer is no HTTP.
+    /// The response violates the protocol.
     Protocol,
 }
 
 impl SendError {
-    /// What went wrong with a connection (`%UPSTREAM_TRANSPORT_FAILURE_REASON%`), if it was that. It is for logs: clients
-    /// are not to learn whom the proxy trusts.
+    /// `%UPSTREAM_TRANSPORT_FAILURE_REASON%`, if the connection failed. For logs only: clients should not learn whom
+    /// the proxy trusts.
     pub(crate) fn transport(&self) -> Option<&str> {
         match self.kind {
             FailureKind::Connect => Some(&self.reason),
@@ -69,7 +69,7 @@ impl SendError {
         }
     }
 
-    /// A failure with its reason.
+    /// A failure of this kind.
     pub(crate) fn new(kind: FailureKind, reason: impl ToString) -> Self {
         Self {
             kind,
@@ -78,37 +78,37 @@ impl SendError {
     }
 }
 
-/// A connection to a host.
+/// An established connection.
 #[derive(Debug)]
 pub(crate) struct Connected {
     /// The connection.
     pub(crate) io: Io,
-    /// Our own end of it.
+    /// Our end of it.
     pub(crate) near: Near,
-    /// The protocol that TLS negotiated.
+    /// The ALPN protocol that was negotiated.
     pub(crate) alpn: Option<Vec<u8>>,
 }
 
-/// A connection to a host that counts against limits.
+/// A connection that counts against the circuit breakers.
 #[derive(Debug)]
 pub(crate) struct Link {
     /// The connection.
     pub(crate) io: Io,
-    /// Our own end of it.
+    /// Our end of it.
     pub(crate) near: Near,
-    /// The protocol that TLS negotiated.
+    /// The ALPN protocol that was negotiated.
     pub(crate) alpn: Option<Vec<u8>>,
-    /// Counts it, until this is dropped.
+    /// Counts it until dropped.
     pub(crate) open: Open,
 }
 
-/// Counts a connection that is open or being made.
+/// Counts a connection, from the start of connecting, until dropped.
 #[derive(Debug)]
 pub(crate) struct Open {
     stats: Arc<ClusterStats>,
     since: Instant,
     host: Arc<HostState>,
-    /// Whether it is the host that has closed it, or refused it.
+    /// Whether the host closed or refused it.
     by_host: bool,
     _permit: Permit,
 }
@@ -146,28 +146,28 @@ impl Drop for Open {
     }
 }
 
-/// The client's address as the one that a connection to a host comes from (`original_src`).
+/// The client's address as source address of upstream connections (`original_src`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Source {
     /// The address.
     pub(crate) address: IpAddr,
-    /// `SO_MARK`, by which answers are routed back to us; 0: none.
+    /// `SO_MARK`, by which replies are routed back to us; 0: none.
     pub(crate) mark: u32,
 }
 
-/// For whom a connection to a host is made.
+/// What a connection is made for.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct MadeFor<'a> {
-    /// The client's address, if the connection is to come from it.
+    /// The source address, if it is to be the client's.
     pub(crate) source: Option<Source>,
-    /// The connection that is passed on; none: the proxy's own wish.
+    /// The downstream connection's addresses, for the PROXY protocol; `None` if it is for the proxy itself.
     pub(crate) ends: Option<&'a Ends>,
 }
 
-/// Connects within the cluster's limits and time, TLS included.
+/// Connects under the circuit breakers and `connect_timeout`, TLS included.
 ///
 /// # Errors
-/// When there is no connection.
+/// If that fails.
 pub(crate) async fn connect(
     cluster: &Cluster,
     host: &Host,
@@ -182,7 +182,7 @@ pub(crate) async fn connect(
     connect_with(cluster, host, wish, made_for, permit).await
 }
 
-/// Connects within the cluster's time. The limits have been looked at.
+/// Connects under `connect_timeout`; circuit breakers have been checked.
 pub(crate) async fn connect_with(
     cluster: &Cluster,
     host: &Host,
@@ -213,13 +213,13 @@ pub(crate) async fn connect_with(
     Err(error)
 }
 
-/// Whether it is for want of file descriptors that there is no connection.
+/// Whether it failed because file descriptors have run out.
 fn is_our_own(error: &io::Error) -> bool {
     let wanting = [Errno::MFILE, Errno::NFILE].map(Errno::raw_os_error);
     error.raw_os_error().is_some_and(|number| wanting.contains(&number))
 }
 
-/// Why there is no connection, in Envoy's words where it is the system that says so.
+/// The reason, in Envoy's words for system errors.
 fn reason(error: &io::Error) -> String {
     let text = error.to_string();
     match error.raw_os_error() {
@@ -270,7 +270,7 @@ async fn tcp(cluster: &Cluster, address: SocketAddr, client: Option<Source>) -> 
     Ok(stream)
 }
 
-/// The system's settings for keep-alive probes.
+/// As socket options.
 pub(crate) fn keepalive(wanted: super::cluster::TcpKeepalive) -> TcpKeepalive {
     let mut settings = TcpKeepalive::new();
     if let Some(time) = wanted.time {
@@ -286,7 +286,7 @@ pub(crate) fn keepalive(wanted: super::cluster::TcpKeepalive) -> TcpKeepalive {
 }
 
 impl Source {
-    /// A socket with the client's address, which takes the right to administer the network.
+    /// A socket with the client's address, which requires `CAP_NET_ADMIN`.
     fn socket(self) -> io::Result<TcpSocket> {
         let address = SocketAddr::new(self.address, 0);
         let socket = unbound(address)?;

@@ -1,4 +1,4 @@
-//! Hosts: the endpoints of a cluster, with what is known of each.
+//! Hosts: the endpoints of a cluster and their state.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -10,10 +10,10 @@ use super::balance::Balancer;
 use super::cluster::{ClusterStats, Transport};
 use crate::proxy::upstream::balance::outlier::OutlierState;
 
-/// Where a host listens.
+/// The address of a host.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum HostAddress {
-    /// An address and port.
+    /// IP address and port.
     Ip(SocketAddr),
     /// A Unix domain socket.
     Unix(PathBuf),
@@ -38,49 +38,49 @@ impl std::fmt::Display for HostAddress {
     }
 }
 
-/// A host. One object for as long as the cluster has the address, so that what is counted is kept.
+/// A host. Its state is shared by all versions of the endpoint with the same address.
 #[derive(Debug)]
 pub(crate) struct Host {
-    /// Where.
+    /// The address.
     pub(crate) address: HostAddress,
-    /// The name that was looked up, if one was; for `auto_host_rewrite` and SNI.
+    /// The DNS name or configured hostname, for `auto_host_rewrite` and SNI.
     pub(crate) hostname: Option<Arc<str>>,
     /// Weight, at least 1.
     pub(crate) weight: u32,
     /// The locality.
     pub(crate) locality: Arc<Locality>,
-    /// 0 is preferred.
+    /// The priority; 0 is the highest.
     pub(crate) priority: u32,
-    /// What EDS says of it.
+    /// Health from EDS.
     pub(crate) eds: EdsHealth,
-    /// Plaintext or TLS.
+    /// The transport socket.
     pub(crate) transport: Transport,
-    /// What lives longer than one version of the endpoint.
+    /// State that outlives one version of the endpoint.
     pub(crate) state: Arc<HostState>,
 }
 
-/// What lives as long as the cluster has a host of an address.
+/// The state of a host, kept as long as the cluster has its address.
 #[derive(Debug, Default)]
 pub(crate) struct HostState {
-    /// Requests and TCP connections under way, for least request.
+    /// Active requests and TCP connections, for least request.
     pub(crate) active: AtomicU32,
-    /// Connections open.
+    /// Open connections.
     pub(crate) connections: AtomicU32,
-    /// Taken out of rotation by outlier detection.
+    /// Ejected by outlier detection.
     pub(crate) ejected: AtomicBool,
-    /// No longer in the cluster: idle connections are closed.
+    /// Removed from the cluster: idle connections are closed.
     pub(crate) removed: AtomicBool,
-    /// When it was first healthy: from then on it is new (`slow_start_config`).
+    /// When it was first healthy, from which slow start counts.
     pub(crate) healthy_since: OnceLock<Instant>,
-    /// Chosen since it was last asked, for hosts that are forgotten when they are not.
+    /// Whether it was chosen since this was last reset, for the cleanup of original destinations.
     pub(crate) used: AtomicBool,
-    /// What outlier detection counts.
+    /// State of outlier detection.
     pub(crate) outlier: OutlierState,
     /// Counters by Envoy's names.
     pub(crate) stats: HostStats,
 }
 
-/// Counters of a host, as `/clusters` shows them.
+/// Counters of a host, as in `/clusters`.
 #[derive(Debug, Default)]
 pub(crate) struct HostStats {
     /// `cx_total`.
@@ -97,12 +97,12 @@ pub(crate) struct HostStats {
     pub(crate) rq_timeout: AtomicU64,
 }
 
-/// A request or TCP connection that a host is busy with, until this is dropped.
+/// Counts an active request or TCP connection until dropped.
 #[derive(Debug)]
 pub(crate) struct Busy(Arc<HostState>);
 
 impl Busy {
-    /// One more, which is counted as a request, as in Envoy.
+    /// Begins one; as in Envoy, a TCP connection counts as a request, too.
     pub(crate) fn begin(cluster: &ClusterStats, host: &Host) -> Self {
         cluster.rq_total.fetch_add(1, Ordering::Relaxed);
         host.state.stats.rq_total.fetch_add(1, Ordering::Relaxed);
@@ -110,7 +110,7 @@ impl Busy {
         Self(host.state.clone())
     }
 
-    /// What is counted of the host.
+    /// The host's counters.
     pub(crate) fn stats(&self) -> &HostStats {
         &self.0.stats
     }
@@ -123,7 +123,7 @@ impl Drop for Busy {
 }
 
 impl HostStats {
-    /// Counts a request by what came of it.
+    /// Counts the outcome of a request.
     pub(crate) fn count(&self, success: bool) {
         let counter = if success { &self.rq_success } else { &self.rq_error };
         counter.fetch_add(1, Ordering::Relaxed);
@@ -131,7 +131,7 @@ impl HostStats {
 }
 
 impl Host {
-    /// Whether it may be chosen, panic aside.
+    /// Whether it may be chosen outside of panic mode.
     pub(crate) fn healthy(&self) -> bool {
         self.eds == EdsHealth::Healthy && !self.state.ejected.load(Ordering::Relaxed)
     }
@@ -142,15 +142,15 @@ impl Host {
     }
 }
 
-/// What EDS says of an endpoint.
+/// Health of an endpoint from EDS.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum EdsHealth {
-    /// That it is healthy, or nothing.
+    /// `HEALTHY` or `UNKNOWN`.
     #[default]
     Healthy,
-    /// That it works, but is to be spared.
+    /// `DEGRADED`.
     Degraded,
-    /// That it is not to be used.
+    /// `UNHEALTHY`, `DRAINING` or `TIMEOUT`.
     Unhealthy,
 }
 
@@ -176,12 +176,12 @@ pub(crate) struct Locality {
     pub(crate) sub_zone: String,
 }
 
-/// A compiled `ClusterLoadAssignment`: what is said of endpoints, before names are looked up.
+/// A compiled `ClusterLoadAssignment`, before DNS resolution.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Endpoints {
-    /// Groups of one locality and priority.
+    /// Endpoints grouped by locality and priority.
     pub(crate) localities: Vec<LocalityEndpoints>,
-    /// `overprovisioning_factor`, 140 unless said otherwise.
+    /// `overprovisioning_factor`; 140 by default.
     pub(crate) overprovisioning: u32,
 }
 
@@ -190,54 +190,54 @@ pub(crate) struct Endpoints {
 pub(crate) struct LocalityEndpoints {
     /// The locality.
     pub(crate) locality: Arc<Locality>,
-    /// 0 is preferred.
+    /// The priority; 0 is the highest.
     pub(crate) priority: u32,
-    /// Weight of the locality; 0: none is given.
+    /// Weight of the locality; 0: unset.
     pub(crate) weight: u32,
     /// The endpoints.
     pub(crate) endpoints: Vec<Endpoint>,
 }
 
-/// What is said of an endpoint.
+/// A compiled `LbEndpoint`.
 #[derive(Clone, Debug)]
 pub(crate) struct Endpoint {
-    /// An address, or a name to look up.
+    /// Address or DNS name.
     pub(crate) target: Target,
-    /// The name given beside the address.
+    /// The configured hostname.
     pub(crate) hostname: Option<Arc<str>>,
     /// Weight, at least 1.
     pub(crate) weight: u32,
-    /// What EDS says of it.
+    /// Health from EDS.
     pub(crate) health: EdsHealth,
-    /// `envoy.transport_socket_match`.
+    /// `envoy.transport_socket_match` metadata.
     pub(crate) transport_labels: Vec<(String, String)>,
 }
 
 /// Where an endpoint is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Target {
-    /// Here.
+    /// At this address.
     Address(HostAddress),
-    /// At the addresses of this name, at this port.
+    /// At the addresses of this DNS name, with this port.
     Name(Arc<str>, u16),
 }
 
-/// The hosts of a cluster, ready to be chosen from. Replaced whole when hosts or their health change.
+/// The hosts of a cluster and their load balancer. Replaced as a whole when hosts or their health change.
 #[derive(Debug)]
 pub(crate) struct HostSet {
-    /// All hosts, sorted by priority, then as they were given; by address in a cluster of original destinations.
+    /// All hosts, sorted by priority, then in configuration order; by address in an `ORIGINAL_DST` cluster.
     pub(crate) hosts: Vec<Arc<Host>>,
-    /// What is said of them together.
+    /// Settings that concern them together.
     pub(crate) shares: Arc<Shares>,
-    /// How one is chosen.
+    /// The load balancer.
     pub(crate) balancer: Balancer,
-    /// When the last of its new hosts is new no more, in a cluster with a slow start.
+    /// When the last host leaves slow start, if any is in it.
     pub(crate) settled: Option<Instant>,
-    /// When it was made.
+    /// When it was built.
     pub(crate) made: Instant,
 }
 
-/// How load is shared between priorities and localities.
+/// Settings for dividing load between priorities and localities.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Shares {
     /// `overprovisioning_factor`.
@@ -247,7 +247,7 @@ pub(crate) struct Shares {
 }
 
 impl Default for Shares {
-    /// Envoy's, where nothing is said.
+    /// Envoy's defaults.
     fn default() -> Self {
         Self {
             overprovisioning: 140,

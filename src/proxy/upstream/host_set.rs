@@ -1,4 +1,4 @@
-//! The hosts of a cluster, made of what is said of its endpoints.
+//! Building the host set of a cluster from its endpoints.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -10,8 +10,8 @@ use super::cluster::ClusterConfig;
 use super::host::{Endpoint, Endpoints, Host, HostAddress, HostSet, HostState, LocalityEndpoints, Shares, Target};
 
 impl HostSet {
-    /// The hosts of the endpoints that have addresses. What is known of a host that `before` has under the same address
-    /// is kept.
+    /// Builds the host set of the endpoints that have addresses. A host with the same address as one in `before` keeps
+    /// its state.
     pub(crate) fn build(config: &ClusterConfig, endpoints: &Endpoints, before: Option<&HostSet>, now: Instant) -> Self {
         let mut known: HashMap<HostAddress, Arc<HostState>> = before
             .iter()
@@ -40,7 +40,7 @@ impl HostSet {
         }
     }
 
-    /// The same hosts, chosen from by their present health and age.
+    /// The same hosts, with a load balancer for their present health and age.
     pub(crate) fn rebalanced(&self, config: &ClusterConfig, now: Instant) -> Self {
         Self {
             made: self.made,
@@ -48,7 +48,7 @@ impl HostSet {
         }
     }
 
-    /// Marks the hosts that `next` does not have as removed.
+    /// Marks the hosts that are not in `next` as removed.
     pub(crate) fn retire(&self, next: &HostSet) {
         let stay: HashSet<*const HostState> = next.hosts.iter().map(|host| Arc::as_ptr(&host.state)).collect();
         for host in &self.hosts {

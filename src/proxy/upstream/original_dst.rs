@@ -1,4 +1,4 @@
-//! Clusters whose host is where the client wanted to go (`ORIGINAL_DST`).
+//! `ORIGINAL_DST` clusters: the host is the original destination of the connection.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use super::cluster::Cluster;
 use super::host::{EdsHealth, Host, HostAddress, HostSet, HostState};
 
 impl Cluster {
-    /// The host at an address, or at another port of it; made when it is first wanted.
+    /// The host at an address, or at another port of it; created on first use.
     pub(super) fn original(&self, destination: SocketAddr, port: Option<u16>) -> Option<Arc<Host>> {
         let address = SocketAddr::new(destination.ip(), port.unwrap_or(destination.port()));
         let address = HostAddress::Ip(address);
@@ -28,7 +28,7 @@ impl Cluster {
         find(&self.hosts.load(), &address).cloned()
     }
 
-    /// Forgets the hosts that nobody wanted since this was done last.
+    /// Removes the hosts that were unused since the last call.
     pub(super) fn forget_unused(&self) {
         self.change_hosts(|set| {
             let mut hosts = set.hosts.clone();
@@ -54,7 +54,7 @@ impl Cluster {
     }
 }
 
-/// Hosts of original destinations are sorted by address.
+/// Binary search: hosts of original destinations are sorted by address.
 fn find<'a>(set: &'a HostSet, address: &HostAddress) -> Option<&'a Arc<Host>> {
     let found = set.hosts.binary_search_by(|host| host.address.cmp(address)).ok()?;
     set.hosts.get(found)

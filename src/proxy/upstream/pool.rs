@@ -1,4 +1,5 @@
-//! Connection pools: one for each host, protocol and transport, on every worker by itself.
+//! Connection pools, private to each worker: one for each host, transport, protocol and whatever else connections
+//! differ by.
 
 mod failure;
 mod host_pool;
@@ -34,41 +35,41 @@ use host_pool::{Carrier, HostPool};
 pub(crate) use http1::HostStream;
 pub(crate) use raw::RawStream;
 
-/// Where a request goes, and how.
+/// A request's target, and what the choice of a connection depends on.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Towards<'a> {
     /// The cluster.
     pub(crate) cluster: &'a Arc<Cluster>,
     /// The host.
     pub(crate) host: &'a Arc<Host>,
-    /// The version the client speaks.
+    /// The version of the downstream request.
     pub(crate) downstream: Version,
-    /// Protocols to offer instead of the cluster's.
+    /// ALPN protocols to offer instead of the cluster's.
     pub(crate) alpn: Option<&'a Arc<[Vec<u8>]>>,
-    /// The request's host, for SNI and `:authority`.
+    /// The request's authority, for SNI and `:authority`.
     pub(crate) authority: &'a str,
     /// `:scheme`.
     pub(crate) scheme: &'static str,
-    /// Which limits count.
+    /// Whether the circuit breakers of high priority apply.
     pub(crate) high_priority: bool,
-    /// The request is CONNECT or a handshake for another protocol. By HTTP/1.1 it needs a connection of its own.
+    /// Whether the request is CONNECT or an upgrade, which over HTTP/1.1 needs a connection of its own.
     pub(crate) upgrade: bool,
-    /// Where the connection is to come from.
+    /// The source address, if it is to be the client's.
     pub(crate) source: Option<Source>,
-    /// The client's connection, if it is one that is passed on.
+    /// The downstream connection, if the request comes from one.
     pub(crate) passed_on: Option<&'a Connection>,
-    /// Where the connection is noted as soon as there is one.
+    /// Filled in as soon as there is a connection.
     pub(crate) carried: Option<&'a RefCell<Option<Carried>>>,
-    /// What the request's route counts, if it does.
+    /// Counters of the request's route, if it has any.
     pub(crate) route: Option<&'a Arc<RouteStats>>,
-    /// Where bytes on the wire are counted, if they are asked for.
+    /// Counts bytes on the wire, if access logs need them.
     pub(crate) meter: Option<&'a Rc<Meter>>,
-    /// Who hears interim answers.
+    /// Receives interim responses.
     pub(crate) interims: Option<&'a Interims>,
 }
 
 impl Towards<'_> {
-    /// There is a connection: it is noted, and that there is one is counted once.
+    /// Records the connection, and counts the request as sent.
     fn reached(&self, carried: impl FnOnce() -> Carried) {
         let Some(place) = self.carried else { return };
         let first = place.replace(Some(carried())).is_none();
@@ -78,14 +79,13 @@ impl Towards<'_> {
     }
 }
 
-/// The pools of a worker.
+/// The connection pools of a worker.
 #[derive(Debug, Default)]
 pub(crate) struct Pools {
     by_key: RefCell<HashMap<Key, BySni>>,
 }
 
-/// What connections have in common that can stand in for each other. The addresses are those of objects that the
-/// pool keeps alive.
+/// The properties that connections of one pool have in common. Pointers identify objects that the pool keeps alive.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Key {
     cluster: usize,
@@ -94,13 +94,13 @@ struct Key {
     alpn: usize,
     protocol: Protocol,
     source: Option<Source>,
-    /// Whose connection it is passed on for, where hosts are told.
+    /// The addresses for the PROXY protocol header, if hosts get one.
     ends: Option<Rc<Ends>>,
     high_priority: bool,
 }
 
 impl Hash for Key {
-    /// What keys differ by as a rule.
+    /// Hashes only what keys usually differ by.
     fn hash<H: Hasher>(&self, state: &mut H) {
         (self.host ^ self.cluster.rotate_left(32)).hash(state);
         if let Some(source) = &self.source {
@@ -112,30 +112,30 @@ impl Hash for Key {
     }
 }
 
-/// The pools of a key: one, or one by server name where that follows the request.
+/// The pools of a key: one, or one for each server name if SNI follows the request.
 #[derive(Debug, Default)]
 struct BySni {
     plain: Option<Rc<HostPool>>,
     named: HashMap<Box<str>, Rc<HostPool>>,
 }
 
-/// How connections speak.
+/// The HTTP version of a pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Protocol {
     Http1,
     Http2,
-    /// Whatever TLS negotiates.
+    /// Whichever ALPN negotiates.
     Either,
 }
 
-/// A request that a connection carries, until its answer is complete; then the connection goes back to its pool.
+/// A request on a connection. When its response is complete, the connection returns to the pool.
 #[derive(Debug)]
 pub(crate) struct Lease {
     carrier: Option<Carrier>,
     active: Option<Active>,
 }
 
-/// Counts a request that is under way.
+/// Counts an active request.
 #[derive(Debug)]
 struct Active {
     cluster: Arc<Cluster>,
@@ -162,7 +162,7 @@ impl Active {
 }
 
 impl Lease {
-    /// The answer is complete: the connection may carry another request.
+    /// The response is complete: the connection may carry another request.
     pub(crate) fn finished(&mut self) {
         if let Some(Carrier::Http1(connection)) = self.carrier.take() {
             connection.give_back();
@@ -170,7 +170,7 @@ impl Lease {
         self.active = None;
     }
 
-    /// The host broke off: the connection is of no use any more.
+    /// The host ended the response early: the connection is closed.
     pub(crate) fn broken(&mut self) {
         self.carrier = None;
         if let Some(active) = self.active.take() {
@@ -178,7 +178,7 @@ impl Lease {
         }
     }
 
-    /// The answer to a client took so long from the end of the request on.
+    /// Records the response time, from the end of the request.
     pub(crate) fn took(&self, time: Duration) {
         if let Some(active) = &self.active {
             active.cluster.stats.external.time.record(time);
@@ -188,7 +188,7 @@ impl Lease {
         }
     }
 
-    /// The answer takes too long, which the host is to blame for.
+    /// The response timed out, which counts against the host.
     pub(crate) fn timed_out(&self) {
         if let Some(active) = &self.active {
             active.cluster.stats.rq_timeout.fetch_add(1, Relaxed);
@@ -199,14 +199,14 @@ impl Lease {
         }
     }
 
-    /// The host has turned out to be successful or not.
+    /// Counts whether the response was a success, once that is known.
     pub(crate) fn judged(&self, success: bool) {
         if let Some(active) = &self.active {
             active.busy.stats().count(success);
         }
     }
 
-    /// There is no answer, and it was not the host that reset the stream.
+    /// The request failed other than by a reset from the host.
     fn failed(mut self, kind: FailureKind) {
         if kind == FailureKind::RemoteReset || kind == FailureKind::Refused {
             return self.broken();
@@ -217,7 +217,7 @@ impl Lease {
 }
 
 impl Drop for Lease {
-    /// Whoever gives up a request before its answer is complete resets it. HTTP/1.1 has no streams to reset.
+    /// Dropping a lease before the response is complete resets the stream. HTTP/1.1 has no streams to reset.
     fn drop(&mut self) {
         if let (Some(active), Some(Carrier::Http2(_))) = (&self.active, &self.carrier) {
             active.cluster.stats.rq_tx_reset.fetch_add(1, Relaxed);
@@ -226,11 +226,11 @@ impl Drop for Lease {
 }
 
 impl Pools {
-    /// Sends a request to a host and waits for the headers of its answer. The request is taken from where it is: a future
-    /// that held it would be so much longer.
+    /// Sends a request to a host and waits for the response headers. Takes the request out of `request`, as a future
+    /// that owned it would be much larger.
     ///
     /// # Errors
-    /// When there are none.
+    /// If there is no response.
     pub(crate) async fn send(
         &self,
         towards: &Towards<'_>,
@@ -239,7 +239,7 @@ impl Pools {
         let pool = self.pool(towards);
         loop {
             let carrier = if towards.upgrade && pool.speaks_http1() {
-                // Rarely needed, and long: it holds a whole handshake.
+                // Boxed: the future holds a whole handshake and is rarely needed.
                 Box::pin(pool.connect_once(towards.cluster)).await?
             } else {
                 pool.acquire(towards.cluster).await?
@@ -258,7 +258,7 @@ impl Pools {
                 carrier: Some(carrier),
                 active: Some(active),
             };
-            // It is in its place: it was put there.
+            // Always there: set above.
             let Some(carrier) = &mut lease.carrier else {
                 return Err(SendError::new(FailureKind::Reset, ""));
             };
@@ -266,7 +266,7 @@ impl Pools {
                 Ok(response) => return Ok((response, lease)),
                 Err(error) => error,
             };
-            // The host closed a connection that it did not use, or takes no further streams on it.
+            // The host closed an idle connection, or takes no more streams on it.
             if reused && request.is_some() {
                 lease.failed(FailureKind::Reset);
             } else {
@@ -276,10 +276,10 @@ impl Pools {
         }
     }
 
-    /// The same for a request of the proxy's own, whose answer is counted as such.
+    /// The same for a request of the proxy's own, which counts as internal.
     ///
     /// # Errors
-    /// When there is none.
+    /// If there is no response.
     pub(crate) async fn send_own(
         &self,
         towards: &Towards<'_>,
@@ -290,13 +290,13 @@ impl Pools {
         let answers = &towards.cluster.stats.internal;
         match &result {
             Ok((response, _)) => answers.answered(response.status().as_u16(), began.elapsed()),
-            // What a client would be told.
+            // What a client would get.
             Err(_) => answers.count_status(StatusCode::SERVICE_UNAVAILABLE.as_u16()),
         }
         result
     }
 
-    /// Closes what has been idle for too long or belongs to hosts that are gone. Called once a second.
+    /// Closes connections that have been idle too long or belong to removed hosts. Called once a second.
     pub(crate) fn sweep(&self, now: Instant) {
         self.by_key.borrow_mut().retain(|_, by_sni| {
             by_sni
@@ -354,7 +354,7 @@ fn protocol(towards: &Towards<'_>, tls: bool) -> Protocol {
     }
 }
 
-/// An authority without its port and brackets.
+/// An authority without port and brackets.
 fn host_of(authority: &str) -> &str {
     let host = match authority.rsplit_once(':') {
         Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => host,

@@ -1,35 +1,36 @@
-//! The PROXY protocol towards hosts: in front of all else a host is told whose connection it is that is passed on.
+//! The PROXY protocol towards hosts (`ProxyProtocolUpstreamTransport`): a header that tells the downstream connection's
+//! addresses.
 
 use std::net::{IpAddr, SocketAddr};
 
 use crate::proxy::connection::{Address, Connection};
 
-/// What comes first in version 2.
+/// The signature of version 2.
 const SIGNATURE_V2: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
-/// Version 2 with the command LOCAL, and with PROXY.
+/// Version 2 with command LOCAL; PROXY is one more.
 const LOCAL_V2: u8 = 0x20;
 const PROXY_V2: u8 = 0x21;
 
-/// In which version a host is told (`ProxyProtocolConfig`).
+/// The version of the header (`ProxyProtocolConfig`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum ProxyHeader {
-    /// A line of text.
+    /// Text.
     V1,
-    /// In binary.
+    /// Binary.
     V2,
 }
 
-/// Between whom a connection is.
+/// The addresses that the header tells.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Ends {
     /// The client.
     pub(crate) source: Address,
-    /// Where it went.
+    /// The address it connected to.
     pub(crate) destination: Address,
 }
 
 impl Ends {
-    /// Those of a client's connection.
+    /// Those of a downstream connection.
     pub(crate) fn of(connection: &Connection) -> Self {
         Self {
             source: connection.remote.clone(),
@@ -39,12 +40,12 @@ impl Ends {
 }
 
 impl ProxyHeader {
-    /// The header for a connection between these, if it is anybody's.
+    /// The header for a connection with these addresses, or with none.
     pub(crate) fn of(self, ends: Option<&Ends>) -> Vec<u8> {
         let addresses = ends.and_then(|ends| ends.source.socket().zip(ends.destination.socket()));
         match (self, addresses) {
             (ProxyHeader::V1, Some((source, destination))) => version_1(source, destination),
-            // A Unix domain socket has no place in either.
+            // Unix domain sockets cannot be told in either version.
             (ProxyHeader::V1, None) => b"PROXY UNKNOWN\r\n".to_vec(),
             (ProxyHeader::V2, Some((source, destination))) => version_2(source, destination),
             (ProxyHeader::V2, None) => [SIGNATURE_V2, &[LOCAL_V2, 0, 0, 0]].concat(),
@@ -63,13 +64,13 @@ fn version_2(source: SocketAddr, destination: SocketAddr) -> Vec<u8> {
     let mut out = [SIGNATURE_V2, &[PROXY_V2]].concat();
     match (source.ip(), destination.ip()) {
         (IpAddr::V4(from), IpAddr::V4(to)) => {
-            // TCP over IPv4, and 12 bytes.
+            // TCP over IPv4, 12 bytes.
             out.extend_from_slice(&[0x11, 0, 12]);
             out.extend_from_slice(&from.octets());
             out.extend_from_slice(&to.octets());
         }
         (from, to) => {
-            // TCP over IPv6, and 36 bytes.
+            // TCP over IPv6, 36 bytes.
             out.extend_from_slice(&[0x21, 0, 36]);
             for address in [from, to] {
                 let address = match address {

@@ -1,4 +1,4 @@
-//! A client's body, as filters leave it.
+//! A client's request body as the HTTP filters leave it.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -16,29 +16,29 @@ use crate::proxy::http::http1::Refusal;
 /// The body of a client's request.
 #[derive(Debug)]
 pub(crate) enum ClientBody {
-    /// As it comes.
+    /// As received.
     Streaming(Incoming),
-    /// Base64 that is decoded as it comes.
+    /// Base64 (`application/grpc-web-text`), decoded as it is received.
     Encoded(Incoming, Base64),
-    /// All of it, with the trailers.
+    /// Buffered as a whole, with its trailers.
     Whole(Option<Bytes>, Option<HeaderMap>),
 }
 
-/// What is left over of base64 until there are four characters.
+/// A streaming base64 decoder: holds up to three characters of an incomplete quad.
 #[derive(Debug, Default)]
 pub(crate) struct Base64(BytesMut);
 
 impl Base64 {
-    /// Decodes as much as can be.
+    /// Decodes all complete quads.
     ///
     /// # Errors
-    /// When it is no base64.
+    /// If the data is not base64.
     pub(crate) fn decode(&mut self, data: &[u8]) -> Result<Bytes, BodyError> {
         self.0.extend_from_slice(data);
         let whole = self.0.len() / 4 * 4;
         let encoded = self.0.split_to(whole);
         let mut out = Vec::with_capacity(whole / 4 * 3);
-        // Each message may be padded by itself.
+        // Each gRPC-Web message may be padded by itself.
         for quad in encoded.chunks(4) {
             STANDARD
                 .decode_vec(quad, &mut out)
@@ -47,10 +47,10 @@ impl Base64 {
         Ok(out.into())
     }
 
-    /// Whether there may be an end here.
+    /// Checks that the data may end here.
     ///
     /// # Errors
-    /// When it is in the midst of four characters.
+    /// If a quad is incomplete.
     pub(crate) fn end(&self) -> Result<(), BodyError> {
         match self.0.is_empty() {
             true => Ok(()),

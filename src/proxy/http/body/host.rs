@@ -1,4 +1,4 @@
-//! The body of a host's answer, with its limits.
+//! The body of an upstream response, and the timeouts that end it.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -16,35 +16,35 @@ use crate::proxy::http::grpc;
 use crate::proxy::turn;
 use crate::proxy::upstream::pool::Lease;
 
-/// A host's body with its limits.
+/// An upstream response body and its timeouts.
 #[derive(Debug)]
 pub(super) struct HostBody {
     body: Incoming,
     lease: Lease,
     limits: BodyLimits,
-    /// The request, which may still be coming.
+    /// The request, which may not be complete yet.
     progress: Rc<Progress>,
-    /// Since when nothing has come, if that is of interest.
+    /// When data was last received; kept only if there is an idle timeout.
     moved: Instant,
-    /// Whether trailers are to say if the host was successful.
+    /// Whether the gRPC status in the trailers decides if the response is a success.
     tells_success: bool,
-    /// Goes off when it may be too late. Most bodies are there at once and need none.
+    /// One timer for all limits. Most bodies are complete at once and need none.
     timer: Option<Pin<Box<Sleep>>>,
 }
 
-/// Limits of a response's body.
+/// Timeouts of a response body.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct BodyLimits {
-    /// How long after the end of the request it has to be complete.
+    /// The route's `timeout`, counted from the end of the request.
     pub(crate) response: Option<Duration>,
-    /// When the stream has to be over.
+    /// When `max_stream_duration` ends.
     pub(crate) stream: Option<Instant>,
-    /// How long nothing may come.
+    /// The stream idle timeout.
     pub(crate) idle: Option<Duration>,
 }
 
 impl HostBody {
-    /// What is to come of an answer, of which the head has.
+    /// The body of a response whose headers have been received.
     pub(super) fn new(body: Incoming, lease: Lease, limits: BodyLimits, progress: Rc<Progress>) -> Self {
         Self {
             body,
@@ -57,12 +57,12 @@ impl HostBody {
         }
     }
 
-    /// Its trailers say whether the host was successful (gRPC).
+    /// Leaves it to the gRPC trailers whether the response is a success.
     pub(super) fn tells_success(&mut self) {
         self.tells_success = true;
     }
 
-    /// Whether the client has gone, who was still sending.
+    /// Whether the client left while it was still sending its request.
     pub(super) fn is_left_by_client(&self) -> bool {
         self.progress.is_broken() && self.progress.refused().is_none()
     }
@@ -75,7 +75,7 @@ impl HostBody {
         self.body.size_hint()
     }
 
-    /// What comes next, unless that is too late.
+    /// Polls for the next frame, and for the timeouts.
     pub(super) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) else {
             return self.poll_late(cx).map(|error| Some(Err(error)));
@@ -89,7 +89,8 @@ impl HostBody {
         Poll::Ready(frame.map(|frame| frame.map_err(BodyError::Peer)))
     }
 
-    /// Takes down whether the host was successful, once it has said so or will not say it any more.
+    /// Reports to the host's statistics whether the response is a success, as soon as that is known or can no longer
+    /// become known.
     fn judge(&mut self, frame: Option<&Result<Frame<Bytes>, PeerError>>) {
         let trailers = match frame {
             Some(Ok(frame)) => match frame.trailers_ref() {
@@ -104,7 +105,7 @@ impl HostBody {
         self.tells_success = false;
     }
 
-    /// All of it has come. What is left is to be taken in time, as Envoy has it.
+    /// The end was received. As in Envoy, the stream's timeouts still apply while the client reads the rest.
     pub(super) fn ended(&mut self) {
         complete(&mut self.lease, &self.progress);
         self.limits = BodyLimits {
@@ -113,7 +114,7 @@ impl HostBody {
         };
     }
 
-    /// It breaks off.
+    /// The body ended early.
     pub(super) fn broken(&mut self, error: &BodyError) {
         if std::mem::take(&mut self.tells_success) {
             self.lease.judged(false);
@@ -125,7 +126,7 @@ impl HostBody {
         }
     }
 
-    /// Waits until it is too late. The timer is set anew only when it goes off or has to be earlier.
+    /// Waits for the first limit. The timer is reset only if it fires or has to fire earlier.
     pub(super) fn poll_late(&mut self, cx: &mut Context<'_>) -> Poll<BodyError> {
         loop {
             let Some((at, error)) = self.next_limit() else {
@@ -145,7 +146,7 @@ impl HostBody {
         }
     }
 
-    /// The limit that is met first as things are, and when.
+    /// The limit that ends first, and when.
     fn next_limit(&self) -> Option<(Instant, BodyError)> {
         let BodyLimits { response, stream, idle } = self.limits;
         let response = response.and_then(|timeout| Some(self.progress.end_time()? + timeout));
@@ -160,7 +161,7 @@ impl HostBody {
     }
 }
 
-/// An answer is complete. How long it took is of interest if the request was, too.
+/// Releases the connection of a complete response; its time is recorded if the request was complete, too.
 pub(super) fn complete(lease: &mut Lease, request: &Progress) {
     if let Some(end) = request.end_time() {
         lease.took(turn::now().saturating_duration_since(end));

@@ -1,4 +1,4 @@
-//! The body of a message as it comes from a peer, whichever version of HTTP it speaks.
+//! A message body as received, whichever codec reads it.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -11,38 +11,39 @@ use crate::proxy::http::http1::receiving::ClientStream;
 use crate::proxy::http::http2::{self, StreamBody};
 use crate::proxy::upstream::pool::{HostStream, RawStream};
 
-/// The body of a client's request, or of a host's response.
+/// The body of a downstream request or an upstream response.
 #[derive(Debug)]
 pub(crate) enum Incoming {
-    /// A client's, by HTTP/1.1.
+    /// A request's, over HTTP/1.1.
     Http1Client(ClientStream),
-    /// A host's, by HTTP/1.1.
+    /// A response's, over HTTP/1.1.
     Http1Host(HostStream),
-    /// One that comes by HTTP/2.
+    /// Either, over HTTP/2.
     Http2(StreamBody),
-    /// What a host says on a connection without HTTP.
+    /// Bytes of an upstream connection without HTTP (CONNECT termination).
     Raw(Box<RawStream>),
 }
 
-/// Why a peer's message is not complete.
+/// Why a message ended early.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum PeerError {
-    /// The connection ended in the middle of it.
+    /// The connection closed in the middle of it.
     #[error("the connection ended")]
     BrokeOff,
-    /// The host ended a tunnel.
+    /// The host closed a tunnel.
     #[error("the host left the tunnel")]
     Left,
-    /// It is no HTTP/1.1.
+    /// It violates HTTP/1.1.
     #[error("{0}")]
     Malformed(Refusal),
-    /// What HTTP/2 says.
+    /// Its HTTP/2 stream or connection failed.
     #[error(transparent)]
     Http2(#[from] http2::Error),
 }
 
 impl PeerError {
-    /// What HTTP/2 says of it. HTTP/1 has nothing to say: a body that ends too early is one that breaks the protocol.
+    /// The HTTP/2 error to reset the other side's stream with. HTTP/1.1 has no error codes: a truncated body is a
+    /// protocol error.
     pub(crate) fn http2(&self) -> Option<http2::Error> {
         match self {
             PeerError::BrokeOff | PeerError::Left | PeerError::Malformed(_) => None,

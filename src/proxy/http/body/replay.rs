@@ -1,7 +1,7 @@
-//! A request's body that can be sent more than once.
+//! A request body that can be sent more than once, for retries and mirrors.
 //!
-//! The first attempt streams it; what has gone by is kept, up to a limit, so that a further attempt can begin anew and
-//! then goes on with what is still to come. One attempt at a time.
+//! The first attempt streams it. What has passed is buffered up to a limit, so that a later attempt starts from the
+//! buffer and continues with what is still to be received. Only one attempt reads at a time.
 
 use std::cell::RefCell;
 use std::pin::Pin;
@@ -15,14 +15,14 @@ use http_body::{Body, Frame, SizeHint};
 use super::client::ClientBody;
 use super::{BodyError, Progress};
 
-/// A body that is kept. Clones are the same one.
+/// A buffered body. Clones share the buffer.
 #[derive(Clone, Debug)]
 pub(crate) struct Kept {
     state: Rc<RefCell<State>>,
     progress: Rc<Progress>,
 }
 
-/// One sending of it.
+/// One attempt's reading of it.
 #[derive(Debug)]
 pub(crate) struct Replay {
     state: Rc<RefCell<State>>,
@@ -37,13 +37,13 @@ struct State {
     chunks: Vec<Bytes>,
     trailers: Option<HeaderMap>,
     ended: bool,
-    /// Bytes that may still be kept; none: too much went by.
+    /// Bytes that may still be buffered; `None`: the limit was exceeded and the buffer dropped.
     left: Option<usize>,
     hint: SizeHint,
 }
 
 impl Kept {
-    /// Keeps up to `limit` bytes.
+    /// Buffers up to `limit` bytes.
     pub(crate) fn new(source: ClientBody, progress: Rc<Progress>, limit: usize) -> Self {
         let (hint, ended) = (source.size_hint(), source.is_end_stream());
         Self {
@@ -59,12 +59,12 @@ impl Kept {
         }
     }
 
-    /// Whether everything that went by is kept.
+    /// Whether everything read so far is buffered.
     pub(crate) fn is_complete(&self) -> bool {
         self.state.borrow().left.is_some()
     }
 
-    /// Sends it, from the beginning. None where not everything that went by was kept.
+    /// Reads it from the beginning; `None` if the limit was exceeded.
     pub(crate) fn replay(&self) -> Option<Replay> {
         self.state.borrow().left?;
         Some(Replay {
@@ -118,7 +118,7 @@ impl Replay {
 }
 
 impl State {
-    /// Keeps a frame; returns whether it is one more chunk.
+    /// Buffers a frame; returns whether it added a chunk.
     fn keep(&mut self, frame: &Frame<Bytes>) -> bool {
         if let Some(trailers) = frame.trailers_ref() {
             self.trailers = Some(trailers.clone());

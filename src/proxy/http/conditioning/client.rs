@@ -1,4 +1,5 @@
-//! Who the client is: what a request says of it, what of that is believed, and what hosts are told.
+//! The downstream client's identity: `x-forwarded-for`, `x-forwarded-proto` and `x-forwarded-client-cert`, how far they
+//! are trusted and what hosts are told.
 
 use std::fmt::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
@@ -16,7 +17,7 @@ pub(super) const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwar
 const CLIENT_CERT: HeaderName = HeaderName::from_static("x-forwarded-client-cert");
 const EXTERNAL_ADDRESS: HeaderName = HeaderName::from_static("x-envoy-external-address");
 
-/// Notes the client in `x-forwarded-for` and returns its address, if it has one.
+/// Adds the peer to `x-forwarded-for` where configured, and returns the address that counts as the client's.
 pub(super) fn forwarded_for(headers: &mut HeaderMap, manager: &HttpManager, connection: &Connection) -> Option<IpAddr> {
     let peer = connection.remote.ip();
     if !manager.use_remote_address && !headers.contains_key(FORWARDED_FOR) {
@@ -39,8 +40,8 @@ pub(super) fn forwarded_for(headers: &mut HeaderMap, manager: &HttpManager, conn
     client
 }
 
-/// The address of a client to those on other machines, to whom `127.0.0.1` or `::1` means nothing: that of this machine,
-/// as in Envoy.
+/// As in Envoy, a client on the loopback address is told to others under this machine's own address, since theirs is
+/// another.
 fn to_others(client: IpAddr) -> IpAddr {
     static OWN: LazyLock<Option<IpAddr>> = LazyLock::new(own_address);
     if client == Ipv4Addr::LOCALHOST || client == Ipv6Addr::LOCALHOST {
@@ -49,37 +50,39 @@ fn to_others(client: IpAddr) -> IpAddr {
     client
 }
 
-/// Says that it is this machine that sends a request, and of its own accord, as Envoy does of copies.
+/// Marks a request as the proxy's own, as Envoy does with mirrored requests.
 pub(crate) fn sign(headers: &mut HeaderMap) {
     headers.insert("x-envoy-internal", HeaderValue::from_static("true"));
     append_address(headers, Ipv4Addr::LOCALHOST.into());
 }
 
-/// Adds the address of whoever sends a request to those of the clients before it.
+/// Appends an address to `x-forwarded-for`.
 fn append_address(headers: &mut HeaderMap, sender: IpAddr) {
     if let Ok(address) = HeaderValue::from_str(&to_others(sender).to_string()) {
         append(headers, FORWARDED_FOR, address);
     }
 }
 
-/// The address from which this machine speaks to others; none if it has no way to any. Envoy takes the first of an
-/// interface that is no loopback, which is another one only where there are several.
+/// This machine's address towards others; `None` without a route. Envoy takes that of the first interface that is no
+/// loopback, which differs only on machines with several.
 fn own_address() -> Option<IpAddr> {
-    /// An address that nobody has (RFC 5737). Nothing is sent to it.
+    /// An address reserved for documentation (RFC 5737). Nothing is sent to it: connecting a UDP socket only looks up
+    /// the route.
     const ANYBODY: (Ipv4Addr, u16) = (Ipv4Addr::new(192, 0, 2, 1), 9);
     let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
     socket.connect(ANYBODY).ok()?;
     Some(socket.local_addr().ok()?.ip())
 }
 
-/// The address that the last but `hops` of the proxies before us saw.
+/// The address that the trusted proxy `hops` before the nearest one saw: the `hops`th from the right, counted from
+/// zero.
 pub(crate) fn last_trusted(headers: &HeaderMap, hops: u32) -> Option<IpAddr> {
     let value = headers.get(FORWARDED_FOR)?.to_str().ok()?;
     let hops = usize::try_from(hops).ok()?;
     value.rsplit(',').nth(hops)?.trim().parse().ok()
 }
 
-/// Adds a value to those of a header, which were made one line. What is no text gives way to it.
+/// Appends to a header whose lines have been joined; a value that is not text is replaced.
 fn append(headers: &mut HeaderMap, name: HeaderName, value: HeaderValue) {
     let before = headers.get(&name).and_then(|value| value.to_str().ok());
     let all = match before.zip(value.to_str().ok()) {
@@ -89,7 +92,7 @@ fn append(headers: &mut HeaderMap, name: HeaderName, value: HeaderValue) {
     headers.insert(name, all);
 }
 
-/// The scheme, which `x-forwarded-proto` tells, if a proxy before us is to be believed.
+/// The scheme: that of `x-forwarded-proto` if a trusted proxy set it, else the connection's.
 pub(super) fn scheme(headers: &mut HeaderMap, manager: &HttpManager, connection: &Connection) -> &'static str {
     let own = if connection.tls.is_some() { "https" } else { "http" };
     let believed = !manager.use_remote_address || manager.trusted_hops > 0;
@@ -103,7 +106,7 @@ pub(super) fn scheme(headers: &mut HeaderMap, manager: &HttpManager, connection:
     own
 }
 
-/// Tells the host of the client's certificate in `x-forwarded-client-cert`.
+/// Sets `x-forwarded-client-cert`.
 pub(super) fn certificate(headers: &mut HeaderMap, downstream: &Downstream) {
     let manager = &*downstream.manager;
     let mode = manager.client_cert.mode;

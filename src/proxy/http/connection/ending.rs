@@ -1,4 +1,5 @@
-//! How a client's connection ends while nobody is to blame for it: it is told, drained and in the end cut off.
+//! The graceful end of a downstream connection: announced (GOAWAY, `connection: close`), drained, and closed when
+//! `drain_timeout` is over.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -10,7 +11,7 @@ use tokio::time::{Instant, Sleep};
 
 use super::Downstream;
 
-/// Waits until a connection has been idle for too long or has lived for too long.
+/// Waits until a connection has reached its idle timeout or `max_connection_duration`.
 pub(super) async fn spent(downstream: &Downstream) {
     let limits = &downstream.manager.limits;
     let idle = async {
@@ -31,7 +32,7 @@ pub(super) async fn spent(downstream: &Downstream) {
     }
 }
 
-/// Waits until a connection is to end.
+/// Waits until a connection is to close.
 pub(super) async fn ending(downstream: &Downstream) -> Farewell {
     let over = tokio::select! {
         () = downstream.chain.draining.wait() => Some(Instant::now() + downstream.worker.drain_time()),
@@ -45,44 +46,44 @@ pub(super) async fn ending(downstream: &Downstream) -> Farewell {
     }
 }
 
-/// How a connection ends. Whoever is on it is told: by HTTP/2 at once, by HTTP/1.1 with the next answer. One that is not
-/// used goes on for a while, as what ends at once could meet a request that is on its way.
+/// How a connection closes. HTTP/2 clients get a GOAWAY at once, HTTP/1.1 clients `connection: close` with the next
+/// response. An idle connection stays open for a while, since a request may be under way on it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Farewell {
-    /// Until when it takes requests (`drain_timeout`).
+    /// When it stops taking requests (`drain_timeout`).
     last_call: Instant,
-    /// When it is cut off, if it is.
+    /// When it is closed whatever is on it, if ever.
     over: Option<Instant>,
 }
 
-/// How far a connection is with its end.
+/// How far a connection's graceful close has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stage {
-    /// It is not to end yet.
+    /// Not begun.
     Before,
-    /// The client is told, and what it sends is answered.
+    /// Announced: further requests are still served.
     Announced,
     /// No further requests are taken.
     Begun,
 }
 
-/// The end of a connection.
+/// The graceful close of a connection as a state machine: `Awaited` → `Announced` → `Begun`.
 pub(crate) enum Ending<'a, E> {
-    /// It is looked at when it says so, and not whenever something happens on the connection.
+    /// Not begun. The future is polled only when it wakes, and not with each poll of the connection.
     Awaited(FuturesUnordered<Pin<&'a mut E>>),
-    /// Until then there may be requests.
+    /// Announced; requests are taken until this timer fires.
     Announced(Pin<Box<Sleep>>, Farewell),
-    /// When the connection is cut off.
+    /// No further requests; the connection is closed when this timer fires, if there is one.
     Begun(Option<Pin<Box<Sleep>>>),
 }
 
 impl<'a, E: Future<Output = Farewell>> Ending<'a, E> {
-    /// It begins when this is over.
+    /// Begins when `ending` is ready.
     pub(in crate::proxy::http) fn of(ending: Pin<&'a mut E>) -> Self {
         Ending::Awaited(FuturesUnordered::from_iter([ending]))
     }
 
-    /// Waits until the connection is cut off.
+    /// Waits until the connection has to be closed.
     pub(in crate::proxy::http) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let sleep = |until| Box::pin(tokio::time::sleep_until(until));
         loop {
@@ -103,7 +104,7 @@ impl<'a, E: Future<Output = Farewell>> Ending<'a, E> {
         }
     }
 
-    /// Waits until there are no further requests.
+    /// Waits until no further requests are taken.
     pub(super) fn poll_begun(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let over = self.poll(cx);
         match self.stage() {
@@ -112,7 +113,7 @@ impl<'a, E: Future<Output = Farewell>> Ending<'a, E> {
         }
     }
 
-    /// How far it is.
+    /// The current stage.
     pub(in crate::proxy::http) fn stage(&self) -> Stage {
         match self {
             Ending::Awaited(_) => Stage::Before,

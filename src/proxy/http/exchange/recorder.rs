@@ -1,4 +1,4 @@
-//! How a request ends: statistics, access logs and its span.
+//! The end of a request: statistics, access logs and its span.
 
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -15,30 +15,30 @@ use crate::proxy::http::interim::Interims;
 use crate::proxy::http::route::RouteAction;
 use crate::proxy::trace::export;
 
-/// Takes down how a request ends: statistics and access logs.
+/// Follows a response to its end, and records how the request ended.
 #[derive(Debug)]
 pub(crate) struct Recorder(pub(super) Box<Exchange>);
 
 impl Recorder {
-    /// These are the headers of the response.
+    /// Keeps the response headers as sent.
     pub(crate) fn headers_sent(&mut self, headers: HeaderMap) {
         self.0.sent_headers = Some(headers);
     }
 
-    /// A part of the body goes by, as it comes from the host.
+    /// Counts the gRPC messages in a frame received from the host.
     pub(crate) fn saw(&self, frame: &Frame<Bytes>) {
         if let Some(call) = &self.0.grpc_call {
             call.saw(frame);
         }
     }
 
-    /// Bytes of the body went by.
+    /// Counts bytes of the response body.
     pub(crate) fn sent(&mut self, bytes: usize) {
         self.0.stream.bytes_sent += bytes as u64;
     }
 
-    /// The response is complete. It comes back where logs ask for bytes on the wire, on which the last are not yet: then
-    /// it is to be told when they are.
+    /// The response is complete. Returns the recorder if access logs need bytes on the wire: [`Recorder::written`] is
+    /// then to be called when the last byte is written.
     pub(crate) fn ended(mut self, trailers: Option<&HeaderMap>) -> Option<Self> {
         let stream = &mut self.0.stream;
         stream.timing.downstream_last_tx = Some(stream.elapsed());
@@ -51,13 +51,13 @@ impl Recorder {
         None
     }
 
-    /// All of it is written.
+    /// The last byte is written.
     pub(crate) fn written(mut self) {
         let trailers = self.0.sent_trailers.take();
         self.0.take_down(trailers.as_deref());
     }
 
-    /// The response broke off.
+    /// The response ended early.
     pub(crate) fn broken(mut self, error: &BodyError) {
         if matches!(error, BodyError::MaxDuration) {
             let stats = &self.0.downstream.manager.stats;
@@ -68,7 +68,7 @@ impl Recorder {
         self.0.close();
     }
 
-    /// The client went away.
+    /// The client closed its connection or reset the stream.
     pub(crate) fn abandoned(mut self) {
         let (flags, details) = self.0.why_abandoned();
         let Exchange { stream, downstream, .. } = &mut *self.0;
@@ -80,13 +80,13 @@ impl Recorder {
 }
 
 impl Exchange {
-    /// Why the client does not get its answer: it has gone, or it has given up a stream of its connection.
+    /// Flags and details of a request that the client abandoned: it closed the connection, or reset the stream.
     fn why_abandoned(&self) -> (Flags, &'static str) {
         let gone = (Flags::DOWNSTREAM_CONNECTION_TERMINATION, "downstream_remote_disconnect");
         self.interims.as_ref().and_then(Interims::reset).unwrap_or(gone)
     }
 
-    /// Notes the route and the cluster of a request that got no further.
+    /// Sets route and cluster for a request that never reached the router.
     fn note_route(&mut self) {
         let Some(matched) = self.matched.as_ref().filter(|_| self.stream.cluster.is_none()) else {
             return;
@@ -103,14 +103,14 @@ impl Exchange {
         self.take_down(None);
     }
 
-    /// It is over, and counted so.
+    /// Updates the statistics at the end of the request.
     fn ends(&mut self) {
         self.note_route();
         let took = self.stream.elapsed();
         self.stream.timing.end = Some(took);
         if let Some(progress) = &self.progress {
             progress.note(&mut self.stream);
-            // Copies that wait for the rest wait no longer.
+            // Mirrored copies do not wait for the rest of the body.
             progress.leave();
         }
         let manager = &self.downstream.manager;
@@ -122,7 +122,7 @@ impl Exchange {
         self.count_interim();
     }
 
-    /// Counts what the host said before its answer, whatever became of that.
+    /// Counts an interim response of the host.
     fn count_interim(&mut self) {
         let Some(interims) = &self.interims else { return };
         let Some(status) = interims.heard() else { return };
@@ -132,13 +132,13 @@ impl Exchange {
         if interims.are_passed_on() {
             self.count_status(status.as_u16());
             if self.stream.status == 0 {
-                // It is all that the client was told.
+                // The client was sent nothing else.
                 self.stream.status = status.as_u16();
             }
         }
     }
 
-    /// Writes it into logs, and ends its span.
+    /// Writes the access logs and ends the span.
     fn take_down(&mut self, trailers: Option<&HeaderMap>) {
         let span = self.span.take();
         let manager = &self.downstream.manager;

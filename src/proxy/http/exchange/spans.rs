@@ -12,7 +12,7 @@ use crate::proxy::upstream::cluster::Cluster;
 use crate::proxy::upstream::host::Host;
 
 impl Exchange {
-    /// Decides whether the request is traced, and begins its span.
+    /// Decides whether the request is traced, and starts its span.
     pub(super) fn trace(&mut self, tracing: &Tracing, manager: &HttpManager) {
         let route = self.matched.as_ref().and_then(|matched| matched.route.tracing.clone());
         let sampling = route.as_ref().and_then(|route| route.sampling.as_ref());
@@ -43,7 +43,7 @@ impl Exchange {
         self.stream.trace_id = self.span.as_ref().map(|span| span.trace_id());
     }
 
-    /// Begins the span of an attempt, if attempts have spans of their own.
+    /// Starts the span of an attempt, if attempts have spans of their own.
     pub(crate) fn trace_attempt(&mut self, cluster: &Arc<Cluster>, host: &Arc<Host>) {
         let tracing = self.downstream.manager.tracing.as_ref();
         if let (Some(tracing), Some(span)) = (tracing.filter(|tracing| tracing.upstream_spans), &mut self.span) {
@@ -52,7 +52,7 @@ impl Exchange {
         }
     }
 
-    /// The attempt is over without a complete answer.
+    /// Ends the span of an attempt that brought no complete response.
     pub(crate) fn trace_attempt_over(&mut self, failure: Failure) {
         let Some(mut span) = self.span.take() else {
             return;

@@ -1,4 +1,4 @@
-//! `envoy.filters.http.buffer`: a request goes on when all of it is there.
+//! `envoy.filters.http.buffer`: forwards a request only once all of it has been received.
 
 use std::rc::Rc;
 
@@ -15,15 +15,15 @@ use crate::proxy::http::exchange::Exchange;
 use crate::proxy::http::local_reply::LocalReply;
 use crate::proxy::http::upgrade;
 
-/// The most that a request may hold.
+/// How much of a request may be buffered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct BufferLimit {
-    /// In bytes.
+    /// `max_request_bytes`.
     pub(crate) max_bytes: usize,
 }
 
 impl BufferLimit {
-    /// Waits for the whole body, no longer than the request's limits allow.
+    /// Waits for the whole body, under the request's timeouts.
     pub(super) async fn request(self, exchange: &mut Exchange) -> Option<LocalReply> {
         if upgrade::asks(exchange) {
             return None;
@@ -32,7 +32,7 @@ impl BufferLimit {
         let progress = Rc::<Progress>::default();
         exchange.progress = Some(progress.clone());
         let whole = self.whole(RequestBody::Client(body, progress.clone()));
-        // Rarely needed, and long.
+        // Boxed: the future is large and rarely needed.
         let (data, trailers) = match Box::pin(deadlines::within(exchange, progress, whole)).await {
             Ok(Ok(whole)) => whole,
             Ok(Err(reply)) | Err(reply) => return Some(reply),
@@ -52,7 +52,7 @@ impl BufferLimit {
             let frame = match frame {
                 Ok(frame) => frame,
                 Err(BodyError::Peer(PeerError::Malformed(refusal))) => return Err(refusal.reply()),
-                // A client that broke off gets no answer, and what it has sent goes nowhere.
+                // A client that has left needs no reply; its connection's task drops this future.
                 Err(BodyError::Peer(_)) => std::future::pending().await,
                 Err(error) => return Err(malformed(&error)),
             };

@@ -1,4 +1,4 @@
-//! `envoy.filters.http.cors`: answers preflight requests, and tells browsers which answers they may show.
+//! `envoy.filters.http.cors`: answers preflight requests, and tells browsers which origins may read responses.
 
 use std::sync::Arc;
 
@@ -14,10 +14,10 @@ use crate::proxy::http::exchange::Exchange;
 use crate::proxy::http::local_reply::LocalReply;
 use crate::proxy::matcher::StringMatcher;
 
-/// What a route says of CORS.
+/// A CORS policy of a route.
 #[derive(Debug)]
 pub(crate) struct CorsPolicy {
-    /// Origins that may; none: what a wider level says.
+    /// Allowed origins; `None`: those of a wider level.
     pub(crate) origins: Arc<[StringMatcher]>,
     /// `access-control-allow-methods`.
     pub(crate) methods: Option<HeaderValue>,
@@ -27,16 +27,16 @@ pub(crate) struct CorsPolicy {
     pub(crate) expose: Option<HeaderValue>,
     /// `access-control-max-age`.
     pub(crate) max_age: Option<HeaderValue>,
-    /// `access-control-allow-credentials: true`; not unless said.
+    /// `access-control-allow-credentials: true`; off by default.
     pub(crate) credentials: Option<bool>,
-    /// Whether it is in force; parts per million of requests.
+    /// The share of requests for which it is enabled, in parts per million.
     pub(crate) per_million: u32,
-    /// Whether preflight requests of other origins go to the host; they do unless said otherwise.
+    /// `forward_not_matching_preflights`: whether preflight requests of other origins are forwarded; on by default.
     pub(crate) forward_unmatched: Option<bool>,
 }
 
 impl CorsPolicy {
-    /// The same with what a wider level says where it says nothing.
+    /// Merges this with a wider level, setting by setting.
     pub(super) fn within(&self, wider: &Self) -> Self {
         let header = |near: &Option<HeaderValue>, wider: &Option<HeaderValue>| near.clone().or_else(|| wider.clone());
         let origins = if self.origins.is_empty() {
@@ -99,7 +99,7 @@ impl CorsPolicy {
         u64::from(self.per_million) > exchange.random % 1_000_000
     }
 
-    /// As in Envoy, what would match `*` matches every origin.
+    /// As in Envoy, a matcher that matches `*` allows every origin.
     fn allows(&self, origin: &HeaderValue) -> bool {
         let matches = |wanted: &StringMatcher| wanted.matches(b"*") || wanted.matches(origin.as_bytes());
         self.origins.iter().any(matches)

@@ -1,4 +1,4 @@
-//! `envoy.filters.http.fault`: delays and errors on purpose.
+//! `envoy.filters.http.fault`: injects delays and errors.
 
 use std::rc::Rc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -16,15 +16,15 @@ use crate::proxy::http::route::HeaderMatch;
 /// Faults to inject.
 #[derive(Debug)]
 pub(crate) struct Fault {
-    /// A delay, and its share of requests in parts per million.
+    /// The delay, and the share of requests that get it in parts per million.
     pub(crate) delay: Option<(Duration, u32)>,
-    /// An error, and its share.
+    /// The error, and its share.
     pub(crate) abort: Option<(Abort, u32)>,
-    /// Requests that are meant; none: all.
+    /// Requests must match all of these; empty: every request does.
     pub(crate) headers: Vec<HeaderMatch>,
 }
 
-/// An error.
+/// The error that a request is answered with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Abort {
     /// With this status.
@@ -34,7 +34,7 @@ pub(crate) enum Abort {
 }
 
 impl Fault {
-    /// Injects what chance says.
+    /// Delays or aborts the request, each with its probability.
     pub(super) async fn inject(&self, exchange: &mut Exchange) -> Option<LocalReply> {
         if !self.concerns(exchange) {
             return None;
@@ -45,10 +45,10 @@ impl Fault {
             exchange.stream.flags.set(Flags::DELAY_INJECTED);
             exchange.downstream.manager.stats.delays_injected.fetch_add(1, Relaxed);
             let progress = Rc::<Progress>::default();
-            // Its body waits here: the client is not to blame for that.
+            // The filter holds the body back, which must not count against the client.
             progress.end();
             let delayed = deadlines::within(exchange, progress, tokio::time::sleep(delay));
-            // Rarely needed, and long.
+            // Boxed: the future is large and rarely needed.
             if let Err(reply) = Box::pin(delayed).await {
                 return Some(reply);
             }
@@ -64,7 +64,7 @@ impl Fault {
     }
 }
 
-/// Delays and errors are drawn apart from each other, and from what else chance decides of a request.
+/// Draws at random, independently of other decisions about the request.
 fn hits(per_million: u32) -> bool {
     fastrand::u32(..1_000_000) < per_million
 }

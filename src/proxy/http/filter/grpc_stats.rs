@@ -1,4 +1,4 @@
-//! `envoy.filters.http.grpc_stats`: calls are counted by how they end, and their messages.
+//! `envoy.filters.http.grpc_stats`: counts gRPC calls by status, and their messages.
 
 use std::borrow::Cow;
 use std::cell::Cell;
@@ -16,17 +16,17 @@ use crate::proxy::http::grpc::GRPC_STATUS;
 use crate::proxy::http::route::{RouteAction, is_grpc};
 use crate::proxy::stats::grpc::{CallStats, GrpcStats};
 
-/// Which calls are told apart by their methods. What names no method is not counted.
+/// Which methods have statistics of their own. Paths that name no method are not counted.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum ByMethod {
-    /// All.
+    /// All methods (`stats_for_all_methods`).
     All,
-    /// Those of these (`service/method`). The others are counted together.
+    /// These (`service/method`, of `individual_method_stats_allowlist`); the others are counted together.
     Only(HashSet<Box<str>>),
 }
 
 impl ByMethod {
-    /// Counts a call from now on. It is one if it speaks gRPC, which the caller has seen.
+    /// Starts to count a call. The caller has checked that the request is gRPC.
     pub(super) fn request(&self, exchange: &mut Exchange) {
         let Some(matched) = exchange.matched.clone() else {
             return;
@@ -55,7 +55,7 @@ impl ByMethod {
     }
 }
 
-/// `service/method` of a path, which is just that with a slash before it unless somebody is odd.
+/// `service/method` of a path, normally the path without its first slash.
 fn method(path: &str) -> Option<Cow<'_, str>> {
     let path = path.split('?').next()?;
     let mut parts = path.split('/').filter(|part| !part.is_empty());
@@ -68,11 +68,11 @@ fn method(path: &str) -> Option<Cow<'_, str>> {
     Some(plain.map_or_else(|| format!("{service}/{method}").into(), Cow::from))
 }
 
-/// A call that is counted.
+/// Counts of one call.
 #[derive(Debug)]
 pub(crate) struct Call {
     stats: Arc<CallStats>,
-    /// Messages of the answer, if it is one of gRPC.
+    /// Counts messages of the response, if it is gRPC.
     answer: Option<Messages>,
 }
 
@@ -81,12 +81,12 @@ impl Call {
         Self { stats, answer: None }
     }
 
-    /// What counts the messages of the request.
+    /// The counter of the request's messages.
     pub(crate) fn request(&self) -> Messages {
         Messages::new(&self.stats, |stats| &stats.request_messages)
     }
 
-    /// The answer comes: it may be no more than headers with a status.
+    /// The response headers; a trailers-only response has its status there.
     pub(crate) fn answered<B>(&mut self, answer: &Response<B>) {
         self.ended(answer.headers());
         if answer.status() == StatusCode::OK && is_grpc(answer.headers()) {
@@ -94,7 +94,7 @@ impl Call {
         }
     }
 
-    /// A part of the answer goes by.
+    /// A frame of the response.
     pub(crate) fn saw(&self, frame: &Frame<Bytes>) {
         if let (Some(data), Some(answer)) = (frame.data_ref(), &self.answer) {
             answer.saw(data);
@@ -111,7 +111,7 @@ impl Call {
     }
 }
 
-/// Counts the messages of a body. Each begins with a flag and its length.
+/// Counts the messages of a body by their five-byte prefixes: a flag and the length.
 #[derive(Debug)]
 pub(crate) struct Messages {
     stats: Arc<CallStats>,
@@ -128,7 +128,7 @@ impl Messages {
         }
     }
 
-    /// A piece of the body goes by.
+    /// Counts the messages that start in a piece of the body.
     pub(crate) fn saw(&self, piece: &[u8]) {
         let mut place = self.place.get();
         let begun = place.pass(piece);
@@ -139,19 +139,19 @@ impl Messages {
     }
 }
 
-/// Where in a message one is.
+/// A position within a message.
 #[derive(Clone, Copy, Debug, Default)]
 struct Place {
-    /// How many of the five bytes before a message have come.
+    /// How many of the five bytes of the prefix have been read.
     head: u8,
-    /// What they say of its length so far.
+    /// The length, as far as it has been read.
     length: u32,
-    /// Bytes of the message that are to come.
+    /// Bytes of the message that are still to come.
     left: u32,
 }
 
 impl Place {
-    /// Goes over a piece, and says how many messages begin in it.
+    /// Advances over a piece; returns how many messages start in it.
     fn pass(&mut self, mut piece: &[u8]) -> u64 {
         let mut begun = 0;
         while let [byte, rest @ ..] = piece {

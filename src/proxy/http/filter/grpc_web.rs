@@ -1,4 +1,5 @@
-//! `envoy.filters.http.grpc_web`: gRPC for browsers, which cannot read trailers: they become a last message of the body.
+//! `envoy.filters.http.grpc_web`: translates gRPC-Web to gRPC. Browsers cannot read trailers, so the trailers become
+//! the last message of the body.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -19,23 +20,23 @@ use crate::proxy::http::route::is_grpc;
 
 const GRPC_ACCEPT_ENCODING: HeaderName = HeaderName::from_static("grpc-accept-encoding");
 
-/// The flag of a message that holds trailers.
+/// The flag of the message that holds the trailers.
 const TRAILERS: u8 = 0x80;
 
-/// How much of an answer that is no gRPC is told, in bytes: as in Envoy.
+/// How much of a response body that is not gRPC goes into `grpc-message`, in bytes: as in Envoy.
 const TOLD: usize = 16 << 10;
 
-/// How a client wants its answer.
+/// The encoding that a gRPC-Web client expects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Dialect {
-    /// As bytes.
+    /// `application/grpc-web`.
     Binary,
-    /// As base64.
+    /// `application/grpc-web-text`: base64.
     Text,
 }
 
 impl Dialect {
-    /// That of a content type. Envoy knows no others.
+    /// That of a content type. Envoy accepts no others.
     fn of(content_type: &[u8]) -> Option<Self> {
         match content_type {
             b"application/grpc-web" | b"application/grpc-web+proto" => Some(Dialect::Binary),
@@ -52,7 +53,7 @@ impl Dialect {
     }
 }
 
-/// Turns a browser's request into one of gRPC.
+/// Turns a gRPC-Web request into a gRPC one.
 pub(super) fn request(exchange: &mut Exchange) {
     let headers = &mut exchange.request.headers;
     let Some(dialect) = headers
@@ -68,7 +69,7 @@ pub(super) fn request(exchange: &mut Exchange) {
     let text_back = headers
         .get(ACCEPT)
         .is_some_and(|accept| Dialect::of(accept.as_bytes()) == Some(Dialect::Text));
-    // What it accepts decides, whatever it sent.
+    // `accept` decides, whatever the encoding of the request.
     exchange.grpc_web = Some(if text_back { Dialect::Text } else { Dialect::Binary });
     if dialect == Dialect::Text {
         exchange.body = exchange.body.take().map(|body| match body {
@@ -78,10 +79,10 @@ pub(super) fn request(exchange: &mut Exchange) {
     }
 }
 
-/// The answer as a browser can read it, whoever gives it.
+/// Turns a response, local replies included, into a gRPC-Web one.
 ///
 /// # Errors
-/// What to answer where the host breaks off before that is known.
+/// The local reply if the response ends early before its headers can be sent.
 pub(crate) async fn answer(
     dialect: Dialect,
     response: Response<ResponseBody>,
@@ -102,7 +103,7 @@ pub(crate) async fn answer(
     }
 }
 
-/// Puts what is no gRPC into the headers, which is where gRPC has errors.
+/// Puts the body of a response that is not gRPC into `grpc-message`.
 fn tell(parts: &mut response::Parts, text: &[u8]) {
     parts.headers.insert(CONTENT_LENGTH, HeaderValue::from(0));
     let status = HeaderValue::from(grpc_status(parts.status));
@@ -112,7 +113,7 @@ fn tell(parts: &mut response::Parts, text: &[u8]) {
     }
 }
 
-/// The beginning of a body, all of which is read. Trailers of what is no gRPC are nobody's.
+/// The beginning of a body, which is read to its end. Trailers are dropped.
 async fn text(mut body: ResponseBody) -> Result<BytesMut, BodyError> {
     let mut text = BytesMut::new();
     while let Some(frame) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
@@ -124,7 +125,7 @@ async fn text(mut body: ResponseBody) -> Result<BytesMut, BodyError> {
     Ok(text)
 }
 
-/// The answer instead of one that broke off while it was read: the client has had nothing of it.
+/// The local reply instead of a response that ended early while it was read: none of it was sent.
 fn broken(error: &BodyError) -> LocalReply {
     let (flags, details) = error.told();
     let (status, reason) = match flags {
@@ -136,19 +137,19 @@ fn broken(error: &BodyError) -> LocalReply {
     LocalReply::new(status, text, flags, details)
 }
 
-/// Turns an answer into what a browser can read.
+/// Encodes a response body as gRPC-Web.
 #[derive(Debug)]
 pub(crate) struct Encoder {
     dialect: Dialect,
 }
 
 impl Encoder {
-    /// For a client that wants it so.
+    /// An encoder for this encoding.
     pub(crate) fn new(dialect: Dialect) -> Self {
         Self { dialect }
     }
 
-    /// A part of the body.
+    /// Encodes data.
     pub(crate) fn data(&self, data: Bytes) -> Bytes {
         match self.dialect {
             Dialect::Binary => data,
@@ -156,7 +157,7 @@ impl Encoder {
         }
     }
 
-    /// The trailers as the last part of the body.
+    /// Encodes the trailers as the last message.
     pub(crate) fn trailers(&self, trailers: &HeaderMap) -> Bytes {
         let mut text = BytesMut::new();
         for (name, value) in trailers {

@@ -1,4 +1,4 @@
-//! `envoy.filters.http.health_check`: answers health checks by itself.
+//! `envoy.filters.http.health_check`: answers health checks itself (`pass_through_mode: false`).
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -10,7 +10,7 @@ use crate::proxy::http::exchange::Exchange;
 use crate::proxy::http::local_reply::LocalReply;
 use crate::proxy::http::route::HeaderMatch;
 
-/// Whether health checks fail on purpose (`/healthcheck/fail`).
+/// Whether health checks fail on purpose (`/healthcheck/fail`), for the whole process.
 pub(crate) static FAILING: AtomicBool = AtomicBool::new(false);
 
 const CHECKED_CLUSTER: HeaderName = HeaderName::from_static("x-envoy-upstream-healthchecked-cluster");
@@ -19,14 +19,14 @@ const FAIL_AT_ONCE: HeaderName = HeaderName::from_static("x-envoy-immediate-heal
 /// Which requests are health checks.
 #[derive(Debug)]
 pub(crate) struct HealthCheck {
-    /// The cluster that this node belongs to (`node.cluster`), which answers tell.
+    /// The cluster that this node belongs to (`node.cluster`), for `x-envoy-upstream-healthchecked-cluster`.
     pub(crate) cluster: HeaderValue,
-    /// All of these have to match.
+    /// A health check matches all of these.
     pub(crate) headers: Vec<HeaderMatch>,
 }
 
 impl HealthCheck {
-    /// Answers a health check.
+    /// The local reply to a health check.
     pub(super) fn request(&self, exchange: &mut Exchange) -> Option<LocalReply> {
         let request = exchange.for_matching();
         if !self.headers.iter().all(|header| header.matches(&request)) {
@@ -44,7 +44,8 @@ impl HealthCheck {
         })
     }
 
-    /// Tells whose health it is, and whoever asks something else that it is bad.
+    /// Names the cluster in responses to health checks, and tells others with `x-envoy-immediate-health-check-fail`
+    /// when they fail on purpose.
     pub(super) fn response(&self, exchange: &Exchange, response: &mut response::Parts) {
         if exchange.stream.health_check {
             response.headers.insert(CHECKED_CLUSTER, self.cluster.clone());

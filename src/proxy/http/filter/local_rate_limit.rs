@@ -1,4 +1,4 @@
-//! `envoy.filters.http.local_ratelimit`: a token bucket in front of a route or a whole chain.
+//! `envoy.filters.http.local_ratelimit`: a token bucket for a route or a whole filter chain.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -15,19 +15,19 @@ use crate::proxy::http::local_reply::LocalReply;
 /// A limit.
 #[derive(Debug)]
 pub(crate) struct LocalRateLimit {
-    /// The bucket, shared by all workers; none: no limit.
+    /// The bucket, shared by all workers; `None`: no limit.
     pub(crate) bucket: Option<Bucket>,
-    /// The answer to what is too much.
+    /// Status of the local reply to requests over the limit.
     pub(crate) status: StatusCode,
-    /// Which share of requests is counted, in parts per million.
+    /// `filter_enabled`: the share of requests that the limit is checked for, in parts per million.
     pub(crate) enabled: u32,
-    /// Which share of what is too much is refused.
+    /// `filter_enforced`: the share of requests over the limit that are refused.
     pub(crate) enforced: u32,
-    /// Added to a refusal.
+    /// Added to the local reply.
     pub(crate) response_headers: HeaderOps,
-    /// Added to what would have been refused.
+    /// `request_headers_to_add_when_not_enforced`: added to requests over the limit that are forwarded all the same.
     pub(crate) request_headers: HeaderOps,
-    /// gRPC's `RESOURCE_EXHAUSTED` instead of `UNAVAILABLE`.
+    /// `rate_limited_as_resource_exhausted`: gRPC status `RESOURCE_EXHAUSTED` instead of `UNAVAILABLE`.
     pub(crate) as_resource_exhausted: bool,
     /// Counters.
     pub(crate) stats: Arc<RateLimitStats>,
@@ -36,13 +36,13 @@ pub(crate) struct LocalRateLimit {
 /// Counters of a limit, by Envoy's names.
 #[derive(Debug, Default)]
 pub(crate) struct RateLimitStats {
-    /// `enabled`: requests that were counted.
+    /// `enabled`: requests that the limit was checked for.
     pub(crate) enabled: AtomicU64,
-    /// `ok`: those of them that were not too much.
+    /// `ok`: those within the limit.
     pub(crate) ok: AtomicU64,
-    /// `rate_limited`: those that were.
+    /// `rate_limited`: those over it.
     pub(crate) rate_limited: AtomicU64,
-    /// `enforced`: those that were refused for it.
+    /// `enforced`: those over it that were refused.
     pub(crate) enforced: AtomicU64,
 }
 
@@ -54,12 +54,12 @@ pub(crate) struct Bucket {
     interval: Duration,
     started: Instant,
     tokens: AtomicU32,
-    /// Fills so far.
+    /// How many intervals have been added to `tokens`.
     fills: AtomicU64,
 }
 
 impl Bucket {
-    /// A full bucket of `max` tokens that gets `per_fill` more every `interval`.
+    /// A full bucket of `max` tokens that gains `per_fill` every `interval`.
     pub(crate) fn new(max: u32, per_fill: u32, interval: Duration, now: Instant) -> Self {
         Self {
             max,
@@ -71,7 +71,7 @@ impl Bucket {
         }
     }
 
-    /// Takes a token, if there is one.
+    /// Takes a token; `false` if there is none.
     pub(crate) fn take(&self, now: Instant) -> bool {
         self.fill(now);
         let one_less = |tokens: u32| tokens.checked_sub(1);
@@ -80,7 +80,7 @@ impl Bucket {
             .is_ok()
     }
 
-    /// Adds what has become due. Whoever counts a fill adds it, so that none is added twice.
+    /// Adds the tokens that are due. Only the worker that advances `fills` adds them, so none are added twice.
     fn fill(&self, now: Instant) {
         let elapsed = now.saturating_duration_since(self.started).as_nanos();
         let due = u64::try_from(elapsed / self.interval.as_nanos()).unwrap_or(u64::MAX);
@@ -95,7 +95,7 @@ impl Bucket {
 }
 
 impl LocalRateLimit {
-    /// Counts a request, and refuses what is too much.
+    /// Checks the limit; returns the local reply to a request over it.
     pub(super) fn request(&self, exchange: &mut Exchange) -> Option<LocalReply> {
         let bucket = self.bucket.as_ref().filter(|_| hits(self.enabled))?;
         let count = |counter: &AtomicU64| counter.fetch_add(1, Ordering::Relaxed);

@@ -1,4 +1,4 @@
-//! What is answered where there is no answer of a host.
+//! Local replies to requests whose upstream stream failed.
 
 use http::StatusCode;
 use http::header::HeaderValue;
@@ -9,7 +9,7 @@ use crate::proxy::http::interim::Interims;
 use crate::proxy::http::local_reply::LocalReply;
 use crate::proxy::upstream::connect::{FailureKind, SendError};
 
-/// Why a stream to a host was reset: flags, and Envoy's words.
+/// Response flags and reason of an upstream reset, in Envoy's words.
 pub(super) fn reset_reason(kind: FailureKind) -> (Flags, &'static str) {
     match kind {
         FailureKind::Connect => (Flags::UPSTREAM_CONNECTION_FAILURE, "remote connection failure"),
@@ -25,7 +25,7 @@ pub(super) fn reset_reason(kind: FailureKind) -> (Flags, &'static str) {
     }
 }
 
-/// What a client is told of a failure.
+/// The local reply to an upstream reset.
 pub(super) fn failed(error: &SendError, exchange: &Exchange) -> LocalReply {
     let (flags, details) = reset_reason(error.kind);
     let retried = if exchange.stream.attempts > 1 {

@@ -1,4 +1,4 @@
-//! The body of a request, as it is sent to one host after another and to those who get copies.
+//! The request body as the router sends it: once as it is received, or buffered for retries and mirrors.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -16,11 +16,11 @@ use crate::proxy::http::exchange::Exchange;
 use crate::proxy::http::filter::grpc_stats::Call;
 use crate::proxy::http::route::{Forward, Matched};
 
-/// What is kept of a body by HTTP/2 for retries and copies, unless something else is said. Envoy keeps 16 MiB, of each of
-/// up to a thousand requests of a client.
+/// Buffer limit for retries and mirrors over HTTP/2 by default. Envoy's is 16 MiB, for each of up to a thousand streams
+/// of a connection.
 const KEPT_BYTES: usize = 1 << 20;
 
-/// What is kept of a request's body where its route says nothing: what may wait of it, on its connection or its stream.
+/// The buffer limit of a request whose route has none: that of its connection or stream.
 fn usually_kept(exchange: &Exchange) -> usize {
     let manager = &exchange.downstream.manager;
     match exchange.request.version {
@@ -29,17 +29,17 @@ fn usually_kept(exchange: &Exchange) -> usize {
     }
 }
 
-/// The body of a request, ready to be sent once or more.
+/// A request body that is sent once or more.
 pub(in crate::proxy::http) struct Prepared {
     empty: bool,
     once: Option<ClientBody>,
     kept: Option<Kept>,
-    /// How far the client is with it.
+    /// How much of it has been received.
     pub(in crate::proxy::http) progress: Rc<Progress>,
 }
 
 impl Prepared {
-    /// That of the request.
+    /// Takes the body out of the exchange.
     pub(super) fn new(exchange: &mut Exchange, matched: &Matched, action: &Forward) -> Self {
         let messages = exchange.grpc_call.as_ref().map(Call::request);
         let progress = Rc::new(Progress::new(messages));
@@ -63,17 +63,17 @@ impl Prepared {
         }
     }
 
-    /// Whether there is none.
+    /// Whether there is no body.
     pub(super) fn is_empty(&self) -> bool {
         self.empty
     }
 
-    /// A body of which nothing was taken is there once more.
+    /// Takes back a body of which nothing was sent.
     pub(super) fn give_back(&mut self, body: ClientBody) {
         self.once = Some(body);
     }
 
-    /// The body for one more sending; none where it is gone.
+    /// The body for the next attempt; `None` if it cannot be sent again.
     pub(super) fn next(&mut self) -> Option<RequestBody> {
         if self.empty {
             return Some(RequestBody::Empty);
@@ -86,8 +86,8 @@ impl Prepared {
             .map(|body| RequestBody::Client(body, self.progress.clone()))
     }
 
-    /// Takes what has come of a body that no host got: a client that has sent all of it may go on after the answer, as in
-    /// Envoy.
+    /// Reads what has been received of a body that reached no host. As in Envoy, a client that has sent all of it may
+    /// then keep its connection.
     pub(super) fn take_what_came(&mut self) {
         let Some(mut body) = self.next() else { return };
         let (mut left, mut cx) = (KEPT_BYTES, Context::from_waker(Waker::noop()));
@@ -98,12 +98,12 @@ impl Prepared {
         }
     }
 
-    /// Whether it can be sent once more.
+    /// Whether it can be sent again.
     pub(super) fn is_repeatable(&self) -> bool {
         self.empty || self.kept.as_ref().is_some_and(Kept::is_complete)
     }
 
-    /// The whole body for a copy, once the client has sent it; none where it cannot be kept.
+    /// The whole body for a mirrored request, once the client has sent it; `None` if it is not buffered.
     pub(in crate::proxy::http) fn copy(&self) -> Option<impl Future<Output = Option<RequestBody>> + use<>> {
         if self.once.is_some() {
             return None;
@@ -114,7 +114,7 @@ impl Prepared {
                 return Some(RequestBody::Empty);
             }
             progress.ended().await;
-            // What broke off is not to be taken for the whole.
+            // A body that ended early is not mirrored.
             kept.filter(|_| !progress.is_broken())?
                 .replay()
                 .map(RequestBody::Replay)

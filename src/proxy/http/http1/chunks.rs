@@ -1,39 +1,39 @@
-//! Bodies in chunks (RFC 9112 section 7.1).
+//! Decoding of chunked bodies (RFC 9112 section 7.1).
 
 use bytes::{Buf, BytesMut};
 
 use super::Refusal;
 use super::lines::{TOO_LARGE, is_text, is_token};
 
-/// How long what comes after the size of a chunk may be.
+/// The longest chunk extension.
 const LONGEST_EXTENSION: u16 = 4096;
 
-/// Where in a body in chunks a connection is.
+/// The state of the chunk decoder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Chunks {
-    /// In a chunk's size, of which so many digits have come.
+    /// In the chunk size: its value so far, and whether a digit has been read.
     Size(u64, bool),
-    /// In what may come after it, of which so much has.
+    /// In a chunk extension: the chunk size, and bytes of the extension so far.
     Extension(u64, u16),
-    /// Before the line feed that ends it.
+    /// Before the LF after the chunk size.
     SizeEnd(u64),
-    /// In so many bytes of data.
+    /// In the chunk data: bytes left.
     Data(u64),
-    /// Before the carriage return that ends them.
+    /// Before the CR after the data.
     DataReturn,
-    /// Before the line feed that ends them.
+    /// Before the LF after the data.
     DataEnd,
-    /// At the start of a trailer; so many bytes of trailers have come.
+    /// At the start of a trailer line: bytes of trailers so far.
     Trailer(usize),
-    /// In the name of one.
+    /// In the name of a trailer.
     TrailerName(usize),
-    /// In the value of one.
+    /// In the value of a trailer.
     TrailerValue(usize),
-    /// Before the line feed that ends one.
+    /// Before the LF of a trailer line.
     TrailerEnd(usize),
-    /// Before the line feed that ends them all.
+    /// Before the LF that ends the trailers.
     End,
-    /// After it.
+    /// After the body.
     Over,
 }
 
@@ -41,11 +41,11 @@ impl Chunks {
     /// Before the first chunk.
     pub(super) const START: Self = Self::Size(0, false);
 
-    /// Takes the data at the beginning of `bytes`, up to the end of its chunk; none: there is none yet, or the body is
-    /// over. Trailers go the way of all that is no data, as `enable_trailers` is off; they may be as long as `limit`.
+    /// Takes data from the beginning of `bytes`, up to the end of its chunk; `None`: none has been received, or the
+    /// body is over. Trailers of up to `limit` bytes are dropped, as with Envoy's `enable_trailers` off.
     ///
     /// # Errors
-    /// When they are no chunks.
+    /// If the coding is malformed.
     pub(super) fn take(&mut self, bytes: &mut BytesMut, limit: usize) -> Result<Option<BytesMut>, Refusal> {
         self.pass(bytes, limit)?;
         let Chunks::Data(left) = *self else {
@@ -57,12 +57,12 @@ impl Chunks {
             0 => Chunks::DataReturn,
             left => Chunks::Data(left),
         };
-        // Whether it was the last is good to know at once. What is wrong there is told when it is its turn.
+        // Learning at once whether this was the last chunk matters; an error found here is reported by the next call.
         let _ = self.pass(bytes, limit);
         Ok(Some(data))
     }
 
-    /// Passes over what is no data.
+    /// Parses up to the next data.
     fn pass(&mut self, bytes: &mut BytesMut, limit: usize) -> Result<(), Refusal> {
         let mut read = 0;
         let mut passed = Ok(());

@@ -1,4 +1,4 @@
-//! All the messages that some bytes are, to see that it does not matter how they are cut.
+//! Parses a whole conversation, to test that it does not matter where reads split it.
 
 use bytes::BytesMut;
 
@@ -9,21 +9,20 @@ use super::{Refusal, Rest};
 
 const SIZE: Size = Size { bytes: 4096, count: 20 };
 
-/// Who speaks.
+/// The sender.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Speaker {
-    /// A client, who may go over to WebSocket.
+    /// A client, whose requests may be upgrades.
     Client,
-    /// A host that was asked for this.
+    /// A host, in response to this.
     Host(Asked),
 }
 
-/// What was understood of the bytes that came in these pieces: every head and every body as text, up to the first that is
-/// none.
+/// What was parsed from these reads: each head and each body as text, up to the first error.
 pub(crate) fn understood(speaker: Speaker, pieces: &[&[u8]]) -> Vec<String> {
     let (mut bytes, mut rest, mut looks) = (BytesMut::new(), Rest::Nothing, Looks::default());
     let mut all = vec![String::new()];
-    // A head that trickles in is not looked at with every byte: in the end it is.
+    // The parser skips some reads of a slow head, so a last empty piece makes it parse the rest.
     let pieces = pieces.iter().map(|piece| (*piece, false)).chain([(&[][..], true)]);
     for (piece, last) in pieces {
         bytes.extend_from_slice(piece);

@@ -1,4 +1,4 @@
-//! Messages as bytes.
+//! Serializing HTTP/1.1 messages.
 
 use std::io::Write;
 
@@ -11,27 +11,27 @@ use super::lines;
 use super::response::Asked;
 use super::wire::Outbox;
 
-/// The end of a body in chunks. Trailers are not written, as `enable_trailers` is off.
+/// The last chunk. Trailers are not sent, as with Envoy's `enable_trailers` off.
 const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
 
-/// How a body is written.
+/// How a body is delimited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Coding {
-    /// Not at all.
+    /// There is none.
     Nothing,
-    /// As it is: so many bytes are left.
+    /// By `content-length`: bytes left.
     Length(u64),
-    /// In chunks.
+    /// By chunked coding.
     Chunks,
-    /// As it is, until the connection ends.
+    /// By the end of the connection.
     UntilEnd,
 }
 
-/// A body that is not as long as its head says.
+/// A body that is longer or shorter than its `content-length`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct WrongLength;
 
-/// Writes the head of a request, and says how its body is written.
+/// Writes the head of a request; returns how its body is delimited.
 pub(crate) fn request<B: Body>(
     out: &mut Outbox,
     method: &Method,
@@ -46,7 +46,7 @@ pub(crate) fn request<B: Body>(
     }
     let coding = match asked {
         Asked::Connect | Asked::Upgrade => Coding::UntilEnd,
-        // What has no body says so where one would be expected (RFC 9110 section 8.6).
+        // A request without a body says so if its method expects one (RFC 9110 section 8.6).
         Asked::Head | Asked::Other if body.is_end_stream() => {
             let never = [Method::GET, Method::HEAD, Method::DELETE, Method::TRACE];
             if !never.contains(method) && !headers.contains_key(CONTENT_LENGTH) {
@@ -60,7 +60,7 @@ pub(crate) fn request<B: Body>(
     coding
 }
 
-/// Writes the head of a response to what was asked, and says how its body is written.
+/// Writes the head of a response to such a request; returns how its body is delimited.
 pub(crate) fn response<B: Body>(
     out: &mut Outbox,
     status: StatusCode,
@@ -75,7 +75,7 @@ pub(crate) fn response<B: Body>(
     } else if asked.is_bodiless(status) {
         let may_have_one = status != StatusCode::NO_CONTENT && status != StatusCode::NOT_MODIFIED;
         if asked == Asked::Head && may_have_one && !headers.contains_key(CONTENT_LENGTH) {
-            // How the body would come, as in Envoy.
+            // As in Envoy: how the body of a GET would be delimited.
             out.extend_from_slice(b"transfer-encoding: chunked\r\n");
         }
         Coding::Nothing
@@ -86,7 +86,7 @@ pub(crate) fn response<B: Body>(
     coding
 }
 
-/// Writes an interim response.
+/// Writes an interim (1xx) response.
 pub(crate) fn interim(out: &mut Outbox, status: StatusCode, headers: &HeaderMap) {
     let out = out.short();
     status_line(out, status);
@@ -100,7 +100,7 @@ fn status_line(out: &mut Vec<u8>, status: StatusCode) {
     }
 }
 
-/// Says where a body ends, unless the headers do.
+/// Writes the header that delimits the body, unless it is among `headers`.
 fn framed<B: Body>(out: &mut Vec<u8>, headers: &HeaderMap, body: &B) -> Coding {
     let told = headers.get(CONTENT_LENGTH).map(|value| lines::length(value.as_bytes()));
     let exact = match body.is_end_stream() {
@@ -123,7 +123,7 @@ fn framed<B: Body>(out: &mut Vec<u8>, headers: &HeaderMap, body: &B) -> Coding {
 
 fn fields(out: &mut Vec<u8>, headers: &HeaderMap) {
     for (name, value) in headers {
-        // It is for whoever writes the body to say.
+        // Set by whoever delimits the body.
         if name == TRANSFER_ENCODING {
             continue;
         }
@@ -138,7 +138,7 @@ impl Coding {
     /// Writes a piece of the body, which may be the last.
     ///
     /// # Errors
-    /// When it is longer than was said.
+    /// If it exceeds `content-length`.
     pub(crate) fn piece(&mut self, out: &mut Outbox, piece: Bytes, last: bool) -> Result<(), WrongLength> {
         match self {
             Coding::Nothing => {}
@@ -166,7 +166,7 @@ impl Coding {
     /// Writes the end of the body.
     ///
     /// # Errors
-    /// When it is shorter than was said.
+    /// If it is shorter than `content-length`.
     pub(crate) fn end(&mut self, out: &mut Outbox) -> Result<(), WrongLength> {
         match std::mem::replace(self, Coding::Nothing) {
             Coding::Length(1..) => Err(WrongLength),

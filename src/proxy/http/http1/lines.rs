@@ -1,4 +1,4 @@
-//! The lines of a head, and the headers that they are.
+//! Scanning the head of a message: its lines and header fields.
 
 use bytes::Bytes;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
@@ -10,27 +10,27 @@ pub(super) const TOO_LARGE: Refusal = Refusal::too_large("http1.headers_too_larg
 
 const CHARACTERS: Refusal = Refusal::bad("http1.invalid_characters");
 
-/// How large a head may be.
+/// Limits of a head.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Size {
-    /// In bytes.
+    /// Bytes.
     pub(super) bytes: usize,
-    /// In headers.
+    /// Header fields.
     pub(super) count: usize,
 }
 
-/// Where a header's name and value are in the bytes of its head.
+/// Offsets of a header's name and value in its head.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Field {
     name: (usize, usize),
     value: (usize, usize),
 }
 
-/// Goes through the head at the beginning of `bytes`: what `first` makes of its first line, and how long the head is.
-/// `each` looks at the name and the value of every header. None: there is more to come.
+/// Scans the head at the beginning of `bytes`: returns what `first` makes of its first line, and its length. `each`
+/// sees the name and value of every header. `None`: the head is not complete.
 ///
 /// # Errors
-/// When it is no head, as soon as that is to be seen.
+/// If it is malformed, as soon as that is known.
 pub(super) fn scan<T>(
     bytes: &[u8],
     size: Size,
@@ -54,7 +54,7 @@ fn whole<T>(
     mut each: impl FnMut(&[u8], &[u8]) -> Result<(), Refusal>,
 ) -> Result<Option<(T, usize)>, Refusal> {
     let mut next = 0;
-    // Empty lines before a request are passed over (RFC 9112 section 2.2).
+    // Empty lines before a request are skipped (RFC 9112 section 2.2).
     let first = loop {
         let Some((start, end, after)) = line(bytes, next)? else {
             return Ok(None);
@@ -81,7 +81,7 @@ fn whole<T>(
     }
 }
 
-/// The line that begins at `from`: its first byte, the one after its last, and where the next begins.
+/// The line that starts at `from`: its start, its end, and the start of the next.
 fn line(bytes: &[u8], from: usize) -> Result<Option<(usize, usize, usize)>, Refusal> {
     let Some(length) = text_len(&bytes[from..]) else {
         return Ok(None);
@@ -91,17 +91,17 @@ fn line(bytes: &[u8], from: usize) -> Result<Option<(usize, usize, usize)>, Refu
         (b'\n', _) => Ok(Some((from, end, end + 1))),
         (b'\r', Some(b'\n')) => Ok(Some((from, end, end + 2))),
         (b'\r', None) => Ok(None),
-        // A carriage return that ends no line ends one for some (RFC 9112 section 2.2).
+        // A bare CR may be a line end to other parsers (RFC 9112 section 2.2).
         (b'\r', Some(_)) => Err(Refusal::CODEC),
         _ => Err(CHARACTERS),
     }
 }
 
-/// How many bytes of text there are before the first that is none. Eight at a time: this goes over all that comes.
+/// Bytes before the first control character. Eight bytes at a time, since all heads pass here.
 fn text_len(bytes: &[u8]) -> Option<usize> {
     const EACH: u64 = 0x0101_0101_0101_0101;
     const HIGH: u64 = 0x80 * EACH;
-    // In the lowest byte of which it is true the highest bit is set; in those above it may be, too.
+    // The classic test for bytes below a limit: exact for the lowest such byte, which is the one that counts.
     let below = |word: u64, limit: u8| word.wrapping_sub(EACH * u64::from(limit)) & !word & HIGH;
     let mut at = 0;
     while let Some(word) = bytes[at..].first_chunk() {
@@ -115,7 +115,7 @@ fn text_len(bytes: &[u8]) -> Option<usize> {
         if !is_text(bytes[at]) {
             return Some(at);
         }
-        // A tab.
+        // A tab is allowed.
         at += 1;
     }
     let rest = bytes[at..].iter().position(|byte| !is_text(*byte))?;
@@ -125,7 +125,7 @@ fn text_len(bytes: &[u8]) -> Option<usize> {
 impl Field {
     fn parse(bytes: &[u8], start: usize, end: usize) -> Result<Self, Refusal> {
         let line = &bytes[start..end];
-        // Folded lines (RFC 9112 section 5.2) begin with white space, which is in no name.
+        // Folded lines (RFC 9112 section 5.2) start with white space, which no name contains.
         let colon = line.iter().position(|byte| !is_token(*byte)).ok_or(Refusal::CODEC)?;
         if colon == 0 || line[colon] != b':' {
             return Err(Refusal::CODEC);
@@ -139,10 +139,10 @@ impl Field {
     }
 }
 
-/// The headers of a head, with room for those that are added on the way. Their values share its bytes.
+/// The headers of a head, with capacity for those that will be added. Values share its bytes.
 ///
 /// # Errors
-/// When there are more than a map of headers takes.
+/// If there are more than a `HeaderMap` takes.
 pub(super) fn headers(head: &Bytes, fields: &[Field], added: usize) -> Result<HeaderMap, Refusal> {
     let mut headers = HeaderMap::try_with_capacity(fields.len() + added).map_err(|_| TOO_LARGE)?;
     for field in fields {
@@ -154,7 +154,7 @@ pub(super) fn headers(head: &Bytes, fields: &[Field], added: usize) -> Result<He
     Ok(headers)
 }
 
-/// Looks at a head that trickles in: however it does, there are no more than it has lines, and some at twice the length.
+/// Limits how often a slow head is scanned: once for each received line, and whenever its length has doubled.
 #[derive(Debug, Default)]
 pub(crate) struct Looks {
     seen: usize,
@@ -163,7 +163,7 @@ pub(crate) struct Looks {
 }
 
 impl Looks {
-    /// Whether there is to be another look at what has come of a head that may be so large.
+    /// Whether to scan what has been received of a head with this size limit.
     pub(crate) fn is_due(&mut self, bytes: &[u8], size: Size) -> bool {
         let new = bytes.get(self.seen..).unwrap_or_default();
         let ends_line = self.made <= size.count + 2 && new.contains(&b'\n');
@@ -177,7 +177,7 @@ impl Looks {
     }
 }
 
-/// Whether a byte may be in a line: anything but control characters, of which only the tab may.
+/// Whether a byte may be in a line: no control character but the tab.
 pub(super) fn is_text(byte: u8) -> bool {
     const TEXT: [bool; 256] = {
         let mut table = [true; 256];
@@ -192,7 +192,7 @@ pub(super) fn is_text(byte: u8) -> bool {
     TEXT[usize::from(byte)]
 }
 
-/// Whether a byte may be in the name of a header (RFC 9110 section 5.6.2).
+/// Whether a byte may be in a token, such as a header name (RFC 9110 section 5.6.2).
 pub(crate) fn is_token(byte: u8) -> bool {
     const TOKEN: [bool; 256] = {
         let mut table = [false; 256];
@@ -212,13 +212,13 @@ pub(crate) fn is_token(byte: u8) -> bool {
     TOKEN[usize::from(byte)]
 }
 
-/// Whether a list of tokens names one, whatever its case.
+/// Whether a comma-separated list contains a token, ignoring case.
 pub(super) fn names(list: &[u8], token: &[u8]) -> bool {
     let mut tokens = list.split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
     tokens.any(|one| one.eq_ignore_ascii_case(token))
 }
 
-/// A `content-length`: digits alone (RFC 9110 section 8.6).
+/// Parses a `content-length`: digits only (RFC 9110 section 8.6).
 pub(crate) fn length(value: &[u8]) -> Option<u64> {
     let digits = std::str::from_utf8(value)
         .ok()

@@ -1,5 +1,5 @@
-//! What a client's connection is to those who deal with a request: its body, a place for interim answers, and whether the
-//! client is still there.
+//! The receiving side of an HTTP/1.1 connection, shared by its server loop and the request's body: reads the body,
+//! sends interim responses, and notices when the client leaves.
 
 use std::cell::RefCell;
 use std::pin::Pin;
@@ -20,38 +20,38 @@ use crate::proxy::http::connection::Open;
 use crate::proxy::http::meter::Meter;
 use crate::proxy::io::metered::Metered;
 
-/// What is read of further requests while one is being answered, at most.
+/// How much of further (pipelined) requests is read ahead.
 const AHEAD: usize = 16 << 10;
 
-/// The connection, as those see it who read the body of the request.
+/// A downstream connection as the reader of a request body shares it.
 #[derive(Debug)]
 pub(super) struct Connection {
     pub(super) wire: Wire<Metered<Open>>,
-    /// What is still to come of the request.
+    /// What is still to be received of the request.
     pub(super) rest: Rest,
-    /// How long trailers may be.
+    /// Size limit of trailers.
     limit: usize,
-    /// Whether anybody reads the body.
+    /// Whether anyone reads the body.
     pub(super) wanted: bool,
-    /// What is wrong with the body.
+    /// Why the body ended early, if it did.
     pub(super) broken: Option<Broken>,
-    /// Who waits for the end of the body, or for the end of all.
+    /// Waits for the end of the body, or of the connection.
     watcher: Option<Waker>,
-    /// Room for the places of headers, used again.
+    /// Scratch space for header offsets, reused by each request.
     pub(super) fields: Vec<Field>,
 }
 
-/// Why a body is not complete and never will be.
+/// Why a body ended early.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Broken {
-    /// It is none.
+    /// It is malformed.
     Malformed,
-    /// The client went away.
+    /// The client closed the connection.
     Gone,
 }
 
 impl Connection {
-    /// One that is to carry requests.
+    /// A connection that will receive requests.
     pub(super) fn new(wire: Wire<Metered<Open>>, manager: &HttpManager) -> Self {
         Self {
             wire,
@@ -64,7 +64,7 @@ impl Connection {
         }
     }
 
-    /// Counts what goes by for a request from now on: of what came with its head all that was not of another, as in Envoy.
+    /// Counts bytes for a new request: of those received with its head, the ones that belong to no other, as in Envoy.
     pub(super) fn meter(&mut self, came: usize, headers: usize) {
         let meter = Meter::default();
         meter.receive(came);
@@ -72,7 +72,7 @@ impl Connection {
         self.wire.meter = Some(Rc::new(meter));
     }
 
-    /// Wakes whoever watches the connection: the body is over, one way or another.
+    /// Wakes the watcher: the body has ended.
     fn wake(&mut self) {
         if let Some(watcher) = self.watcher.take() {
             watcher.wake();
@@ -103,7 +103,7 @@ impl Connection {
                     return Poll::Ready(Some(Err(PeerError::Malformed(refusal))));
                 }
             }
-            // Nothing of what has come is left. A client that ends a tunnel has gone, as in Envoy.
+            // Everything received has been consumed. As in Envoy, a client that half-closes a tunnel has left.
             if self.wire.ended || ready!(self.wire.poll_fill(cx)).is_err() {
                 self.broken = Some(Broken::Gone);
                 self.wake();
@@ -112,16 +112,16 @@ impl Connection {
         }
     }
 
-    /// Waits until the client goes away.
+    /// Waits until the client leaves.
     pub(super) fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         match self.broken {
             Some(Broken::Gone) => return Poll::Ready(()),
             Some(Broken::Malformed) => return Poll::Pending,
             None => {}
         }
-        // What is to go over to another protocol waits for the host's word, and nobody reads what follows until then.
+        // The bytes after an upgrade request are not read until the host has accepted it.
         if self.rest != Rest::Nothing && (self.wanted || self.rest != Rest::UntilEnd) {
-            // Who reads the body sees it.
+            // The reader of the body notices it.
             if !self
                 .watcher
                 .as_ref()
@@ -144,16 +144,16 @@ impl Connection {
     }
 }
 
-/// The body of a client's request.
+/// The body of a downstream request.
 #[derive(Debug)]
 pub(crate) struct ClientStream(pub(super) Rc<RefCell<Connection>>);
 
-/// Tells a client interim answers to its request.
+/// Sends interim (1xx) responses to the client.
 #[derive(Debug)]
 pub(crate) struct Teller(pub(super) Rc<RefCell<Connection>>);
 
 impl Teller {
-    /// Tells one.
+    /// Sends one.
     pub(crate) fn tell(&self, status: StatusCode, headers: &HeaderMap) {
         encode::interim(&mut self.0.borrow_mut().wire.out, status, headers);
     }

@@ -1,4 +1,4 @@
-//! The head of a request: its first line and its headers.
+//! Parsing the head of a request: request line and headers.
 
 use bytes::{Bytes, BytesMut};
 use http::{Method, Request, StatusCode, Uri};
@@ -7,7 +7,7 @@ use super::lines::{self, Field, Size};
 use super::{Refusal, Rest};
 use crate::proxy::flags::Flags;
 
-/// Methods that a request may have.
+/// The methods that are accepted, as by Envoy.
 pub(crate) const METHODS: [&[u8]; 35] = [
     b"GET",
     b"HEAD",
@@ -46,14 +46,14 @@ pub(crate) const METHODS: [&[u8]; 35] = [
     b"UNSUBSCRIBE",
 ];
 
-/// How many headers a request gets on its way.
+/// Capacity for headers that are added on the way.
 const ADDED: usize = 8;
 
 const URL: Refusal = Refusal::bad("http1.invalid_url");
 const LENGTH_AND_CHUNKED: Refusal = Refusal::bad("http1.content_length_and_chunked_not_allowed");
 const TRANSFER_ENCODING: Refusal = Refusal::not_implemented("http1.invalid_transfer_encoding");
 const VERSION: Refusal = Refusal::broken(StatusCode::UPGRADE_REQUIRED, "Upgrade Required", "low_version");
-/// A URL with a fragment, which is for nobody but the client.
+/// A request target with a fragment, which clients must not send.
 pub(crate) const FRAGMENT: Refusal = Refusal {
     status: StatusCode::BAD_REQUEST,
     text: "",
@@ -61,21 +61,21 @@ pub(crate) const FRAGMENT: Refusal = Refusal {
     details: "path_normalization_failed",
 };
 
-/// A head that is a request's.
+/// The parsed head of a request.
 #[derive(Debug)]
 pub(super) struct Head {
     /// The request without its body.
     pub(super) request: Request<()>,
-    /// What comes after the head.
+    /// What follows the head.
     pub(super) rest: Rest,
-    /// Whether the client may send another request after this one.
+    /// Whether the client may send another request on the connection.
     pub(super) keep_alive: bool,
 }
 
-/// Takes the head at the beginning of `bytes`, which may be as large as `size`; none: there is more to come.
+/// Takes the head at the beginning of `bytes`, of at most `size`; `None`: it is not complete.
 ///
 /// # Errors
-/// When it is no request's.
+/// If it is malformed.
 pub(super) fn take(bytes: &mut BytesMut, fields: &mut Vec<Field>, size: Size) -> Result<Option<Head>, Refusal> {
     let mut found = Found::default();
     let first = |start, end| RequestLine::parse(&bytes[start..end], start);
@@ -95,14 +95,14 @@ pub(super) fn take(bytes: &mut BytesMut, fields: &mut Vec<Field>, size: Size) ->
     }))
 }
 
-/// The first line: a method, and where the target is in the head.
+/// The request line: the method, and the offsets of the target.
 struct RequestLine {
     method: Method,
     target: (usize, usize),
 }
 
 impl RequestLine {
-    /// Reads the line that begins at `start`.
+    /// Parses the line that begins at `start`.
     fn parse(line: &[u8], start: usize) -> Result<Self, Refusal> {
         let (method, rest) = split_at(line, b' ').ok_or(Refusal::CODEC)?;
         if !METHODS.contains(&method) {
@@ -133,12 +133,12 @@ fn uri(line: &RequestLine, head: &Bytes) -> Result<Uri, Refusal> {
     taken.map_err(|_| URL)
 }
 
-/// Whether a target has to be [`encoded`].
+/// Whether a target has bytes that [`encoded`] encodes.
 pub(crate) fn is_odd(target: &[u8]) -> bool {
     target.iter().any(|byte| matches!(byte, b'"' | b'<' | b'>' | b'`'))
 }
 
-/// The target with what [`Uri`] does not take percent-encoded: it is not allowed in a URL (RFC 3986 section 2).
+/// The target with the bytes percent-encoded that RFC 3986 section 2 does not allow and [`Uri`] refuses.
 pub(crate) fn encoded(target: &[u8]) -> Vec<u8> {
     let query = target.iter().position(|byte| *byte == b'?').unwrap_or(target.len());
     let mut out = Vec::with_capacity(target.len() + 8);
@@ -174,7 +174,7 @@ fn check_target<'a>(method: &[u8], target: &'a [u8]) -> Result<&'a [u8], Refusal
     }
 }
 
-/// `http://host/path`.
+/// Checks a target in absolute form.
 fn absolute(target: &[u8]) -> Result<(), Refusal> {
     let Some(colon) = target.windows(3).position(|three| three == b"://") else {
         return Err(Refusal::CODEC);
@@ -191,18 +191,18 @@ fn absolute(target: &[u8]) -> Result<(), Refusal> {
     }
 }
 
-/// Whether the port of an authority is one; none: it has no port.
+/// Whether the port of an authority is valid; `None`: it has none.
 fn port(authority: &[u8]) -> Option<bool> {
     let host = authority.iter().rposition(|byte| *byte == b'@').map_or(0, |at| at + 1);
     let host = &authority[host..];
-    // The colons of an IPv6 address stand in brackets.
+    // An IPv6 address has its colons in brackets.
     let from = host.iter().rposition(|byte| *byte == b']').map_or(0, |at| at + 1);
     let colon = from + host[from..].iter().rposition(|byte| *byte == b':')?;
     let port = std::str::from_utf8(&host[colon + 1..]).unwrap_or_default();
     Some(port.parse::<u16>().is_ok() && !port.starts_with('+'))
 }
 
-/// What may be in `Host` (RFC 3986 section 3.2).
+/// Checks a `host` (RFC 3986 section 3.2).
 fn authority(host: &[u8]) -> Result<(), Refusal> {
     let allowed = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=:@[]".contains(byte);
     match host.iter().all(allowed) {
@@ -211,7 +211,7 @@ fn authority(host: &[u8]) -> Result<(), Refusal> {
     }
 }
 
-/// What headers say of where the request ends, and of what comes after it.
+/// The headers that decide where the request ends and what follows it.
 #[derive(Default)]
 struct Found {
     length: Option<u64>,
@@ -224,7 +224,7 @@ struct Found {
 
 impl Found {
     fn add(&mut self, name: &[u8], value: &[u8]) -> Result<(), Refusal> {
-        // Most headers are of no interest, and most are told by the length of their names.
+        // Most headers do not matter here, and most of those differ in length from the ones that do.
         match name.len() {
             4 if name.eq_ignore_ascii_case(b"host") => authority(value),
             16 if name.eq_ignore_ascii_case(b"proxy-connection") => {
@@ -243,7 +243,7 @@ impl Found {
                 Ok(())
             }
             14 if name.eq_ignore_ascii_case(b"content-length") => {
-                // Also where all lengths are the same, as others may read a list in their own way.
+                // Equal values are refused, too: other parsers may read a list differently.
                 if self
                     .length
                     .replace(lines::length(value).ok_or(Refusal::CODEC)?)

@@ -1,4 +1,4 @@
-//! The head of a response: its status and its headers.
+//! Parsing the head of a response: status line and headers.
 
 use bytes::BytesMut;
 use http::{Method, Response, StatusCode, Version};
@@ -6,34 +6,34 @@ use http::{Method, Response, StatusCode, Version};
 use super::lines::{self, Field, Size};
 use super::{Refusal, Rest};
 
-/// Envoy's limits of a host's heads.
+/// Envoy's limits for response heads.
 pub(crate) const SIZE: Size = Size {
     bytes: 60 << 10,
     count: COUNT,
 };
 
-/// Envoy's limit of headers in one, whichever version of HTTP the host speaks.
+/// Envoy's limit for the number of response headers, whichever version of HTTP.
 pub(crate) const COUNT: usize = 100;
 
-/// How many headers a response gets on its way.
+/// Capacity for headers that are added on the way.
 const ADDED: usize = 3;
 
-/// What was asked, as far as it decides what an answer is.
+/// The kind of request that a response answers, as far as it affects the framing (RFC 9112 section 6.3).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Asked {
-    /// For anything else.
+    /// Any other.
     #[default]
     Other,
-    /// For the head alone.
+    /// HEAD.
     Head,
-    /// To go over to another protocol.
+    /// An upgrade.
     Upgrade,
-    /// For a tunnel.
+    /// CONNECT.
     Connect,
 }
 
 impl Asked {
-    /// What a request asks for, which may want to go over to another protocol.
+    /// The kind of a request with this method, which may be an upgrade.
     pub(crate) fn of(method: &Method, upgrade: bool) -> Self {
         match *method {
             Method::CONNECT => Asked::Connect,
@@ -43,7 +43,7 @@ impl Asked {
         }
     }
 
-    /// Whether an answer of this status opens a tunnel.
+    /// Whether a response of this status opens a tunnel.
     pub(crate) fn is_tunnel(self, status: StatusCode) -> bool {
         match self {
             Asked::Upgrade => status == StatusCode::SWITCHING_PROTOCOLS,
@@ -52,7 +52,7 @@ impl Asked {
         }
     }
 
-    /// Whether an answer of this status has no body, whatever its headers say (RFC 9110 section 6.4.1).
+    /// Whether a response of this status has no body, whatever its headers say (RFC 9110 section 6.4.1).
     pub(crate) fn is_bodiless(self, status: StatusCode) -> bool {
         self == Asked::Head
             || status.is_informational()
@@ -61,29 +61,29 @@ impl Asked {
     }
 }
 
-/// A head that is a response's.
+/// The parsed head of a response.
 #[derive(Debug)]
 pub(crate) struct Head {
     /// The response without its body.
     pub(crate) response: Response<()>,
-    /// What comes after the head.
+    /// What follows the head.
     pub(crate) rest: Rest,
-    /// Whether the host takes another request on this connection.
+    /// Whether the connection can be reused.
     pub(crate) keep_alive: bool,
 }
 
 impl Head {
-    /// Whether another answer to the same request follows it.
+    /// Whether it is an interim (1xx) response.
     pub(crate) fn is_interim(&self) -> bool {
         let status = self.response.status();
         status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS
     }
 }
 
-/// Takes the head at the beginning of `bytes`; none: there is more to come.
+/// Takes the head at the beginning of `bytes`; `None`: it is not complete.
 ///
 /// # Errors
-/// When it is no response's, or does not say where the response ends in a way that two readers must understand alike.
+/// If it is malformed, or its length is ambiguous.
 pub(crate) fn take(bytes: &mut BytesMut, fields: &mut Vec<Field>, asked: Asked) -> Result<Option<Head>, Refusal> {
     let mut found = Found::default();
     let first = |start, end| status_line(&bytes[start..end]);
@@ -108,7 +108,7 @@ pub(crate) fn take(bytes: &mut BytesMut, fields: &mut Vec<Field>, asked: Asked) 
     }))
 }
 
-/// `HTTP/1.1 200 OK`, of which the text may be missing.
+/// Parses `HTTP/1.1 200 OK`; the reason phrase may be missing.
 fn status_line(line: &[u8]) -> Result<(Version, StatusCode), Refusal> {
     let (version, rest) = match line {
         [b'H', b'T', b'T', b'P', b'/', b'1', b'.', b'1', b' ', rest @ ..] => (Version::HTTP_11, rest),
@@ -123,7 +123,7 @@ fn status_line(line: &[u8]) -> Result<(Version, StatusCode), Refusal> {
     Ok((version, status))
 }
 
-/// What headers say of where the response ends, and of what comes after it.
+/// The headers that decide where the response ends and what follows it.
 #[derive(Default)]
 struct Found {
     length: Option<u64>,
@@ -139,8 +139,7 @@ impl Found {
                 self.closes |= lines::names(value, b"close");
                 self.stays |= lines::names(value, b"keep-alive");
             }
-            // More than one, or what is neither, may mean one thing to one reader and another to the next (RFC 9112
-            // section 6.3).
+            // Several lengths, or an invalid one, may be read differently by others (RFC 9112 section 6.3).
             14 if name.eq_ignore_ascii_case(b"content-length") => {
                 let length = lines::length(value).filter(|_| self.length.is_none());
                 self.length = Some(length.ok_or(Refusal::CODEC)?);

@@ -1,28 +1,28 @@
-//! What is still to come of a message.
+//! The framing of a message body: what is still to be received of it.
 
 use bytes::{Bytes, BytesMut};
 
 use super::Refusal;
 use super::chunks::Chunks;
 
-/// What comes after the head of a message, or what is left of it.
+/// What is still to be received of a message, after its head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Rest {
     /// Nothing: the message is complete.
     Nothing,
-    /// That many bytes, at least one.
+    /// So many bytes, at least one.
     Length(u64),
     /// Chunks.
     Chunks(Chunks),
-    /// Whatever comes until the connection ends.
+    /// Everything until the connection ends.
     UntilEnd,
 }
 
 impl Rest {
-    /// A body in chunks that begins.
+    /// At the start of a chunked body.
     pub(crate) const CHUNKED: Self = Self::Chunks(Chunks::START);
 
-    /// A body of a length.
+    /// At the start of a body of this length.
     pub(crate) fn length(length: u64) -> Self {
         match length {
             0 => Rest::Nothing,
@@ -30,11 +30,11 @@ impl Rest {
         }
     }
 
-    /// Takes a piece of the body from what has come; none: more has to come, or the message is complete. Trailers may be
-    /// as long as `limit`.
+    /// Takes a piece of the body from the read buffer; `None`: none has been received, or the message is complete.
+    /// Trailers may have `limit` bytes.
     ///
     /// # Errors
-    /// When it is no body.
+    /// If the body is malformed.
     pub(crate) fn take(&mut self, bytes: &mut BytesMut, limit: usize) -> Result<Option<Bytes>, Refusal> {
         let piece = match self {
             Rest::Nothing => None,

@@ -1,12 +1,12 @@
-//! A client's connection: one request after the other, each answered before the next is looked at.
+//! The HTTP/1.1 server: reads one request at a time from a downstream connection and answers it.
 //!
 //! ```text
-//! head ── exchange ── answer ──┬─> head …
-//!   └ refused: the last answer └─> linger, if it was the last
+//! head ── exchange ── response ──┬─> head …
+//!   └ malformed: last response   └─> linger, if it was the last
 //! ```
 //!
-//! What follows the head is read when whoever deals with the request asks for it, from the same socket, by
-//! [`ClientStream`]. Once all of it has come, the connection is watched: a client that goes away ends its request.
+//! The request's body is read by [`ClientStream`], from the same socket, when the exchange polls it. Once the request
+//! is complete, the connection is watched: if the client leaves, its request ends.
 
 use std::cell::RefCell;
 use std::future::{Future, poll_fn};
@@ -39,11 +39,11 @@ use crate::proxy::http::{HttpManager, exchange};
 use crate::proxy::io::metered::Metered;
 use crate::proxy::turn;
 
-/// Serves a connection, of which `read` has come already, to its end. When `ending` is over there are no further
-/// requests on it, and at the time that it names, it is cut off.
+/// Serves a connection, of which `read` has been read already, to its end. When `ending` is ready the connection closes
+/// gracefully, as that says.
 ///
 /// # Errors
-/// When the connection breaks.
+/// If the connection fails.
 pub(crate) async fn serve<'a, E>(
     io: Metered<Open>,
     read: BytesMut,
@@ -73,13 +73,13 @@ where
 /// How a connection ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Over {
-    /// The client knows, or there was nothing under way.
+    /// The client has been told, or nothing was under way.
     Announced,
-    /// The client has gone away, or is cut off.
+    /// The client has left, or its time is up.
     Gone,
 }
 
-/// How long the head of a request may take, and what is said when it takes longer.
+/// `request_headers_timeout`, or the idle timeout before the first byte, and the reply when it is reached.
 #[derive(Clone, Copy, Debug)]
 struct Late(Option<(Duration, Refusal)>);
 
@@ -119,12 +119,12 @@ impl Late {
     }
 }
 
-/// Waits for whoever takes nothing of the last that is said, as long as for one who has it (`delayed_close_timeout`).
+/// Waits, as long as `delayed_close_timeout`, for a client that reads nothing of the last response.
 #[derive(Default)]
 struct HeldUp(Option<(usize, Pin<Box<Sleep>>)>);
 
 impl HeldUp {
-    /// So much is still to be written. Ready when it was as much for so long; zero: never, as in Envoy.
+    /// Ready when the unwritten bytes have not become fewer for `limit`; zero: never, as in Envoy.
     fn poll(&mut self, cx: &mut Context<'_>, unwritten: usize, limit: Duration) -> Poll<()> {
         if limit.is_zero() {
             return Poll::Pending;
@@ -138,7 +138,7 @@ impl HeldUp {
     }
 }
 
-/// Who reads requests and writes answers.
+/// The server loop of one connection.
 struct Server<'a, E> {
     connection: Rc<RefCell<Connection>>,
     downstream: &'a Rc<Downstream>,
@@ -146,7 +146,7 @@ struct Server<'a, E> {
     ending: Ending<'a, E>,
 }
 
-/// What comes next on a connection.
+/// What the server loop does next.
 enum Next {
     Request(Head),
     Refused(Refusal),
@@ -198,7 +198,7 @@ impl<E: Future<Output = Farewell>> Server<'_, E> {
                             if self.downstream.manager.metered {
                                 connection.meter(came, meter::http1_headers(head.request.headers()));
                             }
-                            // The host's answer is read into the same, and not into one that is made for it.
+                            // The worker's buffer is then free for the upstream response.
                             connection.wire.rest();
                             return Poll::Ready(Ok(Next::Request(head)));
                         }
@@ -245,7 +245,7 @@ impl<E: Future<Output = Farewell>> Server<'_, E> {
         .await
     }
 
-    /// The answer to a request; none: there is nobody any more who wants it.
+    /// The response to a request; `None`: the client has left.
     async fn answer(&mut self, head: Head) -> Option<Response<ResponseBody>> {
         self.connection.borrow_mut().wanted = false;
         let request: Request<Incoming> = head
@@ -253,7 +253,7 @@ impl<E: Future<Output = Farewell>> Server<'_, E> {
             .map(|()| Incoming::Http1Client(ClientStream(self.connection.clone())));
         let passed_on = self.downstream.manager.proxy_100_continue;
         let interims = Interims::by_http1(Teller(self.connection.clone()), passed_on);
-        // In a place of its own, so that connections without a request take little.
+        // Boxed, so that idle connections take little memory.
         let meter = self.connection.borrow().wire.meter.clone();
         let mut exchange = Box::pin(exchange::exchange(self.downstream.clone(), request, interims, meter));
         poll_fn(|cx| {
@@ -268,16 +268,16 @@ impl<E: Future<Output = Farewell>> Server<'_, E> {
         .await
     }
 
-    /// Writes what the client is told before the answer.
+    /// Writes interim responses.
     fn poll_interims(&self, cx: &mut Context<'_>) {
         let wire = &mut self.connection.borrow_mut().wire;
         if !wire.out.is_empty() {
-            // What is not written now goes before the answer.
+            // What cannot be written now is written with the response.
             let _ = wire.poll_flush(cx);
         }
     }
 
-    /// Waits until the client goes away, or has to.
+    /// Waits until the client leaves or its time is up.
     fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self.connection.borrow_mut().poll_gone(cx).is_ready() {
             return Poll::Ready(());
@@ -285,7 +285,7 @@ impl<E: Future<Output = Farewell>> Server<'_, E> {
         self.ending.poll(cx)
     }
 
-    /// Writes an answer; none: there may be another request.
+    /// Writes a response; `None`: the connection can take another request.
     async fn write(
         &mut self,
         response: Response<ResponseBody>,
@@ -324,7 +324,7 @@ impl<E: Future<Output = Farewell>> Server<'_, E> {
                             coding.piece(out, frame.into_data().unwrap_or_default(), ended)
                         }
                         Some(Err(_)) => {
-                            // Who reads it is to know that it is not whole.
+                            // Closing without the last chunk tells the client that the body is not complete.
                             (ended, broken) = (true, true);
                             Ok(())
                         }
@@ -348,7 +348,7 @@ impl<E: Future<Output = Farewell>> Server<'_, E> {
                 } else if ended {
                     return Poll::Ready(Ok(true));
                 }
-                // What it takes none of has its limits all the same.
+                // A client that reads nothing is still subject to the timeouts.
                 if !ended && !connection.wire.out.has_room() && body.poll_overdue(cx).is_ready() {
                     return Poll::Ready(Ok(false));
                 }
@@ -377,8 +377,8 @@ impl<E: Future<Output = Farewell>> Server<'_, E> {
         })
     }
 
-    /// Tells the client that nothing more comes, and lets it read that before the connection is gone: closed at once, what
-    /// the client is still sending would make the system reset it, and the client might never read the last answer.
+    /// Half-closes the connection and waits for the client to close it. Closing at once while the client still sends
+    /// would make the kernel reset the connection, and the client might lose the last response.
     async fn linger(&mut self) -> io::Result<()> {
         let mut told = false;
         let unread = poll_fn(|cx| {
@@ -395,7 +395,7 @@ impl<E: Future<Output = Farewell>> Server<'_, E> {
             }
             Poll::Ready(Ok(()))
         });
-        // The client has closed it, or takes too long to.
+        // Either the client closes or the time is up.
         tokio::time::timeout(self.downstream.manager.limits.delayed_close, unread)
             .await
             .unwrap_or(Ok(()))

@@ -1,4 +1,4 @@
-//! A connection with what has come on it and what is still to be written.
+//! A connection's read buffer and outbox.
 
 use std::cell::Cell;
 use std::io::{self, IoSlice};
@@ -12,34 +12,34 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use crate::proxy::http::meter::Meter;
 use crate::proxy::io::reading::{Room, give_back};
 
-/// What gathers before it is written, at most.
+/// How much is gathered before it is written.
 const GATHERED: usize = 32 << 10;
 
-/// Pieces of this length are not worth a copy.
+/// Pieces this long are written from where they are, not copied.
 const LONG: usize = 8 << 10;
 
 thread_local! {
-    /// The buffer of this thread: a connection on which nothing happens has none.
+    /// The thread's spare write buffer: an idle connection holds none.
     static WRITING: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
-/// The connection.
+/// A connection with its buffers.
 #[derive(Debug)]
 pub(crate) struct Wire<I> {
     io: I,
-    /// What has come and was not taken yet.
+    /// Bytes received and not yet consumed.
     pub(crate) read: BytesMut,
     room: Room,
-    /// Whether the peer has sent all it will.
+    /// Whether the peer has half-closed the connection.
     pub(crate) ended: bool,
-    /// What is to be written.
+    /// Bytes to be written.
     pub(crate) out: Outbox,
-    /// What goes by is counted there.
+    /// Counts the bytes on the wire of the current request.
     pub(crate) meter: Option<Rc<Meter>>,
 }
 
 impl<I: AsyncRead + AsyncWrite + Unpin> Wire<I> {
-    /// A connection of which `read` has come already.
+    /// A connection of which `read` has been read already.
     pub(crate) fn new(io: I, read: BytesMut) -> Self {
         Self {
             io,
@@ -51,7 +51,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Wire<I> {
         }
     }
 
-    /// Reads what has come. Afterwards there is more than before, or the peer has ended.
+    /// Reads. When ready, more bytes are there or the peer has ended.
     pub(crate) fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.ended {
             return Poll::Ready(Ok(()));
@@ -64,12 +64,12 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Wire<I> {
         Poll::Ready(Ok(()))
     }
 
-    /// Gives the buffer back to the thread, if there is nothing in it: for the next connection of which something is read.
+    /// Returns an empty buffer to the thread, for the next connection that reads.
     pub(crate) fn rest(&mut self) {
         give_back(&mut self.read);
     }
 
-    /// Writes all there is to write.
+    /// Writes everything in the outbox.
     pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let Some(meter) = &self.meter else {
             return self.out.poll_flush(cx, &mut self.io);
@@ -80,14 +80,14 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Wire<I> {
         polled
     }
 
-    /// Writes all there is to write, and tells the peer that it was all.
+    /// Writes everything in the outbox and half-closes the connection.
     pub(crate) fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_flush(cx))?;
         Pin::new(&mut self.io).poll_shutdown(cx)
     }
 }
 
-/// What is to be written: short pieces in one, a long one, and what follows it.
+/// Bytes to be written: short pieces gathered, then one long piece, then a static end.
 #[derive(Debug, Default)]
 pub(crate) struct Outbox {
     short: Vec<u8>,
@@ -98,29 +98,29 @@ pub(crate) struct Outbox {
 }
 
 impl Outbox {
-    /// Whether all of it is written.
+    /// Whether everything is written.
     pub(crate) fn is_empty(&self) -> bool {
         self.short.is_empty() && self.long.is_empty() && self.after.is_empty() && !self.unflushed
     }
 
-    /// How much is still to be written.
+    /// How much is unwritten.
     pub(crate) fn unwritten(&self) -> usize {
         self.short.len() - self.written + self.long.len() + self.after.len()
     }
 
-    /// How many bytes the headers have that were just put in, after so many bytes and the first line.
+    /// How many header bytes were added since the outbox held `before` bytes, not counting the first line.
     pub(crate) fn headers_since(&self, before: usize) -> usize {
         let head = self.short.get(before..).unwrap_or_default();
         let first = head.iter().position(|byte| *byte == b'\n').map_or(0, |end| end + 1);
         (head.len() - first).saturating_sub(b"\r\n".len())
     }
 
-    /// Whether it takes another piece before what is there is written.
+    /// Whether it takes another piece before the next write.
     pub(crate) fn has_room(&self) -> bool {
         self.long.is_empty() && self.after.is_empty() && self.short.len() < GATHERED
     }
 
-    /// Where short pieces are put. Only for as long as it takes another piece.
+    /// The buffer for short pieces; only while [`Outbox::has_room`].
     pub(crate) fn short(&mut self) -> &mut Vec<u8> {
         debug_assert!(self.has_room());
         if self.short.capacity() == 0 {
@@ -129,7 +129,7 @@ impl Outbox {
         &mut self.short
     }
 
-    /// Puts a piece in, and what comes after it.
+    /// Adds a piece, and what follows it.
     pub(crate) fn put(&mut self, piece: Bytes, after: &'static [u8]) {
         if piece.len() < LONG {
             let short = self.short();
@@ -140,7 +140,7 @@ impl Outbox {
         }
     }
 
-    /// Forgets what nobody takes any more.
+    /// Drops what can no longer be written.
     pub(crate) fn forget(&mut self) {
         self.written = 0;
         (self.long, self.after, self.unflushed) = (Bytes::new(), b"", false);

@@ -1,4 +1,4 @@
-//! The body of a message that comes by HTTP/2.
+//! The body of a message received over HTTP/2.
 
 use std::task::{Context, Poll, ready};
 
@@ -11,19 +11,19 @@ use super::pump::Pump;
 use super::waits::Piece;
 use crate::proxy::http::body::RequestBody;
 
-/// The body.
+/// A message body.
 #[derive(Debug)]
 pub(crate) struct StreamBody {
-    /// The stream, as long as something is to come.
+    /// The receiving half of the stream, until the end of the body.
     receiver: Option<Receiver>,
-    /// What is still to come of `content-length`.
+    /// What `content-length` says is still to be received.
     length: Option<u64>,
-    /// What is still being sent the other way: a host may answer before it has the whole request.
+    /// The request's body while it is still being sent: a host may respond before it has all of it.
     request: Option<Box<Pump<RequestBody>>>,
 }
 
 impl StreamBody {
-    /// What a peer sends on a stream after headers that say how long it is.
+    /// The body after headers with this `content-length`.
     pub(super) fn new(receiver: Receiver, length: Option<u64>) -> Self {
         Self {
             receiver: Some(receiver).filter(|receiver| !receiver.is_taken()),
@@ -32,8 +32,8 @@ impl StreamBody {
         }
     }
 
-    /// What a host sends while it receives the rest of the request. When its answer is over before the request is, the
-    /// rest is not sent, as in Envoy.
+    /// The body of a response, which also drives the rest of the request. As in Envoy, what is unsent when the response
+    /// is complete is not sent.
     pub(super) fn answer(receiver: Receiver, length: Option<u64>, request: Option<Box<Pump<RequestBody>>>) -> Self {
         Self {
             request,
@@ -45,7 +45,7 @@ impl StreamBody {
         if let Some(request) = &mut self.request
             && request.poll(cx).is_ready()
         {
-            // What broke it off tells the answer, too.
+            // The same failure ends the response.
             self.request = None;
         }
         let Some(receiver) = &mut self.receiver else {
@@ -57,7 +57,7 @@ impl StreamBody {
         }
         Poll::Ready(piece.map(|piece| match piece? {
             Piece::Data(data) => {
-                // A body of another length is an error of the stream.
+                // A body of another length is a stream error.
                 self.length = self.length.map(|left| left.saturating_sub(data.len() as u64));
                 Ok(Frame::data(data))
             }

@@ -1,4 +1,4 @@
-//! A connection to a host.
+//! Upstream HTTP/2 connections.
 
 use std::fmt;
 use std::future::poll_fn;
@@ -25,13 +25,13 @@ use crate::proxy::http::body::RequestBody;
 use crate::proxy::http::interim::Interims;
 use crate::proxy::http::meter::Meter;
 
-/// Envoy's limit of headers.
+/// Envoy's limit for response headers.
 const HEADER_BYTES: u32 = 60 << 10;
 
-/// A connection, for those who send requests on it. When this is dropped, it closes as soon as they have ended.
+/// A connection, for those who send requests on it. Dropping it closes the connection once their streams have ended.
 pub(crate) struct Client(Shared);
 
-/// Whoever drives the connection.
+/// Drives the connection's socket.
 #[derive(Debug)]
 pub(crate) struct ClientDriver<I> {
     driver: Driver<I>,
@@ -39,8 +39,8 @@ pub(crate) struct ClientDriver<I> {
     keepalive: Option<KeepAlive>,
 }
 
-/// Begins to speak HTTP/2: `window` is what each stream may have on its way to us, `connection_window` all of them
-/// together, `keepalive` interval and timeout.
+/// Starts HTTP/2: `window` is each stream's receive window, `connection_window` that of the connection, `keepalive`
+/// interval and timeout.
 pub(crate) fn begin<I: AsyncRead + AsyncWrite + Unpin>(
     io: I,
     window: u32,
@@ -67,10 +67,10 @@ pub(crate) fn begin<I: AsyncRead + AsyncWrite + Unpin>(
 }
 
 impl<I: AsyncRead + AsyncWrite + Unpin> ClientDriver<I> {
-    /// Reads and writes until the connection is over. Its streams have learnt of that by then.
+    /// Reads and writes until the connection ends. All streams have failed by then.
     ///
     /// # Errors
-    /// When it breaks, or the host breaks the protocol.
+    /// If the connection fails or the host violates the protocol.
     pub(crate) async fn run(mut self) -> Result<(), Error> {
         let over = poll_fn(|cx| self.poll(cx)).await;
         poll_fn(|cx| {
@@ -110,23 +110,23 @@ impl Client {
         connection.over().is_some() || connection.is_leaving()
     }
 
-    /// Streams that the host takes at the same time.
+    /// How many more concurrent streams the host allows.
     pub(crate) fn room(&self) -> usize {
         self.0.borrow().room() as usize
     }
 
-    /// Waits until there is room for one more stream.
+    /// Waits until the host allows another stream.
     ///
     /// # Errors
-    /// When there will be none.
+    /// If it never will.
     pub(crate) async fn ready(&self) -> Result<(), Error> {
         poll_fn(|cx| self.0.borrow_mut().poll_room(cx)).await
     }
 
-    /// Sends a request, for which there is room, as far as it is there.
+    /// Starts a request, which the host must allow, and sends what is there of its body.
     ///
     /// # Errors
-    /// When the connection is over.
+    /// If the connection has ended.
     pub(crate) fn send(
         &self,
         request: Request<RequestBody>,
@@ -188,21 +188,21 @@ impl fmt::Debug for Client {
     }
 }
 
-/// A request that was sent, as far as it was there.
+/// A request that has been started.
 #[derive(Debug)]
 pub(crate) struct Answering {
     receiver: Receiver,
-    /// What sends the body, if there is one.
+    /// Sends the rest of the body, if there is any.
     pump: Option<Box<Pump<RequestBody>>>,
-    /// The protocol that the request wants to go over to.
+    /// The protocol of an upgrade request.
     tunnel: Option<HeaderValue>,
 }
 
 impl Answering {
-    /// Sends the rest, and waits for the head of the answer. Somebody may want to hear interim ones.
+    /// Sends the rest of the request and waits for the response headers; interim responses go to `interims`.
     ///
     /// # Errors
-    /// When there is none.
+    /// If the stream fails.
     pub(crate) async fn answer(mut self, interims: Option<&Interims>) -> Result<Response<StreamBody>, Error> {
         let answered = poll_fn(|cx| {
             if self.pump.as_mut().is_some_and(|pump| pump.poll(cx).is_ready()) {
@@ -229,7 +229,7 @@ impl Answering {
     }
 }
 
-/// Makes the headers of a request those that HTTP/2 has. What stood in `Host` until here.
+/// Turns the headers of an HTTP/1.1 request into those of HTTP/2, and returns what `host` was.
 fn complete(head: &mut request::Parts, body: &RequestBody) -> Option<HeaderValue> {
     remove_what_is_not_in_http2(&mut head.headers);
     if let Some(length) = body.size_hint().exact().filter(|length| *length > 0) {

@@ -1,7 +1,7 @@
-//! A connection without its socket: what is known of it and of its streams, and what it has to say.
+//! An HTTP/2 connection without its socket: the state of the connection and its streams, and the frames to be written.
 //!
-//! Whoever drives the socket shares it with those who send and receive on its streams, all on one thread. What any of
-//! them has to say is written into one outbox, which the driver empties at the end of each of its turns.
+//! The driver of the socket shares it with those who receive and send on streams, all on one thread. Whatever any of
+//! them writes goes to one outbox, which the driver flushes at the end of each of its turns.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -22,24 +22,24 @@ use super::stream::{Heard, Said, register};
 use super::table::Table;
 use crate::proxy::http::Underscores;
 
-/// Streams that we reset for what the peer did wrong, before the connection ends.
+/// How many streams may be reset for the peer's errors before the connection ends.
 const RESET_STREAMS: u32 = 1024;
 
-/// Streams that we have reset and remember, because the peer may not know yet.
+/// How many reset streams are remembered, as the peer may still send on them.
 const REMEMBERED: usize = 128;
 
-/// Answers (to PING, SETTINGS and what is wrong) that wait to be written. While there are as many, nothing is read, which
-/// could need one more.
+/// How many control frames (PING and SETTINGS ACKs, RST_STREAM) may be unwritten. Beyond that nothing is read, since
+/// each frame may need another.
 const OWED: u32 = 1000;
 
-/// What waits to be written on a client's connection, apart from data. While there is as much, no requests are read.
+/// How many bytes other than data may be unwritten on a downstream connection. Beyond that no requests are read.
 const UNWRITTEN: usize = 256 << 10;
 
-/// Pings that we send, by what they carry.
+/// Payloads of our PINGs, by purpose.
 pub(super) const ALIVE: [u8; 8] = *b"alive?  ";
 pub(super) const SHUTDOWN: [u8; 8] = *b"shutdown";
 
-/// A connection that is shared.
+/// A shared connection.
 pub(super) type Shared = Rc<RefCell<Connection>>;
 
 /// Which side we are.
@@ -51,37 +51,37 @@ pub(super) enum Role {
     Client,
 }
 
-/// What we allow the peer.
+/// What we grant the peer.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Config {
     pub(super) role: Role,
-    /// What each stream may have on its way to us.
+    /// Receive window of each stream.
     pub(super) stream_window: u32,
-    /// The same for all of them together.
+    /// Receive window of the connection.
     pub(super) connection_window: u32,
-    /// The headers of a message, as RFC 9113 section 6.5.2 counts them.
+    /// Size of a header list, counted as in RFC 9113 section 6.5.2.
     pub(super) header_bytes: u32,
-    /// Streams at the same time.
+    /// Concurrent streams.
     pub(super) max_streams: u32,
-    /// Whether clients may ask for other protocols (RFC 8441).
+    /// Whether extended CONNECT is accepted (RFC 8441).
     pub(super) connect_protocol: bool,
     /// What becomes of trailers with `_` in their names.
     pub(super) underscores: Underscores,
-    /// Whether bytes on the wire are counted for each of a client's requests.
+    /// Whether bytes on the wire are counted for each downstream request.
     pub(super) metered: bool,
 }
 
-/// How far a connection is with its end.
+/// How far the graceful close of a connection has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Going {
     Not,
-    /// The peer was told, and may have sent requests before it knew.
+    /// A first GOAWAY is sent; the peer may have started streams before it received that.
     Announced,
-    /// There are no streams after this one.
+    /// The final GOAWAY: no streams after this one.
     After(u32),
 }
 
-/// A block of headers of which there is more to come.
+/// A header block that CONTINUATION frames complete.
 #[derive(Debug)]
 pub(super) struct Block {
     pub(super) stream: u32,
@@ -90,25 +90,25 @@ pub(super) struct Block {
     pub(super) frames: usize,
 }
 
-/// What a peer does that brings nothing.
+/// Frames that do nothing, counted against floods.
 #[derive(Debug, Default)]
 pub(super) struct Idle {
-    /// Frames without anything in them, one after the other.
+    /// Consecutive frames with an empty payload.
     pub(super) empty: u32,
     pub(super) priorities: u32,
     pub(super) window_updates: u32,
-    /// Requests that were given up before they were looked at, since somebody last looked.
+    /// Requests reset before anyone looked at them, since one was last looked at.
     pub(super) unseen: u32,
 }
 
-/// A request that has come.
+/// A received request.
 #[derive(Debug)]
 pub(super) struct Begun {
     pub(super) stream: usize,
     pub(super) asked: Asked,
 }
 
-/// The connection.
+/// The state of a connection.
 #[derive(Debug)]
 pub(super) struct Connection {
     pub(super) config: Config,
@@ -117,49 +117,49 @@ pub(super) struct Connection {
     pub(super) encoder: Encoder,
     pub(super) out: Outbox,
     pub(super) table: Table,
-    /// The highest stream that either the client or we as one have begun.
+    /// The highest stream id that the client (we, if upstream) has used.
     pub(super) last: u32,
-    /// Streams that count against the limits.
+    /// Streams that count against the concurrency limit.
     pub(super) active: u32,
-    /// Streams that were begun at any time.
+    /// Streams started so far.
     pub(super) opened: u32,
     pub(super) receiving: Receiving,
     pub(super) sending: Sending,
-    /// Streams with data that waits, in the order of their turns.
+    /// Streams with data to send, in round-robin order.
     pub(super) turns: VecDeque<usize>,
-    /// Requests that nobody has looked at.
+    /// Requests that nobody has looked at yet.
     pub(super) begun: VecDeque<Begun>,
-    /// The authority of the last request: most are alike.
+    /// The authority of the last request, reused since most are the same.
     pub(super) authority: Option<Authority>,
     pub(super) block: Option<Block>,
-    /// How many bytes the frames of the headers have that came last.
+    /// Size of the last received header block, with its frame heads.
     pub(super) heading: usize,
-    /// Whether the peer's settings have come, which are the first that it says.
+    /// Whether the peer's SETTINGS have been received, which must be its first frame.
     pub(super) greeted: bool,
     pub(super) going: Going,
-    /// Whether the peer has said that it takes no more streams.
+    /// Whether the peer has sent GOAWAY.
     pub(super) peer_going: bool,
-    /// Whether the ping that asks whether the peer is there was answered.
+    /// Whether our keepalive PING was acknowledged.
     pub(super) alive: bool,
-    /// How many bytes have come.
+    /// Bytes received.
     pub(super) received: u64,
     pub(super) idle: Idle,
-    /// Frames with data that were sent.
+    /// DATA frames sent.
     pub(super) data_frames: u32,
     pub(super) owed: u32,
     resets: u32,
     reset: VecDeque<u32>,
-    /// Why it is over.
+    /// Why it has ended.
     over: Option<Error>,
     driver: Option<Waker>,
-    /// Whether the driver has to be woken for what is to be written.
+    /// Whether the driver sleeps, and has to be woken to write.
     resting: bool,
-    /// Who waits for room for one more stream.
+    /// Waiting for the peer to allow another stream.
     pub(super) openers: Vec<Waker>,
 }
 
 impl Connection {
-    /// One that has just begun: our settings are the first that it says.
+    /// A new connection, with our SETTINGS in the outbox.
     pub(super) fn new(config: Config) -> Self {
         let window = config.connection_window.max(flow::INITIAL);
         let mut connection = Self {
@@ -216,13 +216,13 @@ impl Connection {
         }
     }
 
-    /// The driver's turn begins: what is to be written goes out at its end.
+    /// The driver's turn begins: whatever is written now goes out at its end.
     pub(super) fn turn_begins(&mut self, cx: &Context<'_>) {
         self.resting = false;
         register(&mut self.driver, cx);
     }
 
-    /// It ends: whoever wants to write from now on wakes the driver.
+    /// The turn ends: from now on the driver has to be woken to write.
     pub(super) fn turn_ends(&mut self) {
         self.resting = true;
     }
@@ -236,18 +236,18 @@ impl Connection {
         }
     }
 
-    /// Whether nothing more is to be read until something is written.
+    /// Whether nothing more may be read until something is written.
     pub(super) fn is_clogged(&self) -> bool {
         let unwritten = self.config.role == Role::Server && self.out.short_len() >= UNWRITTEN;
         unwritten || self.owed >= OWED
     }
 
-    /// Why it is over, if it is.
+    /// Why it has ended, if it has.
     pub(super) fn over(&self) -> Option<Error> {
         self.over
     }
 
-    /// Nothing more comes or goes on it.
+    /// Ends the connection and all of its streams.
     pub(super) fn fail(&mut self, error: Error) {
         if self.over.is_some() {
             return;
@@ -260,14 +260,14 @@ impl Connection {
         self.openers.drain(..).for_each(Waker::wake);
     }
 
-    /// Tells the peer of the end, and why.
+    /// Sends GOAWAY with this error code.
     pub(super) fn go_away(&mut self, reason: Reason) {
         let last = if self.config.role == Role::Server { self.last } else { 0 };
         frame::write_goaway(self.out.short(), last, reason);
         self.going = Going::After(last);
     }
 
-    /// Takes no more streams, as soon as the client knows: those that are on their way are answered.
+    /// Closes gracefully, by a first GOAWAY: streams that the client has already started are served.
     pub(super) fn shut_down(&mut self) {
         if self.going == Going::Not {
             self.going = Going::Announced;
@@ -277,19 +277,19 @@ impl Connection {
         }
     }
 
-    /// Takes no more streams, whether the client knows or not.
+    /// Takes no more streams, whether or not the client has acknowledged the first GOAWAY.
     pub(super) fn last_call(&mut self) {
         if !matches!(self.going, Going::After(_)) {
             self.go_away(Reason::NO_ERROR);
         }
     }
 
-    /// Whether the last stream has ended, and no other may begin.
+    /// Whether the last stream has ended, and no other may start.
     pub(super) fn is_done(&self) -> bool {
         matches!(self.going, Going::After(_)) && self.table.is_empty()
     }
 
-    /// The next request that has come.
+    /// Takes the next received request.
     pub(super) fn next_begun(&mut self) -> Option<Begun> {
         if self.begun.is_empty() {
             self.idle.unseen = 0;
@@ -297,7 +297,7 @@ impl Connection {
         self.begun.pop_front()
     }
 
-    /// A stream is over, for this reason.
+    /// A stream has failed.
     pub(super) fn breaks(&mut self, place: usize, error: Error) {
         let Some(stream) = self.table.get_mut(place) else {
             return;
@@ -309,7 +309,7 @@ impl Connection {
         self.settle(place);
     }
 
-    /// Resets a stream, for a reason that is told to the peer and one for ourselves.
+    /// Resets a stream, with an error code for the peer and an error for our side.
     pub(super) fn reset(&mut self, place: usize, reason: Reason, error: Error) {
         let Some(stream) = self.table.get_mut(place) else {
             return;
@@ -318,12 +318,12 @@ impl Connection {
             return;
         }
         if self.config.metered {
-            // Those of hosts are taken down by then.
+            // Upstream streams have been recorded by then.
             stream.said_reset();
         }
         let (id, unread) = (stream.id, stream.data.clear());
         if unread > 0 {
-            // Nobody is to take for the whole what is left of it.
+            // What has been received of it must not count as complete.
             stream.heard = Heard::Body;
         }
         self.free(unread);
@@ -331,19 +331,19 @@ impl Connection {
         self.breaks(place, error);
     }
 
-    /// Resets what the peer did wrong on a stream.
+    /// Resets a stream on which the peer violated the protocol.
     ///
     /// # Errors
-    /// When it does so too often.
+    /// If that happens too often.
     pub(super) fn offends(&mut self, place: usize, reason: Reason) -> Result<(), Reason> {
         self.reset(place, reason, Error::Broken(reason));
         self.offended()
     }
 
-    /// Resets a stream that is not there.
+    /// Resets a stream that is not in the table.
     ///
     /// # Errors
-    /// When that happens too often.
+    /// If that happens too often.
     pub(super) fn refuse(&mut self, id: u32, reason: Reason) -> Result<(), Reason> {
         self.forget(id, reason);
         self.offended()
@@ -358,7 +358,7 @@ impl Connection {
         }
     }
 
-    /// Says that a stream is reset. What is still on its way on it is passed over.
+    /// Sends RST_STREAM and remembers the id: frames still under way on it are ignored.
     pub(super) fn forget(&mut self, id: u32, reason: Reason) {
         frame::write_reset(self.out.short(), id, reason);
         self.kick();
@@ -368,12 +368,12 @@ impl Connection {
         self.reset.push_back(id);
     }
 
-    /// Whether we have reset it, and not long ago.
+    /// Whether we have reset it recently.
     pub(super) fn was_reset(&self, id: u32) -> bool {
         self.reset.contains(&id)
     }
 
-    /// Data was passed on: as much more may come.
+    /// Gives receive window back for data that was forwarded.
     pub(super) fn free(&mut self, len: usize) {
         if let Some(more) = self.receiving.free(len as u32) {
             frame::write_window_update(self.out.short(), 0, more);
@@ -381,7 +381,7 @@ impl Connection {
         }
     }
 
-    /// Whether every byte of the connection's window is with the peer, with us, or passed on.
+    /// Whether the whole receive window is accounted for: with the peer, buffered, or forwarded.
     #[cfg(any(test, fuzzing))]
     pub(super) fn is_conserved(&mut self) -> bool {
         let places = self.table.places().into_iter();
@@ -391,7 +391,7 @@ impl Connection {
         self.receiving.is_whole_with(held)
     }
 
-    /// Sees to what follows when something about a stream has ended.
+    /// Handles what follows when one side of a stream has ended, and removes it when both have.
     pub(super) fn settle(&mut self, place: usize) {
         let role = self.config.role;
         let Some(stream) = self.table.get_mut(place) else {
@@ -401,7 +401,7 @@ impl Connection {
             let given_up = match role {
                 _ if !stream.sender && stream.said < Said::Ending => Some(Reason::CANCEL),
                 Role::Client if !stream.receiver && stream.heard != Heard::Ended => Some(Reason::CANCEL),
-                // The answer is complete: the rest of the request is of no use (RFC 9113 section 8.1).
+                // The response is complete: the rest of the request is of no use (RFC 9113 section 8.1).
                 Role::Server if !stream.receiver && stream.said == Said::Ended => Some(match stream.connect {
                     true => Reason::CONNECT_ERROR,
                     false => Reason::NO_ERROR,
@@ -421,13 +421,13 @@ impl Connection {
             let removed = self.table.remove(place);
             self.free(removed.map_or(0, |stream| stream.data.len()));
             if self.table.is_empty() && (self.going != Going::Not || self.peer_going) {
-                // It may have been the last.
+                // It may have been the last stream.
                 self.kick();
             }
         }
     }
 
-    /// Whoever receives from a stream takes no more.
+    /// The receiving half was dropped.
     pub(super) fn receiver_leaves(&mut self, place: usize) {
         if let Some(stream) = self.table.get_mut(place) {
             stream.receiver = false;
@@ -438,7 +438,7 @@ impl Connection {
         }
     }
 
-    /// Whoever sends on a stream sends no more.
+    /// The sending half was dropped.
     pub(super) fn sender_leaves(&mut self, place: usize) {
         if let Some(stream) = self.table.get_mut(place) {
             stream.sender = false;
@@ -447,7 +447,7 @@ impl Connection {
         }
     }
 
-    /// Streams that the host takes at the same time. What it has not said yet is taken to be what the RFC recommends.
+    /// How many more concurrent streams the host allows; until it says, the number that the RFC recommends.
     pub(super) fn room(&self) -> u32 {
         match self.peer.max_streams {
             Some(max) => max,
@@ -456,12 +456,12 @@ impl Connection {
         }
     }
 
-    /// Whether no further streams can be begun.
+    /// Whether no further streams can be started.
     pub(super) fn is_leaving(&self) -> bool {
         self.peer_going || self.going != Going::Not || self.last >= frame::MAX_STREAM - 2
     }
 
-    /// The peer's settings have changed, or come for the first time.
+    /// The peer's SETTINGS were received.
     pub(super) fn wake_openers(&mut self) {
         self.openers.drain(..).for_each(Waker::wake);
     }

@@ -1,4 +1,4 @@
-//! All that is understood of what a peer says, to see that it does not matter how it is cut.
+//! Processes all that a peer sends, to test that it does not matter where reads split it.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
@@ -18,7 +18,7 @@ use super::waits::Piece;
 use crate::proxy::http::Underscores;
 use crate::proxy::http::connection::PREFACE;
 
-/// Requests of a client of ours that a host answers.
+/// How many requests our client sends to a fuzzed host.
 const ASKED: usize = 3;
 
 const CONFIG: Config = Config {
@@ -32,10 +32,10 @@ const CONFIG: Config = Config {
     metered: false,
 };
 
-/// Takes what a client or a host says after its settings, in these pieces.
+/// Processes what a client or host sends after its settings, split like this.
 ///
 /// # Panics
-/// When it matters how it is cut.
+/// If splitting makes a difference.
 pub(crate) fn converse(host: bool, pieces: &[Vec<u8>]) {
     let (role, preface) = if host {
         (Role::Client, &b""[..])
@@ -50,11 +50,11 @@ pub(crate) fn converse(host: bool, pieces: &[Vec<u8>]) {
     }
 }
 
-/// What was understood of bytes that came in these pieces: of each stream what it said, and what ended the connection.
-/// None where that depends on what was looked at in time.
+/// What each stream received and what ended the connection, with reads split like this; `None` where that depends on
+/// timing.
 ///
 /// # Panics
-/// When a byte of a window is lost.
+/// If receive window is lost.
 fn understood(role: Role, pieces: &[&[u8]]) -> Option<(Vec<String>, Option<Error>)> {
     let connection = Connection::new(Config { role, ..CONFIG }).shared();
     let mut driver = match role {
@@ -77,7 +77,7 @@ fn understood(role: Role, pieces: &[&[u8]]) -> Option<(Vec<String>, Option<Error
     Some((streams.said(), None))
 }
 
-/// The streams, and what was heard of each.
+/// Streams, and what was received on each.
 #[derive(Default)]
 struct Streams {
     heard: BTreeMap<usize, String>,
@@ -129,7 +129,7 @@ impl Streams {
                         break;
                     }
                     Poll::Ready(None) => break,
-                    // What had come before depends on when it was looked at.
+                    // How much of it was received depends on timing.
                     Poll::Ready(Some(Err(_))) => {
                         said.clear();
                         break;
@@ -150,7 +150,7 @@ impl Streams {
     }
 }
 
-/// A connection on which pieces come when they are put in, and which takes everything.
+/// A connection on which one piece is received at a time, and which accepts all writes.
 #[derive(Debug, Default)]
 pub(super) struct Pieces(VecDeque<Bytes>);
 

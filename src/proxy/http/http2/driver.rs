@@ -1,5 +1,4 @@
-//! The socket of a connection: what comes is read and understood, what there is to say is written, all that a turn has
-//! brought about at once.
+//! Drives the socket of an HTTP/2 connection: reads and processes frames, and writes once a turn what that produced.
 
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -18,25 +17,25 @@ use super::frame::{HEAD, Head, LARGEST};
 use crate::proxy::http::connection::PREFACE;
 use crate::proxy::io::reading::Room;
 
-/// What is read in one turn.
+/// How much is read in one turn.
 const TURN: usize = 256 << 10;
 
-/// What is read at once of that which nobody reads any more.
+/// Read size while what is received is discarded.
 const UNREAD: usize = 8 << 10;
 
-/// Whoever drives a connection.
+/// The driver of a connection.
 #[derive(Debug)]
 pub(super) struct Driver<I> {
     io: I,
     connection: Shared,
     read: BytesMut,
     room: Room,
-    /// How much of the preface is still to come.
+    /// What is still to be received of the client's preface.
     preface: &'static [u8],
 }
 
 impl<I: AsyncRead + AsyncWrite + Unpin> Driver<I> {
-    /// For a client's connection, of which `read` has come already.
+    /// For a downstream connection, of which `read` has been read already.
     pub(super) fn server(io: I, read: BytesMut, connection: Shared) -> Self {
         Self {
             io,
@@ -47,7 +46,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Driver<I> {
         }
     }
 
-    /// For a connection to a host.
+    /// For an upstream connection.
     pub(super) fn client(io: I, connection: Shared) -> Self {
         Self {
             preface: b"",
@@ -55,13 +54,13 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Driver<I> {
         }
     }
 
-    /// The socket.
+    /// The socket, for tests.
     #[cfg(any(test, fuzzing))]
     pub(super) fn io(&mut self) -> &mut I {
         &mut self.io
     }
 
-    /// Reads what has come. Ready when nothing more will.
+    /// Reads and processes what has been received. Ready when nothing more will be.
     pub(super) fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Error> {
         let mut most = TURN;
         loop {
@@ -87,7 +86,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Driver<I> {
         }
     }
 
-    /// Takes the frames that have come. Whether more may be read now.
+    /// Processes the frames received. Returns whether more may be read now.
     fn understand(&mut self) -> Result<bool, Reason> {
         if !self.preface.is_empty() {
             let len = self.read.len().min(self.preface.len());
@@ -125,10 +124,10 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Driver<I> {
         Poll::Ready(Ok(len))
     }
 
-    /// The end of a turn: writes what there is to say, as far as the peer takes it.
+    /// The end of a turn: writes as much as the peer takes.
     ///
     /// # Errors
-    /// When the connection is broken.
+    /// If the connection fails.
     pub(super) fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let connection = &mut *self.connection.borrow_mut();
         let clogged = connection.is_clogged();
@@ -149,17 +148,17 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Driver<I> {
         polled
     }
 
-    /// Says the last, as far as the peer takes it at once. Its streams learn of the end before anybody else.
+    /// Ends all streams and sends GOAWAY, as far as the peer takes it at once.
     pub(super) fn leave(&mut self, error: Error, cx: &mut Context<'_>) {
         self.over(error);
-        // The peer may be gone.
+        // The peer may have left.
         if self.poll_write(cx).is_ready() {
             let _ = Pin::new(&mut self.io).poll_shutdown(cx);
         }
     }
 
-    /// Says the last, and lets the peer read it for so long before the connection is gone: closed at once, what the peer is
-    /// still sending would make the system reset it, and it might never read the last that we said.
+    /// Sends GOAWAY, half-closes the connection and waits up to `linger` for the peer to close it. Closing at once
+    /// while the peer still sends would make the kernel reset the connection, and the peer might lose the last frames.
     pub(super) async fn close(mut self, error: Error, linger: Duration) {
         self.over(error);
         if let Error::Io(_) = error {
@@ -177,7 +176,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Driver<I> {
             }
             io::Result::Ok(())
         };
-        // Whether the peer has closed it, or takes too long to.
+        // Either the peer closes or the time is up.
         let _ = tokio::time::timeout(linger, closing).await;
     }
 
@@ -191,7 +190,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Driver<I> {
 }
 
 impl Connection {
-    /// One to share.
+    /// Wraps it for sharing.
     pub(super) fn shared(self) -> Shared {
         Rc::new(RefCell::new(self))
     }

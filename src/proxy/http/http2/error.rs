@@ -1,4 +1,4 @@
-//! What goes wrong with streams and connections, and the codes that tell it (RFC 9113 section 7).
+//! Errors of streams and connections, and their codes (RFC 9113 section 7).
 
 use std::fmt;
 use std::io;
@@ -21,7 +21,7 @@ impl Reason {
     pub(crate) const ENHANCE_YOUR_CALM: Self = Self(11);
 }
 
-/// The codes' names, in their order.
+/// Names of the codes, indexed by value.
 const NAMES: [&str; 14] = [
     "NO_ERROR",
     "PROTOCOL_ERROR",
@@ -48,25 +48,25 @@ impl fmt::Display for Reason {
     }
 }
 
-/// Why a stream, or a connection with all of its streams, is over before its time.
+/// Why a stream, or a connection with all of its streams, ended early.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Error {
     /// The peer reset the stream.
     #[error("the peer reset the stream: {0}")]
     Reset(Reason),
-    /// The peer broke the protocol, for which we reset the stream or ended the connection.
+    /// The peer violated the protocol: we reset the stream or closed the connection.
     #[error("the peer broke the protocol: {0}")]
     Broken(Reason),
-    /// The peer said what is not wanted here, for which we reset the stream. `%RESPONSE_CODE_DETAILS%` of it.
+    /// The peer sent what is legal but not accepted here, and we reset the stream; with its `%RESPONSE_CODE_DETAILS%`.
     #[error("the peer said what is not wanted: {0}")]
     Unwanted(&'static str),
     /// We reset the stream for reasons of our own.
     #[error("the stream was given up: {0}")]
     GivenUp(Reason),
-    /// The peer goes away and has not looked at the stream.
+    /// The peer sent GOAWAY without having processed the stream.
     #[error("the peer is going away: {0}")]
     GoneAway(Reason),
-    /// The connection ended.
+    /// The connection was closed.
     #[error("the connection ended")]
     Ended,
     /// The connection failed.

@@ -1,19 +1,20 @@
-//! Windows (RFC 9113 section 5.2): what may be on its way, of a stream and of a connection.
+//! Flow-control windows (RFC 9113 section 5.2) of streams and connections.
 
-/// What a window is before anybody has said anything.
+/// The initial window size.
 pub(super) const INITIAL: u32 = 65_535;
 
-/// What it is at most.
+/// The largest window size.
 pub(super) const MOST: u32 = u32::MAX >> 1;
 
-/// What the peer may send.
+/// A receive window.
 ///
-/// What it may still send, what we hold of it, and what we have passed on without telling it are the whole together.
+/// `size` is always the sum of what the peer may still send, what is buffered here, and what was forwarded but not yet
+/// given back.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Receiving {
     size: u32,
     left: u32,
-    /// What was passed on: when it is half of the whole, the peer is told.
+    /// Forwarded and not yet given back: a WINDOW_UPDATE is sent when this is half of the window.
     freed: u32,
 }
 
@@ -26,20 +27,20 @@ impl Receiving {
         }
     }
 
-    /// What the peer may still send and what it will be told of, beside what we hold.
+    /// Whether the window is accounted for, with `held` bytes buffered.
     #[cfg(any(test, fuzzing))]
     pub(super) fn is_whole_with(&self, held: usize) -> bool {
         u64::from(self.left) + u64::from(self.freed) + held as u64 == u64::from(self.size)
     }
 
-    /// So much has come. Whether it was allowed to.
+    /// Takes window for received data; `false`: the peer exceeded it.
     pub(super) fn take(&mut self, len: u32) -> bool {
         let left = self.left.checked_sub(len);
         self.left = left.unwrap_or(self.left);
         left.is_some()
     }
 
-    /// So much was passed on. How much more may come, if the peer is to be told.
+    /// Gives window back for forwarded data. Returns the increment to send, if one is due.
     pub(super) fn free(&mut self, len: u32) -> Option<u32> {
         self.freed += len;
         if self.freed == 0 || self.freed < self.size / 2 {
@@ -50,7 +51,7 @@ impl Receiving {
     }
 }
 
-/// What we may send: less than nothing, where the peer has made windows smaller.
+/// A send window; negative if the peer has reduced the initial window size.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Sending(i32);
 
@@ -59,18 +60,18 @@ impl Sending {
         Self(i32::try_from(size).unwrap_or(i32::MAX))
     }
 
-    /// How much that is now.
+    /// How much may be sent.
     pub(super) fn room(self) -> usize {
         usize::try_from(self.0).unwrap_or(0)
     }
 
-    /// So much is sent, which there was room for.
+    /// Takes window for data, for which there must be room.
     pub(super) fn take(&mut self, len: usize) {
         debug_assert!(len <= self.room());
         self.0 -= i32::try_from(len).unwrap_or(i32::MAX);
     }
 
-    /// It is so much more from now on. Whether that is not too much.
+    /// Widens it; `false`: it would exceed the maximum.
     pub(super) fn widen(&mut self, by: i64) -> bool {
         let widened = i32::try_from(i64::from(self.0) + by);
         self.0 = widened.unwrap_or(self.0);

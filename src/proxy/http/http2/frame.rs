@@ -1,16 +1,16 @@
-//! Frames (RFC 9113 sections 4 and 6): their heads, what surrounds what they carry, and the short ones as they are written.
+//! Frames (RFC 9113 sections 4 and 6): heads, padding, and writing the short ones.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use super::error::Reason;
 
-/// How long the head of a frame is.
+/// Length of a frame head.
 pub(super) const HEAD: usize = 9;
 
-/// What a frame may carry unless its reader says that it takes more, which we never do.
+/// The largest payload (`SETTINGS_MAX_FRAME_SIZE`), received or sent: the default, which we never raise.
 pub(super) const LARGEST: usize = 16 << 10;
 
-/// The highest number of a stream.
+/// The highest stream id.
 pub(super) const MAX_STREAM: u32 = u32::MAX >> 1;
 
 pub(super) const DATA: u8 = 0;
@@ -30,10 +30,10 @@ pub(super) const END_HEADERS: u8 = 0x4;
 pub(super) const PADDED: u8 = 0x8;
 pub(super) const WITH_PRIORITY: u8 = 0x20;
 
-/// The head of a frame.
+/// A frame head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Head {
-    /// How much it carries.
+    /// Length of the payload.
     pub(super) len: usize,
     pub(super) kind: u8,
     pub(super) flags: u8,
@@ -50,7 +50,7 @@ impl Head {
         }
     }
 
-    /// The head at the beginning of `bytes`, if it is whole.
+    /// The head at the beginning of `bytes`, if it is complete.
     pub(super) fn parse(bytes: &[u8]) -> Option<Self> {
         let [a, b, c, kind, flags, stream @ ..] = bytes.first_chunk::<HEAD>()?;
         Some(Self {
@@ -72,10 +72,10 @@ impl Head {
     }
 }
 
-/// What a frame carries, without its padding.
+/// A payload without its padding.
 ///
 /// # Errors
-/// When there is more padding than frame.
+/// If the padding is longer than the payload.
 pub(super) fn without_padding(head: Head, mut payload: Bytes) -> Result<Bytes, Reason> {
     if head.has(PADDED) {
         let padding = payload.try_get_u8().map_err(|_| Reason::FRAME_SIZE_ERROR)?;
@@ -85,15 +85,15 @@ pub(super) fn without_padding(head: Head, mut payload: Bytes) -> Result<Bytes, R
     Ok(payload)
 }
 
-/// What it carries, as a number of so many bytes.
+/// A payload of exactly `N` bytes.
 ///
 /// # Errors
-/// When it is of another length.
+/// If it has another length.
 pub(super) fn number<const N: usize>(payload: &[u8]) -> Result<[u8; N], Reason> {
     payload.try_into().map_err(|_| Reason::FRAME_SIZE_ERROR)
 }
 
-/// How long RST_STREAM is.
+/// Length of RST_STREAM.
 pub(super) const RESET: usize = HEAD + 4;
 
 pub(super) fn write_reset(out: &mut BytesMut, stream: u32, reason: Reason) {
@@ -117,7 +117,7 @@ pub(super) fn write_goaway(out: &mut BytesMut, last: u32, reason: Reason) {
     out.put_u32(reason.0);
 }
 
-/// Writes a block of headers: as many frames as it takes.
+/// Writes a header block, as HEADERS and as many CONTINUATION frames as it takes.
 pub(super) fn write_block(out: &mut BytesMut, stream: u32, ended: bool, block: impl FnOnce(&mut BytesMut)) {
     let flags = if ended { END_STREAM } else { 0 };
     let at = out.len();

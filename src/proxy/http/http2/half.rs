@@ -1,5 +1,5 @@
-//! The two halves of a stream, for those who receive from it and those who send on it. A half that is dropped before its
-//! end gives it up: the stream is reset.
+//! The two halves of a stream, for those who receive and those who send on it. Dropping a half before its end resets
+//! the stream.
 
 use std::fmt;
 use std::rc::Rc;
@@ -15,13 +15,13 @@ use super::waits::Piece;
 use crate::proxy::flags::Flags;
 use crate::proxy::http::meter::Meter;
 
-/// What comes on a stream.
+/// The receiving half of a stream.
 pub(super) struct Receiver {
     connection: Shared,
     place: usize,
 }
 
-/// What goes out on a stream.
+/// The sending half of a stream.
 pub(super) struct Sender {
     connection: Shared,
     place: usize,
@@ -32,7 +32,7 @@ impl Receiver {
         Self { connection, place }
     }
 
-    /// The head of a host's answer.
+    /// Waits for the response headers.
     pub(super) fn poll_answer(&mut self, cx: &Context<'_>) -> Poll<Result<Answer, Error>> {
         self.connection.borrow_mut().poll_answer(self.place, cx)
     }
@@ -41,7 +41,7 @@ impl Receiver {
         self.connection.borrow_mut().poll_heard(self.place, cx)
     }
 
-    /// Whether all of it was taken.
+    /// Whether everything received was taken.
     pub(super) fn is_taken(&self) -> bool {
         self.connection.borrow_mut().is_taken(self.place)
     }
@@ -64,7 +64,7 @@ impl Sender {
         Self { connection, place }
     }
 
-    /// Tells interim answers on the same stream.
+    /// Sends interim responses on the same stream.
     pub(super) fn teller(&self) -> Teller {
         Teller {
             connection: self.connection.clone(),
@@ -72,23 +72,23 @@ impl Sender {
         }
     }
 
-    /// Why the stream is over before its time, if it is.
+    /// Why the stream failed, if it did.
     pub(super) fn broken(&self) -> Option<Error> {
         let mut connection = self.connection.borrow_mut();
         let stream = connection.table.get_mut(self.place);
         stream.map_or(Some(Error::Ended), |stream| stream.broken)
     }
 
-    /// Where bytes on the wire are counted, if they are.
+    /// The counter of its bytes on the wire, if they are counted.
     pub(super) fn meter(&self) -> Option<Rc<Meter>> {
         let mut connection = self.connection.borrow_mut();
         connection.table.get_mut(self.place)?.meter.clone()
     }
 
-    /// Answers with a head, which may be all.
+    /// Sends response headers, and the end of the stream with them if `ended`.
     ///
     /// # Errors
-    /// When the stream is broken.
+    /// If the stream has failed.
     pub(super) fn answer(&mut self, head: &Response<()>, ended: bool) -> Result<(), Error> {
         let mut connection = self.connection.borrow_mut();
         connection.answer(self.place, ended, |encoder, out| {
@@ -96,38 +96,38 @@ impl Sender {
         })
     }
 
-    /// Waits until there is room for more.
+    /// Waits until more data can be sent.
     ///
     /// # Errors
-    /// When the stream is broken.
+    /// If the stream has failed.
     pub(super) fn poll_room(&mut self, cx: &Context<'_>) -> Poll<Result<(), Error>> {
         self.connection.borrow_mut().poll_sent(self.place, cx)
     }
 
-    /// Whether some of what was given to it waits for room.
+    /// Whether flow control or the outbox holds back data that was given to it.
     pub(super) fn is_held_up(&self) -> bool {
         let mut connection = self.connection.borrow_mut();
         let stream = connection.table.get_mut(self.place);
         stream.is_some_and(|stream| stream.broken.is_none() && !stream.waiting.is_empty())
     }
 
-    /// Waits until the stream is broken.
+    /// Waits until the stream fails.
     pub(super) fn poll_broken(&mut self, cx: &Context<'_>) -> Poll<Error> {
         self.connection.borrow_mut().poll_broken(self.place, cx)
     }
 
-    /// Sends data, for which there is room.
+    /// Sends data, for which [`Sender::poll_room`] was ready.
     ///
     /// # Errors
-    /// When the stream is broken.
+    /// If the stream has failed.
     pub(super) fn data(&mut self, data: Bytes, last: bool) -> Result<(), Error> {
         self.connection.borrow_mut().say(self.place, data, last)
     }
 
-    /// Sends trailers, which are the last.
+    /// Sends trailers, which end it.
     ///
     /// # Errors
-    /// When the stream is broken.
+    /// If the stream has failed.
     pub(super) fn trailers(&mut self, trailers: &HeaderMap) -> Result<(), Error> {
         self.connection.borrow_mut().trailers(self.place, trailers)
     }
@@ -139,20 +139,20 @@ impl Sender {
     }
 }
 
-/// Tells a client interim answers on a stream, for as long as its [`Sender`] is there.
+/// Sends interim responses on a stream, as long as its [`Sender`] lives.
 pub(crate) struct Teller {
     connection: Shared,
     place: usize,
 }
 
 impl Teller {
-    /// Tells one.
+    /// Sends one.
     pub(crate) fn tell(&self, status: StatusCode, headers: &HeaderMap) {
         let mut connection = self.connection.borrow_mut();
         connection.interim(self.place, |encoder, out| write_answer(encoder, status, headers, out));
     }
 
-    /// The flag and the `%RESPONSE_CODE_DETAILS%` of a stream that the client has reset, or that was reset for what it said.
+    /// Flag and `%RESPONSE_CODE_DETAILS%` of a stream that the client reset, or that was reset for what it sent.
     pub(crate) fn reset(&self) -> Option<(Flags, &'static str)> {
         let mut connection = self.connection.borrow_mut();
         match connection.table.get_mut(self.place)?.broken? {

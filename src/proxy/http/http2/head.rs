@@ -1,4 +1,4 @@
-//! The heads of messages, made of fields and turned into them (RFC 9113 sections 8.1 to 8.3).
+//! Message heads as HTTP/2 field lists: validation and conversion in both directions (RFC 9113 sections 8.1 to 8.3).
 
 use bytes::{Bytes, BytesMut};
 use http::header::{CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue};
@@ -11,16 +11,16 @@ use super::stream::{Heard, Stream};
 use crate::proxy::http::http1::{self, Refusal, response};
 use crate::proxy::http::interim::Interims;
 
-/// What each field counts for beside its bytes (RFC 9113 section 6.5.2).
+/// What each field counts beside its bytes (RFC 9113 section 6.5.2).
 const FIELD: usize = 32;
 
-/// Headers that most messages have room for.
+/// Initial capacity of the headers.
 const USUAL: usize = 12;
 
-/// Fields are too large altogether.
+/// The header list is too large.
 const TOO_LARGE: &str = "http2.header_list_size_too_large";
 
-/// Why fields make no message.
+/// Why fields are not a valid message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Flaw {
     Malformed,
@@ -36,29 +36,29 @@ impl From<Flaw> for Reason {
     }
 }
 
-/// What a client asks for.
+/// A received request.
 #[derive(Debug)]
 pub(super) struct Asked {
     pub(super) request: Request<()>,
-    /// The protocol that it wants to go over to (RFC 8441).
+    /// The protocol of an extended CONNECT (RFC 8441).
     pub(super) protocol: Option<HeaderValue>,
-    /// How long the body will be, if it says so.
+    /// Its `content-length`.
     pub(super) length: Option<u64>,
-    /// What is wrong with it, if it is to be told so.
+    /// The local reply, if it is malformed in a way that is answered.
     pub(super) refusal: Option<Refusal>,
-    /// What is wrong with it, if it is not to be answered at all.
+    /// Why its stream is reset, if it is malformed in a way that is not.
     pub(super) unanswered: Option<&'static str>,
 }
 
-/// The head of a host's answer.
+/// Received response headers.
 #[derive(Debug)]
 pub(super) struct Answer {
     pub(super) response: Response<()>,
-    /// How long the body will be, if it says so.
+    /// Their `content-length`.
     pub(super) length: Option<u64>,
 }
 
-/// Fields of a block as they come.
+/// Collects the fields of a header block.
 #[derive(Debug)]
 pub(super) struct Fields {
     method: Option<HeaderValue>,
@@ -69,13 +69,13 @@ pub(super) struct Fields {
     protocol: Option<HeaderValue>,
     headers: HeaderMap,
     length: Option<u64>,
-    /// How many bytes more there may be.
+    /// How many bytes more are allowed.
     room: usize,
     flaw: Option<Flaw>,
 }
 
 impl Fields {
-    /// Takes so many bytes.
+    /// Allows a header list of so many bytes.
     pub(super) fn new(most: usize) -> Self {
         Self {
             method: None,
@@ -91,7 +91,7 @@ impl Fields {
         }
     }
 
-    /// Takes a field. After one that is wrong, no others matter.
+    /// Adds a field. After an invalid one, further fields are ignored.
     pub(super) fn add(&mut self, name: Name, value: HeaderValue, sensitive: bool) {
         if self.flaw.is_none()
             && let Err(flaw) = self.take(name, value, sensitive)
@@ -101,7 +101,7 @@ impl Fields {
     }
 
     fn take(&mut self, name: Name, mut value: HeaderValue, sensitive: bool) -> Result<(), Flaw> {
-        // The longest name of a pseudo-header stands for all.
+        // For simplicity, all pseudo-headers count as the longest.
         let len = if let Name::Regular(name) = &name {
             name.as_str().len()
         } else {
@@ -122,7 +122,7 @@ impl Fields {
             Name::Protocol => &mut self.protocol,
             Name::OtherPseudo | Name::Malformed => return Err(Flaw::Malformed),
         };
-        // Once, and before all others.
+        // Each once, and before regular fields.
         if place.is_some() || !self.headers.is_empty() {
             return Err(Flaw::Malformed);
         }
@@ -151,10 +151,10 @@ impl Fields {
         added.map(|_| ()).map_err(|_| Flaw::TooLarge)
     }
 
-    /// A request. `last` is an authority that is likely to be its own, and becomes it.
+    /// Makes a request of the fields. `last` caches the last authority, since most requests on a connection share it.
     ///
     /// # Errors
-    /// When it is none.
+    /// If it is malformed.
     pub(super) fn into_request(self, connect_protocol: bool, last: &mut Option<Authority>) -> Result<Asked, Flaw> {
         match self.flaw {
             Some(Flaw::Malformed) => return Err(Flaw::Malformed),
@@ -205,16 +205,16 @@ impl Fields {
         } else {
             let scheme = scheme(self.scheme.as_ref().ok_or(Flaw::Malformed)?)?;
             parts.path_and_query = Some(path(method, self.path.as_ref().ok_or(Flaw::Malformed)?)?);
-            // Without an authority there is no URI of which it is a part.
+            // A URI with a scheme needs an authority.
             parts.scheme = parts.authority.is_some().then_some(scheme);
         }
         Uri::from_parts(parts).map_err(|_| Flaw::Malformed)
     }
 
-    /// A host's answer, which becomes the stream's unless it is an interim one.
+    /// Makes a response of the fields and gives it to the stream; an interim one is kept apart.
     ///
     /// # Errors
-    /// How the stream is reset when it is none.
+    /// The error code to reset the stream with if it is malformed.
     pub(super) fn into_answer(mut self, stream: &mut Stream, ended: bool) -> Result<(), Reason> {
         if let Some(flaw) = self.flaw {
             return Err(flaw.into());
@@ -226,12 +226,12 @@ impl Fields {
             .filter(|_| asked.iter().all(|field| field.is_none()));
         let status = status.and_then(|status| StatusCode::from_bytes(status.as_bytes()).ok());
         let status = status.ok_or(Reason::PROTOCOL_ERROR)?;
-        // The status is one, as in Envoy.
+        // Envoy counts `:status`.
         if self.headers.len() + 1 > response::COUNT {
             return Err(Flaw::TooLarge.into());
         }
         if status.is_informational() {
-            // HTTP/2 is not gone over from this way (RFC 9113 section 8.6).
+            // HTTP/2 has no 101 (RFC 9113 section 8.6).
             if ended || status == StatusCode::SWITCHING_PROTOCOLS {
                 return Err(Reason::PROTOCOL_ERROR);
             }
@@ -242,7 +242,7 @@ impl Fields {
             return Ok(());
         }
         if let Some(length) = self.length {
-            // It may be there twice, but must not be passed on so (RFC 9110 section 8.6).
+            // Repeated equal values are accepted, but must not be forwarded (RFC 9110 section 8.6).
             self.headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
         }
         let bodiless = stream.bodiless || matches!(status.as_u16(), 204 | 304);
@@ -255,10 +255,10 @@ impl Fields {
         Ok(())
     }
 
-    /// Trailers, which become the stream's.
+    /// Makes trailers of the fields and gives them to the stream.
     ///
     /// # Errors
-    /// How the stream is reset when they are none.
+    /// The error code to reset the stream with if they are malformed.
     pub(super) fn into_trailers(self, stream: &mut Stream, ended: bool) -> Result<(), Reason> {
         let pseudo = [
             &self.method,
@@ -324,7 +324,7 @@ fn path(method: &Method, value: &HeaderValue) -> Result<PathAndQuery, Flaw> {
     path.map_err(|_| Flaw::Malformed)
 }
 
-/// Writes the head of an answer.
+/// Writes response headers.
 pub(super) fn write_answer(encoder: &mut Encoder, status: StatusCode, headers: &HeaderMap, out: &mut BytesMut) {
     encoder.status(status, out);
     write_fields(encoder, headers, out);

@@ -1,8 +1,8 @@
-//! The compression of headers (HPACK, RFC 7541).
+//! Header compression (HPACK, RFC 7541).
 //!
-//! Both directions keep a table of the headers that came before, so whatever becomes of a message, its headers must go
-//! through here. A value that is sent plain is a part of the bytes that were received, one from the table is shared with
-//! it, and many that have to be decoded share one allocation.
+//! Both sides keep a table of headers sent before, so every header block must be decoded, whatever becomes of its
+//! message. Values sent uncompressed are slices of the received bytes; values from the table are shared with it; those
+//! that have to be decoded share allocations.
 
 mod decode;
 mod encode;
@@ -18,10 +18,10 @@ pub(crate) use encode::Encoder;
 use http::header::{self, HeaderName, HeaderValue};
 use thiserror::Error;
 
-/// `SETTINGS_HEADER_TABLE_SIZE` as long as nothing else is said, in bytes (RFC 9113 section 6.5.2).
+/// Default of `SETTINGS_HEADER_TABLE_SIZE`, in bytes (RFC 9113 section 6.5.2).
 pub(crate) const TABLE_SIZE: usize = 4096;
 
-/// The name of a field.
+/// A field name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Name {
     /// `:method`.
@@ -36,33 +36,33 @@ pub(crate) enum Name {
     Status,
     /// `:protocol` (RFC 8441).
     Protocol,
-    /// Another that begins with `:`.
+    /// Another one that begins with `:`.
     OtherPseudo,
-    /// A header's.
+    /// A regular header.
     Regular(HeaderName),
-    /// None: upper case or no token, or what came with it is no value. The message is malformed (RFC 9113 section 8.2.1),
-    /// and the connection goes on.
+    /// An invalid name (upper case, not a token), or a name with an invalid value. The message is malformed (RFC 9113
+    /// section 8.2.1), and the connection goes on.
     Malformed,
 }
 
-/// Whether a field is kept in the table, for others that are the same.
+/// Whether an encoded field enters the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Indexing {
-    /// It is.
+    /// It does.
     Indexed,
-    /// Its name is; the value will not come again.
+    /// Only its name is taken from the table; the value is not expected again.
     NameIndexed,
-    /// It is not.
+    /// It does not.
     NotIndexed,
-    /// It is not, nor may it be by whoever passes it on: its value is a secret that is short enough to be guessed.
+    /// It does not, and intermediaries must not index it either: the value is a secret, and short enough to be guessed.
     NeverIndexed,
 }
 
 impl Indexing {
-    /// How a header is sent. What changes with every message would only drive others out of the table; what
-    /// authenticates is kept out of it (RFC 7541 section 7.1), as nghttp2 does it.
+    /// How a header is sent. Values that change with every message would only evict others; credentials are kept out of
+    /// the table (RFC 7541 section 7.1), as nghttp2 does.
     pub(crate) fn of(name: &HeaderName, value: &HeaderValue) -> Self {
-        /// Shorter ones can be guessed.
+        /// Shorter cookies can be guessed.
         const GUESSED_COOKIE: usize = 20;
 
         if value.is_sensitive() {
@@ -89,32 +89,32 @@ impl Indexing {
     }
 }
 
-/// Why a header block is none. The tables of the two ends differ from there on, so the connection ends
-/// (`COMPRESSION_ERROR`).
+/// Why a header block cannot be decoded. The tables of both sides differ from then on, so the connection ends with
+/// `COMPRESSION_ERROR`.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 pub(crate) enum DecodeError {
     /// It ends within a field.
     #[error("a header block ends within a field")]
     Truncated,
-    /// Section 5.1.
+    /// Section 5.1: an integer is too large.
     #[error("an integer of a header block is too large")]
     Integer,
-    /// Section 2.3.3.
+    /// Section 2.3.3: there is no such index.
     #[error("a header block refers to entry {0}, which is in no table")]
     Index(usize),
-    /// Section 6.3: more than we have allowed.
+    /// Section 6.3: a size update exceeds our setting.
     #[error("a header block makes the table {0} bytes large, which is more than may be")]
     SizeUpdate(usize),
-    /// Section 4.2.
+    /// Section 4.2: a size update after the first field.
     #[error("a header block changes the size of the table after its first field")]
     LateSizeUpdate,
-    /// Section 4.2: we have allowed less than before.
+    /// Section 4.2: our setting was lowered and no size update acknowledges it.
     #[error("a header block does not make the table as small as it has to be")]
     MissingSizeUpdate,
-    /// Section 5.2.
+    /// Section 5.2: invalid Huffman padding.
     #[error("a Huffman code ends within a symbol, or what follows is no padding")]
     Padding,
-    /// Section 5.2.
+    /// Section 5.2: a Huffman string contains EOS.
     #[error("a Huffman code has the end of a string in it")]
     Eos,
 }

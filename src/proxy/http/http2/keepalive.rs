@@ -1,4 +1,4 @@
-//! Pings that find out whether a connection is alive.
+//! Keepalive PINGs.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -10,19 +10,20 @@ use tokio::time::{Instant, Sleep};
 use super::connection::{ALIVE, Shared};
 use super::frame;
 
-/// `connection_keepalive`: a ping after every interval, which is answered in time, unless anything else comes meanwhile.
+/// `connection_keepalive`: sends a PING at each interval; the peer has to acknowledge it, or send anything else, within
+/// the timeout.
 #[derive(Debug)]
 pub(super) struct KeepAlive {
     interval: Duration,
     timeout: Duration,
-    /// The next ping, or the end of the time for an answer.
+    /// Fires at the next PING, or when the acknowledgement is overdue.
     timer: Pin<Box<Sleep>>,
-    /// How many bytes had come when an answer was last waited for.
+    /// Bytes received when the current PING was sent, while it is unacknowledged.
     waiting: Option<u64>,
 }
 
 impl KeepAlive {
-    /// `times` are interval and timeout.
+    /// With interval and timeout.
     pub(super) fn new(times: (Duration, Duration)) -> Self {
         let (interval, timeout) = times;
         Self {
@@ -33,7 +34,7 @@ impl KeepAlive {
         }
     }
 
-    /// Ready when the peer is gone.
+    /// Ready when the peer does not respond.
     pub(super) fn poll(&mut self, connection: &Shared, cx: &mut Context<'_>) -> Poll<()> {
         loop {
             if self.waiting.is_some() && std::mem::take(&mut connection.borrow_mut().alive) {
@@ -46,7 +47,7 @@ impl KeepAlive {
             if self.waiting == Some(received) {
                 return Poll::Ready(());
             }
-            // A ping may be queued behind much else: as long as anything comes, the peer is there.
+            // The acknowledgement may be queued behind other frames: as long as anything arrives, the peer is alive.
             if self.waiting.is_none() {
                 frame::write_ping(connection.out.short(), 0, ALIVE);
                 connection.kick();

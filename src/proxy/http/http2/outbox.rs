@@ -1,4 +1,5 @@
-//! What is to be written: heads and short pieces in one, and long pieces where they belong, not copied.
+//! Bytes to be written: heads and short pieces are gathered in one buffer, long pieces are written between them without
+//! copying.
 
 use std::cell::Cell;
 use std::collections::VecDeque;
@@ -9,48 +10,48 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::AsyncWrite;
 
-/// What gathers before data waits in its stream.
+/// How much is gathered; more data waits in its stream.
 const GATHERED: usize = 64 << 10;
 
-/// Pieces of this length are not worth a copy.
+/// Pieces this long are not copied.
 const LONG: usize = 8 << 10;
 
-/// Long pieces of one write, at most.
+/// How many long pieces one write takes.
 const PIECES: usize = 15;
 
-/// A buffer that has grown to more is not kept.
+/// Buffers that have grown beyond this are freed.
 const KEPT: usize = 256 << 10;
 
 thread_local! {
-    /// The buffer of this thread: a connection that has nothing to write has none.
+    /// The thread's spare write buffer: an idle connection holds none.
     static WRITING: Cell<BytesMut> = Cell::new(BytesMut::new());
 }
 
-/// What is to be written.
+/// Bytes to be written.
 #[derive(Debug, Default)]
 pub(super) struct Outbox {
     short: BytesMut,
     /// How much of `short` is written.
     written: usize,
-    /// Long pieces, and where in `short` each goes.
+    /// Long pieces, and the offset in `short` before which each goes.
     long: VecDeque<(usize, Bytes)>,
-    /// All of `long`.
+    /// Their total length.
     long_len: usize,
     unflushed: bool,
 }
 
 impl Outbox {
-    /// How much it is.
+    /// How much is unwritten.
     pub(super) fn unwritten(&self) -> usize {
         self.short_len() + self.long_len
     }
 
-    /// How much of it stands in no long piece.
+    /// How much of that is not in long pieces.
     pub(super) fn short_len(&self) -> usize {
         self.short.len() - self.written
     }
 
-    /// Whether all of it is written.
+    /// Whether everything is written.
     pub(super) fn is_empty(&self) -> bool {
         self.unwritten() == 0 && !self.unflushed
     }
@@ -60,7 +61,7 @@ impl Outbox {
         self.unwritten() < GATHERED
     }
 
-    /// Where frames are written to.
+    /// The buffer for frames.
     pub(super) fn short(&mut self) -> &mut BytesMut {
         if self.short.capacity() == 0 {
             self.short = WRITING.take();
@@ -68,7 +69,7 @@ impl Outbox {
         &mut self.short
     }
 
-    /// Puts a piece in.
+    /// Adds a piece of data.
     pub(super) fn put(&mut self, piece: Bytes) {
         if piece.len() < LONG {
             return self.short().extend_from_slice(&piece);
@@ -77,7 +78,7 @@ impl Outbox {
         self.long.push_back((self.short.len(), piece));
     }
 
-    /// Forgets what nobody takes any more.
+    /// Drops what can no longer be written.
     pub(super) fn forget(&mut self) {
         self.long.clear();
         (self.written, self.long_len, self.unflushed) = (0, 0, false);
@@ -89,7 +90,7 @@ impl Outbox {
         }
     }
 
-    /// Writes all of it.
+    /// Writes everything.
     pub(super) fn poll_flush<I: AsyncWrite + Unpin>(
         &mut self,
         cx: &mut Context<'_>,
@@ -147,7 +148,7 @@ impl Outbox {
         }
         self.written += len;
         if self.written >= GATHERED {
-            // There may never be a time when all of it is written.
+            // A busy connection may never have written everything, so free what is written.
             self.short.advance(self.written);
             self.long.iter_mut().for_each(|(at, _)| *at -= self.written);
             self.written = 0;

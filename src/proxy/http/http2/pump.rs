@@ -1,4 +1,4 @@
-//! A body on its way into a stream.
+//! Sends a body on a stream.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -11,18 +11,18 @@ use super::error::{Error, Reason};
 use super::half::Sender;
 use crate::proxy::http::body::{BodyError, Waiting};
 
-/// The stream, and what is left of the body. No more is taken of it than the stream has room for, and one piece.
+/// A stream, and the body that is sent on it. It is polled only as the stream has room, and holds back one piece.
 #[derive(Debug)]
 pub(crate) struct Pump<B> {
-    // Dropped first: it asks the stream why it was not taken.
+    // Declared first, so dropped first: dropping the body asks the stream why it ended.
     body: B,
     sender: Sender,
-    /// Whether it is what goes by in a client's tunnel.
+    /// Whether it is a client's tunnel.
     tunnel: bool,
 }
 
 impl<B: Body<Data = Bytes, Error = BodyError> + Waiting + Unpin> Pump<B> {
-    /// Nothing of the body has been sent.
+    /// For a body of which nothing was sent.
     pub(super) fn new(sender: Sender, body: B) -> Self {
         Self {
             body,
@@ -31,7 +31,7 @@ impl<B: Body<Data = Bytes, Error = BodyError> + Waiting + Unpin> Pump<B> {
         }
     }
 
-    /// The same, of a tunnel: one that fails is told so (RFC 9113 section 8.5).
+    /// The same for a tunnel, whose failure is signalled by CONNECT_ERROR (RFC 9113 section 8.5).
     pub(super) fn tunnel(sender: Sender, body: B) -> Self {
         Self {
             tunnel: true,
@@ -39,10 +39,10 @@ impl<B: Body<Data = Bytes, Error = BodyError> + Waiting + Unpin> Pump<B> {
         }
     }
 
-    /// Sends all of it, unless the peer resets the stream, or takes nothing of it for too long.
+    /// Sends the whole body, unless the stream fails or the peer reads nothing for too long.
     ///
     /// # Errors
-    /// When the stream breaks.
+    /// If the stream fails.
     pub(super) async fn run(mut self) -> Result<(), Error> {
         poll_fn(|cx| match self.poll(cx) {
             Poll::Pending => self.sender.poll_broken(cx).map(Err),
@@ -56,7 +56,7 @@ impl<B: Body<Data = Bytes, Error = BodyError> + Waiting + Unpin> Pump<B> {
         Ok(())
     }
 
-    /// Waits until the last of it is written. The stream is reset if that takes too long.
+    /// Waits until the last data is written. Resets the stream if that takes too long.
     fn poll_last(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         match self.poll_room(cx) {
             Poll::Ready(Err(Error::GivenUp(_))) => Poll::Ready(Ok(())),
@@ -64,10 +64,10 @@ impl<B: Body<Data = Bytes, Error = BodyError> + Waiting + Unpin> Pump<B> {
         }
     }
 
-    /// Waits for room for more. The stream is reset if it does not come in time.
+    /// Waits for room. Resets the stream if that takes too long.
     ///
     /// # Errors
-    /// When the stream breaks.
+    /// If the stream fails.
     fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         let room = self.sender.poll_room(cx);
         if room.is_pending() && self.body.poll_overdue(cx).is_ready() {
@@ -80,15 +80,15 @@ impl<B: Body<Data = Bytes, Error = BodyError> + Waiting + Unpin> Pump<B> {
     fn give_up(&mut self) {
         self.sender.reset(match self.tunnel {
             true => Reason::CONNECT_ERROR,
-            // Whatever it was: what a peer says to us is not meant for others.
+            // The other side's error code is its own affair.
             false => Reason::INTERNAL_ERROR,
         });
     }
 
-    /// Sends as much as there is and the peer takes. Ready when that was the last.
+    /// Sends what the body yields and the peer takes. Ready at the end of the body.
     ///
     /// # Errors
-    /// When the stream breaks.
+    /// If the stream fails.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         loop {
             ready!(self.poll_room(cx))?;

@@ -1,6 +1,6 @@
-//! What a peer says, frame by frame.
+//! Processing received frames.
 //!
-//! An error is one of the connection, which ends with it; what is wrong with a stream alone resets the stream.
+//! An `Err` here is a connection error, which ends the connection; stream errors only reset their stream.
 
 use std::rc::Rc;
 
@@ -14,32 +14,32 @@ use super::head::{Fields, Flaw};
 use super::stream::{Heard, Stream};
 use crate::proxy::http::Underscores;
 
-/// Frames without anything in them that may follow each other, as in Envoy
+/// Consecutive frames with an empty payload that are allowed, as in Envoy
 /// (`max_consecutive_inbound_frames_with_empty_payload`).
 const EMPTY: u32 = 1;
 
-/// PRIORITY frames for each stream that was begun and one more, as in Envoy (`max_inbound_priority_frames_per_stream`).
+/// PRIORITY frames allowed for each stream started, plus one, as in Envoy (`max_inbound_priority_frames_per_stream`).
 const PRIORITIES: u32 = 100;
 
-/// WINDOW_UPDATE frames for each frame of data that was sent, beside some for each stream that was begun, as in Envoy
+/// WINDOW_UPDATE frames allowed for each DATA frame sent, plus some for each stream started, as in Envoy
 /// (`max_inbound_window_update_frames_per_data_frame_sent`).
 const WINDOW_UPDATES: u32 = 10;
 
-/// A stream that is not there.
+/// Why a stream is not in the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Absent {
-    /// It has not been begun.
+    /// It has not been started (RFC 9113 section 5.1: idle).
     Idle,
-    /// It is closed, by us and not long ago.
+    /// It is closed: we have reset it recently.
     Reset,
     Closed,
 }
 
 impl Connection {
-    /// Takes a frame.
+    /// Processes a frame.
     ///
     /// # Errors
-    /// When it breaks the protocol in a way that ends the connection.
+    /// If it is a connection error.
     pub(super) fn receive(&mut self, head: Head, payload: Bytes) -> Result<(), Reason> {
         if self.block.is_some() != (head.kind == frame::CONTINUATION) {
             return Err(Reason::PROTOCOL_ERROR);
@@ -58,18 +58,18 @@ impl Connection {
             frame::PING => self.ping(head, &payload),
             frame::GOAWAY => self.goaway(head, &payload),
             frame::WINDOW_UPDATE => self.window_update(head, &payload),
-            // Others are to be ignored (RFC 9113 section 4.1), as new ones of priorities are (RFC 9218).
+            // Unknown types are ignored (RFC 9113 section 4.1), as is PRIORITY_UPDATE (RFC 9218).
             _ => Ok(()),
         }
     }
 
-    /// A frame that brings nothing.
+    /// Counts a frame with an empty payload.
     fn empty(&mut self) -> Result<(), Reason> {
         self.idle.empty += 1;
         calm(self.idle.empty <= EMPTY)
     }
 
-    /// What is known of a stream that is not in the table.
+    /// Why a stream is not in the table.
     fn absent(&self, id: u32) -> Absent {
         let clients = id % 2 == 1;
         if !clients || id > self.last {
@@ -81,7 +81,7 @@ impl Connection {
         }
     }
 
-    /// Something came on a stream that is not there.
+    /// A frame was received for a stream that is not in the table.
     fn late(&mut self, id: u32) -> Result<(), Reason> {
         match self.absent(id) {
             Absent::Idle => Err(Reason::PROTOCOL_ERROR),
@@ -119,10 +119,10 @@ impl Connection {
         }
     }
 
-    /// Data of a stream, in a frame that is so long with its padding. How much of it is held.
+    /// Gives DATA to its stream, in a frame of `len` bytes with padding. Returns how much of it is buffered.
     ///
     /// # Errors
-    /// When it is not allowed there.
+    /// If it is a connection error.
     fn take(&mut self, place: usize, data: Bytes, len: usize, last: bool) -> Result<usize, Reason> {
         let Some(stream) = self.table.get_mut(place) else {
             return Ok(0);
@@ -201,7 +201,8 @@ impl Connection {
         }
     }
 
-    /// How long a block may be: more than what is answered, so that most of what is too long can be told so.
+    /// The size limit of a header block: above that of a valid one, so that most that are too large can still be
+    /// answered.
     fn most_of_a_block(&self) -> usize {
         2 * self.config.header_bytes as usize + frame::LARGEST
     }
@@ -223,11 +224,11 @@ impl Connection {
     fn request(&mut self, id: u32, ended: bool, fields: Fields) -> Result<(), Reason> {
         self.last = id;
         if matches!(self.going, Going::After(_)) {
-            // The client was told that it is not looked at.
+            // A stream beyond our GOAWAY is ignored.
             return Ok(());
         }
         if self.active >= self.config.max_streams {
-            // It may not have known.
+            // The client may not have known the limit when it sent this.
             self.owed += 1;
             self.forget(id, Reason::REFUSED_STREAM);
             return Ok(());
@@ -253,7 +254,7 @@ impl Connection {
         Ok(())
     }
 
-    /// Headers on a stream that is there: a host's answer, or trailers.
+    /// HEADERS on a stream in the table: a response, or trailers.
     fn more_headers(&mut self, place: usize, ended: bool, fields: Fields) -> Result<(), Reason> {
         let Some(stream) = self.table.get_mut(place) else {
             return Ok(());
@@ -294,7 +295,7 @@ impl Connection {
             stream.trailers.take_if(|trailers| trailers.is_empty());
             return;
         }
-        // Nobody is to take for the whole what has come of it.
+        // What was received of it must not count as complete.
         stream.heard = Heard::Body;
         stream.trailers = None;
         let error = Error::Unwanted("http2.unexpected_underscore");
@@ -324,7 +325,7 @@ impl Connection {
         }
         self.breaks(place, Error::Reset(reason));
         if self.begun.iter().any(|begun| begun.stream == place) {
-            // What is given up before it was looked at costs little; so much at once is no haste, but an attack.
+            // A reset request that nobody has looked at costs little; many of them in a row are an attack.
             self.idle.unseen += 1;
             return calm(self.idle.unseen <= self.config.max_streams);
         }
@@ -377,7 +378,7 @@ impl Connection {
         } else if payload == ALIVE {
             self.alive = true;
         } else if payload == SHUTDOWN && self.going == Going::Announced {
-            // What the client sent before it knew has come.
+            // What the client sent before it received our GOAWAY has been received.
             self.go_away(Reason::NO_ERROR);
         }
         Ok(())
@@ -445,10 +446,10 @@ impl Connection {
     }
 }
 
-/// Whether a peer is not too busy.
+/// Checks a limit against floods.
 ///
 /// # Errors
-/// When it is.
+/// `ENHANCE_YOUR_CALM` if it is exceeded.
 fn calm(calm: bool) -> Result<(), Reason> {
     match calm {
         true => Ok(()),

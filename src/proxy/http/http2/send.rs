@@ -1,4 +1,5 @@
-//! What we say on streams: heads at once, data as far as windows and the outbox have room, in fair turns.
+//! Sending on streams: headers at once; data as far as flow control and the outbox allow, round-robin among the
+//! streams.
 
 use std::rc::Rc;
 
@@ -14,10 +15,10 @@ use super::stream::{Said, Stream};
 use crate::proxy::http::meter::Meter;
 
 impl Connection {
-    /// Begins a stream with a request, of which this writes the headers.
+    /// Starts a stream with a request, whose headers `write` writes.
     ///
     /// # Errors
-    /// When the connection is over.
+    /// If the connection has ended.
     pub(super) fn open(
         &mut self,
         ended: bool,
@@ -45,10 +46,10 @@ impl Connection {
         Ok(self.table.insert(stream))
     }
 
-    /// Answers on a stream.
+    /// Sends response headers on a stream.
     ///
     /// # Errors
-    /// When it is broken.
+    /// If it has failed.
     pub(super) fn answer(
         &mut self,
         place: usize,
@@ -64,7 +65,7 @@ impl Connection {
         Ok(())
     }
 
-    /// Says something before the answer on a stream, unless that is broken.
+    /// Sends an interim response on a stream, unless that has failed.
     pub(super) fn interim(&mut self, place: usize, write: impl FnOnce(&mut Encoder, &mut BytesMut)) {
         let stream = self.sendable(place).ok().filter(|stream| stream.said == Said::Head);
         if let Some(id) = stream.map(|stream| stream.id) {
@@ -73,10 +74,10 @@ impl Connection {
         }
     }
 
-    /// Ends what we say on a stream with trailers. What was given to it before has found room.
+    /// Ends a stream with trailers. All data given to it before must have been sent.
     ///
     /// # Errors
-    /// When it is broken.
+    /// If it has failed.
     pub(super) fn trailers(&mut self, place: usize, trailers: &HeaderMap) -> Result<(), Error> {
         let stream = self.sendable(place)?;
         debug_assert!(stream.waiting.is_empty());
@@ -88,10 +89,10 @@ impl Connection {
         Ok(())
     }
 
-    /// Sends data. What was given to the stream before has found room; what this finds none for waits for it.
+    /// Sends data. All data given to the stream before must have been sent; what there is no room for now waits.
     ///
     /// # Errors
-    /// When the stream is broken.
+    /// If the stream has failed.
     pub(super) fn say(&mut self, place: usize, data: Bytes, last: bool) -> Result<(), Error> {
         let stream = self.sendable(place)?;
         debug_assert!(stream.waiting.is_empty());
@@ -112,7 +113,7 @@ impl Connection {
         Ok(())
     }
 
-    /// Writes as much of what waits as there is room for, a frame of each stream at a time.
+    /// Sends waiting data, one frame of each stream at a time, as long as there is room.
     pub(super) fn say_waiting(&mut self) {
         while !self.turns.is_empty() && self.out.has_room() && self.sending.room() > 0 {
             let Some(place) = self.turns.pop_front() else {
@@ -126,7 +127,7 @@ impl Connection {
         }
     }
 
-    /// Gives a stream its place among those that take turns, if it has something to say.
+    /// Queues a stream for sending, if it has something to send.
     pub(super) fn queue(&mut self, place: usize) {
         let Some(stream) = self.table.get_mut(place) else {
             return;
@@ -138,7 +139,7 @@ impl Connection {
         }
     }
 
-    /// Writes a frame of what waits in a stream. Whether there may be another.
+    /// Sends a frame of a stream's waiting data. Returns whether it has more that can be sent now.
     fn say_some(&mut self, place: usize) -> bool {
         let Some(stream) = self.table.get_mut(place) else {
             return false;
@@ -175,7 +176,7 @@ impl Connection {
         !all
     }
 
-    /// Ends what we say with a frame that carries nothing.
+    /// Ends a stream with an empty DATA frame.
     fn end(&mut self, place: usize) {
         if let Some(stream) = self.table.get_mut(place) {
             stream.said = Said::Ended;
@@ -189,7 +190,7 @@ impl Connection {
         }
     }
 
-    /// Writes headers, and says how many bytes that takes.
+    /// Writes a header block; returns its size.
     fn block_of(&mut self, id: u32, ended: bool, write: impl FnOnce(&mut Encoder, &mut BytesMut)) -> usize {
         let encoder = &mut self.encoder;
         let out = self.out.short();
@@ -203,7 +204,7 @@ impl Connection {
         bytes
     }
 
-    /// So many bytes of headers were written on a stream.
+    /// Counts header bytes sent on a stream.
     fn said_headers(&mut self, place: usize, bytes: usize) {
         if let Some(stream) = self.table.get_mut(place) {
             stream.said_headers(bytes);

@@ -1,4 +1,4 @@
-//! A client's connection.
+//! Downstream HTTP/2 connections.
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
@@ -29,19 +29,19 @@ use crate::proxy::http::interim::Interims;
 use crate::proxy::http::meter::Meter;
 use crate::proxy::http::{HttpManager, exchange};
 
-/// What a stream may have on its way to us, unless the manager says otherwise.
+/// Receive window of a stream by default.
 const WINDOW: u32 = 1 << 20;
 
-/// The same for a connection: several streams that nobody reads from leave the others theirs.
+/// The same for a connection: a few streams that nobody reads leave room for the others.
 const CONNECTION_WINDOW: u32 = 16 << 20;
 
-/// Streams at the same time, unless the manager says otherwise: as in Envoy.
+/// Concurrent streams by default: as in Envoy.
 const STREAMS: u32 = 1024;
 
-/// Serves a client's connection, of which `read` has come already, to its end.
+/// Serves a downstream connection, of which `read` has been read already, to its end.
 ///
 /// # Errors
-/// When it breaks, or the client breaks the protocol.
+/// If it fails, or the client violates the protocol.
 pub(crate) async fn serve<'a, I, E>(
     io: I,
     read: BytesMut,
@@ -65,7 +65,7 @@ where
     let over = poll_fn(|cx| serving.poll(cx)).await;
     let Serving { driver, streams, .. } = serving;
     downstream.connection_ends();
-    // What they answer nobody hears any more.
+    // Nobody will receive what they respond.
     drop(streams);
     if let Some(error) = over {
         driver.close(error, downstream.manager.limits.delayed_close).await;
@@ -104,8 +104,8 @@ where
     I: AsyncRead + AsyncWrite + Unpin,
     E: Future<Output = Farewell>,
 {
-    /// A turn: reads what has come, answers it as far as that is possible, and writes that. Ready at the end, with the
-    /// reason if it is to be told, or not to be told.
+    /// One turn: reads what was received, lets the streams respond, and writes. Ready when the connection ends, with
+    /// the error to close it with, if any.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Error>> {
         self.connection.borrow_mut().turn_begins(cx);
         if self.poll_ending(cx).is_ready() {
@@ -137,23 +137,23 @@ where
         }
     }
 
-    /// Ready when the connection is to be cut off.
+    /// Ready when the connection has to be closed.
     fn poll_ending(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let polled = self.ending.poll(cx);
         match self.ending.stage() {
             Stage::Before => {}
             Stage::Announced => self.connection.borrow_mut().shut_down(),
-            // A client that has not said that it knows is not waited for any longer.
+            // A client that has not acknowledged the first GOAWAY is not waited for any longer.
             Stage::Begun => self.connection.borrow_mut().last_call(),
         }
         polled
     }
 }
 
-/// Begins the streams of the requests that have come.
+/// Starts streams for the requests received.
 fn begin(connection: &Shared, streams: &Streams, downstream: &Rc<Downstream>) {
     loop {
-        // Not in the condition of the loop, where the borrow would last.
+        // Not in the loop's condition, where the borrow would outlive it.
         let begun = connection.borrow_mut().next_begun();
         let Some(Begun { stream, asked }) = begun else { return };
         let receiver = Receiver::new(connection.clone(), stream);
@@ -197,7 +197,7 @@ pub(super) async fn stream(downstream: Rc<Downstream>, asked: Asked, receiver: R
     }
 }
 
-/// The answer to a request; none if the client does not wait for it.
+/// The response to a request; `None` if the client does not wait for it.
 async fn answered(
     downstream: Rc<Downstream>,
     asked: Asked,
@@ -210,7 +210,7 @@ async fn answered(
         .or_else(|| exchange::is_unanswered(&downstream, headers))
     {
         sender.reset(Reason::INTERNAL_ERROR);
-        // What was not looked at does not count as received, as in Envoy.
+        // As in Envoy, a request that was not processed does not count as received.
         let meter = downstream.manager.metered.then(Rc::<Meter>::default);
         if let Some(meter) = &meter {
             meter.send(frame::RESET);

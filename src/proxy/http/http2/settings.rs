@@ -15,14 +15,14 @@ const MAX_FRAME_SIZE: u16 = 5;
 const MAX_HEADER_LIST_SIZE: u16 = 6;
 const ENABLE_CONNECT_PROTOCOL: u16 = 8;
 
-/// What a peer has said.
+/// The peer's settings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Settings {
-    /// What the table of header compression may hold.
+    /// `SETTINGS_HEADER_TABLE_SIZE`.
     pub(super) header_table: usize,
-    /// Streams that it takes at the same time; none: it has not said, and may yet.
+    /// `SETTINGS_MAX_CONCURRENT_STREAMS`; `None`: not received yet.
     pub(super) max_streams: Option<u32>,
-    /// How much each stream may have on its way to it.
+    /// `SETTINGS_INITIAL_WINDOW_SIZE`.
     pub(super) window: u32,
 }
 
@@ -37,10 +37,10 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// Takes what a frame says.
+    /// Applies a SETTINGS payload.
     ///
     /// # Errors
-    /// When a value is none that is allowed.
+    /// If a value is invalid.
     pub(super) fn apply(&mut self, payload: &[u8]) -> Result<(), Reason> {
         let (settings, []) = payload.as_chunks::<6>() else {
             return Err(Reason::FRAME_SIZE_ERROR);
@@ -52,10 +52,10 @@ impl Settings {
                 MAX_CONCURRENT_STREAMS => self.max_streams = Some(value),
                 INITIAL_WINDOW_SIZE if value > MOST => return Err(Reason::FLOW_CONTROL_ERROR),
                 INITIAL_WINDOW_SIZE => self.window = value,
-                // What we write is never longer than the least of these.
+                // We never send frames larger than the minimum of this setting.
                 MAX_FRAME_SIZE if !(16_384..=16_777_215).contains(&value) => return Err(Reason::PROTOCOL_ERROR),
                 ENABLE_PUSH | ENABLE_CONNECT_PROTOCOL if value > 1 => return Err(Reason::PROTOCOL_ERROR),
-                // Others are to be ignored.
+                // Unknown settings are ignored.
                 _ => {}
             }
         }
@@ -63,10 +63,10 @@ impl Settings {
     }
 }
 
-/// What we say.
+/// Our settings.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Own {
-    /// To hosts: that they push nothing.
+    /// `SETTINGS_ENABLE_PUSH: 0`, sent to hosts.
     pub(super) no_push: bool,
     pub(super) max_streams: Option<u32>,
     pub(super) window: u32,

@@ -1,12 +1,12 @@
-//! What a connection knows of one of its streams.
+//! The state of a stream.
 //!
 //! ```text
 //! heard:  Head ── Body ── Ended          said:  Head ── Body ── Ending ── Ended
 //!           └──────┴── broken ──────────────────┴──────┴──────────┘
 //! ```
 //!
-//! RFC 9113 section 5.1 has one state for both directions; here each has its own, and a stream is closed when both have
-//! ended or it is broken.
+//! RFC 9113 section 5.1 has one state for both directions. Here each direction has its own (`heard`: received, `said`:
+//! sent), and a stream is closed when both have ended or it has failed.
 
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -20,25 +20,25 @@ use super::flow::{Receiving, Sending};
 use super::frame;
 use crate::proxy::http::meter::Meter;
 
-/// Pieces that are shorter are put together while nobody takes them: each would keep all of what was read with it.
+/// Shorter pieces are merged while nobody takes them: each would keep its whole read buffer alive.
 const SHORT: usize = 4 << 10;
 
-/// How far the peer is with its message.
+/// The state of the receiving direction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Heard {
-    /// Its headers are still to come.
+    /// Headers have not been received.
     Head,
     Body,
     Ended,
 }
 
-/// How far we are with ours.
+/// The state of the sending direction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Said {
-    /// The headers are still to come.
+    /// Headers have not been sent.
     Head,
     Body,
-    /// What waits for room is the last.
+    /// The data that waits to be sent is the last.
     Ending,
     Ended,
 }
@@ -49,36 +49,36 @@ pub(super) struct Stream {
     pub(super) id: u32,
     pub(super) heard: Heard,
     pub(super) said: Said,
-    /// Why it is over before its time.
+    /// Why it failed, if it did.
     pub(super) broken: Option<Error>,
-    /// Whether it does not count as one that is under way any more.
+    /// Whether it no longer counts against the concurrency limit.
     pub(super) closed: bool,
-    /// Who receives from it.
+    /// Whether its receiving half exists.
     pub(super) receiver: bool,
-    /// Who sends on it.
+    /// Whether its sending half exists.
     pub(super) sender: bool,
-    /// A host's first interim answer that nobody has taken. Few have one.
+    /// The first interim response, until it is taken. Boxed, as it is rare.
     pub(super) interim: Option<Box<Response<()>>>,
-    /// A host's answer that nobody has taken.
+    /// Response headers, until they are taken.
     pub(super) answer: Option<Response<()>>,
-    /// Whether the answer to what was asked has no body (HEAD).
+    /// Whether the response has no body (HEAD).
     pub(super) bodiless: bool,
-    /// Whether a client asked for a tunnel.
+    /// Whether it is a client's CONNECT.
     pub(super) connect: bool,
-    /// Data that nobody has taken.
+    /// Received data, until it is taken.
     pub(super) data: Pieces,
     pub(super) trailers: Option<HeaderMap>,
-    /// What is still to come of the length that the headers say.
+    /// What `content-length` says is still to be received.
     pub(super) length: Option<u64>,
     pub(super) receiving: Receiving,
-    /// Data that waits for room.
+    /// Data that waits to be sent.
     pub(super) waiting: Bytes,
-    /// Whether it has its place among the streams that take turns.
+    /// Whether it is queued for sending.
     pub(super) queued: bool,
     pub(super) sending: Sending,
     pub(super) reader: Option<Waker>,
     pub(super) writer: Option<Waker>,
-    /// What goes by is counted there.
+    /// Counts its bytes on the wire.
     pub(super) meter: Option<Rc<Meter>>,
 }
 
@@ -109,7 +109,7 @@ impl Stream {
         }
     }
 
-    /// So many bytes of headers have come.
+    /// Counts header bytes received.
     pub(super) fn heard_headers(&self, bytes: usize) {
         if let Some(meter) = &self.meter {
             meter.receive(bytes);
@@ -117,21 +117,21 @@ impl Stream {
         }
     }
 
-    /// The peer has reset it.
+    /// Counts an RST_STREAM received.
     pub(super) fn heard_reset(&self) {
         if let Some(meter) = self.meter.as_ref().filter(|_| self.broken.is_none()) {
             meter.receive(frame::RESET);
         }
     }
 
-    /// It is reset.
+    /// Counts an RST_STREAM sent.
     pub(super) fn said_reset(&self) {
         if let Some(meter) = &self.meter {
             meter.send(frame::RESET);
         }
     }
 
-    /// So many bytes of headers were written.
+    /// Counts header bytes sent.
     pub(super) fn said_headers(&self, bytes: usize) {
         if let Some(meter) = &self.meter {
             meter.send(bytes);
@@ -139,24 +139,24 @@ impl Stream {
         }
     }
 
-    /// Whether neither side has more to say.
+    /// Whether both directions have ended.
     pub(super) fn is_over(&self) -> bool {
         self.broken.is_some() || (self.heard == Heard::Ended && self.said == Said::Ended)
     }
 
-    /// Whether all of the peer's message was taken.
+    /// Whether the whole received message was taken.
     pub(super) fn is_taken(&self) -> bool {
         self.heard == Heard::Ended && self.data.is_empty() && self.trailers.is_none()
     }
 
-    /// Wakes whoever waits for something to come.
+    /// Wakes the reader.
     pub(super) fn wake_reader(&mut self) {
         if let Some(reader) = self.reader.take() {
             reader.wake();
         }
     }
 
-    /// Wakes whoever waits to send.
+    /// Wakes the writer.
     pub(super) fn wake_writer(&mut self) {
         if let Some(writer) = self.writer.take() {
             writer.wake();
@@ -164,7 +164,7 @@ impl Stream {
     }
 }
 
-/// Remembers who waits.
+/// Registers a waker.
 pub(super) fn register(waiting: &mut Option<Waker>, cx: &Context<'_>) {
     match waiting {
         Some(waker) => waker.clone_from(cx.waker()),
@@ -172,11 +172,11 @@ pub(super) fn register(waiting: &mut Option<Waker>, cx: &Context<'_>) {
     }
 }
 
-/// Data in the order it came in.
+/// Received data, in order.
 #[derive(Debug, Default)]
 pub(super) struct Pieces {
     whole: VecDeque<Bytes>,
-    /// Short pieces, put together; after all others.
+    /// Short pieces, merged; after all others.
     together: BytesMut,
     len: usize,
 }
@@ -211,7 +211,7 @@ impl Pieces {
         Some(piece)
     }
 
-    /// Forgets all of it, and says how much that was.
+    /// Drops everything; returns how much that was.
     pub(super) fn clear(&mut self) -> usize {
         self.whole.clear();
         self.together = BytesMut::new();

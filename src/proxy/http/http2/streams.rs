@@ -1,5 +1,5 @@
-//! The streams of a client's connection that are under way. The task that drives the connection polls them, too: what
-//! they answer goes out in the same turn.
+//! The requests in progress on a downstream connection. The task that drives the connection polls them, too, so that
+//! their responses are written in the same turn.
 
 use std::cell::RefCell;
 use std::future::Future;
@@ -18,17 +18,17 @@ use super::head::Asked;
 use super::server::stream;
 use crate::proxy::http::connection::Downstream;
 
-/// How many places a worker keeps for streams to come.
+/// How many free allocations a worker keeps for new streams.
 const KEPT_PLACES: usize = 64;
 
-/// How often a turn goes on with what it has itself brought about before others have theirs.
+/// How many rounds a turn may go on with work that it has itself caused.
 const ROUNDS: usize = 4;
 
 thread_local! {
     static BEGINNER: Beginner = Beginner::new();
 }
 
-/// The streams.
+/// The requests in progress.
 #[derive(Default)]
 pub(super) struct Streams {
     running: FuturesUnordered<Running>,
@@ -37,8 +37,8 @@ pub(super) struct Streams {
 
 type Running = Pin<Box<dyn Future<Output = ()>>>;
 
-/// Begins streams in places that streams before have left: they are long, and each memory of such a length would be looked
-/// for anew.
+/// Starts requests in the allocations that finished ones have left: the futures are large, and allocating each anew is
+/// slow.
 struct Beginner(Box<Begin>);
 
 type Begin = dyn Fn(Rc<Downstream>, Asked, Receiver, Sender) -> Running;
@@ -55,7 +55,7 @@ impl Beginner {
     }
 }
 
-/// A stream in its place.
+/// A future in its reusable allocation.
 struct Placed<F> {
     place: Option<Place<F>>,
     places: Places<F>,
@@ -95,7 +95,8 @@ impl<F> Drop for Placed<F> {
     }
 }
 
-/// A turn of the task. What wakes the task in its own turn makes the turn go on, which costs less than one more.
+/// The waker of a turn. If the task is woken during its own turn, the turn goes another round, which is cheaper than
+/// being scheduled again.
 #[derive(Debug)]
 struct Turn {
     task: Waker,
@@ -111,7 +112,7 @@ impl Wake for Turn {
     fn wake_by_ref(self: &Arc<Self>) {
         if self.within.load(SeqCst) {
             self.again.store(true, SeqCst);
-            // Another thread may have been too late for the turn to see that.
+            // A wake-up from another thread may come too late for the turn to see it.
             if self.within.load(SeqCst) {
                 return;
             }
@@ -121,7 +122,7 @@ impl Wake for Turn {
 }
 
 impl Streams {
-    /// Begins one.
+    /// Starts a request.
     pub(super) fn begin(&self, downstream: Rc<Downstream>, asked: Asked, receiver: Receiver, sender: Sender) {
         let stream = BEGINNER.with(|beginner| beginner.0(downstream, asked, receiver, sender));
         self.running.push(stream);
@@ -132,7 +133,8 @@ impl Streams {
         self.running.is_empty()
     }
 
-    /// One turn of the connection and its streams: `connection` is polled with what it begins streams by, until it ends.
+    /// One turn of the connection and its streams. `connection`, which starts streams, is polled until nothing changes
+    /// or it ends.
     pub(super) fn poll<T>(
         &mut self,
         cx: &mut Context<'_>,
@@ -150,7 +152,7 @@ impl Streams {
             }
             while let Poll::Ready(Some(())) = self.running.poll_next_unpin(&mut within) {}
             rounds += 1;
-            // Without a budget, what is polled again only says that it wants to be polled again.
+            // Without budget, tokio would only have everything polled again reschedule itself.
             if !turn.again.load(SeqCst) || rounds == ROUNDS || !has_budget_remaining() {
                 break Poll::Pending;
             }

@@ -1,14 +1,14 @@
-//! The streams of a connection by their numbers.
+//! The streams of a connection, by id.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hasher};
 
 use super::stream::Stream;
 
-/// Places that are kept for streams to come.
+/// Free slots that are kept for new streams.
 const KEPT: usize = 64;
 
-/// The streams, each in a place that stays the same as long as it is there.
+/// Streams in slots: an index is valid as long as its stream is in the table.
 #[derive(Debug, Default)]
 pub(super) struct Table {
     places: Vec<Option<Stream>>,
@@ -16,7 +16,7 @@ pub(super) struct Table {
     by_id: HashMap<u32, usize, Mixing>,
 }
 
-/// Mixes numbers of streams, which clients choose, with one that they do not know.
+/// Mixes stream ids, which clients choose, with a secret.
 #[derive(Clone, Debug)]
 struct Mixing(u64);
 
@@ -42,7 +42,7 @@ impl Hasher for Mixed {
     }
 
     fn write_u32(&mut self, number: u32) {
-        // The digits of the golden ratio, as everybody takes.
+        // 2^64 divided by the golden ratio, the usual multiplier.
         let product = u128::from(self.0 ^ u64::from(number)) * 0x9e37_79b9_7f4a_7c15;
         self.0 = (product as u64) ^ (product >> 64) as u64;
     }
@@ -53,12 +53,12 @@ impl Hasher for Mixed {
 }
 
 impl Table {
-    /// Where the stream of this number is.
+    /// The slot of a stream.
     pub(super) fn find(&self, id: u32) -> Option<usize> {
         self.by_id.get(&id).copied()
     }
 
-    /// Puts one in, of a number that is not there.
+    /// Inserts a stream, whose id is not in the table.
     pub(super) fn insert(&mut self, stream: Stream) -> usize {
         let id = stream.id;
         let place = match self.free.pop() {
@@ -75,7 +75,7 @@ impl Table {
         place
     }
 
-    /// Takes one out.
+    /// Removes a stream.
     pub(super) fn remove(&mut self, place: usize) -> Option<Stream> {
         let stream = self.places.get_mut(place)?.take()?;
         self.by_id.remove(&stream.id);
@@ -94,7 +94,7 @@ impl Table {
         self.by_id.is_empty()
     }
 
-    /// Where all of them are.
+    /// All occupied slots.
     pub(super) fn places(&self) -> Vec<usize> {
         self.by_id.values().copied().collect()
     }

@@ -1,4 +1,4 @@
-//! What those wait for who send and receive on the streams of a connection.
+//! The waiting operations of stream halves.
 
 use std::task::{Context, Poll};
 
@@ -11,7 +11,7 @@ use super::frame;
 use super::head::Answer;
 use super::stream::{Heard, register};
 
-/// What comes on a stream after its headers.
+/// What a stream yields after its headers.
 #[derive(Debug)]
 pub(super) enum Piece {
     Data(Bytes),
@@ -19,7 +19,7 @@ pub(super) enum Piece {
 }
 
 impl Connection {
-    /// What comes next on a stream: data; then trailers, or nothing more.
+    /// Waits for data, then trailers or the end.
     pub(super) fn poll_heard(&mut self, place: usize, cx: &Context<'_>) -> Poll<Option<Result<Piece, Error>>> {
         let Some(stream) = self.table.get_mut(place) else {
             return Poll::Ready(Some(Err(Error::Ended)));
@@ -47,15 +47,15 @@ impl Connection {
         }
     }
 
-    /// Whether all that a peer says on a stream was taken.
+    /// Whether all that was received on a stream was taken.
     pub(super) fn is_taken(&mut self, place: usize) -> bool {
         self.table.get_mut(place).is_none_or(|stream| stream.is_taken())
     }
 
-    /// Waits until there is room for one more stream.
+    /// Waits until the peer allows another stream.
     ///
     /// # Errors
-    /// When there will be none.
+    /// If it never will.
     pub(super) fn poll_room(&mut self, cx: &Context<'_>) -> Poll<Result<(), Error>> {
         if let Some(error) = self.over() {
             return Poll::Ready(Err(error));
@@ -72,7 +72,7 @@ impl Connection {
         Poll::Ready(Ok(()))
     }
 
-    /// Waits until a stream has broken.
+    /// Waits until a stream fails.
     pub(super) fn poll_broken(&mut self, place: usize, cx: &Context<'_>) -> Poll<Error> {
         match self.table.get_mut(place) {
             None => Poll::Ready(Error::Ended),
@@ -86,7 +86,7 @@ impl Connection {
         }
     }
 
-    /// Waits for the head of a host's answer, or of an interim one.
+    /// Waits for response headers, final or interim.
     pub(super) fn poll_answer(&mut self, place: usize, cx: &Context<'_>) -> Poll<Result<Answer, Error>> {
         let Some(stream) = self.table.get_mut(place) else {
             return Poll::Ready(Err(Error::Ended));
@@ -103,10 +103,10 @@ impl Connection {
         Poll::Pending
     }
 
-    /// Waits until what was given to a stream has found room.
+    /// Waits until all data given to a stream has been sent.
     ///
     /// # Errors
-    /// When the stream is broken.
+    /// If the stream has failed.
     pub(super) fn poll_sent(&mut self, place: usize, cx: &Context<'_>) -> Poll<Result<(), Error>> {
         if let Poll::Ready(error) = self.poll_broken(place, cx) {
             return Poll::Ready(Err(error));

@@ -1,17 +1,18 @@
-//! Virtual hosts by domain: exact, then the longest suffix, then the longest prefix, then `*`.
+//! The index of virtual hosts by domain: exact, then the longest suffix wildcard, then the longest prefix wildcard,
+//! then `*`.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::VirtualHost;
 
-/// The index. Domains are compared without case.
+/// The index. Domains are compared case-insensitively.
 #[derive(Debug, Default)]
 pub(crate) struct HostIndex {
     exact: HashMap<Box<str>, Arc<VirtualHost>>,
-    /// `*.example.com`, without the star, the longest first.
+    /// `*.example.com` without the star, longest first.
     suffixes: Vec<(Box<str>, Arc<VirtualHost>)>,
-    /// `example.*`, without the star, the longest first.
+    /// `example.*` without the star, longest first.
     prefixes: Vec<(Box<str>, Arc<VirtualHost>)>,
     any: Option<Arc<VirtualHost>>,
 }
@@ -20,7 +21,7 @@ impl HostIndex {
     /// An index of these virtual hosts, each with its domains.
     ///
     /// # Errors
-    /// The domain that two of them have.
+    /// A domain that two of them have.
     pub(crate) fn new(hosts: Vec<(Arc<VirtualHost>, Vec<String>)>) -> Result<Self, String> {
         let mut index = Self::default();
         for (host, domains) in hosts {
@@ -54,7 +55,7 @@ impl HostIndex {
         Ok(())
     }
 
-    /// The virtual host of a request.
+    /// The virtual host for an authority.
     pub(crate) fn find(&self, host: &str, ignore_port: bool) -> Option<&Arc<VirtualHost>> {
         if self.exact.is_empty() && self.suffixes.is_empty() && self.prefixes.is_empty() {
             return self.any.as_ref();

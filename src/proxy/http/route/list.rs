@@ -1,19 +1,18 @@
-//! The routes of a virtual host, of which the first that matches is taken: what it costs to find it does not follow from
-//! how many there are.
+//! The routes of a virtual host, indexed so that the time to find the first match hardly depends on their number.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use super::{PathMatch, Route};
 
-/// So few routes are looked at one after the other.
+/// Up to this many routes are searched linearly.
 const FEW: usize = 8;
 
-/// Routes in their order.
+/// Routes, in order.
 #[derive(Debug, Default)]
 pub(crate) struct RouteList {
     routes: Vec<Arc<Route>>,
-    /// None where there are few.
+    /// `None` if there are few.
     index: Option<Index>,
 }
 
@@ -24,7 +23,7 @@ impl RouteList {
         Self { routes, index }
     }
 
-    /// The first route that `takes` a request with this path.
+    /// The first route for this path that `takes` accepts.
     pub(super) fn find(&self, path: &str, takes: impl Fn(&Route) -> bool) -> Option<&Arc<Route>> {
         match &self.index {
             None => self.routes.iter().find(|route| takes(route)),
@@ -36,13 +35,13 @@ impl RouteList {
     }
 }
 
-/// Where in the list the routes are that may match a path, lists of places in ascending order.
+/// Which routes may match a path, by their positions in the list, in ascending order.
 #[derive(Debug, Default)]
 struct Index {
     exact: HashMap<Box<str>, Vec<usize>>,
-    /// By length, which few are of.
+    /// By length, of which there are few different ones, then by prefix.
     prefixes: BTreeMap<usize, HashMap<Box<str>, Vec<usize>>>,
-    /// Those that any path may match.
+    /// Routes that may match any path.
     others: Vec<usize>,
 }
 
@@ -64,7 +63,7 @@ impl Index {
         index
     }
 
-    /// The first place of those that may match a path at which the route does.
+    /// The first position, among the routes that may match a path, that `takes` accepts.
     fn first(&self, path: &str, takes: impl Fn(usize) -> bool) -> Option<usize> {
         let mut first = None;
         let mut look = |places: &[usize]| {

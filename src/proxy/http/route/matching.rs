@@ -1,4 +1,4 @@
-//! When a route applies.
+//! Conditions of routes and other matchers of requests.
 
 use http::HeaderMap;
 use http::header::HeaderName;
@@ -7,48 +7,48 @@ use regex::bytes::Regex;
 use super::Request;
 use crate::proxy::matcher::StringMatcher;
 
-/// When a route applies: all of it must hold (`RouteMatch`).
+/// All conditions of a route (`RouteMatch`).
 #[derive(Debug)]
 pub(crate) struct RouteMatch {
-    /// The path.
+    /// The path condition.
     pub(crate) path: PathMatch,
     /// `case_sensitive: false`.
     pub(crate) ignore_case: bool,
-    /// Headers, pseudo-headers included.
+    /// Header conditions.
     pub(crate) headers: Vec<HeaderMatch>,
     /// Query parameters.
     pub(crate) query: Vec<QueryMatch>,
-    /// Only requests of gRPC.
+    /// Whether only gRPC requests match.
     pub(crate) grpc: bool,
-    /// Which share of requests, in parts per million; none: all.
+    /// `runtime_fraction`, in parts per million; `None`: all requests match.
     pub(crate) per_million: Option<u32>,
 }
 
-/// How the path is compared, without the query.
+/// A path condition; the query is not looked at.
 #[derive(Debug)]
 pub(crate) enum PathMatch {
-    /// Begins so.
+    /// `prefix`.
     Prefix(Box<str>),
-    /// Begins so, up to a `/` or the end.
+    /// `path_separated_prefix`: the prefix ends at a `/` or at the end.
     SeparatedPrefix(Box<str>),
-    /// Equal.
+    /// `path`.
     Exact(Box<str>),
-    /// As a whole.
+    /// `safe_regex`, for the whole path.
     Regex(Regex),
-    /// Requests with the method CONNECT.
+    /// `connect_matcher`: the method is CONNECT.
     Connect,
 }
 
-/// How a header is compared (`HeaderMatcher`).
+/// A header condition (`HeaderMatcher`).
 #[derive(Debug)]
 pub(crate) struct HeaderMatch {
-    /// Which header.
+    /// The header.
     pub(crate) name: HeaderKey,
-    /// What is asked of it.
+    /// The condition.
     pub(crate) test: HeaderTest,
-    /// Whether the answer is turned round.
+    /// `invert_match`.
     pub(crate) invert: bool,
-    /// Whether a missing header counts as an empty one.
+    /// `treat_missing_header_as_empty`.
     pub(crate) missing_is_empty: bool,
 }
 
@@ -67,28 +67,28 @@ pub(crate) enum HeaderKey {
     Scheme,
 }
 
-/// What is asked of a header.
+/// What a header is tested for.
 #[derive(Debug)]
 pub(crate) enum HeaderTest {
-    /// That it is there (`true`) or is not.
+    /// Presence, or absence if `false`.
     Present(bool),
-    /// That one of its values matches.
+    /// Whether a value matches.
     Value(StringMatcher),
-    /// That one of its values is a whole number from the first to before the second.
+    /// Whether a value is an integer in this half-open range.
     Range(i64, i64),
 }
 
-/// How a query parameter is compared.
+/// A condition on a query parameter.
 #[derive(Debug)]
 pub(crate) struct QueryMatch {
     /// The parameter.
     pub(crate) name: Box<str>,
-    /// What is asked of its first value; none: that it is there.
+    /// The condition on its first value; `None`: it has to be present.
     pub(crate) value: Option<StringMatcher>,
 }
 
 impl RouteMatch {
-    /// Whether it holds for a request.
+    /// Whether a request matches.
     pub(crate) fn matches(&self, request: &Request<'_>) -> bool {
         self.path.matches(request, self.ignore_case)
             && self.headers.iter().all(|header| header.matches(request))
@@ -104,7 +104,7 @@ impl RouteMatch {
         matches!(self.path, PathMatch::Connect)
     }
 
-    /// How much of the path it is that matched, for rewriting.
+    /// The length of the path that matched, which rewrites replace.
     pub(crate) fn matched_len(&self, path: &str) -> usize {
         match &self.path {
             PathMatch::Prefix(prefix) | PathMatch::SeparatedPrefix(prefix) => prefix.len(),
@@ -138,7 +138,7 @@ fn starts_with(path: &str, prefix: &str, ignore_case: bool) -> bool {
 }
 
 impl HeaderMatch {
-    /// Whether a request's header is as asked.
+    /// Whether a request matches.
     pub(crate) fn matches(&self, request: &Request<'_>) -> bool {
         match &self.name {
             HeaderKey::Name(name) => self.matches_header(name, request.headers),
@@ -153,7 +153,7 @@ impl HeaderMatch {
         }
     }
 
-    /// Whether a response's header is as asked; pseudo-headers are never there.
+    /// Whether a response matches, which has no pseudo-headers.
     pub(crate) fn matches_response(&self, headers: &HeaderMap) -> bool {
         match &self.name {
             HeaderKey::Name(name) => self.matches_header(name, headers),
@@ -165,12 +165,12 @@ impl HeaderMatch {
         let mut values = headers.get_all(name).iter().peekable();
         match values.peek() {
             None => self.matches_missing(),
-            // Each line by itself, as Envoy looks at them.
+            // Envoy tests each line separately.
             Some(_) => values.any(|value| self.holds(value.as_bytes())) ^ self.invert,
         }
     }
 
-    /// A header that is missing matches no value, turned round or not, unless it counts as empty.
+    /// A missing header matches no value, inverted or not, unless it counts as empty.
     fn matches_missing(&self) -> bool {
         match self.test {
             HeaderTest::Present(wanted) => (!wanted) ^ self.invert,
@@ -182,7 +182,7 @@ impl HeaderMatch {
         self.holds(value) ^ self.invert
     }
 
-    /// Whether a value is as asked, whether or not that is turned round.
+    /// Whether a value matches, before inversion.
     fn holds(&self, value: &[u8]) -> bool {
         match &self.test {
             HeaderTest::Present(wanted) => *wanted,
@@ -210,7 +210,7 @@ impl QueryMatch {
     }
 }
 
-/// Whether a request or response speaks gRPC, by its content type.
+/// Whether a request or response is gRPC, by its content type.
 pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
     let content_type = headers.get(http::header::CONTENT_TYPE).map(|value| value.as_bytes());
     let rest = content_type.and_then(|value| value.strip_prefix(b"application/grpc"));

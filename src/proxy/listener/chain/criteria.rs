@@ -1,4 +1,4 @@
-//! The criteria, in Envoy's order.
+//! The criteria of filter chain matching.
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
@@ -24,7 +24,7 @@ impl Criterion for Port {
     }
 }
 
-/// The lengths of prefixes of both versions of IP, for looking up the longest that holds an address.
+/// The prefix lengths in use for each IP version, for finding the longest prefix of an address.
 #[derive(Debug, Default)]
 struct Lengths {
     v4: BTreeSet<u8>,
@@ -48,7 +48,7 @@ impl Lengths {
     }
 }
 
-/// Makes a criterion of an address.
+/// Defines a criterion on an address.
 macro_rules! by_prefix {
     ($(#[$doc:meta])+ $name:ident, $wanted:ident, $address:ident) => {
         $(#[$doc])+
@@ -88,7 +88,7 @@ by_prefix! {
     Source, sources, source
 }
 
-/// The server name: itself, or its longest suffix of whole labels. Of `*.example.com` the dot and what follows is kept.
+/// The server name: exact, or its longest suffix of whole labels. `*.example.com` is stored as `.example.com`.
 #[derive(Debug, Default)]
 pub(super) struct ServerName;
 
@@ -110,7 +110,7 @@ impl Criterion for ServerName {
     }
 }
 
-/// The transport protocol. Connections have one of two; one that a chain asks for and that is neither is never found.
+/// The transport protocol: `tls` or `raw_buffer`; a chain that asks for anything else never matches.
 #[derive(Debug, Default)]
 pub(super) struct Transport;
 
@@ -126,7 +126,7 @@ impl Criterion for Transport {
     }
 }
 
-/// The application protocol: the first that the client offers and a chain asks for.
+/// The application protocol: the first that the client offers and any chain asks for.
 #[derive(Debug, Default)]
 pub(super) struct Alpn;
 
@@ -142,7 +142,7 @@ impl Criterion for Alpn {
     }
 }
 
-/// Whether the client is on this host.
+/// The source type.
 #[derive(Debug, Default)]
 pub(super) struct Type;
 

@@ -1,4 +1,4 @@
-//! The tree: what chains ask for, one criterion below the other.
+//! The tree of filter chains: one level for each criterion.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -6,31 +6,31 @@ use std::hash::Hash;
 use super::criteria::{Alpn, Destination, DirectSource, Port, ServerName, Source, SourcePort, Transport, Type};
 use super::{ChainMatch, Facts};
 
-/// A property of connections that chains ask for.
+/// A criterion of filter chain matching.
 pub(super) trait Criterion: Default {
-    /// What a chain may ask for.
+    /// A value that chains match.
     type Key: Eq + Hash;
 
-    /// What a chain asks for: one of these, or nothing if there is none.
+    /// The values that a chain matches; empty: any.
     fn wanted(chain: &ChainMatch) -> Vec<Self::Key>;
 
-    /// Takes down what is asked for, so that it can be found.
+    /// Prepares for finding this value.
     fn note(&mut self, _key: &Self::Key) {}
 
-    /// The most specific of what is asked for that a connection has.
+    /// The most specific value, of those that chains match, that a connection has.
     fn best<'a, T>(&self, asked: &'a HashMap<Self::Key, T>, facts: &Facts<'_>) -> Option<&'a T>;
 }
 
-/// A part of the tree.
+/// A subtree.
 pub(super) trait Branch: Default {
-    /// Adds a chain by its place; the place of one that takes the same connections if there is one.
+    /// Inserts the chain at position `place`; fails with the position of one that matches the same connections.
     fn insert(&mut self, chain: &ChainMatch, place: usize) -> Result<(), usize>;
 
-    /// The place of the chain for a connection.
+    /// The position of the chain for a connection.
     fn find(&self, facts: &Facts<'_>) -> Option<usize>;
 }
 
-/// A level of the tree: below each value that chains ask for, those chains; and those that ask for none.
+/// A level of the tree: a subtree for each value of the criterion, and one for chains that match any.
 #[derive(Debug)]
 pub(super) struct Level<C: Criterion, T> {
     criterion: C,
@@ -62,7 +62,7 @@ impl<C: Criterion, T: Branch> Branch for Level<C, T> {
     }
 
     fn find(&self, facts: &Facts<'_>) -> Option<usize> {
-        // Most levels of most listeners ask for nothing.
+        // Most listeners use few criteria.
         let asked = (!self.asked.is_empty()).then(|| self.criterion.best(&self.asked, facts));
         match asked.flatten() {
             Some(below) => below.find(facts),
@@ -100,10 +100,10 @@ type ByDestination = Level<Port, Level<Destination, ByProtocol>>;
 pub(super) struct Tree(ByDestination);
 
 impl Tree {
-    /// A tree of chains, which are known by their places.
+    /// A tree of chains, identified by their positions.
     ///
     /// # Errors
-    /// Two that take the same connections.
+    /// Two that match the same connections.
     pub(super) fn new<'a>(chains: impl Iterator<Item = &'a ChainMatch>) -> Result<Self, (usize, usize)> {
         let mut tree = Self::default();
         for (place, chain) in chains.enumerate() {
@@ -112,7 +112,7 @@ impl Tree {
         Ok(tree)
     }
 
-    /// The place of the chain for a connection.
+    /// The position of the chain for a connection.
     pub(super) fn find(&self, facts: &Facts<'_>) -> Option<usize> {
         self.0.find(facts)
     }

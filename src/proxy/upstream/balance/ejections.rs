@@ -1,50 +1,50 @@
-//! What hosts are ejected for, and how often.
+//! Statistics of outlier detection: ejections by their cause.
 
 use std::sync::atomic::AtomicU64;
 
-/// What a host is ejected for.
+/// Why a host is ejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Cause {
-    /// Server errors in a row.
+    /// Consecutive 5xx.
     Consecutive5xx,
-    /// Errors of a gateway in a row.
+    /// Consecutive gateway errors.
     ConsecutiveGateway,
-    /// Failures of our own making in a row.
+    /// Consecutive local origin failures.
     ConsecutiveLocal,
-    /// Fewer good answers than others have.
+    /// Success rate below the other hosts'.
     SuccessRate,
-    /// It is reached less often than others.
+    /// Success rate of local origin events below the other hosts'.
     SuccessRateLocal,
-    /// Too many bad answers of a hundred.
+    /// Failure percentage.
     FailurePercentage,
-    /// It is not reached too often of a hundred times.
+    /// Failure percentage of local origin events.
     FailurePercentageLocal,
 }
 
-/// How often hosts were ejected for one cause.
+/// Ejections for one cause.
 #[derive(Debug, Default)]
 pub(crate) struct ForCause {
-    /// `ejections_detected_…`: it was seen, whatever came of it.
+    /// `ejections_detected_…`: whether or not enforced.
     pub(crate) detected: AtomicU64,
     /// `ejections_enforced_…`.
     pub(crate) enforced: AtomicU64,
 }
 
-/// `outlier_detection.…`, apart from the gauge of those that are ejected now.
+/// `outlier_detection.…`, but for the gauge of ejected hosts.
 #[derive(Debug, Default)]
 pub(crate) struct Ejections {
     causes: [ForCause; Cause::NAMES.len()],
     /// `ejections_enforced_total`.
     pub(crate) enforced: AtomicU64,
-    /// `ejections_overflow`: no more hosts may be ejected.
+    /// `ejections_overflow`: not enforced because of `max_ejection_percent`.
     pub(crate) overflow: AtomicU64,
-    /// `ejections_total`, which Envoy keeps for those who know it from before: there was room to eject a host for errors in
-    /// a row or for its success rate.
+    /// `ejections_total`, deprecated in Envoy: ejections for consecutive errors or success rate that
+    /// `max_ejection_percent` allowed.
     pub(crate) total: AtomicU64,
 }
 
 impl Cause {
-    /// What they are called in names of statistics, in their order.
+    /// The causes' names in statistics, in the order of the enum.
     const NAMES: [&'static str; 7] = [
         "consecutive_5xx",
         "consecutive_gateway_failure",
@@ -55,19 +55,19 @@ impl Cause {
         "local_origin_failure_percentage",
     ];
 
-    /// Whether it counts in `ejections_total`.
+    /// Whether it counts in the deprecated `ejections_total`.
     pub(super) fn is_of_old(self) -> bool {
         matches!(self, Cause::Consecutive5xx | Cause::SuccessRate)
     }
 }
 
 impl Ejections {
-    /// Those for one cause.
+    /// Counters of one cause.
     pub(super) fn of(&self, cause: Cause) -> &ForCause {
         &self.causes[cause as usize]
     }
 
-    /// Tells each counter by what follows `outlier_detection.`.
+    /// Reports each counter with its name after `outlier_detection.`.
     pub(crate) fn counters(&self, mut tell: impl FnMut(&str, &AtomicU64)) {
         for (name, cause) in Cause::NAMES.iter().zip(&self.causes) {
             tell(&format!("ejections_detected_{name}"), &cause.detected);
@@ -76,7 +76,7 @@ impl Ejections {
         tell("ejections_enforced_total", &self.enforced);
         tell("ejections_overflow", &self.overflow);
         tell("ejections_total", &self.total);
-        // Older names of what was detected.
+        // Deprecated names of detected ejections.
         tell("ejections_consecutive_5xx", &self.of(Cause::Consecutive5xx).detected);
         tell("ejections_success_rate", &self.of(Cause::SuccessRate).detected);
     }

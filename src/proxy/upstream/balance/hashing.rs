@@ -1,4 +1,4 @@
-//! Consistent hashing, bit for bit as Envoy does it: rings and Maglev's tables.
+//! Consistent hashing with results identical to Envoy's: ring hash and Maglev.
 
 use std::sync::Arc;
 
@@ -6,26 +6,26 @@ use xxhash_rust::xxh64::xxh64;
 
 use crate::proxy::upstream::host::Host;
 
-/// Hosts with their weights; all weights together are 1.
+/// Hosts with weights that add up to 1.
 pub(super) type Weighted = Vec<(Arc<Host>, f64)>;
 
-/// Hosts on a ring of hashes.
+/// A hash ring.
 #[derive(Debug)]
 pub(super) struct Ring(Vec<(u64, Arc<Host>)>);
 
-/// Hosts in a table of hashes.
+/// A Maglev table.
 #[derive(Debug)]
 pub(super) struct Maglev {
     hosts: Vec<Arc<Host>>,
     table: Box<[u32]>,
 }
 
-/// Hosts by their own weights alone.
+/// Hosts by their own weights.
 pub(super) fn by_weight(hosts: &[Arc<Host>]) -> Weighted {
     scaled(hosts, 1.0).collect()
 }
 
-/// Hosts whose weights add up to `share`.
+/// Hosts with weights scaled to add up to `share`.
 pub(super) fn scaled(hosts: &[Arc<Host>], share: f64) -> impl Iterator<Item = (Arc<Host>, f64)> {
     let total: u64 = hosts.iter().map(|host| u64::from(host.weight)).sum();
     let weight = move |host: &Host| f64::from(host.weight) * share / total as f64;
@@ -33,8 +33,8 @@ pub(super) fn scaled(hosts: &[Arc<Host>], share: f64) -> impl Iterator<Item = (A
 }
 
 impl Ring {
-    /// A ring of at least `min` places, if it need not have more than `max`. The host of the least weight has a whole
-    /// number of them.
+    /// A ring of at least `min` entries, and at most `max`. The lightest host has a whole number of entries if that is
+    /// possible.
     pub(super) fn new(hosts: &Weighted, min: u64, max: u64) -> Self {
         let least = hosts.iter().map(|(_, weight)| *weight).fold(1.0, f64::min);
         let scale = ((least * min as f64).ceil() / least).min(max as f64);
@@ -53,10 +53,10 @@ impl Ring {
         Self(ring)
     }
 
-    /// The first host at or after a hash; further attempts go on from there.
+    /// The first host at or after a hash; later attempts continue from there.
     pub(super) fn pick(&self, hash: u64, attempt: u32) -> Option<&Arc<Host>> {
         let found = self.0.partition_point(|(place, _)| *place < hash);
-        // Beyond the last one the ring begins anew.
+        // After the last entry comes the first.
         let first = if found == self.0.len() { 0 } else { found };
         let place = (first + attempt as usize).checked_rem(self.0.len())?;
         self.0.get(place).map(|(_, host)| host)
@@ -64,7 +64,7 @@ impl Ring {
 }
 
 impl Maglev {
-    /// A table of `size` places, a prime number.
+    /// A table of `size` entries, a prime number.
     pub(super) fn new(hosts: &Weighted, size: u64) -> Self {
         const EMPTY: u32 = u32::MAX;
         let mut sorted: Vec<_> = hosts
@@ -89,7 +89,7 @@ impl Maglev {
         while left > 0 {
             round += 1.0;
             for (entry, index) in entries.iter_mut().zip(0..) {
-                // The heaviest has a place in every round, one of a third of its weight in every third.
+                // The heaviest host takes an entry in each round, one with a third of its weight in every third.
                 if left == 0 || round * entry.weight < entry.target {
                     continue;
                 }
@@ -110,7 +110,7 @@ impl Maglev {
         }
     }
 
-    /// The host of a hash; further attempts go by other hashes.
+    /// The host for a hash; later attempts use other hashes.
     pub(super) fn pick(&self, hash: u64, attempt: u32) -> Option<&Arc<Host>> {
         let hash = match attempt {
             0 => hash,
@@ -121,7 +121,7 @@ impl Maglev {
     }
 }
 
-/// A host while a table is filled.
+/// A host while the table is filled.
 struct Entry {
     offset: u64,
     skip: u64,

@@ -1,10 +1,10 @@
-//! How load is shared between priorities, as Envoy's load balancers do it.
+//! How load is divided between priorities, as in Envoy's load balancers.
 
 use std::sync::Arc;
 
 use crate::proxy::upstream::host::Host;
 
-/// The hosts of a priority.
+/// The health of a priority's hosts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Health {
     pub(super) healthy: usize,
@@ -12,14 +12,14 @@ pub(super) struct Health {
     pub(super) all: usize,
 }
 
-/// What a priority gets.
+/// The load of a priority.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Load {
-    /// Of a hundred, for its healthy hosts.
+    /// Percentage for its healthy hosts.
     pub(super) share: u32,
-    /// Of a hundred, for its degraded hosts.
+    /// Percentage for its degraded hosts.
     pub(super) degraded: u32,
-    /// Whether its unhealthy hosts are used too.
+    /// Panic mode: whether unhealthy hosts are used, too.
     pub(super) panic: bool,
 }
 
@@ -32,7 +32,8 @@ impl Health {
         }
     }
 
-    /// How much of the load so many of its hosts could take, 0 to 100: their share times the overprovisioning factor.
+    /// The percentage of the load that so many of its hosts can take: their share of all hosts times the
+    /// overprovisioning factor, at most 100.
     fn availability(self, hosts: usize, overprovisioning: u32) -> u32 {
         let scaled = overprovisioning as usize * hosts;
         scaled
@@ -50,7 +51,7 @@ impl Health {
     }
 }
 
-/// The load of each priority. The shares add up to a hundred where there is a priority.
+/// The load of each priority; adds up to 100 if there is any priority.
 pub(super) fn loads(levels: &[Health], overprovisioning: u32, panic_threshold: f64) -> Vec<Load> {
     let availability = |of: fn(&Health) -> usize| -> Vec<_> {
         let levels = levels.iter();
@@ -58,7 +59,7 @@ pub(super) fn loads(levels: &[Health], overprovisioning: u32, panic_threshold: f
     };
     let (healthy, degraded) = (availability(|one| one.healthy), availability(|one| one.degraded));
     let total = healthy.iter().chain(&degraded).sum::<u32>().min(100);
-    // While there is enough health in all, no single priority is in a panic.
+    // No priority is in panic mode as long as the healthy hosts of all can take the whole load.
     let panics = |level: &Health| total < 100 && level.is_below(panic_threshold);
     let (shares, degraded) = if levels.iter().all(panics) {
         (by_size(levels), vec![0; levels.len()])
@@ -75,8 +76,8 @@ pub(super) fn loads(levels: &[Health], overprovisioning: u32, panic_threshold: f
         .collect()
 }
 
-/// From the first on, each as much as its healthy hosts can take; then, of what is left, each as much as its degraded
-/// ones can.
+/// Gives each priority, in order, as much as its healthy hosts can take, then what is left in the same way to degraded
+/// hosts.
 fn by_availability(healthy: &[u32], degraded: &[u32], total: u32) -> (Vec<u32>, Vec<u32>) {
     let mut left = 100;
     let mut share = |availability: &[u32]| -> Vec<_> {
@@ -88,7 +89,8 @@ fn by_availability(healthy: &[u32], degraded: &[u32], total: u32) -> (Vec<u32>, 
         shares.collect()
     };
     let (mut shares, mut of_degraded) = (share(healthy), share(degraded));
-    // What is left over by rounding; or all of it, where nothing can take any and nobody may panic.
+    // The remainder of rounding goes to the first with any availability; so does everything if none has any and panic
+    // mode is off.
     let first = |availability: &[u32]| availability.iter().position(|one| *one > 0);
     let taker = match (first(healthy), first(degraded)) {
         (None, Some(first)) => of_degraded.get_mut(first),
@@ -100,7 +102,7 @@ fn by_availability(healthy: &[u32], degraded: &[u32], total: u32) -> (Vec<u32>, 
     (shares, of_degraded)
 }
 
-/// When all are in a panic: by how many hosts they have.
+/// When all are in panic mode: by their numbers of hosts.
 fn by_size(levels: &[Health]) -> Vec<u32> {
     let total: usize = levels.iter().map(|level| level.all).sum();
     let mut shares: Vec<_> = levels

@@ -1,7 +1,8 @@
-//! Outlier detection: hosts that fail leave the rotation for a while.
+//! Outlier detection: ejects failing hosts from load balancing for a while.
 //!
-//! Workers count what comes of each request and eject a host at once that fails too often in a row. The control thread
-//! looks at all hosts once an interval, ejects those that stand out and brings back those that have served their time.
+//! Workers count the outcome of each request, and eject a host at once after too many consecutive errors. The control
+//! thread evaluates all hosts once an interval, ejects those with a bad success rate or failure percentage, and returns
+//! those whose time is over.
 
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -14,60 +15,60 @@ use crate::proxy::upstream::cluster::{Cluster, OutlierConfig};
 use crate::proxy::upstream::connect::FailureKind;
 use crate::proxy::upstream::host::{Host, HostState};
 
-/// What is counted of a host.
+/// Outlier detection's state of a host.
 #[derive(Debug, Default)]
 pub(crate) struct OutlierState {
-    /// 5xx answers in a row.
+    /// Consecutive 5xx responses.
     pub(crate) consecutive_5xx: AtomicU32,
-    /// 502, 503 and 504 in a row.
+    /// Consecutive 502, 503 and 504 responses.
     pub(crate) consecutive_gateway: AtomicU32,
-    /// Failures of our own making in a row.
+    /// Consecutive local origin failures.
     pub(crate) consecutive_local: AtomicU32,
-    /// What the host answered in this interval.
+    /// Responses in this interval.
     answers: Tally,
-    /// How connecting to it went, where that is counted by itself.
+    /// Local origin events in this interval, if they are counted separately.
     connections: Tally,
     ejection: Mutex<Ejection>,
 }
 
-/// What was good in an interval, and all.
+/// Successes and total of an interval.
 #[derive(Debug, Default)]
 struct Tally {
     good: AtomicU32,
     all: AtomicU32,
 }
 
-/// When a host was ejected last.
+/// The last ejection of a host.
 #[derive(Debug, Default)]
 struct Ejection {
     since: Option<Instant>,
-    /// For how many times the base time.
+    /// Its duration as a multiple of `base_ejection_time`.
     multiple: u32,
 }
 
-/// What came of sending something to a host.
+/// The outcome of sending something to a host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Report {
-    /// It answered.
+    /// A response was received.
     Status(StatusCode),
-    /// It did not answer in time.
+    /// No response in time.
     Timeout,
-    /// It could not be reached, or broke off.
+    /// Connecting or sending failed.
     Failure(FailureKind),
-    /// A connection for a request was there or has been made. What comes of the request is another report.
+    /// A connection for a request was ready. The outcome of the request is another report.
     Reached,
-    /// A TCP connection was made.
+    /// A TCP connection was established.
     Connected,
 }
 
-/// What a report means.
+/// What a report counts as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Seen {
     Good,
     ServerError,
-    /// A server error which says that there was no answer behind it.
+    /// A 5xx response that stands for none from the origin.
     GatewayError,
-    /// It could be reached, where that is counted by itself.
+    /// A local origin success, if those are counted separately.
     Connected,
     LocalFailure,
     Nothing,
@@ -81,7 +82,7 @@ impl Report {
                 500.. => Seen::ServerError,
                 _ => Seen::Good,
             },
-            // Envoy's own limits are not the host's fault.
+            // A full circuit breaker is not the host's fault.
             Report::Failure(FailureKind::Overflow) => Seen::Nothing,
             Report::Timeout | Report::Failure(_) if split_local => Seen::LocalFailure,
             Report::Timeout | Report::Failure(_) => Seen::GatewayError,
@@ -100,7 +101,7 @@ impl Tally {
         }
     }
 
-    /// How many there were and how many of a hundred were good, counting anew from now on.
+    /// Total and success percentage of the interval; starts the next.
     fn take(&self) -> Option<(u32, f64)> {
         let (good, all) = (self.good.swap(0, Relaxed), self.all.swap(0, Relaxed));
         (all > 0).then(|| (all, f64::from(good) * 100.0 / f64::from(all)))
@@ -112,29 +113,29 @@ impl HostState {
         self.outlier.ejection.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Counts one more in a row, and says whether that makes as many as lead to ejection.
+    /// Counts a consecutive error; `true` if that reaches the limit.
     fn fails(counter: &AtomicU32, limit: u32) -> bool {
         let reached = counter.fetch_add(1, Relaxed) + 1 == limit;
         if reached {
-            // A host that stays in rotation nevertheless is judged anew.
+            // If the ejection is not enforced, counting starts again.
             counter.store(0, Relaxed);
         }
         reached
     }
 }
 
-/// Ends a series; most of the time there is none, and nothing is written.
+/// Ends a series of errors. Mostly there is none, and nothing is written.
 fn end(counter: &AtomicU32) {
     if counter.load(Relaxed) != 0 {
         counter.store(0, Relaxed);
     }
 }
 
-/// Which of a host's tallies.
+/// Selects one of a host's tallies.
 type TallyOf = fn(&OutlierState) -> &Tally;
 
 impl Cluster {
-    /// Takes down what came of sending something to a host.
+    /// Records the outcome of sending something to a host.
     pub(crate) fn report(&self, host: &Host, report: Report) {
         if let Some(config) = &self.config.outlier {
             self.judge(config, host, report.seen(config.split_local));
@@ -178,7 +179,7 @@ impl Cluster {
         }
     }
 
-    /// Ejects a host, if so many may be, with the probability of `enforcing` in a hundred.
+    /// Ejects a host, if `max_ejection_percent` allows it, with a probability of `enforcing` percent.
     fn eject(&self, config: &OutlierConfig, host: &Host, cause: Cause, enforcing: u32, now: Instant) {
         let (stats, of_cause) = (&self.stats.ejections, self.stats.ejections.of(cause));
         self.change_hosts(|set| {
@@ -210,7 +211,7 @@ impl Cluster {
         });
     }
 
-    /// What is done once an interval.
+    /// The evaluation at the end of each interval.
     pub(in crate::proxy::upstream) fn sweep_outliers(&self, config: &OutlierConfig, now: Instant) {
         self.bring_back(config, now);
         let hosts = self.hosts.load_full();
@@ -252,7 +253,7 @@ impl Cluster {
         }
     }
 
-    /// Hosts whose time is over are chosen again.
+    /// Returns the hosts whose ejection time is over.
     fn bring_back(&self, config: &OutlierConfig, now: Instant) {
         self.change_hosts(|set| {
             let mut active = 0;
@@ -260,7 +261,7 @@ impl Cluster {
             for host in &set.hosts {
                 let mut ejection = host.state.ejection();
                 if !host.state.ejected.load(Relaxed) {
-                    // It behaved: the next ejection is shorter.
+                    // It has behaved for an interval: the next ejection is shorter.
                     ejection.multiple = ejection.multiple.saturating_sub(1);
                 } else if ejection.is_over(config, now) {
                     host.state.ejected.store(false, Relaxed);
@@ -299,7 +300,7 @@ impl Ejection {
     }
 }
 
-/// The hosts whose rate is so many thousandths of a standard deviation below the mean.
+/// The hosts whose success rate is more than `factor` thousandths of a standard deviation below the mean.
 fn far_below<'a>(counted: &[(&'a Host, u32, f64)], minimum: u32, volume: u32, factor: u32) -> Vec<&'a Host> {
     let enough: Vec<_> = counted.iter().filter(|(_, requests, _)| *requests >= volume).collect();
     if enough.is_empty() || enough.len() < minimum as usize {

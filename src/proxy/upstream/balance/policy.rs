@@ -1,4 +1,4 @@
-//! How one of several hosts is picked.
+//! Picking one of several hosts by the cluster's load balancing policy.
 
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex};
@@ -19,26 +19,26 @@ pub(super) struct Picker {
 #[derive(Debug)]
 enum Way {
     Turns(Turns),
-    /// The least busy of as many.
+    /// The one with the fewest active requests of this many chosen at random.
     Least(u32),
-    /// By weights that change all the time.
+    /// Scheduled by weights that change all the time.
     ByWeight(Mutex<Deadlines>, Weight),
     Chance,
     Ring(Ring),
     Maglev(Maglev),
 }
 
-/// What the weight of a host is, at a moment.
+/// How a host's weight is computed.
 #[derive(Clone, Copy, Debug)]
 struct Weight {
-    /// Whether it is less the busier the host is.
+    /// Whether active requests reduce it.
     by_load: bool,
-    /// Whether it is less as long as the host is new.
+    /// Whether slow start reduces it.
     slow_start: Option<SlowStart>,
 }
 
 impl Picker {
-    /// A picker for hosts. `weighted` is what consistent hashing goes by.
+    /// A picker for these hosts; `weighted` is for consistent hashing.
     pub(super) fn new(config: &ClusterConfig, hosts: Vec<Arc<Host>>, weighted: &Weighted, now: Instant) -> Self {
         let equal = hosts.windows(2).all(|pair| pair[0].weight == pair[1].weight);
         let slow_start = config.slow_start.filter(|slow| slow.end(&hosts, now).is_some());
@@ -61,12 +61,12 @@ impl Picker {
         Self { hosts, way }
     }
 
-    /// Whether there is no host.
+    /// Whether there are no hosts.
     pub(super) fn is_empty(&self) -> bool {
         self.hosts.is_empty()
     }
 
-    /// A host; none if there is none.
+    /// Picks a host; `None` if there are none.
     pub(super) fn pick(&self, hash: Option<u64>, attempt: u32) -> Option<&Arc<Host>> {
         let hash = || hash.unwrap_or_else(|| fastrand::u64(..));
         match &self.way {
@@ -77,7 +77,7 @@ impl Picker {
                 let weight = |host: &Host| weight.of(host, now);
                 match deadlines.try_lock() {
                     Ok(mut deadlines) => self.hosts.get(deadlines.next(|place| weight(&self.hosts[place]))?),
-                    // Another worker is choosing just now: rather than to wait for it, two are compared.
+                    // Another worker holds the lock: instead of waiting, compare two hosts.
                     Err(_) => self.least_of(2, |host| 1.0 / weight(host)),
                 }
             }
@@ -108,8 +108,8 @@ fn active(host: &Host) -> u32 {
 }
 
 impl Weight {
-    /// Envoy's weight of a host among hosts of unequal weights (`active_request_bias` 1). Without a moment there is no
-    /// slow start.
+    /// Envoy's weight for least request with unequal weights (`active_request_bias` 1). Without a time there is no slow
+    /// start.
     fn of(self, host: &Host, now: Option<Instant>) -> f64 {
         let load = if self.by_load { f64::from(active(host)) } else { 0.0 };
         let share = self.slow_start.zip(now);
@@ -120,7 +120,7 @@ impl Weight {
 fn deadlines(hosts: &[Arc<Host>], weight: Weight, now: Instant) -> Deadlines {
     let weight = |place: usize| weight.of(&hosts[place], Some(now));
     let mut deadlines = Deadlines::new(hosts.len(), weight);
-    // Not every proxy of a mesh begins with the same host.
+    // Proxies of a mesh should not all start with the same host.
     for _ in 0..fastrand::usize(..=hosts.len()) {
         deadlines.next(weight);
     }

@@ -1,4 +1,4 @@
-//! New hosts get less load at first, and more with time (`slow_start_config`).
+//! Slow start: new hosts get less load at first (`slow_start_config`).
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -7,7 +7,7 @@ use crate::proxy::upstream::cluster::SlowStart;
 use crate::proxy::upstream::host::Host;
 
 impl SlowStart {
-    /// Which share of its weight a host has now.
+    /// The share of its weight that a host has now.
     pub(super) fn share(&self, host: &Host, now: Instant) -> f64 {
         match self.age(host, now) {
             Some(age) => {
@@ -18,13 +18,13 @@ impl SlowStart {
         }
     }
 
-    /// When the last of these hosts is new no more; none if none is now.
+    /// When the last of these hosts leaves slow start; `None` if none is in it.
     pub(in crate::proxy::upstream) fn end(&self, hosts: &[Arc<Host>], now: Instant) -> Option<Instant> {
         let youngest = hosts.iter().filter_map(|host| self.age(host, now)).min()?;
         now.checked_add(self.window.saturating_sub(youngest))
     }
 
-    /// How long a host has been healthy, if it is still new.
+    /// How long a host has been healthy, if it is in slow start.
     fn age(&self, host: &Host, now: Instant) -> Option<Duration> {
         let since = *host.state.healthy_since.get()?;
         Some(now.saturating_duration_since(since)).filter(|age| *age < self.window)

@@ -15,7 +15,7 @@ pub(crate) fn address(port: u16) -> HostAddress {
     HostAddress::Ip(([127, 0, 0, 1], port).into())
 }
 
-/// A cluster as Envoy has it where nothing is said.
+/// A cluster with Envoy's defaults.
 pub(crate) fn cluster_config() -> ClusterConfig {
     ClusterConfig {
         name: "test".into(),
@@ -37,7 +37,7 @@ pub(crate) fn cluster_config() -> ClusterConfig {
     }
 }
 
-/// A cluster of these endpoints with these limits.
+/// A cluster with these endpoints and circuit breaker thresholds.
 pub(crate) fn cluster(config: ClusterConfig, endpoints: &Endpoints, thresholds: Thresholds) -> Arc<Cluster> {
     let hosts = HostSet::build(&config, endpoints, None, std::time::Instant::now());
     let breakers = Breakers::new(thresholds, Thresholds::default());

@@ -1,4 +1,4 @@
-//! Taking turns by weight, without a lock: the order is worked out beforehand.
+//! Weighted scheduling without locks: the order is computed in advance.
 
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
@@ -7,19 +7,19 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 /// The longest cycle; larger weights are scaled down to it.
 const LONGEST: u64 = 4096;
 
-/// The turns of some things, by their place.
+/// A weighted round-robin schedule of indices.
 #[derive(Debug)]
 pub(super) struct Turns {
-    /// One cycle; empty where each has one turn.
+    /// One cycle; empty if all have equal weights.
     order: Box<[u32]>,
-    /// How many there are.
+    /// The number of indices.
     len: usize,
     next: AtomicUsize,
 }
 
 impl Turns {
-    /// As many turns in a cycle as the weights say, spread as evenly as Envoy's earliest deadline first scheduler
-    /// spreads them. What has no weight has no turn.
+    /// A schedule by these weights, spread as evenly as by Envoy's earliest deadline first scheduler. Indices with weight
+    /// 0 are never scheduled.
     pub(super) fn new(weights: &[u64]) -> Self {
         let order = match weights {
             [first, rest @ ..] if *first > 0 && rest.iter().all(|weight| weight == first) => Vec::new(),
@@ -33,12 +33,12 @@ impl Turns {
         Self {
             order: order.into(),
             len,
-            // Not every proxy of a mesh begins with the same one.
+            // Proxies of a mesh should not all start with the same host.
             next: AtomicUsize::new(fastrand::usize(..)),
         }
     }
 
-    /// Whose turn it is; none if nobody has one.
+    /// The next index; `None` if none has a weight.
     pub(super) fn next(&self) -> Option<usize> {
         if self.len == 1 {
             return Some(0);
@@ -51,7 +51,7 @@ impl Turns {
     }
 }
 
-/// The same proportions in smaller numbers, none of them zero that was not.
+/// The same proportions with smaller weights; only zeros become zero.
 fn reduced(weights: &[u64]) -> Vec<u64> {
     let divisor = weights.iter().copied().fold(0, gcd).max(1);
     let total = weights
@@ -70,7 +70,7 @@ fn gcd(a: u64, b: u64) -> u64 {
     if b == 0 { a } else { gcd(b, a % b) }
 }
 
-/// The order of deadlines: something of weight w is due w times in a cycle, at equal distances.
+/// Earliest deadline first: an index of weight w is due w times in a cycle, at equal distances.
 fn cycle(weights: &[u64]) -> Vec<u32> {
     let places = (0..).zip(weights);
     let mut turns: Vec<(f64, u32)> = places
@@ -80,7 +80,7 @@ fn cycle(weights: &[u64]) -> Vec<u32> {
     turns.into_iter().map(|(_, place)| place).collect()
 }
 
-/// Turns by weights that change all the time: Envoy's earliest deadline first scheduler.
+/// A schedule by weights that change all the time: Envoy's earliest deadline first scheduler.
 #[derive(Debug)]
 pub(super) struct Deadlines {
     due: BinaryHeap<Due>,
@@ -95,7 +95,7 @@ struct Due {
 }
 
 impl Deadlines {
-    /// Turns of as many things, by the weights they have now.
+    /// A schedule of `len` indices by their current weights.
     pub(super) fn new(len: usize, weight: impl Fn(usize) -> f64) -> Self {
         let mut all = Self {
             due: BinaryHeap::with_capacity(len),
@@ -105,7 +105,7 @@ impl Deadlines {
         all
     }
 
-    /// Whose turn it is, to come again by the weight it has now.
+    /// The next index, which is scheduled again by its current weight.
     pub(super) fn next(&mut self, weight: impl Fn(usize) -> f64) -> Option<usize> {
         let Due { deadline, place, .. } = self.due.pop()?;
         self.add(deadline, place, weight(place));
@@ -121,7 +121,7 @@ impl Deadlines {
 }
 
 impl Ord for Due {
-    /// The earliest is the greatest, and of equal ones the one that waits longest.
+    /// The earliest deadline is the greatest (for a max-heap); of equal ones the one that was scheduled first.
     fn cmp(&self, other: &Self) -> Ordering {
         let by_deadline = other.deadline.total_cmp(&self.deadline);
         by_deadline.then_with(|| other.added.cmp(&self.added))

@@ -1,10 +1,10 @@
-//! What errors of connections mean.
+//! Classifies errors of upstream connections.
 
 use crate::proxy::http::body::incoming::PeerError;
 use crate::proxy::http::http2::{Error, Reason};
 use crate::proxy::upstream::connect::{FailureKind, SendError};
 
-/// An error in our own terms.
+/// The failure that an error means.
 pub(super) fn of(error: &PeerError) -> SendError {
     let kind = match error {
         PeerError::BrokeOff | PeerError::Left => FailureKind::Reset,
@@ -16,9 +16,9 @@ pub(super) fn of(error: &PeerError) -> SendError {
 
 fn of_http2(error: Error) -> FailureKind {
     match error {
-        // Streams above the last one that a GOAWAY names were not looked at.
+        // A host does not process streams above the last one named by its GOAWAY.
         Error::Reset(Reason::REFUSED_STREAM) | Error::GoneAway(_) => FailureKind::Refused,
-        // As in Envoy: the host has not understood us, and headers that are too large we have not.
+        // As in Envoy: either side has sent what the other does not accept.
         Error::Reset(Reason::PROTOCOL_ERROR) => FailureKind::Protocol,
         Error::Reset(_) | Error::Broken(Reason::INTERNAL_ERROR) => FailureKind::RemoteReset,
         Error::Broken(_) => FailureKind::Protocol,

@@ -1,4 +1,4 @@
-//! The connections to a host that can stand in for each other.
+//! One connection pool: interchangeable connections to a host.
 //!
 //! ```text
 //! request ── idle or shared connection ──> carried
@@ -29,10 +29,10 @@ use crate::proxy::upstream::connect::{self, FailureKind, MadeFor, SendError, Sou
 use crate::proxy::upstream::host::Host;
 use crate::proxy::upstream::proxy_protocol::Ends;
 
-/// Streams that a connection is expected to carry before it says how many it does.
+/// Concurrent streams assumed of an HTTP/2 connection before its SETTINGS are received.
 const EXPECTED_STREAMS: usize = 100;
 
-/// The pool.
+/// A connection pool.
 #[derive(Debug)]
 pub(super) struct HostPool {
     cluster: sync::Weak<Cluster>,
@@ -42,28 +42,28 @@ pub(super) struct HostPool {
     source: Option<Source>,
     ends: Option<Rc<Ends>>,
     high_priority: bool,
-    /// What is spoken, as soon as it is known.
+    /// The HTTP version, as soon as it is known.
     protocol: Cell<Protocol>,
-    /// HTTP/1.1 connections without a request, the last used last.
+    /// Idle HTTP/1.1 connections, the last used last.
     idle: RefCell<Vec<Http1>>,
     /// HTTP/2 connections that may take streams.
     shared: RefCell<Vec<Rc<Http2>>>,
-    /// Requests without a connection.
+    /// Requests waiting for a connection.
     pending: RefCell<VecDeque<oneshot::Sender<Result<Carrier, SendError>>>>,
-    /// Connections being made.
+    /// Connections being opened.
     opening: Cell<usize>,
-    /// Connections, those being made included.
+    /// Connections, with those being opened.
     open: Cell<usize>,
 }
 
-/// What carries one request.
+/// What carries one request: a connection or a stream.
 #[derive(Debug)]
 pub(super) enum Carrier {
     Http1(Http1),
     Http2(Stream),
 }
 
-/// A connection's place in its pool, for as long as it is open.
+/// A connection's place in its pool, until it closes.
 #[derive(Debug)]
 pub(super) struct Place(Weak<HostPool>);
 
@@ -105,7 +105,7 @@ impl HostPool {
         self.protocol.get() == Protocol::Http1
     }
 
-    /// Something that carries a request: at once, or as soon as there is. Cancel safe.
+    /// Waits for a connection or stream. Cancel safe.
     pub(super) async fn acquire(self: &Rc<Self>, cluster: &Arc<Cluster>) -> Result<Carrier, SendError> {
         if let Some(carrier) = self.ready(cluster) {
             return Ok(carrier);
@@ -125,7 +125,7 @@ impl HostPool {
         }
     }
 
-    /// A connection for one request only, which may take it over.
+    /// Opens a connection that is for one request only.
     pub(super) async fn connect_once(self: &Rc<Self>, cluster: &Arc<Cluster>) -> Result<Carrier, SendError> {
         let breaker = cluster.breakers.of(self.high_priority);
         let Some(permit) = breaker.enter(|breaker| &breaker.connections) else {
@@ -138,13 +138,13 @@ impl HostPool {
         }
     }
 
-    /// What can carry a request now.
+    /// An idle connection or free stream, if there is one.
     fn ready(self: &Rc<Self>, cluster: &Cluster) -> Option<Carrier> {
         let http = &cluster.config.http;
         if !self.idle.borrow().is_empty() {
             let now = turn::now().into_std();
             loop {
-                // Not in the condition of the loop, where the borrow would last.
+                // Not in the loop's condition, where the borrow would outlive it.
                 let popped = self.idle.borrow_mut().pop();
                 let Some(connection) = popped else { break };
                 if connection.is_ready() && !connection.is_over(http, now) {
@@ -155,9 +155,9 @@ impl HostPool {
         self.ready_stream(http).map(Carrier::Http2)
     }
 
-    /// A stream of a connection that takes one more.
+    /// A stream of a connection that has room.
     fn ready_stream(self: &Rc<Self>, http: &UpstreamHttp) -> Option<Stream> {
-        // Time is of interest only where connections grow old.
+        // The time matters only if connections have a maximum age.
         let now = http.max_connection_duration.map(|_| Instant::now());
         let usable = |connection: &Rc<Http2>| !connection.is_closed() && !connection.is_over(http, now);
         let mut shared = self.shared.borrow_mut();
@@ -167,13 +167,13 @@ impl HostPool {
         };
         let found = shared.iter().rev().find(|connection| connection.has_room(http));
         let found = found.cloned();
-        // What happens when connections end is not to meet the borrow.
+        // Closing connections must not meet the borrow.
         drop(shared);
         drop::<Vec<_>>(over);
         found.map(|connection| Stream::new(self, connection))
     }
 
-    /// Opens connections for the requests that have none, as far as limits allow.
+    /// Opens connections for waiting requests, as far as circuit breakers allow.
     fn provide(self: &Rc<Self>, cluster: &Arc<Cluster>) {
         let breaker = cluster.breakers.of(self.high_priority);
         loop {
@@ -192,7 +192,8 @@ impl HostPool {
                 Some(permit) => permit,
                 None => {
                     cluster.stats.cx_overflow.fetch_add(1, Relaxed);
-                    // Nothing of this pool's own can become free: one is opened whatever the limit says, as in Envoy.
+                    // With no connection of its own that could become free, the pool opens one whatever the limit, as
+                    // in Envoy.
                     if self.open.get() > 0 {
                         return;
                     }
@@ -227,7 +228,7 @@ impl HostPool {
         tokio::task::spawn_local(connecting);
     }
 
-    /// For whom connections are made.
+    /// What connections are made for.
     fn made_for(&self) -> MadeFor<'_> {
         MadeFor {
             source: self.source,
@@ -235,7 +236,7 @@ impl HostPool {
         }
     }
 
-    /// A place for one more connection, counted from now on.
+    /// Counts a new connection.
     fn place(self: &Rc<Self>) -> Place {
         self.open.set(self.open.get() + 1);
         Place(Rc::downgrade(self))
@@ -270,18 +271,18 @@ impl HostPool {
         Ok(New::Http1(Http1::new(link, place, home, cluster)))
     }
 
-    /// A connection without a request: for the first one that waits, or for later.
+    /// Gives an idle connection to the first waiting request, or keeps it.
     pub(super) fn take(self: &Rc<Self>, connection: Http1) {
         let gone = self.cluster.strong_count() == 0 || self.host.state.removed.load(Relaxed);
         match self.next_pending() {
-            // Nobody else is there to take it back: whoever waits does so on this thread.
+            // The receiver exists: it was not closed when it was popped, and runs on this thread.
             Some(waiting) => drop(waiting.send(Ok(Carrier::Http1(connection)))),
             None if gone => drop(connection),
             None => self.idle.borrow_mut().push(connection),
         }
     }
 
-    /// Gives requests that wait the streams that are free.
+    /// Gives free streams to waiting requests.
     fn serve(self: &Rc<Self>, cluster: &Cluster) {
         while !self.pending.borrow().is_empty() {
             let Some(carrier) = self.ready(cluster) else {
@@ -294,7 +295,7 @@ impl HostPool {
         }
     }
 
-    /// The first request that waits and has not been given up.
+    /// The first waiting request that was not abandoned.
     fn next_pending(&self) -> Option<oneshot::Sender<Result<Carrier, SendError>>> {
         let mut pending = self.pending.borrow_mut();
         loop {
@@ -305,7 +306,7 @@ impl HostPool {
         }
     }
 
-    /// No connection can be had: whoever waits is told, as in Envoy, rather than left waiting.
+    /// Connecting failed: as in Envoy, all waiting requests fail, rather than wait longer.
     fn refuse(&self, error: &SendError) {
         let pending = std::mem::take(&mut *self.pending.borrow_mut());
         let cluster = self.cluster.upgrade();
@@ -313,7 +314,7 @@ impl HostPool {
             if let Some(cluster) = &cluster {
                 cluster.stats.rq_pending_failure.fetch_add(1, Relaxed);
             }
-            // It may have been given up.
+            // It may have been abandoned.
             let _ = waiting.send(Err(error.clone()));
         }
     }
@@ -328,7 +329,7 @@ impl HostPool {
         }
     }
 
-    /// A connection has ended.
+    /// A connection has closed.
     fn closed(self: &Rc<Self>) {
         self.open.set(self.open.get() - 1);
         if !self.pending.borrow().is_empty()
@@ -338,7 +339,7 @@ impl HostPool {
         }
     }
 
-    /// Closes what is idle for too long, has lived for too long, or leads where nobody goes any more.
+    /// Closes connections that have been idle too long, are too old, or lead to a removed host.
     pub(super) fn sweep(&self, now: Instant) {
         let cluster = self.cluster.upgrade();
         let cluster = cluster.filter(|_| !self.host.state.removed.load(Relaxed));
@@ -365,25 +366,25 @@ impl HostPool {
                 over2.push(connection)
             }
         }
-        // What happens when connections end is not to meet the borrows.
+        // Closing connections must not meet the borrows.
         drop((idle, shared));
         drop((over1, over2));
     }
 
-    /// Whether nothing is left of it.
+    /// Whether it has no connections or requests left.
     pub(super) fn is_empty(&self) -> bool {
         self.open.get() == 0 && self.pending.borrow().is_empty()
     }
 }
 
-/// A new connection.
+/// A newly opened connection.
 enum New {
     Http1(Http1),
     Http2(Rc<Http2>),
 }
 
 impl Carrier {
-    /// Sends a request and waits for the headers of its answer.
+    /// Sends a request and waits for the response headers.
     pub(super) async fn send(
         &mut self,
         request: &mut Option<Request<RequestBody>>,
@@ -407,7 +408,7 @@ impl Carrier {
         }
     }
 
-    /// Our own end of it.
+    /// Our end of it, for access logs.
     pub(super) fn carried(&self) -> Carried {
         let (near, protocol) = match self {
             Carrier::Http1(connection) => (&connection.near, Version::HTTP_11),
@@ -419,7 +420,7 @@ impl Carrier {
         }
     }
 
-    /// It was not needed after all.
+    /// Returns it unused.
     pub(super) fn unused(self) {
         if let Carrier::Http1(connection) = self {
             connection.give_back();

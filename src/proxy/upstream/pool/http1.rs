@@ -1,7 +1,7 @@
-//! HTTP/1.1 connections to hosts.
+//! Upstream HTTP/1.1 connections.
 //!
-//! Nothing runs beside the request: whoever waits for the answer, and then reads it, writes what is still to be sent and
-//! reads what comes.
+//! There is no task for a connection: whoever waits for the response, and then reads its body, also writes what is left
+//! of the request.
 
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -31,16 +31,16 @@ use crate::proxy::turn;
 use crate::proxy::upstream::cluster::{Cluster, UpstreamHttp};
 use crate::proxy::upstream::connect::{FailureKind, Link, Open, SendError};
 
-/// How long a host's trailers may be.
+/// Size limit of response trailers.
 const TRAILERS: usize = 60 << 10;
 
-/// A connection, which carries one request at a time. It closes when this and the answer are dropped.
+/// A connection, which carries one request at a time. It closes when this and the response are dropped.
 #[derive(Debug)]
 pub(super) struct Http1 {
     connection: Rc<RefCell<Connection>>,
-    /// Where it goes back to; nowhere, if it is for one request only, which may take it over.
+    /// The pool that it returns to; `None` if it is for one request only.
     home: Option<Weak<HostPool>>,
-    /// Our own end.
+    /// Our end of it.
     pub(super) near: Near,
     opened: Instant,
     since: Instant,
@@ -48,51 +48,51 @@ pub(super) struct Http1 {
     max_requests: u32,
 }
 
-/// The connection as those see it who read the answer.
+/// A connection as the reader of the response shares it.
 #[derive(Debug)]
 struct Connection {
     wire: Wire<Metered<Open>>,
-    /// What is still to be sent of the request.
+    /// The request body that is still being sent.
     sending: Option<Sending>,
     /// Whether the request has no body.
     bodiless: bool,
-    /// What is still to come of the answer.
+    /// What is still to be received of the response.
     rest: Rest,
-    /// Whether that is a tunnel.
+    /// Whether the response is a tunnel.
     tunnel: bool,
-    /// Whether the end of what is sent on the tunnel is the end of it: CONNECT has no other, as in Envoy.
+    /// Whether the tunnel closes when the client's direction ends: with CONNECT it does, as in Envoy.
     connect: bool,
-    /// Whether the tunnel is over once all is written.
+    /// Whether the tunnel closes when everything is written.
     leaving: bool,
-    /// Whether it may carry another request.
+    /// Whether the connection can be reused.
     keep_alive: bool,
-    /// Room for the places of headers, used again.
+    /// Scratch space for header offsets, reused by each response.
     fields: Vec<Field>,
-    // After the connection: whoever waits for a place finds that it is closed.
+    // Declared last, so dropped last: the connection is closed before its place is free.
     _place: Place,
 }
 
-/// The body of a request.
+/// A request body being sent.
 #[derive(Debug)]
 struct Sending {
     body: RequestBody,
     coding: Coding,
-    /// Whether some of it is gone.
+    /// Whether any of it was sent.
     begun: bool,
-    /// It waits for the host's word that it goes over to another protocol.
+    /// Held back until the host accepts the upgrade.
     held: bool,
 }
 
-/// Why there is no answer.
+/// Why there is no response.
 enum Failed {
-    /// The host said something that is none.
+    /// The host violated HTTP/1.1.
     Protocol(String),
-    /// The connection broke, after so much of an answer.
+    /// The connection failed; and whether part of a response was received.
     Broke(String, bool),
 }
 
 impl Http1 {
-    /// A new connection. Without a home it is for one request only.
+    /// A new connection; without a home it is for one request only.
     pub(super) fn new(link: Link, place: Place, home: Option<Weak<HostPool>>, cluster: &Arc<Cluster>) -> Self {
         cluster.stats.cx_http1_total.fetch_add(1, Relaxed);
         let (near, now) = (link.near.clone(), Instant::now());
@@ -119,11 +119,11 @@ impl Http1 {
         }
     }
 
-    /// Sends a request, which is where it was if nothing of it was sent, and waits for the head of its answer. Somebody
-    /// may want to hear interim ones.
+    /// Sends a request and waits for the response headers; interim responses go to `interims`. A request of which
+    /// nothing was sent is put back.
     ///
     /// # Errors
-    /// When there is none.
+    /// If there is no response.
     pub(super) async fn send(
         &mut self,
         request: &mut Option<Request<RequestBody>>,
@@ -146,7 +146,7 @@ impl Http1 {
                 SendError::new(FailureKind::Protocol, reason)
             }
             Err(Failed::Broke(reason, false)) => {
-                // Whether the host has begun with it nobody knows (RFC 9110 section 9.2.2).
+                // Otherwise the host may have started to process it (RFC 9110 section 9.2.2).
                 let unsent = self.connection.borrow_mut().unsent();
                 let repeatable = sent.filter(|sent| sent.method().is_idempotent());
                 *request = repeatable.zip(unsent).map(|(sent, body)| sent.map(|_| body));
@@ -173,20 +173,20 @@ impl Http1 {
         self.requests > 0
     }
 
-    /// Whether it takes a request now: the host has said nothing, and has not closed it.
+    /// Whether it can take a request: the host has sent nothing and not closed it.
     pub(super) fn is_ready(&self) -> bool {
         let mut cx = Context::from_waker(Waker::noop());
         self.connection.borrow_mut().wire.poll_fill(&mut cx).is_pending()
     }
 
-    /// Whether it has been unused or has lived for too long.
+    /// Whether it has been idle too long or is too old.
     pub(super) fn is_over(&self, http: &UpstreamHttp, now: Instant) -> bool {
         let longer =
             |than: Option<Duration>, since| than.is_some_and(|than| now.saturating_duration_since(since) >= than);
         longer(http.idle_timeout, self.since) || longer(http.max_connection_duration, self.opened)
     }
 
-    /// It carries no request any more.
+    /// Returns it to its pool.
     pub(super) fn give_back(mut self) {
         let pool = self.home.as_ref().and_then(Weak::upgrade);
         let reusable = self.requests < self.max_requests && self.connection.borrow().is_free();
@@ -202,7 +202,7 @@ impl Http1 {
     }
 }
 
-/// What stands in the first line of a request.
+/// The request target.
 fn target(uri: &Uri) -> &[u8] {
     let (path, authority) = (uri.path_and_query(), uri.authority());
     let path = path.map(|path| path.as_str().as_bytes());
@@ -227,7 +227,7 @@ impl Connection {
         });
     }
 
-    /// The body of the request, if nothing of it is gone.
+    /// The request's body, if none of it was sent.
     fn unsent(&mut self) -> Option<RequestBody> {
         let waiting = self.sending.take().filter(|sending| !sending.begun);
         let empty = self.bodiless.then_some(RequestBody::Empty);
@@ -244,7 +244,7 @@ impl Connection {
         loop {
             match self.poll_send(cx) {
                 Ok(()) => {}
-                // Whoever supplies the body sees to what becomes of the request.
+                // Whoever provides the body handles its failure.
                 Err(BodyError::Peer(_)) => return Poll::Pending,
                 Err(error) => return Poll::Ready(Err(Failed::Broke(error.to_string(), false))),
             }
@@ -284,16 +284,16 @@ impl Connection {
         self.connect = self.tunnel && asked == Asked::Connect;
         match &mut self.sending {
             Some(sending) if self.tunnel => sending.held = false,
-            // What follows a request to go over to another protocol is for nobody if the host does not.
+            // Data after a refused upgrade request is not sent.
             Some(sending) if sending.held => self.sending = None,
             Some(_) | None => {}
         }
     }
 
-    /// Sends what can be sent of the request.
+    /// Sends what can be sent of the request's body.
     ///
     /// # Errors
-    /// When the body breaks off.
+    /// If the body ends early.
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Result<(), BodyError> {
         loop {
             while self.wire.out.has_room()
@@ -327,7 +327,7 @@ impl Connection {
                 Poll::Pending => return Ok(()),
                 Poll::Ready(Ok(())) if self.sending.is_none() => return Ok(()),
                 Poll::Ready(Ok(())) => {}
-                // The host takes no more, and may have said why.
+                // The host reads no more, and may have responded already.
                 Poll::Ready(Err(_)) => {
                     self.wire.out.forget();
                     self.keep_alive = false;
@@ -342,7 +342,7 @@ impl Connection {
     }
 
     fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, PeerError>>> {
-        // Whoever supplies the body of the request sees to what becomes of it if it breaks off.
+        // Whoever provides the body handles its failure.
         let _ = self.poll_send(cx);
         if self.leaving && self.wire.out.is_empty() {
             return Poll::Ready(self.broken(PeerError::Left));
@@ -358,7 +358,7 @@ impl Connection {
                 return Poll::Ready(None);
             }
             if self.wire.ended || ready!(self.wire.poll_fill(cx)).is_err() {
-                // Both ends of a tunnel are one end of it, as in Envoy.
+                // As in Envoy, a tunnel closes as a whole when the host half-closes it.
                 return Poll::Ready(self.broken(match self.tunnel {
                     true => PeerError::Left,
                     false => PeerError::BrokeOff,
@@ -372,14 +372,14 @@ impl Connection {
         Some(Err(error))
     }
 
-    /// Whether both request and answer are complete, and another request may follow.
+    /// Whether request and response are complete, and the connection can be reused.
     fn is_free(&self) -> bool {
         let quiet = self.wire.out.is_empty() && self.wire.read.is_empty() && !self.wire.ended;
         self.keep_alive && quiet && self.sending.is_none() && self.rest == Rest::Nothing
     }
 }
 
-/// The body of a host's answer, for as long as there is more of it.
+/// The body of a response, until its end.
 #[derive(Debug)]
 pub(crate) struct HostStream(Option<Rc<RefCell<Connection>>>);
 

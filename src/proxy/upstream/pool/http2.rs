@@ -1,4 +1,4 @@
-//! HTTP/2 connections to hosts.
+//! Upstream HTTP/2 connections in a pool.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -20,13 +20,13 @@ use crate::proxy::io::metered::Metered;
 use crate::proxy::upstream::cluster::{Cluster, UpstreamHttp};
 use crate::proxy::upstream::connect::{Link, Open, SendError};
 
-/// What a stream may have on its way to us.
+/// Receive window of a stream by default.
 const STREAM_WINDOW: u32 = 256 << 10;
 
-/// The same for a connection: so much that a hundred streams which nobody reads do not hold up the others.
+/// Receive window of a connection by default: large enough that a hundred unread streams do not block the others.
 const CONNECTION_WINDOW: u32 = 100 * STREAM_WINDOW;
 
-/// A connection, which carries many requests at the same time. It closes when this is dropped, once they have ended.
+/// A connection with concurrent streams. When this is dropped, it closes once they have ended.
 #[derive(Debug)]
 pub(super) struct Http2 {
     client: Client,
@@ -45,7 +45,7 @@ pub(super) struct Stream {
     reused: bool,
 }
 
-/// Makes a connection speak HTTP/2.
+/// Starts HTTP/2 on a connection.
 pub(super) fn begin(link: Link, place: Place, cluster: &Arc<Cluster>) -> Http2 {
     cluster.stats.cx_http2_total.fetch_add(1, Relaxed);
     let near = link.near.clone();
@@ -73,23 +73,23 @@ async fn drive(driver: ClientDriver<Metered<Open>>, place: Place) {
     if let Err(error) = driver.run().await {
         tracing::debug!(%error, "a host's connection broke");
     }
-    // The connection has ended, and its streams know it, before the pool does.
+    // All streams have learnt of the end before the pool does.
     drop(place);
 }
 
 impl Http2 {
-    /// Whether it takes no requests any more.
+    /// Whether it takes no more requests.
     pub(super) fn is_closed(&self) -> bool {
         self.client.is_closed()
     }
 
-    /// Whether it takes one more stream now.
+    /// Whether it can take another stream now.
     pub(super) fn has_room(&self, http: &UpstreamHttp) -> bool {
         let configured = http.max_concurrent_streams.map_or(usize::MAX, |max| max as usize);
         self.active.get() < self.client.room().min(configured).max(1)
     }
 
-    /// Whether it has lived for too long or carried as many requests as it may.
+    /// Whether it is too old or has carried as many requests as it may.
     pub(super) fn is_over(&self, http: &UpstreamHttp, now: Option<Instant>) -> bool {
         let lived = now.map(|now| now.saturating_duration_since(self.opened));
         http.max_connection_duration
@@ -97,7 +97,7 @@ impl Http2 {
             || http.max_requests.is_some_and(|max| self.requests.get() >= max)
     }
 
-    /// Whether it has been unused for too long.
+    /// Whether it has been idle too long.
     pub(super) fn is_idle(&self, http: &UpstreamHttp, now: Instant) -> bool {
         let longer = |than: Duration| now.saturating_duration_since(self.since.get()) >= than;
         self.active.get() == 0 && http.idle_timeout.is_some_and(longer)
@@ -116,10 +116,11 @@ impl Stream {
         }
     }
 
-    /// Sends a request, which stays where it is if the connection does not take it, and waits for the headers of the answer.
+    /// Sends a request and waits for the response headers. A request that the connection does not take stays in
+    /// `request`.
     ///
     /// # Errors
-    /// When there are none.
+    /// If there is no response.
     pub(super) async fn send(
         &self,
         request: &mut Option<Request<RequestBody>>,

@@ -1,7 +1,6 @@
-//! Requests whose body is for a host as it is, without any HTTP (`connect_config`): what the host says is the body of the
-//! answer.
+//! Terminated CONNECT requests (`connect_config`): the bytes of the tunnel are forwarded over TCP, without HTTP.
 //!
-//! Nothing runs beside the request: whoever reads the answer writes what is still to be sent.
+//! There is no task for a connection: whoever reads the response also writes what is left of the request.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -23,11 +22,11 @@ use crate::proxy::upstream::connect::{self, MadeFor, Open, SendError};
 use crate::proxy::upstream::proxy_protocol::Ends;
 
 impl Pools {
-    /// Connects to a host, says `first`, and then what is the body of the request. There is an answer as soon as there is
-    /// a connection, which is for this request only.
+    /// Connects to a host and sends `first`, then the request's body. The response is made as soon as there is a
+    /// connection, which is for this request only.
     ///
     /// # Errors
-    /// When there is no connection.
+    /// If connecting fails.
     pub(crate) async fn send_raw(
         towards: &Towards<'_>,
         first: &[u8],
@@ -54,7 +53,7 @@ impl Pools {
             body: request.take().map(Request::into_body),
             ends: false,
         };
-        // What has come already goes before the answer is told.
+        // What has been received already is sent before the tunnel is announced.
         poll_fn(|cx| {
             stream.poll_send(cx);
             Poll::Ready(())
@@ -68,13 +67,13 @@ impl Pools {
     }
 }
 
-/// The connection, of which the host's half is the body of an answer.
+/// A connection whose receiving direction is the body of a response.
 #[derive(Debug)]
 pub(crate) struct RawStream {
     wire: Wire<Metered<Open>>,
     /// What is still to be sent.
     body: Option<RequestBody>,
-    /// Whether the host is to be told that it was all.
+    /// Whether to half-close it at the end.
     ends: bool,
 }
 
@@ -96,7 +95,7 @@ impl RawStream {
         }
     }
 
-    /// Sends what has come of the request, and its end.
+    /// Sends what has been received of the request, and its end.
     fn poll_send(&mut self, cx: &mut Context<'_>) {
         loop {
             while self.wire.out.has_room()
@@ -106,7 +105,7 @@ impl RawStream {
                 let last = frame.is_none() || body.is_end_stream();
                 match frame {
                     Some(Ok(frame)) => self.wire.out.put(frame.into_data().unwrap_or_default(), b""),
-                    // Whoever supplies it sees to what becomes of the request.
+                    // Whoever provides it handles its failure.
                     Some(Err(_)) => self.body = None,
                     None => {}
                 }
@@ -132,7 +131,7 @@ impl RawStream {
         }
     }
 
-    /// The host takes nothing any more; what it says is heard all the same.
+    /// The host reads no more; what it sends is still forwarded.
     fn taken_no_more(&mut self) {
         self.wire.out.forget();
         (self.body, self.ends) = (None, false);

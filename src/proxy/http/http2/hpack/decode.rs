@@ -1,4 +1,4 @@
-//! Header blocks that come.
+//! Decoding header blocks.
 
 use std::ops::Range;
 
@@ -9,36 +9,36 @@ use super::table::{Dynamic, STATIC};
 use super::{DecodeError, Name, TABLE_SIZE, huffman, integer};
 use crate::proxy::http::http1::is_token;
 
-/// The headers that one peer sends.
+/// The decoder of one peer's header blocks.
 #[derive(Debug)]
 pub(crate) struct Decoder {
     table: Dynamic<Entry>,
-    /// How large the peer may make the table.
+    /// The maximum size to which the peer may set the table.
     limit: usize,
     /// Memory of values in the table.
     kept: Arena,
-    /// Memory of others.
+    /// Memory of other values.
     passing: Arena,
 }
 
-/// A field in the table.
+/// An entry of the dynamic table.
 #[derive(Debug)]
 struct Entry {
     name: Name,
-    /// How many bytes the name has.
+    /// Length of the name.
     len: usize,
-    /// None: it is no legal value. The name can be referred to all the same.
+    /// `None`: it is not a valid header value. Its name can be referred to all the same.
     value: Option<HeaderValue>,
 }
 
-/// A string in a block.
+/// A string literal in a block.
 struct Text {
     at: Range<usize>,
     huffman: bool,
 }
 
 impl Decoder {
-    /// A decoder whose peer may make the table `limit` bytes large: `TABLE_SIZE`, until it has confirmed other settings.
+    /// A decoder whose peer may use a table of `limit` bytes: `TABLE_SIZE`, until it has acknowledged another setting.
     pub(crate) fn new(limit: usize) -> Self {
         Self {
             table: Dynamic::new(limit.min(TABLE_SIZE)),
@@ -48,17 +48,17 @@ impl Decoder {
         }
     }
 
-    /// The peer has confirmed a `SETTINGS_HEADER_TABLE_SIZE` of ours. If the table is larger now, the next block has to
-    /// make it smaller.
+    /// The peer has acknowledged our `SETTINGS_HEADER_TABLE_SIZE`. If the table is larger than that, the next block has
+    /// to shrink it.
     #[cfg(test)]
     pub(crate) fn set_max_table(&mut self, limit: usize) {
         self.limit = limit;
     }
 
-    /// Decodes a whole block and gives each field to `take`, and whether it may never be indexed.
+    /// Decodes a block. `take` gets each field, and whether it is never indexed.
     ///
     /// # Errors
-    /// When it is no header block. Fields before that have been taken.
+    /// If the block is malformed. The fields before the error have been taken.
     pub(crate) fn decode(
         &mut self,
         block: Bytes,
@@ -81,7 +81,7 @@ impl Decoder {
         Ok(())
     }
 
-    /// Takes the updates of the table's size that a block begins with; where they end.
+    /// Reads the table size updates at the start of a block; returns where they end.
     fn size_updates(&mut self, block: &[u8]) -> Result<usize, DecodeError> {
         let mut at = 0;
         while block.get(at).is_some_and(|first| first.leading_zeros() == 2) {
@@ -111,7 +111,7 @@ impl Decoder {
         age.and_then(|age| self.table.get(age)).ok_or(DecodeError::Index(index))
     }
 
-    /// A field that enters the table.
+    /// A literal that enters the table.
     fn literal_indexed(&mut self, block: &Bytes, at: &mut usize) -> Result<(Name, Option<HeaderValue>), DecodeError> {
         let (name, len) = self.name(block, at, 6)?;
         let text = text(block, at)?;
@@ -131,7 +131,7 @@ impl Decoder {
         Ok((name, value))
     }
 
-    /// A field that does not.
+    /// A literal that does not.
     fn literal(&mut self, block: &Bytes, at: &mut usize) -> Result<(Name, Option<HeaderValue>), DecodeError> {
         let (name, _) = self.name(block, at, 4)?;
         let text = text(block, at)?;
@@ -143,7 +143,7 @@ impl Decoder {
         Ok((name, HeaderValue::from_maybe_shared(value).ok()))
     }
 
-    /// The name of a literal, by an index with a prefix of so many bits or as a string, and how many bytes it has.
+    /// The name of a literal: an index with a prefix of so many bits, or a string. Returns its length, too.
     fn name(&mut self, block: &Bytes, at: &mut usize, prefix: u32) -> Result<(Name, usize), DecodeError> {
         match integer::decode(block, at, prefix)? {
             0 => {
@@ -166,7 +166,7 @@ impl Decoder {
     }
 }
 
-/// Reads where a string is and moves `at` past it.
+/// Locates the string at `at` and moves past it.
 fn text(block: &[u8], at: &mut usize) -> Result<Text, DecodeError> {
     let huffman = block.get(*at).is_some_and(|first| first & 0x80 != 0);
     let len = integer::decode(block, at, 7)?;
@@ -193,15 +193,15 @@ fn name(text: &[u8]) -> Name {
     }
 }
 
-/// Memory that values share, in chunks. Who keeps a value keeps its chunk, so those that stay for as long as they are in
-/// the table have chunks of their own, which leave with them.
+/// Memory that values share, in chunks. A value keeps its whole chunk alive, so values in the table, which live long,
+/// have chunks of their own.
 #[derive(Debug, Default)]
 struct Arena(BytesMut);
 
 impl Arena {
     const CHUNK: usize = 2048;
 
-    /// A copy of a string, decoded.
+    /// A decoded copy of a string.
     fn value(&mut self, block: &[u8], text: &Text) -> Result<Bytes, DecodeError> {
         let bytes = &block[text.at.clone()];
         if bytes.is_empty() {

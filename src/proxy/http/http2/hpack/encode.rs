@@ -1,4 +1,4 @@
-//! Header blocks that are sent.
+//! Encoding header blocks.
 
 mod recent;
 
@@ -17,45 +17,45 @@ const SCHEME: usize = 6;
 const STATUS: usize = 8;
 const GZIP_DEFLATE: usize = 16;
 
-/// What stands before the index of a field in a table.
+/// Flag of an indexed field.
 const INDEXED: u8 = 0x80;
-/// What stands before a literal that enters the table.
+/// Flag of a literal that enters the table.
 const LITERAL_INDEXED: u8 = 0x40;
-/// What stands before the size of the table.
+/// Flag of a table size update.
 const SIZE_UPDATE: u8 = 0x20;
-/// What stands before a literal that may never enter a table.
+/// Flag of a literal that is never indexed.
 const LITERAL_NEVER_INDEXED: u8 = 0x10;
-/// What stands before a literal that does not enter the table.
+/// Flag of a literal that does not enter the table.
 const LITERAL: u8 = 0;
 
-/// The headers that go to one peer.
+/// The encoder of the header blocks for one peer.
 #[derive(Debug)]
 pub(crate) struct Encoder {
     table: Dynamic<Entry>,
     recent: Recent,
-    /// The smallest that the table was since the last block, if the peer has to be told.
+    /// The smallest size of the table since the last block, if the peer has to be told.
     resized: Option<usize>,
 }
 
-/// A field in the table.
+/// An entry of the dynamic table.
 #[derive(Debug)]
 struct Entry {
     name: OwnName,
     value: Box<[u8]>,
 }
 
-/// The name of a field that is sent.
+/// The name of a field to be sent.
 #[derive(Clone, Copy)]
 enum SentName<'a> {
-    /// A pseudo-header's, which is in the static table.
+    /// A pseudo-header's index in the static table.
     Static(usize),
-    /// `:protocol`, which is not.
+    /// `:protocol`, which is not in the static table.
     Protocol,
-    /// A header's.
+    /// A regular header.
     Regular(&'a HeaderName),
 }
 
-/// The same, as long as it is in the table.
+/// The same, owned by the table.
 #[derive(Debug)]
 enum OwnName {
     Static(usize),
@@ -64,7 +64,7 @@ enum OwnName {
 }
 
 impl Encoder {
-    /// An encoder with a table of the size that every peer allows until it says otherwise.
+    /// An encoder with a table of the default size.
     pub(crate) fn new() -> Self {
         Self {
             table: Dynamic::new(TABLE_SIZE),
@@ -73,7 +73,7 @@ impl Encoder {
         }
     }
 
-    /// The peer's `SETTINGS_HEADER_TABLE_SIZE`. Our table is never larger than `TABLE_SIZE`.
+    /// Applies the peer's `SETTINGS_HEADER_TABLE_SIZE`. Our table is never larger than `TABLE_SIZE`.
     pub(crate) fn set_max_table(&mut self, max: usize) {
         let max = max.min(TABLE_SIZE);
         if max != self.table.max() {
@@ -83,7 +83,7 @@ impl Encoder {
         }
     }
 
-    /// Begins a block: tells the peer if the table has another size now (section 4.2).
+    /// Begins a block: announces a changed table size (section 4.2).
     pub(crate) fn begin(&mut self, out: &mut BytesMut) {
         if let Some(smallest) = self.resized.take() {
             if smallest < self.table.max() {
@@ -116,7 +116,7 @@ impl Encoder {
         self.pseudo(AUTHORITY, authority.as_ref(), out);
     }
 
-    /// `:path`, which does not enter the table: there are too many.
+    /// `:path`, which does not enter the table: there are too many values.
     pub(crate) fn path(&mut self, path: impl AsRef<[u8]>, out: &mut BytesMut) {
         match path.as_ref() {
             b"/" => indexed(PATH, out),
@@ -144,8 +144,8 @@ impl Encoder {
         self.write(SentName::Protocol, None, protocol.as_ref(), Indexing::Indexed, out);
     }
 
-    /// A header. One that is nearly as large as the table is not indexed, whatever `indexing` says, nor is a sensitive
-    /// one.
+    /// A regular header. One that is nearly as large as the table, or sensitive, is not indexed, whatever `indexing`
+    /// says.
     pub(crate) fn field(&mut self, name: &HeaderName, value: &HeaderValue, indexing: Indexing, out: &mut BytesMut) {
         let indexing = if value.is_sensitive() {
             Indexing::NeverIndexed
@@ -176,7 +176,7 @@ impl Encoder {
         literal(flags, prefix, at.unwrap_or(0), name, value, out);
     }
 
-    /// Whether a field leaves room for others.
+    /// Whether a field leaves room for others in the table.
     fn has_room(&self, name: SentName<'_>, value: &[u8]) -> bool {
         (name.text().len() + value.len() + OVERHEAD) * 4 <= self.table.max() * 3
     }
@@ -206,7 +206,7 @@ impl Encoder {
         self.find(self.recent.names(hash), |entry| entry.name.is(name))
     }
 
-    /// The index of the first of these entries that is the one.
+    /// The index of the first of these entries that `is` accepts.
     fn find(&self, ages: impl Iterator<Item = usize>, is: impl Fn(&Entry) -> bool) -> Option<usize> {
         for age in ages {
             if self.table.get(age).is_some_and(&is) {
@@ -266,7 +266,7 @@ fn indexed(at: usize, out: &mut BytesMut) {
     integer::encode(at, 7, INDEXED, out);
 }
 
-/// Writes a literal whose name is at `at`, or at 0 as a string.
+/// Writes a literal with the name index `at`, or 0 and the name as a string.
 fn literal(flags: u8, prefix: u32, at: usize, name: SentName<'_>, value: &[u8], out: &mut BytesMut) {
     integer::encode(at, prefix, flags, out);
     if at == 0 {
@@ -275,7 +275,7 @@ fn literal(flags: u8, prefix: u32, at: usize, name: SentName<'_>, value: &[u8], 
     string(value, out);
 }
 
-/// Writes a string in the shorter way (section 5.2).
+/// Writes a string, Huffman-coded if that is shorter (section 5.2).
 fn string(text: &[u8], out: &mut BytesMut) {
     let len = huffman::encoded_len(text);
     if len < text.len() {

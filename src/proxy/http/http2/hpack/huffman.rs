@@ -1,14 +1,14 @@
 //! The Huffman code (RFC 7541 section 5.2 and appendix B).
 //!
-//! The code is canonical: how long each symbol's is says what it is. So the tables here are made of the lengths alone,
-//! at compile time. Most symbols of real headers have codes of at most 8 bits, and one look at the next 8 bits finds
-//! them, which costs half of what a state machine over half bytes does.
+//! The code is canonical: the lengths of the codes determine them, so the tables are computed from the lengths at
+//! compile time. Most symbols of real headers have codes of up to 8 bits, and one look-up of the next 8 bits finds
+//! them, at half the cost of a state machine over nibbles.
 
 use bytes::BytesMut;
 
 use super::DecodeError;
 
-/// How many bits the code of each byte has; the last is that of the end of a string (EOS), which is never sent.
+/// Code length of each byte in bits, and of EOS, which is never sent.
 #[rustfmt::skip]
 const LENGTHS: [u8; 257] = [
     13, 23, 28, 28, 28, 28, 28, 28, 28, 24, 30, 28, 28, 30, 28, 28,
@@ -39,15 +39,14 @@ static SHORT: [(u8, u8); 256] = short();
 static LONG: [Length; LONGEST + 1] = lengths();
 static SYMBOLS: [u16; 257] = symbols();
 
-/// The code of a symbol: the last `len` of `bits`.
+/// A symbol's code: the low `len` bits of `bits`.
 #[derive(Clone, Copy)]
 struct Code {
     bits: u32,
     len: u8,
 }
 
-/// The codes of one length: the first and the end of them, at the top of 32 bits, and where their symbols begin in
-/// `SYMBOLS`.
+/// The codes of one length: the first and the end, left-aligned in 32 bits, and where their symbols start in `SYMBOLS`.
 #[derive(Clone, Copy)]
 struct Length {
     first: u32,
@@ -70,7 +69,7 @@ const fn codes() -> [Code; 257] {
     codes
 }
 
-/// All symbols in the order of their codes.
+/// All symbols, ordered by code.
 const fn symbols() -> [u16; 257] {
     let mut symbols = [0; 257];
     let (mut len, mut found) = (SHORTEST, 0);
@@ -88,7 +87,7 @@ const fn symbols() -> [u16; 257] {
     symbols
 }
 
-/// The byte, and the length of its code, that the next 8 bits begin with; length 0: their code is longer.
+/// For each value of the next 8 bits: the symbol and the length of its code; length 0: the code is longer.
 const fn short() -> [(u8, u8); 256] {
     let codes = codes();
     let mut short = [(0, 0); 256];
@@ -122,7 +121,7 @@ const fn lengths() -> [Length; LONGEST + 1] {
         let length = &mut lengths[len as usize];
         let first = bits << (32 - len);
         if length.end == 0 {
-            // Nothing comes after the code of EOS.
+            // EOS has the last code.
             length.end = first.saturating_add(1 << (32 - len));
         }
         length.first = first;
@@ -131,15 +130,15 @@ const fn lengths() -> [Length; LONGEST + 1] {
     lengths
 }
 
-/// The longest that `len` bytes can stand for.
+/// The longest decoded length of `len` bytes.
 pub(super) const fn longest(len: usize) -> usize {
     len * 8 / SHORTEST
 }
 
-/// Appends what `coded` stands for.
+/// Appends the decoded string.
 ///
 /// # Errors
-/// When EOS is in it, or it does not end with less than 8 bits that EOS begins with.
+/// If it contains EOS, or the padding is not a prefix of EOS of less than 8 bits.
 pub(super) fn decode(coded: &[u8], out: &mut BytesMut) -> Result<(), DecodeError> {
     let start = out.len();
     out.resize(start + longest(coded.len()), 0);
@@ -169,7 +168,7 @@ fn decode_into(coded: &[u8], out: &mut [u8]) -> Result<usize, DecodeError> {
     Ok(written)
 }
 
-/// The byte, and the length of its code, that the next bits begin with, if more than 8.
+/// The symbol and the code length at the start of these bits, for codes longer than 8 bits.
 fn long(next: u32) -> Result<(u8, u8), DecodeError> {
     for (len, length) in LONG.iter().enumerate().skip(9) {
         if next < length.end {
@@ -183,13 +182,13 @@ fn long(next: u32) -> Result<(u8, u8), DecodeError> {
     Err(DecodeError::Eos)
 }
 
-/// What is still to be decoded.
+/// A bit reader.
 struct Bits<'a> {
-    /// The next bits, from the top; zeros come after them.
+    /// The next bits, left-aligned; zeros follow.
     next: u64,
-    /// How many there are.
+    /// How many of them are valid.
     have: u32,
-    /// What comes after them.
+    /// The bytes after them.
     rest: &'a [u8],
 }
 
@@ -207,7 +206,7 @@ impl<'a> Bits<'a> {
     fn take(&mut self, len: u32) {
         self.next <<= len;
         self.have -= len;
-        // No code is longer.
+        // The longest code is this long.
         if self.have < LONGEST as u32 {
             self.fill();
         }
@@ -232,13 +231,13 @@ impl<'a> Bits<'a> {
     }
 }
 
-/// How many bytes `text` is coded in.
+/// The coded length of `text` in bytes.
 pub(super) fn encoded_len(text: &[u8]) -> usize {
     let bits: usize = text.iter().map(|byte| usize::from(LENGTHS[usize::from(*byte)])).sum();
     bits.div_ceil(8)
 }
 
-/// Appends the code of `text`, which takes `len` bytes.
+/// Appends the code of `text`, which is `len` bytes long.
 pub(super) fn encode(text: &[u8], len: usize, out: &mut BytesMut) {
     let mut at = out.len();
     out.resize(at + len, 0);
@@ -253,7 +252,7 @@ pub(super) fn encode(text: &[u8], len: usize, out: &mut BytesMut) {
             at += 4;
         }
     }
-    // The bits that EOS begins with fill the last byte.
+    // The padding consists of the first bits of EOS.
     let last = (bits << (32 - have)) as u32 | u32::MAX >> have;
     for (byte, last) in out[at..].iter_mut().zip(last.to_be_bytes()) {
         *byte = last;

@@ -1,16 +1,16 @@
-//! Integers (RFC 7541 section 5.1).
+//! Integer representation (RFC 7541 section 5.1).
 
 use bytes::{BufMut as _, BytesMut};
 
 use super::DecodeError;
 
-/// How many bytes may come after the prefix. What fits in them is longer than any block.
+/// How many bytes may follow the prefix: what these can express exceeds any block.
 const LONGEST: u32 = 4;
 
-/// Reads the integer at `at` whose prefix has so many bits, and moves `at` past it.
+/// Decodes the integer at `at` with a prefix of so many bits, and moves past it.
 ///
 /// # Errors
-/// When the block ends within it, or it is longer than any has to be.
+/// If the block ends within it, or it is too large.
 pub(super) fn decode(block: &[u8], at: &mut usize, prefix: u32) -> Result<usize, DecodeError> {
     let most = (1_usize << prefix) - 1;
     let mut value = usize::from(next(block, at)?) & most;
@@ -33,7 +33,7 @@ fn next(block: &[u8], at: &mut usize) -> Result<u8, DecodeError> {
     Ok(byte)
 }
 
-/// Writes `value` with a prefix of so many bits, before which `flags` stand.
+/// Encodes `value` with a prefix of so many bits, after `flags`.
 pub(super) fn encode(mut value: usize, prefix: u32, flags: u8, out: &mut BytesMut) {
     let most = (1_u8 << prefix) - 1;
     match u8::try_from(value) {

@@ -1,4 +1,4 @@
-//! The static and the dynamic table (RFC 7541 sections 2.3 and 4, appendix A).
+//! The static and dynamic tables (RFC 7541 sections 2.3 and 4, appendix A).
 
 use std::collections::VecDeque;
 
@@ -6,16 +6,16 @@ use http::header::{self, HeaderName, HeaderValue};
 
 use super::Name;
 
-/// What an entry takes in the table beside its name and value (section 4.1).
+/// Size of an entry beside its name and value (section 4.1).
 pub(super) const OVERHEAD: usize = 32;
 
 /// An entry of the static table.
 pub(super) struct StaticEntry {
-    /// Its name as it is sent.
+    /// The name as it is sent.
     pub(super) text: &'static str,
-    /// Its name.
+    /// The name.
     pub(super) name: Name,
-    /// Its value; empty: only the name is of use.
+    /// The value; empty: only the name is useful.
     pub(super) value: HeaderValue,
 }
 
@@ -31,7 +31,7 @@ const fn named(text: &'static str, name: HeaderName) -> StaticEntry {
     entry(text, Name::Regular(name), "")
 }
 
-/// The static table, whose first entry has the index 1.
+/// The static table; its first entry has index 1.
 pub(super) static STATIC: [StaticEntry; 61] = [
     entry(":authority", Name::Authority, ""),
     entry(":method", Name::Method, "GET"),
@@ -100,7 +100,7 @@ pub(super) static STATIC: [StaticEntry; 61] = [
     named("www-authenticate", header::WWW_AUTHENTICATE),
 ];
 
-/// Where a name is first in the static table.
+/// The first index of a name in the static table.
 pub(super) fn static_index(name: &HeaderName) -> Option<usize> {
     Some(match *name {
         header::ACCEPT_CHARSET => 15,
@@ -154,10 +154,10 @@ pub(super) fn static_index(name: &HeaderName) -> Option<usize> {
     })
 }
 
-/// A dynamic table of entries of either direction.
+/// A dynamic table, of the encoder or the decoder.
 #[derive(Debug)]
 pub(super) struct Dynamic<T> {
-    /// The newest first, each with its size.
+    /// Newest first, each with its size.
     entries: VecDeque<(T, usize)>,
     size: usize,
     max: usize,
@@ -173,30 +173,30 @@ impl<T> Dynamic<T> {
         }
     }
 
-    /// How many bytes may be in it.
+    /// Its maximum size.
     pub(super) fn max(&self) -> usize {
         self.max
     }
 
-    /// From now on at most `max` bytes are in it.
+    /// Changes the maximum size, which may evict entries.
     pub(super) fn resize(&mut self, max: usize) {
         self.max = max;
         self.evict(max);
     }
 
-    /// How many entries there are.
+    /// The number of entries.
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.entries.len()
     }
 
-    /// The entry after which so many came.
+    /// The entry after which `age` others were inserted.
     pub(super) fn get(&self, age: usize) -> Option<&T> {
         self.entries.get(age).map(|(entry, _)| entry)
     }
 
-    /// Puts in an entry whose name and value have `len` bytes, in the place of the oldest if there is no room. Whether
-    /// it is in the table; one that is larger than the table only empties it (section 4.4).
+    /// Inserts an entry whose name and value have `len` bytes, evicting the oldest as needed. Returns whether it is in
+    /// the table: one that is larger than the table only empties it (section 4.4).
     pub(super) fn insert(&mut self, entry: T, len: usize) -> bool {
         let size = len + OVERHEAD;
         self.evict(self.max.saturating_sub(size));

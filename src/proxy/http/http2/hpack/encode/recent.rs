@@ -1,22 +1,22 @@
-//! Where in the table a field is, by its hash.
+//! A hash index of the encoder's dynamic table.
 
 use std::hash::{Hash as _, Hasher};
 
 use super::SentName;
 
-/// Places for the hashes of fields; the table has 128 entries at most, and rarely more than 80.
+/// Slots for hashes of fields; the table has at most 128 entries, and rarely more than 80.
 const FIELDS: usize = 256;
-/// Places for the hashes of names.
+/// Slots for hashes of names.
 const NAMES: usize = 128;
 
-/// Which fields came in last, by the hash of the field and of its name.
+/// Which fields were inserted last, by the hash of the field and of its name.
 ///
-/// A hash has two places, and the older of those there goes for a new one, so nothing has to be taken out and a search
-/// looks at two entries. What is not found though it is in the table is sent once more: that costs bytes, and is never
-/// wrong, since whoever asks compares what is found.
+/// Each hash has two slots, and a new one replaces the older of the two: nothing has to be removed, and a search looks
+/// at two entries. An entry whose slot was taken over is not found and its field is sent again, which costs bytes but
+/// is never wrong, since the caller compares what is found.
 #[derive(Debug)]
 pub(super) struct Recent {
-    /// How many came in, modulo 2^32: the newest has this number.
+    /// How many were inserted, modulo 2^32; the newest has this number.
     inserted: u32,
     fields: Box<[u32; FIELDS]>,
     names: Box<[u32; NAMES]>,
@@ -32,11 +32,11 @@ impl Default for Recent {
     }
 }
 
-/// The hashes of a field.
+/// Hashes of a field.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Hashes {
     pub(super) name: u32,
-    /// With its value; 0 if that will not be asked for.
+    /// Of name and value; 0 if that will not be looked up.
     pub(super) field: u32,
 }
 
@@ -52,7 +52,7 @@ impl Hashes {
         }
     }
 
-    /// That of a name alone.
+    /// That of a name only.
     pub(super) fn name(name: SentName<'_>) -> Self {
         Self {
             name: Folded::of(name).folded(),
@@ -62,7 +62,7 @@ impl Hashes {
 }
 
 impl Recent {
-    /// Notes what is the newest in the table now.
+    /// Records the newest entry.
     pub(super) fn insert(&mut self, hashes: Hashes) {
         self.inserted = self.inserted.wrapping_add(1);
         replace_older(&mut self.names[..], hashes.name, self.inserted);
@@ -71,12 +71,12 @@ impl Recent {
         }
     }
 
-    /// How many came in after each field that may have this hash.
+    /// Ages (entries inserted since) of the entries that may have this field hash.
     pub(super) fn fields(&self, hash: u32) -> impl Iterator<Item = usize> {
         self.ages(pair(hash, FIELDS).map(|at| self.fields[at]))
     }
 
-    /// How many came in after each field whose name may have this hash.
+    /// Ages of the entries that may have this name hash.
     pub(super) fn names(&self, hash: u32) -> impl Iterator<Item = usize> {
         self.ages(pair(hash, NAMES).map(|at| self.names[at]))
     }
@@ -90,7 +90,7 @@ impl Recent {
 }
 
 fn pair(hash: u32, places: usize) -> [usize; 2] {
-    // The first bits of a product are those that every bit has a part in.
+    // Every bit of the hash affects the top bits of the product.
     let at = ((u64::from(hash) * places as u64) >> 32) as usize;
     [at, at ^ 1]
 }
@@ -102,7 +102,7 @@ fn replace_older(places: &mut [u32], hash: u32, number: u32) {
     places[older] = number;
 }
 
-/// A hash that costs little: nobody gains by two fields having the same.
+/// A cheap hash: a collision gains an attacker nothing.
 struct Folded(u64);
 
 impl Folded {
