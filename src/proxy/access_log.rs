@@ -1,7 +1,7 @@
-//! Access logs: a line for each request or TCP connection, in Envoy's format strings.
+//! Access logs: a line for each request or TCP connection, made by Envoy's format strings.
 //!
-//! Workers make the lines and put them into the buffer of their file, which one thread writes; what does not fit is
-//! counted and dropped, so that a slow disk delays no request.
+//! Workers append lines to the buffer of their file, which one thread writes. Lines that do not fit are dropped and
+//! counted, so that a slow disk delays no request.
 
 pub(crate) mod filter;
 mod sink;
@@ -15,7 +15,7 @@ use filter::LogFilter;
 
 pub(crate) use sink::{Sink, Target};
 
-/// Envoy's format where nothing is said.
+/// Envoy's default format.
 pub(crate) const DEFAULT_FORMAT: &str = "[%START_TIME%] \"%REQ(:METHOD)% %REQ(X-ENVOY-ORIGINAL-PATH?:PATH)% %PROTOCOL%\" \
     %RESPONSE_CODE% %RESPONSE_FLAGS% %BYTES_RECEIVED% %BYTES_SENT% %DURATION% \
     %RESP(X-ENVOY-UPSTREAM-SERVICE-TIME)% \"%REQ(X-FORWARDED-FOR)%\" \"%REQ(USER-AGENT)%\" \
@@ -24,20 +24,20 @@ pub(crate) const DEFAULT_FORMAT: &str = "[%START_TIME%] \"%REQ(:METHOD)% %REQ(X-
 /// A compiled `AccessLog`.
 #[derive(Debug)]
 pub(crate) struct AccessLog {
-    /// Where lines go.
+    /// Where lines are written.
     pub(crate) sink: Sink,
-    /// How they look.
+    /// The format of a line.
     pub(crate) format: LogFormat,
-    /// What is logged; none: everything.
+    /// Which requests are logged; `None`: all.
     pub(crate) filter: Option<LogFilter>,
 }
 
-/// How a line looks.
+/// The format of a line.
 #[derive(Debug)]
 pub(crate) enum LogFormat {
-    /// Text, with `missing` in the place of what is missing.
+    /// Text, with `missing` for missing values.
     Text(Format, &'static str),
-    /// A JSON object; whether what is missing is left out.
+    /// A JSON object; and whether missing values are omitted (`omit_empty_values`).
     Json(JsonFormat, bool),
 }
 
@@ -46,7 +46,7 @@ pub(crate) enum LogFormat {
 pub(crate) enum JsonFormat {
     /// A format string.
     Text(Format),
-    /// The same always.
+    /// A constant.
     Fixed(serde_json::Value),
     /// An object.
     Object(Vec<(String, JsonFormat)>),
@@ -55,12 +55,12 @@ pub(crate) enum JsonFormat {
 }
 
 thread_local! {
-    /// Where this thread makes its lines.
+    /// This thread's line buffer.
     static LINE: Cell<String> = const { Cell::new(String::new()) };
 }
 
 impl AccessLog {
-    /// Logs what has ended.
+    /// Logs a finished request or connection.
     pub(crate) fn log(&self, context: &Context<'_>) {
         if self.filter.as_ref().is_none_or(|filter| filter.passes(context)) {
             let mut line = LINE.take();
@@ -71,7 +71,7 @@ impl AccessLog {
         }
     }
 
-    /// Whether it needs this.
+    /// Whether the format or filter needs this.
     pub(crate) fn asks_for(&self, need: Need) -> bool {
         let filter = self.filter.as_ref().filter(|_| need == Need::RequestHeaders);
         self.format.asks_for(need) || filter.is_some_and(LogFilter::asks_for_request_headers)
@@ -101,7 +101,7 @@ impl LogFormat {
 }
 
 impl JsonFormat {
-    /// Writes it, and says whether it is more than `null`.
+    /// Writes the value; returns whether it is other than `null`.
     fn write(&self, out: &mut String, context: &Context<'_>, omit: bool) -> bool {
         let is_some = match self {
             JsonFormat::Text(format) => format.write_json(out, context, if omit { "" } else { "-" }),
@@ -150,7 +150,7 @@ impl JsonFormat {
     }
 }
 
-/// What stands in an object or a list, with commas between.
+/// The elements of an object or array, separated by commas.
 struct Elements<'a> {
     out: &'a mut String,
     omit: bool,
@@ -162,7 +162,7 @@ impl<'a> Elements<'a> {
         Self { out, omit, first: true }
     }
 
-    /// Adds one, which says whether it is more than `null`.
+    /// Adds an element; `write` returns whether it is other than `null`.
     fn add(&mut self, write: impl FnOnce(&mut String) -> bool) {
         let before = self.out.len();
         if !self.first {

@@ -1,7 +1,7 @@
-//! Envoy's admin interface: what the proxy is, has and counts, over HTTP at the bootstrap's `admin.address`.
+//! Envoy's admin interface, over HTTP at the bootstrap's `admin.address`.
 //!
-//! It runs on the control thread. What workers publish is read directly; what only the owner of the configuration
-//! knows, or may do, goes to it as an [`Ask`].
+//! It runs on the control thread. What is published to workers is read directly; questions and commands for the owner
+//! of the configuration go to it as an [`Ask`].
 
 mod answer;
 mod ask;
@@ -38,24 +38,24 @@ pub(crate) use ask::{Ask, Drain, Dump, Held, Unready};
 pub(crate) use certs::days_left;
 use commands::Query;
 
-/// What the interface answers from.
+/// The state behind the admin interface.
 #[derive(Debug)]
 pub(crate) struct Admin {
-    /// What the proxy was started with.
+    /// How the proxy was started.
     pub(crate) start: Start,
-    /// What is in force.
+    /// The configuration in force.
     pub(crate) published: Arc<ArcSwap<Published>>,
-    /// What is counted of the process.
+    /// Statistics of the process.
     pub(crate) server: Arc<ServerStats>,
-    /// How statistics are shown.
+    /// How statistics are named.
     pub(crate) naming: Naming,
     /// Whether the first configuration is in force.
     pub(crate) ready: Arc<AtomicBool>,
-    /// Where the owner of the configuration is asked.
+    /// The channel to the owner of the configuration.
     pub(crate) asks: mpsc::UnboundedSender<Ask>,
 }
 
-/// What a proxy was started with.
+/// How a proxy was started.
 #[derive(Debug)]
 pub(crate) struct Start {
     /// The bootstrap's path.
@@ -64,9 +64,9 @@ pub(crate) struct Start {
     pub(crate) bootstrap: Bytes,
     /// Its node, encoded.
     pub(crate) node: Bytes,
-    /// When.
+    /// The time of the start.
     pub(crate) time: SystemTime,
-    /// How many workers.
+    /// The number of workers.
     pub(crate) concurrency: u64,
 }
 
@@ -80,7 +80,7 @@ impl Admin {
     }
 }
 
-/// Answers on a listener for as long as the process lives.
+/// Serves the listener for as long as the process lives.
 pub(crate) async fn serve(listener: TcpListener, admin: Arc<Admin>) {
     let router = Router::new().fallback(answer).with_state(admin);
     if let Err(error) = axum::serve(listener, router).await {

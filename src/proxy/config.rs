@@ -1,7 +1,7 @@
-//! From Envoy's messages to what workers use: one file per resource, one per filter.
+//! Compiles Envoy's messages into what workers use: one file for each resource and each filter.
 //!
-//! Everything is checked and compiled here, once: regular expressions, header names, format strings, indexes. A
-//! message that Envoy would refuse, or that asks for something that is not implemented, is refused, with the field's name.
+//! Everything is validated and compiled here, once: regular expressions, header names, format strings, indexes. A
+//! message that Envoy would reject, or that needs something not implemented, is refused with the name of the field.
 
 pub(crate) mod access_log;
 pub(crate) mod bootstrap;
@@ -34,13 +34,13 @@ use crate::xds::ResourceType;
 
 pub(crate) use names::Names;
 
-/// Reads a resource that keeps Envoy's rules and of which nothing would be passed over.
+/// Decodes a resource, after checking it against Envoy's validation rules and for fields that would be ignored.
 fn read<M: Message + Default>(kind: ResourceType, bytes: &[u8]) -> Compiled<M> {
     check::resource(kind, bytes)?;
     Ok(M::decode(bytes)?)
 }
 
-/// A resource has to be what it is called.
+/// Checks that a resource has the name it was sent under.
 pub(crate) fn same_name(called: &str, own: &str) -> Compiled<()> {
     if called == own {
         return Ok(());
@@ -51,14 +51,14 @@ pub(crate) fn same_name(called: &str, own: &str) -> Compiled<()> {
 /// Why a message is refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Refusal {
-    /// One at least.
+    /// At least one.
     mistakes: Vec<Mistake>,
 }
 
 /// A field, and what is wrong with it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Mistake {
-    /// The way to the field, innermost last.
+    /// The path of the field, innermost last.
     path: Vec<String>,
     why: String,
 }
@@ -67,7 +67,7 @@ struct Mistake {
 pub(crate) type Compiled<T> = Result<T, Refusal>;
 
 impl Refusal {
-    /// Of the message itself.
+    /// For the message itself.
     pub(crate) fn new(why: impl Into<String>) -> Self {
         let mistake = Mistake {
             path: Vec::new(),
@@ -78,10 +78,10 @@ impl Refusal {
         }
     }
 
-    /// That there are no refusals.
+    /// Combines refusals.
     ///
     /// # Errors
-    /// All of them as one, if there are.
+    /// All of them as one, if there are any.
     pub(crate) fn none_of(refusals: impl IntoIterator<Item = Refusal>) -> Compiled<()> {
         let mistakes: Vec<_> = refusals.into_iter().flat_map(|refusal| refusal.mistakes).collect();
         match mistakes.is_empty() {
@@ -90,23 +90,23 @@ impl Refusal {
         }
     }
 
-    /// Of a value that is not implemented.
+    /// For a value that is not implemented.
     pub(crate) fn not_implemented(what: impl fmt::Display) -> Self {
         Self::new(format!("{what} is not implemented"))
     }
 
-    /// The fields that something is wrong with.
+    /// The fields at fault.
     fn paths(&self) -> impl Iterator<Item = String> {
         self.mistakes.iter().map(|mistake| mistake.path.join("."))
     }
 
-    /// The fields, and what is wrong with each.
+    /// The fields at fault, and why.
     pub(crate) fn into_parts(self) -> impl Iterator<Item = (String, String)> {
         let parts = |mistake: Mistake| (mistake.path.join("."), mistake.why);
         self.mistakes.into_iter().map(parts)
     }
 
-    /// The same, seen from the message around it.
+    /// Prefixes the paths with the name of the enclosing field.
     pub(crate) fn within(mut self, field: impl Into<String>) -> Self {
         let field = field.into();
         for mistake in &mut self.mistakes {
@@ -133,7 +133,7 @@ impl fmt::Display for Refusal {
 
 impl std::error::Error for Refusal {}
 
-/// What all became.
+/// Collects results.
 ///
 /// # Errors
 /// All refusals as one, if there are any.
@@ -147,7 +147,7 @@ fn all<T, A: FromIterator<T>>(compiled: impl IntoIterator<Item = Compiled<T>>) -
     Ok(fine)
 }
 
-/// Compiles a resource to see whether it can be done.
+/// Compiles a resource only to see whether it is accepted.
 pub(crate) fn try_out(kind: ResourceType, bytes: &[u8]) -> Compiled<()> {
     check::resource(kind, bytes)?;
     let mut names = Names::default();
@@ -156,13 +156,13 @@ pub(crate) fn try_out(kind: ResourceType, bytes: &[u8]) -> Compiled<()> {
         ResourceType::Endpoints => drop(endpoints::endpoints(&Message::decode(bytes)?)?),
         ResourceType::Listener => drop(listener::listener(&Message::decode(bytes)?, &mut names)?),
         ResourceType::Route => drop(route::table(&Message::decode(bytes)?, &mut names)?),
-        // Whether a secret can be used shows with its content alone.
+        // A secret is checked when its content arrives.
         ResourceType::Secret => {}
     }
     Ok(())
 }
 
-/// Adds the name of the field to what is wrong in it.
+/// Adds the field's name to a refusal.
 pub(crate) trait At<T> {
     /// See [`Refusal::within`].
     fn at(self, field: &str) -> Compiled<T>;

@@ -1,4 +1,5 @@
-//! What is known of a downstream connection and of a stream on it, for routing, headers and logs.
+//! What is known of a downstream connection and of a stream on it, for routing, headers and access logs (Envoy's
+//! `StreamInfo`).
 
 use std::borrow::Cow;
 use std::cell::RefCell;
@@ -21,18 +22,18 @@ use super::upstream::cluster::Cluster;
 use super::upstream::connect::Source;
 use super::upstream::host::Host;
 
-/// Where an end of a connection is, or where a listener listens.
+/// The address of a peer or of a listener.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum Address {
     /// An address and port.
     Ip(SocketAddr),
-    /// A Unix domain socket, by its path, or by a name after an `@`. A client of one has none of its own and gets that of
-    /// the socket, as in Envoy.
+    /// A Unix domain socket: a path, or an abstract name after `@`. As in Envoy, clients count as having the socket's
+    /// address.
     Unix(Arc<Path>),
 }
 
 impl Address {
-    /// The IP address and port, if it has them.
+    /// The IP address and port, unless it is a Unix domain socket.
     pub(crate) fn socket(&self) -> Option<SocketAddr> {
         match self {
             Address::Ip(address) => Some(*address),
@@ -40,12 +41,12 @@ impl Address {
         }
     }
 
-    /// The IP address, if it has one.
+    /// The IP address, unless it is a Unix domain socket.
     pub(crate) fn ip(&self) -> Option<IpAddr> {
         self.socket().map(|address| address.ip())
     }
 
-    /// The port, if it has one.
+    /// The port, unless it is a Unix domain socket.
     pub(crate) fn port(&self) -> Option<u16> {
         self.socket().map(|address| address.port())
     }
@@ -65,7 +66,7 @@ impl fmt::Display for Address {
     }
 }
 
-/// A number for a connection, of a client or to a host, unique in this process.
+/// A connection id, downstream or upstream, unique in this process.
 pub(crate) fn next_id() -> u64 {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     NEXT.fetch_add(1, Relaxed)
@@ -74,21 +75,21 @@ pub(crate) fn next_id() -> u64 {
 /// A downstream connection.
 #[derive(Debug)]
 pub(crate) struct Connection {
-    /// Its number, unique in this process.
+    /// Its id, unique in this process.
     pub(crate) id: u64,
-    /// The address the client dialled, by original destination where traffic is intercepted.
+    /// The destination address: the original one if the connection was redirected.
     pub(crate) local: Address,
     /// The client's address.
     pub(crate) remote: Address,
-    /// The peer's address: a proxy's, where one says whose connection it is (PROXY protocol).
+    /// The peer's address, which is a proxy's if the client's was told by the PROXY protocol.
     pub(crate) direct: Address,
-    /// Our own address on it, whatever the client dialled.
+    /// The socket's local address.
     pub(crate) direct_local: Address,
-    /// Where connections to hosts have to come from.
+    /// The source address for upstream connections (`original_src`).
     pub(crate) source: Option<Source>,
-    /// The server name the client asked for, lower case.
+    /// SNI, in lower case.
     pub(crate) sni: Option<Box<str>>,
-    /// TLS, if it is terminated here.
+    /// TLS, if terminated here.
     pub(crate) tls: Option<PeerTls>,
     /// The name of the filter chain.
     pub(crate) chain: Arc<str>,
@@ -96,109 +97,109 @@ pub(crate) struct Connection {
     pub(crate) start: Instant,
 }
 
-/// What a client or a host showed in TLS.
+/// The TLS properties of a connection and its peer.
 #[derive(Debug, Default)]
 pub(crate) struct PeerTls {
-    /// URI names of its certificate.
+    /// URI SANs of the peer's certificate.
     pub(crate) uri_sans: Vec<String>,
-    /// DNS names of its certificate.
+    /// DNS SANs of the peer's certificate.
     pub(crate) dns_sans: Vec<String>,
-    /// IP addresses of its certificate, with commas between.
+    /// IP SANs of the peer's certificate, separated by commas.
     pub(crate) ip_sans: LazyText,
-    /// E-mail addresses of its certificate, with commas between.
+    /// E-mail SANs of the peer's certificate, separated by commas.
     pub(crate) email_sans: LazyText,
     /// The subject (RFC 2253).
     pub(crate) subject: LazyText,
-    /// The subject of who issued it.
+    /// The issuer (RFC 2253).
     pub(crate) issuer: LazyText,
     /// The serial number, in hex.
     pub(crate) serial: LazyText,
-    /// From when on it is valid.
+    /// Start of validity.
     pub(crate) valid_from: LazyText,
-    /// Until when it is valid.
+    /// End of validity.
     pub(crate) valid_until: LazyText,
-    /// SHA-256 of its certificate, in hex.
+    /// SHA-256 of the peer's certificate, in hex.
     pub(crate) fingerprint: LazyText,
-    /// Its certificate as PEM, URL-encoded; for `x-forwarded-client-cert` with `Cert`.
+    /// The peer's certificate as URL-encoded PEM, for `x-forwarded-client-cert`.
     pub(crate) pem: LazyText,
-    /// Its certificates, its own first.
+    /// The peer's certificate chain.
     pub(crate) chain: Rc<[CertificateDer<'static>]>,
-    /// Whether it showed a certificate, which then is verified.
+    /// Whether the peer presented a certificate, which has then been verified.
     pub(crate) presented: bool,
-    /// Our own certificate, if there is one.
+    /// Our certificate, if there is one.
     pub(crate) own: Option<Arc<Certificate>>,
     /// `TLSv1.3` or `TLSv1.2`.
     pub(crate) version: &'static str,
-    /// The cipher suite by its OpenSSL name.
+    /// OpenSSL name of the cipher suite.
     pub(crate) cipher: &'static str,
-    /// The group of the key exchange by its OpenSSL name.
+    /// OpenSSL name of the key exchange group.
     pub(crate) group: &'static str,
 }
 
-/// The name of a route that is not known yet.
+/// The route name before a route is known.
 static NO_NAME: LazyLock<Arc<str>> = LazyLock::new(|| Arc::from(""));
 
-/// A request and its response, or a TCP connection, as far as it has got.
+/// A request and its response, or a TCP connection, up to now.
 #[derive(Debug)]
 pub(crate) struct Stream {
-    /// When it began.
+    /// When it started.
     pub(crate) start: Instant,
-    /// When it began, by the wall clock.
+    /// When it started, by the wall clock.
     pub(crate) start_time: SystemTime,
-    /// `HTTP/1.1`, `HTTP/2` or `HTTP/1.0`; none for TCP.
+    /// The HTTP version; `None` for TCP.
     pub(crate) protocol: Option<http::Version>,
-    /// The client's address, if a proxy before us told one.
+    /// The client's address, if `x-forwarded-for` told one.
     pub(crate) remote: Option<IpAddr>,
-    /// Why the response is not the endpoint's own.
+    /// Response flags.
     pub(crate) flags: Flags,
-    /// The status; 0 until there is one.
+    /// The response status; 0 until there is one.
     pub(crate) status: u16,
     /// `%RESPONSE_CODE_DETAILS%`.
     pub(crate) details: Option<Cow<'static, str>>,
-    /// Why we closed a TCP connection (`%DOWNSTREAM_LOCAL_CLOSE_REASON%`), if we did.
+    /// `%DOWNSTREAM_LOCAL_CLOSE_REASON%`: why we closed a TCP connection.
     pub(crate) local_close: Option<&'static str>,
-    /// How the client's connection ended.
+    /// How the downstream connection ended.
     pub(crate) downstream_close: CloseType,
-    /// How the host's did.
+    /// How the upstream connection ended.
     pub(crate) upstream_close: CloseType,
     /// The name of the route.
     pub(crate) route: Arc<str>,
-    /// The cluster it was sent to.
+    /// The selected cluster.
     pub(crate) cluster: Option<Arc<Cluster>>,
-    /// The host it was sent to last.
+    /// The host of the last attempt.
     pub(crate) host: Option<Arc<Host>>,
-    /// The connection to the host, once there is one.
+    /// The upstream connection, once there is one.
     pub(crate) carried: RefCell<Option<Carried>>,
-    /// Why the connection to the host failed (`%UPSTREAM_TRANSPORT_FAILURE_REASON%`).
+    /// `%UPSTREAM_TRANSPORT_FAILURE_REASON%`.
     pub(crate) transport_failure: Option<Box<str>>,
-    /// Of a TCP connection, the hosts that were tried before the last.
+    /// The hosts of earlier attempts, for TCP.
     pub(crate) earlier: Vec<Arc<Host>>,
     /// Attempts so far.
     pub(crate) attempts: u32,
-    /// The trace it belongs to (`%TRACE_ID%`).
+    /// `%TRACE_ID%`.
     pub(crate) trace_id: Option<u128>,
-    /// Whether it is a health check that the proxy answered.
+    /// Whether it is a health check answered by the proxy.
     pub(crate) health_check: bool,
-    /// Whether it is traced because a service of the mesh wants it.
+    /// Whether a service forced it to be traced.
     pub(crate) trace_forced: bool,
-    /// The request's id.
+    /// The request id.
     pub(crate) request_id: Option<HeaderValue>,
-    /// Bytes of the request's body, or from the client.
+    /// Bytes of the request body, or from the TCP client.
     pub(crate) bytes_received: u64,
-    /// Bytes of the response's body, or to the client.
+    /// Bytes of the response body, or to the TCP client.
     pub(crate) bytes_sent: u64,
-    /// Bytes on the client's connection, if they are asked for.
+    /// Downstream bytes on the wire, if access logs need them.
     pub(crate) downstream_bytes: Option<Rc<Meter>>,
-    /// The same on the connections to hosts, of all attempts together.
+    /// Upstream bytes on the wire, of all attempts together.
     pub(crate) upstream_bytes: Option<Rc<Meter>>,
-    /// From the start to each of these moments.
+    /// Times since the start.
     pub(crate) timing: Timing,
 }
 
 /// How a connection ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum CloseType {
-    /// In the ordinary way, or not yet.
+    /// Normally, or not yet.
     #[default]
     Normal,
     /// We reset it.
@@ -208,7 +209,7 @@ pub(crate) enum CloseType {
 }
 
 impl CloseType {
-    /// As Envoy writes it.
+    /// Envoy's name.
     pub(crate) fn name(self) -> &'static str {
         match self {
             CloseType::Normal => "Normal",
@@ -218,43 +219,43 @@ impl CloseType {
     }
 }
 
-/// A connection to a host that carries a stream.
+/// The upstream connection of a stream.
 #[derive(Clone, Debug)]
 pub(crate) struct Carried {
-    /// Our own end of it.
+    /// Our end of it.
     pub(crate) near: Near,
-    /// What the host speaks; none for TCP.
+    /// The HTTP version; `None` for TCP.
     pub(crate) protocol: Option<http::Version>,
 }
 
-/// What is known at our own end of a connection to a host.
+/// What our end of an upstream connection tells.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Near {
-    /// Its number, unique in this process.
+    /// Its id, unique in this process.
     pub(crate) id: u64,
-    /// Our own address.
+    /// The local address.
     pub(crate) local: Option<SocketAddr>,
-    /// What the host showed in TLS, if it is spoken.
+    /// TLS properties, if it uses TLS.
     pub(crate) tls: Option<Rc<PeerTls>>,
 }
 
-/// Moments of a stream, counted from its start.
+/// Times of a stream's events, from its start.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Timing {
-    /// The last byte of the request has come.
+    /// The last byte of the request was received.
     pub(crate) request_received: Option<Duration>,
-    /// The host's headers have come.
+    /// The host's response headers were received.
     pub(crate) upstream_first_rx: Option<Duration>,
-    /// The first byte went to the client.
+    /// The first byte was sent to the client.
     pub(crate) downstream_first_tx: Option<Duration>,
-    /// The last byte of a whole response went to the client.
+    /// The last byte of a complete response was sent to the client.
     pub(crate) downstream_last_tx: Option<Duration>,
-    /// All is over.
+    /// The stream ended.
     pub(crate) end: Option<Duration>,
 }
 
 impl Stream {
-    /// One that begins now.
+    /// A stream that starts now.
     pub(crate) fn new(protocol: Option<http::Version>) -> Self {
         Self {
             start: turn::now().into_std(),
@@ -286,12 +287,12 @@ impl Stream {
         }
     }
 
-    /// How long ago it began.
+    /// Time since the start.
     pub(crate) fn elapsed(&self) -> Duration {
         turn::now().into_std().saturating_duration_since(self.start)
     }
 
-    /// Says why the proxy answers itself.
+    /// Sets the flags and details of a local reply or a failure.
     pub(crate) fn blame(&mut self, flags: Flags, details: impl Into<Cow<'static, str>>) {
         self.flags.set(flags);
         self.details = Some(details.into());

@@ -1,18 +1,19 @@
-//! Response flags: why a response is not the endpoint's own (`%RESPONSE_FLAGS%`).
+//! Response flags (`%RESPONSE_FLAGS%`).
 
 use std::fmt;
 
-/// Flags in the order in which they were set, as Envoy writes them: a number of each in five bits, the first lowest.
+/// Flags in the order in which they were set, as Envoy writes them: five bits for the number of each, starting at the
+/// lowest.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Flags(u64);
 
-/// How many bits the number of a flag has.
+/// Bits of a flag's number.
 const BITS: u32 = 5;
 
-/// How many flags there can be at once; no stream has nearly as many.
+/// The most flags at once; no stream comes near.
 const MOST: u32 = u64::BITS / BITS;
 
-/// The table of flags: name, number from 1 on, and the two forms in logs.
+/// The table of flags: name, number (from 1), short and long form in logs.
 macro_rules! flags {
     ($($(#[$doc:meta])+ $name:ident = $number:literal, $short:literal, $long:literal;)+) => {
         impl Flags {
@@ -27,17 +28,17 @@ macro_rules! flags {
 flags! {
     /// No healthy host in the cluster.
     NO_HEALTHY_UPSTREAM = 1, "UH", "NoHealthyUpstream";
-    /// The request took too long.
+    /// A timeout of the request to the host.
     UPSTREAM_REQUEST_TIMEOUT = 2, "UT", "UpstreamRequestTimeout";
     /// The proxy reset the stream itself.
     LOCAL_RESET = 3, "LR", "LocalReset";
     /// The host reset the stream.
     UPSTREAM_REMOTE_RESET = 4, "UR", "UpstreamRemoteReset";
-    /// No connection to the host.
+    /// Connecting to the host failed.
     UPSTREAM_CONNECTION_FAILURE = 5, "UF", "UpstreamConnectionFailure";
-    /// The connection to the host ended.
+    /// The upstream connection closed.
     UPSTREAM_CONNECTION_TERMINATION = 6, "UC", "UpstreamConnectionTermination";
-    /// A circuit breaker is open.
+    /// A circuit breaker was full.
     UPSTREAM_OVERFLOW = 7, "UO", "UpstreamOverflow";
     /// No route, or no filter chain.
     NO_ROUTE = 8, "NR", "NoRouteFound";
@@ -55,26 +56,26 @@ flags! {
     DOWNSTREAM_CONNECTION_TERMINATION = 14, "DC", "DownstreamConnectionTermination";
     /// All retries failed too.
     RETRY_LIMIT_EXCEEDED = 15, "URX", "UpstreamRetryLimitExceeded";
-    /// Nothing happened for too long.
+    /// The stream idle timeout.
     STREAM_IDLE_TIMEOUT = 16, "SI", "StreamIdleTimeout";
-    /// The client broke the protocol.
+    /// The client violated the protocol.
     DOWNSTREAM_PROTOCOL_ERROR = 18, "DPE", "DownstreamProtocolError";
-    /// The stream lived too long.
+    /// `max_stream_duration` was reached.
     MAX_DURATION = 20, "UMSDR", "UpstreamMaxStreamDurationReached";
     /// The cluster does not exist.
     NO_CLUSTER = 22, "NC", "NoClusterFound";
-    /// The host broke the protocol.
+    /// The host violated the protocol.
     UPSTREAM_PROTOCOL_ERROR = 23, "UPE", "UpstreamProtocolError";
     /// The proxy is overloaded.
     OVERLOAD = 24, "OM", "OverloadManagerTerminated";
-    /// The connection lived too long.
+    /// `max_connection_duration` was reached.
     DURATION_TIMEOUT = 25, "DT", "DurationTimeout";
     /// The client reset the stream.
     DOWNSTREAM_REMOTE_RESET = 26, "DR", "DownstreamRemoteReset";
 }
 
 impl Flags {
-    /// Adds flags, after those that are there.
+    /// Adds flags after those already set.
     pub(crate) fn set(&mut self, flags: Self) {
         for flag in flags.each() {
             if !self.contains(flag) {
@@ -94,7 +95,7 @@ impl Flags {
         numbers.take_while(|number| *number > 0).map(Self)
     }
 
-    /// The row of the table of each.
+    /// The table rows of the flags set.
     fn rows(self) -> impl Iterator<Item = &'static (Self, &'static str, &'static str)> {
         self.each()
             .filter_map(|flag| Self::NAMES.iter().find(|(one, ..)| *one == flag))
@@ -113,7 +114,7 @@ impl Flags {
             .map(|(flag, ..)| *flag)
     }
 
-    /// The long names, joined by commas; `-` if there is none.
+    /// The long names, separated by commas; `-` if there are none.
     pub(crate) fn long(self) -> String {
         let names: Vec<_> = self.rows().map(|(.., long)| *long).collect();
         if names.is_empty() {
@@ -125,7 +126,7 @@ impl Flags {
 }
 
 impl fmt::Display for Flags {
-    /// The short names, joined by commas; `-` if there is none.
+    /// The short names, separated by commas; `-` if there are none.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut names = self.rows().map(|(_, short, _)| *short);
         f.write_str(names.next().unwrap_or("-"))?;

@@ -1,4 +1,4 @@
-//! Envoy's format strings: texts with commands such as `%REQ(X-FORWARDED-FOR)%`, for headers and logs.
+//! Envoy's format strings, such as `%REQ(X-FORWARDED-FOR)%`, for headers and access logs.
 
 mod command;
 mod grpc;
@@ -37,10 +37,10 @@ enum Part {
     Command(Command),
 }
 
-/// What a command yields: a text that need not be one before it is written.
+/// The value of a command, converted to text only when it is written.
 #[derive(Clone, Debug)]
 enum Value<'a> {
-    /// There is no such thing.
+    /// A missing value.
     None,
     /// A text.
     Text(Cow<'a, str>),
@@ -54,29 +54,29 @@ enum Value<'a> {
     Time(&'a TimeFormat, SystemTime),
 }
 
-/// What is kept or counted for those only who ask for it.
+/// Data that is collected only if a format string or filter needs it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Need {
-    /// The request's headers, once it is sent.
+    /// Request headers, after the request is sent.
     RequestHeaders,
     /// Bytes on the wire.
     WireBytes,
 }
 
-/// What a format string draws on.
+/// What format strings can refer to.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Context<'a> {
     /// The connection.
     pub(crate) connection: &'a Connection,
     /// The stream.
     pub(crate) stream: &'a Stream,
-    /// The request's line, if there is a request.
+    /// The request's pseudo-headers, if there is a request.
     pub(crate) request: Option<RequestLine<'a>>,
-    /// The request's headers, if they are known.
+    /// Request headers, if known.
     pub(crate) request_headers: Option<&'a HeaderMap>,
-    /// The response's headers, if there are any yet.
+    /// Response headers, if there are any yet.
     pub(crate) response_headers: Option<&'a HeaderMap>,
-    /// The response's trailers, if there were any.
+    /// Response trailers, if there were any.
     pub(crate) response_trailers: Option<&'a HeaderMap>,
 }
 
@@ -100,8 +100,8 @@ impl Context<'_> {
         of(self.response_trailers).or_else(|| of(self.response_headers))
     }
 
-    /// `%GRPC_STATUS%`: that of the response to a request of gRPC; the HTTP one stands for it where there is none. One that
-    /// is no number is -1.
+    /// `%GRPC_STATUS%` of the response to a gRPC request; the equivalent of the HTTP status if there is none, -1 if it
+    /// is not a number.
     fn grpc_status_of_request(&self) -> Option<i64> {
         if !self.request_headers.is_some_and(is_grpc) {
             return None;
@@ -125,17 +125,17 @@ impl Format {
     /// Compiles a format string.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// The error, for the configuration's author.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
         parse::parse(text).map(|parts| Self { parts })
     }
 
-    /// The text for a header: what is missing is left out.
+    /// The value of a header: missing values are left out.
     pub(crate) fn header_value(&self, context: &Context<'_>) -> String {
         self.text(context, "")
     }
 
-    /// The text, with `missing` in the place of what is missing.
+    /// The text, with `missing` for missing values.
     pub(crate) fn text(&self, context: &Context<'_>, missing: &str) -> String {
         let mut out = String::with_capacity(128);
         // Writing to a string cannot fail.
@@ -143,7 +143,7 @@ impl Format {
         out
     }
 
-    /// Writes the text, with `missing` in the place of what is missing.
+    /// Writes the text, with `missing` for missing values.
     ///
     /// # Errors
     /// Those of `out`.
@@ -157,8 +157,8 @@ impl Format {
         })
     }
 
-    /// Writes a JSON value, and says whether it is none: one command alone keeps its type, everything else is a text,
-    /// with `missing` in the place of what is missing.
+    /// Writes a JSON value; returns whether it is `null`. A format string of a single command keeps the type of its
+    /// value, anything else is a string with `missing` for missing values.
     pub(crate) fn write_json(&self, out: &mut String, context: &Context<'_>, missing: &str) -> bool {
         // Writing to a string cannot fail.
         let _ = match &self.parts[..] {

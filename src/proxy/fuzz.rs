@@ -1,4 +1,5 @@
-//! The proxy's parsers as `fuzz/` reaches them; they are private to everybody else.
+//! The proxy's parsers as the targets in `fuzz/` call them. Compiled only with `cfg(fuzzing)`; the one place for such
+//! code.
 
 use std::io;
 use std::net::Ipv4Addr;
@@ -30,7 +31,7 @@ use super::tls::{peer, subject};
 use super::trace::context::{TRACE_PARENT, TraceContext, trace_state};
 use super::config;
 
-/// Reads a bootstrap and compiles what it says of the control plane.
+/// Parses a bootstrap and compiles its ADS server.
 ///
 /// # Errors
 /// Why it is refused.
@@ -41,10 +42,10 @@ pub fn bootstrap(text: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// Looks for TLS and HTTP in bytes that come in these pieces.
+/// Runs the TLS and HTTP inspectors on bytes that are received in these pieces.
 ///
 /// # Panics
-/// When what was read is not how the bytes begin.
+/// If the buffer does not hold the bytes received.
 pub fn first_bytes(pieces: &[Vec<u8>]) {
     let inspection = Inspection {
         tls: Some(Vec::new()),
@@ -52,15 +53,15 @@ pub fn first_bytes(pieces: &[Vec<u8>]) {
         ..Inspection::default()
     };
     let mut read = BytesMut::new();
-    // The pieces are always ready, and a connection that ends early is one as well.
+    // Reading never waits here.
     drop(inspect(&mut Pieces::new(pieces), &inspection, 80, &mut read).now_or_never());
     assert!(pieces.concat().starts_with(&read), "bytes were lost or made up");
 }
 
-/// Reads a header of the PROXY protocol in bytes that come in these pieces.
+/// Reads a PROXY protocol header from bytes that are received in these pieces.
 ///
 /// # Panics
-/// When what is left is not how the bytes end.
+/// If what is left is not a suffix of the bytes.
 pub fn proxy_header(optional: bool, pieces: &[Vec<u8>]) {
     let protocol = ProxyProtocol {
         optional,
@@ -75,9 +76,9 @@ pub fn proxy_header(optional: bool, pieces: &[Vec<u8>]) {
     assert!(pieces.concat().ends_with(&left), "bytes were lost or made up");
 }
 
-/// A connection on which these bytes come and then nothing more.
+/// A connection on which these pieces are received, and then the end.
 struct Pieces<'a> {
-    /// What of a piece did not fit into the last buffer.
+    /// What of a piece has not been read yet.
     next: &'a [u8],
     rest: std::slice::Iter<'a, Vec<u8>>,
 }
@@ -105,18 +106,18 @@ impl AsyncRead for Pieces<'_> {
     }
 }
 
-/// Reads a client's requests by HTTP/1.1.
+/// Parses HTTP/1.1 requests.
 ///
 /// # Panics
-/// When it matters how they are cut.
+/// If splitting makes a difference.
 pub fn requests(pieces: &[Vec<u8>]) {
     conversation(Speaker::Client, pieces);
 }
 
-/// Reads a host's answers by HTTP/1.1, whatever they were asked for.
+/// Parses HTTP/1.1 responses, to a request chosen by `asked`.
 ///
 /// # Panics
-/// When it matters how they are cut.
+/// If splitting makes a difference.
 pub fn answers(asked: u8, pieces: &[Vec<u8>]) {
     let all = [Asked::Other, Asked::Head, Asked::Upgrade, Asked::Connect];
     conversation(Speaker::Host(all[usize::from(asked) % all.len()]), pieces);
@@ -128,10 +129,10 @@ fn conversation(speaker: Speaker, pieces: &[Vec<u8>]) {
     assert_eq!(understood(speaker, &pieces), whole);
 }
 
-/// Reads header blocks of HTTP/2 that one peer sends, and passes on what is in them.
+/// Decodes header blocks, and encodes and decodes them again.
 ///
 /// # Panics
-/// When another reads something else of what is passed on.
+/// If that changes anything.
 pub fn hpack(max: u16, blocks: &[Vec<u8>]) {
     let limit = usize::from(max);
     let (mut decoder, mut encoder, mut next) = (Decoder::new(limit), Encoder::new(), Decoder::new(TABLE_SIZE));
@@ -164,25 +165,25 @@ fn pass_on(encoder: &mut Encoder, name: &Name, value: &HeaderValue, out: &mut By
     true
 }
 
-/// Takes the frames of a client, or of a host, of HTTP/2.
+/// Processes HTTP/2 frames of a client or a host.
 ///
 /// # Panics
-/// When it matters how they are cut.
+/// If splitting makes a difference.
 pub fn frames(host: bool, pieces: &[Vec<u8>]) {
     converse(host, pieces);
 }
 
-/// Reads the names and the subject of a certificate.
+/// Parses the names and the subject of a certificate.
 pub fn certificate(der: &[u8]) {
     let certificate = CertificateDer::from(der);
     peer::Names::of(&certificate);
     subject::of(&certificate);
 }
 
-/// Normalises a path in one of the ways there are.
+/// Normalizes a path, in a way chosen by `way`.
 ///
 /// # Panics
-/// When a normal path is not left alone, or one that is said to be normal is not.
+/// If a path that needs no normalization is changed, or the result is empty.
 pub fn path(way: u8, path: &str) {
     let ways = [
         EscapedSlashes::Keep,
@@ -204,10 +205,10 @@ pub fn path(way: u8, path: &str) {
     }
 }
 
-/// Decodes the body of a browser's gRPC request.
+/// Decodes the body of a gRPC-Web request in base64.
 ///
 /// # Panics
-/// When it matters how it is cut.
+/// If splitting makes a difference.
 pub fn web_body(pieces: &[Vec<u8>]) {
     let decoded = |pieces: &[&[u8]]| {
         let (mut base64, mut out) = (Base64::default(), Vec::new());
@@ -221,8 +222,8 @@ pub fn web_body(pieces: &[Vec<u8>]) {
     assert_eq!(decoded(&pieces), whole);
 }
 
-/// Parses the headers of a request that steer the connection manager and the router, and rewrites those that are not
-/// forwarded as they came.
+/// Parses the request headers that the connection manager and the router depend on, and rewrites those that are not
+/// forwarded as received.
 pub fn request(headers: &[(&str, &[u8])]) {
     let headers = &mut map(headers);
     for trusted_hops in 0..3 {
@@ -250,10 +251,10 @@ fn map(headers: &[(&str, &[u8])]) -> HeaderMap {
     map
 }
 
-/// Compiles a format string and writes it for a request of which no more is known than its path and its headers.
+/// Compiles a format string and formats it for a request with this path and these headers.
 ///
 /// # Errors
-/// What is wrong with it.
+/// Why it is refused.
 pub fn format(text: &str, path: &str, headers: &[(&str, &[u8])]) -> Result<(), String> {
     let compiled = format::Format::parse(text)?;
     let address = Address::Ip((Ipv4Addr::LOCALHOST, 80).into());

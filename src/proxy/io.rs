@@ -1,4 +1,4 @@
-//! Connections as bytes: TCP, Unix sockets and TLS behind one type.
+//! Byte streams: TCP, Unix domain sockets and TLS behind one type.
 
 pub(crate) mod metered;
 pub(crate) mod reading;
@@ -20,23 +20,23 @@ use tokio::net::{TcpStream, UnixStream};
 
 use super::connection::Address;
 
-/// A connection, in whatever it is wrapped.
+/// A connection of any kind.
 #[derive(Debug)]
 pub(crate) enum Io {
     /// TCP.
     Tcp(TcpStream),
     /// A Unix domain socket.
     Unix(UnixStream),
-    /// TCP of which the first bytes were read already.
+    /// A socket of which the first bytes have been read already.
     Rewound(Rewound),
-    /// TLS, we being the server.
+    /// TLS as the server.
     TlsServer(Box<tokio_rustls::server::TlsStream<Rewound>>),
-    /// TLS, we being the client.
+    /// TLS as the client.
     TlsClient(Box<tokio_rustls::client::TlsStream<Io>>),
 }
 
 impl Io {
-    /// Makes closing a TCP connection a reset, which also drops what is not sent yet.
+    /// Makes closing the TCP connection send a reset, which discards unsent data, too.
     pub(crate) fn reset_when_closed(&self) {
         match self {
             Io::Tcp(stream) => reset_when_closed(stream),
@@ -48,13 +48,13 @@ impl Io {
     }
 }
 
-/// Makes closing a TCP connection a reset, which also drops what is not sent yet.
+/// Makes closing the TCP connection send a reset, which discards unsent data, too.
 fn reset_when_closed(stream: &TcpStream) {
-    // Where that cannot be set, the connection ends in the ordinary way.
+    // If that fails, the connection closes normally.
     drop(SockRef::from(stream).set_linger(Some(Duration::ZERO)));
 }
 
-/// A connection that was accepted.
+/// An accepted connection.
 #[derive(Debug)]
 pub(crate) enum Socket {
     /// TCP.
@@ -64,10 +64,10 @@ pub(crate) enum Socket {
 }
 
 impl Socket {
-    /// Our own address on it.
+    /// The local address.
     ///
     /// # Errors
-    /// When the connection is gone.
+    /// If the connection is closed.
     pub(crate) fn local(&self) -> io::Result<Address> {
         Ok(match self {
             Socket::Tcp(stream) => Address::Ip(canonical(stream.local_addr()?)),
@@ -75,10 +75,10 @@ impl Socket {
         })
     }
 
-    /// The peer's.
+    /// The peer's address.
     ///
     /// # Errors
-    /// When the connection is gone.
+    /// If the connection is closed.
     pub(crate) fn remote(&self) -> io::Result<Address> {
         match self {
             Socket::Tcp(stream) => Ok(Address::Ip(canonical(stream.peer_addr()?))),
@@ -86,10 +86,10 @@ impl Socket {
         }
     }
 
-    /// Sends small pieces at once.
+    /// Sets `TCP_NODELAY`.
     ///
     /// # Errors
-    /// When the connection is gone.
+    /// If the connection is closed.
     pub(crate) fn set_nodelay(&self) -> io::Result<()> {
         match self {
             Socket::Tcp(stream) => stream.set_nodelay(true),
@@ -97,7 +97,7 @@ impl Socket {
         }
     }
 
-    /// Makes closing a TCP connection a reset, which also drops what is not sent yet.
+    /// Makes closing the TCP connection send a reset, which discards unsent data, too.
     pub(crate) fn reset_when_closed(&self) {
         match self {
             Socket::Tcp(stream) => reset_when_closed(stream),
@@ -106,19 +106,19 @@ impl Socket {
     }
 }
 
-/// An IPv4 address that came by way of an IPv6 socket as what it is.
+/// An IPv4-mapped IPv6 address as an IPv4 address.
 pub(crate) fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
-/// The path of a Unix domain socket; an `@` and a name of one that is not in the file system.
+/// The path of a Unix domain socket; `@` and the name of an abstract one.
 fn path(address: &tokio::net::unix::SocketAddr) -> Arc<Path> {
     let name = address.as_abstract_name().map(|name| [b"@", name].concat());
     let name = name.as_deref().map(|name| Path::new(OsStr::from_bytes(name)));
     name.or(address.as_pathname()).unwrap_or(Path::new("")).into()
 }
 
-/// A connection of which the first bytes were read for inspection.
+/// A connection of which the first bytes were read for inspection, and are to be read again.
 #[derive(Debug)]
 pub(crate) struct Rewound<I = Socket> {
     read: Bytes,
@@ -126,14 +126,14 @@ pub(crate) struct Rewound<I = Socket> {
 }
 
 impl<I> Rewound<I> {
-    /// The connection, with what was read of it.
+    /// A connection, and what was read of it.
     pub(crate) fn new(inner: I, read: Bytes) -> Self {
         Self { read, inner }
     }
 }
 
 impl Rewound {
-    /// The connection as simply as it can be.
+    /// Unwraps the connection if nothing is left to be read again.
     pub(crate) fn into_io(self) -> Io {
         match self.inner {
             _ if !self.read.is_empty() => Io::Rewound(self),
@@ -184,7 +184,7 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for Rewound<I> {
     }
 }
 
-/// Does the same on whatever is inside.
+/// Delegates to whichever variant it is.
 macro_rules! inside {
     (Socket, $self:ident, $io:ident => $do:expr) => {
         match $self.get_mut() {
@@ -234,7 +234,7 @@ macro_rules! read_inside {
     )*};
 }
 
-/// Everything here gathers what is written: sockets do, and rustls does.
+/// Delegates writing; every variant supports vectored writes.
 macro_rules! write_inside {
     ($($outside:ident)*) => {$(
         impl AsyncWrite for $outside {

@@ -1,31 +1,31 @@
-//! Comparing texts (`envoy.type.matcher.v3.StringMatcher`).
+//! String matchers (`envoy.type.matcher.v3.StringMatcher`).
 
 use regex::bytes::Regex;
 
-/// How a text is compared. Bytes, because header values need not be UTF-8.
+/// A string matcher. Matches bytes, because header values need not be UTF-8.
 #[derive(Clone, Debug)]
 pub(crate) struct StringMatcher {
     pattern: Pattern,
     ignore_case: bool,
 }
 
-/// What a text is compared with; lower case where case is ignored.
+/// The pattern; in lower case if case is ignored.
 #[derive(Clone, Debug)]
 pub(crate) enum Pattern {
-    /// Equal.
+    /// The whole string.
     Exact(Box<[u8]>),
-    /// Begins so.
+    /// A prefix.
     Prefix(Box<[u8]>),
-    /// Ends so.
+    /// A suffix.
     Suffix(Box<[u8]>),
-    /// Holds it.
+    /// A substring.
     Contains(Box<[u8]>),
-    /// Matches as a whole: see [`whole`].
+    /// A regular expression for the whole string: see [`whole`].
     Regex(Regex),
 }
 
 impl StringMatcher {
-    /// A comparison. `ignore_case` has no effect on a regular expression, as in Envoy.
+    /// A matcher. As in Envoy, `ignore_case` has no effect on a regular expression.
     pub(crate) fn new(pattern: Pattern, ignore_case: bool) -> Self {
         let lower = |text: Box<[u8]>| match ignore_case {
             true => text.to_ascii_lowercase().into(),
@@ -41,7 +41,7 @@ impl StringMatcher {
         Self { pattern, ignore_case }
     }
 
-    /// Whether the text is one that is looked for.
+    /// Whether the string matches.
     pub(crate) fn matches(&self, text: &[u8]) -> bool {
         if self.ignore_case && !matches!(self.pattern, Pattern::Regex(_)) {
             return self.matches_as_is(&text.to_ascii_lowercase());
@@ -62,10 +62,10 @@ impl StringMatcher {
     }
 }
 
-/// A regular expression that has to match the whole text, as RE2's full match does.
+/// A regular expression that must match the whole string, like RE2's full match.
 ///
 /// # Errors
-/// When it is no regular expression, or one that takes too much memory.
+/// If the pattern is invalid or its program would be too large.
 pub(crate) fn whole(pattern: &str) -> Result<Regex, regex::Error> {
     regex::bytes::RegexBuilder::new(&format!("^(?:{pattern})$"))
         .dot_matches_new_line(false)

@@ -1,12 +1,12 @@
-//! Where the current version of something lies that is replaced as a whole.
+//! Slots: named places whose value is replaced as a whole.
 
 use std::fmt;
 use std::sync::Arc;
 
 use arc_swap::{ArcSwapOption, Guard};
 
-/// The place of a named resource. It exists from the moment something names the resource, filled or not, so
-/// that what names it need not be changed when it comes, changes or goes.
+/// The slot of a named resource. It exists as soon as anything refers to the resource, filled or not, so that the
+/// referrer need not change when the resource arrives, changes or goes.
 ///
 /// The control thread writes; workers read without a lock.
 pub(crate) struct Slot<T> {
@@ -15,7 +15,7 @@ pub(crate) struct Slot<T> {
 }
 
 impl<T> Slot<T> {
-    /// An empty place.
+    /// An empty slot.
     pub(crate) fn new(name: impl Into<Arc<str>>) -> Self {
         Self {
             name: name.into(),
@@ -23,29 +23,29 @@ impl<T> Slot<T> {
         }
     }
 
-    /// A place that is filled.
+    /// A filled slot.
     pub(crate) fn filled(name: impl Into<Arc<str>>, value: Arc<T>) -> Self {
         let slot = Self::new(name);
         slot.set(Some(value));
         slot
     }
 
-    /// The name of the resource.
+    /// The resource's name.
     pub(crate) fn name(&self) -> &Arc<str> {
         &self.name
     }
 
-    /// The current version, for a short look.
+    /// The current value, for a short look.
     pub(crate) fn get(&self) -> Guard<Option<Arc<T>>> {
         self.value.load()
     }
 
-    /// The current version, to keep.
+    /// The current value, to keep.
     pub(crate) fn take(&self) -> Option<Arc<T>> {
         self.value.load_full()
     }
 
-    /// Puts another version in its place, or none.
+    /// Replaces the value.
     pub(crate) fn set(&self, value: Option<Arc<T>>) {
         self.value.store(value);
     }

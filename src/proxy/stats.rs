@@ -1,8 +1,8 @@
 //! Statistics by Envoy's names.
 //!
-//! What counts is plain atomics in the objects that are counted ([`ClusterStats`](super::upstream::cluster::ClusterStats)
-//! and the like): a request adds to them and looks nothing up. Names are made when somebody asks, from what is in
-//! force; so statistics of what is gone are gone.
+//! Counters are plain atomics in the objects they belong to ([`ClusterStats`](super::upstream::cluster::ClusterStats)
+//! and the like), so that a request looks nothing up. Names are made when statistics are shown, from the configuration
+//! in force; statistics of removed objects are gone.
 
 pub(crate) mod codes;
 pub(crate) mod collect;
@@ -29,7 +29,7 @@ use super::tcp::TcpStats;
 use codes::Classes;
 use histogram::Distribution;
 
-/// Everything that is counted, as it is now; sorted by name.
+/// All statistics at one moment, sorted by name.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Snapshot {
     /// Counters and gauges.
@@ -38,34 +38,34 @@ pub(crate) struct Snapshot {
     pub(crate) histograms: Vec<(String, Distribution)>,
 }
 
-/// A number with a name.
+/// A counter or gauge.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Metric {
     /// Envoy's name, with the names of clusters and the like in it.
     pub(crate) name: String,
-    /// Whether it only grows.
+    /// Counter or gauge.
     pub(crate) kind: Kind,
     /// Its value.
     pub(crate) value: u64,
 }
 
-/// Whether a number only grows.
+/// Kinds of metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// It does.
+    /// It only grows.
     Counter,
-    /// It does not.
+    /// It may fall.
     Gauge,
 }
 
 impl Snapshot {
-    /// Leaves only what has this property.
+    /// Keeps the statistics whose names `keep` accepts.
     pub(crate) fn retain(&mut self, keep: impl Fn(&str) -> bool) {
         self.metrics.retain(|metric| keep(&metric.name));
         self.histograms.retain(|(name, _)| keep(name));
     }
 
-    /// Leaves only what has been counted since the start.
+    /// Keeps the statistics that have been used.
     pub(crate) fn retain_used(&mut self) {
         self.metrics.retain(|metric| metric.value > 0);
         self.histograms.retain(|(_, distribution)| !distribution.is_empty());
@@ -77,17 +77,17 @@ impl Snapshot {
     }
 }
 
-/// Writes down the numbers of one thing after the other.
+/// Collects statistics into a snapshot.
 #[derive(Debug, Default)]
 pub(crate) struct Scribe {
     prefix: String,
     snapshot: Snapshot,
-    /// Counters start from zero once they are read.
+    /// Whether counters are reset when read.
     reset: bool,
 }
 
 impl Scribe {
-    /// From now on names begin with this.
+    /// Sets the prefix of the following names.
     fn scope(&mut self, prefix: impl Into<String>) {
         self.prefix = prefix.into();
     }
@@ -120,8 +120,8 @@ impl Scribe {
     }
 }
 
-/// The statistics of connection managers and TCP proxies: all of one prefix count together, and what they counted
-/// outlives a change of their listener.
+/// Statistics that objects share by prefix, such as those of connection managers and TCP proxies. They outlive changes
+/// of the listener.
 #[derive(Debug, Default)]
 pub(crate) struct Shared {
     http: HashMap<Arc<str>, Arc<HttpStats>>,
@@ -129,14 +129,14 @@ pub(crate) struct Shared {
     tcp: HashMap<Arc<str>, Arc<TcpStats>>,
     routes: HashMap<Arc<str>, Arc<UpdateStats>>,
     proxy_protocol: HashMap<Arc<str>, Arc<ProxyProtocolStats>>,
-    /// Those of local rate limits, by prefix.
+    /// Statistics of local rate limits, by prefix.
     pub(crate) rate_limits: Arc<Named<RateLimitStats>>,
-    /// Those of routes that have some: `vhost.<name>.route.<stat_prefix>`.
+    /// Statistics of routes with a `stat_prefix`: `vhost.<name>.route.<stat_prefix>`.
     pub(crate) own_of_routes: Arc<Named<RouteStats>>,
 }
 
-/// Statistics by name of what routes have, so that whoever shows statistics does not find them by what is in force, but
-/// here. Only who answers for the configuration and who shows them takes the lock.
+/// Statistics of route-level objects by name: they are found here, instead of by walking all routes. Only the control
+/// thread takes the lock.
 #[derive(Debug)]
 pub(crate) struct Named<T>(Mutex<HashMap<Arc<str>, Arc<T>>>);
 
@@ -147,7 +147,7 @@ impl<T> Default for Named<T> {
 }
 
 impl<T: Default> Named<T> {
-    /// Those of a name.
+    /// Those with this name; created if there are none.
     pub(crate) fn of(&self, name: &str) -> Arc<T> {
         of(&mut self.all(), name)
     }
@@ -161,28 +161,28 @@ impl<T: Default> Named<T> {
     }
 }
 
-/// What is counted of a resource that the control plane sends.
+/// Statistics of an xDS subscription.
 #[derive(Debug, Default)]
 pub(crate) struct UpdateStats {
     /// `update_success`.
     pub(crate) success: AtomicU64,
     /// `update_rejected`.
     pub(crate) rejected: AtomicU64,
-    /// The last one that was taken.
+    /// The last accepted update.
     pub(crate) last: LastUpdate,
 }
 
-/// When something was last taken from the control plane, and in which version.
+/// Time and version of the last accepted update.
 #[derive(Debug, Default)]
 pub(crate) struct LastUpdate {
     /// `update_time`: milliseconds since 1970.
     pub(crate) time: AtomicU64,
-    /// `version`: the hash of the version's name.
+    /// `version`: a hash of the version.
     pub(crate) version: AtomicU64,
 }
 
 impl LastUpdate {
-    /// It was now.
+    /// Records an update.
     pub(crate) fn now(&self, version: &str) {
         let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
         let since = since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX));
@@ -192,32 +192,32 @@ impl LastUpdate {
 }
 
 impl Shared {
-    /// The statistics of a connection manager's prefix.
+    /// Statistics of a connection manager's prefix.
     pub(crate) fn http(&mut self, prefix: &str) -> Arc<HttpStats> {
         of(&mut self.http, prefix)
     }
 
-    /// What is counted of a connection manager's prefix at a listener alone, which has this one.
+    /// Statistics of a connection manager's prefix at one listener.
     pub(crate) fn listener_http(&mut self, listener: &str, prefix: &str) -> Arc<Classes> {
         of(&mut self.listener_http, &format!("{listener}.http.{prefix}"))
     }
 
-    /// The statistics of a TCP proxy's prefix.
+    /// Statistics of a TCP proxy's prefix.
     pub(crate) fn tcp(&mut self, prefix: &str) -> Arc<TcpStats> {
         of(&mut self.tcp, prefix)
     }
 
-    /// The statistics of the PROXY protocol's prefix.
+    /// Statistics of a PROXY protocol filter's prefix.
     pub(crate) fn proxy_protocol(&mut self, prefix: &str) -> Arc<ProxyProtocolStats> {
         of(&mut self.proxy_protocol, prefix)
     }
 
-    /// The statistics of a route table of RDS.
+    /// Statistics of an RDS route table.
     pub(crate) fn routes(&mut self, name: &str) -> Arc<UpdateStats> {
         of(&mut self.routes, name)
     }
 
-    /// Forgets what nothing counts in any more.
+    /// Drops statistics that nothing uses any more.
     pub(crate) fn sweep(&mut self) {
         self.routes.retain(|_, stats| Arc::strong_count(stats) > 1);
         self.tcp.retain(|_, stats| Arc::strong_count(stats) > 1);
@@ -229,7 +229,7 @@ impl Shared {
     }
 }
 
-/// The statistics of a name, made if there are none.
+/// The statistics with this name; created if there are none.
 fn of<T: Default>(all: &mut HashMap<Arc<str>, Arc<T>>, name: &str) -> Arc<T> {
     if let Some(stats) = all.get(name) {
         return stats.clone();
@@ -239,10 +239,10 @@ fn of<T: Default>(all: &mut HashMap<Arc<str>, Arc<T>>, name: &str) -> Arc<T> {
     stats
 }
 
-/// What is counted of the process as a whole.
+/// Statistics of the process.
 #[derive(Debug)]
 pub(crate) struct ServerStats {
-    /// When it started.
+    /// The time of the start.
     pub(crate) started: Instant,
     /// `server.concurrency`.
     pub(crate) concurrency: u64,
@@ -252,11 +252,11 @@ pub(crate) struct ServerStats {
     pub(crate) clusters: ManagerStats,
     /// `listener_manager.lds.*` and `listener_manager.listener_*`.
     pub(crate) listeners: ManagerStats,
-    /// `sds.<name>.*`. Only who answers for the configuration counts here.
+    /// `sds.<name>.*`. Only the control thread takes the lock.
     pub(crate) secrets: Mutex<BTreeMap<Arc<str>, UpdateStats>>,
 }
 
-/// What is counted of clusters, or of listeners, as a whole.
+/// Statistics of all clusters, or all listeners.
 #[derive(Debug, Default)]
 pub(crate) struct ManagerStats {
     /// `update_attempt`.
@@ -265,9 +265,9 @@ pub(crate) struct ManagerStats {
     pub(crate) update_success: AtomicU64,
     /// `update_rejected`.
     pub(crate) update_rejected: AtomicU64,
-    /// The last one that was taken.
+    /// The last accepted update.
     pub(crate) last: LastUpdate,
-    /// `update_failure`: the stream could not be opened, or broke.
+    /// `update_failure`: the stream failed.
     pub(crate) update_failure: AtomicU64,
     /// `cluster_added`, `listener_added`.
     pub(crate) added: AtomicU64,
@@ -280,7 +280,7 @@ pub(crate) struct ManagerStats {
 }
 
 impl ServerStats {
-    /// Counts a secret that came.
+    /// Counts an update of a secret.
     pub(crate) fn secret_came(&self, name: &Arc<str>, version: &str, taken: bool) {
         let mut secrets = self.secrets.lock().unwrap_or_else(PoisonError::into_inner);
         let stats = secrets.entry(name.clone()).or_default();
@@ -292,7 +292,7 @@ impl ServerStats {
         }
     }
 
-    /// Nothing is counted yet.
+    /// For a process that starts now; all zero.
     pub(crate) fn new(started: Instant, concurrency: u64) -> Self {
         Self {
             started,

@@ -1,13 +1,13 @@
-//! What the control plane sent, compiled, and what of it is in force.
+//! The configuration: resources received, compiled, warming and live.
 //!
-//! Plain state without I/O and without a clock, owned by the control thread. Workers see [`Published`].
+//! Plain state without I/O or clock, owned by the control thread. Workers see [`Published`].
 //!
 //! ```text
-//! put ── compiled ── warming ──[endpoints, routes, secrets are there]──> live ──[removed, replaced]──> gone
+//! put ── compiled ── warming ──[endpoints, routes, secrets received]──> live ──[removed, replaced]──> gone
 //! ```
 //!
-//! A new version warms beside the one in force, which serves until then. Whoever puts something calls
-//! [`Store::settle`] afterwards and does what it says.
+//! A new version warms while the current one stays live. After each update the caller runs [`Store::settle`] and acts
+//! on the [`Changes`] it returns.
 
 mod clusters;
 mod dump;
@@ -43,25 +43,25 @@ use clusters::ClusterEntry;
 use listeners::ListenerEntry;
 use secrets::Reading;
 
-/// What workers look up by name. Everything else they reach by way of it.
+/// What workers look up by name; everything else is reached from there.
 #[derive(Debug, Default)]
 pub(crate) struct Published {
-    /// Clusters in force.
+    /// Live clusters.
     pub(crate) clusters: HashMap<Arc<str>, Arc<Slot<Cluster>>>,
-    /// Listeners in force.
+    /// Live listeners.
     pub(crate) listeners: HashMap<Arc<str>, Arc<Listener>>,
     /// The same by address.
     pub(crate) by_address: HashMap<Address, Arc<Listener>>,
-    /// What local rate limits count.
+    /// Statistics of local rate limits.
     pub(crate) rate_limits: Arc<Named<RateLimitStats>>,
-    /// What routes with counters of their own count.
+    /// Statistics of routes with a `stat_prefix`.
     pub(crate) own_of_routes: Arc<Named<RouteStats>>,
 }
 
-/// A name of a resource.
+/// The name of a resource.
 pub(crate) type Name = Arc<str>;
 
-/// The state.
+/// The configuration.
 #[derive(Debug, Default)]
 pub(crate) struct Store {
     files: FileSecrets,
@@ -69,50 +69,50 @@ pub(crate) struct Store {
     published: Arc<ArcSwap<Published>>,
     clusters: BTreeMap<Name, ClusterEntry>,
     listeners: BTreeMap<Name, ListenerEntry>,
-    /// Endpoints by the name they are asked for; none: the server has none under that name.
+    /// Endpoints by service name; `None`: the server has none with that name.
     endpoints: BTreeMap<Name, Option<Kept<Arc<Endpoints>>>>,
-    /// The messages of what lies compiled in [`Names`].
+    /// The messages of the route tables in [`Names`].
     routes: BTreeMap<Name, Bytes>,
-    /// Files that secrets come from, as they were read last.
+    /// Files with secrets, as last read.
     secret_files: HashMap<PathBuf, Reading>,
-    /// Entries that have to be looked at by the next [`Store::settle`].
+    /// What the next [`Store::settle`] has to look at.
     warming: Warming,
-    /// Names that workers look up have changed.
+    /// Whether names that workers look up have changed.
     stale: bool,
     progress: Progress,
     ready: Arc<AtomicBool>,
 }
 
-/// Something compiled with the message it was made of.
+/// A compiled resource with its message.
 #[derive(Debug)]
 struct Kept<T> {
     value: T,
     bytes: Bytes,
 }
 
-/// What is not in force yet.
+/// Resources that are not live yet.
 #[derive(Debug, Default)]
 struct Warming {
     clusters: BTreeSet<Name>,
     listeners: BTreeSet<Name>,
 }
 
-/// How far the start is.
+/// How far the start has come.
 #[derive(Debug, Default)]
 struct Progress {
     clusters_answered: bool,
-    /// When clusters are waited for no more.
+    /// When waiting for clusters ends.
     clusters_until: Option<Instant>,
-    /// Clusters of the first answer are live: listeners may be asked for.
+    /// Whether the first clusters are live, so that LDS may be subscribed to.
     clusters_warm: bool,
     listeners_answered: bool,
-    /// How long listeners are waited for, once clusters are live, and until when that is.
+    /// The timeout for listeners, which starts once clusters are live, and when it ends.
     listeners_timeout: Option<Duration>,
     listeners_until: Option<Instant>,
 }
 
 impl Progress {
-    /// Takes note of what is there, and of what is waited for no more.
+    /// Advances according to what is live and which timeouts have ended.
     fn go_on(&mut self, warming: &Warming, now: Instant) {
         let over = |until: Option<Instant>| until.is_some_and(|until| until <= now);
         self.clusters_answered |= over(self.clusters_until);
@@ -128,7 +128,7 @@ impl Progress {
         self.listeners_answered && self.clusters_warm && warming.listeners.is_empty()
     }
 
-    /// When something is waited for no more.
+    /// When the next timeout ends.
     fn wake_at(&self) -> Option<Instant> {
         match (self.clusters_answered, self.listeners_answered) {
             (false, _) => self.clusters_until,
@@ -138,15 +138,15 @@ impl Progress {
     }
 }
 
-/// What has changed for the sockets.
+/// Changes that concern the sockets.
 #[derive(Debug, Default)]
 pub(crate) struct Changes {
-    /// Listeners that are in force now, some for the first time.
+    /// Listeners that have become live, or changed.
     pub(crate) live: Vec<Arc<Listener>>,
 }
 
 impl Store {
-    /// One without anything in it, for this proxy, which reaches servers by these clusters.
+    /// An empty store for this node, which reaches xDS servers by these clusters.
     pub(crate) fn new(node: NodeNames, servers: HashSet<String>) -> Self {
         let mut store = Self::default();
         store.names.node = node;
@@ -159,12 +159,12 @@ impl Store {
         self.published.clone()
     }
 
-    /// Whether the first listeners are all in force.
+    /// Whether the first listeners are all live.
     pub(crate) fn readiness(&self) -> Arc<AtomicBool> {
         self.ready.clone()
     }
 
-    /// Takes endpoints.
+    /// Updates endpoints.
     ///
     /// # Errors
     /// Why they are refused.
@@ -176,7 +176,7 @@ impl Store {
         Ok(())
     }
 
-    /// The server has no endpoints of this name. What there was stays, as in Envoy; a cluster that waits is served
+    /// The server has no endpoints with this name. As in Envoy, earlier ones stay, and a warming cluster becomes live
     /// without.
     pub(crate) fn no_endpoints(&mut self, name: &str, now: Instant) {
         if !self.endpoints.contains_key(name) {
@@ -185,10 +185,10 @@ impl Store {
         }
     }
 
-    /// Takes routes.
+    /// Updates a route table.
     ///
     /// # Errors
-    /// Why they are refused.
+    /// Why it is refused.
     pub(crate) fn put_routes(&mut self, name: &str, bytes: Bytes) -> Compiled<()> {
         let stats = self.names.stats.routes(name);
         let table = config::route::resource(name, &bytes, &mut self.names);
@@ -200,34 +200,34 @@ impl Store {
         Ok(())
     }
 
-    /// Routes came in this version, and were taken.
+    /// Counts an accepted update of routes.
     pub(crate) fn routes_came(&mut self, name: &str, version: &str) {
         self.names.stats.routes(name).last.now(version);
     }
 
-    /// All clusters have been said for the first time.
+    /// The first CDS response is complete.
     pub(crate) fn clusters_answered(&mut self) {
         self.progress.clusters_answered = true;
     }
 
-    /// All listeners have been said for the first time.
+    /// The first LDS response is complete.
     pub(crate) fn listeners_answered(&mut self) {
         self.progress.listeners_answered = true;
     }
 
-    /// The server's first answers are waited for no longer than this from now on.
+    /// Starts the timeouts for the first responses.
     pub(crate) fn wait_for(&mut self, first: FirstAnswers, now: Instant) {
         self.progress.clusters_until = first.clusters.and_then(|timeout| now.checked_add(timeout));
         self.progress.listeners_timeout = first.listeners;
     }
 
-    /// There is no server to wait for.
+    /// There is no ADS server to wait for.
     pub(crate) fn nothing_to_come(&mut self) {
         self.clusters_answered();
         self.listeners_answered();
     }
 
-    /// Puts into force what is warm by now, and lets workers see it.
+    /// Makes live what is warm, and publishes it.
     pub(crate) fn settle(&mut self, now: Instant) -> Changes {
         self.settle_clusters(now);
         let changes = self.settle_listeners(now);
@@ -241,7 +241,7 @@ impl Store {
         changes
     }
 
-    /// When [`Store::settle`] has to be called again although nothing came.
+    /// When [`Store::settle`] has to be called again even if nothing is received.
     pub(crate) fn wake_at(&self) -> Option<Instant> {
         let clusters = self.warming.clusters.iter();
         let clusters = clusters.filter_map(|name| self.clusters.get(name)?.deadline());
@@ -267,7 +267,7 @@ impl Store {
         }));
     }
 
-    /// The messages that are in force or would be, for a dump or for the next start.
+    /// The messages of live and warming resources, for a dump or for saving.
     pub(crate) fn messages(&self, kind: ResourceType) -> Vec<(&Name, &Bytes)> {
         match kind {
             ResourceType::Cluster => self
@@ -286,7 +286,7 @@ impl Store {
                 kept.filter_map(|(name, kept)| Some((name, &kept.as_ref()?.bytes)))
                     .collect()
             }
-            // Never kept: there are keys in them.
+            // Never kept, as they contain keys.
             ResourceType::Secret => Vec::new(),
         }
     }

@@ -1,4 +1,4 @@
-//! Bytes passed on as they are (`envoy.filters.network.tcp_proxy`).
+//! The TCP proxy (`envoy.filters.network.tcp_proxy`).
 
 pub(crate) mod relay;
 mod session;
@@ -21,15 +21,15 @@ pub(crate) use session::serve;
 pub(crate) struct TcpProxy {
     /// `stat_prefix`.
     pub(crate) stat_prefix: Arc<str>,
-    /// Clusters with their weights, of which one at least is not zero.
+    /// Clusters with weights, at least one of which is not zero.
     pub(crate) clusters: Vec<(Arc<Slot<Cluster>>, u64)>,
-    /// How often a host is tried for a connection, at least once.
+    /// `max_connect_attempts`, at least one.
     pub(crate) max_connect_attempts: u32,
-    /// How long neither side may say anything; an hour unless said otherwise; none: for ever.
+    /// `idle_timeout`; an hour by default; `None`: no limit.
     pub(crate) idle_timeout: Option<Duration>,
-    /// How long a connection may live.
+    /// `max_downstream_connection_duration`.
     pub(crate) max_duration: Option<Duration>,
-    /// Whether the client's address decides which host is chosen.
+    /// Whether the hash policy is the client's address.
     pub(crate) hash_source_ip: bool,
     /// Access logs.
     pub(crate) access_logs: Box<[AccessLog]>,
@@ -61,7 +61,7 @@ impl Counts for &TcpStats {
 }
 
 impl TcpProxy {
-    /// A cluster, by weight.
+    /// Chooses a cluster by weight.
     fn choose(&self) -> Option<&Arc<Slot<Cluster>>> {
         if let [(only, _)] = &self.clusters[..] {
             return Some(only);
@@ -70,7 +70,7 @@ impl TcpProxy {
         self.at(fastrand::u64(..total.max(1)))
     }
 
-    /// The cluster at a place in the row of all weights.
+    /// The cluster at a position in the sum of all weights.
     pub(super) fn at(&self, mut place: u64) -> Option<&Arc<Slot<Cluster>>> {
         for (cluster, weight) in &self.clusters {
             match place.checked_sub(*weight) {

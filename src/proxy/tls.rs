@@ -1,8 +1,8 @@
-//! TLS contexts: certificates and trust from SDS, swapped without dropping a connection.
+//! TLS contexts with certificates and trust from SDS, replaced without closing connections.
 //!
-//! A context names its secrets by [`Slot`]s. What rustls needs is built when a handshake finds other
-//! secrets than those it was built from, and kept until then: open connections stay as they are, the
-//! next handshake uses the new secret, and no session begun before is resumed with it.
+//! A context refers to its secrets by [`Slot`]s. The rustls configuration is built when a handshake finds other secrets
+//! than those it was last built from: open connections are not affected, the next handshake uses the new secrets, and
+//! no earlier session is resumed with them.
 
 mod cache;
 mod downstream;
@@ -38,17 +38,17 @@ pub(crate) use verify::{SanMatcher, Verification};
 
 use revocation::Revocation;
 
-/// A certificate and its key (`TlsCertificate`).
+/// A certificate with its key (`TlsCertificate`).
 #[derive(Debug)]
 pub(crate) struct Certificate {
-    /// What rustls presents.
+    /// The chain and key, for rustls.
     pub(crate) key: Arc<CertifiedKey>,
-    /// URI names of the certificate.
+    /// URI SANs of the certificate.
     pub(crate) uri_sans: Vec<String>,
 }
 
 impl Certificate {
-    /// A certificate with its names.
+    /// A certificate with its SANs.
     pub(crate) fn new(key: CertifiedKey) -> Self {
         let names = key.cert.first().map(peer::Names::of).unwrap_or_default();
         Self {
@@ -58,11 +58,11 @@ impl Certificate {
     }
 }
 
-/// What peers are verified with (`CertificateValidationContext`), for both sides of a connection.
+/// What peers are verified with (`CertificateValidationContext`), downstream or upstream.
 pub(crate) struct TrustAnchors {
-    /// The roots.
+    /// Trusted roots.
     pub(crate) roots: Vec<CertificateDer<'static>>,
-    /// Names of which a peer must have one; none: any name.
+    /// `match_typed_subject_alt_names`: a peer must match one; empty: any peer is accepted.
     pub(crate) names: Vec<SanMatcher>,
     clients: Arc<dyn ClientCertVerifier>,
     servers: Arc<WebPkiServerVerifier>,
@@ -70,26 +70,26 @@ pub(crate) struct TrustAnchors {
     revocation: Option<Revocation>,
 }
 
-/// Why certificates are of no use as roots.
+/// Why a validation context cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum TrustError {
-    /// A root is refused by rustls.
+    /// A root is invalid.
     #[error("rustls refuses a root: {0}")]
     Root(#[from] rustls::Error),
-    /// A revocation list is none.
+    /// A revocation list is invalid.
     #[error("a revocation list cannot be read: {0}")]
     List(#[from] webpki::Error),
-    /// The roots or the revocation lists are refused by rustls.
+    /// The roots or revocation lists cannot be combined.
     #[error("{0}")]
     Verifier(#[from] VerifierBuilderError),
 }
 
 impl TrustAnchors {
-    /// Trust in these roots, less what the lists revoke. Like Envoy, a certificate of which no list
-    /// knows is refused if there are lists at all; with `leaf_only` that is so for the peer's own only.
+    /// Trust in these roots. As in Envoy, if there are revocation lists, a certificate that none of them covers is
+    /// refused; with `leaf_only` that applies to the peer's own certificate only.
     ///
     /// # Errors
-    /// When a root or a list cannot be used.
+    /// If a root or a list is invalid.
     pub(crate) fn new(
         roots: Vec<CertificateDer<'static>>,
         names: Vec<SanMatcher>,
@@ -122,7 +122,7 @@ impl TrustAnchors {
 
     /// Verifies a server's chain, and its name if one is given.
     ///
-    /// rustls checks revocation only together with a name; without one, webpki is asked itself.
+    /// rustls checks revocation only together with a name; without one, webpki is called directly.
     fn verify_server(
         &self,
         end_entity: &CertificateDer<'_>,

@@ -1,8 +1,8 @@
-//! Tracing: which requests are traced, what their spans say, and how the spans reach a collector.
+//! Tracing: which requests are traced, the contents of spans, and their export.
 //!
-//! Everything follows Envoy's OpenTelemetry tracer (`envoy.tracers.opentelemetry`). A request's span is begun before
-//! the filters see it and ends with the response; spans wait on the worker that made them and are sent in batches by a
-//! task of their own, so that no request waits for a collector.
+//! This follows Envoy's OpenTelemetry tracer (`envoy.tracers.opentelemetry`). A request's span starts before the
+//! filters and ends with the response. Spans are gathered on their worker and exported in batches by a task, so that no
+//! request waits for a collector.
 
 pub(crate) mod context;
 pub(crate) mod decision;
@@ -22,33 +22,33 @@ use decision::Sampling;
 use export::Exporter;
 use sampler::Sampler;
 
-/// What a connection manager says of tracing (`HttpConnectionManager.Tracing`).
+/// Tracing configuration of a connection manager (`HttpConnectionManager.Tracing`).
 #[derive(Debug)]
 pub(crate) struct Tracing {
-    /// Which requests are traced.
+    /// Sampling rates.
     pub(crate) sampling: Sampling,
-    /// Tags beside the usual ones, each name once.
+    /// Custom tags, with distinct names.
     pub(crate) tags: Vec<Tag>,
-    /// How much of a path is told (`max_path_tag_length`), in bytes.
+    /// `max_path_tag_length`, in bytes.
     pub(crate) max_path: usize,
-    /// Whether the listener takes requests of the workload itself: spans are a client's.
+    /// Whether the listener is outbound, so that spans have the kind client.
     pub(crate) egress: bool,
-    /// Whether the proxy is a hop of its own in the trace (`spawn_upstream_span`): spans are a server's.
+    /// `spawn_upstream_span`: whether the proxy is a separate hop in the trace, so that spans have the kind server.
     pub(crate) own_hop: bool,
-    /// Whether every attempt has a span of its own.
+    /// Whether each attempt has a span of its own.
     pub(crate) upstream_spans: bool,
-    /// The name of spans, if it is not to be Envoy's.
+    /// The operation name of spans, if configured.
     pub(crate) operation: Option<Format>,
-    /// The name of attempts' spans, if it is not to be Envoy's.
+    /// The operation name of attempts' spans, if configured.
     pub(crate) upstream_operation: Option<Format>,
-    /// Whether hosts are told of the trace.
+    /// Whether trace context is propagated to hosts.
     pub(crate) propagate: bool,
-    /// Who makes spans of it; none: nobody.
+    /// The tracer; `None`: no spans are made.
     pub(crate) tracer: Option<Arc<Tracer>>,
 }
 
 impl Tracing {
-    /// Whether tags are made of the request's headers when it has ended.
+    /// Whether tags refer to request headers.
     pub(crate) fn asks_for_request_headers(&self) -> bool {
         let formats = [&self.operation, &self.upstream_operation];
         formats
@@ -63,7 +63,7 @@ impl Tracing {
     }
 }
 
-/// A tag that the configuration adds (`CustomTag`).
+/// A custom tag (`CustomTag`).
 #[derive(Clone, Debug)]
 pub(crate) struct Tag {
     /// Its name.
@@ -72,54 +72,54 @@ pub(crate) struct Tag {
     pub(crate) value: TagValue,
 }
 
-/// The value of a tag. An empty one is left out.
+/// The value of a tag; empty ones are omitted.
 #[derive(Clone, Debug)]
 pub(crate) enum TagValue {
-    /// The same always.
+    /// A literal.
     Fixed(Arc<str>),
-    /// A header of the request, or else this.
+    /// A request header, or a default.
     Header(HeaderName, Arc<str>),
     /// A format string.
     Format(Format),
 }
 
-/// What a route says of tracing (`Route.tracing`, `Route.decorator`).
+/// Tracing configuration of a route (`Route.tracing`, `Route.decorator`).
 #[derive(Debug, Default)]
 pub(crate) struct RouteTracing {
-    /// Which requests are traced, if not as the connection manager says.
+    /// Sampling rates, instead of the connection manager's.
     pub(crate) sampling: Option<Sampling>,
-    /// Tags beside those of the connection manager, whose place they take.
+    /// Custom tags, which override the connection manager's.
     pub(crate) tags: Vec<Tag>,
-    /// The name of spans, on top of what the connection manager says.
+    /// The operation name of spans, which overrides the connection manager's.
     pub(crate) operation: Option<Format>,
-    /// The same for attempts.
+    /// The operation name of attempts' spans.
     pub(crate) upstream_operation: Option<Format>,
-    /// `decorator.operation`; empty: none.
+    /// `decorator.operation`; empty if unset.
     pub(crate) decorator: Arc<str>,
-    /// `decorator.propagate`: whether the other side is told it.
+    /// `decorator.propagate`: whether the operation is told to the other side.
     pub(crate) propagate: bool,
 }
 
-/// An OpenTelemetry tracer (`OpenTelemetryConfig`). Connection managers that say the same share one.
+/// An OpenTelemetry tracer (`OpenTelemetryConfig`), shared by connection managers with the same configuration.
 #[derive(Debug)]
 pub(crate) struct Tracer {
-    /// What decides beside the connection manager which traces are recorded; none: the client.
+    /// The configured sampler; `None`: the parent's decision is followed.
     pub(crate) sampler: Option<Sampler>,
-    /// How the collector is reached.
+    /// The exporter.
     pub(crate) exporter: Exporter,
-    /// What is known of this process.
+    /// Resource attributes.
     pub(crate) resource: Vec<otlp::Attribute>,
-    /// Who makes the spans, if that is told.
+    /// The instrumentation scope, if it is sent.
     pub(crate) scope: Option<otlp::Scope>,
-    /// `node_id` and `zone` of every span.
+    /// `node_id` and `zone` attributes of every span.
     pub(crate) node: NodeNames,
-    /// Spans that may wait on a worker; further ones are dropped.
+    /// How many spans may wait on a worker; more are dropped.
     pub(crate) max_waiting: usize,
     /// What is counted.
     pub(crate) stats: Arc<TracerStats>,
 }
 
-/// Who this proxy is, as the bootstrap says.
+/// The node, from the bootstrap.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct NodeNames {
     /// `node.id`.
@@ -130,18 +130,18 @@ pub(crate) struct NodeNames {
     pub(crate) zone: Arc<str>,
 }
 
-/// What all tracers count together: `tracing.opentelemetry.`
+/// Statistics shared by all tracers: `tracing.opentelemetry.`
 #[derive(Debug, Default)]
 pub(crate) struct TracerStats {
     /// `spans_sent`.
     pub(crate) sent: AtomicU64,
-    /// `spans_dropped`: too many waited, or the collector did not take them.
+    /// `spans_dropped`: too many were waiting, or the collector refused them.
     pub(crate) dropped: AtomicU64,
-    /// `timer_flushed`: batches that were sent although they were small.
+    /// `timer_flushed`: batches sent by the timer.
     pub(crate) timer_flushed: AtomicU64,
 }
 
-/// The tracers there are, by what their configuration says.
+/// All tracers, by their configuration.
 #[derive(Debug, Default)]
 pub(crate) struct Tracers {
     by_content: HashMap<Vec<u8>, Arc<Tracer>>,
@@ -149,10 +149,10 @@ pub(crate) struct Tracers {
 }
 
 impl Tracers {
-    /// The tracer of a configuration.
+    /// The tracer for a configuration; made if there is none.
     ///
     /// # Errors
-    /// When it cannot be made.
+    /// If it cannot be made.
     pub(crate) fn of<E>(
         &mut self,
         content: &[u8],
@@ -166,7 +166,7 @@ impl Tracers {
         Ok(tracer)
     }
 
-    /// Forgets tracers that nobody uses.
+    /// Drops tracers that nothing uses.
     pub(crate) fn sweep(&mut self) {
         self.by_content.retain(|_, tracer| Arc::strong_count(tracer) > 1);
     }

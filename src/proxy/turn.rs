@@ -1,29 +1,29 @@
-//! The time, asked once for all that happens in one turn of a task.
+//! A cached clock: the time is read once for everything within one turn of a task.
 //!
-//! A turn on a connection takes microseconds. What is timed of a request, and what is noted of the connections that it
-//! takes, would ask for the time ten times in it, which costs as much as to parse the request.
+//! A turn on a connection takes microseconds. Timing a request and its connections would read the clock ten times in
+//! it, which costs as much as parsing the request.
 
 use std::cell::Cell;
 
 use tokio::time::Instant;
 
 thread_local! {
-    /// When the turn began that this thread is in, if it is in one.
+    /// The time at the start of the current turn, if the thread is in one.
     static BEGAN: Cell<Option<Instant>> = const { Cell::new(None) };
 }
 
-/// Does what is done in one turn.
+/// Runs a turn.
 pub(crate) fn within<T>(turn: impl FnOnce() -> T) -> T {
     let _turn = Turn::begin();
     turn()
 }
 
-/// The time: within a turn that of its beginning.
+/// The time; within a turn, that of its start.
 pub(crate) fn now() -> Instant {
     BEGAN.get().unwrap_or_else(Instant::now)
 }
 
-/// Ends the turn even if it panics.
+/// Ends the turn even on a panic.
 struct Turn;
 
 impl Turn {

@@ -1,4 +1,4 @@
-//! Workers: threads that serve connections, each with a runtime, sockets and pools of its own.
+//! Workers: threads that serve connections, each with its own runtime, sockets and connection pools.
 
 pub(crate) mod drain;
 
@@ -27,45 +27,45 @@ use super::turn;
 use super::upstream::cluster::Cluster;
 use super::upstream::pool::Pools;
 
-/// How often connections to hosts are looked through.
+/// How often connection pools are swept.
 const SWEEP: Duration = Duration::from_secs(1);
 
 /// A worker, as its own tasks see it.
 #[derive(Debug)]
 pub(crate) struct Worker {
-    /// Connections to hosts.
+    /// Connection pools.
     pub(crate) pools: Pools,
-    /// Spans that wait to be sent.
+    /// Spans waiting for export.
     pub(crate) outboxes: Outboxes,
-    /// The most connections of clients, of all workers together.
+    /// The limit of downstream connections, shared by all workers.
     pub(crate) limit: Option<Arc<ConnectionLimit>>,
     published: Arc<ArcSwap<Published>>,
     date: RefCell<(Instant, HeaderValue)>,
     drain_time: Duration,
 }
 
-/// What the control thread tells a worker.
+/// A command from the control thread.
 #[derive(Debug)]
 pub(crate) enum Command {
-    /// Accept connections of these sockets for this listener, and of no others any more.
+    /// Accept connections for this listener on these sockets, instead of earlier ones.
     Listen(Arc<str>, Vec<Listening>),
-    /// Accept none any more for this listener.
+    /// Stop accepting for this listener.
     Close(Arc<str>),
 }
 
 /// A worker, as the control thread sees it.
 #[derive(Debug)]
 pub(crate) struct Handle {
-    /// Where it is told what to do. It ends when this is dropped.
+    /// The channel for commands. The worker ends when this is dropped.
     pub(crate) commands: mpsc::UnboundedSender<Command>,
 }
 
 impl Worker {
-    /// Starts a worker, in which clients have no more connections than `limit` allows. Connections that cannot be asked to
-    /// end are cut off when they have been draining for `drain_time`.
+    /// Starts a worker whose downstream connections count against `limit`. Connections that cannot be told to close are
+    /// closed after draining for `drain_time`.
     ///
     /// # Errors
-    /// When the system gives no thread or no runtime.
+    /// If a thread or runtime cannot be created.
     pub(crate) fn start(
         index: u64,
         published: Arc<ArcSwap<Published>>,
@@ -79,17 +79,17 @@ impl Worker {
         Ok(Handle { commands })
     }
 
-    /// The cluster of a name, if it exists.
+    /// The cluster with this name.
     pub(crate) fn cluster(&self, name: &str) -> Option<Arc<Slot<Cluster>>> {
         self.published.load().clusters.get(name).cloned()
     }
 
-    /// The listener of a name.
+    /// The listener with this name.
     pub(crate) fn listener(&self, name: &str) -> Option<Arc<Listener>> {
         self.published.load().listeners.get(name).cloned()
     }
 
-    /// The listener that takes connections which were meant for an address, by the address or by its port alone.
+    /// The listener of an original destination: with that address, or else with its port on any address.
     pub(crate) fn listener_at(&self, address: SocketAddr) -> Option<Arc<Listener>> {
         let published = self.published.load();
         let wildcard = SocketAddr::new(
@@ -104,7 +104,7 @@ impl Worker {
         at(address).or_else(|| at(wildcard))
     }
 
-    /// The `date` header, made once a second.
+    /// The `date` header, formatted once a second.
     pub(crate) fn date(&self) -> HeaderValue {
         let (made, value) = &mut *self.date.borrow_mut();
         let now = turn::now().into_std();
@@ -169,7 +169,7 @@ async fn serve(
     }
 }
 
-/// Closes connections to hosts that were idle for too long, for as long as there is a worker.
+/// Closes idle upstream connections, as long as the worker exists.
 async fn sweep(worker: Weak<Worker>) {
     loop {
         tokio::time::sleep(SWEEP).await;

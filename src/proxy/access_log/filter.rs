@@ -1,4 +1,4 @@
-//! What is logged (`AccessLogFilter`).
+//! Access log filters (`AccessLogFilter`).
 
 use std::time::Duration;
 
@@ -10,28 +10,29 @@ use crate::proxy::http::local_reply::grpc_status;
 use crate::proxy::http::route::{HeaderMatch, Request};
 use crate::proxy::trace::decision::{Share, number};
 
-/// A condition of a log.
+/// A condition for logging.
 #[derive(Debug)]
 pub(crate) enum LogFilter {
-    /// By the status.
+    /// Compares the status.
     Status(Comparison),
-    /// By the duration in milliseconds.
+    /// Compares the duration in milliseconds.
     Duration(Comparison),
-    /// One of these flags, or any.
+    /// Any of these response flags; empty: any flag.
     Flags(Vec<Flags>),
     /// By a header of the request.
     Header(HeaderMatch),
-    /// A share of requests, by their ids for all proxies alike; or by chance, if so said.
+    /// `runtime_filter`: a share of requests, chosen by the request id, which all proxies do alike, or at random.
     Share(Share, bool),
-    /// No health check that the proxy answered.
+    /// No health checks answered by the proxy.
     NotHealthCheck,
-    /// What is traced because a service of the mesh wants it: so much is left of Envoy's filter.
+    /// `traceable_filter`: only what is traced because a service has forced it, the one case that Envoy's filter still
+    /// knows.
     Traceable,
     /// All of these.
     All(Vec<LogFilter>),
     /// One of these.
     Any(Vec<LogFilter>),
-    /// gRPC statuses; excluded if so said.
+    /// gRPC statuses; or all others, if `true`.
     GrpcStatus(Vec<u64>, bool),
 }
 
@@ -60,7 +61,7 @@ impl Comparison {
 }
 
 impl LogFilter {
-    /// Whether what has ended is logged.
+    /// Whether a finished request or connection is to be logged.
     pub(crate) fn passes(&self, context: &Context<'_>) -> bool {
         let stream = context.stream;
         match self {
@@ -84,7 +85,7 @@ impl LogFilter {
             LogFilter::All(filters) => filters.iter().all(|filter| filter.passes(context)),
             LogFilter::Any(filters) => filters.iter().any(|filter| filter.passes(context)),
             LogFilter::GrpcStatus(statuses, exclude) => {
-                // As in Envoy, of what is no gRPC by the HTTP status; without one it is `UNKNOWN`.
+                // As in Envoy, the HTTP status stands for a missing gRPC status; without either it is `UNKNOWN`.
                 let of_http = || StatusCode::from_u16(stream.status).map_or(2, |status| grpc_status(status).into());
                 statuses.contains(&context.grpc_status().unwrap_or_else(of_http)) != *exclude
             }

@@ -1,4 +1,4 @@
-//! Where lines go: a file with what waits to be written to it.
+//! Log files and the lines waiting to be written to them.
 
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
@@ -10,40 +10,40 @@ use std::time::Duration;
 
 use super::writer::Writer;
 
-/// As many bytes are written without waiting for more: as in Envoy.
+/// So many bytes are written without waiting for more: as in Envoy.
 const FULL: usize = 64 << 10;
 
-/// As many bytes may wait, in case the disk is slow.
+/// So many bytes may wait, for a slow disk.
 const MOST: usize = 4 << 20;
 
-/// Where lines go. Logs of the same file share what this leads to, so that their lines stay in order.
+/// Appends lines to a target. All logs of the same target share one output, so that their lines stay in order.
 #[derive(Clone, Debug)]
 pub(crate) struct Sink {
     output: Arc<Output>,
 }
 
-/// Where lines are to go.
+/// Where lines are written.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Target {
     /// Standard output.
     Stdout,
     /// Standard error.
     Stderr,
-    /// A file, which is appended to.
+    /// A file, in append mode.
     File(PathBuf),
 }
 
-/// How often files were to be opened anew.
+/// How many times reopening has been requested.
 static REOPENED: AtomicU64 = AtomicU64::new(0);
 
-/// Lines that were dropped because too many waited.
+/// Lines dropped because too many were waiting.
 static DROPPED: AtomicU64 = AtomicU64::new(0);
 
 impl Sink {
     /// Opens a target.
     ///
     /// # Errors
-    /// When a file cannot be opened.
+    /// If a file cannot be opened.
     pub(crate) fn open(target: &Target) -> io::Result<Self> {
         static OPEN: OnceLock<Mutex<HashMap<Target, Weak<Output>>>> = OnceLock::new();
         let mut open = lock(OPEN.get_or_init(Mutex::default));
@@ -79,28 +79,27 @@ impl Sink {
         }
     }
 
-    /// Waits until every line is written, or for so long: for the end of the process.
+    /// Waits until all lines are written, or until the limit, before the process ends.
     pub(crate) fn finish_all(limit: Duration) {
         Writer::finish(limit);
     }
 
-    /// Lets every file be opened anew before the next lines are written to it, so that one that was moved away gets no
-    /// more lines.
+    /// Has every file reopened before the next lines are written, so that a rotated file gets no more lines.
     pub(crate) fn reopen_files() {
         REOPENED.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// How many lines were dropped so far.
+    /// How many lines have been dropped.
     pub(crate) fn dropped() -> u64 {
         DROPPED.load(Ordering::Relaxed)
     }
 }
 
-/// What lines are written to, and those that wait.
+/// A target with its waiting lines.
 #[derive(Debug)]
 pub(super) struct Output {
     waiting: Mutex<String>,
-    /// Who has this writes, from a buffer that takes turns with the other.
+    /// Held while writing; the buffer swaps with the other one.
     writing: Mutex<(Medium, String)>,
 }
 
@@ -108,16 +107,16 @@ pub(super) struct Output {
 enum Medium {
     Stdout,
     Stderr,
-    /// A file, with the generation of [`REOPENED`] that it was opened in.
+    /// A file, and the value of [`REOPENED`] when it was opened.
     File(PathBuf, u64, File),
 }
 
 impl Output {
-    /// Writes what waits.
+    /// Writes the waiting lines.
     pub(super) fn write_out(&self) {
         let (medium, text) = &mut *lock(&self.writing);
         std::mem::swap(text, &mut *lock(&self.waiting));
-        // A full disk or a closed pipe must not end the proxy; the next line may fit again.
+        // A full disk or closed pipe must not stop the proxy; the next write may succeed.
         if let Err(error) = medium.write_all(text.as_bytes()) {
             tracing::debug!(%error, "an access log cannot be written");
         }
@@ -142,7 +141,7 @@ impl Medium {
             Self::File(path, generation, file) => {
                 let wanted = REOPENED.load(Ordering::Relaxed);
                 if *generation != wanted {
-                    // Where that cannot be done, the lines still go where they went.
+                    // If that fails, lines still go to the old file.
                     match append(path) {
                         Ok(opened) => *file = opened,
                         Err(error) => {

@@ -1,34 +1,34 @@
-//! The thread that writes lines.
+//! The thread that writes log lines.
 //!
-//! A write for each line, or only a wake of the thread, would cost as much as the rest of a request. So lines gather in a
-//! buffer of their file until there are [`FULL`] bytes of them or the first of them is [`PATIENCE`] old.
+//! A write for each line, or even waking the thread, would cost as much as the rest of a request. So lines gather in
+//! their file's buffer until it holds [`FULL`] bytes or its first line is [`PATIENCE`] old.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use super::sink::Output;
 
-/// How long a line waits at most while there are few. Envoy waits ten seconds; who follows a file with `tail -f` sees no
-/// delay in this. It costs ten writes a second at most.
+/// How long a line waits at most. Envoy's default is ten seconds; this is too short to be noticed with `tail -f`, and
+/// costs at most ten writes a second.
 const PATIENCE: Duration = Duration::from_millis(100);
 
-/// The thread, as those see it who have something for it.
+/// The thread's shared state.
 #[derive(Debug, Default)]
 pub(super) struct Writer {
     state: Mutex<State>,
-    /// There is something to write, or more of it.
+    /// There is something to write.
     due: Condvar,
-    /// Everything is written.
+    /// Everything has been written.
     done: Condvar,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    /// What has lines that wait.
+    /// Outputs with waiting lines.
     outputs: Vec<Arc<Output>>,
     /// Whether they are to be written at once.
     hurry: bool,
-    /// Whether some are being written.
+    /// Whether the thread is writing.
     writing: bool,
 }
 
@@ -41,20 +41,20 @@ impl State {
 static WRITER: OnceLock<Arc<Writer>> = OnceLock::new();
 
 impl Writer {
-    /// The one of this process, which starts with the first line.
+    /// The writer of this process, whose thread starts with the first line.
     pub(super) fn get() -> &'static Self {
         WRITER.get_or_init(|| {
             let writer = Arc::new(Self::default());
             let (runs, thread) = (writer.clone(), std::thread::Builder::new());
             if let Err(error) = thread.name("access-log".to_owned()).spawn(move || runs.run()) {
-                // Buffers fill, and then every line counts as dropped.
+                // Buffers fill up, and then every line counts as dropped.
                 tracing::error!(%error, "access logs cannot be written");
             }
             writer
         })
     }
 
-    /// Waits until all lines are written, or for so long.
+    /// Waits until all lines are written, or until the limit.
     pub(super) fn finish(limit: Duration) {
         let Some(writer) = WRITER.get() else {
             return;
@@ -66,13 +66,13 @@ impl Writer {
         drop(written.unwrap_or_else(PoisonError::into_inner));
     }
 
-    /// The first line waits.
+    /// An output has its first waiting line.
     pub(super) fn begin(&self, output: Arc<Output>) {
         self.state().outputs.push(output);
         self.due.notify_one();
     }
 
-    /// Enough lines wait.
+    /// An output has enough waiting lines.
     pub(super) fn hurry(&self) {
         self.state().hurry = true;
         self.due.notify_one();
@@ -89,7 +89,7 @@ impl Writer {
         }
     }
 
-    /// What is to be written now.
+    /// Waits for outputs that are due.
     fn next(&self) -> Vec<Arc<Output>> {
         let waiting = self.due.wait_while(self.state(), |state| state.outputs.is_empty());
         let waiting = waiting.unwrap_or_else(PoisonError::into_inner);

@@ -1,4 +1,4 @@
-//! Answers as Envoy gives them.
+//! Responses of the admin interface, formatted as Envoy's are.
 
 use axum::body::Body;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, X_CONTENT_TYPE_OPTIONS};
@@ -10,10 +10,11 @@ use serde_json::ser::{PrettyFormatter, Serializer};
 
 use crate::xds::json::{JsonError, Printer};
 
-/// Does what takes long, as describing all of Envoy's types: tens of milliseconds, which the control thread has no time for.
+/// Runs slow work on a blocking thread: describing all of Envoy's types takes tens of milliseconds, too long for the
+/// control thread.
 ///
 /// # Errors
-/// When it fails.
+/// If it fails.
 pub(super) async fn aside<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, JsonError> + Send + 'static,
 ) -> Result<T, Answer> {
@@ -24,24 +25,24 @@ pub(super) async fn aside<T: Send + 'static>(
 /// A message as JSON.
 ///
 /// # Errors
-/// When it is none.
+/// If it cannot be decoded.
 pub(super) async fn message(type_url: &'static str, message: Bytes) -> Result<Value, Answer> {
     aside(move || Printer::new()?.to_json(type_url, &message)).await
 }
 
-/// What is answered.
+/// A response.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Answer {
     /// The status.
     pub(super) status: StatusCode,
-    /// What the body is.
+    /// The content type.
     pub(super) form: &'static str,
     /// The body.
     pub(super) body: String,
 }
 
 impl Answer {
-    /// A text for people.
+    /// Plain text.
     pub(super) fn text(body: impl Into<String>) -> Self {
         Self {
             status: StatusCode::OK,
@@ -50,7 +51,7 @@ impl Answer {
         }
     }
 
-    /// A page.
+    /// An HTML page.
     pub(super) fn html(body: String) -> Self {
         Self {
             form: "text/html; charset=UTF-8",
@@ -66,11 +67,11 @@ impl Answer {
         }
     }
 
-    /// A JSON value, indented by one as Envoy does.
+    /// A JSON value, indented by one space as Envoy does.
     pub(super) fn pretty(value: &Value) -> Self {
         let mut out = Vec::new();
         let mut serializer = Serializer::with_formatter(&mut out, PrettyFormatter::with_indent(b" "));
-        // Writing to memory cannot fail, and a value has nothing that JSON has not.
+        // Writing to memory cannot fail, and the value is representable.
         let _ = value.serialize(&mut serializer);
         out.push(b'\n');
         Self {
@@ -84,12 +85,12 @@ impl Answer {
         Self { status, ..self }
     }
 
-    /// A failure of our own.
+    /// 500.
     pub(super) fn internal(why: impl std::fmt::Display) -> Self {
         Self::text(why.to_string()).with(StatusCode::INTERNAL_SERVER_ERROR)
     }
 
-    /// A request that makes no sense.
+    /// 400.
     pub(super) fn bad(why: impl Into<String>) -> Self {
         Self::text(why).with(StatusCode::BAD_REQUEST)
     }

@@ -1,4 +1,4 @@
-//! What only the owner of the configuration knows or may do.
+//! Questions and commands for the owner of the configuration.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -8,32 +8,32 @@ use tokio::sync::oneshot;
 
 use crate::xds::ResourceType;
 
-/// A wish.
+/// A question or command.
 #[derive(Debug)]
 pub(crate) enum Ask {
-    /// To see what there is.
+    /// Asks for the resources.
     Dump(oneshot::Sender<Dump>),
-    /// Listeners are to end.
+    /// Drains listeners.
     Drain(Drain),
-    /// The proxy is to end.
+    /// Stops the proxy.
     Quit,
 }
 
-/// How listeners end.
+/// How listeners are drained.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Drain {
-    /// Only those of traffic to the workload.
+    /// `inboundonly`: only inbound listeners.
     pub(crate) inbound_only: bool,
-    /// Nothing is accepted any more only after the drain time; otherwise from now on.
+    /// `graceful`: listeners accept until the drain time is over, instead of stopping at once.
     pub(crate) graceful: bool,
 }
 
-/// What there is.
+/// The resources.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Dump {
-    /// Resources, in force or on their way.
+    /// Resources, in force or warming.
     pub(crate) resources: Vec<Held>,
-    /// What is waited for.
+    /// Resources that are not ready, and why.
     pub(crate) unready: Vec<Unready>,
 }
 
@@ -44,23 +44,23 @@ pub(crate) struct Held {
     pub(crate) kind: ResourceType,
     /// Its name.
     pub(crate) name: Arc<str>,
-    /// Its message; of a secret, without the key.
+    /// Its message; secrets without their keys.
     pub(crate) body: Bytes,
-    /// Its version; empty for those of the bootstrap.
+    /// Its version; empty if static.
     pub(crate) version: Arc<str>,
-    /// When it came.
+    /// When it was last updated.
     pub(crate) updated: SystemTime,
-    /// It is from the bootstrap.
+    /// Whether it is static (from the bootstrap).
     pub(crate) fixed: bool,
-    /// It is not in force yet.
+    /// Whether it is still warming.
     pub(crate) warming: bool,
 }
 
-/// Something that waits.
+/// A resource that is not ready.
 #[derive(Clone, Debug)]
 pub(crate) struct Unready {
-    /// What: `listener in`, `cluster web`.
+    /// Its name: `listener in`, `cluster web`.
     pub(crate) name: String,
-    /// What for.
+    /// What it waits for.
     pub(crate) targets: Vec<String>,
 }

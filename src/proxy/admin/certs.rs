@@ -1,4 +1,4 @@
-//! `/certs`: the certificates in use, and those that peers are verified with.
+//! `/certs`: certificates and trusted roots in use.
 
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -41,7 +41,7 @@ impl Secrets {
     }
 }
 
-/// The secrets of all contexts in force, equal ones once.
+/// The secrets of all TLS contexts in force, without duplicates.
 pub(super) fn secrets(published: &Published) -> Vec<Secrets> {
     let mut all: Vec<Secrets> = Vec::new();
     let mut add = |one: Secrets| {
@@ -79,8 +79,8 @@ pub(super) fn answer(published: &Published) -> Answer {
     Answer::pretty(&json!({"certificates": all}))
 }
 
-/// Days until the first certificate in force ends, ours and those of roots (`server.days_until_first_cert_expiring`);
-/// the most that Envoy shows where there is none.
+/// Days until the first certificate in force expires, roots included (`server.days_until_first_cert_expiring`); without
+/// any, the maximum that Envoy shows.
 pub(crate) fn days_left(published: &Published) -> u64 {
     let now = SystemTime::now()
         .duration_since(UNIX_EPOCH)
@@ -112,7 +112,7 @@ fn pair(secrets: &Secrets, now: SystemTime) -> Option<Value> {
         shown["ca_cert"] = roots.filter_map(|root| details(root, now)).collect();
     }
     if let Some(certificate) = secrets.certificate.as_ref().and_then(|slot| slot.take()) {
-        // As in Envoy, of a chain its first certificate.
+        // As in Envoy, the first certificate of a chain.
         let own = certificate.key.cert.first();
         shown["cert_chain"] = own.and_then(|own| details(own, now)).into_iter().collect();
     }
@@ -142,7 +142,7 @@ fn details(der: &[u8], now: SystemTime) -> Option<Value> {
     Some(details)
 }
 
-/// In hex, without the byte that only says that the number is not negative.
+/// In hex, without the leading zero byte of DER.
 fn serial(raw: &[u8]) -> String {
     let digits = match raw {
         [0, rest @ ..] if !rest.is_empty() => rest,

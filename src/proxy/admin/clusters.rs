@@ -1,4 +1,4 @@
-//! `/clusters`: clusters, their limits, their hosts and what was counted of each.
+//! `/clusters`: clusters with circuit breakers, hosts and their statistics.
 
 use std::fmt::Write;
 use std::sync::Arc;
@@ -31,7 +31,7 @@ pub(super) fn answer(published: &Published, query: &Query) -> Result<Answer, Ans
     Ok(Answer::text(out))
 }
 
-/// The numbers of a host: counters, then gauges.
+/// Statistics of a host: counters, then gauges.
 fn numbers(host: &Host) -> [(&'static str, u64); 8] {
     let state = &host.state;
     let stats = &state.stats;
@@ -47,7 +47,7 @@ fn numbers(host: &Host) -> [(&'static str, u64); 8] {
     ]
 }
 
-/// How many of those are counters.
+/// How many of them are counters.
 const COUNTERS: usize = 6;
 
 fn limits(breaker: &Breaker) -> [(&'static str, u32); 4] {
@@ -62,7 +62,7 @@ fn limits(breaker: &Breaker) -> [(&'static str, u32); 4] {
 fn lines(out: &mut String, cluster: &Arc<Cluster>) {
     let config = &cluster.config;
     let mut line = |rest: String| {
-        // Writing to a text cannot fail.
+        // Writing to a string cannot fail.
         let _ = writeln!(out, "{}::{rest}", config.name);
     };
     line(format!("observability_name::{}", config.stat_name));
@@ -100,7 +100,7 @@ fn facts(host: &Host) -> [(&'static str, String); 8] {
     ]
 }
 
-/// Envoy's words, each after a slash.
+/// Envoy's health flags, each after a slash.
 fn health_flags(host: &Host) -> String {
     let flags = [
         ("/failed_outlier_check", host.state.ejected.load(Relaxed)),

@@ -1,4 +1,4 @@
-//! The paths there are.
+//! The paths of the admin interface.
 
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -18,14 +18,14 @@ use crate::proxy::stats::memory;
 /// A path.
 struct Command {
     path: &'static str,
-    /// It changes something, and has to be asked for by `POST`.
+    /// Whether it changes something and needs `POST`.
     post: bool,
     help: &'static str,
     parameters: &'static [(&'static str, &'static str)],
     does: Does,
 }
 
-/// What is done.
+/// The handler.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Does {
     Certs,
@@ -49,7 +49,7 @@ enum Does {
     Stats,
 }
 
-/// All of them.
+/// All paths.
 const COMMANDS: [Command; 20] = [
     get("/", "Admin home page", &[], Does::Home),
     get("/certs", "print certs on machine", &[], Does::Certs),
@@ -184,12 +184,12 @@ const fn post(
     }
 }
 
-/// What stands after the path.
+/// Query parameters.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Query(Vec<(String, String)>);
 
 impl Query {
-    /// That of an address.
+    /// Those of a URI.
     pub(super) fn of(uri: &Uri) -> Result<Self, Answer> {
         match Extract::try_from_uri(uri) {
             Ok(Extract(pairs)) => Ok(Self(pairs)),
@@ -203,7 +203,7 @@ impl Query {
         found.map(|(_, value)| &**value)
     }
 
-    /// Whether a parameter is there.
+    /// Whether a parameter is present.
     pub(super) fn has(&self, name: &str) -> bool {
         self.get(name).is_some()
     }
@@ -213,10 +213,10 @@ impl Query {
         self.0.iter().map(|(name, value)| (&**name, &**value))
     }
 
-    /// A regular expression that is looked for.
+    /// A parameter as a regular expression.
     ///
     /// # Errors
-    /// When it is none.
+    /// If it is not one.
     pub(super) fn regex(&self, name: &str) -> Result<Option<regex::Regex>, Answer> {
         let pattern = self.get(name).filter(|pattern| !pattern.is_empty());
         let compiled = pattern.map(regex::Regex::new).transpose();
@@ -224,7 +224,7 @@ impl Query {
     }
 }
 
-/// Does what is asked.
+/// Handles a request.
 pub(super) async fn answer(admin: &Admin, method: &Method, path: &str, query: &Query) -> Answer {
     let Some(command) = COMMANDS.iter().find(|command| command.path == path) else {
         return Answer::text(format!("invalid path. {}", help())).with(StatusCode::NOT_FOUND);

@@ -21,12 +21,12 @@ use crate::proxy::upstream::host::{EdsHealth, Host, HostAddress};
 use crate::xds::ResourceType;
 use crate::xds::json::{JsonError, Printer};
 
-/// The type of the bootstrap.
+/// Type URL of the bootstrap.
 pub(super) const BOOTSTRAP: &str = "type.googleapis.com/envoy.config.bootstrap.v3.Bootstrap";
 const MANAGER: &str =
     "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager";
 
-/// The dumps, and the type of the elements of each of their lists.
+/// The dumps' list fields, and the types of their elements.
 const LISTS: [(&str, &str); 11] = [
     ("static_clusters", "ClustersConfigDump.StaticCluster"),
     ("dynamic_active_clusters", "ClustersConfigDump.DynamicCluster"),
@@ -41,11 +41,11 @@ const LISTS: [(&str, &str); 11] = [
     ("dynamic_active_secrets", "SecretsConfigDump.DynamicSecret"),
 ];
 
-/// With milliseconds, as Envoy prints times.
+/// With milliseconds, as Envoy formats times.
 const TIME: &[FormatItem<'_>] =
     format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z");
 
-/// The dump, or the part of it that is asked for.
+/// The dump, or the requested part of it.
 pub(super) async fn answer(admin: &Admin, query: &Query, dump: Dump) -> Result<Answer, Answer> {
     let mask = query.get("mask").map(Mask::parse);
     let names = query.regex("name_regex")?;
@@ -95,7 +95,7 @@ fn part(configs: Vec<Value>, resource: &str, mask: Option<&Mask>) -> Result<Answ
     })
 }
 
-/// A message of `envoy.admin.v3`, in an `Any`.
+/// A message of `envoy.admin.v3` in an `Any`.
 fn of_type(kind: &str, value: Value) -> Value {
     let mut any = Map::new();
     any.insert(
@@ -108,7 +108,7 @@ fn of_type(kind: &str, value: Value) -> Value {
     any.into()
 }
 
-/// What a dump is made of.
+/// The inputs of a dump.
 struct Work {
     bootstrap: bytes::Bytes,
     started: SystemTime,
@@ -189,7 +189,7 @@ impl Work {
         Ok(lists.0.into())
     }
 
-    /// Routes that listeners have in them.
+    /// Inline routes of listeners.
     fn inline_routes(&self, listeners: &Value) -> Vec<Value> {
         let mut found = Vec::new();
         find_routes(listeners, &mut found);
@@ -205,7 +205,7 @@ impl Work {
         found.into_iter().map(any).collect()
     }
 
-    /// The hosts that clusters have now, whatever they come from.
+    /// The present hosts of all clusters, however discovered.
     fn all_endpoints(&self) -> Value {
         let fixed = self
             .dump
@@ -227,7 +227,7 @@ impl Work {
         lists.0.into()
     }
 
-    /// Certificates and trust in use. Keys are not even looked at.
+    /// Certificates and trust anchors in use. Keys are not touched.
     fn secrets(&self) -> Value {
         let mut lists = Lists::default();
         let mut seen = std::collections::HashSet::new();
@@ -274,7 +274,7 @@ impl Work {
     }
 }
 
-/// The lists of a dump; those that are empty are not there.
+/// The lists of a dump; empty ones are left out.
 #[derive(Default)]
 struct Lists(Map<String, Value>);
 
@@ -285,7 +285,7 @@ impl Lists {
         }
     }
 
-    /// With the version of what came last, which Envoy has for the whole type.
+    /// With the version of the last update: Envoy has one for the whole type.
     fn with_version(self, dump: &Dump, kind: ResourceType) -> Value {
         let held = dump.resources.iter().filter(|one| one.kind == kind && !one.fixed);
         let Some(last) = held.max_by_key(|one| one.updated) else {
@@ -297,7 +297,7 @@ impl Lists {
     }
 }
 
-/// A resource with its version and when it came.
+/// A resource with its version and the time of its update.
 fn entry(field: &str, printer: &Printer, held: &Held) -> Result<Value, JsonError> {
     let mut any = Map::new();
     any.insert("@type".to_owned(), held.kind.type_url().into());
@@ -335,7 +335,7 @@ fn find_routes(value: &Value, found: &mut Vec<Value>) {
     }
 }
 
-/// A `ClusterLoadAssignment` of the hosts that there are.
+/// A `ClusterLoadAssignment` of the present hosts.
 fn endpoints(cluster: &Cluster) -> Value {
     let name = match &cluster.config.discovery {
         Discovery::Eds(name) => name,
@@ -385,7 +385,7 @@ fn endpoint(host: &Host) -> Value {
     })
 }
 
-/// Certificates as PEM, in the form that JSON has for bytes.
+/// Certificates as PEM in base64, the JSON form of bytes.
 fn pem<'a>(certificates: impl Iterator<Item = &'a [u8]>) -> String {
     let text = certificates.map(|der| {
         let encoded = base64(der);

@@ -1,4 +1,4 @@
-//! `/listeners`.
+//! `/listeners`: names and addresses.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use crate::proxy::connection::Address;
 use crate::proxy::listener::Listener;
 use crate::proxy::store::Published;
 
-/// A line each, or JSON.
+/// One line each, or JSON.
 pub(super) fn answer(published: &Published, query: &Query) -> Answer {
     let mut listeners: Vec<_> = published.listeners.values().filter(|one| one.bind.is_some()).collect();
     listeners.sort_by(|a, b| a.name.cmp(&b.name));

@@ -1,4 +1,4 @@
-//! `/logging`: what is logged, by Envoy's names of loggers.
+//! `/logging`: log levels, by Envoy's names of loggers.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
@@ -9,7 +9,7 @@ use super::answer::Answer;
 use super::commands::Query;
 use crate::telemetry;
 
-/// Envoy's loggers that mean something here, and the module each is.
+/// Envoy's loggers that have an equivalent, with its module.
 const LOGGERS: [(&str, &str); 14] = [
     ("admin", "topsail::proxy::admin"),
     ("config", "topsail::proxy::config"),
@@ -45,7 +45,7 @@ usage: /logging?level=<level> (change all levels)
 levels: trace debug info warning error critical off
 ";
 
-/// What has been asked for since the start; nothing: what the command line says.
+/// Levels set by `/logging` since the start; empty: those of the command line.
 static CHOSEN: Mutex<Chosen> = Mutex::new(Chosen {
     level: None,
     loggers: BTreeMap::new(),
@@ -57,7 +57,7 @@ struct Chosen {
     loggers: BTreeMap<&'static str, &'static str>,
 }
 
-/// Lists levels, or changes them.
+/// Shows or changes levels.
 pub(super) fn answer(method: &Method, query: &Query) -> Result<Answer, Answer> {
     let mut chosen = CHOSEN.lock().unwrap_or_else(PoisonError::into_inner);
     let mut next = chosen.clone();
@@ -95,7 +95,7 @@ impl Chosen {
         Ok(())
     }
 
-    /// In the words of the command line.
+    /// As a filter directive of the command line.
     fn filter(&self) -> String {
         let ours = |level: &str| {
             LEVELS

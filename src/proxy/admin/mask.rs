@@ -1,19 +1,19 @@
-//! Field masks: the parts of a message that somebody wants to see (`google.protobuf.FieldMask`).
+//! Field masks (`google.protobuf.FieldMask`): which fields of a message are shown.
 
 use serde_json::{Map, Value};
 
-/// Paths of fields, each from the message inwards.
+/// Field paths, each from the outermost field inwards.
 #[derive(Clone, Debug)]
 pub(super) struct Mask(Vec<Vec<String>>);
 
 impl Mask {
-    /// Reads `a.b,c`.
+    /// Parses `a.b,c`.
     pub(super) fn parse(text: &str) -> Self {
         let paths = text.split(',').filter(|path| !path.is_empty());
         Self(paths.map(|path| path.split('.').map(str::to_owned).collect()).collect())
     }
 
-    /// What remains of a message. The type of one that says it stays.
+    /// Reduces a message to these fields. `@type` stays.
     pub(super) fn apply(&self, message: &Value) -> Value {
         let paths: Vec<&[String]> = self.0.iter().map(Vec::as_slice).collect();
         trimmed(message, &paths)
@@ -25,7 +25,7 @@ fn trimmed(value: &Value, paths: &[&[String]]) -> Value {
         return value.clone();
     }
     let Value::Object(fields) = value else {
-        // As in protobuf, a path does not lead into the elements of a list.
+        // As in protobuf, a path does not descend into repeated fields.
         return value.clone();
     };
     let mut kept = Map::new();

@@ -1,4 +1,4 @@
-//! `/runtime`: the layers of the bootstrap. Nothing of them changes what this proxy does; they are shown for tools.
+//! `/runtime`: the runtime layers of the bootstrap, shown for tools. They have no effect on this proxy.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use super::Admin;
 use super::answer::{Answer, message};
 use super::config_dump::BOOTSTRAP;
 
-/// The names of the layers, and every key with its value in each.
+/// The names of the layers, and the value of each key in each.
 pub(super) async fn answer(admin: &Admin) -> Result<Answer, Answer> {
     let bootstrap = message(BOOTSTRAP, admin.start.bootstrap.clone()).await?;
     let layers = bootstrap["layered_runtime"]["layers"].as_array();

@@ -1,4 +1,4 @@
-//! `/server_info`.
+//! `/server_info`: version, state and uptime.
 
 use serde_json::json;
 
@@ -8,7 +8,7 @@ use crate::proxy::stats::collect::State;
 
 const NODE: &str = "type.googleapis.com/envoy.config.core.v3.Node";
 
-/// Envoy's word for a state.
+/// Envoy's name for a state.
 pub(super) fn word(state: State) -> &'static str {
     match state {
         State::Live => "LIVE",
@@ -37,7 +37,7 @@ pub(super) async fn answer(admin: &Admin) -> Result<Answer, Answer> {
     })))
 }
 
-/// The parts that Envoy has: source, version, cleanliness, build and TLS library.
+/// In Envoy's format: revision, version, status, build and TLS library.
 fn version() -> String {
     let build = if cfg!(debug_assertions) { "DEBUG" } else { "RELEASE" };
     format!("topsail/{}/Clean/{build}/rustls", env!("CARGO_PKG_VERSION"))

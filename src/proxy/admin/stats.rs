@@ -7,7 +7,7 @@ use super::answer::Answer;
 use super::commands::Query;
 use crate::proxy::stats::{Snapshot, collect, prometheus as format, text};
 
-/// What can be said after the path.
+/// Query parameters.
 pub(super) const PARAMETERS: [(&str, &str); 4] = [
     ("usedonly", "Only include stats that are not zero"),
     ("filter", "Regular expression for filtering stats"),

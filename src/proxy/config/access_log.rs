@@ -1,4 +1,4 @@
-//! Access logs.
+//! Compiling access logs.
 
 use std::path::PathBuf;
 
@@ -20,7 +20,7 @@ const FILE: &str = "envoy.extensions.access_loggers.file.v3.FileAccessLog";
 const STDOUT: &str = "envoy.extensions.access_loggers.stream.v3.StdoutAccessLog";
 const STDERR: &str = "envoy.extensions.access_loggers.stream.v3.StderrAccessLog";
 
-/// The field `access_log` of what has one.
+/// Compiles a field `access_log`.
 pub(crate) fn access_logs(messages: &[access_log::AccessLog]) -> Compiled<Box<[AccessLog]>> {
     let logs = messages.iter().enumerate();
     logs.map(|(index, message)| log(message).at_index("access_log", index))
@@ -118,7 +118,7 @@ fn json(value: &wkt::Value) -> Compiled<JsonFormat> {
     })
 }
 
-/// A number without a fraction is written without one.
+/// A number as JSON; integers without a fraction.
 fn number(number: f64) -> serde_json::Value {
     const EXACT: f64 = 9_007_199_254_740_992.0;
     match number.fract() == 0.0 && number.abs() < EXACT {

@@ -1,4 +1,4 @@
-//! The bootstrap file, which is Envoy's.
+//! Reading the bootstrap, which is the same file as Envoy's.
 
 use std::path::Path;
 
@@ -14,22 +14,22 @@ use crate::xds::pb::overload::downstream_connections::DownstreamConnectionsConfi
 use crate::xds::pb::overload::resource_monitor::ConfigType;
 use crate::xds::transcode::{self, Fault};
 
-/// Why a bootstrap, or a file that it names, cannot be used.
+/// Why a bootstrap, or a file it refers to, cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum BootstrapError {
     /// The file cannot be read.
     #[error("`{0}` cannot be read: {1}")]
     Unreadable(String, std::io::Error),
-    /// It is neither YAML nor JSON.
+    /// It is not valid YAML or JSON.
     #[error("`{0}` is no YAML: {1}")]
     NoYaml(String, Box<serde_saphyr::Error>),
-    /// It is not the message it should be.
+    /// It does not match the message.
     #[error("`{0}` is no `{1}`: {2}")]
     NoMessage(String, String, Fault),
 }
 
 impl BootstrapError {
-    /// The field that it is about; empty if it is about the whole file, as it stands in the file.
+    /// The field at fault as it is named in the file; empty if it is the whole file.
     pub(in crate::proxy) fn field(&self) -> Option<&str> {
         match self {
             BootstrapError::Unreadable(..) => None,
@@ -42,15 +42,16 @@ impl BootstrapError {
 /// Reads a bootstrap, YAML or JSON.
 ///
 /// # Errors
-/// When there is none in the file.
+/// If the file does not hold one.
 pub(crate) fn read(path: &Path) -> Result<Bootstrap, BootstrapError> {
     read_message(path)
 }
 
-/// Refuses a bootstrap that breaks Envoy's rules or of which something would be passed over, its resources included.
+/// Refuses a bootstrap that violates Envoy's validation rules or has fields that would be ignored, static resources
+/// included.
 ///
 /// # Errors
-/// All such fields.
+/// All fields at fault.
 pub(crate) fn check(bootstrap: &Bootstrap) -> Compiled<()> {
     let own = Bootstrap {
         static_resources: None,
@@ -71,10 +72,10 @@ pub(crate) fn check(bootstrap: &Bootstrap) -> Compiled<()> {
     Refusal::none_of(own.err().into_iter().chain(resources))
 }
 
-/// The most connections that clients may have (`global_downstream_max_connections`).
+/// The limit of downstream connections (`global_downstream_max_connections`).
 ///
 /// # Errors
-/// When another resource is watched.
+/// If another resource is monitored.
 pub(crate) fn connection_limit(bootstrap: &Bootstrap) -> Compiled<Option<u64>> {
     let field = "overload_manager.resource_monitors";
     let mut least = None;
@@ -85,9 +86,9 @@ pub(crate) fn connection_limit(bootstrap: &Bootstrap) -> Compiled<Option<u64>> {
         };
         let limit: DownstreamConnectionsConfig = unpack(config).at_index(field, index)?;
         let most = match limit.max_active_downstream_connections {
-            // Envoy asks for a number where there is to be no limit; this is how that is written.
+            // Envoy requires a number; this is how to set no limit.
             most if most >= i64::from(i32::MAX) => continue,
-            // Not below zero, by Envoy's rules.
+            // Envoy's validation rules exclude negative numbers.
             most => u64::try_from(most).unwrap_or_default(),
         };
         least = Some(least.map_or(most, |least: u64| least.min(most)));
@@ -95,10 +96,10 @@ pub(crate) fn connection_limit(bootstrap: &Bootstrap) -> Compiled<Option<u64>> {
     Ok(least)
 }
 
-/// The resources that stand in the bootstrap, serialised.
+/// The static resources of a bootstrap, encoded.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Fixed {
-    /// Secrets, with their names.
+    /// Secrets, with names.
     pub(crate) secrets: Vec<(String, Bytes)>,
     /// Clusters.
     pub(crate) clusters: Vec<Bytes>,
@@ -106,7 +107,7 @@ pub(crate) struct Fixed {
     pub(crate) listeners: Vec<Bytes>,
 }
 
-/// The resources in a bootstrap.
+/// Extracts the static resources.
 pub(crate) fn fixed(bootstrap: &Bootstrap) -> Fixed {
     let Some(resources) = &bootstrap.static_resources else {
         return Fixed::default();
@@ -129,7 +130,7 @@ pub(crate) fn fixed(bootstrap: &Bootstrap) -> Fixed {
     }
 }
 
-/// The keys of runtime layers, which change nothing here.
+/// The keys of runtime layers, which have no effect here.
 pub(crate) fn runtime_keys(bootstrap: &Bootstrap) -> Vec<&str> {
     let layers = bootstrap.layered_runtime.iter().flat_map(|runtime| &runtime.layers);
     let fixed = layers.filter_map(|layer| match &layer.layer_specifier {
@@ -139,22 +140,22 @@ pub(crate) fn runtime_keys(bootstrap: &Bootstrap) -> Vec<&str> {
     fixed.flatten().map(String::as_str).collect()
 }
 
-/// Reads a message in its JSON form from a file, YAML or JSON.
+/// Reads a message in proto3 JSON from a file, YAML or JSON.
 ///
 /// # Errors
-/// When there is none in the file.
+/// If the file does not hold one.
 pub(crate) fn read_message<M: Message + Name + Default>(path: &Path) -> Result<M, BootstrapError> {
     let name = path.display().to_string();
     let text = std::fs::read_to_string(path).map_err(|error| BootstrapError::Unreadable(name.clone(), error))?;
     parse(&name, &text)
 }
 
-/// Reads a message in its JSON form, of the file `name`.
+/// Parses a message in proto3 JSON; `name` is the file's.
 ///
 /// # Errors
-/// When the text is none.
+/// If the text does not hold one.
 pub(in crate::proxy) fn parse<M: Message + Name + Default>(name: &str, text: &str) -> Result<M, BootstrapError> {
-    // As in Envoy, `y` and `on` are texts: a cluster may be called so.
+    // As in Envoy, `y` and `on` are strings: a cluster may have such a name.
     let options = serde_saphyr::options! { strict_booleans: true };
     let value: serde_json::Value = serde_saphyr::from_str_with_options(text, options)
         .map_err(|error| BootstrapError::NoYaml(name.to_owned(), Box::new(error)))?;

@@ -1,4 +1,4 @@
-//! Filter chains.
+//! Compiling filter chains.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
@@ -16,14 +16,14 @@ use crate::xds::pb::listener::{self, Filter, filter_chain_match::ConnectionSourc
 const HTTP: &str = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager";
 const TCP: &str = "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy";
 
-/// The listener that has a chain.
+/// Settings of the listener around a filter chain.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Within<'a> {
-    /// Which way its traffic goes.
+    /// The direction of its traffic.
     pub(crate) direction: Direction,
-    /// What stands in the names of its counters.
+    /// The prefix of its statistics.
     pub(crate) stat_prefix: &'a str,
-    /// What may wait on a connection, in bytes.
+    /// `per_connection_buffer_limit_bytes`.
     pub(crate) buffer_limit: usize,
 }
 
@@ -51,7 +51,7 @@ pub(crate) fn chain(message: &listener::FilterChain, listener: Within<'_>, names
     })
 }
 
-/// A hash of the message and what its listener says of it, the same within this process for the same.
+/// A hash of the message and the listener's settings, stable within this process.
 fn content(message: &listener::FilterChain, listener: Within<'_>) -> u64 {
     let mut hasher = DefaultHasher::new();
     (listener.direction, listener.buffer_limit).hash(&mut hasher);

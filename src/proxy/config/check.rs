@@ -1,4 +1,4 @@
-//! What is refused before anything is compiled: what Envoy would refuse by its own rules, and what is not implemented.
+//! Checks before compiling: Envoy's validation rules, and fields that are not implemented.
 
 use std::collections::HashSet;
 
@@ -6,40 +6,39 @@ use super::{Compiled, Refusal, coverage};
 use crate::xds::ResourceType;
 use crate::xds::rules::{self, Regexes, RuleBreak};
 
-/// Holds a resource against Envoy's rules, and refuses it if something of it would be passed over. Regular expressions are
-/// left to who compiles them.
+/// Checks a resource. Regular expressions are checked when they are compiled.
 ///
 /// # Errors
-/// All such fields.
+/// All fields at fault.
 pub(super) fn resource(kind: ResourceType, bytes: &[u8]) -> Compiled<()> {
     let broken = rules::check_body(kind, bytes, Regexes::Left);
     both(coverage::unread(kind.type_url(), bytes), broken)
 }
 
-/// The same for a message that is no resource.
+/// The same for a message that is not a resource.
 ///
 /// # Errors
-/// All such fields.
+/// All fields at fault.
 pub(super) fn message(type_url: &str, bytes: &[u8]) -> Compiled<()> {
     both(coverage::unread(type_url, bytes), rules::check_fields(type_url, bytes))
 }
 
-/// Holds a message that is no resource against Envoy's rules alone.
+/// Checks a message that is not a resource against Envoy's validation rules only.
 ///
 /// # Errors
-/// All fields that break one.
+/// All fields that violate one.
 pub(super) fn rules_of(type_url: &str, bytes: &[u8]) -> Compiled<()> {
     Refusal::none_of(rules::check_fields(type_url, bytes).into_iter().map(Refusal::from))
 }
 
-/// One refusal of all. Of a field that is not implemented it does not matter whether it keeps the rules.
+/// Combines both kinds. For a field that is not implemented, its validation rules do not matter.
 fn both(unread: Vec<Refusal>, broken: Vec<RuleBreak>) -> Compiled<()> {
     let said: HashSet<String> = unread.iter().flat_map(Refusal::paths).collect();
     let broken = broken.into_iter().filter(|one| !is_within(&one.path, &said));
     Refusal::none_of(unread.into_iter().chain(broken.map(Refusal::from)))
 }
 
-/// Whether a path, or one that it begins with, is among these.
+/// Whether a path, or a prefix of it, is among these.
 fn is_within(path: &str, paths: &HashSet<String>) -> bool {
     let ends = path.match_indices(['.', '[']).map(|(end, _)| end);
     ends.chain([path.len()]).any(|end| paths.contains(&path[..end]))

@@ -1,4 +1,4 @@
-//! Clusters.
+//! Compiling clusters.
 
 mod http;
 
@@ -32,30 +32,30 @@ use crate::xds::pb::wkt;
 const RAW_BUFFER: &str = "/envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer";
 const PROXY_PROTOCOL: &str = "/envoy.extensions.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport";
 
-/// Envoy's, where nothing is said.
+/// Envoy's default.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const DNS_REFRESH: Duration = Duration::from_secs(5);
 const CLEANUP_INTERVAL: Duration = Duration::from_secs(5);
 
-/// A cluster as it is configured, and its endpoints if they stand in it.
+/// A compiled cluster, with its endpoints if they are inline.
 #[derive(Debug)]
 pub(crate) struct CompiledCluster {
     /// The configuration.
     pub(crate) config: ClusterConfig,
-    /// Limits.
+    /// Circuit breakers.
     pub(crate) breakers: Breakers,
-    /// Endpoints of a cluster that is not found by EDS or DNS.
+    /// Inline endpoints.
     pub(crate) endpoints: Endpoints,
-    /// How long those of EDS are waited for; none: for ever.
+    /// How long the first EDS response is waited for; `None`: for ever.
     pub(crate) endpoints_timeout: Option<Duration>,
 }
 
-/// Reads a `Cluster`, to be compiled by [`cluster`].
+/// Decodes a `Cluster`, to be compiled by [`cluster`].
 pub(crate) fn read(bytes: &[u8]) -> Compiled<cluster::Cluster> {
     super::read(ResourceType::Cluster, bytes)
 }
 
-/// A `Cluster`.
+/// Compiles a `Cluster`.
 pub(crate) fn cluster(message: &cluster::Cluster, names: &mut Names) -> Compiled<CompiledCluster> {
     let lb = message.common_lb_config.as_ref();
     let panic = lb.and_then(|lb| lb.healthy_panic_threshold.as_ref());
@@ -181,7 +181,7 @@ fn dns(message: &DnsCluster, endpoints: &Endpoints) -> Compiled<DnsConfig> {
     })
 }
 
-/// How soon and at the latest how soon a name is looked up again after a failure.
+/// Base and maximum interval of DNS look-ups after failures.
 fn retry(base: Option<&wkt::Duration>, max: Option<&wkt::Duration>, refresh: Duration) -> (Duration, Duration) {
     let base = base.map_or(refresh, duration);
     (base, max.map_or(base.saturating_mul(10), duration))
@@ -232,7 +232,7 @@ fn policy(message: &cluster::Cluster) -> Compiled<LbPolicy> {
     })
 }
 
-/// What new hosts get of the load, with the policies that know it.
+/// Slow start, for the policies that support it.
 fn slow_start(message: &cluster::Cluster) -> Compiled<Option<SlowStart>> {
     use cluster::cluster::LbPolicy as Policy;
     let (field, config) = match (message.lb_policy(), message.lb_config.as_ref()) {
@@ -250,7 +250,7 @@ fn slow_start(message: &cluster::Cluster) -> Compiled<Option<SlowStart>> {
 
 fn slow_start_config(message: &SlowStartConfig) -> Compiled<Option<SlowStart>> {
     let aggression = message.aggression.as_ref().map_or(1.0, |one| one.default_value);
-    // Envoy takes whatever is given and goes by 1 where it makes no sense; whoever gives it wants something else.
+    // Envoy accepts any value and uses 1 for senseless ones, which is not what their author wants.
     if aggression.is_nan() || aggression <= 0.0 {
         return Err(Refusal::new(format!("{aggression} is not greater than zero")).within("aggression"));
     }
@@ -276,7 +276,7 @@ fn hashing(lb: &CommonLbConfig) -> Compiled<()> {
     Ok(())
 }
 
-/// Envoy takes prime numbers up to five millions.
+/// Envoy accepts primes up to 5000011.
 fn table_size(size: u64) -> Compiled<u64> {
     let is_prime = size >= 2
         && (2..)
@@ -289,7 +289,7 @@ fn table_size(size: u64) -> Compiled<u64> {
     }
 }
 
-/// Ejection of hosts, with Envoy's defaults.
+/// Outlier detection, with Envoy's defaults.
 fn outlier(message: &OutlierDetection) -> OutlierConfig {
     let of = |value: &Option<wkt::UInt32Value>, default| number(value.as_ref(), default);
     let time = |value: &Option<wkt::Duration>, seconds| value.as_ref().map_or(Duration::from_secs(seconds), duration);
@@ -372,7 +372,7 @@ fn transports(message: &cluster::Cluster, http: &UpstreamHttp, names: &mut Names
         .collect()
 }
 
-/// Keys and texts of a `Struct`.
+/// The string fields of a `Struct`.
 fn labels(structure: &wkt::Struct) -> Vec<(String, String)> {
     let pairs = structure
         .fields
@@ -384,7 +384,7 @@ fn labels(structure: &wkt::Struct) -> Vec<(String, String)> {
     pairs.collect()
 }
 
-/// What an endpoint's metadata say of its transport.
+/// `envoy.transport_socket_match` of an endpoint's metadata.
 pub(crate) fn transport_labels(metadata: Option<&Metadata>) -> Vec<(String, String)> {
     let found = metadata.and_then(|metadata| metadata.filter_metadata.get("envoy.transport_socket_match"));
     found.map(labels).unwrap_or_default()

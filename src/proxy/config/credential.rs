@@ -1,6 +1,6 @@
-//! The headers that a stream to the control plane is opened with.
+//! Request headers for xDS streams.
 //!
-//! Files are read each time, so that a renewed token is used from the next opening on.
+//! Files are read each time, so that a renewed token is used from the next stream on.
 
 use std::path::Path;
 
@@ -17,27 +17,27 @@ use crate::xds::pb::tls::{GenericSecret, Secret, secret};
 /// Why there is no credential.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CredentialError {
-    /// The file with the secret's resource is of no use.
+    /// The file with the secret resource cannot be used.
     #[error(transparent)]
     Resource(#[from] BootstrapError),
-    /// The resource breaks Envoy's rules.
+    /// The resource violates Envoy's validation rules.
     #[error("`{0}` is refused: {1}")]
     Refused(String, Refusal),
     /// The file with the secret itself cannot be read.
     #[error("`{0}` cannot be read: {1}")]
     Unreadable(String, std::io::Error),
-    /// There is no generic secret in the resource.
+    /// The resource is not a generic secret.
     #[error("there is no generic secret in `{0}`")]
     NoSecret(String),
-    /// What was found cannot be in a header.
+    /// The value is not a valid header value.
     #[error("the header `{0}` cannot have this value")]
     NoHeader(HeaderName),
 }
 
-/// Makes the headers: what the source says, changed as the cluster says.
+/// Builds the headers: the source's initial metadata, changed by the cluster's HTTP filters.
 ///
 /// # Errors
-/// When a credential cannot be had.
+/// If a credential cannot be obtained.
 pub(crate) fn headers(
     metadata: &[(HeaderName, HeaderValue)],
     steps: &[HeaderStep],
@@ -69,7 +69,7 @@ fn put(headers: &mut HeaderMap, name: &HeaderName, value: &str) -> Result<(), Cr
     Ok(())
 }
 
-/// Puts headers in the places of `%REQ(name)%`.
+/// Substitutes headers for `%REQ(name)%`.
 fn expand(format: &str, headers: &HeaderMap) -> String {
     let mut out = String::new();
     let mut rest = format;

@@ -1,4 +1,4 @@
-//! Endpoints (`ClusterLoadAssignment`).
+//! Compiling endpoints (`ClusterLoadAssignment`).
 
 use std::sync::Arc;
 
@@ -10,17 +10,17 @@ use crate::xds::ResourceType;
 use crate::xds::pb::core::HealthStatus;
 use crate::xds::pb::endpoint::{self, ClusterLoadAssignment};
 
-/// Envoy's, where nothing is said.
+/// Envoy's default.
 const OVERPROVISIONING: u32 = 140;
 
-/// Those of the resource `name`.
+/// Compiles the resource `name`.
 pub(crate) fn resource(name: &str, bytes: &[u8]) -> Compiled<Endpoints> {
     let message: ClusterLoadAssignment = super::read(ResourceType::Endpoints, bytes)?;
     same_name(name, &message.cluster_name).at("cluster_name")?;
     endpoints(&message)
 }
 
-/// A `ClusterLoadAssignment`.
+/// Compiles a `ClusterLoadAssignment`.
 pub(super) fn endpoints(message: &ClusterLoadAssignment) -> Compiled<Endpoints> {
     let policy = message.policy.as_ref();
     let factor = policy.and_then(|policy| policy.overprovisioning_factor.as_ref());

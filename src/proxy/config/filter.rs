@@ -1,4 +1,4 @@
-//! HTTP filters: one file each. Here they become the links of a chain, and what routes say to them.
+//! Compiling HTTP filters and their per-route configuration: one file each.
 
 mod buffer;
 mod cors;
@@ -30,17 +30,17 @@ const LOCAL_RATE_LIMIT: &str = "envoy.extensions.filters.http.local_ratelimit.v3
 const ROUTER: &str = "envoy.extensions.filters.http.router.v3.Router";
 const SET_FILTER_STATE: &str = "envoy.extensions.filters.http.set_filter_state.v3.Config";
 
-/// The filters of a connection manager.
+/// The HTTP filters of a connection manager.
 pub(super) struct Chain {
     /// Those before the router.
     pub(super) filters: Box<[HttpFilter]>,
-    /// Whether the router makes a span of every attempt.
+    /// `start_child_span` of the router: whether each attempt has a span.
     pub(super) child_spans: bool,
-    /// Whether the router adds no `x-envoy-` headers.
+    /// `suppress_envoy_headers` of the router.
     pub(super) suppress_envoy_headers: bool,
 }
 
-/// All filters, of which the router has to be the last.
+/// Compiles all filters, of which the router must be the last.
 #[expect(deprecated, reason = "Envoy still reads it")]
 pub(super) fn chain(filters: &[hcm::HttpFilter], names: &mut Names) -> Compiled<Chain> {
     let none = || Refusal::new("the router has to be the last filter").within("http_filters");
@@ -62,7 +62,7 @@ pub(super) fn chain(filters: &[hcm::HttpFilter], names: &mut Names) -> Compiled<
     })
 }
 
-/// What a virtual host, a route or a share says to filters, by the type of what it says.
+/// Compiles a `typed_per_filter_config`, by the types of its values.
 pub(super) fn overrides(configs: &HashMap<String, Any>, names: &mut Names) -> Compiled<Overrides> {
     let mut overrides = Overrides::default();
     for (name, config) in configs {
@@ -88,7 +88,7 @@ pub(super) fn overrides(configs: &HashMap<String, Any>, names: &mut Names) -> Co
     Ok(overrides)
 }
 
-/// A filter; none for one that is optional and not known.
+/// Compiles a filter; `None` if it is optional and unknown.
 fn filter(message: &hcm::HttpFilter, names: &mut Names) -> Compiled<Option<HttpFilter>> {
     if message.disabled {
         return Err(Refusal::not_implemented("disabled"));
@@ -122,7 +122,7 @@ fn config_of(message: &hcm::HttpFilter) -> Compiled<&Any> {
     }
 }
 
-/// The full name of the type of an `Any`.
+/// The type name in an `Any`'s type URL.
 fn short(type_url: &str) -> &str {
     type_url.rsplit('/').next().unwrap_or_default()
 }

@@ -1,4 +1,4 @@
-//! Changes to headers.
+//! Compiling header changes.
 
 use http::header::{HeaderName, HeaderValue};
 
@@ -8,7 +8,7 @@ use crate::proxy::http::header_ops::{AppendAction, HeaderAddition, HeaderOps, He
 use crate::xds::pb::core::HeaderValueOption;
 use crate::xds::pb::core::header_value_option::HeaderAppendAction;
 
-/// Additions and removals of the fields `<which>_headers_to_add` and `<which>_headers_to_remove`.
+/// Compiles the fields `<which>_headers_to_add` and `<which>_headers_to_remove`.
 pub(crate) fn ops(which: &str, add: &[HeaderValueOption], remove: &[String]) -> Compiled<HeaderOps> {
     let add = add
         .iter()
@@ -52,7 +52,7 @@ fn asks_for_request_headers(addition: &HeaderAddition) -> bool {
     }
 }
 
-/// The name of a header that may be changed. Pseudo-headers and `host` are changed by other fields.
+/// The name of a header that may be changed, which pseudo-headers and `host` are not.
 fn changeable(name: &str) -> Compiled<HeaderName> {
     name_of(name).and_then(|header| match header == http::header::HOST {
         true => Err(Refusal::new("`host` is changed by the route's host rewrite alone")),
@@ -60,12 +60,12 @@ fn changeable(name: &str) -> Compiled<HeaderName> {
     })
 }
 
-/// A header's name.
+/// A header name.
 pub(crate) fn name_of(name: &str) -> Compiled<HeaderName> {
     HeaderName::from_bytes(name.as_bytes()).map_err(|_| Refusal::new(format!("`{name}` cannot be a header here")))
 }
 
-/// A header that is the same always.
+/// A constant header.
 pub(crate) fn fixed(name: &str, value: &str) -> Compiled<(HeaderName, HeaderValue)> {
     if value.contains('%') {
         return Err(Refusal::not_implemented("a format string here"));

@@ -1,4 +1,4 @@
-//! `envoy.filters.network.http_connection_manager`.
+//! Compiling `envoy.filters.network.http_connection_manager`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,7 +25,7 @@ use crate::xds::pb::network_filter::http_connection_manager::http_connection_man
 };
 use crate::xds::pb::uuid_request_id::UuidRequestIdConfig;
 
-/// Envoy's, where nothing is said.
+/// Envoy's default.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
 const STREAM_IDLE_TIMEOUT: Duration = Duration::from_secs(300);
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
@@ -34,7 +34,7 @@ const HEADER_KILOBYTES: u32 = 60;
 const HEADER_COUNT: u32 = 100;
 const SERVER_NAME: &str = "envoy";
 
-/// An `HttpConnectionManager`.
+/// Compiles an `HttpConnectionManager`.
 pub(crate) fn manager(
     message: &HttpConnectionManager,
     listener: Within<'_>,

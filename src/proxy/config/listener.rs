@@ -1,4 +1,4 @@
-//! Listeners.
+//! Compiling listeners.
 
 mod inspection;
 #[cfg(test)]
@@ -18,19 +18,19 @@ use crate::xds::ResourceType;
 use crate::xds::pb::core::{self, TrafficDirection};
 use crate::xds::pb::{listener, wkt};
 
-/// Envoy's, where nothing is said.
+/// Envoy's default.
 const BACKLOG: u32 = 128;
 const BUFFER_LIMIT: u32 = 1 << 20;
 
-/// All permissions (`Pipe.mode`).
+/// Permission bits (`Pipe.mode`).
 const MODES: u32 = 0o777;
 
-/// Reads a `Listener`, to be compiled by [`listener()`].
+/// Decodes a `Listener`, to be compiled by [`listener()`].
 pub(crate) fn read(bytes: &[u8]) -> Compiled<listener::Listener> {
     super::read(ResourceType::Listener, bytes)
 }
 
-/// A `Listener`.
+/// Compiles a `Listener`.
 pub(crate) fn listener(message: &listener::Listener, names: &mut Names) -> Compiled<Listener> {
     if !message.access_log.is_empty() {
         return Err(Refusal::not_implemented("a log of all connections").within("access_log"));
@@ -133,7 +133,7 @@ fn bind(message: &listener::Listener) -> Bind {
     }
 }
 
-/// A zero anywhere means none.
+/// TCP keepalive; zero in any field disables it.
 fn keepalive(message: &core::TcpKeepalive) -> Option<TcpKeepalive> {
     let fields = [
         message.keepalive_probes.as_ref(),

@@ -1,4 +1,4 @@
-//! Matchers: of texts, headers, query parameters and paths.
+//! Compiling matchers of strings, headers, query parameters and paths.
 
 use super::value::{runtime_per_million, truth};
 use super::{At, Compiled, Refusal, all};
@@ -11,7 +11,7 @@ use crate::xds::pb::route::header_matcher::HeaderMatchSpecifier;
 use crate::xds::pb::route::query_parameter_matcher::QueryParameterMatchSpecifier;
 use crate::xds::pb::route::route_match::PathSpecifier;
 
-/// A `StringMatcher`.
+/// Compiles a `StringMatcher`.
 pub(crate) fn text(matcher: &matcher::StringMatcher) -> Compiled<StringMatcher> {
     let pattern = match matcher.match_pattern.as_ref() {
         Some(MatchPattern::Exact(text)) => Pattern::Exact(text.as_bytes().into()),
@@ -25,12 +25,12 @@ pub(crate) fn text(matcher: &matcher::StringMatcher) -> Compiled<StringMatcher> 
     Ok(StringMatcher::new(pattern, matcher.ignore_case))
 }
 
-/// A regular expression for whole texts.
+/// Compiles a regular expression that must match a whole string.
 pub(crate) fn regex(matcher: &RegexMatcher) -> Compiled<regex::bytes::Regex> {
     Ok(whole(&matcher.regex)?)
 }
 
-/// A `RouteMatch`.
+/// Compiles a `RouteMatch`.
 pub(crate) fn route(message: &route::RouteMatch) -> Compiled<RouteMatch> {
     let path = match message.path_specifier.as_ref() {
         Some(PathSpecifier::Prefix(prefix)) => PathMatch::Prefix(prefix.as_str().into()),
@@ -53,7 +53,7 @@ pub(crate) fn route(message: &route::RouteMatch) -> Compiled<RouteMatch> {
     })
 }
 
-/// A `HeaderMatcher`.
+/// Compiles a `HeaderMatcher`.
 pub(crate) fn header(message: &route::HeaderMatcher) -> Compiled<HeaderMatch> {
     let test = match message.header_match_specifier.as_ref() {
         None => HeaderTest::Present(true),

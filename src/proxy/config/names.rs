@@ -1,4 +1,4 @@
-//! The places of resources that others name.
+//! Slots for resources that others refer to by name.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -11,27 +11,27 @@ use crate::proxy::tls::{Certificate, TrustAnchors};
 use crate::proxy::trace::{NodeNames, Tracers};
 use crate::proxy::upstream::cluster::Cluster;
 
-/// All places, by name. A place is made when it is first named and given up when nothing names it any more and nothing
-/// lies in it: see [`Names::sweep`].
+/// All slots, by name. A slot is created when a resource first refers to its name, and dropped when it is empty and no
+/// longer referred to: see [`Names::sweep`].
 #[derive(Debug, Default)]
 pub(crate) struct Names {
     /// Clusters.
     pub(crate) clusters: Places<Cluster>,
-    /// Route tables of RDS.
+    /// RDS route tables.
     pub(crate) routes: Places<RouteTable>,
-    /// Certificates and trust anchors of SDS.
+    /// SDS certificates and trust anchors.
     pub(crate) secrets: Secrets,
-    /// The clusters by which servers can be reached; none: they are not known, and not asked for.
+    /// The clusters by which xDS servers can be reached; `None`: unknown, and not checked.
     pub(crate) servers: Option<HashSet<String>>,
     /// Tracers.
     pub(crate) tracers: Tracers,
-    /// Who this proxy is.
+    /// The node.
     pub(crate) node: NodeNames,
-    /// Statistics that several count in.
+    /// Statistics that several resources share.
     pub(crate) stats: Shared,
 }
 
-/// The places of one type.
+/// The slots of one type.
 #[derive(Debug)]
 pub(crate) struct Places<T>(HashMap<Arc<str>, Arc<Slot<T>>>);
 
@@ -42,7 +42,7 @@ impl<T> Default for Places<T> {
 }
 
 impl<T> Places<T> {
-    /// The place of a name.
+    /// The slot of a name; created if there is none.
     pub(crate) fn of(&mut self, name: &str) -> Arc<Slot<T>> {
         if let Some(slot) = self.0.get(name) {
             return slot.clone();
@@ -52,12 +52,12 @@ impl<T> Places<T> {
         slot
     }
 
-    /// The place of a name, if it has been named.
+    /// The slot of a name, if there is one.
     pub(crate) fn get(&self, name: &str) -> Option<&Arc<Slot<T>>> {
         self.0.get(name)
     }
 
-    /// The names that something names.
+    /// The names that are referred to.
     pub(crate) fn named(&self) -> impl Iterator<Item = &Arc<str>> {
         self.0
             .values()
@@ -70,7 +70,7 @@ impl<T> Places<T> {
         filled.map(|slot| slot.name())
     }
 
-    /// Empties the places that nothing names.
+    /// Empties the slots that are no longer referred to.
     pub(crate) fn clear_unnamed(&self) {
         let unnamed = self.0.values().filter(|slot| Arc::strong_count(slot) == 1);
         unnamed.for_each(|slot| slot.set(None));
@@ -82,7 +82,7 @@ impl<T> Places<T> {
     }
 }
 
-/// Secrets by where they come from.
+/// Secrets, by source.
 #[derive(Debug, Default)]
 pub(crate) struct Secrets(HashMap<SecretSource, SecretPlaces>);
 
@@ -96,7 +96,7 @@ pub(crate) struct SecretPlaces {
 }
 
 impl SecretPlaces {
-    /// The names that something names.
+    /// The names that are referred to.
     pub(crate) fn named(&self) -> impl Iterator<Item = &Arc<str>> {
         self.certificates.named().chain(self.trust.named())
     }
@@ -108,35 +108,35 @@ impl SecretPlaces {
 }
 
 impl Secrets {
-    /// Those of a source.
+    /// Those of a source; created if there are none.
     pub(crate) fn of(&mut self, source: SecretSource) -> &mut SecretPlaces {
         self.0.entry(source).or_default()
     }
 
-    /// The same, if something has named any.
+    /// Those of a source, if there are any.
     pub(crate) fn get(&self, source: &SecretSource) -> Option<&SecretPlaces> {
         self.0.get(source)
     }
 
-    /// Whether a secret is there.
+    /// Whether a secret has arrived.
     pub(crate) fn has(&self, source: &SecretSource, name: &str) -> bool {
         self.get(source).is_some_and(|places| places.has(name))
     }
 
-    /// The names of the secrets that are there.
+    /// The names of secrets that have arrived.
     pub(crate) fn present(&self) -> impl Iterator<Item = &Arc<str>> {
         self.0
             .values()
             .flat_map(|places| places.certificates.filled().chain(places.trust.filled()))
     }
 
-    /// The sources of secrets that something names.
+    /// The sources of secrets that are referred to.
     pub(crate) fn sources(&self) -> impl Iterator<Item = &SecretSource> {
         let named = self.0.iter().filter(|(_, places)| places.named().next().is_some());
         named.map(|(source, _)| source)
     }
 
-    /// Empties the places that nothing names. Those of the bootstrap do not come again and stay.
+    /// Empties the slots that are no longer referred to, except those of the bootstrap, which are not sent again.
     pub(crate) fn clear_unnamed(&self) {
         for (_, places) in self.0.iter().filter(|(source, _)| **source != SecretSource::Bootstrap) {
             places.certificates.clear_unnamed();
@@ -155,7 +155,7 @@ impl Secrets {
 }
 
 impl Names {
-    /// Gives up the places that nothing names and nothing lies in.
+    /// Drops the slots that are empty and no longer referred to.
     pub(crate) fn sweep(&mut self) {
         self.clusters.sweep();
         self.routes.sweep();

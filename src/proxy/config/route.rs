@@ -1,4 +1,4 @@
-//! Route configurations.
+//! Compiling route configurations.
 
 mod action;
 mod retry;
@@ -14,17 +14,17 @@ use crate::xds::pb::core::HeaderValueOption;
 use crate::xds::pb::route;
 use crate::xds::pb::route::weighted_cluster::ClusterWeight;
 
-/// Envoy's, where nothing is said, in bytes.
+/// Envoy's default, in bytes.
 const MOST_OWN: u32 = 4096;
 
-/// That of the resource `name`.
+/// Compiles the resource `name`.
 pub(crate) fn resource(name: &str, bytes: &[u8], names: &mut Names) -> Compiled<RouteTable> {
     let message: route::RouteConfiguration = super::read(ResourceType::Route, bytes)?;
     same_name(name, &message.name).at("name")?;
     table(&message, names)
 }
 
-/// A `RouteConfiguration`.
+/// Compiles a `RouteConfiguration`.
 pub(crate) fn table(message: &route::RouteConfiguration, names: &mut Names) -> Compiled<RouteTable> {
     if truth(message.validate_clusters.as_ref(), false) {
         return Err(Refusal::not_implemented("to look for clusters beforehand").within("validate_clusters"));
@@ -68,12 +68,12 @@ fn virtual_host(message: &route::VirtualHost, most_own: usize, names: &mut Names
     })
 }
 
-/// What holds where a route says nothing: what its virtual host says.
+/// What routes inherit from their virtual host.
 #[derive(Clone, Copy)]
 struct Inherited<'a> {
     retry: Option<&'a Arc<RetryPolicy>>,
     overrides: &'a Overrides,
-    /// The most that a body of a route's own may have, in bytes.
+    /// `max_direct_response_body_size_bytes`.
     most_own: usize,
     /// The name of the virtual host.
     host: &'a str,
@@ -104,9 +104,9 @@ fn route_entry(message: &route::Route, inherited: Inherited<'_>, names: &mut Nam
     })
 }
 
-/// A level at which headers are changed. The four fields have the same names in each.
+/// A level with header changes: messages with the same four fields.
 trait HeaderLevel {
-    /// What is added to and removed from requests.
+    /// Additions to and removals from requests.
     fn request(&self) -> (&[HeaderValueOption], &[String]);
     /// The same for responses.
     fn response(&self) -> (&[HeaderValueOption], &[String]);
@@ -133,7 +133,7 @@ header_level!(
     ClusterWeight
 );
 
-/// Changes to headers, of any level.
+/// Compiles the header changes of any level.
 fn mutations(level: &impl HeaderLevel) -> Compiled<Mutations> {
     let ((request_add, request_remove), (response_add, response_remove)) = (level.request(), level.response());
     Ok(Mutations {

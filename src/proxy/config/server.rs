@@ -1,4 +1,4 @@
-//! The control plane as the bootstrap describes it.
+//! Compiling how the control plane is reached, and the rest of the bootstrap that the control thread needs.
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
@@ -28,25 +28,25 @@ const INJECTOR: &str = "envoy.extensions.filters.http.credential_injector.v3.Cre
 const MUTATION: &str = "envoy.extensions.filters.http.header_mutation.v3.HeaderMutation";
 const CODEC: &str = "envoy.extensions.filters.http.upstream_codec.v3.UpstreamCodec";
 
-/// How a server is reached.
+/// How an xDS server is reached.
 #[derive(Clone, Debug)]
 pub(crate) struct Server {
-    /// Which.
+    /// Its source.
     pub(crate) source: ApiSource,
-    /// What is done to the headers of the opening request.
+    /// Changes to the headers of a stream's request.
     pub(crate) headers: Vec<HeaderStep>,
 }
 
-/// How long the first clusters and the first listeners are waited for; none: for ever.
+/// How long the first CDS and LDS responses are waited for; `None`: for ever.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct FirstAnswers {
-    /// Clusters, from the start on.
+    /// CDS, from the start.
     pub(crate) clusters: Option<Duration>,
-    /// Listeners, from when clusters are there or given up.
+    /// LDS, from when CDS has responded or timed out.
     pub(crate) listeners: Option<Duration>,
 }
 
-/// How long the first answers of the bootstrap's server are waited for.
+/// The timeouts of the bootstrap's dynamic resources.
 pub(crate) fn first_answers(bootstrap: &Bootstrap) -> FirstAnswers {
     let dynamic = bootstrap.dynamic_resources.as_ref();
     FirstAnswers {
@@ -55,18 +55,18 @@ pub(crate) fn first_answers(bootstrap: &Bootstrap) -> FirstAnswers {
     }
 }
 
-/// A change to the headers of the opening request.
+/// A change to the headers of a stream's request.
 #[derive(Clone, Debug)]
 pub(crate) enum HeaderStep {
-    /// The header gets the text before and the secret in the resource in this file.
+    /// Sets the header to a prefix and a secret, which is read from a resource in this file.
     Secret(HeaderName, String, PathBuf),
-    /// The header gets this, in which `%REQ(x)%` stands for the header `x`.
+    /// Sets the header to a value in which `%REQ(x)%` stands for the header `x`.
     Set(HeaderName, String),
-    /// The header goes.
+    /// Removes the header.
     Remove(HeaderName),
 }
 
-/// The control plane; none if everything is in the bootstrap.
+/// The ADS server; `None` if everything is static.
 pub(crate) fn server(bootstrap: &Bootstrap) -> Compiled<Option<Server>> {
     let Some(dynamic) = bootstrap.dynamic_resources.as_ref() else {
         return Ok(None);
@@ -74,7 +74,7 @@ pub(crate) fn server(bootstrap: &Bootstrap) -> Compiled<Option<Server>> {
     self::dynamic(dynamic, bootstrap).at("dynamic_resources").map(Some)
 }
 
-/// Where the bootstrap wants the interface; none: nowhere.
+/// The address of the admin interface; `None`: it is disabled.
 pub(crate) fn admin_address(message: Option<&Admin>) -> Compiled<Option<SocketAddr>> {
     let Some(message) = message.filter(|message| message.address.is_some()) else {
         return Ok(None);
@@ -93,7 +93,7 @@ pub(crate) fn admin_address(message: Option<&Admin>) -> Compiled<Option<SocketAd
     }
 }
 
-/// What the proxy is started with.
+/// What the admin interface tells of the start.
 pub(crate) fn start(path: &Path, message: &Bootstrap, concurrency: u64) -> Start {
     let node = message.node.as_ref().map(Message::encode_to_vec);
     Start {
@@ -114,10 +114,10 @@ fn dynamic(dynamic: &DynamicResources, bootstrap: &Bootstrap) -> Compiled<Server
     of_source(source, bootstrap)
 }
 
-/// The server of a source, as the bootstrap describes its cluster.
+/// The server of a source, as configured by its cluster in the bootstrap.
 ///
 /// # Errors
-/// When there is no such cluster, or something in it is not implemented.
+/// If there is no such cluster, or it needs something not implemented.
 pub(crate) fn of_source(source: ApiSource, bootstrap: &Bootstrap) -> Compiled<Server> {
     Ok(Server {
         headers: headers(bootstrap, &source.cluster)?,
@@ -125,20 +125,20 @@ pub(crate) fn of_source(source: ApiSource, bootstrap: &Bootstrap) -> Compiled<Se
     })
 }
 
-/// The clusters by which servers can be reached.
+/// The clusters by which xDS servers can be reached.
 pub(crate) fn clusters(bootstrap: &Bootstrap) -> HashSet<String> {
     let clusters = bootstrap.static_resources.iter().flat_map(|fixed| &fixed.clusters);
     clusters.map(|cluster| cluster.name.clone()).collect()
 }
 
-/// The bootstrap's node, with what Envoy adds of itself.
+/// The bootstrap's node, with the fields that Envoy adds.
 pub(crate) fn node(bootstrap: &Bootstrap) -> Node {
     let mut node = bootstrap.node.clone().unwrap_or_default();
     "topsail".clone_into(&mut node.user_agent_name);
     node
 }
 
-/// The HTTP filters of the cluster, of which only those that make a credential are known.
+/// The header changes of a cluster's HTTP filters; only the credential injector is supported.
 fn headers(bootstrap: &Bootstrap, cluster: &str) -> Compiled<Vec<HeaderStep>> {
     let clusters = bootstrap.static_resources.iter().flat_map(|fixed| &fixed.clusters);
     let found = clusters.into_iter().find(|one| one.name == cluster);
@@ -170,7 +170,7 @@ fn filter_steps(filter: &HttpFilter) -> Compiled<Vec<HeaderStep>> {
 }
 
 fn injector(any: &Any) -> Compiled<HeaderStep> {
-    // The filter's own package has no `Name` for it in every release.
+    // This package has no `Name` for the filter in every release.
     let injector = CredentialInjector::decode(&any.value[..])?;
     let Some(TypedExtensionConfig {
         typed_config: Some(any),

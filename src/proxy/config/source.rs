@@ -1,4 +1,4 @@
-//! Where resources come from that are named somewhere.
+//! Where xDS resources come from (`ConfigSource`).
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -16,31 +16,31 @@ use crate::xds::pb::core::grpc_service::TargetSpecifier;
 use crate::xds::pb::core::{ApiConfigSource, ConfigSource};
 use crate::xds::pb::tls::SdsSecretConfig;
 
-/// Envoy's, where nothing is said: pauses between attempts.
+/// Envoy's defaults for the back-off between attempts.
 const BASE_INTERVAL: Duration = Duration::from_millis(500);
 const MAX_INTERVAL: Duration = Duration::from_secs(30);
 
-/// A server that is asked over gRPC.
+/// A gRPC xDS server.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct ApiSource {
-    /// The cluster of the bootstrap by which it is reached.
+    /// The bootstrap's cluster by which it is reached.
     pub(crate) cluster: String,
-    /// The variant of the protocol.
+    /// The protocol variant.
     pub(crate) variant: Variant,
     /// `:authority`.
     pub(crate) authority: String,
-    /// Pauses between attempts: the first and the longest.
+    /// Base and maximum back-off between attempts.
     pub(crate) back_off: (Duration, Duration),
-    /// What its streams are opened with, beside what the cluster adds.
+    /// `initial_metadata` of its streams.
     pub(crate) metadata: Vec<(HeaderName, HeaderValue)>,
 }
 
-/// Where a secret comes from. Secrets of one name from two sources are two secrets.
+/// Where a secret comes from. Secrets with the same name from two sources are different.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum SecretSource {
-    /// The stream that everything else comes by.
+    /// The ADS stream.
     Ads,
-    /// A stream of secrets alone.
+    /// An SDS stream.
     Server(Arc<ApiSource>),
     /// A file with a `DiscoveryResponse`.
     File(PathBuf),
@@ -48,7 +48,7 @@ pub(crate) enum SecretSource {
     Bootstrap,
 }
 
-/// Refuses a source that is not the stream that everything comes by: of all resources but secrets there is no other.
+/// Refuses any source but ADS, the only one supported for resources other than secrets.
 pub(super) fn aggregated(source: Option<&ConfigSource>) -> Compiled<()> {
     let source = source.ok_or_else(|| Refusal::new("a source is needed"))?;
     match source.config_source_specifier {
@@ -57,7 +57,7 @@ pub(super) fn aggregated(source: Option<&ConfigSource>) -> Compiled<()> {
     }
 }
 
-/// An `ApiConfigSource`.
+/// Compiles an `ApiConfigSource`.
 pub(super) fn api(message: &ApiConfigSource) -> Compiled<ApiSource> {
     let variant = match message.api_type() {
         ApiType::DeltaGrpc | ApiType::AggregatedDeltaGrpc => Variant::Delta,
@@ -93,7 +93,7 @@ pub(super) fn api(message: &ApiConfigSource) -> Compiled<ApiSource> {
     })
 }
 
-/// The source of a `SdsSecretConfig`: the bootstrap if it names none.
+/// The source of an `SdsSecretConfig`; the bootstrap if it has none.
 pub(super) fn secret(message: &SdsSecretConfig, names: &Names) -> Compiled<SecretSource> {
     let Some(config) = message.sds_config.as_ref() else {
         return match names.secrets.has(&SecretSource::Bootstrap, &message.name) {

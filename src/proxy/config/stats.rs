@@ -1,4 +1,4 @@
-//! How statistics are shown (`stats_config`).
+//! Compiling `stats_config`: how statistics are named and tagged.
 
 use super::{At, Compiled, Refusal, matcher};
 use crate::proxy::stats::naming::{Label, Naming, Shown};
@@ -7,7 +7,7 @@ use crate::xds::pb::metrics::stats_matcher::StatsMatcher as Specifier;
 use crate::xds::pb::metrics::tag_specifier::TagValue;
 use crate::xds::pb::metrics::{StatsConfig, StatsMatcher, TagSpecifier};
 
-/// The bootstrap's `stats_config`.
+/// Compiles the bootstrap's `stats_config`.
 pub(crate) fn naming(message: Option<&StatsConfig>) -> Compiled<Naming> {
     let nothing = StatsConfig::default();
     let message = message.unwrap_or(&nothing);
@@ -21,7 +21,7 @@ pub(crate) fn naming(message: Option<&StatsConfig>) -> Compiled<Naming> {
     Ok(Naming::new(defaults, own.collect::<Compiled<_>>()?, shown))
 }
 
-/// An expression, a fixed value, or the name of one of Envoy's own.
+/// A tag by a regular expression, by a fixed value, or by the name of one of Envoy's own.
 fn label(tag: &TagSpecifier, defaults: bool) -> Compiled<Label> {
     match tag.tag_value.as_ref() {
         Some(TagValue::FixedValue(value)) => Ok(Label::fixed(&tag.tag_name, value)),

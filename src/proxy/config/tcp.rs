@@ -1,4 +1,4 @@
-//! `envoy.filters.network.tcp_proxy`.
+//! Compiling `envoy.filters.network.tcp_proxy`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,10 +14,10 @@ use crate::xds::pb::network_filter::tcp_proxy::tcp_proxy::{ClusterSpecifier, Wei
 use crate::xds::pb::types::HashPolicy;
 use crate::xds::pb::types::hash_policy::PolicySpecifier;
 
-/// Envoy's, where nothing is said.
+/// Envoy's default.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
 
-/// A `TcpProxy`.
+/// Compiles a `TcpProxy`.
 pub(crate) fn proxy(message: &tcp_proxy::TcpProxy, names: &mut Names) -> Compiled<TcpProxy> {
     if message.tunneling_config.is_some() {
         return Err(Refusal::not_implemented("tunneling_config"));

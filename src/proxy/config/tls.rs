@@ -1,4 +1,4 @@
-//! TLS contexts and secrets.
+//! Compiling TLS contexts and secrets.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -33,10 +33,10 @@ use crate::xds::pb::tls::{
     TlsCertificate, TlsParameters, UpstreamTlsContext,
 };
 
-/// Our certificate, and how long it is waited for.
+/// Our certificate, and how long SDS is waited for.
 type Own = (Arc<Slot<Certificate>>, Option<Duration>);
 
-/// What both sides of TLS have in common.
+/// What downstream and upstream contexts have in common.
 struct Common {
     certificate: Option<Own>,
     verification: Verification,
@@ -44,7 +44,7 @@ struct Common {
     alpn: Vec<Vec<u8>>,
 }
 
-/// TLS towards hosts. `server_name`: the server must have the name that is asked for (`auto_san_validation`).
+/// Compiles an upstream context. `server_name`: whether `auto_san_validation` is on.
 pub(crate) fn upstream(message: &UpstreamTlsContext, server_name: bool, names: &mut Names) -> Compiled<UpstreamTls> {
     let nothing = CommonTlsContext::default();
     let common = common(message.common_tls_context.as_ref().unwrap_or(&nothing), names);
@@ -66,7 +66,7 @@ pub(crate) fn upstream(message: &UpstreamTlsContext, server_name: bool, names: &
     Ok(tls)
 }
 
-/// TLS towards clients.
+/// Compiles a downstream context.
 pub(crate) fn downstream(message: &DownstreamTlsContext, names: &mut Names) -> Compiled<DownstreamTls> {
     let nothing = CommonTlsContext::default();
     let common = common(message.common_tls_context.as_ref().unwrap_or(&nothing), names);
@@ -170,7 +170,7 @@ fn inline(context: &CertificateValidationContext) -> Compiled<Verification> {
     })
 }
 
-/// The names of the context that stands here, and the roots and names of the secret.
+/// Combines the names of the inline context with the roots and names of the secret.
 fn combined(message: &CombinedCertificateValidationContext, names: &mut Names) -> Compiled<Verification> {
     let nothing = CertificateValidationContext::default();
     let default = message.default_validation_context.as_ref().unwrap_or(&nothing);
@@ -196,7 +196,7 @@ fn named_trust(secret: &SdsSecretConfig, names: &mut Names) -> Compiled<Arc<Slot
     Ok(names.secrets.of(source).trust.of(&secret.name))
 }
 
-/// Refuses what changes who is believed and is not implemented.
+/// Refuses settings that change who is trusted and are not implemented.
 fn settings(context: &CertificateValidationContext) -> Compiled<()> {
     let provider = context.ca_certificate_provider_instance.is_some();
     let timestamp = context.require_signed_certificate_timestamp.as_ref();
@@ -261,7 +261,7 @@ fn version(version: TlsProtocol, default: u8) -> Compiled<u8> {
     }
 }
 
-/// A secret, and how it is read again if it lies in files.
+/// A secret, and how to reload it if it refers to files.
 #[derive(Debug)]
 pub(crate) enum Secret {
     /// A certificate.
@@ -270,7 +270,7 @@ pub(crate) enum Secret {
     Trust(TrustAnchors, SecretFiles<TrustAnchors>),
 }
 
-/// The secret `name`.
+/// Compiles the secret `name`.
 pub(crate) fn secret(name: &str, bytes: &[u8]) -> Compiled<Secret> {
     let message: tls::Secret = super::read(ResourceType::Secret, bytes)?;
     same_name(name, &message.name).at("name")?;
@@ -289,8 +289,7 @@ pub(crate) fn secret(name: &str, bytes: &[u8]) -> Compiled<Secret> {
     }
 }
 
-/// The secrets in a file of resources, serialised, with their names; one that is none does not keep the others from being
-/// read.
+/// The secrets in a file of resources, encoded, with their names. One that is invalid does not affect the others.
 pub(crate) fn secrets_of(path: &Path) -> Compiled<impl Iterator<Item = Compiled<(String, Bytes)>>> {
     let response: DiscoveryResponse = bootstrap::read_message(path).map_err(|error| Refusal::new(error.to_string()))?;
     let secrets = response.resources.into_iter().map(|resource| {
@@ -300,7 +299,7 @@ pub(crate) fn secrets_of(path: &Path) -> Compiled<impl Iterator<Item = Compiled<
     Ok(secrets)
 }
 
-/// A certificate and its key.
+/// Compiles a certificate with its key.
 pub(crate) fn certificate(message: &TlsCertificate) -> Compiled<Certificate> {
     unset(message.private_key_provider.is_some(), "private_key_provider")?;
     unset(message.password.is_some(), "password")?;
@@ -320,7 +319,7 @@ pub(crate) fn certificate(message: &TlsCertificate) -> Compiled<Certificate> {
     Ok(Certificate::new(key.map_err(|error| Refusal::new(error.to_string()))?))
 }
 
-/// Roots and what else a validation context says of peers.
+/// Compiles the roots and other settings of a validation context.
 pub(crate) fn trust(context: &CertificateValidationContext) -> Compiled<TrustAnchors> {
     settings(context)?;
     let roots = needed(context.trusted_ca.as_ref()).at("trusted_ca")?;
@@ -346,7 +345,7 @@ pub(crate) fn trust(context: &CertificateValidationContext) -> Compiled<TrustAnc
     trust.map_err(|error| Refusal::new(error.to_string()))
 }
 
-/// The files a certificate is read from.
+/// The files of a certificate.
 fn certificate_files(message: TlsCertificate) -> SecretFiles<Certificate> {
     SecretFiles {
         paths: files([message.certificate_chain.as_ref(), message.private_key.as_ref()]),
@@ -354,7 +353,7 @@ fn certificate_files(message: TlsCertificate) -> SecretFiles<Certificate> {
     }
 }
 
-/// The files that trust anchors are read from.
+/// The files of trust anchors.
 fn trust_files(message: CertificateValidationContext) -> SecretFiles<TrustAnchors> {
     SecretFiles {
         paths: files([message.trusted_ca.as_ref(), message.crl.as_ref()]),

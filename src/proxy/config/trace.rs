@@ -1,4 +1,4 @@
-//! Tracing.
+//! Compiling tracing.
 
 use std::sync::Arc;
 
@@ -25,7 +25,7 @@ use crate::xds::pb::trace::{CustomTag, OpenTelemetryConfig, custom_tag, tracing}
 use crate::xds::pb::types::fractional_percent::DenominatorType;
 use crate::xds::pb::types::{FractionalPercent, Percent};
 
-/// Envoy's, where nothing is said.
+/// Envoy's default.
 const MAX_PATH: u32 = 256;
 const MAX_WAITING: u32 = 1024;
 const ALWAYS_ON: &str = "envoy.extensions.tracers.opentelemetry.samplers.v3.AlwaysOnSamplerConfig";
@@ -33,7 +33,7 @@ const PARENT_BASED: &str = "envoy.extensions.tracers.opentelemetry.samplers.v3.P
 const TRACE_ID_RATIO: &str = "envoy.extensions.tracers.opentelemetry.samplers.v3.TraceIdRatioBasedSamplerConfig";
 const SERVICE_NAME: &str = "unknown_service:envoy";
 
-/// What a connection manager of a listener says. `child_spans`: the router makes a span of every attempt.
+/// Compiles a connection manager's tracing. `child_spans`: whether the router makes a span for each attempt.
 pub(super) fn tracing(
     message: &hcm::Tracing,
     direction: Direction,
@@ -77,7 +77,7 @@ pub(super) fn tracing(
     })
 }
 
-/// What a route says; none: nothing.
+/// Compiles a route's tracing; `None`: it has none.
 pub(super) fn route(message: &route::Route) -> Compiled<Option<Arc<RouteTracing>>> {
     let mut compiled = RouteTracing::default();
     if let Some(decorator) = &message.decorator {
@@ -264,7 +264,7 @@ fn http(service: &HttpService, names: &mut Names) -> Compiled<Exporter> {
     })
 }
 
-/// The names of a node that spans tell.
+/// The names of the node that spans carry.
 pub(crate) fn node(bootstrap: &crate::xds::pb::bootstrap::Bootstrap) -> NodeNames {
     let node = bootstrap.node.as_ref();
     let zone = node

@@ -1,4 +1,4 @@
-//! Plain values as protobuf writes them.
+//! Conversion of plain protobuf values.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -18,17 +18,17 @@ use crate::xds::pb::types::FractionalPercent;
 use crate::xds::pb::types::fractional_percent::DenominatorType;
 use crate::xds::pb::wkt;
 
-/// Envoy's, where nothing is said.
+/// Envoy's default.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// A duration; negative ones are none.
+/// A duration; negative ones become zero.
 pub(crate) fn duration(value: &wkt::Duration) -> Duration {
     let seconds = u64::try_from(value.seconds).unwrap_or(0);
     let nanos = u32::try_from(value.nanos).unwrap_or(0);
     Duration::new(seconds, nanos.min(999_999_999))
 }
 
-/// A duration of which zero means "no limit", with what holds where nothing is said.
+/// A duration of which zero means no limit; `default` if unset.
 pub(crate) fn limit(value: Option<&wkt::Duration>, default: Option<Duration>) -> Option<Duration> {
     match value {
         None => default,
@@ -36,7 +36,7 @@ pub(crate) fn limit(value: Option<&wkt::Duration>, default: Option<Duration>) ->
     }
 }
 
-/// How long something is waited for that is to come from the control plane; none: for ever.
+/// `initial_fetch_timeout`; `None`: no limit.
 pub(crate) fn fetch_timeout(source: Option<&ConfigSource>) -> Option<Duration> {
     limit(
         source.and_then(|source| source.initial_fetch_timeout.as_ref()),
@@ -44,17 +44,17 @@ pub(crate) fn fetch_timeout(source: Option<&ConfigSource>) -> Option<Duration> {
     )
 }
 
-/// A number, or what holds where nothing is said.
+/// A number; `default` if unset.
 pub(crate) fn number(value: Option<&wkt::UInt32Value>, default: u32) -> u32 {
     value.map_or(default, |value| value.value)
 }
 
-/// A truth value, or what holds where nothing is said.
+/// A boolean; `default` if unset.
 pub(crate) fn truth(value: Option<&wkt::BoolValue>, default: bool) -> bool {
     value.map_or(default, |value| value.value)
 }
 
-/// The message in an `Any`, which has to be of this type.
+/// Unpacks an `Any`, which must be of this type.
 pub(crate) fn unpack<M: Message + Name + Default>(any: &wkt::Any) -> Compiled<M> {
     let name = any.type_url.rsplit('/').next().unwrap_or_default();
     if name != M::full_name() {
@@ -63,7 +63,7 @@ pub(crate) fn unpack<M: Message + Name + Default>(any: &wkt::Any) -> Compiled<M>
     Ok(M::decode(&any.value[..])?)
 }
 
-/// Where an endpoint is.
+/// An endpoint's address or DNS name.
 pub(crate) fn target(address: Option<&Address>) -> Compiled<Target> {
     match address.and_then(|address| address.address.as_ref()) {
         Some(address::Address::Pipe(pipe)) => Ok(Target::Address(HostAddress::Unix(PathBuf::from(&pipe.path)))),
@@ -79,7 +79,7 @@ pub(crate) fn target(address: Option<&Address>) -> Compiled<Target> {
     }
 }
 
-/// An address, which must not be a name.
+/// An address, which must not be a DNS name.
 pub(crate) fn host_address(address: Option<&Address>) -> Compiled<HostAddress> {
     match target(address)? {
         Target::Address(address) => Ok(address),
@@ -97,7 +97,7 @@ fn port(specifier: Option<&PortSpecifier>) -> Compiled<u16> {
     }
 }
 
-/// A range of addresses.
+/// A range of IP addresses.
 pub(crate) fn cidr(range: &CidrRange) -> Compiled<IpNet> {
     let address: IpAddr = range
         .address_prefix
@@ -110,7 +110,7 @@ pub(crate) fn cidr(range: &CidrRange) -> Compiled<IpNet> {
         .at("prefix_len")
 }
 
-/// In which version of the PROXY protocol a host is told of a connection.
+/// The PROXY protocol version for hosts.
 pub(crate) fn proxy_header(config: &ProxyProtocolConfig) -> ProxyHeader {
     match config.version() {
         proxy_protocol_config::Version::V1 => ProxyHeader::V1,
@@ -128,7 +128,7 @@ pub(crate) fn per_million(fraction: &FractionalPercent) -> u32 {
     fraction.numerator.saturating_mul(scale).min(1_000_000)
 }
 
-/// The default of a fraction that Envoy's runtime could change; nothing can change it here.
+/// The default of a runtime fraction; there is no runtime to change it.
 pub(crate) fn runtime_per_million(fraction: Option<&RuntimeFractionalPercent>) -> Option<u32> {
     fraction
         .and_then(|fraction| fraction.default_value.as_ref())

@@ -1,4 +1,4 @@
-//! The commands of format strings and what they yield.
+//! The commands of format strings.
 
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
@@ -21,47 +21,47 @@ use crate::proxy::upstream::host::{Host, HostAddress};
 /// A command.
 #[derive(Clone, Debug)]
 pub(super) struct Command {
-    /// What it yields.
+    /// The source of its value.
     pub(super) source: Source,
-    /// The longest text.
+    /// The maximum length of its text.
     pub(super) max_len: Option<usize>,
 }
 
-/// What a command yields.
+/// The source of a command's value.
 #[derive(Clone, Debug)]
 pub(super) enum Source {
-    /// The same always, or nothing.
+    /// A constant, or nothing.
     Fixed(Option<Box<str>>),
-    /// A header of the request.
+    /// A request header.
     Request(HeaderSource),
-    /// A header of the response.
+    /// A response header.
     Response(HeaderSource),
-    /// A trailer of the response.
+    /// A response trailer.
     Trailer(HeaderSource),
-    /// When it began.
+    /// `%START_TIME%`.
     StartTime(TimeFormat),
-    /// When it is written down.
+    /// `%EMIT_TIME%`.
     EmitTime(TimeFormat),
-    /// The path, or a part of it.
+    /// The path, or parts of it.
     Path(PathSource),
-    /// A parameter of the query.
+    /// A query parameter.
     QueryParameter(Box<str>),
-    /// The whole query.
+    /// The query.
     Query,
-    /// From one moment to another.
+    /// The time between two events.
     Duration(DurationSource),
-    /// How many bytes the headers of the request have.
+    /// The size of the request headers.
     RequestSize,
-    /// The gRPC status, in one of three forms.
+    /// The gRPC status, in one of three formats.
     GrpcStatus(GrpcForm),
     /// Bytes on the wire.
     WireBytes(WireBytes),
-    /// Everything that takes no argument.
+    /// A command without arguments.
     Plain(for<'a> fn(&Context<'a>) -> Value<'a>),
 }
 
 impl Command {
-    /// What it yields here.
+    /// The value.
     pub(super) fn value<'a>(&'a self, context: &Context<'a>) -> Value<'a> {
         let value = match &self.source {
             Source::Fixed(value) => text(value.as_deref()),
@@ -104,7 +104,7 @@ impl Command {
     }
 }
 
-/// A text, if it is there and not empty.
+/// A string; missing if empty.
 pub(super) fn text(value: Option<&str>) -> Value<'_> {
     match value {
         Some(text) if !text.is_empty() => Value::Text(text.into()),
@@ -112,7 +112,7 @@ pub(super) fn text(value: Option<&str>) -> Value<'_> {
     }
 }
 
-/// A text that is made for it.
+/// An owned string; missing if empty.
 fn owned(value: Option<String>) -> Value<'static> {
     match value.filter(|text| !text.is_empty()) {
         Some(text) => Value::Text(text.into()),
@@ -150,7 +150,7 @@ fn number(value: impl Into<u64>) -> Value<'static> {
     Value::Number(value.into())
 }
 
-/// Envoy writes nothing at all for the port of a Unix domain socket.
+/// Envoy writes the empty string for the port of a Unix domain socket.
 fn port(address: &Address) -> Value<'static> {
     address.port().map_or(Value::Text("".into()), number)
 }
@@ -166,7 +166,7 @@ fn tls<'a>(context: &Context<'a>) -> Option<&'a PeerTls> {
 }
 
 impl Source {
-    /// A command without an argument, by its name.
+    /// The command without arguments with this name.
     pub(super) fn plain(name: &str) -> Option<Self> {
         let yields: for<'a> fn(&Context<'a>) -> Value<'a> = match name {
             "ACCESS_LOG_TYPE" => |c| {
@@ -179,7 +179,7 @@ impl Source {
             },
             "BYTES_RECEIVED" => |c| number(c.stream.bytes_received),
             "BYTES_SENT" => |c| number(c.stream.bytes_sent),
-            // Envoy writes nothing at all where these might say something and do not.
+            // Envoy writes the empty string where these have no value.
             "CUSTOM_FLAGS" | "DOWNSTREAM_DIRECT_LOCAL_ADDRESS_ENDPOINT_ID" | "DOWNSTREAM_LOCAL_ADDRESS_ENDPOINT_ID" => {
                 |_| Value::Text("".into())
             }
@@ -216,7 +216,7 @@ impl Source {
             "DOWNSTREAM_PEER_SUBJECT" => |c| text(tls(c).map(|tls| &*tls.subject)),
             "DOWNSTREAM_PEER_URI_SAN" => |c| joined(tls(c).map(|tls| &tls.uri_sans)),
             "DOWNSTREAM_REMOTE_ADDRESS" => |c| match c.stream.remote {
-                // Told by a proxy before us, which told no port.
+                // Told by `x-forwarded-for`, which has no port.
                 Some(ip) if Some(ip) != c.connection.remote.ip() => Value::Address(SocketAddr::new(ip, 0)),
                 Some(_) | None => address(&c.connection.remote),
             },
@@ -324,7 +324,7 @@ impl Source {
     }
 }
 
-/// A version of HTTP as Envoy writes it.
+/// Envoy's name of an HTTP version.
 pub(crate) fn protocol_name(version: Version) -> &'static str {
     match version {
         Version::HTTP_10 => "HTTP/1.0",
@@ -334,7 +334,7 @@ pub(crate) fn protocol_name(version: Version) -> &'static str {
     }
 }
 
-/// The request's id, or else one that a connection has for as long as it is there.
+/// `%STREAM_ID%`: the request id, or else a UUID that is the same for the whole connection.
 fn stream_id(context: &Context<'_>) -> String {
     if let Some(Ok(id)) = context.stream.request_id.as_ref().map(HeaderValue::to_str) {
         return id.to_owned();
@@ -344,35 +344,35 @@ fn stream_id(context: &Context<'_>) -> String {
     uuid(u128::from(context.connection.id) << 64 ^ begun.rotate_left(32))
 }
 
-/// Our own address on the connection to the host.
+/// The upstream local address.
 fn local(context: &Context<'_>) -> Option<SocketAddr> {
     context.stream.carried.borrow().as_ref()?.near.local
 }
 
-/// What the host showed in TLS.
+/// A TLS property of the host.
 fn of_host(context: &Context<'_>, of: impl FnOnce(&PeerTls) -> String) -> Value<'static> {
     let carried = context.stream.carried.borrow();
     owned(carried.as_ref().and_then(|carried| carried.near.tls.as_deref()).map(of))
 }
 
-/// Something of our own certificate.
+/// A property of our certificate.
 fn of_own(tls: &PeerTls, of: impl FnOnce(&Certificate) -> String) -> String {
     tls.own.as_deref().map(of).unwrap_or_default()
 }
 
-/// The number of the connection to the host, if there was one.
+/// The upstream connection id.
 fn connection_to_host(context: &Context<'_>) -> Option<u64> {
     Some(context.stream.carried.borrow().as_ref()?.near.id)
 }
 
-/// Whether a host was looked for, and one there was.
+/// Whether a host was looked for and found.
 fn has_upstream(context: &Context<'_>) -> bool {
     let stream = context.stream;
     stream.protocol.is_none() || stream.host.is_some() || stream.flags.contains(Flags::UPSTREAM_OVERFLOW)
 }
 
-/// The hosts that were tried, with commas between: of a TCP connection all; of a request the last, if there was a
-/// connection to it, as in Envoy.
+/// The attempted hosts, separated by commas: all for TCP; as in Envoy, only the last for requests, if it was connected
+/// to.
 fn attempted(context: &Context<'_>, show: fn(&Host) -> String) -> Value<'static> {
     let stream = context.stream;
     let last = stream.host.as_ref();
@@ -387,7 +387,7 @@ fn name_of(host: &Host) -> String {
     name.map_or_else(|| host.address.to_string(), str::to_owned)
 }
 
-/// Where the host is to which there is a connection.
+/// The upstream remote address, once connected.
 fn remote<'a>(context: &Context<'a>) -> Option<&'a HostAddress> {
     context.stream.carried.borrow().as_ref()?;
     Some(&context.stream.host.as_ref()?.address)

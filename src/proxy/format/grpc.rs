@@ -1,10 +1,10 @@
-//! gRPC statuses as commands of format strings write them.
+//! gRPC statuses in format strings.
 
 use std::borrow::Cow;
 
 use super::Value;
 
-/// How a gRPC status is written.
+/// Formats of a gRPC status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum GrpcForm {
     /// `NotFound`.
@@ -16,7 +16,7 @@ pub(super) enum GrpcForm {
 }
 
 impl GrpcForm {
-    /// A status in this form.
+    /// The status in this format.
     pub(super) fn of(self, status: i64) -> Value<'static> {
         match self {
             GrpcForm::Number => match u64::try_from(status) {
@@ -32,7 +32,7 @@ impl GrpcForm {
                     }
                     snake.push(letter.to_ascii_uppercase());
                 }
-                // It is the one name that is not two words.
+                // The only name that is not CamelCase.
                 Value::Text(if status == 0 { "OK".into() } else { snake.into() })
             }
         }

@@ -1,11 +1,11 @@
-//! Headers and pseudo-headers, as commands of format strings ask for them.
+//! Headers and pseudo-headers in format strings.
 
 use http::{HeaderMap, HeaderName};
 
 use super::command::text;
 use super::{Context, Value};
 
-/// A header, and another one for where it is missing.
+/// A header, and the one to use if it is missing.
 #[derive(Clone, Debug)]
 pub(super) struct HeaderSource {
     first: Header,
@@ -24,7 +24,7 @@ enum Header {
 }
 
 impl HeaderSource {
-    /// Reads `NAME` or `NAME?OTHER`.
+    /// Parses `NAME` or `NAME?OTHER`.
     pub(super) fn parse(text: &str) -> Result<Self, String> {
         let (first, second) = match text.split_once('?') {
             Some((first, second)) => (first, Some(second)),
@@ -36,7 +36,7 @@ impl HeaderSource {
         })
     }
 
-    /// Its value in `headers`, or in the request's line.
+    /// Its value in `headers`, or in the request's pseudo-headers.
     pub(super) fn of<'a>(&self, context: &Context<'a>, headers: Option<&'a HeaderMap>) -> Value<'a> {
         let value = self.first.of(context, headers);
         match (&self.second, value) {
@@ -80,7 +80,7 @@ impl Header {
     }
 }
 
-/// How many bytes headers have, pseudo-headers included.
+/// The size of headers in bytes, `pseudo` being that of the pseudo-headers.
 pub(super) fn size(headers: Option<&HeaderMap>, pseudo: usize) -> Value<'static> {
     let sizes = headers
         .into_iter()
@@ -90,7 +90,7 @@ pub(super) fn size(headers: Option<&HeaderMap>, pseudo: usize) -> Value<'static>
     Value::Number((bytes + pseudo) as u64)
 }
 
-/// How many bytes the pseudo-headers of a request have.
+/// The size of a request's pseudo-headers in bytes.
 pub(super) fn pseudo_size(context: &Context<'_>) -> usize {
     let Some(line) = context.request else {
         return 0;

@@ -1,4 +1,4 @@
-//! Reading format strings.
+//! Parsing format strings.
 
 use super::Part;
 use super::command::{Command, Source};
@@ -8,7 +8,7 @@ use super::request::{DurationSource, PathSource};
 use super::time::TimeFormat;
 use super::wire::WireBytes;
 
-/// The parts of a format string.
+/// Parses a format string into its parts.
 pub(super) fn parse(text: &str) -> Result<Vec<Part>, String> {
     let mut parts = Vec::new();
     let mut literal = String::new();
@@ -35,7 +35,7 @@ pub(super) fn parse(text: &str) -> Result<Vec<Part>, String> {
     Ok(parts)
 }
 
-/// Where the `%` stands that ends a command: not within its parentheses, which may hold `%` themselves.
+/// The position of the `%` that ends a command, which is not one within parentheses.
 fn command_end(text: &str) -> Option<usize> {
     let mut depth = 0_usize;
     text.char_indices().find_map(|(at, character)| {
@@ -49,7 +49,7 @@ fn command_end(text: &str) -> Option<usize> {
     })
 }
 
-/// `NAME`, `NAME(ARGUMENT)` or either with `:LENGTH`.
+/// Parses `NAME`, `NAME(ARGUMENT)`, or either with `:LENGTH`.
 fn command(text: &str) -> Result<Command, String> {
     let unknown = || format!("`%{text}%` is no command that is known");
     let (head, max_len) = match text
@@ -133,7 +133,7 @@ fn source(name: &str, argument: Option<&str>) -> Result<Option<Source>, String> 
             let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
             return Ok(Some(Source::Fixed(Some(name.into()))));
         }
-        // Nothing of the kind exists here.
+        // Nothing here sets these.
         "DYNAMIC_METADATA"
         | "FILTER_STATE"
         | "UPSTREAM_METADATA"
@@ -143,9 +143,9 @@ fn source(name: &str, argument: Option<&str>) -> Result<Option<Source>, String> 
         | "ROUNDTRIP_DURATION"
         | "TLS_JA3_FINGERPRINT"
         | "TLS_JA4_FINGERPRINT"
-        // What would say so are filters that there are not.
+        // Only filters that are not supported would set these.
         | "CONNECTION_TERMINATION_DETAILS"
-        // Only a listener's own log would know, and there is none.
+        // Only a listener's access log could show it, and there is none.
         | "DOWNSTREAM_TRANSPORT_FAILURE_REASON"
         | "VIRTUAL_CLUSTER_NAME" => {
             return Ok(Some(Source::Fixed(None)));

@@ -1,4 +1,4 @@
-//! Parts of a request's path, and time between moments of a stream, as commands of format strings ask for them.
+//! Parts of the request path and durations in format strings.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -13,19 +13,19 @@ pub(super) struct PathSource {
     original: Original,
 }
 
-/// Which path.
+/// Which path is meant.
 #[derive(Clone, Copy, Debug)]
 enum Original {
-    /// The one that the client asked for, if it was rewritten.
+    /// `ORIG`: the client's, if it was rewritten.
     Only,
-    /// The one that the host is asked for.
+    /// `PATH`: the upstream request's.
     Never,
-    /// The client's.
+    /// `ORIG_OR_PATH`: the client's.
     IfRewritten,
 }
 
 impl PathSource {
-    /// Reads `WQ` or `NQ`, and then `:ORIG`, `:PATH` or `:ORIG_OR_PATH`.
+    /// Parses `WQ` or `NQ`, followed by `:ORIG`, `:PATH` or `:ORIG_OR_PATH`.
     pub(super) fn parse(text: &str) -> Result<Self, String> {
         let (query, path) = text.split_once(':').unwrap_or((text, ""));
         Ok(Self {
@@ -66,7 +66,7 @@ fn original_path<'a>(context: &Context<'a>) -> Option<&'a str> {
     value.to_str().ok()
 }
 
-/// The value of a parameter of the query that the host is asked with, decoded; the first of several.
+/// A decoded query parameter of the upstream request; the first of several.
 pub(super) fn query_parameter<'a>(context: &Context<'a>, name: &str) -> Value<'a> {
     let found = query(context).and_then(|query| {
         let pairs = query.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")));
@@ -76,12 +76,12 @@ pub(super) fn query_parameter<'a>(context: &Context<'a>, name: &str) -> Value<'a
     found.map_or(Value::None, Value::Text)
 }
 
-/// The whole query that the host is asked with.
+/// The query of the upstream request.
 pub(super) fn query<'a>(context: &Context<'a>) -> Option<&'a str> {
     context.request?.path.split_once('?').map(|(_, query)| query)
 }
 
-/// With escapes as what they stand for. What is none stays as it is.
+/// Percent-decodes; invalid escapes stay.
 fn decoded(text: &str) -> Cow<'_, str> {
     let mut parts = text.split('%');
     let Some(first) = parts.next().filter(|first| first.len() < text.len()) else {
@@ -110,27 +110,27 @@ fn decoded(text: &str) -> Cow<'_, str> {
 pub(super) struct DurationSource {
     begin: Moment,
     end: Moment,
-    /// In how many nanoseconds it is counted.
+    /// The unit in nanoseconds.
     unit: u128,
 }
 
-/// A moment of a stream.
+/// An event of a stream.
 #[derive(Clone, Copy, Debug)]
 enum Moment {
-    /// The first byte of the request has come.
+    /// The first byte of the request was received.
     Start,
-    /// The last byte of the request has come.
+    /// The last byte of the request was received.
     RequestReceived,
-    /// The first byte of the host's answer has come.
+    /// The first byte of the response was received.
     Answered,
-    /// The first byte went to the client.
+    /// The first byte was sent to the client.
     FirstSent,
-    /// The last byte went to the client.
+    /// The last byte was sent to the client.
     LastSent,
 }
 
 impl DurationSource {
-    /// Reads `BEGIN:END` and then `:ms`, `:us` or `:ns`.
+    /// Parses `BEGIN:END` followed by `:ms`, `:us` or `:ns`.
     pub(super) fn parse(text: &str) -> Result<Self, String> {
         let parts: Vec<_> = text.split(':').collect();
         let (begin, end, unit) = match parts[..] {

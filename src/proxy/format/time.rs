@@ -1,4 +1,4 @@
-//! Points in time, in the words of `strftime` and Envoy's own for fractions of a second.
+//! Formatting times with `strftime` specifiers and Envoy's for fractions of a second.
 
 use std::cell::{LazyCell, RefCell};
 use std::fmt::{self, Write};
@@ -11,29 +11,29 @@ use time::{OffsetDateTime, UtcOffset};
 
 use super::write::Short;
 
-/// How a point in time is written.
+/// A time format.
 #[derive(Clone, Debug)]
 pub(super) struct TimeFormat {
     pieces: Vec<Piece>,
-    /// In this machine's time zone, not in UTC.
+    /// Whether in the local time zone instead of UTC.
     local: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Piece {
     Literal(Box<str>),
-    /// `%Y-%m-%dT%H:%M:%S` in UTC, which is in most formats and the same for all that happens in a second.
+    /// `%Y-%m-%dT%H:%M:%S` in UTC, which most formats contain; cached, as it is the same for a whole second.
     IsoSecond,
-    /// A letter of `strftime`.
+    /// A `strftime` specifier.
     Letter(char),
-    /// `%f`, `%3f`, …: digits of the fraction of a second.
+    /// `%f`, `%3f`, …: so many digits of the fraction of a second.
     Fraction(u32),
-    /// `%s` with digits: seconds since 1970, or thousandths and so on.
+    /// `%s`, `%3s`, …: time since 1970 in seconds, or in smaller units.
     Epoch(u32),
 }
 
 impl TimeFormat {
-    /// Reads a format; an empty one is ISO 8601 with milliseconds. Letters that are not known stand for themselves.
+    /// Parses a format; the empty one is ISO 8601 with milliseconds. Unknown specifiers stand for themselves.
     pub(super) fn parse(text: &str) -> Self {
         let text = if text.is_empty() {
             "%Y-%m-%dT%H:%M:%S.%3fZ"
@@ -80,7 +80,7 @@ impl TimeFormat {
         pieces
     }
 
-    /// The same in this machine's time zone, which an empty one says, too.
+    /// The same in the local time zone, which the empty format then shows.
     pub(super) fn parse_local(text: &str) -> Self {
         let text = if text.is_empty() {
             "%Y-%m-%dT%H:%M:%S.%3f%z"
@@ -93,9 +93,9 @@ impl TimeFormat {
         }
     }
 
-    /// Writes it.
+    /// Writes a time.
     pub(super) fn write(&self, out: &mut impl Write, at: SystemTime) -> fmt::Result {
-        /// This machine's zone, by `TZ` or `/etc/localtime`; UTC if it cannot be read.
+        /// The local zone, from `TZ` or `/etc/localtime`; UTC if that fails.
         static HERE: LazyLock<TimeZone> = LazyLock::new(|| TimeZone::try_system().unwrap_or(TimeZone::UTC));
         self.write_in(out, at, self.local.then(|| &*HERE))
     }
@@ -132,7 +132,7 @@ impl TimeFormat {
 /// Writes a second since 1970 as `2006-01-02T15:04:05`.
 fn write_iso_second(out: &mut impl Write, second: u64) -> fmt::Result {
     thread_local! {
-        /// The last that was written, and how.
+        /// The second that was written last, and its text.
         static LAST: RefCell<(u64, String)> = const { RefCell::new((0, String::new())) };
     }
     LAST.with_borrow_mut(|(last, text)| {
@@ -200,14 +200,14 @@ fn write_year(out: &mut impl Write, year: i32) -> fmt::Result {
     }
 }
 
-/// The last so many digits of a number.
+/// The last `count` digits of a number.
 fn digits(out: &mut impl Write, number: u32, count: usize) -> fmt::Result {
     let mut short = Short::default();
     short.push_digits(number, count);
     short.write(out)
 }
 
-/// Three numbers of two digits each.
+/// Three two-digit numbers with a separator.
 fn three(out: &mut impl Write, numbers: [u32; 3], between: u8) -> fmt::Result {
     let mut short = Short::default();
     for (at, number) in numbers.into_iter().enumerate() {

@@ -1,19 +1,19 @@
-//! Bytes on the wire, as commands of format strings ask for them.
+//! Bytes on the wire in format strings.
 
 use crate::proxy::connection::Stream;
 use crate::proxy::http::meter::Meter;
 
-/// `%DOWNSTREAM_WIRE_BYTES_RECEIVED%` and its like.
+/// `%DOWNSTREAM_WIRE_BYTES_RECEIVED%` and the like.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct WireBytes {
     upstream: bool,
     count: fn(&Meter) -> u64,
-    /// The same of a TCP connection, which has no headers.
+    /// The same for a TCP connection, which has no headers.
     of_tcp: fn(&Stream) -> u64,
 }
 
 impl WireBytes {
-    /// The command of a name, if it is one of these.
+    /// The command with this name, if it is one of these.
     pub(super) fn named(name: &str) -> Option<Self> {
         let (upstream, rest) = match name.strip_prefix("UPSTREAM_") {
             Some(rest) => (true, rest),
@@ -26,7 +26,7 @@ impl WireBytes {
             "HEADER_BYTES_SENT" => Meter::headers_sent,
             _ => return None,
         };
-        // What the client sends goes to the host.
+        // What is received from the client is sent to the host.
         let of_tcp: fn(&Stream) -> u64 = match (rest, upstream) {
             ("WIRE_BYTES_RECEIVED", false) | ("WIRE_BYTES_SENT", true) => |stream| stream.bytes_received,
             ("WIRE_BYTES_SENT", false) | ("WIRE_BYTES_RECEIVED", true) => |stream| stream.bytes_sent,

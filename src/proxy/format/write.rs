@@ -1,4 +1,4 @@
-//! Values as text, written where it is wanted: a line of a log is made of twenty of them.
+//! Writing values directly into their target: a log line consists of some twenty of them.
 
 use std::fmt::{self, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use super::Value;
 
 impl Value<'_> {
-    /// Writes it; nothing, if there is none.
+    /// Writes the value; nothing if it is missing.
     pub(super) fn write(&self, out: &mut impl Write) -> fmt::Result {
         match self {
             Value::None => Ok(()),
@@ -19,8 +19,8 @@ impl Value<'_> {
     }
 }
 
-/// Characters that are put together before they are written: formatting by the standard library takes several times as
-/// long, as it also pads and aligns.
+/// A small buffer for characters of one value: the formatting of the standard library, which also pads and aligns,
+/// takes several times as long.
 #[derive(Debug, Default)]
 pub(super) struct Short {
     bytes: [u8; Self::ROOM],
@@ -28,10 +28,10 @@ pub(super) struct Short {
 }
 
 impl Short {
-    /// What `255.255.255.255:65535` takes, and more.
+    /// Enough for `255.255.255.255:65535`.
     const ROOM: usize = 24;
 
-    /// Puts in a character of ASCII. What there is no room for is left out.
+    /// Adds an ASCII character; drops it if the buffer is full.
     pub(super) fn push(&mut self, byte: u8) {
         if let Some(place) = self.bytes.get_mut(self.len) {
             *place = byte;
@@ -39,7 +39,7 @@ impl Short {
         }
     }
 
-    /// Puts in the last so many digits of a number.
+    /// Adds the last `digits` digits of a number.
     pub(super) fn push_digits(&mut self, mut number: u32, digits: usize) {
         let end = (self.len + digits).min(Self::ROOM);
         for place in self.bytes[self.len..end].iter_mut().rev() {
@@ -74,7 +74,7 @@ impl Short {
         }
     }
 
-    /// Writes it.
+    /// Writes the buffer.
     pub(super) fn write(&self, out: &mut impl Write) -> fmt::Result {
         out.write_str(std::str::from_utf8(&self.bytes[..self.len]).unwrap_or_default())
     }
@@ -104,12 +104,12 @@ fn write_ip(out: &mut impl Write, ip: IpAddr) -> fmt::Result {
     short.write(out)
 }
 
-/// Writes text as it stands in a JSON string (RFC 8259 section 7).
+/// Escapes what is written to it as in a JSON string (RFC 8259 section 7).
 #[derive(Debug)]
 pub(crate) struct Escaped<'a>(&'a mut String);
 
 impl<'a> Escaped<'a> {
-    /// Writes a JSON string.
+    /// Writes a JSON string, quotes included.
     ///
     /// # Errors
     /// Those of `text`.

@@ -1,4 +1,4 @@
-//! A connection whose bytes are counted, and who closes it.
+//! A connection that counts its bytes and which side closes it.
 
 use std::io;
 use std::pin::Pin;
@@ -10,21 +10,21 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::Io;
 
-/// Bytes of connections, by Envoy's names. What TLS adds to them is not counted.
+/// Byte counters, by Envoy's names. TLS overhead is not counted.
 #[derive(Debug, Default)]
 pub(crate) struct ByteStats {
     /// `…_rx_bytes_total`.
     pub(crate) rx_total: AtomicU64,
-    /// `…_rx_bytes_buffered`: what was read last on each connection that is open. Envoy counts its buffer when it has
-    /// read and not when it has understood, so that this stays until more is read.
+    /// `…_rx_bytes_buffered`: the size of the last read of each open connection. As in Envoy, it is set by reading and
+    /// not by processing, so it stays until the next read.
     pub(crate) rx_buffered: AtomicU64,
     /// `…_tx_bytes_total`.
     pub(crate) tx_total: AtomicU64,
-    /// `…_tx_bytes_buffered`: what the peer did not take at once.
+    /// `…_tx_bytes_buffered`: what a peer has not taken at once.
     pub(crate) tx_buffered: AtomicU64,
 }
 
-/// Connections that are no more, by who has closed them.
+/// Closed connections, by the side that closed them.
 #[derive(Debug, Default)]
 pub(crate) struct Closings {
     /// `…_destroy_local`.
@@ -34,31 +34,31 @@ pub(crate) struct Closings {
 }
 
 impl Closings {
-    /// Counts one.
+    /// Counts a closed connection.
     pub(crate) fn count(&self, by_peer: bool) {
         let counter = if by_peer { &self.remote } else { &self.local };
         counter.fetch_add(1, Relaxed);
     }
 }
 
-/// Who counts a connection.
+/// Receives the counts of a connection.
 pub(crate) trait Counts {
-    /// Where its bytes are counted.
+    /// The byte counters.
     fn bytes(&self) -> &ByteStats;
 
-    /// It is closed: by the peer, if the peer's end was seen before.
+    /// The connection is closed; by the peer if its end was seen first.
     fn closed(&mut self, by_peer: bool);
 }
 
-/// The connection. It is closed when this is dropped.
+/// A counted connection. Dropping it closes it.
 #[derive(Debug)]
 pub(crate) struct Metered<C: Counts> {
     io: Io,
     counts: C,
-    /// This connection's part of what is buffered.
+    /// This connection's part of `rx_buffered`.
     rx_buffered: usize,
     tx_buffered: usize,
-    /// Whether the peer has ended it, or it broke.
+    /// Whether the peer has closed it, or it failed.
     peer_ended: bool,
 }
 
@@ -74,17 +74,17 @@ impl<C: Counts> Metered<C> {
         }
     }
 
-    /// Who counts it.
+    /// The receiver of the counts.
     pub(crate) fn counts(&mut self) -> &mut C {
         &mut self.counts
     }
 
-    /// Makes closing a TCP connection a reset, which also drops what is not sent yet.
+    /// Makes closing the TCP connection send a reset, which discards unsent data, too.
     pub(crate) fn reset_when_closed(&self) {
         self.io.reset_when_closed();
     }
 
-    /// So many bytes were read.
+    /// Counts bytes read.
     fn received(&mut self, read: &io::Result<usize>) {
         let bytes = match read {
             Ok(bytes) => *bytes,
@@ -96,7 +96,7 @@ impl<C: Counts> Metered<C> {
         change(&stats.rx_buffered, &mut self.rx_buffered, bytes);
     }
 
-    /// So many of these bytes were written.
+    /// Counts bytes written, and those that the peer has not taken.
     fn sent(&mut self, offered: usize, written: &Poll<io::Result<usize>>) {
         let bytes = match written {
             Poll::Ready(Ok(bytes)) => *bytes,
@@ -112,10 +112,10 @@ impl<C: Counts> Metered<C> {
     }
 }
 
-/// A part of a sum changes.
+/// Changes a connection's part of a gauge.
 fn change(sum: &AtomicU64, part: &mut usize, to: usize) {
     if *part != to {
-        // A sum wraps where it would be negative for a moment.
+        // Wraps if it is negative for a moment.
         sum.fetch_add((to as u64).wrapping_sub(*part as u64), Relaxed);
         *part = to;
     }

@@ -1,4 +1,4 @@
-//! What is read from a connection, into a buffer that the connections of a thread share while nothing comes on them.
+//! Reading into a buffer that idle connections of a thread share.
 
 use std::cell::Cell;
 use std::future::Future;
@@ -9,18 +9,18 @@ use std::task::{Context, Poll};
 use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt};
 
-/// What is read at once: little from who says little, more from who fills it. So long as there is room for the least,
-/// short messages share a buffer.
+/// Sizes of reads: small for connections that send little, growing as they fill it. As long as there is room for the
+/// smallest, short messages share a buffer.
 const LEAST: usize = 2 << 10;
 const USUAL: usize = 8 << 10;
 const MOST: usize = 64 << 10;
 
 thread_local! {
-    /// The buffer of this thread: a connection on which nothing happens has none.
+    /// The thread's spare read buffer: an idle connection holds none.
     static SHARED: Cell<BytesMut> = Cell::new(BytesMut::new());
 }
 
-/// How much is read from a connection next.
+/// The size of a connection's next read.
 #[derive(Debug)]
 pub(crate) struct Room(usize);
 
@@ -31,7 +31,7 @@ impl Default for Room {
 }
 
 impl Room {
-    /// Reads what has come, and says how much it was: nothing when the peer has sent all it will.
+    /// Reads; returns how many bytes were received, 0 at the end.
     pub(crate) fn poll_fill<I: AsyncRead + Unpin>(
         &mut self,
         cx: &mut Context<'_>,
@@ -51,7 +51,7 @@ impl Room {
             Poll::Ready(Ok(0)) => {}
             Poll::Ready(Ok(len)) if len == free => self.0 = (2 * self.0).min(MOST),
             Poll::Ready(Ok(_)) => self.0 = USUAL,
-            // TLS that ends without saying so.
+            // TLS that ends without close_notify.
             Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => return Poll::Ready(Ok(0)),
             Poll::Ready(Err(_)) => {}
             Poll::Pending => give_back(read),
@@ -60,7 +60,7 @@ impl Room {
     }
 }
 
-/// Gives a buffer back to the thread, if there is nothing in it: for the next connection of which something is read.
+/// Returns an empty buffer to the thread, for the next connection that reads.
 pub(crate) fn give_back(read: &mut BytesMut) {
     if read.is_empty() && read.capacity() > 0 {
         SHARED.set(std::mem::take(read));

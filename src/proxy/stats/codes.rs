@@ -1,18 +1,18 @@
-//! How often each status came, and each class of them.
+//! Counters of HTTP statuses and their classes.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-/// The statuses there are: 100 to 599.
+/// Counted statuses: 100 to 599.
 const FIRST: u16 = 100;
 const COUNT: usize = 500;
 
-/// Counters by status. They take memory from the first answer on.
+/// Counters by status, allocated with the first response.
 #[derive(Debug, Default)]
 pub(crate) struct Codes(OnceLock<Box<[AtomicU64]>>);
 
 impl Codes {
-    /// An answer came.
+    /// Counts a response.
     pub(crate) fn count(&self, status: u16) {
         let counters = self
             .0
@@ -22,7 +22,7 @@ impl Codes {
         }
     }
 
-    /// None came yet.
+    /// Resets the counters.
     pub(crate) fn reset(&self) {
         self.0
             .get()
@@ -31,7 +31,7 @@ impl Codes {
             .for_each(|counter| counter.store(0, Relaxed));
     }
 
-    /// The statuses that came, and how often.
+    /// The counters that are not zero.
     pub(crate) fn counted(&self) -> impl Iterator<Item = (u16, u64)> {
         let counters = self.0.get().into_iter().flatten();
         let counters = (FIRST..).zip(counters.map(|counter| counter.load(Relaxed)));
@@ -39,24 +39,24 @@ impl Codes {
     }
 }
 
-/// Counters by class: 1xx to 5xx.
+/// Counters by class, 1xx to 5xx.
 #[derive(Debug, Default)]
 pub(crate) struct Classes([AtomicU64; 5]);
 
 impl Classes {
-    /// An answer came.
+    /// Counts a response.
     pub(crate) fn count(&self, status: u16) {
         if let Some(class) = self.0.get(usize::from(status / 100).wrapping_sub(1)) {
             class.fetch_add(1, Relaxed);
         }
     }
 
-    /// None came yet.
+    /// Resets the counters.
     pub(crate) fn reset(&self) {
         self.0.iter().for_each(|class| class.store(0, Relaxed));
     }
 
-    /// How often each came.
+    /// The counters.
     pub(crate) fn counted(&self) -> [u64; 5] {
         self.0.each_ref().map(|class| class.load(Relaxed))
     }

@@ -1,4 +1,4 @@
-//! All statistics of what is in force.
+//! Collecting all statistics.
 
 use std::collections::HashSet;
 use std::sync::atomic::Ordering::Relaxed;
@@ -10,18 +10,18 @@ use crate::proxy::listener::{Listener, NetworkFilter};
 use crate::proxy::store::Published;
 use crate::proxy::trace::Tracer;
 
-/// What the process is at, as `server.state` counts it.
+/// `server.state`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum State {
     /// It serves.
     Live,
-    /// It is told to look unhealthy.
+    /// `/healthcheck/fail` was called.
     Draining,
-    /// It waits for its control plane.
+    /// The first configuration has not been received yet.
     Initializing,
 }
 
-/// Reads everything.
+/// Collects all statistics.
 pub(crate) fn collect(published: &Published, server: &ServerStats, state: State, now: Instant) -> Snapshot {
     let mut scribe = Scribe::default();
     self::server(&mut scribe, published, server, state, now);
@@ -30,7 +30,7 @@ pub(crate) fn collect(published: &Published, server: &ServerStats, state: State,
     scribe.snapshot
 }
 
-/// Lets every counter start from zero again.
+/// Resets all counters.
 pub(crate) fn reset(published: &Published, server: &ServerStats) {
     let mut scribe = Scribe {
         reset: true,
@@ -40,7 +40,7 @@ pub(crate) fn reset(published: &Published, server: &ServerStats) {
     things(&mut scribe, published);
 }
 
-/// What clusters, listeners and connection managers count.
+/// Collects the statistics of clusters, listeners and connection managers.
 fn things(scribe: &mut Scribe, published: &Published) {
     for slot in published.clusters.values() {
         if let Some(cluster) = slot.take() {
@@ -107,13 +107,13 @@ fn things(scribe: &mut Scribe, published: &Published) {
     }
 }
 
-/// One of the tracers, if there are any: all count together.
+/// Any of the tracers, as all share their statistics.
 fn tracer(published: &Published) -> Option<&Arc<Tracer>> {
     let mut managers = published.listeners.values().flat_map(|one| one.managers());
     managers.find_map(|manager| manager.tracing.as_ref()?.tracer.as_ref())
 }
 
-/// Envoy has no colons in the names of statistics.
+/// Envoy replaces colons in names of statistics.
 fn colons(name: &str) -> String {
     name.replace(':', "_")
 }
@@ -175,7 +175,7 @@ fn server(scribe: &mut Scribe, published: &Published, server: &ServerStats, stat
     scribe.add("logs_dropped", Kind::Counter, dropped);
 }
 
-/// The version as a number; Envoy shows its build's there.
+/// The version as a number; Envoy shows its build's commit here.
 fn version() -> u64 {
     let parts = env!("CARGO_PKG_VERSION").split('.');
     parts.fold(0, |version, part| version << 8 | part.parse::<u64>().unwrap_or(0))

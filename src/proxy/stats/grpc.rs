@@ -1,4 +1,4 @@
-//! What is counted of gRPC calls: `cluster.<name>.grpc.`
+//! gRPC statistics of a cluster: `cluster.<name>.grpc.`
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
@@ -7,16 +7,17 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use arc_swap::ArcSwapOption;
 
-/// The statuses that gRPC knows: 0 to 16.
+/// The statuses defined by gRPC: 0 to 16.
 const STATUSES: usize = 17;
 
-/// So many others are told apart, since hosts name them.
+/// How many undefined statuses have counters of their own: hosts choose them, so there must be a limit.
 const OTHERS: usize = 64;
 
-/// So many methods are told apart, since clients name them: calls of further ones are counted together.
+/// How many methods have counters of their own: clients choose them, so there must be a limit. Others are counted
+/// together.
 const METHODS: usize = 1024;
 
-/// The calls to a cluster. They take memory from the first call on.
+/// The gRPC calls of a cluster, allocated with the first call.
 #[derive(Debug, Default)]
 pub(crate) struct GrpcStats {
     together: OnceLock<Arc<CallStats>>,
@@ -24,7 +25,7 @@ pub(crate) struct GrpcStats {
 }
 
 impl GrpcStats {
-    /// Calls that are not told apart by their methods.
+    /// Calls that are not counted by method.
     pub(crate) fn together(&self) -> Arc<CallStats> {
         self.together.get_or_init(Arc::default).clone()
     }
@@ -44,11 +45,11 @@ impl GrpcStats {
             all.entry(method.into()).or_insert_with(|| new.clone());
             Some(Arc::new(all))
         });
-        // Another worker may have been the first.
+        // Another worker may have been faster.
         known().unwrap_or(new)
     }
 
-    /// All that is counted, each with what stands before its names.
+    /// All counters, each group with its prefix.
     pub(super) fn counted(&self) -> Vec<(String, Arc<CallStats>)> {
         let together = self.together.get().map(|calls| ("grpc.".to_owned(), calls.clone()));
         let methods = self.methods.load_full().unwrap_or_default();
@@ -60,7 +61,7 @@ impl GrpcStats {
     }
 }
 
-/// Calls that are counted together.
+/// Counters of calls.
 #[derive(Debug, Default)]
 pub(crate) struct CallStats {
     /// `request_message_count`.
@@ -71,12 +72,12 @@ pub(crate) struct CallStats {
     failure: AtomicU64,
     total: AtomicU64,
     statuses: [AtomicU64; STATUSES],
-    /// Those that gRPC does not know, which hosts hardly ever send.
+    /// Undefined statuses, which are rare.
     others: Mutex<BTreeMap<Box<str>, Arc<AtomicU64>>>,
 }
 
 impl CallStats {
-    /// A call ended with this status.
+    /// Counts a call that ended with this status.
     pub(crate) fn ended(&self, status: &str) {
         // As in Envoy, `05` is another status.
         let plain = status.len() == 1 || !status.starts_with(['0', '+']);
@@ -103,7 +104,7 @@ impl CallStats {
         }
     }
 
-    /// The counters that are not zero, by name: Envoy makes them when they are first needed.
+    /// The counters that are not zero: Envoy creates them on first use.
     pub(super) fn counters(&self, mut tell: impl FnMut(&str, &AtomicU64)) {
         let named = [
             ("success", &self.success),

@@ -1,6 +1,6 @@
-//! Distributions of times, in whole milliseconds as Envoy records them.
+//! Histograms of times, in whole milliseconds as Envoy records them.
 //!
-//! Buckets are those of Envoy's histograms, of two significant decimal digits; recording is one relaxed add.
+//! The buckets are those of Envoy's histograms, with two significant decimal digits; recording is one relaxed add.
 
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
@@ -11,11 +11,11 @@ use std::time::Duration;
 const EXACT: u64 = 100;
 /// Buckets of each power of ten above that: 10 to 99.
 const PER_DECADE: usize = 90;
-/// Powers of ten above [`EXACT`]: up to 9,999,999 ms, almost three hours. What is longer counts as that.
+/// Powers of ten above [`EXACT`]: up to 9,999,999 ms, almost three hours. Longer times count as that.
 const DECADES: usize = 5;
 const BUCKETS: usize = EXACT as usize + DECADES * PER_DECADE;
 
-/// Where Envoy's Prometheus output has its buckets, in milliseconds.
+/// Bucket bounds of Envoy's Prometheus output, in milliseconds.
 pub(crate) const BOUNDS: [f64; 19] = [
     0.5,
     1.0,
@@ -38,19 +38,19 @@ pub(crate) const BOUNDS: [f64; 19] = [
     3_600_000.0,
 ];
 
-/// The quantiles that Envoy prints, in per cent.
+/// The quantiles that Envoy prints, in percent.
 pub(crate) const QUANTILES: [f64; 10] = [0.0, 25.0, 50.0, 75.0, 90.0, 95.0, 99.0, 99.5, 99.9, 100.0];
 
-/// A distribution that is being recorded. It takes memory from the first value on.
+/// A histogram, allocated with the first value.
 #[derive(Debug, Default)]
 pub(crate) struct Histogram(OnceLock<Box<[AtomicU64]>>);
 
-/// A distribution as it was at some moment: how many values each bucket has, empty ones left out.
+/// The values of a histogram at one moment: counts by bucket, without empty ones.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Distribution(Vec<(usize, u64)>);
 
 impl Histogram {
-    /// Takes a time.
+    /// Records a time.
     pub(crate) fn record(&self, time: Duration) {
         let buckets = self
             .0
@@ -61,7 +61,7 @@ impl Histogram {
         }
     }
 
-    /// What it holds now.
+    /// The current values.
     pub(crate) fn distribution(&self) -> Distribution {
         let buckets = self.0.get().into_iter().flatten().enumerate();
         let counted = buckets.map(|(index, count)| (index, count.load(Relaxed)));
@@ -79,17 +79,17 @@ impl Distribution {
         Self(all.into_iter().collect())
     }
 
-    /// Whether it has no values.
+    /// Whether there are no values.
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// How many values it has.
+    /// The number of values.
     pub(crate) fn count(&self) -> u64 {
         self.0.iter().map(|(_, count)| count).sum()
     }
 
-    /// About their sum.
+    /// Their approximate sum.
     pub(crate) fn sum(&self) -> f64 {
         let parts = self.0.iter().map(|(index, count)| {
             let (low, width) = bounds(*index);
@@ -104,7 +104,7 @@ impl Distribution {
         below.map(|(_, count)| count).sum()
     }
 
-    /// About the value that this many per cent do not exceed; none if there are no values.
+    /// An approximate quantile; `None` without values.
     pub(crate) fn quantile(&self, percent: f64) -> Option<f64> {
         let rank = (percent / 100.0 * self.count() as f64).ceil().max(1.0);
         let mut before = 0.0;
@@ -133,8 +133,8 @@ fn bucket(millis: u64) -> usize {
     EXACT as usize + decade * PER_DECADE + (leading - 10) as usize
 }
 
-/// The least value of a bucket, and how wide it is: Envoy's buckets below 10 ms are tenths, of which whole
-/// milliseconds hit each tenth.
+/// The lower bound and the width of a bucket. Envoy's buckets below 10 ms are tenths, of which whole milliseconds hit
+/// the first.
 fn bounds(index: usize) -> (f64, f64) {
     match index {
         0 => (0.0, 0.0),

@@ -1,25 +1,25 @@
-//! How much memory the process has.
+//! Memory statistics of the process.
 
 use serde_json::{Value, json};
 
-/// Bytes.
+/// In bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Memory {
-    /// Of its own: neither files nor shared.
+    /// Private memory.
     pub(crate) allocated: u64,
-    /// Data and stack, as far as reserved.
+    /// Reserved data and stack.
     pub(crate) heap: u64,
-    /// All that is in memory.
+    /// Resident memory.
     pub(crate) resident: u64,
 }
 
-/// Reads it from `/proc`; nothing where there is none.
+/// Reads them from `/proc`; zero where there is none.
 pub(crate) fn read() -> Memory {
     let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
     parse(&statm, rustix::param::page_size() as u64)
 }
 
-/// `size resident shared text lib data dt`, in pages.
+/// Parses `size resident shared text lib data dt`, in pages.
 fn parse(statm: &str, page_size: u64) -> Memory {
     let pages: Vec<u64> = statm
         .split_whitespace()
@@ -33,7 +33,7 @@ fn parse(statm: &str, page_size: u64) -> Memory {
     }
 }
 
-/// `envoy.admin.v3.Memory`; what only Envoy's allocator knows is 0.
+/// `envoy.admin.v3.Memory`; what only Envoy's allocator tells is 0.
 pub(crate) fn json() -> Value {
     let memory = read();
     json!({

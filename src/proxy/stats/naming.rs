@@ -1,4 +1,4 @@
-//! Which statistics are shown, and how their names become labels (`stats_config`).
+//! Which statistics are shown, and how tags are extracted from their names (`stats_config`).
 
 use std::borrow::Cow;
 use std::sync::LazyLock;
@@ -7,8 +7,8 @@ use regex::Regex;
 
 use crate::proxy::matcher::StringMatcher;
 
-/// Envoy's own labels, which hold unless the bootstrap says otherwise: the first group is cut out of the name, the
-/// second is the value. Names with dots are cut at their first one, as in Envoy.
+/// Envoy's default tags: the first group is removed from the name, the second is the value. As in Envoy, names with
+/// dots are cut at the first dot.
 const DEFAULT_LABELS: [(&str, &str); 13] = [
     ("envoy.response_code", r"_rq(_(\d{3}))$"),
     ("envoy.response_code_class", r"_rq_((\d))xx$"),
@@ -34,14 +34,14 @@ const DEFAULT_LABELS: [(&str, &str); 13] = [
     ("envoy.worker_id", r"^listener\..*\.((worker_\d+)\.)"),
 ];
 
-/// How statistics are shown.
+/// Naming of statistics.
 #[derive(Debug)]
 pub(crate) struct Naming {
     labels: Vec<Label>,
     shown: Shown,
 }
 
-/// A label.
+/// A tag.
 #[derive(Clone, Debug)]
 pub(crate) struct Label {
     name: String,
@@ -55,10 +55,11 @@ enum LabelValue {
 }
 
 impl Label {
-    /// What the first group of this matches is cut out of the name; the second, or else the first, is the value.
+    /// A tag extracted by a regular expression: the first group is removed from the name; the second, or else the
+    /// first, is the value.
     ///
     /// # Errors
-    /// When it is no regular expression.
+    /// If the pattern is invalid.
     pub(crate) fn cut(name: &str, pattern: &str) -> Result<Self, regex::Error> {
         Ok(Self {
             name: name.to_owned(),
@@ -66,7 +67,7 @@ impl Label {
         })
     }
 
-    /// A label that all statistics have.
+    /// A tag with a fixed value.
     pub(crate) fn fixed(name: &str, value: &str) -> Self {
         Self {
             name: name.to_owned(),
@@ -74,13 +75,13 @@ impl Label {
         }
     }
 
-    /// Envoy's own label of this name.
+    /// Envoy's default tag with this name.
     pub(crate) fn of_envoy(name: &str) -> Option<Self> {
         DEFAULTS.iter().find(|label| label.name == name).cloned()
     }
 }
 
-/// [`DEFAULT_LABELS`], compiled. One that is no regular expression would be left out, which a test sees.
+/// [`DEFAULT_LABELS`], compiled. A test makes sure that all are valid.
 static DEFAULTS: LazyLock<Vec<Label>> = LazyLock::new(|| {
     let labels = DEFAULT_LABELS.iter();
     labels
@@ -88,30 +89,30 @@ static DEFAULTS: LazyLock<Vec<Label>> = LazyLock::new(|| {
         .collect()
 });
 
-/// Which are shown.
+/// Which statistics are shown.
 #[derive(Debug)]
 pub(crate) enum Shown {
     /// All.
     All,
     /// None.
     None,
-    /// Those that match one of these.
+    /// Those that match any of these.
     Only(Vec<StringMatcher>),
     /// Those that match none of these.
     Except(Vec<StringMatcher>),
 }
 
-/// A name taken apart.
+/// A name with its tags extracted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Labelled {
-    /// The name without what became labels.
+    /// The name without the tags.
     pub(crate) name: String,
     /// Names and values.
     pub(crate) labels: Vec<(String, String)>,
 }
 
 impl Naming {
-    /// Envoy's own labels if they are wanted, then these.
+    /// Envoy's default tags if wanted, then these.
     pub(crate) fn new(envoys: bool, own: Vec<Label>, shown: Shown) -> Self {
         let mut labels: Vec<_> = DEFAULTS.iter().filter(|_| envoys).cloned().collect();
         labels.extend(own);
@@ -129,7 +130,7 @@ impl Naming {
         }
     }
 
-    /// Takes a name apart.
+    /// Extracts the tags of a name.
     pub(crate) fn labelled(&self, name: &str) -> Labelled {
         let mut cuts = Vec::new();
         let mut labels = Vec::new();
@@ -157,7 +158,7 @@ impl Naming {
     }
 }
 
-/// A name as Prometheus takes it.
+/// A name with the characters that Prometheus allows.
 pub(crate) fn sanitized(name: &str) -> Cow<'_, str> {
     let allowed = |char: char| char.is_ascii_alphanumeric() || char == '_';
     if name.chars().all(allowed) {

@@ -1,4 +1,4 @@
-//! `/stats/prometheus`: the text format of Prometheus, with Envoy's names.
+//! `/stats/prometheus`: the Prometheus text format, with Envoy's names.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -7,10 +7,10 @@ use super::histogram::{BOUNDS, Distribution};
 use super::naming::{Naming, sanitized};
 use super::{Kind, Snapshot};
 
-/// One sample of a name each: labels and value.
+/// The samples of each name: labels and value.
 type Samples<T> = BTreeMap<String, Vec<(String, T)>>;
 
-/// All of it: counters, gauges, histograms, each by name.
+/// Renders counters, gauges and histograms, each sorted by name.
 pub(crate) fn render(snapshot: &Snapshot, naming: &Naming) -> String {
     let mut out = String::new();
     numbers(&mut out, snapshot, naming, Kind::Counter, "counter");
@@ -18,7 +18,7 @@ pub(crate) fn render(snapshot: &Snapshot, naming: &Naming) -> String {
     let histograms = snapshot.histograms.iter();
     let histograms = histograms.map(|(name, distribution)| (&**name, distribution));
     for (name, samples) in named(naming, histograms) {
-        // Writing to a text cannot fail.
+        // Writing to a string cannot fail.
         let _ = writeln!(out, "# TYPE {name} histogram");
         for (labels, distribution) in samples {
             histogram(&mut out, &name, &labels, distribution);
@@ -62,7 +62,7 @@ fn histogram(out: &mut String, name: &str, labels: &str, distribution: &Distribu
     let _ = writeln!(out, "{name}_count{{{labels}}} {count}");
 }
 
-/// A label's value between quotes.
+/// Escapes a label value.
 fn escaped(value: &str) -> String {
     value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
 }

@@ -1,4 +1,4 @@
-//! What each thing counts, by Envoy's names.
+//! The statistics of each kind of object, by Envoy's names.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering::Relaxed;
@@ -18,7 +18,7 @@ use crate::proxy::trace::TracerStats;
 use crate::proxy::upstream::breaker::{Breaker, Limit};
 use crate::proxy::upstream::cluster::{Answers, Cluster, ClusterStats};
 
-/// The name of Envoy's counter for each class of statuses.
+/// Envoy's counter names of status classes.
 const CLASSES: [&str; 5] = ["rq_1xx", "rq_2xx", "rq_3xx", "rq_4xx", "rq_5xx"];
 
 impl Scribe {
@@ -46,7 +46,7 @@ impl Scribe {
         self.counter("tracing.service_forced", &tracing.service_forced);
         self.counter("tracing.client_enabled", &tracing.client_enabled);
         self.counter("tracing.not_traceable", &tracing.not_traceable);
-        // Health checks are answered before it is decided.
+        // Health checks are answered before the decision.
         self.add("tracing.health_check", Kind::Counter, 0);
         self.counter("fault.aborts_injected", &stats.aborts_injected);
         self.counter("fault.delays_injected", &stats.delays_injected);
@@ -70,7 +70,7 @@ impl Scribe {
         }
     }
 
-    /// Connections that are no more: all, those that we have closed, and those that the peer has.
+    /// Closed connections: all, those closed by us, and those closed by the peer.
     fn closings(&mut self, prefix: &str, suffix: &str, closings: &Closings) {
         let all = closings.local.load(Relaxed) + closings.remote.load(Relaxed);
         self.add(&format!("{prefix}{suffix}"), Kind::Counter, all);
@@ -144,7 +144,7 @@ impl Scribe {
         self.counter("ok", &stats.ok);
         self.counter("rate_limited", &stats.rate_limited);
         self.counter("enforced", &stats.enforced);
-        // Descriptors would have that mode.
+        // Only descriptors have a shadow mode.
         self.add("shadow_mode", Kind::Counter, 0);
     }
 
@@ -157,7 +157,7 @@ impl Scribe {
         self.counter("upstream_rq_retry_limit_exceeded", &stats.rq_retry_limit_exceeded);
         self.counter("upstream_rq_timeout", &stats.rq_timeout);
         let Answers { classes, codes, time } = &stats.answers;
-        // Like Envoy, which makes these when they are first needed.
+        // Like Envoy, which creates these on first use.
         let all = classes.counted();
         if all.iter().any(|count| *count > 0) {
             self.add("upstream_rq_completed", Kind::Counter, all.iter().sum());
@@ -204,7 +204,7 @@ impl Scribe {
         self.add("membership_healthy", Kind::Gauge, healthy as u64);
         let degraded = set.hosts.iter().filter(|host| host.degraded()).count();
         self.add("membership_degraded", Kind::Gauge, degraded as u64);
-        // There is no active health check by which a host could be left out.
+        // There are no active health checks that could exclude hosts.
         self.add("membership_excluded", Kind::Gauge, 0);
         self.counter("membership_change", &cluster.stats.membership_change);
         self.counter("update_success", &cluster.stats.update_success);
@@ -214,7 +214,7 @@ impl Scribe {
             self.gauge("outlier_detection.ejections_active", &stats.ejections_active);
             let mut tell = |name: &str, counter: &_| self.counter(&format!("outlier_detection.{name}"), counter);
             stats.ejections.counters(&mut tell);
-            // Hosts that are degraded are told so by whoever knows them, and not found out.
+            // Only health information from EDS marks hosts as degraded.
             self.add("outlier_detection.ejections_detected_degradation", Kind::Counter, 0);
         }
         self.counter("default.total_match_count", &cluster.config.unmatched);
@@ -275,8 +275,8 @@ impl Scribe {
         self.counter("upstream_rq_pending_failure_eject", &stats.rq_pending_failure);
     }
 
-    /// Answers of both sorts together, and of each by itself as far as there are any: like Envoy, which makes the latter
-    /// when they are first needed.
+    /// Responses of both kinds together, and of each as far as there are any: like Envoy, which creates the latter on
+    /// first use.
     fn all_answers(&mut self, stats: &ClusterStats) {
         let Answers { classes, codes, time } = &stats.external;
         let own = &stats.internal;
@@ -318,7 +318,7 @@ impl Scribe {
         }
     }
 
-    /// Calls, and those of each method that is told apart.
+    /// gRPC calls, and those of methods with counters of their own.
     fn grpc(&mut self, stats: &GrpcStats) {
         for (prefix, calls) in stats.counted() {
             calls.counters(|name, counter| self.counter(&format!("{prefix}{name}"), counter));
@@ -340,7 +340,7 @@ impl Scribe {
         self.tls("client_ssl_socket_factory.upstream", &stats.ssl);
     }
 
-    /// `ssl.`, and what stands elsewhere in Envoy.
+    /// `ssl.`, and the counters that Envoy has outside of that.
     fn tls(&mut self, factory: &str, stats: &TlsStats) {
         self.counter("ssl.handshake", &stats.handshake);
         self.counter("ssl.session_reused", &stats.session_reused);
@@ -353,7 +353,7 @@ impl Scribe {
             &format!("{factory}_context_secrets_not_ready"),
             &stats.secrets_not_ready,
         );
-        // Like Envoy, which makes these when they are first needed.
+        // Like Envoy, which creates these on first use.
         for (name, counter) in stats.agreed().filter(|(_, counter)| counter.load(Relaxed) > 0) {
             self.counter(&format!("ssl.{name}"), counter);
         }
@@ -366,7 +366,8 @@ impl Scribe {
         }
     }
 
-    /// `cluster_manager.` or `listener_manager.`: `what` are they, and how updates are called.
+    /// `cluster_manager.` or `listener_manager.`: `what` is `cluster` or `listener`, `updates` the prefix of update
+    /// counters.
     pub(super) fn manager(&mut self, what: &str, updates: &str, stats: &ManagerStats) {
         self.counter(&format!("{what}_added"), &stats.added);
         self.counter(&format!("{what}_modified"), &stats.modified);

@@ -1,4 +1,4 @@
-//! `/stats` as text and as JSON.
+//! `/stats` as text and JSON.
 
 use std::fmt::Write;
 
@@ -7,11 +7,11 @@ use serde_json::{Value, json};
 use super::Snapshot;
 use super::histogram::{Distribution, QUANTILES};
 
-/// A line each: numbers first, then histograms.
+/// One line each: counters and gauges, then histograms.
 pub(crate) fn lines(snapshot: &Snapshot) -> String {
     let mut out = String::new();
     for metric in &snapshot.metrics {
-        // Writing to a text cannot fail.
+        // Writing to a string cannot fail.
         let _ = writeln!(out, "{}: {}", metric.name, metric.value);
     }
     for (name, distribution) in &snapshot.histograms {
@@ -20,8 +20,8 @@ pub(crate) fn lines(snapshot: &Snapshot) -> String {
     out
 }
 
-/// Each quantile as `P50(interval,cumulative)`. There are no intervals here: the first is `nan`, which Envoy prints
-/// for an interval without values.
+/// Each quantile as `P50(interval,cumulative)`. Intervals are not kept: the first is `nan`, as Envoy prints for an
+/// empty interval.
 fn quantiles(distribution: &Distribution) -> String {
     if distribution.is_empty() {
         return "No recorded values".to_owned();
@@ -33,7 +33,7 @@ fn quantiles(distribution: &Distribution) -> String {
     values.collect::<Vec<_>>().join(" ")
 }
 
-/// One object, as `format=json`.
+/// The output for `format=json`.
 pub(crate) fn json(snapshot: &Snapshot) -> Value {
     let metrics = snapshot.metrics.iter();
     let mut stats: Vec<_> = metrics
@@ -55,7 +55,7 @@ fn computed((name, distribution): &(String, Distribution)) -> Value {
     json!({"name": name, "values": values})
 }
 
-/// A whole number without a point.
+/// An integer without a decimal point.
 fn number(value: f64) -> Value {
     if value.fract() == 0.0 {
         json!(value as u64)

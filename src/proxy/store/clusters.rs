@@ -1,4 +1,4 @@
-//! Clusters: warming, live, gone.
+//! Clusters: warming, live, removed.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,31 +13,31 @@ use crate::proxy::upstream::cluster::{Cluster, Discovery};
 use crate::proxy::upstream::host::{Endpoints, HostSet, Target};
 use crate::xds::ResourceType;
 
-/// A cluster by name.
+/// A cluster with this name.
 #[derive(Debug)]
 pub(super) struct ClusterEntry {
     slot: Arc<Slot<Cluster>>,
     bytes: Bytes,
     live: Option<Arc<Cluster>>,
     warming: Option<WarmingCluster>,
-    /// From the bootstrap: the server can neither change nor remove it.
+    /// Whether it is static: the server can neither change nor remove it.
     fixed: bool,
 }
 
-/// A version that is not in force yet.
+/// A version that is not live yet.
 #[derive(Debug)]
 struct WarmingCluster {
     cluster: Arc<Cluster>,
-    /// Whether the hosts are known.
+    /// Whether its hosts are known.
     hosts: bool,
-    /// How long they are waited for; none: for ever.
+    /// How long they are waited for; `None`: for ever.
     timeout: Option<Duration>,
-    /// Since when it waits.
+    /// Since when it has been warming.
     since: Instant,
 }
 
 impl WarmingCluster {
-    /// How long what is missing is waited for.
+    /// The timeouts of what it waits for.
     fn waits(&self) -> impl Iterator<Item = Option<Duration>> {
         let hosts = (!self.hosts).then_some(self.timeout);
         let secrets = missing_secrets_of(&self.cluster).map(|(_, timeout)| timeout);
@@ -54,7 +54,7 @@ impl ClusterEntry {
         &self.slot
     }
 
-    /// Whether it is from the bootstrap.
+    /// Whether it is static.
     pub(super) fn is_fixed(&self) -> bool {
         self.fixed
     }
@@ -63,13 +63,13 @@ impl ClusterEntry {
         &self.bytes
     }
 
-    /// When the version that waits is served without what it waits for.
+    /// When the warming version becomes live without what it waits for.
     pub(super) fn deadline(&self) -> Option<Instant> {
         let warming = self.warming.as_ref()?;
         given_up_at(warming.since, warming.waits())
     }
 
-    /// What the version waits for that is not in force yet.
+    /// What the warming version waits for.
     pub(super) fn missing(&self) -> Vec<(ResourceType, &Name)> {
         let Some(warming) = &self.warming else {
             return Vec::new();
@@ -86,7 +86,7 @@ impl ClusterEntry {
         missing
     }
 
-    /// The names of the endpoints that its versions are found by.
+    /// The EDS service names of its versions.
     pub(super) fn endpoint_names(&self) -> impl Iterator<Item = &Name> {
         self.versions().filter_map(|cluster| match &cluster.config.discovery {
             Discovery::Eds(name) => Some(name),
@@ -99,7 +99,7 @@ impl ClusterEntry {
         self.live.iter().chain(warming)
     }
 
-    /// Gives every version whose discovery is this the endpoints.
+    /// Updates the endpoints of each version whose discovery `is` accepts.
     fn take_endpoints(&mut self, is: impl Fn(&Discovery) -> bool, endpoints: &Endpoints, now: Instant) {
         if let Some(live) = self.live.as_ref().filter(|live| is(&live.config.discovery)) {
             live.put_endpoints(endpoints, now);
@@ -114,7 +114,7 @@ impl ClusterEntry {
 }
 
 impl Store {
-    /// Takes a cluster. The same bytes once more change nothing.
+    /// Updates a cluster. An identical message changes nothing.
     ///
     /// # Errors
     /// Why it is refused.
@@ -122,7 +122,7 @@ impl Store {
         self.put_as(None, bytes, fixed, now)
     }
 
-    /// Takes a cluster under the name it was sent by.
+    /// Updates a cluster that was sent under this name.
     ///
     /// # Errors
     /// Why it is refused.
@@ -196,36 +196,36 @@ impl Store {
         self.stale = true;
     }
 
-    /// The addresses behind the names of a DNS cluster, each in the place of its name.
+    /// Updates the endpoints of a DNS cluster with the addresses of its names.
     pub(crate) fn put_resolved(&mut self, cluster: &str, endpoints: &Endpoints, now: Instant) {
         if let Some(entry) = self.clusters.get_mut(cluster) {
             entry.take_endpoints(|discovery| matches!(discovery, Discovery::Dns(_)), endpoints, now);
         }
     }
 
-    /// Does what clusters in force need done from time to time.
+    /// Runs the periodic maintenance of live clusters.
     pub(crate) fn upkeep(&self, now: Instant) {
         let live = self.clusters.values().filter_map(ClusterEntry::live);
         live.for_each(|cluster| cluster.upkeep(now));
     }
 
-    /// A cluster, in force or not.
+    /// The newest version of a cluster, live or warming.
     pub(crate) fn newest_cluster(&self, name: &str) -> Option<&Arc<Cluster>> {
         let entry = self.clusters.get(name)?;
         entry.versions().last()
     }
 
-    /// All clusters, each in its newest version, in force or not.
+    /// All clusters, each in its newest version, live or warming.
     pub(crate) fn newest_clusters(&self) -> impl Iterator<Item = &Arc<Cluster>> {
         self.clusters.values().filter_map(|entry| entry.versions().last())
     }
 
-    /// Hands endpoints that were put to the clusters that are found by them.
+    /// Passes updated endpoints on to the clusters that use them.
     pub(super) fn endpoints_came(&mut self, name: &str, now: Instant) {
         let kept = self.endpoints.get(name).and_then(Option::as_ref);
         let endpoints = kept.map(|kept| kept.value.clone()).unwrap_or_default();
         let is = |discovery: &Discovery| matches!(discovery, Discovery::Eds(wanted) if **wanted == *name);
-        // A cluster and its endpoints nearly always have the same name.
+        // A cluster nearly always has the name of its endpoints.
         match self
             .clusters
             .get_mut(name)
@@ -239,7 +239,7 @@ impl Store {
         }
     }
 
-    /// Puts clusters into force that are warm.
+    /// Makes clusters live that are warm.
     pub(super) fn settle_clusters(&mut self, now: Instant) {
         let Self {
             clusters,
@@ -266,20 +266,19 @@ impl Store {
     }
 }
 
-/// When everything that is missing is waited for no more: with the last of it, and never if anything is waited for for
-/// ever.
+/// When the last of these timeouts has ended; never if one of them has no limit.
 pub(super) fn given_up_at(since: Instant, waits: impl Iterator<Item = Option<Duration>>) -> Option<Instant> {
     let ends: Option<Vec<_>> = waits.map(|timeout| since.checked_add(timeout?)).collect();
     ends?.into_iter().max()
 }
 
-/// Whether nothing is missing that is still waited for.
+/// Whether all of these timeouts have ended.
 pub(super) fn are_given_up(since: Instant, waits: impl Iterator<Item = Option<Duration>>, now: Instant) -> bool {
     let mut ends = waits.map(|timeout| since.checked_add(timeout?));
     ends.all(|end| end.is_some_and(|end| end <= now))
 }
 
-/// The secrets of a TLS context that have not come, and how long they are waited for.
+/// The secrets of a TLS context that have not been received, and their timeouts.
 pub(super) fn missing_secrets<'a>(
     certificate: Option<(&'a Arc<Slot<Certificate>>, Option<Duration>)>,
     verification: &'a Verification,

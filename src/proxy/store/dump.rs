@@ -1,4 +1,4 @@
-//! What there is, for whoever looks at it.
+//! A view of the store for `/config_dump` and `/init_dump`.
 
 use std::collections::BTreeSet;
 
@@ -7,29 +7,29 @@ use bytes::Bytes;
 use super::{Name, Store};
 use crate::xds::ResourceType;
 
-/// A resource as it lies in the store.
+/// A resource in the store.
 #[derive(Clone, Debug)]
 pub(crate) struct Seen {
     /// Its type.
     pub(crate) kind: ResourceType,
     /// Its name.
     pub(crate) name: Name,
-    /// Its message; of a secret nothing.
+    /// Its message; empty for secrets.
     pub(crate) body: Bytes,
-    /// It is from the bootstrap.
+    /// Whether it is static.
     pub(crate) fixed: bool,
-    /// No version of it is in force yet.
+    /// Whether no version of it is live yet.
     pub(crate) warming: bool,
 }
 
-/// A cluster or listener of which a version is not in force yet.
+/// A warming cluster or listener.
 #[derive(Clone, Debug)]
 pub(crate) struct Waiting<'a> {
-    /// Which of the two.
+    /// Cluster or listener.
     pub(crate) kind: ResourceType,
     /// Its name.
     pub(crate) name: &'a Name,
-    /// What has not come that it needs. Endpoints of a cluster's own name may be the addresses of its hosts.
+    /// What it waits for. Endpoints with a cluster's own name may stand for DNS resolution.
     pub(crate) missing: Vec<(ResourceType, &'a Name)>,
 }
 
@@ -66,7 +66,7 @@ impl Store {
         clusters.chain(listeners).chain(routes).chain(secrets).collect()
     }
 
-    /// How many clusters or listeners have a version that is not in force yet.
+    /// The number of clusters or listeners that are warming.
     pub(crate) fn unready(&self, kind: ResourceType) -> usize {
         match kind {
             ResourceType::Cluster => self.warming.clusters.len(),
@@ -75,7 +75,7 @@ impl Store {
         }
     }
 
-    /// What those wait for.
+    /// What the warming ones wait for.
     pub(crate) fn waiting(&self) -> impl Iterator<Item = Waiting<'_>> {
         let clusters = self.warming.clusters.iter().filter_map(|name| {
             let missing = self.clusters.get(name)?.missing();

@@ -1,4 +1,4 @@
-//! What to ask the server for: it follows from what is there.
+//! Which resources to subscribe to, which follows from those there are.
 
 use std::collections::BTreeSet;
 
@@ -8,8 +8,8 @@ use crate::xds::ResourceType;
 use crate::xds::client::Interest;
 
 impl Store {
-    /// What is wanted of a type now. Clusters come first, and listeners only when the clusters are warm, so that nothing
-    /// is accepted that could not be forwarded.
+    /// The subscription for a type. Clusters come first, and listeners only when the clusters are live, so that no
+    /// request is accepted that could not be forwarded.
     pub(crate) fn interest(&self, kind: ResourceType) -> Interest {
         match kind {
             ResourceType::Cluster => Interest::All,
@@ -24,7 +24,7 @@ impl Store {
         }
     }
 
-    /// Forgets what nothing names any more.
+    /// Drops what is no longer referred to.
     pub(crate) fn sweep(&mut self) {
         self.names.routes.clear_unnamed();
         self.names.secrets.clear_unnamed();

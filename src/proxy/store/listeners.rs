@@ -1,4 +1,4 @@
-//! Listeners: warming, live, gone.
+//! Listeners: warming, live, removed.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,14 +12,14 @@ use crate::proxy::connection::Address;
 use crate::proxy::listener::{FilterChain, Listener};
 use crate::xds::ResourceType;
 
-/// A listener by name.
+/// A listener with this name.
 #[derive(Debug)]
 pub(super) struct ListenerEntry {
     bytes: Bytes,
     live: Option<Arc<Listener>>,
-    /// A version that is not in force yet, and since when it waits.
+    /// A version that is not live yet, and since when it has been warming.
     warming: Option<(Arc<Listener>, Instant)>,
-    /// From the bootstrap.
+    /// Whether it is static.
     fixed: bool,
 }
 
@@ -28,7 +28,7 @@ impl ListenerEntry {
         self.live.as_ref()
     }
 
-    /// Whether it is from the bootstrap.
+    /// Whether it is static.
     pub(super) fn is_fixed(&self) -> bool {
         self.fixed
     }
@@ -37,7 +37,7 @@ impl ListenerEntry {
         &self.bytes
     }
 
-    /// What the version waits for that is not in force yet.
+    /// What the warming version waits for.
     pub(super) fn missing(&self) -> Vec<(ResourceType, &Name)> {
         let listeners = self.warming.iter().map(|(listener, _)| &**listener);
         let mut missing = Vec::new();
@@ -50,7 +50,7 @@ impl ListenerEntry {
         missing
     }
 
-    /// When the version that waits is served without what it waits for.
+    /// When the warming version becomes live without what it waits for.
     pub(super) fn deadline(&self) -> Option<Instant> {
         let (listener, since) = self.warming.as_ref()?;
         given_up_at(*since, waits(listener))
@@ -58,8 +58,8 @@ impl ListenerEntry {
 }
 
 impl Store {
-    /// Compiles a listener. Nothing changes until it is handed to [`Store::put_listener`], for which its socket has to be
-    /// there. None: it is what is there already.
+    /// Compiles a listener. Nothing changes until it is passed to [`Store::put_listener`], for which its sockets must
+    /// be bound. `None`: nothing has changed.
     ///
     /// # Errors
     /// Why it is refused.
@@ -93,7 +93,7 @@ impl Store {
         Ok(Some(listener))
     }
 
-    /// Takes a compiled listener. Filter chains that are the same as before are kept.
+    /// Adds a compiled listener. Filter chains that have not changed are kept.
     pub(crate) fn put_listener(&mut self, mut listener: Listener, bytes: Bytes, fixed: bool, now: Instant) {
         let live = self.listeners.get(&listener.name).and_then(|entry| entry.live.clone());
         if let Some(live) = &live {
@@ -117,7 +117,7 @@ impl Store {
         self.warming.listeners.insert(name);
     }
 
-    /// Removes a listener; its connections end as soon as they can. Says whether there was one.
+    /// Removes a listener and drains its connections. Returns whether there was one.
     pub(crate) fn remove_listener(&mut self, name: &str) -> bool {
         if self.listeners.get(name).is_none_or(|entry| entry.fixed) {
             return false;
@@ -134,7 +134,7 @@ impl Store {
         true
     }
 
-    /// Connections of these listeners end as soon as they can.
+    /// Drains the connections of these listeners.
     pub(crate) fn drain_only<'a>(&'a self, those: impl Fn(&Listener) -> bool + 'a) -> impl Iterator<Item = &'a Name> {
         let live = self
             .listeners
@@ -147,21 +147,21 @@ impl Store {
         })
     }
 
-    /// Every connection ends as soon as it can.
+    /// Drains all connections.
     pub(crate) fn drain(&self) {
         let live = self.listeners.values().filter_map(ListenerEntry::live);
         live.flat_map(|live| live.filter_chains())
             .for_each(|chain| chain.draining.begin());
     }
 
-    /// Connections that are open.
+    /// The number of open connections.
     pub(crate) fn connections(&self) -> u64 {
         let live = self.listeners.values().filter_map(ListenerEntry::live);
         live.map(|live| live.stats.cx_active.load(std::sync::atomic::Ordering::Relaxed))
             .sum()
     }
 
-    /// Puts listeners into force that are warm.
+    /// Makes listeners live that are warm.
     pub(super) fn settle_listeners(&mut self, now: Instant) -> Changes {
         let mut changes = Changes::default();
         let Self { listeners, warming, .. } = self;
@@ -190,14 +190,14 @@ impl Store {
     }
 }
 
-/// How long what a listener misses is waited for.
+/// The timeouts of what a listener waits for.
 fn waits(listener: &Listener) -> impl Iterator<Item = Option<Duration>> {
     let routes = listener.managers().filter(|manager| manager.routes.get().is_none());
     let routes = routes.map(|manager| manager.routes_timeout);
     missing_secrets_of(listener).map(|(_, timeout)| timeout).chain(routes)
 }
 
-/// The secrets that have not come, and how long they are waited for.
+/// The secrets that have not been received, and their timeouts.
 fn missing_secrets_of(listener: &Listener) -> impl Iterator<Item = (&Name, Option<Duration>)> {
     let contexts = listener.filter_chains().filter_map(|chain| chain.tls.as_ref());
     contexts.flat_map(|tls| missing_secrets(Some((&tls.certificate, tls.certificate_timeout)), &tls.verification))

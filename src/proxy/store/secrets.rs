@@ -1,4 +1,4 @@
-//! Secrets, and the files that they come from.
+//! Secrets, and the files that contain them.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use crate::proxy::config::{self, At, Compiled, Refusal};
 use crate::proxy::tls::{Look, look};
 use crate::xds::client::Interest;
 
-/// How a file looked when it was read, and what was looked for in it.
+/// A file as it was when read, and which secrets were looked for in it.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Reading {
     look: Option<Look>,
@@ -19,7 +19,7 @@ pub(super) struct Reading {
 }
 
 impl Store {
-    /// Takes a certificate or trust anchors.
+    /// Updates a certificate or trust anchors.
     ///
     /// # Errors
     /// Why they are refused.
@@ -41,8 +41,7 @@ impl Store {
         Ok(())
     }
 
-    /// Reads again what has changed in files: secrets, and files that secrets lie in. Says whether a secret came that may
-    /// have been waited for.
+    /// Reloads secrets whose files have changed. Returns whether a secret has arrived that may have been waited for.
     pub(crate) fn refresh_files(&mut self) -> bool {
         self.files.refresh();
         let sources = self.names.secrets.sources();
@@ -88,7 +87,7 @@ impl Store {
         Refusal::none_of(refused)
     }
 
-    /// What is wanted of a source.
+    /// The subscription at a source of secrets.
     pub(crate) fn secret_interest(&self, source: &SecretSource) -> Interest {
         Interest::Names(self.secret_names(source))
     }
@@ -98,7 +97,7 @@ impl Store {
         places.iter().flat_map(|places| places.named()).cloned().collect()
     }
 
-    /// The servers that are asked for secrets on streams of their own.
+    /// The servers with SDS streams of their own.
     pub(crate) fn secret_servers(&self) -> impl Iterator<Item = &Arc<ApiSource>> {
         self.names.secrets.sources().filter_map(|source| match source {
             SecretSource::Server(server) => Some(server),

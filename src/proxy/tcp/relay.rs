@@ -1,7 +1,7 @@
-//! Bytes from one connection to another and back.
+//! Copying bytes between two connections, in both directions.
 //!
-//! A connection that is idle costs no buffer: each thread reads into one buffer of its own and writes from it at once.
-//! Only what the other side does not take is kept, and nothing more is read until it is gone.
+//! An idle connection holds no buffer: each thread reads into one buffer and writes from it at once. Only what the
+//! other side does not take is kept, and nothing more is read until that is written.
 
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
@@ -13,42 +13,42 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
-/// What is read at once, at most.
+/// Size of a read.
 const CHUNK: usize = 64 * 1024;
 
 thread_local! {
-    /// The buffer that this thread reads into.
+    /// The thread's read buffer.
     static CHUNK_BUFFER: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
-/// Which way bytes go.
+/// A direction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Way {
-    /// From the client to the host.
+    /// Client to host.
     Up,
-    /// From the host to the client.
+    /// Host to client.
     Down,
 }
 
-/// Why a relay ended before both sides had ended.
+/// Why copying ended early.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Broken {
-    /// Nothing went by for too long.
+    /// The idle timeout was reached.
     #[error("nothing went by for too long")]
     Idle,
-    /// The client's connection broke.
+    /// The downstream connection failed.
     #[error("the client: {0}")]
     Client(io::Error),
-    /// The host's connection broke.
+    /// The upstream connection failed.
     #[error("the host: {0}")]
     Host(io::Error),
 }
 
-/// Passes bytes on in both directions until both have ended, and says how many each time. An end is passed on, too: the
-/// other direction may go on.
+/// Copies bytes in both directions until both have ended, and reports their numbers. A half-close is passed on: the
+/// other direction may continue.
 ///
 /// # Errors
-/// When a connection breaks, or nothing has gone by for `idle`.
+/// If a connection fails, or no bytes were copied for `idle`.
 pub(crate) async fn relay<A, B>(
     client: &mut A,
     host: &mut B,
@@ -68,7 +68,7 @@ where
             moved += bytes;
             note(Way::Up, bytes);
         });
-        // What has come from the other side is passed on even if this one broke.
+        // What was received from the host is forwarded even if the client's direction failed.
         let down_ended = down.poll(cx, host, client, |bytes| {
             moved += bytes;
             note(Way::Down, bytes);
@@ -89,7 +89,7 @@ where
     .await
 }
 
-/// Whether a direction has ended.
+/// Whether a direction has failed.
 fn broken(
     ended: Poll<Result<(), FlowError>>,
     reading: fn(io::Error) -> Broken,
@@ -103,7 +103,7 @@ fn broken(
     }
 }
 
-/// Waits for a moment that may have moved since the timer was set. A timer is set anew only when it goes off.
+/// Waits until `due`, which may have moved since the timer was set. The timer is reset only when it fires.
 fn expired(cx: &mut Context<'_>, mut timer: Pin<&mut Sleep>, due: Instant) -> Poll<()> {
     while timer.as_mut().poll(cx).is_ready() {
         if due <= Instant::now() {
@@ -114,10 +114,10 @@ fn expired(cx: &mut Context<'_>, mut timer: Pin<&mut Sleep>, due: Instant) -> Po
     Poll::Pending
 }
 
-/// One direction.
+/// The state of one direction.
 #[derive(Debug, Default)]
 struct Flow {
-    /// What was read and not yet written, from `written` on.
+    /// Bytes read; those from `written` on are unwritten.
     held: Vec<u8>,
     written: usize,
     unflushed: bool,
@@ -131,7 +131,7 @@ enum FlowError {
 }
 
 impl Flow {
-    /// Moves what can be moved; ready when all has been moved and the end was passed on.
+    /// Copies what it can; ready when everything is copied and the end was passed on.
     fn poll<R, W>(
         &mut self,
         cx: &mut Context<'_>,
@@ -146,7 +146,7 @@ impl Flow {
         while !self.done {
             ready!(self.write_held(cx, to)).map_err(FlowError::Write)?;
             if self.ended {
-                // Who has gone away already need not be told.
+                // A peer that has gone needs no shutdown.
                 drop(ready!(Pin::new(&mut *to).poll_shutdown(cx)));
                 self.done = true;
                 break;
@@ -172,7 +172,7 @@ impl Flow {
         Poll::Ready(Ok(()))
     }
 
-    /// Reads once and writes what was read; keeps what is not taken.
+    /// Reads once and writes that; keeps what is not taken.
     fn pass_on<R, W>(
         &mut self,
         cx: &mut Context<'_>,
@@ -187,7 +187,7 @@ impl Flow {
         let mut buffer = ReadBuf::new(chunk);
         match ready!(Pin::new(from).poll_read(cx, &mut buffer)) {
             Ok(()) => {}
-            // TLS that ends without saying so.
+            // TLS that ends without close_notify.
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Poll::Ready(Ok(0)),
             Err(error) => return Poll::Ready(Err(FlowError::Read(error))),
         }

@@ -1,4 +1,4 @@
-//! One connection of a TCP proxy: a host for it, its bytes, and what is written down of it.
+//! One connection through the TCP proxy: choosing and connecting to a host, copying, access logs.
 
 use std::rc::Rc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -52,14 +52,14 @@ pub(crate) async fn serve(io: Io, proxy: &TcpProxy, connection: &Connection, dra
     session.log();
 }
 
-/// Why a connection was ended from outside.
+/// Why a connection is closed by the proxy.
 #[derive(Clone, Copy)]
 enum Cut {
     Duration,
     Drained,
 }
 
-/// A connection as far as it has got.
+/// The state of a connection.
 struct Session<'a> {
     proxy: &'a TcpProxy,
     connection: &'a Connection,
@@ -82,7 +82,8 @@ impl Session<'_> {
         }
     }
 
-    /// A connection to a host, which counts as one more that it is busy with. None: there is none, and why is written down.
+    /// Connects to a host, which then counts the connection as active. `None`: no host could be connected to, and the
+    /// reason is recorded.
     async fn connect(&mut self) -> Option<(Metered<Open>, Busy)> {
         for _ in 0..self.proxy.max_connect_attempts {
             let Some(cluster) = self.proxy.choose().and_then(|slot| slot.take()) else {
@@ -122,7 +123,7 @@ impl Session<'_> {
         self.fails(Flags::RETRY_LIMIT_EXCEEDED, "tcp_initializion_failure:0")
     }
 
-    /// There is no connection to a host, for this reason in Envoy's words.
+    /// Records why connecting failed, in Envoy's words.
     fn fails<T>(&mut self, flag: Flags, reason: &'static str) -> Option<T> {
         self.stream.flags.set(flag);
         self.stream.local_close = Some(reason);
@@ -138,7 +139,7 @@ impl Session<'_> {
         }
     }
 
-    /// One side broke, or both were silent for too long: a reset is passed on as one.
+    /// One side failed, or both were idle: a reset is passed on as a reset.
     fn broke(&mut self, broken: &Broken, client: &Metered<&TcpStats>, host: &Metered<Open>) {
         match broken {
             Broken::Idle => {

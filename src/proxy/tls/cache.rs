@@ -1,4 +1,4 @@
-//! What was made of secrets, until there are others.
+//! A cache of what was built from secrets, valid until they change.
 
 use std::io;
 use std::sync::Arc;
@@ -8,28 +8,28 @@ use arc_swap::{ArcSwapOption, Guard};
 use super::{Certificate, TrustAnchors};
 use crate::proxy::slot::Slot;
 
-/// A secret that is named and has not come.
+/// A secret has not been received yet.
 #[derive(Debug, thiserror::Error)]
 #[error("the secret `{0}` has not come")]
 pub(super) struct NotReady(Arc<str>);
 
-/// Something made of a version of the secrets.
+/// A configuration, and the secrets it was built from.
 #[derive(Debug)]
 pub(super) struct Made<C> {
     certificate: Option<Arc<Certificate>>,
     trust: Option<Arc<TrustAnchors>>,
-    /// What was made.
+    /// The configuration.
     pub(super) config: C,
 }
 
 impl<C> Made<C> {
-    /// Our own certificate.
+    /// Our certificate.
     pub(super) fn certificate(&self) -> Option<&Arc<Certificate>> {
         self.certificate.as_ref()
     }
 }
 
-/// What was made last.
+/// The last configuration.
 #[derive(Debug)]
 pub(super) struct Cache<C>(ArcSwapOption<Made<C>>);
 
@@ -40,11 +40,11 @@ impl<C> Default for Cache<C> {
 }
 
 impl<C> Cache<C> {
-    /// What was made of the secrets that lie in the slots now; made anew if it was made of others. Two threads may do
-    /// so at the same time: one of the two results stays.
+    /// The configuration for the present secrets, rebuilt if they have changed. Two threads may do so at the same time:
+    /// either result is kept.
     ///
     /// # Errors
-    /// When a secret is missing, or nothing can be made of them.
+    /// If a secret is missing, or the configuration cannot be built.
     pub(super) fn get(
         &self,
         certificate: Option<&Arc<Slot<Certificate>>>,

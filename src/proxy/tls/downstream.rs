@@ -1,4 +1,4 @@
-//! TLS towards clients.
+//! Downstream TLS.
 
 use std::io;
 use std::sync::Arc;
@@ -18,33 +18,33 @@ use crate::proxy::connection::PeerTls;
 use crate::proxy::io::Rewound;
 use crate::proxy::slot::Slot;
 
-/// TLS towards clients (`DownstreamTlsContext`).
+/// A downstream TLS context (`DownstreamTlsContext`).
 #[derive(Debug)]
 pub(crate) struct DownstreamTls {
     /// Our certificate.
     pub(crate) certificate: Arc<Slot<Certificate>>,
-    /// How long it is waited for; none: for ever.
+    /// How long SDS is waited for; `None`: for ever.
     pub(crate) certificate_timeout: Option<Duration>,
     /// How clients are verified.
     pub(crate) verification: Verification,
-    /// Whether clients must show a certificate.
+    /// `require_client_certificate`.
     pub(crate) require_client_certificate: bool,
-    /// Versions and suites.
+    /// Versions, cipher suites and groups.
     pub(crate) protocols: Protocols,
-    /// Protocols accepted, in order.
+    /// ALPN protocols, in order of preference.
     pub(crate) alpn: Vec<Vec<u8>>,
-    /// Whether the client's order of cipher suites holds, or ours.
+    /// `prefer_client_ciphers`.
     pub(crate) prefer_client_ciphers: bool,
-    /// Whether sessions may be resumed by tickets.
+    /// Whether sessions are resumed by tickets.
     pub(crate) resumption: bool,
     cache: Cache<Configs>,
 }
 
-/// The configurations of rustls for one state of the secrets.
+/// rustls configurations for one version of the secrets.
 #[derive(Debug)]
 pub(super) struct Configs {
     negotiating: Arc<ServerConfig>,
-    /// For clients that offer none of our protocols: rustls would refuse them, Envoy serves them without one.
+    /// Without ALPN, for clients that offer none of our protocols: rustls would refuse them, Envoy does not.
     silent: Arc<ServerConfig>,
 }
 
@@ -58,7 +58,7 @@ impl Configs {
         }
     }
 
-    /// The one for a client.
+    /// The configuration for a client.
     fn for_client(&self, hello: &ClientHello<'_>) -> Arc<ServerConfig> {
         let ours = &self.negotiating.alpn_protocols;
         let mut offered = hello.alpn().into_iter().flatten();
@@ -69,19 +69,19 @@ impl Configs {
     }
 }
 
-/// A connection on which the handshake is done.
+/// A connection after the handshake.
 #[derive(Debug)]
 pub(crate) struct Secured {
     /// The connection.
     pub(crate) stream: Box<TlsStream<Rewound>>,
-    /// What the client showed.
+    /// TLS properties of the client.
     pub(crate) peer: PeerTls,
-    /// The server name it asked for, lower case.
+    /// SNI, in lower case.
     pub(crate) sni: Option<Box<str>>,
 }
 
 impl DownstreamTls {
-    /// A context with this certificate, for clients that need not show one, with everything else as Envoy has it.
+    /// A context with this certificate and Envoy's defaults.
     pub(crate) fn new(certificate: Arc<Slot<Certificate>>) -> Self {
         Self {
             certificate,
@@ -96,10 +96,10 @@ impl DownstreamTls {
         }
     }
 
-    /// Does the handshake.
+    /// Performs the handshake.
     ///
     /// # Errors
-    /// When it fails or a secret is missing. There is nothing left to do with the connection but to close it.
+    /// If it fails or a secret is missing. The connection can then only be closed.
     pub(crate) async fn accept(&self, stream: Rewound, stats: &TlsStats) -> io::Result<Secured> {
         let result = self.handshake(stream, stats).await;
         result.inspect_err(|error| stats.failed(error))
@@ -120,7 +120,7 @@ impl DownstreamTls {
         })
     }
 
-    /// The configuration for the secrets of the moment.
+    /// The configuration for the present secrets.
     pub(super) fn made(&self) -> io::Result<Arc<Made<Configs>>> {
         let trust = self.verification.trust.as_ref();
         let make =
@@ -128,7 +128,7 @@ impl DownstreamTls {
         self.cache.get(Some(&self.certificate), trust, make)
     }
 
-    /// Tickets are sealed with a key of this configuration alone: none outlives the secrets under which it was given.
+    /// Tickets are encrypted with a key of this configuration: none outlives the secrets it was issued under.
     fn config(
         &self,
         certificate: Option<&Arc<Certificate>>,

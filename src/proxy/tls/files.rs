@@ -1,7 +1,7 @@
-//! Secrets that lie in files of this host: read again when the files change.
+//! Secrets in files, which are reloaded when the files change.
 //!
-//! The control thread looks at the files now and then. What is compared follows links, so that a
-//! directory that is swapped as a whole (Kubernetes does so) is seen too.
+//! The control thread looks at the files periodically. Symbolic links are followed, so that a directory that is swapped
+//! as a whole, as Kubernetes does, is noticed, too.
 
 use std::fmt;
 use std::os::unix::fs::MetadataExt;
@@ -12,11 +12,11 @@ use super::{Certificate, TrustAnchors};
 use crate::proxy::config::Compiled;
 use crate::proxy::slot::Slot;
 
-/// Where a secret is read from, and how.
+/// How a secret is read from files.
 pub(crate) struct SecretFiles<T> {
-    /// The files; none if the secret lies in its message.
+    /// The files; empty if the secret is inline.
     pub(crate) paths: Vec<PathBuf>,
-    /// Reads it once more.
+    /// Reads it again.
     pub(crate) read: Box<dyn Fn() -> Compiled<T> + Send>,
 }
 
@@ -26,14 +26,14 @@ impl<T> fmt::Debug for SecretFiles<T> {
     }
 }
 
-/// The secrets that are watched.
+/// The watched secrets.
 #[derive(Debug, Default)]
 pub(crate) struct FileSecrets {
     certificates: Vec<Watched<Certificate>>,
     trust: Vec<Watched<TrustAnchors>>,
 }
 
-/// A secret, and how its files looked when they were read.
+/// A secret, and its files as they were when read.
 #[derive(Debug)]
 struct Watched<T> {
     files: SecretFiles<T>,
@@ -41,13 +41,13 @@ struct Watched<T> {
     looks: Vec<Option<Look>>,
 }
 
-/// How a file looks from outside: device and inode, length, time of the last change.
+/// Identity of a file's contents: device and inode, size, time of modification.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Look(u64, u64, u64, i64, i64);
 
 impl FileSecrets {
-    /// Watches the files of a certificate that has been put into this slot; the one that was watched for it before no
-    /// longer. One without files is not watched.
+    /// Watches the files of a certificate in this slot, instead of those of an earlier one. An inline certificate is
+    /// not watched.
     pub(crate) fn certificate(&mut self, slot: &Arc<Slot<Certificate>>, files: SecretFiles<Certificate>) {
         keep(&mut self.certificates, slot, files);
     }
@@ -57,8 +57,8 @@ impl FileSecrets {
         keep(&mut self.trust, slot, files);
     }
 
-    /// Puts what has changed into its slots, and forgets slots that are gone. A secret that cannot be read stays as it
-    /// is, until its files change again.
+    /// Reloads what has changed, and forgets slots that are gone. A secret that cannot be read keeps its value until
+    /// its files change again.
     pub(crate) fn refresh(&mut self) {
         self.certificates.retain_mut(Watched::refresh);
         self.trust.retain_mut(Watched::refresh);
@@ -78,7 +78,7 @@ fn keep<T>(all: &mut Vec<Watched<T>>, slot: &Arc<Slot<T>>, files: SecretFiles<T>
 }
 
 impl<T> Watched<T> {
-    /// Whether the slot is still there.
+    /// Whether the slot still exists.
     fn refresh(&mut self) -> bool {
         let Some(slot) = self.slot.upgrade() else {
             return false;
@@ -97,7 +97,7 @@ impl<T> Watched<T> {
     }
 }
 
-/// How a file looks now; none: it is not there.
+/// A file's present identity; `None` if it does not exist.
 pub(crate) fn look(path: &Path) -> Option<Look> {
     let data = std::fs::metadata(path).ok()?;
     Some(Look(

@@ -1,40 +1,40 @@
-//! The first message of a client, for choosing a filter chain.
+//! Parsing the ClientHello, for the TLS inspector.
 
 use std::borrow::Cow;
 
-/// Longest first message that is looked at, as in Envoy, and longest record, with room for what encryption adds
-/// (RFC 5246 section 6.2.3).
+/// The longest ClientHello that is parsed, as in Envoy, and the longest record, with the expansion that encryption may
+/// add (RFC 5246 section 6.2.3).
 const LONGEST: usize = 16 * 1024;
 const LONGEST_RECORD: usize = (16 + 2) * 1024;
 
-/// The type of a record that holds a handshake message, and the major version of every TLS.
+/// Record type of handshake messages, and the major version of every TLS version.
 const HANDSHAKE: [u8; 2] = [22, 3];
 
-/// The type of the message (RFC 8446 section 4).
+/// Type of the ClientHello (RFC 8446 section 4).
 const CLIENT_HELLO: u8 = 1;
 
-/// Extensions (RFC 6066 section 3, RFC 7301 section 3.1), and the only type of names there is.
+/// Extension types (RFC 6066 section 3, RFC 7301 section 3.1), and the only name type.
 const SERVER_NAME: u16 = 0;
 const ALPN: u16 = 16;
 const HOST_NAME: u8 = 0;
 
-/// What the first bytes of a connection say.
+/// What the first bytes of a connection are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Hello {
-    /// No TLS.
+    /// Not TLS.
     NotTls,
-    /// It may be TLS; more bytes are needed.
+    /// Undecided: more bytes are needed.
     Partial,
-    /// A whole ClientHello, of any version: whoever ends TLS may refuse it, others pass it on.
+    /// A complete ClientHello of any version. Whether that is supported is up to whoever terminates TLS.
     Complete {
-        /// The server name, lower case.
+        /// SNI, in lower case.
         sni: Option<String>,
-        /// Application protocols, as they are preferred.
+        /// The ALPN list, in order of preference.
         alpn: Vec<Vec<u8>>,
     },
 }
 
-/// Looks at the first bytes of a connection, which stay to be read.
+/// Parses the first bytes of a connection without consuming them.
 pub(crate) fn client_hello(bytes: &[u8]) -> Hello {
     match message(bytes) {
         Message::None => Hello::NotTls,
@@ -43,7 +43,7 @@ pub(crate) fn client_hello(bytes: &[u8]) -> Hello {
     }
 }
 
-/// What is there of a client's first message.
+/// The first handshake message.
 enum Message<'a> {
     None,
     Partial,
@@ -51,7 +51,7 @@ enum Message<'a> {
     Whole(Cow<'a, [u8]>),
 }
 
-/// Puts a message together from the records that it comes in.
+/// Reassembles a message from records.
 fn message(mut bytes: &[u8]) -> Message<'_> {
     let mut all = Cow::Borrowed(&[][..]);
     loop {
@@ -95,7 +95,7 @@ fn message(mut bytes: &[u8]) -> Message<'_> {
     }
 }
 
-/// Reads a ClientHello (RFC 8446 section 4.1.2; those of older versions have the same form).
+/// Parses a ClientHello (RFC 8446 section 4.1.2; those of older versions have the same form).
 fn hello(mut message: &[u8]) -> Option<Hello> {
     let version_and_random = 2 + 32;
     message = message.get(version_and_random..)?;
@@ -103,7 +103,7 @@ fn hello(mut message: &[u8]) -> Option<Hello> {
     let _suites = vector::<2>(&mut message)?;
     let _compression = vector::<1>(&mut message)?;
     let (mut sni, mut alpn) = (None, Vec::new());
-    // The oldest have no extensions.
+    // The oldest versions have no extensions.
     let mut extensions = match message.is_empty() {
         true => message,
         false => vector::<2>(&mut message)?,
@@ -121,7 +121,7 @@ fn hello(mut message: &[u8]) -> Option<Hello> {
     Some(Hello::Complete { sni, alpn })
 }
 
-/// The name in a list of them, which is to hold one.
+/// The name in a server name list, which must contain exactly one.
 fn server_name(names: &[u8]) -> Option<String> {
     let (kind, mut rest) = names.split_first()?;
     let name = vector::<2>(&mut rest).filter(|_| *kind == HOST_NAME && rest.is_empty())?;
@@ -139,7 +139,7 @@ fn protocols(mut list: &[u8]) -> Option<Vec<Vec<u8>>> {
     Some(all)
 }
 
-/// Takes a vector that stands after its length, which has `N` bytes (RFC 8446 section 3.4).
+/// Takes a vector with a length prefix of `N` bytes (RFC 8446 section 3.4).
 fn vector<'a, const N: usize>(bytes: &mut &'a [u8]) -> Option<&'a [u8]> {
     let (length, rest) = bytes.split_first_chunk::<N>()?;
     let (vector, rest) = rest.split_at_checked(number(length))?;
@@ -147,7 +147,7 @@ fn vector<'a, const N: usize>(bytes: &mut &'a [u8]) -> Option<&'a [u8]> {
     Some(vector)
 }
 
-/// A vector that nothing follows, and that is not empty.
+/// A non-empty vector that nothing follows.
 fn only<'a>(bytes: &mut &'a [u8]) -> Option<&'a [u8]> {
     vector::<2>(bytes).filter(|vector| bytes.is_empty() && !vector.is_empty())
 }

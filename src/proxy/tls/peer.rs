@@ -1,4 +1,4 @@
-//! What a certificate says of whose it is.
+//! Properties of a peer's certificate.
 
 use std::cell::OnceCell;
 use std::fmt::{self, Write as _};
@@ -21,7 +21,7 @@ use x509_parser::time::ASN1Time;
 use super::{Certificate, subject, suites};
 use crate::proxy::connection::PeerTls;
 
-/// The subject alternative names of a certificate, by type.
+/// Subject alternative names of a certificate, by type.
 #[derive(Debug, Default)]
 pub(crate) struct Names {
     /// URIs.
@@ -35,7 +35,7 @@ pub(crate) struct Names {
 }
 
 impl Names {
-    /// The names of a certificate; none if it cannot be read.
+    /// The names of a certificate; empty if it cannot be parsed.
     pub(crate) fn of(certificate: &CertificateDer<'_>) -> Self {
         let mut names = Self::default();
         let Ok((_, x509)) = X509Certificate::from_der(certificate) else {
@@ -64,10 +64,10 @@ fn address(bytes: &[u8]) -> Option<IpAddr> {
     <[u8; 16]>::try_from(bytes).ok().map(IpAddr::from)
 }
 
-/// The certificates of a peer, its own first.
+/// A peer's certificate chain.
 type Chain = Rc<[CertificateDer<'static>]>;
 
-/// A text that is made of a peer's own certificate when somebody reads it.
+/// A string computed from the peer's certificate when first read.
 #[derive(Clone)]
 pub(crate) struct LazyText {
     text: OnceCell<String>,
@@ -126,7 +126,7 @@ impl fmt::Debug for LazyText {
     }
 }
 
-/// What a connection that has been secured says of its peer.
+/// The TLS properties of an established connection.
 pub(super) fn peer(tls: &CommonState, own: Option<&Arc<Certificate>>) -> PeerTls {
     let chain: Chain = tls.peer_certificates().unwrap_or_default().into();
     let names = chain.first().map(Names::of).unwrap_or_default();
@@ -155,27 +155,27 @@ pub(super) fn peer(tls: &CommonState, own: Option<&Arc<Certificate>>) -> PeerTls
 }
 
 impl PeerTls {
-    /// The SHA-1 of the peer's own certificate, in hex.
+    /// SHA-1 of the peer's certificate, in hex.
     pub(crate) fn fingerprint_sha1(&self) -> String {
         self.chain.first().map(fingerprint_sha1).unwrap_or_default()
     }
 
-    /// The SHA-256 of each of its certificates, with commas between.
+    /// SHA-256 of each certificate of the chain, separated by commas.
     pub(crate) fn chain_fingerprints(&self) -> String {
         self.of_each(fingerprint)
     }
 
-    /// The same by SHA-1.
+    /// SHA-1 of each certificate of the chain, separated by commas.
     pub(crate) fn chain_fingerprints_sha1(&self) -> String {
         self.of_each(fingerprint_sha1)
     }
 
-    /// The serial number of each, with commas between.
+    /// Serial number of each certificate of the chain, separated by commas.
     pub(crate) fn chain_serials(&self) -> String {
         self.of_each(serial)
     }
 
-    /// All of its certificates as PEM, URL-encoded.
+    /// The chain as URL-encoded PEM.
     pub(crate) fn chain_pem(&self) -> String {
         self.chain.iter().map(encoded_pem).collect()
     }
@@ -187,22 +187,22 @@ impl PeerTls {
 }
 
 impl Certificate {
-    /// Its subject (RFC 2253).
+    /// Subject of the certificate (RFC 2253).
     pub(crate) fn subject(&self) -> String {
         self.key.cert.first().map(subject::of).unwrap_or_default()
     }
 
-    /// Its DNS names, with commas between.
+    /// DNS SANs, separated by commas.
     pub(crate) fn dns_sans(&self) -> String {
         self.names().dns.join(",")
     }
 
-    /// Its IP addresses, with commas between.
+    /// IP SANs, separated by commas.
     pub(crate) fn ip_sans(&self) -> String {
         self.names().ips.join(",")
     }
 
-    /// Its e-mail addresses, with commas between.
+    /// E-mail SANs, separated by commas.
     pub(crate) fn email_sans(&self) -> String {
         self.names().emails.join(",")
     }
@@ -212,7 +212,7 @@ impl Certificate {
     }
 }
 
-/// The serial number in hex, without leading zeroes of its encoding.
+/// The serial number in hex, without leading zero bytes.
 fn serial(certificate: &CertificateDer<'_>) -> String {
     let Ok((_, x509)) = X509Certificate::from_der(certificate) else {
         return String::new();
@@ -220,7 +220,7 @@ fn serial(certificate: &CertificateDer<'_>) -> String {
     hex(x509.raw_serial().iter().skip_while(|byte| **byte == 0))
 }
 
-/// An end of the validity, as Envoy writes times.
+/// Start or end of the validity, as Envoy formats times.
 fn moment(certificate: &CertificateDer<'_>, of: fn(&Validity) -> ASN1Time) -> String {
     let Ok((_, x509)) = X509Certificate::from_der(certificate) else {
         return String::new();
@@ -237,7 +237,7 @@ fn moment(certificate: &CertificateDer<'_>, of: fn(&Validity) -> ASN1Time) -> St
 
 fn hex<'a>(bytes: impl IntoIterator<Item = &'a u8>) -> String {
     bytes.into_iter().fold(String::with_capacity(64), |mut hex, byte| {
-        // Writing to a text cannot fail.
+        // Writing to a string cannot fail.
         let _ = write!(hex, "{byte:02x}");
         hex
     })
@@ -247,13 +247,13 @@ fn fingerprint(certificate: &CertificateDer<'_>) -> String {
     hex(&Sha256::digest(certificate))
 }
 
-/// What logs are asked for by an operator of Envoy's; nothing is trusted for it.
+/// For access logs only; nothing is trusted by it.
 fn fingerprint_sha1(certificate: &CertificateDer<'_>) -> String {
     hex(digest::digest(&digest::SHA1_FOR_LEGACY_USE_ONLY, certificate).as_ref())
 }
 
-/// PEM in which what is no letter, digit, `-` or `.` is written as `%` and two digits, but for the spaces in its first and
-/// last line, which are too: as Envoy writes it in `x-forwarded-client-cert`.
+/// URL-encoded PEM as Envoy writes it in `x-forwarded-client-cert`: everything but letters, digits, `-` and `.` is
+/// escaped.
 fn encoded_pem(certificate: &CertificateDer<'_>) -> String {
     let base64 = STANDARD.encode(certificate);
     let mut pem = String::with_capacity(base64.len() * 9 / 8 + 96);

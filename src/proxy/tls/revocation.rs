@@ -1,4 +1,4 @@
-//! What is revoked, for servers whose name does not matter.
+//! Revocation checks for servers that are verified without a name.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use webpki::{
 
 use super::suites;
 
-/// Revocation lists (`CertificateValidationContext.crl`).
+/// Certificate revocation lists (`CertificateValidationContext.crl`).
 #[derive(Debug)]
 pub(super) struct Revocation {
     lists: Vec<CertRevocationList<'static>>,
@@ -19,10 +19,10 @@ pub(super) struct Revocation {
 }
 
 impl Revocation {
-    /// The lists, for a whole chain or for the peer's own certificate only; none if there are none.
+    /// The lists, for a whole chain or only for the peer's certificate; `None` if there are none.
     ///
     /// # Errors
-    /// When one cannot be read.
+    /// If one is invalid.
     pub(super) fn new(
         lists: &[CertificateRevocationListDer<'_>],
         leaf_only: bool,
@@ -38,11 +38,10 @@ impl Revocation {
         Ok((!lists.is_empty()).then_some(Self { lists, depth }))
     }
 
-    /// Checks a server's chain, which has been verified but for this. A certificate of which no list knows is refused, as in
-    /// Envoy.
+    /// Checks a chain that has otherwise been verified. As in Envoy, a certificate that no list covers is refused.
     ///
     /// # Errors
-    /// When something in it is revoked, or nothing is known of it.
+    /// If a certificate is revoked or not covered.
     pub(super) fn check(
         &self,
         end_entity: &CertificateDer<'_>,

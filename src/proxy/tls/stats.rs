@@ -1,4 +1,4 @@
-//! Counters of TLS, by Envoy's names (`ssl.…`).
+//! TLS statistics, by Envoy's names (`ssl.…`).
 
 use std::io;
 use std::sync::atomic::AtomicU64;
@@ -9,27 +9,27 @@ use rustls::{CertificateError, CommonState, HandshakeKind};
 use super::cache::NotReady;
 use super::suites;
 
-/// The versions that are spoken, by their places.
+/// The supported versions, in the order of their counters.
 const VERSIONS: [&str; 2] = ["TLSv1.3", "TLSv1.2"];
 
-/// What is counted of TLS at a listener or a cluster.
+/// TLS statistics of a listener or cluster.
 #[derive(Debug, Default)]
 pub(crate) struct TlsStats {
     /// `ssl.handshake`: handshakes that succeeded.
     pub(crate) handshake: AtomicU64,
-    /// `ssl.session_reused`: those of them that resumed a session.
+    /// `ssl.session_reused`: successful handshakes that resumed a session.
     pub(crate) session_reused: AtomicU64,
-    /// `ssl.no_certificate`: those of them in which the peer showed no certificate.
+    /// `ssl.no_certificate`: successful handshakes without a certificate of the peer.
     pub(crate) no_certificate: AtomicU64,
-    /// `ssl.connection_error`: handshakes that failed, but for the following.
+    /// `ssl.connection_error`: failed handshakes that are not counted below.
     pub(crate) connection_error: AtomicU64,
-    /// `ssl.fail_verify_no_cert`: the client showed no certificate and had to.
+    /// `ssl.fail_verify_no_cert`: a required client certificate was missing.
     pub(crate) fail_verify_no_cert: AtomicU64,
-    /// `ssl.fail_verify_error`: the certificate's chain is no good.
+    /// `ssl.fail_verify_error`: the chain could not be verified.
     pub(crate) fail_verify_error: AtomicU64,
-    /// `ssl.fail_verify_san`: the certificate is somebody else's.
+    /// `ssl.fail_verify_san`: no SAN matched.
     pub(crate) fail_verify_san: AtomicU64,
-    /// `…_context_secrets_not_ready`: connections refused because a secret is missing.
+    /// `…_context_secrets_not_ready`: connections refused because a secret was missing.
     pub(crate) secrets_not_ready: AtomicU64,
     versions: [AtomicU64; VERSIONS.len()],
     ciphers: [AtomicU64; suites::SUITES],
@@ -37,7 +37,7 @@ pub(crate) struct TlsStats {
 }
 
 impl TlsStats {
-    /// Counts a handshake that succeeded, and what was agreed on in it.
+    /// Counts a successful handshake, and what was negotiated.
     pub(super) fn succeeded(&self, tls: &CommonState) {
         self.handshake.fetch_add(1, Relaxed);
         if tls.handshake_kind() == Some(HandshakeKind::Resumed) {
@@ -62,7 +62,7 @@ impl TlsStats {
         }
     }
 
-    /// What was agreed on in handshakes, each with its name, as Envoy has it: `versions.TLSv1.3` and the like.
+    /// Counters of negotiated parameters with their names: `versions.TLSv1.3` and the like.
     pub(crate) fn agreed(&self) -> impl Iterator<Item = (String, &AtomicU64)> {
         fn all<'a>(
             kind: &'static str,
@@ -77,7 +77,7 @@ impl TlsStats {
             .chain(all("curves", suites::group_names(), &self.curves))
     }
 
-    /// Counts one that did not. A peer that merely goes away is no error of TLS.
+    /// Counts a failed handshake. A peer that closes the connection is not a TLS error.
     pub(super) fn failed(&self, error: &io::Error) {
         let Some(inner) = error.get_ref() else {
             return;

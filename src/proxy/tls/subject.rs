@@ -1,4 +1,4 @@
-//! Distinguished names as text (RFC 2253), as OpenSSL and Envoy write them: last part first.
+//! Distinguished names as text (RFC 2253), last part first, as OpenSSL and Envoy write them.
 
 use std::fmt::Write as _;
 
@@ -25,12 +25,12 @@ const SHORT: [(&str, &str); 15] = [
     ("0.9.2342.19200300.100.1.25", "DC"),
 ];
 
-/// The subject of a certificate; empty if it has none or cannot be read.
+/// The subject of a certificate; empty if it cannot be parsed.
 pub(crate) fn of(certificate: &CertificateDer<'_>) -> String {
     X509Certificate::from_der(certificate).map_or_else(|_| String::new(), |(_, x509)| written(x509.subject()))
 }
 
-/// The same of who issued it.
+/// The issuer of a certificate; empty if it cannot be parsed.
 pub(super) fn of_issuer(certificate: &CertificateDer<'_>) -> String {
     X509Certificate::from_der(certificate).map_or_else(|_| String::new(), |(_, x509)| written(x509.issuer()))
 }
@@ -72,7 +72,7 @@ fn attribute_to(text: &mut String, attribute: &AttributeTypeAndValue<'_>) {
     }
 }
 
-/// Characters that mean something are escaped by a backslash, control characters and those beyond ASCII byte by byte.
+/// Escapes special characters with a backslash, and control and non-ASCII characters byte by byte.
 fn escaped_to(text: &mut String, value: &str) {
     let last = value.len().saturating_sub(1);
     for (at, byte) in value.bytes().enumerate() {

@@ -1,4 +1,4 @@
-//! Versions, cipher suites and groups, by OpenSSL's names.
+//! Protocol versions, cipher suites and key exchange groups, by OpenSSL's names.
 
 use std::sync::{Arc, LazyLock};
 
@@ -6,17 +6,17 @@ use rustls::crypto::aws_lc_rs::{cipher_suite, default_provider, kx_group};
 use rustls::crypto::{CryptoProvider, SupportedKxGroup};
 use rustls::{CipherSuite, NamedGroup, ProtocolVersion, SupportedCipherSuite, SupportedProtocolVersion};
 
-/// Versions of TLS, newest first.
+/// TLS versions, newest first.
 static VERSIONS: [&SupportedProtocolVersion; 2] = [&rustls::version::TLS13, &rustls::version::TLS12];
 
-/// Suites of TLS 1.3, which are not configured. AES-128 first: it is the fastest here, and BoringSSL's first too.
+/// TLS 1.3 suites, which cannot be configured. AES-128 comes first, as in BoringSSL: it is the fastest.
 static TLS13: [SupportedCipherSuite; 3] = [
     cipher_suite::TLS13_AES_128_GCM_SHA256,
     cipher_suite::TLS13_AES_256_GCM_SHA384,
     cipher_suite::TLS13_CHACHA20_POLY1305_SHA256,
 ];
 
-/// Suites of TLS 1.2, as they are preferred where nothing is said.
+/// TLS 1.2 suites, in the default order of preference.
 static TLS12: [(&str, SupportedCipherSuite); 6] = [
     (
         "ECDHE-ECDSA-AES128-GCM-SHA256",
@@ -44,7 +44,7 @@ static TLS12: [(&str, SupportedCipherSuite); 6] = [
     ),
 ];
 
-/// Groups of the key exchange.
+/// Key exchange groups.
 static GROUPS: [(&str, &dyn SupportedKxGroup); 4] = [
     ("X25519", kx_group::X25519),
     ("P-256", kx_group::SECP256R1),
@@ -60,12 +60,12 @@ static DEFAULT: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| {
     })
 });
 
-/// The cryptography where nothing is configured.
+/// The default cryptography.
 pub(super) fn provider() -> &'static Arc<CryptoProvider> {
     &DEFAULT
 }
 
-/// Which versions, suites and groups are spoken (`TlsParameters`).
+/// Versions, suites and groups in use (`TlsParameters`).
 #[derive(Clone, Debug)]
 pub(crate) struct Protocols {
     pub(super) versions: &'static [&'static SupportedProtocolVersion],
@@ -82,17 +82,17 @@ impl Default for Protocols {
 }
 
 impl Protocols {
-    /// The cryptography that keys are used with.
+    /// The cryptography that loads keys.
     pub(crate) fn provider() -> &'static CryptoProvider {
         provider()
     }
 
-    /// The versions from one to another, 2 and 3 being TLS 1.2 and 1.3, with these suites of TLS 1.2 and these groups;
-    /// none: the usual ones. `[a|b]`, which means that BoringSSL may choose, is taken in the order it is written.
-    /// Names that are not known are left out: a peer that insists on one cannot connect.
+    /// The versions `from` to `to` (2: TLS 1.2, 3: TLS 1.3) with these TLS 1.2 suites and groups; empty: the defaults.
+    /// `[a|b]`, which lets BoringSSL choose, counts as `a` then `b`. Unknown names are ignored: a peer that insists on
+    /// one cannot connect.
     ///
     /// # Errors
-    /// When nothing is left, in words.
+    /// If nothing is left.
     pub(crate) fn new(from: u8, to: u8, suites: &[String], groups: &[String]) -> Result<Self, String> {
         let versions = match (from, to) {
             (2, 3) => &VERSIONS[..],
@@ -139,7 +139,7 @@ fn named<T: Copy>(table: &[(&str, T)], name: &str) -> Option<T> {
     table.iter().find(|(known, _)| *known == name).map(|(_, value)| *value)
 }
 
-/// A suite by its OpenSSL name; empty if it is none of ours.
+/// The OpenSSL name of a suite; empty if it is unsupported.
 pub(super) fn suite_name(suite: CipherSuite) -> &'static str {
     match suite {
         CipherSuite::TLS13_AES_128_GCM_SHA256 => "TLS_AES_128_GCM_SHA256",
@@ -152,41 +152,41 @@ pub(super) fn suite_name(suite: CipherSuite) -> &'static str {
     }
 }
 
-/// How many suites there are.
+/// The number of suites.
 pub(super) const SUITES: usize = TLS13.len() + TLS12.len();
 
-/// How many groups there are.
+/// The number of groups.
 pub(super) const GROUPS_LEN: usize = GROUPS.len();
 
-/// The place of a suite among all.
+/// The index of a suite.
 pub(super) fn suite_place(suite: CipherSuite) -> Option<usize> {
     let all = TLS13.iter().chain(TLS12.iter().map(|(_, suite)| suite));
     all.map(SupportedCipherSuite::suite).position(|one| one == suite)
 }
 
-/// The names of all suites, by their places.
+/// The names of all suites, by index.
 pub(super) fn suite_names() -> impl Iterator<Item = &'static str> {
     let all = TLS13.iter().chain(TLS12.iter().map(|(_, suite)| suite));
     all.map(|suite| suite_name(suite.suite()))
 }
 
-/// The place of a group among all.
+/// The index of a group.
 pub(super) fn group_place(group: NamedGroup) -> Option<usize> {
     GROUPS.iter().position(|(_, one)| one.name() == group)
 }
 
-/// A group by its OpenSSL name; empty if it is none of ours.
+/// The OpenSSL name of a group; empty if it is unsupported.
 pub(super) fn group_name(group: NamedGroup) -> &'static str {
     let found = GROUPS.iter().find(|(_, one)| one.name() == group);
     found.map_or("", |(name, _)| name)
 }
 
-/// The names of all groups, by their places.
+/// The names of all groups, by index.
 pub(super) fn group_names() -> impl Iterator<Item = &'static str> {
     GROUPS.iter().map(|(name, _)| *name)
 }
 
-/// A version as OpenSSL and Envoy write it.
+/// OpenSSL's and Envoy's name of a version.
 pub(super) fn version_name(version: ProtocolVersion) -> &'static str {
     match version {
         ProtocolVersion::TLSv1_3 => "TLSv1.3",

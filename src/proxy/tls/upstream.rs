@@ -1,4 +1,4 @@
-//! TLS towards hosts.
+//! Upstream TLS.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
@@ -22,43 +22,43 @@ use crate::proxy::upstream::connect::Connected;
 use crate::proxy::upstream::host::{Host, HostAddress};
 use crate::tls::handshake_failure;
 
-/// Server names for which sessions are kept.
+/// How many server names the session cache holds.
 const SESSIONS: usize = 32;
 
-/// TLS towards hosts (`UpstreamTlsContext`).
+/// An upstream TLS context (`UpstreamTlsContext`).
 #[derive(Debug)]
 pub(crate) struct UpstreamTls {
-    /// Our certificate, if we show one.
+    /// Our certificate, if we have one.
     pub(crate) certificate: Option<Arc<Slot<Certificate>>>,
-    /// How long it is waited for; none: for ever.
+    /// How long SDS is waited for; `None`: for ever.
     pub(crate) certificate_timeout: Option<Duration>,
     /// How the server is verified.
     pub(crate) verification: Verification,
-    /// Versions and suites.
+    /// Versions, cipher suites and groups.
     pub(crate) protocols: Protocols,
-    /// The server name sent, if a request does not bring another.
+    /// SNI, unless something more specific applies.
     pub(crate) sni: Option<Box<str>>,
-    /// Whether the host's name is sent rather, if it has one (`auto_host_sni`).
+    /// `auto_host_sni`: whether the host's name is used as SNI.
     pub(crate) host_sni: bool,
-    /// Protocols offered, in order.
+    /// ALPN protocols, in order of preference.
     pub(crate) alpn: Vec<Vec<u8>>,
-    /// Whether sessions may be resumed.
+    /// Whether sessions are resumed.
     pub(crate) resumption: bool,
     cache: Cache<Configs>,
 }
 
-/// What a connection is to be, where the context leaves it open.
+/// Per-connection settings that override those of the context.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Wish<'a> {
-    /// A server name in place of the configured one (`auto_sni`).
+    /// SNI from the request (`auto_sni`).
     pub(crate) sni: Option<&'a str>,
-    /// Protocols in place of the configured ones (`envoy.network.application_protocols`).
+    /// ALPN protocols from filter state (`envoy.network.application_protocols`).
     pub(crate) alpn: Option<&'a [Vec<u8>]>,
-    /// Protocols that are offered where none are configured.
+    /// The ALPN protocols if the context has none.
     pub(crate) offer: Offer,
 }
 
-/// Protocols that a pool of connections offers where the context names none.
+/// The ALPN protocols of a connection pool, used if the context has none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) enum Offer {
     /// None.
@@ -83,7 +83,7 @@ impl Offer {
     }
 }
 
-/// The configurations of one version of the secrets, by [`Offer`]. They share their sessions.
+/// rustls configurations for one version of the secrets, by [`Offer`]. They share their session cache.
 #[derive(Debug)]
 pub(super) struct Configs {
     base: Arc<ClientConfig>,
@@ -109,7 +109,7 @@ impl Configs {
 }
 
 impl Default for UpstreamTls {
-    /// A context that shows no certificate and verifies nothing.
+    /// A context without a certificate and without verification.
     fn default() -> Self {
         Self {
             certificate: None,
@@ -126,10 +126,10 @@ impl Default for UpstreamTls {
 }
 
 impl UpstreamTls {
-    /// Speaks TLS on a connection to a host.
+    /// Performs the handshake on a connection to a host.
     ///
     /// # Errors
-    /// When the handshake fails or a secret is missing, in words that Envoy's users look for.
+    /// If it fails or a secret is missing; with the texts of Envoy.
     pub(crate) async fn connect(
         &self,
         io: Io,
@@ -174,7 +174,7 @@ impl UpstreamTls {
         })
     }
 
-    /// The configurations for the secrets of the moment.
+    /// The configurations for the present secrets.
     pub(super) fn made(&self) -> io::Result<Arc<Made<Configs>>> {
         let trust = self.verification.trust.as_ref();
         let make = |certificate: Option<&Arc<Certificate>>, trust: Option<&Arc<TrustAnchors>>| {
@@ -186,8 +186,8 @@ impl UpstreamTls {
         self.cache.get(self.certificate.as_ref(), trust, make)
     }
 
-    /// The name that is sent, by whoever knows best: the request, the host if it is asked, the context. An address is
-    /// never sent, it only tells sessions apart.
+    /// The server name: from the request, from the host if configured, or from the context. IP addresses are not sent;
+    /// they only distinguish sessions.
     fn server_name(&self, host: &Host, wished: Option<&str>) -> io::Result<ServerName<'static>> {
         let of_host = host.hostname.as_deref().filter(|_| self.host_sni);
         match wished.or(of_host).or(self.sni.as_deref()) {

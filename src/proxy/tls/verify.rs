@@ -1,7 +1,7 @@
-//! Who a peer may be.
+//! Verification of peers.
 //!
-//! webpki verifies the chain, the purpose and the revocation; the name is matched here, because a
-//! peer in a mesh is told by its URI and not by the name that was dialled.
+//! webpki verifies the chain, key usage and revocation. SANs are matched here, because peers in a mesh are identified
+//! by URI and not by the name that was dialled.
 
 use std::fmt;
 use std::sync::Arc;
@@ -18,14 +18,14 @@ use crate::proxy::matcher::StringMatcher;
 use crate::proxy::slot::Slot;
 use crate::tls::{handshake_signatures, uri_name};
 
-/// A name that a peer's certificate may have (`SubjectAltNameMatcher`).
+/// A SAN matcher (`SubjectAltNameMatcher`).
 #[derive(Clone, Debug)]
 pub(crate) enum SanMatcher {
     /// An e-mail address.
     Email(StringMatcher),
-    /// This DNS name, in lower case, which a wildcard of the certificate may stand for.
+    /// This DNS name, in lower case; wildcards in the certificate match.
     DnsName(Box<str>),
-    /// A DNS name as it stands in the certificate.
+    /// A DNS name as it is in the certificate.
     Dns(StringMatcher),
     /// A URI.
     Uri(StringMatcher),
@@ -46,7 +46,7 @@ impl SanMatcher {
     }
 }
 
-/// Whether a DNS name of a certificate is the one that is wanted; `*.` stands for one label.
+/// Whether a DNS SAN matches this name; `*.` stands for one label.
 fn stands_for(name: &str, wanted: &str) -> bool {
     match name.strip_prefix("*.") {
         Some(parent) => wanted
@@ -59,17 +59,17 @@ fn stands_for(name: &str, wanted: &str) -> bool {
 /// How a peer is verified.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Verification {
-    /// The roots; none: the peer is not verified.
+    /// The validation context's trust anchors; `None`: peers are not verified.
     pub(crate) trust: Option<Arc<Slot<TrustAnchors>>>,
-    /// How long they are waited for; none: for ever.
+    /// How long SDS is waited for; `None`: for ever.
     pub(crate) trust_timeout: Option<Duration>,
-    /// Names of which one must match, beside those that come with the roots; none: any name.
+    /// SAN matchers of the context, in addition to those of the trust anchors; if there are none, any peer is accepted.
     pub(crate) names: Arc<[SanMatcher]>,
-    /// A server must have the name that was asked for (`auto_san_validation`).
+    /// `auto_san_validation`: whether the server must have the name that was asked for.
     pub(crate) server_name: bool,
 }
 
-/// The chain is good and the peer is somebody else.
+/// The chain is valid, but no SAN matches.
 #[derive(Debug, thiserror::Error)]
 #[error("the peer is none of those expected here, but {0}")]
 struct NotExpected(Names);
@@ -86,7 +86,7 @@ impl fmt::Display for Names {
     }
 }
 
-/// The names that are expected: of the context, and of the trust anchors.
+/// The expected SANs: those of the context and those of the trust anchors.
 #[derive(Debug)]
 struct Expected {
     names: Arc<[SanMatcher]>,
@@ -94,8 +94,7 @@ struct Expected {
 }
 
 impl Expected {
-    /// Where only URIs are expected, the certificate has to be a workload's as X509-SVID says: with one URI, and none
-    /// that may sign others.
+    /// If only URIs are expected, the certificate must be a valid X509-SVID: with exactly one URI, and not a CA.
     fn check(&self, leaf: &CertificateDer<'_>) -> Result<(), rustls::Error> {
         let wanted = || self.names.iter().chain(&self.trust.names);
         if wanted().next().is_none() {
@@ -116,7 +115,7 @@ impl Expected {
     }
 }
 
-/// A server's check of clients.
+/// Verifies clients.
 #[derive(Debug)]
 pub(super) struct ClientCheck {
     expected: Expected,
@@ -124,7 +123,7 @@ pub(super) struct ClientCheck {
 }
 
 impl ClientCheck {
-    /// A check; clients need not show a certificate unless it is required.
+    /// A verifier; without `required`, clients need no certificate.
     pub(super) fn new(verification: &Verification, trust: &Arc<TrustAnchors>, required: bool) -> Self {
         Self {
             expected: Expected {
@@ -141,7 +140,7 @@ impl ClientCertVerifier for ClientCheck {
         self.required
     }
 
-    /// No hints: a proxy has one certificate to show.
+    /// No hints: a proxy has only one certificate to choose.
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
         &[]
     }
@@ -161,7 +160,7 @@ impl ClientCertVerifier for ClientCheck {
     handshake_signatures!(self => suites::provider());
 }
 
-/// A client's check of servers.
+/// Verifies servers.
 #[derive(Debug)]
 pub(super) struct ServerCheck {
     expected: Option<Expected>,
@@ -169,7 +168,7 @@ pub(super) struct ServerCheck {
 }
 
 impl ServerCheck {
-    /// A check; without trust every server is as good as another.
+    /// A verifier; without trust anchors every server is accepted.
     pub(super) fn new(verification: &Verification, trust: Option<&Arc<TrustAnchors>>) -> Self {
         Self {
             expected: trust.map(|trust| Expected {

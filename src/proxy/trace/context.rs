@@ -4,24 +4,24 @@ use std::fmt::Write;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-/// Where a request stands in a trace.
+/// The header with trace, span and flags.
 pub(crate) const TRACE_PARENT: HeaderName = HeaderName::from_static("traceparent");
-/// What vendors add to it.
+/// The header with vendor-specific data.
 pub(crate) const TRACE_STATE: HeaderName = HeaderName::from_static("tracestate");
 
-/// A trace, and a span in it.
+/// The position of a request in a trace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct TraceContext {
-    /// The trace.
+    /// The trace id.
     pub(crate) trace: u128,
-    /// The span.
+    /// The span id.
     pub(crate) span: u64,
-    /// Whether it is recorded.
+    /// The sampled flag.
     pub(crate) sampled: bool,
 }
 
 impl TraceContext {
-    /// Reads a `traceparent`; none if it is not well-formed. As in Envoy, of every version what version 00 knows.
+    /// Parses a `traceparent`; `None` if it is malformed. As in Envoy, later versions are parsed as version 00.
     pub(crate) fn parse(text: &str) -> Option<Self> {
         let mut parts = text.split('-');
         let mut part = |len| parts.next().filter(|part| part.len() == len && is_hex(part));
@@ -37,10 +37,10 @@ impl TraceContext {
         (context.trace != 0 && context.span != 0).then_some(context)
     }
 
-    /// Tells whoever gets these headers.
+    /// Writes it into headers.
     pub(crate) fn inject(&self, state: &str, headers: &mut HeaderMap) {
         let mut text = String::with_capacity(55);
-        // Writing to a text cannot fail.
+        // Writing to a string cannot fail.
         let _ = write!(
             text,
             "00-{:032x}-{:016x}-{:02x}",
@@ -61,7 +61,7 @@ fn is_hex(text: &str) -> bool {
     text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
-/// All lines of `tracestate`, as one.
+/// All lines of `tracestate`, joined.
 pub(crate) fn trace_state(headers: &HeaderMap) -> String {
     let lines = headers.get_all(TRACE_STATE).iter();
     let lines: Vec<_> = lines.filter_map(|line| line.to_str().ok()).collect();

@@ -1,4 +1,4 @@
-//! Which requests are traced. The decision travels in the request id, so that every proxy on the way makes the same.
+//! The decision which requests are traced. The request id carries it, so that all proxies on the way decide alike.
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
@@ -8,24 +8,25 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const CLIENT_TRACE_ID: HeaderName = HeaderName::from_static("x-client-trace-id");
 const FORCE_TRACE: HeaderName = HeaderName::from_static("x-envoy-force-trace");
 
-/// The character of a request id that tells the decision: the version of a random UUID, which is `4`, or one of Envoy's.
+/// The character of a request id that carries the decision: the version of a random UUID, which is `4`, or one of
+/// Envoy's.
 const PLACE: usize = 14;
 
 /// Why a request is traced (`Tracing::Reason`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Reason {
-    /// It is not.
+    /// It is not traced.
     NotTraceable,
-    /// By chance.
+    /// Random sampling.
     Sampling,
-    /// A service of the mesh wants it.
+    /// Forced by a service (`x-envoy-force-trace`).
     ServiceForced,
-    /// The client wants it.
+    /// Requested by the client (`x-client-trace-id`).
     ClientForced,
 }
 
 impl Reason {
-    /// The character in a request id.
+    /// Its character in a request id.
     fn character(self) -> u8 {
         match self {
             Reason::NotTraceable => b'4',
@@ -41,7 +42,7 @@ impl Reason {
         found.unwrap_or(Reason::NotTraceable)
     }
 
-    /// Puts it into a request's id.
+    /// Writes it into the request id.
     pub(crate) fn mark(self, headers: &mut HeaderMap) {
         let Some(id) = headers.get(&REQUEST_ID) else {
             return;
@@ -60,12 +61,12 @@ impl Reason {
     }
 }
 
-/// A share of requests.
+/// A fraction of requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Share {
-    /// How many.
+    /// The numerator.
     pub(crate) numerator: u64,
-    /// Of how many.
+    /// The denominator.
     pub(crate) denominator: u64,
 }
 
@@ -76,7 +77,7 @@ impl Share {
         denominator: 100,
     };
 
-    /// A share in parts per million.
+    /// A fraction in parts per million.
     pub(crate) fn per_million(numerator: u32) -> Self {
         Self {
             numerator: numerator.into(),
@@ -84,26 +85,26 @@ impl Share {
         }
     }
 
-    /// Whether a number belongs to it.
+    /// Whether a random number falls within it.
     pub(crate) fn has(self, number: u64) -> bool {
         number % self.denominator.max(1) < self.numerator
     }
 }
 
-/// How many requests are traced.
+/// Sampling rates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Sampling {
-    /// Of those whose client wants it (`x-client-trace-id`).
+    /// `client_sampling`, of requests with `x-client-trace-id`.
     pub(crate) client: Share,
-    /// Of those of which nobody says anything.
+    /// `random_sampling`, of other requests.
     pub(crate) random: Share,
-    /// Of all those that would be traced.
+    /// `overall_sampling`, of all that would be traced.
     pub(crate) overall: Share,
 }
 
 impl Sampling {
-    /// Decides about a request and takes it down in its id. `random` decides what chance decides of clients' wishes;
-    /// all else follows from the id, for every proxy alike.
+    /// Decides, and writes the decision into the request id. `random` decides about client sampling; everything else
+    /// follows from the id, so that all proxies decide alike.
     pub(crate) fn decide(&self, headers: &mut HeaderMap, settings: &RequestId, random: u64) -> Reason {
         if !settings.for_sampling {
             return Reason::Sampling;
@@ -136,7 +137,7 @@ impl Sampling {
     }
 }
 
-/// The first 32 bits of a request id; none if it is no UUID.
+/// The first 32 bits of a request id; `None` if it is not a UUID.
 pub(crate) fn number(id: &[u8]) -> Option<u64> {
     let text = std::str::from_utf8(id.get(..8)?).ok()?;
     u32::from_str_radix(text, 16).ok().map(u64::from)

@@ -1,4 +1,4 @@
-//! Spans on their way to a collector, over OTLP by gRPC or HTTP.
+//! Export of spans to a collector, by OTLP over gRPC or HTTP.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -23,23 +23,23 @@ use crate::proxy::upstream::pool::Towards;
 use crate::proxy::worker::Worker;
 use crate::xds::otlp;
 
-/// Spans that make a batch (Envoy's `tracing.opentelemetry.min_flush_spans`).
+/// The size of a batch (Envoy's `tracing.opentelemetry.min_flush_spans`).
 const BATCH: usize = 5;
 
-/// How long spans wait for more (`tracing.opentelemetry.flush_interval_ms`).
+/// How long spans wait for a full batch (`tracing.opentelemetry.flush_interval_ms`).
 const INTERVAL: Duration = Duration::from_secs(5);
 
-/// How long a collector may take where nothing is said.
+/// The default timeout.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 const AGENT: HeaderValue = HeaderValue::from_static(concat!("OTel-OTLP-Exporter-Topsail/", env!("CARGO_PKG_VERSION")));
 
-/// How a collector is reached.
+/// How the collector is reached.
 #[derive(Debug)]
 pub(crate) struct Exporter {
     /// Its cluster.
     pub(crate) cluster: Arc<Slot<Cluster>>,
-    /// Whether it is a gRPC service; else HTTP with protobuf.
+    /// Whether by gRPC; otherwise by HTTP with protobuf.
     pub(crate) grpc: bool,
     /// `:authority`.
     pub(crate) authority: Box<str>,
@@ -47,26 +47,26 @@ pub(crate) struct Exporter {
     pub(crate) path: PathAndQuery,
     /// Further headers.
     pub(crate) headers: HeaderMap,
-    /// How long it may take; none: ten seconds.
+    /// The timeout; `None`: ten seconds.
     pub(crate) timeout: Option<Duration>,
 }
 
-/// The spans that wait on a worker, by tracer.
+/// The spans waiting on a worker, by tracer.
 #[derive(Debug, Default)]
 pub(crate) struct Outboxes(RefCell<HashMap<usize, Rc<Outbox>>>);
 
-/// The spans of a tracer that wait on a worker.
+/// The spans of one tracer waiting on a worker.
 #[derive(Debug)]
 struct Outbox {
     tracer: Arc<Tracer>,
     waiting: RefCell<Vec<otlp::Span>>,
     under_way: Cell<usize>,
-    /// A task sees to it that they do not wait for too long.
+    /// Whether the flush timer runs.
     timed: Cell<bool>,
 }
 
 impl Outboxes {
-    /// The address is that of an object which the outbox keeps alive.
+    /// The address identifies the tracer, which the outbox keeps alive.
     fn of(&self, tracer: &Arc<Tracer>) -> Rc<Outbox> {
         let new = || {
             Rc::new(Outbox {
@@ -80,7 +80,7 @@ impl Outboxes {
         boxes.entry(Arc::as_ptr(tracer).addr()).or_insert_with(new).clone()
     }
 
-    /// Forgets tracers that no listener uses any more.
+    /// Drops tracers that no listener uses.
     fn sweep(&self) {
         let mut boxes = self.0.borrow_mut();
         boxes.retain(|_, outbox| !outbox.is_empty() || Arc::strong_count(&outbox.tracer) > 1);
@@ -92,7 +92,7 @@ impl Outbox {
         self.waiting.borrow().is_empty() && self.under_way.get() == 0
     }
 
-    /// Takes spans in, as many as may wait.
+    /// Adds spans, up to the limit.
     fn take(&self, spans: Vec<otlp::Span>) {
         let mut waiting = self.waiting.borrow_mut();
         let room = self
@@ -105,7 +105,7 @@ impl Outbox {
     }
 }
 
-/// Hands spans over that have ended. They are sent by and by.
+/// Queues finished spans for export.
 pub(crate) fn hand_over(worker: &Rc<Worker>, tracer: &Arc<Tracer>, spans: Vec<otlp::Span>) {
     if spans.is_empty() {
         return;
@@ -128,7 +128,7 @@ pub(crate) fn hand_over(worker: &Rc<Worker>, tracer: &Arc<Tracer>, spans: Vec<ot
     }
 }
 
-/// Sends what waits, in a task of its own.
+/// Sends what is waiting, in a task.
 fn flush(worker: &Rc<Worker>, outbox: &Rc<Outbox>) {
     let spans = outbox.waiting.take();
     let count = spans.len();
@@ -151,7 +151,7 @@ fn flush(worker: &Rc<Worker>, outbox: &Rc<Outbox>) {
     });
 }
 
-/// Sends spans to the collector and waits until it has them.
+/// Sends spans, and waits for the collector's response.
 async fn send(worker: &Worker, tracer: &Tracer, spans: Vec<otlp::Span>) -> Result<(), String> {
     let exporter = &tracer.exporter;
     let cluster = exporter.cluster.take().ok_or("there is no such cluster")?;
@@ -215,7 +215,7 @@ impl Exporter {
     }
 }
 
-/// A message as gRPC sends it: not compressed, and its length.
+/// A gRPC message: not compressed, with its length.
 fn framed(message: &[u8]) -> Bytes {
     let mut frame = BytesMut::with_capacity(message.len() + 5);
     frame.put_u8(0);

@@ -1,25 +1,24 @@
-//! Which of the traces that the connection manager lets pass are recorded, where the tracer decides
-//! (`OpenTelemetryConfig.sampler`) and not the client.
+//! Samplers (`OpenTelemetryConfig.sampler`): which of the traces that the connection manager has let pass are recorded.
 
 use super::decision::Share;
 
-/// A sampler of OpenTelemetry.
+/// An OpenTelemetry sampler.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Sampler {
-    /// All.
+    /// Samples all.
     AlwaysOn,
-    /// This share of traces, by their ids, so that every proxy on the way decides alike.
+    /// Samples a share of traces by their ids, so that all proxies on the way decide alike.
     TraceIdRatio(Share),
-    /// Those that the client records; this decides where it says nothing.
+    /// Follows the parent; without one, this sampler decides.
     ParentBased(Box<Sampler>),
 }
 
 impl Sampler {
-    /// Whether a span of this trace is recorded. `parent`: whether that of the client is, if it told of one.
+    /// Whether a span of this trace is sampled. `parent` is the parent's decision, if there is one.
     pub(super) fn samples(&self, trace: u128, parent: Option<bool>) -> bool {
         match self {
             Sampler::AlwaysOn => true,
-            // Envoy reads the first eight bytes as they lie in memory.
+            // Envoy reads the first eight bytes in memory order.
             Sampler::TraceIdRatio(share) => share.has(((trace >> 64) as u64).swap_bytes()),
             Sampler::ParentBased(otherwise) => parent.unwrap_or_else(|| otherwise.samples(trace, None)),
         }

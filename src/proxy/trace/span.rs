@@ -1,4 +1,4 @@
-//! A request's span while the request lasts, and those of its attempts.
+//! The span of a request, and those of its attempts.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -25,7 +25,7 @@ const ORIGINAL_PATH: HeaderName = HeaderName::from_static("x-envoy-original-path
 const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 const DECORATOR: HeaderName = HeaderName::from_static("x-envoy-decorator-operation");
 
-/// A request as a span sees it when it begins.
+/// A request at the start of its span.
 #[derive(Debug)]
 pub(crate) struct Beginning<'a> {
     /// The request.
@@ -36,15 +36,15 @@ pub(crate) struct Beginning<'a> {
     pub(crate) scheme: &'a str,
     /// Whether it is gRPC.
     pub(crate) grpc: bool,
-    /// The connection it came on.
+    /// The downstream connection.
     pub(crate) connection: &'a Connection,
-    /// When it came.
+    /// The time of the start.
     pub(crate) time: SystemTime,
-    /// What its route says.
+    /// The route's tracing configuration.
     pub(crate) route: Option<Arc<RouteTracing>>,
 }
 
-/// A span of a request that has not ended.
+/// The span of an active request.
 #[derive(Debug)]
 pub(crate) struct ActiveSpan {
     tracer: Arc<Tracer>,
@@ -55,42 +55,42 @@ pub(crate) struct ActiveSpan {
     name: String,
     kind: Kind,
     begun: SystemTime,
-    /// What was known at the beginning; nothing if the span is not recorded.
+    /// Attributes known at the start; empty if the span is not recorded.
     attributes: Vec<Attribute>,
     attempts: Vec<Attempt>,
     route: Option<Arc<RouteTracing>>,
-    /// The operation of the route's decorator, if the client is to be told.
+    /// Whether the client is to be told the decorator's operation.
     told: bool,
 }
 
-/// An attempt with a span of its own.
+/// An attempt with its own span.
 #[derive(Debug)]
 struct Attempt {
     id: u64,
     begun: SystemTime,
-    /// When, and the tags of the configuration as they were then; none: with the request.
+    /// The end, with the custom tags at that time; `None`: it ends with the request.
     ended: Option<(SystemTime, Vec<Attribute>)>,
     failure: Option<Failure>,
     cluster: Arc<Cluster>,
     host: Arc<Host>,
-    /// Attempts before it.
+    /// Earlier attempts.
     retries: u32,
     protocol: Option<Version>,
     status: u16,
 }
 
-/// Why an attempt has no complete answer.
+/// Why an attempt has no complete response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Failure {
-    /// The proxy has given it up.
+    /// The proxy cancelled it.
     Canceled,
-    /// The host did not answer: response flags, and the reason in words.
+    /// It was reset: response flags and reason.
     Reset(Flags, &'static str),
 }
 
 impl ActiveSpan {
-    /// Begins a span and tells the host of it. None where the client's `traceparent` is malformed: as in Envoy, such a
-    /// request is passed on as it is.
+    /// Starts a span and propagates it to the host. `None` if the client's `traceparent` is malformed: as in Envoy,
+    /// such a request is forwarded as it is.
     pub(crate) fn begin(
         tracing: &Tracing,
         tracer: &Arc<Tracer>,
@@ -142,12 +142,12 @@ impl ActiveSpan {
         Some(span)
     }
 
-    /// The trace.
+    /// The trace id.
     pub(crate) fn trace_id(&self) -> u128 {
         self.context.trace
     }
 
-    /// Tells whoever gets a copy of the request that it is recorded nowhere.
+    /// Propagates to a mirrored request that it is not sampled.
     pub(crate) fn tell_unsampled(&self, tracing: &Tracing, headers: &mut HeaderMap) {
         let context = TraceContext {
             span: fastrand::u64(1..),
@@ -164,8 +164,9 @@ impl ActiveSpan {
         self.context.sampled
     }
 
-    /// The name of the route's decorator is the span's. A client's proxy tells it the server's, by whose span it goes
-    /// there; a server's proxy answers with it, unless it was told one. None of it where the configuration names spans.
+    /// Names the span by the route's decorator. On egress the operation is sent to the host, whose proxy uses it for
+    /// its span; on ingress an operation that was received takes precedence, and otherwise the response tells it.
+    /// Nothing of that if the configuration sets operation names.
     fn decorate(&mut self, tracing: &Tracing, headers: &mut HeaderMap) {
         if self.operation(tracing).is_some() {
             return;
@@ -194,7 +195,7 @@ impl ActiveSpan {
         }
     }
 
-    /// The same with the answer.
+    /// The same for the response.
     pub(crate) fn answered(&mut self, tracing: &Tracing, headers: &mut HeaderMap) {
         if self.operation(tracing).is_some() {
             return;
@@ -210,7 +211,7 @@ impl ActiveSpan {
         }
     }
 
-    /// Begins an attempt's own span and tells the host of it.
+    /// Starts the span of an attempt and propagates it to the host.
     pub(crate) fn attempt(
         &mut self,
         tracing: &Tracing,
@@ -242,7 +243,7 @@ impl ActiveSpan {
         });
     }
 
-    /// The last attempt has an answer; it ends with that.
+    /// The current attempt has a response, with which its span ends.
     pub(crate) fn attempt_answered<B>(&mut self, response: &Response<B>) {
         if let Some(attempt) = self.attempts.last_mut() {
             attempt.protocol = Some(response.version());
@@ -250,7 +251,7 @@ impl ActiveSpan {
         }
     }
 
-    /// The last attempt is over without a complete answer.
+    /// The current attempt ended without a complete response.
     pub(crate) fn attempt_over(&mut self, tracing: &Tracing, failure: Failure, context: &Context<'_>) {
         if self.attempts.last().is_none_or(|attempt| attempt.ended.is_some()) {
             return;
@@ -262,7 +263,7 @@ impl ActiveSpan {
         }
     }
 
-    /// Ends the span and those of its attempts: what is to be recorded, and by whom.
+    /// Ends the span and those of its attempts. Returns the tracer and the spans to export.
     pub(crate) fn end(mut self, tracing: &Tracing, context: &Context<'_>) -> (Arc<Tracer>, Vec<otlp::Span>) {
         if !self.context.sampled {
             return (self.tracer, Vec::new());
@@ -348,7 +349,7 @@ impl ActiveSpan {
         }
     }
 
-    /// What all spans of the trace have in common.
+    /// A span with what all spans of the trace have in common.
     fn span(&self, span: u64, begun: SystemTime, ended: SystemTime, attributes: Vec<Attribute>) -> otlp::Span {
         otlp::Span {
             trace_id: Bytes::copy_from_slice(&self.context.trace.to_be_bytes()),
@@ -361,13 +362,13 @@ impl ActiveSpan {
         }
     }
 
-    /// The name that the configuration gives spans.
+    /// The configured operation name.
     fn operation<'a>(&'a self, tracing: &'a Tracing) -> Option<&'a Format> {
         let own = self.route.as_deref().and_then(|route| route.operation.as_ref());
         own.or(tracing.operation.as_ref())
     }
 
-    /// The tags of the configuration; those of the route first.
+    /// The custom tags; the route's take precedence.
     fn tags(&self, tracing: &Tracing, context: &Context<'_>) -> Vec<Attribute> {
         let own: &[Tag] = self.route.as_deref().map_or(&[], |route| &route.tags);
         let others = tracing.tags.iter();
@@ -394,7 +395,7 @@ impl TagValue {
     }
 }
 
-/// What is known of a request at its beginning.
+/// Attributes known at the start.
 fn attributes(tracing: &Tracing, tracer: &Tracer, beginning: &Beginning<'_>) -> Vec<Attribute> {
     let request = &*beginning.request;
     let header = |name: &HeaderName| {
@@ -432,7 +433,7 @@ fn attributes(tracing: &Tracing, tracer: &Tracer, beginning: &Beginning<'_>) -> 
     all
 }
 
-/// What is known of requests and attempts alike.
+/// Attributes of requests and attempts alike.
 fn common(all: &mut Vec<Attribute>, cluster: Option<&Cluster>, status: u16, flags: Flags, failed: bool) {
     all.push(text("component", "proxy"));
     if let Some(cluster) = cluster {
@@ -455,18 +456,18 @@ fn grpc_answer(headers: Option<&HeaderMap>) -> impl Iterator<Item = Attribute> {
     })
 }
 
-/// Whether there is no answer, or one that is a server's failure.
+/// Whether there is no response, or a 5xx.
 fn is_error(status: u16) -> bool {
     status == 0 || status >= 500
 }
 
-/// Whether a call failed by the server's fault: unknown, deadline, exhausted, unimplemented, internal, unavailable,
-/// data loss.
+/// Whether a gRPC call failed by the server's fault: unknown, deadline exceeded, resource exhausted, unimplemented,
+/// internal, unavailable, data loss.
 fn grpc_error(context: &Context<'_>) -> bool {
     matches!(context.grpc_status(), Some(2 | 4 | 8 | 12 | 13 | 14 | 15))
 }
 
-/// By OpenTelemetry's conventions for HTTP: 4xx is the client's fault.
+/// By OpenTelemetry's semantic conventions for HTTP: 4xx is the client's fault.
 fn status(kind: Kind, status: u16) -> Option<otlp::Status> {
     let from = if kind == Kind::Client { 400 } else { 500 };
     (status >= from).then_some(otlp::Status {

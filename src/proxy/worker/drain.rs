@@ -1,11 +1,11 @@
-//! Ending what is under way without cutting it off.
+//! The signal to drain connections.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::sync::Notify;
 
-/// Whether connections are to end as soon as they can. Clones tell the same.
+/// Whether connections are to close as soon as they can. Clones share the state.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Draining(Arc<State>);
 
@@ -16,18 +16,18 @@ struct State {
 }
 
 impl Draining {
-    /// From now on they are.
+    /// Gives the signal.
     pub(crate) fn begin(&self) {
         self.0.begun.store(true, Ordering::Release);
         self.0.notify.notify_waiters();
     }
 
-    /// Whether they are.
+    /// Whether the signal was given.
     pub(crate) fn has_begun(&self) -> bool {
         self.0.begun.load(Ordering::Acquire)
     }
 
-    /// Waits until they are. Cancel safe.
+    /// Waits for the signal. Cancel safe.
     pub(crate) async fn wait(&self) {
         let notified = self.0.notify.notified();
         if !self.has_begun() {

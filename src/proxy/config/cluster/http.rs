@@ -1,4 +1,4 @@
-//! HTTP to the hosts of a cluster (`HttpProtocolOptions`).
+//! Compiling the HTTP options of a cluster (`HttpProtocolOptions`).
 
 use std::time::Duration;
 
@@ -17,11 +17,12 @@ use crate::xds::pb::wkt;
 const CODEC: &str = "/envoy.extensions.filters.http.upstream_codec.v3.UpstreamCodec";
 const HTTP_OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
 
-/// Envoy's, where nothing is said.
+/// Envoy's default.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
 const HEADER_COUNT: u32 = 100;
 
-/// What a cluster says of it. `by_server`: servers may be reached by it, for which its filters make the credential.
+/// The options of a cluster. `by_server`: xDS servers may be reached by it, whose credential injector is handled
+/// elsewhere.
 pub(super) fn options(message: &Cluster, by_server: bool) -> Compiled<UpstreamHttp> {
     let Some(any) = message.typed_extension_protocol_options.get(HTTP_OPTIONS) else {
         return Ok(UpstreamHttp {
@@ -73,7 +74,7 @@ pub(super) fn options(message: &Cluster, by_server: bool) -> Compiled<UpstreamHt
     })
 }
 
-/// The filters of requests to hosts, of which there is none but the last, which every request passes.
+/// Checks the upstream HTTP filters: only the upstream codec, which is always the last, is supported.
 fn filters(filters: &[HttpFilter]) -> Compiled<()> {
     for (index, filter) in filters.iter().enumerate() {
         let Some(ConfigType::TypedConfig(config)) = &filter.config_type else {
@@ -87,7 +88,7 @@ fn filters(filters: &[HttpFilter]) -> Compiled<()> {
     Ok(())
 }
 
-/// Refuses limits that hold for connection managers alone.
+/// Refuses limits that apply only to connection managers.
 fn unlimited(common: &CommonHttp) -> Compiled<()> {
     if limit(common.max_stream_duration.as_ref(), None).is_some() {
         return Err(Refusal::not_implemented("this field of a cluster").within("max_stream_duration"));

@@ -5,7 +5,7 @@ use crate::proxy::http::filter::buffer::BufferLimit;
 use crate::xds::pb::http_filter::buffer::buffer_per_route::Override;
 use crate::xds::pb::http_filter::buffer::{Buffer, BufferPerRoute};
 
-/// A `Buffer`.
+/// Compiles a `Buffer`.
 pub(super) fn limit(message: &Buffer) -> Compiled<BufferLimit> {
     let max = message.max_request_bytes.as_ref();
     let max = max.ok_or_else(|| Refusal::new("max_request_bytes is needed"))?;
@@ -14,7 +14,7 @@ pub(super) fn limit(message: &Buffer) -> Compiled<BufferLimit> {
     })
 }
 
-/// What a route says: another limit, or that there is none.
+/// Compiles a `BufferPerRoute`: another limit, or `None` if disabled.
 pub(super) fn per_route(message: &BufferPerRoute) -> Compiled<Option<BufferLimit>> {
     match message.r#override.as_ref() {
         Some(Override::Disabled(true)) => Ok(None),

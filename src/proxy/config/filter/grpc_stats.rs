@@ -4,7 +4,7 @@ use crate::proxy::http::filter::grpc_stats::ByMethod;
 use crate::xds::pb::http_filter::grpc_stats::FilterConfig;
 use crate::xds::pb::http_filter::grpc_stats::filter_config::PerMethodStatSpecifier;
 
-/// Which methods are told apart; none unless said otherwise.
+/// Which methods have statistics of their own; none by default.
 pub(super) fn by_method(message: &FilterConfig) -> ByMethod {
     match &message.per_method_stat_specifier {
         Some(PerMethodStatSpecifier::StatsForAllMethods(all)) if all.value => ByMethod::All,

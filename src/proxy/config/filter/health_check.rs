@@ -6,7 +6,7 @@ use crate::proxy::config::{At, Compiled, Refusal, matcher};
 use crate::proxy::http::filter::health_check::HealthCheck;
 use crate::xds::pb::http_filter::health_check;
 
-/// A `HealthCheck` of a node of this cluster, which has to answer by itself.
+/// Compiles a `HealthCheck` for a node of this cluster; only without pass-through.
 pub(super) fn check(message: &health_check::HealthCheck, cluster: &str) -> Compiled<HealthCheck> {
     if message.pass_through_mode.as_ref().is_none_or(|pass| pass.value) {
         return Err(Refusal::not_implemented("pass_through_mode: true"));

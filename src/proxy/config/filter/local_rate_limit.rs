@@ -10,7 +10,7 @@ use crate::proxy::http::filter::local_rate_limit::{Bucket, LocalRateLimit};
 use crate::xds::pb::http_filter::local_ratelimit;
 use crate::xds::pb::types::TokenBucket;
 
-/// A `LocalRateLimit` with one bucket for all requests.
+/// Compiles a `LocalRateLimit` without descriptors.
 pub(super) fn limit(message: &local_ratelimit::LocalRateLimit, names: &mut Names) -> Compiled<LocalRateLimit> {
     let unknown = [
         ("descriptors", !message.descriptors.is_empty()),

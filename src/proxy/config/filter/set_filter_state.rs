@@ -1,4 +1,4 @@
-//! `envoy.filters.http.set_filter_state`, as far as it says which protocols hosts are offered.
+//! `envoy.filters.http.set_filter_state`, for `envoy.network.application_protocols` only.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use crate::xds::pb::http_filter::set_filter_state::Config;
 
 const UPSTREAM_ALPN: &str = "envoy.network.application_protocols";
 
-/// The protocols of the one key that is known.
+/// The protocols, set under the one supported key.
 pub(super) fn upstream_alpn(message: &Config) -> Compiled<Arc<[Vec<u8>]>> {
     let [value] = &message.on_request_headers[..] else {
         return Err(Refusal::not_implemented("other than one value").within("on_request_headers"));

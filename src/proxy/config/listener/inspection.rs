@@ -1,4 +1,4 @@
-//! Listener filters: what is looked at before a chain is chosen.
+//! Compiling listener filters.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use crate::xds::pb::listener_filter::original_src::OriginalSrc;
 use crate::xds::pb::listener_filter::proxy_protocol as message;
 use crate::xds::pb::listener_filter::tls_inspector::TlsInspector;
 
-/// Envoy's, where nothing is said.
+/// Envoy's default.
 const TIMEOUT: Duration = Duration::from_secs(15);
 
 const HTTP_INSPECTOR: &str = "envoy.extensions.filters.listener.http_inspector.v3.HttpInspector";
@@ -24,7 +24,7 @@ const ORIGINAL_SRC: &str = "envoy.extensions.filters.listener.original_src.v3.Or
 const PROXY_PROTOCOL: &str = "envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol";
 const TLS_INSPECTOR: &str = "envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector";
 
-/// What is looked at before a chain of the listener is chosen.
+/// Compiles the listener filters of a listener.
 pub(super) fn inspection(message: &Listener, names: &mut Names) -> Compiled<Inspection> {
     let mut inspection = Inspection {
         timeout: limit(message.listener_filters_timeout.as_ref(), Some(TIMEOUT)),
@@ -34,7 +34,7 @@ pub(super) fn inspection(message: &Listener, names: &mut Names) -> Compiled<Insp
     for (index, one) in message.listener_filters.iter().enumerate() {
         filter(one, &mut inspection, names).at_index("listener_filters", index)?;
     }
-    // As Envoy, which adds the filter to such a listener by itself.
+    // As in Envoy, which adds the filter to such a listener itself.
     inspection.original_dst |= truth(message.use_original_dst.as_ref(), false);
     Ok(inspection)
 }
@@ -50,7 +50,8 @@ fn filter(message: &ListenerFilter, inspection: &mut Inspection, names: &mut Nam
         Some(ORIGINAL_DST) => {
             unpack::<OriginalDst>(config)?;
             always(message)?;
-            // The ports that the inspectors leave alone are those the clients dialled, and a proxy before us knows best.
+            // The inspectors' `filter_disabled` ports are those of the original destination, which the PROXY protocol
+            // may change.
             if inspection.tls.is_some() || inspection.http.is_some() || inspection.proxy_protocol.is_some() {
                 return Err(Refusal::not_implemented(
                     "`original_dst` after `proxy_protocol` or an inspector",
@@ -68,7 +69,7 @@ fn filter(message: &ListenerFilter, inspection: &mut Inspection, names: &mut Nam
         }
         Some(PROXY_PROTOCOL) => {
             always(message)?;
-            // Its header comes first of all, and says whose address connections to hosts come from.
+            // The PROXY header comes first, and tells the address that `original_src` uses.
             if inspection.tls.is_some() || inspection.http.is_some() || inspection.original_src.is_some() {
                 return Err(Refusal::not_implemented(
                     "`proxy_protocol` after `original_src` or an inspector",
@@ -81,7 +82,7 @@ fn filter(message: &ListenerFilter, inspection: &mut Inspection, names: &mut Nam
         }
         Some(TLS_INSPECTOR) => {
             tls_inspector(&unpack(config)?)?;
-            // TLS is found first: what is TLS is not looked at for HTTP.
+            // TLS is detected first; HTTP is not looked for in TLS.
             if inspection.http.is_some() {
                 return Err(Refusal::not_implemented("`tls_inspector` after `http_inspector`"));
             }
@@ -102,7 +103,7 @@ fn filter(message: &ListenerFilter, inspection: &mut Inspection, names: &mut Nam
 }
 
 fn proxy_protocol(config: &message::ProxyProtocol, names: &mut Names) -> Compiled<ProxyProtocol> {
-    // What is stored of extensions there is no way to show.
+    // Metadata from TLVs is not supported.
     if !config.rules.is_empty() {
         return Err(Refusal::not_implemented("rules"));
     }
@@ -145,7 +146,7 @@ fn always(message: &ListenerFilter) -> Compiled<()> {
     }
 }
 
-/// The ports that a filter leaves alone.
+/// The ports on which a filter is disabled.
 fn ports(message: &ListenerFilter) -> Compiled<Vec<PortRange>> {
     let mut ports = Vec::new();
     if let Some(predicate) = &message.filter_disabled {

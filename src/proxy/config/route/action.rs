@@ -1,4 +1,4 @@
-//! What routes do.
+//! Compiling what routes do.
 
 use std::time::Duration;
 
@@ -27,10 +27,10 @@ use crate::xds::pb::route::route_action::{
 };
 use crate::xds::pb::route::weighted_cluster::{ClusterWeight, cluster_weight};
 
-/// Envoy's, where a route says nothing.
+/// Envoy's default.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// What a route does.
+/// Compiles a route's action.
 pub(super) fn action(action: Option<&Action>, inherited: Inherited<'_>, names: &mut Names) -> Compiled<RouteAction> {
     match action {
         Some(Action::Route(forward)) => Ok(RouteAction::Forward(Box::new(
@@ -209,7 +209,7 @@ fn path_rewrite(message: &route::RouteAction) -> Compiled<Option<PathRewrite>> {
     Ok(prefix)
 }
 
-/// A regular expression that may match anywhere, and what takes the place of each match.
+/// A regular expression that may match anywhere, and its substitution.
 fn substitution(message: &RegexMatchAndSubstitute) -> Compiled<(regex::bytes::Regex, Box<[u8]>)> {
     let pattern = message.pattern.as_ref().map_or("", |pattern| &pattern.regex);
     Ok((

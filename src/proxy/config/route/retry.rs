@@ -1,4 +1,4 @@
-//! Retry policies.
+//! Compiling retry policies.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,13 +9,13 @@ use crate::proxy::http::route::{HeaderMatch, RetryOn, RetryPolicy};
 use crate::xds::pb::retry::priority::previous_priorities::v3::PreviousPrioritiesConfig;
 use crate::xds::pb::route;
 
-/// Envoy's, where nothing is said: retries start after up to 25 ms, and the longest pause is ten times that.
+/// Envoy's defaults: a base interval of 25 ms, and a maximum of ten times the base.
 const BASE_INTERVAL: Duration = Duration::from_millis(25);
 const MAX_FACTOR: u32 = 10;
 
 const PREVIOUS_HOSTS: &str = "envoy.retry_host_predicates.previous_hosts";
 
-/// A `retry_policy`, if there is one.
+/// Compiles a `retry_policy`, if there is one.
 pub(super) fn policy(message: Option<&route::RetryPolicy>) -> Compiled<Option<Arc<RetryPolicy>>> {
     let policy = message.map(compiled).transpose().at("retry_policy")?;
     Ok(policy.map(Arc::new))
@@ -53,7 +53,7 @@ fn compiled(message: &route::RetryPolicy) -> Compiled<RetryPolicy> {
     })
 }
 
-/// After how many attempts the priorities that were tried are passed over.
+/// After how many attempts tried priorities are skipped.
 fn priorities(message: &route::retry_policy::RetryPriority) -> Compiled<usize> {
     match message.config_type.as_ref() {
         Some(route::retry_policy::retry_priority::ConfigType::TypedConfig(config)) => {
@@ -67,7 +67,7 @@ fn priorities(message: &route::retry_policy::RetryPriority) -> Compiled<usize> {
     }
 }
 
-/// Whether hosts that were tried are avoided; no other predicate is known.
+/// Whether tried hosts are avoided; no other predicate is supported.
 fn predicates(message: &route::RetryPolicy) -> Compiled<bool> {
     let unknown = message
         .retry_host_predicate
