@@ -15,6 +15,7 @@ use futures::FutureExt as _;
 use rustls::pki_types::CertificateDer;
 use tokio::io::{AsyncRead, ReadBuf};
 
+use super::config;
 use super::connection::{Address, Connection, Stream};
 use super::format::{self, RequestLine};
 use super::http::body::client::Base64;
@@ -29,7 +30,6 @@ use super::listener::inspect::inspect;
 use super::listener::proxy_protocol::ProxyProtocol;
 use super::tls::{peer, subject};
 use super::trace::context::{TRACE_PARENT, TraceContext, trace_state};
-use super::config;
 
 /// Parses a bootstrap and compiles its ADS server.
 ///

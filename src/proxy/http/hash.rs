@@ -1,5 +1,7 @@
 //! The request hash for consistent-hashing load balancers (`RouteAction.hash_policy`).
 
+use std::time::Duration;
+
 use http::HeaderMap;
 use http::header::{COOKIE, HeaderValue};
 use xxhash_rust::xxh64::xxh64;
@@ -71,27 +73,8 @@ impl Key {
             } => match cookie(headers, name) {
                 Some(value) => Some(xxh64(value.as_bytes(), 0)),
                 None => {
-                    let ttl = (*ttl)?;
-                    let value = minted(exchange);
-                    let mut text = format!("{name}=\"{value}\"");
-                    if !ttl.is_zero() {
-                        text.push_str(&format!("; Max-Age={}", ttl.as_secs()));
-                    }
-                    if !path.is_empty() {
-                        text.push_str(&format!("; Path={path}"));
-                    }
-                    for (key, value) in attributes {
-                        let value = if value.is_empty() {
-                            String::new()
-                        } else {
-                            format!("={value}")
-                        };
-                        text.push_str(&format!("; {key}{value}"));
-                    }
-                    text.push_str("; HttpOnly");
-                    if let Ok(text) = HeaderValue::from_str(&text) {
-                        self.cookies.push(text);
-                    }
+                    let (ttl, value) = ((*ttl)?, generated(exchange));
+                    self.cookies.extend(set_cookie(name, &value, ttl, path, attributes));
                     Some(xxh64(value.as_bytes(), 0))
                 }
             },
@@ -99,9 +82,32 @@ impl Key {
     }
 }
 
+/// `set-cookie` for a generated cookie, with its attributes in Envoy's order; `None` if that is not a valid header.
+fn set_cookie(
+    name: &str,
+    value: &str,
+    ttl: Duration,
+    path: &str,
+    attributes: &[(Box<str>, Box<str>)],
+) -> Option<HeaderValue> {
+    let mut text = format!("{name}=\"{value}\"");
+    if !ttl.is_zero() {
+        text.push_str(&format!("; Max-Age={}", ttl.as_secs()));
+    }
+    if !path.is_empty() {
+        text.push_str(&format!("; Path={path}"));
+    }
+    for (key, value) in attributes {
+        let separator = if value.is_empty() { "" } else { "=" };
+        text.push_str(&format!("; {key}{separator}{value}"));
+    }
+    text.push_str("; HttpOnly");
+    HeaderValue::from_str(&text).ok()
+}
+
 /// The value of a generated cookie: the same for all requests on a connection, so that those sent before the client has
 /// learnt of it reach the same host.
-fn minted(exchange: &Exchange) -> String {
+fn generated(exchange: &Exchange) -> String {
     let connection = &exchange.downstream.connection;
     let ends = format!("{}{}", connection.remote, connection.local);
     format!("{:016x}", xxh64(ends.as_bytes(), 0))

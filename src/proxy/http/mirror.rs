@@ -8,12 +8,13 @@ use http::uri::PathAndQuery;
 use http::{Request, StatusCode, Uri};
 use http_body_util::BodyExt;
 
+use super::body::RequestBody;
 use super::conditioning;
 use super::exchange::Exchange;
 use super::forward::Prepared;
 use super::route::{Forward, Mirror};
 use crate::proxy::upstream::balance::Choice;
-use crate::proxy::upstream::pool::Towards;
+use crate::proxy::upstream::pool::{Pools, Towards};
 
 /// Sends the copies that the route asks for.
 pub(super) fn send(exchange: &Exchange, action: &Forward, body: &Prepared) {
@@ -32,24 +33,11 @@ fn copy(exchange: &Exchange, mirror: &Mirror, timeout: Option<Duration>, body: &
     let Some(copied) = body.copy() else {
         return;
     };
-    let mut request = Request::new(());
-    *request.method_mut() = exchange.request.method.clone();
-    *request.headers_mut() = exchange.request.headers.clone();
-    let path = exchange.request.uri.path_and_query().cloned();
-    *request.uri_mut() = Uri::from(path.unwrap_or_else(|| PathAndQuery::from_static("/")));
     let authority = match mirror.keep_host {
         true => exchange.authority.to_string(),
         false => shadow(&exchange.authority),
     };
-    if let Ok(host) = HeaderValue::from_str(&authority) {
-        request.headers_mut().insert(HOST, host);
-    }
-    conditioning::sign(request.headers_mut());
-    if let (Some(tracing), Some(span)) = (&exchange.downstream.manager.tracing, &exchange.span)
-        && !mirror.sampled
-    {
-        span.tell_unsampled(tracing, request.headers_mut());
-    }
+    let request = head(exchange, mirror, &authority);
     let worker = exchange.downstream.worker.clone();
     let version = exchange.request.version;
     let scheme = exchange.scheme;
@@ -82,30 +70,49 @@ fn copy(exchange: &Exchange, mirror: &Mirror, timeout: Option<Duration>, body: &
             meter: None,
             interims: None,
         };
-        let mut request = Some(request.map(|()| body));
-        let answered = async {
-            let (response, mut lease) = worker.pools.send_own(&towards, &mut request).await.ok()?;
-            let mut answer = response.into_body();
-            while let Some(frame) = answer.frame().await {
-                frame.ok()?;
-            }
-            lease.finished();
-            Some(())
-        };
+        let exchanged = discard_response(&worker.pools, &towards, request.map(|()| body));
         match timeout {
-            None => drop(answered.await),
+            None => drop(exchanged.await),
             Some(timeout) => {
-                if tokio::time::timeout(timeout, answered).await.is_err() {
-                    cluster.stats.rq_timeout.fetch_add(1, Relaxed);
+                if tokio::time::timeout(timeout, exchanged).await.is_err() {
+                    let stats = &cluster.stats;
+                    stats.rq_timeout.fetch_add(1, Relaxed);
                     host.state.stats.rq_timeout.fetch_add(1, Relaxed);
-                    cluster
-                        .stats
-                        .internal
-                        .count_status(StatusCode::GATEWAY_TIMEOUT.as_u16());
+                    stats.internal.count_status(StatusCode::GATEWAY_TIMEOUT.as_u16());
                 }
             }
         }
     });
+}
+
+/// The copy without its body.
+fn head(exchange: &Exchange, mirror: &Mirror, authority: &str) -> Request<()> {
+    let mut request = Request::new(());
+    *request.method_mut() = exchange.request.method.clone();
+    *request.headers_mut() = exchange.request.headers.clone();
+    let path = exchange.request.uri.path_and_query().cloned();
+    *request.uri_mut() = Uri::from(path.unwrap_or_else(|| PathAndQuery::from_static("/")));
+    if let Ok(host) = HeaderValue::from_str(authority) {
+        request.headers_mut().insert(HOST, host);
+    }
+    conditioning::sign(request.headers_mut());
+    if let (Some(tracing), Some(span)) = (&exchange.downstream.manager.tracing, &exchange.span)
+        && !mirror.sampled
+    {
+        span.tell_unsampled(tracing, request.headers_mut());
+    }
+    request
+}
+
+/// Sends a request and reads its response to the end; `None` if it fails.
+async fn discard_response(pools: &Pools, towards: &Towards<'_>, request: Request<RequestBody>) -> Option<()> {
+    let (response, mut lease) = pools.send_own(towards, &mut Some(request)).await.ok()?;
+    let mut body = response.into_body();
+    while let Some(frame) = body.frame().await {
+        frame.ok()?;
+    }
+    lease.finished();
+    Some(())
 }
 
 /// The authority of a copy with `-shadow` appended, which tells it from the original in logs.

@@ -5,7 +5,8 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 
-use super::{Kind, Scribe, ServerStats, Snapshot};
+use super::{Kind, Scribe, ServerStats, Snapshot, UpdateStats};
+use crate::proxy::http::HttpManager;
 use crate::proxy::listener::{Listener, NetworkFilter};
 use crate::proxy::store::Published;
 use crate::proxy::trace::Tracer;
@@ -21,11 +22,11 @@ pub(crate) enum State {
     Initializing,
 }
 
-/// Collects all statistics.
+/// Everything in force, under Envoy's names.
 pub(crate) fn collect(published: &Published, server: &ServerStats, state: State, now: Instant) -> Snapshot {
     let mut scribe = Scribe::default();
     self::server(&mut scribe, published, server, state, now);
-    things(&mut scribe, published);
+    objects(&mut scribe, published);
     scribe.snapshot.sort();
     scribe.snapshot
 }
@@ -37,11 +38,11 @@ pub(crate) fn reset(published: &Published, server: &ServerStats) {
         ..Scribe::default()
     };
     self::server(&mut scribe, published, server, State::Live, Instant::now());
-    things(&mut scribe, published);
+    objects(&mut scribe, published);
 }
 
 /// Collects the statistics of clusters, listeners and connection managers.
-fn things(scribe: &mut Scribe, published: &Published) {
+fn objects(scribe: &mut Scribe, published: &Published) {
     for slot in published.clusters.values() {
         if let Some(cluster) = slot.take() {
             scribe.scope(format!("cluster.{}.", colons(&cluster.config.stat_name)));
@@ -73,38 +74,40 @@ fn things(scribe: &mut Scribe, published: &Published) {
         }
         let mut of_listener = HashSet::new();
         for chain in listener.filter_chains() {
-            if let NetworkFilter::Http(manager) = &chain.network
-                && let Some(updates) = &manager.route_updates
-                && tables.insert((manager.stat_prefix.clone(), manager.routes.name().clone()))
-            {
-                scribe.scope(format!(
-                    "http.{}.rds.{}.",
-                    manager.stat_prefix,
-                    colons(manager.routes.name())
-                ));
-                scribe.updates(updates);
-                scribe.reloads(updates);
-            }
-            if let NetworkFilter::Http(manager) = &chain.network
-                && of_listener.insert(&manager.stat_prefix)
-            {
-                let at = colons(&listener.stat_prefix);
-                scribe.scope(format!("listener.{at}.http.{}.", manager.stat_prefix));
-                scribe.downstream_classes(&manager.rq_class_of_listener);
-            }
             match &chain.network {
-                NetworkFilter::Http(manager) if prefixes.insert(("http", manager.stat_prefix.clone())) => {
-                    scribe.scope(format!("http.{}.", manager.stat_prefix));
-                    scribe.http(&manager.stats);
+                NetworkFilter::Http(manager) => {
+                    if let Some(updates) = &manager.route_updates
+                        && tables.insert((manager.stat_prefix.clone(), manager.routes.name().clone()))
+                    {
+                        routes(scribe, manager, updates);
+                    }
+                    if of_listener.insert(&manager.stat_prefix) {
+                        let at = colons(&listener.stat_prefix);
+                        scribe.scope(format!("listener.{at}.http.{}.", manager.stat_prefix));
+                        scribe.downstream_classes(&manager.rq_class_of_listener);
+                    }
+                    if prefixes.insert(("http", manager.stat_prefix.clone())) {
+                        scribe.scope(format!("http.{}.", manager.stat_prefix));
+                        scribe.http(&manager.stats);
+                    }
                 }
-                NetworkFilter::Tcp(proxy) if prefixes.insert(("tcp", proxy.stat_prefix.clone())) => {
-                    scribe.scope(format!("tcp.{}.", colons(&proxy.stat_prefix)));
-                    scribe.tcp(&proxy.stats);
+                NetworkFilter::Tcp(proxy) => {
+                    if prefixes.insert(("tcp", proxy.stat_prefix.clone())) {
+                        scribe.scope(format!("tcp.{}.", colons(&proxy.stat_prefix)));
+                        scribe.tcp(&proxy.stats);
+                    }
                 }
-                NetworkFilter::Http(_) | NetworkFilter::Tcp(_) => {}
             }
         }
     }
+}
+
+/// Collects the statistics of a connection manager's RDS subscription.
+fn routes(scribe: &mut Scribe, manager: &HttpManager, updates: &UpdateStats) {
+    let name = colons(manager.routes.name());
+    scribe.scope(format!("http.{}.rds.{name}.", manager.stat_prefix));
+    scribe.updates(updates);
+    scribe.reloads(updates);
 }
 
 /// Any of the tracers, as all share their statistics.

@@ -18,11 +18,11 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use http::header::{CONNECTION, HeaderValue};
-use http::{Request, Response, StatusCode, Version};
+use http::{Request, Response, StatusCode, Version, response};
 use http_body::Body;
 use tokio::time::{Instant, Sleep};
 
-use super::encode::{self, Coding};
+use super::encode::{self, Coding, WrongLength};
 use super::lines::{Looks, Size};
 use super::receiving::{ClientStream, Connection, Teller};
 use super::request::{self, Head};
@@ -33,6 +33,7 @@ use crate::proxy::flags::Flags;
 use crate::proxy::http::body::incoming::Incoming;
 use crate::proxy::http::body::{ResponseBody, Waiting};
 use crate::proxy::http::connection::{Downstream, Ending, Farewell, Open, Stage};
+use crate::proxy::http::deadlines::Timer;
 use crate::proxy::http::interim::Interims;
 use crate::proxy::http::meter;
 use crate::proxy::http::{HttpManager, exchange};
@@ -117,6 +118,93 @@ impl Late {
         ];
         Self(all.into_iter().flatten().min_by_key(|(limit, _)| *limit))
     }
+
+    /// Ready when the timeout is reached, with the reply. `timer` starts with the first call.
+    fn poll(self, cx: &mut Context<'_>, timer: &mut Timer) -> Poll<Refusal> {
+        let Some((limit, refusal)) = self.0 else {
+            return Poll::Pending;
+        };
+        let timer = timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
+        timer.as_mut().poll(cx).map(|()| refusal)
+    }
+}
+
+/// Parses the head of a request; `None` if it is not complete, or not worth another look yet.
+fn parse_head(connection: &mut Connection, looks: &mut Looks, manager: &HttpManager) -> Option<Next> {
+    let size = Size {
+        bytes: manager.limits.header_bytes,
+        count: manager.limits.header_count,
+    };
+    let Connection { wire, fields, .. } = connection;
+    let received = wire.read.len();
+    if !looks.is_due(&wire.read, size) {
+        return None;
+    }
+    match request::take(&mut wire.read, fields, size) {
+        Ok(None) => None,
+        Ok(Some(head)) => {
+            connection.rest = head.rest;
+            if manager.metered {
+                connection.meter(received, meter::http1_headers(head.request.headers()));
+            }
+            // The worker's buffer is then free for the upstream response.
+            connection.wire.rest();
+            Some(Next::Request(head))
+        }
+        Err(refusal) => {
+            if manager.metered {
+                connection.meter(received, 0);
+            }
+            Some(Next::Refused(refusal))
+        }
+    }
+}
+
+/// A response whose body is being written.
+struct Writing {
+    body: ResponseBody,
+    coding: Coding,
+    stage: BodyStage,
+    /// Whether it is the last on its connection.
+    last: bool,
+    held_up: HeldUp,
+}
+
+/// How much of a response's body has been passed to the outbox.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum BodyStage {
+    Open,
+    Complete,
+    /// It ended early. Closing without the last chunk tells the client so.
+    Truncated,
+}
+
+impl Writing {
+    /// Passes what the body yields to the outbox, as long as that has room.
+    fn poll_frames(&mut self, cx: &mut Context<'_>, connection: &RefCell<Connection>) {
+        while self.stage == BodyStage::Open && connection.borrow().wire.out.has_room() {
+            let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) else {
+                return;
+            };
+            let out = &mut connection.borrow_mut().wire.out;
+            let (wrote, last) = match frame {
+                Some(Ok(frame)) => {
+                    let last = self.body.is_end_stream() || frame.is_trailers();
+                    (
+                        self.coding.piece(out, frame.into_data().unwrap_or_default(), last),
+                        last,
+                    )
+                }
+                None => (self.coding.end(out), true),
+                Some(Err(_)) => (Err(WrongLength), true),
+            };
+            self.stage = match wrote {
+                Err(WrongLength) => BodyStage::Truncated,
+                Ok(()) if last => BodyStage::Complete,
+                Ok(()) => BodyStage::Open,
+            };
+        }
+    }
 }
 
 /// Waits, as long as `delayed_close_timeout`, for a client that reads nothing of the last response.
@@ -179,70 +267,41 @@ impl<E: Future<Output = Farewell>> Server<'_, E> {
 
     /// Waits for the head of a request.
     async fn head(&mut self) -> io::Result<Next> {
-        let limits = &self.downstream.manager.limits;
-        let size = Size {
-            bytes: limits.header_bytes,
-            count: limits.header_count,
-        };
-        let mut looks = Looks::default();
-        let mut late = None::<Pin<Box<Sleep>>>;
-        poll_fn(|cx| {
-            loop {
-                let connection = &mut *self.connection.borrow_mut();
-                let Connection { wire, fields, .. } = connection;
-                let came = wire.read.len();
-                if looks.is_due(&wire.read, size) {
-                    match request::take(&mut wire.read, fields, size) {
-                        Ok(Some(head)) => {
-                            connection.rest = head.rest;
-                            if self.downstream.manager.metered {
-                                connection.meter(came, meter::http1_headers(head.request.headers()));
-                            }
-                            // The worker's buffer is then free for the upstream response.
-                            connection.wire.rest();
-                            return Poll::Ready(Ok(Next::Request(head)));
-                        }
-                        Ok(None) => {}
-                        Err(refusal) => {
-                            if self.downstream.manager.metered {
-                                connection.meter(came, 0);
-                            }
-                            return Poll::Ready(Ok(Next::Refused(refusal)));
-                        }
-                    }
-                }
-                if wire.ended {
-                    return Poll::Ready(Ok(Next::Over(Over::Announced)));
-                }
-                if !wire.read.is_empty()
-                    && let Some((limit, refusal)) = self.late.0
-                {
-                    let late = late.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
-                    if late.as_mut().poll(cx).is_ready() {
-                        if self.downstream.manager.metered {
-                            connection.meter(came, 0);
-                        }
-                        return Poll::Ready(Ok(Next::Refused(refusal)));
-                    }
-                }
-                match wire.poll_fill(cx) {
-                    Poll::Ready(Ok(())) => {}
-                    Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-                    Poll::Pending => {
-                        let nothing = wire.read.is_empty();
-                        return match self.ending.poll(cx) {
-                            Poll::Ready(()) => Poll::Ready(Ok(Next::Over(Over::Gone))),
-                            Poll::Pending if nothing && self.ending.stage() == Stage::Begun => {
-                                self.downstream.connection_closes();
-                                Poll::Ready(Ok(Next::Over(Over::Announced)))
-                            }
-                            Poll::Pending => Poll::Pending,
-                        };
-                    }
-                }
+        let (mut looks, mut timer) = (Looks::default(), None);
+        poll_fn(|cx| self.poll_head(cx, &mut looks, &mut timer)).await
+    }
+
+    fn poll_head(&mut self, cx: &mut Context<'_>, looks: &mut Looks, timer: &mut Timer) -> Poll<io::Result<Next>> {
+        let manager = &*self.downstream.manager;
+        loop {
+            let connection = &mut *self.connection.borrow_mut();
+            let received = connection.wire.read.len();
+            if let Some(next) = parse_head(connection, looks, manager) {
+                return Poll::Ready(Ok(next));
             }
-        })
-        .await
+            if connection.wire.ended {
+                return Poll::Ready(Ok(Next::Over(Over::Announced)));
+            }
+            if !connection.wire.read.is_empty()
+                && let Poll::Ready(refusal) = self.late.poll(cx, timer)
+            {
+                if manager.metered {
+                    connection.meter(received, 0);
+                }
+                return Poll::Ready(Ok(Next::Refused(refusal)));
+            }
+            if connection.wire.poll_fill(cx)?.is_pending() {
+                let idle = connection.wire.read.is_empty();
+                return Poll::Ready(Ok(Next::Over(match self.ending.poll(cx) {
+                    Poll::Ready(()) => Over::Gone,
+                    Poll::Pending if idle && self.ending.stage() == Stage::Begun => {
+                        self.downstream.connection_closes();
+                        Over::Announced
+                    }
+                    Poll::Pending => return Poll::Pending,
+                })));
+            }
+        }
     }
 
     /// The response to a request; `None`: the client has left.
@@ -297,84 +356,72 @@ impl<E: Future<Output = Farewell>> Server<'_, E> {
         if !tunnel && (!keep_alive || self.ending.stage() == Stage::Begun) {
             parts.headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
-        let last = parts.headers.contains_key(CONNECTION);
-        let mut coding = {
-            let connection = &mut *self.connection.borrow_mut();
-            let wire = &mut connection.wire;
-            let before = wire.out.short().len();
-            let coding = encode::response(&mut wire.out, parts.status, &parts.headers, &body, asked);
-            if let Some(meter) = &wire.meter {
-                meter.send_headers(wire.out.headers_since(before));
-            }
-            coding
-        };
+        let last = tunnel || parts.headers.contains_key(CONNECTION);
+        let coding = self.write_head(&parts, &body, asked);
         body.headers_sent(parts.headers);
-        let (mut broken, mut held_up) = (false, HeldUp::default());
-        let mut ended = coding == Coding::Nothing && !tunnel;
-        let complete = poll_fn(|cx| {
-            loop {
-                while !ended && self.connection.borrow().wire.out.has_room() {
-                    let Poll::Ready(frame) = Pin::new(&mut body).poll_frame(cx) else {
-                        break;
-                    };
-                    let out = &mut self.connection.borrow_mut().wire.out;
-                    let wrote = match frame {
-                        Some(Ok(frame)) => {
-                            ended = body.is_end_stream() || frame.is_trailers();
-                            coding.piece(out, frame.into_data().unwrap_or_default(), ended)
-                        }
-                        Some(Err(_)) => {
-                            // Closing without the last chunk tells the client that the body is not complete.
-                            (ended, broken) = (true, true);
-                            Ok(())
-                        }
-                        None => {
-                            ended = true;
-                            coding.end(out)
-                        }
-                    };
-                    if wrote.is_err() {
-                        (ended, broken) = (true, true);
-                    }
-                }
-                let connection = &mut *self.connection.borrow_mut();
-                let empty = connection.wire.out.is_empty();
-                if !empty {
-                    match connection.wire.poll_flush(cx) {
-                        Poll::Ready(Ok(())) if !ended => continue,
-                        Poll::Ready(done) => return Poll::Ready(done.map(|()| true)),
-                        Poll::Pending => {}
-                    }
-                } else if ended {
-                    return Poll::Ready(Ok(true));
-                }
-                // A client that reads nothing is still subject to the timeouts.
-                if !ended && !connection.wire.out.has_room() && body.poll_overdue(cx).is_ready() {
-                    return Poll::Ready(Ok(false));
-                }
-                let gone = !ended && (connection.broken.is_some() || connection.poll_gone(cx).is_ready());
-                if gone || self.ending.poll(cx).is_ready() {
-                    return Poll::Ready(Ok(false));
-                }
-                let over = last || tunnel || broken || self.ending.stage() == Stage::Begun;
-                if !(ended && over) {
-                    return Poll::Pending;
-                }
-                let unwritten = connection.wire.out.unwritten();
-                let limit = self.downstream.manager.limits.delayed_close;
-                return held_up.poll(cx, unwritten, limit).map(|()| Ok(false));
-            }
-        })
-        .await;
-        if !matches!(complete, Ok(true)) {
+        let mut writing = Writing {
+            stage: match coding {
+                Coding::Nothing if !tunnel => BodyStage::Complete,
+                _ => BodyStage::Open,
+            },
+            body,
+            coding,
+            last,
+            held_up: HeldUp::default(),
+        };
+        let written = poll_fn(|cx| self.poll_body(cx, &mut writing)).await;
+        if !matches!(written, Ok(true)) {
             self.downstream.connection_ends();
         }
+        if !written? || writing.stage == BodyStage::Truncated {
+            return Ok(Some(Over::Gone));
+        }
         let connection = self.connection.borrow();
-        Ok(match complete? && !broken {
-            false => Some(Over::Gone),
-            true => (last || tunnel || connection.rest != Rest::Nothing || connection.broken.is_some())
-                .then_some(Over::Announced),
-        })
+        let unread = connection.rest != Rest::Nothing || connection.broken.is_some();
+        Ok((last || unread).then_some(Over::Announced))
+    }
+
+    fn write_head(&self, parts: &response::Parts, body: &ResponseBody, asked: Asked) -> Coding {
+        let wire = &mut self.connection.borrow_mut().wire;
+        let before = wire.out.short().len();
+        let coding = encode::response(&mut wire.out, parts.status, &parts.headers, body, asked);
+        if let Some(meter) = &wire.meter {
+            meter.send_headers(wire.out.headers_since(before));
+        }
+        coding
+    }
+
+    /// Writes the body of a response. Ready when all of it is written (`true`), or nobody waits for the rest.
+    fn poll_body(&mut self, cx: &mut Context<'_>, writing: &mut Writing) -> Poll<io::Result<bool>> {
+        loop {
+            writing.poll_frames(cx, &self.connection);
+            let ended = writing.stage != BodyStage::Open;
+            let connection = &mut *self.connection.borrow_mut();
+            if !connection.wire.out.is_empty() {
+                match connection.wire.poll_flush(cx) {
+                    Poll::Ready(Ok(())) if !ended => continue,
+                    Poll::Ready(done) => return Poll::Ready(done.map(|()| true)),
+                    Poll::Pending => {}
+                }
+            } else if ended {
+                return Poll::Ready(Ok(true));
+            }
+            // A client that reads nothing is still subject to the timeouts.
+            if !ended && !connection.wire.out.has_room() && writing.body.poll_overdue(cx).is_ready() {
+                return Poll::Ready(Ok(false));
+            }
+            let gone = !ended && (connection.broken.is_some() || connection.poll_gone(cx).is_ready());
+            if gone || self.ending.poll(cx).is_ready() {
+                return Poll::Ready(Ok(false));
+            }
+            let closes = writing.last || writing.stage == BodyStage::Truncated || self.ending.stage() == Stage::Begun;
+            if !(ended && closes) {
+                return Poll::Pending;
+            }
+            let unwritten = connection.wire.out.unwritten();
+            let limit = self.downstream.manager.limits.delayed_close;
+            return writing.held_up.poll(cx, unwritten, limit).map(|()| Ok(false));
+        }
     }
 
     /// Half-closes the connection and waits for the client to close it. Closing at once while the client still sends
