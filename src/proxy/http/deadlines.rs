@@ -179,8 +179,7 @@ impl Watch {
     }
 
     /// Waits for something that may move the request's body, no longer than the limits allow.
-    pub(super) async fn wait<F: Future>(&mut self, future: F) -> Result<F::Output, Overdue> {
-        let mut future = pin!(future);
+    pub(super) async fn wait<F: Future>(&mut self, mut future: Pin<&mut F>) -> Result<F::Output, Overdue> {
         poll_fn(|cx| match future.as_mut().poll(cx) {
             Poll::Ready(output) => Poll::Ready(Ok(output)),
             Poll::Pending => self.poll(cx).map(Err),
@@ -289,7 +288,7 @@ pub(super) async fn within<F: Future>(
     };
     let downstream = &exchange.downstream;
     let mut watch = Watch::new(progress, deadlines, downstream.timer.take()).held();
-    let over = watch.wait(future).await;
+    let over = watch.wait(pin!(future)).await;
     downstream.timer.replace(watch.into_timer());
     over.map_err(|overdue| overdue.reply(&downstream.manager))
 }
@@ -300,9 +299,9 @@ pub(super) async fn per_try<F: Future>(
     limit: Duration,
     progress: &Progress,
     reached: impl Fn() -> bool,
-    sent: F,
+    mut sent: Pin<&mut F>,
 ) -> Option<F::Output> {
-    let (mut sent, mut timer) = (pin!(sent), pin!(None::<Sleep>));
+    let mut timer = pin!(None::<Sleep>);
     poll_fn(|cx| {
         if let Poll::Ready(output) = sent.as_mut().poll(cx) {
             return Poll::Ready(Some(output));

@@ -3,6 +3,7 @@
 mod failure;
 mod prepared;
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -27,7 +28,7 @@ use crate::proxy::turn;
 use crate::proxy::upstream::balance::Choice;
 use crate::proxy::upstream::balance::outlier::Report;
 use crate::proxy::upstream::cluster::Cluster;
-use crate::proxy::upstream::connect::FailureKind;
+use crate::proxy::upstream::connect::{FailureKind, SendError};
 use crate::proxy::upstream::host::Host;
 use crate::proxy::upstream::pool::{Lease, Pools, Towards};
 use crate::proxy::upstream::proxy_protocol::Ends;
@@ -138,7 +139,7 @@ impl Sending<'_> {
         }
         let downstream = exchange.downstream.clone();
         let mut watch = Watch::new(self.body.progress.clone(), self.deadline, downstream.timer.take());
-        let waited = watch.wait(self.attempts(exchange)).await;
+        let waited = watch.wait(pin!(self.attempts(exchange))).await;
         let refusal = watch.refusal();
         downstream.timer.replace(watch.into_timer());
         match waited {
@@ -259,56 +260,14 @@ impl Sending<'_> {
         host: &Arc<Host>,
         request: &mut Option<Request<RequestBody>>,
     ) -> Outcome {
-        let worker = exchange.downstream.worker.clone();
-        let alpn = exchange.upstream_alpn.clone();
-        let towards = Towards {
-            cluster: &self.cluster,
-            host,
-            downstream: exchange.request.version,
-            alpn: alpn.as_ref(),
-            authority: &exchange.authority,
-            scheme: exchange.scheme,
-            high_priority: self.action.high_priority,
-            upgrade: upgrade::asks(exchange),
-            source: exchange.downstream.connection.source,
-            passed_on: Some(&exchange.downstream.connection),
-            carried: Some(&exchange.stream.carried),
-            route: self.matched.route.stats.as_ref(),
-            meter: exchange.stream.upstream_bytes.as_ref(),
-            interims: exchange.interims.as_ref(),
-        };
         exchange.stream.carried.take();
-        let raw = self
-            .action
-            .connect
-            .filter(|connect| connect.concerns(&exchange.request.method));
-        let sent = async {
-            match raw {
-                None => worker.pools.send(&towards, request).await,
-                // Rarely needed, and long: it holds a whole handshake.
-                Some(connect) => {
-                    let ends = Ends::of(&exchange.downstream.connection);
-                    let first = connect.proxy_header.map(|header| header.of(Some(&ends)));
-                    Box::pin(Pools::send_raw(&towards, &first.unwrap_or_default(), request)).await
-                }
-            }
-        };
-        let result = match self.per_try_timeout(retries) {
-            None => sent.await,
-            Some(limit) => {
-                let carried = &exchange.stream.carried;
-                let reached = || carried.borrow().is_some();
-                match deadlines::per_try(limit, &self.body.progress, reached, sent).await {
-                    Some(result) => result,
-                    None => {
-                        self.cluster.stats.rq_per_try_timeout.fetch_add(1, Relaxed);
-                        self.timed_out(host);
-                        exchange.trace_attempt_over(Failure::Canceled);
-                        let reply = timed_out("upstream_per_try_timeout");
-                        return Outcome::Failed(FailureKind::PerTryTimeout, reply);
-                    }
-                }
-            }
+        let limit = self.per_try_timeout(retries);
+        let Some(result) = self.send_within(limit, exchange, host, request).await else {
+            self.cluster.stats.rq_per_try_timeout.fetch_add(1, Relaxed);
+            self.timed_out(host);
+            exchange.trace_attempt_over(Failure::Canceled);
+            let reply = timed_out("upstream_per_try_timeout");
+            return Outcome::Failed(FailureKind::PerTryTimeout, reply);
         };
         match result {
             Ok((response, lease)) => {
@@ -332,6 +291,54 @@ impl Sending<'_> {
                 let (flags, reason) = reset_reason(error.kind);
                 exchange.trace_attempt_over(Failure::Reset(flags, reason));
                 Outcome::Failed(error.kind, failed(&error, exchange))
+            }
+        }
+    }
+
+    /// Sends the request and waits for the headers of its answer. None: that takes longer than the limit of an attempt.
+    async fn send_within(
+        &self,
+        limit: Option<Duration>,
+        exchange: &Exchange,
+        host: &Arc<Host>,
+        request: &mut Option<Request<RequestBody>>,
+    ) -> Option<Result<(Response<Incoming>, Lease), SendError>> {
+        let towards = Towards {
+            cluster: &self.cluster,
+            host,
+            downstream: exchange.request.version,
+            alpn: exchange.upstream_alpn.as_ref(),
+            authority: &exchange.authority,
+            scheme: exchange.scheme,
+            high_priority: self.action.high_priority,
+            upgrade: upgrade::asks(exchange),
+            source: exchange.downstream.connection.source,
+            passed_on: Some(&exchange.downstream.connection),
+            carried: Some(&exchange.stream.carried),
+            route: self.matched.route.stats.as_ref(),
+            meter: exchange.stream.upstream_bytes.as_ref(),
+            interims: exchange.interims.as_ref(),
+        };
+        let raw = self
+            .action
+            .connect
+            .filter(|connect| connect.concerns(&exchange.request.method));
+        let mut sent = pin!(async {
+            match raw {
+                None => exchange.downstream.worker.pools.send(&towards, request).await,
+                // Rarely needed, and long: it holds a whole handshake.
+                Some(connect) => {
+                    let ends = Ends::of(&exchange.downstream.connection);
+                    let first = connect.proxy_header.map(|header| header.of(Some(&ends)));
+                    Box::pin(Pools::send_raw(&towards, &first.unwrap_or_default(), request)).await
+                }
+            }
+        });
+        match limit {
+            None => Some(sent.await),
+            Some(limit) => {
+                let reached = || exchange.stream.carried.borrow().is_some();
+                deadlines::per_try(limit, &self.body.progress, reached, sent.as_mut()).await
             }
         }
     }
