@@ -118,6 +118,8 @@ codes! {
     BypassedSidecar = "TS0024" Error;
     /// A generated file that somebody has edited is not replaced.
     EditedFile = "TS0025" Error;
+    /// A service that nothing can ever be an endpoint of.
+    ServiceWithoutEndpoints = "TS0026" Warning;
 }
 
 impl fmt::Display for Code {

@@ -41,7 +41,7 @@ pub(super) fn lower(object: &Object, spec: &api::ServiceEntry, context: &Context
         export_to: report.export_to(&spec.export_to, &context.config.service_export_to, Nobody::Allowed),
         subject_alt_names: spec.subject_alt_names.clone(),
         traffic_distribution: traffic_distribution(&mut report, object, ""),
-        listed: endpoints(&mut report, &at.field("endpoints"), spec, resolution, &ports),
+        listed: endpoints(&mut report, &at, spec, resolution, &ports),
         ports,
         selector,
         publish_not_ready: false,
@@ -196,13 +196,25 @@ fn endpoints(
         Resolution::Passthrough if !spec.endpoints.is_empty() => {
             report
                 .error(
-                    at,
+                    &at.field("endpoints"),
                     "with `resolution: NONE` connections go where clients call: there are no endpoints",
                 )
                 .help("use `resolution: STATIC`");
         }
         Resolution::DnsRoundRobin if spec.endpoints.len() > 1 => {
-            report.error(&at.index(1), "`resolution: DNS_ROUND_ROBIN` takes at most one endpoint");
+            report.error(
+                &at.field("endpoints").index(1),
+                "`resolution: DNS_ROUND_ROBIN` takes at most one endpoint",
+            );
+        }
+        Resolution::Static if spec.endpoints.is_empty() && spec.workload_selector.is_none() => {
+            report
+                .add(
+                    Code::ServiceWithoutEndpoints,
+                    &at.field("resolution"),
+                    "with `resolution: STATIC` endpoints are listed or selected, and there are neither: nobody answers",
+                )
+                .help("list `endpoints`, select workloads with `workloadSelector`, or use `resolution: DNS`");
         }
         Resolution::Passthrough
         | Resolution::DnsRoundRobin
@@ -210,6 +222,7 @@ fn endpoints(
         | Resolution::Dns
         | Resolution::Alias => {}
     }
+    let at = at.field("endpoints");
     let names = match resolution {
         Resolution::Static => Names::Refused,
         Resolution::Passthrough | Resolution::DnsRoundRobin | Resolution::Dns | Resolution::Alias => Names::Allowed,
@@ -312,7 +325,7 @@ spec:
   - {number: 80, name: a}               #! IST0134
   - {number: 81, name: b, protocol: TCP} #! IST0134
   - {number: 82, name: c, protocol: HTTP}
-  resolution: STATIC
+  resolution: STATIC                    #! TS0026
 "#,
         ));
     }
