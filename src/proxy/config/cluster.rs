@@ -1,5 +1,6 @@
 //! Compiling clusters.
 
+mod dns;
 mod http;
 
 use std::sync::Arc;
@@ -10,8 +11,8 @@ use super::value::{self, duration, fetch_timeout, number, unpack};
 use super::{At, Compiled, Names, Refusal, endpoints, source, tls};
 use crate::proxy::upstream::breaker::{Breakers, RetryBudget, Thresholds};
 use crate::proxy::upstream::cluster::{
-    ClusterConfig, Discovery, DnsConfig, DnsFamily, FailurePercentage, LbPolicy, OutlierConfig, SlowStart, SuccessRate,
-    TcpKeepalive, Transport, TransportMatch, UpstreamHttp,
+    ClusterConfig, Discovery, FailurePercentage, LbPolicy, OutlierConfig, SlowStart, SuccessRate, TcpKeepalive,
+    Transport, TransportMatch, UpstreamHttp,
 };
 use crate::proxy::upstream::host::{Endpoints, HostAddress};
 use crate::proxy::upstream::proxy_protocol::ProxyHeader;
@@ -21,12 +22,9 @@ use crate::xds::pb::cluster;
 use crate::xds::pb::cluster::cluster::CommonLbConfig;
 use crate::xds::pb::cluster::cluster::common_lb_config::LocalityConfigSpecifier;
 use crate::xds::pb::cluster::cluster::ring_hash_lb_config::HashFunction;
-use crate::xds::pb::cluster::cluster::{
-    ClusterDiscoveryType, DiscoveryType, DnsLookupFamily, LbConfig, SlowStartConfig,
-};
+use crate::xds::pb::cluster::cluster::{ClusterDiscoveryType, DiscoveryType, LbConfig, SlowStartConfig};
 use crate::xds::pb::cluster::{OutlierDetection, circuit_breakers};
 use crate::xds::pb::core::{BindConfig, Metadata, RoutingPriority, TransportSocket};
-use crate::xds::pb::dns_cluster::DnsCluster;
 use crate::xds::pb::wkt;
 
 const RAW_BUFFER: &str = "/envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer";
@@ -34,7 +32,6 @@ const PROXY_PROTOCOL: &str = "/envoy.extensions.transport_sockets.proxy_protocol
 
 /// Envoy's default.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-const DNS_REFRESH: Duration = Duration::from_secs(5);
 const CLEANUP_INTERVAL: Duration = Duration::from_secs(5);
 
 /// A compiled cluster, with its endpoints if they are inline.
@@ -108,10 +105,6 @@ pub(crate) fn cluster(message: &cluster::Cluster, names: &mut Names) -> Compiled
     })
 }
 
-#[expect(
-    deprecated,
-    reason = "control planes other than ours send what is looked up in the cluster itself"
-)]
 fn discovery(message: &cluster::Cluster, endpoints: &Endpoints) -> Compiled<Discovery> {
     let kind = match message.cluster_discovery_type.as_ref() {
         Some(ClusterDiscoveryType::ClusterType(custom)) => {
@@ -119,7 +112,7 @@ fn discovery(message: &cluster::Cluster, endpoints: &Endpoints) -> Compiled<Disc
                 .typed_config
                 .as_ref()
                 .ok_or_else(|| Refusal::new("a configuration is needed"))?;
-            return dns(&unpack(any).at("cluster_type")?, endpoints).map(Discovery::Dns);
+            return dns::extension(&unpack(any).at("cluster_type")?, endpoints).map(Discovery::Dns);
         }
         Some(ClusterDiscoveryType::Type(kind)) => DiscoveryType::try_from(*kind).unwrap_or(DiscoveryType::Static),
         None => DiscoveryType::Static,
@@ -132,20 +125,8 @@ fn discovery(message: &cluster::Cluster, endpoints: &Endpoints) -> Compiled<Disc
             let name = eds.map_or("", |eds| &eds.service_name);
             Discovery::Eds(if name.is_empty() { &message.name } else { name }.into())
         }
-        DiscoveryType::StrictDns | DiscoveryType::LogicalDns => {
-            let refresh = message.dns_refresh_rate.as_ref().map_or(DNS_REFRESH, duration);
-            let failure = message.dns_failure_refresh_rate.as_ref();
-            let base = failure.and_then(|failure| failure.base_interval.as_ref());
-            let max = failure.and_then(|failure| failure.max_interval.as_ref());
-            Discovery::Dns(DnsConfig {
-                logical: kind == DiscoveryType::LogicalDns,
-                refresh,
-                jitter: message.dns_jitter.as_ref().map(duration).unwrap_or_default(),
-                retry: retry(base, max, refresh),
-                family: family(message.dns_lookup_family()),
-                endpoints: endpoints.clone(),
-            })
-        }
+        DiscoveryType::StrictDns => Discovery::Dns(dns::older(message, false, endpoints)?),
+        DiscoveryType::LogicalDns => Discovery::Dns(dns::older(message, true, endpoints)?),
         DiscoveryType::OriginalDst => {
             let port = match message.lb_config.as_ref() {
                 Some(LbConfig::OriginalDstLbConfig(config)) if config.use_http_header => {
@@ -158,43 +139,6 @@ fn discovery(message: &cluster::Cluster, endpoints: &Endpoints) -> Compiled<Disc
             Discovery::OriginalDst(u16::try_from(port).ok().filter(|port| *port != 0), cleanup)
         }
     })
-}
-
-fn dns(message: &DnsCluster, endpoints: &Endpoints) -> Compiled<DnsConfig> {
-    let refresh = message.dns_refresh_rate.as_ref().map_or(DNS_REFRESH, duration);
-    let failure = message.dns_failure_refresh_rate.as_ref();
-    let base = failure.and_then(|failure| failure.base_interval.as_ref());
-    let max = failure.and_then(|failure| failure.max_interval.as_ref());
-    Ok(DnsConfig {
-        logical: message.all_addresses_in_single_endpoint,
-        refresh,
-        jitter: message.dns_jitter.as_ref().map(duration).unwrap_or_default(),
-        retry: retry(base, max, refresh),
-        family: match message.dns_lookup_family {
-            2 => DnsFamily::V4,
-            3 => DnsFamily::V6,
-            4 => DnsFamily::V4First,
-            5 => DnsFamily::All,
-            _ => DnsFamily::V6First,
-        },
-        endpoints: endpoints.clone(),
-    })
-}
-
-/// Base and maximum interval of DNS look-ups after failures.
-fn retry(base: Option<&wkt::Duration>, max: Option<&wkt::Duration>, refresh: Duration) -> (Duration, Duration) {
-    let base = base.map_or(refresh, duration);
-    (base, max.map_or(base.saturating_mul(10), duration))
-}
-
-fn family(family: DnsLookupFamily) -> DnsFamily {
-    match family {
-        DnsLookupFamily::Auto => DnsFamily::V6First,
-        DnsLookupFamily::V4Only => DnsFamily::V4,
-        DnsLookupFamily::V6Only => DnsFamily::V6,
-        DnsLookupFamily::V4Preferred => DnsFamily::V4First,
-        DnsLookupFamily::All => DnsFamily::All,
-    }
 }
 
 fn policy(message: &cluster::Cluster) -> Compiled<LbPolicy> {

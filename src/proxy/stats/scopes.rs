@@ -16,7 +16,7 @@ use crate::proxy::tcp::TcpStats;
 use crate::proxy::tls::TlsStats;
 use crate::proxy::trace::TracerStats;
 use crate::proxy::upstream::breaker::{Breaker, Limit};
-use crate::proxy::upstream::cluster::{Answers, Cluster, ClusterStats};
+use crate::proxy::upstream::cluster::{Answers, Cluster, ClusterStats, Discovery};
 
 /// Envoy's counter names of status classes.
 const CLASSES: [&str; 5] = ["rq_1xx", "rq_2xx", "rq_3xx", "rq_4xx", "rq_5xx"];
@@ -208,6 +208,13 @@ impl Scribe {
         self.add("membership_excluded", Kind::Gauge, 0);
         self.counter("membership_change", &cluster.stats.membership_change);
         self.counter("update_success", &cluster.stats.update_success);
+        if matches!(cluster.config.discovery, Discovery::Dns(_)) {
+            self.counter("update_attempt", &cluster.stats.update_attempt);
+            self.counter("update_failure", &cluster.stats.update_failure);
+            self.counter("update_no_rebuild", &cluster.stats.update_no_rebuild);
+            // Of endpoints that a server sends.
+            self.add("update_empty", Kind::Counter, 0);
+        }
         self.counter("lb_healthy_panic", &cluster.stats.lb_healthy_panic);
         if cluster.config.outlier.is_some() {
             let stats = &cluster.stats;

@@ -9,6 +9,7 @@ use arc_swap::ArcSwap;
 
 use super::balance::ejections::Ejections;
 use super::breaker::Breakers;
+use super::dns::client::NameService;
 use super::host::{Endpoints, HostSet};
 use super::proxy_protocol::ProxyHeader;
 use crate::proxy::io::metered::{ByteStats, Closings};
@@ -53,7 +54,10 @@ impl Cluster {
 
     /// Replaces the endpoints. Hosts whose address stays keep their state; the others are marked as removed.
     pub(crate) fn put_endpoints(&self, endpoints: &Endpoints, now: Instant) {
-        self.stats.update_success.fetch_add(1, Relaxed);
+        // DNS look-ups are counted one by one (`dns.rs`).
+        if !matches!(self.config.discovery, Discovery::Dns(_)) {
+            self.stats.update_success.fetch_add(1, Relaxed);
+        }
         self.change_hosts(|before| Some(HostSet::build(&self.config, endpoints, Some(before), now)));
     }
 
@@ -175,12 +179,18 @@ pub(crate) struct DnsConfig {
     pub(crate) logical: bool,
     /// `dns_refresh_rate`.
     pub(crate) refresh: Duration,
+    /// `respect_dns_ttl`: the TTL of an answer takes the place of `refresh`.
+    pub(crate) respects_ttl: bool,
+    /// `dns_min_refresh_rate`: the least TTL.
+    pub(crate) least_ttl: Duration,
     /// `dns_jitter`.
     pub(crate) jitter: Duration,
     /// `dns_lookup_family`.
     pub(crate) family: DnsFamily,
-    /// `dns_failure_refresh_rate`: base and maximum interval.
-    pub(crate) retry: (Duration, Duration),
+    /// `dns_failure_refresh_rate`: base and maximum interval; none: `refresh`.
+    pub(crate) retry: Option<(Duration, Duration)>,
+    /// `typed_dns_resolver_config`.
+    pub(crate) service: NameService,
     /// The endpoints, with names instead of addresses.
     pub(crate) endpoints: Endpoints,
 }
@@ -413,8 +423,14 @@ pub(crate) struct ClusterStats {
     pub(crate) cx_length: Histogram,
     /// `membership_change`.
     pub(crate) membership_change: AtomicU64,
-    /// `update_success`: endpoint updates.
+    /// `update_success`: endpoint updates, or successful DNS look-ups.
     pub(crate) update_success: AtomicU64,
+    /// `update_attempt`: DNS look-ups.
+    pub(crate) update_attempt: AtomicU64,
+    /// `update_failure`: DNS look-ups that failed.
+    pub(crate) update_failure: AtomicU64,
+    /// `update_no_rebuild`: DNS look-ups that changed no host.
+    pub(crate) update_no_rebuild: AtomicU64,
     /// `upstream_cx_http1_total`.
     pub(crate) cx_http1_total: AtomicU64,
     /// `upstream_cx_http2_total`.

@@ -2,19 +2,17 @@
 
 use super::{METADATA, NAME, RUNTIME, Row};
 
+const SOCKETS: &str = "each question by UDP has a socket of its own";
+
 pub(super) const ROWS: &[Row] = &[
     (
         "envoy.config.cluster.v3.Cluster",
         "name alt_stat_name type cluster_type eds_cluster_config connect_timeout load_assignment lb_policy \
          least_request_lb_config round_robin_lb_config ring_hash_lb_config maglev_lb_config original_dst_lb_config \
-         common_lb_config circuit_breakers dns_refresh_rate dns_lookup_family dns_jitter dns_failure_refresh_rate \
-         transport_socket transport_socket_matches typed_extension_protocol_options upstream_bind_config \
+         common_lb_config circuit_breakers dns_refresh_rate respect_dns_ttl dns_lookup_family dns_jitter \
+         dns_failure_refresh_rate typed_dns_resolver_config transport_socket transport_socket_matches typed_extension_protocol_options upstream_bind_config \
          upstream_connection_options outlier_detection cleanup_interval",
         &[
-            (
-                "respect_dns_ttl",
-                "the system's resolver tells no TTL; `dns_refresh_rate` holds",
-            ),
             ("metadata", METADATA),
             (
                 "per_connection_buffer_limit_bytes",
@@ -126,12 +124,9 @@ pub(super) const ROWS: &[Row] = &[
     ("envoy.config.core.v3.ExtraSourceAddress", "address", &[]),
     (
         "envoy.extensions.clusters.dns.v3.DnsCluster",
-        "dns_refresh_rate dns_failure_refresh_rate dns_jitter dns_lookup_family typed_dns_resolver_config \
-         all_addresses_in_single_endpoint",
-        &[(
-            "respect_dns_ttl",
-            "the system's resolver tells no TTL; `dns_refresh_rate` holds",
-        )],
+        "dns_refresh_rate dns_failure_refresh_rate respect_dns_ttl dns_min_refresh_rate dns_jitter dns_lookup_family \
+         typed_dns_resolver_config all_addresses_in_single_endpoint",
+        &[],
     ),
     (
         "envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
@@ -206,16 +201,23 @@ pub(super) const ROWS: &[Row] = &[
         &[],
     ),
     (
+        "envoy.extensions.clusters.dns.v3.DnsCluster.RefreshRate",
+        "base_interval max_interval",
+        &[],
+    ),
+    (
         "envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig",
-        "",
+        "resolvers use_resolvers_as_fallback dns_resolver_options query_timeout_seconds query_tries rotate_nameservers",
         &[
-            ("udp_max_queries", "how names are asked for is the system's affair"),
-            (
-                "query_timeout_seconds",
-                "how names are asked for is the system's affair",
-            ),
-            ("query_tries", "how names are asked for is the system's affair"),
+            ("udp_max_queries", SOCKETS),
+            ("max_udp_channel_duration", SOCKETS),
+            ("reinit_channel_on_timeout", SOCKETS),
         ],
+    ),
+    (
+        "envoy.config.core.v3.DnsResolverOptions",
+        "use_tcp_for_dns_lookups no_default_search_domain",
+        &[],
     ),
     (
         "envoy.extensions.network.dns_resolver.getaddrinfo.v3.GetAddrInfoDnsResolverConfig",

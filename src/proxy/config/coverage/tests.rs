@@ -137,6 +137,7 @@ fn what_would_be_passed_over_is_refused() {
     let socket = |more| with(json!({"address": "127.0.0.1", "port_value": 53}), more);
     let (common, options) = ("common_http_protocol_options", "typed_extension_protocol_options");
     let manager = "filter_chains[0].filters[0].typed_config";
+    let names = "cluster_type.typed_config.typed_dns_resolver_config.typed_config";
     let (clusters, listeners, tables) = (
         "cluster.v3.Cluster",
         "listener.v3.Listener",
@@ -180,11 +181,13 @@ fn what_would_be_passed_over_is_refused() {
         ),
         (
             clusters,
-            dns_cluster(resolver(
-                cares,
-                json!({"resolvers": [{"socket_address": socket(json!({}))}]}),
-            )),
-            "cluster_type.typed_config.typed_dns_resolver_config.typed_config.resolvers: ".into(),
+            dns_cluster(resolver(cares, json!({"filter_unroutable_families": true}))),
+            format!("{names}.filter_unroutable_families: "),
+        ),
+        (
+            clusters,
+            dns_cluster(resolver(cares, json!({"qcache_max_ttl": 60}))),
+            format!("{names}.qcache_max_ttl: "),
         ),
         (
             listeners,
@@ -238,6 +241,14 @@ fn what_would_be_passed_over_is_refused() {
             "{field}{refusal:?}"
         );
     }
+    let own_servers = json!({
+        "resolvers": [{"socket_address": socket(json!({}))}],
+        "use_resolvers_as_fallback": true,
+        "dns_resolver_options": {"use_tcp_for_dns_lookups": true, "no_default_search_domain": true},
+        "query_timeout_seconds": 1,
+        "query_tries": 1,
+        "rotate_nameservers": true,
+    });
     let codec =
         json!({"name": "c", "typed_config": any("extensions.filters.http.upstream_codec.v3.UpstreamCodec", json!({}))});
     for (kind, resource) in [
@@ -252,6 +263,14 @@ fn what_would_be_passed_over_is_refused() {
             with(http_cluster(json!({"http_filters": [header]})), json!({"name": "xds"})),
         ),
         (clusters, dns_cluster(resolver(cares, json!({"udp_max_queries": 100})))),
+        (clusters, dns_cluster(resolver(cares, own_servers.clone()))),
+        (
+            clusters,
+            with(
+                cluster(json!({"type": "STRICT_DNS", "respect_dns_ttl": true})),
+                resolver(cares, own_servers),
+            ),
+        ),
         (
             listeners,
             http_listener(json!({"internal_address_config": {}, "access_log_options": {}})),
