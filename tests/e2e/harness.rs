@@ -20,6 +20,8 @@ pub mod frames;
 mod load;
 #[path = "harness/mesh.rs"]
 mod mesh;
+#[path = "harness/name_server.rs"]
+pub mod name_server;
 #[path = "harness/network.rs"]
 mod network;
 #[path = "harness/plane.rs"]

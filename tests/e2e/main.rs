@@ -37,6 +37,7 @@ mod lying_hosts;
 mod memory;
 mod metrics;
 mod mutual_tls;
+mod names;
 mod oddities;
 mod origination;
 mod outliers;
