@@ -32,6 +32,36 @@ impl StopSignals {
     }
 }
 
+/// The signals that Envoy's operators send for something else than an end.
+#[derive(Debug)]
+pub struct LogSignals {
+    hangup: Signal,
+    user: Signal,
+}
+
+impl LogSignals {
+    /// Catches them from now on, so that they do not end the process.
+    ///
+    /// # Errors
+    /// When the system does not let us.
+    pub fn catch() -> io::Result<Self> {
+        Ok(Self {
+            hangup: signal(SignalKind::hangup())?,
+            user: signal(SignalKind::user_defined1())?,
+        })
+    }
+
+    /// Waits until access logs are to be opened anew (`SIGUSR1`). `SIGHUP` means nothing. Cancel safe.
+    pub async fn reopen(&mut self) {
+        loop {
+            tokio::select! {
+                _ = self.user.recv() => return,
+                _ = self.hangup.recv() => tracing::warn!("SIGHUP is passed over"),
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use rustix::process::{Signal, getpid, kill_process};

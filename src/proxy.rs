@@ -41,4 +41,4 @@ pub fn takes(resource: &crate::xds::Resource) -> Result<(), String> {
 }
 
 pub use config::bootstrap::BootstrapError;
-pub use run::{Options, ProxyError, run};
+pub use run::{NodeOptions, Options, ProxyError, run, validate};

@@ -6,6 +6,7 @@ mod file_pages;
 mod link;
 mod memory;
 mod sockets;
+mod validate;
 
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
@@ -31,11 +32,12 @@ use super::stats::ServerStats;
 use super::store::Store;
 use super::upstream::dns::Resolver;
 use super::worker::Worker;
-use crate::lifecycle::StopSignals;
+use crate::lifecycle::{LogSignals, StopSignals};
 use crate::xds::client::Client;
 use control::{Control, Feed, News};
 use memory::Memory;
 use sockets::Sockets;
+pub use validate::validate;
 
 /// How long connections may drain at shutdown.
 const DRAIN_TIME: Duration = Duration::from_secs(5);
@@ -61,6 +63,33 @@ pub struct Options {
     pub state: Option<PathBuf>,
     /// How long connections of removed filter chains may drain.
     pub drain_time: Duration,
+    /// Overrides of the bootstrap's node.
+    pub node: NodeOptions,
+}
+
+/// Overrides of the bootstrap's node.
+#[derive(Clone, Debug, Default)]
+pub struct NodeOptions {
+    /// `id`.
+    pub id: Option<String>,
+    /// `cluster`.
+    pub cluster: Option<String>,
+    /// `locality.zone`.
+    pub zone: Option<String>,
+}
+
+impl NodeOptions {
+    fn apply(&self, bootstrap: &mut Bootstrap) {
+        if self.id.is_none() && self.cluster.is_none() && self.zone.is_none() {
+            return;
+        }
+        let node = bootstrap.node.get_or_insert_default();
+        node.id = self.id.clone().unwrap_or(std::mem::take(&mut node.id));
+        node.cluster = self.cluster.clone().unwrap_or(std::mem::take(&mut node.cluster));
+        if let Some(zone) = &self.zone {
+            node.locality.get_or_insert_default().zone = zone.clone();
+        }
+    }
 }
 
 /// Why a data plane cannot run.
@@ -103,14 +132,14 @@ impl From<Refusal> for ProxyError {
 /// # Errors
 /// If it cannot start.
 pub async fn run(options: Options) -> Result<(), ProxyError> {
-    let bootstrap = bootstrap::read(&options.bootstrap)?;
-    bootstrap::check(&bootstrap)?;
+    let bootstrap = read(&options)?;
     for key in bootstrap::runtime_keys(&bootstrap) {
         tracing::warn!(key, "a key of the bootstrap's runtime layers has no effect");
     }
     let server = config::server::server(&bootstrap)?;
-    let mut signals =
-        StopSignals::catch().map_err(|error| ProxyError::System("signals cannot be caught".to_owned(), error))?;
+    let uncaught = |error| ProxyError::System("signals cannot be caught".to_owned(), error);
+    let mut signals = StopSignals::catch().map_err(uncaught)?;
+    let log_signals = LogSignals::catch().map_err(uncaught)?;
     let mut store = Store::new(config::trace::node(&bootstrap), config::server::clusters(&bootstrap));
     store.wait_for(config::server::first_answers(&bootstrap), Instant::now());
     let limit = bootstrap::connection_limit(&bootstrap)?.map(|most| Arc::new(ConnectionLimit::new(most)));
@@ -148,6 +177,7 @@ pub async fn run(options: Options) -> Result<(), ProxyError> {
         () = keep_up(&control, &news) => {}
         () = keep_names(&control, &news) => {}
         () = write_down(&control) => {}
+        () = keep_logs(log_signals) => {}
         () = rest(&control) => {}
         () = asks::answer(&control, asked) => {}
         signal = signals.next() => tracing::info!(signal, "ending"),
@@ -159,6 +189,23 @@ pub async fn run(options: Options) -> Result<(), ProxyError> {
     admin.iter().for_each(JoinHandle::abort);
     Sink::finish_all(LOGS_TIME);
     Ok(())
+}
+
+/// Reopens access logs on request.
+async fn keep_logs(mut signals: LogSignals) {
+    loop {
+        signals.reopen().await;
+        tracing::info!("reopening access logs");
+        Sink::reopen_files();
+    }
+}
+
+/// Reads and checks the bootstrap.
+fn read(options: &Options) -> Result<Bootstrap, ProxyError> {
+    let mut bootstrap = bootstrap::read(&options.bootstrap)?;
+    options.node.apply(&mut bootstrap);
+    bootstrap::check(&bootstrap)?;
+    Ok(bootstrap)
 }
 
 /// Starts the admin server, if the bootstrap has one.

@@ -65,6 +65,12 @@ impl Snapshot {
         self.histograms.retain(|(name, _)| keep(name));
     }
 
+    /// Keeps the counters or the gauges; without a kind, nothing.
+    pub(crate) fn retain_kind(&mut self, kind: Option<Kind>) {
+        self.metrics.retain(|metric| Some(metric.kind) == kind);
+        self.histograms.clear();
+    }
+
     /// Keeps the statistics that have been used.
     pub(crate) fn retain_used(&mut self) {
         self.metrics.retain(|metric| metric.value > 0);

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
 
+use rustix::process::Signal;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -706,13 +707,14 @@ async fn a_file_that_was_moved_away_gets_no_more_lines_once_logs_are_reopened() 
             {"not_health_check_filter": {}}, {"not_health_check_filter": {}},
         ]}}))]});
         let clusters = [cluster("back", backend.address())];
-        let alone = Alone::start(
+        let mut alone = Alone::start(
             plane,
             &[http_listener("in", "INBOUND", routes, manager)],
             &clusters,
             json!({}),
         )
         .await;
+        alone.sidecar.allow_log("SIG");
         let case = async |case: &str, file: &str| {
             get(alone.listener(0), "app.example", "/")
                 .header("x-case", case)
@@ -736,6 +738,18 @@ async fn a_file_that_was_moved_away_gets_no_more_lines_once_logs_are_reopened() 
             .await;
         case("after", "log").await;
         assert!(!alone.wrote("log.1").contains("after"));
+        // The same by the signal that programs send which move logs away. That of terminals which close means nothing.
+        std::fs::rename(alone.path("log"), alone.path("log.2")).unwrap();
+        alone.sidecar.signal(Signal::HUP);
+        case("moved again", "log.2").await;
+        alone.sidecar.signal(Signal::USR1);
+        eventually("a new file", async || {
+            let call = get(alone.listener(0), "app.example", "/").header("x-case", "late");
+            call.expect(200).await;
+            let text = alone.wrote("log");
+            text.lines().any(|line| line == "late").then_some(()).ok_or(text)
+        })
+        .await;
     }
 }
 

@@ -35,6 +35,7 @@ enum Does {
     HealthCheck { fail: bool },
     Help,
     Home,
+    HotRestartVersion,
     InitDump,
     Listeners,
     Logging,
@@ -50,7 +51,7 @@ enum Does {
 }
 
 /// All paths.
-const COMMANDS: [Command; 20] = [
+const COMMANDS: [Command; 21] = [
     get("/", "Admin home page", &[], Does::Home),
     get("/certs", "print certs on machine", &[], Does::Certs),
     get(
@@ -104,6 +105,12 @@ const COMMANDS: [Command; 20] = [
         Does::HealthCheck { fail: false },
     ),
     get("/help", "print out list of admin commands", &[], Does::Help),
+    get(
+        "/hot_restart_version",
+        "print the hot restart compatibility version",
+        &[],
+        Does::HotRestartVersion,
+    ),
     get("/init_dump", "dump what is waited for", &[], Does::InitDump),
     get(
         "/listeners",
@@ -260,6 +267,8 @@ async fn run(admin: &Admin, does: Does, method: &Method, query: &Query) -> Resul
         }
         Does::Help => Answer::text(help()),
         Does::Home => Answer::html(home()),
+        // As Envoy says without it.
+        Does::HotRestartVersion => Answer::text("disabled"),
         Does::InitDump => init_dump(&dump(admin).await?),
         Does::Listeners => listeners::answer(&admin.published.load(), query),
         Does::Logging => logging::answer(method, query)?,

@@ -5,13 +5,17 @@ use std::time::Instant;
 use super::Admin;
 use super::answer::Answer;
 use super::commands::Query;
-use crate::proxy::stats::{Snapshot, collect, prometheus as format, text};
+use crate::proxy::stats::{Kind, Snapshot, collect, prometheus as format, text};
 
 /// Query parameters.
-pub(super) const PARAMETERS: [(&str, &str); 4] = [
+pub(super) const PARAMETERS: [(&str, &str); 5] = [
     ("usedonly", "Only include stats that are not zero"),
     ("filter", "Regular expression for filtering stats"),
     ("invert_filter", "Invert the filter regex"),
+    (
+        "type",
+        "Stat types to include; One of (All, Counters, Gauges, Histograms, TextReadouts)",
+    ),
     ("format", "Format to use; One of (text, json, prometheus)"),
 ];
 
@@ -43,6 +47,15 @@ fn snapshot(admin: &Admin, query: &Query) -> Result<Snapshot, Answer> {
     if let Some(filter) = filter {
         let wanted = !query.has("invert_filter");
         snapshot.retain(|name| filter.is_match(name) == wanted);
+    }
+    match query.get("type") {
+        None | Some("All") => {}
+        Some("Counters") => snapshot.retain_kind(Some(Kind::Counter)),
+        Some("Gauges") => snapshot.retain_kind(Some(Kind::Gauge)),
+        Some("Histograms") => snapshot.metrics.clear(),
+        // There are none.
+        Some("TextReadouts") => snapshot.retain_kind(None),
+        Some(_) => return Err(Answer::bad("invalid &type= param\n")),
     }
     if query.has("usedonly") {
         snapshot.retain_used();

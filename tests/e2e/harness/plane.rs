@@ -169,10 +169,15 @@ impl Sidecar {
         ready.unwrap_or_else(|error| panic!("{}: {error}", self.launch.bootstrap.display()));
     }
 
+    /// Sends it a signal.
+    pub fn signal(&self, signal: Signal) {
+        let pid = Pid::from_raw(i32::try_from(self.id()).unwrap()).unwrap();
+        kill_process(pid, signal).unwrap();
+    }
+
     /// Kills it as `kill -9` does: it has no chance to say goodbye.
     pub async fn kill(&mut self) {
-        let pid = Pid::from_raw(i32::try_from(self.id()).unwrap()).unwrap();
-        kill_process(pid, Signal::KILL).unwrap();
+        self.signal(Signal::KILL);
         // It may be ready once more before it is gone.
         while self.process.ready(PATIENCE).await.is_ok() {}
     }

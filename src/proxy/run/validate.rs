@@ -1,0 +1,36 @@
+//! Looking at a bootstrap without a start.
+
+use std::time::Instant;
+
+use super::{Options, ProxyError, read};
+use crate::proxy::config::source::SecretSource;
+use crate::proxy::config::{self, At, Refusal, bootstrap};
+use crate::proxy::store::Store;
+
+/// Reads a bootstrap as a start does, and compiles what is in it. Nothing is opened but files of secrets and of access
+/// logs, no socket is bound, nobody is asked.
+///
+/// # Errors
+/// What a start would refuse.
+pub fn validate(options: &Options) -> Result<(), ProxyError> {
+    let bootstrap = read(options)?;
+    config::server::server(&bootstrap)?;
+    config::server::admin_address(bootstrap.admin.as_ref())?;
+    config::stats::naming(bootstrap.stats_config.as_ref()).at("stats_config")?;
+    let mut store = Store::new(config::trace::node(&bootstrap), config::server::clusters(&bootstrap));
+    let (fixed, now) = (bootstrap::fixed(&bootstrap), Instant::now());
+    let mut refused = Vec::new();
+    for (index, (name, secret)) in fixed.secrets.iter().enumerate() {
+        let put = store.put_secret(&SecretSource::Bootstrap, name, secret);
+        refused.extend(put.at_index("static_resources.secrets", index).err());
+    }
+    for (index, cluster) in fixed.clusters.into_iter().enumerate() {
+        let put = store.put_cluster(cluster, true, now);
+        refused.extend(put.at_index("static_resources.clusters", index).err());
+    }
+    for (index, listener) in fixed.listeners.iter().enumerate() {
+        let compiled = store.listener(None, listener);
+        refused.extend(compiled.at_index("static_resources.listeners", index).err());
+    }
+    Ok(Refusal::none_of(refused)?)
+}
