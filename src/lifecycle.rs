@@ -32,7 +32,7 @@ impl StopSignals {
     }
 }
 
-/// The signals that Envoy's operators send for something else than an end.
+/// The signals that Envoy handles without stopping.
 #[derive(Debug)]
 pub struct LogSignals {
     hangup: Signal,
@@ -40,7 +40,7 @@ pub struct LogSignals {
 }
 
 impl LogSignals {
-    /// Catches them from now on, so that they do not end the process.
+    /// Catches them from now on, so that they do not terminate the process.
     ///
     /// # Errors
     /// When the system does not let us.
@@ -51,12 +51,12 @@ impl LogSignals {
         })
     }
 
-    /// Waits until access logs are to be opened anew (`SIGUSR1`). `SIGHUP` means nothing. Cancel safe.
+    /// Waits for `SIGUSR1`, which reopens access logs. `SIGHUP` is ignored. Cancel safe.
     pub async fn reopen(&mut self) {
         loop {
             tokio::select! {
                 _ = self.user.recv() => return,
-                _ = self.hangup.recv() => tracing::warn!("SIGHUP is passed over"),
+                _ = self.hangup.recv() => tracing::warn!("ignoring SIGHUP"),
             }
         }
     }

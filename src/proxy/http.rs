@@ -86,6 +86,8 @@ pub(crate) struct HttpManager {
     pub(crate) client_cert: ForwardClientCert,
     /// How paths are normalized.
     pub(crate) path: PathNormalization,
+    /// How `:authority` is normalized.
+    pub(crate) authority: AuthorityNormalization,
     /// How headers with `_` in their names are treated.
     pub(crate) underscores: Underscores,
     /// Timeouts and header limits.
@@ -197,6 +199,27 @@ pub(crate) enum Underscores {
     Reject,
     /// They are dropped.
     Drop,
+}
+
+/// How `:authority` is normalized.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct AuthorityNormalization {
+    /// Which ports are stripped.
+    pub(crate) strip_port: StripPort,
+    /// `strip_trailing_host_dot`.
+    pub(crate) strip_dot: bool,
+}
+
+/// Which ports are stripped from `:authority`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum StripPort {
+    /// None.
+    #[default]
+    No,
+    /// `strip_matching_host_port`: the port of the connection.
+    Matching,
+    /// `strip_any_host_port`.
+    Any,
 }
 
 /// How paths are normalized.

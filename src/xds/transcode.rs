@@ -211,6 +211,9 @@ fn any(json: &Value) -> Result<wkt::Any, Fault> {
     let Some(type_url) = object.get("@type").and_then(Value::as_str) else {
         return Err(Fault::new("`@type` is needed"));
     };
+    if let Some(wrapped) = typed_struct(type_url, object) {
+        return wrapped;
+    }
     let of = MessageType::of_url(type_url);
     let of = of.ok_or_else(|| Fault::new(format!("there is no type `{type_url}`")).within("@type"))?;
     let value = match (of.name.strip_prefix("google.protobuf."), object.get("value")) {
@@ -232,6 +235,25 @@ fn any(json: &Value) -> Result<wkt::Any, Fault> {
         type_url: type_url.to_owned(),
         value,
     })
+}
+
+/// The message in a `TypedStruct`, which Envoy treats like the message itself. `None` if it is another type, or holds an
+/// unknown one.
+fn typed_struct(type_url: &str, object: &Map<String, Value>) -> Option<Result<wkt::Any, Fault>> {
+    let (_, name) = type_url.rsplit_once('/')?;
+    if !matches!(name, "udpa.type.v1.TypedStruct" | "xds.type.v3.TypedStruct") {
+        return None;
+    }
+    let type_url = object.get("type_url").or_else(|| object.get("typeUrl"))?.as_str()?;
+    let of = MessageType::of_url(type_url)?;
+    let value = object
+        .get("value")
+        .map_or_else(|| Ok(Vec::new()), |fields| message(of, fields));
+    let any = value.map(|value| wkt::Any {
+        type_url: type_url.to_owned(),
+        value,
+    });
+    Some(any.map_err(|fault| fault.within("value")))
 }
 
 /// Seconds with up to nine decimals and an `s`.

@@ -23,6 +23,7 @@ mod destination_rules;
 mod edits;
 mod egress_proxy;
 mod filter_settings;
+mod gateways;
 mod grpc;
 mod grpc_web;
 pub mod harness;

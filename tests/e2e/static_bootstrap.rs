@@ -19,6 +19,7 @@ on_each_plane! {
     a_file_in_the_manner_of_envoys_documentation_serves,
     secrets_in_files_are_rotated_while_traffic_runs,
     secrets_of_the_bootstrap_and_files_of_contexts_serve,
+    a_file_in_the_manner_of_istios_agent_serves,
 }
 
 const BY_HAND: &str = r#"
@@ -161,6 +162,111 @@ async fn a_file_in_the_manner_of_envoys_documentation_serves(which: Plane) {
     get(to, "any", "/nowhere").expect(404).await;
     let stream = tokio::net::TcpStream::connect(alone.listener(1)).await.unwrap();
     assert_eq!(answering(stream).await.unwrap(), "bytes");
+}
+
+/// What Istio's agent writes for its proxies, but for the control plane.
+const AGENTS: &str = r#"{
+  "node": {"id": "sidecar~10.0.0.1~a.default~default.svc.cluster.local", "cluster": "a.default", "metadata": {"NAME": "a"}},
+  "layered_runtime": {"layers": [
+    {"name": "global config", "static_layer": {"re2.max_program_size.error_level": "32768"}},
+    {"name": "admin", "admin_layer": {}}
+  ]},
+  "bootstrap_extensions": [{
+    "name": "envoy.bootstrap.internal_listener",
+    "typed_config": {
+      "@type": "type.googleapis.com/udpa.type.v1.TypedStruct",
+      "type_url": "type.googleapis.com/envoy.extensions.bootstrap.internal_listener.v3.InternalListener",
+      "value": {"buffer_size_kb": 64}
+    }
+  }],
+  "stats_config": {
+    "use_all_default_tags": false,
+    "stats_tags": [
+      {"tag_name": "cluster_name", "regex": "^cluster\\.((.+?(\\..+?\\.svc\\.cluster\\.local)?)\\.)"},
+      {"tag_name": "listener_prefix", "regex": "^listener(?=\\.).*?\\.http\\.(((?:[_.[:digit:]]*|[_\\[\\]aAbBcCdDeEfF[:digit:]]*))\\.)"}
+    ],
+    "stats_matcher": {"inclusion_list": {"patterns": [{"prefix": "cluster.agent"}, {"suffix": "rq_total"}]}}
+  },
+  "admin": {
+    "access_log": [{"name": "envoy.access_loggers.file", "typed_config": {
+      "@type": "type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog", "path": "/dev/null"
+    }}],
+    "profile_path": "{dir}/envoy.prof",
+    "address": {"socket_address": {"address": "ADMIN_IP", "port_value": 15000}}
+  },
+  "static_resources": {
+    "clusters": [
+      {
+        "name": "prometheus_stats", "type": "STATIC", "connect_timeout": "0.250s", "lb_policy": "ROUND_ROBIN",
+        "load_assignment": {"cluster_name": "prometheus_stats", "endpoints": [{"lb_endpoints": [{"endpoint": {
+          "address": {"socket_address": {"protocol": "TCP", "address": "ADMIN_IP", "port_value": 15000}}
+        }}]}]}
+      },
+      {
+        "name": "agent", "type": "STATIC", "connect_timeout": "1s", "lb_policy": "ROUND_ROBIN",
+        "load_assignment": {"cluster_name": "agent", "endpoints": [{"lb_endpoints": [{"endpoint": {
+          "address": {"socket_address": {"address": "127.0.0.1", "port_value": AGENT_PORT}}
+        }}]}]},
+        "circuit_breakers": {"thresholds": [
+          {"priority": "DEFAULT", "max_connections": 100000, "max_pending_requests": 100000, "max_requests": 100000},
+          {"priority": "HIGH", "max_connections": 100000, "max_pending_requests": 100000, "max_requests": 100000}
+        ]},
+        "upstream_connection_options": {"tcp_keepalive": {"keepalive_time": 300}},
+        "max_requests_per_connection": 1
+      }
+    ],
+    "listeners": [
+      {
+        "address": {"socket_address": {"protocol": "TCP", "address": "LISTENER_0", "port_value": 8080}},
+        "filter_chains": [{"filters": [{"name": "envoy.filters.network.http_connection_manager", "typed_config": {
+          "@type": "HTTP_MANAGER", "codec_type": "AUTO", "stat_prefix": "stats",
+          "route_config": {"virtual_hosts": [{"name": "backend", "domains": ["*"], "routes": [
+            {"match": {"prefix": "/stats/prometheus"}, "route": {"cluster": "prometheus_stats"}},
+            {"match": {"prefix": "/healthz/ready"}, "route": {"cluster": "agent"}}
+          ]}]},
+          "http_filters": [{"name": "envoy.filters.http.router", "typed_config": {"@type": "ROUTER"}}]
+        }}]}]
+      }
+    ]
+  }
+}"#;
+
+async fn a_file_in_the_manner_of_istios_agent_serves(which: Plane) {
+    let agent = Backend::http("agent").await;
+    let text = AGENTS
+        .replace("AGENT_PORT", &agent.address().port().to_string())
+        .replace(
+            "HTTP_MANAGER",
+            "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+        )
+        .replace(
+            "ROUTER",
+            "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router",
+        );
+    let write = |admin: SocketAddr, listeners: &[SocketAddr]| {
+        text.replace("ADMIN_IP", &admin.ip().to_string())
+            .replace("LISTENER_0", &listeners[0].ip().to_string())
+    };
+    let mut alone = Alone::written(which, "envoy.json", 1, write).await;
+    alone.sidecar.allow_log("Using deprecated option");
+    alone.sidecar.allow_log("runtime layers has no effect");
+    alone.sidecar.ready().await;
+    for _ in 0..3 {
+        get(alone.listener(0), "a", "/healthz/ready").expect(200).await;
+    }
+    let stats = alone.sidecar.stats("cluster.agent.upstream_cx_total").await;
+    assert_eq!(
+        stats["cluster.agent.upstream_cx_total"], 3,
+        "a request on each connection"
+    );
+    let metrics = get(alone.listener(0), "a", "/stats/prometheus")
+        .expect(200)
+        .await
+        .text();
+    assert!(
+        metrics.contains("envoy_cluster_upstream_rq_total{cluster_name=\"agent\"} 3"),
+        "{metrics}"
+    );
 }
 
 /// A CA, and folders in which what it issues is swapped as a whole, by a link, as Kubernetes does it.
@@ -396,6 +502,32 @@ async fn secrets_of_the_bootstrap_and_files_of_contexts_serve(which: Plane) {
         }
         let reused = alone.sidecar.stats("cluster.in.ssl.session_reused").await;
         assert!(reused["cluster.in.ssl.session_reused"] > 0, "{reused:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_bootstrap_can_be_looked_at_without_a_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("envoy.yaml");
+    // Nobody could listen there.
+    let nobody: SocketAddr = "192.0.2.1:1".parse().unwrap();
+    let good = by_hand(nobody, &[nobody, nobody], nobody, nobody);
+    let validate = async |text: &str| {
+        fs::write(&path, text).unwrap();
+        run(&["proxy", "-c", path.to_str().unwrap(), "--mode", "validate"]).await
+    };
+    let output = validate(&good).await;
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(said, format!("configuration '{}' OK\n", path.display()));
+    for (from, to) in [
+        ("codec_type: AUTO", "codec_type: HTTP3"),
+        ("type: STRICT_DNS", "health_checks: [{timeout: 1s, interval: 1s}]"),
+    ] {
+        let output = validate(&good.replacen(from, to, 1)).await;
+        assert_eq!(output.status.code(), Some(1), "{to}");
+        let field = to.split(':').next().unwrap();
+        assert!(String::from_utf8_lossy(&output.stderr).contains(field), "{output:?}");
     }
 }
 

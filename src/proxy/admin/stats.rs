@@ -53,7 +53,7 @@ fn snapshot(admin: &Admin, query: &Query) -> Result<Snapshot, Answer> {
         Some("Counters") => snapshot.retain_kind(Some(Kind::Counter)),
         Some("Gauges") => snapshot.retain_kind(Some(Kind::Gauge)),
         Some("Histograms") => snapshot.metrics.clear(),
-        // There are none.
+        // The proxy has none.
         Some("TextReadouts") => snapshot.retain_kind(None),
         Some(_) => return Err(Answer::bad("invalid &type= param\n")),
     }

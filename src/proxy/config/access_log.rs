@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::value::{per_million, unpack};
+use super::value::{self, per_million, unpack};
 use super::{At, Compiled, Refusal, matcher};
 use crate::proxy::access_log::filter::{Comparison, LogFilter};
 use crate::proxy::access_log::{AccessLog, DEFAULT_FORMAT, JsonFormat, LogFormat, Sink, Target};
@@ -12,7 +12,6 @@ use crate::proxy::trace::decision::Share;
 use crate::xds::pb::access_log::{
     self, AccessLogFilter, ComparisonFilter, access_log_filter::FilterSpecifier, comparison_filter::Op, file, stream,
 };
-use crate::xds::pb::core::data_source::Specifier;
 use crate::xds::pb::core::{SubstitutionFormatString, substitution_format_string};
 use crate::xds::pb::wkt;
 
@@ -45,12 +44,16 @@ fn log(message: &access_log::AccessLog) -> Compiled<AccessLog> {
     })
 }
 
+#[expect(deprecated, reason = "Envoy still reads what came before `log_format`")]
 fn file(message: &file::FileAccessLog) -> Compiled<(Target, LogFormat)> {
     use file::file_access_log::AccessLogFormat;
     let format = match message.access_log_format.as_ref() {
         None => default_format(),
         Some(AccessLogFormat::LogFormat(format)) => self::format(format).at("log_format"),
-        Some(_) => Err(Refusal::not_implemented("a deprecated format; use log_format")),
+        Some(AccessLogFormat::Format(text)) if text.is_empty() => default_format(),
+        Some(AccessLogFormat::Format(text)) => text_format(text, false).at("format"),
+        Some(AccessLogFormat::JsonFormat(fields)) => json_format(fields, false).at("json_format"),
+        Some(AccessLogFormat::TypedJsonFormat(fields)) => json_format(fields, false).at("typed_json_format"),
     };
     let target = match message.path.as_str() {
         "/dev/stdout" => Target::Stdout,
@@ -82,16 +85,22 @@ fn text_format(text: &str, omit_empty: bool) -> Compiled<LogFormat> {
     Ok(LogFormat::Text(Format::parse(text)?, if omit_empty { "" } else { "-" }))
 }
 
-fn format(message: &SubstitutionFormatString) -> Compiled<LogFormat> {
+fn json_format(fields: &wkt::Struct, omit_empty: bool) -> Compiled<LogFormat> {
+    Ok(LogFormat::Json(object(fields)?, omit_empty))
+}
+
+#[expect(deprecated, reason = "Envoy still reads what came before `text_format_source`")]
+pub(super) fn format(message: &SubstitutionFormatString) -> Compiled<LogFormat> {
     match message.format.as_ref() {
-        Some(substitution_format_string::Format::TextFormatSource(source)) => match source.specifier.as_ref() {
-            Some(Specifier::InlineString(text)) => text_format(text, message.omit_empty_values),
-            _ => Err(Refusal::not_implemented("a format from elsewhere").within("text_format_source")),
-        },
-        Some(substitution_format_string::Format::JsonFormat(fields)) => object(fields)
-            .map(|object| LogFormat::Json(object, message.omit_empty_values))
-            .at("json_format"),
-        Some(_) => Err(Refusal::not_implemented("a deprecated format; use text_format_source")),
+        Some(substitution_format_string::Format::TextFormatSource(source)) => value::text(source)
+            .and_then(|text| text_format(&text, message.omit_empty_values))
+            .at("text_format_source"),
+        Some(substitution_format_string::Format::JsonFormat(fields)) => {
+            json_format(fields, message.omit_empty_values).at("json_format")
+        }
+        Some(substitution_format_string::Format::TextFormat(text)) => {
+            text_format(text, message.omit_empty_values).at("text_format")
+        }
         None => Err(Refusal::new("a format is needed")),
     }
 }
@@ -127,7 +136,7 @@ fn number(number: f64) -> serde_json::Value {
     }
 }
 
-fn filter(message: &AccessLogFilter) -> Compiled<LogFilter> {
+pub(super) fn filter(message: &AccessLogFilter) -> Compiled<LogFilter> {
     let several = |filters: &[AccessLogFilter]| filters.iter().map(filter).collect::<Compiled<Vec<_>>>();
     Ok(match message.filter_specifier.as_ref() {
         Some(FilterSpecifier::StatusCodeFilter(status)) => LogFilter::Status(comparison(status.comparison.as_ref())?),

@@ -67,7 +67,7 @@ pub(crate) fn cluster(message: &cluster::Cluster, names: &mut Names) -> Compiled
         .servers
         .as_ref()
         .is_none_or(|servers| servers.contains(&message.name));
-    let http = http::options(message, by_server).at("typed_extension_protocol_options")?;
+    let http = http::options(message, by_server)?;
     let locality = lb.and_then(|lb| lb.locality_config_specifier.as_ref());
     let stat_name = if message.alt_stat_name.is_empty() {
         &message.name

@@ -12,8 +12,8 @@ use crate::proxy::access_log::AccessLog;
 use crate::proxy::format::Need;
 use crate::proxy::http::route::RouteTable;
 use crate::proxy::http::{
-    Codec, EscapedSlashes, ForwardClientCert, ForwardClientCertMode, Http2, HttpManager, Limits, PathNormalization,
-    RequestId, ServerHeader, Underscores, Upgrades,
+    AuthorityNormalization, Codec, EscapedSlashes, ForwardClientCert, ForwardClientCertMode, Http2, HttpManager,
+    Limits, PathNormalization, RequestId, ServerHeader, StripPort, Underscores, Upgrades,
 };
 use crate::proxy::slot::Slot;
 use crate::proxy::trace::Tracing;
@@ -22,6 +22,7 @@ use crate::xds::pb::core::{Http2ProtocolOptions, HttpProtocolOptions};
 use crate::xds::pb::network_filter::http_connection_manager::HttpConnectionManager;
 use crate::xds::pb::network_filter::http_connection_manager::http_connection_manager::{
     CodecType, ForwardClientCertDetails, PathWithEscapedSlashesAction, RouteSpecifier, ServerHeaderTransformation,
+    StripPortMode,
 };
 use crate::xds::pb::uuid_request_id::UuidRequestIdConfig;
 
@@ -91,6 +92,7 @@ pub(crate) fn manager(
         request_id: request_id(message).at("request_id_extension")?,
         client_cert: client_cert(message),
         path: path(message),
+        authority: authority(message)?,
         underscores: underscores(message),
         limits: limits(message),
         buffer_limit: listener.buffer_limit,
@@ -156,6 +158,23 @@ fn client_cert(message: &HttpConnectionManager) -> ForwardClientCert {
         dns: details.is_some_and(|details| details.dns),
         uri: details.is_some_and(|details| details.uri),
     }
+}
+
+fn authority(message: &HttpConnectionManager) -> Compiled<AuthorityNormalization> {
+    let any = matches!(message.strip_port_mode, Some(StripPortMode::StripAnyHostPort(true)));
+    let strip_port = match (any, message.strip_matching_host_port) {
+        (true, true) => {
+            let why = "cannot stand beside strip_any_host_port";
+            return Err(Refusal::new(why).within("strip_matching_host_port"));
+        }
+        (true, false) => StripPort::Any,
+        (false, true) => StripPort::Matching,
+        (false, false) => StripPort::No,
+    };
+    Ok(AuthorityNormalization {
+        strip_port,
+        strip_dot: message.strip_trailing_host_dot,
+    })
 }
 
 fn path(message: &HttpConnectionManager) -> PathNormalization {

@@ -54,13 +54,21 @@ pub(crate) fn route(message: &route::RouteMatch) -> Compiled<RouteMatch> {
 }
 
 /// Compiles a `HeaderMatcher`.
+#[expect(deprecated, reason = "Envoy still reads what came before `string_match`")]
 pub(crate) fn header(message: &route::HeaderMatcher) -> Compiled<HeaderMatch> {
+    let value = |pattern| HeaderTest::Value(StringMatcher::new(pattern, false));
     let test = match message.header_match_specifier.as_ref() {
         None => HeaderTest::Present(true),
         Some(HeaderMatchSpecifier::PresentMatch(present)) => HeaderTest::Present(*present),
         Some(HeaderMatchSpecifier::StringMatch(matcher)) => HeaderTest::Value(text(matcher).at("string_match")?),
         Some(HeaderMatchSpecifier::RangeMatch(range)) => HeaderTest::Range(range.start, range.end),
-        Some(_) => return Err(Refusal::not_implemented("a deprecated matcher; use string_match")),
+        Some(HeaderMatchSpecifier::ExactMatch(text)) => value(Pattern::Exact(text.as_bytes().into())),
+        Some(HeaderMatchSpecifier::PrefixMatch(text)) => value(Pattern::Prefix(text.as_bytes().into())),
+        Some(HeaderMatchSpecifier::SuffixMatch(text)) => value(Pattern::Suffix(text.as_bytes().into())),
+        Some(HeaderMatchSpecifier::ContainsMatch(text)) => value(Pattern::Contains(text.as_bytes().into())),
+        Some(HeaderMatchSpecifier::SafeRegexMatch(regex)) => {
+            value(Pattern::Regex(self::regex(regex).at("safe_regex_match")?))
+        }
     };
     Ok(HeaderMatch {
         name: header_key(&message.name).at("name")?,

@@ -5,13 +5,19 @@ mod retry;
 
 use std::sync::Arc;
 
+use http::StatusCode;
+
 use super::value::{number, truth};
 use super::{At, Compiled, Names, Refusal, all, filter, headers, matcher, same_name, trace};
 use crate::proxy::http::filter::Overrides;
-use crate::proxy::http::route::{HostIndex, Mutations, RetryPolicy, Route, RouteList, RouteTable, VirtualHost};
+use crate::proxy::http::route::{
+    HostIndex, Matched, Mutations, PathMatch, Redirect, RetryPolicy, Route, RouteAction, RouteList, RouteMatch,
+    RouteTable, VirtualHost,
+};
 use crate::xds::ResourceType;
 use crate::xds::pb::core::HeaderValueOption;
 use crate::xds::pb::route;
+use crate::xds::pb::route::virtual_host::TlsRequirementType;
 use crate::xds::pb::route::weighted_cluster::ClusterWeight;
 
 /// Envoy's default, in bytes.
@@ -65,7 +71,44 @@ fn virtual_host(message: &route::VirtualHost, most_own: usize, names: &mut Names
         headers: mutations(message)?,
         attempt_count: message.include_request_attempt_count,
         attempt_count_in_response: message.include_attempt_count_in_response,
+        // `EXTERNAL_ONLY` is `ALL`: without internal address ranges, no request is internal.
+        to_https: (message.require_tls() != TlsRequirementType::None).then(|| Box::new(to_https())),
     })
+}
+
+/// The redirect of `require_tls`. As in Envoy, header changes of the virtual host and the table do not apply to it.
+fn to_https() -> Matched {
+    let redirect = Redirect {
+        scheme: Some("https".into()),
+        host: None,
+        port: None,
+        path: None,
+        status: StatusCode::MOVED_PERMANENTLY,
+        strip_query: false,
+        keep_port: true,
+    };
+    let route = Route {
+        name: "".into(),
+        matcher: RouteMatch {
+            path: PathMatch::Prefix("/".into()),
+            ignore_case: false,
+            headers: Vec::new(),
+            query: Vec::new(),
+            grpc: false,
+            per_million: None,
+        },
+        action: RouteAction::Redirect(Box::new(redirect)),
+        headers: Mutations::default(),
+        overrides: Overrides::default(),
+        tracing: None,
+        stats: None,
+        buffer_limit: None,
+    };
+    Matched {
+        host: Arc::default(),
+        route: Arc::new(route),
+        table: Arc::default(),
+    }
 }
 
 /// What routes inherit from their virtual host.

@@ -14,6 +14,9 @@ use super::value::{fetch_timeout, host_address, unpack};
 use super::{At, Compiled, Refusal};
 use crate::proxy::admin::Start;
 use crate::proxy::upstream::host::HostAddress;
+use crate::xds::pb::access_log::AccessLog;
+use crate::xds::pb::access_log::access_log::ConfigType;
+use crate::xds::pb::access_log::file::FileAccessLog;
 use crate::xds::pb::bootstrap::bootstrap::DynamicResources;
 use crate::xds::pb::bootstrap::{Admin, Bootstrap};
 use crate::xds::pb::core::config_source::ConfigSourceSpecifier;
@@ -80,7 +83,7 @@ pub(crate) fn admin_address(message: Option<&Admin>) -> Compiled<Option<SocketAd
         return Ok(None);
     };
     let unused = [
-        ("access_log", !message.access_log.is_empty()),
+        ("access_log", !message.access_log.iter().all(goes_nowhere)),
         ("socket_options", !message.socket_options.is_empty()),
         ("allow_paths", !message.allow_paths.is_empty()),
     ];
@@ -91,6 +94,14 @@ pub(crate) fn admin_address(message: Option<&Admin>) -> Compiled<Option<SocketAd
         HostAddress::Ip(address) => Ok(Some(address)),
         HostAddress::Unix(_) => Err(Refusal::not_implemented("a pipe").within("admin.address")),
     }
+}
+
+/// Whether a log is written to `/dev/null`, as the admin interface's is in Istio's bootstrap.
+fn goes_nowhere(log: &AccessLog) -> bool {
+    let Some(ConfigType::TypedConfig(config)) = &log.config_type else {
+        return false;
+    };
+    unpack::<FileAccessLog>(config).is_ok_and(|file| file.path == "/dev/null")
 }
 
 /// What the admin interface tells of the start.

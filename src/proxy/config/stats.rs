@@ -92,6 +92,22 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn istios_expression_that_looks_ahead_is_taken() {
+        let naming = from(serde_json::json!({
+            "use_all_default_tags": false,
+            "stats_tags": [{
+                "tag_name": "http_conn_manager_listener_prefix",
+                "regex": r"^listener(?=\.).*?\.http\.(((?:[_.[:digit:]]*|[_\[\]aAbBcCdDeEfF[:digit:]]*))\.)",
+            }],
+        }));
+        let (name, labels) = labelled(&naming, "listener.0.0.0.0_80.http.10.0.0.1_80.downstream_rq_2xx");
+        assert_eq!(name, "listener.0.0.0.0_80.http.downstream_rq_2xx");
+        assert_eq!(labels, ["http_conn_manager_listener_prefix=10.0.0.1_80"]);
+        let (name, labels) = labelled(&naming, "listeners.a.http.10.0.0.1_80.x");
+        assert_eq!((&*name, labels), ("listeners.a.http.10.0.0.1_80.x", Vec::new()));
+    }
+
+    #[test]
     fn without_a_word_the_labels_are_envoys_own() {
         let naming = super::naming(None).unwrap();
         let (name, labels) = labelled(&naming, "cluster.back.upstream_rq_2xx");

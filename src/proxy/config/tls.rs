@@ -11,7 +11,7 @@ use rustls::sign::CertifiedKey;
 use zeroize::Zeroizing;
 
 use super::matcher::text;
-use super::value::{fetch_timeout, truth, unpack};
+use super::value::{self, fetch_timeout, truth, unpack};
 use super::{At, Compiled, Names, Refusal, bootstrap, same_name, source};
 use crate::proxy::slot::Slot;
 use crate::proxy::tls::{
@@ -376,16 +376,7 @@ fn needed(source: Option<&DataSource>) -> Compiled<Zeroizing<Vec<u8>>> {
 }
 
 fn read(source: &DataSource) -> Compiled<Zeroizing<Vec<u8>>> {
-    let bytes = match source.specifier.as_ref() {
-        Some(Specifier::InlineString(text)) => text.as_bytes().to_vec(),
-        Some(Specifier::InlineBytes(bytes)) => bytes.to_vec(),
-        Some(Specifier::Filename(path)) => {
-            std::fs::read(path).map_err(|error| Refusal::new(format!("`{path}` cannot be read: {error}")))?
-        }
-        Some(Specifier::EnvironmentVariable(_)) => return Err(Refusal::not_implemented("environment_variable")),
-        None => return Err(Refusal::new("it is empty")),
-    };
-    Ok(Zeroizing::new(bytes))
+    value::data(source).map(Zeroizing::new)
 }
 
 /// Refuses a field that is set.

@@ -1,6 +1,7 @@
 //! Conversion of plain protobuf values.
 
 use std::net::{IpAddr, SocketAddr};
+use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -10,9 +11,11 @@ use prost::{Message, Name};
 use super::{At, Compiled, Refusal};
 use crate::proxy::upstream::host::{HostAddress, Target};
 use crate::proxy::upstream::proxy_protocol::ProxyHeader;
+use crate::xds::pb::core::data_source::Specifier;
 use crate::xds::pb::core::socket_address::PortSpecifier;
 use crate::xds::pb::core::{
-    Address, CidrRange, ConfigSource, ProxyProtocolConfig, RuntimeFractionalPercent, address, proxy_protocol_config,
+    Address, CidrRange, ConfigSource, DataSource, ProxyProtocolConfig, RuntimeFractionalPercent, address,
+    proxy_protocol_config,
 };
 use crate::xds::pb::types::FractionalPercent;
 use crate::xds::pb::types::fractional_percent::DenominatorType;
@@ -42,6 +45,27 @@ pub(crate) fn fetch_timeout(source: Option<&ConfigSource>) -> Option<Duration> {
         source.and_then(|source| source.initial_fetch_timeout.as_ref()),
         Some(FETCH_TIMEOUT),
     )
+}
+
+/// Reads a `DataSource`, files and environment variables included.
+pub(crate) fn data(source: &DataSource) -> Compiled<Vec<u8>> {
+    match source.specifier.as_ref() {
+        Some(Specifier::InlineString(text)) => Ok(text.as_bytes().to_vec()),
+        Some(Specifier::InlineBytes(bytes)) => Ok(bytes.to_vec()),
+        Some(Specifier::Filename(path)) => {
+            std::fs::read(path).map_err(|error| Refusal::new(format!("`{path}` cannot be read: {error}")))
+        }
+        Some(Specifier::EnvironmentVariable(name)) => match std::env::var_os(name) {
+            Some(value) => Ok(value.into_vec()),
+            None => Err(Refusal::new(format!("there is no environment variable `{name}`"))),
+        },
+        None => Err(Refusal::new("it is empty")),
+    }
+}
+
+/// Reads a `DataSource` as text.
+pub(crate) fn text(source: &DataSource) -> Compiled<String> {
+    String::from_utf8(data(source)?).map_err(|_| Refusal::new("it is no text"))
 }
 
 /// A number; `default` if unset.

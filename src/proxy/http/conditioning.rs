@@ -1,6 +1,7 @@
 //! Request headers before the filters see them: hop-by-hop and untrusted headers are removed, those that the mesh
 //! relies on are added. This is Envoy's `ConnectionManagerUtility::mutateRequestHeaders` with the checks around it.
 
+mod authority;
 pub(crate) mod client;
 
 use bytes::Bytes;
@@ -21,6 +22,7 @@ use super::exchange::Exchange;
 use super::local_reply::LocalReply;
 use super::path::Normalized;
 use super::{HttpManager, Underscores};
+use crate::proxy::connection::Address;
 use crate::proxy::flags::Flags;
 use crate::proxy::trace::decision::Reason;
 
@@ -142,6 +144,7 @@ pub(super) fn condition(exchange: &mut Exchange) -> Result<(), LocalReply> {
     }
     check(exchange)?;
     normalize_path(exchange, manager)?;
+    normalize_authority(exchange, manager);
     let headers = &mut exchange.request.headers;
     remove_hop_by_hop(headers, exchange.upgrade.is_some())?;
     if exchange.request.version >= Version::HTTP_2 {
@@ -288,6 +291,16 @@ fn normalize_path(exchange: &mut Exchange, manager: &HttpManager) -> Result<(), 
             "path_normalization_failed",
         )
         .closing()),
+    }
+}
+
+fn normalize_authority(exchange: &mut Exchange, manager: &HttpManager) {
+    let port = match &exchange.downstream.connection.local {
+        Address::Ip(address) => Some(address.port()),
+        Address::Unix(_) => None,
+    };
+    if let Some(authority) = manager.authority.apply(&exchange.authority, port) {
+        exchange.authority = authority.into();
     }
 }
 

@@ -402,10 +402,11 @@ impl Exchange {
     }
 
     /// A response that a route gives by itself.
-    fn own_response(&mut self, matched: &Matched, reply: LocalReply) -> Response<ResponseBody> {
-        let mut response = self.local(reply);
-        self.change_response_headers(matched, None, response.headers_mut());
-        response
+    fn own_response(&mut self, matched: &Matched, mut reply: LocalReply) -> Response<ResponseBody> {
+        self.stream.blame(reply.flags, reply.details.clone());
+        // Before the body's own headers: a route's `content-type` replaces the default, as in Envoy.
+        self.change_response_headers(matched, None, &mut reply.headers);
+        self.local(reply)
     }
 
     /// A response as a browser that speaks gRPC can read it.

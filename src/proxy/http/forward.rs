@@ -108,6 +108,7 @@ impl Sending<'_> {
     fn change_request(&self, exchange: &mut Exchange) {
         rewrite::path(exchange, self.matched, self.action);
         rewrite::authority(exchange, self.action, self.share, None);
+        rewrite::restore_port(exchange);
         exchange.change_request_headers(self.matched, self.share);
     }
 

@@ -70,7 +70,9 @@ impl LocalReply {
         *response.status_mut() = self.status;
         *response.headers_mut() = *self.headers;
         let headers = response.headers_mut();
-        if !self.body.is_empty() {
+        if self.body.is_empty() {
+            headers.remove(CONTENT_TYPE);
+        } else {
             headers
                 .entry(CONTENT_TYPE)
                 .or_insert(HeaderValue::from_static("text/plain"));

@@ -2,7 +2,7 @@
 
 use http::header::{HeaderName, HeaderValue, LOCATION};
 use http::uri::PathAndQuery;
-use http::{StatusCode, Uri};
+use http::{Method, StatusCode, Uri};
 use regex::bytes::Regex;
 
 use super::exchange::Exchange;
@@ -121,6 +121,15 @@ pub(super) fn authority(
     }
 }
 
+/// Restores the port that was stripped from CONNECT, unless a rewrite has set one (`strip_any_host_port`).
+pub(super) fn restore_port(exchange: &mut Exchange) {
+    let port = exchange.request.uri.port_u16();
+    let has_one = without_port(&exchange.authority).len() < exchange.authority.len();
+    if let Some(port) = port.filter(|_| exchange.request.method == Method::CONNECT && !has_one) {
+        exchange.authority = format!("{}:{port}", exchange.authority).into();
+    }
+}
+
 /// The local reply of a redirecting route.
 pub(super) fn redirect(exchange: &Exchange, matched: &Matched, redirect: &Redirect) -> LocalReply {
     let mut reply = LocalReply::new(redirect.status, "", Flags::default(), "direct_response");
@@ -159,6 +168,7 @@ fn location(exchange: &Exchange, matched: &Matched, redirect: &Redirect) -> Stri
     let scheme = redirect.scheme.as_deref().unwrap_or(exchange.scheme);
     let host = match &redirect.host {
         Some(host) => host,
+        None if redirect.keep_port => &*exchange.authority,
         None => kept_host(&exchange.authority, exchange.scheme, scheme, redirect.port.is_some()),
     };
     let port = redirect.port.map(|port| format!(":{port}")).unwrap_or_default();

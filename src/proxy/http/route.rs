@@ -62,6 +62,8 @@ pub(crate) struct VirtualHost {
     pub(crate) attempt_count: bool,
     /// `include_attempt_count_in_response`: whether clients do.
     pub(crate) attempt_count_in_response: bool,
+    /// `require_tls`: the redirect of requests without TLS.
+    pub(crate) to_https: Option<Box<Matched>>,
 }
 
 /// A route.
@@ -410,6 +412,8 @@ pub(crate) struct Redirect {
     pub(crate) status: StatusCode,
     /// Whether the query is left out.
     pub(crate) strip_query: bool,
+    /// Whether the default port of a replaced scheme is kept.
+    pub(crate) keep_port: bool,
 }
 
 /// The new path of a redirect.
@@ -464,6 +468,9 @@ impl RouteTable {
     /// The first matching route; `None`: 404.
     pub(crate) fn find(self: &Arc<Self>, request: &Request<'_>) -> Option<Matched> {
         let host = self.hosts.find(request.host, self.ignore_port)?;
+        if let Some(redirect) = host.to_https.as_deref().filter(|_| request.scheme != "https") {
+            return Some(redirect.clone());
+        }
         // A request without a path matches no route with a path condition.
         let pathless = *request.method == Method::CONNECT;
         let takes = |route: &Route| (!pathless || route.matcher.is_pathless()) && route.matcher.matches(request);

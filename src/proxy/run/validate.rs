@@ -1,4 +1,4 @@
-//! Looking at a bootstrap without a start.
+//! Validation of a bootstrap without starting (`--mode validate`).
 
 use std::time::Instant;
 
@@ -7,11 +7,10 @@ use crate::proxy::config::source::SecretSource;
 use crate::proxy::config::{self, At, Refusal, bootstrap};
 use crate::proxy::store::Store;
 
-/// Reads a bootstrap as a start does, and compiles what is in it. Nothing is opened but files of secrets and of access
-/// logs, no socket is bound, nobody is asked.
+/// Reads a bootstrap and compiles its resources. Opens no sockets, but files of secrets and access logs.
 ///
 /// # Errors
-/// What a start would refuse.
+/// What [`run`](super::run) would refuse.
 pub fn validate(options: &Options) -> Result<(), ProxyError> {
     let bootstrap = read(options)?;
     config::server::server(&bootstrap)?;

@@ -51,6 +51,8 @@ pub(crate) struct Label {
 #[derive(Clone, Debug)]
 enum LabelValue {
     Cut(Regex),
+    /// The same, for names that the second expression matches, too.
+    CutAhead(Regex, Regex),
     Fixed(String),
 }
 
@@ -61,9 +63,13 @@ impl Label {
     /// # Errors
     /// If the pattern is invalid.
     pub(crate) fn cut(name: &str, pattern: &str) -> Result<Self, regex::Error> {
+        let value = match ahead(pattern) {
+            Some((whole, ahead)) => LabelValue::CutAhead(Regex::new(&whole)?, Regex::new(&ahead)?),
+            None => LabelValue::Cut(Regex::new(pattern)?),
+        };
         Ok(Self {
             name: name.to_owned(),
-            value: LabelValue::Cut(Regex::new(pattern)?),
+            value,
         })
     }
 
@@ -79,6 +85,19 @@ impl Label {
     pub(crate) fn of_envoy(name: &str) -> Option<Self> {
         DEFAULTS.iter().find(|label| label.name == name).cloned()
     }
+}
+
+/// Splits an expression with a lookahead after a fixed prefix, as Istio's bootstrap has one, into two without: Envoy's
+/// `std::regex` supports lookahead, the `regex` crate does not. `^listener(?=\.).*` matches what both `^listener.*` and
+/// `^listener\.` match.
+fn ahead(pattern: &str) -> Option<(String, String)> {
+    let (before, rest) = pattern.split_once("(?=")?;
+    let (ahead, after) = rest.split_once(')')?;
+    let fixed = before
+        .strip_prefix('^')?
+        .bytes()
+        .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+    fixed.then(|| (format!("{before}{after}"), format!("{before}(?:{ahead})")))
 }
 
 /// [`DEFAULT_LABELS`], compiled. A test makes sure that all are valid.
@@ -137,7 +156,8 @@ impl Naming {
         for label in &self.labels {
             match &label.value {
                 LabelValue::Fixed(value) => labels.push((label.name.clone(), value.clone())),
-                LabelValue::Cut(regex) => {
+                LabelValue::CutAhead(_, ahead) if !ahead.is_match(name) => {}
+                LabelValue::Cut(regex) | LabelValue::CutAhead(regex, _) => {
                     let Some(found) = regex.captures(name) else {
                         continue;
                     };

@@ -49,6 +49,11 @@ impl Alone {
         Self::begin(plane, listeners, &[cluster_http2("xds", ads.address())], more).await
     }
 
+    /// Starts one as [`Alone::start`], but waits for nothing.
+    pub async fn unready(plane: Plane, listeners: &[Value], clusters: &[Value]) -> Self {
+        Self::begin(plane, listeners, clusters, json!({})).await
+    }
+
     async fn begin(plane: Plane, listeners: &[Value], clusters: &[Value], more: Value) -> Self {
         Self::written(plane, "bootstrap.json", listeners.len(), |admin, addresses| {
             let listeners = listeners.iter().zip(addresses).map(|(listener, address)| {
@@ -124,6 +129,17 @@ impl Alone {
             (written == expected)
                 .then_some(())
                 .ok_or_else(|| format!("{written} instead of {expected}"))
+        })
+        .await;
+    }
+
+    /// Waits until its access log has so many lines.
+    pub async fn logged_as_much(&self, lines: usize) {
+        eventually("the log", async || {
+            let written = self.wrote("access.log");
+            (written.lines().count() == lines)
+                .then_some(())
+                .ok_or_else(|| format!("{written} instead of {lines} lines"))
         })
         .await;
     }

@@ -6,12 +6,15 @@ use crate::proxy::config::value::{duration, limit, number, unpack};
 use crate::proxy::config::{At, Compiled, Refusal};
 use crate::proxy::upstream::cluster::{HttpVersion, UpstreamHttp};
 use crate::xds::pb::cluster::Cluster;
+use crate::xds::pb::cluster::cluster::ClusterProtocolSelection;
 use crate::xds::pb::core::{Http2ProtocolOptions, HttpProtocolOptions as CommonHttp};
 use crate::xds::pb::network_filter::http_connection_manager::HttpFilter;
 use crate::xds::pb::network_filter::http_connection_manager::http_filter::ConfigType;
 use crate::xds::pb::upstream_http::HttpProtocolOptions;
-use crate::xds::pb::upstream_http::http_protocol_options::UpstreamProtocolOptions;
 use crate::xds::pb::upstream_http::http_protocol_options::explicit_http_config::ProtocolConfig;
+use crate::xds::pb::upstream_http::http_protocol_options::{
+    ExplicitHttpConfig, UpstreamProtocolOptions, UseDownstreamHttpConfig,
+};
 use crate::xds::pb::wkt;
 
 const CODEC: &str = "/envoy.extensions.filters.http.upstream_codec.v3.UpstreamCodec";
@@ -23,14 +26,56 @@ const HEADER_COUNT: u32 = 100;
 
 /// The options of a cluster. `by_server`: xDS servers may be reached by it, whose credential injector is handled
 /// elsewhere.
+#[expect(deprecated, reason = "Envoy still reads it")]
 pub(super) fn options(message: &Cluster, by_server: bool) -> Compiled<UpstreamHttp> {
-    let Some(any) = message.typed_extension_protocol_options.get(HTTP_OPTIONS) else {
-        return Ok(UpstreamHttp {
-            idle_timeout: Some(IDLE_TIMEOUT),
-            ..Default::default()
-        });
+    let most = message.max_requests_per_connection.as_ref();
+    match message.typed_extension_protocol_options.get(HTTP_OPTIONS) {
+        Some(any) => unpack(any)
+            .and_then(|options| compiled(&options, most, by_server))
+            .at("typed_extension_protocol_options"),
+        None => compiled(&of_fields(message)?, most, by_server),
+    }
+}
+
+/// The options in deprecated fields of the cluster, which Envoy reads if there is no `HttpProtocolOptions`.
+#[expect(deprecated, reason = "Envoy still reads them")]
+fn of_fields(message: &Cluster) -> Compiled<HttpProtocolOptions> {
+    let (http1, http2) = (&message.http_protocol_options, &message.http2_protocol_options);
+    let version = match (message.protocol_selection(), http2) {
+        (ClusterProtocolSelection::UseDownstreamProtocol, _) => {
+            UpstreamProtocolOptions::UseDownstreamProtocolConfig(UseDownstreamHttpConfig {
+                http_protocol_options: http1.clone(),
+                http2_protocol_options: http2.clone(),
+                ..Default::default()
+            })
+        }
+        (ClusterProtocolSelection::UseConfiguredProtocol, Some(_)) if http1.is_some() => {
+            let why = "cannot stand beside http_protocol_options where protocol_selection does not say so";
+            return Err(Refusal::new(why).within("http2_protocol_options"));
+        }
+        (ClusterProtocolSelection::UseConfiguredProtocol, Some(http2)) => {
+            explicit(ProtocolConfig::Http2ProtocolOptions(http2.clone()))
+        }
+        (ClusterProtocolSelection::UseConfiguredProtocol, None) => {
+            explicit(ProtocolConfig::HttpProtocolOptions(http1.clone().unwrap_or_default()))
+        }
     };
-    let options: HttpProtocolOptions = unpack(any)?;
+    Ok(HttpProtocolOptions {
+        common_http_protocol_options: message.common_http_protocol_options,
+        upstream_http_protocol_options: message.upstream_http_protocol_options.clone(),
+        upstream_protocol_options: Some(version),
+        ..Default::default()
+    })
+}
+
+fn explicit(config: ProtocolConfig) -> UpstreamProtocolOptions {
+    UpstreamProtocolOptions::ExplicitHttpConfig(ExplicitHttpConfig {
+        protocol_config: Some(config),
+    })
+}
+
+/// Compiles the options. `most`: the cluster's own `max_requests_per_connection`, the fallback.
+fn compiled(options: &HttpProtocolOptions, most: Option<&wkt::UInt32Value>, by_server: bool) -> Compiled<UpstreamHttp> {
     if !by_server {
         filters(&options.http_filters)?;
     }
@@ -67,6 +112,7 @@ pub(super) fn options(message: &Cluster, by_server: bool) -> Compiled<UpstreamHt
         max_requests: common
             .max_requests_per_connection
             .as_ref()
+            .or(most)
             .map(|max| max.value)
             .filter(|max| *max > 0),
         auto_sni: upstream.is_some_and(|upstream| upstream.auto_sni),

@@ -5,7 +5,7 @@ use super::{NAME, Row};
 pub(super) const ROWS: &[Row] = &[
     (
         "envoy.config.bootstrap.v3.Bootstrap",
-        "dynamic_resources layered_runtime overload_manager",
+        "dynamic_resources layered_runtime overload_manager bootstrap_extensions",
         &[
             ("node", "the control plane is told it as it is"),
             ("static_resources", "each resource is looked through by itself"),
@@ -34,6 +34,11 @@ pub(super) const ROWS: &[Row] = &[
         "envoy.config.bootstrap.v3.Bootstrap.DynamicResources",
         "lds_config cds_config ads_config",
         &[],
+    ),
+    (
+        "envoy.extensions.bootstrap.internal_listener.v3.InternalListener",
+        "",
+        &[("buffer_size_kb", "there are no internal listeners")],
     ),
     ("envoy.config.bootstrap.v3.LayeredRuntime", "layers", &[]),
     (

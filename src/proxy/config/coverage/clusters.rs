@@ -11,7 +11,8 @@ pub(super) const ROWS: &[Row] = &[
          least_request_lb_config round_robin_lb_config ring_hash_lb_config maglev_lb_config original_dst_lb_config \
          common_lb_config circuit_breakers dns_refresh_rate respect_dns_ttl dns_lookup_family dns_jitter \
          dns_failure_refresh_rate typed_dns_resolver_config transport_socket transport_socket_matches typed_extension_protocol_options upstream_bind_config \
-         upstream_connection_options outlier_detection cleanup_interval",
+         upstream_connection_options outlier_detection cleanup_interval max_requests_per_connection protocol_selection \
+         common_http_protocol_options upstream_http_protocol_options http_protocol_options http2_protocol_options",
         &[
             ("metadata", METADATA),
             (
@@ -109,7 +110,10 @@ pub(super) const ROWS: &[Row] = &[
     (
         "envoy.config.cluster.v3.UpstreamConnectionOptions",
         "tcp_keepalive",
-        &[],
+        &[(
+            "set_local_interface_name_on_upstream_connections",
+            "nothing asks for the interface",
+        )],
     ),
     (
         "envoy.config.core.v3.TcpKeepalive",
@@ -165,7 +169,7 @@ pub(super) const ROWS: &[Row] = &[
         "envoy.config.core.v3.Http2ProtocolOptions",
         "max_concurrent_streams initial_stream_window_size initial_connection_window_size allow_connect \
          connection_keepalive",
-        &[],
+        &[("hpack_table_size", "how headers are compressed is not to be seen")],
     ),
     (
         "envoy.config.core.v3.KeepaliveSettings",

@@ -11,7 +11,8 @@ pub(super) const ROWS: &[Row] = &[
          always_set_request_id_in_response forward_client_cert_details set_current_client_cert_details normalize_path \
          merge_slashes path_with_escaped_slashes_action max_request_headers_kb stream_idle_timeout request_timeout \
          request_headers_timeout drain_timeout delayed_close_timeout upgrade_configs access_log access_log_options \
-         tracing request_id_extension internal_address_config",
+         tracing request_id_extension internal_address_config strip_any_host_port strip_matching_host_port \
+         strip_trailing_host_dot",
         &[],
     ),
     (
@@ -122,7 +123,10 @@ pub(super) const ROWS: &[Row] = &[
     (
         "envoy.config.core.v3.SubstitutionFormatString",
         "text_format text_format_source json_format omit_empty_values formatters",
-        &[("json_format_options", "keys are always sorted")],
+        &[
+            ("json_format_options", "keys are always sorted"),
+            ("content_type", "lines of logs have no type"),
+        ],
     ),
     (
         "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.Tracing",

@@ -14,7 +14,7 @@ pub(super) const ROWS: &[Row] = &[
         "envoy.config.route.v3.VirtualHost",
         "name domains routes request_headers_to_add request_headers_to_remove response_headers_to_add \
          response_headers_to_remove include_request_attempt_count include_attempt_count_in_response \
-         typed_per_filter_config retry_policy",
+         typed_per_filter_config retry_policy require_tls",
         &[("metadata", METADATA)],
     ),
     (

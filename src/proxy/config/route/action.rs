@@ -16,7 +16,6 @@ use crate::proxy::http::route::{
     RedirectPath, RouteAction, StreamLimit, Timeouts, WeightedCluster, WeightedClusters,
 };
 use crate::xds::pb::core::RoutingPriority;
-use crate::xds::pb::core::data_source::Specifier;
 use crate::xds::pb::matcher::RegexMatchAndSubstitute;
 use crate::xds::pb::route;
 use crate::xds::pb::route::redirect_action::{PathRewriteSpecifier, SchemeRewriteSpecifier};
@@ -264,6 +263,7 @@ fn redirect(message: &route::RedirectAction) -> Compiled<Redirect> {
         path,
         status,
         strip_query: message.strip_query,
+        keep_port: false,
     })
 }
 
@@ -271,14 +271,8 @@ fn direct(message: &route::DirectResponseAction, most: usize) -> Compiled<Direct
     let status = u16::try_from(message.status)
         .ok()
         .and_then(|status| StatusCode::from_u16(status).ok());
-    let body = match message.body.as_ref().and_then(|body| body.specifier.as_ref()) {
-        None => Bytes::new(),
-        Some(Specifier::InlineString(text)) => Bytes::copy_from_slice(text.as_bytes()),
-        Some(Specifier::InlineBytes(bytes)) => Bytes::copy_from_slice(bytes),
-        Some(Specifier::Filename(_) | Specifier::EnvironmentVariable(_)) => {
-            return Err(Refusal::not_implemented("a body from elsewhere").within("body"));
-        }
-    };
+    let body = message.body.as_ref().filter(|body| body.specifier.is_some());
+    let body = Bytes::from(body.map(value::data).transpose().at("body")?.unwrap_or_default());
     if body.len() > most {
         let why = format!("response body size is {} bytes; maximum is {most}", body.len());
         return Err(Refusal::new(why).within("body"));
