@@ -24,7 +24,7 @@ use super::http::http1::response::Asked;
 use super::http::http2::conversation::converse;
 use super::http::http2::hpack::{Decoder, Encoder, Indexing, Name, TABLE_SIZE};
 use super::http::path::Normalized;
-use super::http::{self, EscapedSlashes, PathNormalization, conditioning, hash};
+use super::http::{EscapedSlashes, PathNormalization, conditioning, deadlines, hash};
 use super::listener::Inspection;
 use super::listener::inspect::inspect;
 use super::listener::proxy_protocol::ProxyProtocol;
@@ -229,7 +229,7 @@ pub fn request(headers: &[(&str, &[u8])]) {
     for trusted_hops in 0..3 {
         conditioning::client::last_trusted(headers, trusted_hops);
     }
-    http::read_grpc_timeout(headers);
+    headers.get(&deadlines::GRPC_TIMEOUT).map(deadlines::grpc_timeout);
     hash::cookie(headers, "user");
     let parent = headers.get(TRACE_PARENT).and_then(|parent| parent.to_str().ok());
     if let Some(context) = parent.and_then(TraceContext::parse) {

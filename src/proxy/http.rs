@@ -7,7 +7,7 @@
 pub(crate) mod body;
 pub(crate) mod conditioning;
 pub(crate) mod connection;
-mod deadlines;
+pub(crate) mod deadlines;
 pub(crate) mod exchange;
 pub(crate) mod filter;
 mod forward;
@@ -44,11 +44,6 @@ use super::trace::Tracing;
 use filter::HttpFilter;
 use route::RouteTable;
 pub(crate) use upgrade::Upgrades;
-
-#[cfg(fuzzing)]
-pub(crate) fn read_grpc_timeout(headers: &http::HeaderMap) {
-    deadlines::draw_on(headers);
-}
 
 /// A compiled `HttpConnectionManager`.
 #[derive(Debug)]

@@ -1,4 +1,4 @@
-//! How long a request may take, and what becomes of it when it takes longer or its client fails it.
+//! Timeouts of a request: which apply, one timer for all of them, and the local replies when one is reached.
 
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
@@ -20,23 +20,23 @@ use super::route::{RouteAction, Timeouts};
 use crate::proxy::flags::Flags;
 use crate::proxy::turn;
 
-const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
+pub(crate) const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 
-/// What a request may take.
+/// Timeouts of one request.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Deadlines {
-    /// From the end of the request.
+    /// The route's `timeout`, counted from the end of the request.
     pub(super) response: Option<Duration>,
-    /// At this moment all has to be over.
+    /// When `max_stream_duration` ends.
     pub(super) stream: Option<Instant>,
-    /// Without anything sent or received.
+    /// The stream idle timeout.
     pub(super) idle: Option<Duration>,
-    /// Until the whole request has come.
+    /// When `request_timeout` ends.
     pub(super) request: Option<Instant>,
 }
 
 impl Deadlines {
-    /// Those of a request that takes a route, or has found none that sends it on.
+    /// Those for a request with this route, or with none that forwards it.
     pub(super) fn new(exchange: &Exchange, route: Option<&Timeouts>) -> Self {
         let limits = &exchange.downstream.manager.limits;
         let idle = route.and_then(|timeouts| timeouts.idle).or(limits.stream_idle);
@@ -51,10 +51,25 @@ impl Deadlines {
                 .map(|limit| began + limit),
         }
     }
+
+    /// Sets `grpc-timeout` of a gRPC request to what the stream may take, where its route has a `max_stream_duration`.
+    pub(super) fn set_grpc_timeout(&self, exchange: &mut Exchange, route: &Timeouts) {
+        if !exchange.speaks_grpc() || route.stream.is_none() {
+            return;
+        }
+        let start = Instant::from_std(exchange.stream.start);
+        let headers = &mut exchange.request.headers;
+        match self.stream {
+            Some(end) => drop(headers.insert(GRPC_TIMEOUT, as_grpc_timeout(end - start))),
+            // Envoy removes it only where the connection manager, too, has a limit, which the route has lifted.
+            None if exchange.downstream.manager.limits.stream.is_some() => drop(headers.remove(GRPC_TIMEOUT)),
+            None => {}
+        }
+    }
 }
 
-/// How long the whole stream may take: as long as the client says in `grpc-timeout`, where the route heeds that; or as
-/// the route says, which may be as long as it takes; or else as the connection manager does.
+/// The stream's maximum duration: the client's `grpc-timeout` if the route honours it (`grpc_timeout_header_max`), else
+/// the route's `max_stream_duration`, where zero lifts the limit, else the connection manager's.
 fn stream_limit(exchange: &Exchange, route: Option<&Timeouts>) -> Option<Duration> {
     let said = route.and_then(|timeouts| timeouts.stream);
     let asked = said.and_then(|said| said.grpc_max).and_then(|max| {
@@ -67,22 +82,7 @@ fn stream_limit(exchange: &Exchange, route: Option<&Timeouts>) -> Option<Duratio
     asked.or(whole.filter(|limit| !limit.is_zero()))
 }
 
-/// Tells a host that speaks gRPC how long the stream may take, where the route says something of that.
-pub(super) fn tell_grpc(exchange: &mut Exchange, route: &Timeouts) {
-    if !exchange.speaks_grpc() || route.stream.is_none() {
-        return;
-    }
-    let limit = stream_limit(exchange, Some(route));
-    let headers = &mut exchange.request.headers;
-    match limit {
-        Some(limit) => drop(headers.insert(GRPC_TIMEOUT, as_grpc_timeout(limit))),
-        // As in Envoy, where there was one to begin with.
-        None if exchange.downstream.manager.limits.stream.is_some() => drop(headers.remove(GRPC_TIMEOUT)),
-        None => {}
-    }
-}
-
-/// A time as `grpc-timeout` has it: in as short a unit as eight digits allow.
+/// Formats a `grpc-timeout` in the smallest unit, from milliseconds up, in which it has at most eight digits.
 fn as_grpc_timeout(time: Duration) -> HeaderValue {
     const MOST: u128 = 99_999_999;
     let (mut number, mut units) = (time.as_millis(), "mSMH".chars());
@@ -93,12 +93,12 @@ fn as_grpc_timeout(time: Duration) -> HeaderValue {
         }
     }
     let text = format!("{}{}", number.min(MOST), unit.unwrap_or('m'));
-    // Digits and a letter are a value.
+    // Digits and a letter are always valid.
     HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static("0m"))
 }
 
-/// `grpc-timeout`: at most eight digits and a unit. Envoy counts in milliseconds, of which it takes rather one too many.
-fn grpc_timeout(value: &HeaderValue) -> Option<Duration> {
+/// Parses `grpc-timeout`: at most eight digits and a unit. Like Envoy, rounds up to milliseconds.
+pub(crate) fn grpc_timeout(value: &HeaderValue) -> Option<Duration> {
     let text = value.to_str().ok()?;
     let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
     if digits.len() > 8 || !digits.bytes().all(|digit| digit.is_ascii_digit()) {
@@ -116,34 +116,34 @@ fn grpc_timeout(value: &HeaderValue) -> Option<Duration> {
     })
 }
 
-/// Watches a request that waits for its answer: what its client does, and how long it takes.
+/// Waits for a response under a request's timeouts, and for a failure of the request's body.
 #[derive(Debug)]
 pub(super) struct Watch {
     progress: Rc<Progress>,
     deadlines: Deadlines,
-    /// Whether it has not got through the filters, so that time for the request goes on.
+    /// Whether a filter holds the request, so that `request_timeout` applies although all of it has been received.
     held: bool,
     began: Instant,
     timer: Timer,
 }
 
-/// Goes off when it may be too late: one timer for all limits, set anew only when it goes off or has to be earlier. So
-/// the next request on the connection takes it over: to set one for each would cost more than to let it go off in vain.
+/// One timer for all timeouts, reset only when it fires or has to fire earlier. The next request on the connection
+/// reuses it: letting it fire in vain is cheaper than setting one for each request.
 pub(super) type Timer = Option<Pin<Box<Sleep>>>;
 
-/// Why a request waits no longer.
+/// Which timeout, or which failure of the request, ended the wait.
 #[derive(Debug)]
 pub(super) enum Overdue {
-    /// The client's body is none, or does not come.
+    /// The request is malformed or was not received in time.
     Client(LocalReply),
-    /// It is not to live longer.
+    /// `max_stream_duration` ended.
     Stream(LocalReply),
-    /// It takes too long.
+    /// The host did not respond in time.
     Host,
 }
 
 impl Overdue {
-    /// What is answered, and counted of it on the client's side.
+    /// The local reply; counts it in the connection manager's statistics.
     pub(super) fn reply(self, manager: &HttpManager) -> LocalReply {
         match self {
             Overdue::Client(reply) => reply,
@@ -157,7 +157,7 @@ impl Overdue {
 }
 
 impl Watch {
-    /// From now on, with a timer that is there.
+    /// Starts now, with the connection's timer.
     pub(super) fn new(progress: Rc<Progress>, deadlines: Deadlines, timer: Timer) -> Self {
         Self {
             progress,
@@ -168,17 +168,17 @@ impl Watch {
         }
     }
 
-    /// The same of a request that a filter holds.
+    /// The same for a request that a filter holds.
     fn held(self) -> Self {
         Self { held: true, ..self }
     }
 
-    /// What is left of it.
+    /// Gives the timer back.
     pub(super) fn into_timer(self) -> Timer {
         self.timer
     }
 
-    /// Waits for something that may move the request's body, no longer than the limits allow.
+    /// Waits for a future that drives the request's body, no longer than the timeouts allow.
     pub(super) async fn wait<F: Future>(&mut self, mut future: Pin<&mut F>) -> Result<F::Output, Overdue> {
         poll_fn(|cx| match future.as_mut().poll(cx) {
             Poll::Ready(output) => Poll::Ready(Ok(output)),
@@ -187,12 +187,12 @@ impl Watch {
         .await
     }
 
-    /// What is wrong with the client's body.
+    /// Why the request's body is malformed, if it is.
     pub(super) fn refusal(&self) -> Option<LocalReply> {
         Some(self.progress.refused()?.reply())
     }
 
-    /// To be polled after whatever may move the request's body.
+    /// Checks the timeouts; to be polled after whatever drives the request's body.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Overdue> {
         if let Some(refusal) = self.refusal() {
             return Poll::Ready(Overdue::Client(refusal));
@@ -218,7 +218,7 @@ impl Watch {
         }
     }
 
-    /// The limit that is met first as things are, and when.
+    /// The timeout that ends first, and when.
     fn next(&self) -> Option<(Instant, Limit)> {
         let end = self.progress.end_time();
         let moved = self.progress.moved().max(end).unwrap_or(self.began);
@@ -238,7 +238,7 @@ impl Watch {
 
     fn over(&self, limit: Limit) -> Overdue {
         let (timeout, client) = (StatusCode::GATEWAY_TIMEOUT, StatusCode::REQUEST_TIMEOUT);
-        // Who keeps whom waiting depends on whether the whole request has come.
+        // The status depends on who keeps whom waiting: the client, until the request is complete, then the host.
         let whole = self.progress.end_time().is_some();
         let request = |status| LocalReply::new(status, "request timeout", Flags::NONE, "request_overall_timeout");
         let idle = |status| {
@@ -266,10 +266,10 @@ impl Watch {
     }
 }
 
-/// Waits for something before a request is sent on, no longer than its limits allow.
+/// Waits for something before a request is forwarded, under the request's timeouts.
 ///
 /// # Errors
-/// What to answer when it takes longer.
+/// The local reply when one of them is reached.
 pub(super) async fn within<F: Future>(
     exchange: &Exchange,
     progress: Rc<Progress>,
@@ -293,8 +293,8 @@ pub(super) async fn within<F: Future>(
     over.map_err(|overdue| overdue.reply(&downstream.manager))
 }
 
-/// Waits for the answer to an attempt, no longer than so long after the request has come and the host is reached. None:
-/// it takes longer.
+/// Waits for the response to an attempt under `per_try_timeout`, which starts when the request is complete and a
+/// connection is ready. `None`: it is reached.
 pub(super) async fn per_try<F: Future>(
     limit: Duration,
     progress: &Progress,
@@ -306,7 +306,7 @@ pub(super) async fn per_try<F: Future>(
         if let Poll::Ready(output) = sent.as_mut().poll(cx) {
             return Poll::Ready(Some(output));
         }
-        // Both come about in what was polled just now.
+        // Polling `sent` may have brought about either.
         if timer.is_none() && progress.end_time().is_some() && reached() {
             timer.set(Some(tokio::time::sleep(limit)));
         }
@@ -318,7 +318,7 @@ pub(super) async fn per_try<F: Future>(
     .await
 }
 
-/// A limit of a request.
+/// A timeout of a request.
 #[derive(Clone, Copy, Debug)]
 enum Limit {
     Request,
@@ -327,16 +327,10 @@ enum Limit {
     Stream,
 }
 
-/// What is answered where a host has taken too long.
+/// The local reply to a request whose host took too long.
 pub(super) fn timed_out(details: &'static str) -> LocalReply {
     let flags = Flags::UPSTREAM_REQUEST_TIMEOUT;
     LocalReply::new(StatusCode::GATEWAY_TIMEOUT, "upstream request timeout", flags, details)
-}
-
-/// Reads what is read of headers here.
-#[cfg(fuzzing)]
-pub(super) fn draw_on(headers: &http::HeaderMap) {
-    headers.get(&GRPC_TIMEOUT).and_then(grpc_timeout);
 }
 
 #[cfg(test)]

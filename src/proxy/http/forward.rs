@@ -1,4 +1,5 @@
-//! Sending a request on to a host, and its answer back.
+//! The router (`envoy.filters.http.router`): chooses a cluster and a host, sends the request, retries, and returns the
+//! response.
 
 mod failure;
 mod prepared;
@@ -39,10 +40,10 @@ const EXPECTED_TIMEOUT: HeaderName = HeaderName::from_static("x-envoy-expected-r
 const SERVICE_TIME: HeaderName = HeaderName::from_static("x-envoy-upstream-service-time");
 const ATTEMPT_COUNT: HeaderName = HeaderName::from_static("x-envoy-attempt-count");
 
-/// Sends a request on.
+/// Forwards a request to the cluster of its route.
 ///
 /// # Errors
-/// What to answer where no host did.
+/// The local reply where no host responded.
 pub(super) async fn forward(
     exchange: &mut Exchange,
     matched: &Matched,
@@ -58,7 +59,7 @@ pub(super) async fn forward(
     };
     exchange.stream.cluster = Some(cluster.clone());
     let deadline = Deadlines::new(exchange, Some(&action.timeouts));
-    deadlines::tell_grpc(exchange, &action.timeouts);
+    deadline.set_grpc_timeout(exchange, &action.timeouts);
     let mut sending = Sending {
         key: hash::key(exchange, action, cluster.config.policy),
         body: Prepared::new(exchange, matched, action),
@@ -76,22 +77,22 @@ pub(super) async fn forward(
     response
 }
 
-/// What an attempt came to.
+/// How an attempt ended.
 #[derive(Debug)]
 #[expect(
     clippy::large_enum_variant,
     reason = "most are answers, for which a box would be one more allocation"
 )]
 pub(super) enum Outcome {
-    /// An answer of the host.
+    /// With a response.
     Answer(Response<Incoming>, Lease),
-    /// None, and what to say of it.
+    /// With a failure, and the local reply for it.
     Failed(FailureKind, LocalReply),
-    /// There was no host to try.
+    /// Without a host to send to.
     NoHost(LocalReply),
 }
 
-/// A request that is being sent on.
+/// A request that is being forwarded: its state over all attempts.
 struct Sending<'a> {
     matched: &'a Matched,
     action: &'a Forward,
@@ -100,7 +101,7 @@ struct Sending<'a> {
     key: hash::Key,
     body: Prepared,
     deadline: Deadlines,
-    /// Whether there is an attempt, and no pause between two.
+    /// Whether an attempt is under way, as opposed to the back-off between two.
     under_way: bool,
 }
 
@@ -112,7 +113,7 @@ impl Sending<'_> {
         exchange.change_request_headers(self.matched, self.share);
     }
 
-    /// Tells the host how long an attempt may take: as long as one may, or as is left of the whole.
+    /// Sets `x-envoy-expected-rq-timeout-ms`: the attempt's timeout, or what is left of the route's.
     fn expect(&self, exchange: &mut Exchange, per_try: Option<Duration>) {
         if exchange.downstream.manager.suppress_envoy_headers {
             return;
@@ -131,7 +132,7 @@ impl Sending<'_> {
         headers.insert(EXPECTED_TIMEOUT, HeaderValue::from(milliseconds));
     }
 
-    /// Tries until there is an answer to give, or no time left.
+    /// Runs attempts until there is a response to return or a timeout is reached.
     async fn run(&mut self, exchange: &mut Exchange) -> Result<Response<ResponseBody>, LocalReply> {
         let limited = self.deadline.response.is_some() || self.deadline.stream.is_some();
         let watched = self.deadline.idle.is_some() || self.deadline.request.is_some();
@@ -157,7 +158,7 @@ impl Sending<'_> {
         }
     }
 
-    /// The time for the response is over. Who has not been reached yet is not to blame, nor is anybody in a pause.
+    /// The route's `timeout` is reached. It counts against a host only if the request has reached one.
     fn too_late(&self, exchange: &mut Exchange) -> LocalReply {
         let mut reply = timed_out("response_timeout");
         if !self.under_way {
@@ -175,7 +176,7 @@ impl Sending<'_> {
         self.own_reply(exchange, reply)
     }
 
-    /// A host has not answered in time.
+    /// Counts a timeout against a host.
     fn timed_out(&self, host: &Host) {
         host.state.stats.rq_timeout.fetch_add(1, Relaxed);
         host.state.stats.count(false);
@@ -213,7 +214,7 @@ impl Sending<'_> {
         }
     }
 
-    /// Nobody reads an answer. Only where there is more of it, or of the request, is that a reason to reset its stream.
+    /// Drops a response that is retried. Its stream is reset only if the response or the request is not complete.
     fn let_go(&self, exchange: &Exchange, answer: &Response<Incoming>, mut lease: Lease) {
         if let Some(host) = &exchange.stream.host {
             host.state.stats.count(false);
@@ -242,12 +243,12 @@ impl Sending<'_> {
         rewrite::authority(exchange, self.action, self.share, Some(&host));
         exchange.trace_attempt(&self.cluster, &host);
         self.expect(exchange, self.per_try_timeout(retries));
-        // A body that is gone is not sent again: see `is_repeatable`.
+        // A body that cannot be sent again is not retried: see `is_repeatable`.
         let body = self.body.next().unwrap_or(RequestBody::Empty);
         let last = !retries.is_possible();
         let mut request = Some(self.request(exchange, body, last));
         let outcome = self.send(exchange, retries, &host, &mut request).await;
-        // Whoever was not reached has taken nothing of it.
+        // A request that reached no host still has its body.
         if let Some(RequestBody::Client(body, _)) = request.map(Request::into_body) {
             self.body.give_back(body);
         }
@@ -263,40 +264,18 @@ impl Sending<'_> {
     ) -> Outcome {
         exchange.stream.carried.take();
         let limit = self.per_try_timeout(retries);
-        let Some(result) = self.send_within(limit, exchange, host, request).await else {
-            self.cluster.stats.rq_per_try_timeout.fetch_add(1, Relaxed);
-            self.timed_out(host);
-            exchange.trace_attempt_over(Failure::Canceled);
-            let reply = timed_out("upstream_per_try_timeout");
-            return Outcome::Failed(FailureKind::PerTryTimeout, reply);
-        };
-        match result {
-            Ok((response, lease)) => {
-                exchange.stream.timing.upstream_first_rx = Some(exchange.stream.elapsed());
-                if let Some(span) = &mut exchange.span {
-                    span.attempt_answered(&response);
-                }
-                self.cluster.report(host, Report::Status(judged(&response, exchange)));
-                Outcome::Answer(response, lease)
-            }
-            // The client's body broke off, for which the host is not to blame. The client's connection sees to the rest.
-            Err(_) if self.body.progress.is_broken() => std::future::pending().await,
-            Err(error) => {
-                self.cluster.report(host, Report::Failure(error.kind));
-                host.state.stats.count(false);
-                exchange.stream.transport_failure = error.transport().map(Into::into);
-                if error.kind == FailureKind::Overflow {
-                    // As in Envoy, a host that nothing was sent to is not told.
-                    exchange.stream.host = None;
-                }
-                let (flags, reason) = reset_reason(error.kind);
-                exchange.trace_attempt_over(Failure::Reset(flags, reason));
-                Outcome::Failed(error.kind, failed(&error, exchange))
-            }
+        match self.send_within(limit, exchange, host, request).await {
+            None => self.per_try_timed_out(exchange, host),
+            Some(Ok((response, lease))) => self.answered(exchange, host, response, lease),
+            // The client's body ended early, which is not the host's fault. The downstream connection's task drops this
+            // future.
+            Some(Err(_)) if self.body.progress.is_broken() => std::future::pending().await,
+            Some(Err(error)) => self.reset(exchange, host, &error),
         }
     }
 
-    /// Sends the request and waits for the headers of its answer. None: that takes longer than the limit of an attempt.
+    /// Sends one attempt's request to a host, by HTTP or over a terminated CONNECT, and waits for the response headers.
+    /// `None`: `limit`, the attempt's timeout, is reached.
     async fn send_within(
         &self,
         limit: Option<Duration>,
@@ -320,14 +299,12 @@ impl Sending<'_> {
             meter: exchange.stream.upstream_bytes.as_ref(),
             interims: exchange.interims.as_ref(),
         };
-        let raw = self
-            .action
-            .connect
-            .filter(|connect| connect.concerns(&exchange.request.method));
+        let connect = self.action.connect;
+        let connect = connect.filter(|connect| connect.concerns(&exchange.request.method));
         let mut sent = pin!(async {
-            match raw {
+            match connect {
                 None => exchange.downstream.worker.pools.send(&towards, request).await,
-                // Rarely needed, and long: it holds a whole handshake.
+                // Boxed: the future holds a whole handshake and is rarely needed.
                 Some(connect) => {
                     let ends = Ends::of(&exchange.downstream.connection);
                     let first = connect.proxy_header.map(|header| header.of(Some(&ends)));
@@ -344,7 +321,39 @@ impl Sending<'_> {
         }
     }
 
-    /// How long an attempt may take; as Envoy has it, only if that is less than the whole may.
+    /// An attempt has brought a response.
+    fn answered(&self, exchange: &mut Exchange, host: &Host, response: Response<Incoming>, lease: Lease) -> Outcome {
+        exchange.stream.timing.upstream_first_rx = Some(exchange.stream.elapsed());
+        if let Some(span) = &mut exchange.span {
+            span.attempt_answered(&response);
+        }
+        self.cluster.report(host, Report::Status(judged(&response, exchange)));
+        Outcome::Answer(response, lease)
+    }
+
+    /// An attempt has reached `per_try_timeout`.
+    fn per_try_timed_out(&self, exchange: &mut Exchange, host: &Host) -> Outcome {
+        self.cluster.stats.rq_per_try_timeout.fetch_add(1, Relaxed);
+        self.timed_out(host);
+        exchange.trace_attempt_over(Failure::Canceled);
+        Outcome::Failed(FailureKind::PerTryTimeout, timed_out("upstream_per_try_timeout"))
+    }
+
+    /// An attempt's upstream stream was reset, or never came about.
+    fn reset(&self, exchange: &mut Exchange, host: &Host, error: &SendError) -> Outcome {
+        self.cluster.report(host, Report::Failure(error.kind));
+        host.state.stats.count(false);
+        exchange.stream.transport_failure = error.transport().map(Into::into);
+        if error.kind == FailureKind::Overflow {
+            // As in Envoy, access logs name no host if nothing was sent to it.
+            exchange.stream.host = None;
+        }
+        let (flags, reason) = reset_reason(error.kind);
+        exchange.trace_attempt_over(Failure::Reset(flags, reason));
+        Outcome::Failed(error.kind, failed(error, exchange))
+    }
+
+    /// The attempt's timeout. As in Envoy, one that is not less than the route's is ignored.
     fn per_try_timeout(&self, retries: &Retries) -> Option<Duration> {
         let whole = self.deadline.response;
         retries
@@ -352,7 +361,7 @@ impl Sending<'_> {
             .filter(|limit| whole.is_none_or(|whole| *limit < whole))
     }
 
-    /// The request as the host gets it: origin form, and the host in `Host`.
+    /// The upstream request, with its target in origin form and the authority in `host`.
     fn request(&self, exchange: &mut Exchange, body: RequestBody, last: bool) -> Request<RequestBody> {
         let mut request = Request::new(body);
         *request.method_mut() = exchange.request.method.clone();
@@ -360,7 +369,7 @@ impl Sending<'_> {
         if self.matched.host.attempt_count {
             headers.insert(ATTEMPT_COUNT, number(exchange.stream.attempts.into()));
         }
-        // Without a further attempt, and nobody who asks for them afterwards, they need not be copied.
+        // Headers are copied only if another attempt, an access log or a response header may need them.
         let kept = exchange.downstream.manager.keeps_request_headers || self.tells_of_request();
         *request.headers_mut() = match last && !kept {
             true => std::mem::take(headers),
@@ -386,7 +395,7 @@ impl Sending<'_> {
         request
     }
 
-    /// Whether the headers of the answer are made of those of the request.
+    /// Whether response headers refer to request headers.
     fn tells_of_request(&self) -> bool {
         let Matched { route, host, table } = self.matched;
         let share = self.share.map(|share| &share.headers);
@@ -394,7 +403,7 @@ impl Sending<'_> {
         levels.into_iter().flatten().any(|level| level.response.of_request)
     }
 
-    /// The last attempt's outcome as the client gets it.
+    /// Turns the last attempt's outcome into the response to the client.
     fn concluded(
         &mut self,
         exchange: &mut Exchange,
@@ -421,10 +430,10 @@ impl Sending<'_> {
         exchange.stream.details = Some("via_upstream".into());
         exchange.stream.status = response.status().as_u16();
         let (mut parts, body) = response.into_parts();
-        // The version is the host's. The client has its own.
+        // The codec sets the version of the downstream connection.
         parts.version = Version::HTTP_11;
         self.change_answer(exchange, &mut parts.headers);
-        // As in Envoy, each attempt mints them.
+        // As in Envoy, each attempt adds its cookies.
         for _ in 0..exchange.stream.attempts {
             for cookie in &self.key.cookies {
                 parts.headers.append(SET_COOKIE, cookie.clone());
@@ -447,7 +456,7 @@ impl Sending<'_> {
         Ok(Response::from_parts(parts, body))
     }
 
-    /// What is answered instead of a host, which counts as an answer of the cluster, and has the headers of one.
+    /// Makes a local reply count as a response of the cluster, with the route's header changes.
     fn own_reply(&self, exchange: &mut Exchange, mut reply: LocalReply) -> LocalReply {
         exchange.stream.blame(reply.flags, reply.details.clone());
         self.count_answer(reply.status);
@@ -455,7 +464,7 @@ impl Sending<'_> {
         reply
     }
 
-    /// Counts what the client is answered, for the cluster and for a route that counts by itself.
+    /// Counts the status for the cluster, and for a route with a `stat_prefix`.
     fn count_answer(&self, status: StatusCode) {
         let status = status.as_u16();
         self.cluster.stats.external.count_status(status);
@@ -467,7 +476,7 @@ impl Sending<'_> {
     fn change_answer(&self, exchange: &mut Exchange, headers: &mut HeaderMap) {
         conditioning::remove_one_hop(headers);
         conditioning::join_lists(headers, &conditioning::LISTS_OF_ANSWERS);
-        // It counts from the end of the request, if that has come.
+        // `x-envoy-upstream-service-time` counts from the end of the request, so there is none before it.
         if let Some(end) = self.body.progress.end_time()
             && !exchange.downstream.manager.suppress_envoy_headers
         {
@@ -478,13 +487,13 @@ impl Sending<'_> {
     }
 }
 
-/// The status that a host is judged by: of gRPC the one that is said in headers.
+/// The status that outlier detection sees: for gRPC that of `grpc-status`, if it is in the headers.
 fn judged(answer: &Response<Incoming>, exchange: &Exchange) -> StatusCode {
     let grpc = Some(answer.headers()).filter(|_| exchange.speaks_grpc());
     grpc.and_then(grpc::status_in).unwrap_or(answer.status())
 }
 
-/// Whether an answer is a success; none where trailers of gRPC are still to say.
+/// Whether a response is a success; `None` if gRPC trailers will say.
 fn is_success(answer: &Response<Incoming>, exchange: &Exchange) -> Option<bool> {
     if answer.status().is_server_error() || !exchange.speaks_grpc() {
         return Some(!answer.status().is_server_error());
@@ -494,14 +503,14 @@ fn is_success(answer: &Response<Incoming>, exchange: &Exchange) -> Option<bool> 
     answer.body().is_end_stream().then_some(succeeded)
 }
 
-/// A number as a header's value. Most have one digit, and nothing is allocated for those.
+/// A number as a header value. Single digits, the most frequent, allocate nothing.
 fn number(number: u64) -> HeaderValue {
     const DIGITS: [&str; 10] = ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"];
     let digit = usize::try_from(number).ok().and_then(|number| DIGITS.get(number));
     digit.map_or_else(|| HeaderValue::from(number), |digit| HeaderValue::from_static(digit))
 }
 
-/// Changes to a response's headers that its route wants, whoever makes it.
+/// Changes to the response headers by the route, for upstream responses and local replies alike.
 fn change_response(exchange: &Exchange, matched: &Matched, share: Option<&WeightedCluster>, headers: &mut HeaderMap) {
     if matched.host.attempt_count_in_response && exchange.stream.attempts > 0 {
         headers.insert(ATTEMPT_COUNT, number(exchange.stream.attempts.into()));
