@@ -300,11 +300,11 @@ async fn counted_of_calls(plane: Plane, host: &Backend) -> (BTreeMap<String, u64
     for listener in 0..6 {
         call_in_all_ways(&alone, listener).await;
     }
-    let stats = alone.sidecar.stats("[.]grpc[.]").await;
+    let stats = alone.sidecar.stats("[.]grpc(-web)?[.]").await;
     let text = alone.sidecar.admin("/stats/prometheus").await;
     let mut lines: Vec<_> = text
         .lines()
-        .filter(|line| line.contains("_grpc_") && !line.contains("_grpc_web_"))
+        .filter(|line| line.contains("_grpc_"))
         .map(str::to_owned)
         .collect();
     lines.sort();
@@ -317,6 +317,7 @@ async fn calls_and_messages_of_grpc_are_counted_as_in_envoy() {
     let (ours, lines) = counted_of_calls(Plane::Topsail, &host).await;
     assert_eq!(envoys["cluster.together.grpc.total"], 6, "{envoys:#?}");
     assert_eq!(envoys["cluster.all.grpc.a.Greeter.Chat.response_message_count"], 3);
+    assert_eq!(envoys["cluster.web.grpc-web.a.Greeter.Hello.total"], 3, "{envoys:#?}");
     assert_eq!(ours, envoys);
     assert_eq!(lines, envoys_lines);
 }

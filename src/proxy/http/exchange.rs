@@ -1,4 +1,8 @@
-//! One request and its response.
+//! One request and its response: Envoy's `ActiveStream`.
+//!
+//! [`exchange`] conditions the request, matches a route, runs the filters and lets the route's action produce the
+//! response; [`Recorder`] then follows the response's body to its end, where statistics, access logs and the span are
+//! written.
 
 mod recorder;
 mod spans;
@@ -19,7 +23,7 @@ use super::conditioning::{self, REQUEST_ID};
 use super::connection::Downstream;
 use super::filter::HttpFilter;
 use super::filter::grpc_stats::Call;
-use super::filter::grpc_web::{self, Dialect};
+use super::filter::grpc_web::{self, Dialect, WebCall};
 use super::header_ops::{HeaderOps, Of};
 use super::http1::Refusal;
 use super::interim::Interims;
@@ -36,48 +40,48 @@ use crate::proxy::upstream::cluster::Cluster;
 
 pub(crate) use recorder::Recorder;
 
-/// A request on its way through the filters.
+/// A request on its way through the filters, and what is known of its response.
 #[derive(Debug)]
 pub(crate) struct Exchange {
-    /// The connection it came on.
+    /// The connection it was received on.
     pub(crate) downstream: Rc<Downstream>,
-    /// The request without its body, as filters have changed it. `Host` is in [`Exchange::authority`].
+    /// The request without its body, as the filters have changed it. [`Exchange::authority`] stands for `host`.
     pub(crate) request: request::Parts,
-    /// The body; gone once it is sent.
+    /// The body; `None` once it is sent.
     pub(crate) body: Option<ClientBody>,
     /// `:authority`.
     pub(crate) authority: Box<str>,
     /// `:scheme`.
     pub(crate) scheme: &'static str,
-    /// The protocol that the client wants to go over to, lower case.
+    /// The requested upgrade protocol, in lower case.
     pub(crate) upgrade: Option<Box<str>>,
-    /// How far the client is with the body, once it is sent.
+    /// How much of the body has been received, once it is being sent.
     pub(crate) progress: Option<Rc<Progress>>,
-    /// What the client is told before the answer.
+    /// Interim (1xx) responses to the client.
     pub(crate) interims: Option<Interims>,
-    /// The route it takes.
+    /// The matched route.
     pub(crate) matched: Option<Rc<Matched>>,
-    /// Protocols offered to the host instead of the cluster's (`envoy.network.application_protocols`).
+    /// ALPN protocols offered to the host instead of the cluster's (`envoy.network.application_protocols`).
     pub(crate) upstream_alpn: Option<Arc<[Vec<u8>]>>,
-    /// The origin that the CORS filter lets read the answer.
+    /// The `origin` to which the CORS filter grants access to the response.
     pub(crate) cors_origin: Option<HeaderValue>,
-    /// What is counted of it as a call of gRPC.
+    /// Counts of the `grpc_stats` filter.
     pub(crate) grpc_call: Option<Call>,
-    /// How a browser that speaks gRPC wants its answer.
-    pub(crate) grpc_web: Option<Dialect>,
-    /// Whether what came is no request, so that nothing is known of it.
+    /// The call, if the client speaks gRPC-Web.
+    pub(crate) grpc_web: Option<WebCall>,
+    /// Whether the request could not be parsed, so that nothing of it is known.
     refused: bool,
-    /// What is known of it.
+    /// What access logs and format strings tell of it.
     pub(crate) stream: Stream,
-    /// Its span, if there is one.
+    /// Its span, if it is traced.
     pub(crate) span: Option<Box<ActiveSpan>>,
-    /// Whether it speaks gRPC.
+    /// Whether it is a gRPC request.
     pub(crate) grpc: bool,
-    /// A number that decides what chance decides.
+    /// The random number for weighted clusters, sampling and runtime fractions.
     pub(crate) random: u64,
-    /// The headers of the response as it was sent, for who asks for them afterwards.
+    /// The response headers as sent, for access logs.
     sent_headers: Option<HeaderMap>,
-    /// Its trailers, where logs wait until they are written.
+    /// The response trailers, while logs wait for the last byte to be written.
     sent_trailers: Option<Box<HeaderMap>>,
 }
 
@@ -90,7 +94,7 @@ pub(crate) async fn exchange(
 ) -> Response<ResponseBody> {
     let on = downstream.clone();
     let manager = &*on.manager;
-    // A client that goes away drops this future: it is counted all the same.
+    // If the client leaves, this future is dropped: the guard records the request all the same.
     let mut exchange = Exchange::begin(downstream, request.map(Some));
     exchange.stream.upstream_bytes = meter.as_ref().map(|_| Rc::default());
     exchange.stream.downstream_bytes = meter;
@@ -105,9 +109,13 @@ pub(crate) async fn exchange(
             if let Some(call) = &mut exchange.grpc_call {
                 call.answered(&response);
             }
-            match exchange.grpc_web {
+            match &exchange.grpc_web {
                 None => response,
-                Some(dialect) => exchange.for_browser(dialect, response).await,
+                Some(call) => {
+                    call.charge(response.headers());
+                    let dialect = call.dialect;
+                    exchange.for_browser(dialect, response).await
+                }
             }
         }
         None => Response::new(ResponseBody::empty()),
@@ -127,7 +135,7 @@ fn path(request: &request::Parts) -> &str {
     }
 }
 
-/// Answers what is no request of this version.
+/// Answers a request that the codec could not parse.
 pub(crate) fn refuse(
     downstream: Rc<Downstream>,
     refusal: Refusal,
@@ -145,7 +153,7 @@ pub(crate) fn refuse(
     exchange.finish(&manager, response)
 }
 
-/// Takes down what is no request of HTTP/2 and is not answered: its stream is reset, which counts as the client's doing.
+/// Records an HTTP/2 request whose stream is reset instead of answered; Envoy counts that as a reset by the client.
 pub(crate) fn give_up(downstream: Rc<Downstream>, details: &'static str, meter: Option<Rc<Meter>>) {
     let mut nothing = Request::new(None);
     *nothing.version_mut() = Version::HTTP_2;
@@ -157,12 +165,12 @@ pub(crate) fn give_up(downstream: Rc<Downstream>, details: &'static str, meter: 
     exchange.close();
 }
 
-/// Why a request of HTTP/2 with these headers is to be given up, if it is.
+/// Why an HTTP/2 stream with these request headers is reset instead of answered, if it is.
 pub(crate) fn is_unanswered(downstream: &Downstream, headers: &HeaderMap) -> Option<&'static str> {
     conditioning::is_unanswered(headers, &downstream.manager)
 }
 
-/// An exchange that is taken down as abandoned when its future is dropped.
+/// Records an exchange as abandoned if its future is dropped.
 struct Guarded(Option<Box<Exchange>>);
 
 impl Guarded {
@@ -180,7 +188,7 @@ impl Drop for Guarded {
 }
 
 impl Exchange {
-    /// One that begins now, and is counted from now on.
+    /// Begins an exchange, which is counted as active from now on.
     fn begin(downstream: Rc<Downstream>, request: Request<Option<Incoming>>) -> Box<Self> {
         let stats = &downstream.manager.stats;
         stats.rq_total.fetch_add(1, Relaxed);
@@ -200,7 +208,7 @@ impl Exchange {
         stream.timing.request_received = whole.then_some(Duration::ZERO);
         let authority: Box<str> = match (request.uri.authority(), request.headers.get(HOST)) {
             (Some(authority), _) => {
-                // Who the client says it is does not concern the host (RFC 9110 section 4.2.4).
+                // Userinfo is not forwarded (RFC 9110 section 4.2.4).
                 let authority = authority.as_str();
                 let host = authority.rsplit_once('@').filter(|_| request.version < Version::HTTP_2);
                 host.map_or(authority, |(_, host)| host).into()
@@ -244,7 +252,7 @@ impl Exchange {
         self.stream.request_id = self.request.headers.get(&REQUEST_ID).cloned();
         for filter in &manager.filters {
             if let Some(mut reply) = filter.request(self).await {
-                // What CORS answers is its own.
+                // As in Envoy, preflight responses get no header changes of the route.
                 if !matches!(filter, HttpFilter::Cors) {
                     self.change_reply(&mut reply);
                 }
@@ -272,7 +280,7 @@ impl Exchange {
                 Ok(self.own_response(&matched, reply))
             }
             RouteAction::Redirect(redirect) => {
-                // Envoy counts them here, too, and nothing as `rq_redirect`.
+                // As in Envoy, redirects count as direct responses, and `rq_redirect` stays zero.
                 manager.stats.direct_response.fetch_add(1, Relaxed);
                 let reply = rewrite::redirect(self, &matched, redirect);
                 rewrite::redirected(self, &matched, redirect);
@@ -281,14 +289,14 @@ impl Exchange {
         }
     }
 
-    /// Counts an answer that the client was given, interim ones included.
+    /// Counts the status of a response to the client, interim ones included.
     pub(super) fn count_status(&self, status: u16) {
         let manager = &self.downstream.manager;
         manager.stats.rq_class.count(status);
         manager.rq_class_of_listener.count(status);
     }
 
-    /// The route for the request as it is now.
+    /// Matches a route for the request as it is now.
     pub(crate) fn find_route(&self) -> Option<Rc<Matched>> {
         self.downstream
             .manager
@@ -299,7 +307,7 @@ impl Exchange {
             .map(Rc::new)
     }
 
-    /// The request as matchers look at it.
+    /// The request as route matchers see it.
     pub(crate) fn for_matching(&self) -> route::Request<'_> {
         route::Request {
             method: &self.request.method,
@@ -311,12 +319,12 @@ impl Exchange {
         }
     }
 
-    /// Whether the host is asked in gRPC, by a browser in its own way.
+    /// Whether the upstream request is gRPC: the client's is, or the gRPC-Web filter made it so.
     pub(crate) fn speaks_grpc(&self) -> bool {
         self.grpc || self.grpc_web.is_some()
     }
 
-    /// What format strings draw on.
+    /// What format strings can refer to.
     pub(crate) fn context(&self) -> Context<'_> {
         Context {
             connection: &self.downstream.connection,
@@ -338,14 +346,15 @@ impl Exchange {
         path(&self.request)
     }
 
-    /// Changes to the request's headers, the most specific level first unless the table says otherwise.
+    /// Applies the header changes of route, virtual host and route table to the request, the most specific level first
+    /// unless the table says otherwise.
     pub(crate) fn change_request_headers(&mut self, matched: &Matched, share: Option<&WeightedCluster>) {
         let mut headers = std::mem::take(&mut self.request.headers);
         self.change_headers(matched, share, Of::Request, &mut headers);
         self.request.headers = headers;
     }
 
-    /// Changes to the response's headers, in the same order.
+    /// Applies their header changes to the response, in the same order.
     pub(crate) fn change_response_headers(
         &self,
         matched: &Matched,
@@ -383,7 +392,7 @@ impl Exchange {
         }
     }
 
-    /// What a filter answers instead of a host has the headers of a host's answer.
+    /// Applies the header changes of a forwarding route to a filter's local reply.
     fn change_reply(&self, reply: &mut LocalReply) {
         let Some(matched) = &self.matched else { return };
         if let RouteAction::Forward(action) = &matched.route.action {
@@ -392,7 +401,7 @@ impl Exchange {
         }
     }
 
-    /// Where a request goes: the cluster, and which share of a route's it is.
+    /// The cluster that the route's action selects, and its entry if it is a weighted one.
     pub(super) fn destination<'a>(
         &self,
         action: &'a Forward,
@@ -401,7 +410,7 @@ impl Exchange {
         action.destination.choose(self.random, &self.request.headers, named)
     }
 
-    /// A response that a route gives by itself.
+    /// The response of a route that does not forward.
     fn own_response(&mut self, matched: &Matched, mut reply: LocalReply) -> Response<ResponseBody> {
         self.stream.blame(reply.flags, reply.details.clone());
         // Before the body's own headers: a route's `content-type` replaces the default, as in Envoy.
@@ -409,9 +418,9 @@ impl Exchange {
         self.local(reply)
     }
 
-    /// A response as a browser that speaks gRPC can read it.
+    /// The response as a gRPC-Web client can read it.
     async fn for_browser(&mut self, dialect: Dialect, response: Response<ResponseBody>) -> Response<ResponseBody> {
-        // Rarely needed, and long.
+        // Boxed: the future is large and rarely needed.
         match Box::pin(grpc_web::answer(dialect, response)).await {
             Ok(response) => response,
             Err(reply) => self.local(reply),
@@ -419,13 +428,13 @@ impl Exchange {
     }
 
     fn local(&mut self, mut reply: LocalReply) -> Response<ResponseBody> {
-        // In Envoy it stands for a request that was not understood, whatever it was: so may be what follows.
+        // As in Envoy, whatever produced a 400, the connection closes: what follows the request on it may be misread.
         reply.closes |= reply.status == StatusCode::BAD_REQUEST;
         self.stream.blame(reply.flags, reply.details.clone());
         reply.into_response(self.grpc)
     }
 
-    /// The last that is done to a response.
+    /// Runs the response filters and sets the headers of the connection manager: the last step before the codec.
     fn finish(mut self: Box<Self>, manager: &HttpManager, response: Response<ResponseBody>) -> Response<ResponseBody> {
         let (mut parts, mut body) = response.into_parts();
         for filter in manager.filters.iter().rev() {
@@ -434,7 +443,7 @@ impl Exchange {
         self.own_headers(manager, &mut parts);
         let bodiless = matches!(parts.status, StatusCode::NOT_MODIFIED | StatusCode::NO_CONTENT);
         if bodiless || self.request.method == Method::HEAD {
-            // What it would be is said, and no more.
+            // The response to a HEAD request has the headers only.
             body = body.without_own();
         }
         if let (Some(tracing), Some(span)) = (&manager.tracing, &mut self.span) {
@@ -442,7 +451,7 @@ impl Exchange {
         }
         self.stream.status = parts.status.as_u16();
         self.stream.timing.downstream_first_tx = Some(self.stream.elapsed());
-        // What is left of it nobody reads any more.
+        // The rest of the request is not read.
         self.body = None;
         Response::from_parts(parts, body.idle(manager.limits.stream_idle).record(Recorder(self)))
     }
@@ -460,7 +469,7 @@ impl Exchange {
             parts.headers.append(VIA, via.clone());
         }
         if parts.status == StatusCode::NO_CONTENT {
-            // It says so already (RFC 9110 section 8.6).
+            // 204 implies it (RFC 9110 section 8.6).
             parts.headers.remove(CONTENT_LENGTH);
         }
         if manager.request_id.in_response
@@ -468,11 +477,11 @@ impl Exchange {
         {
             parts.headers.insert(REQUEST_ID, id.clone());
         }
-        // A tunnel is the last on its connection anyway.
+        // A tunnel occupies its connection to the end anyway.
         let tunnel = upgrade::is_tunnel(self, parts.status);
-        // What follows a request to go over to another protocol was not looked at: if there is none, there is nothing.
+        // Nothing after an upgrade request was parsed, so a refused upgrade is the last request on its connection.
         let turned_down = upgrade::asks(self);
-        // Neither is the rest of a request that was answered before it was whole.
+        // So is a request that is answered before it was completely received.
         let unread = match &self.progress {
             Some(progress) => progress.end_time().is_none(),
             None => self.body.as_ref().is_some_and(|body| !body.is_end_stream()),

@@ -1,4 +1,4 @@
-//! gRPC statistics of a cluster: `cluster.<name>.grpc.`
+//! gRPC statistics of a cluster: `cluster.<name>.grpc.` and `cluster.<name>.grpc-web.`
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
@@ -49,12 +49,12 @@ impl GrpcStats {
         known().unwrap_or(new)
     }
 
-    /// All counters, each group with its prefix.
-    pub(super) fn counted(&self) -> Vec<(String, Arc<CallStats>)> {
-        let together = self.together.get().map(|calls| ("grpc.".to_owned(), calls.clone()));
+    /// All counters, each group with its prefix, which starts with `protocol` (`grpc` or `grpc-web`).
+    pub(super) fn counted(&self, protocol: &str) -> Vec<(String, Arc<CallStats>)> {
+        let together = self.together.get().map(|calls| (format!("{protocol}."), calls.clone()));
         let methods = self.methods.load_full().unwrap_or_default();
         let methods = methods.iter().map(|(method, calls)| {
-            let prefix = format!("grpc.{}.", method.replacen('/', ".", 1));
+            let prefix = format!("{protocol}.{}.", method.replacen('/', ".", 1));
             (prefix, calls.clone())
         });
         together.into_iter().chain(methods).collect()
@@ -171,11 +171,11 @@ mod tests {
     #[test]
     fn methods_are_counted_each_by_itself() {
         let stats = GrpcStats::default();
-        assert!(stats.counted().is_empty());
+        assert!(stats.counted("grpc").is_empty());
         stats.of_method("a.B/C").ended("0");
         stats.of_method("a.B/C").ended("1");
         stats.together().ended("2");
-        let counted = stats.counted().into_iter();
+        let counted = stats.counted("grpc").into_iter();
         let counted: Vec<_> = counted
             .map(|(prefix, calls)| (prefix, calls.total.load(Relaxed)))
             .collect();

@@ -193,7 +193,8 @@ impl Scribe {
         let pending = pending.iter().map(|used| u64::from(*used)).sum();
         self.add("upstream_rq_pending_active", Kind::Gauge, pending);
         self.cluster_requests(&cluster.stats);
-        self.grpc(&cluster.stats.grpc);
+        self.grpc("grpc", &cluster.stats.grpc);
+        self.grpc("grpc-web", &cluster.stats.grpc_web);
         self.cluster_connections(&cluster.stats);
     }
 
@@ -326,8 +327,8 @@ impl Scribe {
     }
 
     /// gRPC calls, and those of methods with counters of their own.
-    fn grpc(&mut self, stats: &GrpcStats) {
-        for (prefix, calls) in stats.counted() {
+    fn grpc(&mut self, protocol: &str, stats: &GrpcStats) {
+        for (prefix, calls) in stats.counted(protocol) {
             calls.counters(|name, counter| self.counter(&format!("{prefix}{name}"), counter));
         }
     }

@@ -389,6 +389,8 @@ pub(crate) struct ClusterStats {
     pub(crate) internal: Answers,
     /// `grpc.…`: counts of the `grpc_stats` filter.
     pub(crate) grpc: GrpcStats,
+    /// `grpc-web.…`: counts of the `grpc_web` filter.
+    pub(crate) grpc_web: GrpcStats,
     /// `retry.upstream_rq_<status>`: responses that were retried.
     pub(crate) rq_retried: Codes,
     /// `upstream_rq_retry`.

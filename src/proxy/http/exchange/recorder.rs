@@ -25,10 +25,13 @@ impl Recorder {
         self.0.sent_headers = Some(headers);
     }
 
-    /// Counts the gRPC messages in a frame received from the host.
+    /// Counts the gRPC messages or the gRPC status in a frame received from the host.
     pub(crate) fn saw(&self, frame: &Frame<Bytes>) {
         if let Some(call) = &self.0.grpc_call {
             call.saw(frame);
+        }
+        if let (Some(call), Some(trailers)) = (&self.0.grpc_web, frame.trailers_ref()) {
+            call.charge(trailers);
         }
     }
 

@@ -15,6 +15,7 @@ use crate::proxy::http::exchange::Exchange;
 use crate::proxy::http::grpc::GRPC_STATUS;
 use crate::proxy::http::route::{RouteAction, is_grpc};
 use crate::proxy::stats::grpc::{CallStats, GrpcStats};
+use crate::proxy::upstream::cluster::Cluster;
 
 /// Which methods have statistics of their own. Paths that name no method are not counted.
 #[derive(Debug, PartialEq, Eq)]
@@ -28,17 +29,9 @@ pub(crate) enum ByMethod {
 impl ByMethod {
     /// Starts to count a call. The caller has checked that the request is gRPC.
     pub(super) fn request(&self, exchange: &mut Exchange) {
-        let Some(matched) = exchange.matched.clone() else {
-            return;
-        };
-        let RouteAction::Forward(action) = &matched.route.action else {
-            return;
-        };
-        let (slot, _) = exchange.destination(action);
-        let Some(cluster) = slot.and_then(|slot| slot.take()) else {
-            return;
-        };
-        exchange.grpc_call = self.stats_of(exchange.path(), &cluster.stats.grpc).map(Call::new);
+        if let Some(cluster) = cluster_of(exchange) {
+            exchange.grpc_call = self.stats_of(exchange.path(), &cluster.stats.grpc).map(Call::new);
+        }
     }
 
     fn stats_of(&self, path: &str, stats: &GrpcStats) -> Option<Arc<CallStats>> {
@@ -55,8 +48,25 @@ impl ByMethod {
     }
 }
 
+/// The cluster in which a call counts: the one that its route selects.
+pub(super) fn cluster_of(exchange: &Exchange) -> Option<Arc<Cluster>> {
+    let matched = exchange.matched.as_ref()?;
+    let RouteAction::Forward(action) = &matched.route.action else {
+        return None;
+    };
+    let (slot, _) = exchange.destination(action);
+    slot?.take()
+}
+
+/// Counts a call by the `grpc-status` in headers or trailers, if it is there.
+pub(super) fn charge(stats: &CallStats, headers: &HeaderMap) {
+    if let Some(status) = headers.get(GRPC_STATUS) {
+        stats.ended(&String::from_utf8_lossy(status.as_bytes()));
+    }
+}
+
 /// `service/method` of a path, normally the path without its first slash.
-fn method(path: &str) -> Option<Cow<'_, str>> {
+pub(super) fn method(path: &str) -> Option<Cow<'_, str>> {
     let path = path.split('?').next()?;
     let mut parts = path.split('/').filter(|part| !part.is_empty());
     let (service, method) = (parts.next()?, parts.next()?);
@@ -88,7 +98,7 @@ impl Call {
 
     /// The response headers; a trailers-only response has its status there.
     pub(crate) fn answered<B>(&mut self, answer: &Response<B>) {
-        self.ended(answer.headers());
+        charge(&self.stats, answer.headers());
         if answer.status() == StatusCode::OK && is_grpc(answer.headers()) {
             self.answer = Some(Messages::new(&self.stats, |stats| &stats.response_messages));
         }
@@ -100,13 +110,7 @@ impl Call {
             answer.saw(data);
         }
         if let Some(trailers) = frame.trailers_ref() {
-            self.ended(trailers);
-        }
-    }
-
-    fn ended(&self, told: &HeaderMap) {
-        if let Some(status) = told.get(GRPC_STATUS) {
-            self.stats.ended(&String::from_utf8_lossy(status.as_bytes()));
+            charge(&self.stats, trailers);
         }
     }
 }

@@ -3,6 +3,7 @@
 
 use std::future::poll_fn;
 use std::pin::Pin;
+use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -11,12 +12,14 @@ use http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, 
 use http::{Response, StatusCode, response};
 use http_body::{Body, Frame};
 
+use super::grpc_stats;
 use crate::proxy::flags::Flags;
 use crate::proxy::http::body::client::{Base64, ClientBody};
 use crate::proxy::http::body::{BodyError, ResponseBody};
 use crate::proxy::http::exchange::Exchange;
 use crate::proxy::http::local_reply::{self, LocalReply, grpc_status};
 use crate::proxy::http::route::is_grpc;
+use crate::proxy::stats::grpc::CallStats;
 
 const GRPC_ACCEPT_ENCODING: HeaderName = HeaderName::from_static("grpc-accept-encoding");
 
@@ -53,6 +56,29 @@ impl Dialect {
     }
 }
 
+/// A gRPC-Web call.
+#[derive(Debug)]
+pub(crate) struct WebCall {
+    /// The encoding that the client expects.
+    pub(crate) dialect: Dialect,
+    /// `cluster.<name>.grpc-web.<service>.<method>.…`; `None` if the path names no method, or the route no cluster.
+    stats: Option<Arc<CallStats>>,
+}
+
+impl WebCall {
+    /// Counts the call by the `grpc-status` in headers or trailers of its response, before they are encoded.
+    pub(crate) fn charge(&self, headers: &HeaderMap) {
+        if let Some(stats) = &self.stats {
+            grpc_stats::charge(stats, headers);
+        }
+    }
+}
+
+fn stats_of(exchange: &Exchange) -> Option<Arc<CallStats>> {
+    let method = grpc_stats::method(exchange.path())?;
+    Some(grpc_stats::cluster_of(exchange)?.stats.grpc_web.of_method(&method))
+}
+
 /// Turns a gRPC-Web request into a gRPC one.
 pub(super) fn request(exchange: &mut Exchange) {
     let headers = &mut exchange.request.headers;
@@ -70,7 +96,10 @@ pub(super) fn request(exchange: &mut Exchange) {
         .get(ACCEPT)
         .is_some_and(|accept| Dialect::of(accept.as_bytes()) == Some(Dialect::Text));
     // `accept` decides, whatever the encoding of the request.
-    exchange.grpc_web = Some(if text_back { Dialect::Text } else { Dialect::Binary });
+    exchange.grpc_web = Some(WebCall {
+        dialect: if text_back { Dialect::Text } else { Dialect::Binary },
+        stats: stats_of(exchange),
+    });
     if dialect == Dialect::Text {
         exchange.body = exchange.body.take().map(|body| match body {
             ClientBody::Streaming(body) => ClientBody::Encoded(body, Base64::default()),
