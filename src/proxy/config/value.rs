@@ -24,9 +24,13 @@ use crate::xds::pb::wkt;
 /// Envoy's default.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// A duration; negative ones become zero.
+/// Protobuf's longest duration, ten thousand years, in seconds.
+const LONGEST: u64 = 315_576_000_000;
+
+/// A duration; negative ones become zero. Longer ones than protobuf allows are cut off, so that every duration can be
+/// added to an `Instant`, which panics on overflow.
 pub(crate) fn duration(value: &wkt::Duration) -> Duration {
-    let seconds = u64::try_from(value.seconds).unwrap_or(0);
+    let seconds = u64::try_from(value.seconds).unwrap_or(0).min(LONGEST);
     let nanos = u32::try_from(value.nanos).unwrap_or(0);
     Duration::new(seconds, nanos.min(999_999_999))
 }
@@ -157,4 +161,20 @@ pub(crate) fn runtime_per_million(fraction: Option<&RuntimeFractionalPercent>) -
     fraction
         .and_then(|fraction| fraction.default_value.as_ref())
         .map(per_million)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+
+    #[test]
+    fn every_duration_can_be_added_to_a_point_in_time() {
+        for seconds in [i64::MIN, -1, 0, 1, i64::MAX] {
+            let nanos = i32::MAX;
+            let duration = duration(&wkt::Duration { seconds, nanos });
+            assert!(Instant::now().checked_add(duration).is_some(), "{seconds}");
+        }
+    }
 }
