@@ -169,7 +169,7 @@ pub(crate) struct Stream {
     /// The host of the last attempt.
     pub(crate) host: Option<Arc<Host>>,
     /// The upstream connection, once there is one.
-    pub(crate) carried: RefCell<Option<Carried>>,
+    pub(crate) carried: RefCell<Option<UpstreamInfo>>,
     /// `%UPSTREAM_TRANSPORT_FAILURE_REASON%`.
     pub(crate) transport_failure: Option<Box<str>>,
     /// The hosts of earlier attempts, for TCP.
@@ -221,16 +221,16 @@ impl CloseType {
 
 /// The upstream connection of a stream.
 #[derive(Clone, Debug)]
-pub(crate) struct Carried {
+pub(crate) struct UpstreamInfo {
     /// Our end of it.
-    pub(crate) near: Near,
+    pub(crate) near: LocalEnd,
     /// The HTTP version; `None` for TCP.
     pub(crate) protocol: Option<http::Version>,
 }
 
 /// What our end of an upstream connection tells.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Near {
+pub(crate) struct LocalEnd {
     /// Its id, unique in this process.
     pub(crate) id: u64,
     /// The local address.

@@ -20,7 +20,7 @@ use super::connection::{Address, Connection, Stream};
 use super::format::{self, RequestLine};
 use super::http::body::client::Base64;
 use super::http::http1::conversation::{Speaker, understood};
-use super::http::http1::response::Asked;
+use super::http::http1::response::RequestKind;
 use super::http::http2::conversation::converse;
 use super::http::http2::hpack::{Decoder, Encoder, Indexing, Name, TABLE_SIZE};
 use super::http::path::Normalized;
@@ -119,7 +119,12 @@ pub fn requests(pieces: &[Vec<u8>]) {
 /// # Panics
 /// If splitting makes a difference.
 pub fn answers(asked: u8, pieces: &[Vec<u8>]) {
-    let all = [Asked::Other, Asked::Head, Asked::Upgrade, Asked::Connect];
+    let all = [
+        RequestKind::Other,
+        RequestKind::Head,
+        RequestKind::Upgrade,
+        RequestKind::Connect,
+    ];
     conversation(Speaker::Host(all[usize::from(asked) % all.len()]), pieces);
 }
 

@@ -41,7 +41,7 @@ impl<T> Slot<T> {
     }
 
     /// The current value, to keep.
-    pub(crate) fn take(&self) -> Option<Arc<T>> {
+    pub(crate) fn load_full(&self) -> Option<Arc<T>> {
         self.value.load_full()
     }
 

@@ -85,14 +85,14 @@ impl Snapshot {
 
 /// Collects statistics into a snapshot.
 #[derive(Debug, Default)]
-pub(crate) struct Scribe {
+pub(crate) struct Collector {
     prefix: String,
     snapshot: Snapshot,
     /// Whether counters are reset when read.
     reset: bool,
 }
 
-impl Scribe {
+impl Collector {
     /// Sets the prefix of the following names.
     fn scope(&mut self, prefix: impl Into<String>) {
         self.prefix = prefix.into();

@@ -56,7 +56,11 @@ pub(super) fn secrets(published: &Published) -> Vec<Secrets> {
             add(Secrets::new(Some(&tls.certificate), &tls.verification));
         }
     }
-    let mut clusters: Vec<_> = published.clusters.values().filter_map(|slot| slot.take()).collect();
+    let mut clusters: Vec<_> = published
+        .clusters
+        .values()
+        .filter_map(|slot| slot.load_full())
+        .collect();
     clusters.sort_by(|a, b| a.config.name.cmp(&b.config.name));
     for config in clusters.iter().map(|one| &one.config) {
         let special = config.transports.iter().map(|one| &one.transport);
@@ -91,8 +95,8 @@ pub(crate) fn days_left(published: &Published) -> u64 {
         u64::try_from(left / 86_400).ok()
     };
     let of = |secrets: &Secrets| {
-        let trust = secrets.trust.as_ref().and_then(|slot| slot.take());
-        let own = secrets.certificate.as_ref().and_then(|slot| slot.take());
+        let trust = secrets.trust.as_ref().and_then(|slot| slot.load_full());
+        let own = secrets.certificate.as_ref().and_then(|slot| slot.load_full());
         let roots = trust
             .iter()
             .flat_map(|trust| &trust.roots)
@@ -107,11 +111,11 @@ pub(crate) fn days_left(published: &Published) -> u64 {
 
 fn pair(secrets: &Secrets, now: SystemTime) -> Option<Value> {
     let mut shown = json!({});
-    if let Some(trust) = secrets.trust.as_ref().and_then(|slot| slot.take()) {
+    if let Some(trust) = secrets.trust.as_ref().and_then(|slot| slot.load_full()) {
         let roots = trust.roots.iter();
         shown["ca_cert"] = roots.filter_map(|root| details(root, now)).collect();
     }
-    if let Some(certificate) = secrets.certificate.as_ref().and_then(|slot| slot.take()) {
+    if let Some(certificate) = secrets.certificate.as_ref().and_then(|slot| slot.load_full()) {
         // As in Envoy, the first certificate of a chain.
         let own = certificate.key.cert.first();
         shown["cert_chain"] = own.and_then(|own| details(own, now)).into_iter().collect();

@@ -17,7 +17,7 @@ use crate::proxy::upstream::host::{EdsHealth, Host, HostAddress};
 /// Lines, or JSON.
 pub(super) fn answer(published: &Published, query: &Query) -> Result<Answer, Answer> {
     let filter = query.regex("filter")?;
-    let slots = published.clusters.values().filter_map(|slot| slot.take());
+    let slots = published.clusters.values().filter_map(|slot| slot.load_full());
     let mut clusters: Vec<_> = slots
         .filter(|one| filter.as_ref().is_none_or(|filter| filter.is_match(&one.config.name)))
         .collect();

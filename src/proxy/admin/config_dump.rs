@@ -213,7 +213,7 @@ impl Work {
             .iter()
             .filter(|one| one.kind == ResourceType::Cluster && one.fixed);
         let fixed: std::collections::HashSet<_> = fixed.map(|one| &*one.name).collect();
-        let clusters = self.published.clusters.values().filter_map(|slot| slot.take());
+        let clusters = self.published.clusters.values().filter_map(|slot| slot.load_full());
         let mut clusters: Vec<_> = clusters.filter(|one| self.wanted(&one.config.name)).collect();
         clusters.sort_by(|a, b| a.config.name.cmp(&b.config.name));
         let mut lists = Lists::default();
@@ -253,7 +253,10 @@ impl Work {
             lists.push(list, entry.into());
         };
         for secrets in certs::secrets(&self.published) {
-            if let Some((slot, certificate)) = secrets.certificate.and_then(|slot| Some((slot.clone(), slot.take()?))) {
+            if let Some((slot, certificate)) = secrets
+                .certificate
+                .and_then(|slot| Some((slot.clone(), slot.load_full()?)))
+            {
                 let chain = pem(certificate.key.cert.iter().map(AsRef::as_ref));
                 let value = json!({
                     "certificate_chain": {"inline_bytes": chain},
@@ -261,7 +264,7 @@ impl Work {
                 });
                 push(slot.name(), "tls_certificate", value);
             }
-            if let Some((slot, trust)) = secrets.trust.and_then(|slot| Some((slot.clone(), slot.take()?))) {
+            if let Some((slot, trust)) = secrets.trust.and_then(|slot| Some((slot.clone(), slot.load_full()?))) {
                 let roots = pem(trust.roots.iter().map(AsRef::as_ref));
                 push(
                     slot.name(),

@@ -201,7 +201,7 @@ pub(crate) enum BodyError {
 
 impl BodyError {
     /// Response flags and `%RESPONSE_CODE_DETAILS%` for a response that ends so.
-    pub(crate) fn told(&self) -> (Flags, &'static str) {
+    pub(crate) fn flags_and_details(&self) -> (Flags, &'static str) {
         let protocol = (
             Flags::UPSTREAM_PROTOCOL_ERROR,
             "upstream_reset_after_response_started{protocol_error}",
@@ -224,7 +224,7 @@ impl BodyError {
                 ),
                 Some(_) => terminated,
             },
-            BodyError::Malformed(refusal) => refusal.told(),
+            BodyError::Malformed(refusal) => refusal.flags_and_details(),
             BodyError::Timeout => (Flags::UPSTREAM_REQUEST_TIMEOUT, "response_timeout"),
             BodyError::MaxDuration => (Flags::NONE, "max_duration_timeout"),
             BodyError::Idle => (Flags::STREAM_IDLE_TIMEOUT, "stream_idle_timeout"),

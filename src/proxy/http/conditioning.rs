@@ -5,7 +5,7 @@ mod authority;
 pub(crate) mod client;
 
 use bytes::Bytes;
-pub(super) use client::sign;
+pub(super) use client::mark_internal;
 use client::{FORWARDED_FOR, FORWARDED_PROTO};
 use http::header::{
     ACCEPT, ACCEPT_ENCODING, ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS,
@@ -131,7 +131,7 @@ pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id"
 ///
 /// # Errors
 /// The local reply to a request that must not be forwarded.
-pub(super) fn condition(exchange: &mut Exchange) -> Result<(), LocalReply> {
+pub(super) fn mutate_request_headers(exchange: &mut Exchange) -> Result<(), LocalReply> {
     let downstream = exchange.downstream.clone();
     let manager = &*downstream.manager;
     underscores(&mut exchange.request, manager)?;
@@ -205,7 +205,7 @@ fn underscores(request: &mut request::Parts, manager: &HttpManager) -> Result<()
 const PSEUDO_HEADERS: usize = 4;
 
 /// Why an HTTP/2 stream with these request headers is reset instead of answered, if it is.
-pub(super) fn is_unanswered(headers: &HeaderMap, manager: &HttpManager) -> Option<&'static str> {
+pub(super) fn reset_details(headers: &HeaderMap, manager: &HttpManager) -> Option<&'static str> {
     let underscore = || headers.keys().any(|name| name.as_str().contains('_'));
     if manager.underscores == Underscores::Reject && underscore() {
         return Some("http2.unexpected_underscore");
@@ -334,7 +334,7 @@ fn is_kept(token: &str, upgrading: bool) -> bool {
 }
 
 /// Headers that `connection` must not name, as hosts rely on those set by proxies before us.
-static NOT_FOR_ONE_HOP: [HeaderName; 3] = [
+static PROTECTED: [HeaderName; 3] = [
     FORWARDED_FOR,
     HeaderName::from_static("x-forwarded-host"),
     FORWARDED_PROTO,
@@ -358,7 +358,7 @@ pub(crate) fn remove_hop_by_hop(headers: &mut HeaderMap, upgrading: bool) -> Res
                 // A request without `host` is malformed.
                 return Err(LocalReply::new(StatusCode::BAD_REQUEST, "", Flags::NONE, "missing_host_header").closing());
             }
-            if NOT_FOR_ONE_HOP.contains(&name) {
+            if PROTECTED.contains(&name) {
                 return Err(LocalReply::new(
                     StatusCode::BAD_REQUEST,
                     "Bad Request",

@@ -26,8 +26,8 @@ use crate::proxy::io::metered::{ByteStats, Counts, Metered};
 use crate::proxy::listener::FilterChain;
 use crate::proxy::turn;
 use crate::proxy::worker::Worker;
-pub(crate) use ending::{Ending, Farewell, Stage};
-use ending::{ending, spent};
+pub(crate) use ending::{DrainDeadlines, Ending, Stage};
+use ending::{ending, expired};
 
 /// The client's HTTP/2 connection preface (RFC 9113 section 3.4).
 pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -202,7 +202,7 @@ pub(crate) async fn serve(io: Io, downstream: Rc<Downstream>) {
     let begun = tokio::select! {
         begun = begin(io, &downstream) => begun,
         // No request can be under way here.
-        () = spent(&downstream) => return,
+        () = expired(&downstream) => return,
         () = poll_fn(|cx| ending.poll_begun(cx)) => return,
     };
     let (mut io, read, speaks_http2) = match begun {

@@ -99,7 +99,7 @@ pub(crate) async fn exchange(
     exchange.stream.upstream_bytes = meter.as_ref().map(|_| Rc::default());
     exchange.stream.downstream_bytes = meter;
     exchange.interims = Some(interims);
-    let mut exchange = Guarded(Some(exchange));
+    let mut exchange = AbandonGuard(Some(exchange));
     let response = match exchange.get() {
         Some(exchange) => {
             let response = match exchange.answer(manager).await {
@@ -154,7 +154,7 @@ pub(crate) fn refuse(
 }
 
 /// Records an HTTP/2 request whose stream is reset instead of answered; Envoy counts that as a reset by the client.
-pub(crate) fn give_up(downstream: Rc<Downstream>, details: &'static str, meter: Option<Rc<Meter>>) {
+pub(crate) fn record_reset(downstream: Rc<Downstream>, details: &'static str, meter: Option<Rc<Meter>>) {
     let mut nothing = Request::new(None);
     *nothing.version_mut() = Version::HTTP_2;
     let mut exchange = Exchange::begin(downstream, nothing);
@@ -166,20 +166,20 @@ pub(crate) fn give_up(downstream: Rc<Downstream>, details: &'static str, meter: 
 }
 
 /// Why an HTTP/2 stream with these request headers is reset instead of answered, if it is.
-pub(crate) fn is_unanswered(downstream: &Downstream, headers: &HeaderMap) -> Option<&'static str> {
-    conditioning::is_unanswered(headers, &downstream.manager)
+pub(crate) fn reset_details(downstream: &Downstream, headers: &HeaderMap) -> Option<&'static str> {
+    conditioning::reset_details(headers, &downstream.manager)
 }
 
 /// Records an exchange as abandoned if its future is dropped.
-struct Guarded(Option<Box<Exchange>>);
+struct AbandonGuard(Option<Box<Exchange>>);
 
-impl Guarded {
+impl AbandonGuard {
     fn get(&mut self) -> Option<&mut Exchange> {
         self.0.as_deref_mut()
     }
 }
 
-impl Drop for Guarded {
+impl Drop for AbandonGuard {
     fn drop(&mut self) {
         if let Some(exchange) = self.0.take() {
             Recorder(exchange).abandoned();
@@ -241,7 +241,7 @@ impl Exchange {
     }
 
     async fn answer(&mut self, manager: &HttpManager) -> Result<Response<ResponseBody>, LocalReply> {
-        conditioning::condition(self)?;
+        conditioning::mutate_request_headers(self)?;
         self.matched = self.find_route();
         if let Some(matched) = &self.matched {
             upgrade::check(self, matched)?;

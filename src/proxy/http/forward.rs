@@ -31,10 +31,10 @@ use crate::proxy::upstream::balance::outlier::Report;
 use crate::proxy::upstream::cluster::Cluster;
 use crate::proxy::upstream::connect::{FailureKind, SendError};
 use crate::proxy::upstream::host::Host;
-use crate::proxy::upstream::pool::{Lease, Pools, Towards};
+use crate::proxy::upstream::pool::{Lease, Pools, UpstreamTarget};
 use crate::proxy::upstream::proxy_protocol::Ends;
 use failure::{failed, reset_reason};
-pub(super) use prepared::Prepared;
+pub(super) use prepared::UpstreamBody;
 
 const EXPECTED_TIMEOUT: HeaderName = HeaderName::from_static("x-envoy-expected-rq-timeout-ms");
 const SERVICE_TIME: HeaderName = HeaderName::from_static("x-envoy-upstream-service-time");
@@ -50,7 +50,7 @@ pub(super) async fn forward(
     action: &Forward,
 ) -> Result<Response<ResponseBody>, LocalReply> {
     let (slot, share) = exchange.destination(action);
-    let Some(cluster) = slot.and_then(|slot| slot.take()) else {
+    let Some(cluster) = slot.and_then(|slot| slot.load_full()) else {
         exchange.downstream.manager.stats.no_cluster.fetch_add(1, Relaxed);
         let details = "cluster_not_found";
         let mut reply = LocalReply::new(action.cluster_not_found, "", Flags::NO_CLUSTER, details);
@@ -60,20 +60,20 @@ pub(super) async fn forward(
     exchange.stream.cluster = Some(cluster.clone());
     let deadline = Deadlines::new(exchange, Some(&action.timeouts));
     deadline.set_grpc_timeout(exchange, &action.timeouts);
-    let mut sending = Sending {
+    let mut upstream_request = UpstreamRequest {
         key: hash::key(exchange, action, cluster.config.policy),
-        body: Prepared::new(exchange, matched, action),
+        body: UpstreamBody::new(exchange, matched, action),
         deadline,
         matched,
         action,
         share,
         cluster,
-        under_way: false,
+        in_attempt: false,
     };
-    sending.change_request(exchange);
-    mirror::send(exchange, action, &sending.body);
-    let response = sending.run(exchange).await;
-    sending.body.progress.note(&mut exchange.stream);
+    upstream_request.change_request(exchange);
+    mirror::send(exchange, action, &upstream_request.body);
+    let response = upstream_request.run(exchange).await;
+    upstream_request.body.progress.note(&mut exchange.stream);
     response
 }
 
@@ -93,19 +93,19 @@ pub(super) enum Outcome {
 }
 
 /// A request that is being forwarded: its state over all attempts.
-struct Sending<'a> {
+struct UpstreamRequest<'a> {
     matched: &'a Matched,
     action: &'a Forward,
     share: Option<&'a WeightedCluster>,
     cluster: Arc<Cluster>,
     key: hash::Key,
-    body: Prepared,
+    body: UpstreamBody,
     deadline: Deadlines,
     /// Whether an attempt is under way, as opposed to the back-off between two.
-    under_way: bool,
+    in_attempt: bool,
 }
 
-impl Sending<'_> {
+impl UpstreamRequest<'_> {
     fn change_request(&self, exchange: &mut Exchange) {
         rewrite::path(exchange, self.matched, self.action);
         rewrite::authority(exchange, self.action, self.share, None);
@@ -114,7 +114,7 @@ impl Sending<'_> {
     }
 
     /// Sets `x-envoy-expected-rq-timeout-ms`: the attempt's timeout, or what is left of the route's.
-    fn expect(&self, exchange: &mut Exchange, per_try: Option<Duration>) {
+    fn set_expected_timeout(&self, exchange: &mut Exchange, per_try: Option<Duration>) {
         if exchange.downstream.manager.suppress_envoy_headers {
             return;
         }
@@ -146,7 +146,7 @@ impl Sending<'_> {
         downstream.timer.replace(watch.into_timer());
         match waited {
             Ok(answer) => answer.map_err(|reply| refusal.unwrap_or(reply)),
-            Err(Overdue::Host) => Err(self.too_late(exchange)),
+            Err(Overdue::Host) => Err(self.response_timed_out(exchange)),
             Err(overdue @ Overdue::Client(_)) => Err(overdue.reply(&downstream.manager)),
             Err(overdue @ Overdue::Stream(_)) => {
                 let mut reply = overdue.reply(&downstream.manager);
@@ -159,9 +159,9 @@ impl Sending<'_> {
     }
 
     /// The route's `timeout` is reached. It counts against a host only if the request has reached one.
-    fn too_late(&self, exchange: &mut Exchange) -> LocalReply {
+    fn response_timed_out(&self, exchange: &mut Exchange) -> LocalReply {
         let mut reply = timed_out("response_timeout");
-        if !self.under_way {
+        if !self.in_attempt {
             exchange.stream.blame(reply.flags, reply.details.clone());
             change_response(exchange, self.matched, self.share, &mut reply.headers);
             return reply;
@@ -170,14 +170,14 @@ impl Sending<'_> {
         self.matched.route.count(|route| &route.rq_timeout);
         let reached = exchange.stream.carried.borrow().is_some();
         if let Some(host) = exchange.stream.host.as_ref().filter(|_| reached) {
-            self.timed_out(host);
+            self.count_timeout(host);
         }
         exchange.trace_attempt_over(Failure::Canceled);
-        self.own_reply(exchange, reply)
+        self.local_reply(exchange, reply)
     }
 
     /// Counts a timeout against a host.
-    fn timed_out(&self, host: &Host) {
+    fn count_timeout(&self, host: &Host) {
         host.state.stats.rq_timeout.fetch_add(1, Relaxed);
         host.state.stats.count(false);
         self.cluster.report(host, Report::Timeout);
@@ -186,9 +186,9 @@ impl Sending<'_> {
     async fn attempts(&mut self, exchange: &mut Exchange) -> Result<Response<ResponseBody>, LocalReply> {
         let mut retries = Retries::new(exchange, self.action.retry.clone());
         loop {
-            self.under_way = true;
+            self.in_attempt = true;
             let outcome = self.attempt(exchange, &mut retries).await;
-            self.under_way = false;
+            self.in_attempt = false;
             if exchange.interims.as_ref().and_then(Interims::heard).is_some() {
                 retries.forgo();
             }
@@ -202,20 +202,20 @@ impl Sending<'_> {
                 Some(pause) => {
                     if let Outcome::Answer(response, lease) = outcome {
                         self.cluster.stats.rq_retried.count(response.status().as_u16());
-                        self.let_go(exchange, &response, lease);
+                        self.discard(exchange, &response, lease);
                     }
                     exchange.trace_attempt_over(Failure::Canceled);
                     tokio::time::sleep(pause).await;
                     self.cluster.stats.rq_retry.fetch_add(1, Relaxed);
                     self.matched.route.count(|route| &route.rq_retry);
                 }
-                None => return self.concluded(exchange, &retries, outcome),
+                None => return self.complete(exchange, &retries, outcome),
             }
         }
     }
 
     /// Drops a response that is retried. Its stream is reset only if the response or the request is not complete.
-    fn let_go(&self, exchange: &Exchange, answer: &Response<Incoming>, mut lease: Lease) {
+    fn discard(&self, exchange: &Exchange, answer: &Response<Incoming>, mut lease: Lease) {
         if let Some(host) = &exchange.stream.host {
             host.state.stats.count(false);
         }
@@ -242,7 +242,7 @@ impl Sending<'_> {
         retries.tried(&host);
         rewrite::authority(exchange, self.action, self.share, Some(&host));
         exchange.trace_attempt(&self.cluster, &host);
-        self.expect(exchange, self.per_try_timeout(retries));
+        self.set_expected_timeout(exchange, self.per_try_timeout(retries));
         // A body that cannot be sent again is not retried: see `is_repeatable`.
         let body = self.body.next().unwrap_or(RequestBody::Empty);
         let last = !retries.is_possible();
@@ -283,7 +283,7 @@ impl Sending<'_> {
         host: &Arc<Host>,
         request: &mut Option<Request<RequestBody>>,
     ) -> Option<Result<(Response<Incoming>, Lease), SendError>> {
-        let towards = Towards {
+        let target = UpstreamTarget {
             cluster: &self.cluster,
             host,
             downstream: exchange.request.version,
@@ -303,12 +303,12 @@ impl Sending<'_> {
         let connect = connect.filter(|connect| connect.concerns(&exchange.request.method));
         let mut sent = pin!(async {
             match connect {
-                None => exchange.downstream.worker.pools.send(&towards, request).await,
+                None => exchange.downstream.worker.pools.send(&target, request).await,
                 // Boxed: the future holds a whole handshake and is rarely needed.
                 Some(connect) => {
                     let ends = Ends::of(&exchange.downstream.connection);
                     let first = connect.proxy_header.map(|header| header.of(Some(&ends)));
-                    Box::pin(Pools::send_raw(&towards, &first.unwrap_or_default(), request)).await
+                    Box::pin(Pools::send_raw(&target, &first.unwrap_or_default(), request)).await
                 }
             }
         });
@@ -327,14 +327,15 @@ impl Sending<'_> {
         if let Some(span) = &mut exchange.span {
             span.attempt_answered(&response);
         }
-        self.cluster.report(host, Report::Status(judged(&response, exchange)));
+        self.cluster
+            .report(host, Report::Status(outlier_status(&response, exchange)));
         Outcome::Answer(response, lease)
     }
 
     /// An attempt has reached `per_try_timeout`.
     fn per_try_timed_out(&self, exchange: &mut Exchange, host: &Host) -> Outcome {
         self.cluster.stats.rq_per_try_timeout.fetch_add(1, Relaxed);
-        self.timed_out(host);
+        self.count_timeout(host);
         exchange.trace_attempt_over(Failure::Canceled);
         Outcome::Failed(FailureKind::PerTryTimeout, timed_out("upstream_per_try_timeout"))
     }
@@ -370,7 +371,7 @@ impl Sending<'_> {
             headers.insert(ATTEMPT_COUNT, number(exchange.stream.attempts.into()));
         }
         // Headers are copied only if another attempt, an access log or a response header may need them.
-        let kept = exchange.downstream.manager.keeps_request_headers || self.tells_of_request();
+        let kept = exchange.downstream.manager.keeps_request_headers || self.response_refers_to_request();
         *request.headers_mut() = match last && !kept {
             true => std::mem::take(headers),
             false => headers.clone(),
@@ -396,7 +397,7 @@ impl Sending<'_> {
     }
 
     /// Whether response headers refer to request headers.
-    fn tells_of_request(&self) -> bool {
+    fn response_refers_to_request(&self) -> bool {
         let Matched { route, host, table } = self.matched;
         let share = self.share.map(|share| &share.headers);
         let levels = [share, Some(&route.headers), Some(&host.headers), Some(&table.headers)];
@@ -404,7 +405,7 @@ impl Sending<'_> {
     }
 
     /// Turns the last attempt's outcome into the response to the client.
-    fn concluded(
+    fn complete(
         &mut self,
         exchange: &mut Exchange,
         retries: &Retries,
@@ -416,11 +417,11 @@ impl Sending<'_> {
                 self.count_answer(response.status());
                 (response, lease)
             }
-            Outcome::NoHost(reply) => return Err(self.own_reply(exchange, reply)),
+            Outcome::NoHost(reply) => return Err(self.local_reply(exchange, reply)),
             Outcome::Failed(_, mut reply) => {
-                self.body.take_what_came();
+                self.body.drain_received();
                 reply.flags.set(exchange.stream.flags);
-                return Err(self.own_reply(exchange, reply));
+                return Err(self.local_reply(exchange, reply));
             }
         };
         let success = is_success(&response, exchange);
@@ -457,7 +458,7 @@ impl Sending<'_> {
     }
 
     /// Makes a local reply count as a response of the cluster, with the route's header changes.
-    fn own_reply(&self, exchange: &mut Exchange, mut reply: LocalReply) -> LocalReply {
+    fn local_reply(&self, exchange: &mut Exchange, mut reply: LocalReply) -> LocalReply {
         exchange.stream.blame(reply.flags, reply.details.clone());
         self.count_answer(reply.status);
         change_response(exchange, self.matched, self.share, &mut reply.headers);
@@ -488,7 +489,7 @@ impl Sending<'_> {
 }
 
 /// The status that outlier detection sees: for gRPC that of `grpc-status`, if it is in the headers.
-fn judged(answer: &Response<Incoming>, exchange: &Exchange) -> StatusCode {
+fn outlier_status(answer: &Response<Incoming>, exchange: &Exchange) -> StatusCode {
     let grpc = Some(answer.headers()).filter(|_| exchange.speaks_grpc());
     grpc.and_then(grpc::status_in).unwrap_or(answer.status())
 }

@@ -78,7 +78,7 @@ impl Refusal {
     const CODEC: Self = Self::bad("http1.codec_error");
 
     /// Response flags and `%RESPONSE_CODE_DETAILS%`.
-    pub(super) fn told(self) -> (Flags, &'static str) {
+    pub(super) fn flags_and_details(self) -> (Flags, &'static str) {
         (self.flags, self.details)
     }
 

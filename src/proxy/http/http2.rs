@@ -40,7 +40,7 @@ mod waits;
 pub(crate) use body::StreamBody;
 pub(crate) use client::{Client, ClientDriver, begin};
 pub(crate) use error::{Error, Reason};
-pub(crate) use half::Teller;
+pub(crate) use half::InterimSender;
 pub(super) use server::serve;
 
 use http::header::{HeaderMap, TE};

@@ -20,19 +20,19 @@ pub(crate) struct Interims {
 
 #[derive(Debug)]
 enum Client {
-    Http1(http1::receiving::Teller),
-    Http2(http2::Teller),
+    Http1(http1::receiving::InterimSender),
+    Http2(http2::InterimSender),
 }
 
 impl Interims {
     /// For an HTTP/1.1 client.
-    pub(super) fn by_http1(teller: http1::receiving::Teller, passed_on: bool) -> Self {
-        Self::to(Client::Http1(teller), passed_on)
+    pub(super) fn by_http1(interim_sender: http1::receiving::InterimSender, passed_on: bool) -> Self {
+        Self::to(Client::Http1(interim_sender), passed_on)
     }
 
     /// For an HTTP/2 client.
-    pub(super) fn by_http2(teller: http2::Teller, passed_on: bool) -> Self {
-        Self::to(Client::Http2(teller), passed_on)
+    pub(super) fn by_http2(interim_sender: http2::InterimSender, passed_on: bool) -> Self {
+        Self::to(Client::Http2(interim_sender), passed_on)
     }
 
     fn to(client: Client, passed_on: bool) -> Self {
@@ -80,14 +80,14 @@ impl Interims {
     pub(super) fn reset(&self) -> Option<(Flags, &'static str)> {
         match &self.client {
             Client::Http1(_) => None,
-            Client::Http2(teller) => teller.reset(),
+            Client::Http2(interim_sender) => interim_sender.reset(),
         }
     }
 
     fn tell(&self, status: StatusCode, headers: &HeaderMap) {
         match &self.client {
-            Client::Http1(teller) => teller.tell(status, headers),
-            Client::Http2(teller) => teller.tell(status, headers),
+            Client::Http1(interim_sender) => interim_sender.tell(status, headers),
+            Client::Http2(interim_sender) => interim_sender.tell(status, headers),
         }
     }
 }

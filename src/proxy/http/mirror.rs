@@ -11,13 +11,13 @@ use http_body_util::BodyExt;
 use super::body::RequestBody;
 use super::conditioning;
 use super::exchange::Exchange;
-use super::forward::Prepared;
+use super::forward::UpstreamBody;
 use super::route::{Forward, Mirror};
 use crate::proxy::upstream::balance::Choice;
-use crate::proxy::upstream::pool::{Pools, Towards};
+use crate::proxy::upstream::pool::{Pools, UpstreamTarget};
 
 /// Sends the copies that the route asks for.
-pub(super) fn send(exchange: &Exchange, action: &Forward, body: &Prepared) {
+pub(super) fn send(exchange: &Exchange, action: &Forward, body: &UpstreamBody) {
     for mirror in &action.mirrors {
         if u64::from(mirror.per_million) > exchange.random % 1_000_000 {
             copy(exchange, mirror, action.timeouts.response, body);
@@ -26,8 +26,8 @@ pub(super) fn send(exchange: &Exchange, action: &Forward, body: &Prepared) {
 }
 
 /// Sends one copy. From the end of the request on, its response may take as long as the original's.
-fn copy(exchange: &Exchange, mirror: &Mirror, timeout: Option<Duration>, body: &Prepared) {
-    let Some(cluster) = mirror.cluster.take() else {
+fn copy(exchange: &Exchange, mirror: &Mirror, timeout: Option<Duration>, body: &UpstreamBody) {
+    let Some(cluster) = mirror.cluster.load_full() else {
         return;
     };
     let Some(copied) = body.copy() else {
@@ -54,7 +54,7 @@ fn copy(exchange: &Exchange, mirror: &Mirror, timeout: Option<Duration>, body: &
         let Some(body) = copied.await else {
             return;
         };
-        let towards = Towards {
+        let target = UpstreamTarget {
             cluster: &cluster,
             host: &host,
             downstream: version,
@@ -70,7 +70,7 @@ fn copy(exchange: &Exchange, mirror: &Mirror, timeout: Option<Duration>, body: &
             meter: None,
             interims: None,
         };
-        let exchanged = discard_response(&worker.pools, &towards, request.map(|()| body));
+        let exchanged = discard_response(&worker.pools, &target, request.map(|()| body));
         match timeout {
             None => drop(exchanged.await),
             Some(timeout) => {
@@ -95,7 +95,7 @@ fn head(exchange: &Exchange, mirror: &Mirror, authority: &str) -> Request<()> {
     if let Ok(host) = HeaderValue::from_str(authority) {
         request.headers_mut().insert(HOST, host);
     }
-    conditioning::sign(request.headers_mut());
+    conditioning::mark_internal(request.headers_mut());
     if let (Some(tracing), Some(span)) = (&exchange.downstream.manager.tracing, &exchange.span)
         && !mirror.sampled
     {
@@ -105,8 +105,8 @@ fn head(exchange: &Exchange, mirror: &Mirror, authority: &str) -> Request<()> {
 }
 
 /// Sends a request and reads its response to the end; `None` if it fails.
-async fn discard_response(pools: &Pools, towards: &Towards<'_>, request: Request<RequestBody>) -> Option<()> {
-    let (response, mut lease) = pools.send_own(towards, &mut Some(request)).await.ok()?;
+async fn discard_response(pools: &Pools, target: &UpstreamTarget<'_>, request: Request<RequestBody>) -> Option<()> {
+    let (response, mut lease) = pools.send_own(target, &mut Some(request)).await.ok()?;
     let mut body = response.into_body();
     while let Some(frame) = body.frame().await {
         frame.ok()?;

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 
-use super::{Kind, Scribe, ServerStats, Snapshot, UpdateStats};
+use super::{Collector, Kind, ServerStats, Snapshot, UpdateStats};
 use crate::proxy::http::HttpManager;
 use crate::proxy::listener::{Listener, NetworkFilter};
 use crate::proxy::store::Published;
@@ -24,53 +24,53 @@ pub(crate) enum State {
 
 /// Everything in force, under Envoy's names.
 pub(crate) fn collect(published: &Published, server: &ServerStats, state: State, now: Instant) -> Snapshot {
-    let mut scribe = Scribe::default();
-    self::server(&mut scribe, published, server, state, now);
-    objects(&mut scribe, published);
-    scribe.snapshot.sort();
-    scribe.snapshot
+    let mut collector = Collector::default();
+    self::server(&mut collector, published, server, state, now);
+    objects(&mut collector, published);
+    collector.snapshot.sort();
+    collector.snapshot
 }
 
 /// Resets all counters.
 pub(crate) fn reset(published: &Published, server: &ServerStats) {
-    let mut scribe = Scribe {
+    let mut collector = Collector {
         reset: true,
-        ..Scribe::default()
+        ..Collector::default()
     };
-    self::server(&mut scribe, published, server, State::Live, Instant::now());
-    objects(&mut scribe, published);
+    self::server(&mut collector, published, server, State::Live, Instant::now());
+    objects(&mut collector, published);
 }
 
 /// Collects the statistics of clusters, listeners and connection managers.
-fn objects(scribe: &mut Scribe, published: &Published) {
+fn objects(collector: &mut Collector, published: &Published) {
     for slot in published.clusters.values() {
-        if let Some(cluster) = slot.take() {
-            scribe.scope(format!("cluster.{}.", colons(&cluster.config.stat_name)));
-            scribe.cluster(&cluster);
+        if let Some(cluster) = slot.load_full() {
+            collector.scope(format!("cluster.{}.", colons(&cluster.config.stat_name)));
+            collector.cluster(&cluster);
         }
     }
     if let Some(tracer) = tracer(published) {
-        scribe.scope("tracing.opentelemetry.");
-        scribe.tracer(&tracer.stats);
+        collector.scope("tracing.opentelemetry.");
+        collector.tracer(&tracer.stats);
     }
     for (prefix, stats) in &*published.rate_limits.all() {
-        scribe.scope(format!("{}.http_local_rate_limit.", colons(prefix)));
-        scribe.rate_limit(stats);
+        collector.scope(format!("{}.http_local_rate_limit.", colons(prefix)));
+        collector.rate_limit(stats);
     }
     for (name, stats) in &*published.own_of_routes.all() {
-        scribe.scope(format!("{name}."));
-        scribe.route(stats);
+        collector.scope(format!("{name}."));
+        collector.route(stats);
     }
     let (mut prefixes, mut tables) = (HashSet::new(), HashSet::new());
     for listener in published.listeners.values() {
-        scribe.scope(format!("listener.{}.", colons(&listener.stat_prefix)));
-        scribe.listener(&listener.stats);
+        collector.scope(format!("listener.{}.", colons(&listener.stat_prefix)));
+        collector.listener(&listener.stats);
         if let Some(protocol) = &listener.inspection.proxy_protocol
             && prefixes.insert(("proxy_proto", protocol.prefix.clone()))
         {
             let dot = if protocol.prefix.is_empty() { "" } else { "." };
-            scribe.scope(format!("proxy_proto.{}{dot}", protocol.prefix));
-            scribe.proxy_protocol(&protocol.stats);
+            collector.scope(format!("proxy_proto.{}{dot}", protocol.prefix));
+            collector.proxy_protocol(&protocol.stats);
         }
         let mut of_listener = HashSet::new();
         for chain in listener.filter_chains() {
@@ -79,22 +79,22 @@ fn objects(scribe: &mut Scribe, published: &Published) {
                     if let Some(updates) = &manager.route_updates
                         && tables.insert((manager.stat_prefix.clone(), manager.routes.name().clone()))
                     {
-                        routes(scribe, manager, updates);
+                        routes(collector, manager, updates);
                     }
                     if of_listener.insert(&manager.stat_prefix) {
                         let at = colons(&listener.stat_prefix);
-                        scribe.scope(format!("listener.{at}.http.{}.", manager.stat_prefix));
-                        scribe.downstream_classes(&manager.rq_class_of_listener);
+                        collector.scope(format!("listener.{at}.http.{}.", manager.stat_prefix));
+                        collector.downstream_classes(&manager.rq_class_of_listener);
                     }
                     if prefixes.insert(("http", manager.stat_prefix.clone())) {
-                        scribe.scope(format!("http.{}.", manager.stat_prefix));
-                        scribe.http(&manager.stats);
+                        collector.scope(format!("http.{}.", manager.stat_prefix));
+                        collector.http(&manager.stats);
                     }
                 }
                 NetworkFilter::Tcp(proxy) => {
                     if prefixes.insert(("tcp", proxy.stat_prefix.clone())) {
-                        scribe.scope(format!("tcp.{}.", colons(&proxy.stat_prefix)));
-                        scribe.tcp(&proxy.stats);
+                        collector.scope(format!("tcp.{}.", colons(&proxy.stat_prefix)));
+                        collector.tcp(&proxy.stats);
                     }
                 }
             }
@@ -103,11 +103,11 @@ fn objects(scribe: &mut Scribe, published: &Published) {
 }
 
 /// Collects the statistics of a connection manager's RDS subscription.
-fn routes(scribe: &mut Scribe, manager: &HttpManager, updates: &UpdateStats) {
+fn routes(collector: &mut Collector, manager: &HttpManager, updates: &UpdateStats) {
     let name = colons(manager.routes.name());
-    scribe.scope(format!("http.{}.rds.{name}.", manager.stat_prefix));
-    scribe.updates(updates);
-    scribe.reloads(updates);
+    collector.scope(format!("http.{}.rds.{name}.", manager.stat_prefix));
+    collector.updates(updates);
+    collector.reloads(updates);
 }
 
 /// Any of the tracers, as all share their statistics.
@@ -121,12 +121,12 @@ fn colons(name: &str) -> String {
     name.replace(':', "_")
 }
 
-fn server(scribe: &mut Scribe, published: &Published, server: &ServerStats, state: State, now: Instant) {
-    let gauge = |scribe: &mut Scribe, name: &str, value: u64| scribe.add(name, Kind::Gauge, value);
-    scribe.scope("server.");
-    gauge(scribe, "live", u64::from(state == State::Live));
+fn server(collector: &mut Collector, published: &Published, server: &ServerStats, state: State, now: Instant) {
+    let gauge = |collector: &mut Collector, name: &str, value: u64| collector.add(name, Kind::Gauge, value);
+    collector.scope("server.");
+    gauge(collector, "live", u64::from(state == State::Live));
     gauge(
-        scribe,
+        collector,
         "state",
         match state {
             State::Live => 0,
@@ -135,47 +135,47 @@ fn server(scribe: &mut Scribe, published: &Published, server: &ServerStats, stat
         },
     );
     gauge(
-        scribe,
+        collector,
         "uptime",
         now.saturating_duration_since(server.started).as_secs(),
     );
-    gauge(scribe, "concurrency", server.concurrency);
-    gauge(scribe, "hot_restart_epoch", 0);
-    gauge(scribe, "parent_connections", 0);
+    gauge(collector, "concurrency", server.concurrency);
+    gauge(collector, "hot_restart_epoch", 0);
+    gauge(collector, "parent_connections", 0);
     let days = crate::proxy::admin::days_left(published);
-    gauge(scribe, "days_until_first_cert_expiring", days);
-    gauge(scribe, "version", version());
+    gauge(collector, "days_until_first_cert_expiring", days);
+    gauge(collector, "version", version());
     let connections = published
         .listeners
         .values()
         .map(|one: &Arc<Listener>| one.stats.cx_active.load(Relaxed));
-    gauge(scribe, "total_connections", connections.sum());
+    gauge(collector, "total_connections", connections.sum());
     let memory = super::memory::read();
-    gauge(scribe, "memory_allocated", memory.allocated);
-    gauge(scribe, "memory_heap_size", memory.heap);
-    gauge(scribe, "memory_physical_size", memory.resident);
-    scribe.scope("control_plane.");
-    gauge(scribe, "connected_state", server.connected.load(Relaxed).into());
-    scribe.scope("cluster_manager.");
-    gauge(scribe, "active_clusters", published.clusters.len() as u64);
-    gauge(scribe, "warming_clusters", server.clusters.warming.load(Relaxed));
-    scribe.manager("cluster", "cds", &server.clusters);
-    scribe.scope("listener_manager.");
-    gauge(scribe, "total_listeners_active", published.listeners.len() as u64);
+    gauge(collector, "memory_allocated", memory.allocated);
+    gauge(collector, "memory_heap_size", memory.heap);
+    gauge(collector, "memory_physical_size", memory.resident);
+    collector.scope("control_plane.");
+    gauge(collector, "connected_state", server.connected.load(Relaxed).into());
+    collector.scope("cluster_manager.");
+    gauge(collector, "active_clusters", published.clusters.len() as u64);
+    gauge(collector, "warming_clusters", server.clusters.warming.load(Relaxed));
+    collector.manager("cluster", "cds", &server.clusters);
+    collector.scope("listener_manager.");
+    gauge(collector, "total_listeners_active", published.listeners.len() as u64);
     gauge(
-        scribe,
+        collector,
         "total_listeners_warming",
         server.listeners.warming.load(Relaxed),
     );
-    gauge(scribe, "workers_started", 1);
-    scribe.manager("listener", "lds", &server.listeners);
+    gauge(collector, "workers_started", 1);
+    collector.manager("listener", "lds", &server.listeners);
     for (name, updates) in &*server.secrets.lock().unwrap_or_else(PoisonError::into_inner) {
-        scribe.scope(format!("sds.{}.", colons(name)));
-        scribe.updates(updates);
+        collector.scope(format!("sds.{}.", colons(name)));
+        collector.updates(updates);
     }
-    scribe.scope("access_logs.");
+    collector.scope("access_logs.");
     let dropped = crate::proxy::access_log::Sink::dropped();
-    scribe.add("logs_dropped", Kind::Counter, dropped);
+    collector.add("logs_dropped", Kind::Counter, dropped);
 }
 
 /// The version as a number; Envoy shows its build's commit here.

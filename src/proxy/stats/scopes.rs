@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use super::codes::Classes;
 use super::grpc::GrpcStats;
-use super::{Kind, LastUpdate, ManagerStats, Scribe, UpdateStats};
+use super::{Collector, Kind, LastUpdate, ManagerStats, UpdateStats};
 use crate::proxy::http::HttpStats;
 use crate::proxy::http::filter::local_rate_limit::RateLimitStats;
 use crate::proxy::http::route::RouteStats;
@@ -21,7 +21,7 @@ use crate::proxy::upstream::cluster::{Answers, Cluster, ClusterStats, Discovery}
 /// Envoy's counter names of status classes.
 const CLASSES: [&str; 5] = ["rq_1xx", "rq_2xx", "rq_3xx", "rq_4xx", "rq_5xx"];
 
-impl Scribe {
+impl Collector {
     /// `http.<prefix>.`
     pub(super) fn http(&mut self, stats: &HttpStats) {
         self.counter("downstream_cx_total", &stats.cx_total);
@@ -99,7 +99,7 @@ impl Scribe {
         self.gauge(&format!("{prefix}version"), &last.version);
     }
 
-    /// `http.<prefix>.rds.<name>.`, beside [`Scribe::updates`].
+    /// `http.<prefix>.rds.<name>.`, beside [`Collector::updates`].
     pub(super) fn reloads(&mut self, stats: &UpdateStats) {
         self.add("config_reload", Kind::Counter, stats.success.load(Relaxed));
         self.gauge("config_reload_time_ms", &stats.last.time);

@@ -75,7 +75,7 @@ fn put(store: &mut Store, name: &str, bytes: &Bytes, now: Instant) {
 }
 
 fn ports(store: &Store, cluster: &str) -> Option<Vec<String>> {
-    let cluster = store.published.load().clusters.get(cluster)?.take()?;
+    let cluster = store.published.load().clusters.get(cluster)?.load_full()?;
     let hosts = cluster.hosts.load();
     Some(hosts.hosts.iter().map(|host| host.address.to_string()).collect())
 }

@@ -7,7 +7,7 @@ use xxhash_rust::xxh64::xxh64;
 
 use super::relay::{Broken, Way, relay};
 use super::{TcpProxy, TcpStats};
-use crate::proxy::connection::{Carried, CloseType, Connection, Stream};
+use crate::proxy::connection::{CloseType, Connection, Stream, UpstreamInfo};
 use crate::proxy::flags::Flags;
 use crate::proxy::format::Context;
 use crate::proxy::io::Io;
@@ -86,7 +86,7 @@ impl Session<'_> {
     /// reason is recorded.
     async fn connect(&mut self) -> Option<(Metered<Open>, Busy)> {
         for _ in 0..self.proxy.max_connect_attempts {
-            let Some(cluster) = self.proxy.choose().and_then(|slot| slot.take()) else {
+            let Some(cluster) = self.proxy.choose().and_then(|slot| slot.load_full()) else {
                 self.proxy.stats.cx_no_route.fetch_add(1, Relaxed);
                 return self.fails(Flags::NO_CLUSTER, "tcp_initializion_failure:3");
             };
@@ -110,7 +110,7 @@ impl Session<'_> {
                 Ok(link) => {
                     cluster.report(&host, Report::Connected);
                     let (near, protocol) = (link.near.clone(), None);
-                    self.stream.carried.replace(Some(Carried { near, protocol }));
+                    self.stream.carried.replace(Some(UpstreamInfo { near, protocol }));
                     return Some((Metered::new(link.io, link.open), Busy::begin(&cluster.stats, &host)));
                 }
                 Err(error) => {

@@ -173,7 +173,7 @@ fn a_connection_of_a_listener_that_is_gone_ends_with_the_drain_time() {
     let mut client = plane.client();
     // Nothing is passed on before the host is reached; the counter tells that it is.
     let (begun, slot) = (Instant::now(), plane.store.published().load().clusters["c"].clone());
-    let cluster = slot.take().unwrap();
+    let cluster = slot.load_full().unwrap();
     let reached = || {
         let hosts = cluster.hosts.load();
         hosts.hosts[0]

@@ -13,7 +13,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::downstream::Secured;
 use super::*;
-use crate::proxy::connection::Near;
+use crate::proxy::connection::LocalEnd;
 use crate::proxy::io::{Io, Rewound, Socket};
 use crate::proxy::listener::FilterChain;
 use crate::proxy::listener::chain::{ChainIndex, Facts};
@@ -141,7 +141,9 @@ async fn meet_as(server: &DownstreamTls, client: &UpstreamTls, wish: Wish<'_>, s
     let connecting = async {
         let io = Io::Tcp(TcpStream::connect(address).await?);
         let host = host(address);
-        let mut connected = client.connect(io, Near::default(), &host, wish, &stats.client).await?;
+        let mut connected = client
+            .connect(io, LocalEnd::default(), &host, wish, &stats.client)
+            .await?;
         // In TLS 1.3 the server's verdict comes after the handshake.
         connected.io.read_exact(&mut [0]).await?;
         Ok(connected)
@@ -561,7 +563,7 @@ async fn a_permissive_listener_tells_mutual_tls_from_other_tls_and_from_plaintex
     let mesh = client(&authority, CLIENT, SERVER);
     let connecting = async {
         let io = Io::Tcp(TcpStream::connect(address).await.unwrap());
-        mesh.connect(io, Near::default(), &host(address), Wish::default(), &stats.client)
+        mesh.connect(io, LocalEnd::default(), &host(address), Wish::default(), &stats.client)
             .await
     };
     let accepting = async {
@@ -576,7 +578,7 @@ async fn a_permissive_listener_tells_mutual_tls_from_other_tls_and_from_plaintex
     let dialling = async {
         let io = Io::Tcp(TcpStream::connect(address).await.unwrap());
         outsider
-            .connect(io, Near::default(), &host(address), Wish::default(), &stats.client)
+            .connect(io, LocalEnd::default(), &host(address), Wish::default(), &stats.client)
             .await
     };
     let accepting = async {

@@ -15,7 +15,7 @@ use tokio_rustls::TlsConnector;
 use super::cache::{Cache, Made};
 use super::verify::ServerCheck;
 use super::{Certificate, Protocols, TlsStats, TrustAnchors, Verification, peer};
-use crate::proxy::connection::Near;
+use crate::proxy::connection::LocalEnd;
 use crate::proxy::io::Io;
 use crate::proxy::slot::Slot;
 use crate::proxy::upstream::connect::Connected;
@@ -133,7 +133,7 @@ impl UpstreamTls {
     pub(crate) async fn connect(
         &self,
         io: Io,
-        near: Near,
+        near: LocalEnd,
         host: &Host,
         wish: Wish<'_>,
         stats: &TlsStats,
@@ -148,7 +148,7 @@ impl UpstreamTls {
     async fn handshake(
         &self,
         io: Io,
-        near: Near,
+        near: LocalEnd,
         host: &Host,
         wish: Wish<'_>,
         stats: &TlsStats,
@@ -165,7 +165,7 @@ impl UpstreamTls {
         stats.succeeded(tls);
         let peer = peer::peer(tls, made.certificate());
         Ok(Connected {
-            near: Near {
+            near: LocalEnd {
                 tls: Some(Rc::new(peer)),
                 ..near
             },

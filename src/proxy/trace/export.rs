@@ -19,7 +19,7 @@ use crate::proxy::http::grpc::GRPC_STATUS;
 use crate::proxy::slot::Slot;
 use crate::proxy::upstream::balance::Choice;
 use crate::proxy::upstream::cluster::Cluster;
-use crate::proxy::upstream::pool::Towards;
+use crate::proxy::upstream::pool::UpstreamTarget;
 use crate::proxy::worker::Worker;
 use crate::xds::otlp;
 
@@ -154,9 +154,9 @@ fn flush(worker: &Rc<Worker>, outbox: &Rc<Outbox>) {
 /// Sends spans, and waits for the collector's response.
 async fn send(worker: &Worker, tracer: &Tracer, spans: Vec<otlp::Span>) -> Result<(), String> {
     let exporter = &tracer.exporter;
-    let cluster = exporter.cluster.take().ok_or("there is no such cluster")?;
+    let cluster = exporter.cluster.load_full().ok_or("there is no such cluster")?;
     let host = cluster.choose(&Choice::default()).ok_or("no healthy upstream")?;
-    let towards = Towards {
+    let target = UpstreamTarget {
         cluster: &cluster,
         host: &host,
         downstream: if exporter.grpc {
@@ -178,7 +178,7 @@ async fn send(worker: &Worker, tracer: &Tracer, spans: Vec<otlp::Span>) -> Resul
     };
     let message = otlp::encode(&tracer.resource, tracer.scope.as_ref(), spans);
     let mut request = Some(exporter.request(message));
-    let sent = worker.pools.send_own(&towards, &mut request);
+    let sent = worker.pools.send_own(&target, &mut request);
     let (response, mut lease) = sent.await.map_err(|error| error.reason.to_string())?;
     let (parts, body) = response.into_parts();
     let body = body.collect().await.map_err(|error| error.to_string())?;

@@ -15,7 +15,7 @@ use super::breaker::Permit;
 use super::cluster::{Cluster, ClusterStats};
 use super::host::{Host, HostAddress, HostState};
 use super::proxy_protocol::Ends;
-use crate::proxy::connection::{self, Near};
+use crate::proxy::connection::{self, LocalEnd};
 use crate::proxy::io::Io;
 use crate::proxy::io::metered::{ByteStats, Counts};
 use crate::proxy::tls::Wish;
@@ -84,7 +84,7 @@ pub(crate) struct Connected {
     /// The connection.
     pub(crate) io: Io,
     /// Our end of it.
-    pub(crate) near: Near,
+    pub(crate) near: LocalEnd,
     /// The ALPN protocol that was negotiated.
     pub(crate) alpn: Option<Vec<u8>>,
 }
@@ -95,7 +95,7 @@ pub(crate) struct Link {
     /// The connection.
     pub(crate) io: Io,
     /// Our end of it.
-    pub(crate) near: Near,
+    pub(crate) near: LocalEnd,
     /// The ALPN protocol that was negotiated.
     pub(crate) alpn: Option<Vec<u8>>,
     /// Counts it until dropped.
@@ -244,7 +244,7 @@ async fn establish(cluster: &Cluster, host: &Host, wish: Wish<'_>, made_for: Mad
     if let Some(header) = host.transport.proxy_header {
         io.write_all(&header.of(made_for.ends)).await?;
     }
-    let near = Near { id, local, tls: None };
+    let near = LocalEnd { id, local, tls: None };
     match &host.transport.tls {
         None => Ok(Connected { io, near, alpn: None }),
         Some(tls) => tls.connect(io, near, host, wish, &cluster.stats.ssl).await,

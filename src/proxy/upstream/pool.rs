@@ -25,7 +25,7 @@ use super::cluster::{Cluster, HttpVersion};
 use super::connect::{FailureKind, SendError, Source};
 use super::host::{Busy, Host};
 use super::proxy_protocol::Ends;
-use crate::proxy::connection::{Carried, Connection};
+use crate::proxy::connection::{Connection, UpstreamInfo};
 use crate::proxy::http::body::RequestBody;
 use crate::proxy::http::body::incoming::Incoming;
 use crate::proxy::http::interim::Interims;
@@ -37,7 +37,7 @@ pub(crate) use raw::RawStream;
 
 /// A request's target, and what the choice of a connection depends on.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Towards<'a> {
+pub(crate) struct UpstreamTarget<'a> {
     /// The cluster.
     pub(crate) cluster: &'a Arc<Cluster>,
     /// The host.
@@ -59,7 +59,7 @@ pub(crate) struct Towards<'a> {
     /// The downstream connection, if the request comes from one.
     pub(crate) passed_on: Option<&'a Connection>,
     /// Filled in as soon as there is a connection.
-    pub(crate) carried: Option<&'a RefCell<Option<Carried>>>,
+    pub(crate) carried: Option<&'a RefCell<Option<UpstreamInfo>>>,
     /// Counters of the request's route, if it has any.
     pub(crate) route: Option<&'a Arc<RouteStats>>,
     /// Counts bytes on the wire, if access logs need them.
@@ -68,9 +68,9 @@ pub(crate) struct Towards<'a> {
     pub(crate) interims: Option<&'a Interims>,
 }
 
-impl Towards<'_> {
+impl UpstreamTarget<'_> {
     /// Records the connection, and counts the request as sent.
-    fn reached(&self, carried: impl FnOnce() -> Carried) {
+    fn reached(&self, carried: impl FnOnce() -> UpstreamInfo) {
         let Some(place) = self.carried else { return };
         let first = place.replace(Some(carried())).is_none();
         if let Some(route) = self.route.filter(|_| first) {
@@ -145,16 +145,16 @@ struct Active {
 }
 
 impl Active {
-    fn begin(towards: &Towards<'_>) -> Result<Self, SendError> {
-        let (cluster, host) = (towards.cluster, towards.host);
-        let breaker = cluster.breakers.of(towards.high_priority);
+    fn begin(target: &UpstreamTarget<'_>) -> Result<Self, SendError> {
+        let (cluster, host) = (target.cluster, target.host);
+        let breaker = cluster.breakers.of(target.high_priority);
         let permit = breaker.enter(|breaker| &breaker.requests).ok_or_else(|| {
             cluster.stats.rq_pending_overflow.fetch_add(1, Relaxed);
             SendError::new(FailureKind::Overflow, "too many requests")
         })?;
         Ok(Self {
             cluster: cluster.clone(),
-            route: towards.route.cloned(),
+            route: target.route.cloned(),
             busy: Busy::begin(&cluster.stats, host),
             _permit: permit,
         })
@@ -200,7 +200,7 @@ impl Lease {
     }
 
     /// Counts whether the response was a success, once that is known.
-    pub(crate) fn judged(&self, success: bool) {
+    pub(crate) fn count_success(&self, success: bool) {
         if let Some(active) = &self.active {
             active.busy.stats().count(success);
         }
@@ -233,27 +233,27 @@ impl Pools {
     /// If there is no response.
     pub(crate) async fn send(
         &self,
-        towards: &Towards<'_>,
+        target: &UpstreamTarget<'_>,
         request: &mut Option<Request<RequestBody>>,
     ) -> Result<(Response<Incoming>, Lease), SendError> {
-        let pool = self.pool(towards);
+        let pool = self.pool(target);
         loop {
-            let carrier = if towards.upgrade && pool.speaks_http1() {
+            let carrier = if target.upgrade && pool.speaks_http1() {
                 // Boxed: the future holds a whole handshake and is rarely needed.
-                Box::pin(pool.connect_once(towards.cluster)).await?
+                Box::pin(pool.connect_once(target.cluster)).await?
             } else {
-                pool.acquire(towards.cluster).await?
+                pool.acquire(target.cluster).await?
             };
-            let active = match Active::begin(towards) {
+            let active = match Active::begin(target) {
                 Ok(active) => active,
                 Err(overflow) => {
                     carrier.unused();
                     return Err(overflow);
                 }
             };
-            towards.cluster.report(towards.host, Report::Reached);
+            target.cluster.report(target.host, Report::Reached);
             let reused = carrier.is_reused();
-            towards.reached(|| carrier.carried());
+            target.reached(|| carrier.carried());
             let mut lease = Lease {
                 carrier: Some(carrier),
                 active: Some(active),
@@ -262,7 +262,7 @@ impl Pools {
             let Some(carrier) = &mut lease.carrier else {
                 return Err(SendError::new(FailureKind::Reset, ""));
             };
-            let error = match carrier.send(request, towards).await {
+            let error = match carrier.send(request, target).await {
                 Ok(response) => return Ok((response, lease)),
                 Err(error) => error,
             };
@@ -282,12 +282,12 @@ impl Pools {
     /// If there is no response.
     pub(crate) async fn send_own(
         &self,
-        towards: &Towards<'_>,
+        target: &UpstreamTarget<'_>,
         request: &mut Option<Request<RequestBody>>,
     ) -> Result<(Response<Incoming>, Lease), SendError> {
         let began = Instant::now();
-        let result = self.send(towards, request).await;
-        let answers = &towards.cluster.stats.internal;
+        let result = self.send(target, request).await;
+        let answers = &target.cluster.stats.internal;
         match &result {
             Ok((response, _)) => answers.answered(response.status().as_u16(), began.elapsed()),
             // What a client would get.
@@ -310,46 +310,46 @@ impl Pools {
         });
     }
 
-    fn pool(&self, towards: &Towards<'_>) -> Rc<HostPool> {
-        let transport = &towards.host.transport;
+    fn pool(&self, target: &UpstreamTarget<'_>) -> Rc<HostPool> {
+        let transport = &target.host.transport;
         let tls = transport.tls.as_ref();
         let ends = transport
             .proxy_header
-            .and(towards.passed_on)
+            .and(target.passed_on)
             .map(|one| Rc::new(Ends::of(one)));
-        let protocol = protocol(towards, tls.is_some());
-        let alpn = towards.alpn.filter(|_| tls.is_some());
+        let protocol = protocol(target, tls.is_some());
+        let alpn = target.alpn.filter(|_| tls.is_some());
         let key = Key {
-            cluster: Arc::as_ptr(towards.cluster).addr(),
-            host: Arc::as_ptr(&towards.host.state).addr(),
+            cluster: Arc::as_ptr(target.cluster).addr(),
+            host: Arc::as_ptr(&target.host.state).addr(),
             transport: tls.map_or(0, |tls| Arc::as_ptr(tls).addr()),
             alpn: alpn.map_or(0, |alpn| Arc::as_ptr(alpn).addr()),
             protocol,
-            source: towards.source,
+            source: target.source,
             ends: ends.clone(),
-            high_priority: towards.high_priority,
+            high_priority: target.high_priority,
         };
         let mut by_key = self.by_key.borrow_mut();
         let by_sni = by_key.entry(key).or_default();
-        if tls.is_none() || !towards.cluster.config.http.auto_sni {
-            let new = || Rc::new(HostPool::new(towards, protocol, alpn, None, ends));
+        if tls.is_none() || !target.cluster.config.http.auto_sni {
+            let new = || Rc::new(HostPool::new(target, protocol, alpn, None, ends));
             return by_sni.plain.get_or_insert_with(new).clone();
         }
-        let name = host_of(towards.authority);
+        let name = host_of(target.authority);
         if let Some(pool) = by_sni.named.get(name) {
             return pool.clone();
         }
-        let pool = Rc::new(HostPool::new(towards, protocol, alpn, Some(name), ends));
+        let pool = Rc::new(HostPool::new(target, protocol, alpn, Some(name), ends));
         by_sni.named.insert(name.into(), pool.clone());
         pool
     }
 }
 
-fn protocol(towards: &Towards<'_>, tls: bool) -> Protocol {
-    match towards.cluster.config.http.version {
+fn protocol(target: &UpstreamTarget<'_>, tls: bool) -> Protocol {
+    match target.cluster.config.http.version {
         HttpVersion::Http2 => Protocol::Http2,
-        HttpVersion::Downstream if towards.downstream == Version::HTTP_2 => Protocol::Http2,
-        HttpVersion::Alpn if tls && !towards.upgrade => Protocol::Either,
+        HttpVersion::Downstream if target.downstream == Version::HTTP_2 => Protocol::Http2,
+        HttpVersion::Alpn if tls && !target.upgrade => Protocol::Either,
         HttpVersion::Http1 | HttpVersion::Alpn | HttpVersion::Downstream => Protocol::Http1,
     }
 }

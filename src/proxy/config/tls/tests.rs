@@ -232,15 +232,15 @@ fn secrets_in_files_are_read_again_when_the_files_change() {
     let slot = Arc::new(Slot::filled("file-cert", Arc::new(certificate(&message).unwrap())));
     let mut files = FileSecrets::default();
     files.certificate(&slot, certificate_files(message));
-    let first = slot.take().unwrap();
+    let first = slot.load_full().unwrap();
     files.refresh();
-    assert!(Arc::ptr_eq(&first, &slot.take().unwrap()));
+    assert!(Arc::ptr_eq(&first, &slot.load_full().unwrap()));
     fs::write(&chain, "half a file").unwrap();
     files.refresh();
-    assert!(Arc::ptr_eq(&first, &slot.take().unwrap()));
+    assert!(Arc::ptr_eq(&first, &slot.load_full().unwrap()));
     write(pair("a.example"));
     files.refresh();
-    assert!(!Arc::ptr_eq(&first, &slot.take().unwrap()));
+    assert!(!Arc::ptr_eq(&first, &slot.load_full().unwrap()));
 }
 
 #[test]

@@ -101,7 +101,7 @@ impl HostBody {
         };
         let status = trailers.and_then(grpc::status_in);
         self.lease
-            .judged(status.is_some_and(|status| !status.is_server_error()));
+            .count_success(status.is_some_and(|status| !status.is_server_error()));
         self.tells_success = false;
     }
 
@@ -117,7 +117,7 @@ impl HostBody {
     /// The body ended early.
     pub(super) fn broken(&mut self, error: &BodyError) {
         if std::mem::take(&mut self.tells_success) {
-            self.lease.judged(false);
+            self.lease.count_success(false);
         }
         match error {
             BodyError::Peer(_) => self.lease.broken(),

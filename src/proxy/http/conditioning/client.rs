@@ -42,7 +42,7 @@ pub(super) fn forwarded_for(headers: &mut HeaderMap, manager: &HttpManager, conn
 
 /// As in Envoy, a client on the loopback address is told to others under this machine's own address, since theirs is
 /// another.
-fn to_others(client: IpAddr) -> IpAddr {
+fn external_address(client: IpAddr) -> IpAddr {
     static OWN: LazyLock<Option<IpAddr>> = LazyLock::new(own_address);
     if client == Ipv4Addr::LOCALHOST || client == Ipv6Addr::LOCALHOST {
         return OWN.unwrap_or(client);
@@ -51,14 +51,14 @@ fn to_others(client: IpAddr) -> IpAddr {
 }
 
 /// Marks a request as the proxy's own, as Envoy does with mirrored requests.
-pub(crate) fn sign(headers: &mut HeaderMap) {
+pub(crate) fn mark_internal(headers: &mut HeaderMap) {
     headers.insert("x-envoy-internal", HeaderValue::from_static("true"));
     append_address(headers, Ipv4Addr::LOCALHOST.into());
 }
 
 /// Appends an address to `x-forwarded-for`.
 fn append_address(headers: &mut HeaderMap, sender: IpAddr) {
-    if let Ok(address) = HeaderValue::from_str(&to_others(sender).to_string()) {
+    if let Ok(address) = HeaderValue::from_str(&external_address(sender).to_string()) {
         append(headers, FORWARDED_FOR, address);
     }
 }
@@ -200,12 +200,12 @@ mod tests {
     fn only_of_the_loopback_address_itself_the_machines_own_is_told() {
         for other in ["127.0.0.2", "10.0.0.1", "::2", "::ffff:127.0.0.1"] {
             let other = other.parse().unwrap();
-            assert_eq!(to_others(other), other);
+            assert_eq!(external_address(other), other);
         }
         let own = own_address();
         for local in ["127.0.0.1", "::1"] {
             let local = local.parse().unwrap();
-            assert_eq!(to_others(local), own.unwrap_or(local));
+            assert_eq!(external_address(local), own.unwrap_or(local));
         }
     }
 

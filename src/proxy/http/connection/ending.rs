@@ -12,7 +12,7 @@ use tokio::time::{Instant, Sleep};
 use super::Downstream;
 
 /// Waits until a connection has reached its idle timeout or `max_connection_duration`.
-pub(super) async fn spent(downstream: &Downstream) {
+pub(super) async fn expired(downstream: &Downstream) {
     let limits = &downstream.manager.limits;
     let idle = async {
         match limits.idle.filter(|limit| !limit.is_zero()) {
@@ -33,14 +33,14 @@ pub(super) async fn spent(downstream: &Downstream) {
 }
 
 /// Waits until a connection is to close.
-pub(super) async fn ending(downstream: &Downstream) -> Farewell {
+pub(super) async fn ending(downstream: &Downstream) -> DrainDeadlines {
     let over = tokio::select! {
         () = downstream.chain.draining.wait() => Some(Instant::now() + downstream.worker.drain_time()),
-        () = spent(downstream) => None,
+        () = expired(downstream) => None,
         () = downstream.usage.notify.notified() => None,
     };
     downstream.usage.worn_out.set(true);
-    Farewell {
+    DrainDeadlines {
         last_call: Instant::now() + downstream.manager.limits.drain,
         over,
     }
@@ -49,7 +49,7 @@ pub(super) async fn ending(downstream: &Downstream) -> Farewell {
 /// How a connection closes. HTTP/2 clients get a GOAWAY at once, HTTP/1.1 clients `connection: close` with the next
 /// response. An idle connection stays open for a while, since a request may be under way on it.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Farewell {
+pub(crate) struct DrainDeadlines {
     /// When it stops taking requests (`drain_timeout`).
     last_call: Instant,
     /// When it is closed whatever is on it, if ever.
@@ -72,12 +72,12 @@ pub(crate) enum Ending<'a, E> {
     /// Not begun. The future is polled only when it wakes, and not with each poll of the connection.
     Awaited(FuturesUnordered<Pin<&'a mut E>>),
     /// Announced; requests are taken until this timer fires.
-    Announced(Pin<Box<Sleep>>, Farewell),
+    Announced(Pin<Box<Sleep>>, DrainDeadlines),
     /// No further requests; the connection is closed when this timer fires, if there is one.
     Begun(Option<Pin<Box<Sleep>>>),
 }
 
-impl<'a, E: Future<Output = Farewell>> Ending<'a, E> {
+impl<'a, E: Future<Output = DrainDeadlines>> Ending<'a, E> {
     /// Begins when `ending` is ready.
     pub(in crate::proxy::http) fn of(ending: Pin<&'a mut E>) -> Self {
         Ending::Awaited(FuturesUnordered::from_iter([ending]))
@@ -89,12 +89,12 @@ impl<'a, E: Future<Output = Farewell>> Ending<'a, E> {
         loop {
             match self {
                 Ending::Awaited(ending) => {
-                    let farewell = ready!(ending.poll_next_unpin(cx));
-                    let announced = farewell.map(|farewell| Ending::Announced(sleep(farewell.last_call), farewell));
+                    let deadlines = ready!(ending.poll_next_unpin(cx));
+                    let announced = deadlines.map(|deadlines| Ending::Announced(sleep(deadlines.last_call), deadlines));
                     *self = announced.unwrap_or(Ending::Begun(None));
                 }
-                Ending::Announced(last_call, farewell) => {
-                    let over = farewell.over;
+                Ending::Announced(last_call, deadlines) => {
+                    let over = deadlines.over;
                     ready!(last_call.as_mut().poll(cx));
                     *self = Ending::Begun(over.map(sleep));
                 }

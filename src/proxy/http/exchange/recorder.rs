@@ -66,7 +66,7 @@ impl Recorder {
             let stats = &self.0.downstream.manager.stats;
             stats.rq_max_duration.fetch_add(1, Relaxed);
         }
-        let (flags, details) = error.told();
+        let (flags, details) = error.flags_and_details();
         self.0.stream.blame(flags, details);
         self.0.close();
     }
@@ -97,7 +97,7 @@ impl Exchange {
         self.stream.route = matched.route.name.clone();
         if let RouteAction::Forward(action) = &matched.route.action {
             let (slot, _) = self.destination(action);
-            self.stream.cluster = slot.and_then(|slot| slot.take());
+            self.stream.cluster = slot.and_then(|slot| slot.load_full());
         }
     }
 

@@ -67,7 +67,7 @@ impl BufferLimit {
 }
 
 fn malformed(error: &BodyError) -> LocalReply {
-    let (flags, details) = error.told();
+    let (flags, details) = error.flags_and_details();
     LocalReply::new(StatusCode::BAD_REQUEST, "", flags, details)
 }
 

@@ -55,7 +55,7 @@ pub(super) fn cluster_of(exchange: &Exchange) -> Option<Arc<Cluster>> {
         return None;
     };
     let (slot, _) = exchange.destination(action);
-    slot?.take()
+    slot?.load_full()
 }
 
 /// Counts a call by the `grpc-status` in headers or trailers, if it is there.

@@ -156,7 +156,7 @@ async fn text(mut body: ResponseBody) -> Result<BytesMut, BodyError> {
 
 /// The local reply instead of a response that ended early while it was read: none of it was sent.
 fn broken(error: &BodyError) -> LocalReply {
-    let (flags, details) = error.told();
+    let (flags, details) = error.flags_and_details();
     let (status, reason) = match flags {
         Flags::UPSTREAM_PROTOCOL_ERROR => (StatusCode::BAD_GATEWAY, "protocol error"),
         Flags::UPSTREAM_REMOTE_RESET => (StatusCode::SERVICE_UNAVAILABLE, "remote reset"),

@@ -30,7 +30,7 @@ fn usually_kept(exchange: &Exchange) -> usize {
 }
 
 /// A request body that is sent once or more.
-pub(in crate::proxy::http) struct Prepared {
+pub(in crate::proxy::http) struct UpstreamBody {
     empty: bool,
     once: Option<ClientBody>,
     kept: Option<Kept>,
@@ -38,7 +38,7 @@ pub(in crate::proxy::http) struct Prepared {
     pub(in crate::proxy::http) progress: Rc<Progress>,
 }
 
-impl Prepared {
+impl UpstreamBody {
     /// Takes the body out of the exchange.
     pub(super) fn new(exchange: &mut Exchange, matched: &Matched, action: &Forward) -> Self {
         let messages = exchange.grpc_call.as_ref().map(Call::request);
@@ -88,7 +88,7 @@ impl Prepared {
 
     /// Reads what has been received of a body that reached no host. As in Envoy, a client that has sent all of it may
     /// then keep its connection.
-    pub(super) fn take_what_came(&mut self) {
+    pub(super) fn drain_received(&mut self) {
         let Some(mut body) = self.next() else { return };
         let (mut left, mut cx) = (KEPT_BYTES, Context::from_waker(Waker::noop()));
         while let Poll::Ready(Some(Ok(frame))) = Pin::new(&mut body).poll_frame(&mut cx) {

@@ -4,7 +4,7 @@ use bytes::BytesMut;
 
 use super::lines::{Looks, Size};
 use super::request;
-use super::response::{self, Asked};
+use super::response::{self, RequestKind};
 use super::{Refusal, Rest};
 
 const SIZE: Size = Size { bytes: 4096, count: 20 };
@@ -15,7 +15,7 @@ pub(crate) enum Speaker {
     /// A client, whose requests may be upgrades.
     Client,
     /// A host, in response to this.
-    Host(Asked),
+    Host(RequestKind),
 }
 
 /// What was parsed from these reads: each head and each body as text, up to the first error.
@@ -106,10 +106,10 @@ mod tests {
     fn speaker() -> impl Strategy<Value = Speaker> {
         prop_oneof![
             Just(Speaker::Client),
-            Just(Speaker::Host(Asked::Other)),
-            Just(Speaker::Host(Asked::Head)),
-            Just(Speaker::Host(Asked::Upgrade)),
-            Just(Speaker::Host(Asked::Connect)),
+            Just(Speaker::Host(RequestKind::Other)),
+            Just(Speaker::Host(RequestKind::Head)),
+            Just(Speaker::Host(RequestKind::Upgrade)),
+            Just(Speaker::Host(RequestKind::Connect)),
         ]
     }
 

@@ -8,7 +8,7 @@ use http::{Method, StatusCode};
 use http_body::Body;
 
 use super::lines;
-use super::response::Asked;
+use super::response::RequestKind;
 use super::wire::Outbox;
 
 /// The last chunk. Trailers are not sent, as with Envoy's `enable_trailers` off.
@@ -38,23 +38,23 @@ pub(crate) fn request<B: Body>(
     target: &[u8],
     headers: &HeaderMap,
     body: &B,
-    asked: Asked,
+    kind: RequestKind,
 ) -> Coding {
     let out = out.short();
     for piece in [method.as_str().as_bytes(), b" ", target, b" HTTP/1.1\r\n"] {
         out.extend_from_slice(piece);
     }
-    let coding = match asked {
-        Asked::Connect | Asked::Upgrade => Coding::UntilEnd,
+    let coding = match kind {
+        RequestKind::Connect | RequestKind::Upgrade => Coding::UntilEnd,
         // A request without a body says so if its method expects one (RFC 9110 section 8.6).
-        Asked::Head | Asked::Other if body.is_end_stream() => {
+        RequestKind::Head | RequestKind::Other if body.is_end_stream() => {
             let never = [Method::GET, Method::HEAD, Method::DELETE, Method::TRACE];
             if !never.contains(method) && !headers.contains_key(CONTENT_LENGTH) {
                 out.extend_from_slice(b"content-length: 0\r\n");
             }
             Coding::Nothing
         }
-        Asked::Head | Asked::Other => framed(out, headers, body),
+        RequestKind::Head | RequestKind::Other => framed(out, headers, body),
     };
     fields(out, headers);
     coding
@@ -66,15 +66,15 @@ pub(crate) fn response<B: Body>(
     status: StatusCode,
     headers: &HeaderMap,
     body: &B,
-    asked: Asked,
+    kind: RequestKind,
 ) -> Coding {
     let out = out.short();
     status_line(out, status);
-    let coding = if asked.is_tunnel(status) {
+    let coding = if kind.is_tunnel(status) {
         Coding::UntilEnd
-    } else if asked.is_bodiless(status) {
+    } else if kind.is_bodiless(status) {
         let may_have_one = status != StatusCode::NO_CONTENT && status != StatusCode::NOT_MODIFIED;
-        if asked == Asked::Head && may_have_one && !headers.contains_key(CONTENT_LENGTH) {
+        if kind == RequestKind::Head && may_have_one && !headers.contains_key(CONTENT_LENGTH) {
             // As in Envoy: how the body of a GET would be delimited.
             out.extend_from_slice(b"transfer-encoding: chunked\r\n");
         }

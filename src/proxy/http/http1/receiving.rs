@@ -150,9 +150,9 @@ pub(crate) struct ClientStream(pub(super) Rc<RefCell<Connection>>);
 
 /// Sends interim (1xx) responses to the client.
 #[derive(Debug)]
-pub(crate) struct Teller(pub(super) Rc<RefCell<Connection>>);
+pub(crate) struct InterimSender(pub(super) Rc<RefCell<Connection>>);
 
-impl Teller {
+impl InterimSender {
     /// Sends one.
     pub(crate) fn tell(&self, status: StatusCode, headers: &HeaderMap) {
         encode::interim(&mut self.0.borrow_mut().wire.out, status, headers);

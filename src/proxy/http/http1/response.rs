@@ -20,7 +20,7 @@ const ADDED: usize = 3;
 
 /// The kind of request that a response answers, as far as it affects the framing (RFC 9112 section 6.3).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Asked {
+pub(crate) enum RequestKind {
     /// Any other.
     #[default]
     Other,
@@ -32,29 +32,29 @@ pub(crate) enum Asked {
     Connect,
 }
 
-impl Asked {
+impl RequestKind {
     /// The kind of a request with this method, which may be an upgrade.
     pub(crate) fn of(method: &Method, upgrade: bool) -> Self {
         match *method {
-            Method::CONNECT => Asked::Connect,
-            _ if upgrade => Asked::Upgrade,
-            Method::HEAD => Asked::Head,
-            _ => Asked::Other,
+            Method::CONNECT => RequestKind::Connect,
+            _ if upgrade => RequestKind::Upgrade,
+            Method::HEAD => RequestKind::Head,
+            _ => RequestKind::Other,
         }
     }
 
     /// Whether a response of this status opens a tunnel.
     pub(crate) fn is_tunnel(self, status: StatusCode) -> bool {
         match self {
-            Asked::Upgrade => status == StatusCode::SWITCHING_PROTOCOLS,
-            Asked::Connect => status.is_success(),
-            Asked::Head | Asked::Other => false,
+            RequestKind::Upgrade => status == StatusCode::SWITCHING_PROTOCOLS,
+            RequestKind::Connect => status.is_success(),
+            RequestKind::Head | RequestKind::Other => false,
         }
     }
 
     /// Whether a response of this status has no body, whatever its headers say (RFC 9110 section 6.4.1).
     pub(crate) fn is_bodiless(self, status: StatusCode) -> bool {
-        self == Asked::Head
+        self == RequestKind::Head
             || status.is_informational()
             || status == StatusCode::NO_CONTENT
             || status == StatusCode::NOT_MODIFIED
@@ -84,14 +84,14 @@ impl Head {
 ///
 /// # Errors
 /// If it is malformed, or its length is ambiguous.
-pub(crate) fn take(bytes: &mut BytesMut, fields: &mut Vec<Field>, asked: Asked) -> Result<Option<Head>, Refusal> {
+pub(crate) fn take(bytes: &mut BytesMut, fields: &mut Vec<Field>, kind: RequestKind) -> Result<Option<Head>, Refusal> {
     let mut found = Found::default();
     let first = |start, end| status_line(&bytes[start..end]);
     let scanned = lines::scan(bytes, SIZE, fields, first, |name, value| found.add(name, value))?;
     let Some(((version, status), len)) = scanned else {
         return Ok(None);
     };
-    let rest = found.rest(asked, version, status)?;
+    let rest = found.rest(kind, version, status)?;
     let head = bytes.split_to(len).freeze();
     let mut response = Response::new(());
     *response.status_mut() = status;
@@ -155,16 +155,16 @@ impl Found {
         Ok(())
     }
 
-    fn rest(&self, asked: Asked, version: Version, status: StatusCode) -> Result<Rest, Refusal> {
+    fn rest(&self, kind: RequestKind, version: Version, status: StatusCode) -> Result<Rest, Refusal> {
         if (self.chunked && (self.length.is_some() || version == Version::HTTP_10))
             || (status == StatusCode::NO_CONTENT && (self.chunked || self.length.is_some_and(|length| length > 0)))
-            || (status == StatusCode::SWITCHING_PROTOCOLS && asked != Asked::Upgrade)
+            || (status == StatusCode::SWITCHING_PROTOCOLS && kind != RequestKind::Upgrade)
         {
             return Err(Refusal::CODEC);
         }
         Ok(match self.length {
-            _ if asked.is_tunnel(status) => Rest::UntilEnd,
-            _ if asked.is_bodiless(status) => Rest::Nothing,
+            _ if kind.is_tunnel(status) => Rest::UntilEnd,
+            _ if kind.is_bodiless(status) => Rest::Nothing,
             Some(length) => Rest::length(length),
             None if self.chunked => Rest::CHUNKED,
             None => Rest::UntilEnd,
@@ -176,12 +176,12 @@ impl Found {
 mod tests {
     use super::*;
 
-    fn parse(head: &str, asked: Asked) -> Option<Head> {
-        take(&mut BytesMut::from(head), &mut Vec::new(), asked).ok().flatten()
+    fn parse(head: &str, kind: RequestKind) -> Option<Head> {
+        take(&mut BytesMut::from(head), &mut Vec::new(), kind).ok().flatten()
     }
 
-    fn rest(fields: &str, status: u16, asked: Asked) -> Option<Rest> {
-        let head = parse(&format!("HTTP/1.1 {status} Text\r\n{fields}\r\n"), asked)?;
+    fn rest(fields: &str, status: u16, kind: RequestKind) -> Option<Rest> {
+        let head = parse(&format!("HTTP/1.1 {status} Text\r\n{fields}\r\n"), kind)?;
         assert_eq!(head.response.status(), status);
         Some(head.rest)
     }
@@ -203,7 +203,7 @@ mod tests {
             ("http/1.1 200 OK", None),
             ("garbage garbage", None),
         ] {
-            let head = parse(&format!("{line}\r\n\r\n"), Asked::Other);
+            let head = parse(&format!("{line}\r\n\r\n"), RequestKind::Other);
             assert_eq!(head.map(|head| head.response.status().as_u16()), status, "{line}");
         }
     }
@@ -211,37 +211,48 @@ mod tests {
     #[test]
     fn what_comes_after_a_head() {
         let (length, chunked) = ("content-length: 5\r\n", "transfer-encoding: chunked\r\n");
-        for (fields, status, asked, after) in [
-            ("", 200, Asked::Other, Some(Rest::UntilEnd)),
-            (length, 200, Asked::Other, Some(Rest::Length(5))),
-            ("content-length: 0\r\n", 200, Asked::Other, Some(Rest::Nothing)),
-            (chunked, 200, Asked::Other, Some(Rest::CHUNKED)),
-            (length, 200, Asked::Head, Some(Rest::Nothing)),
-            (length, 304, Asked::Other, Some(Rest::Nothing)),
-            ("", 204, Asked::Other, Some(Rest::Nothing)),
-            ("content-length: 0\r\n", 204, Asked::Other, Some(Rest::Nothing)),
-            (length, 204, Asked::Other, None),
-            (chunked, 204, Asked::Other, None),
-            ("", 101, Asked::Upgrade, Some(Rest::UntilEnd)),
-            ("", 101, Asked::Other, None),
-            (length, 426, Asked::Upgrade, Some(Rest::Length(5))),
-            ("", 200, Asked::Connect, Some(Rest::UntilEnd)),
-            (length, 403, Asked::Connect, Some(Rest::Length(5))),
-            ("content-length: 5\r\ncontent-length: 5\r\n", 200, Asked::Other, None),
-            ("content-length: -5\r\n", 200, Asked::Other, None),
+        for (fields, status, kind, after) in [
+            ("", 200, RequestKind::Other, Some(Rest::UntilEnd)),
+            (length, 200, RequestKind::Other, Some(Rest::Length(5))),
+            ("content-length: 0\r\n", 200, RequestKind::Other, Some(Rest::Nothing)),
+            (chunked, 200, RequestKind::Other, Some(Rest::CHUNKED)),
+            (length, 200, RequestKind::Head, Some(Rest::Nothing)),
+            (length, 304, RequestKind::Other, Some(Rest::Nothing)),
+            ("", 204, RequestKind::Other, Some(Rest::Nothing)),
+            ("content-length: 0\r\n", 204, RequestKind::Other, Some(Rest::Nothing)),
+            (length, 204, RequestKind::Other, None),
+            (chunked, 204, RequestKind::Other, None),
+            ("", 101, RequestKind::Upgrade, Some(Rest::UntilEnd)),
+            ("", 101, RequestKind::Other, None),
+            (length, 426, RequestKind::Upgrade, Some(Rest::Length(5))),
+            ("", 200, RequestKind::Connect, Some(Rest::UntilEnd)),
+            (length, 403, RequestKind::Connect, Some(Rest::Length(5))),
+            (
+                "content-length: 5\r\ncontent-length: 5\r\n",
+                200,
+                RequestKind::Other,
+                None,
+            ),
+            ("content-length: -5\r\n", 200, RequestKind::Other, None),
             (
                 "content-length: 5\r\ntransfer-encoding: chunked\r\n",
                 200,
-                Asked::Other,
+                RequestKind::Other,
                 None,
             ),
-            ("transfer-encoding: gzip, chunked\r\n", 200, Asked::Other, None),
-            ("x-a : b\r\n", 200, Asked::Other, None),
-            ("x-a: \0\r\n", 200, Asked::Other, None),
+            ("transfer-encoding: gzip, chunked\r\n", 200, RequestKind::Other, None),
+            ("x-a : b\r\n", 200, RequestKind::Other, None),
+            ("x-a: \0\r\n", 200, RequestKind::Other, None),
         ] {
-            assert_eq!(rest(fields, status, asked), after, "{status} {fields}");
+            assert_eq!(rest(fields, status, kind), after, "{status} {fields}");
         }
-        assert!(parse("HTTP/1.0 200 OK\r\ntransfer-encoding: chunked\r\n\r\n", Asked::Other).is_none());
+        assert!(
+            parse(
+                "HTTP/1.0 200 OK\r\ntransfer-encoding: chunked\r\n\r\n",
+                RequestKind::Other
+            )
+            .is_none()
+        );
     }
 
     #[test]
@@ -254,11 +265,11 @@ mod tests {
         ] {
             let head = format!("HTTP/1.{version} 200 OK\r\n{field}\r\ncontent-length: 1\r\n\r\n");
             assert_eq!(
-                parse(&head, Asked::Other).unwrap().keep_alive,
+                parse(&head, RequestKind::Other).unwrap().keep_alive,
                 stays,
                 "{version} {field}"
             );
         }
-        assert!(!parse("HTTP/1.1 200 OK\r\n\r\n", Asked::Other).unwrap().keep_alive);
+        assert!(!parse("HTTP/1.1 200 OK\r\n\r\n", RequestKind::Other).unwrap().keep_alive);
     }
 }

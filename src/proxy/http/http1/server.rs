@@ -24,15 +24,15 @@ use tokio::time::{Instant, Sleep};
 
 use super::encode::{self, Coding, WrongLength};
 use super::lines::{Looks, Size};
-use super::receiving::{ClientStream, Connection, Teller};
+use super::receiving::{ClientStream, Connection, InterimSender};
 use super::request::{self, Head};
-use super::response::Asked;
+use super::response::RequestKind;
 use super::wire::Wire;
 use super::{Refusal, Rest};
 use crate::proxy::flags::Flags;
 use crate::proxy::http::body::incoming::Incoming;
 use crate::proxy::http::body::{ResponseBody, Waiting};
-use crate::proxy::http::connection::{Downstream, Ending, Farewell, Open, Stage};
+use crate::proxy::http::connection::{Downstream, DrainDeadlines, Ending, Open, Stage};
 use crate::proxy::http::deadlines::Timer;
 use crate::proxy::http::interim::Interims;
 use crate::proxy::http::meter;
@@ -52,7 +52,7 @@ pub(crate) async fn serve<'a, E>(
     ending: Ending<'a, E>,
 ) -> io::Result<()>
 where
-    E: Future<Output = Farewell>,
+    E: Future<Output = DrainDeadlines>,
 {
     let connection = Rc::new(RefCell::new(Connection::new(Wire::new(io, read), &downstream.manager)));
     let mut server = Server {
@@ -148,7 +148,7 @@ fn parse_head(connection: &mut Connection, looks: &mut Looks, manager: &HttpMana
                 connection.meter(received, meter::http1_headers(head.request.headers()));
             }
             // The worker's buffer is then free for the upstream response.
-            connection.wire.rest();
+            connection.wire.release_buffer();
             Some(Next::Request(head))
         }
         Err(refusal) => {
@@ -241,7 +241,7 @@ enum Next {
     Over(Over),
 }
 
-impl<E: Future<Output = Farewell>> Server<'_, E> {
+impl<E: Future<Output = DrainDeadlines>> Server<'_, E> {
     async fn requests(&mut self) -> io::Result<Over> {
         loop {
             let head = match self.head().await? {
@@ -250,16 +250,16 @@ impl<E: Future<Output = Farewell>> Server<'_, E> {
                 Next::Refused(refusal) => {
                     let meter = self.connection.borrow().wire.meter.clone();
                     let response = exchange::refuse(self.downstream.clone(), refusal, Version::HTTP_11, meter);
-                    self.write(response, Asked::Other, false).await?;
+                    self.write(response, RequestKind::Other, false).await?;
                     return Ok(Over::Announced);
                 }
             };
             let keep_alive = head.keep_alive;
-            let asked = Asked::of(head.request.method(), head.rest == Rest::UntilEnd);
+            let kind = RequestKind::of(head.request.method(), head.rest == Rest::UntilEnd);
             let Some(response) = self.answer(head).await else {
                 return Ok(Over::Gone);
             };
-            if let Some(over) = self.write(response, asked, keep_alive).await? {
+            if let Some(over) = self.write(response, kind, keep_alive).await? {
                 return Ok(over);
             }
         }
@@ -311,7 +311,7 @@ impl<E: Future<Output = Farewell>> Server<'_, E> {
             .request
             .map(|()| Incoming::Http1Client(ClientStream(self.connection.clone())));
         let passed_on = self.downstream.manager.proxy_100_continue;
-        let interims = Interims::by_http1(Teller(self.connection.clone()), passed_on);
+        let interims = Interims::by_http1(InterimSender(self.connection.clone()), passed_on);
         // Boxed, so that idle connections take little memory.
         let meter = self.connection.borrow().wire.meter.clone();
         let mut exchange = Box::pin(exchange::exchange(self.downstream.clone(), request, interims, meter));
@@ -348,16 +348,16 @@ impl<E: Future<Output = Farewell>> Server<'_, E> {
     async fn write(
         &mut self,
         response: Response<ResponseBody>,
-        asked: Asked,
+        kind: RequestKind,
         keep_alive: bool,
     ) -> io::Result<Option<Over>> {
         let (mut parts, mut body) = response.into_parts();
-        let tunnel = asked.is_tunnel(parts.status);
+        let tunnel = kind.is_tunnel(parts.status);
         if !tunnel && (!keep_alive || self.ending.stage() == Stage::Begun) {
             parts.headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
         let last = tunnel || parts.headers.contains_key(CONNECTION);
-        let coding = self.write_head(&parts, &body, asked);
+        let coding = self.write_head(&parts, &body, kind);
         body.headers_sent(parts.headers);
         let mut writing = Writing {
             stage: match coding {
@@ -381,10 +381,10 @@ impl<E: Future<Output = Farewell>> Server<'_, E> {
         Ok((last || unread).then_some(Over::Announced))
     }
 
-    fn write_head(&self, parts: &response::Parts, body: &ResponseBody, asked: Asked) -> Coding {
+    fn write_head(&self, parts: &response::Parts, body: &ResponseBody, kind: RequestKind) -> Coding {
         let wire = &mut self.connection.borrow_mut().wire;
         let before = wire.out.short().len();
-        let coding = encode::response(&mut wire.out, parts.status, &parts.headers, body, asked);
+        let coding = encode::response(&mut wire.out, parts.status, &parts.headers, body, kind);
         if let Some(meter) = &wire.meter {
             meter.send_headers(wire.out.headers_since(before));
         }

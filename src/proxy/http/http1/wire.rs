@@ -65,7 +65,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Wire<I> {
     }
 
     /// Returns an empty buffer to the thread, for the next connection that reads.
-    pub(crate) fn rest(&mut self) {
+    pub(crate) fn release_buffer(&mut self) {
         give_back(&mut self.read);
     }
 
@@ -244,7 +244,7 @@ mod tests {
         for wire in &mut wires {
             poll_fn(|cx| wire.poll_fill(cx)).await.unwrap();
             let taken = wire.read.split();
-            wire.rest();
+            wire.release_buffer();
             assert_eq!(wire.read.capacity(), 0);
             buffers.push(taken.as_ptr().addr() + taken.len());
         }

@@ -12,11 +12,11 @@ use http_body::Body;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::body::StreamBody;
-use super::connection::{Config, Connection, Going, Role, Shared};
+use super::connection::{Config, Connection, GoAway, Role, Shared};
 use super::driver::Driver;
 use super::error::{Error, Reason};
 use super::half::{Receiver, Sender};
-use super::head::{Answer, write_fields};
+use super::head::{ResponseHead, write_fields};
 use super::keepalive::KeepAlive;
 use super::pump::Pump;
 use super::{remove_what_is_not_in_http2, tunnel};
@@ -134,7 +134,7 @@ impl Client {
         meter: Option<Rc<Meter>>,
     ) -> Result<Answering, Error> {
         let (mut head, body) = request.into_parts();
-        let tunnel = tunnel::asked(&mut head.headers);
+        let tunnel = tunnel::take_protocol(&mut head.headers);
         let host = complete(&mut head, &body);
         let ended = body.is_end_stream();
         let written = self
@@ -175,9 +175,9 @@ impl Client {
 impl Drop for Client {
     fn drop(&mut self) {
         let connection = &mut *self.0.borrow_mut();
-        if connection.over().is_none() && connection.going == Going::Not {
-            connection.go_away(Reason::NO_ERROR);
-            connection.kick();
+        if connection.over().is_none() && connection.goaway == GoAway::Not {
+            connection.send_goaway(Reason::NO_ERROR);
+            connection.wake_driver();
         }
     }
 }
@@ -219,10 +219,10 @@ impl Answering {
                 }
             }
         });
-        let Answer { response, length } = answered.await?;
+        let ResponseHead { response, length } = answered.await?;
         let (mut head, ()) = response.into_parts();
         if let Some(protocol) = self.tunnel {
-            tunnel::answered(&mut head, protocol);
+            tunnel::response_from_connect(&mut head, protocol);
         }
         let body = StreamBody::answer(self.receiver, length, self.pump);
         Ok(Response::from_parts(head, body))

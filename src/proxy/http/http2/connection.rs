@@ -14,11 +14,11 @@ use http::uri::Authority;
 use super::error::{Error, Reason};
 use super::flow::{self, Receiving, Sending};
 use super::frame;
-use super::head::Asked;
+use super::head::RequestHead;
 use super::hpack::{Decoder, Encoder, TABLE_SIZE};
 use super::outbox::Outbox;
 use super::settings::{Own, Settings};
-use super::stream::{Heard, Said, register};
+use super::stream::{RecvState, SendState, register};
 use super::table::Table;
 use crate::proxy::http::Underscores;
 
@@ -30,7 +30,7 @@ const REMEMBERED: usize = 128;
 
 /// How many control frames (PING and SETTINGS ACKs, RST_STREAM) may be unwritten. Beyond that nothing is read, since
 /// each frame may need another.
-const OWED: u32 = 1000;
+const MAX_PENDING_CONTROL: u32 = 1000;
 
 /// How many bytes other than data may be unwritten on a downstream connection. Beyond that no requests are read.
 const UNWRITTEN: usize = 256 << 10;
@@ -73,7 +73,7 @@ pub(super) struct Config {
 
 /// How far the graceful close of a connection has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Going {
+pub(super) enum GoAway {
     Not,
     /// A first GOAWAY is sent; the peer may have started streams before it received that.
     Announced,
@@ -103,9 +103,9 @@ pub(super) struct Idle {
 
 /// A received request.
 #[derive(Debug)]
-pub(super) struct Begun {
+pub(super) struct PendingRequest {
     pub(super) stream: usize,
-    pub(super) asked: Asked,
+    pub(super) received: RequestHead,
 }
 
 /// The state of a connection.
@@ -128,17 +128,17 @@ pub(super) struct Connection {
     /// Streams with data to send, in round-robin order.
     pub(super) turns: VecDeque<usize>,
     /// Requests that nobody has looked at yet.
-    pub(super) begun: VecDeque<Begun>,
+    pub(super) requests: VecDeque<PendingRequest>,
     /// The authority of the last request, reused since most are the same.
     pub(super) authority: Option<Authority>,
     pub(super) block: Option<Block>,
     /// Size of the last received header block, with its frame heads.
-    pub(super) heading: usize,
+    pub(super) header_block_len: usize,
     /// Whether the peer's SETTINGS have been received, which must be its first frame.
-    pub(super) greeted: bool,
-    pub(super) going: Going,
+    pub(super) settings_received: bool,
+    pub(super) goaway: GoAway,
     /// Whether the peer has sent GOAWAY.
-    pub(super) peer_going: bool,
+    pub(super) peer_goaway: bool,
     /// Whether our keepalive PING was acknowledged.
     pub(super) alive: bool,
     /// Bytes received.
@@ -146,7 +146,7 @@ pub(super) struct Connection {
     pub(super) idle: Idle,
     /// DATA frames sent.
     pub(super) data_frames: u32,
-    pub(super) owed: u32,
+    pub(super) pending_control: u32,
     resets: u32,
     reset: VecDeque<u32>,
     /// Why it has ended.
@@ -155,7 +155,7 @@ pub(super) struct Connection {
     /// Whether the driver sleeps, and has to be woken to write.
     resting: bool,
     /// Waiting for the peer to allow another stream.
-    pub(super) openers: Vec<Waker>,
+    pub(super) open_waiters: Vec<Waker>,
 }
 
 impl Connection {
@@ -175,30 +175,30 @@ impl Connection {
             receiving: Receiving::new(window),
             sending: Sending::new(flow::INITIAL),
             turns: VecDeque::new(),
-            begun: VecDeque::new(),
+            requests: VecDeque::new(),
             authority: None,
             block: None,
-            heading: 0,
-            greeted: false,
-            going: Going::Not,
-            peer_going: false,
+            header_block_len: 0,
+            settings_received: false,
+            goaway: GoAway::Not,
+            peer_goaway: false,
             alive: false,
             received: 0,
             idle: Idle::default(),
             data_frames: 0,
-            owed: 0,
+            pending_control: 0,
             resets: 0,
             reset: VecDeque::new(),
             over: None,
             driver: None,
             resting: false,
-            openers: Vec::new(),
+            open_waiters: Vec::new(),
         };
-        connection.greet(window - flow::INITIAL);
+        connection.send_settings(window - flow::INITIAL);
         connection
     }
 
-    fn greet(&mut self, more: u32) {
+    fn send_settings(&mut self, more: u32) {
         let (config, out) = (self.config, self.out.short());
         let own = Own {
             no_push: config.role == Role::Client,
@@ -228,7 +228,7 @@ impl Connection {
     }
 
     /// There is something to write.
-    pub(super) fn kick(&mut self) {
+    pub(super) fn wake_driver(&mut self) {
         if std::mem::take(&mut self.resting)
             && let Some(driver) = &self.driver
         {
@@ -237,9 +237,9 @@ impl Connection {
     }
 
     /// Whether nothing more may be read until something is written.
-    pub(super) fn is_clogged(&self) -> bool {
+    pub(super) fn is_backlogged(&self) -> bool {
         let unwritten = self.config.role == Role::Server && self.out.short_len() >= UNWRITTEN;
-        unwritten || self.owed >= OWED
+        unwritten || self.pending_control >= MAX_PENDING_CONTROL
     }
 
     /// Why it has ended, if it has.
@@ -253,24 +253,24 @@ impl Connection {
             return;
         }
         self.over = Some(error);
-        self.begun.clear();
+        self.requests.clear();
         for place in self.table.places() {
             self.breaks(place, error);
         }
-        self.openers.drain(..).for_each(Waker::wake);
+        self.open_waiters.drain(..).for_each(Waker::wake);
     }
 
     /// Sends GOAWAY with this error code.
-    pub(super) fn go_away(&mut self, reason: Reason) {
+    pub(super) fn send_goaway(&mut self, reason: Reason) {
         let last = if self.config.role == Role::Server { self.last } else { 0 };
         frame::write_goaway(self.out.short(), last, reason);
-        self.going = Going::After(last);
+        self.goaway = GoAway::After(last);
     }
 
     /// Closes gracefully, by a first GOAWAY: streams that the client has already started are served.
-    pub(super) fn shut_down(&mut self) {
-        if self.going == Going::Not {
-            self.going = Going::Announced;
+    pub(super) fn announce_goaway(&mut self) {
+        if self.goaway == GoAway::Not {
+            self.goaway = GoAway::Announced;
             let out = self.out.short();
             frame::write_goaway(out, frame::MAX_STREAM, Reason::NO_ERROR);
             frame::write_ping(out, 0, SHUTDOWN);
@@ -278,23 +278,23 @@ impl Connection {
     }
 
     /// Takes no more streams, whether or not the client has acknowledged the first GOAWAY.
-    pub(super) fn last_call(&mut self) {
-        if !matches!(self.going, Going::After(_)) {
-            self.go_away(Reason::NO_ERROR);
+    pub(super) fn finish_goaway(&mut self) {
+        if !matches!(self.goaway, GoAway::After(_)) {
+            self.send_goaway(Reason::NO_ERROR);
         }
     }
 
     /// Whether the last stream has ended, and no other may start.
     pub(super) fn is_done(&self) -> bool {
-        matches!(self.going, Going::After(_)) && self.table.is_empty()
+        matches!(self.goaway, GoAway::After(_)) && self.table.is_empty()
     }
 
     /// Takes the next received request.
-    pub(super) fn next_begun(&mut self) -> Option<Begun> {
-        if self.begun.is_empty() {
+    pub(super) fn next_request(&mut self) -> Option<PendingRequest> {
+        if self.requests.is_empty() {
             self.idle.unseen = 0;
         }
-        self.begun.pop_front()
+        self.requests.pop_front()
     }
 
     /// A stream has failed.
@@ -319,12 +319,12 @@ impl Connection {
         }
         if self.config.metered {
             // Upstream streams have been recorded by then.
-            stream.said_reset();
+            stream.count_sent_reset();
         }
         let (id, unread) = (stream.id, stream.data.clear());
         if unread > 0 {
             // What has been received of it must not count as complete.
-            stream.heard = Heard::Body;
+            stream.recv = RecvState::Body;
         }
         self.free(unread);
         self.forget(id, reason);
@@ -335,7 +335,7 @@ impl Connection {
     ///
     /// # Errors
     /// If that happens too often.
-    pub(super) fn offends(&mut self, place: usize, reason: Reason) -> Result<(), Reason> {
+    pub(super) fn stream_error(&mut self, place: usize, reason: Reason) -> Result<(), Reason> {
         self.reset(place, reason, Error::Broken(reason));
         self.offended()
     }
@@ -350,7 +350,7 @@ impl Connection {
     }
 
     fn offended(&mut self) -> Result<(), Reason> {
-        self.owed += 1;
+        self.pending_control += 1;
         self.resets += 1;
         match self.resets > RESET_STREAMS {
             true => Err(Reason::ENHANCE_YOUR_CALM),
@@ -361,7 +361,7 @@ impl Connection {
     /// Sends RST_STREAM and remembers the id: frames still under way on it are ignored.
     pub(super) fn forget(&mut self, id: u32, reason: Reason) {
         frame::write_reset(self.out.short(), id, reason);
-        self.kick();
+        self.wake_driver();
         if self.reset.len() >= REMEMBERED {
             self.reset.pop_front();
         }
@@ -377,7 +377,7 @@ impl Connection {
     pub(super) fn free(&mut self, len: usize) {
         if let Some(more) = self.receiving.free(len as u32) {
             frame::write_window_update(self.out.short(), 0, more);
-            self.kick();
+            self.wake_driver();
         }
     }
 
@@ -399,10 +399,10 @@ impl Connection {
         };
         if !stream.is_over() {
             let given_up = match role {
-                _ if !stream.sender && stream.said < Said::Ending => Some(Reason::CANCEL),
-                Role::Client if !stream.receiver && stream.heard != Heard::Ended => Some(Reason::CANCEL),
+                _ if !stream.sender && stream.send < SendState::Ending => Some(Reason::CANCEL),
+                Role::Client if !stream.receiver && stream.recv != RecvState::Ended => Some(Reason::CANCEL),
                 // The response is complete: the rest of the request is of no use (RFC 9113 section 8.1).
-                Role::Server if !stream.receiver && stream.said == Said::Ended => Some(match stream.connect {
+                Role::Server if !stream.receiver && stream.send == SendState::Ended => Some(match stream.connect {
                     true => Reason::CONNECT_ERROR,
                     false => Reason::NO_ERROR,
                 }),
@@ -415,14 +415,14 @@ impl Connection {
         }
         if !std::mem::replace(&mut stream.closed, true) {
             self.active -= 1;
-            self.openers.drain(..).for_each(Waker::wake);
+            self.open_waiters.drain(..).for_each(Waker::wake);
         }
         if !stream.receiver && !stream.sender {
             let removed = self.table.remove(place);
             self.free(removed.map_or(0, |stream| stream.data.len()));
-            if self.table.is_empty() && (self.going != Going::Not || self.peer_going) {
+            if self.table.is_empty() && (self.goaway != GoAway::Not || self.peer_goaway) {
                 // It may have been the last stream.
-                self.kick();
+                self.wake_driver();
             }
         }
     }
@@ -451,18 +451,18 @@ impl Connection {
     pub(super) fn room(&self) -> u32 {
         match self.peer.max_streams {
             Some(max) => max,
-            None if self.greeted => u32::MAX,
+            None if self.settings_received => u32::MAX,
             None => 100,
         }
     }
 
     /// Whether no further streams can be started.
     pub(super) fn is_leaving(&self) -> bool {
-        self.peer_going || self.going != Going::Not || self.last >= frame::MAX_STREAM - 2
+        self.peer_goaway || self.goaway != GoAway::Not || self.last >= frame::MAX_STREAM - 2
     }
 
     /// The peer's SETTINGS were received.
-    pub(super) fn wake_openers(&mut self) {
-        self.openers.drain(..).for_each(Waker::wake);
+    pub(super) fn wake_open_waiters(&mut self) {
+        self.open_waiters.drain(..).for_each(Waker::wake);
     }
 }

@@ -109,9 +109,9 @@ impl Streams {
 
     fn hear(&mut self, connection: &Shared, cx: &mut Context<'_>) {
         loop {
-            let begun = connection.borrow_mut().next_begun();
+            let begun = connection.borrow_mut().next_request();
             let Some(begun) = begun else { break };
-            let head = format!("{:?}", begun.asked);
+            let head = format!("{:?}", begun.received);
             self.add(connection, begun.stream, head, true);
         }
         let heard = &mut self.heard;

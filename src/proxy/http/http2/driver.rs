@@ -105,7 +105,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Driver<I> {
             if head.len > LARGEST {
                 return Err(Reason::FRAME_SIZE_ERROR);
             }
-            if connection.is_clogged() {
+            if connection.is_backlogged() {
                 return Ok(false);
             }
             if self.read.len() < HEAD + head.len {
@@ -130,19 +130,19 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Driver<I> {
     /// If the connection fails.
     pub(super) fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let connection = &mut *self.connection.borrow_mut();
-        let clogged = connection.is_clogged();
+        let clogged = connection.is_backlogged();
         let polled = loop {
-            connection.say_waiting();
+            connection.send_waiting();
             if connection.out.is_empty() {
                 break Poll::Ready(Ok(()));
             }
             match connection.out.poll_flush(cx, &mut self.io) {
-                Poll::Ready(Ok(())) => connection.owed = 0,
+                Poll::Ready(Ok(())) => connection.pending_control = 0,
                 polled => break polled,
             }
         };
         connection.turn_ends();
-        if clogged && !connection.is_clogged() {
+        if clogged && !connection.is_backlogged() {
             cx.waker().wake_by_ref();
         }
         polled
@@ -184,7 +184,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Driver<I> {
         let connection = &mut *self.connection.borrow_mut();
         connection.fail(error);
         if let Error::Broken(reason) = error {
-            connection.go_away(reason);
+            connection.send_goaway(reason);
         }
     }
 }

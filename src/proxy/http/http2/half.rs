@@ -10,7 +10,7 @@ use http::{HeaderMap, Response, StatusCode};
 
 use super::connection::Shared;
 use super::error::{Error, Reason};
-use super::head::{Answer, write_answer};
+use super::head::{ResponseHead, write_answer};
 use super::waits::Piece;
 use crate::proxy::flags::Flags;
 use crate::proxy::http::meter::Meter;
@@ -33,12 +33,12 @@ impl Receiver {
     }
 
     /// Waits for the response headers.
-    pub(super) fn poll_answer(&mut self, cx: &Context<'_>) -> Poll<Result<Answer, Error>> {
+    pub(super) fn poll_answer(&mut self, cx: &Context<'_>) -> Poll<Result<ResponseHead, Error>> {
         self.connection.borrow_mut().poll_answer(self.place, cx)
     }
 
     pub(super) fn poll(&mut self, cx: &Context<'_>) -> Poll<Option<Result<Piece, Error>>> {
-        self.connection.borrow_mut().poll_heard(self.place, cx)
+        self.connection.borrow_mut().poll_piece(self.place, cx)
     }
 
     /// Whether everything received was taken.
@@ -65,8 +65,8 @@ impl Sender {
     }
 
     /// Sends interim responses on the same stream.
-    pub(super) fn teller(&self) -> Teller {
-        Teller {
+    pub(super) fn interim_sender(&self) -> InterimSender {
+        InterimSender {
             connection: self.connection.clone(),
             place: self.place,
         }
@@ -140,12 +140,12 @@ impl Sender {
 }
 
 /// Sends interim responses on a stream, as long as its [`Sender`] lives.
-pub(crate) struct Teller {
+pub(crate) struct InterimSender {
     connection: Shared,
     place: usize,
 }
 
-impl Teller {
+impl InterimSender {
     /// Sends one.
     pub(crate) fn tell(&self, status: StatusCode, headers: &HeaderMap) {
         let mut connection = self.connection.borrow_mut();
@@ -165,7 +165,7 @@ impl Teller {
     }
 }
 
-impl fmt::Debug for Teller {
+impl fmt::Debug for InterimSender {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "interim answers on stream {}", self.place)
     }

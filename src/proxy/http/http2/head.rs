@@ -7,7 +7,7 @@ use http::{Method, Request, Response, StatusCode, Version};
 
 use super::error::Reason;
 use super::hpack::{Encoder, Indexing, Name};
-use super::stream::{Heard, Stream};
+use super::stream::{RecvState, Stream};
 use crate::proxy::http::http1::{self, Refusal, response};
 use crate::proxy::http::interim::Interims;
 
@@ -38,7 +38,7 @@ impl From<Flaw> for Reason {
 
 /// A received request.
 #[derive(Debug)]
-pub(super) struct Asked {
+pub(super) struct RequestHead {
     pub(super) request: Request<()>,
     /// The protocol of an extended CONNECT (RFC 8441).
     pub(super) protocol: Option<HeaderValue>,
@@ -47,12 +47,12 @@ pub(super) struct Asked {
     /// The local reply, if it is malformed in a way that is answered.
     pub(super) refusal: Option<Refusal>,
     /// Why its stream is reset, if it is malformed in a way that is not.
-    pub(super) unanswered: Option<&'static str>,
+    pub(super) reset_details: Option<&'static str>,
 }
 
 /// Received response headers.
 #[derive(Debug)]
-pub(super) struct Answer {
+pub(super) struct ResponseHead {
     pub(super) response: Response<()>,
     /// Their `content-length`.
     pub(super) length: Option<u64>,
@@ -155,16 +155,20 @@ impl Fields {
     ///
     /// # Errors
     /// If it is malformed.
-    pub(super) fn into_request(self, connect_protocol: bool, last: &mut Option<Authority>) -> Result<Asked, Flaw> {
+    pub(super) fn into_request(
+        self,
+        connect_protocol: bool,
+        last: &mut Option<Authority>,
+    ) -> Result<RequestHead, Flaw> {
         match self.flaw {
             Some(Flaw::Malformed) => return Err(Flaw::Malformed),
             Some(Flaw::TooLarge) => {
-                return Ok(Asked {
+                return Ok(RequestHead {
                     request: Request::new(()),
                     protocol: None,
                     length: None,
                     refusal: None,
-                    unanswered: Some(TOO_LARGE),
+                    reset_details: Some(TOO_LARGE),
                 });
             }
             None => {}
@@ -184,12 +188,12 @@ impl Fields {
         *request.uri_mut() = uri;
         *request.version_mut() = Version::HTTP_2;
         *request.headers_mut() = self.headers;
-        Ok(Asked {
+        Ok(RequestHead {
             request,
             protocol: self.protocol,
             length: self.length,
             refusal: fragment.then_some(http1::FRAGMENT),
-            unanswered: None,
+            reset_details: None,
         })
     }
 
@@ -250,7 +254,7 @@ impl Fields {
         if ended && stream.length.is_some_and(|length| length > 0) {
             return Err(Reason::PROTOCOL_ERROR);
         }
-        stream.heard = if ended { Heard::Ended } else { Heard::Body };
+        stream.recv = if ended { RecvState::Ended } else { RecvState::Body };
         stream.answer = Some(answer(status, self.headers));
         Ok(())
     }
@@ -275,7 +279,7 @@ impl Fields {
         if !ended || short || pseudo.iter().any(|field| field.is_some()) {
             return Err(Reason::PROTOCOL_ERROR);
         }
-        stream.heard = Heard::Ended;
+        stream.recv = RecvState::Ended;
         if stream.receiver {
             stream.trailers = Some(self.headers);
         }
@@ -367,7 +371,7 @@ mod tests {
         ]
     }
 
-    fn asked(pairs: &[(&str, &str)], connect_protocol: bool) -> Result<Asked, Flaw> {
+    fn asked(pairs: &[(&str, &str)], connect_protocol: bool) -> Result<RequestHead, Flaw> {
         fields(pairs).into_request(connect_protocol, &mut None)
     }
 
@@ -421,7 +425,7 @@ mod tests {
     fn what_is_too_large_is_not_answered() {
         let long = "a".repeat(300);
         let asked = asked(&[&get("/")[..], &[("x-a", &long)]].concat(), false).unwrap();
-        assert_eq!((asked.refusal, asked.unanswered), (None, Some(TOO_LARGE)));
+        assert_eq!((asked.refusal, asked.reset_details), (None, Some(TOO_LARGE)));
     }
 
     fn answered(pairs: &[(&str, &str)], bodiless: bool, ended: bool) -> Result<Stream, Reason> {
@@ -448,7 +452,7 @@ mod tests {
             assert!(answered(pairs, false, false).is_err(), "{pairs:?}");
         }
         let interim = answered(&[(":status", "103")], false, false).unwrap();
-        assert!(interim.answer.is_none() && interim.heard == Heard::Head);
+        assert!(interim.answer.is_none() && interim.recv == RecvState::Head);
         assert!(answered(&[(":status", "103")], false, true).is_err());
     }
 

@@ -50,7 +50,7 @@ impl KeepAlive {
             // The acknowledgement may be queued behind other frames: as long as anything arrives, the peer is alive.
             if self.waiting.is_none() {
                 frame::write_ping(connection.out.short(), 0, ALIVE);
-                connection.kick();
+                connection.wake_driver();
             }
             self.waiting = Some(received);
             self.next_after(self.timeout);

@@ -71,13 +71,13 @@ impl<B: Body<Data = Bytes, Error = BodyError> + Waiting + Unpin> Pump<B> {
     fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         let room = self.sender.poll_room(cx);
         if room.is_pending() && self.body.poll_overdue(cx).is_ready() {
-            self.give_up();
+            self.record_reset();
             return Poll::Ready(Err(Error::GivenUp(Reason::INTERNAL_ERROR)));
         }
         room
     }
 
-    fn give_up(&mut self) {
+    fn record_reset(&mut self) {
         self.sender.reset(match self.tunnel {
             true => Reason::CONNECT_ERROR,
             // The other side's error code is its own affair.
@@ -110,7 +110,7 @@ impl<B: Body<Data = Bytes, Error = BodyError> + Waiting + Unpin> Pump<B> {
                 }
                 Err(error) => {
                     tracing::debug!(%error, "a body broke off");
-                    self.give_up();
+                    self.record_reset();
                     return Poll::Ready(Ok(()));
                 }
             }

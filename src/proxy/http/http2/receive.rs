@@ -7,11 +7,11 @@ use std::rc::Rc;
 use bytes::{Bytes, BytesMut};
 use http::Method;
 
-use super::connection::{ALIVE, Begun, Block, Connection, Going, Role, SHUTDOWN};
+use super::connection::{ALIVE, Block, Connection, GoAway, PendingRequest, Role, SHUTDOWN};
 use super::error::{Error, Reason};
 use super::frame::{self, Head};
 use super::head::{Fields, Flaw};
-use super::stream::{Heard, Stream};
+use super::stream::{RecvState, Stream};
 use crate::proxy::http::Underscores;
 
 /// Consecutive frames with an empty payload that are allowed, as in Envoy
@@ -44,7 +44,7 @@ impl Connection {
         if self.block.is_some() != (head.kind == frame::CONTINUATION) {
             return Err(Reason::PROTOCOL_ERROR);
         }
-        if !self.greeted && (head.kind != frame::SETTINGS || head.has(frame::ACK)) {
+        if !self.settings_received && (head.kind != frame::SETTINGS || head.has(frame::ACK)) {
             return Err(Reason::PROTOCOL_ERROR);
         }
         match head.kind {
@@ -66,7 +66,7 @@ impl Connection {
     /// Counts a frame with an empty payload.
     fn empty(&mut self) -> Result<(), Reason> {
         self.idle.empty += 1;
-        calm(self.idle.empty <= EMPTY)
+        check_flood(self.idle.empty <= EMPTY)
     }
 
     /// Why a stream is not in the table.
@@ -114,7 +114,7 @@ impl Connection {
             }
             Err(reason) => {
                 self.free(len);
-                self.offends(place, reason)
+                self.stream_error(place, reason)
             }
         }
     }
@@ -133,10 +133,10 @@ impl Connection {
         if let Some(meter) = &stream.meter {
             meter.receive(frame::HEAD + len);
         }
-        match stream.heard {
-            Heard::Head => return Err(Reason::PROTOCOL_ERROR),
-            Heard::Ended => return Err(Reason::STREAM_CLOSED),
-            Heard::Body => {}
+        match stream.recv {
+            RecvState::Head => return Err(Reason::PROTOCOL_ERROR),
+            RecvState::Ended => return Err(Reason::STREAM_CLOSED),
+            RecvState::Body => {}
         }
         if !stream.receiving.take(len as u32) {
             return Err(Reason::FLOW_CONTROL_ERROR);
@@ -151,7 +151,7 @@ impl Connection {
             frame::write_window_update(self.out.short(), stream.id, more);
         }
         if last {
-            stream.heard = Heard::Ended;
+            stream.recv = RecvState::Ended;
         }
         if !stream.receiver {
             return Ok(0);
@@ -165,7 +165,7 @@ impl Connection {
         if head.stream == 0 {
             return Err(Reason::PROTOCOL_ERROR);
         }
-        self.heading = frame::HEAD + head.len;
+        self.header_block_len = frame::HEAD + head.len;
         let mut block = frame::without_padding(head, payload)?;
         if head.has(frame::WITH_PRIORITY) {
             if block.len() < 5 {
@@ -192,9 +192,9 @@ impl Connection {
             return Err(Reason::PROTOCOL_ERROR);
         };
         block.frames += 1;
-        calm(block.bytes.len() + payload.len() <= most && block.frames <= 5 + most / frame::LARGEST)?;
+        check_flood(block.bytes.len() + payload.len() <= most && block.frames <= 5 + most / frame::LARGEST)?;
         block.bytes.extend_from_slice(payload);
-        self.heading += frame::HEAD + head.len;
+        self.header_block_len += frame::HEAD + head.len;
         match self.block.take_if(|_| head.has(frame::END_HEADERS)) {
             Some(block) => self.block(block.stream, block.ended, block.bytes.freeze()),
             None => Ok(()),
@@ -223,34 +223,37 @@ impl Connection {
 
     fn request(&mut self, id: u32, ended: bool, fields: Fields) -> Result<(), Reason> {
         self.last = id;
-        if matches!(self.going, Going::After(_)) {
+        if matches!(self.goaway, GoAway::After(_)) {
             // A stream beyond our GOAWAY is ignored.
             return Ok(());
         }
         if self.active >= self.config.max_streams {
             // The client may not have known the limit when it sent this.
-            self.owed += 1;
+            self.pending_control += 1;
             self.forget(id, Reason::REFUSED_STREAM);
             return Ok(());
         }
-        let asked = fields.into_request(self.config.connect_protocol, &mut self.authority);
-        let asked = match asked {
-            Ok(asked) if ended && asked.length.is_some_and(|length| length > 0) => Err(Flaw::Malformed),
-            asked => asked,
+        let received = fields.into_request(self.config.connect_protocol, &mut self.authority);
+        let received = match received {
+            Ok(received) if ended && received.length.is_some_and(|length| length > 0) => Err(Flaw::Malformed),
+            received => received,
         };
-        let Ok(asked) = asked else {
+        let Ok(received) = received else {
             return self.refuse(id, Reason::PROTOCOL_ERROR);
         };
         let mut stream = Stream::new(id, self.config.stream_window, self.peer.window);
-        stream.heard = if ended { Heard::Ended } else { Heard::Body };
-        stream.length = asked.length;
-        stream.connect = asked.request.method() == Method::CONNECT;
+        stream.recv = if ended { RecvState::Ended } else { RecvState::Body };
+        stream.length = received.length;
+        stream.connect = received.request.method() == Method::CONNECT;
         stream.meter = self.config.metered.then(Rc::default);
-        stream.heard_headers(self.heading);
+        stream.count_received_headers(self.header_block_len);
         self.active += 1;
         self.opened = self.opened.saturating_add(1);
         let place = self.table.insert(stream);
-        self.begun.push_back(Begun { stream: place, asked });
+        self.requests.push_back(PendingRequest {
+            stream: place,
+            received,
+        });
         Ok(())
     }
 
@@ -262,14 +265,14 @@ impl Connection {
         if stream.broken.is_some() {
             return Ok(());
         }
-        stream.heard_headers(self.heading);
-        let taken = match stream.heard {
-            Heard::Ended => Err(Reason::STREAM_CLOSED),
-            Heard::Head => fields.into_answer(stream, ended),
-            Heard::Body => fields.into_trailers(stream, ended),
+        stream.count_received_headers(self.header_block_len);
+        let taken = match stream.recv {
+            RecvState::Ended => Err(Reason::STREAM_CLOSED),
+            RecvState::Head => fields.into_answer(stream, ended),
+            RecvState::Body => fields.into_trailers(stream, ended),
         };
         if let Err(reason) = taken {
-            return self.offends(place, reason);
+            return self.stream_error(place, reason);
         }
         stream.wake_reader();
         if self.config.underscores != Underscores::Allow {
@@ -296,7 +299,7 @@ impl Connection {
             return;
         }
         // What was received of it must not count as complete.
-        stream.heard = Heard::Body;
+        stream.recv = RecvState::Body;
         stream.trailers = None;
         let error = Error::Unwanted("http2.unexpected_underscore");
         self.reset(place, Reason::INTERNAL_ERROR, error);
@@ -309,7 +312,7 @@ impl Connection {
         frame::number::<5>(payload)?;
         self.idle.priorities = self.idle.priorities.saturating_add(1);
         let most = PRIORITIES.saturating_mul(self.opened.saturating_add(1));
-        calm(self.idle.priorities <= most)
+        check_flood(self.idle.priorities <= most)
     }
 
     fn rst_stream(&mut self, head: Head, payload: &[u8]) -> Result<(), Reason> {
@@ -321,13 +324,13 @@ impl Connection {
             };
         };
         if let Some(stream) = self.table.get_mut(place) {
-            stream.heard_reset();
+            stream.count_received_reset();
         }
         self.breaks(place, Error::Reset(reason));
-        if self.begun.iter().any(|begun| begun.stream == place) {
+        if self.requests.iter().any(|begun| begun.stream == place) {
             // A reset request that nobody has looked at costs little; many of them in a row are an attack.
             self.idle.unseen += 1;
-            return calm(self.idle.unseen <= self.config.max_streams);
+            return check_flood(self.idle.unseen <= self.config.max_streams);
         }
         Ok(())
     }
@@ -341,13 +344,13 @@ impl Connection {
         }
         let before = self.peer;
         self.peer.apply(payload)?;
-        self.greeted = true;
+        self.settings_received = true;
         self.encoder.set_max_table(self.peer.header_table);
         if self.peer.window != before.window {
             self.widen_all(i64::from(self.peer.window) - i64::from(before.window))?;
         }
-        self.wake_openers();
-        self.owed += 1;
+        self.wake_open_waiters();
+        self.pending_control += 1;
         self.out
             .short()
             .extend_from_slice(&Head::new(0, frame::SETTINGS, frame::ACK, 0).bytes());
@@ -373,13 +376,13 @@ impl Connection {
             return Err(Reason::PROTOCOL_ERROR);
         }
         if !head.has(frame::ACK) {
-            self.owed += 1;
+            self.pending_control += 1;
             frame::write_ping(self.out.short(), frame::ACK, payload);
         } else if payload == ALIVE {
             self.alive = true;
-        } else if payload == SHUTDOWN && self.going == Going::Announced {
+        } else if payload == SHUTDOWN && self.goaway == GoAway::Announced {
             // What the client sent before it received our GOAWAY has been received.
-            self.go_away(Reason::NO_ERROR);
+            self.send_goaway(Reason::NO_ERROR);
         }
         Ok(())
     }
@@ -396,8 +399,8 @@ impl Connection {
         }
         let last = u32::from_be_bytes(*last) & frame::MAX_STREAM;
         let reason = Reason(u32::from_be_bytes(*reason));
-        self.peer_going = true;
-        self.wake_openers();
+        self.peer_goaway = true;
+        self.wake_open_waiters();
         if self.config.role == Role::Client {
             for place in self.table.places() {
                 if self.table.get_mut(place).is_some_and(|stream| stream.id > last) {
@@ -415,7 +418,7 @@ impl Connection {
             .data_frames
             .saturating_mul(WINDOW_UPDATES)
             .saturating_add(self.opened);
-        calm(self.idle.window_updates <= most.saturating_mul(2).saturating_add(5))?;
+        check_flood(self.idle.window_updates <= most.saturating_mul(2).saturating_add(5))?;
         if head.stream == 0 {
             if by == 0 {
                 return Err(Reason::PROTOCOL_ERROR);
@@ -432,7 +435,7 @@ impl Connection {
             };
         };
         if by == 0 {
-            return self.offends(place, Reason::PROTOCOL_ERROR);
+            return self.stream_error(place, Reason::PROTOCOL_ERROR);
         }
         match self
             .table
@@ -440,7 +443,7 @@ impl Connection {
             .is_none_or(|stream| stream.sending.widen(by.into()))
         {
             true => self.queue(place),
-            false => return self.offends(place, Reason::FLOW_CONTROL_ERROR),
+            false => return self.stream_error(place, Reason::FLOW_CONTROL_ERROR),
         }
         Ok(())
     }
@@ -450,8 +453,8 @@ impl Connection {
 ///
 /// # Errors
 /// `ENHANCE_YOUR_CALM` if it is exceeded.
-fn calm(calm: bool) -> Result<(), Reason> {
-    match calm {
+fn check_flood(within_limit: bool) -> Result<(), Reason> {
+    match within_limit {
         true => Ok(()),
         false => Err(Reason::ENHANCE_YOUR_CALM),
     }

@@ -11,7 +11,7 @@ use super::error::Error;
 use super::frame::{self, Head};
 use super::head;
 use super::hpack::Encoder;
-use super::stream::{Said, Stream};
+use super::stream::{SendState, Stream};
 use crate::proxy::http::meter::Meter;
 
 impl Connection {
@@ -34,15 +34,15 @@ impl Connection {
         self.active += 1;
         self.opened = self.opened.saturating_add(1);
         let mut stream = Stream::new(id, self.config.stream_window, self.peer.window);
-        (stream.said, stream.sender) = if ended {
-            (Said::Ended, false)
+        (stream.send, stream.sender) = if ended {
+            (SendState::Ended, false)
         } else {
-            (Said::Body, true)
+            (SendState::Body, true)
         };
         stream.bodiless = bodiless;
         let bytes = self.block_of(id, ended, write);
         stream.meter = meter;
-        stream.said_headers(bytes);
+        stream.count_sent_headers(bytes);
         Ok(self.table.insert(stream))
     }
 
@@ -57,20 +57,23 @@ impl Connection {
         write: impl FnOnce(&mut Encoder, &mut BytesMut),
     ) -> Result<(), Error> {
         let stream = self.sendable(place)?;
-        stream.said = if ended { Said::Ended } else { Said::Body };
+        stream.send = if ended { SendState::Ended } else { SendState::Body };
         let id = stream.id;
         let bytes = self.block_of(id, ended, write);
-        self.said_headers(place, bytes);
+        self.count_sent_headers(place, bytes);
         self.settle(place);
         Ok(())
     }
 
     /// Sends an interim response on a stream, unless that has failed.
     pub(super) fn interim(&mut self, place: usize, write: impl FnOnce(&mut Encoder, &mut BytesMut)) {
-        let stream = self.sendable(place).ok().filter(|stream| stream.said == Said::Head);
+        let stream = self
+            .sendable(place)
+            .ok()
+            .filter(|stream| stream.send == SendState::Head);
         if let Some(id) = stream.map(|stream| stream.id) {
             let bytes = self.block_of(id, false, write);
-            self.said_headers(place, bytes);
+            self.count_sent_headers(place, bytes);
         }
     }
 
@@ -81,10 +84,10 @@ impl Connection {
     pub(super) fn trailers(&mut self, place: usize, trailers: &HeaderMap) -> Result<(), Error> {
         let stream = self.sendable(place)?;
         debug_assert!(stream.waiting.is_empty());
-        stream.said = Said::Ended;
+        stream.send = SendState::Ended;
         let id = stream.id;
         let bytes = self.block_of(id, true, |encoder, out| head::write_fields(encoder, trailers, out));
-        self.said_headers(place, bytes);
+        self.count_sent_headers(place, bytes);
         self.settle(place);
         Ok(())
     }
@@ -97,7 +100,7 @@ impl Connection {
         let stream = self.sendable(place)?;
         debug_assert!(stream.waiting.is_empty());
         if last {
-            stream.said = Said::Ending;
+            stream.send = SendState::Ending;
         }
         if data.is_empty() {
             if last {
@@ -107,21 +110,21 @@ impl Connection {
         }
         stream.waiting = data;
         if self.turns.is_empty() {
-            while self.say_some(place) {}
+            while self.send_frame(place) {}
         }
         self.queue(place);
         Ok(())
     }
 
     /// Sends waiting data, one frame of each stream at a time, as long as there is room.
-    pub(super) fn say_waiting(&mut self) {
+    pub(super) fn send_waiting(&mut self) {
         while !self.turns.is_empty() && self.out.has_room() && self.sending.room() > 0 {
             let Some(place) = self.turns.pop_front() else {
                 return;
             };
             if let Some(stream) = self.table.get_mut(place) {
                 stream.queued = false;
-                self.say_some(place);
+                self.send_frame(place);
                 self.queue(place);
             }
         }
@@ -135,12 +138,12 @@ impl Connection {
         if !stream.queued && !stream.waiting.is_empty() && stream.sending.room() > 0 {
             stream.queued = true;
             self.turns.push_back(place);
-            self.kick();
+            self.wake_driver();
         }
     }
 
     /// Sends a frame of a stream's waiting data. Returns whether it has more that can be sent now.
-    fn say_some(&mut self, place: usize) -> bool {
+    fn send_frame(&mut self, place: usize) -> bool {
         let Some(stream) = self.table.get_mut(place) else {
             return false;
         };
@@ -151,7 +154,7 @@ impl Connection {
         }
         let data = stream.waiting.split_to(len);
         let all = stream.waiting.is_empty();
-        let last = all && stream.said == Said::Ending;
+        let last = all && stream.send == SendState::Ending;
         if let Some(meter) = &stream.meter {
             meter.send(frame::HEAD + len);
         }
@@ -163,13 +166,13 @@ impl Connection {
         self.out.short().extend_from_slice(&head);
         self.out.put(data);
         if last {
-            stream.said = Said::Ended;
+            stream.send = SendState::Ended;
         }
         if all {
             stream.waiting = Bytes::new();
             stream.wake_writer();
         }
-        self.kick();
+        self.wake_driver();
         if last {
             self.settle(place);
         }
@@ -179,13 +182,13 @@ impl Connection {
     /// Ends a stream with an empty DATA frame.
     fn end(&mut self, place: usize) {
         if let Some(stream) = self.table.get_mut(place) {
-            stream.said = Said::Ended;
+            stream.send = SendState::Ended;
             if let Some(meter) = &stream.meter {
                 meter.send(frame::HEAD);
             }
             let head = Head::new(0, frame::DATA, frame::END_STREAM, stream.id).bytes();
             self.out.short().extend_from_slice(&head);
-            self.kick();
+            self.wake_driver();
             self.settle(place);
         }
     }
@@ -200,14 +203,14 @@ impl Connection {
             write(encoder, out);
         });
         let bytes = out.len() - before;
-        self.kick();
+        self.wake_driver();
         bytes
     }
 
     /// Counts header bytes sent on a stream.
-    fn said_headers(&mut self, place: usize, bytes: usize) {
+    fn count_sent_headers(&mut self, place: usize, bytes: usize) {
         if let Some(stream) = self.table.get_mut(place) {
-            stream.said_headers(bytes);
+            stream.count_sent_headers(bytes);
         }
     }
 

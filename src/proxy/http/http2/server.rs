@@ -12,19 +12,19 @@ use http_body::Body;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::body::StreamBody;
-use super::connection::{Begun, Config, Connection, Role, Shared};
+use super::connection::{Config, Connection, PendingRequest, Role, Shared};
 use super::driver::Driver;
 use super::error::{Error, Reason};
 use super::frame;
 use super::half::{Receiver, Sender};
-use super::head::Asked;
+use super::head::RequestHead;
 use super::keepalive::KeepAlive;
 use super::pump::Pump;
 use super::streams::Streams;
 use super::{remove_what_is_not_in_http2, tunnel};
 use crate::proxy::http::body::ResponseBody;
 use crate::proxy::http::body::incoming::Incoming;
-use crate::proxy::http::connection::{Downstream, Ending, Farewell, Stage};
+use crate::proxy::http::connection::{Downstream, DrainDeadlines, Ending, Stage};
 use crate::proxy::http::interim::Interims;
 use crate::proxy::http::meter::Meter;
 use crate::proxy::http::{HttpManager, exchange};
@@ -50,7 +50,7 @@ pub(crate) async fn serve<'a, I, E>(
 ) -> Result<(), Error>
 where
     I: AsyncRead + AsyncWrite + Unpin,
-    E: Future<Output = Farewell>,
+    E: Future<Output = DrainDeadlines>,
 {
     let manager = &downstream.manager;
     let connection = Connection::new(config(manager)).shared();
@@ -102,7 +102,7 @@ struct Serving<'a, I, E> {
 impl<I, E> Serving<'_, I, E>
 where
     I: AsyncRead + AsyncWrite + Unpin,
-    E: Future<Output = Farewell>,
+    E: Future<Output = DrainDeadlines>,
 {
     /// One turn: reads what was received, lets the streams respond, and writes. Ready when the connection ends, with
     /// the error to close it with, if any.
@@ -142,9 +142,9 @@ where
         let polled = self.ending.poll(cx);
         match self.ending.stage() {
             Stage::Before => {}
-            Stage::Announced => self.connection.borrow_mut().shut_down(),
+            Stage::Announced => self.connection.borrow_mut().announce_goaway(),
             // A client that has not acknowledged the first GOAWAY is not waited for any longer.
-            Stage::Begun => self.connection.borrow_mut().last_call(),
+            Stage::Begun => self.connection.borrow_mut().finish_goaway(),
         }
         polled
     }
@@ -154,28 +154,30 @@ where
 fn begin(connection: &Shared, streams: &Streams, downstream: &Rc<Downstream>) {
     loop {
         // Not in the loop's condition, where the borrow would outlive it.
-        let begun = connection.borrow_mut().next_begun();
-        let Some(Begun { stream, asked }) = begun else { return };
+        let begun = connection.borrow_mut().next_request();
+        let Some(PendingRequest { stream, received }) = begun else {
+            return;
+        };
         let receiver = Receiver::new(connection.clone(), stream);
         let sender = Sender::new(connection.clone(), stream);
         match sender.broken() {
-            None => streams.begin(downstream.clone(), asked, receiver, sender),
-            Some(Error::Unwanted(details)) => exchange::give_up(downstream.clone(), details, sender.meter()),
+            None => streams.begin(downstream.clone(), received, receiver, sender),
+            Some(Error::Unwanted(details)) => exchange::record_reset(downstream.clone(), details, sender.meter()),
             Some(_) => downstream.request_unseen(),
         }
     }
 }
 
 /// Answers one request.
-pub(super) async fn stream(downstream: Rc<Downstream>, asked: Asked, receiver: Receiver, mut sender: Sender) {
-    let asks_for_protocol = asked.protocol.is_some();
-    let asks_for_tunnel = asks_for_protocol || asked.request.method() == Method::CONNECT;
-    let Some(response) = answered(downstream, asked, receiver, &mut sender).await else {
+pub(super) async fn stream(downstream: Rc<Downstream>, received: RequestHead, receiver: Receiver, mut sender: Sender) {
+    let asks_for_protocol = received.protocol.is_some();
+    let asks_for_tunnel = asks_for_protocol || received.request.method() == Method::CONNECT;
+    let Some(response) = answered(downstream, received, receiver, &mut sender).await else {
         return;
     };
     let (mut parts, mut body) = response.into_parts();
     if asks_for_protocol {
-        tunnel::told(&mut parts);
+        tunnel::response_to_connect(&mut parts);
     }
     remove_what_is_not_in_http2(&mut parts.headers);
     let ended = body.is_end_stream();
@@ -200,14 +202,14 @@ pub(super) async fn stream(downstream: Rc<Downstream>, asked: Asked, receiver: R
 /// The response to a request; `None` if the client does not wait for it.
 async fn answered(
     downstream: Rc<Downstream>,
-    asked: Asked,
+    received: RequestHead,
     receiver: Receiver,
     sender: &mut Sender,
 ) -> Option<Response<ResponseBody>> {
-    let headers = asked.request.headers();
-    if let Some(details) = asked
-        .unanswered
-        .or_else(|| exchange::is_unanswered(&downstream, headers))
+    let headers = received.request.headers();
+    if let Some(details) = received
+        .reset_details
+        .or_else(|| exchange::reset_details(&downstream, headers))
     {
         sender.reset(Reason::INTERNAL_ERROR);
         // As in Envoy, a request that was not processed does not count as received.
@@ -215,19 +217,19 @@ async fn answered(
         if let Some(meter) = &meter {
             meter.send(frame::RESET);
         }
-        exchange::give_up(downstream, details, meter);
+        exchange::record_reset(downstream, details, meter);
         return None;
     }
-    if let Some(refusal) = asked.refusal {
+    if let Some(refusal) = received.refusal {
         return Some(exchange::refuse(downstream, refusal, Version::HTTP_2, sender.meter()));
     }
-    let (mut parts, ()) = asked.request.into_parts();
-    if let Some(protocol) = asked.protocol {
-        tunnel::heard(&mut parts, protocol);
+    let (mut parts, ()) = received.request.into_parts();
+    if let Some(protocol) = received.protocol {
+        tunnel::request_from_connect(&mut parts, protocol);
     }
-    let body = StreamBody::new(receiver, asked.length);
+    let body = StreamBody::new(receiver, received.length);
     let request = Request::from_parts(parts, Incoming::Http2(body));
-    let interims = Interims::by_http2(sender.teller(), downstream.manager.proxy_100_continue);
+    let interims = Interims::by_http2(sender.interim_sender(), downstream.manager.proxy_100_continue);
     let mut exchange = pin!(exchange::exchange(downstream, request, interims, sender.meter()));
     poll_fn(|cx| match exchange.as_mut().poll(cx) {
         Poll::Ready(response) => Poll::Ready(Some(response)),

@@ -1,12 +1,12 @@
 //! The state of a stream.
 //!
 //! ```text
-//! heard:  Head ── Body ── Ended          said:  Head ── Body ── Ending ── Ended
+//! recv:   Head ── Body ── Ended          send:  Head ── Body ── Ending ── Ended
 //!           └──────┴── broken ──────────────────┴──────┴──────────┘
 //! ```
 //!
-//! RFC 9113 section 5.1 has one state for both directions. Here each direction has its own (`heard`: received, `said`:
-//! sent), and a stream is closed when both have ended or it has failed.
+//! RFC 9113 section 5.1 has one state for both directions. Here each direction has its own, and a stream is closed when
+//! both have ended or it has failed.
 
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -25,7 +25,7 @@ const SHORT: usize = 4 << 10;
 
 /// The state of the receiving direction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Heard {
+pub(super) enum RecvState {
     /// Headers have not been received.
     Head,
     Body,
@@ -34,7 +34,7 @@ pub(super) enum Heard {
 
 /// The state of the sending direction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Said {
+pub(super) enum SendState {
     /// Headers have not been sent.
     Head,
     Body,
@@ -47,8 +47,8 @@ pub(super) enum Said {
 #[derive(Debug)]
 pub(super) struct Stream {
     pub(super) id: u32,
-    pub(super) heard: Heard,
-    pub(super) said: Said,
+    pub(super) recv: RecvState,
+    pub(super) send: SendState,
     /// Why it failed, if it did.
     pub(super) broken: Option<Error>,
     /// Whether it no longer counts against the concurrency limit.
@@ -86,8 +86,8 @@ impl Stream {
     pub(super) fn new(id: u32, receiving: u32, sending: u32) -> Self {
         Self {
             id,
-            heard: Heard::Head,
-            said: Said::Head,
+            recv: RecvState::Head,
+            send: SendState::Head,
             broken: None,
             closed: false,
             receiver: true,
@@ -110,7 +110,7 @@ impl Stream {
     }
 
     /// Counts header bytes received.
-    pub(super) fn heard_headers(&self, bytes: usize) {
+    pub(super) fn count_received_headers(&self, bytes: usize) {
         if let Some(meter) = &self.meter {
             meter.receive(bytes);
             meter.receive_headers(bytes);
@@ -118,21 +118,21 @@ impl Stream {
     }
 
     /// Counts an RST_STREAM received.
-    pub(super) fn heard_reset(&self) {
+    pub(super) fn count_received_reset(&self) {
         if let Some(meter) = self.meter.as_ref().filter(|_| self.broken.is_none()) {
             meter.receive(frame::RESET);
         }
     }
 
     /// Counts an RST_STREAM sent.
-    pub(super) fn said_reset(&self) {
+    pub(super) fn count_sent_reset(&self) {
         if let Some(meter) = &self.meter {
             meter.send(frame::RESET);
         }
     }
 
     /// Counts header bytes sent.
-    pub(super) fn said_headers(&self, bytes: usize) {
+    pub(super) fn count_sent_headers(&self, bytes: usize) {
         if let Some(meter) = &self.meter {
             meter.send(bytes);
             meter.send_headers(bytes);
@@ -141,12 +141,12 @@ impl Stream {
 
     /// Whether both directions have ended.
     pub(super) fn is_over(&self) -> bool {
-        self.broken.is_some() || (self.heard == Heard::Ended && self.said == Said::Ended)
+        self.broken.is_some() || (self.recv == RecvState::Ended && self.send == SendState::Ended)
     }
 
     /// Whether the whole received message was taken.
     pub(super) fn is_taken(&self) -> bool {
-        self.heard == Heard::Ended && self.data.is_empty() && self.trailers.is_none()
+        self.recv == RecvState::Ended && self.data.is_empty() && self.trailers.is_none()
     }
 
     /// Wakes the reader.

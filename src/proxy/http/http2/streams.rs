@@ -14,7 +14,7 @@ use futures::stream::FuturesUnordered;
 use tokio::task::coop::has_budget_remaining;
 
 use super::half::{Receiver, Sender};
-use super::head::Asked;
+use super::head::RequestHead;
 use super::server::stream;
 use crate::proxy::http::connection::Downstream;
 
@@ -41,7 +41,7 @@ type Running = Pin<Box<dyn Future<Output = ()>>>;
 /// slow.
 struct Beginner(Box<Begin>);
 
-type Begin = dyn Fn(Rc<Downstream>, Asked, Receiver, Sender) -> Running;
+type Begin = dyn Fn(Rc<Downstream>, RequestHead, Receiver, Sender) -> Running;
 
 type Place<F> = Pin<Box<Option<F>>>;
 type Places<F> = Rc<RefCell<Vec<Place<F>>>>;
@@ -49,8 +49,8 @@ type Places<F> = Rc<RefCell<Vec<Place<F>>>>;
 impl Beginner {
     fn new() -> Self {
         let places = Rc::default();
-        Self(Box::new(move |downstream, asked, receiver, sender| {
-            Box::pin(placed(&places, stream(downstream, asked, receiver, sender)))
+        Self(Box::new(move |downstream, received, receiver, sender| {
+            Box::pin(placed(&places, stream(downstream, received, receiver, sender)))
         }))
     }
 }
@@ -123,8 +123,8 @@ impl Wake for Turn {
 
 impl Streams {
     /// Starts a request.
-    pub(super) fn begin(&self, downstream: Rc<Downstream>, asked: Asked, receiver: Receiver, sender: Sender) {
-        let stream = BEGINNER.with(|beginner| beginner.0(downstream, asked, receiver, sender));
+    pub(super) fn begin(&self, downstream: Rc<Downstream>, received: RequestHead, receiver: Receiver, sender: Sender) {
+        let stream = BEGINNER.with(|beginner| beginner.0(downstream, received, receiver, sender));
         self.running.push(stream);
     }
 

@@ -15,7 +15,7 @@ use super::connection::{Config, Connection, Role};
 use super::driver::Driver;
 use super::error::{Error, Reason};
 use super::half::{Receiver, Sender};
-use super::head::Asked;
+use super::head::RequestHead;
 use super::waits::Piece;
 use super::{Client, begin};
 use crate::proxy::http::Underscores;
@@ -45,7 +45,7 @@ fn on_a_worker(test: impl Future<Output = ()>) {
 async fn serve<F: Future<Output = ()> + 'static>(
     io: DuplexStream,
     config: Config,
-    handle: impl Fn(Asked, Receiver, Sender) -> F,
+    handle: impl Fn(RequestHead, Receiver, Sender) -> F,
 ) -> Error {
     let connection = Connection::new(config).shared();
     let mut driver = Driver::server(io, BytesMut::new(), connection.clone());
@@ -53,11 +53,11 @@ async fn serve<F: Future<Output = ()> + 'static>(
         connection.borrow_mut().turn_begins(cx);
         let read = driver.poll_read(cx);
         loop {
-            let begun = connection.borrow_mut().next_begun();
+            let begun = connection.borrow_mut().next_request();
             let Some(begun) = begun else { break };
             let receiver = Receiver::new(connection.clone(), begun.stream);
             let sender = Sender::new(connection.clone(), begun.stream);
-            spawn_local(handle(begun.asked, receiver, sender));
+            spawn_local(handle(begun.received, receiver, sender));
         }
         if let Poll::Ready(over) = read {
             return Poll::Ready(over);
@@ -76,7 +76,7 @@ async fn serve<F: Future<Output = ()> + 'static>(
 }
 
 /// Says what it hears, trailers included.
-async fn echo(_: Asked, mut receiver: Receiver, mut sender: Sender) {
+async fn echo(_: RequestHead, mut receiver: Receiver, mut sender: Sender) {
     sender.answer(&Response::new(()), false).unwrap();
     while let Some(piece) = poll_fn(|cx| receiver.poll(cx)).await {
         let sent = match piece {
@@ -273,12 +273,12 @@ fn who_does_not_read_holds_back_one_stream_and_no_other() {
             connection_window: 1 << 20,
             ..SERVER
         };
-        spawn_local(serve(far, config, |asked, receiver, mut sender| async move {
-            if asked.request.uri().path() == "/never" {
+        spawn_local(serve(far, config, |received, receiver, mut sender| async move {
+            if received.request.uri().path() == "/never" {
                 let _unread = receiver;
                 poll_fn(|cx| sender.poll_broken(cx)).await;
             } else {
-                echo(asked, receiver, sender).await;
+                echo(received, receiver, sender).await;
             }
         }));
         let (mut client, connection) = h2::client::handshake(near).await.unwrap();
@@ -395,7 +395,7 @@ fn the_end_has_two_stages() {
         let (mut near, far) = duplex(1 << 16);
         let connection = Connection::new(SERVER).shared();
         let mut driver = Driver::server(far, BytesMut::new(), connection.clone());
-        connection.borrow_mut().shut_down();
+        connection.borrow_mut().announce_goaway();
         near.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0")
             .await
             .unwrap();

@@ -8,8 +8,8 @@ use http::HeaderMap;
 use super::connection::Connection;
 use super::error::{Error, Reason};
 use super::frame;
-use super::head::Answer;
-use super::stream::{Heard, register};
+use super::head::ResponseHead;
+use super::stream::{RecvState, register};
 
 /// What a stream yields after its headers.
 #[derive(Debug)]
@@ -20,22 +20,22 @@ pub(super) enum Piece {
 
 impl Connection {
     /// Waits for data, then trailers or the end.
-    pub(super) fn poll_heard(&mut self, place: usize, cx: &Context<'_>) -> Poll<Option<Result<Piece, Error>>> {
+    pub(super) fn poll_piece(&mut self, place: usize, cx: &Context<'_>) -> Poll<Option<Result<Piece, Error>>> {
         let Some(stream) = self.table.get_mut(place) else {
             return Poll::Ready(Some(Err(Error::Ended)));
         };
         if let Some(data) = stream.data.pop() {
             let len = data.len() as u32;
-            let open = stream.heard != Heard::Ended && stream.broken.is_none();
+            let open = stream.recv != RecvState::Ended && stream.broken.is_none();
             if open && let Some(more) = stream.receiving.free(len) {
                 frame::write_window_update(self.out.short(), stream.id, more);
-                self.kick();
+                self.wake_driver();
             }
             self.free(len as usize);
             return Poll::Ready(Some(Ok(Piece::Data(data))));
         }
         match stream.broken {
-            _ if stream.heard == Heard::Ended => {
+            _ if stream.recv == RecvState::Ended => {
                 let trailers = stream.trailers.take();
                 Poll::Ready(trailers.map(|trailers| Ok(Piece::Trailers(trailers))))
             }
@@ -64,8 +64,8 @@ impl Connection {
             return Poll::Ready(Err(Error::GoneAway(Reason::NO_ERROR)));
         }
         if self.active >= self.room() {
-            if !self.openers.iter().any(|waiting| waiting.will_wake(cx.waker())) {
-                self.openers.push(cx.waker().clone());
+            if !self.open_waiters.iter().any(|waiting| waiting.will_wake(cx.waker())) {
+                self.open_waiters.push(cx.waker().clone());
             }
             return Poll::Pending;
         }
@@ -87,14 +87,14 @@ impl Connection {
     }
 
     /// Waits for response headers, final or interim.
-    pub(super) fn poll_answer(&mut self, place: usize, cx: &Context<'_>) -> Poll<Result<Answer, Error>> {
+    pub(super) fn poll_answer(&mut self, place: usize, cx: &Context<'_>) -> Poll<Result<ResponseHead, Error>> {
         let Some(stream) = self.table.get_mut(place) else {
             return Poll::Ready(Err(Error::Ended));
         };
         let interim = stream.interim.take().map(|interim| *interim);
         if let Some(response) = interim.or_else(|| stream.answer.take()) {
             let length = stream.length;
-            return Poll::Ready(Ok(Answer { response, length }));
+            return Poll::Ready(Ok(ResponseHead { response, length }));
         }
         if let Some(error) = stream.broken {
             return Poll::Ready(Err(error));

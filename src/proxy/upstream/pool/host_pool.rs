@@ -17,8 +17,8 @@ use tokio::sync::oneshot;
 
 use super::http1::Http1;
 use super::http2::{self, Http2, Stream};
-use super::{Protocol, Towards};
-use crate::proxy::connection::Carried;
+use super::{Protocol, UpstreamTarget};
+use crate::proxy::connection::UpstreamInfo;
 use crate::proxy::http::body::RequestBody;
 use crate::proxy::http::body::incoming::Incoming;
 use crate::proxy::tls::{Offer, Wish};
@@ -77,20 +77,20 @@ impl Drop for Place {
 
 impl HostPool {
     pub(super) fn new(
-        towards: &Towards<'_>,
+        target: &UpstreamTarget<'_>,
         protocol: Protocol,
         alpn: Option<&Arc<[Vec<u8>]>>,
         sni: Option<&str>,
         ends: Option<Rc<Ends>>,
     ) -> Self {
         Self {
-            cluster: Arc::downgrade(towards.cluster),
-            host: towards.host.clone(),
+            cluster: Arc::downgrade(target.cluster),
+            host: target.host.clone(),
             alpn: alpn.cloned(),
             sni: sni.map(Box::from),
-            source: towards.source,
+            source: target.source,
             ends,
-            high_priority: towards.high_priority,
+            high_priority: target.high_priority,
             protocol: Cell::new(protocol),
             idle: RefCell::default(),
             shared: RefCell::default(),
@@ -388,15 +388,11 @@ impl Carrier {
     pub(super) async fn send(
         &mut self,
         request: &mut Option<Request<RequestBody>>,
-        towards: &Towards<'_>,
+        target: &UpstreamTarget<'_>,
     ) -> Result<Response<Incoming>, SendError> {
         match self {
-            Carrier::Http1(connection) => connection.send(request, towards.interims, towards.meter).await,
-            Carrier::Http2(stream) => {
-                stream
-                    .send(request, towards.scheme, towards.interims, towards.meter)
-                    .await
-            }
+            Carrier::Http1(connection) => connection.send(request, target.interims, target.meter).await,
+            Carrier::Http2(stream) => stream.send(request, target.scheme, target.interims, target.meter).await,
         }
     }
 
@@ -409,12 +405,12 @@ impl Carrier {
     }
 
     /// Our end of it, for access logs.
-    pub(super) fn carried(&self) -> Carried {
+    pub(super) fn carried(&self) -> UpstreamInfo {
         let (near, protocol) = match self {
             Carrier::Http1(connection) => (&connection.near, Version::HTTP_11),
             Carrier::Http2(stream) => (stream.near(), Version::HTTP_2),
         };
-        Carried {
+        UpstreamInfo {
             near: near.clone(),
             protocol: Some(protocol),
         }

@@ -17,11 +17,11 @@ use http::{Request, Response, Uri};
 use http_body::{Body, Frame, SizeHint};
 
 use super::host_pool::{HostPool, Place};
-use crate::proxy::connection::Near;
+use crate::proxy::connection::LocalEnd;
 use crate::proxy::http::body::incoming::{Incoming, PeerError};
 use crate::proxy::http::body::{BodyError, RequestBody};
 use crate::proxy::http::http1::encode::{self, Coding};
-use crate::proxy::http::http1::response::{self, Asked, Head, SIZE};
+use crate::proxy::http::http1::response::{self, Head, RequestKind, SIZE};
 use crate::proxy::http::http1::wire::Wire;
 use crate::proxy::http::http1::{Field, Looks, Rest};
 use crate::proxy::http::interim::Interims;
@@ -41,7 +41,7 @@ pub(super) struct Http1 {
     /// The pool that it returns to; `None` if it is for one request only.
     home: Option<Weak<HostPool>>,
     /// Our end of it.
-    pub(super) near: Near,
+    pub(super) near: LocalEnd,
     opened: Instant,
     since: Instant,
     requests: u32,
@@ -156,9 +156,9 @@ impl Http1 {
         Err(error)
     }
 
-    fn begin(&mut self, request: &mut Request<RequestBody>) -> Asked {
+    fn begin(&mut self, request: &mut Request<RequestBody>) -> RequestKind {
         let body = std::mem::take(request.body_mut());
-        let asked = Asked::of(request.method(), self.home.is_none());
+        let asked = RequestKind::of(request.method(), self.home.is_none());
         self.connection.borrow_mut().begin(request, body, asked);
         asked
     }
@@ -194,7 +194,7 @@ impl Http1 {
             self.since = turn::now().into_std();
             {
                 let wire = &mut self.connection.borrow_mut().wire;
-                wire.rest();
+                wire.release_buffer();
                 wire.meter = None;
             }
             pool.take(self);
@@ -211,7 +211,7 @@ fn target(uri: &Uri) -> &[u8] {
 }
 
 impl Connection {
-    fn begin<B>(&mut self, head: &Request<B>, body: RequestBody, asked: Asked) {
+    fn begin<B>(&mut self, head: &Request<B>, body: RequestBody, asked: RequestKind) {
         self.bodiless = body.is_end_stream();
         let (method, headers) = (head.method(), head.headers());
         let before = self.wire.out.short().len();
@@ -238,7 +238,7 @@ impl Connection {
         &mut self,
         cx: &mut Context<'_>,
         looks: &mut Looks,
-        asked: Asked,
+        asked: RequestKind,
         interims: Option<&Interims>,
     ) -> Poll<Result<Head, Failed>> {
         loop {
@@ -274,14 +274,14 @@ impl Connection {
         }
     }
 
-    fn answered(&mut self, head: &Head, asked: Asked) {
+    fn answered(&mut self, head: &Head, asked: RequestKind) {
         if let Some(meter) = &self.wire.meter {
             meter.receive_headers(meter::http1_headers(head.response.headers()));
         }
         self.rest = head.rest;
         self.keep_alive &= head.keep_alive;
         self.tunnel = asked.is_tunnel(head.response.status());
-        self.connect = self.tunnel && asked == Asked::Connect;
+        self.connect = self.tunnel && asked == RequestKind::Connect;
         match &mut self.sending {
             Some(sending) if self.tunnel => sending.held = false,
             // Data after a refused upgrade request is not sent.

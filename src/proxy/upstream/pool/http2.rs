@@ -10,7 +10,7 @@ use http::{Request, Response};
 
 use super::failure;
 use super::host_pool::{HostPool, Place};
-use crate::proxy::connection::Near;
+use crate::proxy::connection::LocalEnd;
 use crate::proxy::http::body::RequestBody;
 use crate::proxy::http::body::incoming::Incoming;
 use crate::proxy::http::http2::{self, Client, ClientDriver};
@@ -30,7 +30,7 @@ const CONNECTION_WINDOW: u32 = 100 * STREAM_WINDOW;
 #[derive(Debug)]
 pub(super) struct Http2 {
     client: Client,
-    near: Near,
+    near: LocalEnd,
     opened: Instant,
     since: Cell<Instant>,
     active: Cell<usize>,
@@ -142,7 +142,7 @@ impl Stream {
         self.reused
     }
 
-    pub(super) fn near(&self) -> &Near {
+    pub(super) fn near(&self) -> &LocalEnd {
         &self.connection.near
     }
 }

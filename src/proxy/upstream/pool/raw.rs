@@ -10,8 +10,8 @@ use bytes::{Bytes, BytesMut};
 use http::{Request, Response};
 use http_body::{Body, Frame};
 
-use super::{Active, Lease, Pools, Towards};
-use crate::proxy::connection::Carried;
+use super::{Active, Lease, Pools, UpstreamTarget};
+use crate::proxy::connection::UpstreamInfo;
 use crate::proxy::http::body::RequestBody;
 use crate::proxy::http::body::incoming::{Incoming, PeerError};
 use crate::proxy::http::http1::wire::Wire;
@@ -28,25 +28,25 @@ impl Pools {
     /// # Errors
     /// If connecting fails.
     pub(crate) async fn send_raw(
-        towards: &Towards<'_>,
+        target: &UpstreamTarget<'_>,
         first: &[u8],
         request: &mut Option<Request<RequestBody>>,
     ) -> Result<(Response<Incoming>, Lease), SendError> {
-        let cluster = towards.cluster;
-        let ends = towards.passed_on.map(Ends::of);
+        let cluster = target.cluster;
+        let ends = target.passed_on.map(Ends::of);
         let made_for = MadeFor {
-            source: towards.source,
+            source: target.source,
             ends: ends.as_ref(),
         };
-        let link = connect::connect(cluster, towards.host, Wish::default(), made_for).await?;
-        let active = Active::begin(towards)?;
-        cluster.report(towards.host, Report::Reached);
-        towards.reached(|| Carried {
+        let link = connect::connect(cluster, target.host, Wish::default(), made_for).await?;
+        let active = Active::begin(target)?;
+        cluster.report(target.host, Report::Reached);
+        target.reached(|| UpstreamInfo {
             near: link.near.clone(),
             protocol: None,
         });
         let mut wire = Wire::new(Metered::new(link.io, link.open), BytesMut::new());
-        wire.meter = towards.meter.cloned();
+        wire.meter = target.meter.cloned();
         wire.out.short().extend_from_slice(first);
         let mut stream = RawStream {
             wire,

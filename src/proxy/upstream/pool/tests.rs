@@ -126,7 +126,7 @@ fn request() -> Request<RequestBody> {
 async fn send(
     pools: &Pools,
     cluster: &Arc<Cluster>,
-    change: impl FnOnce(&mut Towards<'_>),
+    change: impl FnOnce(&mut UpstreamTarget<'_>),
 ) -> Result<(Response<Incoming>, Lease), SendError> {
     send_with(pools, cluster, request(), change).await
 }
@@ -135,10 +135,10 @@ async fn send_with(
     pools: &Pools,
     cluster: &Arc<Cluster>,
     request: Request<RequestBody>,
-    change: impl FnOnce(&mut Towards<'_>),
+    change: impl FnOnce(&mut UpstreamTarget<'_>),
 ) -> Result<(Response<Incoming>, Lease), SendError> {
     let host = cluster.hosts.load().hosts[0].clone();
-    let mut towards = Towards {
+    let mut target = UpstreamTarget {
         cluster,
         host: &host,
         downstream: Version::HTTP_11,
@@ -154,8 +154,8 @@ async fn send_with(
         meter: None,
         interims: None,
     };
-    change(&mut towards);
-    pools.send(&towards, &mut Some(request)).await
+    change(&mut target);
+    pools.send(&target, &mut Some(request)).await
 }
 
 async fn read(answer: Result<(Response<Incoming>, Lease), SendError>) -> Result<Bytes, FailureKind> {
@@ -386,8 +386,8 @@ fn the_clients_version_is_spoken_where_the_cluster_wants_it() {
             ..Default::default()
         };
         let cluster = cluster_at(host.port, http, Thresholds::default());
-        let answer = send(&Pools::default(), &cluster, |towards| {
-            towards.downstream = Version::HTTP_2
+        let answer = send(&Pools::default(), &cluster, |target| {
+            target.downstream = Version::HTTP_2
         })
         .await;
         assert_eq!(read(answer).await.unwrap(), "ok");
@@ -594,7 +594,7 @@ fn a_connection_for_another_protocol_is_nobody_elses() {
         let cluster = cluster_at(host.port, UpstreamHttp::default(), Thresholds::default());
         let pools = Pools::default();
         get(&pools, &cluster).await.unwrap();
-        let answer = send(&pools, &cluster, |towards| towards.upgrade = true).await;
+        let answer = send(&pools, &cluster, |target| target.upgrade = true).await;
         read(answer).await.unwrap();
         assert_eq!(host.connections(), 2);
         until(|| cluster.breakers.of(false).connections.used() == 1).await;
