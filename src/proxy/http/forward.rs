@@ -264,13 +264,15 @@ impl UpstreamRequest<'_> {
     ) -> Outcome {
         exchange.stream.carried.take();
         let limit = self.per_try_timeout(retries);
-        match self.send_within(limit, exchange, host, request).await {
-            None => self.per_try_timed_out(exchange, host),
-            Some(Ok((response, lease))) => self.answered(exchange, host, response, lease),
+        let Some(result) = self.send_within(limit, exchange, host, request).await else {
+            return self.per_try_timed_out(exchange, host);
+        };
+        match result {
+            Ok((response, lease)) => self.answered(exchange, host, response, lease),
             // The client's body ended early, which is not the host's fault. The downstream connection's task drops this
             // future.
-            Some(Err(_)) if self.body.progress.is_broken() => std::future::pending().await,
-            Some(Err(error)) => self.reset(exchange, host, &error),
+            Err(_) if self.body.progress.is_broken() => std::future::pending().await,
+            Err(error) => self.reset(exchange, host, &error),
         }
     }
 
