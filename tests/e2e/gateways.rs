@@ -14,6 +14,7 @@ between_planes! {
     hosts_lose_ports_and_dots,
     clusters_say_of_http_what_they_used_to,
     own_answers_have_the_type_that_their_route_gives,
+    an_upgrade_that_is_refused_has_the_headers_of_its_route,
     what_came_before_still_counts,
 }
 
@@ -95,6 +96,23 @@ async fn own_answers_have_the_type_that_their_route_gives() {
             .map(|path| get(0, path, "web", "content-type: application/grpc\r\n")),
     );
     compare(&[listener], &[], &sent).await;
+}
+
+async fn an_upgrade_that_is_refused_has_the_headers_of_its_route() {
+    let app = Backend::http("app").await;
+    let added = |value: &str| json!([{"header": {"key": "x-said", "value": value}}]);
+    let text = json!({"status": 200, "body": {"inline_string": "own"}});
+    let routes = json!([
+        {"match": {"prefix": "/app"}, "route": {"cluster": "app"}, "response_headers_to_add": added("app")},
+        {"match": {"prefix": "/own"}, "direct_response": text, "response_headers_to_add": added("own")},
+        {"match": {"prefix": "/moved"}, "redirect": {"path_redirect": "/there"}, "response_headers_to_add": added("moved")},
+    ]);
+    let hosts = json!([{"name": "web", "domains": ["*"], "routes": routes, "response_headers_to_add": added("host")}]);
+    let more = json!({"route_config": {"name": "routes", "virtual_hosts": hosts}, "access_log": access_log(LOG)});
+    let listener = http_listener("in", "INBOUND", json!([]), more);
+    let upgrade = "connection: upgrade\r\nupgrade: websocket\r\n";
+    let sent = ["/app", "/own", "/moved", "/none"].map(|path| get(0, path, "web", upgrade));
+    compare(&[listener], &[cluster("app", app.address())], &sent).await;
 }
 
 /// Matchers of headers and formats of logs in fields that Envoy has others for by now, but that many configurations have.

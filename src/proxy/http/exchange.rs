@@ -243,8 +243,11 @@ impl Exchange {
     async fn answer(&mut self, manager: &HttpManager) -> Result<Response<ResponseBody>, LocalReply> {
         conditioning::mutate_request_headers(self)?;
         self.matched = self.find_route();
-        if let Some(matched) = &self.matched {
-            upgrade::check(self, matched)?;
+        if let Some(matched) = &self.matched
+            && let Err(mut reply) = upgrade::check(self, matched)
+        {
+            self.change_reply(&mut reply);
+            return Err(reply);
         }
         if let Some(tracing) = &manager.tracing {
             self.trace(tracing, manager);
@@ -392,7 +395,7 @@ impl Exchange {
         }
     }
 
-    /// Applies the header changes of a forwarding route to a filter's local reply.
+    /// Applies the header changes of a forwarding route to a local reply that is not the router's.
     fn change_reply(&self, reply: &mut LocalReply) {
         let Some(matched) = &self.matched else { return };
         if let RouteAction::Forward(action) = &matched.route.action {

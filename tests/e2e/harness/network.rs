@@ -29,7 +29,8 @@ impl Network {
             let [.., high, low] = number.to_be_bytes();
             let prefix = [127, 64 + high, low];
             let lock = File::create(folder.join(format!("{}.{}", prefix[1], prefix[2]))).unwrap();
-            if !busy.contains(&prefix) && lock.try_lock().is_ok() {
+            // The system's table may leave out a row while others come and go, so it is read twice.
+            if !busy.contains(&prefix) && lock.try_lock().is_ok() && !listening().contains(&prefix) {
                 return Self {
                     prefix,
                     next: AtomicU8::new(1),
