@@ -28,8 +28,11 @@ impl Outcome {
             let second = due.duration_since(start).as_secs();
             seconds.entry(second).or_default().push(took.as_secs_f64() * 1e6);
         }
+        let mut all: Vec<f64> = seconds.values().flatten().copied().collect();
+        for times in seconds.values_mut().chain([&mut all]) {
+            times.sort_by(f64::total_cmp);
+        }
         let of_seconds = |share: f64| Spread::of(seconds.values().map(|second| percentile(second, share))).median;
-        let all: Vec<f64> = seconds.values().flatten().copied().collect();
         Self {
             requests: requests.len() as f64,
             rate,
@@ -40,9 +43,7 @@ impl Outcome {
     }
 }
 
-fn percentile(values: &[f64], share: f64) -> f64 {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
+fn percentile(sorted: &[f64], share: f64) -> f64 {
     let index = (sorted.len() as f64 * share) as usize;
     sorted.get(index).copied().unwrap_or(f64::NAN)
 }

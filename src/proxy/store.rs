@@ -27,7 +27,8 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 
 use super::config::server::FirstAnswers;
-use super::config::{self, Compiled, Names};
+use super::config::source::SecretSource;
+use super::config::{self, At, Compiled, Names, Refusal};
 use super::connection::Address;
 use super::http::filter::local_rate_limit::RateLimitStats;
 use super::http::route::RouteStats;
@@ -213,6 +214,25 @@ impl Store {
     /// The first LDS response is complete.
     pub(crate) fn listeners_answered(&mut self) {
         self.progress.listeners_answered = true;
+    }
+
+    /// Adds the secrets and clusters of the bootstrap, and returns what is refused, each with its field.
+    pub(crate) fn put_fixed(
+        &mut self,
+        secrets: &[(String, Bytes)],
+        clusters: Vec<Bytes>,
+        now: Instant,
+    ) -> Vec<Refusal> {
+        let mut refused = Vec::new();
+        for (index, (name, secret)) in secrets.iter().enumerate() {
+            let put = self.put_secret(&SecretSource::Bootstrap, name, secret);
+            refused.extend(put.at_index("static_resources.secrets", index).err());
+        }
+        for (index, cluster) in clusters.into_iter().enumerate() {
+            let put = self.put_cluster(cluster, true, now);
+            refused.extend(put.at_index("static_resources.clusters", index).err());
+        }
+        refused
     }
 
     /// Starts the timeouts for the first responses.

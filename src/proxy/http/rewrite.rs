@@ -123,9 +123,11 @@ pub(super) fn authority(
 
 /// Restores the port that was stripped from CONNECT, unless a rewrite has set one (`strip_any_host_port`).
 pub(super) fn restore_port(exchange: &mut Exchange) {
-    let port = exchange.request.uri.port_u16();
+    if exchange.request.method != Method::CONNECT {
+        return;
+    }
     let has_one = without_port(&exchange.authority).len() < exchange.authority.len();
-    if let Some(port) = port.filter(|_| exchange.request.method == Method::CONNECT && !has_one) {
+    if let Some(port) = exchange.request.uri.port_u16().filter(|_| !has_one) {
         exchange.authority = format!("{}:{port}", exchange.authority).into();
     }
 }

@@ -101,15 +101,7 @@ impl Control {
     /// If any is refused.
     pub(super) fn start(&mut self, fixed: Fixed, now: Instant) -> Result<(), ProxyError> {
         let added = (fixed.clusters.len(), fixed.listeners.len());
-        let mut refused = Vec::new();
-        for (index, (name, secret)) in fixed.secrets.iter().enumerate() {
-            let put = self.store.put_secret(&SecretSource::Bootstrap, name, secret);
-            refused.extend(put.at_index("static_resources.secrets", index).err());
-        }
-        for (index, cluster) in fixed.clusters.into_iter().enumerate() {
-            let put = self.store.put_cluster(cluster, true, now);
-            refused.extend(put.at_index("static_resources.clusters", index).err());
-        }
+        let mut refused = self.store.put_fixed(&fixed.secrets, fixed.clusters, now);
         for (index, listener) in fixed.listeners.into_iter().enumerate() {
             let put = self.take_listener(None, listener, now);
             refused.extend(put.at_index("static_resources.listeners", index).err());

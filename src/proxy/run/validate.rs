@@ -3,7 +3,6 @@
 use std::time::Instant;
 
 use super::{Options, ProxyError, read};
-use crate::proxy::config::source::SecretSource;
 use crate::proxy::config::{self, At, Refusal, bootstrap};
 use crate::proxy::store::Store;
 
@@ -18,15 +17,7 @@ pub fn validate(options: &Options) -> Result<(), ProxyError> {
     config::stats::naming(bootstrap.stats_config.as_ref()).at("stats_config")?;
     let mut store = Store::new(config::trace::node(&bootstrap), config::server::clusters(&bootstrap));
     let (fixed, now) = (bootstrap::fixed(&bootstrap), Instant::now());
-    let mut refused = Vec::new();
-    for (index, (name, secret)) in fixed.secrets.iter().enumerate() {
-        let put = store.put_secret(&SecretSource::Bootstrap, name, secret);
-        refused.extend(put.at_index("static_resources.secrets", index).err());
-    }
-    for (index, cluster) in fixed.clusters.into_iter().enumerate() {
-        let put = store.put_cluster(cluster, true, now);
-        refused.extend(put.at_index("static_resources.clusters", index).err());
-    }
+    let mut refused = store.put_fixed(&fixed.secrets, fixed.clusters, now);
     for (index, listener) in fixed.listeners.iter().enumerate() {
         let compiled = store.listener(None, listener);
         refused.extend(compiled.at_index("static_resources.listeners", index).err());

@@ -11,9 +11,11 @@ use crate::proxy::upstream::dns::servers::NameServers;
 use crate::proxy::upstream::host::{Endpoints, HostAddress};
 use crate::xds::pb::cares::CaresDnsResolverConfig;
 use crate::xds::pb::cluster;
-use crate::xds::pb::cluster::cluster::DnsLookupFamily;
+use crate::xds::pb::cluster::cluster::DnsLookupFamily as OlderFamily;
 use crate::xds::pb::core::{Address, TypedExtensionConfig};
 use crate::xds::pb::dns_cluster::DnsCluster;
+use crate::xds::pb::dns_cluster::dns_cluster::RefreshRate;
+use crate::xds::pb::dns_lookup::DnsLookupFamily;
 use crate::xds::pb::wkt;
 
 /// Envoy's defaults.
@@ -36,34 +38,8 @@ pub(super) fn extension(message: &DnsCluster, endpoints: &Endpoints) -> Compiled
         least_ttl: message.dns_min_refresh_rate.as_ref().map(duration).unwrap_or_default(),
         jitter: message.dns_jitter.as_ref().map(duration).unwrap_or_default(),
         retry: failure.map(|failure| retry(failure.base_interval.as_ref(), failure.max_interval.as_ref())),
-        family: match message.dns_lookup_family {
-            2 => DnsFamily::V4,
-            3 => DnsFamily::V6,
-            4 => DnsFamily::V4First,
-            5 => DnsFamily::All,
-            _ => DnsFamily::V6First,
-        },
-        service: service(message.typed_dns_resolver_config.as_ref()).at("typed_dns_resolver_config")?,
-        endpoints: endpoints.clone(),
-    })
-}
-
-/// A cluster of the types `STRICT_DNS` and `LOGICAL_DNS`.
-#[expect(
-    deprecated,
-    reason = "control planes other than ours send what is looked up in the cluster itself"
-)]
-pub(super) fn older(message: &cluster::Cluster, logical: bool, endpoints: &Endpoints) -> Compiled<DnsConfig> {
-    let failure = message.dns_failure_refresh_rate.as_ref();
-    Ok(DnsConfig {
-        logical,
-        refresh: message.dns_refresh_rate.as_ref().map_or(REFRESH, duration),
-        respects_ttl: message.respect_dns_ttl,
-        least_ttl: Duration::ZERO,
-        jitter: message.dns_jitter.as_ref().map(duration).unwrap_or_default(),
-        retry: failure.map(|failure| retry(failure.base_interval.as_ref(), failure.max_interval.as_ref())),
         family: match message.dns_lookup_family() {
-            DnsLookupFamily::Auto => DnsFamily::V6First,
+            DnsLookupFamily::Unspecified | DnsLookupFamily::Auto => DnsFamily::V6First,
             DnsLookupFamily::V4Only => DnsFamily::V4,
             DnsLookupFamily::V6Only => DnsFamily::V6,
             DnsLookupFamily::V4Preferred => DnsFamily::V4First,
@@ -72,6 +48,36 @@ pub(super) fn older(message: &cluster::Cluster, logical: bool, endpoints: &Endpo
         service: service(message.typed_dns_resolver_config.as_ref()).at("typed_dns_resolver_config")?,
         endpoints: endpoints.clone(),
     })
+}
+
+/// A cluster of the types `STRICT_DNS` and `LOGICAL_DNS`: the `DnsCluster` that its fields amount to.
+#[expect(
+    deprecated,
+    reason = "control planes other than ours send what is looked up in the cluster itself"
+)]
+pub(super) fn older(message: &cluster::Cluster, logical: bool, endpoints: &Endpoints) -> Compiled<DnsConfig> {
+    let family = match message.dns_lookup_family() {
+        OlderFamily::Auto => DnsLookupFamily::Auto,
+        OlderFamily::V4Only => DnsLookupFamily::V4Only,
+        OlderFamily::V6Only => DnsLookupFamily::V6Only,
+        OlderFamily::V4Preferred => DnsLookupFamily::V4Preferred,
+        OlderFamily::All => DnsLookupFamily::All,
+    };
+    let failure = message.dns_failure_refresh_rate.as_ref();
+    let cluster = DnsCluster {
+        dns_refresh_rate: message.dns_refresh_rate,
+        dns_failure_refresh_rate: failure.map(|failure| RefreshRate {
+            base_interval: failure.base_interval,
+            max_interval: failure.max_interval,
+        }),
+        respect_dns_ttl: message.respect_dns_ttl,
+        dns_jitter: message.dns_jitter,
+        dns_lookup_family: family.into(),
+        typed_dns_resolver_config: message.typed_dns_resolver_config.clone(),
+        all_addresses_in_single_endpoint: logical,
+        ..Default::default()
+    };
+    extension(&cluster, endpoints)
 }
 
 /// Base and maximum interval of DNS look-ups after failures.

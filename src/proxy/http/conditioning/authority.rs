@@ -5,6 +5,9 @@ use crate::proxy::http::{AuthorityNormalization, StripPort};
 impl AuthorityNormalization {
     /// The normalized authority of a request on a connection to `local_port`; `None` if it is unchanged.
     pub(super) fn apply(self, authority: &str, local_port: Option<u16>) -> Option<String> {
+        if self == Self::default() {
+            return None;
+        }
         let undotted = self.strip_dot.then(|| without_dot(authority)).flatten();
         let host = undotted.as_deref().unwrap_or(authority);
         let stripped = split_port(host).filter(|(_, port)| match self.strip_port {
