@@ -19,6 +19,7 @@ on_each_plane! {
     a_server_that_fails_keeps_hosts,
     a_server_that_is_silent_keeps_hosts,
     families_are_asked_for_one_after_the_other,
+    localhost_is_of_both_families,
     servers_are_asked_by_tcp,
     the_next_server_is_asked,
     updates_are_counted,
@@ -360,6 +361,22 @@ async fn families_are_asked_for_one_after_the_other(which: Plane) {
         assert_eq!(names.counted("strict", "membership_total").await, hosts, "{shown}");
         assert_eq!(names.counted("strict", "update_failure").await, failures, "{shown}");
         assert_eq!(names.counted("strict", "update_success").await, 1 - failures, "{shown}");
+    }
+}
+
+/// Whatever `/etc/hosts` says of it: that of the machine that this was found on knew `127.0.0.1` alone.
+async fn localhost_is_of_both_families(which: Plane) {
+    let server = NameServer::start().await;
+    let options = json!({"dns_lookup_family": "ALL", "dns_refresh_rate": LONG});
+    let resolver = resolver(&[&server], &json!({}));
+    let mut local = cluster("local", Form::Extension, false, &options, &resolver);
+    let endpoint = &mut local["load_assignment"]["endpoints"][0]["lb_endpoints"][0]["endpoint"];
+    endpoint["address"]["socket_address"]["address"] = json!("localhost");
+    let alone = serving(which, &[local]).await;
+    counts(&alone, "local", "update_success", 1).await;
+    let hosts = alone.sidecar.admin("/clusters").await;
+    for address in ["127.0.0.1", "[::1]"] {
+        assert!(hosts.contains(&format!("local::{address}:{PORT}::")), "{hosts}");
     }
 }
 

@@ -10,9 +10,8 @@ pub(super) fn addresses(name: &str, wanted: impl Fn(&IpAddr) -> bool) -> Vec<IpA
     let file = fs::read("/etc/hosts").unwrap_or_default();
     let mut found = said(&String::from_utf8_lossy(&file), name);
     found.retain(&wanted);
-    if found.is_empty() && is_local(name) {
-        found = vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
-        found.retain(&wanted);
+    if is_local(name) {
+        add_loopback(&mut found, wanted);
     }
     found
 }
@@ -25,6 +24,16 @@ fn said(text: &str, name: &str) -> Vec<IpAddr> {
         words.any(|word| word.eq_ignore_ascii_case(name)).then_some(address)
     };
     text.lines().filter_map(address).collect()
+}
+
+/// Adds the loopback address of each wanted family that there is no address of.
+fn add_loopback(found: &mut Vec<IpAddr>, wanted: impl Fn(&IpAddr) -> bool) {
+    let loopback: [IpAddr; 2] = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
+    for address in loopback.into_iter().filter(wanted) {
+        if !found.iter().any(|known| known.is_ipv4() == address.is_ipv4()) {
+            found.push(address);
+        }
+    }
 }
 
 fn is_local(name: &str) -> bool {
@@ -53,5 +62,8 @@ mod tests {
             assert_eq!(addresses(name, IpAddr::is_ipv6), [IpAddr::V6(Ipv6Addr::LOCALHOST)]);
         }
         assert!(addresses("localhost.example", |_| true).is_empty());
+        let mut found = vec![IpAddr::V4(Ipv4Addr::LOCALHOST)];
+        add_loopback(&mut found, |_| true);
+        assert_eq!(found, [IpAddr::V4(Ipv4Addr::LOCALHOST), Ipv6Addr::LOCALHOST.into()]);
     }
 }
