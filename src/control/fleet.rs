@@ -40,15 +40,20 @@ pub(super) struct Proxies {
 }
 
 impl Fleet for Proxies {
-    fn admit(&self, credential: &Credential) -> Result<(), Status> {
-        match credential {
+    fn admit(&self, credential: &Credential, peer: Option<&PeerInfo>) -> Result<(), Status> {
+        let admitted = match credential {
             Credential::Certificate(_) => Ok(()),
             Credential::Token(token) => {
-                let verified = self.tokens.verify(token, self.clock.now()).map(drop);
-                verified.map_err(|error| refusal(&GrantError::Token(error)))
+                let verified = self.tokens.verify(token, self.clock.now());
+                verified.map(drop).map_err(GrantError::Token)
             }
-            Credential::None => Err(refusal(&GrantError::Missing)),
-        }
+            Credential::None => Err(GrantError::Missing),
+        };
+        admitted.map_err(|error| {
+            let peer = peer.map(|peer| tracing::field::display(peer.addr));
+            tracing::warn!(peer, "a proxy is refused: {error}");
+            refusal(&error)
+        })
     }
 
     fn renew(&self, bearing: &Bearing) -> Result<String, Status> {

@@ -146,8 +146,10 @@ pub enum TokenError {
         ours: TrustDomain,
     },
     /// Too late.
-    #[error("the token expired at {}; make a new one with `topsail token create`", calendar::display(*.since))]
+    #[error("the token for {bearer} expired at {}; make a new one with `topsail token create`", calendar::display(*.since))]
     Expired {
+        /// Who it is for.
+        bearer: Bearer,
         /// The moment it did.
         since: SystemTime,
     },
@@ -258,6 +260,7 @@ impl TokenSigner {
         let claims = claims.validated(&self.trust_domain)?;
         if claims.expires_at <= now {
             return Err(TokenError::Expired {
+                bearer: claims.grant.bearer,
                 since: claims.expires_at,
             });
         }
@@ -423,7 +426,8 @@ mod tests {
         let token = signer.create(&grant(), TTL, now()).unwrap();
         assert!(signer.verify(&token, now() + TTL - Duration::from_secs(1)).is_ok());
         let error = signer.verify(&token, now() + TTL).unwrap_err();
-        assert_eq!(error, TokenError::Expired { since: now() + TTL });
+        let (bearer, since) = (grant().bearer, now() + TTL);
+        assert_eq!(error, TokenError::Expired { bearer, since });
         assert!(error.to_string().contains("2027-02-14T08:00:00Z"), "{error}");
     }
 

@@ -80,7 +80,7 @@ pub trait Fleet: Send + Sync + 'static {
     ///
     /// # Errors
     /// Why not, for the client to read.
-    fn admit(&self, credential: &Credential) -> Result<(), tonic::Status>;
+    fn admit(&self, credential: &Credential, peer: Option<&PeerInfo>) -> Result<(), tonic::Status>;
 
     /// Another join token for the bearer of one: the same grant for as long a time, from now on.
     ///

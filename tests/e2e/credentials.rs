@@ -97,11 +97,15 @@ async fn a_proxy_whose_token_has_expired_is_reported_and_joins_again_with_anothe
         }
     })
     .await;
-    assert_eq!(
-        counter(&client, "control_plane.connected_state").await,
-        0,
-        "this one is not let in"
-    );
+    eventually("this one is not let in", async || {
+        let log = mesh.server.log();
+        let told =
+            log.contains("a proxy is refused: the join token is refused: the token for client.default expired at");
+        told.then_some(()).ok_or(log)
+    })
+    .await;
+    let streams = expired(&mesh).await;
+    assert!(streams.is_err(), "it has a stream: {streams:?}");
 
     let state = mesh.server.state();
     let file = state.join("tokens/client.default.token");

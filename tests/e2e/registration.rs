@@ -223,7 +223,7 @@ async fn a_replica_whose_token_has_expired_is_not_let_in_and_those_that_are_in_s
     eventually("it hears why it is not let in", async || {
         // Envoy writes spaces as they come in the header.
         let log = b.sidecar.log().replace("%20", " ");
-        if log.contains("the token expired at ") {
+        if log.contains("the token for the members of the group ") {
             Ok(())
         } else {
             Err(log)

@@ -102,7 +102,7 @@ pub(super) async fn run<P: Protocol, F: Fleet>(
     mut requests: Requests<P>,
     responses: Responses,
 ) {
-    if let Err(status) = fleet.admit(&credential) {
+    if let Err(status) = fleet.admit(&credential, peer.as_ref()) {
         // The client is gone if this cannot be sent.
         return drop(responses.send(Err(status)).await);
     }
