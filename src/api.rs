@@ -1,9 +1,9 @@
-//! What a user may write: one file per kind, serde types without meaning, and the reading of
-//! documents into them.
+//! The configuration objects as users write them: one module per kind with its serde types, and the
+//! parser from documents to these types.
 //!
-//! [`read()`] turns a document into [`Object`]s and says all that is wrong with it. [`kinds`] is the
-//! table of what is read and what is not. What a field means, and whether its value makes sense,
-//! is decided later: here a field has a name and a type.
+//! [`read()`] parses a document into [`Object`]s and reports every problem in it. [`kinds`] is the
+//! table of supported and unsupported kinds. This layer checks names and types only; the meaning
+//! and validity of values is determined by [`mesh`](crate::mesh).
 
 pub mod config_map;
 mod de;

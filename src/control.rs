@@ -1,4 +1,5 @@
-//! The one composer: ticks of the directory and joins of proxies in, snapshots out.
+//! The control plane: turns directory changes and proxy connections into per-proxy xDS snapshots. A
+//! single [`composer`](start) thread owns the mesh model and applies every change in order.
 
 mod ca_on_disk;
 mod composer;

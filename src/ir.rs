@@ -1,8 +1,8 @@
-//! What one proxy needs, protocol-neutral.
+//! Intermediate representation: the configuration of one proxy, independent of protobuf.
 //!
-//! A [`NodeConfig`] is four maps of named, immutable values. They are persistent maps: a changed
-//! route makes a new map that shares all the rest with the old one, so that later layers find what
-//! changed by looking at pointers.
+//! A [`NodeConfig`] consists of four maps of named, immutable values. The maps are persistent:
+//! changing one route creates a map that shares everything else with its predecessor, so later
+//! stages find changes by comparing pointers.
 
 pub mod build;
 pub mod cluster;
@@ -21,15 +21,15 @@ pub use route::RouteConfig;
 
 use crate::name::ObjectId;
 
-/// The name of a resource, shared by everything that mentions it.
+/// The name of an xDS resource.
 pub type ResourceName = Arc<str>;
 
-/// Everything one proxy is configured with.
+/// The complete configuration of one proxy.
 #[derive(Clone, Debug, Default)]
 pub struct NodeConfig {
     /// Clusters (CDS).
     pub clusters: OrdMap<ResourceName, Arc<Cluster>>,
-    /// Endpoints of the clusters with [`cluster::Discovery::Eds`] (EDS), under the cluster's name.
+    /// Endpoints (EDS) of clusters with [`cluster::Discovery::Eds`], by cluster name.
     pub endpoints: OrdMap<ResourceName, Arc<ClusterEndpoints>>,
     /// Listeners (LDS).
     pub listeners: OrdMap<ResourceName, Arc<Listener>>,
@@ -37,6 +37,6 @@ pub struct NodeConfig {
     pub routes: OrdMap<ResourceName, Arc<RouteConfig>>,
 }
 
-/// The objects a value was made from, the decisive one first. Sorted and without repeats after it.
-/// They do not take part in what is sent to a proxy; a refusal finds its line through them.
+/// The objects a value was built from, the most specific one first and the rest sorted and
+/// deduplicated. Not sent to proxies; used to map a NACK back to a line of a file.
 pub type Origins = Arc<[ObjectId]>;

@@ -1,4 +1,4 @@
-//! Kubernetes `v1` ConfigMap; the one named `istio` in the root namespace holds the mesh
+//! Kubernetes `v1` ConfigMap. The one named `istio` in the root namespace holds the mesh
 //! configuration.
 
 use std::collections::BTreeMap;
@@ -7,14 +7,14 @@ use serde::Deserialize;
 
 use super::value::Ignored;
 
-/// What a ConfigMap holds besides its metadata.
+/// Fields of a ConfigMap besides its metadata.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ConfigMap {
-    /// Texts by key.
+    /// Text values by key.
     pub data: BTreeMap<String, String>,
-    /// Bytes by key.
+    /// Binary values by key.
     pub binary_data: Ignored,
-    /// Of Kubernetes.
+    /// Meaningful to Kubernetes only.
     pub immutable: Ignored,
 }

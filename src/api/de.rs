@@ -1,8 +1,8 @@
-//! From YAML nodes to the types of the kinds, with every problem reported at its place.
+//! Deserializer from YAML nodes to the API types that reports every problem with its location.
 //!
-//! serde stops at the first error. To report all of them at once, a node that cannot be read is
-//! reported and remembered, and the reading starts again as if the node were absent, until it
-//! comes through. What comes of it is thrown away if anything was reported as an error.
+//! serde stops at the first error. To report all errors at once, a node that fails is reported and
+//! marked, and deserialization restarts as if the node were absent, until it succeeds. The result
+//! is discarded if any error was reported.
 
 mod entries;
 mod enums;
@@ -21,11 +21,11 @@ use entries::{Fields, Items, MapEntries};
 use enums::{OneOf, Word};
 pub(super) use report::Report;
 
-/// How often the reading starts again; a document with more problems is read no further.
+/// Maximum number of restarts; further problems in the same document are not reported.
 const MAX_ROUNDS: usize = 50;
 
-/// Reads a value of a type. `skip` names fields of the outermost map that somebody else reads.
-/// Nothing comes of a node in which there is too much wrong.
+/// Deserializes a node. `skip` names fields of the outermost map that are deserialized elsewhere.
+/// Returns `None` if [`MAX_ROUNDS`] is exceeded.
 pub(super) fn read<'n, T: Deserialize<'n>>(node: &'n Node, report: &Report<'_>, skip: &[&str]) -> Option<T> {
     let reader = Reader {
         node,
@@ -36,14 +36,14 @@ pub(super) fn read<'n, T: Deserialize<'n>>(node: &'n Node, report: &Report<'_>, 
     (0..MAX_ROUNDS).find_map(|_| T::deserialize(reader).ok())
 }
 
-/// Why a reading stops.
+/// Why deserialization stopped.
 #[derive(Debug)]
 enum Stop {
-    /// A node that has been reported.
+    /// The problem has been reported.
     Reported,
-    /// A problem that serde has told and that has no place yet.
+    /// A serde error message that has no location yet.
     Unplaced(String),
-    /// What is needed where something else stands, without a place yet.
+    /// The expected type of a node, without a location yet.
     Expected(String),
 }
 
@@ -73,7 +73,7 @@ impl de::Error for Stop {
     }
 }
 
-/// What a value is called in messages: its field or variant, and where that stands.
+/// How messages refer to a value: its field or variant name, and where that is.
 #[derive(Clone, Copy)]
 struct Name<'n> {
     text: &'n str,
@@ -89,7 +89,7 @@ impl<'n> From<&'n Key> for Name<'n> {
     }
 }
 
-/// Reads one node.
+/// Deserializer of one node.
 #[derive(Clone, Copy)]
 struct Reader<'r, 'n> {
     node: &'n Node,
@@ -99,7 +99,7 @@ struct Reader<'r, 'n> {
 }
 
 impl<'n> Reader<'_, 'n> {
-    /// The reader of a node within this one.
+    /// Deserializer of a child node.
     fn inner(&self, node: &'n Node, name: Option<Name<'n>>) -> Self {
         Self {
             node,
@@ -109,7 +109,7 @@ impl<'n> Reader<'_, 'n> {
         }
     }
 
-    /// Reports that the node is not what is needed.
+    /// Reports a node of the wrong type.
     fn expected(&self, expected: &str) -> Stop {
         self.wrong(format!("expected {expected}, found {}", found(&self.node.value)))
     }
@@ -126,7 +126,7 @@ impl<'n> Reader<'_, 'n> {
         Stop::Reported
     }
 
-    /// What to point at: the value, or its name where the value has no extent of its own.
+    /// The span to report: the value, or its name if the value is empty.
     fn span(&self) -> Range<usize> {
         match self.name {
             Some(name) if self.node.span.is_empty() => name.span.clone(),
@@ -134,7 +134,7 @@ impl<'n> Reader<'_, 'n> {
         }
     }
 
-    /// Gives a problem that serde has told the place of this node.
+    /// Attaches the location of this node to an error that has none.
     fn placed<T>(&self, result: Result<T, Stop>) -> Result<T, Stop> {
         result.map_err(|stop| match stop {
             Stop::Reported => Stop::Reported,
@@ -152,7 +152,7 @@ impl<'n> Reader<'_, 'n> {
     }
 }
 
-/// What a value is, in a message.
+/// Describes a value in a message.
 fn found(value: &Value) -> String {
     const LONG: usize = 40;
     match value {
@@ -222,7 +222,7 @@ impl<'n> Deserializer<'n> for Reader<'_, 'n> {
         self.deserialize_f64(visitor)
     }
 
-    /// Any scalar is a text: numbers and booleans as they are written.
+    /// Any scalar deserializes as a string: numbers and booleans as they are written.
     fn deserialize_str<V: Visitor<'n>>(self, visitor: V) -> Result<V::Value, Stop> {
         match &self.node.value {
             Value::Bool(_, text) | Value::Number(text) | Value::String(text) => {
@@ -283,8 +283,7 @@ impl<'n> Deserializer<'n> for Reader<'_, 'n> {
         variants: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, Stop> {
-        // A variant without a name says that the enum is a choice between fields, of which none
-        // need be set.
+        // An enum with a variant named "" is a oneof, in which no field need be set.
         if variants.contains(&"") {
             self.placed(visitor.visit_enum(OneOf::new(self, variants)?))
         } else {

@@ -1,4 +1,5 @@
-//! `DestinationRule` of `networking.istio.io`: how a service is called once it is chosen.
+//! `DestinationRule` of `networking.istio.io`: policies applied to traffic for a service after
+//! routing.
 
 use std::collections::BTreeMap;
 
@@ -11,15 +12,15 @@ use super::virtual_service::PortSelector;
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct DestinationRule {
-    /// The service or wildcard of services. A short name belongs to the object's namespace.
+    /// The service, or a wildcard. A short name is resolved in the object's namespace.
     pub host: String,
-    /// How all of its ports and subsets are called.
+    /// Policy for all ports and subsets.
     pub traffic_policy: Option<TrafficPolicy>,
-    /// Named parts of the service's endpoints.
+    /// Named subsets of the service's endpoints.
     pub subsets: Vec<Subset>,
-    /// Namespaces whose proxies see the object: `.`, `*` or names.
+    /// Namespaces to whose proxies the object is visible: `.`, `*` or names.
     pub export_to: Vec<String>,
-    /// The clients that the rule is for.
+    /// Restricts the rule to certain client workloads.
     pub workload_selector: Option<Unsupported>,
 }
 
@@ -29,9 +30,9 @@ pub struct DestinationRule {
 pub struct Subset {
     /// The name that routes refer to.
     pub name: String,
-    /// Labels that an endpoint must all have; none select all endpoints.
+    /// Labels an endpoint must have; empty selects all endpoints.
     pub labels: BTreeMap<String, String>,
-    /// What differs from the rule's policy.
+    /// Overrides of the rule's policy.
     pub traffic_policy: Option<TrafficPolicy>,
 }
 
@@ -39,21 +40,21 @@ pub struct Subset {
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct TrafficPolicy {
-    /// How an endpoint is chosen.
+    /// Load balancing algorithm and locality preferences.
     pub load_balancer: Option<LoadBalancer>,
-    /// Limits and timeouts of connections.
+    /// Connection limits and timeouts.
     pub connection_pool: Option<ConnectionPool>,
-    /// When an endpoint is taken out.
+    /// Passive health checking.
     pub outlier_detection: Option<OutlierDetection>,
-    /// TLS towards the endpoint; decided by auto mTLS when unset.
+    /// TLS to the upstream; determined by auto mTLS when unset.
     pub tls: Option<ClientTls>,
-    /// Replacements for single ports.
+    /// Per-port overrides; each replaces the whole policy for its port.
     pub port_level_settings: Vec<PortTrafficPolicy>,
-    /// Tunnels TCP through another proxy.
+    /// Tunnels TCP through an HTTP proxy (CONNECT).
     pub tunnel: Option<Unsupported>,
-    /// Sends the PROXY protocol's header.
+    /// Sends a PROXY protocol header upstream.
     pub proxy_protocol: Option<ProxyProtocol>,
-    /// Limits retries to a share of the requests.
+    /// Limits concurrent retries to a share of active requests.
     pub retry_budget: Option<Unsupported>,
 }
 
@@ -61,17 +62,17 @@ pub struct TrafficPolicy {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ProxyProtocol {
-    /// Which version.
+    /// Version of the header.
     pub version: ProxyProtocolVersion,
 }
 
 /// `trafficPolicy.proxyProtocol.version`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 pub enum ProxyProtocolVersion {
-    /// A line of text.
+    /// Text format.
     #[default]
     V1,
-    /// In binary.
+    /// Binary format.
     V2,
 }
 
@@ -81,13 +82,13 @@ pub enum ProxyProtocolVersion {
 pub struct PortTrafficPolicy {
     /// The port of the service.
     pub port: Option<PortSelector>,
-    /// How an endpoint is chosen.
+    /// Load balancing algorithm and locality preferences.
     pub load_balancer: Option<LoadBalancer>,
-    /// Limits and timeouts of connections.
+    /// Connection limits and timeouts.
     pub connection_pool: Option<ConnectionPool>,
-    /// When an endpoint is taken out.
+    /// Passive health checking.
     pub outlier_detection: Option<OutlierDetection>,
-    /// TLS towards the endpoint; decided by auto mTLS when unset.
+    /// TLS to the upstream; determined by auto mTLS when unset.
     pub tls: Option<ClientTls>,
 }
 
@@ -95,17 +96,17 @@ pub struct PortTrafficPolicy {
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct LoadBalancer {
-    /// An algorithm without parameters; excludes `consistentHash`.
+    /// An algorithm; mutually exclusive with `consistentHash`.
     pub simple: Option<SimpleLoadBalancer>,
-    /// The same endpoint for the same key.
+    /// Session affinity by consistent hashing.
     pub consistent_hash: Option<ConsistentHash>,
-    /// Preferences between localities; the mesh's when unset.
+    /// Locality load balancing; defaults to the mesh's setting.
     pub locality_lb_setting: Option<LocalityLbSetting>,
     /// Envoy's zone-aware routing.
     pub zone_aware_lb_setting: Option<Unsupported>,
-    /// Less traffic for new endpoints, deprecated form.
+    /// Slow start; deprecated form of `warmup`.
     pub warmup_duration_secs: Option<Duration>,
-    /// Less traffic for new endpoints; excludes `warmupDurationSecs`.
+    /// Slow start for new endpoints; mutually exclusive with `warmupDurationSecs`.
     pub warmup: Option<Warmup>,
 }
 
@@ -113,11 +114,11 @@ pub struct LoadBalancer {
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Warmup {
-    /// How long an endpoint is new.
+    /// Length of the slow start window.
     pub duration: Option<Duration>,
-    /// The least share of its traffic, in per cent; 10 when unset.
+    /// Initial share of the endpoint's weight, in percent; default 10.
     pub minimum_percent: Option<f64>,
-    /// How fast its traffic grows; 1, evenly with time, when unset.
+    /// Exponent of the ramp; default 1, linear.
     pub aggression: Option<f64>,
 }
 
@@ -130,27 +131,27 @@ pub enum SimpleLoadBalancer {
     Unspecified,
     /// Deprecated name of `LEAST_REQUEST`.
     LeastConn,
-    /// Any endpoint.
+    /// A random endpoint.
     Random,
-    /// The address that the client called.
+    /// The original destination address.
     Passthrough,
-    /// One after the other.
+    /// Round robin.
     RoundRobin,
-    /// The less loaded of two random endpoints.
+    /// The endpoint with fewer active requests of two random ones.
     LeastRequest,
 }
 
-/// `loadBalancer.consistentHash`: one key and at most one algorithm.
+/// `loadBalancer.consistentHash`: exactly one hash key, and at most one algorithm.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ConsistentHash {
-    /// The key is this header.
+    /// Hash on this header.
     pub http_header_name: Option<String>,
-    /// The key is a cookie.
+    /// Hash on a cookie.
     pub http_cookie: Option<HttpCookie>,
-    /// The key is the client's address.
+    /// Hash on the source IP address.
     pub use_source_ip: Option<bool>,
-    /// The key is this query parameter.
+    /// Hash on this query parameter.
     pub http_query_parameter_name: Option<String>,
     /// Ring hash (Ketama).
     pub ring_hash: Option<RingHash>,
@@ -166,11 +167,11 @@ pub struct ConsistentHash {
 pub struct HttpCookie {
     /// The cookie's name.
     pub name: String,
-    /// Its path.
+    /// Its path attribute.
     pub path: String,
-    /// How long it lasts: unset, Envoy never sets the cookie; 0, until the session ends.
+    /// Lifetime. If unset, Envoy does not generate the cookie; 0 makes it a session cookie.
     pub ttl: Option<Duration>,
-    /// More attributes.
+    /// Further attributes.
     pub attributes: Vec<HttpCookieAttribute>,
 }
 
@@ -180,7 +181,7 @@ pub struct HttpCookie {
 pub struct HttpCookieAttribute {
     /// The name.
     pub name: String,
-    /// The value; empty for a flag.
+    /// The value; empty for a flag attribute.
     pub value: String,
 }
 
@@ -188,7 +189,7 @@ pub struct HttpCookieAttribute {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct RingHash {
-    /// The least number of nodes on the ring; 1024 when 0.
+    /// Minimum number of hashes on the ring; default 1024.
     pub minimum_ring_size: u64,
 }
 
@@ -196,7 +197,7 @@ pub struct RingHash {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct MagLev {
-    /// A prime number; 65537 when unset.
+    /// Size of the lookup table, a prime; default 65537.
     pub table_size: u64,
 }
 
@@ -204,13 +205,13 @@ pub struct MagLev {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct LocalityLbSetting {
-    /// Fixed shares; excludes `failover`.
+    /// Explicit weights; mutually exclusive with `failover`.
     pub distribute: Vec<LocalityDistribute>,
-    /// Where a region's traffic goes when the region is down.
+    /// Failover region by client region.
     pub failover: Vec<LocalityFailover>,
-    /// Labels whose equality with the client's decides the priority, the most important first.
+    /// Labels compared with those of the client to determine the priority, most significant first.
     pub failover_priority: Vec<String>,
-    /// Whether localities matter at all; true when unset.
+    /// Whether locality load balancing is enabled; default true.
     pub enabled: Option<bool>,
 }
 
@@ -218,9 +219,9 @@ pub struct LocalityLbSetting {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct LocalityDistribute {
-    /// The client's locality, `region/zone/subzone`, parts may be `*`.
+    /// The client's locality, `region/zone/subzone`; components may be `*`.
     pub from: String,
-    /// Per cent by the endpoints' locality; the sum is 100.
+    /// Weight in percent by endpoint locality; must add up to 100.
     pub to: BTreeMap<String, u32>,
 }
 
@@ -234,13 +235,13 @@ pub struct LocalityFailover {
     pub to: String,
 }
 
-/// `connectionPool`. Of its numbers, 0 is the default and no limit.
+/// `connectionPool`. In its numbers, 0 means the default, which is no limit.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ConnectionPool {
-    /// For every protocol.
+    /// Settings for TCP and HTTP.
     pub tcp: Option<TcpSettings>,
-    /// For HTTP.
+    /// Settings for HTTP only.
     pub http: Option<HttpSettings>,
 }
 
@@ -248,23 +249,23 @@ pub struct ConnectionPool {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct TcpSettings {
-    /// Connections to the service.
+    /// Maximum number of connections to the service.
     pub max_connections: i32,
-    /// The longest time to connect; the mesh's when unset.
+    /// TCP connect timeout; defaults to the mesh's.
     pub connect_timeout: Option<Duration>,
-    /// Keep-alive; the mesh's when unset.
+    /// TCP keepalive; defaults to the mesh's.
     pub tcp_keepalive: Option<TcpKeepalive>,
-    /// The longest life of a connection.
+    /// Maximum lifetime of a connection.
     pub max_connection_duration: Option<Duration>,
-    /// How long a connection may be idle; 1 h when unset, for ever when 0.
+    /// Idle timeout; default 1 h, 0 disables it.
     pub idle_timeout: Option<Duration>,
 }
 
-/// `tcpKeepalive` of a pool or the mesh; the system's values where unset.
+/// `tcpKeepalive` of a connection pool or the mesh; unset fields use the system's defaults.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct TcpKeepalive {
-    /// Probes without an answer until the connection is dead.
+    /// Unanswered probes until the connection is considered dead.
     pub probes: u32,
     /// Idle time before the first probe.
     pub time: Option<Duration>,
@@ -276,23 +277,23 @@ pub struct TcpKeepalive {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct HttpSettings {
-    /// Requests that wait for a connection, whatever the HTTP version.
+    /// Maximum number of requests waiting for a connection; applies to all HTTP versions.
     pub http1_max_pending_requests: i32,
-    /// Requests at a time, whatever the HTTP version.
+    /// Maximum number of active requests; applies to all HTTP versions.
     pub http2_max_requests: i32,
-    /// Requests on one connection before it is closed.
+    /// Maximum number of requests per connection.
     pub max_requests_per_connection: i32,
-    /// Retries at a time.
+    /// Maximum number of concurrent retries.
     pub max_retries: i32,
-    /// How long a connection may be without requests; 1 h when unset.
+    /// Idle timeout of connections without active requests; default 1 h.
     pub idle_timeout: Option<Duration>,
-    /// Whether HTTP/1.1 goes upstream as HTTP/2.
+    /// Whether HTTP/1.1 requests are sent upstream as HTTP/2.
     pub h2_upgrade_policy: H2UpgradePolicy,
-    /// Whether the client's HTTP version is kept.
+    /// Whether the downstream HTTP version is used upstream.
     pub use_client_protocol: bool,
-    /// Streams at a time on one HTTP/2 connection.
+    /// Maximum number of concurrent streams per HTTP/2 connection.
     pub max_concurrent_streams: i32,
-    /// HTTP/2 PINGs.
+    /// HTTP/2 keepalive PINGs.
     pub http2_keep_alive: Option<Http2KeepAlive>,
 }
 
@@ -300,9 +301,9 @@ pub struct HttpSettings {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Http2KeepAlive {
-    /// Time between PINGs.
+    /// Interval between PINGs.
     pub interval: Option<Duration>,
-    /// How long to wait for the answer.
+    /// Timeout for the PING response.
     pub timeout: Option<Duration>,
 }
 
@@ -310,7 +311,7 @@ pub struct Http2KeepAlive {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum H2UpgradePolicy {
-    /// As the mesh says.
+    /// The mesh's `h2UpgradePolicy`.
     #[default]
     Default,
     /// Never.
@@ -323,48 +324,49 @@ pub enum H2UpgradePolicy {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct OutlierDetection {
-    /// Deprecated, without effect.
+    /// Deprecated; has no effect.
     pub consecutive_errors: i32,
-    /// Whether errors of the connection are counted apart from those of the server.
+    /// Whether locally originated failures are counted separately from upstream errors.
     pub split_external_local_origin_errors: bool,
-    /// Errors of the connection in a row; needs `splitExternalLocalOriginErrors`.
+    /// Consecutive locally originated failures before ejection; needs
+    /// `splitExternalLocalOriginErrors`.
     pub consecutive_local_origin_failures: Option<u32>,
-    /// 502, 503 and 504 in a row; 0 is off.
+    /// Consecutive 502, 503 or 504 responses before ejection; 0 disables it.
     pub consecutive_gateway_errors: Option<u32>,
-    /// 5xx in a row; 5 when unset, 0 is off.
+    /// Consecutive 5xx responses before ejection; default 5, 0 disables it.
     #[serde(rename = "consecutive5xxErrors")]
     pub consecutive_5xx_errors: Option<u32>,
-    /// Time between two sweeps; 10 s when unset.
+    /// Interval between ejection sweeps; default 10 s.
     pub interval: Option<Duration>,
-    /// How long the first ejection lasts; 30 s when unset.
+    /// Base ejection time; default 30 s.
     pub base_ejection_time: Option<Duration>,
     /// The greatest share of endpoints taken out, per cent; 10 when 0.
     pub max_ejection_percent: i32,
     /// Below this share of healthy endpoints, per cent, health is disregarded.
     pub min_health_percent: i32,
-    /// Statuses that count as errors, 100 to 599; the 5xx when empty.
+    /// Status codes counted as errors, 100 to 599; all 5xx when empty.
     pub outlier_detection_http_error_codes: Vec<u32>,
 }
 
-/// `tls`: TLS towards an upstream.
+/// `tls`: TLS settings for connections to an upstream.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ClientTls {
-    /// Whether, and with whose certificates.
+    /// The TLS mode.
     pub mode: ClientTlsMode,
     /// Path of the client certificate, for `MUTUAL`.
     pub client_certificate: String,
-    /// Path of its key, for `MUTUAL`.
+    /// Path of its private key, for `MUTUAL`.
     pub private_key: String,
     /// Path of the CA certificates; the system's when empty.
     pub ca_certificates: String,
-    /// Name of a secret with all three.
+    /// Name of a secret that holds the certificate, key and CA certificates.
     pub credential_name: String,
-    /// Subject alternative names, one of which the server must have.
+    /// Subject alternative names, one of which the server certificate must have.
     pub subject_alt_names: Vec<String>,
-    /// Server name to send.
+    /// SNI to send.
     pub sni: String,
-    /// Whether the server's certificate is taken unseen.
+    /// Whether verification of the server certificate is skipped.
     pub insecure_skip_verify: Option<bool>,
     /// Path of a certificate revocation list.
     pub ca_crl: String,
@@ -379,8 +381,8 @@ pub enum ClientTlsMode {
     Disable,
     /// TLS without a client certificate.
     Simple,
-    /// TLS with the client certificate given here.
+    /// Mutual TLS with the client certificate given here.
     Mutual,
-    /// TLS with the workload's own certificate.
+    /// Mutual TLS with the workload's own certificate.
     IstioMutual,
 }

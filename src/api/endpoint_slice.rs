@@ -5,16 +5,16 @@ use serde::Deserialize;
 use super::service::TransportProtocol;
 use super::value::Ignored;
 
-/// What an EndpointSlice holds besides its metadata. Label `kubernetes.io/service-name` names its
-/// Service.
+/// Fields of an EndpointSlice besides its metadata. The label `kubernetes.io/service-name` names
+/// its Service.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct EndpointSlice {
-    /// What `endpoints[].addresses` are.
+    /// Type of `endpoints[].addresses`.
     pub address_type: Option<AddressType>,
     /// The endpoints.
     pub endpoints: Vec<Endpoint>,
-    /// Ports that every endpoint has.
+    /// Ports of every endpoint.
     pub ports: Vec<EndpointPort>,
 }
 
@@ -36,21 +36,21 @@ pub enum AddressType {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Endpoint {
-    /// Addresses of one workload.
+    /// Addresses of one endpoint.
     pub addresses: Vec<String>,
-    /// Its state.
+    /// Its conditions.
     pub conditions: EndpointConditions,
-    /// Its name below that of a headless service.
+    /// Its host name; the first DNS label under that of a headless service.
     pub hostname: String,
-    /// Its node.
+    /// The Kubernetes node it runs on.
     pub node_name: String,
-    /// Its zone.
+    /// The zone it runs in.
     pub zone: String,
-    /// Of Kubernetes, a pod.
+    /// The pod it represents.
     pub target_ref: Ignored,
-    /// Of kube-proxy.
+    /// Topology hints for kube-proxy.
     pub hints: Ignored,
-    /// Of earlier versions of Kubernetes.
+    /// Used by older versions of Kubernetes.
     pub deprecated_topology: Ignored,
 }
 
@@ -58,11 +58,11 @@ pub struct Endpoint {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct EndpointConditions {
-    /// Whether it takes traffic; true when unset.
+    /// Whether it accepts traffic; default true.
     pub ready: Option<bool>,
-    /// Whether it could take traffic; as `ready` when unset.
+    /// Whether it could accept traffic regardless of termination; defaults to `ready`.
     pub serving: Option<bool>,
-    /// Whether it is about to stop; false when unset.
+    /// Whether it is terminating; default false.
     pub terminating: Option<bool>,
 }
 
@@ -70,12 +70,12 @@ pub struct EndpointConditions {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct EndpointPort {
-    /// The name of the service's port.
+    /// Name of the service port.
     pub name: String,
-    /// The transport.
+    /// Transport protocol.
     pub protocol: TransportProtocol,
-    /// The number.
+    /// Port number.
     pub port: Option<u32>,
-    /// The protocol above.
+    /// Application protocol.
     pub app_protocol: String,
 }

@@ -1,16 +1,16 @@
-//! Kubernetes `v1` Endpoints, the older form of EndpointSlice. It belongs to the Service of its
-//! name.
+//! Kubernetes `v1` Endpoints, the predecessor of EndpointSlice. It belongs to the Service of the
+//! same name.
 
 use serde::Deserialize;
 
 use super::service::TransportProtocol;
 use super::value::Ignored;
 
-/// What an Endpoints object holds besides its metadata.
+/// Fields of an Endpoints object besides its metadata.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Endpoints {
-    /// Endpoints with the same ports.
+    /// Groups of endpoints with the same ports.
     pub subsets: Vec<EndpointSubset>,
 }
 
@@ -18,11 +18,11 @@ pub struct Endpoints {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct EndpointSubset {
-    /// Endpoints that take traffic.
+    /// Ready endpoints.
     pub addresses: Vec<EndpointAddress>,
-    /// Endpoints that do not.
+    /// Endpoints that are not ready.
     pub not_ready_addresses: Vec<EndpointAddress>,
-    /// Ports that every endpoint has.
+    /// Ports of every endpoint.
     pub ports: Vec<EndpointPort>,
 }
 
@@ -32,11 +32,11 @@ pub struct EndpointSubset {
 pub struct EndpointAddress {
     /// The IP address.
     pub ip: String,
-    /// Its name below that of a headless service.
+    /// Its host name; the first DNS label under that of a headless service.
     pub hostname: String,
-    /// Its node.
+    /// The Kubernetes node it runs on.
     pub node_name: String,
-    /// Of Kubernetes, a pod.
+    /// The pod it represents.
     pub target_ref: Ignored,
 }
 
@@ -44,12 +44,12 @@ pub struct EndpointAddress {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct EndpointPort {
-    /// The name of the service's port.
+    /// Name of the service port.
     pub name: String,
-    /// The number.
+    /// Port number.
     pub port: u32,
-    /// The transport.
+    /// Transport protocol.
     pub protocol: TransportProtocol,
-    /// The protocol above.
+    /// Application protocol.
     pub app_protocol: String,
 }

@@ -1,10 +1,10 @@
-//! Where in an object a value stands: `spec.http[0].match[0].headers["x-a"]`.
+//! Paths to values within an object, such as `spec.http[0].match[0].headers["x-a"]`.
 
 use std::fmt;
 use std::sync::Arc;
 
-/// A path from an object to one of its values. Cheap to clone and to extend, so that code which
-/// walks an object can carry it along.
+/// A path from an object to one of its values. A persistent linked list: cheap to clone and extend
+/// while walking an object.
 #[derive(Clone, Default, PartialEq, Eq, Hash)]
 pub struct FieldPath(Option<Arc<Step>>);
 
@@ -14,19 +14,19 @@ struct Step {
     segment: Segment,
 }
 
-/// One step of a path.
+/// An element of a path.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Segment {
-    /// A field, by its name in Istio's or Kubernetes' own (camel) case.
+    /// A field, by its camelCase name in Istio or Kubernetes.
     Field(Box<str>),
     /// An element of a list.
     Index(usize),
-    /// An entry of a map that the user names, such as a header.
+    /// An entry of a map with user-defined keys, such as headers.
     Key(Box<str>),
 }
 
 impl FieldPath {
-    /// The object itself.
+    /// The empty path: the object itself.
     pub fn root() -> Self {
         Self::default()
     }
@@ -49,14 +49,14 @@ impl FieldPath {
         self.step(Segment::Key(key.into()))
     }
 
-    /// The path that leads on from the end of this one.
+    /// Appends `rest` to this path.
     #[must_use]
     pub fn join(&self, rest: &FieldPath) -> Self {
         let steps = rest.segments().into_iter();
         steps.fold(self.clone(), |path, segment| path.step(segment.clone()))
     }
 
-    /// The steps, from the object downward.
+    /// The elements, outermost first.
     pub fn segments(&self) -> Vec<&Segment> {
         let mut segments = Vec::new();
         let mut at = self;
@@ -103,7 +103,7 @@ impl From<&FieldPath> for FieldPath {
 }
 
 impl From<&str> for FieldPath {
-    /// Reads the form that `Display` writes. What is not of that form is the name of a field.
+    /// Parses the `Display` form. Anything else is taken as a field name.
     fn from(text: &str) -> Self {
         let mut path = Self::root();
         let mut rest = text;
@@ -137,7 +137,7 @@ fn read_bracket<'t>(text: &'t str, path: &FieldPath) -> Option<(FieldPath, &'t s
     Some((path.key(&quoted[..end]), &quoted[end + 2..]))
 }
 
-/// Whether `key` writes the name of a field: as it is (`httpStatus`), or as protobuf has it
+/// Whether `key` denotes the field, in camelCase (`httpStatus`) or the original protobuf name
 /// (`http_status`), which Istio accepts as well.
 pub(super) fn is_field(key: &str, field: &str) -> bool {
     if key == field {

@@ -1,35 +1,35 @@
-//! The table of kinds: what each is read from, and what is not read.
+//! The table of known kinds, their API versions, and whether they are supported.
 
 use crate::name::Kind;
 
 use super::suggest;
 
-/// What becomes of an object of a kind.
+/// How objects of a kind are treated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Support {
-    /// It is read.
+    /// Supported.
     Full(Kind),
-    /// Istio has it, and so will Topsail.
+    /// An Istio kind that is not supported yet.
     NotYet,
-    /// It has no meaning for a mesh.
+    /// A Kubernetes kind that has no meaning for a mesh; skipped.
     Irrelevant,
 }
 
-/// Kinds of one API group that have the same versions.
+/// Kinds of an API group that are served in the same versions.
 #[derive(Debug)]
 pub struct Group {
-    /// The group, empty for Kubernetes' core.
+    /// Name of the group; empty for the core group.
     pub name: &'static str,
-    /// The versions, the best first; empty where any will do.
+    /// Served versions, the preferred one first; empty accepts any.
     pub versions: &'static [&'static str],
-    /// The kinds and what becomes of them.
+    /// The kinds and how they are treated.
     pub kinds: &'static [(&'static str, Support)],
 }
 
 use Support::{Full, Irrelevant, NotYet};
 
-/// The table. Versions of Istio are those of its `pkg/config/schema/metadata.yaml`; all versions
-/// of a kind have the same fields.
+/// The table. Versions of Istio kinds are those of its `pkg/config/schema/metadata.yaml`; all
+/// versions of a kind have the same fields.
 pub const GROUPS: &[Group] = &[
     Group {
         name: "",
@@ -257,7 +257,7 @@ impl Group {
         self.versions.is_empty() || self.versions.contains(&version)
     }
 
-    /// An `apiVersion` of the group, the best one.
+    /// The preferred `apiVersion` of the group.
     fn api_version(&self) -> String {
         match (self.name, self.versions.first()) {
             ("", Some(version)) => (*version).to_owned(),
@@ -267,27 +267,28 @@ impl Group {
     }
 }
 
-/// Why an `apiVersion` and a kind are nothing that is known.
+/// Why a combination of `apiVersion` and kind is not recognized.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Unknown {
     /// There is no such kind.
     Kind {
-        /// The one that was probably meant.
+        /// The most similar known kind.
         closest: Option<&'static str>,
     },
-    /// The kind is known under another `apiVersion`.
+    /// The kind exists, but in another `apiVersion`.
     ApiVersion {
-        /// The one to use.
+        /// The correct `apiVersion`.
         expected: String,
-        /// What becomes of an object of the kind.
+        /// How objects of the kind are treated.
         support: Support,
     },
 }
 
-/// What becomes of an object with this `apiVersion` and kind.
+/// How objects with this `apiVersion` and kind are treated.
 ///
 /// # Errors
-/// When there is no such kind, or not in this group and version.
+///
+/// If the kind does not exist, or not in this group and version.
 pub fn find(api_version: &str, kind: &str) -> Result<Support, Unknown> {
     let (group, version) = api_version.rsplit_once('/').unwrap_or(("", api_version));
     let with_kind = || GROUPS.iter().filter_map(|row| Some((row, row.support(kind)?)));
@@ -309,7 +310,7 @@ pub fn find(api_version: &str, kind: &str) -> Result<Support, Unknown> {
     }
 }
 
-/// What becomes of an object of the kind in whatever group.
+/// How objects of the kind are treated, whatever their group.
 pub fn by_name(kind: &str) -> Option<Support> {
     GROUPS.iter().find_map(|row| row.support(kind))
 }

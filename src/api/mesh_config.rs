@@ -1,5 +1,5 @@
-//! `MeshConfig`: what holds for the whole mesh. It is the text under the key `mesh` of the
-//! ConfigMap `istio` in the root namespace, or a file of its own.
+//! `MeshConfig`: mesh-wide settings, from key `mesh` of the ConfigMap `istio` in the root namespace
+//! or from a file of their own.
 
 mod text;
 
@@ -12,115 +12,115 @@ use super::sidecar::OutboundTrafficMode;
 use super::value::{Duration, Ignored, Unsupported};
 use super::virtual_service::HttpRetry;
 
-/// The mesh configuration. Every field is unset unless written: Istio's defaults, named at each
-/// field, are applied by whoever gives the values a meaning.
+/// The mesh configuration. Fields are `None` unless set; the defaults named here are Istio's and
+/// are applied by [`mesh`](crate::mesh).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct MeshConfig {
-    /// Where outbound traffic is redirected to; 15001.
+    /// Port to which outbound traffic is redirected; 15001.
     pub proxy_listen_port: Option<i32>,
-    /// Where inbound traffic is redirected to; 15006.
+    /// Port to which inbound traffic is redirected; 15006.
     pub proxy_inbound_listen_port: Option<i32>,
-    /// The longest time to connect to an upstream; 10 s.
+    /// TCP connect timeout for upstreams; 10 s.
     pub connect_timeout: Option<Duration>,
-    /// How long a listener waits for bytes that tell the protocol; 0, for ever.
+    /// How long a listener waits for the bytes that identify the protocol; 0, no limit.
     pub protocol_detection_timeout: Option<Duration>,
-    /// Keep-alive of connections to upstreams; none.
+    /// TCP keepalive for upstream connections; none.
     pub tcp_keepalive: Option<TcpKeepalive>,
-    /// Traffic to destinations that the mesh does not know; `ALLOW_ANY`.
+    /// Policy for destinations unknown to the mesh; `ALLOW_ANY`.
     pub outbound_traffic_policy: Option<OutboundTrafficPolicy>,
-    /// Where inbound traffic goes; `PASSTHROUGH`.
+    /// Where inbound traffic is forwarded to; `PASSTHROUGH`.
     pub inbound_traffic_policy: Option<InboundTrafficPolicy>,
-    /// Whether sidecars use mutual TLS where the peer can; true.
+    /// Whether sidecars use mutual TLS with peers that support it; true.
     pub enable_auto_mtls: Option<bool>,
     /// The trust domain; `cluster.local`.
     pub trust_domain: Option<String>,
-    /// Trust domains whose identities count as those of `trustDomain`.
+    /// Trust domains whose identities are equivalent to those of `trustDomain`.
     pub trust_domain_aliases: Vec<String>,
-    /// `exportTo` of services that have none; `*`.
+    /// Default `exportTo` of services; `*`.
     pub default_service_export_to: Vec<String>,
-    /// `exportTo` of VirtualServices that have none; `*`.
+    /// Default `exportTo` of VirtualServices; `*`.
     pub default_virtual_service_export_to: Vec<String>,
-    /// `exportTo` of DestinationRules that have none; `*`.
+    /// Default `exportTo` of DestinationRules; `*`.
     pub default_destination_rule_export_to: Vec<String>,
-    /// The namespace whose policies hold for the mesh; `istio-system`.
+    /// The namespace whose policies apply to the whole mesh; `istio-system`.
     pub root_namespace: Option<String>,
-    /// Preferences between localities; enabled, without any.
+    /// Locality load balancing; enabled, without preferences.
     pub locality_lb_setting: Option<LocalityLbSetting>,
-    /// How often names of upstreams are resolved; 60 s.
+    /// DNS resolution interval for upstream host names; 60 s.
     pub dns_refresh_rate: Option<Duration>,
-    /// Whether HTTP/1.1 goes upstream as HTTP/2; `DO_NOT_UPGRADE`.
+    /// Whether HTTP/1.1 requests are sent upstream as HTTP/2; `DO_NOT_UPGRADE`.
     pub h2_upgrade_policy: Option<MeshH2UpgradePolicy>,
-    /// How paths are normalized; `DEFAULT`.
+    /// Path normalization; `DEFAULT`.
     pub path_normalization: Option<PathNormalization>,
-    /// Retries of outbound routes that have no policy; twice, for failures to connect.
+    /// Retry policy of outbound routes that have none; 2 retries on connect failures.
     pub default_http_retry_policy: Option<HttpRetry>,
-    /// Retries of inbound routes; twice, for resets before the request was sent.
+    /// Retry policy of inbound routes; 2 retries on `reset-before-request`.
     pub default_inbound_http_retry_policy: Option<HttpRetry>,
-    /// TLS between sidecars; TLS 1.2 upward.
+    /// TLS settings between sidecars; TLS 1.2 or later.
     #[serde(rename = "meshMTLS")]
     pub mesh_mtls: Option<TlsConfig>,
-    /// What holds under every DestinationRule.
+    /// Base policy for all DestinationRules.
     pub default_traffic_policy: Option<DefaultTrafficPolicy>,
 
-    /// An explicit HTTP proxy on this port.
+    /// Port of an explicit HTTP proxy.
     pub proxy_http_port: Option<Unsupported>,
-    /// Idle time of HBONE connections.
+    /// Idle timeout of HBONE connections.
     pub hbone_idle_timeout: Option<Unsupported>,
-    /// Spans.
+    /// Tracing.
     pub enable_tracing: Option<Unsupported>,
-    /// Access logs.
+    /// Access logging.
     pub access_log_file: Option<Unsupported>,
-    /// Access logs.
+    /// Access logging.
     pub access_log_format: Option<Unsupported>,
-    /// Access logs.
+    /// Access logging.
     pub access_log_encoding: Option<Unsupported>,
-    /// Access logs.
+    /// Access logging.
     pub enable_envoy_access_log_service: Option<Unsupported>,
-    /// Access logs.
+    /// Access logging.
     pub disable_envoy_listener_log: Option<Unsupported>,
-    /// Defaults of the proxies' own configuration.
+    /// Default `ProxyConfig`.
     pub default_config: Option<Unsupported>,
-    /// Other sources of configuration.
+    /// Additional configuration sources.
     pub config_sources: Option<Unsupported>,
-    /// More trusted roots.
+    /// Additional root certificates.
     pub ca_certificates: Option<Unsupported>,
     /// Zone-aware routing.
     pub zone_aware_lb_setting: Option<Unsupported>,
-    /// Names of clusters in statistics.
+    /// Cluster names in statistics.
     pub inbound_cluster_stat_name: Option<Unsupported>,
-    /// Names of clusters in statistics.
+    /// Cluster names in statistics.
     pub outbound_cluster_stat_name: Option<Unsupported>,
-    /// Services of one cluster only.
+    /// Services restricted to a cluster.
     pub service_settings: Option<Unsupported>,
-    /// Services of one cluster only.
+    /// Services restricted to a cluster.
     pub service_scope_configs: Option<Unsupported>,
     /// An external CA.
     pub ca: Option<Unsupported>,
-    /// Tracing, metrics, logging and authorization services.
+    /// Tracing, metrics, access logging and external authorization providers.
     pub extension_providers: Option<Unsupported>,
-    /// Tracing, metrics and logging services that are used unless told otherwise.
+    /// Default tracing, metrics and access logging providers.
     pub default_providers: Option<Unsupported>,
-    /// Namespaces that are part of the mesh.
+    /// Namespaces included in the mesh.
     pub discovery_selectors: Option<Unsupported>,
-    /// TLS to servers outside of the mesh.
+    /// TLS settings for servers outside of the mesh.
     pub tls_defaults: Option<Unsupported>,
-    /// Limits to what ServiceEntries may show.
+    /// Restricts the hosts that ServiceEntries may define.
     pub service_entry_visibility: Option<Unsupported>,
 
-    /// Of Kubernetes' Ingress.
+    /// Configures Kubernetes Ingress.
     pub ingress_class: Ignored,
-    /// Of Kubernetes' Ingress.
+    /// Configures Kubernetes Ingress.
     pub ingress_service: Ignored,
-    /// Of Kubernetes' Ingress.
+    /// Configures Kubernetes Ingress.
     pub ingress_controller_mode: Ignored,
-    /// Of Kubernetes' Ingress.
+    /// Configures Kubernetes Ingress.
     pub ingress_selector: Ignored,
-    /// Of the injector.
+    /// Configures the sidecar injector.
     pub enable_prometheus_merge: Ignored,
-    /// Of Istio's certificates for webhooks; deprecated.
+    /// Certificates for webhooks; deprecated.
     pub certificates: Ignored,
-    /// Deprecated, without effect.
+    /// Deprecated; has no effect.
     pub verify_certificate_at_client: Ignored,
 }
 
@@ -128,9 +128,9 @@ pub struct MeshConfig {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct OutboundTrafficPolicy {
-    /// What happens to it.
+    /// The mode.
     pub mode: Option<OutboundTrafficMode>,
-    /// TLS of connections by dynamic DNS.
+    /// TLS settings for dynamic DNS connections.
     pub tls: Option<Unsupported>,
 }
 
@@ -138,7 +138,7 @@ pub struct OutboundTrafficPolicy {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct InboundTrafficPolicy {
-    /// Where to.
+    /// The mode.
     pub mode: InboundTrafficMode,
 }
 
@@ -146,10 +146,10 @@ pub struct InboundTrafficPolicy {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum InboundTrafficMode {
-    /// To the address that the client called.
+    /// Forward to the original destination address.
     #[default]
     Passthrough,
-    /// To 127.0.0.1.
+    /// Forward to 127.0.0.1.
     Localhost,
 }
 
@@ -168,7 +168,7 @@ pub enum MeshH2UpgradePolicy {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct PathNormalization {
-    /// How far.
+    /// The kind of normalization.
     pub normalization: NormalizationType,
 }
 
@@ -176,16 +176,16 @@ pub struct PathNormalization {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum NormalizationType {
-    /// As `BASE`.
+    /// Same as `BASE`.
     #[default]
     Default,
-    /// Not at all.
+    /// No normalization.
     None,
-    /// RFC 3986, and `\` as `/`.
+    /// RFC 3986 normalization, with `\` treated as `/`.
     Base,
-    /// Also several slashes as one.
+    /// `BASE`, and adjacent slashes are merged.
     MergeSlashes,
-    /// Also `%2F` and `%5C` decoded.
+    /// `MERGE_SLASHES`, after decoding `%2F` and `%5C`.
     DecodeAndMergeSlashes,
 }
 
@@ -193,11 +193,11 @@ pub enum NormalizationType {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct TlsConfig {
-    /// The oldest version.
+    /// The minimum TLS version.
     pub min_protocol_version: TlsProtocol,
-    /// Cipher suites of TLS 1.2; Envoy's when empty.
+    /// Cipher suites for TLS 1.2; Envoy's defaults when empty.
     pub cipher_suites: Vec<String>,
-    /// Curves; Istio refuses them here.
+    /// ECDH curves; Istio rejects them here.
     pub ecdh_curves: Vec<String>,
 }
 
@@ -220,8 +220,8 @@ pub enum TlsProtocol {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct DefaultTrafficPolicy {
-    /// Limits and timeouts of connections.
+    /// Connection limits and timeouts.
     pub connection_pool: Option<ConnectionPool>,
-    /// When an endpoint is taken out.
+    /// Passive health checking.
     pub outlier_detection: Option<OutlierDetection>,
 }

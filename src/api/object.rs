@@ -1,4 +1,4 @@
-//! One object of the directory.
+//! A configuration object and its location in a document.
 
 use std::cell::OnceCell;
 use std::collections::BTreeMap;
@@ -23,8 +23,8 @@ use crate::name::{Kind, ObjectId};
 use crate::source::document::Document;
 use crate::source::node::{self, Node};
 
-/// An object as it was written. Two objects are equal when they say the same, wherever and however
-/// they are written, so that a comment or a blank line changes nothing.
+/// A parsed object. Equality considers content only, not location or formatting, so an edit to
+/// comments or blank lines changes nothing.
 #[derive(Clone, Debug)]
 pub struct Object {
     /// Kind, namespace and name.
@@ -33,33 +33,34 @@ pub struct Object {
     pub labels: BTreeMap<String, String>,
     /// `metadata.annotations`.
     pub annotations: BTreeMap<String, String>,
-    /// What is particular to the kind.
+    /// The kind-specific part.
     pub spec: Spec,
-    /// The document that holds it.
+    /// The document it is in.
     pub document: Document,
-    /// Where in the document: the root, or an item of a list.
+    /// Its path within the document: the root, or an item of a list.
     pub at: FieldPath,
-    /// The bytes of the document that it takes.
+    /// Its byte range in the document.
     pub extent: Range<usize>,
-    /// Where it stands among the others, for "the oldest wins".
+    /// Its precedence, which stands in for the creation time where Istio lets the oldest object
+    /// win.
     pub order: Precedence,
 }
 
 impl Object {
-    /// Where a field of the object stands, as `spec.http[0].match[0].headers["x-a"]`; the nearest
-    /// field above it where there is none of that path; the object's name for the object itself.
+    /// The location of a field, such as `spec.http[0].match[0].headers["x-a"]`; of its nearest
+    /// existing ancestor if the field is absent; of the object's name for the empty path.
     ///
-    /// The text is read again for this, so it is meant for what goes wrong.
+    /// Parses the text again, so it is meant for diagnostics only.
     pub fn place(&self, path: impl Into<FieldPath>) -> Place {
         self.places().place(&path.into())
     }
 
-    /// Where the name of a field, or the key of a map's entry, stands.
+    /// The location of a field's name or a map entry's key.
     pub fn place_of_name(&self, path: impl Into<FieldPath>) -> Place {
         self.places().find(&path.into(), Part::Name)
     }
 
-    /// Where many fields of the object stand.
+    /// Looks up many locations without parsing the text for each.
     pub fn places(&self) -> Places<'_> {
         Places {
             object: self,
@@ -68,21 +69,21 @@ impl Object {
     }
 }
 
-/// Where fields of an object stand: the text is read again for the first of them, and only for that.
+/// Looks up locations of an object's fields; the text is parsed on the first lookup.
 #[derive(Debug)]
 pub struct Places<'o> {
     object: &'o Object,
     text: OnceCell<Text>,
 }
 
-/// What the text of an object was read as.
+/// The re-parsed text of an object.
 #[derive(Debug)]
 enum Text {
     /// The object alone.
     Object(Node),
-    /// The document that it stands in, to which its aliases refer.
+    /// The whole document, needed because the object uses aliases.
     Document(Node),
-    /// It cannot be read any more.
+    /// The text cannot be parsed any more.
     Nothing,
 }
 
@@ -125,19 +126,19 @@ impl PartialEq for Object {
     }
 }
 
-/// The order that stands in for Istio's creation time: by path, then by position in the file.
-/// Paths compare byte by byte.
+/// The order that stands in for Istio's creation time: by path, byte by byte, then by position in
+/// the file.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Precedence {
-    /// The path as it is shown.
+    /// The file's path, as displayed.
     pub origin: Arc<str>,
-    /// The byte in the file at which the document starts.
+    /// Byte offset of the document in the file.
     pub document: usize,
-    /// The position in the document's list.
+    /// Index in the document's list.
     pub item: usize,
 }
 
-/// What is particular to a kind.
+/// The kind-specific part of an object.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Spec {
     /// Kubernetes `v1`.
@@ -165,7 +166,7 @@ pub enum Spec {
 }
 
 impl Spec {
-    /// The kind that it is of.
+    /// The kind.
     pub fn kind(&self) -> Kind {
         match self {
             Spec::ConfigMap(_) => Kind::ConfigMap,

@@ -1,4 +1,4 @@
-//! `PeerAuthentication` of `security.istio.io`: whether callers must use mutual TLS.
+//! `PeerAuthentication` of `security.istio.io`: the mutual TLS mode for inbound connections.
 
 use std::collections::BTreeMap;
 
@@ -10,11 +10,11 @@ use super::selector::PolicySelector;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct PeerAuthentication {
-    /// The workloads; all of the namespace when unset, all of the mesh in the root namespace.
+    /// The workloads; when unset, all of the namespace, or of the mesh if in the root namespace.
     pub selector: Option<PolicySelector>,
-    /// For all ports.
+    /// Mode for all ports.
     pub mtls: Option<MutualTls>,
-    /// For single ports of the workload.
+    /// Modes for individual workload ports.
     pub port_level_mtls: BTreeMap<u32, MutualTls>,
 }
 
@@ -30,12 +30,12 @@ pub struct MutualTls {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum MutualTlsMode {
-    /// As the wider scope says; `PERMISSIVE` if none does.
+    /// Inherited from the wider scope; `PERMISSIVE` if none sets it.
     #[default]
     Unset,
     /// Plaintext only.
     Disable,
-    /// Both.
+    /// Both plaintext and mutual TLS.
     Permissive,
     /// Mutual TLS only.
     Strict,

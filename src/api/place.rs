@@ -1,21 +1,21 @@
-//! Where in a document a field stands. Nothing but the text is kept: the few places that are
-//! needed are found by reading it again.
+//! Finds the location of a field. Locations are not stored: the few that are needed are found by
+//! parsing the text again.
 
 use std::ops::Range;
 
 use super::field_path::{FieldPath, Segment, is_field};
 use crate::source::node::{Key, Node, Value};
 
-/// What to point at.
+/// The part of a field to locate.
 #[derive(Clone, Copy)]
 pub(super) enum Part {
     /// The value.
     Value,
-    /// The name of the field, or the key of the entry.
+    /// The field name or map key.
     Name,
 }
 
-/// The bytes of the document at which the value of a path stands, or the nearest value above it.
+/// Byte range of the value at a path, or of its nearest existing ancestor.
 pub(super) fn find(root: &Node, path: &FieldPath, part: Part) -> Range<usize> {
     let mut at = At { key: None, node: root };
     for segment in path.segments() {
@@ -56,7 +56,7 @@ fn entry<'n>(entries: &'n [(Key, Node)], is_wanted: impl Fn(&str) -> bool) -> Op
     Some(At { key: Some(key), node })
 }
 
-/// The value; its first key if it is a map in block style.
+/// The span of a value; of its first key for a block mapping.
 pub(super) fn own_span(node: &Node) -> Range<usize> {
     match &node.value {
         Value::Map(entries) if node.span.is_empty() => {

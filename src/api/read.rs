@@ -1,4 +1,4 @@
-//! From a document to its objects: the envelope that all kinds share, then the kind's own fields.
+//! Parses a document into objects: the envelope common to all kinds, then the kind's own fields.
 
 mod envelope;
 
@@ -17,27 +17,27 @@ use crate::source::document::{Document, MAX_BYTES};
 use crate::source::node::{self, Node, Value};
 use envelope::{Envelope, Metadata};
 
-/// How documents are read.
+/// Parser options.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ReadOptions {
-    /// Unknown fields and kinds are warnings, not errors.
+    /// Report unknown fields and kinds as warnings instead of errors.
     pub lenient: bool,
 }
 
-/// What a document holds.
+/// The result of parsing a document.
 #[derive(Clone, Debug, Default)]
 pub struct Read {
-    /// The objects that are as they should be.
+    /// The valid objects.
     pub objects: Vec<Object>,
-    /// All that is to be said about the document.
+    /// All problems of the document.
     pub diagnostics: Vec<Diagnostic>,
-    /// The objects that something is wrong with, as far as their names can be told.
+    /// Invalid objects, as far as their names could be parsed.
     pub ids_in_error: Vec<ObjectId>,
-    /// Whether something in it is in error and it cannot be told which object that is.
+    /// Whether there is an error in an object whose name could not be parsed.
     pub hides_objects: bool,
 }
 
-/// Reads a document: one object, or a list of them. Every problem is reported, not only the first.
+/// Parses a document: one object or a list. Reports all problems, not only the first.
 pub fn read(document: &Document, options: &ReadOptions) -> Read {
     let mut reading = Reading {
         document,
@@ -63,12 +63,12 @@ pub fn read(document: &Document, options: &ReadOptions) -> Read {
 struct Reading<'d> {
     document: &'d Document,
     options: &'d ReadOptions,
-    /// The YAML itself is wrong, so that no object can be trusted.
+    /// The YAML is malformed, so no object can be trusted.
     is_broken: bool,
     read: Read,
 }
 
-/// What an item of a `VirtualServiceList` need not say itself.
+/// `apiVersion` and kind that items inherit from a list such as `VirtualServiceList`.
 #[derive(Default)]
 struct Inherited<'n> {
     api_version: Option<&'n str>,
@@ -77,11 +77,11 @@ struct Inherited<'n> {
 }
 
 impl<'d> Reading<'d> {
-    /// An object or a list of objects.
+    /// Parses an object or a list of objects.
     fn value<'n>(&mut self, node: &'n Node, at: &FieldPath, inherited: &Inherited<'n>) {
         let entries = match &node.value {
             Value::Map(entries) => entries,
-            // `null` is a document, and says nothing.
+            // An empty document.
             Value::Null => return,
             Value::Bool(..) | Value::Number(_) | Value::String(_) | Value::Seq(_) => {
                 let problem = Diagnostic::new(
@@ -135,7 +135,7 @@ impl<'d> Reading<'d> {
         }
     }
 
-    /// A text of the envelope that every object needs.
+    /// A required string of the envelope.
     fn required<'n>(
         &mut self,
         node: &Node,
@@ -204,8 +204,8 @@ impl<'d> Reading<'d> {
         }
     }
 
-    /// An object whose kind or version is not known. If it is clear which is meant, the object is
-    /// that one, and in error.
+    /// Reports an object of unknown kind or version. If the intended kind is clear, the object of
+    /// that kind is recorded as being in error.
     fn unknown(&mut self, problem: Diagnostic, meant: Option<Support>, envelope: &Envelope<'_>) {
         let severity = if self.options.lenient {
             Severity::Warning
@@ -222,7 +222,7 @@ impl<'d> Reading<'d> {
         }
     }
 
-    /// An object that something is wrong with, if it can be told which.
+    /// Records an invalid object.
     fn in_error(&mut self, id: Option<ObjectId>) {
         self.read.hides_objects |= id.is_none();
         self.read.ids_in_error.extend(id);
@@ -300,7 +300,7 @@ impl<'d> Reading<'d> {
         self.add(Diagnostic::new(Code::DocumentTooLarge, problem).at(self.document.place(0..0)));
     }
 
-    /// The objects of a document that is no YAML, as far as it can be read.
+    /// Records the objects of a malformed document, as far as it can be parsed.
     fn ids_before_mistake(&mut self) {
         if let Some(head) = node::parse_before_mistake(self.document) {
             self.is_broken = true;
@@ -310,11 +310,11 @@ impl<'d> Reading<'d> {
     }
 }
 
-/// The ConfigMap that holds the mesh configuration.
+/// Name of the ConfigMap that holds the mesh configuration.
 const MESH_CONFIG_MAP: &str = "istio";
 
-/// `List`, and lists of a kind as Kubernetes' API writes them.
-/// What a list with a kind of its own, such as `ServiceList`, holds.
+/// The item kind of a typed list such as `ServiceList`, as the Kubernetes API returns them; empty
+/// for `List`.
 fn item_kind(kind: &str) -> Option<&str> {
     kind.strip_suffix("List").filter(|kind| !kind.is_empty())
 }
@@ -323,7 +323,7 @@ fn is_list(kind: &str) -> bool {
     kind.ends_with("List") && kinds::by_name(kind).is_none()
 }
 
-/// What is particular to the kind; it has a default for what is not given.
+/// Parses the kind-specific part, which may be absent.
 fn spec(kind: Kind, node: &Node, envelope: &Envelope<'_>, report: &Report<'_>) -> Option<Spec> {
     Some(match kind {
         Kind::ConfigMap => Spec::ConfigMap(whole(node, report)?),
@@ -340,7 +340,7 @@ fn spec(kind: Kind, node: &Node, envelope: &Envelope<'_>, report: &Report<'_>) -
     })
 }
 
-/// Of a kind without `spec`, whose fields stand beside its metadata.
+/// Parses a kind whose fields are siblings of `metadata` instead of under `spec`.
 fn whole<'n, T: Deserialize<'n>>(node: &'n Node, report: &Report<'_>) -> Option<Arc<T>> {
     de::read(node, report, &["apiVersion", "kind", "metadata"]).map(Arc::new)
 }

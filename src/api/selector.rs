@@ -1,4 +1,4 @@
-//! Selectors of workloads, in the two shapes that Istio's API groups have.
+//! Workload selectors, in the two forms used by Istio's API groups.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use serde::Deserialize;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct WorkloadSelector {
-    /// Labels that a workload must all have.
+    /// Labels a workload must have.
     pub labels: BTreeMap<String, String>,
 }
 
@@ -16,6 +16,6 @@ pub struct WorkloadSelector {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct PolicySelector {
-    /// Labels that a workload must all have.
+    /// Labels a workload must have.
     pub match_labels: BTreeMap<String, String>,
 }

@@ -12,7 +12,7 @@ use super::value::{Ignored, IntOrString};
 pub struct Service {
     /// Ports.
     pub ports: Vec<ServicePort>,
-    /// Labels of the workloads behind it; empty when its endpoints are given otherwise.
+    /// Labels of the workloads that back it; empty if its endpoints are listed explicitly.
     pub selector: BTreeMap<String, String>,
     /// The virtual address; `None` for a headless service.
     #[serde(rename = "clusterIP")]
@@ -20,57 +20,57 @@ pub struct Service {
     /// The virtual addresses of both IP families.
     #[serde(rename = "clusterIPs")]
     pub cluster_ips: Vec<String>,
-    /// The type.
+    /// The service type.
     #[serde(rename = "type")]
     pub service_type: ServiceType,
-    /// More addresses.
+    /// Additional addresses.
     #[serde(rename = "externalIPs")]
     pub external_ips: Vec<String>,
-    /// The name that an `ExternalName` service stands for.
+    /// The DNS name an `ExternalName` service is an alias for.
     pub external_name: String,
-    /// Whether endpoints that are not ready are used.
+    /// Whether unready endpoints are included.
     pub publish_not_ready_addresses: bool,
-    /// `Local` keeps traffic on the client's node.
+    /// `Local` restricts traffic to the client's node.
     pub internal_traffic_policy: String,
     /// `PreferClose`, `PreferSameZone` or `PreferSameNode`.
     pub traffic_distribution: String,
-    /// Of kube-proxy.
+    /// Configures kube-proxy.
     pub session_affinity: Ignored,
-    /// Of kube-proxy.
+    /// Configures kube-proxy.
     pub session_affinity_config: Ignored,
-    /// Of the cloud's load balancer.
+    /// Configures the cloud load balancer.
     #[serde(rename = "loadBalancerIP")]
     pub load_balancer_ip: Ignored,
-    /// Of the cloud's load balancer.
+    /// Configures the cloud load balancer.
     pub load_balancer_source_ranges: Ignored,
-    /// Of the cloud's load balancer.
+    /// Configures the cloud load balancer.
     pub load_balancer_class: Ignored,
-    /// Of the cloud's load balancer.
+    /// Configures the cloud load balancer.
     pub allocate_load_balancer_node_ports: Ignored,
-    /// Of the cloud's load balancer.
+    /// Configures the cloud load balancer.
     pub external_traffic_policy: Ignored,
-    /// Of the cloud's load balancer.
+    /// Configures the cloud load balancer.
     pub health_check_node_port: Ignored,
-    /// Of Kubernetes' address allocation.
+    /// Configures address allocation.
     pub ip_families: Ignored,
-    /// Of Kubernetes' address allocation.
+    /// Configures address allocation.
     pub ip_family_policy: Ignored,
-    /// Of earlier versions of Kubernetes.
+    /// Used by older versions of Kubernetes.
     pub ip_family: Ignored,
-    /// Of earlier versions of Kubernetes.
+    /// Used by older versions of Kubernetes.
     pub topology_keys: Ignored,
 }
 
 /// `type`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
 pub enum ServiceType {
-    /// A virtual address.
+    /// A virtual address within the cluster.
     #[default]
     #[serde(rename = "ClusterIP")]
     ClusterIp,
-    /// Also a port of every node.
+    /// Additionally a port on every node.
     NodePort,
-    /// Also a load balancer outside.
+    /// Additionally an external load balancer.
     LoadBalancer,
     /// An alias of a DNS name.
     ExternalName,
@@ -80,29 +80,29 @@ pub enum ServiceType {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ServicePort {
-    /// A name, unique within the service; its prefix may name the protocol.
+    /// Name, unique within the service; its prefix may declare the protocol.
     pub name: String,
-    /// The transport.
+    /// Transport protocol.
     pub protocol: TransportProtocol,
-    /// The protocol above; takes precedence over the name.
+    /// Application protocol; takes precedence over the name.
     pub app_protocol: String,
-    /// The port that clients call.
+    /// The service port.
     pub port: u32,
-    /// The port of the endpoints; `port` when unset.
+    /// The endpoint port; defaults to `port`.
     pub target_port: Option<IntOrString>,
-    /// Of kube-proxy.
+    /// Configures kube-proxy.
     pub node_port: Ignored,
 }
 
-/// `protocol` of a port of Kubernetes.
+/// `protocol` of a Kubernetes port.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum TransportProtocol {
     /// TCP.
     #[default]
     Tcp,
-    /// UDP, which the mesh does not carry.
+    /// UDP, which is not supported by the mesh.
     Udp,
-    /// SCTP, which the mesh does not carry.
+    /// SCTP, which is not supported by the mesh.
     Sctp,
 }

@@ -1,4 +1,4 @@
-//! `ServiceEntry` of `networking.istio.io`: a service that Kubernetes does not know.
+//! `ServiceEntry` of `networking.istio.io`: adds a service to the mesh's registry.
 
 use serde::Deserialize;
 
@@ -10,7 +10,7 @@ use super::workload_entry::WorkloadEntry;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ServiceEntry {
-    /// Names of the service; always as written, never short names.
+    /// Host names of the service; always fully qualified.
     pub hosts: Vec<String>,
     /// Virtual addresses or CIDRs.
     pub addresses: Vec<String>,
@@ -18,15 +18,15 @@ pub struct ServiceEntry {
     pub ports: Vec<ServicePort>,
     /// Whether the service is part of the mesh.
     pub location: Location,
-    /// How endpoints are found.
+    /// How endpoints are discovered.
     pub resolution: Resolution,
-    /// Endpoints; excludes `workloadSelector`.
+    /// Endpoints; mutually exclusive with `workloadSelector`.
     pub endpoints: Vec<WorkloadEntry>,
-    /// WorkloadEntries of the same namespace that are endpoints.
+    /// Selects WorkloadEntries of the same namespace as endpoints.
     pub workload_selector: Option<WorkloadSelector>,
-    /// Namespaces whose proxies see the service: `.`, `*`, `~` or names.
+    /// Namespaces to whose proxies the service is visible: `.`, `*`, `~` or names.
     pub export_to: Vec<String>,
-    /// Names that the endpoints' certificates may have.
+    /// Subject alternative names accepted in the endpoints' certificates.
     pub subject_alt_names: Vec<String>,
 }
 
@@ -34,13 +34,13 @@ pub struct ServiceEntry {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ServicePort {
-    /// The port that clients call.
+    /// The service port.
     pub number: u32,
-    /// The protocol, in any case; detected when empty.
+    /// The protocol, case-insensitive; detected when empty.
     pub protocol: String,
     /// A name, unique within the service.
     pub name: String,
-    /// The port of the endpoints; `number` when 0.
+    /// The endpoint port; `number` when 0.
     pub target_port: u32,
 }
 
@@ -48,7 +48,7 @@ pub struct ServicePort {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum Location {
-    /// Outside; no mutual TLS of the mesh.
+    /// External; no mesh mutual TLS.
     #[default]
     MeshExternal,
     /// Part of the mesh.
@@ -59,15 +59,15 @@ pub enum Location {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum Resolution {
-    /// Connections go to the address that the client called.
+    /// Connections are forwarded to their original destination address.
     #[default]
     None,
-    /// The endpoints given.
+    /// The listed endpoints.
     Static,
-    /// All addresses that the names resolve to.
+    /// All addresses the host names resolve to.
     Dns,
-    /// The first address that the name resolves to, for new connections.
+    /// For each new connection, the first address the host name resolves to.
     DnsRoundRobin,
-    /// The name that each request carries.
+    /// Resolves the host name of each request.
     DynamicDns(Unsupported),
 }

@@ -1,4 +1,5 @@
-//! `Sidecar` of `networking.istio.io`: what a sidecar accepts and what it can reach.
+//! `Sidecar` of `networking.istio.io`: inbound listeners of a sidecar, and the services it can
+//! reach.
 
 use serde::Deserialize;
 
@@ -12,15 +13,15 @@ use super::virtual_service::Destination;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Sidecar {
-    /// The workloads; all of the namespace when unset, all of the mesh in the root namespace.
+    /// The workloads; when unset, all of the namespace, or of the mesh if in the root namespace.
     pub workload_selector: Option<WorkloadSelector>,
-    /// What is accepted; derived from the workload's services when empty.
+    /// Inbound listeners; derived from the workload's services when empty.
     pub ingress: Vec<IngressListener>,
-    /// What can be reached; everything visible when empty.
+    /// Outbound listeners; everything visible is reachable when empty.
     pub egress: Vec<EgressListener>,
-    /// Limits of the connections to the workload, where a listener has none of its own.
+    /// Connection limits to the workload for listeners without their own.
     pub inbound_connection_pool: Option<ConnectionPool>,
-    /// Traffic to destinations that the mesh does not know; the mesh's policy when unset.
+    /// Policy for destinations unknown to the mesh; defaults to the mesh's.
     pub outbound_traffic_policy: Option<OutboundTrafficPolicy>,
 }
 
@@ -32,13 +33,13 @@ pub struct IngressListener {
     pub port: Option<ServicePort>,
     /// The address to listen on.
     pub bind: String,
-    /// Whether traffic is redirected to the listener or calls it.
+    /// Whether traffic is redirected to the listener or must address it directly.
     pub capture_mode: CaptureMode,
-    /// Where the workload listens: `127.0.0.1:PORT`, `0.0.0.0:PORT`, or `unix://` and a path.
+    /// Where the application listens: `127.0.0.1:PORT`, `0.0.0.0:PORT`, or `unix://` and a path.
     pub default_endpoint: String,
     /// TLS termination instead of mutual TLS.
     pub tls: Option<Unsupported>,
-    /// Limits of the connections to the workload.
+    /// Connection limits to the workload.
     pub connection_pool: Option<ConnectionPool>,
 }
 
@@ -46,11 +47,11 @@ pub struct IngressListener {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct EgressListener {
-    /// The port; every port that no other listener has when unset.
+    /// The port; when unset, every port without a listener of its own.
     pub port: Option<ServicePort>,
     /// The address to listen on, or `unix://` and a path.
     pub bind: String,
-    /// Whether traffic is redirected to the listener or calls it.
+    /// Whether traffic is redirected to the listener or must address it directly.
     pub capture_mode: CaptureMode,
     /// Services, as `namespace/name`.
     pub hosts: Vec<String>,
@@ -60,12 +61,12 @@ pub struct EgressListener {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum CaptureMode {
-    /// As the proxy's interception mode says.
+    /// According to the proxy's interception mode.
     #[default]
     Default,
     /// Traffic is redirected.
     Iptables,
-    /// Traffic calls the listener.
+    /// Traffic must address the listener directly.
     None,
 }
 
@@ -73,9 +74,9 @@ pub enum CaptureMode {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct OutboundTrafficPolicy {
-    /// What happens to it; `REGISTRY_ONLY` when the policy does not say.
+    /// The mode; default `REGISTRY_ONLY`.
     pub mode: OutboundTrafficMode,
-    /// A service that it is sent to, in the mode `ALLOW_ANY`.
+    /// With `ALLOW_ANY`, a service to which the traffic is forwarded.
     pub egress_proxy: Option<Destination>,
 }
 
@@ -83,11 +84,11 @@ pub struct OutboundTrafficPolicy {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum OutboundTrafficMode {
-    /// It is refused.
+    /// Reject it.
     #[default]
     RegistryOnly,
-    /// It passes.
+    /// Forward it to its original destination.
     AllowAny,
-    /// It passes, by the name that each request carries.
+    /// Forward it to the host name in each request.
     AllowAnyDynamicDns(Unsupported),
 }

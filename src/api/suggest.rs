@@ -1,7 +1,7 @@
-//! "Did you mean": the name that a misspelt one most likely stands for.
+//! "Did you mean" suggestions for misspelt names.
 
-/// The candidate that differs least from `word`, if that is little enough to be a slip: about one
-/// letter in three, and never mind the case.
+/// The candidate most similar to `word`, ignoring case, if close enough to be a typo: at most about
+/// one letter in three differs.
 pub fn closest<'c>(word: &str, candidates: impl IntoIterator<Item = &'c str>) -> Option<&'c str> {
     let word = word.to_lowercase();
     let allowed = (word.chars().count() / 3).max(1);
@@ -13,7 +13,7 @@ pub fn closest<'c>(word: &str, candidates: impl IntoIterator<Item = &'c str>) ->
         .map(|(_, candidate)| candidate)
 }
 
-/// The help for a misspelt name: the closest candidate, or all of them if they are few.
+/// Help text for a misspelt name: the closest candidate, or all of them if there are few.
 pub(super) fn help(word: &str, candidates: &[&str]) -> Option<String> {
     const FEW: usize = 8;
     match closest(word, candidates.iter().copied()) {
@@ -23,7 +23,7 @@ pub(super) fn help(word: &str, candidates: &[&str]) -> Option<String> {
     }
 }
 
-/// `` `a` ``, `` `a` or `b` ``, ``one of `a`, `b`, `c` ``.
+/// Formats candidates as `` `a` ``, `` `a` or `b` ``, or ``one of `a`, `b`, `c` ``.
 pub(super) fn one_of(candidates: &[&str]) -> String {
     match candidates {
         [only] => format!("`{only}`"),

@@ -1,14 +1,14 @@
-//! Kinds of value that protobuf's JSON form and Kubernetes have and serde does not.
+//! Value types of protobuf's JSON mapping and of Kubernetes that serde does not provide.
 
 use std::fmt;
 
 use serde::de::{self, Deserialize, Deserializer, IgnoredAny, Visitor};
 
-/// The name under which [`Unsupported`] asks the reader of documents for its diagnostic.
+/// Newtype name by which [`Unsupported`] is recognized by the deserializer.
 pub(super) const UNSUPPORTED: &str = "$unsupported";
 
-/// The type of a field that Istio has and Topsail does not support yet. It has no values: a
-/// document that sets the field is reported (TS0005) and its object does not come to be.
+/// Type of an Istio field that is not supported yet. It has no values: setting the field is
+/// reported as TS0005 and its object is rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Unsupported {}
 
@@ -26,7 +26,7 @@ impl<'de> Deserialize<'de> for Unsupported {
     }
 }
 
-/// The type of a field that may be written and has no meaning for a mesh without Kubernetes.
+/// Type of a field that is accepted and has no meaning outside of Kubernetes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Ignored;
 
@@ -36,7 +36,8 @@ impl<'de> Deserialize<'de> for Ignored {
     }
 }
 
-/// A span of time as protobuf's JSON (`1.5s`) or Go (`1m30s`, `100ms`) writes it. Never negative.
+/// A duration in the format of protobuf's JSON mapping (`1.5s`) or Go (`1m30s`, `100ms`). Never
+/// negative.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Duration(pub std::time::Duration);
 
@@ -66,8 +67,8 @@ impl<'de> Deserialize<'de> for Duration {
     }
 }
 
-/// Reads a sum of decimal numbers with units, as Go's `time.ParseDuration` does, except for
-/// negative ones.
+/// Parses a sum of decimal numbers with units like Go's `time.ParseDuration`, but without negative
+/// values.
 fn parse_duration(text: &str) -> Option<std::time::Duration> {
     let mut rest = text.strip_prefix('+').unwrap_or(text);
     if rest == "0" {
@@ -87,11 +88,11 @@ fn parse_duration(text: &str) -> Option<std::time::Duration> {
         nanoseconds = nanoseconds.checked_add(in_nanoseconds(number, unit)?)?;
         rest = tail;
     }
-    // Go's durations end where a signed 64-bit count of nanoseconds does.
+    // Go stores durations as a signed 64-bit count of nanoseconds.
     (nanoseconds <= i64::MAX.unsigned_abs()).then(|| std::time::Duration::from_nanos(nanoseconds))
 }
 
-/// A decimal number of a unit; digits below a nanosecond are cut off.
+/// Converts a decimal number with a unit; digits below a nanosecond are truncated.
 fn in_nanoseconds(number: &str, unit: &str) -> Option<u64> {
     let unit: u64 = match unit {
         "ns" => 1,
@@ -116,7 +117,7 @@ fn in_nanoseconds(number: &str, unit: &str) -> Option<u64> {
     Some(nanoseconds)
 }
 
-/// Bytes, base64 in the document as protobuf's JSON form writes them.
+/// Bytes, encoded in base64 as in protobuf's JSON mapping.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Bytes(pub Vec<u8>);
 
@@ -140,7 +141,8 @@ impl<'de> Deserialize<'de> for Bytes {
     }
 }
 
-/// Standard or URL-safe alphabet, padded or not, as protobuf's JSON form allows.
+/// Accepts the standard and URL-safe alphabets, with or without padding, like protobuf's JSON
+/// mapping.
 fn decode_base64(text: &str) -> Option<Vec<u8>> {
     use base64::Engine as _;
     use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
@@ -152,12 +154,12 @@ fn decode_base64(text: &str) -> Option<Vec<u8>> {
         .ok()
 }
 
-/// A port by number or by name, Kubernetes' `IntOrString`.
+/// A port by number or name: Kubernetes' `IntOrString`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum IntOrString {
     /// A number.
     Int(i64),
-    /// A name; digits in quotes are a name too, as in Kubernetes.
+    /// A name; quoted digits are a name too, as in Kubernetes.
     String(String),
 }
 

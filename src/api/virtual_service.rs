@@ -1,4 +1,4 @@
-//! `VirtualService` of `networking.istio.io`: how requests and connections are routed.
+//! `VirtualService` of `networking.istio.io`: routing of requests and connections.
 
 use std::collections::BTreeMap;
 
@@ -10,17 +10,17 @@ use super::value::{Bytes, Duration, Unsupported};
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct VirtualService {
-    /// Hosts whose traffic the rules apply to. A short name belongs to the object's namespace.
+    /// Hosts to whose traffic the rules apply. A short name is resolved in the object's namespace.
     pub hosts: Vec<String>,
-    /// Gateways that apply the rules; empty means `mesh`, every sidecar.
+    /// Gateways that apply the rules; default `mesh`, i.e. all sidecars.
     pub gateways: Vec<String>,
     /// Rules for HTTP ports, tried in order.
     pub http: Vec<HttpRoute>,
-    /// Rules for TLS ports that are not terminated, tried in order.
+    /// Rules for TLS passthrough ports, tried in order.
     pub tls: Vec<TlsRoute>,
     /// Rules for other ports, tried in order.
     pub tcp: Vec<TcpRoute>,
-    /// Namespaces whose proxies see the object: `.`, `*` or names.
+    /// Namespaces to whose proxies the object is visible: `.`, `*` or names.
     pub export_to: Vec<String>,
 }
 
@@ -28,48 +28,48 @@ pub struct VirtualService {
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct HttpRoute {
-    /// The name of the route in logs and statistics.
+    /// Name of the route in logs and statistics.
     pub name: String,
-    /// Alternatives, one of which must match; none match everything.
+    /// Conditions, any one of which must match; empty matches everything.
     #[serde(rename = "match")]
     pub matches: Vec<HttpMatch>,
     /// Where requests go.
     pub route: Vec<HttpRouteDestination>,
-    /// Answers with a redirect instead.
+    /// Respond with a redirect.
     pub redirect: Option<HttpRedirect>,
-    /// Answers with a fixed response instead.
+    /// Respond with a fixed response.
     pub direct_response: Option<HttpDirectResponse>,
-    /// Another VirtualService that goes on from here.
+    /// Delegates to another VirtualService.
     pub delegate: Option<Unsupported>,
-    /// Changes path or authority before forwarding.
+    /// Path and authority rewrite before forwarding.
     pub rewrite: Option<HttpRewrite>,
-    /// The longest time for a whole request; no limit when unset.
+    /// Timeout of the whole request including retries; none when unset.
     pub timeout: Option<Duration>,
-    /// When and how often to try again; the mesh's policy when unset.
+    /// Retry policy; defaults to the mesh's.
     pub retries: Option<HttpRetry>,
     /// Faults to inject.
     pub fault: Option<HttpFault>,
-    /// Where to send a copy of each request.
+    /// Where requests are mirrored to.
     pub mirror: Option<Destination>,
-    /// Several such places.
+    /// Multiple mirror destinations.
     pub mirrors: Vec<HttpMirror>,
-    /// Share of requests to mirror, deprecated form in whole per cent.
+    /// Percentage of requests to mirror; deprecated integer form.
     pub mirror_percent: Option<u32>,
-    /// Share of requests to mirror; all of them when unset.
+    /// Percentage of requests to mirror; default 100.
     pub mirror_percentage: Option<Percentage>,
     /// Cross-origin resource sharing.
     pub cors_policy: Option<CorsPolicy>,
-    /// Header changes of the whole route.
+    /// Header manipulation for all destinations of the route.
     pub headers: Option<Headers>,
 }
 
-/// `http[].match[]`: all that is given must hold.
+/// `http[].match[]`: all conditions given must match.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct HttpMatch {
     /// Appended to the route's name.
     pub name: String,
-    /// The path, without the query.
+    /// Path, without the query string.
     pub uri: Option<StringMatch>,
     /// `http` or `https`.
     pub scheme: Option<StringMatch>,
@@ -79,49 +79,49 @@ pub struct HttpMatch {
     pub authority: Option<StringMatch>,
     /// Headers by lower-case name.
     pub headers: BTreeMap<String, StringMatch>,
-    /// The port that the client called.
+    /// The destination port of the request.
     pub port: u32,
     /// Labels of the client workload; ignored when `gateways` is set.
     pub source_labels: BTreeMap<String, String>,
-    /// Gateways that this match is for, instead of the object's.
+    /// Gateways the match applies to; overrides the object's.
     pub gateways: Vec<String>,
     /// Query parameters by name.
     pub query_params: BTreeMap<String, StringMatch>,
-    /// Whether `uri` is compared without regard to case (`exact` and `prefix`).
+    /// Whether `exact` and `prefix` matches of `uri` ignore case.
     pub ignore_uri_case: bool,
     /// Headers that must not match.
     pub without_headers: BTreeMap<String, StringMatch>,
     /// Namespace of the client workload; ignored when `gateways` is set.
     pub source_namespace: String,
-    /// Prefix of the route's statistics.
+    /// Statistics prefix of the route.
     pub stat_prefix: String,
 }
 
-/// How a text is compared.
+/// A string matcher.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum StringMatch {
-    /// The whole text.
+    /// The whole string.
     Exact(String),
-    /// The start of the text.
+    /// A prefix of the string.
     Prefix(String),
-    /// The whole text, by an RE2 regular expression.
+    /// The whole string, as an RE2 regular expression.
     Regex(String),
-    /// `{}`: whatever the text, it must be there.
+    /// `{}`: the header or parameter is present, whatever its value.
     #[default]
     #[serde(rename = "")]
     Present,
 }
 
-/// Where traffic goes.
+/// A routing destination.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Destination {
-    /// A service of the mesh. A short name belongs to the rule's namespace.
+    /// A service. A short name is resolved in the rule's namespace.
     pub host: String,
-    /// A subset that a DestinationRule of the host defines; empty for all endpoints.
+    /// A subset defined by a DestinationRule of the host; empty for all endpoints.
     pub subset: String,
-    /// The port; may be left out when the service has only one.
+    /// The port; optional if the service has only one.
     pub port: Option<PortSelector>,
 }
 
@@ -137,11 +137,11 @@ pub struct PortSelector {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct HttpRouteDestination {
-    /// Where to.
+    /// The destination.
     pub destination: Option<Destination>,
-    /// The share, relative to the sum of all weights of the route.
+    /// Weight, relative to the sum of the route's weights.
     pub weight: i32,
-    /// Header changes for this destination only.
+    /// Header manipulation for this destination only.
     pub headers: Option<Headers>,
 }
 
@@ -149,23 +149,23 @@ pub struct HttpRouteDestination {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct RouteDestination {
-    /// Where to.
+    /// The destination.
     pub destination: Option<Destination>,
-    /// The share, relative to the sum of all weights of the route.
+    /// Weight, relative to the sum of the route's weights.
     pub weight: i32,
 }
 
-/// Header changes in both directions.
+/// Header manipulation.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Headers {
-    /// Before a request is forwarded.
+    /// Applied to requests.
     pub request: Option<HeaderOperations>,
-    /// Before a response goes back.
+    /// Applied to responses.
     pub response: Option<HeaderOperations>,
 }
 
-/// Changes to headers.
+/// Header operations.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct HeaderOperations {
@@ -183,17 +183,17 @@ pub struct HeaderOperations {
 pub struct HttpRedirect {
     /// The new path.
     pub uri: String,
-    /// What replaces the matched prefix of the path.
+    /// Replacement for the matched prefix of the path.
     pub prefix_rewrite: String,
     /// The new authority.
     pub authority: String,
-    /// The new port; excludes `derivePort`.
+    /// The new port; mutually exclusive with `derivePort`.
     pub port: Option<u32>,
-    /// Where to take the new port from.
+    /// How the new port is derived.
     pub derive_port: Option<RedirectPort>,
     /// `http` or `https`.
     pub scheme: String,
-    /// The status, 301 when 0.
+    /// The status code; 301 when 0.
     pub redirect_code: u32,
 }
 
@@ -203,7 +203,7 @@ pub struct HttpRedirect {
 pub enum RedirectPort {
     /// 80 for HTTP and 443 for HTTPS.
     FromProtocolDefault,
-    /// The port of the request.
+    /// The port of the original request.
     FromRequestPort,
 }
 
@@ -211,7 +211,7 @@ pub enum RedirectPort {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct HttpDirectResponse {
-    /// The status.
+    /// The status code.
     pub status: u32,
     /// The body, if any.
     pub body: Option<HttpBody>,
@@ -235,11 +235,11 @@ pub enum HttpBody {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct HttpRewrite {
-    /// The new path, or what replaces the matched prefix of it.
+    /// The new path, or the replacement for its matched prefix.
     pub uri: String,
     /// The new authority.
     pub authority: String,
-    /// A substitution in the path.
+    /// Regular expression substitution in the path.
     pub uri_regex_rewrite: Option<RegexRewrite>,
 }
 
@@ -250,7 +250,7 @@ pub struct RegexRewrite {
     /// An RE2 regular expression.
     #[serde(rename = "match")]
     pub pattern: String,
-    /// What replaces each match; `\1` is the first group.
+    /// The substitution; `\1` refers to the first capture group.
     pub rewrite: String,
 }
 
@@ -258,17 +258,17 @@ pub struct RegexRewrite {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct HttpRetry {
-    /// How often to try again; 0 for never.
+    /// Number of retries; 0 disables them.
     pub attempts: i32,
-    /// The longest time for one try; the route's timeout when unset.
+    /// Timeout per attempt; defaults to the route's timeout.
     pub per_try_timeout: Option<Duration>,
-    /// Conditions and status codes, joined by commas.
+    /// Comma-separated retry conditions and status codes.
     pub retry_on: String,
-    /// Whether to try endpoints of other localities too.
+    /// Whether retries may use endpoints in other localities.
     pub retry_remote_localities: Option<bool>,
-    /// Whether to avoid the endpoints that failed already; true when unset.
+    /// Whether retries avoid hosts already attempted; default true.
     pub retry_ignore_previous_hosts: Option<bool>,
-    /// The first pause between two tries.
+    /// Base interval of the retry back-off.
     pub backoff: Option<Duration>,
 }
 
@@ -276,9 +276,9 @@ pub struct HttpRetry {
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct HttpFault {
-    /// Requests to delay.
+    /// Delays requests.
     pub delay: Option<HttpFaultDelay>,
-    /// Requests to abort.
+    /// Aborts requests.
     pub abort: Option<HttpFaultAbort>,
 }
 
@@ -286,13 +286,13 @@ pub struct HttpFault {
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct HttpFaultDelay {
-    /// Share in whole per cent, deprecated.
+    /// Percentage of requests; deprecated integer form.
     pub percent: i32,
     /// How long.
     pub fixed_delay: Option<Duration>,
-    /// Reserved by Istio, which refuses it.
+    /// Reserved by Istio, which rejects it.
     pub exponential_delay: Option<Duration>,
-    /// The share; `percent` when unset.
+    /// Percentage of requests; defaults to `percent`.
     pub percentage: Option<Percentage>,
 }
 
@@ -300,17 +300,17 @@ pub struct HttpFaultDelay {
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct HttpFaultAbort {
-    /// The HTTP status to answer with.
+    /// HTTP status code of the response.
     pub http_status: Option<i32>,
-    /// The gRPC status to answer with, by name or number.
+    /// gRPC status of the response, by name or number.
     pub grpc_status: Option<String>,
-    /// Reserved by Istio, which refuses it.
+    /// Reserved by Istio, which rejects it.
     pub http2_error: Option<String>,
-    /// The share; none when unset.
+    /// Percentage of requests; none when unset.
     pub percentage: Option<Percentage>,
 }
 
-/// A share as Istio writes it.
+/// A percentage.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Percentage {
@@ -322,9 +322,9 @@ pub struct Percentage {
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct HttpMirror {
-    /// Where to.
+    /// The destination.
     pub destination: Option<Destination>,
-    /// The share; all when unset.
+    /// Percentage of requests; default 100.
     pub percentage: Option<Percentage>,
 }
 
@@ -332,9 +332,9 @@ pub struct HttpMirror {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct CorsPolicy {
-    /// Exact origins, deprecated.
+    /// Allowed origins, exact; deprecated.
     pub allow_origin: Vec<String>,
-    /// Origins.
+    /// Allowed origins.
     pub allow_origins: Vec<StringMatch>,
     /// `access-control-allow-methods`.
     pub allow_methods: Vec<String>,
@@ -342,11 +342,11 @@ pub struct CorsPolicy {
     pub allow_headers: Vec<String>,
     /// `access-control-expose-headers`.
     pub expose_headers: Vec<String>,
-    /// `access-control-max-age`, whole seconds.
+    /// `access-control-max-age`, in whole seconds.
     pub max_age: Option<Duration>,
     /// `access-control-allow-credentials`.
     pub allow_credentials: Option<bool>,
-    /// What happens to preflights that no origin matches.
+    /// Handling of preflight requests whose origin does not match.
     pub unmatched_preflights: UnmatchedPreflights,
 }
 
@@ -354,12 +354,12 @@ pub struct CorsPolicy {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum UnmatchedPreflights {
-    /// As `FORWARD`.
+    /// Same as `FORWARD`.
     #[default]
     Unspecified,
-    /// They go to the upstream.
+    /// Forward to the upstream.
     Forward,
-    /// They are answered here, without CORS headers.
+    /// Respond without CORS headers.
     Ignore,
 }
 
@@ -367,26 +367,26 @@ pub enum UnmatchedPreflights {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct TlsRoute {
-    /// Alternatives, one of which must match.
+    /// Conditions, any one of which must match.
     #[serde(rename = "match")]
     pub matches: Vec<TlsMatch>,
     /// Where connections go.
     pub route: Vec<RouteDestination>,
 }
 
-/// `tls[].match[]`: all that is given must hold.
+/// `tls[].match[]`: all conditions given must match.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct TlsMatch {
-    /// Server names, wildcards allowed.
+    /// SNI host names; wildcards are allowed.
     pub sni_hosts: Vec<String>,
-    /// Addresses or CIDRs that the client called.
+    /// Destination addresses or CIDRs.
     pub destination_subnets: Vec<String>,
-    /// The port that the client called.
+    /// The destination port.
     pub port: u32,
     /// Labels of the client workload.
     pub source_labels: BTreeMap<String, String>,
-    /// Gateways that this match is for, instead of the object's.
+    /// Gateways the match applies to; overrides the object's.
     pub gateways: Vec<String>,
     /// Namespace of the client workload.
     pub source_namespace: String,
@@ -396,26 +396,26 @@ pub struct TlsMatch {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct TcpRoute {
-    /// Alternatives, one of which must match; none match everything.
+    /// Conditions, any one of which must match; empty matches everything.
     #[serde(rename = "match")]
     pub matches: Vec<L4Match>,
     /// Where connections go.
     pub route: Vec<RouteDestination>,
 }
 
-/// `tcp[].match[]`: all that is given must hold.
+/// `tcp[].match[]`: all conditions given must match.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct L4Match {
-    /// Addresses or CIDRs that the client called.
+    /// Destination addresses or CIDRs.
     pub destination_subnets: Vec<String>,
-    /// The port that the client called.
+    /// The destination port.
     pub port: u32,
-    /// Accepted by Istio, without effect.
+    /// Accepted by Istio, but has no effect.
     pub source_subnet: String,
     /// Labels of the client workload.
     pub source_labels: BTreeMap<String, String>,
-    /// Gateways that this match is for, instead of the object's.
+    /// Gateways the match applies to; overrides the object's.
     pub gateways: Vec<String>,
     /// Namespace of the client workload.
     pub source_namespace: String,

@@ -1,4 +1,4 @@
-//! `WorkloadEntry` of `networking.istio.io`: one workload that Kubernetes does not know.
+//! `WorkloadEntry` of `networking.istio.io`: a workload outside of Kubernetes.
 
 use std::collections::BTreeMap;
 
@@ -8,17 +8,17 @@ use serde::Deserialize;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct WorkloadEntry {
-    /// An IP address, a DNS name, or `unix://` and the path of a socket.
+    /// An IP address, a DNS name, or `unix://` and a socket path.
     pub address: String,
-    /// Ports by the name of the service's port, where they differ from its target port.
+    /// Endpoint ports by name of the service port, where they differ from the target port.
     pub ports: BTreeMap<String, u32>,
     /// Labels of the workload.
     pub labels: BTreeMap<String, String>,
-    /// The network that the address belongs to.
+    /// The network the address is in.
     pub network: String,
     /// `region/zone/subzone`.
     pub locality: String,
-    /// Share of the traffic within its locality; 1 when 0.
+    /// Load balancing weight within its locality; 1 when 0.
     pub weight: u32,
     /// The service account that the workload runs as.
     pub service_account: String,

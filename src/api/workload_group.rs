@@ -1,4 +1,4 @@
-//! `WorkloadGroup` of `networking.istio.io`: what workloads that register themselves have in common.
+//! `WorkloadGroup` of `networking.istio.io`: template for auto-registered workloads.
 
 use std::collections::BTreeMap;
 
@@ -15,47 +15,47 @@ pub struct WorkloadGroup {
     pub metadata: MemberMetadata,
     /// The spec of the members' WorkloadEntries, without the address.
     pub template: Option<WorkloadEntry>,
-    /// How a member's application is asked whether it is ready.
+    /// Readiness probe of a member's application.
     pub probe: Option<ReadinessProbe>,
 }
 
-/// `probe`: exactly one of its ways of asking. A number that is 0 is the default.
+/// `probe`: exactly one probe type. A number of 0 means its default.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ReadinessProbe {
-    /// Until the first probe, seconds after the application has been started.
+    /// Seconds before the first probe, counted from the start of the sidecar.
     pub initial_delay_seconds: i32,
-    /// How long an answer may take, seconds.
+    /// Timeout in seconds.
     pub timeout_seconds: i32,
-    /// From one probe to the next, seconds.
+    /// Interval in seconds.
     pub period_seconds: i32,
-    /// After how many successes in a row it is ready.
+    /// Consecutive successes until it becomes ready.
     pub success_threshold: i32,
-    /// After how many failures in a row it is not ready any more.
+    /// Consecutive failures until it becomes unready.
     pub failure_threshold: i32,
-    /// A request is answered.
+    /// HTTP request.
     pub http_get: Option<HttpGet>,
-    /// A connection is accepted.
+    /// TCP connection.
     pub tcp_socket: Option<TcpSocket>,
-    /// A command succeeds.
+    /// Command; exit code 0 is success.
     pub exec: Option<Exec>,
-    /// The service `grpc.health.v1.Health` answers.
+    /// gRPC health check, `grpc.health.v1.Health`.
     pub grpc: Option<Unsupported>,
 }
 
-/// `httpGet`: ready is a status from 200 to 399.
+/// `httpGet`: a status from 200 to 399 is success.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct HttpGet {
-    /// The path, `/` if it is empty.
+    /// The path; `/` when empty.
     pub path: String,
     /// The port.
     pub port: u32,
-    /// The host, the member itself if it is empty.
+    /// The host; the member itself when empty.
     pub host: String,
-    /// `HTTP` or `HTTPS`, the former if it is empty.
+    /// `HTTP` (default) or `HTTPS`.
     pub scheme: String,
-    /// Headers of the request.
+    /// Request headers.
     pub http_headers: Vec<HttpHeader>,
 }
 
@@ -73,7 +73,7 @@ pub struct HttpHeader {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct TcpSocket {
-    /// The host, the member itself if it is empty.
+    /// The host; the member itself when empty.
     pub host: String,
     /// The port.
     pub port: u32,
@@ -91,7 +91,7 @@ pub struct Exec {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct MemberMetadata {
-    /// Labels that come over those of the template.
+    /// Labels, which take precedence over those of the template.
     pub labels: BTreeMap<String, String>,
     /// Annotations.
     pub annotations: BTreeMap<String, String>,

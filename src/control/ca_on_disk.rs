@@ -1,9 +1,9 @@
-//! The CA's files while a server runs: they count when a server starts and not before, so it is said
-//! when they are no longer those it started with.
+//! Watches the CA files in the state directory. The server loads its CA once at startup; files
+//! replaced later take effect only after a restart, so a difference is reported once.
 
 use crate::pki::{Ca, StateDir};
 
-/// The files as they were at the start, and when they were last looked at.
+/// The CA files as loaded at startup, and the result of the last check.
 #[derive(Debug)]
 pub(super) struct CaOnDisk {
     state: StateDir,
@@ -11,7 +11,7 @@ pub(super) struct CaOnDisk {
     last: Found,
 }
 
-/// What the files are beside those in use.
+/// State of the files on disk relative to the CA in use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Found {
     Same,
@@ -20,7 +20,7 @@ enum Found {
 }
 
 impl CaOnDisk {
-    /// The files as they are now are those in use.
+    /// Takes the current files as the CA in use.
     pub(super) fn new(state: StateDir) -> Self {
         Self {
             in_use: Ca::certificates_on_disk(&state),
@@ -29,7 +29,7 @@ impl CaOnDisk {
         }
     }
 
-    /// Says once what has become of the files.
+    /// Checks the files and logs a change of their state once.
     pub(super) fn look(&mut self) {
         let dir = self.state.path().display().to_string();
         match self.news() {

@@ -1,6 +1,7 @@
-//! The loop: an edit or a join comes in, snapshots go out.
+//! The composer: an event loop that applies directory changes and proxy joins and leaves and
+//! publishes a new snapshot per proxy.
 //!
-//! It runs on a thread of its own, so that work on a large mesh never holds up a socket.
+//! It runs on its own thread so that recomputing a large mesh never blocks a socket.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -31,115 +32,116 @@ use crate::source::document;
 use crate::source::tree::{self, Tree};
 use crate::xds::encode::SECRET_CERTIFICATE;
 
-/// How the directory is read.
+/// How the configuration directory is read.
 #[derive(Clone, Debug)]
 pub struct Reading {
-    /// The directory.
+    /// The configuration directory.
     pub root: Root,
-    /// A bare mesh configuration beside it.
+    /// A file holding a bare MeshConfig (`--mesh-config`).
     pub mesh_config: Option<Root>,
-    /// Unknown fields are warnings.
+    /// Report unknown fields as warnings instead of errors (`--lenient`).
     pub lenient: bool,
-    /// Any error refuses the whole generation.
+    /// Reject the whole generation if it has any error (`--strict`).
     pub strict: bool,
 }
 
-/// What the loop reacts to.
+/// Events handled by the composer.
 #[derive(Debug)]
 pub(super) enum Tick {
-    /// The directory has been read: what it holds, and which files differ from the last time.
+    /// The directory was read: its content, and the files that differ from the previous read.
     Directory(Tree, Vec<Arc<str>>),
-    /// The file of the mesh configuration has been read.
+    /// The `--mesh-config` file was read.
     MeshConfig(Tree),
-    /// Someone has come and has no target yet.
+    /// A stream was opened; it has no snapshot yet.
     Joined(MemberId),
-    /// A workload that registers itself has ACKed its first configuration.
+    /// An auto-registered workload ACKed its first configuration.
     Acked(MemberId),
-    /// The stream of such a workload is gone.
+    /// The stream of an auto-registered workload ended.
     Left(MemberId),
-    /// Its connection was closed by its own side.
+    /// The peer closed the connection of an auto-registered workload.
     Closed(MemberId),
-    /// It says that it is about to end.
+    /// A workload announced that it is shutting down.
     Leaving(WorkloadName),
-    /// A run of its sidecar says whether its application is ready.
+    /// A sidecar process reported its application's readiness.
     Application {
         member: WorkloadName,
         run: u64,
         ready: bool,
     },
-    /// The server is about to end: what its closing connections tell is of no concern.
+    /// The server is shutting down; connections closed from now on say nothing about their
+    /// workloads.
     Stopping,
-    /// It is time to see which of those that left have not come back.
+    /// The grace period of a disconnected auto-registered workload has expired.
     GraceOver,
-    /// What is refused has changed.
+    /// The set of resources NACKed by proxies changed.
     Refused,
-    /// Time has passed.
+    /// Periodic maintenance.
     Housekeeping,
 }
 
-/// The state of the loop.
+/// State of the event loop.
 #[derive(Debug)]
 pub(super) struct Composer {
     reading: Reading,
     tree: Tree,
-    /// Files that have changed since the last accepted generation.
+    /// Files changed since the last accepted generation.
     pending: BTreeSet<Arc<str>>,
     files: Files,
     directory: Directory,
     mesh_config_problem: Option<Diagnostic>,
-    /// What a refused generation (`--strict`) complains of.
+    /// Diagnostics of the generation rejected under `--strict`.
     refused: Vec<Diagnostic>,
     views: Views,
     roster: Arc<Roster>,
     registry: Registry,
-    /// Since when something about registered workloads has not been put in force.
+    /// When the oldest change to registered workloads that is not yet applied was made.
     unsettled: Option<Instant>,
-    /// Workloads that have registered and have no target yet.
+    /// Streams of auto-registered workloads that have no snapshot yet.
     arrivals: Vec<MemberId>,
-    /// When the composer wants to be told that time has passed.
+    /// Deadline at which the composer wants [`Tick::GraceOver`].
     alarm: watch::Sender<Option<Instant>>,
     secrets: Arc<Secrets>,
     published: Arc<Published>,
     journal: Journal,
     content: Content,
     generation: u64,
-    /// When that generation was accepted.
+    /// When the current generation was accepted.
     accepted: SystemTime,
     loaded: bool,
     clock: Clock,
 }
 
-/// What a composer works with.
+/// Dependencies of a [`Composer`].
 #[derive(Debug)]
 pub(super) struct Parts {
-    /// How the directory is read.
+    /// How the configuration directory is read.
     pub reading: Reading,
-    /// What the mesh takes from elsewhere than the directory.
+    /// Mesh settings that do not come from the directory.
     pub options: Options,
-    /// Who is connected.
+    /// Connected proxies.
     pub roster: Arc<Roster>,
-    /// Certificates.
+    /// Issues workload certificates.
     pub secrets: Arc<Secrets>,
-    /// Where the state is shown.
+    /// Where the state is published to readers.
     pub published: Arc<Published>,
-    /// The last good generation.
+    /// Persists the last good generation.
     pub journal: Journal,
-    /// What the journal held.
+    /// The generation found in the journal.
     pub restored: Restored,
-    /// How long workloads that registered themselves stay when their stream has ended.
+    /// How long an auto-registered workload is kept after its stream ends.
     pub grace: Duration,
-    /// When the composer wants [`Tick::GraceOver`].
+    /// Deadline at which the composer wants [`Tick::GraceOver`].
     pub alarm: watch::Sender<Option<Instant>>,
-    /// The time.
+    /// Time source.
     pub clock: Clock,
 }
 
-/// No longer than this do registrations wait for others to be put in force with.
+/// Upper bound on how long a registration is delayed to be batched with others.
 const BATCH: Duration = Duration::from_millis(50);
 
 impl Composer {
-    /// A composer that has read nothing yet but the last good generation, against which it will
-    /// hold the directory: what is in error now keeps the form it had then.
+    /// A composer that starts from the last good generation in the journal. Objects that are in
+    /// error in the directory now keep the form they had in that generation.
     pub(super) fn new(parts: Parts) -> Self {
         let Parts {
             reading,
@@ -189,12 +191,12 @@ impl Composer {
         }
     }
 
-    /// Serves ticks and joins until the senders are gone.
+    /// Handles ticks until all senders are dropped.
     pub(super) fn run(mut self, mut ticks: mpsc::UnboundedReceiver<Tick>) {
         while let Some(tick) = ticks.blocking_recv() {
             let now = Instant::now();
             self.hear(tick, now);
-            // Those who come together are put in force together.
+            // Registrations that arrive together become one generation.
             if ticks.is_empty() || self.unsettled.is_some_and(|since| now - since > BATCH) {
                 self.settle();
             }
@@ -222,7 +224,8 @@ impl Composer {
         }
     }
 
-    /// Someone comes; a workload that registers itself gets its target together with its registration.
+    /// Handles a new stream. An auto-registered workload gets its snapshot only once its
+    /// registration is applied.
     fn arrive(&mut self, id: MemberId) {
         let admission = self.roster.admission(id);
         let registration = admission.and_then(|admission| {
@@ -238,8 +241,8 @@ impl Composer {
         }
     }
 
-    /// Puts in force what has changed among the registered workloads, which is a generation as an edit is. A
-    /// WorkloadEntry of a file comes first.
+    /// Applies pending changes to registered workloads as one generation. A WorkloadEntry defined
+    /// in a file takes precedence over a registered one of the same name.
     fn settle(&mut self) {
         self.unsettled = None;
         let end = self.registry.next_end();
@@ -268,7 +271,7 @@ impl Composer {
         }
     }
 
-    /// What is under the id of a WorkloadEntry that is in no file.
+    /// The change for a WorkloadEntry that no file defines: its registered form, or its removal.
     fn registered(&self, id: ObjectId) -> Change {
         match self.registry.object(&id) {
             Some(object) => Change::Put(object.clone()),
@@ -276,7 +279,7 @@ impl Composer {
         }
     }
 
-    /// Takes in what the directory holds and, if it means anything new, makes it the next generation.
+    /// Applies the content of the directory; a change of meaning becomes the next generation.
     fn take(&mut self, tree: Tree, changed: Vec<Arc<str>>) {
         self.tree = tree;
         self.pending.extend(changed);
@@ -315,7 +318,7 @@ impl Composer {
         }
     }
 
-    /// A WorkloadGroup has changed: so have the WorkloadEntries of its members.
+    /// Re-derives the WorkloadEntries of a group's members after its WorkloadGroup changed.
     fn regroup(&mut self, id: &ObjectId) {
         let group = WorkloadName::of_object(id);
         let (roster, mesh) = (&self.roster, self.directory.mesh());
@@ -324,8 +327,8 @@ impl Composer {
         });
     }
 
-    /// Takes in the file of the mesh configuration. While it cannot be read or holds nothing, what it
-    /// said stays.
+    /// Applies the `--mesh-config` file. The last good content stays in force while the file is
+    /// unreadable or empty.
     fn take_mesh_config(&mut self, tree: &Tree) {
         let text = tree.files().next().map(|file| read_mesh_config(&file.content));
         self.mesh_config_problem = text.as_ref().and_then(|text| text.as_ref().err().cloned());
@@ -339,7 +342,7 @@ impl Composer {
         self.publish();
     }
 
-    /// With `--strict`: whether there is any error, which leaves everything as it is.
+    /// Under `--strict`: returns true, keeping the current generation, if there is any error.
     fn refuse(&mut self, files: &Files, directory: &Directory) -> bool {
         let problems = diagnosis::of_directory(files, directory);
         let refused = problems.iter().any(|problem| problem.severity == Severity::Error);
@@ -370,7 +373,7 @@ impl Composer {
         self.publish();
     }
 
-    /// From the first time on, what there is is served. Says whether it is the first.
+    /// Starts serving if it has not started; returns whether it did so now.
     fn start(&mut self) -> bool {
         let first = !std::mem::replace(&mut self.loaded, true);
         if first {
@@ -379,7 +382,7 @@ impl Composer {
         first
     }
 
-    /// Gives everyone the snapshot of this generation.
+    /// Assigns every connected proxy its snapshot of the current generation.
     fn push(&mut self, touched: &Touched) {
         if !self.loaded {
             return;
@@ -415,7 +418,8 @@ impl Composer {
         self.roster.set_base(id, &snapshot);
     }
 
-    /// Renews certificates at half of their life and says whose token has expired.
+    /// Renews certificates that have reached half of their lifetime and reports expired join
+    /// tokens.
     fn keep_house(&mut self) {
         let in_use = self.roster.views().into_iter().map(|(_, view)| view).collect();
         self.views.trim(self.directory.mesh(), &in_use);

@@ -1,4 +1,4 @@
-//! The identity of a generation's content, the same on every server that holds the same objects.
+//! Content hash of a generation: equal on all servers that hold the same objects.
 
 use std::fmt::Write as _;
 
@@ -6,8 +6,8 @@ use sha2::{Digest, Sha256};
 
 use crate::mesh::directory::{Kept, KeptChanges, Why};
 
-/// A digest that follows edits: the sum of the digests of the objects in force, so that an edit costs
-/// what it changes and the order does not matter.
+/// An incremental digest: the sum of the digests of the objects in force. It is independent of
+/// order, and updating it costs no more than the edit.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Content {
     sum: u128,
@@ -15,7 +15,7 @@ pub(super) struct Content {
 }
 
 impl Content {
-    /// Takes in an edit.
+    /// Applies an edit.
     pub(super) fn take(&mut self, changes: &KeptChanges) {
         for kept in in_force(&changes.gone) {
             self.sum = self.sum.wrapping_sub(digest(kept));
@@ -32,7 +32,7 @@ impl Content {
         format!("{:032x}", self.sum)
     }
 
-    /// How many objects are in force.
+    /// Number of objects in force.
     pub(super) fn objects(&self) -> usize {
         self.objects
     }
@@ -42,11 +42,11 @@ fn in_force(kept: &[Kept]) -> impl Iterator<Item = &Kept> {
     kept.iter().filter(|kept| kept.why == Why::InForce)
 }
 
-/// Of what the object says, not of how it is written.
+/// Digest of an object's meaning, independent of its formatting.
 fn digest(kept: &Kept) -> u128 {
     let object = &kept.object;
     let mut text = String::new();
-    // Writing to a string does not fail.
+    // Writing to a `String` cannot fail.
     let _ = write!(
         text,
         "{:?} {:?} {:?} {:?}",

@@ -1,4 +1,4 @@
-//! Everything that is wrong at a moment, from wherever it is known.
+//! Collects the current diagnostics from all stages of the pipeline.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -13,7 +13,7 @@ use crate::ir::Origins;
 use crate::mesh::directory::Directory;
 use crate::name::ObjectId;
 
-/// What is wrong with files, documents and objects.
+/// Diagnostics of files, documents and objects.
 pub(super) fn of_directory(files: &Files, directory: &Directory) -> Vec<Diagnostic> {
     let mut all = files.diagnostics();
     all.extend(directory.diagnostics());
@@ -21,8 +21,8 @@ pub(super) fn of_directory(files: &Files, directory: &Directory) -> Vec<Diagnost
     all
 }
 
-/// What became of them at the proxies: resources that Envoy would refuse or has refused, and
-/// listeners that are in each other's way.
+/// Diagnostics of generated configuration: resources that fail Envoy's validation rules, resources
+/// NACKed by proxies, and listeners with conflicting addresses.
 pub(super) fn of_proxies(directory: &Directory, views: &Views, roster: &Roster) -> Vec<Diagnostic> {
     let mut all = of_broken(directory, views);
     for conflict in views.conflicts() {
@@ -58,7 +58,7 @@ pub(super) fn of_proxies(directory: &Directory, views: &Views, roster: &Roster) 
     all
 }
 
-/// Resources that Envoy would refuse.
+/// Diagnostics of resources that fail Envoy's validation rules.
 pub(super) fn of_broken(directory: &Directory, views: &Views) -> Vec<Diagnostic> {
     let problem = |broken: &Broken| {
         let rules = broken.breaks.iter().fold(String::new(), |mut text, rule| {
@@ -75,7 +75,7 @@ pub(super) fn of_broken(directory: &Directory, views: &Views) -> Vec<Diagnostic>
     views.broken().map(problem).collect()
 }
 
-/// Logs what is new, and what is no longer so.
+/// Logs diagnostics that are new and those that are resolved.
 pub(super) fn log_changes(before: &[Diagnostic], now: &[Diagnostic]) {
     if before == now {
         return;
@@ -96,7 +96,7 @@ pub(super) fn log_changes(before: &[Diagnostic], now: &[Diagnostic]) {
         .for_each(|line| tracing::info!("no longer: {line}"));
 }
 
-/// Puts a problem at the objects that something was made from, the decisive one first.
+/// Places a diagnostic at the objects a resource was built from, the most specific one first.
 fn place_at(problem: Diagnostic, directory: &Directory, origins: &Origins) -> Diagnostic {
     let places = origins.iter().filter_map(|id| Some((id, directory.object(id)?)));
     places.fold(problem, |problem, (id, object)| {

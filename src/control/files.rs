@@ -1,9 +1,10 @@
-//! From files to objects in force: containment by file and document, duplicates.
+//! From files to objects in force: duplicates, and containment of errors by file and document.
 //!
-//! What is kept when something is wrong: an object whose document is in error keeps the form it had;
-//! a file of which a part cannot be told apart keeps every object that its readable part does not
-//! redefine; a file that became empty or unreadable keeps them all. Deleting a file removes its
-//! objects. Of two objects with one id the first in path order is in force.
+//! When something is wrong, the last good state is kept: an object whose document has an error
+//! keeps its previous form; a file with an unparsable part keeps every previous object that its
+//! readable part does not redefine; a file that became empty or unreadable keeps all of them.
+//! Deleting a file removes its objects. If several objects have the same id, the first in path
+//! order is in force.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -18,29 +19,29 @@ use crate::name::ObjectId;
 use crate::source::document;
 use crate::source::tree::{Content, Tree};
 
-/// What the files say. Copies share what they have in common.
+/// The objects of all files. Persistent maps make clones cheap.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Files {
     files: OrdMap<Arc<str>, Arc<FileObjects>>,
-    /// Files with something wrong in them.
+    /// Files with diagnostics.
     troubled: OrdSet<Arc<str>>,
-    /// Objects that a document is in error about, and where, by file.
+    /// Objects whose document has an error, and where, by file.
     broken: OrdMap<ObjectId, Few<Arc<str>, Place>>,
     owners: OrdMap<ObjectId, Few<Precedence, Arc<Object>>>,
     duplicates: OrdSet<ObjectId>,
 }
 
-/// A file as it was read.
+/// The content of one file.
 #[derive(Debug, Default)]
 struct FileObjects {
-    /// What it holds, and what is kept of what it held.
+    /// Its objects, including previous ones kept because of an error.
     objects: Vec<Arc<Object>>,
     broken: BTreeMap<ObjectId, Place>,
     diagnostics: Vec<Diagnostic>,
 }
 
 impl Files {
-    /// Files that held these objects when they were last read.
+    /// Restores files from the objects they held when last read.
     pub(super) fn restore(objects: impl IntoIterator<Item = Arc<Object>>) -> Self {
         let mut by_file: BTreeMap<Arc<str>, Vec<Arc<Object>>> = BTreeMap::new();
         for object in objects {
@@ -59,12 +60,12 @@ impl Files {
         restored
     }
 
-    /// Every file that is known.
+    /// All known files.
     pub(super) fn origins(&self) -> impl Iterator<Item = &Arc<str>> {
         self.files.keys()
     }
 
-    /// Takes in what the tree says about these files now. Returns what changed among the objects in
+    /// Re-reads the given files from the tree and returns the resulting changes to the objects in
     /// force.
     pub(super) fn update(&mut self, tree: &Tree, origins: &BTreeSet<Arc<str>>, options: &ReadOptions) -> Vec<Change> {
         let mut touched = BTreeMap::new();
@@ -87,12 +88,12 @@ impl Files {
             .collect()
     }
 
-    /// The object in force under an id.
+    /// The object in force for an id.
     pub(super) fn in_force(&self, id: &ObjectId) -> Option<&Arc<Object>> {
         self.owners.get(id)?.values().next()
     }
 
-    /// What is wrong with the files and documents, duplicates included.
+    /// Diagnostics of all files and documents, duplicates included.
     pub(super) fn diagnostics(&self) -> Vec<Diagnostic> {
         let own = self.troubled.iter().filter_map(|origin| self.files.get(origin));
         let own = own.flat_map(|file| file.diagnostics.iter().cloned());
@@ -149,8 +150,8 @@ impl Files {
         self.files.insert(origin.clone(), Arc::new(file));
     }
 
-    /// Where a document is in error about an object, unless the object is well defined by a file before
-    /// it: then the mistake is in a duplicate, which would not be served anyway.
+    /// Where the document of an object has an error. `None` if an earlier file defines the object
+    /// correctly: the error is then in a duplicate that would not be served anyway.
     fn broken_at(&self, id: &ObjectId) -> Option<&Place> {
         let (origin, place) = self.broken.get(id)?.iter().next()?;
         let defined_before = self.in_force(id).is_some_and(|object| object.order.origin < *origin);
@@ -178,7 +179,7 @@ impl Files {
         }
     }
 
-    /// Reads a file, keeping of its former objects what containment asks for.
+    /// Reads a file and keeps previous objects as containment requires.
     fn read(&self, origin: &str, content: &Content, options: &ReadOptions) -> FileObjects {
         let former = self.former(origin);
         let source = match content {
@@ -248,7 +249,7 @@ impl FileObjects {
     }
 }
 
-/// Whether the document may hold objects whose names cannot be told.
+/// Whether the document may hold objects whose names cannot be determined.
 fn hides_objects(read: &Read) -> bool {
     let unreadable = |problem: &Diagnostic| matches!(problem.code, Code::InvalidYaml | Code::DocumentTooLarge);
     read.hides_objects || read.diagnostics.iter().any(unreadable)
@@ -268,13 +269,13 @@ fn emptied(source: &Arc<SourceText>, objects: usize) -> Diagnostic {
     .severity(Severity::Error)
 }
 
-/// Whether an object is written in the same words at the same place.
+/// Whether an object has the same text at the same place.
 fn is_same(a: &Object, b: &Object) -> bool {
     let place = |object: &Object| (object.document.hash, object.document.source.start());
     place(a) == place(b) && a.order == b.order && *a == *b
 }
 
-/// Keeps the former object where the new one is the same, so that nothing after has to look.
+/// Reuses the previous `Arc` of unchanged objects, so that later stages can compare pointers.
 fn reuse(objects: &mut [Arc<Object>], former: &[Arc<Object>]) {
     let former: BTreeMap<_, _> = former.iter().map(|object| (&object.id, object)).collect();
     for object in objects {
@@ -289,7 +290,7 @@ fn reuse(objects: &mut [Arc<Object>], former: &[Arc<Object>]) {
 mod tests {
     use super::*;
 
-    /// A file that is read again and again.
+    /// A file that is read repeatedly.
     struct Written {
         directory: tempfile::TempDir,
         files: Files,
@@ -305,7 +306,7 @@ mod tests {
             written
         }
 
-        /// The names of the objects in force after the file has become this.
+        /// The names of the objects in force after writing `text` to the file.
         fn write(&mut self, text: &str) -> Vec<String> {
             let path = self.directory.path().join("a.yaml");
             std::fs::write(&path, text).unwrap();

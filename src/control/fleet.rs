@@ -1,4 +1,5 @@
-//! Letting proxies in: a proxy is who its credential says, not who its node claims to be.
+//! Admission of proxies: authenticates xDS clients and tracks their streams. A proxy's identity
+//! comes from its credential, never from its node metadata.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -22,20 +23,20 @@ use crate::xds::resource::{ResourceType, Version};
 use crate::xds::server::{Arrival, Bearing, Credential, Fleet, Member, Observer, Progress, Scope};
 use crate::xds::session::SyncState;
 
-/// The proxies of the mesh, as the xDS server meets them.
+/// The [xDS server's](crate::xds::server) view of the control plane.
 #[derive(Debug)]
 pub(super) struct Proxies {
-    /// Who is connected.
+    /// Connected proxies.
     pub roster: Arc<Roster>,
-    /// Certificates and the trust bundle.
+    /// Issues workload certificates; holds the trust bundle.
     pub secrets: Arc<Secrets>,
     /// Verifies join tokens.
     pub tokens: TokenSigner,
-    /// What is in force.
+    /// The published state.
     pub published: Arc<Published>,
-    /// Where the composer hears of joins.
+    /// Sends events to the composer.
     pub ticks: mpsc::UnboundedSender<Tick>,
-    /// The time.
+    /// Time source.
     pub clock: Clock,
 }
 
@@ -69,7 +70,7 @@ impl Fleet for Proxies {
 
     fn leave(&self, bearing: &Bearing) -> Result<(), Status> {
         if let Some((member, _)) = self.member(bearing)? {
-            // The composer ends with the server; nobody is left to be told then.
+            // Sending fails only after the composer has stopped, at shutdown.
             let _ = self.ticks.send(Tick::Leaving(member));
         }
         Ok(())
@@ -86,7 +87,7 @@ impl Fleet for Proxies {
             let why = format!("{name} is not connected: it is registered when its data plane is");
             return Err(Status::failed_precondition(why));
         }
-        // The composer ends with the server; nobody is left to be told then.
+        // Sending fails only after the composer has stopped, at shutdown.
         let _ = self.ticks.send(Tick::Application { member, run, ready });
         let group = state.mesh.workload_group(&group);
         Ok(group.and_then(|group| group.probe.as_ref()).map(Probe::from))
@@ -100,7 +101,8 @@ impl Fleet for Proxies {
             scope,
         } = arrival;
         let loaded = self.published.state().generation.is_some();
-        // What a certificate grants the directory says, and what the members of a group have in common.
+        // Certificates and groups are resolved against WorkloadEntries and WorkloadGroups, so the
+        // directory must be loaded.
         if !loaded && (matches!(credential, Credential::Certificate(_)) || claim.group.is_some()) {
             return Err(Status::unavailable("the directory is still being loaded"));
         }
@@ -110,7 +112,7 @@ impl Fleet for Proxies {
             refusal(&error)
         })?;
         if scope == Scope::Secrets {
-            // A stream on which nothing of its configuration comes does not make a workload ready.
+            // A stream that carries none of the workload's own configuration cannot make it ready.
             grant.member = None;
         }
         let mesh = self.published.mesh();
@@ -128,7 +130,7 @@ impl Fleet for Proxies {
         let member = admission.grant.member.is_some();
         let (id, target, refused) = self.roster.enter(admission);
         tracing::info!(%node, %identity, "a proxy connects");
-        // The composer ends with the server; nobody is left to be told then.
+        // Sending fails only after the composer has stopped, at shutdown.
         let _ = self.ticks.send(Tick::Joined(id));
         let observer = ProxyObserver {
             id,
@@ -150,8 +152,8 @@ impl Fleet for Proxies {
 }
 
 impl Proxies {
-    /// What the token of a client that asks for something says. A certificate on the same connection has to be that of
-    /// the same identity: who has found a token has not found the identity to use it with.
+    /// Verifies the join token of a request. A client certificate on the same connection must have
+    /// the token's identity, so a leaked token cannot be used with another workload's certificate.
     fn borne(&self, bearing: &Bearing) -> Result<TokenClaims, Status> {
         let token = bearing.token.as_ref().ok_or_else(|| refusal(&GrantError::Missing))?;
         let verified = self.tokens.verify(token, self.clock.now());
@@ -166,8 +168,8 @@ impl Proxies {
         }
     }
 
-    /// The member of a group that asks for something, and the group. None if it is no group's token: only those who register
-    /// themselves can be told from others of their token.
+    /// The member that sends a request, and its WorkloadGroup. `None` for tokens that are not for a
+    /// group: only auto-registered workloads can be told apart from others with the same token.
     fn member(&self, bearing: &Bearing) -> Result<Option<(WorkloadName, WorkloadName)>, Status> {
         let Bearer::Group(group) = self.borne(bearing)?.grant.bearer else {
             return Ok(None);
@@ -196,7 +198,7 @@ impl Proxies {
     }
 }
 
-/// A refusal in words, for the client to read.
+/// Converts an error to a gRPC status for the client.
 fn refusal(error: &GrantError) -> Status {
     match error {
         GrantError::Missing | GrantError::Token(_) => Status::unauthenticated(error.to_string()),
@@ -210,7 +212,7 @@ fn refusal(error: &GrantError) -> Status {
     }
 }
 
-/// Follows one stream.
+/// Observes one xDS stream.
 struct ProxyObserver {
     id: MemberId,
     node: Arc<str>,
@@ -219,9 +221,9 @@ struct ProxyObserver {
     secrets: Arc<Secrets>,
     ticks: mpsc::UnboundedSender<Tick>,
     clock: Clock,
-    /// Whether the first configuration of a workload that registers itself has not been ACKed yet.
+    /// Whether an auto-registered workload has yet to ACK its first configuration.
     awaits_ack: bool,
-    /// The connection of a workload that registers itself.
+    /// The connection of an auto-registered workload.
     member: Option<PeerInfo>,
 }
 
@@ -256,8 +258,8 @@ impl Observer for ProxyObserver {
     }
 }
 
-/// Whether a client has all that it should have. What it has not asked for yet does not keep it from being up to
-/// date; listeners come last, and those ask for what they need before they are ACKed.
+/// Whether a client has ACKed everything it has subscribed to, clusters and listeners included.
+/// Listeners are sent last, and a proxy subscribes to what they reference before it ACKs them.
 fn is_configured(progress: &Progress<'_>) -> bool {
     let asked = |kind: ResourceType| {
         let mut states = progress.states.iter();
@@ -267,13 +269,13 @@ fn is_configured(progress: &Progress<'_>) -> bool {
 }
 
 impl ProxyObserver {
-    /// The composer ends with the server; nobody is left to be told then.
+    /// Sending fails only after the composer has stopped, at shutdown.
     fn tell(&self, tick: Tick) {
         let _ = self.ticks.send(tick);
     }
 
-    /// Tells that the stream of a workload that registers itself is gone, and, as soon as that shows, that the
-    /// workload's side closed the connection: a proxy that ends may end its stream first.
+    /// Reports that the stream of an auto-registered workload ended and, once it is observed, that
+    /// the peer closed the connection: a proxy that shuts down may end its stream first.
     fn member_is_gone(&self, peer: PeerInfo) {
         self.tell(Tick::Left(self.id));
         if peer.has_closed() {
@@ -296,8 +298,8 @@ impl Drop for ProxyObserver {
     }
 }
 
-/// What of Envoy's reason a person can use, and no more than a person reads. Broken field rules come
-/// with a dump of the whole resource, secrets included, before them.
+/// The useful part of Envoy's NACK message, limited in length. For validation failures Envoy
+/// prepends a dump of the whole resource, secrets included, which is removed.
 pub fn reason(message: &str) -> String {
     const LONGEST: usize = 1_000;
     let useful = match message.rfind("Proto constraint validation failed") {

@@ -1,4 +1,4 @@
-//! From a credential to what a proxy may be.
+//! Authorization: from a verified credential to what a proxy may be.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -13,104 +13,107 @@ use crate::name::{InvalidName, Kind, SpiffeId, WorkloadName};
 use crate::pki::{Bearer, TokenClaims, TokenError, TokenGrant};
 use crate::xds::node::NodeClaim;
 
-/// What a credential grants.
+/// What a credential authorizes.
 #[derive(Clone, Debug)]
 pub struct Grant {
-    /// The identity.
+    /// SPIFFE ID.
     pub identity: SpiffeId,
     /// The workload.
     pub workload: WorkloadName,
-    /// Labels and addresses of a token, which count where no WorkloadEntry has the workload's name.
+    /// Labels and addresses from the token; used only if no WorkloadEntry has the workload's name.
     pub stated: Option<(Arc<Labels>, Vec<IpAddr>)>,
-    /// The group that it is a member of, at its one address.
+    /// Set for a member of a WorkloadGroup, identified by its address.
     pub member: Option<Member>,
-    /// When the token expires.
+    /// Expiry of the token.
     pub token_expires: Option<SystemTime>,
 }
 
-/// A workload that registers itself.
+/// A workload that is registered automatically in a WorkloadGroup.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Member {
-    /// Its group.
+    /// Its WorkloadGroup.
     pub group: WorkloadName,
-    /// Its address, which is that of its connection.
+    /// The peer address of its connection.
     pub address: IpAddr,
-    /// Other addresses that its node says it has. They count where its WorkloadGroup says so.
+    /// Further addresses claimed in node metadata; used only if the WorkloadGroup allows it.
     pub claimed: Vec<IpAddr>,
-    /// The labels of its token, which count where there is no WorkloadGroup.
+    /// Labels from the token; used only if there is no WorkloadGroup.
     pub labels: Arc<Labels>,
 }
 
-/// Why a proxy is not let in.
+/// Why a proxy is not admitted.
 #[derive(Debug, thiserror::Error)]
 pub enum GrantError {
-    /// Nothing was shown.
+    /// The client presented no credential.
     #[error("a join token or a workload certificate is needed: make a token with `topsail token create`")]
     Missing,
-    /// The token is no good.
+    /// The token is invalid.
     #[error("the join token is refused: {0}")]
     Token(TokenError),
     /// The credential is for another workload than the node claims to be.
     #[error("the credential is for {granted}, the node claims to be {claimed}")]
     OtherWorkload {
-        /// What the credential is for.
+        /// The workload the credential is for.
         granted: String,
-        /// What the node claims.
+        /// The workload the node claims.
         claimed: String,
     },
-    /// The node is of no group, or of another than its token is for.
+    /// The node claims no group, or another one than its token is for.
     #[error(
         "the token is for the members of the group {group}, and the node says that {claimed}: make its bootstrap with `topsail bootstrap --group {group}`"
     )]
     OtherGroup {
-        /// The token's.
+        /// The token's group.
         group: WorkloadName,
-        /// What the node says.
+        /// What the node claims.
         claimed: String,
     },
-    /// The node has not the name that a member at its address has.
+    /// The node's name is not the one derived from its group and peer address.
     #[error("the member of the group {group} at {address} is {expected}, and the node claims to be {claimed}")]
     OtherMember {
         /// The group.
         group: WorkloadName,
-        /// Where it connects from.
+        /// Peer address.
         address: IpAddr,
-        /// The member's name.
+        /// The name derived from group and address.
         expected: WorkloadName,
-        /// What the node says.
+        /// The name the node claims.
         claimed: WorkloadName,
     },
-    /// A member would draw traffic to an address that it does not show to be its own.
+    /// A group member claims an address other than its peer address, and could so attract traffic
+    /// meant for another workload.
     #[error(
         "the node claims the address {claimed} and connects from {peer}: a member of a group is reached where it connects from; behind address translation a workload needs a WorkloadEntry and a token of its own"
     )]
     OtherAddress {
-        /// What the node says.
+        /// The address the node claims.
         claimed: String,
-        /// Where it connects from.
+        /// Peer address.
         peer: IpAddr,
     },
-    /// Nothing can be registered without an address.
+    /// A workload without a known address cannot be registered.
     #[error("a member of a group registers the address that it connects from, and this connection has none")]
     NoAddress,
-    /// A member's name cannot be made.
+    /// No valid name can be derived for the member.
     #[error("no member of the group {group} can be named: {why}")]
     Name {
         /// The group.
         group: WorkloadName,
-        /// Why.
+        /// Why the name is invalid.
         why: InvalidName,
     },
-    /// A certificate says no more than namespace and service account.
+    /// The certificate carries only namespace and service account, and no WorkloadEntry or
+    /// WorkloadGroup runs as them.
     #[error("no WorkloadEntry {0} runs as the certificate's service account: write one, or connect with a join token")]
     Unknown(WorkloadName),
 }
 
 impl Grant {
-    /// What a verified token grants a node that connects from `peer`.
+    /// What a verified token authorizes for a node connecting from `peer`.
     ///
     /// # Errors
-    /// When the node claims to be another workload, or no member of the token's group.
+    ///
+    /// If the node claims to be another workload, or is not a member of the token's group.
     pub fn from_token(
         claims: TokenClaims,
         claim: &NodeClaim,
@@ -152,11 +155,14 @@ impl Grant {
         })
     }
 
-    /// What a workload certificate grants a node that connects from `peer`: a WorkloadEntry has to say that the
-    /// workload runs as the certificate's service account, or a WorkloadGroup that its members do.
+    /// What a workload certificate authorizes for a node connecting from `peer`. The workload's
+    /// WorkloadEntry, or the WorkloadGroup of a member, must have the certificate's service
+    /// account.
     ///
     /// # Errors
-    /// When the certificate is of another namespace, or nothing says so.
+    ///
+    /// If the certificate is for another namespace, or no such WorkloadEntry or WorkloadGroup
+    /// exists.
     pub fn from_certificate(
         identity: SpiffeId,
         claim: &NodeClaim,
@@ -197,9 +203,9 @@ impl Grant {
         }
     }
 
-    /// What the proxy's configuration depends on, and where the node contradicts it. The
-    /// WorkloadEntry of the workload's name says labels and addresses, else the token; what the node
-    /// claims never widens it.
+    /// The inputs of the proxy's configuration, and where its node metadata contradicts them.
+    /// Labels and addresses come from the workload's WorkloadEntry, else from the token; node
+    /// metadata never widens them.
     pub fn view(&self, claim: &NodeClaim, mesh: &Mesh) -> (NodeView, Vec<String>) {
         let workload = &self.workload;
         let entry = entry(mesh, workload);
@@ -235,14 +241,15 @@ impl Grant {
 }
 
 impl Member {
-    /// Its labels: those of its WorkloadGroup, if there is one.
+    /// Its labels: those of its WorkloadGroup if it exists, else those of its token.
     fn labels<'a>(&'a self, mesh: &'a Mesh) -> &'a Arc<Labels> {
         let group = mesh.workload_group(&self.group);
         group.map_or(&self.labels, |group| &group.labels)
     }
 
-    /// Addresses that it has beside its own, if its WorkloadGroup lets its members say so. Who does that trusts all that have
-    /// the group's token with one another's addresses, and with those of others: they could be taken for this workload.
+    /// Additional addresses, if the WorkloadGroup allows its members to claim them. Allowing it
+    /// trusts every holder of the group's token not to claim the addresses of other workloads and
+    /// so attract their traffic.
     pub(super) fn further(&self, mesh: &Mesh) -> &[IpAddr] {
         let group = mesh.workload_group(&self.group);
         let said = group.and_then(|group| group.annotations.get(ADDRESSES));
@@ -252,13 +259,14 @@ impl Member {
         }
     }
 
-    /// All of its addresses, its own first.
+    /// All addresses, the peer address first.
     fn addresses(&self, mesh: &Mesh) -> Vec<IpAddr> {
         [self.address].iter().chain(self.further(mesh)).copied().collect()
     }
 
-    /// The member of a group that a node is. Whoever has the group's token could draw another's traffic if it could
-    /// choose its address, so that is the one its connection comes from, and its name says so.
+    /// Identifies the member of a group that a node is. Any holder of the group's token could
+    /// attract another member's traffic if it could choose its address, so the address is the
+    /// connection's peer address and the name is derived from it.
     fn of(
         group: WorkloadName,
         labels: Arc<Labels>,
@@ -302,7 +310,8 @@ impl Member {
     }
 }
 
-/// The identity that a token's bearer has: what a WorkloadGroup says that its members run as comes first.
+/// The identity of a token's bearer. For a group member the WorkloadGroup's service account takes
+/// precedence over the token's.
 pub(super) fn identity_of(claims: &TokenClaims, mesh: &Mesh) -> SpiffeId {
     let mut identity = claims.identity();
     if let Bearer::Group(group) = &claims.grant.bearer
@@ -315,7 +324,7 @@ pub(super) fn identity_of(claims: &TokenClaims, mesh: &Mesh) -> SpiffeId {
     identity
 }
 
-/// Whether a node claims no other namespace and service account than these.
+/// Whether the node claims no other namespace or service account than these.
 fn agrees(claim: &NodeClaim, identity: &SpiffeId) -> bool {
     let mut namespaces = [&claim.namespace, &claim.workload.namespace].into_iter();
     let account = claim.service_account.as_ref();
@@ -323,7 +332,7 @@ fn agrees(claim: &NodeClaim, identity: &SpiffeId) -> bool {
         && account.is_none_or(|account| *account == identity.service_account)
 }
 
-/// The proxy of a WorkloadEntry.
+/// The view of a proxy described by a WorkloadEntry.
 pub(super) fn view_of(entry: &Workload, mode: InterceptionMode) -> NodeView {
     NodeView {
         namespace: entry.id.namespace.clone(),
@@ -334,7 +343,7 @@ pub(super) fn view_of(entry: &Workload, mode: InterceptionMode) -> NodeView {
     }
 }
 
-/// The WorkloadEntry of a workload's name.
+/// The WorkloadEntry with a workload's name.
 pub(super) fn entry<'a>(mesh: &'a Mesh, workload: &WorkloadName) -> Option<&'a Arc<Workload>> {
     mesh.workload(&workload.object(Kind::WorkloadEntry))
 }
@@ -369,7 +378,7 @@ mod tests {
         }
     }
 
-    /// `metadata` is keys and values in turn.
+    /// `metadata` alternates keys and values.
     fn claim(workload: &str, address: &str, metadata: &[(&str, &str)]) -> NodeClaim {
         let value = |text: &str| wkt::Value {
             kind: Some(wkt::value::Kind::StringValue(text.to_owned())),

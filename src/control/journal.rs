@@ -1,11 +1,12 @@
-//! The last good generation on disk.
+//! Persists the last good generation.
 //!
-//! An append-only file of JSON lines under the state directory. An edit appends what it changed and
-//! a line that commits it, so that its cost follows its size; what follows the last commit (the plug
-//! was pulled) is not read. When more than half of the file is of no use any more it is written anew.
+//! The journal is an append-only file of JSON lines in the state directory. Each edit appends its
+//! changes followed by a commit line, so the cost is proportional to the edit; lines after the last
+//! commit, left by a crash, are ignored. The file is compacted when more than half of it is
+//! obsolete.
 //!
-//! The text of a document stands in the file once, under its hash; objects refer to it, and say where
-//! in the directory it stood.
+//! The text of each document is stored once, keyed by its hash; objects refer to it and record
+//! where in the directory it was.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{File, OpenOptions};
@@ -22,33 +23,33 @@ use crate::mesh::directory::{Kept, KeptChanges, Target, Why};
 use crate::pki::StateDir;
 use crate::source::document::Document;
 
-/// The file's name in the state directory.
+/// File name in the state directory.
 const FILE: &str = "generation.jsonl";
-/// Below this size the file is never written anew.
+/// Minimum size for compaction, in bytes.
 const SMALL: u64 = 1 << 20;
 
 /// A line of the file.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 enum Line {
-    /// A document.
+    /// The text of a document.
     Text { hash: String, text: String },
-    /// An object is in force, or one of its earlier forms is kept.
+    /// Stores an object that is in force, or a previous form of one that is retained.
     Put {
         key: String,
         why: Reason,
         document: Standing,
         item: usize,
     },
-    /// The settings are those of a file beside the directory, or they no longer are.
+    /// Sets the `--mesh-config` document, or clears it.
     MeshConfig { document: Option<Standing> },
-    /// It no longer is.
+    /// Removes the entry stored under `key`.
     Remove { key: String },
-    /// Everything up to here belongs to this generation.
+    /// Commits everything before it as this generation.
     Commit { generation: u64 },
 }
 
-/// A document, and where it stood.
+/// A document and its location.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Standing {
@@ -74,7 +75,7 @@ impl Standing {
         }
     }
 
-    /// The document again, of its text.
+    /// Rebuilds the document from its text.
     fn restore(self, text: &str) -> Document {
         let start = Start {
             bytes: self.start,
@@ -84,7 +85,7 @@ impl Standing {
     }
 }
 
-/// [`Why`] as the file holds it.
+/// Serialized form of [`Why`].
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 enum Reason {
@@ -133,15 +134,15 @@ pub(super) struct Journal {
 pub(super) struct Restored {
     /// The generation, 0 if there was none.
     pub generation: u64,
-    /// What was in force, and what was kept beside it.
+    /// Objects in force and those retained beside them.
     pub kept: Vec<Kept>,
-    /// The file beside the directory that the settings were read from.
+    /// The `--mesh-config` document.
     pub mesh_config: Option<Document>,
 }
 
 impl Journal {
-    /// Opens the journal of a state directory and reads the last generation committed. A file that
-    /// cannot be read is said so and started anew: the directory of YAML is the truth.
+    /// Opens the journal in a state directory and reads the last committed generation. An
+    /// unreadable journal is reported and replaced: the configuration directory is authoritative.
     pub(super) fn open(state: &StateDir) -> (Self, Restored) {
         let path = state.path().join(FILE);
         let restored = match read(&path) {
@@ -171,8 +172,7 @@ impl Journal {
         (journal, restored)
     }
 
-    /// Appends what a generation adds to what is kept, and takes away, and the file that its settings
-    /// are read from.
+    /// Appends the changes of a generation, and the `--mesh-config` document if it changed.
     pub(super) fn append(&mut self, generation: u64, changes: &KeptChanges, mesh_config: Option<&Document>) {
         let mut lines = Vec::new();
         for kept in &changes.gone {
@@ -192,7 +192,7 @@ impl Journal {
         }
         lines.push(Line::Commit { generation });
         if !self.is_in_place() {
-            // Writing failed before, or somebody has taken the file away.
+            // An earlier write failed, or the file was removed.
             return self.rewrite(generation);
         }
         self.write(&lines);
@@ -201,7 +201,7 @@ impl Journal {
         }
     }
 
-    /// Whether what is appended can be found again under the file's name.
+    /// Whether the open file is still the one at the journal's path.
     fn is_in_place(&self) -> bool {
         let (Some(file), Ok(found)) = (&self.file, self.path.metadata()) else {
             return false;
@@ -230,7 +230,7 @@ impl Journal {
         text.into_iter().chain([settings]).collect()
     }
 
-    /// The text of a document, unless the file holds it.
+    /// A line with the document's text, unless the file already holds it.
     fn text_of(&mut self, document: &Document) -> Option<Line> {
         let hash = Standing::of(document).text;
         let is_new = self.texts.insert(hash.clone());
@@ -238,7 +238,7 @@ impl Journal {
         is_new.then(|| Line::Text { hash, text: text() })
     }
 
-    /// Writes the whole state to a new file that takes the place of the old one.
+    /// Writes the whole state to a new file and renames it over the old one.
     fn rewrite(&mut self, generation: u64) {
         let temporary = self.path.with_extension("new");
         let options = OpenOptions::new()
@@ -271,7 +271,7 @@ impl Journal {
     fn write(&mut self, lines: &[Line]) {
         let mut out = Vec::new();
         for line in lines {
-            // Lines are made of strings and numbers, which always serialise.
+            // Lines consist of strings and numbers, so serialization cannot fail.
             if serde_json::to_writer(&mut out, line).is_ok() {
                 out.push(b'\n');
             }
@@ -283,14 +283,14 @@ impl Journal {
         }
     }
 
-    /// Serving goes on without the journal: it is what a restart needs, not what proxies need.
+    /// Reports a write error. Serving continues: the journal is only needed after a restart.
     fn complain(&mut self, error: &std::io::Error) {
         tracing::error!("the generation cannot be stored in {}: {error}", self.path.display());
         self.file = None;
     }
 }
 
-/// What distinguishes a kept object from all others.
+/// Key that identifies a retained object.
 fn key(kept: &Kept) -> String {
     match &kept.why {
         Why::InForce => kept.object.id.to_string(),
@@ -307,7 +307,7 @@ fn read(path: &Path) -> std::io::Result<Restored> {
     let mut state = Written::default();
     let (mut pending, mut generation) = (Vec::new(), 0);
     for line in BufReader::new(file).split(b'\n') {
-        // A torn line is the last one written before the plug was pulled.
+        // A partial line: the write was interrupted by a crash.
         let Ok(line) = serde_json::from_slice::<Line>(&line?) else {
             break;
         };
@@ -327,10 +327,10 @@ fn read(path: &Path) -> std::io::Result<Restored> {
 }
 
 type Texts = BTreeMap<String, String>;
-/// Of each key, why it is kept, and where it stands: in which document, as which item of a list.
+/// By key: why the object is kept, its document, and its index in a list.
 type Puts = BTreeMap<String, (Reason, Standing, usize)>;
 
-/// What the lines up to a commit amount to.
+/// State accumulated up to a commit.
 #[derive(Default)]
 struct Written {
     texts: Texts,
@@ -361,8 +361,8 @@ impl Written {
     }
 }
 
-/// Reads the objects again from their documents. They were good when they were written; should a newer
-/// version of the program think otherwise, the directory decides.
+/// Re-parses the objects from their documents. They were valid when written; an object that this
+/// version rejects is dropped, and the directory decides.
 fn objects(texts: &Texts, puts: Puts) -> Vec<Kept> {
     let mut documents: BTreeMap<Standing, Vec<(usize, Why)>> = BTreeMap::new();
     for (reason, document, item) in puts.into_values() {

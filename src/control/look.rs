@@ -1,4 +1,4 @@
-//! Looking out for edits: from the watcher's hints to what a root holds.
+//! Watches a root: turns the watcher's hints into re-read trees.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -7,17 +7,17 @@ use crate::source::tree::{Change, Tree};
 use crate::source::watch::Watcher;
 use crate::source::{Dirty, Root};
 
-/// A file that has not changed for this long when the first look is taken counts as whole: who wrote it
-/// before cannot be told.
+/// A file unmodified for this long at the first read counts as complete; whether a writer still has
+/// it open cannot be determined.
 const QUIET: Duration = Duration::from_millis(100);
 
-/// The first look waits no longer for files that are being written.
+/// Upper bound on how long the first read waits for files being written.
 const FIRST_LOOK: Duration = Duration::from_secs(5);
 
-/// Reads a root, and again what may have changed whenever it may have. Hands over what it holds and
-/// which files differ from the last time, until `deliver` says that nobody listens any more.
+/// Reads a root, and re-reads what may have changed on each hint. Passes the tree and the files
+/// that differ from the previous read to `deliver`, until that returns false.
 ///
-/// A file that is being written again while it is read is left for the tick that follows.
+/// A file that is written to while it is read is left to the next tick.
 pub(super) async fn out(root: Root, deliver: impl Fn(Tree, Vec<Arc<str>>) -> bool) {
     let Some((mut watcher, mut tree)) = first(root.clone()).await else {
         return;
@@ -47,8 +47,8 @@ pub(super) async fn out(root: Root, deliver: impl Fn(Tree, Vec<Arc<str>>) -> boo
     }
 }
 
-/// The watch is armed before the first look, so that nothing falls between them. Files that are being
-/// written meanwhile, or were just before, are waited for: half of one would pass for all of it.
+/// Arms the watch before the first read, so no change between them is lost. Waits for files that
+/// are being written or were modified just before: a partial file could parse as a complete one.
 async fn first(root: Root) -> Option<(Watcher, Tree)> {
     let armed = root.clone();
     let watcher = blocking(move || Watcher::start(armed)).await?;
@@ -74,7 +74,7 @@ async fn rescan(tree: &Tree, root: &Root, dirty: &Dirty) -> Option<(Tree, Vec<Ch
     blocking(move || tree.rescan(&root, &dirty)).await
 }
 
-/// `None` when the runtime shuts down.
+/// Runs `work` on the blocking pool; `None` if the runtime is shutting down.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
     tokio::task::spawn_blocking(work).await.ok()
 }
@@ -104,7 +104,7 @@ mod tests {
         let (told, mut trees) = mpsc::unbounded_channel();
         let root = Root::from(directory.path());
         let looking = tokio::spawn(async move { out(root, |tree, _| told.send(tree).is_ok()).await });
-        // The writer is slow, but at work: ten pieces in half a second.
+        // A slow writer: ten chunks in half a second.
         let writer = tokio::spawn(async move {
             let mut pace = tokio::time::interval(Duration::from_millis(50));
             for piece in 0..10 {

@@ -1,4 +1,4 @@
-//! A directory without a server: what it means at this moment, and what is wrong with it.
+//! Analysis of a directory without a server, for `check` and `render`.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use crate::source::tree::{Content, Tree};
 use crate::source::{Root, document};
 use crate::xds::snapshot::Snapshot;
 
-/// A directory, read once.
+/// A directory read once.
 #[derive(Debug)]
 pub struct Offline {
     tree: Tree,
@@ -31,8 +31,8 @@ pub struct Offline {
 }
 
 impl Offline {
-    /// Reads a directory. `surroundings`, if given, is what it is seen in the middle of: objects of
-    /// the directory take the place of those of the same name there.
+    /// Reads a directory. Its objects replace those with the same id in `surroundings`, the
+    /// directory (if given) in which it is analysed.
     pub fn read(reading: &Reading, surroundings: Option<&Root>, trust_domain: &TrustDomain) -> Self {
         let read = ReadOptions {
             lenient: reading.lenient,
@@ -58,28 +58,28 @@ impl Offline {
         }
     }
 
-    /// How many files were read, without the surroundings.
+    /// Number of files read, without the surroundings.
     pub fn file_count(&self) -> usize {
         self.tree.files().count()
     }
 
-    /// What the directory means.
+    /// The mesh model of the directory.
     pub fn mesh(&self) -> &Mesh {
         self.directory.mesh()
     }
 
-    /// The proxy of a workload as a WorkloadEntry describes it, if there is one of its name.
+    /// The view of a workload's proxy as described by its WorkloadEntry, if there is one.
     pub fn view(&self, workload: &WorkloadName, mode: InterceptionMode) -> Option<NodeView> {
         identity::entry(self.mesh(), workload).map(|entry| identity::view_of(entry, mode))
     }
 
-    /// What a proxy would receive, but for the secrets that are made when it asks for them.
+    /// The xDS snapshot of a proxy, without the secrets that are issued on request.
     pub fn snapshot(&self, view: &NodeView) -> Arc<Snapshot> {
         Views::default().snapshot(self.mesh(), view, 0)
     }
 
-    /// Everything that is wrong with the files that were read, in display order; what is wrong with
-    /// the surroundings alone is left out.
+    /// All diagnostics of the files read, in display order, without those of the surroundings
+    /// alone.
     pub fn diagnostics(&self) -> Vec<Diagnostic> {
         let mut all = diagnosis::of_directory(&self.files, &self.directory);
         all.extend(diagnosis::of_broken(&self.directory, &self.all_views()));
@@ -100,7 +100,7 @@ impl Offline {
         all
     }
 
-    /// What every workload with a WorkloadEntry would receive, with interception and without.
+    /// Snapshots for every WorkloadEntry, with interception and without.
     fn all_views(&self) -> Views {
         let mut views = Views::default();
         for workload in self.mesh().workloads() {
@@ -130,7 +130,7 @@ fn mesh_config_change(tree: &Tree) -> Option<Change> {
     }
 }
 
-/// Whether a problem is outside any file or has to do with one of these.
+/// Whether a diagnostic belongs to no file or refers to one of these.
 fn is_about(problem: &Diagnostic, origins: &BTreeSet<&str>) -> bool {
     let mut places = problem.labels.iter().map(|label| &label.place);
     problem.labels.is_empty() || places.any(|place| origins.contains(&*place.source.origin))

@@ -1,4 +1,4 @@
-//! What a workload that registers itself says, as the WorkloadEntry that somebody would have written for it.
+//! Auto-registration: the WorkloadEntry derived from an admitted member of a WorkloadGroup.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -16,9 +16,9 @@ use crate::mesh::workload::{ADDRESSES, READY};
 use crate::name::WorkloadName;
 use crate::source::document::Document;
 
-/// Istio's annotation that names the group of a registered workload.
+/// Istio's annotation with the WorkloadGroup of an auto-registered WorkloadEntry.
 const GROUP: &str = "istio.io/autoRegistrationGroup";
-/// What the origins of registered workloads start with, which no path does.
+/// Origin prefix of registered workloads; no file path starts with it.
 const ORIGIN: &str = "registered://";
 
 /// A registered workload.
@@ -26,18 +26,19 @@ const ORIGIN: &str = "registered://";
 pub(super) struct Registration {
     /// The workload.
     pub workload: WorkloadName,
-    /// Its group.
+    /// Its WorkloadGroup.
     pub group: WorkloadName,
-    /// Whether it is to receive traffic.
+    /// Whether it receives traffic.
     pub ready: bool,
     spec: WorkloadEntry,
     annotations: BTreeMap<String, String>,
 }
 
 impl Registration {
-    /// What a member of a group registers; none if it is a member of none. What its WorkloadGroup says counts, and the
-    /// locality of its node before that of the template, as in Istio. The service account is the one that it was let in
-    /// with, which its certificate has.
+    /// The registration of a group member; `None` if the proxy is not one. It is built from the
+    /// template of the WorkloadGroup, except that the locality in node metadata takes precedence,
+    /// as in Istio. The service account is the one it was admitted with, which is the one in its
+    /// certificate.
     pub(super) fn of_admission(admission: &Admission, mesh: &Mesh) -> Option<Self> {
         let grant = &admission.grant;
         let member = grant.member.as_ref()?;
@@ -76,7 +77,7 @@ impl Registration {
         })
     }
 
-    /// What an object says that [`Registration::object`] made; none if it was another.
+    /// The inverse of [`Registration::object`]; `None` for any other object.
     pub(super) fn of_object(object: &Object) -> Option<Self> {
         let Spec::WorkloadEntry(spec) = &object.spec else {
             return None;
@@ -97,7 +98,7 @@ impl Registration {
         })
     }
 
-    /// A member of a group at an address, with nothing special about it.
+    /// A member of a group with defaults only.
     #[cfg(test)]
     pub(super) fn testing(group: &WorkloadName, address: std::net::IpAddr) -> Self {
         Self {
@@ -120,7 +121,7 @@ impl Registration {
         &self.spec.address
     }
 
-    /// The WorkloadEntry.
+    /// The WorkloadEntry object.
     pub(super) fn object(&self) -> Option<Arc<Object>> {
         let annotations = self
             .annotations
@@ -156,12 +157,12 @@ impl Registration {
     }
 }
 
-/// Whether an object is one that a workload registered.
+/// Whether an object was created by auto-registration.
 pub(super) fn is_registered(object: &Object) -> bool {
     object.order.origin.starts_with(ORIGIN)
 }
 
-/// `region/zone/subzone`, without the parts at the end that are empty.
+/// `region/zone/subzone`, without empty trailing parts.
 fn written(locality: &Locality) -> String {
     let Locality { region, zone, subzone } = locality;
     format!("{region}/{zone}/{subzone}").trim_end_matches('/').to_owned()

@@ -1,20 +1,22 @@
-//! Workloads that register themselves: from streams to WorkloadEntries.
+//! Auto-registered workloads: a state machine from xDS streams to WorkloadEntries.
 //!
-//! A member of a group becomes a WorkloadEntry when it joins. It is not ready, and so receives no traffic, until it has
-//! ACKed its first configuration, in which its inbound side is, and, where its sidecar says so in its node, until that has
-//! said that its application is ready. When its stream ends it stays for a grace period:
+//! A group member becomes a WorkloadEntry when it joins. It stays unready, and receives no traffic,
+//! until it has ACKed its first configuration, which includes its inbound listeners, and, if its
+//! node metadata announces a readiness probe, until its sidecar reports that the application is
+//! ready. When its stream ends it is kept for a grace period:
 //!
 //! ```text
-//!             joins             ACKs, says              stream ends                 grace is over
+//!             joins             ACKed and ready         stream ends                 grace over
 //!   nothing ─────────> not ready ─────────> ready ──────────────────────> away ───────────────────> nothing
 //!                                             ^   back, nothing changes    │
 //!                                             └────────────────────────────┘
 //! ```
 //!
-//! While it is away it stays ready if only its stream broke, since its application may go on; if its connection was
-//! closed by its own side its process has ended, and it is not ready from that moment on.
+//! A workload that is away stays ready if only its stream broke, since the application may still be
+//! running. If the peer closed the connection, its process has ended and it becomes unready at
+//! once.
 //!
-//! Nothing here asks for the time or does anything: it is told what happens and says what there should be.
+//! The registry does no I/O and reads no clock: it is fed events and queried for the result.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -27,22 +29,22 @@ use super::roster::MemberId;
 use crate::api::Object;
 use crate::name::{ObjectId, WorkloadName};
 
-/// Who has registered.
+/// The registered workloads.
 #[derive(Debug)]
 pub(super) struct Registry {
     grace: Duration,
     workloads: BTreeMap<WorkloadName, Registered>,
-    /// Whose stream each is: the last of a workload, even if that has ended.
+    /// The workload of each stream; for each workload the latest one, even if it has ended.
     streams: BTreeMap<MemberId, WorkloadName>,
-    /// When those go that are away.
+    /// Expiry times of workloads that are away.
     ends: BTreeSet<(Instant, WorkloadName)>,
-    /// Whose WorkloadEntry is another than was last asked for.
+    /// Workloads whose WorkloadEntry has changed since it was last taken.
     changed: BTreeSet<WorkloadName>,
-    /// Whether what is shown of someone is another thing than when it was last asked for.
+    /// Whether the displayed state has changed since it was last taken.
     news: bool,
-    /// Nothing that is heard counts any more.
+    /// Whether the server is shutting down, so that events are ignored.
     stopped: bool,
-    /// When something was heard last, and until when closed connections say nothing.
+    /// Time of the last event, and until when closed connections are ignored.
     heard: Option<Instant>,
     distrust: Option<Instant>,
 }
@@ -51,39 +53,40 @@ pub(super) struct Registry {
 struct Registered {
     registration: Registration,
     object: Option<Arc<Object>>,
-    /// The last stream, none since the server started.
+    /// The latest stream; `None` if there was none since the server started.
     stream: Option<MemberId>,
-    /// Whether that has ACKed its first configuration, and its workload has not said goodbye since.
+    /// Whether that stream has ACKed its first configuration, with no shutdown announced since.
     acked: bool,
-    /// Which run of its sidecar has to say that its application is ready; none if nobody has to.
+    /// The sidecar process whose readiness report is required; `None` if none is.
     run: Option<u64>,
-    /// What was said last of its application, and by which run.
+    /// The last readiness report, and the sidecar process it came from.
     said: Option<(u64, bool)>,
-    /// When it goes, while it is away.
+    /// When its grace period expires, while it is away.
     ends: Option<Instant>,
 }
 
-/// A registered workload, as it is shown.
+/// A registered workload, for display.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct RegisteredWorkload {
     /// `NAME.NAMESPACE`.
     pub workload: String,
-    /// The group, `NAME.NAMESPACE`.
+    /// The WorkloadGroup, `NAME.NAMESPACE`.
     pub group: String,
     /// Its address.
     pub address: String,
     /// Whether it receives traffic.
     pub ready: bool,
-    /// Whether its stream is there.
+    /// Whether its stream is open.
     pub connected: bool,
 }
 
-/// Nothing is heard for so long only if the server itself stood still. Connections that proxies close then say
-/// nothing about their processes: they gave the server up.
+/// A gap this long between events means the server itself was suspended. Connections closed right
+/// after it say nothing about the peers' processes, which gave up on the server.
 const STANDSTILL: Duration = Duration::from_secs(8);
 
 impl Registry {
-    /// Those who were registered when the server ended. They count as away from [`Registry::start`] on.
+    /// Restores the workloads registered when the server last stopped. They count as away from
+    /// [`Registry::start`] on.
     pub(super) fn new(grace: Duration, restored: impl IntoIterator<Item = Arc<Object>>) -> Self {
         let workloads = restored.into_iter().filter_map(|object| {
             let registration = Registration::of_object(&object)?;
@@ -111,7 +114,7 @@ impl Registry {
         }
     }
 
-    /// From now on those who were restored are away, unless they are back already.
+    /// Starts the grace period of restored workloads that have not reconnected.
     pub(super) fn start(&mut self, now: Instant) {
         let names: Vec<WorkloadName> = self.workloads.keys().cloned().collect();
         for name in names {
@@ -122,12 +125,12 @@ impl Registry {
         }
     }
 
-    /// The server is about to end. Who was registered then will be when the next one starts.
+    /// The server is shutting down: keeps the registered workloads for the next start.
     pub(super) fn stop(&mut self) {
         self.stopped = true;
     }
 
-    /// Something is heard, whatever it is.
+    /// Records the time of an event of any kind.
     pub(super) fn hear(&mut self, now: Instant) {
         let silence = self
             .heard
@@ -141,8 +144,8 @@ impl Registry {
         }
     }
 
-    /// A stream of a member is there; the last one counts. `run` is the run of its sidecar that says when its application
-    /// is ready, if one does.
+    /// A member opened a stream, which supersedes earlier ones. `run` is the sidecar process that
+    /// will report application readiness, if any.
     pub(super) fn join(&mut self, stream: MemberId, mut registration: Registration, run: Option<u64>) {
         let name = registration.workload.clone();
         self.set_end(&name, None);
@@ -154,7 +157,8 @@ impl Registry {
             let (group, address) = (&registration.group, registration.address());
             tracing::info!(workload = %name, %group, %address, "a workload registers itself");
         }
-        // Of another run, the application has started anew; of those who were restored the run is not known.
+        // A new sidecar process means the application restarted. The process of restored workloads
+        // is not known.
         let goes_on = |known: &&Registered| known.run == run || known.stream.is_none();
         let ready = |known: &Registered| known.registration.ready;
         registration.ready = known.as_ref().filter(goes_on).is_some_and(ready);
@@ -183,8 +187,8 @@ impl Registry {
         self.workloads.insert(name, registered);
     }
 
-    /// What the members of a group have in common has changed: those that are connected register anew, by what
-    /// `registration` makes of their streams.
+    /// A WorkloadGroup changed: re-registers connected members with what `registration` derives
+    /// from their streams.
     pub(super) fn regroup(&mut self, group: &WorkloadName, registration: impl Fn(MemberId) -> Option<Registration>) {
         let of_group = |registered: &&Registered| registered.registration.group == *group && registered.ends.is_none();
         let streams = self
@@ -200,7 +204,7 @@ impl Registry {
         }
     }
 
-    /// A stream's client has ACKed its first configuration.
+    /// The client of a stream ACKed its first configuration.
     pub(super) fn acked(&mut self, stream: MemberId) {
         let Some(name) = self.streams.get(&stream).cloned() else {
             return;
@@ -211,7 +215,7 @@ impl Registry {
         self.ready_if_all_is(&name);
     }
 
-    /// A run of a workload's sidecar says whether its application is ready.
+    /// A sidecar process reports its application's readiness.
     pub(super) fn said(&mut self, name: &WorkloadName, run: u64, ready: bool) {
         let Some(registered) = self.workloads.get_mut(name) else {
             return;
@@ -224,14 +228,14 @@ impl Registry {
         }
     }
 
-    /// A stream is gone.
+    /// A stream ended.
     pub(super) fn leave(&mut self, stream: MemberId, now: Instant) {
         if let Some(name) = self.streams.get(&stream).cloned() {
             self.set_end(&name, Some(now + self.grace));
         }
     }
 
-    /// The connection of a stream that is gone was closed by the client's side. If no stream came after it, the
+    /// The peer closed the connection of an ended stream. Unless a later stream exists, the
     /// workload's process has ended.
     pub(super) fn closed(&mut self, stream: MemberId, now: Instant) {
         let Some(name) = self.streams.get(&stream).cloned() else {
@@ -243,15 +247,15 @@ impl Registry {
         }
     }
 
-    /// A workload is about to end: it receives nothing more, whatever becomes of its connection, until it has ACKed a
-    /// configuration on another stream.
+    /// A workload announces its shutdown: it receives no more traffic until it ACKs a configuration
+    /// on another stream.
     pub(super) fn leaving(&mut self, name: &WorkloadName) {
         if self.take_out(name) {
             tracing::info!(workload = %name, "a registered workload is about to end: it receives nothing more");
         }
     }
 
-    /// Those whose grace period is over are no more.
+    /// Removes workloads whose grace period has expired.
     pub(super) fn expire(&mut self, now: Instant) {
         while let Some((at, _)) = self.ends.first()
             && !self.stopped
@@ -268,32 +272,32 @@ impl Registry {
         }
     }
 
-    /// When somebody's grace period is over.
+    /// The earliest grace period expiry.
     pub(super) fn next_end(&self) -> Option<Instant> {
         self.ends.first().map(|(at, _)| *at)
     }
 
-    /// Whether there are changes to be taken.
+    /// Whether there are changes to take.
     pub(super) fn has_changed(&self) -> bool {
         !self.changed.is_empty()
     }
 
-    /// Whether [`Registry::shown`] says something else than when this was asked last.
+    /// Whether [`Registry::shown`] has changed since the last call.
     pub(super) fn take_news(&mut self) -> bool {
         std::mem::take(&mut self.news)
     }
 
-    /// Whose WorkloadEntry is another than before.
+    /// Takes the names of workloads whose WorkloadEntry has changed.
     pub(super) fn take_changed(&mut self) -> BTreeSet<WorkloadName> {
         std::mem::take(&mut self.changed)
     }
 
-    /// The WorkloadEntry under an id, if there should be one.
+    /// The WorkloadEntry registered under an id.
     pub(super) fn object(&self, id: &ObjectId) -> Option<&Arc<Object>> {
         self.workloads.get(&WorkloadName::of_object(id))?.object.as_ref()
     }
 
-    /// Everybody, to be shown.
+    /// All registered workloads, for display.
     pub(super) fn shown(&self) -> Vec<RegisteredWorkload> {
         let shown = |registered: &Registered| RegisteredWorkload {
             workload: registered.registration.workload.to_string(),
@@ -315,7 +319,8 @@ impl Registry {
         }
     }
 
-    /// Nothing more goes there until another stream has ACKed a configuration, whatever is said of its application.
+    /// Makes a workload unready until another stream ACKs a configuration, whatever its application
+    /// reports.
     fn take_out(&mut self, name: &WorkloadName) -> bool {
         if let Some(registered) = self.workloads.get_mut(name) {
             registered.acked = false;

@@ -1,4 +1,4 @@
-//! Who is connected, what each should have, how far each is, and what each has refused.
+//! Connected proxies: the target snapshot, the ACKed state and the rejected resources of each.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,10 +16,10 @@ use crate::xds::server::Progress;
 use crate::xds::session::{Refused, RefusedVersion, SyncState};
 use crate::xds::snapshot::Snapshot;
 
-/// A stream, for as long as the server runs.
+/// Identifies a stream; unique for the lifetime of the server.
 pub type MemberId = u64;
 
-/// Everyone who is connected, and what those who were have refused.
+/// All connected proxies, and what they and disconnected ones have rejected.
 #[derive(Debug, Default)]
 pub struct Roster {
     inner: Mutex<Inner>,
@@ -29,31 +29,31 @@ pub struct Roster {
 struct Inner {
     last_id: MemberId,
     members: BTreeMap<MemberId, Member>,
-    /// Those who have not ACKed all of what they should have.
+    /// Proxies that have not ACKed their whole target.
     lagging: BTreeSet<MemberId>,
-    /// The last generation that everyone has ACKed, and when the last one did.
+    /// The last generation ACKed by all proxies.
     converged: Option<Convergence>,
-    /// By node id: what a proxy refused counts when it reconnects, too.
+    /// By node id, so that a rejection still counts when the proxy reconnects.
     refusals: BTreeMap<Arc<str>, BTreeMap<(ResourceType, ResourceName), RefusalRecord>>,
 }
 
-/// Everyone who was connected has ACKed every addition and change of a generation.
+/// All connected proxies have ACKed every addition and change of a generation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Convergence {
     /// The generation.
     pub generation: u64,
-    /// When the last ACK came, microseconds since 1970.
+    /// Time of the last ACK, in microseconds since the Unix epoch.
     pub at: u64,
 }
 
-/// Someone who has been let in.
+/// An admitted proxy.
 #[derive(Clone, Debug)]
 pub struct Admission {
-    /// What it says about itself.
+    /// Its node metadata.
     pub claim: NodeClaim,
-    /// What its credential grants.
+    /// What its credential authorizes.
     pub grant: Grant,
-    /// What its configuration depends on.
+    /// The inputs of its configuration.
     pub view: NodeView,
     /// When it connected.
     pub since: SystemTime,
@@ -63,23 +63,23 @@ pub struct Admission {
 struct Member {
     admission: Admission,
     target: watch::Sender<Option<Arc<Snapshot>>>,
-    /// What all proxies of its view have.
+    /// The snapshot shared by all proxies with the same view.
     base: Option<Arc<Snapshot>>,
-    /// What it alone has.
+    /// Secrets of this proxy only.
     secrets: BTreeMap<ResourceName, Arc<Resource>>,
     states: [(ResourceType, SyncState); ResourceType::ALL.len()],
     acked: Option<u64>,
     expiry_told: bool,
 }
 
-/// A resource that a proxy refused.
+/// A resource rejected by a proxy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RefusalRecord {
-    /// The version refused, and what stays in force.
+    /// The rejected version, and the one that stays in force.
     pub refused: RefusedVersion,
-    /// The proxy's reason.
+    /// The proxy's NACK message.
     pub message: String,
-    /// The objects the resource was made from.
+    /// The objects the resource was built from.
     pub origins: Origins,
 }
 
@@ -90,40 +90,40 @@ pub struct ProxyStatus {
     pub id: Arc<str>,
     /// `NAME.NAMESPACE`.
     pub workload: String,
-    /// The identity its credential grants.
+    /// The SPIFFE ID granted by its credential.
     pub identity: String,
-    /// The program and its version.
+    /// Program and version (`user_agent` fields of the node).
     pub user_agent: Arc<str>,
-    /// When it connected, seconds since 1970.
+    /// When it connected, in seconds since the Unix epoch.
     pub connected_since: u64,
-    /// The generation it should have.
+    /// The target generation.
     pub generation: Option<u64>,
-    /// The last generation of which it has ACKed every addition and change.
+    /// The last generation of which every addition and change is ACKed.
     pub acked_generation: Option<u64>,
-    /// Whether the token it came with has expired since.
+    /// Whether the join token it connected with has expired.
     pub token_expired: bool,
-    /// Each type's state, by its short name.
+    /// Sync state by the short name of the type.
     pub types: BTreeMap<&'static str, SyncState>,
-    /// What it refuses.
+    /// Rejected resources.
     pub refusals: Vec<RefusalStatus>,
 }
 
-/// A refused resource in [`ProxyStatus`].
+/// A rejected resource in [`ProxyStatus`].
 #[derive(Clone, Debug, Serialize)]
 pub struct RefusalStatus {
-    /// `CDS`, …
+    /// `CDS`, `LDS`, ….
     #[serde(rename = "type")]
     pub kind: &'static str,
-    /// The resource's name.
+    /// Name of the resource.
     pub name: ResourceName,
-    /// The proxy's reason.
+    /// The proxy's NACK message.
     pub message: String,
-    /// The objects the resource was made from.
+    /// The objects the resource was built from.
     pub objects: Vec<String>,
 }
 
 impl Roster {
-    /// Lets someone in. Its target is empty until [`Roster::set_base`].
+    /// Adds a proxy. It has no target until [`Roster::set_base`].
     pub fn enter(&self, admission: Admission) -> (MemberId, watch::Receiver<Option<Arc<Snapshot>>>, Refused) {
         let (target, receiver) = watch::channel(None);
         let mut inner = self.lock();
@@ -149,14 +149,14 @@ impl Roster {
         (id, receiver, refused)
     }
 
-    /// Forgets someone who is gone.
+    /// Removes a proxy that disconnected.
     pub fn leave(&self, id: MemberId, now: SystemTime) {
         let mut inner = self.lock();
         let target = inner.members.remove(&id).and_then(|member| member.generation());
         inner.no_longer_lagging(id, target, now);
     }
 
-    /// Forgets what proxies refused that are gone.
+    /// Drops the rejections of proxies that are not connected.
     pub fn forget_absent(&self) {
         let mut guard = self.lock();
         let inner = &mut *guard;
@@ -168,12 +168,12 @@ impl Roster {
         inner.refusals.retain(|node, _| present.contains(node));
     }
 
-    /// The last generation that everyone has ACKed.
+    /// The last generation ACKed by all proxies.
     pub fn converged(&self) -> Option<Convergence> {
         self.lock().converged
     }
 
-    /// The views of everyone who is connected.
+    /// The views of all connected proxies.
     pub fn views(&self) -> Vec<(MemberId, NodeView)> {
         self.lock()
             .members
@@ -182,12 +182,12 @@ impl Roster {
             .collect()
     }
 
-    /// How someone was let in.
+    /// The admission of a proxy.
     pub fn admission(&self, id: MemberId) -> Option<Admission> {
         self.lock().members.get(&id).map(|member| member.admission.clone())
     }
 
-    /// Everyone's admission.
+    /// All admissions.
     pub fn admissions(&self) -> Vec<(MemberId, Admission)> {
         self.lock()
             .members
@@ -196,20 +196,20 @@ impl Roster {
             .collect()
     }
 
-    /// Someone's labels or addresses have changed.
+    /// Replaces the view of a proxy after its labels or addresses changed.
     pub fn set_view(&self, id: MemberId, view: NodeView) {
         if let Some(member) = self.lock().members.get_mut(&id) {
             member.admission.view = view;
         }
     }
 
-    /// Whether someone has been told what it should have.
+    /// Whether a proxy has a target.
     pub fn has_target(&self, id: MemberId) -> bool {
         let inner = self.lock();
         inner.members.get(&id).is_some_and(|member| member.base.is_some())
     }
 
-    /// What all proxies of someone's view should have from now on.
+    /// Sets the shared snapshot of a proxy.
     pub fn set_base(&self, id: MemberId, base: &Arc<Snapshot>) {
         let mut guard = self.lock();
         let inner = &mut *guard;
@@ -220,7 +220,7 @@ impl Roster {
         }
     }
 
-    /// What someone alone should have from now on.
+    /// Sets a secret of one proxy.
     pub fn set_secret(&self, id: MemberId, secret: Arc<Resource>) {
         if let Some(member) = self.lock().members.get_mut(&id) {
             member.secrets.insert(secret.name.clone(), secret);
@@ -228,12 +228,12 @@ impl Roster {
         }
     }
 
-    /// The version of a secret that someone should have.
+    /// The current version of a proxy's secret.
     pub fn secret(&self, id: MemberId, name: &str) -> Option<Arc<Resource>> {
         self.lock().members.get(&id)?.secrets.get(name).cloned()
     }
 
-    /// Takes note of how far someone is, and says whether what it refuses is another thing than before.
+    /// Records the progress of a proxy; returns whether the set of resources it rejects changed.
     pub fn progress(&self, id: MemberId, progress: &Progress<'_>, now: SystemTime) -> bool {
         let mut guard = self.lock();
         let inner = &mut *guard;
@@ -252,7 +252,7 @@ impl Roster {
         inner.note_refusals(&node, progress)
     }
 
-    /// The nodes whose token has expired by now and had not the last time this was asked.
+    /// The nodes whose join token has expired since the last call.
     pub fn newly_expired(&self, now: SystemTime) -> Vec<Arc<str>> {
         let mut inner = self.lock();
         let expired = inner.members.values_mut().filter_map(|member| {
@@ -263,7 +263,7 @@ impl Roster {
         expired.collect()
     }
 
-    /// Everything that is refused by someone: node id, type, name and record.
+    /// All rejections: node id, type, name and record.
     pub fn refusals(&self) -> Vec<(Arc<str>, ResourceType, ResourceName, RefusalRecord)> {
         let inner = self.lock();
         let all = inner.refusals.iter().flat_map(|(node, records)| {
@@ -274,7 +274,8 @@ impl Roster {
         all.collect()
     }
 
-    /// One row a proxy; streams of one node id are one proxy, of which the aggregated one counts.
+    /// One row per proxy. Streams with the same node id count as one proxy, represented by its ADS
+    /// stream.
     pub fn status(&self, now: SystemTime) -> Vec<ProxyStatus> {
         let inner = self.lock();
         let mut rows: BTreeMap<Arc<str>, ProxyStatus> = BTreeMap::new();
@@ -290,7 +291,7 @@ impl Roster {
         rows.into_values().collect()
     }
 
-    /// What a proxy should have, by its node id or workload name.
+    /// The target of a proxy, found by node id or workload name.
     pub fn target(&self, proxy: &str) -> Option<Arc<Snapshot>> {
         let inner = self.lock();
         let named = |m: &&Member| &*m.admission.claim.id == proxy || m.admission.claim.workload.to_string() == proxy;
@@ -353,7 +354,7 @@ fn micros(at: SystemTime) -> u64 {
 }
 
 impl Member {
-    /// The generation it should have.
+    /// The target generation.
     fn generation(&self) -> Option<u64> {
         self.target.borrow().as_ref().map(|target| target.generation)
     }

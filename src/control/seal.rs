@@ -1,5 +1,5 @@
-//! Sealing: from what a node needs to resources, of which only what changed is encoded, and each is
-//! held against Envoy's own rules before it is sent.
+//! Sealing: encodes a node's configuration into xDS resources. Only what changed is encoded, and
+//! each resource is checked against Envoy's validation rules before it is sent.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use crate::xds::resource::{Resource, ResourceType};
 use crate::xds::rules::{self, RuleBreak};
 use crate::xds::snapshot::Snapshot;
 
-/// A part of a node's configuration that becomes one resource.
+/// An element of the IR that becomes one resource.
 #[derive(Clone, Debug)]
 pub(super) enum Piece {
     /// CDS.
@@ -26,21 +26,21 @@ pub(super) enum Piece {
     Route(Arc<RouteConfig>),
 }
 
-/// A resource that breaks Envoy's own rules and is not sent.
+/// A resource that violates Envoy's validation rules and is not sent.
 #[derive(Clone, Debug)]
 pub(super) struct Broken {
-    /// The resource's type.
+    /// Type of the resource.
     pub kind: ResourceType,
-    /// The resource's name.
+    /// Name of the resource.
     pub name: ResourceName,
-    /// What is wrong with it.
+    /// The violations.
     pub breaks: Vec<RuleBreak>,
-    /// The objects it was made from.
+    /// The objects it was built from.
     pub origins: Origins,
 }
 
 impl Piece {
-    /// Whether this is the very same value.
+    /// Pointer equality.
     pub(super) fn is(&self, other: &Piece) -> bool {
         match (self, other) {
             (Piece::Cluster(a), Piece::Cluster(b)) => Arc::ptr_eq(a, b),
@@ -51,10 +51,11 @@ impl Piece {
         }
     }
 
-    /// Encodes the piece and checks the result.
+    /// Encodes and validates the element.
     ///
     /// # Errors
-    /// When Envoy would refuse it.
+    ///
+    /// If Envoy would reject the resource.
     pub(super) fn seal(&self) -> Result<Arc<Resource>, Broken> {
         let resource = match self {
             Piece::Cluster(cluster) => encode::cluster(cluster),
@@ -66,7 +67,7 @@ impl Piece {
         judged(resource, checked)
     }
 
-    /// The secrets by which the piece names files of the proxy's host.
+    /// Secrets that refer to certificate files on the proxy's host.
     fn file_secrets(&self) -> Vec<Resource> {
         match self {
             Piece::Cluster(cluster) => encode::file_secrets(cluster),
@@ -75,7 +76,7 @@ impl Piece {
     }
 }
 
-/// A resource as it is sent, unless it breaks rules.
+/// Combines a resource with the result of its validation.
 fn judged(resource: Resource, checked: Result<(), Vec<RuleBreak>>) -> Result<Arc<Resource>, Broken> {
     match checked {
         Ok(()) => Ok(Arc::new(resource)),
@@ -93,8 +94,8 @@ fn judged(resource: Resource, checked: Result<(), Vec<RuleBreak>>) -> Result<Arc
     }
 }
 
-/// Where two configurations differ: the new piece under each name, none where it is gone. The cost
-/// follows the difference.
+/// The differences of two configurations: the new element by name, `None` if it was removed. The
+/// cost is proportional to the difference.
 pub(super) fn differences(old: &NodeConfig, new: &NodeConfig) -> Vec<(ResourceType, ResourceName, Option<Piece>)> {
     let clusters = changed(&old.clusters, &new.clusters, Piece::Cluster);
     let endpoints = changed(&old.endpoints, &new.endpoints, Piece::Endpoints);
@@ -121,7 +122,7 @@ fn changed<'a, T: PartialEq>(
     })
 }
 
-/// A configuration as resources, kept in step with it.
+/// A configuration in encoded form, updated incrementally.
 #[derive(Debug, Default)]
 pub(super) struct Sealed {
     config: NodeConfig,
@@ -132,7 +133,8 @@ pub(super) struct Sealed {
 }
 
 impl Sealed {
-    /// Follows a changed configuration. What breaks a rule keeps its former resource.
+    /// Updates to a changed configuration. A resource that fails validation keeps its previous
+    /// version.
     pub(super) fn update(&mut self, config: &NodeConfig) {
         for (kind, name, piece) in differences(&self.config, config) {
             self.broken.remove(&(kind, name.clone()));
@@ -160,7 +162,7 @@ impl Sealed {
         self.config = config.clone();
     }
 
-    /// Encodes and checks what is new in a route configuration.
+    /// Encodes and validates the changed parts of a route configuration.
     fn seal_route(&mut self, route: &RouteConfig) -> Result<Arc<Resource>, Broken> {
         let former = self.routes.entry(route.name.clone()).or_default();
         let Reencoded {
@@ -175,12 +177,12 @@ impl Sealed {
         judged(resource, checked)
     }
 
-    /// The resources.
+    /// The encoded resources.
     pub(super) fn snapshot(&self) -> &Snapshot {
         &self.snapshot
     }
 
-    /// What is not sent because Envoy would refuse it.
+    /// Resources that are not sent because Envoy would reject them.
     pub(super) fn broken(&self) -> impl Iterator<Item = &Broken> {
         self.broken.values()
     }

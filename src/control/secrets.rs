@@ -1,4 +1,4 @@
-//! Workload certificates and the trust bundle as resources.
+//! Workload certificates and the trust bundle as SDS secrets.
 
 use std::sync::Arc;
 
@@ -9,18 +9,18 @@ use crate::pki::{Ca, IssueOptions};
 use crate::xds::encode::{self, SECRET_CERTIFICATE, SECRET_TRUST_BUNDLE};
 use crate::xds::resource::{Resource, ResourceType, Version};
 
-/// Issues what proxies ask for.
+/// Issues the secrets that proxies request.
 #[derive(Debug)]
 pub(super) struct Secrets {
     ca: Arc<Ca>,
-    /// Everyone has the same.
+    /// Shared by all proxies.
     trust_bundle: Arc<Resource>,
     clock: Clock,
     options: IssueOptions,
 }
 
 impl Secrets {
-    /// Issues from a CA.
+    /// Issues certificates from `ca`.
     pub(super) fn new(ca: Arc<Ca>, clock: Clock, options: IssueOptions) -> Self {
         let trust_bundle = Arc::new(encode::trust_bundle(ca.bundle().pem()));
         Self {
@@ -31,9 +31,9 @@ impl Secrets {
         }
     }
 
-    /// The secret a proxy asks for, if it is one of those the CA makes. A certificate that the proxy
-    /// has and that is good for half of its life yet is not made anew: the resource then stands for
-    /// it, by its version, without content.
+    /// The secret a proxy requests, if it is one the CA provides. A certificate the proxy already
+    /// holds is not reissued before half of its lifetime: the returned resource then has the
+    /// current version and no content.
     pub(super) fn wanted(
         &self,
         name: &ResourceName,
@@ -56,8 +56,8 @@ impl Secrets {
         }
     }
 
-    /// A new certificate in the place of one that has reached half of its life. `None` while it has
-    /// not, or when none can be issued.
+    /// A new certificate if the current one has reached half of its lifetime; `None` if it has not,
+    /// or if issuing fails.
     pub(super) fn renewed(&self, identity: &SpiffeId, current: &Version) -> Option<Arc<Resource>> {
         let good = self
             .ca

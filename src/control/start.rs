@@ -1,4 +1,4 @@
-//! Putting the control plane together and starting it.
+//! Assembles and starts the control plane.
 
 use std::future::Future;
 use std::io;
@@ -32,41 +32,41 @@ use crate::pki::{
 use crate::tls::{ServerTls, TlsError, TlsIncoming};
 use crate::xds::server;
 
-/// How often certificates and tokens are looked at.
+/// Interval of certificate and token checks.
 const HOUSEKEEPING: Duration = Duration::from_secs(5);
-/// An idle connection is pinged this often …
+/// HTTP/2 keepalive: interval of PINGs on idle connections.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
-/// … and given up when a ping is not answered for this long. Tighter limits cut off proxies that are
-/// only busy.
+/// HTTP/2 keepalive: how long to wait for the PING ACK before closing the connection. Shorter
+/// limits disconnect proxies that are merely busy.
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
-/// As much of its requests may a client send before the server has read it: what HTTP/2 itself starts
-/// with. The library's megabyte lets a client that asks for thousands of names fill a queue whose room
-/// is kept for as long as the connection lives.
+/// Initial HTTP/2 stream window for requests, the default of RFC 9113. tonic's default of 1 MiB
+/// lets a client that subscribes to thousands of names grow a buffer that is retained for the
+/// lifetime of the connection.
 const REQUEST_WINDOW: u32 = 65_535;
 
-/// How long a server that is about to end may still hold the state directory.
+/// How long to wait for a server that is shutting down to release the state directory.
 const HANDOVER: Duration = Duration::from_secs(1);
-/// How often it is asked whether it does.
+/// Poll interval while waiting for it.
 const HANDOVER_POLL: Duration = Duration::from_millis(20);
 
-/// How a control plane is set up.
+/// Settings of a control plane.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// How the directory is read.
+    /// How the configuration directory is read.
     pub reading: Reading,
     /// The state directory.
     pub state: PathBuf,
-    /// Where xDS is served.
+    /// Listen address of the xDS server.
     pub xds: SocketAddr,
-    /// Further names and addresses under which proxies dial it, for its certificate.
+    /// Additional DNS names and IP addresses for the server certificate's SANs.
     pub server_names: Vec<String>,
     /// The trust domain.
     pub trust_domain: TrustDomain,
-    /// How long workload certificates live.
+    /// Lifetime of workload certificates.
     pub certificate_ttl: Duration,
-    /// How long a workload that registered itself stays when its stream has ended.
+    /// How long an auto-registered workload is kept after its stream ends.
     pub unregister_after: Duration,
-    /// The time.
+    /// Time source.
     pub clock: Clock,
 }
 
@@ -85,52 +85,53 @@ impl Settings {
     }
 }
 
-/// Why a control plane does not start.
+/// Why a control plane fails to start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// The state directory is of no use.
+    /// The state directory is unusable.
     #[error(transparent)]
     State(#[from] StateError),
-    /// There is no CA.
+    /// The CA cannot be loaded or created.
     #[error(transparent)]
     Ca(#[from] CaError),
-    /// There is no key for join tokens.
+    /// The join token key cannot be loaded or created.
     #[error(transparent)]
     TokenKey(#[from] TokenKeyError),
-    /// The server has no certificate.
+    /// The server certificate cannot be issued.
     #[error("the server's certificate: {0}")]
     Certificate(#[from] IssueError),
-    /// The server's certificate is of no use.
+    /// The server certificate is unusable.
     #[error("the server's certificate: {0}")]
     Tls(#[from] TlsError),
-    /// The port is taken, or not allowed.
+    /// The listen address is in use, or binding is not permitted.
     #[error("xDS cannot be served on {0}: {1}; is another `topsail serve` running? `--xds ADDR` takes another address")]
     Listen(SocketAddr, io::Error),
-    /// No thread can be had.
+    /// The composer's thread cannot be spawned.
     #[error("no thread can be started: {0}")]
     Thread(io::Error),
 }
 
-/// A control plane that runs.
+/// A running control plane.
 #[derive(Debug)]
 pub struct Running {
-    /// What is in force.
+    /// The published state.
     pub published: Arc<Published>,
-    /// Who is connected.
+    /// Connected proxies.
     pub roster: Arc<Roster>,
-    /// Where xDS is served.
+    /// Address of the xDS server.
     pub xds: SocketAddr,
-    /// What goes on beside serving; it ends with this value.
+    /// Background tasks; aborted on drop.
     _tasks: JoinSet<()>,
-    /// Keeps other servers off the state directory.
+    /// Lock that keeps other servers off the state directory.
     _claim: StateClaim,
 }
 
-/// Starts everything; xDS is served until `shutdown` is ready. What comes of serving is the second
-/// part.
+/// Starts the control plane. The second value is the serving future, which completes after
+/// `shutdown`.
 ///
 /// # Errors
-/// When something that is needed is not to be had.
+///
+/// See [`StartError`].
 pub async fn start(
     settings: Settings,
     shutdown: impl Future<Output = ()> + Send + 'static,
@@ -200,7 +201,7 @@ pub async fn start(
         .add_service(server::joining(fleet))
         .serve_with_incoming_shutdown(incoming, async move {
             shutdown.await;
-            // The composer is gone if nobody hears it.
+            // Sending fails only if the composer has already stopped.
             let _ = stopping.send(Tick::Stopping);
         });
     let running = Running {
@@ -213,7 +214,7 @@ pub async fn start(
     Ok((running, serving))
 }
 
-/// The state directory for this server, once the one before has ended.
+/// Claims the state directory, waiting for a server that is shutting down to release it.
 async fn claimed(state: &StateDir) -> Result<StateClaim, StateError> {
     let deadline = tokio::time::Instant::now() + HANDOVER;
     loop {
@@ -226,8 +227,9 @@ async fn claimed(state: &StateDir) -> Result<StateClaim, StateError> {
     }
 }
 
-/// Ends the process when the composer panics: a server that goes on without it would look healthy
-/// and serve nobody. Whoever supervises the process starts it anew, and proxies keep what they have.
+/// Aborts the process if the composer panics: a server without its composer would look healthy but
+/// no longer apply changes. A supervisor restarts the process, and proxies keep their configuration
+/// meanwhile.
 struct EndOnPanic;
 
 impl Drop for EndOnPanic {
@@ -239,7 +241,7 @@ impl Drop for EndOnPanic {
     }
 }
 
-/// The server's own certificate, renewed at half of its life.
+/// The server's own certificate, renewed at half of its lifetime.
 struct Identity {
     ca: Arc<Ca>,
     tls: ServerTls,
@@ -279,8 +281,7 @@ impl Identity {
     }
 }
 
-/// Looks out for edits of the mesh configuration and of the directory; the first look at the
-/// directory comes after that at the mesh configuration.
+/// Watches the mesh configuration and the directory. The mesh configuration is read first.
 async fn look_out(reading: Reading, ticks: mpsc::UnboundedSender<Tick>) {
     let looked = Notify::new();
     let mesh_config = async {
@@ -304,7 +305,7 @@ async fn look_out(reading: Reading, ticks: mpsc::UnboundedSender<Tick>) {
     tokio::join!(mesh_config, directory);
 }
 
-/// Tells the composer when the moment has come that it wants to be told of.
+/// Sends [`Tick::GraceOver`] at the deadline in `alarm`.
 async fn tell_when_grace_is_over(mut alarm: watch::Receiver<Option<Instant>>, ticks: mpsc::UnboundedSender<Tick>) {
     loop {
         let at = *alarm.borrow_and_update();
@@ -338,7 +339,7 @@ async fn keep_house(mut identity: Identity, mut ca: CaOnDisk, ticks: mpsc::Unbou
     }
 }
 
-/// The gRPC health service says SERVING once a generation is served.
+/// Reports SERVING from the gRPC health service once a generation is served.
 async fn report_health(published: Arc<Published>, health: tonic_health::server::HealthReporter) {
     health
         .set_service_status("", tonic_health::ServingStatus::NotServing)

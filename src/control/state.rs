@@ -1,4 +1,4 @@
-//! What is in force, for everyone who wants to look.
+//! The published state, for readers outside the composer.
 
 use std::sync::Arc;
 
@@ -10,46 +10,46 @@ use super::registry::RegisteredWorkload;
 use crate::diag::Diagnostic;
 use crate::mesh::Mesh;
 
-/// The state of the directory as it is served. Swapped whole.
+/// The current state; replaced atomically as a whole.
 #[derive(Debug, Default)]
 pub struct Published {
     state: ArcSwap<State>,
     changed: Notify,
 }
 
-/// One state.
+/// A consistent state.
 #[derive(Clone, Debug, Default)]
 pub struct State {
-    /// The accepted state of the directory; none until the first has been loaded.
+    /// The accepted generation; `None` until the first is loaded.
     pub generation: Option<Generation>,
-    /// What it means.
+    /// Its mesh model.
     pub mesh: Mesh,
-    /// Everything that is wrong at this moment, in display order.
+    /// All current diagnostics, in display order.
     pub diagnostics: Arc<[Diagnostic]>,
-    /// The workloads that registered themselves, by name.
+    /// Auto-registered workloads, by name.
     pub registered: Arc<[RegisteredWorkload]>,
 }
 
 /// An accepted state of the directory.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Generation {
-    /// Counts up by one; local to this server.
+    /// Increases by one; local to this server.
     pub number: u64,
-    /// The identity of the content between servers: hexadecimal.
+    /// Content hash in hexadecimal, comparable between servers.
     pub hash: String,
-    /// How many objects are in force.
+    /// Number of objects in force.
     pub objects: usize,
-    /// When it was accepted, milliseconds since 1970.
+    /// When it was accepted, in milliseconds since the Unix epoch.
     pub accepted_at: u64,
 }
 
 impl Published {
-    /// The state at this moment.
+    /// The current state.
     pub fn state(&self) -> Arc<State> {
         self.state.load_full()
     }
 
-    /// The mesh at this moment; a cheap copy.
+    /// The current mesh; cheap to clone.
     pub fn mesh(&self) -> Mesh {
         self.state.load().mesh.clone()
     }
@@ -60,7 +60,7 @@ impl Published {
         self.changed.notify_waiters();
     }
 
-    /// Waits until a first generation is in force.
+    /// Waits until the first generation is loaded.
     pub async fn loaded(&self) {
         loop {
             let changed = self.changed.notified();

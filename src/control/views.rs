@@ -1,5 +1,5 @@
-//! From the mesh to snapshots, by view: every proxy of a view shares one, and an edit costs what it
-//! touches.
+//! From the mesh to snapshots. Proxies with the same [`NodeView`] share a snapshot, and an edit
+//! rebuilds only the parts it affects.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -13,51 +13,51 @@ use crate::mesh::{Mesh, Touched};
 use crate::xds::resource::{Resource, ResourceType};
 use crate::xds::snapshot::Snapshot;
 
-/// The snapshots of all views in use.
+/// Snapshots of all views in use.
 #[derive(Debug, Default)]
 pub(super) struct Views {
     calls: BTreeMap<OutboundView, Calls>,
     nodes: BTreeMap<NodeView, Node>,
 }
 
-/// What proxies of one outbound view share.
+/// Configuration shared by all proxies with the same outbound view.
 #[derive(Debug)]
 struct Calls {
     built: Arc<Outbound>,
     sealed: Sealed,
 }
 
-/// A resource of one view alone.
+/// A resource that is not part of the shared outbound configuration.
 #[derive(Debug)]
 struct Own {
-    /// What it is made from.
+    /// The IR element it is encoded from.
     piece: Piece,
-    /// What is wrong with it.
+    /// Its validation failure, if any.
     broken: Option<Broken>,
-    /// The last that was right.
+    /// The last valid resource.
     good: Option<Arc<Resource>>,
 }
 
-/// What proxies of one view share.
+/// State of one view.
 #[derive(Debug)]
 struct Node {
     inbound: Arc<Inbound>,
     whole: Arc<Whole>,
 }
 
-/// What proxies share that call and accept the same: replicas of a workload, whose views differ by address.
+/// Configuration shared by views with equal outbound and inbound configuration, such as replicas of
+/// a workload, whose views differ only by address.
 #[derive(Debug)]
 struct Whole {
     calls: OutboundView,
-    /// Resources that are not those of the outbound view.
+    /// Resources outside the shared outbound configuration.
     own: BTreeMap<(ResourceType, ResourceName), Arc<Own>>,
     conflicts: Vec<Conflict>,
     snapshot: Arc<Snapshot>,
 }
 
 impl Views {
-    /// Takes in an edit: every view in use gets its new snapshot. Views that nobody has any more are
-    /// dropped.
+    /// Applies an edit: builds a new snapshot for every view in use and drops the others.
     pub(super) fn update(&mut self, mesh: &Mesh, touched: &Touched, generation: u64, in_use: &BTreeSet<NodeView>) {
         let calls: BTreeMap<&NodeView, OutboundView> =
             in_use.iter().map(|view| (view, outbound_view(mesh, view))).collect();
@@ -67,7 +67,7 @@ impl Views {
             calls.built = calls.built.update(mesh, view, touched);
             calls.sealed.update(calls.built.config());
         }
-        // Only what is up to date already may be shared.
+        // Empty the map: only nodes of this generation may be shared.
         let mut former = std::mem::take(&mut self.nodes);
         for (view, calls) in calls {
             let former = former.remove(view);
@@ -79,14 +79,14 @@ impl Views {
         }
     }
 
-    /// Drops the views that nobody has any more.
+    /// Drops views that are no longer in use.
     pub(super) fn trim(&mut self, mesh: &Mesh, in_use: &BTreeSet<NodeView>) {
         let kept: BTreeSet<OutboundView> = in_use.iter().map(|view| outbound_view(mesh, view)).collect();
         self.calls.retain(|view, _| kept.contains(view));
         self.nodes.retain(|view, _| in_use.contains(view));
     }
 
-    /// The snapshot of a view, made if need be.
+    /// The snapshot of a view, built on first use.
     pub(super) fn snapshot(&mut self, mesh: &Mesh, view: &NodeView, generation: u64) -> Arc<Snapshot> {
         match self.nodes.get(view) {
             Some(node) => node.whole.snapshot.clone(),
@@ -97,19 +97,19 @@ impl Views {
         }
     }
 
-    /// Everything that is not sent because Envoy would refuse it.
+    /// Resources that are not sent because Envoy would reject them.
     pub(super) fn broken(&self) -> impl Iterator<Item = &Broken> {
         let shared = self.calls.values().flat_map(|calls| calls.sealed.broken());
         let own = self.wholes().flat_map(|whole| whole.own.values());
         shared.chain(own.filter_map(|own| own.broken.as_ref()))
     }
 
-    /// Listeners that are left out because another of the same proxy has their address.
+    /// Listeners omitted because another listener of the same proxy has their address.
     pub(super) fn conflicts(&self) -> impl Iterator<Item = &Conflict> {
         self.wholes().flat_map(|whole| &whole.conflicts)
     }
 
-    /// What views have, once where neighbours share it.
+    /// The distinct values, where neighbouring views share one.
     fn wholes(&self) -> impl Iterator<Item = &Whole> {
         let mut last = None;
         let wholes = self.nodes.values().map(|node| &*node.whole);
@@ -125,7 +125,7 @@ impl Views {
         former: Option<&Node>,
         generation: u64,
     ) -> Arc<Snapshot> {
-        // Views of one namespace and of the same labels stand beside each other.
+        // In key order, views with the same namespace and labels are adjacent.
         let before = self.nodes.range(..view).next_back();
         let after = self.nodes.range(view..).next();
         let neighbours = [before, after].map(|neighbour| neighbour.map(|(_, node)| node));
@@ -166,7 +166,7 @@ impl Calls {
 }
 
 impl Whole {
-    /// Puts the two parts together.
+    /// Combines the outbound and inbound parts.
     fn build(view: OutboundView, calls: &Calls, inbound: Arc<Inbound>, memo: &Memo<'_>, generation: u64) -> Self {
         let combined = combine(calls.built.clone(), inbound);
         let mut own = BTreeMap::new();
@@ -193,23 +193,23 @@ impl Whole {
         }
     }
 
-    /// Whether all of it can be sent. Else it holds what is in force in its place, which is another thing for
-    /// others.
+    /// Whether all of its resources are valid. Otherwise it serves previous versions in place of
+    /// invalid ones, which other views must not inherit.
     fn is_good(&self) -> bool {
         self.own.values().all(|own| own.broken.is_none())
     }
 }
 
-/// Where resources may be sealed already.
+/// Resources that may already be encoded.
 struct Memo<'a> {
-    /// Of the same proxies, before.
+    /// The previous configuration of the same view.
     former: Option<&'a Whole>,
-    /// Of others, now.
+    /// The current configurations of adjacent views.
     neighbours: [Option<&'a Whole>; 2],
 }
 
 impl Memo<'_> {
-    /// The resource of a piece, sealed if need be.
+    /// The resource of an IR element, encoded unless a memo has it.
     fn own(&self, place: &(ResourceType, ResourceName), piece: Piece) -> Arc<Own> {
         let former = self.former.and_then(|former| former.own.get(place));
         let neighbours = self.neighbours.iter().flatten();
@@ -224,7 +224,7 @@ impl Memo<'_> {
 }
 
 impl Own {
-    /// Seals a piece; `former` stays in force if that cannot be sent.
+    /// Encodes an IR element; on a validation failure `former` stays in force.
     fn seal(piece: Piece, former: Option<Arc<Resource>>) -> Self {
         let (good, broken) = match piece.seal() {
             Ok(resource) => (Some(resource), None),

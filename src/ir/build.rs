@@ -1,8 +1,9 @@
-//! From the mesh and a node to the node's configuration.
+//! Builds the configuration of a node from the mesh.
 //!
-//! The outbound part depends on little of a node ([`OutboundView`]), so that many nodes share one; the inbound part
-//! is a node's own. Both are built of units that depend on a host, a port or an address: an edit rebuilds the units
-//! it touches, and values that turn out equal stay the same values, down to the pointer.
+//! The outbound part depends on few properties of a node ([`OutboundView`]), so many nodes share
+//! one; the inbound part is per node. Both consist of units that depend on a host, a port or an
+//! address. An edit rebuilds only the units it touches, and values that turn out equal keep their
+//! previous `Arc`.
 
 mod chain;
 mod cluster;
@@ -37,31 +38,32 @@ use super::{NodeConfig, NodeView, ResourceName};
 use crate::mesh::{Mesh, Touched};
 use crate::name::ObjectId;
 
-/// A node's configuration, and the parts it is made of.
+/// A node's configuration and its parts.
 #[derive(Clone, Debug)]
 pub struct Built {
     /// The configuration.
     pub config: NodeConfig,
-    /// What was left out of it.
+    /// Listeners left out of it.
     pub conflicts: Vec<Conflict>,
-    /// The part that nodes with an equal view share.
+    /// The part shared by all nodes with the same outbound view.
     pub outbound: Arc<Outbound>,
-    /// The node's own part.
+    /// The part of this node only.
     pub inbound: Arc<Inbound>,
 }
 
-/// A listener, or a service's part of one, that was left out because something else has the address and port.
+/// A listener, or a service's share of one, that is left out because its address and port are
+/// taken.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Conflict {
     /// The listener's name.
     pub listener: ResourceName,
-    /// What has the place.
+    /// The object that has the address.
     pub kept: Option<ObjectId>,
-    /// What was left out.
+    /// The object left out.
     pub dropped: Option<ObjectId>,
 }
 
-/// Builds a node's configuration from nothing.
+/// Builds a node's configuration from scratch.
 pub fn build(mesh: &Mesh, node: &NodeView) -> Built {
     let view = outbound_view(mesh, node);
     combine(
@@ -70,7 +72,8 @@ pub fn build(mesh: &Mesh, node: &NodeView) -> Built {
     )
 }
 
-/// A node's configuration after an edit: the same as [`build`] gives, at the cost of what the edit touched.
+/// Updates a node's configuration after an edit. The result equals that of [`build`]; the cost is
+/// proportional to what the edit touched.
 pub fn update(mesh: &Mesh, node: &NodeView, previous: &Built, touched: &Touched) -> Built {
     let view = outbound_view(mesh, node);
     let outbound = previous.outbound.update(mesh, &view, touched);
@@ -81,7 +84,8 @@ pub fn update(mesh: &Mesh, node: &NodeView, previous: &Built, touched: &Touched)
     }
 }
 
-/// Puts the two parts together. What the node accepts has its addresses before what it sends to.
+/// Combines the two parts. Inbound listeners take precedence over outbound ones with the same
+/// address.
 pub fn combine(outbound: Arc<Outbound>, inbound: Arc<Inbound>) -> Built {
     let mut config = outbound.config().clone();
     let mut conflicts: Vec<Conflict> = outbound.conflicts().cloned().collect();
@@ -110,8 +114,8 @@ pub fn combine(outbound: Arc<Outbound>, inbound: Arc<Inbound>) -> Built {
     }
 }
 
-/// Outbound listeners that cannot be beside an inbound one: that of its name, and those with a socket that meets its
-/// own.
+/// The outbound listeners that conflict with an inbound one: those with the same name or an
+/// overlapping socket address.
 fn in_the_way(outbound: &Outbound, inbound: &Listener) -> BTreeSet<ResourceName> {
     let ListenAddress::Ip(ip, port) = inbound.address else {
         return BTreeSet::new();
@@ -134,7 +138,7 @@ fn in_the_way(outbound: &Outbound, inbound: &Listener) -> BTreeSet<ResourceName>
     same.into_iter().chain(everywhere).chain(anywhere).cloned().collect()
 }
 
-/// The old values where they are equal. Says whether there are any that were others.
+/// Replaces values by equal previous ones. Returns whether any value differs.
 fn keep_equal<T: PartialEq>(new: &mut BTreeMap<ResourceName, Arc<T>>, old: &BTreeMap<ResourceName, Arc<T>>) -> bool {
     let mut kept = false;
     for (name, value) in new {

@@ -1,4 +1,4 @@
-//! Clusters: named sets of endpoints and how they are talked to.
+//! Clusters: groups of endpoints and the settings for connecting to them.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -12,73 +12,76 @@ use crate::mesh::destination_rule::{
 use crate::mesh::service::{Address, Locality};
 use crate::name::{Hostname, Namespace, ObjectId};
 
-/// A cluster.
+/// A cluster (`envoy.config.cluster.v3.Cluster`).
 #[derive(Clone, Debug, PartialEq)]
 pub struct Cluster {
     /// `outbound|9080|v1|reviews.default.svc.cluster.local`, `inbound|9080||`, …
     pub name: ResourceName,
-    /// How endpoints are found.
+    /// How endpoints are discovered.
     pub discovery: Discovery,
-    /// How long connecting may take.
+    /// TCP connect timeout.
     pub connect_timeout: Duration,
-    /// How an endpoint is chosen.
+    /// Load balancing policy.
     pub load_balancer: LoadBalancer,
-    /// Less traffic for new endpoints, with [`LoadBalancer::LeastRequest`] and [`LoadBalancer::RoundRobin`].
+    /// Slow start of new endpoints; for [`LoadBalancer::LeastRequest`] and
+    /// [`LoadBalancer::RoundRobin`].
     pub warmup: Option<Warmup>,
-    /// Whether localities have weights (`locality_weighted_lb_config`).
+    /// Whether localities are weighted (`locality_weighted_lb_config`).
     pub locality_weighted: bool,
-    /// Limits.
+    /// Circuit breakers.
     pub limits: Limits,
-    /// Ejection of failing endpoints.
+    /// Outlier detection.
     pub outlier_detection: Option<OutlierDetection>,
-    /// Below this share of healthy endpoints (0 to 100) all are used; Istio's default 0 is never.
+    /// `healthy_panic_threshold` in percent: below this share of healthy hosts all are used.
+    /// Istio's default of 0 disables panic mode.
     pub panic_threshold: u32,
-    /// HTTP to the endpoints.
+    /// HTTP settings for upstream connections.
     pub http: UpstreamHttp,
-    /// Keep-alive probes on connections.
+    /// TCP keepalive for upstream connections.
     pub tcp_keepalive: Option<TcpKeepalive>,
-    /// Connections come from [`INBOUND_SOURCE_V4`], so that interception lets them through to the application.
+    /// Binds connections to [`INBOUND_SOURCE_V4`], so that interception passes them on to the
+    /// application.
     pub marked_source: bool,
     /// Plaintext or TLS.
     pub transport: Transport,
-    /// In which version of the PROXY protocol endpoints are told whose connection it is, before all else.
+    /// Version of the PROXY protocol header sent on each connection.
     pub proxy_protocol: Option<ProxyProtocol>,
-    /// What Istio's tools look for in the cluster's metadata.
+    /// Metadata read by Istio's tools.
     pub metadata: ClusterMetadata,
-    /// The objects it was made from.
+    /// The objects it was built from.
     pub origins: Origins,
 }
 
-/// How the endpoints of a cluster are found.
+/// How the endpoints of a cluster are discovered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Discovery {
-    /// From [`super::NodeConfig::endpoints`] under the cluster's name.
+    /// EDS, from [`super::NodeConfig::endpoints`].
     Eds,
-    /// Listed in the cluster.
+    /// Listed in the cluster (`STATIC`).
     Static(Arc<ClusterEndpoints>),
-    /// All addresses of the names in the cluster (`STRICT_DNS`).
+    /// All addresses the names resolve to (`STRICT_DNS`).
     StrictDns(Arc<ClusterEndpoints>, Lookup),
     /// One address at a time (`LOGICAL_DNS`).
     LogicalDns(Arc<ClusterEndpoints>, Lookup),
-    /// Where the client wanted to go (`ORIGINAL_DST`).
+    /// The original destination of the connection (`ORIGINAL_DST`).
     OriginalDst {
-        /// Another port than the client's.
+        /// Overrides the destination port.
         port: Option<u16>,
-        /// An inbound cluster, whose few hosts are never cleaned up.
+        /// Whether it is an inbound cluster. These have few hosts, and hosts are not cleaned up.
         inbound: bool,
     },
 }
 
-/// How names are looked up.
+/// DNS settings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lookup {
-    /// How often.
+    /// Refresh interval.
     pub refresh: Duration,
-    /// Whether the proxy is one of IPv6: the family that is preferred where a name has addresses of both.
+    /// Whether the proxy's main address is IPv6; determines the preferred address family.
     pub ipv6: bool,
 }
 
-/// How an endpoint is chosen.
+/// Load balancing policy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LoadBalancer {
     /// `LEAST_REQUEST`.
@@ -93,7 +96,7 @@ pub enum LoadBalancer {
     ClusterProvided,
 }
 
-/// Circuit breakers; none means 2³²−1, Istio's default.
+/// Circuit breaker thresholds. `None` means 2³²−1, Istio's default.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Limits {
     /// `max_connections`.
@@ -109,25 +112,25 @@ pub struct Limits {
 /// HTTP options of a cluster (`HttpProtocolOptions`).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct UpstreamHttp {
-    /// The version spoken.
+    /// The HTTP version.
     pub version: HttpVersion,
     /// `max_concurrent_streams`, HTTP/2 only.
     pub max_concurrent_streams: Option<u32>,
-    /// HTTP/2 pings: (interval, timeout).
+    /// HTTP/2 keepalive: (interval, timeout).
     pub keepalive: Option<(Duration, Duration)>,
-    /// `idle_timeout` of connections.
+    /// `idle_timeout` of a connection.
     pub idle_timeout: Option<Duration>,
     /// `max_connection_duration`.
     pub max_connection_duration: Option<Duration>,
     /// `max_requests_per_connection`.
     pub max_requests_per_connection: Option<u32>,
-    /// Take SNI from the request's host (`auto_sni`), for originated TLS without `sni`.
+    /// `auto_sni`: take the SNI from the request's host, for TLS origination without `sni`.
     pub auto_sni: bool,
-    /// Verify the server's name against the SNI (`auto_san_validation`).
+    /// `auto_san_validation`: verify the server certificate's SAN against the SNI.
     pub auto_san_validation: bool,
 }
 
-/// The version of HTTP spoken to endpoints.
+/// HTTP version used upstream.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum HttpVersion {
     /// HTTP/1.1.
@@ -135,62 +138,62 @@ pub enum HttpVersion {
     Http1,
     /// HTTP/2.
     Http2,
-    /// The client's (`use_downstream_protocol_config`).
+    /// That of the downstream request (`use_downstream_protocol_config`).
     Downstream,
 }
 
-/// Plaintext or TLS.
+/// Transport socket of a cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Transport {
     /// Plaintext.
     Plaintext,
-    /// TLS to every endpoint.
+    /// TLS for all endpoints.
     Tls(UpstreamTls),
-    /// Automatic mutual TLS: TLS to endpoints whose metadata say so
-    /// (`envoy.transport_socket_match.tlsMode: istio`), plaintext to the others.
+    /// Auto mTLS: TLS for endpoints with the metadata `envoy.transport_socket_match.tlsMode:
+    /// istio`, plaintext for the others.
     Auto(UpstreamTls),
 }
 
-/// TLS to endpoints.
+/// TLS settings of a cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum UpstreamTls {
-    /// Istio mutual TLS with the workload's certificate (SDS `default` and `ROOTCA`).
+    /// Istio mutual TLS with the workload certificate (SDS `default` and `ROOTCA`).
     Istio {
-        /// Which identities the server may have.
+        /// Accepted server identities.
         server: ServerIdentity,
         /// SNI.
         sni: Arc<str>,
-        /// ALPN offered, in order.
+        /// ALPN protocols, in order of preference.
         alpn: Vec<&'static str>,
-        /// The oldest version of TLS.
+        /// Minimum TLS version.
         oldest: TlsVersion,
     },
-    /// Originated TLS with certificates of files.
+    /// TLS origination with certificates from files.
     Files {
-        /// Certificate and key paths, for MUTUAL.
+        /// Paths of the client certificate and key, for `MUTUAL`.
         certificate: Option<(Arc<str>, Arc<str>)>,
-        /// How the server is verified.
+        /// How the server certificate is verified.
         verify: ServerVerification,
-        /// Names of which the server must have one; none: any.
+        /// Accepted subject alternative names; empty accepts any.
         subject_alt_names: Vec<String>,
-        /// SNI; none: see [`UpstreamHttp::auto_sni`].
+        /// SNI; if `None` see [`UpstreamHttp::auto_sni`].
         sni: Option<Arc<str>>,
-        /// ALPN offered, in order.
+        /// ALPN protocols, in order of preference.
         alpn: Vec<&'static str>,
     },
 }
 
-/// Which SPIFFE identities are accepted of a server.
+/// SPIFFE identities accepted from a server.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ServerIdentity {
-    /// One of these URIs (or names, from `subjectAltNames`); never empty.
+    /// Any of these URIs, or names from `subjectAltNames`; never empty.
     Exact(Vec<String>),
-    /// Any URI that starts with one of these, each with an alias of the trust domain: no service account is known,
-    /// the namespace still is. Never empty.
+    /// Any URI with one of these prefixes, which differ by trust domain alias. Used when the
+    /// service account is not known, but the namespace is. Never empty.
     Prefixes(Vec<String>),
 }
 
-/// What Istio's tools read from a cluster's `istio` metadata.
+/// The `istio` metadata of a cluster, read by Istio's tools.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ClusterMetadata {
     /// `config`: the DestinationRule and its apiVersion.
@@ -210,16 +213,16 @@ pub struct ClusterEndpoints {
     pub cluster: ResourceName,
     /// Groups of one locality and priority, sorted.
     pub localities: Vec<LocalityEndpoints>,
-    /// The objects it was made from.
+    /// The objects it was built from.
     pub origins: Origins,
 }
 
-/// Endpoints of one locality and priority.
+/// Endpoints of one locality and priority (`LocalityLbEndpoints`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LocalityEndpoints {
     /// The locality.
     pub locality: Locality,
-    /// 0 is preferred; without gaps.
+    /// Priority; 0 is the highest, and there are no gaps.
     pub priority: u32,
     /// Weight of the locality.
     pub weight: u32,
@@ -230,20 +233,20 @@ pub struct LocalityEndpoints {
 /// One endpoint of a cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LbEndpoint {
-    /// Where.
+    /// The address.
     pub address: Address,
-    /// The port; 0 for Unix sockets.
+    /// The port; 0 for Unix domain sockets.
     pub port: u16,
     /// Weight, at least 1.
     pub weight: u32,
-    /// False: UNHEALTHY.
+    /// Whether `health_status` is HEALTHY; UNHEALTHY otherwise.
     pub healthy: bool,
-    /// `envoy.transport_socket_match.tlsMode: istio`.
+    /// Whether it has the metadata `envoy.transport_socket_match.tlsMode: istio`.
     pub mutual_tls: bool,
     /// `istio.workload`: `<workload>;<namespace>;<canonical name>;<revision>;<cluster>`.
     pub workload: Option<Arc<str>>,
 }
 
-/// The address inbound connections to the application come from, by which interception knows them
-/// (127.0.0.6 and ::6).
+/// Source address of inbound connections to the application, which interception rules exempt from
+/// redirection (127.0.0.6; `::6` for IPv6).
 pub const INBOUND_SOURCE_V4: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(127, 0, 0, 6));

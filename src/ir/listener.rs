@@ -1,4 +1,4 @@
-//! Listeners: what a proxy accepts and what it does with it.
+//! Listeners: the addresses a proxy accepts connections on, and its filter chains.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -10,41 +10,43 @@ use super::{Origins, ResourceName, RouteConfig};
 use crate::mesh::config::{PathNormalization, TlsVersion};
 use crate::name::TrustDomain;
 
-/// A listener.
+/// A listener (`envoy.config.listener.v3.Listener`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listener {
     /// `0.0.0.0_9080`, `virtualInbound`, …
     pub name: ResourceName,
-    /// Where.
+    /// The address.
     pub address: ListenAddress,
-    /// Whether a socket is bound; else connections arrive from the original-destination listener.
+    /// `bind_to_port`. If false, connections are handed over by the listener with
+    /// `use_original_dst`.
     pub bind: bool,
-    /// `use_original_dst`: hands connections to the listener of their original address.
+    /// `use_original_dst`: hand over connections to the listener of their original destination
+    /// address.
     pub use_original_dst: bool,
     /// `transparent` (TPROXY).
     pub transparent: bool,
-    /// Which way traffic goes.
+    /// Traffic direction.
     pub direction: Direction,
-    /// What is looked at before a chain is chosen.
+    /// Listener filters.
     pub inspection: Inspection,
-    /// Chains; the most specific match wins, whatever the order.
+    /// Filter chains. Envoy chooses the most specific match, whatever the order.
     pub chains: Vec<FilterChain>,
-    /// What no chain matches.
+    /// Chain for connections that match no other.
     pub default_chain: Option<FilterChain>,
-    /// The objects it was made from.
+    /// The objects it was built from.
     pub origins: Origins,
 }
 
-/// Where a listener listens.
+/// Address of a listener.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum ListenAddress {
-    /// Address and port.
+    /// IP address and port.
     Ip(IpAddr, u16),
-    /// A Unix domain socket path.
+    /// Path of a Unix domain socket.
     Unix(Arc<str>),
 }
 
-/// Which way a listener's traffic goes.
+/// Traffic direction of a listener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Direction {
     /// To the workload.
@@ -56,47 +58,48 @@ pub enum Direction {
 /// Listener filters.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Inspection {
-    /// `original_dst`: the address the client dialled.
+    /// `original_dst`: restores the original destination address.
     pub original_dst: bool,
-    /// `original_src` with this mark: keeps the client's address (TPROXY).
+    /// `original_src` with this mark: keeps the client's source address (TPROXY).
     pub original_src_mark: Option<u32>,
-    /// `tls_inspector`: SNI, ALPN and whether it is TLS.
+    /// `tls_inspector`: detects TLS and reads SNI and ALPN.
     pub tls: Option<InspectExcept>,
-    /// `http_inspector`: whether it is HTTP.
+    /// `http_inspector`: detects HTTP.
     pub http: Option<InspectExcept>,
-    /// `listener_filters_timeout`; zero: no limit. Matching goes on after it.
+    /// `listener_filters_timeout`; zero disables it. Filter chain matching proceeds when it
+    /// expires.
     pub timeout: Option<Duration>,
 }
 
-/// Destination ports that an inspector leaves alone (`filter_disabled`); sorted.
+/// Destination ports for which an inspector is disabled (`filter_disabled`); sorted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct InspectExcept(pub Vec<u16>);
 
 /// A filter chain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FilterChain {
-    /// The name; outbound chains have none but `PassthroughFilterChain`.
+    /// The name. Outbound chains have none, except `PassthroughFilterChain`.
     pub name: Option<Arc<str>>,
-    /// Which connections it takes.
+    /// Match criteria.
     pub matcher: ChainMatch,
-    /// TLS termination.
+    /// TLS settings for termination.
     pub tls: Option<DownstreamTls>,
-    /// What it does with them.
+    /// The terminal network filter.
     pub network: NetworkFilter,
 }
 
-/// Which connections a chain takes; everything that is set must hold.
+/// Filter chain match; all criteria that are set must hold.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct ChainMatch {
     /// The destination port.
     pub destination_port: Option<u16>,
     /// Destination addresses.
     pub prefix_ranges: Vec<IpNet>,
-    /// SNI, with wildcards.
+    /// SNI, wildcards included.
     pub server_names: Vec<Arc<str>>,
-    /// Plaintext or TLS.
+    /// Whether the connection is TLS.
     pub transport: Option<TransportProtocol>,
-    /// ALPN, or what the HTTP inspector found.
+    /// ALPN protocols, or those detected by the HTTP inspector.
     pub application_protocols: Vec<&'static str>,
 }
 
@@ -109,89 +112,89 @@ pub enum TransportProtocol {
     Tls,
 }
 
-/// Istio mutual TLS termination with the workload's certificate (SDS `default` and `ROOTCA`).
+/// Istio mutual TLS termination with the workload certificate (SDS `default` and `ROOTCA`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DownstreamTls {
-    /// Peers need an identity of one of these trust domains.
+    /// Trust domains accepted in client certificates.
     pub trust_domains: Vec<TrustDomain>,
-    /// ALPN accepted, in order.
+    /// ALPN protocols, in order of preference.
     pub alpn: Vec<&'static str>,
-    /// The oldest version of TLS.
+    /// Minimum TLS version.
     pub oldest: TlsVersion,
 }
 
-/// What a chain does with a connection.
+/// The terminal network filter of a chain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NetworkFilter {
     /// HTTP.
     Http(Box<HttpConnectionManager>),
-    /// Bytes.
+    /// TCP proxy.
     Tcp(TcpProxy),
 }
 
-/// HTTP handling of a chain.
+/// Settings of the HTTP connection manager.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HttpConnectionManager {
     /// `stat_prefix`.
     pub stat_prefix: Arc<str>,
-    /// Where routes come from.
+    /// The route configuration or its RDS name.
     pub routes: RouteSource,
-    /// Filters before the router, which is always last. Sorted by the enum's order.
+    /// Filters before the router, which is always last. Sorted by the order of the enum.
     pub filters: Vec<HttpFilter>,
-    /// Server or client side.
+    /// Server or client side of a request.
     pub role: HttpRole,
-    /// How paths are normalised.
+    /// Path normalization.
     pub path_normalization: PathNormalization,
 }
 
-/// What differs between the two sides of a call.
+/// Settings that differ between the two sides of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum HttpRole {
-    /// In front of the application: `server_name` is set and the client's certificate is forwarded
-    /// in `x-forwarded-client-cert` (APPEND_FORWARD with subject, dns and uri).
+    /// In front of the application: sets `server_name` and forwards the client certificate in
+    /// `x-forwarded-client-cert` (`APPEND_FORWARD` with subject, dns and uri).
     Server,
-    /// For the application's calls; what it sent in `x-forwarded-client-cert` is removed.
+    /// For requests from the application, whose `x-forwarded-client-cert` is removed.
     Client,
-    /// An explicit HTTP proxy for the application (`allow_absolute_url`).
+    /// Explicit HTTP proxy for the application (`allow_absolute_url`).
     ForwardProxy,
 }
 
-/// Where routes come from.
+/// Source of the route configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RouteSource {
-    /// RDS, under this name.
+    /// RDS, by this name.
     Rds(ResourceName),
-    /// In the listener.
+    /// Inline in the listener.
     Inline(Arc<RouteConfig>),
 }
 
-/// HTTP filters before the router. **The order of declaration is the order in the chain.**
+/// HTTP filters before the router. **The order of the variants is the order in the filter chain.**
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum HttpFilter {
-    /// Translates gRPC-Web.
+    /// `grpc_web`.
     GrpcWeb,
-    /// gRPC statistics.
+    /// `grpc_stats`.
     GrpcStats,
-    /// Offers these protocols upstream instead of the cluster's (sniffed ports; Istio uses its own
-    /// `istio.alpn` filter): filter state `envoy.network.application_protocols`.
+    /// Overrides the ALPN protocols offered upstream, for ports with protocol detection: filter
+    /// state `envoy.network.application_protocols`. Istio uses its `istio.alpn` filter for this.
     UpstreamAlpn(Vec<&'static str>),
-    /// Injected faults, configured by route.
+    /// Fault injection, configured per route.
     Fault,
-    /// CORS, configured by route.
+    /// CORS, configured per route.
     Cors,
 }
 
-/// TCP handling of a chain.
+/// Settings of the TCP proxy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TcpProxy {
     /// `stat_prefix`.
     pub stat_prefix: Arc<str>,
-    /// Clusters and their shares; never empty.
+    /// Clusters and their weights; never empty.
     pub clusters: Vec<(ResourceName, u32)>,
-    /// `idle_timeout`; none: Envoy's hour, zero: none at all.
+    /// `idle_timeout`; `None` is Envoy's default of one hour, zero disables it.
     pub idle_timeout: Option<Duration>,
     /// `max_downstream_connection_duration`.
     pub max_connection_duration: Option<Duration>,
-    /// Hash of the client's address, for consistent hashing.
+    /// Hash on the source IP, for consistent hashing.
     pub hash_source_ip: bool,
 }

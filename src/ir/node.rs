@@ -1,4 +1,4 @@
-//! The part of a node that its configuration depends on.
+//! The properties of a node that its configuration depends on.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -14,24 +14,24 @@ pub enum InterceptionMode {
     /// iptables REDIRECT to 15001 and 15006.
     #[default]
     Redirect,
-    /// iptables TPROXY: as REDIRECT, and the client's address is kept.
+    /// iptables TPROXY: like REDIRECT, but preserves the client's source address.
     Tproxy,
-    /// No interception: bound listeners.
+    /// No interception: listeners bind to their ports.
     None,
 }
 
-/// All of a node that affects its configuration. Nodes with equal views share one configuration, so
-/// nothing that differs between equal nodes may stand here.
+/// All properties of a node that affect its configuration. Nodes with equal views share one
+/// configuration, so it must not include anything else.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NodeView {
     /// The namespace, from the credential.
     pub namespace: Namespace,
-    /// The workload's labels: its WorkloadEntry's, else its token's.
+    /// Labels of the workload: those of its WorkloadEntry, else of its token.
     pub labels: Arc<Labels>,
-    /// The workload's addresses; the first is the main one.
+    /// Addresses of the workload, the main one first.
     pub addresses: Vec<IpAddr>,
-    /// Where it runs.
+    /// The workload's locality.
     pub locality: Locality,
-    /// How traffic reaches it.
+    /// How traffic is intercepted.
     pub mode: InterceptionMode,
 }

@@ -1,4 +1,4 @@
-//! Route configurations: which cluster a request goes to.
+//! Route configurations: the mapping of requests to clusters.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,17 +10,17 @@ use crate::mesh::virtual_service::{
 };
 use crate::name::{ObjectId, Percent};
 
-/// A route configuration.
+/// A route configuration (`RouteConfiguration`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RouteConfig {
-    /// `9080`, `host:port` for sniffed ports, `inbound|9080||` inline.
+    /// `9080`, `host:port` for ports with protocol detection, `inbound|9080||` inline.
     pub name: ResourceName,
     /// Virtual hosts, sorted by name, the catch-all last.
     pub virtual_hosts: Vec<Arc<VirtualHost>>,
-    /// `ignore_port_in_host_matching`: `Host: a:80` means `a`. False where the port chooses among services, as
-    /// for an explicit HTTP proxy.
+    /// `ignore_port_in_host_matching`: `Host: a:80` matches the domain `a`. False where the port in
+    /// the request selects the service, as for an explicit HTTP proxy.
     pub ignore_port: bool,
-    /// The objects it was made from.
+    /// The objects it was built from.
     pub origins: Origins,
 }
 
@@ -29,13 +29,13 @@ pub struct RouteConfig {
 pub struct VirtualHost {
     /// `host:port`, `allow_any`, …
     pub name: Arc<str>,
-    /// Values of `Host` it answers to; no two virtual hosts of one configuration share one.
+    /// Values of `Host` it matches; unique within a route configuration.
     pub domains: Vec<Arc<str>>,
-    /// Routes, first match wins.
+    /// Routes; the first match wins.
     pub routes: Vec<Route>,
     /// `include_request_attempt_count`.
     pub attempt_count: bool,
-    /// The objects it was made from.
+    /// The objects it was built from.
     pub origins: Origins,
 }
 
@@ -44,17 +44,17 @@ pub struct VirtualHost {
 pub struct Route {
     /// `default`, or the names of the VirtualService's route and match; may be empty.
     pub name: Arc<str>,
-    /// When it applies.
+    /// Match criteria.
     pub matcher: RouteMatch,
-    /// What it does.
+    /// The action.
     pub action: RouteAction,
-    /// Changes to the request's headers.
+    /// Header operations on requests.
     pub request_headers: HeaderOps,
-    /// Changes to the response's headers.
+    /// Header operations on responses.
     pub response_headers: HeaderOps,
-    /// Injected faults.
+    /// Fault injection.
     pub fault: Option<Fault>,
-    /// CORS.
+    /// CORS policy.
     pub cors: Option<Cors>,
     /// `decorator.operation`, `host:port/path`; may be empty.
     pub operation: Arc<str>,
@@ -64,86 +64,85 @@ pub struct Route {
     pub stat_prefix: Arc<str>,
 }
 
-/// When a route applies: all of it must hold.
+/// Match criteria of a route; all must hold.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RouteMatch {
     /// The path.
     pub path: PathMatch,
-    /// `case_sensitive: false`.
+    /// `case_sensitive: false` for the path.
     pub ignore_case: bool,
     /// Headers, pseudo-headers included.
     pub headers: Vec<HeaderMatch>,
-    /// Query parameters; `None` asks for presence.
+    /// Query parameters; `None` matches if present.
     pub query: Vec<(Arc<str>, Option<StringMatch>)>,
 }
 
-/// How the path is compared, without the query.
+/// Path matcher; excludes the query string.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PathMatch {
-    /// Plain prefix, not by segments.
+    /// String prefix, not segment-wise.
     Prefix(Arc<str>),
-    /// Equal.
+    /// Exact path.
     Exact(Arc<str>),
-    /// The whole path.
+    /// RE2 regular expression for the whole path.
     Regex(Arc<str>),
 }
 
-/// How a header is compared.
+/// Header matcher.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HeaderMatch {
     /// Lower case; `:method` and the like for pseudo-headers.
     pub name: Arc<str>,
-    /// The value; `None` asks for presence.
+    /// Value; `None` matches if present.
     pub value: Option<StringMatch>,
-    /// The route applies when the header does *not* match (a missing header counts as empty when a
-    /// value is compared).
+    /// `invert_match`. For value matches a missing header counts as empty.
     pub invert: bool,
 }
 
-/// What a route does.
+/// Action of a route.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RouteAction {
-    /// Sends the request on.
+    /// Forwards the request.
     Forward(Box<Forward>),
     /// Answers with a redirect.
     Redirect(Redirect),
-    /// Answers itself.
+    /// Responds directly.
     Direct(DirectResponse),
 }
 
-/// Sending a request on.
+/// Settings for forwarding a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Forward {
-    /// Clusters and their shares; never empty, shares sum up to at least 1. One alone is sent as
-    /// `cluster`, with its headers already merged into the route's.
+    /// Clusters and their weights; never empty, with a sum of at least 1. A single one is sent as
+    /// `cluster`, with its header operations already merged into the route's.
     pub clusters: Vec<WeightedCluster>,
     /// How the path is rewritten.
     pub path_rewrite: Option<PathRewrite>,
-    /// What `Host` is rewritten to.
+    /// Host rewrite.
     pub host_rewrite: Option<Arc<str>>,
-    /// The whole request's limit; none: no limit. Also caps the client's `grpc-timeout`.
+    /// Timeout of the whole request; `None` disables it. Also the upper bound of `grpc-timeout`.
     pub timeout: Option<Duration>,
-    /// Retries; none: no retries.
+    /// Retry policy; `None` disables retries.
     pub retry: Option<RetryPolicy>,
-    /// Whether retries avoid hosts already tried (`previous_hosts`).
+    /// Whether retries avoid hosts already attempted (`previous_hosts`).
     pub retry_other_hosts: bool,
-    /// Copies of requests: cluster and share.
+    /// Mirror clusters and the share of requests.
     pub mirrors: Vec<(ResourceName, Percent)>,
-    /// What a consistent hash is taken of.
+    /// Hash key for consistent hashing.
     pub hash: Option<HashKey>,
 }
 
-/// A cluster with its share of a route's requests.
+/// A cluster and its weight.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WeightedCluster {
     /// The cluster.
     pub cluster: ResourceName,
-    /// Its share.
+    /// Its weight.
     pub weight: u32,
-    /// Changes to the request's headers, after the route's.
+    /// Header operations on requests, applied after the route's.
     pub request_headers: HeaderOps,
-    /// Changes to the response's headers.
+    /// Header operations on responses.
     pub response_headers: HeaderOps,
-    /// What `Host` is rewritten to for this cluster.
+    /// Host rewrite for this cluster.
     pub host_rewrite: Option<Arc<str>>,
 }

@@ -1,4 +1,4 @@
-//! Lists, maps and structs.
+//! Deserializers of lists, maps and structs.
 
 use std::slice;
 
@@ -38,13 +38,13 @@ impl<'n> SeqAccess<'n> for Items<'_, 'n> {
         seed.deserialize(reader).map(Some)
     }
 
-    /// Lists stay as they are read for as long as the object does: they take the room they need and no more.
+    /// Without a size hint serde would reserve excess capacity that the object would retain.
     fn size_hint(&self) -> Option<usize> {
         Some(self.items.len())
     }
 }
 
-/// The entries of a map whose keys the user names.
+/// The entries of a map with user-defined keys.
 pub(super) struct MapEntries<'r, 'n> {
     reader: Reader<'r, 'n>,
     entries: slice::Iter<'n, (Key, Node)>,
@@ -82,7 +82,7 @@ impl<'n> MapAccess<'n> for MapEntries<'_, 'n> {
     }
 }
 
-/// The key of such an entry: a text or a whole number.
+/// Deserializer of such a key: a string or an integer.
 struct KeyReader<'n>(&'n Key);
 
 impl<'n> Deserializer<'n> for KeyReader<'n> {
@@ -131,7 +131,7 @@ impl<'r, 'n> Fields<'r, 'n> {
         }
     }
 
-    /// The next field to read: reports what is unknown or there twice, and passes over it.
+    /// The next known field; reports and skips unknown and duplicate ones.
     fn next(&mut self) -> Option<(&'static str, &'n (Key, Node))> {
         while let Some(entry) = self.entries.get(self.at) {
             self.at += 1;

@@ -1,4 +1,4 @@
-//! Enums: words such as `ISTIO_MUTUAL`, and choices between fields such as `{prefix: /a}`.
+//! Deserializers of enums: names such as `ISTIO_MUTUAL`, and oneofs such as `{prefix: /a}`.
 
 use serde::de::value::StrDeserializer;
 use serde::de::{DeserializeSeed, Deserializer, EnumAccess, VariantAccess, Visitor};
@@ -8,7 +8,7 @@ use crate::api::field_path::is_field;
 use crate::api::suggest;
 use crate::source::node::Value;
 
-/// One word of several.
+/// An enum value by name.
 pub(super) struct Word<'r, 'n> {
     reader: Reader<'r, 'n>,
     word: &'n str,
@@ -48,7 +48,7 @@ impl<'r, 'n> EnumAccess<'n> for Word<'r, 'n> {
     }
 }
 
-/// One field of several, or none: then the variant without a name is meant.
+/// A protobuf oneof: at most one field; none selects the variant named "".
 pub(super) struct OneOf<'r, 'n> {
     field: &'static str,
     content: Content<'r, 'n>,
@@ -105,7 +105,7 @@ impl<'r, 'n> EnumAccess<'n> for OneOf<'r, 'n> {
     }
 }
 
-/// What belongs to the variant.
+/// The content of a variant.
 pub(super) struct Content<'r, 'n>(Option<Reader<'r, 'n>>);
 
 impl<'r, 'n> Content<'r, 'n> {

@@ -1,9 +1,9 @@
-//! Numbers, as protobuf's JSON form and Kubernetes' YAML take them.
+//! Numbers in the formats of protobuf's JSON mapping and Kubernetes' YAML.
 
 use crate::source::node::Value;
 
-/// A whole number: `8080`, `0x1F`, `1_000`, `1e3`, and `"8080"`, since protobuf's JSON form has
-/// large ones in quotes. Not `010`, which is 8 in YAML 1.1 and 10 in YAML 1.2.
+/// Parses an integer: `8080`, `0x1F`, `1_000`, `1e3`, and `"8080"`, since protobuf's JSON mapping
+/// quotes 64-bit numbers. Not `010`, which is 8 in YAML 1.1 and 10 in YAML 1.2.
 pub(super) fn integer(value: &Value) -> Option<i128> {
     match value {
         Value::Number(text) => decimal(text).or_else(|| other_base(text)).or_else(|| whole_float(text)),
@@ -12,7 +12,7 @@ pub(super) fn integer(value: &Value) -> Option<i128> {
     }
 }
 
-/// Any finite number.
+/// Parses a finite number.
 pub(super) fn float(value: &Value) -> Option<f64> {
     let float = match value {
         Value::Number(text) => match other_base(text) {
@@ -26,7 +26,7 @@ pub(super) fn float(value: &Value) -> Option<f64> {
     float.is_finite().then_some(float)
 }
 
-/// The words for a whole number in a range.
+/// Describes an integer of a range.
 pub(super) fn range(least: i128, greatest: i128) -> String {
     match (least, greatest) {
         (0, _) => format!("a whole number from 0 to {greatest}"),
@@ -55,7 +55,7 @@ fn other_base(text: &str) -> Option<i128> {
     Some(if text.starts_with('-') { -magnitude } else { magnitude })
 }
 
-/// `1e3` and `5.0`.
+/// Parses integers written as `1e3` or `5.0`.
 fn whole_float(text: &str) -> Option<i128> {
     const EXACT: f64 = 9_007_199_254_740_992.0;
     let float: f64 = text.parse().ok()?;

@@ -1,4 +1,4 @@
-//! What a reading has found wrong so far.
+//! Collects the problems found while deserializing an object.
 
 use std::cell::RefCell;
 use std::collections::HashSet;
@@ -9,12 +9,12 @@ use crate::diag::{Code, Diagnostic, Place, Severity};
 use crate::source::document::Document;
 use crate::source::node::{Key, Node};
 
-/// The problems of one object, and the nodes that are read as if they were absent.
+/// Problems of one object, and the nodes to be treated as absent.
 pub(in crate::api) struct Report<'d> {
     document: &'d Document,
-    /// Unknown fields are warnings.
+    /// Report unknown fields as warnings.
     lenient: bool,
-    /// How bad a field is that is not supported yet.
+    /// Severity of unsupported fields.
     unsupported: Severity,
     found: RefCell<Found>,
 }
@@ -36,7 +36,8 @@ impl<'d> Report<'d> {
         }
     }
 
-    /// For texts in which a field that is not supported is no reason to disregard the rest.
+    /// Sets the severity of unsupported fields, for documents in which one does not invalidate the
+    /// rest.
     #[must_use]
     pub(in crate::api) fn unsupported_is(mut self, severity: Severity) -> Self {
         self.unsupported = severity;
@@ -47,7 +48,7 @@ impl<'d> Report<'d> {
         self.found.into_inner().diagnostics
     }
 
-    /// Whether anything is an error so far.
+    /// Whether an error has been reported.
     pub(in crate::api) fn has_errors(&self) -> bool {
         let found = self.found.borrow();
         found
@@ -56,12 +57,12 @@ impl<'d> Report<'d> {
             .any(|problem| problem.severity == Severity::Error)
     }
 
-    /// A value of the wrong type or form.
+    /// Reports a value of the wrong type or format.
     pub(in crate::api) fn invalid(&self, span: &Range<usize>, message: impl Into<String>) {
         self.add(Diagnostic::new(Code::InvalidValue, message).at(self.place(span)));
     }
 
-    /// The same, with a remedy.
+    /// Reports a value of the wrong type or format, with help.
     pub(super) fn invalid_with(&self, span: &Range<usize>, message: String, help: String) {
         let problem = Diagnostic::new(Code::InvalidValue, message).at(self.place(span));
         self.add(problem.help(help));
@@ -75,7 +76,7 @@ impl<'d> Report<'d> {
         self.found.borrow_mut().diagnostics.push(problem);
     }
 
-    /// A field that the type does not have.
+    /// Reports an unknown field.
     pub(in crate::api) fn unknown_field(&self, key: &Key, fields: &[&str]) {
         if !self.first_time(key) {
             return;
@@ -88,8 +89,8 @@ impl<'d> Report<'d> {
         self.add(self.unknown(key, fields).severity(severity));
     }
 
-    /// A field that a choice does not have. Without it nothing is chosen, which is more than
-    /// leaving out a field, so it is an error even where others are not.
+    /// Reports an unknown field of a oneof. Always an error: ignoring it would leave the oneof
+    /// empty, which changes the meaning of the whole object.
     pub(super) fn unknown_choice(&self, key: &Key, choices: &[&str]) {
         if self.first_time(key) {
             self.add(self.unknown(key, choices));
@@ -106,7 +107,7 @@ impl<'d> Report<'d> {
         problem
     }
 
-    /// A field that is written in both of its forms.
+    /// Reports a field given in both camelCase and its original protobuf name.
     pub(super) fn given_twice(&self, key: &Key, first: &Key) {
         if self.first_time(key) {
             let problem = Diagnostic::new(
@@ -127,7 +128,7 @@ impl<'d> Report<'d> {
         self.add(problem.severity(self.unsupported).at(self.place(span)));
     }
 
-    /// From now on the node is read as if it were absent.
+    /// Treats the node as absent from now on.
     pub(super) fn poison(&self, node: &Node) {
         self.found.borrow_mut().poisoned.insert(std::ptr::from_ref(node).addr());
     }
@@ -137,7 +138,7 @@ impl<'d> Report<'d> {
         !found.poisoned.is_empty() && found.poisoned.contains(&std::ptr::from_ref(node).addr())
     }
 
-    /// Whether the key is reported for the first time: a reading that starts again meets it again.
+    /// Whether the key is reported for the first time; a restarted pass meets it again.
     fn first_time(&self, key: &Key) -> bool {
         self.found.borrow_mut().keys.insert(std::ptr::from_ref(key).addr())
     }

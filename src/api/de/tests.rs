@@ -9,7 +9,7 @@ use crate::diag::SourceText;
 use crate::source::document::Document;
 use crate::source::node::parse;
 
-/// What a text is read as, and `line:column severity message / help` of each problem.
+/// The deserialized value, and `line:column severity message / help` of each problem.
 fn read_as<T: for<'n> Deserialize<'n>>(text: &str, lenient: bool) -> (Option<T>, Vec<String>) {
     let document = Document::whole(&SourceText::new("f", text));
     let parsed = parse(&document);

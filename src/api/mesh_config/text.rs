@@ -1,4 +1,4 @@
-//! Where the mesh configuration is written, and the reading of it.
+//! The text of the mesh configuration and its location.
 
 use std::ops::Range;
 
@@ -12,11 +12,12 @@ use crate::diag::{Diagnostic, Place, Severity, SourceText};
 use crate::source::document::Document;
 use crate::source::node::{self, Node, Value};
 
-/// The key of the ConfigMap under which the mesh configuration stands.
+/// Key of the ConfigMap that holds the mesh configuration.
 const KEY: &str = "mesh";
 
-/// The text of a mesh configuration: a document of its own, or a text within a ConfigMap. Places
-/// are those of the file in both cases, to the letter if the text is a block (`mesh: |`).
+/// The text of a mesh configuration: a document of its own, or a value in a ConfigMap. Locations
+/// refer to the file in both cases; within a ConfigMap they are exact for a block scalar (`mesh:
+/// |`), and point to the whole value otherwise.
 #[derive(Clone, Debug)]
 pub struct MeshConfigText {
     /// The document that holds it.
@@ -24,14 +25,14 @@ pub struct MeshConfigText {
     within: Option<Within>,
 }
 
-/// A text that stands as a scalar in a document.
+/// A text that is a scalar in a document.
 #[derive(Clone, Debug)]
 struct Within {
     document: Document,
-    /// The scalar, in bytes of its document.
+    /// Byte range of the scalar in the document.
     scalar: Range<usize>,
-    /// Of each line, where it starts in the text and in its document; empty if the scalar is not
-    /// written line by line.
+    /// For each line, its offset in the text and in the document; empty unless it is a block
+    /// scalar.
     lines: Vec<(usize, usize)>,
 }
 
@@ -42,7 +43,7 @@ impl From<Document> for MeshConfigText {
 }
 
 impl MeshConfigText {
-    /// The text within a ConfigMap, if it has one.
+    /// The mesh configuration in a ConfigMap, if it has one.
     pub fn in_config_map(object: &Object) -> Option<Self> {
         let Spec::ConfigMap(map) = &object.spec else {
             return None;
@@ -65,13 +66,13 @@ impl MeshConfigText {
         &self.document
     }
 
-    /// Reads it. Nothing comes of a text with errors. A field that is not supported yet is only a
-    /// warning here, since real mesh configurations are full of them.
+    /// Parses it; `None` if there are errors. Unsupported fields are only warnings here, since real
+    /// mesh configurations are full of them.
     pub fn read(&self, options: &ReadOptions) -> (Option<MeshConfig>, Vec<Diagnostic>) {
         let (root, mut diagnostics) = self.parse();
         let report = Report::new(&self.document, options.lenient).unsupported_is(Severity::Warning);
         let config = match &root {
-            // Only comments, unless there is a mistake.
+            // The text holds only comments, unless it is malformed.
             None => Some(MeshConfig::default()),
             Some(root) => match &root.value {
                 Value::Null => Some(MeshConfig::default()),
@@ -87,7 +88,8 @@ impl MeshConfigText {
         (config.filter(|_| is_good), diagnostics)
     }
 
-    /// Where a field stands, as `defaultHttpRetryPolicy.attempts`, or the nearest one above it.
+    /// The location of a field such as `defaultHttpRetryPolicy.attempts`, or of its nearest
+    /// existing ancestor.
     pub fn place(&self, path: impl Into<FieldPath>) -> Place {
         let span = match self.parse().0 {
             Some(root) => place::find(&root, &path.into(), Part::Value),
@@ -96,7 +98,7 @@ impl MeshConfigText {
         self.document.place(span)
     }
 
-    /// The text as a tree with the places of the file.
+    /// Parses the text into nodes with locations in the file.
     fn parse(&self) -> (Option<Node>, Vec<Diagnostic>) {
         let Some(within) = &self.within else {
             let parsed = node::parse(&self.document);
@@ -146,8 +148,8 @@ impl Within {
     }
 }
 
-/// Where each line of a block scalar stands in the file, if the scalar that starts at `start` is
-/// one, with its lines as they are in the text.
+/// Where each line of the block scalar at `start` begins in the file; `None` if it is not a block
+/// scalar or its lines differ from the text's.
 fn lines(text: &str, file: &str, start: usize) -> Option<Vec<(usize, usize)>> {
     let line_start = file.get(..start)?.rfind('\n').map_or(0, |newline| newline + 1);
     let indent = file.get(line_start..start)?;

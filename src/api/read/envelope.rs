@@ -1,4 +1,4 @@
-//! What all kinds share: `apiVersion`, `kind`, `metadata`, `spec`.
+//! The fields common to all kinds: `apiVersion`, `kind`, `metadata`, `spec`.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,10 +12,10 @@ use crate::diag::{Code, Diagnostic};
 use crate::name::{Kind, Namespace, ObjectId, is_dns_label};
 use crate::source::node::{Key, Node, Value};
 
-/// The entries of an object.
+/// The fields of an object.
 pub(super) struct Envelope<'n>(&'n [(Key, Node)]);
 
-/// The names that an envelope has, for kinds with a `spec`.
+/// Fields of a kind that has a `spec`.
 const FIELDS: &[&str] = &["apiVersion", "kind", "metadata", "spec", "status"];
 
 impl<'n> Envelope<'n> {
@@ -28,8 +28,7 @@ impl<'n> Envelope<'n> {
         entry.map(|(key, node)| (key, node))
     }
 
-    /// The metadata; nothing if it is not readable at all.
-    /// A key that was probably meant to be this one.
+    /// A key that is likely a misspelling of this one.
     pub(super) fn misspelt(&self, name: &'static str) -> Option<&'n str> {
         let keys = self.0.iter().map(|(key, _)| &*key.text);
         keys.filter(|key| !FIELDS.contains(key))
@@ -43,7 +42,7 @@ impl<'n> Envelope<'n> {
         }
     }
 
-    /// The `spec`, by its default if there is none.
+    /// Parses `spec`; its default if absent.
     pub(super) fn spec<T: Deserialize<'n> + Default>(&self, report: &Report<'_>) -> Option<Arc<T>> {
         for (key, _) in self.0.iter().filter(|(key, _)| !FIELDS.contains(&&*key.text)) {
             report.unknown_field(key, FIELDS);
@@ -55,7 +54,7 @@ impl<'n> Envelope<'n> {
     }
 }
 
-/// A text without quotes or with them.
+/// A plain or quoted string.
 pub(super) fn text(node: &Node) -> Option<&str> {
     match &node.value {
         Value::String(text) | Value::Number(text) | Value::Bool(_, text) => Some(text),
@@ -63,7 +62,7 @@ pub(super) fn text(node: &Node) -> Option<&str> {
     }
 }
 
-/// `metadata`, as Kubernetes' API has it.
+/// `metadata`, as in the Kubernetes API.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(super) struct Metadata {
@@ -97,10 +96,10 @@ pub(super) struct Metadata {
 }
 
 impl Metadata {
-    /// Who the object is; reports what keeps it from being anybody.
+    /// The id of the object; reports what is wrong with its name or namespace.
     pub(super) fn id(&self, kind: Kind, envelope: &Envelope<'_>, report: &Report<'_>) -> Option<ObjectId> {
         if self.name.is_empty() {
-            // Of a name that is there and not readable, or misspelt, all is said.
+            // A name that is malformed or misspelt has already been reported.
             if !report.has_errors() {
                 self.report_missing_name(envelope, report);
             }
@@ -138,7 +137,7 @@ impl Metadata {
     }
 }
 
-/// What the name of an object must be, if `name` is not: what Kubernetes demands.
+/// Kubernetes' naming rule for the kind, if `name` violates it.
 fn wrong_name(kind: Kind, name: &str) -> Option<&'static str> {
     let is_label = |label: &str| is_dns_label(label) && !label.bytes().any(|b| b.is_ascii_uppercase());
     match kind {
@@ -150,7 +149,7 @@ fn wrong_name(kind: Kind, name: &str) -> Option<&'static str> {
     }
 }
 
-/// Reports a field of the metadata.
+/// Reports a problem of a metadata field.
 fn report_at(envelope: &Envelope<'_>, report: &Report<'_>, field: &str, problem: String) {
     let metadata = envelope.get("metadata").map(|(_, node)| &node.value);
     if let Some(Value::Map(entries)) = metadata

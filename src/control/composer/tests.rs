@@ -42,7 +42,7 @@ impl Server {
         fs::write(self.directory.path().join(name), text).unwrap();
     }
 
-    /// Reads everything, as at the start.
+    /// Reads the whole directory, as at startup.
     fn look(&mut self) {
         if let Some(root) = self.composer.reading.mesh_config.clone() {
             self.composer.take_mesh_config(&Tree::scan(&root));
@@ -213,7 +213,7 @@ fn replicas_of_a_workload_share_what_they_should_have() {
     }
 }
 
-/// Lets a proxy in. Labels that its token states count where there is no WorkloadEntry.
+/// Admits a proxy. The labels of its token apply if it has no WorkloadEntry.
 fn join(server: &mut Server, name: &str, address: &str, labels: Option<Labels>) -> MemberId {
     let node = Node {
         id: format!("sidecar~{address}~{name}~default.svc.cluster.local"),
@@ -245,7 +245,7 @@ fn enter(server: &Server, claim: NodeClaim, grant: Grant) -> MemberId {
 
 const REVIEWS: &str = "apiVersion: v1\nkind: Service\nmetadata: {name: reviews}\nspec: {selector: {app: reviews}, ports: [{name: http, port: 80}]}\n";
 
-/// A stream of a member of the group `reviews`, as the fleet tells of it.
+/// A stream of a member of the group `reviews`, as announced by the fleet module.
 fn stream(server: &mut Server, address: &str) -> MemberId {
     let group: WorkloadName = "reviews.default".parse().unwrap();
     let address: IpAddr = address.parse().unwrap();
@@ -274,7 +274,7 @@ fn stream(server: &mut Server, address: &str) -> MemberId {
 }
 
 impl Server {
-    /// A tick that comes alone.
+    /// Handles a single tick.
     fn hear(&mut self, tick: Tick) {
         self.hear_at(tick, Instant::now());
     }
@@ -284,7 +284,7 @@ impl Server {
         self.composer.settle();
     }
 
-    /// The endpoints of the service, each with whether it is ready.
+    /// The service's endpoints and whether each is ready.
     fn reviews(&self) -> Vec<(String, bool)> {
         let mesh = self.composer.published.mesh();
         let service = mesh.services().find(|service| &*service.name == "reviews").unwrap();

@@ -1,4 +1,4 @@
-//! What the journal holds after edits, and what comes of it.
+//! The content of the journal after edits, and what is restored from it.
 
 use std::fs;
 
@@ -8,10 +8,10 @@ use crate::mesh::directory::{Directory, Options};
 use crate::source::Root;
 use crate::source::tree::Tree;
 
-/// Services in a file, as many as make the order of their documents matter.
+/// Number of services in a file; large enough for their documents' order to matter.
 const SERVICES: usize = 400;
 
-/// A directory with one file, that is edited.
+/// A directory with one file that is edited.
 struct Edited {
     directory: tempfile::TempDir,
     state: StateDir,
@@ -51,7 +51,7 @@ impl Edited {
         self.served = served;
     }
 
-    /// The bytes of all texts that are kept in memory for the objects, beside the file's own.
+    /// Bytes of document texts held in memory for the objects, beyond the file's own text.
     fn bytes_in_memory(&self) -> usize {
         let served = self.served.objects_in_force().cloned();
         let journaled = self.journal.kept.values().map(|kept| kept.object.clone());
@@ -80,7 +80,7 @@ fn service(number: usize, port: usize) -> String {
     )
 }
 
-/// A file of documents, or of one list, in which some services have their port changed.
+/// A file of separate documents or one list, in which some services have another port.
 fn file(as_list: bool, edited: impl Fn(usize) -> bool) -> String {
     let services = (0..SERVICES).map(|number| service(number, if edited(number) { 81 } else { 80 }));
     if !as_list {
@@ -96,7 +96,7 @@ fn a_large_file_that_is_edited_often_is_not_kept_once_for_each_edit() {
     for as_list in [false, true] {
         let mut mesh = Edited::new();
         let size = file(as_list, |_| false).len();
-        // Back to front, so that no edit moves what was edited before.
+        // Back to front, so that no edit moves a document edited before.
         for last in (0..SERVICES).rev().step_by(10) {
             mesh.write(&file(as_list, |number| number >= last));
         }

@@ -1,4 +1,4 @@
-//! Streams that come and go, by a clock that the test moves.
+//! Registration of streams that come and go, with a simulated clock.
 
 use super::*;
 use crate::control::registration::is_registered;
@@ -15,7 +15,7 @@ fn member(address: &str) -> Registration {
     Registration::testing(&group, address.parse().unwrap())
 }
 
-/// The WorkloadEntries there are, each with whether it is ready.
+/// The WorkloadEntries and whether each is ready.
 fn entries(registry: &Registry) -> Vec<(String, bool)> {
     let shown = registry.shown().into_iter();
     shown.map(|workload| (workload.address, workload.ready)).collect()
@@ -165,7 +165,7 @@ fn a_member_that_is_about_to_end_receives_nothing_more_until_it_acks_on_another_
     assert_eq!(entries(&registry), ready("10.0.0.7"));
 }
 
-/// What the sidecar of a member says of its application.
+/// The sidecar of a member reports its application's readiness.
 fn say(registry: &mut Registry, run: u64, ready: bool) {
     registry.said(&member("10.0.0.7").workload, run, ready);
 }
@@ -186,7 +186,7 @@ fn a_member_that_says_when_its_application_is_ready_waits_for_that_and_its_ack()
     say(&mut registry, 5, true);
     assert_eq!(entries(&registry), ready("10.0.0.7"));
 
-    // The stream breaks, then the data plane dies: the application is the same.
+    // The stream breaks, then the proxy dies; the application keeps running.
     registry.leave(1, now);
     registry.join(2, member("10.0.0.7"), Some(5));
     assert_eq!(entries(&registry), ready("10.0.0.7"));
@@ -198,7 +198,7 @@ fn a_member_that_says_when_its_application_is_ready_waits_for_that_and_its_ack()
     registry.acked(3);
     assert_eq!(entries(&registry), ready("10.0.0.7"));
 
-    // Another container has its address.
+    // Another container reuses its address.
     registry.join(4, member("10.0.0.7"), Some(6));
     registry.acked(4);
     assert_eq!(entries(&registry), unready("10.0.0.7"));

@@ -18,28 +18,28 @@ use crate::mesh::destination_rule::HashKey;
 use crate::mesh::virtual_service::{Destination, L4Match, TlsMatch, TlsRoute, VirtualService};
 use crate::name::Hostname;
 
-/// What the HTTP inspector finds in plaintext HTTP.
+/// Protocols that the HTTP inspector detects in plaintext.
 pub(super) const PLAINTEXT_HTTP: [&str; 2] = ["http/1.1", "h2c"];
 
-/// HTTP handling of an outbound listener.
+/// HTTP settings of an outbound listener.
 #[derive(Clone, Debug)]
 pub(super) struct HttpPart {
-    /// The route configuration.
+    /// Name of the route configuration.
     pub(super) routes: ResourceName,
-    /// Whether gRPC-Web is translated.
+    /// Whether the gRPC-Web filter is added.
     pub(super) grpc_web: bool,
     /// Whether it is an explicit HTTP proxy.
     pub(super) forward_proxy: bool,
 }
 
 impl HttpPart {
-    /// The chain that takes everything.
+    /// The chain for all connections.
     pub(super) fn chain(&self, listener: &str, config: &MeshConfig) -> FilterChain {
         self.with(ChainMatch::default(), self.manager(listener, None, config))
     }
 
-    /// The chains that take what looks like HTTP. Where all clusters speak the client's version, HTTP/1 and HTTP/2
-    /// are told apart, so that the right protocols can be offered to servers.
+    /// The chains for connections detected as HTTP. If all clusters use the downstream protocol,
+    /// HTTP/1 and HTTP/2 get separate chains, so that each can offer the matching ALPN upstream.
     pub(super) fn sniffing(&self, listener: &str, follows_client: bool, config: &MeshConfig) -> Vec<FilterChain> {
         let chain = |protocols: &[&'static str], offered: Option<&[&'static str]>| {
             let matcher = ChainMatch {
@@ -85,16 +85,16 @@ impl HttpPart {
     }
 }
 
-/// Where a listener of a service stands, as far as its chains need to say it.
+/// Properties of a listener that its chain matches depend on.
 #[derive(Clone, Copy)]
 pub(super) struct Place<'a> {
-    /// The listener has the wildcard address, so that only SNI tells services apart.
+    /// Whether the listener has the wildcard address, so that only SNI distinguishes services.
     pub(super) wildcard: bool,
-    /// Address ranges of the service.
+    /// CIDRs of the service.
     pub(super) ranges: &'a [IpNet],
 }
 
-/// The chains for a service's TCP, TLS or sniffed port.
+/// The chains for a port that is TCP, TLS or protocol-detected.
 pub(super) fn stream_chains<'a>(
     routing: &mut Routing<'a>,
     exposed: &Exposed<'a>,
@@ -109,7 +109,7 @@ pub(super) fn stream_chains<'a>(
     }
 }
 
-/// Where connections that no chain takes go.
+/// The chain for connections that match no other.
 pub(super) fn fallthrough(policy: &OutboundPolicy) -> FilterChain {
     FilterChain {
         name: Some("PassthroughFilterChain".into()),
@@ -119,8 +119,9 @@ pub(super) fn fallthrough(policy: &OutboundPolicy) -> FilterChain {
     }
 }
 
-/// The cluster for traffic that no service claims. An egress proxy is taken by its name, whether there is a service
-/// of the name or not (Istio's `buildOutboundCatchAllNetworkFiltersOnly`).
+/// The cluster for destinations unknown to the mesh. The name of an egress proxy's cluster is
+/// derived from its host whether such a service exists or not (Istio's
+/// `buildOutboundCatchAllNetworkFiltersOnly`).
 pub(super) fn unclaimed(policy: &OutboundPolicy) -> ResourceName {
     match policy {
         OutboundPolicy::AllowAny => naming::PASSTHROUGH.into(),
@@ -131,7 +132,7 @@ pub(super) fn unclaimed(policy: &OutboundPolicy) -> ResourceName {
     }
 }
 
-/// All bytes to one cluster.
+/// A TCP proxy to one cluster.
 pub(super) fn to_cluster(cluster: &str) -> TcpProxy {
     TcpProxy {
         stat_prefix: cluster.into(),
@@ -142,7 +143,7 @@ pub(super) fn to_cluster(cluster: &str) -> TcpProxy {
     }
 }
 
-/// By SNI: the VirtualService's `tls` routes, else the service itself.
+/// Chains by SNI: the VirtualService's `tls` routes, else the service itself.
 fn tls_chains<'a>(routing: &mut Routing<'a>, exposed: &Exposed<'a>, place: Place<'_>) -> Vec<FilterChain> {
     let mut chains = Vec::new();
     let mut matched = false;
@@ -183,7 +184,8 @@ fn tls_entries(rule: &Arc<VirtualService>) -> impl Iterator<Item = (&VirtualServ
         .flat_map(move |route| route.matches.iter().map(move |entry| (&**rule, route, entry)))
 }
 
-/// The VirtualService's `tcp` routes up to the first that takes every address, else the service itself.
+/// The VirtualService's `tcp` routes up to the first that matches every address, else the service
+/// itself.
 fn tcp_chains<'a>(routing: &mut Routing<'a>, exposed: &Exposed<'a>, place: Place<'_>) -> Vec<FilterChain> {
     let mut chains: Vec<FilterChain> = Vec::new();
     let own = || ChainMatch {
@@ -245,7 +247,7 @@ fn applies(routing: &Routing<'_>, entry: &L4Match, port: u16) -> bool {
     entry.port.is_none_or(|only| only == port) && routing.is_source(&entry.source)
 }
 
-/// The match's own subnets before those of the service.
+/// The subnets of the match, else those of the service.
 fn ranges(entry: &L4Match, place: Place<'_>) -> Vec<IpNet> {
     match entry.destination_subnets.is_empty() {
         true => place.ranges.to_vec(),
@@ -253,8 +255,8 @@ fn ranges(entry: &L4Match, place: Place<'_>) -> Vec<IpNet> {
     }
 }
 
-/// Hosts as Envoy matches SNI: `*` is any name, which it says by naming none; it knows no `*-a.com`. None if nothing
-/// is left of them.
+/// Hosts as Envoy matches SNI: `*` is expressed by an empty list, and `*-a.com` is not supported.
+/// `None` if no host is left.
 fn server_names(hosts: &[Hostname]) -> Option<Vec<Arc<str>>> {
     if hosts.iter().any(|host| host.as_str() == "*") {
         return Some(Vec::new());
@@ -303,7 +305,7 @@ fn to_destinations(
     }
 }
 
-/// What a destination's policy says about connections.
+/// Connection settings of the destination's policy.
 fn with_policy(target: &Target) -> TcpProxy {
     let pool = target.policy.connection_pool.as_ref();
     TcpProxy {

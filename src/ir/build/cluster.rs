@@ -1,4 +1,4 @@
-//! The clusters of one service: one for each port, and one more for each subset of its DestinationRule.
+//! Clusters of one service: one per port and one per port and subset of its DestinationRule.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -22,7 +22,7 @@ use crate::mesh::destination_rule::{
 use crate::mesh::service::{Protocol, Resolution, Service, ServicePort};
 use crate::name::Hostname;
 
-/// The clusters for one host, and the endpoints of those that get them separately.
+/// The clusters of one host and their EDS endpoints.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct HostUnit {
     /// Clusters by name.
@@ -31,7 +31,7 @@ pub(super) struct HostUnit {
     pub(super) endpoints: BTreeMap<ResourceName, Arc<ClusterEndpoints>>,
 }
 
-/// Builds what a proxy needs to call `host`; nothing if it sees no such service.
+/// Builds the clusters for `host`; empty if the proxy sees no such service.
 pub(super) fn host_unit(scope: &Scope<'_>, host: &Hostname) -> HostUnit {
     let mut unit = HostUnit::default();
     let Some(service) = scope.service(host) else {
@@ -59,7 +59,7 @@ pub(super) fn host_unit(scope: &Scope<'_>, host: &Hostname) -> HostUnit {
     unit
 }
 
-/// The version of HTTP spoken to a port (`http2_protocol_options`, `use_downstream_protocol_config`).
+/// HTTP version used for a port (`http2_protocol_options`, `use_downstream_protocol_config`).
 pub(super) fn http_version(protocol: Protocol, pool: Option<&ConnectionPool>, config: &MeshConfig) -> HttpVersion {
     let upgrade = match pool.and_then(|pool| pool.h2_upgrade) {
         Some(asked) => asked == H2Upgrade::Upgrade,
@@ -76,7 +76,7 @@ pub(super) fn http_version(protocol: Protocol, pool: Option<&ConnectionPool>, co
     }
 }
 
-/// Circuit breakers of a connection pool.
+/// Circuit breaker thresholds from a connection pool.
 pub(super) fn limits(pool: Option<&ConnectionPool>) -> Limits {
     pool.map_or_else(Limits::default, |pool| Limits {
         connections: pool.max_connections,
@@ -86,7 +86,7 @@ pub(super) fn limits(pool: Option<&ConnectionPool>) -> Limits {
     })
 }
 
-/// HTTP options of a connection pool. Its TCP settings hold where it has none for HTTP.
+/// HTTP options from a connection pool. Its TCP settings apply where it has no HTTP ones.
 pub(super) fn upstream_http(version: HttpVersion, pool: Option<&ConnectionPool>) -> UpstreamHttp {
     let Some(pool) = pool else {
         return UpstreamHttp {
@@ -107,7 +107,7 @@ pub(super) fn upstream_http(version: HttpVersion, pool: Option<&ConnectionPool>)
     }
 }
 
-/// One cluster to be.
+/// Inputs of one cluster.
 struct Subject<'a> {
     scope: &'a Scope<'a>,
     service: &'a Service,
@@ -132,8 +132,8 @@ impl<'a> Subject<'a> {
         self.subset.map(|subset| &*subset.name)
     }
 
-    /// The cluster, and its endpoints if they travel separately. None for aliases and for DNS clusters without
-    /// a name to resolve, as in Istio.
+    /// The cluster and its EDS endpoints. `None` for aliases and, as in Istio, for DNS clusters
+    /// without a name to resolve.
     fn cluster(&self) -> Option<(Cluster, Option<ClusterEndpoints>)> {
         let config = &self.scope.mesh.config;
         let policy = self.rule.map(|rule| rule.effective(self.port.number, self.subset));
@@ -182,8 +182,8 @@ impl<'a> Subject<'a> {
         Some((cluster, separate))
     }
 
-    /// Whether calls go where the application wanted. Without interception nobody knows where that is, so that a
-    /// service with endpoints is called at those.
+    /// Whether connections go to their original destination. Without interception that is unknown,
+    /// so a service with endpoints uses these instead.
     fn goes_to_original(&self, policy: &TrafficPolicy) -> bool {
         let known = self.scope.view.mode != InterceptionMode::None || self.service.endpoints.is_empty();
         let algorithm = policy.load_balancer.as_ref().and_then(|lb| lb.algorithm.as_ref());
@@ -244,7 +244,7 @@ impl<'a> Subject<'a> {
         }
     }
 
-    /// The rule's setting, else the service's, else the mesh's.
+    /// Locality preference: that of the DestinationRule, else of the service, else of the mesh.
     fn preference<'p>(&self, policy: &'p TrafficPolicy) -> Preference<'p>
     where
         'a: 'p,
@@ -278,15 +278,15 @@ impl<'a> Subject<'a> {
     }
 }
 
-/// Which endpoints are asked first.
+/// Locality preference of a cluster.
 struct Preference<'a> {
-    /// The locality setting in force; none if it is turned off.
+    /// The effective locality setting; `None` if disabled.
     setting: Option<&'a LocalityLb>,
-    /// Whether priorities are given: where failing endpoints are noticed, and where the service asks for it.
+    /// Whether endpoints get priorities: needs outlier detection, or a request by the service.
     failover: bool,
 }
 
-/// Whether localities share traffic by weight. Not by default, since it would distort LEAST_REQUEST.
+/// Whether localities are weighted. Not by default, since it distorts LEAST_REQUEST.
 fn is_weighted(setting: &LocalityLb, failover: bool) -> bool {
     match &setting.mode {
         LocalityMode::Distribute(_) => true,
@@ -307,7 +307,7 @@ fn load_balancer(policy: Option<&LoadBalancerPolicy>, original_dst: bool) -> Loa
     }
 }
 
-/// As [`upstream_http`]; originated TLS without SNI takes it from the request.
+/// Like [`upstream_http`]; TLS origination without SNI takes it from the request.
 fn http_options(version: HttpVersion, pool: Option<&ConnectionPool>, transport: &Transport) -> UpstreamHttp {
     let mut options = upstream_http(version, pool);
     if let Transport::Tls(UpstreamTls::Files {
@@ -323,7 +323,7 @@ fn http_options(version: HttpVersion, pool: Option<&ConnectionPool>, transport: 
     options
 }
 
-/// For DNS clusters, which are not made without endpoints.
+/// Endpoints of a DNS cluster, which is omitted if there are none.
 fn resolved(endpoints: ClusterEndpoints) -> Option<Arc<ClusterEndpoints>> {
     (!endpoints.localities.is_empty()).then(|| Arc::new(endpoints))
 }

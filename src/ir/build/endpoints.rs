@@ -1,4 +1,4 @@
-//! The endpoints of a cluster: which, in which groups, in which order.
+//! Endpoints of a cluster, grouped by locality and priority.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,9 +11,9 @@ use crate::mesh::destination_rule::LocalityLb;
 use crate::mesh::service::{Address, Endpoint, Service};
 use crate::mesh::{Labels, selects};
 
-/// What is asked for.
+/// Selects the endpoints of a cluster.
 pub(super) struct Selection<'a> {
-    /// Who calls.
+    /// The client.
     pub(super) scope: &'a Scope<'a>,
     /// The service.
     pub(super) service: &'a Service,
@@ -21,19 +21,19 @@ pub(super) struct Selection<'a> {
     pub(super) port: u16,
     /// Labels of the subset.
     pub(super) labels: Option<&'a Labels>,
-    /// Whether the cluster resolves names; EDS does not.
+    /// Whether the cluster resolves host names; EDS does not.
     pub(super) names: bool,
-    /// Whether endpoints that are not ready are sent too, as UNHEALTHY.
+    /// Whether unready endpoints are included, as UNHEALTHY.
     pub(super) unready: bool,
-    /// How the cluster talks to them.
+    /// The cluster's transport.
     pub(super) transport: &'a Transport,
-    /// The locality setting in force.
+    /// The effective locality setting.
     pub(super) locality: Option<&'a LocalityLb>,
-    /// Whether failing endpoints are noticed, so that failover can work.
+    /// Whether outlier detection is configured, which failover depends on.
     pub(super) failover: bool,
 }
 
-/// The endpoints in groups of one locality and priority.
+/// The endpoints, grouped by locality and priority.
 pub(super) fn localities(selection: &Selection<'_>) -> Vec<LocalityEndpoints> {
     let mut members: BTreeMap<(&Address, u16), Member<'_>> = BTreeMap::new();
     for endpoint in selection.service.endpoints.iter() {
@@ -52,7 +52,7 @@ pub(super) fn localities(selection: &Selection<'_>) -> Vec<LocalityEndpoints> {
 }
 
 impl Selection<'_> {
-    /// The port on which the cluster calls the endpoint, if it does.
+    /// The port of a selected endpoint; `None` if it is not selected.
     fn takes(&self, endpoint: &Endpoint) -> Option<u16> {
         let of_subset = self.labels.is_none_or(|labels| selects(labels, &endpoint.labels));
         let reachable = self.names || !matches!(endpoint.address, Address::Name(_));
@@ -76,7 +76,7 @@ impl Selection<'_> {
     }
 }
 
-/// `<workload>;<namespace>;<canonical name>;<revision>;<cluster>`, which Istio's telemetry reads.
+/// `<workload>;<namespace>;<canonical name>;<revision>;<cluster>`, read by Istio's telemetry.
 fn workload_metadata(endpoint: &Endpoint, name: &str) -> Arc<str> {
     let label = |keys: &[&str], otherwise: &str| {
         let found = keys.iter().find_map(|key| endpoint.labels.get(*key));

@@ -1,4 +1,4 @@
-//! Listeners and clusters that every proxy has, whatever services there are.
+//! Listeners and clusters that every proxy has, independent of services.
 
 use std::time::Duration;
 
@@ -15,11 +15,11 @@ use crate::ir::node::InterceptionMode;
 use crate::ir::{Origins, ResourceName};
 use crate::mesh::config::{MeshConfig, OutboundPolicy};
 
-/// How long idle connections of HTTP are kept to hosts of which nothing is known.
+/// Idle timeout for HTTP connections to unknown destinations.
 const UNCLAIMED_IDLE: Duration = Duration::from_secs(300);
 
-/// `virtualOutbound`: all intercepted traffic of the application arrives here and goes to the listener of the
-/// address it was meant for. What has none is unclaimed.
+/// `virtualOutbound`: receives all intercepted outbound connections and hands them over to the
+/// listener of their original destination address. The rest go to unknown destinations.
 pub(super) fn virtual_outbound(view: &OutboundView, config: &MeshConfig, policy: &OutboundPolicy) -> Listener {
     let port = config.outbound_port;
     let itself = ChainMatch {
@@ -51,7 +51,7 @@ pub(super) fn virtual_outbound(view: &OutboundView, config: &MeshConfig, policy:
     }
 }
 
-/// A named chain for bytes.
+/// A named TCP filter chain.
 pub(super) fn stream(name: &str, matcher: ChainMatch, proxy: TcpProxy) -> FilterChain {
     FilterChain {
         name: Some(name.into()),
@@ -73,7 +73,7 @@ pub(super) fn passthrough(config: &MeshConfig) -> Cluster {
     }
 }
 
-/// What is alike in the clusters for connections of which nothing is known.
+/// Common settings of the clusters for unknown destinations.
 pub(super) fn unclaimed(name: ResourceName, config: &MeshConfig) -> Cluster {
     Cluster {
         http: UpstreamHttp {
@@ -91,7 +91,7 @@ pub(super) fn black_hole(config: &MeshConfig) -> Cluster {
     plain(naming::BLACK_HOLE.into(), config.connect_timeout)
 }
 
-/// A plaintext cluster without endpoints and without limits.
+/// A plaintext cluster without endpoints or limits.
 pub(super) fn plain(name: ResourceName, connect_timeout: Duration) -> Cluster {
     let nowhere = ClusterEndpoints {
         cluster: name.clone(),

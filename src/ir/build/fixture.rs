@@ -27,7 +27,8 @@ use crate::name::{Hostname, Kind, Namespace, ObjectId};
 use super::{Built, build};
 use crate::diag::Severity;
 
-/// A mesh that remembers what it was made of, so that tests can take things out again and know what that touched.
+/// A mesh that remembers its inputs, so that tests can remove objects and compute what that
+/// touches.
 #[derive(Clone, Default)]
 pub(super) struct World {
     pub(super) mesh: Mesh,
@@ -101,7 +102,7 @@ impl World {
     }
 }
 
-/// The configuration of a node in the mesh of these documents, which are without errors.
+/// The configuration of a node in the mesh of these documents, which must be valid.
 pub(super) fn built(node: &NodeView, text: &str) -> Built {
     let applied = crate::mesh::testing::load(text);
     let mistakes = applied.directory.diagnostics();
@@ -110,9 +111,9 @@ pub(super) fn built(node: &NodeView, text: &str) -> Built {
     build(&applied.mesh, node)
 }
 
-/// What can be put into a world.
+/// An object that can be put into a world.
 pub(super) trait Thing {
-    /// Puts it there in the place of its namesake, and says what that touched.
+    /// Puts it in place of one with the same name; returns what that touches.
     fn put(self, world: &mut World) -> Touched;
 }
 
@@ -284,7 +285,8 @@ pub(super) fn bound_node(address: &str) -> NodeView {
     }
 }
 
-/// A Kubernetes Service in `default` (or, for a name with a dot, a ServiceEntry) without ports and endpoints.
+/// A Kubernetes Service in `default`, or a ServiceEntry if the name has a dot, without ports and
+/// endpoints.
 pub(super) fn service(name: &str) -> Service {
     let kubernetes = !name.contains('.');
     let kind = if kubernetes { Kind::Service } else { Kind::ServiceEntry };
@@ -353,7 +355,7 @@ impl Service {
     }
 }
 
-/// A ready endpoint with mutual TLS, whose workload runs as `account`; it serves every port of its service.
+/// A ready endpoint with mutual TLS, running as `account`, for every port of its service.
 pub(super) fn endpoint(address: &str, account: &str) -> Endpoint {
     Endpoint {
         address: match address.parse() {
@@ -383,7 +385,7 @@ pub(super) fn placed(mut endpoint: Endpoint, place: &str) -> Endpoint {
     endpoint
 }
 
-/// A DestinationRule without policy, with subsets by label `version`.
+/// A DestinationRule without policy and with subsets by label `version`.
 pub(super) fn rule(name: &str, subsets: &[&str]) -> DestinationRule {
     DestinationRule {
         id: id(Kind::DestinationRule, name),
@@ -431,7 +433,7 @@ pub(super) fn routes(name: &str, http: Vec<HttpRoute>) -> VirtualService {
     }
 }
 
-/// A route to `service` or `service/subset`, several with weights.
+/// A route to `service` or `service/subset`; several are weighted.
 pub(super) fn to(destinations: &[(&str, u32)]) -> HttpRoute {
     HttpRoute {
         name: "".into(),
@@ -500,7 +502,7 @@ pub(super) fn sidecar(ingress: Vec<Ingress>, egress: Vec<Egress>) -> Sidecar {
     }
 }
 
-/// An egress listener for hosts as the file writes them.
+/// An egress listener for `hosts`, written as in a Sidecar.
 pub(super) fn egress(port: Option<(u16, Protocol)>, bind: Option<&str>, hosts: &[&str]) -> Egress {
     Egress {
         port: port.map(listener_port),

@@ -1,4 +1,4 @@
-//! Services that a limited proxy sees only because a VirtualService it takes leads there.
+//! Services visible to a proxy with a Sidecar only as destinations of a visible VirtualService.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -8,7 +8,8 @@ use imbl::OrdMap;
 use super::scope::Scope;
 use crate::name::Hostname;
 
-/// Destinations of the VirtualServices taken, counted, so that an edit of one rule is cheap.
+/// Destinations of visible VirtualServices, reference-counted, so that an edit of one rule is
+/// cheap.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Imports {
     by_rule_host: OrdMap<Hostname, Arc<BTreeSet<Hostname>>>,
@@ -16,18 +17,18 @@ pub(super) struct Imports {
 }
 
 impl Imports {
-    /// Whether some VirtualService leads to the host.
+    /// Whether a VirtualService routes to the host.
     pub(super) fn contains(&self, host: &Hostname) -> bool {
         self.counts.contains_key(host)
     }
 
-    /// Whether nothing of it was replaced.
+    /// Whether nothing was replaced.
     pub(super) fn is_same(&self, other: &Self) -> bool {
         self.by_rule_host.ptr_eq(&other.by_rule_host)
     }
 
-    /// Looks again at the VirtualServices that name exactly this host. The answer holds the destinations that
-    /// came or went.
+    /// Re-evaluates the VirtualServices for exactly this host. Returns the destinations added or
+    /// removed.
     pub(super) fn refresh(&mut self, scope: &Scope<'_>, host: &Hostname) -> BTreeSet<Hostname> {
         let new = destinations(scope, host);
         let old = self.by_rule_host.get(host).cloned().unwrap_or_default();
@@ -54,7 +55,7 @@ impl Imports {
         changed
     }
 
-    /// Whether it was the last.
+    /// Drops one reference; returns whether it was the last.
     fn uncount(&mut self, host: &Hostname) -> bool {
         let Some(count) = self.counts.get_mut(host) else {
             return false;
@@ -68,7 +69,7 @@ impl Imports {
     }
 }
 
-/// Where the VirtualServices taken that name exactly this host lead to.
+/// Destinations of the visible VirtualServices for exactly this host.
 fn destinations(scope: &Scope<'_>, host: &Hostname) -> BTreeSet<Hostname> {
     let rules = scope.mesh.virtual_services_naming(host);
     rules

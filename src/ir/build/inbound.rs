@@ -1,4 +1,5 @@
-//! What a node accepts: the inbound part of its configuration.
+//! The inbound part of a node's configuration: listeners and clusters for connections to its
+//! application.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -21,25 +22,25 @@ use crate::mesh::sidecar::Sidecar;
 use crate::mesh::{Mesh, Touched};
 use crate::name::Hostname;
 
-/// The mark by which TPROXY knows the proxy's own connections.
+/// `SO_MARK` that exempts the proxy's own connections from TPROXY rules.
 const TPROXY_MARK: u32 = 1337;
 
 /// The inbound part of a node's configuration.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Inbound {
     node: NodeView,
-    /// Hosts of the services that the node serves: their policies count.
+    /// Hosts of the services the node backs, whose policies it depends on.
     hosts: BTreeSet<Hostname>,
     pub(super) parts: Arc<Parts>,
 }
 
-/// What an inbound part puts into a configuration.
+/// Resources of an inbound part.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Parts {
     pub(super) clusters: BTreeMap<ResourceName, Arc<Cluster>>,
     pub(super) listeners: BTreeMap<ResourceName, Arc<Listener>>,
-    /// Outbound listeners for the node's own address, as an endpoint of a headless service: an application that
-    /// calls itself does not pass the proxy.
+    /// Outbound listeners for the node's own address as an endpoint of a headless service. They are
+    /// removed: connections of an application to itself bypass the proxy.
     pub(super) itself: BTreeSet<ResourceName>,
 }
 
@@ -69,7 +70,7 @@ pub fn build_inbound(mesh: &Mesh, node: &NodeView) -> Inbound {
 }
 
 impl Inbound {
-    /// The part as it is after an edit; the same one if nothing changed.
+    /// Updates the part after an edit; returns `self` if nothing changed.
     pub fn update(self: &Arc<Self>, mesh: &Mesh, node: &NodeView, touched: &Touched) -> Arc<Inbound> {
         let address = node.addresses.iter().any(|address| touched.addresses.contains(address));
         let concerns = |host: &Hostname| self.hosts.iter().any(|own| host.covers(own));
@@ -86,7 +87,8 @@ impl Inbound {
         }
     }
 
-    /// The part with another's values where its own are equal: replicas of a workload accept the same.
+    /// Replaces values by equal ones of `other`: replicas of a workload have the same inbound
+    /// configuration.
     pub fn sharing(self: Arc<Self>, other: &Inbound) -> Arc<Inbound> {
         if self.is_alike(other) {
             return self;
@@ -103,7 +105,7 @@ impl Inbound {
         Arc::new(Inbound { node, hosts, parts })
     }
 
-    /// Whether two parts put the very same values into a configuration.
+    /// Whether two parts consist of the same values, by pointer.
     pub fn is_alike(&self, other: &Inbound) -> bool {
         Arc::ptr_eq(&self.parts, &other.parts)
     }
@@ -157,7 +159,7 @@ fn passthrough(mesh: &Mesh) -> Cluster {
     }
 }
 
-/// A listener of one port, with a socket of its own.
+/// A listener for one port, bound to it.
 fn bound_listener(mesh: &Mesh, node: &NodeView, port: &InboundPort<'_>, ip: IpAddr) -> Listener {
     let address = ListenAddress::Ip(ip, port.number);
     let name = naming::listener(&address);
@@ -196,8 +198,8 @@ fn door<'a>(mesh: &'a Mesh, port: &InboundPort<'_>, listener: &ResourceName, mat
     }
 }
 
-/// `virtualInbound`: all intercepted traffic to the workload, by the port it is for. Ports that no service has take
-/// part in mutual TLS like the others.
+/// `virtualInbound`: receives all intercepted inbound connections, with filter chains by
+/// destination port. Mutual TLS applies to ports without a service as well.
 fn virtual_inbound(mesh: &Mesh, node: &NodeView, sidecar: Option<&Sidecar>, ports: &[InboundPort<'_>]) -> Listener {
     let config = &mesh.config;
     let wildcard = wildcard(node);
@@ -246,7 +248,7 @@ fn origins(sidecar: Option<&Sidecar>, ports: &[InboundPort<'_>]) -> Origins {
     super::virtual_host::origins(all.chain(ports.iter().flat_map(|origins| origins.iter())))
 }
 
-/// Ports with a mutual TLS mode of their own and no service, and then all the others.
+/// Ports without a service that have their own mutual TLS mode, then `None` for all others.
 fn unnamed_ports(mesh: &Mesh, node: &NodeView, ports: &[InboundPort<'_>]) -> Vec<Option<u16>> {
     let policy = mesh.peer_authentication_of(&node.namespace, &node.labels);
     let exceptions = policy.into_iter().flat_map(|policy| &policy.ports);
@@ -279,7 +281,7 @@ fn wildcard(node: &NodeView) -> IpAddr {
     }
 }
 
-/// An inspector, if some chain needs it; ports whose chains do not are left alone.
+/// The inspector, if any chain needs it, disabled for ports whose chains do not.
 fn except(chains: &[FilterChain], needs: impl Fn(&[FilterChain]) -> bool) -> Option<InspectExcept> {
     let mut by_port: BTreeMap<Option<u16>, Vec<FilterChain>> = BTreeMap::new();
     for chain in chains {

@@ -1,4 +1,4 @@
-//! Filter chains of inbound listeners: which connections are taken, by mutual TLS mode and protocol.
+//! Filter chains of inbound listeners by mutual TLS mode and protocol.
 
 use std::sync::Arc;
 
@@ -17,13 +17,13 @@ use crate::mesh::virtual_service::{HeaderOps, RetryPolicy};
 
 use super::chain::{PLAINTEXT_HTTP, to_cluster};
 
-/// What Istio's clients offer for HTTP.
+/// ALPN offered by Istio clients for HTTP.
 const MUTUAL_HTTP: [&str; 3] = ["istio-http/1.0", "istio-http/1.1", "istio-h2"];
 
-/// What Istio's clients offer for other traffic.
+/// ALPN offered by Istio clients for other protocols.
 const MUTUAL_TCP: [&str; 2] = ["istio-peer-exchange", "istio"];
 
-/// What Istio's clients offer for anything.
+/// ALPN offered by Istio clients for any protocol.
 const MUTUAL: [&str; 5] = [
     "istio-http/1.0",
     "istio-http/1.1",
@@ -32,46 +32,46 @@ const MUTUAL: [&str; 5] = [
     "istio",
 ];
 
-/// What the server accepts in turn. Istio's proxy has `istio-peer-exchange` before these for TCP, which needs a
-/// filter that stock Envoy does not have.
+/// ALPN protocols accepted. For TCP, Istio's proxy prepends `istio-peer-exchange`, which needs a
+/// filter that stock Envoy lacks.
 const ACCEPTED: [&str; 2] = ["h2", "http/1.1"];
 
-/// A port of the workload, or all without a name.
+/// Inputs of the chains for one port of the workload, or for all ports without a service.
 pub(super) struct Door<'a> {
-    /// The mesh's settings.
+    /// Mesh configuration.
     pub(super) config: &'a MeshConfig,
-    /// Names of its chains for HTTP and for the rest.
+    /// Names of its HTTP chains and of the others.
     pub(super) names: (Arc<str>, Arc<str>),
-    /// The port connections are for, where the listener has several.
+    /// Destination port to match, in a listener for several ports.
     pub(super) destination_port: Option<u16>,
-    /// What `stat_prefix` says of it: `0.0.0.0_9080`.
+    /// The `stat_prefix`, such as `0.0.0.0_9080`.
     pub(super) listener: Arc<str>,
-    /// The cluster behind it.
+    /// The cluster.
     pub(super) cluster: ResourceName,
-    /// The number of the service port, for names.
+    /// Service port, for names.
     pub(super) service_port: u16,
-    /// The service's host, for names; may be empty.
+    /// Service host, for names; may be empty.
     pub(super) host: Arc<str>,
-    /// What is spoken.
+    /// The protocol.
     pub(super) protocol: Protocol,
-    /// Objects it is made from.
+    /// The objects it is built from.
     pub(super) origins: Origins,
 }
 
-/// What a chain does with its connections.
+/// How a chain handles connections.
 #[derive(Clone, Copy)]
 enum Serve {
     /// HTTP.
     Http,
-    /// Bytes.
+    /// TCP.
     Bytes,
 }
 
-/// A row of the table: ALPN, transport, whether mutual TLS ends here, and what then.
+/// A row of the table: ALPN, transport, whether mutual TLS is terminated, handling.
 type Row<'a> = (&'a [&'static str], Option<TransportProtocol>, bool, Serve);
 
 impl Door<'_> {
-    /// The chains (Istio's `getTLSFilterChainMatchOptions` and its plaintext companions).
+    /// The chains (Istio's `getTLSFilterChainMatchOptions` and their plaintext counterparts).
     pub(super) fn chains(&self, mode: MutualTlsMode) -> Vec<FilterChain> {
         self.rows(mode).into_iter().map(|row| self.chain(row)).collect()
     }
@@ -81,7 +81,8 @@ impl Door<'_> {
         const RAW: Option<TransportProtocol> = Some(TransportProtocol::RawBuffer);
         const TLS: Option<TransportProtocol> = Some(TransportProtocol::Tls);
         let auto = self.protocol == Protocol::Auto;
-        // Ports that nobody looks into by TLS are not told apart by it; the chain for all other ports may be.
+        // With a destination port of its own the TLS inspector is disabled, so every connection is
+        // `raw_buffer`; the chain for all other ports must match TLS too.
         let opaque = if self.destination_port.is_some() { RAW } else { None };
         match (mode, self.protocol.is_http(), auto) {
             (MutualTlsMode::Permissive, true, _) => vec![(&MUTUAL, TLS, true, Http), (&[], RAW, false, Http)],
@@ -192,7 +193,7 @@ impl Door<'_> {
     }
 }
 
-/// Istio's retries towards the application: only what the application has not seen.
+/// Istio's retry policy for inbound routes: retries only requests the application has not received.
 fn inbound_retry() -> RetryPolicy {
     RetryPolicy {
         attempts: 2,

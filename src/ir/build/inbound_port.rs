@@ -1,4 +1,4 @@
-//! The ports on which a workload is called: those of its services, or those its Sidecar lists.
+//! Inbound ports of a workload: those of its services, or those listed by its Sidecar.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -19,28 +19,29 @@ use crate::mesh::destination_rule::{ConnectionPool, DestinationRule};
 use crate::mesh::service::{Address, Locality, Protocol, Service};
 use crate::mesh::sidecar::{DefaultEndpoint, Ingress, Sidecar};
 
-/// A port of the workload.
+/// An inbound port of the workload.
 pub(super) struct InboundPort<'a> {
-    /// The number that connections are for.
+    /// The port number.
     pub(super) number: u16,
-    /// What is spoken on it.
+    /// The protocol.
     pub(super) protocol: Protocol,
-    /// The service that is served there, and the number of the service's port.
+    /// The service and its port number.
     pub(super) service: Option<(&'a Arc<Service>, u16)>,
-    /// The address of a listener of its own.
+    /// Bind address, for a listener of its own.
     pub(super) bind: Option<IpAddr>,
-    /// Where the application is.
+    /// Where the application listens.
     endpoint: Option<DefaultEndpoint>,
-    /// Limits.
+    /// Connection limits.
     pool: Option<ConnectionPool>,
-    /// The service's own DestinationRule, if it has a policy.
+    /// The service's DestinationRule, if it has a policy.
     rule: Option<Arc<DestinationRule>>,
     /// The Sidecar that lists it.
     sidecar: Option<&'a Sidecar>,
 }
 
-/// The ports of a node. The ingress of a Sidecar replaces the ports of services; without interception there are no
-/// others. Where two services are served on one port, the older says what it is.
+/// The inbound ports of a node. The ingress listeners of a Sidecar replace the ports of services;
+/// without interception there are no others. If two services share a port, the older one determines
+/// its protocol.
 pub(super) fn inbound_ports<'a>(mesh: &'a Mesh, node: &NodeView, sidecar: Option<&'a Sidecar>) -> Vec<InboundPort<'a>> {
     let served = served(mesh, node);
     if let Some(sidecar) = sidecar.filter(|sidecar| !sidecar.ingress.is_empty()) {
@@ -70,7 +71,7 @@ pub(super) fn inbound_ports<'a>(mesh: &'a Mesh, node: &NodeView, sidecar: Option
         .collect()
 }
 
-/// By workload port: the service served there and its port's number.
+/// The service and its port number by workload port.
 type Served<'a> = BTreeMap<u16, (&'a Arc<Service>, u16)>;
 
 fn served<'a>(mesh: &'a Mesh, node: &NodeView) -> Served<'a> {
@@ -118,25 +119,25 @@ fn of_ingress<'a>(
     }
 }
 
-/// The DestinationRule of a service that the node serves, if it has a policy.
+/// The DestinationRule of a service that the node backs, if it has a policy.
 fn rule(mesh: &Mesh, node: &NodeView, service: &Service) -> Option<Arc<DestinationRule>> {
     let rule = mesh.destination_rule(&service.key, &node.namespace);
     rule.filter(|rule| rule.policy != Default::default())
 }
 
-/// The Sidecar's limits, else those of the service's own DestinationRule.
+/// Connection limits of the Sidecar, else of the service's DestinationRule.
 fn pool(sidecar: Option<&Sidecar>, rule: Option<&DestinationRule>, port: u16) -> Option<ConnectionPool> {
     let own = sidecar.and_then(|sidecar| sidecar.inbound_connection_pool.clone());
     own.or_else(|| rule?.effective(port, None).connection_pool)
 }
 
 impl InboundPort<'_> {
-    /// The number of the service port, where there is one.
+    /// The service port number; 0 if there is none.
     pub(super) fn service_port(&self) -> u16 {
         self.service.map_or(self.number, |(_, port)| port)
     }
 
-    /// The service's host; that of the Sidecar as Istio makes it up.
+    /// The service's host, or for a Sidecar port the one that Istio derives.
     pub(super) fn host(&self) -> Arc<str> {
         match (self.service, self.sidecar) {
             (Some((service, _)), _) => service.key.host.as_str().into(),
@@ -145,7 +146,7 @@ impl InboundPort<'_> {
         }
     }
 
-    /// The objects it is made from.
+    /// The objects it is built from.
     pub(super) fn origins(&self) -> Origins {
         let sidecar = self.sidecar.map(|sidecar| sidecar.id.clone());
         let service = self
@@ -156,7 +157,7 @@ impl InboundPort<'_> {
         sidecar.into_iter().chain(service).chain(rule).collect()
     }
 
-    /// The cluster that hands requests to the application.
+    /// The cluster for connections to the application.
     pub(super) fn cluster(&self, mesh: &Mesh, node: &NodeView) -> Cluster {
         let name = naming::inbound_cluster(self.number);
         let discovery = match self.application(mesh, node) {
@@ -168,7 +169,7 @@ impl InboundPort<'_> {
         };
         let marked_source = match &discovery {
             Discovery::OriginalDst { .. } => true,
-            // What a proxy sends to its own address, other than the loopback one, is intercepted.
+            // Connections of a proxy to its own non-loopback address are intercepted.
             _ => node.mode != InterceptionMode::None && matches!(self.endpoint, Some(DefaultEndpoint::Instance(_))),
         };
         let pool = self.pool.as_ref();
@@ -195,7 +196,7 @@ impl InboundPort<'_> {
         }
     }
 
-    /// What the application speaks; an upgrade is between the proxies only.
+    /// HTTP version of the application; an upgrade applies between proxies only.
     fn version(&self) -> HttpVersion {
         let follows = self.pool.as_ref().is_some_and(|pool| pool.use_client_protocol);
         match self.protocol {
@@ -206,7 +207,7 @@ impl InboundPort<'_> {
         }
     }
 
-    /// Where the application is; none: where the client wanted to go.
+    /// Address of the application; `None` for the original destination.
     fn application(&self, mesh: &Mesh, node: &NodeView) -> Option<(Address, u16)> {
         let local = |port| (Address::Ip([127, 0, 0, 1].into()), port);
         match self.endpoint.as_ref().unwrap_or(&DefaultEndpoint::Original) {
@@ -214,7 +215,8 @@ impl InboundPort<'_> {
             DefaultEndpoint::Instance(port) => Some((Address::Ip(*node.addresses.first()?), *port)),
             DefaultEndpoint::Unix(path) => Some((Address::Unix(path.clone()), 0)),
             DefaultEndpoint::Original => match self.bind {
-                // Who calls a listener of its own means the listener; behind it there is only the application.
+                // Clients of a bound listener address the listener itself, so the original
+                // destination is of no use.
                 Some(ip) => (!ip.is_unspecified() && ip != IpAddr::from([127, 0, 0, 1])).then(|| local(self.number)),
                 None => (mesh.config.inbound_policy == InboundPolicy::Localhost).then(|| local(self.number)),
             },
@@ -239,7 +241,7 @@ fn at(socket: &SocketAddr) -> (Address, u16) {
     (Address::Ip(socket.ip()), socket.port())
 }
 
-/// One endpoint, of no locality.
+/// A single endpoint without locality.
 fn only(cluster: crate::ir::ResourceName, address: Address, port: u16) -> ClusterEndpoints {
     let endpoint = LbEndpoint {
         address,

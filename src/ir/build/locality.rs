@@ -1,5 +1,4 @@
-//! Locality load balancing: who is asked first, and how much each locality gets
-//! (Istio's `ApplyLocalityLoadBalancer`).
+//! Locality load balancing: priorities and weights (Istio's `ApplyLocalityLoadBalancer`).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -9,27 +8,27 @@ use crate::mesh::Labels;
 use crate::mesh::destination_rule::{Distribution, LocalityLb, LocalityMode};
 use crate::mesh::service::{Endpoint, Locality};
 
-/// An endpoint on its way into a group.
+/// An endpoint to be grouped.
 pub(super) struct Member<'a> {
-    /// What the mesh knows of it.
+    /// The endpoint in the mesh.
     pub(super) endpoint: &'a Endpoint,
-    /// What the proxy is told.
+    /// The endpoint as sent to the proxy.
     pub(super) lb: LbEndpoint,
 }
 
-/// Who calls.
+/// The client.
 pub(super) struct Client<'a> {
-    /// Where from.
+    /// Its locality.
     pub(super) locality: &'a Locality,
-    /// Labels that `failoverPriority` may ask for.
+    /// Its labels, for `failoverPriority`.
     pub(super) labels: &'a Labels,
 }
 
-/// The label of the network that a workload is in.
+/// Label with a workload's network.
 const NETWORK: &str = "topology.istio.io/network";
 
-/// Groups endpoints by locality and priority. `failover` is whether failing endpoints are noticed: priorities are
-/// of no use without.
+/// Groups endpoints by locality and priority. `failover` tells whether failing endpoints are
+/// detected; priorities are useless without.
 pub(super) fn arrange<'a>(
     members: impl Iterator<Item = Member<'a>>,
     client: &Client<'_>,
@@ -56,14 +55,14 @@ pub(super) fn arrange<'a>(
     groups
 }
 
-/// The sum of the weights of endpoints.
+/// Sum of the endpoints' weights.
 pub(super) fn sum_of_weights(endpoints: &[LbEndpoint]) -> u32 {
     endpoints
         .iter()
         .fold(0, |sum, endpoint| sum.saturating_add(endpoint.weight))
 }
 
-/// Envoy wants priorities from 0 upward without a gap.
+/// Renumbers priorities from 0 without gaps, as Envoy requires.
 fn without_gaps(groups: BTreeMap<(Locality, u32), Vec<LbEndpoint>>) -> Vec<LocalityEndpoints> {
     let used: BTreeSet<u32> = groups.keys().map(|(_, priority)| *priority).collect();
     let ranks: BTreeMap<u32, u32> = used.into_iter().zip(0..).collect();
@@ -76,8 +75,8 @@ fn without_gaps(groups: BTreeMap<(Locality, u32), Vec<LbEndpoint>>) -> Vec<Local
     groups.into_iter().map(group).collect()
 }
 
-/// 0: same sub-zone, 1: same zone, 2: same region, 3: another region, 4: another region than the one that
-/// `failover` names for the client's.
+/// Priority by distance: 0 same sub-zone, 1 same zone, 2 same region, 3 another region, 4 a region
+/// other than the one `failover` names for the client's.
 fn by_distance(from: &Locality, to: &Locality, regions: &[(Arc<str>, Arc<str>)]) -> u32 {
     if from.region == to.region {
         return match (from.zone == to.zone, from.subzone == to.subzone) {
@@ -93,8 +92,9 @@ fn by_distance(from: &Locality, to: &Locality, regions: &[(Arc<str>, Arc<str>)])
     }
 }
 
-/// The number of labels from the first on which client and endpoint differ to the last; 0 if they agree on all.
-/// Another network, if that is asked about first, only comes after all of the own network.
+/// Priority by `failoverPriority`: the number of labels from the first mismatch to the last label;
+/// 0 if all match. If the network is the first label, endpoints in other networks come after all in
+/// the client's own.
 fn by_labels(client: &Client<'_>, endpoint: &Endpoint, priority: &[Arc<str>]) -> u32 {
     let agrees = |label: &&Arc<str>| {
         let (key, wanted) = match label.split_once('=') {
@@ -114,7 +114,7 @@ fn by_labels(client: &Client<'_>, endpoint: &Endpoint, priority: &[Arc<str>]) ->
     u32::try_from(total).unwrap_or(u32::MAX)
 }
 
-/// A label, or what a locality says where the label is one of its parts.
+/// The value of a label, taken from the locality if the label denotes one of its parts.
 fn topology<'a>(labels: &'a Labels, locality: &'a Locality, key: &str) -> Option<&'a str> {
     let part = || match key {
         "topology.kubernetes.io/region" => Some(&*locality.region),
@@ -126,8 +126,9 @@ fn topology<'a>(labels: &'a Labels, locality: &'a Locality, key: &str) -> Option
     label.or_else(|| part().filter(|part| !part.is_empty()))
 }
 
-/// Gives localities the weights that the first rule for the client's says; those it does not name get nothing. A
-/// weight is divided between the localities it stands for, by their own weights.
+/// Applies the weights of the first rule that matches the client's locality; localities it does not
+/// name are dropped. A weight is divided among the localities it matches in proportion to their own
+/// weights.
 fn distribute(from: &Locality, rules: &[Distribution], groups: &mut Vec<LocalityEndpoints>) {
     let Some(rule) = rules.iter().find(|rule| matches(from, &rule.from)) else {
         return;
@@ -147,7 +148,7 @@ fn distribute(from: &Locality, rules: &[Distribution], groups: &mut Vec<Locality
     groups.sort_by(|a, b| (&a.locality, a.priority).cmp(&(&b.locality, b.priority)));
 }
 
-/// Whether a locality is one that `region/zone/subzone` stands for; what is absent or `*` is any.
+/// Whether a locality matches `region/zone/subzone`; absent parts and `*` match any.
 fn matches(locality: &Locality, pattern: &str) -> bool {
     let mut parts = pattern.splitn(3, '/');
     let mut agrees = |part: &str| {
@@ -164,7 +165,8 @@ mod tests {
     use super::*;
     use crate::mesh::service::Address;
 
-    /// (locality, priority, weight) of the groups for endpoints at these places, as a client in `r1/z1/s1` sees them.
+    /// (locality, priority, weight) of the groups, for endpoints at these localities and a client
+    /// in `r1/z1/s1`.
     fn arranged(places: &[&str], mode: LocalityMode, failover: bool) -> Vec<(String, u32, u32)> {
         let endpoints: Vec<Endpoint> = places
             .iter()

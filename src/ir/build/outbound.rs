@@ -1,5 +1,5 @@
-//! What the proxies of one outbound view send to: built of units by host and by port, of which an edit rebuilds only
-//! those it touches.
+//! The outbound part of the configuration, shared by proxies with the same outbound view. It
+//! consists of units by host and by port; an edit rebuilds only those it touches.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use crate::mesh::sidecar::Sidecar;
 use crate::mesh::{Mesh, Touched};
 use crate::name::Hostname;
 
-/// The outbound part of the configuration of all proxies with one view.
+/// Outbound configuration of all proxies with one view.
 #[derive(Clone, Debug)]
 pub struct Outbound {
     view: OutboundView,
@@ -38,7 +38,7 @@ pub struct Outbound {
     config: NodeConfig,
 }
 
-/// Builds the outbound part from nothing.
+/// Builds the outbound part from scratch.
 pub fn build_outbound(mesh: &Mesh, view: &OutboundView) -> Outbound {
     let mut outbound = Outbound {
         view: view.clone(),
@@ -58,8 +58,8 @@ pub fn build_outbound(mesh: &Mesh, view: &OutboundView) -> Outbound {
 }
 
 impl Outbound {
-    /// The part as it is after an edit. What the edit did not change is the same value as before, down to the
-    /// pointer; an edit that changes nothing gives back the same part.
+    /// Updates the part after an edit. Unchanged values keep their `Arc`; if nothing changed,
+    /// returns `self`.
     pub fn update(self: &Arc<Self>, mesh: &Mesh, view: &OutboundView, touched: &Touched) -> Arc<Outbound> {
         let mut next = Outbound::clone(self);
         next.view = view.clone();
@@ -76,28 +76,28 @@ impl Outbound {
         }
     }
 
-    /// Who it is for.
+    /// The view it was built for.
     pub fn view(&self) -> &OutboundView {
         &self.view
     }
 
-    /// Clusters, endpoints, listeners and routes of the part.
+    /// Its clusters, endpoints, listeners and routes.
     pub fn config(&self) -> &NodeConfig {
         &self.config
     }
 
-    /// Listeners that bind a socket, `virtualOutbound` apart.
+    /// Listeners that bind a socket, except `virtualOutbound`.
     pub(super) fn sockets(&self) -> impl Iterator<Item = &ResourceName> {
         self.sockets.iter()
     }
 
-    /// Services that did not get the address they wanted.
+    /// Services that lost an address conflict.
     pub(super) fn conflicts(&self) -> impl Iterator<Item = &Conflict> {
         let crowded = self.crowded.iter().filter_map(|key| self.ports.get(key));
         crowded.flat_map(|unit| &unit.conflicts)
     }
 
-    /// Whether nothing of it was replaced, what later updates need included.
+    /// Whether nothing was replaced, including the state for later updates.
     fn is_same(&self, other: &Self) -> bool {
         let (config, its) = (&self.config, &other.config);
         self.view == other.view
@@ -120,7 +120,7 @@ impl Outbound {
         }
     }
 
-    /// Looks at everything again, keeping what turns out equal.
+    /// Rebuilds all units, keeping values that turn out equal.
     fn rebuild(&mut self, mesh: &Mesh) {
         self.sidecar = sidecar_of(mesh, &self.view);
         self.settings = mesh.config.clone();
@@ -138,7 +138,7 @@ impl Outbound {
         keys.iter().for_each(|key| self.put_port(mesh, key));
     }
 
-    /// Looks at what an edit touched.
+    /// Rebuilds the units an edit touched.
     fn apply(&mut self, mesh: &Mesh, touched: &Touched) {
         self.settings = mesh.config.clone();
         let mut hosts = self.expand(mesh, &touched.hosts);
@@ -168,7 +168,7 @@ impl Outbound {
         keys.iter().for_each(|key| self.put_port(mesh, key));
     }
 
-    /// The hosts touched, with all that the wildcards among them stand for.
+    /// The touched hosts, including all hosts matched by wildcards among them.
     fn expand(&self, mesh: &Mesh, touched: &BTreeSet<Hostname>) -> BTreeSet<Hostname> {
         let mut hosts = touched.clone();
         let wildcards: Vec<&Hostname> = touched.iter().filter(|host| host.is_wildcard()).collect();
@@ -183,7 +183,7 @@ impl Outbound {
         hosts
     }
 
-    /// Listeners that are not of one port depend on every service.
+    /// Listeners for several ports depend on every service.
     fn wide_keys(&self, mesh: &Mesh) -> Vec<PortKey> {
         let scope = self.scope(mesh);
         let wide = |key: &PortKey| {
@@ -206,7 +206,7 @@ impl Outbound {
         }
     }
 
-    /// Hosts that became visible or invisible because other VirtualServices name `host` now.
+    /// Hosts whose visibility changed with the VirtualServices for `host`.
     fn refresh_imports(&mut self, mesh: &Mesh, host: &Hostname) -> BTreeSet<Hostname> {
         let mut imports = std::mem::take(&mut self.imports);
         let scope = self.scope(mesh);
@@ -227,7 +227,7 @@ impl Outbound {
         }
     }
 
-    /// Whether the host was or is one that VirtualServices name and no service has.
+    /// Re-evaluates whether a host is an orphan; returns whether it was or is one.
     fn refresh_orphan(&mut self, mesh: &Mesh, host: &Hostname) -> bool {
         let is = is_orphan(&self.scope(mesh), host);
         let was = self.orphans.contains(host);
@@ -309,7 +309,7 @@ fn sidecar_of(mesh: &Mesh, view: &OutboundView) -> Option<Arc<Sidecar>> {
         .cloned()
 }
 
-/// Whether the proxy takes a VirtualService for the host, and sees no service that it could be for.
+/// Whether a visible VirtualService exists for the host, but no visible service.
 fn is_orphan(scope: &Scope<'_>, host: &Hostname) -> bool {
     let named = scope.mesh.virtual_services_naming(host).any(|rule| scope.takes(rule));
     named && !has_service(scope, host)
@@ -326,7 +326,7 @@ fn has_service(scope: &Scope<'_>, host: &Hostname) -> bool {
     }
 }
 
-/// Wildcards that VirtualServices name and that stand for one of the hosts.
+/// Wildcard hosts of VirtualServices that match one of the hosts.
 fn covering_rules(mesh: &Mesh, hosts: &BTreeSet<Hostname>) -> Vec<Hostname> {
     // Wildcards sort before all other hosts.
     let named = mesh.virtual_service_hosts().map(|(host, _)| host);
@@ -341,14 +341,14 @@ fn ports_of(mesh: &Mesh, host: &Hostname) -> impl Iterator<Item = u16> {
     services.flat_map(|(_, service)| service.ports.iter().map(|port| port.number))
 }
 
-/// Puts a value where none equal to it is.
+/// Inserts a value unless an equal one exists.
 fn put<T: PartialEq>(map: &mut OrdMap<ResourceName, Arc<T>>, name: ResourceName, value: Arc<T>) {
     if map.get(&name).is_none_or(|old| *old != value) {
         map.insert(name, value);
     }
 }
 
-/// Takes the old names out and puts the new values in; values equal to those before stay.
+/// Removes the old names and inserts the new values, keeping equal ones.
 fn replace<'a, T: PartialEq>(
     map: &mut OrdMap<ResourceName, Arc<T>>,
     old: impl Iterator<Item = &'a ResourceName>,

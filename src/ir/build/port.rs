@@ -1,4 +1,4 @@
-//! The outbound listeners and route configurations of one port.
+//! Outbound listeners and route configurations of one port.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -22,12 +22,12 @@ use crate::mesh::sidecar::Bind;
 use crate::mesh::virtual_service::VirtualService;
 use crate::name::Hostname;
 
-/// What listeners and routes are made by.
+/// Key of the units of listeners and routes.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum PortKey {
     /// A service port.
     Port(u16),
-    /// A Unix socket of the Sidecar.
+    /// A Unix domain socket of the Sidecar.
     Unix(Arc<str>),
 }
 
@@ -38,14 +38,14 @@ pub(super) struct PortUnit {
     pub(super) listeners: BTreeMap<ResourceName, Arc<Listener>>,
     /// Route configurations by name.
     pub(super) routes: BTreeMap<ResourceName, Arc<RouteConfig>>,
-    /// Hosts that it depends on, beside those of the services with this port.
+    /// Hosts it depends on, besides those of the services with this port.
     pub(super) reads: BTreeSet<Hostname>,
-    /// What did not get the address it wanted.
+    /// Services that lost an address conflict.
     pub(super) conflicts: Vec<Conflict>,
 }
 
 impl PortUnit {
-    /// The unit with the old one's values where its own are equal.
+    /// Replaces values by equal ones of the previous unit.
     pub(super) fn keeping(mut self, old: &PortUnit) -> Self {
         super::keep_equal(&mut self.listeners, &old.listeners);
         super::keep_equal(&mut self.routes, &old.routes);
@@ -58,8 +58,8 @@ impl PortUnit {
     }
 }
 
-/// Builds the listeners and route configurations of a port. `orphans` are the hosts that VirtualServices name and no
-/// service has.
+/// Builds the listeners and route configurations of a port. `orphans` are hosts with a
+/// VirtualService but no service.
 pub(super) fn port_unit(scope: Scope<'_>, orphans: &OrdSet<Hostname>, key: &PortKey) -> PortUnit {
     let mut making = Making {
         routing: Routing::new(scope),
@@ -82,16 +82,16 @@ pub(super) fn port_unit(scope: Scope<'_>, orphans: &OrdSet<Hostname>, key: &Port
     making.finish()
 }
 
-/// How the listeners of a way bind.
+/// How the listeners of an egress listener bind.
 struct Binding {
-    /// Where; none means at the services' own addresses.
+    /// Bind address; `None` for the services' own addresses.
     at: Option<Bind>,
-    /// Whether there are sockets.
+    /// Whether they bind sockets.
     bound: bool,
 }
 
 impl Binding {
-    /// Without interception everything is bound; a bound listener without an address is for the node alone.
+    /// Without interception every listener binds; one without a bind address listens on loopback.
     fn of(scope: &Scope<'_>, way: Through<'_>) -> Self {
         let egress = way.egress();
         let bind = egress.and_then(|egress| egress.bind.clone());
@@ -104,7 +104,7 @@ impl Binding {
         }
     }
 
-    /// The place of the listener that all services share.
+    /// Address of the listener shared by all services.
     fn stand(&self, scope: &Scope<'_>, port: u16) -> Stand {
         Stand {
             address: match &self.at {
@@ -117,12 +117,12 @@ impl Binding {
     }
 }
 
-/// A port in the making.
+/// Builder of a [`PortUnit`].
 struct Making<'a> {
     routing: Routing<'a>,
     orphans: &'a OrdSet<Hostname>,
     slots: Slots,
-    /// Contents of route configurations that listeners share.
+    /// Inputs of shared route configurations.
     contents: BTreeMap<ResourceName, Content<'a>>,
     /// Services with a route configuration of their own.
     sniffed: BTreeMap<ResourceName, Exposed<'a>>,
@@ -154,7 +154,7 @@ impl<'a> Making<'a> {
         self.share(way, name, exposed, Some(port));
     }
 
-    /// Adds every HTTP port of every service, told apart by the port that requests name.
+    /// Adds all HTTP ports of all services, which requests select by the port in their authority.
     fn add_all(&mut self, way: Through<'a>, key: &PortKey) {
         let scope = self.scope();
         let exposed: Vec<Exposed<'a>> = scope
@@ -184,7 +184,8 @@ impl<'a> Making<'a> {
         self.share(way, name, exposed, None);
     }
 
-    /// Notes what a shared route configuration holds. An egress listener of the Sidecar comes first and stays.
+    /// Records the content of a shared route configuration. The Sidecar's egress listener is
+    /// recorded first and takes precedence.
     fn share(&mut self, way: Through<'a>, name: ResourceName, exposed: Vec<Exposed<'a>>, port: Option<u16>) {
         let exposed: Vec<_> = exposed.into_iter().filter(Exposed::is_routed).collect();
         let virtuals = self.virtuals(way, &exposed, port);
@@ -197,8 +198,8 @@ impl<'a> Making<'a> {
         });
     }
 
-    /// Hosts without a service: those beside a service's in its VirtualService, on the service's port; all of them
-    /// on port 80 too.
+    /// Hosts without a service: on a service's port, those in the same VirtualService as the
+    /// service; on port 80, all.
     fn virtuals(&self, way: Through<'a>, exposed: &[Exposed<'a>], port: Option<u16>) -> Vec<Virtual<'a>> {
         let scope = self.scope();
         let mut found: BTreeMap<(u16, Hostname), &'a Arc<VirtualService>> = BTreeMap::new();
@@ -224,7 +225,7 @@ impl<'a> Making<'a> {
             .collect()
     }
 
-    /// Adds the listeners of a service's port.
+    /// Adds the listeners of a service port.
     fn listen(&mut self, binding: &Binding, exposed: &Exposed<'a>, shared: &ResourceName) {
         let protocol = exposed.protocol;
         if exposed.service.resolution == Resolution::Alias || protocol == Protocol::Udp {
@@ -252,8 +253,8 @@ impl<'a> Making<'a> {
         }
     }
 
-    /// Where a service's TCP port is listened for: at its addresses, each endpoint's if it is headless, the wildcard
-    /// address if it has none or ranges.
+    /// Listen addresses of a service's TCP port: its VIPs; its endpoints' addresses if it is
+    /// headless; the wildcard address if it has none, or CIDRs.
     fn stands(&self, binding: &Binding, exposed: &Exposed<'a>) -> Vec<(Stand, Vec<IpNet>)> {
         let scope = self.scope();
         let number = exposed.port.number;
@@ -323,7 +324,7 @@ fn is_wildcard(stand: &Stand) -> bool {
     }
 }
 
-/// A service's addresses and ranges of addresses.
+/// A service's addresses and CIDRs.
 fn addresses(service: &Service) -> (Vec<IpAddr>, Vec<IpNet>) {
     let (single, ranges): (Vec<IpNet>, Vec<IpNet>) = service
         .addresses
@@ -333,7 +334,7 @@ fn addresses(service: &Service) -> (Vec<IpAddr>, Vec<IpNet>) {
     (single.iter().map(IpNet::addr).collect(), ranges)
 }
 
-/// The addresses at which a service's port is served.
+/// The endpoint addresses of a service port.
 fn endpoint_addresses(service: &Service, port: u16) -> BTreeSet<IpAddr> {
     let serving = service
         .endpoints

@@ -1,4 +1,4 @@
-//! Whatever is edited: an update gives what building from nothing gives, and keeps what did not change.
+//! Property test: an incremental update equals a build from scratch and keeps unchanged values.
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ use crate::mesh::virtual_service::{SourceMatch, VirtualService};
 use crate::mesh::{ExportTo, Touched};
 use crate::name::Kind;
 
-/// An edit, as numbers: what kind of thing, which of them, and how it is.
+/// An edit as numbers: kind of object, which one, and its content.
 type Edit = (u8, usize, u8, u8);
 
 const SERVICES: [&str; 5] = ["a", "b", "c", "one.example.com", "two.example.com"];
@@ -198,7 +198,7 @@ fn difference(updated: &impl std::fmt::Debug, built: &impl std::fmt::Debug) -> S
         .collect()
 }
 
-/// A value that is equal to what was there before is that value.
+/// Asserts that a value equal to its predecessor is the same `Arc`.
 pub(super) fn kept<T: PartialEq>(before: &OrdMap<ResourceName, Arc<T>>, after: &OrdMap<ResourceName, Arc<T>>) {
     for (name, value) in after {
         if let Some(old) = before.get(name) {

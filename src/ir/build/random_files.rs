@@ -1,4 +1,5 @@
-//! Whatever files say: what the mesh notes as touched is enough for an update to give what a build gives.
+//! Property test: what the mesh records as touched suffices for an update to equal a build from
+//! scratch.
 
 use std::sync::Arc;
 
@@ -10,7 +11,7 @@ use crate::ir::NodeView;
 use crate::mesh::directory::{Change, Directory, Options};
 use crate::mesh::testing::objects;
 
-/// Documents of which an edit writes or removes one. Several variants of one object stand together.
+/// Documents that an edit adds or removes. Variants of one object are grouped.
 const DOCUMENTS: [&[&str]; 13] = [
     &[
         "{apiVersion: v1, kind: Service, metadata: {name: a}, spec: {selector: {app: a}, ports: [{name: http, port: 80}]}}",
@@ -70,7 +71,7 @@ const DOCUMENTS: [&[&str]; 13] = [
     ],
 ];
 
-/// The change that an edit makes: a variant of a document, or none of it any more.
+/// The change made by an edit: a variant of an object, or its removal.
 fn change((which, how): (usize, usize)) -> Change {
     let variants = DOCUMENTS[which % DOCUMENTS.len()];
     let at = how % (variants.len() + 1);

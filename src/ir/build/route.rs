@@ -1,4 +1,4 @@
-//! A VirtualService's `http` as the routes of one proxy and port.
+//! Routes of a VirtualService's `http` rules for one proxy and port.
 
 use std::sync::Arc;
 
@@ -13,8 +13,8 @@ use crate::mesh::virtual_service::{
 };
 use crate::name::Percent;
 
-/// The routes of a VirtualService for requests that arrive at `port`: one for each match that can hold for the
-/// proxy, up to the first that takes everything. Empty if nothing of it applies.
+/// The routes of a VirtualService for requests on `port`: one per match that can apply to the
+/// proxy, up to the first catch-all. Empty if none applies.
 pub(super) fn routes(routing: &mut Routing<'_>, rule: &VirtualService, port: u16) -> Vec<Route> {
     let mut routes = Vec::new();
     'all: for http in &rule.http {
@@ -36,7 +36,7 @@ pub(super) fn routes(routing: &mut Routing<'_>, rule: &VirtualService, port: u16
             }
         }
     }
-    // A virtual host keeps them, and most have one: a vector that grows takes room for four.
+    // Routes are retained and most virtual hosts have one, while a growing vector reserves four.
     routes.shrink_to_fit();
     routes
 }
@@ -57,7 +57,7 @@ pub(super) fn default_route(routing: &mut Routing<'_>, target: &Target) -> Route
     }
 }
 
-/// A route that takes everything, without a name.
+/// A catch-all route without a name.
 pub(super) fn anything(action: RouteAction) -> Route {
     Route {
         name: "".into(),
@@ -78,7 +78,7 @@ pub(super) fn anything(action: RouteAction) -> Route {
     }
 }
 
-/// Everything to one cluster, with the mesh's retries and no time limit.
+/// Forwards to one cluster, with the mesh's retry policy and no timeout.
 fn forward_to(cluster: ResourceName, config: &MeshConfig) -> Forward {
     Forward {
         clusters: vec![alone(cluster)],
@@ -92,7 +92,7 @@ fn forward_to(cluster: ResourceName, config: &MeshConfig) -> Forward {
     }
 }
 
-/// Everything to one cluster, as it came.
+/// Forwards to one cluster, without retries.
 pub(super) fn forward_untouched(cluster: ResourceName) -> RouteAction {
     RouteAction::Forward(Box::new(Forward {
         clusters: vec![alone(cluster)],
@@ -148,7 +148,7 @@ fn route_name(route: &Arc<str>, entry: &Arc<str>) -> Arc<str> {
     }
 }
 
-/// `decorator.operation`: the only destination or else the VirtualService, and the path.
+/// `decorator.operation`: the single destination, else the VirtualService, and the path.
 fn operation(rule: &VirtualService, target: Option<&Target>, path: &PathMatch, port: u16) -> Arc<str> {
     let place = match target {
         Some(target) => naming::host_port(target.host.as_str(), target.port),
@@ -204,7 +204,8 @@ fn matcher(entry: &HttpMatch) -> RouteMatch {
     }
 }
 
-/// A redirect's port as the request's, which every route of one listener knows; left out where it is the scheme's.
+/// Resolves a redirect port taken from the request, which is the listener's port; omitted if it is
+/// the scheme's default.
 fn at_port(redirect: &Redirect, port: u16) -> Redirect {
     let default = match redirect.scheme.as_deref() {
         Some("https") => 443,
@@ -221,7 +222,8 @@ fn at_port(redirect: &Redirect, port: u16) -> Redirect {
     }
 }
 
-/// The forward, and the destination if it is the only one; its header changes have joined the route's then.
+/// The forward action, and the destination if there is only one, whose header operations are then
+/// merged into the route's.
 fn forward(
     routing: &mut Routing<'_>,
     http: &HttpForward,
@@ -257,7 +259,7 @@ fn forward(
     (forward, only)
 }
 
-/// Destinations that get a share: among several, those without weight get none.
+/// Destinations with a share: among several, those of weight 0 get none.
 fn with_share(destinations: &[WeightedDestination]) -> Vec<&WeightedDestination> {
     let weighted: Vec<_> = destinations.iter().filter(|weighted| weighted.weight > 0).collect();
     match weighted.is_empty() {
@@ -286,7 +288,7 @@ fn mirrors(routing: &mut Routing<'_>, mirrors: &[Mirror], port: u16) -> Vec<(Res
     mirrors.iter().map(copy).collect()
 }
 
-/// Adds the changes of the only destination to those of its route.
+/// Appends the header operations of a single destination to those of its route.
 fn join(route: &mut HeaderChanges, destination: &HeaderChanges) {
     for (to, from) in [
         (&mut route.request, &destination.request),
@@ -301,14 +303,15 @@ fn join(route: &mut HeaderChanges, destination: &HeaderChanges) {
     }
 }
 
-/// The route's retries, else the mesh's; none if they are turned off.
+/// The route's retry policy, else the mesh's; `None` if disabled.
 fn retry(own: Option<&RetryPolicy>, config: &MeshConfig) -> Option<RetryPolicy> {
     Some(own.unwrap_or(&config.retry))
         .filter(|policy| policy.attempts > 0)
         .cloned()
 }
 
-/// Whether retries go to other hosts; a consistent hash leads to the same one unless the policy says otherwise.
+/// Whether retries avoid hosts already attempted. Not by default with consistent hashing, which
+/// would select the same host again.
 fn other_hosts(policy: &RetryPolicy, hashed: bool) -> bool {
     policy.attempts > 0 && policy.ignore_previous_hosts.unwrap_or(!hashed)
 }

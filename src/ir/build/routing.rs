@@ -1,4 +1,4 @@
-//! Where routes lead: destinations resolved to clusters, and what was asked of the mesh on the way.
+//! Resolves route destinations to clusters and records the hosts they depend on.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -14,34 +14,34 @@ use crate::mesh::service::Service;
 use crate::mesh::virtual_service::{Destination, SourceMatch};
 use crate::name::Hostname;
 
-/// How many times a name may be another name of the next; more is taken for a circle.
+/// Maximum length of a chain of `ExternalName` aliases; a longer one is taken for a cycle.
 const MAX_ALIASES: usize = 8;
 
-/// The making of the routes of one port.
+/// Context for building the routes of one port.
 pub(super) struct Routing<'a> {
-    /// Whose routes.
+    /// The proxy's view of the mesh.
     pub(super) scope: Scope<'a>,
     /// Hosts whose services and rules the routes depend on.
     pub(super) reads: BTreeSet<Hostname>,
-    /// Whether every cluster seen since the last [`Routing::begin`] speaks its client's version of HTTP, so that
-    /// the protocol of a connection can be offered upstream.
+    /// Whether every cluster resolved since the last [`Routing::begin`] uses the downstream HTTP
+    /// version, so that the detected protocol can be offered upstream.
     pub(super) follows_client: bool,
 }
 
-/// A destination, resolved.
+/// A resolved destination.
 pub(super) struct Target {
-    /// The cluster; it need not exist, and requests are answered 503 then.
+    /// The cluster. If it does not exist, requests get a 503.
     pub(super) cluster: ResourceName,
     /// The destination's host.
     pub(super) host: Hostname,
     /// Its port.
     pub(super) port: u16,
-    /// The policy for it.
+    /// Its traffic policy.
     pub(super) policy: TrafficPolicy,
 }
 
 impl Target {
-    /// What a consistent hash is taken of, if the policy asks for one.
+    /// Hash key, if the policy uses consistent hashing.
     pub(super) fn hash(&self) -> Option<&HashKey> {
         match self.policy.load_balancer.as_ref()?.algorithm.as_ref()? {
             LbAlgorithm::Hash { key, .. } => Some(key),
@@ -53,7 +53,7 @@ impl Target {
 }
 
 impl<'a> Routing<'a> {
-    /// Nothing made yet.
+    /// An empty context.
     pub(super) fn new(scope: Scope<'a>) -> Self {
         Self {
             scope,
@@ -62,13 +62,13 @@ impl<'a> Routing<'a> {
         }
     }
 
-    /// The start of a route configuration.
+    /// Starts a route configuration.
     pub(super) fn begin(&mut self) {
         self.follows_client = true;
     }
 
-    /// Resolves a destination on a listener's port: the destination's port, else its service's only port, else the
-    /// listener's (Istio's `GetDestinationCluster`).
+    /// Resolves a destination for a listener on `listen_port`. The port is that of the destination,
+    /// else the service's only one, else the listener's (Istio's `GetDestinationCluster`).
     pub(super) fn target(&mut self, destination: &Destination, listen_port: u16) -> Target {
         let service = self.meant(&destination.host);
         let host = service.map_or(&destination.host, |service| &service.key.host);
@@ -80,7 +80,7 @@ impl<'a> Routing<'a> {
         self.resolve(service, host, port, destination.subset.as_deref())
     }
 
-    /// The service that a host means, if it is another name of one too.
+    /// The service of a host, after following aliases.
     fn meant(&mut self, host: &Hostname) -> Option<&'a Arc<Service>> {
         self.reads.insert(host.clone());
         let mut service = self.scope.service(host)?;
@@ -92,7 +92,7 @@ impl<'a> Routing<'a> {
         Some(service)
     }
 
-    /// Hosts that are other names of a service's, as far as the proxy sees them.
+    /// Visible hosts that are aliases of a service.
     pub(super) fn other_names(&mut self, host: &Hostname) -> Vec<&'a Hostname> {
         let scope = self.scope;
         let mut names: Vec<&'a Hostname> = Vec::new();
@@ -112,7 +112,7 @@ impl<'a> Routing<'a> {
         names
     }
 
-    /// The cluster for all of a service's port.
+    /// The destination for all endpoints of a service port.
     pub(super) fn whole(&mut self, service: &'a Arc<Service>, port: u16) -> Target {
         self.resolve(Some(service), &service.key.host, port, None)
     }
@@ -139,7 +139,7 @@ impl<'a> Routing<'a> {
         }
     }
 
-    /// Whether the static part of a match holds for the proxy.
+    /// Whether the source criteria of a match hold for the proxy.
     pub(super) fn is_source(&self, source: &SourceMatch) -> bool {
         let view = self.scope.view;
         !source.gateways_only

@@ -1,4 +1,5 @@
-//! What a proxy sees of the mesh: `exportTo`, and the egress listeners of its Sidecar.
+//! Visibility: what a proxy sees of the mesh according to `exportTo` and its Sidecar's egress
+//! listeners.
 
 use std::sync::Arc;
 
@@ -14,40 +15,40 @@ use crate::mesh::sidecar::{Bind, Egress, Sidecar};
 use crate::mesh::virtual_service::VirtualService;
 use crate::name::{Hostname, Namespace};
 
-/// The mesh through the eyes of one outbound view.
+/// The part of the mesh visible to one outbound view.
 #[derive(Clone, Copy)]
 pub(super) struct Scope<'a> {
     /// The mesh.
     pub(super) mesh: &'a Mesh,
-    /// Who looks.
+    /// The view.
     pub(super) view: &'a OutboundView,
-    /// The Sidecar in force.
+    /// The effective Sidecar.
     pub(super) sidecar: Option<&'a Sidecar>,
-    /// What is seen only because a VirtualService leads there.
+    /// Services visible only as destinations of a VirtualService.
     pub(super) imports: &'a Imports,
 }
 
-/// The way that listeners lead to services.
+/// A source of visible services: the equivalent of Istio's `IstioEgressListenerWrapper`.
 #[derive(Clone, Copy)]
 pub(super) enum Through<'a> {
-    /// No Sidecar limits it.
+    /// Everything exported, without a Sidecar.
     Everything,
     /// An egress listener of the Sidecar.
     Egress(&'a Egress),
 }
 
 impl<'a> Through<'a> {
-    /// Whether it leads a proxy of the namespace `own` to the service.
+    /// Whether it imports the service for a proxy in namespace `own`.
     fn admits(self, service: &Service, own: &Namespace) -> bool {
         self.egress().is_none_or(|egress| egress.admits(&service.key, own))
     }
 
-    /// Whether it takes the VirtualService for a proxy of the namespace `own`.
+    /// Whether it imports the VirtualService for a proxy in namespace `own`.
     fn takes(self, rule: &VirtualService, own: &Namespace) -> bool {
         self.egress().is_none_or(|egress| egress.takes(rule, own))
     }
 
-    /// The egress listener, if the Sidecar has one.
+    /// The egress listener, if there is a Sidecar.
     pub(super) fn egress(self) -> Option<&'a Egress> {
         match self {
             Through::Everything => None,
@@ -61,38 +62,38 @@ impl<'a> Scope<'a> {
         self.sidecar.map_or(&[], |sidecar| sidecar.egress.as_slice())
     }
 
-    /// Every way to services.
+    /// All egress listeners, or [`Through::Everything`].
     pub(super) fn ways(&self) -> impl Iterator<Item = Through<'a>> {
         let everything = self.egress().is_empty().then_some(Through::Everything);
         everything.into_iter().chain(self.egress().iter().map(Through::Egress))
     }
 
-    /// Whether a Sidecar limits what is seen.
+    /// Whether a Sidecar restricts visibility.
     pub(super) fn is_limited(&self) -> bool {
         !self.egress().is_empty()
     }
 
-    /// The way for ports without an egress listener of their own.
+    /// The egress listener for ports that have none of their own.
     pub(super) fn catch_all(&self) -> Option<Through<'a>> {
         self.ways()
             .find(|way| way.egress().is_none_or(|egress| port_key(egress).is_none()))
     }
 
-    /// The egress listener for this port or Unix socket alone.
+    /// The egress listener dedicated to this port or Unix domain socket.
     pub(super) fn dedicated(&self, key: &PortKey) -> Option<&'a Egress> {
         self.egress()
             .iter()
             .find(|egress| port_key(egress).as_ref() == Some(key))
     }
 
-    /// Ports and sockets that the Sidecar has egress listeners for.
+    /// Ports and sockets with a dedicated egress listener.
     pub(super) fn dedicated_keys(&self) -> impl Iterator<Item = PortKey> {
         self.egress().iter().filter_map(port_key)
     }
 
-    /// What happens to traffic that no service claims. Without interception nobody knows where it was going, so
-    /// that it cannot be let through (Envoy would answer 503 and log a warning for each request), but an egress proxy
-    /// may know.
+    /// Policy for destinations unknown to the mesh. Without interception the original destination
+    /// is unknown, so `ALLOW_ANY` cannot be honoured (Envoy would respond 503 and log a warning per
+    /// request), except through an egress proxy.
     pub(super) fn outbound_policy(&self) -> OutboundPolicy {
         let own = self.sidecar.and_then(|sidecar| sidecar.outbound_policy.as_ref());
         match own.unwrap_or(&self.mesh.config.outbound_policy) {
@@ -101,7 +102,7 @@ impl<'a> Scope<'a> {
         }
     }
 
-    /// The service that calls for `host` reach, whichever way. Clusters exist for these.
+    /// The service visible for `host` through any egress listener. Clusters exist for these.
     pub(super) fn service(&self, host: &Hostname) -> Option<&'a Arc<Service>> {
         self.best(host, |service| {
             self.ways().any(|way| way.admits(service, &self.view.namespace))
@@ -109,13 +110,14 @@ impl<'a> Scope<'a> {
         .or_else(|| self.imports.contains(host).then(|| self.best(host, |_| true))?)
     }
 
-    /// The service that one way leads to for `host`. Listeners and routes exist for these.
+    /// The service visible for `host` through one egress listener. Listeners and routes exist for
+    /// these.
     pub(super) fn service_through(&self, way: Through<'_>, host: &Hostname) -> Option<&'a Arc<Service>> {
         self.best(host, |service| way.admits(service, &self.view.namespace))
     }
 
-    /// Of the services of this host that the proxy sees: its namespace's, else a Kubernetes Service, else the
-    /// oldest.
+    /// Among the visible services of a host: that of the proxy's namespace, else a Kubernetes
+    /// Service, else the oldest.
     fn best(&self, host: &Hostname, accept: impl Fn(&Service) -> bool) -> Option<&'a Arc<Service>> {
         let namespace = &self.view.namespace;
         self.mesh
@@ -125,7 +127,7 @@ impl<'a> Scope<'a> {
             .map(|(_, service)| service)
     }
 
-    /// Whether clusters exist for this port of a service that the proxy sees.
+    /// Whether clusters exist for this port of a visible service.
     pub(super) fn reaches_port(&self, service: &Service, port: u16) -> bool {
         let mut ways = self.ways().filter(|way| way.admits(service, &self.view.namespace));
         ways.any(|way| match way {
@@ -134,7 +136,7 @@ impl<'a> Scope<'a> {
         }) || self.imports.contains(&service.key.host)
     }
 
-    /// Services with this port that a way leads to, oldest first.
+    /// Services with this port visible through an egress listener, oldest first.
     pub(super) fn services_on_port(&self, way: Through<'_>, port: u16) -> Vec<(&'a Arc<Service>, &'a ServicePort)> {
         let services = self.mesh.services_on_port(port).into_iter();
         let reached = services.filter(|service| {
@@ -146,7 +148,8 @@ impl<'a> Scope<'a> {
             .collect()
     }
 
-    /// Every service that a way leads to. A pass over the mesh: for listeners that are not of one port.
+    /// All services visible through an egress listener. Iterates over the whole mesh; only for
+    /// listeners that serve several ports.
     pub(super) fn all_services(&self, way: Through<'a>) -> impl Iterator<Item = &'a Arc<Service>> {
         let chosen = move |service: &&'a Arc<Service>| {
             self.service_through(way, &service.key.host)
@@ -155,14 +158,14 @@ impl<'a> Scope<'a> {
         self.mesh.services().filter(chosen)
     }
 
-    /// The VirtualService for a host: of those taken for the most specific host, the oldest.
+    /// The VirtualService for a host: among visible ones with the most specific host, the oldest.
     pub(super) fn virtual_service(&self, way: Through<'_>, host: &Hostname) -> Option<&'a Arc<VirtualService>> {
         self.mesh
             .virtual_services_covering(host)
             .find(|rule| self.sees(rule) && way.takes(rule, &self.view.namespace))
     }
 
-    /// VirtualServices taken that name exactly this host, oldest first.
+    /// Visible VirtualServices for exactly this host, oldest first.
     pub(super) fn virtual_services_naming(
         &self,
         way: Through<'a>,
@@ -172,7 +175,7 @@ impl<'a> Scope<'a> {
         named.filter(move |rule| self.sees(rule) && way.takes(rule, &self.view.namespace))
     }
 
-    /// Whether the VirtualService is taken, whichever way.
+    /// Whether the VirtualService is visible through any egress listener.
     pub(super) fn takes(&self, rule: &VirtualService) -> bool {
         self.sees(rule) && self.ways().any(|way| way.takes(rule, &self.view.namespace))
     }
@@ -186,7 +189,7 @@ impl<'a> Scope<'a> {
         self.mesh.destination_rule(&service.key, &self.view.namespace)
     }
 
-    /// The policy for calls to a subset of a service's port.
+    /// The traffic policy for a subset of a service port.
     pub(super) fn policy(&self, service: &Service, port: u16, subset: Option<&str>) -> TrafficPolicy {
         let Some(rule) = self.destination_rule(service) else {
             return TrafficPolicy::default();
@@ -203,7 +206,7 @@ fn port_key(egress: &Egress) -> Option<PortKey> {
     egress.port.as_ref().map(|port| PortKey::Port(port.number))
 }
 
-/// The port with this number that is not UDP: a number may stand for both.
+/// The port with this number that is not UDP, since both may exist.
 pub(super) fn stream_port(service: &Service, number: u16) -> Option<&ServicePort> {
     service
         .ports

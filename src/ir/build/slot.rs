@@ -1,4 +1,5 @@
-//! Outbound listeners in the making: services that want the same address and port share it or give way.
+//! Merges outbound listeners: services with the same address and port share a listener, or
+//! conflict.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -19,48 +20,49 @@ use crate::name::ObjectId;
 #[derive(Default)]
 pub(super) struct Slots {
     slots: BTreeMap<ResourceName, Slot>,
-    /// What did not get its place.
+    /// Services that lost an address conflict.
     pub(super) conflicts: Vec<Conflict>,
 }
 
-/// A place to listen.
+/// Where a listener listens.
 #[derive(Clone, Debug)]
 pub(super) struct Stand {
-    /// Where.
+    /// The address.
     pub(super) address: ListenAddress,
-    /// Whether a socket is bound.
+    /// Whether it binds a socket.
     pub(super) bound: bool,
 }
 
-/// One listener.
+/// One listener being built.
 struct Slot {
     stand: Stand,
     http: Option<HttpPart>,
     streams: Vec<FilterChain>,
-    /// What the chains for bytes take: address range and SNI.
+    /// Match criteria already taken by TCP chains.
     claims: BTreeSet<Claim>,
-    /// Servers speak first on some port of it, so that nothing can be sniffed.
+    /// Whether some port uses a server-first protocol, which rules out protocol detection.
     server_first: bool,
-    /// Taken by an egress listener of the Sidecar: closed to what comes later.
+    /// Owned by an egress listener of the Sidecar; services added later are ignored.
     locked: bool,
     owners: Vec<ObjectId>,
 }
 
-/// A range of addresses and a name in SNI; none means any.
+/// CIDR and SNI; `None` matches any.
 type Claim = (Option<IpNet>, Option<Arc<str>>);
 
-/// How listeners end up.
+/// Settings for finished listeners.
 pub(super) struct Finish<'a> {
     /// The mesh's settings.
     pub(super) config: &'a MeshConfig,
-    /// What happens to traffic that no service claims.
+    /// Policy for destinations unknown to the mesh.
     pub(super) policy: OutboundPolicy,
-    /// Whether all clusters of a route configuration speak the client's version of HTTP.
+    /// By route configuration: whether all its clusters use the downstream HTTP version.
     pub(super) follows_client: BTreeMap<ResourceName, bool>,
 }
 
 impl Slots {
-    /// Adds HTTP. Services share it by their `Host`; nothing is added where servers speak first.
+    /// Adds HTTP. Services share it, distinguished by `Host`; ignored if a server-first protocol is
+    /// present.
     pub(super) fn add_http(&mut self, stand: &Stand, exposed: &Exposed<'_>, part: HttpPart) {
         let Some(slot) = self.open(stand) else { return };
         let taken = slot.server_first || slot.http.as_ref().is_some_and(|http| http.routes != part.routes);
@@ -72,7 +74,8 @@ impl Slots {
         slot.owners.extend(exposed.service.origins.iter().cloned());
     }
 
-    /// Adds chains for bytes. Connections that several chains take belong to the first: Envoy wants them told apart.
+    /// Adds TCP chains. Of chains with equal match criteria the first one wins, since Envoy rejects
+    /// duplicates.
     pub(super) fn add_streams(&mut self, stand: &Stand, exposed: &Exposed<'_>, chains: Vec<FilterChain>) {
         let Some(slot) = self.open(stand) else { return };
         let server_first = matches!(exposed.protocol, Protocol::Mongo | Protocol::MySql);
@@ -94,23 +97,24 @@ impl Slots {
         }
     }
 
-    /// Closes every listener there is.
+    /// Closes all current listeners to further services.
     pub(super) fn lock(&mut self) {
         self.slots.values_mut().for_each(|slot| slot.locked = true);
     }
 
-    /// Route configurations that the listeners refer to.
+    /// Names of the route configurations the listeners refer to.
     pub(super) fn routes(&self) -> impl Iterator<Item = &ResourceName> {
         self.slots.values().filter_map(|slot| Some(&slot.http.as_ref()?.routes))
     }
 
-    /// The listeners.
+    /// The finished listeners.
     pub(super) fn finish(self, finish: &Finish<'_>) -> impl Iterator<Item = Listener> {
         let filled = self.slots.into_iter().filter(|(_, slot)| !slot.is_empty());
         filled.map(|(name, slot)| slot.finish(name, finish))
     }
 
-    /// The slot at a place, unless an egress listener closed it: the Sidecar means that, so it is no conflict.
+    /// The listener at an address, unless it is locked by an egress listener: that is intended by
+    /// the Sidecar and no conflict.
     fn open(&mut self, stand: &Stand) -> Option<&mut Slot> {
         let slot = self.slots.entry(naming::listener(&stand.address));
         Some(slot.or_insert_with(|| Slot::new(stand.clone()))).filter(|slot| !slot.locked)
@@ -144,7 +148,7 @@ impl Slot {
         self.http.is_none() && self.streams.is_empty()
     }
 
-    /// Adds a chain for what no other takes yet. False if nothing of it is left.
+    /// Adds a chain restricted to criteria not yet taken. False if none is left.
     fn add_stream(&mut self, chain: FilterChain) -> bool {
         let mut by_names: BTreeMap<Vec<Option<Arc<str>>>, Vec<Option<IpNet>>> = BTreeMap::new();
         for range in any_of(chain.matcher.prefix_ranges.iter().map(IpNet::trunc)) {
@@ -170,7 +174,7 @@ impl Slot {
         !by_names.is_empty()
     }
 
-    /// Takes whatever no listener of its own exists for.
+    /// Whether it accepts connections for which no more specific listener exists.
     fn is_wildcard(&self) -> bool {
         let any = match &self.stand.address {
             ListenAddress::Ip(ip, _) => ip.is_unspecified(),
@@ -206,7 +210,7 @@ impl Slot {
         }
     }
 
-    /// HTTP is sniffed where other traffic is possible on the same listener.
+    /// HTTP is detected where the listener may also carry other protocols.
     fn http_chains(&self, name: &str, finish: &Finish<'_>) -> Vec<FilterChain> {
         let Some(http) = &self.http else {
             return Vec::new();
@@ -219,14 +223,14 @@ impl Slot {
     }
 }
 
-/// The values without repeats, or none of them, which means any.
+/// The distinct values, or a single `None` if there are none, which matches any.
 fn any_of<T: Ord + Clone>(values: impl Iterator<Item = T>) -> Vec<Option<T>> {
     let mut seen = BTreeSet::new();
     let values: Vec<Option<T>> = values.filter(|value| seen.insert(value.clone())).map(Some).collect();
     if values.is_empty() { vec![None] } else { values }
 }
 
-/// The listener filters that the matches of chains need.
+/// The listener filters that the chains' match criteria need.
 pub(super) fn inspection(chains: &[FilterChain], config: &MeshConfig) -> Inspection {
     let http = chains
         .iter()

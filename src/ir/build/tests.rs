@@ -1,4 +1,4 @@
-//! The whole way from a mesh to a node's configuration.
+//! Building a node's configuration from a mesh.
 
 mod clusters;
 mod inbound;
@@ -17,7 +17,7 @@ use crate::mesh::service::{Protocol, Resolution};
 use crate::mesh::sidecar::DefaultEndpoint;
 use crate::name::Kind;
 
-/// Bookinfo as Istio's documentation has it: HTTP on 9080, and a database.
+/// Bookinfo from Istio's documentation: HTTP on 9080, and a database.
 fn bookinfo() -> World {
     let http = |name: &str, vip: &str| service(name).port_of(9080, Protocol::Http).vip(vip);
     let reviews = http("reviews", "10.96.0.3")
@@ -178,7 +178,7 @@ fn without_interception_listeners_are_bound() {
         .iter()
         .map(|host| &*host.name)
         .collect();
-    // There is no way to let through what no service claims.
+    // Traffic to unknown destinations cannot be passed through.
     assert_eq!(hosts, ["reviews.default.svc.cluster.local:9080", "block_all"]);
     assert_eq!(
         built.clusters(),

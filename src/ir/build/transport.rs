@@ -1,4 +1,4 @@
-//! Plaintext or TLS towards the endpoints of a cluster, and whom to expect there.
+//! Transport sockets of clusters: plaintext or TLS, and the accepted server identities.
 
 use std::collections::BTreeSet;
 
@@ -10,24 +10,25 @@ use crate::mesh::peer_authentication::MutualTlsMode;
 use crate::mesh::service::{Endpoint, Service, ServicePort};
 use crate::name::{SpiffeId, TrustDomain};
 
-/// The servers of a cluster.
+/// The upstream of a cluster.
 pub(super) struct Peer<'a> {
-    /// Who calls.
+    /// The client.
     pub(super) scope: &'a Scope<'a>,
-    /// Who is called.
+    /// The service.
     pub(super) service: &'a Service,
-    /// On which port.
+    /// Its port.
     pub(super) port: &'a ServicePort,
-    /// Of which subset.
+    /// Its subset.
     pub(super) subset: Option<&'a str>,
-    /// The version of HTTP spoken.
+    /// HTTP version.
     pub(super) version: HttpVersion,
-    /// Whether calls go where the application wanted, so that no endpoint is known beforehand.
+    /// Whether connections go to their original destination, so that endpoints are not known in
+    /// advance.
     pub(super) original_dst: bool,
 }
 
 impl Peer<'_> {
-    /// What a DestinationRule's `tls` asks for; automatic mutual TLS if it asks for nothing.
+    /// The transport according to the DestinationRule's `tls`; auto mTLS if it has none.
     pub(super) fn transport(&self, tls: Option<&ClientTls>) -> Transport {
         let Some(tls) = tls else {
             return self.automatic();
@@ -41,8 +42,9 @@ impl Peer<'_> {
         }
     }
 
-    /// Istio's `BestEffortInferServiceMTLSMode`: what the policies of the service's namespace allow. A cluster
-    /// that cannot tell its endpoints apart takes TLS only if all of them do.
+    /// Auto mTLS according to the PeerAuthentications of the service's namespace (Istio's
+    /// `BestEffortInferServiceMTLSMode`). A cluster that cannot distinguish endpoints uses TLS only
+    /// if all of them accept it.
     fn automatic(&self) -> Transport {
         let mesh = self.scope.mesh;
         let allowed = mesh.config.auto_mtls
@@ -75,8 +77,9 @@ impl Peer<'_> {
         }
     }
 
-    /// Istio's proxy chooses by request (`istio.alpn`); ours by port. A client's own version of HTTP is only known
-    /// by request, so that such clusters offer what every chain takes.
+    /// ALPN by port; Istio's proxy chooses it per request (`istio.alpn`). Clusters that use the
+    /// downstream HTTP version, which is only known per request, offer protocols accepted by every
+    /// chain.
     fn alpn(&self) -> Vec<&'static str> {
         match self.version {
             HttpVersion::Http2 => naming::ALPN_HTTP2.to_vec(),
@@ -107,8 +110,8 @@ impl Peer<'_> {
         }
     }
 
-    /// The identities of the service's endpoints, whatever their port and subset; the names of the rule if it
-    /// gives some; else anybody of the service's namespace.
+    /// Accepted identities: those of the service's endpoints, across ports and subsets; the
+    /// `subjectAltNames` of the rule if set; else any of the service's namespace.
     fn identity(&self, asked: &[String]) -> ServerIdentity {
         if !asked.is_empty() {
             return ServerIdentity::Exact(asked.to_vec());
@@ -131,8 +134,8 @@ impl Peer<'_> {
     }
 }
 
-/// Whether an endpoint takes Istio mutual TLS on a service port: its workload can, and no PeerAuthentication turns
-/// it off there.
+/// Whether an endpoint accepts Istio mutual TLS on a service port: its workload supports it and no
+/// PeerAuthentication disables it.
 pub(super) fn takes_mutual_tls(scope: &Scope<'_>, endpoint: &Endpoint, service_port: u16) -> bool {
     let port = endpoint.port(service_port);
     let mode = || scope.mesh.mutual_tls_mode(&endpoint.namespace, &endpoint.labels, port);

@@ -1,4 +1,4 @@
-//! The part of a node that its calls depend on.
+//! The properties of a node that its outbound configuration depends on.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -8,27 +8,29 @@ use crate::mesh::service::Locality;
 use crate::mesh::{Labels, Mesh};
 use crate::name::{Namespace, ObjectId};
 
-/// All of a node that affects what it sends. It is less than a [`NodeView`], so that the many proxies of a
-/// namespace share one outbound configuration: addresses are not in it, and of the labels only those that some
-/// rule tells clients apart by: where `sourceLabels` name `version: v1` alone, all other versions are alike.
+/// All properties of a node that affect its outbound configuration. It has less than a
+/// [`NodeView`], so that the many proxies of a namespace share one: no addresses, and only labels
+/// that some rule distinguishes clients by. If `sourceLabels` name only `version: v1`, all other
+/// versions are alike.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct OutboundView {
     /// The namespace.
     pub namespace: Namespace,
-    /// Labels that `sourceLabels` of some rule name with this value, or `failoverPriority` with any.
+    /// Labels matched with this value by `sourceLabels` of some rule, or with any by
+    /// `failoverPriority`.
     pub labels: Labels,
-    /// Where the node runs.
+    /// The node's locality.
     pub locality: Locality,
-    /// How traffic reaches the proxy.
+    /// How traffic is intercepted.
     pub mode: InterceptionMode,
-    /// Whether the main address is an IPv6 one: listeners are on `::` and `::1` then.
+    /// Whether the main address is IPv6; listeners then use `::` and `::1`.
     pub ipv6: bool,
-    /// The Sidecar in force, which also says where listeners bind.
+    /// The effective Sidecar, which also determines bind addresses.
     pub sidecar: Option<ObjectId>,
 }
 
 impl OutboundView {
-    /// The address that stands for all of the node's.
+    /// The wildcard address of the node's IP family.
     pub(super) fn wildcard(&self) -> IpAddr {
         match self.ipv6 {
             true => Ipv6Addr::UNSPECIFIED.into(),
@@ -36,7 +38,7 @@ impl OutboundView {
         }
     }
 
-    /// The address that only the node itself reaches.
+    /// The loopback address of the node's IP family.
     pub(super) fn loopback(&self) -> IpAddr {
         match self.ipv6 {
             true => Ipv6Addr::LOCALHOST.into(),
@@ -45,7 +47,7 @@ impl OutboundView {
     }
 }
 
-/// What a node's calls depend on.
+/// The outbound view of a node.
 pub fn outbound_view(mesh: &Mesh, node: &NodeView) -> OutboundView {
     let for_failover = |key: &str| mesh.config.locality_lb.failover_labels().any(|label| label == key);
     let tells_apart = |key, value| mesh.tells_clients_apart(key, value) || for_failover(key);

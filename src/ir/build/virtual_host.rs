@@ -1,4 +1,5 @@
-//! Route configurations: a virtual host for every service of a port and for hosts that only VirtualServices know.
+//! Route configurations: virtual hosts for the services of a port and for hosts that exist only in
+//! VirtualServices.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
@@ -15,21 +16,21 @@ use crate::mesh::service::{Protocol, Resolution, Service, ServicePort};
 use crate::mesh::virtual_service::{DirectResponse, VirtualService};
 use crate::name::{Hostname, ObjectId};
 
-/// A service's port among the routes, with the VirtualService for it.
+/// A service port to be routed, and its VirtualService.
 #[derive(Clone, Copy)]
 pub(super) struct Exposed<'a> {
     /// The service.
     pub(super) service: &'a Arc<Service>,
     /// The port.
     pub(super) port: &'a ServicePort,
-    /// What listeners take it for: an egress listener of the Sidecar may say otherwise than the port.
+    /// The effective protocol; the Sidecar's egress listener may override that of the port.
     pub(super) protocol: Protocol,
-    /// What routes its requests.
+    /// The VirtualService that routes its requests.
     pub(super) rule: Option<&'a Arc<VirtualService>>,
 }
 
 impl Exposed<'_> {
-    /// Whether it has a place among HTTP routes.
+    /// Whether it has HTTP routes.
     pub(super) fn is_routed(&self) -> bool {
         let protocol = self.port.protocol;
         self.service.resolution != Resolution::Alias && (protocol.is_http() || protocol == Protocol::Auto)
@@ -41,17 +42,17 @@ impl Exposed<'_> {
     }
 }
 
-/// A host without a service that a VirtualService routes, on a port.
+/// A host of a VirtualService without a service, on a port.
 pub(super) struct Virtual<'a> {
     /// The host.
     pub(super) host: Hostname,
     /// The port.
     pub(super) port: u16,
-    /// What routes its requests.
+    /// The VirtualService.
     pub(super) rule: &'a Arc<VirtualService>,
 }
 
-/// What a route configuration is made of.
+/// Inputs of a route configuration.
 pub(super) struct Content<'a> {
     /// The name.
     pub(super) name: ResourceName,
@@ -59,14 +60,14 @@ pub(super) struct Content<'a> {
     pub(super) exposed: Vec<Exposed<'a>>,
     /// Hosts without a service.
     pub(super) virtuals: Vec<Virtual<'a>>,
-    /// Whether all services are on the listener's port; else requests name the port.
+    /// Whether all services are on the listener's port; otherwise requests name the port.
     pub(super) one_port: bool,
-    /// What happens to requests for other hosts.
+    /// Policy for requests to unknown hosts.
     pub(super) otherwise: OutboundPolicy,
 }
 
-/// The route configuration of a listener that several services share. Domains belong to the first that claims them:
-/// hosts of VirtualServices before services without one, the older before the younger.
+/// The route configuration of a listener shared by services. A domain belongs to the first that
+/// claims it: hosts of VirtualServices precede services without one, older precede younger.
 pub(super) fn shared<'a>(routing: &mut Routing<'a>, content: &Content<'a>) -> RouteConfig {
     let mut claims = Claims::new(content);
     for host in &content.virtuals {
@@ -86,7 +87,7 @@ pub(super) fn shared<'a>(routing: &mut Routing<'a>, content: &Content<'a>) -> Ro
     virtual_hosts.sort_by(|a, b| a.name.cmp(&b.name));
     let origins = origins(virtual_hosts.iter().flat_map(|host| host.origins.iter()));
     if let OutboundPolicy::EgressProxy(proxy) = &content.otherwise {
-        // Its version of HTTP counts as that of any cluster.
+        // Its HTTP version counts like that of any cluster.
         routing.target(proxy, 0);
     }
     virtual_hosts.push(Arc::new(catch_all(&content.otherwise)));
@@ -98,7 +99,7 @@ pub(super) fn shared<'a>(routing: &mut Routing<'a>, content: &Content<'a>) -> Ro
     }
 }
 
-/// The route configuration of the listener of one service, whatever host requests name.
+/// The route configuration of a listener for one service, which matches any host.
 pub(super) fn sniffed<'a>(routing: &mut Routing<'a>, exposed: &Exposed<'a>) -> RouteConfig {
     let name = naming::host_port(exposed.service.key.host.as_str(), exposed.port.number);
     let (routes, _) = routes_of(routing, exposed);
@@ -117,7 +118,7 @@ pub(super) fn sniffed<'a>(routing: &mut Routing<'a>, exposed: &Exposed<'a>) -> R
     }
 }
 
-/// Puts virtual hosts of `old` in the place of equal ones: what did not change is the same value.
+/// Replaces virtual hosts by equal ones of `old`, to keep their `Arc`.
 pub(super) fn keep_equal(new: &mut RouteConfig, old: &RouteConfig) {
     let known: HashMap<&str, &Arc<VirtualHost>> = old.virtual_hosts.iter().map(|host| (&*host.name, host)).collect();
     for host in &mut new.virtual_hosts {
@@ -127,7 +128,7 @@ pub(super) fn keep_equal(new: &mut RouteConfig, old: &RouteConfig) {
     }
 }
 
-/// The objects, the first one first and the others sorted.
+/// Deduplicates the objects: the first stays first, the others are sorted.
 pub(super) fn origins<'a>(ids: impl Iterator<Item = &'a ObjectId>) -> Origins {
     let mut ids = ids.peekable();
     let first = ids.peek().copied();
@@ -135,8 +136,8 @@ pub(super) fn origins<'a>(ids: impl Iterator<Item = &'a ObjectId>) -> Origins {
     first.into_iter().chain(rest).cloned().collect()
 }
 
-/// The routes of a service's port, and whether they are a VirtualService's. One of which nothing applies to the
-/// proxy leaves the default route.
+/// The routes of a service port, and whether they come from a VirtualService. If none of its routes
+/// applies to the proxy, the default route is used.
 fn routes_of<'a>(routing: &mut Routing<'a>, exposed: &Exposed<'a>) -> (Vec<Route>, bool) {
     if let Some(rule) = exposed.rule {
         routing.reads.extend(rule.hosts.iter().cloned());
@@ -149,10 +150,10 @@ fn routes_of<'a>(routing: &mut Routing<'a>, exposed: &Exposed<'a>) -> (Vec<Route
     (vec![route::default_route(routing, &target)], false)
 }
 
-/// Who has which name and domain.
+/// Virtual host names and domains already taken.
 struct Claims<'a> {
     content: &'a Content<'a>,
-    /// Hosts of services, which short forms of others give way to.
+    /// Hosts of services, which take precedence over short names of others.
     hosts: BTreeSet<&'a str>,
     names: BTreeSet<Arc<str>>,
     domains: BTreeSet<String>,
@@ -221,16 +222,16 @@ impl<'a> Claims<'a> {
     }
 }
 
-/// What a service answers to.
+/// The domains of a service.
 struct Domains {
-    /// What nobody else can mean.
+    /// Unambiguous domains.
     full: Vec<String>,
-    /// Short forms, as a proxy of one namespace understands them.
+    /// Short names, valid in the proxy's namespace only.
     expanded: Vec<String>,
 }
 
-/// Istio's `generateVirtualHostDomains`: the host and its other names, each with a final dot too; short forms of
-/// hosts in the cluster; any host below a headless service; addresses.
+/// Domains of a service (Istio's `generateVirtualHostDomains`): host and aliases, each also with a
+/// trailing dot; short names of cluster hosts; a wildcard below a headless service; addresses.
 fn domains(routing: &mut Routing<'_>, service: &Service) -> Domains {
     let namespace = routing.scope.view.namespace.as_str();
     let aliases = routing.other_names(&service.key.host);
@@ -259,8 +260,8 @@ fn domains(routing: &mut Routing<'_>, service: &Service) -> Domains {
     Domains { full, expanded }
 }
 
-/// `reviews.default.svc.cluster.local` as `reviews` (in `default` alone), `reviews.default` and
-/// `reviews.default.svc`.
+/// Short names of `reviews.default.svc.cluster.local`: `reviews` (in `default` only),
+/// `reviews.default` and `reviews.default.svc`.
 fn short_forms(host: &str, namespace: &str) -> Vec<String> {
     let Some((in_cluster, _)) = host.split_once(".svc.") else {
         return Vec::new();
@@ -273,7 +274,7 @@ fn short_forms(host: &str, namespace: &str) -> Vec<String> {
     short.into_iter().chain(longer).collect()
 }
 
-/// A host as a `Host` header has it: IPv6 addresses in brackets.
+/// A host as in a `Host` header: IPv6 addresses in brackets.
 fn bracketed(host: &str) -> String {
     match host.parse::<IpAddr>() {
         Ok(IpAddr::V6(ip)) => format!("[{ip}]"),
@@ -281,7 +282,7 @@ fn bracketed(host: &str) -> String {
     }
 }
 
-/// A domain as clients that name the port do; port 80 goes without saying.
+/// A domain with the port, and without it for port 80.
 fn with_port(domain: String, port: u16) -> Vec<String> {
     let named = format!("{domain}:{port}");
     match port {
@@ -290,7 +291,7 @@ fn with_port(domain: String, port: u16) -> Vec<String> {
     }
 }
 
-/// What becomes of requests for hosts that nobody claims.
+/// The virtual host for requests to unknown hosts.
 fn catch_all(policy: &OutboundPolicy) -> VirtualHost {
     let (name, action) = match policy {
         OutboundPolicy::AllowAny | OutboundPolicy::EgressProxy(_) => {
@@ -316,7 +317,7 @@ fn catch_all(policy: &OutboundPolicy) -> VirtualHost {
     }
 }
 
-/// The VirtualServices of the services exposed, with the ports they are there for, in the services' order.
+/// The VirtualServices of the services, by port, in the services' order.
 pub(super) fn attached<'a>(exposed: &[Exposed<'a>]) -> BTreeMap<(u16, &'a ObjectId), &'a Arc<VirtualService>> {
     let rules = exposed
         .iter()

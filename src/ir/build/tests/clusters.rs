@@ -8,7 +8,7 @@ use crate::ir::build::Built;
 use crate::ir::cluster::{Cluster, Discovery, HttpVersion, LoadBalancer, ServerIdentity, Transport, UpstreamTls};
 use crate::mesh::destination_rule::{HashTable, ServerVerification};
 
-/// The Service `web` in `default` with two workloads, and whatever else the text says.
+/// The Service `web` in `default` with two workloads, plus the given documents.
 fn web(text: &str) -> Built {
     web_for(&node(), text)
 }

@@ -1,4 +1,4 @@
-//! What nodes accept.
+//! Inbound listeners.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ use crate::mesh::service::{Address, Protocol};
 use crate::mesh::sidecar::DefaultEndpoint;
 use crate::name::Kind;
 
-/// A chain as one line: ALPN, transport, what it does, and whether TLS ends there.
+/// A chain in one line: ALPN, transport, handling, and whether TLS is terminated.
 fn line(chain: &FilterChain) -> String {
     let alpn = match chain.matcher.application_protocols.as_slice() {
         [] => "-".to_owned(),

@@ -8,7 +8,7 @@ use crate::ir::node::InterceptionMode;
 use crate::mesh::service::{Protocol, Resolution};
 use crate::name::Kind;
 
-/// Where a chain leads: `http:<routes>` or clusters.
+/// The target of a chain: `http:<routes>` or its clusters.
 fn leads_to(chain: &FilterChain) -> String {
     match &chain.network {
         NetworkFilter::Http(manager) => match &manager.routes {
@@ -22,7 +22,7 @@ fn leads_to(chain: &FilterChain) -> String {
     }
 }
 
-/// Chains as (SNI or ALPN or ranges, where they lead), the default one with `default`.
+/// Chains as (SNI, ALPN or ranges; target); `default` for the default chain.
 pub(super) fn chains(listener: &Listener) -> Vec<(String, String)> {
     let describe = |chain: &FilterChain| {
         let matcher = &chain.matcher;

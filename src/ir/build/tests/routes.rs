@@ -11,7 +11,7 @@ use crate::ir::route::{Forward, PathMatch, Route, RouteAction};
 use crate::mesh::destination_rule::HashKey;
 use crate::mesh::virtual_service::{PathRewrite, Redirect, RedirectPort, StringMatch};
 
-/// The Services `a` and `b` on port 80, `b` on 81 too, and `one` on port 90 alone; and whatever else the text says.
+/// The Services `a` and `b` on port 80, `b` on 81 too, and `one` on port 90 only.
 const SERVICES: &str = r"
 apiVersion: v1
 kind: Service

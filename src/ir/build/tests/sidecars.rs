@@ -1,4 +1,4 @@
-//! What a Sidecar's egress leaves of the mesh.
+//! Visibility through a Sidecar's egress listeners.
 
 use std::sync::Arc;
 
@@ -29,7 +29,7 @@ fn world() -> World {
         .with(service("d").port_of(80, Protocol::Http).in_namespace("other"))
 }
 
-/// Short names of the services with clusters, as `host:port`.
+/// Short names of services with clusters, as `host:port`.
 fn reached(built: &Built) -> Vec<String> {
     let clusters = built.clusters().into_iter().filter_map(|name| {
         let mut parts = name.strip_prefix("outbound|")?.split('|');
