@@ -1,7 +1,7 @@
-//! The mesh: what all the objects of the directory mean together.
+//! The mesh model: services, workloads and policies derived from all objects of the directory.
 //!
-//! Validated, cross-linked and immutable. An edit makes a new [`Mesh`] that shares everything the
-//! edit did not touch with the old one, so that its cost follows the size of the edit.
+//! A [`Mesh`] is validated, cross-linked and immutable. An edit creates a new one that shares
+//! everything unaffected with its predecessor, so the cost is proportional to the edit.
 
 pub mod config;
 pub mod destination_rule;
@@ -28,20 +28,20 @@ pub use store::{Mesh, Rank};
 use crate::name::{Hostname, Namespace};
 use peer_authentication::PolicyScope;
 
-/// Which namespaces see an object (`exportTo`).
+/// The namespaces an object is visible in (`exportTo`).
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Default)]
 pub enum ExportTo {
-    /// `*`: every namespace.
+    /// `*`: all namespaces.
     #[default]
     Everyone,
-    /// `.` and namespace names: these and no others.
+    /// `.` and namespace names: these only.
     Namespaces(Arc<[Namespace]>),
-    /// `~`: nobody.
+    /// `~`: none.
     Nobody,
 }
 
 impl ExportTo {
-    /// Whether a proxy in `namespace` sees the object.
+    /// Whether the object is visible to proxies in `namespace`.
     pub fn covers(&self, namespace: &Namespace) -> bool {
         match self {
             ExportTo::Everyone => true,
@@ -50,7 +50,8 @@ impl ExportTo {
         }
     }
 
-    /// Whether it names all that `other` names, word for word: `*` names no namespace (Istio's `SupersetOf`).
+    /// Whether it literally includes every entry of `other`; `*` is not expanded (Istio's
+    /// `SupersetOf`).
     pub fn includes(&self, other: &ExportTo) -> bool {
         match (self, other) {
             (ExportTo::Everyone, ExportTo::Everyone) | (ExportTo::Nobody, ExportTo::Nobody) => true,
@@ -59,7 +60,7 @@ impl ExportTo {
         }
     }
 
-    /// Whether there is a namespace that both name.
+    /// Whether both include a common namespace.
     pub fn meets(&self, other: &ExportTo) -> bool {
         match (self, other) {
             (ExportTo::Nobody, _) | (_, ExportTo::Nobody) => false,
@@ -68,8 +69,8 @@ impl ExportTo {
         }
     }
 
-    /// Whether there is a namespace that sees both an object of `own` with this, and one of `other_own`
-    /// with `other`. Each object is seen in its own namespace.
+    /// Whether some namespace sees both an object of namespace `own` with this `exportTo` and one
+    /// of `other_own` with `other`. An object is always visible in its own namespace.
     pub fn shares(&self, own: &Namespace, other: &ExportTo, other_own: &Namespace) -> bool {
         match (self, other) {
             (ExportTo::Everyone, _) | (_, ExportTo::Everyone) => true,
@@ -79,37 +80,38 @@ impl ExportTo {
     }
 }
 
-/// Labels as sets of pairs, sorted by key.
+/// Labels, sorted by key.
 pub type Labels = std::collections::BTreeMap<Arc<str>, Arc<str>>;
 
-/// Whether `labels` holds every pair of `selector`; an empty selector selects everything.
+/// Whether `labels` contains every pair of `selector`; an empty selector matches everything.
 pub fn selects(selector: &Labels, labels: &Labels) -> bool {
     selector.iter().all(|(key, value)| labels.get(key) == Some(value))
 }
 
-/// What an edit of the mesh may have changed for proxies. Naming too much costs a comparison, since equal
-/// results are kept; naming too little leaves a proxy with what was true before.
+/// What an edit of the mesh may have changed for proxies. Including too much costs a comparison,
+/// since equal results are kept; including too little leaves proxies with stale configuration.
 ///
-/// Everything stands here as it was before the edit and as it is after it.
+/// All sets cover the state before and after the edit.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Touched {
-    /// Anything may have changed: settings.
+    /// Anything may have changed, because the mesh configuration did.
     pub all: bool,
     /// Sidecars changed.
     pub sidecars: bool,
-    /// WorkloadEntries changed: what the proxies of their names are may be different.
+    /// WorkloadEntries changed, which determine the labels and addresses of proxies.
     pub workloads: bool,
-    /// Hosts of services that changed (their endpoints, and the policies those are under, included), hosts
-    /// that changed VirtualServices and DestinationRules name, and the destinations of those
-    /// VirtualServices. Wildcards as the rules write them: they stand for all that they cover.
+    /// Hosts of changed services (including changes of their endpoints and of PeerAuthentications
+    /// for these), hosts named by changed VirtualServices and DestinationRules, and destinations of
+    /// these VirtualServices. Wildcards are not expanded: they stand for all hosts they match.
     pub hosts: BTreeSet<Hostname>,
-    /// Port numbers of services that changed.
+    /// Port numbers of changed services.
     pub ports: BTreeSet<u16>,
-    /// Addresses of workloads and endpoints that changed: what the proxies there accept may be different.
+    /// Addresses of changed workloads and endpoints; the inbound configuration of proxies there may
+    /// change.
     pub addresses: BTreeSet<IpAddr>,
-    /// What PeerAuthentications that changed are for: what the proxies of these workloads accept may be
-    /// different. What is sent to them differs only where mutual TLS is turned off or no longer is; those
-    /// services are among the hosts.
+    /// Scopes of changed PeerAuthentications; the inbound configuration of proxies in scope may
+    /// change. Outbound configuration is affected only where mutual TLS becomes disabled or
+    /// enabled; the services concerned are in `hosts`.
     pub policies: BTreeSet<PolicyScope>,
 }
 
@@ -122,7 +124,7 @@ impl Touched {
         }
     }
 
-    /// Whether the edit touched nothing that a proxy could see.
+    /// Whether nothing visible to a proxy changed.
     pub fn is_nothing(&self) -> bool {
         *self == Self::default()
     }

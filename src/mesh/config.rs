@@ -1,4 +1,4 @@
-//! Mesh-wide settings (Istio's `MeshConfig`), defaults included.
+//! Mesh-wide settings (Istio's `MeshConfig`) with defaults applied.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,16 +8,16 @@ use super::destination_rule::{H2Upgrade, LocalityLb, TcpKeepalive};
 use super::virtual_service::{Destination, RetryPolicy};
 use crate::name::{Namespace, TrustDomain};
 
-/// The settings in force.
+/// The effective settings.
 #[derive(Clone, Debug, PartialEq)]
 pub struct MeshConfig {
-    /// `rootNamespace`: where mesh-wide policies live.
+    /// `rootNamespace`: the namespace of mesh-wide policies.
     pub root_namespace: Namespace,
-    /// The suffix of short service names, `cluster.local`.
+    /// DNS domain of cluster services, `cluster.local`.
     pub domain: String,
     /// `trustDomain`.
     pub trust_domain: TrustDomain,
-    /// `trustDomainAliases`: accepted beside the trust domain in peer certificates.
+    /// `trustDomainAliases`: also accepted in peer certificates.
     pub trust_domain_aliases: Vec<TrustDomain>,
     /// `proxyListenPort`, 15001.
     pub outbound_port: u16,
@@ -25,7 +25,7 @@ pub struct MeshConfig {
     pub inbound_port: u16,
     /// `connectTimeout`, 10 s.
     pub connect_timeout: Duration,
-    /// `protocolDetectionTimeout`; zero means no limit.
+    /// `protocolDetectionTimeout`; zero means none.
     pub protocol_detection_timeout: Duration,
     /// `tcpKeepalive`.
     pub tcp_keepalive: Option<TcpKeepalive>,
@@ -43,13 +43,13 @@ pub struct MeshConfig {
     pub virtual_service_export_to: ExportDefault,
     /// `defaultDestinationRuleExportTo`.
     pub destination_rule_export_to: ExportDefault,
-    /// `localityLbSetting`; on by default.
+    /// `localityLbSetting`; enabled by default.
     pub locality_lb: LocalityLb,
     /// `dnsRefreshRate`, 60 s.
     pub dns_refresh_rate: Duration,
     /// `h2UpgradePolicy`.
     pub h2_upgrade: H2Upgrade,
-    /// `defaultHttpRetryPolicy`: what a route without `retries` gets.
+    /// `defaultHttpRetryPolicy`: for routes without `retries`.
     pub retry: RetryPolicy,
     /// `pathNormalization.normalization`.
     pub path_normalization: PathNormalization,
@@ -83,17 +83,17 @@ impl Default for MeshConfig {
     }
 }
 
-/// Who sees objects that do not say so themselves (`default…ExportTo`).
+/// Visibility of objects without `exportTo` (`default…ExportTo`).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct ExportDefault {
-    /// `.`: the namespace of each object.
+    /// `.`: the namespace of the object.
     pub own: bool,
     /// The other entries.
     pub others: ExportTo,
 }
 
 impl ExportDefault {
-    /// What it means for an object of `namespace`.
+    /// The value for an object of `namespace`.
     pub fn in_namespace(&self, namespace: &Namespace) -> ExportTo {
         if !self.own {
             return self.others.clone();
@@ -109,18 +109,18 @@ impl ExportDefault {
     }
 }
 
-/// What happens to outbound traffic that no service claims.
+/// Handling of outbound traffic to destinations unknown to the mesh.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum OutboundPolicy {
-    /// `ALLOW_ANY`: it goes where the client wanted.
+    /// `ALLOW_ANY`: forward to the original destination.
     AllowAny,
-    /// `ALLOW_ANY` with an `egressProxy`, which has a port: it goes there.
+    /// `ALLOW_ANY` with `egressProxy`: forward to this destination, which has a port.
     EgressProxy(Arc<Destination>),
-    /// `REGISTRY_ONLY`: it is refused.
+    /// `REGISTRY_ONLY`: reject.
     RegistryOnly,
 }
 
-/// The oldest version of TLS that mutual TLS within the mesh may negotiate.
+/// Minimum TLS version of mutual TLS within the mesh.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum TlsVersion {
     /// `TLS_AUTO` and `TLSV1_2`.
@@ -129,16 +129,16 @@ pub enum TlsVersion {
     V1_3,
 }
 
-/// Where an inbound cluster sends requests.
+/// Where inbound clusters forward to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum InboundPolicy {
-    /// `PASSTHROUGH`: to the address the client dialled.
+    /// `PASSTHROUGH`: the original destination address.
     Passthrough,
     /// `LOCALHOST`: to 127.0.0.1.
     Localhost,
 }
 
-/// How paths are normalised before matching.
+/// Path normalization before matching.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum PathNormalization {
     /// `NONE`.

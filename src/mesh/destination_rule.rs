@@ -1,4 +1,4 @@
-//! DestinationRules, lowered: how a host is talked to once a route has chosen it.
+//! DestinationRules, lowered: traffic policies applied after routing.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +15,7 @@ pub struct DestinationRule {
     pub api_version: Arc<str>,
     /// `host`, fully qualified.
     pub host: Hostname,
-    /// Who sees it.
+    /// Visibility.
     pub export_to: ExportTo,
     /// `trafficPolicy`.
     pub policy: PolicyWithPorts,
@@ -28,22 +28,22 @@ pub struct DestinationRule {
 pub struct Subset {
     /// `name`.
     pub name: Arc<str>,
-    /// `labels`: endpoints that have them all; none selects all.
+    /// `labels` an endpoint must have; empty selects all.
     pub labels: Labels,
     /// `trafficPolicy`.
     pub policy: PolicyWithPorts,
 }
 
-/// A traffic policy with its `portLevelSettings`.
+/// A traffic policy and its `portLevelSettings`.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct PolicyWithPorts {
-    /// What applies to ports without a setting of their own.
+    /// Policy for ports without their own.
     pub policy: TrafficPolicy,
-    /// `portLevelSettings`: (port, policy). A port's entry replaces the policy, it does not merge.
+    /// `portLevelSettings`: (port, policy). An entry replaces the policy, without merging.
     pub ports: Vec<(u16, TrafficPolicy)>,
 }
 
-/// What is said by `trafficPolicy`.
+/// `trafficPolicy`.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct TrafficPolicy {
     /// `loadBalancer`.
@@ -54,23 +54,23 @@ pub struct TrafficPolicy {
     pub outlier_detection: Option<OutlierDetection>,
     /// `tls`.
     pub tls: Option<ClientTls>,
-    /// `proxyProtocol`: in which version endpoints are told whose connection it is. Of a port alone it cannot be said.
+    /// `proxyProtocol`: version of the PROXY protocol header sent upstream. Cannot be set per port.
     pub proxy_protocol: Option<ProxyProtocol>,
 }
 
 /// A version of the PROXY protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ProxyProtocol {
-    /// A line of text.
+    /// Text format.
     V1,
-    /// In binary.
+    /// Binary format.
     V2,
 }
 
 impl DestinationRule {
-    /// The policy in force for a service port and a subset (Istio's `GetPortLevelTrafficPolicy` and
-    /// `MergeSubsetTrafficPolicy`): a port's entry replaces the general policy; a subset's blocks
-    /// override its parent's one by one; a subset's port entry replaces all four.
+    /// The effective policy of a service port and subset (Istio's `GetPortLevelTrafficPolicy` and
+    /// `MergeSubsetTrafficPolicy`). A port entry replaces the general policy; each block of a
+    /// subset overrides that of its parent; a port entry of a subset replaces all blocks.
     pub fn effective(&self, port: u16, subset: Option<&Subset>) -> TrafficPolicy {
         let parent = self.policy.for_port(port);
         let Some(subset) = subset else {
@@ -94,7 +94,7 @@ impl DestinationRule {
 }
 
 impl DestinationRule {
-    /// Keys of the labels in every `failoverPriority`, repeats included.
+    /// Label keys of all `failoverPriority` settings; may repeat.
     pub fn failover_labels(&self) -> impl Iterator<Item = &str> {
         let subsets = self.subsets.iter().map(|subset| &subset.policy);
         let policies = std::iter::once(&self.policy)
@@ -121,26 +121,26 @@ impl PolicyWithPorts {
 /// `loadBalancer`.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct LoadBalancerPolicy {
-    /// `simple` or `consistentHash`; none means least request.
+    /// `simple` or `consistentHash`; `None` means least request.
     pub algorithm: Option<LbAlgorithm>,
-    /// `localityLbSetting`; none means the mesh's.
+    /// `localityLbSetting`; `None` means the mesh's.
     pub locality: Option<LocalityLb>,
     /// `warmup`.
     pub warmup: Option<Warmup>,
 }
 
-/// Less traffic for new endpoints (`warmup`).
+/// Slow start (`warmup`).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Warmup {
-    /// How long an endpoint is new.
+    /// Slow start window.
     pub duration: Duration,
-    /// The least share of its traffic; Envoy's 10 % when unset.
+    /// `minimumPercent`; Envoy's default is 10 %.
     pub minimum: Option<Percent>,
-    /// Its traffic grows with this root of time; evenly with time when unset.
+    /// `aggression`; Envoy's default of 1 ramps up linearly.
     pub aggression: Option<f64>,
 }
 
-/// How an endpoint is chosen.
+/// Load balancing algorithm.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LbAlgorithm {
     /// `LEAST_REQUEST`, `LEAST_CONN` and `UNSPECIFIED`.
@@ -149,18 +149,18 @@ pub enum LbAlgorithm {
     RoundRobin,
     /// `RANDOM`.
     Random,
-    /// `PASSTHROUGH`: where the client wanted to go.
+    /// `PASSTHROUGH`: the original destination.
     Passthrough,
     /// `consistentHash`.
     Hash {
-        /// What is hashed.
+        /// The hash key.
         key: HashKey,
-        /// Over which structure.
+        /// The hash table.
         table: HashTable,
     },
 }
 
-/// What a consistent hash is taken of.
+/// Key for consistent hashing.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum HashKey {
     /// `httpHeaderName`.
@@ -171,7 +171,7 @@ pub enum HashKey {
         name: Arc<str>,
         /// `path`; may be empty.
         path: Arc<str>,
-        /// `ttl`; none: never generated, zero: a session cookie.
+        /// `ttl`; `None`: the cookie is not generated; zero: a session cookie.
         ttl: Option<Duration>,
         /// `attributes`.
         attributes: Vec<(Arc<str>, Arc<str>)>,
@@ -182,7 +182,7 @@ pub enum HashKey {
     QueryParameter(Arc<str>),
 }
 
-/// The structure behind a consistent hash.
+/// Consistent hashing algorithm.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HashTable {
     /// `ringHash`, with `minimumRingSize` (1024).
@@ -194,14 +194,14 @@ pub enum HashTable {
 /// `localityLbSetting`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LocalityLb {
-    /// `enabled`, true.
+    /// `enabled`; default true.
     pub enabled: bool,
-    /// How localities are preferred.
+    /// Weights or failover order.
     pub mode: LocalityMode,
 }
 
 impl Default for LocalityLb {
-    /// Istio's mesh default: on, without further rules.
+    /// Istio's default for the mesh: enabled, without rules.
     fn default() -> Self {
         Self {
             enabled: true,
@@ -219,7 +219,7 @@ impl LocalityLb {
         }
     }
 
-    /// Keys of the labels in `failoverPriority`.
+    /// Label keys of `failoverPriority`.
     pub fn failover_labels(&self) -> impl Iterator<Item = &str> {
         let labels = match &self.mode {
             LocalityMode::FailoverPriority(labels) => labels.as_slice(),
@@ -231,27 +231,27 @@ impl LocalityLb {
     }
 }
 
-/// The rules of `localityLbSetting`; at most one kind is given.
+/// Rules of `localityLbSetting`; mutually exclusive.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LocalityMode {
     /// `distribute`.
     Distribute(Vec<Distribution>),
-    /// `failover`: (from region, to region). Empty: nearest first.
+    /// `failover`: (from region, to region). If empty, only by distance.
     Failover(Vec<(Arc<str>, Arc<str>)>),
     /// `failoverPriority`: labels, `name` or `name=value`.
     FailoverPriority(Vec<Arc<str>>),
 }
 
-/// An entry of `distribute`; localities may hold `*`.
+/// An entry of `distribute`; localities may contain `*`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Distribution {
     /// `from`.
     pub from: Arc<str>,
-    /// `to`: locality and weight; weights sum up to 100.
+    /// `to`: locality and weight; the weights add up to 100.
     pub to: Vec<(Arc<str>, u32)>,
 }
 
-/// `connectionPool`. Zero in the file means the default and is `None` here.
+/// `connectionPool`. `None` means the default, which is written as 0 in most fields.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ConnectionPool {
     /// `tcp.maxConnections`.
@@ -262,7 +262,7 @@ pub struct ConnectionPool {
     pub tcp_keepalive: Option<TcpKeepalive>,
     /// `tcp.maxConnectionDuration`.
     pub max_connection_duration: Option<Duration>,
-    /// `tcp.idleTimeout`; zero turns it off.
+    /// `tcp.idleTimeout`; zero disables it.
     pub tcp_idle_timeout: Option<Duration>,
     /// `http.http1MaxPendingRequests`.
     pub max_pending_requests: Option<u32>,
@@ -274,7 +274,7 @@ pub struct ConnectionPool {
     pub max_retries: Option<u32>,
     /// `http.idleTimeout`.
     pub http_idle_timeout: Option<Duration>,
-    /// `http.h2UpgradePolicy`; none means the mesh's.
+    /// `http.h2UpgradePolicy`; `None` means the mesh's.
     pub h2_upgrade: Option<H2Upgrade>,
     /// `http.useClientProtocol`.
     pub use_client_protocol: bool,
@@ -307,9 +307,9 @@ pub enum H2Upgrade {
 /// `outlierDetection`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct OutlierDetection {
-    /// `consecutive5xxErrors`; zero turns it off.
+    /// `consecutive5xxErrors`; zero disables it.
     pub consecutive_5xx: Option<u32>,
-    /// `consecutiveGatewayErrors`; zero turns it off.
+    /// `consecutiveGatewayErrors`; zero disables it.
     pub consecutive_gateway: Option<u32>,
     /// `splitExternalLocalOriginErrors`.
     pub split_local_origin: bool,
@@ -336,34 +336,34 @@ pub struct ClientTls {
     pub sni: Option<Arc<str>>,
 }
 
-/// `tls.mode` with what belongs to it. Paths are read by the proxy.
+/// `tls.mode` and the fields that depend on it. Paths are on the proxy's host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ClientTlsMode {
     /// `DISABLE`.
     Disable,
-    /// `SIMPLE` and, with a certificate, `MUTUAL`.
+    /// `SIMPLE`, or `MUTUAL` if a certificate is given.
     Originate {
-        /// `clientCertificate` and `privateKey`; required for MUTUAL.
+        /// `clientCertificate` and `privateKey`; required for `MUTUAL`.
         certificate: Option<(Arc<str>, Arc<str>)>,
-        /// How the server is verified.
+        /// How the server certificate is verified.
         verify: ServerVerification,
     },
     /// `ISTIO_MUTUAL`.
     IstioMutual,
 }
 
-/// How the server of an originated TLS connection is verified.
+/// Verification of the server certificate in TLS origination.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ServerVerification {
-    /// Against the system's CAs (`caCertificates` absent or `system`).
+    /// By the system's CA certificates (`caCertificates` absent or `system`).
     System,
-    /// Against the CAs of a file, and a revocation list if given (`caCertificates`, `caCrl`).
+    /// By CA certificates in a file, with an optional CRL.
     File {
         /// `caCertificates`.
         ca: Arc<str>,
         /// `caCrl`.
         crl: Option<Arc<str>>,
     },
-    /// `insecureSkipVerify`.
+    /// `insecureSkipVerify`: not at all.
     None,
 }

@@ -1,10 +1,10 @@
-//! The directory as the mesh sees it: all objects, which form of each is in force, and what that
-//! amounts to.
+//! The state of all objects: what is written, which form of each is in force, and the mesh that
+//! results.
 //!
-//! [`Directory::apply`] takes what has changed to a new directory. It shares with the old one what
-//! the change does not concern, and its cost follows the size of the change. Nothing here depends
-//! on the order in which a directory came about, except what is deliberately remembered: the last
-//! good form of an object in error, and what is still referred to although it is gone.
+//! [`Directory::apply`] applies changes and returns a new directory, which shares everything
+//! unaffected with its predecessor; the cost is proportional to the changes. The result depends
+//! only on the objects, not on the order of edits, except for what is remembered on purpose: the
+//! last good form of objects in error, and removed targets that are still referred to.
 
 mod check;
 mod config;
@@ -40,35 +40,35 @@ use entry::Entry;
 use index::Index;
 use retain::Retained;
 
-/// What does not come from the directory.
+/// Settings from outside of the directory.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
-    /// Settings that the mesh configuration does not name.
+    /// Defaults for fields the mesh configuration does not set.
     pub base: MeshConfig,
-    /// How the text of the mesh configuration is read.
+    /// Parser options for the mesh configuration.
     pub read: ReadOptions,
 }
 
-/// One change.
+/// A change of the directory.
 #[derive(Clone, Debug)]
 pub enum Change {
-    /// An object is there, as it says.
+    /// The object exists with this content.
     Put(Arc<Object>),
-    /// An object is there, and its document has a mistake at this place: its last good form stays.
+    /// The object exists, but its document has an error here; its last good form stays in force.
     Broken {
         /// The object.
         id: ObjectId,
-        /// The mistake.
+        /// Where the error is.
         place: Place,
     },
-    /// An object is gone.
+    /// The object was removed.
     Remove(ObjectId),
-    /// The mesh configuration in a file of its own; none without one.
+    /// The `--mesh-config` file has this content; `None` if there is no such file.
     MeshConfig(Option<MeshConfigText>),
 }
 
 impl Change {
-    /// The object that it is about; none: the mesh configuration in a file of its own.
+    /// The object changed; `None` for the `--mesh-config` file.
     pub fn object(&self) -> Option<&ObjectId> {
         match self {
             Change::Put(object) => Some(&object.id),
@@ -78,35 +78,36 @@ impl Change {
     }
 }
 
-/// What a change leads to.
+/// The result of applying changes.
 #[derive(Clone, Debug)]
 pub struct Applied {
-    /// The directory after it.
+    /// The directory after the changes.
     pub directory: Directory,
-    /// The mesh after it.
+    /// The mesh after the changes.
     pub mesh: Mesh,
-    /// What may be different for proxies.
+    /// What may have changed for proxies.
     pub touched: Touched,
 }
 
-/// All objects, and the mesh they make. Cheap to clone.
+/// All objects and the mesh built from them. Cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub struct Directory {
     options: Arc<Options>,
     settings: Settings,
     context: Context,
     entries: OrdMap<ObjectId, Arc<Entry>>,
-    /// The entries that something is to be said about.
+    /// Entries with diagnostics.
     problems: OrdSet<ObjectId>,
     index: Index,
     retained: OrdMap<Target, Retained>,
-    /// What the mesh has of each DestinationRule: itself, and what is retained of it.
+    /// What each DestinationRule contributes to the mesh: the rule itself, and its retained
+    /// subsets.
     served_rules: OrdMap<ObjectId, Vec<(Rank, Arc<DestinationRule>)>>,
     mesh: Mesh,
 }
 
 impl Directory {
-    /// A directory without objects.
+    /// An empty directory.
     pub fn new(options: Options) -> Self {
         let mesh = Mesh::new(options.base.clone());
         Self {
@@ -119,8 +120,8 @@ impl Directory {
         }
     }
 
-    /// The directory that [`Directory::kept`] described: what was in force is in force again, and
-    /// what was retained is retained as far as it is referred to.
+    /// Restores a directory from [`Directory::kept`]: objects in force are in force again, and
+    /// retained targets are retained while something refers to them.
     pub fn restore(options: Options, kept: &[Kept]) -> Self {
         let empty = Self::new(options);
         let seed = Self {
@@ -137,12 +138,12 @@ impl Directory {
         restored
     }
 
-    /// The mesh.
+    /// The current mesh.
     pub fn mesh(&self) -> &Mesh {
         &self.mesh
     }
 
-    /// The directory and the mesh after changes. Of several changes of an object the last counts.
+    /// Applies changes. If an object is changed several times, the last one wins.
     pub fn apply(&self, changes: &[Change]) -> Applied {
         let (directory, touched) = Edit::new(self).run(changes);
         Applied {
@@ -152,7 +153,7 @@ impl Directory {
         }
     }
 
-    /// Everything that is wrong with the objects now, in the order in which it is shown.
+    /// All diagnostics of the objects, in display order.
     pub fn diagnostics(&self) -> Vec<Diagnostic> {
         let find = |id: &ObjectId| self.entries.get(id).and_then(|entry| entry.object());
         let entries = self.problems.iter().filter_map(|id| self.entries.get(id));
@@ -162,14 +163,14 @@ impl Directory {
         all
     }
 
-    /// The objects whose forms are in force, in the order of their ids.
+    /// The objects in force, ordered by id.
     pub fn objects_in_force(&self) -> impl Iterator<Item = &Arc<Object>> {
         let in_force = self.entries.values().filter_map(|entry| entry.in_force.as_ref());
         in_force.map(|in_force| &in_force.object)
     }
 
-    /// The objects that a server needs to come back to this state: those in force, and those of
-    /// which something is retained.
+    /// The objects needed to restore this state: those in force, and those that define retained
+    /// targets.
     pub fn kept(&self) -> Vec<Kept> {
         let in_force = self.objects_in_force().map(|object| Kept {
             object: object.clone(),
@@ -178,8 +179,7 @@ impl Directory {
         in_force.chain(retain::kept(&self.retained)).collect()
     }
 
-    /// The last good text of the mesh configuration's own file, which a server needs as well to come
-    /// back to this state.
+    /// The last good content of the `--mesh-config` file, also needed to restore this state.
     pub fn mesh_config_file(&self) -> Option<&MeshConfigText> {
         self.settings.file()
     }
@@ -188,7 +188,7 @@ impl Directory {
         self.entries.get(id).map(|entry| &**entry)
     }
 
-    /// The form in force of an object.
+    /// The form of an object that is in force.
     fn form(&self, id: &ObjectId) -> Option<&Form> {
         self.entry(id)?.in_force.as_ref().map(|in_force| &in_force.form)
     }

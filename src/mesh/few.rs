@@ -1,16 +1,16 @@
-//! Maps that hold one entry, as a rule.
+//! Maps that usually hold a single entry.
 
 use std::fmt;
 
 use imbl::OrdMap;
 
-/// A persistent sorted map, whose only entry stands in place. A node of an [`OrdMap`] takes room for sixteen, which
-/// counts where there is a map for every host, address or object of a mesh.
+/// A persistent sorted map that stores a single entry inline. A node of [`OrdMap`] has room for
+/// sixteen entries, which adds up when every host, address or object of a mesh has a map.
 #[derive(Clone)]
 pub(crate) enum Few<K, V = ()> {
-    /// One entry.
+    /// A single entry.
     One(K, V),
-    /// Any other number.
+    /// Zero or several entries.
     Many(OrdMap<K, V>),
 }
 
@@ -30,7 +30,7 @@ impl<K: Ord + fmt::Debug, V: fmt::Debug> fmt::Debug for Few<K, V> {
 }
 
 impl<K: Ord + Clone, V: Clone> Few<K, V> {
-    /// Puts a value in, in the place of one with an equal key.
+    /// Inserts a value, replacing one with the same key.
     pub(crate) fn insert(&mut self, key: K, value: V) {
         *self = match std::mem::take(self) {
             Self::One(known, _) if known == key => Self::One(key, value),
@@ -43,7 +43,7 @@ impl<K: Ord + Clone, V: Clone> Few<K, V> {
         }
     }
 
-    /// Takes a value out.
+    /// Removes a value.
     pub(crate) fn remove(&mut self, key: &K) {
         *self = match std::mem::take(self) {
             Self::One(known, _) if known == *key => Self::default(),
@@ -69,7 +69,7 @@ impl<K: Ord + Clone, V: Clone> Few<K, V> {
         self.len() == 0
     }
 
-    /// In the order of the keys.
+    /// The entries, ordered by key.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
         let (one, many) = match self {
             Self::One(key, value) => (Some((key, value)), None),
@@ -82,7 +82,7 @@ impl<K: Ord + Clone, V: Clone> Few<K, V> {
         self.iter().map(|(key, _)| key)
     }
 
-    /// In the order of the keys.
+    /// The values, ordered by key.
     pub(crate) fn values(&self) -> impl Iterator<Item = &V> {
         self.iter().map(|(_, value)| value)
     }

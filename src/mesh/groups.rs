@@ -1,4 +1,4 @@
-//! Sets of things by what they have in common.
+//! A persistent multimap.
 
 use std::fmt;
 
@@ -7,7 +7,7 @@ use imbl::OrdMap;
 use super::few::Few;
 use crate::name::Hostname;
 
-/// A persistent map to sets, without empty ones.
+/// A persistent map from keys to non-empty sets.
 #[derive(Clone)]
 pub(crate) struct Groups<K, V>(OrdMap<K, Few<V>>);
 
@@ -29,7 +29,7 @@ impl<K: Ord + Clone, V: Ord + Clone> Groups<K, V> {
         self.0.entry(key).or_default().insert(value, ());
     }
 
-    /// Takes a value out.
+    /// Removes a value.
     pub(crate) fn remove(&mut self, key: &K, value: &V) {
         let Some(values) = self.0.get_mut(key) else { return };
         values.remove(value);
@@ -43,12 +43,12 @@ impl<K: Ord + Clone, V: Ord + Clone> Groups<K, V> {
         self.0.get(key).into_iter().flat_map(|values| values.keys())
     }
 
-    /// Whether a key has any.
+    /// Whether a key has any values.
     pub(crate) fn has(&self, key: &K) -> bool {
         self.0.contains_key(key)
     }
 
-    /// How many a key has.
+    /// Number of values of a key.
     pub(crate) fn len(&self, key: &K) -> usize {
         self.0.get(key).map_or(0, Few::len)
     }
@@ -60,7 +60,8 @@ impl<K: Ord + Clone, V: Ord + Clone> Groups<K, V> {
 }
 
 impl<V: Ord + Clone> Groups<Hostname, V> {
-    /// Those of the hosts that `host` covers; the cost of a concrete one is that of looking it up.
+    /// Values of the hosts that `host` matches. For a host without wildcard this is a single
+    /// look-up.
     pub(crate) fn covered_by<'g>(&'g self, host: &'g Hostname) -> impl Iterator<Item = &'g V> {
         let exact = (!host.is_wildcard()).then(|| self.get(host));
         let covered = host.is_wildcard().then(|| {

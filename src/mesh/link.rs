@@ -1,4 +1,4 @@
-//! Services from what defines them and what serves them.
+//! Builds services from the objects that define them and their endpoints.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -11,20 +11,20 @@ use super::service::{Address, Endpoint, Locality, NODE, Resolution, Service, Ser
 use super::workload::Workload;
 use crate::name::{Hostname, ObjectId};
 
-/// What a service is made of.
+/// Inputs of a service.
 pub(super) struct Parts<'p> {
     /// Host and namespace.
     pub(super) key: &'p ServiceKey,
-    /// The objects that define it, the decisive one first, each with the WorkloadEntries that it
+    /// The objects that define it, the authoritative one first, each with the WorkloadEntries it
     /// selects; never empty.
     pub(super) sources: Vec<(&'p Arc<ServiceSource>, Vec<&'p Arc<Workload>>)>,
     /// EndpointSlices and Endpoints of the Kubernetes Service.
     pub(super) slices: Vec<&'p Arc<EndpointSource>>,
-    /// Ports that are gone and still referred to.
+    /// Ports that were removed but are still referred to.
     pub(super) retained_ports: Vec<&'p SourcePort>,
 }
 
-/// The service. `workload_at` tells who has an address.
+/// Builds the service. `workload_at` finds the workload with an address.
 pub(super) fn link<'p>(
     parts: &Parts<'p>,
     workload_at: &dyn Fn(IpAddr) -> Option<&'p Arc<Workload>>,
@@ -64,8 +64,8 @@ pub(super) fn link<'p>(
     })
 }
 
-/// The defining objects, then those that list endpoints. Workloads are left out: they are many, and
-/// what is made of them names them itself.
+/// The defining objects, followed by those that list endpoints. Workloads are omitted because there
+/// are many; values built from them record them separately.
 fn origins(parts: &Parts<'_>) -> Vec<ObjectId> {
     let sources = parts.sources.iter().map(|(source, _)| source.id.clone());
     sources
@@ -83,7 +83,7 @@ fn addresses(parts: &Parts<'_>) -> Vec<ipnet::IpNet> {
     found
 }
 
-/// The ports of a service: those of the decisive source, and retained ones.
+/// Ports of a service: those of the authoritative source, and retained ones.
 struct Ports<'p> {
     own: &'p [SourcePort],
     retained: Vec<&'p SourcePort>,
@@ -102,10 +102,10 @@ impl<'p> Ports<'p> {
         self.own.iter().chain(self.retained.iter().copied())
     }
 
-    /// A workload as an endpoint of `source`. The ports of another source are found by their names.
+    /// A workload as an endpoint of `source`. Ports of other sources are matched by name.
     fn of_workload(&self, source: &ServiceSource, workload: &Workload, entry: Option<&ObjectId>) -> Option<Endpoint> {
         let reachable = match (&workload.address, source.resolution) {
-            // EDS takes no names.
+            // EDS endpoints cannot be host names.
             (Address::Name(_), Resolution::Static) => false,
             (Address::Name(_) | Address::Ip(_) | Address::Unix(_), _) => true,
         };
@@ -153,7 +153,7 @@ impl<'p> Ports<'p> {
         found
     }
 
-    /// Service port and endpoint port, by the name they share.
+    /// Pairs of service port and endpoint port with the same name.
     fn of_names(&self, named: &[(Arc<str>, u16)]) -> Vec<(u16, u16)> {
         let number = |port: &SourcePort| {
             let mut named = named.iter();
@@ -172,7 +172,7 @@ impl<'p> Ports<'p> {
         own.chain(retained).collect()
     }
 
-    /// A service that is resolved and lists no endpoints is its own endpoint.
+    /// A service with DNS resolution and no endpoints uses its own host.
     fn of_host(&self, source: &ServiceSource, host: &Hostname) -> Option<Endpoint> {
         let resolved = matches!(source.resolution, Resolution::Dns | Resolution::DnsRoundRobin);
         let own = resolved && !host.is_wildcard() && source.selector.is_none();
@@ -195,9 +195,9 @@ impl<'p> Ports<'p> {
     }
 }
 
-/// The workload's port for a service port: none for a socket (0), by the name of the target, by the
-/// name of the service's port, or the target's number. A target's name that the workload does not
-/// have is not served.
+/// The workload's port for a service port: 0 for a Unix domain socket; otherwise by the name of the
+/// target, by the name of the service port, or the target's number. `None` if the target is a name
+/// that the workload lacks.
 fn workload_port(port: &SourcePort, workload: &Workload) -> Option<u16> {
     let named = |name: &str| {
         let mut ports = workload.ports.iter();
@@ -212,7 +212,8 @@ fn workload_port(port: &SourcePort, workload: &Workload) -> Option<u16> {
     }
 }
 
-/// An address of a slice takes identity, labels and TLS mode from the WorkloadEntry that has it.
+/// An address of a slice takes its identity, labels and TLS mode from the WorkloadEntry with that
+/// address.
 fn slice_endpoint(
     source: &ServiceSource,
     slice: &EndpointSource,
@@ -242,7 +243,7 @@ fn slice_endpoint(
     }
 }
 
-/// The labels, with that of the node if there is one and they do not name another (Istio's `AugmentLabels`).
+/// Adds the label for the node, if known, unless present (Istio's `AugmentLabels`).
 fn labels_on(node: &Arc<str>, mut labels: Arc<Labels>) -> Arc<Labels> {
     if !node.is_empty() && !labels.contains_key(NODE) {
         Arc::make_mut(&mut labels).insert(NODE.into(), node.clone());
@@ -250,7 +251,7 @@ fn labels_on(node: &Arc<str>, mut labels: Arc<Labels>) -> Arc<Labels> {
     labels
 }
 
-/// Leaves one endpoint for each address and set of ports: a workload may be found in several ways.
+/// Removes duplicates by address and ports: a workload may be found in several ways.
 fn dedup(endpoints: &mut Vec<Endpoint>) {
     let mut seen: BTreeMap<Address, Vec<Vec<(u16, u16)>>> = BTreeMap::new();
     endpoints.retain(|endpoint| {

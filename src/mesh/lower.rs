@@ -1,8 +1,8 @@
-//! Objects become parts of the mesh, one file per kind.
+//! Lowering: converts objects to their mesh form, one module per kind.
 //!
-//! Lowering looks at one object alone. It applies the rules of Istio's validation and reports every
-//! breach, not only the first; what it yields is valid by construction. What needs other objects
-//! (does this host exist?) is checked by [`super::directory`].
+//! It considers one object at a time, applies Istio's validation rules and reports every violation.
+//! Its results are valid by construction. Checks across objects, such as whether a host exists, are
+//! made by [`super::directory`].
 
 pub mod destination_rule;
 pub mod endpoint_slice;
@@ -31,25 +31,25 @@ use super::virtual_service::VirtualService;
 use super::workload::{Workload, WorkloadGroup};
 use crate::api::{FieldPath, Object, Spec};
 
-/// What lowering may know besides the object.
+/// Inputs besides the object.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Context {
-    /// The mesh's settings: defaults that objects leave out.
+    /// The mesh configuration, for defaults.
     pub config: Arc<MeshConfig>,
 }
 
-/// An object's meaning.
+/// The lowered form of an object.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Form {
-    /// Valid, and without a meaning for sidecars.
+    /// Valid, but without effect on sidecars.
     Inert,
-    /// The source of a service.
+    /// Definition of one or more services.
     Service(Arc<service::ServiceSource>),
     /// Endpoints of a Kubernetes Service.
     Endpoints(Arc<endpoint_slice::EndpointSource>),
     /// A workload.
     Workload(Arc<Workload>),
-    /// What workloads that register themselves have in common.
+    /// Template of auto-registered workloads.
     WorkloadGroup(Arc<WorkloadGroup>),
     /// A Sidecar.
     Sidecar(Arc<Sidecar>),
@@ -62,7 +62,7 @@ pub enum Form {
 }
 
 impl Form {
-    /// The source of a service.
+    /// The service definition.
     pub fn service(&self) -> Option<&Arc<service::ServiceSource>> {
         if let Form::Service(source) = self {
             Some(source)
@@ -71,7 +71,7 @@ impl Form {
         }
     }
 
-    /// Endpoints of a Service.
+    /// The endpoints.
     pub fn endpoints(&self) -> Option<&Arc<endpoint_slice::EndpointSource>> {
         if let Form::Endpoints(source) = self {
             Some(source)
@@ -80,7 +80,7 @@ impl Form {
         }
     }
 
-    /// A workload.
+    /// The workload.
     pub fn workload(&self) -> Option<&Arc<Workload>> {
         if let Form::Workload(workload) = self {
             Some(workload)
@@ -89,7 +89,7 @@ impl Form {
         }
     }
 
-    /// What workloads that register themselves have in common.
+    /// The WorkloadGroup.
     pub fn workload_group(&self) -> Option<&Arc<WorkloadGroup>> {
         if let Form::WorkloadGroup(group) = self {
             Some(group)
@@ -98,7 +98,7 @@ impl Form {
         }
     }
 
-    /// A Sidecar.
+    /// The Sidecar.
     pub fn sidecar(&self) -> Option<&Arc<Sidecar>> {
         if let Form::Sidecar(sidecar) = self {
             Some(sidecar)
@@ -107,7 +107,7 @@ impl Form {
         }
     }
 
-    /// A VirtualService.
+    /// The VirtualService.
     pub fn virtual_service(&self) -> Option<&Arc<VirtualService>> {
         if let Form::VirtualService(rules) = self {
             Some(rules)
@@ -116,7 +116,7 @@ impl Form {
         }
     }
 
-    /// A DestinationRule.
+    /// The DestinationRule.
     pub fn destination_rule(&self) -> Option<&Arc<DestinationRule>> {
         if let Form::DestinationRule(rule) = self {
             Some(rule)
@@ -125,7 +125,7 @@ impl Form {
         }
     }
 
-    /// A PeerAuthentication.
+    /// The PeerAuthentication.
     pub fn peer_authentication(&self) -> Option<&Arc<PeerAuthentication>> {
         if let Form::PeerAuthentication(policy) = self {
             Some(policy)
@@ -135,8 +135,8 @@ impl Form {
     }
 }
 
-/// Lowers an object of any kind. A ConfigMap is inert here: the one with the mesh configuration is
-/// read before everything else, by [`mesh_config::lower`], and does not come here.
+/// Lowers an object. ConfigMaps are inert: the one with the mesh configuration is handled earlier,
+/// by [`mesh_config::lower`].
 pub fn lower(object: &Object, context: &Context) -> Lowered<Form> {
     match &object.spec {
         Spec::ConfigMap(_) => config_map(object, context),
@@ -155,7 +155,7 @@ pub fn lower(object: &Object, context: &Context) -> Lowered<Form> {
     }
 }
 
-/// A ConfigMap with the name of the mesh configuration's, in another namespace.
+/// A ConfigMap named like the mesh configuration's, in another namespace.
 fn config_map(object: &Object, context: &Context) -> Lowered<Form> {
     let mut report = report::Report::new(&object.id, context);
     let at = FieldPath::root().field("metadata").field("namespace");
@@ -169,5 +169,5 @@ fn config_map(object: &Object, context: &Context) -> Lowered<Form> {
     report.finish(Form::Inert)
 }
 
-/// The apiVersion that Istio stores networking objects under, whichever alias of it a document names.
+/// The apiVersion under which Istio stores networking objects, whatever version the document uses.
 const API_VERSION: &str = "networking.istio.io/v1";

@@ -1,4 +1,4 @@
-//! PeerAuthentications, lowered: whether inbound connections need mutual TLS.
+//! PeerAuthentications, lowered: mutual TLS modes of inbound connections.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,25 +11,25 @@ use crate::name::{Hostname, Namespace, ObjectId};
 pub struct PeerAuthentication {
     /// The object.
     pub id: ObjectId,
-    /// `selector.matchLabels`; none: the whole namespace, or the mesh in the root namespace.
+    /// `selector.matchLabels`; `None`: the whole namespace, or mesh if in the root namespace.
     pub selector: Option<Labels>,
-    /// `mtls.mode`; none (UNSET) inherits.
+    /// `mtls.mode`; `None` (UNSET) inherits.
     pub mode: Option<MutualTlsMode>,
-    /// `portLevelMtls`, by workload port; none inherits.
+    /// `portLevelMtls`, by workload port; `None` inherits.
     pub ports: Vec<(u16, Option<MutualTlsMode>)>,
 }
 
-/// The workloads that a PeerAuthentication is for.
+/// The workloads to which a PeerAuthentication applies.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct PolicyScope {
-    /// Those of a namespace; none: of all.
+    /// Restricts it to a namespace.
     pub namespace: Option<Namespace>,
-    /// Those with these labels; none: whichever.
+    /// Restricts it to workloads with these labels.
     pub selector: Option<Labels>,
 }
 
 impl PeerAuthentication {
-    /// What it is for, seen from a mesh with this root namespace.
+    /// Its scope in a mesh with this root namespace.
     pub fn scope(&self, root: &Namespace) -> PolicyScope {
         let is_of_mesh = self.id.namespace == *root && self.selector.is_none();
         PolicyScope {
@@ -40,16 +40,16 @@ impl PeerAuthentication {
 }
 
 impl PolicyScope {
-    /// Whether a workload is among them.
+    /// Whether a workload is in scope.
     pub fn covers(&self, namespace: &Namespace, labels: &Labels) -> bool {
         self.namespace.as_ref().is_none_or(|own| own == namespace)
             && self.selector.as_ref().is_none_or(|selector| selects(selector, labels))
     }
 }
 
-/// The services to which requests are sent otherwise after an edit of PeerAuthentications with these scopes,
-/// since mutual TLS is turned off in their namespace or at one of their endpoints, or no longer is. The
-/// endpoints of the mesh are looked at, and nothing is built for them.
+/// The services whose outbound configuration changes with an edit of PeerAuthentications in these
+/// scopes, because mutual TLS became disabled or enabled in their namespace or at one of their
+/// endpoints. Iterates over endpoints, but builds nothing.
 pub fn hosts_affected(before: &Mesh, after: &Mesh, scopes: &BTreeSet<PolicyScope>) -> BTreeSet<Hostname> {
     let is_off = |mode: MutualTlsMode| mode == MutualTlsMode::Disable;
     let in_general = |namespace: &Namespace| {

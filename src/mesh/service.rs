@@ -1,4 +1,4 @@
-//! Services and their endpoints, whatever kind of object they came from.
+//! Services and their endpoints, independent of the kind of object that defines them.
 
 use std::net::IpAddr;
 use std::sync::{Arc, LazyLock};
@@ -9,7 +9,7 @@ use super::destination_rule::LocalityLb;
 use super::{ExportTo, Labels};
 use crate::name::{Hostname, Namespace, ObjectId, ServiceAccount};
 
-/// What identifies a service: hosts of ServiceEntries may repeat between namespaces.
+/// Identifies a service. ServiceEntries in different namespaces may have the same host.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ServiceKey {
     /// The fully qualified host.
@@ -18,37 +18,38 @@ pub struct ServiceKey {
     pub namespace: Namespace,
 }
 
-/// A host that can be called, from a Kubernetes Service or a ServiceEntry.
+/// A service, defined by a Kubernetes Service or ServiceEntries.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Service {
     /// Host and namespace.
     pub key: ServiceKey,
-    /// `metadata.name` of the defining object; Istio puts it into cluster metadata.
+    /// `metadata.name` of the defining object; part of Istio's cluster metadata.
     pub name: Arc<str>,
-    /// The objects it is made of, the defining one first. ServiceEntries of one host and namespace
-    /// are aggregated.
+    /// The objects it is built from, the defining one first. ServiceEntries with the same host and
+    /// namespace are merged.
     pub origins: Vec<ObjectId>,
     /// Virtual addresses: the cluster IP or `addresses`.
     pub addresses: Vec<IpNet>,
     /// Ports, in the order written.
     pub ports: Vec<ServicePort>,
-    /// How endpoints are found.
+    /// How endpoints are discovered.
     pub resolution: Resolution,
-    /// `location: MESH_EXTERNAL`: never automatic mutual TLS.
+    /// `location: MESH_EXTERNAL`: no auto mTLS.
     pub external: bool,
-    /// From a Kubernetes Service, which wins over ServiceEntries of the same host.
+    /// Whether it is a Kubernetes Service, which takes precedence over ServiceEntries with the same
+    /// host.
     pub kubernetes: bool,
     /// Kubernetes `clusterIP: None`.
     pub headless: bool,
-    /// `externalName`: the host that this one is another name of.
+    /// `externalName`: the host it is an alias for.
     pub alias: Option<Hostname>,
-    /// Who sees it.
+    /// Visibility.
     pub export_to: ExportTo,
-    /// `subjectAltNames`: expected of servers when a DestinationRule names none.
+    /// `subjectAltNames`: expected in server certificates unless a DestinationRule sets its own.
     pub subject_alt_names: Vec<String>,
-    /// Which endpoints are asked first, unless a DestinationRule has a locality setting.
+    /// Locality preference, unless a DestinationRule sets its own.
     pub traffic_distribution: TrafficDistribution,
-    /// Every endpoint, of all ports.
+    /// Endpoints of all ports.
     pub endpoints: Arc<[Endpoint]>,
 }
 
@@ -58,7 +59,7 @@ impl Service {
         self.ports.iter().find(|port| port.number == number)
     }
 
-    /// The service as it would be without endpoints.
+    /// A copy without endpoints.
     pub fn without_endpoints(&self) -> Self {
         Self {
             endpoints: Arc::default(),
@@ -67,10 +68,10 @@ impl Service {
     }
 }
 
-/// Kubernetes' `trafficDistribution`, or Istio's annotation of that name.
+/// Kubernetes' `trafficDistribution`, or Istio's annotation for it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum TrafficDistribution {
-    /// Not said: the mesh's locality setting holds.
+    /// Unset: the mesh's locality setting applies.
     #[default]
     Any,
     /// `PreferSameZone` and `PreferClose`.
@@ -80,8 +81,8 @@ pub enum TrafficDistribution {
 }
 
 impl TrafficDistribution {
-    /// What it amounts to, whether failing endpoints are noticed or not: failover by these labels (Istio's
-    /// `GetLocalityLbSetting`).
+    /// The equivalent locality setting: failover by these labels, whether or not outlier detection
+    /// is configured (Istio's `GetLocalityLbSetting`).
     pub fn locality_lb(self) -> Option<&'static LocalityLb> {
         static ZONE: LazyLock<LocalityLb> = LazyLock::new(|| LocalityLb::by_labels(&NEAREST[..3]));
         static NODE: LazyLock<LocalityLb> = LazyLock::new(|| LocalityLb::by_labels(&NEAREST));
@@ -93,10 +94,10 @@ impl TrafficDistribution {
     }
 }
 
-/// The label with the node of a workload.
+/// Label with the node that a workload runs on.
 pub(super) const NODE: &str = "kubernetes.io/hostname";
 
-/// Labels of the place of a workload, the widest first.
+/// Topology labels of a workload, the widest first.
 const NEAREST: [&str; 5] = [
     "topology.istio.io/network",
     "topology.kubernetes.io/region",
@@ -108,20 +109,20 @@ const NEAREST: [&str; 5] = [
 /// A port of a service.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ServicePort {
-    /// The number clients use.
+    /// Service port number.
     pub number: u16,
-    /// The name, which endpoints refer to; may be empty.
+    /// The name by which endpoints refer to it; may be empty.
     pub name: Arc<str>,
-    /// What is spoken on it.
+    /// The protocol.
     pub protocol: Protocol,
-    /// The port on the workload when the endpoint names none.
+    /// Endpoint port, unless the endpoint sets its own.
     pub target: u16,
 }
 
-/// What is spoken on a port (Istio's protocol selection).
+/// Protocol of a port (Istio's protocol selection).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Protocol {
-    /// Not declared: detected from the first bytes.
+    /// Not declared; detected from the first bytes.
     Auto,
     /// HTTP/1.1.
     Http,
@@ -133,11 +134,11 @@ pub enum Protocol {
     GrpcWeb,
     /// An explicit HTTP proxy (Sidecar egress and ServiceEntry).
     HttpProxy,
-    /// TLS that the application terminates, routed by SNI.
+    /// TLS passthrough, routed by SNI.
     Tls,
-    /// As TLS.
+    /// Same as TLS.
     Https,
-    /// Opaque bytes.
+    /// TCP.
     Tcp,
     /// MongoDB; served as TCP.
     Mongo,
@@ -150,7 +151,7 @@ pub enum Protocol {
 }
 
 impl Protocol {
-    /// The HTTP family, which `http` routes apply to.
+    /// HTTP protocols, to which `http` routes apply.
     pub fn is_http(self) -> bool {
         matches!(
             self,
@@ -158,17 +159,17 @@ impl Protocol {
         )
     }
 
-    /// Spoken as HTTP/2 to endpoints.
+    /// Whether HTTP/2 is used upstream.
     pub fn is_http2(self) -> bool {
         matches!(self, Protocol::Http2 | Protocol::Grpc | Protocol::GrpcWeb)
     }
 
-    /// Opaque TLS, which `tls` routes apply to.
+    /// TLS passthrough, to which `tls` routes apply.
     pub fn is_tls(self) -> bool {
         matches!(self, Protocol::Tls | Protocol::Https)
     }
 
-    /// Opaque bytes, TLS included.
+    /// Protocols proxied as TCP, TLS included.
     pub fn is_tcp(self) -> bool {
         self.is_tls()
             || matches!(
@@ -178,56 +179,57 @@ impl Protocol {
     }
 }
 
-/// How the endpoints of a service are found.
+/// How the endpoints of a service are discovered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Resolution {
-    /// Listed: EDS.
+    /// Listed endpoints: EDS.
     Static,
-    /// `DNS`: all addresses the resolver returns.
+    /// `DNS`: all addresses the name resolves to.
     Dns,
     /// `DNS_ROUND_ROBIN`: one address at a time.
     DnsRoundRobin,
-    /// `NONE` and headless services: where the client wanted to go.
+    /// `NONE` and headless services: the original destination.
     Passthrough,
-    /// Kubernetes `ExternalName`: another host's alias; gets no cluster of its own.
+    /// Kubernetes `ExternalName`: an alias of another host, without a cluster of its own.
     Alias,
 }
 
-/// Where an endpoint is reached.
+/// Address of an endpoint.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Address {
     /// An IP address.
     Ip(IpAddr),
-    /// A name to resolve, for DNS resolutions.
+    /// A host name, for DNS resolution.
     Name(Arc<str>),
-    /// A Unix domain socket path (`@` first for an abstract one).
+    /// Path of a Unix domain socket (starts with `@` for an abstract one).
     Unix(Arc<str>),
 }
 
-/// One place that serves a service.
+/// An endpoint of a service.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Endpoint {
-    /// Where.
+    /// The address.
     pub address: Address,
-    /// Where too: a workload in several networks. A headless service is listened for at all of them.
+    /// Additional addresses of a workload in several networks. A headless service gets listeners
+    /// for all of them.
     pub further: Arc<[IpAddr]>,
-    /// (service port number, endpoint port): the service ports it serves. The endpoint port is 0
-    /// for a Unix socket.
+    /// (service port, endpoint port) for the ports it serves. The endpoint port is 0 for a Unix
+    /// domain socket.
     pub ports: Vec<(u16, u16)>,
     /// Labels, for subsets.
     pub labels: Arc<Labels>,
     /// The namespace of the workload.
     pub namespace: Namespace,
-    /// The service account, if known; with the namespace it is the identity.
+    /// The service account, if known; determines the SPIFFE ID together with the namespace.
     pub service_account: Option<ServiceAccount>,
-    /// Whether it takes Istio mutual TLS (`security.istio.io/tlsMode: istio`, or a service account
-    /// on its WorkloadEntry).
+    /// Whether it accepts Istio mutual TLS (`security.istio.io/tlsMode: istio`, or a WorkloadEntry
+    /// with a service account).
     pub mutual_tls: bool,
-    /// Where it runs.
+    /// Its locality.
     pub locality: Locality,
     /// Load-balancing weight, at least 1.
     pub weight: u32,
-    /// Whether it is ready; the not ready are sent as UNHEALTHY.
+    /// Readiness; unready endpoints are sent as UNHEALTHY.
     pub ready: bool,
     /// The workload's name, if it has one.
     pub workload: Option<Arc<str>>,

@@ -1,4 +1,4 @@
-//! Sidecars, lowered: what a proxy listens on and what it may call.
+//! Sidecars, lowered: inbound listeners and visible services of a proxy.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -15,20 +15,20 @@ use crate::name::{Hostname, Namespace, ObjectId};
 pub struct Sidecar {
     /// The object.
     pub id: ObjectId,
-    /// `workloadSelector.labels`; none: the namespace's (or mesh's) default.
+    /// `workloadSelector.labels`; `None`: default of the namespace (or mesh).
     pub selector: Option<Labels>,
-    /// `ingress`; none given: the ports of the workload's services.
+    /// `ingress`; if empty, the ports of the workload's services.
     pub ingress: Vec<Ingress>,
-    /// `egress`; none given: everything visible.
+    /// `egress`; if empty, everything visible.
     pub egress: Vec<Egress>,
-    /// `outboundTrafficPolicy.mode`; none means the mesh's.
+    /// `outboundTrafficPolicy.mode`; `None` means the mesh's.
     pub outbound_policy: Option<OutboundPolicy>,
     /// `inboundConnectionPool`.
     pub inbound_connection_pool: Option<ConnectionPool>,
 }
 
 impl Sidecar {
-    /// The service that traffic without a service is sent to, if there is one.
+    /// The service that receives traffic to unknown destinations, if set.
     pub fn egress_proxy(&self) -> Option<&Destination> {
         match self.outbound_policy.as_ref()? {
             OutboundPolicy::EgressProxy(proxy) => Some(proxy),
@@ -37,7 +37,7 @@ impl Sidecar {
     }
 }
 
-/// A port as listeners write it.
+/// Port of a listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListenerPort {
     /// `number`.
@@ -55,7 +55,7 @@ pub struct Ingress {
     pub port: ListenerPort,
     /// `bind`.
     pub bind: Option<IpAddr>,
-    /// `captureMode: NONE`: a bound listener of its own.
+    /// `captureMode: NONE`: binds its own port.
     pub bound: bool,
     /// `defaultEndpoint`.
     pub default_endpoint: DefaultEndpoint,
@@ -63,10 +63,10 @@ pub struct Ingress {
     pub connection_pool: Option<ConnectionPool>,
 }
 
-/// Where inbound requests go.
+/// Where inbound requests are forwarded to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DefaultEndpoint {
-    /// Absent: where the client dialled.
+    /// Absent: the original destination.
     Original,
     /// `127.0.0.1:PORT` or `[::1]:PORT`.
     Loopback(std::net::SocketAddr),
@@ -79,18 +79,18 @@ pub enum DefaultEndpoint {
 /// An entry of `egress`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Egress {
-    /// `port`; none: every port of the hosts.
+    /// `port`; `None`: all ports of the hosts.
     pub port: Option<ListenerPort>,
     /// `bind`.
     pub bind: Option<Bind>,
-    /// `captureMode: NONE`: a bound listener.
+    /// `captureMode: NONE`: binds its own port.
     pub bound: bool,
     /// `hosts`.
     pub hosts: Vec<HostFilter>,
 }
 
 impl Egress {
-    /// Whether `hosts` lists the service and does not exclude it, for a proxy of the namespace `own`.
+    /// Whether `hosts` includes the service, for a proxy in namespace `own`.
     pub fn admits(&self, service: &ServiceKey, own: &Namespace) -> bool {
         let mut covering = self
             .hosts
@@ -100,8 +100,9 @@ impl Egress {
         covering.peek().is_some() && covering.all(|filter| !filter.exclude)
     }
 
-    /// Whether it takes the VirtualService: its namespace is listed, and one of its hosts meets a listed host,
-    /// whichever of the two is the wider (Istio's `vsHostMatches`). `own` is the proxy's namespace.
+    /// Whether it imports the VirtualService: its namespace is included, and one of its hosts
+    /// matches a listed host or vice versa (Istio's `vsHostMatches`). `own` is the proxy's
+    /// namespace.
     pub fn takes(&self, rule: &VirtualService, own: &Namespace) -> bool {
         let meets = |one: &Hostname, other: &Hostname| one.covers(other) || other.covers(one);
         self.hosts
@@ -110,8 +111,8 @@ impl Egress {
             .any(|filter| rule.hosts.iter().any(|host| meets(&filter.host, host)))
     }
 
-    /// Whether it leads to all ports of a service: a listener without a port, an explicit HTTP proxy, a Unix
-    /// socket.
+    /// Whether it serves all ports of a service: it has no port, or is an explicit HTTP proxy or a
+    /// Unix domain socket.
     pub fn any_port(&self) -> bool {
         self.is_http_proxy() || self.port.as_ref().is_none_or(|port| port.number == 0)
     }
@@ -136,7 +137,7 @@ pub enum Bind {
 /// An entry of `hosts`: `namespace/host`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HostFilter {
-    /// `~ns/host`: what it covers is left out.
+    /// `~ns/host`: excludes what it matches.
     pub exclude: bool,
     /// The namespace before the slash.
     pub namespace: FilterNamespace,
@@ -149,15 +150,15 @@ pub struct HostFilter {
 pub enum FilterNamespace {
     /// `*`.
     Any,
-    /// `.` in the root namespace's Sidecar: the namespace of whichever proxy it is in force for
-    /// (Istio's `convertIstioListenerToWrapper`). In other namespaces that is the Sidecar's own.
+    /// `.` in a Sidecar of the root namespace: the namespace of the proxy it applies to (Istio's
+    /// `convertIstioListenerToWrapper`). In other namespaces it is the Sidecar's own.
     Proxy,
     /// This one.
     Named(Namespace),
 }
 
 impl FilterNamespace {
-    /// Whether it stands for `namespace` in a proxy of the namespace `own`.
+    /// Whether it includes `namespace`, for a proxy in namespace `own`.
     fn covers(&self, namespace: &Namespace, own: &Namespace) -> bool {
         match self {
             FilterNamespace::Any => true,

@@ -1,7 +1,7 @@
-//! The mesh as persistent maps and the questions asked of it.
+//! The mesh as persistent maps, and its queries.
 //!
-//! Each question costs a few look-ups, never a pass over the mesh. Where Istio says "oldest wins",
-//! the lowest [`Rank`] wins.
+//! Each query takes a few look-ups and never iterates over the mesh. Where Istio lets the oldest
+//! object win, the lowest [`Rank`] wins.
 
 mod edit;
 
@@ -22,8 +22,8 @@ use super::workload::{Workload, WorkloadGroup};
 use super::{ExportTo, Labels, selects};
 use crate::name::{Hostname, Kind, Namespace, ObjectId, WorkloadName};
 
-/// The place of an object among its rivals: by path, then position in the file. It stands where
-/// Istio compares creation times, which files do not have.
+/// Precedence of an object: by path, then position in the file. It replaces Istio's creation time,
+/// which files do not have.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Rank {
     /// The file.
@@ -33,10 +33,10 @@ pub struct Rank {
 }
 
 impl Rank {
-    /// The position of what has not been put among the others of its file.
+    /// Position of an object that is not ranked within its file yet.
     pub(super) const UNPLACED: usize = usize::MAX;
 
-    /// The precedence of what has not been put among the others of its file.
+    /// Rank of an object that is not ranked within its file yet.
     pub(super) fn unplaced(origin: Arc<str>) -> Self {
         Self {
             origin,
@@ -44,7 +44,7 @@ impl Rank {
         }
     }
 
-    /// The precedence of what stays although its object is gone: after everything that is there.
+    /// Rank of a retained object: after all existing ones.
     pub(super) fn retained(id: &ObjectId) -> Self {
         Self {
             origin: format!("{}{id}", char::MAX).into(),
@@ -53,7 +53,7 @@ impl Rank {
     }
 }
 
-/// Everything the directory says, linked.
+/// The linked model of the whole directory.
 #[derive(Clone, Debug, Default)]
 pub struct Mesh {
     /// Mesh-wide settings.
@@ -73,29 +73,29 @@ pub struct Mesh {
     peer_authentications: OrdMap<Namespace, Ranked<PeerAuthentication>>,
 }
 
-/// A label by which rules tell clients apart, with its value if only that makes a difference.
+/// A label by which rules distinguish clients, with its value if only one value matters.
 type ClientLabel = (Arc<str>, Option<Arc<str>>);
 
-/// Objects under each host they name, in order of precedence.
+/// Objects by host, in order of precedence.
 type ByHost<T> = OrdMap<Hostname, Ranked<T>>;
 
-/// Objects in order of precedence. While an edit moves objects past each other, two may have the same.
+/// Objects in order of precedence. Ranks may be equal temporarily while an edit reorders objects.
 type Ranked<T> = Few<(Rank, ObjectId), Arc<T>>;
 
-/// Questions.
+/// Queries.
 impl Mesh {
     /// Every service, by host and namespace.
     pub fn services(&self) -> impl Iterator<Item = &Arc<Service>> {
         self.services.values().map(|(_, service)| service)
     }
 
-    /// The service under a key.
+    /// The service with a key.
     pub fn service_at(&self, key: &ServiceKey) -> Option<&Arc<Service>> {
         self.services.get(key).map(|(_, service)| service)
     }
 
-    /// The service that a proxy in `client` means by `host`: its own namespace's, else a Kubernetes
-    /// Service, else the oldest that it sees.
+    /// The service that `host` denotes for a proxy in `client`: that of its own namespace, else a
+    /// Kubernetes Service, else the oldest visible one.
     pub fn service(&self, host: &Hostname, client: &Namespace) -> Option<&Arc<Service>> {
         let seen = self.hosts.get(host).filter_map(|namespace| {
             self.services.get(&ServiceKey {
@@ -108,7 +108,7 @@ impl Mesh {
             .map(|(_, service)| service)
     }
 
-    /// The services of this host in all namespaces, with their precedence.
+    /// The services with this host in all namespaces, with their precedence.
     pub fn services_named(&self, host: &Hostname) -> impl Iterator<Item = (&Rank, &Arc<Service>)> {
         self.hosts.get(host).filter_map(|namespace| {
             let key = ServiceKey {
@@ -119,19 +119,20 @@ impl Mesh {
         })
     }
 
-    /// Whether rules tell client proxies with this label from others: `sourceLabels` by this very value,
-    /// `failoverPriority` and `trafficDistribution` by whichever. The other labels of a proxy do not affect what it sends.
+    /// Whether rules distinguish client proxies by this label: `sourceLabels` by the given value,
+    /// `failoverPriority` and `trafficDistribution` by any. Other labels do not affect a proxy's
+    /// outbound configuration.
     pub fn tells_clients_apart(&self, key: &Arc<str>, value: &Arc<str>) -> bool {
         let is_named = |value: Option<&Arc<str>>| self.client_labels.contains_key(&(key.clone(), value.cloned()));
         is_named(None) || is_named(Some(value))
     }
 
-    /// Whether anything defines the host, seen or not.
+    /// Whether a service with this host exists, visible or not.
     pub fn has_host(&self, host: &Hostname) -> bool {
         self.hosts.has(host)
     }
 
-    /// The precedence of a service among its rivals.
+    /// The precedence of a service.
     pub fn service_rank(&self, key: &ServiceKey) -> Option<&Rank> {
         self.services.get(key).map(|(rank, _)| rank)
     }
@@ -149,13 +150,13 @@ impl Mesh {
         found.into_iter().map(|(_, service)| service).collect()
     }
 
-    /// Services that are another name of this host (`externalName`).
+    /// Services that are aliases of this host (`externalName`).
     pub fn aliases_of(&self, host: &Hostname) -> impl Iterator<Item = &Arc<Service>> {
         let keys = self.aliases.get(host);
         keys.filter_map(|key| self.service_at(key))
     }
 
-    /// Services with an endpoint at this address, oldest first: what a proxy there serves.
+    /// Services with an endpoint at this address, oldest first.
     pub fn services_at_address(&self, address: IpAddr) -> Vec<&Arc<Service>> {
         let keys = self.endpoint_addresses.get(&address);
         let mut found: Vec<_> = keys.filter_map(|key| self.services.get(key)).collect();
@@ -163,12 +164,12 @@ impl Mesh {
         found.into_iter().map(|(_, service)| service).collect()
     }
 
-    /// The workload a WorkloadEntry describes.
+    /// The workload of a WorkloadEntry.
     pub fn workload(&self, id: &ObjectId) -> Option<&Arc<Workload>> {
         self.workloads.get(id)
     }
 
-    /// The WorkloadGroup of a group of workloads that register themselves, if there is one.
+    /// The WorkloadGroup with this name.
     pub fn workload_group(&self, group: &WorkloadName) -> Option<&Arc<WorkloadGroup>> {
         self.workload_groups.get(&group.object(Kind::WorkloadGroup))
     }
@@ -189,27 +190,27 @@ impl Mesh {
         ids.filter_map(|id| self.workloads.get(id))
     }
 
-    /// The VirtualService that routes requests of a proxy in `client` for `host`: of those it sees
-    /// for the most specific host, the oldest.
+    /// The VirtualService for `host` and a proxy in `client`: the oldest visible one for the most
+    /// specific host.
     pub fn virtual_service(&self, host: &Hostname, client: &Namespace) -> Option<&Arc<VirtualService>> {
         self.virtual_services_covering(host)
             .find(|rule| rule.export_to.covers(client))
     }
 
-    /// VirtualServices for `host`, in order of precedence: the most specific host first, the oldest first among
-    /// those that name the same.
+    /// VirtualServices that match `host`: the most specific host first, the oldest first among
+    /// equal ones.
     pub fn virtual_services_covering(&self, host: &Hostname) -> impl Iterator<Item = &Arc<VirtualService>> {
         covering(&self.virtual_services, host).flat_map(|rules| rules.values())
     }
 
-    /// Hosts that VirtualServices name, with the rules that name each, oldest first.
+    /// Hosts of VirtualServices, with the VirtualServices for each, oldest first.
     pub fn virtual_service_hosts(
         &self,
     ) -> impl Iterator<Item = (&Hostname, impl Iterator<Item = &Arc<VirtualService>>)> {
         self.virtual_services.iter().map(|(host, rules)| (host, rules.values()))
     }
 
-    /// VirtualServices that name exactly this host, oldest first.
+    /// VirtualServices for exactly this host, oldest first.
     pub fn virtual_services_naming(&self, host: &Hostname) -> impl Iterator<Item = &Arc<VirtualService>> {
         self.virtual_services
             .get(host)
@@ -217,11 +218,12 @@ impl Mesh {
             .flat_map(|rules| rules.values())
     }
 
-    /// The DestinationRule for a service as a proxy in `client` sees it: the client's namespace's,
-    /// else the service's namespace's, else the root namespace's; within one, the most specific host;
-    /// rules for one host there are merged where the `exportTo` of each includes those before (Istio's `destinationRule`).
+    /// The DestinationRule for a service and a proxy in `client` (Istio's `destinationRule`): from
+    /// the client's namespace, else the service's, else the root namespace; within a namespace, for
+    /// the most specific host. Rules for the same host are merged if the `exportTo` of each
+    /// includes that of its predecessors.
     ///
-    /// A rule whose `exportTo` leaves out its own namespace does not apply there.
+    /// A rule whose `exportTo` excludes its own namespace does not apply there.
     pub fn destination_rule(&self, service: &ServiceKey, client: &Namespace) -> Option<Arc<DestinationRule>> {
         let root = &self.config.root_namespace;
         let own = (client != root).then_some(client);
@@ -229,7 +231,8 @@ impl Mesh {
         levels.into_iter().find_map(|level| {
             covering(&self.destination_rules, &service.host).find_map(|rules| {
                 let seen = |rule: &&Arc<DestinationRule>| match &rule.export_to {
-                    // Of rules without `exportTo` alone, by the mesh's default: their own namespace sees those.
+                    // Only rules without `exportTo`, by the mesh's default: these are visible in
+                    // their own namespace.
                     ExportTo::Nobody => level == client,
                     named => named.covers(client),
                 };
@@ -239,7 +242,7 @@ impl Mesh {
         })
     }
 
-    /// DestinationRules that name exactly this host, oldest first.
+    /// DestinationRules for exactly this host, oldest first.
     pub fn destination_rules_naming(&self, host: &Hostname) -> impl Iterator<Item = &Arc<DestinationRule>> {
         self.destination_rules
             .get(host)
@@ -247,13 +250,13 @@ impl Mesh {
             .flat_map(|rules| rules.values())
     }
 
-    /// Hosts that DestinationRules name.
+    /// Hosts of DestinationRules.
     pub fn destination_rule_hosts(&self) -> impl Iterator<Item = &Hostname> {
         self.destination_rules.keys()
     }
 
-    /// The Sidecar of a workload: the oldest of its namespace that selects it, else the oldest
-    /// without selector there, else the root namespace's without selector.
+    /// The Sidecar of a workload: the oldest in its namespace that selects it, else the oldest
+    /// there without selector, else the one without selector in the root namespace.
     pub fn sidecar(&self, namespace: &Namespace, labels: &Labels) -> Option<&Arc<Sidecar>> {
         let of = |namespace| {
             self.sidecars
@@ -276,9 +279,9 @@ impl Mesh {
             .flat_map(|sidecars| sidecars.values())
     }
 
-    /// Whether a workload's port takes plaintext, mutual TLS or both: port over workload over
-    /// namespace over mesh, PERMISSIVE when nothing says. `port` is the workload's port; `None` asks
-    /// for ports without a rule of their own.
+    /// The mutual TLS mode of a workload's port. Precedence is port, workload, namespace, mesh; the
+    /// default is PERMISSIVE. `port` is a workload port; `None` asks for ports without their own
+    /// mode.
     pub fn mutual_tls_mode(&self, namespace: &Namespace, labels: &Labels, port: Option<u16>) -> MutualTlsMode {
         let workload = self.peer_authentication_of(namespace, labels);
         let by_port = workload.and_then(|policy| {
@@ -298,7 +301,7 @@ impl Mesh {
             .find(|p| p.selector.as_ref().is_some_and(|selector| selects(selector, labels)))
     }
 
-    /// What a namespace's and the mesh's PeerAuthentications say for workloads without their own.
+    /// The mode for workloads in the namespace without a PeerAuthentication of their own.
     pub fn namespace_mutual_tls(&self, namespace: &Namespace) -> MutualTlsMode {
         let general = |namespace: &Namespace| {
             let policies = self.peer_authentications.get(namespace)?.values();
@@ -310,9 +313,9 @@ impl Mesh {
     }
 }
 
-/// What is filed under the names that cover `host`, most specific first.
+/// Values of all hosts that match `host`, the most specific first.
 fn covering<'a, T>(index: &'a ByHost<T>, host: &Hostname) -> impl Iterator<Item = &'a Ranked<T>> {
-    // Wildcards sort before all other hosts, so that one look tells whether there are any.
+    // Wildcards sort before all other hosts, so the first key tells whether there are any.
     let wildcards = index.keys().next().is_some_and(Hostname::is_wildcard);
     let depth = if wildcards { usize::MAX } else { 1 };
     covering_hosts(host)
@@ -320,7 +323,7 @@ fn covering<'a, T>(index: &'a ByHost<T>, host: &Hostname) -> impl Iterator<Item 
         .filter_map(|candidate| index.get(&candidate))
 }
 
-/// The names that cover `host`, most specific first: itself, then `*` with ever shorter endings.
+/// Hosts that match `host`, the most specific first: itself, then wildcards of decreasing length.
 pub(super) fn covering_hosts(host: &Hostname) -> impl Iterator<Item = Hostname> {
     let text = host.as_str().trim_start_matches('*').to_owned();
     let wildcards = (usize::from(!host.is_wildcard())..=text.len()).filter_map(move |at| {
@@ -333,9 +336,9 @@ pub(super) fn covering_hosts(host: &Hostname) -> impl Iterator<Item = Hostname> 
     }))
 }
 
-/// Istio's merge of rules for one host that a client sees, oldest first. A rule is merged into those before it whose
-/// `exportTo` it includes; else it stands for itself, and of several that do the last is in force (Istio's
-/// `mergeDestinationRule` and `SidecarScope.DestinationRule`).
+/// Istio's merge of visible rules for the same host, oldest first (`mergeDestinationRule` and
+/// `SidecarScope.DestinationRule`). A rule is merged into its predecessors if its `exportTo`
+/// includes theirs; otherwise it stands alone, and the last one that does is used.
 fn merge_rules<'a>(rules: impl Iterator<Item = &'a Arc<DestinationRule>>) -> Option<Arc<DestinationRule>> {
     let mut merged: Vec<Arc<DestinationRule>> = Vec::new();
     for rule in rules {
@@ -354,7 +357,7 @@ fn merge_rules<'a>(rules: impl Iterator<Item = &'a Arc<DestinationRule>>) -> Opt
     merged.pop()
 }
 
-/// Subsets are united (the first of a name stays), the traffic policy is the first rule's that has one.
+/// Merges subsets, keeping the first of each name, and keeps the first traffic policy.
 fn join(into: &mut DestinationRule, rule: &DestinationRule) {
     for subset in &rule.subsets {
         if !into.subsets.iter().any(|known| known.name == subset.name) {
@@ -384,8 +387,8 @@ mod tests {
         assert!(position("*.bc.d") < position("*.d"));
     }
 
-    /// The subsets that a client in `b` and one in `c` find for a host of the namespace `a`, whose rules export to
-    /// these namespaces and have the subsets `v0`, `v1` … in turn.
+    /// The subsets that clients in `b` and `c` see for a host in namespace `a` whose rules have the
+    /// given `exportTo` and the subsets `v0`, `v1` … in turn.
     fn subsets_seen(exports: &[&str]) -> [String; 2] {
         let mut text =
             "{apiVersion: v1, kind: Service, metadata: {name: s, namespace: a}, spec: {ports: [{port: 80}]}}"

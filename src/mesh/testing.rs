@@ -1,4 +1,4 @@
-//! What tests of the mesh are written with.
+//! Test helpers for the mesh.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use crate::api::{self, Object, ReadOptions};
 use crate::diag::{Diagnostic, SourceText};
 use crate::source::document::split;
 
-/// The objects of a text, which must be readable.
+/// Parses the objects of a text, which must be valid.
 pub(crate) fn objects(origin: &str, text: &str) -> Vec<Arc<Object>> {
     let source = SourceText::new(origin, text);
     let mut objects = Vec::new();
@@ -19,17 +19,17 @@ pub(crate) fn objects(origin: &str, text: &str) -> Vec<Arc<Object>> {
     objects
 }
 
-/// Changes that put the objects of a text.
+/// Changes that add the objects of a text.
 pub(crate) fn puts(origin: &str, text: &str) -> Vec<Change> {
     objects(origin, text).into_iter().map(Change::Put).collect()
 }
 
-/// A directory of one file.
+/// A directory with one file.
 pub(crate) fn load(text: &str) -> Applied {
     Directory::new(Options::default()).apply(&puts("a.yaml", text))
 }
 
-/// `CODE@line` of each diagnostic; of several files `CODE@file:line`.
+/// `CODE@line` for each diagnostic, or `CODE@file:line` if there are several files.
 pub(crate) fn brief(diagnostics: &[Diagnostic]) -> Vec<String> {
     let one = |diagnostic: &Diagnostic| {
         let place = diagnostic.place().expect("every diagnostic of the mesh has a place");
@@ -42,8 +42,8 @@ pub(crate) fn brief(diagnostics: &[Diagnostic]) -> Vec<String> {
     diagnostics.iter().map(one).collect()
 }
 
-/// Checks a text whose lines end with the codes that are expected of them, after `#!`,
-/// several of one line with blanks between them.
+/// Checks the diagnostics of a text whose lines end with `#!` and the expected codes, separated by
+/// blanks.
 pub(crate) fn expect_as_marked(text: &str) {
     let mut expected = Vec::new();
     for (line, content) in (1..).zip(text.lines()) {

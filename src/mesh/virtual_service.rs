@@ -1,4 +1,4 @@
-//! VirtualServices, lowered: how requests for a host are routed.
+//! VirtualServices, lowered: routing rules for hosts.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,7 +18,7 @@ pub struct VirtualService {
     pub api_version: Arc<str>,
     /// `hosts`, fully qualified.
     pub hosts: Vec<Hostname>,
-    /// Who sees it.
+    /// Visibility.
     pub export_to: ExportTo,
     /// `http`, in order.
     pub http: Vec<HttpRoute>,
@@ -29,7 +29,7 @@ pub struct VirtualService {
 }
 
 impl VirtualService {
-    /// Every `match` that asks which proxy the client has.
+    /// The source criteria of all `match`es.
     fn sources(&self) -> impl Iterator<Item = &SourceMatch> {
         let http = self.http.iter().flat_map(|route| &route.matches).map(|m| &m.source);
         let tls = self.tls.iter().flat_map(|route| &route.matches).map(|m| &m.l4.source);
@@ -37,12 +37,12 @@ impl VirtualService {
         http.chain(tls).chain(tcp)
     }
 
-    /// All `sourceLabels`, repeats included.
+    /// All `sourceLabels`; may repeat.
     pub fn source_labels(&self) -> impl Iterator<Item = (&Arc<str>, &Arc<str>)> {
         self.sources().flat_map(|source| &source.labels)
     }
 
-    /// Every destination of every route, mirrors and repeats included.
+    /// Destinations of all routes, mirrors included; may repeat.
     pub fn destinations(&self) -> impl Iterator<Item = &Destination> {
         let http = self.http.iter().flat_map(|route| route.action.destinations());
         let tls = self.tls.iter().flat_map(|route| &route.destinations);
@@ -56,9 +56,9 @@ impl VirtualService {
 pub struct HttpRoute {
     /// `name`; may be empty.
     pub name: Arc<str>,
-    /// `match`: any of them; none matches everything.
+    /// `match`: any must match; empty matches everything.
     pub matches: Vec<HttpMatch>,
-    /// What is done.
+    /// The action.
     pub action: HttpAction,
     /// `headers`.
     pub headers: HeaderChanges,
@@ -68,7 +68,7 @@ pub struct HttpRoute {
     pub cors: Option<Cors>,
 }
 
-/// What a route does with a request.
+/// Action of an HTTP route.
 #[derive(Clone, Debug, PartialEq)]
 pub enum HttpAction {
     /// `route`.
@@ -92,22 +92,22 @@ impl HttpAction {
     }
 }
 
-/// `route` with what applies to it.
+/// `route` and the settings that apply to it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct HttpForward {
-    /// `route`: at least one.
+    /// `route`; never empty.
     pub destinations: Vec<WeightedDestination>,
     /// `rewrite`.
     pub rewrite: Option<Rewrite>,
-    /// `timeout`; none means no limit, as in Istio.
+    /// `timeout`; `None` disables it, as in Istio.
     pub timeout: Option<Duration>,
-    /// `retries`; none means the mesh's default policy.
+    /// `retries`; `None` means the mesh's default policy.
     pub retries: Option<RetryPolicy>,
     /// `mirror` and `mirrors`.
     pub mirrors: Vec<Mirror>,
 }
 
-/// `match` of an HTTP route: all that is set must hold.
+/// `match` of an HTTP route: all criteria that are set must hold.
 #[derive(Clone, Debug, PartialEq, Default)]
 pub struct HttpMatch {
     /// `name`; may be empty.
@@ -122,7 +122,7 @@ pub struct HttpMatch {
     pub method: Option<StringMatch>,
     /// `authority`.
     pub authority: Option<StringMatch>,
-    /// `headers`, sorted by name; `None` asks for presence.
+    /// `headers`, sorted by name; `None` matches if present.
     pub headers: Vec<(Arc<str>, Option<StringMatch>)>,
     /// `withoutHeaders`.
     pub without_headers: Vec<(Arc<str>, Option<StringMatch>)>,
@@ -132,29 +132,29 @@ pub struct HttpMatch {
     pub port: Option<u16>,
     /// `statPrefix`; may be empty.
     pub stat_prefix: Arc<str>,
-    /// Which proxies it applies to.
+    /// The client proxies it applies to.
     pub source: SourceMatch,
 }
 
-/// The static part of a match: which client proxies it applies to.
+/// The static part of a match: the client proxies it applies to.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct SourceMatch {
     /// `sourceLabels`.
     pub labels: Labels,
     /// `sourceNamespace`.
     pub namespace: Option<Namespace>,
-    /// `gateways` names only gateways: no sidecar.
+    /// Whether `gateways` excludes sidecars.
     pub gateways_only: bool,
 }
 
-/// How a string is compared.
+/// String matcher.
 #[derive(Clone, Debug)]
 pub enum StringMatch {
-    /// Equal.
+    /// Exact match.
     Exact(Arc<str>),
-    /// Starts with.
+    /// Prefix match.
     Prefix(Arc<str>),
-    /// RE2, the whole string.
+    /// RE2 regular expression for the whole string.
     Regex(Arc<str>),
 }
 
@@ -171,12 +171,12 @@ impl PartialEq for StringMatch {
 
 impl Eq for StringMatch {}
 
-/// A destination with its share of the traffic.
+/// A destination and its weight.
 #[derive(Clone, Debug, PartialEq)]
 pub struct WeightedDestination {
-    /// Where to.
+    /// The destination.
     pub destination: Destination,
-    /// `weight`; shares are relative, zero gets nothing.
+    /// `weight`, relative; a destination with weight 0 gets no traffic.
     pub weight: u32,
     /// `headers`, applied after those of the route.
     pub headers: HeaderChanges,
@@ -189,29 +189,29 @@ pub struct Destination {
     pub host: Hostname,
     /// `subset`.
     pub subset: Option<Arc<str>>,
-    /// `port.number`; none means the service's only port, else the listener's.
+    /// `port.number`; `None` means the service's only port, else the listener's.
     pub port: Option<u16>,
 }
 
-/// `headers`: changes to requests and responses.
+/// `headers`: operations on requests and responses.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HeaderChanges {
-    /// To the request. `:authority` and `Host` are not among them: see [`HeaderChanges::authority`].
+    /// On requests. Excludes `:authority` and `Host`, see [`HeaderChanges::authority`].
     pub request: HeaderOps,
-    /// To the response.
+    /// On responses.
     pub response: HeaderOps,
-    /// `request.set` of `:authority` or `Host`: rewrites the host.
+    /// `request.set` of `:authority` or `Host`, which rewrites the host.
     pub authority: Option<Arc<str>>,
 }
 
 /// `set`, `add` and `remove`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HeaderOps {
-    /// Overwrites or adds.
+    /// Set, replacing existing values.
     pub set: Vec<(Arc<str>, Arc<str>)>,
-    /// Appends.
+    /// Appended.
     pub add: Vec<(Arc<str>, Arc<str>)>,
-    /// Removes.
+    /// Removed.
     pub remove: Vec<Arc<str>>,
 }
 
@@ -230,19 +230,19 @@ pub struct Redirect {
     pub code: u16,
 }
 
-/// The path a redirect leads to.
+/// Path of a redirect.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RedirectPath {
-    /// `uri`: this path.
+    /// `uri`: replaces the path.
     Full(Arc<str>),
-    /// `prefixRewrite`: the matched prefix replaced.
+    /// `prefixRewrite`: replaces the matched prefix.
     Prefix(Arc<str>),
 }
 
-/// The port a redirect leads to.
+/// Port of a redirect.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum RedirectPort {
-    /// The request's own, dropped when the scheme changes.
+    /// The request's port, dropped if the scheme changes.
     #[default]
     Unset,
     /// `port`.
@@ -271,10 +271,10 @@ pub struct Rewrite {
     pub authority: Option<Arc<str>>,
 }
 
-/// How a path is rewritten.
+/// Path rewrite.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PathRewrite {
-    /// `uri`: the matched part replaced.
+    /// `uri`: replaces the matched part.
     Prefix(Arc<str>),
     /// `uriRegexRewrite`: pattern and substitution.
     Regex(Arc<str>, Arc<str>),
@@ -283,25 +283,25 @@ pub enum PathRewrite {
 /// `retries`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RetryPolicy {
-    /// `attempts`; zero turns retries off.
+    /// `attempts`; zero disables retries.
     pub attempts: u32,
     /// `perTryTimeout`.
     pub per_try_timeout: Option<Duration>,
-    /// `retryOn`, with numbers moved to `status_codes`.
+    /// `retryOn`, except status codes.
     pub retry_on: Vec<Arc<str>>,
-    /// Status codes named in `retryOn`.
+    /// Status codes in `retryOn`.
     pub status_codes: Vec<u16>,
     /// `retryRemoteLocalities`.
     pub remote_localities: bool,
-    /// `retryIgnorePreviousHosts`; none means Istio's default: on, unless the one destination has a
-    /// consistent hash.
+    /// `retryIgnorePreviousHosts`; `None` means Istio's default: on, unless the route has a single
+    /// destination with consistent hashing.
     pub ignore_previous_hosts: Option<bool>,
-    /// `backoff`; none means Envoy's 25 ms.
+    /// `backoff`; `None` means Envoy's default of 25 ms.
     pub backoff: Option<Duration>,
 }
 
 impl Default for RetryPolicy {
-    /// Istio's default for every outbound route.
+    /// Istio's default for outbound routes.
     fn default() -> Self {
         let on = [
             "connect-failure",
@@ -322,25 +322,25 @@ impl Default for RetryPolicy {
     }
 }
 
-/// `mirror` or an entry of `mirrors`; a share of zero is left out in lowering.
+/// `mirror` or an entry of `mirrors`. Mirrors of zero percent are dropped in lowering.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mirror {
-    /// Where to.
+    /// The destination.
     pub destination: Destination,
-    /// The share of requests.
+    /// Share of requests.
     pub percent: Percent,
 }
 
 /// `fault`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Fault {
-    /// `delay`: how long and how often.
+    /// `delay`: duration and share of requests.
     pub delay: Option<(Duration, Percent)>,
-    /// `abort`: with what and how often.
+    /// `abort`: response and share of requests.
     pub abort: Option<(FaultAbort, Percent)>,
 }
 
-/// What an aborted request is answered with.
+/// Response to an aborted request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FaultAbort {
     /// `httpStatus`.
@@ -364,14 +364,15 @@ pub struct Cors {
     pub max_age: Option<Duration>,
     /// `allowCredentials`.
     pub allow_credentials: Option<bool>,
-    /// `unmatchedPreflights` is not IGNORE: preflights that match no origin are forwarded.
+    /// Whether preflights whose origin does not match are forwarded: `unmatchedPreflights` other
+    /// than `IGNORE`.
     pub forward_unmatched_preflights: bool,
 }
 
 /// An entry of `tls`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TlsRoute {
-    /// `match`: at least one.
+    /// `match`; never empty.
     pub matches: Vec<TlsMatch>,
     /// `route`.
     pub destinations: Vec<(Destination, u32)>,
@@ -382,35 +383,36 @@ pub struct TlsRoute {
 pub struct TlsMatch {
     /// `sniHosts`.
     pub sni_hosts: Vec<Hostname>,
-    /// What else must hold.
+    /// Criteria common with TCP.
     pub l4: L4Match,
 }
 
 /// An entry of `tcp`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TcpRoute {
-    /// `match`; none matches everything.
+    /// `match`; empty matches everything.
     pub matches: Vec<L4Match>,
     /// `route`.
     pub destinations: Vec<(Destination, u32)>,
 }
 
-/// What TLS and TCP matches have in common.
+/// Match criteria common to TLS and TCP.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct L4Match {
     /// `destinationSubnets`.
     pub destination_subnets: Vec<IpNet>,
     /// `port`.
     pub port: Option<u16>,
-    /// Which proxies it applies to.
+    /// The client proxies it applies to.
     pub source: SourceMatch,
 }
 
-/// Whether Envoy will take the pattern: Istio bounds its length, and the `regex` crate accepts what
-/// RE2 does but for a few rare classes.
+/// Checks whether Envoy accepts a regular expression. Istio limits its length, and the syntax is
+/// RE2's.
 ///
 /// # Errors
-/// The reason, when it is not a pattern.
+///
+/// Why the pattern is invalid.
 pub fn check_regex(pattern: &str) -> Result<(), String> {
     if pattern.is_empty() || pattern.len() > 1024 {
         return Err("a regular expression of 1 to 1024 characters is needed".to_owned());

@@ -1,4 +1,4 @@
-//! Workloads: what a WorkloadEntry says about one running application.
+//! Workloads, from WorkloadEntries, and groups of them, from WorkloadGroups.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -8,15 +8,15 @@ use super::Labels;
 use super::service::{Address, Locality};
 use crate::name::{ObjectId, ServiceAccount};
 
-/// The annotation with which a WorkloadEntry is out of service for now: `false` keeps traffic from it. A workload that
-/// registers itself has it while it is not ready.
+/// Annotation that takes a WorkloadEntry out of service with the value `false`. Auto-registered
+/// workloads have it until they are ready.
 pub const READY: &str = "topsail.io/ready";
 
-/// The annotation with the further addresses of a workload that is in several networks, with `,` between them. On members
-/// of a WorkloadGroup, `*` stands for those that their sidecars say they have.
+/// Annotation with additional addresses of a workload in several networks, separated by commas. On
+/// a WorkloadGroup, `*` allows those that members claim in their node metadata.
 pub const ADDRESSES: &str = "topsail.io/addresses";
 
-/// What [`ADDRESSES`] says of a group whose members may register whichever addresses they have.
+/// Value of [`ADDRESSES`] that allows the members of a group to register any address.
 pub const ANY_ADDRESS: &str = "*";
 
 /// A WorkloadEntry, lowered.
@@ -26,32 +26,32 @@ pub struct Workload {
     pub id: ObjectId,
     /// `address`.
     pub address: Address,
-    /// Where it is reached too: the annotation [`ADDRESSES`]. Whoever chooses an endpoint takes `address`; who dials one of
-    /// these is recognised.
+    /// Additional addresses from the annotation [`ADDRESSES`]. Load balancing uses `address` only;
+    /// connections to the others are recognised.
     pub further: Arc<[IpAddr]>,
     /// `ports`: port name to number.
     pub ports: Vec<(Arc<str>, u16)>,
-    /// `metadata.labels` over `labels`.
+    /// `labels`, overridden by `metadata.labels`.
     pub labels: Arc<Labels>,
     /// `serviceAccount`.
     pub service_account: Option<ServiceAccount>,
-    /// Whether it takes Istio mutual TLS: the label `security.istio.io/tlsMode`, else whether it has
-    /// a service account.
+    /// Whether it accepts Istio mutual TLS: by the label `security.istio.io/tlsMode`, else if it
+    /// has a service account.
     pub mutual_tls: bool,
     /// `locality`.
     pub locality: Locality,
     /// `weight`, at least 1.
     pub weight: u32,
-    /// Whether it is to receive traffic: the annotation [`READY`] says if not.
+    /// Whether it receives traffic, by the annotation [`READY`].
     pub ready: bool,
 }
 
-/// A WorkloadGroup, lowered: what its members, which register themselves, have in common.
+/// A WorkloadGroup, lowered: template for its auto-registered members.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WorkloadGroup {
     /// The WorkloadGroup.
     pub id: ObjectId,
-    /// `metadata.labels` over `template.labels`.
+    /// `template.labels`, overridden by `metadata.labels`.
     pub labels: Arc<Labels>,
     /// `metadata.annotations`.
     pub annotations: BTreeMap<String, String>,
@@ -59,7 +59,7 @@ pub struct WorkloadGroup {
     pub ports: Vec<(Arc<str>, u16)>,
     /// `template.serviceAccount`.
     pub service_account: Option<ServiceAccount>,
-    /// `template.locality`, of members that do not say where they are.
+    /// `template.locality`, for members without a locality in node metadata.
     pub locality: Locality,
     /// `template.weight`, at least 1.
     pub weight: u32,
@@ -67,34 +67,34 @@ pub struct WorkloadGroup {
     pub probe: Option<Probe>,
 }
 
-/// How a member's application is asked whether it is ready, with Istio's defaults.
+/// Readiness probe of a member's application, with Istio's defaults applied.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Probe {
-    /// Until the first probe, seconds after the application has been started.
+    /// Delay before the first probe, in seconds.
     pub initial_delay: u32,
-    /// How long an answer may take, seconds; at least 1.
+    /// Timeout in seconds; at least 1.
     pub timeout: u32,
-    /// From one probe to the next, seconds; at least 1.
+    /// Interval in seconds; at least 1.
     pub period: u32,
-    /// After how many successes in a row it is ready, at least 1.
+    /// Consecutive successes until it becomes ready; at least 1.
     pub successes: u32,
-    /// After how many failures in a row it is not ready any more, at least 1.
+    /// Consecutive failures until it becomes unready; at least 1.
     pub failures: u32,
-    /// A name or an IP address; none for the member itself.
+    /// Host name or IP address; `None` for the member itself.
     pub host: Option<Arc<str>>,
     /// The port.
     pub port: u16,
-    /// What is asked for there; none where a connection is enough.
+    /// HTTP request to send; `None` for a TCP probe.
     pub http: Option<HttpProbe>,
 }
 
 /// `httpGet` of a [`Probe`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HttpProbe {
-    /// The path, with a `/` before it.
+    /// The path, starting with `/`.
     pub path: Arc<str>,
-    /// Whether it is asked by TLS; the certificate does not matter.
+    /// Whether TLS is used; the certificate is not verified.
     pub tls: bool,
-    /// Headers, in the order in which they stand.
+    /// Headers, in the order given.
     pub headers: Vec<(Arc<str>, Arc<str>)>,
 }

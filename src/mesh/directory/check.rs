@@ -1,4 +1,4 @@
-//! What is wrong with an object in view of the others.
+//! Checks of an object against other objects.
 
 mod endpoints;
 mod policy;
@@ -13,7 +13,7 @@ use crate::mesh::lower::Finding;
 use crate::name::{Kind, ObjectId};
 
 impl Edit<'_> {
-    /// Checks every object again that may have something to be said about it now.
+    /// Repeats the checks of every object whose findings may have changed.
     pub(super) fn check(&mut self) {
         let ids = self.recheck.iter().chain(&self.routes).chain(&self.changed);
         let ids: std::collections::BTreeSet<ObjectId> = ids.cloned().collect();
@@ -28,7 +28,7 @@ impl Edit<'_> {
 }
 
 impl Directory {
-    /// Only what is written without error is checked: the rest has been told of already.
+    /// Checks an object without errors of its own; those have been reported already.
     fn check(&self, id: &ObjectId) -> Vec<Finding> {
         let Some(written) = self.entry(id).and_then(|entry| entry.candidate()) else {
             return Vec::new();
@@ -205,7 +205,7 @@ metadata: {name: a-1}
 spec: {address: 10.1.0.1, labels: {app: a}, ports: {other: 80}}
 "#;
         expect_as_marked(&format!("{service}---{workload}"));
-        // Without workloads, EndpointSlices know the ports.
+        // Without workloads, the ports are known from EndpointSlices.
         let unmarked = service.replace("#! IST0133", "");
         expect_as_marked(&unmarked);
         let workload = workload.replace("other", "web");

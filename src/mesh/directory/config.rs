@@ -1,4 +1,5 @@
-//! The mesh configuration: of a file of its own, else of the ConfigMap `istio`, else the defaults.
+//! The mesh configuration: from the `--mesh-config` file, else the ConfigMap `istio`, else
+//! defaults.
 
 use std::sync::Arc;
 
@@ -10,45 +11,45 @@ use crate::mesh::config::MeshConfig;
 use crate::mesh::lower::{Finding, Lowered, mesh_config};
 use crate::name::{Kind, ObjectId};
 
-/// The name of the ConfigMap in the root namespace.
+/// Name of the ConfigMap in the root namespace.
 const NAME: &str = "istio";
 
-/// Its key for the mesh configuration.
+/// Key of the mesh configuration.
 const KEY: &str = "mesh";
 
-/// Its key for the networks of the mesh, which installations write even if there is one only.
+/// Key of the mesh networks, which installations write even if there is only one.
 const NETWORKS: &str = "meshNetworks";
 
-/// Where settings come from.
+/// The sources of the mesh configuration.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Settings {
     file: Option<Source>,
     map: Option<Source>,
 }
 
-/// A text of settings: what it said when it was last good, and what is wrong with it now.
+/// A source: its last good content and its current problems.
 #[derive(Clone, Debug, Default)]
 struct Source {
     config: Option<Arc<MeshConfig>>,
-    /// What the settings of a file were last read from.
+    /// The text of the last good content, for the file.
     good: Option<MeshConfigText>,
     diagnostics: Vec<Diagnostic>,
 }
 
-/// The ConfigMap that holds the mesh configuration.
+/// Whether an object is the ConfigMap with the mesh configuration.
 pub(super) fn is_config_map(id: &ObjectId, options: &Options) -> bool {
     id.kind == Kind::ConfigMap && &*id.name == NAME && id.namespace == options.base.root_namespace
 }
 
 impl Settings {
-    /// The settings in force.
+    /// The effective mesh configuration.
     pub(super) fn config(&self, options: &Options) -> Arc<MeshConfig> {
         let source = self.file.as_ref().or(self.map.as_ref());
         let config = source.and_then(|source| source.config.clone());
         config.unwrap_or_else(|| Arc::new(options.base.clone()))
     }
 
-    /// Takes what the file says, or that there is none.
+    /// Sets or removes the `--mesh-config` file.
     pub(super) fn put_file(&mut self, text: Option<&MeshConfigText>, options: &Options) {
         self.file = text.map(|text| {
             let mut source = read(text, options);
@@ -63,12 +64,12 @@ impl Settings {
         });
     }
 
-    /// What the settings of the file in force were read from.
+    /// The text of the file's settings that are in force.
     pub(super) fn file(&self) -> Option<&MeshConfigText> {
         self.file.as_ref()?.good.as_ref()
     }
 
-    /// Takes what the ConfigMap says; it is in error if its text is.
+    /// Sets the ConfigMap, which is in error if its text is.
     pub(super) fn put_config_map(&mut self, object: &Object, options: &Options) -> Lowered<Form> {
         let source = MeshConfigText::in_config_map(object).map(|text| read(&text, options));
         let good = source.as_ref().is_none_or(|source| source.config.is_some());
@@ -84,12 +85,12 @@ impl Settings {
         }
     }
 
-    /// The ConfigMap is gone.
+    /// Removes the ConfigMap.
     pub(super) fn remove_config_map(&mut self) {
         self.map = None;
     }
 
-    /// What is wrong with the settings.
+    /// Diagnostics of the mesh configuration.
     pub(super) fn diagnostics<'o>(
         &self,
         find: &dyn Fn(&ObjectId) -> Option<&'o Object>,
@@ -114,7 +115,7 @@ impl Settings {
     }
 }
 
-/// Keys of the ConfigMap that are not read.
+/// Reports keys of the ConfigMap that are ignored.
 fn other_keys(object: &Object) -> Vec<Finding> {
     let Spec::ConfigMap(map) = &object.spec else {
         return Vec::new();

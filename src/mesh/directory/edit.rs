@@ -1,4 +1,5 @@
-//! How a directory takes changes: what is written, what of it is in force, what follows from that.
+//! Applies changes to a directory: updates entries, determines what is in force and propagates the
+//! consequences.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -15,32 +16,32 @@ use crate::mesh::service::ServiceKey;
 use crate::mesh::{Mesh, Rank, Touched};
 use crate::name::{Kind, ObjectId};
 
-/// An edit under way.
+/// An edit in progress.
 pub(super) struct Edit<'d> {
-    /// The directory before it.
+    /// The directory before the edit.
     pub(super) old: &'d Directory,
-    /// The directory after it, as far as it has come.
+    /// The directory being built.
     pub(super) new: Directory,
-    /// The settings are others: everything is made anew.
+    /// Whether the mesh configuration changed, so that everything is rebuilt.
     pub(super) afresh: bool,
-    /// What it touches.
+    /// What the edit touches so far.
     pub(super) touched: Touched,
-    /// Objects whose entries are others than before.
+    /// Objects whose entries changed.
     pub(super) changed: BTreeSet<ObjectId>,
-    /// Services to link again.
+    /// Services to be relinked.
     pub(super) services: BTreeSet<ServiceKey>,
-    /// DestinationRules to serve again.
+    /// DestinationRules to be put into the mesh again.
     pub(super) rules: BTreeSet<ObjectId>,
-    /// VirtualServices whose references are to be resolved again.
+    /// VirtualServices whose references must be resolved again.
     pub(super) routes: BTreeSet<ObjectId>,
-    /// VirtualServices whose routes are others because of what they refer to.
+    /// VirtualServices whose routes change because of what they refer to.
     pub(super) affected: BTreeSet<ObjectId>,
-    /// Objects to check again in view of others.
+    /// Objects to be checked again against others.
     pub(super) recheck: BTreeSet<ObjectId>,
 }
 
 impl<'d> Edit<'d> {
-    /// An edit of a directory, with nothing changed yet.
+    /// Starts an edit.
     pub(super) fn new(old: &'d Directory) -> Self {
         Self {
             old,
@@ -56,7 +57,7 @@ impl<'d> Edit<'d> {
         }
     }
 
-    /// Makes the changes.
+    /// Applies the changes.
     pub(super) fn run(mut self, changes: &[Change]) -> (Directory, Touched) {
         let changes = last_of_each(changes);
         let config_map = self.configure(&changes);
@@ -75,8 +76,8 @@ impl<'d> Edit<'d> {
         (self.new, self.touched)
     }
 
-    /// Takes new settings. If they differ, every object is lowered again. What the ConfigMap with the
-    /// settings amounts to as an object is returned.
+    /// Applies a new mesh configuration; if it differs, every object is lowered again. Returns the
+    /// result of lowering the ConfigMap that holds it.
     fn configure(&mut self, changes: &[&Change]) -> Option<Lowered<Form>> {
         let options = self.old.options.clone();
         let mut config_map = None;
@@ -129,7 +130,7 @@ impl<'d> Edit<'d> {
         self.new.context = context;
     }
 
-    /// Notes what is written now.
+    /// Records what is written.
     fn write(&mut self, change: &Change, config_map: Option<&Lowered<Form>>) {
         match change {
             Change::Put(object) => self.put(object, config_map),
@@ -165,7 +166,7 @@ impl<'d> Edit<'d> {
     }
 
     fn broken(&mut self, id: &ObjectId, place: &Place) {
-        // What was never good is left out.
+        // An object that was never valid is omitted.
         let Some(mut entry) = self.new.entry(id).cloned() else {
             return;
         };
@@ -173,7 +174,7 @@ impl<'d> Edit<'d> {
         self.place(id, entry, place.source.origin.clone());
     }
 
-    /// Puts an entry into its file.
+    /// Assigns an entry to its file.
     fn place(&mut self, id: &ObjectId, mut entry: Entry, origin: Arc<str>) {
         if entry.rank.origin != origin {
             self.new.index.origins.remove(&entry.rank.origin, id);
@@ -184,8 +185,7 @@ impl<'d> Edit<'d> {
         self.changed.insert(id.clone());
     }
 
-    /// Gives the objects of every changed file their precedence, which changes only where their order
-    /// does.
+    /// Ranks the objects of every changed file. A rank changes only if the order does.
     fn rank(&mut self) {
         let origins: BTreeSet<Arc<str>> = self
             .changed
@@ -234,12 +234,12 @@ impl<'d> Edit<'d> {
         }
     }
 
-    /// The entry that indexes and mesh know.
+    /// The entry before the edit, which the indexes and the mesh reflect.
     pub(super) fn before(&self, id: &ObjectId) -> Option<&'d Entry> {
         if self.afresh { None } else { self.old.entry(id) }
     }
 
-    /// Remembers which entries something is to be said about.
+    /// Updates the set of entries with diagnostics.
     fn note_problems(&mut self) {
         let looked_at = self.changed.iter().chain(&self.routes).chain(&self.recheck);
         for id in looked_at {
@@ -252,7 +252,7 @@ impl<'d> Edit<'d> {
     }
 }
 
-/// Of several changes of one thing the last.
+/// The last change of each object.
 fn last_of_each(changes: &[Change]) -> Vec<&Change> {
     let mut last: BTreeMap<Option<&ObjectId>, &Change> = BTreeMap::new();
     for change in changes {

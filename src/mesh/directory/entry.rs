@@ -1,4 +1,4 @@
-//! One object of the directory: what its document says, and what of it is in force.
+//! An object of the directory: what its document says, and which form of it is in force.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, OnceLock};
@@ -10,12 +10,12 @@ use crate::mesh::Rank;
 use crate::mesh::lower::{Context, Finding, Form, Lowered, lower};
 use crate::name::{Hostname, Kind, ObjectId};
 
-/// An object that outlives its document, or is in force by it.
+/// An object to be stored: it is in force, or outlives its document.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Kept {
     /// The object.
     pub object: Arc<Object>,
-    /// What it is kept for.
+    /// Why it is kept.
     pub why: Why,
 }
 
@@ -26,31 +26,31 @@ pub(super) struct Entry {
     pub(super) rank: Rank,
     /// What its document says.
     pub(super) written: Written,
-    /// What is in force.
+    /// The form in force.
     pub(super) in_force: Option<InForce>,
-    /// Of a VirtualService in force: what it refers to that is served, retained or not.
+    /// For a VirtualService in force: its targets that are served, retained ones included.
     pub(super) resolved: BTreeSet<Target>,
-    /// Of a VirtualService: the hosts that it sends requests to, as written and as in force.
+    /// For a VirtualService: its destination hosts, as written and as in force.
     pub(super) refers_to: BTreeSet<Hostname>,
-    /// What is wrong with it in view of other objects.
+    /// Findings of checks against other objects.
     pub(super) cross: Vec<Finding>,
 }
 
-/// What a document says.
+/// The content of a document.
 #[derive(Clone, Debug)]
 pub(super) enum Written {
-    /// An object.
+    /// A valid object.
     Object(Arc<Version>),
-    /// Something with a mistake at this place.
+    /// An error at this place.
     Broken(Place),
 }
 
-/// An object with its meaning.
+/// An object and its lowered form.
 #[derive(Debug)]
 pub(super) struct Version {
     pub(super) object: Arc<Object>,
     pub(super) lowered: Lowered<Form>,
-    /// The findings of lowering with their places, once somebody asked.
+    /// Findings of lowering with locations, computed on first use.
     placed: OnceLock<Vec<Diagnostic>>,
 }
 
@@ -63,7 +63,7 @@ impl Version {
         })
     }
 
-    /// An object, lowered.
+    /// Lowers an object.
     pub(super) fn of(object: Arc<Object>, context: &Context) -> Arc<Self> {
         let lowered = lower(&object, context);
         Self::new(object, lowered)
@@ -78,7 +78,7 @@ pub(super) struct InForce {
 }
 
 impl InForce {
-    /// The same object under other settings.
+    /// Lowers the same object with other settings.
     pub(super) fn lowered_again(self, context: &Context) -> Option<Self> {
         let form = match self.form {
             Form::Inert if self.object.id.kind == Kind::ConfigMap => Form::Inert,
@@ -97,7 +97,7 @@ impl InForce {
 }
 
 impl Entry {
-    /// A new object, without a place among the others yet.
+    /// A new entry without a rank yet.
     pub(super) fn new(object: &Arc<Object>) -> Self {
         Self {
             rank: Rank::unplaced(object.order.origin.clone()),
@@ -109,13 +109,13 @@ impl Entry {
         }
     }
 
-    /// The form in force with its precedence.
+    /// The form in force and its rank.
     pub(super) fn ranked_form(&self) -> Option<(&Rank, &Form)> {
         let in_force = self.in_force.as_ref()?;
         Some((&self.rank, &in_force.form))
     }
 
-    /// The position in the file: of the object, or of the mistake in it.
+    /// Position in the file of the object, or of the error in it.
     pub(super) fn order(&self) -> (usize, usize) {
         match &self.written {
             Written::Object(version) => (version.object.order.document, version.object.order.item),
@@ -123,7 +123,7 @@ impl Entry {
         }
     }
 
-    /// The object as it is written; if that cannot be read, as it is in force.
+    /// The object as written or, if that is invalid, as in force.
     pub(super) fn object(&self) -> Option<&Object> {
         match &self.written {
             Written::Object(version) => Some(&version.object),
@@ -131,7 +131,7 @@ impl Entry {
         }
     }
 
-    /// The object as it is written.
+    /// The object as written.
     pub(super) fn version(&self) -> Option<&Arc<Version>> {
         match &self.written {
             Written::Object(version) => Some(version),
@@ -139,7 +139,7 @@ impl Entry {
         }
     }
 
-    /// The form as it is written, if it is without error.
+    /// The written form, if it has no errors.
     pub(super) fn candidate(&self) -> Option<InForce> {
         let version = self.version()?;
         Some(InForce {
@@ -148,7 +148,7 @@ impl Entry {
         })
     }
 
-    /// Whether what is in force is not what is written.
+    /// Whether the form in force differs from what is written.
     pub(super) fn serves_last_good(&self) -> bool {
         match (&self.in_force, self.version()) {
             (None, _) => false,
@@ -157,7 +157,7 @@ impl Entry {
         }
     }
 
-    /// Whether there is anything to say about it.
+    /// Whether it has diagnostics.
     pub(super) fn has_problems(&self) -> bool {
         let found = self
             .version()
@@ -165,7 +165,7 @@ impl Entry {
         found || !self.cross.is_empty() || self.serves_last_good()
     }
 
-    /// What there is to say; `find` gives other objects.
+    /// Its diagnostics; `find` looks up other objects.
     pub(super) fn diagnostics<'o>(&self, find: &dyn Fn(&ObjectId) -> Option<&'o Object>) -> Vec<Diagnostic> {
         let mut all = Vec::new();
         if let Some(version) = self.version() {

@@ -1,4 +1,5 @@
-//! An object's form comes into force: indexes and mesh take it, and what depends on it is noted.
+//! Puts forms of objects in force: updates the indexes, and records which dependents must be
+//! updated.
 
 use std::sync::Arc;
 
@@ -15,7 +16,7 @@ use crate::mesh::workload::Workload;
 use crate::mesh::{Labels, Rank, selects};
 use crate::name::{Hostname, Kind, Namespace, ObjectId};
 
-/// A form with its precedence, of before an edit and of after it.
+/// A form with its rank, before and after an edit.
 struct Move<'m, T> {
     id: &'m ObjectId,
     before: Option<(&'m Rank, &'m Arc<T>)>,
@@ -29,8 +30,8 @@ impl<'m, T> Move<'m, T> {
 }
 
 impl Edit<'_> {
-    /// Decides which form of an object is in force: what is written, or if that is in error the last
-    /// good one. VirtualServices are left for later, when all that they refer to is known.
+    /// Determines which form of an object is in force: the written one, or the last good one if it
+    /// has errors. VirtualServices are determined later, when all their targets are known.
     pub(super) fn put_in_force(&mut self, id: &ObjectId) {
         if id.kind == Kind::VirtualService {
             self.routes.insert(id.clone());
@@ -70,7 +71,7 @@ impl Edit<'_> {
             Kind::EndpointSlice | Kind::Endpoints => self.move_endpoints(&of(id, before, after, Form::endpoints)),
             Kind::WorkloadEntry => self.move_workload(&of(id, before, after, Form::workload)),
             Kind::WorkloadGroup => {
-                // No proxy has anything of it: it counts when a workload registers itself.
+                // Not part of any proxy's configuration: it is used when a workload registers.
                 let group = after.and_then(|(_, form)| form.workload_group());
                 self.new.mesh.put_workload_group(id, group.cloned());
             }
@@ -109,7 +110,7 @@ impl Edit<'_> {
         }
     }
 
-    /// What refers to a host, and what else defines it, is looked at again.
+    /// Schedules checks of what refers to a host and of its other definitions.
     fn definition_changed(&mut self, host: &Hostname) {
         self.affected.extend(self.new.index.referrers.get(host).cloned());
         self.recheck.extend(self.new.index.egress_proxies.get(host).cloned());
@@ -147,7 +148,7 @@ impl Edit<'_> {
         }
     }
 
-    /// The Service of an EndpointSlice is linked again.
+    /// Schedules linking of the Service of an EndpointSlice.
     fn link_slice(&mut self, source: &EndpointSource) {
         let service = ObjectId {
             kind: Kind::Service,
@@ -158,7 +159,7 @@ impl Edit<'_> {
         self.recheck.insert(source.id.clone());
     }
 
-    /// The services that an object defines are linked again.
+    /// Schedules linking of the services an object defines.
     fn link_object(&mut self, id: &ObjectId) {
         let live = self.new.form(id).and_then(Form::service);
         let retained = self.new.retained_hosts().filter(|source| source.id == *id);
@@ -227,7 +228,7 @@ impl Edit<'_> {
         }
     }
 
-    /// Sidecars that select what a Sidecar with this selector selects.
+    /// Schedules checks of Sidecars that may select the same workloads.
     fn recheck_sidecars(&mut self, namespace: &Namespace, selector: &Labels) {
         let workloads = self.new.selected(namespace, selector);
         let ids = workloads.flat_map(|workload| self.new.index.selectors.selecting(namespace, &workload.labels));
@@ -254,7 +255,7 @@ impl Edit<'_> {
     fn move_policy(&mut self, moved: &Move<'_, PeerAuthentication>) {
         let before = moved.before.map(|(rank, policy)| (rank, &**policy));
         self.new.mesh.replace_peer_authentication(before, moved.after);
-        // Which workloads these are is not known here: some are known by their tokens alone.
+        // The workloads concerned are not known here: some are known by their tokens only.
         let scopes = moved
             .forms()
             .map(|policy| policy.scope(&self.new.context.config.root_namespace));
@@ -263,7 +264,7 @@ impl Edit<'_> {
         self.policy_changed(moved.id, moved.after.is_some());
     }
 
-    /// All of the kind in the namespace are looked at again.
+    /// Schedules checks of all objects of the kind in the namespace.
     fn policy_changed(&mut self, id: &ObjectId, is_there: bool) {
         let scope = (id.kind, id.namespace.clone());
         if is_there {

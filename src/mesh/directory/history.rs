@@ -1,5 +1,5 @@
-//! What a directory keeps that an earlier one did not, so that the cost of storing an edit follows
-//! its size.
+//! Differences between what two directories keep, so that the cost of persisting an edit is
+//! proportional to it.
 
 use super::Directory;
 use super::entry::{Entry, Kept};
@@ -8,19 +8,18 @@ use crate::api::Object;
 use crate::name::ObjectId;
 use std::sync::Arc;
 
-/// The difference between what two directories keep.
+/// Differences in what two directories keep.
 #[derive(Clone, Debug, Default)]
 pub struct KeptChanges {
-    /// What the later one keeps, and the earlier one did not, or not so.
+    /// Added or changed in the later one.
     pub new: Vec<Kept>,
-    /// What the earlier one kept, and the later one does not, or not so.
+    /// Removed or changed since the earlier one.
     pub gone: Vec<Kept>,
 }
 
-/// For finding what changed: entries are equal when they have the same object in force, of the same
-/// text. What is kept of an object says the same after an edit of its document's comments or of other
-/// items of its list; that it stands in another text counts all the same, so that no former text has
-/// to be kept for it.
+/// Equality for finding changes: the same object in force, from a document with the same text. An
+/// object from an edited document counts as changed even if its content did not, e.g. after an edit
+/// of comments or of other list items, so that the previous text need not be stored.
 impl PartialEq for Entry {
     fn eq(&self, other: &Self) -> bool {
         match (self.object_in_force(), other.object_in_force()) {
@@ -37,7 +36,7 @@ impl Entry {
 }
 
 impl Directory {
-    /// An object as its document says, else as it is in force.
+    /// An object as written, else as in force.
     pub fn object(&self, id: &ObjectId) -> Option<&Object> {
         let entry = self.entry(id)?;
         entry
@@ -45,7 +44,7 @@ impl Directory {
             .or_else(|| entry.object_in_force().map(|object| &**object))
     }
 
-    /// What this directory keeps that an earlier one did not, and the other way round.
+    /// The changes in what is kept since an earlier directory.
     pub fn kept_since(&self, earlier: &Directory) -> KeptChanges {
         let mut changes = KeptChanges::default();
         for item in earlier.entries.diff(&self.entries) {

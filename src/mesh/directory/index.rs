@@ -1,5 +1,4 @@
-//! From a name to the objects that have to do with it, so that an edit finds what it concerns
-//! without looking at the rest.
+//! Indexes by which an edit finds the objects it affects without iterating over the others.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -11,10 +10,11 @@ use super::super::service::{Address, ServiceKey};
 use super::super::{Labels, Rank, selects};
 use crate::name::{Hostname, Kind, Namespace, ObjectId};
 
-/// A label of a namespace's workloads. The empty pair stands for selectors without labels.
+/// A label of workloads in a namespace. The empty pair stands for selectors without labels.
 type Pair = (Namespace, Arc<str>, Arc<str>);
 
-/// Selectors by one of their labels, so that a workload finds those that may select it.
+/// Selectors, each filed under one of its labels, so that those selecting a workload are found
+/// quickly.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Selectors {
     by_pair: Groups<Pair, ObjectId>,
@@ -36,7 +36,7 @@ impl Selectors {
         }
     }
 
-    /// The label that the fewest selectors stand under.
+    /// The label of a selector under which the fewest selectors are filed.
     fn rarest(&self, namespace: &Namespace, selector: &Labels) -> Pair {
         let pairs = selector
             .iter()
@@ -46,7 +46,7 @@ impl Selectors {
             .unwrap_or_else(|| any_label(namespace))
     }
 
-    /// The objects of the namespace whose selectors select such a workload.
+    /// The objects in the namespace whose selectors match these labels.
     pub(super) fn selecting<'i>(&'i self, namespace: &Namespace, labels: &'i Labels) -> Vec<&'i ObjectId> {
         let pairs = labels
             .iter()
@@ -84,8 +84,7 @@ impl WorkloadLabels {
         }
     }
 
-    /// Workloads that have the rarest label of a selector; whether they have the others is for the
-    /// caller to see.
+    /// Workloads with the rarest label of a selector; the caller checks the others.
     pub(super) fn candidates<'i>(
         &'i self,
         namespace: &Namespace,
@@ -110,7 +109,7 @@ fn pairs<'l>(id: &'l ObjectId, labels: Option<&'l Labels>) -> impl Iterator<Item
     own.chain(any)
 }
 
-/// Hosts that can be found by what they end with.
+/// Hosts, searchable by suffix.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Endings(OrdMap<Box<str>, Hostname>);
 
@@ -123,7 +122,7 @@ impl Endings {
         self.0.remove(&reversed(host.as_str()));
     }
 
-    /// The hosts that `host` covers, itself included if it is there.
+    /// The hosts matched by `host`, including itself.
     pub(super) fn covered_by<'i>(&'i self, host: &'i Hostname) -> impl Iterator<Item = &'i Hostname> {
         let ending = reversed(host.as_str().trim_start_matches('*'));
         let from = self.0.range(ending.clone()..);
@@ -137,10 +136,10 @@ fn reversed(text: &str) -> Box<str> {
     text.chars().rev().collect()
 }
 
-/// A source of a service among its rivals: Kubernetes first, then the oldest.
+/// Sort key of a service's definitions: Kubernetes first, then the oldest.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct SourceRef {
-    /// Not of Kubernetes.
+    /// Whether it is a ServiceEntry.
     pub(super) entry: bool,
     /// Its precedence.
     pub(super) rank: Rank,
@@ -148,14 +147,14 @@ pub(super) struct SourceRef {
     pub(super) id: ObjectId,
 }
 
-/// All indexes of the directory.
+/// All indexes of a directory.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Index {
     /// The objects that define a service.
     pub(super) sources: Groups<ServiceKey, SourceRef>,
     /// The namespaces that define a service of this host.
     pub(super) namespaces: Groups<Hostname, Namespace>,
-    /// The same hosts, by their endings.
+    /// The same hosts, by suffix.
     pub(super) hosts: Endings,
     /// DestinationRules in force by host.
     pub(super) rules: Groups<Hostname, ObjectId>,
@@ -171,7 +170,7 @@ pub(super) struct Index {
     pub(super) labels: WorkloadLabels,
     /// Workloads by address.
     pub(super) addresses: Groups<IpAddr, ObjectId>,
-    /// VirtualServices by the hosts that they send requests to.
+    /// VirtualServices by destination host.
     pub(super) referrers: Groups<Hostname, ObjectId>,
     /// Sidecars by the host of their egress proxy.
     pub(super) egress_proxies: Groups<Hostname, ObjectId>,
@@ -180,14 +179,14 @@ pub(super) struct Index {
 }
 
 impl Index {
-    /// An object defines a service.
+    /// Adds a definition of a service.
     pub(super) fn add_source(&mut self, key: &ServiceKey, source: SourceRef) {
         self.sources.insert(key.clone(), source);
         self.namespaces.insert(key.host.clone(), key.namespace.clone());
         self.hosts.insert(&key.host);
     }
 
-    /// An object no longer defines a service.
+    /// Removes a definition of a service.
     pub(super) fn remove_source(&mut self, key: &ServiceKey, source: &SourceRef) {
         self.sources.remove(key, source);
         if !self.sources.has(key) {

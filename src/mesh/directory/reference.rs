@@ -1,4 +1,4 @@
-//! What VirtualServices refer to, and whether it is there.
+//! References of VirtualServices, and whether their targets exist.
 
 use std::collections::BTreeSet;
 
@@ -12,12 +12,12 @@ use crate::mesh::store::covering_hosts;
 use crate::mesh::virtual_service::{Destination, VirtualService};
 use crate::name::{Hostname, Namespace, ObjectId};
 
-/// Everything that a VirtualService refers to.
+/// All targets of a VirtualService.
 pub(super) fn targets(rules: &VirtualService) -> BTreeSet<Target> {
     rules.destinations().flat_map(targets_of).collect()
 }
 
-/// What a destination refers to: its host, and its port and subset if it names them.
+/// Targets of a destination: its host, and its port and subset if given.
 pub(super) fn targets_of(destination: &Destination) -> impl Iterator<Item = Target> + use<> {
     let host = &destination.host;
     let port = destination.port.map(|port| Target::Port(host.clone(), port));
@@ -29,7 +29,8 @@ pub(super) fn targets_of(destination: &Destination) -> impl Iterator<Item = Targ
 }
 
 impl Target {
-    /// The field of the destination `at` that refers to it, and what is said if it does not exist.
+    /// The field of the destination at `at` that holds the reference, and the message if the target
+    /// does not exist.
     pub(super) fn missing(&self, at: &FieldPath) -> (FieldPath, String) {
         match self {
             Target::Host(host) => (at.field("host"), format!("no service has the host `{host}`")),
@@ -52,13 +53,13 @@ impl Directory {
         }
     }
 
-    /// The decisive source of a service.
+    /// The authoritative definition of a service.
     pub(super) fn source(&self, key: &ServiceKey) -> Option<&std::sync::Arc<ServiceSource>> {
         let first = self.index.sources.get(key).next()?;
         self.form(&first.id)?.service()
     }
 
-    /// The decisive sources of a host's services, one for each namespace.
+    /// The authoritative definitions of a host's services, one per namespace.
     pub(super) fn sources_named(&self, host: &Hostname) -> impl Iterator<Item = &ServiceSource> {
         let namespaces = self.index.namespaces.get(host);
         namespaces.filter_map(|namespace| {
@@ -70,8 +71,8 @@ impl Directory {
         })
     }
 
-    /// The DestinationRules that give a host this subset: in each namespace those of the most
-    /// specific host are asked.
+    /// The DestinationRules that define this subset of a host: in each namespace, those for the
+    /// most specific host.
     pub(super) fn subset_rules(&self, host: &Hostname, name: &str) -> Vec<&ObjectId> {
         let mut decided: BTreeSet<&Namespace> = BTreeSet::new();
         let mut found = Vec::new();

@@ -1,4 +1,4 @@
-//! What is gone and stays served, since something still refers to it.
+//! Retained targets: removed from the directory, but still served because something refers to them.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use crate::mesh::service::ServiceKey;
 use crate::mesh::store::covering_hosts;
 use crate::name::{Hostname, ObjectId};
 
-/// What a route can refer to.
+/// The target of a route.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Target {
     /// A service.
@@ -29,13 +29,13 @@ pub enum Target {
 /// Why an object is kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Why {
-    /// Its form is in force.
+    /// It is in force.
     InForce,
-    /// This is gone from the directory, the object defined it, and routes still refer to it.
+    /// It defined this target, which was removed while routes still refer to it.
     Retained(Target),
 }
 
-/// A target that is gone.
+/// A removed target.
 #[derive(Clone, Debug)]
 pub(super) struct Retained {
     /// The objects that defined it, in their last form that did.
@@ -45,7 +45,7 @@ pub(super) struct Retained {
 }
 
 impl Retained {
-    /// The same under other settings.
+    /// Lowers the objects again with other settings.
     pub(super) fn lowered_again(self, context: &Context) -> Self {
         let objects = self.objects.into_iter();
         Self {
@@ -55,7 +55,7 @@ impl Retained {
     }
 }
 
-/// The retained targets as objects to keep.
+/// The objects that must be kept for retained targets.
 pub(super) fn kept(retained: &OrdMap<Target, Retained>) -> impl Iterator<Item = Kept> {
     retained.iter().flat_map(|(target, retained)| {
         retained.objects.iter().map(|in_force| Kept {
@@ -65,7 +65,7 @@ pub(super) fn kept(retained: &OrdMap<Target, Retained>) -> impl Iterator<Item = 
     })
 }
 
-/// Retained targets from kept objects, as yet without anything that refers to them.
+/// Restores retained targets from kept objects, without referrers yet.
 pub(super) fn restore(kept: &[Kept], context: &Context) -> OrdMap<Target, Retained> {
     let mut retained: OrdMap<Target, Retained> = OrdMap::new();
     for Kept { object, why } in kept {
@@ -89,7 +89,7 @@ fn lowered(object: &Arc<Object>, context: &Context) -> Option<InForce> {
 }
 
 impl Directory {
-    /// The objects that define a target here, retained ones included.
+    /// The objects that define a target, retained ones included.
     pub(super) fn definition(&self, target: &Target) -> Vec<InForce> {
         if let Some(retained) = self.retained.get(target) {
             return retained.objects.clone();
@@ -108,7 +108,7 @@ impl Directory {
         entries.filter_map(|entry| entry.in_force.clone()).collect()
     }
 
-    /// The sources of a host's services with their EndpointSlices.
+    /// The definitions of a host's services and their EndpointSlices.
     fn host_definition(&self, host: &Hostname) -> Vec<ObjectId> {
         let keys = self.index.namespaces.get(host).map(|namespace| ServiceKey {
             host: host.clone(),
@@ -133,7 +133,7 @@ impl Directory {
         ids
     }
 
-    /// Sources of retained services: few, unless much is wrong.
+    /// Definitions of retained services; usually few.
     pub(super) fn retained_hosts(&self) -> impl Iterator<Item = &Arc<ServiceSource>> {
         let hosts = self
             .retained
@@ -143,14 +143,14 @@ impl Directory {
         objects.filter_map(|in_force| in_force.form.service())
     }
 
-    /// Retained sources of a service.
+    /// Retained definitions of a service.
     pub(super) fn retained_sources(&self, key: &ServiceKey) -> Vec<&Arc<ServiceSource>> {
         let objects = self.retained_objects(&Target::Host(key.host.clone()));
         let sources = objects.filter_map(|in_force| in_force.form.service());
         sources.filter(|source| source.keys.contains(key)).collect()
     }
 
-    /// Retained EndpointSlices of a retained service.
+    /// Retained EndpointSlices of a service.
     pub(super) fn retained_slices(&self, key: &ServiceKey) -> Vec<&Arc<EndpointSource>> {
         let objects = self.retained_objects(&Target::Host(key.host.clone()));
         let slices = objects.filter_map(|in_force| in_force.form.endpoints());
@@ -181,8 +181,8 @@ impl Directory {
         ports.collect()
     }
 
-    /// Retained subsets of a DestinationRule, each after the host that it is served for and the rule's last form
-    /// that had it.
+    /// Retained subsets of a DestinationRule: the host each is served for, the last form of the
+    /// rule that had it, and the subset.
     pub(super) fn retained_subsets(&self, id: &ObjectId) -> Vec<(Hostname, Arc<DestinationRule>, Subset)> {
         let mut found = Vec::new();
         for (target, retained) in &self.retained {
@@ -198,8 +198,8 @@ impl Directory {
         found
     }
 
-    /// The host whose rules are asked for `host` in the namespace of a rule that covers it: the rule's own, unless
-    /// another rule there has a more specific one.
+    /// The most specific host, among DestinationRules in the namespace of `rule`, that matches
+    /// `host`; that of `rule` itself if no other is more specific.
     fn asked_for(&self, host: &Hostname, rule: &DestinationRule) -> Hostname {
         let is_asked = |candidate: &Hostname| {
             let mut ids = self.index.rules.get(candidate);
@@ -209,7 +209,7 @@ impl Directory {
     }
 }
 
-/// A subset with what it inherited from its rule, for when the rule is gone.
+/// A subset merged with the policy of its rule, to outlive the rule.
 pub(super) fn folded(subset: &Subset, parent: &PolicyWithPorts) -> Subset {
     let own = &subset.policy.policy;
     let own_ports = subset.policy.ports.iter().cloned();
@@ -227,7 +227,7 @@ pub(super) fn folded(subset: &Subset, parent: &PolicyWithPorts) -> Subset {
     }
 }
 
-/// The blocks of `own`, and of `parent` where it has none.
+/// The blocks of `own`, falling back to those of `parent`.
 fn over(own: &TrafficPolicy, parent: &TrafficPolicy) -> TrafficPolicy {
     let own = own.clone();
     TrafficPolicy {

@@ -1,4 +1,4 @@
-//! The mesh takes what is in force and what is retained, and what that touches is noted.
+//! Updates the mesh with what is in force or retained, and records what is touched.
 
 use std::collections::{BTreeSet, HashSet};
 use std::net::IpAddr;
@@ -21,11 +21,11 @@ use crate::mesh::workload::Workload;
 use crate::mesh::{Labels, Rank, selects};
 use crate::name::{Hostname, Namespace, ObjectId};
 
-/// The port whose routes answer for the hosts of VirtualServices that no service has.
+/// The port on which hosts of VirtualServices without a service are served.
 const HTTP: u16 = 80;
 
 impl Edit<'_> {
-    /// Brings the mesh up to date.
+    /// Updates the mesh.
     pub(super) fn serve(&mut self) {
         for key in std::mem::take(&mut self.services) {
             self.serve_service(&key);
@@ -59,7 +59,7 @@ impl Edit<'_> {
         self.new.mesh.put_service(key, shared);
     }
 
-    /// Services whose endpoints PeerAuthentications are for, where these make a difference for clients.
+    /// Adds the services whose outbound configuration depends on changed PeerAuthentications.
     pub(super) fn touch_endpoints_of_policies(&mut self) {
         if !self.afresh {
             let affected = hosts_affected(&self.old.mesh, &self.new.mesh, &self.touched.policies);
@@ -101,7 +101,7 @@ impl Edit<'_> {
         self.touched.addresses.extend(addresses);
     }
 
-    /// DestinationRules for a host are looked at again.
+    /// Schedules checks of the DestinationRules for a host.
     fn recheck_rules(&mut self, host: &Hostname) {
         for candidate in covering_hosts(host) {
             self.recheck.extend(self.new.index.rules.get(&candidate).cloned());
@@ -172,7 +172,7 @@ impl Edit<'_> {
 }
 
 impl Directory {
-    /// A service as it is served, with its precedence.
+    /// Links a service; also returns its rank.
     fn link(&self, key: &ServiceKey) -> Option<(Rank, Service)> {
         let live: Vec<&SourceRef> = self.index.sources.get(key).collect();
         let mut sources: Vec<&Arc<ServiceSource>> = live
@@ -200,7 +200,7 @@ impl Directory {
         Some((rank, service))
     }
 
-    /// EndpointSlices of a service's Kubernetes Service; those that went with a retained one too.
+    /// EndpointSlices of a Kubernetes Service, including those retained with it.
     fn slices<'d>(
         &'d self,
         key: &ServiceKey,
@@ -231,7 +231,7 @@ impl Directory {
         selected.into_iter().flatten().collect()
     }
 
-    /// The workloads of a namespace that a selector selects, in the order of their ids.
+    /// The workloads of a namespace that match a selector, ordered by id.
     pub(super) fn selected<'d, 's>(
         &'d self,
         namespace: &Namespace,
@@ -242,15 +242,15 @@ impl Directory {
         workloads.filter(move |workload| selects(selector, &workload.labels))
     }
 
-    /// The workload at an address, preferably of this namespace.
+    /// The workload at an address, preferably in this namespace.
     fn workload_at(&self, ip: IpAddr, namespace: &Namespace) -> Option<&Arc<Workload>> {
         let ids = self.index.addresses.get(&ip);
         let id = ids.min_by_key(|id| (id.namespace != *namespace, *id))?;
         self.form(id)?.workload()
     }
 
-    /// A DestinationRule with the subsets of it that are retained. If it is gone, or is for another
-    /// host now, or another rule has a more specific host, they stand alone.
+    /// A DestinationRule with its retained subsets. These form a rule of their own if the rule was
+    /// removed, changed its host, or is no longer the most specific for the host.
     fn rules_to_serve(&self, id: &ObjectId) -> Vec<(Rank, Arc<DestinationRule>)> {
         let live = self.entry(id).and_then(|entry| entry.ranked_form());
         let live = live.and_then(|(rank, form)| Some((rank, form.destination_rule()?)));

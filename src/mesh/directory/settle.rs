@@ -1,8 +1,8 @@
-//! Which form of a VirtualService is in force, and what it keeps alive.
+//! Determines which form of a VirtualService is in force and which targets it retains.
 //!
-//! An edit that leaves a reference dangling is contained at the reference. If the VirtualService was
-//! edited, its last good form stays. If its target vanished, the target is retained. If there was
-//! never anything good, the route answers 503 and the rest applies.
+//! A dangling reference is contained. If the VirtualService was edited, its last good form stays in
+//! force. If the target was removed, it is retained. If the reference was never good, the route
+//! responds 503 and the rest of the object applies.
 
 use std::collections::BTreeSet;
 
@@ -17,7 +17,7 @@ use crate::mesh::service::ServiceKey;
 use crate::name::{Hostname, ObjectId};
 
 impl Edit<'_> {
-    /// Settles every VirtualService that was changed or refers to what was.
+    /// Settles every VirtualService that changed or refers to something that did.
     pub(super) fn settle(&mut self) {
         self.routes.extend(self.affected.iter().cloned());
         for id in self.routes.clone() {
@@ -48,8 +48,8 @@ impl Edit<'_> {
         });
     }
 
-    /// What is written, unless it is in error or refers to what does not exist, and the form in force
-    /// does not.
+    /// The written form, unless it has errors, or has dangling references that the form in force
+    /// does not have.
     fn decide(&self, entry: &Entry) -> Option<InForce> {
         let Some(written) = entry.candidate() else {
             return entry.in_force.clone();
@@ -72,13 +72,13 @@ impl Edit<'_> {
             .all(|target| self.new.is_live(target))
     }
 
-    /// Whether a target that an object refers to was served before the edit.
+    /// Whether a target of an object was served before the edit.
     fn was_served(&self, id: &ObjectId, target: &Target) -> bool {
         let resolved = self.old.entry(id).is_some_and(|entry| entry.resolved.contains(target));
         resolved || self.old.retained.contains_key(target)
     }
 
-    /// Notes whether an object in force refers to a target that is gone.
+    /// Records whether an object in force refers to a removed target.
     fn retain(&mut self, target: &Target, referrer: &ObjectId, gone: bool) {
         if !gone {
             let Some(retained) = self.new.retained.get_mut(target) else {
@@ -99,7 +99,7 @@ impl Edit<'_> {
             };
             self.new.retained.insert(target.clone(), retained);
         }
-        // A restored target has no referrers yet, and is served from the first on.
+        // A restored target has no referrers yet, but is served from the start.
         self.serve_again(target);
         if let Some(retained) = self.new.retained.get_mut(target) {
             retained.referrers.insert(referrer.clone());
@@ -114,7 +114,7 @@ impl Edit<'_> {
         }
     }
 
-    /// What a target belongs to is served with it from now on, or without it.
+    /// Schedules an update of what a target belongs to, after it is retained or released.
     fn serve_again(&mut self, target: &Target) {
         let objects = self.new.retained.get(target).map(|retained| retained.objects.clone());
         let objects = objects.unwrap_or_default();
@@ -138,7 +138,7 @@ impl Edit<'_> {
         }
     }
 
-    /// Keeps the index of what refers to which host.
+    /// Updates the index of destination hosts.
     fn refer(&mut self, id: &ObjectId, hosts: &BTreeSet<Hostname>) {
         if let Some(before) = self.before(id) {
             for host in before.refers_to.difference(hosts) {
@@ -151,7 +151,7 @@ impl Edit<'_> {
     }
 }
 
-/// Whether everything that a form refers to was served.
+/// Whether all targets of a form were served.
 fn was_good(entry: &Entry, last: &InForce) -> bool {
     targets_of_form(&last.form).is_subset(&entry.resolved)
 }

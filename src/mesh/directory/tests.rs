@@ -1,4 +1,4 @@
-//! Directories through a series of edits.
+//! Series of edits to a directory.
 
 mod property;
 
@@ -290,7 +290,7 @@ ports: [{name: http, port: 9080}]
         Change::Remove(id(Kind::Service, "reviews")),
         Change::Remove(id(Kind::EndpointSlice, "reviews-1")),
     ]);
-    // The DestinationRule names a host that is gone, too.
+    // The DestinationRule refers to the removed host too.
     let expected = [
         "IST0101@routes.yaml:9",
         "IST0101@routes.yaml:10",
@@ -301,7 +301,7 @@ ports: [{name: http, port: 9080}]
         reviews(&gone.mesh).map(|service| &service.endpoints),
         reviews(&loaded.mesh).map(|s| &s.endpoints)
     );
-    // Workloads of a service that is gone are followed as before.
+    // Workloads of a removed service are still tracked.
     let fewer = gone
         .directory
         .apply(&[Change::Remove(id(Kind::WorkloadEntry, "reviews-v1"))]);
@@ -537,7 +537,7 @@ spec:
     assert_eq!(subsets(&again.mesh), ["v2"]);
 }
 
-/// Everything that can be asked of a mesh, precedence included.
+/// The results of all queries of a mesh, precedence included.
 fn observe(mesh: &Mesh) -> String {
     let mut all = format!("{:#?}\n", mesh.config);
     let namespaces: std::collections::BTreeSet<Namespace> = ["default", "other", "istio-system"]

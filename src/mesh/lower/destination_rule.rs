@@ -1,4 +1,4 @@
-//! DestinationRules: traffic policies of a host and of its subsets.
+//! Lowers DestinationRules: traffic policies of a host and its subsets.
 
 mod load_balancer;
 mod pool;
@@ -66,7 +66,7 @@ fn subsets(report: &mut Report<'_>, at: &FieldPath, spec: &api::DestinationRule)
     found
 }
 
-/// The four blocks of a policy, wherever it stands.
+/// The blocks of a policy, at any level.
 struct Blocks<'s> {
     load_balancer: Option<&'s api::LoadBalancer>,
     connection_pool: Option<&'s api::ConnectionPool>,
@@ -83,7 +83,8 @@ impl Blocks<'_> {
     }
 }
 
-/// `trafficPolicy` with its `portLevelSettings`; `parent` is the rule's own, for a subset's.
+/// Lowers `trafficPolicy` and its `portLevelSettings`; `parent` is the rule's own policy, for a
+/// subset.
 fn policy(
     report: &mut Report<'_>,
     at: &FieldPath,

@@ -1,4 +1,4 @@
-//! EndpointSlices, and what they and Endpoints become before they are linked to their Service.
+//! Lowers EndpointSlices to the form that they share with Endpoints.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use crate::api::endpoint_slice as api;
 use crate::api::{FieldPath, Object};
 use crate::name::ObjectId;
 
-/// The label that names the Service of an EndpointSlice.
+/// Label with the Service of an EndpointSlice.
 pub(super) const SERVICE_NAME: &str = "kubernetes.io/service-name";
 
 /// Endpoints of the Kubernetes Service `service` in the object's namespace.
@@ -28,16 +28,16 @@ pub struct EndpointSource {
 pub struct EndpointGroup {
     /// The endpoints.
     pub endpoints: Vec<EndpointAddress>,
-    /// Ports by the name of the Service's port.
+    /// Port numbers by the name of the Service port.
     pub ports: Vec<(Arc<str>, u16)>,
 }
 
-/// An address that serves.
+/// An endpoint address.
 #[derive(Clone, Debug, PartialEq)]
 pub struct EndpointAddress {
     /// The address.
     pub ip: IpAddr,
-    /// Whether it takes traffic.
+    /// Whether it receives traffic.
     pub ready: bool,
     /// Its zone; may be empty.
     pub zone: Arc<str>,
@@ -92,7 +92,7 @@ fn endpoints(report: &mut Report<'_>, at: &FieldPath, spec: &api::EndpointSlice)
         }
         for (index, text) in entry.addresses.iter().enumerate() {
             let ip = report.ip(&at.index(index), text);
-            // What is about to stop takes no new requests.
+            // A terminating endpoint gets no new requests.
             let stopping = !ready && entry.conditions.terminating == Some(true);
             found.extend(ip.filter(|_| !stopping).map(|ip| EndpointAddress {
                 ip,

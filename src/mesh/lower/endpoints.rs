@@ -1,4 +1,4 @@
-//! Kubernetes Endpoints, the older form of EndpointSlice. They belong to the Service of their name.
+//! Lowers Kubernetes Endpoints, the predecessor of EndpointSlice.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! The mesh configuration.
+//! Lowers the mesh configuration.
 
 use std::time::Duration;
 
@@ -16,7 +16,8 @@ use crate::mesh::config::{ExportDefault, InboundPolicy, MeshConfig, PathNormaliz
 use crate::mesh::destination_rule::H2Upgrade;
 use crate::name::{Kind, Namespace, ObjectId, TrustDomain};
 
-/// Lowers a mesh configuration; `base` holds what it leaves out. Findings are at fields of it.
+/// Lowers a mesh configuration; `base` has the values of unset fields. Findings refer to its
+/// fields.
 pub fn lower(spec: &api::MeshConfig, base: &MeshConfig) -> Lowered<MeshConfig> {
     let context = Context::default();
     let id = ObjectId {
@@ -173,8 +174,8 @@ fn exports(report: &mut Report<'_>, at: &FieldPath, spec: &api::MeshConfig, conf
     );
 }
 
-/// Fields that have values and no meaning here yet. As for the fields without values, that is only
-/// warned of: real mesh configurations are full of them.
+/// Reports fields that are parsed but not supported yet. Like other unsupported fields here they
+/// are only warnings, since real mesh configurations are full of them.
 fn unsupported(report: &mut Report<'_>, at: &FieldPath, spec: &api::MeshConfig) {
     let fields = [
         ("defaultTrafficPolicy", spec.default_traffic_policy.is_some()),

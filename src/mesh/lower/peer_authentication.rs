@@ -1,4 +1,4 @@
-//! PeerAuthentications: whether connections to workloads need mutual TLS.
+//! Lowers PeerAuthentications: mutual TLS modes of workloads.
 
 use std::sync::Arc;
 

@@ -1,17 +1,17 @@
-//! Whether Envoy will take a regular expression.
+//! Checks regular expressions for RE2, which Envoy uses.
 //!
-//! Envoy uses RE2. The `regex` crate has nearly its syntax: a pattern is translated to it, refusing
-//! what RE2 refuses, and then parsed.
+//! The syntax of the `regex` crate is nearly RE2's: a pattern is translated to it, rejecting what
+//! RE2 rejects, and then parsed.
 
 use ::regex::Regex;
 
 /// Istio's limit, in bytes.
 const MAX_LENGTH: usize = 1024;
 
-/// The largest count of a repetition in RE2, those within it multiplied.
+/// RE2's limit on repetition counts, where nested counts are multiplied.
 const MAX_REPEAT: u32 = 1000;
 
-/// Names of classes within classes, as in `[[:alpha:]]`.
+/// Names of character classes, as in `[[:alpha:]]`.
 const CLASSES: [&str; 14] = [
     "alnum", "alpha", "ascii", "blank", "cntrl", "digit", "graph", "lower", "print", "punct", "space", "upper", "word",
     "xdigit",
@@ -20,7 +20,8 @@ const CLASSES: [&str; 14] = [
 /// Checks a pattern.
 ///
 /// # Errors
-/// Why Envoy would refuse it.
+///
+/// Why Envoy would reject it.
 pub(super) fn check(pattern: &str) -> Result<(), String> {
     if pattern.is_empty() {
         return Err("a regular expression must not be empty".to_owned());
@@ -43,7 +44,7 @@ pub(super) fn check(pattern: &str) -> Result<(), String> {
     }
 }
 
-/// The `regex` crate explains an error over several lines, the last of which says what it is.
+/// The last line of a multi-line error of the `regex` crate, which states the reason.
 fn last_line(error: &str) -> &str {
     let line = error.lines().last().unwrap_or(error);
     line.strip_prefix("error: ").unwrap_or(line)
@@ -62,24 +63,24 @@ fn translate(pattern: &str) -> Result<String, String> {
     Ok(translation.output)
 }
 
-/// A translation under way.
+/// A translation in progress.
 struct Translation<'p> {
     rest: &'p str,
     output: String,
-    /// What was read last.
+    /// The last item.
     repeat: Repeat,
-    /// How often the most repeated part of each open group is repeated.
+    /// For each open group, the highest repetition count within it.
     groups: Vec<u32>,
 }
 
-/// How often what was read last is repeated by counts within it.
+/// The last item and its repetition count.
 #[derive(Clone, Copy)]
 enum Repeat {
-    /// Something that a repetition may follow.
+    /// An item that may be repeated.
     Atom(u32),
-    /// A repetition, which RE2 refuses to repeat.
+    /// A repetition, which RE2 does not allow to be repeated.
     Repeated,
-    /// A repetition that was made lazy.
+    /// A lazy repetition.
     Lazy,
 }
 
@@ -116,14 +117,14 @@ impl Translation<'_> {
         }
     }
 
-    /// Takes bytes over as they are.
+    /// Copies bytes unchanged.
     fn copy(&mut self, length: usize) {
         let (taken, rest) = self.rest.split_at(length);
         self.output.push_str(taken);
         self.rest = rest;
     }
 
-    /// Takes a character over as itself.
+    /// Adds a literal character.
     fn literal(&mut self, character: char) {
         let mut bytes = [0; 4];
         self.output
@@ -131,8 +132,9 @@ impl Translation<'_> {
         self.rest = &self.rest[character.len_utf8()..];
     }
 
-    /// An escape. RE2 has octal numbers and `\C` (any byte), which the crate lacks; of punctuation it
-    /// takes every character as itself, while the crate has `\<`, `\>` and `\b{start}`.
+    /// An escape sequence. RE2 has octal escapes and `\C` (any byte), which the crate lacks. It
+    /// treats all escaped punctuation as literal, while the crate gives meaning to `\<`, `\>` and
+    /// `\b{start}`.
     fn escape(&mut self) -> Result<(), String> {
         let Some(escaped) = self.rest[1..].chars().next() else {
             return Err("the regular expression ends with `\\`".to_owned());
@@ -163,7 +165,8 @@ impl Translation<'_> {
         }
     }
 
-    /// `\0` to `\077`, `\123`; a single digit but 0 would refer back to a group, which RE2 does not do.
+    /// `\0` to `\077`, `\123`; a single digit other than 0 would be a backreference, which RE2 does
+    /// not support.
     fn octal(&mut self) -> Result<(), String> {
         let digits = self.rest[1..]
             .bytes()
@@ -180,8 +183,8 @@ impl Translation<'_> {
         Ok(())
     }
 
-    /// A class, whose first `]` may be itself. In RE2 a `[` within it is itself too, and there are no
-    /// operations on classes as the crate has them.
+    /// A bracket expression. A leading `]` is literal. Unlike in the crate, `[` is literal too and
+    /// there are no set operations.
     fn class(&mut self) -> Result<(), String> {
         let negated = self.rest.starts_with("[^");
         self.copy(1 + usize::from(negated));
@@ -221,7 +224,7 @@ impl Translation<'_> {
         }
     }
 
-    /// A group's opening. Of flags RE2 has `i`, `m`, `s` and `U`.
+    /// The start of a group. RE2 has the flags `i`, `m`, `s` and `U`.
     fn open(&mut self) -> Result<(), String> {
         self.groups.push(1);
         self.repeat = Repeat::Atom(1);
@@ -291,7 +294,7 @@ impl Translation<'_> {
     }
 }
 
-/// The length of a counted repetition and the greatest of its counts, if that is a number at all.
+/// Length of a counted repetition and its highest count, if it is a valid number.
 fn counts(text: &str) -> Option<(usize, Option<u32>)> {
     let (inner, _) = text.strip_prefix('{')?.split_once('}')?;
     let (low, high) = inner.split_once(',').unwrap_or((inner, ""));
@@ -304,7 +307,7 @@ fn counts(text: &str) -> Option<(usize, Option<u32>)> {
 mod tests {
     use super::*;
 
-    /// Each was shown to Envoy 1.40.
+    /// Verified with Envoy 1.40.
     #[test]
     fn what_re2_takes_is_taken() {
         for good in [
@@ -341,7 +344,7 @@ mod tests {
         }
     }
 
-    /// Each was shown to Envoy 1.40.
+    /// Verified with Envoy 1.40.
     #[test]
     fn what_re2_refuses_is_refused() {
         let long = "a".repeat(1025);

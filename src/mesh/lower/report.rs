@@ -1,5 +1,5 @@
-//! What lowering finds wrong, by field instead of by line, so that it stays true when an object
-//! moves in its file.
+//! Findings of lowering. They refer to fields instead of lines, so they stay valid when an object
+//! moves within its file.
 
 use std::collections::BTreeMap;
 
@@ -8,36 +8,36 @@ use crate::api::{FieldPath, Object, Places};
 use crate::diag::{Code, Diagnostic, Severity};
 use crate::name::{Namespace, ObjectId};
 
-/// One problem of an object, at a field of it.
+/// A problem of an object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
-    /// The row of the table of codes.
+    /// The diagnostic code.
     pub code: Code,
-    /// How bad it is.
+    /// The severity.
     pub severity: Severity,
     /// The field.
     pub at: FieldPath,
-    /// One sentence: what is wrong and why.
+    /// What is wrong and why, in one sentence.
     pub message: String,
-    /// What to do about it.
+    /// How to fix it.
     pub help: Option<String>,
-    /// Fields of other objects that help to understand it.
+    /// Related fields of other objects.
     pub related: Vec<Related>,
 }
 
-/// A field of another object that a finding mentions.
+/// A field of another object that a finding refers to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Related {
     /// The object.
     pub id: ObjectId,
     /// The field.
     pub at: FieldPath,
-    /// What stands there.
+    /// Its label.
     pub text: String,
 }
 
 impl Finding {
-    /// A problem of the code's own severity.
+    /// A finding with the default severity of its code.
     pub fn new(code: Code, at: &FieldPath, message: impl Into<String>) -> Self {
         Self {
             code,
@@ -49,19 +49,19 @@ impl Finding {
         }
     }
 
-    /// Says what to do.
+    /// Sets the help text.
     pub fn help(&mut self, help: impl Into<String>) -> &mut Self {
         self.help = Some(help.into());
         self
     }
 
-    /// Replaces the severity of the code.
+    /// Overrides the severity.
     pub fn severity(&mut self, severity: Severity) -> &mut Self {
         self.severity = severity;
         self
     }
 
-    /// Names a field of another object.
+    /// Adds a related field of another object.
     pub fn related(&mut self, id: &ObjectId, at: impl Into<FieldPath>, text: impl Into<String>) -> &mut Self {
         self.related.push(Related {
             id: id.clone(),
@@ -71,8 +71,8 @@ impl Finding {
         self
     }
 
-    /// Findings of an object as diagnostics; `find` gives the objects that they mention. The text of each object is read
-    /// again once, however many findings there are.
+    /// Converts the findings of an object to diagnostics; `find` looks up related objects. The text
+    /// of each object is parsed once, however many findings there are.
     pub fn diagnostics<'f, 'o>(
         object: &Object,
         findings: impl IntoIterator<Item = &'f Self>,
@@ -97,17 +97,17 @@ impl Finding {
     }
 }
 
-/// What lowering yields.
+/// The result of lowering.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Lowered<T> {
-    /// The object's meaning; none when it has an error.
+    /// The lowered form; `None` if there is an error.
     pub value: Option<T>,
-    /// Everything that was found.
+    /// All findings.
     pub findings: Vec<Finding>,
 }
 
 impl<T> Lowered<T> {
-    /// Nothing was found.
+    /// A result without findings.
     pub fn fine(value: T) -> Self {
         Self {
             value: Some(value),
@@ -115,7 +115,7 @@ impl<T> Lowered<T> {
         }
     }
 
-    /// The same with another value.
+    /// Maps the value.
     pub fn map<U>(self, into: impl FnOnce(T) -> U) -> Lowered<U> {
         Lowered {
             value: self.value.map(into),
@@ -124,7 +124,7 @@ impl<T> Lowered<T> {
     }
 }
 
-/// Collects findings while an object is lowered.
+/// Collects the findings of an object.
 pub(super) struct Report<'o> {
     pub(super) id: &'o ObjectId,
     pub(super) context: &'o Context,
@@ -144,17 +144,17 @@ impl<'o> Report<'o> {
         &self.id.namespace
     }
 
-    /// A value that Istio's validation refuses.
+    /// Reports a value that Istio's validation rejects.
     pub(super) fn error(&mut self, at: &FieldPath, message: impl Into<String>) -> &mut Finding {
         self.add(Code::SchemaValidationError, at, message)
     }
 
-    /// A value that Istio's validation warns about.
+    /// Reports a value that Istio's validation warns about.
     pub(super) fn warning(&mut self, at: &FieldPath, message: impl Into<String>) -> &mut Finding {
         self.add(Code::SchemaWarning, at, message)
     }
 
-    /// A value without effect, which is worth knowing.
+    /// Reports a value without effect.
     pub(super) fn info(&mut self, at: &FieldPath, message: impl Into<String>) -> &mut Finding {
         self.warning(at, message).severity(Severity::Info)
     }
@@ -165,12 +165,12 @@ impl<'o> Report<'o> {
         &mut self.findings[index]
     }
 
-    /// Whether an error was found so far.
+    /// Whether an error has been reported.
     pub(super) fn has_errors(&self) -> bool {
         self.findings.iter().any(|finding| finding.severity == Severity::Error)
     }
 
-    /// The value, unless an error was found.
+    /// The result: `value`, unless an error was reported.
     pub(super) fn finish<T>(self, value: T) -> Lowered<T> {
         Lowered {
             value: (!self.has_errors()).then_some(value),
@@ -178,7 +178,7 @@ impl<'o> Report<'o> {
         }
     }
 
-    /// As [`Report::finish`], of a value that may be missing only where an error says so.
+    /// Like [`Report::finish`], for a value that is `None` only if an error was reported.
     pub(super) fn finish_some<T>(self, value: Option<T>) -> Lowered<T> {
         let Lowered { value, findings } = self.finish(value);
         Lowered {

@@ -1,4 +1,4 @@
-//! Kubernetes Services, and what they and ServiceEntries become before endpoints are linked.
+//! Lowers Kubernetes Services to the form that they share with ServiceEntries.
 
 mod protocol;
 
@@ -18,13 +18,13 @@ use crate::mesh::workload::Workload;
 use crate::mesh::{ExportTo, Labels};
 use crate::name::{Hostname, ObjectId};
 
-/// The annotation that is `exportTo` for a Kubernetes Service.
+/// Annotation with the `exportTo` of a Kubernetes Service.
 const EXPORT_TO: &str = "networking.istio.io/exportTo";
 
-/// The annotation that stands for Kubernetes' `trafficDistribution`, for ServiceEntries too.
+/// Annotation that overrides `trafficDistribution`; applies to ServiceEntries too.
 const TRAFFIC_DISTRIBUTION: &str = "networking.istio.io/traffic-distribution";
 
-/// A service without its endpoints. One ServiceEntry defines as many services as it has hosts.
+/// The definition of a service, without endpoints. A ServiceEntry defines one service per host.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ServiceSource {
     /// The object.
@@ -35,7 +35,7 @@ pub struct ServiceSource {
     pub addresses: Vec<IpNet>,
     /// Ports, in the order written.
     pub ports: Vec<SourcePort>,
-    /// How endpoints are found.
+    /// How endpoints are discovered.
     pub resolution: Resolution,
     /// `location: MESH_EXTERNAL`.
     pub external: bool,
@@ -43,28 +43,28 @@ pub struct ServiceSource {
     pub kubernetes: bool,
     /// `clusterIP: None`.
     pub headless: bool,
-    /// `externalName`: the host that the service is another name of.
+    /// `externalName`: the host it is an alias for.
     pub alias: Option<Hostname>,
-    /// Who sees it.
+    /// Visibility.
     pub export_to: ExportTo,
     /// `subjectAltNames`.
     pub subject_alt_names: Vec<String>,
-    /// Which endpoints are asked first.
+    /// Locality preference.
     pub traffic_distribution: TrafficDistribution,
-    /// Endpoints that the object lists itself.
+    /// Endpoints listed in the object.
     pub listed: Vec<Workload>,
-    /// The WorkloadEntries of the namespace that are endpoints; none selects none.
+    /// Selects WorkloadEntries of the namespace as endpoints; `None` selects none.
     pub selector: Option<Labels>,
     /// Kubernetes' `publishNotReadyAddresses`.
     pub publish_not_ready: bool,
 }
 
-/// A port with the name that its target may have.
+/// A port and its named target.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SourcePort {
     /// The port.
     pub port: ServicePort,
-    /// A `targetPort` by name: the workload's port of that name.
+    /// A named `targetPort`: the workload port with that name.
     pub target_name: Option<Arc<str>>,
 }
 
@@ -229,8 +229,8 @@ fn port(report: &mut Report<'_>, at: &FieldPath, entry: &api::ServicePort) -> So
     }
 }
 
-/// `trafficDistribution`, else the annotation, which is read without regard to case (Istio's
-/// `GetTrafficDistribution`). `in_spec` is empty where there is no such field.
+/// `trafficDistribution`, else the annotation, which is case-insensitive (Istio's
+/// `GetTrafficDistribution`). `in_spec` is empty if the kind has no such field.
 pub(super) fn traffic_distribution(report: &mut Report<'_>, object: &Object, in_spec: &str) -> TrafficDistribution {
     const VALUES: &str = "PreferSameZone, PreferSameNode and PreferClose are known";
     match in_spec {
@@ -263,7 +263,7 @@ pub(super) fn traffic_distribution(report: &mut Report<'_>, object: &Object, in_
     }
 }
 
-/// The annotation's list, commas between the entries.
+/// The annotation's comma-separated list.
 fn export_to(report: &mut Report<'_>, object: &Object) -> ExportTo {
     let default = &report.context.config.service_export_to;
     let Some(text) = object.annotations.get(EXPORT_TO) else {

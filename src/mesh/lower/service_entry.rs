@@ -1,4 +1,4 @@
-//! ServiceEntries: services that Kubernetes does not know.
+//! Lowers ServiceEntries.
 
 use std::sync::Arc;
 
@@ -161,7 +161,7 @@ fn ports(report: &mut Report<'_>, at: &FieldPath, spec: &api::ServiceEntry) -> V
     found
 }
 
-/// Several hosts need a protocol that carries the host.
+/// Several hosts on one port need a protocol that carries the host name.
 fn host_rules(
     report: &mut Report<'_>,
     at: &FieldPath,

@@ -1,4 +1,4 @@
-//! Sidecars: what a proxy accepts and what it can reach.
+//! Lowers Sidecars: inbound listeners and reachable services of a proxy.
 
 mod egress;
 mod ingress;
@@ -51,8 +51,8 @@ pub(super) fn lower(object: &Object, spec: &api::Sidecar, context: &Context) -> 
     report.finish(value).map(Arc::new)
 }
 
-/// `outboundTrafficPolicy` (Istio's `validateSidecarOutboundTrafficPolicy`). The host of an egress proxy is taken as
-/// written: Istio does not complete it.
+/// `outboundTrafficPolicy` (Istio's `validateSidecarOutboundTrafficPolicy`). The host of an egress
+/// proxy is used as is: Istio does not qualify short names here.
 fn outbound_policy(report: &mut Report<'_>, at: &FieldPath, policy: &api::OutboundTrafficPolicy) -> OutboundPolicy {
     let mode = outbound(policy.mode);
     let Some(proxy) = &policy.egress_proxy else {
@@ -88,7 +88,7 @@ pub(super) fn outbound(mode: api::OutboundTrafficMode) -> OutboundPolicy {
     }
 }
 
-/// `port` of a listener; a number of 0 is checked by the caller.
+/// `port` of a listener; the caller checks for 0.
 fn listener_port(report: &mut Report<'_>, at: &FieldPath, port: &ServicePort, number: u16) -> ListenerPort {
     if port.target_port != 0 {
         report.error(&at.field("targetPort"), "a listener has no `targetPort`");

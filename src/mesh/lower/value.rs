@@ -1,4 +1,4 @@
-//! Checks of values that several kinds have, as Istio's validation makes them.
+//! Checks of values common to several kinds, following Istio's validation.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -17,7 +17,7 @@ use crate::mesh::virtual_service::StringMatch;
 use crate::mesh::{ExportTo, Labels};
 use crate::name::{Hostname, Namespace, is_dns_label, resolve_short_name};
 
-/// Whether an object may be exported to nobody (`~`).
+/// Whether an object may have `exportTo: ~`.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Nobody {
     Allowed,
@@ -25,7 +25,7 @@ pub(super) enum Nobody {
 }
 
 impl Report<'_> {
-    /// A duration of at least a millisecond, in whole milliseconds.
+    /// A duration of at least one millisecond, in whole milliseconds.
     pub(super) fn duration(
         &mut self,
         at: &FieldPath,
@@ -45,7 +45,7 @@ impl Report<'_> {
         Some(duration)
     }
 
-    /// A duration that may also be zero.
+    /// A duration that may be zero.
     pub(super) fn duration_or_zero(
         &mut self,
         at: &FieldPath,
@@ -57,7 +57,7 @@ impl Report<'_> {
         }
     }
 
-    /// A port number; 0 stands for one that is not.
+    /// A port number; 0 if invalid, which is reported.
     pub(super) fn port(&mut self, at: &FieldPath, number: u32) -> u16 {
         match u16::try_from(number) {
             Ok(port) if port > 0 => port,
@@ -68,12 +68,12 @@ impl Report<'_> {
         }
     }
 
-    /// A port that 0 leaves out.
+    /// An optional port number, where 0 means unset.
     pub(super) fn optional_port(&mut self, at: &FieldPath, number: u32) -> Option<u16> {
         (number != 0).then(|| self.port(at, number))
     }
 
-    /// A number that must not be negative; zero is the default.
+    /// A non-negative number, where 0 means the default.
     pub(super) fn limit(&mut self, at: &FieldPath, number: i32) -> Option<u32> {
         match u32::try_from(number) {
             Ok(0) => None,
@@ -85,7 +85,7 @@ impl Report<'_> {
         }
     }
 
-    /// A percentage in whole per cent.
+    /// A percentage, in whole percent.
     pub(super) fn whole_percent(&mut self, at: &FieldPath, number: i32) -> u32 {
         match u32::try_from(number) {
             Ok(percent) if percent <= 100 => percent,
@@ -96,24 +96,24 @@ impl Report<'_> {
         }
     }
 
-    /// A host as rules name it: a short name belongs to the object's namespace.
+    /// The host of a rule. A short name is resolved in the object's namespace.
     pub(super) fn rule_host(&mut self, at: &FieldPath, host: &str) -> Option<Hostname> {
         let domain = &self.context.config.domain;
         let found = resolve_short_name(host, self.namespace(), domain);
         self.name(at, found)
     }
 
-    /// A host as written.
+    /// A fully qualified host.
     pub(super) fn host(&mut self, at: &FieldPath, host: &str) -> Option<Hostname> {
         self.name(at, host.parse::<Hostname>())
     }
 
-    /// The value, if its constructor took it.
+    /// The parsed value; reports a parse error.
     pub(super) fn name<T, E: std::fmt::Display>(&mut self, at: &FieldPath, found: Result<T, E>) -> Option<T> {
         found.map_err(|why| self.error(at, why.to_string())).ok()
     }
 
-    /// A name of the form of a DNS label: subsets and ports have such.
+    /// A name that must be a DNS label, as for subsets and ports.
     pub(super) fn label_name(&mut self, at: &FieldPath, what: &str, name: &str) -> Arc<str> {
         if !is_dns_label(name) {
             self.error(
@@ -124,7 +124,7 @@ impl Report<'_> {
         name.into()
     }
 
-    /// Labels with the syntax of Kubernetes.
+    /// Labels with Kubernetes' syntax.
     pub(super) fn labels(&mut self, at: &FieldPath, labels: &BTreeMap<String, String>) -> Labels {
         for (key, value) in labels {
             if !is_label_key(key) {
@@ -137,7 +137,8 @@ impl Report<'_> {
         shared(labels)
     }
 
-    /// Labels that select workloads: no wildcards. Empty ones select everything, which is warned of.
+    /// Labels of a workload selector, without wildcards. Empty ones match everything, which is a
+    /// warning.
     pub(super) fn selector(&mut self, at: &FieldPath, labels: &BTreeMap<String, String>) -> Labels {
         for (key, value) in labels {
             if key.is_empty() {
@@ -163,7 +164,7 @@ impl Report<'_> {
         self.export_to_at(&|index| at.index(index), export_to, default, nobody)
     }
 
-    /// A list as `exportTo` has it, whose entries stand at `at`.
+    /// A list with the syntax of `exportTo`, at `at`.
     pub(super) fn export_to_at(
         &mut self,
         at: &dyn Fn(usize) -> FieldPath,
@@ -204,7 +205,7 @@ impl Report<'_> {
         }
     }
 
-    /// A regular expression, which Envoy matches against the whole text.
+    /// A regular expression, which Envoy matches against the whole string.
     pub(super) fn regex(&mut self, at: &FieldPath, pattern: &str) {
         if let Err(why) = regex::check(pattern) {
             self.error(at, why)
@@ -212,7 +213,7 @@ impl Report<'_> {
         }
     }
 
-    /// How a text is compared; `{}` asks for presence alone and is `None`.
+    /// A string matcher; `None` for `{}`, which matches any present value.
     pub(super) fn string_match(&mut self, at: &FieldPath, value: &ApiStringMatch) -> Option<StringMatch> {
         match value {
             ApiStringMatch::Exact(text) => Some(StringMatch::Exact(text.as_str().into())),
@@ -255,7 +256,7 @@ impl Report<'_> {
         found
     }
 
-    /// The path of a Unix domain socket, after `unix://`: absolute, or abstract with `@` first.
+    /// Path of a Unix domain socket, after `unix://`: absolute, or abstract with a leading `@`.
     pub(super) fn unix_path(&mut self, at: &FieldPath, path: &str) -> Arc<str> {
         let fine = path.starts_with('@') || (path.starts_with('/') && !path.ends_with('/'));
         if !fine {
@@ -267,7 +268,7 @@ impl Report<'_> {
         path.into()
     }
 
-    /// A protocol by its name in any case; empty means it is detected.
+    /// A protocol name, case-insensitive; empty means protocol detection.
     pub(super) fn protocol(&mut self, at: &FieldPath, text: &str) -> Protocol {
         if text.is_empty() {
             return Protocol::Auto;
@@ -280,7 +281,7 @@ impl Report<'_> {
     }
 }
 
-/// Istio's protocol names, whatever their case.
+/// Istio's protocol names, case-insensitive.
 pub(super) fn parse_protocol(text: &str) -> Option<Protocol> {
     Some(match text.to_ascii_lowercase().as_str() {
         "http" => Protocol::Http,
@@ -299,7 +300,7 @@ pub(super) fn parse_protocol(text: &str) -> Option<Protocol> {
     })
 }
 
-/// `region/zone/subzone`, of which the ends may be missing.
+/// `region/zone/subzone`, where trailing parts may be missing.
 pub(super) fn parse_locality(text: &str) -> Locality {
     let mut parts = text.splitn(3, '/').map(Arc::from);
     let mut next = || parts.next().unwrap_or_default();
@@ -310,7 +311,7 @@ pub(super) fn parse_locality(text: &str) -> Locality {
     }
 }
 
-/// The labels, shareable.
+/// Converts labels to shared strings.
 pub(super) fn shared(labels: &BTreeMap<String, String>) -> Labels {
     labels
         .iter()
@@ -318,13 +319,14 @@ pub(super) fn shared(labels: &BTreeMap<String, String>) -> Labels {
         .collect()
 }
 
-/// A fully qualified domain name: no wildcard, no IP address (Istio's `ValidateFQDN`).
+/// Whether it is a fully qualified domain name: no wildcard and no IP address (Istio's
+/// `ValidateFQDN`).
 pub(super) fn is_fqdn(text: &str) -> bool {
     text.parse::<Hostname>()
         .is_ok_and(|host| !host.is_wildcard() && host.as_str().parse::<IpAddr>().is_err())
 }
 
-/// The characters of an HTTP token (RFC 9110, `tchar`).
+/// Whether it is an HTTP token (RFC 9110, `tchar`).
 pub(super) fn is_header_name(name: &str) -> bool {
     !name.is_empty()
         && name

@@ -1,4 +1,4 @@
-//! VirtualServices: hosts, gateways and the routes of each protocol.
+//! Lowers VirtualServices: hosts, gateways and the routes of each protocol.
 
 mod actions;
 mod headers;
@@ -20,10 +20,10 @@ use crate::diag::{Code, Severity};
 use crate::mesh::virtual_service::VirtualService;
 use crate::name::{Hostname, is_dns_label};
 
-/// The reserved name of all sidecars in `gateways`.
+/// The reserved gateway name for all sidecars.
 const MESH: &str = "mesh";
 
-/// Lowers a VirtualService. One that is bound to gateways only has no meaning for sidecars.
+/// Lowers a VirtualService. One that is bound to gateways only does not affect sidecars.
 pub(super) fn lower(object: &Object, spec: &Spec, context: &Context) -> Lowered<Form> {
     let mut report = Report::new(&object.id, context);
     let at = FieldPath::root().field("spec");
@@ -59,7 +59,7 @@ pub(super) fn lower(object: &Object, spec: &Spec, context: &Context) -> Lowered<
     })
 }
 
-/// Checks `gateways`; whether sidecars are among them.
+/// Checks `gateways`; returns whether they include sidecars.
 fn gateways(report: &mut Report<'_>, at: &FieldPath, gateways: &[String]) -> bool {
     let at = at.field("gateways");
     gateway_names(report, &at, gateways);
@@ -85,7 +85,7 @@ fn gateways(report: &mut Report<'_>, at: &FieldPath, gateways: &[String]) -> boo
     for_mesh
 }
 
-/// `name`, `namespace/name` or, from earlier versions, a name with dots.
+/// `namespace/name`, `name`, or the legacy form, a name with dots.
 fn gateway_names(report: &mut Report<'_>, at: &FieldPath, gateways: &[String]) {
     for (index, name) in gateways.iter().enumerate() {
         let at = at.index(index);
@@ -109,8 +109,8 @@ fn gateway_names(report: &mut Report<'_>, at: &FieldPath, gateways: &[String]) {
     }
 }
 
-/// `hosts`, fully qualified. No host of a list may cover another as they are written, which is what Istio compares: a
-/// service may be named by its short name and by its full one.
+/// `hosts`, fully qualified. No host may match another one of the list. Like Istio this compares
+/// them as written: a service may be listed by both its short and its full name.
 fn hosts(report: &mut Report<'_>, at: &FieldPath, hosts: &[String], for_mesh: bool) -> Vec<Hostname> {
     let at = at.field("hosts");
     if hosts.is_empty() {

@@ -1,4 +1,4 @@
-//! WorkloadEntries, and the endpoints that ServiceEntries list in the same form.
+//! Lowers WorkloadEntries, and the endpoints of ServiceEntries, which have the same form.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use crate::mesh::service::Address;
 use crate::mesh::workload::{ADDRESSES, READY, Workload};
 use crate::name::{ServiceAccount, is_dns_label};
 
-/// The label that says whether a workload takes Istio's mutual TLS.
+/// Label that states whether a workload accepts Istio mutual TLS.
 const TLS_MODE: &str = "security.istio.io/tlsMode";
 
 /// Lowers a WorkloadEntry.
@@ -34,16 +34,16 @@ pub(super) fn lower(object: &Object, spec: &Spec, context: &Context) -> Lowered<
     report.finish_some(workload).map(Arc::new)
 }
 
-/// Whether an address may be a name that is resolved.
+/// Whether an address may be a host name.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Names {
     /// It may.
     Allowed,
-    /// It is an IP address or a socket.
+    /// It must be an IP address or a socket.
     Refused,
 }
 
-/// What a WorkloadEntry or an endpoint of a ServiceEntry says.
+/// Lowers the spec of a WorkloadEntry, or an endpoint of a ServiceEntry.
 pub(super) fn workload(
     report: &mut Report<'_>,
     at: &FieldPath,

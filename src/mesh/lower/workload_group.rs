@@ -1,4 +1,4 @@
-//! WorkloadGroups: what workloads that register themselves have in common.
+//! Lowers WorkloadGroups: templates of auto-registered workloads.
 
 mod probe;
 
@@ -12,7 +12,7 @@ use crate::api::workload_group::WorkloadGroup as Spec;
 use crate::api::{FieldPath, Object};
 use crate::mesh::workload::{READY, WorkloadGroup};
 
-/// Stands for the address of a member.
+/// Placeholder for the address of a member.
 const SOMEWHERE: &str = "0.0.0.0";
 
 /// Lowers a WorkloadGroup.

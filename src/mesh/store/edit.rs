@@ -1,4 +1,4 @@
-//! Edits of the mesh. Each keeps the indexes in step.
+//! Edits of the mesh; each keeps the indexes up to date.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use crate::mesh::workload::{Workload, WorkloadGroup};
 use crate::name::ObjectId;
 
 impl Mesh {
-    /// A mesh with these settings and nothing in it.
+    /// An empty mesh with these settings.
     pub fn new(config: MeshConfig) -> Self {
         Self {
             config: Arc::new(config),
@@ -24,7 +24,7 @@ impl Mesh {
         }
     }
 
-    /// Replaces, adds (`Some`) or removes (`None`) a service.
+    /// Adds or replaces (`Some`) or removes (`None`) a service.
     pub fn put_service(&mut self, key: &ServiceKey, service: Option<(Rank, Arc<Service>)>) {
         if let Some((_, old)) = self.services.remove(key) {
             self.hosts.remove(&key.host, &key.namespace);
@@ -59,7 +59,7 @@ impl Mesh {
         }
     }
 
-    /// Replaces, adds or removes a workload.
+    /// Adds, replaces or removes a workload.
     pub fn put_workload(&mut self, id: &ObjectId, workload: Option<Arc<Workload>>) {
         if let Some(Address::Ip(ip)) = self.workloads.remove(id).map(|old| old.address.clone()) {
             self.workload_addresses.remove(&ip, id);
@@ -72,7 +72,7 @@ impl Mesh {
         }
     }
 
-    /// Replaces, adds or removes a WorkloadGroup.
+    /// Adds, replaces or removes a WorkloadGroup.
     pub fn put_workload_group(&mut self, id: &ObjectId, group: Option<Arc<WorkloadGroup>>) {
         match group {
             Some(group) => self.workload_groups.insert(id.clone(), group),
@@ -80,7 +80,7 @@ impl Mesh {
         };
     }
 
-    /// Takes `old` out and puts `new` in, under the hosts each names.
+    /// Replaces `old` by `new` under the hosts of each.
     pub fn replace_virtual_service(
         &mut self,
         old: Option<(&Rank, &VirtualService)>,
@@ -107,7 +107,7 @@ impl Mesh {
         }
     }
 
-    /// Takes `old` out and puts `new` in, under the host each names.
+    /// Replaces `old` by `new` under the host of each.
     pub fn replace_destination_rule(
         &mut self,
         old: Option<(&Rank, &DestinationRule)>,
@@ -128,7 +128,7 @@ impl Mesh {
         }
     }
 
-    /// Takes `old` out and puts `new` in.
+    /// Replaces `old` by `new`.
     pub fn replace_sidecar(&mut self, old: Option<(&Rank, &Sidecar)>, new: Option<(&Rank, &Arc<Sidecar>)>) {
         if let Some((rank, sidecar)) = old {
             drop_ranked(&mut self.sidecars, &sidecar.id.namespace, rank, &sidecar.id);
@@ -141,7 +141,7 @@ impl Mesh {
         }
     }
 
-    /// Takes `old` out and puts `new` in.
+    /// Replaces `old` by `new`.
     pub fn replace_peer_authentication(
         &mut self,
         old: Option<(&Rank, &PeerAuthentication)>,
@@ -166,7 +166,7 @@ fn endpoint_addresses(service: &Service) -> impl Iterator<Item = IpAddr> {
     })
 }
 
-/// The labels by which a service's `trafficDistribution` tells clients apart.
+/// Labels by which a service's `trafficDistribution` distinguishes clients.
 fn distribution_labels(service: &Service) -> impl Iterator<Item = ClientLabel> + use<> {
     let setting = service.traffic_distribution.locality_lb();
     let labels = setting.into_iter().flat_map(|setting| setting.failover_labels());

@@ -1,4 +1,4 @@
-//! EndpointSlices and Endpoints: whether there is a Service, with ports of these names, that they are for.
+//! Checks that an EndpointSlice or Endpoints object has a Service, with ports of the same names.
 
 use crate::api::{FieldPath, Spec};
 use crate::diag::{Code, Severity};
@@ -41,7 +41,7 @@ pub(super) fn check(directory: &Directory, written: &InForce) -> Vec<Finding> {
     found
 }
 
-/// The ports of the object with their names.
+/// The named ports of the object.
 fn ports(spec: &Spec) -> Vec<(FieldPath, &str)> {
     let root = FieldPath::root();
     match spec {

@@ -1,4 +1,4 @@
-//! PeerAuthentications: more than one for a namespace.
+//! Checks that a namespace has at most one PeerAuthentication without selector.
 
 use crate::api::FieldPath;
 use crate::diag::Code;
@@ -7,7 +7,7 @@ use crate::mesh::directory::entry::InForce;
 use crate::mesh::lower::Finding;
 use crate::name::{Kind, ObjectId};
 
-/// Checks a PeerAuthentication: of several without selector in a namespace the oldest is in force.
+/// Checks a PeerAuthentication. Of several without selector in a namespace the oldest applies.
 pub(super) fn check(directory: &Directory, written: &InForce) -> Vec<Finding> {
     let Some(policy) = written
         .form

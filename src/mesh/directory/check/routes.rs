@@ -1,4 +1,5 @@
-//! VirtualServices: hosts, ports and destinations that do not exist, and hosts that an older rule has already.
+//! Checks that hosts, ports and destinations of a VirtualService exist, and that no older one has
+//! its hosts.
 
 use std::collections::BTreeSet;
 
@@ -36,7 +37,7 @@ pub(super) fn check(directory: &Directory, written: &InForce) -> Vec<Finding> {
     found
 }
 
-/// Hosts that an older VirtualService has, as far as some proxy sees both.
+/// Hosts of an older VirtualService, if some proxy sees both.
 fn conflicts(directory: &Directory, rules: &VirtualService, found: &mut Vec<Finding>) {
     let Some(own) = directory.entry(&rules.id) else { return };
     for (index, host) in rules.hosts.iter().enumerate() {
@@ -60,8 +61,8 @@ fn conflicts(directory: &Directory, rules: &VirtualService, found: &mut Vec<Find
     }
 }
 
-/// Hosts that no service has. As in Istio, HTTP routes for them apply on port 80 all the same, and the others
-/// nowhere.
+/// Hosts without a service. As in Istio, HTTP routes for them still apply on port 80; others do not
+/// apply at all.
 fn unknown_hosts(directory: &Directory, rules: &VirtualService, found: &mut Vec<Finding>) {
     for (index, host) in rules.hosts.iter().enumerate() {
         let target = Target::Host(host.clone());
@@ -80,7 +81,7 @@ fn unknown_hosts(directory: &Directory, rules: &VirtualService, found: &mut Vec<
     }
 }
 
-/// Matches of ports that none of the hosts has, where all hosts are known.
+/// Ports in matches that no host has, if all hosts are known.
 fn unknown_ports(directory: &Directory, rules: &VirtualService, found: &mut Vec<Finding>) {
     let mut numbers = BTreeSet::new();
     for host in &rules.hosts {
@@ -102,7 +103,7 @@ fn unknown_ports(directory: &Directory, rules: &VirtualService, found: &mut Vec<
     }
 }
 
-/// `port` of every match, with its place.
+/// The `port` of every match and its path.
 fn matched_ports(rules: &VirtualService) -> Vec<(FieldPath, u16)> {
     let http = rules
         .http
@@ -130,12 +131,12 @@ fn matched_ports(rules: &VirtualService) -> Vec<(FieldPath, u16)> {
     found
 }
 
-/// Whether a proxy of some namespace sees both.
+/// Whether some namespace sees both.
 fn seen_together(a: &VirtualService, b: &VirtualService) -> bool {
     a.export_to.shares(&a.id.namespace, &b.export_to, &b.id.namespace)
 }
 
-/// Every destination with its place, mirrors included.
+/// Every destination and its path, mirrors included.
 fn destinations(spec: &api::VirtualService) -> Vec<(FieldPath, &api::Destination)> {
     let at = FieldPath::root().field("spec");
     let mut found = Vec::new();
@@ -169,7 +170,7 @@ fn destinations(spec: &api::VirtualService) -> Vec<(FieldPath, &api::Destination
     found
 }
 
-/// What becomes of references that lead nowhere.
+/// How dangling references are handled.
 struct Fate<'d> {
     directory: &'d Directory,
     object: &'d Object,
@@ -216,7 +217,8 @@ impl Fate<'_> {
         found.push(self.dangling(at, &target, hint));
     }
 
-    /// Of several ports the one that the client called is taken, which the service may not have.
+    /// If a service has several ports, the destination port of the request is used, which the
+    /// service may not have.
     fn port_left_out(&self, at: &FieldPath, host: &Hostname, found: &mut Vec<Finding>) {
         let several = |source: &&ServiceSource| source.ports.len() > 1;
         let Some(source) = self.directory.sources_named(host).find(several) else {
@@ -231,7 +233,7 @@ impl Fate<'_> {
         found.push(finding);
     }
 
-    /// A reference to nothing: which of the three things happens is part of the help.
+    /// A dangling reference; the help says which of the three outcomes applies.
     fn dangling(&self, at: &FieldPath, target: &Target, hint: String) -> Finding {
         let (at, what) = target.missing(at);
         let retained = self.directory.retained.contains_key(target);
@@ -252,7 +254,7 @@ impl Fate<'_> {
     }
 }
 
-/// A host that was perhaps meant.
+/// Suggests a host with a similar name.
 fn hint_host(directory: &Directory, host: &Hostname) -> String {
     let short = host.as_str().split('.').next().unwrap_or_default();
     let known = directory.index.namespaces.keys();

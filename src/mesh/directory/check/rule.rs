@@ -1,5 +1,5 @@
-//! DestinationRules: hosts and ports that no service has, subsets without endpoints, and what an older rule has said
-//! already.
+//! Checks a DestinationRule: hosts and ports that do not exist, subsets without endpoints, and
+//! settings overridden by older rules.
 
 use crate::api::FieldPath;
 use crate::diag::Code;
@@ -40,9 +40,9 @@ fn unknown_host(rule: &DestinationRule) -> Finding {
     finding
 }
 
-/// What older rules for the host, in the same namespace, leave no say. A rule is merged with those whose `exportTo` it
-/// includes, and of what is there twice the first counts; of rules that are not merged the last counts where several
-/// are seen.
+/// Settings overridden by older rules for the host in the same namespace. A rule is merged with
+/// those whose `exportTo` it includes, and the first of duplicate settings applies; of visible
+/// rules that are not merged the last one applies.
 fn outdone(directory: &Directory, rule: &DestinationRule, found: &mut Vec<Finding>) {
     let Some(own) = directory.entry(&rule.id) else { return };
     let named = directory.mesh.destination_rules_naming(&rule.host);
@@ -95,7 +95,7 @@ fn outdone(directory: &Directory, rule: &DestinationRule, found: &mut Vec<Findin
     }
 }
 
-/// Subsets whose labels no endpoint has, of services whose endpoints are known.
+/// Subsets whose labels match no endpoint, for services with known endpoints.
 fn empty_subsets(rule: &DestinationRule, services: &[&Service], found: &mut Vec<Finding>) {
     let known = |service: &&Service| service.resolution == Resolution::Static && !service.endpoints.is_empty();
     if services.is_empty() || services.iter().any(|service| !known(service)) {
@@ -121,7 +121,7 @@ fn empty_subsets(rule: &DestinationRule, services: &[&Service], found: &mut Vec<
     }
 }
 
-/// Settings of ports that no service of the host has.
+/// Settings for ports that no service of the host has.
 fn unknown_ports(rule: &DestinationRule, services: &[&Service], found: &mut Vec<Finding>) {
     let spec = FieldPath::root().field("spec");
     let own = (spec.field("trafficPolicy"), &rule.policy);

@@ -1,4 +1,4 @@
-//! Services and ServiceEntries: one host and port with different protocols, and workloads that
+//! Checks a Service or ServiceEntry: conflicting protocols for a host and port, and workloads that
 //! cannot be endpoints.
 
 use crate::api::FieldPath;
@@ -10,7 +10,7 @@ use crate::mesh::lower::service::{ServiceSource, SourcePort};
 use crate::mesh::service::{Address, Resolution, ServiceKey};
 use crate::name::Kind;
 
-/// Checks the source of a service.
+/// Checks a service definition.
 pub(super) fn check(directory: &Directory, written: &InForce) -> Vec<Finding> {
     let mut found = Vec::new();
     let Some(source) = written.form.service() else {
@@ -26,7 +26,7 @@ pub(super) fn check(directory: &Directory, written: &InForce) -> Vec<Finding> {
     found
 }
 
-/// Ports whose `targetPort` is a name that no workload selected has: they have no endpoints.
+/// Ports whose named `targetPort` no selected workload has, so they have no endpoints.
 fn unknown_targets(directory: &Directory, source: &ServiceSource) -> Vec<Finding> {
     let Some(selector) = &source.selector else {
         return Vec::new();
@@ -55,7 +55,7 @@ fn unknown_targets(directory: &Directory, source: &ServiceSource) -> Vec<Finding
     found
 }
 
-/// Another ServiceEntry that gives a host and port of this one another protocol.
+/// Another ServiceEntry that declares a different protocol for the same host and port.
 fn conflict(directory: &Directory, source: &ServiceSource, index: usize, port: &SourcePort) -> Option<Finding> {
     let (other, theirs) = rivals(directory, source).into_iter().find_map(|other| {
         let position = other.ports.iter().position(|p| p.port.number == port.port.number)?;
@@ -73,7 +73,7 @@ fn conflict(directory: &Directory, source: &ServiceSource, index: usize, port: &
     Some(finding)
 }
 
-/// ServiceEntries that share a host with this one, as far as some proxy sees both.
+/// ServiceEntries that share a host with this one, if some proxy sees both.
 fn rivals<'d>(directory: &'d Directory, source: &ServiceSource) -> Vec<&'d ServiceSource> {
     let mut found: Vec<&ServiceSource> = Vec::new();
     for host in source.keys.iter().map(|key| &key.host) {
@@ -92,7 +92,7 @@ fn rivals<'d>(directory: &'d Directory, source: &ServiceSource) -> Vec<&'d Servi
     found
 }
 
-/// A selected workload whose address is a name, where addresses are needed.
+/// A selected workload with a host name as its address, where an IP address is needed.
 fn unreachable_workload(directory: &Directory, source: &ServiceSource) -> Option<Finding> {
     let selector = source
         .selector

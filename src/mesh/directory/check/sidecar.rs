@@ -1,4 +1,5 @@
-//! Sidecars: more than one for a workload or a namespace.
+//! Checks that a workload or namespace has at most one Sidecar, and that its egress proxy is
+//! reachable.
 
 use crate::api::FieldPath;
 use crate::diag::Code;
@@ -22,7 +23,7 @@ pub(super) fn check(directory: &Directory, written: &InForce) -> Vec<Finding> {
     found.into_iter().chain(egress_proxy(directory, sidecar)).collect()
 }
 
-/// An egress proxy that does not exist, or that no egress listener leads to.
+/// An egress proxy that does not exist, or is not included by any egress listener.
 fn egress_proxy(directory: &Directory, sidecar: &Sidecar) -> Option<Finding> {
     let proxy = sidecar.egress_proxy()?;
     let (host, at) = (
@@ -44,7 +45,7 @@ fn egress_proxy(directory: &Directory, sidecar: &Sidecar) -> Option<Finding> {
         let mut listeners = sidecar.egress.iter();
         sidecar.egress.is_empty()
             || listeners.any(|egress| {
-                // In the root namespace, `.` is the namespace of whichever proxy it is.
+                // In the root namespace, `.` is the namespace of each proxy.
                 egress.admits(&service.key, namespace) || egress.admits(&service.key, &service.key.namespace)
             })
     });
@@ -76,7 +77,7 @@ fn same_namespace(directory: &Directory, sidecar: &Sidecar) -> Option<Finding> {
     Some(finding)
 }
 
-/// An older Sidecar that selects a workload which this one selects.
+/// An older Sidecar that selects one of the same workloads.
 fn same_workload(directory: &Directory, sidecar: &Sidecar, selector: &Labels) -> Option<Finding> {
     let namespace = &sidecar.id.namespace;
     let own = &directory.entry(&sidecar.id)?.rank;

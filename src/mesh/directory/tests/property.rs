@@ -1,4 +1,4 @@
-//! A directory is what its objects make it, however it came about.
+//! Property test: the state of a directory depends on its objects, not on the edits that led to it.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use proptest::sample::select;
 use super::{observe, *};
 use crate::mesh::testing::objects;
 
-/// One of the documents of the world below, in one of its forms.
+/// Documents of the world below, each in several forms.
 const KINDS: &[(&str, &[&str])] = &[
     (
         "apiVersion: v1\nkind: Service\nmetadata: {name: a}\n",
@@ -139,10 +139,10 @@ const KINDS: &[(&str, &[&str])] = &[
 
 const FILES: &[&str] = &["a.yaml", "b.yaml", "c.yaml"];
 
-/// Which form of which document stands in which file, at which place.
+/// The form, file and position of each document.
 type World = BTreeMap<usize, (usize, usize, usize)>;
 
-/// A document and where it stands from now on; nowhere: it goes.
+/// A document and its new form, file and position; `None` removes it.
 type Move = (usize, Option<(usize, usize, usize)>);
 
 /// One step: several documents change at once.
@@ -155,8 +155,8 @@ fn step() -> impl Strategy<Value = Vec<Move>> {
     proptest::collection::vec(document, 1..4)
 }
 
-/// The files of a world: documents in the order of their places, a comment of another length before
-/// each at every step.
+/// The files of a world: documents ordered by position, each preceded by a comment whose length
+/// varies by step.
 fn texts(world: &World, comment: usize) -> BTreeMap<&'static str, String> {
     let mut files: BTreeMap<&str, Vec<(usize, usize, usize)>> = BTreeMap::new();
     for (kind, (form, file, place)) in world {
@@ -184,14 +184,14 @@ fn all(world: &World, comment: usize) -> Vec<Arc<Object>> {
         .collect()
 }
 
-/// The changes from one state of the files to another, as a reader of whole files gives them.
+/// The changes between two states of the files, as reported by a reader of whole files.
 fn changes(before: &[Arc<Object>], after: &[Arc<Object>]) -> Vec<Change> {
     let gone = before.iter().filter(|old| !after.iter().any(|new| new.id == old.id));
     let puts = after.iter().cloned().map(Change::Put);
     gone.map(|old| Change::Remove(old.id.clone())).chain(puts).collect()
 }
 
-/// Whether history shows: something is retained, or served in an earlier form.
+/// Whether the state depends on history: something is retained or served in its last good form.
 fn has_history(directory: &Directory) -> bool {
     let retained = directory.kept().iter().any(|kept| kept.why != Why::InForce);
     retained
@@ -221,7 +221,7 @@ fn differing(before: &Mesh, after: &Mesh) -> Vec<Hostname> {
         .collect()
 }
 
-/// What routes in force lead to: the rule, host, port and subset of each destination that is served.
+/// Targets of routes in force: the rule, and host, port and subset of each destination served.
 fn served(mesh: &Mesh) -> std::collections::BTreeSet<String> {
     let rules = mesh.virtual_service_hosts().flat_map(|(_, rules)| rules);
     let mut found = std::collections::BTreeSet::new();

@@ -12,16 +12,16 @@ use crate::mesh::lower::report::Report;
 use crate::mesh::lower::value::is_header_name;
 use crate::name::Percent;
 
-/// `minimumRingSize` when none is given.
+/// Default of `minimumRingSize`.
 const RING_SIZE: u64 = 1024;
 
-/// Envoy's greatest ring.
+/// Envoy's limit on the ring size.
 const MAX_RING_SIZE: u64 = 8 * 1024 * 1024;
 
-/// Envoy's bound of a Maglev table.
+/// Envoy's limit on the Maglev table size.
 const MAGLEV_BOUND: u64 = 5_000_011;
 
-/// Labels that stand for the parts of a locality.
+/// Labels that denote the parts of a locality.
 const TOPOLOGY: [&str; 3] = [
     "topology.kubernetes.io/region",
     "topology.kubernetes.io/zone",
@@ -171,7 +171,7 @@ fn hash_key(report: &mut Report<'_>, at: &FieldPath, entry: &api::ConsistentHash
         let at = at.field("httpQueryParameterName");
         return Some(HashKey::QueryParameter(not_empty(report, &at, name)));
     }
-    // `useSourceIp: false` is a key that is not there: requests are spread at random.
+    // As in Istio, `useSourceIp: false` sets no hash key: endpoints are chosen at random.
     entry.use_source_ip.filter(|used| *used).map(|_| HashKey::SourceIp)
 }
 
@@ -242,7 +242,7 @@ fn is_prime(number: u64) -> bool {
     number >= 2 && (2..).take_while(|d| d * d <= number).all(|d| !number.is_multiple_of(d))
 }
 
-/// `localityLbSetting` of a policy and of the mesh.
+/// `localityLbSetting` of a policy or the mesh.
 pub(in crate::mesh::lower) fn locality_lb(
     report: &mut Report<'_>,
     at: &FieldPath,
@@ -339,7 +339,7 @@ fn distribute(report: &mut Report<'_>, at: &FieldPath, entries: &[api::LocalityD
         .collect()
 }
 
-/// Localities of one list: not empty, `*` only at an end, and none within another.
+/// Checks the localities of a list: not empty, `*` only as the last part, and no overlaps.
 fn localities(report: &mut Report<'_>, localities: &[(FieldPath, &str)]) {
     for (index, (at, locality)) in localities.iter().enumerate() {
         let parts: Vec<&str> = locality.split('/').collect();

@@ -6,7 +6,7 @@ use crate::diag::Code;
 use crate::mesh::destination_rule::{ConnectionPool, H2Upgrade, OutlierDetection, TcpKeepalive};
 use crate::mesh::lower::report::Report;
 
-/// `connectionPool` of a policy and of a Sidecar.
+/// `connectionPool` of a policy or a Sidecar.
 pub(in crate::mesh::lower) fn connection_pool(
     report: &mut Report<'_>,
     at: &FieldPath,
@@ -38,7 +38,7 @@ fn tcp_settings(report: &mut Report<'_>, at: &FieldPath, tcp: &api::TcpSettings,
     pool.tcp_idle_timeout = report.duration_or_zero(&at.field("idleTimeout"), tcp.idle_timeout);
 }
 
-/// `tcpKeepalive` of a pool and of the mesh. The kernel counts in seconds, and so does Envoy.
+/// `tcpKeepalive` of a connection pool or the mesh. Envoy and the kernel use whole seconds.
 pub(in crate::mesh::lower) fn keepalive(
     report: &mut Report<'_>,
     at: &FieldPath,

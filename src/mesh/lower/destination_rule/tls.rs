@@ -1,4 +1,4 @@
-//! `tls`: TLS towards the endpoints.
+//! `tls`: TLS settings for upstream connections.
 
 use std::sync::Arc;
 
@@ -8,15 +8,15 @@ use crate::diag::Code;
 use crate::mesh::destination_rule::{ClientTls, ClientTlsMode, ServerVerification};
 use crate::mesh::lower::report::Report;
 
-/// `caCertificates` for the CAs of the proxy's system, which is also the default.
+/// Value of `caCertificates` for the system's CA certificates, which is the default.
 const SYSTEM: &str = "system";
 
-/// Where the settings stand.
+/// Level of the settings.
 #[derive(Clone, Copy)]
 pub(super) enum Level {
-    /// For the host.
+    /// Host or subset.
     Host,
-    /// For a port.
+    /// Port.
     Port,
 }
 
@@ -115,7 +115,7 @@ fn verification_rules(report: &mut Report<'_>, at: &FieldPath, entry: &api::Clie
     }
 }
 
-/// Fields that the mode has no use for.
+/// Reports fields that have no effect in the given mode.
 fn unused(report: &mut Report<'_>, at: &FieldPath, entry: &api::ClientTls) {
     let originates = matches!(entry.mode, api::ClientTlsMode::Simple | api::ClientTlsMode::Mutual);
     let mutual = entry.mode == api::ClientTlsMode::Mutual;

@@ -1,14 +1,14 @@
-//! What is spoken on a port of a Kubernetes Service (Istio's `pkg/config/kube` conversion).
+//! Protocol of a Kubernetes Service port (Istio's `pkg/config/kube` conversion).
 
 use crate::api::service::{ServicePort, TransportProtocol};
 use crate::mesh::lower::value::parse_protocol;
 use crate::mesh::service::Protocol;
 
-/// Ports of protocols in which the server speaks first (SMTP, DNS, MySQL, MongoDB): detecting theirs
+/// Well-known ports of server-first protocols (SMTP, DNS, MySQL, MongoDB), where protocol detection
 /// would hang.
 const SERVER_FIRST: [u32; 4] = [25, 53, 3306, 27017];
 
-/// `protocol: UDP`, else `appProtocol`, else the port's name.
+/// `protocol: UDP`, else `appProtocol`, else by the port's name.
 pub(super) fn of_port(port: &ServicePort) -> Protocol {
     match port.protocol {
         TransportProtocol::Udp | TransportProtocol::Sctp => return Protocol::Udp,
@@ -28,7 +28,7 @@ pub(super) fn of_port(port: &ServicePort) -> Protocol {
     }
 }
 
-/// `grpc-web…`, else what stands before the first `-`.
+/// `grpc-web…`, else the prefix before the first `-`.
 fn of_name(name: &str) -> Option<Protocol> {
     let name = name.to_ascii_lowercase();
     if name.starts_with("grpc-web") {

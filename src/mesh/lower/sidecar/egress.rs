@@ -7,7 +7,7 @@ use crate::mesh::lower::report::Report;
 use crate::mesh::sidecar::{Bind, Egress, FilterNamespace, HostFilter, ListenerPort};
 use crate::name::{Hostname, Namespace, is_dns_label};
 
-/// The listeners. One without a port is the last.
+/// The listeners. One without a port must be last.
 pub(super) fn listeners(report: &mut Report<'_>, at: &FieldPath, entries: &[api::EgressListener]) -> Vec<Egress> {
     let mut found: Vec<Egress> = Vec::with_capacity(entries.len());
     for (index, entry) in entries.iter().enumerate() {
@@ -35,7 +35,7 @@ pub(super) fn listeners(report: &mut Report<'_>, at: &FieldPath, entries: &[api:
     found
 }
 
-/// Same port, or same socket.
+/// Whether two listeners have the same port or socket.
 fn collide(a: &Egress, b: &Egress) -> bool {
     match (&a.port, &b.port) {
         (Some(a_port), Some(b_port)) => a_port.number == b_port.number && (a_port.number != 0 || a.bind == b.bind),
@@ -61,7 +61,7 @@ fn listener(report: &mut Report<'_>, at: &FieldPath, entry: &api::EgressListener
     }
 }
 
-/// A Unix domain socket goes with port number 0, and an address with another.
+/// A Unix domain socket requires port number 0, an IP address another.
 fn bind(
     report: &mut Report<'_>,
     at: &FieldPath,
@@ -101,7 +101,7 @@ fn bind(
     Some(Bind::Unix(report.unix_path(&bind_at, path)))
 }
 
-/// `namespace/host`, of which nothing may be said twice.
+/// `namespace/host` entries, without duplicates.
 fn hosts(report: &mut Report<'_>, at: &FieldPath, entries: &[String]) -> Vec<HostFilter> {
     if entries.is_empty() {
         report
@@ -136,7 +136,7 @@ fn hosts(report: &mut Report<'_>, at: &FieldPath, entries: &[String]) -> Vec<Hos
 
 fn host(report: &mut Report<'_>, at: &FieldPath, text: &str) -> Option<HostFilter> {
     let (exclude, rest) = match text.strip_prefix('~') {
-        // `~/*` is Istio's older way to say no hosts at all.
+        // `~/*` is Istio's legacy form for no hosts at all.
         Some(rest) if !rest.starts_with('/') => (true, rest),
         Some(_) | None => (false, text),
     };
@@ -179,7 +179,7 @@ fn host(report: &mut Report<'_>, at: &FieldPath, text: &str) -> Option<HostFilte
     })
 }
 
-/// `~/*`: no namespace has a service.
+/// `~/*`: matches no service.
 fn nobody() -> Option<HostFilter> {
     Some(HostFilter {
         exclude: true,

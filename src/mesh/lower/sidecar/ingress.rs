@@ -9,7 +9,7 @@ use crate::mesh::lower::destination_rule::connection_pool;
 use crate::mesh::lower::report::Report;
 use crate::mesh::sidecar::{DefaultEndpoint, Ingress};
 
-/// The listeners, each with a port of its own.
+/// The listeners, which must have distinct ports.
 pub(super) fn listeners(report: &mut Report<'_>, at: &FieldPath, entries: &[api::IngressListener]) -> Vec<Ingress> {
     let mut found: Vec<Ingress> = Vec::with_capacity(entries.len());
     for (index, entry) in entries.iter().enumerate() {

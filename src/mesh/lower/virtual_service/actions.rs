@@ -1,4 +1,4 @@
-//! What an HTTP route does besides choosing a destination.
+//! Actions and filters of an HTTP route: everything besides its destinations.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -57,7 +57,7 @@ fn redirect_port(report: &mut Report<'_>, at: &FieldPath, entry: &api::HttpRedir
     }
 }
 
-/// Istio takes any 3xx; of those Envoy has five, and refuses a route with another.
+/// Istio accepts any 3xx code; Envoy supports five and rejects routes with others.
 fn redirect_code(report: &mut Report<'_>, at: &FieldPath, code: u32) -> u16 {
     match code {
         0 | 301 => 301,
@@ -138,7 +138,7 @@ pub(super) fn rewrite(report: &mut Report<'_>, at: &FieldPath, entry: &api::Http
     }
 }
 
-/// `retries` of a route and of the mesh.
+/// `retries` of a route or the mesh.
 pub(in crate::mesh::lower) fn retries(report: &mut Report<'_>, at: &FieldPath, entry: &api::HttpRetry) -> RetryPolicy {
     let attempts = u32::try_from(entry.attempts).unwrap_or_else(|_| {
         report.error(
@@ -162,7 +162,7 @@ pub(in crate::mesh::lower) fn retries(report: &mut Report<'_>, at: &FieldPath, e
     }
 }
 
-/// Without attempts there is nothing to say about them.
+/// Reports settings that are ignored with zero attempts.
 fn without_attempts(report: &mut Report<'_>, at: &FieldPath, entry: &api::HttpRetry) {
     let given = [
         ("perTryTimeout", entry.per_try_timeout.is_some()),
@@ -178,7 +178,7 @@ fn without_attempts(report: &mut Report<'_>, at: &FieldPath, entry: &api::HttpRe
     }
 }
 
-/// The conditions, with numbers moved to the status codes. Nothing means Istio's default.
+/// Splits the conditions from the status codes. Empty means Istio's default.
 fn retry_on(report: &mut Report<'_>, at: &FieldPath, text: &str) -> (Vec<Arc<str>>, Vec<u16>) {
     if text.is_empty() {
         return (RetryPolicy::default().retry_on, Vec::new());
@@ -225,7 +225,7 @@ const CONDITIONS: &[&str] = &[
     "unavailable",
 ];
 
-/// A status that HTTP has a name for, as Go's `http.StatusText` knows them.
+/// Whether the status code is registered, as in Go's `http.StatusText`.
 fn is_status(code: u16) -> bool {
     http::StatusCode::from_u16(code).is_ok_and(|status| status.canonical_reason().is_some())
 }
@@ -292,7 +292,7 @@ fn fault_abort(report: &mut Report<'_>, at: &FieldPath, entry: &api::HttpFaultAb
     Some((abort?, percent))
 }
 
-/// A fault whose share is zero, as it is when none is given.
+/// Reports a fault with a share of zero, which is the default.
 fn never(report: &mut Report<'_>, at: &FieldPath, percent: Percent) {
     if percent.per_million() == 0 {
         report
@@ -309,7 +309,7 @@ fn http_status(report: &mut Report<'_>, at: &FieldPath, status: i32) -> Option<u
     valid
 }
 
-/// The number of a gRPC status by its name.
+/// The code of a gRPC status, by name or number.
 fn grpc_status(report: &mut Report<'_>, at: &FieldPath, name: &str) -> Option<u32> {
     const NAMES: [&str; 17] = [
         "OK",
@@ -339,10 +339,10 @@ fn grpc_status(report: &mut Report<'_>, at: &FieldPath, name: &str) -> Option<u3
     found.map(|(number, _)| number)
 }
 
-/// The smallest share that Istio lets a fault have, besides none.
+/// Smallest non-zero percentage that Istio accepts for faults.
 const SMALLEST: f64 = 0.0001;
 
-/// A share of 0 or `smallest` to 100 per cent.
+/// A percentage: 0, or from `smallest` to 100.
 pub(super) fn percentage(
     report: &mut Report<'_>,
     at: &FieldPath,

@@ -1,4 +1,4 @@
-//! Header changes of routes and destinations.
+//! Header operations of routes and destinations.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -27,12 +27,12 @@ pub(super) fn changes(report: &mut Report<'_>, at: &FieldPath, headers: Option<&
     changes
 }
 
-/// What setting `:authority` or `Host` means.
+/// Whether `:authority` and `Host` may be set.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Authority {
-    /// The request's host is rewritten.
+    /// They may: the host is rewritten.
     Rewritten,
-    /// It cannot be.
+    /// They may not.
     Refused,
 }
 
@@ -52,7 +52,7 @@ fn operations(
     }
 }
 
-/// Names and values, without those that rewrite the host.
+/// Names and values, except those that rewrite the host.
 fn values(
     report: &mut Report<'_>,
     at: &FieldPath,
@@ -77,7 +77,7 @@ fn values(
         .collect()
 }
 
-/// The one value that `:authority` or `Host` is set to.
+/// The value to which `:authority` or `Host` is set.
 fn authority(report: &mut Report<'_>, at: &FieldPath, operations: &HeaderOperations) -> Option<Arc<str>> {
     let set = operations.set.iter().map(|entry| ("set", entry));
     let add = operations.add.iter().map(|entry| ("add", entry));
@@ -108,7 +108,7 @@ fn operation_name(report: &mut Report<'_>, at: &FieldPath, name: &str, authority
     }
 }
 
-/// `:authority` or `Host`, in any case.
+/// `:authority` or `Host`, case-insensitive.
 pub(super) fn is_authority(name: &str) -> bool {
     name.eq_ignore_ascii_case(":authority") || name.eq_ignore_ascii_case("host")
 }

@@ -1,4 +1,4 @@
-//! `http[]`: one entry is a list of matches and one action.
+//! `http[]`: matches and an action.
 
 use super::{actions, headers, matches};
 use crate::api::FieldPath;
@@ -48,7 +48,7 @@ fn route(report: &mut Report<'_>, at: &FieldPath, entry: &api::HttpRoute) -> Htt
     }
 }
 
-/// Actions that exclude each other, and a route without any.
+/// Reports mutually exclusive actions, and routes without any.
 fn conflicts(report: &mut Report<'_>, at: &FieldPath, entry: &api::HttpRoute) {
     let (redirect, direct) = (entry.redirect.is_some(), entry.direct_response.is_some());
     let pairs = [
@@ -75,7 +75,7 @@ fn conflicts(report: &mut Report<'_>, at: &FieldPath, entry: &api::HttpRoute) {
 }
 
 fn action(report: &mut Report<'_>, at: &FieldPath, entry: &api::HttpRoute) -> HttpAction {
-    // What belongs to another action is checked all the same.
+    // Fields that belong to another action are validated too.
     let forward = forward(report, at, entry);
     let redirect = entry
         .redirect
@@ -150,7 +150,7 @@ fn destinations(
     found
 }
 
-/// A weight, from 0.
+/// A non-negative weight.
 pub(super) fn weight(report: &mut Report<'_>, at: &FieldPath, weight: i32) -> u32 {
     u32::try_from(weight).unwrap_or_else(|_| {
         report.error(&at.field("weight"), format!("the weight {weight} is negative"));
@@ -158,7 +158,7 @@ pub(super) fn weight(report: &mut Report<'_>, at: &FieldPath, weight: i32) -> u3
     })
 }
 
-/// Several destinations of which none has a weight get nothing. Envoy's sum has 32 bits.
+/// Checks the sum of several weights: not 0, and at most Envoy's limit of 32 bits.
 pub(super) fn total_weight(report: &mut Report<'_>, at: &FieldPath, weights: impl ExactSizeIterator<Item = i32>) {
     let several = weights.len() > 1;
     let total: u64 = weights.map(|weight| u64::try_from(weight).unwrap_or(0)).sum();
@@ -172,7 +172,7 @@ pub(super) fn total_weight(report: &mut Report<'_>, at: &FieldPath, weights: imp
     }
 }
 
-/// `destination`, which must be there.
+/// A required `destination`.
 pub(super) fn required_destination(
     report: &mut Report<'_>,
     at: &FieldPath,
@@ -197,7 +197,7 @@ fn destination(report: &mut Report<'_>, at: &FieldPath, entry: &api::Destination
     at_host(report, at, entry, host)
 }
 
-/// A destination whose host has been looked at.
+/// A destination with an already validated host.
 pub(in crate::mesh::lower) fn at_host(
     report: &mut Report<'_>,
     at: &FieldPath,
@@ -212,7 +212,7 @@ pub(in crate::mesh::lower) fn at_host(
     host.map(|host| Destination { host, subset, port })
 }
 
-/// `mirror` and `mirrors`, without those that get no requests.
+/// `mirror` and `mirrors`, except those with a share of zero.
 fn mirrors(report: &mut Report<'_>, at: &FieldPath, entry: &api::HttpRoute) -> Vec<Mirror> {
     let mut found = Vec::new();
     let share = mirror_share(report, at, entry);
@@ -238,7 +238,7 @@ fn mirrors(report: &mut Report<'_>, at: &FieldPath, entry: &api::HttpRoute) -> V
     found
 }
 
-/// The share of `mirror`: `mirrorPercentage`, else the deprecated `mirrorPercent`, else all.
+/// Share of `mirror`: `mirrorPercentage`, else the deprecated `mirrorPercent`, else 100 %.
 fn mirror_share(report: &mut Report<'_>, at: &FieldPath, entry: &api::HttpRoute) -> Percent {
     let deprecated = entry.mirror_percent.map(|percent| {
         let at = at.field("mirrorPercent");

@@ -1,4 +1,4 @@
-//! `tls[]` and `tcp[]`: connections that are not taken apart.
+//! `tls[]` and `tcp[]`: routes of connections.
 
 use std::net::IpAddr;
 
@@ -10,7 +10,7 @@ use crate::mesh::lower::report::Report;
 use crate::mesh::virtual_service::{Destination, L4Match, TcpRoute, TlsMatch, TlsRoute};
 use crate::name::Hostname;
 
-/// `tls[]`. Server names must be covered by the hosts of the VirtualService.
+/// `tls[]`. SNI hosts must be covered by the hosts of the VirtualService.
 pub(super) fn tls_routes(
     report: &mut Report<'_>,
     at: &FieldPath,

@@ -12,7 +12,7 @@ use crate::mesh::lower::value::is_header_name;
 use crate::mesh::virtual_service::{HttpMatch, SourceMatch, StringMatch};
 use crate::name::Namespace;
 
-/// How `match.headers` names a claim of a JSON web token instead of a header.
+/// Prefix by which `match.headers` refers to a JWT claim instead of a header.
 const CLAIM: &str = "@request.auth.claims";
 
 /// The matches of a route.
@@ -50,7 +50,7 @@ fn one(report: &mut Report<'_>, at: &FieldPath, entry: &api::HttpMatch) -> HttpM
     }
 }
 
-/// The path. Unlike elsewhere a prefix may be empty.
+/// The path. Unlike in other matches, an empty prefix is allowed.
 fn path(report: &mut Report<'_>, at: &FieldPath, uri: &api::StringMatch) -> Option<StringMatch> {
     match uri {
         api::StringMatch::Prefix(prefix) => Some(StringMatch::Prefix(prefix.as_str().into())),
@@ -60,7 +60,7 @@ fn path(report: &mut Report<'_>, at: &FieldPath, uri: &api::StringMatch) -> Opti
     }
 }
 
-/// The headers and, by `meaning`, what each of them must have or be.
+/// Header matches; `meaning` converts the value.
 fn headers<'a>(
     report: &mut Report<'a>,
     at: &FieldPath,
@@ -76,7 +76,8 @@ fn headers<'a>(
     found
 }
 
-/// What a header must not have; the regular expression `*`, though none, asks for its absence.
+/// A value of `withoutHeaders`. The regular expression `*`, though invalid, matches any value, as
+/// in Istio.
 fn unwanted(report: &mut Report<'_>, at: &FieldPath, value: &api::StringMatch) -> Option<StringMatch> {
     match value {
         api::StringMatch::Regex(any) if any == "*" => None,
@@ -117,7 +118,7 @@ fn query(
     found
 }
 
-/// Which clients an HTTP match is for; with `gateways`, their labels and namespace do not count.
+/// Source criteria of an HTTP match; `gateways` overrides labels and namespace.
 fn source(report: &mut Report<'_>, at: &FieldPath, entry: &api::HttpMatch) -> SourceMatch {
     let mut source = clients(
         report,
@@ -144,7 +145,7 @@ fn source(report: &mut Report<'_>, at: &FieldPath, entry: &api::HttpMatch) -> So
     source
 }
 
-/// `sourceLabels`, `sourceNamespace` and `gateways` of any match.
+/// `sourceLabels`, `sourceNamespace` and `gateways` of a match.
 pub(super) fn clients(
     report: &mut Report<'_>,
     at: &FieldPath,

@@ -1,4 +1,4 @@
-//! Routes and matches that never apply, since earlier ones take all that they would.
+//! Finds routes and matches that never apply because earlier ones match all their requests.
 
 use crate::api::FieldPath;
 use crate::diag::Code;
@@ -6,7 +6,7 @@ use crate::mesh::lower::report::Report;
 use crate::mesh::selects;
 use crate::mesh::virtual_service::{HttpMatch, L4Match, SourceMatch, StringMatch, TlsMatch, VirtualService};
 
-/// Reports what never applies, of each protocol's routes.
+/// Reports unreachable routes and matches for each protocol.
 pub(super) fn analyze(report: &mut Report<'_>, at: &FieldPath, rules: &VirtualService) {
     let http = rules.http.iter().map(|route| route.matches.as_slice());
     analyze_routes(report, &at.field("http"), http, covers_http, HttpMatch::default());
@@ -20,7 +20,7 @@ pub(super) fn analyze(report: &mut Report<'_>, at: &FieldPath, rules: &VirtualSe
     analyze_routes(report, &at.field("tls"), tls, covers_tls, any);
 }
 
-/// `any` is the match of a route that has none.
+/// `any` is the match of a route without matches.
 fn analyze_routes<'m, M: Clone + 'm>(
     report: &mut Report<'_>,
     at: &FieldPath,
@@ -60,7 +60,8 @@ fn analyze_routes<'m, M: Clone + 'm>(
     }
 }
 
-/// Whether `a` matches every request that `b` matches. May miss some; is never wrong.
+/// Whether `a` matches every request that `b` matches. May return false negatives, but no false
+/// positives.
 fn covers_http(a: &HttpMatch, b: &HttpMatch) -> bool {
     covers_path(a, b)
         && covers_text(a.scheme.as_ref(), b.scheme.as_ref())
@@ -121,8 +122,8 @@ fn covers_tls(a: &TlsMatch, b: &TlsMatch) -> bool {
     covers_list(&a.sni_hosts, &b.sni_hosts) && covers_l4(&a.l4, &b.l4)
 }
 
-/// Of subnets and server names Envoy takes the most specific, not the first: only equal ones stand in
-/// each other's way. None are all.
+/// Of CIDRs and SNI hosts Envoy chooses the most specific, not the first, so only equal lists
+/// shadow each other. An empty list matches all.
 fn covers_list<T: PartialEq>(a: &[T], b: &[T]) -> bool {
     a.is_empty() || (!b.is_empty() && b.iter().all(|entry| a.contains(entry)))
 }

@@ -1,4 +1,4 @@
-//! Every rule of Istio's validation of VirtualServices: the codes stand at the lines that are wrong.
+//! Istio's validation rules for VirtualServices; expected codes are marked on the lines concerned.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use crate::mesh::virtual_service::{
 };
 use crate::name::{Namespace, Percent};
 
-/// A VirtualService with these fields beside `hosts`, and a service for its destinations.
+/// A VirtualService with these fields besides `hosts`, and a service for its destinations.
 fn with(spec: &str) -> String {
     format!(
         "
@@ -29,7 +29,7 @@ spec:
     )
 }
 
-/// An HTTP route with these fields beside `route`.
+/// An HTTP route with these fields besides `route`.
 fn route(fields: &str) -> String {
     with(&format!(
         "  http:

@@ -1,13 +1,13 @@
-//! Variables in the values of headers, which Envoy replaces: `%PROTOCOL%`, `%REQ(x-a):10%`.
+//! Command operators in header values, which Envoy substitutes: `%PROTOCOL%`, `%REQ(x-a):10%`.
 //!
-//! Envoy refuses a route with a variable that it does not know or that lacks its argument, so the
-//! names are here as Envoy 1.40 has them.
+//! Envoy rejects a route with an unknown operator or a missing argument. The lists are those of
+//! Envoy 1.40.
 
-/// Whether Envoy takes the value of a header: no control characters, and each `%` doubled or a
-/// bound of a variable.
+/// Checks a header value: no control characters, and each `%` is doubled or delimits an operator.
 ///
 /// # Errors
-/// Why it does not.
+///
+/// Why Envoy would reject it.
 pub(super) fn check(value: &str) -> Result<(), String> {
     if value.bytes().any(|b| b == 0x7f || (b < 0x20 && b != b'\t')) {
         return Err("it holds a control character".to_owned());
@@ -22,7 +22,7 @@ pub(super) fn check(value: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// A variable after its first `%`: what follows its last.
+/// Checks an operator after its opening `%`; returns what follows its closing one.
 fn variable(text: &str) -> Result<&str, String> {
     let open = || "a `%` begins a variable that does not end".to_owned();
     let is_name = |c: char| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_';
@@ -45,7 +45,7 @@ fn variable(text: &str) -> Result<&str, String> {
     usage(name, argument, length).map(|()| rest)
 }
 
-/// Whether the variable exists and may be used so.
+/// Checks that the operator exists and takes the given argument and length.
 fn usage(name: &str, argument: &str, length: &str) -> Result<(), String> {
     let within = |names: &[&str]| names.contains(&name);
     let needs_argument = within(NEED_ARGUMENT) || within(NEED_ARGUMENT_AND_TAKE_LENGTH);
@@ -66,7 +66,7 @@ fn usage(name: &str, argument: &str, length: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// With an argument.
+/// Require an argument.
 const NEED_ARGUMENT: &[&str] = &[
     "CLUSTER_METADATA",
     "COMMON_DURATION",
@@ -75,7 +75,7 @@ const NEED_ARGUMENT: &[&str] = &[
     "UPSTREAM_METADATA",
 ];
 
-/// With an argument, and a length if wanted.
+/// Require an argument and accept a length.
 const NEED_ARGUMENT_AND_TAKE_LENGTH: &[&str] = &[
     "DYNAMIC_METADATA",
     "ENVIRONMENT",
@@ -91,7 +91,7 @@ const NEED_ARGUMENT_AND_TAKE_LENGTH: &[&str] = &[
     "UPSTREAM_FILTER_STATE",
 ];
 
-/// With an argument if wanted.
+/// Accept an argument.
 const TAKE_ARGUMENT: &[&str] = &[
     "DOWNSTREAM_DIRECT_LOCAL_ADDRESS_WITHOUT_PORT",
     "DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT",
@@ -110,10 +110,10 @@ const TAKE_ARGUMENT: &[&str] = &[
     "UPSTREAM_REMOTE_ADDRESS_WITHOUT_PORT",
 ];
 
-/// With a length if wanted.
+/// Accept a length.
 const TAKE_LENGTH: &[&str] = &["PATH", "QUERY_PARAMS"];
 
-/// With nothing else.
+/// Accept neither.
 const PLAIN: &[&str] = &[
     "ACCESS_LOG_TYPE",
     "BYTES_RECEIVED",

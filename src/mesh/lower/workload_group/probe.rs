@@ -1,4 +1,4 @@
-//! How the application of a member is asked whether it is ready.
+//! Readiness probe of a WorkloadGroup.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use crate::mesh::lower::report::Report;
 use crate::mesh::lower::value::{is_fqdn, is_header_name};
 use crate::mesh::workload::{HttpProbe, Probe};
 
-/// `probe`; none only where an error says why.
+/// Lowers `probe`; `None` only after an error.
 pub(super) fn probe(report: &mut Report<'_>, at: &FieldPath, entry: &api::ReadinessProbe) -> Option<Probe> {
     let mut number = |name, value, default| report.limit(&at.field(name), value).unwrap_or(default);
     let probe = Probe {
@@ -18,7 +18,7 @@ pub(super) fn probe(report: &mut Report<'_>, at: &FieldPath, entry: &api::Readin
         timeout: number("timeoutSeconds", entry.timeout_seconds, 1),
         period: number("periodSeconds", entry.period_seconds, 10),
         successes: number("successThreshold", entry.success_threshold, 1),
-        // As Istio's reference says; its agent takes 1.
+        // Istio's API reference says 3; its agent uses 1.
         failures: number("failureThreshold", entry.failure_threshold, 3),
         host: None,
         port: 0,
@@ -43,7 +43,7 @@ pub(super) fn probe(report: &mut Report<'_>, at: &FieldPath, entry: &api::Readin
     })
 }
 
-/// Sees to it that there is one way of asking, and one that sidecars can go.
+/// Checks that there is exactly one probe type, and that it is supported.
 fn one_way(report: &mut Report<'_>, at: &FieldPath, entry: &api::ReadinessProbe) -> Option<()> {
     let ways = [
         ("httpGet", entry.http_get.is_some()),
