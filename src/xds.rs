@@ -1,4 +1,5 @@
-//! All that knows Envoy's protobuf: what a node needs becomes resources, resources become streams.
+//! xDS: encodes the IR as Envoy resources and implements the discovery protocol, server and client
+//! side. All use of Envoy's protobuf types is in this module and in `proxy::config`.
 
 mod canonical;
 pub mod client;

@@ -1,14 +1,14 @@
-//! One serialisation for one message.
+//! Deterministic serialization.
 //!
-//! The generated types keep maps in hash maps, whose order differs from run to run, and protobuf writes
-//! them in that order. Entries of a map may stand in any order, so they are sorted by key where they
-//! stand; nothing changes its length.
+//! The generated types keep protobuf maps in `HashMap`s, so they are serialized in an order that
+//! varies between runs. Map entries may come in any order, so they are sorted in place by key; no
+//! lengths change.
 
 use std::ops::Range;
 
 use super::schema::{Kind, Layout, MessageType, WireField, WireValue, any_parts, wire_fields};
 
-/// Sorts the maps of a serialised message of this type, and of all messages in it.
+/// Sorts the maps of a serialized message of this type, recursively.
 pub(super) fn sort_maps(type_url: &str, bytes: &mut [u8]) {
     if let Some(message) = MessageType::of_url(type_url) {
         sort_message(bytes, message.layout());
@@ -42,7 +42,7 @@ fn sort_message(bytes: &mut [u8], layout: &Layout) {
     sort_entries(bytes, &entries);
 }
 
-/// Sorts what an `Any` holds, if its type is known.
+/// Sorts the content of an `Any`, if its type is known.
 fn sort_any(any: &mut [u8]) {
     let Some((url, value)) = any_parts(any) else {
         return;
@@ -52,7 +52,7 @@ fn sort_any(any: &mut [u8]) {
     }
 }
 
-/// Puts the entries of one map, which stand one after the other, into the order of their keys.
+/// Sorts the entries of one map, which are adjacent, by key.
 fn sort_entries(bytes: &mut [u8], entries: &[Range<usize>]) {
     let [first, .., last] = entries else {
         return;
@@ -63,7 +63,7 @@ fn sort_entries(bytes: &mut [u8], entries: &[Range<usize>]) {
     bytes[first.start..last.end].copy_from_slice(&sorted);
 }
 
-/// The key of an entry: its number, or its text.
+/// The key of an entry: its number or its string.
 fn key(entry: &[u8]) -> (u64, &[u8]) {
     let Some(Some(WireField {
         value: WireValue::Bytes(content),
@@ -94,7 +94,7 @@ mod tests {
     use crate::xds::pb::route::{Route, RouteConfiguration, VirtualHost};
     use crate::xds::pb::wkt::{Any, Struct, Value, value};
 
-    /// A hash map of its own, with an order of its own.
+    /// A new `HashMap`, with its own iteration order.
     fn metadata() -> Metadata {
         let text = |text: &str| Value {
             kind: Some(value::Kind::StringValue(text.into())),

@@ -1,8 +1,8 @@
-//! The client's side of the xDS protocol, for the bundled data plane: what is asked for, what is had, and what is to
-//! be said next.
+//! Client side of the xDS protocol, for the bundled proxy: subscriptions, accepted resources and
+//! pending requests.
 //!
-//! A [`Client`] is a pure state machine: it is told what is wanted and what the server said, and answers with
-//! requests. [`stream`] moves them. Both variants of the protocol come out of it as the same [`Update`]s; the
+//! A [`Client`] is a pure state machine: it is fed subscriptions and responses and returns
+//! requests, which [`stream`] transports. Both protocol variants yield the same [`Update`]s; their
 //! differences are in [`message`].
 
 pub mod joining;
@@ -20,79 +20,79 @@ pub use message::{Received, Request, Response, Variant};
 pub use super::pb::core::Node;
 use super::resource::{ResourceType, Version};
 
-/// A resource's name.
+/// Name of a resource.
 pub type Name = Arc<str>;
 
-/// What is wanted of a type.
+/// The subscription to a type.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Interest {
-    /// Nothing yet: the type is not mentioned.
+    /// Not subscribed.
     #[default]
     None,
-    /// Whatever there is. Said by naming nothing, as Envoy does.
+    /// Wildcard. Like Envoy, subscribes with an empty list of names.
     All,
-    /// These.
+    /// By name.
     Names(BTreeSet<Name>),
 }
 
-/// What a response changes.
+/// Changes carried by a response.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Update {
     /// The type.
     pub kind: ResourceType,
-    /// New or changed resources that are wanted, in the order of the response.
+    /// Subscribed resources that are new or changed, in the order of the response.
     pub upserts: Vec<Received>,
-    /// Wanted resources that the server does not have, or no longer.
+    /// Subscribed resources that the server does not have (any more).
     pub removals: Vec<Name>,
-    /// What is wrong with the response whatever the resources are, by resource; of the whole if the name is empty.
+    /// Errors of the response itself, by resource; an empty name is an error of the whole response.
     pub malformed: Vec<Refused>,
     version: String,
     nonce: String,
 }
 
 impl Update {
-    /// The version of the whole.
+    /// Version of the response (`version_info` or `system_version_info`).
     pub fn version(&self) -> &str {
         &self.version
     }
 }
 
-/// A resource that is not taken.
+/// A rejected resource.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refused {
     /// Its name.
     pub name: Name,
-    /// Why, with the field.
+    /// Why it was rejected, with the field.
     pub why: String,
 }
 
-/// The state.
+/// State of the client.
 #[derive(Debug)]
 pub struct Client {
     variant: Variant,
-    /// Taken when it is said for the first time on a stream.
+    /// Sent in the first request of each stream.
     node: Node,
     node_said: bool,
     topics: [Topic; ResourceType::ALL.len()],
 }
 
-/// One type.
+/// State of one resource type.
 #[derive(Debug, Default)]
 struct Topic {
     interest: Interest,
-    /// The type has been mentioned on this stream.
+    /// Whether a request for the type was sent on this stream.
     started: bool,
-    /// The names the server knows to be wanted, on this stream.
+    /// Names subscribed to on this stream.
     asked: BTreeSet<Name>,
-    /// What was accepted.
+    /// Accepted resources.
     held: BTreeMap<Name, Version>,
-    /// SotW: the version of the last response that was accepted, and the last nonce on this stream.
+    /// SotW only: version of the last accepted response, and the last nonce on this stream.
     version: String,
     nonce: String,
 }
 
 impl Client {
-    /// A client without wishes.
+    /// A client without subscriptions.
     pub fn new(variant: Variant, node: Node) -> Self {
         Self {
             variant,
@@ -102,12 +102,12 @@ impl Client {
         }
     }
 
-    /// The variant spoken.
+    /// The protocol variant.
     pub fn variant(&self) -> Variant {
         self.variant
     }
 
-    /// A new stream begins: everything has to be said again.
+    /// Starts a new stream; all subscriptions must be sent again.
     pub fn open(&mut self) {
         self.node_said = false;
         for topic in &mut self.topics {
@@ -117,8 +117,8 @@ impl Client {
         }
     }
 
-    /// States what is wanted of a type from now on. What is no longer wanted is forgotten, so that it is sent again when
-    /// it is wanted again.
+    /// Sets the subscription to a type. Resources that are no longer subscribed to are forgotten,
+    /// so that they are sent again when they are subscribed to later.
     pub fn want(&mut self, kind: ResourceType, interest: Interest) {
         let topic = &mut self.topics[kind as usize];
         if let Interest::Names(names) = &interest {
@@ -127,22 +127,22 @@ impl Client {
         topic.interest = interest;
     }
 
-    /// What is wanted of a type.
+    /// The subscription to a type.
     pub fn wanted(&self, kind: ResourceType) -> &Interest {
         &self.topics[kind as usize].interest
     }
 
-    /// Takes note of something that is had already, from before this process began.
+    /// Records a resource that was accepted before this process started.
     pub fn remember(&mut self, kind: ResourceType, name: Name, version: Version) {
         self.topics[kind as usize].held.insert(name, version);
     }
 
-    /// What was accepted of a type, with the versions.
+    /// The accepted resources of a type, with their versions.
     pub fn held(&self, kind: ResourceType) -> &BTreeMap<Name, Version> {
         &self.topics[kind as usize].held
     }
 
-    /// The requests that the changes of interest since the last call take, in the order of types.
+    /// Requests for the changes of subscriptions since the last call, in order of types.
     pub fn requests(&mut self) -> Vec<Request> {
         let due = ResourceType::ALL.into_iter().filter_map(|kind| self.ask(kind));
         due.collect::<Vec<_>>()
@@ -151,7 +151,7 @@ impl Client {
             .collect()
     }
 
-    /// Takes in a response.
+    /// Processes a response.
     pub fn receive(&self, response: Response) -> Update {
         let topic = &self.topics[response.kind as usize];
         let mut update = Update {
@@ -180,7 +180,8 @@ impl Client {
             Variant::Sotw => Vec::new(),
         };
         update.removals.retain(|name| topic.wants(name));
-        // Delta sends what is new, whatever version it has: istiod gives none to single resources.
+        // In delta every resource in a response counts as changed, whatever its version: istiod
+        // sends no per-resource versions.
         let is_new = |one: &Received| match self.variant {
             Variant::Delta => true,
             Variant::Sotw => topic.held.get(&one.name) != Some(&one.version),
@@ -190,8 +191,8 @@ impl Client {
         update
     }
 
-    /// The answer to an update of which these resources were refused: an ACK if there are none, else a NACK that names
-    /// each. Everything else counts as had.
+    /// The ACK for an update, or, if resources were rejected, a NACK that names them. All others
+    /// count as accepted.
     pub fn answer(&mut self, update: &Update, refused: &[Refused]) -> Request {
         let topic = &mut self.topics[update.kind as usize];
         let is_refused = |name: &Name| refused.iter().any(|one| one.name == *name);
@@ -213,7 +214,7 @@ impl Client {
         self.introduce(request.with_error(error))
     }
 
-    /// What is due to be said of a type's interest.
+    /// The request due for a type, if its subscription changed.
     fn ask(&mut self, kind: ResourceType) -> Option<Request> {
         let topic = &mut self.topics[kind as usize];
         let nothing = BTreeSet::new();
@@ -240,7 +241,7 @@ impl Client {
         Some(request)
     }
 
-    /// Adds who we are to the first request of a stream.
+    /// Adds the node to the first request of a stream.
     fn introduce(&mut self, request: Request) -> Request {
         if std::mem::replace(&mut self.node_said, true) {
             return request;
@@ -258,7 +259,7 @@ impl Topic {
         }
     }
 
-    /// SotW: everything that is wanted, which is also the answer to the last response.
+    /// SotW: a request with the whole subscription, which also ACKs the last response.
     fn whole(&self, kind: ResourceType) -> Request {
         let names = match &self.interest {
             Interest::None | Interest::All => Vec::new(),
@@ -268,14 +269,15 @@ impl Topic {
     }
 }
 
-/// A name that is there twice.
+/// A name that occurs more than once.
 fn duplicate(resources: &[Received], removed: &[Name]) -> Option<Name> {
     let mut seen = BTreeSet::new();
     let mut names = resources.iter().map(|one| &one.name).chain(removed);
     names.find(|name| !seen.insert(*name)).cloned()
 }
 
-/// The reason of a NACK, in the form that Envoy uses for clusters and listeners: every refused resource by name.
+/// The message of a NACK, which lists the rejected resources in Envoy's format for clusters and
+/// listeners.
 fn reason<'a>(kind: ResourceType, refused: impl Iterator<Item = &'a Refused>) -> Option<String> {
     let plural = match kind {
         ResourceType::Cluster => "cluster(s)",
@@ -295,5 +297,5 @@ fn reason<'a>(kind: ResourceType, refused: impl Iterator<Item = &'a Refused>) ->
     (!reasons.is_empty()).then(|| format!("{REFUSED}{plural} {}", reasons.join(", ")))
 }
 
-/// How the reason of a NACK begins that names every refused resource.
+/// Prefix of NACK messages that list all rejected resources.
 pub(super) const REFUSED: &str = "Error adding/updating ";

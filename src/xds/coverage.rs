@@ -1,28 +1,28 @@
-//! What of a serialised message a reader would not read.
+//! Finds fields of a serialized message that its reader ignores.
 //!
-//! A client that takes a message must not pass over a field that changes what happens. The reader's table says which
-//! fields of which messages it knows; this walks a message, through nested ones and `Any`s, and finds those that it does
-//! not.
+//! A client must not silently ignore a field that affects behaviour. The reader supplies a table of
+//! the fields it supports per message type; this module walks a message, including nested messages
+//! and `Any`s, and reports all other fields that are set.
 
 use super::schema::{Kind, MessageType, WireField, WireValue, any_parts, wire_fields};
 
-/// What a reader does with a field.
+/// How a reader treats a field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cover {
-    /// It reads it, and what is in it by the same table.
+    /// Supported; a message in it is checked by the same table.
     Read,
-    /// What is in it does not matter.
+    /// Supported as a whole; its content is not checked.
     Whole,
-    /// It does not read it.
+    /// Not supported.
     Unread,
 }
 
-/// A field that would not be read.
+/// An unsupported field that is set.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unread {
-    /// The way to it.
+    /// Path to the field.
     pub path: Vec<String>,
-    /// The field or message, in words.
+    /// Description of the field or message.
     pub what: String,
 }
 
@@ -40,8 +40,8 @@ impl Unread {
     }
 }
 
-/// Finds the fields of a message that would not be read, each once. `cover` is asked with a message's full name and a
-/// field's; it knows none of the fields of a message that it does not know.
+/// Finds unsupported fields, each once. `cover` is called with the full name of a message and the
+/// name of a field; for an unknown message it returns [`Cover::Unread`] for all fields.
 pub fn unread(type_url: &str, message: &[u8], cover: &impl Fn(&str, &str) -> Cover) -> Vec<Unread> {
     match MessageType::of_url(type_url) {
         Some(found) => self::message(found, message, cover),
@@ -80,7 +80,7 @@ fn message(kind: &MessageType, bytes: &[u8], cover: &impl Fn(&str, &str) -> Cove
     unread
 }
 
-/// Some writers send zeros, which say nothing.
+/// Zero values, which some writers serialize although they are the default.
 fn is_zero(found: &WireField) -> bool {
     match found.value {
         WireValue::Varint(number) => number == 0,

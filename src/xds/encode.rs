@@ -1,8 +1,8 @@
-//! What a node needs, as Envoy's messages: pure functions, one file per resource and per filter.
+//! Encodes the IR as Envoy messages: pure functions, one module per resource and per filter.
 //!
-//! The shape is istiod's, without the extensions that only Istio's build of Envoy has, so that Istio's
-//! tools read it. Every encoder has two halves: `message` makes the typed message, and the function of
-//! the same name as the module seals it into a [`Resource`].
+//! The output resembles istiod's, without extensions that exist only in Istio's Envoy build, so
+//! that Istio's tools can read it. Each encoder consists of `message`, which builds the typed
+//! message, and a function named like the module, which serializes it into a [`Resource`].
 
 mod cluster;
 mod endpoints;
@@ -28,7 +28,7 @@ use super::canonical;
 use super::resource::{Resource, ResourceType};
 use crate::ir::{Origins, ResourceName};
 
-/// Serialises a message, for good: equal messages get equal bytes.
+/// Serializes a message deterministically: equal messages have equal bytes.
 fn seal(kind: ResourceType, name: &ResourceName, message: &impl Message, origins: &Origins) -> Resource {
     let mut body = message.encode_to_vec();
     canonical::sort_maps(kind.type_url(), &mut body);

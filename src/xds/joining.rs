@@ -1,22 +1,23 @@
-//! What a sidecar asks of the control plane besides its configuration: another join token before its own expires, to be
-//! sent something once its application is ready, and to be sent nothing more before it ends. The token it has proves who asks.
+//! The gRPC service by which a sidecar manages its registration: it renews its join token before
+//! expiry, reports the readiness of its application, and announces its shutdown. The token
+//! authenticates the caller.
 //!
-//! A gRPC service of our own, on the port of xDS:
+//! It is served on the xDS port:
 //!
 //! ```text
 //! service Joining {                              // package topsail.v1
 //!   rpc Renew(Empty) returns (RenewResponse);    // authorization: Bearer <join token>
 //!   rpc Leave(Empty) returns (Empty);
-//!   rpc Ready(ReadyRequest) returns (ReadyResponse);   // FAILED_PRECONDITION: its data plane is not connected
+//!   rpc Ready(ReadyRequest) returns (ReadyResponse);   // FAILED_PRECONDITION: its proxy is not connected
 //! }
 //! message RenewResponse { string token = 1; }
 //! message ReadyRequest { fixed64 run = 1; bool ready = 2; }
-//! message ReadyResponse { Probe probe = 1; }     // how the application is to be asked; none: it need not be
-//! message Probe {                                // seconds, and probes in a row
+//! message ReadyResponse { Probe probe = 1; }     // the readiness probe of the group, if it has one
+//! message Probe {                                // in seconds; thresholds count consecutive probes
 //!   uint32 initial_delay = 1; uint32 timeout = 2; uint32 period = 3; uint32 successes = 4; uint32 failures = 5;
 //!   string host = 6;                             // empty: the loopback interface
 //!   uint32 port = 7;
-//!   HttpGet http_get = 8;                        // none: a connection is enough
+//!   HttpGet http_get = 8;                        // absent: TCP probe
 //! }
 //! message HttpGet { string path = 1; bool tls = 2; repeated Header headers = 3; }
 //! message Header { string name = 1; string value = 2; }
@@ -26,82 +27,82 @@ use std::sync::Arc;
 
 use crate::mesh::workload;
 
-/// The service.
+/// Full name of the service.
 pub(super) const SERVICE: &str = "topsail.v1.Joining";
-/// The path of the method that makes a token.
+/// Path of the `Renew` method.
 pub(super) const RENEW: &str = "/topsail.v1.Joining/Renew";
-/// The path of the method that says goodbye.
+/// Path of the `Leave` method.
 pub(super) const LEAVE: &str = "/topsail.v1.Joining/Leave";
-/// The path of the method that says whether the application is ready.
+/// Path of the `Ready` method.
 pub(super) const READY: &str = "/topsail.v1.Joining/Ready";
 
-/// Nothing. Fields of later versions are passed over.
+/// An empty message; unknown fields are ignored.
 #[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
 pub(super) struct Empty {}
 
-/// Whether a member's application is ready.
+/// Reports the readiness of a member's application.
 #[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
 pub(super) struct ReadyRequest {
-    /// Which run of the sidecar says so: `TOPSAIL_READINESS_RUN` in the metadata of its node.
+    /// The sidecar process: `TOPSAIL_READINESS_RUN` in its node metadata.
     #[prost(fixed64, tag = "1")]
     pub run: u64,
-    /// Whether it is.
+    /// Whether the application is ready.
     #[prost(bool, tag = "2")]
     pub ready: bool,
 }
 
-/// What the control plane answers to it.
+/// Response to a [`ReadyRequest`].
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub(super) struct ReadyResponse {
-    /// How the application is to be asked.
+    /// The readiness probe to run.
     #[prost(message, optional, tag = "1")]
     pub probe: Option<Probe>,
 }
 
-/// How a member's application is asked whether it is ready: a WorkloadGroup's `probe`, with its defaults.
+/// Readiness probe of a member: a WorkloadGroup's `probe` with defaults applied.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub struct Probe {
-    /// Until the first probe, seconds after the application has been started.
+    /// Delay before the first probe, in seconds.
     #[prost(uint32, tag = "1")]
     pub initial_delay: u32,
-    /// How long an answer may take, seconds.
+    /// Timeout in seconds.
     #[prost(uint32, tag = "2")]
     pub timeout: u32,
-    /// From one probe to the next, seconds.
+    /// Interval in seconds.
     #[prost(uint32, tag = "3")]
     pub period: u32,
-    /// After how many successes in a row it is ready.
+    /// Consecutive successes until it becomes ready.
     #[prost(uint32, tag = "4")]
     pub successes: u32,
-    /// After how many failures in a row it is not ready any more.
+    /// Consecutive failures until it becomes unready.
     #[prost(uint32, tag = "5")]
     pub failures: u32,
-    /// A name or an IP address; empty for the loopback interface.
+    /// Host name or IP address; empty for the loopback interface.
     #[prost(string, tag = "6")]
     pub host: String,
     /// The port.
     #[prost(uint32, tag = "7")]
     pub port: u32,
-    /// What is asked for there; none where a connection is enough.
+    /// HTTP request to send; absent for a TCP probe.
     #[prost(message, optional, tag = "8")]
     pub http_get: Option<HttpGet>,
 }
 
-/// What a [`Probe`] asks for by HTTP.
+/// HTTP request of a [`Probe`].
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub struct HttpGet {
     /// The path.
     #[prost(string, tag = "1")]
     pub path: String,
-    /// Whether by TLS.
+    /// Whether to use TLS.
     #[prost(bool, tag = "2")]
     pub tls: bool,
-    /// Headers of the request.
+    /// Request headers.
     #[prost(message, repeated, tag = "3")]
     pub headers: Vec<Header>,
 }
 
-/// A header of a request.
+/// A request header.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub struct Header {
     /// Its name.
@@ -135,11 +136,11 @@ impl From<&workload::Probe> for Probe {
     }
 }
 
-/// A new token.
+/// A renewed token.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 #[prost(skip_debug)]
 pub(super) struct RenewResponse {
-    /// The token: a secret.
+    /// The join token, a secret.
     #[prost(string, tag = "1")]
     pub token: String,
 }

@@ -1,5 +1,5 @@
-//! Messages as JSON, in the form of Envoy's own `/config_dump`: proto3 JSON with the field names of the
-//! `.proto` files and every `Any` expanded.
+//! Protobuf messages as JSON in the format of Envoy's `/config_dump`: proto3 JSON with original
+//! field names and expanded `Any`s.
 
 use prost::Message;
 use prost_reflect::{
@@ -11,46 +11,47 @@ use serde_json::{Map, Value};
 use super::resource::Resource;
 use super::schema::DESCRIPTOR_SET;
 
-/// What stands in the place of a secret.
+/// Replaces secrets.
 const REDACTED: &str = "[redacted]";
 
-/// The number of the field option `udpa.annotations.sensitive`.
+/// Number of the field option `udpa.annotations.sensitive`.
 const SENSITIVE: u32 = 76_569_463;
 
-/// Prints messages.
+/// Converts messages to JSON.
 ///
-/// It holds descriptions of all of Envoy's types, 16 MB that take 25 ms to make: keep one for a dump, not
-/// for the life of a server.
+/// It holds descriptors of all Envoy types, which take 16 MB and 25 ms to build: create one per
+/// dump instead of keeping it.
 #[derive(Debug)]
 pub struct Printer {
     pool: DescriptorPool,
 }
 
-/// Why a message cannot be shown.
+/// Why a message cannot be converted.
 #[derive(Debug, thiserror::Error)]
 pub enum JsonError {
-    /// The descriptor set cannot be read.
+    /// The descriptor set cannot be parsed.
     #[error("Envoy's message descriptions cannot be read: {0}")]
     Descriptors(#[from] DescriptorError),
-    /// There is no message type of that name.
+    /// The message type is unknown.
     #[error("`{0}` is no message type that Envoy has")]
     UnknownType(String),
-    /// The bytes are no message of the type.
+    /// The bytes are not a message of the type.
     #[error("the bytes are no `{0}`: {1}")]
     NoMessage(String, prost::DecodeError),
-    /// The JSON is not that of the type.
+    /// The JSON does not match the type.
     #[error("it is no `{0}`: {1}")]
     NotRead(String, serde_json::Error),
-    /// A part cannot be printed: an `Any` of a type that is not known, or that does not hold what it says.
+    /// A part cannot be converted: an `Any` with an unknown type or invalid content.
     #[error("`{0}` cannot be printed: {1}")]
     NotPrintable(String, serde_json::Error),
 }
 
-/// A message of the type with this full name from its JSON form; field names as in the `.proto` files or in
-/// lower camel case. Fields that Envoy does not have are errors.
+/// Parses a message from JSON; `name` is its full type name. Accepts original and lowerCamelCase
+/// field names. Unknown fields are errors.
 ///
 /// # Errors
-/// When the type is not known or the value is no such message.
+///
+/// If the type is unknown or the value does not match it.
 pub fn from_json<M: Message + Default>(name: &str, value: Value) -> Result<M, JsonError> {
     let pool = DescriptorPool::decode(DESCRIPTOR_SET)?;
     let descriptor = pool
@@ -62,21 +63,23 @@ pub fn from_json<M: Message + Default>(name: &str, value: Value) -> Result<M, Js
 }
 
 impl Printer {
-    /// Reads the descriptions.
+    /// Parses the descriptor set.
     ///
     /// # Errors
-    /// None in practice: the descriptions are part of the binary.
+    ///
+    /// None in practice: the descriptor set is part of the binary.
     pub fn new() -> Result<Self, JsonError> {
         Ok(Self {
             pool: DescriptorPool::decode(DESCRIPTOR_SET)?,
         })
     }
 
-    /// A resource as an expanded `Any`: `@type`, then its fields. One without content, which stands for
-    /// what a proxy has already, shows its name.
+    /// A resource as an expanded `Any`: `@type`, followed by its fields. A resource without
+    /// content, which stands for one that the proxy already has, shows its name.
     ///
     /// # Errors
-    /// As [`Printer::to_json`].
+    ///
+    /// See [`Printer::to_json`].
     pub fn resource(&self, resource: &Resource) -> Result<Value, JsonError> {
         let type_url = resource.kind.type_url();
         let mut value = Map::new();
@@ -90,10 +93,12 @@ impl Printer {
         Ok(value.into())
     }
 
-    /// A message of this type as JSON, private keys and other secrets replaced by `[redacted]`.
+    /// A message of this type as JSON, with private keys and other secrets replaced by
+    /// `[redacted]`.
     ///
     /// # Errors
-    /// When the type is not known or the bytes are no such message.
+    ///
+    /// If the type is unknown or the bytes are not a message of it.
     pub fn to_json(&self, type_url: &str, bytes: &[u8]) -> Result<Value, JsonError> {
         let name = type_url.rsplit_once('/').map_or(type_url, |(_, name)| name);
         let unknown = || JsonError::UnknownType(name.to_owned());
@@ -109,7 +114,7 @@ impl Printer {
         Ok(value)
     }
 
-    /// Hides what is sensitive and sorts maps by key, in a message and all messages in it.
+    /// Redacts sensitive fields and sorts maps by key, recursively.
     fn tidy_message(&self, value: &mut Value, descriptor: &MessageDescriptor) {
         let Value::Object(object) = value else {
             return;
@@ -119,7 +124,8 @@ impl Printer {
             .and_then(Value::as_str)
             .and_then(|url| self.of_url(url));
         if let Some(held) = held.filter(|held| held != descriptor) {
-            // An `Any` holds its message's fields beside the type, or one of well-known form as `value`.
+            // An `Any` has the fields of its message beside `@type`, or `value` for a well-known
+            // type.
             return match object.get_mut("value") {
                 Some(inner) if held.full_name().starts_with("google.protobuf.") => self.tidy_message(inner, &held),
                 Some(_) | None => self.tidy_message(value, &held),
@@ -176,7 +182,7 @@ fn is_sensitive(field: &FieldDescriptor) -> bool {
     extension.is_some_and(|extension| options.get_extension(&extension).as_bool() == Some(true))
 }
 
-/// Hides every value; as in Envoy, what fields there are can still be seen.
+/// Redacts all values but keeps the structure, like Envoy.
 fn redact(value: &mut Value) {
     match value {
         Value::Object(object) => object

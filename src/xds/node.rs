@@ -1,5 +1,5 @@
-//! Who a client says it is (Envoy's `node`). Claims only: what a client *may* be is for its
-//! credential to say.
+//! Envoy's `node`, as sent by clients. Its content is unauthenticated; the credential determines
+//! what a client may be.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -10,37 +10,38 @@ use crate::ir::node::InterceptionMode;
 use crate::mesh::service::Locality;
 use crate::name::{Namespace, ServiceAccount, WorkloadName};
 
-/// The key of `node.metadata` under which a sidecar that says when its application is ready puts a number by which this run
-/// of it is known, in decimal digits. Our own: Istio's agents say it on the stream, which is Envoy's own here.
+/// Key in `node.metadata` with a decimal number that identifies a sidecar process which reports
+/// readiness. Specific to Topsail: Istio's agent reports readiness on the xDS stream, which here
+/// belongs to Envoy.
 pub const READINESS_RUN: &str = "TOPSAIL_READINESS_RUN";
 
-/// The kinds of proxy that are served (the first part of a node id).
+/// Proxy types (the first part of a node id).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ProxyType {
-    /// Beside one workload.
+    /// Sidecar of a workload.
     Sidecar,
     /// A gateway.
     Router,
 }
 
-/// A node as it describes itself. The 61 KB of extensions that Envoy lists are not kept.
+/// A node as described by the client. Envoy's list of extensions (61 KB) is dropped.
 #[derive(Clone, Debug, PartialEq)]
 pub struct NodeClaim {
     /// `sidecar~<ip>~<name>.<namespace>~<namespace>.svc.cluster.local`.
     pub id: Arc<str>,
     /// The kind of proxy.
     pub kind: ProxyType,
-    /// `INSTANCE_IPS`, else the id's address.
+    /// `INSTANCE_IPS`, else the address in the id.
     pub addresses: Vec<IpAddr>,
     /// The workload.
     pub workload: WorkloadName,
-    /// `NAMESPACE`, else the workload's.
+    /// `NAMESPACE`, else that of the workload.
     pub namespace: Namespace,
-    /// `AUTO_REGISTER_GROUP`: the group, in the namespace, whose member it is.
+    /// `AUTO_REGISTER_GROUP`: the WorkloadGroup, in the namespace, that it is a member of.
     pub group: Option<WorkloadName>,
-    /// `TOPSAIL_READINESS_RUN`: which run of its sidecar says when its application is ready. None if it says nothing, and
-    /// its configuration is all that is waited for.
+    /// `TOPSAIL_READINESS_RUN`: the sidecar process that reports application readiness. `None` if
+    /// it reports none; the workload is then ready once configured.
     pub readiness_run: Option<u64>,
     /// `SERVICE_ACCOUNT`.
     pub service_account: Option<ServiceAccount>,
@@ -50,36 +51,37 @@ pub struct NodeClaim {
     pub mode: InterceptionMode,
     /// `locality`.
     pub locality: Locality,
-    /// `envoy 1.40.0`: the program and its version.
+    /// Program and version, such as `envoy 1.40.0`.
     pub user_agent: Arc<str>,
 }
 
-/// Why a node is refused.
+/// Why a node is rejected.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidNode {
-    /// The id does not have Istio's four parts.
+    /// The id does not have Istio's format.
     #[error(
         "node.id `{0}` is not `sidecar~<ip>~<name>.<namespace>~<domain>`: make the bootstrap with `topsail bootstrap`"
     )]
     Id(String),
-    /// The kind is none that is served.
+    /// The proxy type is not supported.
     #[error("node.id `{0}` names a proxy type that is not served: `sidecar` or `router` is needed")]
     Kind(String),
-    /// A part is not what it should be.
+    /// A field is invalid.
     #[error("node {part}: {why}")]
     Part {
-        /// Which part.
+        /// The field.
         part: &'static str,
-        /// Why.
+        /// Why it is invalid.
         why: String,
     },
 }
 
 impl NodeClaim {
-    /// Reads a node.
+    /// Parses a node.
     ///
     /// # Errors
-    /// When the id or the metadata are not as Istio's proxies have them.
+    ///
+    /// If the id or metadata do not have Istio's format.
     pub fn read(node: &core::Node) -> Result<Self, InvalidNode> {
         let parts: Vec<&str> = node.id.split('~').collect();
         let [kind, ip, workload, _domain] = parts[..] else {

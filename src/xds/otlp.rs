@@ -1,25 +1,26 @@
-//! OTLP: spans as a collector takes them (`opentelemetry.proto.collector.trace.v1`).
+//! OTLP trace export (`opentelemetry.proto.collector.trace.v1`).
 //!
-//! The messages are written here field by field, because the `envoy-types` crate has only those of the common package.
+//! The messages are defined by hand, because the `envoy-types` crate only includes OpenTelemetry's
+//! common package.
 
 use bytes::Bytes;
 use prost::Message;
 
-/// The method of a collector's gRPC service.
+/// gRPC method of the collector's trace service.
 pub const EXPORT_PATH: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
 
 /// `ExportTraceServiceRequest`.
 #[derive(Clone, PartialEq, Message)]
 pub struct ExportRequest {
-    /// Spans by who made them.
+    /// Spans by resource.
     #[prost(message, repeated, tag = "1")]
     pub resource_spans: Vec<ResourceSpans>,
 }
 
-/// Spans of one process.
+/// Spans of one resource.
 #[derive(Clone, PartialEq, Message)]
 pub struct ResourceSpans {
-    /// The process.
+    /// The process that produced them.
     #[prost(message, optional, tag = "1")]
     pub resource: Option<Resource>,
     /// Its spans.
@@ -27,18 +28,18 @@ pub struct ResourceSpans {
     pub scope_spans: Vec<ScopeSpans>,
 }
 
-/// A process.
+/// The entity that produces spans, here a process.
 #[derive(Clone, PartialEq, Message)]
 pub struct Resource {
-    /// What is known of it.
+    /// Its attributes.
     #[prost(message, repeated, tag = "1")]
     pub attributes: Vec<Attribute>,
 }
 
-/// Spans of one part of a process.
+/// Spans of one instrumentation scope.
 #[derive(Clone, PartialEq, Message)]
 pub struct ScopeSpans {
-    /// The part.
+    /// The scope.
     #[prost(message, optional, tag = "1")]
     pub scope: Option<Scope>,
     /// Its spans.
@@ -46,7 +47,7 @@ pub struct ScopeSpans {
     pub spans: Vec<Span>,
 }
 
-/// A part of a process: a library that makes spans (`InstrumentationScope`).
+/// Instrumentation scope (`InstrumentationScope`): the library that produces spans.
 #[derive(Clone, PartialEq, Eq, Message)]
 pub struct Scope {
     /// Its name.
@@ -57,7 +58,7 @@ pub struct Scope {
     pub version: String,
 }
 
-/// A name and a value (`KeyValue`).
+/// An attribute (`KeyValue`).
 #[derive(Clone, PartialEq, Message)]
 pub struct Attribute {
     /// The name.
@@ -68,10 +69,10 @@ pub struct Attribute {
     pub value: Option<AttributeValue>,
 }
 
-/// A value (`AnyValue`); only texts are needed here.
+/// An attribute value (`AnyValue`); only strings are needed.
 #[derive(Clone, PartialEq, Eq, Message)]
 pub struct AttributeValue {
-    /// The text.
+    /// String value.
     #[prost(string, optional, tag = "1")]
     pub string_value: Option<String>,
 }
@@ -88,36 +89,36 @@ pub struct Span {
     /// W3C `tracestate`.
     #[prost(string, tag = "3")]
     pub trace_state: String,
-    /// 8 bytes, or none for the first of a trace.
+    /// 8 bytes; empty for a root span.
     #[prost(bytes = "bytes", tag = "4")]
     pub parent_span_id: Bytes,
-    /// What was done.
+    /// Name of the operation.
     #[prost(string, tag = "5")]
     pub name: String,
     /// [`Kind`].
     #[prost(enumeration = "Kind", tag = "6")]
     pub kind: i32,
-    /// Nanoseconds since 1970.
+    /// Start time in nanoseconds since the Unix epoch.
     #[prost(fixed64, tag = "7")]
     pub start_time_unix_nano: u64,
-    /// Nanoseconds since 1970.
+    /// End time in nanoseconds since the Unix epoch.
     #[prost(fixed64, tag = "8")]
     pub end_time_unix_nano: u64,
-    /// What is known of it.
+    /// Attributes.
     #[prost(message, repeated, tag = "9")]
     pub attributes: Vec<Attribute>,
-    /// How it ended; none: nothing is said.
+    /// Status; absent means unset.
     #[prost(message, optional, tag = "15")]
     pub status: Option<Status>,
-    /// W3C trace flags, and whether the parent was in another process: see [`flags`].
+    /// W3C trace flags, and whether the parent is remote: see [`flags`].
     #[prost(fixed32, tag = "16")]
     pub flags: u32,
 }
 
-/// How a span ended.
+/// Status of a span.
 #[derive(Clone, Copy, PartialEq, Eq, Message)]
 pub struct Status {
-    /// 1 good, 2 bad.
+    /// Status code: 1 OK, 2 error.
     #[prost(int32, tag = "3")]
     pub code: i32,
 }
@@ -125,21 +126,21 @@ pub struct Status {
 /// `STATUS_CODE_ERROR`.
 pub const STATUS_ERROR: i32 = 2;
 
-/// Which side of a call a span is.
+/// Kind of a span.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, prost::Enumeration)]
 #[repr(i32)]
 pub enum Kind {
-    /// Nothing is said.
+    /// Unspecified.
     Unspecified = 0,
-    /// Neither.
+    /// Internal operation.
     Internal = 1,
-    /// Who is called.
+    /// Server side of a call.
     Server = 2,
-    /// Who calls.
+    /// Client side of a call.
     Client = 3,
 }
 
-/// The flags of a sampled span, by whether its parent came over the network (`SpanFlags`).
+/// `SpanFlags` of a sampled span; `remote_parent` tells whether its parent is in another process.
 pub fn flags(remote_parent: bool) -> u32 {
     const SAMPLED: u32 = 0x1;
     const HAS_IS_REMOTE: u32 = 0x100;
@@ -147,7 +148,7 @@ pub fn flags(remote_parent: bool) -> u32 {
     SAMPLED | HAS_IS_REMOTE | if remote_parent { IS_REMOTE } else { 0 }
 }
 
-/// An attribute that is a text.
+/// A string attribute.
 pub fn text(key: impl Into<String>, value: impl Into<String>) -> Attribute {
     Attribute {
         key: key.into(),
@@ -157,7 +158,7 @@ pub fn text(key: impl Into<String>, value: impl Into<String>) -> Attribute {
     }
 }
 
-/// A request with spans of one process, encoded.
+/// Encodes an export request with spans of one process.
 pub fn encode(resource: &[Attribute], scope: Option<&Scope>, spans: Vec<Span>) -> Vec<u8> {
     let request = ExportRequest {
         resource_spans: vec![ResourceSpans {

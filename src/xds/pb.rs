@@ -1,4 +1,4 @@
-//! Envoy's protobuf types under short names. The only door to `envoy-types`.
+//! Envoy's protobuf types under short names. All use of `envoy-types` goes through this module.
 
 pub use envoy_types::pb::envoy::config::bootstrap::v3 as bootstrap;
 pub use envoy_types::pb::envoy::config::cluster::v3 as cluster;
@@ -25,27 +25,27 @@ pub use envoy_types::pb::google::protobuf as wkt;
 pub use envoy_types::pb::google::rpc;
 pub use envoy_types::pb::validate;
 
-/// Tracing: what connection managers and routes say, and the tracer.
+/// Tracing configuration of connection managers and routes, and tracers.
 pub mod trace {
     pub use envoy_types::pb::envoy::config::trace::v3::{OpenTelemetryConfig, tracing};
     pub use envoy_types::pb::envoy::extensions::tracers::opentelemetry::samplers::v3 as samplers;
     pub use envoy_types::pb::envoy::r#type::tracing::v3::*;
 }
 
-/// What overload is told by.
+/// Overload manager.
 pub mod overload {
     pub use envoy_types::pb::envoy::config::overload::v3::*;
     pub use envoy_types::pb::envoy::extensions::resource_monitors::downstream_connections::v3 as downstream_connections;
 }
 
-/// Access logs and where they go.
+/// Access loggers.
 pub mod access_log {
     pub use envoy_types::pb::envoy::config::accesslog::v3::*;
     pub use envoy_types::pb::envoy::extensions::access_loggers::file::v3 as file;
     pub use envoy_types::pb::envoy::extensions::access_loggers::stream::v3 as stream;
 }
 
-/// The filters that put a credential into the requests of a cluster.
+/// Credential injector.
 pub mod credentials {
     pub use envoy_types::pb::envoy::config::common::mutation_rules::v3::header_mutation as mutation;
     pub use envoy_types::pb::envoy::extensions::filters::http::credential_injector::v3::CredentialInjector;
@@ -53,7 +53,7 @@ pub mod credentials {
     pub use envoy_types::pb::envoy::extensions::http::injected_credentials::generic::v3::Generic;
 }
 
-/// The configurations of HTTP filters.
+/// HTTP filter configurations.
 pub mod http_filter {
     pub use envoy_types::pb::envoy::extensions::filters::http::buffer::v3 as buffer;
     pub use envoy_types::pb::envoy::extensions::filters::http::cors::v3 as cors;
@@ -66,13 +66,13 @@ pub mod http_filter {
     pub use envoy_types::pb::envoy::extensions::filters::http::set_filter_state::v3 as set_filter_state;
 }
 
-/// The configurations of network filters.
+/// Network filter configurations.
 pub mod network_filter {
     pub use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3 as http_connection_manager;
     pub use envoy_types::pb::envoy::extensions::filters::network::tcp_proxy::v3 as tcp_proxy;
 }
 
-/// The configurations of listener filters.
+/// Listener filter configurations.
 pub mod listener_filter {
     pub use envoy_types::pb::envoy::extensions::filters::listener::http_inspector::v3 as http_inspector;
     pub use envoy_types::pb::envoy::extensions::filters::listener::original_dst::v3 as original_dst;

@@ -1,4 +1,4 @@
-//! Resources as they are sent: encoded once, named, and versioned by their content.
+//! Resources as sent: encoded once, named, and versioned by content.
 
 use std::fmt;
 use std::sync::Arc;
@@ -8,8 +8,8 @@ use sha2::{Digest, Sha256};
 
 use crate::ir::{Origins, ResourceName};
 
-/// The kinds of resource that are served. **The order of declaration is the order in which additions
-/// are made**: what is named comes before what names it. Removals go the other way.
+/// Resource types. **The order of the variants is the order in which additions are sent**:
+/// referenced types come before those that refer to them. Removals are sent in reverse order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ResourceType {
     /// CDS.
@@ -25,7 +25,7 @@ pub enum ResourceType {
 }
 
 impl ResourceType {
-    /// All of them, in order.
+    /// All types, in order.
     pub const ALL: [ResourceType; 5] = [
         ResourceType::Cluster,
         ResourceType::Endpoints,
@@ -34,7 +34,7 @@ impl ResourceType {
         ResourceType::Route,
     ];
 
-    /// The type's URL in requests, responses and `Any`.
+    /// Type URL.
     pub const fn type_url(self) -> &'static str {
         match self {
             ResourceType::Cluster => "type.googleapis.com/envoy.config.cluster.v3.Cluster",
@@ -45,12 +45,12 @@ impl ResourceType {
         }
     }
 
-    /// The type with this URL, if it is served.
+    /// The type with this URL, if supported.
     pub fn from_type_url(url: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| kind.type_url() == url)
     }
 
-    /// The type's short name: `CDS`, `EDS`, `SDS`, `LDS` or `RDS`.
+    /// Short name: `CDS`, `EDS`, `SDS`, `LDS` or `RDS`.
     pub const fn as_str(self) -> &'static str {
         match self {
             ResourceType::Cluster => "CDS",
@@ -61,8 +61,9 @@ impl ResourceType {
         }
     }
 
-    /// Whether a client that names none asks for all, and learns of removals by absence (SotW) or by
-    /// `removed_resources` (delta): clusters and listeners. The other types are asked for by name.
+    /// Whether a subscription without names is a wildcard, and removals are signalled by absence
+    /// (SotW) or `removed_resources` (delta). True for clusters and listeners; other types are
+    /// subscribed to by name.
     pub const fn is_wildcard(self) -> bool {
         match self {
             ResourceType::Cluster | ResourceType::Listener => true,
@@ -77,12 +78,12 @@ impl fmt::Display for ResourceType {
     }
 }
 
-/// The version of a resource: equal versions of a name mean equal content.
+/// Version of a resource: equal versions of a name imply equal content.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Version(Arc<str>);
 
 impl Version {
-    /// The first 64 bits of the content's SHA-256 in hex.
+    /// The first 64 bits of the content's SHA-256, in hexadecimal.
     pub fn of(content: &[u8]) -> Self {
         let digest = Sha256::digest(content);
         let head = digest
@@ -92,7 +93,7 @@ impl Version {
         Self(format!("{head:016x}").into())
     }
 
-    /// A version made elsewhere: of a secret, whose content must not show in it, or a client's.
+    /// A given version: of a secret, whose content must not be derivable from it, or from a client.
     pub fn from_text(text: impl Into<Arc<str>>) -> Self {
         Self(text.into())
     }
@@ -115,7 +116,7 @@ impl fmt::Debug for Version {
     }
 }
 
-/// A resource. Cloning shares the bytes. Resources of one name and version are equal.
+/// A resource. Clones share the bytes. Resources with equal name and version are equal.
 #[derive(Clone)]
 pub struct Resource {
     /// The name.
@@ -124,31 +125,31 @@ pub struct Resource {
     pub kind: ResourceType,
     /// The version of [`Resource::body`].
     pub version: Version,
-    /// The serialised message, as the `value` of an `Any` of [`ResourceType::type_url`].
+    /// The serialized message, i.e. the `value` of an `Any` with [`ResourceType::type_url`].
     pub body: Bytes,
-    /// The objects it was made from; not sent.
+    /// The objects it was built from; not sent.
     pub origins: Origins,
-    /// The clusters a listener or route sends to, sorted; they are made before it and broken after
-    /// it. Empty for the other types.
+    /// Clusters that a listener or route refers to, sorted. They must be added before it and
+    /// removed after it. Empty for other types.
     pub clusters: Arc<[ResourceName]>,
-    /// What a cluster waits for before it can be used.
+    /// How cluster warming completes.
     pub warming: Warming,
 }
 
-/// What a cluster waits for before it can be used.
+/// How the warming of a cluster completes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Warming {
-    /// Nothing, and what is no cluster.
+    /// Immediately, or the resource is not a cluster.
     #[default]
     None,
-    /// Its endpoints (EDS), whose ACK says that it is warm.
+    /// When its endpoints (EDS) are ACKed.
     Endpoints,
-    /// A name lookup, of which the proxy gives no sign.
+    /// When its DNS names are resolved, which the proxy does not signal.
     Dns,
 }
 
 impl Resource {
-    /// A resource whose version is the hash of its bytes.
+    /// A resource whose version is derived from its bytes.
     pub fn new(kind: ResourceType, name: ResourceName, body: impl Into<Bytes>, origins: Origins) -> Self {
         let body = body.into();
         Self {
@@ -162,7 +163,7 @@ impl Resource {
         }
     }
 
-    /// Says which clusters a listener or route sends to.
+    /// Sets the clusters that a listener or route refers to.
     #[must_use]
     pub fn naming(mut self, mut clusters: Vec<ResourceName>) -> Self {
         clusters.sort_unstable();
@@ -171,7 +172,7 @@ impl Resource {
         self
     }
 
-    /// Says what a cluster waits for.
+    /// Sets how the warming of a cluster completes.
     #[must_use]
     pub fn warming(mut self, warming: Warming) -> Self {
         self.warming = warming;
@@ -188,7 +189,7 @@ impl PartialEq for Resource {
 impl Eq for Resource {}
 
 impl fmt::Debug for Resource {
-    /// Without the bytes, which may hold a private key.
+    /// Omits the bytes, which may hold a private key.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,

@@ -1,8 +1,9 @@
-//! What Envoy would refuse, found before it is sent.
+//! Checks resources against Envoy's validation before they are sent.
 //!
-//! First the rules that Envoy's own API declares for its fields (`validate.rules`), in all messages of a
-//! resource, `Any` included; then what Envoy checks beyond them when it takes a resource in use. Only
-//! what depends on the proxy's host (a port in use, a file that is missing) is left to Envoy.
+//! These are the constraints that Envoy's API declares for its fields (`validate.rules`), applied
+//! to all messages in a resource including `Any`s, and the checks Envoy makes beyond them when it
+//! loads a resource. Only what depends on the proxy's host, such as ports in use or missing files,
+//! is left to Envoy.
 
 mod cluster;
 mod fields;
@@ -13,12 +14,13 @@ use std::fmt;
 
 use super::resource::{Resource, ResourceType};
 
-/// A rule that a resource breaks.
+/// A violation of a rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RuleBreak {
-    /// The field, from the resource on: `filter_chains[0].filters[0].typed_config.stat_prefix`.
+    /// Path of the field within the resource:
+    /// `filter_chains[0].filters[0].typed_config.stat_prefix`.
     pub path: String,
-    /// What the rule asks for, as the end of a sentence about the field.
+    /// The rule, worded as the predicate of a sentence about the field.
     pub rule: String,
 }
 
@@ -28,26 +30,27 @@ impl fmt::Display for RuleBreak {
     }
 }
 
-/// Whether regular expressions are compiled to see whether they are some. It costs more than all other rules; who compiles
-/// them anyway leaves it.
+/// Whether regular expressions are compiled to check them, which costs more than all other checks.
+/// Callers that compile them anyway can skip it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Regexes {
-    /// They are.
+    /// Compile them.
     Compiled,
-    /// They are not.
+    /// Skip them.
     Left,
 }
 
-/// Holds a resource against Envoy's rules.
+/// Validates a resource.
 ///
 /// # Errors
-/// Every rule that it breaks.
+///
+/// All violations.
 pub fn check(resource: &Resource) -> Result<(), Vec<RuleBreak>> {
     let broken = check_body(resource.kind, &resource.body, Regexes::Compiled);
     if broken.is_empty() { Ok(()) } else { Err(broken) }
 }
 
-/// The rules that a serialised resource breaks.
+/// Validates a serialized resource.
 pub fn check_body(kind: ResourceType, body: &[u8], regexes: Regexes) -> Vec<RuleBreak> {
     let broken = fields::check(kind.type_url(), body);
     if !broken.is_empty() {
@@ -62,16 +65,17 @@ pub fn check_body(kind: ResourceType, body: &[u8], regexes: Regexes) -> Vec<Rule
     }
 }
 
-/// The rules that Envoy's API declares for its fields and that a serialised message of this type breaks.
+/// Checks only the constraints that Envoy's API declares for the fields of a message of this type.
 pub fn check_fields(type_url: &str, body: &[u8]) -> Vec<RuleBreak> {
     fields::check(type_url, body)
 }
 
-/// Holds a route configuration against the rules, most of whose virtual hosts were held against them before: `news`
-/// is the same without those, `domains` are the domains of all.
+/// Validates a route configuration most of whose virtual hosts have been validated before: `news`
+/// is the configuration without those, `domains` are the domains of all virtual hosts.
 ///
 /// # Errors
-/// Every rule that it breaks.
+///
+/// All violations.
 pub fn check_route<'a>(
     resource: &Resource,
     news: &[u8],
@@ -80,12 +84,12 @@ pub fn check_route<'a>(
     let fine = check_body(resource.kind, news, Regexes::Compiled).is_empty();
     match fine && route::are_distinct(domains) {
         true => Ok(()),
-        // Says where.
+        // The full check locates the duplicate.
         false => check(resource),
     }
 }
 
-/// A break at a path.
+/// A violation at a path.
 fn breaks(path: impl Into<String>, rule: impl Into<String>) -> RuleBreak {
     RuleBreak {
         path: path.into(),

@@ -1,8 +1,8 @@
-//! What is known of Envoy's messages: their fields, and Envoy's own rules for them.
+//! Schema of Envoy's messages: their fields and Envoy's constraints on them.
 //!
-//! The descriptor set that `build.rs` left lies in the binary as bytes; a message's descriptor is only
-//! read when the first such message is met. (The pool of `prost-reflect` takes 16 MB for the whole set,
-//! this 0.3 MB and a few KB for every type in use.)
+//! The descriptor set produced by `build.rs` is embedded in the binary; the descriptor of a message
+//! type is parsed when it is first used. (The descriptor pool of `prost-reflect` takes 16 MB for
+//! the whole set, this index 0.3 MB and a few KB per type in use.)
 
 mod constraint;
 mod descriptor;
@@ -19,7 +19,7 @@ pub(super) use wire::{WireField, WireValue, any_parts, wire_fields};
 use descriptor::{FieldDescriptor, FieldType, Label, MessageDescriptor};
 use prost::Message as _;
 
-/// The serialised `FileDescriptorSet` of all of Envoy's messages.
+/// The serialized `FileDescriptorSet` of all Envoy messages.
 pub(super) static DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/envoy.bin"));
 
 /// A message type.
@@ -33,24 +33,24 @@ pub(super) struct MessageType {
 /// The fields of a message type.
 #[derive(Default)]
 pub(super) struct Layout {
-    /// Sorted by number.
+    /// Fields, sorted by number.
     pub(super) fields: Vec<Field>,
-    /// Alternatives of which one has to be set: name and field numbers.
+    /// Oneofs that must be set: name and field numbers.
     pub(super) required_oneofs: Vec<(String, Vec<u32>)>,
 }
 
 /// A field.
 pub(super) struct Field {
     pub(super) number: u32,
-    /// As in the `.proto` file.
+    /// Original name in the `.proto` file.
     pub(super) name: String,
     pub(super) kind: Kind,
     pub(super) repeated: bool,
-    /// Whether absence can be told from the type's zero.
+    /// Whether absence is distinguishable from the default value.
     pub(super) optional: bool,
-    /// The enum, if the value is of one.
+    /// The enum type, if it has one.
     pub(super) values: Option<EnumType>,
-    /// Envoy's rules for the field.
+    /// Envoy's constraints on the field.
     pub(super) constraint: Constraint,
 }
 
@@ -59,24 +59,24 @@ pub(super) struct Field {
 pub(super) struct EnumType(&'static [u8]);
 
 impl EnumType {
-    /// The number of a value.
+    /// The number of a named value.
     pub(super) fn number(self, name: &str) -> Option<i32> {
         descriptor::enum_number(self.0, name)
     }
 }
 
-/// The type of a field.
+/// Type of a field.
 #[derive(Clone, Copy)]
 pub(super) enum Kind {
     Scalar(Scalar),
     Message(&'static MessageType),
-    /// An entry of a map: a message with the key in field 1 and the value in field 2.
+    /// A map entry: a message with the key in field 1 and the value in field 2.
     MapEntry(&'static MessageType),
     /// `google.protobuf.Any`.
     Any,
     /// `google.protobuf.Duration`.
     Duration,
-    /// `google.protobuf.UInt32Value` and its siblings: a message with the value in field 1.
+    /// A wrapper such as `google.protobuf.UInt32Value`: a message with the value in field 1.
     Wrapper(Scalar),
 }
 
@@ -86,7 +86,7 @@ impl MessageType {
         index().messages.get(name)
     }
 
-    /// The type that an `Any` with this URL holds.
+    /// The type of an `Any` with this URL.
     pub(super) fn of_url(type_url: &str) -> Option<&'static Self> {
         let (_, name) = type_url.rsplit_once('/')?;
         Self::find(name)
@@ -106,8 +106,8 @@ impl Layout {
     }
 
     fn read(descriptor: &[u8]) -> Self {
-        // The set is our own; what could not be read would be a type without fields, which the tests
-        // would not pass with.
+        // The descriptor set is built in; a type that fails to parse would have no fields, which
+        // the tests detect.
         let message = MessageDescriptor::decode(descriptor).unwrap_or_default();
         let unruled = message
             .options
@@ -128,7 +128,7 @@ impl Layout {
     }
 }
 
-/// The numbers of the fields of an alternative.
+/// Field numbers of a oneof.
 fn members(fields: &[FieldDescriptor], oneof: usize) -> Vec<u32> {
     let belongs = |field: &&FieldDescriptor| field.oneof.is_some_and(|index| usize::try_from(index) == Ok(oneof));
     fields.iter().filter(belongs).map(|field| field.number).collect()
@@ -142,7 +142,7 @@ impl Field {
             || Arc::from([]),
             |descriptor| descriptor::enum_numbers(descriptor).into(),
         );
-        // A rule of a sort that is not known is left to Envoy; the tests show that there is none.
+        // An unknown kind of constraint is left to Envoy; a test checks that there is none.
         let constraint = rules
             .filter(|_| !unruled)
             .and_then(|rules| Constraint::compile(rules, &defined).ok());
@@ -174,7 +174,7 @@ impl Kind {
         match MessageType::find(name) {
             Some(message) if descriptor::is_map_entry(message.descriptor) => Kind::MapEntry(message),
             Some(message) => Kind::Message(message),
-            // The set is complete; bytes are what a message is on the wire.
+            // The descriptor set is complete; on the wire a message is bytes.
             None => Kind::Scalar(Scalar::Bytes),
         }
     }

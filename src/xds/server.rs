@@ -1,8 +1,8 @@
-//! xDS over gRPC: ADS and SDS, state-of-the-world and delta.
+//! The xDS server: ADS and SDS over gRPC, state-of-the-world and delta.
 //!
-//! One task a stream. It owns a [`Session`](super::session::Session) and moves what the session says between the socket and
-//! the [`Fleet`]. A slow client holds up its own task only, with at most one response of each type
-//! on its way.
+//! Each stream has a task that owns a [`Session`](super::session::Session) and moves its messages
+//! between the socket and the [`Fleet`]. A slow client delays only its own task, with at most one
+//! response per type in flight.
 
 mod grpc;
 mod joining;
@@ -26,118 +26,123 @@ use crate::ir::ResourceName;
 use crate::name::SpiffeId;
 use crate::tls::PeerInfo;
 
-/// What a client shows to prove who it is.
+/// Credential presented by a client.
 #[derive(Clone, Debug)]
 pub enum Credential {
-    /// A workload certificate of the mesh's CA.
+    /// A workload certificate issued by the mesh CA.
     Certificate(SpiffeId),
-    /// A join token, not verified yet.
+    /// A join token, not yet verified.
     Token(Box<str>),
     /// Nothing.
     None,
 }
 
-/// A client at the start of a stream.
+/// A client that opens a stream.
 #[derive(Clone, Debug)]
 pub struct Arrival {
-    /// What it says about itself.
+    /// Its node.
     pub claim: NodeClaim,
-    /// What it shows.
+    /// Its credential.
     pub credential: Credential,
-    /// The other end of its connection, as far as that is known.
+    /// The peer of its connection, if known.
     pub peer: Option<PeerInfo>,
-    /// What it can ask for on this stream.
+    /// Types served on this stream.
     pub scope: Scope,
 }
 
-/// A client that asks for something that its join token proves.
+/// The caller of a method that is authenticated by a join token.
 #[derive(Clone, Debug)]
 pub struct Bearing {
-    /// The token, not verified yet; none if it shows none.
+    /// The token, not yet verified; `None` if absent.
     pub token: Option<Box<str>>,
-    /// The other end of its connection, as far as that is known.
+    /// The peer of its connection, if known.
     pub peer: Option<PeerInfo>,
 }
 
-/// Which types a stream serves.
+/// Types served on a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scope {
-    /// All of them.
+    /// All types.
     All,
     /// Secrets only.
     Secrets,
 }
 
-/// What the server serves from.
+/// Backend of the xDS server.
 pub trait Fleet: Send + Sync + 'static {
-    /// A client has said who it is.
+    /// A client sent its node in the first request of a stream.
     ///
     /// # Errors
-    /// Why it is not served, for the client to read.
+    ///
+    /// Why it is rejected, for the client.
     fn join(&self, arrival: Arrival) -> Result<Member, tonic::Status>;
 
-    /// Whether a credential is worth listening to, before anything the client says is read.
+    /// Checks a credential before anything sent by the client is read.
     ///
     /// # Errors
-    /// Why not, for the client to read.
+    ///
+    /// Why it is rejected, for the client.
     fn admit(&self, credential: &Credential, peer: Option<&PeerInfo>) -> Result<(), tonic::Status>;
 
-    /// Another join token for the bearer of one: the same grant for as long a time, from now on.
+    /// Renews a join token: returns one with the same grant and a new expiry.
     ///
     /// # Errors
-    /// Why not, for the client to read.
+    ///
+    /// Why it is rejected, for the client.
     fn renew(&self, bearing: &Bearing) -> Result<String, tonic::Status>;
 
-    /// The member of a group that bears a token, at the address that it connects from, is about to end.
+    /// The group member with this token and peer address is shutting down.
     ///
     /// # Errors
-    /// Why it is not heard, for the client to read.
+    ///
+    /// Why it is rejected, for the client.
     fn leave(&self, bearing: &Bearing) -> Result<(), tonic::Status>;
 
-    /// The application of the member of a group that bears a token, at the address that it connects from, is ready or is
-    /// not, as a run of its sidecar says. The answer is how it is to be asked.
+    /// The sidecar process `run` of the group member with this token and peer address reports its
+    /// application's readiness. Returns the readiness probe.
     ///
     /// # Errors
-    /// Why it is not heard, for the client to read.
+    ///
+    /// Why it is rejected, for the client.
     fn ready(&self, bearing: &Bearing, run: u64, ready: bool) -> Result<Option<Probe>, tonic::Status>;
 
-    /// Waits that the protocol has no sign for.
+    /// Timeouts for events that xDS does not signal.
     fn patience(&self) -> Patience {
         Patience::default()
     }
 }
 
-/// A client that is served.
+/// An admitted client.
 pub struct Member {
-    /// What the client should have, as it changes. `None` until everything is loaded.
+    /// The snapshot for the client, updated over time; `None` until everything is loaded.
     pub target: watch::Receiver<Option<Arc<Snapshot>>>,
-    /// What it refused on earlier streams.
+    /// Resources it rejected on earlier streams.
     pub refused: Refused,
-    /// Where its progress is told. Dropped when the client is gone.
+    /// Observes its progress; dropped when the stream ends.
     pub observer: Box<dyn Observer>,
 }
 
-/// Where a client's progress is told.
+/// Observes the progress of a client.
 pub trait Observer: Send {
-    /// The client asks for a secret, perhaps not for the first time, and says which version of it it
-    /// has, if any. Its target holds the secret when this returns, if it may have it.
+    /// The client subscribes to a secret, possibly again; `has` is the version it has. On return
+    /// the target holds the secret, if the client may have it.
     fn secret_wanted(&mut self, name: &ResourceName, has: Option<&Version>);
 
-    /// Something has happened.
+    /// The state of the client changed.
     fn progress(&mut self, progress: Progress<'_>);
 }
 
-/// How far a client is.
+/// Progress of a client.
 #[derive(Debug)]
 pub struct Progress<'a> {
-    /// Each type's state.
+    /// State of each type.
     pub states: [(ResourceType, SyncState); ResourceType::ALL.len()],
-    /// The generation it should have.
+    /// Its target generation.
     pub generation: Option<u64>,
     /// Whether every addition and change of that generation is ACKed.
     pub up_to_date: bool,
-    /// What it has just refused.
+    /// Resources rejected by the last request.
     pub refusals: &'a [Refusal],
-    /// All that it refuses.
+    /// All rejected resources.
     pub refused: &'a Refused,
 }

@@ -1,22 +1,21 @@
-//! What to tell one client, and when: the xDS protocol as a pure state machine.
+//! The server side of the xDS protocol for one client, as a pure state machine.
 //!
-//! A [`Session`] is fed what the client says, what it should have (a [`Snapshot`]) and the time, and
-//! answers with [`Push`]es. It does no I/O and reads no clock. [`delta`] and [`sotw`] translate
-//! between it and the two variants of the protocol, which differ only in how a push is written.
+//! A [`Session`] is fed the client's requests, its target (a [`Snapshot`]) and the time, and
+//! returns [`Push`]es. It does no I/O and reads no clock. [`delta`] and [`sotw`] translate to and
+//! from the two protocol variants, which differ only in how a push is written.
 //!
 //! The rules, in order of precedence:
 //!
-//! 1. A resource goes out at most once at a time: the next push of a type waits for the ACK or NACK of
-//!    the one before.
-//! 2. What a client asks for by name is always answered, with an empty resource if need be, so that
-//!    no listener or cluster waits for ever. (The real Envoy ignores `removed_resources` of routes
-//!    and endpoints and waits on.)
-//! 3. Make before break: clusters, then their endpoints and secrets, then listeners, then routes,
-//!    each step after the ACK of the one before; a listener or route waits until every cluster it
-//!    names is warm.
-//! 4. Removals come last, in reverse, after every addition is ACKed; clusters some time later still,
-//!    for requests that have chosen their route and not yet their endpoint.
-//! 5. What a client refuses is not sent again until it changes, and the version before stays.
+//! 1. At most one push per type is in flight: the next one waits for the ACK or NACK.
+//! 2. A subscription by name is always answered, with an empty resource if it does not exist, so
+//!    that no listener or cluster keeps warming. (Envoy ignores `removed_resources` for routes and
+//!    endpoints and keeps waiting.)
+//! 3. Make before break: clusters, their endpoints and secrets, listeners, routes, each step after
+//!    the ACK of the previous one. A listener or route waits until all clusters it refers to are
+//!    warm.
+//! 4. Removals come last and in reverse order, after every addition is ACKed. Clusters are removed
+//!    after an additional delay, for requests that have selected a route but no endpoint yet.
+//! 5. A rejected resource is not sent again until it changes; the previous version stays in force.
 
 mod channel;
 pub mod delta;
@@ -35,14 +34,14 @@ use super::resource::{Resource, ResourceType, Version, Warming};
 use super::snapshot::{ResourceSet, Snapshot, changed_names};
 use crate::ir::ResourceName;
 
-/// Waits that the protocol has no sign for.
+/// Timeouts for events that xDS does not signal.
 #[derive(Clone, Copy, Debug)]
 pub struct Patience {
-    /// How long a route waits for a cluster whose names have to be looked up.
+    /// How long a route waits for a cluster with DNS discovery.
     pub dns: Duration,
-    /// How long a route waits for the endpoints of a cluster to be asked for and ACKed.
+    /// How long a route waits for a cluster's endpoints to be requested and ACKed.
     pub endpoints: Duration,
-    /// How long a cluster that nothing names any more is kept.
+    /// How long a cluster is kept after the last reference to it is removed.
     pub removal: Duration,
 }
 
@@ -56,47 +55,47 @@ impl Default for Patience {
     }
 }
 
-/// Envoy cuts its reasons off near 4,096 characters.
+/// Envoy truncates NACK messages at about 4,096 characters.
 const ENVOY_MESSAGE_LIMIT: usize = 4_000;
 
-/// Something to send: additions or removals of one type, never both.
+/// Additions or removals of one type, never both.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Push {
     /// The type.
     pub kind: ResourceType,
-    /// Identifies the push in the client's ACK or NACK.
+    /// Nonce, by which the client ACKs or NACKs the push.
     pub nonce: u64,
     /// New and changed resources.
     pub upserts: Vec<Arc<Resource>>,
-    /// Names that are gone.
+    /// Names of removed resources.
     pub removals: Vec<ResourceName>,
 }
 
-/// A resource that the client refused.
+/// A resource rejected by the client.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Refusal {
-    /// The resource as it was sent.
+    /// The resource as sent.
     pub resource: Arc<Resource>,
-    /// The client's reason.
+    /// The client's NACK message.
     pub message: String,
 }
 
-/// How far a client is with one type (as `topsail status` shows it).
+/// Sync state of a type, as shown by `topsail status`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum SyncState {
-    /// It has what it should have.
+    /// Everything is ACKed.
     Synced,
-    /// Something is on its way or still to be sent.
+    /// Something is in flight or has yet to be sent.
     Stale,
-    /// It refused something.
+    /// Something was rejected.
     Nacked,
-    /// It never asked.
+    /// The client has not subscribed.
     NotSent,
 }
 
 impl SyncState {
-    /// All of them.
+    /// All states.
     pub const ALL: [SyncState; 4] = [
         SyncState::Synced,
         SyncState::Stale,
@@ -104,7 +103,7 @@ impl SyncState {
         SyncState::NotSent,
     ];
 
-    /// The state as it is serialised: `SYNCED`, `STALE`, `NACKED` or `NOT_SENT`.
+    /// Serialized form: `SYNCED`, `STALE`, `NACKED` or `NOT_SENT`.
     pub fn as_str(self) -> &'static str {
         match self {
             SyncState::Synced => "SYNCED",
@@ -115,26 +114,26 @@ impl SyncState {
     }
 }
 
-/// What a client refused, by type and name. It outlives a session: what a proxy refused is not sent to
-/// it again when it reconnects.
+/// Rejected resources by type and name. They outlive a session: a rejected resource is not sent
+/// again when the proxy reconnects.
 pub type Refused = BTreeMap<(ResourceType, ResourceName), RefusedVersion>;
 
-/// A version that a client refused.
+/// A rejected version of a resource.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RefusedVersion {
-    /// The version.
+    /// The rejected version.
     pub version: Version,
-    /// The version that stays in force at the client, if it has one, and the clusters which that names:
-    /// they are not removed as long as it is in force, on whichever stream.
+    /// The version in force at the client, if any, and the clusters it refers to: these are not
+    /// removed, on any stream, while it is in force.
     pub in_force: Option<(Version, Arc<[ResourceName]>)>,
 }
 
-/// The state of one client on one stream.
+/// State of one client on one stream.
 #[derive(Debug)]
 pub struct Session {
     channels: [Channel; ResourceType::ALL.len()],
     target: Option<Arc<Snapshot>>,
-    /// New clusters that are not known to be warm, and until when routes wait for them.
+    /// New clusters not known to be warm, and until when routes wait for them.
     warming: BTreeMap<ResourceName, Instant>,
     refused: Refused,
     patience: Patience,
@@ -142,7 +141,7 @@ pub struct Session {
 }
 
 impl Session {
-    /// A client that has just connected. `refused` is what it refused on earlier streams.
+    /// A new session. `refused` are resources the client rejected on earlier streams.
     pub fn new(patience: Patience, refused: Refused) -> Self {
         Self {
             channels: ResourceType::ALL.map(Channel::new),
@@ -154,7 +153,7 @@ impl Session {
         }
     }
 
-    /// What the client should have from now on.
+    /// Sets the target of the client.
     pub fn set_target(&mut self, target: Arc<Snapshot>) {
         for channel in &mut self.channels {
             let new = target.set(channel.kind);
@@ -172,7 +171,7 @@ impl Session {
         self.target = Some(target);
     }
 
-    /// The client asks for every resource of a type. `has` is what it says it has.
+    /// Wildcard subscription. `has` are the versions the client reports to have.
     pub fn subscribe_all(&mut self, kind: ResourceType, has: Vec<(ResourceName, Version)>) {
         self.forget_refusals(kind, has.is_empty());
         let target = self.target.clone();
@@ -181,8 +180,8 @@ impl Session {
         self.recall_clusters(kind);
     }
 
-    /// The client asks for resources by name. `has` is what it says it has (on reconnecting); those
-    /// names are answered only if the version differs, all others in any case.
+    /// Subscription by name. `has` are the versions the client reports on reconnecting; these names
+    /// are answered only if the version differs, all others always.
     pub fn subscribe(&mut self, kind: ResourceType, names: Vec<ResourceName>, has: Vec<(ResourceName, Version)>) {
         self.forget_refusals(kind, has.is_empty());
         let target = self.target.clone();
@@ -191,14 +190,13 @@ impl Session {
         self.recall_clusters(kind);
     }
 
-    /// Everything of the type is to be said at once the first time: in the state-of-the-world variant
-    /// what is missing is gone.
+    /// Makes the first push of the type complete: in the SotW variant, absence means removal.
     pub fn say_whole(&mut self, kind: ResourceType) {
         self.channels[kind as usize].whole = true;
     }
 
-    /// What a reconnecting client has kept in force in the place of what it refused names the clusters
-    /// that it named before.
+    /// Restores the clusters referred to by what a reconnecting client keeps in force in place of
+    /// rejected resources.
     fn recall_clusters(&mut self, kind: ResourceType) {
         for ((_, name), refused) in self.refused.iter().filter(|((refused, _), _)| *refused == kind) {
             if let Some((version, clusters)) = &refused.in_force {
@@ -207,40 +205,40 @@ impl Session {
         }
     }
 
-    /// A client that has nothing of a type is another process than the one that refused something:
-    /// what was wrong there (a port in use, a file that was missing) may be right here.
+    /// Clears rejections if the client has no resources of the type: it is then a new process, for
+    /// which the cause (a port in use, a missing file) may be gone.
     fn forget_refusals(&mut self, kind: ResourceType, has_nothing: bool) {
         if has_nothing && !self.channels[kind as usize].started {
             self.refused.retain(|(refused, _), _| *refused != kind);
         }
     }
 
-    /// The client no longer wants every resource of a type, only those it has named.
+    /// Ends the wildcard subscription; only named resources remain.
     pub fn unsubscribe_all(&mut self, kind: ResourceType) {
         self.channels[kind as usize].unsubscribe_all();
     }
 
-    /// The client no longer wants these names.
+    /// Removes names from the subscription.
     pub fn unsubscribe(&mut self, kind: ResourceType, names: &[ResourceName]) {
         self.channels[kind as usize].unsubscribe(names);
     }
 
-    /// The names the client asks for, of a type that is asked for by name.
+    /// The names subscribed to, for a type that is subscribed to by name.
     pub fn subscribed(&self, kind: ResourceType) -> &Wanted {
         &self.channels[kind as usize].names
     }
 
-    /// Whether the client has asked for anything of the type on this stream.
+    /// Whether the client has subscribed to the type on this stream.
     pub fn started(&self, kind: ResourceType) -> bool {
         self.channels[kind as usize].started
     }
 
-    /// What the client has of a type, as far as it has ACKed.
+    /// The resources of a type that the client has ACKed.
     pub fn held(&self, kind: ResourceType) -> &ResourceSet {
         &self.channels[kind as usize].held
     }
 
-    /// The client accepted the push with this nonce. Other nonces are stale and mean nothing.
+    /// The client ACKed the push with this nonce. Other nonces are stale and ignored.
     pub fn ack(&mut self, kind: ResourceType, nonce: u64) {
         let Some(push) = self.channels[kind as usize].take_in_flight(nonce) else {
             return;
@@ -248,16 +246,16 @@ impl Session {
         self.accept(kind, &push.upserts, &push.removals);
     }
 
-    /// The client refused the push with this nonce. Returns what is to blame, if that is known
-    /// already; else smaller pushes will tell.
+    /// The client NACKed the push with this nonce. Returns the rejected resources, if they are
+    /// known; otherwise the push is bisected.
     ///
-    /// The real Envoy applies the good clusters and listeners of a push and names the bad ones; of
-    /// the other types it drops the whole push and names none.
+    /// Envoy applies the valid clusters and listeners of a push and names the invalid ones; of
+    /// other types it drops the whole push and names none.
     pub fn nack(&mut self, kind: ResourceType, nonce: u64, message: &str) -> Vec<Refusal> {
         let Some(push) = self.channels[kind as usize].take_in_flight(nonce) else {
             return Vec::new();
         };
-        // The bundled data plane names what it refuses of every type, and takes the rest.
+        // The bundled proxy names rejected resources of every type, and applies the others.
         let names_all = kind.is_wildcard() || message.starts_with(REFUSED);
         let named = |resource: &&Arc<Resource>| names_all && names_resource(message, &resource.name);
         let (mut bad, good): (Vec<_>, Vec<_>) = push.upserts.iter().partition(named);
@@ -276,7 +274,7 @@ impl Session {
                 .cloned()
                 .collect();
             match cut {
-                // More may be refused than the message has room for.
+                // The message is truncated, so more resources may be rejected than it names.
                 true => self.channels[kind as usize].repeat_each(&good),
                 false => self.accept(kind, &good, &push.removals),
             }
@@ -303,7 +301,8 @@ impl Session {
             .collect()
     }
 
-    /// What to send now. Call again after every event and when [`Session::wake_at`] has come.
+    /// Returns the pushes to send now. Must be called again after every event, and at
+    /// [`Session::wake_at`].
     pub fn poll(&mut self, now: Instant) -> Vec<Push> {
         let Some(target) = self.target.clone() else {
             return Vec::new();
@@ -323,14 +322,14 @@ impl Session {
         pushes
     }
 
-    /// When to poll again even if nothing happens.
+    /// When to poll again in the absence of events.
     pub fn wake_at(&self) -> Option<Instant> {
         let removals = self.channels.iter().filter(|_| self.up_to_date());
         let removals = removals.flat_map(|channel| channel.removals.values().flatten());
         self.warming.values().chain(removals).min().copied()
     }
 
-    /// How far the client is with a type.
+    /// Sync state of a type.
     pub fn state(&self, kind: ResourceType) -> SyncState {
         let channel = &self.channels[kind as usize];
         if !channel.started {
@@ -344,7 +343,7 @@ impl Session {
         }
     }
 
-    /// Whether the client has everything it should have and will take.
+    /// Whether the client has everything in the target that it does not reject.
     pub fn settled(&self) -> bool {
         self.target.is_some()
             && self
@@ -353,17 +352,17 @@ impl Session {
                 .all(|channel| channel.additions_done() && channel.removals.is_empty())
     }
 
-    /// Whether every addition and change is ACKed; removals may still wait.
+    /// Whether every addition and change is ACKed or NACKed; removals may be pending.
     pub fn up_to_date(&self) -> bool {
         self.target.is_some() && self.channels.iter().all(Channel::additions_done)
     }
 
-    /// What the client refused, for its next session.
+    /// The rejected resources, for the client's next session.
     pub fn refused(&self) -> &Refused {
         &self.refused
     }
 
-    /// The generation of what the client should have.
+    /// The target generation.
     pub fn generation(&self) -> Option<u64> {
         self.target.as_ref().map(|target| target.generation)
     }
@@ -378,9 +377,10 @@ impl Session {
         self.channels[kind as usize].accept(upserts, removals, set);
     }
 
-    /// A changed cluster is warmed anew and needs its endpoints once more, but the client, having
-    /// asked for them before, does not ask again (envoyproxy/envoy#13009). They follow the cluster without
-    /// waiting for its ACK: Envoy gives none before every cluster is warm.
+    /// A changed cluster is warmed again and needs its endpoints again, but the client is already
+    /// subscribed to them and does not request them again (envoyproxy/envoy#13009). They are sent
+    /// after the cluster without waiting for its ACK, which Envoy sends only when all clusters are
+    /// warm.
     fn repeat_endpoints(&mut self, clusters: &[Arc<Resource>]) {
         let held = &self.channels[ResourceType::Cluster as usize].held;
         let changed = clusters
@@ -390,8 +390,8 @@ impl Session {
         self.channels[ResourceType::Endpoints as usize].repeat(&names);
     }
 
-    /// The next additions and changes of a type. Answers to questions do not wait for earlier types;
-    /// everything else does.
+    /// The next additions and changes of a type. Responses to new subscriptions by name do not wait
+    /// for earlier types; everything else does.
     fn next_upserts(
         &mut self,
         kind: ResourceType,
@@ -440,8 +440,9 @@ impl Session {
         }
     }
 
-    /// Removals, once every addition is ACKed: listeners at once, secrets when asked, clusters after
-    /// the listeners and [`Patience::removal`]. A cluster that something in force still names stays.
+    /// Removals, once every addition is ACKed: listeners at once, secrets when requested, clusters
+    /// after the listeners and [`Patience::removal`]. A cluster that something in force still
+    /// refers to is kept.
     fn next_removals(&mut self, now: Instant) -> Option<Push> {
         let due = now + self.patience.removal;
         for (kind, at) in [
@@ -468,9 +469,9 @@ impl Session {
         None
     }
 
-    /// Clusters named by listeners and routes that stay in force because their successor was refused.
-    /// `None` if it is not known which those are: a client that reconnects to another server can have
-    /// something in force that this server has never seen. Any cluster may be named by it then.
+    /// Clusters referred to by listeners and routes that stay in force because a newer version was
+    /// rejected. `None` if unknown: a client that reconnects to another server can have resources
+    /// in force that this server has never seen, and which may refer to any cluster.
     fn named_by_refusals(&self) -> Option<Vec<ResourceName>> {
         let of_clusters = |kind: ResourceType| matches!(kind, ResourceType::Listener | ResourceType::Route);
         let mut named = Vec::new();
@@ -479,7 +480,7 @@ impl Session {
             let clusters = match channel.held.get(name) {
                 Some(held) if held.body.is_empty() && held.clusters.is_empty() => return None,
                 Some(held) => Some(&held.clusters),
-                // It has not said yet what it has.
+                // The client has not reported its resources yet.
                 None if !channel.started => refused.in_force.as_ref().map(|(_, clusters)| clusters),
                 None => None,
             };
@@ -501,7 +502,7 @@ impl Session {
     }
 }
 
-/// Which clusters the client has, of those it should have.
+/// The clusters of the target and their state at the client.
 struct ClustersInPlay<'a> {
     due: &'a ResourceSet,
     held: ResourceSet,
@@ -510,7 +511,8 @@ struct ClustersInPlay<'a> {
 }
 
 impl ClustersInPlay<'_> {
-    /// Whether the client has every cluster that the resource names, warm, as far as it can have it.
+    /// Whether the client has all clusters that the resource refers to, warm, except those it
+    /// rejects.
     fn ready_for(&self, resource: &Resource) -> bool {
         resource.clusters.iter().all(|name| {
             let missing = self.due.get(name).is_some_and(|cluster| {
@@ -522,8 +524,8 @@ impl ClustersInPlay<'_> {
     }
 }
 
-/// Whether Envoy's reason for refusing clusters or listeners names this one:
-/// `Error adding/updating cluster(s) a: why, b: why`.
+/// Whether Envoy's NACK message for clusters or listeners names this one: `Error adding/updating
+/// cluster(s) a: why, b: why`.
 fn names_resource(message: &str, name: &str) -> bool {
     message.match_indices(name).any(|(at, _)| {
         let before = message[..at].chars().next_back();

@@ -1,4 +1,4 @@
-//! Everything one proxy should have, consistent at one moment.
+//! The complete, consistent configuration of one proxy.
 
 use std::sync::Arc;
 
@@ -7,15 +7,15 @@ use imbl::OrdMap;
 use super::resource::{Resource, ResourceType};
 use crate::ir::ResourceName;
 
-/// The resources of one type, by name. Persistent: sets of successive snapshots share what did not
-/// change, so the difference of two is found by comparing pointers.
+/// Resources of one type by name. The map is persistent: successive snapshots share unchanged
+/// parts, and differences are found by comparing pointers.
 pub type ResourceSet = OrdMap<ResourceName, Arc<Resource>>;
 
-/// A consistent set of resources: every endpoint, secret and route that its clusters and listeners
-/// name is in it.
+/// A consistent set of resources: it includes every endpoint, secret and route its clusters and
+/// listeners refer to.
 #[derive(Clone, Debug, Default)]
 pub struct Snapshot {
-    /// The generation of the directory it was made from.
+    /// The generation it was built from.
     pub generation: u64,
     sets: [ResourceSet; ResourceType::ALL.len()],
 }
@@ -34,13 +34,13 @@ impl Snapshot {
         &self.sets[kind as usize]
     }
 
-    /// The resources of a type, to change them.
+    /// The resources of a type, mutable.
     pub fn set_mut(&mut self, kind: ResourceType) -> &mut ResourceSet {
         &mut self.sets[kind as usize]
     }
 }
 
-/// The names under which two sets differ, in order. The cost follows the difference.
+/// Names that differ between two sets, in order. The cost is proportional to the difference.
 pub fn changed_names<'a>(old: &'a ResourceSet, new: &'a ResourceSet) -> impl Iterator<Item = &'a ResourceName> {
     old.diff(new).map(|item| match item {
         imbl::ordmap::DiffItem::Add(name, _)

@@ -1,7 +1,7 @@
-//! From proto3 JSON to the wire, by the light schema.
+//! Transcodes proto3 JSON to the wire format using the light-weight schema.
 //!
-//! [`json`](super::json) does the same and its opposite by way of `prost-reflect`, whose pool of descriptors takes 16 MB;
-//! a data plane that reads one bootstrap has no use for that.
+//! [`json`](super::json) converts both ways by means of `prost-reflect`, whose descriptor pool
+//! takes 16 MB, too much for a proxy that only reads its bootstrap.
 
 use base64::Engine;
 use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE};
@@ -12,11 +12,11 @@ use serde_json::{Map, Value};
 use super::pb::wkt;
 use super::schema::{Field, Kind, MessageType, Scalar};
 
-/// What in a JSON document is not as the message has it.
+/// A mismatch between JSON and message type.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{}{why}", if path.is_empty() { String::new() } else { format!("`{path}`: ") })]
 pub struct Fault {
-    /// The field: `static_resources.clusters[0].name`.
+    /// Path of the field: `static_resources.clusters[0].name`.
     pub path: String,
     /// What is wrong.
     pub why: String,
@@ -41,10 +41,11 @@ impl Fault {
     }
 }
 
-/// The wire form of a message, from its JSON. Field names may be the original or the camel-case ones.
+/// Transcodes the JSON form of a message. Accepts original and lowerCamelCase field names.
 ///
 /// # Errors
-/// What is wrong with the JSON.
+///
+/// The first mismatch.
 pub fn to_wire(full_name: &str, json: &Value) -> Result<Vec<u8>, Fault> {
     let message = MessageType::find(full_name).ok_or_else(|| Fault::new(format!("there is no type `{full_name}`")))?;
     self::message(message, json)
@@ -75,7 +76,7 @@ fn find(message: &'static MessageType, key: &str) -> Option<&'static Field> {
     fields.find(|field| field.name == key || is_camel(&field.name, key))
 }
 
-/// Whether `key` is `name` in camel case: each underscore is left out and the letter after it is a capital.
+/// Whether `key` is the lowerCamelCase form of `name`.
 fn is_camel(name: &str, key: &str) -> bool {
     let mut capital = false;
     let mut expected = name.chars().filter_map(|letter| {
@@ -120,7 +121,7 @@ fn pair(entry: &'static MessageType, key: &str, json: &Value) -> Result<Vec<u8>,
     Ok(out)
 }
 
-/// One value. A plain one that is the type's zero is left out unless its presence counts.
+/// Writes one value. A scalar with the default value is omitted unless `present` requires it.
 fn put(out: &mut Vec<u8>, field: &Field, json: &Value, present: bool) -> Result<(), Fault> {
     let number = field.number;
     match field.kind {
@@ -217,7 +218,7 @@ fn any(json: &Value) -> Result<wkt::Any, Fault> {
     let of = MessageType::of_url(type_url);
     let of = of.ok_or_else(|| Fault::new(format!("there is no type `{type_url}`")).within("@type"))?;
     let value = match (of.name.strip_prefix("google.protobuf."), object.get("value")) {
-        // Types with a JSON form of their own stand in `value`.
+        // Well-known types with a special JSON form are in `value`.
         (Some("Empty"), _) | (None, _) => message(of, json)?,
         (Some("Duration"), Some(json)) => duration(json)?.encode_to_vec(),
         (Some("Any"), Some(json)) => any(json)?.encode_to_vec(),
@@ -237,8 +238,8 @@ fn any(json: &Value) -> Result<wkt::Any, Fault> {
     })
 }
 
-/// The message in a `TypedStruct`, which Envoy treats like the message itself. `None` if it is another type, or holds an
-/// unknown one.
+/// The message in a `TypedStruct`, which Envoy treats like the message itself. `None` if it is
+/// another type or contains an unknown one.
 fn typed_struct(type_url: &str, object: &Map<String, Value>) -> Option<Result<wkt::Any, Fault>> {
     let (_, name) = type_url.rsplit_once('/')?;
     if !matches!(name, "udpa.type.v1.TypedStruct" | "xds.type.v3.TypedStruct") {
@@ -256,7 +257,7 @@ fn typed_struct(type_url: &str, object: &Map<String, Value>) -> Option<Result<wk
     Some(any.map_err(|fault| fault.within("value")))
 }
 
-/// Seconds with up to nine decimals and an `s`.
+/// Seconds with up to nine decimals, followed by `s`.
 fn duration(json: &Value) -> Result<wkt::Duration, Fault> {
     let wrong = || unfit("a duration such as `1.5s`", json);
     let text = json
@@ -314,7 +315,7 @@ fn array(json: &Value) -> Result<&[Value], Fault> {
     json.as_array().map(Vec::as_slice).ok_or_else(|| unfit("a list", json))
 }
 
-/// A number, or the name of an enum's value.
+/// An enum value, by number or name.
 fn enumerated(field: &Field, json: &Value) -> Result<i64, Fault> {
     match (field.values, json.as_str()) {
         (Some(values), Some(name)) => {
@@ -325,7 +326,7 @@ fn enumerated(field: &Field, json: &Value) -> Result<i64, Fault> {
     }
 }
 
-/// Numbers of 64 bits may be written as texts.
+/// 64-bit numbers may be strings.
 fn signed(json: &Value) -> Result<i64, Fault> {
     let text = || json.as_str().and_then(|text| text.parse().ok());
     json.as_i64()
@@ -340,7 +341,7 @@ fn unsigned(json: &Value) -> Result<u64, Fault> {
     found.ok_or_else(|| unfit("a whole number from zero", json))
 }
 
-/// A whole number that is written with a point.
+/// An integer written with a decimal point.
 #[expect(clippy::cast_possible_truncation, reason = "it is whole and small")]
 fn whole(json: &Value) -> Option<i64> {
     let number = json.as_f64()?;

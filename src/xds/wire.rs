@@ -1,8 +1,8 @@
-//! Discovery responses on the wire.
+//! Serialization of discovery responses.
 //!
-//! A resource is encoded once and its bytes go into the responses of all clients; a response is only
-//! written around them, and no faster than the client takes it: what waits for a client is a list of
-//! shared resources. (Envoy `service/discovery/v3/discovery.proto`.)
+//! A resource is encoded once and its bytes are shared by the responses to all clients. A response
+//! is written around them lazily, as fast as the client reads, so a pending response is just a list
+//! of shared resources. (Envoy `service/discovery/v3/discovery.proto`.)
 
 use std::sync::Arc;
 use std::vec;
@@ -12,34 +12,34 @@ use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint, k
 
 use super::resource::{Resource, ResourceType};
 
-/// A chunk grows until it has this size, in bytes, so that most fill an HTTP/2 frame of 16 KiB.
+/// Target size of a chunk in bytes; most of them fill an HTTP/2 frame of 16 KiB.
 const FULL: usize = 12 << 10;
 
-/// A resource of this size or more, in bytes, is sent from where it is. A smaller one is copied into a
-/// chunk, as a frame of its own would cost more than the copy.
+/// Resources of at least this size, in bytes, are sent without copying. Smaller ones are copied
+/// into a chunk, which is cheaper than a frame of their own.
 const SHARED: usize = 4 << 10;
 
-/// A response as gRPC frames it, in chunks that are written when they are asked for.
+/// A gRPC-framed response, produced in chunks on demand.
 #[derive(Debug)]
 pub struct Response {
     layout: Layout,
     resources: vec::IntoIter<Arc<Resource>>,
-    /// The fields that stand behind the resources.
+    /// Fields after the resources.
     tail: Bytes,
-    /// The chunk that comes next, as far as it is written.
+    /// The chunk being written.
     chunk: BytesMut,
-    /// A resource that comes after it from where it is.
+    /// A shared resource to be sent after the chunk.
     shared: Option<Bytes>,
-    /// How many bytes are not written yet.
+    /// Number of bytes not yet produced.
     unwritten: usize,
 }
 
-/// What a resource stands in.
+/// Encoding of a resource.
 #[derive(Clone, Copy, Debug)]
 enum Layout {
-    /// A `Resource`, with name and version.
+    /// In a `Resource`, with name and version.
     Named,
-    /// An `Any`.
+    /// In an `Any`.
     Bare,
 }
 
@@ -67,7 +67,8 @@ impl Response {
         let unwritten = of_resources.sum::<usize>() + tail.len();
         let message = field_len(1, version.len()) + unwritten;
         let mut chunk = BytesMut::with_capacity(FULL.min(message) + SHARED);
-        // Not compressed. The longest message of gRPC is far above what a client takes.
+        // Compressed flag, followed by the length, which fits: clients accept far less than gRPC's
+        // maximum.
         chunk.put_u8(0);
         chunk.put_u32(message.try_into().unwrap_or(u32::MAX));
         put_bytes(&mut chunk, 1, version.as_bytes());
@@ -81,7 +82,7 @@ impl Response {
         }
     }
 
-    /// Writes what follows, up to a full chunk or a resource that is shared.
+    /// Writes up to a full chunk or the next shared resource.
     fn write(&mut self) {
         while self.chunk.len() < FULL && self.shared.is_none() {
             let Some(resource) = self.resources.next() else {
@@ -128,7 +129,7 @@ impl Layout {
         }
     }
 
-    /// Everything of the resource's field but the body, which ends it.
+    /// Everything in the field of a resource that precedes its body.
     fn put_header(self, out: &mut BytesMut, resource: &Resource) {
         put_header(out, 2, self.len_of(resource));
         if let Layout::Named = self {
@@ -143,7 +144,7 @@ impl Layout {
     }
 }
 
-/// The fields that both responses have behind their resources, under the same numbers.
+/// Fields after the resources, which have the same numbers in both responses.
 fn type_and_nonce(kind: ResourceType, nonce: &str) -> BytesMut {
     let mut out = BytesMut::new();
     put_bytes(&mut out, 4, kind.type_url().as_bytes());
@@ -155,7 +156,7 @@ fn any_len(resource: &Resource) -> usize {
     field_len(1, resource.kind.type_url().len()) + field_len(2, resource.body.len())
 }
 
-/// A length-delimited field; an empty one is left out, as proto3 does.
+/// A length-delimited field; omitted if empty, as in proto3.
 fn put_bytes(out: &mut BytesMut, tag: u32, bytes: &[u8]) {
     if !bytes.is_empty() {
         put_header(out, tag, bytes.len());
@@ -186,7 +187,7 @@ mod tests {
         Arc::new(Resource::new(ResourceType::Cluster, name.into(), body, [].into()))
     }
 
-    /// What is in gRPC's frame.
+    /// The message in a gRPC frame.
     fn message(response: Response) -> Vec<u8> {
         let bytes: Vec<u8> = response.flatten().collect();
         let (frame, message) = bytes.split_first_chunk::<5>().unwrap();

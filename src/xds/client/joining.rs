@@ -1,4 +1,4 @@
-//! The sidecar's side of [`crate::xds::joining`].
+//! Client of the [joining service](crate::xds::joining).
 
 use http::Uri;
 use http::uri::PathAndQuery;
@@ -13,11 +13,11 @@ use tonic_prost::ProstCodec;
 use super::stream::{Connection, StreamError};
 use crate::xds::joining::{Empty, LEAVE, Probe, READY, RENEW, ReadyRequest, ReadyResponse, RenewResponse};
 
-/// Asks for another join token, for the same bearer and as long a time, on a connection that somebody made to the
-/// control plane.
+/// Renews a join token on an established connection.
 ///
 /// # Errors
-/// When there is none to be had.
+///
+/// If the control plane rejects it or the connection fails.
 pub async fn renew<I>(io: I, token: &str) -> Result<String, StreamError>
 where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -26,11 +26,12 @@ where
     Ok(response.token)
 }
 
-/// Says that nothing more is to be sent to the member of a group that is at the other end of this connection: it is about
-/// to end.
+/// Announces that the group member at this end of the connection is shutting down, so that it gets
+/// no more traffic.
 ///
 /// # Errors
-/// When the control plane does not take it.
+///
+/// If the control plane rejects it or the connection fails.
 pub async fn leave<I>(io: I, token: &str) -> Result<(), StreamError>
 where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -39,12 +40,14 @@ where
     Ok(())
 }
 
-/// Says whether the application of the member of a group that is at the other end of this connection is ready. `run` is
-/// what the metadata of its node calls `TOPSAIL_READINESS_RUN`. The answer is how its group asks applications whether they
-/// are ready, if it says so.
+/// Reports the readiness of the application of the group member at this end of the connection.
+/// `run` is `TOPSAIL_READINESS_RUN` in its node metadata. Returns the readiness probe of the
+/// WorkloadGroup, if it has one.
 ///
 /// # Errors
-/// When the control plane does not take it: among others while the data plane is not connected.
+///
+/// If the control plane rejects it, which includes the proxy not being connected, or the connection
+/// fails.
 pub async fn ready<I>(io: I, token: &str, run: u64, ready: bool) -> Result<Option<Probe>, StreamError>
 where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -62,7 +65,7 @@ where
     let (sender, connection) = http2::Builder::new(TokioExecutor::new())
         .handshake(TokioIo::new(io))
         .await?;
-    // It ends with the sender; why it ended before is told by the answer.
+    // Ends when the sender is dropped; earlier errors are reported by the call.
     tokio::spawn(async move { drop(connection.await) });
     let mut grpc = Grpc::with_origin(Connection(sender), Uri::from_static("https://topsail"));
     grpc.ready().await?;

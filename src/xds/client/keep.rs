@@ -1,4 +1,5 @@
-//! Resources as a client keeps them for its next start: length-delimited `DeltaDiscoveryResponse`s, one for each.
+//! Serialization of accepted resources for the next start: one length-delimited
+//! `DeltaDiscoveryResponse` per resource.
 
 use std::sync::Arc;
 
@@ -11,7 +12,7 @@ use crate::xds::pb::discovery::{DeltaDiscoveryResponse, Resource};
 use crate::xds::pb::wkt::Any;
 use crate::xds::{ResourceType, Version};
 
-/// Serialises a resource.
+/// Serializes a resource.
 pub fn encode(kind: ResourceType, name: &Name, version: &Version, body: &Bytes) -> Vec<u8> {
     let resource = Resource {
         name: name.to_string(),
@@ -30,7 +31,7 @@ pub fn encode(kind: ResourceType, name: &Name, version: &Version, body: &Bytes) 
     response.encode_length_delimited_to_vec()
 }
 
-/// Reads resources that stand one after the other. None if they are no such, or of a type that is not known.
+/// Parses a sequence of resources. `None` if it is malformed or has an unknown type.
 pub fn decode(mut bytes: Bytes) -> Option<Vec<(ResourceType, Received)>> {
     let mut all = Vec::new();
     while bytes.has_remaining() {

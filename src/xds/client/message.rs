@@ -1,4 +1,4 @@
-//! Requests and responses of both variants of the protocol.
+//! Requests and responses of both protocol variants.
 
 use std::sync::Arc;
 
@@ -13,15 +13,15 @@ use crate::xds::pb::wkt;
 use crate::xds::resource::{ResourceType, Version};
 use crate::xds::schema::{WireValue, wire_fields};
 
-/// `google.rpc.Code.INTERNAL`, which Envoy NACKs with.
+/// `google.rpc.Code.INTERNAL`, used in Envoy's NACKs.
 const INTERNAL: i32 = 13;
 
-/// A variant of the protocol.
+/// Protocol variant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Variant {
-    /// What changed.
+    /// Delta (incremental).
     Delta,
-    /// Everything (state of the world).
+    /// State of the world.
     Sotw,
 }
 
@@ -34,47 +34,47 @@ pub enum Request {
     Sotw(Box<DiscoveryRequest>),
 }
 
-/// A response, read.
+/// A parsed response.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Response {
     /// The type.
     pub kind: ResourceType,
-    /// SotW: the version of the whole.
+    /// SotW: version of the response.
     pub version: String,
-    /// To be answered with.
+    /// Nonce for the ACK or NACK.
     pub nonce: String,
-    /// The resources that could be read.
+    /// Well-formed resources.
     pub resources: Vec<Received>,
-    /// Delta: the names of what is not there.
+    /// Delta: names of removed resources.
     pub removed: Vec<Name>,
-    /// Resources that are none of the type.
+    /// Malformed resources, or of another type.
     pub malformed: Vec<Refused>,
 }
 
-/// A resource as it came.
+/// A received resource.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Received {
     /// The name.
     pub name: Name,
-    /// The version; in SotW, which has none for single resources, one of the content.
+    /// The version; in SotW, which has no per-resource versions, a hash of the content.
     pub version: Version,
-    /// The serialised message.
+    /// The serialized message.
     pub body: Bytes,
 }
 
-/// Why a response cannot be used at all.
+/// Why a response is unusable.
 #[derive(Debug, thiserror::Error)]
 pub enum BadResponse {
-    /// It is no response.
+    /// It cannot be parsed.
     #[error("the server's response cannot be read: {0}")]
     Unreadable(#[from] prost::DecodeError),
-    /// Of a type that was not asked for.
+    /// Its type is unknown.
     #[error("the server's response has the type `{0}`, which nobody asked for")]
     UnknownType(String),
 }
 
 impl Request {
-    /// A delta request that answers the response with this nonce; empty: it answers none.
+    /// A delta request; an empty `nonce` means that it is not an ACK.
     pub(super) fn delta(kind: ResourceType, nonce: &str) -> Self {
         Request::Delta(Box::new(DeltaDiscoveryRequest {
             type_url: kind.type_url().to_owned(),
@@ -94,7 +94,7 @@ impl Request {
         }))
     }
 
-    /// The same with changes of the subscription, which only a delta request can have.
+    /// Adds changes of the subscription; delta only.
     pub(super) fn subscribing<'a>(
         mut self,
         new: impl Iterator<Item = &'a Name>,
@@ -109,7 +109,7 @@ impl Request {
         self
     }
 
-    /// The same as a NACK, if there is a reason.
+    /// Turns the request into a NACK, if there is a reason.
     pub(super) fn with_error(mut self, reason: Option<String>) -> Self {
         let status = reason.map(|message| rpc::Status {
             code: INTERNAL,
@@ -123,7 +123,7 @@ impl Request {
         self
     }
 
-    /// The same, saying who asks.
+    /// Adds the node.
     pub(super) fn with_node(mut self, node: Node) -> Self {
         match &mut self {
             Request::Delta(request) => request.node = Some(node),
@@ -132,7 +132,7 @@ impl Request {
         self
     }
 
-    /// As it is sent.
+    /// Serialized form.
     pub fn encode(&self) -> Bytes {
         match self {
             Request::Delta(request) => request.encode_to_vec().into(),
@@ -142,10 +142,11 @@ impl Request {
 }
 
 impl Response {
-    /// Reads a response.
+    /// Parses a response.
     ///
     /// # Errors
-    /// When it is of no use.
+    ///
+    /// If it is unusable.
     pub fn decode(variant: Variant, bytes: Bytes) -> Result<Self, BadResponse> {
         match variant {
             Variant::Delta => Self::delta(DeltaDiscoveryResponse::decode(bytes)?),
@@ -195,7 +196,7 @@ impl Response {
     }
 }
 
-/// The name that stands in a resource itself: field 1 in every type.
+/// The name in the resource itself, which is field 1 in every type.
 fn own_name(message: &[u8]) -> Option<&str> {
     let first = wire_fields(message).flatten().find(|field| field.number == 1)?;
     match first.value {

@@ -1,4 +1,4 @@
-//! One stream to a server: requests out, responses in, as gRPC over HTTP/2 on a connection that somebody else made.
+//! An xDS stream to a server: gRPC over HTTP/2 on an established connection.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -21,48 +21,48 @@ use tonic::{Request, Status};
 
 use super::Variant;
 
-/// Which service a stream is of.
+/// The service and protocol variant of a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Method {
-    /// All types on one stream.
+    /// ADS.
     Aggregated(Variant),
-    /// Secrets only.
+    /// SDS.
     Secrets(Variant),
 }
 
-/// How a stream is opened.
+/// Settings of a stream.
 #[derive(Clone, Debug)]
 pub struct Opening {
     /// The service.
     pub method: Method,
     /// `:authority`.
     pub authority: String,
-    /// HTTP/2 pings: interval and timeout.
+    /// HTTP/2 keepalive: PING interval and timeout.
     pub keepalive: Option<(Duration, Duration)>,
-    /// Headers, such as the credential.
+    /// Request headers, e.g. the credential.
     pub metadata: http::HeaderMap,
 }
 
-/// An open stream. The connection ends when this is dropped.
+/// An open stream. Dropping it closes the connection.
 #[derive(Debug)]
 pub struct Stream {
     requests: mpsc::UnboundedSender<Bytes>,
     responses: Streaming<Bytes>,
 }
 
-/// Why there is no stream, or no longer.
+/// Why a stream could not be opened, or ended.
 #[derive(Debug, thiserror::Error)]
 pub enum StreamError {
-    /// The connection speaks no HTTP/2.
+    /// The HTTP/2 connection failed.
     #[error("{0}")]
     Http(#[from] hyper::Error),
-    /// The server ended it.
+    /// The server ended the stream with this status.
     #[error("{}: {}", .0.code(), .0.message())]
     Status(Box<Status>),
-    /// The server ended it without a reason.
+    /// The server ended the stream without a status.
     #[error("the server ended the stream")]
     Ended,
-    /// The opening cannot be said in HTTP.
+    /// The request could not be built.
     #[error("{0}")]
     Opening(#[from] http::Error),
 }
@@ -89,11 +89,12 @@ impl Method {
 }
 
 impl Stream {
-    /// Opens a stream on a connection. `first` are the requests that are sent without waiting for anything; a server
-    /// may not answer the opening before it has seen one.
+    /// Opens a stream on a connection. The requests in `first` are sent at once, since a server may
+    /// send response headers only after the first request.
     ///
     /// # Errors
-    /// When the server does not take it.
+    ///
+    /// If the stream cannot be opened.
     pub async fn open<I>(io: I, opening: Opening, first: impl IntoIterator<Item = Bytes>) -> Result<Self, StreamError>
     where
         I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -104,7 +105,7 @@ impl Stream {
             builder.keep_alive_interval(interval).keep_alive_timeout(timeout);
         }
         let (sender, connection) = builder.handshake(TokioIo::new(io)).await?;
-        // Why the connection ended is told by the stream.
+        // Errors of the connection are reported by the stream.
         tokio::spawn(async move { drop(connection.await) });
         let origin = Uri::builder().scheme("https").authority(opening.authority);
         let origin = origin.path_and_query("/").build()?;
@@ -119,7 +120,7 @@ impl Stream {
         Ok(Self { requests, responses })
     }
 
-    /// Sends a request. What cannot be sent any more is lost: [`Stream::next`] says why.
+    /// Sends a request. If the stream has ended it is dropped; [`Stream::next`] returns the reason.
     pub fn send(&self, request: Bytes) {
         drop(self.requests.send(request));
     }
@@ -127,13 +128,14 @@ impl Stream {
     /// Waits for the next response. Cancel safe.
     ///
     /// # Errors
-    /// When there is none to come.
+    ///
+    /// If the stream has ended.
     pub async fn next(&mut self) -> Result<Bytes, StreamError> {
         self.responses.message().await?.ok_or(StreamError::Ended)
     }
 }
 
-/// hyper's connection as tonic wants it.
+/// Adapts hyper's connection to tonic.
 pub(super) struct Connection(pub(super) SendRequest<Body>);
 
 impl Service<http::Request<Body>> for Connection {
@@ -150,7 +152,7 @@ impl Service<http::Request<Body>> for Connection {
     }
 }
 
-/// Messages as bytes.
+/// Codec for messages that are already serialized.
 #[derive(Clone, Copy, Debug)]
 struct Frames;
 

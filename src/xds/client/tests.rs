@@ -1,4 +1,4 @@
-//! Scripted streams.
+//! Scripted conversations.
 
 use bytes::Bytes;
 use prost::{Message, Name as _};
@@ -142,7 +142,7 @@ fn what_is_accepted_is_acknowledged_and_said_to_be_had_on_the_next_stream() {
     assert_eq!(request.initial_resource_versions, [("b".into(), "v2".into())].into());
 }
 
-/// istiod gives single resources no version.
+/// istiod sends no per-resource versions.
 #[test]
 fn a_change_without_a_new_version_is_one() {
     let mut client = client(Variant::Delta);
@@ -264,7 +264,8 @@ fn a_response_of_a_strange_type_is_of_no_use() {
     assert!(Response::decode(Variant::Delta, Bytes::from_static(&[0x0a, 200])).is_err());
 }
 
-/// Whatever a server says in whatever order, the client knows exactly what it was last told of what it wants.
+/// Property test: after any sequence of responses, the client holds what it was last sent of its
+/// subscriptions.
 mod random {
     use std::collections::BTreeMap;
 

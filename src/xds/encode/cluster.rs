@@ -21,7 +21,7 @@ use crate::xds::pb::core::{self, BindConfig, ExtraSourceAddress, Metadata, Trans
 use crate::xds::pb::wkt::UInt32Value;
 use crate::xds::resource::{Resource, ResourceType, Warming};
 
-/// Istio's "no limit" of circuit breakers.
+/// Istio's value for unlimited circuit breakers.
 const UNLIMITED: u32 = u32::MAX;
 
 const HTTP_OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
@@ -47,7 +47,7 @@ fn message(cluster: &Cluster) -> cluster::Cluster {
     let (transport_socket, transport_socket_matches) = transport(cluster);
     cluster::Cluster {
         name: cluster.name.to_string(),
-        // Stops the name in statistics where the tag extraction of Istio's bootstrap ends it.
+        // `;` terminates the cluster name for the stats tag extraction in Istio's bootstrap.
         alt_stat_name: format!("{};", cluster.name),
         connect_timeout: Some(duration(cluster.connect_timeout)),
         lb_policy: lb_policy.into(),
@@ -68,7 +68,7 @@ fn message(cluster: &Cluster) -> cluster::Cluster {
     }
 }
 
-/// Connections to the application come from an address by which interception knows them.
+/// Source address by which interception rules recognise connections to the application.
 fn inbound_source() -> BindConfig {
     let v6 = IpAddr::V6(Ipv6Addr::new(0, 0, 0, 0, 0, 0, 0, 6));
     BindConfig {
@@ -95,7 +95,7 @@ fn circuit_breakers(limits: Limits) -> CircuitBreakers {
     }
 }
 
-/// Only what Istio has a field for ejects: success rates never do.
+/// Success-rate ejection is disabled, as Istio has no field for it.
 fn outlier_detection(detection: &OutlierDetection) -> cluster::OutlierDetection {
     let enforcing = |errors: u32| uint32(if errors == 0 { 0_u32 } else { 100 });
     let local_origin = detection.consecutive_local_origin.filter(|errors| *errors > 0);
@@ -117,7 +117,7 @@ fn outlier_detection(detection: &OutlierDetection) -> cluster::OutlierDetection 
 }
 
 fn keepalive(keepalive: TcpKeepalive) -> UpstreamConnectionOptions {
-    // Envoy counts whole seconds, and takes none for "the system's".
+    // Envoy takes whole seconds; 0 selects the system's default.
     let seconds = |time: Duration| UInt32Value {
         value: u32::try_from(time.as_secs().max(1)).unwrap_or(u32::MAX),
     };
@@ -131,7 +131,7 @@ fn keepalive(keepalive: TcpKeepalive) -> UpstreamConnectionOptions {
     }
 }
 
-/// How connections begin: as the transport says, within the PROXY protocol if endpoints are to be told by it.
+/// Transport sockets: those of the transport, wrapped in the PROXY protocol if enabled.
 fn transport(cluster: &Cluster) -> (Option<TransportSocket>, Vec<TransportSocketMatch>) {
     let (socket, mut matches) = secured(&cluster.transport);
     let Some(version) = cluster.proxy_protocol else {
@@ -170,7 +170,7 @@ fn secured(transport: &Transport) -> (Option<TransportSocket>, Vec<TransportSock
     }
 }
 
-/// What Istio's tools look for.
+/// Metadata read by Istio's tools.
 fn metadata(metadata: &ClusterMetadata) -> Option<Metadata> {
     let service = |(host, name, namespace): &(Hostname, Arc<str>, Namespace)| {
         nested(structure([

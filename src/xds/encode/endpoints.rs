@@ -11,7 +11,7 @@ use crate::xds::pb::endpoint::lb_endpoint::HostIdentifier;
 use crate::xds::pb::endpoint::{self, ClusterLoadAssignment, Endpoint, LocalityLbEndpoints};
 use crate::xds::resource::{Resource, ResourceType};
 
-/// The resource with the endpoints of a cluster, under the cluster's name.
+/// The EDS resource of a cluster, named like the cluster.
 pub fn endpoints(endpoints: &ClusterEndpoints) -> Resource {
     super::seal(
         ResourceType::Endpoints,
@@ -21,7 +21,7 @@ pub fn endpoints(endpoints: &ClusterEndpoints) -> Resource {
     )
 }
 
-/// The endpoints, for a resource of their own or within a cluster.
+/// Endpoints, as an EDS resource or inline in a cluster.
 pub(super) fn message(endpoints: &ClusterEndpoints) -> ClusterLoadAssignment {
     ClusterLoadAssignment {
         cluster_name: endpoints.cluster.to_string(),
@@ -72,7 +72,7 @@ fn address(endpoint: &LbEndpoint) -> Address {
     }
 }
 
-/// What transport socket matches and Istio's tools look for.
+/// Metadata for transport socket matches and Istio's tools.
 fn metadata(endpoint: &LbEndpoint) -> Option<Metadata> {
     let tls_mode = endpoint.mutual_tls.then(|| {
         let fields = structure([("tlsMode", text("istio"))]);

@@ -1,5 +1,5 @@
-//! Filters of every sort, one file each. Each says its name, as Envoy registers it, and its
-//! configuration; here they become the links of a chain.
+//! Filters, one module each. A filter module has Envoy's registered name and the configuration;
+//! this module assembles the chains.
 
 mod cors;
 mod fault;
@@ -27,7 +27,7 @@ use crate::xds::pb::network_filter::http_connection_manager as hcm;
 use crate::xds::pb::types::Int32Range;
 use crate::xds::pb::wkt::Any;
 
-/// The filters of a listener, which look at a connection before a chain is chosen, in Istio's order.
+/// Listener filters, in Istio's order.
 pub(super) fn listener(inspection: &Inspection) -> Vec<ListenerFilter> {
     let original_dst = inspection
         .original_dst
@@ -46,7 +46,7 @@ pub(super) fn listener(inspection: &Inspection) -> Vec<ListenerFilter> {
     [original_dst, original_src, tls, http].into_iter().flatten().collect()
 }
 
-/// The filter that ends a chain.
+/// The terminal network filter of a chain.
 pub(super) fn network(filter: &NetworkFilter) -> Filter {
     let (name, config) = match filter {
         NetworkFilter::Http(manager) => (
@@ -61,14 +61,14 @@ pub(super) fn network(filter: &NetworkFilter) -> Filter {
     }
 }
 
-/// The HTTP filters of a connection manager, the router last.
+/// HTTP filters of a connection manager, the router last.
 fn http(filters: &[HttpFilter]) -> Vec<hcm::HttpFilter> {
     let mut chain: Vec<_> = filters.iter().map(http_filter).collect();
     chain.push(named(router::NAME, any(&router::config())));
     chain
 }
 
-/// What a route says to filters of the chain (`typed_per_filter_config`).
+/// Per-route filter configuration (`typed_per_filter_config`).
 pub(super) fn per_route(route: &Route) -> HashMap<String, Any> {
     let fault = route
         .fault
@@ -109,8 +109,8 @@ fn listener_filter(name: &str, config: Any, except: Option<&InspectExcept>) -> L
     }
 }
 
-/// A predicate for connections to one of the ports; none for no port. Envoy wants at least two
-/// members of an alternative.
+/// Predicate for connections to one of the ports; `None` if there are none. Envoy requires at least
+/// two members in `or_match`.
 fn on_ports(ports: &InspectExcept) -> Option<ListenerFilterChainMatchPredicate> {
     let mut rules: Vec<_> = ports.0.iter().map(|port| on_port(*port)).collect();
     if rules.len() < 2 {

@@ -14,10 +14,10 @@ use crate::xds::pb::core::{Address, CidrRange, TrafficDirection};
 use crate::xds::pb::listener::{self, FilterChainMatch};
 use crate::xds::resource::{Resource, ResourceType};
 
-/// How long a TLS handshake may take on an outbound chain, as in Istio.
+/// TLS handshake timeout (`transport_socket_connect_timeout`) of outbound chains, as in Istio.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// The resource for a listener.
+/// The LDS resource of a listener.
 pub fn listener(listener: &Listener) -> Resource {
     super::seal(
         ResourceType::Listener,
@@ -38,7 +38,7 @@ fn message(listener: &Listener) -> listener::Listener {
         traffic_direction: direction(listener.direction).into(),
         use_original_dst: listener.use_original_dst.then(|| boolean(true)),
         transparent: listener.transparent.then(|| boolean(true)),
-        // What cannot be told in time goes to the chain that asks for nothing.
+        // On timeout, connections are matched without the inspectors' results.
         continue_on_listener_filters_timeout: !listener_filters.is_empty(),
         listener_filters_timeout: inspection.timeout.map(duration),
         listener_filters,
@@ -48,7 +48,7 @@ fn message(listener: &Listener) -> listener::Listener {
     }
 }
 
-/// Whether and how a socket is bound.
+/// Socket binding.
 fn binding(listener: &Listener) -> listener::Listener {
     if !listener.bind {
         return listener::Listener {
@@ -56,8 +56,8 @@ fn binding(listener: &Listener) -> listener::Listener {
             ..Default::default()
         };
     }
-    // Without interception several proxies share a host: what is in use already must be an error,
-    // not a socket that gets every other connection.
+    // Without interception several proxies may share a host: a port in use must be an error instead
+    // of a socket that shares connections by `SO_REUSEPORT`.
     let intercepts = listener.use_original_dst || listener.inspection.original_dst;
     listener::Listener {
         enable_reuse_port: (!intercepts).then(|| boolean(false)),
@@ -118,7 +118,7 @@ fn range(network: &IpNet) -> CidrRange {
     }
 }
 
-/// The clusters that a listener names itself, not through a route configuration of its own.
+/// Clusters referred to by the listener itself, not by RDS.
 fn clusters(listener: &Listener) -> Vec<ResourceName> {
     let chains = listener.chains.iter().chain(&listener.default_chain);
     let mut clusters = Vec::new();

@@ -19,15 +19,15 @@ use crate::xds::pb::core::{HeaderValue, HeaderValueOption, Metadata};
 use crate::xds::pb::route::{self, Decorator, RouteConfiguration};
 use crate::xds::resource::Resource;
 
-/// The largest body a route may answer with itself; Istio's validation has the same limit.
+/// Maximum size of direct response bodies; Istio's validation has the same limit.
 const MAX_DIRECT_RESPONSE_BYTES: u32 = 1 << 20;
 
-/// The resource for a route configuration.
+/// The RDS resource of a route configuration.
 pub fn route(config: &RouteConfig) -> Resource {
     EncodedRoute::default().follow(config).resource
 }
 
-/// The route configuration, for a listener.
+/// The route configuration, for inlining in a listener.
 pub(super) fn message(config: &RouteConfig) -> RouteConfiguration {
     RouteConfiguration {
         name: config.name.to_string(),
@@ -36,10 +36,10 @@ pub(super) fn message(config: &RouteConfig) -> RouteConfiguration {
     }
 }
 
-/// What a route configuration has beside its name and virtual hosts.
+/// The route configuration without virtual hosts.
 fn settings(config: &RouteConfig) -> RouteConfiguration {
     RouteConfiguration {
-        // A route may come before its cluster, and outlive it.
+        // A route may be added before its cluster and removed after it.
         validate_clusters: Some(boolean(false)),
         max_direct_response_body_size_bytes: Some(uint32(MAX_DIRECT_RESPONSE_BYTES)),
         ignore_port_in_host_matching: config.ignore_port,
@@ -47,7 +47,7 @@ fn settings(config: &RouteConfig) -> RouteConfiguration {
     }
 }
 
-/// The clusters that requests are sent to, mirrors included.
+/// Clusters that the routes refer to, mirrors included.
 pub(super) fn clusters(config: &RouteConfig) -> Vec<ResourceName> {
     let routes = config.virtual_hosts.iter().flat_map(|host| &host.routes);
     let forwards = routes.filter_map(|route| match &route.action {
@@ -94,7 +94,7 @@ fn route_entry(route: &Route) -> route::Route {
     }
 }
 
-/// Headers to set, then headers to add.
+/// Headers to set, followed by headers to append.
 fn to_add(headers: &HeaderOps) -> Vec<HeaderValueOption> {
     let option = |(name, value): &(_, _), action: HeaderAppendAction| HeaderValueOption {
         header: Some(header(name, value)),
@@ -120,7 +120,7 @@ fn header(name: &Arc<str>, value: &Arc<str>) -> HeaderValue {
     }
 }
 
-/// Which object the route is from, for Istio's tools.
+/// The object that the route comes from, for Istio's tools.
 fn metadata(route: &Route) -> Option<Metadata> {
     let (object, api_version) = route.config.as_ref()?;
     let fields = structure([("config", text(config_path(object, api_version)))]);

@@ -1,4 +1,4 @@
-//! Certificates, keys and trust bundles (SDS).
+//! Certificates, private keys and trust bundles (SDS).
 
 use std::sync::Arc;
 
@@ -11,11 +11,11 @@ use crate::xds::pb::core::data_source::Specifier;
 use crate::xds::pb::tls::{CertificateValidationContext, Secret, TlsCertificate, secret};
 use crate::xds::resource::{Resource, ResourceType, Version};
 
-/// Where Debian, Alpine and most others keep the system's CAs.
+/// The system's CA certificates on Debian, Alpine and most other distributions.
 const SYSTEM_CAS: &str = "/etc/ssl/certs/ca-certificates.crt";
 
-/// The workload's certificate chain and key, both PEM. The version says which certificate it is, so
-/// that one that is still good need not be sent again; the key does not show in it.
+/// Workload certificate chain and private key, in PEM. The version identifies the certificate, so
+/// that a valid one need not be sent again, and does not depend on the key.
 pub fn certificate(chain: &str, key: &str, version: impl Into<Arc<str>>) -> Resource {
     let content = secret::Type::TlsCertificate(TlsCertificate {
         certificate_chain: inline(chain),
@@ -27,7 +27,7 @@ pub fn certificate(chain: &str, key: &str, version: impl Into<Arc<str>>) -> Reso
     resource
 }
 
-/// The trust bundle, PEM.
+/// The trust bundle, in PEM.
 pub fn trust_bundle(roots: &str) -> Resource {
     let content = secret::Type::ValidationContext(CertificateValidationContext {
         trusted_ca: inline(roots),
@@ -36,9 +36,9 @@ pub fn trust_bundle(roots: &str) -> Resource {
     resource(SECRET_TRUST_BUNDLE.into(), content, Origins::from([]))
 }
 
-/// The secrets by which a cluster names certificates and CAs in files of the proxy's host. They hold
-/// paths: the proxy reads the files, and reads them again when they are replaced. A file that is
-/// missing makes it refuse the secret, not the cluster.
+/// Secrets for certificates and CA certificates in files on the proxy's host. They contain paths,
+/// and the proxy watches the files. If a file is missing, the proxy rejects the secret, not the
+/// cluster.
 pub fn file_secrets(cluster: &Cluster) -> Vec<Resource> {
     let (Transport::Tls(tls) | Transport::Auto(tls)) = &cluster.transport else {
         return Vec::new();
@@ -86,7 +86,7 @@ fn resource(name: ResourceName, content: secret::Type, origins: Origins) -> Reso
     super::seal(ResourceType::Secret, &name, &message, &origins)
 }
 
-/// As bytes, which is how istiod sends them and where `istioctl proxy-config secret` looks for them.
+/// As bytes, like istiod; `istioctl proxy-config secret` expects them there.
 fn inline(text: &str) -> Option<DataSource> {
     data_source(Specifier::InlineBytes(text.as_bytes().to_vec()))
 }

@@ -1,5 +1,4 @@
-//! What the tests of the encoders are written with: the plainest value of each sort, and how a resource
-//! looks as Envoy would show it.
+//! Test helpers for the encoders: minimal values, and resources as JSON.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -18,7 +17,7 @@ use crate::name::{Kind, ObjectId};
 use crate::xds::json::Printer;
 use crate::xds::{Resource, rules};
 
-/// A resource as JSON; it keeps Envoy's rules.
+/// A resource as JSON; it must be valid.
 pub(super) fn shown(resource: &Resource) -> Value {
     assert_eq!(rules::check(resource), Ok(()));
     printer().to_json(resource.kind.type_url(), &resource.body).unwrap()
@@ -34,7 +33,7 @@ fn printer() -> &'static Printer {
     PRINTER.get_or_init(|| Printer::new().unwrap())
 }
 
-/// An EDS cluster, plaintext and without limits.
+/// A plaintext EDS cluster without limits.
 pub(super) fn cluster(name: &str) -> Cluster {
     Cluster {
         name: name.into(),
@@ -56,7 +55,7 @@ pub(super) fn cluster(name: &str) -> Cluster {
     }
 }
 
-/// An outbound listener that is not bound, with one chain to one cluster.
+/// An outbound listener without a socket, with one chain to one cluster.
 pub(super) fn listener(name: &str) -> Listener {
     Listener {
         name: name.into(),
@@ -72,7 +71,7 @@ pub(super) fn listener(name: &str) -> Listener {
     }
 }
 
-/// A chain for everything, to one cluster.
+/// A catch-all chain to one cluster.
 pub(super) fn chain() -> FilterChain {
     FilterChain {
         name: None,
@@ -82,7 +81,7 @@ pub(super) fn chain() -> FilterChain {
     }
 }
 
-/// A TCP proxy to clusters with these shares.
+/// A TCP proxy to weighted clusters.
 pub(super) fn tcp_proxy(clusters: &[(&str, u32)]) -> TcpProxy {
     TcpProxy {
         stat_prefix: "tcp".into(),
@@ -96,7 +95,7 @@ pub(super) fn tcp_proxy(clusters: &[(&str, u32)]) -> TcpProxy {
     }
 }
 
-/// A route configuration with these routes, for every host.
+/// A route configuration with these routes for all hosts.
 pub(super) fn route_config(name: &str, routes: Vec<Route>) -> RouteConfig {
     let host = VirtualHost {
         name: "all".into(),
@@ -113,7 +112,7 @@ pub(super) fn route_config(name: &str, routes: Vec<Route>) -> RouteConfig {
     }
 }
 
-/// A route for everything, to one cluster.
+/// A catch-all route to one cluster.
 pub(super) fn route() -> Route {
     Route {
         name: "".into(),
@@ -134,7 +133,7 @@ pub(super) fn route() -> Route {
     }
 }
 
-/// To one cluster, and nothing else.
+/// Forwards to one cluster, with defaults.
 pub(super) fn forward() -> Forward {
     Forward {
         clusters: vec![weighted("reviews", 1)],
@@ -148,7 +147,7 @@ pub(super) fn forward() -> Forward {
     }
 }
 
-/// A cluster with its share.
+/// A weighted cluster.
 pub(super) fn weighted(cluster: &str, weight: u32) -> WeightedCluster {
     WeightedCluster {
         cluster: cluster.into(),

@@ -1,4 +1,4 @@
-//! TLS on both sides of a connection.
+//! TLS transport sockets, downstream and upstream.
 
 use super::value::{ads, any, boolean};
 use crate::ir::cluster::{ServerIdentity, UpstreamTls};
@@ -26,7 +26,7 @@ pub const SECRET_CERTIFICATE: &str = "default";
 /// The SDS name of the trust bundle.
 pub const SECRET_TRUST_BUNDLE: &str = "ROOTCA";
 
-/// What Istio's mutual TLS negotiates below TLS 1.3.
+/// Cipher suites of Istio mutual TLS for TLS 1.2.
 const MUTUAL_TLS_CIPHERS: [&str; 6] = [
     "ECDHE-ECDSA-AES256-GCM-SHA384",
     "ECDHE-RSA-AES256-GCM-SHA384",
@@ -36,7 +36,7 @@ const MUTUAL_TLS_CIPHERS: [&str; 6] = [
     "AES128-GCM-SHA256",
 ];
 
-/// TLS to endpoints.
+/// Upstream TLS.
 pub(super) fn upstream(tls: &UpstreamTls) -> TransportSocket {
     let (common, sni) = match tls {
         UpstreamTls::Istio {
@@ -90,7 +90,7 @@ pub(super) fn downstream(tls: &DownstreamTls) -> TransportSocket {
     }))
 }
 
-/// Plaintext, said expressly.
+/// Raw buffer.
 pub(super) fn plaintext() -> TransportSocket {
     TransportSocket {
         name: "envoy.transport_sockets.raw_buffer".to_owned(),
@@ -98,7 +98,7 @@ pub(super) fn plaintext() -> TransportSocket {
     }
 }
 
-/// A connection on which the endpoint is first told whose it is.
+/// Wraps a transport socket in the PROXY protocol.
 pub(super) fn told_by_proxy_protocol(version: ProxyProtocol, inner: TransportSocket) -> TransportSocket {
     let version = match version {
         ProxyProtocol::V1 => proxy_protocol_config::Version::V1,
@@ -118,12 +118,12 @@ pub(super) fn told_by_proxy_protocol(version: ProxyProtocol, inner: TransportSoc
     }
 }
 
-/// The SDS name of a certificate and key in files of the proxy's host, as Istio writes it.
+/// SDS name of a certificate and key in files, in Istio's format.
 pub(super) fn file_certificate_name(certificate: &str, key: &str) -> String {
     format!("file-cert:{certificate}~{key}")
 }
 
-/// The SDS name of the CAs a server is verified against; none if it is not verified.
+/// SDS name of the CA certificates for server verification; `None` if it is disabled.
 pub(super) fn trust_name(verify: &ServerVerification) -> Option<String> {
     match verify {
         ServerVerification::System => Some("file-root:system".to_owned()),
@@ -150,7 +150,7 @@ fn mutual(alpn: &[&'static str], oldest: TlsVersion, verify: ValidationContextTy
     }
 }
 
-/// Up to TLS 1.3; the ciphers are those of 1.2, none meaning Envoy's.
+/// TLS versions up to 1.3. `ciphers` apply to TLS 1.2; empty selects Envoy's defaults.
 fn versions(oldest: TlsVersion, ciphers: &[&str]) -> TlsParameters {
     let oldest = match oldest {
         TlsVersion::V1_2 => TlsProtocol::TlSv12,
@@ -175,7 +175,7 @@ fn secret(name: impl Into<String>) -> SdsSecretConfig {
     }
 }
 
-/// Verification against the CAs of a secret, and of the names if there are any.
+/// Validation by the CA certificates of a secret and, if given, by subject alternative names.
 fn validation(bundle: &str, names: Vec<SubjectAltNameMatcher>) -> ValidationContextType {
     ValidationContextType::CombinedValidationContext(CombinedCertificateValidationContext {
         default_validation_context: Some(CertificateValidationContext {
@@ -199,8 +199,8 @@ fn server_matchers(server: &ServerIdentity) -> Vec<SubjectAltNameMatcher> {
     }
 }
 
-/// Istio compares a name with subject alternative names of every type; Envoy wants the type, which
-/// the name mostly tells.
+/// Istio matches names against SANs of any type; Envoy needs the type, which is inferred from the
+/// name.
 fn name_matchers(name: &str) -> Vec<SubjectAltNameMatcher> {
     let exact = MatchPattern::Exact(name.to_owned());
     if name.contains("://") {
@@ -237,7 +237,7 @@ mod tests {
     use super::*;
     use crate::xds::encode::testing::printed;
 
-    /// What the TLS socket says, less the way to it.
+    /// The TLS context of a socket, without the wrapping.
     fn context(socket: &TransportSocket) -> Value {
         printed(socket)["typed_config"].clone()
     }

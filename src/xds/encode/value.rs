@@ -1,4 +1,4 @@
-//! Plain values as protobuf writes them.
+//! Constructors for common protobuf values.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -21,7 +21,7 @@ use crate::xds::pb::types::FractionalPercent;
 use crate::xds::pb::types::fractional_percent::DenominatorType;
 use crate::xds::pb::wkt;
 
-/// A duration. What is beyond protobuf's range of 10,000 years is cut to it.
+/// A duration, capped at protobuf's maximum of 10,000 years.
 pub(super) fn duration(duration: Duration) -> wkt::Duration {
     const LONGEST_SECONDS: i64 = 315_576_000_000;
     let seconds = i64::try_from(duration.as_secs()).unwrap_or(LONGEST_SECONDS);
@@ -31,17 +31,17 @@ pub(super) fn duration(duration: Duration) -> wkt::Duration {
     }
 }
 
-/// A number that may be absent.
+/// An optional number.
 pub(super) fn uint32(value: impl Into<u32>) -> wkt::UInt32Value {
     wkt::UInt32Value { value: value.into() }
 }
 
-/// A truth value that may be absent.
+/// An optional boolean.
 pub(super) fn boolean(value: bool) -> wkt::BoolValue {
     wkt::BoolValue { value }
 }
 
-/// A message with its type.
+/// Packs a message into an `Any`.
 pub(super) fn any<M: Message + Name>(message: &M) -> wkt::Any {
     wkt::Any {
         type_url: M::type_url(),
@@ -49,7 +49,7 @@ pub(super) fn any<M: Message + Name>(message: &M) -> wkt::Any {
     }
 }
 
-/// A text in a `Struct`.
+/// A string in a `Struct`.
 pub(super) fn text(value: impl Into<String>) -> wkt::Value {
     use wkt::value::Kind::StringValue;
     wkt::Value {
@@ -57,7 +57,7 @@ pub(super) fn text(value: impl Into<String>) -> wkt::Value {
     }
 }
 
-/// A truth value in a `Struct`.
+/// A boolean in a `Struct`.
 pub(super) fn truth(value: bool) -> wkt::Value {
     use wkt::value::Kind::BoolValue;
     wkt::Value {
@@ -73,7 +73,7 @@ pub(super) fn list(values: Vec<wkt::Value>) -> wkt::Value {
     }
 }
 
-/// A struct in a `Struct`.
+/// A nested `Struct`.
 pub(super) fn nested(fields: wkt::Struct) -> wkt::Value {
     use wkt::value::Kind::StructValue;
     wkt::Value {
@@ -113,7 +113,7 @@ pub(super) fn pipe(path: &str) -> Address {
     }
 }
 
-/// "From the stream that this came on", waited for however long it takes.
+/// `ads` config source, without initial fetch timeout.
 pub(super) fn ads() -> ConfigSource {
     ConfigSource {
         initial_fetch_timeout: Some(duration(Duration::ZERO)),
@@ -136,7 +136,7 @@ pub(super) fn string_matcher(matcher: &StringMatch) -> StringMatcher {
     }
 }
 
-/// A regular expression for the whole string.
+/// A regular expression that matches the whole string.
 pub(super) fn regex(pattern: &str) -> RegexMatcher {
     RegexMatcher {
         regex: pattern.to_owned(),
@@ -152,7 +152,7 @@ pub(super) fn fraction(percent: Percent) -> FractionalPercent {
     }
 }
 
-/// A share of requests that the runtime does not override.
+/// A share of requests, without a runtime key.
 pub(super) fn runtime_fraction(percent: Percent) -> RuntimeFractionalPercent {
     RuntimeFractionalPercent {
         default_value: Some(fraction(percent)),
@@ -160,7 +160,7 @@ pub(super) fn runtime_fraction(percent: Percent) -> RuntimeFractionalPercent {
     }
 }
 
-/// The path by which Istio's tools find the object that configured something
+/// Path by which Istio's tools identify the object that a resource comes from
 /// (`/apis/networking.istio.io/v1/namespaces/default/virtual-service/reviews`).
 pub(super) fn config_path(object: &ObjectId, api_version: &str) -> String {
     format!(

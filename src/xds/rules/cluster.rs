@@ -1,4 +1,4 @@
-//! What Envoy checks of clusters and endpoints beyond their fields.
+//! Envoy's checks of clusters and endpoints beyond field constraints.
 
 use prost::Message;
 
@@ -9,7 +9,7 @@ use crate::xds::pb::core::address::Address;
 use crate::xds::pb::endpoint::lb_endpoint::HostIdentifier;
 use crate::xds::pb::endpoint::{ClusterLoadAssignment, LbEndpoint, LocalityLbEndpoints};
 
-/// The rules that a cluster breaks.
+/// Validates a cluster.
 pub(super) fn check(bytes: &[u8]) -> Vec<RuleBreak> {
     let Ok(cluster) = Cluster::decode(bytes) else {
         return vec![breaks("", "cannot be read")];
@@ -24,7 +24,7 @@ pub(super) fn check(bytes: &[u8]) -> Vec<RuleBreak> {
     broken
 }
 
-/// The rules that the endpoints of a cluster break, sent by themselves.
+/// Validates an EDS resource.
 pub(super) fn check_endpoints(bytes: &[u8]) -> Vec<RuleBreak> {
     match ClusterLoadAssignment::decode(bytes) {
         Ok(endpoints) => assignment(&endpoints, true, ""),
@@ -49,7 +49,7 @@ fn eds(cluster: &Cluster) -> Option<RuleBreak> {
     missing.then(|| breaks("eds_cluster_config.eds_config", "must say where endpoints come from"))
 }
 
-/// A cluster has the clients' destinations exactly if it lets the cluster choose the endpoint.
+/// `ORIGINAL_DST` and `CLUSTER_PROVIDED` imply each other.
 fn original_dst(cluster: &Cluster) -> Vec<RuleBreak> {
     let provided = cluster.lb_policy == i32::from(LbPolicy::ClusterProvided);
     if !is_of(cluster, DiscoveryType::OriginalDst) {
@@ -84,7 +84,7 @@ fn maglev(cluster: &Cluster) -> Option<RuleBreak> {
     })
 }
 
-/// For numbers up to maglev's limit of five millions.
+/// Primality test, for sizes up to Maglev's limit of 5,000,011.
 fn is_prime(number: u64) -> bool {
     let divisors = (2..).take_while(|divisor| divisor * divisor <= number);
     number > 1 && !divisors.into_iter().any(|divisor| number.is_multiple_of(divisor))
@@ -107,7 +107,7 @@ fn assignment(endpoints: &ClusterLoadAssignment, addresses_only: bool, path: &st
     broken
 }
 
-/// Weights of a locality may not sum up to more than Envoy counts.
+/// The sum of weights in a locality must fit in 32 bits.
 fn weights(group: &LocalityLbEndpoints, path: &str) -> Option<RuleBreak> {
     let weight = |endpoint: &LbEndpoint| {
         endpoint
@@ -123,7 +123,7 @@ fn weights(group: &LocalityLbEndpoints, path: &str) -> Option<RuleBreak> {
     })
 }
 
-/// The host of an endpoint, if it is a name.
+/// The address of an endpoint, if it is a host name.
 fn host_name(endpoint: &LbEndpoint) -> Option<&str> {
     let Some(HostIdentifier::Endpoint(endpoint)) = &endpoint.host_identifier else {
         return None;

@@ -1,11 +1,11 @@
-//! The rules that Envoy's API declares for its fields, held against serialised messages.
+//! Checks serialized messages against the constraints declared in Envoy's API.
 
 use super::RuleBreak;
 use crate::xds::schema::{
     Checks, Field, Kind, Layout, MessageType, Value, WireField, WireValue, any_parts, nanoseconds, wire_fields,
 };
 
-/// The rules that a serialised message of this type breaks.
+/// Validates a serialized message of this type.
 pub(super) fn check(type_url: &str, bytes: &[u8]) -> Vec<RuleBreak> {
     let mut walk = Walk::default();
     match MessageType::of_url(type_url) {
@@ -15,14 +15,14 @@ pub(super) fn check(type_url: &str, bytes: &[u8]) -> Vec<RuleBreak> {
     walk.broken
 }
 
-/// The way from the resource to where we are, and what was found on it.
+/// The path to the current message, and the violations found.
 #[derive(Default)]
 struct Walk<'a> {
     path: Vec<Step<'a>>,
     broken: Vec<RuleBreak>,
 }
 
-/// A step from a message to a value in it.
+/// A path element.
 #[derive(Clone, Copy)]
 enum Step<'a> {
     Field(&'a str),
@@ -57,7 +57,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// One appearance of a field, after `before` values of it; returns how many values it holds.
+    /// One occurrence of a field, after `before` values of it; returns its number of values.
     fn field(&mut self, bytes: &'a [u8], field: &'a Field, found: &WireField, before: usize) -> usize {
         let checks = &field.constraint.value;
         let mut count = 1;
@@ -145,7 +145,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// A value; none is one that cannot be read.
+    /// Checks a value; `None` is malformed.
     fn scalar(&mut self, checks: &Checks, value: Option<Value<'_>>) {
         match value {
             None => self.report("cannot be read".to_owned()),
@@ -153,7 +153,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Envoy takes no negative duration anywhere, whether there is a rule for it or not.
+    /// Envoy rejects negative durations everywhere, with or without a constraint.
     fn duration(&mut self, checks: &Checks, nanoseconds: Option<i128>) {
         match nanoseconds {
             Some(..0) => self.report("must not be negative".to_owned()),
@@ -161,7 +161,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// How often a field is there, after the whole message was seen.
+    /// Checks the number of values of a field, after the whole message was read.
     fn count(&mut self, field: &'a Field, count: usize) {
         let constraint = &field.constraint;
         let rule = if count == 0 && constraint.required && !field.optional {
@@ -178,7 +178,7 @@ impl<'a> Walk<'a> {
         self.at(Step::Field(&field.name), |walk| walk.report(rule));
     }
 
-    /// A plain value that is not there is the type's zero, and rules hold for it too.
+    /// An absent scalar has the default value, which is checked too.
     fn absent(&mut self, field: &'a Field) {
         if let (Kind::Scalar(scalar), false) = (field.kind, field.constraint.value.is_empty()) {
             let zero = scalar.zero();

@@ -1,4 +1,4 @@
-//! What Envoy checks of a listener beyond its fields.
+//! Envoy's checks of listeners beyond field constraints.
 
 use std::collections::HashSet;
 
@@ -36,7 +36,7 @@ pub(super) fn check(bytes: &[u8], regexes: Regexes) -> Vec<RuleBreak> {
     broken
 }
 
-/// Envoy refuses two chains that ask for the same, in whatever lists the same stands.
+/// Envoy rejects filter chains with overlapping match criteria.
 fn chain_match(chain: &FilterChain, taken: &mut HashSet<Vec<u8>>, path: &str) -> Vec<RuleBreak> {
     let path = format!("{path}.filter_chain_match");
     let matcher = chain.filter_chain_match.clone().unwrap_or_default();
@@ -55,7 +55,7 @@ fn chain_match(chain: &FilterChain, taken: &mut HashSet<Vec<u8>>, path: &str) ->
     vec![breaks(path, "takes connections that a chain before it takes too")]
 }
 
-/// Every single combination of what the lists of a match allow.
+/// All combinations of single criteria that a match allows.
 fn combinations(matcher: FilterChainMatch) -> Vec<FilterChainMatch> {
     let mut all = vec![matcher];
     all = each(
@@ -76,7 +76,7 @@ fn combinations(matcher: FilterChainMatch) -> Vec<FilterChainMatch> {
     all
 }
 
-/// For every element of a list of every match, the match with only that element.
+/// Replaces each match by one per element of the given list.
 fn each<T: Clone>(
     matchers: &[FilterChainMatch],
     list: impl Fn(&FilterChainMatch) -> &Vec<T>,
@@ -120,7 +120,7 @@ fn filters(chain: &FilterChain, path: &str, regexes: Regexes) -> Vec<RuleBreak> 
     broken
 }
 
-/// A filter is found by the type of its configuration.
+/// Filters are looked up by the type of their configuration.
 fn configured(there: bool, path: &str) -> Option<RuleBreak> {
     (!there).then(|| breaks(path, "must have a configuration"))
 }
@@ -134,7 +134,7 @@ fn http_connection_manager(filter: &Filter) -> Option<HttpConnectionManager> {
     }
 }
 
-/// The router ends the chain, and only the end.
+/// The router must be the last HTTP filter, and only there.
 fn http_filters(filters: &[HttpFilter], path: &str) -> Option<RuleBreak> {
     let is_router = |filter: &HttpFilter| match &filter.config_type {
         Some(http_filter::ConfigType::TypedConfig(config)) => config.type_url == Router::type_url(),

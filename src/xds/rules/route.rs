@@ -1,4 +1,4 @@
-//! What Envoy checks of a route configuration beyond its fields.
+//! Envoy's checks of route configurations beyond field constraints.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -17,7 +17,7 @@ use crate::xds::pb::route::route_action::ClusterSpecifier;
 use crate::xds::pb::route::route_match::PathSpecifier;
 use crate::xds::pb::route::{Route, RouteAction, RouteConfiguration, RouteMatch, WeightedCluster};
 
-/// The rules that a route configuration breaks.
+/// Validates a route configuration.
 pub(super) fn check(bytes: &[u8], regexes: Regexes) -> Vec<RuleBreak> {
     match RouteConfiguration::decode(bytes) {
         Ok(config) => check_config(&config, "", regexes),
@@ -25,7 +25,7 @@ pub(super) fn check(bytes: &[u8], regexes: Regexes) -> Vec<RuleBreak> {
     }
 }
 
-/// The same, for one that stands at a path in a listener.
+/// Validates a route configuration at a path within a listener.
 pub(super) fn check_config(config: &RouteConfiguration, path: &str, regexes: Regexes) -> Vec<RuleBreak> {
     let mut broken = domains(config, path);
     for (at, host) in config.virtual_hosts.iter().enumerate() {
@@ -42,7 +42,7 @@ pub(super) fn check_config(config: &RouteConfiguration, path: &str, regexes: Reg
     broken
 }
 
-/// A domain belongs to one virtual host.
+/// Domains must be unique across virtual hosts.
 fn domains(config: &RouteConfiguration, path: &str) -> Vec<RuleBreak> {
     let mut seen = HashSet::new();
     let mut broken = Vec::new();
@@ -57,7 +57,7 @@ fn domains(config: &RouteConfiguration, path: &str) -> Vec<RuleBreak> {
     broken
 }
 
-/// The same without saying where. Few domains are in capitals.
+/// Whether all domains are distinct, ignoring case. Optimised for lower-case ones.
 pub(super) fn are_distinct<'a>(domains: impl Iterator<Item = &'a str>) -> bool {
     let mut seen: HashSet<Cow<'a, str>> = HashSet::new();
     let mut lower = domains.map(|domain| match domain.bytes().any(|byte| byte.is_ascii_uppercase()) {

@@ -1,5 +1,5 @@
-//! Envoy's rules for one field (`validate.rules`), compiled from the option once and held against
-//! values many times.
+//! Constraints on a field (`validate.rules`), compiled from the field option once and evaluated
+//! many times.
 
 use std::fmt;
 use std::sync::Arc;
@@ -14,7 +14,8 @@ use crate::xds::pb::validate::{
 };
 use crate::xds::pb::wkt::Duration;
 
-/// The bounds of a rule for numbers; all those rules have the same shape but no common type.
+/// Bounds of a numeric constraint. The constraint types of all numbers have the same shape but no
+/// common trait.
 macro_rules! bounds {
     ($rules:expr, $check:path) => {{
         let mut rules = $rules;
@@ -36,37 +37,37 @@ macro_rules! bounds {
     }};
 }
 
-/// A rule of a sort that is not known here.
+/// An unknown kind of constraint.
 #[derive(Debug)]
 pub(in crate::xds) struct Unknown;
 
-/// The rules for a field.
+/// The constraints on a field.
 #[derive(Debug, Default)]
 pub(in crate::xds) struct Constraint {
-    /// A message has to be there.
+    /// A message must be set.
     pub(in crate::xds) required: bool,
-    /// What is inside a message does not matter.
+    /// The content of a message is not checked.
     pub(in crate::xds) skip: bool,
-    /// Elements or pairs: at least.
+    /// Minimum number of elements or entries.
     pub(in crate::xds) min_count: u64,
-    /// Elements: at most.
+    /// Maximum number of elements.
     pub(in crate::xds) max_count: Option<u64>,
-    /// Elements: no two equal.
+    /// Elements must be unique.
     pub(in crate::xds) unique: bool,
-    /// For every value: of a repeated field each element, of a map each value.
+    /// Constraints on each value: of an element of a repeated field, or a value of a map.
     pub(in crate::xds) value: Checks,
-    /// For every key of a map.
+    /// Constraints on each key of a map.
     pub(in crate::xds) key: Checks,
 }
 
-/// What must hold of a value.
+/// Constraints on a value.
 #[derive(Debug, Default)]
 pub(in crate::xds) struct Checks {
     list: Vec<Check>,
     ignore_empty: bool,
 }
 
-/// A value that rules are held against.
+/// A value to be checked.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(in crate::xds) enum Value<'a> {
     Int(i128),
@@ -106,10 +107,11 @@ enum Bound {
 }
 
 impl Constraint {
-    /// Compiles an option; `defined` are the numbers of the field's enum.
+    /// Compiles a field option; `defined` are the numbers of the field's enum.
     ///
     /// # Errors
-    /// When a rule is of a sort that is not known here.
+    ///
+    /// On an unknown kind of constraint.
     pub(in crate::xds) fn compile(rules: FieldRules, defined: &Arc<[i32]>) -> Result<Self, Unknown> {
         let MessageRules { skip, required } = rules.message.unwrap_or_default();
         let mut constraint = Self {
@@ -154,12 +156,12 @@ impl Constraint {
 }
 
 impl Checks {
-    /// Whether there is nothing to hold.
+    /// Whether there are no constraints.
     pub(in crate::xds) fn is_empty(&self) -> bool {
         self.list.is_empty()
     }
 
-    /// The first rule that the value breaks, in words.
+    /// Describes the first violation.
     pub(in crate::xds) fn broken(&self, value: Value<'_>) -> Option<String> {
         if self.ignore_empty && value.is_zero() {
             return None;
@@ -251,7 +253,7 @@ impl<'a> Value<'a> {
 }
 
 impl Check {
-    /// Whether the value keeps the rule. A rule for another sort of value says nothing.
+    /// Whether the value satisfies the constraint; true for constraints on other types.
     fn holds(&self, value: Value<'_>) -> bool {
         let int = |holds: &dyn Fn(i128) -> bool| value.int().is_none_or(holds);
         let text = |holds: &dyn Fn(&str) -> bool| value.text().is_none_or(holds);

@@ -1,11 +1,11 @@
-//! The parts of a descriptor set that are of interest (`google/protobuf/descriptor.proto`).
+//! The needed parts of a descriptor set (`google/protobuf/descriptor.proto`).
 
 use prost::Message;
 
 use super::{Scalar, WireValue, wire_fields};
 use crate::xds::pb::validate::FieldRules;
 
-/// `DescriptorProto`, less what is nested in it.
+/// `DescriptorProto`, without nested types.
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct MessageDescriptor {
     #[prost(message, repeated, tag = "2")]
@@ -103,14 +103,14 @@ pub(super) enum FieldType {
 }
 
 impl FieldDescriptor {
-    /// The full name of the message or enum that the field holds, without the dot in front.
+    /// Full name of the field's message or enum type, without the leading dot.
     pub(super) fn value_type(&self) -> Option<&str> {
         self.type_name.as_deref()?.strip_prefix('.')
     }
 }
 
 impl FieldType {
-    /// How a value is read; a message, read so, is bytes.
+    /// How a value is decoded; messages as bytes.
     pub(super) fn scalar(self) -> Scalar {
         match self {
             FieldType::Double => Scalar::Double,
@@ -127,14 +127,14 @@ impl FieldType {
     }
 }
 
-/// A type definition: the bytes of its descriptor.
+/// A type definition: its serialized descriptor.
 pub(super) enum Found {
     Message(&'static [u8]),
     Enum(&'static [u8]),
 }
 
-/// Calls back for every message and enum of a `FileDescriptorSet`, nested ones included, with its
-/// full name.
+/// Calls `found` with the full name of every message and enum of a `FileDescriptorSet`, nested ones
+/// included.
 pub(super) fn each_type(set: &'static [u8], found: &mut impl FnMut(String, Found)) {
     for file in parts(set, 1) {
         let package = text(file, 2);
@@ -170,24 +170,24 @@ fn enum_values(descriptor: &[u8]) -> impl Iterator<Item = EnumValue> {
     parts(descriptor, 2).filter_map(|value| EnumValue::decode(value).ok())
 }
 
-/// The numbers that an enum defines.
+/// The numbers of an enum's values.
 pub(super) fn enum_numbers(descriptor: &[u8]) -> Vec<i32> {
     enum_values(descriptor).map(|value| value.number).collect()
 }
 
-/// The number of an enum's value.
+/// The number of a named enum value.
 pub(super) fn enum_number(descriptor: &[u8], name: &str) -> Option<i32> {
     enum_values(descriptor)
         .find(|value| value.name == name)
         .map(|value| value.number)
 }
 
-/// Whether a message is the entry of a map.
+/// Whether a message is a map entry.
 pub(super) fn is_map_entry(message: &[u8]) -> bool {
     parts(message, 7).any(|options| MessageOptions::decode(options).is_ok_and(|options| options.map_entry))
 }
 
-/// The contents of the length-delimited fields with this number.
+/// Contents of the length-delimited fields with this number.
 fn parts(message: &[u8], number: u32) -> impl Iterator<Item = &[u8]> {
     wire_fields(message)
         .flatten()

@@ -1,14 +1,14 @@
-//! Plain values, and how they stand in messages.
+//! Scalar types and their wire format.
 
 use prost::bytes::Buf;
 use prost::encoding::decode_varint;
 
 use super::{Value, WireValue, wire_fields};
 
-/// The type of a plain value.
+/// A scalar type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::xds) enum Scalar {
-    /// Signed integers sent as they are, enums included.
+    /// Signed integers in two's complement, and enums.
     Int,
     /// Unsigned integers.
     Uint,
@@ -24,7 +24,7 @@ pub(in crate::xds) enum Scalar {
 }
 
 impl Scalar {
-    /// What a value that is not there means.
+    /// The default value.
     pub(in crate::xds) fn zero(self) -> Value<'static> {
         match self {
             Scalar::Int | Scalar::Uint | Scalar::Zigzag | Scalar::Fixed32 | Scalar::Fixed64 => Value::Int(0),
@@ -35,7 +35,7 @@ impl Scalar {
         }
     }
 
-    /// The value of a field of the message; none if it cannot be one.
+    /// Decodes a value of the message; `None` if it has the wrong wire type.
     pub(in crate::xds) fn read<'a>(self, message: &'a [u8], value: &WireValue) -> Option<Value<'a>> {
         match (self, value) {
             (Scalar::Int, WireValue::Varint(number)) => Some(Value::Int(number.cast_signed().into())),
@@ -57,7 +57,7 @@ impl Scalar {
         }
     }
 
-    /// The value in a wrapper message (`google.protobuf.UInt32Value` and the like).
+    /// Decodes a wrapper message (`google.protobuf.UInt32Value` etc.).
     pub(in crate::xds) fn wrapped(self, message: &[u8]) -> Option<Value<'_>> {
         let mut value = Some(self.zero());
         for field in wire_fields(message) {
@@ -66,7 +66,7 @@ impl Scalar {
         value
     }
 
-    /// Whether several values may stand in one field (`packed`).
+    /// Whether repeated values may be packed.
     pub(in crate::xds) fn packs(self) -> bool {
         match self {
             Scalar::String | Scalar::Bytes => false,
@@ -81,7 +81,7 @@ impl Scalar {
         }
     }
 
-    /// The values of a packed field. Ends with `None` where they cannot be read.
+    /// Decodes a packed field. Yields `None` at a malformed value and ends.
     pub(in crate::xds) fn unpack(self, mut packed: &[u8]) -> impl Iterator<Item = Option<Value<'static>>> + '_ {
         std::iter::from_fn(move || {
             if packed.is_empty() {
@@ -108,7 +108,7 @@ impl Scalar {
     }
 }
 
-/// A `google.protobuf.Duration` in nanoseconds.
+/// Decodes a `google.protobuf.Duration` to nanoseconds.
 pub(in crate::xds) fn nanoseconds(message: &[u8]) -> Option<i128> {
     let (mut seconds, mut nanos) = (0, 0);
     for field in wire_fields(message) {

@@ -1,15 +1,15 @@
-//! Protobuf's wire format, as far as it is the same for all messages.
+//! Schema-independent parsing of protobuf's wire format.
 
 use std::ops::Range;
 
 use prost::bytes::Buf;
 use prost::encoding::{WireType, decode_key, decode_varint};
 
-/// A field as it stands in a serialised message.
+/// A field of a serialized message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::xds) struct WireField {
     pub(in crate::xds) number: u32,
-    /// Where key and value stand in the message.
+    /// Byte range of key and value in the message.
     pub(in crate::xds) place: Range<usize>,
     pub(in crate::xds) value: WireValue,
 }
@@ -20,12 +20,11 @@ pub(in crate::xds) enum WireValue {
     Varint(u64),
     Fixed64(u64),
     Fixed32(u32),
-    /// Where the content stands in the message.
+    /// Byte range of the content in the message.
     Bytes(Range<usize>),
 }
 
-/// The fields of a serialised message, in the order in which they stand. Ends early, with `None`
-/// yielded once, where the bytes are no message.
+/// The fields of a serialized message, in order. Yields `None` at malformed input and ends.
 pub(in crate::xds) fn wire_fields(message: &[u8]) -> impl Iterator<Item = Option<WireField>> + '_ {
     let mut at = 0;
     std::iter::from_fn(move || {
@@ -60,8 +59,8 @@ fn read_field(message: &[u8], start: usize) -> Option<WireField> {
     })
 }
 
-/// Where the type URL and the message stand in an `Any`; none if it is no `Any`. A message without
-/// fields need not be there at all.
+/// The type URL of an `Any` and the byte range of its message; `None` if malformed. The message may
+/// be absent if it has no fields.
 pub(in crate::xds) fn any_parts(any: &[u8]) -> Option<(&str, Range<usize>)> {
     let (mut url, mut value) = (0..0, 0..0);
     for field in wire_fields(any) {

@@ -1,7 +1,7 @@
-//! gRPC's framing of a stream of messages, in place of the library's: its encoder copies every response
-//! into a buffer of the stream's own, and both its buffers keep the size of the largest message for as
-//! long as the stream lives, megabytes for each client. Here responses go out in chunks that share the
-//! resources (see [`crate::xds::wire`]), and the bytes of a request are given back once it is read.
+//! gRPC message framing, in place of tonic's. tonic copies every response into a buffer of the
+//! stream, and both of its buffers keep the size of the largest message for the lifetime of the
+//! stream, megabytes per client. Here responses are sent in chunks that share the resources (see
+//! [`crate::xds::wire`]), and the buffer of a request is freed once it is parsed.
 
 use std::convert::Infallible;
 use std::marker::PhantomData;
@@ -20,16 +20,17 @@ use tonic::body::Body;
 use super::window::Window;
 use crate::xds::wire;
 
-/// A request of Envoy with its `node` is 61 KB; names and versions of a large mesh come on top.
+/// Maximum request size in bytes. Envoy's `node` alone is 61 KB, plus names and versions of all
+/// resources in a large mesh.
 const MAX_REQUEST_BYTES: usize = 64 << 20;
 
-/// Whether a message is compressed (one byte), and its length (four).
+/// Length-prefixed message header: compressed flag (1 byte) and length (4 bytes).
 const PREFIX_BYTES: usize = 5;
 
 /// The client's messages.
 pub(super) struct Requests<P, B = Body> {
     body: B,
-    /// What has come of the next messages. Takes no room while nothing is on its way.
+    /// Received bytes of the next messages; unallocated while empty.
     buffer: BytesMut,
     message: PhantomData<fn() -> P>,
 }
@@ -47,11 +48,11 @@ where
         }
     }
 
-    /// The next message, none if the client has ended the stream. Nothing is lost if the future is
-    /// dropped.
+    /// The next message; `None` at the end of the stream. Cancel safe.
     ///
     /// # Errors
-    /// What is wrong with the message, or the connection.
+    ///
+    /// If the message is malformed or the connection fails.
     pub(super) async fn message(&mut self) -> Result<Option<P>, Status> {
         loop {
             if let Some(message) = self.take()? {
@@ -69,7 +70,7 @@ where
         }
     }
 
-    /// The next message, if all of it has come.
+    /// The next message, if it is complete.
     fn take(&mut self) -> Result<Option<P>, Status> {
         let Some((prefix, rest)) = self.buffer.split_first_chunk::<PREFIX_BYTES>() else {
             return Ok(None);
@@ -96,13 +97,13 @@ where
     }
 }
 
-/// Where the stream's task puts its responses; an error is the last. (Boxed, since the channel has room
-/// for many, however few it is to hold.)
+/// Sender for the responses of a stream; an error ends it. (Boxed because the channel allocates
+/// slots in blocks, whatever its capacity.)
 pub(super) type Responses = mpsc::Sender<Result<Box<wire::Response>, Status>>;
 
-/// A response in HTTP, to be sent to through the other part.
+/// An HTTP response and the sender for its messages.
 pub(super) fn respond() -> (Responses, http::Response<Body>) {
-    // One waits while the one before is being taken.
+    // Capacity 1: the next response may be queued while one is written.
     let (send, messages) = mpsc::channel(1);
     let mut response = http::Response::new(Body::new(ResponseBody {
         messages,
@@ -115,7 +116,7 @@ pub(super) fn respond() -> (Responses, http::Response<Body>) {
     (send, response)
 }
 
-/// The chunks of one response after the other, and the status.
+/// Body of the HTTP response: the chunks of each message, then the status as trailers.
 #[derive(Debug)]
 struct ResponseBody {
     messages: mpsc::Receiver<Result<Box<wire::Response>, Status>>,
@@ -157,7 +158,7 @@ impl hyper::body::Body for ResponseBody {
 fn trailers(status: &Status) -> HeaderMap {
     let mut trailers = HeaderMap::new();
     if status.add_header(&mut trailers).is_err() {
-        // Its details or metadata are no header values; ours have none.
+        // `Status` also has details and metadata, which are not used here.
         trailers.insert(Status::GRPC_STATUS, HeaderValue::from(status.code() as i32));
     }
     trailers
@@ -169,7 +170,7 @@ mod tests {
     use crate::xds::pb::discovery::DeltaDiscoveryRequest;
     use http_body_util::StreamBody;
 
-    /// Requests that come in pieces of this size.
+    /// Requests received in pieces of this size.
     fn requests(
         bytes: Vec<u8>,
         piece: usize,

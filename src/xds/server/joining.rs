@@ -1,4 +1,4 @@
-//! The service by which sidecars keep joining: see [`crate::xds::joining`].
+//! Server of the [joining service](crate::xds::joining).
 
 use std::convert::Infallible;
 use std::future::{Ready, ready};
@@ -65,7 +65,7 @@ impl<F: Fleet> Service<http::Request<Body>> for Joining<F> {
     }
 }
 
-/// Answers a call with what `answer` makes of its message.
+/// Handles a unary call with `answer`.
 fn unary<Q, A, C>(request: http::Request<Body>, answer: C) -> BoxFuture<Result<http::Response<Body>, Infallible>>
 where
     Q: Message + Default + Send + 'static,

@@ -1,5 +1,5 @@
-//! The gRPC services. They are written by hand because responses are bytes already (see
-//! [`crate::xds::wire`]), which generated services cannot send.
+//! The gRPC services. Implemented by hand, because generated services cannot send responses that
+//! are already serialized (see [`crate::xds::wire`]).
 
 use std::convert::Infallible;
 use std::future::{Future, ready};
@@ -19,12 +19,12 @@ use super::{Credential, Fleet, Scope};
 use crate::tls::PeerInfo;
 use crate::xds::pb::discovery::{DeltaDiscoveryRequest, DiscoveryRequest};
 
-/// The aggregated discovery service.
+/// The aggregated discovery service (ADS).
 pub fn aggregated<F: Fleet>(fleet: Arc<F>) -> Aggregated<F> {
     Aggregated(fleet)
 }
 
-/// The secret discovery service, for clients that ask for secrets on streams of their own.
+/// The secret discovery service (SDS), for clients that do not use ADS for secrets.
 pub fn secrets<F: Fleet>(fleet: Arc<F>) -> Secrets<F> {
     Secrets(fleet)
 }
@@ -33,7 +33,7 @@ pub fn secrets<F: Fleet>(fleet: Arc<F>) -> Secrets<F> {
 #[derive(Debug)]
 pub struct Aggregated<F>(Arc<F>);
 
-/// `envoy.service.secret.v3.SecretDiscoveryService`. The unary `FetchSecrets` is not served.
+/// `envoy.service.secret.v3.SecretDiscoveryService`. The unary `FetchSecrets` is not supported.
 #[derive(Debug)]
 pub struct Secrets<F>(Arc<F>);
 
@@ -97,7 +97,7 @@ impl<F: Fleet> Service<http::Request<Body>> for Secrets<F> {
     }
 }
 
-/// Starts the stream's task.
+/// Spawns the task of a stream.
 fn serve<P: Protocol, F: Fleet>(
     fleet: Arc<F>,
     scope: Scope,
@@ -117,7 +117,7 @@ pub(super) fn unimplemented() -> BoxFuture<Result<http::Response<Body>, Infallib
     ))
 }
 
-/// A certificate counts before a token.
+/// The client's credential. A certificate takes precedence over a token.
 fn credential<T>(request: &http::Request<T>) -> Credential {
     if let Some(identity) = request
         .extensions()
@@ -132,7 +132,7 @@ fn credential<T>(request: &http::Request<T>) -> Credential {
     }
 }
 
-/// The join token that a request shows.
+/// The bearer token of a request.
 pub(super) fn bearer<T>(request: &http::Request<T>) -> Option<Box<str>> {
     let header = request.headers().get(AUTHORIZATION)?.to_str().ok()?;
     Some(header.strip_prefix("Bearer ")?.trim().into())

@@ -1,4 +1,4 @@
-//! One stream: requests in, responses out.
+//! The task of a stream: requests in, responses out.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -23,12 +23,12 @@ impl Scope {
     }
 }
 
-/// A variant of the protocol, by its request.
+/// A protocol variant, by its request type.
 pub(super) trait Protocol: Message + Default + Send + 'static {
     fn node(&mut self) -> Option<Node>;
     fn type_url(&self) -> &str;
-    /// The names newly asked for, each with the version the client has of it, which only the first
-    /// request of a type may say.
+    /// Names newly subscribed to, with the version the client has, which is only given in the first
+    /// request of a type.
     fn wanted(&self, first: bool) -> Vec<(ResourceName, Option<Version>)>;
     fn receive(self, session: &mut Session, kind: ResourceType, last_nonce: Option<u64>) -> Vec<Refusal>;
     fn write(session: &Session, push: &Push, generation: u64) -> wire::Response;
@@ -90,10 +90,10 @@ impl Protocol for DiscoveryRequest {
     }
 }
 
-/// How long a client may take to say who it is.
+/// Timeout for the first request.
 const FIRST_REQUEST: Duration = Duration::from_secs(10);
 
-/// Serves a stream until the client or the server goes.
+/// Serves a stream until the client disconnects or the server shuts down.
 pub(super) async fn run<P: Protocol, F: Fleet>(
     fleet: Arc<F>,
     scope: Scope,
@@ -103,23 +103,23 @@ pub(super) async fn run<P: Protocol, F: Fleet>(
     responses: Responses,
 ) {
     if let Err(status) = fleet.admit(&credential, peer.as_ref()) {
-        // The client is gone if this cannot be sent.
+        // Sending fails only if the client has disconnected.
         return drop(responses.send(Err(status)).await);
     }
     let first = match tokio::time::timeout(FIRST_REQUEST, requests.message()).await {
         Ok(Ok(Some(first))) => first,
-        // The client is gone if this cannot be sent.
+        // Sending fails only if the client has disconnected.
         Ok(Err(status)) => return drop(responses.send(Err(status)).await),
         Ok(Ok(None)) | Err(_) => return,
     };
     match Stream::open(&*fleet, scope, credential, peer, responses.clone(), first) {
         Ok((stream, refusals)) => stream.serve(requests, refusals).await,
-        // The client is gone if this cannot be sent.
+        // Sending fails only if the client has disconnected.
         Err(status) => drop(responses.send(Err(status)).await),
     }
 }
 
-/// The first request says who the client is.
+/// Admits the client by its first request, which has the node.
 fn join<P: Protocol, F: Fleet>(
     fleet: &F,
     scope: Scope,
@@ -140,7 +140,7 @@ fn join<P: Protocol, F: Fleet>(
     Ok((fleet.join(arrival)?, first))
 }
 
-/// The client is gone.
+/// The client has disconnected.
 struct Gone;
 
 struct Stream {
@@ -152,8 +152,8 @@ struct Stream {
 }
 
 impl Stream {
-    /// Lets the client in by its first request, and says what it refused with it. (Boxed, since a task takes room
-    /// for every place that a value has been in.)
+    /// Admits the client and processes its first request; also returns what it rejects. (Boxed to
+    /// keep the task's future small: it would have space for every place the value is moved to.)
     fn open<P: Protocol, F: Fleet>(
         fleet: &F,
         scope: Scope,
@@ -177,7 +177,7 @@ impl Stream {
     }
 
     async fn serve<P: Protocol>(mut self: Box<Self>, mut requests: Requests<P>, mut refusals: Vec<Refusal>) {
-        // The client is gone if it cannot be told.
+        // Fails if the client has disconnected.
         while self.tell::<P>(&refusals).await.is_ok() {
             refusals = loop {
                 match self.next(&mut requests).await {
@@ -189,7 +189,7 @@ impl Stream {
         }
     }
 
-    /// Waits until there may be something to tell: what the client has just refused, or nothing of that kind.
+    /// Waits for an event. Returns resources the client rejected, if any.
     async fn next<P: Protocol>(&mut self, requests: &mut Requests<P>) -> Result<Option<Vec<Refusal>>, Gone> {
         let wake = self.session.wake_at();
         let status = tokio::select! {
@@ -206,7 +206,7 @@ impl Stream {
             () = until(wake) => return Ok(Some(Vec::new())),
             () = self.responses.closed() => return Err(Gone),
         };
-        // Nor will it hear this if the connection broke.
+        // Also fails if the connection is broken.
         let _ = self.responses.send(Err(status)).await;
         Err(Gone)
     }
@@ -218,7 +218,8 @@ impl Stream {
         }
     }
 
-    /// Takes in a request and says what the client refused with it; none if it is of no concern.
+    /// Processes a request and returns the resources it rejects; `None` if the request is
+    /// irrelevant.
     fn request<P: Protocol>(&mut self, request: P) -> Option<Vec<Refusal>> {
         let kind = ResourceType::from_type_url(request.type_url()).filter(|kind| self.scope.serves(*kind));
         let Some(kind) = kind else {
@@ -234,7 +235,7 @@ impl Stream {
         Some(request.receive(&mut self.session, kind, self.last_nonces[kind as usize]))
     }
 
-    /// Certificates are made when they are asked for, unless the client has a good one.
+    /// Issues certificates that are requested, unless the client has a valid one.
     fn want_secrets(&mut self, wanted: Vec<(ResourceName, Option<Version>)>) {
         for (name, has) in wanted {
             self.member.observer.secret_wanted(&name, has.as_ref());
@@ -242,7 +243,7 @@ impl Stream {
         self.take_target();
     }
 
-    /// Sends what is due and reports how far the client is.
+    /// Sends what is due and reports progress.
     async fn tell<P: Protocol>(&mut self, refusals: &[Refusal]) -> Result<(), Gone> {
         let generation = self.session.generation().unwrap_or_default();
         for push in self.session.poll(Instant::now()) {

@@ -1,7 +1,8 @@
-//! How much of a response may wait in the connection's queues.
+//! Flow control between a response and the connection's write queue.
 //!
-//! HTTP/2's own window is the client's to choose, and Envoy chooses hundreds of megabytes; the library
-//! stops at 400 KiB for each stream, which is more than all else that a connected proxy costs.
+//! The HTTP/2 window is set by the client, and Envoy's is hundreds of megabytes; hyper's send
+//! buffer holds up to 400 KiB per stream, which is more than everything else a connected proxy
+//! costs.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -10,10 +11,10 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use futures::task::AtomicWaker;
 
-/// As many chunks may be on their way.
+/// Maximum number of chunks in the queue.
 const CHUNKS: usize = 4;
 
-/// Counts the chunks of one stream that the connection has not written yet.
+/// Counts chunks of a stream that are not yet written to the connection.
 #[derive(Debug, Default)]
 pub(super) struct Window(Arc<Count>);
 
@@ -30,7 +31,7 @@ impl Window {
             return Poll::Ready(());
         }
         self.0.waker.register(cx.waker());
-        // A chunk that was written in between has woken nobody.
+        // A chunk written since the first check has not woken the task.
         if self.0.has_room() {
             Poll::Ready(())
         } else {
@@ -38,7 +39,7 @@ impl Window {
         }
     }
 
-    /// A chunk that counts until it is dropped.
+    /// Counts a chunk until it is dropped.
     pub(super) fn count(&self, bytes: Bytes) -> Bytes {
         self.0.on_their_way.fetch_add(1, Ordering::AcqRel);
         Bytes::from_owner(Chunk {
@@ -68,7 +69,7 @@ impl AsRef<[u8]> for Chunk {
 impl Drop for Chunk {
     fn drop(&mut self) {
         let before = self.count.on_their_way.fetch_sub(1, Ordering::AcqRel);
-        // Half of the window at a time, so that the tasks do not take turns for every chunk.
+        // Wakes at half of the window, so that the tasks do not alternate for every chunk.
         if before <= CHUNKS / 2 + 1 {
             self.count.waker.wake();
         }

@@ -1,4 +1,4 @@
-//! One resource type of a session: what the client asked for, has, and is still to be told.
+//! One resource type of a session: subscriptions, ACKed resources and pending changes.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -11,45 +11,45 @@ use crate::ir::ResourceName;
 use crate::xds::resource::{Resource, ResourceType, Version};
 use crate::xds::snapshot::{ResourceSet, changed_names};
 
-/// A push carries at most this many bytes of resources, unless one alone is larger: the limit of
-/// gRPC implementations is 4 MiB.
+/// Maximum size of a push in bytes, unless a single resource is larger: gRPC implementations limit
+/// messages to 4 MiB by default.
 const PUSH_BYTES: usize = 2 << 20;
 
-/// The state of one type.
+/// State of one type.
 #[derive(Debug)]
 pub(super) struct Channel {
     pub(super) kind: ResourceType,
-    /// The client has asked for something.
+    /// Whether the client has subscribed to anything.
     pub(super) started: bool,
-    /// The client wants every resource there is.
+    /// Whether there is a wildcard subscription.
     pub(super) all: bool,
-    /// The names the client wants, if not all.
+    /// Names subscribed to.
     pub(super) names: Wanted,
-    /// What the client has ACKed. Where it equals the target it *is* the target's map, so that a
-    /// thousand proxies that have everything share one.
+    /// Resources ACKed by the client. If equal to the target it *is* the target's map, so that a
+    /// thousand synced proxies share one.
     pub(super) held: ResourceSet,
     pub(super) in_flight: Option<Push>,
-    /// Names that are gone, and since when nothing stands against saying so.
+    /// Removed names, and from when the removal may be sent.
     pub(super) removals: BTreeMap<ResourceName, Option<Instant>>,
-    /// Names whose place in the target may differ from what the client has.
+    /// Names that may differ between the target and the client.
     dirty: BTreeSet<ResourceName>,
-    /// Names that are to be answered even if the client has them.
+    /// Names that must be answered even if the client has them.
     asked: BTreeSet<ResourceName>,
-    /// After a NACK that names nothing: groups to be sent one by one.
+    /// After a NACK without names: groups to be sent one by one.
     suspects: VecDeque<Vec<ResourceName>>,
-    /// The client asked for everything and has been told nothing yet.
+    /// The wildcard subscription has not been answered yet.
     unanswered: bool,
-    /// The first push is to hold everything: what is missing in it is gone for the client.
+    /// The first push must be complete: what is missing counts as removed.
     pub(super) whole: bool,
 }
 
-/// What may happen to a resource that is due.
+/// What to do with a pending resource.
 pub(super) enum Verdict {
-    /// It goes out.
+    /// Send it.
     Send,
-    /// It goes out later.
+    /// Send it later.
     Wait,
-    /// The client refused this very version.
+    /// The client rejected this version.
     Skip,
 }
 
@@ -115,7 +115,7 @@ impl Channel {
         self.learn(has, target);
     }
 
-    /// The client no longer wants everything, only what it has named.
+    /// Ends the wildcard subscription; only named resources remain.
     pub(super) fn unsubscribe_all(&mut self) {
         if !std::mem::take(&mut self.all) {
             return;
@@ -132,8 +132,8 @@ impl Channel {
         self.removals.retain(|name, _| names.contains(name));
     }
 
-    /// The client no longer names these. One that wants everything as well may or may not have
-    /// dropped them and is told once more of each.
+    /// Removes names from the subscription. With a wildcard subscription it is unknown whether the
+    /// client has dropped them, so they are sent once more.
     pub(super) fn unsubscribe(&mut self, names: &[ResourceName]) {
         for name in names {
             let named = self.names.remove(name);
@@ -147,7 +147,7 @@ impl Channel {
         }
     }
 
-    /// The target's resource of this name has changed.
+    /// The resource with this name changed in the target.
     pub(super) fn touch(&mut self, name: &ResourceName) {
         if self.all || self.names.contains(name) {
             self.dirty.insert(name.clone());
@@ -162,13 +162,13 @@ impl Channel {
         self.dirty.extend(self.names.iter().cloned());
     }
 
-    /// Sends what the client has once more, where it wants it.
+    /// Sends resources the client has once more, if subscribed to.
     pub(super) fn repeat(&mut self, names: &[ResourceName]) {
         self.asked
             .extend(names.iter().filter(|name| self.names.contains(name)).cloned());
     }
 
-    /// Sends each of these once more, by itself.
+    /// Sends each of these once more, in separate pushes.
     pub(super) fn repeat_each(&mut self, resources: &[Arc<Resource>]) {
         for resource in resources {
             self.asked.insert(resource.name.clone());
@@ -176,8 +176,8 @@ impl Channel {
         }
     }
 
-    /// The next push's additions: what is due and may go, up to [`PUSH_BYTES`]. What the client
-    /// turns out to have, or to have refused, is crossed off.
+    /// The additions of the next push: pending and allowed, up to [`PUSH_BYTES`]. Those that the
+    /// client already has or rejected are cleared.
     pub(super) fn take_batch(
         &mut self,
         target: &ResourceSet,
@@ -230,13 +230,13 @@ impl Channel {
         batch
     }
 
-    /// Whether every addition and change has been sent and answered.
+    /// Whether every addition and change is sent and ACKed or NACKed.
     pub(super) fn additions_done(&self) -> bool {
         !self.started
             || (self.in_flight.is_none() && self.dirty.is_empty() && self.asked.is_empty() && self.suspects.is_empty())
     }
 
-    /// Whether the client waits for a first answer although there is nothing to say.
+    /// Whether the client waits for a first response although there is nothing to send.
     pub(super) fn owes_an_answer(&self, earlier_done: bool) -> bool {
         self.unanswered && earlier_done && self.dirty.is_empty()
     }
@@ -246,12 +246,12 @@ impl Channel {
         self.in_flight = Some(push);
     }
 
-    /// The push that waits for an answer to this nonce.
+    /// Takes the push in flight with this nonce.
     pub(super) fn take_in_flight(&mut self, nonce: u64) -> Option<Push> {
         self.in_flight.take_if(|push| push.nonce == nonce)
     }
 
-    /// The client has taken these.
+    /// Records resources as ACKed.
     pub(super) fn accept(
         &mut self,
         upserts: &[Arc<Resource>],
@@ -271,7 +271,7 @@ impl Channel {
         }
     }
 
-    /// After a NACK that names nothing: half of it at a time will tell.
+    /// Bisects a push after a NACK without names.
     pub(super) fn split(&mut self, mut names: Vec<ResourceName>) {
         let second = names.split_off(names.len() / 2);
         self.asked.extend(names.iter().chain(&second).cloned());
@@ -279,14 +279,14 @@ impl Channel {
         self.suspects.push_front(names);
     }
 
-    /// Nothing stands against the removals known by now: they may be said from `at` on.
+    /// Allows the current removals to be sent from `at` on.
     pub(super) fn schedule_removals(&mut self, at: Instant) {
         for since in self.removals.values_mut() {
             since.get_or_insert(at);
         }
     }
 
-    /// The removals to say now, but for those `kept`.
+    /// Takes the removals that are due, except `kept`.
     pub(super) fn take_removals(&mut self, now: Instant, kept: &[ResourceName]) -> Vec<ResourceName> {
         if self.in_flight.is_some() {
             return Vec::new();
@@ -300,7 +300,7 @@ impl Channel {
         due
     }
 
-    /// Takes note of what a reconnecting client says it has, of what it asks for.
+    /// Records the versions that a reconnecting client reports.
     fn learn(&mut self, has: Vec<(ResourceName, Version)>, target: Option<&ResourceSet>) {
         for (name, version) in has {
             if !self.all && !self.names.contains(&name) {
@@ -316,14 +316,14 @@ impl Channel {
         }
     }
 
-    /// The version that the client has of a resource, and the clusters which that names.
+    /// The version of a resource in force at the client, and the clusters it refers to.
     pub(super) fn in_force(&self, name: &ResourceName) -> Option<(Version, Arc<[ResourceName]>)> {
         let held = self.held.get(name)?;
         Some((held.version.clone(), held.clusters.clone()))
     }
 
-    /// If the client has this version of a resource, and no more than that is known of it, it names
-    /// these clusters.
+    /// Records the clusters a resource refers to, if the client has this version and its content is
+    /// unknown.
     pub(super) fn recall(&mut self, name: &ResourceName, version: &Version, clusters: &Arc<[ResourceName]>) {
         let held = self.held.get(name);
         if held.is_some_and(|held| held.body.is_empty() && held.version == *version) {
@@ -335,7 +335,7 @@ impl Channel {
         }
     }
 
-    /// Stands for a resource whose version is known and whose content is not.
+    /// Placeholder for a resource with a known version and unknown content.
     fn unknown(&self, name: ResourceName, version: Version) -> Resource {
         Resource {
             version,
@@ -343,8 +343,8 @@ impl Channel {
         }
     }
 
-    /// What the client should be sent under a name, if anything; a name that is gone is put among
-    /// the removals.
+    /// The resource to send for a name, if any; a name that no longer exists is added to the
+    /// removals.
     fn due(&mut self, name: &ResourceName, target: &ResourceSet, asked: bool) -> Option<Arc<Resource>> {
         let held = self.held.get(name);
         match (target.get(name), held) {
@@ -361,8 +361,8 @@ impl Channel {
         }
     }
 
-    /// The answer to a question for something that does not exist. What cannot be empty is said to
-    /// be gone.
+    /// The response for a name that does not exist: an empty resource, or a removal for types that
+    /// cannot be empty.
     fn placeholder(&mut self, name: &ResourceName) -> Option<Arc<Resource>> {
         use crate::xds::pb;
         let body = match self.kind {
@@ -389,7 +389,7 @@ impl Channel {
         self.asked.remove(name);
     }
 
-    /// Uses the target's own map in the place of an equal one. What the client has, it asked for.
+    /// Replaces an equal map by the target's. The client is subscribed to everything it has.
     fn share(&mut self, target: &ResourceSet) {
         let settled = self.in_flight.is_none() && self.dirty.is_empty() && self.asked.is_empty();
         if settled && self.held.len() == target.len() && changed_names(&self.held, target).next().is_none() {

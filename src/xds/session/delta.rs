@@ -1,4 +1,4 @@
-//! The incremental variant of the protocol.
+//! The delta (incremental) variant of the protocol.
 
 use super::{Push, Refusal, Session};
 use crate::ir::ResourceName;
@@ -6,11 +6,11 @@ use crate::xds::pb::discovery::DeltaDiscoveryRequest;
 use crate::xds::resource::{ResourceType, Version};
 use crate::xds::wire;
 
-/// Takes in a request and returns what the client refused with it.
+/// Processes a request and returns the resources it rejects.
 ///
-/// A request may be an ACK or NACK (it has a `response_nonce`), a change of subscriptions, or both.
-/// The first of a type on a stream asks for everything if it names nothing (`*` does so at any
-/// time); `initial_resource_versions` count on the first only.
+/// A request may be an ACK or NACK (with `response_nonce`), a change of subscriptions, or both. The
+/// first request of a type without names is a wildcard subscription (`*` is one at any time);
+/// `initial_resource_versions` are only valid in the first.
 pub fn receive(session: &mut Session, kind: ResourceType, request: DeltaDiscoveryRequest) -> Vec<Refusal> {
     let first = !session.started(kind);
     let names = |names: Vec<String>| {
@@ -47,7 +47,7 @@ pub fn receive(session: &mut Session, kind: ResourceType, request: DeltaDiscover
     refusals
 }
 
-/// The response that carries a push.
+/// The response for a push.
 pub fn write(push: &Push, generation: u64) -> wire::Response {
     wire::delta_response(
         push.kind,

@@ -1,8 +1,8 @@
 //! The state-of-the-world variant of the protocol.
 //!
-//! Clusters and listeners are sent whole each time, so that what is missing is gone; of the types
-//! that are asked for by name only what changed is sent. The last ACKed bytes stand in for a refused
-//! resource, and for what is to be removed later.
+//! Responses for clusters and listeners are complete, since absence means removal; for types
+//! subscribed to by name they hold only changes. The last ACKed bytes stand in for a rejected
+//! resource and for one whose removal is delayed.
 
 use super::{Push, Refusal, Session};
 use crate::ir::ResourceName;
@@ -11,10 +11,10 @@ use crate::xds::resource::ResourceType;
 use crate::xds::snapshot::ResourceSet;
 use crate::xds::wire;
 
-/// Takes in a request and returns what the client refused with it.
+/// Processes a request and returns the resources it rejects.
 ///
-/// A request with another nonce than the last response's is stale and is left alone whole: the client
-/// sends another when it has seen that response. A request without nonce is the first of its type.
+/// A request whose nonce is not that of the last response is stale and ignored: the client sends
+/// another one after that response. A request without nonce is the first of its type.
 pub fn receive(
     session: &mut Session,
     kind: ResourceType,
@@ -37,7 +37,7 @@ pub fn receive(
     refusals
 }
 
-/// The response that carries a push. To be called before the push is ACKed.
+/// The response for a push. Must be called before the push is ACKed.
 pub fn write(session: &Session, push: &Push, generation: u64) -> wire::Response {
     let (version, nonce) = (generation.to_string(), push.nonce.to_string());
     if !push.kind.is_wildcard() {
@@ -71,7 +71,7 @@ fn subscribe(session: &mut Session, kind: ResourceType, names: Vec<String>) {
     }
 }
 
-/// What the client has once it has taken the push.
+/// The client's resources after it accepts the push.
 fn after(held: &ResourceSet, push: &Push) -> ResourceSet {
     let mut set = held.clone();
     for resource in &push.upserts {

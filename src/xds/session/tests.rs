@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::xds::resource::ResourceType::{Cluster, Endpoints, Listener, Route, Secret};
 
-/// What a target holds, in brief: `(type, name, content, clusters named)`.
+/// A resource of a target: `(type, name, content, clusters referred to)`.
 type Row<'a> = (ResourceType, &'a str, &'a str, &'a [&'a str]);
 
 fn snapshot(generation: u64, rows: &[Row<'_>]) -> Arc<Snapshot> {
@@ -44,8 +44,8 @@ fn briefs(pushes: &[Push]) -> Vec<String> {
     pushes.iter().map(brief).collect()
 }
 
-/// Polls, ACKs everything, and asks for the endpoints of new clusters as Envoy does, until nothing
-/// more comes. Returns what was sent.
+/// Polls, ACKs everything and, like Envoy, subscribes to the endpoints of new clusters, until
+/// nothing is sent any more. Returns what was sent.
 fn converse(session: &mut Session, now: Instant) -> Vec<String> {
     let mut said = Vec::new();
     loop {
@@ -173,7 +173,7 @@ fn a_changed_cluster_gets_its_endpoints_once_more() {
     assert_eq!(converse(&mut session, now), ["CDS +a", "EDS +a"]);
 }
 
-/// Envoy ACKs no cluster while one is warming, for which it needs the endpoints.
+/// Envoy ACKs clusters only when all are warm, for which it needs the endpoints.
 #[test]
 fn the_endpoints_of_a_changed_cluster_do_not_wait_for_its_ack() {
     let now = Instant::now();
@@ -322,7 +322,7 @@ fn a_cluster_that_a_refused_route_still_needs_stays() {
     );
 }
 
-/// The session of [`a_cluster_that_a_refused_route_still_needs_stays`], after the refusal.
+/// The session of [`a_cluster_that_a_refused_route_still_needs_stays`], after the NACK.
 fn refused_route(now: Instant) -> Session {
     let mut session = started(V1, now);
     session.set_target(snapshot(2, V2));
@@ -339,7 +339,7 @@ fn refused_route(now: Instant) -> Session {
     }
 }
 
-/// The client of a session connects to another one, which knows these refusals.
+/// The client reconnects to a session with these rejections.
 fn reconnected(first: &Session, refused: Refused) -> Session {
     let has = |kind| {
         let held = first.held(kind).values();
@@ -428,7 +428,7 @@ fn a_removed_name_that_returns_is_not_removed() {
     assert_eq!(said, ["CDS -b"]);
 }
 
-/// A client that does what the real Envoy does, with everything it was told.
+/// A client that behaves like Envoy.
 #[derive(Default)]
 struct Client {
     has: BTreeMap<(ResourceType, String), Arc<Resource>>,
@@ -447,7 +447,8 @@ impl Client {
         }
     }
 
-    /// Every cluster that a route or listener names is there, with its endpoints if it needs them.
+    /// Checks that every cluster a route or listener refers to exists, with endpoints if it needs
+    /// them.
     fn check(&self) -> Result<(), TestCaseError> {
         for resource in self.has.values().filter(|r| matches!(r.kind, Listener | Route)) {
             for cluster in resource.clusters.iter() {
@@ -479,7 +480,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// Clusters `c0` … with endpoints, one route that names them all.
+/// Clusters `c0` … with endpoints, and a route that refers to all of them.
 fn random_target(generation: u64, clusters: &BTreeSet<u8>, salt: u8) -> Arc<Snapshot> {
     let names: Vec<String> = clusters.iter().map(|n| format!("c{n}")).collect();
     let named: Vec<&str> = names.iter().map(String::as_str).collect();
@@ -528,7 +529,8 @@ proptest! {
                 client.apply(&push);
                 client.in_flight.push(push);
             }
-            // Waiting for endpoints is bounded: only a client that answers in time is sure of them.
+            // Waiting for endpoints is bounded, so only a client that responds in time is sure to
+            // have them.
             if session.warming.is_empty() || session.wake_at().is_some_and(|at| at > now) {
                 for resource in client.has.values().filter(|r| matches!(r.kind, Listener | Route)) {
                     for cluster in resource.clusters.iter() {

@@ -1,4 +1,4 @@
-//! The names that a client asks for.
+//! The names a client subscribes to.
 
 use std::collections::BTreeSet;
 
@@ -7,13 +7,13 @@ use imbl::ordmap::DiffItem;
 use crate::ir::ResourceName;
 use crate::xds::snapshot::ResourceSet;
 
-/// A set of names. A client of a large mesh asks for thousands, as a rule for all there are, so the set
-/// can stand on the target's own map instead of holding them once more for each client.
+/// A set of names. Clients of a large mesh subscribe to thousands, usually to all that exist, so
+/// the set can share the keys of the target's map instead of storing them per client.
 #[derive(Clone, Debug, Default)]
 pub struct Wanted {
-    /// Its keys are in the set; what they stand for means nothing here.
+    /// Its keys are in the set; its values are ignored.
     shared: ResourceSet,
-    /// Names that are in the set beside these.
+    /// Further names in the set.
     others: BTreeSet<ResourceName>,
 }
 
@@ -34,13 +34,13 @@ impl Wanted {
         }
     }
 
-    /// Says whether it was in the set.
+    /// Returns whether it was in the set.
     pub(super) fn remove(&mut self, name: &ResourceName) -> bool {
         self.others.remove(name) || self.shared.remove(name).is_some()
     }
 
-    /// Stands on this map from now on, all of whose keys are in the set. The cost follows the
-    /// difference from the map before.
+    /// Shares the keys of this map, all of which must be in the set. The cost is proportional to
+    /// the difference from the previous map.
     pub(super) fn share(&mut self, map: &ResourceSet) {
         for item in self.shared.diff(map) {
             match item {

@@ -1,4 +1,4 @@
-//! How a cluster's endpoints are found.
+//! Endpoint discovery of a cluster.
 
 use std::time::Duration;
 
@@ -13,16 +13,17 @@ use crate::xds::pb::dns_cluster::DnsCluster;
 use crate::xds::pb::dns_lookup::DnsLookupFamily;
 use crate::xds::pb::endpoint::ClusterLoadAssignment;
 
-/// The longest interval that Envoy takes: hosts of inbound clusters are as good as never cleaned up.
+/// The longest cleanup interval Envoy accepts: hosts of inbound clusters are effectively never
+/// removed.
 const NEVER: Duration = Duration::from_secs(9_223_372_035);
 
-/// Spreads the lookups of proxies that started together, as in Istio.
+/// Spreads the queries of proxies started together, as in Istio.
 const LOOKUP_JITTER: Duration = Duration::from_millis(100);
 
-/// After how many queries a new socket is used, as in Istio.
+/// Number of queries after which a new socket is used, as in Istio.
 const QUERIES_PER_SOCKET: u32 = 100;
 
-/// A cluster with the fields that say how its endpoints are found.
+/// A cluster with its discovery fields set.
 pub(super) fn discovery(cluster: &Cluster) -> cluster::Cluster {
     match &cluster.discovery {
         Discovery::Eds => cluster::Cluster {
@@ -50,10 +51,10 @@ fn of_type(kind: DiscoveryType) -> cluster::Cluster {
     }
 }
 
-/// The extension, since the cluster's own DNS fields are deprecated.
+/// Uses the DNS cluster extension, since the DNS fields of `Cluster` are deprecated.
 fn dns(lookup: &Lookup, one_address: bool) -> cluster::Cluster {
     let family = match lookup.ipv6 {
-        // IPv6 first, and IPv4 where there is none.
+        // IPv6, or IPv4 if there is none.
         true => DnsLookupFamily::Auto,
         false => DnsLookupFamily::V4Preferred,
     };
@@ -75,7 +76,8 @@ fn dns(lookup: &Lookup, one_address: bool) -> cluster::Cluster {
     }
 }
 
-/// Envoy's own resolver, which gives up a socket now and then: one whose server went away would stay silent.
+/// The c-ares resolver with periodically renewed sockets: a socket whose server disappeared would
+/// never get a response.
 fn resolver() -> TypedExtensionConfig {
     let options = CaresDnsResolverConfig {
         udp_max_queries: Some(uint32(QUERIES_PER_SOCKET)),

@@ -1,4 +1,4 @@
-//! HTTP towards a cluster.
+//! HTTP protocol options of a cluster.
 
 use crate::ir::cluster::{HttpVersion, UpstreamHttp};
 use crate::xds::encode::value::{duration, uint32};
@@ -11,7 +11,7 @@ use crate::xds::pb::upstream_http::http_protocol_options::{
     ExplicitHttpConfig, UpstreamProtocolOptions, UseDownstreamHttpConfig,
 };
 
-/// The HTTP options, where any differ from Envoy's: HTTP/1.1 without limits.
+/// HTTP protocol options, unless all are Envoy's defaults: HTTP/1.1 without limits.
 pub(super) fn options(http: &UpstreamHttp) -> Option<HttpProtocolOptions> {
     if *http == UpstreamHttp::default() {
         return None;

@@ -1,4 +1,4 @@
-//! Which endpoint of a cluster takes a request, and how slowly new ones come to their share.
+//! Load balancing policy and slow start of a cluster.
 
 use crate::ir::cluster::{Cluster, Discovery, LoadBalancer};
 use crate::mesh::destination_rule::{HashTable, Warmup};
@@ -12,7 +12,7 @@ use crate::xds::pb::core::RuntimeDouble;
 use crate::xds::pb::types::Percent;
 use crate::xds::pb::wkt::UInt64Value;
 
-/// The policy and what it has options for.
+/// The policy and its options.
 pub(super) fn load_balancer(cluster: &Cluster) -> (LbPolicy, Option<LbConfig>) {
     match cluster.load_balancer {
         LoadBalancer::LeastRequest => {
@@ -71,7 +71,7 @@ fn port_override(discovery: &Discovery) -> Option<LbConfig> {
     }))
 }
 
-/// What is the same for every policy.
+/// Options common to all policies.
 pub(super) fn common_lb(cluster: &Cluster) -> CommonLbConfig {
     let weighted = LocalityConfigSpecifier::LocalityWeightedLbConfig(LocalityWeightedLbConfig {});
     CommonLbConfig {

@@ -1,4 +1,4 @@
-//! `envoy.filters.http.cors`: configured by route.
+//! `envoy.filters.http.cors`, configured per route.
 
 use crate::mesh::virtual_service;
 use crate::name::Percent;
@@ -7,7 +7,7 @@ use crate::xds::pb::http_filter::cors::{Cors, CorsPolicy};
 
 pub(super) const NAME: &str = "envoy.filters.http.cors";
 
-/// Nothing by itself.
+/// The filter itself has no configuration.
 pub(super) fn config() -> Cors {
     Cors {}
 }

@@ -1,4 +1,4 @@
-//! `envoy.filters.http.fault`: configured by route.
+//! `envoy.filters.http.fault`, configured per route.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::xds::pb::http_filter::fault::{FaultAbort, HttpFault};
 
 pub(super) const NAME: &str = "envoy.filters.http.fault";
 
-/// Nothing by itself.
+/// The filter itself has no configuration.
 pub(super) fn config() -> HttpFault {
     HttpFault::default()
 }

@@ -6,7 +6,7 @@ use crate::xds::pb::http_filter::grpc_stats::filter_config::PerMethodStatSpecifi
 
 pub(super) const NAME: &str = "envoy.filters.http.grpc_stats";
 
-/// As Istio has it: counts of messages for access logs, no statistics by method.
+/// As in Istio: message counts for access logs, no per-method statistics.
 pub(super) fn config() -> FilterConfig {
     FilterConfig {
         emit_filter_state: true,

@@ -15,7 +15,7 @@ use crate::xds::pb::uuid_request_id::UuidRequestIdConfig;
 
 pub(super) const NAME: &str = "envoy.filters.network.http_connection_manager";
 
-/// What requests to the application are told the server is.
+/// Value of `server_name`, as in Istio.
 const SERVER_NAME: &str = "istio-envoy";
 
 pub(super) fn config(manager: &listener::HttpConnectionManager) -> HttpConnectionManager {
@@ -26,7 +26,7 @@ pub(super) fn config(manager: &listener::HttpConnectionManager) -> HttpConnectio
         use_remote_address: Some(boolean(false)),
         generate_request_id: Some(boolean(true)),
         request_id_extension: Some(request_id()),
-        // Streams may be silent for as long as both ends like.
+        // No stream idle timeout, as in Istio.
         stream_idle_timeout: Some(duration(Duration::ZERO)),
         proxy_100_continue: true,
         upgrade_configs: vec![UpgradeConfig {
@@ -85,7 +85,7 @@ fn request_id() -> RequestIdExtension {
     }
 }
 
-/// How paths are normalised before they are matched (`pathNormalization` of the mesh).
+/// Path normalization (`pathNormalization` of the mesh).
 fn path(normalization: PathNormalization) -> HttpConnectionManager {
     let (normalize, merge, escaped) = match normalization {
         PathNormalization::None => (false, false, PathWithEscapedSlashesAction::KeepUnchanged),

@@ -1,4 +1,4 @@
-//! `envoy.filters.listener.http_inspector`: whether it is HTTP, and which version.
+//! `envoy.filters.listener.http_inspector`: detects HTTP and its version.
 
 use crate::xds::pb::listener_filter::http_inspector::HttpInspector;
 

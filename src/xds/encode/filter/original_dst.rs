@@ -1,4 +1,5 @@
-//! `envoy.filters.listener.original_dst`: the address that the client dialled, before iptables.
+//! `envoy.filters.listener.original_dst`: restores the destination address before iptables
+//! redirection.
 
 use crate::xds::pb::listener_filter::original_dst::OriginalDst;
 

@@ -1,4 +1,4 @@
-//! `envoy.filters.http.router`, the end of every HTTP chain.
+//! `envoy.filters.http.router`, the terminal filter of every HTTP chain.
 
 use crate::xds::pb::http_filter::router::Router;
 

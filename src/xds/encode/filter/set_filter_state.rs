@@ -1,4 +1,4 @@
-//! `envoy.filters.http.set_filter_state`, in the place of Istio's own `istio.alpn` filter.
+//! `envoy.filters.http.set_filter_state`, in place of Istio's `istio.alpn` filter.
 
 use crate::xds::pb::core::SubstitutionFormatString;
 use crate::xds::pb::core::data_source::Specifier;
@@ -9,11 +9,11 @@ use crate::xds::pb::http_filter::set_filter_state::Config;
 
 pub(super) const NAME: &str = "envoy.filters.http.set_filter_state";
 
-/// What Envoy's upstream TLS offers instead of the cluster's ALPN; a connection pool is kept for each
-/// value. The factory is found by the same key.
+/// Filter state that overrides the ALPN of Envoy's upstream TLS; connection pools are separate per
+/// value. The object factory has the same key.
 const UPSTREAM_ALPN: &str = "envoy.network.application_protocols";
 
-/// Offers these protocols upstream.
+/// Overrides the ALPN protocols offered upstream.
 pub(super) fn upstream_alpn(protocols: &[&str]) -> Config {
     let source = DataSource {
         specifier: Some(Specifier::InlineString(protocols.join(","))),

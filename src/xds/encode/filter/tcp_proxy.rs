@@ -25,7 +25,7 @@ pub(super) fn config(proxy: &listener::TcpProxy) -> TcpProxy {
     }
 }
 
-/// Envoy takes no share of zero here; a cluster alone gets everything, whatever its share.
+/// Envoy rejects weights of zero here; a single cluster gets all connections, whatever its weight.
 fn specifier(clusters: &[(ResourceName, u32)]) -> Option<ClusterSpecifier> {
     let weighted: Vec<_> = clusters
         .iter()

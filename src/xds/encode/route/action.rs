@@ -1,4 +1,4 @@
-//! What a route does.
+//! Route actions.
 
 mod retry;
 
@@ -52,9 +52,9 @@ fn forward(forward: &Forward) -> route::RouteAction {
     }
 }
 
-/// Without a limit of the route's own, a gRPC client's `grpc-timeout` is one. Beside a `timeout` this must
-/// not stand: Envoy then leaves that out of account, for gRPC and for everything else. (The field that
-/// goes with it, Istio's `max_grpc_timeout`, is deprecated.)
+/// Without a timeout in the route, the client's `grpc-timeout` applies. This must not be combined
+/// with `timeout`, which Envoy would then ignore, for gRPC and everything else. (Istio sets the
+/// field's predecessor `max_grpc_timeout`, which is deprecated.)
 fn client_deadline() -> MaxStreamDuration {
     MaxStreamDuration {
         grpc_timeout_header_max: Some(duration(Duration::ZERO)),
@@ -154,7 +154,7 @@ fn redirect(redirect: &Redirect) -> RedirectAction {
     });
     let port = match redirect.port {
         RedirectPort::Number(port) => port,
-        // Envoy keeps the port of the request's host, and drops it when the scheme changes.
+        // Envoy keeps the port of the request's authority, and drops it if the scheme changes.
         RedirectPort::Unset | RedirectPort::ProtocolDefault | RedirectPort::RequestPort => 0,
     };
     let scheme = |scheme: &Arc<str>| SchemeRewriteSpecifier::SchemeRedirect(scheme.to_string());

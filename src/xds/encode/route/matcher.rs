@@ -1,4 +1,4 @@
-//! When a route applies.
+//! Route match criteria.
 
 use std::sync::Arc;
 

@@ -1,5 +1,6 @@
-//! Route configurations as resources. That of a port holds a virtual host for every service of the port, and an edit
-//! changes one: the others are taken as they were encoded before.
+//! Incremental encoding of route configurations. A port's configuration has a virtual host for
+//! every service of the port, and an edit usually changes one: the encoded bytes of the others are
+//! reused.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -14,27 +15,27 @@ use crate::xds::canonical;
 use crate::xds::pb::route::RouteConfiguration;
 use crate::xds::resource::{Resource, ResourceType};
 
-/// A route configuration as it is encoded, and where its virtual hosts stand. They are known by their place in
-/// memory: a virtual host that did not change is the same value.
+/// An encoded route configuration and the byte ranges of its virtual hosts, which are identified by
+/// pointer: an unchanged virtual host keeps its `Arc`.
 #[derive(Clone, Debug, Default)]
 pub struct EncodedRoute {
     body: Bytes,
     hosts: Vec<(Arc<VirtualHost>, Range<usize>)>,
 }
 
-/// A route configuration that has followed another.
+/// A re-encoded route configuration.
 #[derive(Debug)]
 pub struct Reencoded {
     /// The resource.
     pub resource: Resource,
-    /// Where its virtual hosts stand in it.
+    /// The byte ranges of its virtual hosts.
     pub encoded: EncodedRoute,
-    /// The same configuration without the virtual hosts that the one before had too.
+    /// The configuration without virtual hosts of its predecessor, serialized.
     pub news: Bytes,
 }
 
 impl EncodedRoute {
-    /// Encodes a configuration, but for the virtual hosts that are in this one.
+    /// Encodes a configuration, reusing the virtual hosts encoded in `self`.
     pub fn follow(&self, config: &RouteConfig) -> Reencoded {
         let places = self.hosts.iter().map(|(host, place)| (Arc::as_ptr(host), place));
         let known: HashMap<*const VirtualHost, &Range<usize>> = places.collect();
@@ -93,7 +94,7 @@ impl EncodedRoute {
     }
 }
 
-/// Writes a part of a configuration: messages in a row are one message with the fields of all.
+/// Appends a part of a configuration: concatenated serialized messages merge.
 fn put(out: &mut Vec<u8>, part: &RouteConfiguration) {
     let mut bytes = part.encode_to_vec();
     canonical::sort_maps(ResourceType::Route.type_url(), &mut bytes);

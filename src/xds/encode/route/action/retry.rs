@@ -1,4 +1,4 @@
-//! Retries.
+//! Retry policies.
 
 use crate::mesh::virtual_service::RetryPolicy;
 use crate::xds::encode::value::{any, duration, uint32};
@@ -9,13 +9,14 @@ use crate::xds::pb::route::retry_policy::{
     RetryBackOff, RetryHostPredicate, RetryPriority, retry_host_predicate, retry_priority,
 };
 
-/// How often another host is looked for, as in Istio.
+/// `host_selection_retry_max_attempts`, as in Istio.
 const HOST_SELECTION_ATTEMPTS: i64 = 5;
 
-/// After how many attempts other localities are preferred, as in Istio.
+/// `update_frequency` of `previous_priorities`: after this many attempts the priorities tried so
+/// far are excluded. As in Istio.
 const ATTEMPTS_PER_PRIORITY: i32 = 2;
 
-/// The policy; `other_hosts` avoids hosts that were tried.
+/// The retry policy; `other_hosts` avoids hosts already attempted.
 pub(super) fn policy(retry: &RetryPolicy, other_hosts: bool) -> route::RetryPolicy {
     route::RetryPolicy {
         retry_on: retry.retry_on.join(","),
