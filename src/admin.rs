@@ -1,8 +1,8 @@
-//! HTTP for operators (15014): readiness, metrics, what is in force, what is wrong, who is connected.
+//! The admin HTTP server (15014): readiness, metrics, the current generation, diagnostics and
+//! connected proxies.
 //!
-//! Everything is read-only and answered from what is published; nothing here waits for the composer
-//! or holds anybody up. The listener is on loopback unless an operator says otherwise: there are no
-//! secrets in the answers, but the whole configuration is.
+//! Everything is read-only and served from the published state, without involving the composer. The
+//! listener is on loopback by default: responses have no secrets, but the whole configuration.
 
 mod answer;
 mod config_dump;
@@ -27,18 +27,18 @@ use crate::control::{Convergence, Generation, Published, Roster};
 use crate::diag::render;
 use answer::problem;
 
-/// What the listener answers from.
+/// State of the request handlers.
 #[derive(Clone, Debug)]
 pub struct Admin {
-    /// What is in force.
+    /// The published state.
     pub published: Arc<Published>,
-    /// Who is connected.
+    /// Connected proxies.
     pub roster: Arc<Roster>,
-    /// The time.
+    /// Time source.
     pub clock: Clock,
 }
 
-/// The paths there are, for the answer to those there are not.
+/// All paths, listed in responses to unknown ones.
 const PATHS: [&str; 8] = [
     "/ready",
     "/healthz",
@@ -50,10 +50,11 @@ const PATHS: [&str; 8] = [
     "/debug/config_dump?proxy=NAME.NAMESPACE",
 ];
 
-/// Answers on a listener until `stop` resolves, and finishes the answers that are on their way then.
+/// Serves until `stop` resolves, then completes pending responses.
 ///
 /// # Errors
-/// When the listener's own address cannot be had.
+///
+/// If the listener's local address is not available.
 pub async fn serve(
     listener: TcpListener,
     admin: Admin,
@@ -85,7 +86,7 @@ fn router(admin: Admin) -> Router {
         .with_state(admin)
 }
 
-/// 200 from the moment a generation is served.
+/// 200 once a generation is served.
 async fn ready(State(admin): State<Admin>) -> Response {
     match admin.published.state().generation {
         Some(_) => "ready\n".into_response(),
@@ -93,12 +94,12 @@ async fn ready(State(admin): State<Admin>) -> Response {
     }
 }
 
-/// What is in force, and how far the proxies are with it.
+/// The current generation and the proxies' progress.
 #[derive(Serialize)]
 struct GenerationAnswer<'g> {
     #[serde(flatten)]
     generation: &'g Generation,
-    /// The last generation that all proxies have ACKed, and when the last of them did.
+    /// The last generation ACKed by all proxies, and when.
     converged: Option<Convergence>,
 }
 
@@ -118,14 +119,14 @@ async fn proxies(State(admin): State<Admin>) -> Response {
     Json(admin.roster.status(admin.clock.now())).into_response()
 }
 
-/// The workloads that registered themselves.
+/// Auto-registered workloads.
 async fn registered(State(admin): State<Admin>) -> Response {
     Json(&admin.published.state().registered).into_response()
 }
 
 #[derive(Deserialize)]
 struct DumpQuery {
-    /// A node id or `NAME.NAMESPACE`.
+    /// Node id or `NAME.NAMESPACE`.
     proxy: String,
 }
 
@@ -140,7 +141,7 @@ async fn dump(State(admin): State<Admin>, query: Result<Query<DumpQuery>, QueryR
         let message = format!("no proxy `{proxy}` is connected; /api/v1/proxies lists those that are");
         return problem(StatusCode::NOT_FOUND, &message);
     };
-    // Messages are described anew for each dump, which takes longer than a task should.
+    // Building the descriptor pool takes too long for an async task.
     match tokio::task::spawn_blocking(move || config_dump::config_dump(&snapshot)).await {
         Ok(Ok(dump)) => answer::pretty(&dump),
         Ok(Err(error)) => problem(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),

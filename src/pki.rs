@@ -1,14 +1,15 @@
-//! Identities made real: the CA, the certificates it issues, the trust bundle and the join tokens.
+//! PKI: the CA, workload certificates, the trust bundle and join tokens.
 //!
-//! Everything that has to survive a restart lives in the [`StateDir`]; leaf keys never touch a disk.
+//! Everything that must survive a restart is in the [`StateDir`]; leaf keys are never stored.
+//!
 //! ```text
 //! StateDir ──load_or_create→ Ca ──issue→ WorkloadCert      (SDS `default`)
 //!     │                       ├──bundle→ TrustBundle       (SDS `ROOTCA`)
 //!     │                       └──cert_version / recognises (a proxy that reconnects)
 //!     └──load_or_create→ TokenSigner ──create / verify→ TokenClaims
 //! ```
-//! Certificate signing requests have no place yet: proxies get key and certificate by SDS. A signer
-//! of requests belongs beside `issue`, with the identity taken from the credential there too.
+//!
+//! Certificate signing requests are not supported: proxies get their key and certificate by SDS.
 
 mod bundle;
 mod ca;

@@ -1,8 +1,7 @@
-//! The directory a user edits: which files it holds, what they say, before anything in them has
-//! a meaning.
+//! Input files: which files a root has, their documents and YAML, before any of it is interpreted.
 //!
-//! [`watch`] tells when to look, [`tree`] reads files, [`document`] splits them, [`node`] is their
-//! YAML.
+//! [`watch`] signals changes, [`tree`] reads files, [`document`] splits them and [`node`] parses
+//! their YAML.
 
 pub mod document;
 mod layout;
@@ -13,9 +12,9 @@ pub mod watch;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-/// The paths given by the user: directories, read recursively, or single files.
+/// The input paths: directories, read recursively, or single files.
 ///
-/// Paths stay as typed, because that is how diagnostics show them.
+/// Paths are kept as typed, which is how diagnostics show them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Root {
     paths: Vec<PathBuf>,
@@ -24,7 +23,7 @@ pub struct Root {
 }
 
 impl Root {
-    /// A root of several paths. Where they overlap, a file counts once.
+    /// A root with several paths. A file reachable by several of them counts once.
     pub fn new(paths: impl IntoIterator<Item = impl Into<PathBuf>>) -> Self {
         Self {
             paths: paths.into_iter().map(Into::into).collect(),
@@ -33,32 +32,32 @@ impl Root {
         }
     }
 
-    /// The same root without what is in this directory, should it lie in it, under whichever name.
+    /// Excludes a directory, if it is within the root, by whatever path it is reached.
     #[must_use]
     pub fn without(mut self, directory: impl Into<PathBuf>) -> Self {
         self.passed_over.push(directory.into());
         self
     }
 
-    /// The same root without what is in directories below it that hold files of all these names. A
-    /// path of the root itself is read whatever it holds: somebody asked for it.
+    /// Excludes directories within the root that have files with all these names. The paths of the
+    /// root itself are never excluded, since they were given explicitly.
     #[must_use]
     pub fn without_marked(mut self, marks: &'static [&'static str]) -> Self {
         self.marks = marks;
         self
     }
 
-    /// The paths, as typed and in the order given.
+    /// The paths as typed, in the order given.
     pub fn paths(&self) -> &[PathBuf] {
         &self.paths
     }
 
-    /// Directories that are no part of it.
+    /// Excluded directories.
     fn passed_over(&self) -> &[PathBuf] {
         &self.passed_over
     }
 
-    /// The names of files that, together, mark a directory that is no part of it.
+    /// Names of files that together mark a directory as excluded.
     fn marks(&self) -> &'static [&'static str] {
         self.marks
     }
@@ -70,22 +69,21 @@ impl From<&Path> for Root {
     }
 }
 
-/// What may have changed since the last tick: where to look, not what to believe. Content
-/// hashes decide.
+/// What may have changed since the last tick. Only a hint where to look: content hashes decide.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Dirty {
-    /// Files to read again, as a [`Root`] shows them. One that is gone takes everything under it
-    /// along.
+    /// Files to read again, as displayed paths. For one that was removed, everything below it
+    /// counts as removed.
     pub paths: BTreeSet<PathBuf>,
-    /// Look at everything.
+    /// Read everything again.
     pub full: bool,
-    /// Files being written at this moment. They keep what was last read of them; another tick
-    /// follows when they are done.
+    /// Files that are being written. Their last content is kept; another tick follows when the
+    /// writer is done.
     pub unsettled: BTreeSet<PathBuf>,
 }
 
 impl Dirty {
-    /// Look at everything.
+    /// Everything may have changed.
     pub fn full() -> Self {
         Self {
             full: true,
@@ -93,7 +91,7 @@ impl Dirty {
         }
     }
 
-    /// Look at these files only.
+    /// Only these files may have changed.
     pub fn of(paths: impl IntoIterator<Item = impl Into<PathBuf>>) -> Self {
         Self {
             paths: paths.into_iter().map(Into::into).collect(),
@@ -101,7 +99,7 @@ impl Dirty {
         }
     }
 
-    /// Whether there is nothing to look at.
+    /// Whether nothing has changed.
     pub fn is_empty(&self) -> bool {
         !self.full && self.paths.is_empty()
     }

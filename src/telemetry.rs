@@ -1,4 +1,4 @@
-//! Logs on standard error.
+//! Logging to standard error.
 
 use std::io;
 use std::sync::OnceLock;
@@ -8,28 +8,29 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 use tracing_subscriber::{Layer, Registry, fmt, reload};
 
-/// How a line looks.
+/// Log format.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LogFormat {
-    /// For people.
+    /// Human-readable.
     #[default]
     Text,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 
-/// What is logged, and how.
+/// Logging settings.
 #[derive(Clone, Debug)]
 pub struct Logging {
-    /// `error`, `warn`, `info`, `debug` or `trace`, also by module: `info,topsail::xds=debug`.
+    /// Filter: `error`, `warn`, `info`, `debug` or `trace`, also per module:
+    /// `info,topsail::xds=debug`.
     pub filter: LogFilter,
-    /// How a line looks.
+    /// The format.
     pub format: LogFormat,
-    /// Whether lines for people have colours.
+    /// Whether the human-readable format uses colours.
     pub color: bool,
 }
 
-/// A text that says what is logged.
+/// A valid filter directive.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogFilter(String);
 
@@ -38,7 +39,8 @@ impl std::str::FromStr for LogFilter {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let example = "error, warn, info, debug or trace is needed, or the like by module: info,topsail::xds=debug";
-        // `EnvFilter` would read spans and fields as well, with regular expressions: a megabyte of memory at every start.
+        // `EnvFilter` also supports spans and fields by regular expressions, at the cost of a
+        // megabyte of memory.
         match text.parse::<Targets>() {
             Ok(_) if !text.trim().is_empty() => Ok(Self(text.to_owned())),
             Ok(_) => Err(example.to_owned()),
@@ -48,18 +50,19 @@ impl std::str::FromStr for LogFilter {
 }
 
 impl LogFilter {
-    /// What is given, but for the words of two libraries: that a watch went with its directory is no news to anybody,
-    /// and who floods an HTTP/2 connection is not to fill the log as well.
+    /// The filter, with two libraries limited to errors: `notify` logs that a watch was removed
+    /// with its directory, and `h2` lets a client that floods a connection flood the log.
     fn targets(&self) -> Targets {
-        // It was read before, and goes on being readable.
+        // The filter was validated by the constructor.
         format!("notify=error,h2=error,{}", self.0).parse().unwrap_or_default()
     }
 }
 
-/// Starts logging, once in the life of a process.
+/// Starts logging; may be called once per process.
 ///
 /// # Errors
-/// When something logs already.
+///
+/// If a logger is already set.
 pub fn start(logging: &Logging) -> Result<(), TryInitError> {
     let (filter, handle) = reload::Layer::new(logging.filter.targets());
     let lines = fmt::layer().with_writer(io::stderr).with_ansi(logging.color);
@@ -68,29 +71,30 @@ pub fn start(logging: &Logging) -> Result<(), TryInitError> {
         LogFormat::Json => lines.json().flatten_event(true).boxed(),
     };
     Registry::default().with(filter).with(lines).try_init()?;
-    // Logging starts once, so there is none yet.
+    // Logging is started only once, so it is unset.
     let _ = RELOAD.set(handle);
     Ok(())
 }
 
-/// Puts another filter into the place of the log's.
+/// Handle to replace the filter.
 static RELOAD: OnceLock<reload::Handle<Targets, Registry>> = OnceLock::new();
 
-/// Why what is logged cannot be changed.
+/// Why the filter cannot be changed.
 #[derive(Debug, thiserror::Error)]
 pub enum ChangeError {
-    /// Nothing logs, or something that [`start`] did not start.
+    /// Logging was not started by [`start`].
     #[error("there is no log of ours")]
     NotStarted,
-    /// The log is gone.
+    /// The logger was dropped.
     #[error(transparent)]
     Gone(#[from] reload::Error),
 }
 
-/// Changes what is logged from now on.
+/// Replaces the filter.
 ///
 /// # Errors
-/// When there is no log that [`start`] started.
+///
+/// If logging was not started by [`start`].
 pub fn change(filter: &LogFilter) -> Result<(), ChangeError> {
     let handle = RELOAD.get().ok_or(ChangeError::NotStarted)?;
     Ok(handle.reload(filter.targets())?)

@@ -1,9 +1,8 @@
-//! TLS by SPIFFE identities, with rustls.
+//! TLS with SPIFFE authentication, based on rustls.
 //!
-//! Peers are told apart by the one URI name in their certificate, never by the name or address that
-//! was dialled. The cryptography is handed to every configuration; the process-wide default of
-//! rustls, which other crates may set or fight over, is not looked at. Neither is the system's
-//! clock: whoever makes a configuration gives it a [`Clock`].
+//! Peers are identified by the URI SAN of their certificate, not by the name or address dialled.
+//! Every configuration gets its crypto provider explicitly, independent of the process-wide default
+//! of rustls, which other crates may set. Time comes from an injected [`Clock`].
 
 mod accept;
 mod client;
@@ -33,38 +32,39 @@ pub use verify::{SpiffeMatcher, SvidError, SvidVerifier, peer_spiffe_id, uri_nam
 use crate::clock::Clock;
 use crate::pki::WorkloadCert;
 
-/// The application protocol of gRPC.
+/// ALPN protocol of gRPC.
 const ALPN_H2: &[u8] = b"h2";
 
-/// Why a TLS configuration cannot be made.
+/// Why a TLS configuration cannot be created.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
-    /// A certificate or key that is no PEM.
+    /// Malformed PEM.
     #[error("a certificate or its key is not PEM: {0}")]
     Pem(#[from] pem::Error),
-    /// rustls refuses the key, the certificate or the roots.
+    /// rustls rejects the key, certificate or roots.
     #[error("rustls refuses the configuration: {0}")]
     Rustls(#[from] rustls::Error),
-    /// The roots are of no use for verifying clients.
+    /// The roots cannot be used to verify clients.
     #[error("clients cannot be verified with this trust bundle: {0}")]
     Roots(#[from] rustls::server::VerifierBuilderError),
 }
 
-/// The cryptography that every configuration here uses.
+/// The crypto provider of all configurations.
 fn provider() -> Arc<CryptoProvider> {
     static PROVIDER: LazyLock<Arc<CryptoProvider>> =
         LazyLock::new(|| Arc::new(rustls::crypto::aws_lc_rs::default_provider()));
     PROVIDER.clone()
 }
 
-/// A certificate as rustls presents it. Checks that the key is the certificate's.
+/// Converts a certificate for rustls; checks that the key matches.
 fn certified_key(certificate: &WorkloadCert, provider: &CryptoProvider) -> Result<CertifiedKey, TlsError> {
     let chain = CertificateDer::pem_slice_iter(certificate.chain_pem.as_bytes()).collect::<Result<_, _>>()?;
     let key = PrivateKeyDer::from_pem_slice(certificate.key_pem.expose().as_bytes())?;
     Ok(CertifiedKey::from_der(chain, key, provider)?)
 }
 
-/// Why a handshake failed, in words: rustls shows what our own verifiers say only as data.
+/// Describes why a handshake failed, including the errors of our own verifiers, which rustls only
+/// shows as data.
 pub fn handshake_failure(error: &io::Error) -> String {
     match error.get_ref().and_then(|inner| inner.downcast_ref()) {
         Some(rustls::Error::InvalidCertificate(CertificateError::Other(ours))) => ours.to_string(),

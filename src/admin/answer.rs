@@ -1,4 +1,4 @@
-//! Forms of answers.
+//! Response helpers.
 
 use axum::Json;
 use axum::http::{StatusCode, header};
@@ -10,7 +10,7 @@ pub(super) fn problem(status: StatusCode, message: &str) -> Response {
     (status, Json(json!({"error": message}))).into_response()
 }
 
-/// JSON in many lines, for people.
+/// Pretty-printed JSON.
 pub(super) fn pretty(value: &Value) -> Response {
     ([(header::CONTENT_TYPE, "application/json")], format!("{value:#}\n")).into_response()
 }

@@ -1,4 +1,4 @@
-//! What a proxy should have, in the form of Envoy's own `/config_dump`.
+//! The target configuration of a proxy in the format of Envoy's `/config_dump`.
 
 use serde_json::{Map, Value, json};
 
@@ -6,11 +6,12 @@ use crate::xds::json::{JsonError, Printer};
 use crate::xds::resource::{Resource, ResourceType};
 use crate::xds::snapshot::Snapshot;
 
-/// A snapshot as `envoy.admin.v3.ConfigDump`, in the order in which Envoy prints its parts; secrets
-/// are left out. `istioctl proxy-config --file` reads it.
+/// A snapshot as `envoy.admin.v3.ConfigDump`, with sections in Envoy's order and secrets redacted.
+/// `istioctl proxy-config --file` can read it.
 ///
 /// # Errors
-/// When a resource cannot be printed.
+///
+/// If a resource cannot be converted to JSON.
 pub(super) fn config_dump(snapshot: &Snapshot) -> Result<Value, JsonError> {
     let printer = Printer::new()?;
     let part = |kind| part(&printer, snapshot, kind);
@@ -25,7 +26,7 @@ pub(super) fn config_dump(snapshot: &Snapshot) -> Result<Value, JsonError> {
     Ok(json!({"configs": configs}))
 }
 
-/// One part: its message, and the field that holds the resources.
+/// One section: its message, and the field with the resources.
 fn part(printer: &Printer, snapshot: &Snapshot, kind: ResourceType) -> Result<Value, JsonError> {
     let (message, field) = match kind {
         ResourceType::Cluster => ("ClustersConfigDump", "dynamic_active_clusters"),
@@ -45,7 +46,7 @@ fn part(printer: &Printer, snapshot: &Snapshot, kind: ResourceType) -> Result<Va
     Ok(part.into())
 }
 
-/// A resource as an element of its part.
+/// A resource as an element of its section.
 fn entry(printer: &Printer, resource: &Resource) -> Result<Value, JsonError> {
     let version = resource.version.as_str();
     let value = printer.resource(resource)?;

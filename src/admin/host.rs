@@ -1,5 +1,5 @@
-//! Keeps web pages out: a page whose name is made to resolve to a loopback address (DNS rebinding)
-//! could otherwise read the answers.
+//! Protects against DNS rebinding, by which a web page whose host name resolves to a loopback
+//! address could read responses.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -10,11 +10,11 @@ use axum::response::Response;
 
 use super::answer::problem;
 
-/// Which names a listener answers to.
+/// The host names a listener accepts.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Guard {
-    /// Only to loopback names. A listener on another address was opened to the network on purpose,
-    /// and is dialled by names that are not known here.
+    /// Accept loopback names only. A listener on another address was exposed on purpose, under
+    /// names unknown here.
     loopback_only: bool,
 }
 
@@ -25,7 +25,7 @@ impl Guard {
         }
     }
 
-    /// Whether a request for this `Host` is meant for us. One without is from no browser.
+    /// Whether the `Host` of a request is accepted. Requests without one do not come from browsers.
     fn admits(self, headers: &HeaderMap) -> bool {
         let mut hosts = headers.get_all(header::HOST).iter();
         !self.loopback_only || hosts.all(|host| host.to_str().is_ok_and(is_loopback))
@@ -48,7 +48,7 @@ fn is_loopback(host: &str) -> bool {
             .is_ok_and(|address: IpAddr| address.to_canonical().is_loopback())
 }
 
-/// Refuses requests that are meant for others.
+/// Rejects requests for other hosts.
 pub(super) async fn check(State(guard): State<Guard>, request: Request, next: Next) -> Response {
     if guard.admits(request.headers()) {
         return next.run(request).await;

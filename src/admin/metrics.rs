@@ -1,4 +1,4 @@
-//! `/metrics` in OpenMetrics text, which Prometheus reads.
+//! `/metrics` in OpenMetrics text format.
 
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -16,7 +16,7 @@ use crate::diag::Severity;
 use crate::xds::resource::ResourceType;
 use crate::xds::session::SyncState;
 
-/// All metrics as they are now. Nothing is kept between two scrapes.
+/// All metrics, computed from the current state for each scrape.
 pub(super) fn answer(admin: &Admin) -> Response {
     let mut registry = Registry::default();
     let topsail = registry.sub_registry_with_prefix("topsail");
@@ -34,7 +34,7 @@ pub(super) fn answer(admin: &Admin) -> Response {
 
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// A number of things.
+/// A count as a gauge value.
 fn count(things: usize) -> i64 {
     i64::try_from(things).unwrap_or(i64::MAX)
 }

@@ -1,17 +1,17 @@
-//! What the process itself costs.
+//! Resource usage of the process.
 
 use std::fs;
 
-/// A reading.
+/// Resource usage.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Usage {
-    /// Resident memory, bytes.
+    /// Resident set size in bytes.
     pub resident_bytes: u64,
-    /// CPU time in user and system mode, seconds.
+    /// CPU time in user and system mode, in seconds.
     pub cpu_seconds: f64,
 }
 
-/// Reads it from `/proc`; `None` where there is no `/proc`.
+/// Reads the usage from `/proc`; `None` if unavailable.
 pub(super) fn usage() -> Option<Usage> {
     let statm = fs::read_to_string("/proc/self/statm").ok()?;
     let stat = fs::read_to_string("/proc/self/stat").ok()?;
@@ -25,7 +25,7 @@ pub(super) fn usage() -> Option<Usage> {
 
 fn parse(statm: &str, stat: &str, page_size: u64, ticks_per_second: f64) -> Option<Usage> {
     let pages: u64 = statm.split(' ').nth(1)?.parse().ok()?;
-    // The second field is the command's name in parentheses, which may hold anything.
+    // The second field is the command name in parentheses, which may contain anything.
     let (_, after_name) = stat.rsplit_once(") ")?;
     let mut ticks = after_name.split(' ').skip(11).map(|field| field.parse::<u64>().ok());
     let (user, system) = (ticks.next()??, ticks.next()??);

@@ -83,7 +83,7 @@ fn connect(admin: &Admin) -> MemberId {
     id
 }
 
-/// What it answers to a request, status line and headers included.
+/// The response to a request, including status line and headers.
 async fn answer(admin: &Admin, ip: IpAddr, request: &str) -> String {
     let listener = TcpListener::bind((ip, 0)).await.unwrap();
     let address = listener.local_addr().unwrap();

@@ -1,52 +1,52 @@
-//! The lines of a text that the labels of a diagnostic point at.
+//! Excerpts of a text that show the labels of a diagnostic.
 
 use std::ops::Range;
 use std::sync::Arc;
 
 use super::{Label, SourceText};
 
-/// Labels at most this many lines apart are shown in one piece.
+/// Labels at most this many lines apart share an excerpt.
 const NEAR_LINES: usize = 3;
 
-/// A longer line is cut around what is pointed at: JSON often comes in one line.
+/// Lines longer than this are truncated around the labels: JSON is often a single line.
 const MAX_LINE: usize = 400;
 
-/// Bytes kept on either side where a line is cut.
+/// Bytes kept on either side of a label in a truncated line.
 const KEPT_AROUND: usize = 120;
 
-/// Bytes of a marked span kept where a line is cut.
+/// Bytes of a label's span kept in a truncated line.
 const KEPT_INSIDE: usize = 120;
 
-/// A few consecutive lines of one text, and the marks in them.
+/// Consecutive lines of a text, with marks.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Excerpt<'a> {
-    /// How the origin of the text is shown.
+    /// Displayed origin of the text.
     pub(super) origin: &'a str,
-    /// The number of the first line, from 1.
+    /// Number of the first line, from 1.
     pub(super) first_line: usize,
     /// The lines.
     pub(super) text: String,
-    /// What to point at, the primary place first; never empty.
+    /// Marks, the primary one first; never empty.
     pub(super) marks: Vec<Mark<'a>>,
-    /// Whether a line lacks its start, so that columns counted in the excerpt are not those of
-    /// the whole text.
+    /// Whether the start of a line is truncated, so that columns of the excerpt are not those of
+    /// the text.
     pub(super) is_shifted: bool,
 }
 
-/// A span of an excerpt and a word about it.
+/// A marked span of an excerpt.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Mark<'a> {
-    /// Bytes of the excerpt, within one line.
+    /// Byte range of the excerpt, within one line.
     pub(super) span: Range<usize>,
-    /// The word; may be empty.
+    /// The label's text; may be empty.
     pub(super) text: &'a str,
-    /// Whether this is where the problem is.
+    /// Whether it is the primary label.
     pub(super) primary: bool,
-    /// Line and column in the whole text, both from 1.
+    /// Line and column in the whole text, from 1.
     pub(super) position: (usize, usize),
 }
 
-/// The excerpts that show all labels, the one with the primary label first.
+/// Excerpts for all labels, the one with the primary label first.
 pub(super) fn excerpts(labels: &[Label]) -> Vec<Excerpt<'_>> {
     let mut spots: Vec<Spot<'_>> = labels
         .iter()
@@ -61,7 +61,7 @@ pub(super) fn excerpts(labels: &[Label]) -> Vec<Excerpt<'_>> {
     groups.iter().map(|spots| excerpt(spots)).collect()
 }
 
-/// A label and the line it is on.
+/// A label and its line.
 struct Spot<'a> {
     label: &'a Label,
     primary: bool,
@@ -80,7 +80,7 @@ impl<'a> Spot<'a> {
         }
     }
 
-    /// The span, ended where its first line ends.
+    /// The span, truncated to its first line.
     fn span(&self) -> Range<usize> {
         let span = &self.label.place.span;
         let start = span.start.clamp(self.line.start, self.line.end);

@@ -1,4 +1,4 @@
-//! Diagnostics as people and tools read them.
+//! Renders diagnostics as text.
 
 mod json;
 mod sarif;
@@ -15,10 +15,10 @@ pub use self::sarif::sarif;
 use super::excerpt::{Excerpt, Mark, excerpts};
 use super::{Diagnostic, Severity};
 
-/// The diagnostic for a terminal: `path:line:column: error[CODE]: message`, the lines it is
-/// about, and what to do. Ends with a line feed.
+/// A diagnostic for a terminal: `path:line:column: error[CODE]: message`, an excerpt and the help.
+/// Ends with a newline.
 ///
-/// `color` adds ANSI escapes; whether the reader wants them is for the caller to know.
+/// `color` adds ANSI escapes; the caller decides whether the output supports them.
 pub fn text(diagnostic: &Diagnostic, color: bool) -> String {
     let mut text = headline(diagnostic, color);
     text.push('\n');
@@ -31,7 +31,7 @@ pub fn text(diagnostic: &Diagnostic, color: bool) -> String {
     text
 }
 
-/// The diagnostic in one line, for logs: `path:line:column: error[CODE]: message`.
+/// A diagnostic in one line, for logs: `path:line:column: error[CODE]: message`.
 pub fn line(diagnostic: &Diagnostic) -> String {
     headline(diagnostic, false)
 }
@@ -48,7 +48,7 @@ fn headline(diagnostic: &Diagnostic, color: bool) -> String {
     }
     let (severity, code) = (diagnostic.severity.as_str(), diagnostic.code);
     let message = one_line(&diagnostic.message);
-    // Writing to a string cannot fail.
+    // Writing to a `String` cannot fail.
     let _ = write!(line, "{mark}{severity}[{code}]{mark:#}{bold}: {message}{bold:#}");
     line
 }
@@ -69,7 +69,7 @@ fn level(severity: Severity) -> Level<'static> {
     }
 }
 
-/// Everything below the first line.
+/// Everything after the first line.
 fn body(diagnostic: &Diagnostic) -> Group<'_> {
     let mut group = Group::with_level(level(diagnostic.severity));
     let mut notes = Vec::new();
@@ -77,7 +77,7 @@ fn body(diagnostic: &Diagnostic) -> Group<'_> {
         if at == 0 {
             group = group.element(snippet(excerpt, None));
         } else if excerpt.is_shifted {
-            // Here the renderer would count the columns, and wrongly.
+            // The renderer would compute columns from the truncated line.
             notes.extend(excerpt.marks.iter().map(|mark| note(excerpt.origin, mark)));
         } else {
             let origin = excerpt.origin;
@@ -111,12 +111,12 @@ fn note(origin: &str, mark: &Mark<'_>) -> String {
     one_line(&format!("{origin}:{line}:{column}: {}", mark.text))
 }
 
-/// Text that may come from a file, in one line.
+/// Untrusted text, in one line.
 fn one_line(text: &str) -> String {
     harmless(text).replace('\n', " ")
 }
 
-/// Text that may come from a file, without the control characters that would steer a terminal.
+/// Untrusted text, without control characters that could affect a terminal.
 fn harmless(text: &str) -> Cow<'_, str> {
     let steers = |c: char| c.is_control() && c != '\n';
     if !text.contains(steers) {

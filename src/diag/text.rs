@@ -1,16 +1,15 @@
-//! Texts as they were read, and the lines and columns of their bytes.
+//! Source texts, and the conversion of byte offsets to lines and columns.
 
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
-/// So many bytes apart the characters are counted beforehand.
+/// Character counts are precomputed at every multiple of this number of bytes.
 const STEP: usize = 4096;
 
-/// A file (or another origin) as it was read, or a piece of one, kept so that a diagnostic can show
-/// the line.
+/// The text of a file (or other origin), or a part of it, kept to show its lines in diagnostics.
 #[derive(Debug)]
 pub struct SourceText {
-    /// How the origin is shown to users: the path as given.
+    /// Displayed origin: the path as given.
     pub origin: Arc<str>,
     /// The text.
     pub text: Box<str>,
@@ -18,7 +17,7 @@ pub struct SourceText {
     index: OnceLock<Index>,
 }
 
-/// Where a text starts in its origin.
+/// Where a text starts within its origin.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Start {
     /// The bytes before it.
@@ -28,12 +27,12 @@ pub struct Start {
 }
 
 impl SourceText {
-    /// A text and the name it is shown under.
+    /// A text and its displayed origin.
     pub fn new(origin: impl Into<Arc<str>>, text: impl Into<Box<str>>) -> Arc<Self> {
         Self::starting(Start::default(), origin, text)
     }
 
-    /// A text that starts there in its origin, at the start of a line.
+    /// A text that begins at `start`, the beginning of a line, within its origin.
     pub fn starting(start: Start, origin: impl Into<Arc<str>>, text: impl Into<Box<str>>) -> Arc<Self> {
         Arc::new(Self {
             origin: origin.into(),
@@ -43,8 +42,7 @@ impl SourceText {
         })
     }
 
-    /// Some lines of the text, as a text that holds nothing else: who keeps a piece does not keep
-    /// the whole.
+    /// A copy of some lines, so that keeping a part does not keep the whole text.
     pub fn piece(self: &Arc<Self>, span: Range<usize>) -> Arc<Self> {
         if span == (0..self.text.len()) {
             return Arc::clone(self);
@@ -56,13 +54,12 @@ impl SourceText {
         Self::starting(start, self.origin.clone(), &self.text[span])
     }
 
-    /// Where the text starts in its origin.
+    /// Where the text starts within its origin.
     pub fn start(&self) -> Start {
         self.start
     }
 
-    /// Line and column of a byte of the text, as they are in the origin: both from 1, the column in
-    /// characters.
+    /// Line and column of a byte within the origin, both from 1; columns count characters.
     pub fn position(&self, offset: usize) -> (usize, usize) {
         let offset = self.text.floor_char_boundary(offset);
         let line = self.line_at(offset);
@@ -71,7 +68,7 @@ impl SourceText {
         (self.start.lines + line + 1, column + 1)
     }
 
-    /// The line that holds a byte, without its end.
+    /// The line that contains a byte, without its line ending.
     pub(super) fn line_around(&self, offset: usize) -> Range<usize> {
         let lines = &self.index().lines;
         let line = self.line_at(offset);
@@ -81,7 +78,7 @@ impl SourceText {
         start..end - usize::from(is_crlf)
     }
 
-    /// The number of the line that holds a byte, from 0.
+    /// Index of the line that contains a byte.
     fn line_at(&self, offset: usize) -> usize {
         self.index().lines.partition_point(|start| *start <= offset) - 1
     }
@@ -96,13 +93,12 @@ impl SourceText {
     }
 }
 
-/// What makes looking up a position cheap, however long the text and its lines are. Made when the
-/// first is looked up.
+/// Index for position look-ups in long texts and lines; built on the first look-up.
 #[derive(Debug)]
 struct Index {
-    /// Where each line starts; never empty.
+    /// Start of each line; never empty.
     lines: Box<[usize]>,
-    /// How many characters start before every [`STEP`]th byte.
+    /// Number of characters before every [`STEP`]th byte.
     characters: Box<[usize]>,
 }
 
@@ -122,7 +118,7 @@ impl Index {
     }
 }
 
-/// How many characters start in these bytes of a text.
+/// Number of characters that start in a range of bytes.
 fn characters(bytes: &[u8]) -> usize {
     let continues = |byte: u8| byte & 0b1100_0000 == 0b1000_0000;
     bytes.iter().filter(|byte| !continues(**byte)).count()
@@ -134,7 +130,7 @@ mod tests {
 
     use super::*;
 
-    /// What [`SourceText::position`] says, found the long way.
+    /// [`SourceText::position`] by counting.
     fn counted(text: &str, offset: usize) -> (usize, usize) {
         let before = &text[..text.floor_char_boundary(offset)];
         let line_start = before.rfind('\n').map_or(0, |at| at + 1);

@@ -1,4 +1,4 @@
-//! Asking Envoy's admin listener.
+//! Client for Envoy's admin listener.
 
 use std::io;
 use std::net::SocketAddr;
@@ -10,42 +10,45 @@ use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
-/// Why the admin listener gave no answer.
+/// Why a request to the admin listener failed.
 #[derive(Debug, thiserror::Error)]
 pub enum AdminError {
-    /// Nothing listens there, or the connection broke.
+    /// The connection was refused or failed.
     #[error("no connection to {address}: {error}")]
     Connect {
         /// The admin listener.
         address: SocketAddr,
-        /// What the system says.
+        /// The I/O error.
         error: io::Error,
     },
-    /// What answers there does not speak HTTP.
+    /// The response is not valid HTTP.
     #[error("{address}: {error}")]
     Http {
         /// The admin listener.
         address: SocketAddr,
-        /// What was wrong.
+        /// The error.
         error: hyper::Error,
     },
-    /// The path is no path.
+    /// The path is invalid.
     #[error(transparent)]
     Path(#[from] http::Error),
 }
 
-/// `GET <path>` at an admin listener, on a connection of its own: `/ready`, `/config_dump`, `/stats`.
+/// Sends `GET <path>` to an admin listener: `/ready`, `/config_dump`, `/stats`.
 ///
 /// # Errors
-/// When there is no whole HTTP answer. An answer of any status is an answer.
+///
+/// If there is no complete HTTP response. Any status code is a success.
 pub async fn get(address: SocketAddr, path: &str) -> Result<(StatusCode, Bytes), AdminError> {
     ask(Method::GET, address, path).await
 }
 
-/// `POST <path>`, as [`get`]: what changes something, `/drain_listeners?graceful`.
+/// Sends `POST <path>` to an admin listener, for requests with side effects such as
+/// `/drain_listeners?graceful`.
 ///
 /// # Errors
-/// When there is no whole HTTP answer.
+///
+/// If there is no complete HTTP response.
 pub async fn post(address: SocketAddr, path: &str) -> Result<(StatusCode, Bytes), AdminError> {
     ask(Method::POST, address, path).await
 }
@@ -67,7 +70,7 @@ async fn ask(method: Method, address: SocketAddr, path: &str) -> Result<(StatusC
         let status = response.status();
         Ok((status, response.into_body().collect().await?.to_bytes()))
     };
-    // An error of the connection reaches the exchange as well, so the connection's own is of no use.
+    // Connection errors are reported by the exchange as well.
     let (answer, _) = tokio::join!(exchange, connection);
     answer.map_err(http_error)
 }

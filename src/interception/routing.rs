@@ -1,4 +1,5 @@
-//! What interception needs of the kernel's routing, told to it by netlink (rtnetlink(7)), as `ip` of iproute2 does.
+//! Routing configuration for TPROXY, applied by netlink (rtnetlink(7)), equivalent to commands of
+//! iproute2.
 
 use std::fmt;
 use std::io;
@@ -11,18 +12,18 @@ use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, 
 
 use super::{Family, Tproxy};
 
-/// Something that routing has for interception.
+/// A routing setting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Setting {
-    /// An address of the loopback interface.
+    /// An address on the loopback interface.
     Address(IpNet),
-    /// Packets with the mark are routed by the table.
+    /// A rule: packets with the mark use the routing table.
     Rule(Tproxy),
-    /// What is routed by the table is for this machine, whatever its address.
+    /// A local route in the table: all destinations are delivered locally.
     Route(u32),
 }
 
-/// A setting cannot be put in force or taken away.
+/// A setting could not be applied or removed.
 #[derive(Debug, thiserror::Error)]
 #[error("what `ip {version} {setting}` does cannot be {done}: {error}", version = .family.version())]
 pub struct RoutingError {
@@ -33,7 +34,7 @@ pub struct RoutingError {
 }
 
 impl fmt::Display for Setting {
-    /// The arguments with which `ip -4` or `ip -6` puts it in force.
+    /// The equivalent arguments of `ip -4` or `ip -6`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Setting::Address(address) => write!(f, "address replace {address} dev lo"),
@@ -44,24 +45,27 @@ impl fmt::Display for Setting {
 }
 
 impl Setting {
-    /// Puts it in force. A rule is there as often as this is done.
+    /// Applies the setting. A rule applied several times exists several times.
     ///
     /// # Errors
-    /// When the kernel does not let it.
+    ///
+    /// If the kernel rejects it.
     pub(super) fn put(self, family: Family) -> Result<(), RoutingError> {
         let added = ask(&self.request(family, Change::Put));
         added.map_err(|error| self.failed(family, "done", error))
     }
 
-    /// Takes it away as often as it is there, if it is.
+    /// Removes all instances of the setting, if any.
     ///
     /// # Errors
-    /// When the kernel does not let it.
+    ///
+    /// If the kernel rejects it.
     pub(super) fn take(self, family: Family) -> Result<(), RoutingError> {
         loop {
             match ask(&self.request(family, Change::Take)) {
                 Ok(()) => {}
-                // No such rule; no such route; no such address; none of this family at all.
+                // The rule, route or address does not exist, or the address family is not
+                // available.
                 Err(Errno::NOENT | Errno::SRCH | Errno::ADDRNOTAVAIL | Errno::AFNOSUPPORT | Errno::OPNOTSUPP) => {
                     return Ok(());
                 }
@@ -79,7 +83,7 @@ impl Setting {
         }
     }
 
-    /// The message that asks the kernel for a change.
+    /// The netlink message for a change.
     fn request(self, family: Family, change: Change) -> Vec<u8> {
         let domain = match family {
             Family::V4 => AddressFamily::INET,
@@ -89,7 +93,7 @@ impl Setting {
         match self {
             Setting::Address(address) => {
                 let mut request = Request::new(RTM_ADDR, change, NLM_F_REPLACE);
-                // struct ifaddrmsg: no flags, the widest scope.
+                // struct ifaddrmsg: no flags, universe scope.
                 request.bytes(&[domain, address.prefix_len(), 0, 0]);
                 request.bytes(&LOOPBACK.to_ne_bytes());
                 let octets = octets(address.addr());
@@ -97,7 +101,8 @@ impl Setting {
             }
             Setting::Rule(Tproxy { mark, table }) => {
                 let mut request = Request::new(RTM_RULE, change, NLM_F_EXCL);
-                // struct fib_rule_hdr: from anywhere to anywhere, the table in an attribute, no flags.
+                // struct fib_rule_hdr: any source and destination, the table in an attribute, no
+                // flags.
                 request.bytes(&[domain, 0, 0, 0, 0, 0, 0, FR_ACT_TO_TBL, 0, 0, 0, 0]);
                 let (mark, table) = (mark.to_ne_bytes(), table.to_ne_bytes());
                 request.attribute(FRA_FWMARK, &mark).attribute(FRA_TABLE, &table)
@@ -106,15 +111,15 @@ impl Setting {
                 let mut request = Request::new(RTM_ROUTE, change, NLM_F_REPLACE);
                 let scope = match family {
                     Family::V4 => RT_SCOPE_HOST,
-                    // It has none.
+                    // IPv6 routes have no scope.
                     Family::V6 => RT_SCOPE_UNIVERSE,
                 };
-                // Whose route goes away does not matter.
+                // When removing, match routes of any protocol.
                 let protocol = match change {
                     Change::Put => RTPROT_BOOT,
                     Change::Take => 0,
                 };
-                // struct rtmsg: everything, the table in an attribute, no flags.
+                // struct rtmsg: any destination, the table in an attribute, no flags.
                 request.bytes(&[domain, 0, 0, 0, 0, protocol, scope, RTN_LOCAL, 0, 0, 0, 0]);
                 let table = table.to_ne_bytes();
                 let interface = LOOPBACK.to_ne_bytes();
@@ -132,7 +137,7 @@ fn octets(address: IpAddr) -> Vec<u8> {
     }
 }
 
-/// The index of the loopback interface: it is the first of every network namespace.
+/// Interface index of loopback, which is the first in every network namespace.
 const LOOPBACK: u32 = 1;
 
 // `linux/netlink.h`.
@@ -143,8 +148,8 @@ const NLM_F_EXCL: u16 = 0x200;
 const NLM_F_CREATE: u16 = 0x400;
 const NLMSG_ERROR: u16 = 2;
 
-// `linux/rtnetlink.h`, `linux/if_addr.h`, `linux/fib_rules.h`. Of each kind of message the one that adds; the next
-// number takes away.
+// `linux/rtnetlink.h`, `linux/if_addr.h`, `linux/fib_rules.h`. The number of `RTM_NEW*`; `RTM_DEL*`
+// is the next one.
 const RTM_ADDR: u16 = 20;
 const RTM_ROUTE: u16 = 24;
 const RTM_RULE: u16 = 32;
@@ -160,18 +165,18 @@ const FRA_FWMARK: u16 = 10;
 const FRA_TABLE: u16 = 15;
 const FR_ACT_TO_TBL: u8 = 1;
 
-/// What is asked for.
+/// The kind of change.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Change {
     Put,
     Take,
 }
 
-/// A message to the kernel, as it is put together: `struct nlmsghdr`, a header of its kind, attributes.
+/// A netlink message being built: `struct nlmsghdr`, a type-specific header and attributes.
 struct Request(Vec<u8>);
 
 impl Request {
-    /// `if_there` says what becomes of one that is there already.
+    /// `if_there` are the flags for a setting that exists already.
     fn new(kind: u16, change: Change, if_there: u16) -> Self {
         let (kind, more) = match change {
             Change::Put => (kind, NLM_F_CREATE | if_there),
@@ -181,7 +186,8 @@ impl Request {
         request.bytes(&0_u32.to_ne_bytes());
         request.bytes(&kind.to_ne_bytes());
         request.bytes(&(NLM_F_REQUEST | NLM_F_ACK | more).to_ne_bytes());
-        // The number of the message and its sender: the only one of its socket, which the kernel knows.
+        // Sequence number and sender port: the socket sends one message, and the kernel fills in
+        // the port.
         request.bytes(&[0; 8]);
         request
     }
@@ -190,9 +196,9 @@ impl Request {
         self.0.extend_from_slice(bytes);
     }
 
-    /// `struct rtattr`, aligned as all that follows is.
+    /// `struct rtattr`, aligned like everything after it.
     fn attribute(mut self, kind: u16, value: &[u8]) -> Self {
-        // Four bytes, and no more than the sixteen of an address.
+        // A header of 4 bytes and at most 16 bytes of address.
         self.bytes(&(4 + value.len() as u16).to_ne_bytes());
         self.bytes(&kind.to_ne_bytes());
         self.bytes(value);
@@ -207,7 +213,7 @@ impl Request {
     }
 }
 
-/// Sends a message on a socket of its own and takes the kernel's answer.
+/// Sends a message on its own socket and receives the response.
 fn ask(request: &[u8]) -> Result<(), Errno> {
     let socket: OwnedFd = socket_with(
         AddressFamily::NETLINK,
@@ -226,7 +232,7 @@ fn ask(request: &[u8]) -> Result<(), Errno> {
     }
 }
 
-/// The number of the error in an answer (`struct nlmsgerr`), 0 for none: negative, as the kernel writes it.
+/// The error in a response (`struct nlmsgerr`): a negated errno, 0 for success.
 fn acknowledged(answer: &[u8]) -> Option<i32> {
     let kind = u16::from_ne_bytes(answer.get(4..6)?.try_into().ok()?);
     let error = i32::from_ne_bytes(answer.get(16..20)?.try_into().ok()?);

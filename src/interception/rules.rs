@@ -1,4 +1,4 @@
-//! The rules, one version of IP at a time.
+//! iptables rules, generated per IP version.
 
 use std::fmt::{self, Display};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -7,10 +7,10 @@ use ipnet::IpNet;
 
 use super::{Family, Mode, OWN_PORTS, Plan, Which};
 
-/// How the names of all our chains begin. Whatever jumps to such a chain is ours.
+/// Prefix of our chains. Any rule that jumps to such a chain is ours.
 const OURS: &str = "ISTIO_";
 
-/// A table of the packet filter, with what is in it.
+/// A table and our rules in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Table {
     pub(super) name: &'static str,
@@ -18,7 +18,7 @@ pub(super) struct Table {
     rules: Vec<String>,
 }
 
-/// The tables that may have something of ours in them.
+/// The tables that may have our rules.
 const TABLES: [&str; 3] = ["nat", "mangle", "raw"];
 
 impl Table {
@@ -30,7 +30,7 @@ impl Table {
         }
     }
 
-    /// A rule of one of our chains.
+    /// Appends a rule to one of our chains.
     fn rule(&mut self, chain: &'static str, rule: impl Display) {
         self.chain(chain);
         self.rules.push(format!("-A {chain} {rule}"));
@@ -42,7 +42,7 @@ impl Table {
         }
     }
 
-    /// Leads what passes a chain of the system into one of ours.
+    /// Jumps from a built-in chain to one of ours.
     fn hook(&mut self, chain: &str, condition: &str, ours: &'static str) {
         self.chain(ours);
         self.rules.push(format!("-A {chain} {condition} -j {ours}"));
@@ -52,10 +52,10 @@ impl Table {
         self.rules.is_empty()
     }
 
-    /// Input of `iptables-restore --noflush` that puts this in the place of what is there of ours.
+    /// Input of `iptables-restore --noflush` that replaces our existing rules by these.
     pub(super) fn replacing(&self, present: &Present) -> String {
         let mut lines = vec![format!("*{}", self.name)];
-        // A chain that is named here is made, or emptied.
+        // Naming a chain creates or flushes it.
         lines.extend(self.chains.iter().map(|chain| format!(":{chain} - [0:0]")));
         let stale = present
             .chains
@@ -71,22 +71,22 @@ impl Table {
 }
 
 impl fmt::Display for Table {
-    /// As it is put where nothing of ours is.
+    /// The rules for a table without any of ours.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.replacing(&Present::default()))
     }
 }
 
-/// What a table has of ours.
+/// Our existing rules in a table.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Present {
     chains: Vec<String>,
-    /// Rules of the system's chains that lead to ours, with the chain's name.
+    /// Rules in built-in chains that jump to ours, each with its chain.
     hooks: Vec<String>,
 }
 
 impl Present {
-    /// Reads what `iptables-save -t TABLE` prints.
+    /// Parses the output of `iptables-save -t TABLE`.
     pub(super) fn read(saved: &str) -> Self {
         let mut present = Self::default();
         for line in saved.lines() {
@@ -109,7 +109,7 @@ impl Present {
     }
 }
 
-/// All that a plan asks for; tables with nothing in them are there too, since something may have to go from them.
+/// All rules of a plan. Includes empty tables, from which existing rules may have to be removed.
 pub(super) fn tables(plan: &Plan, family: Family) -> [Table; 3] {
     let [nat, mangle, raw] = TABLES;
     let mut tables = Tables {
@@ -128,13 +128,13 @@ pub(super) fn tables(plan: &Plan, family: Family) -> [Table; 3] {
     [tables.nat, tables.mangle, tables.raw]
 }
 
-/// Nothing at all.
+/// Tables without rules.
 pub(super) fn nothing() -> [Table; 3] {
     TABLES.map(Table::new)
 }
 
-/// The address from which the proxy calls the application beside it (Envoy's `InboundPassthroughCluster`): it comes
-/// from nobody else.
+/// Source address of connections from the proxy to its application (Envoy's
+/// `InboundPassthroughCluster`), not used by anything else.
 pub fn own_source(family: Family) -> IpNet {
     match family {
         Family::V4 => IpAddr::V4(Ipv4Addr::new(127, 0, 0, 6)),
@@ -159,7 +159,7 @@ struct Tables<'a> {
 }
 
 impl Tables<'_> {
-    /// How a packet's owner is told to be the proxy, once for each user and group.
+    /// Owner matches that recognise the proxy, for each user and group.
     fn owners(&self) -> impl Iterator<Item = (&'static str, u32)> + use<> {
         let users = self.plan.proxy_uids.clone().into_iter().map(|uid| ("--uid-owner", uid));
         let groups = self.plan.proxy_gids.clone().into_iter().map(|gid| ("--gid-owner", gid));
@@ -174,7 +174,7 @@ impl Tables<'_> {
         ranges.iter().filter(wanted).copied().collect()
     }
 
-    /// What applications send goes to the proxy; what the proxy sends does not.
+    /// Redirects outbound traffic of applications, but not of the proxy.
     fn outbound(&mut self) {
         const OUTPUT: &str = "ISTIO_OUTPUT";
         const REDIRECT: &str = "ISTIO_REDIRECT";
@@ -197,13 +197,13 @@ impl Tables<'_> {
         let dns = if plan.dns.is_some() { "! --dport 53 " } else { "" };
         for (owner, id) in self.owners() {
             if plan.mode == Mode::Redirect {
-                // The proxy calls its own workload by the service: that is inbound, too.
+                // The proxy calls its own workload by the service address: treat it as inbound.
                 self.nat.rule(
                     OUTPUT,
                     format!("! -d {loopback} -o lo -p tcp -m owner {owner} {id} -j ISTIO_IN_REDIRECT"),
                 );
             }
-            // Applications among themselves.
+            // Between applications in the same network namespace.
             self.nat
                 .rule(OUTPUT, format!("-o lo -p tcp {dns}-m owner ! {owner} {id} -j RETURN"));
             self.nat.rule(OUTPUT, format!("-m owner {owner} {id} -j RETURN"));
@@ -237,7 +237,7 @@ impl Tables<'_> {
         }
     }
 
-    /// What of the inbound traffic goes to `target`.
+    /// Sends intercepted inbound traffic to `target`.
     fn inbound(table: &mut Table, plan: &Plan, target: &str) {
         const INBOUND: &str = "ISTIO_INBOUND";
         for interface in &plan.interfaces_not {
@@ -264,7 +264,8 @@ impl Tables<'_> {
 
     fn redirect_inbound(&mut self) {
         let plan = self.plan;
-        // What the proxy sends to its own workload goes there even where nothing else does.
+        // Traffic from the proxy to its own workload is redirected even if no inbound ports are
+        // intercepted.
         self.nat.rule(
             "ISTIO_IN_REDIRECT",
             format!("-p tcp -j REDIRECT --to-ports {}", plan.inbound_port),
@@ -275,8 +276,9 @@ impl Tables<'_> {
         }
     }
 
-    /// The mark tells the proxy's connections to the application, which come from the client's address, from the client's
-    /// own; their answers find back to the proxy by the connection's mark and a routing table.
+    /// The mark distinguishes the proxy's connections to the application, which have the client's
+    /// address as source, from the client's own. Response packets are routed to the proxy by the
+    /// connection mark and a routing table.
     fn tproxy_inbound(&mut self) {
         let plan = self.plan;
         let mark = plan.tproxy.mark;
@@ -308,7 +310,7 @@ impl Tables<'_> {
         );
     }
 
-    /// `-d SERVER ` for each server of this version of IP, or nothing at all for all of them.
+    /// `-d SERVER ` for each server of this IP version, or an empty match for all.
     fn servers(&self, servers: &Which<IpAddr>) -> Vec<String> {
         match servers {
             Which::All => vec![String::new()],
@@ -320,8 +322,8 @@ impl Tables<'_> {
         }
     }
 
-    /// Queries of applications go to the proxy, and its own to the servers. Both use the same ports, so that each has a
-    /// zone of connection tracking of its own.
+    /// Redirects DNS queries of applications to the proxy, but not the proxy's own. Both may use
+    /// the same source ports, so each gets its own conntrack zone.
     fn dns(&mut self) {
         const DNS: &str = "ISTIO_OUTPUT_DNS";
         let Some(dns) = &self.plan.dns else {

@@ -1,4 +1,4 @@
-//! The rules in the system's packet filter, by the tools that every distribution has, and what routing needs besides.
+//! Applies the rules with the system's iptables tools, and the routing settings.
 
 use std::fmt::Write as _;
 use std::io::{self, Write};
@@ -9,10 +9,10 @@ use super::routing::{RoutingError, Setting};
 use super::rules::{self, Present, Table};
 use super::{Family, Mode, Plan, Tproxy};
 
-/// Why the packet filter is not as it should be.
+/// Why the rules could not be applied.
 #[derive(Debug, thiserror::Error)]
 pub enum SystemError {
-    /// The process may not change it.
+    /// The process lacks `CAP_NET_ADMIN`.
     #[error(
         "changing the packet filter takes the capability NET_ADMIN, which this process does not have: run it as root, in \
          Docker with `--cap-add NET_ADMIN`, in a compose file with `cap_add: [NET_ADMIN]`"
@@ -21,37 +21,38 @@ pub enum SystemError {
     /// A tool is not installed.
     #[error("`{0}` is not installed: install the package iptables (Debian: `apt-get install iptables`)")]
     Missing(&'static str),
-    /// A tool could not do what it was asked to.
+    /// A tool failed.
     #[error("`{command}` failed: {why}{hint}")]
     Failed {
-        /// What was called.
+        /// The command.
         command: String,
-        /// What it said.
+        /// Its error output.
         why: String,
-        /// What may help, with a line feed before it; nothing where that is not known.
+        /// A hint preceded by a newline; empty if there is none.
         hint: String,
     },
-    /// A tool could not be called.
+    /// A tool could not be executed.
     #[error("`{0}` cannot be called: {1}")]
     NotCalled(String, #[source] io::Error),
-    /// The kernel does not take what routing needs.
+    /// The kernel rejected a routing setting.
     #[error(transparent)]
     Routing(#[from] RoutingError),
 }
 
-/// The capability `CAP_NET_ADMIN`'s bit (`capabilities(7)`).
+/// Bit of `CAP_NET_ADMIN` (`capabilities(7)`).
 const NET_ADMIN: u64 = 1 << 12;
 
-/// Puts what a plan asks for in the place of what was there of ours. Doing so again changes nothing. If that cannot be done,
-/// nothing of ours is left.
+/// Applies a plan, replacing existing rules of ours. Idempotent. On failure all our rules are
+/// removed.
 ///
 /// # Errors
-/// When it cannot be done, with what is missing.
+///
+/// If it fails, with what is missing.
 pub fn apply(plan: &Plan, families: &[Family]) -> Result<(), SystemError> {
     permitted()?;
     let applied = families.iter().try_for_each(|family| apply_one(plan, *family));
     if applied.is_err() {
-        // Half of interception would leave applications without a network.
+        // Partial interception would cut off applications from the network.
         let cleaned = clean(plan.tproxy, families);
         if let Err(error) = cleaned {
             tracing::warn!(%error, "what is left of the rules could not be taken away");
@@ -60,10 +61,11 @@ pub fn apply(plan: &Plan, families: &[Family]) -> Result<(), SystemError> {
     applied
 }
 
-/// Takes everything of ours away. Doing so again changes nothing.
+/// Removes all our rules. Idempotent.
 ///
 /// # Errors
-/// When it cannot be done, with what is missing.
+///
+/// If it fails, with what is missing.
 pub fn clean(tproxy: Tproxy, families: &[Family]) -> Result<(), SystemError> {
     permitted()?;
     families.iter().try_for_each(|family| {
@@ -74,7 +76,7 @@ pub fn clean(tproxy: Tproxy, families: &[Family]) -> Result<(), SystemError> {
     })
 }
 
-/// What [`apply`] would do where nothing of ours is, as a shell script.
+/// What [`apply`] does on a system without our rules, as a shell script.
 #[must_use]
 pub fn script(plan: &Plan, families: &[Family]) -> String {
     let mut script = String::from("#!/bin/sh\nset -e\n");
@@ -85,7 +87,7 @@ pub fn script(plan: &Plan, families: &[Family]) -> String {
             .filter(|table| !table.is_empty())
             .map(|table| table.to_string())
             .collect();
-        // Writing to a string cannot fail.
+        // Writing to a `String` cannot fail.
         let _ = write!(script, "{} --noflush <<'EOF'\n{input}EOF\n", tools.restore);
         for setting in routing(plan, *family) {
             let _ = writeln!(script, "ip {} {setting}", family.version());
@@ -103,7 +105,7 @@ fn apply_one(plan: &Plan, family: Family) -> Result<(), SystemError> {
     Ok(())
 }
 
-/// What routing needs.
+/// The routing settings of a plan.
 fn routing(plan: &Plan, family: Family) -> Vec<Setting> {
     let mut settings = Vec::from_iter(own_source(family));
     if plan.mode == Mode::Tproxy {
@@ -112,19 +114,19 @@ fn routing(plan: &Plan, family: Family) -> Vec<Setting> {
     settings
 }
 
-/// The way of marked packets to the proxy.
+/// Routes marked packets to the proxy.
 fn to_the_proxy(tproxy: Tproxy) -> [Setting; 2] {
     [Setting::Rule(tproxy), Setting::Route(tproxy.table)]
 }
 
-/// Takes that way away.
+/// Removes the routing of marked packets.
 fn unroute(tproxy: Tproxy, family: Family) -> Result<(), RoutingError> {
     to_the_proxy(tproxy)
         .into_iter()
         .try_for_each(|setting| setting.take(family))
 }
 
-/// The address that the proxy calls applications from, where it is not the machine's own anyway as 127.0.0.6 is.
+/// The proxy's source address towards applications, if it must be added; 127.0.0.6 is local anyway.
 fn own_source(family: Family) -> Option<Setting> {
     (family == Family::V6).then(|| Setting::Address(rules::own_source(family)))
 }
@@ -134,12 +136,12 @@ fn permitted() -> Result<(), SystemError> {
     let held = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
     match held.and_then(|held| u64::from_str_radix(held.trim(), 16).ok()) {
         Some(held) if held & NET_ADMIN == 0 => Err(SystemError::NotPermitted),
-        // Where the system does not say, the tools will.
+        // If unknown, leave it to the tools to fail.
         Some(_) | None => Ok(()),
     }
 }
 
-/// The tools for one version of IP.
+/// The tools of an IP version.
 struct Tools {
     restore: &'static str,
     save: &'static str,
@@ -154,12 +156,12 @@ impl Tools {
         Self { restore, save }
     }
 
-    /// Puts tables in the place of what is there of ours, each at once.
+    /// Replaces our rules in these tables, each table atomically.
     fn replace(&self, tables: &[Table]) -> Result<(), SystemError> {
         for table in tables {
             let present = match run(self.save, &["-t", table.name], "") {
                 Ok(saved) => Present::read(&saved),
-                // A table that does not exist has nothing in it.
+                // A table that does not exist has no rules.
                 Err(SystemError::Failed { .. }) => Present::default(),
                 Err(error) => return Err(error),
             };
@@ -171,7 +173,7 @@ impl Tools {
     }
 }
 
-/// Calls a tool and returns what it printed.
+/// Runs a tool and returns its output.
 fn run(tool: &'static str, arguments: &[&str], input: &str) -> Result<String, SystemError> {
     let command = || {
         iter::once(tool)
@@ -191,7 +193,7 @@ fn run(tool: &'static str, arguments: &[&str], input: &str) -> Result<String, Sy
         })?;
     let stdin = process.stdin.take();
     let output = thread::scope(|scope| {
-        // Who does not read it all says why.
+        // A tool that does not read all of its input reports why.
         scope.spawn(|| drop(stdin.map(|mut stdin| stdin.write_all(input.as_bytes()))));
         process.wait_with_output()
     });
@@ -207,7 +209,7 @@ fn run(tool: &'static str, arguments: &[&str], input: &str) -> Result<String, Sy
     })
 }
 
-/// The kernel's modules behind what a rule says.
+/// Kernel modules by the rule feature that needs them.
 const MODULES: [(&str, &str); 8] = [
     ("-j REDIRECT", "xt_REDIRECT"),
     ("-m owner", "xt_owner"),
@@ -219,7 +221,7 @@ const MODULES: [(&str, &str); 8] = [
     ("*nat", "nf_nat"),
 ];
 
-/// What may help against what a tool complained of.
+/// A hint for an error of a tool.
 fn hint(why: &str, input: &str) -> String {
     if why.contains("Permission denied") || why.contains("Operation not permitted") {
         return "\nThis takes the capabilities NET_ADMIN and, with the older iptables, NET_RAW".to_owned();

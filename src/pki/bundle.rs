@@ -1,4 +1,4 @@
-//! The trust bundle: the roots by which certificates of the mesh are verified.
+//! The trust bundle: root certificates that verify certificates of the mesh.
 
 use std::sync::Arc;
 
@@ -10,23 +10,23 @@ use super::pem;
 /// Why a text is not a trust bundle.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BundleError {
-    /// The PEM armour is broken.
+    /// Malformed PEM.
     #[error("it is not PEM: {0}")]
     NotPem(String),
-    /// There is no certificate in it.
+    /// It contains no certificate.
     #[error("there is no certificate in it")]
     Empty,
-    /// A certificate that nothing can be verified with.
+    /// A certificate cannot be used as a trust anchor.
     #[error("its certificate number {position} cannot serve as a root: {why}")]
     NotARoot {
-        /// Which one, from 1.
+        /// Position of the certificate, from 1.
         position: usize,
-        /// What the parser says.
+        /// The parser's error.
         why: String,
     },
 }
 
-/// One or more root certificates; several while one root replaces another. Cheap to clone.
+/// One or more root certificates; several during root rotation. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct TrustBundle {
     roots: Arc<[CertificateDer<'static>]>,
@@ -35,10 +35,11 @@ pub struct TrustBundle {
 }
 
 impl TrustBundle {
-    /// Reads PEM; a root that is there twice is kept once.
+    /// Parses PEM and removes duplicates.
     ///
     /// # Errors
-    /// When it is no PEM, holds no certificate, or one that is no certificate.
+    ///
+    /// If the PEM is malformed, has no certificate, or has an invalid one.
     pub fn from_pem(text: &[u8]) -> Result<Self, BundleError> {
         let mut roots = pem::certificates(text).map_err(|e| BundleError::NotPem(pem::problem(&e)))?;
         let mut seen = std::collections::HashSet::new();
@@ -46,10 +47,11 @@ impl TrustBundle {
         Self::from_roots(roots)
     }
 
-    /// Takes certificates as they are.
+    /// Creates a bundle from certificates.
     ///
     /// # Errors
-    /// When there is none, or one that is no certificate.
+    ///
+    /// If there are none, or one is invalid.
     pub fn from_roots(roots: Vec<CertificateDer<'static>>) -> Result<Self, BundleError> {
         if roots.is_empty() {
             return Err(BundleError::Empty);
@@ -68,7 +70,7 @@ impl TrustBundle {
         })
     }
 
-    /// All roots as PEM, nothing else in it: what SDS serves as `ROOTCA`.
+    /// All roots as PEM; served as SDS secret `ROOTCA`.
     pub fn pem(&self) -> &str {
         &self.pem
     }
@@ -78,7 +80,7 @@ impl TrustBundle {
         &self.roots
     }
 
-    /// The roots as rustls verifies against them.
+    /// The roots as rustls trust anchors.
     pub fn anchors(&self) -> &Arc<RootCertStore> {
         &self.anchors
     }

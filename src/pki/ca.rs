@@ -1,17 +1,16 @@
 //! The certificate authority of the mesh.
 //!
-//! Its files are named as Istio names them, in `ca/` under the state directory: `ca-cert.pem` and
-//! `ca-key.pem` are the pair that signs, `cert-chain.pem` leads from it to `root-cert.pem`, which
-//! may hold several roots. An operator's own set (Istio's `cacerts`) is put there before the first
-//! start; otherwise a set is made, whole or not at all.
+//! Its files are in `ca/` under the state directory and have the names that Istio uses:
+//! `ca-cert.pem` and `ca-key.pem` are the signing certificate and key, `cert-chain.pem` leads from
+//! the former to `root-cert.pem`, which may hold several roots. An operator can provide a set of
+//! their own (Istio's `cacerts`) before the first start; otherwise a set is created, atomically.
 //!
-//! The set that we make has a fifth file, `root-key.pem`, which signs nothing but the next
-//! intermediate. The pair that signs lives for five years, so that a stolen `ca-key.pem` does not
-//! stand for as long as the root does; renewing it by itself needs the root's key at hand. Who
-//! prefers the key elsewhere moves the file away: the server then says in time that the
-//! intermediate is due, and renews it at the first start with the file back in its place. The
-//! renewed intermediate keeps its key: a renewal touches two files, and a power cut between them
-//! leaves a set that works.
+//! A set created here has a fifth file, `root-key.pem`, which only signs intermediates. The signing
+//! certificate is such an intermediate, valid for five years, so that a stolen `ca-key.pem` is not
+//! usable for the lifetime of the root. Automatic renewal of the intermediate requires the root
+//! key. An operator may store it elsewhere; the server then warns when the intermediate is due, and
+//! renews it at the next start with the root key restored. Renewal keeps the intermediate's key: it
+//! replaces two files, and if interrupted between them leaves a working set.
 
 mod check;
 mod create;
@@ -35,40 +34,41 @@ pub(super) use files::private_key;
 pub use signer::SignError;
 use signer::Signer;
 
-/// How long before its end an intermediate of ours is renewed, and an operator's is warned about.
+/// How long before its expiry an intermediate created here is renewed, and one provided by an
+/// operator is warned about.
 const RENEWAL_WINDOW: Duration = Duration::from_secs(365 * 24 * 3600);
-/// A CA that nobody renews is spoken of when this much of its life is left.
+/// Remaining lifetime at which a warning is logged for a CA that is not renewed automatically.
 const WARNING_WINDOW: Duration = Duration::from_secs(30 * 24 * 3600);
 
-/// Why there is no CA to work with.
+/// Why the CA cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum CaError {
-    /// The state directory failed.
+    /// An error of the state directory.
     #[error(transparent)]
     State(#[from] StateError),
-    /// Some files of the set are there and others are not. Making a new CA would cut off everyone
-    /// who trusts the old one, so that is never done by itself.
+    /// The set of files is incomplete. It is never replaced by a new CA, which would break trust
+    /// for everyone who trusts the old one.
     #[error(
         "{} holds {} but not {}: put the missing files back, or move the others away to have a new CA made",
         dir.display(), present.join(", "), missing.join(", ")
     )]
     Incomplete {
-        /// The directory of the set.
+        /// Directory of the files.
         dir: PathBuf,
-        /// The files that are there.
+        /// Files that exist.
         present: Vec<&'static str>,
-        /// The files that are not.
+        /// Files that are missing.
         missing: Vec<&'static str>,
     },
-    /// One file is not what it has to be.
+    /// A file is invalid.
     #[error("{}: {problem}", path.display())]
     File {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The problem.
         problem: FileProblem,
     },
-    /// Every file is fine, but what the CA signs would not be trusted.
+    /// All files are valid, but certificates signed by the CA would not be trusted.
     #[error(
         "certificates signed by {} do not lead to a root in {}: {why}; \
          cert-chain.pem has to hold every certificate between the two",
@@ -79,50 +79,50 @@ pub enum CaError {
         certificate: PathBuf,
         /// The roots.
         roots: PathBuf,
-        /// What verification says.
+        /// The verification error.
         why: String,
     },
-    /// Keys or certificates could not be made.
+    /// Generating keys or certificates failed.
     #[error(transparent)]
     Sign(#[from] SignError),
 }
 
-/// What is wrong with a file of the CA.
+/// Why a file of the CA is invalid.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FileProblem {
-    /// The PEM armour or what is in it is broken.
+    /// Malformed PEM or content.
     #[error("it cannot be read: {0}")]
     Unreadable(String),
-    /// No certificate section.
+    /// It contains no certificate.
     #[error("there is no certificate in it")]
     NoCertificate,
-    /// No private key section.
+    /// It contains no private key.
     #[error("there is no private key in it")]
     NoKey,
-    /// A key that is encrypted, or of a kind or size that Envoy does not verify.
+    /// An encrypted key, or one of a type or size that Envoy does not accept.
     #[error("the key cannot be used: {0}")]
     UnsupportedKey(String),
-    /// The public key of the certificate belongs to another private key.
+    /// The private key does not belong to the certificate's public key.
     #[error("it is not the key of ca-cert.pem")]
     KeyMismatch,
-    /// Basic constraints do not say CA.
+    /// The basic constraints lack `cA`.
     #[error("the certificate is not one of a CA (basicConstraints CA:TRUE is missing)")]
     NotACa,
-    /// Key usage leaves out signing certificates.
+    /// The key usage lacks `keyCertSign`.
     #[error("the certificate may not sign others (keyUsage keyCertSign is missing)")]
     MayNotSign,
-    /// The validity has not begun.
+    /// The certificate is not valid yet.
     #[error("the certificate is not valid before {}", calendar::display(*.0))]
     NotYetValid(SystemTime),
-    /// The validity has ended.
+    /// The certificate has expired.
     #[error("the certificate expired at {}", calendar::display(*.0))]
     Expired(SystemTime),
-    /// Not a set of roots.
+    /// It is not a trust bundle.
     #[error(transparent)]
     Bundle(#[from] BundleError),
 }
 
-/// The CA, ready to sign. Immutable: load it again to see renewed or replaced files.
+/// A loaded CA. Immutable: renewed or replaced files take effect when it is loaded again.
 pub struct Ca {
     signer: Signer,
     validity: Validity,
@@ -142,18 +142,19 @@ impl std::fmt::Debug for Ca {
 }
 
 impl Ca {
-    /// The root, the signing certificate and the chain as the state directory holds them now, or
-    /// `None` where one is missing. A server compares them with what it started with.
+    /// The root, signing certificate and chain currently in the state directory; `None` if one is
+    /// missing. Servers compare them with those loaded at startup.
     pub fn certificates_on_disk(state: &StateDir) -> Option<[Vec<u8>; 3]> {
         files::certificates(state)
     }
 
-    /// Loads the CA from the state directory. Makes one if there is none, and renews an
-    /// intermediate of ours that nears its end; several processes may do so at once and end up
-    /// with the same CA. Call it again now and then in a server that runs for years.
+    /// Loads the CA from the state directory. Creates one if there are no files, and renews an
+    /// intermediate created here if it is due. Concurrent calls by several processes yield the same
+    /// CA. Long-running servers should call it periodically.
     ///
     /// # Errors
-    /// When the set of files is incomplete, or could not issue certificates that anybody trusts.
+    ///
+    /// If the set of files is incomplete or cannot issue trusted certificates.
     pub fn load_or_create(state: &StateDir, trust_domain: &TrustDomain, clock: &Clock) -> Result<Self, CaError> {
         let now = clock.now();
         let lock = state.lock()?;
@@ -190,18 +191,18 @@ impl Ca {
         })
     }
 
-    /// The roots that everything in the mesh is verified against.
+    /// The roots that verify all certificates of the mesh.
     pub fn bundle(&self) -> &TrustBundle {
         &self.bundle
     }
 
-    /// How long the signing certificate is valid. What it signs ends with it at the latest.
+    /// Validity of the signing certificate, which limits that of issued certificates.
     pub fn validity(&self) -> Validity {
         self.validity
     }
 
-    /// A hash of the signing certificate and the chain that is served with every certificate.
-    /// It changes when certificates issued before should be replaced.
+    /// Hash of the signing certificate and the chain served with each certificate. If it changes,
+    /// certificates issued before should be replaced.
     pub fn fingerprint(&self) -> &[u8; 32] {
         &self.fingerprint
     }
@@ -214,7 +215,7 @@ impl Ca {
         &self.version_key
     }
 
-    /// What follows the leaf in a certificate chain.
+    /// The certificates served after the leaf.
     pub(super) fn chain_pem(&self) -> &str {
         &self.chain_pem
     }

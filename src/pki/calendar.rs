@@ -1,26 +1,26 @@
-//! Between the system's time and the whole seconds that certificates and tokens count in.
+//! Conversions between `SystemTime` and the whole seconds used in certificates and tokens.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-/// Seconds since 1970, rounded down; 0 for what was before.
+/// Seconds since the Unix epoch, rounded down; 0 for earlier times.
 pub(super) fn unix_seconds(at: SystemTime) -> u64 {
     at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
-/// The other way round. `None` for a time that the system cannot express.
+/// The inverse; `None` if `SystemTime` cannot represent it.
 pub(super) fn from_unix_seconds(seconds: u64) -> Option<SystemTime> {
     UNIX_EPOCH.checked_add(Duration::from_secs(seconds))
 }
 
-/// A time as X.509 writes it. `None` after the year 9999.
+/// A time for X.509; `None` after the year 9999.
 pub(super) fn calendar(at: SystemTime) -> Option<OffsetDateTime> {
     OffsetDateTime::from_unix_timestamp(i64::try_from(unix_seconds(at)).ok()?).ok()
 }
 
-/// A time for people: `2026-11-22T21:22:25Z`.
+/// A time for display: `2026-11-22T21:22:25Z`.
 pub(super) fn display(at: SystemTime) -> String {
     calendar(at)
         .and_then(|date| date.format(&Rfc3339).ok())

@@ -1,8 +1,8 @@
-//! Certificates for workloads, and for the server itself.
+//! Issues workload certificates and the server's own.
 //!
-//! A certificate says one thing: this key belongs to that SPIFFE id (X509-SVID: one URI name, not a
-//! CA, digital signatures only). It has no subject, so the name is critical (RFC 5280 section
-//! 4.2.1.6), as in Istio. The key is made here, travels once and is never stored.
+//! Certificates are X509-SVIDs: a single URI SAN with the SPIFFE ID, not a CA, digital signatures
+//! only. They have no subject, so the SAN extension is critical (RFC 5280 section 4.2.1.6), as in
+//! Istio. The key is generated here, sent once and never stored.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -16,21 +16,21 @@ use zeroize::{Zeroize, Zeroizing};
 use super::{Ca, SignError, Validity, calendar, pem};
 use crate::name::{SpiffeId, TrustDomain};
 
-/// How far in the past a certificate begins, for peers whose clock is behind.
+/// How far `notBefore` is in the past, for peers with slow clocks.
 pub(super) const BACKDATE: Duration = Duration::from_secs(120);
-/// Istio's default lifetime of a workload certificate.
+/// Istio's default lifetime of workload certificates.
 const DEFAULT_TTL: Duration = Duration::from_secs(24 * 3600);
-/// Istio's longest lifetime of a workload certificate.
+/// Istio's maximum lifetime of workload certificates.
 const MAX_TTL: Duration = Duration::from_secs(90 * 24 * 3600);
 
-/// What a certificate is issued for besides the identity.
+/// Options of a certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IssueOptions {
-    /// The lifetime from now on: 24 hours by default, more than 0, at most 90 days.
+    /// Lifetime: default 24 hours, maximum 90 days, must not be zero.
     pub ttl: Duration,
-    /// DNS names, for a server that clients dial by name.
+    /// DNS SANs, for a server that clients dial by name.
     pub dns_names: Vec<String>,
-    /// IP addresses, for a server that clients dial by address.
+    /// IP SANs, for a server that clients dial by address.
     pub addresses: Vec<IpAddr>,
 }
 
@@ -45,7 +45,7 @@ impl Default for IssueOptions {
 }
 
 impl IssueOptions {
-    /// For a server that is dialled by these names; those that are IP addresses are taken as such.
+    /// Options for a server with these names; those that are IP addresses become IP SANs.
     pub fn server<'a>(names: impl IntoIterator<Item = &'a str>) -> Self {
         let mut options = Self::default();
         for name in names {
@@ -61,25 +61,25 @@ impl IssueOptions {
 /// Why a certificate was not issued.
 #[derive(Debug, thiserror::Error)]
 pub enum IssueError {
-    /// A lifetime of nothing, or beyond Istio's limit.
+    /// The lifetime is zero or exceeds Istio's maximum.
     #[error("a lifetime of {} s cannot be had: more than 0 and at most 90 days are possible", .0.as_secs())]
     Lifetime(Duration),
-    /// The CA itself is not valid (any more).
+    /// The CA certificate has expired.
     #[error("the CA's own certificate ended at {}", calendar::display(*.0))]
     CaExpired(SystemTime),
-    /// A name that does not fit into a certificate.
+    /// A name is not valid in a certificate.
     #[error("`{0}` cannot be a name in a certificate")]
     Name(String),
-    /// Making it failed.
+    /// Generating the key or signing failed.
     #[error(transparent)]
     Sign(#[from] SignError),
 }
 
-/// A private key as PKCS #8 PEM. Never shown by `Debug`, wiped when dropped.
+/// A private key in PKCS #8 PEM. Hidden in `Debug` output and zeroized on drop.
 pub struct PrivateKeyPem(Zeroizing<String>);
 
 impl PrivateKeyPem {
-    /// The text itself, for the one place that sends it to its owner.
+    /// The PEM text, for sending it to its owner.
     pub fn expose(&self) -> &str {
         &self.0
     }
@@ -91,20 +91,20 @@ impl fmt::Debug for PrivateKeyPem {
     }
 }
 
-/// A certificate with its key and everything a peer needs to verify it but the root.
+/// A certificate with its key and the intermediates needed to verify it.
 #[derive(Debug)]
 pub struct WorkloadCert {
-    /// The leaf, then the CA's chain up to but without the root, as PEM.
+    /// The leaf followed by the intermediates, without the root, in PEM.
     pub chain_pem: String,
-    /// The key of the leaf.
+    /// Private key of the leaf.
     pub key_pem: PrivateKeyPem,
-    /// The serial number: 32 hexadecimal digits.
+    /// Serial number, 32 hexadecimal digits.
     pub serial: String,
-    /// How long the leaf is valid, in whole seconds.
+    /// Validity of the leaf, in whole seconds.
     pub validity: Validity,
 }
 
-/// The identity of the control plane: `spiffe://<trust domain>/ns/topsail-system/sa/topsail`.
+/// SPIFFE ID of the control plane: `spiffe://<trust domain>/ns/topsail-system/sa/topsail`.
 pub fn server_identity(trust_domain: &TrustDomain) -> SpiffeId {
     let text = format!("spiffe://{trust_domain}/ns/topsail-system/sa/topsail");
     #[expect(clippy::expect_used, reason = "every part is a valid name")]
@@ -112,10 +112,11 @@ pub fn server_identity(trust_domain: &TrustDomain) -> SpiffeId {
 }
 
 impl Ca {
-    /// Issues a certificate for an identity. It ends with the CA's own at the latest.
+    /// Issues a certificate. Its validity ends no later than the CA's.
     ///
     /// # Errors
-    /// When the lifetime or a name is not possible, or the CA has expired.
+    ///
+    /// If the lifetime or a name is invalid, or the CA has expired.
     pub fn issue(&self, identity: &SpiffeId, options: &IssueOptions) -> Result<WorkloadCert, IssueError> {
         let (leaf, mut key) = leaf(self, identity, options)?;
         let key_pem = PrivateKeyPem(key.serialize_pem().into());
@@ -129,14 +130,14 @@ impl Ca {
     }
 }
 
-/// A leaf as it came from the CA.
+/// A signed leaf.
 pub(super) struct Leaf {
     pub(super) der: CertificateDer<'static>,
     serial: String,
     validity: Validity,
 }
 
-/// Signs a leaf for a key made for it.
+/// Generates a key and signs a leaf for it.
 pub(super) fn leaf(ca: &Ca, identity: &SpiffeId, options: &IssueOptions) -> Result<(Leaf, KeyPair), IssueError> {
     let serial = random_serial()?;
     let validity = leaf_validity(ca, options.ttl)?;
@@ -188,8 +189,8 @@ fn alternative_names(identity: &SpiffeId, options: &IssueOptions) -> Result<Vec<
     Ok(names)
 }
 
-/// 16 random bytes that are a positive number without leading zeros, so that every tool shows the
-/// serial with the same 32 digits.
+/// A random 16-byte serial number: positive and without leading zeros, so that all tools display it
+/// with 32 digits.
 pub(super) fn random_serial() -> Result<[u8; 16], SignError> {
     let mut bytes = [0; 16];
     aws_lc_rs::rand::fill(&mut bytes).map_err(|_| SignError::from("no random numbers to be had"))?;
@@ -197,7 +198,7 @@ pub(super) fn random_serial() -> Result<[u8; 16], SignError> {
     Ok(bytes)
 }
 
-/// A time as rcgen takes it.
+/// A time in rcgen's type.
 pub(super) fn certificate_time(at: SystemTime) -> Result<OffsetDateTime, SignError> {
     calendar::calendar(at).ok_or_else(|| SignError::from("the clock is beyond the year 9999"))
 }

@@ -1,16 +1,16 @@
-//! Certificates as PEM (RFC 7468).
+//! PEM encoding of certificates (RFC 7468).
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::{self, PemObject};
 
-/// The certificates of a PEM text, in order; other sections are passed over.
+/// The certificates in a PEM text, in order; other sections are ignored.
 pub(super) fn certificates(text: &[u8]) -> Result<Vec<CertificateDer<'static>>, pem::Error> {
     CertificateDer::pem_slice_iter(text).collect()
 }
 
-/// Why a PEM text cannot be read, in words: the library prints markers as lists of bytes.
+/// Describes a PEM error; the library's own message prints markers as byte arrays.
 pub(super) fn problem(error: &pem::Error) -> String {
     match error {
         pem::Error::MissingSectionEnd { .. } => "it is cut off in the middle of a section".to_owned(),
@@ -21,7 +21,7 @@ pub(super) fn problem(error: &pem::Error) -> String {
     }
 }
 
-/// One certificate as PEM, with a line break at the end.
+/// PEM of a certificate, with a trailing newline.
 pub(super) fn encode(certificate: &CertificateDer<'_>) -> String {
     const LINE: usize = 64;
     let body = STANDARD.encode(certificate);

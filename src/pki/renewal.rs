@@ -1,32 +1,32 @@
-//! When a certificate is renewed: at half of its lifetime, as Istio's agent does
-//! (`SECRET_GRACE_PERIOD_RATIO` 0.5 with a jitter of 0.01).
+//! Renewal time of certificates: half of the lifetime, as in Istio's agent
+//! (`SECRET_GRACE_PERIOD_RATIO` 0.5, jitter 0.01).
 
 use std::time::SystemTime;
 
 use super::issue::BACKDATE;
 
-/// How far jitter may move a renewal, as a share of the lifetime.
+/// Maximum jitter as a fraction of the lifetime.
 const JITTER: f64 = 0.01;
 
-/// The time a certificate is valid for.
+/// Validity period of a certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Validity {
-    /// The first moment.
+    /// `notBefore`.
     pub not_before: SystemTime,
-    /// The last moment.
+    /// `notAfter`.
     pub not_after: SystemTime,
 }
 
 impl Validity {
-    /// Whether the moment lies inside.
+    /// Whether the time is within the period.
     pub fn contains(&self, at: SystemTime) -> bool {
         self.not_before <= at && at <= self.not_after
     }
 }
 
-/// The moment to renew a certificate of that validity: half of its lifetime (of which the backdating
-/// against clocks that are slow is no part), moved by up to one per cent of it so that certificates issued together are not renewed together. `jitter` is
-/// between -1 (earliest) and 1 (latest); anything beyond counts as that, and NaN as 0.
+/// The time to renew a certificate: half of its lifetime, without the backdating of `notBefore`,
+/// plus jitter of up to one percent of it, so that certificates issued together are not renewed
+/// together. `jitter` ranges from -1 (earliest) to 1 (latest) and is clamped; NaN counts as 0.
 pub fn renew_at(validity: Validity, jitter: f64) -> SystemTime {
     let issued = (validity.not_before + BACKDATE).min(validity.not_after.max(validity.not_before));
     let lifetime = validity.not_after.duration_since(issued).unwrap_or_default();

@@ -1,9 +1,9 @@
-//! The state directory: what the server has to find again after a restart.
+//! The state directory, which persists server state across restarts.
 //!
-//! The directory is 0700 and every file in it 0600. A file is replaced whole (written beside its
-//! name, synced, renamed), so that a reader sees the old content or the new one and a power cut
-//! leaves one of the two. Several processes share the directory (`bootstrap` and `token create`
-//! beside a running server); writers take turns by an advisory lock that dies with its process.
+//! The directory has mode 0700 and its files 0600. Files are replaced atomically (temporary file,
+//! fsync, rename), so readers and crashes see either the old or the new content. Several processes
+//! may use it (`bootstrap` and `token create` while a server runs); writers are serialized by an
+//! advisory lock, which is released when the process exits.
 
 use std::fs::{DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, ErrorKind, Read, Write};
@@ -16,25 +16,25 @@ use crate::name::TrustDomain;
 
 const DIR_MODE: u32 = 0o700;
 const FILE_MODE: u32 = 0o600;
-/// The permission bits of everybody but the owner.
+/// Permission bits of group and others.
 const OTHERS: u32 = 0o077;
-/// The file that writers lock; also the mark of a directory that is ours.
+/// Lock file of writers; also marks a directory as a state directory.
 const LOCK: &str = ".lock";
-/// The file that a server locks as long as it runs.
+/// Lock file held by a running server.
 const SERVER_LOCK: &str = ".server.lock";
-/// The trust domain that everything in the directory is for.
+/// File with the trust domain the directory belongs to.
 const TRUST_DOMAIN: &str = "trust-domain";
-/// Where the CA's files are, which an operator may put there before the first start.
+/// Directory of the CA files, which an operator may provide before the first start.
 pub(super) const CA_DIR: &str = "ca";
 
 /// Why the state directory cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum StateError {
-    /// The path is a file, a socket or the like.
+    /// The path is not a directory.
     #[error("{} is not a directory: name a directory of its own with --state", .0.display())]
     NotADirectory(PathBuf),
-    /// The directory is open to others and does not look like a state directory, so making it
-    /// private could take it away from somebody.
+    /// The directory is accessible to other users and does not look like a state directory, so its
+    /// mode is not changed: this might lock others out of it.
     #[error(
         "{} is open to other users (mode {mode:04o}) and holds files of somebody else: \
          name a directory of its own with --state, or make it private with `chmod 700`",
@@ -43,10 +43,10 @@ pub enum StateError {
     Shared {
         /// The directory.
         path: PathBuf,
-        /// Its permission bits.
+        /// Its mode.
         mode: u32,
     },
-    /// A file or directory with secrets is open to others and we may not change that.
+    /// A file or directory with secrets is accessible to others and its mode cannot be changed.
     #[error(
         "{} can be read by other users (mode {mode:04o}) and this could not be repaired ({reason}): \
          run as uid {owner}, its owner, or make it private with `chmod go=`",
@@ -55,31 +55,31 @@ pub enum StateError {
     Exposed {
         /// The file or directory.
         path: PathBuf,
-        /// Its permission bits.
+        /// Its mode.
         mode: u32,
-        /// The uid it belongs to.
+        /// The uid of its owner.
         owner: u32,
-        /// Why changing the mode failed.
+        /// Why the mode could not be changed.
         reason: io::Error,
     },
-    /// The operating system refused.
+    /// An I/O error.
     #[error("cannot {action} {}: {reason}{}", path.display(), hint(reason))]
     Io {
-        /// What was tried: `read`, `write` …
+        /// The failed operation: `read`, `write`, ….
         action: &'static str,
         /// The file or directory.
         path: PathBuf,
-        /// The operating system's reason.
+        /// The error.
         reason: io::Error,
     },
-    /// Another server works with it.
+    /// Another server is using it.
     #[error(
         "{} is in use by another `topsail serve`, and two would overwrite each other's last good generation: \
          end that one, or name another directory with --state",
         .0.display()
     )]
     InUse(PathBuf),
-    /// It belongs to a mesh of another name.
+    /// It belongs to another trust domain.
     #[error(
         "{} was made for the trust domain `{made_for}`, not `{asked}`: give --trust-domain {made_for}, or name another \
          directory with --state; to rename the mesh, remove {}/{TRUST_DOMAIN} and give every proxy a new bootstrap, \
@@ -89,9 +89,9 @@ pub enum StateError {
     OtherTrustDomain {
         /// The directory.
         path: PathBuf,
-        /// The trust domain of its certificates and tokens.
+        /// The trust domain it was created for.
         made_for: String,
-        /// The trust domain that was asked for.
+        /// The requested trust domain.
         asked: TrustDomain,
     },
 }
@@ -105,23 +105,23 @@ fn hint(error: &io::Error) -> &'static str {
     }
 }
 
-/// An opened state directory. Opening one twice, in one process or in several, is fine.
+/// An open state directory. It may be opened several times, also by several processes.
 #[derive(Clone, Debug)]
 pub struct StateDir {
     path: PathBuf,
 }
 
 impl StateDir {
-    /// The files that every state directory holds from its first use on and that together no other
-    /// directory is likely to: what tells it from a directory of the configuration it may lie in. The last
-    /// is made last.
+    /// Files that together identify a state directory, so that it can be skipped if it is within a
+    /// configuration directory. They exist from its first use on; the last one is created last.
     pub const MARKS: &[&str] = &[LOCK, TRUST_DOMAIN];
 
-    /// Opens the directory, making it if there is none, and takes away other users' access to it.
+    /// Opens or creates the directory, and removes other users' access to it.
     ///
     /// # Errors
-    /// When the path is no directory, cannot be made, or is open to others and should not or
-    /// cannot be closed to them.
+    ///
+    /// If the path is not a directory, cannot be created, or is accessible to others and should not
+    /// or cannot be made private.
     pub fn open(path: impl Into<PathBuf>) -> Result<Self, StateError> {
         let path = path.into();
         make_dir(&path)?;
@@ -140,11 +140,12 @@ impl StateDir {
         Ok(Self { path })
     }
 
-    /// Says for which trust domain the directory is used. The first to say so decides: its certificates,
-    /// its tokens and the bootstraps made from it carry the name.
+    /// Binds the directory to a trust domain, on first use: certificates, tokens and bootstraps
+    /// made from it depend on it.
     ///
     /// # Errors
-    /// [`StateError::OtherTrustDomain`] if it was used for another one before.
+    ///
+    /// [`StateError::OtherTrustDomain`] if it is bound to another one.
     pub fn belong_to(&self, trust_domain: &TrustDomain) -> Result<(), StateError> {
         let lock = self.lock()?;
         let Some(made_for) = self.read(TRUST_DOMAIN)? else {
@@ -161,16 +162,17 @@ impl StateDir {
         })
     }
 
-    /// The directory itself.
+    /// Path of the directory.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// A file's content, or `None` if there is no such file. A file that others can read, say one
-    /// that an operator copied here, is made private first.
+    /// Reads a file; `None` if it does not exist. A file accessible to others, e.g. one copied by
+    /// an operator, is made private first.
     ///
     /// # Errors
-    /// When the file cannot be read or not be made private.
+    ///
+    /// If the file cannot be read or made private.
     pub fn read(&self, relative: &str) -> Result<Option<Vec<u8>>, StateError> {
         let path = self.path.join(relative);
         let failed = |e| io_error("read", &path, e);
@@ -188,20 +190,22 @@ impl StateDir {
         Ok(Some(content))
     }
 
-    /// Replaces a file, or makes it together with the directories above it. Blocks while another
-    /// writer is at work.
+    /// Writes a file atomically, creating parent directories. Blocks while another writer holds the
+    /// lock.
     ///
     /// # Errors
-    /// When the file cannot be written; the old content is then still there.
+    ///
+    /// If writing fails; the old content is kept.
     pub fn write(&self, relative: &str, content: &[u8]) -> Result<(), StateError> {
         self.lock()?.write(relative, content)
     }
 
-    /// Waits until no one else writes and keeps other writers out until the guard is dropped.
-    /// Readers are not held up. Not for use across an `await`, and not reentrant.
+    /// Acquires the write lock, which is released when the guard is dropped. Readers are not
+    /// blocked. Must not be held across an `await`, and is not reentrant.
     ///
     /// # Errors
-    /// When the lock file cannot be opened or locked.
+    ///
+    /// If the lock file cannot be opened or locked.
     pub fn lock(&self) -> Result<StateLock<'_>, StateError> {
         let (path, file) = self.lock_file(LOCK)?;
         while let Err(errno) = rustix::fs::flock(&file, FlockOperation::LockExclusive) {
@@ -215,11 +219,12 @@ impl StateDir {
         })
     }
 
-    /// Takes the directory for a server, of which there is one at a time; tools may use it beside the
-    /// server. The claim ends with its value, or with the process.
+    /// Claims the directory for a server, of which there may be one at a time; other tools may
+    /// still use it. Released on drop or when the process exits.
     ///
     /// # Errors
-    /// [`StateError::InUse`] while another server has it.
+    ///
+    /// [`StateError::InUse`] if another server holds it.
     pub fn claim(&self) -> Result<StateClaim, StateError> {
         let (path, file) = self.lock_file(SERVER_LOCK)?;
         match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
@@ -237,26 +242,27 @@ impl StateDir {
     }
 }
 
-/// The right to serve from a state directory.
+/// A server's claim on a state directory.
 #[derive(Debug)]
 pub struct StateClaim {
-    /// Closing it gives the directory up.
+    /// Closing it releases the lock.
     _file: File,
 }
 
-/// The right to write. Others may read, and see each file before or after a change.
+/// The write lock. Others may read meanwhile; each file is replaced atomically.
 #[derive(Debug)]
 pub struct StateLock<'a> {
     state: &'a StateDir,
-    /// Closing it gives the lock up.
+    /// Closing it releases the lock.
     _file: File,
 }
 
 impl StateLock<'_> {
-    /// Replaces a file, or makes it together with the directories above it.
+    /// Writes a file atomically, creating parent directories.
     ///
     /// # Errors
-    /// When the file cannot be written; the old content is then still there.
+    ///
+    /// If writing fails; the old content is kept.
     pub fn write(&self, relative: &str, content: &[u8]) -> Result<(), StateError> {
         let target = self.state.path.join(relative);
         let (dir, temporary) = beside(&target);
@@ -266,11 +272,11 @@ impl StateLock<'_> {
         sync_dir(&dir)
     }
 
-    /// Makes a directory with all its files at once: it is there with all of them or not at all.
-    /// An empty directory of that name is taken over.
+    /// Creates a directory with all its files atomically. An existing empty directory is replaced.
     ///
     /// # Errors
-    /// When something cannot be written, or the directory already holds something.
+    ///
+    /// If writing fails, or the directory is not empty.
     pub fn write_dir(&self, relative: &str, files: &[(&str, &[u8])]) -> Result<(), StateError> {
         let target = self.state.path.join(relative);
         let (parent, temporary) = beside(&target);
@@ -287,8 +293,8 @@ impl StateLock<'_> {
     }
 }
 
-/// The directory of a path, and the name under which its next content is prepared. The name is
-/// always the same: what a killed process left behind is written over by the next writer.
+/// The parent of a path, and the path of its temporary file. The name is fixed, so that a file left
+/// by a killed process is overwritten.
 fn beside(target: &Path) -> (PathBuf, PathBuf) {
     let dir = target.parent().unwrap_or(Path::new("/")).to_owned();
     let name = target.file_name().unwrap_or_default().to_string_lossy();
@@ -324,7 +330,8 @@ fn sync_dir(path: &Path) -> Result<(), StateError> {
         .map_err(|e| io_error("sync", path, e))
 }
 
-/// An operator's `mkdir` and `cp` leave the CA's directory open.
+/// Makes the CA directory private, since `mkdir` and `cp` by an operator create it with default
+/// modes.
 fn close_ca_dir(path: &Path) -> Result<(), StateError> {
     match path.symlink_metadata() {
         Ok(metadata) if metadata.is_dir() && metadata.mode() & OTHERS != 0 => set_mode(path, DIR_MODE, &metadata),
@@ -332,14 +339,15 @@ fn close_ca_dir(path: &Path) -> Result<(), StateError> {
     }
 }
 
-/// Whether closing the directory to others can harm nobody: it is empty, or it is a state
-/// directory already. `/tmp` and a home directory are neither.
+/// Whether the directory can be made private safely: it is empty or already a state directory,
+/// unlike `/tmp` or a home directory.
 fn may_close(path: &Path, mode: u32) -> Result<bool, StateError> {
     const STICKY: u32 = 0o1000;
     if mode & STICKY != 0 {
         return Ok(false);
     }
-    // In this order: another process may be making its first file right now, the lock.
+    // List first, check afterwards: another process may be creating its first file, the lock,
+    // meanwhile.
     let mut entries = path.read_dir().map_err(|e| io_error("list", path, e))?;
     Ok(entries.next().is_none() || path.join(LOCK).exists() || path.join(CA_DIR).is_dir())
 }

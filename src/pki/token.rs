@@ -1,9 +1,9 @@
-//! Join tokens: what a proxy shows before it has a certificate.
+//! Join tokens, which authenticate a proxy that has no certificate yet.
 //!
-//! A token is a JWT signed with ES256 by a key of its own in the state directory
-//! (`token-key.pem`); deleting that file and restarting the server revokes every token. It carries
-//! all that a proxy may be: name, service account, labels and addresses, so that nothing a proxy
-//! says about itself adds to it.
+//! A token is a JWT signed with ES256 by a dedicated key in the state directory (`token-key.pem`);
+//! deleting that file and restarting the server revokes all tokens. The token has everything its
+//! bearer may be, i.e. name, service account, labels and addresses, so node metadata cannot widen
+//! it.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -20,34 +20,34 @@ use super::issue::random_serial;
 use super::{SignError, StateDir, StateError, ca, calendar};
 use crate::name::{InvalidName, Namespace, ServiceAccount, SpiffeId, TrustDomain, WorkloadName};
 
-/// The audience of join tokens: our xDS server and nothing else.
+/// Audience (`aud`) of join tokens.
 const AUDIENCE: &str = "topsail-xds";
 const KEY_FILE: &str = "token-key.pem";
-/// The longest lifetime of a token; as long as the root's.
+/// Maximum lifetime of a token, that of the root certificate.
 const MAX_TTL: Duration = Duration::from_secs(3650 * 24 * 3600);
 
-/// What a token grants its bearer.
+/// What a token authorizes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TokenGrant {
-    /// Who that may be.
+    /// The workload or group it is for.
     pub bearer: Bearer,
-    /// The service account it runs as; that of a WorkloadGroup comes first.
+    /// Service account; that of a WorkloadGroup takes precedence.
     pub service_account: ServiceAccount,
-    /// Its labels, where no WorkloadEntry of its name and no WorkloadGroup of its group's says otherwise.
+    /// Labels; used only without a WorkloadEntry or WorkloadGroup of the same name.
     pub labels: BTreeMap<String, String>,
 }
 
-/// Who a token is for.
+/// The workload or group a token is for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Bearer {
     /// One workload.
     Workload {
         /// Its name.
         name: WorkloadName,
-        /// Its addresses, where no WorkloadEntry of that name says otherwise.
+        /// Addresses; used only without a WorkloadEntry of the same name.
         addresses: Vec<IpAddr>,
     },
-    /// Every member of a group, whatever its address: who has the token registers itself.
+    /// Any member of a WorkloadGroup, at any address; bearers are registered automatically.
     Group(WorkloadName),
 }
 
@@ -69,27 +69,28 @@ impl std::fmt::Display for Bearer {
     }
 }
 
-/// What a verified token says.
+/// The claims of a verified token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TokenClaims {
-    /// What the bearer may be.
+    /// What the token authorizes.
     pub grant: TokenGrant,
-    /// Whose mesh it is for.
+    /// The trust domain it is for.
     pub trust_domain: TrustDomain,
-    /// When it was made.
+    /// Time of issue (`iat`).
     pub issued_at: SystemTime,
-    /// The moment from which it is refused.
+    /// Expiry (`exp`).
     pub expires_at: SystemTime,
-    /// Its own number, for logs.
+    /// Token id (`jti`), for logs.
     pub id: String,
 }
 
 impl TokenClaims {
-    /// What a token says to whoever bears it, for a bearer to know who it is. Nothing is verified: to anybody else it
-    /// proves nothing.
+    /// Reads the claims of a token *without verification*, for its bearer, who only needs to know
+    /// its own identity.
     ///
     /// # Errors
-    /// When it is no join token, whoever signed it.
+    ///
+    /// If it is not a join token, whoever signed it.
     pub fn told_to_bearer(token: &str) -> Result<Self, TokenError> {
         let malformed = |why: &dyn std::fmt::Display| TokenError::Malformed(why.to_string());
         let mut parts = token.split('.');
@@ -105,17 +106,17 @@ impl TokenClaims {
         claims.validated(&trust_domain)
     }
 
-    /// How long it was good for when it was made.
+    /// Its total lifetime.
     pub fn lifetime(&self) -> Duration {
         self.expires_at.duration_since(self.issued_at).unwrap_or_default()
     }
 
-    /// Whether more than half of its life is over, or its end has come.
+    /// Whether it has passed half of its lifetime.
     pub fn is_half_over(&self, now: SystemTime) -> bool {
         self.issued_at + self.lifetime() / 2 <= now
     }
 
-    /// The identity that the bearer may have a certificate for.
+    /// The SPIFFE ID for which the bearer may get a certificate.
     pub fn identity(&self) -> SpiffeId {
         SpiffeId {
             trust_domain: self.trust_domain.clone(),
@@ -125,54 +126,54 @@ impl TokenClaims {
     }
 }
 
-/// Why a token is refused.
+/// Why a token is rejected.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TokenError {
-    /// No JWT of ours.
+    /// Not a join token.
     #[error("the token is malformed: {0}")]
     Malformed(String),
-    /// Altered, or signed by another server's key.
+    /// The signature is invalid: the token was altered, or signed with another key.
     #[error("the token was not signed by this server, or was altered; make a new one with `topsail token create`")]
     WrongSignature,
-    /// A token for another purpose.
+    /// The audience is wrong.
     #[error("the token is for `{0}`, not for {AUDIENCE}")]
     WrongAudience(String),
-    /// A token for another mesh, or from before the trust domain was changed.
+    /// The trust domain is another one.
     #[error("the token is for the trust domain `{token}`, and this is `{ours}`")]
     WrongTrustDomain {
-        /// The token's.
+        /// That of the token.
         token: String,
-        /// The server's.
+        /// That of the server.
         ours: TrustDomain,
     },
-    /// Too late.
+    /// It has expired.
     #[error("the token for {bearer} expired at {}; make a new one with `topsail token create`", calendar::display(*.since))]
     Expired {
-        /// Who it is for.
+        /// The workload or group it is for.
         bearer: Bearer,
-        /// The moment it did.
+        /// Time of expiry.
         since: SystemTime,
     },
 }
 
-/// Why there is no key for tokens, or no token.
+/// Why the token key is unusable or a token cannot be issued.
 #[derive(Debug, thiserror::Error)]
 pub enum TokenKeyError {
-    /// The state directory failed.
+    /// An error of the state directory.
     #[error(transparent)]
     State(#[from] StateError),
-    /// The file is there but of no use.
+    /// The key file is invalid.
     #[error("{KEY_FILE} in the state directory is not an ECDSA P-256 key ({0}): remove it to have a new one made")]
     Unusable(String),
-    /// A lifetime of nothing, or beyond ten years.
+    /// The lifetime is zero or exceeds ten years.
     #[error("a token cannot live for {} s: 1 s to 3650 days are possible", .0.as_secs())]
     Lifetime(Duration),
-    /// Making it failed.
+    /// Generating or signing failed.
     #[error(transparent)]
     Sign(#[from] SignError),
 }
 
-/// Makes and verifies join tokens.
+/// Issues and verifies join tokens.
 pub struct TokenSigner {
     trust_domain: TrustDomain,
     signing: EncodingKey,
@@ -188,16 +189,18 @@ impl std::fmt::Debug for TokenSigner {
 }
 
 impl TokenSigner {
-    /// How long a token lives unless somebody says otherwise.
+    /// Default lifetime of a token.
     pub const DEFAULT_TTL: Duration = Duration::from_secs(30 * 24 * 3600);
 
-    /// Loads the key, or makes it if there is none; several processes may do so at once.
+    /// Loads the key, or creates it; safe to call from several processes at once.
     ///
     /// # Errors
-    /// When the state directory fails or the key in it is of no use.
+    ///
+    /// If the state directory fails or the key is invalid.
     pub fn load_or_create(state: &StateDir, trust_domain: &TrustDomain) -> Result<Self, TokenKeyError> {
-        // The crate picks its cryptography by Cargo features, which another dependency could
-        // change, and panics on an ambiguous choice. An earlier choice is as good as this one.
+        // The crate selects its crypto provider by Cargo features, which another dependency may
+        // change, and panics if the choice is ambiguous. A provider installed earlier is fine as
+        // well.
         let _ = jsonwebtoken::crypto::aws_lc::DEFAULT_PROVIDER.install_default();
         let pem = match state.read(KEY_FILE)? {
             Some(pem) => pem,
@@ -213,10 +216,11 @@ impl TokenSigner {
         })
     }
 
-    /// A token for a workload, good from now on.
+    /// Issues a token, valid from `now`.
     ///
     /// # Errors
-    /// When the lifetime is not possible.
+    ///
+    /// If the lifetime is invalid.
     pub fn create(&self, grant: &TokenGrant, ttl: Duration, now: SystemTime) -> Result<String, TokenKeyError> {
         if ttl < Duration::from_secs(1) || ttl > MAX_TTL {
             return Err(TokenKeyError::Lifetime(ttl));
@@ -242,10 +246,11 @@ impl TokenSigner {
         Ok(token.map_err(|e| SignError::from(e.to_string().as_str()))?)
     }
 
-    /// What a token says, if it is ours and still good.
+    /// Verifies a token and returns its claims.
     ///
     /// # Errors
-    /// Why the token is refused. Nothing of a token without our signature is believed or told.
+    ///
+    /// Why the token is rejected. Claims of a token with an invalid signature are not disclosed.
     pub fn verify(&self, token: &str, now: SystemTime) -> Result<TokenClaims, TokenError> {
         let claims = self.signed_claims(token)?;
         if claims.aud != AUDIENCE {
@@ -267,7 +272,8 @@ impl TokenSigner {
         Ok(claims)
     }
 
-    /// Only the signature and the form. Times are ours to check: the crate would ask the system.
+    /// Verifies signature and format only. Times are checked by the caller, as the crate would use
+    /// the system clock.
     fn signed_claims(&self, token: &str) -> Result<Claims, TokenError> {
         let mut validation = Validation::new(Algorithm::ES256);
         validation.validate_exp = false;
@@ -283,7 +289,7 @@ impl TokenSigner {
     }
 }
 
-/// Makes the key unless another process was faster.
+/// Creates the key unless another process has done so.
 fn new_key(state: &StateDir) -> Result<Vec<u8>, TokenKeyError> {
     let lock = state.lock()?;
     if let Some(pem) = state.read(KEY_FILE)? {
@@ -297,8 +303,7 @@ fn new_key(state: &StateDir) -> Result<Vec<u8>, TokenKeyError> {
     Ok(pem)
 }
 
-/// The payload as it is written. A field that this version does not know may narrow the grant, so
-/// it is not passed over.
+/// The JWT payload. Unknown fields are an error: they may be restrictions added by a later version.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Claims {
@@ -307,7 +312,7 @@ struct Claims {
     iat: u64,
     exp: u64,
     jti: String,
-    /// Of this and `group` there is one.
+    /// Exactly one of this and `group` is set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     workload: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -453,7 +458,7 @@ mod tests {
         let other_payload = other.split('.').nth(1).unwrap();
         let swapped = format!("{header}.{other_payload}.{signature}");
         assert_eq!(signer.verify(&swapped, now()), Err(TokenError::WrongSignature));
-        // {"typ":"JWT","alg":"none"} and HS256 with the public key as its secret
+        // {"typ":"JWT","alg":"none"}, and HS256 with the public key as its secret
         let none = format!("eyJ0eXAiOiJKV1QiLCJhbGciOiJub25lIn0.{payload}.");
         assert!(signer.verify(&none, now()).is_err());
         let secret = EncodingKey::from_secret(signer.verifying.as_bytes());

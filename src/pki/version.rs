@@ -1,9 +1,10 @@
-//! Versions of certificates as SDS resources, which a proxy brings back when it reconnects.
+//! Versions of certificates as SDS resources, which a proxy reports when it reconnects.
 //!
-//! `<serial>@<not before>-<not after>.<seal>`, times in seconds since 1970. The seal is an HMAC over
-//! all of it, the identity and the CA's fingerprint, with a key derived from the CA's: so a server
-//! that has been restarted knows a certificate it issued, and that it is still good, from what the
-//! proxy says it holds (`initial_resource_versions`), with no leaf key and no list of serials kept.
+//! The format is `<serial>@<not before>-<not after>.<MAC>`, with times in seconds since the Unix
+//! epoch. The MAC is an HMAC over these, the SPIFFE ID and the CA's fingerprint, with a key derived
+//! from the CA's key. So a restarted server can tell from the reported version
+//! (`initial_resource_versions`) that it issued the certificate and that it is still valid, without
+//! storing leaf keys or serial numbers.
 
 use std::time::SystemTime;
 
@@ -26,8 +27,9 @@ impl Ca {
         format!("{}.{}", claim.text(), URL_SAFE_NO_PAD.encode(seal))
     }
 
-    /// The validity of a certificate that this CA issued for `identity`, by its version. `None` if
-    /// it did not, or if half of the lifetime is over: a new one is to be issued then.
+    /// The validity of a certificate issued by this CA for `identity`, given its version. `None` if
+    /// this CA did not issue it or it has passed half of its lifetime, so that a new one must be
+    /// issued.
     pub fn recognises(&self, identity: &SpiffeId, version: &str, now: SystemTime) -> Option<Validity> {
         let (claim, seal) = version.rsplit_once('.')?;
         let claim = Claim::parse(claim)?;
@@ -46,16 +48,17 @@ impl Ca {
     }
 }
 
-/// The sealing key that belongs to a CA's private key.
+/// Derives the MAC key from the CA's private key.
 ///
 /// # Errors
-/// None in practice: the length asked for is that of the hash.
+///
+/// None in practice: the requested length is that of the hash.
 pub(super) fn key(ca_key: &[u8]) -> Result<hmac::Key, aws_lc_rs::error::Unspecified> {
     let secret = hkdf::Salt::new(hkdf::HKDF_SHA256, b"topsail").extract(ca_key);
     Ok(secret.expand(&[b"certificate version 1"], hmac::HMAC_SHA256)?.into())
 }
 
-/// What a version claims.
+/// The parsed content of a version.
 struct Claim<'a> {
     serial: &'a str,
     not_before: u64,

@@ -1,4 +1,4 @@
-//! Documents: the pieces of a YAML file between its `---` and `...` lines.
+//! Splits YAML files into documents at `---` and `...` lines.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -7,20 +7,20 @@ use sha2::{Digest, Sha256};
 
 use crate::diag::{Place, SourceText};
 
-/// The largest document that is read, in bytes.
+/// Maximum size of a document in bytes.
 pub const MAX_BYTES: usize = 16 * 1024 * 1024;
 
 /// One document of a file.
 #[derive(Clone, Debug)]
 pub struct Document {
-    /// Its text, and where that stands in the file.
+    /// Its text and the location in the file.
     pub source: Arc<SourceText>,
     /// SHA-256 of the text.
     pub hash: [u8; 32],
 }
 
 impl Document {
-    /// All of a text as one document.
+    /// A whole text as a single document.
     pub fn whole(source: &Arc<SourceText>) -> Self {
         Self {
             source: Arc::clone(source),
@@ -28,7 +28,7 @@ impl Document {
         }
     }
 
-    /// Some lines of a file.
+    /// A range of lines of a file.
     fn new(file: &Arc<SourceText>, span: Range<usize>) -> Self {
         Self::whole(&file.piece(span))
     }
@@ -38,7 +38,7 @@ impl Document {
         &self.source.text
     }
 
-    /// A place in it, by bytes of its text.
+    /// A place, given a byte range of its text.
     pub fn place(&self, span: Range<usize>) -> Place {
         Place {
             source: Arc::clone(&self.source),
@@ -47,13 +47,13 @@ impl Document {
     }
 }
 
-/// Splits a file into its documents. Each holds its own text and none of the rest, so that an object that
-/// outlives an edit does not keep the former file.
+/// Splits a file into documents. Each owns a copy of its text, so that an object that outlives an
+/// edit does not retain the previous file.
 ///
-/// Those that hold nothing but comments are left out.
+/// Documents with only comments are omitted.
 ///
-/// A `---` or `...` at the start of a line always divides, even inside a quoted or block scalar,
-/// where YAML forbids it.
+/// `---` and `...` at the start of a line always separate documents, even within a quoted or block
+/// scalar, where YAML forbids them.
 pub fn split(source: &Arc<SourceText>) -> Vec<Document> {
     let text = &*source.text;
     let mut open = Open::at(if text.starts_with('\u{feff}') {
@@ -69,7 +69,7 @@ pub fn split(source: &Arc<SourceText>) -> Vec<Document> {
             if open.has_content {
                 documents.push(Document::new(source, open.start..line_start));
             }
-            // Directives stand before the marker and belong to the document after it.
+            // Directives precede the marker and belong to the document after it.
             if open.has_content || !open.has_directive {
                 open = Open::at(line_start);
             }
@@ -93,7 +93,7 @@ pub fn split(source: &Arc<SourceText>) -> Vec<Document> {
     documents
 }
 
-/// The document that is being collected.
+/// The document being collected.
 struct Open {
     start: usize,
     has_content: bool,
@@ -110,7 +110,7 @@ impl Open {
     }
 }
 
-/// What follows the marker on its line, if the line starts with it.
+/// The rest of the line after the marker, if it starts with it.
 fn after_marker<'t>(line: &'t str, marker: &str) -> Option<&'t str> {
     let rest = line.strip_prefix(marker)?;
     (rest.is_empty() || rest.starts_with([' ', '\t', '\r', '\n'])).then_some(rest)

@@ -1,5 +1,5 @@
-//! Which files a root holds, and which places decide that: the one answer that the tree and the
-//! watch share.
+//! Determines which files a root has and which paths that depends on; shared by the tree and the
+//! watcher.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::ffi::{OsStr, OsString};
@@ -10,48 +10,48 @@ use std::path::{Component, Path, PathBuf};
 
 use super::Root;
 
-/// Links followed on the way to one file before it is called a loop, as in the kernel.
+/// Maximum number of symbolic links on the way to a file, as in the kernel (`ELOOP`).
 const MAX_LINKS: usize = 40;
 
-/// What tells one directory from another that took its path.
+/// Device and inode: distinguishes a directory from another one at the same path.
 pub(super) type Identity = (u64, u64);
 
 /// The files of a root at one moment.
 ///
-/// *Shown* paths are what users see: a path of the root as typed, joined with what was found
-/// below. *Real* paths are absolute and free of symbolic links; file events name them.
+/// *Shown* paths are displayed to users: a path of the root as typed, joined with the path below
+/// it. *Real* paths are absolute and without symbolic links, as in file events.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Layout {
-    /// The input files, from shown path to real path.
+    /// Input files: real paths by shown path.
     pub(super) files: BTreeMap<PathBuf, PathBuf>,
-    /// The directories that were listed, by real path. Each is listed once, so loops end.
+    /// Listed directories by real path. Each is listed once, so link loops terminate.
     pub(super) directories: BTreeMap<PathBuf, Directory>,
-    /// Real places that decide what a shown path is without being one: the links on the way to
-    /// it, the place a link ends at, and the name at which a path breaks off.
+    /// Real paths, other than files and listed directories, that a shown path depends on: links on
+    /// the way to it, the target of a link, and the first path component that does not exist.
     pub(super) waypoints: BTreeMap<PathBuf, BTreeSet<PathBuf>>,
-    /// Shown paths that cannot be listed, and why. What was under them is unknown, not gone.
+    /// Shown paths that cannot be listed, and why. Their content is unknown, not removed.
     pub(super) unreadable: BTreeMap<PathBuf, String>,
-    /// Real paths of files that events of their directory do not cover: single files of the root
-    /// and bind mounts.
+    /// Real paths of files not covered by the events of a directory: single files of the root, and
+    /// bind mounts.
     pub(super) lone_files: BTreeSet<PathBuf>,
-    /// Names of files that together mark a directory to be passed over.
+    /// Names of files that together mark a directory as excluded.
     pub(super) marks: &'static [&'static str],
 }
 
-/// A directory that was listed.
+/// A listed directory.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Directory {
     /// Its shown path.
     pub(super) shown: PathBuf,
-    /// Which directory it is.
+    /// Its device and inode.
     pub(super) identity: Identity,
 }
 
 impl Layout {
-    /// Walks the root. Never fails: what cannot be listed is in [`Layout::unreadable`].
+    /// Walks the root. Never fails: paths that cannot be listed are in [`Layout::unreadable`].
     ///
-    /// Directories come before the links that lead to them, so that a directory reachable both
-    /// ways is shown where it really is.
+    /// Directories are walked before links to them, so a directory reachable both ways gets its own
+    /// path.
     pub(super) fn scan(root: &Root) -> Self {
         let mut walk = Walk::default();
         walk.layout.marks = root.marks();
@@ -71,31 +71,32 @@ impl Layout {
         walk.layout
     }
 
-    /// Whether any file lies at or under `shown`.
+    /// Whether a file is at or below `shown`.
     pub(super) fn has_files(&self, shown: &Path) -> bool {
         let next = self.files.range(shown.to_owned()..).next();
         next.is_some_and(|(file, _)| file.starts_with(shown))
     }
 
-    /// Whether a file of this name may mark its directory as one that is passed over.
+    /// Whether a file with this name may mark its directory as excluded.
     pub(super) fn is_mark(&self, name: &OsStr) -> bool {
         self.marks.iter().any(|mark| name == *mark)
     }
 
-    /// Whether `shown` lies at or under a path that could not be listed.
+    /// Whether `shown` is at or below a path that could not be listed.
     pub(super) fn is_unknown(&self, shown: &Path) -> bool {
         !self.unreadable.is_empty() && shown.ancestors().any(|path| self.unreadable.contains_key(path))
     }
 }
 
-/// Whether a file of this name is read: `*.yaml`, `*.yml` and `*.json` that are neither hidden
-/// nor left by an editor (`.a.yaml.swp`, `a.yaml~`, `#a.yaml#`, `4913`, `a.yaml.tmp`).
+/// Whether a file with this name is an input: `*.yaml`, `*.yml` or `*.json`, unless hidden or an
+/// editor's temporary file (`.a.yaml.swp`, `a.yaml~`, `#a.yaml#`, `4913`, `a.yaml.tmp`).
 pub(super) fn is_input_name(name: &OsStr) -> bool {
     let extension = Path::new(name).extension().and_then(OsStr::to_str);
     !is_hidden(name) && !name.as_encoded_bytes().starts_with(b"#") && matches!(extension, Some("yaml" | "yml" | "json"))
 }
 
-/// Whether the name starts with a dot: editors' files, and the `..data` of a Kubernetes volume.
+/// Whether the name starts with a dot, like files of editors and the `..data` of a Kubernetes
+/// volume.
 pub(super) fn is_hidden(name: &OsStr) -> bool {
     name.as_encoded_bytes().starts_with(b".")
 }
@@ -103,11 +104,11 @@ pub(super) fn is_hidden(name: &OsStr) -> bool {
 #[derive(Default)]
 struct Walk {
     layout: Layout,
-    /// Directories that are not to be listed (again).
+    /// Directories not to be listed (again).
     listed: HashSet<Identity>,
-    /// Links to directories, not followed yet.
+    /// Links to directories that have not been followed yet.
     linked: BTreeMap<PathBuf, PathBuf>,
-    /// Files that are themselves paths of the root.
+    /// Paths of the root that are files.
     single: BTreeMap<PathBuf, PathBuf>,
 }
 
@@ -123,7 +124,7 @@ impl Walk {
         }
     }
 
-    /// Whether a directory holds files of all the names that mark one to be passed over.
+    /// Whether a directory has all files that mark it as excluded.
     fn is_marked(&self, real: &Path) -> bool {
         let marks = self.layout.marks;
         !marks.is_empty() && marks.iter().all(|mark| real.join(mark).is_file())
@@ -137,7 +138,7 @@ impl Walk {
         self.layout.unreadable.insert(shown.to_owned(), reason);
     }
 
-    /// Lists a directory and the real directories below it.
+    /// Lists a directory and the directories below it, without following links.
     fn directory(&mut self, shown: PathBuf, real: PathBuf) {
         let mut pending = vec![(shown, real)];
         while let Some((shown, real)) = pending.pop() {
@@ -156,7 +157,7 @@ impl Walk {
         }
     }
 
-    /// Takes one entry of a directory; a directory is given back to be listed.
+    /// Processes a directory entry; a directory is returned to be listed.
     fn entry(&mut self, shown: &Path, real: &Path, entry: &fs::DirEntry) -> Option<(PathBuf, PathBuf)> {
         let name = entry.file_name();
         if is_hidden(&name) {
@@ -195,7 +196,7 @@ impl Walk {
         }
     }
 
-    /// A path of the root that is a file counts unless the walk has met it already.
+    /// Adds a path of the root that is a file, unless the walk has already found it.
     fn single_file(&mut self, shown: PathBuf, real: PathBuf) {
         let met = |name: &OsStr| is_input_name(name) && self.listed_parent(&real);
         if !real.file_name().is_some_and(met) {
@@ -209,7 +210,7 @@ impl Walk {
             .is_some_and(|parent| self.layout.directories.contains_key(parent))
     }
 
-    /// Follows `path` from the real directory `base`, link by link, noting every waypoint.
+    /// Resolves `path` from the real directory `base`, link by link, recording every waypoint.
     fn resolve(&mut self, base: &Path, path: &Path, shown: &Path) -> io::Result<(PathBuf, fs::Metadata)> {
         let mut real = base.to_owned();
         let mut ahead: VecDeque<OsString> = names(path).collect();
@@ -267,8 +268,8 @@ fn list(directory: &Path) -> io::Result<Vec<fs::DirEntry>> {
     fs::read_dir(directory)?.collect()
 }
 
-/// Whether a mount begins at this path (`docker run -v ./a.yaml:/config/a.yaml`): the kernel
-/// reports changes of such a file only to those who watch the file itself.
+/// Whether the path is a mount point (`docker run -v ./a.yaml:/config/a.yaml`): the kernel reports
+/// changes of such a file only to watches of the file itself.
 #[cfg(target_os = "linux")]
 fn is_mount_point(path: &Path) -> bool {
     use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags, statx};

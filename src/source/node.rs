@@ -1,4 +1,4 @@
-//! The YAML of a document as a tree that knows where each value stands.
+//! YAML as a tree of nodes with locations.
 
 mod build;
 mod mistake;
@@ -12,65 +12,65 @@ use crate::diag::Diagnostic;
 use crate::source::document::Document;
 use build::Builder;
 
-/// The deepest nesting that is read, of block style and of flow style each; Istio's and
-/// Kubernetes' kinds need less than 20. Reading does not recurse, but whoever uses the tree does.
+/// Maximum nesting depth, separately for block and flow style; Istio and Kubernetes objects need
+/// less than 20. Parsing is not recursive, but processing the tree is.
 const MAX_DEPTH: usize = 64;
 
-/// How many mistakes are stepped back over in search of a readable head.
+/// Maximum number of attempts to find a parsable head of a document.
 const MAX_MISTAKES: usize = 8;
 
-/// A value and where it stands.
+/// A value and its location.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Node {
-    /// What to point at, in bytes of the document. Of a map or list in block style, the place of its
-    /// first entry, empty.
+    /// The span for diagnostics, in bytes of the document. For a block sequence or mapping, an
+    /// empty span at its first entry.
     pub span: Range<usize>,
-    /// The byte of the document where the whole value has ended.
+    /// End of the value, in bytes of the document.
     pub end: usize,
     /// The value.
     pub value: Value,
 }
 
-/// What YAML can say.
+/// A YAML value.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Value {
-    /// Nothing, `null` or `~`.
+    /// Empty, `null` or `~`.
     Null,
-    /// `true`, `false` and YAML 1.1's other words for them, and the word itself.
+    /// `true`, `false` or another boolean of YAML 1.1, and its text.
     Bool(bool, Box<str>),
-    /// A number that is not in quotes, as it is written: `1.10` stays `1.10`.
+    /// An unquoted number, as written: `1.10` stays `1.10`.
     Number(Box<str>),
     /// Any other scalar.
     String(Box<str>),
-    /// A list.
+    /// A sequence.
     Seq(Vec<Node>),
-    /// A map, in the order written. Keys differ from each other.
+    /// A mapping, in the order written. Keys are unique.
     Map(Vec<(Key, Node)>),
 }
 
-/// The key of an entry: always text, whatever YAML would make of it (`on`, `8080`).
+/// The key of an entry: always a string, whatever its YAML type (`on`, `8080`).
 #[derive(Clone, Debug, PartialEq)]
 pub struct Key {
     /// The text.
     pub text: Box<str>,
-    /// Bytes of the document.
+    /// Its span in bytes of the document.
     pub span: Range<usize>,
 }
 
-/// What a document's text holds.
+/// The result of parsing a document.
 #[derive(Debug)]
 pub struct Parsed {
-    /// The tree, unless the text is no YAML at all.
+    /// The tree, unless the text is not valid YAML.
     pub root: Option<Node>,
-    /// What is wrong with the YAML.
+    /// Problems of the YAML.
     pub diagnostics: Vec<Diagnostic>,
 }
 
-/// Reads the YAML of a document. Aliases are resolved and merge keys (`<<`) merged, within limits
-/// that no real configuration meets.
+/// Parses a document. Resolves aliases and merge keys (`<<`), within limits far above real
+/// configurations.
 ///
-/// The parser is the one of `serde-saphyr`, used by its events: they say more about places than
-/// its deserializer does, and a tree is built from them without recursion.
+/// Uses the event API of `serde-saphyr`'s parser, which has more location information than its
+/// deserializer and lets the tree be built without recursion.
 pub fn parse(document: &Document) -> Parsed {
     let mut builder = Builder::new(document, 0);
     match read(document.text(), &mut builder) {
@@ -86,8 +86,8 @@ pub fn parse(document: &Document) -> Parsed {
     }
 }
 
-/// Reads what stands before the first mistakes in a document that [`parse`] finds no YAML in: the
-/// head of a file that is being written, say.
+/// Parses the text before the first error in a document that is not valid YAML, e.g. of a partially
+/// written file.
 pub fn parse_before_mistake(document: &Document) -> Option<Node> {
     let mut text = document.text();
     for _ in 0..MAX_MISTAKES {
@@ -102,16 +102,16 @@ pub fn parse_before_mistake(document: &Document) -> Option<Node> {
     None
 }
 
-/// Reads one value of a document again, by the bytes that it takes from the start of
-/// its [`Node::span`] to its [`Node::end`]. Nothing comes of it if it is not complete in itself.
+/// Parses a single value of a document, given its bytes from the start of [`Node::span`] to
+/// [`Node::end`]. `None` if it is not complete by itself.
 pub fn parse_part(document: &Document, part: Range<usize>) -> Option<Node> {
     let text = document.text();
     let start = part.start;
     let value = text.get(part)?;
     let indent = match value.starts_with(['{', '[']) {
-        // What is written in flow style, often all of it in one long line, may stand anywhere.
+        // Flow style, often one long line, is independent of indentation.
         true => 0,
-        // The first line is indented as it stands in the file, so that the others continue it.
+        // Indents the first line as in the file, so that the others match it.
         false => text[..start].bytes().rev().take_while(|byte| *byte != b'\n').count(),
     };
     let mut builder = Builder::new(document, start - indent);
@@ -119,7 +119,7 @@ pub fn parse_part(document: &Document, part: Range<usize>) -> Option<Node> {
     builder.finish().root
 }
 
-/// Feeds a text of the builder's document to it, up to the first mistake.
+/// Feeds a text of the builder's document to it, up to the first error.
 fn read(text: &str, builder: &mut Builder<'_>) -> Result<(), Box<Diagnostic>> {
     let options = granit_parser::options! {
         emit_comments: false,

@@ -1,4 +1,4 @@
-//! The files of a root as they were last read: an immutable value that is cheap to copy.
+//! The files of a root as last read: an immutable value that is cheap to clone.
 
 mod read;
 
@@ -17,27 +17,27 @@ use super::layout::Layout;
 use super::{Dirty, Root};
 use crate::diag::{Code, Diagnostic, Place, SourceText};
 
-/// A file as it was last read.
+/// A file as last read.
 #[derive(Debug)]
 pub struct FileState {
-    /// The path as shown: a path of the root as typed, joined with what was found below.
+    /// The shown path: a path of the root as typed, joined with the path below it.
     pub origin: Arc<str>,
-    /// What it holds.
+    /// Its content.
     pub content: Content,
 }
 
-/// What a file holds.
+/// Content of a file.
 #[derive(Debug)]
 pub enum Content {
     /// Text.
     Text {
-        /// The text, and the origin it is shown under.
+        /// The text and its origin.
         source: Arc<SourceText>,
-        /// SHA-256 of the bytes: the identity of the content.
+        /// SHA-256 of the bytes.
         hash: [u8; 32],
     },
-    /// Nothing that can be used: no permission, not UTF-8, too large. Also a path of the root
-    /// that does not exist. What was read from it before is neither confirmed nor gone.
+    /// It cannot be read or used: no permission, not UTF-8, too large; also a path of the root that
+    /// does not exist. Previous content is neither confirmed nor removed.
     Unreadable(Diagnostic),
 }
 
@@ -51,29 +51,29 @@ impl Content {
     }
 }
 
-/// What happened to a file between two trees. Same bytes, no change.
+/// Difference of a file between two trees, by content.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Change {
     /// It is new.
     Added(Arc<str>),
-    /// Its content differs.
+    /// Its content changed.
     Modified(Arc<str>),
-    /// It is gone.
+    /// It was removed.
     Removed(Arc<str>),
 }
 
-/// Every file of a root. Copies share what they have in common.
+/// All files of a root. Clones share their content.
 ///
-/// The order of paths (by bytes) is the order of precedence where Istio says "oldest wins".
+/// The order of paths, by bytes, is the order of precedence where Istio lets the oldest object win.
 #[derive(Clone, Debug, Default)]
 pub struct Tree {
     entries: OrdMap<Arc<str>, Entry>,
-    /// Which directory stood at each path of the root when a file was last found in it.
+    /// For each path of the root, the directory in which files were last found.
     homes: BTreeMap<PathBuf, Home>,
 }
 
-/// What tells one directory from another that took its path: device, inode and, since inodes are
-/// given out again, the time it was made.
+/// Distinguishes a directory from another one at the same path: device, inode and, as inodes are
+/// reused, creation time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Home(u64, u64, Option<SystemTime>);
 
@@ -88,22 +88,22 @@ impl Home {
 #[derive(Clone, Debug)]
 struct Entry {
     state: Arc<FileState>,
-    /// `None` where there is no file to compare with: it is read again each time.
+    /// `None` if there is nothing to compare with, so that the file is always read.
     stamp: Option<Stamp>,
 }
 
 impl Tree {
-    /// Reads everything.
+    /// Reads all files.
     pub fn scan(root: &Root) -> Self {
         Self::default().rescan(root, &Dirty::full()).0
     }
 
-    /// Reads again what is dirty. The work is that of the dirty paths; a full look reads only
-    /// files whose size, times or inode differ. Changes come in path order.
+    /// Re-reads what is dirty. The cost is proportional to the dirty paths; a full rescan only
+    /// reads files whose size, times or inode changed. Changes are in path order.
     ///
-    /// While a path of the root is missing, a directory cannot be listed, or an empty directory stands
-    /// where another was at a path of the root, nothing under it counts as removed: an unmounted volume
-    /// is not an emptied mesh. The path itself appears as [`Content::Unreadable`].
+    /// While a path of the root is missing, cannot be listed, or is a different, empty directory,
+    /// nothing below it counts as removed: an unmounted volume must not empty the mesh. The path
+    /// itself appears as [`Content::Unreadable`].
     pub fn rescan(&self, root: &Root, dirty: &Dirty) -> (Self, Vec<Change>) {
         let mut scan = Scan {
             tree: self.clone(),
@@ -131,22 +131,22 @@ impl Tree {
         self.entries.values().map(|entry| &entry.state)
     }
 
-    /// How long ago the file that was written last was written, as far as the files' times tell. A time
-    /// in the future tells nothing.
+    /// Age of the most recent change, by the files' modification times. Ignores times in the
+    /// future.
     pub fn age_of_last_change(&self, now: SystemTime) -> Option<Duration> {
         let written = |file: &Arc<FileState>| fs::metadata(&*file.origin).and_then(|metadata| metadata.modified());
         let times = self.files().filter_map(|file| written(file).ok());
         times.filter_map(|time| now.duration_since(time).ok()).min()
     }
 
-    /// The file shown under this origin.
+    /// The file with this origin.
     pub fn get(&self, origin: &str) -> Option<&Arc<FileState>> {
         self.entries.get(origin).map(|entry| &entry.state)
     }
 }
 
 impl Change {
-    /// The path as shown.
+    /// The shown path.
     pub fn origin(&self) -> &Arc<str> {
         match self {
             Change::Added(origin) | Change::Modified(origin) | Change::Removed(origin) => origin,
@@ -189,8 +189,8 @@ impl Scan {
         self.settle_in(root, |home| layout.has_files(home));
     }
 
-    /// Whether there is something at a path of the root, and if it is a directory, the one in which files
-    /// were found before.
+    /// Whether a path of the root exists and, if it is a directory, is the one in which files were
+    /// found before.
     fn is_at_home(&self, path: &Path) -> bool {
         match self.tree.homes.get(path) {
             Some(home) => Home::at(path) == Some(*home),
@@ -198,7 +198,7 @@ impl Scan {
         }
     }
 
-    /// Takes note of the directories in which there are files. Of them nothing is wrong any more.
+    /// Records the directories in which files were found, and clears their problems.
     fn settle_in(&mut self, root: &Root, has_files: impl Fn(&Path) -> bool) {
         for path in root.paths().iter().filter(|path| has_files(path)) {
             match Home::at(path) {
@@ -211,7 +211,7 @@ impl Scan {
         }
     }
 
-    /// Whether the file has not been touched since it was read.
+    /// Whether the file is unchanged since it was read.
     fn is_current(&self, path: &Path) -> bool {
         let entry = self.tree.entries.get(&*path.to_string_lossy());
         entry.is_some_and(|entry| entry.stamp.as_ref().is_some_and(|stamp| stamp.is_current(path)))
@@ -221,7 +221,7 @@ impl Scan {
         let origin = path.to_string_lossy();
         match reading {
             Reading::Absent => self.remove(&origin, path.is_dir()),
-            // Its writer is at work: what was read before stands until the writer is done.
+            // It is being written: keep the previous content until the writer is done.
             Reading::Torn { .. } if self.tree.entries.contains_key(&*origin) => {}
             Reading::Torn { content } => self.put(&origin, content, None),
             Reading::File { content, stamp } => self.put(&origin, content, stamp),
@@ -247,7 +247,7 @@ impl Scan {
         });
     }
 
-    /// Removes a path and, unless a directory stands there now, what was below it.
+    /// Removes a path and, unless it is now a directory, everything below it.
     fn remove(&mut self, origin: &str, is_directory: bool) {
         let below = format!("{}/", origin.trim_end_matches('/'));
         let children = self
@@ -274,7 +274,7 @@ impl Scan {
     }
 }
 
-/// The stand-in for a path that cannot be listed.
+/// Placeholder for a path that cannot be listed.
 fn unlisted(path: &Path, reason: &str) -> Reading {
     let origin = path.to_string_lossy();
     let place = Place {

@@ -1,12 +1,11 @@
-//! When to read again. Knows names and times, not what is in the files.
+//! Signals when files should be read again. Uses only names and times, not content.
 //!
 //! ```text
 //! kernel ──events──→ lookout (a thread) ──files──→ settle ──tick──→ Watcher::next
-//!                       └── walks the root again where directories or links change
+//!                      └── walks the root again when directories or links change
 //! ```
 //!
-//! Events only say where to look. Should they stop coming or never have come, everything is
-//! looked at from time to time all the same.
+//! Events are only hints where to look; as a fallback, everything is checked periodically.
 
 mod armed;
 mod compare;
@@ -28,13 +27,12 @@ use self::lookout::{Connect, Lookout, Message};
 use self::settle::Settle;
 use super::{Dirty, Root};
 
-/// How long to wait before a thread that died is replaced.
+/// Delay before a thread that died is replaced.
 const REVIVE_AFTER: Duration = Duration::from_secs(1);
 
-/// Watches a root and tells when files have changed.
+/// Watches a root and signals file changes.
 ///
-/// It never fails and never ends: where file events cannot be had, it polls and says so once in
-/// the log.
+/// It never fails or ends: if file events are unavailable it polls, and logs that once.
 pub struct Watcher {
     root: Root,
     connect: Connect,
@@ -42,25 +40,25 @@ pub struct Watcher {
     lookout: Option<SyncSender<Message>>,
 }
 
-/// What the thread and the watcher share.
+/// State shared by the thread and the watcher.
 #[derive(Default)]
 struct Shared {
     settle: Mutex<Settle>,
-    /// Told after each change of `settle`, and when the thread ends.
+    /// Notified after each change of `settle`, and when the thread ends.
     wake: Notify,
-    /// Events were lost for want of room.
+    /// Events were dropped because the queue was full.
     overflowed: AtomicBool,
-    /// The watcher is gone.
+    /// The watcher was dropped.
     stopped: AtomicBool,
     /// The thread has ended.
     ended: AtomicBool,
-    /// That events cannot be had has been said.
+    /// The unavailability of events has been logged.
     said: AtomicBool,
 }
 
 impl Watcher {
-    /// Watches `root`. What happens after this returns is told, so read everything then, not
-    /// before. Blocks while the root is walked once.
+    /// Watches `root`. Changes after this returns are signalled, so read the files afterwards, not
+    /// before. Blocks for one walk of the root.
     pub fn start(root: Root) -> Self {
         Self::with_events(root, Armed::new)
     }
@@ -76,12 +74,13 @@ impl Watcher {
         watcher
     }
 
-    /// Waits until files have changed and come to rest: 1.5 ms after the last one was closed or
-    /// renamed into place, 50 ms after the first one at most. What happens meanwhile is added up,
-    /// so a slow caller misses nothing. Cancel safe.
+    /// Waits until files have changed and settled: 1.5 ms after the last one was closed or renamed
+    /// into place, but at most 50 ms after the first. Changes are accumulated between calls, so a
+    /// slow caller misses nothing. Cancel safe.
     ///
-    /// A file counts as whole when its writer closes it, or after 5 s without change; where closing
-    /// cannot be told, after 100 ms. One that is removed counts as removed after 150 ms without return.
+    /// A file is considered complete when its writer closes it, or after 5 s without change; if
+    /// close events are unavailable, after 100 ms. A file counts as removed if it does not reappear
+    /// within 150 ms.
     pub async fn next(&mut self) -> Dirty {
         loop {
             self.revive().await;
@@ -94,21 +93,21 @@ impl Watcher {
             };
             let woken = self.shared.wake.notified();
             match due {
-                // Late is as good as woken: both look again.
+                // A timeout is handled like a wake-up.
                 Some(due) => drop(timeout_at(due.into(), woken).await),
                 None => woken.await,
             }
         }
     }
 
-    /// Whether a file of this tick is being written again by now, so that what was read of it may
-    /// be half of it. Ask before relying on what came of the tick: another one follows.
+    /// Whether a file of this tick is being written again, so that it may have been read partially.
+    /// Should be checked before using the result of a tick; another tick follows.
     pub fn is_being_rewritten(&self, dirty: &Dirty) -> bool {
         let settle = self.shared.settle();
         dirty.paths.iter().any(|path| settle.is_written(path))
     }
 
-    /// Whether any file is being written, as far as its writer has been seen at work.
+    /// Whether any file is known to be being written.
     pub fn is_any_being_written(&self) -> bool {
         self.shared.settle().is_any_written()
     }
@@ -122,7 +121,7 @@ impl Watcher {
         }
     }
 
-    /// Starts the thread and waits until it watches.
+    /// Starts the thread and waits until its watches are in place.
     fn launch(&mut self) {
         self.shared.ended.store(false, Ordering::Release);
         let (root, shared, connect) = (self.root.clone(), self.shared.clone(), self.connect);
@@ -146,21 +145,20 @@ impl Drop for Watcher {
     fn drop(&mut self) {
         self.shared.stopped.store(true, Ordering::Relaxed);
         if let Some(lookout) = &self.lookout {
-            // A full queue wakes the thread as well.
+            // If the queue is full, its content wakes the thread.
             let _ = lookout.try_send(Message::Stop);
         }
     }
 }
 
 impl Shared {
-    /// The state stays sound between any two calls, so one that panicked spoils nothing.
+    /// The state is consistent between any two calls, so a poisoned lock is harmless.
     fn settle(&self) -> MutexGuard<'_, Settle> {
         self.settle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Tells the watcher that the thread has ended, however it did; dropped unused where it could
-/// not be started.
+/// Tells the watcher that the thread has ended, for whatever reason.
 struct AtEnd(Arc<Shared>);
 
 impl Drop for AtEnd {

@@ -1,8 +1,8 @@
-//! Accepting TLS connections, as a stream that tonic serves from.
+//! Accepts TLS connections as a stream for tonic.
 //!
-//! Handshakes run side by side, so that a peer that stalls holds up nobody; how many and how long
-//! is limited. A handshake that fails is the peer's affair: it is logged and the stream goes on.
-//! The stream never ends and never yields an error.
+//! Handshakes run concurrently, so a stalled peer does not delay others; their number and duration
+//! are limited. A failed handshake is logged and the stream continues. The stream never ends and
+//! yields no errors.
 
 use std::future::Future;
 use std::io::{self, IoSlice};
@@ -29,25 +29,26 @@ use super::server::ServerTls;
 use super::verify::peer_spiffe_id;
 use crate::name::{SpiffeId, TrustDomain};
 
-/// How long to leave a listener alone that has no more file descriptors or memory to give.
+/// Pause after `accept` failed for lack of file descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
-/// A connection that is silent this long is probed by TCP …
+/// TCP keepalive: idle time before the first probe.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
-/// … this often …
+/// TCP keepalive: interval between probes.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
-/// … and given up after this many probes without an answer.
+/// TCP keepalive: unanswered probes before the connection is closed.
 const KEEPALIVE_PROBES: u32 = 3;
 
-/// A connection that is shut down on this side although its peer was heard this short a time ago is shut down because
-/// the peer said goodbye (GOAWAY); one that is given up has been silent for longer.
+/// If the local side shuts down a connection within this time after the last data from the peer,
+/// the peer has requested it (GOAWAY); a connection that timed out has been silent for longer.
 const GOODBYE: Duration = Duration::from_secs(5);
 
-/// What a stranger may cost before it has proven anything.
+/// Limits on unauthenticated peers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HandshakeLimits {
-    /// How long a handshake may take: 10 s by default.
+    /// Handshake timeout; default 10 s.
     pub timeout: Duration,
-    /// How many run at once, 512 by default and at least 1. Further connections wait in the kernel's queue.
+    /// Maximum number of concurrent handshakes; default 512, minimum 1. Further connections wait in
+    /// the accept queue.
     pub in_flight: usize,
 }
 
@@ -60,43 +61,43 @@ impl Default for HandshakeLimits {
     }
 }
 
-/// Who is at the other end, in the extensions of every request on the connection.
+/// The peer of a connection; an extension of every request on it.
 #[derive(Clone, Debug)]
 pub struct PeerInfo {
-    /// Where the peer connects from.
+    /// Address of the peer.
     pub addr: SocketAddr,
-    /// Who it is, if it showed a certificate.
+    /// SPIFFE ID of its certificate, if it presented one.
     pub identity: Option<SpiffeId>,
-    /// The end of that certificate. The connection may outlive it.
+    /// Expiry of that certificate. The connection may outlive it.
     pub cert_not_after: Option<SystemTime>,
     closed: watch::Receiver<bool>,
 }
 
 impl PeerInfo {
-    /// Whether the peer has closed the connection, as far as is known by now.
+    /// Whether the peer is known to have closed the connection.
     pub fn has_closed(&self) -> bool {
         *self.closed.borrow()
     }
 
-    /// Waits until the connection is gone, and says whether it was the peer who closed it: a connection that
-    /// nothing is heard of any more, and that is given up, says nothing of its peer.
+    /// Waits until the connection ends; returns whether the peer closed it. False for a connection
+    /// that timed out, which says nothing about the peer.
     pub async fn closes(mut self) -> bool {
         self.closed.wait_for(|closed| *closed).await.is_ok()
     }
 }
 
-/// An accepted connection, its handshake done.
+/// An accepted connection after its handshake.
 #[derive(Debug)]
 pub struct TlsConn {
     stream: TlsStream<TcpStream>,
     peer: PeerInfo,
     closed: watch::Sender<bool>,
-    /// When something was heard of the peer last.
+    /// Time of the last data from the peer.
     heard: Instant,
 }
 
 impl TlsConn {
-    /// Who is at the other end.
+    /// The peer.
     pub fn peer(&self) -> &PeerInfo {
         &self.peer
     }
@@ -110,7 +111,7 @@ impl Connected for TlsConn {
     }
 }
 
-/// The connections that a listener accepts.
+/// The stream of accepted connections.
 #[derive(Debug)]
 pub struct TlsIncoming {
     listener: TcpListener,
@@ -121,12 +122,12 @@ pub struct TlsIncoming {
 }
 
 impl TlsIncoming {
-    /// Accepts from a listener, with the default limits.
+    /// Accepts connections from a listener, with default limits.
     pub fn new(listener: TcpListener, server: &ServerTls) -> Self {
         Self::with_limits(listener, server, HandshakeLimits::default())
     }
 
-    /// Accepts from a listener.
+    /// Accepts connections from a listener.
     pub fn with_limits(listener: TcpListener, server: &ServerTls, limits: HandshakeLimits) -> Self {
         Self {
             listener,
@@ -137,7 +138,8 @@ impl TlsIncoming {
         }
     }
 
-    /// The next handshake that succeeded; `Pending` with a waker set, or without one if none runs.
+    /// The next completed handshake; `Pending`, without registering a waker if no handshake is
+    /// running.
     fn poll_handshakes(&mut self, cx: &mut Context<'_>) -> Poll<TlsConn> {
         loop {
             match self.handshakes.poll_join_next(cx) {
@@ -149,7 +151,7 @@ impl TlsIncoming {
         }
     }
 
-    /// Accepts one connection and starts its handshake.
+    /// Accepts a connection and starts its handshake.
     fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if let Some(pause) = &mut self.pause {
             ready!(pause.as_mut().poll(cx));
@@ -187,7 +189,7 @@ impl Stream for TlsIncoming {
     }
 }
 
-/// Errors of `accept` that are about the connection and not about the listener.
+/// Errors of `accept` that concern a single connection.
 fn is_of_one_connection(error: &io::Error) -> bool {
     matches!(
         error.kind(),
@@ -222,8 +224,8 @@ fn prepare(tcp: &TcpStream) -> io::Result<()> {
     Ok(())
 }
 
-/// The verifier has refused what is no workload of this mesh, so an error here is a bug; without an
-/// identity the connection is still not let in.
+/// The verifier has already rejected certificates that are not a workload's, so an error here is a
+/// bug; the connection is dropped in any case.
 fn identified(stream: TlsStream<TcpStream>, addr: SocketAddr, trust_domain: &TrustDomain) -> Option<TlsConn> {
     let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
     match peer_spiffe_id(certificates, trust_domain) {
@@ -263,7 +265,7 @@ impl AsyncRead for TlsConn {
         let read = ready!(Pin::new(&mut this.stream).poll_read(cx, buffer));
         let ended = match &read {
             Ok(()) => buffer.filled().len() == before && buffer.remaining() > 0,
-            // The second is an end without TLS' goodbye.
+            // `UnexpectedEof`: closed without `close_notify`.
             Err(error) => matches!(
                 error.kind(),
                 io::ErrorKind::ConnectionReset | io::ErrorKind::UnexpectedEof

@@ -1,4 +1,4 @@
-//! The client's side, for our own tools and the data plane.
+//! Client configuration for our own tools and the bundled proxy.
 
 use std::sync::Arc;
 
@@ -11,11 +11,12 @@ use super::{ALPN_H2, TlsError, certified_key, provider};
 use crate::clock::Clock;
 use crate::pki::{TrustBundle, WorkloadCert};
 
-/// A client that speaks gRPC to a server with one of the expected identities, and shows a
-/// certificate of its own if it has one.
+/// A gRPC client configuration that accepts servers with one of the expected SPIFFE IDs, with an
+/// optional client certificate.
 ///
 /// # Errors
-/// When the certificate is of no use.
+///
+/// If the certificate is invalid.
 pub fn client_config(
     bundle: &TrustBundle,
     expected: SpiffeMatcher,

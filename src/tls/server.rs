@@ -1,9 +1,9 @@
-//! The server's side of xDS on TLS (15012).
+//! Server configuration for xDS over TLS (15012).
 //!
-//! Clients may show a certificate and need not, since a token says who they are as well; one that
-//! is shown has to be good. Certificate and roots change while the server runs, without a restart
-//! and without touching open connections. Sessions are not resumed: a resumed one would skip the
-//! check of the client's certificate, and an ADS stream is opened too rarely to gain from it.
+//! Client certificates are optional, since a client may authenticate by token; one that is
+//! presented must be valid. The certificate and roots can be replaced at runtime, without affecting
+//! open connections. Session resumption is disabled: it would skip verification of the client
+//! certificate, and ADS streams are opened too rarely to benefit.
 
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ use crate::clock::Clock;
 use crate::name::TrustDomain;
 use crate::pki::{TrustBundle, WorkloadCert};
 
-/// What a server presents and whom it believes. Clones share both.
+/// A server's certificate and trust bundle. Clones share both.
 #[derive(Clone, Debug)]
 pub struct ServerTls {
     identity: Arc<LiveIdentity>,
@@ -28,10 +28,11 @@ pub struct ServerTls {
 }
 
 impl ServerTls {
-    /// A server with this certificate, for clients of this trust domain.
+    /// A configuration with this certificate, for clients of this trust domain.
     ///
     /// # Errors
-    /// When the certificate or the bundle is of no use.
+    ///
+    /// If the certificate or the bundle is invalid.
     pub fn new(
         certificate: &WorkloadCert,
         bundle: &TrustBundle,
@@ -60,37 +61,39 @@ impl ServerTls {
         })
     }
 
-    /// Presents another certificate from now on.
+    /// Replaces the certificate for new connections.
     ///
     /// # Errors
-    /// When the certificate is of no use; the old one stays.
+    ///
+    /// If the certificate is invalid; the old one is kept.
     pub fn replace_certificate(&self, certificate: &WorkloadCert) -> Result<(), TlsError> {
         let key = certified_key(certificate, &provider())?;
         self.identity.0.store(Arc::new(key));
         Ok(())
     }
 
-    /// Verifies clients by other roots from now on.
+    /// Replaces the roots for new connections.
     ///
     /// # Errors
-    /// When the bundle is of no use; the old one stays.
+    ///
+    /// If the bundle is invalid; the old one is kept.
     pub fn replace_bundle(&self, bundle: &TrustBundle) -> Result<(), TlsError> {
         self.trust.current.store(Arc::new(Trust::new(bundle)?));
         Ok(())
     }
 
-    /// The configuration for rustls. It follows the replacements.
+    /// The rustls configuration, which reflects replacements.
     pub fn config(&self) -> &Arc<ServerConfig> {
         &self.config
     }
 
-    /// The trust domain of the clients.
+    /// Trust domain of the clients.
     pub fn trust_domain(&self) -> &TrustDomain {
         &self.trust.trust_domain
     }
 }
 
-/// The certificate of the moment, whatever name a client asks for.
+/// Resolves to the current certificate, whatever the SNI.
 #[derive(Debug)]
 struct LiveIdentity(ArcSwap<CertifiedKey>);
 
@@ -100,7 +103,7 @@ impl ResolvesServerCert for LiveIdentity {
     }
 }
 
-/// The verifier of the moment, and the rules of SPIFFE on top of it.
+/// Verifies by the current roots, and the SPIFFE rules.
 #[derive(Debug)]
 struct LiveTrust {
     current: ArcSwap<Trust>,
@@ -122,7 +125,7 @@ impl ClientCertVerifier for LiveTrust {
         false
     }
 
-    /// No hints: a client has one certificate to show, and the roots may change.
+    /// No hints: a client has a single certificate, and the roots may change.
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
         &[]
     }

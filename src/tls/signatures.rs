@@ -1,7 +1,7 @@
-//! The part of a rustls verifier that has nothing to do with who the peer is.
+//! Handshake signature verification, common to all our rustls verifiers.
 
-/// The methods of a verifier of clients or servers that check the signatures of handshakes, for use in its `impl`.
-/// Written `handshake_signatures!(self => provider)`, where the provider is the `CryptoProvider` whose algorithms count.
+/// Expands to the methods of a client or server verifier that verify handshake signatures. Used as
+/// `handshake_signatures!(self => provider)` with a `CryptoProvider` within the `impl`.
 macro_rules! handshake_signatures {
     ($this:ident => $provider:expr) => {
         fn verify_tls12_signature(

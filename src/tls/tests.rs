@@ -1,4 +1,4 @@
-//! Handshakes over real sockets on the loopback.
+//! Handshakes over loopback sockets.
 
 use std::net::SocketAddr;
 use std::time::SystemTime;
@@ -17,7 +17,7 @@ use crate::clock::ManualClock;
 use crate::name::{SpiffeId, TrustDomain};
 use crate::pki::{Ca, IssueOptions, StateDir, server_identity};
 
-/// A CA and what it issues.
+/// A CA and certificates issued by it.
 struct Mesh {
     ca: Ca,
     clock: Clock,
@@ -61,7 +61,7 @@ fn reviews() -> SpiffeId {
     "spiffe://cluster.local/ns/default/sa/reviews".parse().unwrap()
 }
 
-/// Accepts in the background; yields what it accepts.
+/// Accepts connections in the background and yields them.
 async fn listen(server: &ServerTls, limits: HandshakeLimits) -> (SocketAddr, mpsc::UnboundedReceiver<TlsConn>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = listener.local_addr().unwrap();
@@ -83,8 +83,8 @@ async fn dial(addr: SocketAddr, config: Arc<ClientConfig>) -> io::Result<TlsStre
     TlsConnector::from(config).connect(name, tcp).await
 }
 
-/// Dials and waits for the verdict of the server, which in TLS 1.3 comes after the client thinks
-/// that it is connected.
+/// Dials and waits for the server's decision, which in TLS 1.3 arrives after the client has
+/// finished its handshake.
 async fn refusal(addr: SocketAddr, config: Arc<ClientConfig>) -> io::Error {
     match dial(addr, config).await {
         Err(error) => error,
@@ -286,7 +286,7 @@ async fn handshakes_are_limited_in_number_and_time() {
     assert_eq!(silent.read(&mut [0; 1]).await.unwrap(), 0, "and lost it");
 }
 
-/// The identity of the peer, as a service behind tonic sees it.
+/// The peer's identity as seen by a service served by tonic.
 async fn who(axum::Extension(peer): axum::Extension<PeerInfo>) -> String {
     peer.identity.map_or_else(|| "nobody".to_owned(), |id| id.to_string())
 }

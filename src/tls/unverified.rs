@@ -1,4 +1,4 @@
-//! TLS towards a server whose certificate does not matter.
+//! A TLS client without certificate verification.
 
 use std::sync::Arc;
 
@@ -8,11 +8,12 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 
 use super::{TlsError, handshake_signatures, provider};
 
-/// A client for probes of applications by HTTPS: whether one answers is asked, and not who it is, as Kubernetes and Istio
-/// do.
+/// A client configuration for HTTPS readiness probes, which do not verify the certificate, as in
+/// Kubernetes and Istio.
 ///
 /// # Errors
-/// When there is no version of TLS to be spoken.
+///
+/// If no TLS version is available.
 pub fn unverified_client_config() -> Result<Arc<ClientConfig>, TlsError> {
     let config = ClientConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()?
@@ -22,7 +23,7 @@ pub fn unverified_client_config() -> Result<Arc<ClientConfig>, TlsError> {
     Ok(Arc::new(config))
 }
 
-/// Takes every certificate.
+/// Accepts every certificate.
 #[derive(Debug)]
 struct Anybody;
 

@@ -1,8 +1,8 @@
-//! Who a certificate belongs to, by the rules of X509-SVID.
+//! Verification of X509-SVIDs.
 //!
-//! A chain is verified by webpki as any other; what differs is the name. rustls' own verifiers of
-//! servers insist on a DNS name or an address, so the chain is verified by the part of them that
-//! does not, and the name is matched here.
+//! The chain is verified by webpki as usual; only the name check differs. rustls' server verifier
+//! requires a DNS name or IP address, so its chain verification is used separately and the URI SAN
+//! is matched here.
 
 use std::fmt;
 use std::sync::Arc;
@@ -20,35 +20,35 @@ use super::{handshake_signatures, provider};
 use crate::name::{InvalidName, SpiffeId, TrustDomain};
 use crate::pki::TrustBundle;
 
-/// Why a certificate does not name a peer that is wanted here.
+/// Why a certificate is rejected.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SvidError {
-    /// Not X.509.
+    /// It cannot be parsed.
     #[error("the certificate cannot be read: {0}")]
     Unreadable(String),
-    /// A certificate that may sign others is never a workload's (X509-SVID sections 4.1 and 4.3).
+    /// A CA or signing certificate cannot be a leaf SVID (X509-SVID sections 4.1 and 4.3).
     #[error("the certificate is one of a CA, not of a workload")]
     MaySign,
-    /// There has to be exactly one URI name (X509-SVID section 2).
+    /// There must be exactly one URI SAN (X509-SVID section 2).
     #[error("the certificate has {0} URI names; a SPIFFE certificate has exactly one")]
     UriNames(usize),
-    /// The URI is not the identity of a workload.
+    /// The URI is not a workload's SPIFFE ID.
     #[error("{0}")]
     NotAnIdentity(#[from] InvalidName),
-    /// An identity in somebody else's mesh.
+    /// The SPIFFE ID belongs to another trust domain.
     #[error("`{found}` is not in the trust domain `{ours}`")]
     OtherTrustDomain {
-        /// The identity in the certificate.
+        /// The SPIFFE ID in the certificate.
         found: SpiffeId,
-        /// The trust domain of this mesh.
+        /// The expected trust domain.
         ours: TrustDomain,
     },
-    /// The chain is good and the peer is somebody else.
+    /// The certificate is valid, but for another peer.
     #[error("the peer is `{found}`, and {expected} was expected")]
     NotExpected {
-        /// The URI in the certificate.
+        /// The URI SAN in the certificate.
         found: String,
-        /// What would have matched.
+        /// What was expected.
         expected: SpiffeMatcher,
     },
 }
@@ -59,10 +59,11 @@ impl From<SvidError> for rustls::Error {
     }
 }
 
-/// The URI name of a leaf certificate that keeps to X509-SVID.
+/// The URI SAN of a leaf certificate that conforms to X509-SVID.
 ///
 /// # Errors
-/// When it does not. Its chain is not looked at.
+///
+/// If it does not conform. The chain is not verified.
 pub fn uri_name(certificate: &CertificateDer<'_>) -> Result<String, SvidError> {
     let unreadable = |e: &dyn fmt::Display| SvidError::Unreadable(e.to_string());
     let (_, x509) = X509Certificate::from_der(certificate).map_err(|e| unreadable(&e))?;
@@ -84,11 +85,12 @@ pub fn uri_name(certificate: &CertificateDer<'_>) -> Result<String, SvidError> {
     }
 }
 
-/// The identity of a peer in our trust domain, by the certificates it presented (its own first).
-/// `None` if it presented none. The chain has to be verified already.
+/// The SPIFFE ID of a peer in our trust domain, given its certificates, leaf first. `None` if there
+/// are none. The chain must already be verified.
 ///
 /// # Errors
-/// When the certificate is not that of a workload of this mesh.
+///
+/// If the leaf is not a workload certificate of this mesh.
 pub fn peer_spiffe_id(
     certificates: &[CertificateDer<'_>],
     trust_domain: &TrustDomain,
@@ -106,17 +108,17 @@ pub fn peer_spiffe_id(
     Ok(Some(found))
 }
 
-/// Which peers are wanted, by their URI name.
+/// Matches the URI SAN of a peer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SpiffeMatcher {
-    /// One of these, character by character.
+    /// Equal to one of these.
     Exact(Vec<String>),
-    /// Everybody whose URI begins so, such as `spiffe://cluster.local/ns/default/`.
+    /// Starts with this, e.g. `spiffe://cluster.local/ns/default/`.
     Prefix(String),
 }
 
 impl SpiffeMatcher {
-    /// Whether the peer with this URI is wanted.
+    /// Whether the URI matches.
     pub fn matches(&self, uri: &str) -> bool {
         match self {
             SpiffeMatcher::Exact(wanted) => wanted.iter().any(|one| one == uri),
@@ -140,8 +142,8 @@ impl fmt::Display for SpiffeMatcher {
     }
 }
 
-/// A client's check of a server: its chain leads to the bundle, and its URI name is one that is
-/// wanted. The name that was dialled does not matter.
+/// Verifies servers: the chain must lead to the trust bundle and the URI SAN must match. The name
+/// dialled is ignored.
 #[derive(Debug)]
 pub struct SvidVerifier {
     bundle: TrustBundle,
@@ -150,7 +152,7 @@ pub struct SvidVerifier {
 }
 
 impl SvidVerifier {
-    /// A check against these roots and names.
+    /// A verifier with these roots and expected peers.
     pub fn new(bundle: &TrustBundle, expected: SpiffeMatcher) -> Self {
         Self {
             bundle: bundle.clone(),

@@ -1,14 +1,14 @@
-//! Diagnostics as JSON: a flat list for scripts.
+//! Diagnostics as JSON.
 
 use serde_json::{Value, json};
 
 use crate::diag::{Diagnostic, Label};
 
-/// The diagnostics as an array of objects: `code`, `name`, `severity`, `message`, `file`, `line`,
+/// Diagnostics as an array of objects: `code`, `name`, `severity`, `message`, `file`, `line`,
 /// `column`, `endLine`, `endColumn`, `labels` (the primary one first) and `help`.
 ///
-/// Lines and columns count from 1, columns in characters; the end is the first column after. A
-/// problem outside any file has `null` there.
+/// Lines and columns count from 1, columns in characters; the end is exclusive. They are `null` for
+/// a problem outside of files.
 pub fn json(diagnostics: &[Diagnostic]) -> Value {
     diagnostics.iter().map(diagnostic).collect()
 }

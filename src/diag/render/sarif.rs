@@ -1,4 +1,4 @@
-//! Diagnostics as SARIF 2.1.0: what code scanning services and editors take.
+//! Diagnostics as SARIF 2.1.0, for code scanning services and editors.
 
 use std::fmt::Write as _;
 
@@ -8,7 +8,7 @@ use crate::diag::{Code, Diagnostic, Label, Place, Severity};
 
 const SCHEMA: &str = "https://json.schemastore.org/sarif-2.1.0.json";
 
-/// The diagnostics as a SARIF log of one run, with the whole table of codes as its rules.
+/// Diagnostics as a SARIF log with one run, and all codes as its rules.
 pub fn sarif(diagnostics: &[Diagnostic]) -> Value {
     json!({
         "$schema": SCHEMA,
@@ -79,14 +79,15 @@ fn level(severity: Severity) -> &'static str {
     }
 }
 
-/// A path as a URI reference: relative stays relative, what RFC 3986 reserves is escaped.
+/// A path as a URI reference: relative paths stay relative, reserved characters are escaped (RFC
+/// 3986).
 fn uri(path: &str) -> String {
     let path = path.strip_prefix("./").unwrap_or(path);
     let mut uri = String::from(if path.starts_with('/') { "file://" } else { "" });
     for byte in path.bytes() {
         match byte {
             b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b'/' => uri.push(char::from(byte)),
-            // Writing to a string cannot fail.
+            // Writing to a `String` cannot fail.
             escaped => drop(write!(uri, "%{escaped:02X}")),
         }
     }

@@ -1,5 +1,4 @@
-//! Whether a set of files is a CA whose certificates will be trusted. An operator's set and our
-//! own go the same way.
+//! Validates a set of CA files, whether provided by an operator or created here.
 
 use std::time::{Duration, SystemTime};
 
@@ -18,7 +17,7 @@ use super::{Ca, CaError, FileProblem};
 use crate::clock::Clock;
 use crate::name::TrustDomain;
 
-/// What was found in the files.
+/// The validated content of the files.
 pub(super) struct Parts {
     pub(super) certificate: CertificateDer<'static>,
     pub(super) validity: Validity,
@@ -26,9 +25,9 @@ pub(super) struct Parts {
     pub(super) bundle: TrustBundle,
 }
 
-/// Reads, checks, and signs a certificate for trial that has to verify on both ends of a
-/// connection: that covers what single files do not show, such as path lengths, name constraints
-/// and extended key usages further up.
+/// Loads and validates the files. Issues a trial certificate and verifies it as both client and
+/// server, which covers what individual files do not show: path lengths, name constraints and
+/// extended key usage of intermediates.
 pub(super) fn open(files: &CaFiles, trust_domain: &TrustDomain, clock: &Clock) -> Result<Ca, CaError> {
     let now = clock.now();
     let certificate = first_certificate(files)?;
@@ -73,7 +72,7 @@ fn certificates(files: &CaFiles, name: &str, text: &[u8]) -> Result<Vec<Certific
     pem::certificates(text).map_err(|e| files.error(name, FileProblem::Unreadable(pem::problem(&e))))
 }
 
-/// Reads a certificate.
+/// Parses a certificate.
 pub(super) fn parse<'a>(certificate: &'a CertificateDer<'_>) -> Result<X509Certificate<'a>, FileProblem> {
     match X509Certificate::from_der(certificate) {
         Ok((_, x509)) => Ok(x509),
@@ -81,7 +80,7 @@ pub(super) fn parse<'a>(certificate: &'a CertificateDer<'_>) -> Result<X509Certi
     }
 }
 
-/// The validity that a certificate states.
+/// The validity period in the certificate.
 pub(super) fn validity(x509: &X509Certificate<'_>) -> Validity {
     let at = |seconds: i64| {
         calendar::from_unix_seconds(u64::try_from(seconds).unwrap_or(0)).unwrap_or(SystemTime::UNIX_EPOCH)
@@ -113,7 +112,7 @@ fn in_force(validity: Validity, now: SystemTime) -> Result<(), FileProblem> {
     Ok(())
 }
 
-/// Envoy verifies RSA and these two curves by default, nothing else.
+/// By default Envoy accepts RSA and these two curves only.
 pub(super) fn supported_key(der: &PrivateKeyDer<'_>) -> Result<KeyPair, FileProblem> {
     let key = KeyPair::try_from(der).map_err(|_| {
         FileProblem::UnsupportedKey("ECDSA P-256, ECDSA P-384 or RSA of 2048 bits or more is needed".to_owned())
@@ -127,8 +126,8 @@ pub(super) fn supported_key(der: &PrivateKeyDer<'_>) -> Result<KeyPair, FileProb
     )))
 }
 
-/// The roots that Envoy would accept today. An old root past its end may stay in the file as long
-/// as another one is in force.
+/// The roots that are currently valid. Expired roots may remain in the file as long as another one
+/// is valid.
 fn roots_in_force(bundle: &TrustBundle, now: SystemTime) -> Result<RootCertStore, FileProblem> {
     let mut anchors = RootCertStore::empty();
     let mut problem = None;
@@ -146,8 +145,8 @@ fn roots_in_force(bundle: &TrustBundle, now: SystemTime) -> Result<RootCertStore
     }
 }
 
-/// What is sent after a leaf: the signing certificate and those above it, roots left out (Istio's
-/// `cert-chain.pem` usually ends with the root, which the peer has to know by itself).
+/// The certificates sent after a leaf: the signing certificate and further intermediates, without
+/// roots (Istio's `cert-chain.pem` usually includes the root, which the peer must already have).
 fn served_chain(
     files: &CaFiles,
     certificate: &CertificateDer<'static>,

@@ -1,4 +1,4 @@
-//! Making a CA of our own: a root for ten years and an intermediate for five.
+//! Creates a CA: a root valid for ten years and an intermediate valid for five.
 
 use std::path::Path;
 use std::time::{Duration, SystemTime};
@@ -23,7 +23,7 @@ const INTERMEDIATE_LIFETIME: Duration = YEAR.saturating_mul(5);
 /// `ub-organization-name` of RFC 5280.
 const LONGEST_ORGANIZATION: usize = 64;
 
-/// A new root and intermediate with their keys, to be written to `dir`.
+/// Creates a root and an intermediate with their keys, to be written to `dir`.
 pub(super) fn new_set(dir: &Path, trust_domain: &TrustDomain, now: SystemTime) -> Result<CaFiles, CaError> {
     let root_key = KeyPair::generate().map_err(SignError::from)?;
     let ca_key = KeyPair::generate().map_err(SignError::from)?;
@@ -51,8 +51,8 @@ pub(super) fn new_set(dir: &Path, trust_domain: &TrustDomain, now: SystemTime) -
     Ok(files)
 }
 
-/// The next intermediate as PEM, for the same key, if one is due and the key of its root is there.
-/// Files that make no sense are left to the check that follows.
+/// A renewed intermediate in PEM with the same key, if one is due and the root key is available.
+/// Invalid files are ignored here and reported by the validation that follows.
 pub(super) fn renewed_intermediate(
     files: &CaFiles,
     trust_domain: &TrustDomain,
@@ -85,7 +85,7 @@ pub(super) fn renewed_intermediate(
     Ok(Some(intermediate(&root, root_key, &ca_key, trust_domain, next)?))
 }
 
-/// The root that signed the intermediate, if the key is that root's.
+/// The root that signed the intermediate, if the key belongs to it.
 fn root_of<'a>(
     intermediate: &X509Certificate<'_>,
     key: &KeyPair,
@@ -117,8 +117,8 @@ enum Role {
     Intermediate,
 }
 
-/// A CA for a key. The key is part of the name, so that a peer with another mesh's root is told
-/// that the issuer is unknown, and not that the signature is bad.
+/// Parameters of a CA certificate. The name includes a hash of the key, so that a peer with the
+/// root of another mesh reports an unknown issuer instead of a bad signature.
 fn ca_params(
     role: Role,
     key: &KeyPair,

@@ -1,4 +1,4 @@
-//! The files of the CA: which there are, and how a set is written.
+//! Reads and writes the files of the CA.
 
 use rustls::pki_types::PrivateKeyDer;
 use rustls::pki_types::pem::{Error as PemError, PemObject};
@@ -13,22 +13,22 @@ pub(super) const CA_CERT: &str = "ca-cert.pem";
 pub(super) const CERT_CHAIN: &str = "cert-chain.pem";
 pub(super) const CA_KEY: &str = "ca-key.pem";
 pub(super) const ROOT_KEY: &str = "root-key.pem";
-/// The files without which a set is not one.
+/// The files that must exist.
 const REQUIRED: [&str; 4] = [ROOT_CERT, CA_CERT, CERT_CHAIN, CA_KEY];
 
-/// The content of the files, not looked at yet.
+/// Content of the files, not validated yet.
 pub(super) struct CaFiles {
-    /// The directory, for messages.
+    /// Their directory, for messages.
     pub(super) dir: std::path::PathBuf,
     pub(super) root_cert: Vec<u8>,
     pub(super) ca_cert: Vec<u8>,
     pub(super) cert_chain: Vec<u8>,
     pub(super) ca_key: Zeroizing<Vec<u8>>,
-    /// Only in a set that we made, and only as long as the operator leaves it there.
+    /// Only for a CA created here, as long as the operator keeps it there.
     pub(super) root_key: Option<Zeroizing<Vec<u8>>>,
 }
 
-/// Reads the set. `None` if there is no file of it.
+/// Reads the files; `None` if none of them exists.
 pub(super) fn read(state: &StateDir) -> Result<Option<CaFiles>, CaError> {
     let read = |name| state.read(&in_dir(name));
     let root_key = read(ROOT_KEY)?;
@@ -47,7 +47,7 @@ pub(super) fn read(state: &StateDir) -> Result<Option<CaFiles>, CaError> {
     }
 }
 
-/// The certificates of the set as they are now, whether good or not. `None` while one is missing.
+/// The current certificates, not validated; `None` if one is missing.
 pub(super) fn certificates(state: &StateDir) -> Option<[Vec<u8>; 3]> {
     let read = |name| state.read(&in_dir(name)).ok().flatten();
     Some([read(ROOT_CERT)?, read(CA_CERT)?, read(CERT_CHAIN)?])
@@ -77,7 +77,7 @@ fn in_dir(name: &str) -> String {
 }
 
 impl CaFiles {
-    /// Writes a new set, all of it or nothing.
+    /// Writes a new set atomically.
     pub(super) fn write(&self, lock: &StateLock<'_>) -> Result<(), CaError> {
         let mut files: Vec<(&str, &[u8])> = vec![
             (ROOT_CERT, &self.root_cert),
@@ -91,8 +91,8 @@ impl CaFiles {
         Ok(lock.write_dir(CA_DIR, &files)?)
     }
 
-    /// Replaces the signing certificate by one for the same key. The chain of a set that we made
-    /// is that certificate.
+    /// Replaces the signing certificate by one with the same key. In a set created here it is also
+    /// the whole chain.
     pub(super) fn replace_certificate(&mut self, pem: String, lock: &StateLock<'_>) -> Result<(), CaError> {
         lock.write(&in_dir(CA_CERT), pem.as_bytes())?;
         lock.write(&in_dir(CERT_CHAIN), pem.as_bytes())?;
@@ -101,7 +101,7 @@ impl CaFiles {
         Ok(())
     }
 
-    /// An error about one of the files.
+    /// An error of one of the files.
     pub(super) fn error(&self, name: &str, problem: FileProblem) -> CaError {
         CaError::File {
             path: self.dir.join(name),
@@ -109,13 +109,13 @@ impl CaFiles {
         }
     }
 
-    /// The signing key.
+    /// The private key of the signing certificate.
     pub(super) fn key(&self) -> Result<PrivateKeyDer<'static>, CaError> {
         private_key(&self.ca_key).map_err(|problem| self.error(CA_KEY, problem))
     }
 }
 
-/// The first private key of a PEM text.
+/// The first private key in a PEM text.
 pub(in super::super) fn private_key(text: &[u8]) -> Result<PrivateKeyDer<'static>, FileProblem> {
     PrivateKeyDer::from_pem_slice(text).map_err(|error| match error {
         PemError::NoItemsFound if is_encrypted(text) => {

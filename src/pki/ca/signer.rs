@@ -1,9 +1,10 @@
-//! Signing a certificate with a CA certificate as it stands.
+//! Signs certificates with the issuer name copied from the CA certificate.
 //!
-//! rcgen writes the issuer's name from its own model of names, which has each attribute once and
-//! one attribute to a level. Names of real CAs (`DC=example, DC=com`) do not fit in there, and an
-//! issuer that is not byte for byte the CA's subject leads nowhere. So rcgen writes the certificate
-//! with an empty issuer and no signature, the subject of the CA is put in, and the result is signed.
+//! rcgen's model of distinguished names has each attribute type once and one attribute per RDN, so
+//! it cannot represent the names of some real CAs (`DC=example, DC=com`). A certificate whose
+//! issuer is not identical to the CA's subject does not chain. Therefore rcgen creates the
+//! certificate with an empty issuer and without signature; the CA's subject is inserted, and the
+//! result is signed.
 
 use rcgen::{CertificateParams, DistinguishedName, Issuer, KeyIdMethod, KeyPair, PublicKeyData, SigningKey};
 use rustls::pki_types::CertificateDer;
@@ -11,14 +12,14 @@ use x509_parser::asn1_rs::{Any, BitString, FromDer, Sequence, ToDer};
 use x509_parser::extensions::ParsedExtension;
 use x509_parser::prelude::X509Certificate;
 
-/// A CA's name, key identifier and key.
+/// Name, key identifier and key of a CA.
 pub(super) struct Signer {
     subject: Vec<u8>,
     key_id: KeyIdMethod,
     key: KeyPair,
 }
 
-/// What kept a certificate from being made; not the fault of the one who asked for it.
+/// Why a certificate could not be created; never the fault of the requester.
 #[derive(Debug, thiserror::Error)]
 #[error("the certificate could not be made: {0}")]
 pub struct SignError(String);
@@ -36,7 +37,7 @@ impl From<rcgen::Error> for SignError {
 }
 
 impl Signer {
-    /// Signs as `certificate`, whose key is `key`.
+    /// A signer for the CA `certificate` with the given key.
     pub(super) fn new(certificate: &X509Certificate<'_>, key: KeyPair) -> Self {
         let key_id = certificate.iter_extensions().find_map(|e| match e.parsed_extension() {
             ParsedExtension::SubjectKeyIdentifier(id) => Some(KeyIdMethod::PreSpecified(id.0.to_vec())),
@@ -49,7 +50,7 @@ impl Signer {
         }
     }
 
-    /// A certificate for a public key.
+    /// Signs a certificate for a public key.
     pub(super) fn sign(
         &self,
         params: &CertificateParams,
@@ -62,8 +63,8 @@ impl Signer {
         self.finish(draft.der()).map_err(|e| SignError(e.to_string()))
     }
 
-    /// Puts name and signature into a draft (RFC 5280 section 4.1): the certificate is a sequence
-    /// of body, algorithm and signature; the issuer is the fourth element of the body.
+    /// Adds issuer and signature to a draft (RFC 5280 section 4.1): the certificate is a sequence
+    /// of `tbsCertificate`, algorithm and signature; `issuer` is the fourth element of the former.
     fn finish(&self, draft: &[u8]) -> Result<CertificateDer<'static>, Box<dyn std::error::Error>> {
         let whole = elements(draft)?;
         let [body, algorithm, _] = whole[..] else {
@@ -77,7 +78,7 @@ impl Signer {
     }
 }
 
-/// The elements of a DER sequence, each with its header.
+/// The elements of a DER sequence, headers included.
 fn elements(der: &[u8]) -> Result<Vec<&[u8]>, Box<dyn std::error::Error>> {
     let (_, outer) = Any::from_der(der).map_err(|e| e.to_string())?;
     let mut rest = outer.data;
@@ -95,7 +96,7 @@ fn sequence(parts: &[&[u8]]) -> Result<Vec<u8>, Box<dyn std::error::Error>> {
     Ok(Sequence::new(parts.concat().into()).to_der_vec()?)
 }
 
-/// The CA's key, without the work of signing what is about to change.
+/// The CA's public key with a signing operation that does nothing, as the draft is going to change.
 struct Unsigned<'a>(&'a KeyPair);
 
 impl PublicKeyData for Unsigned<'_> {

@@ -28,7 +28,7 @@ fn ca_file(dir: &Path, name: &str) -> String {
     std::fs::read_to_string(dir.join("ca").join(name)).unwrap()
 }
 
-/// A CA as an operator would bring it.
+/// A CA provided by an operator.
 struct Operator {
     root: Certificate,
     root_key: KeyPair,
@@ -53,7 +53,8 @@ impl Operator {
         self.params.signed_by(&self.key, &issuer).unwrap()
     }
 
-    /// Istio's files; `cert-chain.pem` goes up to the root, as Istio's own make rules write it.
+    /// Writes Istio's files; `cert-chain.pem` includes the root, like the output of Istio's
+    /// Makefile.
     fn write(&self, dir: &Path) {
         let certificate = self.certificate().pem();
         let chain = certificate.clone() + &self.root.pem();

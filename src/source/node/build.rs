@@ -1,4 +1,4 @@
-//! Builds the tree from the parser's events.
+//! Builds the node tree from parser events.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -10,14 +10,14 @@ use super::{Key, Node, Parsed, Value, scalar};
 use crate::diag::{Code, Diagnostic};
 use crate::source::document::Document;
 
-/// The most values that anchors may keep and aliases may add, so that a few lines cannot grow
-/// into gigabytes.
+/// Maximum number of values kept for anchors and added by aliases, as a limit on exponential
+/// expansion ("billion laughs").
 const MAX_COPIED: usize = 50_000;
 
-/// The tree so far.
+/// Builder of the tree.
 pub(super) struct Builder<'d> {
     document: &'d Document,
-    /// Where the text that is read starts in the document.
+    /// Offset of the text within the document.
     offset: usize,
     open: Vec<Open>,
     root: Option<Node>,
@@ -26,7 +26,7 @@ pub(super) struct Builder<'d> {
     diagnostics: Vec<Diagnostic>,
 }
 
-/// A list or map whose end has not come yet.
+/// An unfinished sequence or mapping.
 struct Open {
     start: usize,
     style: StructureStyle,
@@ -47,7 +47,7 @@ struct Entries {
     merged: Vec<Node>,
 }
 
-/// What the next value of a map is.
+/// What the next value of a mapping is.
 #[derive(Default)]
 enum Next {
     #[default]
@@ -55,7 +55,7 @@ enum Next {
     ValueOf(Key),
     /// The value of `<<`.
     Merged,
-    /// The value of a key that was refused.
+    /// The value of a rejected key.
     Dropped,
 }
 
@@ -83,10 +83,11 @@ impl<'d> Builder<'d> {
         }
     }
 
-    /// Takes the next event.
+    /// Processes an event.
     ///
     /// # Errors
-    /// When an alias stands for nothing or for too much.
+    ///
+    /// If an alias is undefined or its expansion is too large.
     pub(super) fn take(&mut self, event: Event<'_>, span: &Span) -> Result<(), Box<Diagnostic>> {
         let span = self.in_document(span);
         match event {
@@ -115,7 +116,7 @@ impl<'d> Builder<'d> {
             Event::SequenceEnd | Event::MappingEnd => self.end(&span)?,
             Event::Alias(anchor) => self.alias(anchor, &span)?,
             Event::DocumentStart(..) if self.root.is_some() => return Err(self.second_document(span)),
-            // Nothing else carries a value.
+            // Other events carry no value.
             _ => {}
         }
         Ok(())
@@ -167,7 +168,7 @@ impl<'d> Builder<'d> {
         Ok(())
     }
 
-    /// A value is there: its anchor may be referred to from now on.
+    /// A value is complete; its anchor can be referred to from now on.
     fn complete(&mut self, node: Node, anchor: usize) -> Result<(), Box<Diagnostic>> {
         if anchor != 0 {
             let kept = copy(&node, None, &mut self.copied).ok_or_else(|| self.too_much(&node.span))?;
@@ -239,7 +240,7 @@ impl<'d> Builder<'d> {
         }
     }
 
-    /// The entries of a map, and of the maps merged into it where it has none of that key.
+    /// The entries of a mapping and, for other keys, of the mappings merged into it.
     fn merge(&mut self, mut map: Entries) -> Vec<(Key, Node)> {
         for merged in std::mem::take(&mut map.merged) {
             let maps = match merged.value {
@@ -281,7 +282,7 @@ impl<'d> Builder<'d> {
 }
 
 impl Entries {
-    /// As many entries as are compared one by one.
+    /// Up to this number of entries, keys are searched linearly.
     const FEW: usize = 16;
 
     fn find(&mut self, key: &str) -> Option<usize> {
@@ -295,12 +296,12 @@ impl Entries {
     }
 }
 
-/// `!!str`, or `!`, which says that the value is not what it looks like.
+/// `!!str`, or the non-specific tag `!`, which makes a scalar a string.
 fn is_string_tag(tag: &Tag) -> bool {
     tag.is_yaml_core_schema_tag("str") || tag.parts() == ("", "!")
 }
 
-/// A copy of a tree, all of it at one place if there is one, unless it has too many values.
+/// A copy of a tree, optionally with all locations replaced; `None` if it has too many values.
 fn copy(node: &Node, at: Option<&Range<usize>>, copied: &mut usize) -> Option<Node> {
     *copied += 1;
     if *copied > MAX_COPIED {

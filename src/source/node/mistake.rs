@@ -1,4 +1,4 @@
-//! What is wrong with a text that is no YAML, in words that help.
+//! Explains YAML syntax errors.
 
 use std::ops::Range;
 
@@ -8,7 +8,7 @@ use super::MAX_DEPTH;
 use crate::diag::{Code, Diagnostic};
 use crate::source::document::Document;
 
-/// The diagnostic of a parser's error.
+/// The diagnostic for a parser error.
 pub(super) fn describe(document: &Document, error: &ScanError) -> Diagnostic {
     let text = document.text();
     let span = span(text, error);
@@ -20,7 +20,7 @@ pub(super) fn describe(document: &Document, error: &ScanError) -> Diagnostic {
     problem
 }
 
-/// What to do about a line of a template of Helm or Go, of which `at` is a byte of the document.
+/// Help for a line with a Helm or Go template, where `at` is a byte of the document.
 pub(super) fn template(document: &Document, at: usize) -> Option<String> {
     let text = &document.source.text;
     let start = text.get(..at)?.rfind('\n').map_or(0, |newline| newline + 1);
@@ -29,11 +29,11 @@ pub(super) fn template(document: &Document, at: usize) -> Option<String> {
         .then(|| "`{{` begins a template: render the file first, for instance with `helm template`".to_owned())
 }
 
-/// The character that the error is at, in bytes of the document.
+/// The character at the error, as a byte range of the document.
 fn span(text: &str, error: &ScanError) -> Range<usize> {
     let characters = error.marker().index();
     let mut start = text.char_indices().nth(characters).map_or(text.len(), |(at, _)| at);
-    // The parser tells where the value begins that the tab is taken for a part of.
+    // The parser reports the start of the value that it takes the tab to be part of.
     if *error.kind() == ErrorKind::TabInPlainScalar {
         start = indenting_tab(text, start).unwrap_or(start);
     }
@@ -41,7 +41,7 @@ fn span(text: &str, error: &ScanError) -> Range<usize> {
     start..start + len
 }
 
-/// The first tab that indents something on a line after this byte.
+/// The first tab used as indentation on a line after this byte.
 fn indenting_tab(text: &str, from: usize) -> Option<usize> {
     let line_ends = text[from..].match_indices('\n').map(|(at, _)| from + at + 1);
     let tab = |start: usize| {
@@ -52,7 +52,7 @@ fn indenting_tab(text: &str, from: usize) -> Option<usize> {
     line_ends.filter_map(tab).next()
 }
 
-/// What is wrong, and what to do about it where that can be told.
+/// The message, and help where it is possible.
 fn explain(kind: &ErrorKind, text: &str, at: usize) -> (String, Option<String>) {
     let help = |message: &str, help: &str| (message.to_owned(), Some(help.to_owned()));
     match kind {
@@ -108,7 +108,7 @@ fn closing(open: char) -> char {
     if open == '[' { ']' } else { '}' }
 }
 
-/// A `key: value` where none may stand, by the line that it is on and the one above.
+/// A misplaced `key: value`, explained by its line and the previous one.
 fn misplaced_entry(text: &str, at: usize) -> (String, Option<String>) {
     let line_start = text[..at].rfind('\n').map_or(0, |newline| newline + 1);
     let before = text[line_start..at].trim_start();
@@ -148,7 +148,7 @@ mod tests {
     use crate::diag::SourceText;
     use crate::source::document::split;
 
-    /// `line:column message / help` of the only mistake.
+    /// `line:column message / help` of the only error.
     fn mistake(text: &str) -> String {
         let parsed = parse(&split(&SourceText::new("f", text))[0]);
         assert!(parsed.root.is_none(), "{text}");

@@ -1,9 +1,9 @@
-//! What a scalar without quotes is.
+//! Types of plain scalars.
 
 use super::Value;
 
-/// The value of a plain scalar: by YAML 1.1's words for booleans, as Kubernetes reads them, and
-/// a number if it looks like one.
+/// The value of a plain scalar: null and booleans of YAML 1.1, as in Kubernetes, a number, or a
+/// string.
 pub(super) fn plain(text: &str) -> Value {
     if matches!(text, "" | "~" | "null" | "Null" | "NULL") {
         return Value::Null;

@@ -1,4 +1,4 @@
-//! One file: its text, or why there is none.
+//! Reads a single file.
 
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, Read};
@@ -12,38 +12,38 @@ use sha2::{Digest, Sha256};
 use super::Content;
 use crate::diag::{Code, Diagnostic, Place, SourceText};
 
-/// The largest file that is read: 256 MiB.
+/// Maximum file size: 256 MiB.
 const MAX_FILE: u64 = 256 << 20;
 
-/// Two writes within this time may leave the same time stamp. Kernels count it in ticks of up to
-/// 10 ms, some file systems in whole seconds.
+/// Writes within this time may have the same time stamp. Kernels use ticks of up to 10 ms, some
+/// file systems whole seconds.
 const CLOCK_STEP: Duration = Duration::from_secs(2);
 
 /// How often a file that changes while it is read is read again.
 const ATTEMPTS: usize = 3;
 
-/// Bytes of a broken line that are kept so that a diagnostic can show it.
+/// Bytes of an invalid line that are kept for display in a diagnostic.
 const SHOWN_AFTER_BREAK: usize = 80;
 
-/// What came of reading a path.
+/// The result of reading a path.
 pub(super) enum Reading {
-    /// There is no file.
+    /// It does not exist.
     Absent,
-    /// It changed while it was read, every time.
+    /// It changed during every attempt to read it.
     Torn {
-        /// The last attempt.
+        /// Content of the last attempt.
         content: Content,
     },
-    /// It was read, or the attempt failed for good.
+    /// It was read, or failed with an error.
     File {
-        /// What it holds.
+        /// Its content.
         content: Content,
-        /// What to compare with to see that it has not been touched; `None`: look each time.
+        /// Metadata to detect later changes; `None` if it must always be read.
         stamp: Option<Stamp>,
     },
 }
 
-/// What the file system tells about a file without reading it.
+/// Metadata of a file that changes when it is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Stamp {
     device: u64,
@@ -64,12 +64,12 @@ impl Stamp {
         }
     }
 
-    /// Whether the file at `path` still looks the same.
+    /// Whether the file at `path` has the same metadata.
     pub(super) fn is_current(&self, path: &Path) -> bool {
         fs::metadata(path).is_ok_and(|metadata| Self::of(&metadata) == *self)
     }
 
-    /// Whether a later write would show, seen from `now`.
+    /// Whether a later write, at `now` or after, would change the time stamp.
     fn is_telling(&self, now: SystemTime) -> bool {
         let seconds = u64::try_from(self.changed.0).unwrap_or(0);
         let age = now.duration_since(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds));
@@ -118,7 +118,7 @@ fn attempt(path: &Path) -> io::Result<Attempt> {
     })
 }
 
-/// Opens without waiting, so that a FIFO with the name of a file stops nobody.
+/// Opens with `O_NONBLOCK`, so that a FIFO does not block.
 fn open(path: &Path) -> io::Result<File> {
     let flags = i32::try_from(OFlags::NONBLOCK.bits()).unwrap_or(0);
     OpenOptions::new().read(true).custom_flags(flags).open(path)

@@ -1,4 +1,4 @@
-//! The watches the kernel keeps for us.
+//! Kernel watches.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -10,23 +10,22 @@ use notify::{Config, ErrorKind, Event, RecommendedWatcher, RecursiveMode, Watche
 
 use crate::source::layout::{Identity, Layout};
 
-/// Is called with each event, on a thread of its own.
+/// Callback for events, on a thread of its own.
 pub(super) type Handler = Box<dyn FnMut(notify::Result<Event>) + Send>;
 
-/// The places that are watched, each one for itself: real directories, and the files that the
-/// events of a directory do not cover.
+/// The watched paths, non-recursively: real directories, and files not covered by the events of a
+/// directory.
 pub(super) struct Armed {
     kernel: RecommendedWatcher,
     watched: BTreeMap<PathBuf, Identity>,
 }
 
 impl Armed {
-    /// No watches yet.
+    /// Without watches yet.
     ///
     /// # Errors
     ///
-    /// When the kernel gives no events, for example because `fs.inotify.max_user_instances` is
-    /// reached.
+    /// If file events are unavailable, e.g. because `fs.inotify.max_user_instances` is reached.
     pub(super) fn new(handler: Handler) -> notify::Result<Self> {
         Ok(Self {
             kernel: RecommendedWatcher::new(handler, Config::default())?,
@@ -34,13 +33,13 @@ impl Armed {
         })
     }
 
-    /// Watches what the layout depends on and nothing else. Tells whether a watch was added: what
-    /// happened there before is then unknown.
+    /// Watches exactly what the layout depends on. Returns whether a watch was added: earlier
+    /// changes there may have been missed.
     ///
     /// # Errors
     ///
-    /// When a watch cannot be had, for example because `fs.inotify.max_user_watches` is reached.
-    /// What was watched so far stays so.
+    /// If a watch cannot be added, e.g. because `fs.inotify.max_user_watches` is reached. Existing
+    /// watches are kept.
     pub(super) fn arm(&mut self, layout: &Layout) -> notify::Result<bool> {
         let wanted = wanted(layout);
         let obsolete: Vec<_> = self
@@ -62,8 +61,8 @@ impl Armed {
         Ok(added)
     }
 
-    /// Takes note that the kernel, or the library, dropped the watches at and below a path, as
-    /// they do when it is removed, renamed or replaced. Tells whether there were any.
+    /// Records that the kernel or the library dropped the watches at and below a path, as they do
+    /// when it is removed, renamed or replaced. Returns whether there were any.
     pub(super) fn forget(&mut self, path: &Path) -> bool {
         let at_or_below = |(watched, _): &(&PathBuf, &Identity)| watched.starts_with(path);
         let lost: Vec<_> = self
@@ -89,15 +88,15 @@ impl Armed {
         }
     }
 
-    /// The library may have dropped the watch already, or keep one that was forgotten here, so its
-    /// answer tells nothing.
+    /// The library may have dropped the watch already, or have one that was forgotten here, so
+    /// errors are ignored.
     fn unwatch(&mut self, path: &Path) {
         self.watched.remove(path);
         let _ = self.kernel.unwatch(path);
     }
 }
 
-/// What is gone again needs no watch: the one of its parent tells when it returns.
+/// A path that no longer exists needs no watch: that of its parent reports its return.
 fn is_absent(error: &notify::Error) -> bool {
     match &error.kind {
         ErrorKind::PathNotFound => true,

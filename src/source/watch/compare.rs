@@ -1,4 +1,4 @@
-//! What came and went between two walks.
+//! Differences between two walks.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -9,14 +9,14 @@ use std::time::{Duration, Instant, SystemTime};
 use super::settle::{QUIET, Settle};
 use crate::source::layout::Layout;
 
-/// Tells `settle` how the files of `new` differ from those of `old`.
+/// Reports to `settle` how the files of `new` differ from those of `old`.
 ///
-/// Real paths in `disturbed`, and those below them, may lead to another file than before.
+/// Real paths in `disturbed`, and paths below them, may lead to other files than before.
 pub(super) fn compare(old: &Layout, new: &Layout, disturbed: &BTreeSet<PathBuf>, now: Instant, settle: &mut Settle) {
     let is_disturbed = |real: &Path| !disturbed.is_empty() && real.ancestors().any(|path| disturbed.contains(path));
     for (shown, real) in &new.files {
         match old.files.get(shown) {
-            // A link that leads elsewhere now was swapped when all was in place.
+            // A link that was switched to another target: the file is complete.
             Some(before) if before != real => settle.whole(shown.clone(), now),
             Some(_) if !is_disturbed(real) => {}
             Some(_) | None => found(shown, real, now, settle),
@@ -32,7 +32,7 @@ pub(super) fn compare(old: &Layout, new: &Layout, disturbed: &BTreeSet<PathBuf>,
     }
 }
 
-/// When the file was last changed, if that is so short ago that someone may be writing it.
+/// The time of the last change, if so recent that the file may still be being written.
 pub(super) fn changed_lately(real: &Path, now: Instant) -> Option<Instant> {
     let metadata = fs::metadata(real).ok()?;
     let since_epoch = Duration::new(
@@ -45,7 +45,7 @@ pub(super) fn changed_lately(real: &Path, now: Instant) -> Option<Instant> {
     (age < QUIET).then(|| now.checked_sub(age)).flatten()
 }
 
-/// A file that no event has told of: whether it is whole is for its age to say.
+/// A file found without an event; its age tells whether it is complete.
 fn found(shown: &Path, real: &Path, now: Instant, settle: &mut Settle) {
     if settle.is_ready(shown) {
         return;
@@ -75,7 +75,7 @@ mod tests {
         }
     }
 
-    /// What is ready at once, and what was settled on after the longest wait.
+    /// Files that are ready at once, and those settled after the longest wait.
     fn compared(old: &Layout, new: &Layout, disturbed: &[&Path]) -> (Vec<String>, Vec<String>) {
         let (mut settle, now) = (Settle::default(), Instant::now());
         let disturbed = disturbed.iter().map(|path| path.to_path_buf()).collect();

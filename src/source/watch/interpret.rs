@@ -1,4 +1,4 @@
-//! From what happened to a real path to what that means for the files shown.
+//! Interprets events at real paths in terms of shown files.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -9,8 +9,8 @@ use super::settle::Settle;
 use super::sighting::{Kind, Sighting};
 use crate::source::layout::{Layout, is_hidden, is_input_name};
 
-/// Tells `settle` about the files that a sighting concerns, and keeps the files of the layout
-/// current. Tells whether more than files may have changed, so that the root must be walked.
+/// Reports the files affected by an event to `settle` and updates the files of the layout. Returns
+/// whether the root must be walked again because more than files may have changed.
 pub(super) fn interpret(sighting: &Sighting, layout: &mut Layout, settle: &mut Settle, now: Instant) -> bool {
     let path = &sighting.path;
     let mut structural = sighting.kind == Kind::Touched && !layout.unreadable.is_empty();
@@ -23,13 +23,13 @@ pub(super) fn interpret(sighting: &Sighting, layout: &mut Layout, settle: &mut S
     structural
 }
 
-/// How an entry of a listed directory is shown.
+/// The shown path of an entry in a listed directory.
 fn shown(layout: &Layout, real: &Path) -> Option<PathBuf> {
     let name = real.file_name().filter(|name| !is_hidden(name))?;
     Some(layout.directories.get(real.parent()?)?.shown.join(name))
 }
 
-/// An entry of a listed directory.
+/// An event of an entry in a listed directory.
 fn entry(sighting: &Sighting, shown: PathBuf, layout: &mut Layout, settle: &mut Settle, now: Instant) -> bool {
     let path = &sighting.path;
     let is_file = layout.files.get(&shown) == Some(path);
@@ -51,7 +51,7 @@ fn entry(sighting: &Sighting, shown: PathBuf, layout: &mut Layout, settle: &mut 
     false
 }
 
-/// Something new in a listed directory. What is no plain file asks for a walk.
+/// A new entry in a listed directory; anything but a regular file requires a walk.
 fn came(sighting: &Sighting, shown: PathBuf, layout: &mut Layout, settle: &mut Settle, now: Instant) -> bool {
     let path = &sighting.path;
     let Ok(metadata) = fs::symlink_metadata(path) else {
@@ -71,7 +71,7 @@ fn came(sighting: &Sighting, shown: PathBuf, layout: &mut Layout, settle: &mut S
     false
 }
 
-/// A place on the way to a shown path, or the place where the way ends.
+/// An event of a waypoint.
 fn waypoint(sighting: &Sighting, shown: PathBuf, layout: &Layout, settle: &mut Settle, now: Instant) -> bool {
     let path = &sighting.path;
     let is_end = layout.files.get(&shown) == Some(path);

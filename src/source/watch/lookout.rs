@@ -1,4 +1,4 @@
-//! The thread that keeps the watches and turns what the kernel tells into what has changed.
+//! The watcher thread: maintains the watches and translates kernel events into file changes.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -15,62 +15,61 @@ use super::sighting::{self, Kind, Sighting};
 use crate::source::Root;
 use crate::source::layout::Layout;
 
-/// Everything is looked at this often, should an event ever be missed.
+/// Interval of full checks, in case an event is missed.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
 
-/// Everything is looked at this often where events cannot be had.
+/// Polling interval if events are unavailable.
 const POLL_EVERY: Duration = Duration::from_secs(1);
 
-/// The same while a file is being written.
+/// Polling interval while a file is being written.
 const POLL_WRITING_EVERY: Duration = Duration::from_millis(50);
 
-/// Looking takes at most one part of the time in so many.
+/// Full checks may take at most 1/n of the time.
 const LOOK_SHARE: u32 = 10;
 
-/// Walks in a row, where each one finds a directory that was not watched before.
+/// Maximum number of consecutive walks, each of which finds a new directory to watch.
 const WALKS: usize = 4;
 
-/// Events in the queue between the kernel's thread and ours, for which there is room from the start. When it is full,
-/// everything is looked at.
+/// Capacity of the event queue, allocated in advance. If it overflows, everything is checked.
 const QUEUE: usize = 1 << 12;
 
-/// Events handled before the clock is looked at again.
+/// Number of events handled between two reads of the clock.
 const BATCH: usize = 1024;
 
-/// What wakes the thread.
+/// Wakes the thread.
 pub(super) enum Message {
-    /// The kernel told something.
+    /// A kernel event.
     Event(notify::Result<notify::Event>),
-    /// Nobody listens any more.
+    /// The watcher was dropped.
     Stop,
 }
 
-/// How events are had: [`Armed::new`].
+/// Creates the watches: [`Armed::new`].
 pub(super) type Connect = fn(Handler) -> notify::Result<Armed>;
 
-/// The state of the thread.
+/// State of the thread.
 pub(super) struct Lookout {
     root: Root,
     shared: Arc<Shared>,
     sender: SyncSender<Message>,
     messages: Receiver<Message>,
     connect: Connect,
-    /// `None` where there are no events at the moment.
+    /// `None` while events are unavailable.
     armed: Option<Armed>,
-    /// Whether the watches cover the layout. Where they do not, everything is polled.
+    /// Whether the watches cover the layout; otherwise it polls.
     covered: bool,
     layout: Layout,
-    /// Real paths at which something else may stand now, though the layout looks the same.
+    /// Real paths that may have been replaced although the layout looks the same.
     disturbed: BTreeSet<PathBuf>,
-    /// Whether the layout must be walked again.
+    /// Whether the root must be walked again.
     restructure: bool,
-    /// No walk before this: while a tree is copied, one would follow the other.
+    /// Earliest time of the next walk, to limit walks while a tree is being copied.
     not_before: Instant,
     next_look: Instant,
 }
 
 impl Lookout {
-    /// Walks the root and watches it: what happens from here on is seen.
+    /// Walks the root and watches it: changes from here on are seen.
     pub(super) fn new(root: Root, shared: Arc<Shared>, connect: Connect) -> Self {
         let (sender, messages) = sync_channel(QUEUE);
         let now = Instant::now();
@@ -94,12 +93,12 @@ impl Lookout {
         lookout
     }
 
-    /// The way to wake the thread.
+    /// Sender to wake the thread.
     pub(super) fn sender(&self) -> SyncSender<Message> {
         self.sender.clone()
     }
 
-    /// Works until nobody listens.
+    /// Runs until the watcher is dropped.
     pub(super) fn run(mut self) {
         while !self.shared.stopped.load(Ordering::Relaxed) {
             let wait = self.deadline().saturating_duration_since(Instant::now());
@@ -158,7 +157,7 @@ impl Lookout {
         }
     }
 
-    /// Takes no watch for granted any more and looks at everything, at this time.
+    /// Discards all watches and schedules a full check at this time.
     fn start_over(&mut self, at: Instant) {
         self.armed = None;
         self.covered = false;
@@ -177,7 +176,7 @@ impl Lookout {
         }
     }
 
-    /// Looks at everything, as if no event had ever come.
+    /// Checks everything, as if there had been no events.
     fn look(&mut self, now: Instant) {
         if self.armed.is_none() {
             self.ask_for_events();
@@ -219,8 +218,8 @@ impl Lookout {
         }
     }
 
-    /// Walks the root, watches what it finds, and tells what came and went. Walks again where a
-    /// watch was added, since what happened there before is unknown.
+    /// Walks the root, updates the watches and reports differences. Repeats if a watch was added,
+    /// since earlier changes there may have been missed.
     fn walk(&mut self, now: Instant) {
         self.restructure = false;
         let mut walks = 0;
@@ -253,7 +252,7 @@ impl Lookout {
         }
     }
 
-    /// From here on everything is polled, until the watches can be had.
+    /// Falls back to polling until watches are available.
     fn uncovered(&mut self, error: &notify::Error) {
         self.covered = false;
         if !self.shared.said.swap(true, Ordering::Relaxed) {

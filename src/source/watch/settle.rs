@@ -1,15 +1,14 @@
-//! When a change is over. Pure: the time is a parameter.
+//! Decides when a change is complete. Pure: time is a parameter.
 //!
 //! ```text
-//!              written           5 s (or, polled, 100 ms) without change
+//!              written           5 s (100 ms if polled) without change
 //!   (nothing) ────────→ writing ─────────────────────────────────→ ready ──tick──→ (nothing)
 //!       │                 ↑ │ closed, renamed into place             ↑ ↑
 //!       │         written │ └────────────────────────────────────────┘ │
 //!       └─────────────→ gone ──────────── 150 ms without return ───────┘
 //! ```
 //!
-//! A tick takes all that is ready, 1.5 ms after the last one became ready, or 50 ms after the
-//! first.
+//! A tick covers all ready files, 1.5 ms after the last one became ready, or 50 ms after the first.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -17,42 +16,43 @@ use std::time::{Duration, Instant};
 
 use crate::source::Dirty;
 
-/// How long a tick waits for company after the last file became ready.
+/// How long a tick is delayed after the last file became ready.
 const SETTLE: Duration = Duration::from_micros(1500);
 
-/// How long a tick waits at most.
+/// Maximum delay of a tick.
 const SETTLE_AT_MOST: Duration = Duration::from_millis(50);
 
-/// A file whose close cannot be told counts as whole after this time without change.
+/// A file whose close events are unavailable counts as complete after this time without change.
 pub(super) const QUIET: Duration = Duration::from_millis(100);
 
-/// A file whose close will be told, but does not come, counts as whole after this time without change: a
-/// writer may be slow, and what it has written so far may look whole, but it need not close the file at all.
+/// A file whose close event is expected counts as complete after this time without change. A slow
+/// writer may leave partial content that parses, but may also never close the file.
 pub(super) const UNCLOSED: Duration = Duration::from_secs(5);
 
-/// How long a file must be gone to count as removed. Editors and scripts remove a file to write
-/// it anew; longer than [`QUIET`], so that a file that comes under another name is there first.
+/// How long a file must be gone to count as removed, since editors and scripts replace files by
+/// removing them first. Longer than [`QUIET`], so that a renamed file appears under its new name
+/// first.
 const GONE: Duration = Duration::from_millis(150);
 
 /// The files that are changing.
 #[derive(Debug, Default)]
 pub(super) struct Settle {
     ready: BTreeSet<PathBuf>,
-    /// Being written.
+    /// Files being written.
     writing: BTreeMap<PathBuf, Writing>,
-    /// Gone, with the time of that.
+    /// Removed files and when they were removed.
     gone: BTreeMap<PathBuf, Instant>,
     full: bool,
-    /// When the first and the last one became ready since the last tick.
+    /// When the first and last file became ready since the last tick.
     window: Option<(Instant, Instant)>,
 }
 
-/// A file that is being written.
+/// A file being written.
 #[derive(Clone, Copy, Debug)]
 struct Writing {
-    /// The time of the last change.
+    /// Time of the last change.
     changed: Instant,
-    /// After this time without change it counts as whole.
+    /// How long without change until it counts as complete.
     patience: Duration,
 }
 
@@ -63,7 +63,7 @@ impl Writing {
 }
 
 impl Settle {
-    /// The file is whole: closed after writing, or renamed or linked into place.
+    /// The file is complete: closed after writing, or renamed or linked into place.
     pub(super) fn whole(&mut self, path: PathBuf, now: Instant) {
         self.writing.remove(&path);
         self.gone.remove(&path);
@@ -71,17 +71,17 @@ impl Settle {
         self.extend(now);
     }
 
-    /// The file is being written, and its close will be told.
+    /// The file is being written, and a close event is expected.
     pub(super) fn written(&mut self, path: PathBuf, now: Instant) {
         self.changed(path, now, UNCLOSED);
     }
 
-    /// The file was seen to have changed at `changed`; whether someone still writes it is not known.
+    /// The file changed at `changed`; whether it is still being written is unknown.
     pub(super) fn seen_changed(&mut self, path: PathBuf, changed: Instant) {
         self.changed(path, changed, QUIET);
     }
 
-    /// Something about the file changed that is not its content: permissions, times.
+    /// Metadata of the file changed, such as permissions or times.
     pub(super) fn touched(&mut self, path: PathBuf, now: Instant) {
         if !self.ready.contains(&path) {
             self.seen_changed(path, now);
@@ -96,14 +96,14 @@ impl Settle {
         writing.patience = patience.max(writing.patience);
     }
 
-    /// The file is gone.
+    /// The file was removed.
     pub(super) fn gone(&mut self, path: PathBuf, now: Instant) {
         self.ready.remove(&path);
         self.writing.remove(&path);
         self.gone.entry(path).or_insert(now);
     }
 
-    /// The file that was gone is now under another name: it need not be waited for.
+    /// A removed file has appeared under another name, so its return is not awaited.
     pub(super) fn moved(&mut self, path: &Path, now: Instant) {
         if self.gone.contains_key(path) {
             self.whole(path.to_owned(), now);
@@ -116,7 +116,7 @@ impl Settle {
         self.extend(now);
     }
 
-    /// Whether the file is known to be whole and waits for the tick.
+    /// Whether the file is complete and waits for the tick.
     pub(super) fn is_ready(&self, path: &Path) -> bool {
         self.ready.contains(path)
     }
@@ -131,7 +131,7 @@ impl Settle {
         !self.writing.is_empty()
     }
 
-    /// When [`Settle::take`] will have something.
+    /// When [`Settle::take`] will return a tick.
     pub(super) fn due(&self) -> Option<Instant> {
         let quiet = self.writing.values().map(Writing::due).min();
         let gone = self.gone.values().min().map(|since| *since + GONE);
@@ -160,7 +160,8 @@ impl Settle {
             .map(|(first, last)| (first + SETTLE_AT_MOST).min(last + SETTLE))
     }
 
-    /// Makes ready what has been quiet or gone long enough; tells whether there was any.
+    /// Makes files ready that have been unchanged or gone long enough; returns whether there were
+    /// any.
     fn give_up_waiting(&mut self, now: Instant) -> bool {
         let mut late: Vec<PathBuf> = self
             .writing
@@ -177,8 +178,8 @@ impl Settle {
         any
     }
 
-    /// A window that is open stays open even if its files are written again meanwhile, so that a
-    /// file that never rests is read as soon as it is whole.
+    /// The window stays open if its files are written again, so a file that is written continuously
+    /// is read as soon as it is complete.
     fn extend(&mut self, now: Instant) {
         let first = self.window.map_or(now, |(first, _)| first);
         self.window = Some((first, now));

@@ -1,42 +1,42 @@
-//! What the kernel tells, in the few words that matter here.
+//! Kernel events, reduced to what is relevant here.
 
 use std::path::PathBuf;
 
 use notify::event::{AccessKind, AccessMode, ModifyKind, RenameMode};
 use notify::{Event, EventKind};
 
-/// Something that happened to a real path.
+/// An event at a real path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Sighting {
     pub(super) path: PathBuf,
     pub(super) kind: Kind,
 }
 
-/// What happened.
+/// The kind of event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// It was created; if it is a file, its content follows.
+    /// Created; the content of a file follows.
     Created,
     /// Its content changed.
     Written,
-    /// It was closed by someone who could write.
+    /// Closed after writing.
     Closed,
-    /// Its permissions or times changed.
+    /// Metadata changed.
     Touched,
-    /// It came by a rename, whole.
+    /// Renamed to this path, complete.
     Arrived,
-    /// It was removed or renamed away.
+    /// Removed, or renamed to another path.
     Left,
-    /// It went to this path; the two ends have been told separately.
+    /// Renamed to the given path; both ends are reported separately as well.
     Moved(PathBuf),
 }
 
-/// Whether an event can tell anything. Reading a file is an event too, but not news.
+/// Whether an event may indicate a change; reads do not.
 pub(super) fn is_news(event: &Event) -> bool {
     event.need_rescan() || kind(event.kind).is_some() || is_rename_pair(event)
 }
 
-/// What an event says about each of its paths.
+/// The events at each of its paths.
 pub(super) fn sightings(event: Event) -> Vec<Sighting> {
     if is_rename_pair(&event) {
         return match <[PathBuf; 2]>::try_from(event.paths) {

@@ -1,4 +1,4 @@
-//! What editors and tools do to files, done to real ones.
+//! Operations of editors and tools on real files.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -13,22 +13,22 @@ use tokio::time::timeout;
 use super::*;
 use crate::source::tree::{Change, Content, Tree};
 
-/// Longer than anything here takes on a busy machine, the periodic look included.
+/// Upper bound on waiting, even on a busy machine and with periodic checks.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A directory, and those who look at it.
+/// A directory, its watcher and the tree.
 struct Scene {
     directory: tempfile::TempDir,
     root: Root,
     watcher: Watcher,
     tree: Tree,
-    /// Every change seen, as `+name`, `~name`, `-name`.
+    /// All changes so far, as `+name`, `~name`, `-name`.
     seen: Vec<String>,
     ticks: usize,
 }
 
 impl Scene {
-    /// Watches the directory `mesh` that `prepare` is given the parent of.
+    /// Watches the directory `mesh` within the directory passed to `prepare`.
     fn new(prepare: impl FnOnce(&Path)) -> Self {
         Self::watching("mesh", Armed::new, prepare)
     }
@@ -72,7 +72,7 @@ impl Scene {
         dirty
     }
 
-    /// Waits until exactly these files are there, and hands out the changes on the way.
+    /// Waits for exactly these files; returns the changes until then.
     async fn until(&mut self, files: &[(&str, &str)]) -> Vec<String> {
         let files = files.iter().map(|(name, text)| (self.path(name), (*text).to_owned()));
         let expected: BTreeSet<_> = files.collect();
@@ -101,14 +101,14 @@ fn write(path: &Path, text: &str) {
     fs::write(path, text).unwrap();
 }
 
-/// As editors do: a new file under another name, then the right one.
+/// Replaces a file like editors do: writes a temporary file and renames it.
 fn replace(path: &Path, text: &str) {
     let new = path.with_file_name(".new");
     fs::write(&new, text).unwrap();
     fs::rename(new, path).unwrap();
 }
 
-/// As `kubectl` and `ln -sfn` do.
+/// Replaces a link like `kubectl` and `ln -sfn` do.
 fn relink(link: &Path, target: &str) {
     let new = link.with_file_name("..new");
     symlink(target, &new).unwrap();
