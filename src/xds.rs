@@ -5,6 +5,7 @@ mod canonical;
 pub mod client;
 pub mod coverage;
 pub mod encode;
+pub mod grpc_health;
 pub mod joining;
 pub mod json;
 pub mod node;

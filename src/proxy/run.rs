@@ -31,6 +31,7 @@ use super::listener::limit::ConnectionLimit;
 use super::stats::ServerStats;
 use super::store::Store;
 use super::upstream::dns::Resolver;
+use super::upstream::health_check::checks::Checks;
 use super::worker::Worker;
 use crate::lifecycle::{LogSignals, StopSignals};
 use crate::xds::client::Client;
@@ -176,6 +177,7 @@ pub async fn run(options: Options) -> Result<(), ProxyError> {
         () = keep_time(&control, &news) => {}
         () = keep_up(&control, &news) => {}
         () = keep_names(&control, &news) => {}
+        () = keep_checks(&control, &news) => {}
         () = write_down(&control) => {}
         () = keep_logs(log_signals) => {}
         () = rest(&control) => {}
@@ -309,6 +311,23 @@ async fn keep_names(control: &RefCell<Control>, news: &News) {
                 news.tell();
             }
             () = tokio::time::sleep(UPKEEP) => {}
+        }
+    }
+}
+
+/// Runs the health checks of clusters.
+async fn keep_checks(control: &RefCell<Control>, news: &News) {
+    let mut checks = Checks::default();
+    let mut changed = news.listen();
+    loop {
+        checks.watch(control.borrow().store.checked_clusters());
+        tokio::select! {
+            () = checks.begun() => {
+                control.borrow_mut().settle(Instant::now());
+                news.tell();
+            }
+            // The sender lives as long as `news`.
+            _ = changed.changed() => {}
         }
     }
 }

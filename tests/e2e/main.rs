@@ -27,6 +27,7 @@ mod gateways;
 mod grpc;
 mod grpc_web;
 pub mod harness;
+mod health_checks;
 mod hostile_frames;
 mod hostile_hosts;
 mod hostile_requests;

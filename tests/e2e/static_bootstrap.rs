@@ -522,7 +522,7 @@ async fn a_bootstrap_can_be_looked_at_without_a_start() {
     assert_eq!(said, format!("configuration '{}' OK\n", path.display()));
     for (from, to) in [
         ("codec_type: AUTO", "codec_type: HTTP3"),
-        ("type: STRICT_DNS", "health_checks: [{timeout: 1s, interval: 1s}]"),
+        ("type: STRICT_DNS", "close_connections_on_host_health_failure: true"),
     ] {
         let output = validate(&good.replacen(from, to, 1)).await;
         assert_eq!(output.status.code(), Some(1), "{to}");
@@ -543,7 +543,7 @@ async fn mistakes_are_named_with_their_line_and_column() {
         ("lb_policy: ROUND_ROBIN", "lb_policy: FAIREST", "FAIREST"),
         (
             "type: STRICT_DNS",
-            "health_checks: [{timeout: 1s, interval: 1s}]",
+            "close_connections_on_host_health_failure: true",
             "this field is not implemented",
         ),
         (
@@ -582,7 +582,7 @@ async fn mistakes_are_named_with_their_line_and_column() {
         );
     }
     let (first, second) = (
-        "health_checks: [{timeout: 1s, interval: 1s}]",
+        "type: STRICT_DNS\n    close_connections_on_host_health_failure: true",
         "scheme_header_transformation: {scheme_to_overwrite: https}",
     );
     let text = good.replacen("type: STRICT_DNS", first, 1);

@@ -12,6 +12,7 @@ use super::listeners::socket_address;
 use crate::proxy::store::Published;
 use crate::proxy::upstream::breaker::Breaker;
 use crate::proxy::upstream::cluster::{Cluster, Discovery};
+use crate::proxy::upstream::health_check::state::Checked;
 use crate::proxy::upstream::host::{EdsHealth, Host, HostAddress};
 
 /// Lines, or JSON.
@@ -102,10 +103,17 @@ fn facts(host: &Host) -> [(&'static str, String); 8] {
 
 /// Envoy's health flags, each after a slash.
 fn health_flags(host: &Host) -> String {
+    let checked = |what: fn(&Checked) -> bool| host.checked.as_ref().is_some_and(|checked| what(checked));
     let flags = [
+        ("/failed_active_hc", checked(Checked::failed)),
         ("/failed_outlier_check", host.state.ejected.load(Relaxed)),
         ("/failed_eds_health", host.eds == EdsHealth::Unhealthy),
+        ("/degraded_active_hc", checked(Checked::degraded)),
         ("/degraded_eds_health", host.eds == EdsHealth::Degraded),
+        ("/pending_dynamic_removal", checked(Checked::leaving)),
+        ("/pending_active_hc", checked(Checked::pending)),
+        ("/excluded_via_immediate_hc_fail", checked(Checked::excluded)),
+        ("/active_hc_timeout", checked(Checked::timed_out)),
     ];
     let set: String = flags.iter().filter(|(_, set)| *set).map(|(word, _)| *word).collect();
     if set.is_empty() { "healthy".to_owned() } else { set }
@@ -175,6 +183,19 @@ fn health(host: &Host) -> Value {
     let mut health = json!({"eds_health_status": host.eds.name()});
     if host.state.ejected.load(Relaxed) {
         health["failed_outlier_check"] = json!(true);
+    }
+    if let Some(checked) = &host.checked {
+        let flags = [
+            ("failed_active_health_check", checked.failed()),
+            ("failed_active_degraded_check", checked.degraded()),
+            ("pending_dynamic_removal", checked.leaving()),
+            ("pending_active_hc", checked.pending()),
+            ("excluded_via_immediate_hc_fail", checked.excluded()),
+            ("active_hc_timeout", checked.timed_out()),
+        ];
+        for (name, _) in flags.into_iter().filter(|(_, set)| *set) {
+            health[name] = json!(true);
+        }
     }
     health
 }

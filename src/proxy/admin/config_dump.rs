@@ -1,7 +1,6 @@
 //! `/config_dump`: the configuration in Envoy's form, secrets redacted.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, SystemTime};
 
 use axum::http::StatusCode;
@@ -374,18 +373,36 @@ fn endpoint(host: &Host) -> Value {
         HostAddress::Ip(address) => listeners::socket_address(*address),
         HostAddress::Unix(path) => json!({"pipe": {"path": path}}),
     };
-    let mut endpoint = json!({"address": address, "health_check_config": {}});
+    let mut endpoint = json!({"address": address, "health_check_config": health_check_config(host)});
     if let Some(hostname) = &host.hostname {
         endpoint["hostname"] = json!(hostname);
     }
     json!({
         "endpoint": endpoint,
-        "health_status": match host.state.ejected.load(Relaxed) {
-            true => EdsHealth::Unhealthy.name(),
-            false => host.eds.name(),
+        "health_status": match (host.failed(), host.degraded()) {
+            (true, _) => EdsHealth::Unhealthy.name(),
+            (false, true) => EdsHealth::Degraded.name(),
+            (false, false) => host.eds.name(),
         },
         "load_balancing_weight": host.weight,
     })
+}
+
+/// How the host is checked, as far as that is said of its endpoint.
+fn health_check_config(host: &Host) -> Value {
+    let mut config = json!({});
+    let Some(checked) = &host.checked else {
+        return config;
+    };
+    if let Some(hostname) = checked.hostname() {
+        config["hostname"] = json!(hostname);
+    }
+    if let HostAddress::Ip(address) = &checked.address
+        && checked.address != host.address
+    {
+        config["port_value"] = json!(address.port());
+    }
+    config
 }
 
 /// Certificates as PEM in base64, the JSON form of bytes.

@@ -163,12 +163,12 @@ mod tests {
     fn what_is_not_implemented_is_said_beside_what_breaks_rules_and_once() {
         let any = json!({"@type": "type.googleapis.com/envoy.config.core.v3.Address", "pipe": {"path": ""}});
         let cluster = json!({
-            "type": "STATIC", "health_checks": [{}],
+            "type": "STATIC", "upstream_config": {},
             "transport_socket": {"name": "", "typed_config": any},
         });
         assert_eq!(
             refused(ResourceType::Cluster, &cluster),
-            "health_checks: this field is not implemented; \
+            "upstream_config: this field is not implemented; \
              transport_socket.typed_config.pipe.path: must have at least 1 character(s); \
              transport_socket.name: must have at least 1 character(s); name: must have at least 1 character(s)"
         );

@@ -1,6 +1,7 @@
 //! Compiling clusters.
 
 mod dns;
+mod health_check;
 mod http;
 
 use std::sync::Arc;
@@ -68,6 +69,7 @@ pub(crate) fn cluster(message: &cluster::Cluster, names: &mut Names) -> Compiled
         .as_ref()
         .is_none_or(|servers| servers.contains(&message.name));
     let http = http::options(message, by_server)?;
+    let health_check = health_check::of(message, &discovery, &http)?.map(Arc::new);
     let locality = lb.and_then(|lb| lb.locality_config_specifier.as_ref());
     let stat_name = if message.alt_stat_name.is_empty() {
         &message.name
@@ -94,6 +96,7 @@ pub(crate) fn cluster(message: &cluster::Cluster, names: &mut Names) -> Compiled
             .map_or(Ok(Vec::new()), source)
             .at("upstream_bind_config")?,
         outlier: message.outlier_detection.as_ref().map(outlier),
+        health_check,
         discovery,
     };
     let eds = message.eds_cluster_config.as_ref();
@@ -257,6 +260,7 @@ fn outlier(message: &OutlierDetection) -> OutlierConfig {
         max_ejection: time(&message.max_ejection_time, 300).max(base_ejection),
         max_percent: of(&message.max_ejection_percent, 10),
         always_one: value::truth(message.always_eject_one_host.as_ref(), false),
+        uneject_checked: value::truth(message.successful_active_health_check_uneject_host.as_ref(), true),
         success_rate: SuccessRate {
             enforcing: of(&message.enforcing_success_rate, 100),
             enforcing_local: of(&message.enforcing_local_origin_success_rate, 100),

@@ -3,11 +3,13 @@
 use std::sync::Arc;
 
 use super::cluster::transport_labels;
-use super::value::{number, target};
+use super::value::{host_address, number, target};
 use super::{At, Compiled, Refusal, all, same_name};
+use crate::proxy::upstream::health_check::CheckTarget;
 use crate::proxy::upstream::host::{EdsHealth, Endpoint, Endpoints, Locality, LocalityEndpoints};
 use crate::xds::ResourceType;
 use crate::xds::pb::core::HealthStatus;
+use crate::xds::pb::endpoint::endpoint::HealthCheckConfig;
 use crate::xds::pb::endpoint::{self, ClusterLoadAssignment};
 
 /// Envoy's default.
@@ -65,5 +67,26 @@ fn endpoint(message: &endpoint::LbEndpoint) -> Compiled<Endpoint> {
         weight: number(message.load_balancing_weight.as_ref(), 1).max(1),
         health,
         transport_labels: transport_labels(message.metadata.as_ref()),
+        check: endpoint
+            .health_check_config
+            .as_ref()
+            .map(check)
+            .transpose()
+            .at("endpoint.health_check_config")?,
     })
+}
+
+fn check(message: &HealthCheckConfig) -> Compiled<Arc<CheckTarget>> {
+    let address = message.address.as_ref();
+    let port = u16::try_from(message.port_value);
+    let port = port.map_err(|_| Refusal::new(format!("{} is no port", message.port_value)));
+    Ok(Arc::new(CheckTarget {
+        address: address
+            .map(|address| host_address(Some(address)))
+            .transpose()
+            .at("address")?,
+        port: Some(port.at("port_value")?).filter(|port| *port != 0),
+        hostname: (!message.hostname.is_empty()).then(|| message.hostname.as_str().into()),
+        disabled: message.disable_active_health_check,
+    }))
 }

@@ -83,7 +83,7 @@ fn stream_limit(exchange: &Exchange, route: Option<&Timeouts>) -> Option<Duratio
 }
 
 /// Formats a `grpc-timeout` in the smallest unit, from milliseconds up, in which it has at most eight digits.
-fn as_grpc_timeout(time: Duration) -> HeaderValue {
+pub(crate) fn as_grpc_timeout(time: Duration) -> HeaderValue {
     const MOST: u128 = 99_999_999;
     let (mut number, mut units) = (time.as_millis(), "mSMH".chars());
     let mut unit = units.next();

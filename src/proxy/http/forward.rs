@@ -30,6 +30,7 @@ use crate::proxy::upstream::balance::Choice;
 use crate::proxy::upstream::balance::outlier::Report;
 use crate::proxy::upstream::cluster::Cluster;
 use crate::proxy::upstream::connect::{FailureKind, SendError};
+use crate::proxy::upstream::health_check::http::IMMEDIATE_FAILURE;
 use crate::proxy::upstream::host::Host;
 use crate::proxy::upstream::pool::{Lease, Pools, UpstreamTarget};
 use crate::proxy::upstream::proxy_protocol::Ends;
@@ -331,6 +332,9 @@ impl UpstreamRequest<'_> {
         }
         self.cluster
             .report(host, Report::Status(outlier_status(&response, exchange)));
+        if host.checked.is_some() && response.headers().contains_key(IMMEDIATE_FAILURE) {
+            self.cluster.fails_at_once(host);
+        }
         Outcome::Answer(response, lease)
     }
 

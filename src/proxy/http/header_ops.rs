@@ -65,6 +65,24 @@ impl HeaderOps {
         self.add.is_empty() && self.remove.is_empty()
     }
 
+    /// The first header whose value has substitutions.
+    pub(crate) fn first_format(&self) -> Option<usize> {
+        let is_format = |addition: &HeaderAddition| matches!(addition.value, HeaderText::Format(_));
+        self.add.iter().position(is_format)
+    }
+
+    /// Applies those without substitutions.
+    pub(crate) fn apply_fixed(&self, headers: &mut HeaderMap) {
+        for name in &self.remove {
+            headers.remove(name);
+        }
+        for addition in &self.add {
+            if let HeaderText::Fixed(value) = &addition.value {
+                addition.put(headers, value.clone());
+            }
+        }
+    }
+
     /// Applies them.
     pub(crate) fn apply(&self, headers: &mut HeaderMap, of: Of, context: &Context<'_>) {
         for name in &self.remove {
@@ -94,6 +112,10 @@ impl HeaderAddition {
                 }
             }
         };
+        self.put(headers, value);
+    }
+
+    fn put(&self, headers: &mut HeaderMap, value: HeaderValue) {
         if value.is_empty() && !self.keep_empty {
             return;
         }

@@ -17,6 +17,8 @@ use crate::proxy::tls::TlsStats;
 use crate::proxy::trace::TracerStats;
 use crate::proxy::upstream::breaker::{Breaker, Limit};
 use crate::proxy::upstream::cluster::{Answers, Cluster, ClusterStats, Discovery};
+use crate::proxy::upstream::health_check::HealthCheckStats;
+use crate::proxy::upstream::host::HostSet;
 
 /// Envoy's counter names of status classes.
 const CLASSES: [&str; 5] = ["rq_1xx", "rq_2xx", "rq_3xx", "rq_4xx", "rq_5xx"];
@@ -205,8 +207,8 @@ impl Collector {
         self.add("membership_healthy", Kind::Gauge, healthy as u64);
         let degraded = set.hosts.iter().filter(|host| host.degraded()).count();
         self.add("membership_degraded", Kind::Gauge, degraded as u64);
-        // There are no active health checks that could exclude hosts.
-        self.add("membership_excluded", Kind::Gauge, 0);
+        let excluded = set.hosts.iter().filter(|host| host.excluded()).count();
+        self.add("membership_excluded", Kind::Gauge, excluded as u64);
         self.counter("membership_change", &cluster.stats.membership_change);
         self.counter("update_success", &cluster.stats.update_success);
         if matches!(cluster.config.discovery, Discovery::Dns(_)) {
@@ -225,6 +227,9 @@ impl Collector {
             // Only health information from EDS marks hosts as degraded.
             self.add("outlier_detection.ejections_detected_degradation", Kind::Counter, 0);
         }
+        if cluster.config.health_check.is_some() {
+            self.health_checks(&cluster.stats.health_checks, &set);
+        }
         self.counter("default.total_match_count", &cluster.config.unmatched);
         for one in &cluster.config.transports {
             self.counter(&format!("{}.total_match_count", one.name), &one.matched);
@@ -233,6 +238,21 @@ impl Collector {
         self.add("upstream_rq_active", Kind::Gauge, active.map(u64::from).sum());
         let connections = set.hosts.iter().map(|host| host.state.connections.load(Relaxed));
         self.add("upstream_cx_active", Kind::Gauge, connections.map(u64::from).sum());
+    }
+
+    /// `health_check.`
+    fn health_checks(&mut self, stats: &HealthCheckStats, set: &HostSet) {
+        self.counter("health_check.attempt", &stats.attempt);
+        self.counter("health_check.success", &stats.success);
+        self.counter("health_check.failure", &stats.failure);
+        self.counter("health_check.passive_failure", &stats.passive_failure);
+        self.counter("health_check.network_failure", &stats.network_failure);
+        self.counter("health_check.verify_cluster", &stats.verify_cluster);
+        let checked = set.hosts.iter().filter_map(|host| host.checked.as_ref());
+        let healthy = checked.clone().filter(|checked| !checked.failed()).count();
+        self.add("health_check.healthy", Kind::Gauge, healthy as u64);
+        let degraded = checked.filter(|checked| checked.degraded()).count();
+        self.add("health_check.degraded", Kind::Gauge, degraded as u64);
     }
 
     fn breaker(&mut self, priority: &str, breaker: &Breaker) {

@@ -32,6 +32,8 @@ struct WarmingCluster {
     hosts: bool,
     /// How long they are waited for; `None`: for ever.
     timeout: Option<Duration>,
+    /// Whether it waits for nothing else than the first health checks.
+    checking: bool,
     /// Since when it has been warming.
     since: Instant,
 }
@@ -65,7 +67,7 @@ impl ClusterEntry {
 
     /// When the warming version becomes live without what it waits for.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        let warming = self.warming.as_ref()?;
+        let warming = self.warming.as_ref().filter(|warming| !warming.checking)?;
         given_up_at(warming.since, warming.waits())
     }
 
@@ -106,7 +108,9 @@ impl ClusterEntry {
         }
         let live = self.live.as_ref().map(|live| live.hosts.load_full());
         if let Some(warming) = self.warming.as_mut().filter(|one| is(&one.cluster.config.discovery)) {
-            let next = HostSet::build(&warming.cluster.config, endpoints, live.as_deref(), now);
+            let own = warming.cluster.hosts.load_full();
+            let before = live.as_deref().into_iter().chain([&*own]);
+            let next = HostSet::build(&warming.cluster.config, endpoints, before, now);
             warming.cluster.hosts.store(Arc::new(next));
             warming.hosts = true;
         }
@@ -167,6 +171,7 @@ impl Store {
             cluster,
             hosts: known,
             timeout: compiled.endpoints_timeout,
+            checking: false,
             since: now,
         };
         let slot = self.names.clusters.of(&name);
@@ -207,6 +212,15 @@ impl Store {
     pub(crate) fn upkeep(&self, now: Instant) {
         let live = self.clusters.values().filter_map(ClusterEntry::live);
         live.for_each(|cluster| cluster.upkeep(now));
+    }
+
+    /// The clusters whose hosts are to be checked: those that are live, and those that wait for nothing else.
+    pub(crate) fn checked_clusters(&self) -> impl Iterator<Item = &Arc<Cluster>> {
+        let clusters = self.clusters.values().flat_map(|entry| {
+            let warming = entry.warming.as_ref().filter(|warming| warming.checking);
+            entry.live.iter().chain(warming.map(|warming| &warming.cluster))
+        });
+        clusters.filter(|cluster| cluster.config.health_check.is_some())
     }
 
     /// The newest version of a cluster, live or warming.
@@ -251,7 +265,10 @@ impl Store {
             let Some(entry) = clusters.get_mut(name) else {
                 return false;
             };
-            let warm = |one: &mut WarmingCluster| are_given_up(one.since, one.waits(), now);
+            let warm = |one: &mut WarmingCluster| {
+                one.checking |= are_given_up(one.since, one.waits(), now);
+                one.checking && one.cluster.is_checked()
+            };
             let Some(warm) = entry.warming.take_if(warm) else {
                 return entry.warming.is_some();
             };

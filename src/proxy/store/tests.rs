@@ -329,11 +329,37 @@ fn the_same_once_more_changes_nothing() {
 }
 
 #[test]
+fn a_cluster_with_health_checks_is_in_force_after_the_first_round() {
+    let (mut store, now) = (Store::default(), Instant::now());
+    let check = json!({"health_checks": [{
+        "timeout": "1s", "interval": "1s", "unhealthy_threshold": 1, "healthy_threshold": 1, "tcp_health_check": {},
+    }]});
+    store.put_cluster(eds_cluster("a", check), false, now).unwrap();
+    store.settle(now);
+    assert_eq!(store.checked_clusters().count(), 0, "there are no endpoints yet");
+    store.put_endpoints("a", endpoints("a", &[1, 2]), now).unwrap();
+    store.settle(now);
+    assert_eq!(ports(&store, "a"), None);
+    assert_eq!(store.wake_at(), None, "it waits for its checks alone");
+    let cluster = store.checked_clusters().next().unwrap().clone();
+    let host = |index: usize| cluster.hosts.load().hosts[index].clone();
+    cluster.fails_at_once(&host(0));
+    store.settle(now);
+    assert_eq!(ports(&store, "a"), None);
+    // Another update meanwhile.
+    store.put_endpoints("a", endpoints("a", &[1, 3]), now).unwrap();
+    cluster.fails_at_once(&host(1));
+    store.settle(now);
+    assert_eq!(ports(&store, "a").unwrap(), ["127.0.0.1:1", "127.0.0.1:3"]);
+}
+
+#[test]
 fn what_is_not_implemented_is_refused_by_its_field() {
     let (mut store, now) = (Store::default(), Instant::now());
-    let health = json!({"health_checks": [{"timeout": "1s", "interval": "1s"}]});
-    let error = store.put_cluster(eds_cluster("a", health), false, now).unwrap_err();
-    assert_eq!(error.to_string(), "health_checks: this field is not implemented");
+    let closing = json!({"close_connections_on_host_health_failure": true});
+    let error = store.put_cluster(eds_cluster("a", closing), false, now).unwrap_err();
+    let expected = "close_connections_on_host_health_failure: this field is not implemented";
+    assert_eq!(error.to_string(), expected);
 }
 
 #[test]

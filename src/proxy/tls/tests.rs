@@ -111,6 +111,7 @@ fn host(address: SocketAddr) -> Host {
         priority: 0,
         eds: EdsHealth::Healthy,
         transport: Transport::default(),
+        checked: None,
         state: Arc::new(HostState::default()),
     }
 }

@@ -200,7 +200,8 @@ struct Localities {
 struct Group {
     locality: Arc<Locality>,
     weight: u32,
-    all: usize,
+    /// Hosts that count.
+    eligible: usize,
     usable: Vec<Arc<Host>>,
 }
 
@@ -220,11 +221,11 @@ impl Localities {
         let mut groups: Vec<Group> = Vec::new();
         for host in all {
             match groups.iter_mut().find(|group| group.locality == host.locality) {
-                Some(group) => group.all += 1,
+                Some(group) => group.eligible += usize::from(!host.excluded()),
                 None => groups.push(Group {
                     weight: weight(&host.locality),
                     locality: host.locality.clone(),
-                    all: 1,
+                    eligible: usize::from(!host.excluded()),
                     usable: Vec::new(),
                 }),
             }
@@ -247,7 +248,8 @@ impl Localities {
     fn pickers(self, config: &ClusterConfig, now: Instant) -> Option<(Turns, Vec<Picker>)> {
         let factor = f64::from(self.overprovisioning) / 100.0;
         let effective = self.groups.iter().map(|group| {
-            let available = (factor * group.usable.len() as f64 / group.all as f64).min(1.0);
+            let eligible = group.eligible.max(1) as f64;
+            let available = (factor * group.usable.len() as f64 / eligible).min(1.0);
             // Schedules use integer weights; thousandths are precise enough.
             (f64::from(group.weight) * available * 1000.0).round() as u64
         });

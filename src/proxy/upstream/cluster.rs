@@ -10,6 +10,7 @@ use arc_swap::ArcSwap;
 use super::balance::ejections::Ejections;
 use super::breaker::Breakers;
 use super::dns::client::NameService;
+use super::health_check::{HealthCheck, HealthCheckStats};
 use super::host::{Endpoints, HostSet};
 use super::proxy_protocol::ProxyHeader;
 use crate::proxy::io::metered::{ByteStats, Closings};
@@ -143,6 +144,8 @@ pub(crate) struct ClusterConfig {
     pub(crate) source: Vec<std::net::SocketAddr>,
     /// Outlier detection.
     pub(crate) outlier: Option<OutlierConfig>,
+    /// Active health checks.
+    pub(crate) health_check: Option<Arc<HealthCheck>>,
 }
 
 impl ClusterConfig {
@@ -342,6 +345,8 @@ pub(crate) struct OutlierConfig {
     pub(crate) max_percent: u32,
     /// `always_eject_one_host`.
     pub(crate) always_one: bool,
+    /// `successful_active_health_check_uneject_host`.
+    pub(crate) uneject_checked: bool,
     /// Success rate outlier detection.
     pub(crate) success_rate: SuccessRate,
     /// Failure percentage outlier detection.
@@ -451,6 +456,8 @@ pub(crate) struct ClusterStats {
     pub(crate) ejections_active: AtomicU64,
     /// Ejections, by cause.
     pub(crate) ejections: Ejections,
+    /// `health_check.…`.
+    pub(crate) health_checks: HealthCheckStats,
     /// `upstream_cx_none_healthy`.
     pub(crate) cx_none_healthy: AtomicU64,
     /// `ssl.…`.

@@ -12,7 +12,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpSocket, TcpStream, UnixStream};
 
 use super::breaker::Permit;
-use super::cluster::{Cluster, ClusterStats};
+use super::cluster::{Cluster, ClusterStats, Transport};
 use super::host::{Host, HostAddress, HostState};
 use super::proxy_protocol::Ends;
 use crate::proxy::connection::{self, LocalEnd};
@@ -192,7 +192,12 @@ pub(crate) async fn connect_with(
 ) -> Result<Link, SendError> {
     let mut open = Open::new(cluster, host, permit);
     let stats = &cluster.stats;
-    let made = tokio::time::timeout(cluster.config.connect_timeout, establish(cluster, host, wish, made_for));
+    let to = To {
+        host,
+        address: &host.address,
+        transport: &host.transport,
+    };
+    let made = tokio::time::timeout(cluster.config.connect_timeout, establish(cluster, to, wish, made_for));
     let error = match made.await {
         Ok(Ok(Connected { io, near, alpn })) => {
             stats.cx_connect_time.record(open.since.elapsed());
@@ -231,9 +236,29 @@ fn reason(error: &io::Error) -> String {
     }
 }
 
-async fn establish(cluster: &Cluster, host: &Host, wish: Wish<'_>, made_for: MadeFor<'_>) -> io::Result<Connected> {
+/// Where a connection leads.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct To<'a> {
+    /// The host.
+    pub(super) host: &'a Host,
+    /// The address, which of health checks may be another than the host's.
+    pub(super) address: &'a HostAddress,
+    /// The transport socket.
+    pub(super) transport: &'a Transport,
+}
+
+/// Connects, whatever circuit breakers and `connect_timeout` say; counts nothing but TLS handshakes.
+///
+/// # Errors
+/// If that fails.
+pub(super) async fn establish(
+    cluster: &Cluster,
+    to: To<'_>,
+    wish: Wish<'_>,
+    made_for: MadeFor<'_>,
+) -> io::Result<Connected> {
     let id = connection::next_id();
-    let (mut io, local) = match &host.address {
+    let (mut io, local) = match to.address {
         HostAddress::Unix(path) => (Io::Unix(UnixStream::connect(path).await?), None),
         HostAddress::Ip(address) => {
             let stream = tcp(cluster, *address, made_for.source).await?;
@@ -241,13 +266,13 @@ async fn establish(cluster: &Cluster, host: &Host, wish: Wish<'_>, made_for: Mad
             (Io::Tcp(stream), local)
         }
     };
-    if let Some(header) = host.transport.proxy_header {
+    if let Some(header) = to.transport.proxy_header {
         io.write_all(&header.of(made_for.ends)).await?;
     }
     let near = LocalEnd { id, local, tls: None };
-    match &host.transport.tls {
+    match &to.transport.tls {
         None => Ok(Connected { io, near, alpn: None }),
-        Some(tls) => tls.connect(io, near, host, wish, &cluster.stats.ssl).await,
+        Some(tls) => tls.connect(io, near, to.host, wish, &cluster.stats.ssl).await,
     }
 }
 

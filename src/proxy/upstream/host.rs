@@ -8,6 +8,8 @@ use std::time::Instant;
 
 use super::balance::Balancer;
 use super::cluster::{ClusterStats, Transport};
+use super::health_check::CheckTarget;
+use super::health_check::state::Checked;
 use crate::proxy::upstream::balance::outlier::OutlierState;
 
 /// The address of a host.
@@ -55,6 +57,8 @@ pub(crate) struct Host {
     pub(crate) eds: EdsHealth,
     /// The transport socket.
     pub(crate) transport: Transport,
+    /// Health by active checks; `None`: it is not checked.
+    pub(crate) checked: Option<Arc<Checked>>,
     /// State that outlives one version of the endpoint.
     pub(crate) state: Arc<HostState>,
 }
@@ -133,12 +137,40 @@ impl HostStats {
 impl Host {
     /// Whether it may be chosen outside of panic mode.
     pub(crate) fn healthy(&self) -> bool {
-        self.eds == EdsHealth::Healthy && !self.state.ejected.load(Ordering::Relaxed)
+        self.eds == EdsHealth::Healthy && !self.failed() && !self.is_checked_as(Checked::degraded)
     }
 
     /// Whether it may be chosen where healthy hosts do not suffice.
     pub(crate) fn degraded(&self) -> bool {
-        self.eds == EdsHealth::Degraded && !self.state.ejected.load(Ordering::Relaxed)
+        let degraded = self.eds == EdsHealth::Degraded || self.is_checked_as(Checked::degraded);
+        degraded && self.eds != EdsHealth::Unhealthy && !self.failed()
+    }
+
+    /// Whether it does not count for priorities and panic mode.
+    pub(crate) fn excluded(&self) -> bool {
+        self.is_checked_as(Checked::pending) || self.is_checked_as(Checked::excluded)
+    }
+
+    /// Whether discovery has removed it, and health checks no longer keep it.
+    pub(super) fn has_left(&self) -> bool {
+        self.is_checked_as(Checked::leaving) && self.is_checked_as(Checked::failed)
+    }
+
+    /// When it became healthy, from which slow start counts.
+    pub(super) fn healthy_since(&self) -> Option<Instant> {
+        match &self.checked {
+            Some(checked) => checked.healthy_since(),
+            None => self.state.healthy_since.get().copied(),
+        }
+    }
+
+    /// Whether outlier detection or a health check has found it unhealthy.
+    pub(crate) fn failed(&self) -> bool {
+        self.state.ejected.load(Ordering::Relaxed) || self.is_checked_as(Checked::failed)
+    }
+
+    fn is_checked_as(&self, what: impl Fn(&Checked) -> bool) -> bool {
+        self.checked.as_ref().is_some_and(|checked| what(checked))
     }
 }
 
@@ -211,6 +243,8 @@ pub(crate) struct Endpoint {
     pub(crate) health: EdsHealth,
     /// `envoy.transport_socket_match` metadata.
     pub(crate) transport_labels: Vec<(String, String)>,
+    /// `health_check_config`.
+    pub(crate) check: Option<Arc<CheckTarget>>,
 }
 
 /// Where an endpoint is.

@@ -49,6 +49,7 @@ impl Cluster {
             priority: 0,
             eds: EdsHealth::Healthy,
             transport: self.config.transport_for(&[]),
+            checked: None,
             state: Arc::new(state),
         }
     }

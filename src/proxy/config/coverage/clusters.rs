@@ -2,6 +2,7 @@
 
 use super::{METADATA, NAME, RUNTIME, Row};
 
+const NO_EVENTS: &str = "no event log can be configured";
 const SOCKETS: &str = "each question by UDP has a socket of its own";
 
 pub(super) const ROWS: &[Row] = &[
@@ -11,7 +12,7 @@ pub(super) const ROWS: &[Row] = &[
          least_request_lb_config round_robin_lb_config ring_hash_lb_config maglev_lb_config original_dst_lb_config \
          common_lb_config circuit_breakers dns_refresh_rate respect_dns_ttl dns_lookup_family dns_jitter \
          dns_failure_refresh_rate typed_dns_resolver_config transport_socket transport_socket_matches typed_extension_protocol_options upstream_bind_config \
-         upstream_connection_options outlier_detection cleanup_interval max_requests_per_connection protocol_selection \
+         upstream_connection_options outlier_detection health_checks ignore_health_on_host_removal cleanup_interval max_requests_per_connection protocol_selection \
          common_http_protocol_options upstream_http_protocol_options http_protocol_options http2_protocol_options",
         &[
             ("metadata", METADATA),
@@ -19,7 +20,6 @@ pub(super) const ROWS: &[Row] = &[
                 "per_connection_buffer_limit_bytes",
                 "windows of our own bound what waits",
             ),
-            ("ignore_health_on_host_removal", "there are no active health checks"),
         ],
     ),
     (
@@ -34,14 +34,14 @@ pub(super) const ROWS: &[Row] = &[
     ),
     (
         "envoy.config.cluster.v3.Cluster.CommonLbConfig",
-        "healthy_panic_threshold locality_weighted_lb_config consistent_hashing_lb_config",
+        "healthy_panic_threshold locality_weighted_lb_config consistent_hashing_lb_config \
+         ignore_new_hosts_until_first_hc",
         &[
             (
                 "zone_aware_lb_config",
                 "there is no local cluster by which zones are compared",
             ),
             ("update_merge_window", "updates are cheap, and put in force at once"),
-            ("ignore_new_hosts_until_first_hc", "there are no active health checks"),
         ],
     ),
     (
@@ -104,7 +104,7 @@ pub(super) const ROWS: &[Row] = &[
          consecutive_local_origin_failure enforcing_consecutive_local_origin_failure \
          enforcing_local_origin_success_rate failure_percentage_threshold enforcing_failure_percentage \
          enforcing_failure_percentage_local_origin failure_percentage_minimum_hosts failure_percentage_request_volume \
-         max_ejection_time always_eject_one_host",
+         max_ejection_time always_eject_one_host successful_active_health_check_uneject_host",
         &[],
     ),
     (
@@ -196,7 +196,42 @@ pub(super) const ROWS: &[Row] = &[
         "endpoint health_status metadata load_balancing_weight",
         &[],
     ),
-    ("envoy.config.endpoint.v3.Endpoint", "address hostname", &[]),
+    (
+        "envoy.config.endpoint.v3.Endpoint",
+        "address hostname health_check_config",
+        &[],
+    ),
+    (
+        "envoy.config.endpoint.v3.Endpoint.HealthCheckConfig",
+        "port_value hostname address disable_active_health_check",
+        &[],
+    ),
+    (
+        "envoy.config.core.v3.HealthCheck",
+        "timeout interval initial_jitter interval_jitter interval_jitter_percent unhealthy_threshold \
+         healthy_threshold reuse_connection http_health_check tcp_health_check grpc_health_check no_traffic_interval \
+         no_traffic_healthy_interval unhealthy_interval unhealthy_edge_interval healthy_edge_interval tls_options \
+         transport_socket_match_criteria",
+        &[
+            ("alt_port", "Envoy, too, passes it over"),
+            ("always_log_health_check_failures", NO_EVENTS),
+            ("always_log_health_check_success", NO_EVENTS),
+        ],
+    ),
+    (
+        "envoy.config.core.v3.HealthCheck.HttpHealthCheck",
+        "host path send receive response_buffer_size request_headers_to_add request_headers_to_remove \
+         expected_statuses retriable_statuses codec_client_type service_name_matcher method",
+        &[],
+    ),
+    ("envoy.config.core.v3.HealthCheck.TcpHealthCheck", "send receive", &[]),
+    (
+        "envoy.config.core.v3.HealthCheck.GrpcHealthCheck",
+        "service_name authority",
+        &[],
+    ),
+    ("envoy.config.core.v3.HealthCheck.Payload", "text", &[]),
+    ("envoy.config.core.v3.HealthCheck.TlsOptions", "alpn_protocols", &[]),
     ("envoy.config.core.v3.Locality", "region zone sub_zone", &[]),
     ("envoy.config.core.v3.Metadata", "", &[("filter_metadata", METADATA)]),
     (

@@ -9,6 +9,8 @@ use crate::proxy::upstream::host::Host;
 pub(super) struct Health {
     pub(super) healthy: usize,
     pub(super) degraded: usize,
+    /// All that count.
+    pub(super) eligible: usize,
     pub(super) all: usize,
 }
 
@@ -28,6 +30,7 @@ impl Health {
         Self {
             healthy: hosts.iter().filter(|host| host.healthy()).count(),
             degraded: hosts.iter().filter(|host| host.degraded()).count(),
+            eligible: hosts.iter().filter(|host| !host.excluded()).count(),
             all: hosts.len(),
         }
     }
@@ -37,15 +40,15 @@ impl Health {
     fn availability(self, hosts: usize, overprovisioning: u32) -> u32 {
         let scaled = overprovisioning as usize * hosts;
         scaled
-            .checked_div(self.all)
+            .checked_div(self.eligible)
             .map_or(0, |one| u32::try_from(one.min(100)).unwrap_or(100))
     }
 
     fn is_below(self, threshold: f64) -> bool {
-        let percent = if self.all == 0 {
+        let percent = if self.eligible == 0 {
             0.0
         } else {
-            100.0 * (self.healthy + self.degraded) as f64 / self.all as f64
+            100.0 * (self.healthy + self.degraded) as f64 / self.eligible as f64
         };
         percent < threshold
     }
@@ -127,6 +130,7 @@ mod tests {
             .map(|(healthy, all)| Health {
                 healthy: *healthy,
                 degraded: 0,
+                eligible: *all,
                 all: *all,
             })
             .collect();
@@ -155,6 +159,7 @@ mod tests {
                 .map(|(healthy, degraded, all)| Health {
                     healthy: *healthy,
                     degraded: *degraded,
+                    eligible: *all,
                     all: *all,
                 })
                 .collect();

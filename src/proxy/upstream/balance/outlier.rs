@@ -113,6 +113,14 @@ impl HostState {
         self.outlier.ejection.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Ends an ejection.
+    fn uneject(&self) {
+        self.ejected.store(false, Relaxed);
+        end(&self.outlier.consecutive_5xx);
+        end(&self.outlier.consecutive_gateway);
+        end(&self.outlier.consecutive_local);
+    }
+
     /// Counts a consecutive error; `true` if that reaches the limit.
     fn fails(counter: &AtomicU32, limit: u32) -> bool {
         let reached = counter.fetch_add(1, Relaxed) + 1 == limit;
@@ -264,10 +272,7 @@ impl Cluster {
                     // It has behaved for an interval: the next ejection is shorter.
                     ejection.multiple = ejection.multiple.saturating_sub(1);
                 } else if ejection.is_over(config, now) {
-                    host.state.ejected.store(false, Relaxed);
-                    end(&host.state.outlier.consecutive_5xx);
-                    end(&host.state.outlier.consecutive_gateway);
-                    end(&host.state.outlier.consecutive_local);
+                    host.state.uneject();
                     tracing::debug!(cluster = %self.config.name, host = %host.address, "no longer ejected");
                     changed = true;
                 } else {
@@ -276,6 +281,26 @@ impl Cluster {
             }
             self.stats.ejections_active.store(active, Relaxed);
             changed.then(|| set.rebalanced(&self.config, now))
+        });
+    }
+}
+
+impl Cluster {
+    /// A host was found healthy by an active check, which ends an ejection.
+    pub(in crate::proxy::upstream) fn uneject(&self, host: &HostState, now: Instant) {
+        let wanted = self
+            .config
+            .outlier
+            .as_ref()
+            .is_some_and(|outlier| outlier.uneject_checked);
+        if !wanted || !host.ejected.load(Relaxed) {
+            return;
+        }
+        self.change_hosts(|set| {
+            host.uneject();
+            let ejected = set.hosts.iter().filter(|one| one.state.ejected.load(Relaxed)).count();
+            self.stats.ejections_active.store(ejected as u64, Relaxed);
+            Some(set.rebalanced(&self.config, now))
         });
     }
 }
@@ -320,37 +345,8 @@ mod tests {
 
     use super::*;
     use crate::proxy::upstream::balance::Choice;
-    use crate::proxy::upstream::balance::testing::{cluster, cluster_config, endpoints};
+    use crate::proxy::upstream::balance::testing::{cluster, cluster_config, endpoints, outlier_config as config};
     use crate::proxy::upstream::breaker::Thresholds;
-    use crate::proxy::upstream::cluster::{FailurePercentage, SuccessRate};
-
-    fn config() -> OutlierConfig {
-        OutlierConfig {
-            consecutive_5xx: (3, 100),
-            consecutive_gateway: (2, 0),
-            consecutive_local: (2, 100),
-            split_local: false,
-            interval: Duration::from_secs(10),
-            base_ejection: Duration::from_secs(30),
-            max_ejection: Duration::from_secs(50),
-            max_percent: 100,
-            always_one: false,
-            success_rate: SuccessRate {
-                enforcing: 100,
-                enforcing_local: 100,
-                minimum_hosts: 4,
-                request_volume: 10,
-                stdev_factor: 1500,
-            },
-            failure_percentage: FailurePercentage {
-                enforcing: 0,
-                enforcing_local: 0,
-                threshold: 60,
-                minimum_hosts: 2,
-                request_volume: 5,
-            },
-        }
-    }
 
     fn cluster_of(hosts: u16, outlier: OutlierConfig) -> Arc<Cluster> {
         let mut config = cluster_config();

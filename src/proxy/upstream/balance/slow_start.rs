@@ -26,7 +26,7 @@ impl SlowStart {
 
     /// How long a host has been healthy, if it is in slow start.
     fn age(&self, host: &Host, now: Instant) -> Option<Duration> {
-        let since = *host.state.healthy_since.get()?;
+        let since = host.healthy_since()?;
         Some(now.saturating_duration_since(since)).filter(|age| *age < self.window)
     }
 }

@@ -5,7 +5,12 @@ use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use crate::proxy::upstream::breaker::{Breakers, Thresholds};
-use crate::proxy::upstream::cluster::{Cluster, ClusterConfig, Discovery, LbPolicy, Transport, UpstreamHttp};
+use crate::proxy::upstream::cluster::{
+    Cluster, ClusterConfig, Discovery, FailurePercentage, LbPolicy, OutlierConfig, SuccessRate, Transport, UpstreamHttp,
+};
+use crate::proxy::upstream::health_check::schedule::Schedule;
+use crate::proxy::upstream::health_check::tcp::TcpCheck;
+use crate::proxy::upstream::health_check::{HealthCheck, Probe};
 use crate::proxy::upstream::host::{
     EdsHealth, Endpoint, Endpoints, HostAddress, HostSet, Locality, LocalityEndpoints, Target,
 };
@@ -34,6 +39,75 @@ pub(crate) fn cluster_config() -> ClusterConfig {
         tcp_keepalive: None,
         source: Vec::new(),
         outlier: None,
+        health_check: None,
+    }
+}
+
+/// Outlier detection that needs few failures.
+pub(crate) fn outlier_config() -> OutlierConfig {
+    OutlierConfig {
+        consecutive_5xx: (3, 100),
+        consecutive_gateway: (2, 0),
+        consecutive_local: (2, 100),
+        split_local: false,
+        interval: Duration::from_secs(10),
+        base_ejection: Duration::from_secs(30),
+        max_ejection: Duration::from_secs(50),
+        max_percent: 100,
+        always_one: false,
+        uneject_checked: true,
+        success_rate: SuccessRate {
+            enforcing: 100,
+            enforcing_local: 100,
+            minimum_hosts: 4,
+            request_volume: 10,
+            stdev_factor: 1500,
+        },
+        failure_percentage: FailurePercentage {
+            enforcing: 0,
+            enforcing_local: 0,
+            threshold: 60,
+            minimum_hosts: 2,
+            request_volume: 5,
+        },
+    }
+}
+
+/// A check by connecting, with thresholds of two.
+pub(crate) fn check() -> HealthCheck {
+    let interval = Duration::from_secs(1);
+    HealthCheck {
+        timeout: interval,
+        schedule: Schedule {
+            initial_jitter: Duration::ZERO,
+            healthy: interval,
+            unhealthy: interval,
+            healthy_edge: interval,
+            unhealthy_edge: interval,
+            no_traffic: interval,
+            no_traffic_healthy: interval,
+            jitter: Duration::ZERO,
+            jitter_percent: 0,
+        },
+        unhealthy_threshold: 2,
+        healthy_threshold: 2,
+        reuse_connection: true,
+        alpn: None,
+        transport_labels: None,
+        keeps_healthy: true,
+        ignores_new: false,
+        probe: Probe::Tcp(TcpCheck {
+            send: Default::default(),
+            receive: Vec::new(),
+        }),
+    }
+}
+
+/// A cluster with Envoy's defaults whose hosts are checked.
+pub(crate) fn checked_config() -> ClusterConfig {
+    ClusterConfig {
+        health_check: Some(Arc::new(check())),
+        ..cluster_config()
     }
 }
 
@@ -51,6 +125,7 @@ fn endpoint(port: u16, weight: u32) -> Endpoint {
         weight,
         health: EdsHealth::Healthy,
         transport_labels: Vec::new(),
+        check: None,
     }
 }
 
