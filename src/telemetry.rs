@@ -107,7 +107,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn libraries_are_silent_unless_they_are_asked() {
+    fn libraries_log_only_on_request() {
         let shows = |text: &str, target, level| {
             let filter = text.parse::<LogFilter>().unwrap().targets();
             filter.would_enable(target, &level)

@@ -62,7 +62,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn loopback_has_many_names_and_no_others() {
+    fn only_loopback_names_are_accepted() {
         for host in [
             "localhost",
             "LOCALHOST:15014",
@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn an_open_listener_answers_to_every_name() {
+    fn a_non_loopback_listener_accepts_every_host() {
         let mut headers = HeaderMap::new();
         headers.insert(header::HOST, "mesh.example".parse().unwrap());
         assert!(Guard::new("0.0.0.0:15014".parse().unwrap()).admits(&headers));

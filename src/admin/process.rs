@@ -40,7 +40,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_fields_are_found_whatever_the_name() {
+    fn fields_are_parsed_whatever_the_command_name() {
         let stat = "7 (a ) b) S 1 2 3 4 5 6 7 8 9 10 250 150 13 14 20 0 1 0 9 9 9";
         let usage = parse("100 25 3 4 0 5 0", stat, 4096, 100.0).unwrap();
         assert_eq!((usage.resident_bytes, usage.cpu_seconds), (102_400, 4.0));

@@ -115,7 +115,7 @@ async fn json(admin: &Admin, path: &str) -> (u16, Value) {
 }
 
 #[tokio::test]
-async fn ready_means_that_a_generation_is_served() {
+async fn ready_once_a_generation_is_served() {
     let admin = admin();
     assert_eq!(get(&admin, "/healthz").await.0, 200);
     assert_eq!(get(&admin, "/ready").await, (503, "loading\n".to_owned()));
@@ -131,7 +131,7 @@ async fn ready_means_that_a_generation_is_served() {
 }
 
 #[tokio::test]
-async fn the_generation_says_when_all_proxies_have_acked_it() {
+async fn generation_reports_convergence() {
     let admin = admin();
     load(&admin);
     let id = connect(&admin);
@@ -151,7 +151,7 @@ async fn the_generation_says_when_all_proxies_have_acked_it() {
 }
 
 #[tokio::test]
-async fn what_is_wrong_is_listed_with_its_place() {
+async fn diagnostics_are_listed_with_their_location() {
     let admin = admin();
     assert_eq!(json(&admin, "/api/v1/diagnostics").await.1, serde_json::json!([]));
     load(&admin);
@@ -163,7 +163,7 @@ async fn what_is_wrong_is_listed_with_its_place() {
 }
 
 #[tokio::test]
-async fn who_is_connected_is_listed() {
+async fn connected_proxies_are_listed() {
     let admin = admin();
     assert_eq!(json(&admin, "/api/v1/proxies").await.1, serde_json::json!([]));
     connect(&admin);
@@ -179,7 +179,7 @@ async fn who_is_connected_is_listed() {
 }
 
 #[tokio::test]
-async fn a_proxys_configuration_is_shown_as_envoy_shows_it() {
+async fn config_dump_has_envoys_format() {
     let admin = admin();
     connect(&admin);
     for proxy in ["reviews-v1.shop", NODE] {
@@ -243,7 +243,7 @@ async fn metrics_count_what_the_api_lists() {
 }
 
 #[tokio::test]
-async fn what_is_not_there_is_said_in_json() {
+async fn unknown_paths_and_proxies_are_json_errors() {
     let admin = admin();
     let (status, body) = json(&admin, "/api/v2").await;
     assert!(
@@ -259,7 +259,7 @@ async fn what_is_not_there_is_said_in_json() {
 }
 
 #[tokio::test]
-async fn a_page_of_another_name_reads_nothing() {
+async fn requests_for_other_hosts_are_rejected() {
     let admin = admin();
     let request = "GET /api/v1/diagnostics HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n";
     let refused = answer(&admin, Ipv4Addr::LOCALHOST.into(), request).await;

@@ -156,7 +156,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn shows_and_reads_the_same_form() {
+    fn display_and_parsing_round_trip() {
         let path = FieldPath::root()
             .field("spec")
             .field("http")
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn fields_have_two_forms() {
+    fn fields_match_camel_case_and_proto_names() {
         assert!(is_field("httpStatus", "httpStatus") && is_field("http_status", "httpStatus"));
         assert!(is_field("consecutive_5xx_errors", "consecutive5xxErrors"));
         assert!(is_field("mesh_mTLS", "meshMTLS"));

@@ -370,7 +370,7 @@ mod tests {
     }
 
     #[test]
-    fn every_kind_with_a_meaning_is_in_the_table_under_its_own_name() {
+    fn every_supported_kind_is_in_the_table() {
         for group in GROUPS {
             for (name, support) in group.kinds {
                 if let Full(kind) = support {

@@ -37,7 +37,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn slips_are_recognised_and_other_words_are_not() {
+    fn typos_are_recognised() {
         let fields = ["hosts", "gateways", "http", "tls", "tcp", "exportTo"];
         assert_eq!(closest("host", fields), Some("hosts"));
         assert_eq!(closest("gatewasy", fields), Some("gateways"));

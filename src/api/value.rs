@@ -190,7 +190,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn durations_are_protobufs_and_gos() {
+    fn durations_have_protobuf_and_go_formats() {
         let nanoseconds = |text| parse_duration(text).map(|d| d.as_nanos());
         assert_eq!(nanoseconds("1.5s"), Some(1_500_000_000));
         assert_eq!(nanoseconds("1m30s"), Some(90_000_000_000));

@@ -63,7 +63,7 @@ mod tests {
     use crate::clock::Clock;
 
     #[test]
-    fn what_becomes_of_the_files_is_said_once() {
+    fn changes_of_the_files_are_reported_once() {
         let (one, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         for dir in [&one, &other] {
             let state = StateDir::open(dir.path()).unwrap();

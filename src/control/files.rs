@@ -326,7 +326,7 @@ mod tests {
     const B: &str = "apiVersion: v1, kind: Service, metadata: {name: b}, spec: {ports: [{port: 80}]}";
 
     #[test]
-    fn an_item_of_a_list_that_has_lost_its_name_is_kept() {
+    fn a_list_item_that_lost_its_name_is_kept() {
         for lost in [
             "apiVersion: v1, kind: Service, metadata: {nam: b}, spec: {ports: [{port: 80}]}",
             "apiVersion: v1, kind: Service, metadata: {name: [b]}, spec: {ports: [{port: 80}]}",
@@ -340,7 +340,7 @@ mod tests {
     }
 
     #[test]
-    fn an_item_that_is_removed_beside_one_whose_name_is_known_is_gone() {
+    fn a_list_item_is_removed_if_the_invalid_ones_are_named() {
         let mut file = Written::new(&list(&[A, B]));
         let broken = A.replace("80", "x");
         assert_eq!(file.write(&list(&[&broken])), ["a"]);

@@ -318,7 +318,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn of_a_dump_only_the_broken_rule_is_kept() {
+    fn the_resource_dump_is_removed_from_nack_messages() {
         let dump = "goo.gle/debugstr name: \"x\" key: \"secret\": Proto constraint validation failed (A.B: too short)";
         assert_eq!(reason(dump), "Proto constraint validation failed (A.B: too short)");
         assert!(!reason("goo.gle/debugstr key: \"secret\"").contains("secret"));

@@ -401,7 +401,7 @@ mod tests {
     const OF_GROUP: (&str, &str) = ("AUTO_REGISTER_GROUP", "reviews");
 
     #[test]
-    fn a_member_is_who_its_address_says() {
+    fn a_member_is_named_after_its_peer_address() {
         let claim = claim("reviews-10-0-0-7.shop", "10.0.0.7", &[OF_GROUP]);
         for peer in ["10.0.0.7", "::ffff:10.0.0.7"] {
             let grant = Grant::from_token(group(), &claim, Some(peer.parse().unwrap()), &Mesh::default()).unwrap();
@@ -415,7 +415,7 @@ mod tests {
     }
 
     #[test]
-    fn of_several_addresses_that_of_the_connection_counts() {
+    fn the_peer_address_takes_precedence_over_claimed_ones() {
         let addresses = ("INSTANCE_IPS", "10.1.0.7,10.0.0.7");
         let claim = claim("reviews-10-0-0-7.shop", "10.1.0.7", &[OF_GROUP, addresses]);
         let peer = "10.0.0.7".parse().unwrap();
@@ -425,7 +425,7 @@ mod tests {
     }
 
     #[test]
-    fn a_members_token_lets_in_nobody_else() {
+    fn a_group_token_admits_members_only() {
         let peer = Some("10.0.0.7".parse().unwrap());
         let refused = |claim: &NodeClaim, peer| {
             Grant::from_token(group(), claim, peer, &Mesh::default())
@@ -491,7 +491,7 @@ spec: {template: {labels: {app: written}, serviceAccount: written}}
     }
 
     #[test]
-    fn a_workload_group_may_let_its_members_say_their_further_addresses() {
+    fn a_workload_group_may_allow_claimed_addresses() {
         let text = "
 apiVersion: networking.istio.io/v1
 kind: WorkloadGroup
@@ -511,7 +511,7 @@ spec: {metadata: {annotations: {topsail.io/addresses: \"*\"}}, template: {servic
     }
 
     #[test]
-    fn a_workload_group_says_labels_and_service_account() {
+    fn labels_and_service_account_come_from_the_workload_group() {
         let peer = Some("10.0.0.7".parse().unwrap());
         let own = claim("reviews-10-0-0-7.shop", "10.0.0.7", &[OF_GROUP]);
         let grant = Grant::from_token(group(), &own, peer, &mesh()).unwrap();
@@ -521,7 +521,7 @@ spec: {metadata: {annotations: {topsail.io/addresses: \"*\"}}, template: {servic
     }
 
     #[test]
-    fn a_certificate_of_a_workload_groups_service_account_is_as_good_as_a_token() {
+    fn a_certificate_with_a_workload_groups_service_account_admits_a_member() {
         let identity = |account: &str| format!("spiffe://cluster.local/ns/shop/sa/{account}").parse().unwrap();
         let own = claim("reviews-10-0-0-7.shop", "10.0.0.7", &[OF_GROUP]);
         let (peer, other) = ("10.0.0.7".parse().ok(), "10.0.0.8".parse().ok());
@@ -540,7 +540,7 @@ spec: {metadata: {annotations: {topsail.io/addresses: \"*\"}}, template: {servic
     }
 
     #[test]
-    fn a_workloads_own_token_registers_nothing() {
+    fn a_workload_token_does_not_register() {
         let bearer = || Bearer::Workload {
             name: "reviews-v1.shop".parse().unwrap(),
             addresses: vec!["10.0.0.7".parse().unwrap()],

@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn a_file_that_is_being_written_when_the_server_starts_is_read_when_it_is_whole() {
+    async fn a_file_being_written_at_startup_is_read_when_complete() {
         let directory = tempfile::tempdir().unwrap();
         let mut file = File::create(directory.path().join("a.yaml")).unwrap();
         file.write_all(b"a: 1\n").unwrap();
@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn files_that_are_at_rest_are_not_waited_for() {
+    async fn settled_files_are_read_without_delay() {
         let directory = tempfile::tempdir().unwrap();
         let file = File::create(directory.path().join("a.yaml")).unwrap();
         file.set_modified(SystemTime::now() - Duration::from_secs(1)).unwrap();

@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn near_labels_share_an_excerpt_and_the_primary_one_leads() {
+    fn nearby_labels_share_an_excerpt() {
         let source = SourceText::new("a.yaml", "a: 1\r\nb: 2\r\nc: 3\r\n\nd: 4\ne: 5\nf: 6\ng: 7\n");
         let labels = [
             label(&source, "c", "here"),
@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_text_and_an_offset_past_the_end_are_places_too() {
+    fn empty_texts_and_offsets_past_the_end_are_valid() {
         let source = SourceText::new("a.yaml", "");
         let place = Place { source, span: 7..9 };
         let labels = [Label {

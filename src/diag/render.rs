@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn color_adds_escapes_and_nothing_else() {
+    fn color_only_adds_escapes() {
         let colored = text(&dangling(), true);
         let escape = regex::Regex::new("\u{1b}\\[[0-9;]*m").unwrap();
         assert!(colored.contains("\u{1b}[91merror[IST0101]"), "{colored:?}");
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn a_problem_outside_any_file_has_no_place() {
+    fn a_diagnostic_outside_of_files_has_no_place() {
         let diagnostic = Diagnostic::new(Code::IrrelevantKind, "nothing to do").help("rest");
         assert_eq!(text(&diagnostic, false), "info[TS0012]: nothing to do\n = help: rest\n");
         assert_eq!(
@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_in_one_long_line_is_shown_in_few_words() {
+    fn a_single_long_line_is_truncated() {
         let source = SourceText::new(
             "a.json",
             format!("{}NEEDLE{}THREAD", "x".repeat(1 << 20), "y".repeat(1 << 20)),

@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn positions_are_those_that_counting_gives() {
+    fn positions_equal_counting() {
         let long = "ä€x".repeat(STEP);
         for text in ["", "\n", "a", "ä\n\nb\r\nc", &format!("{long}\n{long}")] {
             let source = SourceText::new("f", text);

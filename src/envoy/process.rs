@@ -309,7 +309,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_envoy_that_ends_says_why() {
+    async fn an_envoy_that_exits_is_reported_with_its_log() {
         let folder = tempfile::tempdir().unwrap();
         let admin = free_address();
         let launch = launch(folder.path(), admin, "no_such_field: 1");
@@ -330,7 +330,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_envoy_without_configuration_is_not_waited_for_without_end() {
+    async fn waiting_for_an_unconfigured_envoy_times_out() {
         let folder = tempfile::tempdir().unwrap();
         let admin = free_address();
         let waits_for_listeners = "
@@ -355,7 +355,7 @@ static_resources:
     }
 
     #[tokio::test]
-    async fn a_binary_that_is_not_there_is_named() {
+    async fn a_missing_binary_is_named() {
         let folder = tempfile::tempdir().unwrap();
         let mut launch = launch(folder.path(), free_address(), "");
         launch.program = Program::Envoy(folder.path().join("no-envoy"));

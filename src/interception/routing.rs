@@ -244,7 +244,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_request_is_as_long_as_it_says_and_aligned() {
+    fn requests_have_the_stated_length_and_alignment() {
         let tproxy = Tproxy { mark: 1337, table: 133 };
         for setting in [
             Setting::Address("::6/128".parse().unwrap()),
@@ -260,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn only_an_acknowledgement_is_one() {
+    fn only_a_netlink_ack_is_accepted() {
         let answer = |kind: u16, error: i32| {
             let mut answer = vec![0; 4];
             answer.extend(kind.to_ne_bytes());
@@ -275,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn what_fails_says_what_ip_would_do() {
+    fn errors_show_the_equivalent_ip_command() {
         let error = Setting::Route(133).failed(Family::V6, "done", Errno::PERM);
         assert_eq!(
             error.to_string(),

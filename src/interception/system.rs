@@ -249,7 +249,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_fails_names_the_tool_and_what_may_help() {
+    fn errors_name_the_tool_and_a_hint() {
         let missing = run("topsail-no-such-tool", &["-t", "nat"], "").unwrap_err();
         assert_eq!(
             missing.to_string(),
@@ -271,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn who_prints_much_before_reading_is_not_waited_for_forever() {
+    fn a_tool_that_prints_before_reading_does_not_deadlock() {
         let much = "x".repeat(1 << 20);
         let back = run("sh", &["-c", "head -c 1000000 /dev/zero | tr '\\0' y; cat"], &much).unwrap();
         assert_eq!(back.len(), 1_000_000 + much.len());

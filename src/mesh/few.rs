@@ -94,7 +94,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     #[test]
-    fn it_is_a_sorted_map_however_many_there_are() {
+    fn few_behaves_like_a_sorted_map() {
         let (mut few, mut map) = (Few::default(), BTreeMap::new());
         for (key, put) in [
             (3, true),

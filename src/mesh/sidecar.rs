@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_listed_is_admitted_unless_excluded() {
+    fn listed_hosts_are_included_unless_excluded() {
         let shop: Namespace = "shop".parse().unwrap();
         let egress = egress(&[(None, "*", false), (Some("shop"), "*.secret.com", true)]);
         assert!(egress.admits(&key("a.com", "shop"), &shop));
@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn a_dot_in_the_root_namespace_is_the_namespace_of_each_proxy() {
+    fn a_dot_in_the_root_namespace_denotes_the_proxys_namespace() {
         let egress = egress(&[(Some("."), "*", false), (Some("istio-system"), "*", false)]);
         let (shop, other): (Namespace, Namespace) = ("shop".parse().unwrap(), "other".parse().unwrap());
         assert!(egress.admits(&key("a.com", "shop"), &shop) && !egress.admits(&key("a.com", "shop"), &other));

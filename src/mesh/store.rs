@@ -414,7 +414,7 @@ mod tests {
     }
 
     #[test]
-    fn rules_are_merged_with_those_whose_export_they_include() {
+    fn rules_are_merged_if_their_export_includes_the_others() {
         assert_eq!(subsets_seen(&["b, c", "c, b"]), ["v0 v1", "v0 v1"]);
         assert_eq!(subsets_seen(&["b", "b, c"]), ["v0 v1", "v1"], "the narrow one has both");
         assert_eq!(

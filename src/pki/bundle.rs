@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_bundle_says_why() {
+    fn invalid_bundles_are_rejected_with_a_reason() {
         assert_eq!(TrustBundle::from_pem(b"hello").unwrap_err(), BundleError::Empty);
         let cut = root().replace("-----END", "");
         assert!(matches!(

@@ -253,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn a_leaf_lives_from_just_before_now_and_as_long_as_asked() {
+    fn a_leaf_is_backdated_and_has_the_requested_lifetime() {
         let (ca, _dir) = ca(&Clock::fixed(start() - HOUR));
         let issued = ca.issue(&reviews(), &IssueOptions::default()).unwrap();
         let second = UNIX_EPOCH + Duration::from_secs(START) - HOUR;
@@ -313,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_do_not_show() {
+    fn private_keys_are_not_in_debug_output() {
         let (ca, _dir) = ca(&Clock::fixed(start()));
         let issued = ca.issue(&reviews(), &IssueOptions::default()).unwrap();
         assert!(issued.key_pem.expose().starts_with("-----BEGIN PRIVATE KEY-----"));

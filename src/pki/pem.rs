@@ -52,7 +52,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_and_words_between_certificates_are_passed_over() {
+    fn other_pem_sections_and_text_are_ignored() {
         let der = CertificateDer::from(vec![1, 2, 3]);
         let text = format!(
             "# ours\n-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n{}",

@@ -41,7 +41,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn renewal_is_at_half_life_give_or_take_one_per_cent() {
+    fn renewal_is_at_half_life_with_jitter() {
         let validity = Validity {
             not_before: UNIX_EPOCH,
             not_after: UNIX_EPOCH + BACKDATE + Duration::from_secs(86_400),

@@ -394,7 +394,7 @@ mod tests {
     }
 
     #[test]
-    fn open_doors_are_closed() {
+    fn group_and_other_permissions_are_removed() {
         let dir = tempfile::tempdir().unwrap();
         chmod(dir.path(), 0o755);
         let state = StateDir::open(dir.path()).unwrap();
@@ -412,7 +412,7 @@ mod tests {
     }
 
     #[test]
-    fn one_server_at_a_time_has_it_and_tools_beside_it() {
+    fn only_one_server_can_claim_a_state_directory() {
         let dir = tempfile::tempdir().unwrap();
         let state = StateDir::open(dir.path()).unwrap();
         let claim = state.claim().unwrap();
@@ -437,13 +437,13 @@ mod tests {
     }
 
     #[test]
-    fn the_reason_is_said_once() {
+    fn the_reason_is_not_repeated() {
         let error = anyhow::Error::from(StateDir::open("/proc/none").unwrap_err());
         assert_eq!(format!("{error:#}").matches("os error").count(), 1, "{error:#}");
     }
 
     #[test]
-    fn many_may_open_an_empty_directory_at_once() {
+    fn an_empty_directory_can_be_opened_concurrently() {
         for _ in 0..50 {
             let dir = tempfile::tempdir().unwrap();
             chmod(dir.path(), 0o755);
@@ -484,7 +484,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_killed_writer_left_is_written_over() {
+    fn leftovers_of_a_killed_writer_are_overwritten() {
         let dir = tempfile::tempdir().unwrap();
         let state = StateDir::open(dir.path()).unwrap();
         let leftover = dir.path().join(".a.new");
@@ -497,7 +497,7 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_appears_whole_or_not_at_all() {
+    fn directories_are_created_atomically() {
         let dir = tempfile::tempdir().unwrap();
         let state = StateDir::open(dir.path()).unwrap();
         std::fs::create_dir(dir.path().join(".ca.new")).unwrap();
@@ -512,7 +512,7 @@ mod tests {
     }
 
     #[test]
-    fn writers_take_turns() {
+    fn writers_are_serialized() {
         let dir = tempfile::tempdir().unwrap();
         let state = StateDir::open(dir.path()).unwrap();
         state.write("counter", b"0").unwrap();

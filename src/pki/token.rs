@@ -385,7 +385,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_outlives_its_server() {
+    fn tokens_survive_a_restart() {
         let dir = tempfile::tempdir().unwrap();
         let token = signer(&dir, "cluster.local").create(&grant(), TTL, now()).unwrap();
         let claims = signer(&dir, "cluster.local").verify(&token, now()).unwrap();
@@ -399,7 +399,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_can_be_for_all_members_of_a_group() {
+    fn a_token_can_be_issued_for_a_group() {
         let dir = tempfile::tempdir().unwrap();
         let signer = signer(&dir, "cluster.local");
         let group = TokenGrant {
@@ -411,7 +411,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bearer_reads_in_its_token_who_it_is() {
+    fn a_bearer_can_read_its_own_claims() {
         let dir = tempfile::tempdir().unwrap();
         let token = signer(&dir, "mesh.example").create(&grant(), TTL, now()).unwrap();
         let told = TokenClaims::told_to_bearer(&token).unwrap();
@@ -425,7 +425,7 @@ mod tests {
     }
 
     #[test]
-    fn an_expired_token_says_since_when() {
+    fn an_expired_token_is_refused_with_its_expiry_time() {
         let dir = tempfile::tempdir().unwrap();
         let signer = signer(&dir, "cluster.local");
         let token = signer.create(&grant(), TTL, now()).unwrap();
@@ -474,7 +474,7 @@ mod tests {
     }
 
     #[test]
-    fn only_our_audience_and_our_fields_are_taken() {
+    fn other_audiences_and_unknown_claims_are_refused() {
         let dir = tempfile::tempdir().unwrap();
         let signer = signer(&dir, "cluster.local");
         let mut claims = serde_json::json!({
@@ -512,7 +512,7 @@ mod tests {
     }
 
     #[test]
-    fn many_at_once_make_one_key() {
+    fn concurrent_creation_yields_one_key() {
         let dir = tempfile::tempdir().unwrap();
         let tokens: Vec<String> = std::thread::scope(|threads| {
             let make = || signer(&dir, "cluster.local").create(&grant(), TTL, now()).unwrap();
@@ -524,7 +524,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unusable_key_says_what_to_do() {
+    fn an_invalid_key_file_is_reported_with_a_remedy() {
         let dir = tempfile::tempdir().unwrap();
         let state = StateDir::open(dir.path()).unwrap();
         let wrong_curve = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P384_SHA384)

@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn a_restarted_server_knows_what_it_issued() {
+    fn a_restarted_server_recognises_its_certificates() {
         let dir = tempfile::tempdir().unwrap();
         let (version, validity) = {
             let ca = load(&dir);
@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn no_text_does_harm() {
+    fn arbitrary_versions_do_not_panic() {
         let dir = tempfile::tempdir().unwrap();
         let ca = load(&dir);
         proptest::proptest!(|(text in "[0-9a-f]{0,40}@?[0-9]{0,25}-?[0-9]{0,25}[.]?.{0,60}")| {

@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn divides_at_markers_and_drops_what_is_empty() {
+    fn splits_at_markers_and_drops_empty_documents() {
         assert_eq!(texts("a: 1\n---\nb: 2\n"), ["a: 1\n", "---\nb: 2\n"]);
         assert_eq!(texts("---\n# only\n---\n\n---\nb: 2\n..."), ["---\nb: 2\n"]);
         assert_eq!(texts("a: 1\n...\n# c\n...\nb: 2"), ["a: 1\n", "b: 2"]);
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn equal_texts_have_equal_hashes_wherever_they_stand() {
+    fn equal_texts_have_equal_hashes() {
         let documents = split(&SourceText::new("f", "---\na: 1\n---\na: 1\n---\na: 2\n"));
         assert_eq!(documents[0].hash, documents[1].hash);
         assert_ne!(documents[0].hash, documents[2].hash);

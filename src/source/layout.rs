@@ -361,7 +361,7 @@ mod tests {
     }
 
     #[test]
-    fn loops_end_and_a_linked_directory_counts_where_it_really_is() {
+    fn link_loops_terminate_and_directories_have_their_real_path() {
         let root = tempfile::tempdir().unwrap();
         write(root.path().join("z/a.yaml"));
         symlink(root.path(), root.path().join("z/up")).unwrap();
@@ -383,7 +383,7 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_below_is_passed_over_when_it_holds_every_mark() {
+    fn a_nested_directory_with_all_marks_is_excluded() {
         let base = tempfile::tempdir().unwrap();
         for file in [
             "a.yaml",
@@ -413,7 +413,7 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_that_is_passed_over_is_so_under_every_name() {
+    fn an_excluded_directory_is_excluded_by_any_path() {
         let base = tempfile::tempdir().unwrap();
         for file in ["mesh/a.yaml", "mesh/state/b.yaml", "mesh/state/tokens/c.json"] {
             write(base.path().join(file));
@@ -430,7 +430,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_root_names_the_place_where_it_breaks_off() {
+    fn a_missing_root_has_a_waypoint_where_its_path_ends() {
         let base = tempfile::tempdir().unwrap();
         let real = fs::canonicalize(base.path()).unwrap();
         let root = base.path().join("not/there");

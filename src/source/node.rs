@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn places_are_those_of_the_file() {
+    fn locations_refer_to_the_file() {
         let (document, parsed) = parsed("a: ü\n--- # é\nünder: [ä, b]\nc:\n  - d\n");
         let node = parsed.root.unwrap();
         let text = |span: &Range<usize>| document.source.text[span.clone()].to_owned();
@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn aliases_stand_where_they_are_used_and_merges_are_merged() {
+    fn aliases_and_merge_keys_are_resolved() {
         let node = root("base: &b {k: 1.10, l: x}\nalias: *b\nmerged:\n  <<: *b\n  l: z\n");
         let alias = get(get(&node, "alias"), "k");
         assert_eq!(alias.value, Value::Number("1.10".into()));
@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn every_duplicate_key_is_reported_with_both_places() {
+    fn duplicate_keys_are_reported_with_both_locations() {
         let (_, parsed) = parsed("a: 1\nb: {x: 1, x: 2}\na: 2\n");
         let shown: Vec<_> = parsed
             .diagnostics
@@ -252,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn bombs_are_refused() {
+    fn alias_expansion_is_limited() {
         let aliases: String = (1..30).fold("a0: &a0 [x, x]\n".to_owned(), |text, i| {
             format!("{text}a{i}: &a{i} [*a{0}, *a{0}]\n", i - 1)
         });
@@ -293,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn parts_can_be_read_again_in_place() {
+    fn parts_can_be_parsed_again_in_place() {
         for text in [
             "l:\n- a: 1\n  b:\n  - ü\n# c\n\n-  c: 2\n",
             "l: [ {a: 1, b: [ü]},\n {c: 2}]",
@@ -318,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn anchors_within_themselves_and_odd_merges_are_refused() {
+    fn recursive_anchors_and_invalid_merges_are_rejected() {
         for text in ["a: &a [*a]\n", "&a {b: *a}\n"] {
             assert!(parsed(text).1.root.is_none(), "{text}");
         }

@@ -387,7 +387,7 @@ mod tests {
     }
 
     #[test]
-    fn same_bytes_are_no_change_however_they_came() {
+    fn rewriting_the_same_bytes_is_no_change() {
         let folder = Folder::new(&[("a.yaml", "1")]);
         let mut tree = Tree::scan(&folder.root);
         let before = tree.files().next().unwrap().clone();
@@ -401,7 +401,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_look_finds_every_kind_of_change() {
+    fn a_full_rescan_finds_all_kinds_of_change() {
         let folder = Folder::new(&[("a.yaml", "1"), ("b.yaml", "1"), ("d/c.yaml", "1"), ("d/e/f.yaml", "1")]);
         let mut tree = Tree::scan(&folder.root);
         assert!(folder.rescan(&mut tree, &Dirty::full()).is_empty());
@@ -413,7 +413,7 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_that_is_gone_takes_its_files_along_and_no_others() {
+    fn removing_a_directory_removes_only_its_files() {
         let folder = Folder::new(&[
             ("d/a.yaml", "1"),
             ("d/e/b.yaml", "1"),
@@ -429,7 +429,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_being_written_keeps_what_was_read_of_it() {
+    fn a_file_being_written_keeps_its_previous_content() {
         let folder = Folder::new(&[("a.yaml", "1"), ("gone.yaml", "1")]);
         let mut tree = Tree::scan(&folder.root);
         folder.write("a.yaml", "half");
@@ -441,7 +441,7 @@ mod tests {
     }
 
     #[test]
-    fn a_change_of_the_same_length_in_the_same_instant_is_found() {
+    fn a_change_with_equal_length_and_time_stamp_is_found() {
         let folder = Folder::new(&[("a.yaml", "1")]);
         let mut tree = Tree::scan(&folder.root);
         for round in 2..9 {
@@ -474,7 +474,7 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_directory_in_the_place_of_the_root_removes_nothing_until_there_is_a_file_in_it() {
+    fn an_empty_replacement_of_the_root_removes_nothing() {
         let folder = Folder::new(&[("mesh/a.yaml", "1"), ("mesh/b.yaml", "1")]);
         let folder = Folder {
             root: Root::new([folder.path("mesh")]),
@@ -494,7 +494,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_file_in_a_new_root_ends_what_was_said_of_the_root() {
+    fn the_first_file_in_a_new_root_clears_its_diagnostic() {
         let folder = Folder::new(&[("mesh/a.yaml", "1"), ("mesh/b.yaml", "1")]);
         let folder = Folder {
             root: Root::new([folder.path("mesh")]),
@@ -515,7 +515,7 @@ mod tests {
     }
 
     #[test]
-    fn files_that_are_removed_one_by_one_are_gone_in_the_new_root_as_in_the_old() {
+    fn files_can_be_removed_individually_from_a_replaced_root() {
         let folder = Folder::new(&[("mesh/a.yaml", "1")]);
         let folder = Folder {
             root: Root::new([folder.path("mesh")]),
@@ -536,7 +536,7 @@ mod tests {
     }
 
     #[test]
-    fn a_linked_file_is_shown_where_the_link_is() {
+    fn a_linked_file_has_the_path_of_the_link() {
         let folder = Folder::new(&[("..1/a.yaml", "1"), ("..2/a.yaml", "2")]);
         symlink("..1", folder.path("..data")).unwrap();
         symlink("..data/a.yaml", folder.path("a.yaml")).unwrap();
@@ -555,7 +555,7 @@ mod tests {
     }
 
     #[test]
-    fn permission_is_a_matter_of_the_one_file() {
+    fn an_unreadable_file_does_not_affect_others() {
         let folder = Folder::new(&[("a.yaml", "1"), ("b.yaml", "1")]);
         fs::set_permissions(folder.path("a.yaml"), fs::Permissions::from_mode(0o000)).unwrap();
         let tree = Tree::scan(&folder.root);

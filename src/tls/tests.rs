@@ -100,7 +100,7 @@ async fn serial_seen(addr: SocketAddr, config: Arc<ClientConfig>) -> String {
 }
 
 #[tokio::test]
-async fn a_client_without_a_certificate_is_let_in_without_an_identity() {
+async fn a_client_without_certificate_is_accepted_without_identity() {
     let mesh = Mesh::new(&Clock::system());
     let (addr, mut accepted) = listen(&mesh.server(), HandshakeLimits::default()).await;
     let mut client = dial(addr, mesh.client(None)).await.unwrap();
@@ -160,7 +160,7 @@ async fn an_expired_certificate_is_refused() {
 }
 
 #[tokio::test]
-async fn a_new_server_certificate_serves_new_connections_and_leaves_old_ones_alone() {
+async fn a_replaced_server_certificate_applies_to_new_connections() {
     let mesh = Mesh::new(&Clock::system());
     let server = mesh.server();
     let (addr, mut accepted) = listen(&server, HandshakeLimits::default()).await;
@@ -176,7 +176,7 @@ async fn a_new_server_certificate_serves_new_connections_and_leaves_old_ones_alo
 }
 
 #[tokio::test]
-async fn a_certificate_with_another_key_is_not_taken() {
+async fn a_certificate_with_a_mismatched_key_is_rejected() {
     let mesh = Mesh::new(&Clock::system());
     let server = mesh.server();
     let (addr, _accepted) = listen(&server, HandshakeLimits::default()).await;
@@ -190,7 +190,7 @@ async fn a_certificate_with_another_key_is_not_taken() {
 }
 
 #[tokio::test]
-async fn a_new_bundle_decides_about_new_clients() {
+async fn a_replaced_bundle_applies_to_new_clients() {
     let (mesh, next) = (Mesh::new(&Clock::system()), Mesh::new(&Clock::system()));
     let server = mesh.server();
     let (addr, mut accepted) = listen(&server, HandshakeLimits::default()).await;
@@ -203,7 +203,7 @@ async fn a_new_bundle_decides_about_new_clients() {
 }
 
 #[tokio::test]
-async fn a_client_refuses_every_server_but_the_expected_one() {
+async fn a_client_rejects_unexpected_servers() {
     let (mesh, stranger) = (Mesh::new(&Clock::system()), Mesh::new(&Clock::system()));
     let impostor = mesh.issue(&reviews());
     let server = ServerTls::new(&impostor, mesh.ca.bundle(), &TrustDomain::default(), &mesh.clock).unwrap();
@@ -237,7 +237,7 @@ async fn only_http2_is_spoken() {
 }
 
 #[tokio::test]
-async fn tls_1_2_is_taken_too() {
+async fn tls_1_2_is_supported() {
     let mesh = Mesh::new(&Clock::system());
     let (addr, mut accepted) = listen(&mesh.server(), HandshakeLimits::default()).await;
     let verifier = SvidVerifier::new(mesh.ca.bundle(), (&server()).into());
@@ -253,7 +253,7 @@ async fn tls_1_2_is_taken_too() {
 }
 
 #[tokio::test]
-async fn noise_and_silence_end_neither_the_stream_nor_others() {
+async fn invalid_and_stalled_handshakes_do_not_affect_others() {
     let mesh = Mesh::new(&Clock::system());
     let (addr, mut accepted) = listen(&mesh.server(), HandshakeLimits::default()).await;
     let mut noise = TcpStream::connect(addr).await.unwrap();
@@ -292,7 +292,7 @@ async fn who(axum::Extension(peer): axum::Extension<PeerInfo>) -> String {
 }
 
 #[tokio::test]
-async fn tonic_serves_from_the_stream_and_hands_the_peer_to_services() {
+async fn tonic_serves_the_stream_and_exposes_the_peer() {
     let mesh = Mesh::new(&Clock::system());
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = listener.local_addr().unwrap();

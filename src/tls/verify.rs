@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn a_workload_is_who_its_one_uri_says() {
+    fn the_identity_is_the_single_uri_san() {
         let leaf = certificate(&[REVIEWS], |_| ());
         assert_eq!(uri_name(&leaf).unwrap(), REVIEWS);
         let id = peer_spiffe_id(&[leaf], &ours()).unwrap().unwrap();
@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn no_uri_two_uris_and_other_uris_are_nobody() {
+    fn missing_multiple_and_invalid_uri_sans_are_rejected() {
         assert_eq!(uri_name(&certificate(&[], |_| ())), Err(SvidError::UriNames(0)));
         let two = certificate(&[REVIEWS, REVIEWS], |_| ());
         assert_eq!(peer_spiffe_id(&[two], &ours()), Err(SvidError::UriNames(2)));
@@ -228,14 +228,14 @@ mod tests {
     }
 
     #[test]
-    fn another_trust_domain_is_somebody_else() {
+    fn other_trust_domains_are_rejected() {
         let leaf = certificate(&["spiffe://evil.example/ns/default/sa/reviews"], |_| ());
         let error = peer_spiffe_id(&[leaf], &ours()).unwrap_err();
         assert!(matches!(error, SvidError::OtherTrustDomain { .. }), "{error}");
     }
 
     #[test]
-    fn whoever_may_sign_is_no_workload() {
+    fn ca_and_signing_certificates_are_rejected() {
         let ca = certificate(&[REVIEWS], |p| p.is_ca = IsCa::Ca(BasicConstraints::Unconstrained));
         assert_eq!(uri_name(&ca), Err(SvidError::MaySign));
         for usage in [KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign] {
@@ -246,7 +246,7 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn no_bytes_do_harm(noise: Vec<u8>, at in 0_usize..400, cut in 0_usize..400) {
+        fn arbitrary_certificates_do_not_panic(noise: Vec<u8>, at in 0_usize..400, cut in 0_usize..400) {
             uri_name(&CertificateDer::from(noise.clone())).ok();
             let mut bent = certificate(&[REVIEWS], |_| ()).to_vec();
             bent.truncate(bent.len() - cut.min(bent.len()));
@@ -257,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn matchers_match_whole_names_or_beginnings() {
+    fn matchers_match_exactly_or_by_prefix() {
         let exact = SpiffeMatcher::Exact(vec!["a".to_owned(), REVIEWS.to_owned()]);
         assert!(exact.matches(REVIEWS) && exact.matches("a"));
         assert!(!exact.matches(&REVIEWS[..REVIEWS.len() - 1]) && !exact.matches("ab"));

@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_has_one_serialisation_and_keeps_its_meaning() {
+    fn serialization_is_deterministic_and_equivalent() {
         let canonical = || {
             let mut bytes = route_configuration().encode_to_vec();
             sort_maps(&RouteConfiguration::type_url(), &mut bytes);
@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_understood_stays_as_it_is() {
+    fn unknown_content_is_unchanged() {
         let mut bytes = vec![0x0a, 9, 1];
         sort_maps(&Route::type_url(), &mut bytes);
         sort_maps("type.googleapis.com/unknown", &mut bytes);

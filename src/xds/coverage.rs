@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn a_field_that_is_set_and_not_read_is_found_where_it_is() {
+    fn unsupported_fields_are_found_with_their_path() {
         let outer = |resolver| Address {
             address: Some(address::Address::SocketAddress(address(resolver))),
         };
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn messages_in_any_are_looked_into_and_strange_ones_found() {
+    fn any_contents_are_checked() {
         let socket = |any| TransportSocket {
             name: "x".into(),
             config_type: Some(transport_socket::ConfigType::TypedConfig(any)),
@@ -176,13 +176,13 @@ mod tests {
     }
 
     #[test]
-    fn numbers_that_the_message_does_not_have_are_found() {
+    fn unknown_field_numbers_are_found() {
         let found = unread(&Address::type_url(), &[0xf8, 0x3f, 1], &cover);
         assert_eq!(found, [Unread::new("field 1023 of `envoy.config.core.v3.Address`")]);
     }
 
     #[test]
-    fn all_fields_are_found() {
+    fn all_unsupported_fields_are_found() {
         let socket = SocketAddress {
             resolver_name: "x".into(),
             ipv4_compat: true,

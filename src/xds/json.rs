@@ -287,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_unknown_is_an_error() {
+    fn unknown_types_and_fields_are_errors() {
         let printer = Printer::new().unwrap();
         assert!(matches!(
             printer.to_json("type.googleapis.com/x", &[]),

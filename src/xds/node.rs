@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn a_node_is_what_its_id_and_metadata_say() {
+    fn nodes_are_parsed_from_id_and_metadata() {
         let labels = wkt::Struct {
             fields: [("app".to_owned(), text("reviews"))].into(),
         };
@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_node_is_refused_with_the_reason() {
+    fn invalid_nodes_are_rejected_with_a_reason() {
         for (id, needle) in [
             ("me", "topsail bootstrap"),
             ("waypoint~1.1.1.1~a.b~c", "not served"),

@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn debugging_shows_no_content() {
+    fn debug_output_omits_the_content() {
         let secret = Resource::new(
             ResourceType::Secret,
             "default".into(),

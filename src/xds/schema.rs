@@ -252,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn every_rule_in_the_set_is_understood() {
+    fn every_constraint_in_the_descriptor_set_is_supported() {
         let mut rules = 0;
         for message in index().messages.values() {
             let descriptor = MessageDescriptor::decode(message.descriptor).unwrap();

@@ -385,7 +385,7 @@ mod tests {
     }
 
     #[test]
-    fn it_reads_what_the_pool_reads() {
+    fn agrees_with_prost_reflect() {
         same(json!({
             "node": {"id": "a", "metadata": {"a": [1, "x", null, {"b": true}]}, "locality": {"subZone": "z"}},
             "admin": {"address": {"socket_address": {"address": "::1", "port_value": 1, "protocol": "TCP"}}},
@@ -415,7 +415,7 @@ mod tests {
     }
 
     #[test]
-    fn faults_name_the_field() {
+    fn errors_name_the_field() {
         let fault = |json| to_wire(BOOTSTRAP, &json).unwrap_err().to_string();
         let clusters = |cluster: Value| json!({"static_resources": {"clusters": [cluster]}});
         assert_eq!(

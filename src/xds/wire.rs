@@ -251,14 +251,14 @@ mod tests {
     }
 
     #[test]
-    fn a_large_resource_is_sent_from_where_it_is() {
+    fn large_resources_are_not_copied() {
         let large = resource("a", vec![1; 1 << 20]);
         let mut response = delta_response(ResourceType::Cluster, "7", "n1", vec![large.clone()], [].into_iter());
         assert!(response.any(|chunk| chunk.as_ptr() == large.body.as_ptr() && chunk.len() == large.body.len()));
     }
 
     #[test]
-    fn many_small_resources_are_written_a_chunk_at_a_time() {
+    fn small_resources_are_written_chunk_by_chunk() {
         let small: Vec<_> = (0..2000).map(|n| resource(&n.to_string(), vec![1; 1000])).collect();
         let response = delta_response(ResourceType::Cluster, "7", "n1", small, [].into_iter());
         let chunks: Vec<Bytes> = response.collect();

@@ -81,7 +81,7 @@ expertTo: b
 }
 
 #[test]
-fn fields_are_taken_in_both_of_protobufs_forms() {
+fn fields_have_camel_case_and_proto_names() {
     let rule: VirtualService = good(
         "http:\n- fault: {abort: {http_status: 503, percentage: {value: 0.1}}}\n  direct_response: {status: 200}\n",
     );
@@ -97,7 +97,7 @@ fn fields_are_taken_in_both_of_protobufs_forms() {
 }
 
 #[test]
-fn unknown_fields_are_warnings_if_lenient_unless_they_empty_a_choice() {
+fn lenient_unknown_fields_are_warnings_except_in_oneofs() {
     let (rule, problems) = read_as::<VirtualService>("hots: [a]\nhttp:\n- match: [{uri: {prefx: /a}}]\n", true);
     assert!(rule.is_some());
     assert_eq!(
@@ -110,7 +110,7 @@ fn unknown_fields_are_warnings_if_lenient_unless_they_empty_a_choice() {
 }
 
 #[test]
-fn nothing_is_nothing_given() {
+fn null_counts_as_absent() {
     let rule: VirtualService = good("hosts:\nhttp: ~\ntls: [{match: , route: []}]\nexportTo: null\n");
     assert_eq!(rule.hosts, Vec::<String>::new());
     assert_eq!(rule.tls.len(), 1);
@@ -121,7 +121,7 @@ fn nothing_is_nothing_given() {
 }
 
 #[test]
-fn texts_are_as_written() {
+fn strings_keep_their_text() {
     let rule: DestinationRule = good("host: 8080\nsubsets: [{name: 007, labels: {version: 1.10, on: yes, 1: 1e3}}]\n");
     assert_eq!(rule.host, "8080");
     assert_eq!(rule.subsets[0].name, "007");
@@ -134,7 +134,7 @@ fn texts_are_as_written() {
 }
 
 #[test]
-fn choices_take_one_field() {
+fn oneofs_accept_a_single_field() {
     let uris = |text: &str| good::<VirtualService>(&format!("http: [{{match: [{{uri: {text}}}]}}]"));
     let uri = |text: &str| uris(text).http[0].matches[0].uri.clone();
     assert_eq!(uri("{exact: 1}"), Some(StringMatch::Exact("1".into())));
@@ -163,7 +163,7 @@ fn choices_take_one_field() {
 }
 
 #[test]
-fn words_are_checked() {
+fn enum_values_are_checked() {
     let tls = |word: &str| format!("trafficPolicy: {{tls: {{mode: {word}}}}}");
     let rule: DestinationRule = good(&tls("ISTIO_MUTUAL"));
     assert_eq!(
@@ -199,7 +199,7 @@ fn keys_can_be_numbers() {
 }
 
 #[test]
-fn kubernetes_own_forms() {
+fn kubernetes_value_types() {
     let service: Service = good(
         "ports: [{port: \"80\", targetPort: 8080}, {port: 1, targetPort: \"8080\"}, {port: 1, targetPort: web, nodePort: 30000}]\nipFamilies: [IPv4]\nclusterIP: None\ntype: ClusterIP\n",
     );

@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn a_config_map_and_a_file_say_the_same() {
+    fn config_map_and_file_are_equivalent() {
         let fields =
             "trustDomain: mesh.example\nconnectTimeout: 5s\nh2UpgradePolicy: UPGRADE\naccessLogFile: /dev/stdout\n";
         let map = format!(
@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn places_within_a_block_are_those_of_the_file() {
+    fn locations_in_a_block_scalar_are_exact() {
         let text = config_map(
             "kind: ConfigMap\napiVersion: v1\nmetadata: {name: istio}\ndata:\n  other: x\n  mesh: |-\n    # ü\n\n    localityLbSetting:\n      enabld: true\n    dnsRefreshRate: x\n",
         );
@@ -243,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn other_scalars_are_pointed_at_as_a_whole() {
+    fn locations_in_other_scalars_are_the_whole_value() {
         let text = config_map(
             "kind: ConfigMap\napiVersion: v1\nmetadata: {name: istio}\ndata:\n  mesh: \"trustDomain: [a]\\nx: 1\\n\"\n",
         );

@@ -127,7 +127,7 @@ fn places_of_fields_are_found() {
 }
 
 #[test]
-fn layout_and_comments_do_not_make_an_object_another() {
+fn equality_ignores_layout_and_comments() {
     let object = only(REVIEWS);
     assert_eq!(
         only(&format!("\n\n{}", REVIEWS.replace("/v2\n", "\"/v2\" # here\n\n"))),
@@ -222,7 +222,7 @@ fn kinds_without_spec_and_with_ignored_fields() {
 }
 
 #[test]
-fn kinds_that_are_not_read_are_told_apart() {
+fn unsupported_irrelevant_and_unknown_kinds_are_distinguished() {
     let read = read_all(
         "apiVersion: networking.istio.io/v1\nkind: Gateway\n---\napiVersion: apps/v1\nkind: Deployment\nanything: 1\n---\napiVersion: networking.istio.io/v1\nkind: VirtualServce\nmetadata: {name: a}\n---\napiVersion: v1\nkind: VirtualService\nmetadata: {name: b}\n---\napiVersion: x/v1\nkind: Frobnicator\n---\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: app}\nwhatever: 1\n",
         false,
@@ -292,7 +292,7 @@ fn envelopes_are_checked() {
 }
 
 #[test]
-fn objects_of_documents_with_mistakes_are_named() {
+fn objects_of_invalid_documents_are_identified() {
     let read = read_all(&format!("{REVIEWS}spec2: b: c\n"), false);
     assert_eq!(
         (read.objects.len(), ids(&read)),
@@ -311,7 +311,7 @@ fn objects_of_documents_with_mistakes_are_named() {
 }
 
 #[test]
-fn large_documents_are_not_read() {
+fn oversized_documents_are_rejected() {
     let read = read_all(&format!("{REVIEWS}# {}\n", "x".repeat(MAX_BYTES)), false);
     assert_eq!(read.diagnostics[0].code, Code::DocumentTooLarge);
     assert!(read.objects.is_empty());
@@ -319,7 +319,7 @@ fn large_documents_are_not_read() {
 
 proptest::proptest! {
     #[test]
-    fn no_mutation_panics(cuts in proptest::collection::vec((0_usize..REVIEWS.len(), 0_usize..8, "[a-z:\\[\\]{}'\"|>&*#~ \\n\\t-]{0,4}"), 1..6)) {
+    fn mutated_documents_do_not_panic(cuts in proptest::collection::vec((0_usize..REVIEWS.len(), 0_usize..8, "[a-z:\\[\\]{}'\"|>&*#~ \\n\\t-]{0,4}"), 1..6)) {
         let mut text = REVIEWS.to_owned();
         for (at, length, insert) in cuts {
             let at = at.min(text.len());

@@ -97,7 +97,7 @@ fn composer(base: PathBuf, with_file: bool) -> Composer {
 }
 
 #[test]
-fn a_mesh_configuration_file_that_is_broken_at_a_restart_keeps_its_last_good_form() {
+fn a_mesh_config_file_broken_at_restart_keeps_its_last_good_form() {
     let mut server = Server::new(true);
     server.write("mesh.yaml", REGISTRY_ONLY);
     server.look();
@@ -128,7 +128,7 @@ fn a_mesh_configuration_file_that_is_broken_at_a_restart_keeps_its_last_good_for
 }
 
 #[test]
-fn a_config_map_that_is_broken_at_a_restart_keeps_its_last_good_form() {
+fn a_config_map_broken_at_restart_keeps_its_last_good_form() {
     let map = |mesh: &str| {
         format!(
             "apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: istio, namespace: istio-system}}\ndata:\n  mesh: |\n    {mesh}"
@@ -160,7 +160,7 @@ fn a_config_map_that_is_broken_at_a_restart_keeps_its_last_good_form() {
 }
 
 #[test]
-fn a_proxy_whose_workload_entry_has_a_host_name_takes_its_new_labels() {
+fn label_changes_reach_a_proxy_whose_workload_entry_has_a_host_name() {
     let entry = |version: &str| {
         format!(
             "apiVersion: networking.istio.io/v1\nkind: WorkloadEntry\nmetadata: {{name: vm}}\nspec: {{address: vm.example.com, labels: {{version: {version}}}, serviceAccount: vm}}\n"
@@ -179,7 +179,7 @@ fn a_proxy_whose_workload_entry_has_a_host_name_takes_its_new_labels() {
 }
 
 #[test]
-fn replicas_of_a_workload_share_what_they_should_have() {
+fn replicas_of_a_workload_share_a_snapshot() {
     let service = |name: &str, address: &str| {
         format!(
             "apiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {{name: {name}}}\nspec: {{hosts: [{name}.example.com], location: MESH_INTERNAL, resolution: STATIC, ports: [{{number: 80, name: http, protocol: HTTP}}], endpoints: [{{address: {address}}}]}}\n"
@@ -305,7 +305,7 @@ fn over() -> Instant {
 }
 
 #[test]
-fn a_workload_that_registers_itself_is_an_endpoint_with_an_inbound_side_before_it_gets_traffic() {
+fn a_registered_workload_gets_its_inbound_listeners_before_traffic() {
     let mut server = Server::new(false);
     server.write("mesh/a.yaml", REVIEWS);
     server.look();
@@ -327,7 +327,7 @@ fn a_workload_that_registers_itself_is_an_endpoint_with_an_inbound_side_before_i
 }
 
 #[test]
-fn members_that_come_together_are_one_generation() {
+fn concurrent_registrations_are_one_generation() {
     let mut server = Server::new(false);
     server.write("mesh/a.yaml", REVIEWS);
     server.look();
@@ -348,7 +348,7 @@ fn members_that_come_together_are_one_generation() {
 }
 
 #[test]
-fn registered_workloads_survive_a_restart_and_go_unless_they_come_back() {
+fn registered_workloads_survive_a_restart_for_the_grace_period() {
     let mut server = Server::new(false);
     server.write("mesh/a.yaml", REVIEWS);
     server.look();
@@ -370,7 +370,7 @@ fn registered_workloads_survive_a_restart_and_go_unless_they_come_back() {
 }
 
 #[test]
-fn a_written_workload_entry_comes_before_a_registered_one() {
+fn a_workload_entry_in_a_file_takes_precedence_over_a_registered_one() {
     let mut server = Server::new(false);
     server.write("mesh/a.yaml", REVIEWS);
     server.look();
@@ -392,7 +392,7 @@ fn a_written_workload_entry_comes_before_a_registered_one() {
 }
 
 #[test]
-fn a_workload_group_says_what_its_members_have_in_common_and_an_edit_moves_them() {
+fn an_edit_of_a_workload_group_updates_its_members() {
     let mut server = Server::new(false);
     server.write("mesh/a.yaml", REVIEWS);
     let group = |app: &str| {

@@ -92,7 +92,7 @@ fn file(as_list: bool, edited: impl Fn(usize) -> bool) -> String {
 }
 
 #[test]
-fn a_large_file_that_is_edited_often_is_not_kept_once_for_each_edit() {
+fn the_text_of_a_large_file_is_not_stored_per_edit() {
     for as_list in [false, true] {
         let mut mesh = Edited::new();
         let size = file(as_list, |_| false).len();
@@ -112,7 +112,7 @@ fn a_large_file_that_is_edited_often_is_not_kept_once_for_each_edit() {
 }
 
 #[test]
-fn what_was_in_force_is_restored_with_the_places_it_had() {
+fn objects_in_force_are_restored_with_their_locations() {
     let mut mesh = Edited::new();
     mesh.write(&file(false, |_| false));
     mesh.write(&file(false, |number| number == 7));
@@ -129,7 +129,7 @@ fn what_was_in_force_is_restored_with_the_places_it_had() {
 }
 
 #[test]
-fn a_file_that_was_taken_away_is_written_anew() {
+fn a_removed_journal_is_rewritten() {
     let dir = tempfile::tempdir().unwrap();
     let state = StateDir::open(dir.path().join("state")).unwrap();
     let (mut journal, _) = Journal::open(&state);

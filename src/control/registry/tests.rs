@@ -30,7 +30,7 @@ fn unready(address: &str) -> Vec<(String, bool)> {
 }
 
 #[test]
-fn a_member_is_ready_from_its_ack_until_it_closes_its_connection_and_gone_after_the_grace() {
+fn a_member_is_ready_from_ack_to_close_and_removed_after_the_grace_period() {
     let (mut registry, now) = registry();
     registry.join(1, member("10.0.0.7"), None);
     assert_eq!(entries(&registry), unready("10.0.0.7"));
@@ -59,7 +59,7 @@ fn a_member_is_ready_from_its_ack_until_it_closes_its_connection_and_gone_after_
 }
 
 #[test]
-fn who_comes_back_in_time_has_never_been_away() {
+fn reconnecting_within_the_grace_period_changes_nothing() {
     let (mut registry, now) = registry();
     registry.join(1, member("10.0.0.7"), None);
     registry.acked(1);
@@ -73,7 +73,7 @@ fn who_comes_back_in_time_has_never_been_away() {
 }
 
 #[test]
-fn of_two_streams_the_later_counts() {
+fn the_later_of_two_streams_supersedes_the_other() {
     let (mut registry, now) = registry();
     registry.join(1, member("10.0.0.7"), None);
     registry.acked(1);
@@ -94,7 +94,7 @@ fn of_two_streams_the_later_counts() {
 }
 
 #[test]
-fn who_was_registered_at_a_restart_has_the_grace_to_come_back() {
+fn restored_workloads_have_the_grace_period_to_reconnect() {
     let (mut before, now) = registry();
     for (stream, address) in [(1, "10.0.0.7"), (2, "10.0.0.8")] {
         before.join(stream, member(address), None);
@@ -121,7 +121,7 @@ fn who_was_registered_at_a_restart_has_the_grace_to_come_back() {
 }
 
 #[test]
-fn a_server_that_ends_unregisters_nobody() {
+fn shutdown_of_the_server_unregisters_no_workload() {
     let (mut registry, now) = registry();
     registry.join(1, member("10.0.0.7"), None);
     registry.acked(1);
@@ -133,7 +133,7 @@ fn a_server_that_ends_unregisters_nobody() {
 }
 
 #[test]
-fn connections_closed_while_the_server_stood_still_say_nothing() {
+fn connections_closed_while_the_server_was_suspended_are_ignored() {
     let (mut registry, now) = registry();
     registry.hear(now);
     registry.join(1, member("10.0.0.7"), None);
@@ -151,7 +151,7 @@ fn connections_closed_while_the_server_stood_still_say_nothing() {
 }
 
 #[test]
-fn a_member_that_is_about_to_end_receives_nothing_more_until_it_acks_on_another_stream() {
+fn a_leaving_member_is_unready_until_it_acks_on_another_stream() {
     let (mut registry, _) = registry();
     registry.join(1, member("10.0.0.7"), None);
     registry.acked(1);
@@ -171,7 +171,7 @@ fn say(registry: &mut Registry, run: u64, ready: bool) {
 }
 
 #[test]
-fn a_member_that_says_when_its_application_is_ready_waits_for_that_and_its_ack() {
+fn readiness_needs_both_the_ack_and_the_application() {
     let (mut registry, now) = registry();
     say(&mut registry, 5, true);
     registry.join(1, member("10.0.0.7"), Some(5));
@@ -207,7 +207,7 @@ fn a_member_that_says_when_its_application_is_ready_waits_for_that_and_its_ack()
 }
 
 #[test]
-fn a_member_that_leaves_is_not_brought_back_by_its_application() {
+fn application_readiness_does_not_revive_a_leaving_member() {
     let (mut registry, _) = registry();
     registry.join(1, member("10.0.0.7"), Some(5));
     registry.acked(1);
@@ -218,7 +218,7 @@ fn a_member_that_leaves_is_not_brought_back_by_its_application() {
 }
 
 #[test]
-fn a_restart_of_the_server_keeps_who_was_ready_though_nothing_has_been_said_since() {
+fn readiness_survives_a_restart_of_the_server() {
     let (mut before, now) = registry();
     before.join(1, member("10.0.0.7"), Some(5));
     before.acked(1);
@@ -235,7 +235,7 @@ fn a_restart_of_the_server_keeps_who_was_ready_though_nothing_has_been_said_sinc
 }
 
 #[test]
-fn what_a_group_says_anew_leaves_ready_who_is() {
+fn an_edit_of_the_group_keeps_its_members_ready() {
     let (mut registry, _) = registry();
     registry.join(1, member("10.0.0.7"), Some(5));
     registry.acked(1);

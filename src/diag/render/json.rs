@@ -75,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn a_problem_outside_any_file_has_no_place() {
+    fn a_diagnostic_outside_of_files_has_no_place() {
         let value = json(&[Diagnostic::new(Code::EmptyFile, "nothing").help("write something")]);
         assert_eq!(value[0]["file"], Value::Null);
         assert_eq!(value[0]["endColumn"], Value::Null);

@@ -208,7 +208,7 @@ mod tests {
     const PLACES: [&str; 5] = ["r1/z1/s1", "r1/z1/s2", "r1/z2/s1", "r2/z1/s1", "r3/z1/s1"];
 
     #[test]
-    fn the_nearest_come_first_where_failures_are_noticed() {
+    fn nearest_endpoints_have_priority_with_outlier_detection() {
         let groups = arranged(&PLACES, LocalityMode::Failover(Vec::new()), true);
         let expected = [
             row("r1/z1/s1", 0, 1),
@@ -229,14 +229,14 @@ mod tests {
     }
 
     #[test]
-    fn the_region_to_fail_over_to_comes_before_other_regions() {
+    fn the_failover_region_precedes_other_regions() {
         let regions = vec![("r1".into(), "r3".into())];
         let groups = arranged(&PLACES, LocalityMode::Failover(regions), true);
         assert_eq!(groups[3..], [row("r2/z1/s1", 4, 1), row("r3/z1/s1", 3, 1)]);
     }
 
     #[test]
-    fn labels_decide_in_their_order() {
+    fn failover_priority_compares_labels_in_order() {
         let own = labels(&[("version", "v1")]);
         let of = |version: &str, place: &str, at: u8| {
             let one = labelled(endpoint(&format!("10.0.0.{at}"), "a"), &[("version", version)]);
@@ -258,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn another_network_comes_after_all_of_the_own() {
+    fn other_networks_have_the_lowest_priority() {
         let own = labels(&[("topology.istio.io/network", "n1"), ("version", "v1")]);
         let of = |network: &str, version: &str| {
             let pairs = [("topology.istio.io/network", network), ("version", version)];
@@ -272,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn weights_are_given_by_the_rule_for_the_clients_locality() {
+    fn distribute_applies_the_rule_for_the_clients_locality() {
         let rule = Distribution {
             from: "r1/z1/*".into(),
             to: vec![("r1/*".into(), 80), ("r2".into(), 20)],

@@ -215,7 +215,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 96, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn an_update_is_a_build(edits in prop::collection::vec(any::<Edit>(), 1..24)) {
+    fn updates_equal_builds_from_scratch(edits in prop::collection::vec(any::<Edit>(), 1..24)) {
         let mut world = World::new();
         let mut current: Vec<(NodeView, Built)> = nodes()
             .into_iter()

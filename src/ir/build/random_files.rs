@@ -87,7 +87,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 32, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn what_is_touched_is_enough(steps in prop::collection::vec(prop::collection::vec(any::<(usize, usize)>(), 1..4), 1..24)) {
+    fn touched_covers_all_changes(steps in prop::collection::vec(prop::collection::vec(any::<(usize, usize)>(), 1..4), 1..24)) {
         let mut directory = Directory::new(Options::default());
         let mut current: Vec<(NodeView, Arc<Built>)> = nodes()
             .into_iter()

@@ -58,7 +58,7 @@ fn clusters_of(host: &VirtualHost) -> Vec<(&str, u32)> {
 }
 
 #[test]
-fn bookinfo_has_the_resources_istio_gives_it() {
+fn bookinfo_has_the_same_resources_as_in_istio() {
     let built = bookinfo().build(&node());
     assert_eq!(
         built.listeners(),
@@ -120,7 +120,7 @@ fn bookinfo_has_the_resources_istio_gives_it() {
 }
 
 #[test]
-fn subsets_are_called_by_automatic_mutual_tls() {
+fn subsets_use_auto_mtls() {
     let built = bookinfo().build(&node());
     let v1 = built.cluster("outbound|9080|v1|reviews.default.svc.cluster.local");
     let Transport::Auto(UpstreamTls::Istio { server, sni, alpn, .. }) = &v1.transport else {
@@ -138,7 +138,7 @@ fn subsets_are_called_by_automatic_mutual_tls() {
 }
 
 #[test]
-fn the_two_documents_everyone_starts_with() {
+fn a_virtual_service_routes_to_a_subset_of_a_destination_rule() {
     let world = bookinfo()
         .with(routes("reviews", vec![prefix("/v2", to(&[("reviews/v2", 0)]))]))
         .with(with_policy(
@@ -198,7 +198,7 @@ fn without_interception_listeners_are_bound() {
 }
 
 #[test]
-fn ingress_wins_over_an_outbound_listener_with_its_address() {
+fn ingress_takes_precedence_over_an_outbound_listener_at_its_address() {
     let world = bookinfo().with(sidecar(
         vec![ingress(9080, None, DefaultEndpoint::Original)],
         vec![egress(None, Some("127.0.10.1"), &["*/*"])],
@@ -214,14 +214,14 @@ fn ingress_wins_over_an_outbound_listener_with_its_address() {
 }
 
 #[test]
-fn without_interception_and_ingress_nothing_is_accepted() {
+fn without_interception_and_ingress_there_are_no_inbound_listeners() {
     let built = bookinfo().build(&bound_node("10.0.0.9"));
     assert_eq!(built.listeners(), ["127.0.0.1_27017", "127.0.0.1_9080"]);
     assert!(!built.clusters().contains(&"inbound|9080||"));
 }
 
 #[test]
-fn nodes_that_differ_in_their_addresses_share_what_they_send() {
+fn nodes_with_different_addresses_share_outbound_configuration() {
     let world = bookinfo();
     let other = NodeView {
         addresses: vec!["10.0.0.4".parse().unwrap()],
@@ -237,7 +237,7 @@ fn nodes_that_differ_in_their_addresses_share_what_they_send() {
 }
 
 #[test]
-fn nodes_with_labels_of_which_rules_name_other_values_share_what_they_send() {
+fn nodes_with_irrelevant_labels_share_outbound_configuration() {
     let mut world = bookinfo();
     let mut route = prefix("/x", to(&[("reviews/v1", 1)]));
     route.matches[0].source.labels = labels(&[("version", "v1")]);
@@ -277,7 +277,7 @@ fn an_edit_of_one_virtual_service_changes_one_route_configuration() {
 }
 
 #[test]
-fn a_headless_service_has_a_listener_for_each_endpoint_but_the_node_itself() {
+fn a_headless_service_has_a_listener_per_endpoint_except_the_node_itself() {
     let mut headless = service("cache")
         .port_of(6379, Protocol::Tcp)
         .endpoint(endpoint("10.0.0.7", "cache"))
@@ -295,7 +295,7 @@ fn a_headless_service_has_a_listener_for_each_endpoint_but_the_node_itself() {
 }
 
 #[test]
-fn a_consistent_hash_reaches_the_route_of_another_port() {
+fn consistent_hashing_applies_to_routes_on_another_port() {
     let hash = TrafficPolicy {
         load_balancer: Some(LoadBalancerPolicy {
             algorithm: Some(LbAlgorithm::Hash {
@@ -329,7 +329,7 @@ fn a_consistent_hash_reaches_the_route_of_another_port() {
 }
 
 #[test]
-fn another_name_of_a_service_leads_to_it() {
+fn an_alias_resolves_to_its_service() {
     let mut other = service("shop")
         .port_of(80, Protocol::Http)
         .resolved_by(Resolution::Alias);

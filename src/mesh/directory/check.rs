@@ -213,7 +213,7 @@ spec: {address: 10.1.0.1, labels: {app: a}, ports: {other: 80}}
     }
 
     #[test]
-    fn what_was_missing_and_comes_is_no_longer_reported() {
+    fn findings_disappear_when_the_target_is_added() {
         let rules = puts(
             "a.yaml",
             "
@@ -249,7 +249,7 @@ spec: {clusterIP: 10.0.0.1, ports: [{port: 80}]}
     }
 
     #[test]
-    fn a_mesh_configuration_in_another_place_is_not_taken_for_one() {
+    fn a_mesh_config_in_another_namespace_is_ignored() {
         expect_as_marked(
             r#"
 apiVersion: v1

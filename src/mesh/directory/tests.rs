@@ -114,7 +114,7 @@ fn policy(metadata: &str, spec: &str) -> Vec<Change> {
 }
 
 #[test]
-fn a_policy_for_workloads_touches_those_and_services_only_where_mutual_tls_is_turned_off() {
+fn a_policy_touches_services_only_where_mutual_tls_is_disabled() {
     let mut directory = load(&many_services()).directory;
     let mut edit = |metadata: &str, spec: &str| {
         let applied = directory.apply(&policy(metadata, spec));
@@ -181,7 +181,7 @@ fn services_find_their_workloads() {
 }
 
 #[test]
-fn a_subset_that_is_removed_while_a_route_names_it_stays_served() {
+fn a_removed_subset_is_retained_while_a_route_refers_to_it() {
     let applied = bookinfo();
     let without = SUBSETS.replace("  - {name: v2, labels: {version: v2}}\n", "");
     let applied = applied.directory.apply(&puts("subsets.yaml", &without));
@@ -219,7 +219,7 @@ fn comments_touch_nothing() {
 }
 
 #[test]
-fn an_edit_that_names_what_does_not_exist_leaves_the_last_good_form() {
+fn an_edit_with_a_dangling_reference_keeps_the_last_good_form() {
     let applied = bookinfo();
     let before = applied.mesh.clone();
     let edited = ROUTES.replace("subset: v2", "subset: v9");
@@ -238,7 +238,7 @@ fn an_edit_that_names_what_does_not_exist_leaves_the_last_good_form() {
 }
 
 #[test]
-fn a_port_that_is_removed_while_a_route_names_it_stays_served() {
+fn a_removed_port_is_retained_while_a_route_refers_to_it() {
     let two = REVIEWS.replace(
         "port: 9080}",
         "port: 9080}, {name: http-admin, port: 9090, targetPort: 9091}",
@@ -275,7 +275,7 @@ fn a_port_that_is_removed_while_a_route_names_it_stays_served() {
 }
 
 #[test]
-fn a_service_that_is_removed_while_a_route_names_it_stays_served() {
+fn a_removed_service_is_retained_while_a_route_refers_to_it() {
     let slice = "
 apiVersion: discovery.k8s.io/v1
 kind: EndpointSlice
@@ -314,7 +314,7 @@ ports: [{name: http, port: 9080}]
 }
 
 #[test]
-fn what_an_older_rule_for_the_host_has_said_is_told() {
+fn settings_overridden_by_an_older_rule_are_reported() {
     let policy = "\n  trafficPolicy: {connectionPool: {tcp: {maxConnections: 1}}}\n  subsets:";
     let rule = SUBSETS.replace("\n  subsets:", policy);
     let loaded = bookinfo().directory.apply(&puts("subsets.yaml", &rule));
@@ -336,7 +336,7 @@ fn what_an_older_rule_for_the_host_has_said_is_told() {
 }
 
 #[test]
-fn a_rule_that_is_removed_leaves_the_subsets_that_routes_name() {
+fn a_removed_rule_leaves_referenced_subsets() {
     let rule = SUBSETS.replace("  subsets:", "  trafficPolicy: {tls: {mode: ISTIO_MUTUAL}}\n  subsets:");
     let loaded = bookinfo().directory.apply(&puts("subsets.yaml", &rule));
     let gone = loaded
@@ -354,7 +354,7 @@ fn a_rule_that_is_removed_leaves_the_subsets_that_routes_name() {
 }
 
 #[test]
-fn what_is_retained_and_what_was_last_good_survives_a_restart() {
+fn retained_and_last_good_forms_survive_a_restart() {
     let loaded = bookinfo();
     let without = SUBSETS.replace("  - {name: v2, labels: {version: v2}}\n", "");
     let broken = REVIEWS.replace("port: 9080", "port: 0");
@@ -410,7 +410,7 @@ fn a_document_that_breaks_keeps_its_object() {
 }
 
 #[test]
-fn an_edit_in_error_keeps_the_last_good_form_and_a_new_object_in_error_is_left_out() {
+fn errors_keep_the_last_good_form_and_omit_new_objects() {
     let loaded = bookinfo();
     let wrong = ROUTES.replace("prefix: /v2", "regex: '('");
     let applied = loaded.directory.apply(&puts("routes.yaml", &wrong));
@@ -474,7 +474,7 @@ fn settings_change_everything() {
 }
 
 #[test]
-fn a_file_with_settings_and_a_config_map_are_one_too_many() {
+fn a_mesh_config_file_and_a_config_map_conflict() {
     let map = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: istio, namespace: istio-system}\ndata: {mesh: 'trustDomain: a'}\n";
     let source = crate::diag::SourceText::new("own.yaml", "trustDomain: b\n");
     let text = crate::source::document::Document::whole(&source).into();
@@ -511,7 +511,7 @@ fn precedence_is_by_path_then_position() {
 }
 
 #[test]
-fn a_subset_that_a_more_specific_rule_hides_stays_served() {
+fn a_subset_hidden_by_a_more_specific_rule_is_retained() {
     let wildcard = "
 apiVersion: networking.istio.io/v1
 kind: DestinationRule
@@ -584,7 +584,7 @@ fn observe(mesh: &Mesh) -> String {
 }
 
 #[test]
-fn many_findings_of_one_object_cost_its_text_a_few_times() {
+fn many_findings_of_an_object_are_located_with_few_parses() {
     const ROUTES: usize = 400;
     let routes = (0..ROUTES).map(|route| {
         format!(

@@ -152,7 +152,7 @@ subsets:
     }
 
     #[test]
-    fn what_stops_takes_nothing_and_what_is_not_ready_is_told_apart() {
+    fn terminating_and_unready_endpoints_are_distinguished() {
         let text = "
 apiVersion: discovery.k8s.io/v1
 kind: EndpointSlice

@@ -309,7 +309,7 @@ mod tests {
 
     /// Verified with Envoy 1.40.
     #[test]
-    fn what_re2_takes_is_taken() {
+    fn patterns_valid_in_re2_are_accepted() {
         for good in [
             ".*",
             "/v[0-9]+/items/\\d{1,3}",
@@ -346,7 +346,7 @@ mod tests {
 
     /// Verified with Envoy 1.40.
     #[test]
-    fn what_re2_refuses_is_refused() {
+    fn patterns_invalid_in_re2_are_rejected() {
         let long = "a".repeat(1025);
         for bad in [
             "",

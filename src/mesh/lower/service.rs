@@ -381,7 +381,7 @@ spec:
     }
 
     #[test]
-    fn the_field_is_before_the_annotation() {
+    fn the_field_takes_precedence_over_the_annotation() {
         let of = |annotation: &str, field: &str| {
             let text = service(&format!(
                 "  trafficDistribution: {field}\n  clusterIP: 10.0.0.1\n  ports: [{{port: 80}}]\n"

@@ -417,7 +417,7 @@ spec:
     }
 
     #[test]
-    fn several_hosts_need_a_protocol_that_tells_them_apart() {
+    fn several_hosts_need_a_protocol_with_a_host_name() {
         expect_as_marked(&entry(
             r#"
   hosts: [a.b, c.d]

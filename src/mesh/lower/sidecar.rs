@@ -215,7 +215,7 @@ spec: {ports: [{name: http, port: 80}]}
     }
 
     #[test]
-    fn what_is_no_host_is_not_called_a_short_name() {
+    fn invalid_hosts_are_not_reported_as_short_names() {
         let said = |host: &str| {
             let text = sidecar(&format!("  egress: [{{hosts: [\"{host}\"]}}]"));
             let object = objects("a.yaml", &text).pop().unwrap();
@@ -283,7 +283,7 @@ spec: {ports: [{name: http, port: 80}]}
     }
 
     #[test]
-    fn a_dot_stands_for_each_namespace_in_the_root_namespace_alone() {
+    fn a_dot_denotes_the_proxys_namespace_only_in_the_root_namespace() {
         let of_namespace = |namespace: &str| {
             let text = sidecar("  egress: [{hosts: [\"./*\", \"istio-system/*\"]}]\n");
             let text = text.replace("namespace: n", &format!("namespace: {namespace}"));

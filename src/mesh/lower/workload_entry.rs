@@ -211,7 +211,7 @@ spec: {address: 127.0.0.1}
     }
 
     #[test]
-    fn labels_of_the_object_come_over_those_of_the_spec() {
+    fn metadata_labels_override_spec_labels() {
         let text = "
 apiVersion: networking.istio.io/v1
 kind: WorkloadEntry

@@ -70,7 +70,7 @@ mod tests {
     use crate::mesh::testing::{expect_as_marked, objects};
 
     #[test]
-    fn what_members_have_in_common() {
+    fn templates_are_lowered() {
         let text = "
 apiVersion: networking.istio.io/v1
 kind: WorkloadGroup
@@ -92,7 +92,7 @@ spec:
     }
 
     #[test]
-    fn mistakes_are_found_where_they_are() {
+    fn errors_are_reported_at_their_field() {
         expect_as_marked(
             r#"
 apiVersion: networking.istio.io/v1

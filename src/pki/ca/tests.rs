@@ -120,7 +120,7 @@ fn a_new_ca_is_private_and_the_same_after_a_restart() {
 }
 
 #[test]
-fn many_at_once_make_one_ca() {
+fn concurrent_creation_yields_one_ca() {
     let dir = tempfile::tempdir().unwrap();
     let fingerprints: Vec<[u8; 32]> = std::thread::scope(|threads| {
         let started: Vec<_> = (0..8)
@@ -155,7 +155,7 @@ fn the_intermediate_is_renewed_in_its_last_year_with_its_key() {
 }
 
 #[test]
-fn a_power_cut_in_a_renewal_leaves_a_ca_that_works() {
+fn an_interrupted_renewal_leaves_a_working_ca() {
     let dir = tempfile::tempdir().unwrap();
     let hand = ManualClock::new(start());
     load_at(dir.path(), &hand.clock()).unwrap();
@@ -186,7 +186,7 @@ fn the_intermediate_ends_with_the_root_and_is_renewed_even_when_expired() {
 }
 
 #[test]
-fn without_the_roots_key_there_is_no_renewal() {
+fn without_the_root_key_the_intermediate_is_not_renewed() {
     let dir = tempfile::tempdir().unwrap();
     let hand = ManualClock::new(start());
     let first = load_at(dir.path(), &hand.clock()).unwrap();
@@ -204,7 +204,7 @@ fn without_the_roots_key_there_is_no_renewal() {
 }
 
 #[test]
-fn an_operators_ca_signs_whatever_its_key() {
+fn an_operators_ca_may_have_any_supported_key() {
     for algorithm in [
         &rcgen::PKCS_ECDSA_P256_SHA256,
         &PKCS_ECDSA_P384_SHA384,
@@ -343,7 +343,7 @@ fn an_expired_root_is_refused_unless_another_is_in_force() {
 }
 
 #[test]
-fn a_chain_that_leads_nowhere_is_refused() {
+fn a_chain_without_a_trusted_root_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let (operator, stranger) = (Operator::new(ec()), Operator::new(ec()));
     operator.write(dir.path());

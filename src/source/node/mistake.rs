@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn common_mistakes_are_named_with_a_remedy() {
+    fn common_errors_are_explained_with_help() {
         let cases = [
             ("a:\n\tb: 1\n", "2:2 a tab cannot indent YAML / indent with spaces"),
             (
@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn other_mistakes_are_named_by_the_parser() {
+    fn other_errors_use_the_parsers_message() {
         for text in ["a: |x\n  b\n", "a: !<x\n", "%FOO\na: 1\n", "a: *\n", "}"] {
             assert!(!mistake(text).is_empty(), "{text}");
         }

@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_regular_file_stops_nobody() {
+    fn non_regular_files_do_not_block() {
         let directory = tempfile::tempdir().unwrap();
         let fifo = directory.path().join("a.yaml");
         rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn a_huge_file_is_not_read() {
+    fn oversized_files_are_rejected() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("a.yaml");
         File::create(&path).unwrap().set_len(MAX_FILE + 1).unwrap();
@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stamp_tells_only_when_it_is_older_than_the_clock_step() {
+    fn recent_time_stamps_are_not_trusted() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("a.yaml");
         fs::write(&path, "a").unwrap();

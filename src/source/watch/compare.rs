@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn a_new_file_waits_if_it_was_just_written_or_goes_at_once() {
+    fn a_new_file_is_delayed_only_if_recently_written() {
         let directory = tempfile::tempdir().unwrap();
         let young = directory.path().join("young");
         File::create(&young).unwrap();
@@ -115,14 +115,14 @@ mod tests {
     }
 
     #[test]
-    fn a_link_that_leads_elsewhere_counts_at_once() {
+    fn a_retargeted_link_is_ready_at_once() {
         let old = layout(&[("a", Path::new("/1/a")), ("b", Path::new("/1/b"))], &[]);
         let new = layout(&[("a", Path::new("/2/a")), ("b", Path::new("/1/b"))], &[]);
         assert_eq!(compared(&old, &new, &[]), (names(&["a"]), names(&[])));
     }
 
     #[test]
-    fn the_same_path_below_another_directory_is_looked_at_again() {
+    fn a_path_in_a_replaced_directory_is_checked_again() {
         let both = layout(&[("a", Path::new("/1/d/a")), ("b", Path::new("/1/b"))], &[]);
         assert_eq!(
             compared(&both, &both, &[Path::new("/1/d")]),
@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_listed_is_not_gone() {
+    fn unlistable_directories_do_not_remove_files() {
         let old = layout(&[("d/a", Path::new("/d/a")), ("e/a", Path::new("/e/a"))], &[]);
         let new = layout(&[], &["d"]);
         assert_eq!(compared(&old, &new, &[]), (names(&["everything"]), names(&["e/a"])));

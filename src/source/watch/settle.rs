@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn a_burst_is_one_tick_but_not_for_ever() {
+    fn a_burst_is_one_tick_up_to_the_maximum_delay() {
         let (mut settle, clock) = start();
         for step in 0..49 {
             settle.whole(format!("{step:02}").into(), clock.at(step * 1000));
@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_being_written_is_held_while_others_go() {
+    fn a_file_being_written_does_not_delay_others() {
         let (mut settle, clock) = start();
         settle.written("half".into(), clock.at(0));
         settle.whole("a".into(), clock.at(0));
@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_whose_close_cannot_be_told_is_waited_for_less_long() {
+    fn without_close_events_the_wait_is_shorter() {
         let (mut settle, clock) = start();
         settle.seen_changed("a".into(), clock.at(0));
         settle.seen_changed("a".into(), clock.at(90_000));
@@ -277,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn a_change_of_permissions_does_not_delay_what_is_ready() {
+    fn metadata_changes_do_not_delay_ready_files() {
         let (mut settle, clock) = start();
         settle.whole("a".into(), clock.at(0));
         settle.touched("a".into(), clock.at(100));
@@ -287,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_comes_back_was_never_gone() {
+    fn a_file_that_reappears_is_not_removed() {
         let (mut settle, clock) = start();
         settle.gone("a".into(), clock.at(0));
         settle.gone("b".into(), clock.at(0));
@@ -299,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_renamed_goes_in_the_tick_in_which_it_comes() {
+    fn both_ends_of_a_rename_are_in_one_tick() {
         let (mut settle, clock) = start();
         settle.gone("a".into(), clock.at(0));
         settle.whole("b".into(), clock.at(0));

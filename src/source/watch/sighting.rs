@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn reading_is_no_news_and_lost_events_are() {
+    fn reads_are_ignored_and_overflows_are_not() {
         let opened = Event::new(EventKind::Access(AccessKind::Open(AccessMode::Any)));
         assert!(!is_news(&opened));
         assert!(is_news(&Event::new(EventKind::Other).set_flag(Flag::Rescan)));
@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn the_two_ends_of_a_rename_are_told_apart() {
+    fn the_two_ends_of_a_rename_are_distinguished() {
         let seen = |mode, paths: &[&str]| {
             let event = paths
                 .iter()

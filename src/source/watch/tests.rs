@@ -169,7 +169,7 @@ async fn a_linked_directory_is_swapped_and_its_files_are_watched() {
 }
 
 #[tokio::test]
-async fn a_directory_that_gets_its_mark_is_no_part_of_the_root_any_more() {
+async fn a_directory_that_becomes_marked_is_excluded() {
     let mut scene = Scene::new(|base| write(&base.join("mesh/a.yaml"), "1"));
     scene.write("mesh/state/b.yaml", "1");
     scene.until(&[("mesh/a.yaml", "1"), ("mesh/state/b.yaml", "1")]).await;
@@ -181,7 +181,7 @@ async fn a_directory_that_gets_its_mark_is_no_part_of_the_root_any_more() {
 }
 
 #[tokio::test]
-async fn the_file_behind_a_link_is_watched_where_it_lives() {
+async fn the_target_of_a_link_is_watched() {
     let mut scene = Scene::new(|base| {
         write(&base.join("elsewhere/a.yaml"), "1");
         symlink("../elsewhere/a.yaml", base.join("mesh/a.yaml")).unwrap();
@@ -220,7 +220,7 @@ async fn many_copied_files_come_in_few_ticks() {
 }
 
 #[tokio::test]
-async fn a_file_removed_and_written_anew_was_never_gone() {
+async fn replacing_a_file_by_removal_is_a_modification() {
     let mut scene = Scene::new(|base| write(&base.join("mesh/a.yaml"), "1"));
     fs::rename(scene.path("mesh/a.yaml"), scene.path("mesh/a.yaml~")).unwrap();
     scene.write("mesh/a.yaml", "2");
@@ -236,7 +236,7 @@ async fn a_file_removed_and_written_anew_was_never_gone() {
 }
 
 #[tokio::test]
-async fn removed_and_renamed_files_go() {
+async fn removed_and_renamed_files_are_removed() {
     let mut scene = Scene::new(|base| {
         write(&base.join("mesh/a.yaml"), "1");
         write(&base.join("mesh/b.yaml"), "1");
@@ -267,7 +267,7 @@ async fn new_directories_are_watched_at_once() {
 }
 
 #[tokio::test]
-async fn directories_come_go_and_take_each_others_place() {
+async fn directories_are_created_removed_and_swapped() {
     let mut scene = Scene::new(|base| {
         write(&base.join("mesh/d/a.yaml"), "1");
         write(&base.join("aside/a.yaml"), "2");
@@ -287,7 +287,7 @@ async fn directories_come_go_and_take_each_others_place() {
 }
 
 #[tokio::test]
-async fn a_root_may_come_late_and_come_again() {
+async fn a_root_may_appear_late_and_reappear() {
     let mut scene = Scene::watching("not/yet/there", Armed::new, |_| {});
     scene.until(&[("not/yet/there", "unreadable")]).await;
     scene.write("not/yet/there/a.yaml", "1");
@@ -303,7 +303,7 @@ async fn a_root_may_come_late_and_come_again() {
 }
 
 #[tokio::test]
-async fn a_root_that_is_made_anew_keeps_its_files_until_there_is_one() {
+async fn a_recreated_root_keeps_its_files_until_it_has_one() {
     let mut scene = Scene::new(|base| write(&base.join("mesh/a.yaml"), "1"));
     fs::remove_dir_all(scene.path("mesh")).unwrap();
     fs::create_dir(scene.path("mesh")).unwrap();
@@ -355,7 +355,7 @@ async fn a_half_written_file_is_not_read() {
 }
 
 #[tokio::test]
-async fn a_file_that_is_written_again_after_its_tick_is_known_to_be() {
+async fn writing_after_a_tick_is_detected() {
     let mut scene = Scene::new(|_| {});
     scene.write("mesh/a.yaml", "1");
     let dirty = scene.tick().await;
@@ -389,7 +389,7 @@ async fn a_slow_writer_may_pause() {
 }
 
 #[tokio::test]
-async fn what_is_not_input_makes_no_tick() {
+async fn other_files_cause_no_tick() {
     let mut scene = Scene::new(|_| {});
     for name in [
         "mesh/.a.yaml.swp",
@@ -419,7 +419,7 @@ async fn without_events_everything_is_polled() {
 }
 
 #[tokio::test]
-async fn lost_events_make_everything_be_looked_at() {
+async fn lost_events_trigger_a_full_check() {
     let mut scene = Scene::new(|base| write(&base.join("mesh/a.yaml"), "1"));
     for round in 0..3 {
         scene.watcher.shared.overflowed.store(true, Ordering::Relaxed);

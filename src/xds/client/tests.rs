@@ -92,7 +92,7 @@ fn refused(name: &str, why: &str) -> Refused {
 }
 
 #[test]
-fn everything_is_asked_for_by_naming_nothing_and_who_asks_is_said_once() {
+fn wildcard_subscriptions_have_no_names_and_the_node_is_sent_once() {
     let mut client = client(Variant::Delta);
     client.want(CDS, Interest::All);
     client.want(EDS, names(&[]));
@@ -108,7 +108,7 @@ fn everything_is_asked_for_by_naming_nothing_and_who_asks_is_said_once() {
 }
 
 #[test]
-fn a_change_of_names_is_said_as_a_difference() {
+fn delta_subscriptions_are_sent_as_differences() {
     let mut client = client(Variant::Delta);
     client.want(EDS, names(&["a", "b"]));
     client.requests();
@@ -122,7 +122,7 @@ fn a_change_of_names_is_said_as_a_difference() {
 }
 
 #[test]
-fn what_is_accepted_is_acknowledged_and_said_to_be_had_on_the_next_stream() {
+fn accepted_resources_are_acked_and_reported_on_the_next_stream() {
     let mut client = client(Variant::Delta);
     client.want(CDS, Interest::All);
     client.requests();
@@ -144,7 +144,7 @@ fn what_is_accepted_is_acknowledged_and_said_to_be_had_on_the_next_stream() {
 
 /// istiod sends no per-resource versions.
 #[test]
-fn a_change_without_a_new_version_is_one() {
+fn a_resource_with_the_same_version_counts_as_changed() {
     let mut client = client(Variant::Delta);
     client.want(ResourceType::Cluster, Interest::All);
     client.requests();
@@ -156,7 +156,7 @@ fn a_change_without_a_new_version_is_one() {
 }
 
 #[test]
-fn a_refusal_names_each_resource_and_the_rest_is_had() {
+fn a_nack_names_each_rejected_resource_and_accepts_the_others() {
     let mut client = client(Variant::Delta);
     client.want(CDS, Interest::All);
     client.requests();
@@ -175,7 +175,7 @@ fn a_refusal_names_each_resource_and_the_rest_is_had() {
 }
 
 #[test]
-fn a_name_that_is_there_twice_spoils_the_response() {
+fn duplicate_names_invalidate_the_response() {
     let mut client = client(Variant::Delta);
     client.want(CDS, Interest::All);
     client.requests();
@@ -188,7 +188,7 @@ fn a_name_that_is_there_twice_spoils_the_response() {
 }
 
 #[test]
-fn what_was_given_up_is_asked_for_as_if_it_had_never_been_there() {
+fn unsubscribed_resources_are_forgotten() {
     let mut client = client(Variant::Delta);
     client.want(EDS, names(&["a"]));
     client.requests();
@@ -205,7 +205,7 @@ fn what_was_given_up_is_asked_for_as_if_it_had_never_been_there() {
 }
 
 #[test]
-fn a_resource_of_another_type_is_refused_by_name() {
+fn a_resource_of_another_type_is_rejected_by_name() {
     let mut client = client(Variant::Delta);
     client.want(CDS, Interest::All);
     client.requests();
@@ -221,7 +221,7 @@ fn a_resource_of_another_type_is_refused_by_name() {
 }
 
 #[test]
-fn in_sotw_absence_removes_and_only_what_changed_is_new() {
+fn sotw_absence_is_removal_and_unchanged_resources_are_ignored() {
     let mut client = client(Variant::Sotw);
     client.want(CDS, Interest::All);
     let requests = client.requests();
@@ -245,7 +245,7 @@ fn in_sotw_absence_removes_and_only_what_changed_is_new() {
 }
 
 #[test]
-fn in_sotw_every_request_names_all() {
+fn sotw_requests_have_the_whole_subscription() {
     let mut client = client(Variant::Sotw);
     client.want(EDS, names(&["a"]));
     client.requests();
@@ -255,7 +255,7 @@ fn in_sotw_every_request_names_all() {
 }
 
 #[test]
-fn a_response_of_a_strange_type_is_of_no_use() {
+fn a_response_of_an_unknown_type_is_an_error() {
     let response = DeltaDiscoveryResponse {
         type_url: "x/y".into(),
         ..Default::default()
@@ -292,7 +292,7 @@ mod random {
 
     proptest! {
         #[test]
-        fn the_client_has_what_it_was_told(steps in proptest::collection::vec(step(), 0..40)) {
+        fn the_client_holds_what_it_was_last_sent(steps in proptest::collection::vec(step(), 0..40)) {
             let mut client = client(Variant::Delta);
             let (mut wanted, mut told) = (BTreeSet::new(), BTreeMap::new());
             for step in steps {

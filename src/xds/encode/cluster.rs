@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn inbound_connections_come_from_addresses_that_interception_knows() {
+    fn inbound_clusters_bind_to_the_source_exempt_from_interception() {
         let inbound = Cluster {
             discovery: Discovery::OriginalDst {
                 port: Some(8080),
@@ -258,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn zero_errors_turn_an_ejection_off_and_success_rates_never_eject() {
+    fn zero_errors_disable_ejection_and_success_rate_ejection_is_off() {
         let detection = OutlierDetection {
             consecutive_5xx: Some(0),
             consecutive_gateway: Some(3),
@@ -284,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn automatic_mutual_tls_goes_by_the_endpoint() {
+    fn auto_mtls_uses_transport_socket_matches() {
         let tls = UpstreamTls::Istio {
             server: ServerIdentity::Prefixes(vec!["spiffe://cluster.local/ns/default/".into()]),
             sni: "outbound_.9080_._.reviews".into(),
@@ -326,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn istios_tools_find_what_they_look_for() {
+    fn istio_metadata_is_present() {
         let metadata = ClusterMetadata {
             config: Some((
                 object(Kind::DestinationRule, "reviews"),

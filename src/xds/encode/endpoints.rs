@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn endpoints_have_locality_health_weight_and_what_istio_notes() {
+    fn endpoints_have_locality_health_weight_and_istio_metadata() {
         let mutual = LbEndpoint {
             mutual_tls: true,
             workload: Some("reviews-v1;default;reviews;v1;".into()),
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn no_endpoints_are_an_answer_too() {
+    fn an_empty_load_assignment_is_valid() {
         let resource = endpoints(&ClusterEndpoints {
             cluster: "a".into(),
             ..Default::default()

@@ -146,7 +146,7 @@ mod tests {
     use crate::xds::encode::testing::{chain, listener as plain, route, route_config, shown, tcp_proxy};
 
     #[test]
-    fn a_listener_that_is_not_bound_waits_for_the_one_that_intercepts() {
+    fn an_unbound_listener_does_not_bind_to_its_port() {
         assert_eq!(
             shown(&listener(&plain("0.0.0.0_9080"))),
             json!({
@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn sockets_are_shared_only_where_connections_are_intercepted() {
+    fn reuse_port_is_enabled_only_with_interception() {
         let bound = |use_original_dst| {
             let listener = listener(&Listener {
                 bind: true,
@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn inspectors_leave_ports_alone() {
+    fn inspectors_can_be_disabled_per_port() {
         let inspection = Inspection {
             original_dst: true,
             original_src_mark: Some(1337),
@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn a_chain_asks_for_all_of_its_match() {
+    fn chain_matches_have_all_criteria() {
         let matcher = ChainMatch {
             destination_port: Some(8080),
             prefix_ranges: vec!["10.1.2.3/8".parse().unwrap()],
@@ -262,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn the_clusters_of_chains_and_inline_routes_are_named() {
+    fn clusters_of_chains_and_inline_routes_are_recorded() {
         let http = |routes| FilterChain {
             network: NetworkFilter::Http(Box::new(HttpConnectionManager {
                 stat_prefix: "a".into(),

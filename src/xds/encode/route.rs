@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn a_route_says_where_it_comes_from() {
+    fn routes_have_istio_config_metadata() {
         let route = Route {
             name: "v2".into(),
             operation: "reviews:9080/*".into(),
@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn faults_and_cors_are_configured_by_route_in_one_order() {
+    fn per_route_filter_config_is_deterministic() {
         let both = || Route {
             fault: Some(Fault::default()),
             cors: Some(Cors {
@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn destinations_and_mirrors_are_the_clusters_named() {
+    fn clusters_of_destinations_and_mirrors_are_recorded() {
         let forward = Forward {
             clusters: vec![weighted("b", 1), weighted("a", 1)],
             mirrors: vec![("mirror".into(), Percent::FULL)],

@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn files_are_named_to_the_proxy_that_has_them() {
+    fn file_secrets_refer_to_paths() {
         let secrets = |certificate, verify| {
             file_secrets(&Cluster {
                 transport: Transport::Tls(UpstreamTls::Files {

@@ -303,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn originated_tls_names_files_as_istio_does() {
+    fn file_certificates_have_istios_sds_names() {
         let socket = upstream(&UpstreamTls::Files {
             certificate: Some(("/c.pem".into(), "/k.pem".into())),
             verify: ServerVerification::File {
@@ -343,7 +343,7 @@ mod tests {
     }
 
     #[test]
-    fn the_type_of_a_name_is_told_by_its_form() {
+    fn the_san_type_is_inferred_from_the_name() {
         let types = |name| -> Vec<SanType> {
             name_matchers(name)
                 .iter()

@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn endpoints_are_addresses_where_nothing_resolves_names() {
+    fn host_names_need_a_dns_cluster() {
         let names = endpoints(&[("10.0.0.1", 1), ("example.com", 1)]);
         let rule = "must be an IP address, not `example.com`";
         assert_eq!(
@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn original_destinations_choose_for_themselves() {
+    fn original_dst_requires_cluster_provided() {
         let original = DiscoveryType::OriginalDst;
         assert!(broken(original, LbPolicy::ClusterProvided, None).is_empty());
         assert_eq!(broken(original, LbPolicy::RoundRobin, Some(endpoints(&[]))).len(), 2);

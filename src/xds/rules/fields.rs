@@ -262,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_that_keeps_the_rules_is_fine() {
+    fn valid_messages_pass() {
         let cluster = Cluster {
             name: "a".into(),
             connect_timeout: Some(Duration { seconds: 1, nanos: 0 }),
@@ -272,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn values_that_are_absent_are_held_against_rules_too() {
+    fn absent_values_are_checked() {
         assert_eq!(
             broken(&Cluster::default()),
             ["`name` must have at least 1 character(s)"]
@@ -320,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn messages_in_any_are_checked_where_they_are() {
+    fn messages_in_any_are_checked() {
         let socket = |config| TransportSocket {
             name: "x".into(),
             config_type: Some(transport_socket::ConfigType::TypedConfig(config)),
@@ -345,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_message_is_said_to_be_none() {
+    fn malformed_messages_are_reported() {
         let broken = check(&Cluster::type_url(), &[0x0a, 200]);
         assert_eq!(broken[0].to_string(), "`` cannot be read");
     }

@@ -245,13 +245,13 @@ mod tests {
     }
 
     #[test]
-    fn domains_repeat_whatever_their_case() {
+    fn domains_are_compared_case_insensitively() {
         assert!(are_distinct(["a", "B", "c"].into_iter()));
         assert!(!are_distinct(["a", "b", "B"].into_iter()));
     }
 
     #[test]
-    fn some_cluster_gets_requests() {
+    fn the_sum_of_weights_is_positive_and_fits_in_32_bits() {
         let weighted = |weights: &[u32]| {
             let clusters = weights.iter().map(|weight| ClusterWeight {
                 weight: Some(UInt32Value { value: *weight }),
@@ -289,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn hosts_and_pseudo_headers_are_not_headers_to_change() {
+    fn host_and_pseudo_headers_cannot_be_modified() {
         let route = Route {
             request_headers_to_add: [":path", "x"]
                 .map(|key| HeaderValueOption {

@@ -435,7 +435,7 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_value_may_be_left_alone() {
+    fn ignore_empty_skips_empty_values() {
         let rules = DoubleRules {
             gt: Some(0.5),
             ignore_empty: Some(true),

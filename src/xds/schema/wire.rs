@@ -85,7 +85,7 @@ mod tests {
     use crate::xds::pb::core::socket_address::PortSpecifier;
 
     #[test]
-    fn fields_are_found_where_they_stand() {
+    fn fields_have_their_byte_ranges() {
         let bytes = SocketAddress {
             address: "::1".into(),
             port_specifier: Some(PortSpecifier::PortValue(300)),
@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_cut_off_is_no_message() {
+    fn truncated_messages_are_rejected() {
         for bytes in [&[0x0a, 5, 1][..], &[0x0a], &[0x08], &[0x0b], &[0x09, 1]] {
             assert_eq!(wire_fields(bytes).last(), Some(None), "{bytes:?}");
         }

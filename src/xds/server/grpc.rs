@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn messages_are_read_however_they_are_cut() {
+    async fn messages_are_reassembled_from_any_chunks() {
         let sent = [request(0), request(3), request(100)];
         let bytes: Vec<u8> = sent.iter().flat_map(framed).collect();
         for piece in [1, 4, 7, 10_000] {

@@ -82,7 +82,7 @@ mod tests {
     use std::pin::pin;
 
     #[tokio::test]
-    async fn there_is_room_again_when_half_is_written() {
+    async fn room_is_signalled_at_half_of_the_window() {
         let window = Window::default();
         let mut chunks: Vec<Bytes> = (0..CHUNKS).map(|_| window.count(Bytes::from_static(b"x"))).collect();
         assert_eq!(chunks[0], "x");

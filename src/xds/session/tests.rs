@@ -102,7 +102,7 @@ const V2: &[Row<'_>] = &[
 ];
 
 #[test]
-fn a_new_client_is_told_everything_in_order() {
+fn a_new_client_gets_everything_in_order() {
     let (mut session, now) = (session(), Instant::now());
     session.subscribe_all(Cluster, vec![]);
     assert!(session.poll(now).is_empty(), "nothing before there is a target");
@@ -135,7 +135,7 @@ fn makes_before_it_breaks() {
 }
 
 #[test]
-fn a_route_waits_for_the_endpoints_of_its_clusters_but_not_for_ever() {
+fn a_route_waits_for_endpoints_up_to_the_timeout() {
     let now = Instant::now();
     let mut session = started(V1, now);
     session.set_target(snapshot(2, V2));
@@ -151,7 +151,7 @@ fn a_route_waits_for_the_endpoints_of_its_clusters_but_not_for_ever() {
 }
 
 #[test]
-fn a_route_to_a_dns_cluster_waits_for_the_bound() {
+fn a_route_to_a_dns_cluster_waits_for_the_timeout() {
     let now = Instant::now();
     let mut session = started(&[(Route, "r", "none", &[])], now);
     session.set_target(snapshot(
@@ -164,7 +164,7 @@ fn a_route_to_a_dns_cluster_waits_for_the_bound() {
 }
 
 #[test]
-fn a_changed_cluster_gets_its_endpoints_once_more() {
+fn a_changed_cluster_gets_its_endpoints_again() {
     let now = Instant::now();
     let mut session = started(V1, now);
     let mut rows = V1.to_vec();
@@ -185,7 +185,7 @@ fn the_endpoints_of_a_changed_cluster_do_not_wait_for_its_ack() {
 }
 
 #[test]
-fn what_is_asked_for_is_always_answered() {
+fn subscriptions_are_always_answered() {
     let now = Instant::now();
     let mut session = started(V1, now);
     session.subscribe(Route, vec!["nope".into()], vec![]);
@@ -195,7 +195,7 @@ fn what_is_asked_for_is_always_answered() {
 }
 
 #[test]
-fn a_question_is_answered_even_if_the_answer_is_known() {
+fn resubscribing_is_answered_even_if_unchanged() {
     let now = Instant::now();
     let mut session = started(V1, now);
     session.subscribe(Endpoints, vec!["a".into()], vec![]);
@@ -203,7 +203,7 @@ fn a_question_is_answered_even_if_the_answer_is_known() {
 }
 
 #[test]
-fn a_reconnecting_client_is_told_only_what_changed() {
+fn a_reconnecting_client_gets_only_changes() {
     let now = Instant::now();
     let version = |kind, name: &str| snapshot(1, V1).set(kind).get(name).unwrap().version.clone();
     let mut session = session();
@@ -218,7 +218,7 @@ fn a_reconnecting_client_is_told_only_what_changed() {
 }
 
 #[test]
-fn a_stale_nonce_means_nothing() {
+fn a_stale_nonce_is_ignored() {
     let (mut session, now) = (session(), Instant::now());
     session.set_target(snapshot(1, V1));
     session.subscribe_all(Cluster, vec![]);
@@ -231,7 +231,7 @@ fn a_stale_nonce_means_nothing() {
 }
 
 #[test]
-fn a_refused_cluster_is_named_contained_and_not_sent_again() {
+fn a_rejected_cluster_is_contained_and_not_resent() {
     let now = Instant::now();
     let mut session = started(V1, now);
     let rows = [V1, &[(Cluster, "bad", "x", &[]), (Cluster, "good", "x", &[])]].concat();
@@ -263,7 +263,7 @@ fn a_refused_cluster_is_named_contained_and_not_sent_again() {
 }
 
 #[test]
-fn a_refusal_that_names_nothing_is_tracked_down_by_halves() {
+fn a_nack_without_names_is_bisected() {
     let now = Instant::now();
     let rows: Vec<Row<'_>> = ["a", "b", "c", "d", "e"].map(|n| (Route, n, n, &[][..])).to_vec();
     let mut session = session();
@@ -284,7 +284,7 @@ fn a_refusal_that_names_nothing_is_tracked_down_by_halves() {
 }
 
 #[test]
-fn a_refusal_that_names_its_routes_is_believed_and_the_others_count_as_taken() {
+fn a_nack_that_names_routes_accepts_the_others() {
     let now = Instant::now();
     let rows: Vec<Row<'_>> = ["a", "b", "c"].map(|n| (Route, n, n, &[][..])).to_vec();
     let mut session = session();
@@ -302,7 +302,7 @@ fn a_refusal_that_names_its_routes_is_believed_and_the_others_count_as_taken() {
 }
 
 #[test]
-fn a_cluster_that_a_refused_route_still_needs_stays() {
+fn a_cluster_of_a_rejected_route_is_kept() {
     let now = Instant::now();
     let mut session = started(V1, now);
     session.set_target(snapshot(2, V2));
@@ -322,7 +322,7 @@ fn a_cluster_that_a_refused_route_still_needs_stays() {
     );
 }
 
-/// The session of [`a_cluster_that_a_refused_route_still_needs_stays`], after the NACK.
+/// The session of [`a_cluster_of_a_rejected_route_is_kept`], after the NACK.
 fn refused_route(now: Instant) -> Session {
     let mut session = started(V1, now);
     session.set_target(snapshot(2, V2));
@@ -357,7 +357,7 @@ fn reconnected(first: &Session, refused: Refused) -> Session {
 }
 
 #[test]
-fn a_cluster_that_a_refused_route_still_needs_stays_when_the_client_reconnects() {
+fn a_cluster_of_a_rejected_route_is_kept_when_the_client_reconnects() {
     let now = Instant::now();
     let much_later = now + Duration::from_secs(60);
     let mut first = refused_route(now);
@@ -374,7 +374,7 @@ fn a_cluster_that_a_refused_route_still_needs_stays_when_the_client_reconnects()
 }
 
 #[test]
-fn a_server_that_does_not_know_what_a_client_has_in_force_removes_no_cluster() {
+fn without_knowledge_of_the_clients_state_no_cluster_is_removed() {
     let now = Instant::now();
     let much_later = now + Duration::from_secs(60);
     let mut session = reconnected(&refused_route(now), Refused::new());
@@ -390,7 +390,7 @@ fn a_server_that_does_not_know_what_a_client_has_in_force_removes_no_cluster() {
 }
 
 #[test]
-fn refusals_outlive_the_stream() {
+fn rejections_outlive_the_stream() {
     let now = Instant::now();
     let target = snapshot(1, &[(Cluster, "bad", "x", &[])]);
     let mut first = session();
@@ -417,7 +417,7 @@ fn refusals_outlive_the_stream() {
 }
 
 #[test]
-fn a_removed_name_that_returns_is_not_removed() {
+fn a_removed_name_that_reappears_is_not_removed() {
     let now = Instant::now();
     let mut session = started(V1, now);
     session.set_target(snapshot(2, V2));
@@ -495,7 +495,7 @@ fn random_target(generation: u64, clusters: &BTreeSet<u8>, salt: u8) -> Arc<Snap
 
 proptest! {
     #[test]
-    fn no_client_ever_has_a_route_to_nowhere(steps in proptest::collection::vec(step(), 1..60)) {
+    fn no_client_ever_has_a_dangling_route(steps in proptest::collection::vec(step(), 1..60)) {
         let mut now = Instant::now();
         let (mut session, mut client) = (session(), Client::default());
         session.subscribe_all(Cluster, vec![]);

@@ -76,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn sharing_changes_no_name() {
+    fn sharing_keeps_the_names() {
         let mut wanted = Wanted::default();
         for name in ["a", "b", "c", "d"] {
             wanted.insert(name.into());

@@ -71,7 +71,7 @@ fn alpn(cluster: &Cluster) -> &[&'static str] {
 }
 
 #[test]
-fn resolutions_are_ways_of_discovery() {
+fn resolutions_determine_the_discovery_type() {
     let minute = Duration::from_secs(60);
     let dns = external("DNS", "");
     let Discovery::StrictDns(endpoints, lookup) = &dns.cluster(OUT).discovery else {
@@ -96,7 +96,7 @@ fn resolutions_are_ways_of_discovery() {
 }
 
 #[test]
-fn each_port_has_the_version_of_http_it_declares() {
+fn the_http_version_follows_the_declared_protocol() {
     let built = web("");
     let version = |port: u16| {
         let cluster = built.cluster(&format!("outbound|{port}||web.default.svc.cluster.local"));
@@ -112,7 +112,7 @@ fn each_port_has_the_version_of_http_it_declares() {
 }
 
 #[test]
-fn an_upgrade_changes_what_is_spoken_and_offered() {
+fn h2_upgrade_changes_http_version_and_alpn() {
     let upgraded = web(&rule(
         "  trafficPolicy: {connectionPool: {http: {h2UpgradePolicy: UPGRADE}}}",
     ));
@@ -132,7 +132,7 @@ fn an_upgrade_changes_what_is_spoken_and_offered() {
 }
 
 #[test]
-fn a_connection_pool_becomes_limits_and_times() {
+fn a_connection_pool_sets_circuit_breakers_and_timeouts() {
     let built = web(&rule(
         "  trafficPolicy:
     connectionPool:
@@ -161,7 +161,7 @@ fn a_connection_pool_becomes_limits_and_times() {
 }
 
 #[test]
-fn a_ports_policy_replaces_and_a_subsets_overrides() {
+fn port_policies_replace_and_subset_policies_override() {
     let built = web(&rule(
         "  trafficPolicy:
     loadBalancer: {simple: RANDOM}
@@ -211,7 +211,7 @@ fn a_subset_has_the_endpoints_with_its_labels() {
 }
 
 #[test]
-fn localities_are_groups_that_fail_over_where_failures_are_noticed() {
+fn localities_fail_over_with_outlier_detection() {
     let here = NodeView {
         locality: locality("r2/z1"),
         ..node()
@@ -231,7 +231,7 @@ fn localities_are_groups_that_fail_over_where_failures_are_noticed() {
 }
 
 #[test]
-fn localities_are_weighted_only_where_a_rule_says_so() {
+fn localities_are_weighted_only_by_a_rule() {
     let weighted = |policy: &str| web(&rule(policy)).cluster(WEB).locality_weighted;
     let setting = |setting: &str| {
         format!("  trafficPolicy: {{outlierDetection: {{}}, loadBalancer: {{localityLbSetting: {{{setting}}}}}}}")
@@ -245,7 +245,7 @@ fn localities_are_weighted_only_where_a_rule_says_so() {
 }
 
 #[test]
-fn endpoints_that_are_not_ready_are_sent_unless_health_counts() {
+fn unready_endpoints_are_sent_unless_min_health_percent_is_set() {
     let slice = r"
 apiVersion: v1
 kind: Service
@@ -300,7 +300,7 @@ fn servers_have_the_identities_of_all_endpoints() {
 }
 
 #[test]
-fn aliases_of_the_trust_domain_are_as_good() {
+fn trust_domain_aliases_are_accepted() {
     let aliased = web("apiVersion: v1
 kind: ConfigMap
 metadata: {name: istio, namespace: istio-system}
@@ -317,7 +317,7 @@ data:
 }
 
 #[test]
-fn a_rules_tls_mode_decides() {
+fn the_tls_mode_of_a_rule_takes_precedence() {
     let transport = |tls: &str| {
         web(&rule(&format!("  trafficPolicy: {{tls: {{{tls}}}}}")))
             .cluster(WEB)
@@ -344,7 +344,7 @@ fn a_rules_tls_mode_decides() {
 }
 
 #[test]
-fn mutual_tls_is_automatic_only_within_the_mesh_and_where_it_is_taken() {
+fn auto_mtls_applies_within_the_mesh_to_endpoints_that_accept_it() {
     assert_eq!(external("DNS", "").cluster(OUT).transport, Transport::Plaintext);
     let authentication = |spec: &str| {
         web(&format!(

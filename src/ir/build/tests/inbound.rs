@@ -60,7 +60,7 @@ fn table(mutual: MutualTlsMode, protocol: Protocol) -> Vec<String> {
 }
 
 #[test]
-fn chains_follow_mode_and_protocol() {
+fn filter_chains_by_mode_and_protocol() {
     use MutualTlsMode::{Disable, Permissive, Strict};
     let http = [Protocol::Http, Protocol::Grpc];
     let tcp = [Protocol::Tcp, Protocol::Https, Protocol::Redis];
@@ -102,7 +102,7 @@ fn for_ports(ports: Vec<(u16, Option<MutualTlsMode>)>) -> PeerAuthentication {
 }
 
 #[test]
-fn a_ports_own_mode_holds_for_it_with_and_without_a_service() {
+fn port_level_mtls_applies_with_and_without_a_service() {
     let service = service("own")
         .port_of(8080, Protocol::Http)
         .endpoint(endpoint("10.0.0.9", "own"));
@@ -126,7 +126,7 @@ fn a_ports_own_mode_holds_for_it_with_and_without_a_service() {
 }
 
 #[test]
-fn without_mutual_tls_nothing_looks_for_it() {
+fn the_tls_inspector_is_disabled_without_mutual_tls() {
     let built = World::new()
         .with(mode("istio-system", MutualTlsMode::Disable))
         .build(&node());
@@ -136,7 +136,7 @@ fn without_mutual_tls_nothing_looks_for_it() {
 }
 
 #[test]
-fn requests_are_forwarded_with_the_callers_identity() {
+fn the_client_certificate_is_forwarded() {
     let built = World::new()
         .with(
             service("own")
@@ -176,7 +176,7 @@ fn built_in_domain() -> crate::name::TrustDomain {
 }
 
 #[test]
-fn the_older_of_two_services_says_what_a_port_speaks() {
+fn the_older_of_two_services_determines_the_protocol_of_a_port() {
     let at = |name: &str, port: u16, protocol: Protocol| {
         let mut service = service(name).port_of(port, protocol);
         service.ports[0].target = 8080;
@@ -198,7 +198,7 @@ fn the_older_of_two_services_says_what_a_port_speaks() {
 }
 
 #[test]
-fn the_servers_own_rule_limits_what_reaches_the_application() {
+fn the_services_destination_rule_limits_inbound_connections() {
     let pool = |connections| ConnectionPool {
         max_connections: Some(connections),
         ..ConnectionPool::default()
@@ -258,7 +258,7 @@ fn ingress_replaces_the_ports_of_services() {
 }
 
 #[test]
-fn bound_ingress_takes_mutual_tls_like_the_rest() {
+fn bound_ingress_listeners_support_mutual_tls() {
     let world = World::new().with(mode("default", MutualTlsMode::Strict)).with(sidecar(
         vec![
             ingress(
@@ -289,7 +289,7 @@ fn bound_ingress_takes_mutual_tls_like_the_rest() {
 }
 
 #[test]
-fn an_ingress_listener_can_be_bound_beside_interception() {
+fn an_ingress_listener_can_bind_despite_interception() {
     let mut bound = ingress(
         9080,
         Some("127.0.10.1"),
@@ -317,7 +317,7 @@ fn tproxy_keeps_the_clients_address() {
 }
 
 #[test]
-fn an_edit_elsewhere_leaves_what_a_node_accepts() {
+fn unrelated_edits_keep_the_inbound_part() {
     let mut world = World::new().with(
         service("own")
             .port_of(8080, Protocol::Http)

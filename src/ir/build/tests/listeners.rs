@@ -51,7 +51,7 @@ fn outbound(built: &Built) -> Vec<&str> {
 }
 
 #[test]
-fn http_shares_the_wildcard_address_and_lets_the_rest_pass() {
+fn http_services_share_a_wildcard_listener() {
     let built = World::new()
         .with(service("a").port_of(80, Protocol::Http).vip("10.96.0.1"))
         .with(service("b").port_of(80, Protocol::GrpcWeb).vip("10.96.0.2"))
@@ -81,7 +81,7 @@ fn http_shares_the_wildcard_address_and_lets_the_rest_pass() {
 }
 
 #[test]
-fn tcp_listens_at_addresses_and_ranges() {
+fn tcp_services_have_listeners_at_addresses_and_cidrs() {
     let built = World::new()
         .with(
             service("a")
@@ -108,7 +108,7 @@ fn tcp_listens_at_addresses_and_ranges() {
 }
 
 #[test]
-fn tls_is_told_apart_by_name_where_addresses_are_not() {
+fn tls_services_without_addresses_are_distinguished_by_sni() {
     let built = World::new()
         .with(
             service("one.example.com")
@@ -133,7 +133,7 @@ fn tls_is_told_apart_by_name_where_addresses_are_not() {
 }
 
 #[test]
-fn undeclared_ports_are_sniffed() {
+fn ports_without_protocol_use_detection() {
     let built = World::new()
         .with(service("a").port_of(92, Protocol::Auto).vip("10.96.0.1"))
         .build(&node());
@@ -162,7 +162,7 @@ fn undeclared_ports_are_sniffed() {
 }
 
 #[test]
-fn a_sniffed_route_to_a_declared_port_offers_what_that_port_speaks() {
+fn a_detected_route_to_a_declared_port_offers_its_alpn() {
     let built = World::new()
         .with(service("a").port_of(92, Protocol::Auto).vip("10.96.0.1"))
         .with(service("b").port_of(93, Protocol::Grpc))
@@ -177,7 +177,7 @@ fn a_sniffed_route_to_a_declared_port_offers_what_that_port_speaks() {
 }
 
 #[test]
-fn what_meets_on_an_address_shares_it_or_gives_way() {
+fn services_at_one_address_share_a_listener_or_conflict() {
     let built = World::new()
         .with(service("a").port_of(80, Protocol::Http))
         .with(service("b").port_of(80, Protocol::Tcp))
@@ -199,7 +199,7 @@ fn what_meets_on_an_address_shares_it_or_gives_way() {
 }
 
 #[test]
-fn where_servers_speak_first_nothing_is_sniffed() {
+fn server_first_protocols_disable_detection() {
     let before = World::new()
         .with(service("a").port_of(80, Protocol::Mongo))
         .with(service("b").port_of(80, Protocol::Http))
@@ -279,7 +279,7 @@ spec: {hosts: [nowhere.example.com], resolution: NONE, ports: [{name: tcp, numbe
 }
 
 #[test]
-fn names_that_envoy_cannot_match_are_left_out() {
+fn sni_hosts_that_envoy_cannot_match_are_omitted() {
     let built = World::new()
         .with(service("*-a.example.com").port_of(443, Protocol::Tls))
         .with(service("*.example.com").port_of(443, Protocol::Tls))
@@ -294,7 +294,7 @@ fn names_that_envoy_cannot_match_are_left_out() {
 }
 
 #[test]
-fn all_traffic_passes_virtual_outbound() {
+fn virtual_outbound_receives_all_traffic() {
     let built = World::new().build(&node());
     let listener = built.listener("virtualOutbound");
     assert!(listener.use_original_dst && listener.bind && !listener.transparent);

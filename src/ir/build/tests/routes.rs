@@ -70,7 +70,7 @@ const B: &str = "outbound|80||b.default.svc.cluster.local";
 const TO_B: &str = "    route: [{destination: {host: b, port: {number: 80}}}]";
 
 #[test]
-fn every_entry_of_a_match_is_a_route() {
+fn every_match_entry_becomes_a_route() {
     let routes = routes(&format!(
         "  - name: r
     match:
@@ -128,7 +128,7 @@ fn nothing_follows_a_catch_all() {
 }
 
 #[test]
-fn matches_that_cannot_hold_for_the_proxy_are_left_out() {
+fn matches_for_other_proxies_are_omitted() {
     let http = format!(
         "  - match:
     - {{uri: {{prefix: /labels}}, sourceLabels: {{app: client}}}}
@@ -158,7 +158,7 @@ fn matches_that_cannot_hold_for_the_proxy_are_left_out() {
 }
 
 #[test]
-fn a_rule_of_which_nothing_applies_leaves_the_default() {
+fn without_applicable_rules_the_default_route_is_used() {
     let routes = routes(&format!("  - match: [{{sourceLabels: {{app: nobody}}}}]\n{TO_B}"));
     assert_eq!(&*routes[0].name, "default");
     assert_eq!(
@@ -168,7 +168,7 @@ fn a_rule_of_which_nothing_applies_leaves_the_default() {
 }
 
 #[test]
-fn the_default_route_retries_twice_without_a_time_limit() {
+fn the_default_route_retries_twice_without_timeout() {
     let built = with(&node(), "");
     let host = virtual_host(&built, "80", "b.default.svc.cluster.local:80");
     let route = forward(&host.routes[0]);
@@ -180,7 +180,7 @@ fn the_default_route_retries_twice_without_a_time_limit() {
 }
 
 #[test]
-fn a_destination_without_port_has_its_services_only_one() {
+fn a_destination_without_port_uses_the_services_only_one() {
     let routes = routes("  - route: [{destination: {host: one}}]");
     assert_eq!(
         &*forward(&routes[0]).clusters[0].cluster,
@@ -189,7 +189,7 @@ fn a_destination_without_port_has_its_services_only_one() {
 }
 
 #[test]
-fn destinations_without_weight_get_nothing() {
+fn destinations_of_weight_zero_get_no_traffic() {
     let http = "  - route:
     - {destination: {host: a}, weight: 10, headers: {request: {set: {x: y}}}}
     - {destination: {host: b, port: {number: 80}}, weight: 0}
@@ -209,7 +209,7 @@ fn destinations_without_weight_get_nothing() {
 }
 
 #[test]
-fn the_only_destinations_headers_join_the_routes() {
+fn headers_of_a_single_destination_are_merged_into_the_route() {
     let routes = routes(
         "  - headers: {request: {set: {x: route}, remove: [gone]}}
     route: [{destination: {host: one}, headers: {request: {add: {y: own}, set: {':authority': other.com}}, response: {set: {z: own}}}}]",
@@ -223,7 +223,7 @@ fn the_only_destinations_headers_join_the_routes() {
 }
 
 #[test]
-fn what_a_route_says_of_requests_is_kept() {
+fn request_settings_of_a_route_are_kept() {
     let routes = routes(
         "  - timeout: 3s
     retries: {attempts: 5, perTryTimeout: 1s, retryOn: 'reset,503'}
@@ -256,7 +256,7 @@ fn retries_can_be_turned_off() {
 }
 
 #[test]
-fn answers_of_the_proxy_itself() {
+fn redirects_and_direct_responses() {
     let answers = routes(
         "  - match: [{uri: {exact: /old}}]
     redirect: {uri: /new, scheme: https, derivePort: FROM_REQUEST_PORT}
@@ -275,7 +275,7 @@ fn answers_of_the_proxy_itself() {
 }
 
 #[test]
-fn the_policy_of_the_destination_says_what_is_hashed() {
+fn the_hash_policy_comes_from_the_destination() {
     let rule = "
 ---
 apiVersion: networking.istio.io/v1
@@ -298,7 +298,7 @@ spec:
 }
 
 #[test]
-fn hosts_without_a_service_are_on_port_80_and_beside_services() {
+fn hosts_without_a_service_are_routed_on_port_80_and_on_ports_of_services() {
     let text = "apiVersion: networking.istio.io/v1
 kind: VirtualService
 metadata: {name: one}
@@ -343,7 +343,7 @@ spec:
 }
 
 #[test]
-fn a_proxy_of_another_namespace_knows_no_short_names() {
+fn short_names_are_limited_to_the_namespace() {
     let other = NodeView {
         namespace: namespace("other"),
         ..node()
@@ -361,7 +361,7 @@ fn a_proxy_of_another_namespace_knows_no_short_names() {
 }
 
 #[test]
-fn a_short_form_gives_way_to_a_host_of_that_name() {
+fn a_host_takes_precedence_over_an_equal_short_name() {
     let entry = "apiVersion: networking.istio.io/v1
 kind: ServiceEntry
 metadata: {name: short}
@@ -377,7 +377,7 @@ spec:
 }
 
 #[test]
-fn the_most_specific_host_decides_and_then_the_first() {
+fn the_most_specific_host_wins_then_the_oldest() {
     let rule = |name: &str, host: &str, status: u16| {
         format!(
             "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {{name: {name}}}\nspec: {{hosts: ['{host}'], http: [{{directResponse: {{status: {status}}}}}]}}\n---\n"
@@ -398,7 +398,7 @@ fn the_most_specific_host_decides_and_then_the_first() {
 }
 
 #[test]
-fn what_nobody_claims_is_refused_if_the_mesh_says_so() {
+fn unknown_hosts_are_rejected_with_registry_only() {
     let text = "apiVersion: v1
 kind: ConfigMap
 metadata: {name: istio, namespace: istio-system}

@@ -54,7 +54,7 @@ fn outbound(built: &Built) -> Vec<&str> {
 }
 
 #[test]
-fn hosts_say_what_is_seen() {
+fn egress_hosts_determine_visibility() {
     let built = world().with(only(vec![egress(None, None, &["./*"])])).build(&node());
     assert_eq!(reached(&built), ["a:80", "a:81", "b:80", "c:81"]);
     assert_eq!(hosts(&built, "80"), ["a", "b", "allow_any"]);
@@ -66,7 +66,7 @@ fn hosts_say_what_is_seen() {
 }
 
 #[test]
-fn what_is_not_exported_is_not_seen() {
+fn services_that_are_not_exported_are_invisible() {
     let mut hidden = service("hidden").port_of(80, Protocol::Http);
     hidden.export_to = ExportTo::Namespaces([namespace("other")].into());
     let mut nobodys = service("nobodys").port_of(80, Protocol::Http);
@@ -76,7 +76,7 @@ fn what_is_not_exported_is_not_seen() {
 }
 
 #[test]
-fn where_virtual_services_lead_is_reached_too() {
+fn destinations_of_visible_virtual_services_are_reachable() {
     let mut world = world().with(only(vec![egress(None, None, &["./a.default.svc.cluster.local"])]));
     let before = world.build(&node());
     assert_eq!(reached(&before), ["a:80", "a:81"]);
@@ -92,7 +92,7 @@ fn where_virtual_services_lead_is_reached_too() {
 }
 
 #[test]
-fn a_virtual_service_counts_only_where_its_host_is_listed() {
+fn a_virtual_service_is_visible_only_if_its_host_is_listed() {
     let answer = routes("b", vec![to(&[("a", 1)])]);
     let built = world()
         .with(answer)
@@ -106,7 +106,7 @@ fn a_virtual_service_counts_only_where_its_host_is_listed() {
 }
 
 #[test]
-fn a_port_of_its_own_has_its_own_services() {
+fn an_egress_listener_with_a_port_has_its_own_services() {
     let built = world()
         .with(only(vec![
             egress(Some((80, Protocol::Http)), None, &["./b.default.svc.cluster.local"]),
@@ -128,7 +128,7 @@ fn a_port_of_its_own_has_its_own_services() {
 }
 
 #[test]
-fn without_a_listener_for_the_rest_there_is_no_rest() {
+fn without_a_catch_all_listener_other_ports_are_unreachable() {
     let built = world()
         .with(only(vec![egress(Some((80, Protocol::Http)), None, &["*/*"])]))
         .build(&node());
@@ -137,7 +137,7 @@ fn without_a_listener_for_the_rest_there_is_no_rest() {
 }
 
 #[test]
-fn listeners_bind_where_the_sidecar_says() {
+fn listeners_use_the_sidecars_bind_address() {
     let mut bound = egress(Some((80, Protocol::Http)), Some("127.0.0.7"), &["*/*"]);
     bound.bound = true;
     let built = world().with(only(vec![bound])).build(&node());
@@ -151,7 +151,7 @@ fn listeners_bind_where_the_sidecar_says() {
 }
 
 #[test]
-fn an_http_proxy_takes_every_host_by_its_port() {
+fn an_http_proxy_listener_serves_all_ports() {
     let built = world()
         .with(only(vec![egress(Some((3128, Protocol::HttpProxy)), None, &["*/*"])]))
         .build(&bound_node("127.0.0.1"));
@@ -168,7 +168,7 @@ fn an_http_proxy_takes_every_host_by_its_port() {
 }
 
 #[test]
-fn a_socket_takes_every_host() {
+fn a_unix_socket_listener_serves_all_hosts() {
     let mut socket = egress(Some((0, Protocol::Http)), None, &["*/*"]);
     socket.bind = Some(Bind::Unix("/var/run/out".into()));
     let built = world().with(only(vec![socket])).build(&node());
@@ -179,7 +179,7 @@ fn a_socket_takes_every_host() {
 }
 
 #[test]
-fn the_sidecars_policy_is_before_the_meshs() {
+fn the_sidecars_outbound_policy_overrides_the_meshs() {
     let mut refusing = only(vec![egress(None, None, &["./a.default.svc.cluster.local"])]);
     refusing.outbound_policy = Some(OutboundPolicy::RegistryOnly);
     let built = world().with(refusing).build(&node());
@@ -187,7 +187,7 @@ fn the_sidecars_policy_is_before_the_meshs() {
 }
 
 #[test]
-fn an_egress_proxy_takes_what_no_service_claims() {
+fn an_egress_proxy_receives_traffic_to_unknown_hosts() {
     let mut proxied = only(vec![egress(None, None, &["./*"])]);
     proxied.outbound_policy = Some(OutboundPolicy::EgressProxy(Arc::new(Destination {
         host: "a.default.svc.cluster.local".parse().unwrap(),
@@ -222,7 +222,7 @@ fn another_sidecar_is_another_view() {
 }
 
 #[test]
-fn of_services_with_one_host_the_own_namespaces_is_meant() {
+fn a_service_in_the_proxys_namespace_takes_precedence() {
     let at = |name: &str, port: u16| {
         let mut entry = service("x.example.com").port_of(port, Protocol::Http);
         entry.key.namespace = namespace(name);

@@ -248,7 +248,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 96, max_shrink_iters: 500, ..ProptestConfig::default() })]
 
     #[test]
-    fn edits_lead_where_a_fresh_start_leads(steps in proptest::collection::vec(step(), 1..10), lengths in proptest::collection::vec(select(vec![0, 3, 40]), 10)) {
+    fn edits_and_a_fresh_start_agree(steps in proptest::collection::vec(step(), 1..10), lengths in proptest::collection::vec(select(vec![0, 3, 40]), 10)) {
         let mut world = World::new();
         let mut directory = Directory::new(Options::default());
         let mut before = Vec::new();

@@ -72,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_tcp_is_not_proxied() {
+    fn udp_is_not_proxied() {
         let udp = ServicePort {
             name: "http".to_owned(),
             protocol: TransportProtocol::Udp,

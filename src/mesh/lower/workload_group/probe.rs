@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_written_has_defaults() {
+    fn unset_fields_have_defaults() {
         let expected = Probe {
             initial_delay: 0,
             timeout: 1,
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_kept() {
+    fn set_fields_are_kept() {
         let written = probe(
             "{initialDelaySeconds: 5, timeoutSeconds: 3, periodSeconds: 4, successThreshold: 2, failureThreshold: 6, \
              httpGet: {path: foo/bar, host: 127.0.0.1, port: 3100, scheme: HTTPS, httpHeaders: [{name: A-b, value: c d}]}}",
@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn mistakes_are_found_where_they_are() {
+    fn errors_are_reported_at_their_field() {
         expect_as_marked(
             r#"
 apiVersion: networking.istio.io/v1

@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_looked_up_by_the_extension() {
+    fn dns_clusters_use_the_extension() {
         let of = |discovery| {
             cluster(&Cluster {
                 discovery,

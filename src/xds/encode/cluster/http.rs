@@ -79,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn http_options_are_only_there_where_they_say_something() {
+    fn default_http_options_are_omitted() {
         assert_eq!(http(UpstreamHttp::default()), Value::Null);
         let http2 = http(UpstreamHttp {
             version: HttpVersion::Http2,

@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn new_endpoints_warm_up_where_they_are_asked_to() {
+    fn warmup_configures_slow_start() {
         let warm = |load_balancer, minimum, aggression| {
             let warmup = Warmup {
                 duration: Duration::from_secs(60),

@@ -38,7 +38,7 @@ mod tests {
     use crate::xds::encode::testing::printed;
 
     #[test]
-    fn a_policy_is_in_force_for_every_request() {
+    fn the_policy_is_enabled_for_every_request() {
         let cors = virtual_service::Cors {
             allow_origins: vec![StringMatch::Exact("https://a".into())],
             allow_methods: vec!["GET".into(), "POST".into()],

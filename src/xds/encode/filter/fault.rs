@@ -53,7 +53,7 @@ mod tests {
     use crate::xds::encode::testing::printed;
 
     #[test]
-    fn delays_and_aborts_have_a_share_in_parts_per_million() {
+    fn delays_and_aborts_have_percentages_per_million() {
         let half = Percent::new(50.0).unwrap();
         let fault = virtual_service::Fault {
             delay: Some((Duration::from_secs(5), Percent::new(0.0001).unwrap())),

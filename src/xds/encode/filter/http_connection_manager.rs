@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn the_clients_side_takes_certificates_from_requests_and_routes_from_the_stream() {
+    fn the_client_role_sanitizes_xfcc_and_uses_rds() {
         assert_eq!(
             shown(&manager(HttpRole::Client)),
             json!({
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn the_servers_side_tells_the_application_who_calls() {
+    fn the_server_role_forwards_the_client_certificate() {
         let shown = shown(&manager(HttpRole::Server));
         assert_eq!(shown["server_name"], "istio-envoy");
         assert_eq!(shown["forward_client_cert_details"], "APPEND_FORWARD");
@@ -166,13 +166,13 @@ mod tests {
     }
 
     #[test]
-    fn a_forward_proxy_takes_whole_urls() {
+    fn a_forward_proxy_allows_absolute_urls() {
         let shown = shown(&manager(HttpRole::ForwardProxy));
         assert_eq!(shown["http_protocol_options"], json!({"allow_absolute_url": true}));
     }
 
     #[test]
-    fn routes_can_stand_in_the_listener() {
+    fn routes_can_be_inline() {
         let inline = Arc::new(route_config("inbound|9080||", vec![]));
         let shown = shown(&listener::HttpConnectionManager {
             routes: RouteSource::Inline(inline),
@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn paths_are_normalised_as_the_mesh_says() {
+    fn path_normalization_follows_the_mesh() {
         let normalized = |path_normalization| {
             let shown = shown(&listener::HttpConnectionManager {
                 path_normalization,
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn filters_stand_before_the_router_in_the_order_given() {
+    fn filters_precede_the_router_in_order() {
         let filters = vec![
             HttpFilter::GrpcWeb,
             HttpFilter::GrpcStats,

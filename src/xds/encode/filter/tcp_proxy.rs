@@ -57,7 +57,7 @@ mod tests {
     use crate::xds::encode::testing::{printed, tcp_proxy};
 
     #[test]
-    fn connections_are_shared_out_by_weight() {
+    fn connections_are_distributed_by_weight() {
         let shown = |clusters: &[(&str, u32)]| printed(&config(&tcp_proxy(clusters)));
         assert_eq!(shown(&[("a", 1)]), json!({"stat_prefix": "tcp", "cluster": "a"}));
         assert_eq!(
@@ -69,7 +69,7 @@ mod tests {
     }
 
     #[test]
-    fn limits_and_hashes_are_there_when_given() {
+    fn timeouts_and_hash_policy_are_optional() {
         let proxy = listener::TcpProxy {
             idle_timeout: Some(Duration::ZERO),
             max_connection_duration: Some(Duration::from_secs(60)),

@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn shares_are_weights_and_one_cluster_stands_alone() {
+    fn several_clusters_are_weighted() {
         assert_eq!(shown(plain())["cluster"], "reviews");
         let v2 = WeightedCluster {
             request_headers: HeaderOps {
@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn the_host_of_a_lone_cluster_goes_before_the_routes() {
+    fn the_host_rewrite_of_a_single_cluster_takes_precedence() {
         let rewritten = |own: Option<&str>| {
             let cluster = WeightedCluster {
                 host_rewrite: own.map(Into::into),
@@ -251,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn the_limit_is_the_routes_or_else_the_grpc_clients() {
+    fn the_timeout_is_the_routes_or_else_grpc_timeout() {
         let limited = shown(Forward {
             timeout: Some(Duration::from_millis(1500)),
             ..plain()
@@ -267,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn no_attempts_are_no_retries() {
+    fn zero_attempts_disable_retries() {
         let retried = |attempts| {
             shown(Forward {
                 retry: Some(RetryPolicy {
@@ -314,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn hashes_are_taken_of_what_is_named() {
+    fn hash_policies_by_key() {
         let hashed = |key| {
             shown(Forward {
                 hash: Some(key),
@@ -352,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn redirects_change_what_they_name() {
+    fn redirects_change_the_given_parts() {
         let full = redirected(Redirect {
             path: Some(RedirectPath::Full("/new".into())),
             authority: Some("example.com".into()),
@@ -386,7 +386,7 @@ mod tests {
     }
 
     #[test]
-    fn a_direct_response_is_text_where_it_can_be() {
+    fn direct_response_bodies_are_strings_if_valid_utf8() {
         let shown = |body: Option<&[u8]>| {
             printed(&direct(&DirectResponse {
                 status: 503,

@@ -66,7 +66,7 @@ mod tests {
     }
 
     #[test]
-    fn paths_are_compared_whole_by_prefix_or_by_pattern() {
+    fn paths_match_exactly_by_prefix_or_by_regex() {
         let shown = |matcher| printed(&route_match(&path(matcher)));
         assert_eq!(shown(PathMatch::Prefix("/v2".into())), json!({"prefix": "/v2"}));
         assert_eq!(shown(PathMatch::Exact("/v2".into())), json!({"path": "/v2"}));
@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn headers_and_parameters_are_compared_or_have_to_be_there() {
+    fn headers_and_parameters_match_by_value_or_presence() {
         let header = |name: &str, value, invert| HeaderMatch {
             name: name.into(),
             value,

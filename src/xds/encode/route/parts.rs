@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_is_new_is_encoded_and_the_bytes_are_those_of_the_whole() {
+    fn incremental_encoding_equals_full_encoding() {
         let before = config(&["a", "b", "c"]);
         let encoded = EncodedRoute::default().follow(&before).encoded;
         let mut after = before.clone();

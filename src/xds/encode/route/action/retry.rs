@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn everything_can_be_said() {
+    fn all_fields_are_encoded() {
         let retry = RetryPolicy {
             attempts: 3,
             per_try_timeout: Some(Duration::from_secs(2)),
