@@ -1,4 +1,4 @@
-//! What the scenarios are written with: a mesh on loopback addresses, clients, backends and load.
+//! Test harness: a mesh on loopback addresses, clients, backends and load.
 
 #[path = "harness/ads.rs"]
 pub mod ads;

@@ -1,7 +1,7 @@
-//! End to end: the built `topsail` with real data planes, serving real requests.
+//! End-to-end tests: the `topsail` binary with real proxies, serving real requests.
 //!
-//! Each test has a network of loopback addresses and a folder of its own, so that tests run side by side,
-//! and ends every process it started. A data plane that logs a warning fails its test.
+//! Each test has its own loopback network and directory, so that tests can run in parallel, and
+//! stops every process it starts. A proxy that logs a warning fails its test.
 
 #![cfg(test)]
 

@@ -1,4 +1,4 @@
-//! A control plane that says what a test wants, right or wrong, and when.
+//! A scripted ADS server, which may send valid or invalid resources at any time.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -24,7 +24,7 @@ use tonic::{Request, Response, Status, Streaming};
 use topsail::xds::ResourceType;
 use topsail::xds::transcode::to_wire;
 
-/// Everything there is, by type and name, with a version.
+/// All resources by type and name, with versions.
 #[derive(Clone, Debug, Default)]
 pub struct World {
     resources: BTreeMap<(ResourceType, String), (u64, Any)>,
@@ -32,7 +32,7 @@ pub struct World {
 }
 
 impl World {
-    /// Puts a resource in the place of the one of its name.
+    /// Adds or replaces a resource.
     pub fn put(&mut self, kind: ResourceType, json: &Value) {
         let named = if kind == ResourceType::Endpoints {
             "cluster_name"
@@ -49,13 +49,13 @@ impl World {
         self.resources.insert((kind, name), (self.changes, body));
     }
 
-    /// Takes one away.
+    /// Removes a resource.
     pub fn remove(&mut self, kind: ResourceType, name: &str) {
         self.resources.remove(&(kind, name.to_owned())).unwrap();
     }
 }
 
-/// The server. Its port stays the same for its whole life, whether it is up or not.
+/// The server. It keeps its port while stopped.
 pub struct Ads {
     address: SocketAddr,
     shared: Arc<Shared>,
@@ -71,7 +71,7 @@ struct Shared {
 }
 
 impl Ads {
-    /// Starts one.
+    /// Starts a server.
     pub async fn start(fill: impl FnOnce(&mut World)) -> Self {
         let mut world = World::default();
         fill(&mut world);
@@ -92,7 +92,7 @@ impl Ads {
     }
 
     fn serve(&mut self, listener: std::net::TcpListener) {
-        // Ending the runtime ends every connection at once, as the end of a process does.
+        // Dropping the runtime closes all connections at once, as if the process had exited.
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
@@ -107,12 +107,12 @@ impl Ads {
         self.runtime = Some(runtime);
     }
 
-    /// Ends it and all streams at once.
+    /// Stops the server and closes all streams.
     pub fn stop(&mut self) {
         self.runtime.take().unwrap().shutdown_background();
     }
 
-    /// Starts it again at its old place.
+    /// Restarts the server at the same address.
     pub async fn start_again(&mut self) {
         let address = self.address;
         let bound = super::eventually("the server's port is free", async || {
@@ -121,35 +121,35 @@ impl Ads {
         self.serve(bound.await.into_std().unwrap());
     }
 
-    /// Where it is.
+    /// Its address.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Changes what there is; what follows from it is sent at once, one response for each type.
+    /// Changes the resources and sends the differences, one response per type.
     pub fn change(&self, change: impl FnOnce(&mut World)) {
         self.shared.world.send_modify(change);
     }
 
-    /// How often a resource was asked for by its name, on all streams together.
+    /// How often a resource was subscribed to by name, on all streams.
     pub fn asked(&self, kind: ResourceType, name: &str) -> usize {
         let asked = self.shared.asked.lock().unwrap();
         asked.iter().filter(|(of, one)| *of == kind && one == name).count()
     }
 
-    /// What streams were opened with, in their order.
+    /// Metadata of all streams, in order.
     pub fn opened(&self) -> Vec<MetadataMap> {
         self.shared.opened.lock().unwrap().clone()
     }
 
-    /// What was refused, in its order.
+    /// Messages of all NACKs, in order.
     pub fn refusals(&self, kind: ResourceType) -> Vec<String> {
         let refusals = self.shared.refusals.lock().unwrap();
         let of_kind = refusals.iter().filter(|(refused, _)| *refused == kind);
         of_kind.map(|(_, why)| why.clone()).collect()
     }
 
-    /// How many responses of a type were accepted.
+    /// Number of ACKed responses of a type.
     pub fn taken(&self, kind: ResourceType) -> usize {
         self.shared.taken.lock().unwrap().get(&kind).copied().unwrap_or(0)
     }
@@ -163,7 +163,7 @@ impl Drop for Ads {
     }
 }
 
-/// What a client wants of a type, and has.
+/// Subscription and state of a client for one type.
 #[derive(Default)]
 struct Topic {
     all: bool,
@@ -180,7 +180,7 @@ impl Topic {
             .collect()
     }
 
-    /// What is not as the client has it. A name that does not exist is not spoken of.
+    /// The differences from the client's state. Resources that do not exist are not mentioned.
     fn delta(&mut self, kind: ResourceType, world: &World) -> Option<DeltaDiscoveryResponse> {
         let wanted = self.wanted(kind, world);
         let new = wanted
@@ -213,7 +213,7 @@ impl Topic {
         })
     }
 
-    /// All that is wanted, if it is not as the client has it.
+    /// The complete state, if it differs from the client's.
     fn state(&mut self, kind: ResourceType, world: &World) -> Option<DiscoveryResponse> {
         let wanted = self.wanted(kind, world);
         let has: BTreeMap<_, _> = wanted
@@ -253,7 +253,7 @@ impl Shared {
 
 type Topics = BTreeMap<ResourceType, Topic>;
 
-/// A request, whichever the variant: it changes what is wanted.
+/// A request of either protocol variant, which updates the subscription.
 trait Heard: Send + 'static {
     fn hear(self, shared: &Shared, topics: &mut Topics);
 }
@@ -293,7 +293,7 @@ impl Heard for DiscoveryRequest {
     }
 }
 
-/// Serves a stream: whatever is due after each request and each change, in the order of types.
+/// Serves a stream: after each request and each change sends what is due, in order of types.
 fn stream<P: Heard, R: Send + 'static>(
     shared: Arc<Shared>,
     mut requests: Streaming<P>,
@@ -313,7 +313,7 @@ fn stream<P: Heard, R: Send + 'static>(
             let world = changes.borrow_and_update().clone();
             for (kind, topic) in &mut topics {
                 if let Some(response) = due(topic, *kind, &world) {
-                    // Whoever is gone is not answered.
+                    // Fails if the client has disconnected.
                     let _ = send.send(Ok(response)).await;
                 }
             }

@@ -1,4 +1,4 @@
-//! A data plane on a bootstrap of the test's own: everything is in it, or what else is needed comes from an [`Ads`].
+//! A proxy with a bootstrap written by the test, either static or with an [`Ads`] server.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -11,9 +11,9 @@ use super::network::Network;
 use super::plane::{Plane, Sidecar};
 use super::wait::eventually;
 
-/// A data plane on a bootstrap of the test's own.
+/// A proxy with a bootstrap written by the test.
 pub struct Alone {
-    /// The data plane.
+    /// The proxy.
     pub sidecar: Sidecar,
     admin: SocketAddr,
     listeners: Vec<SocketAddr>,
@@ -22,21 +22,21 @@ pub struct Alone {
 }
 
 impl Alone {
-    /// Starts one and waits until it is ready. Each listener gets an address of its own, in the place of its `address`.
-    /// `{dir}` in any text is the folder where it may write.
+    /// Starts a proxy and waits until it is ready. The `address` of each listener is replaced by a
+    /// unique one, and `{dir}` in any string by a writable directory.
     pub async fn start(plane: Plane, listeners: &[Value], clusters: &[Value], more: Value) -> Self {
         let mut alone = Self::begin(plane, listeners, clusters, more).await;
         alone.sidecar.ready().await;
         alone
     }
 
-    /// Starts one that gets everything from a server, by this variant of the protocol (`DELTA_GRPC`, `GRPC`). Waits for
-    /// nothing. Its stream says twice that it is `x-opened-by` somebody.
+    /// Starts a proxy configured by an ADS server with the given protocol variant (`DELTA_GRPC`,
+    /// `GRPC`), without waiting. Its streams have two `x-opened-by` headers.
     pub async fn follow(plane: Plane, ads: &Ads, api_type: &str) -> Self {
         Self::follow_beside(plane, ads, api_type, &[]).await
     }
 
-    /// The same beside these listeners of its bootstrap.
+    /// Like [`Alone::follow`], with additional static listeners.
     pub async fn follow_beside(plane: Plane, ads: &Ads, api_type: &str, listeners: &[Value]) -> Self {
         let source = json!({"ads": {}, "resource_api_version": "V3", "initial_fetch_timeout": "0s"});
         let metadata = json!([{"key": "x-opened-by", "value": "alone"}, {"key": "x-opened-by", "value": "again"}]);
@@ -49,7 +49,7 @@ impl Alone {
         Self::begin(plane, listeners, &[cluster_http2("xds", ads.address())], more).await
     }
 
-    /// Starts one as [`Alone::start`], but waits for nothing.
+    /// Like [`Alone::start`], without waiting.
     pub async fn unready(plane: Plane, listeners: &[Value], clusters: &[Value]) -> Self {
         Self::begin(plane, listeners, clusters, json!({})).await
     }
@@ -76,8 +76,8 @@ impl Alone {
         .await
     }
 
-    /// Starts one on a bootstrap of this text, and waits for nothing. It is told the address of its admin interface and
-    /// those of so many listeners.
+    /// Starts a proxy with the bootstrap returned by a closure, without waiting. The closure gets
+    /// the admin address and the given number of listener addresses.
     pub async fn written(
         plane: Plane,
         name: &str,
@@ -101,27 +101,27 @@ impl Alone {
         }
     }
 
-    /// The address of its admin interface.
+    /// Admin address.
     pub fn admin(&self) -> SocketAddr {
         self.admin
     }
 
-    /// The address of a listener.
+    /// Address of a listener.
     pub fn listener(&self, index: usize) -> SocketAddr {
         self.listeners[index]
     }
 
-    /// A port of an address of its own, for a listener that comes later.
+    /// A unique address with this port, for a listener added later.
     pub fn socket(&self, port: u16) -> SocketAddr {
         self.network.socket(port)
     }
 
-    /// What it wrote into a file of its folder.
+    /// Content of a file in its directory.
     pub fn wrote(&self, name: &str) -> String {
         fs::read_to_string(self.dir.path().join(name)).unwrap_or_default()
     }
 
-    /// Waits until these are the lines of its access log.
+    /// Waits until the access log consists of these lines.
     pub async fn logged<L: AsRef<str>>(&self, lines: &[L]) {
         let expected: String = lines.iter().flat_map(|line| [line.as_ref(), "\n"]).collect();
         eventually("the log", async || {
@@ -133,7 +133,7 @@ impl Alone {
         .await;
     }
 
-    /// Waits until its access log has so many lines.
+    /// Waits until the access log has this many lines.
     pub async fn logged_as_much(&self, lines: usize) {
         eventually("the log", async || {
             let written = self.wrote("access.log");
@@ -144,7 +144,7 @@ impl Alone {
         .await;
     }
 
-    /// A file of its folder.
+    /// Path of a file in its directory.
     pub fn path(&self, name: &str) -> std::path::PathBuf {
         self.dir.path().join(name)
     }
@@ -155,7 +155,7 @@ pub fn socket(address: SocketAddr) -> Value {
     json!({"socket_address": {"address": address.ip().to_string(), "port_value": address.port()}})
 }
 
-/// A static cluster of one host.
+/// A static cluster with one host.
 pub fn cluster(name: &str, host: SocketAddr) -> Value {
     json!({
         "name": name,
@@ -165,7 +165,7 @@ pub fn cluster(name: &str, host: SocketAddr) -> Value {
     })
 }
 
-/// The same, which speaks HTTP/2.
+/// A static cluster with one host that uses HTTP/2.
 pub fn cluster_http2(name: &str, host: SocketAddr) -> Value {
     let mut cluster = cluster(name, host);
     cluster["typed_extension_protocol_options"] = json!({
@@ -177,7 +177,7 @@ pub fn cluster_http2(name: &str, host: SocketAddr) -> Value {
     cluster
 }
 
-/// The access log of a connection manager: lines of this format in `access.log`.
+/// Access log of a connection manager, to `access.log` in this format.
 pub fn access_log(format: &str) -> Value {
     json!([{
         "name": "envoy.access_loggers.file",
@@ -189,7 +189,8 @@ pub fn access_log(format: &str) -> Value {
     }])
 }
 
-/// A listener of one connection manager with these routes; `more` is what else the connection manager says.
+/// A listener with a connection manager and these routes; `more` has further fields of the
+/// connection manager.
 pub fn http_listener(name: &str, direction: &str, routes: Value, more: Value) -> Value {
     let mut manager = json!({
         "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",

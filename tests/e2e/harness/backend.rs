@@ -1,4 +1,4 @@
-//! Applications behind the sidecars: they answer with what they saw.
+//! Applications behind sidecars, which respond with what they received.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -23,12 +23,12 @@ use tower::ServiceExt;
 
 use super::tls::Authority;
 
-/// What a backend saw of a request, and answers with as JSON.
+/// A request as received by a backend; its JSON response.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Seen {
-    /// `<app>-<version>`, as the backend was started.
+    /// Name of the backend, `<app>-<version>`.
     pub backend: String,
-    /// The IP address that the connection came from.
+    /// Source IP address of the connection.
     pub peer: String,
     /// The request's method.
     pub method: String,
@@ -38,16 +38,16 @@ pub struct Seen {
     pub path: String,
     /// `HTTP/1.1` or `HTTP/2.0`.
     pub protocol: String,
-    /// Headers in lower case; values of one name are joined by `, `.
+    /// Headers by lower-case name; multiple values are joined by `, `.
     pub headers: BTreeMap<String, String>,
     /// The body.
     pub body: String,
 }
 
-/// An application on a port of 127.0.0.1. It stops when this is dropped.
+/// An application on a port of 127.0.0.1. Stops on drop.
 ///
-/// Request headers steer it: `x-echo-status` is the status to answer with, `x-echo-delay` the milliseconds
-/// to take.
+/// Request headers control the response: `x-echo-status` is the status code, `x-echo-delay` a delay
+/// in milliseconds.
 pub struct Backend {
     address: SocketAddr,
     shared: Arc<Shared>,
@@ -61,20 +61,20 @@ struct Shared {
 }
 
 impl Backend {
-    /// An HTTP application; it speaks HTTP/1.1 and, to those who start so, HTTP/2 in clear text.
+    /// An HTTP application that supports HTTP/1.1 and HTTP/2 with prior knowledge.
     pub async fn http(name: &str) -> Self {
         Self::http_at("127.0.0.1:0".parse().unwrap(), name).await
     }
 
-    /// The same at a place of one's choice.
+    /// Like [`Backend::http`], at a given address.
     pub async fn http_at(address: SocketAddr, name: &str) -> Self {
         Self::start(address, name, async |stream, shared: Arc<Shared>| {
-            // Who is gone already has no address, and gets no answer either.
+            // Fails if the client has already disconnected.
             let peer = stream.peer_addr().map(|peer| peer.ip().to_canonical().to_string());
             let peer: Arc<str> = peer.unwrap_or_default().into();
             let service = service_fn(move |request| answer(shared.clone(), peer.clone(), request));
             let builder = auto::Builder::new(TokioExecutor::new());
-            // A peer that goes away in mid-connection is the peer's affair.
+            // Errors of a client's connection are not of interest.
             let _ = builder
                 .serve_connection_with_upgrades(TokioIo::new(stream), service)
                 .await;
@@ -82,12 +82,12 @@ impl Backend {
         .await
     }
 
-    /// A TCP application: says its name and a colon for each chunk it receives, and the chunk itself.
+    /// A TCP application that prefixes each received chunk with its name and a colon.
     pub async fn tcp(name: &str) -> Self {
         Self::tcp_at("127.0.0.1:0".parse().unwrap(), name).await
     }
 
-    /// The same at a place of one's choice.
+    /// Like [`Backend::tcp`], at a given address.
     pub async fn tcp_at(address: SocketAddr, name: &str) -> Self {
         Self::start(address, name, async |stream, shared: Arc<Shared>| {
             echo(stream, &shared.name).await;
@@ -95,7 +95,7 @@ impl Backend {
         .await
     }
 
-    /// A TCP application that speaks TLS, with a certificate of its own making.
+    /// A TCP application with TLS and a self-signed certificate.
     pub async fn tls(name: &str) -> Self {
         let acceptor = super::tls::acceptor(name);
         Self::start(
@@ -104,7 +104,7 @@ impl Backend {
             move |stream, shared: Arc<Shared>| {
                 let acceptor = acceptor.clone();
                 async move {
-                    // Whoever does not get through the handshake gets no answer.
+                    // Failed handshakes are ignored.
                     if let Ok(stream) = acceptor.accept(stream).await {
                         echo(stream, &shared.name).await;
                     }
@@ -114,19 +114,19 @@ impl Backend {
         .await
     }
 
-    /// An HTTP application that speaks TLS, with a certificate of this CA for this name. It may want one of the same CA
-    /// from its clients.
+    /// An HTTPS application with a certificate of this CA for this name, which optionally requires
+    /// client certificates of the same CA.
     pub async fn https(name: &str, authority: &Authority, server_name: &str, mutual: bool) -> Self {
         let acceptor = authority.acceptor(server_name, mutual);
         let serve = move |stream, shared: Arc<Shared>| {
             let acceptor = acceptor.clone();
             async move {
-                // Whoever does not get through the handshake gets no answer.
+                // Failed handshakes are ignored.
                 let Ok(stream) = acceptor.accept(stream).await else {
                     return;
                 };
                 let service = service_fn(move |request| answer(shared.clone(), "".into(), request));
-                // A peer that goes away in mid-connection is the peer's affair.
+                // Errors of a client's connection are not of interest.
                 let _ = auto::Builder::new(TokioExecutor::new())
                     .serve_connection(TokioIo::new(stream), service)
                     .await;
@@ -135,14 +135,14 @@ impl Backend {
         Self::start("127.0.0.1:0".parse().unwrap(), name, serve).await
     }
 
-    /// A gRPC application, the health service, and what sets what it says.
+    /// The gRPC health service, and a handle that sets its status.
     pub async fn grpc(name: &str) -> (Self, HealthReporter) {
         let (reporter, health) = tonic_health::server::health_reporter();
         let serve = move |stream, _: Arc<Shared>| {
             let health = health.clone();
             async move {
                 let service = service_fn(move |request: Request<Incoming>| health.clone().oneshot(request));
-                // As above.
+                // Errors of a client's connection are not of interest.
                 let _ = auto::Builder::new(TokioExecutor::new())
                     .serve_connection(TokioIo::new(stream), service)
                     .await;
@@ -151,11 +151,11 @@ impl Backend {
         (Self::start("127.0.0.1:0".parse().unwrap(), name, serve).await, reporter)
     }
 
-    /// A gRPC application of whatever service: a call gets its own messages back, and then the status in `x-status`. One
-    /// without messages is answered by headers alone.
+    /// A gRPC application for any service. It echoes the messages of a call and returns the status
+    /// in `x-status`; a call without messages gets a trailers-only response.
     pub async fn calls(name: &str) -> Self {
         Self::start("127.0.0.1:0".parse().unwrap(), name, async |stream, _: Arc<Shared>| {
-            // As above.
+            // Errors of a client's connection are not of interest.
             let _ = auto::Builder::new(TokioExecutor::new())
                 .serve_connection(TokioIo::new(stream), service_fn(called))
                 .await;
@@ -194,17 +194,17 @@ impl Backend {
         }
     }
 
-    /// Where it listens.
+    /// Its address.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// The requests it answered, in their order.
+    /// Requests it has responded to, in order.
     pub fn seen(&self) -> Vec<Seen> {
         self.shared.seen.lock().unwrap().clone()
     }
 
-    /// Answers the next `count` requests with 503.
+    /// Responds to the next `count` requests with 503.
     pub fn fail_next(&self, count: usize) {
         self.shared.failing.store(count, Ordering::Relaxed);
     }

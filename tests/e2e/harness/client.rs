@@ -1,4 +1,4 @@
-//! Requests as an application sends them.
+//! Requests as sent by an application.
 
 use std::net::SocketAddr;
 
@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 
 use super::backend::Seen;
 
-/// A request, to be sent as often as needed.
+/// A request, which can be sent several times.
 #[derive(Clone, Debug)]
 pub struct Call {
     to: SocketAddr,
@@ -31,25 +31,25 @@ pub fn get(to: SocketAddr, host: &str, path: &str) -> Call {
 }
 
 impl Call {
-    /// With another method.
+    /// Sets the method.
     pub fn method(mut self, method: Method) -> Self {
         *self.request.method_mut() = method;
         self
     }
 
-    /// With one more header.
+    /// Adds a header.
     pub fn header(mut self, name: &'static str, value: &str) -> Self {
         self.request.headers_mut().append(name, value.parse().unwrap());
         self
     }
 
-    /// With a body.
+    /// Sets the body.
     pub fn body(mut self, body: &str) -> Self {
         *self.request.body_mut() = Full::from(body.to_owned());
         self
     }
 
-    /// As HTTP/2 in clear text.
+    /// Uses HTTP/2 with prior knowledge.
     pub fn http2(mut self) -> Self {
         let host = self.request.headers_mut().remove("host").unwrap();
         let path = self.request.uri().path_and_query().unwrap().as_str();
@@ -58,7 +58,7 @@ impl Call {
         self
     }
 
-    /// Where it is sent to.
+    /// The address it is sent to.
     pub fn to(&self) -> SocketAddr {
         self.to
     }
@@ -68,7 +68,7 @@ impl Call {
         self.request.clone()
     }
 
-    /// Sends it on a connection of its own. An answer of any status is an answer.
+    /// Sends it on a new connection. Any status is a success.
     pub async fn send(&self) -> Result<Answer, String> {
         let stream = TcpStream::connect(self.to)
             .await
@@ -86,7 +86,7 @@ impl Call {
         Answer::read(response).await
     }
 
-    /// Sends it and wants this status.
+    /// Sends it and expects this status.
     pub async fn expect(&self, status: u16) -> Answer {
         let answer = self.send().await.unwrap();
         assert_eq!(
@@ -100,7 +100,7 @@ impl Call {
         answer
     }
 
-    /// Sends it `count` times; how often each backend answered. Every answer has to be a 200.
+    /// Sends it `count` times and counts responses by backend. All must have status 200.
     pub async fn count(&self, count: usize) -> std::collections::BTreeMap<String, usize> {
         let mut counts = std::collections::BTreeMap::new();
         for _ in 0..count {
@@ -117,7 +117,7 @@ fn shown(error: hyper::Error) -> String {
     format!("{error}{cause}")
 }
 
-/// A whole response.
+/// A complete response.
 #[derive(Clone, Debug)]
 pub struct Answer {
     /// The status.
@@ -129,7 +129,7 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// Reads the body of a response.
+    /// Reads a response to its end.
     pub async fn read(response: Response<Incoming>) -> Result<Self, String> {
         let (head, body) = response.into_parts();
         let body = body.collect().await.map_err(shown)?.to_bytes();
@@ -145,18 +145,18 @@ impl Answer {
         String::from_utf8_lossy(&self.body).into_owned()
     }
 
-    /// A header, or nothing.
+    /// Value of a header, or an empty string.
     pub fn header(&self, name: &str) -> &str {
         self.headers.get(name).map_or("", |value| value.to_str().unwrap())
     }
 
-    /// What the backend says that it saw.
+    /// The request as received by the backend.
     pub fn seen(&self) -> Seen {
         serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {} {}", self.status, self.text()))
     }
 }
 
-/// Which TCP application answers on a stream; its name has five letters.
+/// The name of the TCP application at the other end; all names have five letters.
 pub async fn answering(mut stream: impl AsyncReadExt + AsyncWriteExt + Unpin) -> Result<String, String> {
     stream.write_all(b"hello").await.map_err(|error| error.to_string())?;
     let mut answer = [0; 11];

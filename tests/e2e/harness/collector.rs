@@ -1,4 +1,4 @@
-//! A collector of spans, which takes them over OTLP by gRPC or HTTP.
+//! A trace collector that supports OTLP by gRPC and HTTP.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -18,26 +18,26 @@ use topsail::xds::otlp::{self, ExportRequest, Span};
 
 use super::wait::eventually;
 
-/// A collector on a port of 127.0.0.1. It stops when this is dropped.
+/// A collector on a port of 127.0.0.1. Stops on drop.
 pub struct Collector {
     address: SocketAddr,
     taken: Arc<Mutex<Vec<Export>>>,
     task: AbortHandle,
 }
 
-/// A request as it came.
+/// A received request.
 #[derive(Clone, Debug)]
 pub struct Export {
     /// Its path.
     pub path: String,
     /// Its headers.
     pub headers: HeaderMap,
-    /// What it holds.
+    /// The export request.
     pub request: ExportRequest,
 }
 
 impl Collector {
-    /// Starts one.
+    /// Starts a collector.
     pub async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -48,7 +48,7 @@ impl Collector {
                 let taken = of_task.clone();
                 tokio::spawn(async move {
                     let service = service_fn(move |request| take(taken.clone(), request));
-                    // A peer that goes away in mid-connection is the peer's affair.
+                    // Errors of a client's connection are not of interest.
                     let _ = auto::Builder::new(TokioExecutor::new())
                         .serve_connection(TokioIo::new(stream), service)
                         .await;
@@ -62,17 +62,17 @@ impl Collector {
         }
     }
 
-    /// Where it listens.
+    /// Its address.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// What it has taken.
+    /// Requests received so far.
     pub fn taken(&self) -> Vec<Export> {
         self.taken.lock().unwrap().clone()
     }
 
-    /// All spans, once there are this many.
+    /// Waits for this many spans and returns all.
     pub async fn spans(&self, count: usize) -> Vec<Span> {
         eventually(&format!("{count} spans"), async || {
             let taken = self.taken();

@@ -1,11 +1,11 @@
-//! The planes beside each other: what Envoy does is what is right.
+//! Compares the bundled proxy with Envoy, which is the reference.
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 
 use super::plane::Plane;
 
-/// What differs between the planes time and again: a machine with other things to do is late now and then.
+/// Differences that occur repeatedly; single ones may be due to load on the machine.
 pub async fn lasting<T: Debug + PartialEq>(compared: impl AsyncFn(Plane) -> BTreeMap<String, T>) -> Vec<String> {
     let mut lasting: Option<Vec<String>> = None;
     let mut shown = String::new();

@@ -1,4 +1,4 @@
-//! An HTTP/2 host as frames: it answers what no library would.
+//! An HTTP/2 server at frame level, which can send what no library would.
 
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -20,37 +20,37 @@ const HEADERS: u8 = 1;
 const RST_STREAM: u8 = 3;
 const SETTINGS: u8 = 4;
 
-/// What nobody takes of a flood.
+/// Maximum size of a flood, in bytes; no proxy should read this much.
 const MOST: usize = 256 << 20;
 
-/// What a host does.
+/// A step of a server's script.
 #[derive(Clone, Debug)]
 pub enum Step {
-    /// It says frames.
+    /// Sends frames.
     Say(Vec<Frame>),
-    /// It says bytes, which need be no frames.
+    /// Sends bytes, which need not be valid frames.
     Bytes(Vec<u8>),
-    /// It says frames again and again, for as long as they are taken, and reads nothing.
+    /// Sends frames repeatedly without reading, for as long as they are accepted.
     Flood(Vec<Frame>),
-    /// It says frames again and again, this long after each other, until the stream is reset.
+    /// Sends frames repeatedly at this interval, until the stream is reset.
     Repeat(Vec<Frame>, Duration),
-    /// It waits until the test says so.
+    /// Waits for the test.
     Wait(Arc<Notify>),
-    /// It closes the connection.
+    /// Closes the connection.
     Close,
 }
 
-/// A host that does something odd with the first request, which has stream 1 of a connection of its own. All others it
-/// answers as is right: `200`, and `good`.
+/// A server that runs a script for the first request, on stream 1 of its connection. Other requests
+/// get a regular response: status 200 and body `good`.
 pub struct FrameHost {
-    /// Where it is.
+    /// Its address.
     pub address: SocketAddr,
     connections: Arc<AtomicUsize>,
     task: AbortHandle,
 }
 
 impl FrameHost {
-    /// Starts one. Its first words on the first connection are `hello`; RFC 9113 wants SETTINGS.
+    /// Starts a server. It begins the first connection with `hello`; RFC 9113 requires SETTINGS.
     pub async fn start(hello: &[Frame], steps: &[Step]) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -62,7 +62,7 @@ impl FrameHost {
                     0 => (hello.clone(), steps.clone()),
                     _ => (vec![Frame::new(SETTINGS, 0, 0, &[])], Vec::new()),
                 };
-                // Whoever goes away is not answered.
+                // Errors mean that the client has disconnected.
                 tokio::spawn(serve(stream, hello, steps));
             }
         });
@@ -73,7 +73,7 @@ impl FrameHost {
         }
     }
 
-    /// How many connections there were.
+    /// Number of connections accepted.
     pub fn connections(&self) -> usize {
         self.connections.load(Ordering::Relaxed)
     }
@@ -89,7 +89,7 @@ async fn serve(stream: TcpStream, hello: Vec<Frame>, steps: Vec<Step>) -> Option
     stream.set_nodelay(true).ok()?;
     let (mut reader, writer) = stream.into_split();
     reader.read_exact(&mut [0; PREFACE.len()]).await.ok()?;
-    // When nobody wants to hear what comes, little of it is read.
+    // Capacity 1, so that little is read while nobody waits for it.
     let (hear, heard) = mpsc::channel(1);
     tokio::spawn(async move {
         while let Some(frame) = read(&mut reader).await {
@@ -117,13 +117,13 @@ struct Connection {
     writer: OwnedWriteHalf,
 }
 
-/// Nothing can be done where the connection has ended.
+/// Errors of the connection end the script.
 impl Connection {
     async fn say(&mut self, frames: &[Frame]) -> Option<()> {
         self.writer.write_all(&bytes(frames)).await.ok()
     }
 
-    /// The next frame of a sort.
+    /// The next frame of a type.
     async fn next_of(&mut self, kind: u8) -> Option<Frame> {
         loop {
             let frame = self.heard.recv().await?;
@@ -164,7 +164,8 @@ impl Connection {
         panic!("all of {MOST} bytes were taken");
     }
 
-    /// What was begun is said to its end, which may be taken when it is heard what came meanwhile.
+    /// Sends the rest of a partially written frame; it may only be accepted once incoming data is
+    /// read.
     async fn end_of_flood(&mut self, rest: &[u8]) -> Option<()> {
         let mut saying = pin!(self.writer.write_all(rest));
         loop {

@@ -1,4 +1,5 @@
-//! HTTP/2 as frames: a client that says what no library would. [`super::frame_host`] is a host that does.
+//! An HTTP/2 client at frame level, which can send what no library would. See [`super::frame_host`]
+//! for the server.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -10,40 +11,40 @@ use tokio::time::timeout;
 
 use super::wait::PATIENCE;
 
-/// What a client says first (RFC 9113 section 3.4).
+/// The client connection preface (RFC 9113 section 3.4).
 pub const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// The sort of a `DATA` frame (RFC 9113 section 6).
+/// Type of `DATA` frames (RFC 9113 section 6).
 pub const DATA: u8 = 0;
-/// The sort of a `HEADERS` frame (RFC 9113 section 6).
+/// Type of `HEADERS` frames (RFC 9113 section 6).
 pub const HEADERS: u8 = 1;
-/// The sort of a `PRIORITY` frame (RFC 9113 section 6).
+/// Type of `PRIORITY` frames (RFC 9113 section 6).
 pub const PRIORITY: u8 = 2;
-/// The sort of a `RST_STREAM` frame (RFC 9113 section 6).
+/// Type of `RST_STREAM` frames (RFC 9113 section 6).
 pub const RST_STREAM: u8 = 3;
-/// The sort of a `SETTINGS` frame (RFC 9113 section 6).
+/// Type of `SETTINGS` frames (RFC 9113 section 6).
 pub const SETTINGS: u8 = 4;
-/// The sort of a `PUSH_PROMISE` frame (RFC 9113 section 6).
+/// Type of `PUSH_PROMISE` frames (RFC 9113 section 6).
 pub const PUSH_PROMISE: u8 = 5;
-/// The sort of a `PING` frame (RFC 9113 section 6).
+/// Type of `PING` frames (RFC 9113 section 6).
 pub const PING: u8 = 6;
-/// The sort of a `GOAWAY` frame (RFC 9113 section 6).
+/// Type of `GOAWAY` frames (RFC 9113 section 6).
 pub const GOAWAY: u8 = 7;
-/// The sort of a `WINDOW_UPDATE` frame (RFC 9113 section 6).
+/// Type of `WINDOW_UPDATE` frames (RFC 9113 section 6).
 pub const WINDOW_UPDATE: u8 = 8;
-/// The sort of a `CONTINUATION` frame (RFC 9113 section 6).
+/// Type of `CONTINUATION` frames (RFC 9113 section 6).
 pub const CONTINUATION: u8 = 9;
 
 /// A frame.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Frame {
-    /// Which sort (RFC 9113 section 6).
+    /// Frame type (RFC 9113 section 6).
     pub kind: u8,
     /// Its flags.
     pub flags: u8,
-    /// The stream.
+    /// Stream identifier.
     pub stream: u32,
-    /// What it carries.
+    /// Payload.
     pub payload: Vec<u8>,
 }
 
@@ -55,7 +56,7 @@ impl std::fmt::Debug for Frame {
 }
 
 impl Frame {
-    /// A frame of one's choice.
+    /// Creates a frame.
     pub fn new(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Self {
         Self {
             kind,
@@ -65,9 +66,10 @@ impl Frame {
         }
     }
 
-    /// The status that an answer's headers begin with.
+    /// The status at the start of a response's header block.
     pub fn status(&self) -> u16 {
-        // RFC 7541: appendix A has the common ones, the others are written out after the name's index.
+        // RFC 7541: common statuses are in the static table (appendix A), others are literals with
+        // an indexed name.
         match &self.payload[..] {
             [0x88, ..] => 200,
             [0x89, ..] => 204,
@@ -78,7 +80,7 @@ impl Frame {
         }
     }
 
-    /// `HEADERS` that are too long for one frame, with what follows in `CONTINUATION`.
+    /// Splits a long `HEADERS` frame into `HEADERS` and `CONTINUATION`.
     pub fn continued(self) -> Vec<Self> {
         let pieces: Vec<_> = self.payload.chunks(16_000).collect();
         let frames = pieces.iter().enumerate().map(|(number, piece)| {
@@ -93,7 +95,7 @@ impl Frame {
         frames.collect()
     }
 
-    /// As bytes, after those that are there.
+    /// Appends the serialized frame.
     pub fn write(&self, out: &mut Vec<u8>) {
         let len = u32::try_from(self.payload.len()).unwrap().to_be_bytes();
         out.extend_from_slice(&len[1..]);
@@ -103,7 +105,7 @@ impl Frame {
     }
 }
 
-/// The pseudo-headers of a request to `web`.
+/// Pseudo-header fields of a request to `web`.
 pub fn request<'a>(method: &'a str, path: &'a str) -> [(&'a str, &'a str); 4] {
     [
         (":method", method),
@@ -113,7 +115,7 @@ pub fn request<'a>(method: &'a str, path: &'a str) -> [(&'a str, &'a str); 4] {
     ]
 }
 
-/// A `HEADERS` frame with all of these, in no compression; `last` ends the stream.
+/// A `HEADERS` frame with these fields, uncompressed; `last` sets END_STREAM.
 pub fn headers(stream: u32, fields: &[(&str, &str)], last: bool) -> Frame {
     let mut payload = Vec::new();
     for (name, value) in fields {
@@ -124,7 +126,7 @@ pub fn headers(stream: u32, fields: &[(&str, &str)], last: bool) -> Frame {
     Frame::new(1, 4 | u8::from(last), stream, &payload)
 }
 
-/// RFC 7541 sections 5.1 and 5.2, without Huffman.
+/// A string literal without Huffman coding (RFC 7541 sections 5.1 and 5.2).
 fn string(out: &mut Vec<u8>, text: &str) {
     let mut rest = match text.len().checked_sub(127) {
         None => {
@@ -149,7 +151,7 @@ pub struct Frames {
 }
 
 impl Frames {
-    /// Connects, and says that it is HTTP/2.
+    /// Connects and sends the preface.
     pub async fn open(address: SocketAddr) -> Self {
         let stream = TcpStream::connect(address).await.unwrap();
         stream.set_nodelay(true).unwrap();
@@ -160,15 +162,15 @@ impl Frames {
         Self { reader, writer }
     }
 
-    /// Sends frames. That the other side has had enough is no failure.
+    /// Sends frames, ignoring errors.
     pub async fn send(&mut self, frames: &[Frame]) {
         let mut bytes = Vec::new();
         frames.iter().for_each(|frame| frame.write(&mut bytes));
-        // What it said of that is read afterwards. Who is not read from any more is not written to for ever.
+        // Errors show when reading. The timeout is for a peer that no longer reads.
         let _ = timeout(Duration::from_secs(2), self.writer.write_all(&bytes)).await;
     }
 
-    /// Sends frames, and says whether the other side takes them.
+    /// Sends frames; returns whether the peer accepts them.
     pub async fn takes(&mut self, frames: &[Frame]) -> bool {
         let mut bytes = Vec::new();
         frames.iter().for_each(|frame| frame.write(&mut bytes));
@@ -176,7 +178,7 @@ impl Frames {
         sent.is_ok_and(|sent| sent.is_ok())
     }
 
-    /// The next frame of one of these sorts; none at the end of the connection.
+    /// The next frame of one of these types; `None` at the end of the connection.
     pub async fn next_of(&mut self, kinds: &[u8]) -> Option<Frame> {
         loop {
             let frame = self.next().await?;
@@ -186,14 +188,14 @@ impl Frames {
         }
     }
 
-    /// The next frame; none at the end of the connection.
+    /// The next frame; `None` at the end of the connection.
     pub async fn next(&mut self) -> Option<Frame> {
         let read = read(&mut self.reader);
         timeout(PATIENCE, read).await.expect("neither a frame nor an end")
     }
 }
 
-/// Reads a frame; none at the end of the connection.
+/// Reads a frame; `None` at the end of the connection.
 pub async fn read(reader: &mut OwnedReadHalf) -> Option<Frame> {
     let mut head = [0; 9];
     reader.read_exact(&mut head).await.ok()?;

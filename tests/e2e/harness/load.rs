@@ -1,4 +1,4 @@
-//! Load that does not let up.
+//! Continuous load.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
@@ -16,32 +16,32 @@ use tokio::time::{self, MissedTickBehavior};
 
 use super::client::{Answer, Call};
 
-/// Requests under way at once, at most: more are a data plane that does not answer.
+/// Maximum number of requests in flight; more mean that the proxy does not respond.
 const IN_FLIGHT: usize = 256;
-/// What a single request may take.
+/// Timeout of a request.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A steady stream of one request, on connections that are kept, as a well-behaved client would send it:
-/// one request at every tick, whether the ones before have been answered or not.
+/// Sends a request at a constant rate on keep-alive connections, whether earlier requests have
+/// completed or not.
 pub struct Load {
     stop: oneshot::Sender<()>,
     seen: watch::Receiver<BTreeSet<String>>,
     task: JoinHandle<Report>,
 }
 
-/// What became of a load.
+/// Result of a load.
 #[derive(Debug, Default)]
 pub struct Report {
-    /// How many requests were sent.
+    /// Number of requests sent.
     pub sent: usize,
-    /// How many each backend answered with a 200; the key is its name, or `-` where another body came.
+    /// Number of 200 responses by backend; `-` for other bodies.
     pub answered: BTreeMap<String, usize>,
-    /// What was wrong with the others.
+    /// Errors of the other requests.
     pub failures: Vec<String>,
 }
 
 impl Report {
-    /// Fails the test unless every single request was answered with a 200, and there were some.
+    /// Asserts that there were requests and all got status 200.
     pub fn assert_lossless(&self) {
         let first: Vec<_> = self.failures.iter().take(5).collect();
         assert!(
@@ -55,14 +55,14 @@ impl Report {
 }
 
 impl Load {
-    /// Starts sending `per_second` requests a second.
+    /// Starts sending `per_second` requests per second.
     pub fn start(call: Call, per_second: u32) -> Self {
         let ((stop, stopped), (see, seen)) = (oneshot::channel(), watch::channel(BTreeSet::new()));
         let task = tokio::spawn(run(Arc::new(call), Duration::from_secs(1) / per_second, stopped, see));
         Self { stop, seen, task }
     }
 
-    /// Waits until a backend has answered one of its requests.
+    /// Waits for a response from this backend.
     pub async fn reaches(&mut self, backend: &str) {
         let reached = self.seen.wait_for(|seen| seen.contains(backend));
         let in_time = time::timeout(TIMEOUT, reached).await;
@@ -72,9 +72,9 @@ impl Load {
         );
     }
 
-    /// Ends it, once the requests under way are answered.
+    /// Stops sending and waits for requests in flight.
     pub async fn stop(self) -> Report {
-        // The task ends by itself only when it panics, which the next line shows.
+        // Fails only if the task has panicked, which the next line reports.
         let _ = self.stop.send(());
         self.task.await.unwrap()
     }
@@ -143,8 +143,8 @@ async fn request(call: Arc<Call>, pool: Pool) -> Outcome {
         .to_owned())
 }
 
-/// One request on a kept connection, or else on a new one. A request that was not even begun when the
-/// connection closed is sent again: that is no loss, any client does so.
+/// Sends a request on a pooled connection, or a new one. A request that was not started when the
+/// connection closed is sent again, as any client does.
 async fn exchange(call: &Call, pool: &Pool) -> Result<Answer, String> {
     let mut request: Request<Full<Bytes>> = call.request();
     loop {

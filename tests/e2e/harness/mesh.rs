@@ -1,7 +1,7 @@
-//! A mesh: a server on a directory, and workloads with their sidecars.
+//! A mesh: a control plane with its directory, and workloads with sidecars.
 //!
-//! Interception is NONE: a sidecar listens on its workload's own address and hands requests to a backend on
-//! 127.0.0.1; the workload's own calls go to outbound listeners on a second address of its own.
+//! Interception is NONE: a sidecar listens on its workload's address and forwards requests to a
+//! backend on 127.0.0.1. The workload's own requests go to outbound listeners on a second address.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -17,7 +17,7 @@ use super::network::Network;
 use super::plane::{Plane, Planes, Sidecar};
 use super::server::{Server, topsail};
 
-/// A server with a directory, and where its workloads are.
+/// A control plane with a directory, and the addresses of its workloads.
 pub struct Mesh {
     /// The control plane.
     pub server: Server,
@@ -28,14 +28,14 @@ pub struct Mesh {
 }
 
 impl Mesh {
-    /// Starts a server on these files, each a name and its text.
+    /// Starts a control plane with these files, given by name and content.
     pub async fn start(planes: impl Into<Planes>, files: &[(&str, &str)]) -> Self {
         let mut mesh = Self::new(planes, files);
         mesh.server.start().await;
         mesh
     }
 
-    /// As [`Mesh::start`], but leaves starting the server to the test.
+    /// Like [`Mesh::start`], without starting the control plane.
     pub fn new(planes: impl Into<Planes>, files: &[(&str, &str)]) -> Self {
         let (folder, net) = (tempfile::tempdir().unwrap(), Network::take());
         let server = Server::new(folder.path(), net.address());
@@ -52,43 +52,43 @@ impl Mesh {
         mesh
     }
 
-    /// Gives an argument more to `topsail bootstrap` from now on.
+    /// Adds an argument to later calls of `topsail bootstrap`.
     pub fn bootstrap_flag(&mut self, flag: &str) {
         self.bootstrap_flags.push(flag.into());
     }
 
-    /// Puts a file into the directory, by rename, as editors do.
+    /// Writes a file to the directory by rename, like editors do.
     pub fn write(&self, name: &str, text: &str) {
         let partial = self.folder.path().join("partial");
         fs::write(&partial, text).unwrap();
         fs::rename(partial, self.server.config().join(name)).unwrap();
     }
 
-    /// Replaces a text in a file, by rename.
+    /// Replaces text in a file, by rename.
     pub fn edit(&self, name: &str, from: &str, to: &str) {
         let text = fs::read_to_string(self.server.config().join(name)).unwrap();
         assert!(text.contains(from), "{name} holds no `{from}`:\n{text}");
         self.write(name, &text.replace(from, to));
     }
 
-    /// Deletes a file of the directory.
+    /// Removes a file from the directory.
     pub fn remove(&self, name: &str) {
         fs::remove_file(self.server.config().join(name)).unwrap();
     }
 
-    /// An address of this test's own.
+    /// An address unique to this test.
     pub fn address(&self) -> IpAddr {
         self.net.address()
     }
 
-    /// What the server finds wrong with the directory now.
+    /// The current diagnostics of the control plane.
     pub async fn diagnostics(&self) -> Vec<Value> {
         let answer = self.server.api("/api/v1/diagnostics").await;
         answer.as_array().unwrap_or_else(|| panic!("no list: {answer}")).clone()
     }
 
-    /// Runs an HTTP application `<app>-<version>` on port 9080 of a workload of its own, labelled `app` and
-    /// `version`, with the service account `app`.
+    /// Runs an HTTP application `<app>-<version>` on port 9080 of a new workload with labels `app`
+    /// and `version` and service account `app`.
     pub async fn app(&self, app: &str, version: &str) -> App {
         let name = format!("{app}-{version}");
         let backend = Backend::http(&name).await;
@@ -99,7 +99,7 @@ impl Mesh {
         self.run(workload.serves(9080, "HTTP", backend)).await
     }
 
-    /// Runs a workload `client` that serves nothing and calls HTTP services on port 9080.
+    /// Runs a workload `client` without inbound ports that can call HTTP services on port 9080.
     pub async fn client(&self) -> App {
         self.run(Workload::new("client").label("app", "client").calls(9080, "HTTP"))
             .await
@@ -116,7 +116,7 @@ impl Mesh {
         placed.started(sidecar, backends).await
     }
 
-    /// Writes the WorkloadEntry and the Sidecar of a workload.
+    /// Writes WorkloadEntry and Sidecar of a workload.
     fn describe(&self, workload: Workload) -> (Placed, BTreeMap<u16, Backend>) {
         let (inbound, outbound) = (self.address(), self.address());
         let Workload {
@@ -174,13 +174,13 @@ impl Mesh {
         )
     }
 
-    /// Makes the bootstrap of a workload that the directory describes, and starts its sidecar.
+    /// Creates the bootstrap of a workload defined in the directory, and starts its sidecar.
     pub async fn beside(&self, plane: Plane, name: &str, account: &str, ip: IpAddr) -> Sidecar {
         let bootstrap = self.bootstrap(name, account, ip).await;
         self.launch(plane, name, ip, &bootstrap).await
     }
 
-    /// Starts a sidecar that only serves on a bootstrap, which is YAML or JSON.
+    /// Starts a sidecar without outbound listeners, given its bootstrap in YAML or JSON.
     pub async fn sidecar_on(&self, name: &str, ip: IpAddr, bootstrap: &str) -> Sidecar {
         self.launch(self.planes.serving, name, ip, bootstrap).await
     }
@@ -192,7 +192,7 @@ impl Mesh {
         Sidecar::start(ip, &launch).await
     }
 
-    /// Makes the bootstrap of a workload that the directory describes.
+    /// Creates the bootstrap of a workload defined in the directory.
     pub async fn bootstrap(&self, name: &str, account: &str, ip: IpAddr) -> String {
         let server = self.server.xds().to_string();
         let mut command = topsail(&[
@@ -219,7 +219,7 @@ impl Mesh {
     }
 }
 
-/// A workload to be.
+/// Definition of a workload.
 pub struct Workload {
     name: String,
     labels: BTreeMap<String, String>,
@@ -229,7 +229,7 @@ pub struct Workload {
 }
 
 impl Workload {
-    /// One with no labels, the service account `default`, and nothing to serve or to call.
+    /// A workload without labels and ports, with the service account `default`.
     pub fn new(name: &str) -> Self {
         let account = "default".into();
         Self {
@@ -241,32 +241,32 @@ impl Workload {
         }
     }
 
-    /// With one more label.
+    /// Adds a label.
     pub fn label(mut self, key: &str, value: &str) -> Self {
         self.labels.insert(key.into(), value.into());
         self
     }
 
-    /// With another service account.
+    /// Sets the service account.
     pub fn account(mut self, account: &str) -> Self {
         self.account = account.into();
         self
     }
 
-    /// With an inbound port.
+    /// Adds an inbound port.
     pub fn serves(mut self, port: u16, protocol: &'static str, backend: Backend) -> Self {
         self.serves.insert(port, (protocol, backend));
         self
     }
 
-    /// With an outbound listener for services on this port.
+    /// Adds an outbound listener for services on this port.
     pub fn calls(mut self, port: u16, protocol: &'static str) -> Self {
         self.calls.push((port, protocol));
         self
     }
 }
 
-/// A workload that has its addresses.
+/// A workload with its addresses.
 struct Placed {
     name: String,
     account: String,
@@ -295,7 +295,7 @@ impl Placed {
 
 /// A running workload.
 pub struct App {
-    /// Its data plane.
+    /// Its sidecar.
     pub sidecar: Sidecar,
     inbound: IpAddr,
     outbound: IpAddr,
@@ -303,17 +303,17 @@ pub struct App {
 }
 
 impl App {
-    /// Where its sidecar takes calls from others.
+    /// Address of an inbound listener.
     pub fn inbound(&self, port: u16) -> SocketAddr {
         SocketAddr::new(self.inbound, port)
     }
 
-    /// Where its sidecar takes its own calls.
+    /// Address of an outbound listener.
     pub fn outbound(&self, port: u16) -> SocketAddr {
         SocketAddr::new(self.outbound, port)
     }
 
-    /// A `GET` to a service on port 9080, as its application sends it.
+    /// A `GET` request from its application to a service on port 9080.
     pub fn get(&self, host: &str, path: &str) -> Call {
         get(self.outbound(9080), host, path)
     }

@@ -1,4 +1,4 @@
-//! A DNS server whose answers the test changes.
+//! A DNS server controlled by the test.
 
 use std::collections::HashMap;
 use std::io;
@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::task::JoinSet;
 
-/// A DNS server on one port of 127.0.0.1, by UDP and by TCP. It stops when this is dropped.
+/// A DNS server on a port of 127.0.0.1, by UDP and TCP. Stops on drop.
 pub struct NameServer {
     address: SocketAddr,
     zone: Arc<Mutex<Zone>>,
@@ -22,33 +22,33 @@ struct Zone {
     asked: Vec<Question>,
 }
 
-/// What is answered to questions for a name. A name of which nothing is said does not exist (NXDOMAIN).
+/// Response for a name. Names without one do not exist (NXDOMAIN).
 #[derive(Clone, Debug)]
 pub enum Reply {
-    /// Addresses and their time to live in seconds; none of the asked type: an empty answer (NODATA).
+    /// Addresses and their TTL in seconds; empty for other types (NODATA).
     Addresses(Vec<(IpAddr, u32)>),
-    /// The same, of another name, to which one leads (CNAME) that lives so many seconds.
+    /// A CNAME record with this TTL, and addresses of its target.
     Alias(u32, Vec<(IpAddr, u32)>),
-    /// SERVFAIL to questions for addresses of these types, and addresses to the others.
+    /// SERVFAIL for these types, and addresses for others.
     Broken(&'static [u16], Vec<(IpAddr, u32)>),
-    /// No answer at all.
+    /// No response.
     Silence,
 }
 
-/// What was asked, and how.
+/// A received query.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Question {
-    /// The name, without a dot at its end.
+    /// The name, without trailing dot.
     pub name: String,
-    /// The type of the records: [`A`] or [`AAAA`].
+    /// The record type: [`A`] or [`AAAA`].
     pub kind: u16,
-    /// By TCP.
+    /// Whether it was received by TCP.
     pub tcp: bool,
 }
 
-/// Records of IPv4 addresses.
+/// Record type of IPv4 addresses.
 pub const A: u16 = 1;
-/// Records of IPv6 addresses.
+/// Record type of IPv6 addresses.
 pub const AAAA: u16 = 28;
 
 const CNAME: u16 = 5;
@@ -56,11 +56,11 @@ const NO_ERROR: u8 = 0;
 const SERVFAIL: u8 = 2;
 const NXDOMAIN: u8 = 3;
 
-/// The place of the question's name in every message.
+/// Compression pointer to the name in the question.
 const ASKED_NAME: [u8; 2] = [0xc0, 12];
 
 impl NameServer {
-    /// Starts one.
+    /// Starts a server.
     pub async fn start() -> Self {
         let (udp, tcp) = sockets().await;
         let address = udp.local_addr().unwrap();
@@ -75,39 +75,39 @@ impl NameServer {
         }
     }
 
-    /// Where it listens.
+    /// Its address.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// From now on this is what it says of a name.
+    /// Sets the response for a name.
     pub fn says(&self, name: &str, reply: Reply) {
         self.zone.lock().unwrap().names.insert(name.into(), reply);
     }
 
-    /// The same: these addresses, with this time to live in seconds.
+    /// Sets addresses for a name, with this TTL in seconds.
     pub fn leads(&self, name: &str, addresses: &[IpAddr], ttl: u32) {
         let addresses = addresses.iter().map(|address| (*address, ttl)).collect();
         self.says(name, Reply::Addresses(addresses));
     }
 
-    /// From now on there is no such name.
+    /// Removes a name.
     pub fn forgets(&self, name: &str) {
         self.zone.lock().unwrap().names.remove(name);
     }
 
-    /// What it was asked about a name so far.
+    /// Queries for a name so far.
     pub fn asked(&self, name: &str) -> Vec<Question> {
         let zone = self.zone.lock().unwrap();
         zone.asked.iter().filter(|asked| asked.name == name).cloned().collect()
     }
 }
 
-/// One port for both protocols.
+/// Binds the same port for both protocols.
 async fn sockets() -> (UdpSocket, TcpListener) {
     loop {
         let udp = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-        // Somebody else may have the port by TCP.
+        // The port may be in use for TCP.
         if let Ok(tcp) = TcpListener::bind(udp.local_addr().unwrap()).await {
             return (udp, tcp);
         }
@@ -116,7 +116,7 @@ async fn sockets() -> (UdpSocket, TcpListener) {
 
 async fn serve_udp(socket: UdpSocket, zone: Arc<Mutex<Zone>>) {
     let mut buffer = [0; 1500];
-    // Who has gone away makes an error of the next read; there are others.
+    // A client that has disconnected makes the next receive fail; others are still there.
     loop {
         if let Ok((len, peer)) = socket.recv_from(&mut buffer).await
             && let Some(answer) = answer(&buffer[..len], false, &zone)
@@ -166,7 +166,7 @@ fn answer(query: &[u8], tcp: bool, zone: &Mutex<Zone>) -> Option<Vec<u8>> {
     };
     let count = u16::try_from(records.len()).unwrap().to_be_bytes();
     let mut message = query[..end].to_vec();
-    // It is an answer, of a server that asks others for its clients.
+    // Sets the flags of a response from a recursive resolver.
     message[2] |= 0x80;
     message[3] = 0x80 | code;
     message[6..12].copy_from_slice(&[count[0], count[1], 0, 0, 0, 0]);
@@ -174,7 +174,7 @@ fn answer(query: &[u8], tcp: bool, zone: &Mutex<Zone>) -> Option<Vec<u8>> {
     Some(message)
 }
 
-/// The question of a message, and where it ends.
+/// The question of a query, and where it ends.
 fn question(query: &[u8], tcp: bool) -> Option<(Question, usize)> {
     let (mut labels, mut at) = (Vec::new(), 12);
     loop {

@@ -1,15 +1,15 @@
-//! Loopback addresses that no other test uses.
+//! Allocates loopback addresses unique to a test.
 
 use std::collections::HashSet;
 use std::fs::{self, File};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicU8, Ordering};
 
-/// The networks that tests take: 127.64.0.0/24 to 127.127.255.0/24.
+/// Number of networks for tests: 127.64.0.0/24 to 127.127.255.0/24.
 const NETWORKS: u32 = 64 * 256;
 
-/// A /24 of loopback addresses, this test's own as long as the value lives: a lock on a file says so to the
-/// tests beside it, in this process and in others.
+/// A /24 network of loopback addresses reserved for a test, across processes, by a lock file that
+/// is held while the value exists.
 pub struct Network {
     prefix: [u8; 3],
     next: AtomicU8,
@@ -17,9 +17,9 @@ pub struct Network {
 }
 
 impl Network {
-    /// Takes a network that is free.
+    /// Reserves a free network.
     pub fn take() -> Self {
-        // All checkouts on the machine share its loopback addresses, so the locks are not in `target`.
+        // Not in `target`: all checkouts on the machine share the loopback addresses.
         let folder = std::env::temp_dir().join("topsail-test-networks");
         fs::create_dir_all(&folder).unwrap();
         let busy = listening();
@@ -29,7 +29,8 @@ impl Network {
             let [.., high, low] = number.to_be_bytes();
             let prefix = [127, 64 + high, low];
             let lock = File::create(folder.join(format!("{}.{}", prefix[1], prefix[2]))).unwrap();
-            // The system's table may leave out a row while others come and go, so it is read twice.
+            // The kernel's table may omit entries while sockets are opened and closed, so it is
+            // read twice.
             if !busy.contains(&prefix) && lock.try_lock().is_ok() && !listening().contains(&prefix) {
                 return Self {
                     prefix,
@@ -41,7 +42,7 @@ impl Network {
         panic!("all {NETWORKS} networks are taken");
     }
 
-    /// An address that was not handed out before.
+    /// An address that is not in use yet.
     pub fn address(&self) -> IpAddr {
         let last = self.next.fetch_add(1, Ordering::Relaxed);
         assert!(last < 255, "a test has 254 addresses");
@@ -49,13 +50,13 @@ impl Network {
         Ipv4Addr::new(a, b, c, last).into()
     }
 
-    /// A port on an address of its own.
+    /// A new address with this port.
     pub fn socket(&self, port: u16) -> SocketAddr {
         SocketAddr::new(self.address(), port)
     }
 }
 
-/// The networks that something listens in, such as what a killed test run left behind.
+/// Networks with listening sockets, e.g. left by a killed test run.
 fn listening() -> HashSet<[u8; 3]> {
     let table = fs::read_to_string("/proc/net/tcp").unwrap_or_default();
     let rows = table.lines().skip(1).filter_map(|row| row.split_whitespace().nth(1));

@@ -1,4 +1,4 @@
-//! Data planes.
+//! Proxies under test.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -12,25 +12,25 @@ use topsail::envoy::{self, Finder, Launch, Process, Program};
 
 use super::wait::{PATIENCE, eventually};
 
-/// Log lines that are no fault of our configuration, and why.
+/// Log lines that are not caused by our configuration, and why.
 const ALLOWED: [(&str, &str); 1] = [(
     "There is no configured limit to the number of allowed active downstream connections",
     "Envoy says so of every bootstrap without an overload manager",
 )];
 
-/// What runs beside a workload. Scenarios are written once and run on each.
+/// The proxy of a workload. Each scenario runs with every kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Plane {
     /// The bundled proxy.
     Topsail,
-    /// The Envoy that the demo uses as well.
+    /// Envoy, the binary that the demo uses.
     Envoy,
-    /// Exactly this Envoy release.
+    /// A specific Envoy release.
     EnvoyRelease(&'static str),
 }
 
 impl Plane {
-    /// What to start on a bootstrap file; its log goes beside that.
+    /// How to start it with a bootstrap file; the log is written next to that.
     pub async fn launch(self, bootstrap: &Path, admin: SocketAddr) -> Launch {
         Launch {
             program: tokio::task::spawn_blocking(move || self.program()).await.unwrap(),
@@ -53,13 +53,12 @@ impl Plane {
     }
 }
 
-/// What runs beside the workloads of a mesh: the same everywhere, or one kind beside those that call others and
-/// another beside those that only serve.
+/// The proxies of a mesh: the same everywhere, or different ones for clients and for servers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Planes {
-    /// Beside workloads that call others.
+    /// Proxies of workloads that call others.
     pub calling: Plane,
-    /// Beside workloads that only serve.
+    /// Proxies of workloads that only serve.
     pub serving: Plane,
 }
 
@@ -72,8 +71,9 @@ impl From<Plane> for Planes {
     }
 }
 
-/// Makes four tests of each scenario: `<scenario>::on_envoy` and `<scenario>::on_topsail`, and with one kind of
-/// sidecar at each end, `<scenario>::envoy_to_topsail` and `<scenario>::topsail_to_envoy`.
+/// Generates four tests per scenario: `<scenario>::on_envoy` and `<scenario>::on_topsail`, and with
+/// different proxies at both ends `<scenario>::envoy_to_topsail` and
+/// `<scenario>::topsail_to_envoy`.
 #[macro_export]
 macro_rules! on_each_pair_of_planes {
     ($($scenario:ident,)+) => {
@@ -103,7 +103,7 @@ macro_rules! on_each_pair_of_planes {
     };
 }
 
-/// Makes two tests of each scenario: `<scenario>::on_envoy` and `<scenario>::on_topsail`.
+/// Generates two tests per scenario: `<scenario>::on_envoy` and `<scenario>::on_topsail`.
 #[macro_export]
 macro_rules! on_each_plane {
     ($($scenario:ident,)+) => {
@@ -123,8 +123,8 @@ macro_rules! on_each_plane {
     };
 }
 
-/// Makes a test of each comparison, `<comparison>::compared`: it does the same to both planes and holds what comes of
-/// it against each other.
+/// Generates a test per comparison, `<comparison>::compared`, which runs it on both proxies and
+/// compares the results.
 #[macro_export]
 macro_rules! between_planes {
     ($($comparison:ident,)+) => {
@@ -137,7 +137,8 @@ macro_rules! between_planes {
     };
 }
 
-/// A running data plane. Dropping it ends it, and fails the test if its log holds a warning that is not allowed.
+/// A running proxy. On drop it is stopped, and the test fails if its log has a warning that is not
+/// allowed.
 pub struct Sidecar {
     ip: IpAddr,
     launch: Launch,
@@ -146,14 +147,14 @@ pub struct Sidecar {
 }
 
 impl Sidecar {
-    /// Starts one for the workload at `ip` and waits until it is ready.
+    /// Starts the proxy of the workload at `ip` and waits until it is ready.
     pub async fn start(ip: IpAddr, launch: &Launch) -> Self {
         let mut sidecar = Self::begin(ip, launch);
         sidecar.ready().await;
         sidecar
     }
 
-    /// As [`Sidecar::start`], but waits for nothing.
+    /// Like [`Sidecar::start`], without waiting.
     pub fn begin(ip: IpAddr, launch: &Launch) -> Self {
         Self {
             ip,
@@ -175,14 +176,14 @@ impl Sidecar {
         kill_process(pid, signal).unwrap();
     }
 
-    /// Kills it as `kill -9` does: it has no chance to say goodbye.
+    /// Kills it with SIGKILL, without a graceful shutdown.
     pub async fn kill(&mut self) {
         self.signal(Signal::KILL);
-        // It may be ready once more before it is gone.
+        // `/ready` may succeed once more before the process is gone.
         while self.process.ready(PATIENCE).await.is_ok() {}
     }
 
-    /// Starts it again after its end, and waits for nothing.
+    /// Restarts it after it has ended, without waiting.
     pub fn start_again(&mut self) {
         self.process = Process::start(&self.launch).unwrap();
     }
@@ -202,34 +203,34 @@ impl Sidecar {
         self.ip
     }
 
-    /// Its process.
+    /// Its process id.
     pub fn id(&self) -> u32 {
         self.process.id().unwrap()
     }
 
-    /// Tolerates log lines with this text, which the test provokes.
+    /// Allows log lines that contain this text, for a test that provokes them.
     pub fn allow_log(&mut self, text: &str) {
         self.allowed.push(text.into());
     }
 
-    /// The address of its admin listener.
+    /// Address of its admin listener.
     pub fn admin_address(&self) -> SocketAddr {
         self.process.admin()
     }
 
-    /// `GET` at its admin listener.
+    /// Sends a `GET` request to its admin listener.
     pub async fn admin(&self, path: &str) -> String {
         let (status, body) = envoy::get(self.process.admin(), path).await.unwrap();
         assert_eq!(status, StatusCode::OK, "{path}: {}", String::from_utf8_lossy(&body));
         String::from_utf8_lossy(&body).into_owned()
     }
 
-    /// The configuration it has, endpoints included.
+    /// Its config dump, endpoints included.
     pub async fn config_dump(&self) -> Value {
         serde_json::from_str(&self.admin("/config_dump?include_eds").await).unwrap()
     }
 
-    /// The counters and gauges whose names hold `filter`, a regular expression.
+    /// Counters and gauges whose names match the regular expression `filter`.
     pub async fn stats(&self, filter: &str) -> BTreeMap<String, u64> {
         let text = self.admin(&format!("/stats?filter={filter}")).await;
         let rows = text.lines().filter_map(|line| line.rsplit_once(": "));
@@ -237,7 +238,7 @@ impl Sidecar {
             .collect()
     }
 
-    /// Waits until it has a listener at this port of its workload's address, or of `ip`.
+    /// Waits until it has a listener at this address.
     pub async fn listens(&self, address: SocketAddr) {
         eventually(&format!("a listener at {address}"), async || {
             let listeners = self.admin("/listeners").await;
@@ -250,10 +251,10 @@ impl Sidecar {
         .await;
     }
 
-    /// The warnings and errors it logged so far, but for those that are allowed.
+    /// Warnings and errors logged so far, except those allowed.
     pub fn complaints(&self) -> Vec<String> {
         let log = self.log();
-        // Envoy's form and our own.
+        // Envoy's log format and our own.
         let severe = [
             "][warning][",
             "][error][",

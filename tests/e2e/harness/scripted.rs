@@ -1,4 +1,4 @@
-//! A host that does what each request asks of it.
+//! An HTTP/1.1 server that is scripted by request headers.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -10,20 +10,21 @@ use tokio::task::{AbortHandle, JoinSet};
 
 use super::wire::next_head;
 
-/// What a host does of whom nothing is asked: it takes all of the request, and answers.
+/// Script for requests without one: read the request and respond.
 const USUAL: &str = "take; say HTTP/1.1 200 OK~content-length: 2~~ok";
 
-/// A host of HTTP/1.1 that follows the steps in `x-script`, with `;` between them: `wait <milliseconds>`, `take` (the whole
-/// body), `say <text>` with `~` for each end of a line, `flood <KiB>`, `stall`, `close`. It stops when this is dropped.
+/// An HTTP/1.1 server that runs the script in `x-script`, with steps separated by `;`: `wait
+/// <milliseconds>`, `take` (read the whole body), `say <text>` with `~` for CRLF, `flood <KiB>`,
+/// `stall`, `close`. Stops on drop.
 pub struct Scripted {
-    /// Where it is.
+    /// Its address.
     pub address: SocketAddr,
     heads: Arc<Mutex<Vec<String>>>,
     task: AbortHandle,
 }
 
 impl Scripted {
-    /// Starts one.
+    /// Starts a server.
     pub async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (address, heads) = (listener.local_addr().unwrap(), Arc::<Mutex<Vec<_>>>::default());
@@ -31,7 +32,7 @@ impl Scripted {
         let task = tokio::spawn(async move {
             let mut connections = JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
-                // Whoever goes away is not answered.
+                // Errors mean that the client has disconnected.
                 connections.spawn(serve(stream, seen.clone()));
                 while connections.try_join_next().is_some() {}
             }
@@ -43,7 +44,7 @@ impl Scripted {
         }
     }
 
-    /// The heads that it got so far.
+    /// Request heads received so far.
     pub fn heads(&self) -> Vec<String> {
         self.heads.lock().unwrap().clone()
     }

@@ -1,4 +1,4 @@
-//! The control plane: the built `topsail`.
+//! The control plane: the `topsail` binary.
 
 use std::fs::{self, File};
 use std::net::{IpAddr, SocketAddr};
@@ -18,12 +18,12 @@ pub fn topsail(arguments: &[&str]) -> Command {
     command
 }
 
-/// Runs the command under test to its end.
+/// Runs the command to completion.
 pub async fn run(arguments: &[&str]) -> Output {
     topsail(arguments).output().await.unwrap()
 }
 
-/// A `topsail serve` with addresses and a folder of its own; it is killed when this is dropped.
+/// A `topsail serve` with its own addresses and directory; killed on drop.
 pub struct Server {
     child: Option<Child>,
     folder: PathBuf,
@@ -33,7 +33,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// A server that is not running yet: configuration in `folder/config`, state in `folder/state`.
+    /// A server that is not started yet: configuration in `folder/config`, state in `folder/state`.
     pub fn new(folder: &Path, ip: IpAddr) -> Self {
         fs::create_dir_all(folder.join("config")).unwrap();
         Self {
@@ -45,7 +45,7 @@ impl Server {
         }
     }
 
-    /// With one more argument to `serve`.
+    /// Adds an argument to `serve`.
     pub fn flag(&mut self, flag: &str) {
         self.flags.push(flag.into());
     }
@@ -75,12 +75,12 @@ impl Server {
         .await;
     }
 
-    /// Kills it as `kill -9` does: it has no chance to say goodbye.
+    /// Kills it with SIGKILL, without a graceful shutdown.
     pub async fn kill(&mut self) {
         self.child.take().unwrap().kill().await.unwrap();
     }
 
-    /// The watched directory.
+    /// The configuration directory.
     pub fn config(&self) -> PathBuf {
         self.folder.join("config")
     }
@@ -90,12 +90,12 @@ impl Server {
         self.folder.join("state")
     }
 
-    /// Where it serves xDS.
+    /// Its xDS address.
     pub fn xds(&self) -> SocketAddr {
         self.xds
     }
 
-    /// Where it answers operators.
+    /// Its admin address.
     pub fn admin(&self) -> SocketAddr {
         self.admin
     }
@@ -109,12 +109,12 @@ impl Server {
         self.folder.join("server.log")
     }
 
-    /// The number of the generation in force.
+    /// The current generation.
     pub async fn generation(&self) -> u64 {
         self.api("/api/v1/generation").await["number"].as_u64().unwrap()
     }
 
-    /// `GET` at its admin listener: the JSON answer.
+    /// JSON response to a `GET` request at its admin listener.
     pub async fn api(&self, path: &str) -> Value {
         let (status, body) = envoy::get(self.admin, path).await.unwrap();
         let text = String::from_utf8_lossy(&body);

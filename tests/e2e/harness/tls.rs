@@ -1,4 +1,4 @@
-//! TLS as a stranger would try it: with a certificate of one's choice, or none.
+//! TLS clients and servers with arbitrary certificates, or none.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -22,15 +22,15 @@ use topsail::pki::{Ca, IssueOptions, StateDir};
 
 use super::client::{Answer, Call};
 
-/// A certificate with its key.
+/// A certificate and its key.
 pub struct Identity {
     chain: Vec<CertificateDer<'static>>,
     key: PrivateKeyDer<'static>,
 }
 
 impl Identity {
-    /// A certificate for this SPIFFE id by the CA in a state directory; a CA of the trust domain `authority`
-    /// is made there if there is none.
+    /// Issues a certificate for this SPIFFE ID with the CA in a state directory, which is created
+    /// for the trust domain `authority` if necessary.
     pub fn issued(state: &Path, authority: &str, spiffe_id: &str) -> Self {
         fs::create_dir_all(state).unwrap();
         let state = StateDir::open(state).unwrap();
@@ -39,7 +39,7 @@ impl Identity {
         Self::of(&issued.chain_pem, issued.key_pem.expose())
     }
 
-    /// This certificate, with what it is signed by, and its key, both as PEM.
+    /// A certificate chain and key, in PEM.
     pub fn of(chain: &str, key: &str) -> Self {
         let chain = CertificateDer::pem_slice_iter(chain.as_bytes());
         Self {
@@ -49,15 +49,15 @@ impl Identity {
     }
 }
 
-/// A CA of the test's own making, for hosts that are no part of a mesh.
+/// A CA for servers outside of the mesh.
 pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
-    /// Its certificate.
+    /// Its certificate, in PEM.
     pub pem: String,
 }
 
 impl Authority {
-    /// Makes one.
+    /// Creates a CA.
     pub fn new(name: &str) -> Self {
         let mut params = Self::params(name, Vec::new());
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -69,7 +69,8 @@ impl Authority {
         }
     }
 
-    /// A certificate for this DNS name up to the end of a year, and its key, both as PEM.
+    /// Issues a certificate for this DNS name, valid to the end of a year; returns it and its key
+    /// in PEM.
     pub fn issue(&self, name: &str, until: i32) -> (String, String) {
         let mut params = Self::params(name, vec![name.to_owned()]);
         params.not_after = date_time_ymd(until, 12, 31);
@@ -78,7 +79,8 @@ impl Authority {
         (certificate.pem(), key.serialize_pem())
     }
 
-    /// What ends TLS with a certificate for this DNS name, and may want one of the same CA.
+    /// A TLS acceptor with a certificate for this DNS name that optionally requires client
+    /// certificates of the same CA.
     pub fn acceptor(&self, name: &str, mutual: bool) -> TlsAcceptor {
         let (chain, key) = self.issue(name, 2100);
         let identity = Identity::of(&chain, &key);
@@ -108,7 +110,7 @@ impl Authority {
     }
 }
 
-/// What ends TLS for an application, with a certificate that nobody vouches for.
+/// A TLS acceptor with a self-signed certificate.
 pub(super) fn acceptor(name: &str) -> TlsAcceptor {
     let state = tempfile::tempdir().unwrap();
     let identity = Identity::issued(
@@ -119,7 +121,7 @@ pub(super) fn acceptor(name: &str) -> TlsAcceptor {
     acceptor_with(identity)
 }
 
-/// What ends TLS with this certificate, and asks for none.
+/// A TLS acceptor with this certificate, without client authentication.
 pub fn acceptor_with(identity: Identity) -> TlsAcceptor {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let builder = ServerConfig::builder_with_provider(provider)
@@ -132,7 +134,7 @@ pub fn acceptor_with(identity: Identity) -> TlsAcceptor {
     TlsAcceptor::from(Arc::new(config))
 }
 
-/// Opens TLS to a listener, whoever answers there.
+/// Connects to a listener with TLS, without verifying the server.
 pub async fn connect(
     to: SocketAddr,
     sni: &str,
@@ -143,7 +145,7 @@ pub async fn connect(
     over(stream, sni, identity, alpn).await
 }
 
-/// Opens TLS on a connection.
+/// Starts TLS on a connection.
 pub async fn over(
     stream: TcpStream,
     sni: &str,
@@ -171,7 +173,7 @@ pub async fn over(
         .map_err(|error| error.to_string())
 }
 
-/// Sends a request over TLS, as HTTP/1.1 between sidecars.
+/// Sends an HTTP/1.1 request over TLS, as between sidecars.
 pub async fn send(call: &Call, identity: Option<&Identity>) -> Result<Answer, String> {
     let stream = connect(
         call.to(),
@@ -191,7 +193,7 @@ pub async fn send(call: &Call, identity: Option<&Identity>) -> Result<Answer, St
     Answer::read(response).await
 }
 
-/// Takes any certificate: it is the server that is under test.
+/// Accepts any certificate, since the server is under test.
 #[derive(Debug)]
 struct Anybody(Arc<CryptoProvider>);
 

@@ -1,14 +1,13 @@
-//! Waiting for something to become true.
+//! Waits for conditions.
 
 use std::time::Duration;
 
 use tokio::time::{self, Instant, MissedTickBehavior};
 
-/// How long anything may take before a test gives up on it. Long, for machines with other things to do:
-/// a test that passes never waits for it.
+/// Timeout of every wait. Generous, for busy machines; tests that pass do not wait for it.
 pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Probes until there is a value, and fails the test with the last reason if there is none in time.
+/// Calls `probe` until it returns a value; after the timeout the test fails with the last error.
 pub async fn eventually<T>(what: &str, mut probe: impl AsyncFnMut() -> Result<T, String>) -> T {
     let start = Instant::now();
     let mut tick = time::interval(Duration::from_millis(10));

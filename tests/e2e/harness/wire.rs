@@ -1,4 +1,4 @@
-//! HTTP/1 as bytes: clients and hosts that say what no library would.
+//! HTTP/1 clients and servers at byte level, which can send what no library would.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -10,19 +10,19 @@ use tokio::time::timeout;
 
 use super::wait::PATIENCE;
 
-/// An answer.
+/// A response.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Said {
     /// The status.
     pub status: u16,
-    /// Headers, lower case.
+    /// Headers by lower-case name.
     pub headers: BTreeMap<String, String>,
-    /// The body: as long as `content-length` says, or up to the end.
+    /// The body, delimited by `content-length` or the end of the connection.
     pub body: String,
 }
 
 impl Said {
-    /// A header, or nothing.
+    /// Value of a header, or an empty string.
     pub fn header(&self, name: &str) -> &str {
         self.headers.get(name).map_or("", String::as_str)
     }
@@ -45,23 +45,23 @@ impl Wire {
         }
     }
 
-    /// Sends bytes. That the other side has had enough is no failure.
+    /// Sends bytes, ignoring errors.
     pub async fn send(&mut self, bytes: &[u8]) {
-        // What it said of that is read afterwards.
+        // Errors show when reading.
         let _ = self.stream.write_all(bytes).await;
     }
 
-    /// Says that nothing more comes.
+    /// Shuts down the sending side.
     pub async fn finish(&mut self) {
-        // As above.
+        // Errors show when reading.
         let _ = self.stream.shutdown().await;
     }
 
-    /// The next answer; none where the connection ends instead.
+    /// The next response; `None` if the connection ends.
     pub async fn answer(&mut self) -> Option<Said> {
         let mut said = self.head().await?;
         if said.status < 200 {
-            // It has no body: what has come besides is of the answer after it.
+            // It has no body; further bytes belong to the next response.
             return Some(said);
         }
         let len = said
@@ -75,7 +75,7 @@ impl Wire {
         Some(said)
     }
 
-    /// The next answer without its body, if it has one.
+    /// The head of the next response; `None` if the connection ends.
     pub async fn head(&mut self) -> Option<Said> {
         let head = loop {
             if let Some(end) = self.read.windows(4).position(|four| four == b"\r\n\r\n") {
@@ -99,14 +99,14 @@ impl Wire {
         })
     }
 
-    /// The next bytes, so many of them; fewer where the connection ends.
+    /// The next `len` bytes; fewer if the connection ends.
     pub async fn bytes(&mut self, len: usize) -> Vec<u8> {
         while self.read.len() < len && self.more().await {}
         let len = len.min(self.read.len());
         self.read.drain(..len).collect()
     }
 
-    /// Waits for the end of the connection, and returns what came before it.
+    /// Reads to the end of the connection.
     pub async fn end(&mut self) -> Vec<u8> {
         while self.more().await {}
         std::mem::take(&mut self.read)
@@ -115,42 +115,42 @@ impl Wire {
     async fn more(&mut self) -> bool {
         let mut room = [0; 4096];
         let read = timeout(PATIENCE, self.stream.read(&mut room)).await;
-        // A reset is an end as well.
+        // A reset counts as the end.
         let len = read.expect("neither an answer nor an end").unwrap_or(0);
         self.read.extend_from_slice(&room[..len]);
         len > 0
     }
 }
 
-/// What a [`Host`] does after its answer.
+/// What a [`Host`] does after a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Then {
-    /// It waits for the next request.
+    /// Waits for the next request.
     Goes,
-    /// It closes the connection.
+    /// Closes the connection.
     Closes,
-    /// It resets the connection.
+    /// Resets the connection.
     Resets,
-    /// It does nothing at all any more.
+    /// Does nothing more.
     Stalls,
 }
 
-/// A host that answers a request to `/<n>` with the n-th of its answers, whatever that is.
+/// A server that responds to a request for `/<n>` with the n-th of its responses.
 pub struct Host {
-    /// Where it is.
+    /// Its address.
     pub address: SocketAddr,
     task: AbortHandle,
 }
 
 impl Host {
-    /// Starts one.
+    /// Starts a server.
     pub async fn start(answers: Vec<(Vec<u8>, Then)>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let task = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 let answers = answers.clone();
-                // Whoever goes away is not answered.
+                // Errors mean that the client has disconnected.
                 tokio::spawn(async move { serve(stream, &answers).await.ok() });
             }
         });
@@ -167,7 +167,8 @@ impl Drop for Host {
     }
 }
 
-/// Takes the next head off what comes on a connection, without the empty line at its end; none where that ends instead.
+/// Takes the next head off a connection, without the empty line at its end; `None` if the
+/// connection ends.
 pub async fn next_head(stream: &mut TcpStream, read: &mut Vec<u8>) -> std::io::Result<Option<String>> {
     loop {
         if let Some(end) = read.windows(4).position(|four| four == b"\r\n\r\n") {
