@@ -271,13 +271,15 @@ async fn keep_secrets(bootstrap: &Bootstrap, control: &RefCell<Control>, news: &
     }
 }
 
-/// Handles timeouts of resources that have not arrived.
+/// Handles timeouts of resources that have not arrived, and TTLs of those that have.
 async fn keep_time(control: &RefCell<Control>, news: &News) {
     loop {
-        let wake = control.borrow().store.wake_at();
+        let wake = control.borrow().wake_at();
         tokio::select! {
             () = until(wake) => {
-                control.borrow_mut().settle(Instant::now());
+                let mut control = control.borrow_mut();
+                control.expire(Instant::now());
+                control.settle(Instant::now());
                 news.tell();
             }
             () = news.changed() => {}

@@ -14,8 +14,9 @@ mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-pub use message::{Received, Request, Response, Variant};
+pub use message::{Heartbeat, Received, Request, Response, Variant};
 
 pub use super::pb::core::Node;
 use super::resource::{ResourceType, Version};
@@ -46,6 +47,8 @@ pub struct Update {
     pub removals: Vec<Name>,
     /// Errors of the response itself, by resource; an empty name is an error of the whole response.
     pub malformed: Vec<Refused>,
+    /// Unchanged resources, with their new TTLs.
+    unchanged: Vec<(Name, Option<Duration>)>,
     version: String,
     nonce: String,
 }
@@ -86,6 +89,8 @@ struct Topic {
     asked: BTreeSet<Name>,
     /// Accepted resources.
     held: BTreeMap<Name, Version>,
+    /// When accepted resources with a TTL expire.
+    expiries: BTreeMap<Name, Instant>,
     /// SotW only: version of the last accepted response, and the last nonce on this stream.
     version: String,
     nonce: String,
@@ -123,6 +128,7 @@ impl Client {
         let topic = &mut self.topics[kind as usize];
         if let Interest::Names(names) = &interest {
             topic.held.retain(|name, _| names.contains(name));
+            topic.expiries.retain(|name, _| names.contains(name));
         }
         topic.interest = interest;
     }
@@ -159,6 +165,7 @@ impl Client {
             upserts: Vec::new(),
             removals: Vec::new(),
             malformed: response.malformed,
+            unchanged: Vec::new(),
             version: response.version,
             nonce: response.nonce,
         };
@@ -167,10 +174,28 @@ impl Client {
             update.malformed.push(Refused { name: "".into(), why });
             return update;
         }
+        for beat in response.heartbeats {
+            let held = topic.held.get(&beat.name);
+            if held.is_some_and(|held| beat.version.is_none_or(|meant| meant == *held)) {
+                update.unchanged.push((beat.name, beat.ttl));
+            } else if topic.wants(&beat.name) {
+                let (name, why) = (
+                    beat.name,
+                    "has no content, and is not of the version that is held".to_owned(),
+                );
+                update.malformed.push(Refused { name, why });
+            }
+        }
         update.removals = match self.variant {
             Variant::Delta => response.removed,
             Variant::Sotw if response.kind.is_wildcard() => {
-                let present: BTreeSet<_> = response.resources.iter().map(|one| &one.name).collect();
+                let unchanged = update.unchanged.iter().map(|(name, _)| name);
+                let present: BTreeSet<_> = response
+                    .resources
+                    .iter()
+                    .map(|one| &one.name)
+                    .chain(unchanged)
+                    .collect();
                 let malformed = |name: &Name| update.malformed.iter().any(|refused| refused.name == *name);
                 let gone = topic.held.keys();
                 gone.filter(|name| !present.contains(name) && !malformed(name))
@@ -186,21 +211,28 @@ impl Client {
             Variant::Delta => true,
             Variant::Sotw => topic.held.get(&one.name) != Some(&one.version),
         };
-        let all = response.resources.into_iter();
-        update.upserts = all.filter(|one| topic.wants(&one.name) && is_new(one)).collect();
+        let wanted = response.resources.into_iter().filter(|one| topic.wants(&one.name));
+        let (new, same): (Vec<_>, Vec<_>) = wanted.partition(is_new);
+        update.upserts = new;
+        update.unchanged.extend(same.into_iter().map(|one| (one.name, one.ttl)));
         update
     }
 
     /// The ACK for an update, or, if resources were rejected, a NACK that names them. All others
-    /// count as accepted.
-    pub fn answer(&mut self, update: &Update, refused: &[Refused]) -> Request {
+    /// count as accepted, and their TTLs start `now`.
+    pub fn answer(&mut self, update: &Update, refused: &[Refused], now: Instant) -> Request {
         let topic = &mut self.topics[update.kind as usize];
         let is_refused = |name: &Name| refused.iter().any(|one| one.name == *name);
         for one in update.upserts.iter().filter(|one| !is_refused(&one.name)) {
             topic.held.insert(one.name.clone(), one.version.clone());
+            topic.expires(&one.name, one.ttl, now);
+        }
+        for (name, ttl) in &update.unchanged {
+            topic.expires(name, *ttl, now);
         }
         for name in &update.removals {
             topic.held.remove(name);
+            topic.expiries.remove(name);
         }
         topic.nonce.clone_from(&update.nonce);
         let error = reason(update.kind, update.malformed.iter().chain(refused));
@@ -212,6 +244,39 @@ impl Client {
             Variant::Sotw => topic.whole(update.kind),
         };
         self.introduce(request.with_error(error))
+    }
+
+    /// When the next resource expires.
+    pub fn expires_at(&self) -> Option<Instant> {
+        self.topics
+            .iter()
+            .flat_map(|topic| topic.expiries.values())
+            .min()
+            .copied()
+    }
+
+    /// Removes the resources whose TTL has passed without a heartbeat. Returns an update for each type that has any; no
+    /// request answers it. The resources stay subscribed to.
+    pub fn expire(&mut self, now: Instant) -> Vec<Update> {
+        let mut updates = Vec::new();
+        for (kind, topic) in ResourceType::ALL.into_iter().zip(&mut self.topics) {
+            let passed = topic.expiries.extract_if(.., |_, at| *at <= now);
+            let removals: Vec<_> = passed.map(|(name, _)| name).collect();
+            if removals.is_empty() {
+                continue;
+            }
+            topic.held.retain(|name, _| !removals.contains(name));
+            updates.push(Update {
+                kind,
+                upserts: Vec::new(),
+                removals,
+                malformed: Vec::new(),
+                unchanged: Vec::new(),
+                version: String::new(),
+                nonce: String::new(),
+            });
+        }
+        updates
     }
 
     /// The request due for a type, if its subscription changed.
@@ -257,6 +322,14 @@ impl Topic {
             Interest::All => true,
             Interest::Names(names) => names.contains(name),
         }
+    }
+
+    /// Restarts the TTL of a resource, or drops it.
+    fn expires(&mut self, name: &Name, ttl: Option<Duration>, now: Instant) {
+        match ttl.and_then(|ttl| now.checked_add(ttl)) {
+            Some(at) => self.expiries.insert(name.clone(), at),
+            None => self.expiries.remove(name),
+        };
     }
 
     /// SotW: a request with the whole subscription, which also ACKs the last response.

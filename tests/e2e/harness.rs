@@ -37,7 +37,7 @@ mod wait;
 #[path = "harness/wire.rs"]
 pub mod wire;
 
-pub use ads::Ads;
+pub use ads::{Ads, World};
 pub use alone::Alone;
 pub use backend::Backend;
 pub use client::{Answer, Call, answering, get};

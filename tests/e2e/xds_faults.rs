@@ -2,16 +2,18 @@
 //! it has, and takes what comes.
 
 use std::net::SocketAddr;
+use std::time::{Duration, Instant};
 
 use rcgen::generate_simple_self_signed;
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
+use tokio::time::sleep;
 use topsail::xds::ResourceType;
 use topsail::xds::ResourceType::{Cluster, Endpoints, Listener, Route, Secret};
 
 use crate::harness::alone::{Alone, cluster, cluster_http2, http_listener, socket};
 use crate::harness::wire::Wire;
-use crate::harness::{Ads, Backend, Load, Plane, eventually, get, tls};
+use crate::harness::{Ads, Backend, Load, Plane, World, eventually, get, tls};
 use crate::on_each_plane;
 
 on_each_plane! {
@@ -25,6 +27,7 @@ on_each_plane! {
     the_whole_state_can_be_sent_instead_of_changes,
     a_version_that_cannot_listen_leaves_the_one_before_its_socket,
     what_the_bootstrap_has_is_not_taken_away,
+    resources_whose_ttl_passes_are_removed,
 }
 
 const DELTA: &str = "DELTA_GRPC";
@@ -301,6 +304,45 @@ async fn what_breaks_rules_is_refused_by_its_field_and_nothing_else_is(which: Pl
         });
         followed.answers("b").await;
         load.stop().await.assert_lossless();
+    }
+}
+
+async fn resources_whose_ttl_passes_are_removed(which: Plane) {
+    const TTL: Duration = Duration::from_secs(4);
+    for api_type in [DELTA, "GRPC"] {
+        let mut followed = Followed::start(which, api_type).await;
+        followed.alone.sidecar.allow_log("the TTL of resources has passed");
+        let b = Backend::http("b").await;
+        let other = json!({"match": {"prefix": "/b"}, "route": {"cluster": "b"}});
+        let status = async |wanted: u16| {
+            eventually(&format!("b's cluster is there: {wanted}"), async || {
+                match followed.get("/b").send().await?.status.as_u16() {
+                    status if status == wanted => Ok(()),
+                    status => Err(status.to_string()),
+                }
+            })
+            .await;
+        };
+        followed.ads.change(|world| {
+            world.put_for(TTL, Cluster, &cluster("b", b.address()));
+            world.put(Route, &routes("table", &[other, to("a")]));
+        });
+        status(200).await;
+        let load = Load::start(followed.get("/b"), 50);
+        let prolonged = Instant::now();
+        while prolonged.elapsed() < TTL + Duration::from_secs(1) {
+            followed.ads.change(World::heartbeat);
+            sleep(Duration::from_millis(200)).await;
+        }
+        load.stop().await.assert_lossless();
+        status(503).await;
+        followed.answers("a").await;
+        // One without a TTL takes its place.
+        followed
+            .ads
+            .change(|world| world.put(Cluster, &cluster("b", b.address())));
+        status(200).await;
+        assert_eq!(followed.ads.refusals(Cluster), Vec::<String>::new());
     }
 }
 

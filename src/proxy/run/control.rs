@@ -175,12 +175,21 @@ impl Control {
         let Some(client) = self.client(feed) else {
             return Ok(Vec::new());
         };
-        let update = client.receive(Response::decode(client.variant(), response)?);
+        let response = match Response::decode(client.variant(), response) {
+            Ok(response) => response,
+            // As in Envoy, the stream goes on.
+            Err(BadResponse::UnknownType(kind)) => {
+                tracing::warn!(kind, "a response {feed} of a type that is not subscribed to is dropped");
+                return Ok(Vec::new());
+            }
+            Err(error) => return Err(error),
+        };
+        let update = client.receive(response);
         let refused = self.apply(feed, &update, now);
         self.count(&update, &refused);
         let mut requests = Vec::new();
         if let Some(client) = self.client(feed) {
-            requests.push(client.answer(&update, &refused).encode());
+            requests.push(client.answer(&update, &refused, now).encode());
         }
         self.settle(now);
         requests.extend(self.requests(feed));
@@ -188,6 +197,32 @@ impl Control {
             memory.came(update.kind);
         }
         Ok(requests)
+    }
+
+    /// When [`Control::expire`] or [`Control::settle`] has something to do, if nothing comes before.
+    pub(super) fn wake_at(&self) -> Option<Instant> {
+        let clients = self.client.iter().chain(self.secrets.values());
+        clients.filter_map(Client::expires_at).chain(self.store.wake_at()).min()
+    }
+
+    /// Removes the resources whose TTL has passed.
+    pub(super) fn expire(&mut self, now: Instant) {
+        let aggregated = self.client.iter_mut().map(|client| (Feed::Aggregated, client));
+        let secrets = self.secrets.iter_mut();
+        let secrets = secrets.map(|(server, client)| (Feed::Secrets(server.clone()), client));
+        let expired = aggregated
+            .chain(secrets)
+            .map(|(feed, client)| (feed, client.expire(now)));
+        for (feed, updates) in expired.collect::<Vec<_>>() {
+            for update in updates {
+                tracing::warn!(kind = %update.kind, names = ?update.removals, "the TTL of resources has passed: they are removed");
+                self.apply(&feed, &update, now);
+                self.count(&update, &[]);
+                if let Some(memory) = &mut self.memory {
+                    memory.came(update.kind);
+                }
+            }
+        }
     }
 
     /// Whether nothing has taken effect for this long, once after each time that something has.
@@ -417,10 +452,12 @@ impl News {
 mod tests {
     use std::fs;
 
+    use prost::Message;
     use serde_json::json;
 
     use super::*;
     use crate::xds::client::Variant;
+    use crate::xds::pb::discovery::DeltaDiscoveryResponse;
     use crate::xds::transcode::to_wire;
 
     fn control(dir: &std::path::Path) -> Control {
@@ -433,6 +470,19 @@ mod tests {
             Some(memory),
             Arc::new(ServerStats::new(Instant::now(), 1)),
         )
+    }
+
+    #[test]
+    fn a_response_of_an_unknown_type_is_dropped() {
+        let dir = tempfile::tempdir().unwrap();
+        let response = DeltaDiscoveryResponse {
+            type_url: "type.googleapis.com/istio.networking.nds.v1.NameTable".to_owned(),
+            nonce: "1".to_owned(),
+            ..Default::default()
+        };
+        let response = Bytes::from(response.encode_to_vec());
+        let taken = control(dir.path()).take(&Feed::Aggregated, response, Instant::now());
+        assert_eq!(taken.unwrap(), Vec::<Bytes>::new());
     }
 
     #[test]

@@ -47,5 +47,7 @@ fn received(resource: Resource) -> Received {
         name: Arc::from(resource.name),
         version: Version::from_text(resource.version),
         body: resource.resource.unwrap_or_default().value.into(),
+        // No server is there to send heartbeats.
+        ttl: None,
     }
 }

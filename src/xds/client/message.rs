@@ -1,13 +1,17 @@
 //! Requests and responses of both protocol variants.
 
+use std::num::TryFromIntError;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
-use prost::Message;
+use prost::{Message, Name as _};
 
 use super::{Name, Refused};
 use crate::xds::pb::core::Node;
-use crate::xds::pb::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse};
+use crate::xds::pb::discovery::{
+    DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse, Resource,
+};
 use crate::xds::pb::rpc;
 use crate::xds::pb::wkt;
 use crate::xds::resource::{ResourceType, Version};
@@ -45,6 +49,8 @@ pub struct Response {
     pub nonce: String,
     /// Well-formed resources.
     pub resources: Vec<Received>,
+    /// Resources without content: heartbeats, which only restart the TTL.
+    pub heartbeats: Vec<Heartbeat>,
     /// Delta: names of removed resources.
     pub removed: Vec<Name>,
     /// Malformed resources, or of another type.
@@ -60,6 +66,19 @@ pub struct Received {
     pub version: Version,
     /// The serialized message.
     pub body: Bytes,
+    /// How long it is valid without a heartbeat (`Resource.ttl`); `None`: until it is removed.
+    pub ttl: Option<Duration>,
+}
+
+/// A restart of the TTL of an unchanged resource.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Heartbeat {
+    /// The name.
+    pub name: Name,
+    /// Delta: the version it is for.
+    pub version: Option<Version>,
+    /// The TTL from now on.
+    pub ttl: Option<Duration>,
 }
 
 /// Why a response is unusable.
@@ -160,6 +179,7 @@ impl Response {
             version,
             nonce,
             resources: Vec::new(),
+            heartbeats: Vec::new(),
             removed: Vec::new(),
             malformed: Vec::new(),
         })
@@ -169,8 +189,8 @@ impl Response {
         let mut read = Self::empty(response.type_url, response.system_version_info, response.nonce)?;
         read.removed = response.removed_resources.into_iter().map(Arc::from).collect();
         for resource in response.resources {
-            let any = resource.resource.unwrap_or_default();
-            read.take(resource.name.into(), Some(Version::from_text(resource.version)), any);
+            let version = Some(Version::from_text(resource.version.clone()));
+            read.take_wrapped(version, resource);
         }
         Ok(read)
     }
@@ -178,12 +198,29 @@ impl Response {
     fn sotw(response: DiscoveryResponse) -> Result<Self, BadResponse> {
         let mut read = Self::empty(response.type_url, response.version_info, response.nonce)?;
         for any in response.resources {
-            read.take(own_name(&any.value).unwrap_or_default().into(), None, any);
+            if any.type_url == Resource::type_url() {
+                read.take_wrapped(None, Resource::decode(&*any.value)?);
+            } else {
+                read.take(own_name(&any.value).unwrap_or_default().into(), None, None, any);
+            }
         }
         Ok(read)
     }
 
-    fn take(&mut self, name: Name, version: Option<Version>, any: wkt::Any) {
+    /// Adds a resource in a `Resource` wrapper: always in delta, in SotW if it has a TTL.
+    fn take_wrapped(&mut self, version: Option<Version>, resource: Resource) {
+        let name: Name = resource.name.into();
+        let Ok(ttl) = resource.ttl.map(duration).transpose() else {
+            let why = "ttl: is negative".to_owned();
+            return self.malformed.push(Refused { name, why });
+        };
+        match resource.resource {
+            Some(any) => self.take(name, version, ttl, any),
+            None => self.heartbeats.push(Heartbeat { name, version, ttl }),
+        }
+    }
+
+    fn take(&mut self, name: Name, version: Option<Version>, ttl: Option<Duration>, any: wkt::Any) {
         if any.type_url != self.kind.type_url() {
             let why = format!("the resource is of the type `{}`", any.type_url);
             return self.malformed.push(Refused { name, why });
@@ -192,8 +229,14 @@ impl Response {
             version: version.unwrap_or_else(|| Version::of(&any.value)),
             name,
             body: any.value.into(),
+            ttl,
         });
     }
+}
+
+/// Converts a duration that is not negative.
+fn duration(of: wkt::Duration) -> Result<Duration, TryFromIntError> {
+    Ok(Duration::from_secs(of.seconds.try_into()?) + Duration::from_nanos(of.nanos.try_into()?))
 }
 
 /// The name in the resource itself, which is field 1 in every type.

@@ -128,12 +128,12 @@ fn accepted_resources_are_acked_and_reported_on_the_next_stream() {
     client.requests();
     let update = client.receive(delta(CDS, "1", &[("a", "v1"), ("b", "v1")], &[]));
     assert_eq!(upserts(&update), ["a", "b"]);
-    let answer = client.answer(&update, &[]);
+    let answer = client.answer(&update, &[], Instant::now());
     assert_eq!(as_delta(&answer).response_nonce, "1");
     assert!(as_delta(&answer).error_detail.is_none());
     let update = client.receive(delta(CDS, "2", &[("b", "v2")], &["a"]));
     assert_eq!((upserts(&update), &update.removals[..]), (vec!["b"], &["a".into()][..]));
-    client.answer(&update, &[]);
+    client.answer(&update, &[], Instant::now());
 
     client.open();
     let requests = client.requests();
@@ -151,7 +151,7 @@ fn a_resource_with_the_same_version_counts_as_changed() {
     for nonce in ["1", "2"] {
         let update = client.receive(delta(ResourceType::Cluster, nonce, &[("a", "")], &[]));
         assert_eq!(upserts(&update), ["a"]);
-        client.answer(&update, &[]);
+        client.answer(&update, &[], Instant::now());
     }
 }
 
@@ -164,6 +164,7 @@ fn a_nack_names_each_rejected_resource_and_accepts_the_others() {
     let answer = client.answer(
         &update,
         &[refused("a", "name: no"), refused("c", "x is not implemented")],
+        Instant::now(),
     );
     let error = as_delta(&answer).error_detail.as_ref().unwrap();
     assert_eq!(
@@ -181,7 +182,7 @@ fn duplicate_names_invalidate_the_response() {
     client.requests();
     let update = client.receive(delta(CDS, "1", &[("a", "1"), ("b", "1")], &["a"]));
     assert!(update.upserts.is_empty() && update.removals.is_empty());
-    let answer = client.answer(&update, &[]);
+    let answer = client.answer(&update, &[], Instant::now());
     let message = &as_delta(&answer).error_detail.as_ref().unwrap().message;
     assert!(message.contains("duplicate name a found"), "{message}");
     assert!(client.held(CDS).is_empty());
@@ -194,7 +195,7 @@ fn unsubscribed_resources_are_forgotten() {
     client.requests();
     let update = client.receive(delta(EDS, "1", &[("a", "1"), ("stranger", "1")], &[]));
     assert_eq!(upserts(&update), ["a"], "what was not asked for is left alone");
-    client.answer(&update, &[]);
+    client.answer(&update, &[], Instant::now());
     client.want(EDS, names(&[]));
     client.requests();
     client.want(EDS, names(&["a"]));
@@ -212,7 +213,7 @@ fn a_resource_of_another_type_is_rejected_by_name() {
     let mut response = delta(CDS, "1", &[], &[]);
     response.malformed.push(refused("a", "the resource is of the type `x`"));
     let update = client.receive(response);
-    let answer = client.answer(&update, &[]);
+    let answer = client.answer(&update, &[], Instant::now());
     let message = &as_delta(&answer).error_detail.as_ref().unwrap().message;
     assert_eq!(
         message,
@@ -228,12 +229,12 @@ fn sotw_absence_is_removal_and_unchanged_resources_are_ignored() {
     assert!(as_sotw(&requests[0]).resource_names.is_empty());
     let update = client.receive(sotw("1", "n1", &["a", "b"]));
     assert_eq!(upserts(&update), ["a", "b"]);
-    let answer = client.answer(&update, &[]);
+    let answer = client.answer(&update, &[], Instant::now());
     assert_eq!(as_sotw(&answer).version_info, "1");
     assert_eq!(as_sotw(&answer).response_nonce, "n1");
     let update = client.receive(sotw("2", "n2", &["b", "c"]));
     assert_eq!((upserts(&update), &update.removals[..]), (vec!["c"], &["a".into()][..]));
-    let answer = client.answer(&update, &[refused("c", "no")]);
+    let answer = client.answer(&update, &[refused("c", "no")], Instant::now());
     assert_eq!(as_sotw(&answer).version_info, "1", "the last accepted one");
     assert_eq!(as_sotw(&answer).response_nonce, "n2");
     assert!(as_sotw(&answer).error_detail.is_some());
@@ -252,6 +253,101 @@ fn sotw_requests_have_the_whole_subscription() {
     client.want(EDS, names(&["a", "b"]));
     let requests = client.requests();
     assert_eq!(as_sotw(&requests[0]).resource_names, ["a", "b"]);
+}
+
+/// A resource with a TTL in the form of both variants; a heartbeat if it is without its content.
+fn lasting(name: &str, version: &str, ttl: i64, with_content: bool) -> Resource {
+    Resource {
+        name: name.into(),
+        version: version.into(),
+        ttl: Some(crate::xds::pb::wkt::Duration { seconds: ttl, nanos: 0 }),
+        resource: with_content.then(|| cluster(name)),
+        ..Default::default()
+    }
+}
+
+fn wrapped(resource: &Resource) -> Any {
+    Any {
+        type_url: Resource::type_url(),
+        value: resource.encode_to_vec(),
+    }
+}
+
+fn responses(variant: Variant, nonce: &str, resources: &[Resource]) -> Response {
+    let kind = CDS.type_url().to_owned();
+    let bytes = match variant {
+        Variant::Delta => DeltaDiscoveryResponse {
+            type_url: kind,
+            nonce: nonce.into(),
+            resources: resources.to_vec(),
+            ..Default::default()
+        }
+        .encode_to_vec(),
+        Variant::Sotw => DiscoveryResponse {
+            type_url: kind,
+            version_info: nonce.into(),
+            nonce: nonce.into(),
+            resources: resources.iter().map(wrapped).collect(),
+            ..Default::default()
+        }
+        .encode_to_vec(),
+    };
+    Response::decode(variant, bytes.into()).unwrap()
+}
+
+#[test]
+fn resources_expire_after_their_ttl_unless_a_heartbeat_comes() {
+    for variant in [Variant::Delta, Variant::Sotw] {
+        let mut client = client(variant);
+        client.want(CDS, Interest::All);
+        client.requests();
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let both = [lasting("a", "1", 10, true), lasting("b", "1", 20, true)];
+        let update = client.receive(responses(variant, "1", &both));
+        assert_eq!(upserts(&update), ["a", "b"]);
+        client.answer(&update, &[], start);
+        assert_eq!(client.expires_at(), Some(at(10)));
+
+        let beats = [lasting("a", "1", 10, false), lasting("b", "1", 20, false)];
+        let update = client.receive(responses(variant, "2", &beats));
+        assert!(update.upserts.is_empty() && update.removals.is_empty(), "{update:?}");
+        client.answer(&update, &[], at(5));
+        assert_eq!((client.expires_at(), client.expire(at(14))), (Some(at(15)), Vec::new()));
+
+        let updates = client.expire(at(15));
+        assert_eq!(updates.len(), 1);
+        assert_eq!((updates[0].kind, &updates[0].removals[..]), (CDS, &["a".into()][..]));
+        assert_eq!(client.expires_at(), Some(at(25)));
+        assert_eq!(client.held(CDS).keys().map(|name| &**name).collect::<Vec<_>>(), ["b"]);
+
+        // Without a TTL from now on.
+        let mut forever = [lasting("a", "1", 0, true), lasting("b", "2", 0, true)];
+        forever.iter_mut().for_each(|one| one.ttl = None);
+        let update = client.receive(responses(variant, "3", &forever));
+        client.answer(&update, &[], at(16));
+        assert_eq!(client.expires_at(), None);
+        assert_eq!(client.held(CDS).len(), 2);
+    }
+}
+
+#[test]
+fn a_heartbeat_of_another_version_is_refused_and_so_is_a_ttl_below_zero() {
+    let mut client = client(Variant::Delta);
+    client.want(CDS, Interest::All);
+    client.requests();
+    let now = Instant::now();
+    let update = client.receive(responses(Variant::Delta, "1", &[lasting("a", "1", 10, true)]));
+    client.answer(&update, &[], now);
+    let wrong = [lasting("a", "2", 60, false), lasting("b", "1", -1, true)];
+    let update = client.receive(responses(Variant::Delta, "2", &wrong));
+    let answer = client.answer(&update, &[], now);
+    let message = &as_delta(&answer).error_detail.as_ref().unwrap().message;
+    assert!(
+        message.contains("a: has no content") && message.contains("b: ttl"),
+        "{message}"
+    );
+    assert_eq!(client.expires_at(), Some(now + Duration::from_secs(10)));
 }
 
 #[test]
@@ -308,14 +404,14 @@ mod random {
                         let (text, version) = (name.to_string(), version.to_string());
                         let update = client.receive(delta(EDS, "n", &[(&text, &version)], &[]));
                         let refused = [refused(&text, "no")];
-                        client.answer(&update, if good { &[] } else { &refused });
+                        client.answer(&update, if good { &[] } else { &refused }, Instant::now());
                         if good && wanted.contains(&name) {
                             told.insert(name, version);
                         }
                     }
                     Step::Remove(name) => {
                         let update = client.receive(delta(EDS, "n", &[], &[&name.to_string()]));
-                        client.answer(&update, &[]);
+                        client.answer(&update, &[], Instant::now());
                         told.remove(&name);
                     }
                     Step::Reconnect => {

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use envoy_types::pb::envoy::service::discovery::v3::aggregated_discovery_service_server::{
     AggregatedDiscoveryService, AggregatedDiscoveryServiceServer,
@@ -11,8 +12,9 @@ use envoy_types::pb::envoy::service::discovery::v3::aggregated_discovery_service
 use envoy_types::pb::envoy::service::discovery::v3::{
     DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse, Resource,
 };
-use envoy_types::pb::google::protobuf::Any;
+use envoy_types::pb::google::protobuf::{self as wkt, Any};
 use envoy_types::pb::google::rpc;
+use prost::{Message as _, Name as _};
 use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
@@ -27,13 +29,52 @@ use topsail::xds::transcode::to_wire;
 /// All resources by type and name, with versions.
 #[derive(Clone, Debug, Default)]
 pub struct World {
-    resources: BTreeMap<(ResourceType, String), (u64, Any)>,
+    resources: BTreeMap<(ResourceType, String), Entry>,
     changes: u64,
+    heartbeats: u64,
+}
+
+/// A resource.
+#[derive(Clone, Debug)]
+struct Entry {
+    version: u64,
+    body: Any,
+    ttl: Option<Duration>,
+}
+
+impl Entry {
+    /// The resource in a `Resource` wrapper; a heartbeat if it is without its content.
+    fn wrapped(&self, name: &str, with_content: bool) -> Resource {
+        Resource {
+            name: name.to_owned(),
+            version: self.version.to_string(),
+            resource: with_content.then(|| self.body.clone()),
+            ttl: self.ttl.map(|ttl| wkt::Duration {
+                seconds: ttl.as_secs().try_into().unwrap(),
+                nanos: ttl.subsec_nanos().try_into().unwrap(),
+            }),
+            ..Default::default()
+        }
+    }
 }
 
 impl World {
     /// Adds or replaces a resource.
     pub fn put(&mut self, kind: ResourceType, json: &Value) {
+        self.add(kind, json, None);
+    }
+
+    /// Adds or replaces a resource with a TTL, which each [`World::heartbeat`] restarts.
+    pub fn put_for(&mut self, ttl: Duration, kind: ResourceType, json: &Value) {
+        self.add(kind, json, Some(ttl));
+    }
+
+    /// Sends heartbeats of all resources that have a TTL.
+    pub fn heartbeat(&mut self) {
+        self.heartbeats += 1;
+    }
+
+    fn add(&mut self, kind: ResourceType, json: &Value, ttl: Option<Duration>) {
         let named = if kind == ResourceType::Endpoints {
             "cluster_name"
         } else {
@@ -46,7 +87,8 @@ impl World {
             value: to_wire(message, json).unwrap(),
         };
         self.changes += 1;
-        self.resources.insert((kind, name), (self.changes, body));
+        let version = self.changes;
+        self.resources.insert((kind, name), Entry { version, body, ttl });
     }
 
     /// Removes a resource.
@@ -169,30 +211,31 @@ struct Topic {
     all: bool,
     names: BTreeSet<String>,
     has: BTreeMap<String, u64>,
+    heartbeats: u64,
     nonce: u64,
 }
 
 impl Topic {
-    fn wanted<'w>(&self, kind: ResourceType, world: &'w World) -> BTreeMap<&'w str, (u64, &'w Any)> {
+    fn wanted<'w>(&self, kind: ResourceType, world: &'w World) -> BTreeMap<&'w str, &'w Entry> {
         let all = world.resources.iter();
         all.filter(|((of, name), _)| *of == kind && (self.all || self.names.contains(name)))
-            .map(|((_, name), (version, body))| (name.as_str(), (*version, body)))
+            .map(|((_, name), entry)| (name.as_str(), entry))
             .collect()
+    }
+
+    /// Whether heartbeats are due.
+    fn beats(&mut self, world: &World) -> bool {
+        std::mem::replace(&mut self.heartbeats, world.heartbeats) != world.heartbeats
     }
 
     /// The differences from the client's state. Resources that do not exist are not mentioned.
     fn delta(&mut self, kind: ResourceType, world: &World) -> Option<DeltaDiscoveryResponse> {
-        let wanted = self.wanted(kind, world);
-        let new = wanted
+        let (beats, wanted) = (self.beats(world), self.wanted(kind, world));
+        let resources: Vec<_> = wanted
             .iter()
-            .filter(|(name, (version, _))| self.has.get(**name) != Some(version));
-        let resources: Vec<_> = new
-            .map(|(name, (version, body))| Resource {
-                name: (*name).to_owned(),
-                version: version.to_string(),
-                resource: Some((*body).clone()),
-                ..Default::default()
-            })
+            .map(|(name, entry)| (name, entry, self.has.get(*name) != Some(&entry.version)))
+            .filter(|(_, entry, new)| *new || beats && entry.ttl.is_some())
+            .map(|(name, entry, new)| entry.wrapped(name, new))
             .collect();
         let gone = self.has.keys().filter(|name| !wanted.contains_key(name.as_str()));
         let removed_resources: Vec<_> = gone.cloned().collect();
@@ -201,7 +244,7 @@ impl Topic {
         }
         self.has = wanted
             .iter()
-            .map(|(name, (version, _))| ((*name).to_owned(), *version))
+            .map(|(name, entry)| ((*name).to_owned(), entry.version))
             .collect();
         self.nonce += 1;
         Some(DeltaDiscoveryResponse {
@@ -215,15 +258,24 @@ impl Topic {
 
     /// The complete state, if it differs from the client's.
     fn state(&mut self, kind: ResourceType, world: &World) -> Option<DiscoveryResponse> {
-        let wanted = self.wanted(kind, world);
+        let (beats, wanted) = (self.beats(world), self.wanted(kind, world));
         let has: BTreeMap<_, _> = wanted
             .iter()
-            .map(|(name, (version, _))| ((*name).to_owned(), *version))
+            .map(|(name, entry)| ((*name).to_owned(), entry.version))
             .collect();
-        if has == self.has {
+        if has == self.has && !beats {
             return None;
         }
-        let resources = wanted.values().map(|(_, body)| (*body).clone()).collect();
+        let resources = wanted.iter().map(|(name, entry)| match entry.ttl {
+            None => entry.body.clone(),
+            Some(_) => Any {
+                type_url: Resource::type_url(),
+                value: entry
+                    .wrapped(name, self.has.get(*name) != Some(&entry.version))
+                    .encode_to_vec(),
+            },
+        });
+        let resources = resources.collect();
         self.has = has;
         self.nonce += 1;
         Some(DiscoveryResponse {
