@@ -73,34 +73,34 @@ macro_rules! commands {
 }
 
 commands! {
-    /// Serve a directory of Istio YAML to sidecars: the control plane
+    /// Run the control plane: serve a directory of Istio YAML to proxies over xDS
     Serve(serve::Arguments),
-    /// Say what is wrong with a directory or with files, offline
+    /// Validate a configuration directory or files, offline
     Check(check::Arguments),
-    /// Show what a proxy would receive, offline
+    /// Print the xDS resources a proxy would receive, offline
     Render(render::Arguments),
-    /// Write the Envoy bootstrap of a workload
+    /// Generate the Envoy bootstrap for a workload
     Bootstrap(bootstrap::Arguments),
-    /// Run the bundled data plane: a sidecar that reads what Envoy reads
+    /// Run the bundled proxy, a data plane that takes Envoy's bootstrap and xDS
     Proxy(proxy::Arguments),
-    /// Be the entry point of a sidecar's container: join, intercept, run the data plane, end in order
+    /// Run a sidecar: join the mesh, set up interception, run the data plane, drain on shutdown (container entry point)
     Sidecar(Box<sidecar::Arguments>),
-    /// Give the services of a compose project sidecars
+    /// Add sidecars to the services of a Compose project
     Inject(inject::Arguments),
-    /// Lead the traffic of applications through the sidecar beside them
+    /// Set up or remove iptables rules that redirect traffic to the sidecar
     Iptables(iptables::Arguments),
-    /// Show how far each proxy is with what it should have
+    /// Show the xDS sync status of each proxy
     Status(status::Arguments),
-    /// Make what sidecars join with: a join token and the root certificate for each
+    /// Provision join tokens and the root certificate for sidecars
     Init(init::Arguments),
-    /// Make join tokens
+    /// Manage join tokens
     Token(token::Arguments),
-    /// Run Bookinfo on this machine: a mesh to play with
+    /// Run the Bookinfo demo mesh on this machine
     Demo(demo::Arguments),
-    /// Become another program that ends with the demo
+    /// Execute a program that is killed when the demo exits
     #[command(hide = true)]
     DemoChild(demo::ChildArguments),
-    /// Run one service of Bookinfo
+    /// Run one Bookinfo service
     #[command(hide = true)]
     DemoService(demo::ServiceArguments),
 }
@@ -112,8 +112,8 @@ commands! {
     version,
     arg_required_else_help = true,
     max_term_width = 110,
-    after_help = "`topsail help COMMAND` explains a command and shows examples.\n\
-                  Exit codes: 0 fine, 1 failed or found something, 2 called wrongly."
+    after_help = "Run `topsail help COMMAND` for details and examples.\n\
+                  Exit codes: 0 success, 1 failure or findings, 2 usage error."
 )]
 struct CommandLine {
     #[command(subcommand)]

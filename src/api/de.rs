@@ -160,7 +160,7 @@ fn found(value: &Value) -> String {
         Value::Bool(_, text) | Value::Number(text) | Value::String(text) if text.chars().count() <= LONG => {
             format!("`{}`", text.escape_debug())
         }
-        Value::Bool(..) | Value::Number(_) | Value::String(_) => "a longer text".to_owned(),
+        Value::Bool(..) | Value::Number(_) | Value::String(_) => "a longer string".to_owned(),
         Value::Seq(_) => "a list".to_owned(),
         Value::Map(_) => "a map".to_owned(),
     }
@@ -229,7 +229,7 @@ impl<'n> Deserializer<'n> for Reader<'_, 'n> {
                 self.placed(visitor.visit_borrowed_str(text))
             }
             Value::Null => self.placed(visitor.visit_borrowed_str("")),
-            Value::Seq(_) | Value::Map(_) => Err(self.expected("a text")),
+            Value::Seq(_) | Value::Map(_) => Err(self.expected("a string")),
         }
     }
 

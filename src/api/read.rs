@@ -84,10 +84,7 @@ impl<'d> Reading<'d> {
             // An empty document.
             Value::Null => return,
             Value::Bool(..) | Value::Number(_) | Value::String(_) | Value::Seq(_) => {
-                let problem = Diagnostic::new(
-                    Code::InvalidValue,
-                    "an object is needed here, with `apiVersion` and `kind`",
-                );
+                let problem = Diagnostic::new(Code::InvalidValue, "expected an object with `apiVersion` and `kind`");
                 return self.add(problem.at(self.document.place(own_span(node))));
             }
         };
@@ -101,7 +98,7 @@ impl<'d> Reading<'d> {
         match envelope.get("items") {
             Some((_, items)) if is_list(kind) => self.list(items, at, api_version, kind),
             None if kind == "List" || item_kind(kind).is_some_and(|item| kinds::by_name(item).is_some()) => {
-                let problem = Diagnostic::new(Code::MissingField, "a list of objects has `items`");
+                let problem = Diagnostic::new(Code::MissingField, "a List object must have `items`");
                 self.add(problem.at(self.place_of(&envelope, "kind", node)));
             }
             _ => self.object(node, at, &envelope, api_version, kind, inherited.item),
@@ -129,7 +126,7 @@ impl<'d> Reading<'d> {
             }
             Value::Null => {}
             Value::Bool(..) | Value::Number(_) | Value::String(_) | Value::Map(_) => {
-                let problem = Diagnostic::new(Code::InvalidValue, "`items` is a list of objects");
+                let problem = Diagnostic::new(Code::InvalidValue, "`items` must be a list of objects");
                 self.add(problem.at(self.document.place(own_span(items))));
             }
         }
@@ -151,7 +148,7 @@ impl<'d> Reading<'d> {
             let problem = Diagnostic::new(Code::MissingField, format!("`{name}` is missing"));
             let mut problem = problem.at(self.document.place(place));
             if let Some(meant) = envelope.misspelt(name) {
-                problem = problem.help(format!("did you mean `{name}` where `{meant}` stands?"));
+                problem = problem.help(format!("did you mean `{name}` instead of `{meant}`?"));
             } else if name == "kind" {
                 problem = problem.help("an object starts with `apiVersion` and `kind`");
             }
@@ -182,12 +179,12 @@ impl<'d> Reading<'d> {
             Ok(Support::Irrelevant) => {
                 let problem = Diagnostic::new(
                     Code::IrrelevantKind,
-                    format!("{kind} has no meaning for a mesh without Kubernetes"),
+                    format!("{kind} is ignored: it is not relevant to a mesh without Kubernetes"),
                 );
                 self.add(problem.at(self.place_of(envelope, "kind", node)));
             }
             Err(Unknown::ApiVersion { expected, support }) => {
-                let problem = Diagnostic::new(Code::UnknownKind, format!("{kind} is not in `{api_version}`"));
+                let problem = Diagnostic::new(Code::UnknownKind, format!("`{api_version}` has no kind {kind}"));
                 let problem = problem.at(self.place_of(envelope, "apiVersion", node));
                 self.unknown(
                     problem.help(format!("its `apiVersion` is `{expected}`")),
@@ -235,7 +232,7 @@ impl<'d> Reading<'d> {
         if kind == Kind::ConfigMap && id.as_ref().is_some_and(|id| &*id.name != MESH_CONFIG_MAP) {
             let problem = Diagnostic::new(
                 Code::IrrelevantKind,
-                "of ConfigMaps, only `istio` has a meaning for the mesh",
+                "this ConfigMap is ignored: only `istio` is relevant to the mesh",
             );
             return self.add(problem.at(self.place_of(envelope, "kind", node)));
         }
@@ -294,7 +291,7 @@ impl<'d> Reading<'d> {
 
     fn too_large(&mut self) {
         let problem = format!(
-            "the document has {} bytes, and {MAX_BYTES} are the limit",
+            "the document has {} bytes, exceeding the limit of {MAX_BYTES}",
             self.document.text().len()
         );
         self.add(Diagnostic::new(Code::DocumentTooLarge, problem).at(self.document.place(0..0)));

@@ -19,7 +19,7 @@ impl<'de> Deserialize<'de> for Unsupported {
             type Value = Unsupported;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("nothing, since this field is not supported yet")
+                f.write_str("no value, because this field is not supported yet")
             }
         }
         deserializer.deserialize_newtype_struct(UNSUPPORTED, Refuse)

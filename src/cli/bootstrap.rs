@@ -27,28 +27,28 @@ use crate::xds::node::ProxyType;
 use document::Bootstrap;
 
 const EXAMPLES: &str = "\
-On the server's own host the root certificate comes from the state directory, and a join token is made and \
-kept there. Elsewhere --ca and --token-file name files that were brought here; run this command where Envoy \
-runs, since it leaves a small file beside the token that tells Envoy where the token is. The bootstrap itself \
-holds no secret.
+On the server's host, the root certificate is read from the state directory, and a join token is created and \
+stored there. On other hosts, --ca and --token-file name files copied from the server; run this command where Envoy \
+runs, because it writes a small file next to the token that tells Envoy where the token is. The bootstrap itself \
+contains no secrets.
 
-To renew a token, replace its file by rename, as `topsail token create --out FILE` does: Envoy notices and \
-shows the new one when it connects again. Files that this command makes belong to who runs it; an Envoy that \
-runs as another user has to be able to read them.
+To renew a token, replace its file with an atomic rename, as `topsail token create --out FILE` does: Envoy picks up \
+the new token and presents it when it next connects. Files created by this command belong to the user who runs it; \
+if Envoy runs as another user, that user must be able to read them.
 
-In the modes REDIRECT and TPROXY the proxy listens on all addresses and iptables hands connections to it; in \
-the mode NONE it listens on --ip, so that several proxies can share a host.
+In REDIRECT and TPROXY mode the proxy listens on all addresses and iptables redirects connections to it; in NONE \
+mode it listens on --ip, so that several proxies can share a host.
 
 Examples:
-  On the server's host, and start Envoy:
+  On the server's host, then start Envoy:
     topsail bootstrap --workload reviews-v1.default --service-account reviews > envoy.yaml
     envoy -c envoy.yaml
 
-  On another host, with root-cert.pem of the server's state directory and a token:
+  On another host, with root-cert.pem from the server's state directory and a token:
     topsail bootstrap --workload reviews-v1.default --service-account reviews \\
       --server mesh.example:15012 --ca root-cert.pem --token-file /etc/topsail/token > envoy.yaml
 
-  For a replica of reviews-v1, which registers itself under the address that it has (--ip says which, if it has several):
+  For a replica in the group reviews-v1, which auto-registers with its address (--ip selects one if it has several):
     topsail bootstrap --group reviews-v1.default --ip 10.0.0.7 \\
       --server mesh.example:15012 --ca root-cert.pem --token-file /etc/topsail/token > envoy.yaml
 
@@ -62,44 +62,44 @@ pub(super) struct Arguments {
     #[command(flatten)]
     workload: WorkloadArguments,
 
-    /// How traffic reaches the proxy: by iptables (REDIRECT, TPROXY) or because applications dial it (NONE)
+    /// Traffic interception mode: iptables (REDIRECT, TPROXY), or none, where applications connect to the proxy (NONE)
     #[arg(long, value_enum, ignore_case = true, default_value_t = Mode::Redirect)]
     mode: Mode,
 
-    /// Whether the proxy stands beside a workload (sidecar) or is a gateway (router)
+    /// Proxy type: a workload's sidecar, or a gateway (router)
     #[arg(long = "type", value_enum, default_value_t = Kind::Sidecar)]
     kind: Kind,
 
-    /// Where the proxy runs, for locality load balancing
+    /// Locality of the proxy, for locality load balancing
     #[arg(long, value_name = "REGION[/ZONE[/SUBZONE]]", value_parser = locality, default_value = "", hide_default_value = true)]
     locality: Locality,
 
-    /// Where the control plane serves xDS
+    /// xDS address of the control plane
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:15012")]
     server: Endpoint,
 
-    /// The variant of xDS: delta sends changes, sotw the whole state
+    /// xDS protocol variant: incremental (delta) or state of the world (sotw)
     #[arg(long, value_name = "VARIANT", value_enum, default_value_t = Variant::Delta)]
     xds: Variant,
 
-    /// The root certificates (PEM) by which the control plane is verified; they become part of the bootstrap
-    /// [default: the state directory's]
+    /// Root certificates (PEM) for verifying the control plane, embedded in the bootstrap [default: those in the state
+    /// directory]
     #[arg(long, value_name = "FILE")]
     ca: Option<PathBuf>,
 
-    /// The join token's file, which Envoy reads; without --state it has to be there, with --state it is made
-    /// [default: tokens/NAME.NAMESPACE.token in the state directory, tokens/groups/… for a group]
+    /// Join token file, read by Envoy; must exist without --state, is created with --state [default:
+    /// tokens/NAME.NAMESPACE.token in the state directory, tokens/groups/… for a group]
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
 
-    /// How long a token that is made is good; units are s, m, h and d [default: 30d]
+    /// Lifetime of a newly created token (units: s, m, h, d) [default: 30d]
     #[arg(long, value_name = "TIME", value_parser = value::span)]
     ttl: Option<Duration>,
 
     #[command(flatten)]
     ports: PortArguments,
 
-    /// The form of the bootstrap
+    /// Output format
     #[arg(long, short, value_name = "FORMAT", value_enum, default_value_t = Format::Yaml)]
     output: Format,
 
@@ -110,15 +110,15 @@ pub(super) struct Arguments {
 /// `--admin-port`, `--status-port` and `--metrics-port`.
 #[derive(Args)]
 pub(super) struct PortArguments {
-    /// The port of Envoy's admin listener, on 127.0.0.1 or, in the mode NONE, on --ip
+    /// Port of the proxy's admin interface, on 127.0.0.1, or on --ip in NONE mode
     #[arg(long, value_name = "PORT", default_value_t = 15000)]
     pub admin_port: u16,
 
-    /// The port that answers /healthz/ready
+    /// Port that serves /healthz/ready
     #[arg(long, value_name = "PORT", default_value_t = 15021)]
     pub status_port: u16,
 
-    /// The port that answers /stats/prometheus
+    /// Port that serves /stats/prometheus
     #[arg(long, value_name = "PORT", default_value_t = 15090)]
     pub metrics_port: u16,
 }

@@ -11,45 +11,45 @@ use crate::control::Offline;
 use crate::diag::{Code, Diagnostic, Severity, render};
 
 const EXAMPLES: &str = "\
-Every problem is reported, all at once, as `path:line:column: severity[CODE]: message` with the lines it is \
-about and what to do; docs/diagnostics.md lists the codes. The findings go to standard output, a summary to \
-standard error. Exit codes: 0 nothing found, 1 findings of the severity of --fail-on or worse, 2 called wrongly.
+All problems are reported in one run, as `path:line:column: severity[CODE]: message` with the affected lines and a \
+hint on how to fix them; docs/diagnostics.md lists the codes. Findings are written to standard output, a summary to \
+standard error. Exit codes: 0 no findings, 1 findings at or above the --fail-on severity, 2 usage error.
 
-References are resolved against everything that is checked, and with --config against that directory too, as \
-if the files were put into it in the place of those that define the same objects. When only single files are \
-given, what they refer to may well be elsewhere: an unresolved reference is then an info.
+References are resolved against all checked files and, with --config, against that directory, as if the files \
+replaced those in it that define the same objects. If only single files are given, referenced objects may be \
+defined elsewhere, so an unresolved reference is reported as info.
 
 Examples:
-  A whole directory, as a server would read it:
+  Check a whole directory, as the server would read it:
     topsail check mesh/
 
-  A new file, before it goes into the directory:
+  Check a new file before adding it to the directory:
     topsail check reviews.yaml --config mesh/
 
-  In a pipeline, for code scanning:
+  Produce SARIF for code scanning in CI:
     topsail check mesh/ -o sarif --fail-on warning > topsail.sarif";
 
 /// What `topsail check` is called with.
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Arguments {
-    /// Directories, which are read recursively, and files
+    /// Files, and directories to read recursively
     #[arg(required = true, value_name = "PATH")]
     paths: Vec<PathBuf>,
 
-    /// The directory that the files will stand in: references are resolved against it, what is wrong with it
-    /// is not reported
+    /// Directory the files will be added to: references are resolved against it, but its own problems are not
+    /// reported
     #[arg(long, value_name = "DIR")]
     config: Option<PathBuf>,
 
     #[command(flatten)]
     directory: DirectoryArguments,
 
-    /// The form of the findings
+    /// Output format
     #[arg(long, short, value_name = "FORMAT", value_enum, default_value_t = Form::Text)]
     output: Form,
 
-    /// The least severity that makes the exit code 1
+    /// Minimum severity that causes exit code 1
     #[arg(long, value_name = "SEVERITY", value_enum, default_value_t = FailOn::Error)]
     fail_on: FailOn,
 }
@@ -74,7 +74,7 @@ impl Command for Arguments {
             let metadata = path.metadata().map_err(|error| unusable(error.to_string()))?;
             if !metadata.is_file() && !metadata.is_dir() {
                 return Err(
-                    unusable("it is neither a file nor a directory; write it to a file first".to_owned()).into(),
+                    unusable("not a regular file or directory; write the input to a file first".to_owned()).into(),
                 );
             }
         }

@@ -44,21 +44,22 @@ use show::Show;
 use start::say;
 
 const EXAMPLES: &str = "\
-Starts a control plane on a live directory of YAML, the services of Bookinfo with a sidecar each,
-and requests to its page; shows where they go. Edit the directory and see them move. Everything
-listens on loopback addresses and runs as you. Ctrl-C ends it and leaves nothing behind.
+Starts a control plane with a live configuration directory, the Bookinfo services with one sidecar
+each and a load generator, and shows how requests are routed. Edit the directory and watch traffic
+shift. Everything listens on loopback addresses and runs as the current user. Press Ctrl-C to stop;
+all processes and temporary files are removed.
 
 Examples:
-  In a checkout, on examples/bookinfo/config; elsewhere on a copy that is gone with the demo:
+  Run with examples/bookinfo/config in a checkout, elsewhere with a temporary copy of it:
     topsail demo
 
-  On a directory of one's own, which describes workloads with Bookinfo's `app` labels:
+  Run with your own directory, whose workloads have Bookinfo's `app` labels:
     cp -r examples/bookinfo/config mine && topsail demo --config mine
 
-  With stock Envoy as the sidecars:
+  Use stock Envoy as the sidecars:
     topsail demo --dataplane envoy
 
-  In another terminal while it runs: what each proxy has, and what happens when a part dies:
+  In another terminal, show the sync status of the proxies, or kill the control plane:
     topsail status
     kill -9 $(pgrep -f 'serve --xds 127.0.0.1:15012')";
 
@@ -66,27 +67,27 @@ Examples:
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Arguments {
-    /// The live directory [default: examples/bookinfo/config of the checkout, else a copy]
+    /// Configuration directory [default: examples/bookinfo/config of the checkout, otherwise a copy of it]
     #[arg(long, value_name = "DIR")]
     config: Option<PathBuf>,
 
-    /// Requests a second; 0 sends none
+    /// Requests per second; 0 for none
     #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(..=1000))]
     rate: u32,
 
-    /// End by itself after this time; units are s, m, h and d
+    /// Stop after this time (units: s, m, h, d)
     #[arg(long, value_name = "TIME", value_parser = value::span)]
     duration: Option<Duration>,
 
-    /// What runs beside each application
+    /// Data plane of the sidecars
     #[arg(long, value_enum, default_value_t = DataPlane::Topsail)]
     dataplane: DataPlane,
 
-    /// Where the control plane serves xDS
+    /// xDS address of the control plane
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:15012")]
     xds: SocketAddr,
 
-    /// Where the control plane answers about itself
+    /// Admin address of the control plane
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:15014")]
     admin: SocketAddr,
 }
@@ -96,7 +97,7 @@ pub(super) struct Arguments {
 enum DataPlane {
     /// The bundled proxy
     Topsail,
-    /// Stock Envoy, which is fetched once if there is none on this machine
+    /// Stock Envoy, downloaded once if not installed
     Envoy,
 }
 
@@ -134,7 +135,7 @@ impl Arguments {
     fn setup(&self, folder: &Path) -> anyhow::Result<Setup> {
         let directory = match &self.config {
             Some(directory) => directory.clone(),
-            None => default_directory(folder).context("the sample's directory cannot be copied")?,
+            None => default_directory(folder).context("cannot copy the sample configuration directory")?,
         };
         Ok(Setup {
             this_program: std::env::current_exe()?,
@@ -156,12 +157,15 @@ impl Arguments {
     ) -> anyhow::Result<String> {
         tokio::select! {
             started = start::start(setup, self.dataplane, parts, output) => started?,
-            why = end.reached() => return Ok(format!("{why} before everything was up; nothing is left behind")),
+            why = end.reached() => return Ok(format!("{why} before startup completed; everything has been stopped and removed")),
         }
         end.after(self.duration);
         let mut show = Show::start(setup, self.rate)?;
         let why = show.run(parts, end, output).await?;
-        Ok(format!("{}; {why}, and nothing is left behind", show.summary()))
+        Ok(format!(
+            "{}; {why}; everything has been stopped and removed",
+            show.summary()
+        ))
     }
 }
 

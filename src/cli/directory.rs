@@ -20,15 +20,15 @@ pub(super) fn config_root(paths: impl IntoIterator<Item = impl Into<PathBuf>>) -
 /// `--mesh-config`, `--lenient` and `--trust-domain`.
 #[derive(Args)]
 pub(super) struct DirectoryArguments {
-    /// A file with a bare MeshConfig; the other way is the ConfigMap `istio` in the directory
+    /// MeshConfig file; alternatively, put the ConfigMap `istio` into the directory
     #[arg(long, value_name = "FILE")]
     pub mesh_config: Option<PathBuf>,
 
-    /// Take unknown fields and kinds for warnings, not for errors
+    /// Report unknown fields and kinds as warnings instead of errors
     #[arg(long)]
     pub lenient: bool,
 
-    /// The trust domain of every identity in the mesh
+    /// Trust domain of the mesh
     #[arg(long, value_name = "DOMAIN", default_value = "cluster.local")]
     pub trust_domain: TrustDomain,
 }

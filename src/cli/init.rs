@@ -29,52 +29,52 @@ use crate::source::document::Document;
 use crate::source::node;
 
 const EXAMPLES: &str = "\
-For every WorkloadEntry with a serviceAccount and every WorkloadGroup a folder NAME is made in --join (NAME.NAMESPACE \
-outside the namespace default), with a join token and the root certificate: all that `topsail sidecar --join` needs. \
-A folder may be a mount of its own, such as a volume for one service. The state directory and the CA in it are made if \
-there are none; this works beside a running server.
+For every WorkloadEntry with a serviceAccount and every WorkloadGroup, a directory NAME is created in --join \
+(NAME.NAMESPACE outside the namespace default) with a join token and the root certificate: everything that `topsail \
+sidecar --join` needs. Each directory may be a separate mount, such as a volume for one service. The state directory \
+and its CA are created if they do not exist; the server may be running.
 
-Run it as often as you like: a token that is for the same workload, from the same state directory, and has more than \
-half of its life before it stays as it is; others are replaced.
+The command is idempotent: a token for the same workload, from the same state directory, with more than half of its \
+lifetime left is kept; all others are replaced.
 
-Exit codes: 0 all is there, 1 a workload cannot be made out (the rest is made), 2 called wrongly.
+Exit codes: 0 success, 1 a workload could not be determined (the others are provisioned), 2 usage error.
 
 Examples:
-  What the sidecars of a compose project join with, for sidecars that run as user 1337:
+  Provision the sidecars of a Compose project, which run as user 1337:
     topsail init --config mesh/ --state /var/lib/topsail --join /run/join --owner 1337:1337
 
-  For one workload only:
+  Provision a single workload:
     topsail init --config mesh/ --state state/ --join join/ --only reviews-v1";
 
 /// What `topsail init` is called with.
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Arguments {
-    /// The directory of Istio-style YAML that says which workloads there are
+    /// Directory of Istio YAML that defines the workloads
     #[arg(long, value_name = "DIR", env = "TOPSAIL_CONFIG", hide_env_values = true)]
     config: PathBuf,
 
-    /// Where the folders are made, one for each workload and group
+    /// Output directory, with one subdirectory per workload and group
     #[arg(long, value_name = "DIR")]
     join: PathBuf,
 
-    /// Only for this workload or group; may be repeated. The namespace is `default` unless the name has a dot
+    /// Provision only this workload or group; repeatable. Without .NAMESPACE, the namespace is `default`
     #[arg(long, value_name = "NAME[.NAMESPACE]")]
     only: Vec<WorkloadName>,
 
-    /// Whose the folders and files are to be: the user that sidecars run as. Takes root [default: who runs this]
+    /// Owner of the directories and files: the user that sidecars run as. Requires root [default: the current user]
     #[arg(long, value_name = "UID[:GID]")]
     owner: Option<Owner>,
 
-    /// How long a token that is made is good; units are s, m, h and d [default: 30d]
+    /// Lifetime of newly created tokens (units: s, m, h, d) [default: 30d]
     #[arg(long, value_name = "TIME", value_parser = value::span)]
     ttl: Option<Duration>,
 
-    /// Take unknown fields and kinds for warnings, not for errors
+    /// Report unknown fields and kinds as warnings instead of errors
     #[arg(long)]
     lenient: bool,
 
-    /// The form of the answer
+    /// Output format
     #[arg(long, short, value_name = "FORMAT", value_enum, default_value_t = Form::Text)]
     output: Form,
 
@@ -106,7 +106,7 @@ impl Command for Arguments {
                 complete = false;
                 writeln!(
                     output.err,
-                    "error: {config} has no WorkloadEntry {name} with a serviceAccount and no WorkloadGroup {name}: --only names one of them"
+                    "error: --only {name}: {config} has neither a WorkloadEntry {name} with a serviceAccount nor a WorkloadGroup {name}"
                 )?;
             }
         }
@@ -146,8 +146,8 @@ fn grants(mesh: &Mesh) -> anyhow::Result<BTreeMap<WorkloadName, TokenGrant>> {
         let other = grants.insert(name.clone(), grant(Bearer::Group(name.clone()), account));
         anyhow::ensure!(
             other.is_none(),
-            "{name} is the name of a WorkloadEntry and of a WorkloadGroup, whose sidecars would join with the same \
-             folder: give one of them another name"
+            "{name} is the name of both a WorkloadEntry and a WorkloadGroup, whose sidecars would share a join \
+             directory: rename one of them"
         );
     }
     Ok(grants)
@@ -189,7 +189,7 @@ impl Arguments {
         let one = |(name, grant): (&WorkloadName, &TokenGrant)| {
             let folder = self.join.join(folder_name(name));
             self.one(&folder, grant, &tokens, ca.bundle().pem())
-                .with_context(|| format!("{name} cannot be given what it joins with"))
+                .with_context(|| format!("failed to provision {name}"))
         };
         wanted.iter().map(one).collect()
     }
@@ -233,7 +233,7 @@ impl Arguments {
 
     /// Sees to it that something is the owner's and nobody else's.
     fn own(&self, path: &Path, mode: u32) -> anyhow::Result<()> {
-        let failed = || format!("cannot make {} its owner's", path.display());
+        let failed = || format!("cannot set owner and mode of {}", path.display());
         let metadata = path.metadata().with_context(failed)?;
         if metadata.mode() & 0o7777 != mode {
             fs::set_permissions(path, Permissions::from_mode(mode)).with_context(failed)?;
@@ -262,7 +262,7 @@ fn make_folder(path: &Path) -> anyhow::Result<()> {
         true => Ok(()),
         false => Err(io::ErrorKind::NotADirectory.into()),
     });
-    made.with_context(|| format!("cannot make the folder {}", path.display()))
+    made.with_context(|| format!("cannot create the directory {}", path.display()))
 }
 
 /// What one sidecar joins with.
@@ -306,7 +306,7 @@ impl std::fmt::Display for Made {
         let (word, until) = (self.word(), display(self.expires));
         write!(
             f,
-            "{kind} {name} as {account}: token {word} in {folder}, good until {until}"
+            "{kind} {name} as {account}: token {word} in {folder}, valid until {until}"
         )
     }
 }

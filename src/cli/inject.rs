@@ -23,35 +23,35 @@ use version::Compose;
 use write::Batch;
 
 const EXAMPLES: &str = "\
-The project's own files are read and not changed. What is written is an override for compose, which adds the control \
-plane and a sidecar beside every service, and objects in the configuration directory that describe the services. Not \
-to name the override in a call of compose is to be without the mesh.
+The project's own files are not changed. The command writes a Compose override file, which adds the control plane and \
+a sidecar for every service, and objects in the configuration directory that describe the services. To run the project \
+without the mesh, leave out the override file.
 
-A service NAME shares the network of a container NAME-pod with its sidecar, and starts when the sidecar has its first \
-configuration. What the project's files say about the service's network becomes the pod's, which takes Compose 2.24.4: for \
-earlier ones (--compose 1) a service that says anything about its network has no pod, and starts before its sidecar.
+A service NAME and its sidecar share the network of a container NAME-pod; the service starts once the sidecar has \
+received its first configuration. The service's network settings are moved to the pod, which requires Compose 2.24.4: \
+with earlier versions (--compose 1), a service with network settings gets no pod and starts before its sidecar.
 
-Labels of a service, under the names that Istio's annotations have:
-  topsail.io/inject, sidecar.istio.io/inject       \"false\" leaves it alone; \"true\" on any service leaves all others alone
-  topsail.io/ports                                 where it listens: \"http:8080,tcp:5432,9000\", or \"none\"
-  topsail.io/mtls                                  PERMISSIVE: who has no sidecar may call it
+Service labels, named after Istio's annotations:
+  topsail.io/inject, sidecar.istio.io/inject       \"false\" excludes it; \"true\" excludes all others
+  topsail.io/ports                                 ports: \"http:8080,tcp:5432,9000\", or \"none\"
+  topsail.io/mtls                                  PERMISSIVE: accept clients without a sidecar
   sidecar.istio.io/interceptionMode                REDIRECT, TPROXY or NONE
-  sidecar.istio.io/logLevel                        the level of its sidecar's log
+  sidecar.istio.io/logLevel                        log level of the sidecar
   traffic.sidecar.istio.io/excludeOutboundPorts    and include…, …InboundPorts, …OutboundIPRanges, excludeInterfaces
 
-Run it again after an edit: a file that was generated and has not been edited is replaced, or removed if its service is \
-gone. Findings go to standard error as `path:line:column: severity[CODE]: message`; an error keeps everything from being \
-written. Exit codes: 0 all is written, 1 it is not, 2 called wrongly.
+Run it again after changing the project: generated files that have not been edited are replaced, or removed if their \
+service is gone. Findings are written to standard error as `path:line:column: severity[CODE]: message`; on errors, no \
+files are written. Exit codes: 0 success, 1 errors (nothing written), 2 usage error.
 
 Examples:
-  The project of this folder, and then the mesh:
+  Inject the project in the current directory, then start it with the mesh:
     topsail inject
     docker compose -f docker-compose.yml -f docker-compose.topsail.yml up -d
 
-  Look first:
+  Preview the output:
     topsail inject --dry-run
 
-  Several files, and the bundled data plane:
+  Use several Compose files and the bundled proxy:
     topsail inject -f compose.yaml -f compose.prod.yaml --dataplane rust";
 
 /// What the override is called unless it is told.
@@ -61,59 +61,59 @@ const OVERRIDE: &str = "docker-compose.topsail.yml";
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Arguments {
-    /// A compose file; repeated, the later ones add to the earlier ones [default: those that compose finds: COMPOSE_FILE,
-    /// else compose.yaml or docker-compose.yml and its override, here or in a folder above]
+    /// Compose file; repeatable, later files are merged into earlier ones [default: the files Compose uses: COMPOSE_FILE, or
+    /// compose.yaml or docker-compose.yml and its override, in the current directory or a parent]
     #[arg(long = "file", short, value_name = "FILE")]
     files: Vec<PathBuf>,
 
-    /// The override file to write [default: docker-compose.topsail.yml beside the first compose file]
+    /// Override file to write [default: docker-compose.topsail.yml next to the first Compose file]
     #[arg(long = "override", value_name = "FILE")]
     out: Option<PathBuf>,
 
-    /// The configuration directory, in whose folder `compose` the objects are written [default: mesh beside the first
-    /// compose file]
+    /// Configuration directory; objects are written to its subdirectory `compose` [default: mesh next to the first Compose
+    /// file]
     #[arg(long, value_name = "DIR")]
     config: Option<PathBuf>,
 
-    /// Every service that no label leaves alone, even if some are labelled
+    /// Inject every service that is not excluded by a label, even if some are labelled for injection
     #[arg(long, conflicts_with = "labelled")]
     all: bool,
 
-    /// Only services with the label topsail.io/inject: "true"
+    /// Inject only services with the label topsail.io/inject: "true"
     #[arg(long)]
     labelled: bool,
 
-    /// The version of Compose that the override is for: from 2.24.4 on every service gets a pod, before that those alone
-    /// that say nothing about their network [default: the one that is installed, else any]
+    /// Compose version to generate the override for: from 2.24.4 on, every service gets a pod; before, only services without
+    /// network settings [default: the installed version, or any version if none is installed]
     #[arg(long, value_name = "VERSION")]
     compose: Option<Version>,
 
-    /// The data plane of the sidecars
+    /// Data plane of the sidecars
     #[arg(long, value_name = "NAME", value_enum, default_value_t = Dataplane::Envoy)]
     dataplane: Dataplane,
 
-    /// The image of the control plane
+    /// Control plane image
     #[arg(long, value_name = "IMAGE", env = "TOPSAIL_IMAGE", hide_env_values = true,
           default_value = concat!("topsail:", env!("CARGO_PKG_VERSION")))]
     image: String,
 
-    /// The image of the sidecars [default: topsail-sidecar-envoy:VERSION; with --dataplane rust that of --image]
+    /// Sidecar image [default: topsail-sidecar-envoy:VERSION; with --dataplane rust, the value of --image]
     #[arg(long, value_name = "IMAGE", env = "TOPSAIL_SIDECAR_IMAGE", hide_env_values = true)]
     sidecar_image: Option<String>,
 
-    /// Print what would be written and write nothing
+    /// Print what would be written without writing it
     #[arg(long, short = 'n')]
     dry_run: bool,
 
-    /// Replace generated files that somebody has edited, too
+    /// Also replace files that have been edited or were not generated
     #[arg(long)]
     force: bool,
 
-    /// Do not ask the engine which ports an image exposes
+    /// Do not query the Docker engine for the ports an image exposes
     #[arg(long)]
     offline: bool,
 
-    /// The form of the answer
+    /// Output format
     #[arg(long, short, value_name = "FORMAT", value_enum, default_value_t = Form::Text)]
     output: Form,
 }
@@ -142,7 +142,7 @@ impl Command for Arguments {
             writeln!(output.err, "{}", render::text(problem, false))?;
         }
         if problems.iter().any(|problem| problem.severity == Severity::Error) {
-            writeln!(output.err, "nothing is written: {}", errors(&problems))?;
+            writeln!(output.err, "nothing was written: {}", errors(&problems))?;
             return Ok(Outcome::Findings);
         }
         if plan.meshed.is_empty() {
@@ -219,7 +219,9 @@ fn nothing_meant(plan: &Plan, files: &[PathBuf]) -> String {
     let shown = shown.join(", ");
     match plan.left_alone.is_empty() {
         true => format!("{shown} has no services"),
-        false => format!("no service of {shown} is to have a sidecar: none has the label topsail.io/inject: \"true\""),
+        false => {
+            format!("no service of {shown} is selected for injection: none has the label topsail.io/inject: \"true\"")
+        }
     }
 }
 

@@ -23,9 +23,9 @@ pub(super) struct Arguments {
 
 #[derive(Subcommand)]
 enum Action {
-    /// Lead the traffic of this network namespace through its sidecar
+    /// Install rules that redirect the traffic of this network namespace to the sidecar
     Apply(Box<Apply>),
-    /// Take the rules away
+    /// Remove the rules
     #[command(visible_alias = "cleanup")]
     Clean(Clean),
 }
@@ -40,45 +40,45 @@ impl Command for Arguments {
 }
 
 const EXAMPLES: &str = "\
-The rules are Istio's, in chains of the same names, and apply to the network namespace that this runs in. Applying them again \
-replaces them; if it fails, none are left. It takes the capability NET_ADMIN and the tools of the package iptables. The flags \
-have the names of Istio's annotations; those of istio-iptables are taken, too.
+The rules are the same as Istio's, in chains of the same names, and apply to the current network namespace. Applying \
+them again replaces them; on failure, all are removed. This requires the capability NET_ADMIN and the iptables package. \
+Flags are named after Istio's annotations; the flag names of istio-iptables are accepted, too.
 
 Examples:
-  What `topsail bootstrap --mode REDIRECT` counts on, with a proxy that runs as user 1337:
+  Redirect traffic to a proxy that runs as user 1337, as `topsail bootstrap --mode REDIRECT` expects:
     topsail iptables apply
 
-  Leave ssh and a database alone:
+  Exclude SSH and a database:
     topsail iptables apply --exclude-inbound-ports 22 --exclude-outbound-ports 5432
 
-  A container that holds the network of a sidecar and its application, whichever of them ends and starts again:
+  Run as a pod container that keeps the network of a sidecar and its application across restarts of either:
     topsail iptables apply --hold
 
-  Look at the rules first:
+  Print the rules without applying them:
     topsail iptables apply --mode TPROXY --dry-run";
 
 /// What `topsail iptables apply` is called with.
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 struct Apply {
-    /// How inbound connections come to the proxy: by changing where they go (REDIRECT), or as they are (TPROXY)
+    /// Inbound interception mode: NAT (REDIRECT), or transparent proxying that preserves source and destination (TPROXY)
     #[arg(long, short = 'm', value_name = "MODE", default_value = "REDIRECT", ignore_case = true,
           aliases = ["istio-inbound-interception-mode", "interception-mode"])]
     mode: ModeArgument,
 
-    /// Where the proxy takes what applications send
+    /// Proxy port for outbound traffic
     #[arg(long, short = 'p', value_name = "PORT", default_value_t = 15001, alias = "envoy-port", value_parser = port())]
     outbound_port: u16,
 
-    /// Where the proxy takes what is sent to applications
+    /// Proxy port for inbound traffic
     #[arg(long, short = 'z', value_name = "PORT", default_value_t = 15006, alias = "inbound-capture-port", value_parser = port())]
     inbound_port: u16,
 
-    /// Users the proxy runs as, whose traffic is not caught [default: 1337; none with TPROXY, where it is root]
+    /// User IDs of the proxy, whose traffic is not redirected [default: 1337; none with TPROXY, where it runs as root]
     #[arg(long, short = 'u', value_name = "UID,…", value_delimiter = ',')]
     proxy_uid: Option<Vec<u32>>,
 
-    /// Groups the proxy runs as, whose traffic is not caught
+    /// Group IDs of the proxy, whose traffic is not redirected
     #[arg(
         long,
         short = 'g',
@@ -91,15 +91,15 @@ struct Apply {
     #[command(flatten)]
     traffic: Traffic,
 
-    /// Lead queries of DNS to the proxy's port 15053, too; something has to answer there
+    /// Also redirect DNS queries to --dns-port, where a DNS server must be listening
     #[arg(long)]
     redirect_dns: bool,
 
-    /// Where queries of DNS go
+    /// Port to redirect DNS queries to
     #[arg(long, value_name = "PORT", default_value_t = 15053, requires = "redirect_dns", value_parser = port())]
     dns_port: u16,
 
-    /// With --redirect-dns, queries to all servers and not only to those of /etc/resolv.conf
+    /// With --redirect-dns, redirect queries to any server, not only to those in /etc/resolv.conf
     #[arg(long, requires = "redirect_dns", alias = "capture-all-dns")]
     redirect_all_dns: bool,
 
@@ -109,20 +109,20 @@ struct Apply {
     #[command(flatten)]
     tproxy: TproxyArguments,
 
-    /// Print the rules as a shell script and change nothing
+    /// Print the rules as a shell script without applying them
     #[arg(long, short = 'n')]
     dry_run: bool,
 
-    /// Stay until SIGTERM or SIGINT, to hold the network for containers that share it
+    /// Keep running until SIGTERM or SIGINT, to keep the network namespace for containers that share it
     #[arg(long, conflicts_with = "dry_run")]
     hold: bool,
 }
 
 const CLEAN_EXAMPLES: &str = "\
-What other programs have put into the tables stays. Where there are no rules, nothing is done.
+Rules of other programs are not touched. If there are no rules to remove, nothing is done.
 
 Examples:
-  After `topsail iptables apply`:
+  Undo `topsail iptables apply`:
     topsail iptables clean";
 
 /// What `topsail iptables clean` is called with.
@@ -152,7 +152,7 @@ impl Command for Apply {
             return Ok(Outcome::Fine);
         }
         interception::apply(&plan, &families)?;
-        output.note("traffic goes through the sidecar; `topsail iptables clean` takes the rules away")?;
+        output.note("traffic is redirected to the sidecar; run `topsail iptables clean` to remove the rules")?;
         if hold {
             tokio::runtime::Builder::new_current_thread()
                 .enable_all()
@@ -191,7 +191,7 @@ impl Apply {
 impl Command for Clean {
     fn run(self, output: &mut Output) -> anyhow::Result<Outcome> {
         interception::clean(self.tproxy.tproxy(), &self.families.families())?;
-        output.note("nothing is caught any more")?;
+        output.note("traffic is no longer redirected")?;
         Ok(Outcome::Fine)
     }
 }

@@ -64,19 +64,19 @@ impl fmt::Debug for Token {
 /// Why there is nothing to join with.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Missing {
-    #[error("there is no {} yet", .0.display())]
+    #[error("{} does not exist yet", .0.display())]
     Absent(PathBuf),
     #[error(
-        "{} cannot be read by user {}: `topsail init --owner {} …` makes it that user's", .0.display(), uid(), uid()
+        "{} is not readable by user {}: run `topsail init --owner {} …` to change its owner", .0.display(), uid(), uid()
     )]
     NotAllowed(PathBuf),
-    #[error("{path} cannot be read: {1}", path = .0.display())]
+    #[error("cannot read {path}: {1}", path = .0.display())]
     Unreadable(PathBuf, io::Error),
-    #[error("the token {} expired", .0.display())]
+    #[error("the token {} has expired", .0.display())]
     Expired(PathBuf),
-    #[error("{path} is no join token: {1}", path = .0.display())]
+    #[error("{path} is not a join token: {1}", path = .0.display())]
     NoToken(PathBuf, TokenError),
-    #[error("{path} is of no use: {1}", path = .0.display())]
+    #[error("{path} is not usable: {1}", path = .0.display())]
     NoRoots(PathBuf, BundleError),
 }
 
@@ -130,7 +130,9 @@ impl Join {
                 Err(missing) => return Err(missing.into()),
             };
             if start.elapsed() >= patience {
-                bail!("{missing}, after {patience:?}: `topsail init` fills the folder --join, which both have to see");
+                bail!(
+                    "{missing}, after {patience:?}: `topsail init` must populate the --join directory, which both must have access to"
+                );
             }
             if said.is_none_or(|said| said.elapsed() >= REMINDER) {
                 said = Some(Instant::now());
@@ -186,7 +188,7 @@ mod tests {
         fs::write(join.join(ROOT_CERTIFICATE), "no certificate").unwrap();
         assert!(late(Join::wait(&join, Duration::from_secs(60)).await).contains(ROOT_CERTIFICATE));
         fs::write(join.join(TOKEN), "no token").unwrap();
-        assert!(late(Join::wait(&join, Duration::from_secs(60)).await).contains("no join token"));
+        assert!(late(Join::wait(&join, Duration::from_secs(60)).await).contains("not a join token"));
     }
 
     #[test]

@@ -12,8 +12,8 @@ use crate::telemetry::{self, LogFilter, LogFormat, Logging};
 /// `--log-level` and `--log-format`.
 #[derive(Args)]
 pub(super) struct LogArguments {
-    /// What is logged on standard error: error, warn, info, debug or trace, also by module as in
-    /// info,topsail::xds=debug
+    /// Log level: error, warn, info, debug or trace, optionally per module as in info,topsail::xds=debug; logs go to
+    /// standard error
     #[arg(
         long,
         value_name = "LEVEL",
@@ -23,7 +23,7 @@ pub(super) struct LogArguments {
     )]
     log_level: LogFilter,
 
-    /// How a line of the log looks: text for people, or one JSON object a line
+    /// Log format: human-readable text, or one JSON object per line
     #[arg(long, value_name = "FORMAT", env = "TOPSAIL_LOG_FORMAT", hide_env_values = true, value_enum, default_value_t = Form::Text)]
     log_format: Form,
 }
@@ -39,6 +39,6 @@ impl LogArguments {
             },
             color: color(&io::stderr()),
         };
-        telemetry::start(&logging).context("the log cannot be started")
+        telemetry::start(&logging).context("failed to initialize logging")
     }
 }

@@ -12,40 +12,40 @@ use super::output::Output;
 use super::{Command, Outcome};
 use crate::proxy::{self, NodeOptions, Options, ProxyError};
 
-/// Reads the same bootstrap and the same xDS as Envoy.
+/// What `topsail proxy` is called with.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:\n  \
     topsail bootstrap --workload reviews-v1.default --service-account reviews --ip 10.0.0.7 --state state/ > proxy.yaml\n  \
     topsail proxy --bootstrap proxy.yaml")]
 pub(super) struct Arguments {
-    /// Envoy's bootstrap file, YAML or JSON
+    /// Envoy bootstrap file, YAML or JSON
     #[arg(long, short = 'c', value_name = "FILE", visible_alias = "config-path")]
     bootstrap: PathBuf,
-    /// How many worker threads; as many as there are processors unless said otherwise
+    /// Number of worker threads [default: the number of processors]
     #[arg(long, value_name = "N")]
     concurrency: Option<NonZero<u64>>,
-    /// Where the last configuration is kept for a start without the control plane; beside the bootstrap unless said
-    /// otherwise
+    /// Directory for the last configuration, used to start while the control plane is unavailable [default: next to the
+    /// bootstrap]
     #[arg(long, value_name = "DIR")]
     state: Option<PathBuf>,
     #[command(flatten)]
     log: LogArguments,
-    /// Seconds that connections of a listener or chain that is gone may go on
+    /// Drain time in seconds for the connections of a removed listener or filter chain
     #[arg(long, value_name = "SECONDS", default_value_t = 600)]
     drain_time_s: u64,
-    /// Whether to serve, or only to see whether the bootstrap is good
+    /// Serve, or only validate the bootstrap
     #[arg(long, value_name = "MODE", value_enum, default_value_t = Mode::Serve)]
     mode: Mode,
-    /// The node's id, in the place of the bootstrap's
+    /// Node ID, overrides the bootstrap's
     #[arg(long, value_name = "ID")]
     service_node: Option<String>,
-    /// The node's cluster, in the place of the bootstrap's
+    /// Node cluster, overrides the bootstrap's
     #[arg(long, value_name = "NAME")]
     service_cluster: Option<String>,
-    /// The node's zone, in the place of the bootstrap's
+    /// Node zone, overrides the bootstrap's
     #[arg(long, value_name = "ZONE")]
     service_zone: Option<String>,
-    /// Changes nothing: there is no hot restart. Taken where Envoy's command line is
+    /// No effect, as there is no hot restart; accepted for compatibility with Envoy's command line
     #[arg(long, hide = true)]
     disable_hot_restart: bool,
 }
@@ -53,9 +53,9 @@ pub(super) struct Arguments {
 /// What is done with the bootstrap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 enum Mode {
-    /// It is served by.
+    /// Serve traffic
     Serve,
-    /// It is looked at.
+    /// Validate the bootstrap and exit
     Validate,
 }
 

@@ -23,20 +23,20 @@ use crate::xds::resource::ResourceType;
 use crate::xds::snapshot::Snapshot;
 
 const EXAMPLES: &str = "\
-The resources are those that a server with this directory would send, in Envoy's own names and in a fixed \
-order, so that two outputs can be compared with diff. Private keys are left out; of secrets that are made when a \
-proxy asks for them only the names are shown. What is in error in the directory is left out, as a server that \
-has never seen it in order leaves it out; `topsail check` says what that is.
+The resources are those that a server with this directory would send, with Envoy's field names and in a stable \
+order, so that two outputs can be compared with diff. Private keys are omitted; for secrets issued on demand only \
+the names are shown. Invalid objects are omitted, as on a server that has never had a valid version of them; \
+`topsail check` reports them.
 
 Examples:
-  Everything:
+  Print all resources:
     topsail render --config mesh/ --workload reviews-v1.default
 
-  What an edit would change for a proxy:
+  Show what a change to the configuration means for a proxy:
     diff <(topsail render --config mesh/ --workload productpage-v1.default) \\
          <(topsail render --config new/ --workload productpage-v1.default)
 
-  The routes of a workload that has no WorkloadEntry, where nothing is intercepted:
+  Print the routes of a workload without a WorkloadEntry and without traffic interception:
     topsail render --config mesh/ --workload client.default --label app=client --ip 127.0.1.9 \\
       --mode NONE --type rds";
 
@@ -44,31 +44,31 @@ Examples:
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Arguments {
-    /// The directory of Istio-style YAML
+    /// Directory of Istio YAML
     #[arg(long, value_name = "DIR", env = "TOPSAIL_CONFIG", hide_env_values = true)]
     config: PathBuf,
 
-    /// The workload; the namespace is `default` unless the name has a dot
+    /// Workload to render for; without .NAMESPACE, the namespace is `default`
     #[arg(long, value_name = "NAME.NAMESPACE")]
     workload: WorkloadName,
 
-    /// Only resources of this type: listeners, routes, clusters, endpoints or secrets
+    /// Print only resources of this type: listeners (lds), routes (rds), clusters (cds), endpoints (eds) or secrets (sds)
     #[arg(long = "type", value_name = "TYPE", value_enum)]
     kind: Option<Kind>,
 
-    /// How traffic reaches the proxy: by iptables (REDIRECT, TPROXY) or because applications dial it (NONE)
+    /// Traffic interception mode: iptables (REDIRECT, TPROXY), or none, where applications connect to the proxy (NONE)
     #[arg(long, value_enum, ignore_case = true, default_value_t = Mode::Redirect)]
     mode: Mode,
 
-    /// A label of the workload, if no WorkloadEntry has its name; may be repeated
+    /// Workload label, used if there is no WorkloadEntry of this name; repeatable
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = value::label)]
     labels: Vec<(String, String)>,
 
-    /// An address of the workload, if no WorkloadEntry has its name; may be repeated
+    /// Workload address, used if there is no WorkloadEntry of this name; repeatable
     #[arg(long = "ip", value_name = "IP")]
     addresses: Vec<IpAddr>,
 
-    /// The form of the resources
+    /// Output format
     #[arg(long, short, value_name = "FORMAT", value_enum, default_value_t = Format::Yaml)]
     output: Format,
 
@@ -111,7 +111,7 @@ impl Command for Arguments {
         if errors > 0 {
             writeln!(
                 output.err,
-                "warning: {config} has errors ({errors}): `topsail check {config}` shows them"
+                "warning: {config} has errors ({errors}); run `topsail check {config}` for details"
             )?;
         }
         let view = match offline.view(&self.workload, self.mode.into()) {
@@ -135,7 +135,7 @@ impl Arguments {
         if self.labels.is_empty() && self.addresses.is_empty() {
             writeln!(
                 output.err,
-                "warning: there is no WorkloadEntry {workload}: --label and --ip describe the workload"
+                "warning: no WorkloadEntry {workload} found; use --label and --ip to describe the workload"
             )?;
         }
         let labels = self

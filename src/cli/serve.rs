@@ -29,25 +29,25 @@ use crate::source::Root;
 const GRACE: Duration = Duration::from_millis(200);
 
 const EXAMPLES: &str = "\
-The directory is read recursively (*.yaml, *.yml, *.json) and watched: an edit is in force some milliseconds \
-after the file is closed or renamed. An object in error keeps its last good form and everything else applies; \
-the log, `topsail status` and /api/v1/diagnostics say what is wrong and where.
+The directory is read recursively (*.yaml, *.yml, *.json) and watched: a change takes effect within milliseconds \
+of the file being closed or renamed. An invalid object keeps its last valid version and everything else is applied; \
+errors, with file and line, are reported in the log, by `topsail status` and at /api/v1/diagnostics.
 
-The state directory holds the CA, the key of join tokens and the last good configuration; keep it, and keep it \
-private. It is made if there is none. To use a CA of your own, put ca-cert.pem, ca-key.pem, cert-chain.pem and \
-root-cert.pem into ca/ in it before the first start.
+The state directory holds the CA, the join token signing key and the last valid configuration. Keep it persistent \
+and private. It is created if it does not exist. To use your own CA, put ca-cert.pem, ca-key.pem, cert-chain.pem \
+and root-cert.pem into its ca/ subdirectory before the first start.
 
-Each flag can be given as the environment variable beside it. SIGINT (Ctrl-C) and SIGTERM end the server; \
-proxies keep what they have.
+Each flag can also be set through the environment variable shown next to it. SIGINT (Ctrl-C) and SIGTERM stop the \
+server; proxies keep their configuration.
 
 Examples:
-  A mesh on this machine:
+  Serve a mesh on this machine:
     topsail serve --config mesh/ --state state/
 
-  For sidecars on other hosts, which dial mesh.example:
+  Serve sidecars on other hosts, which connect to mesh.example:
     topsail serve --config /etc/topsail/mesh --xds 0.0.0.0:15012 --server-name mesh.example
 
-  Whether it is ready, and what is wrong with the directory:
+  Check readiness, and list the problems found in the directory:
     curl localhost:15014/ready
     curl localhost:15014/api/v1/diagnostics";
 
@@ -55,15 +55,15 @@ Examples:
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Arguments {
-    /// The directory of Istio-style YAML to serve
+    /// Directory of Istio YAML to serve
     #[arg(long, value_name = "DIR", env = "TOPSAIL_CONFIG", hide_env_values = true)]
     config: PathBuf,
 
-    /// A file with a bare MeshConfig, watched as well; the other way is the ConfigMap `istio` in the directory
+    /// MeshConfig file, also watched; alternatively, put the ConfigMap `istio` into the directory
     #[arg(long, value_name = "FILE", env = "TOPSAIL_MESH_CONFIG", hide_env_values = true)]
     mesh_config: Option<PathBuf>,
 
-    /// Where xDS is served: TLS, for proxies with a join token or a certificate of the mesh
+    /// Address of the xDS listener (TLS; proxies authenticate with a join token or a mesh certificate)
     #[arg(
         long,
         value_name = "IP:PORT",
@@ -73,8 +73,8 @@ pub(super) struct Arguments {
     )]
     xds: SocketAddr,
 
-    /// A further name or address in the server's certificate; may be repeated (in the variable: separated by
-    /// commas). Envoy does not need it, other clients that verify names do
+    /// Additional DNS name or IP address in the server's certificate; repeatable (comma-separated in the environment
+    /// variable). Not needed by Envoy, but by clients that verify the server's name
     #[arg(
         long = "server-name",
         value_name = "NAME",
@@ -84,7 +84,8 @@ pub(super) struct Arguments {
     )]
     server_names: Vec<String>,
 
-    /// Where readiness, metrics and the API are served over plain HTTP; whoever reaches it can read the configuration
+    /// Address of the admin listener (readiness, metrics and API over plain HTTP); anyone who can reach it can read the
+    /// configuration
     #[arg(
         long,
         value_name = "IP:PORT",
@@ -94,20 +95,20 @@ pub(super) struct Arguments {
     )]
     admin: SocketAddr,
 
-    /// Apply nothing of an edit while there is any error in the directory, instead of all but what is in error
+    /// Apply no changes while the directory has any error, instead of applying everything except the invalid objects
     #[arg(long, env = "TOPSAIL_STRICT", hide_env_values = true, value_parser = FalseyValueParser::new())]
     strict: bool,
 
-    /// Take unknown fields and kinds for warnings, not for errors
+    /// Report unknown fields and kinds as warnings instead of errors
     #[arg(long, env = "TOPSAIL_LENIENT", hide_env_values = true, value_parser = FalseyValueParser::new())]
     lenient: bool,
 
-    /// How long workload certificates live, up to 90d; they are renewed at half of that. Units are s, m, h and d
+    /// Lifetime of workload certificates, up to 90d; they are renewed after half of it (units: s, m, h, d)
     #[arg(long, value_name = "TIME", env = "TOPSAIL_CERTIFICATE_TTL", hide_env_values = true, value_parser = certificate_ttl, default_value = "24h")]
     certificate_ttl: Duration,
 
-    /// How long a workload that registered itself stays when its stream has ended: it may come back. Units are s, m,
-    /// h and d
+    /// How long an auto-registered workload is kept after its xDS stream ends, so that it can reconnect (units: s, m, h,
+    /// d)
     #[arg(long, value_name = "TIME", env = "TOPSAIL_UNREGISTER_AFTER", hide_env_values = true, value_parser = value::span, default_value = "10s")]
     unregister_after: Duration,
 
@@ -125,7 +126,7 @@ impl Command for Arguments {
             a_file(path, "--mesh-config")?;
         }
         self.log.start()?;
-        let runtime = tokio::runtime::Runtime::new().context("the runtime cannot be started")?;
+        let runtime = tokio::runtime::Runtime::new().context("failed to start the async runtime")?;
         let result = runtime.block_on(self.serve());
         // The watch may be in the middle of reading a large directory.
         runtime.shutdown_background();
@@ -135,17 +136,17 @@ impl Command for Arguments {
 
 impl Arguments {
     async fn serve(self) -> anyhow::Result<Outcome> {
-        let mut signals = StopSignals::catch().context("signals cannot be caught")?;
+        let mut signals = StopSignals::catch().context("failed to install signal handlers")?;
         let listener = TcpListener::bind(self.admin).await.with_context(|| {
             let address = self.admin;
-            format!("the admin listener cannot be had on {address}; `--admin IP:PORT` takes another address")
+            format!("failed to bind the admin listener to {address}; use `--admin IP:PORT` to choose another address")
         })?;
         let (stop, stopped) = watch::channel(());
         let settings = self.settings()?;
         a_directory_of_its_own(&settings.state, &self.config)?;
         let (config, state) = (self.config.display(), settings.state.display().to_string());
         let (running, xds) = control::start(settings, until(stopped.clone())).await?;
-        tracing::info!(%config, %state, xds = %running.xds, admin = %listener.local_addr()?, "topsail {} serves", env!("CARGO_PKG_VERSION"));
+        tracing::info!(%config, %state, xds = %running.xds, admin = %listener.local_addr()?, "topsail {} started", env!("CARGO_PKG_VERSION"));
         let admin = Admin {
             published: running.published.clone(),
             roster: running.roster.clone(),
@@ -162,8 +163,8 @@ impl Arguments {
                 tracing::info!("stopped by {signal}");
                 Ok(Outcome::Fine)
             }
-            ended = &mut xds => Err(unasked(ended).context("xDS is served no more")),
-            ended = &mut admin => Err(unasked(ended).context("the admin listener is gone")),
+            ended = &mut xds => Err(unasked(ended).context("the xDS server stopped")),
+            ended = &mut admin => Err(unasked(ended).context("the admin server stopped")),
         }
     }
 
@@ -195,7 +196,7 @@ async fn until(mut stopped: watch::Receiver<()>) {
 /// Why a task ended that nobody asked to end.
 fn unasked<E: Error + Send + Sync + 'static>(ended: Result<Result<(), E>, JoinError>) -> anyhow::Error {
     match ended {
-        Ok(Ok(())) => anyhow::anyhow!("nobody asked it to end"),
+        Ok(Ok(())) => anyhow::anyhow!("it ended unexpectedly"),
         Ok(Err(error)) => error.into(),
         Err(panicked) => panicked.into(),
     }
@@ -208,14 +209,14 @@ fn certificate_ttl(text: &str) -> Result<Duration, String> {
     if possible.contains(&ttl) {
         Ok(ttl)
     } else {
-        Err("1s to 90d are possible".to_owned())
+        Err("must be between 1s and 90d".to_owned())
     }
 }
 
 /// Opening a pipe would wait for somebody to write to it.
 fn a_file(path: &Path, flag: &str) -> anyhow::Result<()> {
     let metadata = std::fs::metadata(path).with_context(|| format!("cannot read {flag} {}", path.display()))?;
-    anyhow::ensure!(metadata.is_file(), "{flag} {} is no file", path.display());
+    anyhow::ensure!(metadata.is_file(), "{flag} {} is not a file", path.display());
     std::fs::File::open(path)
         .map(drop)
         .with_context(|| format!("cannot read {flag} {}", path.display()))
@@ -226,7 +227,7 @@ fn a_directory_of_its_own(state: &Path, config: &Path) -> anyhow::Result<()> {
     let same = std::fs::canonicalize(config).ok() == std::fs::canonicalize(state).ok();
     anyhow::ensure!(
         !same,
-        "--config and --state are the same directory, {}: name a directory of its own with --state",
+        "--config and --state are the same directory, {}: use a separate directory for --state",
         state.display()
     );
     Ok(())

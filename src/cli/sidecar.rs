@@ -38,123 +38,123 @@ use run_dir::RunDir;
 use start::Sidecar;
 
 const EXAMPLES: &str = "\
-It waits for the folder --join, which `topsail init` fills, and reads in the token who it is; finds its address; puts the \
-rules of interception in force (as root, with the capability NET_ADMIN); becomes the user 1337; and runs Envoy, or the \
-bundled proxy, which it starts again when it dies. At SIGTERM inbound connections are told to end, for at most --drain-time, \
-before the data plane is ended; a second signal ends it at once.
+The sidecar waits for the --join directory, which `topsail init` populates, and takes its identity from the token; \
+determines its address; installs the iptables rules (as root, with the capability NET_ADMIN); switches to user 1337; and \
+runs Envoy or the bundled proxy, restarting it if it exits. On SIGTERM, inbound connections are drained for at most \
+--drain-time before the data plane is stopped; a second signal stops it immediately.
 
-A sidecar of its own container shares the network of the application's (`network_mode: service:NAME` in a compose file). \
-With `-- COMMAND` the application runs in the same container: it is started when the data plane has its first configuration, \
-its exit code is the container's, and at SIGTERM it is asked to end when inbound connections have ended, and before the \
-data plane. The application runs as the user that the container was started with, and has to be another one than the data \
-plane's. A member of a group is an endpoint once its application has been started, or, with --app-probe or a `probe` of its \
-WorkloadGroup, once it listens or answers.
+A sidecar in a separate container shares the network of the application's container (`network_mode: service:NAME` in a \
+Compose file). With `-- COMMAND` the application runs in the same container: it is started once the data plane has \
+received its first configuration, its exit code becomes the container's, and on SIGTERM it is stopped after inbound \
+connections have drained and before the data plane. The application runs as the user the container was started with, \
+which must differ from the data plane's user. A member of a group becomes an endpoint once its application has been \
+started or, with --app-probe or a `probe` in its WorkloadGroup, once the probe succeeds.
 
-Nothing but --run-dir is written to, so that the file system of the container may be read-only with a tmpfs at /tmp. \
-Without root nothing is intercepted, unless `topsail iptables apply` did so before, which --no-iptables says.
+Only --run-dir is written to, so the container's file system can be read-only with a tmpfs at /tmp. Without root, traffic \
+is not intercepted unless `topsail iptables apply` was run beforehand; use --no-iptables in that case.
 
 Examples:
-  A container of its own, and its health check:
+  Run in a separate container, and check its health:
     topsail sidecar --join /join/reviews-v1 --server topsail:15012
     topsail sidecar --check
 
-  The entry point of an image with the application, with the bundled proxy:
+  Run the application and the bundled proxy in one container:
     topsail sidecar --join /join/ratings-v1 --server topsail:15012 --dataplane rust --app-probe tcp:9080 \
       -- node ratings.js 9080
 
-  Where the application dials its sidecar, without root:
+  Run without root, where the application connects to its sidecar explicitly:
     topsail sidecar --join /join/client --server topsail:15012 --intercept none --ip 127.0.0.1";
 
 /// What `topsail sidecar` is called with.
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Arguments {
-    /// The folder with what the sidecar joins with: the workload's or group's of `topsail init`
+    /// Directory with the join token and root certificate, created by `topsail init`
     #[arg(long, value_name = "DIR", required_unless_present = "check")]
     join: Option<PathBuf>,
 
-    /// Where the control plane serves xDS
+    /// xDS address of the control plane
     #[arg(long, value_name = "HOST:PORT", required_unless_present = "check")]
     server: Option<Endpoint>,
 
-    /// Only say whether the data plane has its configuration, for a health check: exit code 0 or 1
+    /// Only check whether the data plane has its configuration, for health checks: exit code 0 or 1
     #[arg(long, conflicts_with_all = ["join", "server", "command"])]
     check: bool,
 
-    /// What runs: Envoy, or the bundled proxy (rust)
+    /// Data plane to run: Envoy, or the bundled proxy (rust)
     #[arg(long, value_name = "PROGRAM", value_enum, default_value_t = Plane::Envoy)]
     dataplane: Plane,
 
-    /// The Envoy to run [default: `envoy` on $PATH]
+    /// Envoy binary [default: `envoy` on $PATH]
     #[arg(long, value_name = "PATH", env = "TOPSAIL_ENVOY", hide_env_values = true)]
     envoy: Option<PathBuf>,
 
-    /// How many worker threads the data plane has
+    /// Number of worker threads of the data plane
     #[arg(long, value_name = "N", default_value = "2")]
     concurrency: NonZero<u16>,
 
-    /// How much the data plane logs
+    /// Log level of the data plane
     #[arg(long, value_name = "LEVEL", value_enum, default_value_t = LogLevel::Warning)]
     proxy_log_level: LogLevel,
 
-    /// How traffic reaches the data plane: by iptables (REDIRECT, TPROXY) or because applications dial it (NONE)
+    /// Traffic interception mode: iptables (REDIRECT, TPROXY), or none, where applications connect to the proxy (NONE)
     #[arg(long, value_name = "MODE", value_enum, ignore_case = true, default_value_t = Mode::Redirect)]
     intercept: Mode,
 
-    /// Leave the rules of interception to somebody else: `topsail iptables apply` in a container before this one
+    /// Do not install iptables rules; another container runs `topsail iptables apply` beforehand
     #[arg(long)]
     no_iptables: bool,
 
-    /// Whom the data plane runs as; another one than this runs as takes root [default: 1337:1337 for root, else who runs
-    /// this]
+    /// User and group of the data plane; switching to another user requires root [default: 1337:1337 for root, otherwise
+    /// the current user]
     #[arg(long, value_name = "UID[:GID]")]
     user: Option<Owner>,
 
-    /// Whom the application runs as; another one than this runs as takes root [default: who runs this]
+    /// User and group of the application; switching to another user requires root [default: the current user]
     #[arg(long, value_name = "UID[:GID]", requires = "command")]
     app_user: Option<Owner>,
 
-    /// What says that the application is ready, asked for on the loopback interface for as long as this runs: a connection
-    /// (tcp:PORT) or a status from 200 to 399 (http:PORT[/PATH]), within a second. A member of a group is an endpoint from
-    /// then on, until three probes in a row have failed, 10 seconds apart [default: the `probe` of its WorkloadGroup, else that
-    /// it has been started, if COMMAND is given; else nothing is waited for]
+    /// Readiness probe for the application on the loopback interface: a TCP connection (tcp:PORT) or an HTTP status from
+    /// 200 to 399 (http:PORT[/PATH]), within 1s. A member of a group becomes an endpoint when the probe succeeds and stays
+    /// one until three consecutive probes fail, 10s apart [default: the `probe` of its WorkloadGroup; without one, the
+    /// start of COMMAND if given, otherwise none]
     #[arg(long, value_name = "PROBE")]
     app_probe: Option<Probe>,
 
-    /// Called with an application by a parent, which says when it has started it
+    /// Run as the child of a sidecar with an application, which reports when the application has started
     #[arg(long, hide = true)]
     with_application: bool,
 
-    /// The address of the workload [default: the one from which it reaches the control plane]
+    /// Workload address [default: the source address of connections to the control plane]
     #[arg(long, value_name = "IP")]
     ip: Option<IpAddr>,
 
-    /// Register the other addresses that the container has, too: in several networks it is reached at each. Its
-    /// WorkloadGroup has to allow that with the annotation topsail.io/addresses: "*"
+    /// Also register the container's other addresses, so that it can be reached in each of its networks. Its WorkloadGroup
+    /// must allow this with the annotation topsail.io/addresses: "*"
     #[arg(long)]
     all_addresses: bool,
 
-    /// End when the network is gone that is shared with the application's container, as it is when that container is
-    /// started again: the engine then starts this one again, in the new network
+    /// Exit when the network namespace shared with the application's container is gone, as after a restart of that
+    /// container, so that the engine restarts this one in the new namespace
     #[arg(long)]
     shared_network: bool,
 
-    /// Where the workload runs, for locality load balancing
+    /// Locality of the workload, for locality load balancing
     #[arg(long, value_name = "REGION[/ZONE[/SUBZONE]]", value_parser = bootstrap::locality, default_value = "", hide_default_value = true)]
     locality: Locality,
 
     #[command(flatten)]
     ports: PortArguments,
 
-    /// How long the folder --join is waited for; units are s, m, h and d
+    /// How long to wait for the --join directory (units: s, m, h, d)
     #[arg(long, value_name = "TIME", value_parser = value::span, default_value = "60s")]
     wait: Duration,
 
-    /// How long inbound connections may go on at the end; units are s, m, h and d
+    /// How long to drain inbound connections on shutdown (units: s, m, h, d)
     #[arg(long, value_name = "TIME", value_parser = value::span, default_value = "5s")]
     drain_time: Duration,
 
-    /// Where the bootstrap and the token in use are written; it is made [default: topsail-sidecar in $TMPDIR or /tmp]
+    /// Directory for the bootstrap and the token in use; created if missing [default: topsail-sidecar in $TMPDIR or /tmp]
     #[arg(long, value_name = "DIR")]
     run_dir: Option<PathBuf>,
 
@@ -170,7 +170,7 @@ pub(super) struct Arguments {
     #[command(flatten)]
     log: LogArguments,
 
-    /// An application to run in the same container, and its arguments
+    /// Application to run in the same container, with its arguments
     #[arg(last = true, value_name = "COMMAND")]
     command: Vec<OsString>,
 }
@@ -203,7 +203,7 @@ impl Command for Arguments {
 /// One thread: its privileges are those of the process.
 fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    runtime.context("the runtime cannot be started")
+    runtime.context("failed to start the async runtime")
 }
 
 impl Arguments {
@@ -234,8 +234,8 @@ impl Arguments {
                 concurrency: self.concurrency,
                 log_level: self.proxy_log_level,
             },
-            join: self.join.context("--join is needed")?,
-            server: self.server.context("--server is needed")?,
+            join: self.join.context("--join is required")?,
+            server: self.server.context("--server is required")?,
             probe: self.app_probe,
             with_application: self.with_application,
             mode: self.intercept,
@@ -256,7 +256,7 @@ impl Arguments {
             plan.inbound_ports_not
                 .extend(own.into_iter().filter(|port| !OWN_PORTS.contains(port)));
             interception::apply(&plan, &self.families.families())?;
-            tracing::info!("traffic goes through the sidecar");
+            tracing::info!("traffic is redirected to the sidecar");
         }
         privileges::become_user(user, matches!(self.intercept, Mode::Tproxy))?;
         runtime()?.block_on(arguments.run())?;
@@ -265,7 +265,7 @@ impl Arguments {
 
     fn program(&self) -> anyhow::Result<Program> {
         if self.dataplane == Plane::Rust {
-            let this = std::env::current_exe().context("this program cannot be found")?;
+            let this = std::env::current_exe().context("cannot determine the path of this executable")?;
             return Ok(Program::Topsail(this));
         }
         let finder = Finder {
@@ -275,7 +275,7 @@ impl Arguments {
         match finder.installed()? {
             Some(path) => Ok(Program::Envoy(path)),
             None => bail!(
-                "there is no `envoy` on $PATH: name one with --envoy, or run the bundled proxy with --dataplane rust"
+                "no `envoy` found on $PATH: specify one with --envoy, or use the bundled proxy with --dataplane rust"
             ),
         }
     }
@@ -289,8 +289,8 @@ impl Arguments {
         let intercepts = interception_mode(self.intercept).is_some();
         if intercepts && (proxy.uid != 0 && user.uid == proxy.uid || user.gid == proxy.gid) {
             let why = format!(
-                "the application would run as {}:{}, whose traffic is not intercepted since the data plane runs as {}:{}: \
-                 start the container as root, or name other users with --user and --app-user",
+                "the application would run as {}:{}, whose traffic is not intercepted because the data plane runs as {}:{}: \
+                 start the container as root, or choose different users with --user and --app-user",
                 user.uid, user.gid, proxy.uid, proxy.gid
             );
             return Err(Usage(why).into());

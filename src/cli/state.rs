@@ -11,12 +11,12 @@ use crate::pki::StateDir;
 /// `--state` and `--trust-domain`.
 #[derive(Args)]
 pub(super) struct StateArguments {
-    /// The server's state directory (CA, token key, last good configuration) [default: /var/lib/topsail for root,
-    /// else $XDG_STATE_HOME/topsail or ~/.local/state/topsail]
+    /// State directory of the server: CA, token signing key and last valid configuration [default: /var/lib/topsail for
+    /// root, otherwise $XDG_STATE_HOME/topsail or ~/.local/state/topsail]
     #[arg(long, value_name = "DIR", env = "TOPSAIL_STATE", hide_env_values = true)]
     pub state: Option<PathBuf>,
 
-    /// The trust domain of every identity in the mesh
+    /// Trust domain of the mesh
     #[arg(
         long,
         value_name = "DOMAIN",
@@ -33,7 +33,7 @@ impl StateArguments {
         let path = match &self.state {
             Some(path) => path.clone(),
             None => default_path()
-                .context("name a state directory with --state: neither $XDG_STATE_HOME nor $HOME is set")?,
+                .context("neither $XDG_STATE_HOME nor $HOME is set; use --state to specify a state directory")?,
         };
         Ok(std::path::absolute(path)?)
     }

@@ -25,29 +25,29 @@ use answer::Answer;
 const PATIENCE: Duration = Duration::from_secs(5);
 
 const EXAMPLES: &str = "\
-For each type of resource (CDS, EDS, SDS, LDS, RDS) a proxy is SYNCED (it has ACKed all that it should have), \
-STALE (something is on its way), NACKED (it refuses something, and keeps the version before) or NOT SENT (it \
-never asked). Below the table stand the groups whose members register themselves, the refused resources, expired join tokens and what is wrong with the \
-directory, with file and line.
+For each resource type (CDS, EDS, SDS, LDS, RDS) a proxy is SYNCED (it has ACKed everything sent to it), STALE (an \
+update is in flight), NACKED (it rejected an update and keeps the previous version) or NOT SENT (it never subscribed). \
+The table is followed by the groups with auto-registered members, rejected resources, expired join tokens and the \
+problems found in the directory, with file and line.
 
-Exit codes: 0 no proxy is STALE or NACKED, 1 some proxy is, or the server cannot be asked, 2 called wrongly. With \
---ready: 0 the server serves a generation, 1 it does not.
+Exit codes: 0 no proxy is STALE or NACKED, 1 some proxy is, or the server is unreachable, 2 usage error. With \
+--ready: 0 the server is serving a configuration, 1 it is not.
 
 Examples:
-  The server on this host:
+  Query the server on this host:
     topsail status
 
-  A container's health check:
+  Use as a container health check:
     topsail status --ready
 
-  For scripts, the names of proxies that refuse something:
+  List the proxies that rejected a resource:
     topsail status -o json | jq -r '.proxies[] | select(.refusals != []) | .workload'";
 
 /// What `topsail status` is called with.
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Arguments {
-    /// The admin listener of the server
+    /// Admin address of the server
     #[arg(
         long,
         value_name = "HOST:PORT",
@@ -57,11 +57,11 @@ pub(super) struct Arguments {
     )]
     admin: Endpoint,
 
-    /// The form of the answer
+    /// Output format
     #[arg(long, short, value_name = "FORMAT", value_enum, default_value_t = Form::Text)]
     output: Form,
 
-    /// Say only whether the server is ready to serve proxies, whatever they make of it
+    /// Only check whether the server is ready to serve proxies, regardless of their sync status
     #[arg(long, conflicts_with = "output")]
     ready: bool,
 }
@@ -121,20 +121,20 @@ impl Arguments {
 
     /// The body of an answer: `None` while there is nothing to answer with.
     async fn ask(&self, address: SocketAddr, path: &str) -> anyhow::Result<Option<Bytes>> {
-        let late = || format!("{address} does not answer: is it the admin listener of `topsail serve`?");
+        let late = || format!("{address} does not respond: is it the admin address of `topsail serve`?");
         let answer = timeout(PATIENCE, envoy::get(address, path)).await.with_context(late)?;
         let (status, body) = answer.context(
-            "the server cannot be asked; is `topsail serve` running? `--admin HOST:PORT` names its admin listener",
+            "cannot connect to the server; is `topsail serve` running? Use `--admin HOST:PORT` to specify its admin address",
         )?;
         match status {
             StatusCode::OK => Ok(Some(body)),
             StatusCode::SERVICE_UNAVAILABLE => Ok(None),
-            _ => bail!("{}: {path} gives {status}", self.unexpected()),
+            _ => bail!("{}: {path} returned {status}", self.unexpected()),
         }
     }
 
     fn unexpected(&self) -> String {
         let Endpoint { host, port } = &self.admin;
-        format!("what answers at {host}:{port} is not the admin listener of this version of Topsail")
+        format!("{host}:{port} is not the admin address of this version of Topsail")
     }
 }

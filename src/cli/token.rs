@@ -22,7 +22,7 @@ pub(super) struct Arguments {
 
 #[derive(Subcommand)]
 enum Action {
-    /// Make a join token: what a sidecar shows to be let in as its workload
+    /// Create a join token, with which a sidecar authenticates as its workload
     Create(Create),
 }
 
@@ -35,21 +35,21 @@ impl Command for Arguments {
 }
 
 const EXAMPLES: &str = "\
-The token goes to standard output, or to a file that is replaced by rename, which a running Envoy notices \
-(it does not notice a file that is written in place). This works beside a running server, which is not asked.
+The token is written to standard output or, with --out, to a file that is replaced with an atomic rename, so that a \
+running Envoy reloads it (Envoy does not notice in-place writes). The server may be running; it is not contacted.
 
-Who holds the token can join as the workload, or as a member of the group, until it expires. To revoke all tokens, delete token-key.pem in \
-the state directory and restart the server.
+Anyone holding the token can join as the workload, or as a member of the group, until it expires. To revoke all \
+tokens, delete token-key.pem in the state directory and restart the server.
 
 Examples:
-  A token for the bootstrap's --token-file, or a new one in its place:
+  Create or replace the token for `topsail bootstrap --token-file`:
     topsail token create --workload reviews-v1.default --service-account reviews --out /etc/token
 
-  One for every replica of reviews-v1, each of which registers itself:
+  Create a token for all replicas of reviews-v1, which auto-register:
     topsail token create --group reviews-v1.default --service-account reviews \\
       --label app=reviews --label version=v1 --out /etc/token
 
-  A short-lived one for a workload that has no WorkloadEntry to say its labels and address:
+  Create a short-lived token for a workload that has no WorkloadEntry with its labels and address:
     topsail token create --workload batch.jobs --label app=batch --ip 10.0.0.7 --ttl 12h > token";
 
 /// What `topsail token create` is called with.
@@ -59,11 +59,11 @@ struct Create {
     #[command(flatten)]
     workload: WorkloadArguments,
 
-    /// How long the token is good, from 1s to 3650d; units are s, m, h and d [default: 30d]
+    /// Lifetime of the token, from 1s to 3650d (units: s, m, h, d) [default: 30d]
     #[arg(long, value_name = "TIME", value_parser = value::span)]
     ttl: Option<Duration>,
 
-    /// Write the token to this file, readable by its owner alone, instead of standard output
+    /// Write the token to this file (mode 0600) instead of standard output
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
 
@@ -74,7 +74,7 @@ struct Create {
 impl Command for Create {
     fn run(self, output: &mut Output) -> anyhow::Result<Outcome> {
         if matches!(self.workload.bearer()?, Bearer::Group(_)) && !self.workload.addresses.is_empty() {
-            let why = "--ip says nothing of a group: each member registers the address that it connects from";
+            let why = "--ip cannot be used with --group: each member registers with the address it connects from";
             return Err(Usage(why.to_owned()).into());
         }
         let token = self.workload.token(&self.state, self.ttl)?;
@@ -87,9 +87,9 @@ impl Command for Create {
         let until = display(token.expires);
         let advice = match self.out {
             Some(_) => "",
-            None => "; keep it to its owner: `chmod 600` the file it goes to",
+            None => "; keep it secret: `chmod 600` the file you save it to",
         };
-        output.note(&format!("good until {until}{advice}"))?;
+        output.note(&format!("valid until {until}{advice}"))?;
         Ok(Outcome::Fine)
     }
 }

@@ -11,13 +11,13 @@ use crate::name::Hostname;
 pub(super) fn label(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
-        Some(_) | None => Err("KEY=VALUE is needed, such as app=reviews".to_owned()),
+        Some(_) | None => Err("expected KEY=VALUE, such as app=reviews".to_owned()),
     }
 }
 
 /// A span of time: numbers with the units `s`, `m`, `h` and `d`, such as `30d` or `1h30m`.
 pub(super) fn span(text: &str) -> Result<Duration, String> {
-    let wrong = || "a number with a unit (s, m, h or d) is needed, such as 12h or 30d".to_owned();
+    let wrong = || "expected a number with a unit (s, m, h or d), such as 12h or 30d".to_owned();
     let mut rest = text;
     let mut seconds = 0_u64;
     while !rest.is_empty() {
@@ -59,7 +59,7 @@ impl FromStr for Owner {
         match (uid.parse(), gid.parse()) {
             // The system takes the largest for "nobody in particular".
             (Ok(uid), Ok(gid)) if uid != u32::MAX && gid != u32::MAX => Ok(Self { uid, gid }),
-            _ => Err("UID or UID:GID is needed, in numbers, such as 1337:1337".to_owned()),
+            _ => Err("expected a numeric UID or UID:GID, such as 1337:1337".to_owned()),
         }
     }
 }
@@ -95,7 +95,7 @@ impl FromStr for Endpoint {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || "HOST:PORT is needed, such as 127.0.0.1:15012, [::1]:15012 or mesh.example:15012".to_owned();
+        let wrong = || "expected HOST:PORT, such as 127.0.0.1:15012, [::1]:15012 or mesh.example:15012".to_owned();
         let (host, port) = text.rsplit_once(':').ok_or_else(wrong)?;
         let bracketed = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
         let host = match bracketed {

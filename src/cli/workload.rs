@@ -15,25 +15,25 @@ use crate::pki::{Bearer, TokenGrant, TokenSigner};
 /// `--workload` or `--group`, `--service-account`, `--label` and `--ip`.
 #[derive(Args)]
 pub(super) struct WorkloadArguments {
-    /// The workload; the namespace is `default` unless the name has a dot
+    /// Workload name; without .NAMESPACE, the namespace is `default`
     #[arg(long, value_name = "NAME.NAMESPACE", required_unless_present = "group")]
     workload: Option<WorkloadName>,
 
-    /// In place of a workload: the group whose members register themselves, each by the address that it connects
-    /// from; they are endpoints of the services that select the group's labels for as long as they are connected
+    /// Group to join instead of a named workload: each member auto-registers with the address it connects from and, while
+    /// connected, is an endpoint of the services that select the group's labels
     #[arg(long, value_name = "NAME.NAMESPACE", conflicts_with = "workload")]
     group: Option<WorkloadName>,
 
-    /// The service account it runs as: the last part of its SPIFFE identity. That of a WorkloadGroup of the group's
-    /// name takes its place [default: default]
+    /// Service account, the last segment of the SPIFFE ID. A WorkloadGroup named like the group overrides it [default:
+    /// default]
     #[arg(long, value_name = "NAME")]
     pub service_account: Option<ServiceAccount>,
 
-    /// A label of the workload; may be repeated. Those of a WorkloadEntry or WorkloadGroup of this name take its place
+    /// Workload label; repeatable. The labels of a WorkloadEntry or WorkloadGroup of this name override it
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = value::label)]
     pub labels: Vec<(String, String)>,
 
-    /// An address of the workload; may be repeated. That of a WorkloadEntry of this name takes its place
+    /// Workload address; repeatable. The address of a WorkloadEntry of this name overrides it
     #[arg(long = "ip", value_name = "IP")]
     pub addresses: Vec<IpAddr>,
 }
@@ -55,7 +55,7 @@ impl WorkloadArguments {
                 addresses: self.addresses.clone(),
             }),
             (None, Some(group)) => Ok(Bearer::Group(group.clone())),
-            _ => Err(Usage("one of --workload and --group is needed".to_owned())),
+            _ => Err(Usage("either --workload or --group is required".to_owned())),
         }
     }
 

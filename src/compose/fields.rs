@@ -97,7 +97,7 @@ impl<'p> Fields<'p> {
         let (part, _, node) = self.present(name).last()?;
         let found = spot(&part.document, node);
         if found.is_none() {
-            self.wrong(&part.document, node, format!("`{name}` is a text"));
+            self.wrong(&part.document, node, format!("`{name}` must be a string"));
         }
         found
     }
@@ -120,7 +120,7 @@ impl<'p> Fields<'p> {
                     document: &part.document,
                     node,
                 })),
-                _ => self.wrong(&part.document, node, format!("`{name}` is a list")),
+                _ => self.wrong(&part.document, node, format!("`{name}` must be a list")),
             }
         }
         found
@@ -138,7 +138,7 @@ impl<'p> Fields<'p> {
             for node in nodes {
                 match spot(document, node) {
                     Some(spot) => found.push(spot),
-                    None => self.wrong(document, node, format!("`{name}` is a list of texts")),
+                    None => self.wrong(document, node, format!("`{name}` must be a list of strings")),
                 }
             }
         }
@@ -159,7 +159,7 @@ impl<'p> Fields<'p> {
                 match listed {
                     Some(listed) if found.iter().any(|earlier| earlier.text == listed.text) => {}
                     Some(listed) => found.push(listed),
-                    None => self.wrong(document, node, format!("`{name}` is a list of names, or a map of them")),
+                    None => self.wrong(document, node, format!("`{name}` must be a list or map of names")),
                 }
             }
         }
@@ -208,7 +208,7 @@ impl<'p> Fields<'p> {
             self.wrong(
                 document,
                 node,
-                format!("`{name}` is a map, or a list of texts with a `=`"),
+                format!("`{name}` must be a map or a list of `KEY=VALUE` strings"),
             );
         }
         found

@@ -61,24 +61,24 @@ const MEANINGLESS: [(&str, &str); 10] = [
     ("sidecar.istio.io/proxyMemoryLimit", RESOURCES),
     (
         "sidecar.istio.io/proxyImage",
-        "the image is what `topsail inject --image` says",
+        "set the image with `topsail inject --image`",
     ),
     ("sidecar.istio.io/rewriteAppHTTPProbers", HEALTH),
     (
         "sidecar.istio.io/status",
-        "it is what Istio's injector writes, not what it reads",
+        "it is set by Istio's injector, not read by it",
     ),
     ("sidecar.istio.io/userVolume", VOLUMES),
     ("sidecar.istio.io/userVolumeMount", VOLUMES),
     (
         "proxy.istio.io/config",
-        "what the proxies have in common is said by `meshConfig.defaultConfig` in the directory",
+        "set common proxy settings with `meshConfig.defaultConfig` in the configuration directory",
     ),
 ];
 
-const RESOURCES: &str = "give the sidecar `deploy.resources` in a compose file of your own";
-const VOLUMES: &str = "give the sidecar `volumes` in a compose file of your own";
-const HEALTH: &str = "health checks of compose run inside the container and never meet the sidecar";
+const RESOURCES: &str = "set `deploy.resources` of the sidecar in your own Compose file";
+const VOLUMES: &str = "set `volumes` of the sidecar in your own Compose file";
+const HEALTH: &str = "Compose health checks run inside the container and do not pass through the sidecar";
 
 /// The prefixes under which a label that nobody knows is a mistake.
 const PREFIXES: [&str; 4] = [
@@ -152,7 +152,7 @@ pub(super) fn read(labels: &[(Spot, Spot)], problems: &mut Vec<Diagnostic>) -> S
 impl Settings {
     fn label(&mut self, key: &Spot, value: &Spot) -> Result<(), Diagnostic> {
         if let Some((_, why)) = MEANINGLESS.iter().find(|(name, _)| *name == key.text) {
-            let problem = format!("the label `{}` has no meaning here", key.text);
+            let problem = format!("the label `{}` is not supported here", key.text);
             let problem = Diagnostic::new(Code::UnsupportedField, problem);
             return Err(problem.at(key.place.clone()).help(*why));
         }
@@ -163,11 +163,13 @@ impl Settings {
         }
         if value.is_interpolated() {
             let problem = format!(
-                "the label `{}` has a variable in it, which is compose's to fill in",
+                "the label `{}` contains a variable, which only Compose can resolve",
                 key.text
             );
             let problem = Diagnostic::new(Code::InvalidValue, problem);
-            return Err(problem.at(value.place.clone()).help("write the value out"));
+            return Err(problem
+                .at(value.place.clone())
+                .help("write the value without variables"));
         }
         if let Some((_, flag, takes)) = traffic {
             let list = takes.check(&value.text).map_err(|needed| wrong(key, value, needed))?;
@@ -219,23 +221,23 @@ impl Takes {
         let (good, needed) = match self {
             Self::Ports => (
                 items.iter().all(|item| is_port(item)),
-                "a list of ports with `,` between them",
+                "a comma-separated list of ports",
             ),
             Self::PortsOrAll => (
                 is_all || items.iter().all(|item| is_port(item)),
-                "a list of ports with `,` between them, or `*`",
+                "a comma-separated list of ports, or `*`",
             ),
             Self::Ranges => (
                 items.iter().all(|item| item.parse::<IpNet>().is_ok()),
-                "a list of ranges of addresses such as `10.0.0.0/8`, with `,` between them",
+                "a comma-separated list of IP ranges such as `10.0.0.0/8`",
             ),
             Self::RangesOrAll => (
                 is_all || items.iter().all(|item| item.parse::<IpNet>().is_ok()),
-                "a list of ranges of addresses such as `10.0.0.0/8`, with `,` between them, or `*`",
+                "a comma-separated list of IP ranges such as `10.0.0.0/8`, or `*`",
             ),
             Self::Names => (
                 items.iter().all(|item| !item.contains(char::is_whitespace)),
-                "a list of names with `,` between them",
+                "a comma-separated list of names",
             ),
         };
         if good { Ok(items.join(",")) } else { Err(needed) }
@@ -275,7 +277,7 @@ fn ports(key: &Spot, value: &Spot) -> Result<Vec<(u16, Protocol, Spot)>, Diagnos
 /// A protocol that nobody knows.
 pub(super) fn unknown_protocol(name: &str, at: &Spot) -> Diagnostic {
     let names = Protocol::NAMES.map(|(name, _)| name);
-    let problem = format!("no protocol is called `{}`", name.escape_debug());
+    let problem = format!("unknown protocol `{}`", name.escape_debug());
     let problem = Diagnostic::new(Code::InvalidValue, problem).at(at.place.clone());
     problem.help(match closest(name, names) {
         Some(meant) => format!("did you mean `{meant}`?"),
@@ -290,7 +292,7 @@ fn unknown(key: &Spot) -> Diagnostic {
         .into_iter()
         .chain(traffic)
         .chain(MEANINGLESS.iter().map(|(name, _)| *name));
-    let problem = format!("no label is called `{}`", key.text.escape_debug());
+    let problem = format!("unknown label `{}`", key.text.escape_debug());
     let mut problem = Diagnostic::new(Code::UnknownField, problem).at(key.place.clone());
     problem.help = closest(&key.text, all).map(|meant| format!("did you mean `{meant}`?"));
     problem
@@ -298,7 +300,7 @@ fn unknown(key: &Spot) -> Diagnostic {
 
 fn wrong(key: &Spot, value: &Spot, needed: &str) -> Diagnostic {
     let problem = format!(
-        "`{}` is nothing for the label `{}`",
+        "invalid value `{}` for the label `{}`",
         value.text.escape_debug(),
         key.text
     );

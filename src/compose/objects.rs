@@ -82,11 +82,13 @@ fn policy(text: &mut String, planned: &Planned) {
     }
     let (why, mode) = match planned.permissive {
         true => (
-            format!("`{service}` takes plaintext too, as its label asks; sidecars call it by mutual TLS all the same."),
+            format!(
+                "`{service}` also accepts plaintext, as its label requests; sidecars still use mutual TLS to call it."
+            ),
             "PERMISSIVE",
         ),
         false => (
-            "Published ports take plaintext too, for callers outside; sidecars call them by mutual TLS all the same."
+            "Published ports also accept plaintext from external clients; sidecars still use mutual TLS to call them."
                 .to_owned(),
             "STRICT",
         ),

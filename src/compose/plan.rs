@@ -142,13 +142,8 @@ impl Planning<'_> {
         let object = match name::object(&service.name.text) {
             Ok(object) => object,
             Err(why) => {
-                let problem = format!("no object of the mesh can have the name of this service: {why}");
-                self.add(
-                    Code::InvalidValue,
-                    problem,
-                    &service.name,
-                    "give the service another name",
-                );
+                let problem = format!("the name of this service is not valid for mesh objects: {why}");
+                self.add(Code::InvalidValue, problem, &service.name, "rename the service");
                 return None;
             }
         };
@@ -180,24 +175,24 @@ impl Planning<'_> {
         };
         let (why, help) = match mode.text.split_once(':').map_or(&*mode.text, |(kind, _)| kind) {
             "host" => (
-                "a sidecar would catch the traffic of the whole host",
+                "a sidecar would intercept the traffic of the whole host",
                 "remove `network_mode`, or",
             ),
-            "none" => ("there is no network to mesh", "remove `network_mode`, or"),
+            "none" => ("the service has no network", "remove `network_mode`, or"),
             "bridge" | "default" => (
-                "names are not resolved there, so that its sidecar would not find the control plane",
-                "use `networks` in its place, or",
+                "its sidecar could not resolve the control plane's name there",
+                "use `networks` instead, or",
             ),
             "service" => (
-                "another service's sidecar is in it already: it serves both",
-                "name the ports of both in that service's label `topsail.io/ports`, and",
+                "it already has another service's sidecar, which serves both",
+                "list the ports of both in that service's label `topsail.io/ports`, and",
             ),
             "container" => (
-                "it belongs to a container outside of the project",
+                "it belongs to a container outside the project",
                 "remove `network_mode`, or",
             ),
             _ => (
-                "it is not known whose network namespace that is",
+                "the owner of that network namespace is unknown",
                 "remove `network_mode`, or",
             ),
         };
@@ -205,7 +200,7 @@ impl Planning<'_> {
             "`{}` has no network namespace that a sidecar could share: {why}",
             self.service.name.text
         );
-        let help = format!("{help} leave the service alone with the label `topsail.io/inject: \"false\"`");
+        let help = format!("{help} exclude the service with the label `topsail.io/inject: \"false\"`");
         self.add(Code::UnsupportedNetworkMode, problem, mode, &help);
     }
 
@@ -226,14 +221,14 @@ impl Planning<'_> {
             self.add(Code::SeveralContainers, problem, replicas, help);
         } else if replicas.is_interpolated() {
             let problem = format!(
-                "how many containers `{name}` has is compose's to fill in: if there are several, the sidecar joins the \
+                "the number of containers of `{name}` depends on a variable: if there are several, the sidecar joins the \
                  network of one only"
             );
             let problem = Diagnostic::new(Code::SeveralContainers, problem).at(replicas.place.clone());
             let problem = problem.severity(crate::diag::Severity::Warning);
             self.problems.push(problem.help(help));
         } else {
-            let problem = format!("`{}` is no number of containers", replicas.text.escape_debug());
+            let problem = format!("`{}` is not a valid number of containers", replicas.text.escape_debug());
             self.add(Code::InvalidValue, problem, replicas, "write a number");
         }
     }
@@ -265,13 +260,13 @@ impl Planning<'_> {
             return;
         };
         let problem = format!(
-            "`{}` may change the rules that lead its traffic to its sidecar",
+            "`{}` is allowed to change the iptables rules that redirect its traffic to the sidecar",
             self.service.name.text
         );
         let problem = Diagnostic::new(Code::BypassedSidecar, problem).at(spot.place.clone());
         let problem = problem.severity(crate::diag::Severity::Warning);
         self.problems
-            .push(problem.help("see to it that it leaves the chains alone whose names begin with ISTIO_"));
+            .push(problem.help("make sure that it does not change the chains whose names start with ISTIO_"));
     }
 
     /// The ports that the service listens on: what the label says, else `ports` and `expose`, else the image.
@@ -318,13 +313,13 @@ impl Planning<'_> {
         for (port, spot) in found.values() {
             if RESERVED.contains(&port.number) {
                 let problem = format!(
-                    "port {} of `{}` is one of those that its sidecar listens on ({}–{})",
+                    "port {} of `{}` is reserved for its sidecar ({}–{})",
                     port.number,
                     service.name.text,
                     RESERVED.start(),
                     RESERVED.end()
                 );
-                let help = "let the application listen on another port";
+                let help = "change the port the application listens on";
                 self.add(Code::ReservedPort, problem, spot, help);
             }
         }
@@ -347,8 +342,8 @@ impl Planning<'_> {
             let problem = Diagnostic::new(Code::UnknownPort, problem).at(entry.spot.place.clone());
             self.problems.push(problem.severity(crate::diag::Severity::Info));
         } else if !is_stated {
-            let problem = format!("this port of `{name}` has a variable in it, which is compose's to fill in");
-            let help = "say on which ports the application listens with a label, for example \
+            let problem = format!("this port of `{name}` contains a variable, which only Compose can resolve");
+            let help = "specify the ports the application listens on with a label, for example \
                         `topsail.io/ports: \"8080\"`";
             let problem = Diagnostic::new(Code::UnknownPort, problem).at(entry.spot.place.clone());
             let problem = problem.severity(crate::diag::Severity::Error);
@@ -370,11 +365,11 @@ impl Planning<'_> {
         let (Some(image), Some(numbers)) = (image, numbers.filter(|numbers| !numbers.is_empty())) else {
             let name = &self.service.name;
             let problem = format!(
-                "it is not known on which ports `{}` listens: nobody will reach it through its sidecar",
+                "the ports of `{}` are unknown: clients cannot reach it through its sidecar",
                 name.text
             );
             let problem = Diagnostic::new(Code::UnknownPort, problem).at(name.place.clone());
-            let help = "say so with the label `topsail.io/ports`, for example \"8080\", or \"none\"";
+            let help = "specify them with the label `topsail.io/ports`, for example \"8080\", or \"none\"";
             self.problems.push(problem.help(help));
             return;
         };
@@ -409,9 +404,12 @@ fn check_names(project: &Project, plan: &Plan, problems: &mut Vec<Diagnostic>) {
     let taken: Vec<&str> = [name::SERVER, name::INIT].into_iter().chain(own).collect();
     for service in &project.services {
         if taken.contains(&&*service.name.text) {
-            let problem = format!("`{}` is the name of a service that is to be added", service.name.text);
+            let problem = format!(
+                "`{}` is the name of a service added by `topsail inject`",
+                service.name.text
+            );
             let problem = Diagnostic::new(Code::ReservedName, problem).at(service.name.place.clone());
-            problems.push(problem.help("give the service another name"));
+            problems.push(problem.help("rename the service"));
         }
     }
     let place = |planned: &Planned| {
@@ -424,7 +422,7 @@ fn check_names(project: &Project, plan: &Plan, problems: &mut Vec<Diagnostic>) {
             continue;
         };
         let problem = format!(
-            "`{}` and `{}` would both be `{}` in the mesh",
+            "`{}` and `{}` would both be named `{}` in the mesh",
             first.service, planned.service, planned.object
         );
         let mut problem = Diagnostic::new(Code::ReservedName, problem);
@@ -432,8 +430,8 @@ fn check_names(project: &Project, plan: &Plan, problems: &mut Vec<Diagnostic>) {
             problem = problem.at(place);
         }
         if let Some(place) = place(first) {
-            problem = problem.label(place, "the other one");
+            problem = problem.label(place, "the other service");
         }
-        problems.push(problem.help("give one of them another name"));
+        problems.push(problem.help("rename one of them"));
     }
 }

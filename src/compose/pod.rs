@@ -31,7 +31,7 @@ impl Pod {
         takes_back: bool,
     ) -> Result<Self, String> {
         if interception == Interception::None {
-            return Err("nothing is caught".to_owned());
+            return Err("no traffic is intercepted".to_owned());
         }
         let network = &service.network;
         if !takes_back {
@@ -44,7 +44,7 @@ impl Pod {
             }
         }
         if let Some(name) = network.elsewhere {
-            return Err(format!("a variable of `{name}` stands in a file that is included"));
+            return Err(format!("`{name}` uses a variable in an included file"));
         }
         let mut fields = network.fields.clone();
         fields.insert("networks".to_owned(), networks(service));

@@ -36,13 +36,13 @@ pub(super) fn read(items: &[Item<'_>], problems: &mut Vec<Diagnostic>) -> Vec<Po
 
 fn port(item: &Item<'_>) -> Result<Port, Diagnostic> {
     let invalid = |spot: &Spot, message: &str| {
-        let problem = format!("`{}` is no port: {message}", spot.text.escape_debug());
+        let problem = format!("`{}` is not a port: {message}", spot.text.escape_debug());
         Diagnostic::new(Code::InvalidValue, problem).at(spot.place.clone())
     };
     let (container, protocol, spot) = match item.is_map() {
         true => {
             let target = item.get("target").ok_or_else(|| {
-                Diagnostic::new(Code::MissingField, "a port in the long form has a `target`").at(item.place())
+                Diagnostic::new(Code::MissingField, "a port in long syntax must have a `target`").at(item.place())
             })?;
             let protocol = item.get("protocol").map(|protocol| protocol.text);
             (target.text.clone(), protocol, target)
@@ -50,7 +50,7 @@ fn port(item: &Item<'_>) -> Result<Port, Diagnostic> {
         false => {
             let spot = item
                 .spot()
-                .ok_or_else(|| Diagnostic::new(Code::InvalidValue, "a port is needed here").at(item.place()))?;
+                .ok_or_else(|| Diagnostic::new(Code::InvalidValue, "expected a port").at(item.place()))?;
             let (rest, protocol) = split_last(&spot.text, '/');
             let (before, container) = split_last(rest, ':');
             let container = container.unwrap_or(before).to_owned();
@@ -90,14 +90,14 @@ fn split_last(text: &str, separator: char) -> (&str, Option<&str>) {
 
 fn range(text: &str) -> Result<RangeInclusive<u16>, &'static str> {
     let number = |text: &str| match text.trim().parse::<u16>() {
-        Ok(0) | Err(_) => Err("a number from 1 to 65535 is needed"),
+        Ok(0) | Err(_) => Err("expected a number from 1 to 65535"),
         Ok(number) => Ok(number),
     };
     let (first, last) = text.split_once('-').unwrap_or((text, text));
     let (first, last) = (number(first)?, number(last)?);
     match last.checked_sub(first) {
-        None => Err("the range ends before it begins"),
-        Some(length) if length >= MAX_RANGE => Err("a range has at most 100 ports"),
+        None => Err("the end of the range is before its start"),
+        Some(length) if length >= MAX_RANGE => Err("a range can have at most 100 ports"),
         Some(_) => Ok(first..=last),
     }
 }

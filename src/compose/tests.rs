@@ -311,7 +311,7 @@ services:
         circle
             .problems
             .iter()
-            .all(|problem| problem.message.contains("extend one another"))
+            .all(|problem| problem.message.contains("`extends` is nested"))
     );
 }
 
@@ -449,7 +449,7 @@ services:
 fn who_is_not_intercepted_has_no_pod() {
     let text = "services: {a: {image: redis, labels: {sidecar.istio.io/interceptionMode: none}}, b: {image: redis}}";
     let plan = planned_for(&[("c.yml", text)], &["c.yml"], Choice::Either, true);
-    assert_eq!(pod(&plan, "a").unwrap_err(), "nothing is caught");
+    assert_eq!(pod(&plan, "a").unwrap_err(), "no traffic is intercepted");
     assert!(pod(&plan, "b").is_ok());
 }
 
@@ -508,7 +508,7 @@ fn a_variable_of_an_included_file_stays_there() {
     assert!(pod(&plan, "a").is_ok() && pod(&plan, "c").is_ok());
     assert_eq!(
         pod(&plan, "b").unwrap_err(),
-        "a variable of `ports` stands in a file that is included"
+        "`ports` uses a variable in an included file"
     );
 }
 

@@ -35,7 +35,7 @@ impl Ties {
         for name in service.depends_on.iter().chain(&service.links) {
             if project.service(&name.text).is_none() {
                 let names = project.services.iter().map(|service| &*service.name.text);
-                let problem = format!("no service is called `{}`", name.text.escape_debug());
+                let problem = format!("unknown service `{}`", name.text.escape_debug());
                 let mut problem = Diagnostic::new(Code::ReferencedResourceNotFound, problem).at(name.place.clone());
                 problem.help = closest(&name.text, names).map(|meant| format!("did you mean `{meant}`?"));
                 problems.push(problem);

@@ -13,7 +13,7 @@ pub struct Version {
 
 /// A text that is no version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a version of Compose is needed, such as 2, 1.29 or 2.24.4")]
+#[error("expected a Compose version, such as 2, 1.29 or 2.24.4")]
 pub struct NoVersion;
 
 impl Version {

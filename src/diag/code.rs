@@ -38,87 +38,87 @@ macro_rules! codes {
 }
 
 codes! {
-    /// A host, subset, port or other name that a rule refers to does not exist.
+    /// A referenced host, subset, port or other resource does not exist.
     ReferencedResourceNotFound = "IST0101" Error;
-    /// A value that Istio's validation refuses.
+    /// A value is rejected by Istio's validation.
     SchemaValidationError = "IST0106" Error;
-    /// Two mesh VirtualServices own the same host; the first in path order is served.
+    /// Two VirtualServices on the `mesh` gateway define the same host; the first in path order is served.
     ConflictingMeshGatewayVirtualServiceHosts = "IST0109" Error;
     /// Two Sidecars select the same workload.
     ConflictingSidecarWorkloadSelectors = "IST0110" Error;
-    /// Two Sidecars without a selector in one namespace.
+    /// A namespace has two Sidecars without a workload selector.
     MultipleSidecarsWithoutWorkloadSelectors = "IST0111" Error;
-    /// A destination of a service with several ports names no port.
+    /// A destination does not specify a port although the service has several.
     VirtualServiceDestinationPortSelectorRequired = "IST0112" Error;
-    /// TLS is originated without verifying the server.
+    /// TLS is originated without verifying the server certificate.
     NoServerCertificateVerificationDestinationLevel = "IST0128" Warning;
-    /// TLS is originated on one port without verifying the server.
+    /// TLS is originated on a port without verifying the server certificate.
     NoServerCertificateVerificationPortLevel = "IST0129" Warning;
-    /// A route that can never match.
+    /// A VirtualService rule is never used because an earlier rule matches all of its traffic.
     VirtualServiceUnreachableRule = "IST0130" Warning;
-    /// A match that an earlier one makes pointless.
+    /// A match has no effect because an earlier rule matches all of its traffic.
     VirtualServiceIneffectiveMatch = "IST0131" Info;
-    /// A value that Istio's validation warns about.
+    /// Istio's validation warns about a value.
     SchemaWarning = "IST0133" Warning;
-    /// A TCP port without an address catches all traffic of that port.
+    /// A TCP port of a service without addresses matches all traffic to that port.
     ServiceEntryAddressesRequired = "IST0134" Warning;
-    /// The labels of a subset match no endpoint of the service.
+    /// The labels of a subset do not match any endpoint of the service.
     DestinationRuleSubsetNotSelectPods = "IST0173" Warning;
-    /// A DestinationRule for a host that no service has.
+    /// The host of a DestinationRule does not match any service.
     UnknownDestinationRuleHost = "IST0174" Warning;
-    /// Two ServiceEntries give one host and port different protocols.
+    /// Two ServiceEntries define different protocols for the same host and port.
     ConflictingServiceEntryProtocol = "IST0177" Warning;
-    /// The text is not YAML.
+    /// The document is not valid YAML.
     InvalidYaml = "TS0001" Error;
-    /// A field that the kind does not have.
+    /// A field does not exist in this kind.
     UnknownField = "TS0002" Error;
-    /// A kind or apiVersion that neither Istio nor Kubernetes has.
+    /// A kind or apiVersion exists in neither Istio nor Kubernetes.
     UnknownKind = "TS0003" Error;
-    /// A kind that Istio has and Topsail does not support yet.
+    /// An Istio kind is not supported by Topsail yet.
     UnsupportedKind = "TS0004" Warning;
-    /// A field that Istio has and Topsail does not support yet; ignoring it would change traffic.
+    /// An Istio field is not supported by Topsail yet, and ignoring it would change traffic.
     UnsupportedField = "TS0005" Error;
-    /// A value of the wrong type.
+    /// A value has the wrong type or format.
     InvalidValue = "TS0006" Error;
-    /// A field without which the object has no meaning.
+    /// A required field is missing.
     MissingField = "TS0007" Error;
-    /// The same kind, namespace and name twice; the first in path order is served.
+    /// An object of the same kind, namespace and name is defined twice; the first in path order is served.
     DuplicateObject = "TS0008" Error;
-    /// A file that cannot be read.
+    /// A file cannot be read.
     UnreadableFile = "TS0009" Error;
-    /// A file that held objects has become empty; its objects stay until the file is deleted.
+    /// A file that contained objects is now empty; its objects are kept until the file is deleted.
     EmptyFile = "TS0010" Error;
-    /// A document larger than the limit.
+    /// A document exceeds the size limit.
     DocumentTooLarge = "TS0011" Error;
-    /// A kind of Kubernetes that has no meaning for a mesh.
+    /// A Kubernetes kind is not relevant to the mesh and is ignored.
     IrrelevantKind = "TS0012" Info;
-    /// The mesh configuration is given twice.
+    /// The mesh configuration is defined twice.
     ConflictingMeshConfig = "TS0013" Error;
-    /// An object's last good form is served instead of the one in the file.
+    /// The last valid version of an object is served instead of the one in the file.
     LastGoodServed = "TS0014" Info;
-    /// Two listeners of one proxy want the same address and port.
+    /// Two listeners of a proxy have the same address and port.
     ConflictingListener = "TS0015" Warning;
-    /// A proxy refused a resource made from this object.
+    /// A proxy rejected (NACKed) a resource generated from this object.
     RefusedByProxy = "TS0016" Error;
-    /// A resource breaks Envoy's own field rules and is not sent.
+    /// A generated resource violates Envoy's validation rules and is not sent.
     BreaksEnvoyRule = "TS0017" Error;
-    /// What a proxy claims about itself contradicts its WorkloadEntry.
+    /// The metadata of a proxy contradicts its WorkloadEntry.
     ContradictingClaim = "TS0018" Warning;
-    /// A compose service whose network namespace a sidecar cannot share.
+    /// A sidecar cannot share the network namespace of a Compose service.
     UnsupportedNetworkMode = "TS0019" Error;
-    /// A compose service with several containers, of which a sidecar could join one only.
+    /// A Compose service has several containers, but a sidecar can only join one.
     SeveralContainers = "TS0020" Error;
-    /// An application listens on a port that its sidecar takes.
+    /// An application listens on a port that is reserved for its sidecar.
     ReservedPort = "TS0021" Error;
-    /// The ports of a compose service cannot be told.
+    /// The ports of a Compose service are unknown.
     UnknownPort = "TS0022" Warning;
-    /// A compose service has a name that one of those has that are to be added.
+    /// A Compose service has the same name as one of the services to be added.
     ReservedName = "TS0023" Error;
-    /// An application can go round its sidecar.
+    /// An application can bypass its sidecar.
     BypassedSidecar = "TS0024" Error;
-    /// A generated file that somebody has edited is not replaced.
+    /// A generated file has been edited and is not replaced.
     EditedFile = "TS0025" Error;
-    /// A service that nothing can ever be an endpoint of.
+    /// A service can never have any endpoints.
     ServiceWithoutEndpoints = "TS0026" Warning;
 }
 
@@ -139,12 +139,12 @@ mod tests {
     const INTRODUCTION: &str = "# Diagnostics
 
 Every problem is reported as `path:line:column: severity[CODE]: message`. Codes that start with
-`IST` are those of `istioctl analyze`; the others are Topsail's own. The severity is that of the
-code as a rule; a few problems are milder or graver in their place and say so.
+`IST` are those of `istioctl analyze`; the others are specific to Topsail. The severity listed is
+the default; individual findings may have a different one.
 
-An object in error keeps its last good version if it had one; the rest of the mesh is served.
+An invalid object keeps its last valid version if it had one; the rest of the mesh is served.
 
-| code | name | severity | what it is |
+| code | name | severity | description |
 |---|---|---|---|
 ";
 

@@ -160,12 +160,12 @@ fn config_map(object: &Object, context: &Context) -> Lowered<Form> {
     let mut report = report::Report::new(&object.id, context);
     let at = FieldPath::root().field("metadata").field("namespace");
     let message = format!(
-        "a ConfigMap of the namespace `{}` is not the mesh configuration: it has no effect",
+        "a ConfigMap in the namespace `{}` is not the mesh configuration and has no effect",
         object.id.namespace
     );
     report
         .warning(&at, message)
-        .help("the ConfigMap `istio` of the root namespace, `istio-system`, is");
+        .help("use the ConfigMap `istio` in the root namespace, `istio-system`");
     report.finish(Form::Inert)
 }
 

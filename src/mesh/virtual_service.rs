@@ -415,7 +415,7 @@ pub struct L4Match {
 /// Why the pattern is invalid.
 pub fn check_regex(pattern: &str) -> Result<(), String> {
     if pattern.is_empty() || pattern.len() > 1024 {
-        return Err("a regular expression of 1 to 1024 characters is needed".to_owned());
+        return Err("expected a regular expression of 1 to 1024 characters".to_owned());
     }
     Regex::new(pattern).map(|_| ()).map_err(|error| error.to_string())
 }

@@ -238,11 +238,11 @@ mod tests {
             shown,
             [
                 (
-                    "`x` is given twice".to_owned(),
+                    "duplicate key `x`".to_owned(),
                     vec!["f:2:11".to_owned(), "f:2:5".to_owned()]
                 ),
                 (
-                    "`a` is given twice".to_owned(),
+                    "duplicate key `a`".to_owned(),
                     vec!["f:3:1".to_owned(), "f:1:1".to_owned()]
                 ),
             ]
@@ -323,7 +323,7 @@ mod tests {
             assert!(parsed(text).1.root.is_none(), "{text}");
         }
         let (_, parsed) = parsed("<<: [{a: 1}, 2]\n\"<<\": 3\n");
-        assert_eq!(parsed.diagnostics[0].message, "only maps can be merged by `<<`");
+        assert_eq!(parsed.diagnostics[0].message, "only maps can be merged with `<<`");
         let root = parsed.root.unwrap();
         assert_eq!(get(&root, "a").value, Value::Number("1".into()));
         assert_eq!(get(&root, "<<").value, Value::Number("3".into()));

@@ -178,7 +178,7 @@ impl Scan {
             .filter(|path| !self.is_at_home(path) && !layout.has_files(path));
         let emptied: Vec<_> = others.filter(|path| path.is_dir()).collect();
         for path in &emptied {
-            self.take(path, unlisted(path, "an empty directory has taken its place"));
+            self.take(path, unlisted(path, "it was replaced by an empty directory"));
         }
         self.retain(|path| {
             layout.files.contains_key(path)
@@ -283,7 +283,7 @@ fn unlisted(path: &Path, reason: &str) -> Reading {
     };
     let diagnostic = Diagnostic::new(Code::UnreadableFile, format!("`{origin}` cannot be read: {reason}"))
         .at(place)
-        .help("what was read below this path before stays in force until there is a file to be read again");
+        .help("the configuration last read from this path stays in effect until it can be read again");
     Reading::File {
         content: Content::Unreadable(diagnostic),
         stamp: None,

@@ -226,7 +226,7 @@ fn what_cannot_be_looked_at_is_a_wrong_call() {
     }
     let stderr = fails(2, &["check", "/dev/null"]);
     assert!(
-        stderr.contains("/dev/null: it is neither a file nor a directory"),
+        stderr.contains("/dev/null: not a regular file or directory"),
         "{stderr}"
     );
 }

@@ -200,5 +200,8 @@ fn wrong_calls_say_why() {
         path(&folder, "mesh/a.yaml"),
     );
     let why = fails(1, &["init", "--config", &mesh, "--state", &state, "--join", &file]);
-    assert!(why.contains("cannot make the folder") && why.contains(&file), "{why}");
+    assert!(
+        why.contains("cannot create the directory") && why.contains(&file),
+        "{why}"
+    );
 }

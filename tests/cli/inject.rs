@@ -103,7 +103,7 @@ fn a_second_call_changes_nothing_and_a_service_that_is_gone_takes_its_objects_al
     let told = "web: pod web-pod, sidecar web-sidecar, 8000 auto (plaintext too)\ndb: pod db-pod, sidecar db-sidecar, 6379 tcp\n";
     assert!(stdout.starts_with(told), "{stdout}");
     assert!(
-        stdout.ends_with("start it: docker compose -f docker-compose.yml -f docker-compose.topsail.yml up -d\n"),
+        stdout.ends_with("start with: docker compose -f docker-compose.yml -f docker-compose.topsail.yml up -d\n"),
         "{stdout}"
     );
     let written = files(path);
@@ -155,7 +155,7 @@ fn what_somebody_has_edited_is_not_replaced() {
     let (code, stdout, stderr) = of(&output);
     assert_eq!((code, stdout), (Some(1), ""));
     assert!(stderr.contains("mesh/compose/web.yaml:1:1: error[TS0025]"), "{stderr}");
-    assert!(stderr.ends_with("nothing is written: 1 error\n"), "{stderr}");
+    assert!(stderr.ends_with("nothing was written: 1 error\n"), "{stderr}");
     assert_eq!(files(path), before);
     // Without its first line it is theirs.
     fs::write(&web, edited.split_once('\n').unwrap().1).unwrap();
@@ -227,7 +227,7 @@ fn files_are_found_and_added_up_as_compose_does() {
     let output = inject(path, &arguments);
     let (_, stdout, _) = of(&output);
     assert!(
-        stdout.contains("db: pod") && stdout.contains("web: left alone"),
+        stdout.contains("db: pod") && stdout.contains("web: not injected"),
         "{stdout}"
     );
     assert!(
@@ -258,7 +258,7 @@ fn a_call_without_a_project_says_what_is_missing() {
     let (code, _, stderr) = of(&output);
     assert_eq!(code, Some(2));
     assert!(
-        stderr.contains("no service of compose.yaml is to have a sidecar"),
+        stderr.contains("no service of compose.yaml is selected for injection"),
         "{stderr}"
     );
     fs::write(folder.path().join("compose.yaml"), "services: {}\n").unwrap();
@@ -293,29 +293,26 @@ fn the_override_is_for_the_compose_that_is_installed() {
     let second = programs(&[("docker", Some("2.26.1-4")), ("docker-compose", Some("1.29.2"))]);
     let text = told(&second, &[]);
     assert!(text.contains("for docker compose 2.26.1: every service"), "{text}");
-    assert!(text.ends_with("start it: docker compose -f docker-compose.yml -f docker-compose.topsail.yml up -d\n"));
+    assert!(text.ends_with("start with: docker compose -f docker-compose.yml -f docker-compose.topsail.yml up -d\n"));
     let text = told(&second, &["--compose", "1.29"]);
-    assert!(text.contains("for Compose 1.29, which cannot take back"), "{text}");
-    assert!(text.contains("start it: docker-compose -f"), "{text}");
+    assert!(text.contains("for Compose 1.29, which cannot reset"), "{text}");
+    assert!(text.contains("start with: docker-compose -f"), "{text}");
     let first = programs(&[("docker", None), ("docker-compose", Some("1.29.2"))]);
     let text = told(&first, &[]);
     assert!(
         text.contains("web: no pod (it has `ports`), sidecar web-sidecar") && text.contains("db: pod db-pod"),
         "{text}"
     );
-    assert!(
-        text.contains("for docker-compose 1.29.2, which cannot take back"),
-        "{text}"
-    );
-    assert!(text.contains("start it: docker-compose -f"), "{text}");
+    assert!(text.contains("for docker-compose 1.29.2, which cannot reset"), "{text}");
+    assert!(text.contains("start with: docker-compose -f"), "{text}");
     let none = programs(&[]);
     let text = told(&none, &[]);
     assert!(
-        text.contains("for a Compose that is not installed here, which"),
+        text.contains("for an unknown version of Compose (not installed here), which"),
         "{text}"
     );
-    assert!(text.contains("start it: docker compose -f"), "{text}");
-    assert!(told(&none, &["--compose", "two"]).contains("a version of Compose is needed"));
+    assert!(text.contains("start with: docker compose -f"), "{text}");
+    assert!(told(&none, &["--compose", "two"]).contains("expected a Compose version"));
 }
 
 #[test]

@@ -39,7 +39,7 @@ impl Server {
         }
         let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
         let mut log = BufReader::new(child.stderr.take().unwrap());
-        let line = line(&mut log, "serves");
+        let line = line(&mut log, " started");
         let address = |field: &str| line[field].as_str().unwrap().parse().unwrap();
         let (admin, xds) = (address("admin"), address("xds"));
         Self { child, log, admin, xds }
@@ -178,7 +178,7 @@ fn what_keeps_it_from_starting_is_named() {
         ),
         (
             &["--config", &config, "--state", &state, "--mesh-config", &config],
-            ["--mesh-config", "is no file"],
+            ["--mesh-config", "is not a file"],
         ),
         (
             &["--config", &config, "--state", &state, "--xds", &taken],

@@ -135,7 +135,7 @@ impl Sidecar {
     /// The process id of the data plane that was started last.
     fn data_plane(&self) -> Option<Pid> {
         let log = self.log();
-        let started = log.lines().rfind(|line| line.contains("the data plane is started"))?;
+        let started = log.lines().rfind(|line| line.contains("data plane started"))?;
         let line: serde_json::Value = serde_json::from_str(started).unwrap();
         Pid::from_raw(i32::try_from(line["pid"].as_i64()?).unwrap())
     }
@@ -276,7 +276,7 @@ async fn a_workload_group_says_how_its_members_applications_are_asked() {
     let sidecar = home.sidecar("rust", &[]);
     let heard = |times| {
         let log = sidecar.log();
-        (log.matches("the WorkloadGroup says").count() == times).then_some(())
+        (log.matches("probe is taken from the WorkloadGroup").count() == times).then_some(())
     };
     eventually("that it hears of the probe", || heard(1)).await;
     becomes("a member that is not ready", false).await;
@@ -311,7 +311,7 @@ async fn a_probe_of_ones_own_comes_before_that_of_the_workload_group() {
     home.join("1h");
     let sidecar = home.sidecar("rust", &["--app-probe", &format!("http:{well}/health")]);
     eventually("the member", || home.member_is_ready().filter(|ready| *ready)).await;
-    assert!(sidecar.log().contains("--app-probe is asked"), "{}", sidecar.log());
+    assert!(sidecar.log().contains("--app-probe overrides"), "{}", sidecar.log());
 }
 
 async fn an_application_starts_after_its_sidecar_and_ends_before_it(plane: &str, number: u8) {
@@ -338,9 +338,9 @@ async fn an_application_starts_after_its_sidecar_and_ends_before_it(plane: &str,
     assert_eq!(sidecar.ended().await.code(), Some(7), "{}", sidecar.log());
     let log = sidecar.log();
     let at = |text: &str| log.find(text).unwrap_or_else(|| panic!("no `{text}` in {log}"));
-    assert!(at("inbound connections end") < at("the application has ended"));
+    assert!(at("draining inbound connections") < at("the application exited"));
     assert!(
-        at("the application has ended") < at("stopping by SIGTERM\""),
+        at("the application exited") < at("stopping on SIGTERM\""),
         "the sidecar's own end is last"
     );
     let admin = (home.address, 15000);
@@ -398,7 +398,7 @@ fn a_sidecar_that_cannot_be_says_why() {
     assert!(fails(1, &[&call(&["--wait", "0s"])[..], &["--join", &join]].concat()).contains("topsail init"));
     fs::create_dir(&join).unwrap();
     fs::write(Path::new(&join).join("token"), "no token").unwrap();
-    assert!(fails(1, &[&call(&[])[..], &["--join", &join]].concat()).contains("no join token"));
+    assert!(fails(1, &[&call(&[])[..], &["--join", &join]].concat()).contains("not a join token"));
     let why = fails(
         1,
         &[

@@ -27,7 +27,7 @@ async fn a_proxy_is_shown_with_what_it_has() {
     let (admin, xds, state) = (server.admin.to_string(), server.xds.to_string(), path(&folder, "state"));
     let empty = stdout(&["status", "--admin", &admin]);
     assert!(
-        empty.contains("no proxy is connected") && empty.contains("config/b.yaml:1:"),
+        empty.contains("no proxies connected") && empty.contains("config/b.yaml:1:"),
         "{empty}"
     );
 

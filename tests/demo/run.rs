@@ -128,13 +128,13 @@ async fn a_second_demo_is_refused_parts_come_back_and_a_killed_demo_takes_its_pa
     })
     .await;
     demo.says("its return", |line| {
-        line.contains("the control plane has been started again")
+        line.contains("the control plane has been restarted")
     })
     .await;
     demo.is_up().await;
     kill(part("ratings-v1.default.yaml"), Signal::KILL);
     demo.says("the sidecar's return", |line| {
-        line.contains("sidecar of ratings-v1.default has been started again")
+        line.contains("sidecar of ratings-v1.default has been restarted")
     })
     .await;
     demo.is_up().await;

@@ -151,7 +151,7 @@ impl Process {
     async fn has_started_its_application(&self) {
         eventually("an application that is started", async || {
             let log = self.log();
-            match log.contains("the application is started") {
+            match log.contains("application started") {
                 true => Ok(()),
                 false => Err(log),
             }
@@ -185,7 +185,7 @@ impl Process {
     /// The data plane that was started last.
     fn data_plane(&self) -> Pid {
         let log = self.log();
-        let started = log.lines().rfind(|line| line.contains("the data plane is started"));
+        let started = log.lines().rfind(|line| line.contains("data plane started"));
         let line: serde_json::Value = serde_json::from_str(started.unwrap()).unwrap();
         Pid::from_raw(line["pid"].as_i64().unwrap().try_into().unwrap()).unwrap()
     }
@@ -366,7 +366,7 @@ async fn an_application_of_the_same_container_is_caught_and_its_exit_code_kept(p
     sidecar.signal(Signal::TERM);
     assert_eq!(sidecar.ended().await.code(), Some(7), "{}", sidecar.log());
     let log = sidecar.log();
-    assert!(log.find("inbound connections end").unwrap() < log.find("the application has ended").unwrap());
+    assert!(log.find("draining inbound connections").unwrap() < log.find("the application exited").unwrap());
 }
 
 async fn without_root_and_on_a_read_only_file_system_a_sidecar_runs(plane: Plane) {
@@ -438,7 +438,7 @@ async fn what_a_sidecar_may_not_do_is_said() {
     // Somebody else applies the rules; the folder is user 1337's.
     let other = said(&[&user[..], &[topsail, "sidecar", "--no-iptables"], &run].concat());
     assert!(
-        other.contains("cannot be read by user 1338") && other.contains("--owner"),
+        other.contains("not readable by user 1338") && other.contains("--owner"),
         "{other}"
     );
     let bounded = [

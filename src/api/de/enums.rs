@@ -26,7 +26,7 @@ impl<'r, 'n> Word<'r, 'n> {
         let found = found(&reader.node.value);
         Err(match suggest::closest(word, words.iter().copied()) {
             Some(closest) => reader.wrong_with(
-                format!("{found} is no value of this field"),
+                format!("{found} is not a valid value for this field"),
                 format!("did you mean `{closest}`?"),
             ),
             None => reader.expected(&suggest::one_of(words)),
@@ -76,7 +76,7 @@ impl<'r, 'n> OneOf<'r, 'n> {
             if chosen.is_some() {
                 reader
                     .report
-                    .invalid(&key.span, format!("only {} can be given", suggest::one_of(&fields)));
+                    .invalid(&key.span, format!("only {} may be set", suggest::one_of(&fields)));
                 reader.report.poison(reader.node);
                 return Err(Stop::Reported);
             }
@@ -110,7 +110,7 @@ pub(super) struct Content<'r, 'n>(Option<Reader<'r, 'n>>);
 
 impl<'r, 'n> Content<'r, 'n> {
     fn reader(self) -> Result<Reader<'r, 'n>, Stop> {
-        self.0.ok_or_else(|| Stop::Unplaced("a value is needed".to_owned()))
+        self.0.ok_or_else(|| Stop::Unplaced("expected a value".to_owned()))
     }
 }
 

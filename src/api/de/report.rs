@@ -115,14 +115,14 @@ impl<'d> Report<'d> {
                 format!("`{}` and `{}` are the same field", first.text, key.text),
             );
             let problem = problem.at(self.place(&key.span));
-            self.add(problem.label(self.place(&first.span), "first given here"));
+            self.add(problem.label(self.place(&first.span), "first set here"));
         }
     }
 
     pub(super) fn unsupported(&self, span: &Range<usize>, name: &str) {
         let problem = Diagnostic::new(Code::UnsupportedField, format!("`{name}` is not supported yet"));
         let problem = match self.unsupported {
-            Severity::Error => problem.help("remove it; to ignore it would change traffic"),
+            Severity::Error => problem.help("remove it; ignoring it would change traffic"),
             Severity::Warning | Severity::Info => problem.help("it has no effect"),
         };
         self.add(problem.severity(self.unsupported).at(self.place(span)));

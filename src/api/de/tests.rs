@@ -68,13 +68,13 @@ expertTo: b
             "2:8 error expected a list, found `reviews`",
             "5:11 error unknown field `prefx` / did you mean `prefix`?",
             "6:11 error expected a whole number from 0 to 4294967295, found `http`",
-            "9:13 error expected a text, found a list",
+            "9:13 error expected a string, found a list",
             "10:13 error expected a whole number from -2147483648 to 2147483647, found `1.5`",
             "11:12 error expected a duration such as `1.5s`, `100ms` or `1m30s`, found `5`",
-            "12:3 error `delegate` is not supported yet / remove it; to ignore it would change traffic",
+            "12:3 error `delegate` is not supported yet / remove it; ignoring it would change traffic",
             "13:23 error expected a whole number from -2147483648 to 2147483647, found `99999999999`",
             "14:15 error this element of the list is empty",
-            "14:18 error expected a text, found a map",
+            "14:18 error expected a string, found a map",
             "15:1 error unknown field `expertTo` / did you mean `exportTo`?",
         ]
     );
@@ -144,13 +144,13 @@ fn oneofs_accept_a_single_field() {
     let wrong = |text: &str| problems::<VirtualService>(&format!("http: [{{match: [{{uri: {text}}}]}}]"));
     assert_eq!(
         wrong("{exact: a, prefix: b}"),
-        ["1:34 error only one of `exact`, `prefix`, `regex` can be given"]
+        ["1:34 error only one of `exact`, `prefix`, `regex` may be set"]
     );
     assert_eq!(
         wrong("/a"),
         ["1:23 error expected a map with one of `exact`, `prefix`, `regex`, found `/a`"]
     );
-    assert_eq!(wrong("{exact: []}"), ["1:31 error expected a text, found a list"]);
+    assert_eq!(wrong("{exact: []}"), ["1:31 error expected a string, found a list"]);
     let rule: VirtualService = good("http: [{directResponse: {body: {bytes: aGk=}}}, {directResponse: {body: {}}}]");
     let body = |at: usize| rule.http[at].direct_response.as_ref().unwrap().body.clone();
     assert_eq!(body(0), Some(HttpBody::Bytes(Bytes(b"hi".to_vec()))));
@@ -172,7 +172,7 @@ fn enum_values_are_checked() {
     );
     assert_eq!(
         problems::<DestinationRule>(&tls("ISTIO_MUTAL")),
-        ["1:29 error `ISTIO_MUTAL` is no value of this field / did you mean `ISTIO_MUTUAL`?"]
+        ["1:29 error `ISTIO_MUTAL` is not a valid value for this field / did you mean `ISTIO_MUTUAL`?"]
     );
     assert_eq!(
         problems::<DestinationRule>(&tls("1")),
@@ -180,7 +180,7 @@ fn enum_values_are_checked() {
     );
     assert_eq!(
         problems::<ServiceEntry>("resolution: DYNAMIC_DNS\n"),
-        ["1:13 error `DYNAMIC_DNS` is not supported yet / remove it; to ignore it would change traffic"]
+        ["1:13 error `DYNAMIC_DNS` is not supported yet / remove it; ignoring it would change traffic"]
     );
 }
 

@@ -78,7 +78,7 @@ impl MeshConfigText {
                 Value::Null => Some(MeshConfig::default()),
                 Value::Map(_) => de::read(root, &report, &[]),
                 Value::Bool(..) | Value::Number(_) | Value::String(_) | Value::Seq(_) => {
-                    report.invalid(&own_span(root), "a mesh configuration is a map of its fields");
+                    report.invalid(&own_span(root), "the mesh configuration must be a map");
                     None
                 }
             },

@@ -114,7 +114,10 @@ impl Metadata {
                 .ok(),
         };
         if let Some(needed) = wrong_name(kind, &self.name) {
-            let problem = format!("`{}` is no name for a {kind}: {needed}", self.name.escape_debug());
+            let problem = format!(
+                "`{}` is not a valid name for a {kind}: {needed}",
+                self.name.escape_debug()
+            );
             report_at(envelope, report, "name", problem);
             return None;
         }
@@ -131,7 +134,7 @@ impl Metadata {
         let mut problem = Diagnostic::new(Code::MissingField, "`metadata.name` is missing");
         problem = problem.at(report.place(&key.span));
         if !self.generate_name.is_empty() {
-            problem = problem.help("`generateName` is for Kubernetes' API; give the object a name");
+            problem = problem.help("`generateName` is only supported by the Kubernetes API; set `name`");
         }
         report.add(problem);
     }
@@ -141,9 +144,9 @@ impl Metadata {
 fn wrong_name(kind: Kind, name: &str) -> Option<&'static str> {
     let is_label = |label: &str| is_dns_label(label) && !label.bytes().any(|b| b.is_ascii_uppercase());
     match kind {
-        Kind::Service if !is_label(name) => Some("a lower-case DNS label of at most 63 characters is needed"),
+        Kind::Service if !is_label(name) => Some("expected a lowercase DNS label of at most 63 characters"),
         _ if name.len() > 253 || !name.split('.').all(is_label) => {
-            Some("lower-case letters, digits, `-` and `.` are allowed, at most 253 of them")
+            Some("expected at most 253 lowercase letters, digits, `-` and `.`")
         }
         _ => None,
     }

@@ -180,7 +180,7 @@ items:
         )),
         [
             "TS0007 4:3 `apiVersion` is missing",
-            "TS0006 5:3 an object is needed here, with `apiVersion` and `kind`",
+            "TS0006 5:3 expected an object with `apiVersion` and `kind`",
             "TS0006 6:3 this element of the list is empty",
         ]
     );
@@ -188,12 +188,12 @@ items:
         let text = format!("kind: {kind}\napiVersion: {version}\n");
         assert_eq!(
             shown(&read_all(&text, false)),
-            ["TS0007 1:7 a list of objects has `items`"]
+            ["TS0007 1:7 a List object must have `items`"]
         );
     }
     assert_eq!(
         shown(&read_all("apiversion: v1\nkind: Service\n", false)),
-        ["TS0007 1:1 `apiVersion` is missing / did you mean `apiVersion` where `apiversion` stands?"]
+        ["TS0007 1:1 `apiVersion` is missing / did you mean `apiVersion` instead of `apiversion`?"]
     );
 }
 
@@ -231,11 +231,11 @@ fn unsupported_irrelevant_and_unknown_kinds_are_distinguished() {
         shown(&read),
         [
             "TS0004 2:7 Gateway is not supported yet / the object has no effect",
-            "TS0012 5:7 Deployment has no meaning for a mesh without Kubernetes",
+            "TS0012 5:7 Deployment is ignored: it is not relevant to a mesh without Kubernetes",
             "TS0003 9:7 unknown kind `VirtualServce` / did you mean `VirtualService`?",
-            "TS0003 12:13 VirtualService is not in `v1` / its `apiVersion` is `networking.istio.io/v1`",
+            "TS0003 12:13 `v1` has no kind VirtualService / its `apiVersion` is `networking.istio.io/v1`",
             "TS0003 17:7 unknown kind `Frobnicator`",
-            "TS0012 20:7 of ConfigMaps, only `istio` has a meaning for the mesh",
+            "TS0012 20:7 this ConfigMap is ignored: only `istio` is relevant to the mesh",
         ]
     );
     assert_eq!(ids(&read), ["VirtualService default/a", "VirtualService default/b"]);
@@ -261,7 +261,7 @@ fn envelopes_are_checked() {
     );
     assert_eq!(
         message("kind: Service\napiVersion: v1\nmetadata: {generateName: a-}\n"),
-        "TS0007 3:1 `metadata.name` is missing / `generateName` is for Kubernetes' API; give the object a name"
+        "TS0007 3:1 `metadata.name` is missing / `generateName` is only supported by the Kubernetes API; set `name`"
     );
     let service = "kind: Service\napiVersion: v1\nmetadata: ";
     assert_eq!(
@@ -270,11 +270,11 @@ fn envelopes_are_checked() {
     );
     assert_eq!(
         message(&format!("{service}{{name: [a]}}\n")),
-        "TS0006 3:18 expected a text, found a list"
+        "TS0006 3:18 expected a string, found a list"
     );
     assert_eq!(
         message(&format!("{service}{{name: a.b}}\n")),
-        "TS0006 3:18 `a.b` is no name for a Service: a lower-case DNS label of at most 63 characters is needed"
+        "TS0006 3:18 `a.b` is not a valid name for a Service: expected a lowercase DNS label of at most 63 characters"
     );
     assert_eq!(
         message(&format!("{service}{{name: a, namespace: B}}\n")),
@@ -286,7 +286,7 @@ fn envelopes_are_checked() {
     );
     assert_eq!(
         message("- kind: Service\n"),
-        "TS0006 1:3 an object is needed here, with `apiVersion` and `kind`"
+        "TS0006 1:3 expected an object with `apiVersion` and `kind`"
     );
     assert_eq!(message("null\n"), "");
 }
@@ -302,7 +302,7 @@ fn objects_of_invalid_documents_are_identified() {
     let read = read_all(&REVIEWS.replace("subset: v2", "host: x"), false);
     assert_eq!(
         shown(&read),
-        ["TS0001 24:9 `host` is given twice / remove one of the two"]
+        ["TS0001 24:9 duplicate key `host` / remove one of the two"]
     );
     assert_eq!(
         (read.objects.len(), ids(&read)),

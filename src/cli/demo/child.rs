@@ -19,24 +19,24 @@ Examples:
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub(in crate::cli) struct Arguments {
-    /// The process that starts this one
+    /// PID of the parent process
     #[arg(long, value_name = "PID")]
     parent: i32,
 
-    /// The program to become, and its arguments
+    /// Program to execute, with its arguments
     #[arg(last = true, required = true, value_name = "COMMAND")]
     command: Vec<OsString>,
 }
 
 impl Command for Arguments {
     fn run(self, _: &mut Output) -> anyhow::Result<Outcome> {
-        die_with_parent().context("cannot be tied to the demo's process")?;
+        die_with_parent().context("cannot set the parent death signal")?;
         // The parent may have been gone before there was anything to be told about it.
         if getppid() != Pid::from_raw(self.parent) {
             bail!("process {} is not the parent of this one", self.parent);
         }
         let Some((program, arguments)) = self.command.split_first() else {
-            bail!("no program is named");
+            bail!("no program given");
         };
         let error = process::Command::new(program).args(arguments).exec();
         Err(error).with_context(|| format!("cannot run {}", program.display()))

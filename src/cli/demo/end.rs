@@ -33,8 +33,8 @@ impl fmt::Display for Why {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Why::Interrupted => "interrupted",
-            Why::Terminated => "asked to end",
-            Why::HungUp => "the terminal is closed",
+            Why::Terminated => "terminated",
+            Why::HungUp => "the terminal was closed",
             Why::TimeIsUp => "the time is up",
         })
     }

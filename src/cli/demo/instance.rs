@@ -14,7 +14,7 @@ const FOLDER: &str = "topsail-demo-";
 #[derive(Debug, thiserror::Error)]
 pub(super) enum InstanceError {
     /// Another demo runs.
-    #[error("a demo is running already{}; end it with Ctrl-C there{}", runs(.other), kill(.other))]
+    #[error("a demo is already running{}; stop it with Ctrl-C there{}", runs(.other), kill(.other))]
     Running {
         /// Whose it is, if the lock says so.
         other: Option<Other>,

@@ -188,7 +188,7 @@ fn failure(sample: &Sample) -> Option<String> {
         Err(why) => Some(why.clone()),
         Ok(served_by) => {
             let failed = calls(served_by).into_iter().find(|(.., version)| *version == FAILED);
-            failed.map(|(_, from, to, _)| format!("{from} got no good answer from {to}"))
+            failed.map(|(_, from, to, _)| format!("{from} got no successful response from {to}"))
         }
     }
 }
@@ -279,7 +279,7 @@ mod tests {
         assert_eq!((report.failed, report.total_failed), (1, 1));
         assert_eq!(
             report.last_failure.as_deref(),
-            Some("productpage got no good answer from reviews")
+            Some("productpage got no successful response from reviews")
         );
         assert_eq!(versions(&report, "reviews"), [("failed".into(), 50), ("v1".into(), 50)]);
         measure.add(sample(start + WINDOW, 1, Err("503 Service Unavailable")));

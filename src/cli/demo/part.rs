@@ -36,7 +36,7 @@ pub(super) struct Recipe {
 #[derive(Debug, thiserror::Error)]
 pub(super) enum PartError {
     /// It cannot be started.
-    #[error("the {name} cannot be started: {error}")]
+    #[error("failed to start the {name}: {error}")]
     Start {
         /// Its name.
         name: String,
@@ -355,7 +355,7 @@ mod tests {
         let mut parts = Parts::new(folder.path().join("none"));
         let error = parts.start(&shell(folder.path(), "")).unwrap_err().to_string();
         assert!(
-            error.starts_with("the sidecar of a.default cannot be started: "),
+            error.starts_with("failed to start the sidecar of a.default: "),
             "{error}"
         );
     }

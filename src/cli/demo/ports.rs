@@ -51,7 +51,7 @@ impl fmt::Display for Taken {
             }
             (io::ErrorKind::AddrInUse, None) => write!(f, "{address} ({purpose}) is in use"),
             (io::ErrorKind::AddrNotAvailable, _) => {
-                write!(f, "{address} ({purpose}) is no address of this machine")
+                write!(f, "{address} ({purpose}) is not an address of this machine")
             }
             (_, _) => write!(f, "{address} ({purpose}): {}", self.error),
         }
@@ -68,12 +68,12 @@ fn advice(taken: &[Taken]) -> String {
         .filter_map(|taken| Some((taken.holder.as_ref()?.pid, &*taken.holder.as_ref()?.name)))
         .collect();
     let end = match holders.keys().map(ToString::to_string).collect::<Vec<_>>() {
-        pids if pids.is_empty() => "end what listens there".to_owned(),
-        pids => format!("end what listens there (`kill {}`)", pids.join(" ")),
+        pids if pids.is_empty() => "stop the processes listening there".to_owned(),
+        pids => format!("stop the processes listening there (`kill {}`)", pids.join(" ")),
     };
     format!(
-        "{end}, or use other addresses: --xds and --admin for the control plane, and for the workloads a copy of \
-         the directory with other addresses, named with --config"
+        "{end}, or use other addresses: --xds and --admin for the control plane and, for the workloads, --config with \
+         a copy of the directory that has other addresses"
     )
 }
 
@@ -212,7 +212,7 @@ ctypes.CDLL(None).syscall(60, 0)";
             .unwrap_err()
             .to_string();
         assert!(
-            error.contains("192.0.2.1:80 (control plane, xDS) is no address of this machine"),
+            error.contains("192.0.2.1:80 (control plane, xDS) is not an address of this machine"),
             "{error}"
         );
     }

@@ -143,7 +143,7 @@ mod tests {
             [
                 "page:",
                 "edit",
-                "save,",
+                "save",
                 "logs",
                 "the",
                 "problems:",

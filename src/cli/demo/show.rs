@@ -48,7 +48,9 @@ impl<'s> Show<'s> {
     /// # Errors
     /// When there is no page to send them to.
     pub(super) fn start(setup: &'s Setup, rate: u32) -> anyhow::Result<Self> {
-        let page = setup.page().context("the directory describes no productpage")?;
+        let page = setup
+            .page()
+            .context("the directory does not define a productpage workload")?;
         let (samples_in, samples) = mpsc::channel(1024);
         let (plane_in, plane) = watch::channel(PlaneState {
             hint: hint::find(&setup.directory),
@@ -111,7 +113,7 @@ impl<'s> Show<'s> {
         let at = now.duration_since(self.started).as_secs();
         let news = parts.tend(now).into_iter().map(|event| match event {
             Event::Ended(ending) => format!("{at}s: the {ending}"),
-            Event::Restarted(name) => format!("{at}s: the {name} has been started again"),
+            Event::Restarted(name) => format!("{at}s: the {name} has been restarted"),
             Event::Failed(error) => format!("{at}s: {error}"),
         });
         let news: Vec<String> = news.collect();

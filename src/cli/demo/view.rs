@@ -78,7 +78,7 @@ impl Model<'_> {
         parts.push(if self.plane.answers {
             format!("{} of {} proxies SYNCED", self.synced(), self.workloads.len())
         } else {
-            "the control plane does not answer".to_owned()
+            "the control plane does not respond".to_owned()
         });
         parts.extend(self.missing.iter().map(|name| format!("no {name}")));
         parts.join(" | ")
@@ -140,7 +140,7 @@ impl Model<'_> {
         } else {
             plane.and(
                 Style::Bad,
-                "does not answer; the sidecars go on with what they have".to_owned(),
+                "does not respond; the sidecars keep their configuration".to_owned(),
             )
         }];
         lines.push(self.proxies());
@@ -183,7 +183,7 @@ impl Model<'_> {
     fn proxies(&self) -> Line {
         let synced = format!("{} of {} SYNCED", self.synced(), self.workloads.len());
         if !self.plane.answers {
-            return label("proxies").and(Style::Dim, format!("{synced} when it last answered"));
+            return label("proxies").and(Style::Dim, format!("{synced} when it last responded"));
         }
         let others = self.workloads.iter().filter(|name| self.state(name) != "SYNCED");
         let others: String = others.map(|name| format!("   {name} {}", self.state(name))).collect();
@@ -199,7 +199,7 @@ impl Model<'_> {
                 .and(Style::Dim, format!("({})", hint.meaning)),
             None => label("edit").and(Style::Bold, format!("a file in {}", self.directory.display())),
         }];
-        let save = "save, and see the requests move; Ctrl-C ends the demo and leaves nothing behind".to_owned();
+        let save = "save the file and watch traffic shift; press Ctrl-C to stop the demo and clean up".to_owned();
         lines.push(label("").and(Style::Plain, save));
         lines.push(label("logs").and(Style::Dim, self.logs.display().to_string()));
         lines

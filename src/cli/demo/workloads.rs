@@ -41,7 +41,7 @@ pub(super) struct Workload {
 pub(super) enum WorkloadsError {
     /// Nothing to send requests to.
     #[error(
-        "{directory} describes no Bookinfo: it has no WorkloadEntry with the label `app: productpage`; \
+        "{directory} does not describe Bookinfo: it has no WorkloadEntry with the label `app: productpage`; \
          start from a copy of examples/bookinfo/config{}", listed(.problems)
     )]
     NoPage {
@@ -51,7 +51,7 @@ pub(super) enum WorkloadsError {
         problems: Vec<String>,
     },
     /// A workload that cannot be placed.
-    #[error("{place}: workload {name} cannot be started: {why}")]
+    #[error("{place}: cannot start workload {name}: {why}")]
     Unplaced {
         /// Where its WorkloadEntry stands.
         place: String,
@@ -154,13 +154,13 @@ fn place(
     entry: &WorkloadEntry,
     sidecar: Option<&Sidecar>,
 ) -> Result<Workload, String> {
-    let ip =
-        IpAddr::from_str(&entry.address).map_err(|_| format!("its address `{}` is no IP address", entry.address))?;
-    let sidecar = sidecar.ok_or("no Sidecar selects it, to say where its proxy and its application listen")?;
+    let ip = IpAddr::from_str(&entry.address)
+        .map_err(|_| format!("its address `{}` is not an IP address", entry.address))?;
+    let sidecar = sidecar.ok_or("no Sidecar selects it to define where its proxy and its application listen")?;
     let ingress = sidecar.ingress.first().ok_or("its Sidecar has no `ingress`")?;
     let application = ingress.default_endpoint.parse().map_err(|_| {
         format!(
-            "`defaultEndpoint` of its Sidecar has to be ADDRESS:PORT, not `{}`",
+            "`defaultEndpoint` of its Sidecar must be ADDRESS:PORT, not `{}`",
             ingress.default_endpoint
         )
     })?;
@@ -195,7 +195,7 @@ fn listener(bind: &str, default: IpAddr, port: u32) -> Result<SocketAddr, String
     match (ip, u16::try_from(port)) {
         (Ok(ip), Ok(port @ 1..)) => Ok(SocketAddr::new(ip, port)),
         (_, _) => Err(format!(
-            "a listener of its Sidecar needs an IP address and a port, and has `{bind}` and {port}"
+            "a listener of its Sidecar needs an IP address and a port, but has `{bind}` and {port}"
         )),
     }
 }

@@ -40,7 +40,7 @@ pub(super) fn files(given: &[PathBuf], out: Option<&Path>) -> Result<Found, Usag
     let files = files.filter(|files| !files.is_empty()).ok_or_else(|| {
         let names = FILES.join(", ");
         Usage(format!(
-            "there is no compose file here or in a folder above ({names}): name it with --file"
+            "no Compose file found in this directory or a parent ({names}): specify one with --file"
         ))
     })?;
     let folder = files[0].parent().unwrap_or(Path::new("")).to_owned();

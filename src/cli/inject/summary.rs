@@ -27,14 +27,14 @@ impl Summary<'_> {
             writeln!(out, "{}", line(planned))?;
         }
         for name in &self.plan.left_alone {
-            writeln!(out, "{name}: left alone")?;
+            writeln!(out, "{name}: not injected")?;
         }
         writeln!(out, "{}", self.mutual_tls())?;
         writeln!(out, "{}", self.pods())?;
         for file in self.files {
             writeln!(out, "{}: {}", file.path.display(), file.change.word())?;
         }
-        writeln!(out, "start it: {}", self.start)
+        writeln!(out, "start with: {}", self.start)
     }
 
     /// The same for programs.
@@ -70,10 +70,8 @@ impl Summary<'_> {
             .flat_map(|planned| planned.ports.iter().map(move |port| (planned, port)));
         let any_permissive = self.plan.meshed.iter().any(|planned| planned.permissive);
         match any_permissive || ports.any(|(planned, port)| takes_plaintext(planned, port)) {
-            true => {
-                "between sidecars there is mutual TLS alone; (plaintext too) marks what callers without a sidecar reach"
-            }
-            false => "there is mutual TLS and nothing else",
+            true => "sidecars require mutual TLS; ports marked (plaintext too) also accept clients without a sidecar",
+            false => "all ports require mutual TLS",
         }
     }
 
@@ -81,16 +79,18 @@ impl Summary<'_> {
     fn pods(&self) -> String {
         let compose = self.compose.display();
         if self.plan.meshed.iter().all(|planned| planned.pod.is_ok()) {
-            return format!("for {compose}: every service starts in its pod's network, when its sidecar is ready");
+            return format!(
+                "for {compose}: every service runs in its pod's network and starts when its sidecar is ready"
+            );
         }
         let first = Version::TAKES_BACK;
         let why = match self.plan.takes_back {
             true => String::new(),
-            false => format!(", which cannot take back what the project's files say as Compose can from {first} on"),
+            false => format!(", which cannot reset settings of the project's files (Compose {first} and later can)"),
         };
         format!(
             "for {compose}{why}: a service without a pod starts before its sidecar, and what it sends until then is not \
-             caught"
+             intercepted"
         )
     }
 }

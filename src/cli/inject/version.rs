@@ -78,7 +78,7 @@ impl Compose {
         match self.known {
             Known::Told(version) => format!("Compose {version}"),
             Known::Installed(version) => format!("{} {version}", self.command),
-            Known::Not => "a Compose that is not installed here".to_owned(),
+            Known::Not => "an unknown version of Compose (not installed here)".to_owned(),
         }
     }
 }

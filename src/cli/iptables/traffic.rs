@@ -15,40 +15,40 @@ pub(in crate::cli) const PROXY: u32 = 1337;
 /// What is caught and what is not, by the names of Istio's annotations.
 #[derive(Args)]
 pub(in crate::cli) struct Traffic {
-    /// Catch what is sent to these ports of applications; `*` is all, an empty text none
+    /// Inbound ports to redirect; `*` for all, an empty string for none
     #[arg(long, short = 'b', value_name = "PORT,…", default_value = "*", alias = "istio-inbound-ports", value_parser = which_ports)]
     include_inbound_ports: Which<u16>,
 
-    /// Do not catch what is sent to these ports; the proxy's own (15008, 15020, 15021, 15090) never are
+    /// Inbound ports to exclude; the proxy's own ports (15008, 15020, 15021, 15090) are always excluded
     #[arg(long, short = 'd', value_name = "PORT,…", value_delimiter = ',', alias = "istio-local-exclude-ports", value_parser = port())]
     exclude_inbound_ports: Vec<u16>,
 
-    /// Catch what applications send to these ports, whatever the address
+    /// Outbound ports to redirect regardless of the destination address
     #[arg(long, short = 'q', value_name = "PORT,…", value_delimiter = ',', alias = "istio-outbound-ports", value_parser = port())]
     include_outbound_ports: Vec<u16>,
 
-    /// Do not catch what applications send to these ports
+    /// Outbound ports to exclude
     #[arg(long, short = 'o', value_name = "PORT,…", value_delimiter = ',', alias = "istio-local-outbound-ports-exclude",
           value_parser = port())]
     exclude_outbound_ports: Vec<u16>,
 
-    /// Catch what applications send to these addresses; `*` is all, an empty text none
+    /// Outbound IP ranges to redirect; `*` for all, an empty string for none
     #[arg(long, short = 'i', value_name = "CIDR,…", default_value = "*", alias = "istio-service-cidr", value_parser = which_ranges)]
     include_outbound_ip_ranges: Which<IpNet>,
 
-    /// Do not catch what applications send to these addresses
+    /// Outbound IP ranges to exclude
     #[arg(long, short = 'x', value_name = "CIDR,…", value_delimiter = ',', alias = "istio-service-exclude-cidr", value_parser = range)]
     exclude_outbound_ip_ranges: Vec<IpNet>,
 
-    /// Do not catch what these users send
+    /// User IDs whose outbound traffic is excluded
     #[arg(long, value_name = "UID,…", value_delimiter = ',')]
     exclude_outbound_uids: Vec<u32>,
 
-    /// Do not catch what these groups send
+    /// Group IDs whose outbound traffic is excluded
     #[arg(long, value_name = "GID,…", value_delimiter = ',')]
     exclude_outbound_gids: Vec<u32>,
 
-    /// Catch nothing on these network interfaces; a name may end in `+` for all that begin so
+    /// Network interfaces to exclude; a trailing `+` matches any interface with that prefix
     #[arg(long, short = 'c', value_name = "NAME,…", value_delimiter = ',', alias = "istio-exclude-interfaces", value_parser = interface)]
     exclude_interfaces: Vec<Interface>,
 }
@@ -83,7 +83,7 @@ impl Traffic {
 /// `--ip-family`.
 #[derive(Args)]
 pub(in crate::cli) struct Families {
-    /// Which versions of IP; `auto` is those that this network namespace has
+    /// IP versions to install rules for; `auto` for those available in this network namespace
     #[arg(long, value_name = "VERSION", default_value = "auto")]
     ip_family: FamilyArgument,
 }
@@ -91,7 +91,7 @@ pub(in crate::cli) struct Families {
 /// `--tproxy-mark` and `--tproxy-table`.
 #[derive(Args)]
 pub(in crate::cli) struct TproxyArguments {
-    /// With TPROXY, the mark of the proxy's packets
+    /// Packet mark used for TPROXY
     #[arg(
         long,
         short = 't',
@@ -102,7 +102,7 @@ pub(in crate::cli) struct TproxyArguments {
     )]
     tproxy_mark: u32,
 
-    /// With TPROXY, the routing table that leads them to the proxy
+    /// Routing table used for TPROXY
     #[arg(
         long,
         short = 'r',
@@ -154,7 +154,7 @@ pub(super) fn port() -> clap::builder::RangedI64ValueParser<u16> {
 fn which_ports(text: &str) -> Result<Which<u16>, String> {
     which(text, |port| match u16::from_str(port) {
         Ok(port) if port > 0 => Ok(port),
-        Ok(_) | Err(_) => Err(format!("`{port}` is no port: 1 to 65535, or `*` alone")),
+        Ok(_) | Err(_) => Err(format!("invalid port `{port}`: expected 1 to 65535, or a single `*`")),
     })
 }
 
@@ -177,7 +177,7 @@ fn which<T>(text: &str, one: impl Fn(&str) -> Result<T, String>) -> Result<Which
 /// A range of addresses, or one address.
 fn range(text: &str) -> Result<IpNet, String> {
     let range = text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
-    range.map_err(|_| format!("`{text}` is no range of addresses, such as 10.0.0.0/8, and no address"))
+    range.map_err(|_| format!("`{text}` is neither an IP range, such as 10.0.0.0/8, nor an IP address"))
 }
 
 fn interface(text: &str) -> Result<Interface, NoInterface> {

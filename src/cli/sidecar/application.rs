@@ -54,15 +54,15 @@ impl Together {
     /// # Errors
     /// When one of them cannot be run, or the sidecar ends before the application.
     pub(super) async fn run(self) -> anyhow::Result<u8> {
-        let mut signals = StopSignals::catch().context("signals cannot be caught")?;
-        let children = Children::collect().context("signals cannot be caught")?;
-        let this = std::env::current_exe().context("this program cannot be found")?;
+        let mut signals = StopSignals::catch().context("failed to install signal handlers")?;
+        let children = Children::collect().context("failed to install signal handlers")?;
+        let this = std::env::current_exe().context("cannot determine the path of this executable")?;
         let mut command = Command::new(this);
         command.args(&self.sidecar).stdin(Stdio::null());
-        let mut sidecar = children.spawn(&mut command).context("the sidecar cannot be run")?;
+        let mut sidecar = children.spawn(&mut command).context("failed to start the sidecar")?;
         tokio::select! {
             () = self.ready() => {}
-            status = sidecar.end() => bail!("the sidecar ended before it was ready: {status}"),
+            status = sidecar.end() => bail!("the sidecar exited before it was ready: {status}"),
             signal = signals.next() => {
                 tracing::info!("stopped by {signal} before the application was started");
                 end(sidecar).await;
@@ -83,9 +83,9 @@ impl Together {
         let Some(status) = attended else {
             // Its interception is in force, so that nothing would reach the application any more.
             end(application).await;
-            bail!("the sidecar ended before the application, which was ended then");
+            bail!("the sidecar exited before the application, which was then stopped");
         };
-        tracing::info!(%status, "the application has ended");
+        tracing::info!(%status, "the application exited");
         end(sidecar).await;
         Ok(code(status))
     }
@@ -103,7 +103,7 @@ impl Together {
             };
             if said.elapsed() >= REMINDER {
                 said = Instant::now();
-                tracing::info!("the application waits for the data plane: {missing}");
+                tracing::info!("waiting for the data plane before starting the application: {missing}");
             }
             sleep(POLL).await;
         }
@@ -111,7 +111,7 @@ impl Together {
 
     fn start(&self, children: &Children) -> anyhow::Result<Child> {
         let Some((program, arguments)) = self.application.split_first() else {
-            bail!("no application is named");
+            bail!("no application given");
         };
         let mut command = Command::new(program);
         command.args(arguments);
@@ -119,8 +119,8 @@ impl Together {
             command.uid(self.user.uid).gid(self.user.gid);
         }
         let started = children.spawn(&mut command);
-        let started = started.with_context(|| format!("the application {} cannot be run", program.display()))?;
-        tracing::info!(pid = started.pid(), "the application is started");
+        let started = started.with_context(|| format!("failed to start the application {}", program.display()))?;
+        tracing::info!(pid = started.pid(), "application started");
         Ok(started)
     }
 
@@ -142,7 +142,7 @@ impl Together {
                 signal = passed_on.next() => application.signal(signal),
             }
         };
-        tracing::info!("stopping by {name}: inbound connections end, then the application");
+        tracing::info!("stopping on {name}: draining inbound connections, then stopping the application");
         if let Ok(admin) = self.run.admin() {
             sidecar.signal(LEAVE);
             tokio::select! {

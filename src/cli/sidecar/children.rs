@@ -45,7 +45,7 @@ impl Children {
         let mut waiting = self.waiting();
         let started = command.spawn()?;
         let pid = i32::try_from(started.id()).ok().and_then(Pid::from_raw);
-        let pid = pid.ok_or_else(|| io::Error::other("the system gave a process no number"))?;
+        let pid = pid.ok_or_else(|| io::Error::other("the child process has no PID"))?;
         let (tell, told) = oneshot::channel();
         waiting.insert(pid, tell);
         Ok(Child { pid, told, ended: None })
@@ -95,7 +95,7 @@ impl Child {
         if self.ended.is_none()
             && let Err(error) = kill_process(self.pid, signal)
         {
-            tracing::warn!(pid = self.pid.as_raw_nonzero(), ?signal, %error, "a process cannot be signalled");
+            tracing::warn!(pid = self.pid.as_raw_nonzero(), ?signal, %error, "failed to signal a process");
         }
     }
 

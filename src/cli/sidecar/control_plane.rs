@@ -26,13 +26,13 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Why the control plane has not answered.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum AskError {
-    #[error("there is no connection to the control plane: {0}")]
+    #[error("cannot connect to the control plane: {0}")]
     Connect(String),
     #[error("{0}")]
     Refused(#[from] StreamError),
     #[error("{0}")]
     Tls(#[from] TlsError),
-    #[error("the control plane has not answered within {PATIENCE:?}")]
+    #[error("the control plane did not respond within {PATIENCE:?}")]
     Late,
 }
 

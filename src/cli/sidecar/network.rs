@@ -28,7 +28,7 @@ pub(super) async fn own_address(server: &Endpoint) -> anyhow::Result<IpAddr> {
             Ok(address) => Some(address),
             Err(_) => {
                 tracing::warn!(
-                    "{name} is not found: the address of this workload is the one towards the default route"
+                    "cannot resolve {name}: using the address on the default route as the workload's address"
                 );
                 None
             }
@@ -40,7 +40,7 @@ pub(super) async fn own_address(server: &Endpoint) -> anyhow::Result<IpAddr> {
     if usable(&address) {
         return Ok(address);
     }
-    bail!("this container has no address but that of its loopback interface: name the workload's with --ip")
+    bail!("this container has no address other than loopback: specify the workload's address with --ip")
 }
 
 async fn look_up(name: &str, port: u16) -> IpAddr {
@@ -51,7 +51,7 @@ async fn look_up(name: &str, port: u16) -> IpAddr {
                     return found.ip();
                 }
             }
-            Err(error) => tracing::debug!(name, %error, "the control plane is not found"),
+            Err(error) => tracing::debug!(name, %error, "cannot resolve the control plane's name"),
         }
         sleep(Duration::from_millis(200)).await;
     }

@@ -127,11 +127,11 @@ impl DataPlane {
                 };
                 format!("cannot run {}", path.display())
             })?;
-            tracing::info!(pid = child.pid(), "the data plane is started");
+            tracing::info!(pid = child.pid(), "data plane started");
             tokio::select! {
                 status = child.end() => {
                     let pause = pause.after(started.elapsed());
-                    tracing::error!(%status, ?pause, "the data plane has ended by itself and is started again");
+                    tracing::error!(%status, ?pause, "the data plane exited unexpectedly and will be restarted");
                     tokio::select! {
                         () = sleep(pause) => {}
                         signal = signals.next() => {
@@ -141,7 +141,7 @@ impl DataPlane {
                     }
                 }
                 signal = signals.next() => {
-                    tracing::info!("stopping by {signal}");
+                    tracing::info!("stopping on {signal}");
                     tokio::select! {
                         () = drain() => {}
                         _ = child.end() => {}
@@ -162,7 +162,7 @@ pub(super) async fn readiness(admin: SocketAddr) -> Result<(), String> {
         Ok(Ok((StatusCode::OK, _))) => Ok(()),
         Ok(Ok((_, state))) => Err(format!("it is {}", String::from_utf8_lossy(&state).trim())),
         Ok(Err(error)) => Err(error.to_string()),
-        Err(_) => Err(format!("{admin} does not answer")),
+        Err(_) => Err(format!("{admin} does not respond")),
     }
 }
 
@@ -174,9 +174,9 @@ pub(super) async fn drain_inbound(admin: SocketAddr, within: Duration) {
     let start = Instant::now();
     match timeout(PATIENCE, envoy::post(admin, "/drain_listeners?inboundonly&graceful")).await {
         Ok(Ok((StatusCode::OK, _))) => {}
-        Ok(Ok((status, _))) => tracing::warn!(%status, "the data plane does not drain"),
-        Ok(Err(error)) => return tracing::warn!(%error, "the data plane cannot be drained"),
-        Err(_) => return tracing::warn!("the data plane cannot be drained: it does not answer"),
+        Ok(Ok((status, _))) => tracing::warn!(%status, "the data plane refused to drain"),
+        Ok(Err(error)) => return tracing::warn!(%error, "failed to drain the data plane"),
+        Err(_) => return tracing::warn!("failed to drain the data plane: it does not respond"),
     }
     while start.elapsed() < within {
         sleep(DRAIN_POLL.min(within.saturating_sub(start.elapsed()))).await;
@@ -206,7 +206,7 @@ fn sum(statistics: &str) -> Option<u64> {
 pub(super) async fn end(mut child: Child) {
     child.signal(Signal::TERM);
     if timeout(END, child.end()).await.is_err() {
-        tracing::warn!(pid = child.pid(), "a process does not end and is killed");
+        tracing::warn!(pid = child.pid(), "a process did not exit and is being killed");
         child.signal(Signal::KILL);
         child.end().await;
     }

@@ -47,7 +47,7 @@ fn possible(flag: &str, wanted: Owner, current: Owner) -> Result<Owner, Usage> {
     }
     let (Owner { uid, gid }, Owner { uid: own, gid: own_gid }) = (wanted, current);
     Err(Usage(format!(
-        "{flag} {uid}:{gid} takes root, and this runs as {own}:{own_gid}: start the container as root or leave {flag} out"
+        "{flag} {uid}:{gid} requires root, but the current user is {own}:{own_gid}: start the container as root or omit {flag}"
     )))
 }
 
@@ -60,7 +60,7 @@ pub(super) fn become_user(user: Owner, net_admin: bool) -> anyhow::Result<()> {
     let Owner { uid, gid } = user;
     let failed = || {
         format!(
-            "cannot become the user {uid}:{gid}: this takes the capabilities SETUID and SETGID, which containers have \
+            "cannot switch to user {uid}:{gid}: this requires the capabilities SETUID and SETGID, which containers have \
              unless they are dropped"
         )
     };
@@ -73,9 +73,9 @@ pub(super) fn become_user(user: Owner, net_admin: bool) -> anyhow::Result<()> {
         let uid = Uid::from_raw(uid);
         set_keep_capabilities(net_admin).with_context(failed)?;
         set_thread_res_uid(uid, uid, uid).with_context(failed)?;
-        keep_only(net_admin).context("capabilities cannot be given up")?;
+        keep_only(net_admin).context("failed to drop capabilities")?;
     }
-    set_no_new_privs(true).context("privileges cannot be ruled out for the data plane")
+    set_no_new_privs(true).context("failed to set no_new_privs for the data plane")
 }
 
 /// Gives up every capability, or all but `CAP_NET_ADMIN`, which programs that are run then have, too.
@@ -107,7 +107,7 @@ mod tests {
         assert_eq!(possible("--user", other, other).unwrap(), other);
         let refused = possible("--user", root, other).unwrap_err().to_string();
         assert!(
-            refused.contains("--user 0:0 takes root, and this runs as 7:8"),
+            refused.contains("--user 0:0 requires root, but the current user is 7:8"),
             "{refused}"
         );
     }

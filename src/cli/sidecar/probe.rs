@@ -47,7 +47,7 @@ impl FromStr for Probe {
 
     /// `tcp:PORT` or `http:PORT[/PATH]`.
     fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || "tcp:PORT or http:PORT[/PATH] is needed, such as tcp:9080 or http:9080/health".to_owned();
+        let wrong = || "expected tcp:PORT or http:PORT[/PATH], such as tcp:9080 or http:9080/health".to_owned();
         let (kind, rest) = text.split_once(':').ok_or_else(wrong)?;
         let (port, path) = match rest.find('/') {
             Some(at) => rest.split_at(at),
@@ -92,7 +92,7 @@ impl TryFrom<&joining::HttpGet> for Get {
         };
         let headers: Option<Vec<_>> = told.headers.iter().map(header).collect();
         let mut map = HeaderMap::new();
-        for (name, value) in headers.ok_or("a header of the request is none")? {
+        for (name, value) in headers.ok_or("invalid header in the request")? {
             map.append(name, value);
         }
         Ok(Self {
@@ -109,7 +109,7 @@ impl TryFrom<&joining::HttpGet> for Get {
 impl Probe {
     /// Whether the application of the workload at the address `own` is ready, and if not, why. It may take `patience`.
     pub(super) async fn ask(&self, own: IpAddr, patience: Duration) -> Result<(), String> {
-        let late = |_| Err(format!("there is no answer within {patience:?}"));
+        let late = |_| Err(format!("no response within {patience:?}"));
         timeout(patience, self.ask_anywhere(own)).await.unwrap_or_else(late)
     }
 
@@ -131,13 +131,13 @@ impl Probe {
         };
         let found = tokio::net::lookup_host((host.as_str(), self.port)).await;
         Ok(found
-            .map_err(|error| format!("{host} is not found: {error}"))?
+            .map_err(|error| format!("cannot resolve {host}: {error}"))?
             .collect())
     }
 
     async fn ask_at(&self, address: SocketAddr, own: IpAddr) -> Result<(), String> {
         let connected = connect(address, own).await;
-        let stream = connected.map_err(|error| format!("no connection to {address}: {error}"))?;
+        let stream = connected.map_err(|error| format!("cannot connect to {address}: {error}"))?;
         let Some(get) = &self.get else { return Ok(()) };
         let host = self.host.clone().unwrap_or_else(|| address.ip().to_string());
         let status = match get.tls {
@@ -157,7 +157,7 @@ impl Probe {
         match status {
             // As Kubernetes has it.
             Ok(status) if status.is_success() || status.is_redirection() => Ok(()),
-            Ok(status) => Err(format!("{address}{} answers {status}", get.path)),
+            Ok(status) => Err(format!("{address}{} returned {status}", get.path)),
             Err(error) => Err(format!("{address}: {error}")),
         }
     }

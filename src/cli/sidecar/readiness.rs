@@ -126,7 +126,10 @@ impl State {
             }
             Err(error) => {
                 if self.unheard.is_multiple_of(REMINDER) {
-                    tracing::warn!(ready, "the control plane does not hear of the application: {error:#}");
+                    tracing::warn!(
+                        ready,
+                        "failed to report the application's readiness to the control plane: {error:#}"
+                    );
                 }
                 self.said = None;
                 self.unheard = self.unheard.saturating_add(1);
@@ -142,23 +145,20 @@ impl State {
         }
         match told.as_ref().map(Course::of_group).transpose() {
             Ok(Some(_)) if has_own_probe => {
-                tracing::info!("--app-probe is asked, and not the probe of the WorkloadGroup")
+                tracing::info!("--app-probe overrides the probe of the WorkloadGroup")
             }
             Ok(_) if has_own_probe => {}
             Ok(course) => {
                 if self.is_known || course.is_some() {
                     let probed = course.is_some();
-                    tracing::info!(
-                        probed,
-                        "the WorkloadGroup says whether and how the application is asked"
-                    );
+                    tracing::info!(probed, "the readiness probe is taken from the WorkloadGroup");
                 }
                 let delay = course.as_ref().map_or(Duration::ZERO, |course| course.initial_delay);
                 self.next_probe = Instant::now().max(self.start + delay);
                 (self.course, self.is_known) = (course, true);
                 self.verdict.begin_anew();
             }
-            Err(why) => tracing::warn!("the probe of the WorkloadGroup cannot be carried out: {why}"),
+            Err(why) => tracing::warn!("the probe of the WorkloadGroup is invalid: {why}"),
         }
         self.told = told;
     }

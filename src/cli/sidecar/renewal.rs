@@ -51,7 +51,7 @@ impl Renewal {
                 }
                 Err(error) => {
                     let expired = self.token.claims.expires_at <= now;
-                    tracing::warn!(expired, ?pause, "the join token cannot be renewed: {error:#}");
+                    tracing::warn!(expired, ?pause, "failed to renew the join token: {error:#}");
                     at = now + pause;
                     pause = (pause * 2).min(PAUSES[1]);
                 }
@@ -68,12 +68,12 @@ impl Renewal {
         };
         match self.run.put_token(&newer.text) {
             Ok(()) => {
-                tracing::info!("another join token is taken from the folder --join");
+                tracing::info!("using a new join token from the --join directory");
                 self.token = newer;
                 true
             }
             Err(error) => {
-                tracing::warn!("another join token cannot be taken: {error:#}");
+                tracing::warn!("failed to use the new join token: {error:#}");
                 false
             }
         }
@@ -85,9 +85,9 @@ impl Renewal {
         self.run.put_token(&text)?;
         // For the next start; the folder may be read-only, and init makes another token then.
         if let Err(error) = file::replace(&self.join.join(join::TOKEN), text.as_bytes(), 0o600) {
-            tracing::debug!("the folder --join keeps its token: {error:#}");
+            tracing::debug!("the token in the --join directory was not updated: {error:#}");
         }
-        tracing::info!(until = %crate::cli::token::display(claims.expires_at), "the join token is renewed");
+        tracing::info!(until = %crate::cli::token::display(claims.expires_at), "join token renewed");
         self.token = Token { text, claims };
         Ok(())
     }

@@ -94,14 +94,14 @@ impl RunDir {
     pub(super) fn admin(&self) -> anyhow::Result<SocketAddr> {
         let path = self.bootstrap();
         let text = fs::read(&path)
-            .with_context(|| format!("the sidecar has not been set up yet: {} cannot be read", path.display()))?;
+            .with_context(|| format!("the sidecar has not been set up yet: cannot read {}", path.display()))?;
         let bootstrap: Value = serde_json::from_slice(&text).unwrap_or_default();
         let address = &bootstrap["admin"]["address"]["socket_address"];
         let ip: Option<IpAddr> = address["address"].as_str().and_then(|ip| ip.parse().ok());
         let port = address["port_value"].as_u64().and_then(|port| u16::try_from(port).ok());
         match (ip, port) {
             (Some(ip), Some(port)) => Ok(SocketAddr::new(ip, port)),
-            _ => bail!("{} does not say where the admin listener is", path.display()),
+            _ => bail!("{} does not define the admin address", path.display()),
         }
     }
 }

@@ -67,8 +67,8 @@ impl Sidecar {
     /// # Errors
     /// When it cannot join, or its data plane cannot be run.
     pub(super) async fn run(self) -> anyhow::Result<()> {
-        let mut signals = StopSignals::catch().context("signals cannot be caught")?;
-        let children = Children::collect().context("signals cannot be caught")?;
+        let mut signals = StopSignals::catch().context("failed to install signal handlers")?;
+        let children = Children::collect().context("failed to install signal handlers")?;
         // In any case: it would end this process.
         let started = caught(STARTED)?;
         let run = RunDir::make(&self.run_dir)?;
@@ -93,7 +93,7 @@ impl Sidecar {
             never = leave_when_told(&control_plane, &run) => match never? {},
             () = network::lost(control_plane.from), if self.shared_network => {
                 let address = control_plane.from;
-                bail!("the network with the address {address} is gone: the container that it was made for has ended");
+                bail!("the network with the address {address} is gone: the container it belonged to has exited");
             }
         }
     }
@@ -115,7 +115,7 @@ impl Sidecar {
             Bearer::Workload { name, .. } => (name.clone(), None),
             Bearer::Group(group) => (WorkloadName::member(group, address)?, Some(group.clone())),
         };
-        tracing::info!(%workload, %address, "joins the mesh");
+        tracing::info!(%workload, %address, "joining the mesh");
         let control_plane = ControlPlane {
             server: self.server.clone(),
             roots: roots.clone(),
@@ -124,7 +124,7 @@ impl Sidecar {
         };
         let is_member = group.is_some();
         if !is_member && (self.with_application || self.probe.is_some()) {
-            tracing::info!("{workload} is no member of a group: its WorkloadEntry says that it is an endpoint");
+            tracing::info!("{workload} is not a member of a group: its WorkloadEntry already makes it an endpoint");
         }
         let number = fastrand::u64(..);
         let bootstrap = Bootstrap {
@@ -175,7 +175,7 @@ async fn leave(control_plane: &ControlPlane, run: &RunDir) {
     if let Bearer::Group(_) = token.claims.grant.bearer
         && let Err(error) = control_plane.leave(&token).await
     {
-        tracing::info!("the control plane cannot be told of the end: {error}");
+        tracing::info!("failed to notify the control plane of the shutdown: {error}");
     }
 }
 
@@ -192,7 +192,7 @@ async fn leave_when_told(control_plane: &ControlPlane, run: &RunDir) -> anyhow::
 }
 
 fn caught(wanted: Signal) -> anyhow::Result<unix::Signal> {
-    signal(SignalKind::from_raw(wanted.as_raw())).context("signals cannot be caught")
+    signal(SignalKind::from_raw(wanted.as_raw())).context("failed to install signal handlers")
 }
 
 /// The token of the folder --join, unless one that came of it is still there from a run before.

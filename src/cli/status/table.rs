@@ -14,10 +14,10 @@ const COLORS: [&str; 4] = ["\u{1b}[32m", "\u{1b}[33m", "\u{1b}[31m", ""];
 pub(super) fn text(answer: &Answer, color: bool) -> String {
     let mut text = match &answer.generation {
         Some(generation) => format!("generation {}, {} objects\n", generation.number, generation.objects),
-        None => "nothing is served yet: the server is reading the directory\n".to_owned(),
+        None => "no configuration served yet: the server is reading the directory\n".to_owned(),
     };
     match &answer.proxies[..] {
-        [] => text.push_str("no proxy is connected\n"),
+        [] => text.push_str("no proxies connected\n"),
         proxies => {
             text.push('\n');
             text.push_str(&table(proxies, color));
@@ -142,9 +142,9 @@ fn refused(proxy: &Proxy, refusal: &Refusal) -> String {
     let from = if objects.is_empty() {
         String::new()
     } else {
-        format!(", made from {}", objects.join(", "))
+        format!(", generated from {}", objects.join(", "))
     };
-    format!("{} refuses {kind} `{name}`{from}: {}", proxy.workload, reason(message))
+    format!("{} rejected {kind} `{name}`{from}: {}", proxy.workload, reason(message))
 }
 
 fn expired(proxy: &Proxy) -> String {
@@ -208,7 +208,7 @@ a.b                 NACKED  SYNCED  NOT SENT  NOT SENT  NOT SENT  6 of 7      en
 
 group a.b: 1 of 2 registered members are ready; a-10-0-0-2.b has ended
 
-a.b refuses CDS `outbound|80||a`, made from DestinationRule default/a: Proto constraint validation failed (X)
+a.b rejected CDS `outbound|80||a`, generated from DestinationRule default/a: Proto constraint validation failed (X)
 a.b: its join token has expired; it cannot reconnect until its token file is renewed
 
 m/a.yaml:3:5: error[IST0101]: no
@@ -228,8 +228,8 @@ m/a.yaml:3:5: error[IST0101]: no
         assert!(answer.is_synced());
         answer.generation = None;
         assert!(!answer.is_synced());
-        assert!(text(&answer, false).starts_with("nothing is served yet"));
+        assert!(text(&answer, false).starts_with("no configuration served yet"));
         answer.proxies.clear();
-        assert!(text(&answer, false).contains("no proxy is connected\n"));
+        assert!(text(&answer, false).contains("no proxies connected\n"));
     }
 }

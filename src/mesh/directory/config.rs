@@ -107,7 +107,7 @@ impl Settings {
             && self.map.is_some()
             && let Some(object) = find(&id)
         {
-            let message = "the mesh configuration is given by a file of its own too, which is the one in force";
+            let message = "the mesh configuration is also defined by a separate file, which takes precedence";
             let both = Diagnostic::new(Code::ConflictingMeshConfig, message).at(object.place("data"));
             all.push(both.help("keep one of the two"));
         }
@@ -126,7 +126,7 @@ fn other_keys(object: &Object) -> Vec<Finding> {
         let unused = |code, message: String| Finding::new(code, &at.key(key.as_str()), message);
         if key != NETWORKS {
             let mut finding = unused(Code::SchemaWarning, format!("`{key}` has no effect"));
-            finding.help(format!("the mesh configuration stands under `{KEY}`"));
+            finding.help(format!("put the mesh configuration under `{KEY}`"));
             found.push(finding);
         } else if !matches!(text.trim(), "" | "{}" | "networks: {}") {
             let mut finding = unused(
@@ -165,8 +165,8 @@ fn read(text: &MeshConfigText, options: &Options) -> Source {
 }
 
 fn last_good(text: &MeshConfigText) -> Diagnostic {
-    let message = "the last good form of the mesh configuration stays in force";
+    let message = "the last valid version of the mesh configuration stays in effect";
     Diagnostic::new(Code::LastGoodServed, message)
         .at(text.place(FieldPath::root()))
-        .help("correct the errors to have this form used")
+        .help("fix the errors to apply this version")
 }

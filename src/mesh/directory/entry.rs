@@ -184,8 +184,8 @@ impl Entry {
             Written::Broken(place) => place.clone(),
         };
         let id = &in_force.object.id;
-        let message = format!("the last good form of {id} stays in force");
-        let help = "correct the errors to have this form served, or delete the object";
+        let message = format!("the last valid version of {id} stays in effect");
+        let help = "fix the errors to apply this version, or delete the object";
         Some(Diagnostic::new(Code::LastGoodServed, message).at(place).help(help))
     }
 }

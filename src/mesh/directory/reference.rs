@@ -37,7 +37,7 @@ impl Target {
             Target::Port(host, port) => (at.field("port").field("number"), format!("`{host}` has no port {port}")),
             Target::Subset(host, name) => (
                 at.field("subset"),
-                format!("no DestinationRule gives `{host}` a subset `{name}`"),
+                format!("no DestinationRule defines the subset `{name}` for `{host}`"),
             ),
         }
     }

@@ -102,8 +102,8 @@ fn policy(
     };
     if general.is_empty() && policy.port_level_settings.is_empty() && policy.proxy_protocol.is_none() {
         report
-            .error(at, "an empty traffic policy says nothing")
-            .help("leave `trafficPolicy` out");
+            .error(at, "an empty traffic policy has no effect")
+            .help("omit `trafficPolicy`");
     }
     let outlier = general
         .outlier_detection
@@ -131,14 +131,14 @@ fn ports(report: &mut Report<'_>, at: &FieldPath, settings: &[api::PortTrafficPo
             tls: entry.tls.as_ref(),
         };
         if blocks_of.is_empty() {
-            report.error(&at, "the settings of a port must say something");
+            report.error(&at, "port-level settings must not be empty");
         }
         let outlier = blocks_of.outlier_detection.is_some();
         let policy = blocks(report, &at, &blocks_of, outlier, tls::Level::Port);
         let Some(port) = &entry.port else {
             report
-                .error(&at, "these settings name no port")
-                .help("give `port: {number: …}`, a port of the service");
+                .error(&at, "these settings do not specify a port")
+                .help("set `port: {number: …}` to a port of the service");
             continue;
         };
         let port_at = at.field("port").field("number");
@@ -146,7 +146,7 @@ fn ports(report: &mut Report<'_>, at: &FieldPath, settings: &[api::PortTrafficPo
         if found.iter().any(|(other, _)| *other == number) {
             report.warning(
                 &port_at,
-                format!("port {number} has settings already, these have no effect"),
+                format!("port {number} already has settings; these have no effect"),
             );
         }
         found.push((number, policy));

@@ -54,7 +54,7 @@ pub(super) fn lower(object: &Object, spec: &api::EndpointSlice, context: &Contex
         report
             .error(
                 &root.field("metadata"),
-                "an EndpointSlice names its Service with a label",
+                "an EndpointSlice must name its Service in a label",
             )
             .help(format!("add the label `{SERVICE_NAME}`"));
     }
@@ -62,9 +62,9 @@ pub(super) fn lower(object: &Object, spec: &api::EndpointSlice, context: &Contex
         report
             .warning(
                 &root.field("addressType"),
-                "an EndpointSlice of names has no effect, in Istio neither",
+                "an EndpointSlice of type FQDN has no effect, as in Istio",
             )
-            .help("a ServiceEntry with `resolution: DNS` resolves names");
+            .help("use a ServiceEntry with `resolution: DNS` to resolve names");
     }
     let group = EndpointGroup {
         endpoints: endpoints(&mut report, &root.field("endpoints"), spec),
@@ -88,7 +88,7 @@ fn endpoints(report: &mut Report<'_>, at: &FieldPath, spec: &api::EndpointSlice)
         let at = at.index(index).field("addresses");
         let ready = entry.conditions.ready.unwrap_or(true);
         if entry.addresses.is_empty() {
-            report.error(&at, "an endpoint has at least one address");
+            report.error(&at, "an endpoint must have at least one address");
         }
         for (index, text) in entry.addresses.iter().enumerate() {
             let ip = report.ip(&at.index(index), text);

@@ -71,7 +71,7 @@ fn mutual_tls(report: &mut Report<'_>, at: &FieldPath, spec: &api::TlsConfig, co
     if !spec.ecdh_curves.is_empty() {
         report.error(
             &at.field("ecdhCurves"),
-            "mutual TLS within the mesh has no `ecdhCurves` of its own",
+            "`ecdhCurves` is not supported for mutual TLS within the mesh",
         );
     }
 }
@@ -91,7 +91,7 @@ fn listeners(report: &mut Report<'_>, at: &FieldPath, spec: &api::MeshConfig, co
     if config.outbound_port == config.inbound_port {
         report.error(
             &at.field("proxyInboundListenPort"),
-            "inbound and outbound traffic need ports of their own",
+            "inbound and outbound traffic must use different ports",
         );
     }
     let timeout = report.duration_or_zero(&at.field("protocolDetectionTimeout"), spec.protocol_detection_timeout);

@@ -24,14 +24,14 @@ pub(super) fn lower(
     let ports_at = at.field("portLevelMtls");
     if selector.is_none() && !spec.port_level_mtls.is_empty() {
         report
-            .error(&ports_at, "modes of single ports need a `selector`")
-            .help("the ports of which workloads? Select them by label");
+            .error(&ports_at, "port-level modes require a `selector`")
+            .help("select the workloads by label");
     }
     if selector.is_some() && object.id.namespace == context.config.root_namespace {
         report.info(
             &at.field("selector"),
             format!(
-                "this selects workloads of `{}` only, not of the whole mesh",
+                "this only selects workloads in `{}`, not in the whole mesh",
                 object.id.namespace
             ),
         );

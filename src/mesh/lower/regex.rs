@@ -29,7 +29,7 @@ pub(super) fn check(pattern: &str) -> Result<(), String> {
     if pattern.len() > MAX_LENGTH {
         let length = pattern.len();
         return Err(format!(
-            "a regular expression may have {MAX_LENGTH} bytes, this one has {length}"
+            "the regular expression has {length} bytes, exceeding the limit of {MAX_LENGTH}"
         ));
     }
     match Regex::new(&translate(pattern)?) {
@@ -151,8 +151,8 @@ impl Translation<'_> {
                 self.copy(length);
                 Ok(())
             }
-            'b' | 'B' if self.rest[2..].starts_with('{') => Err(format!("RE2 has no `\\{escaped}{{…}}`")),
-            'u' | 'U' => Err(format!("RE2 has no `\\{escaped}`")),
+            'b' | 'B' if self.rest[2..].starts_with('{') => Err(format!("RE2 does not support `\\{escaped}{{…}}`")),
+            'u' | 'U' => Err(format!("RE2 does not support `\\{escaped}`")),
             punctuation if punctuation.is_ascii_punctuation() => {
                 self.rest = &self.rest[1..];
                 self.literal(punctuation);
@@ -175,7 +175,7 @@ impl Translation<'_> {
             .count();
         let number = &self.rest[1..=digits];
         if digits == 1 && number != "0" {
-            return Err(format!("RE2 has no references to groups, such as `\\{number}`"));
+            return Err(format!("RE2 does not support backreferences, such as `\\{number}`"));
         }
         let value = u32::from_str_radix(number, 8).unwrap_or_default();
         self.output.push_str(&format!("\\x{{{value:x}}}"));
@@ -197,7 +197,7 @@ impl Translation<'_> {
                 self.class_item()?;
             }
             if self.rest.is_empty() {
-                return Err("a class is not closed with `]`".to_owned());
+                return Err("a character class is missing its closing `]`".to_owned());
             }
         }
         self.copy(1);
@@ -211,7 +211,7 @@ impl Translation<'_> {
                 let length = self.rest.find(":]").map_or(self.rest.len(), |end| end + 2);
                 let name = self.rest[..length].trim_start_matches("[:^").trim_start_matches("[:");
                 if !CLASSES.contains(&name.trim_end_matches(":]")) {
-                    return Err(format!("RE2 has no class `{}`", &self.rest[..length]));
+                    return Err(format!("RE2 does not support the class `{}`", &self.rest[..length]));
                 }
                 self.copy(length);
                 Ok(())
@@ -234,7 +234,7 @@ impl Translation<'_> {
                 .chars()
                 .find(|flag| !matches!(flag, 'i' | 'm' | 's' | 'U' | '-'));
             if let Some(flag) = unknown {
-                return Err(format!("RE2 has no `(?{flag}`"));
+                return Err(format!("RE2 does not support `(?{flag}`"));
             }
             self.copy(2 + end);
         } else {
@@ -264,7 +264,10 @@ impl Translation<'_> {
     }
 
     fn twice(&self) -> String {
-        format!("RE2 does not repeat a repetition, as at `{}`", self.rest)
+        format!(
+            "RE2 does not support nested repetition operators, as at `{}`",
+            self.rest
+        )
     }
 
     /// `{n}`, `{n,}` or `{n,m}`; anything else is literal in RE2.
@@ -282,7 +285,7 @@ impl Translation<'_> {
             .filter(|all| *all <= MAX_REPEAT);
         let Some(all) = all else {
             return Err(format!(
-                "RE2 repeats at most {MAX_REPEAT} times, repetitions within others multiplied"
+                "RE2 allows at most {MAX_REPEAT} repetitions, with nested repetitions multiplied"
             ));
         };
         if let Some(group) = self.groups.last_mut() {

@@ -112,7 +112,7 @@ fn unsupported(report: &mut Report<'_>, at: &FieldPath, spec: &api::Service) {
         report.add(
             Code::UnsupportedField,
             &at.field("internalTrafficPolicy"),
-            "keeping traffic on the client's node is not supported: there are no nodes here",
+            "keeping traffic on the client's node is not supported, because there are no nodes",
         );
     }
 }
@@ -123,7 +123,7 @@ fn alias(report: &mut Report<'_>, at: &FieldPath, spec: &api::Service) -> Option
     }
     let at = at.field("externalName");
     if spec.external_name.is_empty() {
-        report.error(&at, "a Service of type ExternalName needs an `externalName`");
+        report.error(&at, "a Service of type ExternalName must have an `externalName`");
         return None;
     }
     report.host(&at, &spec.external_name)
@@ -143,7 +143,7 @@ fn addresses(report: &mut Report<'_>, at: &FieldPath, spec: &api::Service) -> Ve
         if text.eq_ignore_ascii_case("None") {
             report
                 .error(&at, format!("`{text}` is not an IP address"))
-                .help("a headless Service has `clusterIP: None`");
+                .help("use `clusterIP: None` for a headless Service");
             continue;
         }
         let address = report.ip(&at, text).map(IpNet::from);
@@ -155,22 +155,22 @@ fn addresses(report: &mut Report<'_>, at: &FieldPath, spec: &api::Service) -> Ve
 fn ports(report: &mut Report<'_>, at: &FieldPath, spec: &api::Service, without_address: bool) -> Vec<SourcePort> {
     let needs_ports = spec.cluster_ip != "None" && spec.service_type != api::ServiceType::ExternalName;
     if spec.ports.is_empty() && needs_ports {
-        report.error(at, "a Service needs at least one port");
+        report.error(at, "a Service must have at least one port");
     }
     let mut found: Vec<SourcePort> = Vec::with_capacity(spec.ports.len());
     for (index, entry) in spec.ports.iter().enumerate() {
         let at = at.index(index);
         if entry.name.is_empty() && spec.ports.len() > 1 {
             report
-                .error(&at, "a Service with several ports names each of them")
-                .help("give `name`");
+                .error(&at, "each port must have a name if a Service has several")
+                .help("set `name`");
         }
         let port = port(report, &at, entry);
         if found
             .iter()
             .any(|other| other.port.number == port.port.number && other.port.protocol == port.port.protocol)
         {
-            report.error(&at.field("port"), format!("port {} is there twice", port.port.number));
+            report.error(&at.field("port"), format!("duplicate port {}", port.port.number));
         }
         if !entry.name.is_empty() && found.iter().any(|other| other.port.name == port.port.name) {
             report.error(&at.field("name"), format!("two ports have the name `{}`", entry.name));
@@ -181,11 +181,11 @@ fn ports(report: &mut Report<'_>, at: &FieldPath, spec: &api::Service, without_a
                     Code::ServiceEntryAddressesRequired,
                     &at,
                     format!(
-                        "without a `clusterIP` this TCP port catches all traffic to port {}",
+                        "without a `clusterIP`, this TCP port matches all traffic to port {}",
                         entry.port
                     ),
                 )
-                .help("give the Service a `clusterIP` that clients call");
+                .help("set the `clusterIP` that clients call");
         }
         found.push(port);
     }
@@ -200,7 +200,7 @@ fn port(report: &mut Report<'_>, at: &FieldPath, entry: &api::ServicePort) -> So
         Some(IntOrString::Int(target)) => {
             let port = u32::try_from(*target).map(|target| report.port(&target_at, target));
             let port = port.unwrap_or_else(|_| {
-                report.error(&target_at, format!("{target} is not a port: 1 to 65535 are"));
+                report.error(&target_at, format!("{target} is not a valid port: expected 1 to 65535"));
                 0
             });
             (port, None)
@@ -211,7 +211,7 @@ fn port(report: &mut Report<'_>, at: &FieldPath, entry: &api::ServicePort) -> So
                 report
                     .error(
                         &target_at,
-                        format!("`{name}` in quotes is the name of a port, and a name has letters"),
+                        format!("the quoted value `{name}` is a port name, which must contain a letter"),
                     )
                     .help(format!("write `targetPort: {name}`, without quotes, for a number"));
             }
@@ -232,14 +232,14 @@ fn port(report: &mut Report<'_>, at: &FieldPath, entry: &api::ServicePort) -> So
 /// `trafficDistribution`, else the annotation, which is case-insensitive (Istio's
 /// `GetTrafficDistribution`). `in_spec` is empty if the kind has no such field.
 pub(super) fn traffic_distribution(report: &mut Report<'_>, object: &Object, in_spec: &str) -> TrafficDistribution {
-    const VALUES: &str = "PreferSameZone, PreferSameNode and PreferClose are known";
+    const VALUES: &str = "expected PreferSameZone, PreferSameNode or PreferClose";
     match in_spec {
         "PreferSameZone" | "PreferClose" => return TrafficDistribution::PreferSameZone,
         "PreferSameNode" => return TrafficDistribution::PreferSameNode,
         "" => {}
         other => {
             let at = FieldPath::root().field("spec").field("trafficDistribution");
-            report.error(&at, format!("`{other}` is no traffic distribution: {VALUES}"));
+            report.error(&at, format!("`{other}` is not a valid traffic distribution: {VALUES}"));
         }
     }
     let Some(text) = object.annotations.get(TRAFFIC_DISTRIBUTION) else {
@@ -256,7 +256,7 @@ pub(super) fn traffic_distribution(report: &mut Report<'_>, object: &Object, in_
                 .key(TRAFFIC_DISTRIBUTION);
             report.warning(
                 &at,
-                format!("`{text}` is no traffic distribution and has no effect: {VALUES}"),
+                format!("`{text}` is not a valid traffic distribution and has no effect: {VALUES}"),
             );
             TrafficDistribution::Any
         }

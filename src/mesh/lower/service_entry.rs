@@ -58,7 +58,7 @@ fn selector(
     let selector = spec.workload_selector.as_ref()?;
     let at = at.field("workloadSelector");
     if !spec.endpoints.is_empty() {
-        report.error(&at, "`workloadSelector` excludes `endpoints`");
+        report.error(&at, "`workloadSelector` and `endpoints` are mutually exclusive");
     }
     if resolution != Resolution::Static {
         report
@@ -70,14 +70,14 @@ fn selector(
 
 fn hosts(report: &mut Report<'_>, at: &FieldPath, spec: &api::ServiceEntry, resolution: Resolution) -> Vec<ServiceKey> {
     if spec.hosts.is_empty() {
-        report.error(at, "a ServiceEntry has at least one host");
+        report.error(at, "a ServiceEntry must have at least one host");
     }
     let resolved = matches!(resolution, Resolution::Dns | Resolution::DnsRoundRobin);
     let mut found: Vec<ServiceKey> = Vec::with_capacity(spec.hosts.len());
     for (index, text) in spec.hosts.iter().enumerate() {
         let at = at.index(index);
         if text == "*" {
-            report.error(&at, "a service cannot have all hosts (`*`)");
+            report.error(&at, "the host of a service cannot be `*`");
             continue;
         }
         let Some(host) = report.host(&at, text) else {
@@ -87,17 +87,17 @@ fn hosts(report: &mut Report<'_>, at: &FieldPath, spec: &api::ServiceEntry, reso
             report
                 .warning(
                     &at,
-                    format!("`{text}` is a wildcard within a label, which few tools understand"),
+                    format!("`{text}` has a wildcard within a label, which few tools support"),
                 )
-                .help("write `*.` and a domain");
+                .help("use `*.` followed by a domain");
         }
         if resolved && spec.endpoints.is_empty() && spec.workload_selector.is_none() && !is_fqdn(text) {
             report
                 .error(&at, format!("`{text}` cannot be resolved"))
-                .help("name a full domain, or list `endpoints`");
+                .help("use a fully qualified domain name, or list `endpoints`");
         }
         if found.iter().any(|other| other.host == host) {
-            report.warning(&at, format!("the host `{host}` is there twice"));
+            report.warning(&at, format!("duplicate host `{host}`"));
             continue;
         }
         found.push(ServiceKey {
@@ -118,7 +118,7 @@ fn addresses(
     for (index, text) in spec.addresses.iter().enumerate() {
         let at = at.index(index);
         if text.contains('/') && matches!(resolution, Resolution::Dns | Resolution::DnsRoundRobin) {
-            report.error(&at, "a CIDR is for `resolution: NONE` and `STATIC` only");
+            report.error(&at, "CIDRs are only allowed with `resolution: NONE` and `STATIC`");
         }
         found.extend(report.subnet(&at, text));
     }
@@ -135,7 +135,7 @@ fn ports(report: &mut Report<'_>, at: &FieldPath, spec: &api::ServiceEntry) -> V
             report.error(&at.field("name"), format!("two ports have the name `{name}`"));
         }
         if found.iter().any(|other| other.port.number == number) {
-            report.error(&at.field("number"), format!("port {number} is there twice"));
+            report.error(&at.field("number"), format!("duplicate port {number}"));
         }
         let protocol = report.protocol(&at.field("protocol"), &entry.protocol);
         if spec.addresses.is_empty() && matches!(protocol, Protocol::Tcp | Protocol::Auto) {
@@ -143,9 +143,9 @@ fn ports(report: &mut Report<'_>, at: &FieldPath, spec: &api::ServiceEntry) -> V
                 .add(
                     Code::ServiceEntryAddressesRequired,
                     &at,
-                    format!("without `addresses` this port catches all traffic to port {number}"),
+                    format!("without `addresses`, this port matches all traffic to port {number}"),
                 )
-                .help("give the service `addresses` that clients call, or a `protocol` that carries the host");
+                .help("set the `addresses` that clients call, or a `protocol` that carries the host name");
         }
         let target = report.optional_port(&at.field("targetPort"), entry.target_port);
         found.push(SourcePort {
@@ -179,9 +179,9 @@ fn host_rules(
         report
             .error(
                 &at.field("ports").index(index),
-                "a connection to this port does not tell which of the several hosts is meant",
+                "connections to this port do not identify which of the hosts is meant",
             )
-            .help("write a ServiceEntry for each host, or use an HTTP or TLS protocol");
+            .help("use a separate ServiceEntry for each host, or an HTTP or TLS protocol");
     }
 }
 
@@ -197,14 +197,14 @@ fn endpoints(
             report
                 .error(
                     &at.field("endpoints"),
-                    "with `resolution: NONE` connections go where clients call: there are no endpoints",
+                    "endpoints are not allowed with `resolution: NONE`: connections go to the address the client called",
                 )
                 .help("use `resolution: STATIC`");
         }
         Resolution::DnsRoundRobin if spec.endpoints.len() > 1 => {
             report.error(
                 &at.field("endpoints").index(1),
-                "`resolution: DNS_ROUND_ROBIN` takes at most one endpoint",
+                "`resolution: DNS_ROUND_ROBIN` allows at most one endpoint",
             );
         }
         Resolution::Static if spec.endpoints.is_empty() && spec.workload_selector.is_none() => {
@@ -212,7 +212,7 @@ fn endpoints(
                 .add(
                     Code::ServiceWithoutEndpoints,
                     &at.field("resolution"),
-                    "with `resolution: STATIC` endpoints are listed or selected, and there are neither: nobody answers",
+                    "`resolution: STATIC` requires listed or selected endpoints, but there are none",
                 )
                 .help("list `endpoints`, select workloads with `workloadSelector`, or use `resolution: DNS`");
         }
@@ -258,11 +258,14 @@ fn endpoint_rules(
     if matches!(endpoint.address, Address::Unix(_)) {
         let address_at = at.field("address");
         if resolution != Resolution::Static {
-            report.error(&address_at, "a Unix domain socket is for `resolution: STATIC` only");
+            report.error(
+                &address_at,
+                "Unix domain sockets are only allowed with `resolution: STATIC`",
+            );
         } else if ports.len() != 1 {
             report.error(
                 &address_at,
-                "a Unix domain socket serves one port, this service has another number of them",
+                "a service with a Unix domain socket must have exactly one port",
             );
         }
     }

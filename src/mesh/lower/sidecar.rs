@@ -26,8 +26,8 @@ pub(super) fn lower(object: &Object, spec: &api::Sidecar, context: &Context) -> 
         || spec.outbound_traffic_policy.is_some();
     if !says_something {
         report
-            .error(&at, "a Sidecar without settings says nothing")
-            .help("give `egress`, `ingress`, `outboundTrafficPolicy` or `inboundConnectionPool`");
+            .error(&at, "a Sidecar without settings has no effect")
+            .help("set `egress`, `ingress`, `outboundTrafficPolicy` or `inboundConnectionPool`");
     }
     let selector = spec
         .workload_selector
@@ -61,11 +61,8 @@ fn outbound_policy(report: &mut Report<'_>, at: &FieldPath, policy: &api::Outbou
     let at = at.field("egressProxy");
     if mode != OutboundPolicy::AllowAny {
         report
-            .error(
-                &at,
-                "an egress proxy is for traffic that is let through, so the mode has to be ALLOW_ANY",
-            )
-            .help("set `mode: ALLOW_ANY` beside it");
+            .error(&at, "an egress proxy requires the mode ALLOW_ANY")
+            .help("set `mode: ALLOW_ANY`");
     }
     if proxy.port.is_none() {
         report.error(&at, "an egress proxy needs its `port`");
@@ -91,7 +88,7 @@ pub(super) fn outbound(mode: api::OutboundTrafficMode) -> OutboundPolicy {
 /// `port` of a listener; the caller checks for 0.
 fn listener_port(report: &mut Report<'_>, at: &FieldPath, port: &ServicePort, number: u16) -> ListenerPort {
     if port.target_port != 0 {
-        report.error(&at.field("targetPort"), "a listener has no `targetPort`");
+        report.error(&at.field("targetPort"), "`targetPort` is not allowed in a listener");
     }
     if !port.name.is_empty() {
         report.label_name(&at.field("name"), "port", &port.name);
@@ -226,7 +223,7 @@ spec: {ports: [{name: http, port: 80}]}
         let short = |whole: &str| {
             (
                 "`a` is a short name, which is not allowed here".to_owned(),
-                format!("write the whole name, such as `{whole}`"),
+                format!("use the fully qualified name, such as `{whole}`"),
             )
         };
         assert_eq!(said("./a"), short("./a.n.svc.cluster.local"));

@@ -38,7 +38,7 @@ impl Report<'_> {
                 false => format!("{duration:?}"),
             };
             self.error(at, format!("{text} is shorter than a millisecond"))
-                .help("leave the field out for its default");
+                .help("omit the field to use its default");
         } else if !duration.subsec_nanos().is_multiple_of(1_000_000) {
             self.error(at, format!("{duration:?} is not a whole number of milliseconds"));
         }
@@ -62,7 +62,7 @@ impl Report<'_> {
         match u16::try_from(number) {
             Ok(port) if port > 0 => port,
             Ok(_) | Err(_) => {
-                self.error(at, format!("{number} is not a port: 1 to 65535 are"));
+                self.error(at, format!("{number} is not a valid port: expected 1 to 65535"));
                 0
             }
         }
@@ -118,7 +118,7 @@ impl Report<'_> {
         if !is_dns_label(name) {
             self.error(
                 at,
-                format!("`{name}` is not a {what} name: a DNS label (letters, digits and `-`, at most 63) is needed"),
+                format!("`{name}` is not a valid {what} name: expected a DNS label (letters, digits and `-`, at most 63 characters)"),
             );
         }
         name.into()
@@ -128,10 +128,10 @@ impl Report<'_> {
     pub(super) fn labels(&mut self, at: &FieldPath, labels: &BTreeMap<String, String>) -> Labels {
         for (key, value) in labels {
             if !is_label_key(key) {
-                self.error(&at.key(key.as_str()), format!("`{key}` is not a label: letters, digits, `-`, `_` and `.`, at most 63, possibly after a domain and `/`, are"));
+                self.error(&at.key(key.as_str()), format!("`{key}` is not a valid label key: expected letters, digits, `-`, `_` and `.`, at most 63 characters, with an optional `domain/` prefix"));
             }
             if !value.is_empty() && !is_qualified_name(value) {
-                self.error(&at.key(key.as_str()), format!("`{value}` is not a label's value: letters, digits, `-`, `_` and `.`, at most 63, starting and ending with a letter or digit, are"));
+                self.error(&at.key(key.as_str()), format!("`{value}` is not a valid label value: expected letters, digits, `-`, `_` and `.`, at most 63 characters, starting and ending with a letter or digit"));
             }
         }
         shared(labels)
@@ -142,18 +142,18 @@ impl Report<'_> {
     pub(super) fn selector(&mut self, at: &FieldPath, labels: &BTreeMap<String, String>) -> Labels {
         for (key, value) in labels {
             if key.is_empty() {
-                self.error(&at.key(key.as_str()), "a selector's label has a name");
+                self.error(&at.key(key.as_str()), "a label in a selector must have a name");
             }
             if key.contains('*') || value.contains('*') {
                 self.error(
                     &at.key(key.as_str()),
-                    format!("a selector has no wildcards, `{key}: {value}` has"),
+                    format!("wildcards are not allowed in a selector: `{key}: {value}`"),
                 );
             }
         }
         if labels.is_empty() {
             self.warning(at, "a selector without labels selects every workload of the namespace")
-                .help("leave the selector out to say so plainly");
+                .help("omit the selector to select all workloads explicitly");
         }
         shared(labels)
     }
@@ -180,7 +180,7 @@ impl Report<'_> {
             let at = at(index);
             if matches!(value.as_str(), "*" | "~") {
                 if value == "~" && nobody == Nobody::Refused {
-                    self.error(&at, "only a ServiceEntry can be exported to nobody (`~`)");
+                    self.error(&at, "only a ServiceEntry can be exported to no namespace (`~`)");
                 } else if export_to.len() > 1 {
                     self.error(&at, format!("`{value}` must be the only entry"));
                 }
@@ -192,7 +192,7 @@ impl Report<'_> {
             };
             match namespace {
                 Some(twice) if namespaces.contains(&twice) => {
-                    self.error(&at, format!("namespace `{twice}` is named twice"));
+                    self.error(&at, format!("namespace `{twice}` is listed twice"));
                 }
                 Some(new) => namespaces.push(new),
                 None => {}
@@ -209,7 +209,7 @@ impl Report<'_> {
     pub(super) fn regex(&mut self, at: &FieldPath, pattern: &str) {
         if let Err(why) = regex::check(pattern) {
             self.error(at, why)
-                .help("Envoy takes RE2 syntax: https://github.com/google/re2/wiki/Syntax");
+                .help("Envoy uses RE2 syntax: https://github.com/google/re2/wiki/Syntax");
         }
     }
 
@@ -220,7 +220,7 @@ impl Report<'_> {
             ApiStringMatch::Prefix(text) => {
                 if text.is_empty() {
                     self.error(&at.field("prefix"), "an empty prefix matches everything")
-                        .help("write `{}` to ask for presence, or leave the match out");
+                        .help("use `{}` to match presence, or omit the match");
                 }
                 Some(StringMatch::Prefix(text.as_str().into()))
             }
@@ -262,7 +262,7 @@ impl Report<'_> {
         if !fine {
             self.error(
                 at,
-                format!("`{path}` is not the absolute path of a socket, nor an abstract name with `@` first"),
+                format!("`{path}` is neither the absolute path of a socket nor an abstract name starting with `@`"),
             );
         }
         path.into()
@@ -275,7 +275,7 @@ impl Report<'_> {
         }
         parse_protocol(text).unwrap_or_else(|| {
             self.error(at, format!("`{text}` is not a protocol"))
-                .help("HTTP, HTTP2, HTTP_PROXY, HTTPS, GRPC, GRPC-WEB, TLS, TCP, UDP, MONGO, MYSQL and REDIS are; leave it out to have it detected");
+                .help("use one of HTTP, HTTP2, HTTP_PROXY, HTTPS, GRPC, GRPC-WEB, TLS, TCP, UDP, MONGO, MYSQL and REDIS, or omit it for protocol detection");
             Protocol::Auto
         })
     }

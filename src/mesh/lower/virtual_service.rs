@@ -31,8 +31,8 @@ pub(super) fn lower(object: &Object, spec: &Spec, context: &Context) -> Lowered<
     let hosts = hosts(&mut report, &at, &spec.hosts, for_mesh);
     if spec.http.is_empty() && spec.tls.is_empty() && spec.tcp.is_empty() {
         report
-            .error(&at, "a VirtualService without routes does nothing")
-            .help("give at least one of `http`, `tls` and `tcp`");
+            .error(&at, "a VirtualService without routes has no effect")
+            .help("set at least one of `http`, `tls` and `tcp`");
     }
     let value = VirtualService {
         id: object.id.clone(),
@@ -73,13 +73,13 @@ fn gateways(report: &mut Report<'_>, at: &FieldPath, gateways: &[String]) -> boo
         } else {
             (
                 Severity::Warning,
-                "gateways are not supported yet: a VirtualService that is bound to gateways only is not served",
+                "gateways are not supported yet: a VirtualService bound only to gateways is not served",
             )
         };
         let finding = report.add(Code::UnsupportedField, &at.index(other), message);
         finding.severity(severity);
         if !for_mesh {
-            finding.help("name `mesh` in `gateways`, or leave the field out, for rules that sidecars apply");
+            finding.help("add `mesh` to `gateways`, or omit the field, to apply the rules to sidecars");
         }
     }
     for_mesh
@@ -92,7 +92,10 @@ fn gateway_names(report: &mut Report<'_>, at: &FieldPath, gateways: &[String]) {
         match name.split_once('/') {
             Some((namespace, gateway)) => {
                 if !(namespace == "." || is_dns_label(namespace)) || !is_dns_label(gateway) {
-                    report.error(&at, format!("`{name}` is not a gateway: `namespace/name` is"));
+                    report.error(
+                        &at,
+                        format!("`{name}` is not a valid gateway name: expected `namespace/name`"),
+                    );
                 }
             }
             None => {
@@ -101,7 +104,7 @@ fn gateway_names(report: &mut Report<'_>, at: &FieldPath, gateways: &[String]) {
                 {
                     let namespace = rest.split('.').next().unwrap_or(rest);
                     report
-                        .warning(&at, format!("`{name}` is a gateway in the form of earlier versions"))
+                        .warning(&at, format!("`{name}` uses the deprecated form of gateway names"))
                         .help(format!("write `{namespace}/{gateway}`"));
                 }
             }
@@ -120,7 +123,7 @@ fn hosts(report: &mut Report<'_>, at: &FieldPath, hosts: &[String], for_mesh: bo
                 &at,
                 "a VirtualService without hosts is a delegate, and delegates are not supported yet",
             )
-            .help("name in `hosts` whose requests the rules are for");
+            .help("list the hosts the rules apply to in `hosts`");
     }
     let mut found: Vec<Hostname> = Vec::with_capacity(hosts.len());
     let mut written: Vec<Hostname> = Vec::with_capacity(hosts.len());
@@ -129,7 +132,7 @@ fn hosts(report: &mut Report<'_>, at: &FieldPath, hosts: &[String], for_mesh: bo
         if text == "*" && for_mesh {
             report
                 .error(&at, "sidecars cannot apply rules to all hosts (`*`)")
-                .help("name the services, or a domain such as `*.example.com`");
+                .help("list the services, or a domain such as `*.example.com`");
             continue;
         }
         let Some(host) = report.rule_host(&at, text) else {
@@ -141,7 +144,7 @@ fn hosts(report: &mut Report<'_>, at: &FieldPath, hosts: &[String], for_mesh: bo
         if let Some(earlier) = written.iter().find(|other| other.covers(&own) || own.covers(other)) {
             report.error(
                 &at,
-                format!("`{own}` and `{earlier}` overlap, in one VirtualService every host is named once"),
+                format!("`{own}` and `{earlier}` overlap: a VirtualService must list each host only once"),
             );
         }
         written.push(own);

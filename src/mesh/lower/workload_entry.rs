@@ -64,7 +64,7 @@ pub(super) fn workload(
     if spec.locality.split('/').count() > 3 {
         report.warning(
             &at.field("locality"),
-            "a locality has three parts, `region/zone/subzone`",
+            "a locality must have three parts, `region/zone/subzone`",
         );
     }
     let mutual_tls = match labels.get(TLS_MODE) {
@@ -89,7 +89,7 @@ fn ready(report: &mut Report<'_>, object: &Object) -> bool {
     let said = object.annotations.get(READY).map(String::as_str);
     if !matches!(said, None | Some("true" | "false")) {
         let at = FieldPath::root().field("metadata").field("annotations").key(READY);
-        report.error(&at, "`true` or `false` is needed");
+        report.error(&at, "expected `true` or `false`");
     }
     said != Some("false")
 }
@@ -101,7 +101,7 @@ fn further(report: &mut Report<'_>, object: &Object) -> Arc<[IpAddr]> {
         Ok(addresses) => addresses.into(),
         Err(_) => {
             let at = FieldPath::root().field("metadata").field("annotations").key(ADDRESSES);
-            report.error(&at, "a list of IP addresses with `,` between them is needed");
+            report.error(&at, "expected a comma-separated list of IP addresses");
             Arc::default()
         }
     }
@@ -112,7 +112,7 @@ fn address(report: &mut Report<'_>, at: &FieldPath, spec: &Spec, names: Names) -
     let text = spec.address.as_str();
     if text.is_empty() {
         if spec.network.is_empty() {
-            report.error(&at, "a workload needs an `address`");
+            report.error(&at, "a workload must have an `address`");
         } else {
             report
                 .add(
@@ -120,7 +120,7 @@ fn address(report: &mut Report<'_>, at: &FieldPath, spec: &Spec, names: Names) -
                     &at,
                     "reaching a workload through the gateway of its `network` is not supported yet",
                 )
-                .help("give the workload's `address`");
+                .help("set the workload's `address`");
         }
         return None;
     }
@@ -133,7 +133,7 @@ fn address(report: &mut Report<'_>, at: &FieldPath, spec: &Spec, names: Names) -
     if names == Names::Refused {
         report
             .error(&at, format!("`{text}` is not an IP address"))
-            .help("names are resolved with `resolution: DNS`");
+            .help("use `resolution: DNS` to resolve names");
         return None;
     }
     if !is_fqdn(text) {
@@ -150,7 +150,7 @@ fn ports(report: &mut Report<'_>, at: &FieldPath, spec: &Spec, address: Option<&
     for (name, number) in &spec.ports {
         let at = at.key(name.as_str());
         if !is_dns_label(name) {
-            report.error(&at, format!("`{name}` is not the name of a port"));
+            report.error(&at, format!("`{name}` is not a valid port name"));
         }
         found.push((Arc::from(name.as_str()), report.port(&at, *number)));
     }

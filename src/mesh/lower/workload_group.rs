@@ -26,8 +26,8 @@ pub(super) fn lower(object: &Object, spec: &Spec, context: &Context) -> Lowered<
 fn group(report: &mut Report<'_>, at: &FieldPath, spec: &Spec) -> Option<WorkloadGroup> {
     let Some(template) = &spec.template else {
         report
-            .error(at, "a WorkloadGroup needs a `template`")
-            .help("`template: {}` is one that says nothing");
+            .error(at, "a WorkloadGroup must have a `template`")
+            .help("use `template: {}` for an empty one");
         return None;
     };
     let probe_at = at.field("probe");
@@ -36,13 +36,13 @@ fn group(report: &mut Report<'_>, at: &FieldPath, spec: &Spec) -> Option<Workloa
     if !template.address.is_empty() {
         report.error(
             &at.field("address"),
-            "the members of a group have no address in common: each registers the one it connects from",
+            "members of a group have no common address: each registers the address it connects from",
         );
     }
     let annotations = &spec.metadata.annotations;
     if annotations.contains_key(READY) {
         let at = metadata_at.field("annotations").key(READY);
-        report.error(&at, "whether a member is ready is for its sidecar to say");
+        report.error(&at, "the readiness of a member is reported by its sidecar");
     }
     let mut labels = report.labels(&at.field("labels"), &template.labels);
     labels.extend(report.labels(&metadata_at.field("labels"), &spec.metadata.labels));

@@ -156,10 +156,7 @@ impl<'d> Builder<'d> {
 
     fn alias(&mut self, anchor: usize, span: &Range<usize>) -> Result<(), Box<Diagnostic>> {
         let Some(node) = self.anchors.get(&anchor) else {
-            let problem = Diagnostic::new(
-                Code::InvalidYaml,
-                "this alias stands within the value that it stands for",
-            );
+            let problem = Diagnostic::new(Code::InvalidYaml, "this alias refers to a value that contains it");
             return Err(Box::new(problem.at(self.document.place(span.clone()))));
         };
         let copy = copy(node, Some(span), &mut self.copied);
@@ -197,7 +194,7 @@ impl<'d> Builder<'d> {
             Value::Null => self.document.source.text[node.span.clone()].into(),
             Value::Seq(_) | Value::Map(_) => {
                 self.next(Next::Dropped);
-                let problem = Diagnostic::new(Code::InvalidYaml, "the key of an entry must be text, not a list or map");
+                let problem = Diagnostic::new(Code::InvalidYaml, "a map key must be a string, not a list or map");
                 let mut problem = problem.at(self.document.place(node.span.clone()));
                 problem.help = mistake::template(self.document, node.span.start);
                 self.diagnostics.push(problem);
@@ -209,9 +206,9 @@ impl<'d> Builder<'d> {
             None => self.next(Next::ValueOf(key)),
             Some(first) => {
                 self.next(Next::Dropped);
-                let problem = Diagnostic::new(Code::InvalidYaml, format!("`{}` is given twice", key.text))
+                let problem = Diagnostic::new(Code::InvalidYaml, format!("duplicate key `{}`", key.text))
                     .at(self.document.place(key.span))
-                    .label(self.document.place(first), "first given here")
+                    .label(self.document.place(first), "first defined here")
                     .help("remove one of the two");
                 self.diagnostics.push(problem);
             }
@@ -249,7 +246,7 @@ impl<'d> Builder<'d> {
             };
             for node in maps {
                 let Value::Map(entries) = node.value else {
-                    let problem = Diagnostic::new(Code::InvalidYaml, "only maps can be merged by `<<`");
+                    let problem = Diagnostic::new(Code::InvalidYaml, "only maps can be merged with `<<`");
                     self.diagnostics.push(problem.at(self.document.place(node.span)));
                     continue;
                 };
@@ -264,15 +261,12 @@ impl<'d> Builder<'d> {
     }
 
     fn too_much(&self, span: &Range<usize>) -> Box<Diagnostic> {
-        let problem = format!("anchors and aliases make more than {MAX_COPIED} values here, which is the limit");
+        let problem = format!("anchors and aliases expand to more than {MAX_COPIED} values, which is the limit");
         Box::new(Diagnostic::new(Code::InvalidYaml, problem).at(self.document.place(span.clone())))
     }
 
     fn second_document(&self, span: Range<usize>) -> Box<Diagnostic> {
-        let problem = Diagnostic::new(
-            Code::InvalidYaml,
-            "a second document starts here, without a line of its own",
-        );
+        let problem = Diagnostic::new(Code::InvalidYaml, "a second document starts in the middle of a line");
         Box::new(
             problem
                 .at(self.document.place(span))

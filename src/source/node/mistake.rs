@@ -75,32 +75,35 @@ fn explain(kind: &ErrorKind, text: &str, at: usize) -> (String, Option<String>) 
                 Some(format!("`{expected}` closes it")),
             )
         }
-        ErrorKind::MisplacedFlowCollectionEnd => help("this bracket closes nothing", "remove it"),
-        ErrorKind::InvalidColonPlacement => help("a `:` cannot stand here", "is an earlier `[` or `{` never closed?"),
+        ErrorKind::MisplacedFlowCollectionEnd => help("unmatched closing bracket", "remove it"),
+        ErrorKind::InvalidColonPlacement => help("unexpected `:`", "is an earlier `[` or `{` never closed?"),
         ErrorKind::UnexpectedCharacter { character } => (
             format!("`{}` cannot start a value", character.escape_debug()),
             Some("put the value into quotes".to_owned()),
         ),
         ErrorKind::UnknownQuotedScalarEscape => help(
-            "there is no such escape in a value in double quotes",
+            "invalid escape sequence in a double-quoted value",
             "write `\\\\` for a backslash, or use single quotes",
         ),
-        ErrorKind::UnknownAnchor => help("no anchor of this name stands before", "an anchor is written `&name`"),
+        ErrorKind::UnknownAnchor => help(
+            "there is no anchor of this name before this line",
+            "an anchor is written `&name`",
+        ),
         ErrorKind::RecursionLimitExceeded => (format!("nested more than {MAX_DEPTH} levels deep"), None),
         ErrorKind::ExpectedBlockMappingKey => help(
-            "this line continues nothing: no line above is indented like it",
-            "indent it like the entries that it belongs to",
+            "invalid indentation: no line above has the same indentation",
+            "indent it like the other entries of its map or list",
         ),
         ErrorKind::ExpectedBlockSequenceEntry => help(
-            "a `-` is needed here, as on the lines above",
+            "expected a `-`, as on the lines above",
             "indent the line if it belongs to something else",
         ),
         ErrorKind::SimpleKeyExpected => help(
-            "this is no entry of a map",
+            "this is not a map entry",
             "write `key: value`, with a space after the colon",
         ),
         ErrorKind::MappingValueNotAllowed => misplaced_entry(text, at),
-        other => (format!("this is not YAML: {other}"), None),
+        other => (format!("invalid YAML: {other}"), None),
     }
 }
 
@@ -118,18 +121,18 @@ fn misplaced_entry(text: &str, at: usize) -> (String, Option<String>) {
         ("an unquoted value cannot contain `: `", "put the value into quotes")
     } else if is_key_without_space(above) {
         (
-            "the line above is no entry of a map, so this one cannot be",
+            "unexpected map entry: the line above is not a map entry",
             "put a space after the colon in the line above",
         )
     } else if above.contains(": ") {
         (
-            "this line is indented more than the line above, which has a value already",
+            "this line is indented further than the line above, which already has a value",
             "indent it like the line above",
         )
     } else {
         (
-            "this entry cannot stand here",
-            "is the line above an entry of a map, `key: value` or `key:`?",
+            "unexpected map entry",
+            "is the line above a map entry, `key: value` or `key:`?",
         )
     };
     (message.to_owned(), Some(help.to_owned()))
@@ -180,7 +183,7 @@ mod tests {
             ("a: [1, 2\n", "1:4 this `[` is never closed / add the closing `]`"),
             (
                 "a: [1\nb: 2\n",
-                "2:2 a `:` cannot stand here / is an earlier `[` or `{` never closed?",
+                "2:2 unexpected `:` / is an earlier `[` or `{` never closed?",
             ),
             (
                 "a: b: c\n",
@@ -188,40 +191,40 @@ mod tests {
             ),
             (
                 "a:b\nc: 1\n",
-                "2:2 the line above is no entry of a map, so this one cannot be / put a space after the colon in the line above",
+                "2:2 unexpected map entry: the line above is not a map entry / put a space after the colon in the line above",
             ),
             (
                 "m:\n  name: x\n   namespace: y\n",
-                "3:13 this line is indented more than the line above, which has a value already / indent it like the line above",
+                "3:13 this line is indented further than the line above, which already has a value / indent it like the line above",
             ),
             (
                 "a\nb: 1\n",
-                "2:2 this entry cannot stand here / is the line above an entry of a map, `key: value` or `key:`?",
+                "2:2 unexpected map entry / is the line above a map entry, `key: value` or `key:`?",
             ),
             (
                 "a:\n  b: 1\n c: 2\n",
-                "3:2 this line continues nothing: no line above is indented like it / indent it like the entries that it belongs to",
+                "3:2 invalid indentation: no line above has the same indentation / indent it like the other entries of its map or list",
             ),
             (
                 "- a\nb: c\n",
-                "2:1 a `-` is needed here, as on the lines above / indent the line if it belongs to something else",
+                "2:1 expected a `-`, as on the lines above / indent the line if it belongs to something else",
             ),
             (
                 "a:\n{{- if .Values.x }}\n  b: 1\n",
-                "2:3 this is not YAML: \"-\" is only valid inside a block / `{{` begins a template: render the file first, for instance with `helm template`",
+                "2:3 invalid YAML: \"-\" is only valid inside a block / `{{` begins a template: render the file first, for instance with `helm template`",
             ),
             ("a: @x\n", "1:4 `@` cannot start a value / put the value into quotes"),
             (
                 "a: *nope\n",
-                "1:4 no anchor of this name stands before / an anchor is written `&name`",
+                "1:4 there is no anchor of this name before this line / an anchor is written `&name`",
             ),
             (
                 "a: \"\\q\"\n",
-                "1:4 there is no such escape in a value in double quotes / write `\\\\` for a backslash, or use single quotes",
+                "1:4 invalid escape sequence in a double-quoted value / write `\\\\` for a backslash, or use single quotes",
             ),
             (
                 "a: 1\n b\nc\n",
-                "3:1 this is no entry of a map / write `key: value`, with a space after the colon",
+                "3:1 this is not a map entry / write `key: value`, with a space after the colon",
             ),
         ];
         for (text, expected) in cases {

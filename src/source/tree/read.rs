@@ -79,7 +79,7 @@ impl Stamp {
 
 /// Reads the file at `path`, following links.
 pub(super) fn read(path: &Path) -> Reading {
-    let mut last = Content::Unreadable(problem(path, "it does not hold still"));
+    let mut last = Content::Unreadable(problem(path, "it keeps changing"));
     for _ in 0..ATTEMPTS {
         match attempt(path) {
             Ok(Attempt::Whole(content, stamp)) => {
@@ -134,8 +134,8 @@ fn failed(path: &Path, error: &io::Error) -> Reading {
         return Reading::Absent;
     }
     let reason = match error.kind() {
-        io::ErrorKind::NotFound => "it is a link to nothing".to_owned(),
-        io::ErrorKind::PermissionDenied => "permission is denied".to_owned(),
+        io::ErrorKind::NotFound => "it is a dangling symbolic link".to_owned(),
+        io::ErrorKind::PermissionDenied => "permission denied".to_owned(),
         _ => error.to_string(),
     };
     Reading::File {

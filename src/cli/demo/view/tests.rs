@@ -97,7 +97,7 @@ fn a_bad_moment() {
     let (frame, line) = shown(&report, &plane, &["control plane".to_owned()], &news);
     insta::assert_snapshot!(frame);
     assert!(
-        line.ends_with("| the control plane does not answer | no control plane"),
+        line.ends_with("| the control plane does not respond | no control plane"),
         "{line}"
     );
 

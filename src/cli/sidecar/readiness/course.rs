@@ -85,7 +85,7 @@ impl Verdict {
                 self.failures = self.failures.saturating_add(1);
                 if self.ready {
                     let failures = self.failures;
-                    tracing::warn!(failures, "the application does not answer its probe: {why}");
+                    tracing::warn!(failures, "the application's readiness probe fails: {why}");
                 }
                 self.become_ready(self.ready && self.failures < course.failures);
             }
@@ -106,7 +106,7 @@ impl Verdict {
 
     fn become_ready(&mut self, ready: bool) {
         if self.ready != ready {
-            tracing::info!(ready, "the application's readiness has changed");
+            tracing::info!(ready, "the application's readiness changed");
         }
         self.ready = ready;
     }

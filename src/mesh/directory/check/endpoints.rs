@@ -18,24 +18,24 @@ pub(super) fn check(directory: &Directory, written: &InForce) -> Vec<Finding> {
         name: source.service.clone(),
     };
     let Some(service) = directory.form(&service).and_then(Form::service) else {
-        let message = format!("there is no {service}: these endpoints serve nothing");
+        let message = format!("{service} does not exist: these endpoints have no effect");
         let mut finding = Finding::new(Code::ReferencedResourceNotFound, &FieldPath::root(), message);
         finding
             .severity(Severity::Warning)
-            .help("add the Service; a ServiceEntry lists endpoints of its own");
+            .help("add the Service; a ServiceEntry lists its own endpoints");
         return vec![finding];
     };
     let known = |name: &str| service.ports.iter().any(|port| *port.port.name == *name);
     let mut found = Vec::new();
     for (at, name) in ports(&written.object.spec).into_iter().filter(|(_, name)| !known(name)) {
         let message = match name {
-            "" => format!("this port has no name, and no port of {} is without one", service.id),
+            "" => format!("this port has no name, but all ports of {} do", service.id),
             name => format!("{} has no port named `{name}`", service.id),
         };
         let mut finding = Finding::new(Code::ReferencedResourceNotFound, &at, message);
         finding
             .severity(Severity::Warning)
-            .help("ports of endpoints belong to those of the Service by their names; this one is not used");
+            .help("endpoint ports are matched to Service ports by name; this one is not used");
         found.push(finding);
     }
     found

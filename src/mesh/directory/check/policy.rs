@@ -28,10 +28,11 @@ pub(super) fn check(directory: &Directory, written: &InForce) -> Vec<Finding> {
     if *first == policy.id {
         return Vec::new();
     }
-    let message = format!("{first} is for the whole namespace already, and is before this one, which has no effect");
+    let message =
+        format!("{first} already applies to the whole namespace and takes precedence: this one has no effect");
     let mut finding = Finding::new(Code::SchemaWarning, &FieldPath::root(), message);
     finding
-        .related(first, FieldPath::root(), "this one is in force")
-        .help("keep one of them, or give this one a `selector`");
+        .related(first, FieldPath::root(), "this one is in effect")
+        .help("remove one of them, or add a `selector` to this one");
     vec![finding]
 }

@@ -48,7 +48,7 @@ fn conflicts(directory: &Directory, rules: &VirtualService, found: &mut Vec<Find
         let Some(older) = older else { continue };
         let at = FieldPath::root().field("spec").field("hosts").index(index);
         let message = format!(
-            "{} has the host `{host}` already, and is before this one: its routes are served",
+            "{} already defines the host `{host}` and takes precedence: its routes are served",
             older.id
         );
         let mut finding = Finding::new(Code::ConflictingMeshGatewayVirtualServiceHosts, &at, message);
@@ -56,7 +56,9 @@ fn conflicts(directory: &Directory, rules: &VirtualService, found: &mut Vec<Find
         let there = FieldPath::root().field("spec").field("hosts").index(position);
         finding
             .related(&older.id, there, "the routes of this one are served")
-            .help("put the routes into one VirtualService; of several the first by path, then by position, is served");
+            .help(
+                "merge the routes into one VirtualService; of several, the first by path, then by position, is served",
+            );
         found.push(finding);
     }
 }
@@ -71,7 +73,7 @@ fn unknown_hosts(directory: &Directory, rules: &VirtualService, found: &mut Vec<
         }
         let effect = match rules.http.is_empty() {
             true => "these routes apply to nothing",
-            false => "these routes apply to requests on port 80 alone",
+            false => "these routes only apply to requests on port 80",
         };
         let at = FieldPath::root().field("spec").field("hosts").index(index);
         let message = format!("no service has the host `{host}`: {effect}");
@@ -96,9 +98,9 @@ fn unknown_ports(directory: &Directory, rules: &VirtualService, found: &mut Vec<
         .filter(|(_, port)| !numbers.contains(port))
     {
         let known: Vec<String> = numbers.iter().map(u16::to_string).collect();
-        let message = format!("no host of this VirtualService has a port {port}: this match never applies");
+        let message = format!("no host of this VirtualService has port {port}: this match is never used");
         let mut finding = Finding::new(Code::SchemaWarning, &at, message);
-        finding.help(format!("the port that clients call is meant: {}", known.join(", ")));
+        finding.help(format!("use the port that clients call: {}", known.join(", ")));
         found.push(finding);
     }
 }
@@ -224,12 +226,9 @@ impl Fate<'_> {
         let Some(source) = self.directory.sources_named(host).find(several) else {
             return;
         };
-        let message = format!(
-            "`{host}` has {} ports, and none of them is named here",
-            source.ports.len()
-        );
+        let message = format!("`{host}` has {} ports, but none is specified here", source.ports.len());
         let mut finding = Finding::new(Code::VirtualServiceDestinationPortSelectorRequired, at, message);
-        finding.help("give `port: {number: …}`; without it, requests go to the port that the client called");
+        finding.help("set `port: {number: …}`; without it, requests go to the port the client called");
         found.push(finding);
     }
 
@@ -241,10 +240,10 @@ impl Fate<'_> {
         let (message, fate) = if retained && !last_good {
             (
                 format!("{what} any more"),
-                "it stays served until this reference is repaired or its object deleted; ",
+                "it is kept until this reference is fixed or its object deleted; ",
             )
         } else if last_good {
-            (what, "the last good form of this object stays in force; ")
+            (what, "the last valid version of this object stays in effect; ")
         } else {
             (what, "requests are answered with 503; ")
         };

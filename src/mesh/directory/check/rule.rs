@@ -34,9 +34,9 @@ pub(super) fn check(directory: &Directory, written: &InForce) -> Vec<Finding> {
 
 fn unknown_host(rule: &DestinationRule) -> Finding {
     let at = FieldPath::root().field("spec").field("host");
-    let message = format!("no service has the host `{}`: this rule applies to nothing", rule.host);
+    let message = format!("no service has the host `{}`: this rule has no effect", rule.host);
     let mut finding = Finding::new(Code::UnknownDestinationRuleHost, &at, message);
-    finding.help("add a Service or a ServiceEntry for it, or write the host in full");
+    finding.help("add a Service or a ServiceEntry for it, or use the fully qualified host");
     finding
 }
 
@@ -64,15 +64,15 @@ fn outdone(directory: &Directory, rule: &DestinationRule, found: &mut Vec<Findin
         let mut finding = Finding::new(Code::SchemaWarning, &at.field("exportTo"), message);
         finding
             .related(&other.id, at.field("host"), "this one has no effect there")
-            .help("give both the same `exportTo`, or namespaces of which none is in both");
+            .help("use the same `exportTo` in both, or disjoint sets of namespaces");
         found.push(finding);
     }
     let mut add = |first: &DestinationRule, at: FieldPath, there: FieldPath, what: &str| {
-        let message = format!("{} has {what} for this host already, and is before this one", first.id);
+        let message = format!("{} already defines {what} for this host and takes precedence", first.id);
         let mut finding = Finding::new(Code::SchemaWarning, &at, message);
         finding
-            .related(&first.id, there, "this is in force")
-            .help("write it in one place; of several the first by path, then by position, is in force");
+            .related(&first.id, there, "this one is in effect")
+            .help("define it in one place; of several, the first by path, then by position, is in effect");
         found.push(finding);
     };
     if rule.policy != Default::default()
@@ -137,9 +137,9 @@ fn unknown_ports(rule: &DestinationRule, services: &[&Service], found: &mut Vec<
                 continue;
             }
             let at = at.field("portLevelSettings").index(index).field("port").field("number");
-            let message = format!("`{}` has no port {number}: these settings apply to nothing", rule.host);
+            let message = format!("`{}` has no port {number}: these settings have no effect", rule.host);
             let mut finding = Finding::new(Code::SchemaWarning, &at, message);
-            finding.help("the port of the service is meant, not that of its endpoints");
+            finding.help("use the port of the service, not of its endpoints");
             found.push(finding);
         }
     }

@@ -42,13 +42,13 @@ fn unknown_targets(directory: &Directory, source: &ServiceSource) -> Vec<Finding
         if selected().any(|workload| workload.ports.iter().any(|(name, _)| name == target)) {
             continue;
         }
-        let message = format!("no workload selected has a port named `{target}`: this port has no endpoints");
+        let message = format!("none of the selected workloads has a port named `{target}`: this port has no endpoints");
         let at = ports.index(index).field("targetPort");
         let mut finding = Finding::new(Code::SchemaWarning, &at, message);
         finding
             .related(&first.id, FieldPath::root().field("spec").field("ports"), "one of them")
             .help(format!(
-                "write a number, or give the WorkloadEntries `ports: {{{target}: …}}`"
+                "use a number, or set `ports: {{{target}: …}}` in the WorkloadEntries"
             ));
         found.push(finding);
     }
@@ -63,13 +63,13 @@ fn conflict(directory: &Directory, source: &ServiceSource, index: usize, port: &
     })?;
     let ports = FieldPath::root().field("spec").field("ports");
     let message = format!(
-        "{} has the same host and gives port {} another protocol",
+        "{} has the same host but defines another protocol for port {}",
         other.id, port.port.number
     );
     let mut finding = Finding::new(Code::ConflictingServiceEntryProtocol, &ports.index(index), message);
-    finding
-        .related(&other.id, ports.index(theirs), "the other one")
-        .help("of one namespace the first by path, then by position, counts; let both say the same");
+    finding.related(&other.id, ports.index(theirs), "the other one").help(
+        "within a namespace, the first by path, then by position, takes precedence; use the same protocol in both",
+    );
     Some(finding)
 }
 
@@ -106,11 +106,14 @@ fn unreachable_workload(directory: &Directory, source: &ServiceSource) -> Option
         "workloadSelector"
     };
     let at = FieldPath::root().field("spec").field(field);
-    let message = format!("{} is selected and has no IP address: it is not an endpoint", named.id);
+    let message = format!(
+        "{} is selected but has no IP address, so it is not an endpoint",
+        named.id
+    );
     let mut finding = Finding::new(Code::SchemaWarning, &at, message);
     let address = FieldPath::root().field("spec").field("address");
     finding
-        .related(&named.id, address, "a name")
-        .help("give the WorkloadEntry an IP address, or use a ServiceEntry with `resolution: DNS`");
+        .related(&named.id, address, "a host name")
+        .help("set an IP address in the WorkloadEntry, or use a ServiceEntry with `resolution: DNS`");
     Some(finding)
 }

@@ -36,7 +36,7 @@ fn egress_proxy(directory: &Directory, sidecar: &Sidecar) -> Option<Finding> {
     if let Some(missing) = targets_of(proxy).find(|target| !directory.is_live(target)) {
         let (at, what) = missing.missing(&at);
         let mut finding = Finding::new(Code::ReferencedResourceNotFound, &at, what);
-        finding.help("until it exists, traffic that no service claims is refused");
+        finding.help("until it exists, traffic to unknown services is blocked");
         return Some(finding);
     }
     let namespace = &sidecar.id.namespace;
@@ -52,7 +52,7 @@ fn egress_proxy(directory: &Directory, sidecar: &Sidecar) -> Option<Finding> {
     if imported {
         return None;
     }
-    let message = format!("no egress listener leads to `{host}`: traffic that no service claims is refused");
+    let message = format!("no egress listener includes `{host}`: traffic to unknown services is blocked");
     let mut finding = Finding::new(Code::SchemaWarning, &at.field("host"), message);
     finding.help("add the service to the `hosts` of an egress listener");
     Some(finding)
@@ -66,14 +66,14 @@ fn same_namespace(directory: &Directory, sidecar: &Sidecar) -> Option<Finding> {
         return None;
     }
     let message = format!(
-        "{} is for the whole namespace already, and is before this one",
+        "{} already applies to the whole namespace and takes precedence",
         first.id
     );
     let at = FieldPath::root();
     let mut finding = Finding::new(Code::MultipleSidecarsWithoutWorkloadSelectors, &at, message);
     finding
-        .related(&first.id, FieldPath::root(), "this one is in force")
-        .help("keep one of them, or give this one a `workloadSelector`");
+        .related(&first.id, FieldPath::root(), "this one is in effect")
+        .help("remove one of them, or add a `workloadSelector` to this one");
     Some(finding)
 }
 
@@ -93,15 +93,15 @@ fn same_workload(directory: &Directory, sidecar: &Sidecar, selector: &Labels) ->
             .min_by_key(|id| directory.entry(id).map(|entry| &entry.rank));
         Some((workload, first?))
     })?;
-    let message = format!("{first} selects {} too, and is before this one", workload.id);
+    let message = format!("{first} also selects {} and takes precedence", workload.id);
     let at = FieldPath::root().field("spec").field("workloadSelector");
     let mut finding = Finding::new(Code::ConflictingSidecarWorkloadSelectors, &at, message);
     finding
         .related(
             first,
             FieldPath::root().field("spec").field("workloadSelector"),
-            "this one is in force",
+            "this one is in effect",
         )
-        .help("let each workload be selected by one Sidecar");
+        .help("make sure each workload is selected by only one Sidecar");
     Some(finding)
 }

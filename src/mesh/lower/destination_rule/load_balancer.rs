@@ -36,7 +36,10 @@ pub(super) fn load_balancer(
     outlier_in_force: bool,
 ) -> LoadBalancerPolicy {
     if entry.simple.is_some() && entry.consistent_hash.is_some() {
-        report.error(&at.field("consistentHash"), "`consistentHash` excludes `simple`");
+        report.error(
+            &at.field("consistentHash"),
+            "`consistentHash` and `simple` are mutually exclusive",
+        );
     }
     let simple = entry.simple.map(|simple| match simple {
         api::SimpleLoadBalancer::Unspecified
@@ -54,10 +57,7 @@ pub(super) fn load_balancer(
     let locality = entry.locality_lb_setting.as_ref().map(|setting| {
         if !outlier_in_force && setting.distribute.is_empty() && setting.enabled != Some(false) {
             report
-                .warning(
-                    &locality_at,
-                    "failing over between localities takes effect with `outlierDetection` only",
-                )
+                .warning(&locality_at, "locality failover requires `outlierDetection`")
                 .help("add `outlierDetection` to this policy");
         }
         locality_lb(report, &locality_at, setting)
@@ -90,7 +90,7 @@ fn warmup(
         }
         Some(warmup) => {
             if old.is_some() {
-                report.error(&old_at, "`warmupDurationSecs` excludes `warmup`");
+                report.error(&old_at, "`warmupDurationSecs` and `warmup` are mutually exclusive");
             }
             let at = at.field("warmup");
             let warmup = warmup_settings(report, &at, warmup);
@@ -102,7 +102,7 @@ fn warmup(
         None | Some(LbAlgorithm::LeastRequest | LbAlgorithm::RoundRobin)
     );
     if warmup.is_some() && !has_effect {
-        report.warning(&at, "a warm-up has effect with `ROUND_ROBIN` and `LEAST_REQUEST` only");
+        report.warning(&at, "warm-up only applies to `ROUND_ROBIN` and `LEAST_REQUEST`");
     }
     warmup
 }
@@ -110,8 +110,8 @@ fn warmup(
 fn warmup_settings(report: &mut Report<'_>, at: &FieldPath, entry: &api::Warmup) -> Option<Warmup> {
     if entry.duration.is_none() {
         report
-            .error(at, "a warm-up needs a duration")
-            .help("give `duration`: how long an endpoint is new");
+            .error(at, "warm-up requires a duration")
+            .help("set `duration`, the time over which traffic to a new endpoint increases");
     }
     let minimum = entry
         .minimum_percent
@@ -142,14 +142,14 @@ fn consistent_hash(report: &mut Report<'_>, at: &FieldPath, entry: &api::Consist
     if let (Some((first, _)), Some((second, _))) = (first, given.next()) {
         report.error(
             &at.field(*second),
-            format!("`{second}` excludes `{first}`: a hash has one key"),
+            format!("`{second}` and `{first}` are mutually exclusive: a hash must have a single key"),
         );
     }
     let key = hash_key(report, at, entry);
     if first.is_none() {
         report
-            .error(at, "a consistent hash needs a key")
-            .help("give `httpHeaderName`, `httpCookie`, `useSourceIp` or `httpQueryParameterName`");
+            .error(at, "a consistent hash requires a key")
+            .help("set `httpHeaderName`, `httpCookie`, `useSourceIp` or `httpQueryParameterName`");
     }
     Some(LbAlgorithm::Hash { key: key?, table })
 }
@@ -159,7 +159,7 @@ fn hash_key(report: &mut Report<'_>, at: &FieldPath, entry: &api::ConsistentHash
         if !is_header_name(name) {
             report.error(
                 &at.field("httpHeaderName"),
-                format!("`{name}` is not the name of a header"),
+                format!("`{name}` is not a valid header name"),
             );
         }
         return Some(HashKey::Header(name.as_str().into()));
@@ -181,7 +181,7 @@ fn hash_cookie(report: &mut Report<'_>, at: &FieldPath, cookie: &api::HttpCookie
         let at = at.field("attributes").index(index).field("name");
         let name = not_empty(report, &at, &attribute.name);
         if attributes.iter().any(|(known, _)| *known == name) {
-            report.error(&at, format!("the attribute `{name}` is given twice"));
+            report.error(&at, format!("duplicate attribute `{name}`"));
         }
         attributes.push((name, attribute.value.as_str().into()));
     }
@@ -195,7 +195,7 @@ fn hash_cookie(report: &mut Report<'_>, at: &FieldPath, cookie: &api::HttpCookie
 
 fn not_empty(report: &mut Report<'_>, at: &FieldPath, text: &str) -> Arc<str> {
     if text.is_empty() {
-        report.error(at, "a name is needed");
+        report.error(at, "a name is required");
     }
     text.into()
 }
@@ -205,13 +205,16 @@ fn hash_table(report: &mut Report<'_>, at: &FieldPath, entry: &api::ConsistentHa
     if entry.minimum_ring_size != 0 {
         report
             .warning(&size_at, "`minimumRingSize` is deprecated")
-            .help("write `ringHash: {minimumRingSize: …}`");
+            .help("use `ringHash: {minimumRingSize: …}`");
         if entry.ring_hash.is_some() || entry.maglev.is_some() {
-            report.error(&size_at, "`minimumRingSize` excludes `ringHash` and `maglev`");
+            report.error(
+                &size_at,
+                "`minimumRingSize` cannot be combined with `ringHash` or `maglev`",
+            );
         }
     }
     if entry.ring_hash.is_some() && entry.maglev.is_some() {
-        report.error(&at.field("maglev"), "`maglev` excludes `ringHash`");
+        report.error(&at.field("maglev"), "`maglev` and `ringHash` are mutually exclusive");
     }
     if let Some(maglev) = &entry.maglev {
         return maglev_table(report, &at.field("maglev").field("tableSize"), maglev.table_size);
@@ -221,7 +224,7 @@ fn hash_table(report: &mut Report<'_>, at: &FieldPath, entry: &api::ConsistentHa
         None => (size_at, entry.minimum_ring_size),
     };
     if size > MAX_RING_SIZE {
-        report.error(&at, format!("a ring has at most {MAX_RING_SIZE} entries"));
+        report.error(&at, format!("a ring can have at most {MAX_RING_SIZE} entries"));
     }
     HashTable::Ring(if size == 0 { RING_SIZE } else { size })
 }
@@ -231,7 +234,7 @@ fn maglev_table(report: &mut Report<'_>, at: &FieldPath, size: u64) -> HashTable
         report
             .error(
                 at,
-                format!("{size} is not the size of a Maglev table: a prime below {MAGLEV_BOUND} is"),
+                format!("{size} is not a valid Maglev table size: expected a prime below {MAGLEV_BOUND}"),
             )
             .help("65537 is Envoy's default");
     }
@@ -249,12 +252,15 @@ pub(in crate::mesh::lower) fn locality_lb(
     entry: &api::LocalityLbSetting,
 ) -> LocalityLb {
     if !entry.distribute.is_empty() && !entry.failover.is_empty() {
-        report.error(&at.field("failover"), "`failover` excludes `distribute`");
+        report.error(
+            &at.field("failover"),
+            "`failover` and `distribute` are mutually exclusive",
+        );
     }
     if !entry.failover_priority.is_empty() {
         let at = at.field("failoverPriority");
         if !entry.distribute.is_empty() {
-            report.warning(&at, "`failoverPriority` has no effect beside `distribute`");
+            report.warning(&at, "`failoverPriority` has no effect together with `distribute`");
         } else if !entry.failover.is_empty() {
             report.add(
                 Code::UnsupportedField,
@@ -282,11 +288,11 @@ fn failover_priority(report: &mut Report<'_>, at: &FieldPath, entry: &api::Local
     for (index, label) in entry.failover_priority.iter().enumerate() {
         let at = at.index(index);
         if label.is_empty() || label.starts_with('=') {
-            report.error(&at, "a label is needed, `name` or `name=value`");
+            report.error(&at, "expected a label, `name` or `name=value`");
         } else if !entry.failover.is_empty() && TOPOLOGY.contains(&label.as_str()) {
             report.error(
                 &at,
-                format!("the label `{label}` excludes `failover`, which says the same"),
+                format!("the label `{label}` cannot be combined with `failover`, which has the same effect"),
             );
         }
     }
@@ -307,13 +313,13 @@ fn distribute(report: &mut Report<'_>, at: &FieldPath, entries: &[api::LocalityD
             if !(1..=100).contains(weight) {
                 report.error(
                     &to_at.key(locality.as_str()),
-                    format!("the share {weight} is not between 1 and 100"),
+                    format!("the weight {weight} is not between 1 and 100"),
                 );
             }
         }
         let total: u64 = entry.to.values().map(|weight| u64::from(*weight)).sum();
         if total != 100 {
-            report.error(&to_at, format!("the shares add up to {total}, not to 100"));
+            report.error(&to_at, format!("the weights add up to {total}, not 100"));
         }
         let targets: Vec<_> = entry
             .to
@@ -347,7 +353,7 @@ fn localities(report: &mut Report<'_>, localities: &[(FieldPath, &str)]) {
             report.error(
                 at,
                 format!(
-                    "`{locality}` is not a locality: `region/zone/subzone` is, of which the end may be left out or `*`"
+                    "`{locality}` is not a valid locality: expected `region/zone/subzone`, whose trailing parts may be omitted or `*`"
                 ),
             );
             continue;
@@ -356,7 +362,7 @@ fn localities(report: &mut Report<'_>, localities: &[(FieldPath, &str)]) {
         if star.is_some_and(|star| star + 1 < parts.len() || parts[star] != "*") {
             report.error(
                 at,
-                format!("`{locality}` has a wildcard that is not the whole of its last part"),
+                format!("`{locality}` has a wildcard that is not its entire last part"),
             );
         }
         if let Some((_, other)) = localities[..index].iter().find(|(_, other)| overlap(other, locality)) {
@@ -382,11 +388,11 @@ fn failover(report: &mut Report<'_>, at: &FieldPath, entries: &[api::LocalityFai
         }
         for (field, region) in [("from", &entry.from), ("to", &entry.to)] {
             if region.contains('*') {
-                report.error(&at.field(field), "a region is named, there are no wildcards here");
+                report.error(&at.field(field), "a region is required; wildcards are not allowed here");
             } else if region.contains('/') {
                 report
                     .error(&at.field(field), format!("`{region}` is not a region"))
-                    .help("failing over is between regions: leave out zone and subzone");
+                    .help("failover is between regions: omit zone and subzone");
             }
         }
     }

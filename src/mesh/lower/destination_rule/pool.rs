@@ -14,8 +14,8 @@ pub(in crate::mesh::lower) fn connection_pool(
 ) -> ConnectionPool {
     if entry.tcp.is_none() && entry.http.is_none() {
         report
-            .error(at, "a connection pool without settings says nothing")
-            .help("give `tcp` or `http`");
+            .error(at, "a connection pool without settings has no effect")
+            .help("set `tcp` or `http`");
     }
     let mut pool = ConnectionPool::default();
     if let Some(tcp) = &entry.tcp {
@@ -67,7 +67,7 @@ fn http_settings(report: &mut Report<'_>, at: &FieldPath, http: &api::HttpSettin
     if http.use_client_protocol && pool.h2_upgrade == Some(H2Upgrade::Upgrade) {
         report.error(
             &at.field("useClientProtocol"),
-            "`useClientProtocol` excludes `h2UpgradePolicy: UPGRADE`",
+            "`useClientProtocol` and `h2UpgradePolicy: UPGRADE` are mutually exclusive",
         );
     }
     let streams_at = at.field("maxConcurrentStreams");
@@ -75,7 +75,7 @@ fn http_settings(report: &mut Report<'_>, at: &FieldPath, http: &api::HttpSettin
     pool.http2_keepalive = http.http2_keep_alive.as_ref().and_then(|entry| {
         let at = at.field("http2KeepAlive");
         if entry.interval.is_none() || entry.timeout.is_none() {
-            report.error(&at, "HTTP/2 keep-alive needs both `interval` and `timeout`");
+            report.error(&at, "HTTP/2 keepalive requires both `interval` and `timeout`");
         }
         let interval = report.duration(&at.field("interval"), entry.interval);
         let timeout = report.duration(&at.field("timeout"), entry.timeout);
@@ -93,7 +93,7 @@ pub(super) fn outlier_detection(
         report
             .warning(
                 &at.field("consecutiveErrors"),
-                "`consecutiveErrors` has no effect any more",
+                "`consecutiveErrors` no longer has any effect",
             )
             .help("use `consecutive5xxErrors` or `consecutiveGatewayErrors`");
     }
@@ -109,7 +109,7 @@ pub(super) fn outlier_detection(
         report
             .error(
                 &at.field("consecutiveLocalOriginFailures"),
-                "errors of the connection are not counted apart from those of the server",
+                "connection errors are not counted separately from server errors",
             )
             .help("set `splitExternalLocalOriginErrors: true`");
     }

@@ -27,9 +27,9 @@ pub(super) fn tls(report: &mut Report<'_>, at: &FieldPath, entry: &api::ClientTl
             .add(
                 Code::UnsupportedField,
                 &at.field("credentialName"),
-                "`credentialName` names a Kubernetes secret, which a sidecar ignores",
+                "`credentialName` refers to a Kubernetes secret and is ignored by sidecars",
             )
-            .help("name files with `clientCertificate`, `privateKey` and `caCertificates`");
+            .help("specify files with `clientCertificate`, `privateKey` and `caCertificates`");
     }
     let originates = matches!(entry.mode, api::ClientTlsMode::Simple | api::ClientTlsMode::Mutual);
     if originates {
@@ -57,13 +57,13 @@ pub(super) fn tls(report: &mut Report<'_>, at: &FieldPath, entry: &api::ClientTl
 fn certificate(report: &mut Report<'_>, at: &FieldPath, entry: &api::ClientTls) -> Option<(Arc<str>, Arc<str>)> {
     if entry.client_certificate.is_empty() {
         report
-            .error(at, "mutual TLS needs a client certificate")
-            .help("give the path in `clientCertificate`");
+            .error(at, "mutual TLS requires a client certificate")
+            .help("set its path in `clientCertificate`");
     }
     if entry.private_key.is_empty() {
         report
-            .error(at, "mutual TLS needs the key of the client certificate")
-            .help("give the path in `privateKey`");
+            .error(at, "mutual TLS requires the private key of the client certificate")
+            .help("set its path in `privateKey`");
     }
     text(&entry.client_certificate).zip(text(&entry.private_key))
 }
@@ -90,7 +90,7 @@ fn verification_rules(report: &mut Report<'_>, at: &FieldPath, entry: &api::Clie
         for (field, _) in given.iter().filter(|(_, given)| *given) {
             report.error(
                 &at.field(*field),
-                format!("`{field}` excludes `insecureSkipVerify: true`"),
+                format!("`{field}` and `insecureSkipVerify: true` are mutually exclusive"),
             );
         }
     }
@@ -103,14 +103,18 @@ fn verification_rules(report: &mut Report<'_>, at: &FieldPath, entry: &api::Clie
             .add(
                 code,
                 at,
-                format!("TLS to this {scope} names no CA: servers are verified against the CAs of the proxy's system"),
+                format!(
+                    "TLS to this {scope} does not specify a CA: servers are verified against the proxy's system CAs"
+                ),
             )
-            .help("give the path of the CA's certificates in `caCertificates`, or `system` to say that this is meant");
+            .help(
+                "set the path of the CA certificates in `caCertificates`, or `system` to use the system CAs explicitly",
+            );
     }
     if !entry.ca_crl.is_empty() && matches!(entry.ca_certificates.as_str(), "" | SYSTEM) {
         report.warning(
             &at.field("caCrl"),
-            "`caCrl` has no effect without the path of a CA in `caCertificates`",
+            "`caCrl` has no effect unless `caCertificates` is a file path",
         );
     }
 }

@@ -16,9 +16,9 @@ pub(super) fn listeners(report: &mut Report<'_>, at: &FieldPath, entries: &[api:
             report
                 .error(
                     &at,
-                    "a listener without a port takes what no other listener takes, and must be the last",
+                    "a listener without a port handles all traffic no other listener handles, and must be the last",
                 )
-                .help("give it a `port`, or put it at the end");
+                .help("set its `port`, or move it to the end");
         }
         let listener = listener(report, &at, entry);
         if let Some(other) = found.iter().find(|other| collide(other, &listener)) {
@@ -75,21 +75,21 @@ fn bind(
         report
             .error(
                 &at.field("port").field("number"),
-                "port 0 is for listeners on a Unix domain socket",
+                "port 0 is only valid for listeners on a Unix domain socket",
             )
-            .help("give `bind: unix:///PATH`, or a port");
+            .help("set `bind: unix:///PATH`, or a port");
     }
     let Some(path) = socket else {
         let given = !entry.bind.is_empty();
         return given.then(|| report.ip(&bind_at, &entry.bind)).flatten().map(Bind::Ip);
     };
     if numbered {
-        report.error(&bind_at, "a listener on a Unix domain socket has port number 0");
+        report.error(&bind_at, "a listener on a Unix domain socket must have port number 0");
     }
     if port.is_none() {
         report.error(
             &bind_at,
-            "a listener on a Unix domain socket needs a `port` that says the protocol",
+            "a listener on a Unix domain socket requires a `port` with the protocol",
         );
     }
     if entry.capture_mode == api::CaptureMode::Iptables {
@@ -105,8 +105,8 @@ fn bind(
 fn hosts(report: &mut Report<'_>, at: &FieldPath, entries: &[String]) -> Vec<HostFilter> {
     if entries.is_empty() {
         report
-            .error(at, "an egress listener names the hosts it is for")
-            .help("`*/*` stands for all");
+            .error(at, "an egress listener must have at least one host")
+            .help("use `*/*` for all hosts");
     }
     let mut found: Vec<HostFilter> = Vec::with_capacity(entries.len());
     let mut everything = None;
@@ -121,7 +121,7 @@ fn hosts(report: &mut Report<'_>, at: &FieldPath, entries: &[String]) -> Vec<Hos
                 && (other.host == filter.host || other.host.as_str() == "*")
         });
         if again {
-            report.warning(&at, format!("`{text}` is among the hosts already"));
+            report.warning(&at, format!("duplicate host `{text}`"));
         } else if text == "*/*" {
             everything = Some(at);
         }
@@ -129,7 +129,7 @@ fn hosts(report: &mut Report<'_>, at: &FieldPath, entries: &[String]) -> Vec<Hos
     }
     let others = found.iter().filter(|filter| !filter.exclude).count();
     if let Some(at) = everything.filter(|_| others > 1) {
-        report.warning(&at, "`*/*` stands for all hosts: the others have no effect");
+        report.warning(&at, "`*/*` matches all hosts: the other entries have no effect");
     }
     found
 }
@@ -142,7 +142,7 @@ fn host(report: &mut Report<'_>, at: &FieldPath, text: &str) -> Option<HostFilte
     };
     let Some((namespace, host)) = rest.split_once('/') else {
         report
-            .error(at, format!("`{text}` names no namespace"))
+            .error(at, format!("`{text}` does not specify a namespace"))
             .help(format!("write `./{text}` for this namespace or `*/{text}` for any"));
         return None;
     };
@@ -153,7 +153,7 @@ fn host(report: &mut Report<'_>, at: &FieldPath, text: &str) -> Option<HostFilte
         let whole = format!("{namespace}/{host}.{of}.svc.{domain}");
         report
             .error(at, format!("`{host}` is a short name, which is not allowed here"))
-            .help(format!("write the whole name, such as `{whole}`"));
+            .help(format!("use the fully qualified name, such as `{whole}`"));
         return None;
     }
     let host = report.name(at, host.parse::<Hostname>())?;

@@ -31,7 +31,7 @@ pub(super) fn listeners(report: &mut Report<'_>, at: &FieldPath, entries: &[api:
 
 fn listener(report: &mut Report<'_>, at: &FieldPath, entry: &api::IngressListener) -> Option<Ingress> {
     let Some(port) = &entry.port else {
-        report.error(at, "an ingress listener needs a `port`");
+        report.error(at, "an ingress listener must have a `port`");
         return None;
     };
     let port_at = at.field("port");
@@ -41,7 +41,7 @@ fn listener(report: &mut Report<'_>, at: &FieldPath, entry: &api::IngressListene
     if entry.connection_pool.as_ref().is_some_and(|pool| pool.http.is_some()) && !port.protocol.is_http() {
         report.warning(
             &pool_at.field("http"),
-            "settings for HTTP have no effect on a port that is not declared as HTTP",
+            "HTTP settings have no effect on a port whose protocol is not HTTP",
         );
     }
     Some(Ingress {
@@ -66,7 +66,9 @@ fn default_endpoint(report: &mut Report<'_>, at: &FieldPath, text: &str) -> Defa
         return DefaultEndpoint::Unix(report.unix_path(at, path));
     }
     let Some((host, port)) = text.rsplit_once(':') else {
-        report.error(at, format!("`{text}` names no port")).help(FORMS);
+        report
+            .error(at, format!("`{text}` does not specify a port"))
+            .help(FORMS);
         return DefaultEndpoint::Original;
     };
     let number = port.parse::<u32>().unwrap_or(0);
@@ -88,4 +90,4 @@ fn default_endpoint(report: &mut Report<'_>, at: &FieldPath, text: &str) -> Defa
     }
 }
 
-const FORMS: &str = "`127.0.0.1:PORT`, `[::1]:PORT`, `0.0.0.0:PORT`, `[::]:PORT`, `:PORT` and `unix:///PATH` are";
+const FORMS: &str = "expected `127.0.0.1:PORT`, `[::1]:PORT`, `0.0.0.0:PORT`, `[::]:PORT`, `:PORT` or `unix:///PATH`";

@@ -19,17 +19,20 @@ pub(super) fn redirect(report: &mut Report<'_>, at: &FieldPath, entry: &api::Htt
     let changes = changes_path || !entry.authority.is_empty() || !entry.scheme.is_empty();
     if !changes && entry.port.is_none() && entry.derive_port.is_none() {
         report
-            .error(at, "this redirect leads back to where the request came from")
-            .help("give `uri`, `prefixRewrite`, `authority`, `port` or `scheme`");
+            .error(at, "this redirect leads back to the requested URL")
+            .help("set `uri`, `prefixRewrite`, `authority`, `port` or `scheme`");
     }
     if !entry.uri.is_empty() && !entry.prefix_rewrite.is_empty() {
-        report.error(&at.field("prefixRewrite"), "`prefixRewrite` excludes `uri`");
+        report.error(
+            &at.field("prefixRewrite"),
+            "`prefixRewrite` and `uri` are mutually exclusive",
+        );
     }
     if !matches!(entry.scheme.as_str(), "" | "http" | "https") {
         let scheme = &entry.scheme;
         report.error(
             &at.field("scheme"),
-            format!("`{scheme}` is not a scheme of a redirect: `http` and `https` are"),
+            format!("`{scheme}` is not a valid redirect scheme: expected `http` or `https`"),
         );
     }
     Redirect {
@@ -45,7 +48,10 @@ pub(super) fn redirect(report: &mut Report<'_>, at: &FieldPath, entry: &api::Htt
 
 fn redirect_port(report: &mut Report<'_>, at: &FieldPath, entry: &api::HttpRedirect) -> RedirectPort {
     if entry.port.is_some() && entry.derive_port.is_some() {
-        report.error(&at.field("derivePort"), "`derivePort` excludes `port`");
+        report.error(
+            &at.field("derivePort"),
+            "`derivePort` and `port` are mutually exclusive",
+        );
     }
     match (entry.port, entry.derive_port) {
         (Some(number), _) => report
@@ -68,7 +74,7 @@ fn redirect_code(report: &mut Report<'_>, at: &FieldPath, code: u32) -> u16 {
         other => {
             report.error(
                 &at.field("redirectCode"),
-                format!("{other} is not a code that Envoy redirects with: 301, 302, 303, 307 and 308 are"),
+                format!("{other} is not a redirect code supported by Envoy: expected 301, 302, 303, 307 or 308"),
             );
             301
         }
@@ -92,12 +98,12 @@ pub(super) fn direct_response(
     if size > LARGEST {
         report.error(
             &at.field("body"),
-            format!("the body has {size} bytes, more than the allowed MiB"),
+            format!("the body has {size} bytes, exceeding the limit of 1 MiB"),
         );
     } else if size > WARNED {
         report.warning(
             &at.field("body"),
-            format!("the body has {size} bytes, which every proxy receives and holds"),
+            format!("the body has {size} bytes, which are sent to and stored by every proxy"),
         );
     }
     let status = u16::try_from(entry.status).unwrap_or(u16::MAX);
@@ -105,7 +111,7 @@ pub(super) fn direct_response(
         let status = entry.status;
         report.error(
             &at.field("status"),
-            format!("{status} is not a status to answer with: 200 to 599 are"),
+            format!("{status} is not a valid response status: expected 200 to 599"),
         );
     }
     DirectResponse {
@@ -118,16 +124,16 @@ pub(super) fn direct_response(
 pub(super) fn rewrite(report: &mut Report<'_>, at: &FieldPath, entry: &api::HttpRewrite) -> Rewrite {
     let regex_at = at.field("uriRegexRewrite");
     if entry.uri_regex_rewrite.is_some() && !entry.uri.is_empty() {
-        report.error(&regex_at, "`uriRegexRewrite` excludes `uri`");
+        report.error(&regex_at, "`uriRegexRewrite` and `uri` are mutually exclusive");
     }
     if entry.uri_regex_rewrite.is_none() && entry.uri.is_empty() && entry.authority.is_empty() {
         report
             .error(at, "this rewrite changes nothing")
-            .help("give `uri`, `uriRegexRewrite` or `authority`");
+            .help("set `uri`, `uriRegexRewrite` or `authority`");
     }
     let regex = entry.uri_regex_rewrite.as_ref().map(|regex| {
         if regex.rewrite.is_empty() {
-            report.error(&regex_at.field("rewrite"), "what replaces the match must not be empty");
+            report.error(&regex_at.field("rewrite"), "the replacement must not be empty");
         }
         report.regex(&regex_at.field("match"), &regex.pattern);
         PathRewrite::Regex(regex.pattern.as_str().into(), regex.rewrite.as_str().into())
@@ -143,7 +149,7 @@ pub(in crate::mesh::lower) fn retries(report: &mut Report<'_>, at: &FieldPath, e
     let attempts = u32::try_from(entry.attempts).unwrap_or_else(|_| {
         report.error(
             &at.field("attempts"),
-            format!("{} attempts are less than none", entry.attempts),
+            format!("the number of attempts must not be negative: {}", entry.attempts),
         );
         0
     });
@@ -173,8 +179,8 @@ fn without_attempts(report: &mut Report<'_>, at: &FieldPath, entry: &api::HttpRe
     ];
     for (field, _) in given.iter().filter(|(_, given)| *given) {
         report
-            .error(&at.field(*field), format!("`{field}` has no meaning without attempts"))
-            .help("give `attempts`; 0, or none, turns retries off");
+            .error(&at.field(*field), format!("`{field}` has no effect without attempts"))
+            .help("set `attempts`; 0 disables retries");
     }
 }
 
@@ -190,11 +196,11 @@ fn retry_on(report: &mut Report<'_>, at: &FieldPath, text: &str) -> (Vec<Arc<str
         } else if CONDITIONS.contains(&token) {
             conditions.push(token.into());
         } else {
-            let problem = report.error(at, format!("`{token}` is not a condition to retry on"));
+            let problem = report.error(at, format!("`{token}` is not a valid retry condition"));
             let close = CONDITIONS.iter().find(|known| strsim::jaro(known, token) > 0.85);
             match close {
                 Some(known) => problem.help(format!("did you mean `{known}`?")),
-                None => problem.help(format!("a status code, or one of: {}", CONDITIONS.join(", "))),
+                None => problem.help(format!("expected a status code or one of: {}", CONDITIONS.join(", "))),
             };
         }
     }
@@ -233,7 +239,7 @@ fn is_status(code: u16) -> bool {
 /// `fault`.
 pub(super) fn fault(report: &mut Report<'_>, at: &FieldPath, entry: &api::HttpFault) -> Fault {
     if entry.delay.is_none() && entry.abort.is_none() {
-        report.error(at, "a fault without `delay` and `abort` is none");
+        report.error(at, "a fault must have `delay` or `abort`");
     }
     Fault {
         delay: entry
@@ -252,7 +258,7 @@ fn fault_delay(report: &mut Report<'_>, at: &FieldPath, entry: &api::HttpFaultDe
         report
             .error(
                 &at.field("exponentialDelay"),
-                "`exponentialDelay` is reserved by Istio and does nothing",
+                "`exponentialDelay` is reserved by Istio and has no effect",
             )
             .help("use `fixedDelay`");
     }
@@ -263,7 +269,7 @@ fn fault_delay(report: &mut Report<'_>, at: &FieldPath, entry: &api::HttpFaultDe
     never(report, at, percent);
     let delay = report.duration(&at.field("fixedDelay"), entry.fixed_delay);
     if delay.is_none() && entry.exponential_delay.is_none() {
-        report.warning(at, "a delay without `fixedDelay` is none");
+        report.warning(at, "a delay without `fixedDelay` has no effect");
     }
     Some((delay?, percent))
 }
@@ -272,11 +278,14 @@ fn fault_abort(report: &mut Report<'_>, at: &FieldPath, entry: &api::HttpFaultAb
     if entry.http2_error.is_some() {
         report.error(
             &at.field("http2Error"),
-            "`http2Error` is reserved by Istio and does nothing",
+            "`http2Error` is reserved by Istio and has no effect",
         );
     }
     if entry.http_status.is_some() && entry.grpc_status.is_some() {
-        report.error(&at.field("grpcStatus"), "`grpcStatus` excludes `httpStatus`");
+        report.error(
+            &at.field("grpcStatus"),
+            "`grpcStatus` and `httpStatus` are mutually exclusive",
+        );
     }
     let none = Percent::new(0.0).unwrap_or(Percent::FULL);
     let percent = percentage(report, &at.field("percentage"), entry.percentage, SMALLEST).unwrap_or(none);
@@ -285,7 +294,7 @@ fn fault_abort(report: &mut Report<'_>, at: &FieldPath, entry: &api::HttpFaultAb
         (Some(status), _) => http_status(report, &at.field("httpStatus"), status).map(FaultAbort::Http),
         (None, Some(name)) => grpc_status(report, &at.field("grpcStatus"), name).map(FaultAbort::Grpc),
         (None, None) => {
-            report.warning(at, "an abort without `httpStatus` and `grpcStatus` is none");
+            report.warning(at, "an abort without `httpStatus` or `grpcStatus` has no effect");
             None
         }
     };
@@ -296,15 +305,18 @@ fn fault_abort(report: &mut Report<'_>, at: &FieldPath, entry: &api::HttpFaultAb
 fn never(report: &mut Report<'_>, at: &FieldPath, percent: Percent) {
     if percent.per_million() == 0 {
         report
-            .info(at, "this fault never happens: its share is zero")
-            .help("give `percentage: {value: 100}`");
+            .info(at, "this fault is never injected: its percentage is zero")
+            .help("set `percentage: {value: 100}`");
     }
 }
 
 fn http_status(report: &mut Report<'_>, at: &FieldPath, status: i32) -> Option<u16> {
     let valid = u16::try_from(status).ok().filter(|code| (200..600).contains(code));
     if valid.is_none() {
-        report.error(at, format!("{status} is not a status to answer with: 200 to 599 are"));
+        report.error(
+            at,
+            format!("{status} is not a valid response status: expected 200 to 599"),
+        );
     }
     valid
 }
@@ -333,8 +345,8 @@ fn grpc_status(report: &mut Report<'_>, at: &FieldPath, name: &str) -> Option<u3
     let found = (0..).zip(NAMES).find(|(_, known)| *known == name);
     if found.is_none() {
         report
-            .error(at, format!("`{name}` is not the name of a gRPC status"))
-            .help(format!("these are: {}", NAMES.join(", ")));
+            .error(at, format!("`{name}` is not a gRPC status name"))
+            .help(format!("expected one of: {}", NAMES.join(", ")));
     }
     found.map(|(number, _)| number)
 }
@@ -353,7 +365,7 @@ pub(super) fn percentage(
     if value > 0.0 && value < smallest {
         report.error(
             &at.field("value"),
-            format!("{value} is less than the smallest share, {smallest}"),
+            format!("{value} is less than the smallest supported percentage, {smallest}"),
         );
     }
     report.name(&at.field("value"), Percent::new(value))
@@ -368,7 +380,7 @@ pub(super) fn cors(report: &mut Report<'_>, at: &FieldPath, entry: &api::CorsPol
     if !entry.allow_origin.is_empty() {
         report
             .warning(&at.field("allowOrigin"), "`allowOrigin` is deprecated")
-            .help("write `allowOrigins` with `exact`");
+            .help("use `allowOrigins` with `exact`");
         if origins.is_empty() {
             let exact = |origin: &String| StringMatch::Exact(origin.as_str().into());
             origins.extend(entry.allow_origin.iter().map(exact));
@@ -379,9 +391,9 @@ pub(super) fn cors(report: &mut Report<'_>, at: &FieldPath, entry: &api::CorsPol
             report
                 .error(
                     &at.field("allowMethods").index(index),
-                    format!("`{method}` is not a method of HTTP"),
+                    format!("`{method}` is not an HTTP method"),
                 )
-                .help(format!("these are: {}", METHODS.join(", ")));
+                .help(format!("expected one of: {}", METHODS.join(", ")));
         }
     }
     Cors {
@@ -419,7 +431,7 @@ fn cors_origin(report: &mut Report<'_>, at: &FieldPath, origin: &api::StringMatc
 fn cors_headers(report: &mut Report<'_>, at: &FieldPath, names: &[String]) -> Vec<Arc<str>> {
     for (index, name) in names.iter().enumerate() {
         if name != "*" && !is_header_name(name) {
-            report.error(&at.index(index), format!("`{name}` is not the name of a header"));
+            report.error(&at.index(index), format!("`{name}` is not a valid header name"));
         }
     }
     names.iter().map(|name| name.as_str().into()).collect()

@@ -64,9 +64,9 @@ fn values(
         operation_name(report, &at, name, authority);
         if let Err(why) = variables::check(value) {
             report
-                .error(&at, format!("`{value}` cannot be the value of a header: {why}"))
+                .error(&at, format!("`{value}` is not a valid header value: {why}"))
                 .help(
-                    "a `%` is written `%%`; Envoy's variables stand between two, as in `%DOWNSTREAM_REMOTE_ADDRESS%`",
+                    "write `%%` for a literal `%`; Envoy variables are enclosed in `%`, as in `%DOWNSTREAM_REMOTE_ADDRESS%`",
                 );
         }
     }
@@ -99,12 +99,12 @@ fn operation_name(report: &mut Report<'_>, at: &FieldPath, name: &str, authority
         if authority == Authority::Refused {
             report
                 .error(at, format!("`{name}` cannot be changed here"))
-                .help("`rewrite.authority` changes the host of a request");
+                .help("use `rewrite.authority` to change the host of a request");
         }
     } else if name.starts_with(':') {
-        report.error(at, format!("`{name}` cannot be changed: it is a part of HTTP itself"));
+        report.error(at, format!("`{name}` cannot be changed: it is part of HTTP itself"));
     } else if !is_header_name(name) {
-        report.error(at, format!("`{name}` is not the name of a header"));
+        report.error(at, format!("`{name}` is not a valid header name"));
     }
 }
 

@@ -64,13 +64,13 @@ fn conflicts(report: &mut Report<'_>, at: &FieldPath, entry: &api::HttpRoute) {
     for (_, first, _, second) in pairs.iter().filter(|(first, _, second, _)| *first && *second) {
         report.error(
             &at.field(*second),
-            format!("`{second}` excludes `{first}`, which this route has too"),
+            format!("`{second}` and `{first}` are mutually exclusive"),
         );
     }
     if entry.route.is_empty() && !redirect && !direct {
         report
-            .error(at, "this route says nothing about where requests go")
-            .help("give `route`, `redirect` or `directResponse`");
+            .error(at, "this route has no destination")
+            .help("set `route`, `redirect` or `directResponse`");
     }
 }
 
@@ -104,7 +104,7 @@ fn redirect_to(
             report
                 .error(
                     &at.field("prefixRewrite"),
-                    "every match of this route must have a `uri.prefix`, which this replaces",
+                    "every match of this route must have a `uri.prefix` for this to replace",
                 )
                 .help("use `uri` to replace the whole path");
         }
@@ -165,7 +165,7 @@ pub(super) fn total_weight(report: &mut Report<'_>, at: &FieldPath, weights: imp
     if several && total == 0 {
         report
             .error(at, "no destination of this route has a weight")
-            .help("give each destination a `weight`; they are relative to their sum");
+            .help("set a `weight` for each destination; weights are relative to their sum");
     }
     if u32::try_from(total).is_err() {
         report.error(at, format!("the weights add up to {total}, more than 4294967295"));
@@ -244,7 +244,7 @@ fn mirror_share(report: &mut Report<'_>, at: &FieldPath, entry: &api::HttpRoute)
         let at = at.field("mirrorPercent");
         report
             .warning(&at, "`mirrorPercent` is deprecated")
-            .help(format!("write `mirrorPercentage: {{value: {percent}}}`"));
+            .help(format!("use `mirrorPercentage: {{value: {percent}}}`"));
         report.name(&at, Percent::new(f64::from(percent)))
     });
     let percent = actions::percentage(report, &at.field("mirrorPercentage"), entry.mirror_percentage, 0.0);

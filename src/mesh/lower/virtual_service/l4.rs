@@ -22,8 +22,8 @@ pub(super) fn tls_routes(
         let at = at.index(index);
         if entry.matches.is_empty() {
             report
-                .error(&at, "a TLS route without `match` takes no connection")
-                .help("name the servers in `match[].sniHosts`");
+                .error(&at, "a TLS route without `match` matches no connections")
+                .help("list the server names in `match[].sniHosts`");
         }
         let matches = entry.matches.iter().enumerate();
         found.push(TlsRoute {
@@ -39,7 +39,7 @@ pub(super) fn tls_routes(
 fn tls_match(report: &mut Report<'_>, at: &FieldPath, entry: &api::TlsMatch, hosts: &[Hostname]) -> TlsMatch {
     let sni_at = at.field("sniHosts");
     if entry.sni_hosts.is_empty() {
-        report.error(&sni_at, "a TLS match names at least one server");
+        report.error(&sni_at, "a TLS match must have at least one SNI host");
     }
     let mut sni_hosts = Vec::with_capacity(entry.sni_hosts.len());
     for (index, text) in entry.sni_hosts.iter().enumerate() {
@@ -64,7 +64,10 @@ fn tls_match(report: &mut Report<'_>, at: &FieldPath, entry: &api::TlsMatch, hos
 fn sni_host(report: &mut Report<'_>, at: &FieldPath, text: &str, hosts: &[Hostname]) -> Option<Hostname> {
     let host = report.host(at, text)?;
     if text.parse::<IpAddr>().is_ok() {
-        report.warning(at, format!("`{text}` is an address, and TLS clients send names only"));
+        report.warning(
+            at,
+            format!("`{text}` is an IP address, but TLS clients only send names in SNI"),
+        );
     } else if !hosts.iter().any(|known| known.covers(&host)) {
         let known: Vec<&str> = hosts.iter().map(Hostname::as_str).collect();
         report
@@ -75,7 +78,7 @@ fn sni_host(report: &mut Report<'_>, at: &FieldPath, text: &str, hosts: &[Hostna
                     known.join(", ")
                 ),
             )
-            .help("server names are never short: write the whole name, and name it in `hosts` too");
+            .help("use the fully qualified name, and add it to `hosts` as well");
     }
     Some(host)
 }
@@ -98,10 +101,7 @@ pub(super) fn tcp_routes(report: &mut Report<'_>, at: &FieldPath, routes: &[api:
 
 fn tcp_match(report: &mut Report<'_>, at: &FieldPath, entry: &api::L4Match) -> L4Match {
     if !entry.source_subnet.is_empty() {
-        report.warning(
-            &at.field("sourceSubnet"),
-            "`sourceSubnet` has no effect, in Istio neither",
-        );
+        report.warning(&at.field("sourceSubnet"), "`sourceSubnet` has no effect, as in Istio");
     }
     L4Match {
         destination_subnets: subnets(report, at, &entry.destination_subnets),
@@ -128,9 +128,7 @@ fn subnets(report: &mut Report<'_>, at: &FieldPath, subnets: &[String]) -> Vec<i
 fn destinations(report: &mut Report<'_>, at: &FieldPath, entries: &[api::RouteDestination]) -> Vec<(Destination, u32)> {
     let at = at.field("route");
     if entries.is_empty() {
-        report
-            .error(&at, "this route says nothing about where connections go")
-            .help("give `route`");
+        report.error(&at, "this route has no destination").help("set `route`");
     }
     let mut found = Vec::with_capacity(entries.len());
     for (index, entry) in entries.iter().enumerate() {

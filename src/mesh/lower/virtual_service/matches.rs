@@ -88,16 +88,12 @@ fn unwanted(report: &mut Report<'_>, at: &FieldPath, value: &api::StringMatch) -
 fn header_name(report: &mut Report<'_>, at: &FieldPath, name: &str) {
     if name.starts_with(CLAIM) {
         report
-            .add(
-                Code::UnsupportedField,
-                at,
-                "matching claims of JSON web tokens is not supported yet",
-            )
-            .help("Istio, too, supports it on gateways only");
+            .add(Code::UnsupportedField, at, "matching JWT claims is not supported yet")
+            .help("Istio also supports it on gateways only");
     } else if !is_header_name(name) {
-        let problem = report.error(at, format!("`{name}` is not the name of a header"));
+        let problem = report.error(at, format!("`{name}` is not a valid header name"));
         if name.starts_with(':') {
-            problem.help("`uri`, `scheme`, `method` and `authority` match the parts of a request line");
+            problem.help("use `uri`, `scheme`, `method` or `authority` to match pseudo-headers");
         }
     }
 }
@@ -111,7 +107,7 @@ fn query(
     for (name, value) in params {
         let at = at.key(name.as_str());
         if name.is_empty() || name.len() > 1024 {
-            report.error(&at, "the name of a query parameter has 1 to 1024 bytes");
+            report.error(&at, "the name of a query parameter must have 1 to 1024 bytes");
         }
         found.push((name.as_str().into(), report.string_match(&at, value)));
     }
@@ -134,8 +130,11 @@ fn source(report: &mut Report<'_>, at: &FieldPath, entry: &api::HttpMatch) -> So
     for (field, given) in unused {
         if given && !entry.gateways.is_empty() {
             report
-                .warning(&at.field(field), format!("`{field}` has no effect beside `gateways`"))
-                .help("leave one of them out");
+                .warning(
+                    &at.field(field),
+                    format!("`{field}` has no effect together with `gateways`"),
+                )
+                .help("remove one of them");
         }
     }
     if !entry.gateways.is_empty() {

@@ -41,15 +41,15 @@ fn analyze_routes<'m, M: Clone + 'm>(
                 .add(
                     Code::VirtualServiceUnreachableRule,
                     &at,
-                    format!("this route never applies: route {first} before it takes all of its requests"),
+                    format!("this route is never used: route {first} before it matches all of its requests"),
                 )
-                .help("put the narrower route first, or remove this one");
+                .help("put the more specific route first, or remove this one");
         } else {
             for (at_match, first) in taken.iter().enumerate().filter_map(|(i, t)| t.map(|t| (i, t))) {
                 report.add(
                     Code::VirtualServiceIneffectiveMatch,
                     &at.field("match").index(at_match),
-                    format!("this match never applies: route {first} before it takes all of its requests"),
+                    format!("this match is never used: route {first} before it matches all of its requests"),
                 );
             }
         }

@@ -10,7 +10,7 @@
 /// Why Envoy would reject it.
 pub(super) fn check(value: &str) -> Result<(), String> {
     if value.bytes().any(|b| b == 0x7f || (b < 0x20 && b != b'\t')) {
-        return Err("it holds a control character".to_owned());
+        return Err("it contains a control character".to_owned());
     }
     let mut rest = value;
     while let Some((_, after)) = rest.split_once('%') {
@@ -24,11 +24,11 @@ pub(super) fn check(value: &str) -> Result<(), String> {
 
 /// Checks an operator after its opening `%`; returns what follows its closing one.
 fn variable(text: &str) -> Result<&str, String> {
-    let open = || "a `%` begins a variable that does not end".to_owned();
+    let open = || "a variable is missing its closing `%`".to_owned();
     let is_name = |c: char| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_';
     let (name, rest) = text.split_at(text.find(|c| !is_name(c)).ok_or_else(open)?);
     if name.is_empty() {
-        return Err("a `%` is not followed by the name of a variable".to_owned());
+        return Err("a `%` is not followed by a variable name".to_owned());
     }
     let (argument, rest) = match rest.strip_prefix('(') {
         Some(inner) => inner.split_once(')').ok_or_else(open)?,
@@ -39,7 +39,7 @@ fn variable(text: &str) -> Result<&str, String> {
         None => ("0", rest),
     };
     if length.is_empty() {
-        return Err("a variable's length is a number".to_owned());
+        return Err("the length of a variable must be a number".to_owned());
     }
     let rest = rest.strip_prefix('%').ok_or_else(open)?;
     usage(name, argument, length).map(|()| rest)
@@ -52,16 +52,18 @@ fn usage(name: &str, argument: &str, length: &str) -> Result<(), String> {
     let takes_argument = needs_argument || within(TAKE_ARGUMENT);
     let takes_length = within(TAKE_LENGTH) || within(NEED_ARGUMENT_AND_TAKE_LENGTH);
     if !takes_argument && !takes_length && !within(PLAIN) {
-        return Err(format!("Envoy knows no variable `{name}`"));
+        return Err(format!("Envoy has no variable `{name}`"));
     }
     if needs_argument && argument.is_empty() {
-        return Err(format!("the variable `{name}` needs an argument, as in `%{name}(a)%`"));
+        return Err(format!(
+            "the variable `{name}` requires an argument, as in `%{name}(a)%`"
+        ));
     }
     if !takes_argument && !argument.is_empty() {
         return Err(format!("the variable `{name}` takes no argument"));
     }
     if !takes_length && length != "0" {
-        return Err(format!("the variable `{name}` takes no length"));
+        return Err(format!("the variable `{name}` does not support a length"));
     }
     Ok(())
 }

@@ -54,24 +54,24 @@ fn one_way(report: &mut Report<'_>, at: &FieldPath, entry: &api::ReadinessProbe)
         .into_iter()
         .filter_map(|(name, is_written)| is_written.then_some(name));
     let Some(first) = written.next() else {
-        report.error(at, "a probe needs a way of asking: `httpGet` or `tcpSocket`");
+        report.error(at, "a probe must have a handler: `httpGet` or `tcpSocket`");
         return None;
     };
     if let Some(second) = written.next() {
-        let message = format!("a probe has one way of asking, and there is `{first}` already");
+        let message = format!("a probe must have a single handler, but `{first}` is already set");
         report.error(&at.field(second), message);
         return None;
     }
     if let Some(exec) = &entry.exec {
         let at = at.field("exec");
         if exec.command.is_empty() {
-            report.error(&at, "a `command` is needed");
+            report.error(&at, "a `command` is required");
         }
         let message = "a command is not run by sidecars: whoever can write this file could run programs in the containers \
                        of all members";
         report
             .add(Code::UnsupportedField, &at, message)
-            .help("ask with `httpGet` or `tcpSocket`");
+            .help("use `httpGet` or `tcpSocket`");
         return None;
     }
     Some(())
@@ -90,7 +90,7 @@ fn host(report: &mut Report<'_>, at: &FieldPath, host: &str) -> Option<Arc<str>>
 
 fn http(report: &mut Report<'_>, at: &FieldPath, get: &api::HttpGet) -> HttpProbe {
     if !matches!(get.scheme.as_str(), "" | "HTTP" | "HTTPS") {
-        let message = format!("`{}` is not a scheme: `HTTP` and `HTTPS` are", get.scheme);
+        let message = format!("`{}` is not a valid scheme: expected `HTTP` or `HTTPS`", get.scheme);
         report.error(&at.field("scheme"), message);
     }
     let path = match get.path.starts_with('/') {
@@ -100,7 +100,7 @@ fn http(report: &mut Report<'_>, at: &FieldPath, get: &api::HttpGet) -> HttpProb
     if path.bytes().any(|byte| !byte.is_ascii_graphic() || byte == b'#') {
         report.error(
             &at.field("path"),
-            "a path has no blanks, no `#`, and what is not ASCII as `%` and two digits",
+            "a path must not contain spaces or `#`, and non-ASCII characters must be percent-encoded",
         );
     }
     let headers_at = at.field("httpHeaders");
@@ -109,11 +109,11 @@ fn http(report: &mut Report<'_>, at: &FieldPath, get: &api::HttpGet) -> HttpProb
         if !is_header_name(&header.name) {
             report.error(
                 &at.field("name"),
-                format!("`{}` is not the name of a header", header.name),
+                format!("`{}` is not a valid header name", header.name),
             );
         }
         if header.value.chars().any(char::is_control) {
-            report.error(&at.field("value"), "the value of a header is one line");
+            report.error(&at.field("value"), "a header value must be a single line");
         }
     }
     let headers = get.http_headers.iter();
