@@ -99,7 +99,7 @@ pub struct Interface(String);
 
 /// The text is not a valid interface name.
 #[derive(Debug, thiserror::Error)]
-#[error("an interface has a name of 1 to 15 characters without blanks or `/`, like eth0 or docker+")]
+#[error("expected an interface name of 1 to 15 characters without spaces or `/`, such as eth0 or docker+")]
 pub struct NoInterface;
 
 impl Interface {

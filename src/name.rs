@@ -81,7 +81,7 @@ impl FromStr for Namespace {
             return Ok(Self(text.into()));
         }
         Err(InvalidName::new(format!(
-            "`{text}` is not a namespace: a lower-case DNS label of at most 63 characters is needed"
+            "`{text}` is not a valid namespace: expected a lowercase DNS label of at most 63 characters"
         )))
     }
 }
@@ -104,7 +104,7 @@ impl FromStr for Hostname {
         }
         if name.is_empty() || name.len() > 255 {
             return Err(InvalidName::new(format!(
-                "`{text}` is not a host name: 1 to 255 characters are needed"
+                "`{text}` is not a valid host name: expected 1 to 255 characters"
             )));
         }
         let (first, rest) = name.split_once('.').unwrap_or((name, ""));
@@ -115,7 +115,7 @@ impl FromStr for Hostname {
         let rest_ok = rest.is_empty() || rest.split('.').all(is_dns_label);
         if !first_ok || !rest_ok {
             return Err(InvalidName::new(format!(
-                "`{text}` is not a host name: DNS labels joined by dots are needed, and only the first may start with `*`"
+                "`{text}` is not a valid host name: expected DNS labels joined by dots, of which only the first may start with `*`"
             )));
         }
         let last = name.rsplit('.').next().unwrap_or(name);
@@ -123,7 +123,7 @@ impl FromStr for Hostname {
             return Ok(Self(name.to_ascii_lowercase().into()));
         }
         Err(InvalidName::new(format!(
-            "`{text}` is not a host name: its last label is a number"
+            "`{text}` is not a valid host name: its last label is a number"
         )))
     }
 }
@@ -223,7 +223,7 @@ impl FromStr for SpiffeId {
     fn from_str(text: &str) -> Result<Self, InvalidName> {
         let not_istio = || {
             InvalidName::new(format!(
-                "`{text}` is not a workload identity: `spiffe://<trust domain>/ns/<namespace>/sa/<service account>` is needed"
+                "`{text}` is not a valid workload identity: expected `spiffe://<trust domain>/ns/<namespace>/sa/<service account>`"
             ))
         };
         let rest = text.strip_prefix("spiffe://").ok_or_else(not_istio)?;
@@ -291,7 +291,7 @@ impl WorkloadName {
             IpAddr::V6(address) => address.segments().map(|part| format!("{part:x}")).join("-"),
         };
         if group.name.bytes().any(|byte| byte.is_ascii_uppercase()) {
-            let why = format!("`{group}` is not the name of a WorkloadGroup: lower-case letters are needed");
+            let why = format!("`{group}` is not a valid WorkloadGroup name: expected lowercase letters");
             return Err(InvalidName::new(why));
         }
         format!("{}-{dashed}.{}", group.name, group.namespace).parse()
@@ -326,7 +326,7 @@ impl FromStr for WorkloadName {
         };
         if name.is_empty() || name.len() > 253 || !name.split('.').all(is_dns_label) {
             return Err(InvalidName::new(format!(
-                "`{text}` is not a workload: `NAME.NAMESPACE` is needed"
+                "`{text}` is not a valid workload name: expected `NAME.NAMESPACE`"
             )));
         }
         Ok(Self {

@@ -39,10 +39,10 @@ const ALPN_H2: &[u8] = b"h2";
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     /// Malformed PEM.
-    #[error("a certificate or its key is not PEM: {0}")]
+    #[error("a certificate or its key is not valid PEM: {0}")]
     Pem(#[from] pem::Error),
     /// rustls rejects the key, certificate or roots.
-    #[error("rustls refuses the configuration: {0}")]
+    #[error("rustls rejected the configuration: {0}")]
     Rustls(#[from] rustls::Error),
     /// The roots cannot be used to verify clients.
     #[error("clients cannot be verified with this trust bundle: {0}")]

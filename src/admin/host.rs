@@ -53,7 +53,7 @@ pub(super) async fn check(State(guard): State<Guard>, request: Request, next: Ne
     if guard.admits(request.headers()) {
         return next.run(request).await;
     }
-    let message = "this listener answers to localhost and loopback addresses, not to the name in `Host`";
+    let message = "this listener only accepts localhost and loopback addresses in `Host`";
     problem(StatusCode::MISDIRECTED_REQUEST, message)
 }
 

@@ -34,14 +34,14 @@ impl CaOnDisk {
         let dir = self.state.path().display().to_string();
         match self.news() {
             None => {}
-            Some(Found::Same) => tracing::info!(%dir, "the CA's files are again those in use"),
+            Some(Found::Same) => tracing::info!(%dir, "the CA files match those in use again"),
             Some(Found::Others) => {
-                tracing::warn!(%dir, "the CA's files have changed: they count from the next start of the server on");
+                tracing::warn!(%dir, "the CA files have changed: restart the server to use them");
             }
             Some(Found::Missing) => tracing::error!(
                 %dir,
-                "files of the CA are missing: put them back before the server is started again; if all are gone it \
-                 makes another CA then, which no proxy that runs trusts"
+                "CA files are missing: restore them before the server is restarted; if all are missing, it will create a \
+                 new CA, which running proxies do not trust"
             ),
         }
     }

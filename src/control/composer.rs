@@ -348,7 +348,7 @@ impl Composer {
         let refused = problems.iter().any(|problem| problem.severity == Severity::Error);
         self.refused = if refused { problems } else { Vec::new() };
         if refused {
-            tracing::error!("the directory has errors and --strict is given: the generation before stays in force");
+            tracing::error!("the directory has errors and --strict is set: keeping the previous generation");
             if self.generation > 0 {
                 self.start();
             }
@@ -427,7 +427,7 @@ impl Composer {
             let current = self.roster.secret(id, SECRET_CERTIFICATE);
             let renewed = current.and_then(|current| self.secrets.renewed(&admission.grant.identity, &current.version));
             if let Some(certificate) = renewed {
-                tracing::info!(node = %admission.claim.id, "its certificate is renewed");
+                tracing::info!(node = %admission.claim.id, "renewed the proxy's certificate");
                 self.roster.set_secret(id, certificate);
             }
         }
@@ -480,10 +480,10 @@ fn read_mesh_config(content: &tree::Content) -> Result<MeshConfigText, Diagnosti
             };
             Diagnostic::new(
                 Code::EmptyFile,
-                "the file of the mesh configuration holds no document; what it said before stays",
+                "the mesh configuration file is empty; the previous configuration is kept",
             )
             .at(place)
-            .help("write `{}` for a mesh configuration without settings")
+            .help("use `{}` for an empty mesh configuration")
         })
 }
 

@@ -32,7 +32,7 @@ pub(super) fn of_proxies(directory: &Directory, views: &Views, roster: &Roster) 
         };
         let (kept, dropped) = (name(&conflict.kept), name(&conflict.dropped));
         let message = format!(
-            "the listener `{}` of {dropped} is left out: {kept} has its address and port",
+            "the listener `{}` of {dropped} is omitted: {kept} has the same address and port",
             conflict.listener
         );
         let origins: Origins = conflict.dropped.iter().chain(&conflict.kept).cloned().collect();
@@ -51,9 +51,13 @@ pub(super) fn of_proxies(directory: &Directory, views: &Views, roster: &Roster) 
     }
     for ((kind, name, _), (record, nodes)) in refusals {
         let nodes: Vec<&str> = nodes.iter().map(|node| &**node).collect();
-        let message = format!("{kind} `{name}` is refused by {}: {}", nodes.join(", "), record.message);
+        let message = format!(
+            "{kind} `{name}` was rejected by {}: {}",
+            nodes.join(", "),
+            record.message
+        );
         let problem = Diagnostic::new(Code::RefusedByProxy, message);
-        all.push(place_at(problem, directory, &record.origins).help("the version before stays in force at that proxy"));
+        all.push(place_at(problem, directory, &record.origins).help("the proxy keeps the previous version"));
     }
     all
 }
@@ -66,11 +70,11 @@ pub(super) fn of_broken(directory: &Directory, views: &Views) -> Vec<Diagnostic>
             text
         });
         let message = format!(
-            "{} `{}` breaks Envoy's rules and is not sent{rules}",
+            "{} `{}` violates Envoy's validation rules and is not sent{rules}",
             broken.kind, broken.name
         );
         let problem = Diagnostic::new(Code::BreaksEnvoyRule, message);
-        place_at(problem, directory, &broken.origins).help("the last form that was right stays in force")
+        place_at(problem, directory, &broken.origins).help("the last valid version stays in effect")
     };
     views.broken().map(problem).collect()
 }
@@ -93,7 +97,7 @@ pub(super) fn log_changes(before: &[Diagnostic], now: &[Diagnostic]) {
     }
     known
         .difference(&current)
-        .for_each(|line| tracing::info!("no longer: {line}"));
+        .for_each(|line| tracing::info!("resolved: {line}"));
 }
 
 /// Places a diagnostic at the objects a resource was built from, the most specific one first.

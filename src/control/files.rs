@@ -262,7 +262,7 @@ fn emptied(source: &Arc<SourceText>, objects: usize) -> Diagnostic {
     };
     Diagnostic::new(
         Code::EmptyFile,
-        format!("the file holds no document any more; its {objects} objects stay"),
+        format!("the file is now empty; its {objects} objects are kept"),
     )
     .at(place)
     .help("delete the file to remove its objects")

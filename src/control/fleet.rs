@@ -52,7 +52,7 @@ impl Fleet for Proxies {
         };
         admitted.map_err(|error| {
             let peer = peer.map(|peer| tracing::field::display(peer.addr));
-            tracing::warn!(peer, "a proxy is refused: {error}");
+            tracing::warn!(peer, "rejected a proxy: {error}");
             refusal(&error)
         })
     }
@@ -61,10 +61,10 @@ impl Fleet for Proxies {
         let claims = self.borne(bearing)?;
         let renewed = self.tokens.create(&claims.grant, claims.lifetime(), self.clock.now());
         let renewed = renewed.map_err(|error| {
-            tracing::error!(bearer = %claims.grant.bearer, %error, "a join token cannot be renewed");
-            Status::internal("the token cannot be renewed; the log of the server says why")
+            tracing::error!(bearer = %claims.grant.bearer, %error, "failed to renew a join token");
+            Status::internal("failed to renew the token; see the server log")
         })?;
-        tracing::info!(bearer = %claims.grant.bearer, id = claims.id, "a join token is renewed");
+        tracing::info!(bearer = %claims.grant.bearer, id = claims.id, "renewed a join token");
         Ok(renewed)
     }
 
@@ -84,7 +84,7 @@ impl Fleet for Proxies {
         let name = member.to_string();
         let connected = || state.registered.iter().any(|row| row.connected && row.workload == name);
         if ready && !connected() {
-            let why = format!("{name} is not connected: it is registered when its data plane is");
+            let why = format!("{name} is not connected: it is registered once its data plane connects");
             return Err(Status::failed_precondition(why));
         }
         // Sending fails only after the composer has stopped, at shutdown.
@@ -104,11 +104,11 @@ impl Fleet for Proxies {
         // Certificates and groups are resolved against WorkloadEntries and WorkloadGroups, so the
         // directory must be loaded.
         if !loaded && (matches!(credential, Credential::Certificate(_)) || claim.group.is_some()) {
-            return Err(Status::unavailable("the directory is still being loaded"));
+            return Err(Status::unavailable("the configuration is still being loaded"));
         }
         let address = peer.as_ref().map(|peer| peer.addr.ip());
         let mut grant = self.grant(&claim, credential, address).map_err(|error| {
-            tracing::warn!(node = %claim.id, "a proxy is refused: {error}");
+            tracing::warn!(node = %claim.id, "rejected a proxy: {error}");
             refusal(&error)
         })?;
         if scope == Scope::Secrets {
@@ -129,7 +129,7 @@ impl Fleet for Proxies {
         let (node, identity) = (admission.claim.id.clone(), admission.grant.identity.clone());
         let member = admission.grant.member.is_some();
         let (id, target, refused) = self.roster.enter(admission);
-        tracing::info!(%node, %identity, "a proxy connects");
+        tracing::info!(%node, %identity, "proxy connected");
         // Sending fails only after the composer has stopped, at shutdown.
         let _ = self.ticks.send(Tick::Joined(id));
         let observer = ProxyObserver {
@@ -162,7 +162,7 @@ impl Proxies {
         let shown = bearing.peer.as_ref().and_then(|peer| peer.identity.as_ref());
         match shown {
             Some(shown) if *shown != identity => Err(Status::permission_denied(format!(
-                "the token is for {identity}, and the certificate of the connection is that of {shown}"
+                "the token is for {identity}, but the client certificate is for {shown}"
             ))),
             Some(_) | None => Ok(claims),
         }
@@ -244,7 +244,7 @@ impl Observer for ProxyObserver {
                 node = %self.node,
                 resource = %refusal.resource.name,
                 r#type = %refusal.resource.kind,
-                "a proxy refuses a resource: {}",
+                "a proxy rejected a resource: {}",
                 reason(&refusal.message),
             );
         }
@@ -290,7 +290,7 @@ impl ProxyObserver {
 
 impl Drop for ProxyObserver {
     fn drop(&mut self) {
-        tracing::info!(node = %self.node, "a proxy is gone");
+        tracing::info!(node = %self.node, "proxy disconnected");
         self.roster.leave(self.id, self.clock.now());
         if let Some(peer) = self.member.take() {
             self.member_is_gone(peer);
@@ -304,7 +304,9 @@ pub fn reason(message: &str) -> String {
     const LONGEST: usize = 1_000;
     let useful = match message.rfind("Proto constraint validation failed") {
         Some(at) => &message[at..],
-        None if message.contains("goo.gle/debug") => "a field breaks a rule of Envoy's (its reason was cut off)",
+        None if message.contains("goo.gle/debug") => {
+            "a field violates Envoy's validation rules (the reason was truncated)"
+        }
         None => message,
     };
     match useful.char_indices().nth(LONGEST) {

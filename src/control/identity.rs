@@ -45,13 +45,13 @@ pub struct Member {
 #[derive(Debug, thiserror::Error)]
 pub enum GrantError {
     /// The client presented no credential.
-    #[error("a join token or a workload certificate is needed: make a token with `topsail token create`")]
+    #[error("a join token or workload certificate is required: create a token with `topsail token create`")]
     Missing,
     /// The token is invalid.
-    #[error("the join token is refused: {0}")]
+    #[error("invalid join token: {0}")]
     Token(TokenError),
     /// The credential is for another workload than the node claims to be.
-    #[error("the credential is for {granted}, the node claims to be {claimed}")]
+    #[error("the credential is for {granted}, but the node claims to be {claimed}")]
     OtherWorkload {
         /// The workload the credential is for.
         granted: String,
@@ -60,7 +60,7 @@ pub enum GrantError {
     },
     /// The node claims no group, or another one than its token is for.
     #[error(
-        "the token is for the members of the group {group}, and the node says that {claimed}: make its bootstrap with `topsail bootstrap --group {group}`"
+        "the token is for members of the group {group}, but the node claims that {claimed}: generate its bootstrap with `topsail bootstrap --group {group}`"
     )]
     OtherGroup {
         /// The token's group.
@@ -69,7 +69,7 @@ pub enum GrantError {
         claimed: String,
     },
     /// The node's name is not the one derived from its group and peer address.
-    #[error("the member of the group {group} at {address} is {expected}, and the node claims to be {claimed}")]
+    #[error("the member of the group {group} at {address} is {expected}, but the node claims to be {claimed}")]
     OtherMember {
         /// The group.
         group: WorkloadName,
@@ -83,7 +83,7 @@ pub enum GrantError {
     /// A group member claims an address other than its peer address, and could so attract traffic
     /// meant for another workload.
     #[error(
-        "the node claims the address {claimed} and connects from {peer}: a member of a group is reached where it connects from; behind address translation a workload needs a WorkloadEntry and a token of its own"
+        "the node claims the address {claimed} but connects from {peer}: a member of a group is reached at the address it connects from; behind NAT, a workload needs a WorkloadEntry and its own token"
     )]
     OtherAddress {
         /// The address the node claims.
@@ -92,10 +92,10 @@ pub enum GrantError {
         peer: IpAddr,
     },
     /// A workload without a known address cannot be registered.
-    #[error("a member of a group registers the address that it connects from, and this connection has none")]
+    #[error("a member of a group registers the address it connects from, but this connection has none")]
     NoAddress,
     /// No valid name can be derived for the member.
-    #[error("no member of the group {group} can be named: {why}")]
+    #[error("cannot derive a name for a member of the group {group}: {why}")]
     Name {
         /// The group.
         group: WorkloadName,
@@ -104,7 +104,7 @@ pub enum GrantError {
     },
     /// The certificate carries only namespace and service account, and no WorkloadEntry or
     /// WorkloadGroup runs as them.
-    #[error("no WorkloadEntry {0} runs as the certificate's service account: write one, or connect with a join token")]
+    #[error("no WorkloadEntry {0} has the certificate's service account: create one, or connect with a join token")]
     Unknown(WorkloadName),
 }
 
@@ -276,7 +276,7 @@ impl Member {
         if claim.group.as_ref() != Some(&group) {
             let claimed = match &claim.group {
                 Some(other) => format!("it is a member of {other}"),
-                None => format!("it is {} and a member of none", claim.workload),
+                None => format!("it is {} and not a member of a group", claim.workload),
             };
             return Err(GrantError::OtherGroup { group, claimed });
         }
@@ -457,7 +457,7 @@ mod tests {
                 vec![("AUTO_REGISTER_GROUP", "ratings")],
                 "a member of ratings.shop",
             ),
-            ("reviews-10-0-0-7.shop", "10.0.0.7", vec![], "a member of none"),
+            ("reviews-10-0-0-7.shop", "10.0.0.7", vec![], "not a member of a group"),
             (
                 "reviews-10-0-0-7.bank",
                 "10.0.0.7",

@@ -152,7 +152,7 @@ impl Journal {
                 let moved = std::fs::rename(&path, &aside);
                 let kept = moved.map_or_else(|error| error.to_string(), |()| format!("kept as {}", aside.display()));
                 tracing::warn!(
-                    "the last good generation cannot be read from {}: {error}; {kept}",
+                    "failed to read the last valid configuration from {}: {error}; {kept}",
                     path.display()
                 );
                 Restored::default()
@@ -285,7 +285,7 @@ impl Journal {
 
     /// Reports a write error. Serving continues: the journal is only needed after a restart.
     fn complain(&mut self, error: &std::io::Error) {
-        tracing::error!("the generation cannot be stored in {}: {error}", self.path.display());
+        tracing::error!("failed to save the configuration to {}: {error}", self.path.display());
         self.file = None;
     }
 }

@@ -151,7 +151,7 @@ impl Registration {
         let source = SourceText::new(format!("{ORIGIN}{namespace}/{name}"), format!("{text:#}\n"));
         let mut read = api::read(&Document::whole(&source), &ReadOptions::default());
         for problem in &read.diagnostics {
-            tracing::error!(workload = %self.workload, "a workload cannot be registered: {}", problem.message);
+            tracing::error!(workload = %self.workload, "failed to register a workload: {}", problem.message);
         }
         read.objects.pop().map(Arc::new)
     }

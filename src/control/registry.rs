@@ -137,9 +137,7 @@ impl Registry {
             .replace(now)
             .map(|before| now.saturating_duration_since(before));
         if silence.is_some_and(|silence| silence > STANDSTILL) {
-            tracing::warn!(
-                "the server stood still for {silence:?}: connections closed meanwhile say nothing of workloads"
-            );
+            tracing::warn!("the server was suspended for {silence:?}: ignoring connections closed in the meantime");
             self.distrust = Some(now + self.grace);
         }
     }
@@ -155,7 +153,7 @@ impl Registry {
         }
         if known.is_none() {
             let (group, address) = (&registration.group, registration.address());
-            tracing::info!(workload = %name, %group, %address, "a workload registers itself");
+            tracing::info!(workload = %name, %group, %address, "registered a workload");
         }
         // A new sidecar process means the application restarted. The process of restored workloads
         // is not known.
@@ -224,7 +222,7 @@ impl Registry {
         if ready {
             self.ready_if_all_is(name);
         } else if self.set_ready(name, false) {
-            tracing::info!(workload = %name, "the application of a registered workload is not ready: it receives nothing more");
+            tracing::info!(workload = %name, "the application of a registered workload is not ready: removed from endpoints");
         }
     }
 
@@ -243,7 +241,7 @@ impl Registry {
         };
         let trusted = !self.stopped && self.distrust.is_none_or(|until| until <= now);
         if trusted && self.take_out(&name) {
-            tracing::info!(workload = %name, "a registered workload has closed its connection: it receives nothing more");
+            tracing::info!(workload = %name, "a registered workload closed its connection: removed from endpoints");
         }
     }
 
@@ -251,7 +249,7 @@ impl Registry {
     /// on another stream.
     pub(super) fn leaving(&mut self, name: &WorkloadName) {
         if self.take_out(name) {
-            tracing::info!(workload = %name, "a registered workload is about to end: it receives nothing more");
+            tracing::info!(workload = %name, "a registered workload is shutting down: removed from endpoints");
         }
     }
 
@@ -262,7 +260,7 @@ impl Registry {
             && *at <= now
             && let Some((_, name)) = self.ends.pop_first()
         {
-            tracing::info!(workload = %name, "a registered workload is removed: its stream has not come back");
+            tracing::info!(workload = %name, "unregistered a workload: it did not reconnect");
             let gone = self.workloads.remove(&name);
             if let Some(stream) = gone.and_then(|gone| gone.stream) {
                 self.streams.remove(&stream);

@@ -78,7 +78,7 @@ impl Secrets {
                 )))
             }
             Err(error) => {
-                tracing::error!(%identity, "no certificate can be issued: {error}");
+                tracing::error!(%identity, "failed to issue a certificate: {error}");
                 None
             }
         }

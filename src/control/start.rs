@@ -104,10 +104,12 @@ pub enum StartError {
     #[error("the server's certificate: {0}")]
     Tls(#[from] TlsError),
     /// The listen address is in use, or binding is not permitted.
-    #[error("xDS cannot be served on {0}: {1}; is another `topsail serve` running? `--xds ADDR` takes another address")]
+    #[error(
+        "failed to bind the xDS listener to {0}: {1}; is another `topsail serve` running? Use `--xds ADDR` to choose another address"
+    )]
     Listen(SocketAddr, io::Error),
     /// The composer's thread cannot be spawned.
-    #[error("no thread can be started: {0}")]
+    #[error("failed to start a thread: {0}")]
     Thread(io::Error),
 }
 
@@ -235,7 +237,7 @@ struct EndOnPanic;
 impl Drop for EndOnPanic {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            tracing::error!("the composer has panicked: this is a bug; the server ends");
+            tracing::error!("the composer panicked, which is a bug; shutting down");
             std::process::exit(70);
         }
     }
@@ -276,7 +278,7 @@ impl Identity {
         let certificate = self.ca.issue(&server_identity(&self.trust_domain), &self.options)?;
         self.tls.replace_certificate(&certificate)?;
         self.renew_at = renew_at(certificate.validity, 0.0);
-        tracing::info!("the server's certificate is renewed");
+        tracing::info!("renewed the server certificate");
         Ok(())
     }
 }
@@ -334,7 +336,7 @@ async fn keep_house(mut identity: Identity, mut ca: CaOnDisk, ticks: mpsc::Unbou
         interval.tick().await;
         ca.look();
         if let Err(error) = identity.renew() {
-            tracing::error!("the server's certificate cannot be renewed: {error}");
+            tracing::error!("failed to renew the server certificate: {error}");
         }
     }
 }

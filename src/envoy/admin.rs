@@ -14,7 +14,7 @@ use tokio::net::TcpStream;
 #[derive(Debug, thiserror::Error)]
 pub enum AdminError {
     /// The connection was refused or failed.
-    #[error("no connection to {address}: {error}")]
+    #[error("cannot connect to {address}: {error}")]
     Connect {
         /// The admin listener.
         address: SocketAddr,

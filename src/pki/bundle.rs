@@ -11,13 +11,13 @@ use super::pem;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BundleError {
     /// Malformed PEM.
-    #[error("it is not PEM: {0}")]
+    #[error("it is not valid PEM: {0}")]
     NotPem(String),
     /// It contains no certificate.
-    #[error("there is no certificate in it")]
+    #[error("it contains no certificate")]
     Empty,
     /// A certificate cannot be used as a trust anchor.
-    #[error("its certificate number {position} cannot serve as a root: {why}")]
+    #[error("certificate {position} cannot be used as a root: {why}")]
     NotARoot {
         /// Position of the certificate, from 1.
         position: usize,

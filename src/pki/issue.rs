@@ -62,13 +62,13 @@ impl IssueOptions {
 #[derive(Debug, thiserror::Error)]
 pub enum IssueError {
     /// The lifetime is zero or exceeds Istio's maximum.
-    #[error("a lifetime of {} s cannot be had: more than 0 and at most 90 days are possible", .0.as_secs())]
+    #[error("invalid certificate lifetime of {} s: must be more than 0 and at most 90 days", .0.as_secs())]
     Lifetime(Duration),
     /// The CA certificate has expired.
-    #[error("the CA's own certificate ended at {}", calendar::display(*.0))]
+    #[error("the CA certificate expired at {}", calendar::display(*.0))]
     CaExpired(SystemTime),
     /// A name is not valid in a certificate.
-    #[error("`{0}` cannot be a name in a certificate")]
+    #[error("`{0}` is not a valid name for a certificate")]
     Name(String),
     /// Generating the key or signing failed.
     #[error(transparent)]
@@ -193,7 +193,7 @@ fn alternative_names(identity: &SpiffeId, options: &IssueOptions) -> Result<Vec<
 /// with 32 digits.
 pub(super) fn random_serial() -> Result<[u8; 16], SignError> {
     let mut bytes = [0; 16];
-    aws_lc_rs::rand::fill(&mut bytes).map_err(|_| SignError::from("no random numbers to be had"))?;
+    aws_lc_rs::rand::fill(&mut bytes).map_err(|_| SignError::from("failed to generate random numbers"))?;
     bytes[0] = bytes[0] & 0x3f | 0x40;
     Ok(bytes)
 }

@@ -13,9 +13,9 @@ pub(super) fn certificates(text: &[u8]) -> Result<Vec<CertificateDer<'static>>, 
 /// Describes a PEM error; the library's own message prints markers as byte arrays.
 pub(super) fn problem(error: &pem::Error) -> String {
     match error {
-        pem::Error::MissingSectionEnd { .. } => "it is cut off in the middle of a section".to_owned(),
+        pem::Error::MissingSectionEnd { .. } => "it is truncated in the middle of a section".to_owned(),
         pem::Error::IllegalSectionStart { line } => {
-            format!("`{}` begins no section", String::from_utf8_lossy(line).trim())
+            format!("`{}` does not start a section", String::from_utf8_lossy(line).trim())
         }
         other => other.to_string(),
     }

@@ -31,13 +31,13 @@ pub(super) const CA_DIR: &str = "ca";
 #[derive(Debug, thiserror::Error)]
 pub enum StateError {
     /// The path is not a directory.
-    #[error("{} is not a directory: name a directory of its own with --state", .0.display())]
+    #[error("{} is not a directory: specify a separate directory with --state", .0.display())]
     NotADirectory(PathBuf),
     /// The directory is accessible to other users and does not look like a state directory, so its
     /// mode is not changed: this might lock others out of it.
     #[error(
-        "{} is open to other users (mode {mode:04o}) and holds files of somebody else: \
-         name a directory of its own with --state, or make it private with `chmod 700`",
+        "{} is accessible to other users (mode {mode:04o}) and contains unrelated files: \
+         specify a separate directory with --state, or make it private with `chmod 700`",
         path.display()
     )]
     Shared {
@@ -48,7 +48,7 @@ pub enum StateError {
     },
     /// A file or directory with secrets is accessible to others and its mode cannot be changed.
     #[error(
-        "{} can be read by other users (mode {mode:04o}) and this could not be repaired ({reason}): \
+        "{} is readable by other users (mode {mode:04o}) and its mode could not be changed ({reason}): \
          run as uid {owner}, its owner, or make it private with `chmod go=`",
         path.display()
     )]
@@ -74,16 +74,16 @@ pub enum StateError {
     },
     /// Another server is using it.
     #[error(
-        "{} is in use by another `topsail serve`, and two would overwrite each other's last good generation: \
-         end that one, or name another directory with --state",
+        "{} is in use by another `topsail serve`, and two would overwrite each other's last valid configuration: \
+         stop that one, or specify another directory with --state",
         .0.display()
     )]
     InUse(PathBuf),
     /// It belongs to another trust domain.
     #[error(
-        "{} was made for the trust domain `{made_for}`, not `{asked}`: give --trust-domain {made_for}, or name another \
-         directory with --state; to rename the mesh, remove {}/{TRUST_DOMAIN} and give every proxy a new bootstrap, \
-         since what they have names the old one",
+        "{} was created for the trust domain `{made_for}`, not `{asked}`: use --trust-domain {made_for}, or specify another \
+         directory with --state; to change the trust domain, remove {}/{TRUST_DOMAIN} and generate new bootstraps for \
+         all proxies, since theirs contain the old one",
         path.display(), path.display()
     )]
     OtherTrustDomain {
@@ -100,7 +100,7 @@ fn hint(error: &io::Error) -> &'static str {
     match error.kind() {
         ErrorKind::PermissionDenied => " (run as the user who owns the state directory)",
         ErrorKind::StorageFull => " (the file system is full)",
-        ErrorKind::ReadOnlyFilesystem => " (the state directory has to be writable)",
+        ErrorKind::ReadOnlyFilesystem => " (the state directory must be writable)",
         _ => "",
     }
 }
@@ -431,7 +431,7 @@ mod tests {
         state.belong_to(&mine).unwrap();
         state.belong_to(&mine).unwrap();
         let refusal = state.belong_to(&other).unwrap_err().to_string();
-        assert!(refusal.contains("give --trust-domain a.example"), "{refusal}");
+        assert!(refusal.contains("use --trust-domain a.example"), "{refusal}");
         std::fs::remove_file(dir.path().join(TRUST_DOMAIN)).unwrap();
         state.belong_to(&other).unwrap();
     }

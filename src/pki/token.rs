@@ -95,7 +95,7 @@ impl TokenClaims {
         let malformed = |why: &dyn std::fmt::Display| TokenError::Malformed(why.to_string());
         let mut parts = token.split('.');
         let (Some(_), Some(payload), Some(_), None) = (parts.next(), parts.next(), parts.next(), parts.next()) else {
-            return Err(malformed(&"it has not the three parts of a JWT"));
+            return Err(malformed(&"it does not have the three parts of a JWT"));
         };
         let payload = URL_SAFE_NO_PAD.decode(payload).map_err(|e| malformed(&e))?;
         let claims: Claims = serde_json::from_slice(&payload).map_err(|e| malformed(&e))?;
@@ -133,13 +133,15 @@ pub enum TokenError {
     #[error("the token is malformed: {0}")]
     Malformed(String),
     /// The signature is invalid: the token was altered, or signed with another key.
-    #[error("the token was not signed by this server, or was altered; make a new one with `topsail token create`")]
+    #[error(
+        "the token was not signed by this server or has been altered; create a new one with `topsail token create`"
+    )]
     WrongSignature,
     /// The audience is wrong.
-    #[error("the token is for `{0}`, not for {AUDIENCE}")]
+    #[error("the token has the audience `{0}`, expected {AUDIENCE}")]
     WrongAudience(String),
     /// The trust domain is another one.
-    #[error("the token is for the trust domain `{token}`, and this is `{ours}`")]
+    #[error("the token is for the trust domain `{token}`, not `{ours}`")]
     WrongTrustDomain {
         /// That of the token.
         token: String,
@@ -147,7 +149,7 @@ pub enum TokenError {
         ours: TrustDomain,
     },
     /// It has expired.
-    #[error("the token for {bearer} expired at {}; make a new one with `topsail token create`", calendar::display(*.since))]
+    #[error("the token for {bearer} expired at {}; create a new one with `topsail token create`", calendar::display(*.since))]
     Expired {
         /// The workload or group it is for.
         bearer: Bearer,
@@ -163,10 +165,10 @@ pub enum TokenKeyError {
     #[error(transparent)]
     State(#[from] StateError),
     /// The key file is invalid.
-    #[error("{KEY_FILE} in the state directory is not an ECDSA P-256 key ({0}): remove it to have a new one made")]
+    #[error("{KEY_FILE} in the state directory is not an ECDSA P-256 key ({0}): remove it to generate a new one")]
     Unusable(String),
     /// The lifetime is zero or exceeds ten years.
-    #[error("a token cannot live for {} s: 1 s to 3650 days are possible", .0.as_secs())]
+    #[error("invalid token lifetime of {} s: must be between 1 s and 3650 days", .0.as_secs())]
     Lifetime(Duration),
     /// Generating or signing failed.
     #[error(transparent)]

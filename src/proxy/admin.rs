@@ -84,7 +84,7 @@ impl Admin {
 pub(crate) async fn serve(listener: TcpListener, admin: Arc<Admin>) {
     let router = Router::new().fallback(answer).with_state(admin);
     if let Err(error) = axum::serve(listener, router).await {
-        tracing::error!(%error, "the admin interface has ended");
+        tracing::error!(%error, "the admin interface stopped");
     }
 }
 

@@ -74,10 +74,10 @@ pub(crate) struct TrustAnchors {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum TrustError {
     /// A root is invalid.
-    #[error("rustls refuses a root: {0}")]
+    #[error("rustls rejected a root certificate: {0}")]
     Root(#[from] rustls::Error),
     /// A revocation list is invalid.
-    #[error("a revocation list cannot be read: {0}")]
+    #[error("invalid certificate revocation list: {0}")]
     List(#[from] webpki::Error),
     /// The roots or revocation lists cannot be combined.
     #[error("{0}")]

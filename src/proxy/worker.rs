@@ -135,7 +135,7 @@ fn run(
         .build_local(LocalOptions::default());
     match runtime {
         Ok(runtime) => runtime.block_on(serve(published, commands, limit, drain_time)),
-        Err(error) => tracing::error!(%error, "a worker has no runtime"),
+        Err(error) => tracing::error!(%error, "failed to start a worker's runtime"),
     }
 }
 

@@ -114,7 +114,7 @@ impl Watcher {
 
     async fn revive(&mut self) {
         while self.shared.ended.load(Ordering::Acquire) {
-            tracing::error!("the thread that watches the configuration has died and is started again");
+            tracing::error!("the configuration watcher thread died and is being restarted");
             sleep(REVIVE_AFTER).await;
             self.launch();
             self.shared.settle().everything(Instant::now());
@@ -135,7 +135,7 @@ impl Watcher {
             }
         };
         if let Err(error) = std::thread::Builder::new().name("watch".into()).spawn(work) {
-            tracing::error!(%error, "no thread to watch the configuration");
+            tracing::error!(%error, "failed to start the configuration watcher thread");
         }
         self.lookout = watching.recv().ok();
     }

@@ -162,7 +162,7 @@ impl TlsIncoming {
                 let handshake = handshake(tcp, addr, self.server.clone(), self.limits.timeout);
                 self.handshakes.spawn(handshake);
             }
-            Err(error) if is_of_one_connection(&error) => tracing::debug!(%error, "a connection broke off"),
+            Err(error) if is_of_one_connection(&error) => tracing::debug!(%error, "connection aborted"),
             Err(error) => {
                 tracing::warn!(%error, "cannot accept connections; trying again");
                 self.pause = Some(Box::pin(tokio::time::sleep(ACCEPT_PAUSE)));
@@ -209,7 +209,7 @@ async fn handshake(tcp: TcpStream, addr: SocketAddr, server: ServerTls, limit: D
             None
         }
         Err(_) => {
-            tracing::debug!(%addr, "TLS handshake took too long");
+            tracing::debug!(%addr, "TLS handshake timed out");
             None
         }
     }
@@ -246,7 +246,7 @@ fn identified(stream: TlsStream<TcpStream>, addr: SocketAddr, trust_domain: &Tru
             })
         }
         Err(error) => {
-            tracing::error!(%addr, %error, "a verified client has no identity");
+            tracing::error!(%addr, %error, "a verified client has no SPIFFE identity");
             None
         }
     }

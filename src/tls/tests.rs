@@ -212,7 +212,7 @@ async fn a_client_rejects_unexpected_servers() {
     assert_eq!(
         handshake_failure(&error),
         format!(
-            "the peer is `{}`, and `{}` was expected",
+            "the peer is `{}`, expected `{}`",
             reviews(),
             server_identity(&TrustDomain::default())
         )

@@ -24,13 +24,13 @@ use crate::pki::TrustBundle;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SvidError {
     /// It cannot be parsed.
-    #[error("the certificate cannot be read: {0}")]
+    #[error("invalid certificate: {0}")]
     Unreadable(String),
     /// A CA or signing certificate cannot be a leaf SVID (X509-SVID sections 4.1 and 4.3).
-    #[error("the certificate is one of a CA, not of a workload")]
+    #[error("the certificate is a CA certificate, not a workload certificate")]
     MaySign,
     /// There must be exactly one URI SAN (X509-SVID section 2).
-    #[error("the certificate has {0} URI names; a SPIFFE certificate has exactly one")]
+    #[error("the certificate has {0} URI SANs; an X.509-SVID has exactly one")]
     UriNames(usize),
     /// The URI is not a workload's SPIFFE ID.
     #[error("{0}")]
@@ -44,7 +44,7 @@ pub enum SvidError {
         ours: TrustDomain,
     },
     /// The certificate is valid, but for another peer.
-    #[error("the peer is `{found}`, and {expected} was expected")]
+    #[error("the peer is `{found}`, expected {expected}")]
     NotExpected {
         /// The URI SAN in the certificate.
         found: String,

@@ -30,19 +30,19 @@ pub struct Printer {
 #[derive(Debug, thiserror::Error)]
 pub enum JsonError {
     /// The descriptor set cannot be parsed.
-    #[error("Envoy's message descriptions cannot be read: {0}")]
+    #[error("failed to decode Envoy's protobuf descriptors: {0}")]
     Descriptors(#[from] DescriptorError),
     /// The message type is unknown.
-    #[error("`{0}` is no message type that Envoy has")]
+    #[error("`{0}` is not a message type of Envoy")]
     UnknownType(String),
     /// The bytes are not a message of the type.
-    #[error("the bytes are no `{0}`: {1}")]
+    #[error("not a valid `{0}` message: {1}")]
     NoMessage(String, prost::DecodeError),
     /// The JSON does not match the type.
-    #[error("it is no `{0}`: {1}")]
+    #[error("not a valid `{0}`: {1}")]
     NotRead(String, serde_json::Error),
     /// A part cannot be converted: an `Any` with an unknown type or invalid content.
-    #[error("`{0}` cannot be printed: {1}")]
+    #[error("failed to print `{0}`: {1}")]
     NotPrintable(String, serde_json::Error),
 }
 

@@ -60,11 +60,11 @@ pub struct NodeClaim {
 pub enum InvalidNode {
     /// The id does not have Istio's format.
     #[error(
-        "node.id `{0}` is not `sidecar~<ip>~<name>.<namespace>~<domain>`: make the bootstrap with `topsail bootstrap`"
+        "node.id `{0}` is not `sidecar~<ip>~<name>.<namespace>~<domain>`: generate the bootstrap with `topsail bootstrap`"
     )]
     Id(String),
     /// The proxy type is not supported.
-    #[error("node.id `{0}` names a proxy type that is not served: `sidecar` or `router` is needed")]
+    #[error("node.id `{0}` has an unsupported proxy type: expected `sidecar` or `router`")]
     Kind(String),
     /// A field is invalid.
     #[error("node {part}: {why}")]
@@ -187,7 +187,7 @@ impl<'a> Metadata<'a> {
             Some("TPROXY") => Ok(InterceptionMode::Tproxy),
             Some("NONE") => Ok(InterceptionMode::None),
             Some(other) => {
-                let why = format!("`{other}` is none of REDIRECT, TPROXY and NONE");
+                let why = format!("`{other}` is not one of REDIRECT, TPROXY and NONE");
                 Err(InvalidNode::Part {
                     part: "INTERCEPTION_MODE",
                     why,
@@ -249,7 +249,7 @@ mod tests {
     fn invalid_nodes_are_rejected_with_a_reason() {
         for (id, needle) in [
             ("me", "topsail bootstrap"),
-            ("waypoint~1.1.1.1~a.b~c", "not served"),
+            ("waypoint~1.1.1.1~a.b~c", "unsupported proxy type"),
             ("sidecar~x~a.b~c", "address"),
             ("sidecar~1.1.1.1~a.B_~c", "id"),
         ] {

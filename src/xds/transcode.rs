@@ -47,7 +47,7 @@ impl Fault {
 ///
 /// The first mismatch.
 pub fn to_wire(full_name: &str, json: &Value) -> Result<Vec<u8>, Fault> {
-    let message = MessageType::find(full_name).ok_or_else(|| Fault::new(format!("there is no type `{full_name}`")))?;
+    let message = MessageType::find(full_name).ok_or_else(|| Fault::new(format!("unknown type `{full_name}`")))?;
     self::message(message, json)
 }
 
@@ -63,7 +63,7 @@ fn message(message: &'static MessageType, json: &Value) -> Result<Vec<u8>, Fault
         if key == "@type" {
             continue;
         }
-        let field = find(message, key).ok_or_else(|| Fault::new("there is no such field").within(key))?;
+        let field = find(message, key).ok_or_else(|| Fault::new("unknown field").within(key))?;
         if !json.is_null() {
             put_field(&mut out, field, json).map_err(|fault| fault.within(&field.name))?;
         }
@@ -134,7 +134,7 @@ fn put(out: &mut Vec<u8>, field: &Field, json: &Value, present: bool) -> Result<
         Kind::Duration => put_bytes(out, number, &duration(json)?.encode_to_vec()),
         Kind::Any => put_bytes(out, number, &any(json)?.encode_to_vec()),
         Kind::Message(message) => put_bytes(out, number, &self::message(message, json)?),
-        Kind::MapEntry(_) => return Err(Fault::new("a map cannot be here")),
+        Kind::MapEntry(_) => return Err(Fault::new("a map is not allowed here")),
     }
     Ok(())
 }
@@ -176,7 +176,7 @@ fn put_scalar(
             #[expect(clippy::cast_possible_truncation, reason = "a float has no more than that")]
             let bits = match scalar {
                 Scalar::Float => (float(json)? as f32).to_bits(),
-                _ => u32::try_from(unsigned(json)?).map_err(|_| unfit("a number of 32 bits", json))?,
+                _ => u32::try_from(unsigned(json)?).map_err(|_| unfit("a 32-bit number", json))?,
             };
             if bits != 0 || present {
                 encode_key(number, WireType::ThirtyTwoBit, out);
@@ -184,15 +184,15 @@ fn put_scalar(
             }
         }
         Scalar::String => {
-            let text = json.as_str().ok_or_else(|| unfit("a text", json))?;
+            let text = json.as_str().ok_or_else(|| unfit("a string", json))?;
             if !text.is_empty() || present {
                 put_bytes(out, number, text.as_bytes());
             }
         }
         Scalar::Bytes => {
-            let text = json.as_str().ok_or_else(|| unfit("bytes in base64", json))?;
+            let text = json.as_str().ok_or_else(|| unfit("base64-encoded bytes", json))?;
             let bytes = BASE64_STANDARD.decode(text).or_else(|_| BASE64_URL_SAFE.decode(text));
-            let bytes = bytes.map_err(|_| unfit("bytes in base64", json))?;
+            let bytes = bytes.map_err(|_| unfit("base64-encoded bytes", json))?;
             if !bytes.is_empty() || present {
                 put_bytes(out, number, &bytes);
             }
@@ -210,13 +210,13 @@ fn put_bytes(out: &mut Vec<u8>, number: u32, bytes: &[u8]) {
 fn any(json: &Value) -> Result<wkt::Any, Fault> {
     let object = object(json)?;
     let Some(type_url) = object.get("@type").and_then(Value::as_str) else {
-        return Err(Fault::new("`@type` is needed"));
+        return Err(Fault::new("`@type` is required"));
     };
     if let Some(wrapped) = typed_struct(type_url, object) {
         return wrapped;
     }
     let of = MessageType::of_url(type_url);
-    let of = of.ok_or_else(|| Fault::new(format!("there is no type `{type_url}`")).within("@type"))?;
+    let of = of.ok_or_else(|| Fault::new(format!("unknown type `{type_url}`")).within("@type"))?;
     let value = match (of.name.strip_prefix("google.protobuf."), object.get("value")) {
         // Well-known types with a special JSON form are in `value`.
         (Some("Empty"), _) | (None, _) => message(of, json)?,
@@ -225,12 +225,12 @@ fn any(json: &Value) -> Result<wkt::Any, Fault> {
         (Some("Struct" | "Value" | "ListValue"), Some(json)) => message(of, json)?,
         (Some(_), Some(json)) => {
             let wrapped = of.layout().field(1).map(|(_, field)| field);
-            let field = wrapped.ok_or_else(|| Fault::new(format!("`{type_url}` cannot be here")))?;
+            let field = wrapped.ok_or_else(|| Fault::new(format!("`{type_url}` is not allowed here")))?;
             let mut out = Vec::new();
             put(&mut out, field, json, false)?;
             out
         }
-        (Some(_), None) => return Err(Fault::new("`value` is needed")),
+        (Some(_), None) => return Err(Fault::new("`value` is required")),
     };
     Ok(wkt::Any {
         type_url: type_url.to_owned(),
@@ -320,7 +320,7 @@ fn enumerated(field: &Field, json: &Value) -> Result<i64, Fault> {
     match (field.values, json.as_str()) {
         (Some(values), Some(name)) => {
             let number = values.number(name).map(i64::from);
-            number.ok_or_else(|| Fault::new(format!("there is no value `{name}`")))
+            number.ok_or_else(|| Fault::new(format!("unknown value `{name}`")))
         }
         _ => signed(json),
     }
@@ -332,13 +332,13 @@ fn signed(json: &Value) -> Result<i64, Fault> {
     json.as_i64()
         .or_else(|| whole(json))
         .or_else(text)
-        .ok_or_else(|| unfit("a whole number", json))
+        .ok_or_else(|| unfit("an integer", json))
 }
 
 fn unsigned(json: &Value) -> Result<u64, Fault> {
     let text = || json.as_str().and_then(|text| text.parse().ok());
     let found = json.as_u64().or_else(|| u64::try_from(whole(json)?).ok()).or_else(text);
-    found.ok_or_else(|| unfit("a whole number from zero", json))
+    found.ok_or_else(|| unfit("an unsigned integer", json))
 }
 
 /// An integer written with a decimal point.
@@ -365,7 +365,7 @@ fn unfit(wanted: &str, json: &Value) -> Fault {
         Value::Object(_) => "an object".to_owned(),
         Value::Bool(_) | Value::Number(_) | Value::String(_) => format!("`{json}`"),
     };
-    Fault::new(format!("{wanted} is needed, not {found}"))
+    Fault::new(format!("expected {wanted}, found {found}"))
 }
 
 #[cfg(test)]
@@ -420,17 +420,17 @@ mod tests {
         let clusters = |cluster: Value| json!({"static_resources": {"clusters": [cluster]}});
         assert_eq!(
             fault(clusters(json!({"connect_timeout": "1m"}))),
-            "`static_resources.clusters[0].connect_timeout`: a duration such as `1.5s` is needed, not `\"1m\"`"
+            "`static_resources.clusters[0].connect_timeout`: expected a duration such as `1.5s`, found `\"1m\"`"
         );
         assert_eq!(
             fault(clusters(json!({"nam": 1}))),
-            "`static_resources.clusters[0].nam`: there is no such field"
+            "`static_resources.clusters[0].nam`: unknown field"
         );
         assert_eq!(
             fault(clusters(json!({"type": "X"}))),
-            "`static_resources.clusters[0].type`: there is no value `X`"
+            "`static_resources.clusters[0].type`: unknown value `X`"
         );
-        assert_eq!(fault(json!([])), "an object is needed, not a list");
+        assert_eq!(fault(json!([])), "expected an object, found a list");
     }
 
     proptest::proptest! {

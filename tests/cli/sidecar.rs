@@ -428,6 +428,6 @@ fn a_sidecar_that_cannot_be_says_why() {
     let why = fails(2, &same);
     assert!(why.contains("not intercepted"), "{why}");
     if user != "0:0" {
-        assert!(fails(2, &["sidecar", "--join", &join, "--server", "a:1", "--user", "1"]).contains("takes root"));
+        assert!(fails(2, &["sidecar", "--join", &join, "--server", "a:1", "--user", "1"]).contains("requires root"));
     }
 }

@@ -30,7 +30,7 @@ async fn a_missing_envoy_is_said_with_the_way_to_get_one() {
         .args(["--dataplane", "envoy"])
         .env("TOPSAIL_ENVOY", "/nowhere/envoy");
     let text = stage.refused(named).await;
-    assert!(text.contains("$TOPSAIL_ENVOY names `/nowhere/envoy`"), "{text}");
+    assert!(text.contains("$TOPSAIL_ENVOY is set to `/nowhere/envoy`"), "{text}");
 
     let mut nowhere = stage.command();
     nowhere

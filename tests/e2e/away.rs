@@ -139,12 +139,12 @@ async fn a_file_that_is_no_good_is_reported_and_costs_nothing_else() {
     let others = kept(&web.v1.sidecar, &["config.listener.v3.Listener"]).await;
     let sidecar = &mut web.client.sidecar;
     let (damaged, unreadable) = (
-        "is damaged or another proxy's",
-        "the configuration of the last run cannot be read",
+        "it is corrupt or belongs to another proxy",
+        "failed to read the saved configuration",
     );
     sidecar.allow_log(damaged);
     sidecar.allow_log(unreadable);
-    sidecar.allow_log("the configuration cannot be kept for the next start");
+    sidecar.allow_log("failed to save the configuration for the next start");
     let mut bent = good.clone();
     bent[good.len() / 2] ^= 1;
     let files = [

@@ -99,8 +99,7 @@ async fn a_proxy_whose_token_has_expired_is_reported_and_joins_again_with_anothe
     .await;
     eventually("this one is not let in", async || {
         let log = mesh.server.log();
-        let told =
-            log.contains("a proxy is refused: the join token is refused: the token for client.default expired at");
+        let told = log.contains("rejected a proxy: invalid join token: the token for client.default expired at");
         told.then_some(()).ok_or(log)
     })
     .await;

@@ -169,10 +169,10 @@ async fn replicas_share_a_token_and_the_traffic_and_one_that_is_killed_gets_no_m
     group.reached(&client, &[&a, &b]).await;
     let log = group.mesh.server.log();
     for told in [
-        "registers itself",
+        "registered a workload",
         "is ready",
-        "has closed its connection",
-        "is removed",
+        "closed its connection",
+        "unregistered a workload",
     ] {
         assert!(log.contains(told), "{told}: {log}");
     }

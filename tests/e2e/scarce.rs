@@ -398,7 +398,7 @@ async fn without_file_descriptors_there_are_no_new_connections_and_the_others_go
         json!({}),
     )
     .await;
-    alone.sidecar.allow_log("no connection can be accepted");
+    alone.sidecar.allow_log("cannot accept connections");
     let request = b"GET /a HTTP/1.1\r\nhost: web\r\n\r\n";
     let here = b"GET /here HTTP/1.1\r\nhost: web\r\n\r\n";
     let mut there = Wire::open(alone.listener(0)).await;

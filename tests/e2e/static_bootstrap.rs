@@ -538,7 +538,7 @@ async fn mistakes_are_named_with_their_line_and_column() {
     let nobody: SocketAddr = "127.0.0.1:1".parse().unwrap();
     let good = by_hand(nobody, &[nobody, nobody], nobody, nobody);
     for (from, to, said) in [
-        ("codec_type: AUTO", "codec_typ: AUTO", "there is no such field"),
+        ("codec_type: AUTO", "codec_typ: AUTO", "unknown field"),
         ("connect_timeout: 0.25s", "connect_timeout: soon", "connect_timeout"),
         ("lb_policy: ROUND_ROBIN", "lb_policy: FAIREST", "FAIREST"),
         (
@@ -551,11 +551,7 @@ async fn mistakes_are_named_with_their_line_and_column() {
             "scheme_header_transformation: {scheme_to_overwrite: https}",
             "not implemented",
         ),
-        (
-            "http_filters:",
-            "http_filters: []\n          unused:",
-            "there is no such field",
-        ),
+        ("http_filters:", "http_filters: []\n          unused:", "unknown field"),
         ("stat_prefix: tcp", "stat_prefix: [", ""),
     ] {
         let text = good.replacen(from, to, 1);

@@ -39,7 +39,7 @@ const STREAMS: &str = "/typed_extension_protocol_options/envoy.extensions.upstre
                        explicit_http_config/http2_protocol_options";
 
 /// What Envoy says of resources that it refuses, and what we say.
-const REFUSED: [&str; 4] = ["delta config for", "gRPC config for", "rejected", "is refused"];
+const REFUSED: [&str; 3] = ["delta config for", "gRPC config for", "rejected"];
 
 /// A cluster whose hosts are told by EDS.
 fn eds(name: &str) -> Value {

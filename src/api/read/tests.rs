@@ -278,7 +278,7 @@ fn envelopes_are_checked() {
     );
     assert_eq!(
         message(&format!("{service}{{name: a, namespace: B}}\n")),
-        "TS0006 3:32 `B` is not a namespace: a lower-case DNS label of at most 63 characters is needed"
+        "TS0006 3:32 `B` is not a valid namespace: expected a lowercase DNS label of at most 63 characters"
     );
     assert_eq!(
         message(&format!("{service}{{name: a}}\nsepc: {{}}\n")),

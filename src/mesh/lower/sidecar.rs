@@ -232,7 +232,7 @@ spec: {ports: [{name: http, port: 80}]}
         for host in ["*/*", ""] {
             let (message, _) = said(&format!("*/{host}"));
             assert!(
-                message.starts_with(&format!("`{host}` is not a host name")),
+                message.starts_with(&format!("`{host}` is not a valid host name")),
                 "{message}"
             );
         }

@@ -115,13 +115,13 @@ fn in_force(validity: Validity, now: SystemTime) -> Result<(), FileProblem> {
 /// By default Envoy accepts RSA and these two curves only.
 pub(super) fn supported_key(der: &PrivateKeyDer<'_>) -> Result<KeyPair, FileProblem> {
     let key = KeyPair::try_from(der).map_err(|_| {
-        FileProblem::UnsupportedKey("ECDSA P-256, ECDSA P-384 or RSA of 2048 bits or more is needed".to_owned())
+        FileProblem::UnsupportedKey("expected ECDSA P-256, ECDSA P-384 or RSA with at least 2048 bits".to_owned())
     })?;
     if [&PKCS_ECDSA_P256_SHA256, &PKCS_ECDSA_P384_SHA384, &PKCS_RSA_SHA256].contains(&key.algorithm()) {
         return Ok(key);
     }
     Err(FileProblem::UnsupportedKey(format!(
-        "Envoy does not verify {:?}; use ECDSA P-256, ECDSA P-384 or RSA",
+        "Envoy does not support {:?} signatures; use ECDSA P-256, ECDSA P-384 or RSA",
         key.algorithm()
     )))
 }

@@ -21,7 +21,7 @@ pub(super) struct Signer {
 
 /// Why a certificate could not be created; never the fault of the requester.
 #[derive(Debug, thiserror::Error)]
-#[error("the certificate could not be made: {0}")]
+#[error("failed to create the certificate: {0}")]
 pub struct SignError(String);
 
 impl From<&str> for SignError {
@@ -68,10 +68,10 @@ impl Signer {
     fn finish(&self, draft: &[u8]) -> Result<CertificateDer<'static>, Box<dyn std::error::Error>> {
         let whole = elements(draft)?;
         let [body, algorithm, _] = whole[..] else {
-            return Err("a certificate has three parts".into());
+            return Err("a certificate must have three parts".into());
         };
         let mut parts = elements(body)?;
-        *parts.get_mut(3).ok_or("a certificate names its issuer")? = &self.subject;
+        *parts.get_mut(3).ok_or("a certificate must have an issuer")? = &self.subject;
         let body = sequence(&parts)?;
         let signature = BitString::new(0, &self.key.sign(&body)?).to_der_vec()?;
         Ok(sequence(&[&body, algorithm, &signature])?.into())

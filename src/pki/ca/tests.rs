@@ -257,7 +257,7 @@ fn an_incomplete_set_is_never_replaced() {
     let error = load(dir.path()).unwrap_err();
     let text = error.to_string();
     assert!(
-        text.contains("holds root-cert.pem, ca-cert.pem, root-key.pem but not cert-chain.pem, ca-key.pem"),
+        text.contains("contains root-cert.pem, ca-cert.pem, root-key.pem but not cert-chain.pem, ca-key.pem"),
         "{text}"
     );
     assert_eq!(ca_file(dir.path(), "root-cert.pem"), root);
@@ -294,7 +294,7 @@ fn a_broken_file_is_named() {
     for name in ["ca-cert.pem", "cert-chain.pem"] {
         let found = problem(set(name, cut), name);
         assert!(
-            matches!(&found, FileProblem::Unreadable(why) if why.contains("cut off")),
+            matches!(&found, FileProblem::Unreadable(why) if why.contains("truncated")),
             "{found}"
         );
     }

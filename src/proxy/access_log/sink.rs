@@ -145,7 +145,7 @@ impl Medium {
                     match append(path) {
                         Ok(opened) => *file = opened,
                         Err(error) => {
-                            tracing::warn!(%error, path = %path.display(), "an access log cannot be opened anew")
+                            tracing::warn!(%error, path = %path.display(), "failed to reopen an access log")
                         }
                     }
                     *generation = wanted;

@@ -48,7 +48,7 @@ impl Writer {
             let (runs, thread) = (writer.clone(), std::thread::Builder::new());
             if let Err(error) = thread.name("access-log".to_owned()).spawn(move || runs.run()) {
                 // Buffers fill up, and then every line counts as dropped.
-                tracing::error!(%error, "access logs cannot be written");
+                tracing::error!(%error, "failed to write access logs");
             }
             writer
         })

@@ -28,7 +28,7 @@ pub(crate) fn access_logs(messages: &[access_log::AccessLog]) -> Compiled<Box<[A
 
 fn log(message: &access_log::AccessLog) -> Compiled<AccessLog> {
     let Some(access_log::access_log::ConfigType::TypedConfig(any)) = message.config_type.as_ref() else {
-        return Err(Refusal::new("a configuration is needed"));
+        return Err(Refusal::new("a configuration is required"));
     };
     let (target, format) = match any.type_url.rsplit('/').next() {
         Some(FILE) => self::file(&unpack(any)?)?,
@@ -36,7 +36,7 @@ fn log(message: &access_log::AccessLog) -> Compiled<AccessLog> {
         Some(STDERR) => (Target::Stderr, stderr(&unpack(any)?)?),
         _ => return Err(Refusal::not_implemented(format!("the access log `{}`", message.name))),
     };
-    let sink = Sink::open(&target).map_err(|error| Refusal::new(format!("{target:?} cannot be opened: {error}")))?;
+    let sink = Sink::open(&target).map_err(|error| Refusal::new(format!("cannot open {target:?}: {error}")))?;
     Ok(AccessLog {
         sink,
         format,
@@ -101,7 +101,7 @@ pub(super) fn format(message: &SubstitutionFormatString) -> Compiled<LogFormat> 
         Some(substitution_format_string::Format::TextFormat(text)) => {
             text_format(text, message.omit_empty_values).at("text_format")
         }
-        None => Err(Refusal::new("a format is needed")),
+        None => Err(Refusal::new("a format is required")),
     }
 }
 
@@ -156,7 +156,7 @@ pub(super) fn filter(message: &AccessLogFilter) -> Compiled<LogFilter> {
             let header = header
                 .header
                 .as_ref()
-                .ok_or_else(|| Refusal::new("a header is needed"))?;
+                .ok_or_else(|| Refusal::new("a header is required"))?;
             LogFilter::Header(matcher::header(header)?)
         }
         Some(FilterSpecifier::RuntimeFilter(runtime)) => {
@@ -176,12 +176,12 @@ pub(super) fn filter(message: &AccessLogFilter) -> Compiled<LogFilter> {
             grpc.exclude,
         ),
         Some(_) => return Err(Refusal::not_implemented("this filter")),
-        None => return Err(Refusal::new("a filter is needed")),
+        None => return Err(Refusal::new("a filter is required")),
     })
 }
 
 fn comparison(message: Option<&ComparisonFilter>) -> Compiled<Comparison> {
-    let message = message.ok_or_else(|| Refusal::new("a comparison is needed"))?;
+    let message = message.ok_or_else(|| Refusal::new("a comparison is required"))?;
     let value = u64::from(message.value.as_ref().map_or(0, |value| value.default_value));
     Ok(match message.op() {
         Op::Eq => Comparison::Equal(value),

@@ -18,13 +18,13 @@ use crate::xds::transcode::{self, Fault};
 #[derive(Debug, thiserror::Error)]
 pub enum BootstrapError {
     /// The file cannot be read.
-    #[error("`{0}` cannot be read: {1}")]
+    #[error("cannot read `{0}`: {1}")]
     Unreadable(String, std::io::Error),
     /// It is not valid YAML or JSON.
-    #[error("`{0}` is no YAML: {1}")]
+    #[error("`{0}` is not valid YAML: {1}")]
     NoYaml(String, Box<serde_saphyr::Error>),
     /// It does not match the message.
-    #[error("`{0}` is no `{1}`: {2}")]
+    #[error("`{0}` is not a valid `{1}`: {2}")]
     NoMessage(String, String, Fault),
 }
 
@@ -249,7 +249,7 @@ mod tests {
     #[test]
     fn an_error_names_the_field() {
         let error = parse::<Bootstrap>("b.yaml", "admin: {address: {socket_address: {port: 1}}}").unwrap_err();
-        let expected = "`b.yaml` is no `envoy.config.bootstrap.v3.Bootstrap`: `admin.address.socket_address.port`: there is no such field";
+        let expected = "`b.yaml` is not a valid `envoy.config.bootstrap.v3.Bootstrap`: `admin.address.socket_address.port`: unknown field";
         assert_eq!(error.to_string(), expected);
     }
 }

@@ -21,16 +21,16 @@ pub(crate) enum CredentialError {
     #[error(transparent)]
     Resource(#[from] BootstrapError),
     /// The resource violates Envoy's validation rules.
-    #[error("`{0}` is refused: {1}")]
+    #[error("`{0}` is rejected: {1}")]
     Refused(String, Refusal),
     /// The file with the secret itself cannot be read.
-    #[error("`{0}` cannot be read: {1}")]
+    #[error("cannot read `{0}`: {1}")]
     Unreadable(String, std::io::Error),
     /// The resource is not a generic secret.
-    #[error("there is no generic secret in `{0}`")]
+    #[error("`{0}` contains no generic secret")]
     NoSecret(String),
     /// The value is not a valid header value.
-    #[error("the header `{0}` cannot have this value")]
+    #[error("invalid value for the header `{0}`")]
     NoHeader(HeaderName),
 }
 
@@ -133,7 +133,7 @@ mod tests {
         assert_eq!(
             headers(&[], &steps).unwrap_err().to_string(),
             format!(
-                "`{}` is refused: resources[0].generic_secret.secret.filename: must have at least 1 character(s)",
+                "`{}` is rejected: resources[0].generic_secret.secret.filename: must have at least 1 character(s)",
                 resource.display()
             )
         );

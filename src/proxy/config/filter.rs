@@ -43,7 +43,7 @@ pub(super) struct Chain {
 /// Compiles all filters, of which the router must be the last.
 #[expect(deprecated, reason = "Envoy still reads it")]
 pub(super) fn chain(filters: &[hcm::HttpFilter], names: &mut Names) -> Compiled<Chain> {
-    let none = || Refusal::new("the router has to be the last filter").within("http_filters");
+    let none = || Refusal::new("the router must be the last filter").within("http_filters");
     let (router, before) = filters.split_last().ok_or_else(none)?;
     let config = config_of(router).at("http_filters")?;
     if short(&config.type_url) != ROUTER {

@@ -30,7 +30,7 @@ fn addition(option: &HeaderValueOption) -> Compiled<HeaderAddition> {
     let header = option
         .header
         .as_ref()
-        .ok_or_else(|| Refusal::new("a header is needed"))?;
+        .ok_or_else(|| Refusal::new("a header is required"))?;
     let action = match option.append_action() {
         HeaderAppendAction::AppendIfExistsOrAdd => AppendAction::Append,
         HeaderAppendAction::AddIfAbsent => AppendAction::IfAbsent,
@@ -55,14 +55,15 @@ fn asks_for_request_headers(addition: &HeaderAddition) -> bool {
 /// The name of a header that may be changed, which pseudo-headers and `host` are not.
 fn changeable(name: &str) -> Compiled<HeaderName> {
     name_of(name).and_then(|header| match header == http::header::HOST {
-        true => Err(Refusal::new("`host` is changed by the route's host rewrite alone")),
+        true => Err(Refusal::new("`host` can only be changed by the route's host rewrite")),
         false => Ok(header),
     })
 }
 
 /// A header name.
 pub(crate) fn name_of(name: &str) -> Compiled<HeaderName> {
-    HeaderName::from_bytes(name.as_bytes()).map_err(|_| Refusal::new(format!("`{name}` cannot be a header here")))
+    HeaderName::from_bytes(name.as_bytes())
+        .map_err(|_| Refusal::new(format!("`{name}` is not allowed as a header here")))
 }
 
 /// A constant header.
@@ -71,7 +72,7 @@ pub(crate) fn fixed(name: &str, value: &str) -> Compiled<(HeaderName, HeaderValu
         return Err(Refusal::not_implemented("a format string here"));
     }
     let text = HeaderValue::from_str(value);
-    let text = text.map_err(|_| Refusal::new(format!("`{value}` cannot be in a header")))?;
+    let text = text.map_err(|_| Refusal::new(format!("`{value}` is not a valid header value")))?;
     Ok((name_of(name)?, text))
 }
 
@@ -79,7 +80,8 @@ fn text(value: &str) -> Compiled<HeaderText> {
     if value.contains('%') {
         return Ok(HeaderText::Format(Format::parse(value)?));
     }
-    let value = HeaderValue::from_str(value).map_err(|_| Refusal::new(format!("`{value}` cannot be in a header")))?;
+    let value =
+        HeaderValue::from_str(value).map_err(|_| Refusal::new(format!("`{value}` is not a valid header value")))?;
     Ok(HeaderText::Fixed(value))
 }
 
@@ -101,13 +103,13 @@ mod tests {
         let refused =
             |add: &[HeaderValueOption], remove: &[String]| ops("request", add, remove).unwrap_err().to_string();
         for name in ["host", "Host", "HOST"] {
-            let why = "`host` is changed by the route's host rewrite alone";
+            let why = "`host` can only be changed by the route's host rewrite";
             let added = refused(&[add("x-a"), add(name)], &[]);
             assert_eq!(added, format!("request_headers_to_add[1].header.key: {why}"));
             let removed = refused(&[], &[name.into()]);
             assert_eq!(removed, format!("request_headers_to_remove[0]: {why}"));
         }
-        assert!(refused(&[add(":authority")], &[]).contains("cannot be a header here"));
+        assert!(refused(&[add(":authority")], &[]).contains("is not allowed as a header here"));
         assert!(ops("request", &[add("x-host")], &["hosts".into()]).is_ok());
     }
 }

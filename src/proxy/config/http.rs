@@ -111,7 +111,7 @@ pub(crate) fn manager(
 fn upgrades(message: &HttpConnectionManager) -> Compiled<Upgrades> {
     let all = message.upgrade_configs.iter();
     let rules = all.map(|one| (one.upgrade_type.as_str(), truth(one.enabled.as_ref(), true)));
-    Upgrades::new(rules).map_err(|twice| Refusal::new(format!("`{twice}` is there twice")))
+    Upgrades::new(rules).map_err(|twice| Refusal::new(format!("duplicate `{twice}`")))
 }
 
 fn request_id(message: &HttpConnectionManager) -> Compiled<RequestId> {
@@ -138,7 +138,7 @@ fn routes(specifier: Option<&RouteSpecifier>, names: &mut Names) -> Compiled<Arc
             Ok(Arc::new(Slot::filled(config.name.as_str(), Arc::new(table))))
         }
         Some(RouteSpecifier::ScopedRoutes(_)) => Err(Refusal::not_implemented("scoped_routes")),
-        None => Err(Refusal::new("routes are needed")),
+        None => Err(Refusal::new("a route configuration is required")),
     }
 }
 
@@ -164,7 +164,7 @@ fn authority(message: &HttpConnectionManager) -> Compiled<AuthorityNormalization
     let any = matches!(message.strip_port_mode, Some(StripPortMode::StripAnyHostPort(true)));
     let strip_port = match (any, message.strip_matching_host_port) {
         (true, true) => {
-            let why = "cannot stand beside strip_any_host_port";
+            let why = "cannot be combined with strip_any_host_port";
             return Err(Refusal::new(why).within("strip_matching_host_port"));
         }
         (true, false) => StripPort::Any,
@@ -238,5 +238,5 @@ fn http2(message: &Http2ProtocolOptions) -> Http2 {
 }
 
 fn header(text: &str) -> Compiled<HeaderValue> {
-    HeaderValue::from_str(text).map_err(|_| Refusal::new(format!("`{text}` cannot be in a header")))
+    HeaderValue::from_str(text).map_err(|_| Refusal::new(format!("`{text}` is not a valid header value")))
 }

@@ -118,7 +118,7 @@ fn overlapping(message: &listener::Listener, (first, second): (usize, usize)) ->
 fn accept_at_once(message: &listener::Listener) -> Compiled<Option<u32>> {
     let most = message.max_connections_to_accept_per_socket_event.as_ref();
     match most.map(|most| most.value) {
-        Some(0) => Err(Refusal::new("at least 1 is needed").within("max_connections_to_accept_per_socket_event")),
+        Some(0) => Err(Refusal::new("at least 1 is required").within("max_connections_to_accept_per_socket_event")),
         most => Ok(most),
     }
 }

@@ -20,7 +20,7 @@ pub(crate) fn text(matcher: &matcher::StringMatcher) -> Compiled<StringMatcher> 
         Some(MatchPattern::Contains(text)) => Pattern::Contains(text.as_bytes().into()),
         Some(MatchPattern::SafeRegex(regex)) => Pattern::Regex(self::regex(regex).at("safe_regex")?),
         Some(MatchPattern::Custom(_)) => return Err(Refusal::not_implemented("a custom matcher")),
-        None => return Err(Refusal::new("a pattern is needed")),
+        None => return Err(Refusal::new("a pattern is required")),
     };
     Ok(StringMatcher::new(pattern, matcher.ignore_case))
 }
@@ -39,7 +39,7 @@ pub(crate) fn route(message: &route::RouteMatch) -> Compiled<RouteMatch> {
         Some(PathSpecifier::SafeRegex(regex)) => PathMatch::Regex(self::regex(regex).at("safe_regex")?),
         Some(PathSpecifier::ConnectMatcher(_)) => PathMatch::Connect,
         Some(PathSpecifier::PathMatchPolicy(_)) => return Err(Refusal::not_implemented("path_match_policy")),
-        None => return Err(Refusal::new("a path is needed")),
+        None => return Err(Refusal::new("a path is required")),
     };
     let headers = message.headers.iter().enumerate();
     let query = message.query_parameters.iter().enumerate();

@@ -126,7 +126,7 @@ fn route_entry(message: &route::Route, inherited: Inherited<'_>, names: &mut Nam
     let matcher = message
         .r#match
         .as_ref()
-        .ok_or_else(|| Refusal::new("a match is needed"))?;
+        .ok_or_else(|| Refusal::new("a match is required"))?;
     let limit = message.request_body_buffer_limit.as_ref();
     let overrides = filter::overrides(&message.typed_per_filter_config, names)?.within(inherited.overrides);
     let inherited = Inherited {

@@ -120,7 +120,7 @@ fn dynamic(dynamic: &DynamicResources, bootstrap: &Bootstrap) -> Compiled<Server
     source::aggregated(dynamic.cds_config.as_ref()).at("cds_config")?;
     source::aggregated(dynamic.lds_config.as_ref()).at("lds_config")?;
     let ads = dynamic.ads_config.as_ref();
-    let ads = ads.ok_or_else(|| Refusal::new("a source is needed").within("ads_config"))?;
+    let ads = ads.ok_or_else(|| Refusal::new("a source is required").within("ads_config"))?;
     let source = source::api(ads).at("ads_config")?;
     of_source(source, bootstrap)
 }
@@ -188,7 +188,7 @@ fn injector(any: &Any) -> Compiled<HeaderStep> {
         ..
     }) = &injector.credential
     else {
-        return Err(Refusal::new("a credential is needed"));
+        return Err(Refusal::new("a credential is required"));
     };
     let generic: Generic = unpack(any).at("credential")?;
     let header = if generic.header.is_empty() {
@@ -223,7 +223,7 @@ fn mutation(any: &Any) -> Compiled<Vec<HeaderStep>> {
                 let header = option
                     .header
                     .as_ref()
-                    .ok_or_else(|| Refusal::new("a header is needed"))?;
+                    .ok_or_else(|| Refusal::new("a header is required"))?;
                 Ok(HeaderStep::Set(name_of(&header.key)?, header.value.clone()))
             }
             _ => Err(Refusal::not_implemented("this mutation")),

@@ -50,7 +50,7 @@ pub(crate) enum SecretSource {
 
 /// Refuses any source but ADS, the only one supported for resources other than secrets.
 pub(super) fn aggregated(source: Option<&ConfigSource>) -> Compiled<()> {
-    let source = source.ok_or_else(|| Refusal::new("a source is needed"))?;
+    let source = source.ok_or_else(|| Refusal::new("a source is required"))?;
     match source.config_source_specifier {
         Some(ConfigSourceSpecifier::Ads(_)) => Ok(()),
         Some(_) | None => Err(Refusal::not_implemented("another source than `ads`")),

@@ -28,7 +28,7 @@ fn label(tag: &TagSpecifier, defaults: bool) -> Compiled<Label> {
         Some(TagValue::Regex(pattern)) if !pattern.is_empty() => Ok(Label::cut(&tag.tag_name, pattern)?),
         Some(TagValue::Regex(_)) | None => {
             let envoys = Label::of_envoy(&tag.tag_name).filter(|_| !defaults);
-            envoys.ok_or_else(|| Refusal::new("an expression or a value is needed"))
+            envoys.ok_or_else(|| Refusal::new("an expression or a value is required"))
         }
     }
 }

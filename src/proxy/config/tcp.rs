@@ -27,7 +27,7 @@ pub(crate) fn proxy(message: &tcp_proxy::TcpProxy, names: &mut Names) -> Compile
         Some(ClusterSpecifier::WeightedClusters(weighted)) => {
             self::weighted(weighted, names).at("weighted_clusters")?
         }
-        None => return Err(Refusal::new("a cluster is needed")),
+        None => return Err(Refusal::new("a cluster is required")),
     };
     Ok(TcpProxy {
         stat_prefix: message.stat_prefix.as_str().into(),
@@ -43,7 +43,7 @@ pub(crate) fn proxy(message: &tcp_proxy::TcpProxy, names: &mut Names) -> Compile
 
 fn weighted(message: &WeightedCluster, names: &mut Names) -> Compiled<Vec<(Arc<Slot<Cluster>>, u64)>> {
     if message.clusters.iter().all(|one| one.weight == 0) {
-        return Err(Refusal::new("a weight is needed"));
+        return Err(Refusal::new("a weight is required"));
     }
     let clusters = message.clusters.iter().enumerate();
     clusters
@@ -61,7 +61,7 @@ fn hash_source_ip(policies: &[HashPolicy]) -> Compiled<bool> {
         match policy.policy_specifier.as_ref() {
             Some(PolicySpecifier::SourceIp(_)) => {}
             Some(_) => return Err(Refusal::not_implemented("this policy")).at_index("hash_policy", index),
-            None => return Err(Refusal::new("a policy is needed")).at_index("hash_policy", index),
+            None => return Err(Refusal::new("a policy is required")).at_index("hash_policy", index),
         }
     }
     Ok(!policies.is_empty())
@@ -106,7 +106,7 @@ mod tests {
     fn weights_that_are_all_zero_are_refused() {
         assert_eq!(
             compiled(&shares(&[("a", 0)])).unwrap_err(),
-            "weighted_clusters: a weight is needed"
+            "weighted_clusters: a weight is required"
         );
     }
 

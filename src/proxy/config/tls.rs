@@ -73,7 +73,7 @@ pub(crate) fn downstream(message: &DownstreamTlsContext, names: &mut Names) -> C
     let common = common.at("common_tls_context")?;
     let certificate = common
         .certificate
-        .ok_or_else(|| Refusal::new("a certificate is needed"));
+        .ok_or_else(|| Refusal::new("a certificate is required"));
     let required = truth(message.require_client_certificate.as_ref(), false);
     if required && common.verification.trust.is_none() {
         let why = "a certificate that is not verified";
@@ -160,7 +160,7 @@ fn inline(context: &CertificateValidationContext) -> Compiled<Verification> {
         settings(context)?;
         return match sans(context)?.as_slice() {
             [] => Ok(Verification::default()),
-            _ => Err(Refusal::new("names are worth nothing without a trusted_ca")),
+            _ => Err(Refusal::new("subject alternative names require a trusted_ca")),
         };
     }
     let trust = trust(context)?;
@@ -227,7 +227,7 @@ fn sans(context: &CertificateValidationContext) -> Compiled<Vec<SanMatcher>> {
 
 fn san(message: &SubjectAltNameMatcher) -> Compiled<SanMatcher> {
     let matcher = message.matcher.as_ref();
-    let matcher = matcher.ok_or_else(|| Refusal::new("a matcher is needed"))?;
+    let matcher = matcher.ok_or_else(|| Refusal::new("a matcher is required"))?;
     san_of(message.san_type(), matcher)
 }
 
@@ -240,7 +240,7 @@ fn san_of(kind: SanType, matcher: &StringMatcher) -> Compiled<SanMatcher> {
         (SanType::Email, _) => SanMatcher::Email(compiled),
         (SanType::IpAddress, _) => SanMatcher::Ip(compiled),
         (SanType::OtherName, _) => return Err(Refusal::not_implemented("OTHER_NAME").within("san_type")),
-        (SanType::Unspecified, _) => return Err(Refusal::new("a type is needed").within("san_type")),
+        (SanType::Unspecified, _) => return Err(Refusal::new("a type is required").within("san_type")),
     })
 }
 
@@ -339,7 +339,7 @@ pub(crate) fn trust(context: &CertificateValidationContext) -> Compiled<TrustAnc
         .map_err(|error| Refusal::new(error.to_string()))
         .at("crl")?;
     if context.crl.is_some() && lists.is_empty() {
-        return Err(Refusal::new("there is no revocation list in it")).at("crl");
+        return Err(Refusal::new("it contains no revocation list")).at("crl");
     }
     let trust = TrustAnchors::new(roots, sans(context)?, lists, context.only_verify_leaf_cert_crl);
     trust.map_err(|error| Refusal::new(error.to_string()))

@@ -131,13 +131,13 @@ fn tag_value(message: Option<&custom_tag::Type>) -> Compiled<TagValue> {
         ),
         Some(custom_tag::Type::Value(format)) => TagValue::Format(Format::parse(format).at("value")?),
         Some(custom_tag::Type::Metadata(_)) => return Err(Refusal::not_implemented("a tag of metadata")),
-        None => return Err(Refusal::new("a value is needed")),
+        None => return Err(Refusal::new("a value is required")),
     })
 }
 
 fn tracer(provider: &tracing::Http, names: &mut Names) -> Compiled<Arc<Tracer>> {
     let Some(tracing::http::ConfigType::TypedConfig(any)) = provider.config_type.as_ref() else {
-        return Err(Refusal::new("a configuration is needed"));
+        return Err(Refusal::new("a configuration is required"));
     };
     let config: OpenTelemetryConfig = unpack(any)?;
     let exporter = exporter(&config, names)?;
@@ -180,7 +180,7 @@ fn open_telemetry(
 
 fn sampler(message: &TypedExtensionConfig) -> Compiled<Sampler> {
     let config = message.typed_config.as_ref();
-    let config = config.ok_or_else(|| Refusal::new("a configuration is needed"))?;
+    let config = config.ok_or_else(|| Refusal::new("a configuration is required"))?;
     Ok(match config.type_url.rsplit('/').next() {
         Some(ALWAYS_ON) => Sampler::AlwaysOn,
         Some(TRACE_ID_RATIO) => {
@@ -198,7 +198,7 @@ fn sampler(message: &TypedExtensionConfig) -> Compiled<Sampler> {
         Some(PARENT_BASED) => {
             let parent: ParentBasedSamplerConfig = unpack(config)?;
             let wrapped = parent.wrapped_sampler.as_ref();
-            let wrapped = wrapped.ok_or_else(|| Refusal::new("a sampler is needed"));
+            let wrapped = wrapped.ok_or_else(|| Refusal::new("a sampler is required"));
             Sampler::ParentBased(Box::new(wrapped.and_then(sampler).at("wrapped_sampler")?))
         }
         _ => return Err(Refusal::not_implemented(format!("the sampler `{}`", message.name))),
@@ -209,7 +209,7 @@ fn exporter(config: &OpenTelemetryConfig, names: &mut Names) -> Compiled<Exporte
     match (&config.grpc_service, &config.http_service) {
         (Some(service), None) => grpc(service, names).at("grpc_service"),
         (None, Some(service)) => http(service, names).at("http_service"),
-        (Some(_), Some(_)) => Err(Refusal::new("there are two collectors")),
+        (Some(_), Some(_)) => Err(Refusal::new("only one collector is allowed")),
         (None, None) => Err(Refusal::not_implemented("a tracer without a collector")),
     }
 }
@@ -236,14 +236,14 @@ fn grpc(service: &GrpcService, names: &mut Names) -> Compiled<Exporter> {
 
 fn http(service: &HttpService, names: &mut Names) -> Compiled<Exporter> {
     let uri = service.http_uri.as_ref();
-    let uri = uri.ok_or_else(|| Refusal::new("a URI is needed").within("http_uri"))?;
+    let uri = uri.ok_or_else(|| Refusal::new("a URI is required").within("http_uri"))?;
     let Some(HttpUpstreamType::Cluster(cluster)) = uri.http_upstream_type.as_ref() else {
-        return Err(Refusal::new("a cluster is needed").within("http_uri"));
+        return Err(Refusal::new("a cluster is required").within("http_uri"));
     };
     let parsed: Uri = uri
         .uri
         .parse()
-        .map_err(|_| Refusal::new(format!("`{}` is no URI", uri.uri)).within("http_uri"))?;
+        .map_err(|_| Refusal::new(format!("`{}` is not a valid URI", uri.uri)).within("http_uri"))?;
     let mut headers = HeaderMap::new();
     for (index, option) in service.request_headers_to_add.iter().enumerate() {
         if let Some(header) = &option.header {

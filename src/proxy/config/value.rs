@@ -57,11 +57,11 @@ pub(crate) fn data(source: &DataSource) -> Compiled<Vec<u8>> {
         Some(Specifier::InlineString(text)) => Ok(text.as_bytes().to_vec()),
         Some(Specifier::InlineBytes(bytes)) => Ok(bytes.to_vec()),
         Some(Specifier::Filename(path)) => {
-            std::fs::read(path).map_err(|error| Refusal::new(format!("`{path}` cannot be read: {error}")))
+            std::fs::read(path).map_err(|error| Refusal::new(format!("cannot read `{path}`: {error}")))
         }
         Some(Specifier::EnvironmentVariable(name)) => match std::env::var_os(name) {
             Some(value) => Ok(value.into_vec()),
-            None => Err(Refusal::new(format!("there is no environment variable `{name}`"))),
+            None => Err(Refusal::new(format!("the environment variable `{name}` is not set"))),
         },
         None => Err(Refusal::new("it is empty")),
     }
@@ -69,7 +69,7 @@ pub(crate) fn data(source: &DataSource) -> Compiled<Vec<u8>> {
 
 /// Reads a `DataSource` as text.
 pub(crate) fn text(source: &DataSource) -> Compiled<String> {
-    String::from_utf8(data(source)?).map_err(|_| Refusal::new("it is no text"))
+    String::from_utf8(data(source)?).map_err(|_| Refusal::new("it is not valid UTF-8"))
 }
 
 /// A number; `default` if unset.
@@ -103,7 +103,7 @@ pub(crate) fn target(address: Option<&Address>) -> Compiled<Target> {
             })
         }
         Some(address::Address::EnvoyInternalAddress(_)) => Err(Refusal::not_implemented("an internal address")),
-        None => Err(Refusal::new("an address is needed")),
+        None => Err(Refusal::new("an address is required")),
     }
 }
 
@@ -111,14 +111,14 @@ pub(crate) fn target(address: Option<&Address>) -> Compiled<Target> {
 pub(crate) fn host_address(address: Option<&Address>) -> Compiled<HostAddress> {
     match target(address)? {
         Target::Address(address) => Ok(address),
-        Target::Name(name, _) => Err(Refusal::new(format!("`{name}` is no IP address"))),
+        Target::Name(name, _) => Err(Refusal::new(format!("`{name}` is not an IP address"))),
     }
 }
 
 fn port(specifier: Option<&PortSpecifier>) -> Compiled<u16> {
     match specifier {
         Some(PortSpecifier::PortValue(port)) => {
-            u16::try_from(*port).map_err(|_| Refusal::new(format!("{port} is no port")))
+            u16::try_from(*port).map_err(|_| Refusal::new(format!("{port} is not a valid port")))
         }
         Some(PortSpecifier::NamedPort(_)) => Err(Refusal::not_implemented("a named port")),
         None => Ok(0),
@@ -130,11 +130,11 @@ pub(crate) fn cidr(range: &CidrRange) -> Compiled<IpNet> {
     let address: IpAddr = range
         .address_prefix
         .parse()
-        .map_err(|_| Refusal::new(format!("`{}` is no IP address", range.address_prefix)))?;
+        .map_err(|_| Refusal::new(format!("`{}` is not an IP address", range.address_prefix)))?;
     let len = number(range.prefix_len.as_ref(), 0);
     let net = u8::try_from(len).ok().and_then(|len| IpNet::new(address, len).ok());
     net.map(|net| net.trunc())
-        .ok_or_else(|| Refusal::new(format!("{len} is too long a prefix")))
+        .ok_or_else(|| Refusal::new(format!("the prefix length {len} is too large")))
         .at("prefix_len")
 }
 

@@ -55,7 +55,7 @@ impl Header {
             ":scheme" => Header::Scheme,
             ":status" => Header::Status,
             lower => Header::Name(
-                HeaderName::from_bytes(lower.as_bytes()).map_err(|_| format!("`{name}` is no header's name"))?,
+                HeaderName::from_bytes(lower.as_bytes()).map_err(|_| format!("`{name}` is not a valid header name"))?,
             ),
         })
     }

@@ -21,7 +21,7 @@ pub(super) fn parse(text: &str) -> Result<Vec<Part>, String> {
             rest = after;
             continue;
         }
-        let end = command_end(rest).ok_or_else(|| format!("`%{rest}`: a command ends with `%`"))?;
+        let end = command_end(rest).ok_or_else(|| format!("`%{rest}`: missing closing `%`"))?;
         if !literal.is_empty() {
             parts.push(Part::Literal(std::mem::take(&mut literal).into()));
         }
@@ -51,7 +51,7 @@ fn command_end(text: &str) -> Option<usize> {
 
 /// Parses `NAME`, `NAME(ARGUMENT)`, or either with `:LENGTH`.
 fn command(text: &str) -> Result<Command, String> {
-    let unknown = || format!("`%{text}%` is no command that is known");
+    let unknown = || format!("unknown command `%{text}%`");
     let (head, max_len) = match text
         .rfind(':')
         .filter(|colon| text.rfind(')').is_none_or(|end| end < *colon))
@@ -59,7 +59,7 @@ fn command(text: &str) -> Result<Command, String> {
         Some(colon) => {
             let len = text[colon + 1..]
                 .parse()
-                .map_err(|_| format!("`%{text}%`: the length is no number"))?;
+                .map_err(|_| format!("`%{text}%`: the length is not a number"))?;
             (&text[..colon], Some(len))
         }
         None => (text, None),
@@ -77,7 +77,7 @@ fn command(text: &str) -> Result<Command, String> {
 
 fn source(name: &str, argument: Option<&str>) -> Result<Option<Source>, String> {
     let header = |make: fn(HeaderSource) -> Source| -> Result<Option<Source>, String> {
-        let argument = argument.ok_or_else(|| format!("`%{name}%` needs a header in parentheses"))?;
+        let argument = argument.ok_or_else(|| format!("`%{name}%` requires a header in parentheses"))?;
         Ok(Some(make(HeaderSource::parse(argument)?)))
     };
     match name {
@@ -88,7 +88,7 @@ fn source(name: &str, argument: Option<&str>) -> Result<Option<Source>, String> 
         "EMIT_TIME" => return Ok(Some(Source::EmitTime(TimeFormat::parse(argument.unwrap_or_default())))),
         "PATH" => return Ok(Some(Source::Path(PathSource::parse(argument.unwrap_or_default())?))),
         "QUERY_PARAM" => {
-            let name = argument.ok_or_else(|| format!("`%{name}%` needs a name in parentheses"))?;
+            let name = argument.ok_or_else(|| format!("`%{name}%` requires a name in parentheses"))?;
             return Ok(Some(Source::QueryParameter(name.into())));
         }
         "QUERY_PARAMS" => {
@@ -119,7 +119,7 @@ fn source(name: &str, argument: Option<&str>) -> Result<Option<Source>, String> 
                 Some("CAMEL_STRING" | "") => GrpcForm::Camel,
                 Some("SNAKE_STRING") => GrpcForm::Snake,
                 Some("NUMBER") => GrpcForm::Number,
-                Some(other) => return Err(format!("`{other}` is no form of a gRPC status")),
+                Some(other) => return Err(format!("`{other}` is not a valid gRPC status format")),
             };
             return Ok(Some(Source::GrpcStatus(form)));
         }

@@ -38,7 +38,7 @@ impl PathSource {
                 "ORIG" => Original::Only,
                 "PATH" => Original::Never,
                 "" | "ORIG_OR_PATH" => Original::IfRewritten,
-                other => return Err(format!("`{other}` is none of `ORIG`, `PATH` and `ORIG_OR_PATH`")),
+                other => return Err(format!("`{other}` is not one of `ORIG`, `PATH` and `ORIG_OR_PATH`")),
             },
         })
     }
@@ -145,7 +145,7 @@ impl DurationSource {
                 "ms" => 1_000_000,
                 "us" => 1_000,
                 "ns" => 1,
-                other => return Err(format!("`{other}` is no unit of time: `ms`, `us` or `ns`")),
+                other => return Err(format!("`{other}` is not a time unit: expected `ms`, `us` or `ns`")),
             },
         })
     }
@@ -174,7 +174,7 @@ impl Moment {
             "US_CX_BEG" | "US_CX_END" | "US_HS_END" | "US_TX_BEG" | "US_TX_END" | "US_RX_BODY_BEG" | "US_RX_END" => {
                 return Err(format!("`{name}` is not implemented"));
             }
-            other => return Err(format!("`{other}` is no moment that is known")),
+            other => return Err(format!("unknown time point `{other}`")),
         })
     }
 

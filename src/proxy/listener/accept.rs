@@ -54,7 +54,7 @@ impl Acceptor {
 pub(crate) async fn accept(worker: Rc<Worker>, name: Arc<str>, socket: Listening) {
     let acceptor = match Acceptor::new(&socket) {
         Ok(acceptor) => acceptor,
-        Err(error) => return tracing::error!(%error, listener = %name, "a socket cannot be used"),
+        Err(error) => return tracing::error!(%error, listener = %name, "failed to use a listening socket"),
     };
     let (mut exhausted, mut accepted) = (false, 0);
     loop {
@@ -89,7 +89,7 @@ pub(crate) async fn accept(worker: Rc<Worker>, name: Arc<str>, socket: Listening
             }
             Err(error) => {
                 if !exhausted {
-                    tracing::warn!(%error, listener = %name, "no connection can be accepted; trying again");
+                    tracing::warn!(%error, listener = %name, "cannot accept connections; trying again");
                 }
                 exhausted = true;
                 tokio::time::sleep(EXHAUSTED).await;

@@ -25,7 +25,7 @@ pub(super) async fn answer(control: &RefCell<Control>, mut asks: mpsc::Unbounded
                         closing = Some((Instant::now() + DRAIN_TIME, drain));
                     }
                 }
-                Some(Ask::Quit) => return tracing::info!("ending, as the admin interface was asked"),
+                Some(Ask::Quit) => return tracing::info!("shutting down on request of the admin interface"),
                 None => return std::future::pending().await,
             },
             () = until(closing.map(|(end, _)| end)) => {

@@ -128,11 +128,11 @@ impl Control {
         }
         tracing::info!(
             resources = recalled.len(),
-            "starting from the configuration of the last run"
+            "starting with the saved configuration of the last run"
         );
         for (kind, one) in recalled {
             if let Err(why) = self.put(&Feed::Aggregated, kind, &one, now) {
-                tracing::warn!(%kind, name = %one.name, why, "a resource of the last run is of no use");
+                tracing::warn!(%kind, name = %one.name, why, "ignoring an invalid resource of the saved configuration");
             } else if let Some(client) = &mut self.client {
                 client.remember(kind, one.name, one.version);
             }
@@ -236,7 +236,7 @@ impl Control {
         let changes = self.store.settle(now);
         for listener in &changes.live {
             if let Err(error) = self.sockets.live(listener) {
-                tracing::error!(%error, listener = %listener.name, "nobody can connect to a listener");
+                tracing::error!(%error, listener = %listener.name, "failed to bind a listener");
             }
         }
         self.store.sweep();
@@ -344,7 +344,7 @@ impl Control {
         let mut refused = Vec::new();
         for one in &update.upserts {
             if let Err(why) = self.put(feed, kind, one, now) {
-                tracing::warn!(%kind, name = %one.name, why, "a resource is refused");
+                tracing::warn!(%kind, name = %one.name, why, "rejected a resource");
                 let name = one.name.clone();
                 refused.push(Refused { name, why });
             }

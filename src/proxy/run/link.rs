@@ -23,7 +23,7 @@ use crate::xds::client::stream::{Method, Opening, Stream, StreamError};
 /// Why there is no stream.
 #[derive(Debug, thiserror::Error)]
 enum LinkError {
-    #[error("there is no connection to the control plane: {0}")]
+    #[error("cannot connect to the control plane: {0}")]
     Connect(Box<str>),
     #[error(transparent)]
     Credential(#[from] CredentialError),
@@ -81,7 +81,7 @@ fn tell(feed: &Feed, waiting: Duration, error: &LinkError, pause: Duration, miss
     if waiting > PATIENCE || error.is_refusal() {
         tracing::warn!(%error, ?waiting, missing, "there is no stream {feed}");
     } else {
-        tracing::info!(%error, ?pause, missing, "the stream {feed} is closed");
+        tracing::info!(%error, ?pause, missing, "the stream {feed} was closed");
     }
 }
 

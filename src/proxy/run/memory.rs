@@ -73,12 +73,12 @@ impl Memory {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Vec::new(),
             Err(error) => {
-                tracing::warn!(%error, %path, "the configuration of the last run cannot be read");
+                tracing::warn!(%error, %path, "failed to read the saved configuration");
                 return Vec::new();
             }
         };
         self.decode(bytes.into()).unwrap_or_else(|| {
-            tracing::warn!(%path, "the configuration of the last run is damaged or another proxy's, and not used");
+            tracing::warn!(%path, "ignoring the saved configuration: it is corrupt or belongs to another proxy");
             Vec::new()
         })
     }
@@ -116,7 +116,7 @@ impl Memory {
     pub(super) fn write<'a>(&mut self, all: impl IntoIterator<Item = Kept<'a>>) {
         self.changed = false;
         if let Err(error) = self.replace(all) {
-            tracing::warn!(%error, path = %self.path.display(), "the configuration cannot be kept for the next start");
+            tracing::warn!(%error, path = %self.path.display(), "failed to save the configuration for the next start");
         }
     }
 

@@ -69,7 +69,7 @@ impl Store {
             return false;
         }
         if let Err(refusal) = self.read_secrets(&source, &path, &now.names) {
-            tracing::warn!(path = %path.display(), %refusal, "a file of secrets is of no use");
+            tracing::warn!(path = %path.display(), %refusal, "ignoring an invalid secret file");
         }
         self.secret_files.insert(path, now);
         true

@@ -89,7 +89,7 @@ impl<T> Watched<T> {
             match (self.files.read)() {
                 Ok(secret) => slot.set(Some(Arc::new(secret))),
                 Err(refusal) => {
-                    tracing::warn!(secret = %slot.name(), %refusal, "the files of a secret changed to no good")
+                    tracing::warn!(secret = %slot.name(), %refusal, "the files of a secret changed but are invalid")
                 }
             }
         }

@@ -258,7 +258,7 @@ impl Lookout {
         if !self.shared.said.swap(true, Ordering::Relaxed) {
             tracing::warn!(
                 %error,
-                "file events cannot be had, so the configuration is looked at every second; \
+                "file events are not available, so the configuration is polled every second; \
                  raising fs.inotify.max_user_watches or max_user_instances may help"
             );
         }

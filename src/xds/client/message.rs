@@ -85,10 +85,10 @@ pub struct Heartbeat {
 #[derive(Debug, thiserror::Error)]
 pub enum BadResponse {
     /// It cannot be parsed.
-    #[error("the server's response cannot be read: {0}")]
+    #[error("invalid response from the server: {0}")]
     Unreadable(#[from] prost::DecodeError),
     /// Its type is unknown.
-    #[error("the server's response has the type `{0}`, which nobody asked for")]
+    #[error("the server's response has the type `{0}`, which was not requested")]
     UnknownType(String),
 }
 

@@ -60,7 +60,7 @@ pub enum StreamError {
     #[error("{}: {}", .0.code(), .0.message())]
     Status(Box<Status>),
     /// The server ended the stream without a status.
-    #[error("the server ended the stream")]
+    #[error("the server closed the stream")]
     Ended,
     /// The request could not be built.
     #[error("{0}")]

@@ -65,7 +65,7 @@ where
                     .for_each(|data| self.buffer.extend_from_slice(data)),
                 Some(Err(error)) => return Err(Status::unavailable(error.to_string())),
                 None if self.buffer.is_empty() => return Ok(None),
-                None => return Err(Status::invalid_argument("the stream ends within a message")),
+                None => return Err(Status::invalid_argument("the stream ended within a message")),
             }
         }
     }
@@ -78,11 +78,11 @@ where
         let [compressed, length @ ..] = *prefix;
         let length = u32::from_be_bytes(length) as usize;
         if compressed != 0 {
-            return Err(Status::unimplemented("compressed messages are not read"));
+            return Err(Status::unimplemented("compressed messages are not supported"));
         }
         if length > MAX_REQUEST_BYTES {
             return Err(Status::out_of_range(format!(
-                "a message of {length} bytes; the limit is {MAX_REQUEST_BYTES}"
+                "message of {length} bytes exceeds the limit of {MAX_REQUEST_BYTES}"
             )));
         }
         let Some(message) = rest.get(..length) else {

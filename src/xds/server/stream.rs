@@ -129,7 +129,7 @@ fn join<P: Protocol, F: Fleet>(
 ) -> Result<(Member, P), Status> {
     let node = first
         .node()
-        .ok_or_else(|| Status::invalid_argument("the first request of a stream needs a node"))?;
+        .ok_or_else(|| Status::invalid_argument("the first request of a stream must have a node"))?;
     let claim = NodeClaim::read(&node).map_err(|error| Status::invalid_argument(error.to_string()))?;
     let arrival = Arrival {
         claim,
@@ -225,7 +225,7 @@ impl Stream {
         let Some(kind) = kind else {
             tracing::debug!(
                 type_url = request.type_url(),
-                "a client asks for a type that is not served"
+                "a client requested an unknown resource type"
             );
             return None;
         };

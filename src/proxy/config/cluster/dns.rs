@@ -118,6 +118,6 @@ fn server(address: &Address) -> Compiled<SocketAddr> {
     match host_address(Some(address))? {
         HostAddress::Ip(address) if address.port() == 0 => Ok(SocketAddr::new(address.ip(), PORT)),
         HostAddress::Ip(address) => Ok(address),
-        HostAddress::Unix(_) => Err(Refusal::new("an IP address is needed")),
+        HostAddress::Unix(_) => Err(Refusal::new("an IP address is required")),
     }
 }

@@ -8,7 +8,7 @@ use crate::xds::pb::http_filter::buffer::{Buffer, BufferPerRoute};
 /// Compiles a `Buffer`.
 pub(super) fn limit(message: &Buffer) -> Compiled<BufferLimit> {
     let max = message.max_request_bytes.as_ref();
-    let max = max.ok_or_else(|| Refusal::new("max_request_bytes is needed"))?;
+    let max = max.ok_or_else(|| Refusal::new("max_request_bytes is required"))?;
     Ok(BufferLimit {
         max_bytes: max.value as usize,
     })
@@ -19,6 +19,6 @@ pub(super) fn per_route(message: &BufferPerRoute) -> Compiled<Option<BufferLimit
     match message.r#override.as_ref() {
         Some(Override::Disabled(true)) => Ok(None),
         Some(Override::Buffer(buffer)) => limit(buffer).map(Some),
-        Some(Override::Disabled(false)) | None => Err(Refusal::new("a limit, or `disabled: true`, is needed")),
+        Some(Override::Disabled(false)) | None => Err(Refusal::new("a limit, or `disabled: true`, is required")),
     }
 }

@@ -30,5 +30,5 @@ fn list(text: &str) -> Compiled<Option<HeaderValue>> {
     }
     HeaderValue::from_str(text)
         .map(Some)
-        .map_err(|_| Refusal::new(format!("`{text}` cannot be in a header")))
+        .map_err(|_| Refusal::new(format!("`{text}` is not a valid header value")))
 }

@@ -27,7 +27,7 @@ fn delay(message: &FaultDelay) -> Compiled<(std::time::Duration, u32)> {
     match message.fault_delay_secifier.as_ref() {
         Some(FaultDelaySecifier::FixedDelay(fixed)) => Ok((duration(fixed), share)),
         Some(FaultDelaySecifier::HeaderDelay(_)) => Err(Refusal::not_implemented("header_delay")),
-        None => Err(Refusal::new("a delay is needed")),
+        None => Err(Refusal::new("a delay is required")),
     }
 }
 
@@ -42,7 +42,7 @@ fn abort(message: &FaultAbort) -> Compiled<(Abort, u32)> {
         }
         Some(ErrorType::GrpcStatus(status)) => Abort::Grpc(status),
         Some(ErrorType::HeaderAbort(_)) => return Err(Refusal::not_implemented("header_abort")),
-        None => return Err(Refusal::new("an error is needed")),
+        None => return Err(Refusal::new("an error is required")),
     };
     Ok((abort, share))
 }

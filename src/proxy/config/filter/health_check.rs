@@ -16,7 +16,8 @@ pub(super) fn check(message: &health_check::HealthCheck, cluster: &str) -> Compi
     }
     let headers = message.headers.iter().enumerate();
     Ok(HealthCheck {
-        cluster: HeaderValue::from_str(cluster).map_err(|_| Refusal::new("the node's cluster is no header"))?,
+        cluster: HeaderValue::from_str(cluster)
+            .map_err(|_| Refusal::new("the node's cluster is not a valid header value"))?,
         headers: headers
             .map(|(index, one)| matcher::header(one).at_index("headers", index))
             .collect::<Compiled<_>>()?,

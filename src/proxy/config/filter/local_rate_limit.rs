@@ -55,7 +55,7 @@ fn bucket(message: &TokenBucket) -> Compiled<Bucket> {
     let interval = message
         .fill_interval
         .as_ref()
-        .ok_or_else(|| Refusal::new("fill_interval is needed"))?;
+        .ok_or_else(|| Refusal::new("fill_interval is required"))?;
     let per_fill = number(message.tokens_per_fill.as_ref(), 1);
     Ok(Bucket::new(
         message.max_tokens,

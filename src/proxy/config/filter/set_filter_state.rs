@@ -33,7 +33,7 @@ fn protocols(value: &FilterStateValue) -> Compiled<&str> {
         }
     }
     let Some(filter_state_value::Value::FormatString(format)) = &value.value else {
-        return Err(Refusal::new("a format string is needed"));
+        return Err(Refusal::new("a format string is required"));
     };
     match &format.format {
         Some(Format::TextFormatSource(source)) => match &source.specifier {

@@ -162,7 +162,7 @@ fn predicate_ports(predicate: &ListenerFilterChainMatchPredicate, ports: &mut Ve
             let start = u16::try_from(range.start);
             let end = u32::try_from(range.end);
             let (Ok(start), Ok(end)) = (start, end) else {
-                return Err(Refusal::new("these are no ports").within("destination_port_range"));
+                return Err(Refusal::new("invalid port range").within("destination_port_range"));
             };
             ports.push((start, end));
             Ok(())

@@ -42,7 +42,7 @@ pub(super) fn action(action: Option<&Action>, inherited: Inherited<'_>, names: &
             self::direct(direct, inherited.most_own).at("direct_response")?,
         )),
         Some(Action::FilterAction(_) | Action::NonForwardingAction(_)) => Err(Refusal::not_implemented("this action")),
-        None => Err(Refusal::new("an action is needed")),
+        None => Err(Refusal::new("an action is required")),
     }
 }
 
@@ -80,7 +80,7 @@ fn forward(message: &route::RouteAction, inherited: Inherited<'_>, names: &mut N
 fn upgrades(message: &route::RouteAction) -> Compiled<Upgrades> {
     let all = message.upgrade_configs.iter();
     let rules = all.map(|one| (one.upgrade_type.as_str(), value::truth(one.enabled.as_ref(), true)));
-    Upgrades::new(rules).map_err(|twice| Refusal::new(format!("`{twice}` is there twice")))
+    Upgrades::new(rules).map_err(|twice| Refusal::new(format!("duplicate `{twice}`")))
 }
 
 fn connect(message: &route::RouteAction) -> Compiled<Option<Connect>> {
@@ -90,7 +90,10 @@ fn connect(message: &route::RouteAction) -> Compiled<Option<Connect>> {
             continue;
         };
         if !upgrade.upgrade_type.eq_ignore_ascii_case("CONNECT") {
-            let refusal = Refusal::new(format!("it is for CONNECT, not for `{}`", upgrade.upgrade_type));
+            let refusal = Refusal::new(format!(
+                "it is only valid for CONNECT, not for `{}`",
+                upgrade.upgrade_type
+            ));
             return Err(refusal.within("connect_config")).at_index("upgrade_configs", index);
         }
         connect = Some(Connect {
@@ -148,7 +151,7 @@ fn hash_key(specifier: Option<&PolicySpecifier>) -> Compiled<HashKey> {
         Some(PolicySpecifier::ConnectionProperties(_)) => HashKey::SourceIp,
         Some(PolicySpecifier::QueryParameter(parameter)) => HashKey::Query(parameter.name.as_str().into()),
         Some(PolicySpecifier::FilterState(_)) => return Err(Refusal::not_implemented("filter_state")),
-        None => return Err(Refusal::new("a policy is needed")),
+        None => return Err(Refusal::new("a policy is required")),
     })
 }
 
@@ -169,14 +172,14 @@ fn destination(
                 .collect::<Compiled<Vec<_>>>()?;
             let sum = clusters.iter().map(|cluster| cluster.weight).sum();
             if sum == 0 {
-                return Err(Refusal::new("the weights add up to nothing").within("weighted_clusters"));
+                return Err(Refusal::new("the sum of the weights must not be zero").within("weighted_clusters"));
             }
             Ok(Destination::Weighted(WeightedClusters { total: sum, clusters }))
         }
         Some(ClusterSpecifier::ClusterSpecifierPlugin(_) | ClusterSpecifier::InlineClusterSpecifierPlugin(_)) => {
             Err(Refusal::not_implemented("a cluster specifier plugin"))
         }
-        None => Err(Refusal::new("a cluster is needed")),
+        None => Err(Refusal::new("a cluster is required")),
     }
 }
 
@@ -230,7 +233,7 @@ fn host_rewrite(specifier: Option<&HostRewriteSpecifier>) -> Compiled<Option<Hos
 }
 
 fn host_value(host: &str) -> Compiled<HeaderValue> {
-    HeaderValue::from_str(host).map_err(|_| Refusal::new(format!("`{host}` cannot be a host")))
+    HeaderValue::from_str(host).map_err(|_| Refusal::new(format!("`{host}` is not a valid host")))
 }
 
 fn redirect(message: &route::RedirectAction) -> Compiled<Redirect> {
@@ -278,7 +281,8 @@ fn direct(message: &route::DirectResponseAction, most: usize) -> Compiled<Direct
         return Err(Refusal::new(why).within("body"));
     }
     Ok(DirectResponse {
-        status: status.ok_or_else(|| Refusal::new(format!("{} is no status", message.status)).within("status"))?,
+        status: status
+            .ok_or_else(|| Refusal::new(format!("{} is not a valid status", message.status)).within("status"))?,
         body,
     })
 }

@@ -195,7 +195,7 @@ fn what_is_not_implemented_is_refused_by_name() {
         format!("{within}: no root trust anchors were provided")
     );
     let nothing = refusal(downstream(&DownstreamTlsContext::default(), &mut names));
-    assert_eq!(nothing, "common_tls_context: a certificate is needed");
+    assert_eq!(nothing, "common_tls_context: a certificate is required");
 }
 
 #[test]
@@ -209,7 +209,7 @@ fn a_key_has_to_be_the_certificates() {
         refusal(certificate(&message))
     );
     message.private_key = file(Path::new("/nonexistent/key.pem"));
-    assert!(refusal(certificate(&message)).starts_with("private_key: `/nonexistent/key.pem` cannot be read"));
+    assert!(refusal(certificate(&message)).starts_with("private_key: cannot read `/nonexistent/key.pem`"));
 }
 
 #[test]
