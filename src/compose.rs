@@ -1,13 +1,14 @@
-//! Compose projects: what their files say that matters to a mesh, and what has to be added to them.
+//! Docker Compose projects: reads the parts of compose files relevant to the mesh, and generates
+//! what adds sidecars to them.
 //!
 //! ```text
 //! compose files ──read──> Project ──plan──> Plan ──┬─additions──> the override file
 //!                                                  └─objects────> Istio YAML for the control plane
 //! ```
 //!
-//! The [Compose specification](https://github.com/compose-spec/compose-spec) grows, so that of a service the few
-//! fields are read that decide about its sidecar, and all others are passed over. Nothing is interpolated: `${…}` stays
-//! for compose, and where a value is needed that holds one, that is said.
+//! The [Compose specification](https://github.com/compose-spec/compose-spec) evolves, so only the
+//! few service fields that matter for sidecars are read and all others are ignored. Variables are
+//! not interpolated: `${…}` is left to Compose, and reported where its value is needed.
 
 mod additions;
 mod container;

@@ -1,4 +1,4 @@
-//! The override file: what compose adds to a project's own files.
+//! Generates the override file, which Compose merges with a project's own files.
 
 use std::collections::BTreeSet;
 
@@ -9,20 +9,20 @@ use super::container::{self, STATE_VOLUME, on_pod, sidecars_before, volume};
 use super::name::{INIT, SERVER};
 use super::plan::Plan;
 
-/// What the override does not take from the project.
+/// Settings of the override that do not come from the project.
 #[derive(Clone, Debug)]
 pub struct Override {
-    /// The image of the control plane.
+    /// Image of the control plane.
     pub image: String,
-    /// The image of sidecars.
+    /// Image of the sidecars.
     pub sidecar_image: String,
     /// `envoy` or `rust`.
     pub dataplane: String,
-    /// The configuration directory, as compose finds it.
+    /// The configuration directory, as a path or volume for Compose.
     pub config: String,
 }
 
-/// Entries in their order.
+/// A map that is serialized in order.
 #[derive(Debug)]
 struct InOrder<T>(Vec<(String, T)>);
 
@@ -32,14 +32,14 @@ impl<T: Serialize> Serialize for InOrder<T> {
     }
 }
 
-/// A field of a service.
+/// A field of a service in the override.
 #[derive(Debug)]
 enum Field {
-    /// Merged with what the project says.
+    /// Merged with the project's value.
     Add(Value),
-    /// In the place of what the project says.
+    /// Replaces the project's value (`!override`).
     Replace(Value),
-    /// What the project says is not so.
+    /// Removes the project's value (`!reset`).
     TakeBack,
 }
 
@@ -49,20 +49,20 @@ impl Serialize for Field {
         match self {
             Self::Add(value) => value.serialize(serializer),
             Self::Replace(value) => tagged(value, "!override").serialize(serializer),
-            // Compose looks at the tag alone.
+            // Compose only considers the tag.
             Self::TakeBack => tagged(&Value::Null, "!reset").serialize(serializer),
         }
     }
 }
 
-/// The override.
+/// The override file.
 #[derive(Serialize)]
 struct File {
     services: InOrder<InOrder<Field>>,
     volumes: Map<String, Value>,
 }
 
-/// The override file's text, without its first line.
+/// The text of the override file, without its first line.
 pub fn additions(plan: &Plan, settings: &Override) -> serde_json::Result<String> {
     let mut services = containers(plan, settings);
     services.extend(changes(plan));
@@ -75,7 +75,7 @@ pub fn additions(plan: &Plan, settings: &Override) -> serde_json::Result<String>
     serde_saphyr::to_string_with_options(&all, options).map_err(serde::ser::Error::custom)
 }
 
-/// The services that the project does not have.
+/// The services added to the project.
 fn containers(plan: &Plan, settings: &Override) -> Vec<(String, InOrder<Field>)> {
     let mut added = vec![
         (INIT.to_owned(), container::init(plan, settings)),
@@ -94,7 +94,7 @@ fn containers(plan: &Plan, settings: &Override) -> Vec<(String, InOrder<Field>)>
     whole.collect()
 }
 
-/// What the override says of the project's own services.
+/// Changes to the project's services.
 fn changes(plan: &Plan) -> Vec<(String, InOrder<Field>)> {
     let meshed = plan.meshed.iter().map(|planned| &planned.service);
     let names: BTreeSet<&String> = meshed.chain(plan.ties.keys()).collect();
@@ -104,7 +104,7 @@ fn changes(plan: &Plan) -> Vec<(String, InOrder<Field>)> {
         .collect()
 }
 
-/// What it says of one of them.
+/// Changes to a service.
 fn change(name: &str, plan: &Plan) -> InOrder<Field> {
     let mut fields = Vec::new();
     let mut put = |field: &str, value| fields.push((field.to_owned(), value));
@@ -117,7 +117,7 @@ fn change(name: &str, plan: &Plan) -> InOrder<Field> {
             depends_on.insert(pod.name.clone(), on_pod(plan));
             depends_on.insert(planned.sidecar.clone(), json!({"condition": "service_healthy"}));
         }
-        // Its sidecar, which starts after it, then need not wait for what it joins with.
+        // The service waits for the tokens, so that its sidecar, which starts after it, need not.
         Some((_, Err(_))) => {
             depends_on.insert(INIT.to_owned(), json!({"condition": "service_completed_successfully"}));
         }

@@ -1,4 +1,4 @@
-//! The containers that are added to a project: the control plane, and of each service the pod and the sidecar.
+//! The containers added to a project: the control plane, and a pod and a sidecar for each service.
 
 use std::collections::BTreeSet;
 
@@ -10,23 +10,23 @@ use super::name::{INIT, SERVER};
 use super::plan::{Plan, Planned};
 use super::pod::Pod;
 
-/// Where things are in the containers.
+/// Paths within the containers.
 const CONFIG: &str = "/etc/topsail/mesh";
 const STATE: &str = "/var/lib/topsail";
 const JOIN: &str = "/join";
 
-/// The user and group of the data plane.
+/// User and group of the proxy.
 const PROXY: &str = "1337:1337";
 
-/// The volume with the CA, the key of join tokens and the last good configuration.
+/// Volume with the CA, the join token key and the last good configuration.
 pub(super) const STATE_VOLUME: &str = "topsail-state";
 
-/// What a sidecar joins with.
+/// Volume with the sidecar's join token.
 pub(super) fn volume(planned: &Planned) -> String {
     format!("topsail-join-{}", planned.object)
 }
 
-/// What every container of ours may do at least: nothing.
+/// A container with all capabilities dropped.
 fn container(image: &str, more: Value) -> Map<String, Value> {
     let least = json!({
         "image": image,
@@ -41,25 +41,26 @@ fn container(image: &str, more: Value) -> Map<String, Value> {
     fields.into_iter().flatten().collect()
 }
 
-/// Makes the tokens of all sidecars, and ends.
+/// A one-shot container that creates the tokens of all sidecars.
 pub(super) fn init(plan: &Plan, settings: &Override) -> Map<String, Value> {
     let joins = plan.meshed.iter();
     let joins = joins.map(|planned| format!("{}:{JOIN}/{}", volume(planned), planned.object));
     let more = json!({
         "command": ["init", "--config", CONFIG, "--state", STATE, "--join", JOIN, "--owner", PROXY],
         "user": "root",
-        // For folders that are another user's.
+        // For directories owned by another user.
         "cap_add": ["CHOWN", "DAC_OVERRIDE", "FOWNER"],
         "network_mode": "none",
         "volumes": shared(settings).into_iter().chain(joins).collect::<Vec<_>>(),
-        // Others wait for it alone, so that the state directory has one owner before anybody else looks at it.
+        // Sidecars depend on this container only. It runs after the server, which initializes the
+        // state directory.
         "depends_on": {SERVER: {"condition": "service_healthy"}},
         "healthcheck": {"disable": true},
     });
     container(&settings.image, more)
 }
 
-/// What the control plane and [`init`] both see.
+/// Volumes and settings common to the control plane and [`init`].
 fn shared(settings: &Override) -> Vec<String> {
     vec![
         format!("{}:{CONFIG}:ro", settings.config),
@@ -67,7 +68,7 @@ fn shared(settings: &Override) -> Vec<String> {
     ]
 }
 
-/// The control plane, in every network that a sidecar is in.
+/// The control plane, attached to every network that has a sidecar.
 pub(super) fn server(plan: &Plan, settings: &Override) -> Map<String, Value> {
     let networks: BTreeSet<&str> = plan
         .meshed
@@ -84,7 +85,7 @@ pub(super) fn server(plan: &Plan, settings: &Override) -> Map<String, Value> {
     container(&settings.image, more)
 }
 
-/// Holds the network of a service and leads its traffic through the sidecar.
+/// Holds the network namespace of a service and redirects its traffic to the sidecar.
 pub(super) fn pod(planned: &Planned, pod: &Pod, plan: &Plan, settings: &Override) -> Map<String, Value> {
     let mut command = ["iptables", "apply", "--hold"].map(str::to_owned).to_vec();
     if planned.interception == Interception::Tproxy {
@@ -108,7 +109,7 @@ pub(super) fn pod(planned: &Planned, pod: &Pod, plan: &Plan, settings: &Override
     container(&settings.image, more)
 }
 
-/// As one word each: a value may be empty.
+/// As `--flag=value`, since a value may be empty.
 fn traffic(planned: &Planned) -> impl Iterator<Item = String> {
     planned.traffic.iter().map(|(flag, value)| format!("{flag}={value}"))
 }
@@ -119,7 +120,7 @@ fn add_profiles(service: &mut Value, planned: &Planned) {
     }
 }
 
-/// The sidecar, in the network of the pod or, where there is none, of the service.
+/// The sidecar, in the network namespace of the pod or, if there is none, of the service.
 pub(super) fn sidecar(planned: &Planned, plan: &Plan, settings: &Override) -> Map<String, Value> {
     let server = format!("{SERVER}:15012");
     let mut command = [
@@ -168,7 +169,7 @@ pub(super) fn sidecar(planned: &Planned, plan: &Plan, settings: &Override) -> Ma
     if let Value::Object(before) = &mut more["depends_on"] {
         before.extend(depends_on);
     }
-    // TPROXY takes a capability for as long as the data plane runs; the rules elsewhere, until they are in force.
+    // TPROXY needs the capability permanently, REDIRECT only to install the rules.
     if planned.pod.is_err() || planned.interception == Interception::Tproxy {
         more["user"] = json!("root");
         more["cap_add"] = json!(["NET_ADMIN", "SETUID", "SETGID", "KILL"]);
@@ -179,14 +180,14 @@ pub(super) fn sidecar(planned: &Planned, plan: &Plan, settings: &Override) -> Ma
     container(&settings.sidecar_image, more)
 }
 
-/// Looked at often: whoever depends on it waits for the next look.
+/// A short interval, since dependent services wait for the next check.
 fn healthcheck(command: &[&str]) -> Value {
     let test: Vec<&str> = ["CMD"].iter().chain(command).copied().collect();
     json!({"test": test, "interval": "1s", "timeout": "5s", "retries": 60})
 }
 
-/// How whoever shares a pod's network depends on it: `docker compose restart` of the pod, which makes its network anew,
-/// includes them where Compose knows that (from 2.17 on).
+/// Dependency of containers in a pod's network namespace: restarting the pod, which recreates the
+/// namespace, also restarts them (Compose 2.17 or later).
 pub(super) fn on_pod(plan: &Plan) -> Value {
     match plan.takes_back {
         true => json!({"condition": "service_healthy", "restart": true}),
@@ -194,8 +195,8 @@ pub(super) fn on_pod(plan: &Plan) -> Value {
     }
 }
 
-/// The sidecars of the services that a service starts after. They are ready before its own sidecar asks for its first
-/// configuration, which so has their addresses in it.
+/// Sidecars of the services that a service depends on. They are ready before its own sidecar
+/// requests its first configuration, which then includes their addresses.
 pub(super) fn sidecars_before(service: &str, plan: &Plan) -> Map<String, Value> {
     let after = plan.ties.get(service).into_iter().flat_map(|ties| &ties.after);
     let sidecars = after.filter_map(|after| {

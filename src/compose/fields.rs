@@ -1,25 +1,25 @@
-//! The fields of a service, which several files and the services it extends may give.
+//! Fields of a service, merged from several files and the services it extends.
 
 use crate::diag::{Code, Diagnostic, Place};
 use crate::source::document::Document;
 use crate::source::node::{Key, Node, Value};
 
-/// A text and where it stands.
+/// A string and its location.
 #[derive(Clone, Debug)]
 pub struct Spot {
-    /// The text, not interpolated.
+    /// The string, not interpolated.
     pub text: String,
-    /// Where.
+    /// Its location.
     pub place: Place,
 }
 
 impl Spot {
-    /// Whether compose puts something else in the place of a part of it: `$NAME` or `${…}`, not `$$`.
+    /// Whether Compose interpolates a part of it: `$NAME` or `${…}`, but not `$$`.
     pub fn is_interpolated(&self) -> bool {
         self.text.replace("$$", "").contains('$')
     }
 
-    /// The text as `true` or `false`.
+    /// The string as a boolean.
     pub(super) fn as_bool(&self) -> Option<bool> {
         match &*self.text.to_ascii_lowercase() {
             "true" | "yes" | "on" | "enabled" => Some(true),
@@ -29,12 +29,12 @@ impl Spot {
     }
 }
 
-/// What one file says of a service.
+/// A service's definition in one file.
 #[derive(Clone, Debug)]
 pub(super) struct Part {
     pub(super) document: Document,
     pub(super) entries: Vec<(Key, Node)>,
-    /// Whether the file is included by another one, which may have other variables.
+    /// Whether the file is included by another one, and may have different variables.
     pub(super) included: bool,
 }
 
@@ -45,13 +45,13 @@ impl Part {
     }
 }
 
-/// Whether the value of a field has this tag, with which compose forgets what earlier files say.
+/// Whether the value of a field has this tag, e.g. one that discards earlier definitions.
 pub(super) fn has_tag(document: &Document, key: &Key, node: &Node, tag: &str) -> bool {
     let between = document.text().get(key.span.end..node.span.start.max(key.span.end));
     between.is_some_and(|between| between.contains(tag))
 }
 
-/// An item of a list, with the document it stands in.
+/// A list item and its document.
 pub(super) struct Item<'p> {
     pub(super) document: &'p Document,
     pub(super) node: &'p Node,
@@ -66,7 +66,7 @@ impl Item<'_> {
         spot(self.document, self.node)
     }
 
-    /// An entry of the item, if it is a map.
+    /// A field of the item, if it is a map.
     pub(super) fn get(&self, name: &str) -> Option<Spot> {
         let Value::Map(entries) = &self.node.value else {
             return None;
@@ -80,19 +80,19 @@ impl Item<'_> {
     }
 }
 
-/// The parts of a service, earliest first: where one value counts, the last one does.
+/// The parts of a service, earliest first: the last one takes precedence for single values.
 pub(super) struct Fields<'p> {
     pub(super) parts: &'p [Part],
     pub(super) problems: &'p mut Vec<Diagnostic>,
 }
 
 impl<'p> Fields<'p> {
-    /// Whether a field has a value.
+    /// Whether a field is set.
     pub(super) fn is_given(&self, name: &str) -> bool {
         self.present(name).next().is_some()
     }
 
-    /// A field with one value.
+    /// The value of a scalar field.
     pub(super) fn scalar(&mut self, name: &str) -> Option<Spot> {
         let (part, _, node) = self.present(name).last()?;
         let found = spot(&part.document, node);
@@ -102,7 +102,7 @@ impl<'p> Fields<'p> {
         found
     }
 
-    /// An entry of a field that is a map: `deploy.replicas`.
+    /// A nested value: `deploy.replicas`.
     pub(super) fn inner(&self, name: &str, inner: &str) -> Option<Spot> {
         let items = self.present(name).map(|(part, _, node)| Item {
             document: &part.document,
@@ -111,7 +111,7 @@ impl<'p> Fields<'p> {
         items.filter_map(|item| item.get(inner)).last()
     }
 
-    /// The items of a list, of all parts.
+    /// List items of all parts.
     pub(super) fn list(&mut self, name: &str) -> Vec<Item<'p>> {
         let mut found = Vec::new();
         for (part, _, node) in self.present(name) {
@@ -126,7 +126,7 @@ impl<'p> Fields<'p> {
         found
     }
 
-    /// Texts that stand in a list, or alone.
+    /// Strings in a list, or a single one.
     pub(super) fn texts(&mut self, name: &str) -> Vec<Spot> {
         let mut found = Vec::new();
         for (part, _, node) in self.present(name) {
@@ -145,7 +145,7 @@ impl<'p> Fields<'p> {
         found
     }
 
-    /// Names in a list, or the keys of a map: `depends_on`, `networks`.
+    /// Names in a list, or map keys: `depends_on`, `networks`.
     pub(super) fn names(&mut self, name: &str) -> Vec<Spot> {
         let mut found: Vec<Spot> = Vec::new();
         for (part, _, node) in self.present(name) {
@@ -166,7 +166,8 @@ impl<'p> Fields<'p> {
         found
     }
 
-    /// Keys and values, as a map or as a list of `KEY=VALUE`: `labels`. The last value of a key counts.
+    /// Keys and values of a map or a list of `KEY=VALUE`: `labels`. The last value of a key takes
+    /// precedence.
     pub(super) fn pairs(&mut self, name: &str) -> Vec<(Spot, Spot)> {
         let mut found: Vec<(Spot, Spot)> = Vec::new();
         let mut put = |key: Spot, value: Spot| {
@@ -214,7 +215,7 @@ impl<'p> Fields<'p> {
         found
     }
 
-    /// The parts that give the field a value, without those that a later `!reset` or `!override` makes void.
+    /// The parts that set the field, except those discarded by a later `!reset` or `!override`.
     pub(super) fn present(&self, name: &str) -> impl Iterator<Item = (&'p Part, &'p Key, &'p Node)> + use<'p> {
         let mut found = Vec::new();
         for part in self.parts {
@@ -256,7 +257,7 @@ pub(super) fn spot(document: &Document, node: &Node) -> Option<Spot> {
     })
 }
 
-/// Where a value stands: its first entry, if it is a map or list in block style.
+/// Location of a value; of its first entry for a block mapping or sequence.
 pub(super) fn place(document: &Document, node: &Node) -> Place {
     let span = match &node.value {
         Value::Map(entries) if node.span.is_empty() => entries.first().map(|(key, _)| key.span.clone()),

@@ -1,6 +1,6 @@
-//! Images that say by their name which port a container listens on: compose files seldom write down those of databases.
+//! Well-known images and their ports, which compose files rarely declare, e.g. for databases.
 
-/// Names of images, without registry and tag, and the ports of their programs as they come.
+/// Image names without registry and tag, and the default ports of their programs.
 const KNOWN: &[(&str, &[u16])] = &[
     ("adminer", &[8080]),
     ("caddy", &[80, 443]),
@@ -38,7 +38,7 @@ const KNOWN: &[(&str, &[u16])] = &[
     ("zookeeper", &[2181]),
 ];
 
-/// The ports that the program of an image listens on unless it is told otherwise; none if the image is not known.
+/// Default ports of an image; `None` if it is not known.
 pub(super) fn ports(image: &str) -> Option<&'static [u16]> {
     let last = image.rsplit('/').next()?;
     let name = last.split([':', '@']).next()?;

@@ -1,4 +1,5 @@
-//! Labels of a service that say how it is meshed: Topsail's own, and Istio's annotations under the names they have there.
+//! Labels that configure a service's sidecar: Topsail's own, and Istio's annotations with their
+//! original names.
 
 use ipnet::IpNet;
 
@@ -14,7 +15,8 @@ const ISTIO_INJECT: &str = "sidecar.istio.io/inject";
 const MODE: &str = "sidecar.istio.io/interceptionMode";
 const LOG_LEVEL: &str = "sidecar.istio.io/logLevel";
 
-/// Annotations of Istio that lead traffic past the sidecar, and the flags of `topsail sidecar` that do the same.
+/// Istio annotations that exclude traffic from interception, and the equivalent flags of `topsail
+/// sidecar`.
 const TRAFFIC: [(&str, &str, Takes); 7] = [
     (
         "traffic.sidecar.istio.io/includeInboundPorts",
@@ -53,7 +55,7 @@ const TRAFFIC: [(&str, &str, Takes); 7] = [
     ),
 ];
 
-/// Annotations that Istio has and that mean nothing here, with the reason.
+/// Istio annotations without effect here, and why.
 const MEANINGLESS: [(&str, &str); 10] = [
     ("sidecar.istio.io/proxyCPU", RESOURCES),
     ("sidecar.istio.io/proxyCPULimit", RESOURCES),
@@ -80,7 +82,7 @@ const RESOURCES: &str = "set `deploy.resources` of the sidecar in your own Compo
 const VOLUMES: &str = "set `volumes` of the sidecar in your own Compose file";
 const HEALTH: &str = "Compose health checks run inside the container and do not pass through the sidecar";
 
-/// The prefixes under which a label that nobody knows is a mistake.
+/// Prefixes for which unknown labels are reported.
 const PREFIXES: [&str; 4] = [
     "topsail.io/",
     "sidecar.istio.io/",
@@ -97,20 +99,20 @@ enum Takes {
     Names,
 }
 
-/// How traffic reaches the sidecar.
+/// How traffic is redirected to the sidecar.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Interception {
-    /// By changing where connections go.
+    /// iptables REDIRECT.
     #[default]
     Redirect,
-    /// As it is, by routing.
+    /// iptables TPROXY.
     Tproxy,
-    /// Not at all.
+    /// No interception.
     None,
 }
 
 impl Interception {
-    /// As `topsail sidecar --intercept` takes it.
+    /// Value for `topsail sidecar --intercept`.
     pub(super) fn flag(self) -> &'static str {
         match self {
             Self::Redirect => "redirect",
@@ -120,23 +122,23 @@ impl Interception {
     }
 }
 
-/// What the labels of a service say.
+/// Settings in the labels of a service.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Settings {
-    /// `topsail.io/inject`, with the label's value for messages.
+    /// `topsail.io/inject`, with the label's location.
     pub(super) inject: Option<(bool, Spot)>,
     /// `topsail.io/ports`.
     pub(super) ports: Option<Vec<(u16, Protocol, Spot)>>,
-    /// `topsail.io/mtls: PERMISSIVE`: who has no sidecar may call, too.
+    /// `topsail.io/mtls: PERMISSIVE`: accept clients without a sidecar.
     pub(super) permissive: bool,
     pub(super) interception: Interception,
     /// `sidecar.istio.io/logLevel`.
     pub(super) log_level: Option<String>,
-    /// Flags of `topsail sidecar` about what is caught, and their values.
+    /// Interception flags of `topsail sidecar` and their values.
     pub(super) traffic: Vec<(&'static str, String)>,
 }
 
-/// Reads the labels of a service.
+/// Parses the labels of a service.
 pub(super) fn read(labels: &[(Spot, Spot)], problems: &mut Vec<Diagnostic>) -> Settings {
     let mut settings = Settings::default();
     for (key, value) in labels {
@@ -214,7 +216,8 @@ impl Takes {
     /// The list without spaces.
     ///
     /// # Errors
-    /// What is needed in its place.
+    ///
+    /// The expected format.
     fn check(self, text: &str) -> Result<String, &'static str> {
         let items: Vec<&str> = text.split(',').map(str::trim).filter(|item| !item.is_empty()).collect();
         let is_all = items == ["*"];
@@ -248,7 +251,7 @@ fn is_port(text: &str) -> bool {
     text.parse::<u16>().is_ok_and(|port| port != 0)
 }
 
-/// `http:8080,tcp:5432,9000`; nothing or `none` is no port.
+/// `http:8080,tcp:5432,9000`; empty or `none` means no ports.
 fn ports(key: &Spot, value: &Spot) -> Result<Vec<(u16, Protocol, Spot)>, Diagnostic> {
     let mut found = Vec::new();
     let text = value.text.trim();
@@ -274,7 +277,7 @@ fn ports(key: &Spot, value: &Spot) -> Result<Vec<(u16, Protocol, Spot)>, Diagnos
     Ok(found)
 }
 
-/// A protocol that nobody knows.
+/// Reports an unknown protocol.
 pub(super) fn unknown_protocol(name: &str, at: &Spot) -> Diagnostic {
     let names = Protocol::NAMES.map(|(name, _)| name);
     let problem = format!("unknown protocol `{}`", name.escape_debug());

@@ -1,8 +1,8 @@
-//! Generated files: a first line says so, and by its hash whether somebody has edited the rest since.
+//! Marks generated files in their first line, with a hash to detect later edits.
 
 use sha2::{Digest, Sha256};
 
-/// What the first line starts with, and what stands before the hash.
+/// Start of the first line, up to the owner and the hash.
 const BEGIN: &str = "# Made by `topsail inject` for ";
 const HASH: &str = " (sha256:";
 const END: &str = "): to keep an edit, remove this line";
@@ -10,20 +10,20 @@ const END: &str = "): to keep an edit, remove this line";
 /// The first line of a generated file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Marked {
-    /// The override file that it belongs to.
+    /// The override file it belongs to.
     pub owner: String,
-    /// Whether the rest is as it was made.
+    /// Whether the rest is unmodified.
     pub is_untouched: bool,
 }
 
-/// What there is in the place of a file that is to be made.
+/// State of a file about to be generated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
-    /// A file that was made and not edited, or none.
+    /// It does not exist, or was generated and is unmodified.
     Ours,
-    /// A file that was made and has been edited since.
+    /// It was generated and has been edited.
     Edited,
-    /// Somebody else's.
+    /// It was not generated.
     Foreign,
 }
 
@@ -33,7 +33,8 @@ impl Marked {
         format!("{BEGIN}{owner}{HASH}{}{END}\n{body}", hash(body))
     }
 
-    /// Reads the first line; none if the file was not generated, or somebody has taken it over.
+    /// Parses the first line; `None` if the file was not generated, or the line was removed to take
+    /// it over.
     pub fn read(text: &str) -> Option<Self> {
         let (line, body) = text.split_once('\n')?;
         let (owner, rest) = line.strip_prefix(BEGIN)?.rsplit_once(HASH)?;
@@ -46,7 +47,7 @@ impl Marked {
 }
 
 impl State {
-    /// What a text says.
+    /// The state of a file with this text.
     pub fn of(text: &str) -> Self {
         match Marked::read(text) {
             Some(marked) if marked.is_untouched => Self::Ours,
@@ -63,7 +64,7 @@ fn hash(body: &str) -> String {
         .iter()
         .take(16)
         .fold(String::new(), |mut text, byte| {
-            // Writing to a text does not fail.
+            // Writing to a `String` cannot fail.
             let _ = write!(text, "{byte:02x}");
             text
         })

@@ -1,29 +1,31 @@
-//! Names: of services in compose and of the objects that stand for them in the mesh.
+//! Names of services in compose files and of the corresponding mesh objects.
 
 use crate::name::is_dns_label;
 
-/// The control plane's service.
+/// Service name of the control plane.
 pub(super) const SERVER: &str = "topsail";
-/// The service that makes what sidecars join with, and ends.
+/// Service name of the one-shot container that creates tokens.
 pub(super) const INIT: &str = "topsail-init";
 
-/// The service that is the sidecar of another.
+/// Service name of a sidecar.
 pub(super) fn sidecar(service: &str) -> String {
     format!("{service}-sidecar")
 }
 
-/// The service that holds the network of another.
+/// Service name of a pod.
 pub(super) fn pod(service: &str) -> String {
     format!("{service}-pod")
 }
 
-/// The longest name: a member's has its address after it, of up to 40 characters.
+/// Maximum length: the name of a group member has its address appended, up to 40 characters.
 const MAX_LEN: usize = 63 - 40;
 
-/// The name of a service's objects: what Kubernetes takes for one. Compose allows `_`, `.` and capital letters, too.
+/// The name of a service's objects, which must be valid in Kubernetes. Compose also allows `_`, `.`
+/// and capital letters.
 ///
 /// # Errors
-/// What is wrong with it.
+///
+/// Why the name is invalid.
 pub(super) fn object(service: &str) -> Result<String, String> {
     let name = service.to_ascii_lowercase().replace(['_', '.'], "-");
     let name = name.trim_matches('-').to_owned();

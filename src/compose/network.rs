@@ -1,4 +1,4 @@
-//! What a service says about its network: where the network is its pod's, so is all of this.
+//! Network settings of a service, which move to its pod if there is one.
 
 use serde_json::{Map, Value as Json};
 
@@ -6,8 +6,8 @@ use super::fields::{Fields, has_tag};
 use crate::source::document::Document;
 use crate::source::node::{Node, Value};
 
-/// Fields that the engine refuses of a container in another one's network, or that mean nothing there: the pod has
-/// them.
+/// Fields that the engine rejects for a container in another one's network namespace, or that have
+/// no effect there.
 const FIELDS: [&str; 12] = [
     "networks",
     "ports",
@@ -23,14 +23,14 @@ const FIELDS: [&str; 12] = [
     "external_links",
 ];
 
-/// What a service says about its network.
+/// Network settings of a service.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Network {
-    /// The fields of [`FIELDS`] that it has, as compose would merge them. Of `networks` a map.
+    /// Those of [`FIELDS`] that are set, merged like in Compose. `networks` is a map.
     pub(super) fields: Map<String, Json>,
-    /// The kernel's parameters of a network namespace, among its `sysctls`.
+    /// `sysctls` of the network namespace.
     pub(super) sysctls: Map<String, Json>,
-    /// A field with a variable in a file that is included: what it stands for is known there alone.
+    /// A field of an included file with a variable, which is only known there.
     pub(super) elsewhere: Option<&'static str>,
 }
 
@@ -54,12 +54,12 @@ impl Network {
         network
     }
 
-    /// The names of the fields that it has.
+    /// Names of the fields that are set.
     pub(super) fn given(&self) -> impl Iterator<Item = &str> {
         self.fields.keys().map(String::as_str)
     }
 
-    /// `links`: whom to, and by which name.
+    /// `links`: services and aliases.
     pub(super) fn links(&self) -> Vec<(&str, &str)> {
         let links = self.fields.get("links").and_then(Json::as_array);
         let links = links.into_iter().flatten().filter_map(Json::as_str);
@@ -67,7 +67,7 @@ impl Network {
     }
 }
 
-/// A value in the form that values of several files can be added up in.
+/// A value in a normal form that can be merged.
 fn normal(name: &str, value: Json) -> Json {
     match (name, value) {
         ("networks", Json::Array(names)) => {
@@ -91,7 +91,7 @@ fn normal(name: &str, value: Json) -> Json {
     }
 }
 
-/// Adds what a later file says: lists grow, of maps each entry counts, and of anything else the last.
+/// Merges the value of a later file: lists are concatenated, maps merged by key, others replaced.
 fn merge(earlier: &mut Json, later: Json) {
     match (earlier, later) {
         (Json::Object(earlier), Json::Object(later)) => {
@@ -111,14 +111,14 @@ fn merge(earlier: &mut Json, later: Json) {
     }
 }
 
-/// A value as the override is to have it, variables included.
+/// A value for the override, with variables.
 fn json(document: &Document, node: &Node) -> Json {
     match &node.value {
         Value::Null => Json::Null,
         Value::Bool(value, _) => (*value).into(),
         Value::Number(text) => match text.parse::<i64>() {
             Ok(number) => number.into(),
-            // As it is written: `1.10` is not 1.1.
+            // Kept as written: `1.10` is not 1.1.
             Err(_) => text.to_string().into(),
         },
         Value::String(text) => text.to_string().into(),

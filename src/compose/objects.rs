@@ -1,4 +1,4 @@
-//! The objects that describe a project to the control plane.
+//! The Istio objects that describe a project to the control plane.
 
 use std::fmt::Write;
 
@@ -6,11 +6,11 @@ use super::name;
 use super::plan::{Plan, Planned};
 use super::port::ListenPort;
 
-/// The files of the configuration directory, by name: one for each service with a sidecar, and one for all.
+/// Files of the configuration directory, by name: one per service with a sidecar, and a common one.
 ///
-/// Services are headless, as a compose service is: its name resolves to the addresses of its containers, and who
-/// connects to one of them gets that one. Addresses are not written down. Sidecars register theirs as members of the
-/// WorkloadGroup, wherever the engine has put them.
+/// Services are headless, like compose services: their name resolves to the addresses of their
+/// containers, and a connection to one of these reaches that container. Addresses are not written:
+/// sidecars register theirs as members of the WorkloadGroup.
 pub fn objects(plan: &Plan) -> Vec<(String, String)> {
     let mut files = vec![(format!("{}.yaml", name::SERVER), MESH.to_owned())];
     files.extend(plan.meshed.iter().map(|planned| {
@@ -20,7 +20,7 @@ pub fn objects(plan: &Plan) -> Vec<(String, String)> {
     files
 }
 
-/// Namespace-wide in the root namespace: for all workloads that have none of their own.
+/// Policy in the root namespace, for all workloads without their own.
 const MESH: &str = "\
 # Between containers there is mutual TLS and nothing else.
 apiVersion: security.istio.io/v1
@@ -41,7 +41,7 @@ fn service(planned: &Planned) -> String {
         planned.ports.iter().for_each(|listen| port(&mut text, *listen));
         text.push_str("---\n");
     }
-    // It is reached at the address that it has in the caller's network.
+    // Clients reach it at its address in a network they share.
     let annotations = match planned.networks.len() {
         0 | 1 => "",
         _ => "    annotations: {topsail.io/addresses: \"*\"}\n",
@@ -64,11 +64,11 @@ fn port(text: &mut String, port: ListenPort) {
         Some(protocol) => format!("{protocol}-{number}"),
         None => format!("port-{number}"),
     };
-    // Writing to a text does not fail.
+    // Writing to a `String` cannot fail.
     let _ = writeln!(text, "  - {{name: {name}, port: {number}{app_protocol}}}");
 }
 
-/// What is published is called by those who have no sidecar.
+/// Published ports have clients without a sidecar.
 fn policy(text: &mut String, planned: &Planned) {
     let Planned { service, object, .. } = planned;
     let published: Vec<u16> = planned

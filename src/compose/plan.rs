@@ -1,4 +1,4 @@
-//! Which services get a sidecar, what each sidecar is told, and what keeps a service from having one.
+//! Determines which services get a sidecar, its settings, and what prevents it.
 
 use std::collections::BTreeMap;
 
@@ -13,37 +13,37 @@ use super::service::Service;
 use super::ties::Ties;
 use crate::diag::{Code, Diagnostic};
 
-/// The ports of a network namespace that its sidecar takes (15000 admin, 15001 outbound, 15006 inbound, 15021
-/// readiness, 15090 metrics …).
+/// Ports that a sidecar uses in its network namespace (15000 admin, 15001 outbound, 15006 inbound,
+/// 15021 readiness, 15090 metrics …).
 const RESERVED: std::ops::RangeInclusive<u16> = 15000..=15090;
 
-/// The user and the group by which interception tells the sidecar's own connections.
+/// User and group by which interception recognises the sidecar's own connections.
 const PROXY_ID: &str = "1337";
 
-/// Which services are meant.
+/// Which services get a sidecar.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Choice {
-    /// Those that are labelled, if any is; all others if none is.
+    /// Labelled services, if there are any; otherwise all.
     #[default]
     Either,
-    /// All that no label leaves alone.
+    /// All, except those excluded by a label.
     All,
-    /// Those that a label asks for.
+    /// Labelled services only.
     Labelled,
 }
 
-/// What becomes of a project.
+/// The plan for a project.
 #[derive(Debug, Default)]
 pub struct Plan {
-    /// The services that get a sidecar.
+    /// Services that get a sidecar.
     pub meshed: Vec<Planned>,
-    /// The names of the others.
+    /// Names of the others.
     pub left_alone: Vec<String>,
-    /// What the sidecars and pods of others mean for services.
+    /// Changes to services because of the sidecars and pods of others.
     pub(super) ties: BTreeMap<String, Ties>,
-    /// Whether the override takes back what the project says, as Compose can from 2.24.4 on.
+    /// Whether the override can reset fields of the project (Compose 2.24.4 or later).
     pub takes_back: bool,
-    /// What is wrong, that of the files included. An error keeps everything from being written.
+    /// Problems, including those of the files. An error prevents generation.
     pub problems: Vec<Diagnostic>,
 }
 
@@ -52,17 +52,17 @@ pub struct Plan {
 pub struct Planned {
     /// Its name in the project.
     pub service: String,
-    /// The name of its Service, WorkloadGroup and service account.
+    /// Name of its Service, WorkloadGroup and service account.
     pub object: String,
-    /// The name of its sidecar in the project.
+    /// Name of its sidecar in the project.
     pub sidecar: String,
-    /// Who holds the network of both, else why the service itself does.
+    /// The pod, or why there is none.
     pub pod: Result<Pod, String>,
-    /// The ports that it listens on.
+    /// Ports it listens on.
     pub ports: Vec<ListenPort>,
-    /// Whether who has no sidecar may call all of them.
+    /// Whether clients without a sidecar may use all of them.
     pub permissive: bool,
-    /// The networks that it is in.
+    /// Its networks.
     pub(super) networks: Vec<String>,
     pub(super) profiles: Vec<String>,
     pub(super) interception: Interception,
@@ -70,8 +70,8 @@ pub struct Planned {
     pub(super) traffic: Vec<(&'static str, String)>,
 }
 
-/// Plans the sidecars of a project. `takes_back` says whether the override may take back what the project says, and
-/// `exposed` has the ports that an image says its containers listen on, where that can be known.
+/// Plans the sidecars of a project. `takes_back` tells whether the override may reset fields of the
+/// project; `exposed` returns the ports that an image exposes, if known.
 pub fn plan(project: Project, choice: Choice, takes_back: bool, exposed: &dyn Fn(&str) -> Option<Vec<u16>>) -> Plan {
     let mut plan = Plan {
         takes_back,
@@ -118,7 +118,7 @@ pub fn plan(project: Project, choice: Choice, takes_back: bool, exposed: &dyn Fn
 }
 
 impl Plan {
-    /// Whether something keeps it from being carried out.
+    /// Whether there are errors.
     pub fn has_errors(&self) -> bool {
         let severity = |problem: &Diagnostic| problem.severity == crate::diag::Severity::Error;
         self.problems.iter().any(severity)
@@ -168,7 +168,8 @@ impl Planning<'_> {
         })
     }
 
-    /// A sidecar shares the network namespace of its service, and reaches the control plane through it.
+    /// A sidecar shares the network namespace of its service, and reaches the control plane through
+    /// it.
     fn check_namespace(&mut self) {
         let Some(mode) = &self.service.network_mode else {
             return;
@@ -204,7 +205,7 @@ impl Planning<'_> {
         self.add(Code::UnsupportedNetworkMode, problem, mode, &help);
     }
 
-    /// Compose resolves `network_mode: service:NAME` to one container, the first.
+    /// Compose resolves `network_mode: service:NAME` to a single container.
     fn check_replicas(&mut self) {
         let Some(replicas) = &self.service.replicas else {
             return;
@@ -250,7 +251,7 @@ impl Planning<'_> {
         }
     }
 
-    /// Who may change the rules of the packet filter may take those of the sidecar away.
+    /// A container with `NET_ADMIN` could remove the interception rules.
     fn check_capabilities(&mut self) {
         let capable = self.service.capabilities.iter().find(|capability| {
             let name = capability.text.to_ascii_uppercase();
@@ -269,7 +270,7 @@ impl Planning<'_> {
             .push(problem.help("make sure that it does not change the chains whose names start with ISTIO_"));
     }
 
-    /// The ports that the service listens on: what the label says, else `ports` and `expose`, else the image.
+    /// Ports the service listens on: from the label, else `ports` and `expose`, else the image.
     fn ports(&mut self, exposed: &dyn Fn(&str) -> Option<Vec<u16>>) -> Vec<ListenPort> {
         let service = self.service;
         let stated = self.settings.ports.take();
@@ -288,7 +289,7 @@ impl Planning<'_> {
             let Some(targets) = entry.targets.clone().filter(|_| entry.is_tcp) else {
                 self.unknown_port(entry, is_stated);
                 if published && entry.is_tcp {
-                    // It may be any of those of the label.
+                    // It may be any of the label's ports.
                     found.values_mut().for_each(|(port, _)| port.published = true);
                 }
                 continue;
@@ -351,7 +352,7 @@ impl Planning<'_> {
         }
     }
 
-    /// What the image says, or its name.
+    /// Ports exposed by the image, or known for its name.
     fn image_ports(
         &mut self,
         exposed: &dyn Fn(&str) -> Option<Vec<u16>>,
@@ -389,13 +390,14 @@ impl Planning<'_> {
     }
 }
 
-/// Entries of `ports` and `expose`, and whether they are of the former.
+/// Entries of `ports` and `expose`, and whether each is from `ports`.
 fn entries(service: &Service) -> impl Iterator<Item = (&Port, bool)> {
     let published = service.ports.iter().map(|port| (port, true));
     published.chain(service.expose.iter().map(|port| (port, false)))
 }
 
-/// No service may have a name that one of the override has, and no two the same objects.
+/// Checks for services with names used by the override, and for services that map to the same
+/// objects.
 fn check_names(project: &Project, plan: &Plan, problems: &mut Vec<Diagnostic>) {
     let own = plan.meshed.iter().flat_map(|planned| {
         let pod = planned.pod.as_ref().ok().map(|pod| &*pod.name);

@@ -1,4 +1,4 @@
-//! Pods: who holds the network that a service and its sidecar share.
+//! Pods: containers that hold the network namespace shared by a service and its sidecar.
 
 use serde_json::{Map, Value, json};
 
@@ -7,22 +7,24 @@ use super::name;
 use super::project::Project;
 use super::service::Service;
 
-/// A container that holds the network of a service and its sidecar from before either starts, and whichever of them
-/// ends and starts again.
+/// A container that holds the network namespace of a service and its sidecar, independent of the
+/// lifetime of both.
 #[derive(Clone, Debug)]
 pub struct Pod {
     /// Its name in the project.
     pub name: String,
-    /// What it says in the service's place: `networks`, `ports` …
+    /// Fields it takes over from the service: `networks`, `ports`, ….
     pub(super) fields: Map<String, Value>,
-    /// The names of the fields that are taken back from the service.
+    /// Fields that are reset in the service.
     pub(super) taken: Vec<String>,
 }
 
 impl Pod {
-    /// The pod of a service. `takes_back` says whether the override can take back what the project says.
+    /// The pod of a service. `takes_back` tells whether the override can reset fields of the
+    /// project.
     ///
     /// # Errors
+    ///
     /// Why there can be none.
     pub(super) fn of(
         service: &Service,
@@ -59,7 +61,7 @@ impl Pod {
     }
 }
 
-/// The networks of the service, in each of which the pod has the names that the service had there.
+/// The networks of the service, with its aliases.
 fn networks(service: &Service) -> Value {
     let mut networks = match service.network.fields.get("networks") {
         Some(Value::Object(networks)) if !networks.is_empty() => networks.clone(),

@@ -1,4 +1,4 @@
-//! Ports: as compose files give them, and as the mesh needs them.
+//! Ports in compose files and in the mesh.
 
 use std::fmt;
 use std::ops::RangeInclusive;
@@ -9,20 +9,20 @@ use crate::diag::{Code, Diagnostic};
 /// An entry of `ports` or `expose`.
 #[derive(Clone, Debug)]
 pub(super) struct Port {
-    /// The ports of the container; none if there is a variable in them.
+    /// Container ports; `None` if they contain a variable.
     pub(super) targets: Option<RangeInclusive<u16>>,
-    /// `tcp` unless it says otherwise.
+    /// Whether the protocol is `tcp`, the default.
     pub(super) is_tcp: bool,
-    /// `app_protocol` of the long form.
+    /// `app_protocol` of the long syntax.
     pub(super) app_protocol: Option<Spot>,
-    /// The entry.
+    /// Location of the entry.
     pub(super) spot: Spot,
 }
 
-/// The most ports that one range may stand for; a sidecar has a listener for each.
+/// Maximum size of a port range; a sidecar has a listener per port.
 const MAX_RANGE: u16 = 100;
 
-/// Reads entries of `ports` or `expose`: `HOST:CONTAINER/PROTOCOL`, and the long form of `ports`.
+/// Parses entries of `ports` or `expose`: `HOST:CONTAINER/PROTOCOL`, or the long syntax of `ports`.
 pub(super) fn read(items: &[Item<'_>], problems: &mut Vec<Diagnostic>) -> Vec<Port> {
     let mut found = Vec::new();
     for item in items {
@@ -74,7 +74,7 @@ fn port(item: &Item<'_>) -> Result<Port, Diagnostic> {
     })
 }
 
-/// The text around the last `separator` that stands outside `${…}`.
+/// Splits at the last `separator` that is not within `${…}`.
 fn split_last(text: &str, separator: char) -> (&str, Option<&str>) {
     let mut depth = 0_usize;
     for (at, character) in text.char_indices().rev() {
@@ -102,30 +102,30 @@ fn range(text: &str) -> Result<RangeInclusive<u16>, &'static str> {
     }
 }
 
-/// What is spoken on a port, as Istio's `appProtocol` has it.
+/// Protocol of a port, as in Istio's `appProtocol`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Protocol {
-    /// To be found out, connection by connection.
+    /// Detected per connection.
     Auto,
     /// HTTP/1.1, routed by its `Host`.
     Http,
-    /// HTTP/2 without TLS.
+    /// HTTP/2 without TLS (prior knowledge).
     Http2,
     /// gRPC.
     Grpc,
     /// gRPC-Web.
     GrpcWeb,
-    /// TLS that the application speaks itself.
+    /// TLS passthrough.
     Tls,
-    /// The same, for HTTP.
+    /// HTTPS passthrough.
     Https,
-    /// Anything else: bytes.
+    /// TCP.
     Tcp,
 }
 
 impl Protocol {
-    /// Those that can be asked for, by name.
+    /// Protocol names.
     pub(super) const NAMES: [(&'static str, Protocol); 11] = [
         ("auto", Protocol::Auto),
         ("http", Protocol::Http),
@@ -140,15 +140,15 @@ impl Protocol {
         ("redis", Protocol::Tcp),
     ];
 
-    /// The protocol of a name.
+    /// The protocol with a name.
     pub(super) fn of_name(name: &str) -> Option<Self> {
         let name = name.to_ascii_lowercase();
         let found = Self::NAMES.iter().find(|(known, _)| *known == name);
         found.map(|(_, protocol)| *protocol)
     }
 
-    /// What is most likely spoken on a port that nothing is said about. Where the server speaks first, or HTTP is never
-    /// spoken, there is nothing to find out: waiting for the client's first bytes would hang.
+    /// The default protocol of a port. TCP for server-first and non-HTTP protocols: detection would
+    /// wait for the client's first bytes.
     pub(super) fn of_port(port: u16) -> Self {
         match port {
             // FTP, SSH, SMTP, POP3, IMAP
@@ -162,7 +162,7 @@ impl Protocol {
         }
     }
 
-    /// `appProtocol`; none where it is to be found out.
+    /// `appProtocol`; `None` for detection.
     pub(super) fn app_protocol(self) -> Option<&'static str> {
         match self {
             Self::Auto => None,
@@ -186,11 +186,11 @@ impl fmt::Display for Protocol {
 /// A port that a service listens on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct ListenPort {
-    /// The number, in the container.
+    /// Port number in the container.
     pub number: u16,
-    /// What is spoken there.
+    /// The protocol.
     pub protocol: Protocol,
-    /// Whether it is reached from outside of the project: `ports`.
+    /// Whether it is published (`ports`).
     pub published: bool,
 }
 

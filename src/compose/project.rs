@@ -1,4 +1,4 @@
-//! A compose project: its services.
+//! A compose project.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -8,17 +8,17 @@ use super::read::Reader;
 use super::service::Service;
 use crate::diag::Diagnostic;
 
-/// What the files of a project say.
+/// The content of a project's files.
 #[derive(Debug, Default)]
 pub struct Project {
-    /// The services, in the order in which they are first named.
+    /// Services, in the order of their first definition.
     pub services: Vec<Service>,
-    /// What is wrong with the files.
+    /// Problems of the files.
     pub problems: Vec<Diagnostic>,
 }
 
-/// Reads the files of a project, of which the later ones add to the earlier ones as compose merges them. `load` has
-/// the text of a path; it is asked for the files that they include or extend, too. Paths are shown as given.
+/// Reads the files of a project, merged like in Compose. `load` returns the text of a path and is
+/// also called for files that are included or extended. Paths are displayed as given.
 pub fn read(files: &[PathBuf], load: &mut dyn FnMut(&Path) -> io::Result<String>) -> Project {
     let mut reader = Reader::new(load);
     for file in files {
@@ -37,12 +37,12 @@ pub fn read(files: &[PathBuf], load: &mut dyn FnMut(&Path) -> io::Result<String>
 }
 
 impl Project {
-    /// The service of a name.
+    /// The service with a name.
     pub fn service(&self, name: &str) -> Option<&Service> {
         self.services.iter().find(|service| service.name.text == name)
     }
 
-    /// The first service that links to one of this name.
+    /// The first service with a link to this one.
     pub(super) fn linked_by(&self, name: &str) -> Option<&str> {
         let links = |service: &&Service| service.links.iter().any(|link| link.text == name);
         self.services.iter().find(links).map(|service| &*service.name.text)

@@ -1,4 +1,4 @@
-//! From files to the parts that services are made of, over `include` and `extends`.
+//! Collects the parts of each service from files, following `include` and `extends`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -12,25 +12,25 @@ use crate::diag::{Code, Diagnostic, Place, SourceText};
 use crate::source::document::{Document, split};
 use crate::source::node::{self, Key, Node, Value};
 
-/// How far services may extend one another, and files include one another.
+/// Maximum depth of `extends` and `include`.
 const MAX_DEPTH: usize = 16;
 
-/// A service before its fields are looked at.
+/// A service before its fields are parsed.
 pub(super) struct RawService {
     pub(super) name: Spot,
     pub(super) parts: Vec<Part>,
 }
 
-/// Reads files, each the text that `load` has for its path.
+/// Reads files by means of `load`.
 pub(super) struct Reader<'l> {
     load: &'l mut dyn FnMut(&Path) -> io::Result<String>,
-    /// Files that have been read, by path.
+    /// Files read so far, by path.
     known: BTreeMap<PathBuf, Arc<Vec<Content>>>,
     pub(super) services: Vec<RawService>,
     pub(super) problems: Vec<Diagnostic>,
 }
 
-/// A document of a file that is a map.
+/// A document that is a map.
 struct Content {
     document: Document,
     entries: Vec<(Key, Node)>,
@@ -60,7 +60,7 @@ impl<'l> Reader<'l> {
         }
     }
 
-    /// Adds what a file says. Files that come later add to what the earlier ones say of a service.
+    /// Adds the services of a file. Later files add to earlier ones.
     pub(super) fn file(&mut self, path: &Path, asked: Option<&Place>, depth: usize) {
         let contents = self.content(path, asked);
         for content in &*contents {
@@ -140,7 +140,7 @@ impl<'l> Reader<'l> {
         found
     }
 
-    /// Files of the first version of the format have services at the top.
+    /// Version 1 of the format has services at the top level, without `services`.
     fn check_version(&mut self, content: &Content) {
         let version = content
             .get("version")
@@ -209,7 +209,7 @@ impl<'l> Reader<'l> {
         }
     }
 
-    /// What a service's own entry says, after what those say that it extends.
+    /// The definition of a service, preceded by those of the services it extends.
     fn parts(&mut self, path: &Path, content: &Content, node: &Node, depth: usize) -> Vec<Part> {
         let entries = match &node.value {
             Value::Map(entries) => entries.clone(),
@@ -270,7 +270,7 @@ impl<'l> Reader<'l> {
         Vec::new()
     }
 
-    /// Says so if a path cannot be known because compose would interpolate it.
+    /// Reports a path with variables, whose value is unknown.
     fn needs(&mut self, path: &Spot, what: &str) -> bool {
         if !path.is_interpolated() {
             return true;
@@ -295,7 +295,7 @@ fn map(node: &Node) -> Option<&[(Key, Node)]> {
     }
 }
 
-/// One text, or a list of them.
+/// A string, or a list of strings.
 fn several(document: &Document, node: &Node) -> Vec<Spot> {
     match &node.value {
         Value::Seq(items) => items.iter().filter_map(|node| spot(document, node)).collect(),
@@ -303,7 +303,7 @@ fn several(document: &Document, node: &Node) -> Vec<Spot> {
     }
 }
 
-/// A path as a file has it: relative to the file's own folder.
+/// Resolves a path relative to the directory of a file.
 fn beside(file: &Path, path: &str) -> PathBuf {
     file.parent().unwrap_or(Path::new("")).join(path)
 }

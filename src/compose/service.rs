@@ -1,4 +1,4 @@
-//! What of a compose service decides about its sidecar.
+//! The fields of a compose service that are relevant for its sidecar.
 
 use super::fields::{Fields, Item, Spot};
 use super::network::Network;
@@ -8,7 +8,7 @@ use crate::source::node::Value;
 /// A service of a project.
 #[derive(Clone, Debug)]
 pub struct Service {
-    /// Its name, where it is first given.
+    /// Its name, at its first definition.
     pub name: Spot,
     /// `image`.
     pub image: Option<Spot>,
@@ -16,23 +16,24 @@ pub struct Service {
     pub(super) network_mode: Option<Spot>,
     /// `networks`; empty means `default`.
     pub(super) networks: Vec<Spot>,
-    /// `ports`: what is reached from outside.
+    /// `ports`: published ports.
     pub(super) ports: Vec<Port>,
     /// `expose`.
     pub(super) expose: Vec<Port>,
-    /// Whether the service tries to say where it listens, or is beyond reading: its image is not to be asked then.
+    /// Whether the service declares its ports, or cannot be parsed: its image is then not
+    /// consulted.
     pub(super) states_ports: bool,
     /// `labels`.
     pub(super) labels: Vec<(Spot, Spot)>,
-    /// What it says about its network, as a pod would take it over.
+    /// Network settings, as a pod would take them over.
     pub(super) network: Network,
-    /// `container_name`, by which others find it, too.
+    /// `container_name`, an additional DNS name.
     pub(super) container_name: Option<Spot>,
     /// The names of `depends_on`.
     pub(super) depends_on: Vec<Spot>,
-    /// Those of them that need not be there: `required: false`.
+    /// Optional ones: `required: false`.
     pub(super) optional: Vec<String>,
-    /// The services of `links`, which compose starts before this one as well.
+    /// Services in `links`, which Compose starts first as well.
     pub(super) links: Vec<Spot>,
     /// `profiles`.
     pub(super) profiles: Vec<Spot>,
@@ -42,7 +43,7 @@ pub struct Service {
     pub(super) replicas: Option<Spot>,
     /// `cap_add`.
     pub(super) capabilities: Vec<Spot>,
-    /// `privileged`, where it is.
+    /// `privileged`, if true.
     pub(super) privileged: Option<Spot>,
 }
 
@@ -76,7 +77,7 @@ impl Service {
     }
 }
 
-/// The names of `depends_on` whose last entry says `required: false`.
+/// Names in `depends_on` whose last definition has `required: false`.
 fn optional(fields: &Fields<'_>) -> Vec<String> {
     let mut found: Vec<String> = Vec::new();
     for (part, _, node) in fields.present("depends_on") {

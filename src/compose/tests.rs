@@ -1,4 +1,4 @@
-//! Compose files in, findings and plans out.
+//! Findings and plans for compose files.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use super::*;
 use crate::diag::Severity;
 
-/// Files by name; all of `named` are given, in this order. For a Compose that cannot take back what they say.
+/// The plan for the files in `named`, for a Compose version without `!reset`.
 fn planned(files: &[(&str, &str)], named: &[&str], choice: Choice) -> Plan {
     planned_for(files, named, choice, false)
 }
@@ -30,7 +30,7 @@ fn of(text: &str) -> Plan {
     planned(&[("c.yml", text)], &["c.yml"], Choice::Either)
 }
 
-/// Without any finding.
+/// The plan for a file without findings.
 fn clean(text: &str) -> Plan {
     let plan = of(text);
     let shown: Vec<_> = plan.problems.iter().map(shown).collect();
@@ -45,7 +45,7 @@ fn shown(problem: &crate::diag::Diagnostic) -> String {
     format!("{place}: {severity}[{code}]: {} / {help}", problem.message)
 }
 
-/// The lines that end in `#! severity CODE` have such a finding, and no others have any.
+/// Checks findings by the lines that end with `#! severity CODE`.
 fn as_marked(text: &str) {
     let found: Vec<String> = of(text)
         .problems
@@ -72,7 +72,7 @@ fn ports(plan: &Plan, service: &str) -> Vec<String> {
     shown.collect()
 }
 
-/// The services that one starts after.
+/// The services that one depends on.
 fn after<'p>(plan: &'p Plan, service: &str) -> Vec<&'p str> {
     let ties = plan.ties.get(service);
     ties.into_iter()
@@ -379,7 +379,7 @@ fn severities_decide_about_writing() {
     );
 }
 
-/// The pod of a service, as JSON; else why there is none.
+/// The pod of a service as JSON, or why there is none.
 fn pod(plan: &Plan, service: &str) -> Result<String, String> {
     let planned = plan.meshed.iter().find(|planned| planned.service == service).unwrap();
     let pod = planned.pod.as_ref().map_err(Clone::clone)?;

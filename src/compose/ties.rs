@@ -1,4 +1,5 @@
-//! What the sidecars and pods of others mean for a service: whom it starts after, and where it finds them.
+//! Changes to a service because of sidecars and pods of others: its start order and the names it
+//! uses.
 
 use super::plan::Planned;
 use super::project::Project;
@@ -6,29 +7,29 @@ use super::service::Service;
 use crate::api::suggest::closest;
 use crate::diag::{Code, Diagnostic};
 
-/// What the override says of a service because of others.
+/// Changes to a service because of others.
 #[derive(Debug, Default)]
 pub(super) struct Ties {
-    /// Services with sidecars that it starts after.
+    /// Services with sidecars that it depends on.
     pub(super) after: Vec<After>,
-    /// Services that compose would not know any more that it starts after.
+    /// Services whose start order Compose would no longer know.
     pub(super) started: Vec<String>,
-    /// `network_mode`, where that is a pod's now.
+    /// `network_mode`, if it is changed to a pod's.
     pub(super) network_mode: Option<String>,
-    /// `links`, if pods have to stand for services in them.
+    /// `links`, if pods replace services in them.
     pub(super) links: Option<Vec<String>>,
 }
 
-/// A service with a sidecar, which is to be ready first.
+/// A dependency on a service with a sidecar, which must be ready first.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct After {
     pub(super) service: String,
-    /// Whether compose is to start it if it is not asked for.
+    /// Whether Compose starts it on demand.
     pub(super) required: bool,
 }
 
 impl Ties {
-    /// The ties of a service. Names that no service has are reported.
+    /// The changes to a service. Reports names of services that do not exist.
     pub(super) fn of(service: &Service, project: &Project, meshed: &[Planned], problems: &mut Vec<Diagnostic>) -> Self {
         let mut ties = Self::default();
         let own = &service.name.text;
@@ -80,7 +81,7 @@ impl Ties {
         }
     }
 
-    /// Whether there is nothing to say.
+    /// Whether there are no changes.
     pub(super) fn is_empty(&self) -> bool {
         self.after.is_empty() && self.started.is_empty() && self.network_mode.is_none() && self.links.is_none()
     }

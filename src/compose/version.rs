@@ -1,9 +1,9 @@
-//! Versions of Compose, and what they can do.
+//! Versions of Compose and their features.
 
 use std::fmt;
 use std::str::FromStr;
 
-/// A version of Compose; what is not said of it is the newest.
+/// A version of Compose; unspecified parts mean the newest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Version {
     major: u32,
@@ -11,26 +11,26 @@ pub struct Version {
     patch: Option<u32>,
 }
 
-/// A text that is no version.
+/// The text is not a version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("expected a Compose version, such as 2, 1.29 or 2.24.4")]
 pub struct NoVersion;
 
 impl Version {
-    /// The first in which a file can take back what the files before it say: `!reset` and `!override`, for any
-    /// number of services.
+    /// The first version in which a file can reset or override fields of earlier ones (`!reset`,
+    /// `!override`) in any number of services.
     pub const TAKES_BACK: Self = Self {
         major: 2,
         minor: Some(24),
         patch: Some(4),
     };
 
-    /// Whether a file can take back what the files before it say.
+    /// Whether `!reset` and `!override` are supported.
     pub fn takes_back(self) -> bool {
         self.parts() >= Self::TAKES_BACK.parts()
     }
 
-    /// Whether it is one of the first, which was a program of its own: `docker-compose`.
+    /// Whether it is version 1, the standalone `docker-compose`.
     pub fn is_first(self) -> bool {
         self.major == 1
     }
@@ -47,7 +47,7 @@ impl Version {
 impl FromStr for Version {
     type Err = NoVersion;
 
-    /// Reads `2`, `1.29.2`, and what distributions make of it: `v2.26.1-4`, `2.20.2+ds1`.
+    /// Parses `2`, `1.29.2`, and versions of distributions: `v2.26.1-4`, `2.20.2+ds1`.
     fn from_str(text: &str) -> Result<Self, NoVersion> {
         let text = text.trim();
         let text = text.strip_prefix('v').unwrap_or(text);
