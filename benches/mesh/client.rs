@@ -1,4 +1,4 @@
-//! Simulated proxies: delta xDS as Envoy speaks it, over TLS, with join tokens.
+//! Simulated proxies: delta xDS like Envoy's, over TLS, with join tokens.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -28,7 +28,8 @@ pub(crate) struct Fleet {
 }
 
 impl Fleet {
-    /// Connects so many, each a workload of its own, as fast as the server lets them in.
+    /// Connects this many proxies, each for a workload of its own, as fast as the server accepts
+    /// them.
     pub(crate) async fn connect(server: &Server, proxies: usize) -> Self {
         let (first_sender, first) = watch::channel(None);
         let first_sender = Arc::new(first_sender);
@@ -40,7 +41,7 @@ impl Fleet {
         Self { tasks, first }
     }
 
-    /// When the first response came.
+    /// Time of the first response.
     pub(crate) async fn first_response(&self) -> Instant {
         let mut first = self.first.clone();
         let came = first.wait_for(Option::is_some).await.expect("proxies run");
@@ -151,8 +152,8 @@ async fn run(proxy: usize, channel: Channel, token: String, first: Arc<watch::Se
     }
 }
 
-/// The ACK, and the questions that follow from what has come: endpoints for clusters, then
-/// listeners, then their routes.
+/// The ACK and the subscriptions that follow: endpoints of clusters, listeners, routes of
+/// listeners.
 fn answer(response: &DeltaDiscoveryResponse, asked: &mut BTreeSet<String>) -> Vec<DeltaDiscoveryRequest> {
     let ack = DeltaDiscoveryRequest {
         response_nonce: response.nonce.clone(),

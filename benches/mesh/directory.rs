@@ -1,16 +1,16 @@
-//! Directories of made-up services.
+//! Generated configuration directories.
 
 use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-/// How services are spread over ports.
+/// Distribution of services over ports.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Layout {
-    /// Twenty to a port.
+    /// Twenty services per port.
     Spread,
-    /// All on one.
+    /// All services on one port.
     OnePort,
 }
 
@@ -23,8 +23,8 @@ impl fmt::Display for Layout {
     }
 }
 
-/// A directory with a ServiceEntry, a DestinationRule and a VirtualService for each service, each in
-/// a file of its own.
+/// A directory with a ServiceEntry, a DestinationRule and a VirtualService per service, each in its
+/// own file.
 pub(crate) struct Directory {
     dir: tempfile::TempDir,
     services: usize,
@@ -63,7 +63,7 @@ impl Directory {
         self.dir.path()
     }
 
-    /// Changes one VirtualService, and says when its file was closed.
+    /// Changes a VirtualService; returns when its file was closed.
     pub(crate) fn edit(&self, edit: usize) -> SystemTime {
         let service = edit * 7919 % self.services;
         self.write(&format!("route-{service}.yaml"), &virtual_service(service, edit + 1));
@@ -116,7 +116,7 @@ spec:
 }
 
 fn virtual_service(service: usize, salt: usize) -> String {
-    // No edit may leave a file as it was.
+    // Every edit must change the file.
     let weight = if salt == 0 { 1 } else { salt % 98 + 2 };
     format!(
         "apiVersion: networking.istio.io/v1

@@ -1,4 +1,4 @@
-//! A real Envoy beside the server.
+//! An Envoy connected to the server.
 
 use std::process::Command;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use super::server::{Server, free_address};
 pub(crate) struct RealEnvoy(#[expect(dead_code, reason = "it runs for as long as this is held")] Process);
 
 impl RealEnvoy {
-    /// Starts one with a bootstrap of `topsail bootstrap` and waits until it is live.
+    /// Starts Envoy with a bootstrap from `topsail bootstrap` and waits until it is live.
     pub(crate) async fn start(server: &Server) -> Self {
         let admin = free_address();
         let bootstrap = Command::new(env!("CARGO_BIN_EXE_topsail"))

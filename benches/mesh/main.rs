@@ -1,8 +1,8 @@
-//! What the control plane costs: `cargo bench --bench mesh [-- QUICK|SECTION…]`.
+//! Cost of the control plane: `cargo bench --bench mesh [-- QUICK|SECTION…]`.
 //!
-//! Everything is the real thing: the built `topsail serve`, files on disk, TLS, a real Envoy, and
-//! simulated proxies that speak delta xDS as Envoy does. Times are from the moment a file has been
-//! closed to the moment the server has the last ACK, by one clock. Prints a table in Markdown.
+//! Uses the built `topsail serve`, files on disk, TLS, a real Envoy, and simulated proxies that
+//! speak delta xDS like Envoy. Latencies are from closing a file to the server receiving the last
+//! ACK, by the same clock. Prints a Markdown table.
 
 #![expect(clippy::expect_used, reason = "a benchmark that cannot go on ends there")]
 
@@ -72,7 +72,7 @@ async fn main() {
     table.print();
 }
 
-/// Memory of a server with nothing to serve.
+/// Memory of an idle server.
 fn base(table: &mut Table) {
     let directory = Directory::empty();
     let server = Server::start(&directory);
@@ -84,7 +84,7 @@ fn base(table: &mut Table) {
     );
 }
 
-/// File write to last ACK with one real Envoy.
+/// Latency from file write to last ACK, with one Envoy.
 async fn one_envoy(scale: &Scale, layout: Layout, table: &mut Table) {
     let directory = Directory::generate(scale.services, layout);
     let server = Server::start(&directory);
@@ -102,7 +102,7 @@ async fn one_envoy(scale: &Scale, layout: Layout, table: &mut Table) {
     table.row(&name, &Spread::of(times).millis(), goal);
 }
 
-/// File write to last ACK, and memory, with many simulated proxies.
+/// Latency from file write to last ACK, and memory, with many simulated proxies.
 async fn fleet(scale: &Scale, layout: Layout, table: &mut Table) {
     let directory = Directory::generate(scale.services, layout);
     let server = Server::start(&directory);
@@ -135,7 +135,7 @@ async fn fleet(scale: &Scale, layout: Layout, table: &mut Table) {
     );
 }
 
-/// What an edit costs the server itself: in a small and a large mesh, and where all share one port.
+/// Cost of an edit to the server: in a small and a large mesh, and with all services on one port.
 async fn edits(scale: &Scale, table: &mut Table) {
     let small = edit_cost(scale, scale.services, Layout::Spread, table).await;
     let large = edit_cost(scale, scale.many_services, Layout::Spread, table).await;
@@ -143,7 +143,7 @@ async fn edits(scale: &Scale, table: &mut Table) {
     edit_cost(scale, scale.services, Layout::OnePort, table).await;
 }
 
-/// CPU time of an edit, in seconds, and how long it takes where the proxy has nothing to apply.
+/// CPU time of an edit in seconds, and its latency if the proxy applies nothing.
 async fn edit_cost(scale: &Scale, services: usize, layout: Layout, table: &mut Table) -> f64 {
     let directory = Directory::generate(services, layout);
     let server = Server::start(&directory);
@@ -161,7 +161,7 @@ async fn edit_cost(scale: &Scale, services: usize, layout: Layout, table: &mut T
     cost
 }
 
-/// From the start of the process to the first response.
+/// From process start to the first response.
 async fn cold_start(scale: &Scale, table: &mut Table) {
     let directory = Directory::generate(scale.many_services, Layout::Spread);
     drop(Server::start(&directory)); // makes the state directory, so that no CA is made below
@@ -179,7 +179,7 @@ async fn cold_start(scale: &Scale, table: &mut Table) {
     );
 }
 
-/// Edits one VirtualService after the other and times each until every proxy has it.
+/// Edits VirtualServices one by one and measures the time until all proxies are in sync.
 async fn measure_edits(scale: &Scale, directory: &Directory, server: &Server) -> Vec<Duration> {
     let mut times = Vec::new();
     for edit in 0..scale.edits {

@@ -1,4 +1,4 @@
-//! The built server as a process, watched from outside.
+//! The server process, measured from outside.
 
 use std::net::{SocketAddr, TcpListener};
 use std::process::{Child, Command, Stdio};
@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 use super::directory::Directory;
 use super::usage;
 
-/// How long anything may take before the run is given up.
+/// Timeout of every wait.
 const PATIENCE: Duration = Duration::from_secs(300);
 
 /// A running server.
@@ -19,7 +19,7 @@ pub(crate) struct Server {
     pub(crate) scratch: std::path::PathBuf,
 }
 
-/// What the server says of the last generation that everyone has.
+/// The last generation ACKed by all proxies, as reported by the server.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Converged {
     pub(crate) generation: u64,
@@ -63,7 +63,7 @@ impl Server {
         }
     }
 
-    /// Waits until all of so many proxies (or at least one) have everything.
+    /// Waits until all of this many proxies (or at least one) are in sync.
     pub(crate) async fn wait_until_converged(&self, proxies: Option<usize>) {
         let started = Instant::now();
         loop {
@@ -99,7 +99,7 @@ impl Server {
         })
     }
 
-    /// The time from `since` to the last ACK of the first generation after `before`.
+    /// Time from `since` to the last ACK of the first generation after `before`.
     pub(crate) async fn wait_for_generation_after(&self, before: u64, since: SystemTime) -> Duration {
         let started = Instant::now();
         loop {
@@ -112,12 +112,12 @@ impl Server {
         }
     }
 
-    /// Resident memory.
+    /// Resident memory in MB.
     pub(crate) fn rss_mb(&self) -> f64 {
         usage::rss_mb(self.child.id())
     }
 
-    /// User and system time so far.
+    /// User and system time so far, in seconds.
     pub(crate) fn cpu_seconds(&self) -> f64 {
         usage::times(self.child.id()).iter().sum()
     }
@@ -127,7 +127,7 @@ impl Server {
         serde_json::from_str(&body).ok()
     }
 
-    /// A GET of the admin address, as small as can be so that it costs the server little.
+    /// A minimal GET request to the admin address, to cost the server little.
     fn get(&self, path: &str) -> Option<(u16, String)> {
         use std::io::{Read, Write};
         let mut stream = std::net::TcpStream::connect(self.admin).ok()?;
@@ -152,7 +152,7 @@ impl Drop for Server {
     }
 }
 
-/// A port that was free a moment ago.
+/// An address whose port was free a moment ago.
 pub(crate) fn free_address() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     listener.local_addr().expect("its address")

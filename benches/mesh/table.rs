@@ -1,8 +1,8 @@
-//! Figures and how they are shown.
+//! Collects and prints results.
 
 use std::time::Duration;
 
-/// Rows of measured things.
+/// Rows of results.
 pub(crate) struct Table(Vec<[String; 3]>);
 
 impl Table {
@@ -10,7 +10,7 @@ impl Table {
         Self(Vec::new())
     }
 
-    /// Adds a row and shows it at once, since runs are long.
+    /// Adds a row and prints it at once, since runs are long.
     pub(crate) fn row(&mut self, what: &str, figure: &str, goal: &str) {
         eprintln!("{what}: {figure} (goal: {goal})");
         self.0.push([what.to_owned(), figure.to_owned(), goal.to_owned()]);
@@ -25,7 +25,7 @@ impl Table {
     }
 }
 
-/// Sorted times.
+/// Sorted durations.
 pub(crate) struct Spread(Vec<Duration>);
 
 impl Spread {

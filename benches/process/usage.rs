@@ -1,14 +1,15 @@
-//! What the system says a process has used; for every benchmark that watches one from outside.
+//! Resource usage of a process, for benchmarks that measure one from outside.
 
 use std::fs;
 
-/// Ticks of `/proc/PID/stat` in a second: `USER_HZ`, the same on every Linux architecture that this is run on.
+/// Clock ticks per second in `/proc/PID/stat`: `USER_HZ`, which is the same on all Linux
+/// architectures used.
 const TICKS: f64 = 100.0;
 
-/// User time and system time so far, in seconds.
+/// User and system time so far, in seconds.
 pub(crate) fn times(pid: u32) -> [f64; 2] {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    // The name of the program, in parentheses, may hold anything.
+    // The program name in parentheses may contain anything.
     let fields: Vec<&str> = stat.rsplit(") ").next().unwrap_or("").split(' ').collect();
     let ticks = |index: usize| {
         let field = fields.get(index).and_then(|field| field.parse::<f64>().ok());
@@ -17,7 +18,7 @@ pub(crate) fn times(pid: u32) -> [f64; 2] {
     [ticks(11) / TICKS, ticks(12) / TICKS]
 }
 
-/// Resident memory, in MB.
+/// Resident memory in MB.
 pub(crate) fn rss_mb(pid: u32) -> f64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let line = status

@@ -1,5 +1,6 @@
-//! What answers: 1 KiB for HTTP, a message of 100 bytes for gRPC, bytes without end for bulk. It shares the thread of a
-//! load at a fixed rate: two threads of one processor would wait for each other's turns, which last milliseconds.
+//! The backend: 1 KiB responses for HTTP, 100-byte messages for gRPC, an endless stream for bulk.
+//! It runs on the thread of a fixed-rate load: two threads on one CPU would wait for each other's
+//! time slices, which last milliseconds.
 
 use std::convert::Infallible;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -15,18 +16,18 @@ use hyper_util::server::conn::auto;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpListener;
 
-/// Where it listens.
+/// Its address.
 pub(crate) const ADDRESS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 28_080);
 
-/// Where bytes come from.
+/// Address for bulk transfer.
 pub(crate) const BULK_ADDRESS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 28_081);
 
-/// What is written of them at once.
+/// Chunk for bulk transfer.
 static BULK: [u8; 256 << 10] = [b'x'; 256 << 10];
 
 static BODY: [u8; 1024] = [b'x'; 1024];
 
-/// Starts it, on the runtime of the load.
+/// Starts it on the load's runtime.
 pub(crate) async fn start() {
     let listener = TcpListener::bind(ADDRESS).await.expect("the backend's address is free");
     let bulk = TcpListener::bind(BULK_ADDRESS)
@@ -47,7 +48,7 @@ pub(crate) async fn start() {
     });
 }
 
-/// Sends bytes on every connection until its other side has enough.
+/// Sends bytes on every connection until the peer closes it.
 async fn send_bytes(listener: TcpListener) {
     while let Ok((mut stream, _)) = listener.accept().await {
         tokio::spawn(async move { while stream.write_all(&BULK).await.is_ok() {} });

@@ -1,5 +1,6 @@
-//! The whole chain of a mesh, of which the control plane does not send all: it asks for no access logs. So these proxies are
-//! configured by their bootstraps, with the filters, headers and TLS that it would send.
+//! The full filter chain of a mesh, including access logs, which the control plane does not
+//! configure. Therefore these proxies have static bootstraps, with the filters, headers and TLS
+//! settings that it would send.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -10,7 +11,7 @@ use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, 
 use crate::backend;
 use crate::documents::{CLIENT_IP, HTTP_HOST, HTTP_PORT, OUTBOUND_IP, ROUTES_HOST, SERVER_IP};
 
-/// Istio's default format of access logs.
+/// Istio's default access log format.
 const ISTIO_FORMAT: &str = "[%START_TIME%] \\\"%REQ(:METHOD)% %REQ(X-ENVOY-ORIGINAL-PATH?:PATH)% %PROTOCOL%\\\" \
     %RESPONSE_CODE% %RESPONSE_FLAGS% %RESPONSE_CODE_DETAILS% %CONNECTION_TERMINATION_DETAILS% \
     \\\"%UPSTREAM_TRANSPORT_FAILURE_REASON%\\\" %BYTES_RECEIVED% %BYTES_SENT% %DURATION% \
@@ -20,7 +21,7 @@ const ISTIO_FORMAT: &str = "[%START_TIME%] \\\"%REQ(:METHOD)% %REQ(X-ENVOY-ORIGI
 
 const EXTENSIONS: &str = "type.googleapis.com/envoy.extensions";
 
-/// A bootstrap of the client's sidecar, which logs every request and passes it on to the backend.
+/// Bootstrap of a client sidecar that logs every request and forwards it to the backend.
 pub(crate) fn alone(folder: &Path) -> String {
     bootstrap(&Proxy {
         ip: CLIENT_IP,
@@ -33,8 +34,7 @@ pub(crate) fn alone(folder: &Path) -> String {
     })
 }
 
-/// Bootstraps of the client's and the server's sidecar: each logs every request and goes through a hundred routes, with
-/// mutual TLS between them.
+/// Bootstraps of a client and a server sidecar with access logs, a hundred routes and mutual TLS.
 pub(crate) fn pair(folder: &Path) -> [String; 2] {
     let [client, server] = certificates(folder);
     let server_port = SocketAddr::new(SERVER_IP.parse().expect("an address"), HTTP_PORT);
@@ -67,7 +67,7 @@ struct Proxy<'a> {
     ip: &'a str,
     listener: (&'a str, u16),
     host: SocketAddr,
-    /// More of its connection manager.
+    /// Further fields of its connection manager.
     more: &'a str,
     log: &'a Path,
     listener_tls: Option<String>,
@@ -133,7 +133,7 @@ static_resources:
     )
 }
 
-/// A host with one route and one with a hundred; all are tried again.
+/// A host with one route and one with a hundred, all with retries.
 fn virtual_hosts() -> String {
     let to_cluster = "route: {cluster: out, timeout: 0s, retry_policy: {retry_on: 5xx, num_retries: 2}}";
     let route = |number| format!("{{match: {{prefix: /route-{number}/}}, {to_cluster}}}");
@@ -145,7 +145,7 @@ fn virtual_hosts() -> String {
     )
 }
 
-/// The TLS of one side. `more` follows what both sides have in common, and `own` is its own.
+/// TLS context of one side: the common settings followed by `more`, and the side's own.
 fn tls(side: &str, certificate: &Certificate, more: &str, own: &str) -> String {
     let Certificate { chain, key, ca } = certificate;
     format!(
@@ -165,7 +165,7 @@ struct Certificate {
     ca: String,
 }
 
-/// Certificates of the two sidecars, by one CA.
+/// Certificates of the two sidecars, issued by one CA.
 fn certificates(folder: &Path) -> [Certificate; 2] {
     let write = |name: String, text: String| {
         let path = folder.join(name);
@@ -174,7 +174,7 @@ fn certificates(folder: &Path) -> [Certificate; 2] {
     };
     let mut params = CertificateParams::default();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    // Named otherwise than what it signs.
+    // Its name must differ from that of the certificates it signs.
     params.distinguished_name.push(DnType::CommonName, "ca");
     let key = KeyPair::generate().expect("a key");
     let ca = write("ca.pem".into(), params.self_signed(&key).expect("a certificate").pem());

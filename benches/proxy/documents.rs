@@ -1,16 +1,16 @@
-//! What the proxies are configured with: documents for the control plane.
+//! Configuration of the proxies: documents for the control plane.
 
 use std::net::SocketAddr;
 
 use crate::backend;
 
-/// A service of HTTP/1.1.
+/// An HTTP/1.1 service.
 pub(crate) const HTTP_HOST: &str = "http.bench";
-/// The same with a hundred routes and retries.
+/// An HTTP/1.1 service with a hundred routes and retries.
 pub(crate) const ROUTES_HOST: &str = "routes.bench";
-/// A service of HTTP/2.
+/// An HTTP/2 service.
 pub(crate) const HTTP2_HOST: &str = "http2.bench";
-/// A service of gRPC.
+/// A gRPC service.
 pub(crate) const GRPC_HOST: &str = "grpc.bench";
 
 pub(crate) const CLIENT_IP: &str = "127.0.41.1";
@@ -22,7 +22,7 @@ pub(crate) const GRPC_PORT: u16 = 9082;
 pub(crate) const TCP_PORT: u16 = 9083;
 pub(crate) const BULK_PORT: u16 = 9084;
 
-/// The mesh's documents: services whose endpoint is the server's sidecar, or the backend itself.
+/// The documents; the endpoint of services is the server's sidecar, or the backend itself.
 pub(crate) fn mesh(pair: bool) -> String {
     let ports = [
         (HTTP_PORT, "HTTP"),
@@ -85,7 +85,7 @@ pub(crate) fn mesh(pair: bool) -> String {
     text
 }
 
-/// A hundred routes, each with retries.
+/// A hundred routes with retries.
 fn routes() -> String {
     let route = |number: usize| {
         format!(

@@ -1,11 +1,11 @@
-//! Figures and how they are shown.
+//! Collects and prints results.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use crate::process::Cpu;
 
-/// What a load came to.
+/// Result of a load.
 pub(crate) struct Outcome {
     pub(crate) requests: f64,
     pub(crate) rate: f64,
@@ -16,11 +16,12 @@ pub(crate) struct Outcome {
 }
 
 impl Outcome {
-    /// Of requests that were due at their times since `start`, each with how long it took from then on.
+    /// The result for requests, given the time each was due and its latency from then on.
     ///
-    /// The 50th and the 99th percentile are those of each second, and of these the median: now and then a virtual machine
-    /// stands still for some hundredths of a second, which in a run of a few seconds would be its 99th percentile. What it
-    /// does to a run is in the 99.9th, of all its requests.
+    /// The 50th and 99th percentiles are computed per second, of which the median is taken: virtual
+    /// machines occasionally stall for tens of milliseconds, which would dominate the 99th
+    /// percentile of a run of a few seconds. Stalls show in the 99.9th percentile, which is that of
+    /// all requests.
     pub(crate) fn paced(start: Instant, requests: &[(Instant, Duration)]) -> Self {
         let rate = requests.len() as f64 / start.elapsed().as_secs_f64();
         let mut seconds: BTreeMap<u64, Vec<f64>> = BTreeMap::new();
@@ -53,7 +54,7 @@ pub(crate) struct Row {
     name: &'static str,
     mode: &'static str,
     rate: f64,
-    /// Microseconds a request, and of it those in user space.
+    /// CPU time per request in microseconds, and its share in user space.
     cpu: f64,
     user: f64,
     p50: f64,
@@ -80,7 +81,7 @@ pub(crate) fn push(rows: &mut Vec<Row>, name: &'static str, mode: &'static str, 
     });
 }
 
-/// The median of a contender's maximum rates.
+/// Median of a contender's maximum rates.
 pub(crate) fn median_rate(rows: &[Row], name: &str) -> f64 {
     let rates = rows
         .iter()
@@ -89,7 +90,7 @@ pub(crate) fn median_rate(rows: &[Row], name: &str) -> f64 {
     Spread::of(rates).median
 }
 
-/// Median, least and most.
+/// Median, minimum and maximum.
 #[derive(Clone, Copy)]
 struct Spread {
     median: f64,
@@ -120,7 +121,7 @@ impl Spread {
     }
 }
 
-/// The whole result.
+/// The complete result.
 pub(crate) struct Table {
     lines: Vec<String>,
     memory: Vec<String>,

@@ -1,5 +1,5 @@
-//! Load: as much as goes (wrk, h2load), or at a fixed rate, each request due at its time whatever became of those
-//! before it.
+//! Load at the maximum rate (wrk, h2load) or at a fixed rate, where requests are sent on schedule
+//! regardless of earlier responses.
 
 use std::io;
 use std::net::SocketAddr;
@@ -19,29 +19,29 @@ use crate::documents::{GRPC_HOST, HTTP_HOST, HTTP2_HOST, ROUTES_HOST};
 use crate::figures::Outcome;
 use crate::pace::Pace;
 
-/// What is sent.
+/// The kind of load.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Load {
-    /// HTTP/1.1; to the last of a hundred routes with retries, or to a host with one.
+    /// HTTP/1.1; matches the last of a hundred routes with retries, or a host with one route.
     Http1 { routes: bool },
     /// HTTP/2.
     Http2,
     /// gRPC, unary.
     Grpc,
-    /// HTTP/1.1 that the proxy passes on as bytes.
+    /// HTTP/1.1 forwarded as TCP.
     Tcp,
-    /// Bytes on a few connections; a request is a megabyte.
+    /// Bulk transfer on a few connections; a request is a megabyte.
     Bulk,
 }
 
-/// Connections that bytes come on.
+/// Connections of a bulk load.
 const BULK_CONNECTIONS: usize = 4;
 
-/// Connections of a load at a fixed rate.
+/// Connections of a fixed-rate load.
 const CONNECTIONS: usize = 32;
 
 impl Load {
-    /// The host and path that are asked for.
+    /// Host and path of the requests.
     pub(crate) fn url(self) -> (&'static str, &'static str) {
         match self {
             Load::Http1 { routes: false } => (HTTP_HOST, "/"),
@@ -52,7 +52,7 @@ impl Load {
         }
     }
 
-    /// As much as goes.
+    /// Runs at the maximum rate.
     pub(crate) async fn maximum(self, target: SocketAddr, time: Duration) -> Outcome {
         match self {
             Load::Http1 { .. } | Load::Tcp => self.wrk(target, time).await,
@@ -139,12 +139,12 @@ impl Load {
         }
     }
 
-    /// Whether it can be sent at a fixed rate.
+    /// Whether it supports a fixed rate.
     pub(crate) fn has_rate(self) -> bool {
         self != Load::Bulk
     }
 
-    /// At a fixed rate.
+    /// Runs at a fixed rate.
     pub(crate) async fn paced(self, target: SocketAddr, rate: u64, time: Duration) -> Outcome {
         let total = rate * time.as_secs();
         let mut clients = Vec::new();
@@ -169,7 +169,7 @@ impl Load {
     }
 }
 
-/// One connection of the load.
+/// A connection of the load.
 enum Client {
     Http1(http1::SendRequest<Full<Bytes>>),
     Http2(http2::SendRequest<Full<Bytes>>),
@@ -220,7 +220,7 @@ impl Client {
     }
 }
 
-/// Receives as much as comes.
+/// Receives as fast as possible.
 async fn bulk(target: SocketAddr, time: Duration) -> Outcome {
     let start = Instant::now();
     let mut receivers = JoinSet::new();
@@ -251,7 +251,7 @@ fn grpc_message() -> Vec<u8> {
     message
 }
 
-/// Opens connections that do nothing, each after one request.
+/// Opens connections that stay idle after one request.
 pub(crate) async fn idle_connections(target: SocketAddr, count: usize) -> Vec<TcpStream> {
     let mut connections = Vec::with_capacity(count);
     while connections.len() < count
@@ -274,7 +274,7 @@ async fn idle_connection(target: SocketAddr) -> io::Result<TcpStream> {
     }
 }
 
-/// wrk's way to write times, in microseconds.
+/// Parses a duration printed by wrk, in microseconds.
 fn micros(text: &str) -> f64 {
     let digits = text.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
     let scale = match &text[digits.len()..] {

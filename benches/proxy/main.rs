@@ -1,10 +1,12 @@
-//! What the bundled proxy costs beside Envoy: `cargo bench --bench proxy [-- [quick] [build=PROGRAM] [SCENARIO…]]`.
+//! Cost of the bundled proxy compared with Envoy: `cargo bench --bench proxy [-- [quick]
+//! [build=PROGRAM] [SCENARIO…]]`.
 //!
-//! One run, one machine, one configuration: a control plane serves both data planes the same mesh. A proxy (or a pair
-//! of them) has a processor of its own and one worker; the backend and the load have the other. nginx and HAProxy stand
-//! beside them for plain HTTP/1.1, and another build of `topsail` wherever one is named, to see what a change is worth.
-//! Latencies without any proxy say how much of the others is the load's and the machine's.
-//! Needs `wrk`, `h2load` (nghttp2-client), `nginx`, `haproxy`, `taskset`, `unshare` and `ip`.
+//! One run on one machine with one configuration: a control plane serves the same mesh to both
+//! proxies. A proxy (or a pair) has a CPU and one worker; backend and load share the other CPU.
+//! nginx and HAProxy are included for plain HTTP/1.1, and another build of `topsail` if given, to
+//! measure the effect of a change. Latencies without a proxy show the share of the load generator
+//! and the machine. Needs `wrk`, `h2load` (nghttp2-client), `nginx`, `haproxy`, `taskset`,
+//! `unshare` and `ip`.
 
 #![expect(clippy::expect_used, reason = "a benchmark that cannot go on ends there")]
 
@@ -35,7 +37,7 @@ struct Scale {
     idle_connections: usize,
 }
 
-/// What is measured: a way through the mesh and what is sent on it.
+/// A scenario: a path through the mesh and a load.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Scenario {
     name: &'static str,
@@ -43,16 +45,16 @@ struct Scenario {
     load: Load,
 }
 
-/// A way through the mesh.
+/// A path through the mesh.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Way {
     /// Through the client's sidecar.
     Sidecar,
-    /// Through the server's sidecar too, by mutual TLS.
+    /// Through both sidecars, with mutual TLS.
     Pair,
-    /// Through one proxy that writes access logs.
+    /// Through a proxy with access logs.
     Logging,
-    /// Through a pair that does all that a mesh asks of one: mutual TLS, a hundred routes, retries and access logs.
+    /// Through a pair of proxies with mutual TLS, a hundred routes, retries and access logs.
     FullChain,
 }
 
@@ -164,7 +166,7 @@ fn main() {
     runtime.block_on(run(&contenders, &wanted, scale));
 }
 
-/// Measures what is wanted, or everything, and prints it.
+/// Runs the given scenarios, or all, and prints the results.
 async fn run(contenders: &[Contender], wanted: &[&String], scale: Scale) {
     backend::start().await;
     let is_wanted = |name: &str| wanted.is_empty() || wanted.iter().any(|word| *word == name);
@@ -178,7 +180,8 @@ async fn run(contenders: &[Contender], wanted: &[&String], scale: Scale) {
     table.print();
 }
 
-/// Measures all contenders in turn, anew for each repetition, so that drift of the machine hits all of them.
+/// Measures all contenders in turn, restarted for each repetition, so that drift affects all
+/// equally.
 async fn measure(contenders: &[Contender], scenario: Scenario, scale: Scale, table: &mut Table) {
     let load = scenario.load;
     let mut rows: Vec<Row> = Vec::new();
@@ -204,15 +207,15 @@ async fn measure(contenders: &[Contender], scenario: Scenario, scale: Scale, tab
     table.add(scenario.name, rows);
 }
 
-/// The load whose latencies count.
+/// The load whose latencies are compared.
 const HALF: &str = "half of Envoy's max";
 
-/// Half of what Envoy can do, requests a second.
+/// Half of Envoy's maximum rate, in requests per second.
 fn half_of_envoy(rows: &[Row]) -> u64 {
     (figures::median_rate(rows, "Envoy") / 2.0) as u64
 }
 
-/// The maximum rate, and a fixed low one.
+/// Measures the maximum rate, and latencies at a fixed lower rate.
 async fn sample(
     load: Load,
     name: &'static str,
@@ -223,7 +226,7 @@ async fn sample(
 ) {
     const LOW_RATE: u64 = 2_000;
     let time = Duration::from_secs(scale.seconds);
-    // Connections and caches first.
+    // Warm-up.
     load.maximum(target, Duration::from_secs(1)).await;
     let mut before = Cpu::of(pids);
     let mut used = || {
@@ -235,7 +238,7 @@ async fn sample(
     if load.has_rate() {
         let paced = load.paced(target, LOW_RATE, time).await;
         figures::push(rows, name, "2,000/s", &paced, used());
-        // Latency at half of what Envoy can do, for all.
+        // Latencies of all contenders at half of Envoy's maximum.
         let paced = load.paced(target, half_of_envoy(rows), time).await;
         figures::push(rows, name, HALF, &paced, used());
     }
@@ -246,7 +249,7 @@ async fn memory(contenders: &[Contender], scale: Scale, table: &mut Table) {
     for contender in contenders {
         let mesh = Mesh::start(contender, false).await;
         let pids = mesh.sidecars();
-        // Until nothing has changed for a while.
+        // Wait until memory has settled.
         tokio::time::sleep(Duration::from_secs(6)).await;
         let idle = process::rss_mb(&pids);
         let connections =

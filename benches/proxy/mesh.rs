@@ -1,4 +1,4 @@
-//! A mesh of a client and a server, with sidecars of one kind.
+//! A mesh of a client and a server, with the same kind of sidecar.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -18,9 +18,9 @@ use crate::process::{LOAD_CPU, PROXY_CPU, Running};
 
 const XDS: &str = "127.0.0.1:28012";
 
-/// A data plane that is measured.
+/// A proxy to be measured.
 pub(crate) struct Contender {
-    /// As tables name it.
+    /// Name in tables.
     pub(crate) name: &'static str,
     program: PathBuf,
     envoy: bool,
@@ -43,7 +43,7 @@ impl Contender {
         }
     }
 
-    /// Another build of the bundled data plane, to compare with this one.
+    /// Another build of the bundled proxy, for comparison.
     pub(crate) fn other_build(program: &str) -> Self {
         Self {
             name: "Topsail, other build",
@@ -52,7 +52,7 @@ impl Contender {
         }
     }
 
-    /// Starts it with one worker and waits until it has what its bootstrap asks for.
+    /// Starts it with one worker and waits until it is configured.
     async fn start(&self, bootstrap: &Path, ip: &str) -> Running {
         let path = bootstrap.to_string_lossy();
         let arguments: &[&str] = match self.envoy {
@@ -81,7 +81,7 @@ pub(crate) struct Mesh {
 }
 
 impl Mesh {
-    /// A control plane, and the client's sidecar, or a pair of them.
+    /// Starts a control plane and the client's sidecar, or a pair of sidecars.
     pub(crate) async fn start(contender: &Contender, pair: bool) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let (config, state) = (folder.path().join("config"), folder.path().join("state"));
@@ -113,7 +113,7 @@ impl Mesh {
         }
     }
 
-    /// One proxy that writes access logs.
+    /// Starts a single proxy with access logs.
     pub(crate) async fn logging(contender: &Contender) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let bootstrap = chain::alone(folder.path());
@@ -124,7 +124,7 @@ impl Mesh {
         }
     }
 
-    /// A pair that does all that a mesh asks of one.
+    /// Starts a pair of proxies with the full filter chain.
     pub(crate) async fn full_chain(contender: &Contender) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let [client, server] = chain::pair(folder.path());
@@ -138,7 +138,7 @@ impl Mesh {
         }
     }
 
-    /// Where a load is sent to.
+    /// Where a load is sent.
     pub(crate) fn target(&self, load: Load) -> SocketAddr {
         let port = match load {
             Load::Http1 { .. } => HTTP_PORT,
@@ -150,7 +150,7 @@ impl Mesh {
         SocketAddr::new(OUTBOUND_IP.parse().expect("an address"), port)
     }
 
-    /// The processes of the data plane.
+    /// Process ids of the proxies.
     pub(crate) fn sidecars(&self) -> Vec<u32> {
         self.sidecars.iter().map(Running::pid).collect()
     }
@@ -175,14 +175,14 @@ async fn sidecar(contender: &Contender, name: &str, ip: &str, state: &str, folde
     configured(contender, &bootstrap, name, ip, folder).await
 }
 
-/// A proxy that is configured by its bootstrap alone.
+/// Starts a proxy with a static bootstrap.
 async fn configured(contender: &Contender, bootstrap: &str, name: &str, ip: &str, folder: &Path) -> Running {
     let path = folder.join(format!("{name}.yaml"));
     fs::write(&path, bootstrap).expect("a file");
     contender.start(&path, ip).await
 }
 
-/// Waits until an address answers with 200.
+/// Waits until an address responds with 200.
 async fn wait_for(address: &str, path: &str) {
     const PATIENCE: Duration = Duration::from_secs(60);
     let (address, started) = (address.parse().expect("an address"), Instant::now());

@@ -1,6 +1,6 @@
-//! When requests are due, to a tenth of a millisecond. The runtime's own timers count in milliseconds: all that is due within
-//! one would be sent at once, and latencies would say more of that than of the proxy. A thread that sleeps until the next is due
-//! would have to wait for its turn on the processor of the load, so the system's clock wakes the runtime.
+//! Schedules requests with a precision of 0.1 ms. tokio's timers have millisecond resolution: all
+//! requests due within a millisecond would be sent at once and distort latencies. A sleeping thread
+//! would have to wait for its turn on the CPU of the load, so a kernel timer wakes the runtime.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,13 +13,13 @@ use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe::Receiver;
 use tokio::sync::Semaphore;
 
-/// Between two looks at what is due.
+/// Interval between checks.
 const TICK: Timespec = Timespec {
     tv_sec: 0,
     tv_nsec: 100_000,
 };
 
-/// So many requests a second, whatever becomes of those before.
+/// A constant rate, independent of responses.
 #[derive(Clone)]
 pub(crate) struct Pace {
     start: Instant,
@@ -30,7 +30,7 @@ pub(crate) struct Pace {
 }
 
 impl Pace {
-    /// Begins in a moment, and is over after `total` requests.
+    /// Starts shortly, and ends after `total` requests.
     pub(crate) fn begin(rate: u64, total: u64) -> Self {
         let pace = Self {
             start: Instant::now() + Duration::from_millis(50),
@@ -54,24 +54,24 @@ impl Pace {
                     .add_permits(usize::try_from(more).expect("a machine of 64 bits"));
                 started += more;
             }
-            // Whoever still waits is told that there are no more.
+            // Wakes those still waiting: there are no more requests.
             starter.due.close();
         });
         pace
     }
 
-    /// When it began.
+    /// Start time.
     pub(crate) fn start(&self) -> Instant {
         self.start
     }
 
-    /// Waits until another request is due, and says since when it is; none: there are no more.
+    /// Waits until another request is due; returns its due time, or `None` at the end.
     pub(crate) async fn next(&self) -> Option<Instant> {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         if number >= self.total {
             return None;
         }
-        // A closed semaphore gives no permits, though it may have some.
+        // A closed semaphore fails even if permits are left.
         if let Ok(permit) = self.due.acquire().await {
             permit.forget();
         }
@@ -83,7 +83,7 @@ impl Pace {
     }
 }
 
-/// Ten thousand a second, of the system's clock, which is read like a pipe.
+/// Kernel timer with ten thousand ticks per second (timerfd).
 struct Ticks(Receiver);
 
 impl Ticks {
@@ -101,9 +101,9 @@ impl Ticks {
         Self(Receiver::from_owned_fd_unchecked(clock).expect("a clock that can be waited for"))
     }
 
-    /// Waits for the next one; those that were missed count as one.
+    /// Waits for the next tick; missed ones are merged.
     async fn next(&mut self) {
-        // What is read is how many there were since.
+        // The number of expirations since the last read.
         self.0.read_u64().await.expect("a clock that runs");
     }
 }

@@ -1,4 +1,4 @@
-//! nginx and HAProxy: plain HTTP/1.1 to the backend with kept connections, one worker.
+//! nginx and HAProxy: plain HTTP/1.1 with keep-alive to the backend, one worker.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -8,7 +8,7 @@ use tempfile::TempDir;
 use crate::backend;
 use crate::process::{PROXY_CPU, Running};
 
-/// Which one.
+/// The program.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Peer {
     Nginx,
@@ -24,7 +24,7 @@ impl Peer {
     }
 }
 
-/// One that runs.
+/// A running nginx or HAProxy.
 pub(crate) struct RunningPeer {
     process: Running,
     target: SocketAddr,

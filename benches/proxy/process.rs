@@ -1,4 +1,4 @@
-//! Processes, and what the system says of them.
+//! Processes and their resource usage.
 
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command};
@@ -8,16 +8,16 @@ use rustix::thread::{CpuSet, sched_setaffinity};
 
 use super::usage;
 
-/// The processor of proxies.
+/// CPU of the proxies.
 pub(crate) const PROXY_CPU: usize = 0;
-/// The processor of load and backend.
+/// CPU of load and backend.
 pub(crate) const LOAD_CPU: usize = 1;
 
-/// A process that is killed when this is dropped.
+/// A process that is killed on drop.
 pub(crate) struct Running(Child);
 
 impl Running {
-    /// Starts a program on a processor of its own.
+    /// Starts a program pinned to a CPU.
     pub(crate) fn start(program: &std::path::Path, arguments: &[&str], cpu: usize) -> Self {
         let child = Command::new("taskset")
             .args(["-c", &cpu.to_string()])
@@ -41,7 +41,7 @@ impl Drop for Running {
     }
 }
 
-/// Ends the run with the command that installs what is missing.
+/// Exits with the command that installs missing tools.
 pub(crate) fn require(tools: &[&str]) {
     let found = |tool: &str| Command::new("sh").args(["-c", &format!("command -v {tool}")]).output();
     let missing: Vec<_> = tools
@@ -54,8 +54,8 @@ pub(crate) fn require(tools: &[&str]) {
     );
 }
 
-/// Starts this program again in a network namespace of its own, where loopback is all there is: the rules and the connection
-/// tracking of the machine's firewall, which Docker brings for one, are no part of what is measured.
+/// Restarts this program in a network namespace of its own with only loopback, to exclude the
+/// machine's firewall rules and connection tracking (e.g. Docker's) from the measurement.
 pub(crate) fn enter_own_network() {
     const ENTERED: &str = "TOPSAIL_BENCH_OWN_NETWORK";
     if std::env::var_os(ENTERED).is_some() {
@@ -74,14 +74,14 @@ pub(crate) fn enter_own_network() {
     panic!("unshare does not start: {error}");
 }
 
-/// Keeps this process, and what it starts, on one processor.
+/// Pins this process and its children to a CPU.
 pub(crate) fn pin_to(cpu: usize) {
     let mut set = CpuSet::new();
     set.set(cpu);
     sched_setaffinity(None, &set).expect("a processor");
 }
 
-/// Lets this process, and what it starts, open as many files as the system allows.
+/// Raises the limit on open files to the hard limit.
 pub(crate) fn raise_file_limit() {
     let maximum = getrlimit(Resource::Nofile).maximum;
     let limit = Rlimit {
@@ -91,23 +91,23 @@ pub(crate) fn raise_file_limit() {
     setrlimit(Resource::Nofile, limit).expect("the limit of open files");
 }
 
-/// What processes have used.
+/// CPU usage of processes.
 #[derive(Clone, Copy)]
 pub(crate) struct Cpu {
-    /// Seconds of their own.
+    /// User time in seconds.
     pub(crate) user: f64,
-    /// Seconds of the system for them.
+    /// System time in seconds.
     pub(crate) system: f64,
 }
 
 impl Cpu {
-    /// Of nobody.
+    /// No usage.
     pub(crate) const NONE: Self = Self {
         user: f64::NAN,
         system: f64::NAN,
     };
 
-    /// So far.
+    /// Usage so far.
     pub(crate) fn of(pids: &[u32]) -> Self {
         let all = pids.iter().map(|pid| usage::times(*pid));
         let [user, system] = all.fold([0.0; 2], |[user, system], [more_user, more_system]| {
@@ -116,7 +116,7 @@ impl Cpu {
         Self { user, system }
     }
 
-    /// What was used since then.
+    /// Usage since then.
     pub(crate) fn since(self, before: Self) -> Self {
         Self {
             user: self.user - before.user,
@@ -125,7 +125,7 @@ impl Cpu {
     }
 }
 
-/// Resident memory of processes, on average.
+/// Average resident memory of processes, in MB.
 pub(crate) fn rss_mb(pids: &[u32]) -> f64 {
     pids.iter().map(|pid| usage::rss_mb(*pid)).sum::<f64>() / pids.len() as f64
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::chain::to_cluster;
 use super::fixed;
-use super::inbound_chain::Door;
+use super::inbound_chain::InboundChains;
 use super::inbound_port::{InboundPort, inbound_ports};
 use super::naming;
 use crate::ir::cluster::{Cluster, Discovery, LoadBalancer};
@@ -164,7 +164,7 @@ fn bound_listener(mesh: &Mesh, node: &NodeView, port: &InboundPort<'_>, ip: IpAd
     let address = ListenAddress::Ip(ip, port.number);
     let name = naming::listener(&address);
     let mode = mesh.mutual_tls_mode(&node.namespace, &node.labels, Some(port.number));
-    let chains = door(mesh, port, &name, None).chains(mode);
+    let chains = port_chains(mesh, port, &name, None).chains(mode);
     Listener {
         address,
         bind: true,
@@ -184,8 +184,13 @@ fn bound_listener(mesh: &Mesh, node: &NodeView, port: &InboundPort<'_>, ip: IpAd
     }
 }
 
-fn door<'a>(mesh: &'a Mesh, port: &InboundPort<'_>, listener: &ResourceName, matched: Option<u16>) -> Door<'a> {
-    Door {
+fn port_chains<'a>(
+    mesh: &'a Mesh,
+    port: &InboundPort<'_>,
+    listener: &ResourceName,
+    matched: Option<u16>,
+) -> InboundChains<'a> {
+    InboundChains {
         config: &mesh.config,
         names: (listener.clone(), listener.clone()),
         destination_port: matched,
@@ -219,7 +224,7 @@ fn virtual_inbound(mesh: &Mesh, node: &NodeView, sidecar: Option<&Sidecar>, port
     for port in ports.iter().filter(|port| port.bind.is_none()) {
         let mode = mesh.mutual_tls_mode(&node.namespace, &node.labels, Some(port.number));
         let name = naming::listener(&ListenAddress::Ip(wildcard, port.number));
-        chains.extend(door(mesh, port, &name, Some(port.number)).chains(mode));
+        chains.extend(port_chains(mesh, port, &name, Some(port.number)).chains(mode));
     }
     let tproxy = node.mode == InterceptionMode::Tproxy;
     Listener {
@@ -260,8 +265,8 @@ fn unnamed_ports(mesh: &Mesh, node: &NodeView, ports: &[InboundPort<'_>]) -> Vec
     free.into_iter().map(Some).chain([None]).collect()
 }
 
-fn catch_all(mesh: &Mesh, matched: Option<u16>) -> Door<'_> {
-    Door {
+fn catch_all(mesh: &Mesh, matched: Option<u16>) -> InboundChains<'_> {
+    InboundChains {
         config: &mesh.config,
         names: ("virtualInbound-catchall-http".into(), "virtualInbound".into()),
         destination_port: matched,

@@ -37,7 +37,7 @@ const MUTUAL: [&str; 5] = [
 const ACCEPTED: [&str; 2] = ["h2", "http/1.1"];
 
 /// Inputs of the chains for one port of the workload, or for all ports without a service.
-pub(super) struct Door<'a> {
+pub(super) struct InboundChains<'a> {
     /// Mesh configuration.
     pub(super) config: &'a MeshConfig,
     /// Names of its HTTP chains and of the others.
@@ -70,7 +70,7 @@ enum Serve {
 /// A row of the table: ALPN, transport, whether mutual TLS is terminated, handling.
 type Row<'a> = (&'a [&'static str], Option<TransportProtocol>, bool, Serve);
 
-impl Door<'_> {
+impl InboundChains<'_> {
     /// The chains (Istio's `getTLSFilterChainMatchOptions` and their plaintext counterparts).
     pub(super) fn chains(&self, mode: MutualTlsMode) -> Vec<FilterChain> {
         self.rows(mode).into_iter().map(|row| self.chain(row)).collect()

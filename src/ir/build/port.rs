@@ -61,7 +61,7 @@ impl PortUnit {
 /// Builds the listeners and route configurations of a port. `orphans` are hosts with a
 /// VirtualService but no service.
 pub(super) fn port_unit(scope: Scope<'_>, orphans: &OrdSet<Hostname>, key: &PortKey) -> PortUnit {
-    let mut making = Making {
+    let mut builder = PortBuilder {
         routing: Routing::new(scope),
         orphans,
         slots: Slots::default(),
@@ -71,15 +71,15 @@ pub(super) fn port_unit(scope: Scope<'_>, orphans: &OrdSet<Hostname>, key: &Port
     if let Some(egress) = scope.dedicated(key) {
         let way = Through::Egress(egress);
         match (key, egress.any_port()) {
-            (PortKey::Port(port), false) => making.add_port(way, *port),
-            (PortKey::Port(_) | PortKey::Unix(_), _) => making.add_all(way, key),
+            (PortKey::Port(port), false) => builder.add_port(way, *port),
+            (PortKey::Port(_) | PortKey::Unix(_), _) => builder.add_all(way, key),
         }
-        making.slots.lock();
+        builder.slots.lock();
     }
     if let (Some(way), PortKey::Port(port)) = (scope.catch_all(), key) {
-        making.add_port(way, *port);
+        builder.add_port(way, *port);
     }
-    making.finish()
+    builder.finish()
 }
 
 /// How the listeners of an egress listener bind.
@@ -118,7 +118,7 @@ impl Binding {
 }
 
 /// Builder of a [`PortUnit`].
-struct Making<'a> {
+struct PortBuilder<'a> {
     routing: Routing<'a>,
     orphans: &'a OrdSet<Hostname>,
     slots: Slots,
@@ -128,7 +128,7 @@ struct Making<'a> {
     sniffed: BTreeMap<ResourceName, Exposed<'a>>,
 }
 
-impl<'a> Making<'a> {
+impl<'a> PortBuilder<'a> {
     fn scope(&self) -> Scope<'a> {
         self.routing.scope
     }

@@ -26,13 +26,13 @@ pub(super) fn check(directory: &Directory, written: &InForce) -> Vec<Finding> {
     let Spec::VirtualService(spec) = &written.object.spec else {
         return found;
     };
-    let fate = Fate {
+    let references = References {
         directory,
         object: &written.object,
         entry: directory.entry(&written.object.id),
     };
     for (at, destination) in destinations(spec) {
-        fate.destination(&at, destination, &mut found);
+        references.destination(&at, destination, &mut found);
     }
     found
 }
@@ -173,13 +173,13 @@ fn destinations(spec: &api::VirtualService) -> Vec<(FieldPath, &api::Destination
 }
 
 /// How dangling references are handled.
-struct Fate<'d> {
+struct References<'d> {
     directory: &'d Directory,
     object: &'d Object,
     entry: Option<&'d Entry>,
 }
 
-impl Fate<'_> {
+impl References<'_> {
     fn destination(&self, at: &FieldPath, destination: &api::Destination, found: &mut Vec<Finding>) {
         let domain = &self.directory.context.config.domain;
         let Ok(host) = resolve_short_name(&destination.host, &self.object.id.namespace, domain) else {
