@@ -1,15 +1,15 @@
-//! Names that do not exist, or not any more: nothing waits for them.
+//! Services that do not exist, or no longer exist: no proxy waits for their resources.
 
 use crate::harness::{Plane, eventually};
 use crate::on_each_plane;
 use crate::web::{Web, routed, service};
 
 on_each_plane! {
-    a_route_to_what_does_not_exist_is_503_and_all_else_goes_on,
-    a_service_that_goes_away_leaves_no_one_waiting,
+    a_route_to_a_missing_service_answers_503_and_other_routes_still_work,
+    removing_a_service_leaves_no_xds_subscription_waiting,
 }
 
-async fn a_route_to_what_does_not_exist_is_503_and_all_else_goes_on(plane: Plane) {
+async fn a_route_to_a_missing_service_answers_503_and_other_routes_still_work(plane: Plane) {
     let rules = "
 - match: [{uri: {prefix: /nowhere}}]
   route: [{destination: {host: nowhere}}]
@@ -22,7 +22,7 @@ async fn a_route_to_what_does_not_exist_is_503_and_all_else_goes_on(plane: Plane
     let waiting = web.client.sidecar.admin("/init_dump").await;
     assert!(!waiting.contains("target_names"), "{waiting}");
     web.mesh.write("nowhere.yaml", &service("nowhere"));
-    eventually("the missing service is there", async || {
+    eventually("the missing service is created", async || {
         match web.get("web", "/nowhere").send().await?.status.as_u16() {
             200 => Ok(()),
             status => Err(status.to_string()),
@@ -31,12 +31,12 @@ async fn a_route_to_what_does_not_exist_is_503_and_all_else_goes_on(plane: Plane
     .await;
 }
 
-async fn a_service_that_goes_away_leaves_no_one_waiting(plane: Plane) {
+async fn removing_a_service_leaves_no_xds_subscription_waiting(plane: Plane) {
     let web = Web::start(plane, &[service("stays"), service("goes")]).await;
     web.reachable("stays").await;
     web.reachable("goes").await;
     web.mesh.write("web.yaml", &service("stays"));
-    eventually("it is gone", async || {
+    eventually("the service is removed", async || {
         match web.get("goes", "/").send().await?.status.as_u16() {
             200 => Err("still served".to_owned()),
             _ => Ok(()),

@@ -1,4 +1,4 @@
-//! Access logs: the lines of the bundled proxy are those of Envoy, for the same requests and the same formats.
+//! Access logs: the bundled proxy writes the same lines as Envoy for the same requests and formats.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -16,20 +16,20 @@ use super::harness::{Backend, Identity, Plane, answering, eventually, get, tls};
 use crate::between_planes;
 
 between_planes! {
-    lines_are_those_of_envoy,
-    filters_take_what_they_say,
-    a_file_that_was_moved_away_gets_no_more_lines_once_logs_are_reopened,
-    lines_of_the_last_requests_are_there_when_the_proxy_has_ended,
+    access_log_lines_match_envoy,
+    access_log_filters_select_the_same_requests,
+    reopening_logs_after_a_rename_writes_to_a_new_file,
+    access_logs_are_flushed_when_the_proxy_exits,
 }
 
-/// Istio's format where MeshConfig says nothing (`EnvoyTextLogFormat`).
+/// Istio's default format, without `accessLogFormat` in MeshConfig (`EnvoyTextLogFormat`).
 const ISTIO: &str = "[%START_TIME%] \"%REQ(:METHOD)% %REQ(X-ENVOY-ORIGINAL-PATH?:PATH)% %PROTOCOL%\" %RESPONSE_CODE% \
     %RESPONSE_FLAGS% %RESPONSE_CODE_DETAILS% %CONNECTION_TERMINATION_DETAILS% \"%UPSTREAM_TRANSPORT_FAILURE_REASON%\" \
     %BYTES_RECEIVED% %BYTES_SENT% %DURATION% %RESP(X-ENVOY-UPSTREAM-SERVICE-TIME)% \"%REQ(X-FORWARDED-FOR)%\" \
     \"%REQ(USER-AGENT)%\" \"%REQ(X-REQUEST-ID)%\" \"%REQ(:AUTHORITY)%\" \"%UPSTREAM_HOST%\" %UPSTREAM_CLUSTER_RAW% \
     %UPSTREAM_LOCAL_ADDRESS% %DOWNSTREAM_LOCAL_ADDRESS% %DOWNSTREAM_REMOTE_ADDRESS% %REQUESTED_SERVER_NAME% %ROUTE_NAME%\n";
 
-/// Operators whose values are the same on both planes.
+/// Command operators whose values are equal on both planes.
 const SAME: [&str; 117] = [
     "%REQ(X-FORWARDED-CLIENT-CERT)%",
     "%DOWNSTREAM_PEER_FINGERPRINT_1%",
@@ -150,7 +150,7 @@ const SAME: [&str; 117] = [
     "text %PROTOCOL% and %RESPONSE_CODE%%%",
 ];
 
-/// Operators whose values change from run to run; their digits are compared as such.
+/// Command operators whose values change from run to run: runs of digits are masked before the comparison.
 const ALIKE: [&str; 41] = [
     "%START_TIME_LOCAL%",
     "%START_TIME_LOCAL(%F %T.%3f %z)%",
@@ -191,15 +191,15 @@ const ALIKE: [&str; 41] = [
     "%DOWNSTREAM_REMOTE_ADDRESS%",
     "%DOWNSTREAM_REMOTE_PORT%",
     "%CONNECTION_ID%",
-    // Of what both ends know each plane prefers another suite.
+    // The planes prefer different cipher suites among those that both ends support.
     "%DOWNSTREAM_TLS_CIPHER%",
     "%UPSTREAM_TLS_CIPHER%",
 ];
 
-/// Operators whose values are made up every time.
+/// Command operators whose values are random.
 const OPAQUE: [&str; 2] = ["%UNIQUE_ID%", "%STREAM_ID%"];
 
-/// What runs of digits are compared as.
+/// The text with each run of digits replaced by a single 9.
 fn masked(text: &str) -> String {
     let mut masked = String::new();
     for character in text.chars() {
@@ -212,7 +212,7 @@ fn masked(text: &str) -> String {
     masked
 }
 
-/// Lines by the case they belong to.
+/// Lines by the test case they belong to.
 type Lines<T> = BTreeMap<String, T>;
 
 struct Stage {
@@ -220,15 +220,15 @@ struct Stage {
     backend: Backend,
 }
 
-/// TLS at both sides.
+/// TLS configuration for both sides.
 struct Secured {
-    /// The transport socket of a listener.
+    /// The downstream transport socket.
     server: Value,
-    /// A cluster whose host speaks it.
+    /// A cluster whose host requires TLS.
     cluster: Value,
 }
 
-/// A file sink of this format, which begins each line with the case.
+/// File access loggers, in JSON and in text format. Text lines begin with the test case.
 fn sinks() -> Value {
     let fields = SAME
         .iter()
@@ -261,7 +261,7 @@ fn sinks() -> Value {
 const OWN: &str = "spiffe://cluster.local/ns/default/sa/web";
 const CLIENT: &str = "spiffe://cluster.local/ns/default/sa/client";
 
-/// The transport socket of a server that wants certificates of the mesh.
+/// The transport socket of a server that requires client certificates issued by the mesh CA.
 fn mutual_tls(state: &Path) -> Value {
     json!({"name": "tls", "typed_config": {
         "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext",
@@ -270,7 +270,7 @@ fn mutual_tls(state: &Path) -> Value {
     }})
 }
 
-/// A host on TLS that wants certificates of the mesh, and the cluster by which it is called.
+/// A host that requires mutual TLS with mesh certificates, and the cluster that reaches it.
 async fn secured_host(state: &Path, tls: &Value, backend: &Backend) -> (Alone, Value) {
     let routes = json!([{"match": {"prefix": "/"}, "route": {"cluster": "back"}}]);
     let mut listener = http_listener("far", "INBOUND", routes, json!({}));
@@ -288,13 +288,13 @@ async fn secured_host(state: &Path, tls: &Value, backend: &Backend) -> (Alone, V
         "sni": "far.example",
         "common_tls_context": certificates(state, CLIENT),
     }});
-    // Envoy offers no more than TLS 1.2 unless it is told to.
+    // Envoy offers no more than TLS 1.2 unless it is forward_details to.
     cluster["transport_socket"]["typed_config"]["common_tls_context"]["tls_params"]["tls_maximum_protocol_version"] =
         json!("TLSv1_3");
     (host, cluster)
 }
 
-/// A certificate for this identity, and trust in those of the mesh.
+/// A `CommonTlsContext` with a certificate for this identity that trusts the mesh CA.
 fn certificates(state: &Path, identity: &str) -> Value {
     let opened = StateDir::open(state).unwrap();
     let ca = Ca::load_or_create(&opened, &"cluster.local".parse().unwrap(), &Clock::system()).unwrap();
@@ -306,13 +306,13 @@ fn certificates(state: &Path, identity: &str) -> Value {
             "private_key": {"inline_string": issued.key_pem.expose()},
         }],
         "validation_context": {"trusted_ca": {"inline_string": root}},
-        // Of what both ends know each plane prefers another group.
+        // The planes prefer different key exchange groups among those that both ends support.
         "tls_params": {"ecdh_curves": ["X25519"]},
     })
 }
 
-/// A host that reads a request and hangs up.
-async fn hanging_up() -> SocketAddr {
+/// A host that reads a request and closes the connection without answering.
+async fn reset_host() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {
@@ -324,7 +324,7 @@ async fn hanging_up() -> SocketAddr {
 }
 
 impl Stage {
-    async fn start(plane: Plane, backend: Backend, tcp: &Backend, hanging_up: SocketAddr, tls: &Secured) -> Self {
+    async fn start(plane: Plane, backend: Backend, tcp: &Backend, reset_host: SocketAddr, tls: &Secured) -> Self {
         let mut crowded = cluster("crowded", backend.address());
         crowded["circuit_breakers"] =
             json!({"thresholds": [{"max_connections": 0, "max_pending_requests": 0, "max_requests": 0}]});
@@ -337,7 +337,7 @@ impl Stage {
             cluster("dead", "127.0.0.1:1".parse().unwrap()),
             empty,
             crowded,
-            cluster("hanging-up", hanging_up),
+            cluster("hanging-up", reset_host),
             cluster("tcp", tcp.address()),
             tls.cluster.clone(),
         ];
@@ -381,8 +381,8 @@ impl Stage {
             }}]}]})
         };
         let details = json!({"subject": true, "cert": true, "chain": true, "dns": true, "uri": true});
-        let told = json!({"forward_client_cert_details": "SANITIZE_SET", "set_current_client_cert_details": details});
-        let mut secured = http("secured", told);
+        let forward_details = json!({"forward_client_cert_details": "SANITIZE_SET", "set_current_client_cert_details": details});
+        let mut secured = http("secured", forward_details);
         secured["filter_chains"][0]["transport_socket"] = tls.server.clone();
         secured["listener_filters"] = json!([{"name": "tls", "typed_config": {
             "@type": "type.googleapis.com/envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector",
@@ -406,7 +406,7 @@ impl Stage {
         }
     }
 
-    /// Sends everything; how many lines there are to be.
+    /// Sends every request and returns the number of lines to expect.
     async fn send(&self, client: &Identity) -> usize {
         let call = |listener, case: &str, path: &str| {
             get(self.alone.listener(listener), "app.example", path)
@@ -460,7 +460,7 @@ impl Stage {
             .expect(200)
             .await;
         tls::send(&call(2, "secured", "/back"), Some(client)).await.unwrap();
-        self.leave().await;
+        self.cancel_request().await;
         for listener in 3..7 {
             let stream = TcpStream::connect(self.alone.listener(listener)).await.unwrap();
             assert_eq!(answering(stream).await.is_ok(), listener == 3);
@@ -468,17 +468,17 @@ impl Stage {
         20 + 4
     }
 
-    /// A client that goes away when the host has its request.
-    async fn leave(&self) {
+    /// Sends a request and closes the connection as soon as the host has received it.
+    async fn cancel_request(&self) {
         let seen = self.backend.seen().len();
         let mut stream = TcpStream::connect(self.alone.listener(0)).await.unwrap();
         let request =
             "GET /back HTTP/1.1\r\nhost: app.example\r\nx-case: gone\r\nx-request-id: 1\r\nx-echo-delay: 2000\r\n\r\n";
         stream.write_all(request.as_bytes()).await.unwrap();
-        eventually("the host has the request", async || {
+        eventually("the host receives the request", async || {
             match self.backend.seen().len() > seen {
                 true => Ok(()),
-                false => Err("it has not".to_owned()),
+                false => Err("not received".to_owned()),
             }
         })
         .await;
@@ -495,7 +495,7 @@ impl Stage {
         .await
     }
 
-    /// The JSON lines, with what changes from run to run masked.
+    /// The JSON lines by test case, with values that change from run to run masked.
     async fn objects(&self, file: &str, count: usize) -> Lines<Value> {
         let lines = self.lines(file, count).await;
         let lines = lines.iter().map(|line| {
@@ -521,7 +521,7 @@ impl Stage {
             }
             let case = [&object["%REQ(X-CASE)%"], &object["%FILTER_CHAIN_NAME%"]];
             let case = case.map(|part| part.as_str().unwrap_or_default()).join(" ");
-            // Addresses are the test's own.
+            // Each test has its own loopback network.
             let ours = self.alone.listener(0).ip().to_string();
             let network = ours.rsplit_once('.').unwrap().0;
             let text = object.to_string().replace(network, "own");
@@ -532,7 +532,7 @@ impl Stage {
 
     async fn texts(&self, file: &str, count: usize) -> Vec<String> {
         let lines = self.lines(file, count).await;
-        // The edge makes a request id of its own.
+        // The edge listener generates its own request id.
         let compared = lines.iter().filter(|line| !line.starts_with("edge"));
         let mut lines: Vec<_> = compared.map(|line| masked(line)).collect();
         lines.sort();
@@ -540,19 +540,19 @@ impl Stage {
     }
 }
 
-async fn lines_are_those_of_envoy() {
+async fn access_log_lines_match_envoy() {
     let state = tempfile::tempdir().unwrap();
     let client = Identity::issued(&state.path().join("state"), "cluster.local", CLIENT);
-    let (server, tcp, hanging_up) = (
+    let (server, tcp, reset_host) = (
         mutual_tls(&state.path().join("state")),
         Backend::tcp("tcpsv").await,
-        hanging_up().await,
+        reset_host().await,
     );
     let backend = Backend::http("app").await;
     let (_far, cluster) = secured_host(&state.path().join("state"), &server, &backend).await;
     let tls = Secured { server, cluster };
     let address = backend.address();
-    let envoy = Stage::start(Plane::Envoy, backend, &tcp, hanging_up, &tls).await;
+    let envoy = Stage::start(Plane::Envoy, backend, &tcp, reset_host, &tls).await;
     let count = envoy.send(&client).await;
     let envoys = (
         envoy.objects("json.log", count).await,
@@ -563,7 +563,7 @@ async fn lines_are_those_of_envoy() {
     let Stage { backend, alone } = envoy;
     drop(alone);
     assert_eq!(backend.address(), address);
-    let topsail = Stage::start(Plane::Topsail, backend, &tcp, hanging_up, &tls).await;
+    let topsail = Stage::start(Plane::Topsail, backend, &tcp, reset_host, &tls).await;
     topsail.send(&client).await;
     let mut differences = Vec::new();
     for (file, envoys) in [("json.log", &envoys.0), ("omitted.log", &envoys.1)] {
@@ -596,7 +596,7 @@ async fn lines_are_those_of_envoy() {
     assert!(differences.is_empty(), "{}", differences.join("\n"));
 }
 
-/// A sink of this name, with a filter, that takes down the case alone.
+/// A file access logger with this name and filter that logs the test case only.
 fn filtered(name: &str, filter: Value) -> Value {
     json!({"name": name, "filter": filter, "typed_config": {
         "@type": "type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog",
@@ -605,7 +605,7 @@ fn filtered(name: &str, filter: Value) -> Value {
     }})
 }
 
-async fn filters_take_what_they_say() {
+async fn access_log_filters_select_the_same_requests() {
     let comparison = |op: &str, value: u32| json!({"op": op, "value": {"default_value": value, "runtime_key": "none"}});
     let status = |op: &str, value: u32| json!({"status_code_filter": {"comparison": comparison(op, value)}});
     let flags = |flags: &[&str]| json!({"response_flag_filter": {"flags": flags}});
@@ -620,7 +620,7 @@ async fn filters_take_what_they_say() {
         ("flagged", flags(&[]), &["dead", "grpc", "missing"]),
         ("no-route", flags(&["NR", "UH"]), &["grpc", "missing"]),
         ("header", header.clone(), &["good", "grpc"]),
-        // Of what is no gRPC the HTTP status is taken for one.
+        // Without gRPC, the HTTP status is mapped to a gRPC status.
         (
             "grpc",
             json!({"grpc_status_filter": {"statuses": ["UNIMPLEMENTED"]}}),
@@ -636,7 +636,7 @@ async fn filters_take_what_they_say() {
             json!({"or_filter": {"filters": [header, status("EQ", 404)]}}),
             &["good", "grpc", "missing"],
         ),
-        // 0x10000 is 65536, of which the number of a request id is the rest by a million.
+        // The first 32 bits of the request id, 0x10000 = 65536, modulo a million are compared to the percentage.
         ("less", share(65_536), &[]),
         (
             "more",
@@ -672,7 +672,7 @@ async fn filters_take_what_they_say() {
             call.header("x-request-id", "00010000-0000-4000-8000-000000000000")
         };
         call("good", "/").header("x-client-trace-id", "1").expect(200).await;
-        // A service of the mesh has decided that this one is traced.
+        // The `a` in the request id means that a service of the mesh has forced tracing of this request.
         get(alone.listener(0), "app.example", "/")
             .header("x-case", "slow")
             .header("x-request-id", "00010000-0000-a000-8000-000000000000")
@@ -699,7 +699,7 @@ async fn filters_take_what_they_say() {
     }
 }
 
-async fn a_file_that_was_moved_away_gets_no_more_lines_once_logs_are_reopened() {
+async fn reopening_logs_after_a_rename_writes_to_a_new_file() {
     for plane in [Plane::Envoy, Plane::Topsail] {
         let backend = Backend::http("app").await;
         let routes = json!([{"match": {"path": "/"}, "route": {"cluster": "back"}}]);
@@ -738,12 +738,12 @@ async fn a_file_that_was_moved_away_gets_no_more_lines_once_logs_are_reopened() 
             .await;
         case("after", "log").await;
         assert!(!alone.wrote("log.1").contains("after"));
-        // The same by the signal that programs send which move logs away. That of terminals which close means nothing.
+        // SIGUSR1, which log rotation sends, does the same. SIGHUP is ignored.
         std::fs::rename(alone.path("log"), alone.path("log.2")).unwrap();
         alone.sidecar.signal(Signal::HUP);
         case("moved again", "log.2").await;
         alone.sidecar.signal(Signal::USR1);
-        eventually("a new file", async || {
+        eventually("the log is reopened", async || {
             let call = get(alone.listener(0), "app.example", "/").header("x-case", "late");
             call.expect(200).await;
             let text = alone.wrote("log");
@@ -753,7 +753,7 @@ async fn a_file_that_was_moved_away_gets_no_more_lines_once_logs_are_reopened() 
     }
 }
 
-async fn lines_of_the_last_requests_are_there_when_the_proxy_has_ended() {
+async fn access_logs_are_flushed_when_the_proxy_exits() {
     for plane in [Plane::Envoy, Plane::Topsail] {
         let backend = Backend::http("app").await;
         let routes = json!([{"match": {"path": "/"}, "route": {"cluster": "back"}}]);
@@ -769,7 +769,7 @@ async fn lines_of_the_last_requests_are_there_when_the_proxy_has_ended() {
             .method(http::Method::POST)
             .expect(200)
             .await;
-        eventually(&format!("all lines are there on {plane:?}"), async || {
+        eventually(&format!("all lines are written on {plane:?}"), async || {
             let text = alone.wrote("log");
             match text == "first\nsecond\nthird\n" {
                 true => Ok(()),

@@ -1,4 +1,4 @@
-//! Listeners at several addresses, Unix domain sockets among them.
+//! Listeners with additional addresses, including Unix domain sockets.
 
 use std::net::{IpAddr, UdpSocket};
 use std::os::linux::net::SocketAddrExt;
@@ -13,10 +13,10 @@ use crate::harness::{Backend, Plane, eventually, get};
 use crate::on_each_plane;
 
 on_each_plane! {
-    every_address_of_a_listener_takes_connections,
+    every_address_of_a_listener_accepts_connections,
 }
 
-/// A request on a connection, to its end; what the host saw of it.
+/// Sends one request and returns what the backend echoes about it.
 async fn seen(stream: UnixStream, case: &str) -> Value {
     stream.set_nonblocking(true).unwrap();
     let mut stream = tokio::net::UnixStream::from_std(stream).unwrap();
@@ -29,13 +29,13 @@ async fn seen(stream: UnixStream, case: &str) -> Value {
     serde_json::from_str(body).unwrap()
 }
 
-/// Whether an address is this machine's, and one for others if it has any for them. Nothing is sent.
+/// Whether this is an address of this machine, not on loopback unless it has no route to others. Sends nothing.
 fn is_own(address: IpAddr) -> bool {
     let way = UdpSocket::bind("0.0.0.0:0").and_then(|socket| socket.connect("192.0.2.1:9"));
     UdpSocket::bind((address, 0)).is_ok() && (way.is_err() || !address.is_loopback())
 }
 
-async fn every_address_of_a_listener_takes_connections(plane: Plane) {
+async fn every_address_of_a_listener_accepts_connections(plane: Plane) {
     let backend = Backend::http("app").await;
     let addresses = "%REQ(X-CASE)% %DOWNSTREAM_REMOTE_ADDRESS% %DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT% \
         %DOWNSTREAM_REMOTE_PORT% %DOWNSTREAM_LOCAL_ADDRESS% %DOWNSTREAM_LOCAL_ADDRESS_WITHOUT_PORT% \
@@ -62,16 +62,16 @@ async fn every_address_of_a_listener_takes_connections(plane: Plane) {
     assert_eq!(mode & 0o777, 0o600);
 
     let by_tcp = get(alone.listener(0), "app.example", "/").header("x-case", "tcp");
-    let told = by_tcp.expect(200).await.seen().headers["x-forwarded-for"]
+    let client_address = by_tcp.expect(200).await.seen().headers["x-forwarded-for"]
         .parse()
         .unwrap();
-    // The client comes from 127.0.0.1, which says nothing on another machine.
-    assert!(is_own(told), "{told}");
+    // A loopback address means nothing to other machines, so `x-forwarded-for` has the address of this machine instead.
+    assert!(is_own(client_address), "{client_address}");
     let by_path = seen(UnixStream::connect(&path).unwrap(), "path").await;
     let address = SocketAddr::from_abstract_name(&name.as_bytes()[1..]).unwrap();
     let by_name = seen(UnixStream::connect_addr(&address).unwrap(), "name").await;
     for seen in [by_path, by_name] {
-        // There is no address to speak of.
+        // Unix domain sockets have no client address to forward.
         assert_eq!(seen["headers"].get("x-forwarded-for"), None, "{seen}");
         assert_eq!(seen["headers"].get("x-envoy-external-address"), None, "{seen}");
     }

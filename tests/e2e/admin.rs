@@ -1,5 +1,5 @@
-//! The admin interface: what reads Envoy's answers reads the bundled proxy's. For the same mesh they have the same fields
-//! of the same types.
+//! The admin interface: for the same mesh, the bundled proxy's responses have the same fields with the same types as
+//! Envoy's, so that tools for Envoy can read them.
 
 use std::collections::BTreeSet;
 
@@ -10,10 +10,10 @@ use crate::harness::{App, Plane};
 use crate::web::{Web, routed};
 
 between_planes! {
-    answers_have_the_fields_of_envoys,
+    admin_responses_have_the_same_fields_as_envoys,
 }
 
-/// What is asked for.
+/// The admin endpoints to compare.
 const ANSWERS: [&str; 6] = [
     "/config_dump?include_eds",
     "/clusters?format=json",
@@ -23,29 +23,29 @@ const ANSWERS: [&str; 6] = [
     "/init_dump",
 ];
 
-/// Parts of the places of fields that only one of them has, and why.
+/// Parts of the paths of fields that only one of the planes has, and why.
 const DIFFER: [(&str, &str); 9] = [
     ("/server_info.command_line_options", "the command lines differ"),
     ("/server_info.hot_restart_initializing", "there is no hot restart"),
-    (".node.extensions", "the bundled proxy names none"),
-    (".node.user_agent", "neither does it name its build there"),
+    (".node.extensions", "the bundled proxy does not list its extensions"),
+    (".node.user_agent", "the bundled proxy does not report its build there"),
     (
         ".lb_endpoints[].metadata.",
-        "metadata of endpoints are not kept but for what chooses their transport",
+        "only the endpoint metadata for transport socket matches is kept",
     ),
     (
         ".endpoints[].load_balancing_weight",
-        "weights of localities stand in the endpoints that came",
+        "locality weights are part of the dumped endpoints",
     ),
     (
         "days_until_expiration",
-        "zero is left out, and a second decides whether a new certificate has a day",
+        "zero is omitted, and timing decides whether a new certificate has a full day left",
     ),
-    ("generic_secret", "a file with a token is read when it is needed"),
-    ("/init_dump", "it tells what waits at this moment"),
+    ("generic_secret", "token files are read on demand"),
+    ("/init_dump", "it reports only the current init targets"),
 ];
 
-/// Every place in a value with the type of what is there, and the texts that say how to read it.
+/// The path and type of every field in a value; `Any` messages contribute their type name to the path.
 fn places(at: &str, value: &Value, out: &mut BTreeSet<String>) {
     match value {
         Value::Object(fields) => {
@@ -87,7 +87,7 @@ async fn of(plane: Plane) -> BTreeSet<String> {
     &forms(&web.client).await | &forms(&web.v1).await
 }
 
-async fn answers_have_the_fields_of_envoys() {
+async fn admin_responses_have_the_same_fields_as_envoys() {
     let (envoys, ours) = (of(Plane::Envoy).await, of(Plane::Topsail).await);
     let known = |place: &&String| !DIFFER.iter().any(|(part, _)| place.contains(part));
     let missing: Vec<_> = envoys.difference(&ours).filter(known).collect();

@@ -1,4 +1,4 @@
-//! How long answers take, and who does not read them.
+//! Response times, and clients that do not read their responses.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -15,12 +15,12 @@ use super::harness::{Plane, eventually, lasting};
 use crate::between_planes;
 
 between_planes! {
-    nobody_waits_for_ever_for_a_client_that_does_not_read_the_last,
-    both_planes_take_the_same_time_for_that_of_an_answer,
+    connections_close_although_the_client_does_not_read_the_last_response,
+    upstream_response_times_are_measured_as_in_envoy,
 }
 
-/// A client that reads nothing of an answer which is whole, and the last on its connection or not.
-async fn is_let_go(which: Plane, headers: &str) {
+/// A client that does not read a complete response, on a connection that is closed after it or kept alive.
+async fn unread_connection_closes(which: Plane, headers: &str) {
     let body = json!({"inline_string": "a".repeat(4 << 20)});
     let host = json!({"name": "host", "domains": ["*"], "routes": [
         {"match": {"prefix": "/"}, "direct_response": {"status": 200, "body": body}},
@@ -41,7 +41,7 @@ async fn is_let_go(which: Plane, headers: &str) {
     let mut client = socket.connect(alone.listener(0)).await.unwrap();
     let head = format!("GET / HTTP/1.1\r\nhost: web\r\n{headers}\r\n");
     client.write_all(head.as_bytes()).await.unwrap();
-    eventually("the connection is counted, and closed", async || {
+    eventually("the connection is counted and closed", async || {
         let stats = alone.sidecar.stats("http.in.downstream_cx").await;
         let of = |name: &str| stats[&format!("http.in.downstream_cx_{name}")];
         match (of("total"), of("active")) {
@@ -50,21 +50,21 @@ async fn is_let_go(which: Plane, headers: &str) {
         }
     })
     .await;
-    // It was not all that the client could have got.
+    // The response was not delivered completely.
     let mut rest = Vec::new();
     let read = client.read_to_end(&mut rest).await;
     assert!(read.is_err() || rest.len() < 4 << 20, "{}", rest.len());
 }
 
-async fn nobody_waits_for_ever_for_a_client_that_does_not_read_the_last() {
+async fn connections_close_although_the_client_does_not_read_the_last_response() {
     for which in [Plane::Envoy, Plane::Topsail] {
         for headers in ["connection: close\r\n", ""] {
-            is_let_go(which, headers).await;
+            unread_connection_closes(which, headers).await;
         }
     }
 }
 
-/// How often it was timed how long answers took, and how many seconds that was, by cluster: answers to clients, and all.
+/// Count and sum, in seconds, of each cluster's `upstream_rq_time` histograms.
 async fn timed(which: Plane) -> BTreeMap<String, (u64, f64)> {
     let host = Scripted::start().await;
     let scripts = [
@@ -108,7 +108,7 @@ async fn timed(which: Plane) -> BTreeMap<String, (u64, f64)> {
         }
     });
     join_all(asked).await;
-    // Until it is flushed.
+    // Wait for the stats to be flushed.
     tokio::time::sleep(Duration::from_secs(1)).await;
     let text = alone.sidecar.admin("/stats/prometheus").await;
     let value = |line: &str| line.rsplit_once(' ').unwrap().1.parse::<f64>().unwrap();
@@ -132,7 +132,7 @@ async fn timed(which: Plane) -> BTreeMap<String, (u64, f64)> {
     times
 }
 
-async fn both_planes_take_the_same_time_for_that_of_an_answer() {
+async fn upstream_response_times_are_measured_as_in_envoy() {
     let differ = lasting(timed).await;
     assert!(differ.is_empty(), "{}", differ.join("\n"));
 }

@@ -1,4 +1,4 @@
-//! The bundled proxy starts while its control plane is away, from what it accepted last.
+//! The bundled proxy starts from its saved configuration while the control plane is unavailable.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -9,7 +9,7 @@ use http::Method;
 use crate::harness::{Plane, Sidecar, eventually, get};
 use crate::web::{Web, routed};
 
-/// Sidecars talk in plain text.
+/// Disables mutual TLS between sidecars.
 const PLAIN: &str = "{apiVersion: security.istio.io/v1, kind: PeerAuthentication, \
     metadata: {name: mesh, namespace: istio-system}, spec: {mtls: {mode: DISABLE}}}";
 
@@ -20,16 +20,16 @@ fn to(version: &str) -> String {
     )
 }
 
-/// Where a proxy keeps what it accepted last.
+/// The file where a proxy saves the configuration that it last accepted.
 fn last(sidecar: &Sidecar) -> PathBuf {
     let mut name = sidecar.bootstrap().as_os_str().to_owned();
     name.push(".last");
     name.into()
 }
 
-/// Waits until what a proxy keeps holds these texts.
+/// Waits until the saved configuration of a proxy contains these texts.
 async fn kept(sidecar: &Sidecar, texts: &[&str]) -> Vec<u8> {
-    eventually("what was accepted is kept", async || {
+    eventually("the accepted configuration is saved", async || {
         let bytes = fs::read(last(sidecar)).map_err(|error| error.to_string())?;
         let holds = |text: &&str| bytes.windows(text.len()).any(|part| part == text.as_bytes());
         match texts.iter().find(|text| !holds(text)) {
@@ -52,7 +52,7 @@ async fn answered_by(web: &Web, backend: &str) {
 }
 
 #[tokio::test]
-async fn killed_without_its_server_a_proxy_serves_as_before_and_follows_when_it_is_back() {
+async fn a_proxy_restarted_without_its_control_plane_serves_its_saved_configuration() {
     let mut web = Web::start(Plane::Topsail, &[to("v1"), PLAIN.to_owned()]).await;
     answered_by(&web, "web-v1").await;
     let v1 = "outbound|9080|v1|web.default.svc.cluster.local";
@@ -81,11 +81,11 @@ async fn killed_without_its_server_a_proxy_serves_as_before_and_follows_when_it_
 }
 
 #[tokio::test]
-async fn keys_are_not_kept_and_what_waits_for_them_says_so() {
+async fn private_keys_are_not_saved_and_clusters_waiting_for_them_are_reported() {
     let mut web = Web::start(Plane::Topsail, &[to("v1")]).await;
     answered_by(&web, "web-v1").await;
     let kept = kept(&web.client.sidecar, &["outbound|9080|v1|web", "RouteConfiguration"]).await;
-    // Neither as text nor as DER: the identifier of a key on P-256 in PKCS #8.
+    // Neither as PEM nor as DER, where PKCS #8 starts a P-256 key with this algorithm identifier.
     let key = [&b"PRIVATE KEY"[..], b"\x30\x13\x06\x07\x2a\x86\x48\xce\x3d\x02\x01"];
     for key in key {
         assert!(!kept.windows(key.len()).any(|part| part == key));
@@ -117,7 +117,7 @@ async fn keys_are_not_kept_and_what_waits_for_them_says_so() {
         .method(Method::POST)
         .expect(200)
         .await;
-    eventually("the log says what is waited for", async || {
+    eventually("the log names the resources that are waited for", async || {
         let log = web.client.sidecar.log();
         match log.contains("CDS outbound|9080|v1|web.default.svc.cluster.local: SDS default, SDS ROOTCA") {
             true => Ok(()),
@@ -132,7 +132,7 @@ async fn keys_are_not_kept_and_what_waits_for_them_says_so() {
 }
 
 #[tokio::test]
-async fn a_file_that_is_no_good_is_reported_and_costs_nothing_else() {
+async fn a_corrupt_saved_configuration_is_reported_and_ignored() {
     let mut web = Web::start(Plane::Topsail, &[to("v1"), PLAIN.to_owned()]).await;
     answered_by(&web, "web-v1").await;
     let good = kept(&web.client.sidecar, &["outbound|9080|v1|web", "RouteConfiguration"]).await;

@@ -1,4 +1,4 @@
-//! Which host is chosen: cookies, localities, degraded hosts, and TCP connections.
+//! Load balancing: hash policies with cookies, localities, degraded hosts and TCP connections.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -12,14 +12,14 @@ use super::harness::{Backend, Plane, answering, get};
 use crate::on_each_plane;
 
 on_each_plane! {
-    a_cookie_that_is_minted_stands_beside_the_hosts_own,
-    requests_without_a_cookie_on_one_connection_meet_one_host,
-    hosts_of_localities_without_weights_are_the_last_resort,
-    degraded_hosts_take_what_healthy_ones_cannot,
-    tcp_connections_go_where_there_are_fewest,
+    hash_policy_cookies_are_added_beside_the_cookies_of_the_host,
+    requests_without_a_cookie_stick_to_one_host_per_connection,
+    localities_without_weights_are_used_only_as_the_last_resort,
+    degraded_hosts_take_the_load_that_healthy_hosts_cannot,
+    least_request_sends_tcp_connections_to_the_host_with_the_fewest,
 }
 
-/// A cluster of these groups of hosts, each with what is said of it and of each host.
+/// A cluster with these groups of hosts: further fields of each group, and the health status of each host.
 fn grouped(name: &str, groups: &[(Value, &[(SocketAddr, &str)])]) -> Value {
     let groups = groups.iter().map(|(more, hosts)| {
         let hosts = hosts
@@ -46,7 +46,7 @@ async fn plane(which: Plane, routes: Value, clusters: &[Value]) -> Alone {
     .await
 }
 
-/// How often each backend answers of so many requests.
+/// Sends requests and counts the answers of each backend.
 async fn spread(alone: &Alone, path: &str, requests: usize) -> BTreeMap<String, usize> {
     let mut counts = BTreeMap::new();
     for _ in 0..requests {
@@ -60,7 +60,7 @@ async fn spread(alone: &Alone, path: &str, requests: usize) -> BTreeMap<String, 
     counts
 }
 
-async fn a_cookie_that_is_minted_stands_beside_the_hosts_own(which: Plane) {
+async fn hash_policy_cookies_are_added_beside_the_cookies_of_the_host(which: Plane) {
     let host = Scripted::start().await;
     let policy = json!([{"cookie": {"name": "c", "ttl": "10s", "path": "/p"}}]);
     let to = |cluster: &str| json!({"match": {"path": format!("/{cluster}")}, "route": {"cluster": cluster, "hash_policy": policy}});
@@ -86,7 +86,7 @@ async fn a_cookie_that_is_minted_stands_beside_the_hosts_own(which: Plane) {
     assert_eq!(cookies.len(), 3);
     let (minted, rest) = cookies[2].strip_prefix("c=\"").unwrap().split_once('"').unwrap();
     assert_eq!((minted.len(), rest), (16, "; Max-Age=10; Path=/p; HttpOnly"));
-    // Each attempt mints one.
+    // Each attempt generates a cookie.
     let script = "take; say HTTP/1.1 503 No~content-length: 0~~";
     let answer = get(alone.listener(0), "web", "/again")
         .header("x-script", script)
@@ -94,12 +94,12 @@ async fn a_cookie_that_is_minted_stands_beside_the_hosts_own(which: Plane) {
         .await;
     let cookies = answer.headers.get_all("set-cookie");
     assert_eq!(cookies.iter().count(), 2);
-    // Who was not answered by a host is not bound to one.
+    // Without an answer from a host, no cookie is set.
     let answer = get(alone.listener(0), "web", "/dead").expect(503).await;
     assert_eq!(answer.header("set-cookie"), "");
 }
 
-async fn requests_without_a_cookie_on_one_connection_meet_one_host(which: Plane) {
+async fn requests_without_a_cookie_stick_to_one_host_per_connection(which: Plane) {
     let backends = [
         Backend::http("a").await,
         Backend::http("b").await,
@@ -131,7 +131,7 @@ async fn requests_without_a_cookie_on_one_connection_meet_one_host(which: Plane)
     assert_eq!((all.len(), cookies.len()), (3, 60));
 }
 
-async fn hosts_of_localities_without_weights_are_the_last_resort(which: Plane) {
+async fn localities_without_weights_are_used_only_as_the_last_resort(which: Plane) {
     let (a, b) = (Backend::http("a").await, Backend::http("b").await);
     let locality = |zone: &str, weight: u32| match weight {
         0 => json!({"locality": {"zone": zone}}),
@@ -156,7 +156,7 @@ async fn hosts_of_localities_without_weights_are_the_last_resort(which: Plane) {
     assert_eq!(spread(&alone, "/ill", 8).await, [("b".to_owned(), 8)].into());
 }
 
-async fn degraded_hosts_take_what_healthy_ones_cannot(which: Plane) {
+async fn degraded_hosts_take_the_load_that_healthy_hosts_cannot(which: Plane) {
     let (a, b, c) = (
         Backend::http("a").await,
         Backend::http("b").await,
@@ -194,7 +194,7 @@ async fn degraded_hosts_take_what_healthy_ones_cannot(which: Plane) {
     let routes = json!(["half", "few", "all", "next", "hashed", "mixed", "panic"].map(to));
     let alone = plane(which, routes, &clusters).await;
     let share = |counts: &BTreeMap<String, usize>, name: &str| counts.get(name).copied().unwrap_or_default();
-    // Healthy hosts are counted with a factor of 1.4.
+    // The overprovisioning factor is 1.4.
     let half = spread(&alone, "/half", 300).await;
     assert!((45..135).contains(&share(&half, "b")), "{half:?}");
     let few = spread(&alone, "/few", 300).await;
@@ -218,7 +218,7 @@ async fn degraded_hosts_take_what_healthy_ones_cannot(which: Plane) {
     assert_eq!(flags, ["healthy", "/degraded_eds_health", "/failed_eds_health"]);
 }
 
-async fn tcp_connections_go_where_there_are_fewest(which: Plane) {
+async fn least_request_sends_tcp_connections_to_the_host_with_the_fewest(which: Plane) {
     let backends = [Backend::tcp("tcp-a").await, Backend::tcp("tcp-b").await];
     let hosts: Vec<_> = backends.iter().map(|one| (one.address(), "HEALTHY")).collect();
     let mut cluster = grouped("tcp", &[(json!({}), &hosts)]);

@@ -1,4 +1,4 @@
-//! The sample application with the directory that the demo watches, on addresses of the test's own.
+//! The Bookinfo sample with the configuration directory of the demo, moved to the test's own addresses.
 
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
@@ -12,8 +12,8 @@ use crate::on_each_pair_of_planes;
 use crate::services::{self, Call, Config, SERVED_BY, Service};
 
 on_each_pair_of_planes! {
-    the_page_is_put_together_through_the_mesh_and_follows_an_edit,
-    behind_the_front_door_only_the_mesh_gets_in,
+    the_product_page_is_served_through_the_mesh_and_follows_edits,
+    only_the_product_page_accepts_requests_from_outside_the_mesh,
 }
 
 const WORKLOADS: [(&str, Service, &str); 6] = [
@@ -25,7 +25,7 @@ const WORKLOADS: [(&str, Service, &str); 6] = [
     ("ratings-v1", Service::Ratings, "v1"),
 ];
 
-/// The application, its sidecars and the server.
+/// The applications, their sidecars and the control plane.
 struct Bookinfo {
     page: SocketAddr,
     sidecars: Vec<Sidecar>,
@@ -47,8 +47,8 @@ fn free_port() -> u16 {
         .port()
 }
 
-/// The files of the example: the workload numbered n, from 1, is moved from 127.0.10.n (its outbound listener
-/// from 127.0.11.n, its application from port 19080 + n) to where it is here.
+/// The files of the example with the addresses replaced: workload n, counted from 1, has 127.0.10.n for its inbound
+/// listener, 127.0.11.n for its outbound listener and port 19080 + n for its application.
 fn files(places: &[(IpAddr, IpAddr, u16)]) -> Vec<(String, String)> {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/bookinfo/config");
     let moved = |text: String| {
@@ -111,7 +111,7 @@ async fn start(planes: Planes) -> Bookinfo {
         mesh,
         applications,
     };
-    eventually("the whole page", async || {
+    eventually("the product page is complete", async || {
         let served_by = served_by(&bookinfo.ask(&[]).await?);
         if served_by.contains("failed") {
             Err(served_by)
@@ -128,7 +128,7 @@ fn served_by(answer: &Answer) -> String {
 }
 
 impl Bookinfo {
-    /// Asks for the page, as a browser outside the mesh does.
+    /// Requests the product page from outside the mesh, as a browser does.
     async fn ask(&self, headers: &[(&'static str, &str)]) -> Result<Answer, String> {
         let call = get(self.page, "bookinfo.example", "/productpage");
         headers
@@ -138,7 +138,7 @@ impl Bookinfo {
             .await
     }
 
-    /// How often each version of reviews took part in `count` pages.
+    /// How many of `count` pages used each version of reviews.
     async fn reviews(&self, count: usize, headers: &[(&'static str, &str)]) -> [usize; 3] {
         let mut counts = [0; 3];
         for _ in 0..count {
@@ -154,7 +154,7 @@ impl Bookinfo {
     }
 }
 
-async fn the_page_is_put_together_through_the_mesh_and_follows_an_edit(planes: Planes) {
+async fn the_product_page_is_served_through_the_mesh_and_follows_edits(planes: Planes) {
     let bookinfo = start(planes).await;
     let [v1, v2, v3] = bookinfo.reviews(200, &[]).await;
     assert!(
@@ -170,14 +170,14 @@ async fn the_page_is_put_together_through_the_mesh_and_follows_an_edit(planes: P
 
     bookinfo.mesh.edit("reviews.yaml", "weight: 60", "weight: 0");
     bookinfo.mesh.edit("reviews.yaml", "weight: 30", "weight: 0");
-    eventually("all of it goes to v3", async || match bookinfo.reviews(20, &[]).await {
+    eventually("all requests go to v3", async || match bookinfo.reviews(20, &[]).await {
         [0, 0, 20] => Ok(()),
         counts => Err(format!("{counts:?}")),
     })
     .await;
 }
 
-async fn behind_the_front_door_only_the_mesh_gets_in(planes: Planes) {
+async fn only_the_product_page_accepts_requests_from_outside_the_mesh(planes: Planes) {
     let bookinfo = start(planes).await;
     for sidecar in &bookinfo.sidecars[1..] {
         get(SocketAddr::new(sidecar.ip(), 9080), "reviews", "/health")

@@ -1,4 +1,5 @@
-//! What is broken stays contained, is reported everywhere with its place, and is forgotten once repaired.
+//! Invalid files do not affect other configuration, are reported with their position until they are repaired, in the log,
+//! the admin API and `topsail check`.
 
 use std::fs;
 use std::io::Write;
@@ -10,11 +11,11 @@ use crate::on_each_plane;
 use crate::web::{Web, routed};
 
 on_each_plane! {
-    one_bad_file_costs_nothing_but_itself,
-    a_file_that_is_still_being_written_is_not_read,
+    one_invalid_file_is_reported_and_does_not_affect_other_configuration,
+    a_file_is_not_read_while_it_is_being_written,
 }
 
-/// Two hosts: the file of one gets broken, the other has to stay as it is.
+/// A mesh with two services: the file of `patient` is going to be invalid, that of `sound` stays valid.
 async fn start(plane: Plane) -> Web {
     let web = Web::start(plane, &[to("sound", "v1")]).await;
     web.mesh.write("patient.yaml", &to("patient", "v1"));
@@ -30,7 +31,7 @@ fn to(host: &str, version: &str) -> String {
     )
 }
 
-/// A way to break `patient.yaml`, and what is said about it.
+/// An invalid version of `patient.yaml`, and the diagnostic to expect.
 struct Breakage {
     what: &'static str,
     text: String,
@@ -88,7 +89,7 @@ fn mentions(found: &Value, line: usize) -> bool {
         && (text.contains(&format!("patient.yaml:{line}:")) || text.contains(&format!("\"line\":{line}")))
 }
 
-async fn one_bad_file_costs_nothing_but_itself(plane: Plane) {
+async fn one_invalid_file_is_reported_and_does_not_affect_other_configuration(plane: Plane) {
     let web = start(plane).await;
     for Breakage { what, text, code, line } in breakages() {
         fs::write(web.mesh.server.config().join("patient.yaml"), &text).unwrap();
@@ -115,7 +116,7 @@ async fn one_bad_file_costs_nothing_but_itself(plane: Plane) {
         );
         let check = run(&["check", web.mesh.server.config().to_str().unwrap()]).await;
         let printed = String::from_utf8_lossy(&check.stdout);
-        // Without the past, a file that is empty is just that.
+        // `topsail check` does not know the former content, so an empty file is valid.
         let said = check.status.code() == Some(1) && printed.contains(&place);
         assert!(said || text.is_empty(), "{what}: {printed}");
 
@@ -124,7 +125,7 @@ async fn one_bad_file_costs_nothing_but_itself(plane: Plane) {
         web.mesh.remove("another.yaml");
 
         web.mesh.write("patient.yaml", &to("patient", "v2"));
-        eventually(&format!("{what}: the repair counts"), async || {
+        eventually(&format!("{what}: the repaired file is applied"), async || {
             let answer = web.get("patient", "/").send().await?;
             let found = web.mesh.diagnostics().await;
             if answer.seen().backend == "web-v2" && found.is_empty() {
@@ -135,7 +136,7 @@ async fn one_bad_file_costs_nothing_but_itself(plane: Plane) {
         })
         .await;
         web.mesh.write("patient.yaml", &to("patient", "v1"));
-        eventually("as before", async || {
+        eventually("the original file is applied", async || {
             let seen = web.get("patient", "/").send().await?.seen();
             if seen.backend == "web-v1" {
                 Ok(())
@@ -147,14 +148,14 @@ async fn one_bad_file_costs_nothing_but_itself(plane: Plane) {
     }
 }
 
-async fn a_file_that_is_still_being_written_is_not_read(plane: Plane) {
+async fn a_file_is_not_read_while_it_is_being_written(plane: Plane) {
     let web = start(plane).await;
     let text = to("patient", "v2");
     let (first, rest) = text.split_at(text.rfind("---").unwrap());
     let mut file = fs::File::create(web.mesh.server.config().join("patient.yaml")).unwrap();
     file.write_all(first.as_bytes()).unwrap();
     file.flush().unwrap();
-    // The directory is read again meanwhile, for another file.
+    // Meanwhile the directory is read again because of another file.
     web.mesh.write("another.yaml", &to("another", "v2"));
     web.reachable("another").await;
     assert_eq!(
@@ -164,7 +165,7 @@ async fn a_file_that_is_still_being_written_is_not_read(plane: Plane) {
     assert_eq!(web.mesh.diagnostics().await, Vec::<Value>::new());
     file.write_all(rest.as_bytes()).unwrap();
     drop(file);
-    eventually("the whole file counts", async || {
+    eventually("the complete file is applied", async || {
         let seen = web.get("patient", "/").send().await?.seen();
         if seen.backend == "web-v2" {
             Ok(())

@@ -1,4 +1,4 @@
-//! What may be gone over to, by route, and CONNECT: ended by the data plane or passed on.
+//! HTTP upgrades and CONNECT requests, which the data plane terminates or forwards.
 
 use h2::client::SendRequest;
 use http::{Method, Request};
@@ -12,21 +12,21 @@ use super::harness::wire::Wire;
 use crate::on_each_plane;
 
 on_each_plane! {
-    routes_say_what_may_be_gone_over_to,
-    connect_ends_at_a_host_without_http,
-    connect_over_http2_ends_at_a_host_without_http,
-    a_host_without_http_is_told_whose_connection_it_is,
-    the_body_of_post_is_a_tunnel_where_that_is_allowed,
-    connect_is_passed_on,
-    a_tunnel_over_http2_that_is_turned_down_is_reset_so,
-    a_connection_that_fails_is_tried_again,
+    routes_decide_which_upgrades_are_allowed,
+    connect_is_terminated_and_forwarded_as_raw_tcp,
+    connect_over_http2_is_terminated_and_forwarded_as_raw_tcp,
+    terminated_connect_sends_a_proxy_protocol_header_upstream,
+    post_bodies_are_forwarded_as_raw_tcp_with_allow_post,
+    connect_is_forwarded_to_http_upstreams,
+    a_refused_connect_over_http2_is_reset_with_connect_error,
+    connect_and_upgrade_requests_are_retried_on_connect_failure,
 }
 
 const LOG: &str = "%RESPONSE_CODE% %RESPONSE_FLAGS% %RESPONSE_CODE_DETAILS% %REQ(:METHOD)% %REQ(:PATH)% %ROUTE_NAME% \
                    %UPSTREAM_CLUSTER% %BYTES_RECEIVED% %BYTES_SENT% %UPSTREAM_REQUEST_ATTEMPT_COUNT%\n";
 const CONNECT: &str = "CONNECT web.example:443 HTTP/1.1\r\nhost: web.example:443\r\n\r\n";
 
-/// A host of the test's own.
+/// A TCP listener that the test itself serves.
 async fn host() -> (TcpListener, std::net::SocketAddr) {
     let host = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = host.local_addr().unwrap();
@@ -44,7 +44,7 @@ async fn plane(which: Plane, routes: Value, more: Value, clusters: &[Value]) -> 
     Alone::start(which, &[listener], clusters, json!({})).await
 }
 
-/// The route of CONNECT, with what it says of it.
+/// A route for CONNECT requests with these fields in its upgrade config.
 fn connect_route(config: Value) -> Value {
     let mut upgrade = json!({"upgrade_type": "CONNECT"});
     upgrade
@@ -83,7 +83,7 @@ fn connect_request() -> Request<()> {
     request.body(()).unwrap()
 }
 
-async fn routes_say_what_may_be_gone_over_to(which: Plane) {
+async fn routes_decide_which_upgrades_are_allowed(which: Plane) {
     let (host, address) = host().await;
     let upgrades = |rules: Value| json!({"cluster": "back", "upgrade_configs": rules});
     let routes = json!([
@@ -133,7 +133,7 @@ async fn routes_say_what_may_be_gone_over_to(which: Plane) {
         assert_eq!(said.status, status, "{path} {protocol}");
         let connection = if status == 101 { "upgrade" } else { "close" };
         assert_eq!(said.header("connection"), connection, "{path} {protocol}");
-        // The host has left its tunnel.
+        // With an upgrade, the host has closed the tunnel.
         if status != 101 {
             client.finish().await;
         }
@@ -146,7 +146,7 @@ async fn routes_say_what_may_be_gone_over_to(which: Plane) {
             None => line.to_owned(),
         });
     }
-    // CONNECT is gone over to, as well.
+    // CONNECT needs an upgrade config, too.
     let mut client = Wire::open(alone.listener(0)).await;
     client.send(CONNECT.as_bytes()).await;
     assert_eq!(client.answer().await.unwrap().status, 403);
@@ -156,7 +156,7 @@ async fn routes_say_what_may_be_gone_over_to(which: Plane) {
     assert_eq!(refused["http.in.downstream_rq_ws_on_non_ws_route"], 5);
 }
 
-async fn connect_ends_at_a_host_without_http(which: Plane) {
+async fn connect_is_terminated_and_forwarded_as_raw_tcp(which: Plane) {
     let (host, address) = host().await;
     let mut routes = connect_route(json!({"connect_config": {}}));
     let all = json!({"name": "all", "match": {"prefix": ""}, "route": {"cluster": "back"}});
@@ -183,7 +183,7 @@ async fn connect_ends_at_a_host_without_http(which: Plane) {
     client.finish().await;
     assert_eq!(client.end().await, b"");
 
-    // A client that ends the tunnel has gone.
+    // A half-close by the client ends the tunnel.
     let mut client = Wire::open(alone.listener(0)).await;
     client.send(CONNECT.as_bytes()).await;
     let (mut stream, _) = host.accept().await.unwrap();
@@ -228,7 +228,7 @@ async fn connect_ends_at_a_host_without_http(which: Plane) {
         [2, 2, 2, 0]
     );
 
-    // No route that looks at a path is CONNECT's.
+    // Routes that match paths do not match CONNECT.
     let alone = plane(
         which,
         json!([all]),
@@ -241,7 +241,7 @@ async fn connect_ends_at_a_host_without_http(which: Plane) {
     assert_eq!(client.answer().await.unwrap().status, 404);
 }
 
-async fn connect_over_http2_ends_at_a_host_without_http(which: Plane) {
+async fn connect_over_http2_is_terminated_and_forwarded_as_raw_tcp(which: Plane) {
     let (host, address) = host().await;
     let routes = connect_route(json!({"connect_config": {}}));
     let alone = plane(which, routes, json!({}), &[cluster("back", address)]).await;
@@ -254,7 +254,7 @@ async fn connect_over_http2_ends_at_a_host_without_http(which: Plane) {
     let mut hear = answer.into_body();
     say.send_data("hello".into(), false).unwrap();
     assert_eq!(read(&mut stream, 5).await, "hello");
-    // Each direction ends by itself.
+    // Each direction is closed independently.
     say.send_data("".into(), true).unwrap();
     assert_eq!(stream.read(&mut [0; 9]).await.unwrap(), 0);
     stream.write_all(b"all").await.unwrap();
@@ -267,7 +267,7 @@ async fn connect_over_http2_ends_at_a_host_without_http(which: Plane) {
     alone.logged(&["200 - via_upstream CONNECT - connect back 5 3 1"]).await;
 }
 
-async fn a_host_without_http_is_told_whose_connection_it_is(which: Plane) {
+async fn terminated_connect_sends_a_proxy_protocol_header_upstream(which: Plane) {
     let (host, address) = host().await;
     for version in ["V1", "V2"] {
         let config = json!({"connect_config": {"proxy_protocol_config": {"version": version}}});
@@ -294,7 +294,7 @@ async fn a_host_without_http_is_told_whose_connection_it_is(which: Plane) {
     }
 }
 
-async fn the_body_of_post_is_a_tunnel_where_that_is_allowed(which: Plane) {
+async fn post_bodies_are_forwarded_as_raw_tcp_with_allow_post(which: Plane) {
     let (host, address) = host().await;
     let mut routes = connect_route(json!({"connect_config": {"allow_post": true}}));
     routes[0]["match"] = json!({"prefix": "/"});
@@ -313,7 +313,7 @@ async fn the_body_of_post_is_a_tunnel_where_that_is_allowed(which: Plane) {
     alone.logged(&["200 - via_upstream POST /a connect back 5 5 1"]).await;
 }
 
-async fn connect_is_passed_on(which: Plane) {
+async fn connect_is_forwarded_to_http_upstreams(which: Plane) {
     let (host, address) = host().await;
     let alone = plane(which, connect_route(json!({})), json!({}), &[cluster("back", address)]).await;
     let mut client = Wire::open(alone.listener(0)).await;
@@ -336,7 +336,7 @@ async fn connect_is_passed_on(which: Plane) {
     client.finish().await;
     assert_eq!(stream.read(&mut [0; 9]).await.unwrap_or(0), 0);
 
-    // A host may refuse it, in words.
+    // The host refuses with a response body.
     let mut client = Wire::open(alone.listener(0)).await;
     client.send(CONNECT.as_bytes()).await;
     let (mut stream, _) = host.accept().await.unwrap();
@@ -348,7 +348,7 @@ async fn connect_is_passed_on(which: Plane) {
     let said = client.answer().await.unwrap();
     assert_eq!((said.status, said.body.as_str()), (407, "who"));
 
-    // By HTTP/2 the end of what a client says is the end of a tunnel to a host of HTTP/1.1.
+    // END_STREAM from an HTTP/2 client ends a tunnel to an HTTP/1.1 host.
     let mut client = client_http2(&alone).await;
     let (answer, mut say) = client.send_request(connect_request(), false).unwrap();
     let (mut stream, _) = host.accept().await.unwrap();
@@ -369,7 +369,7 @@ async fn connect_is_passed_on(which: Plane) {
         ])
         .await;
 
-    // A host of HTTP/2.
+    // An HTTP/2 host.
     let (host, address) = self::host().await;
     let clusters = [cluster_http2("back", address)];
     let alone = plane(which, connect_route(json!({})), json!({}), &clusters).await;
@@ -400,8 +400,8 @@ async fn connect_is_passed_on(which: Plane) {
         .await;
 }
 
-/// RFC 9113 section 8.5: whoever still speaks is told.
-async fn a_tunnel_over_http2_that_is_turned_down_is_reset_so(which: Plane) {
+/// RFC 9113 section 8.5: a client that has not sent END_STREAM gets RST_STREAM.
+async fn a_refused_connect_over_http2_is_reset_with_connect_error(which: Plane) {
     let dead = cluster("back", "127.0.0.1:1".parse().unwrap());
     let mut routes = connect_route(json!({"connect_config": {}}));
     let own = json!({"name": "own", "match": {"prefix": "/"}, "direct_response": {"status": 200}});
@@ -421,7 +421,7 @@ async fn a_tunnel_over_http2_that_is_turned_down_is_reset_so(which: Plane) {
     }
 }
 
-async fn a_connection_that_fails_is_tried_again(which: Plane) {
+async fn connect_and_upgrade_requests_are_retried_on_connect_failure(which: Plane) {
     let mut routes = connect_route(json!({"connect_config": {}}));
     routes[0]["route"]["retry_policy"] = json!({"retry_on": "connect-failure", "num_retries": 2});
     let mut chat = json!({"name": "chat", "match": {"prefix": "/"}});

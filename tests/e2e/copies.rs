@@ -1,4 +1,4 @@
-//! Copies of requests: where they are said to go, and how long they may take.
+//! Request mirroring: the host header, the timeout and the responses of mirrored requests.
 
 use std::time::{Duration, Instant};
 
@@ -11,12 +11,12 @@ use super::harness::{Backend, Plane, eventually};
 use crate::on_each_plane;
 
 on_each_plane! {
-    the_host_of_a_copy_keeps_its_port,
-    a_copy_may_take_as_long_as_its_route_says,
-    nobody_keeps_the_answers_to_copies,
+    mirrored_requests_keep_the_port_of_their_host_header,
+    mirrored_requests_have_the_timeout_of_their_route,
+    responses_to_mirrored_requests_are_not_buffered,
 }
 
-/// A data plane that sends a copy of everything that it passes on, the host, and who gets the copies.
+/// A data plane that mirrors every request, its backend, and the host that receives the mirrored requests.
 async fn mirroring(which: Plane) -> (Alone, Backend, Scripted) {
     let (backend, copies) = (Backend::http("back").await, Scripted::start().await);
     let routes = json!([{"match": {"prefix": "/"}, "route": {
@@ -33,7 +33,7 @@ async fn mirroring(which: Plane) -> (Alone, Backend, Scripted) {
     (alone, backend, copies)
 }
 
-async fn the_host_of_a_copy_keeps_its_port(which: Plane) {
+async fn mirrored_requests_keep_the_port_of_their_host_header(which: Plane) {
     let (alone, _backend, copies) = mirroring(which).await;
     for (host, copied) in [
         ("a", "a-shadow"),
@@ -46,7 +46,7 @@ async fn the_host_of_a_copy_keeps_its_port(which: Plane) {
         wire.send(format!("GET / HTTP/1.1\r\nhost: {host}\r\n\r\n").as_bytes())
             .await;
         assert_eq!(wire.answer().await.unwrap().status, 200);
-        let head = eventually("the copy", async || {
+        let head = eventually("the mirrored request arrives", async || {
             copies.heads().get(before).cloned().ok_or(String::new())
         })
         .await;
@@ -55,7 +55,7 @@ async fn the_host_of_a_copy_keeps_its_port(which: Plane) {
     }
 }
 
-async fn a_copy_may_take_as_long_as_its_route_says(which: Plane) {
+async fn mirrored_requests_have_the_timeout_of_their_route(which: Plane) {
     let (backend, copies) = (Backend::http("back").await, Scripted::start().await);
     let to = |path: &str, cluster: &str, timeout: &str| {
         let copied = json!([{"cluster": cluster}]);
@@ -84,14 +84,14 @@ async fn a_copy_may_take_as_long_as_its_route_says(which: Plane) {
             .await;
         assert_eq!(wire.answer().await.unwrap().status, 200);
     }
-    // Time that the client takes does not count.
+    // The timeout does not include the time that the client takes to send its request.
     let mut wire = Wire::open(alone.listener(0)).await;
     wire.send(b"POST /slow HTTP/1.1\r\nhost: web\r\ncontent-length: 4\r\n\r\nab")
         .await;
     tokio::time::sleep(Duration::from_secs(5)).await;
     wire.send(b"cd").await;
     assert_eq!(wire.answer().await.unwrap().status, 200);
-    eventually("what is counted", async || {
+    eventually("the requests and timeouts are counted", async || {
         let stats = alone.sidecar.stats("").await;
         let of = |name: &str| stats.get(name).copied().unwrap_or_default();
         let counted = [
@@ -111,7 +111,7 @@ async fn a_copy_may_take_as_long_as_its_route_says(which: Plane) {
     .await;
 }
 
-async fn nobody_keeps_the_answers_to_copies(which: Plane) {
+async fn responses_to_mirrored_requests_are_not_buffered(which: Plane) {
     let (alone, _backend, _copies) = mirroring(which).await;
     let mut wire = Wire::open(alone.listener(0)).await;
     let script = "say HTTP/1.1 200 OK~content-length: 268435456~~; flood 262144";
@@ -135,7 +135,7 @@ async fn nobody_keeps_the_answers_to_copies(which: Plane) {
     assert!(most < 160 << 10, "{most} KiB");
 }
 
-/// How much memory a process has, in KiB.
+/// Resident memory of a process in KiB.
 fn resident(process: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();

@@ -1,4 +1,4 @@
-//! What is counted of connections and answers: the same numbers as in Envoy, for the same bytes.
+//! Statistics of connections, requests, gRPC calls and routes: the same numbers as in Envoy for the same bytes.
 
 use std::collections::BTreeMap;
 
@@ -11,8 +11,8 @@ use super::harness::{Backend, Plane, eventually, get};
 use crate::between_planes;
 
 between_planes! {
-    connections_bytes_and_answers_are_counted_as_in_envoy,
-    calls_and_messages_of_grpc_are_counted_as_in_envoy,
+    connection_byte_and_response_counters_match_envoy,
+    grpc_call_and_message_counters_match_envoy,
 }
 
 const OWN: &[u8] = b"GET /own HTTP/1.1\r\nhost: app.example\r\n\r\n";
@@ -44,21 +44,21 @@ const COMPARED: [&str; 19] = [
     ".total_match_count",
 ];
 
-/// Parts of the names of those that are not, and why.
+/// Parts of the names of the statistics that are not compared, and why.
 const NOT_COMPARED: [(&str, &str); 5] = [
-    ("admin", "the admin interface is no listener"),
+    ("admin", "the admin interface is not a listener"),
     (
         "http.two.downstream_cx_tx",
-        "each plane writes heads of HTTP/2 in its own way",
+        "the planes encode HTTP/2 header blocks differently",
     ),
     (
         "http.two.downstream_cx_rx_bytes_buffered",
-        "how much is read at once is chance",
+        "the size of each read varies",
     ),
-    ("cluster.copies.upstream_cx", "copies do not have the same headers"),
+    ("cluster.copies.upstream_cx", "mirrored requests have different headers"),
     (
         "_with_active_rq",
-        "hosts' connections that end with requests are not told apart",
+        "upstream connections that close with active requests are not counted separately",
     ),
 ];
 
@@ -81,7 +81,7 @@ async fn start(plane: Plane, backend: &Backend, raw: &Backend) -> Alone {
         to("/back", json!({})),
     ]);
     let listener = |name: &str, mut more: serde_json::Value| {
-        // How long a host took is not to decide how long answers are.
+        // `x-envoy-upstream-service-time` would change the length of responses.
         more["http_filters"] = json!([{"name": "router", "typed_config": {
             "@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router",
             "suppress_envoy_headers": true,
@@ -116,7 +116,7 @@ async fn start(plane: Plane, backend: &Backend, raw: &Backend) -> Alone {
     Alone::start(plane, &listeners, &clusters, json!({})).await
 }
 
-/// Clients that come and go, each in its own way.
+/// Opens and closes client connections in different ways.
 async fn act(alone: &Alone, backend: &Backend) -> Open {
     let asked = async |listener, request: &[u8], status| {
         let mut client = Wire::open(alone.listener(listener)).await;
@@ -145,7 +145,7 @@ async fn act(alone: &Alone, backend: &Backend) -> Open {
     resets.send(&[headers(1, &fields, true)]).await;
     has_seen(5).await;
     drop((impatient, resets));
-    // One that is not used any more.
+    // An idle connection is closed.
     asked(2, OWN, 200).await.end().await;
     let mut http2 = Frames::open(alone.listener(1)).await;
     http2.send(&[headers(1, &request("GET", "/own"), true)]).await;
@@ -166,7 +166,7 @@ async fn act(alone: &Alone, backend: &Backend) -> Open {
     }
 }
 
-/// What is not zero of the compared statistics, without what is the test's own in their names.
+/// The compared statistics that are not zero, without the listener's address in their names.
 async fn counted(alone: &Alone) -> BTreeMap<String, u64> {
     let stats = alone.sidecar.stats(".").await;
     let is_compared = |name: &str| {
@@ -177,18 +177,18 @@ async fn counted(alone: &Alone) -> BTreeMap<String, u64> {
         .into_iter()
         .filter(|(name, value)| *value > 0 && is_compared(name));
     let named = compared.filter_map(|(name, value)| match name.strip_prefix("listener.") {
-        // Of a listener itself nothing is compared here.
+        // Only the HTTP statistics of a listener are compared.
         Some(rest) => Some((format!("listener.*.http.{}", rest.split_once(".http.")?.1), value)),
         None => Some((name, value)),
     });
     named.collect()
 }
 
-async fn connections_bytes_and_answers_are_counted_as_in_envoy() {
+async fn connection_byte_and_response_counters_match_envoy() {
     let (backend, raw) = (Backend::http("app").await, Backend::tcp("tail").await);
     let envoy = start(Plane::Envoy, &backend, &raw).await;
     let open = act(&envoy, &backend).await;
-    let envoys = eventually("Envoy has counted everything", async || {
+    let envoys = eventually("Envoy has counted all connections", async || {
         let counted = counted(&envoy).await;
         let gone = |name: &str| counted.get(&format!("http.{name}.downstream_cx_destroy")).copied();
         match (gone("one"), gone("two"), gone("brief")) {
@@ -200,7 +200,7 @@ async fn connections_bytes_and_answers_are_counted_as_in_envoy() {
     drop((open, envoy));
     let topsail = start(Plane::Topsail, &backend, &raw).await;
     let _open = act(&topsail, &backend).await;
-    eventually("as much is counted as in Envoy", async || {
+    eventually("the counters match Envoy's", async || {
         let ours = counted(&topsail).await;
         let names: std::collections::BTreeSet<_> = ours.keys().chain(envoys.keys()).collect();
         let different = names.into_iter().filter(|name| ours.get(*name) != envoys.get(*name));
@@ -215,10 +215,10 @@ async fn connections_bytes_and_answers_are_counted_as_in_envoy() {
     .await;
 }
 
-/// A message of gRPC.
+/// A gRPC message with its prefix.
 const MESSAGE: &str = "\0\0\0\0\u{3}abc";
 
-/// A data plane with a listener for each way in which the filter can be set, with a cluster of its own.
+/// A data plane with a listener and a cluster for each configuration of the gRPC statistics filter.
 async fn start_counting(plane: Plane, host: &Backend) -> Alone {
     let filter = |name: &str, mut config: serde_json::Value| {
         config["@type"] = json!(format!("type.googleapis.com/envoy.extensions.filters.http.{name}"));
@@ -252,7 +252,7 @@ async fn start_counting(plane: Plane, host: &Backend) -> Alone {
     Alone::start(plane, &listeners, &clusters, json!({})).await
 }
 
-/// Calls at a listener that end in every way there is.
+/// Makes gRPC, gRPC-Web and other calls that end in different ways.
 async fn call_in_all_ways(alone: &Alone, listener: usize) {
     for (path, kind, body, status) in [
         ("/a.Greeter/Hello", "application/grpc", MESSAGE, "0"),
@@ -294,7 +294,7 @@ async fn call_in_all_ways(alone: &Alone, listener: usize) {
     {}
 }
 
-/// What is counted of calls, and how Prometheus is told of it.
+/// The gRPC statistics, and their lines in Prometheus format.
 async fn counted_of_calls(plane: Plane, host: &Backend) -> (BTreeMap<String, u64>, Vec<String>) {
     let alone = start_counting(plane, host).await;
     for listener in 0..6 {
@@ -311,7 +311,7 @@ async fn counted_of_calls(plane: Plane, host: &Backend) -> (BTreeMap<String, u64
     (stats, lines)
 }
 
-async fn calls_and_messages_of_grpc_are_counted_as_in_envoy() {
+async fn grpc_call_and_message_counters_match_envoy() {
     let host = Backend::calls("app").await;
     let (envoys, envoys_lines) = counted_of_calls(Plane::Envoy, &host).await;
     let (ours, lines) = counted_of_calls(Plane::Topsail, &host).await;
@@ -322,7 +322,7 @@ async fn calls_and_messages_of_grpc_are_counted_as_in_envoy() {
     assert_eq!(lines, envoys_lines);
 }
 
-/// What a route of a name of its own counts, and how Prometheus is told of it.
+/// The statistics of routes with a `stat_prefix`, and their lines in Prometheus format.
 async fn counted_by_a_route(plane: Plane, backend: &Backend) -> (BTreeMap<String, u64>, Vec<String>) {
     let retry = json!({"retry_on": "5xx", "num_retries": 1, "retry_back_off": {"base_interval": "0.001s"}});
     let route = |path: &str, cluster: &str, name: &str| {
@@ -380,7 +380,7 @@ async fn counted_by_a_route(plane: Plane, backend: &Backend) -> (BTreeMap<String
 }
 
 #[tokio::test]
-async fn routes_with_names_of_their_own_count_as_in_envoy() {
+async fn statistics_of_routes_with_a_stat_prefix_match_envoy() {
     let backend = Backend::http("app").await;
     let (envoys, envoys_lines) = counted_by_a_route(Plane::Envoy, &backend).await;
     let (ours, lines) = counted_by_a_route(Plane::Topsail, &backend).await;

@@ -1,18 +1,18 @@
-//! Certificates and join tokens that end while the data planes go on.
+//! Certificates and join tokens that expire while the data planes are running.
 
 use crate::harness::{Load, Mesh, Plane, Planes, eventually, run};
 use crate::restart::{NOT_LET_IN, STREAM_CLOSED, counter, serials};
 use crate::{on_each_pair_of_planes, on_each_plane};
 
 on_each_pair_of_planes! {
-    certificates_are_renewed_under_load_and_no_request_is_lost,
+    no_request_is_lost_while_certificates_are_renewed,
 }
 
 on_each_plane! {
-    a_proxy_whose_token_has_expired_is_reported_and_joins_again_with_another,
+    an_expired_join_token_is_reported_and_replacing_it_lets_the_proxy_reconnect,
 }
 
-/// Every request is a handshake of its own, so that each certificate in force is looked at.
+/// Every request has its own connection, so that each handshake uses the current certificates.
 const SERVICES: &str = "
 {apiVersion: v1, kind: Service, metadata: {name: web}, spec: {selector: {app: web}, ports: [{name: http, port: 9080}]}}
 ---
@@ -22,9 +22,9 @@ const SERVICES: &str = "
 {apiVersion: security.istio.io/v1, kind: PeerAuthentication, metadata: {name: default, namespace: istio-system}, spec: {mtls: {mode: STRICT}}}
 ";
 
-async fn certificates_are_renewed_under_load_and_no_request_is_lost(planes: Planes) {
+async fn no_request_is_lost_while_certificates_are_renewed(planes: Planes) {
     let mut mesh = Mesh::new(planes, &[("services.yaml", SERVICES)]);
-    // Renewed after half of it, at the next look that the server takes.
+    // Certificates are renewed at the next check after half of their lifetime.
     mesh.server.flag("--certificate-ttl=14s");
     mesh.server.start().await;
     let (web, client) = (mesh.app("web", "v1").await, mesh.client().await);
@@ -36,11 +36,11 @@ async fn certificates_are_renewed_under_load_and_no_request_is_lost(planes: Plan
     })
     .await;
     let load = Load::start(client.get("web", "/load"), 10);
-    // Twice: in the end the first certificate has long expired.
+    // Twice, so that the first certificate has expired at the end.
     for _ in 0..2 {
         for app in [&web, &client] {
             let before = serials(app).await;
-            eventually("another certificate", async || match serials(app).await {
+            eventually("the certificate is renewed", async || match serials(app).await {
                 now if now == before => Err(format!("{now:?}")),
                 _ => Ok(()),
             })
@@ -50,7 +50,7 @@ async fn certificates_are_renewed_under_load_and_no_request_is_lost(planes: Plan
     load.stop().await.assert_lossless();
 }
 
-/// Whether the client's stream is one whose token has expired; an error while it has none.
+/// Whether the token of the client's xDS stream has expired; an error if the client has no stream.
 async fn expired(mesh: &Mesh) -> Result<bool, String> {
     let proxies = mesh.server.api("/api/v1/proxies").await;
     let mut all = proxies.as_array().unwrap().iter();
@@ -59,7 +59,7 @@ async fn expired(mesh: &Mesh) -> Result<bool, String> {
     Ok(client["token_expired"] == true)
 }
 
-async fn a_proxy_whose_token_has_expired_is_reported_and_joins_again_with_another(plane: Plane) {
+async fn an_expired_join_token_is_reported_and_replacing_it_lets_the_proxy_reconnect(plane: Plane) {
     let mut mesh = Mesh::start(plane, &[("services.yaml", SERVICES)]).await;
     let mut web = mesh.app("web", "v1").await;
     mesh.bootstrap_flag("--ttl=15s");
@@ -69,7 +69,7 @@ async fn a_proxy_whose_token_has_expired_is_reported_and_joins_again_with_anothe
         app.sidecar.allow_log(NOT_LET_IN);
     }
     let load = Load::start(client.get("web", "/load"), 20);
-    eventually("the end of the token is told", async || {
+    eventually("the expired token is reported", async || {
         let told = mesh.server.log().contains("join token has expired");
         (expired(&mesh).await? && told)
             .then_some(())
@@ -90,14 +90,14 @@ async fn a_proxy_whose_token_has_expired_is_reported_and_joins_again_with_anothe
 
     mesh.server.kill().await;
     mesh.server.start().await;
-    eventually("the other is back", async || {
+    eventually("the proxy with a valid token reconnects", async || {
         match counter(&web, "control_plane.connected_state").await {
             1 => Ok(()),
             state => Err(state.to_string()),
         }
     })
     .await;
-    eventually("this one is not let in", async || {
+    eventually("the proxy with the expired token is rejected", async || {
         let log = mesh.server.log();
         let told = log.contains("rejected a proxy: invalid join token: the token for client.default expired at");
         told.then_some(()).ok_or(log)
@@ -122,9 +122,9 @@ async fn a_proxy_whose_token_has_expired_is_reported_and_joins_again_with_anothe
     ])
     .await;
     assert!(renewed.status.success(), "{renewed:?}");
-    eventually("it joins with its new token", async || match expired(&mesh).await? {
+    eventually("it reconnects with its new token", async || match expired(&mesh).await? {
         false => Ok(()),
-        true => Err("the old one".to_owned()),
+        true => Err("still the old token".to_owned()),
     })
     .await;
     load.stop().await.assert_lossless();

@@ -1,6 +1,6 @@
-//! What ends a request that takes too long, and what is said of it: the same on both data planes.
+//! Timeouts: which one ends a request, and what the client, the access log and the statistics show.
 //!
-//! Nothing is expected here but that: what Envoy does is what is right. Times are compared in seconds.
+//! There are no expected values: the results of both data planes are compared. Times are compared in seconds.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -19,31 +19,31 @@ use super::harness::{Plane, eventually, lasting};
 use crate::between_planes;
 
 between_planes! {
-    both_planes_end_what_takes_too_long,
+    timeouts_end_requests_as_in_envoy,
 }
 
 const LOG: &str = "%REQ(X-CASE)% %RESPONSE_CODE% %RESPONSE_FLAGS% %RESPONSE_CODE_DETAILS% %UPSTREAM_HOST% \
                    %UPSTREAM_REQUEST_ATTEMPT_COUNT% %BYTES_RECEIVED% %DURATION%\n";
 
-/// What a client does with its request.
+/// How a client sends its request and reads the response.
 #[derive(Clone, Copy, Debug)]
 enum Client {
-    /// It sends the head, and each of these pieces a second after what came before; then it reads.
+    /// Sends the headers and the first piece, and each further piece a second later; then reads the response.
     Sends(&'static [&'static str]),
-    /// It sends the head and reads nothing.
+    /// Sends the request and does not read the response.
     Deaf,
-    /// The same over HTTP/2: it lets so many bytes of the answer come.
+    /// The same over HTTP/2, with this initial window for the response.
     DeafHttp2(u32),
 }
 
-/// A request, and whom it is sent to.
+/// A request, and the configuration of the listener and the route that it uses.
 struct Case {
     name: &'static str,
-    /// What its connection manager says.
+    /// Fields of its connection manager.
     manager: Value,
-    /// What its route says.
+    /// Fields of its route action.
     route: Value,
-    /// Headers, with `|` for each end of a line.
+    /// Headers, separated by `|`.
     headers: &'static str,
     client: Client,
 }
@@ -108,7 +108,7 @@ fn cases() -> Vec<Case> {
     let mut again = pausing.clone();
     again["timeout"] = json!("3s");
     vec![
-        // An attempt is timed from the end of the request on.
+        // The per-try timeout starts at the end of the request.
         case(
             "try-upload",
             plain(),
@@ -128,7 +128,7 @@ fn cases() -> Vec<Case> {
         case("try-equal", plain(), tries("1s", "1s"), NEVER, WHOLE),
         case("try-unreached", plain(), tries("3s", "1s"), "", WHOLE),
         case("unreached", plain(), timeout("1s"), "", WHOLE),
-        // The response is, too, even if it began before.
+        // So does the route timeout, even if the response started earlier.
         case(
             "early",
             plain(),
@@ -137,7 +137,7 @@ fn cases() -> Vec<Case> {
             HALVES,
         ),
         case("half", plain(), timeout("1s"), HALF, WHOLE),
-        // Nobody reads.
+        // The client does not read the response.
         case("deaf-idle", idle(), timeout("0s"), BIG, Client::Deaf),
         case("deaf-route", plain(), timeout("1s"), BIG, Client::Deaf),
         case("deaf-longest", longest("1s"), timeout("0s"), BIG, Client::Deaf),
@@ -159,7 +159,7 @@ fn cases() -> Vec<Case> {
             SMALL,
             Client::DeafHttp2(0),
         ),
-        // Filters wait as well.
+        // A filter delays or buffers the request.
         case(
             "buffer-idle",
             buffered(idle()),
@@ -197,7 +197,7 @@ fn cases() -> Vec<Case> {
             "",
             WHOLE,
         ),
-        // What a route says of the whole stream takes the place of its own limit.
+        // The route's `max_stream_duration` replaces that of the connection manager.
         case(
             "stream",
             plain(),
@@ -298,10 +298,10 @@ fn cases() -> Vec<Case> {
             "content-type: application/grpc|grpc-timeout: 5000001u",
             WHOLE,
         ),
-        // A pause between attempts is nobody's fault.
+        // The timeout expires during the back-off between attempts.
         case("pause", plain(), pausing, FAILS, WHOLE),
         case("pause-longest", longest("1s"), again, FAILS, WHOLE),
-        // How long a host took does not count what its client took.
+        // The upstream service time does not include the time that the client takes to send its request.
         case("service-time", plain(), timeout("9s"), "content-length: 4", HALVES),
         case(
             "service-time-slow",
@@ -313,16 +313,16 @@ fn cases() -> Vec<Case> {
     ]
 }
 
-/// What came of a case.
+/// The result of a case.
 #[derive(Debug, PartialEq, Eq)]
-struct Came {
-    /// What the client got.
+struct Outcome {
+    /// What the client received.
     client: Vec<String>,
-    /// The line of the log.
+    /// The access log line.
     log: String,
-    /// What is counted of the cluster and its host.
+    /// The statistics of the cluster and its host.
     counted: Vec<String>,
-    /// What the host was told.
+    /// The timeout headers that the host received.
     host: Vec<String>,
 }
 
@@ -337,9 +337,9 @@ const COUNTED: [&str; 8] = [
     "upstream_rq_retry",
 ];
 
-async fn all(which: Plane) -> BTreeMap<String, Came> {
+async fn all(which: Plane) -> BTreeMap<String, Outcome> {
     let host = Scripted::start().await;
-    // Takes connections, and says nothing.
+    // Accepts connections and sends nothing.
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let cases = cases();
     let listeners: Vec<_> = cases.iter().map(listener).collect();
@@ -353,7 +353,7 @@ async fn all(which: Plane) -> BTreeMap<String, Came> {
     let alone = Alone::start(which, &listeners, &clusters, json!({})).await;
     let asked = cases.iter().enumerate().map(|(index, case)| ask(&alone, index, case));
     let said = join_all(asked).await;
-    let lines = eventually("the log", async || {
+    let lines = eventually("all requests are logged", async || {
         let lines = lines(&alone);
         let missing = cases.iter().find(|case| !lines.contains_key(case.name));
         missing.map_or(Ok(lines.clone()), |case| Err(format!("{} of {lines:#?}", case.name)))
@@ -384,7 +384,7 @@ async fn all(which: Plane) -> BTreeMap<String, Came> {
                 .filter(|line| line.starts_with("grpc-timeout") || line.starts_with("x-envoy-expected"));
             lines.map(rounded).collect::<Vec<_>>()
         });
-        let came = Came {
+        let outcome = Outcome {
             client,
             log: lines[case.name]
                 .replace(&host.address.to_string(), "host")
@@ -392,12 +392,12 @@ async fn all(which: Plane) -> BTreeMap<String, Came> {
             counted: of_cluster.chain(of_host).collect(),
             host: told.collect(),
         };
-        all.insert(case.name.to_owned(), came);
+        all.insert(case.name.to_owned(), outcome);
     }
     all
 }
 
-/// What is left of a limit is never the same.
+/// Rounds the remaining timeout in a header, which differs from run to run.
 fn rounded(line: &str) -> String {
     match line.split_once("-ms: ") {
         Some((name, value)) => format!("{name}: {:.1} s", value.parse::<f64>().unwrap() / 1000.0),
@@ -414,7 +414,7 @@ fn listener(case: &Case) -> Value {
     http_listener(case.name, "OUTBOUND", routes, manager)
 }
 
-/// A cluster of a host that takes connections, but no TLS.
+/// A cluster with TLS whose host accepts connections but does not answer the handshake.
 fn unreached(name: &str, host: SocketAddr) -> Value {
     let mut cluster = cluster(name, host);
     cluster["connect_timeout"] = json!("20s");
@@ -474,7 +474,7 @@ async fn ask(alone: &Alone, index: usize, case: &Case) -> Vec<String> {
             ];
             fields.extend(case.headers.split('|').filter_map(|line| line.split_once(": ")));
             frames.send(&[settings, headers(1, &fields, true)]).await;
-            // Until the stream is reset, if it is.
+            // Waits for RST_STREAM or GOAWAY, if one comes.
             let reset = timeout(Duration::from_secs(4), frames.next_of(&[3, 7])).await;
             reset.iter().flatten().map(|frame| format!("{frame:?}")).collect()
         }
@@ -496,21 +496,21 @@ fn head(case: &Case) -> String {
 }
 
 async fn written(alone: &Alone, case: &str) {
-    eventually("the line", async || match lines(alone).contains_key(case) {
+    eventually("the request is logged", async || match lines(alone).contains_key(case) {
         true => Ok(()),
         false => Err(case.to_owned()),
     })
     .await;
 }
 
-/// The lines of the log by case, with seconds for milliseconds.
+/// The access log lines by case, with durations in seconds.
 fn lines(alone: &Alone) -> BTreeMap<String, String> {
     let written = alone.wrote("access.log");
     let lines = written.lines().filter_map(|line| {
         let (case, line) = line.split_once(' ')?;
         let (line, took) = line.rsplit_once(' ')?;
         let seconds = (took.parse::<u64>().ok()? + 500) / 1000;
-        // How long a plane goes on before it holds all that it holds of such an answer depends on the machine.
+        // How long a plane reads the response before its buffers are full depends on the machine.
         let line = match case.starts_with("deaf") && case.ends_with("idle") {
             true => line.to_owned(),
             false => format!("{line} {seconds} s"),
@@ -520,7 +520,7 @@ fn lines(alone: &Alone) -> BTreeMap<String, String> {
     lines.collect()
 }
 
-async fn both_planes_end_what_takes_too_long() {
+async fn timeouts_end_requests_as_in_envoy() {
     let differ = lasting(all).await;
     assert!(differ.is_empty(), "{}", differ.join("\n"));
 }

@@ -1,4 +1,4 @@
-//! What a DestinationRule says about connections, on live traffic.
+//! Traffic policies of DestinationRules, on live traffic.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -8,15 +8,15 @@ use crate::web::{Web, service};
 use crate::{on_each_pair_of_planes, on_each_plane};
 
 on_each_pair_of_planes! {
-    load_balancers_spread_or_stick,
-    a_backend_that_fails_is_left_out,
-    full_connection_pools_refuse,
-    a_port_and_a_subset_have_policies_of_their_own,
-    the_nearest_backend_is_asked_as_long_as_it_is_there,
+    load_balancers_distribute_or_pin_requests,
+    outlier_detection_ejects_a_failing_backend,
+    connection_pool_limits_reject_excess_requests,
+    port_and_subset_traffic_policies_override_the_default,
+    prefer_same_node_uses_the_local_backend_while_it_exists,
 }
 
 on_each_plane! {
-    a_new_backend_gets_little_at_first_and_its_share_in_the_end,
+    warmup_gives_a_new_backend_little_traffic_first_and_then_its_full_share,
 }
 
 /// A Service `name` over all of `web` and a DestinationRule with this `spec` (but for the host).
@@ -29,7 +29,7 @@ fn ruled(name: &str, spec: &str) -> String {
     )
 }
 
-async fn load_balancers_spread_or_stick(planes: Planes) {
+async fn load_balancers_distribute_or_pin_requests(planes: Planes) {
     let balanced = |simple: &str| format!("trafficPolicy: {{loadBalancer: {{simple: {simple}}}}}");
     let hashed = |by: &str| format!("trafficPolicy: {{loadBalancer: {{consistentHash: {{{by}}}}}}}");
     let documents = [
@@ -69,7 +69,7 @@ async fn load_balancers_spread_or_stick(planes: Planes) {
     assert!(cookie.header("set-cookie").starts_with("user="), "{:?}", cookie.headers);
 }
 
-async fn a_backend_that_fails_is_left_out(planes: Planes) {
+async fn outlier_detection_ejects_a_failing_backend(planes: Planes) {
     let detection = "trafficPolicy: {outlierDetection: \
         {consecutive5xxErrors: 2, interval: 0.1s, baseEjectionTime: 300s, maxEjectionPercent: 100}}";
     let web = Web::start(planes, &[ruled("watched", detection)]).await;
@@ -77,7 +77,7 @@ async fn a_backend_that_fails_is_left_out(planes: Planes) {
     web.v1.backend().fail_next(usize::MAX);
     eventually("only v2 answers", async || {
         let mut answers = Vec::new();
-        // So often that it is no chance.
+        // Often enough to rule out chance.
         for _ in 0..30 {
             answers.push(web.get("watched", "/").send().await?.status.as_u16());
         }
@@ -90,7 +90,7 @@ async fn a_backend_that_fails_is_left_out(planes: Planes) {
     .await;
 }
 
-async fn full_connection_pools_refuse(planes: Planes) {
+async fn connection_pool_limits_reject_excess_requests(planes: Planes) {
     let pool = "trafficPolicy: {connectionPool: {tcp: {maxConnections: 1}, http: {http1MaxPendingRequests: 1}}}";
     let web = Web::start(planes, &[ruled("narrow", pool)]).await;
     web.reachable("narrow").await;
@@ -103,7 +103,7 @@ async fn full_connection_pools_refuse(planes: Planes) {
     assert!((1..20).contains(&refused), "{refused} of 20 refused");
 }
 
-async fn a_port_and_a_subset_have_policies_of_their_own(planes: Planes) {
+async fn port_and_subset_traffic_policies_override_the_default(planes: Planes) {
     let spec = "
 trafficPolicy:
   tls: {mode: ISTIO_MUTUAL}
@@ -124,8 +124,8 @@ subsets:
     assert_eq!(call("/every").count(20).await.len(), 2);
 }
 
-/// A service's `trafficDistribution`, which stands for a DestinationRule here.
-async fn the_nearest_backend_is_asked_as_long_as_it_is_there(planes: Planes) {
+/// Here the Service has `trafficDistribution` instead of a DestinationRule.
+async fn prefer_same_node_uses_the_local_backend_while_it_exists(planes: Planes) {
     let service = "{apiVersion: v1, kind: Service, metadata: {name: web}, spec: {selector: {app: web}, \
                    trafficDistribution: PreferSameNode, ports: [{name: http, port: 9080}]}}";
     let mesh = Mesh::start(planes, &[("web.yaml", service)]).await;
@@ -150,16 +150,16 @@ async fn the_nearest_backend_is_asked_as_long_as_it_is_there(planes: Planes) {
     let counts = client.get("web", "/").count(20).await;
     assert_eq!(counts, [("web-near".to_owned(), 20)].into());
     mesh.remove("workload-web-near.yaml");
-    eventually("the far one is asked", async || {
+    eventually("the backend on the other node gets requests", async || {
         let backend = client.get("web", "/").send().await?.seen().backend;
         if backend == "web-far" { Ok(()) } else { Err(backend) }
     })
     .await;
 }
 
-/// A warm-up. How little a new backend gets is only to be seen while it is new: where a busy machine takes too long for
-/// that, it is new once more.
-async fn a_new_backend_gets_little_at_first_and_its_share_in_the_end(plane: Plane) {
+/// The small share of a new backend can be measured only while its warm-up lasts: if a busy machine takes too long, the
+/// backend is removed and added again.
+async fn warmup_gives_a_new_backend_little_traffic_first_and_then_its_full_share(plane: Plane) {
     const WARM_UP: Duration = Duration::from_secs(12);
     let (old, new) = (Backend::http("old").await, Backend::http("new").await);
     let over = |backends: &[&Backend]| {
@@ -182,11 +182,11 @@ async fn a_new_backend_gets_little_at_first_and_its_share_in_the_end(plane: Plan
     let asked = async |of: usize, alike: fn(usize) -> bool| match call.send().await?.status.as_u16() {
         200 => match call.count(of).await.get("new").copied().unwrap_or(0) {
             share if alike(share) => Ok(share),
-            share => Err(format!("the new one got {share} of {of}")),
+            share => Err(format!("the new backend got {share} of {of}")),
         },
         status => Err(status.to_string()),
     };
-    eventually("the old one is asked", async || asked(1, |share| share == 0).await).await;
+    eventually("only the old backend gets requests", async || asked(1, |share| share == 0).await).await;
     tokio::time::sleep(WARM_UP).await;
     let mut tries = 0..5;
     let share = loop {
@@ -197,15 +197,15 @@ async fn a_new_backend_gets_little_at_first_and_its_share_in_the_end(plane: Plan
         );
         mesh.write("backends.yaml", &over(&[&old, &new]));
         let added = Instant::now();
-        eventually("the new one is asked", async || asked(1, |share| share == 1).await).await;
+        eventually("the new backend gets a request", async || asked(1, |share| share == 1).await).await;
         let counts = call.count(40).await;
         if added.elapsed() < WARM_UP / 4 {
             break counts.get("new").copied().unwrap_or(0);
         }
         mesh.write("backends.yaml", &over(&[&old]));
-        eventually("the new one is gone", async || asked(20, |share| share == 0).await).await;
+        eventually("the new backend is removed", async || asked(20, |share| share == 0).await).await;
     };
-    // A quarter of the old one's weight at most: a fifth of all.
-    assert!(share < 14, "the new one got {share} of 40 at once");
-    eventually("both are asked alike", async || asked(40, |share| share > 16).await).await;
+    // At most a quarter of the old backend's weight, a fifth of all requests.
+    assert!(share < 14, "the new backend got {share} of 40 requests during its warm-up");
+    eventually("both backends get the same share", async || asked(40, |share| share > 16).await).await;
 }

@@ -1,4 +1,4 @@
-//! Edits of the directory reach the data planes and change the traffic, and lose none of it.
+//! Edits of the configuration directory reach the data planes, change the traffic and lose no requests.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -9,16 +9,16 @@ use crate::web::{Web, routed, service};
 use crate::{on_each_pair_of_planes, on_each_plane};
 
 on_each_pair_of_planes! {
-    two_hundred_edits_under_load_lose_no_request,
+    two_hundred_edits_under_load_lose_no_requests,
 }
 
 on_each_plane! {
-    every_way_of_writing_a_file_counts,
-    a_swapped_link_counts_as_an_edit,
-    a_copy_of_many_files_arrives_whole,
+    in_place_writes_renames_and_new_directories_are_detected,
+    a_swapped_symlink_is_detected_as_in_config_map_volumes,
+    copying_many_files_applies_all_of_them,
 }
 
-/// Rules that send everything to one subset.
+/// A service with a route that sends all requests to one subset.
 fn all_to(version: &str) -> String {
     routed(
         "web",
@@ -32,7 +32,7 @@ async fn answered_by(web: &Web, host: &str, backend: &str) {
         if answer.status != 200 {
             return Err(answer.text());
         }
-        // One answer may be due to the edit before.
+        // A single answer may still come from the previous configuration.
         let answered = web.get(host, "/").count(10).await;
         match answered == [(backend.to_owned(), 10)].into() {
             true => Ok(()),
@@ -42,7 +42,7 @@ async fn answered_by(web: &Web, host: &str, backend: &str) {
     .await;
 }
 
-async fn every_way_of_writing_a_file_counts(plane: Plane) {
+async fn in_place_writes_renames_and_new_directories_are_detected(plane: Plane) {
     let web = Web::start(plane, &[all_to("v1")]).await;
     answered_by(&web, "web", "web-v1").await;
     let file = web.mesh.server.config().join("web.yaml");
@@ -59,7 +59,7 @@ async fn every_way_of_writing_a_file_counts(plane: Plane) {
     answered_by(&web, "web", "web-v2").await;
 }
 
-/// Swaps the link `..data` in `folder` to a new folder that holds `web.yaml`, as a ConfigMap volume does.
+/// Points the symlink `..data` in `folder` to a new directory with `web.yaml`, as the kubelet does in ConfigMap volumes.
 fn swap(folder: &Path, generation: &str, text: &str) {
     let target = folder.join(format!("..{generation}"));
     fs::create_dir(&target).unwrap();
@@ -68,7 +68,7 @@ fn swap(folder: &Path, generation: &str, text: &str) {
     fs::rename(folder.join("..data_tmp"), folder.join("..data")).unwrap();
 }
 
-async fn a_swapped_link_counts_as_an_edit(plane: Plane) {
+async fn a_swapped_symlink_is_detected_as_in_config_map_volumes(plane: Plane) {
     let web = Web::start(plane, &[service("other")]).await;
     let volume = web.mesh.server.config().join("volume");
     fs::create_dir(&volume).unwrap();
@@ -80,7 +80,7 @@ async fn a_swapped_link_counts_as_an_edit(plane: Plane) {
     answered_by(&web, "web", "web-v2").await;
 }
 
-async fn a_copy_of_many_files_arrives_whole(plane: Plane) {
+async fn copying_many_files_applies_all_of_them(plane: Plane) {
     let web = Web::start(plane, &[all_to("v1")]).await;
     let source = tempfile::tempdir().unwrap();
     for number in 0..40 {
@@ -103,7 +103,7 @@ async fn a_copy_of_many_files_arrives_whole(plane: Plane) {
     answered_by(&web, "web", "web-v1").await;
 }
 
-/// The documents of edit `number`: weights move, subsets and services come and go.
+/// The documents of edit `number`: weights change, subsets and services are added and removed.
 fn documents(number: usize) -> String {
     let weight = number % 100;
     let with_extra = number % 4 >= 2;
@@ -134,7 +134,7 @@ fn documents(number: usize) -> String {
     text
 }
 
-async fn two_hundred_edits_under_load_lose_no_request(planes: Planes) {
+async fn two_hundred_edits_under_load_lose_no_requests(planes: Planes) {
     let web = Web::start(planes, &[documents(0)]).await;
     web.reachable("web").await;
     let load = Load::start(web.get("web", "/load"), 200);

@@ -1,10 +1,10 @@
-//! An egress proxy: where calls go that no service of the mesh claims.
+//! The egress proxy of a Sidecar resource: the destination of requests to hosts that no service of the mesh has.
 
 use crate::harness::{Mesh, Plane, eventually};
 use crate::on_each_plane;
 
 on_each_plane! {
-    calls_that_no_service_claims_go_to_the_egress_proxy,
+    requests_to_unknown_hosts_go_to_the_egress_proxy,
 }
 
 const SERVICES: &str = "
@@ -16,13 +16,13 @@ const SERVICES: &str = "
   subsets: [{name: v2, labels: {version: v2}}]}}
 ";
 
-async fn calls_that_no_service_claims_go_to_the_egress_proxy(plane: Plane) {
+async fn requests_to_unknown_hosts_go_to_the_egress_proxy(plane: Plane) {
     let mesh = Mesh::start(plane, &[("services.yaml", SERVICES)]).await;
     let (_old, _gate) = (mesh.app("gate", "v1").await, mesh.app("gate", "v2").await);
     let _reviews = mesh.app("reviews", "v1").await;
     let client = mesh.client().await;
-    let unclaimed = client.get("unknown.example", "/far");
-    unclaimed.expect(502).await;
+    let unknown = client.get("unknown.example", "/far");
+    unknown.expect(502).await;
 
     let policy = |host: &str| {
         format!(
@@ -31,8 +31,8 @@ async fn calls_that_no_service_claims_go_to_the_egress_proxy(plane: Plane) {
     };
     let existing = policy("gate.default.svc.cluster.local");
     mesh.edit("workload-client.yaml", "  egress:\n", &format!("{existing}  egress:\n"));
-    eventually("an unclaimed call is answered", async || {
-        let answer = unclaimed.send().await?;
+    eventually("an unknown call is answered", async || {
+        let answer = unknown.send().await?;
         match answer.status.as_u16() {
             200 => Ok(()),
             status => Err(status.to_string()),
@@ -40,29 +40,29 @@ async fn calls_that_no_service_claims_go_to_the_egress_proxy(plane: Plane) {
     })
     .await;
     for _ in 0..10 {
-        let seen = unclaimed.expect(200).await.seen();
-        assert_eq!((&*seen.backend, &*seen.path), ("gate-v2", "/far"), "the subset named");
-        assert_eq!(seen.authority, "unknown.example", "the proxy learns what was meant");
+        let seen = unknown.expect(200).await.seen();
+        assert_eq!((&*seen.backend, &*seen.path), ("gate-v2", "/far"), "the request goes to the configured subset");
+        assert_eq!(seen.authority, "unknown.example", "the egress proxy gets the original authority");
         let caller = &seen.headers["x-forwarded-client-cert"];
         assert!(caller.contains("URI=spiffe://cluster.local/ns/default/sa/"), "{caller}");
     }
     let seen = client.get("reviews", "/").expect(200).await.seen();
-    assert_eq!(seen.backend, "reviews-v1", "what a service claims goes there");
+    assert_eq!(seen.backend, "reviews-v1", "requests to a service are not affected");
 
     mesh.edit(
         "workload-client.yaml",
         &existing,
         &policy("gone.default.svc.cluster.local"),
     );
-    eventually("an egress proxy that does not exist is answered for", async || {
-        let answer = unclaimed.send().await?;
+    eventually("a missing egress proxy is answered with 503", async || {
+        let answer = unknown.send().await?;
         match answer.status.as_u16() {
             503 => Ok(()),
             status => Err(status.to_string()),
         }
     })
     .await;
-    eventually("a diagnostic that says so", async || {
+    eventually("the missing egress proxy is reported", async || {
         let found = mesh.diagnostics().await;
         match found.iter().any(|problem| problem["code"] == "IST0101") {
             true => Ok(()),

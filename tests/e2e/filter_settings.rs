@@ -1,4 +1,4 @@
-//! What virtual hosts, routes and weighted clusters say to filters (`typed_per_filter_config`).
+//! Filter configuration of virtual hosts, routes and weighted clusters (`typed_per_filter_config`).
 
 use std::collections::BTreeMap;
 
@@ -10,8 +10,8 @@ use crate::harness::{Answer, Backend, Call, Plane, get};
 use crate::on_each_plane;
 
 on_each_plane! {
-    the_nearest_level_that_says_something_holds,
-    every_share_has_settings_of_its_own,
+    the_most_specific_per_filter_config_applies,
+    weighted_clusters_have_their_own_per_filter_config,
 }
 
 const FAULT: &str = "envoy.filters.http.fault";
@@ -31,7 +31,7 @@ fn cors(policy: Value) -> Value {
     policy
 }
 
-/// A bucket of so many tokens that does not fill again within a test.
+/// A token bucket that is not refilled within a test.
 fn bucket(tokens: u32) -> Value {
     let all = json!({"default_value": {"numerator": 100}});
     json!({
@@ -43,11 +43,11 @@ fn bucket(tokens: u32) -> Value {
     })
 }
 
-/// A route of this path to clusters `back`, each with a weight and what it says to filters.
+/// A route for this path to weighted clusters, each with its per-filter config.
 fn weighted(path: &str, route: Value, shares: &[(u32, Value)]) -> Value {
     let shares = shares
         .iter()
-        .map(|(weight, said)| json!({"name": "back", "weight": weight, "typed_per_filter_config": said}));
+        .map(|(weight, config)| json!({"name": "back", "weight": weight, "typed_per_filter_config": config}));
     json!({
         "match": {"path": path},
         "route": {"weighted_clusters": {"clusters": shares.collect::<Vec<_>>()}},
@@ -76,8 +76,8 @@ fn call(alone: &Alone, path: &str) -> Call {
     get(alone.listener(0), "app.example", path)
 }
 
-/// What an answer tells a browser.
-fn told(answer: &Answer) -> BTreeMap<&str, &str> {
+/// The CORS headers of a response, without their common prefix.
+fn cors_headers(answer: &Answer) -> BTreeMap<&str, &str> {
     let headers = answer.headers.iter();
     let headers = headers.filter_map(|(name, value)| {
         let name = name.as_str().strip_prefix("access-control-")?;
@@ -86,7 +86,7 @@ fn told(answer: &Answer) -> BTreeMap<&str, &str> {
     headers.collect()
 }
 
-async fn the_nearest_level_that_says_something_holds(plane: Plane) {
+async fn the_most_specific_per_filter_config_applies(plane: Plane) {
     let backend = Backend::http("app").await;
     let host = json!({
         FAULT: abort(410),
@@ -138,17 +138,17 @@ async fn the_nearest_level_that_says_something_holds(plane: Plane) {
         ("expose-headers", "host"),
         ("max-age", "5"),
     ];
-    assert_eq!(told(&preflight.expect(200).await), wanted.into());
+    assert_eq!(cors_headers(&preflight.expect(200).await), wanted.into());
     let plain = call(&alone, "/cors").header("origin", "http://app.example");
     let wanted = [
         ("allow-origin", "http://app.example"),
         ("allow-credentials", "true"),
         ("expose-headers", "host"),
     ];
-    assert_eq!(told(&plain.expect(200).await), wanted.into());
+    assert_eq!(cors_headers(&plain.expect(200).await), wanted.into());
 }
 
-async fn every_share_has_settings_of_its_own(plane: Plane) {
+async fn weighted_clusters_have_their_own_per_filter_config(plane: Plane) {
     let backend = Backend::http("app").await;
     let shares = [
         (50, json!({FAULT: abort(410)})),
@@ -161,7 +161,7 @@ async fn every_share_has_settings_of_its_own(plane: Plane) {
         let answer = call(&alone, "/").send().await.unwrap();
         *counts.entry(answer.status.as_u16()).or_insert(0) += 1;
     }
-    // A hundred tosses of a coin have a standard deviation of 5.
+    // For 100 requests at 50 %, the standard deviation is 5.
     assert_eq!(counts.keys().copied().collect::<Vec<_>>(), [410, 411]);
     assert!((15..=85).contains(&counts[&410]), "{counts:?}");
 }

@@ -1,4 +1,4 @@
-//! What configurations of gateways say that those of sidecars rarely do: both planes make the same of it.
+//! Features that configurations for gateways use and those for sidecars rarely do: both planes behave the same.
 
 use std::collections::BTreeMap;
 
@@ -10,18 +10,18 @@ use super::harness::{Backend, Plane, get as call};
 use crate::between_planes;
 
 between_planes! {
-    who_comes_without_tls_is_sent_to_https,
-    hosts_lose_ports_and_dots,
-    clusters_say_of_http_what_they_used_to,
-    own_answers_have_the_type_that_their_route_gives,
-    an_upgrade_that_is_refused_has_the_headers_of_its_route,
-    what_came_before_still_counts,
+    requests_without_tls_are_redirected_to_https,
+    ports_and_trailing_dots_are_stripped_from_hosts,
+    deprecated_http_protocol_options_of_clusters_apply,
+    the_content_type_of_direct_responses_follows_header_mutations,
+    rejected_upgrades_get_the_response_headers_of_their_route,
+    deprecated_header_matchers_and_log_formats_apply,
 }
 
 const LOG: &str =
     "%REQ(:METHOD)% %REQ(:AUTHORITY)% %RESPONSE_CODE% %RESPONSE_CODE_DETAILS% %ROUTE_NAME% %UPSTREAM_CLUSTER%\n";
 
-/// What a plane answers to these heads, each sent to a listener on a connection of its own.
+/// Sends each of these request heads to its listener on a new connection and returns the responses.
 async fn answers(alone: &Alone, sent: &[(usize, String)]) -> Vec<Option<Said>> {
     let mut answers = Vec::new();
     for (listener, head) in sent {
@@ -37,7 +37,7 @@ async fn answers(alone: &Alone, sent: &[(usize, String)]) -> Vec<Option<Said>> {
     answers
 }
 
-/// Says the same to both planes, which have to answer the same, and log the same.
+/// Sends the same requests to both planes and compares the responses and the access logs.
 async fn compare(listeners: &[Value], clusters: &[Value], sent: &[(usize, String)]) {
     let mut listeners = listeners.to_vec();
     for (index, listener) in listeners.iter_mut().enumerate() {
@@ -59,7 +59,7 @@ async fn compare(listeners: &[Value], clusters: &[Value], sent: &[(usize, String
     assert_eq!(envoy.wrote("access.log"), ours.wrote("access.log"));
 }
 
-async fn own_answers_have_the_type_that_their_route_gives() {
+async fn the_content_type_of_direct_responses_follows_header_mutations() {
     let html = |action: &str| json!({"header": {"key": "content-type", "value": "text/html"}, "append_action": action});
     let own = |path: &str, body: Value, more: Value| {
         let route = json!({"match": {"path": path}, "direct_response": {"status": 200, "body": body}});
@@ -98,7 +98,7 @@ async fn own_answers_have_the_type_that_their_route_gives() {
     compare(&[listener], &[], &sent).await;
 }
 
-async fn an_upgrade_that_is_refused_has_the_headers_of_its_route() {
+async fn rejected_upgrades_get_the_response_headers_of_their_route() {
     let app = Backend::http("app").await;
     let added = |value: &str| json!([{"header": {"key": "x-said", "value": value}}]);
     let text = json!({"status": 200, "body": {"inline_string": "own"}});
@@ -115,8 +115,8 @@ async fn an_upgrade_that_is_refused_has_the_headers_of_its_route() {
     compare(&[listener], &[cluster("app", app.address())], &sent).await;
 }
 
-/// Matchers of headers and formats of logs in fields that Envoy has others for by now, but that many configurations have.
-async fn what_came_before_still_counts() {
+/// Header matchers and access log formats in deprecated fields, which many configurations still use.
+async fn deprecated_header_matchers_and_log_formats_apply() {
     let matchers = [
         ("exact", json!({"exact_match": "abc"})),
         ("prefix", json!({"prefix_match": "ab"})),
@@ -150,10 +150,10 @@ async fn what_came_before_still_counts() {
     compare(&listeners, &[], &to_all.collect::<Vec<_>>()).await;
 }
 
-/// HTTP in fields of the cluster itself is what many configurations still have.
-async fn clusters_say_of_http_what_they_used_to() {
+/// Many configurations still have HTTP options in fields of the cluster itself.
+async fn deprecated_http_protocol_options_of_clusters_apply() {
     let app = Backend::http("app").await;
-    let mut told = Vec::new();
+    let mut observed = Vec::new();
     for which in [Plane::Envoy, Plane::Topsail] {
         let clusters = [
             json!({"http2_protocol_options": {"max_concurrent_streams": 10}}),
@@ -181,9 +181,9 @@ async fn clusters_say_of_http_what_they_used_to() {
             }
         }
         let connections = alone.sidecar.stats("cluster.app.*upstream_cx_(http[12]_)?total").await;
-        told.push((seen, connections));
+        observed.push((seen, connections));
     }
-    assert_eq!(told[0], told[1]);
+    assert_eq!(observed[0], observed[1]);
 }
 
 fn with(mut message: Value, more: Value) -> Value {
@@ -196,7 +196,7 @@ fn get(listener: usize, path: &str, host: &str, more: &str) -> (usize, String) {
     (listener, format!("GET {path} HTTP/1.1\r\nhost: {host}\r\n{more}"))
 }
 
-async fn who_comes_without_tls_is_sent_to_https() {
+async fn requests_without_tls_are_redirected_to_https() {
     let host = |domain: &str, require: &str| {
         let added = json!({"header": {"key": "x-host", "value": "said"}});
         json!({
@@ -228,7 +228,7 @@ async fn who_comes_without_tls_is_sent_to_https() {
     compare(&listeners, &[], &sent).await;
 }
 
-async fn hosts_lose_ports_and_dots() {
+async fn ports_and_trailing_dots_are_stripped_from_hosts() {
     let app = Backend::http("app").await;
     let route = json!({
         "match": {"prefix": "/"}, "route": {"cluster": "app"},

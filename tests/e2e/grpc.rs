@@ -1,4 +1,4 @@
-//! gRPC through two sidecars: calls, streams and statuses that are no HTTP status.
+//! gRPC through two sidecars: unary calls, streams and gRPC statuses.
 
 use http::Uri;
 use tonic::Code;
@@ -11,7 +11,7 @@ use crate::harness::{Backend, Mesh, Planes, Workload, eventually};
 use crate::on_each_pair_of_planes;
 
 on_each_pair_of_planes! {
-    calls_are_answered_with_their_trailers_and_streams_as_they_go,
+    unary_calls_return_trailers_and_streams_are_not_buffered,
 }
 
 const SERVICES: &str = "
@@ -34,7 +34,7 @@ fn as_sent(status: ServingStatus) -> i32 {
     }
 }
 
-async fn calls_are_answered_with_their_trailers_and_streams_as_they_go(planes: Planes) {
+async fn unary_calls_return_trailers_and_streams_are_not_buffered(planes: Planes) {
     let mesh = Mesh::start(planes, &[("services.yaml", SERVICES)]).await;
     let (backend, reporter) = Backend::grpc("health").await;
     let workload = Workload::new("health-v1").label("app", "health").account("health");

@@ -1,4 +1,4 @@
-//! gRPC-Web: what a browser gets of answers that are no gRPC, of the data plane's own, and for bodies that are no base64.
+//! gRPC-Web: non-gRPC responses, local replies and bodies that are not valid base64.
 
 use std::fmt::Write as _;
 
@@ -10,10 +10,10 @@ use super::harness::wire::{Host, Then, Wire};
 use crate::on_each_plane;
 
 on_each_plane! {
-    what_is_no_grpc_is_told_in_headers,
-    an_answer_that_breaks_off_is_none,
-    own_answers_keep_their_status,
-    what_is_no_base64_is_refused,
+    non_grpc_responses_become_grpc_status_headers,
+    incomplete_responses_are_answered_with_502,
+    local_replies_keep_their_status,
+    invalid_base64_bodies_are_rejected,
 }
 
 const LOG: &str =
@@ -62,7 +62,7 @@ async fn plane(which: Plane, host: &Host) -> Alone {
 const BINARY: &str = "application/grpc-web+proto";
 const TEXT: &str = "application/grpc-web-text+proto";
 
-/// The answer to a request of a browser that wants it so: its status and what is in its headers and its body.
+/// Sends a gRPC-Web request with this `accept` header and returns the status, and the relevant headers with the body.
 async fn ask(alone: &Alone, path: &str, accept: &str, headers: &str, body: &str) -> (u16, String) {
     let mut wire = Wire::open(alone.listener(0)).await;
     let (kind, len) = (if body.is_empty() { BINARY } else { TEXT }, body.len());
@@ -71,16 +71,16 @@ async fn ask(alone: &Alone, path: &str, accept: &str, headers: &str, body: &str)
     );
     wire.send(head.as_bytes()).await;
     let said = wire.answer().await.expect("an answer");
-    let mut told = String::new();
+    let mut text_of_response = String::new();
     for name in ["content-type", "grpc-status", "grpc-message", "location"] {
         if let Some(value) = said.headers.get(name) {
-            let _ = write!(told, "{name}: {value}; ");
+            let _ = write!(text_of_response, "{name}: {value}; ");
         }
     }
-    (said.status, told + &said.body)
+    (said.status, text_of_response + &said.body)
 }
 
-async fn what_is_no_grpc_is_told_in_headers(which: Plane) {
+async fn non_grpc_responses_become_grpc_status_headers(which: Plane) {
     let long = "a".repeat(20_000);
     let answers = [
         ("200 OK", "content-type: text/html\r\n", "<html>"),
@@ -88,9 +88,9 @@ async fn what_is_no_grpc_is_told_in_headers(which: Plane) {
         ("503 No", "content-type: application/grpc\r\n", "no"),
         ("200 OK", "content-type: text/plain\r\ngrpc-status: 5\r\n", "hm"),
         ("200 OK", "", &long),
-        // There is nothing to tell.
+        // Without a body there is no message.
         ("503 No", "", ""),
-        // What gRPC itself says without a message.
+        // A trailers-only gRPC response.
         (
             "200 OK",
             "content-type: application/grpc\r\ngrpc-status: 5\r\ngrpc-message: no\r\n",
@@ -106,7 +106,7 @@ async fn what_is_no_grpc_is_told_in_headers(which: Plane) {
     let alone = plane(which, &host).await;
     let begun = format!("grpc-status: 2; grpc-message: {}; ", "a".repeat(16 << 10));
     let mut lines = Vec::new();
-    for (path, status, told, line) in [
+    for (path, status, text_of_response, line) in [
         (
             "/0",
             200,
@@ -144,10 +144,10 @@ async fn what_is_no_grpc_is_told_in_headers(which: Plane) {
             ("*/*", BINARY),
             ("application/grpc-web-text", TEXT),
             (TEXT, TEXT),
-            // Nobody looks into lists.
+            // Lists in `accept` are not parsed.
             ("application/grpc-web-text, */*", BINARY),
         ] {
-            let expected = (status, format!("content-type: {kind}; {told}"));
+            let expected = (status, format!("content-type: {kind}; {text_of_response}"));
             assert_eq!(ask(&alone, path, accept, "", "").await, expected, "{path}");
             lines.push(line);
         }
@@ -155,18 +155,18 @@ async fn what_is_no_grpc_is_told_in_headers(which: Plane) {
     alone.logged(&lines).await;
 }
 
-async fn an_answer_that_breaks_off_is_none(which: Plane) {
+async fn incomplete_responses_are_answered_with_502(which: Plane) {
     let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhalf".to_vec();
     let host = Host::start(vec![(answer, Then::Closes)]).await;
     let alone = plane(which, &host).await;
     let text = "upstream connect error or disconnect/reset before headers. reset reason: protocol error";
-    let told = format!("content-type: text/plain; {text}");
-    assert_eq!(ask(&alone, "/0", "*/*", "", "").await, (502, told));
+    let text_of_response = format!("content-type: text/plain; {text}");
+    assert_eq!(ask(&alone, "/0", "*/*", "", "").await, (502, text_of_response));
     let details = "upstream_reset_after_response_started{protocol_error}";
     alone.logged(&[format!("502 UPE {details} Unavailable 14 87")]).await;
 }
 
-async fn own_answers_keep_their_status(which: Plane) {
+async fn local_replies_keep_their_status(which: Plane) {
     let host = Host::start(Vec::new()).await;
     let alone = plane(which, &host).await;
     let text = "upstream connect error or disconnect/reset before headers. reset reason: remote connection failure";
@@ -175,7 +175,7 @@ async fn own_answers_keep_their_status(which: Plane) {
         "upstream_reset_before_response_started{remote_connection_failure|delayed_connect_error:_Connection_refused}";
     let refused = format!("503 UF {refused} Unavailable 14 0");
     let mut lines = Vec::new();
-    for (path, headers, status, told, line) in [
+    for (path, headers, status, text_of_response, line) in [
         (
             "/own",
             "",
@@ -215,17 +215,17 @@ async fn own_answers_keep_their_status(which: Plane) {
             "200 FI fault_filter_abort Unknown 2 0",
         ),
     ] {
-        let expected = (status, format!("content-type: {BINARY}; {told}"));
+        let expected = (status, format!("content-type: {BINARY}; {text_of_response}"));
         assert_eq!(ask(&alone, path, "*/*", headers, "").await, expected, "{path}");
         lines.push(line);
     }
     alone.logged(&lines).await;
 }
 
-async fn what_is_no_base64_is_refused(which: Plane) {
+async fn invalid_base64_bodies_are_rejected(which: Plane) {
     let host = Host::start(Vec::new()).await;
     let alone = plane(which, &host).await;
-    let told =
+    let text_of_response =
         format!("content-type: {TEXT}; grpc-status: 13; grpc-message: Bad gRPC-web request, invalid base64 data.; ");
     let mut lines = Vec::new();
     for (body, details) in [
@@ -235,7 +235,7 @@ async fn what_is_no_base64_is_refused(which: Plane) {
         ("AAAAAAFhAAAAAAF!", "grpc_base_64_decode_failed"),
     ] {
         let answer = ask(&alone, "/none", TEXT, "", body).await;
-        assert_eq!(answer, (400, told.clone()), "{body}");
+        assert_eq!(answer, (400, text_of_response.clone()), "{body}");
         lines.push(format!("400 - {details} Internal 13 0"));
     }
     alone.logged(&lines).await;

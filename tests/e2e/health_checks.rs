@@ -1,4 +1,4 @@
-//! Active health checks: which hosts they leave out, when, and what is told of it.
+//! Active health checks: which hosts they eject and restore, when, and what the statistics and the admin API report.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -16,22 +16,22 @@ use super::harness::{Ads, Backend, Plane, eventually, get};
 use crate::on_each_plane;
 
 on_each_plane! {
-    a_host_goes_with_a_failed_check_and_comes_back_by_the_threshold,
-    a_cluster_is_warm_after_the_first_round,
-    failures_of_the_network_and_retriable_ones_must_come_in_a_row,
-    a_check_without_an_answer_is_told_as_that,
-    hosts_tell_that_they_are_degraded_or_to_be_left_out,
-    a_response_to_a_client_leaves_out_its_host_at_once,
-    what_a_check_by_http_asks_is_as_configured,
-    bodies_and_services_are_compared,
-    a_tcp_check_connects_or_waits_for_what_is_expected,
-    a_grpc_service_is_left_out_while_it_does_not_serve,
-    a_check_goes_by_the_transport_socket_of_its_host,
-    a_healthy_host_stays_when_discovery_removes_it,
-    what_no_check_can_be_is_refused,
+    a_5xx_check_ejects_a_host_at_once_and_the_healthy_threshold_restores_it,
+    a_cluster_is_warm_after_the_first_result_of_every_host,
+    network_and_retriable_failures_count_towards_the_unhealthy_threshold,
+    check_timeouts_are_reported_as_such,
+    check_responses_can_mark_a_host_degraded_or_fail_it_immediately,
+    an_immediate_fail_header_in_a_normal_response_ejects_the_host,
+    http_check_requests_are_sent_as_configured,
+    http_checks_match_response_bodies_and_service_names,
+    tcp_checks_connect_or_wait_for_the_expected_bytes,
+    grpc_checks_follow_the_serving_status_of_the_service,
+    checks_use_the_transport_socket_of_the_cluster,
+    healthy_hosts_removed_by_eds_stay_until_a_check_fails,
+    invalid_health_checks_are_rejected,
 }
 
-/// A host whose checks are answered one by one, as a test wants it; everything else is answered at once.
+/// A host whose test queues the response to each health check; all other requests are answered at once.
 struct Host {
     address: SocketAddr,
     answers: mpsc::UnboundedSender<String>,
@@ -39,7 +39,7 @@ struct Host {
     task: AbortHandle,
 }
 
-/// The answers that a test gives, and the heads of checks.
+/// The queued responses, and the heads of the checks received.
 type Answers = Arc<(
     tokio::sync::Mutex<mpsc::UnboundedReceiver<String>>,
     Arc<Mutex<Vec<String>>>,
@@ -65,7 +65,7 @@ impl Host {
         }
     }
 
-    /// Answers one check with this status, these headers and this body.
+    /// Queues the response to one check.
     fn says(&self, status: u16, headers: &str, body: &str) {
         let answer = format!(
             "HTTP/1.1 {status} A\r\ncontent-length: {}\r\n{headers}\r\n{body}",
@@ -115,7 +115,7 @@ async fn serve(mut stream: TcpStream, shared: Answers) -> std::io::Result<()> {
         let mut next = [0];
         let answer = tokio::select! {
             answer = async { shared.0.lock().await.recv().await } => answer.unwrap_or_default(),
-            // Whoever does not wait any more is not answered.
+            // The checker has closed the connection.
             _ = stream.peek(&mut next) => String::new(),
         };
         if answer.is_empty() {
@@ -126,7 +126,7 @@ async fn serve(mut stream: TcpStream, shared: Answers) -> std::io::Result<()> {
     Ok(())
 }
 
-/// A cluster whose hosts are checked in this way again and again, and have as much time as they want.
+/// The cluster with this health check, which by default is repeated quickly and practically never times out.
 fn checked(mut cluster: Value, check: Value, more: Value) -> Value {
     let mut all = json!({
         "timeout": "100s", "interval": "0.02s", "no_traffic_interval": "0.02s",
@@ -169,7 +169,7 @@ async fn flags(alone: &Alone, host: SocketAddr) -> String {
     flags.map_or("", |(_, flags)| flags).to_owned()
 }
 
-/// Waits until these are the health flags of a host.
+/// Waits until a host has these health flags.
 async fn becomes(alone: &Alone, host: SocketAddr, expected: &str) {
     eventually(expected, async || {
         let flags = flags(alone, host).await;
@@ -178,13 +178,13 @@ async fn becomes(alone: &Alone, host: SocketAddr, expected: &str) {
     .await;
 }
 
-/// Waits until these are the statistics of checks that are not zero.
+/// Waits until these are the health check statistics that are not zero.
 async fn counted(alone: &Alone, expected: &[(&str, u64)]) {
     let expected: Vec<_> = expected
         .iter()
         .map(|(name, value)| ((*name).to_owned(), *value))
         .collect();
-    eventually("the statistics", async || {
+    eventually("the statistics match", async || {
         let stats = alone.sidecar.stats("^cluster.a.health_check").await;
         let stats = stats.into_iter().filter(|(_, value)| *value > 0);
         let stats = stats.map(|(name, value)| (name.replace("cluster.a.health_check.", ""), value));
@@ -196,18 +196,18 @@ async fn counted(alone: &Alone, expected: &[(&str, u64)]) {
 
 /// Waits until a request is answered with this status.
 async fn answers(alone: &Alone, status: u16) {
-    eventually("the answer", async || {
+    eventually(&format!("the status is {status}"), async || {
         let answer = get(alone.listener(0), "a", "/").send().await?;
         (answer.status == status).then_some(()).ok_or(answer.status.to_string())
     })
     .await;
 }
 
-async fn a_host_goes_with_a_failed_check_and_comes_back_by_the_threshold(which: Plane) {
+async fn a_5xx_check_ejects_a_host_at_once_and_the_healthy_threshold_restores_it(which: Plane) {
     let host = Host::start().await;
     host.says(200, "", "");
     let alone = start(which, &[by_http(&host, json!({}), json!({}))]).await;
-    // The first result counts at once.
+    // The first result applies at once, whatever the threshold.
     answers(&alone, 200).await;
     becomes(&alone, host.address, "healthy").await;
     counted(&alone, &[("attempt", 2), ("healthy", 1), ("success", 1)]).await;
@@ -240,7 +240,7 @@ async fn a_host_goes_with_a_failed_check_and_comes_back_by_the_threshold(which: 
     assert_eq!(*health, json!({"eds_health_status": "HEALTHY"}));
 }
 
-async fn a_cluster_is_warm_after_the_first_round(which: Plane) {
+async fn a_cluster_is_warm_after_the_first_result_of_every_host(which: Plane) {
     let hosts = [Host::start().await, Host::start().await];
     let mut cluster = by_http(&hosts[0], json!({}), json!({}));
     let endpoint = |host: &Host| json!({"endpoint": {"address": socket(host.address)}});
@@ -252,7 +252,7 @@ async fn a_cluster_is_warm_after_the_first_round(which: Plane) {
     })
     .await;
     hosts[0].says(200, "", "");
-    // A check of the first host again: its result has been seen.
+    // The first host is checked again: its first result has been processed.
     eventually("the next check", async || match hosts[0].heads().len() {
         2 => Ok(()),
         other => Err(other.to_string()),
@@ -273,7 +273,7 @@ async fn a_cluster_is_warm_after_the_first_round(which: Plane) {
     }
 }
 
-async fn failures_of_the_network_and_retriable_ones_must_come_in_a_row(which: Plane) {
+async fn network_and_retriable_failures_count_towards_the_unhealthy_threshold(which: Plane) {
     let host = Host::start().await;
     host.says(204, "", "");
     let http = json!({
@@ -314,7 +314,7 @@ async fn failures_of_the_network_and_retriable_ones_must_come_in_a_row(which: Pl
         &[("attempt", 6), ("failure", 3), ("network_failure", 2), ("success", 2)],
     )
     .await;
-    // What is neither expected nor retriable counts at once.
+    // A status that is neither expected nor retriable ejects the host at once.
     host.says(204, "", "");
     host.says(204, "", "");
     becomes(&alone, host.address, "healthy").await;
@@ -322,7 +322,7 @@ async fn failures_of_the_network_and_retriable_ones_must_come_in_a_row(which: Pl
     becomes(&alone, host.address, "/failed_active_hc").await;
 }
 
-async fn a_check_without_an_answer_is_told_as_that(which: Plane) {
+async fn check_timeouts_are_reported_as_such(which: Plane) {
     let host = Host::start().await;
     let alone = start(which, &[by_http(&host, json!({}), json!({"timeout": "0.1s"}))]).await;
     becomes(&alone, host.address, "/failed_active_hc/active_hc_timeout").await;
@@ -335,14 +335,14 @@ async fn a_check_without_an_answer_is_told_as_that(which: Plane) {
     let expected =
         json!({"eds_health_status": "HEALTHY", "failed_active_health_check": true, "active_hc_timeout": true});
     assert_eq!(*health, expected);
-    // Of a port where nobody listens.
+    // A port without a listener.
     let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let refused = checked(cluster("a", nobody), json!({"tcp_health_check": {}}), json!({}));
     let alone = start(which, &[refused]).await;
     becomes(&alone, nobody, "/failed_active_hc").await;
 }
 
-async fn hosts_tell_that_they_are_degraded_or_to_be_left_out(which: Plane) {
+async fn check_responses_can_mark_a_host_degraded_or_fail_it_immediately(which: Plane) {
     let host = Host::start().await;
     host.says(200, "", "");
     let alone = start(which, &[by_http(&host, json!({}), json!({}))]).await;
@@ -361,7 +361,7 @@ async fn hosts_tell_that_they_are_degraded_or_to_be_left_out(which: Plane) {
     becomes(&alone, host.address, flags).await;
     let excluded = alone.sidecar.stats("^cluster.a.membership_excluded$").await;
     assert_eq!(excluded["cluster.a.membership_excluded"], 1);
-    // Of a check that passes it does not matter.
+    // The header is ignored in successful checks.
     for _ in 0..2 {
         host.says(200, "x-envoy-immediate-health-check-fail: 1\r\n", "");
     }
@@ -369,7 +369,7 @@ async fn hosts_tell_that_they_are_degraded_or_to_be_left_out(which: Plane) {
     answers(&alone, 200).await;
 }
 
-async fn a_response_to_a_client_leaves_out_its_host_at_once(which: Plane) {
+async fn an_immediate_fail_header_in_a_normal_response_ejects_the_host(which: Plane) {
     let host = Host::start().await;
     host.says(200, "", "");
     let alone = start(which, &[by_http(&host, json!({}), json!({}))]).await;
@@ -388,12 +388,12 @@ async fn a_response_to_a_client_leaves_out_its_host_at_once(which: Plane) {
     answers(&alone, 200).await;
 }
 
-async fn what_a_check_by_http_asks_is_as_configured(which: Plane) {
+async fn http_check_requests_are_sent_as_configured(which: Plane) {
     let host = Host::start().await;
     let plain = by_http(&host, json!({}), json!({}));
     let alone = unready(which, &[plain]).await;
     let asked = async |count: usize| {
-        eventually("the checks", async || {
+        eventually("the checks arrive", async || {
             let heads = host.heads();
             (heads.len() == count)
                 .then(|| heads[count - 1].clone())
@@ -434,12 +434,12 @@ async fn what_a_check_by_http_asks_is_as_configured(which: Plane) {
         }),
         json!({}),
     );
-    // Where nobody listens, but for the checks.
+    // Nothing listens at the address of the host, only at its health check port.
     let endpoint = &mut rich["load_assignment"]["endpoints"][0]["lb_endpoints"][0]["endpoint"];
     endpoint["address"] = socket("127.0.0.1:1".parse().unwrap());
     endpoint["health_check_config"] = json!({"port_value": other.address.port()});
     let alone = unready(which, &[rich]).await;
-    let head = eventually("the check", async || {
+    let head = eventually("the check arrives", async || {
         other.heads().first().cloned().ok_or(String::new())
     })
     .await;
@@ -450,7 +450,7 @@ async fn what_a_check_by_http_asks_is_as_configured(which: Plane) {
         ("POST /check?deep=1 HTTP/1.1", &expected.map(str::to_owned)[..])
     );
     drop(alone);
-    // A name of the endpoint's, and one that is not checked.
+    // A host name for the checks of one endpoint, and an endpoint with checks disabled.
     let third = Host::start().await;
     let mut named = by_http(&third, json!({"host": "shop.example"}), json!({}));
     let endpoints = &mut named["load_assignment"]["endpoints"][0]["lb_endpoints"];
@@ -465,7 +465,7 @@ async fn what_a_check_by_http_asks_is_as_configured(which: Plane) {
     becomes(&alone, unchecked, "healthy").await;
 }
 
-async fn bodies_and_services_are_compared(which: Plane) {
+async fn http_checks_match_response_bodies_and_service_names(which: Plane) {
     let host = Host::start().await;
     let service = "x-envoy-upstream-healthchecked-cluster: shop-7\r\n";
     host.says(200, service, "all is fine");
@@ -495,7 +495,7 @@ async fn bodies_and_services_are_compared(which: Plane) {
     .await;
 }
 
-/// A host of TCP that answers each piece that it reads with this, and closes the connection after so many answers.
+/// A TCP host that answers each read with this and closes the connection after this many answers.
 async fn echoes(answer: &'static str, closes_after: usize) -> (SocketAddr, AbortHandle) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -516,7 +516,7 @@ async fn echoes(answer: &'static str, closes_after: usize) -> (SocketAddr, Abort
     (address, task.abort_handle())
 }
 
-async fn a_tcp_check_connects_or_waits_for_what_is_expected(which: Plane) {
+async fn tcp_checks_connect_or_wait_for_the_expected_bytes(which: Plane) {
     let pong = json!({"send": {"text": "50494e47"}, "receive": [{"text": "504f"}, {"text": "4e47"}]});
     let (good, _good) = echoes("PONG", usize::MAX).await;
     let (bad, _bad) = echoes("NOPE", usize::MAX).await;
@@ -531,7 +531,7 @@ async fn a_tcp_check_connects_or_waits_for_what_is_expected(which: Plane) {
             check(pong.clone(), json!({"reuse_connection": false})),
             "healthy",
         ),
-        // A connection that ends between checks is a failure.
+        // A reused connection that is closed between checks is a failure.
         (
             hasty,
             check(
@@ -551,7 +551,7 @@ async fn a_tcp_check_connects_or_waits_for_what_is_expected(which: Plane) {
     }
 }
 
-async fn a_grpc_service_is_left_out_while_it_does_not_serve(which: Plane) {
+async fn grpc_checks_follow_the_serving_status_of_the_service(which: Plane) {
     let (grpc, health) = Backend::grpc("grpc").await;
     health
         .set_service_status("shop", tonic_health::ServingStatus::Serving)
@@ -574,20 +574,20 @@ async fn a_grpc_service_is_left_out_while_it_does_not_serve(which: Plane) {
         .set_service_status("shop", tonic_health::ServingStatus::Serving)
         .await;
     becomes(&alone, grpc.address(), "healthy").await;
-    // The call of a service that is not there fails.
+    // Checks of an unknown service fail.
     let alone = start(which, &[of("bank")]).await;
     becomes(&alone, grpc.address(), "/failed_active_hc").await;
-    // One without a name is the server.
+    // The empty service name stands for the whole server.
     let alone = start(which, &[of("")]).await;
     becomes(&alone, grpc.address(), "healthy").await;
-    // HTTP/2 by itself: the status is 200 whatever is asked.
+    // An HTTP check over HTTP/2.
     let http2 = json!({"http_health_check": {"path": "/a", "codec_client_type": "HTTP2"}});
     let web = Backend::http("web").await;
     let alone = start(which, &[checked(cluster_http2("a", web.address()), http2, json!({}))]).await;
     becomes(&alone, web.address(), "healthy").await;
 }
 
-async fn a_check_goes_by_the_transport_socket_of_its_host(which: Plane) {
+async fn checks_use_the_transport_socket_of_the_cluster(which: Plane) {
     let authority = super::harness::tls::Authority::new("host.example");
     let acceptor = authority.acceptor("host.example", false);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -622,11 +622,11 @@ async fn a_check_goes_by_the_transport_socket_of_its_host(which: Plane) {
     let alone = start(which, &[tls]).await;
     becomes(&alone, host, "healthy").await;
     let handshakes = alone.sidecar.stats("^cluster.a.ssl.handshake$").await;
-    assert_eq!(handshakes["cluster.a.ssl.handshake"], 1, "the connection is used again");
+    assert_eq!(handshakes["cluster.a.ssl.handshake"], 1, "the connection is reused");
     task.abort();
 }
 
-async fn a_healthy_host_stays_when_discovery_removes_it(which: Plane) {
+async fn healthy_hosts_removed_by_eds_stay_until_a_check_fails(which: Plane) {
     let (stays, fails) = (Host::start().await, Host::start().await);
     let endpoint = |host: &Host| json!({"endpoint": {"address": socket(host.address)}});
     let endpoints = |hosts: &[&Host]| {
@@ -646,7 +646,7 @@ async fn a_healthy_host_stays_when_discovery_removes_it(which: Plane) {
     alone.sidecar.allow_log("hc failed");
     stays.says(200, "", "");
     fails.says(500, "", "");
-    eventually("the admin interface", async || {
+    eventually("the admin interface answers", async || {
         let answer = topsail::envoy::get(alone.admin(), "/clusters").await;
         answer.map(drop).map_err(|error| error.to_string())
     })
@@ -658,14 +658,14 @@ async fn a_healthy_host_stays_when_discovery_removes_it(which: Plane) {
     ads.change(|world| world.put(Endpoints, &endpoints(&[])));
     becomes(&alone, fails.address, "").await;
     becomes(&alone, stays.address, "/pending_dynamic_removal").await;
-    // It is in the hands of discovery again.
+    // EDS has the host again.
     ads.change(|world| world.put(Endpoints, &endpoints(&[&stays])));
     becomes(&alone, stays.address, "healthy").await;
     ads.change(|world| world.put(Endpoints, &endpoints(&[])));
     becomes(&alone, stays.address, "/pending_dynamic_removal").await;
     stays.says(500, "", "");
     becomes(&alone, stays.address, "").await;
-    // The next version of the cluster, which lets hosts go at once.
+    // An update of the cluster that removes hosts at once.
     eds["ignore_health_on_host_removal"] = json!(true);
     eds["common_lb_config"]["ignore_new_hosts_until_first_hc"] = json!(true);
     ads.change(|world| {
@@ -673,7 +673,7 @@ async fn a_healthy_host_stays_when_discovery_removes_it(which: Plane) {
         world.put(Cluster, &eds);
     });
     (0..100).for_each(|_| stays.says(200, "", ""));
-    eventually("the version", async || {
+    eventually("the cluster is updated", async || {
         match alone.sidecar.stats("^cluster_manager.cluster_modified$").await {
             stats if stats["cluster_manager.cluster_modified"] == 1 => Ok(()),
             stats => Err(format!("{stats:?}")),
@@ -681,7 +681,7 @@ async fn a_healthy_host_stays_when_discovery_removes_it(which: Plane) {
     })
     .await;
     becomes(&alone, stays.address, "healthy").await;
-    // One that is not checked yet does not count.
+    // A host is excluded until its first check.
     let new = Host::start().await;
     ads.change(|world| world.put(Endpoints, &endpoints(&[&stays, &new])));
     becomes(&alone, new.address, "/failed_active_hc/pending_active_hc").await;
@@ -691,7 +691,7 @@ async fn a_healthy_host_stays_when_discovery_removes_it(which: Plane) {
     becomes(&alone, stays.address, "").await;
 }
 
-async fn what_no_check_can_be_is_refused(which: Plane) {
+async fn invalid_health_checks_are_rejected(which: Plane) {
     let host: SocketAddr = "127.0.0.1:1".parse().unwrap();
     let http = |more: Value| {
         let mut check = json!({"path": "/"});
@@ -712,7 +712,7 @@ async fn what_no_check_can_be_is_refused(which: Plane) {
         let ads = Ads::start(|world| world.put(Cluster, &checked(cluster("a", host), check.clone(), json!({})))).await;
         let mut alone = Alone::follow(which, &ads, "DELTA_GRPC").await;
         alone.sidecar.allow_log("");
-        eventually(&format!("{check} is refused"), async || {
+        eventually(&format!("{check} is rejected"), async || {
             let refusals = ads.refusals(Cluster);
             (!refusals.is_empty()).then_some(()).ok_or(String::new())
         })

@@ -1,5 +1,5 @@
-//! HTTP/2 that is none, and floods of it. Envoy is compared where it answers alike; mostly it closes without a word where
-//! the bundled proxy says why.
+//! Malformed HTTP/2 and floods from clients. Envoy is compared where the planes behave the same; mostly it closes the
+//! connection without the GOAWAY that the bundled proxy sends.
 
 use std::net::SocketAddr;
 
@@ -14,25 +14,25 @@ use super::harness::{Backend, Plane, eventually, get};
 use crate::{between_planes, on_each_plane};
 
 on_each_plane! {
-    malformed_streams_get_no_answer,
-    broken_connections_end,
-    what_is_too_large_resets_its_stream_and_is_logged,
-    trailers_with_underscores_pass_or_do_not_as_is_said,
-    what_a_client_gives_up_is_logged_so,
-    what_brings_nothing_is_counted,
-    floods_end_the_connection_and_nothing_else,
+    malformed_requests_are_reset_and_not_forwarded,
+    connection_errors_close_the_connection,
+    oversized_headers_reset_their_stream_and_are_logged,
+    trailers_with_underscores_are_handled_as_configured,
+    streams_reset_by_the_client_are_logged_with_their_reason,
+    priority_window_update_and_empty_data_frames_are_limited,
+    floods_close_only_their_own_connection,
 }
 
 between_planes! {
-    both_planes_offer_as_many_streams,
+    both_planes_advertise_the_same_max_concurrent_streams,
 }
 
-/// A data plane in front of a backend; `/never` is not answered.
+/// A data plane in front of a backend that does not answer `/never`.
 async fn plane(which: Plane, backend: &Backend) -> Alone {
     plane_with(which, backend, json!({"stream_idle_timeout": "0s"})).await
 }
 
-/// The same with a connection manager that says this.
+/// The same with further fields in the connection manager.
 async fn plane_with(which: Plane, backend: &Backend, more: Value) -> Alone {
     let routes = json!([
         {"match": {"path": "/own"}, "direct_response": {"status": 200, "body": {"inline_string": "own"}}},
@@ -44,7 +44,7 @@ async fn plane_with(which: Plane, backend: &Backend, more: Value) -> Alone {
     Alone::start(which, &[listener], &[cluster("back", backend.address())], json!({})).await
 }
 
-/// What a stream or its connection comes to: the status of an answer, or none.
+/// Sends frames and returns the status of the response, or `None` if the stream or the connection is closed instead.
 async fn outcome(alone: &Alone, frames: &[Frame]) -> Option<u16> {
     let mut client = Frames::open(alone.listener(0)).await;
     client.send(frames).await;
@@ -58,19 +58,19 @@ async fn outcome(alone: &Alone, frames: &[Frame]) -> Option<u16> {
     }
 }
 
-/// A request on stream 1 that is whole, with headers of one's choice.
+/// A complete request on stream 1 with additional headers.
 fn get_with(more: &[(&str, &str)]) -> Vec<Frame> {
     vec![headers(1, &[&request("GET", "/a")[..], more].concat(), true)]
 }
 
-async fn malformed_streams_get_no_answer(which: Plane) {
+async fn malformed_requests_are_reset_and_not_forwarded(which: Plane) {
     let backend = Backend::http("echo").await;
     let alone = plane(which, &backend).await;
     assert_eq!(
         outcome(&alone, &get_with(&[("te", "trailers"), ("x-a", "b")])).await,
         Some(200)
     );
-    // What is no part of a URL that goes over the wire is told so.
+    // Requests with a fragment are answered with 400.
     assert_eq!(
         outcome(&alone, &[headers(1, &request("GET", "/a#b"), true)]).await,
         Some(400)
@@ -127,12 +127,12 @@ async fn malformed_streams_get_no_answer(which: Plane) {
     ] {
         assert_eq!(outcome(&alone, &frames).await, None, "{frames:?}");
     }
-    // A length that is not the body's is found out when the body has begun to pass; nothing else passes at all.
+    // Only the requests with a wrong content-length are forwarded, as that is detected while the body is.
     let seen = backend.seen();
     assert!(seen.iter().filter(|seen| seen.method == "GET").count() == 1, "{seen:?}");
 }
 
-async fn what_is_too_large_resets_its_stream_and_is_logged(which: Plane) {
+async fn oversized_headers_reset_their_stream_and_are_logged(which: Plane) {
     let backend = Backend::http("echo").await;
     let log = "%RESPONSE_CODE% %RESPONSE_FLAGS% %RESPONSE_CODE_DETAILS% %REQ(:METHOD)% %REQ(X-A)%\n";
     let options = json!({"headers_with_underscores_action": "REJECT_REQUEST"});
@@ -141,7 +141,7 @@ async fn what_is_too_large_resets_its_stream_and_is_logged(which: Plane) {
     let (large, too_large) = ("a".repeat(61_200), "a".repeat(61_500));
     let mut lines = Vec::new();
     for (fields, details) in [
-        // With the pseudo-headers, a hundred.
+        // 100 fields with the pseudo-headers.
         (vec![("x-b", "b"); 96], None),
         (vec![("x-b", "b"); 97], Some("http2.too_many_headers")),
         (vec![("x-b", large.as_str())], None),
@@ -161,7 +161,7 @@ async fn what_is_too_large_resets_its_stream_and_is_logged(which: Plane) {
                 lines.push("200 - direct_response GET -".to_owned());
             }
             Some(details) => {
-                // INTERNAL_ERROR, and the connection goes on.
+                // INTERNAL_ERROR; the connection stays open.
                 assert_eq!(
                     (came.kind, &came.payload[..]),
                     (RST_STREAM, &[0, 0, 0, 2][..]),
@@ -180,7 +180,7 @@ async fn what_is_too_large_resets_its_stream_and_is_logged(which: Plane) {
     assert_eq!(counted, [8, 3, 0]);
 }
 
-/// A host that answers with the names of the trailers it got.
+/// A host that answers with the names of the trailers that it received.
 async fn host_that_reads_trailers() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -192,7 +192,7 @@ async fn host_that_reads_trailers() -> SocketAddr {
                     tokio::spawn(async move {
                         let mut body = request.into_body();
                         while let Some(Ok(_)) = body.data().await {}
-                        // Whoever resets the stream gets no answer.
+                        // The stream was reset.
                         let Ok(trailers) = body.trailers().await else { return };
                         let names: Vec<_> = trailers.iter().flat_map(http::HeaderMap::keys).collect();
                         let names: Vec<_> = names.into_iter().map(http::HeaderName::as_str).collect();
@@ -206,7 +206,7 @@ async fn host_that_reads_trailers() -> SocketAddr {
     address
 }
 
-async fn trailers_with_underscores_pass_or_do_not_as_is_said(which: Plane) {
+async fn trailers_with_underscores_are_handled_as_configured(which: Plane) {
     let address = host_that_reads_trailers().await;
     let log = "%RESPONSE_CODE% %RESPONSE_FLAGS% %RESPONSE_CODE_DETAILS% %RESP(X-GOT)%\n";
     for (action, all, one) in [
@@ -249,18 +249,18 @@ async fn trailers_with_underscores_pass_or_do_not_as_is_said(which: Plane) {
     }
 }
 
-async fn what_a_client_gives_up_is_logged_so(which: Plane) {
+async fn streams_reset_by_the_client_are_logged_with_their_reason(which: Plane) {
     let backend = Backend::http("echo").await;
     let log =
         "%RESPONSE_CODE% %RESPONSE_FLAGS% %RESPONSE_CODE_DETAILS% %REQ(:PATH)% %DOWNSTREAM_WIRE_BYTES_RECEIVED%\n";
     let alone = plane_with(which, &backend, json!({"access_log": access_log(log)})).await;
     let asked = headers(1, &request("GET", "/never"), true);
     let bytes = 9 + asked.payload.len();
-    // CANCEL, REFUSED_STREAM, PROTOCOL_ERROR, and a connection that ends.
+    // CANCEL, REFUSED_STREAM, PROTOCOL_ERROR, and a closed connection.
     for code in [Some(8), Some(7), Some(1), None] {
         let mut client = Frames::open(alone.listener(0)).await;
         client.send(std::slice::from_ref(&asked)).await;
-        eventually("the host is asked", async || {
+        eventually("the upstream request is active", async || {
             let stats = alone.sidecar.stats("cluster.back.upstream_rq_active").await;
             let active = stats["cluster.back.upstream_rq_active"];
             (active == 1).then_some(()).ok_or(active.to_string())
@@ -272,7 +272,7 @@ async fn what_a_client_gives_up_is_logged_so(which: Plane) {
             assert_eq!(client.next_of(&[HEADERS]).await.unwrap().status(), 200);
         }
         drop(client);
-        eventually("the host is given up", async || {
+        eventually("the upstream request is reset", async || {
             let stats = alone.sidecar.stats("cluster.back.upstream_rq_active").await;
             let active = stats["cluster.back.upstream_rq_active"];
             (active == 0).then_some(()).ok_or(active.to_string())
@@ -293,15 +293,15 @@ async fn what_a_client_gives_up_is_logged_so(which: Plane) {
         .await;
 }
 
-/// How much each data plane takes of what brings nothing, and where it has had enough.
-async fn what_brings_nothing_is_counted(which: Plane) {
+/// The number of frames without effect that each data plane accepts before it closes the connection.
+async fn priority_window_update_and_empty_data_frames_are_limited(which: Plane) {
     let backend = Backend::http("echo").await;
     let alone = plane(which, &backend).await;
     let own = |id| headers(id, &request("GET", "/own"), true);
     let post = headers(1, &request("POST", "/never"), false);
     let priority = Frame::new(PRIORITY, 0, 3, &[0, 0, 0, 0, 9]);
     let update = Frame::new(WINDOW_UPDATE, 0, 0, &[0, 0, 0, 1]);
-    // We count every stream that was begun; Envoy does not count those that it has answered itself.
+    // The bundled proxy counts every stream for its limits; Envoy does not count those with a local reply.
     let answered = usize::from(which == Plane::Topsail);
     for (before, frame, most) in [
         (None, &priority, Some(100)),
@@ -331,8 +331,8 @@ async fn what_brings_nothing_is_counted(which: Plane) {
     }
 }
 
-/// So many streams at the same time, where nothing is said of them.
-async fn both_planes_offer_as_many_streams() {
+/// The default without `max_concurrent_streams`.
+async fn both_planes_advertise_the_same_max_concurrent_streams() {
     let backend = Backend::http("echo").await;
     for which in [Plane::Envoy, Plane::Topsail] {
         let alone = plane(which, &backend).await;
@@ -343,7 +343,7 @@ async fn both_planes_offer_as_many_streams() {
     }
 }
 
-async fn broken_connections_end(which: Plane) {
+async fn connection_errors_close_the_connection(which: Plane) {
     let backend = Backend::http("echo").await;
     let alone = plane(which, &backend).await;
     let overflow = 0x7fff_ffff_u32.to_be_bytes();
@@ -362,7 +362,7 @@ async fn broken_connections_end(which: Plane) {
         vec![Frame::new(6, 0, 0, &[0; 3])],
         vec![Frame::new(0, 8, 1, &[0xff])],
         vec![Frame::new(0, 0, 1, &[0; 20_000])],
-        // A CONTINUATION of nothing, and a HEADERS that something else comes after.
+        // A CONTINUATION without HEADERS, and HEADERS that are followed by another frame.
         vec![Frame::new(9, 4, 1, &[])],
         vec![Frame::new(HEADERS, 0, 1, &[]), Frame::new(6, 0, 0, &[0; 8])],
     ] {
@@ -375,10 +375,10 @@ async fn broken_connections_end(which: Plane) {
     assert_eq!(backend.seen().len(), 0);
 }
 
-async fn floods_end_the_connection_and_nothing_else(which: Plane) {
+async fn floods_close_only_their_own_connection(which: Plane) {
     let backend = Backend::http("echo").await;
     let alone = plane(which, &backend).await;
-    // Somebody else, who must not notice.
+    // Another client, which must not be affected.
     let mut other = Frames::open(alone.listener(0)).await;
     let post = headers(1, &request("POST", "/never"), false);
     let block = |name: &str| headers(1, &[(name, &"a".repeat(1000))], false);
@@ -415,9 +415,9 @@ async fn floods_end_the_connection_and_nothing_else(which: Plane) {
             break;
         }
     }
-    // Nothing of it is left over.
+    // No request is left active.
     let active = "http.in.downstream_rq_active";
-    eventually("an end of all requests", async || {
+    eventually("all requests end", async || {
         match alone.sidecar.stats(active).await[active] {
             0 => Ok(()),
             active => Err(active.to_string()),
@@ -426,9 +426,9 @@ async fn floods_end_the_connection_and_nothing_else(which: Plane) {
     .await;
 }
 
-/// The bundled proxy says why: `ENHANCE_YOUR_CALM`.
+/// The bundled proxy sends GOAWAY with ENHANCE_YOUR_CALM.
 #[tokio::test]
-async fn floods_are_told_to_calm_down() {
+async fn floods_are_answered_with_enhance_your_calm() {
     let backend = Backend::http("echo").await;
     let alone = plane(Plane::Topsail, &backend).await;
     let post = headers(1, &request("POST", "/never"), false);
@@ -446,9 +446,9 @@ async fn floods_are_told_to_calm_down() {
     assert_eq!(reason, Some(11));
 }
 
-/// Streams that are given up as soon as the host has them are as dear as those that are given up at once.
+/// Streams that are reset after they were forwarded count as well as those that are reset at once.
 #[tokio::test]
-async fn resets_that_come_slowly_end_the_connection_too() {
+async fn slow_rapid_reset_attacks_close_the_connection() {
     let backend = Backend::http("echo").await;
     let alone = plane(Plane::Topsail, &backend).await;
     let mut client = Frames::open(alone.listener(0)).await;
@@ -460,7 +460,7 @@ async fn resets_that_come_slowly_end_the_connection_too() {
                 Frame::new(6, 0, 0, &[0; 8]),
             ])
             .await;
-        // The answer to the ping comes when the stream has been looked at.
+        // The PING is acknowledged after the stream was processed.
         loop {
             match client.next().await {
                 None => return assert!(number >= 499, "{number}"),
@@ -473,9 +473,9 @@ async fn resets_that_come_slowly_end_the_connection_too() {
     while client.next().await.is_some() {}
 }
 
-/// A client that sends what has to be answered, and does not read the answers.
+/// A client that sends PING and SETTINGS and does not read the acknowledgements.
 #[tokio::test]
-async fn answers_that_nobody_reads_are_not_heaped_up() {
+async fn unread_ping_and_settings_acks_are_not_buffered_without_limit() {
     let backend = Backend::http("echo").await;
     let alone = plane(Plane::Topsail, &backend).await;
     let before = alone.sidecar.stats("server.memory_allocated").await["server.memory_allocated"];
@@ -485,7 +485,7 @@ async fn answers_that_nobody_reads_are_not_heaped_up() {
     ] {
         let mut client = Frames::open(alone.listener(0)).await;
         let flood = vec![flood; 1000];
-        // Until the proxy reads no more, or has had enough.
+        // Until the proxy stops reading or closes the connection.
         while client.takes(&flood).await {}
         get(alone.listener(0), "web", "/a").expect(200).await;
     }

@@ -1,4 +1,4 @@
-//! Hosts that speak HTTP/2 which is none, and floods of it: what clients are told, and what the log is.
+//! Hosts that speak HTTP/2 which is none, and floods of it: what clients are finish, and what the log is.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,30 +16,30 @@ use super::harness::{Backend, Plane, eventually, get};
 use crate::on_each_plane;
 
 on_each_plane! {
-    what_is_no_answer_is_told_so,
-    answers_that_are_not_whole_break_off,
-    what_is_no_http2_ends_its_connection,
-    floods_end_their_connection_or_wait,
-    silence_and_endless_promises_end_in_time,
-    connections_without_answers_to_pings_are_left,
+    malformed_responses_are_answered_with_the_matching_error,
+    incomplete_responses_reset_the_downstream_response,
+    connection_errors_of_the_host_close_its_connection,
+    floods_close_the_upstream_connection_or_are_throttled,
+    silence_and_endless_interim_responses_end_with_a_timeout,
+    connections_without_ping_acks_are_closed,
 }
 
-/// A host, and what comes of a request to it.
+/// The frames of a host, and the expected result of a request to it.
 struct Case {
     name: &'static str,
     hello: Vec<Frame>,
     steps: Vec<Step>,
-    /// What the client gets: status and text.
+    /// The expected status and body.
     said: (u16, String),
-    /// What stands in the log.
+    /// The expected access log line.
     logged: String,
-    /// What may come instead.
+    /// An alternative result.
     or: Option<((u16, String), String)>,
-    /// Whether the connection to the host serves the next request as well.
+    /// Whether the connection to the host is reused for the next request.
     goes_on: bool,
-    /// The route's limit.
+    /// The route timeout.
     timeout: &'static str,
-    /// Told when the client has the first bytes of a body of five.
+    /// Notified when the client has the first two bytes of a body of five.
     begun: Option<Arc<Notify>>,
 }
 
@@ -57,7 +57,7 @@ fn case(name: &'static str, steps: Vec<Step>, goes_on: bool) -> Case {
     }
 }
 
-/// A host that goes on like this once the client has a part of its answer.
+/// A host that performs these steps once the client has received part of its response.
 fn midway(name: &'static str, mut steps: Vec<Step>, goes_on: bool) -> Case {
     let begun = Arc::new(Notify::new());
     let first = [head(&[("content-length", "5")]), data(b"he", false)];
@@ -69,7 +69,7 @@ fn midway(name: &'static str, mut steps: Vec<Step>, goes_on: bool) -> Case {
 }
 
 impl Case {
-    /// The client is told that there is no answer, for this reason.
+    /// The client is finish that there is no answer, for this reason.
     fn none(mut self, status: u16, flag: &str, reason: &str) -> Self {
         let text = "upstream connect error or disconnect/reset before headers. reset reason: ";
         self.said = (status, format!("{text}{reason}"));
@@ -78,20 +78,20 @@ impl Case {
         self
     }
 
-    /// The client gets so much of an answer, which then ends for this reason.
+    /// The client gets this part of the response, which is then reset for this reason.
     fn part(mut self, body: &str, flag: &str, reason: &str) -> Self {
         self.said = (200, body.to_owned());
         self.logged = format!("200 {flag} upstream_reset_after_response_started{{{reason}}}");
         self
     }
 
-    /// The client gets this.
+    /// The client gets the complete response.
     fn whole(mut self, body: &str) -> Self {
         self.said = (200, body.to_owned());
         self
     }
 
-    /// There is nothing in time.
+    /// The route timeout expires.
     fn late(mut self) -> Self {
         self.timeout = "0.5s";
         self.said = (504, "upstream request timeout".to_owned());
@@ -104,7 +104,7 @@ fn settings(payload: &[u8]) -> Frame {
     Frame::new(SETTINGS, 0, 0, payload)
 }
 
-/// The head of an answer.
+/// The HEADERS of a response.
 fn head(more: &[(&str, &str)]) -> Frame {
     headers(1, &[&[(":status", "200")], more].concat(), false)
 }
@@ -117,7 +117,7 @@ fn say(frames: &[Frame]) -> Vec<Step> {
     vec![Step::Say(frames.to_vec())]
 }
 
-/// A data plane in front of these hosts and of one more, which has begun to answer.
+/// A data plane with a route and a cluster for each host.
 async fn plane(which: Plane, hosts: &[FrameHost], cases: &[Case]) -> Alone {
     let route = |name: &str, timeout: &str| json!({"match": {"path": format!("/{name}")}, "route": {"cluster": name, "timeout": timeout}});
     let names: Vec<_> = (0..hosts.len()).map(|number| number.to_string()).collect();
@@ -144,17 +144,18 @@ async fn ask(alone: &Alone, host: usize, case: &str) -> Wire {
     wire
 }
 
-/// Asks each host, and then each once more, which is answered. Somebody else notices nothing of it.
+/// Sends each host a request and then a second one, which must succeed, while a slow response from another host must not
+/// be affected.
 async fn expect(which: Plane, cases: &[Case]) {
     let mut hosts = Vec::new();
     for case in cases {
         hosts.push(FrameHost::start(&case.hello, &case.steps).await);
     }
-    let told = Arc::new(Notify::new());
+    let finish = Arc::new(Notify::new());
     let begun = [head(&[("content-length", "5")]), data(b"he", false)];
     let slow = [
         Step::Say(begun.to_vec()),
-        Step::Wait(told.clone()),
+        Step::Wait(finish.clone()),
         Step::Say(vec![data(b"llo", true)]),
     ];
     hosts.push(FrameHost::start(&[settings(&[])], &slow).await);
@@ -180,7 +181,7 @@ async fn expect(which: Plane, cases: &[Case]) {
         let goes_on = hosts[number].connections() == 1;
         came.push(((said.status, said.body), (again.status, again.body), goes_on));
     }
-    let lines = eventually("the lines", async || {
+    let lines = eventually("all requests are logged", async || {
         let log = alone.wrote("access.log");
         let of = |case: &Case| {
             log.lines()
@@ -205,11 +206,11 @@ async fn expect(which: Plane, cases: &[Case]) {
     });
     let differ: Vec<_> = differ.collect();
     assert!(differ.is_empty(), "{differ:#?}");
-    told.notify_one();
+    finish.notify_one();
     assert_eq!(other.bytes(5).await, b"hello");
 }
 
-async fn what_is_no_answer_is_told_so(which: Plane) {
+async fn malformed_responses_are_answered_with_the_matching_error(which: Plane) {
     let with = |fields: &[(&str, &str)]| say(&[headers(1, fields, false), data(b"hello", true)]);
     let good = (":status", "200");
     let resets = which == Plane::Topsail;
@@ -252,7 +253,7 @@ async fn what_is_no_answer_is_told_so(which: Plane) {
         wrong("data-first", say(&[data(b"hello", true)])),
         wrong("switching", with(&[(":status", "101")])),
         wrong("interim-end", say(&[headers(1, &[(":status", "103")], true)])),
-        // With the status, a hundred.
+        // 100 fields with `:status`.
         case(
             "as-many-headers",
             continued(&[&[("content-length", "5")][..], &[("x-a", "b"); 98]].concat()),
@@ -268,7 +269,7 @@ async fn what_is_no_answer_is_told_so(which: Plane) {
     expect(which, &cases).await;
 }
 
-async fn answers_that_are_not_whole_break_off(which: Plane) {
+async fn incomplete_responses_reset_the_downstream_response(which: Plane) {
     let broken = |name, frame: Frame| midway(name, say(&[frame]), true).part("he", "UPE", "protocol_error");
     let malformed = |name, frame| Case {
         goes_on: which == Plane::Topsail,
@@ -294,7 +295,7 @@ async fn answers_that_are_not_whole_break_off(which: Plane) {
     expect(which, &cases).await;
 }
 
-async fn what_is_no_http2_ends_its_connection(which: Plane) {
+async fn connection_errors_of_the_host_close_its_connection(which: Plane) {
     let ends = |name, steps| case(name, steps, false).none(502, "UPE", "protocol error");
     let frame = |kind, flags, stream, payload: &[u8]| say(&[Frame::new(kind, flags, stream, payload)]);
     let promise = [&[0, 0, 0, 2][..], &head(&[]).payload].concat();
@@ -306,7 +307,7 @@ async fn what_is_no_http2_ends_its_connection(which: Plane) {
                 b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello".to_vec(),
             )],
         ),
-        // Nobody asked for it (RFC 9113 section 8.4); Envoy passes it over.
+        // Server push is disabled (RFC 9113 section 8.4); Envoy ignores the frame.
         match which {
             Plane::Topsail => ends("push-promise", frame(PUSH_PROMISE, 4, 1, &promise)),
             _ => case("push-promise", frame(PUSH_PROMISE, 4, 1, &promise), true).late(),
@@ -339,13 +340,13 @@ async fn what_is_no_http2_ends_its_connection(which: Plane) {
     expect(which, &cases).await;
 }
 
-async fn floods_end_their_connection_or_wait(which: Plane) {
+async fn floods_close_the_upstream_connection_or_are_throttled(which: Plane) {
     let block = headers(1, &[("x-a", &"a".repeat(1000))], false).payload;
     let flood = |first: &[Frame], flood: Frame| vec![Step::Say(first.to_vec()), Step::Flood(vec![flood; 1000])];
     let mut begun = head(&[]);
     begun.flags = 0;
     let ends = |name, steps| case(name, steps, false).none(502, "UPE", "protocol error");
-    // What has to be answered is not read on while the answers are not taken.
+    // The bundled proxy stops reading while its acknowledgements cannot be written.
     let waits = |name, mut steps: Vec<Step>| {
         steps.push(Step::Say(vec![head(&[("content-length", "5")]), data(b"hello", true)]));
         match which {
@@ -353,7 +354,7 @@ async fn floods_end_their_connection_or_wait(which: Plane) {
             _ => ends(name, steps),
         }
     };
-    // To Envoy it is headers that are too large, or a flood, by what comes at once.
+    // Envoy reports oversized headers or a flood, depending on how many frames it reads at once.
     let block = flood(&[begun.clone()], Frame::new(CONTINUATION, 0, 1, &block));
     let large = case("", Vec::new(), false).none(503, "UR", "remote reset");
     let continued = Case {
@@ -378,10 +379,10 @@ async fn floods_end_their_connection_or_wait(which: Plane) {
     expect(which, &cases).await;
 }
 
-async fn silence_and_endless_promises_end_in_time(which: Plane) {
+async fn silence_and_endless_interim_responses_end_with_a_timeout(which: Plane) {
     let again = |frame: Frame| vec![Step::Repeat(vec![frame], Duration::from_millis(1))];
     let interim = |status: &str| again(headers(1, &[(":status", status)], false));
-    // Its settings come when it is too late.
+    // Sends its SETTINGS only after the timeout.
     let mute = [
         Step::Repeat(Vec::new(), Duration::from_millis(10)),
         Step::Say(vec![settings(&[])]),
@@ -398,7 +399,7 @@ async fn silence_and_endless_promises_end_in_time(which: Plane) {
     expect(which, &cases).await;
 }
 
-async fn connections_without_answers_to_pings_are_left(which: Plane) {
+async fn connections_without_ping_acks_are_closed(which: Plane) {
     let mute = FrameHost::start(&[settings(&[])], &[Step::Say(Vec::new())]).await;
     let slow = Backend::http("slow").await;
     let cluster = |name: &str, host, timeout: &str| {
@@ -420,7 +421,7 @@ async fn connections_without_answers_to_pings_are_left(which: Plane) {
     assert_eq!((said.status, said.body.as_str()), (503, text));
     assert_eq!(ask(&alone, 0, "again").await.answer().await.unwrap().body, "good");
     assert_eq!(mute.connections(), 2);
-    // An answer that takes its time is waited for, as long as pings are answered.
+    // A slow response is awaited as long as the host acknowledges pings.
     let slowly = get(alone.listener(0), "web", "/1")
         .header("x-echo-delay", "1000")
         .header("x-case", "slow");

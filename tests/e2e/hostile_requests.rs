@@ -1,4 +1,4 @@
-//! HTTP/1 that is none, or not quite: what a client says by bytes alone.
+//! Malformed and unusual HTTP/1 requests, sent as raw bytes.
 
 use serde_json::json;
 
@@ -8,16 +8,16 @@ use super::harness::{Backend, Plane, eventually, get};
 use crate::on_each_plane;
 
 on_each_plane! {
-    malformed_requests_are_refused_and_logged,
-    what_is_odd_but_allowed_passes,
-    what_has_no_path_or_asks_for_nothing_is_told_so,
-    names_with_underscores_pass_or_do_not_as_is_said,
-    a_refusal_follows_the_answers_before_it,
-    a_body_that_breaks_off_is_not_taken_for_the_whole,
-    an_answer_before_the_end_of_a_request_is_the_last_on_its_connection,
-    headers_for_one_hop_do_not_pass,
-    late_requests_are_told,
-    connections_end_when_they_are_idle_or_have_carried_enough,
+    malformed_requests_are_rejected_and_logged,
+    unusual_but_valid_requests_are_forwarded,
+    requests_without_a_path_and_query_without_content_type_are_rejected,
+    headers_with_underscores_are_handled_as_configured,
+    pipelined_requests_before_a_malformed_one_are_answered_first,
+    incomplete_request_bodies_are_not_forwarded,
+    a_response_before_the_end_of_the_request_closes_the_connection,
+    hop_by_hop_headers_are_not_forwarded,
+    slow_requests_are_answered_with_408_or_504,
+    connections_close_when_idle_or_at_their_limits,
 }
 
 const BAD: &str = "Bad Request";
@@ -49,12 +49,12 @@ fn head(fields: &str) -> Vec<u8> {
     format!("POST /a HTTP/1.1\r\nhost: web\r\n{fields}\r\n").into_bytes()
 }
 
-/// One with a body in chunks.
+/// A request with a chunked body.
 fn chunked(body: &str) -> Vec<u8> {
     [head("transfer-encoding: chunked\r\n"), body.into()].concat()
 }
 
-/// Requests that are refused: what is sent, the status and the text, and the line in the log.
+/// Requests that are rejected: their bytes, the status and body of the response, and the access log line.
 fn refused() -> Vec<(Vec<u8>, u16, &'static str, &'static str)> {
     let mut all = Vec::new();
     let mut refuse = |sent: &[u8], status, text, log| all.push((sent.to_vec(), status, text, log));
@@ -179,7 +179,7 @@ fn refused() -> Vec<(Vec<u8>, u16, &'static str, &'static str)> {
     all
 }
 
-async fn malformed_requests_are_refused_and_logged(which: Plane) {
+async fn malformed_requests_are_rejected_and_logged(which: Plane) {
     let backend = Backend::http("echo").await;
     let alone = plane(which, &backend, json!({})).await;
     let mut lines = Vec::new();
@@ -199,12 +199,12 @@ async fn malformed_requests_are_refused_and_logged(which: Plane) {
         assert!(said.headers.contains_key("date"), "{shown}");
         wire.finish().await;
         assert_eq!(wire.end().await, b"", "{shown}");
-        // The one that the log of only one of them knows the method of.
+        // Only one of the planes logs the method of this request.
         if log != "fragment" {
             lines.push(log.to_owned());
         }
     }
-    // Nothing of them has reached the backend as a request.
+    // None of them has reached the backend as a complete request.
     get(alone.listener(0), "web", "/after").expect(200).await;
     assert!(
         backend
@@ -214,7 +214,7 @@ async fn malformed_requests_are_refused_and_logged(which: Plane) {
     );
     lines.push("200 - via_upstream GET -".into());
     lines.sort_unstable();
-    // Envoy writes its log every ten seconds.
+    // Envoy flushes its log every ten seconds.
     eventually("the log", async || {
         let written = alone.wrote("access.log");
         let mut written: Vec<_> = written
@@ -230,7 +230,7 @@ async fn malformed_requests_are_refused_and_logged(which: Plane) {
     .await;
 }
 
-async fn what_is_odd_but_allowed_passes(which: Plane) {
+async fn unusual_but_valid_requests_are_forwarded(which: Plane) {
     let backend = Backend::http("echo").await;
     let alone = plane(which, &backend, json!({})).await;
     for (sent, path, body) in [
@@ -292,13 +292,13 @@ async fn what_is_odd_but_allowed_passes(which: Plane) {
             (path, body, "web"),
             "{shown}"
         );
-        // The connection stays.
+        // The connection stays open.
         wire.send(b"GET /next HTTP/1.1\r\nhost: web\r\n\r\n").await;
         assert_eq!(wire.answer().await.unwrap().status, 200, "{shown}");
     }
 }
 
-async fn what_has_no_path_or_asks_for_nothing_is_told_so(which: Plane) {
+async fn requests_without_a_path_and_query_without_content_type_are_rejected(which: Plane) {
     let backend = Backend::http("echo").await;
     let alone = plane(which, &backend, json!({})).await;
     let mut wire = Wire::open(alone.listener(0)).await;
@@ -322,7 +322,7 @@ async fn what_has_no_path_or_asks_for_nothing_is_told_so(which: Plane) {
     assert_eq!(backend.seen().len(), 0);
 }
 
-async fn names_with_underscores_pass_or_do_not_as_is_said(which: Plane) {
+async fn headers_with_underscores_are_handled_as_configured(which: Plane) {
     let backend = Backend::http("echo").await;
     let alone = async |action: &str| {
         let options = json!({"common_http_protocol_options": {"headers_with_underscores_action": action}});
@@ -346,7 +346,7 @@ async fn names_with_underscores_pass_or_do_not_as_is_said(which: Plane) {
     let told = (said.status, said.body.as_str(), said.header("connection"));
     assert_eq!(told, (400, BAD, "close"));
     eventually("the log", async || {
-        // Envoy does not know the method of such a request.
+        // Envoy does not log the method of such a request.
         let written = refuses.wrote("access.log");
         let expected = "400 DPE http1.unexpected_underscore ";
         written.starts_with(expected).then_some(()).ok_or(written)
@@ -355,7 +355,7 @@ async fn names_with_underscores_pass_or_do_not_as_is_said(which: Plane) {
     get(refuses.listener(0), "web", "/a").expect(200).await;
 }
 
-async fn a_body_that_breaks_off_is_not_taken_for_the_whole(which: Plane) {
+async fn incomplete_request_bodies_are_not_forwarded(which: Plane) {
     let backend = Backend::http("echo").await;
     let buffers = json!({
         "name": "buffer",
@@ -379,7 +379,7 @@ async fn a_body_that_breaks_off_is_not_taken_for_the_whole(which: Plane) {
     assert_eq!(seen, ["/after"]);
 }
 
-async fn a_refusal_follows_the_answers_before_it(which: Plane) {
+async fn pipelined_requests_before_a_malformed_one_are_answered_first(which: Plane) {
     let backend = Backend::http("echo").await;
     let alone = plane(which, &backend, json!({})).await;
     let mut wire = Wire::open(alone.listener(0)).await;
@@ -399,7 +399,7 @@ async fn a_refusal_follows_the_answers_before_it(which: Plane) {
     assert_eq!(paths, ["/a", "/b"]);
 }
 
-async fn an_answer_before_the_end_of_a_request_is_the_last_on_its_connection(which: Plane) {
+async fn a_response_before_the_end_of_the_request_closes_the_connection(which: Plane) {
     let backend = Backend::http("echo").await;
     let alone = plane(which, &backend, json!({})).await;
     for request in [
@@ -414,7 +414,7 @@ async fn an_answer_before_the_end_of_a_request_is_the_last_on_its_connection(whi
             (said.status, said.header("connection")),
             (if request.contains("/own") { 200 } else { 403 }, "close")
         );
-        // What is still being sent does not cost the client its answer, and is no request.
+        // Bytes that still arrive are discarded: they neither reset the response nor become a request.
         wire.send(b"GET /smuggled HTTP/1.1\r\nhost: web\r\n\r\n").await;
         wire.finish().await;
         assert_eq!(wire.end().await, b"");
@@ -422,7 +422,7 @@ async fn an_answer_before_the_end_of_a_request_is_the_last_on_its_connection(whi
     assert_eq!(backend.seen().len(), 0);
 }
 
-async fn headers_for_one_hop_do_not_pass(which: Plane) {
+async fn hop_by_hop_headers_are_not_forwarded(which: Plane) {
     let backend = Backend::http("echo").await;
     let alone = plane(which, &backend, json!({})).await;
     let mut wire = Wire::open(alone.listener(0)).await;
@@ -444,7 +444,7 @@ async fn headers_for_one_hop_do_not_pass(which: Plane) {
     assert_eq!(backend.seen().len(), 1);
 }
 
-async fn late_requests_are_told(which: Plane) {
+async fn slow_requests_are_answered_with_408_or_504(which: Plane) {
     let backend = Backend::http("echo").await;
     let half_head = b"GET /a HTTP/1.1\r\nhost: w".to_vec();
     let half_body = [head("content-length: 10\r\n"), b"half".to_vec()].concat();
@@ -483,7 +483,7 @@ async fn late_requests_are_told(which: Plane) {
     }
 }
 
-async fn connections_end_when_they_are_idle_or_have_carried_enough(which: Plane) {
+async fn connections_close_when_idle_or_at_their_limits(which: Plane) {
     let backend = Backend::http("echo").await;
     let idle = json!({"common_http_protocol_options": {"idle_timeout": "0.3s"}, "drain_timeout": "0.1s"});
     let idle = plane(which, &backend, idle).await;
@@ -508,9 +508,9 @@ async fn connections_end_when_they_are_idle_or_have_carried_enough(which: Plane)
     assert_eq!(Wire::open(old.listener(0)).await.end().await, b"");
 }
 
-/// Here the bundled proxy is stricter than Envoy: all of it may mean one thing to one reader and another to the next.
+/// The bundled proxy is stricter than Envoy where HTTP implementations interpret a request differently.
 #[tokio::test]
-async fn what_envoy_mends_is_refused() {
+async fn ambiguous_requests_that_envoy_accepts_are_rejected() {
     let backend = Backend::http("echo").await;
     let alone = plane(Plane::Topsail, &backend, json!({})).await;
     for sent in [

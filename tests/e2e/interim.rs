@@ -1,4 +1,4 @@
-//! Interim answers (RFC 9110 section 15.2): what a host says before its answer, and how a client is asked for its body.
+//! Interim responses (RFC 9110 section 15.2) and `expect: 100-continue`.
 
 use std::collections::BTreeMap;
 use std::future::poll_fn;
@@ -18,9 +18,9 @@ use super::harness::wire::{Wire, next_head};
 use crate::on_each_plane;
 
 on_each_plane! {
-    the_first_of_a_host_is_passed_on_where_that_is_asked_for,
-    a_client_is_asked_for_its_body_at_once_or_by_the_host,
-    what_was_said_counts_without_an_answer,
+    the_first_interim_response_is_forwarded_with_proxy_100_continue,
+    expect_100_continue_is_answered_by_the_proxy_or_the_host,
+    interim_responses_are_counted_without_a_final_response,
 }
 
 const LOG: &str =
@@ -35,14 +35,14 @@ enum Version {
 
 const VERSIONS: [Version; 2] = [Version::One, Version::Two];
 
-/// A host that says what `x-interim` lists before its answer; `x-then` is what comes then, instead of 200.
+/// A host that sends the interim responses listed in `x-interim`, then 200 or what `x-then` asks for instead.
 async fn host(version: Version) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
             match version {
-                // Whoever goes away is not answered.
+                // The client may close the connection.
                 Version::One => drop(tokio::spawn(async move { serve_http1(stream).await.ok() })),
                 Version::Two => drop(tokio::spawn(serve_http2(stream))),
             }
@@ -51,7 +51,7 @@ async fn host(version: Version) -> SocketAddr {
     address
 }
 
-/// What a request's headers ask a host for.
+/// The interim responses that a request asks for.
 fn interims(headers: &BTreeMap<String, String>) -> Vec<u16> {
     let listed = headers.get("x-interim").map_or("", String::as_str);
     let listed = listed.split_whitespace().map(|status| status.parse().unwrap());
@@ -107,7 +107,7 @@ async fn serve_http2(stream: TcpStream) {
             }
             let status = match headers.get("x-then").map_or("", String::as_str) {
                 "ends" => {
-                    // The library forgets what is not sent yet.
+                    // The library drops frames that are not written yet.
                     tokio::time::sleep(Duration::from_millis(200)).await;
                     return respond.send_reset(h2::Reason::INTERNAL_ERROR);
                 }
@@ -130,18 +130,18 @@ fn joined(headers: &HeaderMap) -> BTreeMap<String, String> {
     each.collect()
 }
 
-/// What a client heard: each status with its headers.
-type Heard = Vec<(u16, BTreeMap<String, String>)>;
+/// The responses that a client received: each status with its headers.
+type Received = Vec<(u16, BTreeMap<String, String>)>;
 
-/// Asks for something, and sends a body, if there is one, once anything was heard.
-async fn ask(version: Version, address: SocketAddr, headers: &[(&str, &str)], body: &'static str) -> Heard {
+/// Sends a request, and its body, if there is one, after the first response.
+async fn ask(version: Version, address: SocketAddr, headers: &[(&str, &str)], body: &'static str) -> Received {
     match version {
         Version::One => ask_http1(address, headers, body).await,
         Version::Two => ask_http2(address, headers, body).await,
     }
 }
 
-async fn ask_http1(address: SocketAddr, headers: &[(&str, &str)], body: &str) -> Heard {
+async fn ask_http1(address: SocketAddr, headers: &[(&str, &str)], body: &str) -> Received {
     let mut wire = Wire::open(address).await;
     let more: String = headers
         .iter()
@@ -150,20 +150,20 @@ async fn ask_http1(address: SocketAddr, headers: &[(&str, &str)], body: &str) ->
     let method = if body.is_empty() { "GET" } else { "POST" };
     let head = format!("{method} / HTTP/1.1\r\nhost: web\r\n{more}\r\n");
     wire.send(head.as_bytes()).await;
-    let mut heard = Heard::new();
+    let mut received = Received::new();
     loop {
         let said = wire.head().await.expect("an answer");
-        if heard.is_empty() {
+        if received.is_empty() {
             wire.send(body.as_bytes()).await;
         }
-        heard.push((said.status, said.headers));
+        received.push((said.status, said.headers));
         if said.status >= 200 {
-            return heard;
+            return received;
         }
     }
 }
 
-async fn ask_http2(address: SocketAddr, headers: &[(&str, &str)], body: &'static str) -> Heard {
+async fn ask_http2(address: SocketAddr, headers: &[(&str, &str)], body: &'static str) -> Received {
     let stream = TcpStream::connect(address).await.unwrap();
     let (client, connection) = h2::client::handshake(stream).await.unwrap();
     tokio::spawn(connection);
@@ -175,7 +175,7 @@ async fn ask_http2(address: SocketAddr, headers: &[(&str, &str)], body: &'static
         .fold(request, |request, (name, value)| request.header(*name, *value));
     let sent = client.send_request(request.body(()).unwrap(), body.is_empty());
     let (mut answer, mut say) = sent.unwrap();
-    let mut heard = Heard::new();
+    let mut received = Received::new();
     loop {
         let head = poll_fn(|cx| {
             if let Poll::Ready(Some(interim)) = answer.poll_informational(cx) {
@@ -185,17 +185,17 @@ async fn ask_http2(address: SocketAddr, headers: &[(&str, &str)], body: &'static
             answer.map(|answer| answer.unwrap().into_parts().0)
         })
         .await;
-        if heard.is_empty() && !body.is_empty() {
+        if received.is_empty() && !body.is_empty() {
             say.send_data(body.into(), true).unwrap();
         }
-        heard.push((head.status.as_u16(), joined(&head.headers)));
+        received.push((head.status.as_u16(), joined(&head.headers)));
         if !head.status.is_informational() {
-            return heard;
+            return received;
         }
     }
 }
 
-/// A data plane in front of hosts of both versions, with a listener for each that passes interim answers on, or does not.
+/// A data plane in front of an HTTP/1.1 and an HTTP/2 host, with two listeners for each: one forwards interim responses.
 async fn plane(which: Plane) -> Alone {
     let hosts = [host(Version::One).await, host(Version::Two).await];
     let listener = |name: &str, passes: bool| {
@@ -215,8 +215,8 @@ async fn plane(which: Plane) -> Alone {
     Alone::start(which, &listeners, &clusters, json!({})).await
 }
 
-/// Asks by every pair of versions, where interim answers are passed on and where they are not: what was heard, by case.
-async fn ask_all(alone: &Alone, headers: &[(&str, &str)], body: &'static str) -> Vec<(String, bool, Version, Heard)> {
+/// Sends a request with each client version to each listener, and returns the responses by case.
+async fn ask_all(alone: &Alone, headers: &[(&str, &str)], body: &'static str) -> Vec<(String, bool, Version, Received)> {
     let mut all = Vec::new();
     for (index, passes) in [false, false, true, true].into_iter().enumerate() {
         for client in VERSIONS {
@@ -227,20 +227,20 @@ async fn ask_all(alone: &Alone, headers: &[(&str, &str)], body: &'static str) ->
                 .collect();
             let case = case + &said;
             let headers = [headers, &[("x-case", &case)]].concat();
-            let heard = ask(client, alone.listener(index), &headers, body);
-            let heard = tokio::time::timeout(Duration::from_secs(10), heard).await;
-            let heard = heard.unwrap_or_else(|_| panic!("no answer: {case}"));
-            all.push((case, passes, VERSIONS[index % 2], heard));
+            let received = ask(client, alone.listener(index), &headers, body);
+            let received = tokio::time::timeout(Duration::from_secs(10), received).await;
+            let received = received.unwrap_or_else(|_| panic!("no answer: {case}"));
+            all.push((case, passes, VERSIONS[index % 2], received));
         }
     }
     all
 }
 
-fn statuses(heard: &Heard) -> Vec<u16> {
-    heard.iter().map(|(status, _)| *status).collect()
+fn statuses(received: &Received) -> Vec<u16> {
+    received.iter().map(|(status, _)| *status).collect()
 }
 
-async fn the_first_of_a_host_is_passed_on_where_that_is_asked_for(which: Plane) {
+async fn the_first_interim_response_is_forwarded_with_proxy_100_continue(which: Plane) {
     let alone = plane(which).await;
     let mut lines = Vec::new();
     for (interim, then, passed, answer) in [
@@ -248,26 +248,26 @@ async fn the_first_of_a_host_is_passed_on_where_that_is_asked_for(which: Plane) 
         ("102", "", Some(102), 200),
         ("103", "", Some(103), 200),
         ("104", "", Some(104), 200),
-        // What nobody knows is nothing.
+        // Unknown interim responses are dropped.
         ("150", "", None, 200),
         ("150 103", "", Some(103), 200),
-        // No others are passed on.
+        // Only the first one is forwarded.
         ("103 100 103", "", Some(103), 200),
-        // A host that has said something has been heard: no other is tried.
+        // There are no retries after an interim response.
         ("", "fails", None, 503),
         ("103", "fails", Some(103), 503),
         ("150", "fails", None, 503),
         ("103", "ends", Some(103), 503),
     ] {
-        for (case, passes, host, heard) in ask_all(&alone, &[("x-interim", interim), ("x-then", then)], "").await {
+        for (case, passes, host, received) in ask_all(&alone, &[("x-interim", interim), ("x-then", then)], "").await {
             let expected: Vec<_> = passed.filter(|_| passes).into_iter().chain([answer]).collect();
-            assert_eq!(statuses(&heard), expected, "{case}: {heard:?}");
-            if heard.len() > 1 {
-                // As the host said it, without what is the proxy's to add.
-                let said = BTreeMap::from([("x-a".into(), heard[0].0.to_string()), ("server".into(), "mine".into())]);
-                assert_eq!(heard[0].1, said, "{case}");
+            assert_eq!(statuses(&received), expected, "{case}: {received:?}");
+            if received.len() > 1 {
+                // The host's headers, without those that the proxy adds to final responses.
+                let said = BTreeMap::from([("x-a".into(), received[0].0.to_string()), ("server".into(), "mine".into())]);
+                assert_eq!(received[0].1, said, "{case}");
             }
-            assert_eq!(heard.last().unwrap().1["x-added"], "1", "{case}");
+            assert_eq!(received.last().unwrap().1["x-added"], "1", "{case}");
             let rest = match (then, passed) {
                 ("ends", _) if host == Version::One => {
                     "UC upstream_reset_after_response_started{connection_termination} 1"
@@ -283,7 +283,7 @@ async fn the_first_of_a_host_is_passed_on_where_that_is_asked_for(which: Plane) 
     let stats = alone.sidecar.stats("(upstream_rq_1..|downstream_rq_1xx)$").await;
     let counted = |name: &str| stats.get(name).copied().unwrap_or_default();
     for host in ["one", "two"] {
-        // Heard of four pairs of clients and listeners, and told by two.
+        // Received for four pairs of clients and listeners, forwarded for two.
         for (status, cases) in [("100", 1), ("102", 1), ("103", 5), ("104", 1), ("150", 0), ("1xx", 8)] {
             let name = format!("cluster.{host}.upstream_rq_{status}");
             assert_eq!(counted(&name), 4 * cases, "{name}");
@@ -293,15 +293,15 @@ async fn the_first_of_a_host_is_passed_on_where_that_is_asked_for(which: Plane) 
     }
 }
 
-async fn a_client_is_asked_for_its_body_at_once_or_by_the_host(which: Plane) {
+async fn expect_100_continue_is_answered_by_the_proxy_or_the_host(which: Plane) {
     let alone = plane(which).await;
     for expect in ["100-continue", "100-Continue"] {
         let headers = [("expect", expect), ("content-length", "5"), ("x-interim", "100")];
-        for (case, passes, _, heard) in ask_all(&alone, &headers, "hello").await {
-            assert_eq!(statuses(&heard), [100, 200], "{case}");
-            // The host need not ask where the client was asked already.
-            assert_eq!(heard[0].1.contains_key("x-a"), passes, "{case}");
-            assert_eq!(heard[1].1["x-expects"], passes.to_string(), "{case}");
+        for (case, passes, _, received) in ask_all(&alone, &headers, "hello").await {
+            assert_eq!(statuses(&received), [100, 200], "{case}");
+            // Where the proxy sends 100 itself, it removes `expect` from the request.
+            assert_eq!(received[0].1.contains_key("x-a"), passes, "{case}");
+            assert_eq!(received[1].1["x-expects"], passes.to_string(), "{case}");
         }
     }
     let stats = alone.sidecar.stats("downstream_rq_1xx$").await;
@@ -310,11 +310,11 @@ async fn a_client_is_asked_for_its_body_at_once_or_by_the_host(which: Plane) {
     }
 }
 
-async fn what_was_said_counts_without_an_answer(which: Plane) {
+async fn interim_responses_are_counted_without_a_final_response(which: Plane) {
     let alone = plane(which).await;
     let mut lines = Vec::new();
     for (index, passes) in [false, false, true, true].into_iter().enumerate() {
-        // The host takes too long.
+        // The route timeout expires.
         let head = format!(
             "GET /late HTTP/1.1\r\nhost: web\r\nx-case: late-{index}\r\nx-interim: 103\r\nx-then: waits\r\n\r\n"
         );
@@ -328,7 +328,7 @@ async fn what_was_said_counts_without_an_answer(which: Plane) {
         if !passes {
             continue;
         }
-        // The client leaves, with what it was told.
+        // The client closes the connection after the interim response.
         let mut wire = Wire::open(alone.listener(index)).await;
         wire.send(head.replace("/late", "/").replace("late-", "left-").as_bytes())
             .await;

@@ -1,11 +1,11 @@
-//! Connections that are no HTTP: TCP, and TLS that the sidecar does not end.
+//! TCP connections, and TLS connections that the sidecar does not terminate.
 
 use crate::harness::{App, Backend, Mesh, Planes, Workload, answering, eventually, tls};
 use crate::on_each_pair_of_planes;
 
 on_each_pair_of_planes! {
-    tcp_routes_choose_a_subset,
-    tls_routes_choose_by_server_name,
+    tcp_routes_select_a_subset,
+    tls_routes_select_a_subset_by_server_name,
 }
 
 const SERVICES: &str = "
@@ -50,7 +50,7 @@ async fn over_tls(client: &App, sni: &str) -> Result<String, String> {
     answering(tls::connect(client.outbound(5443), sni, None, &[]).await?).await
 }
 
-/// Waits until ten connections in a row get there: for a moment, an old and a new listener share their socket.
+/// Waits until ten connections in a row reach `wanted`: for a moment the old and the new listener share their socket.
 async fn becomes(what: &str, wanted: &str, mut probe: impl AsyncFnMut() -> Result<String, String>) {
     eventually(&format!("{what} goes to {wanted}"), async || {
         for _ in 0..10 {
@@ -64,7 +64,7 @@ async fn becomes(what: &str, wanted: &str, mut probe: impl AsyncFnMut() -> Resul
     .await;
 }
 
-async fn tcp_routes_choose_a_subset(planes: Planes) {
+async fn tcp_routes_select_a_subset(planes: Planes) {
     let mesh = Mesh::start(planes, &[("services.yaml", SERVICES)]).await;
     let (_v1, _v2) = (db(&mesh, "v1").await, db(&mesh, "v2").await);
     let client = client(&mesh).await;
@@ -80,7 +80,7 @@ async fn tcp_routes_choose_a_subset(planes: Planes) {
     becomes("TCP", "db-v2", async || over_tcp(&client).await).await;
 }
 
-async fn tls_routes_choose_by_server_name(planes: Planes) {
+async fn tls_routes_select_a_subset_by_server_name(planes: Planes) {
     let mesh = Mesh::start(planes, &[("services.yaml", SERVICES)]).await;
     let (_v1, _v2) = (db(&mesh, "v1").await, db(&mesh, "v2").await);
     let client = client(&mesh).await;
@@ -97,9 +97,9 @@ spec:
     route: [{destination: {host: db, subset: v2, port: {number: 5443}}}]
 ";
     mesh.write("route.yaml", route);
-    becomes("one name", "db-v1", async || {
+    becomes("the service's server name", "db-v1", async || {
         over_tls(&client, "db.default.svc.cluster.local").await
     })
     .await;
-    becomes("the other", "db-v2", async || over_tls(&client, "other.example").await).await;
+    becomes("the other server name", "db-v2", async || over_tls(&client, "other.example").await).await;
 }

@@ -1,4 +1,4 @@
-//! Access logs: bytes on the wire and how connections end, as Envoy writes them down.
+//! Access logs: bytes on the wire and close reasons of connections match Envoy's.
 
 use std::io::ErrorKind;
 use std::net::SocketAddr;
@@ -14,11 +14,11 @@ use super::harness::{Backend, Plane, eventually};
 use crate::between_planes;
 
 between_planes! {
-    bytes_on_the_wire_are_those_that_envoy_counts,
-    ends_of_tcp_connections_are_told_as_in_envoy,
+    wire_and_header_bytes_match_envoy,
+    close_reasons_of_tcp_connections_match_envoy,
 }
 
-/// Received before sent: how HTTP/2 writes heads is each plane's own affair.
+/// Received bytes come first, so that sent bytes can be left out: the planes encode HTTP/2 header blocks differently.
 const BYTES: &str = "%REQ(X-CASE)% %PROTOCOL% %DOWNSTREAM_WIRE_BYTES_RECEIVED% %DOWNSTREAM_HEADER_BYTES_RECEIVED% \
     %UPSTREAM_WIRE_BYTES_RECEIVED% %UPSTREAM_HEADER_BYTES_RECEIVED% %UPSTREAM_WIRE_BYTES_SENT% \
     %UPSTREAM_HEADER_BYTES_SENT% %DOWNSTREAM_WIRE_BYTES_SENT% %DOWNSTREAM_HEADER_BYTES_SENT%\n";
@@ -29,7 +29,7 @@ const ENDS: &str = "%FILTER_CHAIN_NAME% %RESPONSE_FLAGS% %CONNECTION_TERMINATION
     %DOWNSTREAM_WIRE_BYTES_RECEIVED% %DOWNSTREAM_WIRE_BYTES_SENT% %UPSTREAM_WIRE_BYTES_RECEIVED% \
     %UPSTREAM_WIRE_BYTES_SENT% %DOWNSTREAM_HEADER_BYTES_SENT%\n";
 
-/// So many lines of the log, sorted.
+/// The access log, sorted, once it has this many lines.
 async fn logged(alone: &Alone, count: usize) -> Vec<String> {
     eventually(&format!("{count} lines"), async || {
         let mut lines: Vec<_> = alone.wrote("access.log").lines().map(str::to_owned).collect();
@@ -44,7 +44,7 @@ async fn logged(alone: &Alone, count: usize) -> Vec<String> {
 async fn bytes_of_requests(plane: Plane, backend: &Backend, host: &Host) -> Vec<String> {
     let manager = json!({
         "access_log": access_log(BYTES),
-        // How long a host took is not to decide how long answers are.
+        // `x-envoy-upstream-service-time` would change the length of responses.
         "http_filters": [{"name": "router", "typed_config": {
             "@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router",
             "suppress_envoy_headers": true,
@@ -121,7 +121,7 @@ async fn bytes_of_requests(plane: Plane, backend: &Backend, host: &Host) -> Vec<
     compared.collect()
 }
 
-async fn bytes_on_the_wire_are_those_that_envoy_counts() {
+async fn wire_and_header_bytes_match_envoy() {
     let chunked = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n";
     let (backend, host) = (
         Backend::http("app").await,
@@ -132,7 +132,7 @@ async fn bytes_on_the_wire_are_those_that_envoy_counts() {
     assert_eq!(ours, envoys);
 }
 
-/// A host that resets connections once it has heard something.
+/// A host that resets connections after the first read.
 async fn resetting() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -175,7 +175,7 @@ async fn ends_of_connections(plane: Plane, host: SocketAddr, resetting: SocketAd
     let alone = Alone::start(plane, &listeners, &clusters, json!({})).await;
     for (index, listener) in listeners.iter().enumerate() {
         let mut stream = TcpStream::connect(alone.listener(index)).await.unwrap();
-        // It may have ended already.
+        // The connection may already be closed.
         let _ = stream.write_all(b"hello").await;
         let name = listener["name"].as_str().unwrap();
         if index < 4 {
@@ -193,7 +193,7 @@ async fn ends_of_connections(plane: Plane, host: SocketAddr, resetting: SocketAd
     logged(&alone, listeners.len()).await
 }
 
-async fn ends_of_tcp_connections_are_told_as_in_envoy() {
+async fn close_reasons_of_tcp_connections_match_envoy() {
     let (host, resetting) = (Backend::tcp("tail").await, resetting().await);
     let envoys = ends_of_connections(Plane::Envoy, host.address(), resetting).await;
     let ours = ends_of_connections(Plane::Topsail, host.address(), resetting).await;
