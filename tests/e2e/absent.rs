@@ -6,7 +6,7 @@ use crate::web::{Web, routed, service};
 
 on_each_plane! {
     a_route_to_a_missing_service_answers_503_and_other_routes_still_work,
-    removing_a_service_leaves_no_xds_subscription_waiting,
+    removing_a_service_leaves_no_init_targets_waiting,
 }
 
 async fn a_route_to_a_missing_service_answers_503_and_other_routes_still_work(plane: Plane) {
@@ -31,7 +31,7 @@ async fn a_route_to_a_missing_service_answers_503_and_other_routes_still_work(pl
     .await;
 }
 
-async fn removing_a_service_leaves_no_xds_subscription_waiting(plane: Plane) {
+async fn removing_a_service_leaves_no_init_targets_waiting(plane: Plane) {
     let web = Web::start(plane, &[service("stays"), service("goes")]).await;
     web.reachable("stays").await;
     web.reachable("goes").await;

@@ -288,7 +288,7 @@ async fn secured_host(state: &Path, tls: &Value, backend: &Backend) -> (Alone, V
         "sni": "far.example",
         "common_tls_context": certificates(state, CLIENT),
     }});
-    // Envoy offers no more than TLS 1.2 unless it is forward_details to.
+    // Envoy's upstream TLS contexts default to at most TLS 1.2.
     cluster["transport_socket"]["typed_config"]["common_tls_context"]["tls_params"]["tls_maximum_protocol_version"] =
         json!("TLSv1_3");
     (host, cluster)

@@ -1,5 +1,5 @@
-//! Invalid files do not affect other configuration, are reported with their position until they are repaired, in the log,
-//! the admin API and `topsail check`.
+//! Invalid files do not affect other configuration. Until they are repaired, the log, the admin API and `topsail check`
+//! report them with their position.
 
 use std::fs;
 use std::io::Write;

@@ -19,7 +19,7 @@ on_each_plane! {
     warmup_gives_a_new_backend_little_traffic_first_and_then_its_full_share,
 }
 
-/// A Service `name` over all of `web` and a DestinationRule with this `spec` (but for the host).
+/// A Service `name` for all workloads of `web`, and a DestinationRule with this `spec`, to which the host is added.
 fn ruled(name: &str, spec: &str) -> String {
     format!(
         "{}\n---\napiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {{name: {name}}}\n\

@@ -59,7 +59,7 @@ async fn in_place_writes_renames_and_new_directories_are_detected(plane: Plane) 
     answered_by(&web, "web", "web-v2").await;
 }
 
-/// Points the symlink `..data` in `folder` to a new directory with `web.yaml`, as the kubelet does in ConfigMap volumes.
+/// Points the symlink `..data` in `folder` to a new directory with `web.yaml`, as Kubernetes does in ConfigMap volumes.
 fn swap(folder: &Path, generation: &str, text: &str) {
     let target = folder.join(format!("..{generation}"));
     fs::create_dir(&target).unwrap();

@@ -31,7 +31,7 @@ async fn requests_to_unknown_hosts_go_to_the_egress_proxy(plane: Plane) {
     };
     let existing = policy("gate.default.svc.cluster.local");
     mesh.edit("workload-client.yaml", "  egress:\n", &format!("{existing}  egress:\n"));
-    eventually("an unknown call is answered", async || {
+    eventually("a request to an unknown host is answered", async || {
         let answer = unknown.send().await?;
         match answer.status.as_u16() {
             200 => Ok(()),

@@ -448,7 +448,7 @@ async fn floods_are_answered_with_enhance_your_calm() {
 
 /// Streams that are reset after they were forwarded count as well as those that are reset at once.
 #[tokio::test]
-async fn slow_rapid_reset_attacks_close_the_connection() {
+async fn resets_of_forwarded_streams_close_the_connection_as_well() {
     let backend = Backend::http("echo").await;
     let alone = plane(Plane::Topsail, &backend).await;
     let mut client = Frames::open(alone.listener(0)).await;

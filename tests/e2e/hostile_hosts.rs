@@ -1,4 +1,4 @@
-//! Hosts that speak HTTP/2 which is none, and floods of it: what clients are finish, and what the log is.
+//! Hosts that send malformed HTTP/2 or floods: what clients receive and what is logged.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -69,7 +69,7 @@ fn midway(name: &'static str, mut steps: Vec<Step>, goes_on: bool) -> Case {
 }
 
 impl Case {
-    /// The client is finish that there is no answer, for this reason.
+    /// The client gets a local reply with this reset reason.
     fn none(mut self, status: u16, flag: &str, reason: &str) -> Self {
         let text = "upstream connect error or disconnect/reset before headers. reset reason: ";
         self.said = (status, format!("{text}{reason}"));
@@ -144,8 +144,8 @@ async fn ask(alone: &Alone, host: usize, case: &str) -> Wire {
     wire
 }
 
-/// Sends each host a request and then a second one, which must succeed, while a slow response from another host must not
-/// be affected.
+/// Sends each host a request and then a second one, which must succeed. Meanwhile a slow response from another host must
+/// not be affected.
 async fn expect(which: Plane, cases: &[Case]) {
     let mut hosts = Vec::new();
     for case in cases {

@@ -195,7 +195,7 @@ async fn ask_http2(address: SocketAddr, headers: &[(&str, &str)], body: &'static
     }
 }
 
-/// A data plane in front of an HTTP/1.1 and an HTTP/2 host, with two listeners for each: one forwards interim responses.
+/// A data plane with two listeners for each of an HTTP/1.1 and an HTTP/2 host: one forwards interim responses.
 async fn plane(which: Plane) -> Alone {
     let hosts = [host(Version::One).await, host(Version::Two).await];
     let listener = |name: &str, passes: bool| {

@@ -1,5 +1,4 @@
-//! HTTP/2 connections that carry much, and how they end: the client is told in time, and one of its streams does not stop
-//! the others.
+//! Long-lived HTTP/2 connections: they are drained with GOAWAY, and a stalled stream does not block the others.
 
 use std::time::Duration;
 
@@ -17,11 +16,11 @@ use super::harness::{Backend, Plane, eventually};
 use crate::on_each_plane;
 
 on_each_plane! {
-    who_does_not_say_that_it_knows_of_the_end_is_not_waited_for,
-    whose_health_checks_fail_is_left_with_the_next_answer,
-    an_answer_of_ones_own_that_nobody_takes_is_given_up,
-    each_request_may_have_a_priority_and_widen_windows,
-    an_upload_that_nobody_reads_leaves_room_for_others,
+    draining_connections_close_even_if_pings_are_not_acknowledged,
+    failing_health_checks_drain_connections_with_the_next_response,
+    a_direct_response_without_flow_control_window_is_reset,
+    priority_and_window_updates_for_every_stream_are_not_a_flood,
+    a_stalled_upload_does_not_block_other_streams,
 }
 
 async fn plane(which: Plane, backend: &Backend, more: Value) -> Alone {
@@ -35,7 +34,7 @@ fn last(goaway: &Frame) -> u32 {
     u32::from_be_bytes(goaway.payload[..4].try_into().unwrap())
 }
 
-async fn who_does_not_say_that_it_knows_of_the_end_is_not_waited_for(which: Plane) {
+async fn draining_connections_close_even_if_pings_are_not_acknowledged(which: Plane) {
     let backend = Backend::http("echo").await;
     for limit in [
         json!({"idle_timeout": "0.5s"}),
@@ -46,24 +45,24 @@ async fn who_does_not_say_that_it_knows_of_the_end_is_not_waited_for(which: Plan
         let alone = plane(which, &backend, more).await;
         let mut client = Frames::open(alone.listener(0)).await;
         client.send(&[headers(1, &request("GET", "/a"), true)]).await;
-        // Pings are not answered.
-        let told = client.next_of(&[GOAWAY]).await.unwrap();
-        assert_eq!(last(&told), 0x7fff_ffff, "{limit}");
+        // The client does not acknowledge pings.
+        let goaway_received = client.next_of(&[GOAWAY]).await.unwrap();
+        assert_eq!(last(&goaway_received), 0x7fff_ffff, "{limit}");
         client.send(&[headers(3, &request("GET", "/b"), true)]).await;
         let mut answer = client.next_of(&[HEADERS]).await.unwrap();
         while answer.stream == 1 {
             answer = client.next_of(&[HEADERS]).await.unwrap();
         }
         assert_eq!((answer.stream, answer.status()), (3, 200), "{limit}");
-        let told = client.next_of(&[GOAWAY]).await.unwrap();
-        assert_eq!(last(&told), 3, "{limit}");
+        let goaway_received = client.next_of(&[GOAWAY]).await.unwrap();
+        assert_eq!(last(&goaway_received), 3, "{limit}");
         assert_eq!(client.next_of(&[GOAWAY]).await, None, "{limit}");
     }
 }
 
-/// Envoy tells it with an answer, at a time that is left to chance.
+/// Envoy sends GOAWAY with a response, at a random time.
 #[tokio::test]
-async fn when_a_listener_drains_who_waits_is_told_at_once() {
+async fn draining_listeners_send_goaway_to_idle_connections_at_once() {
     let backend = Backend::http("echo").await;
     let alone = plane(Plane::Topsail, &backend, json!({"drain_timeout": "60s"})).await;
     let mut client = Frames::open(alone.listener(0)).await;
@@ -74,13 +73,13 @@ async fn when_a_listener_drains_who_waits_is_told_at_once() {
         .send(b"POST /drain_listeners?graceful HTTP/1.1\r\nhost: a\r\n\r\n")
         .await;
     assert_eq!(admin.answer().await.unwrap().status, 200);
-    let told = timeout(Duration::from_secs(10), client.next_of(&[GOAWAY])).await;
-    assert_eq!(last(&told.unwrap().unwrap()), 0x7fff_ffff);
+    let goaway_received = timeout(Duration::from_secs(10), client.next_of(&[GOAWAY])).await;
+    assert_eq!(last(&goaway_received.unwrap().unwrap()), 0x7fff_ffff);
     client.send(&[headers(3, &request("GET", "/b"), true)]).await;
     assert_eq!(client.next_of(&[HEADERS]).await.unwrap().status(), 200);
 }
 
-async fn whose_health_checks_fail_is_left_with_the_next_answer(which: Plane) {
+async fn failing_health_checks_drain_connections_with_the_next_response(which: Plane) {
     let backend = Backend::http("echo").await;
     let alone = plane(which, &backend, json!({"drain_timeout": "0.1s"})).await;
     let tell = async |path: &str| {
@@ -112,23 +111,23 @@ async fn whose_health_checks_fail_is_left_with_the_next_answer(which: Plane) {
     assert_eq!(again.answer().await.unwrap().header("connection"), "");
 }
 
-/// The last stream that is taken, as the end of the connection tells it.
+/// The last stream in the last GOAWAY of a connection.
 async fn last_stream(client: &mut Frames) -> u32 {
-    let mut told = None;
+    let mut goaway_received = None;
     while let Some(goaway) = client.next_of(&[GOAWAY]).await {
-        told = Some(last(&goaway));
+        goaway_received = Some(last(&goaway));
     }
-    told.unwrap()
+    goaway_received.unwrap()
 }
 
-async fn an_answer_of_ones_own_that_nobody_takes_is_given_up(which: Plane) {
+async fn a_direct_response_without_flow_control_window_is_reset(which: Plane) {
     let routes = json!([
         {"match": {"prefix": "/"}, "direct_response": {"status": 200, "body": {"inline_string": "own"}}},
     ]);
     let listener = http_listener("in", "INBOUND", routes, json!({"stream_idle_timeout": "0.5s"}));
     let alone = Alone::start(which, &[listener], &[], json!({})).await;
     let mut client = Frames::open(alone.listener(0)).await;
-    // Streams are to have no windows at first.
+    // The initial window of streams is zero.
     client
         .send(&[
             Frame::new(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 0]),
@@ -138,7 +137,7 @@ async fn an_answer_of_ones_own_that_nobody_takes_is_given_up(which: Plane) {
     assert_eq!(client.next_of(&[HEADERS]).await.unwrap().status(), 200);
     let reset = client.next_of(&[RST_STREAM, GOAWAY]).await.unwrap();
     assert_eq!((reset.kind, reset.stream), (RST_STREAM, 1));
-    eventually("nothing is under way", async || {
+    eventually("no request is active", async || {
         let stats = alone.sidecar.stats("http.in.downstream_rq_active").await;
         match stats["http.in.downstream_rq_active"] {
             0 => Ok(()),
@@ -148,7 +147,7 @@ async fn an_answer_of_ones_own_that_nobody_takes_is_given_up(which: Plane) {
     .await;
 }
 
-async fn each_request_may_have_a_priority_and_widen_windows(which: Plane) {
+async fn priority_and_window_updates_for_every_stream_are_not_a_flood(which: Plane) {
     let backend = Backend::http("echo").await;
     let alone = plane(which, &backend, json!({})).await;
     let mut client = Frames::open(alone.listener(0)).await;
@@ -162,21 +161,21 @@ async fn each_request_may_have_a_priority_and_widen_windows(which: Plane) {
     }
 }
 
-/// What one may send: on a stream, and on the connection.
+/// The flow control windows of the server: of a stream and of the connection.
 struct Windows {
     stream: usize,
     connection: usize,
 }
 
 impl Windows {
-    /// As they are told when a connection begins.
-    async fn told(client: &mut Frames) -> Self {
+    /// The windows that the server announces when the connection starts.
+    async fn announced(client: &mut Frames) -> Self {
         let mut windows = Self {
             stream: 65_535,
             connection: 65_535,
         };
         let number = |bytes: &[u8]| u32::from_be_bytes(bytes.try_into().unwrap()) as usize;
-        // The answer to one's own settings comes after both.
+        // The acknowledgement of the client's SETTINGS comes after both.
         loop {
             let frame = client.next_of(&[SETTINGS, WINDOW_UPDATE]).await.unwrap();
             match frame.kind {
@@ -192,7 +191,7 @@ impl Windows {
     }
 }
 
-async fn an_upload_that_nobody_reads_leaves_room_for_others(which: Plane) {
+async fn a_stalled_upload_does_not_block_other_streams(which: Plane) {
     let backend = Backend::http("echo").await;
     let stalls = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let clusters = [
@@ -206,11 +205,11 @@ async fn an_upload_that_nobody_reads_leaves_room_for_others(which: Plane) {
     let listener = http_listener("in", "INBOUND", routes, json!({}));
     let alone = Alone::start(which, &[listener], &clusters, json!({})).await;
     let mut client = Frames::open(alone.listener(0)).await;
-    let windows = Windows::told(&mut client).await;
+    let windows = Windows::announced(&mut client).await;
     client.send(&[headers(1, &request("POST", "/stalls"), false)]).await;
     let (mut host, _) = stalls.accept().await.unwrap();
     assert!(host.read(&mut [0; 16]).await.unwrap() > 0);
-    // All that the stream may have, at most.
+    // As much as the window of the stream allows.
     let piece = Frame::new(DATA, 0, 1, &[b'a'; 16_000]);
     let pieces = windows.stream.min(windows.connection - 1_000) / piece.payload.len();
     for _ in 0..pieces {

@@ -1,4 +1,4 @@
-//! Hosts that answer with what is no answer, with half of one, or not at all.
+//! HTTP/1 hosts that send malformed, incomplete or no responses.
 
 use serde_json::json;
 
@@ -8,10 +8,10 @@ use super::harness::wire::{Host, Said, Then, Wire};
 use crate::on_each_plane;
 
 on_each_plane! {
-    answers_that_are_none_are_bad_gateways,
-    answers_that_break_off_break_off,
-    hosts_that_go_away_or_never_answer_are_told_apart,
-    odd_answers_pass_and_cost_nobody_else_anything,
+    malformed_responses_are_answered_with_502,
+    incomplete_responses_are_not_completed_downstream,
+    closed_connections_are_503_and_silent_hosts_504,
+    unusual_but_valid_responses_are_forwarded,
 }
 
 const LOG: &str = "%REQ(:PATH)% %RESPONSE_CODE% %RESPONSE_FLAGS% %RESPONSE_CODE_DETAILS%\n";
@@ -29,7 +29,7 @@ async fn ask(alone: &Alone, number: usize) -> (Option<Said>, Wire) {
     (wire.answer().await, wire)
 }
 
-/// The answer to each of these, of which none costs the client its connection, and what the log says of it.
+/// Checks the local reply and the access log line for each response of the host; the client's connection stays usable.
 async fn expect(which: Plane, answers: &[(&str, Then)], status: u16, text: &str, logged: &str) {
     let mut all: Vec<_> = answers
         .iter()
@@ -53,7 +53,7 @@ async fn expect(which: Plane, answers: &[(&str, Then)], status: u16, text: &str,
     alone.logged(&lines).await;
 }
 
-async fn answers_that_are_none_are_bad_gateways(which: Plane) {
+async fn malformed_responses_are_answered_with_502(which: Plane) {
     let answers = [
         ("garbage garbage\r\n\r\n", Then::Goes),
         (
@@ -89,7 +89,7 @@ async fn answers_that_are_none_are_bad_gateways(which: Plane) {
     expect(which, &answers, 502, text, logged).await;
 }
 
-async fn hosts_that_go_away_or_never_answer_are_told_apart(which: Plane) {
+async fn closed_connections_are_503_and_silent_hosts_504(which: Plane) {
     let gone = "upstream connect error or disconnect/reset before headers. reset reason: connection termination";
     let logged = "UC upstream_reset_before_response_started{connection_termination}";
     expect(which, &[("", Then::Closes), ("", Then::Resets)], 503, gone, logged).await;
@@ -97,7 +97,7 @@ async fn hosts_that_go_away_or_never_answer_are_told_apart(which: Plane) {
     expect(which, &stalls, 504, "upstream request timeout", "UT response_timeout").await;
 }
 
-async fn answers_that_break_off_break_off(which: Plane) {
+async fn incomplete_responses_are_not_completed_downstream(which: Plane) {
     let answers = [
         (
             b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhello".to_vec(),
@@ -123,7 +123,7 @@ async fn answers_that_break_off_break_off(which: Plane) {
     for (number, (_, then)) in answers.iter().enumerate() {
         let (said, _) = ask(&alone, number).await;
         let said = said.unwrap();
-        // The client can tell that it is not whole.
+        // The client can tell that the response is incomplete.
         let whole = if chunked(&said) { "5\r\nhello\r\n" } else { "hello" };
         assert_eq!((said.status, said.body.as_str()), (200, whole), "{number}");
         let logged = match then {
@@ -135,7 +135,7 @@ async fn answers_that_break_off_break_off(which: Plane) {
     alone.logged(&lines).await;
 }
 
-async fn odd_answers_pass_and_cost_nobody_else_anything(which: Plane) {
+async fn unusual_but_valid_responses_are_forwarded(which: Plane) {
     let answers = [
         ("HTTP/1.0 200 OK\r\n\r\nhello", Then::Closes, "5\r\nhello\r\n0\r\n\r\n"),
         ("HTTP/1.1 200 OK\r\n\r\nhello", Then::Closes, "5\r\nhello\r\n0\r\n\r\n"),
@@ -163,7 +163,7 @@ async fn odd_answers_pass_and_cost_nobody_else_anything(which: Plane) {
     let alone = plane(which, &host).await;
     let mut lines = Vec::new();
     for (number, (answer, _, body)) in answers.iter().enumerate() {
-        // What belongs to no request is nobody's answer.
+        // Surplus bytes after a response are not taken for the next one.
         for _ in 0..2 {
             let mut wire = Wire::open(alone.listener(0)).await;
             wire.send(format!("GET /{number} HTTP/1.1\r\nhost: web\r\nconnection: close\r\n\r\n").as_bytes())

@@ -1,5 +1,5 @@
-//! Bodies that are larger than memory allows: whoever is slow holds back who is fast, and what is kept is bounded. So it is
-//! with heads that never end.
+//! Memory limits: large bodies, bodies buffered for retries and endless heads. Slow readers hold back fast writers, and
+//! buffers are bounded.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -22,23 +22,24 @@ use crate::harness::{Backend, Plane, eventually, get};
 use crate::on_each_plane;
 
 on_each_plane! {
-    requests_that_nobody_takes_wait_with_their_clients,
-    answers_that_nobody_takes_wait_with_their_hosts,
-    answers_on_streams_that_nobody_takes_wait_with_their_hosts,
-    bodies_that_are_kept_for_a_retry_are_small,
-    heads_that_never_end_are_small,
+    stalled_uploads_are_held_back_at_the_client,
+    unread_responses_are_held_back_at_the_host,
+    unread_http2_responses_are_held_back_at_the_host,
+    bodies_buffered_for_retries_are_limited,
+    incomplete_request_heads_use_bounded_memory,
 }
 
-/// Bodies at once.
+/// Concurrent bodies.
 const MANY: usize = 100;
-/// The length of each.
+/// The length of each body.
 const BODY: usize = 8 << 20;
-/// What a connection may have in memory.
+/// The buffer limit of a connection.
 const BUFFER: usize = 64 << 10;
-/// What a data plane may have at its peak, in kB: its buffers are 13 MB, Envoy itself takes 60. The bodies are 800 MB.
+/// The limit for the peak memory of a data plane, in kB: the buffers are 13 MB, Envoy itself takes 60 MB. The bodies are
+/// 800 MB.
 const ROOM: u64 = 160 << 10;
 
-/// A listener and a cluster with bounded buffers; `more` is what the route says.
+/// A listener and a cluster with bounded buffers; `more` are further fields of the route action.
 async fn plane(which: Plane, host: SocketAddr, more: Value) -> Alone {
     let mut route = json!({"cluster": "back", "timeout": "0s"});
     route.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
@@ -55,7 +56,7 @@ async fn plane(which: Plane, host: SocketAddr, more: Value) -> Alone {
     alone
 }
 
-/// The most memory that a data plane has had, in kB.
+/// The peak resident memory of a data plane, in kB.
 fn peak(alone: &Alone) -> u64 {
     let status = fs::read_to_string(format!("/proc/{}/status", alone.sidecar.id())).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
@@ -67,8 +68,8 @@ fn assert_bounded(alone: &Alone) {
     assert!(peak < ROOM, "{peak} kB");
 }
 
-/// A listener whose connections, like those of [`dial`], have small buffers in the system: what is in them is not where
-/// this is about.
+/// A listener whose connections, like those of [`dial`], have small socket buffers, so that data in flight is mostly in
+/// the data plane.
 fn listen() -> TcpListener {
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(1 << 16).unwrap();
@@ -84,7 +85,7 @@ async fn dial(to: SocketAddr) -> TcpStream {
     socket.connect(to).await.unwrap()
 }
 
-/// Writes a body until nobody takes any more.
+/// Writes a body until the peer stops reading.
 async fn flood(stream: &mut TcpStream) {
     let piece = [b'a'; 1 << 16];
     for _ in 0..BODY / piece.len() {
@@ -95,7 +96,7 @@ async fn flood(stream: &mut TcpStream) {
     }
 }
 
-/// Reads a head. What may have come of the body with it is lost.
+/// Reads a message head and discards the part of the body that came with it.
 async fn head(stream: &mut TcpStream) {
     let mut read = Vec::new();
     while !read.windows(4).any(|four| four == b"\r\n\r\n") {
@@ -103,7 +104,7 @@ async fn head(stream: &mut TcpStream) {
     }
 }
 
-/// Writes answers to as many requests until nobody takes any more of them, and returns the connections.
+/// Writes responses to all requests until they are no longer read, and returns the connections.
 async fn answer_all(host: &TcpListener) -> Vec<TcpStream> {
     let mut answering = JoinSet::new();
     for _ in 0..MANY {
@@ -119,7 +120,7 @@ async fn answer_all(host: &TcpListener) -> Vec<TcpStream> {
     answering.join_all().await
 }
 
-async fn requests_that_nobody_takes_wait_with_their_clients(which: Plane) {
+async fn stalled_uploads_are_held_back_at_the_client(which: Plane) {
     let host = listen();
     let alone = plane(which, host.local_addr().unwrap(), json!({})).await;
     let to = alone.listener(0);
@@ -142,20 +143,20 @@ async fn requests_that_nobody_takes_wait_with_their_clients(which: Plane) {
     drop((silent, clients));
 }
 
-async fn answers_that_nobody_takes_wait_with_their_hosts(which: Plane) {
+async fn unread_responses_are_held_back_at_the_host(which: Plane) {
     let host = listen();
     let alone = plane(which, host.local_addr().unwrap(), json!({})).await;
     let mut clients = Vec::new();
     for _ in 0..MANY {
         let mut stream = dial(alone.listener(0)).await;
-        // The end of the connection is waited for, also where the buffers of sockets have room for the whole answer.
+        // The client waits for the end of the connection, as socket buffers might hold the whole response.
         let request = b"GET / HTTP/1.1\r\nhost: web\r\nconnection: close\r\n\r\n";
         stream.write_all(request).await.unwrap();
         clients.push(stream);
     }
     let hosts = answer_all(&host).await;
     assert_bounded(&alone);
-    // Who reads gets all of it.
+    // A client that reads gets its response.
     let mut rest = Vec::new();
     let reading = clients.pop().unwrap();
     drop((hosts, clients));
@@ -166,10 +167,10 @@ async fn answers_that_nobody_takes_wait_with_their_hosts(which: Plane) {
     assert!(rest.starts_with(b"HTTP/1.1 200 OK\r\n"));
 }
 
-async fn answers_on_streams_that_nobody_takes_wait_with_their_hosts(which: Plane) {
+async fn unread_http2_responses_are_held_back_at_the_host(which: Plane) {
     let host = listen();
     let alone = plane(which, host.local_addr().unwrap(), json!({})).await;
-    // The client lets everything come, and then reads nothing from its socket.
+    // The client grants large windows and then does not read from its socket.
     let mut builder = h2::client::Builder::new();
     builder
         .initial_window_size(BODY as u32)
@@ -211,7 +212,7 @@ async fn answers_on_streams_that_nobody_takes_wait_with_their_hosts(which: Plane
     drop((hosts, answers, connection));
 }
 
-async fn bodies_that_are_kept_for_a_retry_are_small(which: Plane) {
+async fn bodies_buffered_for_retries_are_limited(which: Plane) {
     let host = listen();
     let retry = json!({"retry_policy": {
         "retry_on": "5xx", "num_retries": 2, "retry_back_off": {"base_interval": "0.001s"},
@@ -220,7 +221,7 @@ async fn bodies_that_are_kept_for_a_retry_are_small(which: Plane) {
     let to = alone.listener(0);
     let attempts = Arc::new(AtomicUsize::new(0));
     let counted = attempts.clone();
-    // A host that reads each request to its end and refuses it.
+    // A host that reads each request to its end and answers 503.
     let serving = tokio::spawn(async move {
         while let Ok((mut stream, _)) = host.accept().await {
             let attempts = counted.clone();
@@ -247,7 +248,7 @@ async fn bodies_that_are_kept_for_a_retry_are_small(which: Plane) {
                 }
                 attempts.fetch_add(1, Ordering::Relaxed);
                 let refusal = b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
-                // Who is gone is not answered.
+                // The data plane may have closed the connection.
                 let _ = stream.write_all(refusal).await;
             });
         }
@@ -259,7 +260,7 @@ async fn bodies_that_are_kept_for_a_retry_are_small(which: Plane) {
         wire.send(&vec![b'a'; length]).await;
         wire.answer().await.unwrap().status
     };
-    // What is small is sent again, what is large is not.
+    // Small bodies are retried, large ones are not.
     assert_eq!(send(BUFFER / 2).await, 503);
     assert_eq!(attempts.swap(0, Ordering::Relaxed), 3);
     assert_eq!(send(BODY).await, 503);
@@ -279,7 +280,7 @@ async fn bodies_that_are_kept_for_a_retry_are_small(which: Plane) {
     assert_eq!(sending.join_all().await, [503; MANY]);
     assert_eq!(attempts.load(Ordering::Relaxed), MANY);
     assert_bounded(&alone);
-    eventually("nothing is left", async || {
+    eventually("no upstream request is active", async || {
         let active = alone.sidecar.stats("cluster.back.upstream_rq_active").await;
         match active.values().sum::<u64>() {
             0 => Ok(()),
@@ -290,20 +291,20 @@ async fn bodies_that_are_kept_for_a_retry_are_small(which: Plane) {
     serving.abort();
 }
 
-/// Connections with heads that are not whole.
+/// Connections with incomplete heads.
 const HEADS: usize = 1000;
-/// The length of each, which is below what is refused.
+/// The length of each head, below the limit for request headers.
 const HEAD: usize = 50 << 10;
 
-/// All of the heads are 50 MB. Whoever read them into ever larger buffers would need several times as much.
-async fn heads_that_never_end_are_small(which: Plane) {
+/// All heads together are 50 MB; buffers that grow by doubling would need several times as much.
+async fn incomplete_request_heads_use_bounded_memory(which: Plane) {
     let backend = Backend::http("echo").await;
     let value = "a".repeat(HEAD);
     let lines = format!("GET / HTTP/1.1\r\nhost: web\r\nx-a: {value}").into_bytes();
     let mut frames = PREFACE.to_vec();
     let begun = headers(1, &[&request("GET", "/")[..], &[("x-a", &value)]].concat(), true).continued();
     let settings = Frame::new(4, 0, 0, &[]);
-    // But for the last, which ends it.
+    // Without the last frame, which has END_HEADERS.
     let begun = std::iter::once(&settings).chain(&begun[..begun.len() - 1]);
     begun.for_each(|frame| frame.write(&mut frames));
     for said in [lines, frames] {
@@ -314,10 +315,10 @@ async fn heads_that_never_end_are_small(which: Plane) {
             stream.write_all(&said).await.unwrap();
             streams.push(stream);
         }
-        // What was said before is read before this is answered, or at the same time.
+        // This request is answered after the heads are read, or at the same time.
         get(alone.listener(0), "web", "/").expect(200).await;
         let name = "http.in.downstream_cx_rx_bytes_total";
-        eventually("all is read", async || {
+        eventually("all heads are read", async || {
             let read = alone.sidecar.stats(name).await[name] as usize;
             (read >= HEADS * said.len()).then_some(()).ok_or(read.to_string())
         })

@@ -1,4 +1,4 @@
-//! Metrics as Prometheus takes them: its own checker reads what the proxy and the control plane show.
+//! Metrics in Prometheus format: `promtool check metrics` reads those of the proxy and of the control plane.
 
 use std::collections::BTreeSet;
 use std::process::Stdio;
@@ -12,11 +12,10 @@ use super::harness::{Backend, Network, Plane, Server, get};
 use crate::between_planes;
 
 between_planes! {
-    the_proxys_metrics_are_in_prometheus_form_and_no_worse_than_envoys,
+    proxy_metrics_pass_promtool_at_least_as_well_as_envoys,
 }
 
-/// What `promtool check metrics` finds, each once: without the names of metrics. Fails where the text is none of
-/// Prometheus' at all.
+/// The distinct findings of `promtool check metrics`, without metric names. Panics if the text cannot be parsed.
 async fn findings(text: &str) -> BTreeSet<String> {
     let child = Command::new("promtool")
         .args(["check", "metrics"])
@@ -33,7 +32,7 @@ async fn findings(text: &str) -> BTreeSet<String> {
     let output = child.wait_with_output().await.unwrap();
     let said = [output.stdout, output.stderr].concat();
     let said = String::from_utf8_lossy(&said);
-    // 1 is a text that cannot be read, 3 one that could be better.
+    // Status 1 means that the text cannot be parsed, 3 that there are findings.
     assert!(matches!(output.status.code(), Some(0 | 3)), "{said}");
     let lines = said.lines().filter_map(|line| line.split_once(' '));
     lines.map(|(_, what)| what.to_owned()).collect()
@@ -53,7 +52,7 @@ async fn of_a_proxy(plane: Plane) -> (String, BTreeSet<String>) {
     (text, findings)
 }
 
-async fn the_proxys_metrics_are_in_prometheus_form_and_no_worse_than_envoys() {
+async fn proxy_metrics_pass_promtool_at_least_as_well_as_envoys() {
     let (_, envoys) = of_a_proxy(Plane::Envoy).await;
     let (text, ours) = of_a_proxy(Plane::Topsail).await;
     let more: Vec<_> = ours.difference(&envoys).collect();
@@ -79,7 +78,7 @@ async fn the_proxys_metrics_are_in_prometheus_form_and_no_worse_than_envoys() {
 }
 
 #[tokio::test]
-async fn the_control_planes_metrics_are_as_prometheus_wants_them() {
+async fn control_plane_metrics_pass_promtool() {
     let (network, folder) = (Network::take(), tempfile::tempdir().unwrap());
     let mut server = Server::new(folder.path(), network.address());
     server.start().await;
@@ -89,8 +88,8 @@ async fn the_control_planes_metrics_are_as_prometheus_wants_them() {
     assert!(findings.is_empty(), "{findings:?}\n{text}");
 }
 
-/// OpenMetrics, which the control plane speaks and Prometheus reads, in the older form that alone its checker reads:
-/// counters and facts are called as their samples are, and there are no units and no end.
+/// Converts OpenMetrics, which the control plane serves, to the older text format, the only one that promtool reads:
+/// counters and infos have the names of their samples, and there are no UNIT and EOF lines.
 fn classic(text: &str) -> String {
     let suffix = |name: &str| {
         let kind = format!("# TYPE {name} ");

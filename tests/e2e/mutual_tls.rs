@@ -1,13 +1,13 @@
-//! Who gets in: PeerAuthentication, and the identities on both ends.
+//! PeerAuthentication, and the identities of both peers.
 
 use crate::harness::{App, Identity, Mesh, Planes, eventually, get, tls};
 use crate::on_each_pair_of_planes;
 
 on_each_pair_of_planes! {
-    strict_takes_the_meshs_own_identities_and_nothing_else,
-    permissive_takes_both_and_disable_takes_plain_text,
-    the_peers_identity_arrives_with_the_request,
-    a_port_and_a_workload_can_differ_from_the_mesh,
+    strict_accepts_only_identities_of_the_mesh,
+    permissive_accepts_mtls_and_plain_text_and_disable_only_plain_text,
+    x_forwarded_client_cert_carries_the_identity_of_the_peer,
+    workload_and_port_policies_override_the_mesh_policy,
 }
 
 const SERVICE: &str = "{apiVersion: v1, kind: Service, metadata: {name: web}, \
@@ -22,26 +22,26 @@ fn peer_authentication(spec: &str) -> String {
     )
 }
 
-struct Guarded {
+struct Policed {
     client: App,
     web: App,
     mesh: Mesh,
 }
 
-impl Guarded {
+impl Policed {
     async fn start(planes: Planes, policy: &str) -> Self {
         let policy = peer_authentication(policy);
         let mesh = Mesh::start(planes, &[("service.yaml", SERVICE), ("policy.yaml", &policy)]).await;
         let web = mesh.app("web", "v1").await;
         let client = mesh.client().await;
-        let guarded = Self { client, web, mesh };
-        guarded.understood().await;
-        guarded
+        let policed = Self { client, web, mesh };
+        policed.connected().await;
+        policed
     }
 
-    /// Waits until the sidecars talk to each other: each learns of a policy by itself, in no order.
-    async fn understood(&self) {
-        eventually("the sidecars talk to each other", async || {
+    /// Waits until requests pass between the sidecars: each gets a new policy at its own time.
+    async fn connected(&self) {
+        eventually("requests pass between the sidecars", async || {
             let answer = self.client.get("web", "/").send().await?;
             if answer.status == 200 {
                 Ok(())
@@ -52,12 +52,12 @@ impl Guarded {
         .await;
     }
 
-    /// An identity by the server's own CA.
+    /// An identity issued by the CA of the mesh.
     fn insider(&self, spiffe_id: &str) -> Identity {
         Identity::issued(&self.mesh.server.state(), "cluster.local", spiffe_id)
     }
 
-    /// A request that goes past the client's sidecar, in plain text.
+    /// Sends a plain-text request directly to the server's sidecar.
     async fn plain(&self) -> Result<u16, String> {
         get(self.web.inbound(9080), "web", "/")
             .send()
@@ -65,68 +65,68 @@ impl Guarded {
             .map(|answer| answer.status.as_u16())
     }
 
-    /// The same over TLS.
+    /// Sends a request over TLS directly to the server's sidecar.
     async fn secured(&self, identity: Option<&Identity>) -> Result<u16, String> {
         let call = get(self.web.inbound(9080), "web", "/");
         tls::send(&call, identity).await.map(|answer| answer.status.as_u16())
     }
 }
 
-async fn strict_takes_the_meshs_own_identities_and_nothing_else(planes: Planes) {
-    let guarded = Guarded::start(planes, "{mtls: {mode: STRICT}}").await;
-    assert_eq!(guarded.secured(Some(&guarded.insider(CLIENT))).await, Ok(200));
-    guarded.plain().await.unwrap_err();
-    guarded.secured(None).await.unwrap_err();
+async fn strict_accepts_only_identities_of_the_mesh(planes: Planes) {
+    let policed = Policed::start(planes, "{mtls: {mode: STRICT}}").await;
+    assert_eq!(policed.secured(Some(&policed.insider(CLIENT))).await, Ok(200));
+    policed.plain().await.unwrap_err();
+    policed.secured(None).await.unwrap_err();
     let elsewhere = tempfile::tempdir().unwrap();
     let stranger = |authority, id| Identity::issued(&elsewhere.path().join(authority), authority, id);
     let foreign_domain = stranger("other.example", "spiffe://other.example/ns/default/sa/anybody");
-    guarded.secured(Some(&foreign_domain)).await.unwrap_err();
+    policed.secured(Some(&foreign_domain)).await.unwrap_err();
     let foreign_authority = stranger("cluster.local", CLIENT);
-    guarded.secured(Some(&foreign_authority)).await.unwrap_err();
-    let own_authority_other_domain = guarded.insider("spiffe://other.example/ns/default/sa/anybody");
-    guarded.secured(Some(&own_authority_other_domain)).await.unwrap_err();
+    policed.secured(Some(&foreign_authority)).await.unwrap_err();
+    let own_authority_other_domain = policed.insider("spiffe://other.example/ns/default/sa/anybody");
+    policed.secured(Some(&own_authority_other_domain)).await.unwrap_err();
 }
 
-async fn permissive_takes_both_and_disable_takes_plain_text(planes: Planes) {
-    let guarded = Guarded::start(planes, "{mtls: {mode: PERMISSIVE}}").await;
-    assert_eq!(guarded.plain().await, Ok(200));
-    assert_eq!(guarded.secured(Some(&guarded.insider(CLIENT))).await, Ok(200));
-    guarded.secured(None).await.unwrap_err();
+async fn permissive_accepts_mtls_and_plain_text_and_disable_only_plain_text(planes: Planes) {
+    let policed = Policed::start(planes, "{mtls: {mode: PERMISSIVE}}").await;
+    assert_eq!(policed.plain().await, Ok(200));
+    assert_eq!(policed.secured(Some(&policed.insider(CLIENT))).await, Ok(200));
+    policed.secured(None).await.unwrap_err();
 
-    guarded
+    policed
         .mesh
         .write("policy.yaml", &peer_authentication("{mtls: {mode: DISABLE}}"));
-    eventually("no more TLS", async || {
-        match guarded.secured(Some(&guarded.insider(CLIENT))).await {
+    eventually("mutual TLS is rejected", async || {
+        match policed.secured(Some(&policed.insider(CLIENT))).await {
             Err(_) => Ok(()),
             Ok(status) => Err(format!("{status}")),
         }
     })
     .await;
-    assert_eq!(guarded.plain().await, Ok(200));
-    guarded.understood().await;
+    assert_eq!(policed.plain().await, Ok(200));
+    policed.connected().await;
 
-    guarded
+    policed
         .mesh
         .write("policy.yaml", &peer_authentication("{mtls: {mode: STRICT}}"));
-    eventually("no more plain text", async || match guarded.plain().await {
+    eventually("plain text is rejected", async || match policed.plain().await {
         Err(_) => Ok(()),
         Ok(status) => Err(format!("{status}")),
     })
     .await;
-    guarded.understood().await;
+    policed.connected().await;
 }
 
-async fn the_peers_identity_arrives_with_the_request(planes: Planes) {
-    let guarded = Guarded::start(planes, "{mtls: {mode: STRICT}}").await;
-    let seen = guarded.client.get("web", "/").expect(200).await.seen();
+async fn x_forwarded_client_cert_carries_the_identity_of_the_peer(planes: Planes) {
+    let policed = Policed::start(planes, "{mtls: {mode: STRICT}}").await;
+    let seen = policed.client.get("web", "/").expect(200).await.seen();
     let peer = &seen.headers["x-forwarded-client-cert"];
     assert!(
         peer.contains("URI=spiffe://cluster.local/ns/default/sa/default"),
         "{peer}"
     );
     assert!(peer.contains("By=spiffe://cluster.local/ns/default/sa/web"), "{peer}");
-    let forged = guarded
+    let forged = policed
         .client
         .get("web", "/")
         .header("x-forwarded-client-cert", "URI=spiffe://cluster.local/ns/x/sa/y");
@@ -134,15 +134,15 @@ async fn the_peers_identity_arrives_with_the_request(planes: Planes) {
     let last = peer.rsplit(',').next().unwrap();
     assert!(
         last.contains("URI=spiffe://cluster.local/ns/default/sa/default"),
-        "what the server vouches for is last: {peer}"
+        "the verified identity comes last: {peer}"
     );
-    // What proxies before have said on lines of their own stays, all of it.
+    // All earlier header lines are kept.
     let relayed = ["URI=spiffe://a", "URI=spiffe://b"]
         .into_iter()
-        .fold(get(guarded.web.inbound(9080), "web", "/"), |call, said| {
+        .fold(get(policed.web.inbound(9080), "web", "/"), |call, said| {
             call.header("x-forwarded-client-cert", said)
         });
-    let answer = tls::send(&relayed, Some(&guarded.insider(CLIENT))).await.unwrap();
+    let answer = tls::send(&relayed, Some(&policed.insider(CLIENT))).await.unwrap();
     let peer = answer.seen().headers["x-forwarded-client-cert"].clone();
     let said: Vec<_> = peer.split(',').map(str::trim).collect();
     assert_eq!(
@@ -152,14 +152,14 @@ async fn the_peers_identity_arrives_with_the_request(planes: Planes) {
     );
 }
 
-async fn a_port_and_a_workload_can_differ_from_the_mesh(planes: Planes) {
-    let guarded = Guarded::start(planes, "{mtls: {mode: STRICT}}").await;
+async fn workload_and_port_policies_override_the_mesh_policy(planes: Planes) {
+    let policed = Policed::start(planes, "{mtls: {mode: STRICT}}").await;
     let policy = "{apiVersion: security.istio.io/v1, kind: PeerAuthentication, metadata: {name: web}, \
         spec: {selector: {matchLabels: {app: web}}, portLevelMtls: {9080: {mode: PERMISSIVE}}}}";
-    guarded.mesh.write("web-policy.yaml", policy);
-    eventually("plain text on that port", async || guarded.plain().await.map(drop)).await;
-    guarded.mesh.remove("web-policy.yaml");
-    eventually("the mesh's own rule again", async || match guarded.plain().await {
+    policed.mesh.write("web-policy.yaml", policy);
+    eventually("plain text is accepted on this port", async || policed.plain().await.map(drop)).await;
+    policed.mesh.remove("web-policy.yaml");
+    eventually("the policy of the mesh applies again", async || match policed.plain().await {
         Err(_) => Ok(()),
         Ok(status) => Err(format!("{status}")),
     })

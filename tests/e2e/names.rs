@@ -1,5 +1,4 @@
-//! Hosts that are known by names: what a DNS server says of them, for how long it holds, and what remains when it says
-//! nothing any more.
+//! Clusters with DNS names (STRICT_DNS, LOGICAL_DNS, `DnsCluster`): refresh, TTL, address families and failures.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -12,22 +11,22 @@ use super::harness::{Backend, Network, Plane, eventually, get};
 use crate::on_each_plane;
 
 on_each_plane! {
-    answers_are_followed_within_their_ttl,
-    the_shortest_ttl_holds,
-    without_a_ttl_the_refresh_rate_holds,
-    a_name_that_is_gone_takes_its_hosts_along,
-    a_server_that_fails_keeps_hosts,
-    a_server_that_is_silent_keeps_hosts,
-    families_are_asked_for_one_after_the_other,
-    localhost_is_of_both_families,
-    servers_are_asked_by_tcp,
-    the_next_server_is_asked,
-    updates_are_counted,
+    dns_answers_are_refreshed_when_their_ttl_expires,
+    the_shortest_ttl_decides_the_refresh_interval,
+    the_refresh_rate_applies_without_a_usable_ttl,
+    nxdomain_and_empty_answers_remove_strict_dns_hosts,
+    dns_failures_keep_the_hosts,
+    dns_timeouts_keep_the_hosts,
+    lookup_families_are_queried_in_order,
+    localhost_resolves_to_both_address_families,
+    dns_over_tcp_is_used_when_configured,
+    the_next_server_is_queried_after_a_failure,
+    dns_updates_are_counted,
 }
 
-/// The name of most hosts here. It has a dot at its end, so that nothing is searched for beside it.
+/// The name of most hosts here, with a trailing dot so that no search domains are tried.
 const HOST: &str = "back.example.";
-/// The same as servers are asked.
+/// The same name in DNS queries.
 const ASKED: &str = "back.example";
 /// The port of all hosts.
 const PORT: u16 = 8080;
@@ -35,7 +34,7 @@ const PORT: u16 = 8080;
 const CARES: &str = "type.googleapis.com/envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig";
 const EXTENSION: &str = "type.googleapis.com/envoy.extensions.clusters.dns.v3.DnsCluster";
 
-/// Two backends on addresses of their own, `one` and `two`.
+/// Two backends with different addresses, `one` and `two`.
 async fn backends(network: &Network) -> [Backend; 2] {
     let [one, two] = [network.socket(PORT), network.socket(PORT)];
     [Backend::http_at(one, "one").await, Backend::http_at(two, "two").await]
@@ -45,20 +44,20 @@ fn ips<const N: usize>(backends: &[Backend; N]) -> [IpAddr; N] {
     backends.each_ref().map(|backend| backend.address().ip())
 }
 
-/// A data plane of some clusters that find this name by this server. The first part of a path is the cluster.
+/// A data plane whose clusters resolve the name with this server. The path of a request is the cluster.
 struct Names {
     alone: Alone,
     server: NameServer,
 }
 
-/// How a cluster looks names up: as one of `DnsCluster`, or by the older fields of its own.
+/// How a cluster configures DNS: with `DnsCluster`, or with the older fields of the cluster itself.
 #[derive(Clone, Copy)]
 enum Form {
     Extension,
     Older,
 }
 
-/// A cluster with these options, which asks this server.
+/// A DNS cluster with these options and this resolver.
 fn cluster(name: &str, form: Form, logical: bool, options: &Value, resolver: &Value) -> Value {
     let endpoint = json!({"socket_address": {"address": HOST, "port_value": PORT}});
     let mut cluster = json!({
@@ -99,20 +98,20 @@ fn with(message: &Value, more: &Value) -> Value {
     message
 }
 
-/// The configuration of a resolver that asks these servers.
+/// The configuration of a c-ares resolver with these servers.
 fn resolver(servers: &[&NameServer], more: &Value) -> Value {
     let servers: Vec<_> = servers.iter().map(|server| socket(server.address())).collect();
     with(&json!({"@type": CARES, "resolvers": servers}), more)
 }
 
-/// A cluster's name, its form, and whether it is a logical one.
+/// A cluster's name, its form, and whether it is logical DNS.
 type Kind = (&'static str, Form, bool);
 
 const STRICT: [Kind; 2] = [("strict", Form::Extension, false), ("older", Form::Older, false)];
 const LOGICAL: [Kind; 2] = [("logical", Form::Extension, true), ("old-logical", Form::Older, true)];
 
 impl Names {
-    /// One whose clusters have the same options, and whose server says this of the name at first.
+    /// Starts a data plane whose clusters have the same options, and a server with this initial reply.
     async fn start(which: Plane, kinds: &[Kind], options: Value, reply: Reply) -> Self {
         let server = NameServer::start().await;
         server.says(ASKED, reply);
@@ -125,17 +124,17 @@ impl Names {
         Self { alone, server }
     }
 
-    /// Waits until requests of a cluster are answered by this backend, or not at all.
+    /// Waits until requests to a cluster are answered by this backend, or by none.
     async fn leads(&self, cluster: &str, backend: Option<&str>) {
         leads(&self.alone, cluster, backend).await;
     }
 
-    /// What a cluster has counted by this name.
+    /// The value of a counter of a cluster.
     async fn counted(&self, cluster: &str, counter: &str) -> u64 {
         counted(&self.alone, cluster, counter).await
     }
 
-    /// Waits until each of the clusters has counted so many.
+    /// Waits until a counter of each of the clusters has this value at least.
     async fn counts(&self, kinds: &[Kind], counter: &str, least: u64) {
         for (cluster, ..) in kinds {
             counts(&self.alone, cluster, counter, least).await;
@@ -164,7 +163,7 @@ async fn serving(which: Plane, clusters: &[Value]) -> Alone {
     let routes: Vec<_> = routes.collect();
     let listener = http_listener("in", "OUTBOUND", json!(routes), json!({}));
     let mut alone = Alone::start(which, &[listener], clusters, json!({})).await;
-    // Envoy says so of the older fields.
+    // Envoy warns about the older fields.
     alone.sidecar.allow_log("Using deprecated option");
     alone
 }
@@ -181,18 +180,18 @@ async fn leads(alone: &Alone, cluster: &str, backend: Option<&str>) {
     .await;
 }
 
-/// Addresses with this time to live, in seconds.
+/// A reply with these addresses and this TTL in seconds.
 fn addresses(ips: &[IpAddr], ttl: u32) -> Reply {
     Reply::Addresses(ips.iter().map(|ip| (*ip, ttl)).collect())
 }
 
-/// Long enough that a test never waits for it.
+/// Longer than any test takes.
 const LONG: &str = "600s";
 
-/// Long enough for what lives a second to be asked for again.
+/// Long enough for a refresh after a TTL of one second.
 const WHILE: Duration = Duration::from_millis(2500);
 
-async fn answers_are_followed_within_their_ttl(which: Plane) {
+async fn dns_answers_are_refreshed_when_their_ttl_expires(which: Plane) {
     let network = Network::take();
     let backends = backends(&network).await;
     let [one, two] = ips(&backends);
@@ -206,19 +205,19 @@ async fn answers_are_followed_within_their_ttl(which: Plane) {
     for (cluster, ..) in &kinds {
         names.leads(cluster, Some("two")).await;
     }
-    // And now it lives for long.
+    // The second answer has a long TTL.
     let before = names.counted("strict", "update_attempt").await;
     names.server.leads(ASKED, &[one], 1);
     tokio::time::sleep(WHILE).await;
     assert_eq!(names.counted("strict", "update_attempt").await, before);
 }
 
-async fn the_shortest_ttl_holds(which: Plane) {
+async fn the_shortest_ttl_decides_the_refresh_interval(which: Plane) {
     let network = Network::take();
     let backends = backends(&network).await;
     let [one, two] = ips(&backends);
     let options = json!({"respect_dns_ttl": true, "dns_refresh_rate": LONG});
-    // Of several addresses a cluster of each goes by the least, one of a single address by the first.
+    // With several addresses, strict DNS uses the shortest TTL, and logical DNS that of the first address.
     let both = Reply::Addresses(vec![(one, 600), (two, 1)]);
     let kinds = [STRICT, LOGICAL].concat();
     let names = Names::start(which, &kinds, options.clone(), both).await;
@@ -226,24 +225,24 @@ async fn the_shortest_ttl_holds(which: Plane) {
     for (cluster, ..) in LOGICAL {
         assert_eq!(names.counted(cluster, "update_success").await, 1, "{cluster}");
     }
-    // An alias that is to live shorter than what it leads to counts, too.
+    // The TTL of a CNAME counts, too.
     let names = Names::start(which, &kinds, options, Reply::Alias(1, vec![(one, 600)])).await;
     names.counts(&kinds, "update_success", 2).await;
     names.leads("strict", Some("one")).await;
 }
 
-async fn without_a_ttl_the_refresh_rate_holds(which: Plane) {
+async fn the_refresh_rate_applies_without_a_usable_ttl(which: Plane) {
     let network = Network::take();
     let backends = backends(&network).await;
     let [one, _] = ips(&backends);
-    // Not asked for.
+    // `respect_dns_ttl` is off.
     let names = Names::start(which, &STRICT, json!({"dns_refresh_rate": LONG}), addresses(&[one], 1)).await;
     names.leads("strict", Some("one")).await;
     tokio::time::sleep(WHILE).await;
     for (cluster, ..) in STRICT {
         assert_eq!(names.counted(cluster, "update_attempt").await, 1, "{cluster}");
     }
-    // None: it is no reason to ask without end.
+    // A TTL of zero does not lead to endless queries.
     let kinds = [STRICT, LOGICAL].concat();
     let options = json!({"respect_dns_ttl": true, "dns_refresh_rate": "1s"});
     let names = Names::start(which, &kinds, options, addresses(&[one], 0)).await;
@@ -252,7 +251,7 @@ async fn without_a_ttl_the_refresh_rate_holds(which: Plane) {
     assert!(attempts < 30, "{attempts}");
 }
 
-async fn a_name_that_is_gone_takes_its_hosts_along(which: Plane) {
+async fn nxdomain_and_empty_answers_remove_strict_dns_hosts(which: Plane) {
     let network = Network::take();
     let backends = backends(&network).await;
     let [one, _] = ips(&backends);
@@ -273,7 +272,7 @@ async fn a_name_that_is_gone_takes_its_hosts_along(which: Plane) {
             assert_eq!(names.counted(cluster, "membership_total").await, 0, "{cluster}");
             assert_eq!(names.counted(cluster, "update_failure").await, 0, "{cluster}");
         }
-        // A logical host stays where it was.
+        // Logical DNS keeps its address.
         names.counts(&LOGICAL, "update_failure", before + 2).await;
         for (cluster, ..) in LOGICAL {
             names.leads(cluster, Some("one")).await;
@@ -281,7 +280,7 @@ async fn a_name_that_is_gone_takes_its_hosts_along(which: Plane) {
     }
 }
 
-async fn a_server_that_fails_keeps_hosts(which: Plane) {
+async fn dns_failures_keep_the_hosts(which: Plane) {
     let network = Network::take();
     let backends = backends(&network).await;
     let [one, two] = ips(&backends);
@@ -302,7 +301,7 @@ async fn a_server_that_fails_keeps_hosts(which: Plane) {
     }
 }
 
-async fn a_server_that_is_silent_keeps_hosts(which: Plane) {
+async fn dns_timeouts_keep_the_hosts(which: Plane) {
     let network = Network::take();
     let backends = backends(&network).await;
     let [one, two] = ips(&backends);
@@ -310,15 +309,15 @@ async fn a_server_that_is_silent_keeps_hosts(which: Plane) {
     let names = Names::start(which, &STRICT, options, addresses(&[one], 600)).await;
     names.leads("strict", Some("one")).await;
     names.server.says(ASKED, Reply::Silence);
-    // The one try that there is lasts a second.
+    // The only try times out after a second.
     names.counts(&STRICT, "update_failure", 1).await;
     names.leads("strict", Some("one")).await;
     names.server.leads(ASKED, &[two], 600);
     names.leads("strict", Some("two")).await;
 }
 
-/// What a plane asks, in which order, and whether it has hosts in the end.
-async fn families_are_asked_for_one_after_the_other(which: Plane) {
+/// The query types of each lookup family, their order, and the number of resulting hosts.
+async fn lookup_families_are_queried_in_order(which: Plane) {
     let network = Network::take();
     let backends = backends(&network).await;
     let [one, _] = ips(&backends);
@@ -336,7 +335,7 @@ async fn families_are_asked_for_one_after_the_other(which: Plane) {
         ("V4_PREFERRED", only(v6), vec![A, AAAA], 1, 0),
         ("ALL", both(), vec![A, AAAA], 2, 0),
         ("ALL", only(v4), vec![A, AAAA], 1, 0),
-        // What one of the two has to say counts, but not that it has nothing to say.
+        // The addresses of one family are used if the query for the other fails; an empty answer alone is not enough.
         ("AUTO", Reply::Broken(&[AAAA], vec![v4]), vec![AAAA, A], 1, 0),
         ("AUTO", Reply::Broken(&[A], vec![]), vec![AAAA, A], 0, 1),
         ("AUTO", Reply::Broken(&[AAAA], vec![]), vec![AAAA, A], 0, 1),
@@ -355,7 +354,7 @@ async fn families_are_asked_for_one_after_the_other(which: Plane) {
         if family == "ALL" {
             kinds.sort_unstable();
         }
-        // A question may be lost and repeated.
+        // A query may be lost and repeated.
         kinds.dedup();
         assert_eq!(kinds, asked, "{shown}");
         assert_eq!(names.counted("strict", "membership_total").await, hosts, "{shown}");
@@ -364,8 +363,8 @@ async fn families_are_asked_for_one_after_the_other(which: Plane) {
     }
 }
 
-/// Whatever `/etc/hosts` says of it: that of the machine that this was found on knew `127.0.0.1` alone.
-async fn localhost_is_of_both_families(which: Plane) {
+/// Even if `/etc/hosts` has only `127.0.0.1` for it.
+async fn localhost_resolves_to_both_address_families(which: Plane) {
     let server = NameServer::start().await;
     let options = json!({"dns_lookup_family": "ALL", "dns_refresh_rate": LONG});
     let resolver = resolver(&[&server], &json!({}));
@@ -380,7 +379,7 @@ async fn localhost_is_of_both_families(which: Plane) {
     }
 }
 
-async fn servers_are_asked_by_tcp(which: Plane) {
+async fn dns_over_tcp_is_used_when_configured(which: Plane) {
     let network = Network::take();
     let backends = backends(&network).await;
     let [one, _] = ips(&backends);
@@ -405,7 +404,7 @@ async fn servers_are_asked_by_tcp(which: Plane) {
     assert_eq!(server.asked(ASKED), [asked]);
 }
 
-async fn the_next_server_is_asked(which: Plane) {
+async fn the_next_server_is_queried_after_a_failure(which: Plane) {
     let network = Network::take();
     let backends = backends(&network).await;
     let [one, _] = ips(&backends);
@@ -419,7 +418,7 @@ async fn the_next_server_is_asked(which: Plane) {
         let alone = serving(which, &[cluster("strict", Form::Extension, false, &lookup, &resolver)]).await;
         leads(&alone, "strict", Some("one")).await;
     }
-    // One that knows that there is nothing is believed.
+    // NXDOMAIN is final.
     first.forgets(ASKED);
     let lookup = json!({"dns_lookup_family": "V4_ONLY", "dns_refresh_rate": LONG});
     let resolver = resolver(&[&first, &second], &json!({}));
@@ -428,7 +427,7 @@ async fn the_next_server_is_asked(which: Plane) {
     leads(&alone, "strict", None).await;
 }
 
-async fn updates_are_counted(which: Plane) {
+async fn dns_updates_are_counted(which: Plane) {
     let network = Network::take();
     let backends = backends(&network).await;
     let [one, _] = ips(&backends);
@@ -448,7 +447,7 @@ async fn updates_are_counted(which: Plane) {
         let expected = expected.map(|(name, count)| (format!("cluster.{cluster}.{name}"), count));
         assert_eq!(counted, expected.into());
     }
-    // The same once more changes nothing.
+    // The same answer again changes nothing.
     let options = json!({"dns_refresh_rate": "0.2s"});
     let names = Names::start(which, &kinds, options, addresses(&[one], 600)).await;
     for (cluster, ..) in &kinds {

@@ -1,6 +1,6 @@
-//! Requests and answers that are odd but legal: both data planes make the same of each.
+//! Unusual but valid requests and responses: both data planes handle them in the same way.
 //!
-//! Nothing is expected here but that: what Envoy does is what is right.
+//! There are no expected values: the results of both data planes are compared.
 
 mod cases;
 
@@ -19,23 +19,23 @@ use super::harness::{Plane, eventually, get};
 use crate::between_planes;
 
 between_planes! {
-    both_planes_make_the_same_of_each,
-    both_planes_believe_the_same_of_strangers,
-    a_body_of_a_stream_that_lives_too_long_is_told_so,
-    a_copy_says_who_sends_it,
-    an_answer_of_a_routes_own_that_has_no_body_is_whole,
-    a_health_check_that_fails_on_purpose_is_told_so,
+    unusual_requests_and_responses_are_handled_as_in_envoy,
+    request_headers_that_control_envoy_are_trusted_as_in_envoy,
+    a_response_cut_off_by_max_stream_duration_is_logged,
+    mirrored_requests_have_the_same_headers_as_in_envoy,
+    a_direct_response_with_204_has_no_body,
+    health_checks_fail_after_the_healthcheck_fail_command,
 }
 
 const LOG: &str = "%REQ(X-CASE)% %RESPONSE_CODE% %RESPONSE_FLAGS% %RESPONSE_CODE_DETAILS% %REQ(:METHOD)% %REQ(:PATH)% \
                    %REQ(X-ENVOY-ORIGINAL-PATH)% %ROUTE_NAME% %UPSTREAM_CLUSTER% \
                    %UPSTREAM_REQUEST_ATTEMPT_COUNT%\n";
 
-/// The heads that a host got.
+/// The request heads that a host received.
 type Seen = Arc<Mutex<Vec<String>>>;
 
-/// A host that answers what `x-say` says, with `~` for each end of a line; else a few words. It takes its time as long as
-/// `x-slow` says, in milliseconds.
+/// A host that answers with the contents of `x-say`, where `~` is an end of line, or with a default response. `x-slow`
+/// delays it by this many milliseconds, and with `x-early` it does not wait for the request body.
 async fn host() -> (std::net::SocketAddr, Seen) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (address, seen) = (listener.local_addr().unwrap(), Seen::default());
@@ -205,7 +205,7 @@ fn routes() -> Value {
     ])
 }
 
-/// Listeners by how they differ.
+/// The listeners, named after what is special about them.
 const LISTENERS: [&str; 10] = [
     "plain",
     "normal",
@@ -215,7 +215,7 @@ const LISTENERS: [&str; 10] = [
     "silent",
     "filtered",
     "checked",
-    // At the edge of a mesh, and there behind a proxy that is trusted.
+    // At the edge of a mesh, without and with a trusted proxy in front.
     "edge",
     "behind",
 ];
@@ -273,19 +273,19 @@ async fn plane(which: Plane) -> (Alone, Seen) {
     (alone, seen)
 }
 
-/// What came of a case: the answer, and what the host got.
+/// The result of a case: the response, and what the host received.
 #[derive(Debug, PartialEq, Eq)]
-struct Came {
+struct Outcome {
     status: u16,
     headers: BTreeMap<String, String>,
     body: String,
     host: Vec<Vec<String>>,
 }
 
-/// The id that requests come with.
+/// The request id that clients send.
 const ID: &str = "00000001-0000-4000-8000-000000000001";
 
-async fn send(alone: &Alone, seen: &Seen, number: usize, case: &Case<'_>) -> Came {
+async fn send(alone: &Alone, seen: &Seen, number: usize, case: &Case<'_>) -> Outcome {
     let (listener, line, headers, body) = case;
     let index = LISTENERS.iter().position(|one| one == listener).unwrap();
     seen.lock().unwrap().clear();
@@ -297,7 +297,7 @@ async fn send(alone: &Alone, seen: &Seen, number: usize, case: &Case<'_>) -> Cam
         format!("{headers}\r\n")
     };
     let head = format!("{line} HTTP/1.1\r\nhost: web\r\nx-case: {number}\r\nx-request-id: {ID}\r\n{headers}\r\n");
-    // At once: what becomes of a connection whose request is answered before its body has come is left to chance.
+    // In one write: otherwise timing decides whether a connection stays open if the response precedes the request body.
     wire.send(&[head.as_bytes(), body.as_bytes()].concat()).await;
     let bodiless = line.starts_with("HEAD ") || [" 204 ", " 304 "].iter().any(|status| headers.contains(status));
     let said = if bodiless {
@@ -321,7 +321,7 @@ async fn send(alone: &Alone, seen: &Seen, number: usize, case: &Case<'_>) -> Cam
         lines[1..].sort_unstable();
         lines
     });
-    Came {
+    Outcome {
         status,
         headers,
         body,
@@ -329,7 +329,7 @@ async fn send(alone: &Alone, seen: &Seen, number: usize, case: &Case<'_>) -> Cam
     }
 }
 
-/// What is left of a limit is never the same, nor is a new id.
+/// Masks the remaining timeout and new request ids, which differ from run to run.
 fn rounded(line: &str) -> String {
     match line.split_once(": ") {
         Some((name @ "x-envoy-expected-rq-timeout-ms", value)) => {
@@ -341,7 +341,7 @@ fn rounded(line: &str) -> String {
     }
 }
 
-/// The lines of the log, by case.
+/// Access log lines by case.
 type Lines = BTreeMap<String, String>;
 
 fn lines(alone: &Alone) -> Lines {
@@ -351,10 +351,9 @@ fn lines(alone: &Alone) -> Lines {
     lines.filter(|(case, _)| case != "-").collect()
 }
 
-/// The lines of both logs, once they tell of the same cases, and of all of so many but those that are refused before
-/// anything is known of them.
+/// The lines of both logs, once they have the same cases: all but the few that are rejected before `x-case` is known.
 async fn logged(one: &Alone, other: &Alone, cases: usize) -> (Lines, Lines) {
-    eventually("the logs", async || {
+    eventually("both planes log all requests", async || {
         let both = (lines(one), lines(other));
         let complete = both.0.len() >= cases - 3 && both.0.keys().eq(both.1.keys());
         if complete { Ok(both) } else { Err(format!("{both:#?}")) }
@@ -362,7 +361,7 @@ async fn logged(one: &Alone, other: &Alone, cases: usize) -> (Lines, Lines) {
     .await
 }
 
-/// Sends each case to both planes, which have to make the same of it, and log the same.
+/// Sends each case to both planes and compares the results and the access logs.
 async fn compare(cases: &[Case<'_>]) {
     let (envoy, ours) = tokio::join!(plane(Plane::Envoy), plane(Plane::Topsail));
     let mut differ = Vec::new();
@@ -375,7 +374,7 @@ async fn compare(cases: &[Case<'_>]) {
     }
     assert!(differ.is_empty(), "{}", differ.join("\n"));
     let (envoys, own) = logged(&envoy.0, &ours.0, cases.len()).await;
-    // Of a path that is refused each logs what it had made of it.
+    // The planes log rejected paths in different stages of normalization.
     let refused = |line: &str| line.contains("path_normalization_failed") || line.contains("absolute_path_rejected");
     for (case, line) in envoys.iter().filter(|(_, line)| !refused(line)) {
         let sent = case.parse().map(|number: usize| cases[number]);
@@ -383,18 +382,18 @@ async fn compare(cases: &[Case<'_>]) {
     }
 }
 
-async fn both_planes_make_the_same_of_each() {
+async fn unusual_requests_and_responses_are_handled_as_in_envoy() {
     compare(&CASES).await;
 }
 
-async fn both_planes_believe_the_same_of_strangers() {
+async fn request_headers_that_control_envoy_are_trusted_as_in_envoy() {
     let fails = "x-say: HTTP/1.1 503 No~content-length: 0~~";
     let (inside, outside) = ("x-forwarded-for: 10.0.0.1", "x-forwarded-for: 10.0.0.1, 1.2.3.4");
     let all: Vec<_> = STEERING
         .iter()
         .map(|(name, value)| format!("{name}: {value}"))
         .collect();
-    // Each by itself, and what would make a difference only together.
+    // Each header alone, and all that have an effect only in combination.
     let together = all[..16].join("|");
     let mut sent = Vec::new();
     for forwarded in ["x-a: 1", inside, outside] {
@@ -415,7 +414,7 @@ async fn both_planes_believe_the_same_of_strangers() {
     compare(&cases).await;
 }
 
-async fn a_body_of_a_stream_that_lives_too_long_is_told_so() {
+async fn a_response_cut_off_by_max_stream_duration_is_logged() {
     for which in [Plane::Envoy, Plane::Topsail] {
         let (alone, _) = plane(which).await;
         let mut wire = Wire::open(alone.listener(0)).await;
@@ -434,7 +433,7 @@ async fn a_body_of_a_stream_that_lives_too_long_is_told_so() {
     }
 }
 
-/// The head of the copy of a request that says this of its client.
+/// The head of the mirrored request for a request with this header line.
 async fn copy(which: Plane, forwarded: &str) -> Vec<String> {
     let (alone, seen) = plane(which).await;
     let mut wire = Wire::open(alone.listener(0)).await;
@@ -442,7 +441,7 @@ async fn copy(which: Plane, forwarded: &str) -> Vec<String> {
     wire.send(format!("GET /copied HTTP/1.1\r\nhost: web\r\n{id}\r\n{forwarded}\r\n").as_bytes())
         .await;
     assert_eq!(wire.answer().await.unwrap().status, 200);
-    let head = eventually("the copy", async || {
+    let head = eventually("the mirrored request arrives", async || {
         let heads = seen.lock().unwrap().clone();
         let copy = heads.iter().find(|head| head.contains("web-shadow")).cloned();
         copy.ok_or(format!("{heads:?}"))
@@ -454,7 +453,7 @@ async fn copy(which: Plane, forwarded: &str) -> Vec<String> {
     lines
 }
 
-async fn a_copy_says_who_sends_it() {
+async fn mirrored_requests_have_the_same_headers_as_in_envoy() {
     for forwarded in ["", "x-forwarded-for: 1.2.3.4\r\n"] {
         let envoys = copy(Plane::Envoy, forwarded).await;
         assert!(envoys.contains(&"x-envoy-internal: true".to_owned()), "{envoys:?}");
@@ -462,7 +461,7 @@ async fn a_copy_says_who_sends_it() {
     }
 }
 
-async fn an_answer_of_a_routes_own_that_has_no_body_is_whole() {
+async fn a_direct_response_with_204_has_no_body() {
     for which in [Plane::Envoy, Plane::Topsail] {
         let (alone, _) = plane(which).await;
         let mut wire = Wire::open(alone.listener(0)).await;
@@ -478,7 +477,7 @@ async fn an_answer_of_a_routes_own_that_has_no_body_is_whole() {
     }
 }
 
-async fn a_health_check_that_fails_on_purpose_is_told_so() {
+async fn health_checks_fail_after_the_healthcheck_fail_command() {
     let index = LISTENERS.iter().position(|one| *one == "checked").unwrap();
     for which in [Plane::Envoy, Plane::Topsail] {
         let (alone, _) = plane(which).await;
@@ -491,12 +490,12 @@ async fn a_health_check_that_fails_on_purpose_is_told_so() {
             let head = format!("GET {path} HTTP/1.1\r\nhost: web\r\nx-case: {}\r\n\r\n", &path[1..]);
             wire.send(head.as_bytes()).await;
             let said = wire.answer().await.unwrap();
-            let told = (
+            let health = (
                 said.status,
                 said.header("x-envoy-immediate-health-check-fail"),
                 said.header("x-envoy-upstream-healthchecked-cluster"),
             );
-            assert_eq!(told, (status, "true", cluster), "{which:?}");
+            assert_eq!(health, (status, "true", cluster), "{which:?}");
         }
         let line = eventually("the line", async || {
             lines(&alone).get("health").cloned().ok_or(alone.wrote("access.log"))

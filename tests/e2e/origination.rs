@@ -1,4 +1,4 @@
-//! TLS that the sidecar begins for an application (DestinationRule `tls`), towards hosts outside of the mesh.
+//! TLS origination by the sidecar (DestinationRule `tls`) to hosts outside of the mesh.
 
 use std::fs;
 
@@ -9,10 +9,10 @@ use crate::harness::{Backend, Mesh, Plane, eventually};
 use crate::on_each_plane;
 
 on_each_plane! {
-    tls_is_begun_as_a_rule_says,
+    tls_settings_of_destination_rules_originate_tls,
 }
 
-/// A host outside of the mesh at this port, and the TLS that is spoken to it.
+/// A ServiceEntry for a host at this port, and a DestinationRule with its TLS settings.
 fn outside(name: &str, port: u16, tls: &serde_json::Value) -> String {
     let entry = json!({
         "apiVersion": "networking.istio.io/v1",
@@ -35,7 +35,7 @@ fn outside(name: &str, port: u16, tls: &serde_json::Value) -> String {
     format!("{entry}\n---\n{rule}")
 }
 
-async fn tls_is_begun_as_a_rule_says(which: Plane) {
+async fn tls_settings_of_destination_rules_originate_tls(which: Plane) {
     let (files, authority) = (tempfile::tempdir().unwrap(), Authority::new("outside"));
     let path = |name: &str| files.path().join(name).to_str().unwrap().to_owned();
     let (certificate, key) = authority.issue("client.example", 2100);
@@ -77,7 +77,7 @@ async fn tls_is_begun_as_a_rule_says(which: Plane) {
             (backend, format!("{name}.example"))
         );
     }
-    // Not who it should be; and one that wants to know who asks.
+    // A certificate with the wrong name, and a host that requires a client certificate.
     for name in ["mistaken", "nameless"] {
         client.get(&format!("{name}.example"), "/").expect(503).await;
     }

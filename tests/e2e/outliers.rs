@@ -1,4 +1,4 @@
-//! What a host is blamed for: answers of gRPC, and failures before and after it is reached.
+//! What outlier detection counts: gRPC statuses, and failures before and after a connection is established.
 
 use serde_json::{Value, json};
 
@@ -8,11 +8,11 @@ use super::harness::{Backend, Plane, eventually, get};
 use crate::on_each_plane;
 
 on_each_plane! {
-    a_call_of_grpc_is_judged_by_its_status,
-    a_host_that_is_reached_is_not_blamed_as_one_that_is_not,
+    outlier_detection_counts_grpc_statuses,
+    only_connect_failures_count_as_local_origin_failures,
 }
 
-/// A cluster that leaves out a host after two failures of this sort, and says what else there is to say.
+/// The cluster with outlier detection that ejects a host after two failures of this kind.
 fn watched(mut cluster: Value, failure: &str, more: Value) -> Value {
     let mut detection = json!({
         "consecutive_5xx": 100, "enforcing_consecutive_5xx": 100,
@@ -29,7 +29,7 @@ fn watched(mut cluster: Value, failure: &str, more: Value) -> Value {
     cluster
 }
 
-/// The numbers of requests of the only host of a cluster.
+/// The request statistics of the only host of a cluster.
 async fn of_host(alone: &Alone, cluster: &str) -> Vec<String> {
     let hosts = alone.sidecar.admin("/clusters").await;
     let lines = hosts.lines().filter_map(|line| {
@@ -40,7 +40,7 @@ async fn of_host(alone: &Alone, cluster: &str) -> Vec<String> {
     lines.collect()
 }
 
-async fn a_call_of_grpc_is_judged_by_its_status(which: Plane) {
+async fn outlier_detection_counts_grpc_statuses(which: Plane) {
     let (grpc, _health) = Backend::grpc("grpc").await;
     let host = Scripted::start().await;
     let to = |name: &str| json!({"match": {"prefix": format!("/{name}/")}, "route": {"cluster": name}});
@@ -62,7 +62,7 @@ async fn a_call_of_grpc_is_judged_by_its_status(which: Plane) {
         let call = get(alone.listener(0), "web", path).method(http::Method::POST);
         call.header("content-type", "application/grpc").header("te", "trailers")
     };
-    // A message without anything in it, of a method that is there and of one that is not.
+    // Empty messages for an existing and a missing method.
     for path in [
         "/grpc/grpc.health.v1.Health/Check",
         "/grpc/grpc.health.v1.Health/Nothing",
@@ -72,7 +72,7 @@ async fn a_call_of_grpc_is_judged_by_its_status(which: Plane) {
     let counted = of_host(&alone, "grpc").await;
     assert_eq!(counted, ["rq_error::1", "rq_success::1", "rq_total::2"]);
     let says = |status: &str| format!("take; say HTTP/1.1 200 OK~content-length: 0~{status}~");
-    // Of these a server is not to blame, but for the last.
+    // Only the last of these statuses is a server error.
     for status in [0, 1, 3, 5, 6, 7, 8, 9, 10, 11, 16, 12] {
         let script = says(&format!("grpc-status: {status}~"));
         call("/alone/a").header("x-script", &script).expect(200).await;
@@ -83,8 +83,8 @@ async fn a_call_of_grpc_is_judged_by_its_status(which: Plane) {
     );
     let unknown = says("grpc-status: 77~");
     call("/alone/a").header("x-script", &unknown).expect(200).await;
-    // The host is out, as soon as every worker knows: that is a data plane's own answer, in gRPC.
-    let is_out = async |path: &str| {
+    // Once every worker knows of the ejection, the answer is a gRPC local reply.
+    let is_ejected = async |path: &str| {
         eventually("the host is left out", async || {
             let answer = call(path).header("x-script", &unknown).send().await?;
             match answer.header("grpc-message") {
@@ -94,13 +94,13 @@ async fn a_call_of_grpc_is_judged_by_its_status(which: Plane) {
         })
         .await;
     };
-    is_out("/alone/a").await;
-    // Whoever does not ask in gRPC does not care.
+    is_ejected("/alone/a").await;
+    // The gRPC status counts for gRPC requests only.
     for _ in 0..3 {
         let plain = get(alone.listener(0), "web", "/twice/a");
         plain.header("x-script", &says("grpc-status: 14~")).expect(200).await;
     }
-    // It is no success either to say nothing.
+    // A missing status is an error, too.
     for script in [says(""), says("grpc-status: 14~"), says("grpc-status: 4~")] {
         call("/twice/a").header("x-script", &script).expect(200).await;
     }
@@ -108,10 +108,10 @@ async fn a_call_of_grpc_is_judged_by_its_status(which: Plane) {
         of_host(&alone, "twice").await,
         ["rq_error::3", "rq_success::3", "rq_total::6"]
     );
-    is_out("/twice/a").await;
+    is_ejected("/twice/a").await;
 }
 
-async fn a_host_that_is_reached_is_not_blamed_as_one_that_is_not(which: Plane) {
+async fn only_connect_failures_count_as_local_origin_failures(which: Plane) {
     let host = Scripted::start().await;
     let split = json!({
         "split_external_local_origin_errors": true, "enforcing_consecutive_local_origin_failure": 100,

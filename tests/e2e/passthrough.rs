@@ -1,4 +1,4 @@
-//! TLS that is passed on by its server name, of whatever version it is and in however many pieces it comes.
+//! TLS passthrough by server name, for all versions and fragmentations of the ClientHello.
 
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -10,11 +10,11 @@ use super::harness::wire::Wire;
 use crate::on_each_plane;
 
 on_each_plane! {
-    old_and_new_clients_are_told_apart_by_name,
-    a_hello_is_only_so_long,
+    filter_chains_match_server_names_of_fragmented_client_hellos,
+    client_hellos_are_limited_in_size,
 }
 
-/// Answers every connection with its name, once something has come.
+/// A host that answers every connection with its name and the first bytes received.
 async fn host(name: &'static str) -> std::net::SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -23,9 +23,9 @@ async fn host(name: &'static str) -> std::net::SocketAddr {
             tokio::spawn(async move {
                 let mut came = [0; 5];
                 if stream.read_exact(&mut came).await.is_ok() {
-                    // Whoever has gone does not want it.
+                    // The client may have closed the connection.
                     let _ = stream.write_all(&[name.as_bytes(), &came].concat()).await;
-                    // What is not read would be answered by a reset.
+                    // Closing with unread data would reset the connection.
                     let _ = tokio::io::copy(&mut stream, &mut tokio::io::sink()).await;
                 }
             });
@@ -74,7 +74,7 @@ async fn plane(which: Plane) -> Alone {
     Alone::start(which, &[listener], &clusters, json!({})).await
 }
 
-/// A ClientHello of TLS 1.0 with this server name and so many bytes of an extension that nobody knows.
+/// A ClientHello of TLS 1.0 with this server name and an unknown extension of this size.
 fn hello(name: Option<&str>, padding: usize) -> Vec<u8> {
     let sized = |bytes: &[u8]| [&u16::try_from(bytes.len()).unwrap().to_be_bytes()[..], bytes].concat();
     let mut extensions = Vec::new();
@@ -91,7 +91,7 @@ fn hello(name: Option<&str>, padding: usize) -> Vec<u8> {
     [&[1], &length[1..], &message].concat()
 }
 
-/// A message in records of so many bytes at most.
+/// A handshake message in TLS records of this size at most.
 fn in_records(message: &[u8], len: usize) -> Vec<u8> {
     let records = message.chunks(len).map(|record| {
         let length = u16::try_from(record.len()).unwrap().to_be_bytes();
@@ -100,7 +100,7 @@ fn in_records(message: &[u8], len: usize) -> Vec<u8> {
     records.collect::<Vec<_>>().concat()
 }
 
-async fn old_and_new_clients_are_told_apart_by_name(which: Plane) {
+async fn filter_chains_match_server_names_of_fragmented_client_hellos(which: Plane) {
     let alone = plane(which).await;
     for (sent, host) in [
         (in_records(&hello(Some("db.example"), 0), 16_000), "named"),
@@ -108,7 +108,7 @@ async fn old_and_new_clients_are_told_apart_by_name(which: Plane) {
         (in_records(&hello(Some("other.example"), 0), 16_000), "tls"),
         (in_records(&hello(None, 0), 16_000), "tls"),
         (b"hello, world".to_vec(), "plain"),
-        // A message of a server.
+        // A ServerHello.
         (in_records(&[2, 0, 0, 1, 0], 100), "plain"),
     ] {
         let mut wire = Wire::open(alone.listener(0)).await;
@@ -123,7 +123,7 @@ async fn old_and_new_clients_are_told_apart_by_name(which: Plane) {
     }
 }
 
-async fn a_hello_is_only_so_long(which: Plane) {
+async fn client_hellos_are_limited_in_size(which: Plane) {
     let alone = plane(which).await;
     let came = async |sent: &[u8]| {
         let mut wire = Wire::open(alone.listener(0)).await;
@@ -134,11 +134,11 @@ async fn a_hello_is_only_so_long(which: Plane) {
         came(&in_records(&hello(Some("db.example"), 15_000), 16_000)).await,
         "named"
     );
-    // What says that it is longer is none.
+    // A message that announces a longer ClientHello is not taken for TLS.
     assert_eq!(
         came(&in_records(&hello(Some("db.example"), 17_000), 16_000)).await,
         "plain"
     );
-    // What is long for its many records has no end that would be looked for.
+    // Too many record headers exceed the limit of the inspector.
     assert_eq!(came(&in_records(&hello(Some("db.example"), 15_000), 20)).await, "");
 }

@@ -1,4 +1,4 @@
-//! The harness itself, without a control plane: an Envoy with a configuration of its own.
+//! Tests of the harness itself, without a control plane: with an Envoy that has a static configuration.
 
 use std::net::SocketAddr;
 
@@ -7,7 +7,7 @@ use tokio::net::TcpStream;
 
 use crate::harness::{Backend, Load, Network, Plane, Sidecar, get};
 
-/// An Envoy that passes everything from `listener` on to `backend`.
+/// An Envoy that forwards all requests from `listener` to `backend`.
 async fn forwarder(folder: &tempfile::TempDir, net: &Network, listener: SocketAddr, backend: SocketAddr) -> Sidecar {
     let admin = net.socket(15000);
     let socket = |address: SocketAddr| {
@@ -50,7 +50,7 @@ static_resources:
 }
 
 #[tokio::test]
-async fn requests_pass_through_a_real_envoy_and_come_back_described() {
+async fn backends_describe_the_requests_that_envoy_forwards() {
     let (folder, net) = (tempfile::tempdir().unwrap(), Network::take());
     let backend = Backend::http("echo-v1").await;
     let listener = net.socket(8080);
@@ -117,7 +117,7 @@ async fn http2_and_tcp_backends_answer() {
 }
 
 #[tokio::test]
-async fn load_counts_every_answer_and_every_failure() {
+async fn load_counts_responses_and_failures() {
     let backend = Backend::http("echo-v1").await;
     let load = Load::start(get(backend.address(), "echo", "/"), 500);
     while backend.seen().len() < 50 {
@@ -138,12 +138,12 @@ async fn load_counts_every_answer_and_every_failure() {
 }
 
 #[tokio::test]
-async fn load_counts_what_nobody_answers() {
+async fn load_counts_requests_without_a_response() {
     let net = Network::take();
     let nobody = net.socket(8080);
     let listener = tokio::net::TcpListener::bind(nobody).await.unwrap();
     let load = Load::start(get(nobody, "echo", "/"), 1000);
-    // Somebody sees that the first is sent, and then goes away.
+    // Accept the first connection, so that it has been opened, and close it.
     drop(listener.accept().await.unwrap());
     drop(listener);
     let report = load.stop().await;
@@ -152,7 +152,7 @@ async fn load_counts_what_nobody_answers() {
 }
 
 #[tokio::test]
-async fn a_complaint_in_the_log_is_noticed() {
+async fn warnings_in_the_log_of_a_sidecar_are_found() {
     let (folder, net) = (tempfile::tempdir().unwrap(), Network::take());
     let listener = net.socket(8080);
     let mut envoy = forwarder(&folder, &net, listener, net.socket(1)).await;

@@ -1,4 +1,4 @@
-//! A proxy before the data plane that says whose connection it is (the PROXY protocol).
+//! The PROXY protocol, from a proxy in front of the data plane and to upstream hosts.
 
 use std::net::SocketAddr;
 
@@ -12,17 +12,17 @@ use crate::harness::{Backend, Plane, answering, eventually, get, tls};
 use crate::on_each_plane;
 
 on_each_plane! {
-    the_addresses_of_a_connection_are_those_that_the_proxy_says,
-    bad_headers_end_the_connection,
-    headers_may_be_left_out_where_that_is_allowed,
-    chains_are_chosen_by_what_the_proxy_says,
-    hosts_are_told_whose_connection_it_is,
+    addresses_are_taken_from_the_proxy_protocol_header,
+    invalid_proxy_protocol_headers_close_the_connection,
+    connections_without_a_header_are_accepted_if_allowed,
+    filter_chains_match_the_addresses_in_the_header,
+    proxy_protocol_headers_are_sent_to_upstream_hosts,
 }
 
 const SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 const ADDRESSES: [u8; 12] = [1, 2, 3, 4, 5, 6, 7, 8, 0, 80, 1, 187];
 
-/// Where a client is that nobody speaks for: of one on this machine Envoy says the machine's own address.
+/// Stands for the client's own address, without one in a header: for loopback, Envoy forwards the machine's address.
 const OWN: &str = "own";
 
 /// A header of version 2.
@@ -42,7 +42,7 @@ fn filter(more: Value) -> Value {
     json!({"name": "envoy.filters.listener.proxy_protocol", "typed_config": config})
 }
 
-/// A listener that hears a proxy and sends everything to a host; its log says between whom a connection was.
+/// A listener with the PROXY protocol filter, which logs the addresses of each connection.
 async fn start(plane: Plane, backend: &Backend, protocol: Value) -> Alone {
     let addresses = "%REQ(X-CASE)% %DOWNSTREAM_REMOTE_ADDRESS% %DOWNSTREAM_REMOTE_PORT% %DOWNSTREAM_LOCAL_ADDRESS% \
         %DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT%\n";
@@ -57,8 +57,8 @@ async fn start(plane: Plane, backend: &Backend, protocol: Value) -> Alone {
     Alone::start(plane, &[listener], &[cluster("back", backend.address())], json!({})).await
 }
 
-/// The transport socket in which hosts are told, with nothing but plaintext in it.
-fn telling(version: &str) -> Value {
+/// An upstream transport socket that sends the header before plain text.
+fn proxy_protocol_socket(version: &str) -> Value {
     let raw = "type.googleapis.com/envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer";
     json!({"name": "told", "typed_config": {
         "@type": "type.googleapis.com/envoy.extensions.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport",
@@ -67,13 +67,13 @@ fn telling(version: &str) -> Value {
     }})
 }
 
-async fn hosts_are_told_whose_connection_it_is(plane: Plane) {
+async fn proxy_protocol_headers_are_sent_to_upstream_hosts(plane: Plane) {
     let host = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = host.local_addr().unwrap();
     let told = |name: &str, version: &str, mut cluster: Value| {
         cluster["name"] = json!(name);
         cluster["load_assignment"]["cluster_name"] = json!(name);
-        cluster["transport_socket"] = telling(version);
+        cluster["transport_socket"] = proxy_protocol_socket(version);
         cluster
     };
     let clusters = [
@@ -97,7 +97,7 @@ async fn hosts_are_told_whose_connection_it_is(plane: Plane) {
         client.write_all(asked.as_bytes()).await.unwrap();
     };
 
-    // Two requests of a client share a connection; another client has one of its own.
+    // Two requests of one client share an upstream connection; another client gets a different one.
     for _ in 0..2 {
         let mut client = TcpStream::connect(alone.listener(0)).await.unwrap();
         ask(&mut client, "/one").await;
@@ -153,7 +153,7 @@ fn request(case: &str) -> Vec<u8> {
     format!("GET / HTTP/1.1\r\nhost: app.example\r\nx-case: {case}\r\n\r\n").into_bytes()
 }
 
-/// What the host is told of the client of a request behind these bytes; none where the connection ends instead.
+/// `x-forwarded-for` of a request that follows these bytes; `None` if the connection is closed instead.
 async fn forwarded_for(alone: &Alone, header: &[u8], case: &str) -> Option<String> {
     let mut wire = Wire::open(alone.listener(0)).await;
     wire.send(&[header, &request(case)].concat()).await;
@@ -166,7 +166,7 @@ async fn forwarded_for(alone: &Alone, header: &[u8], case: &str) -> Option<Strin
     Some(if told || binary { client } else { OWN }.to_owned())
 }
 
-async fn the_addresses_of_a_connection_are_those_that_the_proxy_says(plane: Plane) {
+async fn addresses_are_taken_from_the_proxy_protocol_header(plane: Plane) {
     let backend = Backend::http("app").await;
     let alone = start(plane, &backend, json!({"stat_prefix": "edge"})).await;
     let own = alone.listener(0);
@@ -229,7 +229,7 @@ async fn the_addresses_of_a_connection_are_those_that_the_proxy_says(plane: Plan
         let text = alone.wrote("log");
         let line = text.lines().find(|line| line.starts_with(&format!("{case} ")))?;
         let mut words: Vec<_> = line.split(' ').map(str::to_owned).collect();
-        // Where nobody says otherwise the port is the system's choice.
+        // Without addresses in the header, the port is an ephemeral one.
         if words[1].starts_with("127.0.0.1:") {
             words[1] = "127.0.0.1:PORT".into();
             words[2] = "PORT".into();
@@ -237,7 +237,7 @@ async fn the_addresses_of_a_connection_are_those_that_the_proxy_says(plane: Plan
         Some(words.join(" "))
     };
     for (case, _, _, addresses) in &cases {
-        let line = eventually("a line", async || logged(case).ok_or_else(|| alone.wrote("log"))).await;
+        let line = eventually("the request is logged", async || logged(case).ok_or_else(|| alone.wrote("log"))).await;
         assert_eq!(line, format!("{case} {addresses} 127.0.0.1"));
     }
     let stats = alone.sidecar.stats("proxy_proto").await;
@@ -245,7 +245,7 @@ async fn the_addresses_of_a_connection_are_those_that_the_proxy_says(plane: Plan
     assert_eq!(stats["proxy_proto.edge.versions.v2.found"], 4);
 }
 
-async fn bad_headers_end_the_connection(plane: Plane) {
+async fn invalid_proxy_protocol_headers_close_the_connection(plane: Plane) {
     let backend = Backend::http("app").await;
     let alone = start(plane, &backend, json!({"disallowed_versions": ["V2"]})).await;
     let long = format!("PROXY UNKNOWN {}\r\n", "x".repeat(100));
@@ -272,7 +272,7 @@ async fn bad_headers_end_the_connection(plane: Plane) {
     assert_eq!(forwarded_for(&alone, good, "good").await.unwrap(), "1.2.3.4");
 }
 
-async fn headers_may_be_left_out_where_that_is_allowed(plane: Plane) {
+async fn connections_without_a_header_are_accepted_if_allowed(plane: Plane) {
     let backend = Backend::http("app").await;
     let alone = start(plane, &backend, json!({"allow_requests_without_proxy_protocol": true})).await;
     assert_eq!(forwarded_for(&alone, b"", "without").await.unwrap(), OWN);
@@ -285,7 +285,7 @@ async fn headers_may_be_left_out_where_that_is_allowed(plane: Plane) {
     assert_eq!(stats["proxy_proto.versions.v1.error"], 1);
 }
 
-async fn chains_are_chosen_by_what_the_proxy_says(plane: Plane) {
+async fn filter_chains_match_the_addresses_in_the_header(plane: Plane) {
     let (secure, plain) = (Backend::tls("tlssv").await, Backend::tcp("plain").await);
     let chain = |name: &str, wanted: Value| {
         json!({"name": name, "filter_chain_match": wanted, "filters": [{"name": "tcp", "typed_config": {
@@ -320,6 +320,6 @@ async fn chains_are_chosen_by_what_the_proxy_says(plane: Plane) {
     assert_eq!(answering(stream).await.unwrap(), "plain");
     let stream = open("PROXY TCP4 9.9.9.9 5.6.7.8 80 80\r\n").await;
     answering(stream).await.unwrap_err();
-    // Without a header there is nothing at all.
+    // Without a header the connection is closed.
     get(alone.listener(0), "app.example", "/").send().await.unwrap_err();
 }

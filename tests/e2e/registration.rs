@@ -1,4 +1,4 @@
-//! Workloads that register themselves: replicas that share one token and differ in their addresses alone.
+//! Workload registration: replicas of a group that share a token and differ only in their addresses.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -12,12 +12,12 @@ use crate::on_each_plane;
 use crate::restart::{NOT_LET_IN, STREAM_CLOSED};
 
 on_each_plane! {
-    replicas_share_a_token_and_the_traffic_and_one_that_is_killed_gets_no_more,
-    replicas_stay_while_the_server_is_restarted_under_load,
-    a_replica_whose_token_has_expired_is_not_let_in_and_those_that_are_in_stay,
+    replicas_share_a_token_and_a_killed_replica_gets_no_more_traffic,
+    registered_replicas_survive_a_restart_of_the_server_under_load,
+    an_expired_token_rejects_new_replicas_and_keeps_connected_ones,
 }
 
-/// Each replica's application is on its own address, port 8080; its sidecar is before it, on 9080.
+/// Each replica has an address of its own, with the sidecar on port 9080 and the application on port 8080.
 const MESH: &str = "
 {apiVersion: v1, kind: Service, metadata: {name: web}, spec: {selector: {app: web}, ports: [{name: http, port: 9080}]}}
 ---
@@ -41,7 +41,7 @@ metadata: {name: web}
 spec: {metadata: {labels: {app: web}}, template: {serviceAccount: web}}
 ";
 
-/// A mesh with a group.
+/// A mesh with a group of workloads.
 struct Group {
     mesh: Mesh,
     token: PathBuf,
@@ -55,7 +55,7 @@ struct Replica {
 }
 
 impl Group {
-    /// What the replicas have in common is for the token to say, or for a WorkloadGroup.
+    /// The labels and service account of the replicas come from the token, or from a WorkloadGroup.
     async fn start(plane: Plane, unregister_after: &str, workload_group: Option<&str>) -> Self {
         let mut mesh = Mesh::new(plane, &[("mesh.yaml", MESH)]);
         if let Some(text) = workload_group {
@@ -76,7 +76,7 @@ impl Group {
         group
     }
 
-    /// Makes the token of the group, or another in its place.
+    /// Creates or replaces the token of the group.
     async fn make_token(&self, more: &[&str]) {
         let (state, out) = (self.mesh.server.state(), self.token.to_str().unwrap());
         let create = ["token", "create", "--group", "web.default", "--out", out];
@@ -84,7 +84,7 @@ impl Group {
         assert!(made.status.success(), "{made:?}");
     }
 
-    /// Starts a replica, for which nothing is written anywhere.
+    /// Starts a replica, for which there is no document in the configuration.
     async fn replica(&self) -> Replica {
         let (ip, server) = (self.mesh.address(), self.mesh.server.xds().to_string());
         let ca = self.mesh.server.state().join("ca/root-cert.pem");
@@ -115,13 +115,13 @@ impl Group {
         }
     }
 
-    /// Waits until the server shows exactly these, all ready or not.
+    /// Waits until exactly these replicas are registered, all with this readiness.
     async fn registered(&self, expected: &[&Replica], ready: bool) {
         let expected: BTreeSet<String> = expected
             .iter()
             .map(|replica| format!("{}.default", replica.name))
             .collect();
-        eventually("the registered workloads", async || {
+        eventually("the expected replicas are registered", async || {
             let answer = self.mesh.server.api("/api/v1/registered").await;
             let all: Vec<&Value> = answer.as_array().unwrap().iter().collect();
             let names = all.iter().map(|row| row["workload"].as_str().unwrap().to_owned());
@@ -134,10 +134,10 @@ impl Group {
         .await;
     }
 
-    /// Waits until requests of the client reach exactly these.
+    /// Waits until the client's requests reach exactly these replicas.
     async fn reached(&self, client: &App, expected: &[&Replica]) {
         let expected: BTreeSet<String> = expected.iter().map(|replica| replica.name.clone()).collect();
-        eventually("traffic to all replicas", async || {
+        eventually("all replicas get traffic", async || {
             let mut seen = BTreeSet::new();
             for _ in 0..20 {
                 let answer = client.get("web", "/").send().await?;
@@ -155,7 +155,7 @@ impl Group {
     }
 }
 
-async fn replicas_share_a_token_and_the_traffic_and_one_that_is_killed_gets_no_more(plane: Plane) {
+async fn replicas_share_a_token_and_a_killed_replica_gets_no_more_traffic(plane: Plane) {
     let group = Group::start(plane, "1s", None).await;
     let client = group.mesh.client().await;
     let (a, b, mut c) = (group.replica().await, group.replica().await, group.replica().await);
@@ -182,7 +182,7 @@ async fn replicas_share_a_token_and_the_traffic_and_one_that_is_killed_gets_no_m
     group.reached(&client, &[&a, &b, &c]).await;
 }
 
-async fn replicas_stay_while_the_server_is_restarted_under_load(plane: Plane) {
+async fn registered_replicas_survive_a_restart_of_the_server_under_load(plane: Plane) {
     let mut group = Group::start(plane, "60s", Some(GROUP)).await;
     let mut client = group.mesh.client().await;
     for text in [STREAM_CLOSED, NOT_LET_IN] {
@@ -196,9 +196,9 @@ async fn replicas_stay_while_the_server_is_restarted_under_load(plane: Plane) {
     let before = objects(&group).await;
     group.mesh.server.kill().await;
     group.mesh.server.start().await;
-    assert_eq!(objects(&group).await, before, "they are endpoints from the start");
+    assert_eq!(objects(&group).await, before, "registered replicas are endpoints from the start");
     group.registered(&[&a, &b], true).await;
-    eventually("they are back", async || {
+    eventually("the replicas reconnect", async || {
         let answer = group.mesh.server.api("/api/v1/registered").await;
         match answer.as_array().unwrap().iter().all(|row| row["connected"] == true) {
             true => Ok(()),
@@ -210,7 +210,7 @@ async fn replicas_stay_while_the_server_is_restarted_under_load(plane: Plane) {
     load.stop().await.assert_lossless();
 }
 
-async fn a_replica_whose_token_has_expired_is_not_let_in_and_those_that_are_in_stay(plane: Plane) {
+async fn an_expired_token_rejects_new_replicas_and_keeps_connected_ones(plane: Plane) {
     let group = Group::start(plane, "1s", Some(GROUP)).await;
     let client = group.mesh.client().await;
     let (a, mut b) = (group.replica().await, group.replica().await);
@@ -220,8 +220,8 @@ async fn a_replica_whose_token_has_expired_is_not_let_in_and_those_that_are_in_s
     group.make_token(&["--ttl=1s"]).await;
     tokio::time::sleep(Duration::from_secs(2)).await;
     b.sidecar.start_again();
-    eventually("it hears why it is not let in", async || {
-        // Envoy writes spaces as they come in the header.
+    eventually("the replica logs why it is rejected", async || {
+        // Envoy logs the percent-encoded `grpc-message`.
         let log = b.sidecar.log().replace("%20", " ");
         if log.contains("the token for the members of the group ") {
             Ok(())

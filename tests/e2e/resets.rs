@@ -1,4 +1,4 @@
-//! Streams of HTTP/2 that a host resets, and uploads that a client breaks off: who is to blame, in answers and in logs.
+//! HTTP/2 streams that a host resets and uploads that a client aborts, in responses and in access logs.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -14,18 +14,18 @@ use super::harness::{Plane, eventually};
 use crate::on_each_plane;
 
 on_each_plane! {
-    what_a_host_resets_is_told_so,
-    a_client_that_breaks_off_its_upload_is_to_blame,
+    upstream_resets_are_reported_with_their_reason,
+    aborted_uploads_are_logged_as_downstream_resets_and_not_retried,
 }
 
 const LOG: &str =
     "%REQ(X-CASE)% %RESPONSE_CODE% %RESPONSE_FLAGS% %RESPONSE_CODE_DETAILS% %UPSTREAM_REQUEST_ATTEMPT_COUNT%\n";
 
-/// What a host heard of streams that were reset.
+/// The reasons of the resets that a host received.
 type Heard = Arc<Mutex<Vec<Reason>>>;
 
-/// A host that resets streams by the code of `x-reset`, after the head of an answer if `x-after` is there. Else it reads to
-/// the end, and does not answer.
+/// A host that resets streams with the error code in `x-reset`, with `x-after` only after the start of a response.
+/// Without `x-reset` it reads the request and does not answer.
 async fn host() -> (SocketAddr, Heard) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (address, heard) = (listener.local_addr().unwrap(), Heard::default());
@@ -56,7 +56,7 @@ async fn serve(stream: TcpStream, heard: Heard) {
                 }
                 let mut body = respond.send_response(Response::new(()), false).unwrap();
                 body.send_data("half".into(), false).unwrap();
-                // The library forgets what is not sent yet.
+                // The library drops frames that are not written yet.
                 tokio::time::sleep(std::time::Duration::from_millis(200)).await;
                 return body.send_reset(reason);
             }
@@ -90,7 +90,7 @@ async fn client(alone: &Alone) -> h2::client::SendRequest<bytes::Bytes> {
     client.ready().await.unwrap()
 }
 
-async fn what_a_host_resets_is_told_so(which: Plane) {
+async fn upstream_resets_are_reported_with_their_reason(which: Plane) {
     let (address, _) = host().await;
     let alone = plane(which, address).await;
     let mut lines = Vec::new();
@@ -111,7 +111,7 @@ async fn what_a_host_resets_is_told_so(which: Plane) {
             "{code} {status} {flag} upstream_reset_before_response_started{{{reason}}} 1"
         ));
     }
-    // What a host says to the data plane is not said to clients.
+    // The error code of the host is not forwarded to clients.
     for code in [0, 2, 7, 8] {
         let mut client = client(&alone).await;
         let request = Request::builder().uri("http://web/").header("x-reset", code);
@@ -133,11 +133,11 @@ async fn what_a_host_resets_is_told_so(which: Plane) {
     alone.logged(&lines).await;
 }
 
-async fn a_client_that_breaks_off_its_upload_is_to_blame(which: Plane) {
+async fn aborted_uploads_are_logged_as_downstream_resets_and_not_retried(which: Plane) {
     let (address, heard) = host().await;
     let alone = plane(which, address).await;
     let mut lines = Vec::new();
-    let mut given_up = 0;
+    let mut aborted = 0;
     for path in ["/", "/again"] {
         let mut client = client(&alone).await;
         let request = Request::builder().method(Method::POST).uri(format!("http://web{path}"));
@@ -157,10 +157,10 @@ async fn a_client_that_breaks_off_its_upload_is_to_blame(which: Plane) {
         drop(wire);
         active(&alone, 0).await;
         lines.push("gone 0 DC downstream_remote_disconnect 1");
-        given_up += 2;
-        eventually("the host is told", async || {
+        aborted += 2;
+        eventually("the host receives the reset", async || {
             let told = heard.lock().unwrap().len();
-            (told == given_up).then_some(()).ok_or(told.to_string())
+            (told == aborted).then_some(()).ok_or(told.to_string())
         })
         .await;
         alone.logged(&lines).await;
@@ -173,9 +173,9 @@ async fn a_client_that_breaks_off_its_upload_is_to_blame(which: Plane) {
     assert_eq!((count("upstream_rq_503"), count("upstream_rq_retry")), (0, 0));
 }
 
-/// Waits until so many requests are with the host.
+/// Waits until this many upstream requests are active.
 async fn active(alone: &Alone, count: u64) {
-    eventually("the host", async || {
+    eventually("the number of active upstream requests", async || {
         let stats = alone.sidecar.stats("cluster.back.upstream_rq_active").await;
         let active = stats["cluster.back.upstream_rq_active"];
         (active == count).then_some(()).ok_or(active.to_string())

@@ -1,4 +1,4 @@
-//! The server dies and comes back; the data planes go on.
+//! The server is killed and restarted while the data planes keep running.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -8,11 +8,11 @@ use crate::web::{Web, routed};
 use crate::{on_each_pair_of_planes, on_each_plane};
 
 on_each_pair_of_planes! {
-    killed_and_restarted_under_load_nothing_is_lost_and_nothing_is_sent_twice,
+    restarting_the_server_under_load_loses_no_requests_and_resends_nothing,
 }
 
 on_each_plane! {
-    a_server_that_starts_on_a_broken_directory_serves_the_last_good_generation,
+    a_server_started_with_invalid_configuration_serves_the_last_valid_one,
 }
 
 fn to(host: &str, version: &str) -> String {
@@ -27,25 +27,25 @@ pub async fn counter(app: &App, name: &str) -> u64 {
     app.sidecar.stats(name).await.get(name).copied().unwrap_or(0)
 }
 
-/// What Envoy says when its server is killed.
+/// Envoy's log message when its server is killed.
 pub const STREAM_CLOSED: &str = "gRPC config stream to xds-grpc closed";
 
-/// What the bundled proxy says when its server does not let it in.
+/// The bundled proxy's log message when its server rejects it.
 pub const NOT_LET_IN: &str = "there is no stream to the control plane";
 
-/// All sidecars of the test have to do with a killed server.
+/// Allows all sidecars of the test to log that their server is gone.
 fn allow_closed_streams(web: &mut Web) {
     for app in [&mut web.client, &mut web.v1, &mut web.v2] {
         app.sidecar.allow_log(STREAM_CLOSED);
     }
 }
 
-/// How many responses of each type the sidecar took.
+/// How many updates of each kind the sidecar accepted.
 async fn updates(app: &App) -> BTreeMap<String, u64> {
     app.sidecar.stats("update_success$").await
 }
 
-/// The serial numbers of the certificates that the sidecar has, the CA's included.
+/// The serial numbers of the sidecar's certificates, including that of the CA.
 pub async fn serials(app: &App) -> BTreeSet<String> {
     let text = app.sidecar.admin("/certs").await;
     let rows = text.lines().filter(|line| line.contains("serial_number"));
@@ -53,7 +53,7 @@ pub async fn serials(app: &App) -> BTreeSet<String> {
 }
 
 async fn connected(app: &App) {
-    eventually("the stream is back", async || {
+    eventually("the stream is re-established", async || {
         match counter(app, "control_plane.connected_state").await {
             1 => Ok(()),
             state => Err(format!("{state}")),
@@ -62,7 +62,7 @@ async fn connected(app: &App) {
     .await;
 }
 
-async fn killed_and_restarted_under_load_nothing_is_lost_and_nothing_is_sent_twice(planes: Planes) {
+async fn restarting_the_server_under_load_loses_no_requests_and_resends_nothing(planes: Planes) {
     let mut web = Web::start(planes, &[to("web", "v1")]).await;
     allow_closed_streams(&mut web);
     web.mesh.write("doomed.yaml", &to("doomed", "v1"));
@@ -74,7 +74,7 @@ async fn killed_and_restarted_under_load_nothing_is_lost_and_nothing_is_sent_twi
 
     let before = updates(&web.client).await;
     web.mesh.server.kill().await;
-    eventually("the stream is gone", async || {
+    eventually("the stream is closed", async || {
         match counter(&web.client, "control_plane.connected_state").await {
             0 => Ok(()),
             state => Err(format!("{state}")),
@@ -83,7 +83,7 @@ async fn killed_and_restarted_under_load_nothing_is_lost_and_nothing_is_sent_twi
     .await;
     web.mesh.server.start().await;
     connected(&web.client).await;
-    assert_eq!(updates(&web.client).await, before, "something unchanged was sent again");
+    assert_eq!(updates(&web.client).await, before, "unchanged resources were sent again");
     assert_eq!(
         serials(&web.client).await,
         serials_before,
@@ -94,7 +94,7 @@ async fn killed_and_restarted_under_load_nothing_is_lost_and_nothing_is_sent_twi
     web.mesh.remove("doomed.yaml");
     web.mesh.server.start().await;
     connected(&web.client).await;
-    eventually("what was deleted is gone", async || {
+    eventually("the deleted service is removed", async || {
         match web.get("doomed", "/").send().await?.status.as_u16() {
             200 => Err("still served".to_owned()),
             _ => Ok(()),
@@ -108,7 +108,7 @@ async fn killed_and_restarted_under_load_nothing_is_lost_and_nothing_is_sent_twi
     );
 }
 
-async fn a_server_that_starts_on_a_broken_directory_serves_the_last_good_generation(plane: Plane) {
+async fn a_server_started_with_invalid_configuration_serves_the_last_valid_one(plane: Plane) {
     let mut web = Web::start(plane, &[to("web", "v1")]).await;
     allow_closed_streams(&mut web);
     web.reachable("web").await;
@@ -120,7 +120,7 @@ async fn a_server_that_starts_on_a_broken_directory_serves_the_last_good_generat
     assert_eq!(web.get("web", "/").count(5).await, [("web-v1".to_owned(), 5)].into());
     assert!(!web.mesh.diagnostics().await.is_empty());
     web.mesh.write("web.yaml", &to("web", "v2"));
-    eventually("the repair counts", async || {
+    eventually("the repaired file is applied", async || {
         let seen = web.get("web", "/").send().await?.seen();
         if seen.backend == "web-v2" {
             Ok(())

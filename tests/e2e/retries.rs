@@ -1,4 +1,4 @@
-//! Further attempts: what is counted of them, what becomes of connections, and when there are none.
+//! Retries: their statistics, the reuse of connections, and the limits for them.
 
 use std::collections::BTreeMap;
 
@@ -11,13 +11,14 @@ use super::harness::{Plane, eventually};
 use crate::between_planes;
 
 between_planes! {
-    both_planes_make_the_same_attempts,
+    retries_are_made_and_counted_as_in_envoy,
 }
 
 const LOG: &str =
     "%REQ(X-CASE)% %RESPONSE_CODE% %RESPONSE_FLAGS% %RESPONSE_CODE_DETAILS% %UPSTREAM_REQUEST_ATTEMPT_COUNT%\n";
 
-/// A request: its cluster, what its route says of retries, what the cluster says, how it is sent, and what the host does.
+/// A request: its cluster, the retry policy of its route, further fields of the cluster, and the method with the host's
+/// script.
 type Case = (&'static str, Value, Value, &'static str);
 
 fn cases() -> Vec<Case> {
@@ -30,7 +31,7 @@ fn cases() -> Vec<Case> {
     let bodiless = says("GET|take; say HTTP/1.1 503 No~content-length: 0~~");
     let with_body = says("GET|take; say HTTP/1.1 503 No~content-length: 2~~no");
     vec![
-        // An answer that is whole leaves its connection to the next attempt.
+        // A complete response leaves its connection for the next attempt.
         ("whole", on("5xx"), json!({}), bodiless),
         ("body", on("5xx"), json!({}), with_body),
         (
@@ -53,7 +54,7 @@ fn cases() -> Vec<Case> {
         ),
         ("unwanted", on("connect-failure"), json!({}), bodiless),
         ("breaks", on("reset"), json!({}), "GET|take; close"),
-        // There are none beyond the limits.
+        // Circuit breakers and budgets limit retries.
         ("none", on("5xx"), limits(json!({"max_retries": 0})), bodiless),
         (
             "none-breaks",
@@ -111,7 +112,7 @@ async fn all(which: Plane) -> BTreeMap<&'static str, Vec<String>> {
         };
         assert!(answered.is_some(), "{name}");
     }
-    let lines = eventually("the log", async || {
+    let lines = eventually("all requests are logged", async || {
         let written = alone.wrote("access.log");
         let lines: BTreeMap<_, _> = written
             .lines()
@@ -143,7 +144,7 @@ async fn all(which: Plane) -> BTreeMap<&'static str, Vec<String>> {
     came.collect()
 }
 
-async fn both_planes_make_the_same_attempts() {
+async fn retries_are_made_and_counted_as_in_envoy() {
     let (envoy, ours) = tokio::join!(all(Plane::Envoy), all(Plane::Topsail));
     let mut differ = Vec::new();
     for (name, envoys) in &envoy {

@@ -1,4 +1,4 @@
-//! Every action of an HTTP rule, on live traffic.
+//! Every action of the HTTP routes of a VirtualService, on live traffic.
 
 use std::time::{Duration, Instant};
 
@@ -9,21 +9,21 @@ use crate::web::{Web, routed};
 use crate::{on_each_pair_of_planes, on_each_plane};
 
 on_each_pair_of_planes! {
-    weights_share_the_requests,
-    rewrites_change_what_the_backend_sees,
-    headers_are_set_added_and_removed_on_both_ways,
-    timeouts_end_requests_that_take_too_long,
-    retries_are_as_many_as_the_rule_says,
+    weights_split_the_requests,
+    rewrites_change_the_path_and_the_authority,
+    request_and_response_headers_are_set_added_and_removed,
+    slow_requests_end_with_the_route_timeout,
+    requests_are_retried_as_configured,
     faults_delay_and_abort,
-    mirrors_get_a_copy_and_their_answers_are_dropped,
-    cors_answers_preflights_itself,
+    mirrors_receive_copies_and_their_responses_are_ignored,
+    cors_preflights_are_answered_by_the_sidecar,
 }
 
 on_each_plane! {
     redirects_and_direct_responses_need_no_backend,
 }
 
-async fn weights_share_the_requests(planes: Planes) {
+async fn weights_split_the_requests(planes: Planes) {
     let shared = "
 - route:
   - {destination: {host: HOST, subset: v1}, weight: 80}
@@ -37,7 +37,7 @@ async fn weights_share_the_requests(planes: Planes) {
     let web = Web::start(planes, &[routed("shared", shared), routed("nothing", nothing)]).await;
     web.reachable("shared").await;
     let counts = web.get("shared", "/").count(400).await;
-    // 400 tosses of 20 % have a standard deviation of 8: seven of them are no accident.
+    // For 400 requests at 20 %, the standard deviation is 8; the bounds are seven of them.
     assert!((24..=136).contains(&counts["web-v2"]), "{counts:?}");
     web.reachable("nothing").await;
     assert_eq!(
@@ -95,7 +95,7 @@ async fn redirects_and_direct_responses_need_no_backend(plane: Plane) {
     );
 }
 
-async fn rewrites_change_what_the_backend_sees(planes: Planes) {
+async fn rewrites_change_the_path_and_the_authority(planes: Planes) {
     let rules = "
 - match: [{uri: {prefix: /api/}}]
   rewrite: {uri: /, authority: inner.example}
@@ -121,7 +121,7 @@ async fn rewrites_change_what_the_backend_sees(planes: Planes) {
     assert_eq!((seen.path.as_str(), seen.authority.as_str()), ("/else", "rewritten"));
 }
 
-async fn headers_are_set_added_and_removed_on_both_ways(planes: Planes) {
+async fn request_and_response_headers_are_set_added_and_removed(planes: Planes) {
     let rules = "
 - headers:
     request: {set: {x-set: route, host: set.example}, add: {x-add: more}, remove: [x-gone]}
@@ -167,7 +167,7 @@ async fn headers_are_set_added_and_removed_on_both_ways(planes: Planes) {
     }
 }
 
-async fn timeouts_end_requests_that_take_too_long(planes: Planes) {
+async fn slow_requests_end_with_the_route_timeout(planes: Planes) {
     let limited = "
 - timeout: 0.2s
   route: [{destination: {host: HOST}}]
@@ -186,7 +186,7 @@ async fn timeouts_end_requests_that_take_too_long(planes: Planes) {
         .await;
 }
 
-async fn retries_are_as_many_as_the_rule_says(planes: Planes) {
+async fn requests_are_retried_as_configured(planes: Planes) {
     let to_v1 = "
   route: [{destination: {host: HOST, subset: v1}}]
 ";
@@ -219,7 +219,7 @@ async fn retries_are_as_many_as_the_rule_says(planes: Planes) {
         .header("x-echo-delay", "1000")
         .expect(504)
         .await;
-    eventually("both tries", async || match backend.seen().len() - before {
+    eventually("both attempts reach the backend", async || match backend.seen().len() - before {
         2 => Ok(()),
         other => Err(format!("{other}")),
     })
@@ -249,7 +249,7 @@ async fn faults_delay_and_abort(planes: Planes) {
     web.reachable("faulty").await;
     let start = Instant::now();
     web.get("faulty", "/slow").expect(200).await;
-    // Envoy's timers count whole milliseconds and may go off a little early.
+    // Envoy's timers have a resolution of a millisecond and may fire a little early.
     assert!(start.elapsed() >= Duration::from_millis(290));
     web.get("faulty", "/abort").expect(418).await;
     web.get("faulty", "/never").expect(200).await;
@@ -266,7 +266,7 @@ async fn faults_delay_and_abort(planes: Planes) {
     assert!((15..=85).contains(&aborted), "{aborted}");
 }
 
-async fn mirrors_get_a_copy_and_their_answers_are_dropped(planes: Planes) {
+async fn mirrors_receive_copies_and_their_responses_are_ignored(planes: Planes) {
     let mirrored = "
 - mirror: {host: HOST, subset: v2}
   route: [{destination: {host: HOST, subset: v1}}]
@@ -287,7 +287,7 @@ async fn mirrors_get_a_copy_and_their_answers_are_dropped(planes: Planes) {
         .body("text")
         .header("x-echo-status", "201");
     assert_eq!(call.expect(201).await.seen().backend, "web-v1");
-    eventually("the copy", async || {
+    eventually("the mirrored request arrives", async || {
         if paths("/copy") == 1 {
             Ok(())
         } else {
@@ -310,7 +310,7 @@ async fn mirrors_get_a_copy_and_their_answers_are_dropped(planes: Planes) {
         web.get("partly", "/none").expect(200).await;
     }
     web.get("mirrored", "/after").expect(200).await;
-    eventually("a later copy", async || {
+    eventually("the next mirrored request arrives", async || {
         if paths("/after") == 1 {
             Ok(())
         } else {
@@ -321,7 +321,7 @@ async fn mirrors_get_a_copy_and_their_answers_are_dropped(planes: Planes) {
     assert_eq!(paths("/none"), 0);
 }
 
-async fn cors_answers_preflights_itself(planes: Planes) {
+async fn cors_preflights_are_answered_by_the_sidecar(planes: Planes) {
     let rules = "
 - corsPolicy:
     allowOrigins: [{exact: 'https://a.example'}, {regex: 'https://[a-z]+\\.b\\.example'}]
@@ -353,14 +353,14 @@ async fn cors_answers_preflights_itself(planes: Planes) {
         for (name, value) in expected {
             assert_eq!(answer.header(name), value, "{name} for {origin}");
         }
-        assert_eq!(answer.header("x-backend"), "", "the preflight went through");
+        assert_eq!(answer.header("x-backend"), "", "the preflight was forwarded");
     }
     let foreign = preflight("https://c.example").expect(200).await;
     assert_eq!(foreign.header("access-control-allow-origin"), "");
     assert_ne!(
         foreign.header("x-backend"),
         "",
-        "an unmatched preflight is the application's"
+        "a preflight from another origin is forwarded"
     );
     let answer = web
         .get("shared", "/")

@@ -1,150 +1,150 @@
-//! Every match of an HTTP rule, on live traffic.
+//! Every match condition of the HTTP routes of a VirtualService, on live traffic.
 
 use crate::harness::{Call, Plane, Planes};
 use crate::web::{Web, routed};
 use crate::{on_each_pair_of_planes, on_each_plane};
 
 on_each_pair_of_planes! {
-    each_match_takes_what_it_says_and_nothing_else,
+    each_condition_matches_only_the_requests_it_describes,
 }
 
 on_each_plane! {
-    entries_are_alternatives_rules_go_by_order_and_the_rest_is_404,
+    match_entries_are_alternatives_and_the_first_matching_route_applies,
 }
 
-/// A path and headers; `:method` and `:authority` are the request's own.
+/// A path and headers; `:method` and `:authority` set the method and the host of the request.
 type Sent = (&'static str, &'static [(&'static str, &'static str)]);
 
-/// A match, requests that it takes, and requests that it leaves alone.
+/// A match condition, requests that match it, and requests that do not.
 struct Row {
     condition: &'static str,
-    takes: &'static [Sent],
-    leaves: &'static [Sent],
+    matching: &'static [Sent],
+    other: &'static [Sent],
 }
 
 const ROWS: &[Row] = &[
     Row {
         condition: "uri: {exact: /a}",
-        takes: &[("/a", &[]), ("/a?q=1", &[])],
-        leaves: &[("/a/b", &[]), ("/A", &[])],
+        matching: &[("/a", &[]), ("/a?q=1", &[])],
+        other: &[("/a/b", &[]), ("/A", &[])],
     },
     Row {
         condition: "uri: {prefix: /a}",
-        takes: &[("/a", &[]), ("/ab", &[]), ("/a/b", &[])],
-        leaves: &[("/b", &[])],
+        matching: &[("/a", &[]), ("/ab", &[]), ("/a/b", &[])],
+        other: &[("/b", &[])],
     },
     Row {
         condition: "uri: {regex: '/a/[0-9]+'}",
-        takes: &[("/a/17", &[])],
-        leaves: &[("/a/x", &[]), ("/a/17/b", &[]), ("/z/a/17", &[])],
+        matching: &[("/a/17", &[])],
+        other: &[("/a/x", &[]), ("/a/17/b", &[]), ("/z/a/17", &[])],
     },
     Row {
         condition: "{uri: {prefix: /Ab}, ignoreUriCase: true}",
-        takes: &[("/aBc", &[])],
-        leaves: &[("/b", &[])],
+        matching: &[("/aBc", &[])],
+        other: &[("/b", &[])],
     },
     Row {
         condition: "scheme: {exact: http}",
-        takes: &[("/", &[])],
-        leaves: &[],
+        matching: &[("/", &[])],
+        other: &[],
     },
     Row {
         condition: "scheme: {exact: https}",
-        takes: &[],
-        leaves: &[("/", &[])],
+        matching: &[],
+        other: &[("/", &[])],
     },
     Row {
         condition: "method: {exact: PUT}",
-        takes: &[("/", &[(":method", "PUT")])],
-        leaves: &[("/", &[])],
+        matching: &[("/", &[(":method", "PUT")])],
+        other: &[("/", &[])],
     },
     Row {
         condition: "authority: {prefix: HOST.default}",
-        takes: &[
+        matching: &[
             ("/", &[(":authority", "HOST.default")]),
             ("/", &[(":authority", "HOST.default.svc:9080")]),
         ],
-        leaves: &[("/", &[])],
+        other: &[("/", &[])],
     },
     Row {
         condition: "headers: {x-a: {exact: one}}",
-        takes: &[("/", &[("x-a", "one")])],
-        leaves: &[("/", &[]), ("/", &[("x-a", "One")]), ("/", &[("x-a", "one!")])],
+        matching: &[("/", &[("x-a", "one")])],
+        other: &[("/", &[]), ("/", &[("x-a", "One")]), ("/", &[("x-a", "one!")])],
     },
     Row {
         condition: "headers: {x-a: {prefix: on}}",
-        takes: &[("/", &[("x-a", "one")])],
-        leaves: &[("/", &[("x-a", "no")])],
+        matching: &[("/", &[("x-a", "one")])],
+        other: &[("/", &[("x-a", "no")])],
     },
     Row {
         condition: "headers: {x-a: {regex: 'o.*e'}, x-b: {exact: b}}",
-        takes: &[("/", &[("x-a", "one"), ("x-b", "b")])],
-        leaves: &[("/", &[("x-a", "one")]), ("/", &[("x-a", "ones"), ("x-b", "b")])],
+        matching: &[("/", &[("x-a", "one"), ("x-b", "b")])],
+        other: &[("/", &[("x-a", "one")]), ("/", &[("x-a", "ones"), ("x-b", "b")])],
     },
     Row {
         condition: "headers: {x-a: {}}",
-        takes: &[("/", &[("x-a", "")]), ("/", &[("x-a", "y")])],
-        leaves: &[("/", &[])],
+        matching: &[("/", &[("x-a", "")]), ("/", &[("x-a", "y")])],
+        other: &[("/", &[])],
     },
     Row {
         condition: "withoutHeaders: {x-a: {exact: one}}",
-        takes: &[("/", &[]), ("/", &[("x-a", "two")])],
-        leaves: &[("/", &[("x-a", "one")])],
+        matching: &[("/", &[]), ("/", &[("x-a", "two")])],
+        other: &[("/", &[("x-a", "one")])],
     },
     Row {
         condition: "queryParams: {q: {exact: '1'}}",
-        takes: &[("/?q=1", &[]), ("/?p=0&q=1", &[])],
-        leaves: &[("/", &[]), ("/?q=11", &[])],
+        matching: &[("/?q=1", &[]), ("/?p=0&q=1", &[])],
+        other: &[("/", &[]), ("/?q=11", &[])],
     },
     Row {
         condition: "queryParams: {q: {regex: '[0-9]+'}}",
-        takes: &[("/?q=12", &[])],
-        leaves: &[("/?q=a", &[]), ("/?q=", &[])],
+        matching: &[("/?q=12", &[])],
+        other: &[("/?q=a", &[]), ("/?q=", &[])],
     },
     Row {
         condition: "queryParams: {q: {prefix: ab}}",
-        takes: &[("/?q=abc", &[])],
-        leaves: &[("/?q=b", &[])],
+        matching: &[("/?q=abc", &[])],
+        other: &[("/?q=b", &[])],
     },
     Row {
         condition: "port: 9080",
-        takes: &[("/", &[])],
-        leaves: &[],
+        matching: &[("/", &[])],
+        other: &[],
     },
     Row {
         condition: "port: 9081",
-        takes: &[],
-        leaves: &[("/", &[])],
+        matching: &[],
+        other: &[("/", &[])],
     },
     Row {
         condition: "sourceLabels: {app: client}",
-        takes: &[("/", &[])],
-        leaves: &[],
+        matching: &[("/", &[])],
+        other: &[],
     },
     Row {
         condition: "sourceLabels: {app: other}",
-        takes: &[],
-        leaves: &[("/", &[])],
+        matching: &[],
+        other: &[("/", &[])],
     },
     Row {
         condition: "sourceNamespace: default",
-        takes: &[("/", &[])],
-        leaves: &[],
+        matching: &[("/", &[])],
+        other: &[],
     },
     Row {
         condition: "sourceNamespace: other",
-        takes: &[],
-        leaves: &[("/", &[])],
+        matching: &[],
+        other: &[("/", &[])],
     },
     Row {
         condition: "gateways: [mesh]",
-        takes: &[("/", &[])],
-        leaves: &[],
+        matching: &[("/", &[])],
+        other: &[],
     },
     Row {
         condition: "{uri: {prefix: /a}, method: {exact: POST}, headers: {x-a: {exact: one}}}",
-        takes: &[("/a", &[(":method", "POST"), ("x-a", "one")])],
-        leaves: &[
+        matching: &[("/a", &[(":method", "POST"), ("x-a", "one")])],
+        other: &[
             ("/a", &[("x-a", "one")]),
             ("/a", &[(":method", "POST")]),
             ("/b", &[(":method", "POST"), ("x-a", "one")]),
@@ -165,7 +165,7 @@ fn call(web: &Web, host: &str, (path, headers): &Sent) -> Call {
     })
 }
 
-async fn each_match_takes_what_it_says_and_nothing_else(planes: Planes) {
+async fn each_condition_matches_only_the_requests_it_describes(planes: Planes) {
     let name = |number: usize| format!("match-{number}");
     let documents = ROWS.iter().enumerate().map(|(number, row)| {
         let condition = if row.condition.starts_with('{') {
@@ -184,7 +184,7 @@ async fn each_match_takes_what_it_says_and_nothing_else(planes: Planes) {
     for (number, row) in ROWS.iter().enumerate() {
         let host = name(number);
         web.reachable(&host).await;
-        for (requests, backend) in [(row.takes, "web-v2"), (row.leaves, "web-v1")] {
+        for (requests, backend) in [(row.matching, "web-v2"), (row.other, "web-v1")] {
             for request in requests {
                 let seen = call(&web, &host, request).expect(200).await.seen();
                 assert_eq!(seen.backend, backend, "{}: {request:?}", row.condition);
@@ -193,7 +193,7 @@ async fn each_match_takes_what_it_says_and_nothing_else(planes: Planes) {
     }
 }
 
-async fn entries_are_alternatives_rules_go_by_order_and_the_rest_is_404(plane: Plane) {
+async fn match_entries_are_alternatives_and_the_first_matching_route_applies(plane: Plane) {
     let alternatives = "
 - match: [{uri: {prefix: /a}}, {headers: {x-a: {exact: one}}}]
   route: [{destination: {host: HOST, subset: v2}}]

@@ -1,4 +1,4 @@
-//! What there is not enough of: time, file descriptors, memory, and readers.
+//! Scarce resources: handshake and inspection timeouts, connection limits, file descriptors, and slow readers.
 
 use rcgen::generate_simple_self_signed;
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
@@ -16,19 +16,19 @@ use super::harness::{Backend, Identity, Plane, eventually, get};
 use crate::on_each_plane;
 
 on_each_plane! {
-    handshakes_that_are_none_or_never_end_are_ended,
-    inspections_that_never_end_are_ended_or_given_up,
-    who_does_not_read_holds_back_who_writes,
-    connections_beyond_the_limit_are_closed_at_once,
-    hosts_that_speak_no_tls_are_told_apart,
-    without_descriptors_for_hosts_requests_are_503_uf,
+    malformed_and_stalled_tls_handshakes_are_closed,
+    listener_filters_that_time_out_close_or_continue,
+    slow_readers_apply_back_pressure,
+    connections_beyond_the_global_limit_are_closed_at_once,
+    upstream_tls_failures_are_reported_in_response_flags_and_details,
+    requests_fail_with_503_uf_without_file_descriptors_for_upstreams,
 }
 
-/// How much may be under way between a writer and a reader that does not read: the buffers of the system on four sockets,
-/// and of the data plane.
-const UNDER_WAY: usize = 40 << 20;
+/// The most that may be buffered between a writer and a reader that does not read: in four socket buffers and in the
+/// data plane.
+const MAX_BUFFERED: usize = 40 << 20;
 
-async fn handshakes_that_are_none_or_never_end_are_ended(which: Plane) {
+async fn malformed_and_stalled_tls_handshakes_are_closed(which: Plane) {
     let backend = Backend::http("echo").await;
     let own = generate_simple_self_signed(["web".to_owned()]).unwrap();
     let routes = json!([{"match": {"prefix": "/"}, "route": {"cluster": "back"}}]);
@@ -46,7 +46,7 @@ async fn handshakes_that_are_none_or_never_end_are_ended(which: Plane) {
         },
     });
     let alone = Alone::start(which, &[listener], &[cluster("back", backend.address())], json!({})).await;
-    // Nothing; half a record; a record of nonsense; no TLS at all; the head of a record that is longer than any.
+    // Nothing; half a record; a malformed record; plain HTTP; a record header with an invalid length.
     for sent in [
         &b""[..],
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
@@ -62,7 +62,7 @@ async fn handshakes_that_are_none_or_never_end_are_ended(which: Plane) {
     assert_eq!(backend.seen().len(), 0);
 }
 
-async fn connections_beyond_the_limit_are_closed_at_once(which: Plane) {
+async fn connections_beyond_the_global_limit_are_closed_at_once(which: Plane) {
     let backend = Backend::http("echo").await;
     let routes = json!([{"match": {"prefix": "/"}, "route": {"cluster": "back"}}]);
     let listener = |name: &str| http_listener(name, "INBOUND", routes.clone(), json!({}));
@@ -86,20 +86,20 @@ async fn connections_beyond_the_limit_are_closed_at_once(which: Plane) {
         open.push(wire);
         assert!(open.len() <= 4, "there is no limit");
     }
-    // With Envoy, a connection to the admin interface may have counted.
+    // With Envoy, a connection to the admin interface may count as well.
     assert!(open.len() >= 3, "{}", open.len());
     assert!(ask(1).await.is_some());
     let name = format!("listener.{}_8080.downstream_global_cx_overflow", alone.listener(0).ip());
     assert_eq!(alone.sidecar.stats("global_cx_overflow").await[&name], 1);
     open.pop();
-    eventually("there is room again", async || match ask(0).await {
+    eventually("a new connection is accepted", async || match ask(0).await {
         Some(_) => Ok(()),
-        None => Err("there is none".to_owned()),
+        None => Err("closed".to_owned()),
     })
     .await;
 }
 
-async fn inspections_that_never_end_are_ended_or_given_up(which: Plane) {
+async fn listener_filters_that_time_out_close_or_continue(which: Plane) {
     let backend = Backend::http("echo").await;
     let routes = json!([{"match": {"prefix": "/"}, "route": {"cluster": "back"}}]);
     let mut ends = http_listener("ends", "INBOUND", routes, json!({}));
@@ -113,7 +113,7 @@ async fn inspections_that_never_end_are_ended_or_given_up(which: Plane) {
     goes_on["continue_on_listener_filters_timeout"] = json!(true);
     let back = cluster("back", backend.address());
     let alone = Alone::start(which, &[ends, goes_on], &[back], json!({})).await;
-    // Nothing, and a first byte of TLS.
+    // Nothing, and the start of a TLS record.
     for sent in [&b""[..], b"\x16\x03\x01\x02"] {
         let mut wire = Wire::open(alone.listener(0)).await;
         wire.send(sent).await;
@@ -121,7 +121,7 @@ async fn inspections_that_never_end_are_ended_or_given_up(which: Plane) {
     }
     let mut wire = Wire::open(alone.listener(1)).await;
     let given_up = format!("listener.{}_8080.downstream_pre_cx_timeout", alone.listener(1).ip());
-    eventually("the inspection is given up", async || {
+    eventually("the listener filter times out", async || {
         match alone.sidecar.stats("downstream_pre_cx_timeout").await.get(&given_up) {
             Some(1) => Ok(()),
             other => Err(format!("{other:?}")),
@@ -132,36 +132,36 @@ async fn inspections_that_never_end_are_ended_or_given_up(which: Plane) {
     assert_eq!(wire.answer().await.unwrap().status, 200);
 }
 
-/// What a host that is to speak TLS does instead.
+/// How a host that is expected to speak TLS behaves.
 #[derive(Clone)]
-enum Instead {
-    /// It says this.
+enum Behaviour {
+    /// Sends these bytes.
     Says(&'static [u8]),
-    /// It waits.
+    /// Sends nothing.
     Waits,
-    /// It closes the connection.
+    /// Closes the connection.
     Closes,
-    /// It does speak TLS, with this certificate and key.
+    /// Speaks TLS with this certificate and key.
     Shows((String, String)),
 }
 
-async fn host_that(instead: Instead) -> SocketAddr {
+async fn host_with(behaviour: Behaviour) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {
         while let Ok((mut stream, _)) = listener.accept().await {
-            let instead = instead.clone();
+            let behaviour = behaviour.clone();
             tokio::spawn(async move {
-                // The first words are the client's.
-                let (certificate, key) = match instead {
-                    Instead::Shows(identity) => identity,
-                    Instead::Says(said) => {
+                // The client sends first.
+                let (certificate, key) = match behaviour {
+                    Behaviour::Shows(identity) => identity,
+                    Behaviour::Says(said) => {
                         stream.read_u8().await?;
                         stream.write_all(said).await?;
                         return std::future::pending().await;
                     }
-                    Instead::Waits => return std::future::pending().await,
-                    Instead::Closes => return stream.read_u8().await.map(|_| ()),
+                    Behaviour::Waits => return std::future::pending().await,
+                    Behaviour::Closes => return stream.read_u8().await.map(|_| ()),
                 };
                 let mut stream = acceptor_with(Identity::of(&certificate, &key)).accept(stream).await?;
                 stream.read_u8().await?;
@@ -175,42 +175,42 @@ async fn host_that(instead: Instead) -> SocketAddr {
     address
 }
 
-async fn hosts_that_speak_no_tls_are_told_apart(which: Plane) {
+async fn upstream_tls_failures_are_reported_in_response_flags_and_details(which: Plane) {
     let (known, unknown) = (Authority::new("known"), Authority::new("unknown"));
     let cases = [
-        ("good", Instead::Shows(known.issue("web.example", 2100)), ""),
+        ("good", Behaviour::Shows(known.issue("web.example", 2100)), ""),
         (
             "another-name",
-            Instead::Shows(known.issue("other.example", 2100)),
+            Behaviour::Shows(known.issue("other.example", 2100)),
             "|TLS_error:",
         ),
         (
             "expired",
-            Instead::Shows(known.issue("web.example", 2020)),
+            Behaviour::Shows(known.issue("web.example", 2020)),
             "|TLS_error:",
         ),
         (
             "unknown-root",
-            Instead::Shows(unknown.issue("web.example", 2100)),
+            Behaviour::Shows(unknown.issue("web.example", 2100)),
             "|TLS_error:",
         ),
         (
             "garbage",
-            Instead::Says(b"garbage garbage garbage garbage"),
+            Behaviour::Says(b"garbage garbage garbage garbage"),
             "|TLS_error:",
         ),
         (
             "http",
-            Instead::Says(b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n"),
+            Behaviour::Says(b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n"),
             "|TLS_error:",
         ),
-        ("alert", Instead::Says(b"\x15\x03\x03\x00\x02\x02\x28"), "|TLS_error:"),
-        ("closes", Instead::Closes, "|TLS_error:"),
-        ("silence", Instead::Waits, ""),
+        ("alert", Behaviour::Says(b"\x15\x03\x03\x00\x02\x02\x28"), "|TLS_error:"),
+        ("closes", Behaviour::Closes, "|TLS_error:"),
+        ("silence", Behaviour::Waits, ""),
     ];
     let mut clusters = Vec::new();
-    for (name, instead, _) in &cases {
-        let mut cluster = cluster(name, host_that(instead.clone()).await);
+    for (name, behaviour, _) in &cases {
+        let mut cluster = cluster(name, host_with(behaviour.clone()).await);
         if *name == "silence" {
             cluster["connect_timeout"] = json!("0.3s");
         }
@@ -252,7 +252,7 @@ async fn hosts_that_speak_no_tls_are_told_apart(which: Plane) {
         } else {
             "remote connection failure"
         };
-        // What exactly it was is not the client's affair.
+        // Details of TLS failures are not sent to the client.
         let text = format!("upstream connect error or disconnect/reset before headers. reset reason: {why}");
         assert_eq!((said.status, said.body), (503, text), "{name}");
         let why = why.replace(' ', "_");
@@ -265,7 +265,7 @@ async fn hosts_that_speak_no_tls_are_told_apart(which: Plane) {
         let written: Vec<_> = alone
             .wrote("access.log")
             .lines()
-            .map(without_words_of_libraries)
+            .map(without_tls_error_text)
             .collect();
         (written == lines)
             .then_some(())
@@ -274,9 +274,8 @@ async fn hosts_that_speak_no_tls_are_told_apart(which: Plane) {
     .await;
 }
 
-/// A line of a log in which each mention of `TLS_error:` goes on in the words of a library of TLS, up to the end of what
-/// is told.
-fn without_words_of_libraries(line: &str) -> String {
+/// A log line without the text after each `TLS_error:`, up to the closing brace, which depends on the TLS library.
+fn without_tls_error_text(line: &str) -> String {
     let mut kept = String::new();
     for (number, part) in line.split("TLS_error:").enumerate() {
         match number {
@@ -290,10 +289,10 @@ fn without_words_of_libraries(line: &str) -> String {
     kept
 }
 
-/// Writes until nobody takes any more, and returns how much was taken.
+/// Writes until writing blocks, and returns the number of bytes written.
 async fn flood(stream: &mut TcpStream) -> usize {
     let (piece, mut taken) = ([b'a'; 1 << 16], 0);
-    while taken < 2 * UNDER_WAY {
+    while taken < 2 * MAX_BUFFERED {
         match timeout(Duration::from_secs(1), stream.write(&piece)).await {
             Ok(Ok(len)) => taken += len,
             Ok(Err(_)) | Err(_) => break,
@@ -302,21 +301,21 @@ async fn flood(stream: &mut TcpStream) -> usize {
     taken
 }
 
-async fn who_does_not_read_holds_back_who_writes(which: Plane) {
+async fn slow_readers_apply_back_pressure(which: Plane) {
     let host = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = host.local_addr().unwrap();
     let routes = json!([{"match": {"prefix": "/"}, "route": {"cluster": "back", "timeout": "0s"}}]);
     let listener = http_listener("in", "INBOUND", routes, json!({"stream_idle_timeout": "0s"}));
     let alone = Alone::start(which, &[listener], &[cluster("back", address)], json!({})).await;
 
-    // The client does not read the answer.
+    // The client does not read the response.
     let mut client = Wire::open(alone.listener(0)).await;
     client.send(b"GET /answer HTTP/1.1\r\nhost: web\r\n\r\n").await;
     let (mut answers, _) = host.accept().await.unwrap();
     assert!(answers.read(&mut [0; 1024]).await.unwrap() > 0);
     answers.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
     let taken = flood(&mut answers).await;
-    assert!(taken < UNDER_WAY, "{taken}");
+    assert!(taken < MAX_BUFFERED, "{taken}");
 
     // The host does not read the request.
     let mut stream = TcpStream::connect(alone.listener(0)).await.unwrap();
@@ -327,11 +326,11 @@ async fn who_does_not_read_holds_back_who_writes(which: Plane) {
     stream.write_all(head.as_bytes()).await.unwrap();
     let (reads, _) = host.accept().await.unwrap();
     let taken = flood(&mut stream).await;
-    assert!(taken < UNDER_WAY, "{taken}");
+    assert!(taken < MAX_BUFFERED, "{taken}");
     drop(reads);
 }
 
-/// Lets a process have so many file descriptors, or as many as it likes.
+/// Limits the number of file descriptors of a process, or removes the limit.
 fn limit_descriptors(process: u32, most: Option<u64>) {
     let whole = getrlimit(Resource::Nofile);
     let limit = Rlimit {
@@ -345,7 +344,7 @@ fn descriptors(process: u32) -> u64 {
     std::fs::read_dir(format!("/proc/{process}/fd")).unwrap().count() as u64
 }
 
-async fn without_descriptors_for_hosts_requests_are_503_uf(which: Plane) {
+async fn requests_fail_with_503_uf_without_file_descriptors_for_upstreams(which: Plane) {
     let backend = Backend::http("echo").await;
     let routes = json!([{"match": {"prefix": "/"}, "route": {"cluster": "back"}}]);
     let log = "%RESPONSE_CODE% %RESPONSE_FLAGS% %RESPONSE_CODE_DETAILS% %UPSTREAM_TRANSPORT_FAILURE_REASON%\n";
@@ -359,9 +358,9 @@ async fn without_descriptors_for_hosts_requests_are_503_uf(which: Plane) {
         wire.send(b"GET / HTTP/1.1\r\nhost: web\r\n\r\n").await;
         wire.answer().await.unwrap()
     };
-    // Its connection is accepted by the time it is answered; that to the host is closed.
+    // The client's connection is accepted; the host has none yet.
     let name = "http.in.downstream_cx_active";
-    eventually("the connection is there", async || {
+    eventually("the connection is accepted", async || {
         let active = alone.sidecar.stats(name).await[name];
         (active == 1).then_some(()).ok_or(active.to_string())
     })
@@ -381,11 +380,11 @@ async fn without_descriptors_for_hosts_requests_are_503_uf(which: Plane) {
         .await;
 }
 
-/// Connections that are there go on, those that come wait, and both is over when there are file descriptors again.
+/// New connections are accepted once file descriptors are available again.
 #[tokio::test]
-async fn without_file_descriptors_there_are_no_new_connections_and_the_others_go_on() {
+async fn without_file_descriptors_new_connections_wait_and_existing_ones_are_served() {
     let backend = Backend::http("echo").await;
-    // What is answered here needs no connection to a host, for which there may be no file descriptor either.
+    // Direct responses need no file descriptor for a connection to a host.
     let routes = json!([
         {"match": {"path": "/here"}, "direct_response": {"status": 200}},
         {"match": {"prefix": "/"}, "route": {"cluster": "back"}},
@@ -401,9 +400,9 @@ async fn without_file_descriptors_there_are_no_new_connections_and_the_others_go
     alone.sidecar.allow_log("cannot accept connections");
     let request = b"GET /a HTTP/1.1\r\nhost: web\r\n\r\n";
     let here = b"GET /here HTTP/1.1\r\nhost: web\r\n\r\n";
-    let mut there = Wire::open(alone.listener(0)).await;
-    there.send(request).await;
-    assert_eq!(there.answer().await.unwrap().status, 200);
+    let mut existing = Wire::open(alone.listener(0)).await;
+    existing.send(request).await;
+    assert_eq!(existing.answer().await.unwrap().status, 200);
 
     let process = alone.sidecar.id();
     limit_descriptors(process, Some(descriptors(process) + 3));
@@ -414,11 +413,11 @@ async fn without_file_descriptors_there_are_no_new_connections_and_the_others_go
         waiting.push(wire);
     }
     for _ in 0..10 {
-        there.send(here).await;
-        assert_eq!(there.answer().await.unwrap().status, 200);
+        existing.send(here).await;
+        assert_eq!(existing.answer().await.unwrap().status, 200);
     }
     limit_descriptors(process, None);
-    // Those that were accepted may have been without a connection to the host; those that waited were not.
+    // Connections accepted with the last descriptors may fail to reach the host; those that waited do not.
     let mut answered = 0;
     for mut wire in waiting {
         answered += u32::from(wire.answer().await.unwrap().status == 200);

@@ -1,18 +1,18 @@
-//! The two documents everyone starts with: a route to a subset, and mutual TLS for its host.
+//! A common first configuration: a route to a subset, and mutual TLS for its host.
 
 use crate::harness::{App, Mesh, Plane, Planes, eventually, run};
 use crate::{on_each_pair_of_planes, on_each_plane};
 
 on_each_pair_of_planes! {
-    with_subsets_every_request_reaches_v2_and_only_v2,
+    with_subsets_all_requests_reach_v2,
 }
 
 on_each_plane! {
-    without_subsets_one_route_is_503_and_the_line_is_named,
-    a_subset_removed_while_a_route_names_it_stays_served_and_is_reported,
+    a_missing_subset_is_answered_with_503_and_reported_with_its_line,
+    a_subset_removed_while_in_use_stays_served_and_is_reported,
 }
 
-/// As the documents are found everywhere: an old API version, short host names, one file.
+/// As in many tutorials: an old API version, short host names, one file.
 const ROUTE_AND_TLS: &str = "
 apiVersion: networking.istio.io/v1alpha3
 kind: VirtualService
@@ -56,7 +56,7 @@ const SERVICES: &str = "
 {apiVersion: v1, kind: Service, metadata: {name: ratings}, spec: {selector: {app: ratings}, ports: [{name: http, port: 9080}]}}
 ";
 
-/// Where `subset: v2` stands in [`ROUTE_AND_TLS`].
+/// The position of `subset: v2` in [`ROUTE_AND_TLS`], as it is reported.
 const SUBSET_REFERENCE: &str = "seed.yaml:16:17: error[IST0101]";
 
 struct Seed {
@@ -104,7 +104,7 @@ impl Seed {
     }
 }
 
-async fn with_subsets_every_request_reaches_v2_and_only_v2(planes: Planes) {
+async fn with_subsets_all_requests_reach_v2(planes: Planes) {
     let seed = seed(planes, &(ROUTE_AND_TLS.to_owned() + SUBSETS)).await;
     seed.v2_answers().await;
     assert_eq!(
@@ -117,7 +117,7 @@ async fn with_subsets_every_request_reaches_v2_and_only_v2(planes: Planes) {
     assert_eq!(status, Some(0), "{printed}");
 }
 
-async fn without_subsets_one_route_is_503_and_the_line_is_named(plane: Plane) {
+async fn a_missing_subset_is_answered_with_503_and_reported_with_its_line(plane: Plane) {
     let seed = seed(plane, ROUTE_AND_TLS).await;
     eventually("ratings answers", async || {
         let answer = seed.client.get("ratings", "/").send().await?;
@@ -143,11 +143,11 @@ async fn without_subsets_one_route_is_503_and_the_line_is_named(plane: Plane) {
     assert_eq!(seed.mesh.diagnostics().await, Vec::<serde_json::Value>::new());
 }
 
-async fn a_subset_removed_while_a_route_names_it_stays_served_and_is_reported(plane: Plane) {
+async fn a_subset_removed_while_in_use_stays_served_and_is_reported(plane: Plane) {
     let seed = seed(plane, &(ROUTE_AND_TLS.to_owned() + SUBSETS)).await;
     seed.v2_answers().await;
     seed.mesh.write("seed.yaml", ROUTE_AND_TLS);
-    eventually("a diagnostic", async || {
+    eventually("the missing subset is reported", async || {
         let diagnostics = seed.mesh.diagnostics().await;
         if diagnostics.iter().any(|found| found["code"] == "IST0101") {
             Ok(())

@@ -1,4 +1,4 @@
-//! Settings of clusters, listeners and connection managers that change little, and do it as in Envoy.
+//! Smaller settings of clusters, listeners, connection managers and xDS streams, which work as in Envoy.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -13,35 +13,35 @@ use super::harness::{Ads, Backend, Call, Plane, eventually, get};
 use crate::{between_planes, on_each_plane};
 
 on_each_plane! {
-    streams_are_opened_with_their_metadata,
-    what_is_kept_for_a_retry_is_bounded_by_the_listener,
-    a_connection_that_ends_may_stay_for_so_long,
-    all_addresses_of_version_six_may_be_those_of_four_too,
-    what_is_left_of_circuit_breakers_is_told_where_it_is_wanted,
+    xds_streams_are_opened_with_their_initial_metadata,
+    retry_buffers_are_limited_by_listener_route_and_http2_windows,
+    delayed_close_timeout_limits_how_long_closing_connections_stay,
+    ipv4_compat_listeners_accept_both_address_families,
+    remaining_circuit_breaker_capacity_is_reported_with_track_remaining,
 }
 
 between_planes! {
-    rate_limits_count_as_in_envoy,
+    local_rate_limit_statistics_match_envoy,
 }
 
-async fn streams_are_opened_with_their_metadata(plane: Plane) {
+async fn xds_streams_are_opened_with_their_initial_metadata(plane: Plane) {
     for api_type in ["DELTA_GRPC", "GRPC"] {
         let ads = Ads::start(|_| ()).await;
         let _alone = Alone::follow(plane, &ads, api_type).await;
-        let opened = eventually("a stream", async || ads.opened().pop().ok_or("none".to_owned())).await;
+        let opened = eventually("a stream is opened", async || ads.opened().pop().ok_or("none".to_owned())).await;
         let said: Vec<_> = opened.get_all("x-opened-by").iter().collect();
         assert_eq!(said, ["again"]);
     }
 }
 
-/// A request with so many bytes, the first answer to which is a 503.
+/// A POST request with a body of this size.
 fn upload(alone: &Alone, listener: usize, bytes: usize) -> Call {
     get(alone.listener(listener), "app.example", "/")
         .method(Method::POST)
         .body(&"a".repeat(bytes))
 }
 
-async fn what_is_kept_for_a_retry_is_bounded_by_the_listener(plane: Plane) {
+async fn retry_buffers_are_limited_by_listener_route_and_http2_windows(plane: Plane) {
     let backend = Backend::http("app").await;
     let retry = json!({"retry_on": "5xx", "num_retries": 1, "retry_back_off": {"base_interval": "0.001s"}});
     let route = |more: Value| {
@@ -92,7 +92,7 @@ async fn what_is_kept_for_a_retry_is_bounded_by_the_listener(plane: Plane) {
     }
 }
 
-async fn a_connection_that_ends_may_stay_for_so_long(plane: Plane) {
+async fn delayed_close_timeout_limits_how_long_closing_connections_stay(plane: Plane) {
     let routes = json!([{"match": {"prefix": "/"}, "direct_response": {"status": 200}}]);
     let listeners = [("short", "0.1s"), ("long", "60s"), ("none", "0s")]
         .map(|(name, time)| http_listener(name, "INBOUND", routes.clone(), json!({"delayed_close_timeout": time})));
@@ -117,13 +117,13 @@ async fn a_connection_that_ends_may_stay_for_so_long(plane: Plane) {
         })
         .await;
     }
-    // Longer than it would stay if nothing was said.
+    // Longer than the default of one second.
     tokio::time::sleep(Duration::from_millis(1500)).await;
     assert_eq!(open("long").await, 1);
     drop(clients);
 }
 
-async fn all_addresses_of_version_six_may_be_those_of_four_too(plane: Plane) {
+async fn ipv4_compat_listeners_accept_both_address_families(plane: Plane) {
     let ads = Ads::start(|_| ()).await;
     let mut alone = Alone::follow(plane, &ads, "DELTA_GRPC").await;
     let routes = json!([{"match": {"prefix": "/"}, "direct_response": {"status": 200}}]);
@@ -135,30 +135,30 @@ async fn all_addresses_of_version_six_may_be_those_of_four_too(plane: Plane) {
     };
     let [both, six] = [free_port(), free_port()];
     ads.change(|world| {
-        world.put(ResourceType::Cluster, &cluster("any", to_nobody()));
+        world.put(ResourceType::Cluster, &cluster("any", closed_port()));
         world.put(ResourceType::Listener, &listener("both", both, true));
         world.put(ResourceType::Listener, &listener("six", six, false));
     });
     alone.sidecar.ready().await;
     for (host, port) in [("[::1]", both), ("127.0.0.1", both), ("[::1]", six)] {
         let to = format!("{host}:{port}").parse().unwrap();
-        eventually(&format!("an answer of {to}"), async || get(to, "web", "/").send().await).await;
+        eventually(&format!("an answer from {to}"), async || get(to, "web", "/").send().await).await;
     }
     let to = format!("127.0.0.1:{six}").parse().unwrap();
     assert!(get(to, "web", "/").send().await.is_err());
 }
 
-fn to_nobody() -> std::net::SocketAddr {
+fn closed_port() -> std::net::SocketAddr {
     "127.0.0.1:1".parse().unwrap()
 }
 
-/// A port that nobody has on any address.
+/// A port that is free on all addresses.
 fn free_port() -> u16 {
     let socket = std::net::TcpListener::bind("[::]:0").unwrap();
     socket.local_addr().unwrap().port()
 }
 
-async fn what_is_left_of_circuit_breakers_is_told_where_it_is_wanted(plane: Plane) {
+async fn remaining_circuit_breaker_capacity_is_reported_with_track_remaining(plane: Plane) {
     let backend = Backend::http("app").await;
     let mut tracked = cluster("tracked", backend.address());
     tracked["circuit_breakers"] = json!({"thresholds": [
@@ -171,7 +171,7 @@ async fn what_is_left_of_circuit_breakers_is_told_where_it_is_wanted(plane: Plan
     let alone = Alone::start(plane, &[listener], &clusters, json!({})).await;
     get(alone.listener(0), "app.example", "/").expect(200).await;
     let mut left = alone.sidecar.stats("remaining").await;
-    // We have no pools of connections that could be limited.
+    // The bundled proxy does not limit the number of connection pools.
     left.remove("cluster.tracked.circuit_breakers.default.remaining_cx_pools");
     let wanted = [("cx", 6), ("pending", 5), ("retries", 3), ("rq", 6)];
     let wanted = wanted.map(|(name, left)| {
@@ -183,7 +183,7 @@ async fn what_is_left_of_circuit_breakers_is_told_where_it_is_wanted(plane: Plan
     assert_eq!(left, BTreeMap::from(wanted));
 }
 
-/// What a limit counts, and how Prometheus is told of it.
+/// The rate limit statistics, and their lines in Prometheus format.
 async fn counted_by_limits(plane: Plane) -> (BTreeMap<String, u64>, Vec<String>) {
     let percent = |numerator: u32| json!({"default_value": {"numerator": numerator}});
     let limit = |prefix: &str, enforced: u32| {
@@ -225,7 +225,7 @@ async fn counted_by_limits(plane: Plane) -> (BTreeMap<String, u64>, Vec<String>)
     (alone.sidecar.stats("http_local_rate_limit").await, lines)
 }
 
-async fn rate_limits_count_as_in_envoy() {
+async fn local_rate_limit_statistics_match_envoy() {
     let (envoys, envoys_lines) = counted_by_limits(Plane::Envoy).await;
     let (ours, lines) = counted_by_limits(Plane::Topsail).await;
     assert_eq!(envoys["of_all.http_local_rate_limit.enforced"], 2, "{envoys:#?}");

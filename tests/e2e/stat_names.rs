@@ -1,4 +1,4 @@
-//! Statistics: what Envoy counts in the mesh, the bundled proxy counts by the same names.
+//! Statistics: the bundled proxy has all that Envoy counts in a mesh, with the same names.
 
 use std::collections::BTreeSet;
 
@@ -7,34 +7,34 @@ use crate::harness::{App, Plane};
 use crate::web::{Web, routed};
 
 between_planes! {
-    what_envoy_counts_is_counted,
+    the_proxy_has_every_statistic_that_envoy_counts,
 }
 
-/// Parts of the names of what only Envoy counts here, and why.
+/// Parts of the names of statistics that only Envoy has, and why.
 const ONLY_ENVOYS: [(&str, &str); 11] = [
-    ("xds-grpc", "the control plane's stream is no traffic of a cluster"),
-    ("listener.admin.", "the admin interface is no listener"),
-    ("http.admin.", "neither has it a connection manager"),
+    ("xds-grpc", "the xDS stream does not go through a cluster"),
+    ("listener.admin.", "the admin interface is not a listener"),
+    ("http.admin.", "the admin interface has no connection manager"),
     (
         "http.async-client.",
-        "the proxy's own requests are none of a connection manager",
+        "the proxy's own requests do not go through a connection manager",
     ),
     (
         "sds.topsail-token.",
-        "the token is read from its file when it is needed",
+        "token files are read on demand",
     ),
-    ("sigalgs.", "rustls does not tell them"),
+    ("sigalgs.", "rustls does not report signature algorithms"),
     (
         "curves.X25519MLKEM768",
-        "of what both ends know each plane prefers another",
+        "the planes prefer different key exchange groups",
     ),
-    ("ssl.certificate.", "`days_until_first_cert_expiring` says it of all"),
-    ("ssl_context_update_by_sds", "contexts are made when they are needed"),
-    (".worker_", "workers share the work, and what is counted"),
-    ("server.stats_recent_lookups", "nothing is looked up by name"),
+    ("ssl.certificate.", "`days_until_first_cert_expiring` covers all certificates"),
+    ("ssl_context_update_by_sds", "TLS contexts are created on demand"),
+    (".worker_", "the workers share one set of statistics"),
+    ("server.stats_recent_lookups", "there are no lookups by name"),
 ];
 
-/// The statistics that are not zero and those that are there at all, without what is the test's own in their names.
+/// The statistics that are not zero, and all statistics, without the test's own names and addresses.
 async fn of(app: &App) -> (BTreeSet<String>, BTreeSet<String>) {
     let stats = app.sidecar.stats(".").await;
     let kind = |name: &str| {
@@ -44,7 +44,7 @@ async fn of(app: &App) -> (BTreeSet<String>, BTreeSet<String>) {
         } else if name.starts_with("cluster.") {
             format!("cluster.*.{}", after(";."))
         } else if name.starts_with("listener.") {
-            // An address and its port, and perhaps a connection manager of the same name.
+            // An address with its port, perhaps followed by the stat prefix of a connection manager.
             let rest = name.split_once('_').map_or(name, |(_, rest)| rest);
             let rest = rest.split_once('.').map_or(rest, |(_, rest)| rest);
             match rest.strip_prefix("http.") {
@@ -97,7 +97,7 @@ async fn counted(plane: Plane) -> (BTreeSet<String>, BTreeSet<String>) {
         };
         call.expect(status).await;
     }
-    // Calls of gRPC: one with a message, one that ends with a status of gRPC.
+    // Two gRPC calls: one with a message, and one that ends with a gRPC status.
     for (path, body) in [("/", "\0\0\0\0\u{3}abc"), ("/fault", "")] {
         let call = web.get("web", path).method(http::Method::POST);
         call.header("content-type", "application/grpc")
@@ -110,7 +110,7 @@ async fn counted(plane: Plane) -> (BTreeSet<String>, BTreeSet<String>) {
     (&client.0 | &server.0, &client.1 | &server.1)
 }
 
-async fn what_envoy_counts_is_counted() {
+async fn the_proxy_has_every_statistic_that_envoy_counts() {
     let (envoys, _) = counted(Plane::Envoy).await;
     let (_, ours) = counted(Plane::Topsail).await;
     let known = |name: &&String| !ONLY_ENVOYS.iter().any(|(part, _)| name.contains(part));

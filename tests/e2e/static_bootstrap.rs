@@ -1,4 +1,4 @@
-//! Bootstraps as one writes them by hand, without a control plane: one file for Envoy and for the bundled proxy.
+//! Static bootstraps without a control plane: the same file works for Envoy and for the bundled proxy.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -16,10 +16,10 @@ use crate::harness::{Backend, Identity, Load, Plane, answering, eventually, get,
 use crate::on_each_plane;
 
 on_each_plane! {
-    a_file_in_the_manner_of_envoys_documentation_serves,
-    secrets_in_files_are_rotated_while_traffic_runs,
-    secrets_of_the_bootstrap_and_files_of_contexts_serve,
-    a_file_in_the_manner_of_istios_agent_serves,
+    a_bootstrap_as_in_envoys_documentation_works,
+    file_based_secrets_are_rotated_without_losing_requests,
+    static_secrets_and_certificate_files_work,
+    a_bootstrap_as_written_by_istios_agent_works,
 }
 
 const BY_HAND: &str = r#"
@@ -139,7 +139,7 @@ fn by_hand(admin: SocketAddr, listeners: &[SocketAddr], http: SocketAddr, tcp: S
         .replace("TCP_PORT", &tcp.port().to_string())
 }
 
-async fn a_file_in_the_manner_of_envoys_documentation_serves(which: Plane) {
+async fn a_bootstrap_as_in_envoys_documentation_works(which: Plane) {
     let (http, tcp) = (Backend::http("web").await, Backend::tcp("bytes").await);
     let write = |admin: SocketAddr, listeners: &[SocketAddr]| by_hand(admin, listeners, http.address(), tcp.address());
     let mut alone = Alone::written(which, "envoy.yaml", 2, write).await;
@@ -164,7 +164,7 @@ async fn a_file_in_the_manner_of_envoys_documentation_serves(which: Plane) {
     assert_eq!(answering(stream).await.unwrap(), "bytes");
 }
 
-/// What Istio's agent writes for its proxies, but for the control plane.
+/// A bootstrap as Istio's agent writes it, without the control plane.
 const AGENTS: &str = r#"{
   "node": {"id": "sidecar~10.0.0.1~a.default~default.svc.cluster.local", "cluster": "a.default", "metadata": {"NAME": "a"}},
   "layered_runtime": {"layers": [
@@ -231,7 +231,7 @@ const AGENTS: &str = r#"{
   }
 }"#;
 
-async fn a_file_in_the_manner_of_istios_agent_serves(which: Plane) {
+async fn a_bootstrap_as_written_by_istios_agent_works(which: Plane) {
     let agent = Backend::http("agent").await;
     let text = AGENTS
         .replace("AGENT_PORT", &agent.address().port().to_string())
@@ -257,7 +257,7 @@ async fn a_file_in_the_manner_of_istios_agent_serves(which: Plane) {
     let stats = alone.sidecar.stats("cluster.agent.upstream_cx_total").await;
     assert_eq!(
         stats["cluster.agent.upstream_cx_total"], 3,
-        "a request on each connection"
+        "one request per connection"
     );
     let metrics = get(alone.listener(0), "a", "/stats/prometheus")
         .expect(200)
@@ -269,7 +269,7 @@ async fn a_file_in_the_manner_of_istios_agent_serves(which: Plane) {
     );
 }
 
-/// A CA, and folders in which what it issues is swapped as a whole, by a link, as Kubernetes does it.
+/// A CA, and a directory in which its certificates are replaced atomically by a symlink, as in Kubernetes volumes.
 struct Issuer {
     state: TempDir,
     files: TempDir,
@@ -296,7 +296,7 @@ impl Issuer {
         self.files.path()
     }
 
-    /// Puts a new certificate in the place of the one there is, and returns it.
+    /// Replaces the certificate and returns the new one.
     fn rotate(&self, name: &str) -> CertificateDer<'static> {
         let state = StateDir::open(self.state.path()).unwrap();
         let ca = Ca::load_or_create(&state, &"example.org".parse().unwrap(), &Clock::system()).unwrap();
@@ -314,7 +314,7 @@ impl Issuer {
         Identity::issued(self.state.path(), "example.org", OWN)
     }
 
-    /// Writes the file of a secret in the place of the one there is, by rename. Envoy wants one secret in a file.
+    /// Replaces the file of a secret by rename. Envoy expects one secret per file.
     fn secret(&self, name: &str, what: &str) {
         let text = format!(
             "resources:\n- \"@type\": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret\n  \
@@ -329,16 +329,16 @@ impl Issuer {
     }
 }
 
-/// Whom both sides trust.
+/// The validation context of both sides.
 const TRUSTED: &str = "validation_context: {trusted_ca: {filename: <DIR>/root.pem}, match_typed_subject_alt_names: \
     [{san_type: URI, matcher: {exact: \"spiffe://example.org/ns/default/sa/own\"}}]}";
 
-/// The certificate in files that are watched.
+/// A certificate in watched files.
 const IN_FILES: &str = "{certificate_chain: {filename: <DIR>/cert.pem}, private_key: {filename: <DIR>/key.pem}, \
     watched_directory: {path: <DIR>}}";
 
-/// A plain listener, whose traffic goes by mutual TLS to the other listener and from there to a host. `OWN` stands for how
-/// both have their certificate, `TRUST` for how they verify the other.
+/// A plain-text listener that forwards to a second listener over mutual TLS, and from there to a host. `OWN` stands for
+/// the certificate of both sides, `TRUST` for their validation context.
 const THERE_AND_BACK: &str = r#"
 admin: {address: {socket_address: {address: ADMIN_IP, port_value: 15000}}}
 node: {id: alone, cluster: test}
@@ -413,7 +413,7 @@ fn there_and_back(
     }
 }
 
-/// Waits until there is an answer by way of both listeners: they come into force one by one.
+/// Waits for an answer through both listeners, which start one after the other.
 async fn answers(alone: &Alone) {
     eventually("an answer", async || {
         let answer = get(alone.listener(0), "web", "/").send().await?;
@@ -425,9 +425,9 @@ async fn answers(alone: &Alone) {
     .await;
 }
 
-/// Waits until a listener shows this certificate.
+/// Waits until a listener presents this certificate.
 async fn shows(alone: &Alone, identity: &Identity, certificate: &CertificateDer<'_>) {
-    eventually("the new certificate is shown", async || {
+    eventually("the new certificate is presented", async || {
         let stream = tls::connect(alone.listener(1), "in.example.org", Some(identity), &[]).await?;
         match stream
             .get_ref()
@@ -436,13 +436,13 @@ async fn shows(alone: &Alone, identity: &Identity, certificate: &CertificateDer<
             .is_some_and(|shown| shown[0] == *certificate)
         {
             true => Ok(()),
-            false => Err("another is shown".to_owned()),
+            false => Err("another certificate".to_owned()),
         }
     })
     .await;
 }
 
-async fn secrets_in_files_are_rotated_while_traffic_runs(which: Plane) {
+async fn file_based_secrets_are_rotated_without_losing_requests(which: Plane) {
     let (app, issuer) = (Backend::http("app").await, Issuer::new());
     issuer.secret("own", &format!("tls_certificate: {IN_FILES}"));
     issuer.secret("trust", TRUSTED);
@@ -460,11 +460,11 @@ async fn secrets_in_files_are_rotated_while_traffic_runs(which: Plane) {
     answers(&alone).await;
     let load = Load::start(get(alone.listener(0), "web", "/load"), 50);
     let client = issuer.identity();
-    // The files are others, by a link; so does Kubernetes.
+    // Certificate files replaced by a symlink, as in Kubernetes volumes.
     for name in ["two", "three"] {
         shows(&alone, &client, &issuer.rotate(name)).await;
     }
-    // The file of the secret is another, and the certificate stands in it.
+    // A new file for the secret, with an inline certificate.
     let last = issuer.rotate("four");
     let text = |name| fs::read_to_string(issuer.dir().join(name)).unwrap();
     let inline = serde_json::json!({
@@ -476,7 +476,7 @@ async fn secrets_in_files_are_rotated_while_traffic_runs(which: Plane) {
     load.stop().await.assert_lossless();
 }
 
-async fn secrets_of_the_bootstrap_and_files_of_contexts_serve(which: Plane) {
+async fn static_secrets_and_certificate_files_work(which: Plane) {
     let (app, issuer) = (Backend::http("app").await, Issuer::new());
     let secrets = format!(
         "secrets:\n  - name: own\n    tls_certificate: {}",
@@ -494,9 +494,9 @@ async fn secrets_of_the_bootstrap_and_files_of_contexts_serve(which: Plane) {
         alone.sidecar.ready().await;
         answers(&alone).await;
         let refused = tls::connect(alone.listener(1), "in.example.org", None, &[]).await;
-        // In TLS 1.3 a client learns only with the first answer that it is refused.
+        // With TLS 1.3, a client learns of the rejection only when it reads.
         assert!(refused.is_err() || answering(refused.unwrap()).await.is_err());
-        // Every fifth request is on a new connection, which resumes the session of one before.
+        // Every fifth request opens a new connection, which resumes an earlier TLS session.
         for _ in 0..20 {
             get(alone.listener(0), "web", "/").expect(200).await;
         }
@@ -506,10 +506,10 @@ async fn secrets_of_the_bootstrap_and_files_of_contexts_serve(which: Plane) {
 }
 
 #[tokio::test]
-async fn a_bootstrap_can_be_looked_at_without_a_start() {
+async fn validate_mode_checks_a_bootstrap_without_starting() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("envoy.yaml");
-    // Nobody could listen there.
+    // An address that cannot be bound.
     let nobody: SocketAddr = "192.0.2.1:1".parse().unwrap();
     let good = by_hand(nobody, &[nobody, nobody], nobody, nobody);
     let validate = async |text: &str| {
@@ -532,7 +532,7 @@ async fn a_bootstrap_can_be_looked_at_without_a_start() {
 }
 
 #[tokio::test]
-async fn mistakes_are_named_with_their_line_and_column() {
+async fn bootstrap_errors_are_reported_with_line_and_column() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("envoy.yaml");
     let nobody: SocketAddr = "127.0.0.1:1".parse().unwrap();
@@ -563,7 +563,7 @@ async fn mistakes_are_named_with_their_line_and_column() {
         let line = text[..at].matches('\n').count() + 1;
         let error = String::from_utf8_lossy(&output.stderr).into_owned();
         let column = match said {
-            // A mistake in the YAML itself shows where it can no longer be read.
+            // YAML syntax errors are reported where parsing stops.
             "" => String::new(),
             _ => {
                 let start = text[..at].rfind('\n').unwrap() + 1;
@@ -586,5 +586,5 @@ async fn mistakes_are_named_with_their_line_and_column() {
     let output = run(&["proxy", "--bootstrap", path.to_str().unwrap()]).await;
     let error = String::from_utf8_lossy(&output.stderr);
     let place = format!("error: {}:", path.display());
-    assert_eq!(error.matches(&place).count(), 2, "all at once: {error}");
+    assert_eq!(error.matches(&place).count(), 2, "all errors are reported: {error}");
 }

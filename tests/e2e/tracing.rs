@@ -1,4 +1,4 @@
-//! Spans: those of the bundled proxy are those of Envoy, for the same requests and the same configuration.
+//! Tracing: the bundled proxy creates the same spans as Envoy for the same requests and configuration.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,13 +10,13 @@ use super::harness::{Backend, Call, Collector, Plane, eventually, get};
 use crate::between_planes;
 
 between_planes! {
-    a_copy_is_sampled_only_where_that_is_not_forbidden,
-    spans_are_those_of_envoy,
-    spans_are_sent_by_http_as_well,
-    samplers_decide_as_those_of_envoy,
+    mirrored_requests_follow_the_trace_sampled_setting,
+    spans_match_envoy,
+    spans_are_exported_over_http,
+    samplers_decide_as_in_envoy,
 }
 
-/// A span without what chance and the clock put into it.
+/// A span without random ids and timestamps.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Said {
     name: String,
@@ -24,14 +24,14 @@ struct Said {
     flags: u32,
     status: Option<i32>,
     trace_state: String,
-    /// The parent: of the client, another span of the same trace, or none.
+    /// The parent: the client's span, another of our spans, or none.
     parent: &'static str,
     attributes: BTreeMap<String, String>,
 }
 
 const PARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 
-/// Three listeners: of the workload's own service, of what it calls, and a hop of its own in the trace.
+/// A data plane with four listeners: inbound, outbound, and two with `spawn_upstream_span`, one with its own span names.
 async fn traced(plane: Plane, backend: &Backend, collector: &Collector, service: Value, more: Value) -> Alone {
     let mut tracing = json!({
         "random_sampling": {"value": 100},
@@ -82,12 +82,12 @@ async fn traced(plane: Plane, backend: &Backend, collector: &Collector, service:
     back["alt_stat_name"] = json!("back-statistics");
     let clusters = [
         back,
-        // Nobody listens at port 1.
+        // Nothing listens on port 1.
         cluster("dead", "127.0.0.1:1".parse().unwrap()),
         cluster("collector", collector.address()),
         cluster_http2("collector-grpc", collector.address()),
     ];
-    // How soon Envoy sends spans; the bundled proxy has no runtime keys, and says so in its log.
+    // Makes Envoy export spans sooner; the bundled proxy has no runtime keys and would log a warning.
     let runtime =
         json!({"layers": [{"name": "static", "static_layer": {"tracing.opentelemetry.flush_interval_ms": 500}}]});
     let more = match plane {
@@ -97,7 +97,7 @@ async fn traced(plane: Plane, backend: &Backend, collector: &Collector, service:
     Alone::start(plane, &listeners, &clusters, more).await
 }
 
-/// A request with a request id of its own, by which it is sampled.
+/// A request with a fixed request id, which decides about sampling.
 fn call(alone: &Alone, listener: usize, path: &str) -> Call {
     get(alone.listener(listener), "app.example", path)
         .header("x-request-id", "00000001-0000-4000-8000-000000000001")
@@ -152,7 +152,7 @@ fn said(spans: &[Span]) -> Vec<Said> {
     all
 }
 
-/// Sends the requests and returns the spans and what the host was told of them.
+/// Sends the requests and returns the spans and the tracing headers that the host and the client received.
 async fn spans_of(plane: Plane, service: Value, backend: &Backend) -> (Vec<Said>, Vec<Vec<String>>, Collector) {
     let collector = Collector::start().await;
     let alone = traced(plane, backend, &collector, service, json!({})).await;
@@ -196,8 +196,8 @@ async fn spans_of(plane: Plane, service: Value, backend: &Backend) -> (Vec<Said>
             .expect(200)
             .await;
         call("/malformed").header("traceparent", "malformed").expect(200).await;
-        // Of a hop of its own also the span of each attempt: eleven requests reach a host, one of them twice, and one
-        // tries a host that is not there.
+        // With `spawn_upstream_span` there is also a span for each attempt: eleven requests reach a host, one of them
+        // twice, and one fails to connect.
         count += if listener < 2 { 13 } else { 13 + 13 };
     }
     let spans = collector.spans(count).await;
@@ -224,7 +224,7 @@ async fn spans_of(plane: Plane, service: Value, backend: &Backend) -> (Vec<Said>
     (said(&spans), answered, collector)
 }
 
-async fn spans_are_those_of_envoy() {
+async fn spans_match_envoy() {
     let backend = Backend::http("app").await;
     let (envoys, envoy_told, _) = spans_of(Plane::Envoy, grpc_service(), &backend).await;
     let (ours, told, collector) = spans_of(Plane::Topsail, grpc_service(), &backend).await;
@@ -241,7 +241,7 @@ async fn spans_are_those_of_envoy() {
     assert_eq!(export.headers["x-tenant"], "t");
 }
 
-async fn spans_are_sent_by_http_as_well() {
+async fn spans_are_exported_over_http() {
     let backend = Backend::http("app").await;
     for plane in [Plane::Envoy, Plane::Topsail] {
         let (spans, _, collector) = spans_of(plane, http_service(), &backend).await;
@@ -258,7 +258,8 @@ async fn spans_are_sent_by_http_as_well() {
     }
 }
 
-/// Which of many requests are recorded, by what the host is told: their traces are given, and what the client does.
+/// The sampled flag that the host receives, by trace: for many given trace ids with and without the client's flag, and
+/// for a new trace.
 async fn recorded(plane: Plane, percent: u32, sampler: &Value, backend: &Backend) -> BTreeMap<String, String> {
     let collector = Collector::start().await;
     let mut service = grpc_service();
@@ -267,7 +268,7 @@ async fn recorded(plane: Plane, percent: u32, sampler: &Value, backend: &Backend
     let alone = traced(plane, backend, &collector, service, sampling).await;
     let before = backend.seen().len();
     for number in 1..=60_u128 {
-        // Any number whose bytes differ.
+        // Spreads the trace ids.
         let trace = number.wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835);
         let parent = format!("00-{trace:032x}-b7ad6b7169203331-{:02x}", number % 2);
         call(&alone, 0, "/given")
@@ -285,7 +286,7 @@ async fn recorded(plane: Plane, percent: u32, sampler: &Value, backend: &Backend
     .collect()
 }
 
-async fn samplers_decide_as_those_of_envoy() {
+async fn samplers_decide_as_in_envoy() {
     let sampler = |kind: &str, more: Value| {
         let mut config = more;
         config["@type"] = json!(format!(
@@ -304,7 +305,7 @@ async fn samplers_decide_as_those_of_envoy() {
     let backend = Backend::http("app").await;
     for (percent, sampler, wanted) in [
         (100, always(), 61..=61),
-        // The connection manager comes first.
+        // The connection manager's sampling decides first.
         (0, always(), 0..=0),
         (100, ratio(50), 15..=45),
         (100, parent(always()), 31..=31),
@@ -316,7 +317,7 @@ async fn samplers_decide_as_those_of_envoy() {
             let count = recorded.values().filter(|flags| *flags == "01").count();
             assert!(wanted.contains(&count), "{sampler}: {count}");
         }
-        // The id of a trace that is new is made up, and may be on either side of a ratio.
+        // The id of a new trace is random, so the ratio may select it or not.
         for recorded in [&mut envoys, &mut ours] {
             recorded.remove("new").unwrap();
         }
@@ -325,7 +326,7 @@ async fn samplers_decide_as_those_of_envoy() {
 }
 
 #[tokio::test]
-async fn a_collector_that_is_away_costs_spans_and_nothing_else() {
+async fn an_unreachable_collector_only_drops_spans() {
     let backend = Backend::http("app").await;
     let mut service = grpc_service();
     service["grpc_service"]["envoy_grpc"]["cluster_name"] = json!("dead");
@@ -335,7 +336,7 @@ async fn a_collector_that_is_away_costs_spans_and_nothing_else() {
     for _ in 0..12 {
         call(&alone, 0, "/").expect(200).await;
     }
-    eventually("all spans are given up", async || {
+    eventually("all spans are dropped", async || {
         let stats = alone.sidecar.stats("opentelemetry").await;
         match stats.get("tracing.opentelemetry.spans_dropped") {
             Some(12) => Ok(()),
@@ -345,8 +346,8 @@ async fn a_collector_that_is_away_costs_spans_and_nothing_else() {
     .await;
 }
 
-/// Where in a trace a request and its copy are, after the client's part of it.
-async fn of_a_copy(plane: Plane) -> (String, String) {
+/// The trace flags of a request and of its mirrored copy.
+async fn flags_of_mirrored_request(plane: Plane) -> (String, String) {
     let (backend, copies) = (Backend::http("app").await, Backend::http("copies").await);
     let collector = Collector::start().await;
     let tracing = json!({
@@ -368,20 +369,20 @@ async fn of_a_copy(plane: Plane) -> (String, String) {
         .expect(200)
         .await
         .seen();
-    let copy = eventually("the copy", async || {
+    let copy = eventually("the mirrored request arrives", async || {
         copies.seen().first().cloned().ok_or("none".to_owned())
     })
     .await;
-    let place = |parent: &str| {
+    let trace_flags = |parent: &str| {
         let parts: Vec<_> = parent.split('-').collect();
         assert!(PARENT.contains(parts[1]) && !PARENT.contains(parts[2]), "{parent}");
         parts[3].to_owned()
     };
-    (place(&seen.headers["traceparent"]), place(&copy.headers["traceparent"]))
+    (trace_flags(&seen.headers["traceparent"]), trace_flags(&copy.headers["traceparent"]))
 }
 
-async fn a_copy_is_sampled_only_where_that_is_not_forbidden() {
-    let told = of_a_copy(Plane::Envoy).await;
+async fn mirrored_requests_follow_the_trace_sampled_setting() {
+    let told = flags_of_mirrored_request(Plane::Envoy).await;
     assert_eq!(told, ("01".to_owned(), "00".to_owned()));
-    assert_eq!(of_a_copy(Plane::Topsail).await, told);
+    assert_eq!(flags_of_mirrored_request(Plane::Topsail).await, told);
 }

@@ -1,4 +1,4 @@
-//! The ways in which a data plane may ask: state of the world, delta, secrets on a stream of their own.
+//! xDS transports: state of the world, delta, and separate SDS streams.
 
 use serde_json::{Value, json};
 
@@ -8,12 +8,12 @@ use crate::on_each_plane;
 use crate::web::service;
 
 on_each_plane! {
-    delta,
-    state_of_the_world,
-    secrets_on_streams_of_their_own,
+    delta_xds,
+    state_of_the_world_xds,
+    secrets_over_separate_sds_streams,
 }
 
-/// The same little mesh over one transport: it works, takes an edit, and a removal.
+/// Requests are answered, a service is added, and it is removed.
 async fn serves(mesh: Mesh) {
     mesh.write("web.yaml", &service("web"));
     let _app = mesh.app("web", "v1").await;
@@ -30,7 +30,7 @@ async fn serves(mesh: Mesh) {
     mesh.write("more.yaml", &service("more"));
     becomes("more", 200).await;
     mesh.remove("more.yaml");
-    eventually("it is gone", async || match status("more").await? {
+    eventually("the service is removed", async || match status("more").await? {
         200 => Err("still served".into()),
         _ => Ok(()),
     })
@@ -38,17 +38,17 @@ async fn serves(mesh: Mesh) {
     becomes("web", 200).await;
 }
 
-async fn delta(plane: Plane) {
+async fn delta_xds(plane: Plane) {
     serves(Mesh::start(plane, &[]).await).await;
 }
 
-async fn state_of_the_world(plane: Plane) {
+async fn state_of_the_world_xds(plane: Plane) {
     let mut mesh = Mesh::start(plane, &[]).await;
     mesh.bootstrap_flag("--xds=sotw");
     serves(mesh).await;
 }
 
-/// A listener of the bootstrap whose certificate and roots come by the API `kind` of the server's secret service.
+/// A bootstrap listener whose certificate and roots come from the server over a separate SDS stream of API type `kind`.
 fn secured(name: &str, address: std::net::SocketAddr, backend: std::net::SocketAddr, kind: &str) -> (Value, Value) {
     let secret = |name: &str| {
         json!({"name": name, "sds_config": {"resource_api_version": "V3", "api_config_source": {
@@ -79,7 +79,7 @@ fn secured(name: &str, address: std::net::SocketAddr, backend: std::net::SocketA
     (listener, cluster(name, backend))
 }
 
-async fn secrets_on_streams_of_their_own(plane: Plane) {
+async fn secrets_over_separate_sds_streams(plane: Plane) {
     let mut mesh = Mesh::start(plane, &[]).await;
     mesh.bootstrap_flag("--output=json");
     let (ip, backend) = (mesh.address(), Backend::tcp("own-1").await);
@@ -118,6 +118,6 @@ async fn secrets_on_streams_of_their_own(plane: Plane) {
 }
 
 #[tokio::test]
-async fn delta_to_an_older_envoy() {
+async fn delta_xds_to_an_older_envoy() {
     serves(Mesh::start(Plane::EnvoyRelease("1.36.4"), &[]).await).await;
 }

@@ -1,4 +1,4 @@
-//! WebSocket: after the handshake, bytes that are nobody's business but those of client and host.
+//! WebSocket: the handshake, and the tunnel between client and host, over HTTP/1.1 and HTTP/2 (RFC 8441).
 
 use bytes::Bytes;
 use h2::client::SendRequest;
@@ -14,13 +14,13 @@ use super::harness::{Plane, eventually};
 use crate::on_each_plane;
 
 on_each_plane! {
-    bytes_go_both_ways_until_the_client_leaves,
-    bytes_go_both_ways_until_the_host_leaves,
-    a_tunnel_on_which_nothing_happens_ends,
-    who_does_not_read_holds_back_who_writes,
-    what_is_no_handshake_is_not_taken_for_one,
-    over_http2_it_is_a_stream,
-    hosts_of_http2_have_streams_of_it,
+    websocket_data_flows_until_the_client_closes,
+    websocket_data_flows_until_the_host_closes,
+    idle_websockets_are_closed_after_the_stream_idle_timeout,
+    large_transfers_over_websockets_are_complete_in_both_directions,
+    failed_websocket_handshakes_do_not_open_a_tunnel,
+    websockets_over_http2_use_extended_connect,
+    websockets_to_http2_hosts_use_extended_connect,
 }
 
 const LOG: &str = "%RESPONSE_CODE% %RESPONSE_FLAGS% %RESPONSE_CODE_DETAILS% %BYTES_RECEIVED% %BYTES_SENT%\n";
@@ -29,7 +29,7 @@ const HANDSHAKE: &str = "GET /chat HTTP/1.1\r\nhost: web\r\nconnection: keep-ali
 const SWITCHING: &str = "HTTP/1.1 101 Switching Protocols\r\nconnection: Upgrade\r\nupgrade: websocket\r\n\
                          sec-websocket-accept: accepted\r\n\r\n";
 
-/// A data plane in front of a host of the test's own.
+/// A data plane in front of a host that the test itself serves.
 async fn plane(which: Plane, more: serde_json::Value) -> (Alone, TcpListener) {
     let host = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let cluster = cluster("back", host.local_addr().unwrap());
@@ -50,7 +50,7 @@ async fn plane_before(which: Plane, more: Value, cluster: Value) -> Alone {
     Alone::start(which, &[listener], &[cluster], json!({})).await
 }
 
-/// A client's handshake, with what it says right after it, and the host's connection that it has come on.
+/// Sends a handshake followed by `more`, and returns the client, the connection of the host and the request head.
 async fn asked(alone: &Alone, host: &TcpListener, more: &str) -> (Wire, TcpStream, String) {
     let mut client = Wire::open(alone.listener(0)).await;
     client.send(format!("{HANDSHAKE}{more}").as_bytes()).await;
@@ -62,7 +62,7 @@ async fn asked(alone: &Alone, host: &TcpListener, more: &str) -> (Wire, TcpStrea
     (client, connection, String::from_utf8(head).unwrap())
 }
 
-/// A tunnel, in which the client has said a word.
+/// An open tunnel, through which the client has already sent a word.
 async fn opened(alone: &Alone, host: &TcpListener) -> (Wire, TcpStream) {
     let (mut client, mut connection, head) = asked(alone, host, "early").await;
     for (name, value) in [
@@ -96,7 +96,7 @@ async fn opened(alone: &Alone, host: &TcpListener) -> (Wire, TcpStream) {
     (client, connection)
 }
 
-async fn bytes_go_both_ways_until_the_client_leaves(which: Plane) {
+async fn websocket_data_flows_until_the_client_closes(which: Plane) {
     let (alone, host) = plane(which, json!({})).await;
     let (mut client, mut connection) = opened(&alone, &host).await;
     for _ in 0..3 {
@@ -113,7 +113,7 @@ async fn bytes_go_both_ways_until_the_client_leaves(which: Plane) {
     alone.logged(&["101 DC downstream_remote_disconnect 20 15"]).await;
 }
 
-async fn bytes_go_both_ways_until_the_host_leaves(which: Plane) {
+async fn websocket_data_flows_until_the_host_closes(which: Plane) {
     let (alone, host) = plane(which, json!({})).await;
     let (mut client, mut connection) = opened(&alone, &host).await;
     connection.write_all(b"bye").await.unwrap();
@@ -123,7 +123,7 @@ async fn bytes_go_both_ways_until_the_host_leaves(which: Plane) {
     alone.logged(&[&format!("101 UC {details} 5 3")]).await;
 }
 
-async fn a_tunnel_on_which_nothing_happens_ends(which: Plane) {
+async fn idle_websockets_are_closed_after_the_stream_idle_timeout(which: Plane) {
     let (alone, host) = plane(which, json!({"stream_idle_timeout": "0.5s"})).await;
     let (mut client, mut connection) = opened(&alone, &host).await;
     assert_eq!(client.end().await, b"");
@@ -131,7 +131,7 @@ async fn a_tunnel_on_which_nothing_happens_ends(which: Plane) {
     alone.logged(&["101 SI stream_idle_timeout 5 0"]).await;
 }
 
-async fn who_does_not_read_holds_back_who_writes(which: Plane) {
+async fn large_transfers_over_websockets_are_complete_in_both_directions(which: Plane) {
     let (alone, host) = plane(which, json!({})).await;
     let (mut client, mut connection) = opened(&alone, &host).await;
     let long = vec![b'a'; 20 << 20];
@@ -144,13 +144,13 @@ async fn who_does_not_read_holds_back_who_writes(which: Plane) {
     assert!(got == long);
 }
 
-async fn what_is_no_handshake_is_not_taken_for_one(which: Plane) {
+async fn failed_websocket_handshakes_do_not_open_a_tunnel(which: Plane) {
     let (alone, host) = plane(which, json!({})).await;
     let answered = async |answer: &str| -> Said {
         let (mut client, mut connection, _) = asked(&alone, &host, "GET /smuggled HTTP/1.1\r\n\r\n").await;
         connection.write_all(answer.as_bytes()).await.unwrap();
         let said = client.answer().await.unwrap();
-        // Neither connection carries anything else.
+        // Both connections are closed.
         assert_eq!(connection.read(&mut [0; 9]).await.unwrap_or(0), 0);
         client.finish().await;
         assert_eq!(client.end().await, b"");
@@ -163,9 +163,9 @@ async fn what_is_no_handshake_is_not_taken_for_one(which: Plane) {
     let said = answered("HTTP/1.1 403 Forbidden\r\ncontent-length: 2\r\n\r\nno").await;
     assert_eq!((said.status, said.body.as_str()), (403, "no"));
     assert_eq!(said.header("connection"), "close");
-    eventually("the log", async || {
+    eventually("both handshakes are logged", async || {
         let written = alone.wrote("access.log");
-        // Only one of them has read what is nobody's.
+        // Only one of the planes counts the bytes after the failed handshake.
         let told: Vec<_> = written.lines().map(|line| line.replace(" 26 ", " 0 ")).collect();
         let expected = ["200 - websocket_handshake_unsuccessful 0 0", "403 - via_upstream 0 2"];
         (told == expected).then_some(()).ok_or(written)
@@ -173,12 +173,12 @@ async fn what_is_no_handshake_is_not_taken_for_one(which: Plane) {
     .await;
 }
 
-/// A client that speaks HTTP/2, once it knows that the data plane takes handshakes.
+/// An HTTP/2 client that has received SETTINGS_ENABLE_CONNECT_PROTOCOL.
 async fn client_http2(alone: &Alone) -> SendRequest<Bytes> {
     let stream = TcpStream::connect(alone.listener(0)).await.unwrap();
     let (client, connection) = h2::client::handshake(stream).await.unwrap();
     tokio::spawn(connection);
-    eventually("the settings", async || {
+    eventually("the settings arrive", async || {
         match client.is_extended_connect_protocol_enabled() {
             true => Ok(()),
             false => Err("no extended CONNECT".to_owned()),
@@ -194,14 +194,14 @@ fn handshake(protocol: &'static str) -> Request<()> {
     request.extension(Protocol::from_static(protocol)).body(()).unwrap()
 }
 
-/// What comes next on a stream.
-async fn heard(stream: &mut h2::RecvStream) -> Bytes {
+/// The next data of a stream.
+async fn next_data(stream: &mut h2::RecvStream) -> Bytes {
     let data = stream.data().await.unwrap().unwrap();
     stream.flow_control().release_capacity(data.len()).unwrap();
     data
 }
 
-async fn over_http2_it_is_a_stream(which: Plane) {
+async fn websockets_over_http2_use_extended_connect(which: Plane) {
     let (alone, host) = plane(which, json!({"http2_protocol_options": {"allow_connect": true}})).await;
     let mut client = client_http2(&alone).await;
     let (answer, mut say) = client.send_request(handshake("websocket"), false).unwrap();
@@ -229,16 +229,16 @@ async fn over_http2_it_is_a_stream(which: Plane) {
         connection.read_exact(&mut got).await.unwrap();
         assert_eq!(&got, b"there");
         connection.write_all(b"back").await.unwrap();
-        assert_eq!(heard(&mut hear).await, "back");
+        assert_eq!(next_data(&mut hear).await, "back");
     }
     say.send_reset(h2::Reason::CANCEL);
     assert_eq!(connection.read(&mut [0; 9]).await.unwrap_or(0), 0);
-    // Others are none of the data plane's business.
+    // Other protocols are not configured.
     let (answer, _say) = client.send_request(handshake("other"), false).unwrap();
     assert_eq!(answer.await.unwrap().status(), 403);
 }
 
-/// A host that takes handshakes by HTTP/2 and says what it hears.
+/// A host that accepts WebSocket handshakes over HTTP/2 and echoes data.
 async fn echo_http2(host: TcpListener) {
     let (stream, _) = host.accept().await.unwrap();
     let mut builder = h2::server::Builder::new();
@@ -261,7 +261,7 @@ async fn echo_http2(host: TcpListener) {
     }
 }
 
-async fn hosts_of_http2_have_streams_of_it(which: Plane) {
+async fn websockets_to_http2_hosts_use_extended_connect(which: Plane) {
     let host = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let cluster = cluster_http2("back", host.local_addr().unwrap());
     tokio::spawn(echo_http2(host));
@@ -281,5 +281,5 @@ async fn hosts_of_http2_have_streams_of_it(which: Plane) {
     assert_eq!(answer.status(), 200);
     let mut hear = answer.into_body();
     say.send_data("word".into(), false).unwrap();
-    assert_eq!(heard(&mut hear).await, "word");
+    assert_eq!(next_data(&mut hear).await, "word");
 }

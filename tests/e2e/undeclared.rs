@@ -1,4 +1,4 @@
-//! Ports that do not say what is spoken on them: found out from the first bytes, on both ends of mutual TLS.
+//! Ports without a declared protocol: it is detected from the first bytes, on both ends of mutual TLS.
 
 use std::net::SocketAddr;
 
@@ -9,8 +9,8 @@ use crate::harness::{App, Backend, Mesh, Planes, Workload, get};
 use crate::on_each_pair_of_planes;
 
 on_each_pair_of_planes! {
-    http_is_http_on_both_ends,
-    other_bytes_pass_under_mutual_tls,
+    http_is_detected_on_ports_without_a_protocol,
+    other_protocols_are_forwarded_over_mutual_tls,
 }
 
 const UNDECLARED: &str = "\"\"";
@@ -36,13 +36,13 @@ async fn pair(mesh: &Mesh) -> (App, App) {
     (mesh.run(server).await, mesh.run(client).await)
 }
 
-async fn http_is_http_on_both_ends(planes: Planes) {
+async fn http_is_detected_on_ports_without_a_protocol(planes: Planes) {
     let mesh = Mesh::start(planes, &[("services.yaml", SERVICES)]).await;
     let (_server, client) = pair(&mesh).await;
     let call = get(client.outbound(9081), "web", "/");
     for (call, version) in [(call.clone(), "HTTP/1.1"), (call.http2(), "HTTP/2.0")] {
         let seen = call.expect(200).await.seen();
-        assert_eq!(seen.protocol, version, "as the client speaks");
+        assert_eq!(seen.protocol, version, "the client's protocol");
         let caller = &seen.headers["x-forwarded-client-cert"];
         assert!(
             caller.contains("URI=spiffe://cluster.local/ns/default/sa/client"),
@@ -51,18 +51,18 @@ async fn http_is_http_on_both_ends(planes: Planes) {
     }
 }
 
-async fn other_bytes_pass_under_mutual_tls(planes: Planes) {
+async fn other_protocols_are_forwarded_over_mutual_tls(planes: Planes) {
     let mesh = Mesh::start(planes, &[("services.yaml", SERVICES)]).await;
     let (server, client) = pair(&mesh).await;
     assert_eq!(answer(client.outbound(9082)).await, b"web:\x00\x01hello");
     assert_eq!(
         answer(server.inbound(9082)).await,
         b"",
-        "who comes without a certificate is shut out"
+        "clients without a certificate are rejected"
     );
 }
 
-/// The first bytes that come back for a few; none if the other end closes.
+/// Sends a few bytes and returns the first bytes of the answer; none if the connection is closed.
 async fn answer(address: SocketAddr) -> Vec<u8> {
     let mut stream = TcpStream::connect(address).await.unwrap();
     let mut answer = vec![0; 11];

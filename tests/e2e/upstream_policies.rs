@@ -1,6 +1,6 @@
-//! How a host is chosen, and how one is left out: policies of clusters and routes on live traffic.
+//! Load balancing, retries and outlier detection of clusters and routes on live traffic.
 //!
-//! Where chance decides, the bounds are so wide that a policy that is kept misses them about once in a million runs.
+//! The bounds for random results are so wide that a correct policy misses them about once in a million runs.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -24,20 +24,20 @@ use crate::on_each_plane;
 on_each_plane! {
     retries_go_to_other_hosts,
     a_retry_budget_limits_retries,
-    most_hosts_down_is_panic_or_not,
-    localities_get_their_shares,
-    what_one_priority_cannot_take_goes_to_the_next,
-    hosts_behind_broken_gateways_are_left_out,
-    hosts_that_cannot_be_reached_are_left_out,
-    ejections_are_counted_by_their_causes,
-    one_address_goes_to_one_host,
-    weights_share_tcp_connections,
+    panic_routing_starts_below_the_healthy_panic_threshold,
+    locality_weights_split_the_requests,
+    load_that_a_priority_cannot_take_spills_to_the_next,
+    consecutive_gateway_failures_eject_a_host,
+    consecutive_local_origin_failures_eject_a_host,
+    ejections_are_counted_by_cause,
+    source_ip_hashing_maps_each_address_to_one_host,
+    weighted_clusters_split_tcp_connections,
 }
 
-/// An address that nobody listens at.
+/// An address without a listener.
 const NOBODY: &str = "127.0.0.1:1";
 
-/// So many backends, named `back-<number>`.
+/// This many backends, named `back-<number>`.
 async fn backends(count: usize) -> Vec<Backend> {
     join_all((0..count).map(async |number| Backend::http(&format!("back-{number}")).await)).await
 }
@@ -72,7 +72,8 @@ fn cluster_of(name: &str, hosts: &[SocketAddr], more: Value) -> Value {
     cluster(name, json!([{"lb_endpoints": hosts}]), more)
 }
 
-/// A data plane with an HTTP listener, where the first part of a path is the cluster and `route` the rest of each route.
+/// A data plane with an HTTP listener and a route for each cluster, whose path is the name of the cluster. `route` are
+/// further fields of the route action.
 async fn plane(which: Plane, clusters: &[Value], route: Value) -> Alone {
     let routes = clusters.iter().map(|cluster| {
         let mut action = json!({"cluster": cluster["name"]});
@@ -87,7 +88,7 @@ async fn plane(which: Plane, clusters: &[Value], route: Value) -> Alone {
     Alone::start(which, &[listener], clusters, json!({})).await
 }
 
-/// How often each backend answered of so many requests to a cluster.
+/// Sends requests to a cluster and counts the answers of each backend.
 async fn count(alone: &Alone, cluster: &str, requests: usize) -> BTreeMap<String, usize> {
     get(alone.listener(0), "web", &format!("/{cluster}"))
         .count(requests)
@@ -131,14 +132,14 @@ async fn retries_go_to_other_hosts(which: Plane) {
             let answer = call.header("x-user", &user.to_string()).expect(200).await;
             assert_eq!(answer.header("x-backend"), "back-1");
         }
-        // A half of them had been there before.
+        // About half of the requests were tried there first.
         let tried = backends[0].seen().len() - before;
         assert!((1..30).contains(&tried), "{cluster}: {tried}");
     }
 }
 
-/// A host that answers 503 to the first requests, once there are so many, and 200 to others, once it may.
-async fn host_that_wants_retries(first: usize) -> (SocketAddr, Arc<Notify>) {
+/// A host that answers 503 to first attempts once `first` of them are waiting, and 200 to retries once it is notified.
+async fn host_that_waits_for_retries(first: usize) -> (SocketAddr, Arc<Notify>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (all, may) = (Arc::new(Barrier::new(first)), Arc::new(Notify::new()));
@@ -169,8 +170,8 @@ async fn host_that_wants_retries(first: usize) -> (SocketAddr, Arc<Notify>) {
 
 async fn a_retry_budget_limits_retries(which: Plane) {
     const REQUESTS: usize = 10;
-    let (host, may) = host_that_wants_retries(REQUESTS).await;
-    // Of ten requests that are under way, two may be tried once more at the same time. Without a budget, three may.
+    let (host, may) = host_that_waits_for_retries(REQUESTS).await;
+    // With ten active requests, the budget allows two concurrent retries; without one, the default is three.
     let budget = json!({"budget_percent": {"value": 20.0}, "min_retry_concurrency": 1});
     let breakers = json!({"circuit_breakers": {"thresholds": [{"retry_budget": budget}]}});
     let retry = json!({"retry_on": "5xx", "num_retries": 1, "retry_back_off": {"base_interval": "0.001s"}});
@@ -181,7 +182,7 @@ async fn a_retry_budget_limits_retries(which: Plane) {
     let alone = Alone::start(which, &[listener], &[cluster_of("back", &[host], breakers)], json!({})).await;
     let call = get(alone.listener(0), "web", "/");
     let released = async {
-        let stats = eventually("all are decided on", async || {
+        let stats = eventually("every request is retried or refused", async || {
             let stats = alone.sidecar.stats("cluster.back.upstream_rq_retry").await;
             let count = |name: &str| stats[&format!("cluster.back.upstream_rq_{name}")];
             match (count("retry"), count("retry_overflow")) {
@@ -202,7 +203,7 @@ async fn a_retry_budget_limits_retries(which: Plane) {
     assert_eq!(good as u64, retried);
 }
 
-async fn most_hosts_down_is_panic_or_not(which: Plane) {
+async fn panic_routing_starts_below_the_healthy_panic_threshold(which: Plane) {
     let backends = backends(4).await;
     let hosts: Vec<_> = addresses(&backends)
         .into_iter()
@@ -234,14 +235,14 @@ async fn most_hosts_down_is_panic_or_not(which: Plane) {
     }
 }
 
-async fn localities_get_their_shares(which: Plane) {
+async fn locality_weights_split_the_requests(which: Plane) {
     let backends = backends(3).await;
     let hosts = addresses(&backends);
     let locality = |zone: &str, weight: u32, hosts: &[SocketAddr]| {
         let hosts: Vec<_> = hosts.iter().map(|host| endpoint(*host, true)).collect();
         json!({"locality": {"zone": zone}, "load_balancing_weight": weight, "lb_endpoints": hosts})
     };
-    // It is the locality that has the weight, however many hosts it has.
+    // The weight is that of the locality, independent of its number of hosts.
     let localities = json!([locality("a", 80, &hosts[..1]), locality("b", 20, &hosts[1..])]);
     let weighted = json!({"common_lb_config": {"locality_weighted_lb_config": {}}});
     let alone = plane(which, &[cluster("back", localities, weighted)], json!({})).await;
@@ -250,10 +251,10 @@ async fn localities_get_their_shares(which: Plane) {
     assert!((12..=68).contains(&share) && counts.len() == 3, "{counts:?}");
 }
 
-async fn what_one_priority_cannot_take_goes_to_the_next(which: Plane) {
+async fn load_that_a_priority_cannot_take_spills_to_the_next(which: Plane) {
     let backends = backends(3).await;
     let hosts = addresses(&backends);
-    // Of the nearer hosts a half is well. Each is taken to be able to carry 1.4 times its share.
+    // The overprovisioning factor is 1.4.
     let with = |name: &str, well: usize| {
         let near: Vec<_> = (0..2).map(|number| endpoint(hosts[number], number < well)).collect();
         let far = json!({"priority": 1, "lb_endpoints": [endpoint(hosts[2], true)]});
@@ -267,10 +268,10 @@ async fn what_one_priority_cannot_take_goes_to_the_next(which: Plane) {
     assert_eq!(count(&alone, "down", 20).await, [("back-2".into(), 20)].into());
 }
 
-/// Waits until so many hosts of a cluster are left out, asking it meanwhile.
-async fn left_out(alone: &Alone, cluster: &str, hosts: u64) {
+/// Sends requests to a cluster until this many of its hosts are ejected.
+async fn ejected(alone: &Alone, cluster: &str, hosts: u64) {
     let name = format!("cluster.{cluster}.outlier_detection.ejections_active");
-    eventually("a host is left out", async || {
+    eventually("a host is ejected", async || {
         get(alone.listener(0), "web", &format!("/{cluster}")).send().await?;
         let active = alone.sidecar.stats("ejections_active").await[&name];
         (active == hosts).then_some(()).ok_or(active.to_string())
@@ -278,7 +279,7 @@ async fn left_out(alone: &Alone, cluster: &str, hosts: u64) {
     .await;
 }
 
-/// The statistics of ejections of a cluster, all of which there are, apart from those that are zero.
+/// The ejection statistics of a cluster that are not zero; checks that all of them exist.
 async fn ejections(alone: &Alone, cluster: &str) -> Vec<(String, u64)> {
     let prefix = format!("cluster.{cluster}.outlier_detection.ejections_");
     let stats = alone.sidecar.stats(&prefix).await;
@@ -316,7 +317,7 @@ const EJECTIONS: [&str; 21] = [
     "total",
 ];
 
-/// What is counted where one host was ejected for this.
+/// The statistics after one host was ejected for this cause.
 fn one_for(cause: &str) -> Vec<(String, u64)> {
     let names = [
         "active",
@@ -327,7 +328,7 @@ fn one_for(cause: &str) -> Vec<(String, u64)> {
     names.map(|name| (name.to_owned(), 1)).into()
 }
 
-async fn ejections_are_counted_by_their_causes(which: Plane) {
+async fn ejections_are_counted_by_cause(which: Plane) {
     let backends = backends(1).await;
     let hosts = addresses(&backends);
     let with = |name: &str, enforcing: u32, most: u32| {
@@ -343,13 +344,13 @@ async fn ejections_are_counted_by_their_causes(which: Plane) {
         with("too-many", 100, 10),
     ];
     let alone = plane(which, &clusters, json!({})).await;
-    // With Envoy, a worker counts anew only once the main thread has seen what it counted.
+    // With Envoy, a worker starts to count anew only after the main thread has processed the detection.
     let fail_twice = async |cluster: &str, expected: &[(&str, u64)]| {
         let call = get(alone.listener(0), "web", &format!("/{cluster}")).header("x-echo-status", "500");
         for _ in 0..2 {
             call.expect(500).await;
         }
-        eventually("it is counted", async || {
+        eventually("the failures are counted", async || {
             let came = ejections(&alone, cluster).await;
             let came: Vec<_> = came.iter().map(|(name, value)| (name.as_str(), *value)).collect();
             (came == expected).then_some(()).ok_or(format!("{cluster}: {came:?}"))
@@ -365,7 +366,7 @@ async fn ejections_are_counted_by_their_causes(which: Plane) {
     }
 }
 
-async fn hosts_behind_broken_gateways_are_left_out(which: Plane) {
+async fn consecutive_gateway_failures_eject_a_host(which: Plane) {
     let backends = backends(2).await;
     let detection = json!({"outlier_detection": {
         "consecutive_5xx": 1000, "consecutive_gateway_failure": 3, "enforcing_consecutive_gateway_failure": 100,
@@ -377,29 +378,29 @@ async fn hosts_behind_broken_gateways_are_left_out(which: Plane) {
         json!({}),
     )
     .await;
-    // An error of the host itself is none of a gateway.
+    // 500 is not a gateway failure.
     let wrong = get(alone.listener(0), "web", "/back").header("x-echo-status", "500");
     for _ in 0..20 {
         wrong.expect(500).await;
     }
     assert_eq!(count(&alone, "back", 10).await.len(), 2);
     backends[0].fail_next(usize::MAX);
-    left_out(&alone, "back", 1).await;
+    ejected(&alone, "back", 1).await;
     assert_eq!(count(&alone, "back", 20).await, [("back-1".into(), 20)].into());
     assert_eq!(ejections(&alone, "back").await, one_for("consecutive_gateway_failure"));
 }
 
-async fn hosts_that_cannot_be_reached_are_left_out(which: Plane) {
+async fn consecutive_local_origin_failures_eject_a_host(which: Plane) {
     let backends = backends(1).await;
     let hosts = [backends[0].address(), NOBODY.parse().unwrap()];
-    // Errors that a host answers and errors of connecting are counted each by itself.
+    // External and local origin errors are counted separately.
     let detection = json!({"outlier_detection": {
         "split_external_local_origin_errors": true, "consecutive_local_origin_failure": 3,
         "consecutive_5xx": 1, "enforcing_consecutive_5xx": 0,
         "interval": "100s", "base_ejection_time": "100s", "max_ejection_percent": 100,
     }});
     let alone = plane(which, &[cluster_of("back", &hosts, detection)], json!({})).await;
-    left_out(&alone, "back", 1).await;
+    ejected(&alone, "back", 1).await;
     assert_eq!(count(&alone, "back", 20).await, [("back-0".into(), 20)].into());
     assert_eq!(
         ejections(&alone, "back").await,
@@ -407,14 +408,14 @@ async fn hosts_that_cannot_be_reached_are_left_out(which: Plane) {
     );
 }
 
-/// A connection from this address of the machine's own.
+/// A connection from the loopback address 127.0.0.`last`.
 async fn from(last: u8, to: SocketAddr) -> TcpStream {
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind((Ipv4Addr::new(127, 0, 0, last), 0).into()).unwrap();
     socket.connect(to).await.unwrap()
 }
 
-/// Which HTTP backend answers a client at this address.
+/// The HTTP backend that answers a client at this address.
 async fn answering_http(last: u8, to: SocketAddr) -> String {
     let (mut sender, connection) = http1::handshake(TokioIo::new(from(last, to).await)).await.unwrap();
     tokio::spawn(connection);
@@ -437,7 +438,7 @@ fn tcp_listener(name: &str, more: Value) -> Value {
     json!({"name": name, "filter_chains": [{"name": "chain", "filters": [filter]}]})
 }
 
-async fn one_address_goes_to_one_host(which: Plane) {
+async fn source_ip_hashing_maps_each_address_to_one_host(which: Plane) {
     let http = backends(4).await;
     let tcp = join_all((0..4).map(async |number| Backend::tcp(&format!("tcp-{number}")).await)).await;
     let clusters = [
@@ -468,7 +469,7 @@ async fn one_address_goes_to_one_host(which: Plane) {
     assert_eq!(used.len(), 8, "{used:?}");
 }
 
-async fn weights_share_tcp_connections(which: Plane) {
+async fn weighted_clusters_split_tcp_connections(which: Plane) {
     let (many, few) = (Backend::tcp("many1").await, Backend::tcp("few-1").await);
     let clusters = [
         cluster_of("many", &[many.address()], json!({})),

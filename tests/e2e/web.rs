@@ -1,22 +1,22 @@
-//! One application in two versions under many names: each name is a Service of its own over the same
-//! workloads, so that a scenario can give each its own rules.
+//! An application in two versions with many host names: each name is a Service of its own for the same
+//! workloads, so that a scenario can give each its own routes.
 
 use crate::harness::{App, Call, Mesh, Planes, eventually};
 
 /// Two versions of `web`, and a client that calls them on port 9080.
 pub struct Web {
-    /// Who calls.
+    /// The client.
     pub client: App,
     /// `web-v1`.
     pub v1: App,
     /// `web-v2`.
     pub v2: App,
-    /// The mesh they are in.
+    /// Their mesh.
     pub mesh: Mesh,
 }
 
 impl Web {
-    /// Starts them with these documents in one file.
+    /// Starts the mesh and the apps with these documents in one file.
     pub async fn start(planes: impl Into<Planes>, documents: &[String]) -> Self {
         let mesh = Mesh::start(planes, &[("web.yaml", &documents.join("\n---\n"))]).await;
         let (v1, v2) = (mesh.app("web", "v1").await, mesh.app("web", "v2").await);
@@ -24,12 +24,12 @@ impl Web {
         Self { client, v1, v2, mesh }
     }
 
-    /// A request to one of the names.
+    /// A request to one of the host names.
     pub fn get(&self, host: &str, path: &str) -> Call {
         self.client.get(host, path)
     }
 
-    /// Waits until a name is answered at all: its rules have arrived.
+    /// Waits until requests to a host name are answered with 200.
     pub async fn reachable(&self, host: &str) {
         eventually(&format!("an answer for {host}"), async || {
             let answer = self.get(host, "/reachable").send().await?;
@@ -43,7 +43,7 @@ impl Web {
     }
 }
 
-/// A Service `name` over all of `web`.
+/// A Service `name` for all workloads of `web`.
 pub fn service(name: &str) -> String {
     format!(
         "{{apiVersion: v1, kind: Service, metadata: {{name: {name}}}, \
@@ -51,8 +51,8 @@ pub fn service(name: &str) -> String {
     )
 }
 
-/// A Service `name` over all of `web`, with the subsets v1 and v2, and the HTTP rules of a VirtualService:
-/// a YAML list, in which `HOST` stands for the name.
+/// A Service `name` for all workloads of `web`, with the subsets v1 and v2, and a VirtualService with these HTTP
+/// routes: a YAML list in which `HOST` stands for the name.
 pub fn routed(name: &str, http: &str) -> String {
     let service = service(name);
     let http = http.trim_matches('\n').replace("HOST", name).replace('\n', "\n  ");

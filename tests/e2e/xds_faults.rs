@@ -1,5 +1,5 @@
-//! A control plane that dies, errs, takes away what is in use and keeps things waiting: the data plane goes on with what
-//! it has, and takes what comes.
+//! Faults of the control plane: crashes, invalid resources, removal of resources in use, and missing dependencies. The
+//! data plane keeps its last valid configuration and applies what is valid.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -17,31 +17,31 @@ use crate::harness::{Ads, Backend, Load, Plane, World, eventually, get, tls};
 use crate::on_each_plane;
 
 on_each_plane! {
-    a_server_that_dies_in_the_middle_of_an_update_leaves_all_as_it_was,
-    what_is_refused_again_and_again_changes_nothing,
-    what_breaks_rules_is_refused_by_its_field_and_nothing_else_is,
-    a_cluster_that_goes_while_routes_name_it_is_missed_by_them_only,
-    a_listener_can_take_the_place_of_another_in_one_push,
-    a_listener_that_changes_under_load_drops_no_connection,
-    nothing_is_in_force_before_what_it_needs,
-    the_whole_state_can_be_sent_instead_of_changes,
-    a_version_that_cannot_listen_leaves_the_one_before_its_socket,
-    what_the_bootstrap_has_is_not_taken_away,
-    resources_whose_ttl_passes_are_removed,
+    a_server_killed_during_an_update_leaves_the_previous_configuration_in_force,
+    repeatedly_rejected_resources_change_nothing,
+    invalid_fields_are_named_in_the_nack_and_valid_resources_are_accepted,
+    removing_a_cluster_only_affects_routes_that_use_it,
+    a_listener_can_replace_another_at_the_same_address_in_one_push,
+    updating_a_listener_under_load_drops_no_connections,
+    resources_are_used_only_once_their_dependencies_have_arrived,
+    state_of_the_world_updates_add_and_remove_resources,
+    a_listener_update_that_cannot_bind_keeps_the_previous_listener,
+    xds_cannot_replace_or_remove_static_listeners,
+    resources_are_removed_when_their_ttl_expires,
 }
 
 const DELTA: &str = "DELTA_GRPC";
 
-/// What Envoy says when the server is gone.
+/// Envoy's log message when the server closes the stream.
 const STREAM_CLOSED: &str = "gRPC config stream to xds closed";
-/// Where a cluster says how it speaks HTTP/2.
+/// The path of the HTTP/2 options in a cluster.
 const STREAMS: &str = "/typed_extension_protocol_options/envoy.extensions.upstreams.http.v3.HttpProtocolOptions/\
                        explicit_http_config/http2_protocol_options";
 
-/// What Envoy says of resources that it refuses, and what we say.
+/// Log messages of Envoy and of the bundled proxy about rejected resources.
 const REFUSED: [&str; 3] = ["delta config for", "gRPC config for", "rejected"];
 
-/// A cluster whose hosts are told by EDS.
+/// A cluster with EDS.
 fn eds(name: &str) -> Value {
     json!({
         "name": name,
@@ -67,7 +67,7 @@ fn routes(name: &str, routes: &[Value]) -> Value {
     json!({"name": name, "virtual_hosts": [{"name": "all", "domains": ["*"], "routes": routes}]})
 }
 
-/// A listener at this address, whose routes are told by RDS.
+/// A listener at this address with RDS.
 fn listener(name: &str, address: SocketAddr, table: &str) -> Value {
     let mut listener = http_listener(name, "OUTBOUND", json!([]), json!({}));
     listener["address"] = socket(address);
@@ -78,7 +78,7 @@ fn listener(name: &str, address: SocketAddr, table: &str) -> Value {
     listener
 }
 
-/// The same with TLS, by the certificate `own`.
+/// The same with TLS and the certificate `own` from SDS.
 fn with_certificate(mut listener: Value) -> Value {
     listener["filter_chains"][0]["transport_socket"] = json!({
         "name": "envoy.transport_sockets.tls",
@@ -90,16 +90,16 @@ fn with_certificate(mut listener: Value) -> Value {
     listener
 }
 
-/// Waits until a name has been asked for more often than `before`, and returns how often.
+/// Waits until a resource has been requested more often than `before`, and returns how often.
 async fn asks_for(ads: &Ads, kind: ResourceType, name: &str, before: usize) -> usize {
-    eventually(&format!("{name} is asked for"), async || match ads.asked(kind, name) {
+    eventually(&format!("{name} is requested"), async || match ads.asked(kind, name) {
         asked if asked > before => Ok(asked),
         asked => Err(asked.to_string()),
     })
     .await
 }
 
-/// A data plane that has a cluster `a` and a listener with the routes `table`, which lead there.
+/// A data plane with a cluster `a` and a listener with the routes `table`, which use that cluster.
 struct Followed {
     alone: Alone,
     to: SocketAddr,
@@ -141,14 +141,14 @@ impl Followed {
     }
 }
 
-async fn a_server_that_dies_in_the_middle_of_an_update_leaves_all_as_it_was(which: Plane) {
+async fn a_server_killed_during_an_update_leaves_the_previous_configuration_in_force(which: Plane) {
     let mut followed = Followed::start(which, DELTA).await;
     followed.alone.sidecar.allow_log(STREAM_CLOSED);
     let b = Backend::http("b").await;
     let mut asked = 0;
     let load = Load::start(followed.get("/load"), 100);
     for _ in 0..3 {
-        // The cluster comes, and nothing of what belongs to it.
+        // The cluster arrives without its endpoints.
         followed.ads.change(|world| world.put(Cluster, &eds("b")));
         asked = asks_for(&followed.ads, Endpoints, "b", asked).await;
         followed.ads.stop();
@@ -166,7 +166,7 @@ async fn a_server_that_dies_in_the_middle_of_an_update_leaves_all_as_it_was(whic
     load.stop().await.assert_lossless();
 }
 
-async fn what_is_refused_again_and_again_changes_nothing(which: Plane) {
+async fn repeatedly_rejected_resources_change_nothing(which: Plane) {
     let mut followed = Followed::start(which, DELTA).await;
     REFUSED
         .into_iter()
@@ -186,7 +186,7 @@ async fn what_is_refused_again_and_again_changes_nothing(which: Plane) {
                 &json!({"name": "worse", "type": "EDS", "connect_timeout": format!("{turn}s")}),
             );
         });
-        eventually("both are refused", async || {
+        eventually("both are rejected", async || {
             let refused = (followed.ads.refusals(Listener), followed.ads.refusals(Cluster));
             match refused.0.len() == turn && refused.1.len() == turn {
                 true => Ok(()),
@@ -211,10 +211,10 @@ async fn what_is_refused_again_and_again_changes_nothing(which: Plane) {
     load.stop().await.assert_lossless();
 }
 
-/// Waits until a resource is refused whose field is named, in whichever way its name is written.
+/// Waits until a resource is rejected with this field in the error, in snake case or camel case.
 async fn refused(ads: &Ads, kind: ResourceType, field: &str) {
     let plain = |text: &str| text.to_ascii_lowercase().replace('_', "");
-    eventually(&format!("{kind} is refused"), async || {
+    eventually(&format!("{kind} is rejected"), async || {
         match ads.refusals(kind).last() {
             Some(why) if plain(why).contains(&plain(field)) => Ok(()),
             other => Err(format!("{other:?}")),
@@ -223,7 +223,7 @@ async fn refused(ads: &Ads, kind: ResourceType, field: &str) {
     .await;
 }
 
-async fn what_breaks_rules_is_refused_by_its_field_and_nothing_else_is(which: Plane) {
+async fn invalid_fields_are_named_in_the_nack_and_valid_resources_are_accepted(which: Plane) {
     for api_type in [DELTA, "GRPC"] {
         let mut followed = Followed::start(which, api_type).await;
         REFUSED
@@ -243,7 +243,7 @@ async fn what_breaks_rules_is_refused_by_its_field_and_nothing_else_is(which: Pl
             world.put(Secret, &secret(&key));
         });
         let is_secure = async || {
-            eventually("it has a certificate", async || {
+            eventually("the listener has a certificate", async || {
                 tls::connect(secure, "web", None, &[]).await.map(drop)
             })
             .await;
@@ -251,7 +251,7 @@ async fn what_breaks_rules_is_refused_by_its_field_and_nothing_else_is(which: Pl
         is_secure().await;
         let load = Load::start(followed.get("/load"), 100);
 
-        // What comes in the same response is taken.
+        // Valid resources in the same response are accepted.
         let other = followed.alone.socket(8081);
         let mut broken = listener("broken", followed.alone.socket(8082), "table");
         broken["filter_chains"][0]["filters"][0]["typed_config"]["stat_prefix"] = json!("");
@@ -276,8 +276,8 @@ async fn what_breaks_rules_is_refused_by_its_field_and_nothing_else_is(which: Pl
         })
         .await;
 
-        // What was there before stays. Where the mistake is in a field of the resource itself, Envoy refuses all of the
-        // response.
+        // The previous resources stay in force. With an invalid field at the top level of a resource, Envoy rejects the
+        // whole response.
         let mut hasty = cluster("broken", b.address());
         hasty["connect_timeout"] = json!("0s");
         followed.ads.change(|world| {
@@ -307,7 +307,7 @@ async fn what_breaks_rules_is_refused_by_its_field_and_nothing_else_is(which: Pl
     }
 }
 
-async fn resources_whose_ttl_passes_are_removed(which: Plane) {
+async fn resources_are_removed_when_their_ttl_expires(which: Plane) {
     const TTL: Duration = Duration::from_secs(4);
     for api_type in [DELTA, "GRPC"] {
         let mut followed = Followed::start(which, api_type).await;
@@ -315,7 +315,7 @@ async fn resources_whose_ttl_passes_are_removed(which: Plane) {
         let b = Backend::http("b").await;
         let other = json!({"match": {"prefix": "/b"}, "route": {"cluster": "b"}});
         let status = async |wanted: u16| {
-            eventually(&format!("b's cluster is there: {wanted}"), async || {
+            eventually(&format!("the route to b is answered with {wanted}"), async || {
                 match followed.get("/b").send().await?.status.as_u16() {
                     status if status == wanted => Ok(()),
                     status => Err(status.to_string()),
@@ -337,7 +337,7 @@ async fn resources_whose_ttl_passes_are_removed(which: Plane) {
         load.stop().await.assert_lossless();
         status(503).await;
         followed.answers("a").await;
-        // One without a TTL takes its place.
+        // The cluster is sent again, without a TTL.
         followed
             .ads
             .change(|world| world.put(Cluster, &cluster("b", b.address())));
@@ -346,7 +346,7 @@ async fn resources_whose_ttl_passes_are_removed(which: Plane) {
     }
 }
 
-async fn a_cluster_that_goes_while_routes_name_it_is_missed_by_them_only(which: Plane) {
+async fn removing_a_cluster_only_affects_routes_that_use_it(which: Plane) {
     let followed = Followed::start(which, DELTA).await;
     let b = Backend::http("b").await;
     let other = json!({"match": {"prefix": "/b"}, "route": {"cluster": "b"}});
@@ -354,7 +354,7 @@ async fn a_cluster_that_goes_while_routes_name_it_is_missed_by_them_only(which: 
         world.put(Cluster, &cluster("b", b.address()));
         world.put(Route, &routes("table", &[other, to("a")]));
     });
-    eventually("b answers beside a", async || {
+    eventually("b answers as well", async || {
         match followed.get("/b").send().await?.header("x-backend") {
             "b" => Ok(()),
             other => Err(other.to_owned()),
@@ -362,19 +362,19 @@ async fn a_cluster_that_goes_while_routes_name_it_is_missed_by_them_only(which: 
     })
     .await;
     let load = Load::start(followed.get("/b"), 100);
-    // One goes and another comes in one push; the routes stay as they are.
+    // One cluster is removed and another added in one push; the routes do not change.
     followed.ads.change(|world| {
         world.remove(Cluster, "a");
         world.put(Cluster, &cluster("c", b.address()));
     });
-    eventually("a is missed", async || {
+    eventually("routes to a are answered with 503", async || {
         match followed.get("/").send().await?.status.as_u16() {
             503 => Ok(()),
             status => Err(status.to_string()),
         }
     })
     .await;
-    // It comes back as another, while the one that had come goes.
+    // A different cluster `a` is added, while `c` is removed.
     followed.ads.change(|world| {
         world.remove(Cluster, "c");
         world.put(Cluster, &cluster("a", followed.a.address()));
@@ -383,7 +383,7 @@ async fn a_cluster_that_goes_while_routes_name_it_is_missed_by_them_only(which: 
     load.stop().await.assert_lossless();
 }
 
-async fn a_listener_can_take_the_place_of_another_in_one_push(which: Plane) {
+async fn a_listener_can_replace_another_at_the_same_address_in_one_push(which: Plane) {
     let followed = Followed::start(which, DELTA).await;
     let mut kept = Wire::open(followed.to).await;
     for turn in 0..4 {
@@ -397,7 +397,7 @@ async fn a_listener_can_take_the_place_of_another_in_one_push(which: Plane) {
             world.remove(Listener, old);
             world.put(Listener, &listener(new, followed.to, "table"));
         });
-        eventually("the new one listens", async || {
+        eventually("the new listener replaces the old one", async || {
             let listeners = followed.alone.sidecar.admin("/listeners").await;
             let is = |name: &str| listeners.lines().any(|line| line.starts_with(&format!("{name}::")));
             match is(new) && !is(old) {
@@ -407,7 +407,7 @@ async fn a_listener_can_take_the_place_of_another_in_one_push(which: Plane) {
         })
         .await;
         followed.answers("a").await;
-        // Who was there is told to go, and has been answered until then.
+        // The old connection is drained: it is answered or closed.
         kept.send(b"GET / HTTP/1.1\r\nhost: web\r\n\r\n").await;
         match kept.answer().await {
             Some(said) => assert_eq!(said.status, 200),
@@ -417,14 +417,14 @@ async fn a_listener_can_take_the_place_of_another_in_one_push(which: Plane) {
     }
 }
 
-async fn a_listener_that_changes_under_load_drops_no_connection(which: Plane) {
+async fn updating_a_listener_under_load_drops_no_connections(which: Plane) {
     let followed = Followed::start(which, DELTA).await;
     let load = Load::start(followed.get("/load"), 200);
     for turn in 1..=20 {
         let mut changed = listener("in", followed.to, "table");
         changed["filter_chains"][0]["filters"][0]["typed_config"]["server_name"] = json!(format!("turn-{turn}"));
         followed.ads.change(|world| world.put(Listener, &changed));
-        eventually("the change is in force", async || {
+        eventually("the update is applied", async || {
             match followed.get("/").send().await?.header("server") {
                 server if server == format!("turn-{turn}") => Ok(()),
                 server => Err(server.to_owned()),
@@ -436,12 +436,12 @@ async fn a_listener_that_changes_under_load_drops_no_connection(which: Plane) {
     assert!(followed.ads.refusals(Listener).is_empty());
 }
 
-/// Whether somebody takes connections there.
+/// Whether an address accepts connections.
 async fn is_open(address: SocketAddr) -> bool {
     TcpStream::connect(address).await.is_ok()
 }
 
-async fn nothing_is_in_force_before_what_it_needs(which: Plane) {
+async fn resources_are_used_only_once_their_dependencies_have_arrived(which: Plane) {
     let a = Backend::http("a").await;
     // The cluster has no endpoints yet.
     let ads = Ads::start(|world| world.put(Cluster, &eds("a"))).await;
@@ -457,31 +457,31 @@ async fn nothing_is_in_force_before_what_it_needs(which: Plane) {
         })
         .await;
     };
-    initializing("it waits for the endpoints").await;
+    initializing("the proxy waits for the endpoints").await;
     ads.change(|world| {
         world.put(Listener, &listener("in", to, "table"));
     });
     asks_for(&ads, Endpoints, "a", 0).await;
-    assert_eq!(ads.taken(Listener), 0, "listeners come after the clusters");
+    assert_eq!(ads.taken(Listener), 0, "listeners are requested after the clusters are warm");
     ads.change(|world| world.put(Endpoints, &endpoints("a", a.address())));
-    eventually("the listener is taken", async || match ads.taken(Listener) {
+    eventually("the listener is accepted", async || match ads.taken(Listener) {
         0 => Err("not yet".to_owned()),
         _ => Ok(()),
     })
     .await;
-    initializing("it waits for the routes").await;
+    initializing("the listener waits for its routes").await;
     assert!(!is_open(to).await);
     ads.change(|world| world.put(Route, &routes("table", &[self::to("a")])));
     alone.sidecar.ready().await;
     get(to, "web", "/").expect(200).await;
 
-    // A listener that waits for its certificate; the one beside it does not.
+    // One listener waits for its certificate; the other is not affected.
     let own = generate_simple_self_signed(["web".to_owned()]).unwrap();
     let secure = alone.socket(8443);
     let waiting = with_certificate(listener("secure", secure, "table"));
     let taken = ads.taken(Listener);
     ads.change(|world| world.put(Listener, &waiting));
-    eventually("the other listener is taken", async || {
+    eventually("the other listener is accepted", async || {
         match ads.taken(Listener) > taken {
             true => Ok(()),
             false => Err("not yet".to_owned()),
@@ -501,19 +501,19 @@ async fn nothing_is_in_force_before_what_it_needs(which: Plane) {
             }}),
         );
     });
-    eventually("it listens with its certificate", async || {
+    eventually("the listener has its certificate", async || {
         tls::connect(secure, "web", None, &[]).await.map(drop)
     })
     .await;
 
-    // A cluster waits for its endpoints; until then its name is one that does not exist.
+    // A cluster that waits for its endpoints does not exist for routes.
     let b = Backend::http("b").await;
     ads.change(|world| {
         world.put(Cluster, &eds("b"));
         world.put(Route, &routes("table", &[self::to("b")]));
     });
     asks_for(&ads, Endpoints, "b", 0).await;
-    eventually("the route leads nowhere", async || {
+    eventually("the route is answered with 503", async || {
         match get(to, "web", "/").send().await?.status.as_u16() {
             503 => Ok(()),
             status => Err(status.to_string()),
@@ -530,7 +530,7 @@ async fn nothing_is_in_force_before_what_it_needs(which: Plane) {
     .await;
 }
 
-async fn the_whole_state_can_be_sent_instead_of_changes(which: Plane) {
+async fn state_of_the_world_updates_add_and_remove_resources(which: Plane) {
     let mut followed = Followed::start(which, "GRPC").await;
     REFUSED
         .into_iter()
@@ -552,22 +552,22 @@ async fn the_whole_state_can_be_sent_instead_of_changes(which: Plane) {
     })
     .await;
     followed.get("/").expect(200).await;
-    // What is not said again is gone.
+    // Resources that are missing in a response are removed.
     followed.ads.change(|world| {
         world.remove(Listener, "other");
         world.remove(Cluster, "b");
     });
-    eventually("the other listener is gone", async || match is_open(other).await {
-        true => Err("it is still there".to_owned()),
+    eventually("the other listener is removed", async || match is_open(other).await {
+        true => Err("still open".to_owned()),
         false => Ok(()),
     })
     .await;
     followed.get("/").expect(200).await;
-    // A refused response is refused with the name; the one after it counts.
+    // The NACK names the resource; the next response is accepted.
     followed
         .ads
         .change(|world| world.put(Cluster, &json!({"name": "bad", "type": "EDS"})));
-    eventually("it is refused", async || match followed.ads.refusals(Cluster).first() {
+    eventually("the cluster is rejected", async || match followed.ads.refusals(Cluster).first() {
         Some(why) if why.contains("bad") => Ok(()),
         other => Err(format!("{other:?}")),
     })
@@ -582,7 +582,7 @@ async fn the_whole_state_can_be_sent_instead_of_changes(which: Plane) {
     followed.answers("b").await;
 }
 
-async fn a_version_that_cannot_listen_leaves_the_one_before_its_socket(which: Plane) {
+async fn a_listener_update_that_cannot_bind_keeps_the_previous_listener(which: Plane) {
     let mut followed = Followed::start(which, DELTA).await;
     REFUSED
         .into_iter()
@@ -601,7 +601,7 @@ async fn a_version_that_cannot_listen_leaves_the_one_before_its_socket(which: Pl
     followed
         .ads
         .change(|world| world.put(Route, &routes("late", &[to("a")])));
-    eventually("the first version answers", async || {
+    eventually("the previous listener answers", async || {
         match get(first, "web", "/").send().await?.status.as_u16() {
             200 => Ok(()),
             status => Err(status.to_string()),
@@ -611,7 +611,7 @@ async fn a_version_that_cannot_listen_leaves_the_one_before_its_socket(which: Pl
     drop(taken);
 }
 
-async fn what_the_bootstrap_has_is_not_taken_away(which: Plane) {
+async fn xds_cannot_replace_or_remove_static_listeners(which: Plane) {
     let own = json!([{"match": {"prefix": "/"}, "direct_response": {"status": 200}}]);
     let fixed = http_listener("fixed", "OUTBOUND", own, json!({}));
     let a = Backend::http("a").await;
@@ -624,12 +624,12 @@ async fn what_the_bootstrap_has_is_not_taken_away(which: Plane) {
         listener["address"] = socket(address);
         listener
     };
-    // Envoy passes over it, we refuse it.
+    // Envoy ignores the update, the bundled proxy rejects it.
     ads.change(|world| world.put(Listener, &at(elsewhere)));
     alone.sidecar.ready().await;
-    eventually("it is not taken", async || {
+    eventually("the update is acknowledged or rejected", async || {
         match ads.taken(Listener) + ads.refusals(Listener).len() {
-            0 => Err("nobody has said anything of it".to_owned()),
+            0 => Err("neither".to_owned()),
             _ => Ok(()),
         }
     })
@@ -638,7 +638,7 @@ async fn what_the_bootstrap_has_is_not_taken_away(which: Plane) {
     let mut last = at(other);
     last["name"] = json!("other");
     ads.change(|world| world.put(Listener, &last));
-    eventually("the other one answers", async || {
+    eventually("the other listener answers", async || {
         get(other, "web", "/").send().await.map(drop)
     })
     .await;

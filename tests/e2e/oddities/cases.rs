@@ -1,10 +1,10 @@
-//! What is sent to both data planes.
+//! The requests that are sent to both data planes.
 
-/// What is sent: to which listener, the first line, further headers with `|` for each end of a line, and the body.
+/// A request: its listener, its method and target, further headers, separated by `|`, and its body.
 pub(super) type Case<'a> = (&'a str, &'a str, &'a str, &'a str);
 
 pub(super) const CASES: [Case<'static>; 108] = [
-    // Without a body, whatever there is to say.
+    // Responses without a body.
     ("plain", "HEAD /own", "", ""),
     ("plain", "HEAD /dead", "", ""),
     ("plain", "HEAD /a", "x-say: HTTP/1.1 200 OK~~", ""),
@@ -18,14 +18,14 @@ pub(super) const CASES: [Case<'static>; 108] = [
     ("plain", "GET /a", "x-say: HTTP/1.1 204 No~content-length: 0~~", ""),
     ("plain", "GET /a", "x-say: HTTP/1.1 304 Same~content-length: 9~~", ""),
     ("plain", "GET /a", "x-say: HTTP/1.1 205 Reset~content-length: 0~~", ""),
-    // Where something is.
+    // `location` headers.
     ("plain", "GET /created?a=b", "", ""),
     ("plain", "GET /moved/a?b=c", "", ""),
     ("plain", "GET /turned/a/b?c=d", "", ""),
     ("plain", "GET /turned/a", "", ""),
     ("plain", "GET /there?a", "", ""),
     ("silent", "GET /moved/a?b=c", "", ""),
-    // What was not understood, as Envoy takes it, is the last on its connection.
+    // Envoy closes the connection after 400.
     ("plain", "GET /wrong", "", ""),
     ("plain", "HEAD /wrong", "", ""),
     (
@@ -39,7 +39,7 @@ pub(super) const CASES: [Case<'static>; 108] = [
     ("checked", "HEAD /health", "", ""),
     ("checked", "GET /own", "", ""),
     ("checked", "GET /a", "x-envoy-upstream-healthchecked-cluster: a", ""),
-    // Rewritten.
+    // Rewrites of hosts and paths.
     ("plain", "GET /share", "", ""),
     ("plain", "GET /shared", "", ""),
     ("plain", "GET /shared", "x-forwarded-host: web", ""),
@@ -55,7 +55,7 @@ pub(super) const CASES: [Case<'static>; 108] = [
     ("silent", "GET /literal", "", ""),
     ("silent", "GET /prefix/b", "", ""),
     ("silent", "GET /a", "", ""),
-    // Each value of a header by itself.
+    // Matches of headers with several values.
     ("plain", "GET /is-1", "x-a: 1|x-a: 2", ""),
     ("plain", "GET /is-2", "x-a: 1|x-a: 2", ""),
     ("plain", "GET /is-list", "x-a: 1|x-a: 2", ""),
@@ -67,7 +67,7 @@ pub(super) const CASES: [Case<'static>; 108] = [
     ("plain", "GET /is-not-3", "x-a: 1|x-a: 2", ""),
     ("plain", "GET /is-not-3", "", ""),
     ("plain", "GET /below-2", "x-a: 7|x-a: 1", ""),
-    // Targets.
+    // Request targets.
     ("normal", "GET //", "", ""),
     ("normal", "GET ///", "", ""),
     ("normal", "GET //a//b/", "", ""),
@@ -79,7 +79,7 @@ pub(super) const CASES: [Case<'static>; 108] = [
     ("no-urls", "GET http://web/own", "", ""),
     ("no-urls", "GET /own", "", ""),
     ("plain", "OPTIONS *", "", ""),
-    // Headers.
+    // Request headers.
     ("plain", "POST /a", "expect: something|content-length: 2", "hi"),
     ("plain", "GET /a", "proxy-connection: close", ""),
     ("plain", "GET /a", "connection: host", ""),
@@ -105,7 +105,7 @@ pub(super) const CASES: [Case<'static>; 108] = [
         "x-say: HTTP/1.1 200 OK~server: mine~via: 1.1 x~set-cookie: a~set-cookie: b~content-length: 0~~",
         "",
     ),
-    // Several lines that are one.
+    // Repeated header lines.
     ("plain", "GET /a", "accept: a|accept: b", ""),
     ("plain", "GET /a", "authorization: a|authorization: b", ""),
     (
@@ -120,7 +120,7 @@ pub(super) const CASES: [Case<'static>; 108] = [
         "x-say: HTTP/1.1 200 OK~vary: a~vary: b~cache-control: a~cache-control: b~content-length: 0~~",
         "",
     ),
-    // Headers of answers that are made of others.
+    // Response headers that are formatted from other values.
     (
         "plain",
         "GET /tell",
@@ -130,7 +130,7 @@ pub(super) const CASES: [Case<'static>; 108] = [
     ("plain", "GET /tell-own", "x-a: 1", ""),
     ("plain", "GET /tell-late", "x-a: 1|x-slow: 500", ""),
     ("plain", "GET /tell-dead", "x-a: 1", ""),
-    // Attempts.
+    // Retries.
     ("plain", "POST /dead", "content-length: 2", "hi"),
     ("plain", "POST /gone", "content-length: 2", "hi"),
     ("plain", "POST /gone", "content-length: 9", "hi"),
@@ -173,7 +173,7 @@ pub(super) const CASES: [Case<'static>; 108] = [
         "content-type: application/grpc|content-length: 0",
         "",
     ),
-    // What filters and routes take for something.
+    // Hash policies, gRPC, and the CORS, fault and buffer filters.
     ("plain", "GET /cookie", "", ""),
     (
         "plain",
@@ -208,7 +208,7 @@ pub(super) const CASES: [Case<'static>; 108] = [
     ),
     ("filtered", "POST /a", "content-length: 9", "123456789"),
     ("filtered", "POST /a", "content-length: 8", "12345678"),
-    // Interim answers.
+    // Interim responses.
     (
         "plain",
         "GET /a",
@@ -221,7 +221,7 @@ pub(super) const CASES: [Case<'static>; 108] = [
         "x-say: HTTP/1.1 100 Continue~~HTTP/1.1 200 OK~content-length: 2~~ok",
         "",
     ),
-    // The last before a body that nobody asks for any more.
+    // Responses to requests with `expect: 100-continue` whose body is not requested.
     (
         "asking",
         "POST /a",
@@ -232,7 +232,7 @@ pub(super) const CASES: [Case<'static>; 108] = [
     ("asking", "POST /a", "expect: 100-continue|content-length: 5", "hello"),
 ];
 
-/// Headers by which a stranger may try to steer a proxy, or to be taken for somebody else.
+/// Request headers with which untrusted clients may try to control a proxy or to forge an identity.
 pub(super) const STEERING: [(&str, &str); 30] = [
     ("x-envoy-internal", "true"),
     ("x-envoy-retriable-status-codes", "503"),
