@@ -31,8 +31,8 @@ async fn seen(stream: UnixStream, case: &str) -> Value {
 
 /// Whether this is an address of this machine, not on loopback unless it has no route to others. Sends nothing.
 fn is_own(address: IpAddr) -> bool {
-    let way = UdpSocket::bind("0.0.0.0:0").and_then(|socket| socket.connect("192.0.2.1:9"));
-    UdpSocket::bind((address, 0)).is_ok() && (way.is_err() || !address.is_loopback())
+    let route = UdpSocket::bind("0.0.0.0:0").and_then(|socket| socket.connect("192.0.2.1:9"));
+    UdpSocket::bind((address, 0)).is_ok() && (route.is_err() || !address.is_loopback())
 }
 
 async fn every_address_of_a_listener_accepts_connections(plane: Plane) {

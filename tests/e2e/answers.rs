@@ -86,7 +86,7 @@ async fn timed(which: Plane) -> BTreeMap<String, (u64, f64)> {
     let clusters = scripts.map(|(name, _)| cluster(name, host.address));
     let listener = http_listener("in", "OUTBOUND", json!(routes), json!({}));
     let alone = Alone::start(which, &[listener], &clusters, json!({"stats_flush_interval": "0.1s"})).await;
-    let asked = scripts.map(|(name, script)| {
+    let requests = scripts.map(|(name, script)| {
         let address = alone.listener(0);
         async move {
             let mut wire = Wire::open(address).await;
@@ -107,7 +107,7 @@ async fn timed(which: Plane) -> BTreeMap<String, (u64, f64)> {
             assert!(wire.answer().await.is_some(), "{name}");
         }
     });
-    join_all(asked).await;
+    join_all(requests).await;
     // Wait for the stats to be flushed.
     tokio::time::sleep(Duration::from_secs(1)).await;
     let text = alone.sidecar.admin("/stats/prometheus").await;

@@ -51,11 +51,11 @@ async fn spread(alone: &Alone, path: &str, requests: usize) -> BTreeMap<String, 
     let mut counts = BTreeMap::new();
     for _ in 0..requests {
         let answer = get(alone.listener(0), "web", path).send().await.unwrap();
-        let who = match answer.status.as_u16() {
+        let backend = match answer.status.as_u16() {
             200 => answer.seen().backend,
             status => status.to_string(),
         };
-        *counts.entry(who).or_default() += 1;
+        *counts.entry(backend).or_default() += 1;
     }
     counts
 }
@@ -233,8 +233,8 @@ async fn least_request_sends_tcp_connections_to_the_host_with_the_fewest(which: 
     let mut ahead = 0_i32;
     for number in 0..60 {
         let mut stream = TcpStream::connect(alone.listener(0)).await.unwrap();
-        let who = answering(&mut stream).await.unwrap();
-        ahead += if who == "tcp-a" { 1 } else { -1 };
+        let backend = answering(&mut stream).await.unwrap();
+        ahead += if backend == "tcp-a" { 1 } else { -1 };
         assert!(ahead.abs() <= 3, "{number}: {ahead}");
         open.push(stream);
     }

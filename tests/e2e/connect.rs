@@ -246,24 +246,24 @@ async fn connect_over_http2_is_terminated_and_forwarded_as_raw_tcp(which: Plane)
     let routes = connect_route(json!({"connect_config": {}}));
     let alone = plane(which, routes, json!({}), &[cluster("back", address)]).await;
     let mut client = client_http2(&alone).await;
-    let (answer, mut say) = client.send_request(connect_request(), false).unwrap();
+    let (answer, mut send_stream) = client.send_request(connect_request(), false).unwrap();
     let (mut stream, _) = host.accept().await.unwrap();
     let answer = answer.await.unwrap();
     assert_eq!(answer.status(), 200);
     assert!(!answer.headers().contains_key("content-length"), "{answer:?}");
-    let mut hear = answer.into_body();
-    say.send_data("hello".into(), false).unwrap();
+    let mut recv_stream = answer.into_body();
+    send_stream.send_data("hello".into(), false).unwrap();
     assert_eq!(read(&mut stream, 5).await, "hello");
     // Each direction is closed independently.
-    say.send_data("".into(), true).unwrap();
+    send_stream.send_data("".into(), true).unwrap();
     assert_eq!(stream.read(&mut [0; 9]).await.unwrap(), 0);
     stream.write_all(b"all").await.unwrap();
     drop(stream);
-    let mut heard = Vec::new();
-    while let Some(data) = hear.data().await {
-        heard.extend_from_slice(&data.unwrap());
+    let mut received = Vec::new();
+    while let Some(data) = recv_stream.data().await {
+        received.extend_from_slice(&data.unwrap());
     }
-    assert_eq!(heard, b"all");
+    assert_eq!(received, b"all");
     alone.logged(&["200 - via_upstream CONNECT - connect back 5 3 1"]).await;
 }
 
@@ -279,14 +279,14 @@ async fn terminated_connect_sends_a_proxy_protocol_header_upstream(which: Plane)
         let (mut stream, _) = host.accept().await.unwrap();
         if version == "V1" {
             let (ip, to) = (own.ip(), listener.ip());
-            let told = format!("PROXY TCP4 {ip} {to} {} {}\r\n", own.port(), listener.port());
-            assert_eq!(read(&mut stream, told.len()).await, told);
+            let proxy_header = format!("PROXY TCP4 {ip} {to} {} {}\r\n", own.port(), listener.port());
+            assert_eq!(read(&mut stream, proxy_header.len()).await, proxy_header);
         } else {
-            let mut told = [0; 28];
-            stream.read_exact(&mut told).await.unwrap();
-            assert_eq!(told[..16], *b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c");
-            assert_eq!(told[24..26], own.port().to_be_bytes());
-            assert_eq!(told[26..], listener.port().to_be_bytes());
+            let mut proxy_header = [0; 28];
+            stream.read_exact(&mut proxy_header).await.unwrap();
+            assert_eq!(proxy_header[..16], *b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c");
+            assert_eq!(proxy_header[24..26], own.port().to_be_bytes());
+            assert_eq!(proxy_header[26..], listener.port().to_be_bytes());
         }
         head(&mut client).await;
         client.write_all(b"word").await.unwrap();
@@ -350,15 +350,15 @@ async fn connect_is_forwarded_to_http_upstreams(which: Plane) {
 
     // END_STREAM from an HTTP/2 client ends a tunnel to an HTTP/1.1 host.
     let mut client = client_http2(&alone).await;
-    let (answer, mut say) = client.send_request(connect_request(), false).unwrap();
+    let (answer, mut send_stream) = client.send_request(connect_request(), false).unwrap();
     let (mut stream, _) = host.accept().await.unwrap();
     head(&mut stream).await;
     stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
-    let mut hear = answer.await.unwrap().into_body();
-    say.send_data("hello".into(), true).unwrap();
+    let mut recv_stream = answer.await.unwrap().into_body();
+    send_stream.send_data("hello".into(), true).unwrap();
     assert_eq!(read(&mut stream, 5).await, "hello");
     assert_eq!(stream.read(&mut [0; 9]).await.unwrap(), 0);
-    let error = hear.data().await.unwrap().unwrap_err();
+    let error = recv_stream.data().await.unwrap().unwrap_err();
     assert_eq!(error.reason(), Some(h2::Reason::CONNECT_ERROR));
     let details = "upstream_reset_after_response_started{connection_termination}";
     alone
@@ -379,13 +379,13 @@ async fn connect_is_forwarded_to_http_upstreams(which: Plane) {
         while let Some(Ok((request, mut respond))) = connection.accept().await {
             assert_eq!(request.method(), Method::CONNECT);
             assert_eq!(request.uri().to_string(), "web.example:443");
-            let mut say = respond.send_response(http::Response::new(()), false).unwrap();
-            let mut hear = request.into_body();
+            let mut send_stream = respond.send_response(http::Response::new(()), false).unwrap();
+            let mut recv_stream = request.into_body();
             tokio::spawn(async move {
-                while let Some(Ok(data)) = hear.data().await {
-                    say.send_data(data, false).unwrap();
+                while let Some(Ok(data)) = recv_stream.data().await {
+                    send_stream.send_data(data, false).unwrap();
                 }
-                let _ = say.send_data("".into(), true);
+                let _ = send_stream.send_data("".into(), true);
             });
         }
     });
@@ -413,10 +413,10 @@ async fn a_refused_connect_over_http2_is_reset_with_connect_error(which: Plane) 
         (plain.unwrap(), 200, h2::Reason::NO_ERROR),
     ] {
         let mut client = client_http2(&alone).await;
-        let (answer, mut say) = client.send_request(request, false).unwrap();
+        let (answer, mut send_stream) = client.send_request(request, false).unwrap();
         let answer = answer.await.unwrap();
         assert_eq!(answer.status(), status);
-        let reset = std::future::poll_fn(|cx| say.poll_reset(cx)).await;
+        let reset = std::future::poll_fn(|cx| send_stream.poll_reset(cx)).await;
         assert_eq!(reset.unwrap(), reason);
     }
 }

@@ -70,8 +70,8 @@ async fn an_expired_join_token_is_reported_and_replacing_it_lets_the_proxy_recon
     }
     let load = Load::start(client.get("web", "/load"), 20);
     eventually("the expired token is reported", async || {
-        let told = mesh.server.log().contains("join token has expired");
-        (expired(&mesh).await? && told)
+        let reported = mesh.server.log().contains("join token has expired");
+        (expired(&mesh).await? && reported)
             .then_some(())
             .ok_or_else(|| "not yet".to_owned())
     })
@@ -99,8 +99,8 @@ async fn an_expired_join_token_is_reported_and_replacing_it_lets_the_proxy_recon
     .await;
     eventually("the proxy with the expired token is rejected", async || {
         let log = mesh.server.log();
-        let told = log.contains("rejected a proxy: invalid join token: the token for client.default expired at");
-        told.then_some(()).ok_or(log)
+        let reported = log.contains("rejected a proxy: invalid join token: the token for client.default expired at");
+        reported.then_some(()).ok_or(log)
     })
     .await;
     let streams = expired(&mesh).await;

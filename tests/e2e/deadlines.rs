@@ -351,8 +351,8 @@ async fn all(which: Plane) -> BTreeMap<String, Outcome> {
         })
         .collect();
     let alone = Alone::start(which, &listeners, &clusters, json!({})).await;
-    let asked = cases.iter().enumerate().map(|(index, case)| ask(&alone, index, case));
-    let said = join_all(asked).await;
+    let requests = cases.iter().enumerate().map(|(index, case)| ask(&alone, index, case));
+    let said = join_all(requests).await;
     let lines = eventually("all requests are logged", async || {
         let lines = lines(&alone);
         let missing = cases.iter().find(|case| !lines.contains_key(case.name));
@@ -374,11 +374,11 @@ async fn all(which: Plane) -> BTreeMap<String, Outcome> {
                 .rsplit_once("::")?;
             (name.starts_with("rq_") && number != "0").then(|| format!("{name} {number}"))
         });
-        let told = host
+        let timeout_headers = host
             .heads()
             .into_iter()
             .filter(|head| head.contains(&format!("x-case: {}\r\n", case.name)));
-        let told = told.flat_map(|head| {
+        let timeout_headers = timeout_headers.flat_map(|head| {
             let lines = head
                 .lines()
                 .filter(|line| line.starts_with("grpc-timeout") || line.starts_with("x-envoy-expected"));
@@ -390,7 +390,7 @@ async fn all(which: Plane) -> BTreeMap<String, Outcome> {
                 .replace(&host.address.to_string(), "host")
                 .replace(&silent.local_addr().unwrap().to_string(), "silent"),
             counted: of_cluster.chain(of_host).collect(),
-            host: told.collect(),
+            host: timeout_headers.collect(),
         };
         all.insert(case.name.to_owned(), outcome);
     }

@@ -154,16 +154,16 @@ async fn oversized_headers_reset_their_stream_and_are_logged(which: Plane) {
         let mut client = Frames::open(alone.listener(0)).await;
         let all = [&request("GET", "/own")[..], &fields].concat();
         client.send(&headers(1, &all, true).continued()).await;
-        let came = client.next_of(&[HEADERS, RST_STREAM, GOAWAY]).await.unwrap();
+        let response = client.next_of(&[HEADERS, RST_STREAM, GOAWAY]).await.unwrap();
         match details {
             None => {
-                assert_eq!((came.kind, came.status()), (HEADERS, 200));
+                assert_eq!((response.kind, response.status()), (HEADERS, 200));
                 lines.push("200 - direct_response GET -".to_owned());
             }
             Some(details) => {
                 // INTERNAL_ERROR; the connection stays open.
                 assert_eq!(
-                    (came.kind, &came.payload[..]),
+                    (response.kind, &response.payload[..]),
                     (RST_STREAM, &[0, 0, 0, 2][..]),
                     "{details}"
                 );
@@ -230,17 +230,17 @@ async fn trailers_with_underscores_are_handled_as_configured(which: Plane) {
                 headers(id, &trailers, true),
             ];
             client.send(&frames).await;
-            let came = client.next_of(&[HEADERS, RST_STREAM, GOAWAY]).await.unwrap();
+            let response = client.next_of(&[HEADERS, RST_STREAM, GOAWAY]).await.unwrap();
             lines.push(match action {
                 "REJECT_REQUEST" => {
                     assert_eq!(
-                        (came.kind, came.stream, &came.payload[..]),
+                        (response.kind, response.stream, &response.payload[..]),
                         (RST_STREAM, id, &[0, 0, 0, 2][..])
                     );
                     "0 DR http2.unexpected_underscore -".to_owned()
                 }
                 _ => {
-                    assert_eq!((came.kind, came.status()), (HEADERS, 200), "{action}");
+                    assert_eq!((response.kind, response.status()), (HEADERS, 200), "{action}");
                     format!("200 - via_upstream {got}")
                 }
             });

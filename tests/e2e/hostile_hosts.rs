@@ -163,7 +163,7 @@ async fn expect(which: Plane, cases: &[Case]) {
     let mut other = ask(&alone, cases.len(), "other").await;
     assert_eq!(other.head().await.unwrap().status, 200);
 
-    let mut came = Vec::new();
+    let mut actual = Vec::new();
     for (number, case) in cases.iter().enumerate() {
         let mut wire = ask(&alone, number, case.name).await;
         let said = match &case.begun {
@@ -179,7 +179,7 @@ async fn expect(which: Plane, cases: &[Case]) {
         };
         let again = ask(&alone, number, "again").await.answer().await.unwrap();
         let goes_on = hosts[number].connections() == 1;
-        came.push(((said.status, said.body), (again.status, again.body), goes_on));
+        actual.push(((said.status, said.body), (again.status, again.body), goes_on));
     }
     let lines = eventually("all requests are logged", async || {
         let log = alone.wrote("access.log");
@@ -192,14 +192,14 @@ async fn expect(which: Plane, cases: &[Case]) {
     })
     .await;
     let good = || (200, "good".to_owned());
-    let each = cases.iter().zip(came.into_iter().zip(lines));
-    let differ = each.filter_map(|(case, came)| {
-        let ((said, again, goes_on), logged) = came;
-        let (first, came) = ((case.said.clone(), case.logged.clone()), (said, logged));
-        let fine = (first == came || case.or.as_ref() == Some(&came)) && (again, goes_on) == (good(), case.goes_on);
+    let each = cases.iter().zip(actual.into_iter().zip(lines));
+    let differ = each.filter_map(|(case, actual)| {
+        let ((said, again, goes_on), logged) = actual;
+        let (first, actual) = ((case.said.clone(), case.logged.clone()), (said, logged));
+        let fine = (first == actual || case.or.as_ref() == Some(&actual)) && (again, goes_on) == (good(), case.goes_on);
         (!fine).then(|| {
             format!(
-                "{}: {came:?} {goes_on} instead of {first:?} {}",
+                "{}: {actual:?} {goes_on} instead of {first:?} {}",
                 case.name, case.goes_on
             )
         })

@@ -309,8 +309,8 @@ async fn requests_without_a_path_and_query_without_content_type_are_rejected(whi
     ] {
         wire.send(format!("{line}\r\nhost: web\r\n\r\n").as_bytes()).await;
         let said = wire.answer().await.unwrap();
-        let told = (said.status, said.body.as_str(), said.header("connection"));
-        assert_eq!(told, (status, "", connection), "{line}");
+        let observed = (said.status, said.body.as_str(), said.header("connection"));
+        assert_eq!(observed, (status, "", connection), "{line}");
     }
     eventually("the log", async || {
         let written = alone.wrote("access.log");
@@ -343,8 +343,8 @@ async fn headers_with_underscores_are_handled_as_configured(which: Plane) {
     let mut wire = Wire::open(refuses.listener(0)).await;
     wire.send(b"GET /a HTTP/1.1\r\nhost: web\r\nx_a: 1\r\n\r\n").await;
     let said = wire.answer().await.unwrap();
-    let told = (said.status, said.body.as_str(), said.header("connection"));
-    assert_eq!(told, (400, BAD, "close"));
+    let observed = (said.status, said.body.as_str(), said.header("connection"));
+    assert_eq!(observed, (400, BAD, "close"));
     eventually("the log", async || {
         // Envoy does not log the method of such a request.
         let written = refuses.wrote("access.log");

@@ -174,7 +174,7 @@ async fn ask_http2(address: SocketAddr, headers: &[(&str, &str)], body: &'static
         .iter()
         .fold(request, |request, (name, value)| request.header(*name, *value));
     let sent = client.send_request(request.body(()).unwrap(), body.is_empty());
-    let (mut answer, mut say) = sent.unwrap();
+    let (mut answer, mut send_stream) = sent.unwrap();
     let mut received = Received::new();
     loop {
         let head = poll_fn(|cx| {
@@ -186,7 +186,7 @@ async fn ask_http2(address: SocketAddr, headers: &[(&str, &str)], body: &'static
         })
         .await;
         if received.is_empty() && !body.is_empty() {
-            say.send_data(body.into(), true).unwrap();
+            send_stream.send_data(body.into(), true).unwrap();
         }
         received.push((head.status.as_u16(), joined(&head.headers)));
         if !head.status.is_informational() {

@@ -82,7 +82,7 @@ async fn draining_listeners_send_goaway_to_idle_connections_at_once() {
 async fn failing_health_checks_drain_connections_with_the_next_response(which: Plane) {
     let backend = Backend::http("echo").await;
     let alone = plane(which, &backend, json!({"drain_timeout": "0.1s"})).await;
-    let tell = async |path: &str| {
+    let command = async |path: &str| {
         let mut admin = Wire::open(alone.admin()).await;
         admin
             .send(format!("POST {path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").as_bytes())
@@ -98,14 +98,14 @@ async fn failing_health_checks_drain_connections_with_the_next_response(which: P
     assert_eq!(http1.answer().await.unwrap().header("connection"), "");
     http2.send(&[headers(1, &request("GET", "/a"), true)]).await;
     assert_eq!(http2.next_of(&[HEADERS]).await.unwrap().status(), 200);
-    tell("/healthcheck/fail").await;
+    command("/healthcheck/fail").await;
     http1.send(ASK).await;
     let last = http1.answer().await.unwrap();
     assert_eq!((last.status, last.header("connection")), (200, "close"));
     assert_eq!(http1.end().await, b"");
     http2.send(&[headers(3, &request("GET", "/a"), true)]).await;
     assert_eq!(last_stream(&mut http2).await, 3);
-    tell("/healthcheck/ok").await;
+    command("/healthcheck/ok").await;
     let mut again = Wire::open(alone.listener(0)).await;
     again.send(ASK).await;
     assert_eq!(again.answer().await.unwrap().header("connection"), "");

@@ -39,10 +39,10 @@ type Seen = Arc<Mutex<Vec<String>>>;
 async fn host() -> (std::net::SocketAddr, Seen) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (address, seen) = (listener.local_addr().unwrap(), Seen::default());
-    let heard = seen.clone();
+    let shared = seen.clone();
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
-            tokio::spawn(serve(stream, heard.clone()));
+            tokio::spawn(serve(stream, shared.clone()));
         }
     });
     (address, seen)

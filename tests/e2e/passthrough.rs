@@ -21,10 +21,10 @@ async fn host(name: &'static str) -> std::net::SocketAddr {
     tokio::spawn(async move {
         while let Ok((mut stream, _)) = listener.accept().await {
             tokio::spawn(async move {
-                let mut came = [0; 5];
-                if stream.read_exact(&mut came).await.is_ok() {
+                let mut received = [0; 5];
+                if stream.read_exact(&mut received).await.is_ok() {
                     // The client may have closed the connection.
-                    let _ = stream.write_all(&[name.as_bytes(), &came].concat()).await;
+                    let _ = stream.write_all(&[name.as_bytes(), &received].concat()).await;
                     // Closing with unread data would reset the connection.
                     let _ = tokio::io::copy(&mut stream, &mut tokio::io::sink()).await;
                 }
@@ -125,20 +125,20 @@ async fn filter_chains_match_server_names_of_fragmented_client_hellos(which: Pla
 
 async fn client_hellos_are_limited_in_size(which: Plane) {
     let alone = plane(which).await;
-    let came = async |sent: &[u8]| {
+    let answer_to = async |sent: &[u8]| {
         let mut wire = Wire::open(alone.listener(0)).await;
         wire.send(sent).await;
         String::from_utf8_lossy(&wire.bytes(5).await).into_owned()
     };
     assert_eq!(
-        came(&in_records(&hello(Some("db.example"), 15_000), 16_000)).await,
+        answer_to(&in_records(&hello(Some("db.example"), 15_000), 16_000)).await,
         "named"
     );
     // A message that announces a longer ClientHello is not taken for TLS.
     assert_eq!(
-        came(&in_records(&hello(Some("db.example"), 17_000), 16_000)).await,
+        answer_to(&in_records(&hello(Some("db.example"), 17_000), 16_000)).await,
         "plain"
     );
     // Too many record headers exceed the limit of the inspector.
-    assert_eq!(came(&in_records(&hello(Some("db.example"), 15_000), 20)).await, "");
+    assert_eq!(answer_to(&in_records(&hello(Some("db.example"), 15_000), 20)).await, "");
 }

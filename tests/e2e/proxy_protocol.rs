@@ -70,16 +70,16 @@ fn proxy_protocol_socket(version: &str) -> Value {
 async fn proxy_protocol_headers_are_sent_to_upstream_hosts(plane: Plane) {
     let host = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = host.local_addr().unwrap();
-    let told = |name: &str, version: &str, mut cluster: Value| {
+    let with_header = |name: &str, version: &str, mut cluster: Value| {
         cluster["name"] = json!(name);
         cluster["load_assignment"]["cluster_name"] = json!(name);
         cluster["transport_socket"] = proxy_protocol_socket(version);
         cluster
     };
     let clusters = [
-        told("one", "V1", cluster("one", address)),
-        told("two", "V2", cluster("two", address)),
-        told("http2", "V1", cluster_http2("http2", address)),
+        with_header("one", "V1", cluster("one", address)),
+        with_header("two", "V2", cluster("two", address)),
+        with_header("http2", "V1", cluster_http2("http2", address)),
     ];
     let to = |name: &str| json!({"match": {"prefix": format!("/{name}")}, "route": {"cluster": name}});
     let tcp = json!({"name": "tcp", "filter_chains": [{"filters": [{"name": "tcp", "typed_config": {
@@ -104,12 +104,12 @@ async fn proxy_protocol_headers_are_sent_to_upstream_hosts(plane: Plane) {
         let (mut connection, _) = host.accept().await.unwrap();
         let expected = format!("{}GET /one ", line(&client, alone.listener(0)));
         for expected in [expected.as_str(), "GET /one/again "] {
-            let mut heard = Vec::new();
-            while !heard.ends_with(b"\r\n\r\n") || heard.len() <= expected.len() {
-                heard.push(connection.read_u8().await.unwrap());
+            let mut received = Vec::new();
+            while !received.ends_with(b"\r\n\r\n") || received.len() <= expected.len() {
+                received.push(connection.read_u8().await.unwrap());
             }
-            let heard = String::from_utf8(heard).unwrap();
-            assert!(heard.starts_with(expected), "{heard} instead of {expected}");
+            let received = String::from_utf8(received).unwrap();
+            assert!(received.starts_with(expected), "{received} instead of {expected}");
             let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
             connection.write_all(answer).await.unwrap();
             let mut said = Vec::new();
@@ -125,28 +125,28 @@ async fn proxy_protocol_headers_are_sent_to_upstream_hosts(plane: Plane) {
     let mut client = TcpStream::connect(alone.listener(0)).await.unwrap();
     ask(&mut client, "/two").await;
     let (mut connection, _) = host.accept().await.unwrap();
-    let mut heard = [0; 28];
-    connection.read_exact(&mut heard).await.unwrap();
+    let mut received = [0; 28];
+    connection.read_exact(&mut received).await.unwrap();
     let port = |address: SocketAddr| address.port().to_be_bytes();
-    assert_eq!(heard[..16], two(0x21, 0x11, &[0; 12])[..16]);
-    assert_eq!(heard[24..26], port(client.local_addr().unwrap()));
-    assert_eq!(heard[26..], port(alone.listener(0)));
+    assert_eq!(received[..16], two(0x21, 0x11, &[0; 12])[..16]);
+    assert_eq!(received[24..26], port(client.local_addr().unwrap()));
+    assert_eq!(received[26..], port(alone.listener(0)));
 
     let mut client = TcpStream::connect(alone.listener(0)).await.unwrap();
     ask(&mut client, "/http2").await;
     let (mut connection, _) = host.accept().await.unwrap();
     let expected = format!("{}PRI * HTTP/2.0\r\n", line(&client, alone.listener(0)));
-    let mut heard = vec![0; expected.len()];
-    connection.read_exact(&mut heard).await.unwrap();
-    assert_eq!(String::from_utf8_lossy(&heard), expected);
+    let mut received = vec![0; expected.len()];
+    connection.read_exact(&mut received).await.unwrap();
+    assert_eq!(String::from_utf8_lossy(&received), expected);
 
     let mut client = TcpStream::connect(alone.listener(1)).await.unwrap();
     client.write_all(b"word").await.unwrap();
     let (mut connection, _) = host.accept().await.unwrap();
     let expected = format!("{}word", line(&client, alone.listener(1)));
-    let mut heard = vec![0; expected.len()];
-    connection.read_exact(&mut heard).await.unwrap();
-    assert_eq!(String::from_utf8_lossy(&heard), expected);
+    let mut received = vec![0; expected.len()];
+    connection.read_exact(&mut received).await.unwrap();
+    assert_eq!(String::from_utf8_lossy(&received), expected);
 }
 
 fn request(case: &str) -> Vec<u8> {
@@ -161,9 +161,9 @@ async fn forwarded_for(alone: &Alone, header: &[u8], case: &str) -> Option<Strin
     assert_eq!(said.status, 200, "{said:?}");
     let seen: Value = serde_json::from_str(&said.body).unwrap();
     let client = seen["headers"]["x-forwarded-for"].as_str().unwrap();
-    let told = header.windows(client.len()).any(|part| part == client.as_bytes());
+    let in_header = header.windows(client.len()).any(|part| part == client.as_bytes());
     let binary = ["1.2.3.4", "2020:2020:2020:2020:2020:2020:2020:2020"].contains(&client);
-    Some(if told || binary { client } else { OWN }.to_owned())
+    Some(if in_header || binary { client } else { OWN }.to_owned())
 }
 
 async fn addresses_are_taken_from_the_proxy_protocol_header(plane: Plane) {

@@ -168,13 +168,13 @@ async fn replicas_share_a_token_and_a_killed_replica_gets_no_more_traffic(plane:
     group.registered(&[&a, &b], true).await;
     group.reached(&client, &[&a, &b]).await;
     let log = group.mesh.server.log();
-    for told in [
+    for message in [
         "registered a workload",
         "is ready",
         "closed its connection",
         "unregistered a workload",
     ] {
-        assert!(log.contains(told), "{told}: {log}");
+        assert!(log.contains(message), "{message}: {log}");
     }
 
     c.sidecar.start_again();

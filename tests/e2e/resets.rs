@@ -22,26 +22,26 @@ const LOG: &str =
     "%REQ(X-CASE)% %RESPONSE_CODE% %RESPONSE_FLAGS% %RESPONSE_CODE_DETAILS% %UPSTREAM_REQUEST_ATTEMPT_COUNT%\n";
 
 /// The reasons of the resets that a host received.
-type Heard = Arc<Mutex<Vec<Reason>>>;
+type ResetReasons = Arc<Mutex<Vec<Reason>>>;
 
 /// A host that resets streams with the error code in `x-reset`, with `x-after` only after the start of a response.
 /// Without `x-reset` it reads the request and does not answer.
-async fn host() -> (SocketAddr, Heard) {
+async fn host() -> (SocketAddr, ResetReasons) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let (address, heard) = (listener.local_addr().unwrap(), Heard::default());
-    let hears = heard.clone();
+    let (address, reset_reasons) = (listener.local_addr().unwrap(), ResetReasons::default());
+    let shared = reset_reasons.clone();
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
-            tokio::spawn(serve(stream, hears.clone()));
+            tokio::spawn(serve(stream, shared.clone()));
         }
     });
-    (address, heard)
+    (address, reset_reasons)
 }
 
-async fn serve(stream: TcpStream, heard: Heard) {
+async fn serve(stream: TcpStream, reset_reasons: ResetReasons) {
     let mut connection = h2::server::handshake(stream).await.unwrap();
     while let Some(Ok((request, mut respond))) = connection.accept().await {
-        let heard = heard.clone();
+        let reset_reasons = reset_reasons.clone();
         tokio::spawn(async move {
             let header = |name: &str| {
                 request
@@ -63,7 +63,7 @@ async fn serve(stream: TcpStream, heard: Heard) {
             let mut body = request.into_body();
             while let Some(data) = body.data().await {
                 if let Err(error) = data {
-                    heard.lock().unwrap().extend(error.reason());
+                    reset_reasons.lock().unwrap().extend(error.reason());
                     break;
                 }
             }
@@ -134,7 +134,7 @@ async fn upstream_resets_are_reported_with_their_reason(which: Plane) {
 }
 
 async fn aborted_uploads_are_logged_as_downstream_resets_and_not_retried(which: Plane) {
-    let (address, heard) = host().await;
+    let (address, reset_reasons) = host().await;
     let alone = plane(which, address).await;
     let mut lines = Vec::new();
     let mut aborted = 0;
@@ -142,10 +142,10 @@ async fn aborted_uploads_are_logged_as_downstream_resets_and_not_retried(which: 
         let mut client = client(&alone).await;
         let request = Request::builder().method(Method::POST).uri(format!("http://web{path}"));
         let request = request.header("x-case", "reset").body(()).unwrap();
-        let (answer, mut say) = client.send_request(request, false).unwrap();
-        say.send_data("half".into(), false).unwrap();
+        let (answer, mut send_stream) = client.send_request(request, false).unwrap();
+        send_stream.send_data("half".into(), false).unwrap();
         active(&alone, 1).await;
-        say.send_reset(Reason::CANCEL);
+        send_stream.send_reset(Reason::CANCEL);
         drop(answer);
         active(&alone, 0).await;
         lines.push("reset 0 DR http2.remote_reset 1");
@@ -159,8 +159,8 @@ async fn aborted_uploads_are_logged_as_downstream_resets_and_not_retried(which: 
         lines.push("gone 0 DC downstream_remote_disconnect 1");
         aborted += 2;
         eventually("the host receives the reset", async || {
-            let told = heard.lock().unwrap().len();
-            (told == aborted).then_some(()).ok_or(told.to_string())
+            let received = reset_reasons.lock().unwrap().len();
+            (received == aborted).then_some(()).ok_or(received.to_string())
         })
         .await;
         alone.logged(&lines).await;

@@ -127,21 +127,21 @@ async fn all(which: Plane) -> BTreeMap<&'static str, Vec<String>> {
     })
     .await;
     let (stats, hosts) = (alone.sidecar.stats("").await, alone.sidecar.admin("/clusters").await);
-    let came = cases.iter().map(|(name, ..)| {
-        let mut came = vec![lines[*name].clone()];
-        came.extend(COUNTED.iter().filter_map(|counter| {
+    let outcome = cases.iter().map(|(name, ..)| {
+        let mut outcome = vec![lines[*name].clone()];
+        outcome.extend(COUNTED.iter().filter_map(|counter| {
             let value = stats
                 .get(&format!("cluster.{name}.{counter}"))
                 .filter(|value| **value > 0)?;
             Some(format!("{counter} {value}"))
         }));
-        came.extend(hosts.lines().filter_map(|line| {
+        outcome.extend(hosts.lines().filter_map(|line| {
             let (_, line) = line.strip_prefix(&format!("{name}::127.0.0.1:"))?.split_once("::")?;
             (line.starts_with("rq_") && !line.starts_with("rq_pending")).then(|| line.to_owned())
         }));
-        (*name, came)
+        (*name, outcome)
     });
-    came.collect()
+    outcome.collect()
 }
 
 async fn retries_are_made_and_counted_as_in_envoy() {

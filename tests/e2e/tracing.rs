@@ -202,7 +202,7 @@ async fn spans_of(plane: Plane, service: Value, backend: &Backend) -> (Vec<Said>
     }
     let spans = collector.spans(count).await;
     assert_eq!(spans.len(), count, "{:#?}", said(&spans));
-    let told = backend.seen().into_iter().skip(before).map(|seen| {
+    let received_headers = backend.seen().into_iter().skip(before).map(|seen| {
         let header = |name: &str| seen.headers.get(name).cloned().unwrap_or_else(|| "-".to_owned());
         let parent = header("traceparent");
         let parent = match parent.split('-').collect::<Vec<_>>()[..] {
@@ -216,19 +216,19 @@ async fn spans_of(plane: Plane, service: Value, backend: &Backend) -> (Vec<Said>
             "x-envoy-decorator-operation",
             "x-client-trace-id",
         ];
-        let mut told = vec![seen.path.clone(), parent];
-        told.extend(names.map(header));
-        told
+        let mut received_headers = vec![seen.path.clone(), parent];
+        received_headers.extend(names.map(header));
+        received_headers
     });
-    answered.extend(told);
+    answered.extend(received_headers);
     (said(&spans), answered, collector)
 }
 
 async fn spans_match_envoy() {
     let backend = Backend::http("app").await;
-    let (envoys, envoy_told, _) = spans_of(Plane::Envoy, grpc_service(), &backend).await;
-    let (ours, told, collector) = spans_of(Plane::Topsail, grpc_service(), &backend).await;
-    for (ours, envoys) in told.iter().zip(&envoy_told) {
+    let (envoys, envoys_headers, _) = spans_of(Plane::Envoy, grpc_service(), &backend).await;
+    let (ours, received_headers, collector) = spans_of(Plane::Topsail, grpc_service(), &backend).await;
+    for (ours, envoys) in received_headers.iter().zip(&envoys_headers) {
         assert_eq!(ours, envoys);
     }
     for (ours, envoys) in ours.iter().zip(&envoys) {
@@ -382,7 +382,7 @@ async fn flags_of_mirrored_request(plane: Plane) -> (String, String) {
 }
 
 async fn mirrored_requests_follow_the_trace_sampled_setting() {
-    let told = flags_of_mirrored_request(Plane::Envoy).await;
-    assert_eq!(told, ("01".to_owned(), "00".to_owned()));
-    assert_eq!(flags_of_mirrored_request(Plane::Topsail).await, told);
+    let envoys = flags_of_mirrored_request(Plane::Envoy).await;
+    assert_eq!(envoys, ("01".to_owned(), "00".to_owned()));
+    assert_eq!(flags_of_mirrored_request(Plane::Topsail).await, envoys);
 }

@@ -158,17 +158,17 @@ async fn failed_websocket_handshakes_do_not_open_a_tunnel(which: Plane) {
     };
     let said = answered("HTTP/1.1 200 OK\r\nx-a: b\r\ncontent-length: 2\r\n\r\nok").await;
     assert_eq!((said.status, said.body.as_str(), said.header("x-a")), (200, "", "b"));
-    let told = (said.header("connection"), said.header("content-length"));
-    assert_eq!(told, ("close", "0"));
+    let observed = (said.header("connection"), said.header("content-length"));
+    assert_eq!(observed, ("close", "0"));
     let said = answered("HTTP/1.1 403 Forbidden\r\ncontent-length: 2\r\n\r\nno").await;
     assert_eq!((said.status, said.body.as_str()), (403, "no"));
     assert_eq!(said.header("connection"), "close");
     eventually("both handshakes are logged", async || {
         let written = alone.wrote("access.log");
         // Only one of the planes counts the bytes after the failed handshake.
-        let told: Vec<_> = written.lines().map(|line| line.replace(" 26 ", " 0 ")).collect();
+        let observed: Vec<_> = written.lines().map(|line| line.replace(" 26 ", " 0 ")).collect();
         let expected = ["200 - websocket_handshake_unsuccessful 0 0", "403 - via_upstream 0 2"];
-        (told == expected).then_some(()).ok_or(written)
+        (observed == expected).then_some(()).ok_or(written)
     })
     .await;
 }
@@ -204,7 +204,7 @@ async fn next_data(stream: &mut h2::RecvStream) -> Bytes {
 async fn websockets_over_http2_use_extended_connect(which: Plane) {
     let (alone, host) = plane(which, json!({"http2_protocol_options": {"allow_connect": true}})).await;
     let mut client = client_http2(&alone).await;
-    let (answer, mut say) = client.send_request(handshake("websocket"), false).unwrap();
+    let (answer, mut send_stream) = client.send_request(handshake("websocket"), false).unwrap();
     let (mut connection, _) = host.accept().await.unwrap();
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
@@ -222,19 +222,19 @@ async fn websockets_over_http2_use_extended_connect(which: Plane) {
     for name in ["connection", "upgrade"] {
         assert!(!answer.headers().contains_key(name), "{answer:?}");
     }
-    let mut hear = answer.into_body();
+    let mut recv_stream = answer.into_body();
     for _ in 0..3 {
-        say.send_data("there".into(), false).unwrap();
+        send_stream.send_data("there".into(), false).unwrap();
         let mut got = [0; 5];
         connection.read_exact(&mut got).await.unwrap();
         assert_eq!(&got, b"there");
         connection.write_all(b"back").await.unwrap();
-        assert_eq!(next_data(&mut hear).await, "back");
+        assert_eq!(next_data(&mut recv_stream).await, "back");
     }
-    say.send_reset(h2::Reason::CANCEL);
+    send_stream.send_reset(h2::Reason::CANCEL);
     assert_eq!(connection.read(&mut [0; 9]).await.unwrap_or(0), 0);
     // Other protocols are not configured.
-    let (answer, _say) = client.send_request(handshake("other"), false).unwrap();
+    let (answer, _send_stream) = client.send_request(handshake("other"), false).unwrap();
     assert_eq!(answer.await.unwrap().status(), 403);
 }
 
@@ -249,13 +249,13 @@ async fn echo_http2(host: TcpListener) {
         let protocol = request.extensions().get::<Protocol>().unwrap();
         assert!(protocol.as_str().eq_ignore_ascii_case("websocket"), "{protocol:?}");
         assert_eq!(request.uri().path(), "/chat");
-        let mut hear = request.into_body();
+        let mut recv_stream = request.into_body();
         let answer = Response::builder().header("sec-websocket-accept", "accepted").body(());
-        let mut say = respond.send_response(answer.unwrap(), false).unwrap();
+        let mut send_stream = respond.send_response(answer.unwrap(), false).unwrap();
         tokio::spawn(async move {
-            while let Some(Ok(data)) = hear.data().await {
-                hear.flow_control().release_capacity(data.len()).unwrap();
-                say.send_data(data, false).unwrap();
+            while let Some(Ok(data)) = recv_stream.data().await {
+                recv_stream.flow_control().release_capacity(data.len()).unwrap();
+                send_stream.send_data(data, false).unwrap();
             }
         });
     }
@@ -270,16 +270,16 @@ async fn websockets_to_http2_hosts_use_extended_connect(which: Plane) {
     let mut client = Wire::open(alone.listener(0)).await;
     client.send(HANDSHAKE.as_bytes()).await;
     let said = client.answer().await.unwrap();
-    let told = (said.status, said.header("sec-websocket-accept"));
-    assert_eq!(told, (101, "accepted"));
+    let observed = (said.status, said.header("sec-websocket-accept"));
+    assert_eq!(observed, (101, "accepted"));
     assert!(said.header("upgrade").eq_ignore_ascii_case("websocket"), "{said:?}");
     client.send(b"word").await;
     assert_eq!(client.bytes(4).await, b"word");
     let mut client = client_http2(&alone).await;
-    let (answer, mut say) = client.send_request(handshake("websocket"), false).unwrap();
+    let (answer, mut send_stream) = client.send_request(handshake("websocket"), false).unwrap();
     let answer = answer.await.unwrap();
     assert_eq!(answer.status(), 200);
-    let mut hear = answer.into_body();
-    say.send_data("word".into(), false).unwrap();
-    assert_eq!(next_data(&mut hear).await, "word");
+    let mut recv_stream = answer.into_body();
+    send_stream.send_data("word".into(), false).unwrap();
+    assert_eq!(next_data(&mut recv_stream).await, "word");
 }

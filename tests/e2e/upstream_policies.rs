@@ -143,10 +143,10 @@ async fn host_that_waits_for_retries(first: usize) -> (SocketAddr, Arc<Notify>) 
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (all, may) = (Arc::new(Barrier::new(first)), Arc::new(Notify::new()));
-    let told = may.clone();
+    let may_retry = may.clone();
     tokio::spawn(async move {
         while let Ok((mut stream, _)) = listener.accept().await {
-            let (all, may) = (all.clone(), told.clone());
+            let (all, may) = (all.clone(), may_retry.clone());
             tokio::spawn(async move {
                 let mut read = Vec::new();
                 while let Some(head) = next_head(&mut stream, &mut read).await? {
@@ -351,9 +351,9 @@ async fn ejections_are_counted_by_cause(which: Plane) {
             call.expect(500).await;
         }
         eventually("the failures are counted", async || {
-            let came = ejections(&alone, cluster).await;
-            let came: Vec<_> = came.iter().map(|(name, value)| (name.as_str(), *value)).collect();
-            (came == expected).then_some(()).ok_or(format!("{cluster}: {came:?}"))
+            let actual = ejections(&alone, cluster).await;
+            let actual: Vec<_> = actual.iter().map(|(name, value)| (name.as_str(), *value)).collect();
+            (actual == expected).then_some(()).ok_or(format!("{cluster}: {actual:?}"))
         })
         .await;
     };
