@@ -16,7 +16,7 @@ use super::harness::{Ads, Backend, Plane, eventually, get};
 use crate::on_each_plane;
 
 on_each_plane! {
-    a_5xx_check_ejects_a_host_at_once_and_the_healthy_threshold_restores_it,
+    an_unexpected_status_ejects_a_host_at_once_and_the_healthy_threshold_restores_it,
     a_cluster_is_warm_after_the_first_result_of_every_host,
     network_and_retriable_failures_count_towards_the_unhealthy_threshold,
     check_timeouts_are_reported_as_such,
@@ -203,7 +203,7 @@ async fn answers(alone: &Alone, status: u16) {
     .await;
 }
 
-async fn a_5xx_check_ejects_a_host_at_once_and_the_healthy_threshold_restores_it(which: Plane) {
+async fn an_unexpected_status_ejects_a_host_at_once_and_the_healthy_threshold_restores_it(which: Plane) {
     let host = Host::start().await;
     host.says(200, "", "");
     let alone = start(which, &[by_http(&host, json!({}), json!({}))]).await;

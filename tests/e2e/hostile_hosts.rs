@@ -18,7 +18,7 @@ use crate::on_each_plane;
 on_each_plane! {
     malformed_responses_are_answered_with_the_matching_error,
     incomplete_responses_reset_the_downstream_response,
-    connection_errors_of_the_host_close_its_connection,
+    http2_connection_errors_of_the_host_close_its_connection,
     floods_close_the_upstream_connection_or_are_throttled,
     silence_and_endless_interim_responses_end_with_a_timeout,
     connections_without_ping_acks_are_closed,
@@ -295,7 +295,7 @@ async fn incomplete_responses_reset_the_downstream_response(which: Plane) {
     expect(which, &cases).await;
 }
 
-async fn connection_errors_of_the_host_close_its_connection(which: Plane) {
+async fn http2_connection_errors_of_the_host_close_its_connection(which: Plane) {
     let ends = |name, steps| case(name, steps, false).none(502, "UPE", "protocol error");
     let frame = |kind, flags, stream, payload: &[u8]| say(&[Frame::new(kind, flags, stream, payload)]);
     let promise = [&[0, 0, 0, 2][..], &head(&[]).payload].concat();

@@ -16,7 +16,7 @@ use super::harness::{Backend, Identity, Plane, eventually, get};
 use crate::on_each_plane;
 
 on_each_plane! {
-    malformed_and_stalled_tls_handshakes_are_closed,
+    connections_with_malformed_or_stalled_tls_handshakes_are_closed,
     listener_filters_that_time_out_close_or_continue,
     slow_readers_apply_back_pressure,
     connections_beyond_the_global_limit_are_closed_at_once,
@@ -28,7 +28,7 @@ on_each_plane! {
 /// data plane.
 const MAX_BUFFERED: usize = 40 << 20;
 
-async fn malformed_and_stalled_tls_handshakes_are_closed(which: Plane) {
+async fn connections_with_malformed_or_stalled_tls_handshakes_are_closed(which: Plane) {
     let backend = Backend::http("echo").await;
     let own = generate_simple_self_signed(["web".to_owned()]).unwrap();
     let routes = json!([{"match": {"prefix": "/"}, "route": {"cluster": "back"}}]);
