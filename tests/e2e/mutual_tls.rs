@@ -22,21 +22,21 @@ fn peer_authentication(spec: &str) -> String {
     )
 }
 
-struct Policed {
+struct Setup {
     client: App,
     web: App,
     mesh: Mesh,
 }
 
-impl Policed {
+impl Setup {
     async fn start(planes: Planes, policy: &str) -> Self {
         let policy = peer_authentication(policy);
         let mesh = Mesh::start(planes, &[("service.yaml", SERVICE), ("policy.yaml", &policy)]).await;
         let web = mesh.app("web", "v1").await;
         let client = mesh.client().await;
-        let policed = Self { client, web, mesh };
-        policed.connected().await;
-        policed
+        let setup = Self { client, web, mesh };
+        setup.connected().await;
+        setup
     }
 
     /// Waits until requests pass between the sidecars: each gets a new policy at its own time.
@@ -73,60 +73,60 @@ impl Policed {
 }
 
 async fn strict_accepts_only_identities_of_the_mesh(planes: Planes) {
-    let policed = Policed::start(planes, "{mtls: {mode: STRICT}}").await;
-    assert_eq!(policed.secured(Some(&policed.insider(CLIENT))).await, Ok(200));
-    policed.plain().await.unwrap_err();
-    policed.secured(None).await.unwrap_err();
+    let setup = Setup::start(planes, "{mtls: {mode: STRICT}}").await;
+    assert_eq!(setup.secured(Some(&setup.insider(CLIENT))).await, Ok(200));
+    setup.plain().await.unwrap_err();
+    setup.secured(None).await.unwrap_err();
     let elsewhere = tempfile::tempdir().unwrap();
     let stranger = |authority, id| Identity::issued(&elsewhere.path().join(authority), authority, id);
     let foreign_domain = stranger("other.example", "spiffe://other.example/ns/default/sa/anybody");
-    policed.secured(Some(&foreign_domain)).await.unwrap_err();
+    setup.secured(Some(&foreign_domain)).await.unwrap_err();
     let foreign_authority = stranger("cluster.local", CLIENT);
-    policed.secured(Some(&foreign_authority)).await.unwrap_err();
-    let own_authority_other_domain = policed.insider("spiffe://other.example/ns/default/sa/anybody");
-    policed.secured(Some(&own_authority_other_domain)).await.unwrap_err();
+    setup.secured(Some(&foreign_authority)).await.unwrap_err();
+    let own_authority_other_domain = setup.insider("spiffe://other.example/ns/default/sa/anybody");
+    setup.secured(Some(&own_authority_other_domain)).await.unwrap_err();
 }
 
 async fn permissive_accepts_mtls_and_plain_text_and_disable_only_plain_text(planes: Planes) {
-    let policed = Policed::start(planes, "{mtls: {mode: PERMISSIVE}}").await;
-    assert_eq!(policed.plain().await, Ok(200));
-    assert_eq!(policed.secured(Some(&policed.insider(CLIENT))).await, Ok(200));
-    policed.secured(None).await.unwrap_err();
+    let setup = Setup::start(planes, "{mtls: {mode: PERMISSIVE}}").await;
+    assert_eq!(setup.plain().await, Ok(200));
+    assert_eq!(setup.secured(Some(&setup.insider(CLIENT))).await, Ok(200));
+    setup.secured(None).await.unwrap_err();
 
-    policed
+    setup
         .mesh
         .write("policy.yaml", &peer_authentication("{mtls: {mode: DISABLE}}"));
     eventually("mutual TLS is rejected", async || {
-        match policed.secured(Some(&policed.insider(CLIENT))).await {
+        match setup.secured(Some(&setup.insider(CLIENT))).await {
             Err(_) => Ok(()),
             Ok(status) => Err(format!("{status}")),
         }
     })
     .await;
-    assert_eq!(policed.plain().await, Ok(200));
-    policed.connected().await;
+    assert_eq!(setup.plain().await, Ok(200));
+    setup.connected().await;
 
-    policed
+    setup
         .mesh
         .write("policy.yaml", &peer_authentication("{mtls: {mode: STRICT}}"));
-    eventually("plain text is rejected", async || match policed.plain().await {
+    eventually("plain text is rejected", async || match setup.plain().await {
         Err(_) => Ok(()),
         Ok(status) => Err(format!("{status}")),
     })
     .await;
-    policed.connected().await;
+    setup.connected().await;
 }
 
 async fn x_forwarded_client_cert_carries_the_identity_of_the_peer(planes: Planes) {
-    let policed = Policed::start(planes, "{mtls: {mode: STRICT}}").await;
-    let seen = policed.client.get("web", "/").expect(200).await.seen();
+    let setup = Setup::start(planes, "{mtls: {mode: STRICT}}").await;
+    let seen = setup.client.get("web", "/").expect(200).await.seen();
     let peer = &seen.headers["x-forwarded-client-cert"];
     assert!(
         peer.contains("URI=spiffe://cluster.local/ns/default/sa/default"),
         "{peer}"
     );
     assert!(peer.contains("By=spiffe://cluster.local/ns/default/sa/web"), "{peer}");
-    let forged = policed
+    let forged = setup
         .client
         .get("web", "/")
         .header("x-forwarded-client-cert", "URI=spiffe://cluster.local/ns/x/sa/y");
@@ -139,10 +139,10 @@ async fn x_forwarded_client_cert_carries_the_identity_of_the_peer(planes: Planes
     // All earlier header lines are kept.
     let relayed = ["URI=spiffe://a", "URI=spiffe://b"]
         .into_iter()
-        .fold(get(policed.web.inbound(9080), "web", "/"), |call, said| {
+        .fold(get(setup.web.inbound(9080), "web", "/"), |call, said| {
             call.header("x-forwarded-client-cert", said)
         });
-    let answer = tls::send(&relayed, Some(&policed.insider(CLIENT))).await.unwrap();
+    let answer = tls::send(&relayed, Some(&setup.insider(CLIENT))).await.unwrap();
     let peer = answer.seen().headers["x-forwarded-client-cert"].clone();
     let said: Vec<_> = peer.split(',').map(str::trim).collect();
     assert_eq!(
@@ -153,13 +153,13 @@ async fn x_forwarded_client_cert_carries_the_identity_of_the_peer(planes: Planes
 }
 
 async fn workload_and_port_policies_override_the_mesh_policy(planes: Planes) {
-    let policed = Policed::start(planes, "{mtls: {mode: STRICT}}").await;
+    let setup = Setup::start(planes, "{mtls: {mode: STRICT}}").await;
     let policy = "{apiVersion: security.istio.io/v1, kind: PeerAuthentication, metadata: {name: web}, \
         spec: {selector: {matchLabels: {app: web}}, portLevelMtls: {9080: {mode: PERMISSIVE}}}}";
-    policed.mesh.write("web-policy.yaml", policy);
-    eventually("plain text is accepted on this port", async || policed.plain().await.map(drop)).await;
-    policed.mesh.remove("web-policy.yaml");
-    eventually("the policy of the mesh applies again", async || match policed.plain().await {
+    setup.mesh.write("web-policy.yaml", policy);
+    eventually("plain text is accepted on this port", async || setup.plain().await.map(drop)).await;
+    setup.mesh.remove("web-policy.yaml");
+    eventually("the policy of the mesh applies again", async || match setup.plain().await {
         Err(_) => Ok(()),
         Ok(status) => Err(format!("{status}")),
     })

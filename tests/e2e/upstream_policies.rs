@@ -269,7 +269,7 @@ async fn load_that_a_priority_cannot_take_spills_to_the_next(which: Plane) {
 }
 
 /// Sends requests to a cluster until this many of its hosts are ejected.
-async fn ejected(alone: &Alone, cluster: &str, hosts: u64) {
+async fn until_ejected(alone: &Alone, cluster: &str, hosts: u64) {
     let name = format!("cluster.{cluster}.outlier_detection.ejections_active");
     eventually("a host is ejected", async || {
         get(alone.listener(0), "web", &format!("/{cluster}")).send().await?;
@@ -385,7 +385,7 @@ async fn consecutive_gateway_failures_eject_a_host(which: Plane) {
     }
     assert_eq!(count(&alone, "back", 10).await.len(), 2);
     backends[0].fail_next(usize::MAX);
-    ejected(&alone, "back", 1).await;
+    until_ejected(&alone, "back", 1).await;
     assert_eq!(count(&alone, "back", 20).await, [("back-1".into(), 20)].into());
     assert_eq!(ejections(&alone, "back").await, one_for("consecutive_gateway_failure"));
 }
@@ -400,7 +400,7 @@ async fn consecutive_local_origin_failures_eject_a_host(which: Plane) {
         "interval": "100s", "base_ejection_time": "100s", "max_ejection_percent": 100,
     }});
     let alone = plane(which, &[cluster_of("back", &hosts, detection)], json!({})).await;
-    ejected(&alone, "back", 1).await;
+    until_ejected(&alone, "back", 1).await;
     assert_eq!(count(&alone, "back", 20).await, [("back-0".into(), 20)].into());
     assert_eq!(
         ejections(&alone, "back").await,
