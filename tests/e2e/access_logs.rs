@@ -381,7 +381,8 @@ impl Stage {
             }}]}]})
         };
         let details = json!({"subject": true, "cert": true, "chain": true, "dns": true, "uri": true});
-        let forward_details = json!({"forward_client_cert_details": "SANITIZE_SET", "set_current_client_cert_details": details});
+        let forward_details =
+            json!({"forward_client_cert_details": "SANITIZE_SET", "set_current_client_cert_details": details});
         let mut secured = http("secured", forward_details);
         secured["filter_chains"][0]["transport_socket"] = tls.server.clone();
         secured["listener_filters"] = json!([{"name": "tls", "typed_config": {

@@ -170,9 +170,11 @@ async fn the_product_page_is_served_through_the_mesh_and_follows_edits(planes: P
 
     bookinfo.mesh.edit("reviews.yaml", "weight: 60", "weight: 0");
     bookinfo.mesh.edit("reviews.yaml", "weight: 30", "weight: 0");
-    eventually("all requests go to v3", async || match bookinfo.reviews(20, &[]).await {
-        [0, 0, 20] => Ok(()),
-        counts => Err(format!("{counts:?}")),
+    eventually("all requests go to v3", async || {
+        match bookinfo.reviews(20, &[]).await {
+            [0, 0, 20] => Ok(()),
+            counts => Err(format!("{counts:?}")),
+        }
     })
     .await;
 }

@@ -122,9 +122,11 @@ async fn an_expired_join_token_is_reported_and_replacing_it_lets_the_proxy_recon
     ])
     .await;
     assert!(renewed.status.success(), "{renewed:?}");
-    eventually("it reconnects with its new token", async || match expired(&mesh).await? {
-        false => Ok(()),
-        true => Err("still the old token".to_owned()),
+    eventually("it reconnects with its new token", async || {
+        match expired(&mesh).await? {
+            false => Ok(()),
+            true => Err("still the old token".to_owned()),
+        }
     })
     .await;
     load.stop().await.assert_lossless();

@@ -496,9 +496,11 @@ fn head(case: &Case) -> String {
 }
 
 async fn written(alone: &Alone, case: &str) {
-    eventually("the request is logged", async || match lines(alone).contains_key(case) {
-        true => Ok(()),
-        false => Err(case.to_owned()),
+    eventually("the request is logged", async || {
+        match lines(alone).contains_key(case) {
+            true => Ok(()),
+            false => Err(case.to_owned()),
+        }
     })
     .await;
 }

@@ -186,7 +186,10 @@ async fn warmup_gives_a_new_backend_little_traffic_first_and_then_its_full_share
         },
         status => Err(status.to_string()),
     };
-    eventually("only the old backend gets requests", async || asked(1, |share| share == 0).await).await;
+    eventually("only the old backend gets requests", async || {
+        asked(1, |share| share == 0).await
+    })
+    .await;
     tokio::time::sleep(WARM_UP).await;
     let mut tries = 0..5;
     let share = loop {
@@ -197,15 +200,27 @@ async fn warmup_gives_a_new_backend_little_traffic_first_and_then_its_full_share
         );
         mesh.write("backends.yaml", &over(&[&old, &new]));
         let added = Instant::now();
-        eventually("the new backend gets a request", async || asked(1, |share| share == 1).await).await;
+        eventually("the new backend gets a request", async || {
+            asked(1, |share| share == 1).await
+        })
+        .await;
         let counts = call.count(40).await;
         if added.elapsed() < WARM_UP / 4 {
             break counts.get("new").copied().unwrap_or(0);
         }
         mesh.write("backends.yaml", &over(&[&old]));
-        eventually("the new backend is removed", async || asked(20, |share| share == 0).await).await;
+        eventually("the new backend is removed", async || {
+            asked(20, |share| share == 0).await
+        })
+        .await;
     };
     // At most a quarter of the old backend's weight, a fifth of all requests.
-    assert!(share < 14, "the new backend got {share} of 40 requests during its warm-up");
-    eventually("both backends get the same share", async || asked(40, |share| share > 16).await).await;
+    assert!(
+        share < 14,
+        "the new backend got {share} of 40 requests during its warm-up"
+    );
+    eventually("both backends get the same share", async || {
+        asked(40, |share| share > 16).await
+    })
+    .await;
 }

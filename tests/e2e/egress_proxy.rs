@@ -41,8 +41,15 @@ async fn requests_to_unknown_hosts_go_to_the_egress_proxy(plane: Plane) {
     .await;
     for _ in 0..10 {
         let seen = unknown.expect(200).await.seen();
-        assert_eq!((&*seen.backend, &*seen.path), ("gate-v2", "/far"), "the request goes to the configured subset");
-        assert_eq!(seen.authority, "unknown.example", "the egress proxy gets the original authority");
+        assert_eq!(
+            (&*seen.backend, &*seen.path),
+            ("gate-v2", "/far"),
+            "the request goes to the configured subset"
+        );
+        assert_eq!(
+            seen.authority, "unknown.example",
+            "the egress proxy gets the original authority"
+        );
         let caller = &seen.headers["x-forwarded-client-cert"];
         assert!(caller.contains("URI=spiffe://cluster.local/ns/default/sa/"), "{caller}");
     }

@@ -216,7 +216,11 @@ async fn plane(which: Plane) -> Alone {
 }
 
 /// Sends a request with each client version to each listener, and returns the responses by case.
-async fn ask_all(alone: &Alone, headers: &[(&str, &str)], body: &'static str) -> Vec<(String, bool, Version, Received)> {
+async fn ask_all(
+    alone: &Alone,
+    headers: &[(&str, &str)],
+    body: &'static str,
+) -> Vec<(String, bool, Version, Received)> {
     let mut all = Vec::new();
     for (index, passes) in [false, false, true, true].into_iter().enumerate() {
         for client in VERSIONS {
@@ -264,7 +268,10 @@ async fn the_first_interim_response_is_forwarded_with_proxy_100_continue(which: 
             assert_eq!(statuses(&received), expected, "{case}: {received:?}");
             if received.len() > 1 {
                 // The host's headers, without those that the proxy adds to final responses.
-                let said = BTreeMap::from([("x-a".into(), received[0].0.to_string()), ("server".into(), "mine".into())]);
+                let said = BTreeMap::from([
+                    ("x-a".into(), received[0].0.to_string()),
+                    ("server".into(), "mine".into()),
+                ]);
                 assert_eq!(received[0].1, said, "{case}");
             }
             assert_eq!(received.last().unwrap().1["x-added"], "1", "{case}");

@@ -101,5 +101,8 @@ spec:
         over_tls(&client, "db.default.svc.cluster.local").await
     })
     .await;
-    becomes("the other server name", "db-v2", async || over_tls(&client, "other.example").await).await;
+    becomes("the other server name", "db-v2", async || {
+        over_tls(&client, "other.example").await
+    })
+    .await;
 }

@@ -157,11 +157,16 @@ async fn workload_and_port_policies_override_the_mesh_policy(planes: Planes) {
     let policy = "{apiVersion: security.istio.io/v1, kind: PeerAuthentication, metadata: {name: web}, \
         spec: {selector: {matchLabels: {app: web}}, portLevelMtls: {9080: {mode: PERMISSIVE}}}}";
     setup.mesh.write("web-policy.yaml", policy);
-    eventually("plain text is accepted on this port", async || setup.plain().await.map(drop)).await;
+    eventually("plain text is accepted on this port", async || {
+        setup.plain().await.map(drop)
+    })
+    .await;
     setup.mesh.remove("web-policy.yaml");
-    eventually("the policy of the mesh applies again", async || match setup.plain().await {
-        Err(_) => Ok(()),
-        Ok(status) => Err(format!("{status}")),
+    eventually("the policy of the mesh applies again", async || {
+        match setup.plain().await {
+            Err(_) => Ok(()),
+            Ok(status) => Err(format!("{status}")),
+        }
     })
     .await;
 }

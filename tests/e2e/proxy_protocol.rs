@@ -237,7 +237,10 @@ async fn addresses_are_taken_from_the_proxy_protocol_header(plane: Plane) {
         Some(words.join(" "))
     };
     for (case, _, _, addresses) in &cases {
-        let line = eventually("the request is logged", async || logged(case).ok_or_else(|| alone.wrote("log"))).await;
+        let line = eventually("the request is logged", async || {
+            logged(case).ok_or_else(|| alone.wrote("log"))
+        })
+        .await;
         assert_eq!(line, format!("{case} {addresses} 127.0.0.1"));
     }
     let stats = alone.sidecar.stats("proxy_proto").await;

@@ -196,7 +196,11 @@ async fn registered_replicas_survive_a_restart_of_the_server_under_load(plane: P
     let before = objects(&group).await;
     group.mesh.server.kill().await;
     group.mesh.server.start().await;
-    assert_eq!(objects(&group).await, before, "registered replicas are endpoints from the start");
+    assert_eq!(
+        objects(&group).await,
+        before,
+        "registered replicas are endpoints from the start"
+    );
     group.registered(&[&a, &b], true).await;
     eventually("the replicas reconnect", async || {
         let answer = group.mesh.server.api("/api/v1/registered").await;

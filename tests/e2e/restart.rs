@@ -83,7 +83,11 @@ async fn restarting_the_server_under_load_loses_no_requests_and_resends_nothing(
     .await;
     web.mesh.server.start().await;
     connected(&web.client).await;
-    assert_eq!(updates(&web.client).await, before, "unchanged resources were sent again");
+    assert_eq!(
+        updates(&web.client).await,
+        before,
+        "unchanged resources were sent again"
+    );
     assert_eq!(
         serials(&web.client).await,
         serials_before,

@@ -219,9 +219,11 @@ async fn requests_are_retried_as_configured(planes: Planes) {
         .header("x-echo-delay", "1000")
         .expect(504)
         .await;
-    eventually("both attempts reach the backend", async || match backend.seen().len() - before {
-        2 => Ok(()),
-        other => Err(format!("{other}")),
+    eventually("both attempts reach the backend", async || {
+        match backend.seen().len() - before {
+            2 => Ok(()),
+            other => Err(format!("{other}")),
+        }
     })
     .await;
 }

@@ -262,11 +262,7 @@ async fn upstream_tls_failures_are_reported_in_response_flags_and_details(which:
         ));
     }
     eventually("the log", async || {
-        let written: Vec<_> = alone
-            .wrote("access.log")
-            .lines()
-            .map(without_tls_error_text)
-            .collect();
+        let written: Vec<_> = alone.wrote("access.log").lines().map(without_tls_error_text).collect();
         (written == lines)
             .then_some(())
             .ok_or(format!("{written:#?} instead of {lines:#?}"))

@@ -28,7 +28,10 @@ async fn xds_streams_are_opened_with_their_initial_metadata(plane: Plane) {
     for api_type in ["DELTA_GRPC", "GRPC"] {
         let ads = Ads::start(|_| ()).await;
         let _alone = Alone::follow(plane, &ads, api_type).await;
-        let opened = eventually("a stream is opened", async || ads.opened().pop().ok_or("none".to_owned())).await;
+        let opened = eventually("a stream is opened", async || {
+            ads.opened().pop().ok_or("none".to_owned())
+        })
+        .await;
         let said: Vec<_> = opened.get_all("x-opened-by").iter().collect();
         assert_eq!(said, ["again"]);
     }
@@ -142,7 +145,10 @@ async fn ipv4_compat_listeners_accept_both_address_families(plane: Plane) {
     alone.sidecar.ready().await;
     for (host, port) in [("[::1]", both), ("127.0.0.1", both), ("[::1]", six)] {
         let to = format!("{host}:{port}").parse().unwrap();
-        eventually(&format!("an answer from {to}"), async || get(to, "web", "/").send().await).await;
+        eventually(&format!("an answer from {to}"), async || {
+            get(to, "web", "/").send().await
+        })
+        .await;
     }
     let to = format!("127.0.0.1:{six}").parse().unwrap();
     assert!(get(to, "web", "/").send().await.is_err());

@@ -19,16 +19,16 @@ const ONLY_ENVOYS: [(&str, &str); 11] = [
         "http.async-client.",
         "the proxy's own requests do not go through a connection manager",
     ),
-    (
-        "sds.topsail-token.",
-        "token files are read on demand",
-    ),
+    ("sds.topsail-token.", "token files are read on demand"),
     ("sigalgs.", "rustls does not report signature algorithms"),
     (
         "curves.X25519MLKEM768",
         "the planes prefer different key exchange groups",
     ),
-    ("ssl.certificate.", "`days_until_first_cert_expiring` covers all certificates"),
+    (
+        "ssl.certificate.",
+        "`days_until_first_cert_expiring` covers all certificates",
+    ),
     ("ssl_context_update_by_sds", "TLS contexts are created on demand"),
     (".worker_", "the workers share one set of statistics"),
     ("server.stats_recent_lookups", "there are no lookups by name"),

@@ -378,7 +378,10 @@ async fn flags_of_mirrored_request(plane: Plane) -> (String, String) {
         assert!(PARENT.contains(parts[1]) && !PARENT.contains(parts[2]), "{parent}");
         parts[3].to_owned()
     };
-    (trace_flags(&seen.headers["traceparent"]), trace_flags(&copy.headers["traceparent"]))
+    (
+        trace_flags(&seen.headers["traceparent"]),
+        trace_flags(&copy.headers["traceparent"]),
+    )
 }
 
 async fn mirrored_requests_follow_the_trace_sampled_setting() {

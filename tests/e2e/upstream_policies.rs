@@ -353,7 +353,9 @@ async fn ejections_are_counted_by_cause(which: Plane) {
         eventually("the failures are counted", async || {
             let actual = ejections(&alone, cluster).await;
             let actual: Vec<_> = actual.iter().map(|(name, value)| (name.as_str(), *value)).collect();
-            (actual == expected).then_some(()).ok_or(format!("{cluster}: {actual:?}"))
+            (actual == expected)
+                .then_some(())
+                .ok_or(format!("{cluster}: {actual:?}"))
         })
         .await;
     };

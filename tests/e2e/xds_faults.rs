@@ -315,12 +315,13 @@ async fn resources_are_removed_when_their_ttl_expires(which: Plane) {
         let b = Backend::http("b").await;
         let other = json!({"match": {"prefix": "/b"}, "route": {"cluster": "b"}});
         let status = async |wanted: u16| {
-            eventually(&format!("the route to b is answered with {wanted}"), async || {
-                match followed.get("/b").send().await?.status.as_u16() {
+            eventually(
+                &format!("the route to b is answered with {wanted}"),
+                async || match followed.get("/b").send().await?.status.as_u16() {
                     status if status == wanted => Ok(()),
                     status => Err(status.to_string()),
-                }
-            })
+                },
+            )
             .await;
         };
         followed.ads.change(|world| {
@@ -462,7 +463,11 @@ async fn resources_are_used_only_once_their_dependencies_have_arrived(which: Pla
         world.put(Listener, &listener("in", to, "table"));
     });
     asks_for(&ads, Endpoints, "a", 0).await;
-    assert_eq!(ads.taken(Listener), 0, "listeners are requested after the clusters are warm");
+    assert_eq!(
+        ads.taken(Listener),
+        0,
+        "listeners are requested after the clusters are warm"
+    );
     ads.change(|world| world.put(Endpoints, &endpoints("a", a.address())));
     eventually("the listener is accepted", async || match ads.taken(Listener) {
         0 => Err("not yet".to_owned()),
@@ -567,9 +572,11 @@ async fn state_of_the_world_updates_add_and_remove_resources(which: Plane) {
     followed
         .ads
         .change(|world| world.put(Cluster, &json!({"name": "bad", "type": "EDS"})));
-    eventually("the cluster is rejected", async || match followed.ads.refusals(Cluster).first() {
-        Some(why) if why.contains("bad") => Ok(()),
-        other => Err(format!("{other:?}")),
+    eventually("the cluster is rejected", async || {
+        match followed.ads.refusals(Cluster).first() {
+            Some(why) if why.contains("bad") => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
     })
     .await;
     followed.ads.change(|world| world.remove(Cluster, "bad"));
