@@ -1,7 +1,7 @@
-//! The command line: one file per command, one table of commands.
+//! The command line: one module per command.
 //!
-//! A command prints what it was asked for on standard output and everything else on standard error,
-//! and ends with 0 (fine), 1 (it failed, or found what it looks for) or 2 (it was called wrongly).
+//! A command prints its result on standard output and everything else on standard error. Exit codes: 0
+//! success, 1 failure or findings, 2 usage error.
 
 mod bootstrap;
 mod check;
@@ -32,33 +32,33 @@ use clap::{Args, Parser, Subcommand};
 
 use output::{Output, color};
 
-/// How a command ended that did not fail.
+/// Outcome of a command that did not fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Outcome {
-    /// Nothing is to be said against it: exit code 0.
+    /// Exit code 0.
     Fine,
-    /// It has found what it looks for: exit code 1.
+    /// Success, but with findings: exit code 1.
     Findings,
-    /// It ran a program for its caller, and ends as that did.
+    /// It ran another program and exits with that program's exit code.
     Ended(u8),
 }
 
-/// A command was called wrongly, in a way that the parser cannot see: exit code 2.
+/// A usage error that clap cannot detect: exit code 2.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 struct Usage(String);
 
-/// What a command is called with, and how it runs.
+/// The arguments of a command, and its implementation.
 trait Command: Args {
-    /// Runs it to its end.
+    /// Runs the command to completion.
     ///
     /// # Errors
-    /// Whatever keeps it from doing what it was asked to; printed once, by [`main`].
+    /// Any failure; printed once, by [`main`].
     fn run(self, output: &mut Output) -> anyhow::Result<Outcome>;
 }
 
-/// The table of commands: the text that `--help` shows, the name, and the arguments, whose type runs
-/// the command.
+/// Defines the table of commands. Each entry has the `--help` text, the name, and the type of the arguments,
+/// which implements the command.
 macro_rules! commands {
     ($($(#[$attribute:meta])+ $name:ident($arguments:ty),)+) => {
         #[derive(Subcommand)]
@@ -120,13 +120,13 @@ struct CommandLine {
     command: Commands,
 }
 
-/// The program: reads the command line, runs the command, prints the error if there is one.
+/// Entry point of the binary: parses the command line, runs the command and prints the error, if any.
 pub fn main() -> ExitCode {
     let result = match CommandLine::try_parse() {
         Ok(line) => {
             let mut output = Output::standard();
             let result = line.command.run(&mut output);
-            // What is still in the buffer may not fit on the disk.
+            // Flushing can fail, for example on a full disk.
             result.and_then(|outcome| Ok(output.out.flush().map(|()| outcome)?))
         }
         Err(shown) => return after_parsing(&shown),
@@ -139,15 +139,15 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// Help, version or a usage error.
+/// Prints help, version or a usage error.
 fn after_parsing(shown: &clap::Error) -> ExitCode {
-    // Whoever closed the stream does not want to read it.
+    // Errors are ignored: the reader has closed the stream.
     let _ = shown.print();
     ExitCode::from(u8::try_from(shown.exit_code()).unwrap_or(2))
 }
 
 fn failed(error: &anyhow::Error) -> ExitCode {
-    // `topsail … | head` is no failure.
+    // A broken pipe, as in `topsail … | head`, is not a failure.
     let is_broken_pipe = |cause: &(dyn std::error::Error + 'static)| {
         let cause = cause.downcast_ref::<io::Error>();
         cause.is_some_and(|cause| cause.kind() == io::ErrorKind::BrokenPipe)
@@ -160,7 +160,7 @@ fn failed(error: &anyhow::Error) -> ExitCode {
     } else {
         ("", "")
     };
-    // Nobody is left to be told when standard error is gone too.
+    // If standard error is closed as well, the error cannot be reported.
     let _ = io::Write::write_all(&mut io::stderr(), format!("{bold}error{plain}: {error:#}\n").as_bytes());
     ExitCode::from(if error.is::<Usage>() { 2 } else { 1 })
 }
@@ -172,13 +172,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_table_is_sound() {
+    fn clap_accepts_the_command_table() {
         CommandLine::command().debug_assert();
     }
 
-    /// Every argument of every command says what it is.
+    /// Every command and every argument has a help text, and every leaf command has examples.
     #[test]
-    fn everything_is_explained() {
+    fn every_command_and_argument_has_help() {
         fn check(command: &clap::Command, path: &str) {
             let path = format!("{path} {}", command.get_name());
             assert!(command.get_about().is_some(), "{path}");

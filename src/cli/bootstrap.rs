@@ -1,4 +1,4 @@
-//! `topsail bootstrap`: what Envoy starts with.
+//! `topsail bootstrap`: generates an Envoy bootstrap.
 
 pub(super) mod document;
 mod listeners;
@@ -55,7 +55,7 @@ Examples:
   One of several workloads on one host, without root:
     topsail bootstrap --workload ratings-v1.default --mode NONE --ip 127.0.1.4 > envoy.yaml";
 
-/// What `topsail bootstrap` is called with.
+/// Arguments of `topsail bootstrap`.
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Arguments {
@@ -129,7 +129,7 @@ enum Kind {
     Router,
 }
 
-/// The variants of the protocol.
+/// The xDS protocol variants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum Variant {
     Delta,
@@ -141,7 +141,7 @@ impl Command for Arguments {
         let source = self.source()?;
         let roots = self.roots(source)?;
         let token_file = self.token(source, output)?;
-        // There is no secret in it; in the state directory it follows the rule of that all the same.
+        // The file contains no secret, but files in the state directory are private to their owner.
         let mode = if self.token_file.is_some() { 0o644 } else { 0o600 };
         let secret_file = point_to(&token_file, mode).context("run this command on the host where Envoy runs")?;
         let addresses = match &self.workload.addresses[..] {
@@ -183,12 +183,12 @@ impl Command for Arguments {
     }
 }
 
-/// Where root certificates and token come from.
+/// Where the root certificates and the join token come from.
 #[derive(Clone, Copy)]
 enum Source<'a> {
-    /// The state directory; the token is made.
+    /// The state directory, where a token is created.
     State,
-    /// Files.
+    /// Existing files.
     Files { ca: &'a Path, token: &'a Path },
 }
 
@@ -215,7 +215,7 @@ impl Arguments {
         TrustBundle::from_pem(&pem).with_context(|| format!("{} is of no use as --ca", path.display()))
     }
 
-    /// Sees to it that there is a token, and says where.
+    /// Creates the token if it comes from the state directory, and returns the path of its file.
     fn token(&self, source: Source<'_>, output: &mut Output) -> anyhow::Result<PathBuf> {
         if let Source::Files { token, .. } = source {
             if !token.exists() {
@@ -246,14 +246,13 @@ impl Arguments {
     }
 }
 
-/// Writes the file by which Envoy finds the token: a secret that says where it is. Envoy takes a
-/// secret that may change from nowhere but a resource (SDS), and re-reads the file that the
-/// resource names.
+/// Writes the SDS resource file that refers to the token file. Envoy reloads a secret only if it comes from
+/// SDS, here a file with a `Secret` resource; it then watches the file that the resource names.
 ///
 /// # Errors
-/// When it cannot be written beside the token.
+/// If the file cannot be written next to the token.
 pub(super) fn point_to(token_file: &Path, mode: u32) -> anyhow::Result<PathBuf> {
-    // A hidden name: the token may lie in the configuration, of which this is no part.
+    // A hidden file is ignored as configuration, should the token be in the configuration directory.
     let mut name = OsString::from(".");
     name.push(token_file.file_name().unwrap_or_default());
     name.push(".envoy.json");
@@ -269,15 +268,15 @@ fn parent(path: &Path) -> &Path {
     path.parent().unwrap_or(Path::new("/"))
 }
 
-/// The address that other hosts would see; nothing is sent to find it.
+/// The source address of connections to other hosts. Sends no packets.
 pub(super) fn own_address() -> IpAddr {
-    // Addresses for documentation (RFC 5737 and RFC 3849): routed like any other, and nobody's.
+    // Documentation addresses (RFC 5737 and RFC 3849): routed like any other, but assigned to nobody.
     let v4 = address_towards(Ipv4Addr::new(192, 0, 2, 1).into());
     let v6 = || address_towards(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1).into());
     v4.or_else(v6).unwrap_or(Ipv4Addr::LOCALHOST.into())
 }
 
-/// The address that a connection to another would come from, if there is a way to it; nothing is sent.
+/// The source address of connections to `to`, if there is a route to it. Sends no packets.
 pub(super) fn address_towards(to: IpAddr) -> Option<IpAddr> {
     let from: IpAddr = match to {
         IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
@@ -288,7 +287,7 @@ pub(super) fn address_towards(to: IpAddr) -> Option<IpAddr> {
     Some(socket.local_addr().ok()?.ip())
 }
 
-/// `REGION[/ZONE[/SUBZONE]]`.
+/// Parses `REGION[/ZONE[/SUBZONE]]`.
 pub(super) fn locality(text: &str) -> Result<Locality, String> {
     let mut parts = text.split('/');
     let mut next = || parts.next().unwrap_or_default().into();

@@ -1,4 +1,4 @@
-//! `topsail check`: what is wrong, before anybody else sees it.
+//! `topsail check`: offline validation of a configuration.
 
 use std::path::PathBuf;
 
@@ -29,7 +29,7 @@ Examples:
   Produce SARIF for code scanning in CI:
     topsail check mesh/ -o sarif --fail-on warning > topsail.sarif";
 
-/// What `topsail check` is called with.
+/// Arguments of `topsail check`.
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Arguments {
@@ -114,7 +114,7 @@ impl Arguments {
     }
 }
 
-/// Whether the problem may be solved by an object that was not given.
+/// Whether the problem may be resolved by an object that is not among the checked ones.
 fn is_unresolved(code: Code) -> bool {
     matches!(
         code,
@@ -122,7 +122,7 @@ fn is_unresolved(code: Code) -> bool {
     )
 }
 
-/// `3 errors, 1 warning in 12 files`.
+/// For example `3 errors, 1 warning in 12 files`.
 fn summary(found: &[Diagnostic], files: usize) -> String {
     let counts = [Severity::Error, Severity::Warning, Severity::Info].map(|severity| {
         let count = found.iter().filter(|problem| problem.severity == severity).count();
@@ -155,7 +155,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_summary_counts() {
+    fn summary_counts_by_severity() {
         let problem = |severity| Diagnostic::new(Code::InvalidValue, "").severity(severity);
         let (error, warning, info) = (
             problem(Severity::Error),

@@ -1,8 +1,8 @@
-//! `topsail demo`: Bookinfo on this machine, in one command and without root.
+//! `topsail demo`: Bookinfo on this machine with one command, without root.
 //!
-//! Each part is a process of its own, so that one can be killed to see what happens: the control plane
-//! (`topsail serve`), an application and a sidecar for each workload. They are stopped and waited for
-//! when the demo ends, and the system kills them should the demo be killed.
+//! The control plane (`topsail serve`) and the application and sidecar of each workload are processes of
+//! their own, so that each can be killed to see the effect. They are stopped when the demo exits; if the demo
+//! is killed, the kernel kills them (parent death signal).
 
 mod child;
 mod directory;
@@ -63,7 +63,7 @@ Examples:
     topsail status
     kill -9 $(pgrep -f 'serve --xds 127.0.0.1:15012')";
 
-/// What `topsail demo` is called with.
+/// Arguments of `topsail demo`.
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Arguments {
@@ -92,7 +92,7 @@ pub(super) struct Arguments {
     admin: SocketAddr,
 }
 
-/// A data plane.
+/// Data plane of the demo's sidecars.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum DataPlane {
     /// The bundled proxy
@@ -103,7 +103,7 @@ enum DataPlane {
 
 impl Command for Arguments {
     fn run(self, output: &mut Output) -> anyhow::Result<Outcome> {
-        /// Fetching Envoy is the one thing that may still be under way.
+        /// Bounds the wait for blocking tasks; only an Envoy download may still be running.
         const LAST_CALL: Duration = Duration::from_secs(2);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let result = runtime.block_on(self.play(output));
@@ -127,7 +127,7 @@ impl Arguments {
         parts.stop().await;
         drop(instance);
         let said = result?;
-        // The terminal may be what was closed.
+        // The terminal may have been closed.
         let _ = say(output, &said);
         Ok(Outcome::Fine)
     }
@@ -147,7 +147,7 @@ impl Arguments {
         })
     }
 
-    /// Starts everything and shows it until the end, and says how it was.
+    /// Starts all processes, shows the demo until it ends and returns a summary.
     async fn run_parts(
         &self,
         setup: &Setup,

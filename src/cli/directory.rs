@@ -1,4 +1,4 @@
-//! The flags that say how a directory is read without a server.
+//! Flags for reading a configuration directory offline.
 
 use std::fs::File;
 use std::path::PathBuf;
@@ -11,8 +11,8 @@ use crate::name::TrustDomain;
 use crate::pki::StateDir;
 use crate::source::Root;
 
-/// The directories and files given as configuration, read alike by every command: without the state
-/// directories that lie in them.
+/// The given configuration directories and files, without state directories inside them. Used by every
+/// command so that all read the same files.
 pub(super) fn config_root(paths: impl IntoIterator<Item = impl Into<PathBuf>>) -> Root {
     Root::new(paths).without_marked(StateDir::MARKS)
 }
@@ -34,10 +34,10 @@ pub(super) struct DirectoryArguments {
 }
 
 impl DirectoryArguments {
-    /// How this root is read.
+    /// Parser settings for this root.
     ///
     /// # Errors
-    /// When the mesh configuration's file cannot be opened.
+    /// If the mesh configuration file cannot be opened.
     pub(super) fn reading(&self, root: Root) -> Result<Reading, Usage> {
         if let Some(path) = &self.mesh_config {
             let unreadable = |error| Usage(format!("cannot read --mesh-config {}: {error}", path.display()));

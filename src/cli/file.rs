@@ -1,4 +1,4 @@
-//! Files that a command writes for others to read.
+//! Atomic file replacement.
 
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Write};
@@ -9,18 +9,18 @@ use anyhow::Context;
 
 use super::value::Owner;
 
-/// Replaces a file whole, by rename: who watches it sees the old content or the new one.
+/// Replaces a file atomically by rename, so that readers see either the old or the new content.
 ///
 /// # Errors
-/// When the file cannot be written; the old content is then still there.
+/// If the file cannot be written; the old content is unchanged.
 pub(super) fn replace(path: &Path, content: &[u8], mode: u32) -> anyhow::Result<()> {
     replace_for(path, content, mode, None)
 }
 
-/// As [`replace`]; the file is somebody else's from its first moment on. That takes root.
+/// Like [`replace`], with an owner set before the rename. Requires root.
 ///
 /// # Errors
-/// When the file cannot be written or given away; the old content is then still there.
+/// If the file cannot be written or its owner set; the old content is unchanged.
 pub(super) fn replace_for(path: &Path, content: &[u8], mode: u32, owner: Option<Owner>) -> anyhow::Result<()> {
     write(path, content, mode, owner).with_context(|| format!("cannot write {}", path.display()))
 }
@@ -34,7 +34,7 @@ fn write(path: &Path, content: &[u8], mode: u32, owner: Option<Owner>) -> io::Re
     let temporary = folder.join(format!(".{name}.{}", std::process::id()));
     let written = fill(&temporary, content, mode, owner).and_then(|()| fs::rename(&temporary, path));
     if written.is_err() {
-        // It may never have been made.
+        // Ignored: it may not have been created.
         let _ = fs::remove_file(&temporary);
     }
     written?;
@@ -61,7 +61,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_is_replaced_whole_and_private() {
+    fn files_are_replaced_atomically_with_their_mode() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.token");
         fs::write(&path, "old").unwrap();
@@ -74,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_written_is_named_and_leaves_nothing() {
+    fn failures_name_the_file_and_leave_nothing_behind() {
         let folder = tempfile::tempdir().unwrap();
         fs::create_dir(folder.path().join("d")).unwrap();
         for path in ["d", "missing/file"] {

@@ -1,18 +1,18 @@
-//! In what form a command answers, and values as YAML or JSON.
+//! Output formats, and serialization of values as YAML or JSON.
 
 use std::io::{self, Write};
 
 use clap::ValueEnum;
 use serde_json::Value;
 
-/// What `-o` can say.
+/// Formats for documents (`-o`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum Format {
     Yaml,
     Json,
 }
 
-/// What is said to people, or to programs.
+/// Formats for messages: for people, or for programs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum Form {
     Text,
@@ -20,10 +20,10 @@ pub(super) enum Form {
 }
 
 impl Format {
-    /// Writes a value, with a line feed at the end.
+    /// Writes a value, with a trailing newline.
     ///
     /// # Errors
-    /// When it cannot be written.
+    /// If it cannot be written.
     pub(super) fn write(self, value: &Value, out: &mut dyn Write) -> io::Result<()> {
         let text = match self {
             Format::Yaml => yaml(value)?,
@@ -33,7 +33,8 @@ impl Format {
     }
 }
 
-/// One line for every text that has no line feed, however long: so it can be searched.
+/// Serializes as YAML without folding, so that strings without line breaks stay on one line and can be
+/// searched.
 fn yaml(value: &Value) -> io::Result<String> {
     let options = serde_saphyr::ser_options! { folded_wrap_chars: usize::MAX };
     serde_saphyr::to_string_with_options(value, options).map_err(io::Error::other)
@@ -52,7 +53,7 @@ mod tests {
     }
 
     #[test]
-    fn both_forms_say_the_same() {
+    fn yaml_and_json_round_trip() {
         let value = json!({
             "texts": ["1", "1.0", "on", "y", "~", "", "null", "0x10", "2024-01-01", "a: b", "- a", "#a", "é\u{1}", "a\nb\n"],
             "long": "x".repeat(500) + " y",
@@ -66,7 +67,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_text_stays_in_its_line() {
+    fn long_strings_are_not_folded() {
         let long = format!("{} {}", "x".repeat(100), "y".repeat(100));
         assert_eq!(written(Format::Yaml, &json!({"a": long})), format!("a: {long}\n"));
     }

@@ -1,4 +1,4 @@
-//! `topsail init`: what sidecars join with, made before they start.
+//! `topsail init`: provisions join tokens and root certificates before sidecars start.
 
 use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, Permissions};
@@ -46,7 +46,7 @@ Examples:
   Provision a single workload:
     topsail init --config mesh/ --state state/ --join join/ --only reviews-v1";
 
-/// What `topsail init` is called with.
+/// Arguments of `topsail init`.
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Arguments {
@@ -122,10 +122,11 @@ impl Command for Arguments {
     }
 }
 
-/// The workloads and groups of a mesh, and what their tokens grant. Labels and addresses are the directory's to say.
+/// The workloads and groups of a mesh, and the grants of their tokens. Labels and addresses are left to the
+/// directory.
 ///
 /// # Errors
-/// When one name is that of a workload and of a group, which would share a folder.
+/// If a workload and a group have the same name, as they would share a join directory.
 fn grants(mesh: &Mesh) -> anyhow::Result<BTreeMap<WorkloadName, TokenGrant>> {
     let mut grants = BTreeMap::new();
     for workload in mesh.workloads() {
@@ -161,8 +162,8 @@ fn grant(bearer: Bearer, service_account: ServiceAccount) -> TokenGrant {
     }
 }
 
-/// Whether an error may be why a workload or a group is not known. One in an object of another kind is not: the mesh
-/// goes on without it.
+/// Whether an error can be the reason why a workload or group is missing. Errors in objects of other kinds
+/// cannot, since the rest of the mesh is unaffected by them.
 fn may_hide_a_workload(error: &Diagnostic) -> bool {
     let Some(place) = error.place() else {
         return false;
@@ -194,7 +195,8 @@ impl Arguments {
         wanted.iter().map(one).collect()
     }
 
-    /// Fills one folder. The token comes last: who sees it sees everything.
+    /// Provisions one join directory. The token is written last, so that the directory is complete once it
+    /// exists.
     fn one(&self, folder: &Path, grant: &TokenGrant, tokens: &TokenSigner, roots: &str) -> anyhow::Result<Made> {
         make_folder(folder)?;
         self.own(folder, 0o700)?;
@@ -231,7 +233,7 @@ impl Arguments {
         })
     }
 
-    /// Sees to it that something is the owner's and nobody else's.
+    /// Sets owner and mode of a file or directory.
     fn own(&self, path: &Path, mode: u32) -> anyhow::Result<()> {
         let failed = || format!("cannot set owner and mode of {}", path.display());
         let metadata = path.metadata().with_context(failed)?;
@@ -247,7 +249,7 @@ impl Arguments {
     }
 }
 
-/// The folder of a workload or group: its name, and its namespace where that is not `default`.
+/// Name of a workload's or group's join directory: `NAME`, or `NAME.NAMESPACE` outside `default`.
 fn folder_name(name: &WorkloadName) -> String {
     match name.namespace == Default::default() {
         true => name.name.to_string(),
@@ -255,7 +257,7 @@ fn folder_name(name: &WorkloadName) -> String {
     }
 }
 
-/// Makes a folder unless it is there, with those above it.
+/// Creates a directory and its parents if missing.
 fn make_folder(path: &Path) -> anyhow::Result<()> {
     let made = DirBuilder::new().recursive(true).mode(0o755).create(path);
     let made = made.and_then(|()| match path.is_dir() {
@@ -265,7 +267,7 @@ fn make_folder(path: &Path) -> anyhow::Result<()> {
     made.with_context(|| format!("cannot create the directory {}", path.display()))
 }
 
-/// What one sidecar joins with.
+/// The result of provisioning one workload or group.
 struct Made {
     grant: TokenGrant,
     folder: PathBuf,
@@ -316,7 +318,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn folders_have_the_names_that_commands_take() {
+    fn directory_names_are_accepted_as_workload_names() {
         for (name, folder) in [
             ("a.default", "a"),
             ("a", "a"),

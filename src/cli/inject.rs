@@ -1,4 +1,4 @@
-//! `topsail inject`: sidecars for a compose project that has never heard of a mesh.
+//! `topsail inject`: adds sidecars to a Compose project by generating an override file.
 
 mod discover;
 mod engine;
@@ -54,10 +54,10 @@ Examples:
   Use several Compose files and the bundled proxy:
     topsail inject -f compose.yaml -f compose.prod.yaml --dataplane rust";
 
-/// What the override is called unless it is told.
+/// Default name of the override file.
 const OVERRIDE: &str = "docker-compose.topsail.yml";
 
-/// What `topsail inject` is called with.
+/// Arguments of `topsail inject`.
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Arguments {
@@ -187,7 +187,7 @@ impl Arguments {
         compose::plan(project, choice, takes_back, &exposed)
     }
 
-    /// All files that are to be there, and those that were once.
+    /// Collects the files to write, and removes previously generated ones that are obsolete.
     fn files(&self, plan: &Plan, folder: &Path, out: &Path, config: &Path, batch: &mut Batch) -> anyhow::Result<()> {
         let owner = out.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let settings = Override {

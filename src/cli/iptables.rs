@@ -1,4 +1,4 @@
-//! `topsail iptables`: interception.
+//! `topsail iptables`: sets up and removes traffic interception.
 
 pub(super) mod traffic;
 
@@ -14,7 +14,7 @@ use crate::interception::{self, Dns, Mode, Plan, Which};
 use crate::lifecycle::StopSignals;
 use traffic::{Families, TproxyArguments, Traffic, port};
 
-/// What `topsail iptables` is called with.
+/// Arguments of `topsail iptables`.
 #[derive(Args)]
 pub(super) struct Arguments {
     #[command(subcommand)]
@@ -57,7 +57,7 @@ Examples:
   Print the rules without applying them:
     topsail iptables apply --mode TPROXY --dry-run";
 
-/// What `topsail iptables apply` is called with.
+/// Arguments of `topsail iptables apply`.
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 struct Apply {
@@ -125,7 +125,7 @@ Examples:
   Undo `topsail iptables apply`:
     topsail iptables clean";
 
-/// What `topsail iptables clean` is called with.
+/// Arguments of `topsail iptables clean`.
 #[derive(Args)]
 #[command(after_help = CLEAN_EXAMPLES)]
 struct Clean {
@@ -196,7 +196,7 @@ impl Command for Clean {
     }
 }
 
-/// The servers that programs here ask.
+/// The name servers in `/etc/resolv.conf`.
 fn name_servers() -> Vec<IpAddr> {
     let file = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
     let lines = file.lines().filter_map(|line| line.trim().strip_prefix("nameserver"));

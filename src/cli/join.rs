@@ -1,4 +1,4 @@
-//! The folder that a sidecar joins with: `topsail init` fills it, `topsail sidecar` reads it.
+//! The join directory, written by `topsail init` and read by `topsail sidecar`.
 
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
@@ -10,35 +10,35 @@ use tokio::time::Instant;
 
 use crate::pki::{BundleError, TokenClaims, TokenError, TrustBundle};
 
-/// The file with the join token, which says who the sidecar is. It is written last.
+/// File name of the join token, which identifies the sidecar. Written last.
 pub(super) const TOKEN: &str = "token";
-/// The file with the root certificates by which the control plane is verified.
+/// File name of the root certificates that verify the control plane.
 pub(super) const ROOT_CERTIFICATE: &str = "root-cert.pem";
 
-/// How often it is looked whether the folder has been filled.
+/// Poll interval while waiting for the directory.
 const POLL: Duration = Duration::from_millis(100);
-/// How often it is said that it has not.
+/// Interval between log messages while waiting.
 const REMINDER: Duration = Duration::from_secs(10);
 
-/// What a sidecar joins with.
+/// Content of a join directory.
 pub(super) struct Join {
-    /// The token.
+    /// The join token.
     pub token: Token,
-    /// By what the control plane is verified.
+    /// The root certificates that verify the control plane.
     pub roots: TrustBundle,
 }
 
-/// A join token, and what it says.
+/// A join token and its claims.
 #[derive(Clone)]
 pub(super) struct Token {
-    /// The token itself: a secret.
+    /// The serialized token, a secret.
     pub text: String,
-    /// Who it is for, and until when. Not verified: that is the control plane's to do.
+    /// Its claims. The signature is not verified here; only the control plane can do that.
     pub claims: TokenClaims,
 }
 
 impl Token {
-    /// Reads a token as it stands in a file.
+    /// Reads a token file.
     pub(super) fn read(path: &Path) -> Result<Self, Missing> {
         let text = fs::read_to_string(path).map_err(|error| Missing::file(path, error))?;
         let text = text.trim().to_owned();
@@ -46,7 +46,7 @@ impl Token {
         Ok(Self { text, claims })
     }
 
-    /// Whether it is for the same bearer of the same mesh, and was made after the other.
+    /// Whether it has the same bearer and trust domain as the other token, and was issued later.
     pub(super) fn succeeds(&self, other: &Token) -> bool {
         let (own, others) = (&self.claims, &other.claims);
         own.grant.bearer == others.grant.bearer
@@ -61,7 +61,7 @@ impl fmt::Debug for Token {
     }
 }
 
-/// Why there is nothing to join with.
+/// Why a join directory cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Missing {
     #[error("{} does not exist yet", .0.display())]
@@ -94,7 +94,7 @@ impl Missing {
         }
     }
 
-    /// Whether it is worth waiting: `topsail init` may still be at work.
+    /// Whether waiting may help, because `topsail init` may still be running.
     fn may_come(&self) -> bool {
         match self {
             Missing::Absent(_) | Missing::NotAllowed(_) | Missing::Expired(_) => true,
@@ -104,7 +104,7 @@ impl Missing {
 }
 
 impl Join {
-    /// Reads a folder.
+    /// Reads a join directory.
     pub(super) fn read(folder: &Path, now: SystemTime) -> Result<Self, Missing> {
         let path = folder.join(TOKEN);
         let token = Token::read(&path)?;
@@ -117,10 +117,10 @@ impl Join {
         Ok(Self { token, roots })
     }
 
-    /// Waits until a folder can be read, and says what it waits for.
+    /// Waits until a join directory is complete, logging what is missing.
     ///
     /// # Errors
-    /// When it cannot after `patience`, or what is in it is of no use.
+    /// If it is not complete after `patience`, or its content is invalid.
     pub(super) async fn wait(folder: &Path, patience: Duration) -> anyhow::Result<Self> {
         let (start, mut said) = (Instant::now(), None::<Instant>);
         loop {
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_folder_is_waited_for_and_read_once_it_is_full() {
+    async fn waits_until_the_join_directory_is_complete() {
         let folder = tempfile::tempdir().unwrap();
         let state = StateDir::open(folder.path().join("state")).unwrap();
         let ca = Ca::load_or_create(&state, &Default::default(), &Clock::system()).unwrap();
@@ -184,7 +184,7 @@ mod tests {
             "the members of the group a.default"
         );
         assert_eq!(read.roots.pem(), ca.bundle().pem());
-        // What is wrong is not waited for.
+        // Invalid content fails at once.
         fs::write(join.join(ROOT_CERTIFICATE), "no certificate").unwrap();
         assert!(late(Join::wait(&join, Duration::from_secs(60)).await).contains(ROOT_CERTIFICATE));
         fs::write(join.join(TOKEN), "no token").unwrap();
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_succeeds_an_older_one_of_the_same_bearer() {
+    fn a_token_succeeds_older_ones_of_the_same_bearer() {
         let folder = tempfile::tempdir().unwrap();
         let state = StateDir::open(folder.path()).unwrap();
         let now = SystemTime::now();

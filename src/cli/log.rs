@@ -1,4 +1,4 @@
-//! The flags that say what is logged.
+//! Logging flags.
 
 use std::io;
 
@@ -29,7 +29,7 @@ pub(super) struct LogArguments {
 }
 
 impl LogArguments {
-    /// Starts logging.
+    /// Initializes logging.
     pub(super) fn start(&self) -> anyhow::Result<()> {
         let logging = Logging {
             filter: self.log_level.clone(),

@@ -1,23 +1,23 @@
-//! Where a command prints, and whether in colour.
+//! Output streams of a command, and whether they support colour.
 
 use std::io::{self, IsTerminal, Write};
 
-/// Standard output and standard error, or what a test reads in their place.
+/// Standard output and standard error, or their replacements in tests.
 pub(super) struct Output {
-    /// What the command was asked for.
+    /// For the command's result.
     pub out: Box<dyn Write>,
-    /// Everything else.
+    /// For everything else.
     pub err: Box<dyn Write>,
-    /// Whether a person reads [`Output::out`].
+    /// Whether [`Output::out`] is a terminal.
     pub is_terminal: bool,
-    /// Whether a person reads [`Output::err`].
+    /// Whether [`Output::err`] is a terminal.
     pub err_is_terminal: bool,
-    /// Whether to use colours on [`Output::out`].
+    /// Whether to use colour on [`Output::out`].
     pub color: bool,
 }
 
 impl Output {
-    /// Those of the process.
+    /// The process's streams.
     pub(super) fn standard() -> Self {
         Self {
             is_terminal: io::stdout().is_terminal(),
@@ -28,7 +28,7 @@ impl Output {
         }
     }
 
-    /// A line for the person at the terminal; scripts do not see it.
+    /// Prints a line to standard error if it is a terminal, so that scripts do not see it.
     pub(super) fn note(&mut self, text: &str) -> io::Result<()> {
         if self.err_is_terminal {
             writeln!(self.err, "{text}")?;
@@ -37,7 +37,7 @@ impl Output {
     }
 }
 
-/// Colours are for terminals that know them, unless `NO_COLOR` is set (<https://no-color.org>).
+/// Whether to use colour: only on capable terminals, and not if `NO_COLOR` is set (<https://no-color.org>).
 pub(super) fn color(stream: &impl IsTerminal) -> bool {
     let unset = |name| std::env::var_os(name).is_none_or(|value: std::ffi::OsString| value.is_empty());
     let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");

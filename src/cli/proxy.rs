@@ -1,4 +1,4 @@
-//! `topsail proxy`: the bundled data plane.
+//! `topsail proxy`: runs the bundled data plane.
 
 mod place;
 
@@ -12,7 +12,7 @@ use super::output::Output;
 use super::{Command, Outcome};
 use crate::proxy::{self, NodeOptions, Options, ProxyError};
 
-/// What `topsail proxy` is called with.
+/// Arguments of `topsail proxy`.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:\n  \
     topsail bootstrap --workload reviews-v1.default --service-account reviews --ip 10.0.0.7 --state state/ > proxy.yaml\n  \
@@ -50,7 +50,7 @@ pub(super) struct Arguments {
     disable_hot_restart: bool,
 }
 
-/// What is done with the bootstrap.
+/// What to do with the bootstrap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 enum Mode {
     /// Serve traffic
@@ -86,7 +86,7 @@ impl Command for Arguments {
     }
 }
 
-/// The error, mistake by mistake, each behind the place in the bootstrap that it is about.
+/// Formats the errors one per line, each with its location in the bootstrap.
 fn placed(bootstrap: &Path, error: &ProxyError) -> anyhow::Error {
     let lines = error.mistakes().into_iter().map(|(field, message)| {
         match field.and_then(|field| place::place(bootstrap, field)) {
@@ -94,6 +94,6 @@ fn placed(bootstrap: &Path, error: &ProxyError) -> anyhow::Error {
             None => message,
         }
     });
-    // The first gets its `error: ` where it is printed.
+    // The first line gets its `error: ` prefix when it is printed.
     anyhow::anyhow!(lines.collect::<Vec<_>>().join("\nerror: "))
 }

@@ -1,4 +1,4 @@
-//! `topsail render`: what a proxy would receive.
+//! `topsail render`: prints the resources that a proxy would receive.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -40,7 +40,7 @@ Examples:
     topsail render --config mesh/ --workload client.default --label app=client --ip 127.0.1.9 \\
       --mode NONE --type rds";
 
-/// What `topsail render` is called with.
+/// Arguments of `topsail render`.
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Arguments {
@@ -129,7 +129,7 @@ impl Command for Arguments {
 }
 
 impl Arguments {
-    /// The proxy as the flags describe it.
+    /// The proxy as described by the flags.
     fn stated(&self, output: &mut Output) -> anyhow::Result<NodeView> {
         let workload = &self.workload;
         if self.labels.is_empty() && self.addresses.is_empty() {
@@ -174,7 +174,7 @@ impl Resources {
         Ok(resources)
     }
 
-    /// Names the secrets that are made when the proxy asks for them.
+    /// Adds the secrets that are referred to, by name only: they are issued when the proxy requests them.
     fn add_secrets_named(&mut self) {
         let mut names = BTreeSet::new();
         self.0.iter().for_each(|(_, resources)| {
@@ -215,7 +215,7 @@ impl Resources {
     }
 }
 
-/// The names in every `SdsSecretConfig` of a message.
+/// Collects the names in all `SdsSecretConfig`s of a message.
 fn secrets_named(value: &Value, names: &mut BTreeSet<String>) {
     match value {
         Value::Object(fields) => {

@@ -1,4 +1,4 @@
-//! `topsail serve`: the control plane.
+//! `topsail serve`: runs the control plane.
 
 use std::error::Error;
 use std::net::SocketAddr;
@@ -24,8 +24,8 @@ use crate::control::{self, Reading, Settings};
 use crate::lifecycle::StopSignals;
 use crate::source::Root;
 
-/// How long answers that are on their way may take once the process is asked to end. Streams of
-/// proxies never end by themselves and are not waited for longer: proxies connect to the next server.
+/// How long responses in progress may take after SIGTERM. xDS streams never end by themselves and are not
+/// waited for any longer; the proxies reconnect to the next server.
 const GRACE: Duration = Duration::from_millis(200);
 
 const EXAMPLES: &str = "\
@@ -51,7 +51,7 @@ Examples:
     curl localhost:15014/ready
     curl localhost:15014/api/v1/diagnostics";
 
-/// What `topsail serve` is called with.
+/// Arguments of `topsail serve`.
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Arguments {
@@ -128,7 +128,7 @@ impl Command for Arguments {
         self.log.start()?;
         let runtime = tokio::runtime::Runtime::new().context("failed to start the async runtime")?;
         let result = runtime.block_on(self.serve());
-        // The watch may be in the middle of reading a large directory.
+        // The file watcher may be in the middle of reading a large directory.
         runtime.shutdown_background();
         result
     }
@@ -158,7 +158,7 @@ impl Arguments {
             signal = signals.next() => {
                 drop(stop);
                 let rest = async { tokio::join!(&mut admin, &mut xds) };
-                // What is not done by then is cut off.
+                // Whatever is not finished by then is aborted.
                 let _ = timeout(GRACE, rest).await;
                 tracing::info!("stopped by {signal}");
                 Ok(Outcome::Fine)
@@ -188,12 +188,12 @@ impl Arguments {
     }
 }
 
-/// Ready when the sender is gone.
+/// Completes when the sender is dropped.
 async fn until(mut stopped: watch::Receiver<()>) {
     while stopped.changed().await.is_ok() {}
 }
 
-/// Why a task ended that nobody asked to end.
+/// The error for a task that ended without being asked to.
 fn unasked<E: Error + Send + Sync + 'static>(ended: Result<Result<(), E>, JoinError>) -> anyhow::Error {
     match ended {
         Ok(Ok(())) => anyhow::anyhow!("it ended unexpectedly"),
@@ -202,7 +202,7 @@ fn unasked<E: Error + Send + Sync + 'static>(ended: Result<Result<(), E>, JoinEr
     }
 }
 
-/// What the CA issues: Istio's limit.
+/// Parses a certificate lifetime, up to Istio's limit.
 fn certificate_ttl(text: &str) -> Result<Duration, String> {
     let ttl = value::span(text)?;
     let possible = Duration::from_secs(1)..=Duration::from_secs(90 * 24 * 3600);
@@ -213,7 +213,7 @@ fn certificate_ttl(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// Opening a pipe would wait for somebody to write to it.
+/// Rejects paths that are not regular files: opening a named pipe would block.
 fn a_file(path: &Path, flag: &str) -> anyhow::Result<()> {
     let metadata = std::fs::metadata(path).with_context(|| format!("cannot read {flag} {}", path.display()))?;
     anyhow::ensure!(metadata.is_file(), "{flag} {} is not a file", path.display());
@@ -222,7 +222,8 @@ fn a_file(path: &Path, flag: &str) -> anyhow::Result<()> {
         .with_context(|| format!("cannot read {flag} {}", path.display()))
 }
 
-/// The state directory may lie in the configuration, which passes it over, but not be the same.
+/// The state directory may be inside the configuration directory, where it is ignored, but must not be the
+/// same.
 fn a_directory_of_its_own(state: &Path, config: &Path) -> anyhow::Result<()> {
     let same = std::fs::canonicalize(config).ok() == std::fs::canonicalize(state).ok();
     anyhow::ensure!(
@@ -233,7 +234,7 @@ fn a_directory_of_its_own(state: &Path, config: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A typo in a path is told now; what happens to the directory later is the watch's to tell.
+/// Reports a mistyped path at startup; later changes are reported by the file watcher.
 fn readable(path: &Path, flag: &str) -> anyhow::Result<()> {
     std::fs::read_dir(path)
         .map(drop)

@@ -1,4 +1,4 @@
-//! `topsail sidecar`: the entry point of a sidecar's container.
+//! `topsail sidecar`: entry point of a sidecar container.
 
 mod application;
 mod children;
@@ -65,7 +65,7 @@ Examples:
   Run without root, where the application connects to its sidecar explicitly:
     topsail sidecar --join /join/client --server topsail:15012 --intercept none --ip 127.0.0.1";
 
-/// What `topsail sidecar` is called with.
+/// Arguments of `topsail sidecar`.
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Arguments {
@@ -175,7 +175,7 @@ pub(super) struct Arguments {
     command: Vec<OsString>,
 }
 
-/// The data planes.
+/// The supported data planes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Plane {
     Envoy,
@@ -200,7 +200,7 @@ impl Command for Arguments {
     }
 }
 
-/// One thread: its privileges are those of the process.
+/// A single-threaded runtime, because Linux privileges are per thread.
 fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.context("failed to start the async runtime")
@@ -223,7 +223,7 @@ impl Arguments {
         }
     }
 
-    /// The sidecar without an application.
+    /// Runs the sidecar without an application.
     fn alone(self) -> anyhow::Result<Outcome> {
         let user = privileges::of_proxy(self.user)?;
         let program = self.program()?;
@@ -249,7 +249,8 @@ impl Arguments {
         };
         if let Some(mode) = interception_mode(self.intercept).filter(|_| !self.no_iptables) {
             let mut plan = self.traffic.plan(mode, &self.tproxy);
-            // Who runs as root is known by its group alone: the application may be root, too.
+            // A data plane that runs as root is recognised by its group alone, as the application may be root
+            // as well.
             plan.proxy_uids = [user.uid].into_iter().filter(|uid| *uid != 0).collect();
             plan.proxy_gids = vec![user.gid];
             let own = [arguments.ports.status_port, arguments.ports.metrics_port];
@@ -280,7 +281,7 @@ impl Arguments {
         }
     }
 
-    /// The application, and this program once more as its sidecar.
+    /// The application, with this program started a second time as its sidecar.
     fn together(self) -> anyhow::Result<Together> {
         let (proxy, user) = (
             privileges::of_proxy(self.user)?,
@@ -305,14 +306,15 @@ impl Arguments {
     }
 }
 
-/// The arguments of a call with an application as those of its sidecar, which has been drained when it is to end.
+/// Converts the arguments for a sidecar with an application to those of the sidecar alone. The parent drains
+/// it before it is stopped, so it does not drain itself.
 fn alone(arguments: impl Iterator<Item = OsString>) -> Vec<OsString> {
     let mut arguments: Vec<OsString> = arguments.take_while(|argument| argument != "--").collect();
     let mut kept = Vec::new();
     let mut all = arguments.drain(..);
     while let Some(argument) = all.next() {
         match argument.to_str() {
-            // Its value follows.
+            // Also skip the flag's value.
             Some("--drain-time" | "--app-user") => drop(all.next()),
             Some(text) if text.starts_with("--drain-time=") || text.starts_with("--app-user=") => {}
             Some(_) | None => kept.push(argument),
@@ -335,7 +337,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_sidecar_of_an_application_is_called_without_it() {
+    fn the_sidecar_gets_no_application_arguments() {
         let call = |arguments: &[&str]| alone(arguments.iter().map(Into::into));
         assert_eq!(
             call(&[

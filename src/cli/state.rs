@@ -1,4 +1,4 @@
-//! The flags that say where the server's state is and whose mesh it is.
+//! Flags for the state directory and the trust domain.
 
 use std::path::PathBuf;
 
@@ -28,7 +28,7 @@ pub(super) struct StateArguments {
 }
 
 impl StateArguments {
-    /// The directory, whether there is one or not.
+    /// Path of the state directory, which may not exist.
     pub(super) fn path(&self) -> anyhow::Result<PathBuf> {
         let path = match &self.state {
             Some(path) => path.clone(),
@@ -38,7 +38,7 @@ impl StateArguments {
         Ok(std::path::absolute(path)?)
     }
 
-    /// Opens the directory, and makes it if there is none.
+    /// Opens the state directory, creating it if missing.
     pub(super) fn open(&self) -> anyhow::Result<StateDir> {
         let state = StateDir::open(self.path()?)?;
         state.belong_to(&self.trust_domain)?;
@@ -46,7 +46,7 @@ impl StateArguments {
     }
 }
 
-/// Where state is kept unless somebody says otherwise.
+/// The default state directory.
 fn default_path() -> Option<PathBuf> {
     if rustix::process::geteuid().is_root() {
         return Some("/var/lib/topsail".into());

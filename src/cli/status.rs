@@ -1,4 +1,4 @@
-//! `topsail status`: how far each proxy is.
+//! `topsail status`: shows the sync state of each proxy.
 
 mod answer;
 mod table;
@@ -21,7 +21,7 @@ use super::{Command, Outcome};
 use crate::envoy;
 use answer::Answer;
 
-/// How long the server may take to answer.
+/// Request timeout.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 const EXAMPLES: &str = "\
@@ -43,7 +43,7 @@ Examples:
   List the proxies that rejected a resource:
     topsail status -o json | jq -r '.proxies[] | select(.refusals != []) | .workload'";
 
-/// What `topsail status` is called with.
+/// Arguments of `topsail status`.
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Arguments {
@@ -91,7 +91,7 @@ impl Command for Arguments {
 }
 
 impl Arguments {
-    /// Everything the server says of the matter, as one JSON object.
+    /// The combined responses of the server as one JSON object.
     async fn everything(&self) -> anyhow::Result<Value> {
         let address = self.address()?;
         let generation: Option<Value> = self.get(address, "/api/v1/generation").await?;
@@ -109,7 +109,7 @@ impl Arguments {
         addresses.next().with_context(|| format!("{host} has no address"))
     }
 
-    /// An answer in JSON, as [`Arguments::ask`] does.
+    /// The response to [`Arguments::ask`], parsed as JSON.
     async fn get<T: DeserializeOwned>(&self, address: SocketAddr, path: &str) -> anyhow::Result<Option<T>> {
         match self.ask(address, path).await? {
             Some(body) => serde_json::from_slice(&body)
@@ -119,7 +119,7 @@ impl Arguments {
         }
     }
 
-    /// The body of an answer: `None` while there is nothing to answer with.
+    /// The body of a response; `None` if the server has nothing to return yet.
     async fn ask(&self, address: SocketAddr, path: &str) -> anyhow::Result<Option<Bytes>> {
         let late = || format!("{address} does not respond: is it the admin address of `topsail serve`?");
         let answer = timeout(PATIENCE, envoy::get(address, path)).await.with_context(late)?;

@@ -1,4 +1,4 @@
-//! `topsail token`: join tokens.
+//! `topsail token`: manages join tokens.
 
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
@@ -13,7 +13,7 @@ use super::workload::WorkloadArguments;
 use super::{Command, Outcome, Usage, file, value};
 use crate::pki::Bearer;
 
-/// What `topsail token` is called with.
+/// Arguments of `topsail token`.
 #[derive(Args)]
 pub(super) struct Arguments {
     #[command(subcommand)]
@@ -52,7 +52,7 @@ Examples:
   Create a short-lived token for a workload that has no WorkloadEntry with its labels and address:
     topsail token create --workload batch.jobs --label app=batch --ip 10.0.0.7 --ttl 12h > token";
 
-/// What `topsail token create` is called with.
+/// Arguments of `topsail token create`.
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 struct Create {
@@ -80,7 +80,8 @@ impl Command for Create {
         let token = self.workload.token(&self.state, self.ttl)?;
         match &self.out {
             Some(path) => file::replace(path, token.text.as_bytes(), 0o600)?,
-            // Envoy up to 1.36 takes a line feed at the end of the file for a part of the token.
+            // No trailing newline otherwise: Envoy up to 1.36 takes a newline at the end of the file as part
+            // of the token.
             None if output.is_terminal => writeln!(output.out, "{}", token.text)?,
             None => write!(output.out, "{}", token.text)?,
         }
@@ -94,7 +95,7 @@ impl Command for Create {
     }
 }
 
-/// A time as people write it: `2027-02-14T08:00:00Z`.
+/// Formats a time as RFC 3339: `2027-02-14T08:00:00Z`.
 pub(super) fn display(time: SystemTime) -> String {
     let time = OffsetDateTime::from(time)
         .replace_nanosecond(0)

@@ -1,4 +1,4 @@
-//! What flags hold: their texts made values.
+//! Parsers of flag values.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::name::Hostname;
 
-/// `KEY=VALUE`, a label.
+/// Parses a label, `KEY=VALUE`.
 pub(super) fn label(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
@@ -15,7 +15,7 @@ pub(super) fn label(text: &str) -> Result<(String, String), String> {
     }
 }
 
-/// A span of time: numbers with the units `s`, `m`, `h` and `d`, such as `30d` or `1h30m`.
+/// Parses a duration: numbers with the units `s`, `m`, `h` and `d`, such as `30d` or `1h30m`.
 pub(super) fn span(text: &str) -> Result<Duration, String> {
     let wrong = || "expected a number with a unit (s, m, h or d), such as 12h or 30d".to_owned();
     let mut rest = text;
@@ -42,12 +42,12 @@ pub(super) fn span(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// `UID[:GID]`, whose something is; a group of the same number unless one is said.
+/// `UID[:GID]`; the group ID defaults to the user ID.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Owner {
-    /// The user's id.
+    /// User ID.
     pub uid: u32,
-    /// The group's id.
+    /// Group ID.
     pub gid: u32,
 }
 
@@ -57,28 +57,28 @@ impl FromStr for Owner {
     fn from_str(text: &str) -> Result<Self, String> {
         let (uid, gid) = text.split_once(':').unwrap_or((text, text));
         match (uid.parse(), gid.parse()) {
-            // The system takes the largest for "nobody in particular".
+            // The maximum means "unchanged" to `chown` and `setresuid`.
             (Ok(uid), Ok(gid)) if uid != u32::MAX && gid != u32::MAX => Ok(Self { uid, gid }),
             _ => Err("expected a numeric UID or UID:GID, such as 1337:1337".to_owned()),
         }
     }
 }
 
-/// `HOST:PORT`, where a server is dialled: the host is a name or an address.
+/// `HOST:PORT` of a server; the host is a name or an address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Endpoint {
-    /// Where.
+    /// Host name or address.
     pub host: Host,
-    /// The port, not 0.
+    /// Port, not 0.
     pub port: u16,
 }
 
-/// The host of an [`Endpoint`].
+/// Host of an [`Endpoint`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Host {
-    /// An address.
+    /// An IP address.
     Address(IpAddr),
-    /// A name to be looked up.
+    /// A name to be resolved.
     Name(Hostname),
 }
 
@@ -121,14 +121,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn labels_have_a_key() {
+    fn labels_require_a_key() {
         assert_eq!(label("app=a=b").unwrap(), ("app".to_owned(), "a=b".to_owned()));
         assert_eq!(label("canary=").unwrap().1, "");
         assert!(label("app").is_err() && label("=a").is_err());
     }
 
     #[test]
-    fn spans_have_units() {
+    fn durations_require_units() {
         for (text, seconds) in [
             ("30d", 2_592_000),
             ("12h", 43200),
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn owners_are_numbers() {
+    fn owners_are_numeric() {
         assert_eq!("1337".parse(), Ok(Owner { uid: 1337, gid: 1337 }));
         assert_eq!("0:5".parse(), Ok(Owner { uid: 0, gid: 5 }));
         for text in ["", ":", "1:", ":1", "root", "1:2:3", "-1", "4294967295", "1 :2"] {
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn endpoints_have_a_host_and_a_port() {
+    fn endpoints_require_host_and_port() {
         for text in ["127.0.0.1:15012", "mesh.example:15012", "localhost:1"] {
             let endpoint: Endpoint = text.parse().unwrap();
             assert_eq!(format!("{}:{}", endpoint.host, endpoint.port), text);

@@ -1,4 +1,4 @@
-//! The flags that say which workload is meant.
+//! Flags that select a workload.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -38,16 +38,16 @@ pub(super) struct WorkloadArguments {
     pub addresses: Vec<IpAddr>,
 }
 
-/// The name that is the service account of whoever has no other.
+/// The service account of workloads without one.
 pub(super) const DEFAULT_ACCOUNT: &str = "default";
 
 impl WorkloadArguments {
-    /// The labels; of one that is repeated the last counts.
+    /// The labels; the last of several with the same key wins.
     pub(super) fn labels(&self) -> BTreeMap<String, String> {
         self.labels.iter().cloned().collect()
     }
 
-    /// Who is meant.
+    /// The bearer of the token: the workload or the group.
     pub(super) fn bearer(&self) -> Result<Bearer, Usage> {
         match (&self.workload, &self.group) {
             (Some(name), None) => Ok(Bearer::Workload {
@@ -59,12 +59,12 @@ impl WorkloadArguments {
         }
     }
 
-    /// The service account, that of whoever has no other where none is given.
+    /// The given service account, otherwise [`DEFAULT_ACCOUNT`].
     pub(super) fn account(&self) -> Result<ServiceAccount, InvalidName> {
         self.service_account.clone().map_or_else(|| DEFAULT_ACCOUNT.parse(), Ok)
     }
 
-    /// A join token for the workload or the group, as the server of that state directory makes it.
+    /// A join token for the workload or group, signed with the key in the state directory.
     pub(super) fn token(&self, state: &StateArguments, ttl: Option<Duration>) -> anyhow::Result<JoinToken> {
         let grant = TokenGrant {
             bearer: self.bearer()?,
@@ -80,15 +80,15 @@ impl WorkloadArguments {
     }
 }
 
-/// A token and its end.
+/// A token and its expiry.
 pub(super) struct JoinToken {
-    /// The token.
+    /// The serialized token.
     pub text: String,
     /// When it expires.
     pub expires: SystemTime,
 }
 
-/// How traffic reaches a proxy.
+/// Traffic interception mode.
 #[derive(Clone, Copy, ValueEnum)]
 #[value(rename_all = "UPPERCASE")]
 pub(super) enum Mode {

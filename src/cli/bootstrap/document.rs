@@ -1,4 +1,4 @@
-//! The bootstrap as a whole.
+//! The bootstrap document.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -15,18 +15,19 @@ use crate::name::{ServiceAccount, TrustDomain, WorkloadName};
 use crate::pki::TrustBundle;
 use crate::xds::node::{ProxyType, READINESS_RUN};
 
-/// What a bootstrap is made of.
+/// The values that a bootstrap is generated from.
 pub(in crate::cli) struct Bootstrap {
     pub kind: ProxyType,
     pub workload: WorkloadName,
-    /// The group whose member it is, which the name follows from.
+    /// The WorkloadGroup that the workload auto-registers with; its name is then derived from the group.
     pub group: Option<WorkloadName>,
-    /// The number by which this run of the sidecar is known that says when the application is ready, if it does.
+    /// Random number that identifies this sidecar process; it reports application readiness under it. `None`
+    /// if it does not report readiness.
     pub readiness_run: Option<u64>,
-    /// None where the control plane says it.
+    /// `None` if the control plane determines it.
     pub service_account: Option<ServiceAccount>,
     pub labels: BTreeMap<String, String>,
-    /// Not empty; the first is the main one.
+    /// Addresses of the workload; never empty, the first is the primary one.
     pub addresses: Vec<IpAddr>,
     pub mode: InterceptionMode,
     pub locality: Locality,
@@ -34,9 +35,9 @@ pub(in crate::cli) struct Bootstrap {
     pub variant: Variant,
     pub roots: TrustBundle,
     pub trust_domain: TrustDomain,
-    /// The folder of the join token.
+    /// Directory of the join token, which Envoy watches.
     pub token_folder: PathBuf,
-    /// The file that tells Envoy where the token is.
+    /// The SDS resource file that refers to the token file.
     pub secret_file: PathBuf,
     pub admin_port: u16,
     pub status_port: u16,
@@ -44,7 +45,7 @@ pub(in crate::cli) struct Bootstrap {
 }
 
 impl Bootstrap {
-    /// The main address.
+    /// The primary address.
     pub(super) fn address(&self) -> IpAddr {
         self.addresses
             .first()
@@ -52,7 +53,7 @@ impl Bootstrap {
             .unwrap_or(std::net::Ipv4Addr::LOCALHOST.into())
     }
 
-    /// Where Envoy's admin listener is.
+    /// Address of Envoy's admin interface.
     pub(in crate::cli) fn admin_address(&self) -> IpAddr {
         match (self.mode, self.address()) {
             (InterceptionMode::None, address) => address,
@@ -66,7 +67,7 @@ impl Bootstrap {
     }
 }
 
-/// Envoy's `Bootstrap` in its own JSON names.
+/// The bootstrap in the JSON form of `envoy.config.bootstrap.v3.Bootstrap`.
 pub(in crate::cli) fn document(bootstrap: &Bootstrap) -> Value {
     json!({
         "node": node(bootstrap),
@@ -81,12 +82,12 @@ pub(in crate::cli) fn document(bootstrap: &Bootstrap) -> Value {
     })
 }
 
-/// `core.Address`.
+/// Builds an `envoy.config.core.v3.Address`.
 pub(super) fn socket_address(address: IpAddr, port: u16) -> Value {
     json!({"socket_address": {"address": address.to_string(), "port_value": port}})
 }
 
-/// Ids, metadata keys and cluster as Istio's proxies have them.
+/// The node. ID, cluster and metadata keys are those of Istio's proxies.
 fn node(bootstrap: &Bootstrap) -> Value {
     let Bootstrap { workload, labels, .. } = bootstrap;
     let namespace = &workload.namespace;
@@ -115,7 +116,7 @@ fn node(bootstrap: &Bootstrap) -> Value {
         node["metadata"]["AUTO_REGISTER_GROUP"] = json!(group.name);
     }
     if let Some(run) = bootstrap.readiness_run {
-        // Numbers of JSON are not exact.
+        // As a string: JSON numbers are not exact at this size.
         node["metadata"][READINESS_RUN] = json!(run.to_string());
     }
     let Locality { region, zone, subzone } = &bootstrap.locality;
@@ -125,8 +126,8 @@ fn node(bootstrap: &Bootstrap) -> Value {
     node
 }
 
-/// Clusters and listeners over one stream. Envoy is not ready before it has both, however long that
-/// takes: a sidecar without configuration would let traffic fail.
+/// LDS and CDS over one ADS stream. There is no initial fetch timeout: without its configuration Envoy must
+/// not become ready, as requests would fail.
 fn dynamic_resources(variant: Variant) -> Value {
     let from_ads = json!({"ads": {}, "initial_fetch_timeout": "0s", "resource_api_version": "V3"});
     json!({
@@ -144,7 +145,7 @@ fn dynamic_resources(variant: Variant) -> Value {
     })
 }
 
-/// No limit to connections, said aloud, as Istio does: Envoy warns where nothing is said.
+/// Disables the limit on downstream connections explicitly, as Istio does; Envoy warns if none is configured.
 fn overload_manager() -> Value {
     json!({"resource_monitors": [{
         "name": "envoy.resource_monitors.global_downstream_max_connections",

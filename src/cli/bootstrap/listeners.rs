@@ -1,4 +1,4 @@
-//! What the proxy itself answers: readiness and statistics.
+//! The static listeners for readiness and metrics.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -7,11 +7,11 @@ use serde_json::{Value, json};
 use super::document::{Bootstrap, socket_address};
 use crate::ir::node::InterceptionMode;
 
-/// The name of the cluster that is Envoy's own admin listener.
+/// Cluster that points to Envoy's own admin interface.
 const ADMIN: &str = "admin";
 
-/// Readiness on 15021 and statistics on 15090, as in Istio. Only these two paths of the admin
-/// listener can be reached from other hosts.
+/// The readiness listener (15021) and the Prometheus listener (15090), with Istio's default ports. They
+/// expose only these two paths of the admin interface to other hosts.
 pub(super) fn listeners(bootstrap: &Bootstrap) -> Value {
     let address = match (bootstrap.mode, bootstrap.address()) {
         (InterceptionMode::None, address) => address,
@@ -30,7 +30,7 @@ pub(super) fn listeners(bootstrap: &Bootstrap) -> Value {
     ])
 }
 
-/// Envoy's admin listener as a cluster.
+/// The cluster of Envoy's admin interface.
 pub(super) fn admin_cluster(bootstrap: &Bootstrap) -> Value {
     let address = socket_address(bootstrap.admin_address(), bootstrap.admin_port);
     json!({
@@ -42,8 +42,8 @@ pub(super) fn admin_cluster(bootstrap: &Bootstrap) -> Value {
     })
 }
 
-/// A listener that hands one path to the admin listener. `enable_reuse_port: false`, so that two
-/// proxies that were given the same address say so instead of sharing the requests.
+/// A listener that forwards one path to the admin interface. `enable_reuse_port` is off so that a second
+/// proxy with the same address fails to bind instead of sharing the connections.
 fn listener(name: &str, address: IpAddr, port: u16, path: &str, admin_path: &str) -> Value {
     let route = json!({
         "match": {"path": path},

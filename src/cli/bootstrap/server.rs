@@ -1,4 +1,4 @@
-//! The control plane as Envoy sees it.
+//! The control plane as a cluster and gRPC service of the bootstrap.
 
 use std::path::Path;
 
@@ -8,14 +8,15 @@ use super::document::{Bootstrap, socket_address};
 use crate::cli::value::{Endpoint, Host};
 use crate::pki::server_identity;
 
-/// The name of the cluster, as in Istio.
+/// Name of the control plane's cluster, as in Istio.
 const CLUSTER: &str = "xds-grpc";
-/// The name of the secret that holds the join token.
+/// Name of the secret with the join token.
 const TOKEN: &str = "topsail-token";
-/// The header in which the token travels between two filters; it never leaves Envoy.
+/// Header that carries the token from one upstream filter to the next; it is removed before the request is
+/// sent.
 const TOKEN_HEADER: &str = "x-topsail-token";
 
-/// How streams to the control plane are opened; one that breaks is opened again within a second.
+/// The xDS gRPC service. A broken stream is re-established within a second.
 pub(super) fn grpc_service() -> Value {
     json!({"envoy_grpc": {
         "cluster_name": CLUSTER,
@@ -23,8 +24,8 @@ pub(super) fn grpc_service() -> Value {
     }})
 }
 
-/// The cluster: TLS to the server's identity, whatever name it is dialled by, and the join token in
-/// every request.
+/// The cluster: TLS that verifies the server's SPIFFE ID, whatever host name it is dialled by, and upstream
+/// filters that add the join token to every request.
 pub(super) fn cluster(bootstrap: &Bootstrap) -> Value {
     let Endpoint { host, port } = &bootstrap.server;
     let (discovery, address) = match host {
@@ -49,7 +50,7 @@ pub(super) fn cluster(bootstrap: &Bootstrap) -> Value {
         },
     });
     if bootstrap.group.is_some() {
-        // The control plane registers the address that the connection comes from.
+        // Auto-registration uses the source address of the connection.
         cluster["upstream_bind_config"] = json!({"source_address": {"address": bootstrap.address(), "port_value": 0}});
     }
     cluster
@@ -89,8 +90,8 @@ fn protocol_options(bootstrap: &Bootstrap) -> Value {
     })
 }
 
-/// Puts the content of the token's file into a header. The file is read again when something is
-/// renamed in its folder.
+/// Upstream filter that puts the content of the token file into a header. The file is reloaded when a file in
+/// its directory is renamed.
 fn credential_injector(bootstrap: &Bootstrap) -> Value {
     json!({
         "name": "envoy.filters.http.credential_injector",
@@ -118,8 +119,8 @@ fn credential_injector(bootstrap: &Bootstrap) -> Value {
     })
 }
 
-/// Makes `authorization: Bearer …` of the header. Envoy 1.36 cannot put `Bearer` before a credential
-/// itself (`header_value_prefix` came later).
+/// Upstream filter that turns the header into `authorization: Bearer …`. Envoy 1.36 lacks
+/// `header_value_prefix`, so the injector cannot add the prefix itself.
 fn bearer() -> Value {
     let authorization = format!("Bearer %REQ({TOKEN_HEADER})%");
     json!({
@@ -137,7 +138,7 @@ fn bearer() -> Value {
     })
 }
 
-/// The resource by which Envoy finds the token.
+/// The SDS resource that refers to the token file.
 pub(super) fn token_secret(token_file: &Path) -> Value {
     json!({"resources": [{
         "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret",

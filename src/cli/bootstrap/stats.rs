@@ -1,10 +1,10 @@
-//! Which statistics the proxy keeps, and how their names become Prometheus labels.
+//! Statistics configuration: which statistics the proxy creates, and the tags extracted from their names.
 
 use serde_json::{Value, json};
 
-/// What is kept: the proxy's own health, its listeners, and HTTP and TCP traffic by listener.
-/// Statistics of each cluster would cost 35 KiB a cluster, and most clusters of a mesh are not used
-/// by any one proxy.
+/// Prefixes of the statistics to create: the proxy's own, those of its listeners, and HTTP and TCP traffic
+/// per listener. Per-cluster statistics would cost 35 KiB per cluster, and a proxy uses few of the mesh's
+/// clusters.
 const KEPT: [&str; 9] = [
     "cluster_manager",
     "cluster.xds-grpc",
@@ -17,8 +17,8 @@ const KEPT: [&str; 9] = [
     "tcp",
 ];
 
-/// Labels, and the expression whose first group is cut out of a statistic's name and whose second
-/// group is the label's value. The names of clusters and listeners hold dots; a `;` ends them.
+/// Tag names and extraction regexes. The first capture group is removed from the statistic's name, the second
+/// is the tag's value. Cluster and listener names contain dots, so they end with `;`.
 const LABELS: [(&str, &str); 6] = [
     ("cluster_name", r"^cluster(\.(.+);)"),
     ("http_conn_manager_prefix", r"^http(\.(.+);)"),

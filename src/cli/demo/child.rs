@@ -1,4 +1,5 @@
-//! `topsail demo-child`: becomes another program, which ends when the demo does, however that ends.
+//! `topsail demo-child`: executes another program that is killed when the demo exits, even if the demo is
+//! killed.
 
 use std::ffi::OsString;
 use std::os::unix::process::CommandExt;
@@ -15,7 +16,7 @@ const EXAMPLES: &str = "\
 Examples:
   topsail demo-child --parent $$ -- envoy -c bootstrap.yaml";
 
-/// What `topsail demo-child` is called with.
+/// Arguments of `topsail demo-child`.
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub(in crate::cli) struct Arguments {
@@ -31,7 +32,7 @@ pub(in crate::cli) struct Arguments {
 impl Command for Arguments {
     fn run(self, _: &mut Output) -> anyhow::Result<Outcome> {
         die_with_parent().context("cannot set the parent death signal")?;
-        // The parent may have been gone before there was anything to be told about it.
+        // The parent may have exited before the death signal was set.
         if getppid() != Pid::from_raw(self.parent) {
             bail!("process {} is not the parent of this one", self.parent);
         }
@@ -43,8 +44,8 @@ impl Command for Arguments {
     }
 }
 
-/// Has the system kill this process when its parent is gone; that outlives `exec`. Elsewhere than on
-/// Linux only an orderly end of the demo ends its parts.
+/// Sets the parent death signal to SIGKILL; it is preserved across `exec`. Linux only: elsewhere processes
+/// remain if the demo does not exit cleanly.
 fn die_with_parent() -> rustix::io::Result<()> {
     #[cfg(target_os = "linux")]
     rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;

@@ -1,4 +1,4 @@
-//! The live directory: the checkout's own, or a copy of it.
+//! The demo's live configuration directory: that of the checkout, or a copy of it.
 
 use std::fs;
 use std::io;
@@ -11,10 +11,10 @@ use crate::diag::Diagnostic;
 use crate::source::document;
 use crate::source::tree::{Content, Tree};
 
-/// Where the directory is in a checkout.
+/// Path within a checkout.
 const IN_CHECKOUT: &str = "examples/bookinfo/config";
 
-/// The files of the directory, for a binary without a checkout.
+/// The directory's files, embedded for use without a checkout.
 const FILES: [(&str, &str); 5] = [
     (
         "reviews.yaml",
@@ -38,8 +38,8 @@ const FILES: [(&str, &str); 5] = [
     ),
 ];
 
-/// The checkout's directory: that of the current directory, else that of the checkout the program was
-/// built in. The path is as short as it can be, since users are shown it.
+/// The directory in the current checkout, otherwise in the checkout the program was built from. The path is
+/// relative if possible, since it is shown to the user.
 pub(super) fn of_checkout(current: &Path, built_in: &Path) -> Option<PathBuf> {
     if current.join(IN_CHECKOUT).is_dir() {
         return Some(IN_CHECKOUT.into());
@@ -49,10 +49,10 @@ pub(super) fn of_checkout(current: &Path, built_in: &Path) -> Option<PathBuf> {
     built_in.is_dir().then(|| below.unwrap_or(built_in))
 }
 
-/// Writes a copy of the directory into `folder`, and says where.
+/// Copies the embedded directory into `folder` and returns its path.
 ///
 /// # Errors
-/// When it cannot be written.
+/// If it cannot be written.
 pub(super) fn copy_into(folder: &Path) -> io::Result<PathBuf> {
     let directory = folder.join("config");
     fs::create_dir_all(directory.join("workloads"))?;
@@ -62,7 +62,7 @@ pub(super) fn copy_into(folder: &Path) -> io::Result<PathBuf> {
     Ok(directory)
 }
 
-/// What a directory holds, and what is wrong with its files as such.
+/// The objects in a directory, and the diagnostics of reading them.
 pub(super) fn objects(directory: &Path) -> (Vec<Object>, Vec<Diagnostic>) {
     let (mut objects, mut diagnostics) = (Vec::new(), Vec::new());
     for file in Tree::scan(&directory.into()).files() {
@@ -80,10 +80,10 @@ pub(super) fn objects(directory: &Path) -> (Vec<Object>, Vec<Diagnostic>) {
     (objects, diagnostics)
 }
 
-/// When a directory was changed last, by the inodes of its files and folders: writing, renaming,
-/// linking and deleting all show there. `None` while there is nothing.
+/// The latest status change (ctime) of the directory's files and subdirectories, which covers writes,
+/// renames, links and deletions. `None` if the directory does not exist.
 pub(super) fn last_change(directory: &Path) -> Option<SystemTime> {
-    /// No sample is deeper, and links can lead in circles.
+    /// Bounds recursion, as symbolic links can form cycles.
     const DEPTH: usize = 8;
     fn latest(path: &Path, depth: usize) -> Option<SystemTime> {
         let link = fs::symlink_metadata(path).ok()?;
@@ -116,7 +116,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_copy_is_the_whole_directory() {
+    fn the_copy_is_complete() {
         let folder = tempfile::tempdir().unwrap();
         let copy = copy_into(folder.path()).unwrap();
         let listing = |path: &Path| {
@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn the_checkout_at_hand_comes_first_and_paths_are_short() {
+    fn the_current_checkout_takes_precedence_and_paths_are_relative() {
         let (here, built) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         assert_eq!(of_checkout(here.path(), built.path()), None);
         fs::create_dir_all(built.path().join(IN_CHECKOUT)).unwrap();
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn every_kind_of_edit_is_a_change() {
+    fn every_kind_of_edit_changes_the_timestamp() {
         let folder = tempfile::tempdir().unwrap();
         let (below, elsewhere) = (folder.path().join("a/b"), tempfile::tempdir().unwrap());
         assert_eq!(last_change(&below), None);
@@ -163,7 +163,7 @@ mod tests {
         ];
         for edit in edits {
             let before = last_change(folder.path()).unwrap();
-            // The system's clock for files moves in steps.
+            // File timestamps have a coarse granularity.
             while last_change(folder.path()).unwrap() == before {
                 edit().or_else(|_| fs::write(below.join("file"), "")).unwrap();
                 let _ = fs::remove_file(below.join("link"));

@@ -1,4 +1,4 @@
-//! What ends a demo.
+//! The events that end a demo.
 
 use std::fmt;
 use std::io;
@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::Instant;
 
-/// Listens for signals. It is made before anything is started, so that none is missed.
+/// Signal handlers, installed before any process is started so that no signal is lost.
 #[derive(Debug)]
 pub(super) struct End {
     interrupt: Signal,
@@ -19,13 +19,13 @@ pub(super) struct End {
 /// Why a demo ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Why {
-    /// Ctrl-C.
+    /// SIGINT, as sent by Ctrl-C.
     Interrupted,
     /// SIGTERM.
     Terminated,
-    /// The terminal was closed.
+    /// SIGHUP: the terminal was closed.
     HungUp,
-    /// It ran as long as it was to.
+    /// `--duration` has elapsed.
     TimeIsUp,
 }
 
@@ -41,10 +41,10 @@ impl fmt::Display for Why {
 }
 
 impl End {
-    /// Listens from now on.
+    /// Installs the signal handlers.
     ///
     /// # Errors
-    /// When the system does not let it.
+    /// If they cannot be installed.
     pub(super) fn listen() -> io::Result<Self> {
         Ok(Self {
             interrupt: signal(SignalKind::interrupt())?,
@@ -54,12 +54,12 @@ impl End {
         })
     }
 
-    /// Ends by itself after a while, counted from now.
+    /// Sets the time limit, counted from now.
     pub(super) fn after(&mut self, duration: Option<Duration>) {
         self.at = duration.and_then(|duration| Instant::now().checked_add(duration));
     }
 
-    /// Waits for the end.
+    /// Waits for a signal or the time limit.
     pub(super) async fn reached(&mut self) -> Why {
         let at = self.at;
         let time_is_up = async {

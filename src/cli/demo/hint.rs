@@ -1,4 +1,4 @@
-//! What to edit to see traffic move.
+//! Finds a line to suggest editing, to see traffic shift.
 
 use std::path::Path;
 
@@ -11,14 +11,14 @@ use crate::api::{Object, Spec};
 pub(super) struct Hint {
     /// `path:line`.
     pub place: String,
-    /// What stands there.
+    /// The text of the line.
     pub text: String,
-    /// What it means.
+    /// What the line means.
     pub meaning: String,
 }
 
-/// The first weight of the last route that has several destinations, preferably of `reviews`: rules are
-/// tried from top to bottom, so that is the one for everybody.
+/// Finds the first weight of the last route with several destinations, preferably one of `reviews`. Routes
+/// match in order, so the last one applies to requests without a more specific match.
 pub(super) fn find(directory: &Path) -> Option<Hint> {
     let (objects, _) = objects(directory);
     let weighted = objects
@@ -79,7 +79,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_hint_names_the_line_in_the_real_file() {
+    fn hint_names_the_line_in_the_sample() {
         let sample = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/bookinfo/config");
         let hint = find(&sample).unwrap();
         let (path, line) = hint.place.rsplit_once(':').unwrap();
@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn without_weights_there_is_no_hint() {
+    fn no_hint_without_weights() {
         let folder = tempfile::tempdir().unwrap();
         assert_eq!(find(folder.path()), None);
         let one = "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: reviews}\n\

@@ -1,4 +1,4 @@
-//! One demo at a time: a lock that says who runs, and the folder of the one that does.
+//! Ensures that one demo runs at a time, with a lock file, and manages its temporary directory.
 
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Read, Seek, Write};
@@ -7,36 +7,36 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags};
 
-/// What every demo's folder is called, before a number.
+/// Prefix of the temporary directories' names.
 const FOLDER: &str = "topsail-demo-";
 
-/// Why a demo does not get its place.
+/// Why a demo cannot start.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum InstanceError {
     /// Another demo runs.
     #[error("a demo is already running{}; stop it with Ctrl-C there{}", runs(.other), kill(.other))]
     Running {
-        /// Whose it is, if the lock says so.
+        /// The other demo, if the lock file names it.
         other: Option<Other>,
     },
-    /// The lock or the folder cannot be made.
+    /// The lock file or the temporary directory cannot be created.
     #[error("{}: {error}", path.display())]
     File {
-        /// The file or folder.
+        /// The path.
         path: PathBuf,
-        /// What the system says.
+        /// The cause.
         error: io::Error,
     },
 }
 
-/// What the lock says about the demo that holds it.
+/// The demo that holds the lock, as described in the lock file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Other {
-    /// Its process.
+    /// Its process ID.
     pub pid: String,
-    /// Its folder.
+    /// Its temporary directory.
     pub folder: PathBuf,
-    /// The directory it serves.
+    /// Its configuration directory.
     pub config: String,
 }
 
@@ -56,7 +56,7 @@ fn kill(other: &Option<Other>) -> String {
         .map_or_else(String::new, |other| format!(" or with `kill {}`", other.pid))
 }
 
-/// The place of a running demo. Dropping it removes the folder and gives the lock back.
+/// Lock and temporary directory of a running demo, released and removed on drop.
 #[derive(Debug)]
 pub(super) struct Instance {
     lock: File,
@@ -65,11 +65,11 @@ pub(super) struct Instance {
 }
 
 impl Instance {
-    /// Takes the lock in the runtime folder of this user, makes a private folder in `temporary`, and
-    /// removes what a demo that was killed has left there.
+    /// Takes the lock in this user's runtime directory and creates a private directory in `temporary`.
+    /// Removes the directory left behind by a demo that was killed.
     ///
     /// # Errors
-    /// When another demo runs, or files cannot be made.
+    /// If another demo is running, or a file cannot be created.
     pub(super) fn take(runtime: Option<&Path>, temporary: &Path) -> Result<Self, InstanceError> {
         let user = rustix::process::getuid().as_raw();
         let lock_path = runtime.unwrap_or(temporary).join(format!("topsail-demo-{user}.lock"));
@@ -95,10 +95,10 @@ impl Instance {
         })
     }
 
-    /// Says in the lock who runs, for those who come second.
+    /// Describes this demo in the lock file, for the error message of a second one.
     ///
     /// # Errors
-    /// When it cannot be written.
+    /// If it cannot be written.
     pub(super) fn announce(&mut self, config: &Path) -> io::Result<()> {
         let text = format!(
             "{}\n{}\n{}\n",
@@ -111,7 +111,7 @@ impl Instance {
         self.lock.write_all(text.as_bytes())
     }
 
-    /// The folder, which nobody else can read.
+    /// The temporary directory, which only this user can access.
     pub(super) fn folder(&self) -> &Path {
         &self.folder
     }
@@ -119,14 +119,14 @@ impl Instance {
 
 impl Drop for Instance {
     fn drop(&mut self) {
-        // The next demo removes what cannot be removed now, and the lock ends with the process.
+        // What cannot be removed now is removed by the next demo; the lock ends with the process.
         let _ = remove(&self.folder).and_then(|()| fs::remove_file(&self.lock_path));
     }
 }
 
 enum Locked {
     Ours(File),
-    /// Its file was removed at the same moment.
+    /// The lock file was removed concurrently.
     Removed,
     Others(Option<Other>),
 }
@@ -155,7 +155,7 @@ fn read(lock: &mut File) -> Option<Other> {
     })
 }
 
-/// Whether a path is one that a demo makes. The lock's file could say anything.
+/// Whether a path is a demo's temporary directory. The content of the lock file is not trusted.
 fn is_folder(path: &Path, temporary: &Path) -> bool {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     path.parent() == Some(temporary)
@@ -190,7 +190,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_second_is_told_about_the_first() {
+    fn a_second_demo_is_refused_and_names_the_first() {
         let (runtime, temporary) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let take = || Instance::take(Some(runtime.path()), temporary.path());
         let mut first = take().unwrap();
@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn the_folder_is_private_and_nothing_is_left() {
+    fn the_directory_is_private_and_removed() {
         let temporary = tempfile::tempdir().unwrap();
         let instance = Instance::take(None, temporary.path()).unwrap();
         assert_eq!(
@@ -224,13 +224,13 @@ mod tests {
     }
 
     #[test]
-    fn what_a_killed_demo_left_is_removed() {
+    fn leftovers_of_a_killed_demo_are_removed() {
         let temporary = tempfile::tempdir().unwrap();
         let mut killed = Instance::take(None, temporary.path()).unwrap();
         killed.announce(Path::new("config")).unwrap();
         let left = killed.folder().join("file");
         fs::write(&left, "").unwrap();
-        // As after `kill -9`: the lock is free, the files are there.
+        // As after `kill -9`: the lock is released, but the files remain.
         killed.lock.unlock().unwrap();
         std::mem::forget(killed);
         let next = Instance::take(None, temporary.path()).unwrap();
@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn only_folders_of_demos_are_removed() {
+    fn only_demo_directories_are_removed() {
         let temporary = Path::new("/tmp");
         assert!(is_folder(Path::new("/tmp/topsail-demo-12"), temporary));
         for path in [

@@ -1,25 +1,25 @@
-//! What the traffic shows: where requests go, how many fail, how long they take.
+//! Statistics of the demo's traffic: routing, failures and latency.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
-/// How far back figures look: short enough to see an edit, long enough to be steady.
+/// Length of the sliding window: short enough to show an edit, long enough to be stable.
 pub(super) const WINDOW: Duration = Duration::from_secs(5);
 
-/// A request that is over.
+/// A completed request.
 #[derive(Clone, Debug)]
 pub(super) struct Sample {
-    /// When it ended.
+    /// When it completed.
     pub at: Instant,
-    /// How long it took.
+    /// Its latency.
     pub took: Duration,
-    /// The services that took part (the header [`SERVED_BY`]), or what went wrong.
+    /// The services involved (the header [`SERVED_BY`]), or the failure.
     ///
     /// [`SERVED_BY`]: super::service::services::SERVED_BY
     pub outcome: Result<String, String>,
 }
 
-/// The requests of the last [`WINDOW`], and how many there were before.
+/// Samples of the last [`WINDOW`], and totals.
 #[derive(Debug)]
 pub(super) struct Measure {
     started: Instant,
@@ -27,58 +27,58 @@ pub(super) struct Measure {
     total: u64,
     failed: u64,
     last_failure: Option<(Instant, String)>,
-    /// Calls that there were once: their figures are shown as they go down to nothing.
+    /// Calls seen before, so that their share is still shown when it drops to zero.
     known: BTreeSet<(usize, String, String, String)>,
 }
 
-/// Figures of the last [`WINDOW`], but for the totals.
+/// Statistics over the last [`WINDOW`], except for the totals.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Report {
-    /// Requests a second.
+    /// Requests per second.
     pub rate: f64,
-    /// Half of the requests took no longer.
+    /// Median latency.
     pub p50: Duration,
-    /// 99 of 100 requests took no longer.
+    /// 99th percentile of the latency.
     pub p99: Duration,
-    /// Requests that failed, as a whole or in a part.
+    /// Failed requests, including those with a failed call to another service.
     pub failed: usize,
-    /// What went wrong last.
+    /// The latest failure.
     pub last_failure: Option<String>,
     /// Requests since the start.
     pub total: u64,
-    /// Those of them that failed.
+    /// Failed requests since the start.
     pub total_failed: u64,
-    /// Who called whom.
+    /// Calls between services.
     pub hops: Vec<Hop>,
 }
 
-/// Calls of one service to another.
+/// Calls from one service to another.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Hop {
     /// The caller.
     pub from: String,
     /// The service called.
     pub to: String,
-    /// Which versions answered.
+    /// The versions that responded.
     pub versions: Vec<Version>,
 }
 
-/// A version's part of a [`Hop`].
+/// A version's share of a [`Hop`].
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Version {
     /// `v1`, or `failed`.
     pub name: String,
-    /// Its part of all calls of the hop, 0 to 1.
+    /// Share of the hop's calls, 0 to 1.
     pub share: f64,
-    /// Calls a second.
+    /// Calls per second.
     pub rate: f64,
 }
 
-/// What stands for a version where a call had no good answer.
+/// Pseudo-version for failed calls.
 pub(super) const FAILED: &str = "failed";
 
 impl Measure {
-    /// No requests yet.
+    /// Creates an empty measurement.
     pub(super) fn new(now: Instant) -> Self {
         Self {
             started: now,
@@ -90,7 +90,7 @@ impl Measure {
         }
     }
 
-    /// Takes a request in.
+    /// Records a request.
     pub(super) fn add(&mut self, sample: Sample) {
         self.total += 1;
         if let Some(why) = failure(&sample) {
@@ -105,7 +105,7 @@ impl Measure {
         self.samples.push_back(sample);
     }
 
-    /// The figures at this moment.
+    /// Computes the statistics at this time.
     pub(super) fn report(&mut self, now: Instant) -> Report {
         while self
             .samples
@@ -165,9 +165,9 @@ impl Hop {
     }
 }
 
-/// The calls behind a request: how deep in it, caller, service called and version. The list of
-/// services is in the order of the calls, each caller before those it called; what `reviews` calls
-/// follows it, everything else is called by the first.
+/// The calls behind a request: depth, caller, called service and version. `served_by` lists the services in
+/// call order, callers before callees: what follows `reviews` was called by `reviews`, everything else by the
+/// first service.
 fn calls(served_by: &str) -> Vec<(usize, &str, &str, &str)> {
     let mut services = served_by
         .split(", ")
@@ -182,7 +182,7 @@ fn calls(served_by: &str) -> Vec<(usize, &str, &str, &str)> {
     called.collect()
 }
 
-/// What went wrong with a request: as a whole, or a call behind it.
+/// The failure of a request or of a call behind it.
 fn failure(sample: &Sample) -> Option<String> {
     match &sample.outcome {
         Err(why) => Some(why.clone()),
@@ -198,7 +198,7 @@ fn per(count: usize, of: f64) -> f64 {
     count as f64 / of
 }
 
-/// The value that so many per cent of the sorted values do not exceed.
+/// A percentile of sorted values.
 fn quantile(sorted: &[Duration], percent: usize) -> Duration {
     let rank = (sorted.len() * percent).div_ceil(100);
     sorted.get(rank.saturating_sub(1)).copied().unwrap_or_default()
@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn shares_and_rates_are_of_the_window() {
+    fn shares_and_rates_cover_the_window() {
         let start = Instant::now();
         let mut measure = Measure::new(start);
         for _ in 0..20 {
@@ -266,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn a_call_that_failed_counts_as_a_failure_of_the_request() {
+    fn a_failed_call_counts_as_a_failed_request() {
         let start = Instant::now();
         let mut measure = Measure::new(start);
         measure.add(sample(start, 1, Ok(FLAT)));
@@ -298,13 +298,13 @@ mod tests {
     }
 
     #[test]
-    fn no_traffic_is_no_figures() {
+    fn no_traffic_yields_an_empty_report() {
         let start = Instant::now();
         assert_eq!(Measure::new(start).report(start), Report::default());
     }
 
     #[test]
-    fn what_is_no_list_of_services_is_no_calls() {
+    fn malformed_served_by_headers_yield_no_calls() {
         for text in ["", "reviews", ", ,", "a/b@c, d"] {
             assert!(calls(text).is_empty(), "{text}");
         }

@@ -1,4 +1,4 @@
-//! The processes that the demo is made of.
+//! The child processes of the demo.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
@@ -10,29 +10,29 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-/// How long a part may take to end before it is killed.
+/// How long a process may take to exit before it is killed.
 const GRACE: Duration = Duration::from_secs(2);
-/// How often parts that are ending are looked at.
+/// Poll interval while processes exit.
 const POLL: Duration = Duration::from_millis(5);
-/// How long a part that ended stays away, so that one can see what its absence does.
+/// Delay before a process that exited is restarted, so that the effect of its absence is visible.
 const AWAY: Duration = Duration::from_secs(3);
-/// How many lines of a log are shown.
+/// Number of log lines to show.
 const TAIL: usize = 8;
 
-/// What a part is and how it is started.
+/// How a process is started.
 #[derive(Clone, Debug)]
 pub(super) struct Recipe {
-    /// What it is called: `sidecar of reviews-v2.default`.
+    /// Display name, such as `sidecar of reviews-v2.default`.
     pub name: String,
     /// The program.
     pub program: PathBuf,
     /// Its arguments.
     pub arguments: Vec<OsString>,
-    /// Where its standard output and error go.
+    /// File for its standard output and standard error.
     pub log: PathBuf,
 }
 
-/// Why a part does not run.
+/// Why a process is not running.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum PartError {
     /// It cannot be started.
@@ -40,23 +40,23 @@ pub(super) enum PartError {
     Start {
         /// Its name.
         name: String,
-        /// What the system says.
+        /// The cause.
         error: io::Error,
     },
-    /// It ended.
+    /// It exited.
     #[error("the {0}")]
     Ended(Ending),
 }
 
-/// A part that ended by itself, or was ended by someone else.
+/// A process that exited unexpectedly.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{name} ended with {status}{}", shown(.log))]
 pub(super) struct Ending {
     /// Its name.
     pub name: String,
-    /// How it ended.
+    /// Its exit status.
     pub status: ExitStatus,
-    /// The end of its log.
+    /// The last lines of its log.
     pub log: String,
 }
 
@@ -68,17 +68,17 @@ fn shown(log: &str) -> String {
     }
 }
 
-/// A process. It is killed and waited for when this is dropped.
+/// A child process, killed and reaped on drop.
 #[derive(Debug)]
 struct Part {
     recipe: Recipe,
     child: Child,
-    /// When it was seen to have ended.
+    /// When it was first seen to have exited.
     ended: Option<Instant>,
 }
 
 impl Part {
-    /// Starts it in a process group of its own, so that Ctrl-C reaches the demo alone, and through
+    /// Starts the process in its own process group, so that Ctrl-C reaches only the demo, and through
     /// `demo-child`, so that it does not outlive the demo.
     fn start(recipe: &Recipe, this_program: &Path) -> Result<Self, PartError> {
         let spawn = || {
@@ -106,7 +106,7 @@ impl Part {
     }
 
     fn status(&mut self) -> Option<ExitStatus> {
-        // Only what is no child of ours cannot be waited for.
+        // Waiting fails only if the process is not our child.
         self.child.try_wait().unwrap_or(Some(ExitStatus::from_raw(0)))
     }
 
@@ -121,12 +121,12 @@ impl Part {
 
 impl Drop for Part {
     fn drop(&mut self) {
-        // Both fail for a child that has been waited for, and for no other.
+        // Both fail only if the child has been reaped.
         let _ = self.child.kill().and_then(|()| self.child.wait());
     }
 }
 
-/// The last lines of a log; one that cannot be read has none.
+/// The last lines of a log; empty if it cannot be read.
 pub(super) fn tail(path: &Path) -> String {
     let text = fs::read(path).unwrap_or_default();
     let text = String::from_utf8_lossy(&text);
@@ -134,18 +134,18 @@ pub(super) fn tail(path: &Path) -> String {
     lines[lines.len().saturating_sub(TAIL)..].join("\n")
 }
 
-/// What happened to a part while the demo runs.
+/// A change of a process while the demo runs.
 #[derive(Clone, Debug)]
 pub(super) enum Event {
-    /// It ended.
+    /// It exited.
     Ended(Ending),
-    /// It runs again.
+    /// It was restarted.
     Restarted(String),
-    /// It could not be started again.
+    /// It could not be restarted.
     Failed(String),
 }
 
-/// All parts that run.
+/// All child processes.
 #[derive(Debug)]
 pub(super) struct Parts {
     this_program: PathBuf,
@@ -153,7 +153,7 @@ pub(super) struct Parts {
 }
 
 impl Parts {
-    /// No parts yet. `this_program` is what `topsail` is started as.
+    /// Creates an empty set. `this_program` is the path of the `topsail` binary.
     pub(super) fn new(this_program: impl AsRef<OsStr>) -> Self {
         Self {
             this_program: this_program.as_ref().into(),
@@ -161,19 +161,19 @@ impl Parts {
         }
     }
 
-    /// Starts a part.
+    /// Starts a process.
     ///
     /// # Errors
-    /// When there is no process for it. What is wrong with the program shows in [`Parts::check`].
+    /// If it cannot be spawned. Failures of the program itself are reported by [`Parts::check`].
     pub(super) fn start(&mut self, recipe: &Recipe) -> Result<(), PartError> {
         self.parts.push(Part::start(recipe, &self.this_program)?);
         Ok(())
     }
 
-    /// Whether everything runs.
+    /// Checks that all processes are running.
     ///
     /// # Errors
-    /// When a part has ended, with the end of its log.
+    /// If a process has exited, with the last lines of its log.
     pub(super) fn check(&mut self) -> Result<(), PartError> {
         for part in &mut self.parts {
             if let Some(status) = part.status() {
@@ -183,7 +183,7 @@ impl Parts {
         Ok(())
     }
 
-    /// Looks after parts that ended: says so once, and starts each again after a while.
+    /// Reports processes that exited, once each, and restarts them after a delay.
     pub(super) fn tend(&mut self, now: Instant) -> Vec<Event> {
         let mut events = Vec::new();
         for part in &mut self.parts {
@@ -210,7 +210,7 @@ impl Parts {
         events
     }
 
-    /// The parts that are not there at this moment.
+    /// Names of the processes that are not running.
     pub(super) fn missing(&self) -> impl Iterator<Item = &str> {
         self.parts
             .iter()
@@ -218,10 +218,10 @@ impl Parts {
             .map(|part| part.recipe.name.as_str())
     }
 
-    /// Asks everything to end (SIGTERM), waits for it, and kills what is left.
+    /// Sends SIGTERM to all processes, waits for them to exit, and kills the rest.
     pub(super) async fn stop(mut self) {
         for part in &mut self.parts {
-            // A part that has not been waited for still has its process id.
+            // A process that has not been reaped still owns its PID.
             if part.status().is_none() {
                 let _ = kill_process(Pid::from_child(&part.child), Signal::TERM);
             }
@@ -232,7 +232,7 @@ impl Parts {
                 tick.tick().await;
             }
         };
-        // Those that take longer are killed when they are dropped.
+        // Those that take longer are killed on drop.
         let _ = tokio::time::timeout(GRACE, all_ended).await;
     }
 }
@@ -241,7 +241,7 @@ impl Parts {
 mod tests {
     use super::*;
 
-    /// A stand-in for `topsail`, that runs what `demo-child` is given.
+    /// A stand-in for `topsail` that runs the command given to `demo-child`.
     fn program(folder: &Path) -> PathBuf {
         let path = folder.join("topsail");
         let script = format!(
@@ -261,7 +261,7 @@ mod tests {
         }
     }
 
-    /// Waits for the first thing that happens.
+    /// Waits for the next event.
     async fn first_event(parts: &mut Parts) -> Event {
         let mut tick = tokio::time::interval(POLL);
         loop {
@@ -273,7 +273,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_part_that_ends_is_named_with_the_end_of_its_log_and_started_again() {
+    async fn an_exited_process_is_reported_with_its_log_and_restarted() {
         let folder = tempfile::tempdir().unwrap();
         let mut parts = Parts::new(program(folder.path()));
         parts.start(&shell(folder.path(), "seq 20; exit 3")).unwrap();
@@ -303,7 +303,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn parts_are_asked_to_end_and_killed_if_they_do_not() {
+    async fn processes_are_terminated_then_killed() {
         let folder = tempfile::tempdir().unwrap();
         let said = folder.path().join("said");
         let mut parts = Parts::new(program(folder.path()));
@@ -333,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn parts_that_are_dropped_are_gone() {
+    fn dropped_processes_are_killed() {
         let folder = tempfile::tempdir().unwrap();
         let mut parts = Parts::new(program(folder.path()));
         parts.start(&shell(folder.path(), "sleep 1000")).unwrap();
@@ -350,7 +350,7 @@ mod tests {
     }
 
     #[test]
-    fn a_program_that_is_not_there_is_said_to_be_so() {
+    fn a_missing_program_is_reported() {
         let folder = tempfile::tempdir().unwrap();
         let mut parts = Parts::new(folder.path().join("none"));
         let error = parts.start(&shell(folder.path(), "")).unwrap_err().to_string();

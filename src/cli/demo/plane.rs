@@ -1,4 +1,4 @@
-//! What the control plane says about itself, by its admin HTTP.
+//! Follows the state of the control plane through its admin API.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -13,33 +13,33 @@ use super::directory::last_change;
 use super::hint::{self, Hint};
 use crate::envoy;
 
-/// How often it is asked.
+/// Poll interval.
 const POLL: Duration = Duration::from_millis(200);
-/// How long it may take to answer.
+/// Request timeout.
 const TIMEOUT: Duration = Duration::from_secs(2);
-/// What takes longer than this is not the answer to the edit.
+/// A change that takes longer than this to be ACKed is not attributed to the edit.
 const LONGEST: Duration = Duration::from_secs(60);
 
-/// The control plane as it was seen last.
+/// The last known state of the control plane.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct PlaneState {
-    /// Whether it answers. The rest is what it said when it did.
+    /// Whether it responds; if not, the other fields are from the last response.
     pub answers: bool,
-    /// The accepted state of the directory.
+    /// The current generation.
     pub generation: Option<u64>,
-    /// How many objects are in force.
+    /// Number of objects in force.
     pub objects: u64,
-    /// How long it took from the last edit to the last ACK of a proxy.
+    /// Time from the last edit to the last proxy's ACK.
     pub edit_to_ack: Option<Duration>,
-    /// Problems with the directory, one line each.
+    /// Diagnostics of the directory, one line each.
     pub problems: Vec<String>,
-    /// `SYNCED`, `STALE`, … by workload.
+    /// Sync state (`SYNCED`, `STALE`, …) by workload.
     pub proxies: BTreeMap<String, &'static str>,
-    /// What to edit.
+    /// The line to suggest editing.
     pub hint: Option<Hint>,
 }
 
-/// Follows the control plane and the directory, until nobody looks.
+/// Polls the control plane and the directory until the receiver is dropped.
 pub(super) async fn follow(admin: SocketAddr, directory: PathBuf, states: watch::Sender<PlaneState>) {
     let mut edits = Edits::default();
     let mut seen = None;
@@ -60,7 +60,7 @@ pub(super) async fn follow(admin: SocketAddr, directory: PathBuf, states: watch:
                 true
             }
             None => {
-                // What a restarted server comes up with is not of an edit.
+                // After a restart, the first generation is not the result of an edit.
                 edits.edited = None;
                 false
             }
@@ -116,7 +116,7 @@ impl Answers {
     }
 }
 
-/// `path:line:column: error[CODE]: message`; what is only worth knowing is left out.
+/// Formats a diagnostic as `path:line:column: error[CODE]: message`; `None` for severity info.
 fn problem(diagnostic: &Value) -> Option<String> {
     let text = |name: &str| diagnostic[name].as_str().unwrap_or_default();
     let place = match diagnostic["file"].as_str() {
@@ -127,7 +127,7 @@ fn problem(diagnostic: &Value) -> Option<String> {
     (severity != "info").then(|| format!("{place}{severity}[{}]: {}", text("code"), text("message")))
 }
 
-/// A workload and the worst of its states.
+/// A workload and its worst sync state.
 fn proxy(status: &Value) -> Option<(String, &'static str)> {
     const WORST_FIRST: [&str; 3] = ["NACKED", "STALE", "SYNCED"];
     let states: Vec<&str> = status["types"]
@@ -139,17 +139,17 @@ fn proxy(status: &Value) -> Option<(String, &'static str)> {
     Some((status["workload"].as_str()?.to_owned(), worst.unwrap_or("NOT SENT")))
 }
 
-/// From edits to ACKs.
+/// Measures the time from an edit to its ACKs.
 #[derive(Debug, Default)]
 struct Edits {
-    /// The generation that was seen last, and when the directory was edited to become it. The first one
-    /// is not of an edit.
+    /// The generation seen last, and when the directory was edited to produce it; `None` for the first
+    /// generation, which is not the result of an edit.
     edited: Option<(u64, Option<SystemTime>)>,
     took: Option<Duration>,
 }
 
 impl Edits {
-    /// How long the last edit took. `changed` is when the directory was changed last.
+    /// Time from the last edit to its last ACK. `changed` is the time of the directory's last change.
     fn acked(&mut self, generation: &Value, changed: Option<SystemTime>) -> Option<Duration> {
         let number = generation["number"].as_u64()?;
         match self.edited {
@@ -161,7 +161,7 @@ impl Edits {
         if let (Some((_, Some(edited))), Some(acked)) = (self.edited, converged["generation"].as_u64())
             && acked == number
         {
-            // A proxy that reconnects later ACKs it again.
+            // A proxy that reconnects later ACKs the same generation again.
             self.edited = Some((number, None));
             let at = UNIX_EPOCH + Duration::from_micros(converged["at"].as_u64().unwrap_or_default());
             self.took = at
@@ -181,7 +181,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_the_server_says_is_read() {
+    fn admin_responses_are_parsed() {
         let answers = Answers {
             generation: json!({"number": 3, "hash": "ab", "objects": 24, "accepted_at": 1}),
             diagnostics: json!([
@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn an_edit_is_timed_from_the_file_to_the_last_ack() {
+    fn edits_are_timed_until_the_last_ack() {
         let edited = UNIX_EPOCH + Duration::from_secs(1000);
         let generation = |number: u64, acked: u64, millis: u64| json!({"number": number, "converged": {"generation": acked, "at": 1_000_000_000 + millis * 1000}});
         let mut edits = Edits::default();
@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_server_that_is_not_there_does_not_answer() {
+    async fn a_stopped_server_does_not_respond() {
         let nobody = std::net::TcpListener::bind("127.0.0.1:0")
             .unwrap()
             .local_addr()

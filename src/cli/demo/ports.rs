@@ -1,4 +1,4 @@
-//! Whether the addresses that the demo needs are free, and who has them if not.
+//! Checks that the demo's addresses are free, and finds the processes that use them.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -9,21 +9,21 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// How long an address is waited for that is in use by nobody one can see. A process that has been killed keeps its
-/// sockets until the last of its threads has ended, and shows them no more from the end of its first; so somebody who
-/// starts a demo right after he killed another would be refused.
+/// How long to wait for an address whose owner is not visible. A killed process keeps its sockets until its
+/// last thread has exited, but they disappear from `/proc` when its main thread does, so a demo started right
+/// after another was killed would be refused.
 const LETTING_GO: Duration = Duration::from_secs(2);
 
-/// An address that a part of the demo is about to listen on.
+/// An address the demo will listen on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Wanted {
     /// The address.
     pub address: SocketAddr,
-    /// What listens there.
+    /// Its purpose.
     pub purpose: String,
 }
 
-/// Addresses that cannot be had.
+/// Addresses that are not available.
 #[derive(Debug, thiserror::Error)]
 #[error("the demo cannot listen on all its addresses:{}\n{}", listed(.0), advice(.0))]
 pub(super) struct PortsError(Vec<Taken>);
@@ -35,7 +35,7 @@ struct Taken {
     holder: Option<Holder>,
 }
 
-/// A process, as far as it can be seen.
+/// A process, as far as visible.
 #[derive(Debug)]
 struct Holder {
     pid: u32,
@@ -77,11 +77,11 @@ fn advice(taken: &[Taken]) -> String {
     )
 }
 
-/// Tries to listen on each address. Takes up to two seconds where one is in use by a process that cannot be seen, as it
-/// may be about to end.
+/// Tries to listen on each address. Waits up to two seconds for an address whose owner is not visible, as
+/// that process may be exiting.
 ///
 /// # Errors
-/// When some cannot be had; all of them are named.
+/// If some are not available; the error lists all of them.
 pub(super) async fn check(wanted: Vec<Wanted>) -> Result<(), PortsError> {
     let deadline = Instant::now() + LETTING_GO;
     let mut all = Vec::new();
@@ -94,7 +94,7 @@ pub(super) async fn check(wanted: Vec<Wanted>) -> Result<(), PortsError> {
     }
 }
 
-/// Why an address cannot be had, if it cannot.
+/// Why an address is not available, if so.
 async fn taken(wanted: Wanted, deadline: Instant) -> Option<Taken> {
     loop {
         let error = TcpListener::bind(wanted.address).err()?;
@@ -107,7 +107,7 @@ async fn taken(wanted: Wanted, deadline: Instant) -> Option<Taken> {
     }
 }
 
-/// The process that listens on an address, where the system lets us look: on Linux, those of the same user.
+/// The process that listens on an address, if visible: on Linux, processes of the same user.
 fn holder(address: SocketAddr) -> Option<Holder> {
     let table = fs::read_to_string("/proc/net/tcp").ok()?;
     let inode = listening_inode(&table, address)?;
@@ -129,7 +129,7 @@ fn holder(address: SocketAddr) -> Option<Holder> {
     })
 }
 
-/// The inode of the socket that has an address for itself, by the table `/proc/net/tcp`.
+/// The inode of the socket listening on an address, from `/proc/net/tcp`.
 fn listening_inode(table: &str, address: SocketAddr) -> Option<&str> {
     const LISTEN: &str = "0A";
     let IpAddr::V4(ip) = address.ip() else { return None };
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn all_that_is_taken_is_named_with_who_has_it() {
+    async fn all_addresses_in_use_are_listed_with_their_owners() {
         let (one, two) = (
             TcpListener::bind("127.0.0.1:0").unwrap(),
             TcpListener::bind("127.0.0.1:0").unwrap(),
@@ -185,8 +185,9 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_address_of_a_process_that_is_about_to_end_is_waited_for() {
-        // Its first thread ends at once, which hides its sockets; its second has the address for a moment longer.
+    async fn an_address_of_an_exiting_process_is_waited_for() {
+        // The main thread exits at once, which hides the process's sockets; the other thread keeps the
+        // address a little longer.
         let script = "import ctypes, os, socket, threading, time
 socket = socket.create_server(('127.0.0.1', 0))
 threading.Thread(target=lambda: (time.sleep(0.5), os._exit(0))).start()
@@ -201,12 +202,12 @@ ctypes.CDLL(None).syscall(60, 0)";
         let address = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port.trim().parse().unwrap());
         TcpListener::bind(address).unwrap_err();
         check(vec![wanted(address)]).await.unwrap();
-        // Unless a test beside this one has, which reaps whatever ends.
+        // Another test in this process may have reaped it.
         drop(ending.wait());
     }
 
     #[tokio::test]
-    async fn an_address_of_nobodys_is_said_to_be_so() {
+    async fn an_unassigned_address_is_reported() {
         let error = check(vec![wanted("192.0.2.1:80".parse().unwrap())])
             .await
             .unwrap_err()
@@ -218,7 +219,7 @@ ctypes.CDLL(None).syscall(60, 0)";
     }
 
     #[test]
-    fn the_table_of_sockets_is_read() {
+    fn proc_net_tcp_is_parsed() {
         let row = |local: &str, state: &str, inode: &str| {
             format!(
                 "   0: {local} 00000000:0000 {state} 00000000:00000000 00:00000000 00000000     0        0 {inode} 1\n"

@@ -1,4 +1,4 @@
-//! Where the demo is shown: a picture on a terminal, or lines elsewhere.
+//! Output of the demo: full-screen on a terminal, lines otherwise.
 
 use std::io::{self, IsTerminal, Write};
 use std::time::{Duration, Instant};
@@ -7,23 +7,23 @@ use super::terminal::Terminal;
 use super::view::{Model, fit};
 use crate::cli::output::{Output, color};
 
-/// How often a line is printed.
+/// Interval between status lines.
 const LINE: Duration = Duration::from_secs(2);
 
-/// Where it is shown.
+/// The output.
 pub(super) enum Screen<'o> {
-    /// Drawn over and over.
+    /// Full-screen display.
     Picture {
-        /// On this.
+        /// The terminal.
         terminal: Terminal,
-        /// In colours.
+        /// Whether to use colours.
         color: bool,
     },
-    /// One after the other.
+    /// Line output.
     Lines(Lines<'o>),
 }
 
-/// Lines, for a file or a program.
+/// Line output for files and pipes.
 pub(super) struct Lines<'o> {
     out: &'o mut dyn Write,
     is_introduced: bool,
@@ -33,10 +33,10 @@ pub(super) struct Lines<'o> {
 }
 
 impl<'o> Screen<'o> {
-    /// A picture if a person looks at standard output, lines otherwise.
+    /// Opens a full-screen display if standard output is a terminal, line output otherwise.
     ///
     /// # Errors
-    /// When the terminal is closed.
+    /// If the terminal is closed.
     pub(super) fn open(output: &'o mut Output, now: Instant) -> io::Result<Self> {
         let is_dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
         if output.is_terminal && io::stdout().is_terminal() && !is_dumb {
@@ -47,10 +47,10 @@ impl<'o> Screen<'o> {
         Ok(Self::Lines(Lines::new(&mut output.out, now)))
     }
 
-    /// Shows a moment, and what happened just now.
+    /// Shows the current state and what happened since the last call.
     ///
     /// # Errors
-    /// When nobody reads it any more.
+    /// If the output is closed.
     pub(super) fn show(&mut self, model: &Model<'_>, news: &[String], now: Instant) -> io::Result<()> {
         match self {
             Screen::Picture { terminal, color } => {
@@ -73,7 +73,7 @@ impl<'o> Lines<'o> {
         }
     }
 
-    /// Figures every few seconds and when there is another generation; problems when they change.
+    /// Prints statistics at an interval and on a new generation, and diagnostics when they change.
     fn show(&mut self, model: &Model<'_>, news: &[String], now: Instant) -> io::Result<()> {
         let mut lines = news.to_vec();
         if !self.is_introduced {
@@ -106,7 +106,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_come_when_there_is_something_to_say() {
+    fn lines_are_printed_on_changes() {
         let (start, mut out) = (Instant::now(), Vec::new());
         let mut lines = Lines::new(&mut out, start);
         let report = Report::default();

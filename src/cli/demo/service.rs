@@ -1,4 +1,4 @@
-//! `topsail demo-service`: one service of Bookinfo, as `topsail demo` starts it.
+//! `topsail demo-service`: a Bookinfo service, as started by `topsail demo`.
 
 use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
@@ -17,7 +17,7 @@ const EXAMPLES: &str = "\
 Examples:
   topsail demo-service reviews --version v2 --listen 127.0.0.1:19084 --call ratings=127.0.11.4:9080";
 
-/// What `topsail demo-service` is called with.
+/// Arguments of `topsail demo-service`.
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub(in crate::cli) struct Arguments {

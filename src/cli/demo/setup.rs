@@ -1,4 +1,4 @@
-//! What the demo consists of: which processes, with which arguments, on which addresses.
+//! The demo's processes, their arguments and their addresses.
 
 use std::ffi::OsString;
 use std::net::SocketAddr;
@@ -10,30 +10,30 @@ use super::service::services::Service;
 use super::workloads::Workload;
 use crate::envoy::{Launch, Program};
 
-/// A sidecar's admin listener.
+/// Port of a sidecar's admin interface.
 const SIDECAR_ADMIN: u16 = 15000;
-/// The listeners that a bootstrap has beside that: readiness and metrics.
+/// The bootstrap's other ports.
 const BOOTSTRAP_PORTS: [(u16, &str); 2] = [(15021, "readiness"), (15090, "metrics")];
 
-/// All that is decided before anything is started.
+/// Everything that is decided before a process is started.
 #[derive(Debug)]
 pub(super) struct Setup {
-    /// What `topsail` is started as.
+    /// Path of the `topsail` binary.
     pub this_program: PathBuf,
-    /// The demo's own folder.
+    /// The demo's temporary directory.
     pub folder: PathBuf,
-    /// The live directory.
+    /// The live configuration directory.
     pub directory: PathBuf,
-    /// What runs.
+    /// The workloads.
     pub workloads: Vec<Workload>,
-    /// Where the control plane serves xDS.
+    /// xDS address of the control plane.
     pub xds: SocketAddr,
-    /// Where the control plane answers about itself.
+    /// Admin address of the control plane.
     pub admin: SocketAddr,
 }
 
 impl Setup {
-    /// Every address that something is going to listen on.
+    /// All addresses that will be listened on.
     pub(super) fn wanted(&self) -> Vec<Wanted> {
         let wanted = |address, purpose: String| Wanted { address, purpose };
         let plane = [
@@ -64,7 +64,7 @@ impl Setup {
             .collect()
     }
 
-    /// The control plane.
+    /// The control plane process.
     pub(super) fn control_plane(&self) -> Recipe {
         let (xds, admin) = (self.xds.to_string(), self.admin.to_string());
         let mut arguments: Vec<OsString> = ["serve", "--xds", &xds, "--admin", &admin, "--config"]
@@ -107,7 +107,7 @@ impl Setup {
         )
     }
 
-    /// What `topsail` is to be called with for the bootstrap of a workload's sidecar.
+    /// The `topsail` arguments that generate the bootstrap of a workload's sidecar.
     pub(super) fn bootstrap(&self, workload: &Workload) -> Vec<OsString> {
         let (name, ip, xds) = (workload.name.to_string(), workload.ip.to_string(), self.xds.to_string());
         let (account, port) = (workload.account.to_string(), SIDECAR_ADMIN.to_string());
@@ -131,12 +131,12 @@ impl Setup {
             .collect()
     }
 
-    /// Where that bootstrap is kept.
+    /// Path of that bootstrap.
     pub(super) fn bootstrap_file(&self, workload: &Workload) -> PathBuf {
         self.folder.join(format!("{}.yaml", workload.name))
     }
 
-    /// The sidecar of a workload, from its bootstrap.
+    /// The sidecar of a workload.
     pub(super) fn sidecar(&self, workload: &Workload, program: &Program) -> Recipe {
         let log = format!("sidecar-{}", workload.name);
         let launch = Launch {
@@ -151,12 +151,12 @@ impl Setup {
         self.recipe(name, program.path(), launch.arguments(), &log)
     }
 
-    /// Where the logs are.
+    /// Directory of the logs.
     pub(super) fn logs(&self) -> PathBuf {
         self.folder.join("logs")
     }
 
-    /// The inbound listener of the page.
+    /// Inbound listener of `productpage`.
     pub(super) fn page(&self) -> Option<SocketAddr> {
         let page = self
             .workloads
@@ -183,7 +183,7 @@ impl Setup {
     }
 }
 
-/// The admin listener of a workload's sidecar.
+/// Admin address of a workload's sidecar.
 pub(super) fn sidecar_admin(workload: &Workload) -> SocketAddr {
     SocketAddr::new(workload.ip, SIDECAR_ADMIN)
 }
@@ -225,10 +225,10 @@ mod tests {
     }
 
     #[test]
-    fn each_address_is_wanted_once_and_says_for_what() {
+    fn addresses_are_unique_and_have_a_purpose() {
         let wanted = setup().wanted();
         let addresses: BTreeSet<SocketAddr> = wanted.iter().map(|wanted| wanted.address).collect();
-        // Two of the control plane, five of each of six workloads, and the outbound listeners of three.
+        // Two of the control plane, five of each of six workloads, and three outbound listeners.
         assert_eq!((wanted.len(), addresses.len()), (2 + 6 * 5 + 3, 2 + 6 * 5 + 3));
         let purpose = |address: &str| {
             wanted
@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn parts_are_called_as_their_help_says() {
+    fn processes_have_valid_arguments() {
         let setup = setup();
         let (page, reviews) = (&setup.workloads[0], &setup.workloads[3]);
         assert_eq!(

@@ -1,4 +1,4 @@
-//! The demo while it runs: traffic, what is seen of it, and parts that are looked after.
+//! The running demo: generates traffic, displays it, and restarts processes.
 
 use std::io;
 use std::path::PathBuf;
@@ -20,12 +20,12 @@ use super::traffic;
 use super::view::Model;
 use crate::cli::output::Output;
 
-/// How often the picture is drawn and parts are looked after.
+/// Interval at which the display is refreshed and processes are checked.
 const REFRESH: Duration = Duration::from_millis(250);
-/// How long it is shown what happened.
+/// How long events are shown.
 const NEWS: Duration = Duration::from_secs(20);
 
-/// The running demo.
+/// A running demo.
 #[derive(Debug)]
 pub(super) struct Show<'s> {
     setup: &'s Setup,
@@ -36,17 +36,17 @@ pub(super) struct Show<'s> {
     measure: Measure,
     samples: mpsc::Receiver<Sample>,
     plane: watch::Receiver<PlaneState>,
-    /// What happened, and when.
+    /// Events, with the time of each.
     news: Vec<(Instant, String)>,
-    /// Traffic and the watch of the control plane; they end with this.
+    /// The load generator and the control plane poller; aborted on drop.
     _tasks: JoinSet<()>,
 }
 
 impl<'s> Show<'s> {
-    /// Begins to send requests.
+    /// Starts sending requests.
     ///
     /// # Errors
-    /// When there is no page to send them to.
+    /// If there is no `productpage`.
     pub(super) fn start(setup: &'s Setup, rate: u32) -> anyhow::Result<Self> {
         let page = setup
             .page()
@@ -78,10 +78,10 @@ impl<'s> Show<'s> {
         })
     }
 
-    /// Shows everything until the end is reached.
+    /// Runs the display until the demo ends.
     ///
     /// # Errors
-    /// When nobody reads what is shown any more.
+    /// If the output is closed.
     pub(super) async fn run(&mut self, parts: &mut Parts, end: &mut End, output: &mut Output) -> io::Result<Why> {
         let mut screen = Screen::open(output, Instant::now())?;
         let mut tick = time::interval(REFRESH);
@@ -103,7 +103,7 @@ impl<'s> Show<'s> {
         }
     }
 
-    /// How it was, in a sentence.
+    /// A one-sentence summary.
     pub(super) fn summary(&mut self) -> String {
         let report = self.measure.report(Instant::now());
         format!("{} requests, {} of them failed", report.total, report.total_failed)

@@ -1,4 +1,4 @@
-//! Starting everything, in order, and waiting until it is up.
+//! Starts the demo's processes in order and waits until they are ready.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -19,15 +19,16 @@ use crate::cli::file;
 use crate::cli::output::Output;
 use crate::envoy::{self, Finder, Program};
 
-/// How often something that starts is asked whether it is up.
+/// Poll interval while a process starts.
 const POLL: Duration = Duration::from_millis(10);
-/// How long one part may take to come up.
+/// How long a process may take to become ready.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Starts all parts, says what it is doing, and returns when requests can be sent.
+/// Starts all processes, reporting progress, and returns when requests can be sent.
 ///
 /// # Errors
-/// When there is no Envoy, or a part does not come up; with the end of its log.
+/// If Envoy is not available, or a process does not become ready; the error includes the last lines of its
+/// log.
 pub(super) async fn start(
     setup: &Setup,
     plane: DataPlane,
@@ -78,13 +79,13 @@ async fn find_envoy(output: &mut Output) -> anyhow::Result<PathBuf> {
     Ok(envoy)
 }
 
-/// A line for whoever waits.
+/// Prints a progress line.
 pub(super) fn say(output: &mut Output, text: &str) -> std::io::Result<()> {
     writeln!(output.out, "{text}")?;
     output.out.flush()
 }
 
-/// Writes the bootstrap of a sidecar. It names the file of a token, and is its owner's affair as well.
+/// Writes the bootstrap of a sidecar, private to this user because it names the token file.
 async fn bootstrap(setup: &Setup, workload: &Workload) -> anyhow::Result<()> {
     let mut command = tokio::process::Command::new(&setup.this_program);
     command
@@ -106,7 +107,7 @@ async fn answers_ready(admin: SocketAddr) -> bool {
     matches!(envoy::get(admin, "/ready").await, Ok((status, _)) if status.is_success())
 }
 
-/// Waits until a part is up, while all of them run.
+/// Waits until a process is ready, failing if any process exits.
 async fn until(parts: &mut Parts, recipe: &Recipe, is_up: impl AsyncFn() -> bool) -> anyhow::Result<()> {
     let start = Instant::now();
     let mut tick = time::interval(POLL);

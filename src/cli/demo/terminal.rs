@@ -1,28 +1,27 @@
-//! A terminal that pictures are drawn on, given back as it was.
+//! A full-screen terminal whose previous state is restored.
 
 use std::io::{self, Write};
 use std::panic;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// A screen of its own, without a cursor.
+/// Switches to the alternate screen and hides the cursor.
 const ENTER: &str = "\u{1b}[?1049h\u{1b}[?25l";
 const LEAVE: &str = "\u{1b}[?25h\u{1b}[?1049l";
-/// What is assumed of a terminal that does not say how large it is.
+/// Size of a terminal that does not report one.
 const USUAL: (usize, usize) = (80, 24);
 
-/// Whether the terminal is ours at the moment.
+/// Whether the terminal is in full-screen mode.
 static ENTERED: AtomicBool = AtomicBool::new(false);
 
-/// Standard output, while pictures are drawn on it. Dropping it gives the terminal back; a panic does so
-/// before it prints its message.
+/// Standard output in full-screen mode. Restored on drop, and by the panic hook before it prints its message.
 #[derive(Debug)]
 pub(super) struct Terminal(());
 
 impl Terminal {
-    /// Takes the terminal.
+    /// Enters full-screen mode.
     ///
     /// # Errors
-    /// When it is closed.
+    /// If the terminal is closed.
     pub(super) fn enter() -> io::Result<Self> {
         let former = panic::take_hook();
         panic::set_hook(Box::new(move |info| {
@@ -35,7 +34,7 @@ impl Terminal {
         Ok(terminal)
     }
 
-    /// Columns and rows at this moment.
+    /// Current size in columns and rows.
     pub(super) fn size(&self) -> (usize, usize) {
         match rustix::termios::tcgetwinsize(io::stdout()) {
             Ok(size) if size.ws_col > 0 && size.ws_row > 0 => (size.ws_col.into(), size.ws_row.into()),
@@ -43,10 +42,10 @@ impl Terminal {
         }
     }
 
-    /// Shows a picture in the place of the last one.
+    /// Draws a frame over the previous one.
     ///
     /// # Errors
-    /// When the terminal is closed.
+    /// If the terminal is closed.
     pub(super) fn draw(&mut self, lines: &[String]) -> io::Result<()> {
         write(&picture(lines))
     }
@@ -60,12 +59,12 @@ impl Drop for Terminal {
 
 fn leave() {
     if ENTERED.swap(false, Ordering::SeqCst) {
-        // A terminal that is closed need not be given back.
+        // Fails only if the terminal is closed.
         let _ = write(LEAVE);
     }
 }
 
-/// Every line over the old one, and nothing below: without clearing the screen first, which flickers.
+/// Overwrites every line and clears below, instead of clearing the screen first, which flickers.
 fn picture(lines: &[String]) -> String {
     let lines: Vec<String> = lines.iter().map(|line| format!("{line}\u{1b}[K")).collect();
     format!("\u{1b}[H{}\u{1b}[J", lines.join("\r\n"))
@@ -82,7 +81,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_picture_takes_the_place_of_the_last_one() {
+    fn a_frame_overwrites_the_previous_one() {
         let lines = ["one".to_owned(), "two".to_owned()];
         assert_eq!(picture(&lines), "\u{1b}[Hone\u{1b}[K\r\ntwo\u{1b}[K\u{1b}[J");
     }

@@ -1,4 +1,4 @@
-//! Requests to `productpage`, at a steady rate, as browsers send them.
+//! Load generator: requests to `productpage` at a constant rate.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,16 +17,16 @@ use tokio::time::{self, MissedTickBehavior};
 use super::measure::Sample;
 use super::service::services::SERVED_BY;
 
-/// Requests under way at once, at most; a tick that finds so many sends none.
+/// Maximum number of concurrent requests; beyond it, ticks are skipped.
 const IN_FLIGHT: usize = 64;
-/// How long an answer may take.
+/// Request timeout.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Connections that are open and idle.
+/// Idle connections.
 type Pool = Arc<Mutex<Vec<SendRequest<Empty<Bytes>>>>>;
 
-/// Sends `per_second` requests a second to the inbound listener of `productpage`, until nobody wants
-/// the samples any more. Nothing is sent at 0.
+/// Sends `per_second` requests per second to the inbound listener of `productpage` until the receiver is
+/// dropped. At 0, sends none.
 pub(super) async fn send(to: SocketAddr, per_second: u32, samples: mpsc::Sender<Sample>) {
     let Some(period) = Duration::from_secs(1).checked_div(per_second) else {
         return samples.closed().await;
@@ -64,8 +64,8 @@ async fn request(to: SocketAddr, pool: Pool) -> Sample {
     }
 }
 
-/// One request on a connection that is open, or else on a new one. A request that was not even begun
-/// when its connection closed is sent again, as any client does.
+/// Sends a request on an idle connection, or on a new one. A request that was not yet started when its
+/// connection closed is retried, as clients do.
 async fn exchange(to: SocketAddr, pool: &Pool) -> Result<String, String> {
     let shown = |error: &dyn std::fmt::Display| format!("productpage at {to}: {error}");
     let mut request = Request::get("/productpage")
@@ -106,7 +106,7 @@ async fn exchange(to: SocketAddr, pool: &Pool) -> Result<String, String> {
 async fn connect(to: SocketAddr) -> Result<SendRequest<Empty<Bytes>>, Box<dyn std::error::Error + Send + Sync>> {
     let stream = TcpStream::connect(to).await?;
     let (sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-    // An error of the connection reaches the request that is on it.
+    // Errors of the connection are returned by the request in progress.
     tokio::spawn(connection);
     Ok(sender)
 }
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn requests_come_at_the_rate_and_say_who_served_them() {
+    async fn requests_are_sent_at_the_rate_and_report_their_services() {
         let listen = free_address();
         let page = Config {
             service: Service::Productpage,
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn nobody_there_is_a_failure_each() {
+    async fn refused_connections_are_failures() {
         let nobody = free_address();
         let (sender, mut samples) = mpsc::channel(100);
         tokio::spawn(send(nobody, 100, sender));
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_rate_of_nothing_is_no_traffic() {
+    async fn rate_zero_sends_nothing() {
         let (sender, samples) = mpsc::channel(1);
         let sending = tokio::spawn(send(free_address(), 0, sender));
         assert!(samples.is_empty());

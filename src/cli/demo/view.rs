@@ -1,4 +1,4 @@
-//! What is shown while the demo runs: a picture for a terminal, a line for a file.
+//! Renders the demo's state: full-screen, or as one line.
 
 mod text;
 
@@ -9,36 +9,36 @@ use super::measure::{FAILED, Hop, Report, WINDOW};
 use super::plane::PlaneState;
 pub(super) use text::{Line, Style, fit};
 
-/// The width of the bars.
+/// Width of the bars.
 const BAR: usize = 30;
-/// How many problems are shown.
+/// Maximum number of diagnostics shown.
 const FEW: usize = 4;
 
-/// Everything there is to be seen at one moment.
+/// The state to render.
 #[derive(Debug)]
 pub(super) struct Model<'a> {
-    /// How long it has been running.
+    /// Time since the start.
     pub elapsed: Duration,
-    /// Where `productpage` is to be seen in a browser.
+    /// URL of `productpage`.
     pub page: &'a str,
-    /// What the traffic shows.
+    /// Traffic statistics.
     pub report: &'a Report,
-    /// The control plane.
+    /// State of the control plane.
     pub plane: &'a PlaneState,
-    /// The workloads that should be connected.
+    /// Workloads expected to be connected.
     pub workloads: &'a [String],
-    /// Parts that are not there.
+    /// Processes that are not running.
     pub missing: &'a [String],
-    /// What happened lately.
+    /// Recent events.
     pub news: Vec<&'a str>,
-    /// The live directory.
+    /// The live configuration directory.
     pub directory: &'a Path,
-    /// Where the logs are.
+    /// Directory of the logs.
     pub logs: &'a Path,
 }
 
 impl Model<'_> {
-    /// The picture for a terminal.
+    /// The full-screen rendering.
     pub(super) fn frame(&self) -> Vec<Line> {
         let mut lines = vec![self.head(), Line::default(), self.traffic(), Line::default()];
         lines.extend(self.hops());
@@ -55,7 +55,7 @@ impl Model<'_> {
         lines
     }
 
-    /// The same in one line.
+    /// The one-line rendering.
     pub(super) fn line(&self) -> String {
         let report = self.report;
         let figures = format!(
@@ -84,7 +84,7 @@ impl Model<'_> {
         parts.join(" | ")
     }
 
-    /// What a picture always shows, once for those who get lines.
+    /// The static part of the full-screen rendering, printed once in line output.
     pub(super) fn introduction(&self) -> Vec<String> {
         let mut lines = vec![Line::default().and(Style::Plain, format!("page: {}", self.page))];
         lines.extend(self.advice());
@@ -232,7 +232,7 @@ fn hop(hop: &Hop) -> Vec<Line> {
     hop.versions.iter().enumerate().map(row).collect()
 }
 
-/// A bar for a share of 0 to 1, in steps of an eighth of a column.
+/// A bar for a share from 0 to 1, in eighths of a column.
 fn bar(share: f64) -> String {
     const EIGHTHS: [&str; 8] = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"];
     #[expect(

@@ -1,4 +1,4 @@
-//! Which workloads of Bookinfo the directory describes, and where each of them listens.
+//! The Bookinfo workloads that the directory defines, and their addresses.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -15,31 +15,31 @@ use crate::api::{Object, Spec};
 use crate::diag::{Diagnostic, Severity};
 use crate::name::{Namespace, ServiceAccount, WorkloadName};
 
-/// A workload of Bookinfo: an application with a sidecar before it.
+/// A Bookinfo workload: an application and its sidecar.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Workload {
-    /// The name of its WorkloadEntry.
+    /// Name of its WorkloadEntry.
     pub name: WorkloadName,
-    /// The service it is, by its label `app`.
+    /// Its Bookinfo service, from the label `app`.
     pub service: Service,
     /// Its label `version`.
     pub version: String,
-    /// The service account it runs as.
+    /// Its service account.
     pub account: ServiceAccount,
     /// Its address.
     pub ip: IpAddr,
-    /// Where its sidecar takes requests of others.
+    /// Inbound listener of its sidecar.
     pub inbound: SocketAddr,
-    /// Where the application listens.
+    /// Address the application listens on.
     pub application: SocketAddr,
-    /// Where its sidecar takes the application's own requests, if it makes any.
+    /// Outbound listener of its sidecar, if it calls other services.
     pub outbound: Option<SocketAddr>,
 }
 
-/// Why a directory is no Bookinfo.
+/// Why a directory cannot be used for the demo.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum WorkloadsError {
-    /// Nothing to send requests to.
+    /// There is no `productpage`.
     #[error(
         "{directory} does not describe Bookinfo: it has no WorkloadEntry with the label `app: productpage`; \
          start from a copy of examples/bookinfo/config{}", listed(.problems)
@@ -47,17 +47,17 @@ pub(super) enum WorkloadsError {
     NoPage {
         /// The directory.
         directory: String,
-        /// What is wrong with its files.
+        /// Errors in its files.
         problems: Vec<String>,
     },
-    /// A workload that cannot be placed.
+    /// The addresses of a workload cannot be determined.
     #[error("{place}: cannot start workload {name}: {why}")]
     Unplaced {
-        /// Where its WorkloadEntry stands.
+        /// Location of its WorkloadEntry.
         place: String,
         /// The workload.
         name: WorkloadName,
-        /// What is missing.
+        /// The cause.
         why: String,
     },
 }
@@ -66,11 +66,11 @@ fn listed(problems: &[String]) -> String {
     problems.iter().map(|problem| format!("\n  {problem}")).collect()
 }
 
-/// The workloads of a directory, in the order of its files. Interception is NONE, so the Sidecar of a
-/// workload says where its proxy and its application listen.
+/// Reads the workloads of a directory, in file order. Interception mode is NONE, so the Sidecar of a workload
+/// defines where its proxy and its application listen.
 ///
 /// # Errors
-/// When there is no `productpage`, or a workload has no such Sidecar.
+/// If there is no `productpage`, or a workload has no suitable Sidecar.
 pub(super) fn read(directory: &Path) -> Result<Vec<Workload>, WorkloadsError> {
     let (objects, diagnostics) = objects(directory);
     let sidecars: Vec<(&Namespace, &Sidecar)> = objects.iter().filter_map(sidecar).collect();
@@ -189,7 +189,7 @@ fn place(
     })
 }
 
-/// Where a listener of a Sidecar is.
+/// Address of a listener of a Sidecar.
 fn listener(bind: &str, default: IpAddr, port: u32) -> Result<SocketAddr, String> {
     let ip = if bind.is_empty() { Ok(default) } else { bind.parse() };
     match (ip, u16::try_from(port)) {
@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn the_sample_is_six_workloads() {
+    fn the_sample_has_six_workloads() {
         let sample = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/bookinfo/config");
         let workloads = read(&sample).unwrap();
         let names: Vec<String> = workloads.iter().map(|workload| workload.name.to_string()).collect();
@@ -244,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_said_has_istios_defaults() {
+    fn absent_fields_have_istios_defaults() {
         let sidecar = "apiVersion: networking.istio.io/v1\nkind: Sidecar\nmetadata: {name: page}\n\
             spec:\n  ingress: [{port: {number: 80, name: http, protocol: HTTP}, defaultEndpoint: '127.0.0.1:1'}]\n  \
             egress: [{hosts: ['*/*'], port: {number: 81, name: http, protocol: HTTP}}]\n";
@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn a_workload_that_cannot_be_placed_is_named_with_its_line() {
+    fn a_workload_without_a_sidecar_is_reported_with_its_location() {
         let folder = directory(&[ENTRY]);
         let error = read(folder.path()).unwrap_err().to_string();
         assert!(
@@ -265,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn another_directory_is_told_what_is_missing_and_what_is_broken() {
+    fn other_directories_are_reported_with_their_errors() {
         let broken = directory(&["apiVersion: networking.istio.io/v1\nkind: WorkloadEntry\nmetadata: {nam: page}\n"]);
         let error = read(broken.path()).unwrap_err().to_string();
         assert!(

@@ -1,11 +1,11 @@
-//! The files of the project that compose would take.
+//! Finds the Compose files of a project, as Compose does.
 
 use std::env;
 use std::path::{Path, PathBuf};
 
 use crate::cli::Usage;
 
-/// What a project's first file may be called, the preferred one first.
+/// Default file names, in order of preference.
 const FILES: [&str; 4] = [
     "compose.yaml",
     "compose.yml",
@@ -13,7 +13,7 @@ const FILES: [&str; 4] = [
     "docker-compose.yaml",
 ];
 
-/// What the file beside it may be called that adds to it.
+/// Default names of the override file next to it.
 const OVERRIDES: [&str; 4] = [
     "compose.override.yaml",
     "compose.override.yml",
@@ -21,17 +21,17 @@ const OVERRIDES: [&str; 4] = [
     "docker-compose.override.yaml",
 ];
 
-/// The files of a project, and the folder that its paths are relative to.
+/// The files of a project, and the directory that relative paths in them refer to.
 pub(super) struct Found {
     pub(super) files: Vec<PathBuf>,
     pub(super) folder: PathBuf,
 }
 
-/// The files given, else those of `COMPOSE_FILE` without the override that is to be written, else those that lie here or in
-/// the nearest folder above.
+/// The given files, otherwise those of `COMPOSE_FILE` without the override that is to be written, otherwise
+/// those in the current directory or the nearest parent that has any.
 ///
 /// # Errors
-/// When there are none.
+/// If there are none.
 pub(super) fn files(given: &[PathBuf], out: Option<&Path>) -> Result<Found, Usage> {
     let files = match given {
         [] => of_environment(out).or_else(|| env::current_dir().ok().and_then(|folder| nearest(&folder))),
@@ -55,7 +55,8 @@ fn of_environment(out: Option<&Path>) -> Option<Vec<PathBuf>> {
     Some(paths.filter(|path| path.file_name() != ours.file_name()).collect())
 }
 
-/// Shown as short as can be: those that lie here have no folder.
+/// Searches the current directory and its parents. Files in the current directory are returned without a
+/// directory, for short messages.
 fn nearest(here: &Path) -> Option<Vec<PathBuf>> {
     let mut shown = PathBuf::new();
     for folder in here.ancestors() {
@@ -76,7 +77,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn files_are_found_as_compose_finds_them() {
+    fn files_are_discovered_as_by_compose() {
         let folder = tempfile::tempdir().unwrap();
         let inner = folder.path().join("a/b");
         fs::create_dir_all(&inner).unwrap();

@@ -1,9 +1,9 @@
-//! What the engine knows about images.
+//! Queries the Docker engine about images.
 
 use std::collections::BTreeMap;
 use std::process::{Command, Stdio};
 
-/// The TCP ports that an image exposes, if there is an engine that has it.
+/// The TCP ports that an image exposes; `None` if there is no engine or it does not have the image.
 pub(super) fn exposed_ports(image: &str) -> Option<Vec<u16>> {
     let output = Command::new("docker")
         .args([
@@ -21,7 +21,7 @@ pub(super) fn exposed_ports(image: &str) -> Option<Vec<u16>> {
     output.status.success().then(|| ports(&output.stdout))
 }
 
-/// `{"80/tcp": {}}`, or `null`.
+/// Parses `ExposedPorts`: `{"80/tcp": {}}` or `null`.
 fn ports(json: &[u8]) -> Vec<u16> {
     let exposed: Option<BTreeMap<String, serde_json::Value>> = serde_json::from_slice(json).unwrap_or_default();
     let names = exposed.into_iter().flatten().map(|(name, _)| name);
@@ -37,7 +37,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tcp_ports_are_taken_in_order() {
+    fn tcp_ports_are_sorted() {
         assert_eq!(ports(br#"{"8080/tcp":{},"80/tcp":{},"53/udp":{}}"#), [80, 8080]);
         assert!(ports(b"null\n").is_empty());
         assert!(ports(b"?").is_empty());

@@ -1,12 +1,13 @@
-//! Paths as compose understands them.
+//! Paths in Compose files.
 
 use std::io;
 use std::path::{Component, Path, PathBuf};
 
-/// A path in a compose file, where it is relative to the project's folder: `./mesh`, or absolute if it lies elsewhere.
+/// A path as written in a Compose file: relative to the project directory, as in `./mesh`, or absolute if it
+/// is outside.
 ///
 /// # Errors
-/// When the working directory cannot be told.
+/// If the working directory cannot be determined.
 pub(super) fn seen_from(folder: &Path, path: &Path) -> io::Result<String> {
     let (folder, path) = (
         plain(&std::path::absolute(folder.join("."))?),
@@ -18,7 +19,7 @@ pub(super) fn seen_from(folder: &Path, path: &Path) -> io::Result<String> {
     })
 }
 
-/// Without `.` and `..`.
+/// Resolves `.` and `..` lexically.
 fn plain(path: &Path) -> PathBuf {
     let mut plain = PathBuf::new();
     for component in path.components() {
@@ -38,7 +39,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_lies_in_the_project_is_relative_to_it() {
+    fn paths_in_the_project_are_relative() {
         let seen = |folder: &str, path: &str| seen_from(Path::new(folder), Path::new(path)).unwrap();
         assert_eq!(seen("", "mesh"), "./mesh");
         assert_eq!(seen("shop", "shop/mesh"), "./mesh");

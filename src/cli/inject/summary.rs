@@ -1,4 +1,4 @@
-//! What was decided and done, for people and for programs.
+//! Summary of an injection, as text or JSON.
 
 use std::io::{self, Write};
 
@@ -8,7 +8,7 @@ use super::version::{Compose, Known};
 use super::write::Done;
 use crate::compose::{ListenPort, Plan, Planned, Version};
 
-/// Everything that is told.
+/// The data to summarize.
 pub(super) struct Summary<'a> {
     pub(super) plan: &'a Plan,
     pub(super) compose: Compose,
@@ -18,10 +18,10 @@ pub(super) struct Summary<'a> {
 }
 
 impl Summary<'_> {
-    /// Writes it for people.
+    /// Writes the summary as text.
     ///
     /// # Errors
-    /// When it cannot be written.
+    /// If it cannot be written.
     pub(super) fn write(&self, out: &mut dyn Write) -> io::Result<()> {
         for planned in &self.plan.meshed {
             writeln!(out, "{}", line(planned))?;
@@ -37,7 +37,7 @@ impl Summary<'_> {
         writeln!(out, "start with: {}", self.start)
     }
 
-    /// The same for programs.
+    /// The summary as JSON.
     pub(super) fn json(&self) -> Value {
         let services = self.plan.meshed.iter().map(service);
         let left_alone = self
@@ -75,7 +75,7 @@ impl Summary<'_> {
         }
     }
 
-    /// Who starts when, and why so.
+    /// Explains the start order.
     fn pods(&self) -> String {
         let compose = self.compose.display();
         if self.plan.meshed.iter().all(|planned| planned.pod.is_ok()) {
@@ -99,7 +99,7 @@ fn takes_plaintext(planned: &Planned, port: &ListenPort) -> bool {
     port.published || planned.permissive
 }
 
-/// `web: pod web-pod, sidecar web-sidecar, 8080 auto (plaintext too)`.
+/// For example `web: pod web-pod, sidecar web-sidecar, 8080 auto (plaintext too)`.
 fn line(planned: &Planned) -> String {
     let ports: Vec<String> = planned
         .ports

@@ -1,33 +1,33 @@
-//! For which Compose the override is.
+//! Determines the Compose version to generate the override for.
 
 use std::process::{Command, Stdio};
 
 use crate::compose::Version;
 
-/// How Compose may be called, the preferred way first.
+/// Compose commands, in order of preference.
 const COMMANDS: [&str; 2] = ["docker compose", "docker-compose"];
 
-/// A Compose, and whence it is known.
+/// A Compose version and how it is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Compose {
-    /// How it is called.
+    /// The command that runs it.
     pub(super) command: &'static str,
     pub(super) known: Known,
 }
 
-/// Whence a version is known.
+/// How the version is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Known {
-    /// It was told.
+    /// From `--compose`.
     Told(Version),
-    /// It is installed here.
+    /// From the installed Compose.
     Installed(Version),
-    /// None is installed here.
+    /// Unknown: none is installed.
     Not,
 }
 
 impl Compose {
-    /// The one that was told, else the one that is installed.
+    /// The version of `--compose`, otherwise the installed one.
     pub(super) fn choose(told: Option<Version>) -> Self {
         if let Some(version) = told {
             return Self {
@@ -50,7 +50,7 @@ impl Compose {
         }
     }
 
-    /// Which version it is, if that is known.
+    /// The version, if known.
     pub(super) fn version(self) -> Option<Version> {
         match self.known {
             Known::Told(version) | Known::Installed(version) => Some(version),
@@ -58,14 +58,14 @@ impl Compose {
         }
     }
 
-    /// Whether the override may take back what the project says. Where nothing is known, the override has the form that
-    /// every Compose reads.
+    /// Whether the override can use `!reset` and `!override`. If the version is unknown, it uses only what
+    /// every Compose supports.
     pub(super) fn takes_back(self) -> bool {
         self.version().is_some_and(Version::takes_back)
     }
 
-    /// The command that starts a project. The first Compose leaves a container in the network of one that it has
-    /// replaced, unless it is told otherwise.
+    /// The subcommand that starts the project. Compose 1 does not recreate a container that shares the
+    /// network of a recreated one, unless given `--always-recreate-deps`.
     pub(super) fn up(self) -> &'static str {
         match self.version().is_some_and(Version::is_first) {
             true => "up -d --always-recreate-deps",
@@ -73,7 +73,7 @@ impl Compose {
         }
     }
 
-    /// `docker compose 2.26.1`.
+    /// Display form, such as `docker compose 2.26.1`.
     pub(super) fn display(self) -> String {
         match self.known {
             Known::Told(version) => format!("Compose {version}"),

@@ -1,4 +1,4 @@
-//! Several files, all of them or none.
+//! Writes several files, all or none.
 
 use std::fs::{self, Permissions};
 use std::io::{self, Write};
@@ -11,12 +11,12 @@ use serde_json::{Value, json};
 use crate::compose::{Marked, MarkedState};
 use crate::diag::{Code, Diagnostic, Place, SourceText};
 
-/// What becomes of a file that somebody else has written in the place of a generated one.
+/// What to do about a file at a target path that was not generated, or whose marker was removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Foreign {
-    /// It counts, and is not replaced.
+    /// Leave it in place; it takes precedence.
     Keep,
-    /// Nothing is written.
+    /// Write nothing at all.
     Refuse,
 }
 
@@ -25,11 +25,11 @@ pub(super) enum Foreign {
 pub(super) struct Done {
     pub(super) path: PathBuf,
     pub(super) change: Kind,
-    /// What would be in it, where nothing is written.
+    /// Its new content, for a dry run.
     text: Option<String>,
 }
 
-/// What is done to a file.
+/// Action on a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     Written,
@@ -59,7 +59,7 @@ impl Done {
     }
 }
 
-/// What is to be written and removed.
+/// The files to write and remove.
 #[derive(Debug, Default)]
 pub(super) struct Batch {
     changes: Vec<Change>,
@@ -68,17 +68,17 @@ pub(super) struct Batch {
 #[derive(Debug)]
 struct Change {
     path: PathBuf,
-    /// None removes it.
+    /// New content; `None` removes the file.
     text: Option<String>,
     foreign: Foreign,
-    /// What is there now.
+    /// Current content.
     present: Option<String>,
 }
 
 impl Batch {
-    /// Adds a file.
+    /// Adds a file to write.
     pub(super) fn put(&mut self, path: PathBuf, text: String, foreign: Foreign) {
-        // What cannot be read is found out when it is written.
+        // An unreadable file surfaces as an error when it is written.
         let present = fs::read_to_string(&path).ok();
         self.changes.push(Change {
             path,
@@ -88,10 +88,10 @@ impl Batch {
         });
     }
 
-    /// Removes the generated files of this owner in a folder that are not to be there any more.
+    /// Adds the removal of this owner's generated files in a directory that are not to be written.
     ///
     /// # Errors
-    /// When the folder cannot be read.
+    /// If the directory cannot be read.
     pub(super) fn remove_others(&mut self, folder: &Path, owner: &str) -> anyhow::Result<()> {
         let entries = match fs::read_dir(folder) {
             Ok(entries) => entries,
@@ -117,8 +117,8 @@ impl Batch {
         Ok(())
     }
 
-    /// Drops what is not to be done: files that somebody has taken over stay. What keeps all from being done is reported,
-    /// unless `force` says that edits do not count.
+    /// Drops changes to files that are maintained by hand. Returns diagnostics for these and for files that
+    /// prevent the whole batch from being written. With `force`, every file is replaced.
     pub(super) fn check(&mut self, force: bool) -> Vec<Diagnostic> {
         let mut problems = Vec::new();
         self.changes.retain(|change| {
@@ -147,10 +147,10 @@ impl Batch {
         problems
     }
 
-    /// Prints the files that would be there.
+    /// Prints the files that would be written.
     ///
     /// # Errors
-    /// When it cannot be printed.
+    /// If they cannot be printed.
     pub(super) fn show(&self, out: &mut dyn Write) -> io::Result<()> {
         for change in &self.changes {
             match &change.text {
@@ -161,10 +161,10 @@ impl Batch {
         Ok(())
     }
 
-    /// Writes everything beside its place first, then puts it there. Says what was done.
+    /// Writes every file under a temporary name, then renames them all. Returns what was done.
     ///
     /// # Errors
-    /// When something cannot be written; all is then as before.
+    /// If anything fails; all files are then as before.
     pub(super) fn write(self) -> anyhow::Result<Vec<Done>> {
         let due: Vec<&Change> = self
             .changes
@@ -176,20 +176,20 @@ impl Batch {
             .iter()
             .try_for_each(|change| change.stage())
             .and_then(|()| replace(&due));
-        // They are in their places, or of no use.
+        // Already renamed, or not needed any more.
         staged.iter().for_each(|path| drop(fs::remove_file(path)));
         done?;
         Ok(self.changes.iter().map(|change| change.done(None)).collect())
     }
 
-    /// What would be done.
+    /// What [`Batch::write`] would do.
     pub(super) fn outlook(&self) -> Vec<Done> {
         let done = |change: &Change| change.done(change.text.clone());
         self.changes.iter().map(done).collect()
     }
 }
 
-/// Puts what is staged in its place. What was there is put back if one of them fails.
+/// Renames the temporary files into place. If one fails, restores those already replaced.
 fn replace(due: &[&Change]) -> anyhow::Result<()> {
     for (at, change) in due.iter().enumerate() {
         if let Err(error) = change.apply() {
@@ -208,7 +208,7 @@ impl Change {
         Diagnostic::new(Code::EditedFile, message).at(Place { source, span: 0..line })
     }
 
-    /// A hidden name in the same folder, which no reader of configuration looks at.
+    /// A hidden temporary name in the same directory; hidden files are ignored as configuration.
     fn staged(&self) -> PathBuf {
         let name = self.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         self.path.with_file_name(format!(".{name}.{}", std::process::id()))
@@ -222,7 +222,7 @@ impl Change {
         }
         let staged = self.staged();
         fs::write(&staged, text).with_context(failed)?;
-        // Containers read it as another user.
+        // Containers read the file as another user.
         fs::set_permissions(&staged, Permissions::from_mode(0o644)).with_context(failed)
     }
 
@@ -235,7 +235,7 @@ impl Change {
     }
 
     fn undo(&self) {
-        // If this fails too, the error that led here says where it began.
+        // Ignored: the original error is returned.
         let _ = match &self.present {
             Some(text) => fs::write(&self.path, text),
             None => fs::remove_file(&self.path),
@@ -279,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_gone_is_removed_and_what_is_taken_over_stays() {
+    fn obsolete_files_are_removed_and_hand_maintained_ones_kept() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path();
         batch(path, &[("a", "1"), ("b", "1"), ("c", "1")]).write().unwrap();
@@ -298,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn an_edit_is_not_lost() {
+    fn edited_files_are_not_replaced() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path();
         batch(path, &[("a", "1\n")]).write().unwrap();
@@ -311,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn all_or_nothing() {
+    fn a_failed_write_is_rolled_back() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path();
         batch(path, &[("a", "1"), ("z", "1")]).write().unwrap();

@@ -1,4 +1,4 @@
-//! Which traffic is caught: the flags that `topsail iptables apply` and `topsail sidecar` have in common.
+//! Flags that select the traffic to intercept, shared by `topsail iptables apply` and `topsail sidecar`.
 
 use std::fs;
 use std::net::IpAddr;
@@ -9,10 +9,10 @@ use ipnet::IpNet;
 
 use crate::interception::{Family, Interface, Mode, NoInterface, Plan, Tproxy, Which};
 
-/// The user and the group of a sidecar in Istio.
+/// User and group ID of Istio's sidecar.
 pub(in crate::cli) const PROXY: u32 = 1337;
 
-/// What is caught and what is not, by the names of Istio's annotations.
+/// Traffic to include and exclude, named after Istio's annotations.
 #[derive(Args)]
 pub(in crate::cli) struct Traffic {
     /// Inbound ports to redirect; `*` for all, an empty string for none
@@ -54,7 +54,7 @@ pub(in crate::cli) struct Traffic {
 }
 
 impl Traffic {
-    /// A plan with Istio's ports and users, and without DNS.
+    /// An interception plan with Istio's ports and users, without DNS redirection.
     pub(in crate::cli) fn plan(self, mode: Mode, tproxy: &TproxyArguments) -> Plan {
         Plan {
             mode,
@@ -142,7 +142,7 @@ impl TproxyArguments {
     }
 }
 
-/// Whether anything here has an IPv6 address, if only its loopback interface.
+/// Whether any interface has an IPv6 address, including loopback.
 fn has_ipv6() -> bool {
     fs::read_to_string("/proc/net/if_inet6").is_ok_and(|addresses| !addresses.trim().is_empty())
 }
@@ -174,7 +174,7 @@ fn which<T>(text: &str, one: impl Fn(&str) -> Result<T, String>) -> Result<Which
     }
 }
 
-/// A range of addresses, or one address.
+/// Parses an IP range or a single address.
 fn range(text: &str) -> Result<IpNet, String> {
     let range = text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
     range.map_err(|_| format!("`{text}` is neither an IP range, such as 10.0.0.0/8, nor an IP address"))

@@ -1,4 +1,4 @@
-//! Where in a bootstrap a field stands.
+//! Locates a field in a bootstrap file.
 
 use std::path::Path;
 
@@ -6,8 +6,9 @@ use crate::diag::SourceText;
 use crate::source::document::split;
 use crate::source::node::{Node, Value, parse};
 
-/// The place of a field, as `proxy.yaml:12:9`: `static_resources.clusters[0].name`, in the case of protobuf or of JSON. The
-/// nearest value above it if it is not written, and the mistake if the file is no YAML. None if there is no such place.
+/// Location of a field, such as `static_resources.clusters[0].name` in protobuf or JSON case, as
+/// `proxy.yaml:12:9`. Falls back to the nearest enclosing value if the field is absent, and to the location
+/// of the syntax error if the file is not valid YAML. `None` if there is none of these.
 pub(super) fn place(file: &Path, field: &str) -> Option<String> {
     let text = std::fs::read_to_string(file).ok()?;
     let documents = split(&SourceText::new(file.display().to_string(), text));
@@ -19,7 +20,7 @@ pub(super) fn place(file: &Path, field: &str) -> Option<String> {
     let mut found = None;
     let mut at = &root;
     for step in steps(field) {
-        // Messages of extensions are seen through, as the names of fields have it.
+        // Field paths omit the `typed_config` level of extensions.
         let extension = || {
             Step::Field("typed_config")
                 .of(at)
@@ -34,12 +35,12 @@ pub(super) fn place(file: &Path, field: &str) -> Option<String> {
     Some(document.place(found?).display())
 }
 
-/// A step of a path.
+/// A segment of a field path.
 enum Step<'p> {
     Field(&'p str),
-    /// An element of a list or an entry of a map.
+    /// A list index, or the index of a map entry.
     Index(usize),
-    /// An entry of a map, by its key.
+    /// A map key.
     Key(&'p str),
 }
 
@@ -62,7 +63,7 @@ fn steps(path: &str) -> Vec<Step<'_>> {
 }
 
 impl Step<'_> {
-    /// What is there, and what to point at.
+    /// The child that this segment selects, and the span to report.
     fn of<'n>(&self, node: &'n Node) -> Option<(std::ops::Range<usize>, &'n Node)> {
         let entry = |(key, node): &'n (crate::source::node::Key, Node)| (key.span.clone(), node);
         match (self, &node.value) {
@@ -77,7 +78,7 @@ impl Step<'_> {
     }
 }
 
-/// Whether two names are one in the case of protobuf and that of JSON.
+/// Whether two names are equal, ignoring protobuf and JSON case.
 fn is_same(one: &str, other: &str) -> bool {
     let letters = |name: &'_ str| name.replace('_', "").to_ascii_lowercase();
     letters(one) == letters(other)
@@ -86,7 +87,7 @@ fn is_same(one: &str, other: &str) -> bool {
 #[cfg(test)]
 mod tests {
     #[test]
-    fn fields_entries_and_elements_are_found_and_else_what_is_above_them() {
+    fn absent_fields_fall_back_to_the_enclosing_value() {
         let text = "\
 staticResources:
   clusters:

@@ -1,4 +1,5 @@
-//! An application and its sidecar in one container: the application starts when its sidecar is ready, and ends before it.
+//! Application and sidecar in one container: the application starts once its sidecar is ready, and stops
+//! before it.
 
 use std::ffi::OsString;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -20,12 +21,12 @@ use super::start::LEAVE;
 use crate::cli::value::Owner;
 use crate::lifecycle::StopSignals;
 
-/// How often the data plane is asked whether it is ready.
+/// Poll interval while waiting for the data plane.
 const POLL: Duration = Duration::from_millis(20);
-/// How often it is said that it is not.
+/// Interval between log messages while waiting.
 const REMINDER: Duration = Duration::from_secs(10);
 
-/// Signals that are the application's affair.
+/// Signals that are forwarded to the application.
 const PASSED_ON: [(SignalKind, Signal); 5] = [
     (SignalKind::hangup(), Signal::HUP),
     (SignalKind::quit(), Signal::QUIT),
@@ -34,25 +35,25 @@ const PASSED_ON: [(SignalKind, Signal); 5] = [
     (SignalKind::window_change(), Signal::WINCH),
 ];
 
-/// What runs together.
+/// An application and its sidecar.
 pub(super) struct Together {
     /// The application and its arguments; not empty.
     pub application: Vec<OsString>,
-    /// Whom it runs as.
+    /// The user the application runs as.
     pub user: Owner,
-    /// The arguments of this program that make it the sidecar alone.
+    /// Arguments of this program that run the sidecar alone.
     pub sidecar: Vec<OsString>,
-    /// Where the sidecar writes.
+    /// The run directory of the sidecar.
     pub run: RunDir,
-    /// How long inbound connections may go on at the end.
+    /// Drain time for inbound connections on shutdown.
     pub drain: Duration,
 }
 
 impl Together {
-    /// Runs both until the application ends, or a signal asks for the end: the exit code of the application.
+    /// Runs both until the application exits or a signal arrives. Returns the application's exit code.
     ///
     /// # Errors
-    /// When one of them cannot be run, or the sidecar ends before the application.
+    /// If either cannot be started, or the sidecar exits before the application.
     pub(super) async fn run(self) -> anyhow::Result<u8> {
         let mut signals = StopSignals::catch().context("failed to install signal handlers")?;
         let children = Children::collect().context("failed to install signal handlers")?;
@@ -81,7 +82,7 @@ impl Together {
         };
         let attended = self.attend(&mut signals, &mut application, &mut sidecar).await;
         let Some(status) = attended else {
-            // Its interception is in force, so that nothing would reach the application any more.
+            // With interception in place, nothing could reach the application any more.
             end(application).await;
             bail!("the sidecar exited before the application, which was then stopped");
         };
@@ -90,7 +91,7 @@ impl Together {
         Ok(code(status))
     }
 
-    /// Waits until the data plane has its configuration.
+    /// Waits until the data plane is ready.
     async fn ready(&self) {
         let mut said = Instant::now();
         loop {
@@ -124,9 +125,9 @@ impl Together {
         Ok(started)
     }
 
-    /// Waits for the end of the application, and brings it about when a signal asks for it: inbound connections are told
-    /// to end while it can still answer, then it is asked to end. Outbound ones go on for as long as it does.
-    /// None if the sidecar has ended instead.
+    /// Waits for the application to exit. On SIGTERM or SIGINT, drains inbound connections while the
+    /// application can still respond, then stops the application; outbound connections work until it exits.
+    /// Returns `None` if the sidecar exits first.
     async fn attend(
         &self,
         signals: &mut StopSignals,
@@ -164,7 +165,7 @@ impl Together {
     }
 }
 
-/// The signals that the application gets as they are.
+/// Streams of the forwarded signals.
 struct PassedOn(Vec<(signal::unix::Signal, Signal)>);
 
 impl PassedOn {
@@ -175,7 +176,7 @@ impl PassedOn {
         Self(caught.collect())
     }
 
-    /// The next one. Cancel safe.
+    /// The next signal. Cancel safe.
     async fn next(&mut self) -> Signal {
         let signals = self.0.iter_mut().map(|(caught, passed)| {
             Box::pin(async move {
@@ -187,7 +188,7 @@ impl PassedOn {
     }
 }
 
-/// The exit code by which shells tell how a program ended.
+/// The exit code by shell convention.
 fn code(status: ExitStatus) -> u8 {
     let signal = || status.signal().map(|signal| 128 + signal);
     let code = status.code().or_else(signal);
@@ -199,7 +200,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn exit_codes_are_those_of_shells() {
+    fn exit_codes_follow_shell_convention() {
         for (raw, expected) in [(0, 0), (7 << 8, 7), (255 << 8, 255), (15, 143), (9, 137)] {
             assert_eq!(code(ExitStatus::from_raw(raw)), expected);
         }

@@ -1,5 +1,5 @@
-//! Child processes of a process that may be the first of its container: it gets every orphan, and has to collect what is
-//! left of them, too.
+//! Child processes of a process that may be PID 1 of its container: it inherits orphans and must reap them as
+//! well.
 
 use std::collections::HashMap;
 use std::io;
@@ -11,19 +11,19 @@ use rustix::process::{Pid, Signal, WaitOptions, kill_process, wait};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 
-/// The children that somebody waits for.
+/// The children that are being waited for.
 type Waiting = HashMap<Pid, oneshot::Sender<ExitStatus>>;
 
-/// Starts children and collects them, and orphans besides. Nothing else of the process may wait for a child while
-/// there is one.
+/// Spawns children, and reaps both children and orphans. Nothing else in this process may wait for children
+/// while one exists.
 #[derive(Clone)]
 pub(super) struct Children(Arc<Mutex<Waiting>>);
 
 impl Children {
-    /// Collects from now on. Needs a running tokio runtime.
+    /// Starts reaping. Requires a running Tokio runtime.
     ///
     /// # Errors
-    /// When the system does not let us hear of children.
+    /// If the SIGCHLD handler cannot be installed.
     pub(super) fn collect() -> io::Result<Self> {
         let children = Self(Arc::default());
         let mut ended = signal(SignalKind::child())?;
@@ -36,12 +36,12 @@ impl Children {
         Ok(children)
     }
 
-    /// Starts one.
+    /// Spawns a child.
     ///
     /// # Errors
-    /// When it cannot be run.
+    /// If it cannot be executed.
     pub(super) fn spawn(&self, command: &mut Command) -> io::Result<Child> {
-        // It may end at once, and is not collected before it is known.
+        // Hold the lock, so that a child that exits at once is not reaped before it is registered.
         let mut waiting = self.waiting();
         let started = command.spawn()?;
         let pid = i32::try_from(started.id()).ok().and_then(Pid::from_raw);
@@ -53,10 +53,10 @@ impl Children {
 
     fn collect_ended(&self) {
         let mut waiting = self.waiting();
-        // Signals of several children may come as one.
+        // Several SIGCHLDs may be merged into one.
         while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
             if let Some(tell) = waiting.remove(&pid) {
-                // Who started it may not want to know.
+                // The receiver may have been dropped.
                 let _ = tell.send(ExitStatus::from_raw(status.as_raw()));
             }
         }
@@ -67,7 +67,7 @@ impl Children {
     }
 }
 
-/// A child. Dropping it leaves it alone.
+/// A child process. Not affected by drop.
 pub(super) struct Child {
     pid: Pid,
     told: oneshot::Receiver<ExitStatus>,
@@ -75,19 +75,19 @@ pub(super) struct Child {
 }
 
 impl Child {
-    /// Waits for its end. Cancel safe.
+    /// Waits for it to exit. Cancel safe.
     pub(super) async fn end(&mut self) -> ExitStatus {
         if let Some(status) = self.ended {
             return status;
         }
         match (&mut self.told).await {
             Ok(status) => *self.ended.insert(status),
-            // The collector lives as long as the runtime.
+            // The reaper lives as long as the runtime.
             Err(_) => std::future::pending().await,
         }
     }
 
-    /// Signals it unless it has ended: its number may be another's then.
+    /// Sends a signal, unless the child has exited: its PID may have been reused.
     pub(super) fn signal(&mut self, signal: Signal) {
         if self.ended.is_none() {
             self.ended = self.told.try_recv().ok();
@@ -99,7 +99,7 @@ impl Child {
         }
     }
 
-    /// Its number.
+    /// Its PID.
     pub(super) fn pid(&self) -> i32 {
         self.pid.as_raw_nonzero().get()
     }
@@ -111,9 +111,9 @@ mod tests {
 
     use super::*;
 
-    /// One test, since one process collects for all.
+    /// A single test, because reaping is process-wide.
     #[tokio::test]
-    async fn children_are_told_of_and_signals_reach_them() {
+    async fn children_are_reaped_and_signalled() {
         let children = Children::collect().unwrap();
         let shell = |script: &str| children.spawn(Command::new("sh").args(["-c", script])).unwrap();
         let (mut seven, mut fine, mut waits) = (shell("exit 7"), shell("exit 0"), shell("exec sleep 600"));

@@ -1,4 +1,4 @@
-//! What a sidecar asks of the control plane by itself, its data plane aside.
+//! Requests that the sidecar process itself, rather than its data plane, makes to the control plane.
 
 use std::io;
 use std::net::SocketAddr;
@@ -20,10 +20,10 @@ use crate::xds::client::joining;
 use crate::xds::client::stream::StreamError;
 use crate::xds::joining::Probe;
 
-/// How long an answer may take.
+/// Request timeout.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Why the control plane has not answered.
+/// Why a request failed.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum AskError {
     #[error("cannot connect to the control plane: {0}")]
@@ -42,34 +42,34 @@ impl From<io::Error> for AskError {
     }
 }
 
-/// The control plane, as it is dialled and known.
+/// The control plane and its credentials.
 #[derive(Clone, Debug)]
 pub(super) struct ControlPlane {
-    /// Where.
+    /// Its xDS address.
     pub server: Endpoint,
-    /// What it is verified by.
+    /// The root certificates that verify it.
     pub roots: TrustBundle,
-    /// Whose mesh it serves.
+    /// Its trust domain.
     pub trust_domain: TrustDomain,
-    /// The address that connections come from: that of the workload.
+    /// Source address of connections: the workload's address.
     pub from: std::net::IpAddr,
 }
 
 impl ControlPlane {
-    /// A token in the place of this one.
+    /// Exchanges a token for a new one.
     pub(super) async fn renew(&self, token: &Token) -> Result<String, AskError> {
         let asked = async { Ok(joining::renew(self.connect().await?, &token.text).await?) };
         timeout(PATIENCE, asked).await.unwrap_or(Err(AskError::Late))
     }
 
-    /// Says that the workload is about to end.
+    /// Announces the workload's shutdown.
     pub(super) async fn leave(&self, token: &Token) -> Result<(), AskError> {
         let said = async { Ok(joining::leave(self.connect().await?, &token.text).await?) };
         timeout(PATIENCE, said).await.unwrap_or(Err(AskError::Late))
     }
 
-    /// Says whether the application is ready; `run` is the number in the bootstrap. The answer is how the workload's group
-    /// asks applications.
+    /// Reports whether the application is ready; `run` is the sidecar process's number in the node metadata.
+    /// Returns the readiness probe of the workload's group.
     pub(super) async fn ready(&self, token: &Token, run: u64, ready: bool) -> Result<Option<Probe>, AskError> {
         let said = async { Ok(joining::ready(self.connect().await?, &token.text, run, ready).await?) };
         timeout(PATIENCE, said).await.unwrap_or(Err(AskError::Late))

@@ -1,4 +1,4 @@
-//! The network that a sidecar's container is in.
+//! The network namespace of a sidecar's container.
 
 use std::fs;
 use std::io;
@@ -11,16 +11,17 @@ use tokio::time::{sleep, timeout};
 use crate::cli::bootstrap;
 use crate::cli::value::{Endpoint, Host};
 
-/// How often it is looked whether the network is still there.
+/// Interval of the check whether the namespace still has its address.
 const LOOK: Duration = Duration::from_millis(500);
-/// How long the name of the control plane may take to be found before the way to the world decides which address is
-/// this container's: a control plane that is away has no name in Docker's DNS.
+/// How long to try to resolve the control plane's name before falling back to the default route. Docker's DNS
+/// does not know the name of a container that is not running.
 const LOOKUP: Duration = Duration::from_secs(5);
 
-/// The address of this container: the one from which the control plane is reached, or, while it has no name, the world.
+/// The container's address: the source address of connections to the control plane or, if its name cannot be
+/// resolved, of those on the default route.
 ///
 /// # Errors
-/// When there is none but that of the loopback interface.
+/// If there is no address other than loopback.
 pub(super) async fn own_address(server: &Endpoint) -> anyhow::Result<IpAddr> {
     let found = match &server.host {
         Host::Address(address) => Some(*address),
@@ -57,8 +58,8 @@ async fn look_up(name: &str, port: u16) -> IpAddr {
     }
 }
 
-/// The IPv4 addresses of this network namespace beside `own`: those that the kernel takes for its own (`fib_trie` of
-/// procfs), without loopback.
+/// The other IPv4 addresses of this network namespace: its local addresses (`/proc/net/fib_trie`) except
+/// `own` and loopback.
 pub(super) fn other_addresses(own: IpAddr) -> Vec<IpAddr> {
     let table = fs::read_to_string("/proc/net/fib_trie").unwrap_or_default();
     let others = local(&table).into_iter().map(IpAddr::V4);
@@ -67,7 +68,7 @@ pub(super) fn other_addresses(own: IpAddr) -> Vec<IpAddr> {
         .collect()
 }
 
-/// Addresses whose next line says `/32 host LOCAL`, each once and in the order of the table.
+/// The addresses followed by a line `/32 host LOCAL`, without duplicates, in the order of the table.
 fn local(table: &str) -> Vec<Ipv4Addr> {
     let mut found = Vec::new();
     let mut last = None;
@@ -84,8 +85,8 @@ fn local(table: &str) -> Vec<Ipv4Addr> {
     found
 }
 
-/// Waits until this network namespace has the address no more. The engine has then ended the container that the namespace
-/// was made for, and made another one if it has started it again.
+/// Waits until this network namespace no longer has the address. The engine has then stopped the container
+/// that owns the namespace, and after a restart that container has a new one.
 pub(super) async fn lost(address: IpAddr) {
     let mut missed = false;
     loop {
@@ -104,7 +105,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn addresses_are_found_once_each() {
+    fn local_addresses_are_listed_once() {
         let table = "\
 Main:
   +-- 0.0.0.0/0 3 0 5
@@ -130,7 +131,7 @@ Local:
 
     #[tokio::test(start_paused = true)]
     async fn an_address_that_is_not_here_is_lost_and_one_that_is_stays() {
-        // For documentation (RFC 5737): nobody's.
+        // A documentation address (RFC 5737), which no interface has.
         lost(Ipv4Addr::new(192, 0, 2, 1).into()).await;
         let stays = tokio::time::timeout(LOOK * 10, lost(Ipv4Addr::LOCALHOST.into())).await;
         assert!(stays.is_err());

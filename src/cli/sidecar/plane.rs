@@ -1,4 +1,4 @@
-//! The data plane of a sidecar: started, started again when it dies, drained and ended.
+//! The data plane process of a sidecar: started, restarted when it exits, drained and stopped.
 
 use std::ffi::OsString;
 use std::io;
@@ -19,20 +19,20 @@ use super::run_dir::RunDir;
 use crate::envoy;
 use crate::lifecycle::StopSignals;
 
-/// How long a data plane that is to end may take before it is killed. It has been drained by then.
+/// How long a drained data plane may take to exit before it is killed.
 const END: Duration = Duration::from_secs(3);
-/// How long the admin listener may take to answer.
+/// Timeout of requests to the admin interface.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// The first pause before a data plane that died is started again, and the longest.
+/// Initial and maximum delay before a data plane that exited is restarted.
 const PAUSES: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(10)];
-/// A data plane that ran for this long has not failed to start.
+/// A data plane that ran this long resets the restart delay.
 const SETTLED: Duration = Duration::from_secs(10);
-/// How long a drain goes on at least: others need this to hear that nothing more is to be sent here.
+/// Minimum drain time, so that other proxies learn that this endpoint is going away.
 const LEAST_DRAIN: Duration = Duration::from_secs(1);
-/// How often open connections are counted in a drain.
+/// Poll interval of the number of open connections during a drain.
 const DRAIN_POLL: Duration = Duration::from_millis(100);
 
-/// How much a data plane logs.
+/// Log level of the data plane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum LogLevel {
     Error,
@@ -42,22 +42,22 @@ pub(super) enum LogLevel {
     Trace,
 }
 
-/// Which data plane, and how it is called.
+/// A data plane and its settings.
 #[derive(Clone, Debug)]
 pub(super) struct DataPlane {
     /// The program.
     pub program: Program,
-    /// How many worker threads.
+    /// Number of worker threads.
     pub concurrency: NonZero<u16>,
-    /// How much it logs.
+    /// Log level.
     pub log_level: LogLevel,
 }
 
-/// A program that reads Envoy's bootstrap.
+/// A program that takes an Envoy bootstrap.
 #[derive(Clone, Debug)]
 pub(super) enum Program {
     Envoy(PathBuf),
-    /// This program, as `topsail proxy`.
+    /// This binary, as `topsail proxy`.
     Topsail(PathBuf),
 }
 
@@ -72,7 +72,7 @@ impl DataPlane {
         command
     }
 
-    /// Drains as Istio's sidecars do: connections end with their next response.
+    /// With Istio's drain strategy: connections are closed after their next response.
     fn envoy_arguments(&self, run: &RunDir) -> Vec<OsString> {
         let level = match self.log_level {
             LogLevel::Error => "error",
@@ -107,10 +107,10 @@ impl DataPlane {
         children.spawn(&mut self.command(run))
     }
 
-    /// Keeps the data plane running until a signal asks for the end; then it is drained and ended.
+    /// Keeps the data plane running until a signal arrives, then drains and stops it.
     ///
     /// # Errors
-    /// When it cannot be started at all.
+    /// If it cannot be started.
     pub(super) async fn keep(
         &self,
         run: &RunDir,
@@ -145,7 +145,7 @@ impl DataPlane {
                     tokio::select! {
                         () = drain() => {}
                         _ = child.end() => {}
-                        // Whoever asks twice is in a hurry.
+                        // A second signal skips the drain.
                         _ = signals.next() => {}
                     }
                     end(child).await;
@@ -156,7 +156,7 @@ impl DataPlane {
     }
 }
 
-/// Whether the data plane has its configuration: what `/ready` says of it.
+/// Whether the data plane is ready, according to `/ready`; the error describes its state.
 pub(super) async fn readiness(admin: SocketAddr) -> Result<(), String> {
     match timeout(PATIENCE, envoy::get(admin, "/ready")).await {
         Ok(Ok((StatusCode::OK, _))) => Ok(()),
@@ -166,7 +166,8 @@ pub(super) async fn readiness(admin: SocketAddr) -> Result<(), String> {
     }
 }
 
-/// Tells inbound connections to end, while new ones are still taken, and waits until there are none, for at most `within`.
+/// Drains inbound connections while still accepting new ones, and waits until none are open, for at most
+/// `within`.
 pub(super) async fn drain_inbound(admin: SocketAddr, within: Duration) {
     if within.is_zero() {
         return;
@@ -186,7 +187,7 @@ pub(super) async fn drain_inbound(admin: SocketAddr, within: Duration) {
     }
 }
 
-/// How many connections from others are open; none if that cannot be told.
+/// Number of open inbound connections; `None` if unknown.
 async fn inbound_connections(admin: SocketAddr) -> Option<u64> {
     let answer = timeout(PATIENCE, envoy::get(admin, "/stats?filter=_15006.downstream_cx_active")).await;
     let (status, body) = answer.ok()?.ok()?;
@@ -194,7 +195,7 @@ async fn inbound_connections(admin: SocketAddr) -> Option<u64> {
     (status == StatusCode::OK).then(|| sum(&text)).flatten()
 }
 
-/// The sum of all values of a text of statistics; none if there are none.
+/// Sum of all values in a `/stats` text; `None` if there are none.
 fn sum(statistics: &str) -> Option<u64> {
     let values = statistics
         .lines()
@@ -202,7 +203,7 @@ fn sum(statistics: &str) -> Option<u64> {
     values.fold(None, |sum, value| Some(sum.unwrap_or(0) + value))
 }
 
-/// Ends a process: asked, then killed.
+/// Stops a process with SIGTERM, then SIGKILL.
 pub(super) async fn end(mut child: Child) {
     child.signal(Signal::TERM);
     if timeout(END, child.end()).await.is_err() {
@@ -212,7 +213,7 @@ pub(super) async fn end(mut child: Child) {
     }
 }
 
-/// Pauses between starts, which grow while starts fail.
+/// Restart delay with exponential backoff.
 #[derive(Debug)]
 struct Pause(Duration);
 
@@ -223,7 +224,7 @@ impl Default for Pause {
 }
 
 impl Pause {
-    /// The pause after a run of that length.
+    /// The delay after a run of this duration.
     fn after(&mut self, ran: Duration) -> Duration {
         if ran >= SETTLED {
             *self = Self::default();
@@ -239,7 +240,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pauses_grow_until_a_start_succeeds() {
+    fn delays_grow_until_a_run_lasts() {
         let mut pause = Pause::default();
         let ms = Duration::from_millis;
         let failing: Vec<Duration> = (0..9).map(|_| pause.after(ms(50))).collect();
@@ -250,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn connections_of_all_listeners_are_counted() {
+    fn connections_of_all_listeners_are_summed() {
         let text = "listener.0.0.0.0_15006.downstream_cx_active: 2\nlistener.[__]_15006.downstream_cx_active: 1\n";
         assert_eq!(sum(text), Some(3));
         assert_eq!((sum(""), sum("a: b\n")), (None, None));

@@ -1,4 +1,4 @@
-//! Whom a sidecar runs as: root sets up interception and nothing else.
+//! Privileges of a sidecar's processes: root is used only to set up interception.
 
 use anyhow::Context;
 use rustix::process::{Gid, Uid, getegid, geteuid};
@@ -11,7 +11,7 @@ use crate::cli::Usage;
 use crate::cli::iptables::traffic::PROXY;
 use crate::cli::value::Owner;
 
-/// Who this process is.
+/// User and group of this process.
 pub(super) fn current() -> Owner {
     Owner {
         uid: geteuid().as_raw(),
@@ -19,10 +19,11 @@ pub(super) fn current() -> Owner {
     }
 }
 
-/// Whom a program of the sidecar's runs as: as it is said, else, for root, as Istio's sidecars do, else as this process.
+/// User and group of the data plane: the given ones; otherwise, for root, those of Istio's sidecar; otherwise
+/// those of this process.
 ///
 /// # Errors
-/// When it takes root.
+/// If switching requires root.
 pub(super) fn of_proxy(said: Option<Owner>) -> Result<Owner, Usage> {
     let current = current();
     let usual = match current.uid {
@@ -32,10 +33,10 @@ pub(super) fn of_proxy(said: Option<Owner>) -> Result<Owner, Usage> {
     possible("--user", said.unwrap_or(usual), current)
 }
 
-/// Whom the application runs as: as it is said, else as this process.
+/// User and group of the application: the given ones, otherwise those of this process.
 ///
 /// # Errors
-/// When it takes root.
+/// If switching requires root.
 pub(super) fn of_application(said: Option<Owner>) -> Result<Owner, Usage> {
     let current = current();
     possible("--app-user", said.unwrap_or(current), current)
@@ -51,11 +52,11 @@ fn possible(flag: &str, wanted: Owner, current: Owner) -> Result<Owner, Usage> {
     )))
 }
 
-/// Becomes a user for good, with no capabilities but that to change the network (`CAP_NET_ADMIN`, which TPROXY takes),
-/// if it is to be kept. The process may have no other thread yet: each has privileges of its own.
+/// Switches to a user permanently and drops all capabilities except, with `net_admin`, `CAP_NET_ADMIN`, which
+/// TPROXY requires. Linux credentials are per thread, so the process must still be single-threaded.
 ///
 /// # Errors
-/// When the system does not let it.
+/// If the system does not permit it.
 pub(super) fn become_user(user: Owner, net_admin: bool) -> anyhow::Result<()> {
     let Owner { uid, gid } = user;
     let failed = || {
@@ -78,7 +79,8 @@ pub(super) fn become_user(user: Owner, net_admin: bool) -> anyhow::Result<()> {
     set_no_new_privs(true).context("failed to set no_new_privs for the data plane")
 }
 
-/// Gives up every capability, or all but `CAP_NET_ADMIN`, which programs that are run then have, too.
+/// Drops all capabilities or, with `net_admin`, all but `CAP_NET_ADMIN`, which is made ambient so that
+/// executed programs inherit it.
 fn keep_only(net_admin: bool) -> rustix::io::Result<()> {
     let kept = match net_admin {
         true => CapabilitySet::NET_ADMIN,
@@ -101,7 +103,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn root_is_whoever_is_wanted_and_others_are_themselves() {
+    fn only_root_can_switch_users() {
         let (root, other) = (Owner { uid: 0, gid: 0 }, Owner { uid: 7, gid: 8 });
         assert_eq!(possible("--user", other, root).unwrap(), other);
         assert_eq!(possible("--user", other, other).unwrap(), other);

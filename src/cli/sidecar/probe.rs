@@ -1,4 +1,4 @@
-//! Whether an application is ready, as the probes of Kubernetes and of Istio's WorkloadGroup find out.
+//! Readiness probes of an application, as in Kubernetes and Istio's WorkloadGroup.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -21,20 +21,20 @@ use crate::interception::{self, Family};
 use crate::tls::unverified_client_config;
 use crate::xds::joining;
 
-/// Who asks, unless the probe says so.
+/// Default `User-Agent`.
 const USER_AGENT: &str = concat!("topsail-probe/", env!("CARGO_PKG_VERSION"));
 
-/// A question to an application.
+/// A readiness probe.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Probe {
-    /// A name or an IP address; none for the loopback interface.
+    /// Host name or IP address; `None` for loopback.
     host: Option<String>,
     port: u16,
-    /// What is asked for; none where a connection is enough.
+    /// The HTTP request; `None` for a TCP probe.
     get: Option<Get>,
 }
 
-/// Kubernetes' `httpGet`.
+/// An `httpGet` probe.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Get {
     path: Uri,
@@ -45,7 +45,7 @@ struct Get {
 impl FromStr for Probe {
     type Err = String;
 
-    /// `tcp:PORT` or `http:PORT[/PATH]`.
+    /// Parses `tcp:PORT` or `http:PORT[/PATH]`.
     fn from_str(text: &str) -> Result<Self, String> {
         let wrong = || "expected tcp:PORT or http:PORT[/PATH], such as tcp:9080 or http:9080/health".to_owned();
         let (kind, rest) = text.split_once(':').ok_or_else(wrong)?;
@@ -107,7 +107,8 @@ impl TryFrom<&joining::HttpGet> for Get {
 }
 
 impl Probe {
-    /// Whether the application of the workload at the address `own` is ready, and if not, why. It may take `patience`.
+    /// Probes the application of the workload with address `own`; the error says why it is not ready.
+    /// `patience` is the timeout.
     pub(super) async fn ask(&self, own: IpAddr, patience: Duration) -> Result<(), String> {
         let late = |_| Err(format!("no response within {patience:?}"));
         timeout(patience, self.ask_anywhere(own)).await.unwrap_or_else(late)
@@ -155,7 +156,7 @@ impl Probe {
             false => get.status(stream, &host, self.port).await,
         };
         match status {
-            // As Kubernetes has it.
+            // 2xx and 3xx are success, as in Kubernetes.
             Ok(status) if status.is_success() || status.is_redirection() => Ok(()),
             Ok(status) => Err(format!("{address}{} returned {status}", get.path)),
             Err(error) => Err(format!("{address}: {error}")),
@@ -163,22 +164,23 @@ impl Probe {
     }
 }
 
-/// A connection to an application. To the workload's own address it comes from where the proxy's own come from: interception
-/// takes it for a call to the workload from outside otherwise.
+/// Connects to an application. To the workload's own address, it connects from the source address of the
+/// proxy's own connections, which interception exempts; otherwise the probe would be redirected like inbound
+/// traffic.
 async fn connect(address: SocketAddr, own: IpAddr) -> io::Result<TcpStream> {
     let (socket, family) = match address {
         SocketAddr::V4(_) => (TcpSocket::new_v4()?, Family::V4),
         SocketAddr::V6(_) => (TcpSocket::new_v6()?, Family::V6),
     };
     if address.ip() == own {
-        // Where nothing is intercepted there need not be such an address.
+        // Ignored: without interception the address may not exist.
         let _ = socket.bind(SocketAddr::new(interception::own_source(family).addr(), 0));
     }
     socket.connect(address).await
 }
 
 impl Get {
-    /// The status of the answer; its body is not waited for.
+    /// The status of the response; its body is not read.
     async fn status<I>(&self, io: I, host: &str, port: u16) -> Result<StatusCode, hyper::Error>
     where
         I: AsyncRead + AsyncWrite + Unpin,
@@ -201,7 +203,7 @@ impl Get {
         let mut exchange = pin!(sender.send_request(request));
         let answer = tokio::select! {
             answer = &mut exchange => answer,
-            // Then there is an answer, or the reason why there is none.
+            // The connection ended: the exchange then completes with a response or an error.
             _ = connection => exchange.await,
         };
         answer.map(|answer| answer.status())
@@ -223,7 +225,7 @@ mod tests {
     const PATIENCE: Duration = Duration::from_secs(5);
 
     #[test]
-    fn probes_are_read() {
+    fn probes_are_parsed() {
         let probe = |text: &str| text.parse::<Probe>();
         let tcp = Probe {
             host: None,
@@ -240,7 +242,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_application_is_ready_when_it_listens_and_when_it_says_so() {
+    async fn tcp_and_http_probes() {
         for address in ["127.0.0.1:0", "[::1]:0"] {
             let listener = TcpListener::bind(address).await.unwrap();
             let port = listener.local_addr().unwrap().port();
@@ -264,7 +266,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_group_says_where_and_with_which_headers() {
+    async fn probes_of_workload_groups() {
         let listener = TcpListener::bind((OWN, 0)).await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let header = |name: &str, value: &str| joining::Header {
@@ -311,7 +313,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn by_https_any_certificate_will_do() {
+    async fn https_probes_accept_any_certificate() {
         let elsewhere = rcgen::generate_simple_self_signed(["elsewhere.example".to_owned()]).unwrap();
         let key = PrivatePkcs8KeyDer::from(elsewhere.signing_key.serialize_der());
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -344,7 +346,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn one_that_does_not_answer_in_time_is_not_ready() {
+    async fn probes_time_out() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let probe: Probe = format!("http:{port}").parse().unwrap();
@@ -353,7 +355,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_asked_is_said() {
+    fn invalid_probes_are_rejected() {
         let told = |port, path: &str, name: &str| {
             let header = joining::Header {
                 name: name.to_owned(),

@@ -1,4 +1,5 @@
-//! Telling the control plane when the application is ready: a member of a group is an endpoint from then on.
+//! Reports the application's readiness to the control plane. A group member becomes an endpoint once it is
+//! ready.
 
 mod course;
 
@@ -17,41 +18,41 @@ use crate::cli::join::Token;
 use crate::xds::joining;
 use course::{Course, Verdict};
 
-/// How often it is looked whether the data plane is ready.
+/// Poll interval while waiting for the data plane.
 const POLL: Duration = Duration::from_millis(200);
-/// How often it is said again what has been said: a control plane that has removed the member meanwhile has to hear it anew,
-/// and what it answers says how the application is to be asked.
+/// Interval of repeated reports. A control plane that removed the member in the meantime must receive the
+/// report again, and its response carries the current probe of the WorkloadGroup.
 const PERIOD: Duration = Duration::from_secs(10);
-/// The pause after something could not be said, and how often that is logged.
+/// Delay before a failed report is retried, and every how many failures one is logged.
 const PAUSE: Duration = Duration::from_secs(1);
 const REMINDER: u32 = 10;
 
-/// The signal by which the process that has the application says that it has started it.
+/// Signal by which the parent process announces that it has started the application.
 pub(super) const STARTED: rustix::process::Signal = rustix::process::Signal::USR2;
 
-/// What follows an application, for a member of a group.
+/// Reports the readiness of a group member's application.
 pub(super) struct Readiness {
-    /// Who is told.
+    /// Receives the reports.
     pub control_plane: ControlPlane,
-    /// Where the token is.
+    /// The run directory, which holds the token.
     pub run: RunDir,
-    /// The data plane's admin listener.
+    /// Admin address of the data plane.
     pub admin: SocketAddr,
-    /// How the application is asked, whatever its group says.
+    /// The probe of `--app-probe`, which overrides that of the WorkloadGroup.
     pub probe: Option<Probe>,
-    /// Whether a parent says when it has started the application.
+    /// Whether a parent process starts the application and announces it.
     pub with_application: bool,
-    /// The number by which the bootstrap says who will tell.
+    /// Number of this sidecar process in the node metadata.
     pub number: u64,
 }
 
 impl Readiness {
-    /// Tells for ever.
+    /// Reports indefinitely.
     pub(super) async fn tell(self, mut started: Signal) -> Infallible {
         if self.with_application && self.probe.is_none() {
             started.recv().await;
         }
-        // Until then there is no member that could be ready.
+        // The member is not registered before the data plane has its configuration.
         while plane::readiness(self.admin).await.is_err() {
             sleep(POLL).await;
         }
@@ -81,19 +82,19 @@ impl Readiness {
     }
 }
 
-/// How far the following of an application is.
+/// Progress of following an application.
 struct State {
     start: Instant,
-    /// How it is asked; it is ready if it is not asked.
+    /// The probe; without one, the application counts as ready.
     course: Option<Course>,
-    /// Whether that is known.
+    /// Whether it is known if there is a probe.
     is_known: bool,
-    /// What the control plane has said last of how it is to be asked.
+    /// The WorkloadGroup's probe, as last received.
     told: Option<joining::Probe>,
     verdict: Verdict,
-    /// What the control plane has heard last.
+    /// The last report that was delivered; `None` if the last one failed.
     said: Option<bool>,
-    /// How often it has not heard since.
+    /// Number of failed reports since.
     unheard: u32,
     next_probe: Instant,
     next_word: Instant,
@@ -115,7 +116,7 @@ impl State {
         }
     }
 
-    /// Takes in what has become of saying it.
+    /// Records the result of a report.
     fn heard(&mut self, answer: anyhow::Result<Option<joining::Probe>>, has_own_probe: bool) {
         let (ready, now) = (self.verdict.ready, Instant::now());
         match answer {
@@ -138,7 +139,8 @@ impl State {
         }
     }
 
-    /// Takes in how the application is to be asked. One that is ready stays so until it has failed often enough.
+    /// Applies the WorkloadGroup's probe. An application that is ready stays so until the new probe has
+    /// failed often enough.
     fn take(&mut self, told: Option<joining::Probe>, has_own_probe: bool) {
         if self.told == told && self.is_known {
             return;

@@ -1,4 +1,4 @@
-//! The join token of a sidecar, which is renewed at half of its life.
+//! Renewal of a sidecar's join token at half of its lifetime.
 
 use std::convert::Infallible;
 use std::path::PathBuf;
@@ -10,27 +10,28 @@ use crate::cli::file;
 use crate::cli::join::{self, Token};
 use crate::pki::TokenClaims;
 
-/// How often it is looked whether `topsail init` has made another token, and whether it is time to renew.
+/// Interval of checks for a new token by `topsail init`, and for the renewal time.
 const LOOK: Duration = Duration::from_secs(10);
-/// The first pause after a failure, and the longest.
+/// Initial and maximum retry delay.
 const PAUSES: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(300)];
-/// How far chance moves a renewal, as a share of the token's life: tokens made together are not renewed together.
+/// Jitter of the renewal time as a fraction of the lifetime, so that tokens created together are not renewed
+/// together.
 const JITTER: f64 = 0.02;
 
-/// The token in use.
+/// Keeps the token current.
 pub(super) struct Renewal {
-    /// Who renews it.
+    /// Renews the token.
     pub control_plane: ControlPlane,
-    /// Where the data plane reads it.
+    /// The run directory, from which the data plane reads the token.
     pub run: RunDir,
-    /// The folder that the sidecar joined with.
+    /// The join directory.
     pub join: PathBuf,
-    /// The token.
+    /// The current token.
     pub token: Token,
 }
 
 impl Renewal {
-    /// Renews for ever: whatever fails is tried again.
+    /// Renews the token indefinitely, retrying after failures.
     pub(super) async fn keep(mut self) -> Infallible {
         let mut pause = PAUSES[0];
         let mut at = renew_at(&self.token.claims, fastrand::f64());
@@ -59,8 +60,8 @@ impl Renewal {
         }
     }
 
-    /// Takes a token that was made since, by `topsail init` or for another sidecar that joined with the same folder:
-    /// whether there was one.
+    /// Switches to a newer token in the join directory, written by `topsail init` or by another sidecar that
+    /// shares the directory. Returns whether there was one.
     fn adopt(&mut self) -> bool {
         let newer = Token::read(&self.join.join(join::TOKEN)).ok();
         let Some(newer) = newer.filter(|newer| newer.succeeds(&self.token)) else {
@@ -83,7 +84,8 @@ impl Renewal {
         let text = self.control_plane.renew(&self.token).await?;
         let claims = TokenClaims::told_to_bearer(&text)?;
         self.run.put_token(&text)?;
-        // For the next start; the folder may be read-only, and init makes another token then.
+        // For the next start. Errors are ignored: the directory may be read-only, and `topsail init` then
+        // creates another token.
         if let Err(error) = file::replace(&self.join.join(join::TOKEN), text.as_bytes(), 0o600) {
             tracing::debug!("the token in the --join directory was not updated: {error:#}");
         }
@@ -93,7 +95,7 @@ impl Renewal {
     }
 }
 
-/// When a token is renewed: at half of its life, moved by a number from 0 to 1.
+/// The renewal time: half of the lifetime, with jitter from `chance`, a number from 0 to 1.
 fn renew_at(claims: &TokenClaims, chance: f64) -> SystemTime {
     claims.issued_at + claims.lifetime().mul_f64(0.5 + JITTER * (chance - 0.5))
 }

@@ -1,4 +1,4 @@
-//! The folder in which a sidecar writes: the bootstrap, and the token that its data plane reads.
+//! The run directory of a sidecar, with the bootstrap and the token for its data plane.
 
 use std::fs::{self, DirBuilder};
 use std::net::{IpAddr, SocketAddr};
@@ -11,15 +11,15 @@ use serde_json::Value;
 use crate::cli::bootstrap::document::{Bootstrap, document};
 use crate::cli::{bootstrap, file, join};
 
-/// The folder. All may read the bootstrap, which holds no secret; the token is its owner's.
+/// The run directory. The bootstrap contains no secret and is world-readable; the token is private.
 #[derive(Clone, Debug)]
 pub(super) struct RunDir(PathBuf);
 
 impl RunDir {
-    /// Makes the folder, unless it is there and this user's.
+    /// Creates the directory, or uses an existing one that belongs to this user.
     ///
     /// # Errors
-    /// When it cannot be made or is another user's, who could put something in its place.
+    /// If it cannot be created, or belongs to another user, who could replace its files.
     pub(super) fn make(path: &Path) -> anyhow::Result<Self> {
         let shown = path.display();
         let advice = || {
@@ -46,37 +46,37 @@ impl RunDir {
         Ok(run)
     }
 
-    /// One that is there.
+    /// An existing directory.
     pub(super) fn at(path: &Path) -> Self {
         Self(path.to_owned())
     }
 
-    /// The token that the data plane shows.
+    /// Path of the token that the data plane presents.
     pub(super) fn token(&self) -> PathBuf {
         self.0.join(join::TOKEN)
     }
 
-    /// Where the bundled proxy keeps its last configuration.
+    /// Directory for the bundled proxy's last configuration.
     pub(super) fn proxy_state(&self) -> PathBuf {
         self.0.join("proxy")
     }
 
-    /// The bootstrap.
+    /// Path of the bootstrap.
     pub(super) fn bootstrap(&self) -> PathBuf {
         self.0.join("bootstrap.json")
     }
 
-    /// The folder itself.
+    /// Path of the directory.
     pub(super) fn path(&self) -> &Path {
         &self.0
     }
 
-    /// Replaces the token; the data plane sees it at once.
+    /// Replaces the token; the data plane reloads it immediately.
     pub(super) fn put_token(&self, token: &str) -> anyhow::Result<()> {
         file::replace(&self.token(), token.as_bytes(), 0o600)
     }
 
-    /// Writes the file that leads the data plane to the token: its path.
+    /// Writes the SDS resource file that refers to the token, and returns its path.
     pub(super) fn point_to_token(&self) -> anyhow::Result<PathBuf> {
         bootstrap::point_to(&self.token(), 0o644)
     }
@@ -87,10 +87,10 @@ impl RunDir {
         file::replace(&self.bootstrap(), text.as_bytes(), 0o644)
     }
 
-    /// The admin listener of the data plane, as the bootstrap says.
+    /// Admin address of the data plane, from the bootstrap.
     ///
     /// # Errors
-    /// When there is no bootstrap of ours yet.
+    /// If there is no bootstrap of this user yet.
     pub(super) fn admin(&self) -> anyhow::Result<SocketAddr> {
         let path = self.bootstrap();
         let text = fs::read(&path)
@@ -113,7 +113,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_folder_is_ours_or_refused() {
+    fn only_own_directories_are_used() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("run");
         RunDir::make(&path).unwrap();

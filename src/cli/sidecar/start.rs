@@ -1,4 +1,4 @@
-//! A sidecar from the moment it has no more privileges than it keeps: it joins, runs its data plane, and leaves.
+//! Life of a sidecar after privileges are dropped: it joins, runs its data plane, and leaves.
 
 use std::convert::Infallible;
 use std::net::IpAddr;
@@ -29,47 +29,47 @@ use crate::name::WorkloadName;
 use crate::pki::Bearer;
 use crate::xds::node::ProxyType;
 
-/// A sidecar that has the privileges it keeps.
+/// A sidecar whose privileges have been dropped.
 pub(super) struct Sidecar {
-    /// What runs.
+    /// The data plane.
     pub plane: DataPlane,
-    /// The folder with what it joins with.
+    /// The join directory.
     pub join: PathBuf,
-    /// Where the control plane serves xDS.
+    /// xDS address of the control plane.
     pub server: Endpoint,
-    /// How the application is asked whether it is ready, whatever its group says.
+    /// The probe of `--app-probe`, which overrides that of the WorkloadGroup.
     pub probe: Option<Probe>,
-    /// Whether a parent says when it has started the application.
+    /// Whether a parent process starts the application and announces it.
     pub with_application: bool,
-    /// How traffic reaches the data plane.
+    /// Interception mode.
     pub mode: Mode,
-    /// The address of the workload; none if it is to be found.
+    /// The workload's address; `None` to detect it.
     pub ip: Option<IpAddr>,
-    /// Whether its other addresses are registered, too.
+    /// Whether to register the container's other addresses as well.
     pub all_addresses: bool,
-    /// Whether it ends when its network is gone.
+    /// Whether to exit when the network namespace is gone.
     pub shared_network: bool,
-    /// Where the workload runs.
+    /// Locality of the workload.
     pub locality: Locality,
     /// The data plane's own ports.
     pub ports: PortArguments,
-    /// How long the folder is waited for.
+    /// How long to wait for the join directory.
     pub wait: Duration,
-    /// How long inbound connections may go on at the end.
+    /// Drain time for inbound connections on shutdown.
     pub drain_time: Duration,
-    /// Where is written.
+    /// The run directory.
     pub run_dir: PathBuf,
 }
 
 impl Sidecar {
-    /// Runs until a signal asks for the end.
+    /// Runs until a signal arrives.
     ///
     /// # Errors
-    /// When it cannot join, or its data plane cannot be run.
+    /// If it cannot join, or its data plane cannot be run.
     pub(super) async fn run(self) -> anyhow::Result<()> {
         let mut signals = StopSignals::catch().context("failed to install signal handlers")?;
         let children = Children::collect().context("failed to install signal handlers")?;
-        // In any case: it would end this process.
+        // Always caught: the default action would terminate this process.
         let started = caught(STARTED)?;
         let run = RunDir::make(&self.run_dir)?;
         let (renewal, readiness) = tokio::select! {
@@ -98,7 +98,7 @@ impl Sidecar {
         }
     }
 
-    /// Waits for what is needed and writes what the data plane reads.
+    /// Waits for the join directory and writes the data plane's bootstrap and token.
     async fn set_up(&self, run: &RunDir) -> anyhow::Result<(Renewal, Option<Readiness>)> {
         let Join { token, roots } = Join::wait(&self.join, self.wait).await?;
         let token = newest(token, run);
@@ -130,7 +130,7 @@ impl Sidecar {
         let bootstrap = Bootstrap {
             kind: ProxyType::Sidecar,
             workload,
-            // The WorkloadGroup may have come to say another since the token was made.
+            // For a group, the WorkloadGroup decides; it may have changed since the token was issued.
             service_account: group.is_none().then(|| token.claims.grant.service_account.clone()),
             group,
             readiness_run: is_member.then_some(number),
@@ -168,8 +168,8 @@ impl Sidecar {
     }
 }
 
-/// Tells the control plane that the workload is about to end, if it registered itself. What cannot be told it hears of
-/// when the data plane closes its connection.
+/// Announces the shutdown of an auto-registered workload. If this fails, the control plane notices when the
+/// data plane closes its connection.
 async fn leave(control_plane: &ControlPlane, run: &RunDir) {
     let Ok(token) = Token::read(&run.token()) else { return };
     if let Bearer::Group(_) = token.claims.grant.bearer
@@ -179,10 +179,10 @@ async fn leave(control_plane: &ControlPlane, run: &RunDir) {
     }
 }
 
-/// The signal by which the process that has the application says that the application is about to end.
+/// Signal by which the parent process announces that it is about to stop the application.
 pub(super) const LEAVE: Signal = Signal::USR1;
 
-/// Leaves whenever that signal comes.
+/// Announces the shutdown on each such signal.
 async fn leave_when_told(control_plane: &ControlPlane, run: &RunDir) -> anyhow::Result<Infallible> {
     let mut told = caught(LEAVE)?;
     loop {
@@ -195,7 +195,7 @@ fn caught(wanted: Signal) -> anyhow::Result<unix::Signal> {
     signal(SignalKind::from_raw(wanted.as_raw())).context("failed to install signal handlers")
 }
 
-/// The token of the folder --join, unless one that came of it is still there from a run before.
+/// The token in the join directory, unless a previous run left a renewed one.
 fn newest(joined: Token, run: &RunDir) -> Token {
     match Token::read(&run.token()) {
         Ok(renewed) if renewed.succeeds(&joined) => renewed,

@@ -1,4 +1,4 @@
-//! What the server answers, as far as it is shown.
+//! The part of the admin API's responses that is displayed.
 
 use std::collections::BTreeMap;
 
@@ -6,16 +6,16 @@ use serde::Deserialize;
 
 use crate::diag::Severity;
 
-/// Everything.
+/// The combined responses.
 #[derive(Debug, Deserialize)]
 pub(super) struct Answer {
-    /// What is served; nothing until the directory has been read.
+    /// The current generation; `None` until the directory has been read.
     pub generation: Option<Generation>,
-    /// A row each.
+    /// Connected proxies.
     pub proxies: Vec<Proxy>,
-    /// The workloads that registered themselves.
+    /// Auto-registered workloads.
     pub registered: Vec<Registered>,
-    /// What is wrong.
+    /// Diagnostics of the directory.
     pub diagnostics: Vec<Finding>,
 }
 
@@ -44,7 +44,7 @@ pub(super) struct Registered {
     pub connected: bool,
 }
 
-/// How far a proxy is with a type.
+/// Sync state of a resource type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub(super) enum Sync {
@@ -74,7 +74,7 @@ pub(super) struct Finding {
 }
 
 impl Answer {
-    /// Whether a generation is served and every proxy has what it should have of it.
+    /// Whether a generation is served and every proxy is in sync with it.
     pub(super) fn is_synced(&self) -> bool {
         let behind = |state: &Sync| match state {
             Sync::Stale | Sync::Nacked => true,

@@ -1,4 +1,4 @@
-//! The answer as people read it.
+//! The status as text.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use crate::xds::resource::ResourceType;
 /// Green, yellow, red and none.
 const COLORS: [&str; 4] = ["\u{1b}[32m", "\u{1b}[33m", "\u{1b}[31m", ""];
 
-/// The table, and below it what is not as it should be.
+/// The table, followed by problems.
 pub(super) fn text(answer: &Answer, color: bool) -> String {
     let mut text = match &answer.generation {
         Some(generation) => format!("generation {}, {} objects\n", generation.number, generation.objects),
@@ -97,7 +97,7 @@ fn state(state: Option<Sync>) -> (&'static str, &'static str) {
     }
 }
 
-/// `7`, or `6 of 7` while the rest is on its way.
+/// `7`, or `6 of 7` while the proxy has not ACKed everything.
 fn generation(proxy: &Proxy) -> String {
     match (proxy.acked_generation, proxy.generation) {
         (Some(acked), Some(target)) if acked == target => acked.to_string(),
@@ -107,7 +107,7 @@ fn generation(proxy: &Proxy) -> String {
     }
 }
 
-/// How many members each group has, and which receive no traffic or have lost their stream.
+/// Member count of each group, with members that receive no traffic or have no stream.
 fn groups(registered: &[Registered]) -> Vec<String> {
     let mut groups: BTreeMap<&str, Vec<&Registered>> = BTreeMap::new();
     for member in registered {
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn the_table_is_aligned_and_the_blame_below_it() {
+    fn table_is_aligned_and_followed_by_problems() {
         let expected = "\
 generation 7, 12 objects
 
@@ -221,7 +221,7 @@ m/a.yaml:3:5: error[IST0101]: no
     }
 
     #[test]
-    fn synced_means_all_of_them() {
+    fn synced_requires_all_proxies() {
         let mut answer = answer();
         assert!(!answer.is_synced());
         answer.proxies.pop();

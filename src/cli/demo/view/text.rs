@@ -1,22 +1,22 @@
-//! Lines of styled text, and making them fit a terminal.
+//! Styled lines of text, fitted to a terminal.
 
-/// How a piece of text looks.
+/// Style of a piece of text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::cli::demo) enum Style {
-    /// As usual.
+    /// Default style.
     Plain,
-    /// What to look at.
+    /// Emphasised.
     Bold,
-    /// What may be overlooked.
+    /// Less important.
     Dim,
-    /// As it should be.
+    /// A good state.
     Good,
-    /// As it should not be.
+    /// A bad state.
     Bad,
 }
 
 impl Style {
-    /// The escape sequence that switches it on.
+    /// The escape sequence that enables the style.
     fn code(self) -> &'static str {
         match self {
             Style::Plain => "",
@@ -28,18 +28,18 @@ impl Style {
     }
 }
 
-/// A line.
+/// A line of styled text.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(in crate::cli::demo) struct Line(Vec<(Style, String)>);
 
 impl Line {
-    /// Adds a piece. Control characters, which a message of somebody else may hold, are left out.
+    /// Appends text. Control characters are removed, as the text may be someone else's message.
     pub(in crate::cli::demo) fn and(mut self, style: Style, text: String) -> Self {
         self.0.push((style, text.chars().filter(|c| !c.is_control()).collect()));
         self
     }
 
-    /// The line, cut to a number of columns.
+    /// Renders the line, truncated to a number of columns.
     fn render(&self, columns: usize, color: bool) -> String {
         let mut left = columns;
         let mut rendered = String::new();
@@ -56,7 +56,7 @@ impl Line {
     }
 }
 
-/// Lines as a terminal of so many columns and rows shows them; what has no place is left out.
+/// Renders lines for a terminal of this size; what does not fit is omitted.
 pub(in crate::cli::demo) fn fit(lines: &[Line], (columns, rows): (usize, usize), color: bool) -> Vec<String> {
     lines
         .iter()
@@ -70,7 +70,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_are_cut_by_what_is_seen_of_them() {
+    fn lines_are_truncated_by_visible_width() {
         let line = Line::default()
             .and(Style::Good, "█████".into())
             .and(Style::Plain, " 50 %".into());
@@ -81,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn messages_cannot_steer_the_terminal() {
+    fn messages_cannot_contain_control_sequences() {
         let line = Line::default().and(Style::Plain, "a\u{1b}[2Jb\r\n".into());
         assert_eq!(line.render(80, true), "a[2Jb");
     }

@@ -1,4 +1,4 @@
-//! When an application is asked, and what is to be thought of its answers.
+//! Schedule and thresholds of a readiness probe.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -6,23 +6,23 @@ use std::time::Duration;
 use crate::cli::sidecar::probe::Probe;
 use crate::xds::joining;
 
-/// How an application is asked again and again.
+/// A probe with its schedule.
 #[derive(Clone, Debug)]
 pub(super) struct Course {
     probe: Probe,
-    /// Until the first time.
+    /// Delay before the first probe.
     pub(super) initial_delay: Duration,
     timeout: Duration,
-    /// From one time to the next until it is ready, and then.
+    /// Interval until the application is ready, and after that.
     until_ready: Duration,
     period: Duration,
-    /// In a row, until it is ready, or is not any more.
+    /// Consecutive successes to become ready, and failures to become unready.
     successes: u32,
     failures: u32,
 }
 
 impl Course {
-    /// Of `--app-probe`: it is looked for often until it is ready, and then as Kubernetes does by default.
+    /// Schedule of `--app-probe`: frequent until the application is ready, then Kubernetes' defaults.
     pub(super) fn of_flag(probe: Probe) -> Self {
         Self {
             probe,
@@ -35,10 +35,10 @@ impl Course {
         }
     }
 
-    /// Of a WorkloadGroup.
+    /// Schedule of a WorkloadGroup's probe.
     ///
     /// # Errors
-    /// When there is no such question.
+    /// If the probe is invalid.
     pub(super) fn of_group(told: &joining::Probe) -> Result<Self, String> {
         let seconds = |number: u32| Duration::from_secs(number.max(1).into());
         Ok(Self {
@@ -52,18 +52,18 @@ impl Course {
         })
     }
 
-    /// Whether the application of the workload at an address is ready this time, and if not, why.
+    /// Probes the application of the workload with this address once; the error says why it is not ready.
     pub(super) async fn ask(&self, own: IpAddr) -> Result<(), String> {
         self.probe.ask(own, self.timeout).await
     }
 
-    /// How long it is until the next time.
+    /// Time until the next probe.
     pub(super) fn pause(&self, ready: bool) -> Duration {
         if ready { self.period } else { self.until_ready }
     }
 }
 
-/// What is to be thought of an application.
+/// Readiness of an application, derived from probe results.
 #[derive(Debug, Default)]
 pub(super) struct Verdict {
     pub(super) ready: bool,
@@ -72,7 +72,7 @@ pub(super) struct Verdict {
 }
 
 impl Verdict {
-    /// Whether it is ready after another answer.
+    /// Records a result and returns whether the application is ready.
     pub(super) fn after(&mut self, course: &Course, probed: Result<(), String>) -> bool {
         match probed {
             Ok(()) => {
@@ -93,13 +93,13 @@ impl Verdict {
         self.ready
     }
 
-    /// Whether one that is not asked is ready: it is.
+    /// Marks an application without a probe as ready.
     pub(super) fn without_probe(&mut self) -> bool {
         self.become_ready(true);
         true
     }
 
-    /// Answers count from now on; what was thought stays until then.
+    /// Resets the counters for a new probe; the readiness is kept.
     pub(super) fn begin_anew(&mut self) {
         (self.successes, self.failures) = (0, 0);
     }
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn one_success_is_enough_and_one_failure_is_not() {
+    fn thresholds_of_app_probe() {
         let course = Course::of_flag("tcp:1".parse().unwrap());
         let mut verdict = Verdict::default();
         let mut after = |probes| verdicts(&course, &mut verdict, probes);
@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn a_group_says_how_many_it_takes() {
+    fn thresholds_of_workload_groups() {
         let told = joining::Probe {
             period: 7,
             successes: 2,
@@ -159,7 +159,7 @@ mod tests {
             after(vec![Ok(()), no(), Ok(()), Ok(()), no(), Ok(())]),
             [false, false, false, true, false, false]
         );
-        // Another course, and what was thought stays for the time being.
+        // A change of the probe keeps the readiness.
         assert!(verdict.after(&course, Ok(())));
         verdict.begin_anew();
         assert!(verdict.ready);
