@@ -1,21 +1,22 @@
-# Every image of the mesh. `docker compose build` builds those that docker-compose.yml uses; one alone:
+# All images of the mesh. `docker compose build` builds those used by docker-compose.yml; to build a single
+# one:
 #
 #   docker build --target topsail --tag topsail .
 #
-#   topsail         the control plane, `topsail init`, what holds a pod's network, and the bundled proxy as sidecar
-#   sidecar-rust    the same image, under the name that goes with sidecar-envoy
-#   sidecar-envoy   that and Envoy
-#   bookinfo        a service of the sample, alone
-#   bookinfo-rust   a service of the sample, with its sidecar in the same container
+#   topsail         control plane, `topsail init`, pod network holder, and the bundled proxy as sidecar
+#   sidecar-rust    the same image, named to match sidecar-envoy
+#   sidecar-envoy   the same with Envoy
+#   bookinfo        a service of the sample application
+#   bookinfo-rust   a service of the sample application with its sidecar in the same container
 #   bookinfo-envoy  the same with Envoy
 #
-# The stages are in the order in which a builder that does not look ahead (the classic one) needs them.
+# The classic builder builds stages in file order, so they are ordered by dependency.
 ARG DEBIAN=debian:bookworm-20250520-slim
 ARG RUST=rust:1.95.0-slim-bookworm
 ARG ENVOY=envoyproxy/envoy:v1.40.0
 
-# What a program needs around it: the C library, certificates of public authorities, users, and the tools of
-# `topsail iptables`. No shell. /envoy is what Envoy needs besides.
+# Runtime dependencies: the C library, CA certificates, users, and the tools used by `topsail iptables`. No
+# shell. /envoy holds what Envoy requires in addition.
 FROM ${DEBIAN} AS files
 RUN apt-get update \
  && apt-get install --yes --no-install-recommends ca-certificates iptables \
@@ -56,13 +57,13 @@ FROM scratch AS base
 COPY --from=files /image /
 ENV PATH=/usr/sbin:/usr/bin
 
-# The programs: compiled here, or, where BINARIES names a folder of the build context, taken from there (RUST may then
-# be any image with a shell).
+# The binaries: compiled here or, if BINARIES names a directory of the build context, copied from there (RUST
+# may then be any image with a shell).
 FROM ${RUST} AS programs
 ARG BINARIES=
 WORKDIR /topsail
 COPY . .
-# Relocations take a twelfth of their space.
+# Packed relative relocations take a twelfth of the space.
 ENV RUSTFLAGS="-C link-arg=-Wl,-z,pack-relative-relocs"
 RUN mkdir /programs \
  && if [ -z "$BINARIES" ]; then \
@@ -97,5 +98,5 @@ COPY --from=envoy /usr/local/bin/envoy /usr/bin/
 FROM sidecar-envoy AS bookinfo-envoy
 COPY --from=programs /programs/bookinfo /usr/bin/
 
-# What `docker build .` is for.
+# The default target of `docker build .`.
 FROM topsail

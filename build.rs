@@ -1,9 +1,9 @@
-//! Leaves Envoy's descriptor set in `OUT_DIR/envoy.bin`: fields, types and rules of every message that
-//! the `envoy-types` crate has Rust types for.
+//! Writes Envoy's descriptor set to `OUT_DIR/envoy.bin`: the fields, types and validation rules of every
+//! message for which the `envoy-types` crate has Rust types.
 //!
-//! That crate carries the set in its package but does not export it, so cargo is asked where the
-//! package lies. Comments are left out: they are four fifths of it. Extensions (Envoy's field rules)
-//! are kept because nothing is decoded that need not be.
+//! That crate contains the descriptor set but does not export it, so the package is located with `cargo
+//! metadata`. Comments, four fifths of the set, are removed. Extensions, which hold the validation rules,
+//! survive because only the fields on the path to the comments are decoded.
 
 use std::env;
 use std::error::Error;
@@ -17,12 +17,12 @@ use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, encode
 /// `FileDescriptorSet.file`.
 const FILE: u32 = 1;
 
-/// `FileDescriptorProto.source_code_info`: positions and comments.
+/// `FileDescriptorProto.source_code_info`: source locations and comments.
 const SOURCE_CODE_INFO: u32 = 9;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let set = package_dir("envoy-types")?.join("src/generated/types.bin");
-    // Which version of the package is used stands in the lock file.
+    // The lock file determines the version of the package.
     for path in [Path::new("build.rs"), Path::new("Cargo.lock"), &set] {
         println!("cargo::rerun-if-changed={}", path.display());
     }
@@ -32,10 +32,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Where cargo keeps the sources of a dependency.
+/// The source directory of a dependency.
 fn package_dir(name: &str) -> Result<PathBuf, Box<dyn Error>> {
-    // What is needed to build was fetched already. Cargo wants the development dependencies too,
-    // though, and a first build has not fetched those.
+    // The dependencies needed for this build have been fetched already. `cargo metadata` also requires the
+    // development dependencies, which a first build may not have fetched, so retry online.
     let output = metadata(&["--offline"]).or_else(|_| metadata(&[]))?;
     let metadata: serde_json::Value = serde_json::from_slice(&output)?;
     let packages = metadata["packages"]
@@ -64,7 +64,7 @@ fn metadata(more: &[&str]) -> Result<Vec<u8>, Box<dyn Error>> {
     Ok(output.stdout)
 }
 
-/// A descriptor set without the positions and comments of its files.
+/// Removes source locations and comments from a descriptor set.
 fn without_comments(mut set: &[u8]) -> Result<Vec<u8>, Box<dyn Error>> {
     let mut out = Vec::new();
     while set.has_remaining() {

@@ -1,5 +1,4 @@
-//! The rooms of the house and who may enter: reads the imports of every source file and holds them
-//! against one table.
+//! Module dependencies: checks the imports of every source file against a table.
 
 #![cfg(test)]
 
@@ -7,7 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Each room and the rooms it may use. Data flows one way: a room never uses a later one.
+/// Each top-level module and the modules it may use. Data flows in one direction: a module never uses a later
+/// one.
 const ROOMS: &[(&str, &[&str])] = &[
     ("name", &[]),
     ("clock", &[]),
@@ -67,18 +67,18 @@ const ROOMS: &[(&str, &[&str])] = &[
     ),
 ];
 
-/// Protobuf stays where the protocol is spoken.
+/// Protobuf is confined to where the protocol is spoken.
 const PROTOBUF_PLACES: &[&str] = &["xds", "proxy/config"];
 
 #[test]
-fn rooms_use_only_earlier_rooms() {
+fn modules_use_only_earlier_modules() {
     let table: BTreeMap<&str, BTreeSet<&str>> = ROOMS
         .iter()
         .map(|(room, uses)| (*room, uses.iter().copied().collect()))
         .collect();
     let mut wrong = Vec::new();
     for file in sources() {
-        let room = room_of(&file);
+        let room = module_of(&file);
         if room == "lib" || room == "main" {
             continue;
         }
@@ -96,7 +96,7 @@ fn rooms_use_only_earlier_rooms() {
 }
 
 #[test]
-fn protobuf_stays_in_its_room() {
+fn protobuf_is_confined() {
     let mut wrong = Vec::new();
     for file in sources() {
         let speaks = PROTOBUF_PLACES
@@ -118,7 +118,7 @@ fn protobuf_stays_in_its_room() {
 }
 
 #[test]
-fn pure_rooms_have_no_clock_and_no_sockets() {
+fn pure_modules_have_no_clock_and_no_sockets() {
     let pure = ["name", "diag", "api", "compose", "mesh", "ir"];
     let impure = [
         "SystemTime::now",
@@ -133,7 +133,7 @@ fn pure_rooms_have_no_clock_and_no_sockets() {
     let mut wrong = Vec::new();
     for file in sources()
         .into_iter()
-        .filter(|file| pure.contains(&room_of(file).as_str()))
+        .filter(|file| pure.contains(&module_of(file).as_str()))
     {
         for (number, line) in code_lines(&file) {
             if let Some(found) = impure.iter().find(|word| line.contains(**word)) {
@@ -162,8 +162,8 @@ fn sources() -> Vec<PathBuf> {
     found
 }
 
-/// The first component below `src`, without `.rs`.
-fn room_of(file: &Path) -> String {
+/// The top-level module of a file.
+fn module_of(file: &Path) -> String {
     let below = file
         .strip_prefix(Path::new(env!("CARGO_MANIFEST_DIR")).join("src"))
         .unwrap();
@@ -171,7 +171,7 @@ fn room_of(file: &Path) -> String {
     first.trim_end_matches(".rs").to_owned()
 }
 
-/// Lines of code before the tests, which may use anything.
+/// Lines of code before the unit tests, which may use anything.
 fn code_lines(file: &Path) -> Vec<(usize, String)> {
     let is_test = file.file_name().is_some_and(|name| name == "tests.rs") || file.iter().any(|part| part == "tests");
     let text = if is_test {
@@ -187,7 +187,7 @@ fn code_lines(file: &Path) -> Vec<(usize, String)> {
     code.filter(|(_, line)| !line.trim_start().starts_with("//")).collect()
 }
 
-/// The rooms a file mentions as `crate::<room>`, with the line.
+/// The modules a file refers to as `crate::<module>`, with line numbers.
 fn uses(file: &Path) -> Vec<(usize, String)> {
     let mut found = Vec::new();
     for (number, line) in code_lines(file) {

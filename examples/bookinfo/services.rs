@@ -1,5 +1,5 @@
-//! The services of Bookinfo, the sample application that Istio's users know: a page about a book, put
-//! together from its details and its reviews, and reviews that may carry ratings.
+//! The services of Bookinfo, Istio's sample application: a page about a book, composed of its details and its
+//! reviews, which may include ratings.
 //!
 //! ```text
 //! productpage ──→ details
@@ -7,8 +7,8 @@
 //!                 reviews v2, v3 ──→ ratings
 //! ```
 //!
-//! Paths and JSON are those of Istio's sample, so its rules apply to these services unchanged. Each
-//! response tells in [`SERVED_BY`] which services took part.
+//! Paths and JSON are those of Istio's sample, so that its routing rules apply unchanged. Each response lists
+//! the services involved in [`SERVED_BY`].
 
 #[path = "services/call.rs"]
 mod call;
@@ -38,21 +38,21 @@ use http::{HeaderName, HeaderValue};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
-/// The response header that lists the services that took part, the answering one first, each as
-/// `<service>/<version>@<address>`, the address being that which the request came to, so that replicas differ;
-/// a called service that failed is `<service>/failed@<address called>`.
+/// Response header that lists the services involved, the responding one first, each as
+/// `<service>/<version>@<address>`. The address is the one the request was sent to, so that replicas can be
+/// told apart. A called service that failed is listed as `<service>/failed@<address called>`.
 pub const SERVED_BY: HeaderName = HeaderName::from_static("x-served-by");
 
 /// A service of the application.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Service {
-    /// The page.
+    /// The web page.
     Productpage,
-    /// Author, publisher and so on.
+    /// Author, publisher and other facts.
     Details,
-    /// What readers say.
+    /// Readers' reviews.
     Reviews,
-    /// The stars that go with a review.
+    /// Star ratings of the reviews.
     Ratings,
 }
 
@@ -67,13 +67,13 @@ impl fmt::Display for Service {
     }
 }
 
-/// Where a service reaches another: the outbound listener of its own sidecar, or, where connections are
-/// intercepted, whatever address the service's name has.
+/// How a service reaches another one: the outbound listener of its own sidecar or, with interception, the
+/// service's host name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Call {
-    /// The service called; its name goes into the `Host` header.
+    /// The service called; its name is sent as `Host` header.
     pub service: Service,
-    /// Where the connection goes: an address or a name, and a port.
+    /// Address or host name, and port.
     pub address: String,
 }
 
@@ -91,7 +91,7 @@ impl FromStr for Call {
     }
 }
 
-/// Which service to be, and where.
+/// Which service to run, and its address.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Config {
     /// The service.
@@ -108,17 +108,17 @@ pub struct Config {
     pub calls: Vec<Call>,
 }
 
-/// Runs one service until `shutdown`, then finishes the requests it has.
+/// Runs a service until `shutdown`, then finishes the requests in progress.
 ///
 /// # Errors
-/// When it cannot listen.
+/// If it cannot listen on its address.
 pub async fn serve(config: Config, shutdown: impl Future<Output = ()> + Send + 'static) -> io::Result<()> {
     let listener = TcpListener::bind(config.listen).await?;
     let service = routes(config).into_make_service_with_connect_info::<Here>();
     axum::serve(listener, service).with_graceful_shutdown(shutdown).await
 }
 
-/// The address that a connection came to, where the system knows.
+/// The local address of a connection, if known.
 #[derive(Clone, Copy)]
 struct Here(Option<SocketAddr>);
 
@@ -146,7 +146,7 @@ async fn health(State(config): State<Arc<Config>>) -> Json<Value> {
     Json(json!({ "status": format!("{} is healthy", config.service) }))
 }
 
-/// Puts this service before those that it called.
+/// Adds this service in front of those it called.
 async fn name_this_service(
     State(config): State<Arc<Config>>,
     ConnectInfo(Here(address)): ConnectInfo<Here>,

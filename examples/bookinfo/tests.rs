@@ -1,4 +1,4 @@
-//! The whole application without a mesh: the services call each other directly.
+//! The application without a mesh: the services call each other directly.
 
 use std::net::SocketAddr;
 
@@ -28,7 +28,7 @@ struct Running {
 }
 
 impl Running {
-    /// Starts a service and waits until it answers.
+    /// Starts a service and waits until it responds.
     async fn start(service: Service, version: &str, calls: Vec<Call>) -> Self {
         let listen = free_address();
         let (stop, stopped) = oneshot::channel::<()>();
@@ -79,7 +79,7 @@ impl Running {
 }
 
 #[tokio::test]
-async fn the_page_names_every_service_that_took_part() {
+async fn the_page_lists_all_services_involved() {
     let ratings = Running::start(Service::Ratings, "v1", vec![]).await;
     let details = Running::start(Service::Details, "v1", vec![]).await;
     let reviews = Running::start(Service::Reviews, "v3", vec![ratings.call(Service::Ratings)]).await;
@@ -121,7 +121,7 @@ async fn versions_of_reviews_differ_in_their_stars() {
 }
 
 #[tokio::test]
-async fn a_service_that_is_down_costs_its_part_only() {
+async fn a_failed_service_affects_its_part_only() {
     let gone = Call {
         service: Service::Ratings,
         address: free_address().to_string(),
@@ -154,7 +154,7 @@ async fn a_service_that_is_down_costs_its_part_only() {
     );
 }
 
-/// Answers one request with the headers it came with.
+/// A server that responds to one request and returns its headers.
 async fn mirror() -> (SocketAddr, JoinHandle<HeaderMap>) {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -180,7 +180,7 @@ async fn mirror() -> (SocketAddr, JoinHandle<HeaderMap>) {
 }
 
 #[tokio::test]
-async fn user_and_trace_headers_are_handed_on_and_others_are_not() {
+async fn only_user_and_trace_headers_are_propagated() {
     let (address, seen) = mirror().await;
     let calls = vec![Call {
         service: Service::Reviews,
@@ -221,7 +221,7 @@ async fn signing_in_sets_a_harmless_cookie() {
 }
 
 #[tokio::test]
-async fn shutdown_ends_the_service() {
+async fn shutdown_stops_the_service() {
     let running = Running::start(Service::Details, "v1", vec![]).await;
     let (_, _, details) = running.json("/details/3", &[]).await;
     assert_eq!(details["id"], 3);
@@ -231,7 +231,7 @@ async fn shutdown_ends_the_service() {
 }
 
 #[test]
-fn calls_are_written_as_service_and_address() {
+fn calls_are_parsed() {
     let call: Call = "reviews=127.0.0.1:80".parse().unwrap();
     assert_eq!(
         call,

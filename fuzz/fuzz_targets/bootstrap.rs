@@ -1,4 +1,4 @@
-//! The bootstrap file of the bundled proxy: read or refused with a reason.
+//! The bundled proxy's bootstrap parser.
 
 #![no_main]
 

@@ -1,4 +1,4 @@
-//! A certificate as a peer may show it to the bundled proxy.
+//! A peer certificate, as parsed by the bundled proxy.
 
 #![no_main]
 

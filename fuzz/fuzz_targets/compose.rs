@@ -1,5 +1,5 @@
-//! A compose file, whatever is in it, for each kind of Compose: every finding stands in it, and what is written where there
-//! is none that keeps it from being written is YAML, of which the objects are what the control plane takes.
+//! `topsail inject` with arbitrary Compose files, for each kind of Compose: all diagnostics point into the
+//! file, and if there are no errors the output is valid YAML whose objects the control plane accepts.
 
 #![no_main]
 
@@ -13,7 +13,7 @@ use topsail::diag::{Severity, SourceText, render};
 use topsail::source::document::split;
 use topsail::source::node;
 
-/// What the file may extend and include.
+/// The file that the input may extend and include.
 const OTHER: &str = "services: {base: {image: redis, ports: [\"${PORT:-1}:80\"], networks: {n: {aliases: [b]}}}}\n";
 
 fuzz_target!(|file: &[u8]| {

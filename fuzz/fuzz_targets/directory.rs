@@ -1,5 +1,5 @@
-//! A file of the watched directory: whatever is in it, every finding can be shown, and what proxies would be sent
-//! passes their own rules and is taken by ours.
+//! Arbitrary files in a configuration directory: all diagnostics can be rendered, and the resulting resources
+//! satisfy Envoy's validation rules and are accepted by the bundled proxy.
 
 #![no_main]
 
@@ -13,7 +13,7 @@ use topsail::name::TrustDomain;
 use topsail::source::Root;
 use topsail::xds::ResourceType;
 
-/// A workload to look through, and a service for the file to be about.
+/// A workload to render for, and a service that the input can refer to.
 const SURROUNDINGS: &str = "
 apiVersion: networking.istio.io/v1
 kind: WorkloadEntry

@@ -1,5 +1,4 @@
-//! The first bytes of a connection to the bundled proxy, before a filter chain is chosen: however they are cut,
-//! nothing of them is lost.
+//! Listener filters' inspection of a connection's first bytes: however the input is split, no byte is lost.
 
 #![no_main]
 

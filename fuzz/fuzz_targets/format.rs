@@ -1,4 +1,5 @@
-//! A format string of access logs and headers: refused with a reason, or written for a request with any path and headers.
+//! Format strings of access logs and headers: parsed or rejected, and evaluated for arbitrary paths and
+//! headers.
 
 #![no_main]
 

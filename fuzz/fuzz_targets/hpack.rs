@@ -1,4 +1,4 @@
-//! Header blocks of HTTP/2, from a client or a host, and what the bundled proxy makes of them for the next.
+//! HPACK header blocks, and their conversion for the next hop.
 
 #![no_main]
 

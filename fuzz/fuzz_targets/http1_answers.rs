@@ -1,4 +1,4 @@
-//! What a host says to the bundled proxy by HTTP/1.1, however it is cut.
+//! HTTP/1.1 responses from a host, split at arbitrary points.
 
 #![no_main]
 

@@ -1,4 +1,4 @@
-//! What a client says to the bundled proxy by HTTP/1.1, however it is cut.
+//! HTTP/1.1 requests from a client, split at arbitrary points.
 
 #![no_main]
 

@@ -1,4 +1,4 @@
-//! What a client or a host says to the bundled proxy by HTTP/2 after its settings, however it is cut.
+//! HTTP/2 frames from a client or a host after SETTINGS, split at arbitrary points.
 
 #![no_main]
 

@@ -1,4 +1,4 @@
-//! A request's path on its way through the bundled proxy's normalisation.
+//! Path normalisation of the bundled proxy.
 
 #![no_main]
 

@@ -1,5 +1,4 @@
-//! A header of the PROXY protocol before a connection to the bundled proxy: however it is cut, nothing of what follows
-//! is lost.
+//! PROXY protocol headers: however the input is split, no byte after the header is lost.
 
 #![no_main]
 

@@ -1,4 +1,4 @@
-//! A request's headers, as the bundled proxy draws on them.
+//! Request headers as used by the bundled proxy.
 
 #![no_main]
 

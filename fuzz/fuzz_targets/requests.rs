@@ -1,5 +1,5 @@
-//! What a client says on an xDS stream, in either variant: any sequence of requests, with pushes taken in between,
-//! leaves a session that sends at most one response of a type at a time.
+//! xDS requests from a client, in both protocol variants: for any sequence of requests and pushes, a session
+//! has at most one response per type in flight.
 
 #![no_main]
 
@@ -17,7 +17,7 @@ use topsail::xds::snapshot::Snapshot;
 
 #[derive(Arbitrary, Debug)]
 enum Step {
-    /// A request of these bytes, if they are one, or one that ACKs the last response.
+    /// A request decoded from these bytes if valid, otherwise an ACK of the last response.
     Request {
         kind: u8,
         bytes: Vec<u8>,
@@ -37,7 +37,7 @@ enum Step {
         kind: u8,
         names: Vec<u8>,
     },
-    /// The mesh has changed.
+    /// The target changes.
     Target {
         seed: u8,
     },
@@ -74,7 +74,7 @@ fn target(seed: u8) -> Arc<Snapshot> {
     Arc::new(snapshot)
 }
 
-/// One stream, and the nonce that each type waits for.
+/// One stream, and the nonce in flight for each type.
 struct Conversation {
     session: Session,
     incremental: bool,

@@ -1,4 +1,4 @@
-//! A resource as any control plane may send it to the bundled proxy: taken or refused with a reason.
+//! xDS resources from an arbitrary control plane: accepted or rejected by the bundled proxy.
 
 #![no_main]
 

@@ -1,4 +1,4 @@
-//! A join token as a stranger may show it: none is taken that this server did not sign.
+//! Join tokens: none is accepted that this server did not sign.
 
 #![no_main]
 
@@ -35,7 +35,8 @@ static SERVER: LazyLock<Server> = LazyLock::new(|| {
 fuzz_target!(|input: (bool, String)| {
     let (altered, text) = input;
     let server = &*SERVER;
-    // Half of the time a good token with its end replaced, since nothing random is ever signed well.
+    // Half of the inputs are appended to a truncated valid token, as random input never has a valid
+    // signature.
     let kept = server.good.len().saturating_sub(text.len());
     let token = if altered {
         format!("{}{text}", &server.good[..kept])
@@ -46,7 +47,7 @@ fuzz_target!(|input: (bool, String)| {
         Ok(_) => assert_eq!(token, server.good),
         Err(error) => assert!(!error.to_string().is_empty()),
     }
-    // A sidecar reads what its token says, whoever made it.
+    // Sidecars read the claims without verifying the signature.
     if let Ok(told) = TokenClaims::told_to_bearer(&token) {
         let _ = (told.identity(), told.is_half_over(server.now));
     }

@@ -1,4 +1,4 @@
-//! The base64 in which browsers send gRPC, however it is cut.
+//! The base64 encoding of gRPC-Web bodies, split at arbitrary points.
 
 #![no_main]
 

@@ -1,5 +1,5 @@
-//! What a control plane says on an xDS stream, in either variant: whatever comes, the bundled proxy changes only what it
-//! asked for, has what it accepted and nothing else, and says what it wants once.
+//! xDS responses to the bundled proxy, in both protocol variants: it changes only what it subscribed to,
+//! holds exactly what it accepted, and sends each subscription once.
 
 #![no_main]
 
@@ -13,22 +13,22 @@ use topsail::xds::resource::ResourceType;
 
 #[derive(Arbitrary, Debug)]
 enum Step {
-    /// A response of these bytes, if they are one.
+    /// A response decoded from these bytes, if valid.
     Bytes(Vec<u8>),
-    /// A response with resources of these names, and names of what is not there.
+    /// A response with resources of these names, and removals.
     Response {
         kind: u8,
         resources: Vec<(u8, u8)>,
         removed: Vec<u8>,
-        /// Which of them the proxy does not take.
+        /// Bit mask of the resources that the proxy rejects.
         refused: u8,
     },
-    /// These are wanted from now on; none: everything there is.
+    /// Changes the subscription; no names mean wildcard.
     Want {
         kind: u8,
         names: Option<Vec<u8>>,
     },
-    /// The stream ends and another begins.
+    /// The stream ends and a new one is opened.
     Open,
 }
 
@@ -40,7 +40,7 @@ fn name(number: u8) -> String {
     format!("r{}", number % 8)
 }
 
-/// A message whose first field is the name, as that of every type is, and which differs with `content`.
+/// A message whose first field is the name, as in all resource types, and which varies with `content`.
 fn body(kind: ResourceType, number: u8, content: u8) -> Any {
     let mut value = vec![0x0a, 2];
     value.extend(name(number).into_bytes());
@@ -84,7 +84,7 @@ fn encoded(variant: Variant, kind: ResourceType, resources: &[(u8, u8)], removed
     }
 }
 
-/// Takes in a response, and refuses every resource whose name has a digit of which `refused` has the bit.
+/// Processes a response, rejecting every resource whose digit has its bit set in `refused`.
 fn hear(client: &mut Client, bytes: Vec<u8>, refused: u8) {
     let Ok(response) = Response::decode(client.variant(), bytes.into()) else {
         return;
@@ -131,7 +131,7 @@ fn hear(client: &mut Client, bytes: Vec<u8>, refused: u8) {
 
 fuzz_target!(|input: (bool, Vec<Step>, &[u8])| {
     let (incremental, steps, file) = input;
-    // What was kept of the last run is read by the same words.
+    // The file persisted by an earlier run is parsed by the same decoder.
     drop(keep::decode(file.to_vec().into()));
     let variant = if incremental { Variant::Delta } else { Variant::Sotw };
     let mut client = Client::new(variant, Node::default());

@@ -10,7 +10,7 @@ use crate::run::{fails, path, run, stdout, text};
 use crate::token::claims;
 
 #[test]
-fn a_bootstrap_on_the_servers_host_makes_its_token() {
+fn on_the_servers_host_a_token_is_created() {
     let folder = tempfile::tempdir().unwrap();
     let state = path(&folder, "state");
     let bootstrap = [
@@ -60,7 +60,7 @@ fn a_bootstrap_on_the_servers_host_makes_its_token() {
 }
 
 #[test]
-fn a_member_of_a_group_is_named_after_its_address_and_connects_from_there() {
+fn group_members_are_named_after_their_address() {
     let folder = tempfile::tempdir().unwrap();
     let state = path(&folder, "state");
     let bootstrap = ["bootstrap", "--state", &state, "--group", "reviews-v1.shop"];
@@ -86,7 +86,7 @@ fn a_member_of_a_group_is_named_after_its_address_and_connects_from_there() {
 }
 
 #[test]
-fn a_bootstrap_elsewhere_is_made_of_files() {
+fn elsewhere_ca_and_token_are_files() {
     let folder = tempfile::tempdir().unwrap();
     let (state, ca, token) = (
         path(&folder, "state"),
@@ -117,7 +117,7 @@ fn a_bootstrap_elsewhere_is_made_of_files() {
 }
 
 #[tokio::test]
-async fn envoy_takes_every_kind_of_bootstrap() {
+async fn envoy_accepts_all_bootstraps() {
     let folder = tempfile::tempdir().unwrap();
     let state = path(&folder, "state");
     let finder = Finder::from_env();

@@ -1,4 +1,4 @@
-//! What holds for every command: help, wrong calls, streams that break.
+//! What applies to every command: help, usage errors and broken streams.
 
 use std::fs;
 use std::process::Stdio;
@@ -6,7 +6,7 @@ use std::process::Stdio;
 use crate::run::{fails, path, run, stdout, text, topsail};
 
 #[test]
-fn help_teaches() {
+fn help_texts() {
     for command in [
         "",
         "serve",
@@ -28,7 +28,7 @@ fn help_teaches() {
 }
 
 #[test]
-fn the_version_is_the_crates() {
+fn version_is_the_crates() {
     assert_eq!(
         stdout(&["--version"]),
         format!("topsail {}\n", env!("CARGO_PKG_VERSION"))
@@ -36,7 +36,7 @@ fn the_version_is_the_crates() {
 }
 
 #[test]
-fn wrong_calls_end_with_2_and_name_the_argument() {
+fn usage_errors_exit_with_2_and_name_the_argument() {
     assert_eq!(run(&[]).status.code(), Some(2));
     let needs: [(&[&str], &str); 10] = [
         (&["sreve"], "sreve"),
@@ -61,7 +61,7 @@ fn wrong_calls_end_with_2_and_name_the_argument() {
 }
 
 #[test]
-fn a_reader_who_leaves_is_no_failure() {
+fn a_broken_pipe_is_not_a_failure() {
     let folder = tempfile::tempdir().unwrap();
     let state = path(&folder, "state");
     for arguments in [

@@ -36,7 +36,7 @@ spec:
     - destination: {host: reviews, subset: v2}
 ";
 
-/// A folder with these files.
+/// A directory with these files.
 fn folder(files: &[(&str, &str)]) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     for (name, text) in files {
@@ -48,7 +48,7 @@ fn folder(files: &[(&str, &str)]) -> tempfile::TempDir {
 }
 
 #[tokio::test]
-async fn state_and_tokens_in_the_directory_are_no_part_of_it_for_any_command() {
+async fn state_directories_and_tokens_are_ignored_by_all_commands() {
     let folder = folder(&[("config/a.yaml", SERVICE)]);
     let config = path(&folder, "config");
     let [state, other] = ["config/state", "config/of-another-server"].map(|name| path(&folder, name));
@@ -71,7 +71,7 @@ async fn state_and_tokens_in_the_directory_are_no_part_of_it_for_any_command() {
 }
 
 #[test]
-fn a_state_directory_named_itself_is_read() {
+fn a_state_directory_given_explicitly_is_read() {
     let folder = tempfile::tempdir().unwrap();
     let state = path(&folder, "state");
     let document = stdout(&["bootstrap", "--workload", "a", "--state", &state]);
@@ -80,7 +80,7 @@ fn a_state_directory_named_itself_is_read() {
     assert_eq!((code, findings.len()), (1, 1), "{findings:?}");
 }
 
-/// Exit code, findings as JSON and the summary.
+/// Exit code, diagnostics as JSON, and the summary.
 fn check(arguments: &[&str]) -> (i32, Vec<Value>, String) {
     let output = run(&[&["check", "-o", "json"], arguments].concat());
     let findings = serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"));
@@ -88,7 +88,7 @@ fn check(arguments: &[&str]) -> (i32, Vec<Value>, String) {
 }
 
 #[test]
-fn a_dangling_reference_is_shown_at_its_line() {
+fn unresolved_references_are_reported_with_their_line() {
     let folder = folder(&[("mesh/a.yaml", SERVICE), ("mesh/b.yaml", RULE), ("mesh/c.yaml", ROUTE)]);
     let output = run(&["check", &path(&folder, "mesh")]);
     assert_eq!(output.status.code(), Some(1));
@@ -117,7 +117,7 @@ fn a_dangling_reference_is_shown_at_its_line() {
 }
 
 #[test]
-fn every_problem_of_every_file_is_found_at_once() {
+fn all_problems_of_all_files_are_reported() {
     let broken = "a: [\n";
     let typo = ROUTE.replace("subset: v2", "subst: v2");
     let folder = folder(&[
@@ -152,7 +152,7 @@ fn every_problem_of_every_file_is_found_at_once() {
 }
 
 #[test]
-fn what_a_single_file_refers_to_may_be_elsewhere() {
+fn unresolved_references_of_single_files_are_info() {
     let folder = folder(&[("mesh/a.yaml", SERVICE), ("mesh/b.yaml", RULE), ("new/c.yaml", ROUTE)]);
     let (new, mesh) = (path(&folder, "new/c.yaml"), path(&folder, "mesh"));
     let (code, findings, _) = check(&[&new]);
@@ -171,7 +171,7 @@ fn what_a_single_file_refers_to_may_be_elsewhere() {
 }
 
 #[test]
-fn a_file_takes_the_place_of_the_one_in_the_directory() {
+fn files_replace_those_with_the_same_objects() {
     let folder = folder(&[
         ("mesh/a.yaml", SERVICE),
         ("mesh/b.yaml", RULE),
@@ -188,7 +188,7 @@ fn a_file_takes_the_place_of_the_one_in_the_directory() {
 }
 
 #[test]
-fn the_mesh_configuration_is_checked_as_well() {
+fn mesh_config_is_checked() {
     let folder = folder(&[
         ("mesh/a.yaml", SERVICE),
         ("mesh.yaml", "outboundTrafficPolicy: {mode: REGISTRY_ONY}\n"),
@@ -213,7 +213,7 @@ fn sarif_has_a_run_with_results() {
 }
 
 #[test]
-fn what_cannot_be_looked_at_is_a_wrong_call() {
+fn unreadable_paths_are_usage_errors() {
     let folder = folder(&[("a.yaml", SERVICE)]);
     let (here, missing) = (path(&folder, "a.yaml"), path(&folder, "missing"));
     for arguments in [
@@ -232,7 +232,7 @@ fn what_cannot_be_looked_at_is_a_wrong_call() {
 }
 
 #[test]
-fn bookinfo_is_without_fault() {
+fn bookinfo_has_no_findings() {
     let config = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/bookinfo/config");
     assert_eq!(stdout(&["check", config, "--fail-on", "warning"]), "");
 }

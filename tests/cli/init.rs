@@ -28,7 +28,7 @@ metadata: {name: reviews, namespace: shop}
 spec: {template: {serviceAccount: reviewer, labels: {app: reviews}}}
 ";
 
-/// A folder with this configuration in `mesh`, and the call that makes what its sidecars join with.
+/// A directory with this configuration in `mesh`, and the `topsail init` command line for it.
 fn home(mesh: &str) -> (tempfile::TempDir, [String; 7]) {
     let folder = tempfile::tempdir().unwrap();
     fs::create_dir(folder.path().join("mesh")).unwrap();
@@ -51,7 +51,7 @@ fn read(folder: &tempfile::TempDir, name: &str) -> String {
 }
 
 #[test]
-fn every_workload_and_group_gets_a_folder_of_its_own() {
+fn every_workload_and_group_gets_a_join_directory() {
     let (folder, init) = home(MESH);
     let said = stdout(&call(&init, &[]));
     assert_eq!(said.lines().count(), 2, "{said}");
@@ -75,10 +75,10 @@ fn every_workload_and_group_gets_a_folder_of_its_own() {
 }
 
 #[test]
-fn again_it_changes_nothing() {
+fn a_second_run_changes_nothing() {
     let (folder, init) = home(MESH);
     stdout(&call(&init, &[]));
-    // A volume may hold something else.
+    // The volume may contain other files.
     fs::write(folder.path().join("join/client/other"), "stays").unwrap();
     let token = read(&folder, "join/client/token");
     let answer: Value = serde_json::from_str(&stdout(&call(&init, &["-o", "json"]))).unwrap();
@@ -97,7 +97,7 @@ fn again_it_changes_nothing() {
 }
 
 #[test]
-fn tokens_that_are_old_or_of_others_are_replaced() {
+fn old_and_foreign_tokens_are_replaced() {
     let (folder, init) = home(MESH);
     stdout(&call(&init, &["--only", "client"]));
     assert!(!folder.path().join("join/reviews.shop").exists());
@@ -146,7 +146,7 @@ fn tokens_that_are_old_or_of_others_are_replaced() {
 }
 
 #[test]
-fn a_workload_that_cannot_be_made_out_fails_with_its_place_and_the_rest_is_made() {
+fn invalid_workloads_are_reported_and_the_others_provisioned() {
     let broken = "---
 apiVersion: networking.istio.io/v1
 kind: WorkloadGroup
@@ -162,7 +162,7 @@ spec: {template: {serviceAcount: ratings}}
         "{why}"
     );
     assert_eq!(said.lines().count(), 2, "{said}");
-    // What is wrong with a route keeps no workload out.
+    // An error in a route does not affect workloads.
     let route = "---
 {apiVersion: networking.istio.io/v1, kind: VirtualService, metadata: {name: a}, spec: {hots: [a]}}
 ";
@@ -179,7 +179,7 @@ spec: {template: {serviceAcount: ratings}}
 }
 
 #[test]
-fn wrong_calls_say_why() {
+fn usage_errors_name_the_reason() {
     let (folder, init) = home(MESH);
     for name in ["nobody", "reviews", "outside"] {
         let why = fails(1, &call(&init, &["--only", name]));

@@ -1,4 +1,4 @@
-//! `topsail inject`, without an engine: what it reads, writes and refuses.
+//! `topsail inject` without an engine: what it reads, writes and rejects.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -7,12 +7,12 @@ use std::process::Output;
 
 use crate::run::{text, topsail};
 
-/// The projects that the tests on an engine run.
+/// The projects that the Docker tests run.
 fn projects() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/docker/projects")
 }
 
-/// Runs it in a folder for Compose 2, without an engine's help.
+/// Runs it in a directory, for Compose 2 and without an engine.
 fn inject(folder: &Path, arguments: &[&str]) -> Output {
     inject_for("2", folder, arguments)
 }
@@ -28,14 +28,14 @@ fn of(output: &Output) -> (Option<i32>, &str, &str) {
     (output.status.code(), text(&output.stdout), text(&output.stderr))
 }
 
-/// A folder with a compose file.
+/// A directory with a Compose file.
 fn folder(compose: &str) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("docker-compose.yml"), compose).unwrap();
     folder
 }
 
-/// All files below a folder, by name, with their texts.
+/// All files below a directory, with their content.
 fn files(folder: &Path) -> Vec<(String, String)> {
     let mut found = Vec::new();
     let mut pending = vec![folder.to_owned()];
@@ -58,7 +58,7 @@ fn files(folder: &Path) -> Vec<(String, String)> {
 const WEB: &str = "services:\n  web: {image: web, ports: [\"80:8000\"]}\n  db: {image: redis, scale: 1}\n";
 
 #[test]
-fn projects_of_three_shapes_become_these() {
+fn injected_projects() {
     for project in ["shop", "networks", "beside"] {
         for compose in ["2", "1"] {
             let output = inject_for(compose, &projects().join(project), &["--dry-run"]);
@@ -70,7 +70,7 @@ fn projects_of_three_shapes_become_these() {
 }
 
 #[test]
-fn the_bundled_data_plane_images_labels_and_profiles_are_in_the_override() {
+fn override_has_data_plane_images_labels_and_profiles() {
     let folder = folder(
         "
 services:
@@ -94,7 +94,7 @@ services:
 }
 
 #[test]
-fn a_second_call_changes_nothing_and_a_service_that_is_gone_takes_its_objects_along() {
+fn a_second_run_removes_only_obsolete_objects() {
     let folder = folder(WEB);
     let path = folder.path();
     let output = inject(path, &[]);
@@ -142,7 +142,7 @@ fn a_second_call_changes_nothing_and_a_service_that_is_gone_takes_its_objects_al
 }
 
 #[test]
-fn what_somebody_has_edited_is_not_replaced() {
+fn edited_files_are_not_replaced() {
     let folder = folder(WEB);
     let path = folder.path();
     inject(path, &[]);
@@ -157,7 +157,7 @@ fn what_somebody_has_edited_is_not_replaced() {
     assert!(stderr.contains("mesh/compose/web.yaml:1:1: error[TS0025]"), "{stderr}");
     assert!(stderr.ends_with("nothing was written: 1 error\n"), "{stderr}");
     assert_eq!(files(path), before);
-    // Without its first line it is theirs.
+    // Without the marker in its first line, the file is maintained by hand.
     fs::write(&web, edited.split_once('\n').unwrap().1).unwrap();
     let output = inject(path, &[]);
     let (code, stdout, stderr) = of(&output);
@@ -167,7 +167,7 @@ fn what_somebody_has_edited_is_not_replaced() {
         "{stderr}{stdout}"
     );
     assert!(fs::read_to_string(&web).unwrap().contains("port: 8001"));
-    // An override that is somebody else's.
+    // An override that was not generated.
     fs::write(path.join("docker-compose.topsail.yml"), "services: {}\n").unwrap();
     assert_eq!(of(&inject(path, &[])).0, Some(1));
     assert_eq!(of(&inject(path, &["--force"])).0, Some(0));
@@ -175,7 +175,7 @@ fn what_somebody_has_edited_is_not_replaced() {
 }
 
 #[test]
-fn errors_name_file_line_and_column_and_nothing_is_written() {
+fn errors_have_locations_and_nothing_is_written() {
     let folder = folder(
         "services:\n  web: {image: web, network_mode: host}\n  db:\n    expose: [15001]\n    labels: {topsail.io/port: \"1\"}\n",
     );
@@ -191,7 +191,7 @@ fn errors_name_file_line_and_column_and_nothing_is_written() {
 }
 
 #[test]
-fn files_are_found_and_added_up_as_compose_does() {
+fn files_are_discovered_and_merged_as_by_compose() {
     let folder = folder(WEB);
     let path = folder.path();
     fs::write(
@@ -246,9 +246,9 @@ fn text_of(output: &Output) -> String {
 }
 
 #[test]
-fn a_call_without_a_project_says_what_is_missing() {
+fn a_missing_project_is_reported() {
     let folder = tempfile::tempdir().unwrap();
-    // A folder above may have one, on whose machine this runs is not known.
+    // A parent directory may contain a Compose file on the machine this runs on.
     fs::write(
         folder.path().join("compose.yaml"),
         "services: {a: {labels: {topsail.io/inject: \"false\"}}}\n",
@@ -266,7 +266,7 @@ fn a_call_without_a_project_says_what_is_missing() {
     assert_eq!(of(&inject(folder.path(), &["--all", "--labelled"])).0, Some(2));
 }
 
-/// A folder with programs that print these texts, and fail where there is none.
+/// A directory with programs that print these texts; those without a text fail.
 fn programs(texts: &[(&str, Option<&str>)]) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     for (name, text) in texts {
@@ -282,7 +282,7 @@ fn programs(texts: &[(&str, Option<&str>)]) -> tempfile::TempDir {
 }
 
 #[test]
-fn the_override_is_for_the_compose_that_is_installed() {
+fn override_suits_the_installed_compose() {
     let told = |programs: &tempfile::TempDir, arguments: &[&str]| {
         let folder = folder(WEB);
         let mut command = topsail(&["inject", "--offline"]);
@@ -316,7 +316,7 @@ fn the_override_is_for_the_compose_that_is_installed() {
 }
 
 #[test]
-fn programs_are_told_what_was_decided() {
+fn json_output() {
     let folder = folder(WEB);
     let path = folder.path();
     let json = |compose: &str, arguments: &[&str]| {

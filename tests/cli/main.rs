@@ -1,4 +1,4 @@
-//! The commands as users meet them: the built binary, its output and its exit codes.
+//! The built binary: output and exit codes of its commands.
 
 #[cfg(test)]
 mod bootstrap;

@@ -22,7 +22,7 @@ fn names<'a>(resources: &'a Value, field: &str) -> Vec<&'a str> {
 }
 
 #[test]
-fn everything_a_proxy_would_receive_is_shown() {
+fn all_resources_of_a_proxy_are_printed() {
     let all = render(&["--workload", "productpage-v1"]);
     let parts: Vec<&str> = all.as_object().unwrap().keys().map(String::as_str).collect();
     assert_eq!(parts, ["listeners", "routes", "clusters", "endpoints", "secrets"]);
@@ -39,7 +39,7 @@ fn everything_a_proxy_would_receive_is_shown() {
 }
 
 #[test]
-fn the_same_input_gives_the_same_bytes() {
+fn output_is_deterministic() {
     let arguments = [
         "render",
         "--config",
@@ -55,7 +55,7 @@ fn the_same_input_gives_the_same_bytes() {
 }
 
 #[test]
-fn a_workload_without_an_entry_is_described_by_flags() {
+fn flags_describe_workloads_without_an_entry() {
     let render = [
         "render",
         "--config",
@@ -76,7 +76,7 @@ fn a_workload_without_an_entry_is_described_by_flags() {
 }
 
 #[test]
-fn errors_of_the_directory_are_hinted_at() {
+fn errors_in_the_directory_are_mentioned() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("a.yaml"), "a: [").unwrap();
     let output = run(&[

@@ -1,8 +1,8 @@
-//! Running the built binary.
+//! Runs the built binary.
 
 use std::process::{Command, Output, Stdio};
 
-/// The command, without what the environment says to it.
+/// The command, without environment variables that affect it.
 pub fn topsail(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_topsail"));
     for (name, _) in std::env::vars_os() {
@@ -14,7 +14,7 @@ pub fn topsail(arguments: &[&str]) -> Command {
     command
 }
 
-/// Runs it to its end.
+/// Runs it to completion.
 pub fn run(arguments: &[&str]) -> Output {
     topsail(arguments).output().unwrap()
 }
@@ -24,14 +24,14 @@ pub fn text(bytes: &[u8]) -> &str {
     std::str::from_utf8(bytes).unwrap()
 }
 
-/// Runs a command that has to be fine: its standard output.
+/// Runs a command that must succeed and returns its standard output.
 pub fn stdout(arguments: &[&str]) -> String {
     let output = run(arguments);
     assert!(output.status.success(), "{arguments:?}: {}", text(&output.stderr));
     text(&output.stdout).to_owned()
 }
 
-/// Runs a command that has to end with `code` and to say why: its standard error.
+/// Runs a command that must fail with exit code `code` and a message; returns its standard error.
 pub fn fails(code: i32, arguments: &[&str]) -> String {
     let output = run(arguments);
     let stderr = text(&output.stderr).to_owned();
@@ -41,7 +41,7 @@ pub fn fails(code: i32, arguments: &[&str]) -> String {
     stderr
 }
 
-/// A path in a folder.
+/// A path in a directory.
 pub fn path(folder: &tempfile::TempDir, name: &str) -> String {
     folder.path().join(name).to_str().unwrap().to_owned()
 }

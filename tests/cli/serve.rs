@@ -1,4 +1,4 @@
-//! `topsail serve`: start, readiness, end.
+//! `topsail serve`: startup, readiness and shutdown.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -11,18 +11,18 @@ use topsail::envoy;
 
 use crate::run::{fails, path, stdout, topsail};
 
-/// A server on a directory; it is killed when this is dropped.
+/// A server on a directory, killed on drop.
 pub struct Server {
     child: Child,
     log: BufReader<ChildStderr>,
-    /// Where it answers operators.
+    /// Its admin address.
     pub admin: SocketAddr,
-    /// Where it serves xDS.
+    /// Its xDS address.
     pub xds: SocketAddr,
 }
 
 impl Server {
-    /// Starts it with its configuration in `config` and its state in `state`, on free ports.
+    /// Starts it with configuration in `config` and state in `state`, on free ports.
     pub fn start(folder: &tempfile::TempDir, flags: &[&str]) -> Self {
         let mut command = topsail(&[
             "serve",
@@ -45,12 +45,12 @@ impl Server {
         Self { child, log, admin, xds }
     }
 
-    /// Reads the log up to a line with this text: the line.
+    /// Reads the log up to a line with this text and returns the line.
     pub fn line(&mut self, text: &str) -> Value {
         line(&mut self.log, text)
     }
 
-    /// `GET` at the admin listener.
+    /// Sends `GET` to the admin listener.
     pub async fn get(&self, path: &str) -> (u16, String) {
         let (status, body) = envoy::get(self.admin, path).await.unwrap();
         (status.as_u16(), String::from_utf8(body.to_vec()).unwrap())
@@ -82,7 +82,7 @@ fn line(log: &mut impl BufRead, text: &str) -> Value {
     }
 }
 
-/// A folder with an empty configuration.
+/// A directory with an empty configuration.
 pub fn folder() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     fs::create_dir(folder.path().join("config")).unwrap();
@@ -90,7 +90,7 @@ pub fn folder() -> tempfile::TempDir {
 }
 
 #[tokio::test]
-async fn a_server_is_ready_and_says_goodbye() {
+async fn startup_and_shutdown() {
     for (signal, name) in [(Signal::TERM, "SIGTERM"), (Signal::INT, "SIGINT")] {
         let folder = folder();
         fs::write(folder.path().join("config/a.yaml"), "kind: Srevice\napiVersion: v1\n").unwrap();
@@ -108,7 +108,7 @@ async fn a_server_is_ready_and_says_goodbye() {
 }
 
 #[tokio::test]
-async fn flags_are_variables_too() {
+async fn flags_have_environment_variables() {
     let folder = folder();
     let mut command = topsail(&["serve", "--config", "/nonexistent", "--admin", "127.0.0.1:0"]);
     command
@@ -129,7 +129,7 @@ async fn flags_are_variables_too() {
 }
 
 #[test]
-fn what_keeps_it_from_starting_is_named() {
+fn startup_failures_name_the_reason() {
     let folder = folder();
     let (config, state) = (path(&folder, "config"), path(&folder, "state"));
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -199,7 +199,7 @@ fn what_keeps_it_from_starting_is_named() {
 }
 
 #[tokio::test]
-async fn a_generation_is_as_old_as_its_acceptance() {
+async fn a_generations_age_counts_from_its_acceptance() {
     let folder = folder();
     let mut server = Server::start(&folder, &[]);
     server.ready().await;
@@ -214,7 +214,7 @@ async fn a_generation_is_as_old_as_its_acceptance() {
 
 /// `topsail serve --config . --state ./state`.
 #[tokio::test]
-async fn state_within_the_configuration_is_no_configuration() {
+async fn state_within_the_configuration_is_ignored() {
     let folder = folder();
     let state = path(&folder, "config/state");
     let token = [
@@ -232,9 +232,9 @@ async fn state_within_the_configuration_is_no_configuration() {
     assert_eq!(server.get("/api/v1/diagnostics").await.1, "[]");
 }
 
-/// Two would append to one file, and after a restart neither's generation would be there.
+/// Two servers would append to the same journal, and after a restart neither's generation could be restored.
 #[tokio::test]
-async fn a_state_directory_has_one_server() {
+async fn a_state_directory_is_locked() {
     let folder = folder();
     let mut first = Server::start(&folder, &[]);
     first.ready().await;
@@ -250,7 +250,7 @@ async fn a_state_directory_has_one_server() {
     ];
     let stderr = fails(1, &[&second[..], &["--config", &config, "--state", &state]].concat());
     assert!(stderr.contains(&format!("{state} is in use by another")), "{stderr}");
-    // One that is killed has given it up.
+    // A killed server releases the lock.
     first.child.kill().unwrap();
     first.child.wait().unwrap();
     Server::start(&folder, &[]).ready().await;

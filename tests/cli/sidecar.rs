@@ -1,4 +1,4 @@
-//! `topsail sidecar` without interception, which takes no root.
+//! `topsail sidecar` without interception, which requires no root.
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
@@ -15,7 +15,7 @@ use crate::run::{fails, path, run, stdout, text, topsail};
 use crate::serve::Server;
 use crate::token::claims;
 
-/// How long anything may take on a machine that does much else.
+/// Timeout of anything awaited, generous for busy machines.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 const MESH: &str = "\
@@ -23,7 +23,7 @@ const MESH: &str = "\
  spec: {template: {serviceAccount: web, labels: {app: web}}}}
 ";
 
-/// Waits until something holds.
+/// Waits until a condition holds.
 async fn eventually<T>(what: &str, mut holds: impl FnMut() -> Option<T>) -> T {
     let start = Instant::now();
     let mut tick = interval(Duration::from_millis(20));
@@ -36,7 +36,7 @@ async fn eventually<T>(what: &str, mut holds: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-/// A server, and a folder for a sidecar of the group `web` at an address of its own.
+/// A server, and a directory for a sidecar of the group `web` with an address of its own.
 struct Home {
     folder: tempfile::TempDir,
     server: Server,
@@ -79,7 +79,7 @@ impl Home {
         ]);
         command.args(["--join", &path(&self.folder, "join/web")]);
         command.args(["--run-dir", &path(&self.folder, "run"), "--log-format", "json"]);
-        // Root's sidecars are another user, to whom the test's folders are closed.
+        // Root's sidecars switch to another user, which cannot access the test's directories.
         let user = rustix::process::geteuid().as_raw();
         command.args(["--user", &format!("{user}:{}", rustix::process::getegid().as_raw())]);
         command
@@ -100,7 +100,7 @@ impl Home {
         output.status.success()
     }
 
-    /// Whether its member receives traffic, if there is one.
+    /// Whether its member receives traffic; `None` if it is not registered.
     fn member_is_ready(&self) -> Option<bool> {
         let status = run(&["status", "-o", "json", "--admin", &self.server.admin.to_string()]);
         let status: serde_json::Value = serde_json::from_str(text(&status.stdout)).unwrap();
@@ -112,7 +112,7 @@ impl Home {
     }
 }
 
-/// A running sidecar; it is killed when this is dropped.
+/// A running sidecar, killed on drop.
 struct Sidecar {
     child: Child,
     log: PathBuf,
@@ -132,7 +132,7 @@ impl Sidecar {
         eventually("the end of the sidecar", || child.try_wait().unwrap()).await
     }
 
-    /// The process id of the data plane that was started last.
+    /// PID of the data plane started last.
     fn data_plane(&self) -> Option<Pid> {
         let log = self.log();
         let started = log.lines().rfind(|line| line.contains("data plane started"))?;
@@ -147,7 +147,7 @@ impl Drop for Sidecar {
             eprintln!("{}", self.log());
         }
         if matches!(self.child.try_wait(), Ok(None)) {
-            // Its data plane ends with it.
+            // Its data plane is stopped with it.
             let _ = kill_process(self.pid(), Signal::TERM);
             let _ = kill_process(self.pid(), Signal::TERM);
             let _ = self.child.wait();
@@ -155,10 +155,10 @@ impl Drop for Sidecar {
     }
 }
 
-async fn a_data_plane_that_dies_comes_back_and_ends_with_its_sidecar(plane: &str, number: u8) {
+async fn the_data_plane_is_restarted_and_stops_with_its_sidecar(plane: &str, number: u8) {
     let home = Home::new(number);
     let mut sidecar = home.sidecar(plane, &[]);
-    // What it joins with comes later.
+    // The join directory is provisioned later.
     eventually("that it says what it waits for", || {
         sidecar.log().contains("waiting for `topsail init`").then_some(())
     })
@@ -177,7 +177,7 @@ async fn a_data_plane_that_dies_comes_back_and_ends_with_its_sidecar(plane: &str
     eventually("readiness again", || home.is_ready().then_some(())).await;
     eventually("the member", || home.member_is_ready().filter(|ready| *ready)).await;
     kill_process(sidecar.pid(), Signal::TERM).unwrap();
-    // It is told before the connection ends.
+    // The control plane is told before the connection is closed.
     assert!(sidecar.ended().await.success(), "{}", sidecar.log());
     eventually("the member to be out of service", || {
         home.member_is_ready().filter(|ready| !ready)
@@ -193,17 +193,17 @@ async fn a_data_plane_that_dies_comes_back_and_ends_with_its_sidecar(plane: &str
 }
 
 #[tokio::test]
-async fn an_envoy_that_dies_comes_back_and_ends_with_its_sidecar() {
-    a_data_plane_that_dies_comes_back_and_ends_with_its_sidecar("envoy", 0).await;
+async fn envoy_is_restarted_and_stops_with_its_sidecar() {
+    the_data_plane_is_restarted_and_stops_with_its_sidecar("envoy", 0).await;
 }
 
 #[tokio::test]
-async fn a_bundled_proxy_that_dies_comes_back_and_ends_with_its_sidecar() {
-    a_data_plane_that_dies_comes_back_and_ends_with_its_sidecar("rust", 1).await;
+async fn the_bundled_proxy_is_restarted_and_stops_with_its_sidecar() {
+    the_data_plane_is_restarted_and_stops_with_its_sidecar("rust", 1).await;
 }
 
 #[tokio::test]
-async fn a_token_is_renewed_at_half_of_its_life() {
+async fn tokens_are_renewed_at_half_of_their_lifetime() {
     let home = Home::new(2);
     home.join("40s");
     let first = home.token("join/web");
@@ -218,12 +218,12 @@ async fn a_token_is_renewed_at_half_of_its_life() {
     assert!(renewed.expires_at > SystemTime::now());
     assert_eq!(renewed.lifetime(), Duration::from_secs(40));
     assert_eq!(renewed.grant.bearer.to_string(), "the members of the group web.default");
-    // The next start has it, too.
+    // The next start uses it as well.
     eventually("the folder's token", || (home.token("join/web") != first).then_some(())).await;
     drop(sidecar);
 }
 
-/// An application that notes what happens to it, and ends with 7 when it is asked to.
+/// An application that logs its signals and exits with 7 on SIGTERM.
 fn application(home: &Home) -> PathBuf {
     let script = home.path("application.sh");
     let out = path(&home.folder, "happened");
@@ -237,19 +237,19 @@ fn application(home: &Home) -> PathBuf {
     script
 }
 
-/// A port of the loopback interface on which nothing listens for now.
+/// A port of the loopback interface that is currently free.
 fn free_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     listener.local_addr().unwrap().port()
 }
 
-/// An application that answers every request with a status, for as long as the test runs.
+/// An application that responds to every request with a status, for as long as the test runs.
 fn answers(port: u16, status: &'static str) {
     let listener = TcpListener::bind(("127.0.0.1", port)).unwrap();
     std::thread::spawn(move || {
         for stream in listener.incoming() {
             let mut stream = stream.unwrap();
-            // A probe that only connects says nothing.
+            // TCP probes send nothing.
             let _ = stream.read(&mut [0; 1024]);
             let _ = write!(stream, "HTTP/1.1 {status}\r\ncontent-length: 0\r\n\r\n");
         }
@@ -257,7 +257,7 @@ fn answers(port: u16, status: &'static str) {
 }
 
 #[tokio::test]
-async fn a_workload_group_says_how_its_members_applications_are_asked() {
+async fn workload_groups_define_readiness_probes() {
     let home = Home::new(6);
     let group = |probe: &str| {
         let text = MESH.replace("spec: {", &format!("spec: {{{probe}"));
@@ -283,7 +283,7 @@ async fn a_workload_group_says_how_its_members_applications_are_asked() {
     let listener = TcpListener::bind(("127.0.0.1", listens)).unwrap();
     becomes("a member whose application listens", true).await;
 
-    // Edits come to those that run.
+    // Edits reach running sidecars.
     group(&format!(
         "probe: {{periodSeconds: 1, failureThreshold: 1, httpGet: {{port: {is_ill}}}}}, "
     ));
@@ -302,7 +302,7 @@ async fn a_workload_group_says_how_its_members_applications_are_asked() {
 }
 
 #[tokio::test]
-async fn a_probe_of_ones_own_comes_before_that_of_the_workload_group() {
+async fn app_probe_overrides_the_workload_group() {
     let home = Home::new(7);
     let (well, nobody) = (free_port(), free_port());
     let probe = format!("spec: {{probe: {{failureThreshold: 1, periodSeconds: 1, tcpSocket: {{port: {nobody}}}}}, ");
@@ -314,7 +314,7 @@ async fn a_probe_of_ones_own_comes_before_that_of_the_workload_group() {
     assert!(sidecar.log().contains("--app-probe overrides"), "{}", sidecar.log());
 }
 
-async fn an_application_starts_after_its_sidecar_and_ends_before_it(plane: &str, number: u8) {
+async fn the_application_starts_after_its_sidecar_and_stops_before_it(plane: &str, number: u8) {
     let home = Home::new(number);
     let script = application(&home);
     let happened = || fs::read_to_string(home.path("happened")).unwrap_or_default();
@@ -348,13 +348,13 @@ async fn an_application_starts_after_its_sidecar_and_ends_before_it(plane: &str,
 }
 
 #[tokio::test]
-async fn an_application_starts_after_its_envoy_and_ends_before_it() {
-    an_application_starts_after_its_sidecar_and_ends_before_it("envoy", 3).await;
+async fn the_application_starts_after_envoy_and_stops_before_it() {
+    the_application_starts_after_its_sidecar_and_stops_before_it("envoy", 3).await;
 }
 
 #[tokio::test]
-async fn an_application_starts_after_its_bundled_proxy_and_ends_before_it() {
-    an_application_starts_after_its_sidecar_and_ends_before_it("rust", 4).await;
+async fn the_application_starts_after_the_bundled_proxy_and_stops_before_it() {
+    the_application_starts_after_its_sidecar_and_stops_before_it("rust", 4).await;
 }
 
 #[tokio::test]
@@ -371,7 +371,7 @@ async fn the_exit_code_is_the_applications() {
 }
 
 #[test]
-fn a_sidecar_that_cannot_be_says_why() {
+fn startup_failures_name_the_reason() {
     let folder = tempfile::tempdir().unwrap();
     let run_dir = path(&folder, "run");
     let user = format!(

@@ -10,14 +10,14 @@ use topsail::envoy::{Finder, Launch, Process, Program};
 use crate::run::{fails, path, run, stdout, text};
 use crate::serve::{Server, folder};
 
-/// An address that no other process of this user takes.
+/// An address that other processes of this user do not use.
 fn own_address() -> IpAddr {
     let [_, _, high, low] = std::process::id().to_be_bytes();
     Ipv4Addr::new(127, 130, high, low | 1).into()
 }
 
 #[tokio::test]
-async fn a_proxy_is_shown_with_what_it_has() {
+async fn proxies_are_shown_with_their_sync_state() {
     let folder = folder();
     let service = "apiVersion: v1\nkind: Service\nmetadata: {name: a}\nspec: {ports: [{name: http, port: 80}]}\n";
     fs::write(folder.path().join("config/a.yaml"), service).unwrap();
@@ -88,7 +88,7 @@ async fn a_proxy_is_shown_with_what_it_has() {
 }
 
 #[test]
-fn a_server_that_does_not_run_is_said_so() {
+fn an_unreachable_server_is_reported() {
     let nobody = TcpListener::bind("127.0.0.1:0")
         .unwrap()
         .local_addr()

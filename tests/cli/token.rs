@@ -9,7 +9,7 @@ use topsail::pki::{Bearer, StateDir, TokenClaims, TokenSigner};
 
 use crate::run::{fails, path, run, stdout, text};
 
-/// What a token says, once its signature is verified.
+/// The claims of a token, after verifying its signature.
 pub fn claims(state: &str, token: &str) -> TokenClaims {
     let state = StateDir::open(state).unwrap();
     let signer = TokenSigner::load_or_create(&state, &"cluster.local".parse().unwrap()).unwrap();
@@ -17,7 +17,7 @@ pub fn claims(state: &str, token: &str) -> TokenClaims {
 }
 
 #[test]
-fn a_token_says_what_was_asked_for() {
+fn claims_are_those_requested() {
     let folder = tempfile::tempdir().unwrap();
     let state = path(&folder, "state");
     let create = [
@@ -60,7 +60,7 @@ fn a_token_says_what_was_asked_for() {
 }
 
 #[test]
-fn a_token_for_a_group_names_no_address() {
+fn group_tokens_have_no_address() {
     let folder = tempfile::tempdir().unwrap();
     let state = path(&folder, "state");
     let create = ["token", "create", "--state", &state, "--group", "reviews-v1.shop"];
@@ -92,7 +92,7 @@ fn a_token_file_is_private_and_replaced_by_rename() {
 }
 
 #[test]
-fn a_state_directory_that_cannot_be_is_named() {
+fn unusable_state_directories_are_reported() {
     let folder = tempfile::tempdir().unwrap();
     let file = path(&folder, "file");
     fs::write(&file, "").unwrap();

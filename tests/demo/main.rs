@@ -1,6 +1,7 @@
-//! `topsail demo` as it is run: the built binary, six sidecars, real requests.
+//! `topsail demo`: the built binary with six sidecars and real requests.
 //!
-//! Each test has loopback addresses and folders of its own, so that it can run beside a demo and beside others.
+//! Each test has its own loopback addresses and directories, so that it can run beside a demo and other
+//! tests.
 
 #![cfg(test)]
 

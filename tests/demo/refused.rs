@@ -1,9 +1,9 @@
-//! Demos that cannot run say why and what to do, and leave nothing.
+//! Demos that cannot start report the reason and a remedy, and leave nothing behind.
 
 use crate::stage::Stage;
 
 #[tokio::test]
-async fn a_port_in_use_is_named_with_who_uses_it() {
+async fn ports_in_use_are_reported_with_their_owner() {
     let stage = Stage::set();
     let listener = stage.occupy(4, 9080);
     let text = stage.refused(stage.command()).await;
@@ -23,7 +23,7 @@ async fn a_port_in_use_is_named_with_who_uses_it() {
 }
 
 #[tokio::test]
-async fn a_missing_envoy_is_said_with_the_way_to_get_one() {
+async fn a_missing_envoy_is_reported_with_a_remedy() {
     let stage = Stage::set();
     let mut named = stage.command();
     named
@@ -44,7 +44,7 @@ async fn a_missing_envoy_is_said_with_the_way_to_get_one() {
 }
 
 #[tokio::test]
-async fn a_directory_that_is_no_bookinfo_is_said_to_be_so() {
+async fn other_directories_are_rejected() {
     let stage = Stage::set();
     stage.edit("workloads/workloads.yaml", &[("app: productpage", "app: front")]);
     let text = stage.refused(stage.command()).await;

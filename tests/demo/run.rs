@@ -1,4 +1,4 @@
-//! Demos that run, and how they end.
+//! Running demos, and how they end.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use rustix::process::Signal;
 use crate::stage::{Demo, Stage, all_gone, children, kill};
 use crate::wait::eventually;
 
-/// Shares in per cent by version, from `… | reviews v1 60% v2 30% v3 10% | …`.
+/// Shares in per cent by version, parsed from `… | reviews v1 60% v2 30% v3 10% | …`.
 fn shares(line: &str) -> BTreeMap<String, i32> {
     let reviews = line
         .split(" | ")
@@ -28,7 +28,7 @@ fn is_near(line: &str, wanted: [(&str, i32); 3]) -> bool {
 }
 
 #[tokio::test]
-async fn traffic_goes_by_weight_follows_an_edit_and_ctrl_c_leaves_nothing() {
+async fn traffic_follows_weights_and_edits_and_ctrl_c_cleans_up() {
     let stage = Stage::set();
     let mut command = stage.command();
     command.args(["--rate", "100"]);
@@ -82,7 +82,7 @@ async fn traffic_goes_by_weight_follows_an_edit_and_ctrl_c_leaves_nothing() {
 }
 
 #[tokio::test]
-async fn envoys_are_sidecars_as_well() {
+async fn envoy_as_sidecar() {
     let stage = Stage::set();
     let mut command = stage.command();
     command.args(["--dataplane", "envoy", "--rate", "100"]);
@@ -99,7 +99,7 @@ async fn envoys_are_sidecars_as_well() {
 }
 
 #[tokio::test]
-async fn a_second_demo_is_refused_parts_come_back_and_a_killed_demo_takes_its_parts_along() {
+async fn one_demo_at_a_time_restarts_processes_and_kills_them_when_killed() {
     let stage = Stage::set();
     let mut demo = Demo::start(stage.command());
     demo.is_up().await;
@@ -155,7 +155,7 @@ async fn a_second_demo_is_refused_parts_come_back_and_a_killed_demo_takes_its_pa
 }
 
 #[tokio::test]
-async fn a_terminal_gets_a_picture_and_is_given_back() {
+async fn a_terminal_is_drawn_on_and_restored() {
     let stage = Stage::set();
     let mut command = stage.command_in_terminal();
     command.args(["--duration", "2s"]);
@@ -173,7 +173,7 @@ async fn a_terminal_gets_a_picture_and_is_given_back() {
     assert!(after.contains("the time is up"), "{after}");
     stage.is_empty().unwrap();
 
-    // A window that is closed: the process behind the terminal is gone.
+    // Closing the terminal window: the process behind the terminal is gone.
     let mut demo = Demo::start(stage.command_in_terminal());
     demo.says("the picture", |line| line.contains("6 of 6 SYNCED")).await;
     let processes = children(demo.id());
@@ -184,7 +184,7 @@ async fn a_terminal_gets_a_picture_and_is_given_back() {
 }
 
 #[tokio::test]
-async fn an_end_before_everything_is_up_leaves_nothing_either() {
+async fn stopping_during_startup_cleans_up() {
     let stage = Stage::set();
     let mut demo = Demo::start(stage.command());
     demo.says("the control plane's start", |line| {

@@ -1,4 +1,4 @@
-//! Where a demo runs in a test, and what is left of it.
+//! Environment of a demo under test, and checks for what it leaves behind.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -15,12 +15,12 @@ use topsail::source::tree::Tree;
 use crate::network::Network;
 use crate::wait::eventually;
 
-/// Ports that the system does not hand out by itself.
+/// Ports outside the ephemeral range.
 const PORTS: std::ops::Range<u16> = 20_000..32_000;
 
-/// Addresses, a copy of the sample's directory that uses them, and folders for whatever the demo makes.
+/// Addresses, a copy of the sample directory that uses them, and directories for the demo's files.
 pub struct Stage {
-    /// Keeps the addresses this stage's own.
+    /// Reserves the addresses for this stage.
     _net: Network,
     ip: Ipv4Addr,
     applications: Vec<SocketAddr>,
@@ -28,13 +28,13 @@ pub struct Stage {
 }
 
 impl Stage {
-    /// A stage nothing runs on.
+    /// A stage without a demo.
     pub fn set() -> Self {
         let (net, folder) = (Network::take(), tempfile::tempdir().unwrap());
         let IpAddr::V4(ip) = net.address() else {
             panic!("an address of loopback")
         };
-        // Networks of tests that run at the same time are neighbours, and each takes six ports.
+        // Concurrent tests have neighbouring networks, and each demo needs six ports.
         let [_, high, low, _] = ip.octets();
         let first = PORTS.start + (u16::from_be_bytes([high, low]) % 1_800) * 6;
         let free = |port: &u16| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok();
@@ -60,7 +60,8 @@ impl Stage {
         stage
     }
 
-    /// The sample with this stage's addresses: workloads at .1 to .6, their outbound listeners at .101 to .106.
+    /// Replaces the sample's addresses by this stage's: workloads at .1 to .6, their outbound listeners at
+    /// .101 to .106.
     fn moved(&self, text: String) -> String {
         let prefix = self.ip.to_string();
         let prefix = prefix.strip_suffix('1').unwrap();
@@ -83,7 +84,7 @@ impl Stage {
         self.folder.path().join(name)
     }
 
-    /// Replaces a text in a file of the directory, by rename.
+    /// Replaces text in a file of the directory, by rename.
     pub fn edit(&self, name: &str, edits: &[(&str, &str)]) {
         let path = self.path("config").join(name);
         let mut text = fs::read_to_string(&path).unwrap();
@@ -95,12 +96,12 @@ impl Stage {
         fs::rename(self.path("partial"), path).unwrap();
     }
 
-    /// `topsail demo` on this stage, not started yet.
+    /// The `topsail demo` command on this stage.
     pub fn command(&self) -> Command {
         self.through(Command::new(env!("CARGO_BIN_EXE_topsail")))
     }
 
-    /// The same in a terminal, which Python's `pty` makes.
+    /// The same on a terminal, created by Python's `pty`.
     pub fn command_in_terminal(&self) -> Command {
         let mut python = Command::new("python3");
         let script = "import os, pty, sys; sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))";
@@ -127,7 +128,7 @@ impl Stage {
         command
     }
 
-    /// Runs a demo that does not get far; what it says on standard error.
+    /// Runs a demo that fails to start and returns its standard error.
     pub async fn refused(&self, mut command: Command) -> String {
         let output = command.output().await.unwrap();
         let (out, error) = (
@@ -138,7 +139,7 @@ impl Stage {
         error.into_owned()
     }
 
-    /// Nothing is left: no file, and nobody listens.
+    /// Checks that no file is left and nothing listens.
     pub fn is_empty(&self) -> Result<(), String> {
         let files = ["runtime", "temporary"]
             .into_iter()
@@ -155,25 +156,25 @@ impl Stage {
         }
     }
 
-    /// A listener in the network that is not the demo's.
+    /// A listener in the stage's network that does not belong to the demo.
     pub fn occupy(&self, last: u8, port: u16) -> TcpListener {
         TcpListener::bind((self.ip(last), port)).unwrap()
     }
 
-    /// A folder with nothing in it.
+    /// An empty directory.
     pub fn empty_folder(&self) -> PathBuf {
         let path = self.path("empty");
         fs::create_dir_all(&path).unwrap();
         path
     }
 
-    /// The temporary folders of demos.
+    /// The number of demos' temporary directories.
     pub fn folders(&self) -> usize {
         fs::read_dir(self.path("temporary")).unwrap().count()
     }
 }
 
-/// A demo that runs.
+/// A running demo.
 pub struct Demo {
     child: Child,
     lines: Lines<BufReader<ChildStdout>>,
@@ -192,12 +193,12 @@ impl Demo {
         }
     }
 
-    /// Its process.
+    /// Its process ID.
     pub fn id(&self) -> u32 {
         self.child.id().unwrap()
     }
 
-    /// Waits until it says something.
+    /// Waits for a line of output.
     pub async fn says(&mut self, what: &str, wanted: impl Fn(&str) -> bool) -> String {
         let waiting = async {
             while let Some(line) = self.lines.next_line().await.unwrap() {
@@ -214,7 +215,7 @@ impl Demo {
             .unwrap_or_else(|| panic!("{what} is not said: {:#?}", self.said))
     }
 
-    /// Waits until all proxies have what they should have.
+    /// Waits until all proxies are in sync.
     pub async fn is_up(&mut self) -> String {
         self.says("all up", |line| {
             line.contains("6 of 6 proxies SYNCED") && line.contains("reviews v1")
@@ -227,7 +228,7 @@ impl Demo {
         kill(self.id(), signal);
     }
 
-    /// Waits for its end; how it ended, and the rest of what it said.
+    /// Waits until it exits; returns its status and the rest of its output.
     pub async fn end(mut self) -> (ExitStatus, Vec<String>) {
         let waiting = async {
             while let Some(line) = self.lines.next_line().await.unwrap() {
@@ -243,12 +244,12 @@ impl Demo {
     }
 }
 
-/// Sends a process a signal.
+/// Sends a signal to a process.
 pub fn kill(id: u32, signal: Signal) {
     kill_process(Pid::from_raw(id.try_into().unwrap()).unwrap(), signal).unwrap();
 }
 
-/// The children of a process, and what each was started as.
+/// The children of a process with their command lines.
 pub fn children(parent: u32) -> BTreeMap<u32, String> {
     let processes = fs::read_dir("/proc")
         .unwrap()
@@ -265,7 +266,7 @@ pub fn children(parent: u32) -> BTreeMap<u32, String> {
     processes.filter(is_child).map(command).collect()
 }
 
-/// Waits until none of these processes is there any more, but perhaps as a zombie that nobody waits for.
+/// Waits until none of these processes exists, except as a zombie that nobody reaps.
 pub async fn all_gone(processes: &BTreeMap<u32, String>) {
     eventually("processes to be gone", async || {
         let is_there = |id: &u32| {

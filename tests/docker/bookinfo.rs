@@ -1,4 +1,4 @@
-//! docker-compose.yml from `up` to `down`: Bookinfo in containers, on each data plane.
+//! docker-compose.yml from `up` to `down`: Bookinfo in containers, with each data plane.
 
 use std::collections::BTreeSet;
 use std::fmt::Debug;
@@ -24,7 +24,7 @@ async fn the_mesh_of_the_compose_file_with_the_bundled_proxy() {
     all_of_it("rust", Compose::Second).await;
 }
 
-/// Everything on one mesh, since to start it takes longer than all the rest.
+/// All checks on one mesh, since starting it takes longer than the rest.
 async fn all_of_it(dataplane: &str, compose: Compose) {
     let (bookinfo, first_page) = Bookinfo::up(dataplane, compose).await;
     println!(
@@ -43,26 +43,26 @@ async fn all_of_it(dataplane: &str, compose: Compose) {
 
 const OBSERVABILITY: &str = "examples/bookinfo/observability";
 
-/// Requests of a load: few, since a busy machine has to answer each before productpage gives up on it.
+/// Request rate of a load: low, because a busy machine must respond before productpage times out.
 const PER_SECOND: u32 = 10;
 
-/// The services that Grafana's absence leaves: there is no image of it where no registry can be reached.
+/// The service that is not started: Grafana has no image if no registry can be reached.
 const NOT_STARTED: &str = "grafana";
 
-/// The project, with a copy of the example's directory, and where it is published.
+/// The project with a copy of the sample directory, and its published address.
 pub struct Bookinfo {
     /// The project.
     pub project: Project,
     directory: TempDir,
-    /// What is in the command line of a data plane, and of nothing else.
+    /// A string that is only in the command line of the data plane.
     pub data_plane: &'static str,
-    /// Where the page is.
+    /// Published address of productpage.
     pub page: SocketAddr,
     prometheus: SocketAddr,
 }
 
 impl Bookinfo {
-    /// Starts all of it and waits for the first page that every service took part in; how long that took.
+    /// Starts everything and waits for the first complete page; returns the time this took.
     pub async fn up(dataplane: &str, compose: Compose) -> (Self, Duration) {
         let (repository, directory) = (Path::new(env!("CARGO_MANIFEST_DIR")), tempfile::tempdir().unwrap());
         let example = directory.path().join("examples/bookinfo");
@@ -116,7 +116,7 @@ impl Bookinfo {
         get(self.page, "productpage", path)
     }
 
-    /// The reviews by way of productpage: unlike the page, it fails where a part fails.
+    /// The reviews through productpage's API which, unlike the page, fails if a part fails.
     fn reviews(&self) -> Call {
         self.get("/api/v1/products/0/reviews")
     }
@@ -125,7 +125,7 @@ impl Bookinfo {
         self.directory.path().join("examples/bookinfo/config/reviews.yaml")
     }
 
-    /// Edits the weights of reviews v1, v2 and v3 as an editor does: by rename.
+    /// Edits the weights of reviews v1, v2 and v3 by rename, as editors do.
     fn weigh(&self, weights: [u32; 3]) {
         let mut weights = weights.iter();
         let text = fs::read_to_string(self.reviews_file()).unwrap();
@@ -140,18 +140,20 @@ impl Bookinfo {
         fs::rename(partial, self.reviews_file()).unwrap();
     }
 
-    /// Waits until all of many requests are answered by these versions of reviews, and each of them has some.
+    /// Waits until many requests in a row are answered by these versions of reviews, and each version answers
+    /// some.
     async fn all_go_to(&self, versions: &[&str]) {
         let wanted = versions.iter().map(|version| (*version).to_owned()).collect();
         self.are_seen(&wanted, |(version, _)| version).await;
     }
 
-    /// Waits until all of many requests are answered by reviews at these addresses, and each of them has some.
+    /// Waits until many requests in a row are answered by reviews at these addresses, and each address
+    /// answers some.
     async fn all_go_to_addresses(&self, addresses: &BTreeSet<IpAddr>) {
         self.are_seen(addresses, |(_, address)| address).await;
     }
 
-    /// Waits until what is taken of many answers is exactly this.
+    /// Waits until the set of values that `take` extracts from many responses is exactly this.
     async fn are_seen<T: Ord + Debug>(&self, wanted: &BTreeSet<T>, take: impl Fn((String, IpAddr)) -> T) {
         eventually(&format!("all go to {wanted:?}"), async || {
             let mut seen = BTreeSet::new();
@@ -165,7 +167,7 @@ impl Bookinfo {
         .await;
     }
 
-    /// Waits until a request is answered with a 200 many times in a row.
+    /// Waits until many requests in a row succeed.
     async fn answers_again(&self, call: &Call) {
         eventually(&format!("answers for {call:?}"), async || {
             for _ in 0..10 {
@@ -185,7 +187,7 @@ impl Bookinfo {
         self.project.compose(&command).await;
     }
 
-    /// Takes it down.
+    /// Takes it down and checks that nothing is left.
     pub async fn down_leaves_nothing(self) {
         assert!(!self.project.leftovers().is_empty(), "the filter finds what there is");
         self.project.compose(&["down", "--volumes", "--timeout", "5"]).await;
@@ -194,7 +196,7 @@ impl Bookinfo {
     }
 }
 
-/// Copies a folder.
+/// Copies a directory.
 pub fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap().map(|entry| entry.unwrap()) {
@@ -206,12 +208,12 @@ pub fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// The services that took part, each as `<service>/<version>@<address>`.
+/// The services involved, each as `<service>/<version>@<address>`.
 fn served_by(answer: &Answer) -> String {
     answer.header("x-served-by").to_owned()
 }
 
-/// The version of reviews that took part, and where.
+/// The version and address of reviews that was involved.
 fn reviews_of(answer: &Answer) -> Option<(String, IpAddr)> {
     let served_by = served_by(answer);
     let reviews = served_by.split(", ").find_map(|part| part.strip_prefix("reviews/"))?;
@@ -263,7 +265,7 @@ async fn every_page_is_there(bookinfo: &Bookinfo) {
 async fn nothing_in_plain_text_goes_from_container_to_container(bookinfo: &Bookinfo) {
     const MARKER: &str = "marker-7c1f0d5e";
     let capture = Capture::start(&bookinfo.project.bridge()).await;
-    // Connections that begin under the capture's eyes.
+    // Forces new connections, so that their handshakes are captured.
     let details = bookinfo.project.container("details-sidecar");
     details.kill_process(bookinfo.data_plane);
     bookinfo.answers_again(&bookinfo.get("/api/v1/products/0")).await;
@@ -271,7 +273,8 @@ async fn nothing_in_plain_text_goes_from_container_to_container(bookinfo: &Booki
         bookinfo.weigh(version);
         let index = version.iter().position(|weight| *weight == 100).unwrap() + 1;
         bookinfo.all_go_to(&[&format!("v{index}")]).await;
-        // What is not jason's goes by weight; the header is handed on to every service.
+        // Only jason is routed by header; others are routed by weight. The header is propagated to every
+        // service.
         let call = bookinfo.get("/productpage").header("end-user", MARKER);
         let page = call.expect(200).await;
         assert!(page.text().contains(MARKER) && page.text().contains("William Shakespeare"));
@@ -281,7 +284,7 @@ async fn nothing_in_plain_text_goes_from_container_to_container(bookinfo: &Booki
     let ip = |service: &str| bookinfo.project.container(service).ip().unwrap();
     let page = ip("productpage-pod");
     let (prometheus, gateway) = (ip("prometheus"), bookinfo.project.gateway());
-    // That a capture sees plain text where there is some: the browser's own.
+    // The capture does see plaintext where it exists: the browser's connection.
     let of_browser = |from: IpAddr, to: IpAddr| [from, to].contains(&gateway) && [from, to].contains(&page);
     for text in [MARKER, "William Shakespeare", "HTTP/1.1"] {
         let seen = segments
@@ -303,7 +306,7 @@ async fn nothing_in_plain_text_goes_from_container_to_container(bookinfo: &Booki
                 segment.to
             );
         }
-        // Prometheus asks for metrics over plain HTTP, and for nothing else.
+        // Prometheus scrapes metrics over plain HTTP, and nothing else.
         let is_scrape = [segment.from.0, segment.to.0].contains(&prometheus);
         assert!(
             is_scrape || !segment.holds("HTTP/1.1"),
@@ -362,12 +365,12 @@ async fn a_sidecar_that_is_killed_comes_back(bookinfo: &Bookinfo) {
     details.expect(200).await;
     let sidecar = bookinfo.project.container("details-sidecar");
 
-    // The data plane alone: its parent starts another.
+    // The data plane alone: its parent restarts it.
     sidecar.kill_process(bookinfo.data_plane);
     bookinfo.answers_again(&details).await;
     assert_eq!(sidecar.restarts(), 0);
 
-    // The whole container: the engine starts it again, in the network of its pod, which has the rules.
+    // The whole container: the engine restarts it in its pod's network, which has the iptables rules.
     sidecar.kill_process("sidecar --no-iptables");
     eventually("the engine has started the sidecar again", async || {
         match sidecar.restarts() {
@@ -378,7 +381,7 @@ async fn a_sidecar_that_is_killed_comes_back(bookinfo: &Bookinfo) {
     .await;
     bookinfo.answers_again(&details).await;
 
-    // A replica with both in one.
+    // A replica with application and sidecar in one container.
     bookinfo.weigh([0, 0, 100]);
     bookinfo.all_go_to(&["v3"]).await;
     let replica = bookinfo.project.container("reviews-v3");

@@ -1,4 +1,4 @@
-//! What goes over a network, byte by byte.
+//! Packet capture on a network.
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr};
@@ -10,37 +10,38 @@ use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 
-/// A capture that goes on.
+/// A running capture.
 pub struct Capture {
     tcpdump: Child,
     folder: TempDir,
 }
 
-/// A segment of TCP.
+/// A TCP segment.
 #[derive(Debug)]
 pub struct Segment {
-    /// Who sent it.
+    /// Source.
     pub from: (IpAddr, u16),
-    /// Whom to.
+    /// Destination.
     pub to: (IpAddr, u16),
-    /// What it carries.
+    /// Payload.
     pub payload: Vec<u8>,
 }
 
 impl Segment {
-    /// Whether it carries these bytes.
+    /// Whether the payload contains this text.
     pub fn holds(&self, text: &str) -> bool {
         self.payload.windows(text.len()).any(|window| window == text.as_bytes())
     }
 
-    /// Whether it begins a TLS connection: a handshake record with a ClientHello (RFC 8446, 5.1 and 4).
+    /// Whether it starts a TLS connection: a handshake record with a ClientHello (RFC 8446, sections 5.1 and
+    /// 4).
     pub fn is_client_hello(&self) -> bool {
         matches!(self.payload[..], [22, 3, _, _, _, 1, ..])
     }
 }
 
 impl Capture {
-    /// Captures all of TCP on an interface, from now on.
+    /// Starts capturing all TCP traffic on an interface.
     pub async fn start(interface: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let mut tcpdump = Command::new("tcpdump")
@@ -74,7 +75,7 @@ impl Capture {
         Self { tcpdump, folder }
     }
 
-    /// Ends it: all segments that carry something.
+    /// Stops the capture and returns all segments with a payload.
     pub async fn stop(mut self) -> Vec<Segment> {
         let id = self.tcpdump.id().and_then(|id| Pid::from_raw(id.try_into().ok()?));
         kill_process(id.unwrap(), Signal::INT).unwrap();
@@ -87,7 +88,7 @@ fn path(folder: &TempDir) -> PathBuf {
     folder.path().join("capture")
 }
 
-/// The segments in a file of libpcap's form, written on a machine of this byte order, with frames of Ethernet.
+/// Parses a pcap file in native byte order with Ethernet frames.
 fn segments(file: &[u8]) -> Vec<Segment> {
     assert_eq!(file[..4], 0xa1b2_c3d4_u32.to_ne_bytes(), "a file of libpcap");
     assert_eq!(file[20..24], 1_u32.to_ne_bytes(), "frames of Ethernet");
@@ -102,7 +103,7 @@ fn segments(file: &[u8]) -> Vec<Segment> {
     segments
 }
 
-/// The segment in a packet of IPv4 (RFC 791, 3.1; RFC 9293, 3.1).
+/// Parses an IPv4 packet (RFC 791, section 3.1) with a TCP segment (RFC 9293, section 3.1).
 fn segment(packet: &[u8]) -> Option<Segment> {
     if packet[0] >> 4 != 4 || packet[9] != 6 {
         return None;

@@ -1,4 +1,4 @@
-//! Grafana's dashboard, without Grafana: what it asks, put to the real Prometheus.
+//! The queries of the Grafana dashboard, sent to the real Prometheus.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::harness::{eventually, get};
 
-/// Every query of the dashboard has an answer with a value in it.
+/// Every query of the dashboard returns a value.
 pub(super) async fn every_query_finds_something(observability: &Path, prometheus: SocketAddr) {
     let text = fs::read_to_string(observability.join("grafana/dashboards/mesh.json")).unwrap();
     let dashboard: Value = serde_json::from_str(&text).unwrap();
@@ -30,7 +30,7 @@ pub(super) async fn every_query_finds_something(observability: &Path, prometheus
     }
 }
 
-/// Every byte but letters and digits as `%XX`.
+/// Percent-encodes every byte except letters and digits.
 fn escaped(text: &str) -> String {
     let escape = |byte: u8| match byte.is_ascii_alphanumeric() {
         true => char::from(byte).to_string(),

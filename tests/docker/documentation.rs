@@ -1,4 +1,4 @@
-//! docs/compose.md, command by command.
+//! Runs the commands of docs/compose.md.
 
 use std::fs;
 use std::path::Path;
@@ -8,7 +8,7 @@ use crate::bookinfo::copy;
 use crate::engine::{Compose, Project, TAG, attempt};
 use crate::harness::{eventually, get};
 
-/// Stands in for Grafana, of which there is no image where no registry is reached: it asks what the dashboards ask.
+/// Replaces Grafana, which has no image if no registry can be reached.
 const WITHOUT_GRAFANA: &str = r#"
 services:
   grafana:
@@ -31,7 +31,7 @@ async fn every_command_of_the_page_does_its_work() {
     let compose = Compose::Second;
     let path = compose.path(folder.path());
 
-    // Takes down what is left when a command fails.
+    // Takes down what is left if a command fails.
     let project = Project::new("page", compose, &[&file, &override_file], &checkout);
     let page = fs::read_to_string(repository.join("docs/compose.md")).unwrap();
     let commands = commands(&page);
@@ -51,7 +51,7 @@ async fn every_command_of_the_page_does_its_work() {
             .env("TOPSAIL_PROMETHEUS", "127.0.0.1:0")
             .env("TOPSAIL_GRAFANA", "127.0.0.1:0");
         println!("$ {line}");
-        // `topsail status` fails while something is on its way to a proxy.
+        // `topsail status` fails while a proxy is not in sync.
         let printed = eventually(line, async || attempt(&mut command)).await;
         println!("{printed}");
         if line.ends_with("topsail status") {
@@ -61,7 +61,7 @@ async fn every_command_of_the_page_does_its_work() {
     assert!(project.leftovers().is_empty(), "{:?}", project.leftovers());
 }
 
-/// Whoever opens Grafana sees something in every panel.
+/// Every panel of the dashboards has data.
 async fn dashboards_have_data(project: &Project) {
     let grafana = get(project.published("grafana", 3000).await, "grafana", "/");
     eventually("the dashboards", async || {
@@ -71,7 +71,7 @@ async fn dashboards_have_data(project: &Project) {
     .await;
 }
 
-/// The lines of the page's blocks of shell.
+/// The lines of the page's shell blocks.
 fn commands(page: &str) -> Vec<&str> {
     let blocks = page.split("```sh\n").skip(1);
     blocks

@@ -1,4 +1,4 @@
-//! A compose project on the Docker engine of this machine.
+//! Compose projects on this machine's Docker engine.
 
 use std::fs::{self, Permissions};
 use std::net::{IpAddr, SocketAddr};
@@ -9,20 +9,20 @@ use std::sync::LazyLock;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-/// What the images that `.ci/docker` makes are tagged with.
+/// Tag of the images built by `.ci/docker`.
 pub const TAG: &str = "test";
 
-/// The versions of Compose that projects are run with. `.ci/docker` sees to it that both are there.
+/// The Compose versions that the tests use. `.ci/docker` ensures that both are available.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Compose {
-    /// 1.29, `docker-compose`; `$TOPSAIL_COMPOSE_1` says how it is called.
+    /// 1.29, `docker-compose` or `$TOPSAIL_COMPOSE_1`.
     First,
-    /// From 2.24.4 on, `docker compose`; `$TOPSAIL_COMPOSE_2` says how it is called.
+    /// 2.24.4 or later, `docker compose` or `$TOPSAIL_COMPOSE_2`.
     Second,
 }
 
 impl Compose {
-    /// How it is called.
+    /// The command that runs it.
     pub fn command(self) -> String {
         let (variable, usual) = match self {
             Self::First => ("TOPSAIL_COMPOSE_1", "docker-compose"),
@@ -31,7 +31,7 @@ impl Compose {
         std::env::var(variable).unwrap_or_else(|_| usual.to_owned())
     }
 
-    /// `$PATH` with a `docker` first, made in this folder, whose `compose` is this one.
+    /// `$PATH` preceded by a `docker` in this directory whose `compose` subcommand is this version.
     pub fn path(self, folder: &Path) -> String {
         let shim = folder.join("docker");
         let real = output(Command::new("which").arg("docker"));
@@ -43,18 +43,18 @@ impl Compose {
     }
 }
 
-/// What the names of the projects of this run begin with: `.ci/docker` says it, and removes what is left of them when a
-/// test has been killed.
+/// Prefix of this run's project names. Set by `.ci/docker`, which removes what is left of them if a test is
+/// killed.
 pub static PROJECTS: LazyLock<String> = LazyLock::new(|| {
     std::env::var("TOPSAIL_PROJECTS").unwrap_or_else(|_| format!("topsail-test-{}", std::process::id()))
 });
 
-/// Runs a program to its end: what it printed. Fails the test when it fails.
+/// Runs a program to completion and returns its output. Panics if it fails.
 pub fn output(command: &mut Command) -> String {
     attempt(command).unwrap_or_else(|why| panic!("{why}"))
 }
 
-/// Runs a program to its end: what it printed, or how it failed.
+/// Runs a program to completion and returns its output, or an error.
 pub fn attempt(command: &mut Command) -> Result<String, String> {
     let output = command.stdin(Stdio::null()).output();
     let output = output.unwrap_or_else(|error| panic!("{command:?}: {error}"));
@@ -65,12 +65,12 @@ pub fn attempt(command: &mut Command) -> Result<String, String> {
     }
 }
 
-/// `docker …`, to its end.
+/// Runs `docker …` to completion.
 pub fn docker(arguments: &[&str]) -> String {
     output(Command::new("docker").args(arguments))
 }
 
-/// A project. Dropping it removes all that is left of it.
+/// A project, removed on drop.
 pub struct Project {
     name: String,
     files: Vec<PathBuf>,
@@ -80,7 +80,7 @@ pub struct Project {
 }
 
 impl Project {
-    /// The project of these files, whose relative paths are below `directory`. Nothing is started.
+    /// A project of these files with relative paths below `directory`. Starts nothing.
     pub fn new(name: &str, compose: Compose, files: &[&Path], directory: &Path) -> Self {
         Self {
             name: format!("{}-{name}", *PROJECTS),
@@ -91,12 +91,12 @@ impl Project {
         }
     }
 
-    /// What Compose calls it.
+    /// Its name.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// With a variable of the file.
+    /// Sets a variable of the Compose file.
     pub fn variable(mut self, name: &'static str, value: &str) -> Self {
         self.variables.push((name, value.to_owned()));
         self
@@ -115,19 +115,19 @@ impl Project {
         command
     }
 
-    /// A command of Compose, to its end, on a thread of its own: what it printed.
+    /// Runs a Compose command to completion on a blocking thread and returns its output.
     pub async fn compose(&self, arguments: &[&str]) -> String {
         let mut command = self.command(arguments);
         tokio::task::spawn_blocking(move || output(&mut command)).await.unwrap()
     }
 
-    /// Where a port of a service is published.
+    /// The published address of a service's port.
     pub async fn published(&self, service: &str, port: u16) -> SocketAddr {
         let at = self.compose(&["port", service, &port.to_string()]).await;
         at.parse().unwrap_or_else(|error| panic!("`{at}`: {error}"))
     }
 
-    /// The containers of a service, those that ended included.
+    /// The containers of a service, including exited ones.
     pub fn containers(&self, service: &str) -> Vec<Container> {
         let service = format!("label=com.docker.compose.service={service}");
         let ids = docker(&[
@@ -150,13 +150,13 @@ impl Project {
         containers.remove(0)
     }
 
-    /// The network interface on this machine that is the project's network.
+    /// The network interface of the project's network on this machine.
     pub fn bridge(&self) -> String {
         let network = docker(&["network", "ls", "--quiet", "--filter", &self.label()]);
         format!("br-{network}")
     }
 
-    /// The address of this machine on that network, from which published ports are reached.
+    /// This machine's address on that network, the source address of connections to published ports.
     pub fn gateway(&self) -> IpAddr {
         let network = docker(&["network", "ls", "--quiet", "--filter", &self.label()]);
         let gateway = docker(&[
@@ -169,7 +169,7 @@ impl Project {
         gateway.parse().unwrap()
     }
 
-    /// The containers, networks and volumes there are.
+    /// The project's containers, networks and volumes.
     pub fn leftovers(&self) -> Vec<String> {
         let label = self.label();
         let of = |kind: &str, arguments: &[&str]| {
@@ -202,7 +202,7 @@ impl Drop for Project {
             );
             eprintln!("{}", docker(&["ps", "--all", "--filter", &self.label()]));
         }
-        // A test that has failed already fails of nothing more.
+        // Errors are ignored: a test that has failed must not panic again.
         let _ = self
             .command(&["down", "--volumes", "--remove-orphans", "--timeout", "1"])
             .output();
@@ -213,7 +213,7 @@ impl Drop for Project {
 pub struct Container(String);
 
 impl Container {
-    /// Its id.
+    /// Its ID.
     pub fn id(&self) -> &str {
         &self.0
     }
@@ -222,13 +222,14 @@ impl Container {
         docker(&["inspect", "--format", format, &self.0])
     }
 
-    /// Its address on the project's network; `None` while it is not running, or has the network of another.
+    /// Its address on the project's network; `None` if it is not running or shares another container's
+    /// network.
     pub fn ip(&self) -> Option<IpAddr> {
         let address = self.inspect("{{range .NetworkSettings.Networks}}{{.IPAddress}} {{end}}");
         address.split_whitespace().next()?.parse().ok()
     }
 
-    /// Whether it runs and its health check passes.
+    /// Whether it is running and healthy.
     pub fn is_healthy(&self) -> Result<(), String> {
         match self.inspect("{{.State.Status}} {{.State.Health.Status}}").as_str() {
             "running healthy" => Ok(()),
@@ -236,7 +237,7 @@ impl Container {
         }
     }
 
-    /// Whether it ran to a good end.
+    /// Whether it exited successfully.
     pub fn has_ended(&self) -> Result<(), String> {
         match self.inspect("{{.State.Status}} {{.State.ExitCode}}").as_str() {
             "exited 0" => Ok(()),
@@ -244,22 +245,22 @@ impl Container {
         }
     }
 
-    /// What it printed.
+    /// Its logs.
     pub fn logs(&self) -> String {
         docker(&["logs", &self.0])
     }
 
-    /// Runs a program in it, to its end: what it printed.
+    /// Runs a program in it to completion and returns its output.
     pub fn exec(&self, command: &[&str]) -> String {
         docker(&[&["exec", &self.0], command].concat())
     }
 
-    /// How often the engine has started it again.
+    /// How often the engine has restarted it.
     pub fn restarts(&self) -> u32 {
         self.inspect("{{.RestartCount}}").parse().unwrap()
     }
 
-    /// The processes in it whose command line holds `text`.
+    /// The processes in it whose command line contains `text`.
     pub fn processes(&self, text: &str) -> Vec<Pid> {
         let table = docker(&["top", &self.0, "-eo", "pid,args"]);
         let lines = table.lines().skip(1).filter(|line| line.contains(text));
@@ -267,8 +268,8 @@ impl Container {
         ids.filter_map(Pid::from_raw).collect()
     }
 
-    /// Kills the only process in it whose command line holds `text`, as the kernel does when memory runs out: the
-    /// engine does not take it for the user's wish, as it does `docker kill`.
+    /// Kills the only process in it whose command line contains `text`, like the OOM killer. After `docker
+    /// kill` the engine would not restart the container, as it considers it stopped by the user.
     pub fn kill_process(&self, text: &str) {
         let processes = self.processes(text);
         assert_eq!(

@@ -1,5 +1,5 @@
-//! What a mesh costs: what is in its images beside programs, and figures for docs/compose.md, which are not held against
-//! anything. `.ci/image` holds the image `topsail` against its bound.
+//! Size of the images apart from the programs, and measurements for docs/compose.md, which have no bounds.
+//! `.ci/image` checks the size of the published image.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -9,10 +9,10 @@ use crate::bookinfo::Bookinfo;
 use crate::engine::{Compose, Container, PROJECTS, Project, TAG, docker};
 use crate::harness::{eventually, get};
 
-/// How many requests a latency is taken from, one after another on connections of their own.
+/// Number of sequential requests, each on its own connection, that a latency is measured with.
 const REQUESTS: usize = 1000;
 
-/// The bound of what is in the image `topsail` beside the program, bytes.
+/// Maximum size in bytes of the image `topsail` without the program.
 const BASE: u64 = 4_500_000;
 
 #[test]
@@ -47,7 +47,7 @@ async fn figures() {
     }
 }
 
-/// Two containers of the sample that call each other without anything between.
+/// Latencies of two containers of the sample that call each other without a mesh.
 async fn bare() -> Vec<Duration> {
     let image = format!("topsail-bookinfo:{TAG}");
     let network = format!("{}-bare", *PROJECTS);
@@ -93,7 +93,7 @@ async fn bare() -> Vec<Duration> {
     latencies
 }
 
-/// How long productpage takes to hand on what details answers: sorted.
+/// Sorted latencies of productpage forwarding a response of details.
 async fn latencies(page: SocketAddr) -> Vec<Duration> {
     let call = get(page, "productpage", "/api/v1/products/0");
     eventually("details answers", async || match call.send().await?.status.as_u16() {
@@ -119,7 +119,7 @@ fn shown(sorted: &[Duration]) -> String {
     format!("p50 {:.2?}, p99 {:.2?}", at(sorted, 0.5), at(sorted, 0.99))
 }
 
-/// MiB of resident memory of the processes of `details-sidecar` whose command line holds `text`.
+/// Resident memory in MiB of the processes of `details-sidecar` whose command line contains `text`.
 fn resident(project: &Project, text: &str) -> f64 {
     let sidecar: Container = project.container("details-sidecar");
     let of_process = |id: rustix::process::Pid| {

@@ -1,4 +1,4 @@
-//! `topsail inject` on projects that know nothing of a mesh, on each data plane.
+//! `topsail inject` on projects without a mesh, with each data plane.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use crate::capture::{Capture, Segment};
 use crate::engine::{Compose, Container, Project, TAG, docker, output};
 use crate::harness::{Answer, Call, eventually, get};
 
-/// A project of `tests/docker/projects` in a folder of its own, with its override.
+/// A project of `tests/docker/projects` in its own directory, with its override.
 struct Injected {
     project: Project,
     dataplane: String,
@@ -20,14 +20,14 @@ struct Injected {
 }
 
 impl Injected {
-    /// Injects and starts it.
+    /// Injects it, starts it and waits until it is healthy.
     async fn up(name: &str, dataplane: &str, compose: Compose) -> Self {
         let injected = Self::started(name, dataplane, compose).await;
         injected.all_are_healthy().await;
         injected
     }
 
-    /// Injects it, and starts it as far as `up` waits for that.
+    /// Injects and starts it, without waiting any longer than `up` does.
     async fn started(name: &str, dataplane: &str, compose: Compose) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let projects = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/docker/projects");
@@ -52,7 +52,7 @@ impl Injected {
         injected
     }
 
-    /// Does what the last line of the summary says.
+    /// Runs the command in the last line of the summary.
     async fn inject_and_start(&self) {
         let sidecar_image = match &*self.dataplane {
             "envoy" => format!("topsail-sidecar-envoy:{TAG}"),
@@ -70,7 +70,7 @@ impl Injected {
         self.project.compose(&arguments).await;
     }
 
-    /// Waits until every sidecar has its configuration, and all others know where it is.
+    /// Waits until every sidecar has its configuration, and all others know its endpoints.
     async fn all_are_healthy(&self) {
         let services = self.project.compose(&["config", "--services"]).await;
         for sidecar in services.lines().filter(|name| name.ends_with("-sidecar")) {
@@ -80,7 +80,7 @@ impl Injected {
         }
     }
 
-    /// The container that has the network of a service.
+    /// The container whose network namespace a service uses.
     fn holder(&self, service: &str) -> String {
         let pod = format!("{service}-pod");
         match self.project.containers(&pod).is_empty() {
@@ -93,7 +93,7 @@ impl Injected {
         self.project.container(service)
     }
 
-    /// What a container with Python gets from a page of the project.
+    /// The response to a request from a container with Python to a page of the project.
     fn page(&self, service: &str, url: &str) -> String {
         let script = "import sys, urllib.request, urllib.error\n\
                       try: print(urllib.request.urlopen(sys.argv[1], timeout=10).read().decode())\n\
@@ -102,12 +102,12 @@ impl Injected {
         self.of(service).exec(&["python3", "-c", script, url])
     }
 
-    /// What a program prints in a container with Python.
+    /// The output of a Python program in a container.
     fn python(&self, service: &str, program: &str) -> String {
         self.of(service).exec(&["python3", "-c", program])
     }
 
-    /// The same, until the answer holds `part`.
+    /// Like `page`, repeated until the response contains `part`.
     async fn page_says(&self, service: &str, url: &str, part: &str) {
         eventually(&format!("{part} from {url} for {service}"), async || {
             let answer = self.page(service, url);
@@ -127,7 +127,7 @@ impl Injected {
     }
 }
 
-/// Waits for an answer that holds `part`.
+/// Waits for a response that contains `part`.
 async fn answers(call: &Call, part: &str) -> Answer {
     let mut last = None;
     eventually(&format!("{part} from {call:?}"), async || {
@@ -141,7 +141,7 @@ async fn answers(call: &Call, part: &str) -> Answer {
     last.unwrap()
 }
 
-/// Segments between containers that hold one of these, which TLS would have hidden.
+/// The number of segments between containers that contain one of these words in plaintext.
 fn in_plain_text(segments: &[Segment], words: &[&str], outside: std::net::IpAddr) -> usize {
     let inside = segments
         .iter()
@@ -182,7 +182,7 @@ async fn a_web_application_and_its_database(dataplane: &str, compose: Compose) {
     let before = sidecar.restarts();
     output(Command::new("docker").args(["restart", "--time", "1", shop.of("web").id()]));
     if shop.holder("web") == "web" {
-        // It comes back in another network namespace, and its sidecar follows.
+        // It gets a new network namespace, and its sidecar follows.
         eventually("the sidecar follows", async || {
             (sidecar.restarts() > before)
                 .then_some(())
@@ -193,12 +193,12 @@ async fn a_web_application_and_its_database(dataplane: &str, compose: Compose) {
         docker(&["restart", "--time", "1", sidecar.id()]);
     }
     shop.all_are_healthy().await;
-    // The engine may have published it anew.
+    // The published port may have changed.
     let page = shop.published("web", 8000, "shop.example").await;
     answers(&page, "of shop.example").await;
     shop.page_says("worker", "http://web:8000/", "of web:8000").await;
 
-    // After an edit that changes a pod, whoever shares its network is in that of the new one.
+    // After an edit that recreates a pod, containers that share its network use that of the new one.
     let file = shop.path.join("docker-compose.yml");
     let text = fs::read_to_string(&file).unwrap();
     let none = "topsail.io/ports: none";
@@ -224,12 +224,13 @@ async fn several_networks(dataplane: &str, compose: Compose) {
     let project = Injected::up("networks", dataplane, compose).await;
     let page = project.published("edge", 80, "networks.example").await;
     answers(&page, "of networks.example").await;
-    // The other network of the application, under the name that it has there.
+    // The application's other network, under its alias there.
     project.page_says("probe", "http://app:8000/", "of app:8000").await;
     project
         .page_says("probe", "http://counter:8000/", "of counter:8000")
         .await;
-    // Whatever the application's file says about its network, and who shares it or knows another name for it.
+    // Whatever the Compose file says about the application's network, and about services that share it or
+    // link to it.
     let of_app = project.python(
         "app",
         "import socket; print(socket.gethostname(), socket.gethostbyname('elsewhere'))",
@@ -250,7 +251,7 @@ async fn a_service_that_is_left_alone() {
     let project = Injected::up("beside", "envoy", Compose::Second).await;
     let services = project.project.compose(&["config", "--services"]).await;
     assert!(!services.contains("legacy-sidecar"), "{services}");
-    // It calls who takes plaintext, is called in plaintext, and gets nothing from the others.
+    // It calls a service that accepts plaintext, is called in plaintext, and cannot reach the others.
     project.page_says("legacy", "http://api:8000/", "hello api").await;
     project.page_says("api", "http://legacy:8000/", "hello legacy").await;
     project.page_says("api", "http://private:8000/", "hello private").await;
@@ -274,14 +275,15 @@ async fn first_act_and_first_moment(dataplane: &str, compose: Compose) {
     eventually("the caller is through", async || caller.has_ended()).await;
     assert_eq!(caller.logs(), "hello api:8000");
 
-    // What the mesh is not told of is not let through to by a sidecar either.
+    // Destinations that are not in the mesh are not let through by the sidecar either.
     let asks = "import socket\n\
                 connection = socket.create_connection(('store', 6379), 5)\n\
                 try: connection.sendall(b'PING\\r\\n'); print(connection.recv(100))\n\
                 except ConnectionResetError: print(b'')";
     assert_eq!(project.python("api", asks), "b''");
 
-    // Who gets an answer in plaintext where there is no sidecar gets none from the others, whenever it tries.
+    // A client without a sidecar that is answered in plaintext by services without one never gets a response
+    // from the others.
     let stranger = project.of("stranger");
     eventually("the stranger tries them all", async || {
         let said = stranger.logs();
@@ -290,7 +292,7 @@ async fn first_act_and_first_moment(dataplane: &str, compose: Compose) {
     })
     .await;
     project.all_are_healthy().await;
-    // Nor when it has been started again.
+    // Nor after a restart.
     let store = project.of("store");
     docker(&["restart", "--time", "1", store.id()]);
     eventually("it is there again", async || store.is_healthy()).await;
@@ -300,7 +302,7 @@ async fn first_act_and_first_moment(dataplane: &str, compose: Compose) {
     project.down_leaves_nothing().await;
 }
 
-/// docs/inject.md, block by block.
+/// Runs the commands of docs/inject.md.
 #[tokio::test]
 async fn every_command_of_the_page_does_its_work() {
     let (repository, folder) = (Path::new(env!("CARGO_MANIFEST_DIR")), tempfile::tempdir().unwrap());
@@ -318,7 +320,7 @@ async fn every_command_of_the_page_does_its_work() {
     fs::copy(repository.join("tests/docker/projects/web.py"), checkout.join("web.py")).unwrap();
     let program = Path::new(env!("CARGO_BIN_EXE_topsail")).parent().unwrap();
     let path = format!("{}:{}", program.display(), Compose::Second.path(folder.path()));
-    // Takes down what is left when a command fails.
+    // Takes down what is left if a command fails.
     let project = Project::new("inject-page", Compose::Second, &[&file], &checkout);
     let commands = blocks(&page, "sh");
     assert!(commands.len() > 3, "{commands:?}");
@@ -339,7 +341,7 @@ async fn every_command_of_the_page_does_its_work() {
     assert_eq!(left, 2, "the project is as it was");
 }
 
-/// The blocks of a language.
+/// The page's code blocks in a language.
 fn blocks<'p>(page: &'p str, language: &str) -> Vec<&'p str> {
     let fence = format!("```{language}\n");
     let blocks = page.split(&*fence).skip(1);

@@ -1,6 +1,7 @@
-//! What takes a Docker engine: the mesh of docker-compose.yml, as `docker compose` and `docker-compose` run it.
+//! Tests that require a Docker engine: the mesh of docker-compose.yml with `docker compose` and
+//! `docker-compose`.
 //!
-//! `cargo test` leaves this suite out; `.ci/docker` builds the images and runs it.
+//! `cargo test` does not run this suite; `.ci/docker` builds the images and runs it.
 
 #![cfg(test)]
 

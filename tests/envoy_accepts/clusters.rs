@@ -1,4 +1,4 @@
-//! Clusters of every sort.
+//! Clusters for validation by Envoy.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use topsail::mesh::service::{Address, Locality};
 use topsail::name::{Kind, ObjectId, Percent};
 use topsail::xds::{Resource, encode};
 
-/// Every discovery, load balancer, transport and version of HTTP.
+/// Covers all discovery types, load balancers, transport sockets and HTTP versions.
 pub(crate) fn all() -> Vec<Resource> {
     let mut clusters = vec![cluster("plain", Discovery::Eds)];
     clusters.extend(discoveries());
@@ -25,7 +25,7 @@ pub(crate) fn all() -> Vec<Resource> {
     clusters.iter().map(encode::cluster).collect()
 }
 
-/// Clusters that Envoy refuses.
+/// Clusters that Envoy rejects.
 pub(crate) fn broken() -> Vec<Resource> {
     let by_name = static_endpoints(&[(Address::Name("example.com".into()), 80)]);
     let weightless = ClusterEndpoints {

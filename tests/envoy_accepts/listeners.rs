@@ -1,4 +1,4 @@
-//! Listeners of every sort.
+//! Listeners for validation by Envoy.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use topsail::xds::{Resource, encode};
 
 use super::routes;
 
-/// Every listener, chain and filter.
+/// Covers all kinds of listeners, filter chains and filters.
 pub(crate) fn all() -> Vec<Resource> {
     [
         virtual_outbound(),
@@ -30,7 +30,7 @@ pub(crate) fn all() -> Vec<Resource> {
     .collect()
 }
 
-/// Listeners that Envoy refuses.
+/// Listeners that Envoy rejects.
 pub(crate) fn broken() -> Vec<Resource> {
     let chains = |name: &str, chains| Listener {
         chains,

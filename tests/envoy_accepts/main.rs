@@ -1,8 +1,8 @@
-//! Envoy takes every resource that the encoders make, in silence; and what it would refuse, our own rules
-//! refuse before.
+//! Envoy accepts every resource that the encoders produce, without warnings, and what it would reject is
+//! rejected by our own validation rules first.
 //!
-//! `--mode validate` over a bootstrap with the resources in it gives the verdict that they would get over
-//! xDS, and prints every warning.
+//! `--mode validate` on a bootstrap with static resources applies the same checks as xDS and prints all
+//! warnings.
 
 #![cfg(test)]
 
@@ -33,17 +33,17 @@ fn routes_are_accepted() {
 }
 
 #[test]
-fn what_the_proxies_of_bookinfo_are_sent_is_accepted() {
+fn bookinfo_resources_are_accepted() {
     sets_are_accepted(&meshes::bookinfo());
 }
 
 #[test]
-fn what_proxies_of_every_mode_are_sent_is_accepted() {
+fn resources_for_every_mode_are_accepted() {
     sets_are_accepted(&meshes::everything());
 }
 
 #[test]
-fn the_bundled_proxy_reads_every_field_that_it_is_sent() {
+fn the_bundled_proxy_reads_every_field() {
     let sets = [meshes::bookinfo(), meshes::everything()].concat();
     let fixed = [clusters::all(), listeners::all(), routes::all()].concat();
     let all = sets.iter().flat_map(|(_, resources)| resources).chain(&fixed);
@@ -56,7 +56,7 @@ fn the_bundled_proxy_reads_every_field_that_it_is_sent() {
 }
 
 #[test]
-fn what_envoy_refuses_is_refused_before() {
+fn resources_that_envoy_rejects_fail_validation() {
     let broken = [clusters::broken(), listeners::broken(), routes::broken()].concat();
     let envoy = newest();
     let disagreed = broken.iter().filter_map(|resource| {
@@ -69,7 +69,7 @@ fn what_envoy_refuses_is_refused_before() {
     assert_eq!(disagreed.collect::<Vec<_>>(), [""; 0]);
 }
 
-/// Every resource keeps the rules, and both Envoys take all of them without a word.
+/// All resources satisfy the validation rules, and both Envoy versions accept them without warnings.
 fn accepted(resources: &[Resource]) {
     for resource in resources {
         assert_eq!(rules::check(resource), Ok(()), "{}", resource.name);
@@ -82,7 +82,7 @@ fn accepted(resources: &[Resource]) {
     }
 }
 
-/// As [`accepted`], for what several proxies are sent.
+/// Like [`accepted`], for the resources of several proxies.
 fn sets_are_accepted(sets: &[(String, Vec<Resource>)]) {
     for (proxy, resources) in sets {
         println!("{proxy}: {} resources", resources.len());

@@ -1,4 +1,4 @@
-//! Whole meshes, from YAML to what each proxy of them is sent.
+//! Whole meshes: from YAML to the resources of each proxy.
 
 use std::fs;
 use std::net::IpAddr;
@@ -17,10 +17,10 @@ use topsail::source::document::split;
 use topsail::source::tree::Tree;
 use topsail::xds::{Resource, encode};
 
-/// Services of every protocol and resolution, with rules for them.
+/// Services of every protocol and resolution, with routing and policies.
 const EVERYTHING: &str = include_str!("everything.yaml");
 
-/// What every workload of the example is sent.
+/// The resources of every workload in the example.
 pub(crate) fn bookinfo() -> Vec<(String, Vec<Resource>)> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/bookinfo/config");
     let tree = Tree::scan(&folder.as_path().into());
@@ -44,7 +44,7 @@ pub(crate) fn bookinfo() -> Vec<(String, Vec<Resource>)> {
     workloads.collect()
 }
 
-/// What proxies of every mode are sent in a mesh of everything.
+/// The resources of proxies in every interception mode, in a mesh that uses all features.
 pub(crate) fn everything() -> Vec<(String, Vec<Resource>)> {
     let mesh = mesh(&[EVERYTHING.to_owned()]);
     let modes = [
@@ -75,7 +75,7 @@ fn node(mode: InterceptionMode, address: IpAddr) -> NodeView {
     }
 }
 
-/// The mesh of some files, which are without mistakes.
+/// The mesh defined by files without errors.
 fn mesh(texts: &[String]) -> Mesh {
     let mut changes = Vec::new();
     for text in texts {

@@ -1,4 +1,4 @@
-//! Routes with every match and every action.
+//! Routes for validation by Envoy, with all matches and actions.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,7 +32,7 @@ pub(crate) fn all() -> Vec<Resource> {
     configs.iter().map(encode::route).collect()
 }
 
-/// Route configurations that Envoy refuses.
+/// Route configurations that Envoy rejects.
 pub(crate) fn broken() -> Vec<Resource> {
     let one = |name: &str, route| config(name, vec![host("a", &["*"], vec![route])]);
     let weighted = |weights: &[u32]| Forward {
@@ -100,7 +100,7 @@ pub(crate) fn broken() -> Vec<Resource> {
     .collect()
 }
 
-/// A route configuration with one route, for use within a listener.
+/// A route configuration with one route, for inline use in a listener.
 pub(crate) fn inline(name: &str) -> Arc<RouteConfig> {
     Arc::new(config(
         name,

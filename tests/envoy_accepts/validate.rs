@@ -1,4 +1,4 @@
-//! What a real Envoy says of resources, without serving them.
+//! Validates resources with a real Envoy.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,10 +8,10 @@ use serde_json::{Value, json};
 use topsail::envoy::Finder;
 use topsail::xds::ResourceType;
 
-/// The oldest Envoy that is supported.
+/// The oldest supported Envoy.
 const OLDEST: &str = "1.36.2";
 
-/// Resources as they stand in a bootstrap.
+/// The static resources of a bootstrap.
 #[derive(Default)]
 pub(crate) struct Statics {
     clusters: Vec<Value>,
@@ -19,8 +19,8 @@ pub(crate) struct Statics {
 }
 
 impl Statics {
-    /// Adds a resource in Envoy's JSON. What cannot stand alone, routes and endpoints, gets a listener or a cluster
-    /// around it; secrets never reach a file.
+    /// Adds a resource in Envoy's JSON form. Routes and endpoints, which cannot be static resources, are
+    /// embedded in a listener or cluster; secrets are never written to a file.
     pub(crate) fn add(&mut self, kind: ResourceType, resource: Value) {
         match kind {
             ResourceType::Cluster => self.clusters.push(resource),
@@ -35,7 +35,7 @@ impl Statics {
     }
 }
 
-/// What Envoy says, if it says anything.
+/// Validates the resources; the error is Envoy's output.
 pub(crate) fn validate(envoy: &Path, statics: &Statics) -> Result<(), String> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("bootstrap.json");
@@ -47,7 +47,7 @@ pub(crate) fn validate(envoy: &Path, statics: &Statics) -> Result<(), String> {
         .output()
         .unwrap();
     let log = String::from_utf8_lossy(&output.stderr);
-    // Said of every bootstrap without an overload manager.
+    // Printed for every bootstrap without an overload manager.
     let words: Vec<&str> = log
         .lines()
         .filter(|line| !line.contains("no configured limit"))
@@ -58,12 +58,12 @@ pub(crate) fn validate(envoy: &Path, statics: &Statics) -> Result<(), String> {
     Err(words.join("\n"))
 }
 
-/// The newest and the oldest Envoy that are supported.
+/// The newest and the oldest supported Envoy.
 pub(crate) fn envoys() -> [PathBuf; 2] {
     [newest(), Finder::from_env().release(OLDEST, &say).unwrap()]
 }
 
-/// The newest Envoy that is supported.
+/// The newest supported Envoy.
 pub(crate) fn newest() -> PathBuf {
     Finder::from_env().find(&say).unwrap()
 }
@@ -88,7 +88,7 @@ fn bootstrap(Statics { clusters, listeners }: &Statics) -> Value {
     })
 }
 
-/// A cluster around endpoints.
+/// A cluster with these endpoints.
 fn around_endpoints(endpoints: &Value) -> Value {
     json!({
         "name": format!("around {}", endpoints["cluster_name"]),
@@ -98,7 +98,7 @@ fn around_endpoints(endpoints: &Value) -> Value {
     })
 }
 
-/// A listener around a route configuration.
+/// A listener with this route configuration.
 fn around_routes(config: &Value, port: usize) -> Value {
     let filter = |name: &str, message: &str| {
         let config = format!("type.googleapis.com/envoy.extensions.filters.http.{message}");

@@ -1,4 +1,4 @@
-//! One case: a directory, a proxy that asks, and what it gets.
+//! A golden case: a directory, a proxy, and the resources it receives.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -20,7 +20,7 @@ use topsail::xds::ResourceType;
 use topsail::xds::json::Printer;
 use topsail::xds::snapshot::Snapshot;
 
-/// The types that are shown, with the name that `topsail render --type` has for each.
+/// The types to show, with their names in `topsail render --type`.
 const TYPES: [(ResourceType, &str); 4] = [
     (ResourceType::Cluster, "cds"),
     (ResourceType::Endpoints, "eds"),
@@ -28,11 +28,11 @@ const TYPES: [(ResourceType, &str); 4] = [
     (ResourceType::Route, "rds"),
 ];
 
-/// What `case.yaml` says: the flags of `topsail render`.
+/// Content of `case.yaml`, corresponding to the flags of `topsail render`.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Header {
-    /// Who asks: the labels and addresses are those of its WorkloadEntry, if there is one.
+    /// The workload to render for; labels and addresses are those of its WorkloadEntry, if any.
     #[serde(default = "client")]
     workload: String,
     #[serde(default)]
@@ -41,10 +41,10 @@ struct Header {
     ip: IpAddr,
     #[serde(default)]
     mode: Mode,
-    /// The types that the case is about; all if none is named.
+    /// The types to show; all if empty.
     #[serde(default)]
     show: BTreeSet<String>,
-    /// Whether what a proxy of an empty directory receives is shown too.
+    /// Whether to include resources that a proxy of an empty directory receives as well.
     #[serde(default)]
     whole: bool,
 }
@@ -66,7 +66,7 @@ fn address() -> IpAddr {
     [10, 1, 0, 1].into()
 }
 
-/// A case as it was read.
+/// A loaded case.
 pub(crate) struct Case {
     header: Header,
     offline: Offline,
@@ -74,7 +74,7 @@ pub(crate) struct Case {
 }
 
 impl Case {
-    /// Reads a case.
+    /// Loads a case.
     pub(crate) fn load(folder: &Path) -> Self {
         let text = fs::read_to_string(folder.join("case.yaml")).unwrap();
         let header: Header =
@@ -86,12 +86,12 @@ impl Case {
         Self { header, offline, view }
     }
 
-    /// What the proxy receives.
+    /// The snapshot of the proxy.
     pub(crate) fn snapshot(&self) -> Arc<Snapshot> {
         self.offline.snapshot(&self.view)
     }
 
-    /// The files that come of the case, by name.
+    /// The case's output files, by name.
     pub(crate) fn files(&self) -> BTreeMap<String, String> {
         let snapshot = self.snapshot();
         let of_nothing = match self.header.whole {
@@ -116,7 +116,7 @@ impl Case {
 }
 
 impl Header {
-    /// The proxy that asks.
+    /// The proxy.
     fn view(&self, offline: &Offline) -> NodeView {
         let workload: WorkloadName = self.workload.parse().unwrap();
         let mode = match self.mode {
@@ -160,8 +160,8 @@ fn read(root: Root) -> Offline {
     Offline::read(&reading, None, &TrustDomain::default())
 }
 
-/// The resources of a type that differ from those of an empty directory, as YAML, and the names of those of an
-/// empty directory that are missing.
+/// The resources of a type that differ from those of an empty directory, as YAML, followed by the names of
+/// those that only exist with an empty directory.
 fn resources(kind: ResourceType, snapshot: &Snapshot, of_nothing: &Snapshot) -> String {
     let printer = Printer::new().unwrap();
     let (set, fixed) = (snapshot.set(kind), of_nothing.set(kind));

@@ -1,13 +1,13 @@
-//! What comes of a case against what is checked in.
+//! Compares the output of a case with the checked-in files.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-/// Lines shown around a difference.
+/// Context lines around a difference.
 const CONTEXT: usize = 3;
 
-/// Puts what comes of a case in the place of what is checked in.
+/// Replaces the checked-in files by the output.
 pub(crate) fn write(folder: &Path, made: &BTreeMap<String, String>) {
     for name in checked_in(folder).keys().filter(|name| !made.contains_key(*name)) {
         fs::remove_file(folder.join(name)).unwrap();
@@ -17,7 +17,7 @@ pub(crate) fn write(folder: &Path, made: &BTreeMap<String, String>) {
     }
 }
 
-/// Every file that is missing, superfluous or different.
+/// Describes every missing, superfluous or different file.
 pub(crate) fn differences(folder: &Path, made: &BTreeMap<String, String>) -> Vec<String> {
     let expected = checked_in(folder);
     let mut found = Vec::new();
@@ -40,7 +40,7 @@ pub(crate) fn differences(folder: &Path, made: &BTreeMap<String, String>) -> Vec
     found
 }
 
-/// Every file of a case but those that go in.
+/// The checked-in output files of a case.
 fn checked_in(folder: &Path) -> BTreeMap<String, String> {
     let paths = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
     let files = paths.filter(|path| path.is_file()).map(|path| {
@@ -52,7 +52,7 @@ fn checked_in(folder: &Path) -> BTreeMap<String, String> {
         .collect()
 }
 
-/// The lines that differ, each with what surrounds it.
+/// The differing lines with context.
 fn difference(expected: &str, made: &str) -> String {
     let lines = merged(&expected.lines().collect::<Vec<_>>(), &made.lines().collect::<Vec<_>>());
     let is_near = |at: usize| {
@@ -71,7 +71,8 @@ fn difference(expected: &str, made: &str) -> String {
     text
 }
 
-/// Both texts in one: lines of both once, and those of either marked. By the longest common subsequence.
+/// Merges two texts by their longest common subsequence: common lines once, others marked as removed or
+/// added.
 fn merged<'a>(old: &[&'a str], new: &[&'a str]) -> Vec<(char, &'a str)> {
     let mut common = vec![vec![0_u32; new.len() + 1]; old.len() + 1];
     for (i, j) in (0..old.len())
@@ -100,7 +101,7 @@ fn merged<'a>(old: &[&'a str], new: &[&'a str]) -> Vec<(char, &'a str)> {
 }
 
 #[test]
-fn a_difference_is_shown_with_its_surroundings() {
+fn differences_have_context() {
     let text = difference(
         "a\nb\nc\nd\nold\ne\nf\ng\nh\ni\nj\nk\nl\nm\n",
         "a\nb\nc\nd\nnew\nnewer\ne\nf\ng\nh\ni\nj\nk\nl\n",

@@ -1,10 +1,12 @@
-//! Golden cases: YAML in, what Envoy receives out, both reviewed by whoever reads the diff.
+//! Golden tests of the translation: YAML in, Envoy resources out; both are reviewed in the diff.
 //!
-//! Each folder beside this file is a case: `case.yaml` says what it is about and who asks, `input.yaml` or `input/`
-//! is the directory, and the rest is what comes of it, as `topsail render` and `topsail check` print it. What a
-//! proxy of an empty directory receives too is left out; the case `nothing` shows it.
+//! Each directory next to this file is a case: `case.yaml` describes it and names the workload, `input.yaml`
+//! or `input/` is the configuration directory, and the other files are the output in the format of `topsail
+//! render` and `topsail check`. Resources that a proxy of an empty directory receives as well are omitted;
+//! the case `nothing` shows them.
 //!
-//! `UPDATE_GOLDEN=1 cargo test --test golden` writes what comes of each case; read the diff before you commit it.
+//! `UPDATE_GOLDEN=1 cargo test --test golden` writes the output of each case; review the diff before
+//! committing it.
 
 #![cfg(test)]
 
@@ -23,11 +25,12 @@ use topsail::xds::{ResourceType, rules};
 use crate::case::Case;
 use crate::validate::{Statics, envoys, validate};
 
-/// Below the package, where tests run, so that diagnostics name files as a user would.
+/// Relative to the package, which is the working directory of tests, so that diagnostics contain relative
+/// paths.
 const FOLDER: &str = "tests/golden";
 
 #[test]
-fn what_comes_of_every_case_is_what_was_reviewed() {
+fn output_of_every_case_is_as_checked_in() {
     let update = std::env::var_os("UPDATE_GOLDEN").is_some();
     let mut differences = Vec::new();
     for folder in folders() {
@@ -45,7 +48,7 @@ fn what_comes_of_every_case_is_what_was_reviewed() {
 }
 
 #[test]
-fn the_bundled_proxy_takes_what_comes_of_every_case() {
+fn the_bundled_proxy_accepts_every_case() {
     let snapshots = folders().into_iter().map(|folder| Case::load(&folder).snapshot());
     let mut refused: Vec<_> = snapshots
         .flat_map(|snapshot| {
@@ -61,7 +64,7 @@ fn the_bundled_proxy_takes_what_comes_of_every_case() {
 }
 
 #[test]
-fn envoy_takes_what_comes_of_every_case() {
+fn envoy_accepts_every_case() {
     let printer = Printer::new().unwrap();
     let mut statics = Statics::default();
     let mut port = 10_000;
@@ -89,7 +92,7 @@ fn envoy_takes_what_comes_of_every_case() {
     }
 }
 
-/// The resource under a name and at a port of its own, so that those of all cases fit into one Envoy.
+/// Gives a resource a name and port of its own, so that the resources of all cases fit into one Envoy.
 fn apart(mut resource: Value, folder: &Path, port: u16) -> Value {
     for field in ["name", "cluster_name"] {
         if let Some(Value::String(name)) = resource.get_mut(field) {

@@ -1,4 +1,4 @@
-//! Machines: network namespaces on one bridge, with no way to the world outside.
+//! Hosts: network namespaces on one bridge, isolated from the outside.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader};
@@ -13,8 +13,8 @@ use tokio::runtime::Builder;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{LocalSet, spawn_local};
 
-/// A network namespace. It lasts as long as the process in it, and that as long as this value: it reads from a
-/// pipe that closes with it, even when the test is killed.
+/// A network namespace, held by a process that reads from a pipe. The pipe is closed when this value is
+/// dropped or the test is killed, which ends the process and the namespace.
 struct Namespace {
     holder: Child,
 }
@@ -42,12 +42,12 @@ impl Namespace {
         format!("/proc/{}/ns/net", self.holder.id())
     }
 
-    /// Runs a command line of words without blanks in it, which has to succeed.
+    /// Runs a command line, split at blanks, that must succeed.
     fn run(&self, line: &str) {
         self.ran(&line.split_whitespace().collect::<Vec<_>>());
     }
 
-    /// Runs a command, which has to succeed, and returns what it printed.
+    /// Runs a command that must succeed, and returns its output.
     fn ran(&self, words: &[&str]) -> String {
         let output = self.output(words);
         let said = String::from_utf8_lossy(&output.stderr);
@@ -55,14 +55,14 @@ impl Namespace {
         String::from_utf8(output.stdout).unwrap()
     }
 
-    /// Runs a command to its end.
+    /// Runs a command to completion.
     fn output(&self, words: &[&str]) -> Output {
         self.command(words)
             .output()
             .expect("nsenter, of the package util-linux")
     }
 
-    /// A command to be run in it, which takes the place of the process that enters it.
+    /// A command that runs in the namespace; `nsenter` executes it in its own process.
     fn command(&self, words: &[&str]) -> Command {
         let mut command = Command::new("nsenter");
         command.arg(format!("--net={}", self.path())).args(words);
@@ -73,7 +73,7 @@ impl Namespace {
 impl Drop for Namespace {
     fn drop(&mut self) {
         drop(self.holder.stdin.take());
-        // Its pipe is closed, so it ends.
+        // The process exits because its pipe is closed.
         let _ = self.holder.wait();
     }
 }
@@ -96,7 +96,7 @@ impl Family {
     }
 }
 
-/// A bridge that hosts are plugged into.
+/// A bridge to which hosts are connected.
 pub struct Lan {
     family: Family,
     bridge: Namespace,
@@ -116,7 +116,7 @@ impl Lan {
         }
     }
 
-    /// A new host with an address of its own.
+    /// A new host with its own address.
     pub fn host(&self) -> Host {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let address = self.family.address(number);
@@ -127,14 +127,14 @@ impl Lan {
         self.bridge.run(&format!("ip link set {port} master bridge up"));
         namespace.run("ip link set lo up");
         namespace.run("ip link set eth0 up");
-        // Whatever has no other place leads into the bridge, so that connecting gets as far as interception.
+        // A default route into the bridge, so that connections to any address get as far as interception.
         match self.family {
             Family::V4 => {
                 namespace.run(&format!("ip address add {address}/24 dev eth0"));
                 namespace.run("ip route add default dev eth0");
             }
             Family::V6 => {
-                // Nobody else has the address: it need not wait for the search for duplicates.
+                // Skip duplicate address detection: the address is unique.
                 namespace.run(&format!("ip address add {address}/64 dev eth0 nodad"));
                 namespace.run("ip -6 route add default dev eth0");
             }
@@ -145,7 +145,7 @@ impl Lan {
 
 type Job = Box<dyn FnOnce() + Send>;
 
-/// A machine on a [`Lan`]: sockets and processes of the code that runs here are there.
+/// A host on a [`Lan`], on which code of the test can open sockets and start processes.
 pub struct Host {
     /// Its address.
     pub address: IpAddr,
@@ -157,11 +157,11 @@ impl Host {
     fn start(namespace: Namespace, address: IpAddr) -> Self {
         let file = File::open(namespace.path()).unwrap();
         let (jobs, mut waiting) = mpsc::unbounded_channel::<Job>();
-        // A thread can be in another network namespace than its process; what it opens and starts is there too.
+        // Network namespaces are per thread: what this thread opens and starts is in the host's namespace.
         thread::spawn(move || {
             move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
             let runtime = Builder::new_current_thread().enable_all().build().unwrap();
-            // The sender is dropped with the host.
+            // Ends when the host, and with it the sender, is dropped.
             LocalSet::new().block_on(&runtime, async {
                 while let Some(job) = waiting.recv().await {
                     job();
@@ -175,41 +175,41 @@ impl Host {
         }
     }
 
-    /// Runs code on this machine.
+    /// Runs code on this host.
     pub async fn run<T: Send + 'static, F: Future<Output = T> + 'static>(
         &self,
         code: impl FnOnce() -> F + Send + 'static,
     ) -> T {
         let (answer, answered) = oneshot::channel();
         let job = Box::new(move || {
-            // The test that no longer waits for the answer has ended.
+            // The receiver is gone if the test has ended.
             spawn_local(async move { answer.send(code().await).ok() });
         });
         self.jobs.send(job).expect("the host's thread ended");
         answered.await.expect("the code on the host panicked, as is said above")
     }
 
-    /// A port of this machine.
+    /// The address of a port on this host.
     pub fn port(&self, port: u16) -> SocketAddr {
         SocketAddr::new(self.address, port)
     }
 
-    /// Runs a command on this machine, which has to succeed, and returns what it printed.
+    /// Runs a command on this host that must succeed, and returns its output.
     pub fn ran(&self, words: &[&str]) -> String {
         self.namespace.ran(words)
     }
 
-    /// Runs a command on this machine to its end.
+    /// Runs a command on this host to completion.
     pub fn output(&self, words: &[&str]) -> Output {
         self.namespace.output(words)
     }
 
-    /// A command to be run on this machine; its process has the number of what is started.
+    /// A command that runs on this host; its process has the PID of the spawned child.
     pub fn command(&self, words: &[&str]) -> Command {
         self.namespace.command(words)
     }
 
-    /// Runs `topsail` on this machine, which has to succeed, and returns what it printed.
+    /// Runs `topsail` on this host, which must succeed, and returns its output.
     pub fn topsail(&self, arguments: &[&str]) -> String {
         self.ran(&[&[env!("CARGO_BIN_EXE_topsail")], arguments].concat())
     }

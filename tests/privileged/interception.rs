@@ -1,4 +1,4 @@
-//! `topsail iptables` on machines of their own.
+//! `topsail iptables` on isolated hosts.
 
 use std::fs;
 use std::net::IpAddr;
@@ -10,22 +10,22 @@ use crate::harness::{Plane, get};
 use crate::hosts::{Family, Host, Lan};
 use crate::stage::Stage;
 
-/// The user and the group of a sidecar in Istio.
+/// User and group ID of Istio's sidecar.
 const PROXY: u32 = 1337;
 
-/// What is done with a machine's traffic.
+/// Interception rules of a host.
 pub struct Rules {
-    /// The flag for `topsail bootstrap --mode` and `topsail iptables apply --mode`.
+    /// Interception mode, for `topsail bootstrap --mode` and `topsail iptables apply --mode`.
     pub mode: &'static str,
-    /// Whom the sidecar runs as. Sockets with another host's address and packet marks (TPROXY) take a
-    /// capability, so there it is root, and known by its group.
+    /// The sidecar's user. With TPROXY it is root, recognised by its group, because transparent sockets and
+    /// packet marks require a capability.
     pub proxy: User,
-    /// Further flags of `topsail iptables apply`.
+    /// Additional flags of `topsail iptables apply`.
     flags: &'static [&'static str],
 }
 
 impl Rules {
-    /// Both directions by changing the destination address.
+    /// REDIRECT for both directions.
     pub fn redirect() -> Self {
         Self {
             mode: "REDIRECT",
@@ -34,7 +34,7 @@ impl Rules {
         }
     }
 
-    /// What arrives keeps both its addresses; what leaves is redirected.
+    /// TPROXY for inbound traffic, REDIRECT for outbound.
     pub fn tproxy() -> Self {
         Self {
             mode: "TPROXY",
@@ -43,31 +43,31 @@ impl Rules {
         }
     }
 
-    /// With further flags.
+    /// Adds flags.
     fn with(self, flags: &'static [&'static str]) -> Self {
         Self { flags, ..self }
     }
 
-    /// Puts the rules into a machine's packet filter.
+    /// Applies the rules to a host.
     pub fn apply(&self, host: &Host) {
         host.topsail(&[&["iptables", "apply", "--mode", self.mode], self.flags].concat());
     }
 }
 
-/// All that the packet filter and the routing of a machine have.
+/// The complete packet filter and routing state of a host.
 fn state(host: &Host) -> String {
     let tables = ["nat", "mangle", "raw"].map(|table| {
         ["iptables-save", "ip6tables-save"].map(|save| {
             let saved = host.ran(&[save, "-t", table]);
             let lines = saved.lines().filter(|line| !line.starts_with('#'));
-            // Counters of what went by.
+            // Without packet counters.
             lines
                 .map(|line| format!("{}\n", line.split(" [").next().unwrap()))
                 .collect::<String>()
         })
     });
     let words = |line: &str| host.output(&line.split(' ').collect::<Vec<_>>()).stdout;
-    // A table without routes does not exist.
+    // A routing table without routes does not exist.
     let routing = [
         "ip rule show",
         "ip -6 rule show",
@@ -86,7 +86,7 @@ fn state(host: &Host) -> String {
 async fn applied_again_nothing_changes_and_clean_leaves_what_was_there() {
     let lan = Lan::new(Family::V6);
     let host = lan.host();
-    // What others have in the same tables.
+    // Rules of others in the same tables.
     host.ran(&["iptables", "-t", "nat", "-N", "DOCKER_OUTPUT"]);
     host.ran(&[
         "iptables",
@@ -114,13 +114,13 @@ async fn applied_again_nothing_changes_and_clean_leaves_what_was_there() {
         );
         host.topsail(&apply);
         assert_eq!(state(&host), applied, "{flags:?} twice");
-        // Over what another mode has left.
+        // On top of the rules of another mode.
         host.topsail(&["iptables", "apply", "--mode", "TPROXY", "--redirect-dns"]);
         host.topsail(&apply);
         assert_eq!(state(&host), applied, "{flags:?} over another mode");
         host.topsail(&["iptables", "clean"]);
         assert_eq!(state(&host), before, "{flags:?} cleaned");
-        // The script does the same.
+        // The script has the same effect.
         let script = host.topsail(&[&apply[..], &["--dry-run"]].concat());
         assert_eq!(state(&host), before, "a dry run changes nothing");
         host.ran(&["sh", "-c", &script]);
@@ -154,7 +154,7 @@ async fn what_is_missing_is_said_and_nothing_is_left() {
     let said = String::from_utf8_lossy(&without.stderr);
     assert!(said.contains("apt-get install iptables"), "{said}");
 
-    // IPv4 goes in, IPv6 does not: a tool that only fails.
+    // IPv4 rules are applied, IPv6 rules fail because of a tool that always fails.
     let folder = tempfile::tempdir().unwrap();
     let broken = folder.path().join("ip6tables-restore");
     fs::write(

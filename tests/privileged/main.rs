@@ -1,6 +1,6 @@
-//! What takes root: interception of a workload's traffic, in network namespaces that stand for machines.
+//! Tests that require root: traffic interception, in network namespaces that act as hosts.
 //!
-//! `cargo test` leaves this suite out; `.ci/privileged` runs it, in a user namespace where it is not root.
+//! `cargo test` does not run this suite; `.ci/privileged` runs it, in a user namespace if not root.
 
 #![cfg(test)]
 

@@ -1,4 +1,5 @@
-//! REDIRECT: applications call virtual addresses and each other, and the packet filter brings in the sidecars.
+//! REDIRECT: applications call virtual IP addresses and each other, and traffic is redirected through the
+//! sidecars.
 
 use std::net::SocketAddr;
 
@@ -53,18 +54,18 @@ async fn stage(plane: Plane, mode: &str) -> Stage {
     Stage::start(plane, Family::V4, Rules::redirect(), &[SERVICES, &mutual_tls(mode)]).await
 }
 
-/// A machine with `web-v1` or `web-v2`.
+/// A host with `web-v1` or `web-v2`.
 async fn web(stage: &Stage, name: &'static str) -> Machine {
     let machine = stage.machine(name).await;
     machine.serves(9080, name).await.serves_tcp(5000, "db-v1").await
 }
 
-/// `GET <path>` of `web` at its virtual address.
+/// `GET <path>` of `web` at its virtual IP address.
 fn call(path: &str) -> Call {
     get(VIRTUAL.parse().unwrap(), "web", path)
 }
 
-/// Fails unless the application got the request from its own sidecar, and that from the client's over mutual TLS.
+/// Fails unless the application received the request from its own sidecar, which received it over mutual TLS.
 fn assert_between_sidecars(answer: &Answer) {
     assert_called_by("client", answer);
 }
@@ -90,7 +91,7 @@ async fn a_virtual_address_leads_through_both_sidecars(plane: Plane) {
     let to_endpoint = get(web.host.port(9080), "bare", "/");
     assert_between_sidecars(&client.reaches(&to_endpoint).await);
 
-    // The proxy's own connection to its own machine arrives at its inbound side.
+    // The proxy's connection to its own host arrives at its inbound listener.
     assert_called_by("web", &web.reaches(&call("/")).await);
 
     let stranger = stage.stranger();
@@ -155,7 +156,7 @@ async fn a_machine_without_sidecar_gets_in_where_plain_text_is_taken(plane: Plan
     assert_eq!(client.reaches(&odd).await.seen().backend, "odd");
     assert_between_sidecars(&client.reaches(&call("/")).await);
 
-    // What the machine calls on itself does not pass the sidecar.
+    // Traffic of the host to itself does not pass the sidecar.
     let itself = web.reaches(&get(web.host.port(9999), "whatever", "/")).await.seen();
     assert_eq!(itself.peer, web.host.address.to_string());
 
@@ -201,7 +202,7 @@ async fn readiness_and_metrics_answer_other_machines(plane: Plane) {
     for (port, path) in [(15021, "/healthz/ready"), (15090, "/stats/prometheus")] {
         stranger.reaches(&get(client.host.port(port), "probe", path)).await;
     }
-    // Interception's own ports are no way round it.
+    // The interception ports cannot be used to bypass it.
     for port in [15001, 15006] {
         stranger.get(client.host.port(port), "web").await.unwrap_err();
     }

@@ -1,4 +1,5 @@
-//! `topsail sidecar` with interception: as the entry point of a container of its own, and of one with the application.
+//! `topsail sidecar` with interception, as the entry point of a sidecar container and of a container with the
+//! application.
 
 use std::fs::{self, File, Permissions};
 use std::net::SocketAddr;
@@ -35,7 +36,7 @@ const MESH: &str = "
 {apiVersion: security.istio.io/v1, kind: PeerAuthentication, metadata: {name: default, namespace: istio-system}, spec: {mtls: {mode: STRICT}}}
 ";
 
-/// A mesh whose sidecars join with what `topsail init` made for user 1337.
+/// A mesh whose join directories `topsail init` created for user 1337.
 struct Project {
     plane: Plane,
     stage: Stage,
@@ -46,7 +47,7 @@ struct Project {
 impl Project {
     async fn start(plane: Plane) -> Self {
         let stage = Stage::start(plane, Family::V4, Rules::redirect(), &[MESH]).await;
-        // Where programs are kept may be closed to other users.
+        // The binaries' directories may be inaccessible to other users.
         let copied = |from: PathBuf, name: &str| {
             let to = stage.path(name);
             fs::copy(from, &to).unwrap();
@@ -74,9 +75,9 @@ impl Project {
         }
     }
 
-    /// A sidecar of a group's on a machine.
+    /// A sidecar of a group member on a host.
     fn sidecar(&self, group: &str, host: &Host, more: &[&str]) -> Process {
-        // Who runs there makes it: a tmpfs of the container.
+        // A world-writable directory, like a tmpfs of the container.
         fs::create_dir_all(self.stage.path("tmp")).unwrap();
         fs::set_permissions(self.stage.path("tmp"), Permissions::from_mode(0o1777)).unwrap();
         let run = self.stage.path("tmp").join(format!("run-{}", host.address));
@@ -86,7 +87,7 @@ impl Project {
         process
     }
 
-    /// The same by way of a program that becomes what it is called with.
+    /// Like `sidecar`, run through a program that executes its arguments.
     fn sidecar_within(&self, within: &[&str], group: &str, host: &Host, more: &[&str]) -> Process {
         let number = host.address.to_string();
         let join = self.stage.path("join").join(group);
@@ -121,7 +122,7 @@ impl Project {
         }
     }
 
-    /// A machine with a sidecar that is ready.
+    /// A host with a ready sidecar.
     async fn machine(&self, group: &str, more: &[&str]) -> (Machine, Process) {
         let machine = self.stage.stranger();
         let mut sidecar = self.sidecar(group, &machine.host, more);
@@ -130,7 +131,7 @@ impl Project {
     }
 }
 
-/// A running `topsail sidecar`; it is ended when this is dropped.
+/// A running `topsail sidecar`, stopped on drop.
 struct Process {
     child: Child,
     topsail: PathBuf,
@@ -147,7 +148,7 @@ impl Process {
         fs::read_to_string(&self.log).unwrap()
     }
 
-    /// Waits until it says so, which is later than that its data plane is ready.
+    /// Waits until it logs that the application was started, which is later than the data plane's readiness.
     async fn has_started_its_application(&self) {
         eventually("an application that is started", async || {
             let log = self.log();
@@ -159,7 +160,7 @@ impl Process {
         .await;
     }
 
-    /// Waits until its health check is content.
+    /// Waits until its health check succeeds.
     async fn ready(&mut self, host: &Host) {
         eventually("a sidecar that is ready", async || {
             let ended = self.child.try_wait().unwrap();
@@ -182,7 +183,7 @@ impl Process {
         .await
     }
 
-    /// The data plane that was started last.
+    /// The data plane started last.
     fn data_plane(&self) -> Pid {
         let log = self.log();
         let started = log.lines().rfind(|line| line.contains("data plane started"));
@@ -194,7 +195,7 @@ impl Process {
 impl Drop for Process {
     fn drop(&mut self) {
         if matches!(self.child.try_wait(), Ok(None)) {
-            // The second time without a drain.
+            // The second signal skips the drain.
             self.signal(Signal::TERM);
             self.signal(Signal::TERM);
             let _ = self.child.wait();
@@ -202,7 +203,7 @@ impl Drop for Process {
     }
 }
 
-/// A line of what the system says of a process.
+/// A line of `/proc/PID/status`.
 fn status_of(pid: Pid, field: &str) -> String {
     let status = fs::read_to_string(format!("/proc/{}/status", pid.as_raw_nonzero())).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix(field));
@@ -221,7 +222,7 @@ fn assert_is_nobody_special(pid: Pid, capabilities: &str) {
 
 const NOTHING: &str = "0000000000000000";
 const NET_ADMIN: &str = "0000000000001000";
-/// Where a sidecar writes in the folder for temporary files.
+/// Name of the run directory in the temporary directory.
 const RUN_DIR: &str = "topsail-sidecar";
 const WEB: &str = "10.96.0.10:80";
 
@@ -242,7 +243,7 @@ async fn replicas_come_and_go_without_a_failed_request(plane: Plane) {
     );
 
     let mut load = client.load(web(), 50).await;
-    // Its application is there before it is.
+    // The application is started before its sidecar.
     let second = project.stage.stranger().serves(9080, "second").await;
     let mut sidecar = project.sidecar("web", &second.host, &[]);
     sidecar.ready(&second.host).await;
@@ -261,7 +262,7 @@ async fn replicas_come_and_go_without_a_failed_request(plane: Plane) {
 async fn a_replica_is_sent_nothing_before_its_application_listens(plane: Plane) {
     let project = Project::start(plane).await;
     let application = ["--app-user", "65534", "--", "sleep", "600"];
-    // Without a probe it is enough that it has been started.
+    // Without a probe, the application counts as ready when it is started.
     let (first, _first_sidecar) = project.machine("web", &application).await;
     let _first = first.serves(9080, "first").await;
     let (client, _client_sidecar) = project.machine("client", &[]).await;
@@ -273,7 +274,7 @@ async fn a_replica_is_sent_nothing_before_its_application_listens(plane: Plane) 
     let mut sidecar = project.sidecar("web", &second.host, &probed);
     sidecar.ready(&second.host).await;
     sidecar.has_started_its_application().await;
-    // It takes its time, in which requests are sent.
+    // Requests are sent in the meantime.
     tokio::time::sleep(Duration::from_secs(2)).await;
     let _second = second.serves(9080, "second").await;
     eventually("an answer of the second replica", async || {
@@ -307,7 +308,7 @@ async fn a_data_plane_that_is_killed_comes_back_as_another_user_than_root(plane:
     sidecar.ready(&machine.host).await;
     assert_is_nobody_special(sidecar.data_plane(), NOTHING);
     client.reaches(&web()).await;
-    // A container is started anew over the rules of the one before.
+    // A restarted container finds the rules of the previous one.
     sidecar.signal(Signal::TERM);
     assert!(sidecar.ended().await.success());
     let mut sidecar = project.sidecar("web", &machine.host, &[]);
@@ -336,11 +337,12 @@ async fn an_application_of_the_same_container_is_caught_and_its_exit_code_kept(p
         let (machine, sidecar) = project.machine("web", &[]).await;
         (machine.serves(9080, "web").await, sidecar)
     };
-    // The application asks once: it is there for others by then.
+    // The application sends one request, so its peer must be ready.
     let (neighbour, _neighbour_sidecar) = project.machine("client", &[]).await;
     neighbour.reaches(&web()).await;
     let client = project.stage.stranger();
-    // The answer comes over mutual TLS or not at all; a shell of root's that has no HTTP client but itself.
+    // The response arrives over mutual TLS or not at all. The shell is run by root and its only HTTP client
+    // is this binary.
     let answer = project.stage.path("answer");
     let script = format!(
         "id -u >{0}; exec 3<>/dev/tcp/10.96.0.10/80; \
@@ -354,7 +356,7 @@ async fn an_application_of_the_same_container_is_caught_and_its_exit_code_kept(p
     assert!(said.starts_with("0\nHTTP/1.1 200"), "{said}");
     assert!(said.contains("sa/client"), "{said}");
 
-    // SIGTERM: the application goes on until inbound connections have ended, and is asked then.
+    // SIGTERM: the application keeps running until inbound connections have ended, and is then stopped.
     let server = project.stage.stranger().serves(9080, "together").await;
     let script = "trap 'exit 7' TERM; while :; do sleep 0.1; done";
     let mut sidecar = project.sidecar(
@@ -371,7 +373,7 @@ async fn an_application_of_the_same_container_is_caught_and_its_exit_code_kept(p
 
 async fn without_root_and_on_a_read_only_file_system_a_sidecar_runs(plane: Plane) {
     let project = Project::start(plane).await;
-    // Somebody else has applied the rules.
+    // Another process has applied the rules.
     let machine = project.stage.stranger().serves(9080, "web").await;
     machine.host.topsail(&["iptables", "apply"]);
     let (folder, tmp) = (project.stage.path(""), project.stage.path("tmp"));
@@ -435,7 +437,7 @@ async fn what_a_sidecar_may_not_do_is_said() {
     let run = ["--run-dir", run.to_str().unwrap()];
     let plain = said(&[&user[..], &[topsail, "sidecar"], &run].concat());
     assert!(plain.contains("NET_ADMIN") && plain.contains("cap_add"), "{plain}");
-    // Somebody else applies the rules; the folder is user 1337's.
+    // Another process applies the rules; the directory belongs to user 1337.
     let other = said(&[&user[..], &[topsail, "sidecar", "--no-iptables"], &run].concat());
     assert!(
         other.contains("not readable by user 1338") && other.contains("--owner"),

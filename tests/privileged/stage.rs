@@ -1,4 +1,4 @@
-//! A mesh on machines of their own, whose applications know nothing of it.
+//! A mesh on isolated hosts, whose applications are not aware of it.
 
 use std::fs::{self, Permissions};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -12,8 +12,8 @@ use crate::harness::{Answer, Backend, Call, Load, Plane, Server, Sidecar, answer
 use crate::hosts::{Family, Host, Lan};
 use crate::interception::Rules;
 
-/// A server on a machine, and the network that workloads are plugged into. What a test starts on it has to be
-/// dropped first: a sidecar whose server goes away complains.
+/// A control plane on a host, and the network of the workloads. Drop sidecars first: they log errors when the
+/// control plane disappears.
 pub struct Stage {
     plane: Plane,
     server: Server,
@@ -24,10 +24,10 @@ pub struct Stage {
 }
 
 impl Stage {
-    /// Starts a server on one file with these documents, for machines with sidecars of this kind.
+    /// Starts a control plane that serves a file with these documents, for hosts with this kind of sidecar.
     pub async fn start(plane: Plane, family: Family, rules: Rules, documents: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        // Sidecars are other users.
+        // Sidecars run as other users.
         fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).unwrap();
         let lan = Lan::new(family);
         let control = lan.host();
@@ -49,34 +49,34 @@ impl Stage {
         }
     }
 
-    /// A path in the stage's own folder.
+    /// A path in the stage's directory.
     pub fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
-    /// The server's directory.
+    /// The configuration directory.
     pub fn config(&self) -> PathBuf {
         self.server.config()
     }
 
-    /// The server's state directory.
+    /// The state directory.
     pub fn state(&self) -> PathBuf {
         self.server.state()
     }
 
-    /// Where the server serves xDS.
+    /// xDS address of the control plane.
     pub fn xds(&self) -> SocketAddr {
         self.server.xds()
     }
 
-    /// Writes a file of the directory, by rename.
+    /// Writes a file of the configuration directory, by rename.
     pub fn write(&self, name: &str, text: &str) {
         let partial = self.folder.path().join("partial");
         fs::write(&partial, text).unwrap();
         fs::rename(partial, self.server.config().join(name)).unwrap();
     }
 
-    /// A machine without a sidecar.
+    /// A host without a sidecar.
     pub fn stranger(&self) -> Machine {
         Machine {
             sidecar: None,
@@ -85,7 +85,7 @@ impl Stage {
         }
     }
 
-    /// A machine with a sidecar; `name` is `<app>-<version>`, the service account is the app.
+    /// A host with a sidecar; `name` is `<app>-<version>`, and the service account is the app.
     pub async fn machine(&self, name: &str) -> Machine {
         let (app, version) = name.split_once('-').unwrap();
         let mut machine = self.stranger();
@@ -104,7 +104,7 @@ impl Stage {
         machine
     }
 
-    /// Makes a sidecar's bootstrap, with a token that is the sidecar's.
+    /// Generates a sidecar's bootstrap, with a token that belongs to the sidecar's user.
     async fn launch(&self, name: &str, account: &str, address: IpAddr) -> Launch {
         let folder = self.folder.path().join(name);
         fs::create_dir(&folder).unwrap();
@@ -123,7 +123,7 @@ impl Stage {
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         let User { uid, gid } = self.rules.proxy;
         chown(&token, Some(uid), Some(gid)).unwrap();
-        // The bundled proxy keeps its last configuration beside its bootstrap.
+        // The bundled proxy persists its last configuration next to its bootstrap.
         chown(&folder, Some(uid), Some(gid)).unwrap();
         let bootstrap = folder.join("envoy.yaml");
         fs::write(&bootstrap, output.stdout).unwrap();
@@ -143,7 +143,7 @@ impl Stage {
         }
     }
 
-    /// The binary in the stage's own folder: where it is kept may be closed to other users.
+    /// Copies a binary to the stage's directory, since its own may be inaccessible to other users.
     fn within_reach(&self, binary: &Path) -> PathBuf {
         let reachable = self.folder.path().join("sidecar");
         if !reachable.exists() && fs::hard_link(binary, &reachable).is_err() {
@@ -153,16 +153,16 @@ impl Stage {
     }
 }
 
-/// A machine, perhaps with a sidecar, and the applications on it. Dropping it ends them, the sidecar first.
+/// A host, optionally with a sidecar, and its applications. Dropping it stops them, the sidecar first.
 pub struct Machine {
     sidecar: Option<Sidecar>,
     backends: Vec<Backend>,
-    /// The machine itself.
+    /// The host.
     pub host: Host,
 }
 
 impl Machine {
-    /// With an HTTP application on a port.
+    /// Adds an HTTP application on a port.
     pub async fn serves(mut self, port: u16, name: &'static str) -> Self {
         let at = self.anywhere(port);
         let backend = self.host.run(move || Backend::http_at(at, name)).await;
@@ -170,7 +170,7 @@ impl Machine {
         self
     }
 
-    /// With a TCP application on a port.
+    /// Adds a TCP application on a port.
     pub async fn serves_tcp(mut self, port: u16, name: &'static str) -> Self {
         let at = self.anywhere(port);
         let backend = self.host.run(move || Backend::tcp_at(at, name)).await;
@@ -185,18 +185,18 @@ impl Machine {
         }
     }
 
-    /// Sends a request from here.
+    /// Sends a request from this host.
     pub async fn send(&self, call: &Call) -> Result<Answer, String> {
         let call = call.clone();
         self.host.run(move || async move { call.send().await }).await
     }
 
-    /// `GET /` of `host` at an address, from here.
+    /// Sends `GET /` for `host` to an address, from this host.
     pub async fn get(&self, to: SocketAddr, host: &str) -> Result<Answer, String> {
         self.send(&get(to, host, "/")).await
     }
 
-    /// Sends a request from here until it is answered with a 200.
+    /// Sends a request from this host until the response is 200.
     pub async fn reaches(&self, call: &Call) -> Answer {
         eventually(&format!("an answer for {call:?}"), async || {
             let answer = self.send(call).await?;
@@ -208,7 +208,7 @@ impl Machine {
         .await
     }
 
-    /// Sends a request from here until it is not answered with a 200 any more.
+    /// Sends a request from this host until the response is no longer 200.
     pub async fn is_refused(&self, call: &Call) {
         eventually(&format!("no answer for {call:?}"), async || {
             match self.send(call).await {
@@ -219,7 +219,7 @@ impl Machine {
         .await;
     }
 
-    /// The TCP application that answers at an address.
+    /// The name of the TCP application at an address.
     pub async fn tcp(&self, to: SocketAddr) -> Result<String, String> {
         let code = move || async move {
             let stream = tokio::net::TcpStream::connect(to).await;
@@ -228,7 +228,7 @@ impl Machine {
         self.host.run(code).await
     }
 
-    /// A load from here.
+    /// Starts a load from this host.
     pub async fn load(&self, call: Call, per_second: u32) -> Load {
         self.host
             .run(move || async move { Load::start(call, per_second) })

@@ -1,4 +1,4 @@
-//! TPROXY: as REDIRECT, and the application sees who called.
+//! TPROXY: like REDIRECT, but the application sees the client's address.
 
 use crate::harness::{Plane, get};
 use crate::hosts::Family;

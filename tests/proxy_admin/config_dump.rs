@@ -3,7 +3,7 @@
 use super::proxy::Proxy;
 
 #[tokio::test]
-async fn the_configuration_is_told_in_envoys_dumps() {
+async fn config_dump_has_envoys_format() {
     let proxy = Proxy::start().await;
     let dump = proxy.json("/config_dump?include_eds").await;
     let configs = dump["configs"].as_array().unwrap();
@@ -41,7 +41,7 @@ async fn the_configuration_is_told_in_envoys_dumps() {
 }
 
 #[tokio::test]
-async fn a_part_of_it_can_be_asked_for() {
+async fn config_dump_can_be_filtered() {
     let proxy = Proxy::start().await;
     let dump = proxy.json("/config_dump?resource=static_listeners").await;
     let kind = "type.googleapis.com/envoy.admin.v3.ListenersConfigDump.StaticListener";

@@ -1,4 +1,4 @@
-//! The bundled proxy's admin interface over HTTP, as Envoy's tools ask it.
+//! The bundled proxy's admin interface over HTTP, as used by Envoy's tools.
 
 #![cfg(test)]
 
@@ -12,7 +12,7 @@ use http::StatusCode;
 use proxy::Proxy;
 
 #[tokio::test]
-async fn a_proxy_without_a_control_plane_is_live_at_once_and_says_who_it_is() {
+async fn a_static_proxy_is_live_at_once_and_reports_its_node() {
     let proxy = Proxy::start().await;
     assert_eq!(proxy.text("/ready").await, "LIVE\n");
     let info = proxy.json("/server_info").await;
@@ -32,7 +32,7 @@ async fn a_proxy_without_a_control_plane_is_live_at_once_and_says_who_it_is() {
 }
 
 #[tokio::test]
-async fn memory_that_only_the_start_needed_is_given_back() {
+async fn startup_memory_is_released() {
     let proxy = Proxy::start().await;
     let resident = async || -> u64 {
         let memory = proxy.json("/memory").await;
@@ -51,7 +51,7 @@ async fn memory_that_only_the_start_needed_is_given_back() {
 }
 
 #[tokio::test]
-async fn listeners_and_clusters_are_told_as_text_and_as_json() {
+async fn listeners_and_clusters_have_text_and_json() {
     let proxy = Proxy::start().await;
     assert_eq!(
         proxy.text("/listeners").await,
@@ -81,7 +81,7 @@ async fn listeners_and_clusters_are_told_as_text_and_as_json() {
 }
 
 #[tokio::test]
-async fn a_wrong_path_or_method_is_answered_as_envoy_does() {
+async fn wrong_paths_and_methods_get_envoys_responses() {
     let proxy = Proxy::start().await;
     let (status, body) = proxy.get("/nope").await;
     assert_eq!(status, StatusCode::NOT_FOUND);
@@ -105,7 +105,7 @@ async fn a_wrong_path_or_method_is_answered_as_envoy_does() {
 }
 
 #[tokio::test]
-async fn a_proxy_can_be_made_to_look_unhealthy_and_to_end() {
+async fn healthcheck_fail_and_quitquitquit() {
     let mut proxy = Proxy::start().await;
     assert_eq!(
         proxy.post("/healthcheck/fail").await,
@@ -123,7 +123,7 @@ async fn a_proxy_can_be_made_to_look_unhealthy_and_to_end() {
 }
 
 #[tokio::test]
-async fn listeners_that_are_drained_accept_nothing_any_more() {
+async fn drained_listeners_accept_no_connections() {
     let proxy = Proxy::start().await;
     proxy.post("/drain_listeners?inboundonly").await;
     assert_eq!(
@@ -136,7 +136,7 @@ async fn listeners_that_are_drained_accept_nothing_any_more() {
 }
 
 #[tokio::test]
-async fn what_is_logged_changes_while_the_proxy_runs() {
+async fn log_levels_change_at_runtime() {
     let proxy = Proxy::start().await;
     assert!(
         proxy
@@ -160,7 +160,7 @@ async fn what_is_logged_changes_while_the_proxy_runs() {
 }
 
 #[tokio::test]
-async fn an_address_that_is_taken_is_said() {
+async fn addresses_in_use_are_reported() {
     let first = Proxy::start().await;
     let (status, log) = first.second().await;
     assert!(!status.success());

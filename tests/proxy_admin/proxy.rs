@@ -1,4 +1,4 @@
-//! A proxy with a bootstrap that has all it needs.
+//! A running proxy with a self-contained bootstrap.
 
 use std::fs;
 use std::io;
@@ -16,23 +16,23 @@ use tempfile::TempDir;
 use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 
-/// How long is waited for what has to happen.
+/// Timeout of anything awaited.
 const PATIENCE: Duration = Duration::from_secs(30);
 const POLL: Duration = Duration::from_millis(20);
 
 /// A running `topsail proxy`.
 pub(crate) struct Proxy {
     pub admin: SocketAddr,
-    /// Where it hands `/stats/prometheus` to its own admin interface.
+    /// Listener that forwards `/stats/prometheus` to the proxy's admin interface.
     pub metrics: SocketAddr,
-    /// Where it hands everything to its own admin interface.
+    /// Listener that forwards everything to the proxy's admin interface.
     pub echo: SocketAddr,
     dir: TempDir,
     child: Child,
 }
 
 impl Proxy {
-    /// Starts one and waits until it is ready.
+    /// Starts a proxy and waits until it is ready.
     pub(crate) async fn start() -> Self {
         let (admin, metrics, echo) = (free(), free(), free());
         let dir = tempfile::tempdir().unwrap();
@@ -53,46 +53,46 @@ impl Proxy {
         proxy
     }
 
-    /// Starts another with the same bootstrap, and returns how it ended and what it said.
+    /// Runs a second proxy with the same bootstrap; returns its exit status and output.
     pub(crate) async fn second(&self) -> (ExitStatus, String) {
         let output = command(&self.dir).stderr(Stdio::piped()).output();
         let output = tokio::time::timeout(PATIENCE, output).await.unwrap().unwrap();
         (output.status, String::from_utf8_lossy(&output.stderr).into_owned())
     }
 
-    /// `GET` at the admin interface.
+    /// Sends `GET` to the admin interface.
     pub(crate) async fn get(&self, path: &str) -> (StatusCode, String) {
         self.ask(self.admin, path).await.unwrap()
     }
 
-    /// The same, which has to succeed.
+    /// Like `get`, which must succeed.
     pub(crate) async fn text(&self, path: &str) -> String {
         let (status, body) = self.get(path).await;
         assert_eq!(status, StatusCode::OK, "{path}: {body}");
         body
     }
 
-    /// The same as JSON.
+    /// Like `text`, parsed as JSON.
     pub(crate) async fn json(&self, path: &str) -> Value {
         serde_json::from_str(&self.text(path).await).unwrap()
     }
 
-    /// `POST` at the admin interface.
+    /// Sends `POST` to the admin interface.
     pub(crate) async fn post(&self, path: &str) -> (StatusCode, String) {
         request(self.admin, Method::POST, path).await.unwrap()
     }
 
-    /// `GET` anywhere.
+    /// Sends `GET` to any address.
     pub(crate) async fn ask(&self, address: SocketAddr, path: &str) -> io::Result<(StatusCode, String)> {
         request(address, Method::GET, path).await
     }
 
-    /// Waits until nobody accepts connections there.
+    /// Waits until connections to the address are refused.
     pub(crate) async fn refuses(&self, address: SocketAddr) {
         eventually(async || TcpStream::connect(address).await.is_err()).await;
     }
 
-    /// Waits for its end.
+    /// Waits until it exits.
     pub(crate) async fn ended(&mut self) -> ExitStatus {
         tokio::time::timeout(PATIENCE, self.child.wait())
             .await
@@ -122,7 +122,8 @@ fn command(dir: &TempDir) -> Command {
     command
 }
 
-/// An address that nobody has; on a loopback address of this process, so that tests of others do not take it.
+/// A free address, on a loopback address derived from this process so that other test processes do not take
+/// it.
 fn free() -> SocketAddr {
     let process = std::process::id();
     let octet = |shift: u32| u8::try_from(process >> shift & 0x7f).unwrap() + 1;

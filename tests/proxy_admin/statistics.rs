@@ -5,7 +5,7 @@ use http::StatusCode;
 use super::proxy::Proxy;
 
 #[tokio::test]
-async fn requests_are_counted_by_envoys_names_in_every_format() {
+async fn requests_are_counted_under_envoys_names_in_every_format() {
     let proxy = Proxy::start().await;
     assert_eq!(
         proxy.ask(proxy.metrics, "/stats/prometheus").await.unwrap().0,
@@ -23,7 +23,7 @@ async fn requests_are_counted_by_envoys_names_in_every_format() {
         "http.metrics;.downstream_rq_2xx: 1".to_owned(),
         "http.metrics;.downstream_rq_completed: 2".to_owned(),
         "http.metrics;.no_route: 1".to_owned(),
-        // A connection that is passed on counts as one, as in Envoy.
+        // A forwarded connection counts as a request, as in Envoy.
         "cluster.admin;.upstream_rq_total: 2".to_owned(),
         "cluster.admin;.upstream_rq_200: 1".to_owned(),
         "cluster.admin;.membership_healthy: 1".to_owned(),
@@ -45,7 +45,7 @@ async fn requests_are_counted_by_envoys_names_in_every_format() {
 }
 
 #[tokio::test]
-async fn prometheus_gets_labels_by_the_bootstraps_expressions_through_the_proxys_own_listener() {
+async fn prometheus_labels_follow_the_bootstraps_stats_tags() {
     let proxy = Proxy::start().await;
     proxy.ask(proxy.metrics, "/stats/prometheus").await.unwrap();
     let (_, text) = proxy.ask(proxy.metrics, "/stats/prometheus").await.unwrap();
@@ -65,7 +65,7 @@ async fn prometheus_gets_labels_by_the_bootstraps_expressions_through_the_proxys
 }
 
 #[tokio::test]
-async fn counters_start_again_and_gauges_stay() {
+async fn reset_counters_keeps_gauges() {
     let proxy = Proxy::start().await;
     proxy.ask(proxy.metrics, "/nowhere").await.unwrap();
     proxy.post("/reset_counters").await;

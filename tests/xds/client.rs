@@ -1,4 +1,4 @@
-//! A delta client whose every word is the test's.
+//! A scripted delta xDS client.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -32,16 +32,16 @@ pub const RDS: &str = "type.googleapis.com/envoy.config.route.v3.RouteConfigurat
 /// The type URL of SDS.
 pub const SDS: &str = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret";
 
-/// Versions by name.
+/// Resource versions by name.
 pub type Versions = BTreeMap<String, String>;
 
-/// One stream.
+/// A delta stream.
 pub struct Client {
     requests: mpsc::UnboundedSender<DeltaDiscoveryRequest>,
     responses: Streaming<DeltaDiscoveryResponse>,
 }
 
-/// TLS to the server, which is verified as the bootstrap would.
+/// A TLS connector that verifies the server as the bootstrap does.
 pub fn connector(home: &Home) -> TlsConnector {
     let roots = std::fs::read(home.state().join("ca/root-cert.pem")).unwrap();
     let expected = SpiffeMatcher::from(&server_identity(&Default::default()));
@@ -75,7 +75,7 @@ pub async fn channel(home: &Home, address: SocketAddr) -> Channel {
 }
 
 impl Client {
-    /// Opens a stream as a workload, with a token or without.
+    /// Opens a stream as a workload, with or without a token.
     pub async fn open(
         home: &Home,
         server: &ControlPlane,
@@ -85,12 +85,12 @@ impl Client {
         Self::connect(home, server.address(), node, token).await
     }
 
-    /// Opens a stream as a workload, with a token for it.
+    /// Opens a stream as a workload, with its token.
     pub async fn join(home: &Home, server: &ControlPlane, workload: &str) -> Self {
         Self::join_at(home, server.address(), workload).await
     }
 
-    /// The same at the address of a server of the home.
+    /// Like `join`, to the address of any server of the home.
     pub async fn join_at(home: &Home, address: SocketAddr, workload: &str) -> Self {
         Self::connect(home, address, workload, Some(&home.token(workload)))
             .await
@@ -111,7 +111,7 @@ impl Client {
         Self::start(home, address, hello, token).await
     }
 
-    /// Opens a stream with a first request of one's own.
+    /// Opens a stream with a custom first request.
     pub async fn open_saying(
         home: &Home,
         server: &ControlPlane,
@@ -140,7 +140,7 @@ impl Client {
         Ok(Self { requests, responses })
     }
 
-    /// Asks for names; none asks for everything. `has` is what the client claims to have.
+    /// Subscribes to names, or to the wildcard if there are none. `has` are the `initial_resource_versions`.
     pub fn subscribe(&self, kind: &str, names: &[&str], has: &Versions) {
         let request = DeltaDiscoveryRequest {
             type_url: kind.to_owned(),
@@ -151,7 +151,7 @@ impl Client {
         self.requests.send(request).unwrap();
     }
 
-    /// Says it no longer wants these names.
+    /// Unsubscribes from names.
     pub fn unsubscribe(&self, kind: &str, names: &[&str]) {
         let request = DeltaDiscoveryRequest {
             type_url: kind.to_owned(),
@@ -161,7 +161,7 @@ impl Client {
         self.requests.send(request).unwrap();
     }
 
-    /// Sends a request as it is.
+    /// Sends a request unchanged.
     pub fn say(&self, request: DeltaDiscoveryRequest) {
         self.requests.send(request).unwrap();
     }
@@ -173,14 +173,14 @@ impl Client {
             .ok_or_else(|| tonic::Status::cancelled("the stream ended"))
     }
 
-    /// Whether nothing comes for a while.
+    /// Whether no response arrives for a while.
     pub async fn is_quiet(&mut self) -> bool {
         tokio::time::timeout(Duration::from_millis(500), self.responses.message())
             .await
             .is_err()
     }
 
-    /// Whether nothing comes for a while. What does come is shown to `answer`.
+    /// Whether no response arrives for a while. If one arrives, it is passed to `answer`.
     pub async fn is_quiet_or(&mut self, answer: impl FnOnce(&Self, &DeltaDiscoveryResponse)) -> bool {
         let next = tokio::time::timeout(Duration::from_millis(500), self.responses.message()).await;
         let Ok(next) = next else { return true };
@@ -188,12 +188,12 @@ impl Client {
         false
     }
 
-    /// Takes a response.
+    /// ACKs a response.
     pub fn ack(&self, response: &DeltaDiscoveryResponse) {
         self.answer(response, None);
     }
 
-    /// Refuses a response.
+    /// NACKs a response.
     pub fn nack(&self, response: &DeltaDiscoveryResponse, message: &str) {
         self.answer(
             response,
@@ -205,7 +205,7 @@ impl Client {
         );
     }
 
-    /// The next response of a type, ACKed; others are ACKed on the way.
+    /// The next response of a type, ACKed; responses of other types are ACKed on the way.
     pub async fn take(&mut self, kind: &str) -> DeltaDiscoveryResponse {
         loop {
             let response = self.next().await.unwrap();
@@ -227,7 +227,7 @@ impl Client {
     }
 }
 
-/// The names that a response brings.
+/// The names of the resources in a response.
 pub fn names(response: &DeltaDiscoveryResponse) -> Vec<&str> {
     let mut names: Vec<&str> = response
         .resources
@@ -238,7 +238,7 @@ pub fn names(response: &DeltaDiscoveryResponse) -> Vec<&str> {
     names
 }
 
-/// The versions that a response brings.
+/// The versions of the resources in a response.
 pub fn versions(response: &DeltaDiscoveryResponse) -> Versions {
     response
         .resources

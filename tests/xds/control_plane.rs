@@ -1,4 +1,4 @@
-//! A control plane in this process, on a directory of its own.
+//! A control plane in the test process, with its own directory.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -13,20 +13,20 @@ use topsail::control::{Reading, Running, Settings, start};
 use topsail::pki::{Bearer, StateDir, TokenGrant, TokenSigner};
 use topsail::source::Root;
 
-/// How long a test waits for something that should come at once.
+/// Timeout of anything awaited.
 pub const PATIENCE: Duration = Duration::from_secs(20);
-/// How often it looks.
+/// Poll interval.
 const POLL: Duration = Duration::from_millis(5);
 
-/// Directory and state, which outlive the servers started on them.
+/// Configuration and state directories, which outlive the servers started on them.
 pub struct Home {
     dir: TempDir,
-    /// How long registered workloads stay without a stream.
+    /// Grace period of registered workloads without a stream.
     pub unregister_after: Duration,
 }
 
 impl Home {
-    /// A home with these files in its directory.
+    /// A home with these configuration files.
     pub fn with(files: &[(&str, &str)]) -> Self {
         let home = Self {
             dir: tempfile::tempdir().unwrap(),
@@ -37,7 +37,7 @@ impl Home {
         home
     }
 
-    /// The directory.
+    /// The configuration directory.
     pub fn config(&self) -> PathBuf {
         self.dir.path().join("config")
     }
@@ -47,12 +47,12 @@ impl Home {
         self.dir.path().join("state")
     }
 
-    /// Writes a file of the directory.
+    /// Writes a configuration file.
     pub fn write(&self, name: &str, text: &str) {
         std::fs::write(self.config().join(name), text).unwrap();
     }
 
-    /// Deletes a file of the directory.
+    /// Deletes a configuration file.
     pub fn remove(&self, name: &str) {
         std::fs::remove_file(self.config().join(name)).unwrap();
     }
@@ -111,25 +111,25 @@ impl Home {
 
 /// A running control plane.
 pub struct ControlPlane {
-    /// What the server shows.
+    /// The running server's state.
     pub running: Arc<Running>,
     stop: Option<oneshot::Sender<()>>,
     serving: JoinHandle<()>,
 }
 
 impl ControlPlane {
-    /// Where xDS is served.
+    /// Its xDS address.
     pub fn address(&self) -> SocketAddr {
         self.running.xds
     }
 
-    /// Everything that is wrong now, as lines.
+    /// All current diagnostics, as lines.
     pub fn diagnostics(&self) -> Vec<String> {
         let state = self.running.published.state();
         state.diagnostics.iter().map(topsail::diag::render::line).collect()
     }
 
-    /// Ends it; its clients lose their streams.
+    /// Stops it; its clients lose their streams.
     pub async fn stop(mut self) {
         drop(self.stop.take());
         self.serving.abort();
@@ -137,7 +137,7 @@ impl ControlPlane {
     }
 }
 
-/// Waits until something holds.
+/// Waits until a condition holds.
 pub async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     let deadline = tokio::time::Instant::now() + PATIENCE;
     while !holds() {
@@ -146,7 +146,7 @@ pub async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
-/// A service of one HTTP port, `<name>.example.com`.
+/// A ServiceEntry with one HTTP port, `<name>.example.com`.
 pub fn service_entry(name: &str, port: u16) -> String {
     format!(
         "apiVersion: networking.istio.io/v1

@@ -1,4 +1,4 @@
-//! Who is let in.
+//! Authentication of clients.
 
 use tonic::Code;
 
@@ -6,7 +6,7 @@ use super::client::{CDS, Client, SDS, Versions, names};
 use super::control_plane::Home;
 
 #[tokio::test]
-async fn nobody_is_served_without_a_credential() {
+async fn streams_require_a_credential() {
     let home = Home::with(&[]);
     let server = home.serve().await;
     let mut client = Client::open(&home, &server, "a.default", None).await.unwrap();
@@ -20,7 +20,7 @@ async fn nobody_is_served_without_a_credential() {
 }
 
 #[tokio::test]
-async fn a_forged_token_opens_nothing() {
+async fn forged_tokens_are_rejected() {
     let (home, other) = (Home::with(&[]), Home::with(&[]));
     let server = home.serve().await;
     let token = other.token("a.default");
@@ -29,7 +29,7 @@ async fn a_forged_token_opens_nothing() {
 }
 
 #[tokio::test]
-async fn a_token_is_for_one_workload() {
+async fn tokens_are_bound_to_a_workload() {
     let home = Home::with(&[]);
     let server = home.serve().await;
     let token = home.token("a.default");

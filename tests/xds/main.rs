@@ -1,4 +1,4 @@
-//! Conversations of scripted xDS clients with a running control plane, over TLS.
+//! Scripted xDS clients against a running control plane, over TLS.
 
 #![cfg(test)]
 

@@ -1,4 +1,4 @@
-//! What a connected proxy costs the server.
+//! Memory that a connected proxy costs the server.
 
 use std::net::{SocketAddr, TcpListener};
 use std::process::{Child, Command, Stdio};
@@ -7,20 +7,21 @@ use super::client::{CDS, Client, EDS, LDS, Versions, names};
 use super::control_plane::{Home, eventually, service_entry};
 
 const SERVICES: usize = 400;
-/// Those that come first pay what all share.
+/// The first clients pay for what all clients share.
 const FIRST: usize = 8;
 const MORE: usize = 32;
-/// In KiB. Release builds need a fifth of it; copies of what is pushed would need more than all of it.
+/// KiB per client. Release builds need a fifth of it; with a copy of the pushed resources per client it would
+/// be exceeded.
 const BOUND: u64 = 250;
 
-/// The built server, a process of its own, so that its memory is its own.
+/// The server binary as a separate process, to measure its memory.
 pub struct Server {
     child: Child,
     xds: SocketAddr,
 }
 
 impl Server {
-    /// Starts it and waits until it takes connections.
+    /// Starts it and waits until it accepts connections.
     pub async fn start(home: &Home) -> Self {
         Self::start_at(home, free_address()).await
     }
@@ -41,14 +42,14 @@ impl Server {
         Self { child, xds }
     }
 
-    /// Kills it, and starts another on the same directory, state and address.
+    /// Kills it and starts another one with the same directories and address.
     pub async fn restart(self, home: &Home) -> Self {
         let xds = self.xds;
         drop(self);
         Self::start_at(home, xds).await
     }
 
-    /// Where it serves xDS.
+    /// Its xDS address.
     pub fn xds(&self) -> SocketAddr {
         self.xds
     }
@@ -98,7 +99,7 @@ spec:
     (0..SERVICES).map(service).collect()
 }
 
-/// A proxy that has taken everything and stays.
+/// A proxy that has ACKed everything and stays connected.
 async fn proxy(home: &Home, server: &Server, number: usize) -> Client {
     let node = format!("p{number}.default");
     let mut client = Client::join_at(home, server.xds, &node).await;
@@ -116,7 +117,7 @@ async fn proxy(home: &Home, server: &Server, number: usize) -> Client {
 }
 
 #[tokio::test]
-async fn a_proxy_that_has_everything_costs_little() {
+async fn synced_proxies_need_little_memory() {
     let home = Home::with(&[("services.yaml", &services())]);
     let server = Server::start(&home).await;
     let mut proxies = Vec::new();
@@ -132,7 +133,7 @@ async fn a_proxy_that_has_everything_costs_little() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn proxies_that_read_nothing_cost_little_and_delay_nobody() {
+async fn clients_that_do_not_read_need_little_memory_and_delay_nobody() {
     let home = Home::with(&[
         ("services.yaml", &services()),
         ("edited.yaml", &service_entry("edited", 80)),
@@ -142,7 +143,7 @@ async fn proxies_that_read_nothing_cost_little_and_delay_nobody() {
     reader.subscribe(CDS, &[], &Versions::new());
     reader.take(CDS).await;
     let mut port = 80;
-    // What the reader is told of an edit comes after what the others have been sent because of it.
+    // The reader is told of an edit after the responses to the other clients have been sent.
     let mut edit = async |reader: &mut Client| {
         port += 1;
         home.write("edited.yaml", &service_entry("edited", port));
@@ -167,7 +168,7 @@ async fn proxies_that_read_nothing_cost_little_and_delay_nobody() {
     }
     let each = server.memory().saturating_sub(before) / MORE as u64;
     assert!(each < BOUND, "{each} KiB for each");
-    // When they read after all, they are told of what there is then.
+    // When such a client reads at last, it receives the current state.
     let mut last = deaf.pop().unwrap();
     let clusters = last.take(CDS).await;
     assert!(names(&clusters).len() > 3 * SERVICES);

@@ -1,4 +1,5 @@
-//! Clients that do not do what Envoy does: they get what the protocol says, and nobody else notices.
+//! Clients that behave unlike Envoy: they are served according to the protocol, and other clients are not
+//! affected.
 
 use envoy_types::pb::envoy::service::discovery::v3::DeltaDiscoveryRequest;
 
@@ -6,7 +7,7 @@ use super::client::{CDS, Client, EDS, LDS, RDS, SDS, Versions, names};
 use super::control_plane::{Home, eventually, service_entry};
 
 #[tokio::test]
-async fn one_that_never_acks_holds_up_itself_only() {
+async fn clients_that_never_ack_delay_only_themselves() {
     let home = Home::with(&[("a.yaml", &service_entry("a", 80))]);
     let server = home.serve().await;
     let mut silent = Client::join(&home, &server, "silent.default").await;
@@ -28,7 +29,7 @@ async fn one_that_never_acks_holds_up_itself_only() {
 }
 
 #[tokio::test]
-async fn an_answer_to_another_nonce_means_nothing() {
+async fn stale_nonces_are_ignored() {
     let home = Home::with(&[("a.yaml", &service_entry("a", 80))]);
     let server = home.serve().await;
     let mut client = Client::join(&home, &server, "a.default").await;
@@ -55,7 +56,7 @@ async fn an_answer_to_another_nonce_means_nothing() {
 }
 
 #[tokio::test]
-async fn one_that_refuses_everything_is_told_each_thing_once() {
+async fn rejected_resources_are_sent_once() {
     let home = Home::with(&[("a.yaml", &service_entry("a", 80)), ("b.yaml", &service_entry("b", 81))]);
     let server = home.serve().await;
     let mut client = Client::join(&home, &server, "a.default").await;
@@ -77,7 +78,7 @@ async fn one_that_refuses_everything_is_told_each_thing_once() {
 }
 
 #[tokio::test]
-async fn every_name_that_is_asked_for_is_answered_however_many() {
+async fn every_subscribed_name_is_answered() {
     let home = Home::with(&[("a.yaml", &service_entry("a", 80))]);
     let server = home.serve().await;
     let mut client = Client::join(&home, &server, "a.default").await;
@@ -89,7 +90,7 @@ async fn every_name_that_is_asked_for_is_answered_however_many() {
         .map(String::as_str)
         .chain(["outbound|80||a.example.com"; 3])
         .collect();
-    // Endpoints before clusters.
+    // Endpoints are requested before clusters.
     client.subscribe(EDS, &unknown, &Versions::new());
     let mut answered = 0;
     while answered < 20_001 {
@@ -101,14 +102,14 @@ async fn every_name_that_is_asked_for_is_answered_however_many() {
 }
 
 #[tokio::test]
-async fn what_is_named_no_more_beside_everything_is_still_wanted() {
+async fn the_wildcard_still_covers_unsubscribed_names() {
     let home = Home::with(&[("a.yaml", &service_entry("a", 80)), ("b.yaml", &service_entry("b", 80))]);
     let server = home.serve().await;
     let mut client = Client::join(&home, &server, "a.default").await;
     let (a, b) = ("outbound|80||a.example.com", "outbound|80||b.example.com");
     client.subscribe(CDS, &["*", a], &Versions::new());
     assert!(names(&client.take(CDS).await).contains(&b));
-    // The client may have dropped it, so it is told whether it still is.
+    // The client may have dropped the resource, so its state is sent again.
     client.unsubscribe(CDS, &[a]);
     assert_eq!(names(&client.take(CDS).await), [a]);
     home.remove("a.yaml");
@@ -116,7 +117,7 @@ async fn what_is_named_no_more_beside_everything_is_still_wanted() {
 }
 
 #[tokio::test]
-async fn one_that_wants_everything_no_more_is_told_of_what_it_names() {
+async fn named_resources_remain_after_unsubscribing_the_wildcard() {
     let home = Home::with(&[("a.yaml", &service_entry("a", 80)), ("b.yaml", &service_entry("b", 80))]);
     let server = home.serve().await;
     let mut client = Client::join(&home, &server, "a.default").await;
@@ -130,7 +131,7 @@ async fn one_that_wants_everything_no_more_is_told_of_what_it_names() {
 }
 
 #[tokio::test]
-async fn one_without_a_node_is_told_so() {
+async fn requests_without_a_node_are_rejected() {
     let home = Home::with(&[]);
     let server = home.serve().await;
     let mut client = Client::open_saying(
@@ -146,7 +147,7 @@ async fn one_without_a_node_is_told_so() {
 }
 
 #[tokio::test]
-async fn versions_that_are_made_up_do_not_make_certificates() {
+async fn invented_versions_do_not_issue_certificates() {
     let home = Home::with(&[]);
     let server = home.serve().await;
     let mut client = Client::join(&home, &server, "a.default").await;
@@ -160,7 +161,7 @@ async fn versions_that_are_made_up_do_not_make_certificates() {
             ..Default::default()
         });
     }
-    // It asks, so it is answered; with the certificate that it has.
+    // The request is answered, with the certificate issued before.
     let first = client.take(SDS).await;
     while !client
         .is_quiet_or(|client, again| {
@@ -172,7 +173,7 @@ async fn versions_that_are_made_up_do_not_make_certificates() {
 }
 
 #[tokio::test]
-async fn streams_of_one_node_do_not_disturb_each_other() {
+async fn streams_of_the_same_node_are_independent() {
     let home = Home::with(&[("a.yaml", &service_entry("a", 80))]);
     let server = home.serve().await;
     let mut one = Client::join(&home, &server, "a.default").await;

@@ -1,4 +1,4 @@
-//! Members that say themselves when their application is ready.
+//! Group members that report their application's readiness.
 
 use std::time::Duration;
 
@@ -18,12 +18,12 @@ async fn say(home: &Home, server: &ControlPlane, run: u64, is_ready: bool) -> Op
 }
 
 #[tokio::test]
-async fn a_member_is_registered_when_its_application_is_ready_too() {
+async fn members_are_ready_once_their_application_is() {
     let home = Home::with(&[]);
     let server = home.serve().await;
     let mut client = member_of_run(&home, &server, 7).await;
     configure(&mut client).await;
-    // An answer comes after the ACKs have been taken in.
+    // This response is sent after the ACKs have been processed.
     client.subscribe(SDS, &["default"], &Versions::new());
     client.take(SDS).await;
     becomes(&server, &[(NAME, false, true)]).await;
@@ -40,7 +40,7 @@ async fn a_member_is_registered_when_its_application_is_ready_too() {
 }
 
 #[tokio::test]
-async fn what_is_said_before_the_ack_counts_after_it() {
+async fn reports_before_the_ack_take_effect_after_it() {
     let home = Home::with(&[]);
     let server = home.serve().await;
     let mut client = member_of_run(&home, &server, 7).await;
@@ -52,7 +52,7 @@ async fn what_is_said_before_the_ack_counts_after_it() {
 }
 
 #[tokio::test]
-async fn nobody_says_it_for_another() {
+async fn readiness_cannot_be_reported_for_others() {
     let home = Home::with(&[]);
     let server = home.serve().await;
     let said = ready(connect(&home, &server, None).await, &token(&home), 7, true).await;
@@ -80,7 +80,7 @@ const GROUP: &str =
     "{apiVersion: networking.istio.io/v1, kind: WorkloadGroup, metadata: {name: reviews}, spec: {template: {}";
 
 #[tokio::test]
-async fn who_says_it_hears_how_the_application_is_to_be_asked() {
+async fn responses_contain_the_groups_probe() {
     let group = |probe: &str| format!("{GROUP}{probe}}}}}\n");
     let home = Home::with(&[("group.yaml", &group(""))]);
     let server = home.serve().await;

@@ -1,9 +1,9 @@
-//! A resource that a proxy refuses is blamed on its file and line, contained, and not sent again.
+//! A rejected resource is attributed to its file and line, affects nothing else, and is not sent again.
 
 use super::client::{CDS, Client, EDS, LDS, RDS, Versions, names};
 use super::control_plane::{Home, eventually, service_entry};
 
-/// A service of one port, and a virtual service with a timeout of it.
+/// A service with one port, and a VirtualService with a timeout for it.
 fn service(name: &str, port: u16, timeout: &str) -> String {
     format!(
         "{}---
@@ -20,7 +20,7 @@ spec:
 }
 
 #[tokio::test]
-async fn a_refused_cluster_is_blamed_on_its_file_and_line() {
+async fn rejected_clusters_are_attributed_to_their_file_and_line() {
     let home = Home::with(&[
         ("bad.yaml", &service("bad", 80, "1s")),
         ("good.yaml", &service("good", 81, "1s")),
@@ -49,7 +49,7 @@ async fn a_refused_cluster_is_blamed_on_its_file_and_line() {
         server.diagnostics()
     );
 
-    // All else goes on, and the refused cluster is not sent again.
+    // Everything else proceeds, and the rejected cluster is not sent again.
     client.subscribe(EDS, &["outbound|81||good.example.com"], &Versions::new());
     assert_eq!(names(&client.take(EDS).await), ["outbound|81||good.example.com"]);
     client.subscribe(LDS, &[], &Versions::new());
@@ -59,7 +59,7 @@ async fn a_refused_cluster_is_blamed_on_its_file_and_line() {
     let clusters = client.take(CDS).await;
     assert_eq!(names(&clusters), ["outbound|82||good.example.com"]);
 
-    // Changed, it is sent again, and the blame is gone once it is taken.
+    // Once changed, it is sent again, and the diagnostic disappears when it is ACKed.
     home.write("bad.yaml", &service("bad", 83, "1s"));
     let clusters = client.take(CDS).await;
     assert_eq!(names(&clusters), ["outbound|83||bad.example.com"]);
@@ -70,7 +70,7 @@ async fn a_refused_cluster_is_blamed_on_its_file_and_line() {
 }
 
 #[tokio::test]
-async fn a_refused_route_is_found_among_the_others() {
+async fn rejected_routes_are_found_by_bisection() {
     let files = [
         ("a.yaml", service("a", 80, "1s")),
         ("b.yaml", service("b", 81, "1s")),

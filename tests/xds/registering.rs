@@ -1,4 +1,4 @@
-//! Workloads that register themselves, and who may.
+//! Auto-registration of workloads, and its authorization.
 
 use std::time::Duration;
 
@@ -12,9 +12,9 @@ use topsail::pki::Bearer;
 use super::client::{CDS, Client, LDS, SDS, Versions};
 use super::control_plane::{ControlPlane, Home, eventually};
 
-/// All connections come from there.
+/// Source address of all connections.
 const HERE: &str = "127.0.0.1";
-/// The name of the member there.
+/// Name of the member with this address.
 pub const NAME: &str = "reviews-127-0-0-1.default";
 
 fn hello(workload: &str, address: &str, group: &str) -> DeltaDiscoveryRequest {
@@ -45,7 +45,7 @@ pub fn token(home: &Home) -> String {
     home.token_for(Bearer::Group("reviews.default".parse().unwrap()))
 }
 
-/// Who is registered, each with whether it is ready and connected.
+/// The registered workloads with their ready and connected state.
 pub fn registered(server: &ControlPlane) -> Vec<(String, bool, bool)> {
     let state = server.running.published.state();
     let rows = state.registered.iter();
@@ -53,7 +53,7 @@ pub fn registered(server: &ControlPlane) -> Vec<(String, bool, bool)> {
         .collect()
 }
 
-/// Waits until exactly these are registered, each with whether it is ready and connected.
+/// Waits until exactly these workloads are registered, with this ready and connected state.
 pub async fn becomes(server: &ControlPlane, expected: &[(&str, bool, bool)]) {
     let expected: Vec<_> = expected
         .iter()
@@ -70,7 +70,7 @@ async fn member(home: &Home, server: &ControlPlane) -> Client {
 }
 
 #[tokio::test]
-async fn a_member_is_ready_when_it_has_its_listeners_and_gone_when_it_has_gone() {
+async fn members_are_ready_with_their_listeners_and_unregistered_when_gone() {
     let mut home = Home::with(&[]);
     home.unregister_after = Duration::from_millis(100);
     let server = home.serve().await;
@@ -98,7 +98,7 @@ pub async fn ready_member(home: &Home, server: &ControlPlane) -> Client {
     client
 }
 
-/// A member whose sidecar says when its application is ready.
+/// A member whose sidecar reports application readiness.
 pub async fn member_of_run(home: &Home, server: &ControlPlane, run: u64) -> Client {
     let run = run.to_string();
     let hello = hello_with(
@@ -111,7 +111,7 @@ pub async fn member_of_run(home: &Home, server: &ControlPlane, run: u64) -> Clie
         .unwrap()
 }
 
-/// Takes clusters and listeners.
+/// ACKs clusters and listeners.
 pub async fn configure(client: &mut Client) {
     for kind in [CDS, LDS] {
         client.subscribe(kind, &[], &Versions::new());
@@ -121,7 +121,7 @@ pub async fn configure(client: &mut Client) {
 }
 
 #[tokio::test]
-async fn a_member_whose_process_ends_is_not_ready_from_then_on() {
+async fn members_whose_process_exits_become_unready() {
     let home = Home::with(&[]);
     let server = home.serve().await;
     let client = ready_member(&home, &server).await;
@@ -132,7 +132,7 @@ async fn a_member_whose_process_ends_is_not_ready_from_then_on() {
 }
 
 #[tokio::test]
-async fn only_who_its_token_and_its_address_say_is_let_in() {
+async fn members_must_match_their_token_and_address() {
     let home = Home::with(&[]);
     let server = home.serve().await;
     for (workload, address, group, why) in [

@@ -1,4 +1,4 @@
-//! What a sidecar asks for with its join token: another token, and to be left alone.
+//! A sidecar's other requests with its join token: renewing it and leaving.
 
 use std::time::{Duration, SystemTime};
 
@@ -17,7 +17,7 @@ use super::registering::{NAME, ready_member, registered, token};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// A connection to the server, with the certificate of a service account if one is named.
+/// A connection to the server, with the certificate of a service account if one is given.
 pub(super) async fn connect(home: &Home, server: &ControlPlane, account: Option<&str>) -> TlsStream<TcpStream> {
     let ca = Ca::load_or_create(
         &StateDir::open(home.state()).unwrap(),
@@ -36,7 +36,7 @@ pub(super) async fn connect(home: &Home, server: &ControlPlane, account: Option<
     TlsConnector::from(config).connect(name, tcp).await.unwrap()
 }
 
-/// Why something is refused.
+/// Code and message of a rejection.
 pub(super) fn refusal<T: std::fmt::Debug>(answer: Result<T, StreamError>) -> (Code, String) {
     match answer.unwrap_err() {
         StreamError::Status(status) => (status.code(), status.message().to_owned()),
@@ -48,7 +48,7 @@ fn signer(home: &Home) -> TokenSigner {
     TokenSigner::load_or_create(&StateDir::open(home.state()).unwrap(), &Default::default()).unwrap()
 }
 
-/// A token that was made so long ago.
+/// A token issued this long ago.
 fn aged(home: &Home, name: &str, age: Duration, ttl: Duration) -> String {
     let grant = TokenGrant {
         bearer: Bearer::Workload {
@@ -62,7 +62,7 @@ fn aged(home: &Home, name: &str, age: Duration, ttl: Duration) -> String {
 }
 
 #[tokio::test]
-async fn a_token_is_renewed_for_its_bearer_and_nobody_else() {
+async fn tokens_are_renewed_for_their_bearer_only() {
     let home = Home::with(&[]);
     let server = home.serve().await;
     let old = aged(&home, "a.default", 30 * SECOND, 100 * SECOND);
@@ -83,7 +83,7 @@ async fn a_token_is_renewed_for_its_bearer_and_nobody_else() {
 }
 
 #[tokio::test]
-async fn what_is_no_good_token_is_not_renewed() {
+async fn invalid_tokens_are_not_renewed() {
     let (home, other) = (Home::with(&[]), Home::with(&[]));
     let server = home.serve().await;
     let good = home.token("a.default");
@@ -94,7 +94,7 @@ async fn what_is_no_good_token_is_not_renewed() {
         (altered, "token"),
         (String::new(), "token"),
     ] {
-        // A certificate of the identity does not make up for it.
+        // A valid certificate of the identity does not help.
         for account in [None, Some("sa")] {
             let (code, why) = refusal(renew(connect(&home, &server, account).await, &token).await);
             assert_eq!(code, Code::Unauthenticated, "{why}");
@@ -104,7 +104,7 @@ async fn what_is_no_good_token_is_not_renewed() {
 }
 
 #[tokio::test]
-async fn a_member_that_leaves_receives_nothing_more_while_it_is_still_there() {
+async fn leaving_members_are_removed_from_endpoints_while_connected() {
     let home = Home::with(&[]);
     let server = home.serve().await;
     let _member = ready_member(&home, &server).await;

@@ -1,9 +1,9 @@
-//! A server that comes back: what proxies have is not sent again, what is gone is taken away.
+//! Server restarts: unchanged resources are not sent again, and deleted ones are removed.
 
 use super::client::{CDS, Client, LDS, SDS, Versions, names, versions};
 use super::control_plane::{Home, service_entry};
 
-/// Everything a new client is told of the types that it asks for without names, and its secrets.
+/// Everything a new client receives of the wildcard types, and its secrets.
 async fn everything(client: &mut Client) -> [Versions; 3] {
     client.subscribe(CDS, &[], &Versions::new());
     let clusters = versions(&client.take(CDS).await);
@@ -14,7 +14,7 @@ async fn everything(client: &mut Client) -> [Versions; 3] {
 }
 
 #[tokio::test]
-async fn nothing_unchanged_is_sent_again_and_no_certificate_is_issued_anew() {
+async fn unchanged_resources_and_certificates_are_not_sent_again() {
     let home = Home::with(&[("a.yaml", &service_entry("a", 80))]);
     let token = home.token("a.default");
     let server = home.serve().await;
@@ -32,7 +32,7 @@ async fn nothing_unchanged_is_sent_again_and_no_certificate_is_issued_anew() {
 }
 
 #[tokio::test]
-async fn what_was_deleted_meanwhile_is_taken_away() {
+async fn resources_deleted_in_the_meantime_are_removed() {
     let home = Home::with(&[("a.yaml", &service_entry("a", 80)), ("b.yaml", &service_entry("b", 80))]);
     let token = home.token("a.default");
     let server = home.serve().await;
@@ -51,7 +51,7 @@ async fn what_was_deleted_meanwhile_is_taken_away() {
 }
 
 #[tokio::test]
-async fn a_server_that_starts_on_a_broken_directory_serves_what_was_last_good() {
+async fn a_restart_on_a_broken_directory_serves_the_last_good_generation() {
     let home = Home::with(&[("a.yaml", &service_entry("a", 80)), ("b.yaml", &service_entry("b", 80))]);
     home.serve().await.stop().await;
     home.write(

@@ -1,4 +1,4 @@
-//! What the server does on every connection, whoever is at the other end.
+//! What the server does on every connection, regardless of the client.
 
 use std::time::Duration;
 
@@ -12,21 +12,21 @@ use tonic_health::pb::health_client::HealthClient;
 use super::client::{channel, connector};
 use super::control_plane::{Home, PATIENCE, service_entry};
 
-/// How HTTP/2 begins: the preface and a SETTINGS frame without settings.
+/// HTTP/2 connection preface and an empty SETTINGS frame.
 const BEGINNING: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 
-/// The type of a SETTINGS frame.
+/// Type of a SETTINGS frame.
 const SETTINGS: u8 = 4;
-/// The type of a PING frame.
+/// Type of a PING frame.
 const PING: u8 = 6;
 
 #[tokio::test]
-async fn the_health_service_answers_without_a_credential() {
+async fn the_health_service_requires_no_credential() {
     let home = Home::with(&[("a.yaml", &service_entry("a", 80))]);
     let server = home.serve().await;
     let mut health = HealthClient::new(channel(&home, server.address()).await);
     let mut updates = health.watch(HealthCheckRequest::default()).await.unwrap().into_inner();
-    // A generation is served; that this is said may come a moment later.
+    // The health status may be updated shortly after the generation is served.
     let serving = async {
         loop {
             let update = updates.message().await.unwrap().unwrap();
@@ -38,9 +38,10 @@ async fn the_health_service_answers_without_a_credential() {
     tokio::time::timeout(PATIENCE, serving).await.unwrap();
 }
 
-/// The clock is moved, not waited for: by more than the server gives, time and again until it has given up.
+/// Time is advanced rather than waited for, past the server's timeout and repeatedly until it closes the
+/// connection.
 #[tokio::test]
-async fn a_client_that_answers_no_ping_is_given_up() {
+async fn clients_that_do_not_answer_pings_are_disconnected() {
     let home = Home::with(&[("a.yaml", &service_entry("a", 80))]);
     let server = home.serve().await;
     let tcp = TcpStream::connect(server.address()).await.unwrap();
@@ -73,7 +74,7 @@ async fn a_client_that_answers_no_ping_is_given_up() {
     panic!("the connection is still there; pinged: {pinged}");
 }
 
-/// The type of the next frame; none at the end of the connection.
+/// The type of the next frame; `None` at the end of the connection.
 async fn frame(client: &mut tokio_rustls::client::TlsStream<TcpStream>) -> Option<u8> {
     let mut head = [0; 9];
     client.read_exact(&mut head).await.ok()?;

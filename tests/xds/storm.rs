@@ -1,4 +1,4 @@
-//! All proxies come back at once, as they do when a server was away.
+//! All proxies reconnect at once, as they do after a server outage.
 
 use std::sync::Arc;
 
@@ -9,23 +9,23 @@ use super::control_plane::{Home, service_entry};
 use super::memory::Server;
 
 const PROXIES: usize = 300;
-/// In KiB, for each that comes back. A release build needs a fifth of it.
+/// KiB per reconnecting client. Release builds need a fifth of it.
 const BOUND: u64 = 250;
 
-/// Connects and asks for clusters, of which it has some.
+/// Connects and subscribes to clusters, some of which the client has.
 async fn join(home: &Home, server: &Server, node: &str, has: &Versions) -> Client {
     let client = Client::join_at(home, server.xds(), node).await;
     client.subscribe(CDS, &[], has);
     client
 }
 
-/// Waits until a client has been told of a cluster.
+/// Waits until a client receives a cluster.
 async fn told(client: &mut Client, cluster: &str) {
     while !names(&client.take(CDS).await).contains(&cluster) {}
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn all_are_served_at_once_and_those_connected_learn_of_edits_meanwhile() {
+async fn all_are_served_and_connected_clients_receive_edits_meanwhile() {
     let home = Arc::new(Home::with(&[("a.yaml", &service_entry("a", 80))]));
     let server = Server::start(&home).await;
     let mut first = join(&home, &server, "first.default", &Versions::new()).await;

@@ -1,4 +1,4 @@
-//! Calling another service.
+//! Calls to other services.
 
 use std::time::Duration;
 
@@ -12,11 +12,12 @@ use tokio::net::TcpStream;
 
 use super::{Config, SERVED_BY, Service};
 
-/// How long an answer may take: long, for machines with other things to do.
+/// Request timeout, generous for busy machines.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What is handed on from the request that is being served: who asks, and what ties the calls of one
-/// trace together. A sidecar cannot do this, since it does not know which call belongs to which request.
+/// Headers that are propagated from the incoming request: the end user, and trace context, which ties the
+/// calls of one trace together. A sidecar cannot do this, since it does not know which outbound request
+/// belongs to which inbound one.
 const HANDED_ON: [&str; 17] = [
     "end-user",
     "user-agent",
@@ -37,18 +38,18 @@ const HANDED_ON: [&str; 17] = [
     "sw8",
 ];
 
-/// What a called service answered.
+/// Response of a called service.
 pub(super) struct Reply {
-    /// The status; 503 where there was no answer, 504 where it took too long.
+    /// The status; 503 if there was no response, 504 after a timeout.
     pub(super) status: StatusCode,
-    /// The body, or an object with `error` where there was no answer.
+    /// The body; an object with `error` if there was no response.
     pub(super) body: Value,
-    /// Which services took part.
+    /// The services involved.
     pub(super) served_by: HeaderMap,
 }
 
-/// `GET <path>` at another service, with what [`HANDED_ON`] names of `incoming`. Always yields a reply:
-/// what a service does about one that fails is its own affair.
+/// Sends `GET <path>` to another service, with the headers of `incoming` listed in [`HANDED_ON`]. Always
+/// returns a reply: it is up to the caller what to do about failures.
 pub(super) async fn call(config: &Config, service: Service, path: &str, incoming: &HeaderMap) -> Reply {
     let exchange = tokio::time::timeout(TIMEOUT, exchange(config, service, path, incoming));
     let (status, why) = match exchange.await {
@@ -88,7 +89,7 @@ async fn exchange(config: &Config, service: Service, path: &str, incoming: &Head
         drop(sender);
         Ok::<_, hyper::Error>((head, body.collect().await?.to_bytes()))
     };
-    // An error of the connection reaches the answer as well.
+    // A connection error also fails the response.
     let (answer, _) = tokio::join!(answer, connection);
     let (head, body) = answer?;
     let mut served_by = HeaderMap::new();
@@ -107,7 +108,7 @@ async fn exchange(config: &Config, service: Service, path: &str, incoming: &Head
     })
 }
 
-/// What [`SERVED_BY`] says when the answer came from no service.
+/// The [`SERVED_BY`] header for a call without a response.
 fn failed(config: &Config, service: Service) -> HeaderMap {
     let address = config
         .calls

@@ -1,4 +1,4 @@
-//! `productpage`: the page, as HTML and as JSON.
+//! `productpage`: the web page, as HTML and JSON.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::call::{Reply, call};
 use super::{Config, Service};
 
-/// The user a request is made for. Routing rules match on it, as Istio's sample does for `jason`.
+/// Header with the user of a request. Routing rules match on it, as Istio's sample does for `jason`.
 const END_USER: HeaderName = HeaderName::from_static("end-user");
 
 const TITLE: &str = "The Comedy of Errors";
@@ -120,7 +120,7 @@ fn set_user(cookie: &str) -> Response {
     }
 }
 
-/// Adds the user who is logged in as [`END_USER`], unless the request names one itself.
+/// Sets [`END_USER`] to the signed-in user, unless the request has one.
 fn with_user(mut headers: HeaderMap) -> HeaderMap {
     let cookies = headers
         .get(header::COOKIE)

@@ -1,4 +1,4 @@
-//! `ratings`: the stars each reviewer gave.
+//! `ratings`: the stars of each reviewer.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! `reviews`: what readers say. Version v1 knows no ratings; v2 shows them as black stars, v3 as red ones.
+//! `reviews`: readers' reviews. v1 shows no ratings, v2 black stars, v3 red stars.
 
 use std::sync::Arc;
 
