@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 /// Each top-level module and the modules it may use. Data flows in one direction: a module never uses a later
 /// one.
-const ROOMS: &[(&str, &[&str])] = &[
+const MODULES: &[(&str, &[&str])] = &[
     ("name", &[]),
     ("clock", &[]),
     ("diag", &["name"]),
@@ -72,23 +72,23 @@ const PROTOBUF_PLACES: &[&str] = &["xds", "proxy/config"];
 
 #[test]
 fn modules_use_only_earlier_modules() {
-    let table: BTreeMap<&str, BTreeSet<&str>> = ROOMS
+    let table: BTreeMap<&str, BTreeSet<&str>> = MODULES
         .iter()
-        .map(|(room, uses)| (*room, uses.iter().copied().collect()))
+        .map(|(module, uses)| (*module, uses.iter().copied().collect()))
         .collect();
     let mut wrong = Vec::new();
     for file in sources() {
-        let room = module_of(&file);
-        if room == "lib" || room == "main" {
+        let module = module_of(&file);
+        if module == "lib" || module == "main" {
             continue;
         }
-        let Some(allowed) = table.get(room.as_str()) else {
-            wrong.push(format!("{}: the room `{room}` is not in the table", file.display()));
+        let Some(allowed) = table.get(module.as_str()) else {
+            wrong.push(format!("{}: the module `{module}` is not in the table", file.display()));
             continue;
         };
         for (line, used) in uses(&file) {
-            if used != room && !allowed.contains(used.as_str()) {
-                wrong.push(format!("{}:{line}: `{room}` uses `{used}`", file.display()));
+            if used != module && !allowed.contains(used.as_str()) {
+                wrong.push(format!("{}:{line}: `{module}` uses `{used}`", file.display()));
             }
         }
     }

@@ -46,13 +46,13 @@ pub const SERVED_BY: HeaderName = HeaderName::from_static("x-served-by");
 /// A service of the application.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Service {
-    /// The web page.
+    /// The page.
     Productpage,
-    /// Author, publisher and other facts.
+    /// Author, publisher and so on.
     Details,
-    /// Readers' reviews.
+    /// What readers say.
     Reviews,
-    /// Star ratings of the reviews.
+    /// The stars that go with a review.
     Ratings,
 }
 

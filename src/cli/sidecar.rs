@@ -185,11 +185,11 @@ enum Plane {
 impl Command for Arguments {
     fn run(self, output: &mut Output) -> anyhow::Result<Outcome> {
         if self.check {
-            return self.tell_readiness(output);
+            return self.print_readiness(output);
         }
         self.log.start()?;
         if self.command.is_empty() {
-            return self.alone();
+            return self.run_sidecar();
         }
         let together = self.together()?;
         let code = runtime()?.block_on(together.run())?;
@@ -212,7 +212,7 @@ impl Arguments {
         self.run_dir.clone().unwrap_or_else(usual)
     }
 
-    fn tell_readiness(&self, output: &mut Output) -> anyhow::Result<Outcome> {
+    fn print_readiness(&self, output: &mut Output) -> anyhow::Result<Outcome> {
         let admin = RunDir::at(&self.run_dir()).admin()?;
         match runtime()?.block_on(plane::readiness(admin)) {
             Ok(()) => {
@@ -224,7 +224,7 @@ impl Arguments {
     }
 
     /// Runs the sidecar without an application.
-    fn alone(self) -> anyhow::Result<Outcome> {
+    fn run_sidecar(self) -> anyhow::Result<Outcome> {
         let user = privileges::of_proxy(self.user)?;
         let program = self.program()?;
         let arguments = Sidecar {
@@ -298,7 +298,7 @@ impl Arguments {
         }
         Ok(Together {
             user,
-            sidecar: alone(std::env::args_os().skip(1)),
+            sidecar: sidecar_arguments(std::env::args_os().skip(1)),
             run: RunDir::at(&self.run_dir()),
             drain: self.drain_time,
             application: self.command,
@@ -308,7 +308,7 @@ impl Arguments {
 
 /// Converts the arguments for a sidecar with an application to those of the sidecar alone. The parent drains
 /// it before it is stopped, so it does not drain itself.
-fn alone(arguments: impl Iterator<Item = OsString>) -> Vec<OsString> {
+fn sidecar_arguments(arguments: impl Iterator<Item = OsString>) -> Vec<OsString> {
     let mut arguments: Vec<OsString> = arguments.take_while(|argument| argument != "--").collect();
     let mut kept = Vec::new();
     let mut all = arguments.drain(..);
@@ -338,7 +338,7 @@ mod tests {
 
     #[test]
     fn the_sidecar_gets_no_application_arguments() {
-        let call = |arguments: &[&str]| alone(arguments.iter().map(Into::into));
+        let call = |arguments: &[&str]| sidecar_arguments(arguments.iter().map(Into::into));
         assert_eq!(
             call(&[
                 "sidecar",

@@ -2,8 +2,8 @@
 //!
 //! A group member becomes a WorkloadEntry when it joins. It stays unready, and receives no traffic,
 //! until it has ACKed its first configuration, which includes its inbound listeners, and, if its
-//! node metadata announces a readiness probe, until its sidecar reports that the application is
-//! ready. When its stream ends it is kept for a grace period:
+//! node metadata has a readiness run (`TOPSAIL_READINESS_RUN`), until that sidecar process reports
+//! that the application is ready. When its stream ends it is kept for a grace period:
 //!
 //! ```text
 //!             joins             ACKed and ready         stream ends                 grace over
@@ -55,7 +55,8 @@ struct Registered {
     object: Option<Arc<Object>>,
     /// The latest stream; `None` if there was none since the server started.
     stream: Option<MemberId>,
-    /// Whether that stream has ACKed its first configuration, with no shutdown announced since.
+    /// Whether that stream has ACKed its first configuration. Reset when its connection is closed or
+    /// a shutdown is announced.
     acked: bool,
     /// The sidecar process whose readiness report is required; `None` if none is.
     run: Option<u64>,

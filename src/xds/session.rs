@@ -7,9 +7,9 @@
 //! The rules, in order of precedence:
 //!
 //! 1. At most one push per type is in flight: the next one waits for the ACK or NACK.
-//! 2. A subscription by name is always answered, with an empty resource if it does not exist, so
-//!    that no listener or cluster keeps warming. (Envoy ignores `removed_resources` for routes and
-//!    endpoints and keeps waiting.)
+//! 2. A subscription by name is always answered, so that no listener or cluster keeps warming: if
+//!    the resource does not exist, with an empty route configuration or load assignment (Envoy
+//!    ignores `removed_resources` for these and keeps waiting), otherwise with a removal.
 //! 3. Make before break: clusters, their endpoints and secrets, listeners, routes, each step after
 //!    the ACK of the previous one. A listener or route waits until all clusters it refers to are
 //!    warm.
@@ -440,7 +440,7 @@ impl Session {
         }
     }
 
-    /// Removals, once every addition is ACKed: listeners at once, secrets when requested, clusters
+    /// Removals, once every addition is ACKed: listeners and nonexistent secrets at once, clusters
     /// after the listeners and [`Patience::removal`]. A cluster that something in force still
     /// refers to is kept.
     fn next_removals(&mut self, now: Instant) -> Option<Push> {

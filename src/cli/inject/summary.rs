@@ -50,9 +50,9 @@ impl Summary<'_> {
                 "command": self.compose.command,
                 "version": self.compose.version().map(|version| version.to_string()),
                 "known": match self.compose.known {
-                    Known::Told(_) => "told",
+                    Known::Given(_) => "told",
                     Known::Installed(_) => "installed",
-                    Known::Not => "unknown",
+                    Known::Unknown => "unknown",
                 },
                 "takesBack": self.plan.takes_back,
             },

@@ -19,20 +19,20 @@ pub(super) struct Compose {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Known {
     /// From `--compose`.
-    Told(Version),
+    Given(Version),
     /// From the installed Compose.
     Installed(Version),
     /// Unknown: none is installed.
-    Not,
+    Unknown,
 }
 
 impl Compose {
     /// The version of `--compose`, otherwise the installed one.
-    pub(super) fn choose(told: Option<Version>) -> Self {
-        if let Some(version) = told {
+    pub(super) fn choose(given: Option<Version>) -> Self {
+        if let Some(version) = given {
             return Self {
                 command: COMMANDS[usize::from(version.is_first())],
-                known: Known::Told(version),
+                known: Known::Given(version),
             };
         }
         let installed = COMMANDS
@@ -45,7 +45,7 @@ impl Compose {
             },
             None => Self {
                 command: COMMANDS[0],
-                known: Known::Not,
+                known: Known::Unknown,
             },
         }
     }
@@ -53,8 +53,8 @@ impl Compose {
     /// The version, if known.
     pub(super) fn version(self) -> Option<Version> {
         match self.known {
-            Known::Told(version) | Known::Installed(version) => Some(version),
-            Known::Not => None,
+            Known::Given(version) | Known::Installed(version) => Some(version),
+            Known::Unknown => None,
         }
     }
 
@@ -76,9 +76,9 @@ impl Compose {
     /// Display form, such as `docker compose 2.26.1`.
     pub(super) fn display(self) -> String {
         match self.known {
-            Known::Told(version) => format!("Compose {version}"),
+            Known::Given(version) => format!("Compose {version}"),
             Known::Installed(version) => format!("{} {version}", self.command),
-            Known::Not => "an unknown version of Compose (not installed here)".to_owned(),
+            Known::Unknown => "an unknown version of Compose (not installed here)".to_owned(),
         }
     }
 }

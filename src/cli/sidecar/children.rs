@@ -46,18 +46,18 @@ impl Children {
         let started = command.spawn()?;
         let pid = i32::try_from(started.id()).ok().and_then(Pid::from_raw);
         let pid = pid.ok_or_else(|| io::Error::other("the child process has no PID"))?;
-        let (tell, told) = oneshot::channel();
-        waiting.insert(pid, tell);
-        Ok(Child { pid, told, ended: None })
+        let (sender, exited) = oneshot::channel();
+        waiting.insert(pid, sender);
+        Ok(Child { pid, exited, ended: None })
     }
 
     fn collect_ended(&self) {
         let mut waiting = self.waiting();
         // Several SIGCHLDs may be merged into one.
         while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
-            if let Some(tell) = waiting.remove(&pid) {
+            if let Some(sender) = waiting.remove(&pid) {
                 // The receiver may have been dropped.
-                let _ = tell.send(ExitStatus::from_raw(status.as_raw()));
+                let _ = sender.send(ExitStatus::from_raw(status.as_raw()));
             }
         }
     }
@@ -70,7 +70,7 @@ impl Children {
 /// A child process. Not affected by drop.
 pub(super) struct Child {
     pid: Pid,
-    told: oneshot::Receiver<ExitStatus>,
+    exited: oneshot::Receiver<ExitStatus>,
     ended: Option<ExitStatus>,
 }
 
@@ -80,7 +80,7 @@ impl Child {
         if let Some(status) = self.ended {
             return status;
         }
-        match (&mut self.told).await {
+        match (&mut self.exited).await {
             Ok(status) => *self.ended.insert(status),
             // The reaper lives as long as the runtime.
             Err(_) => std::future::pending().await,
@@ -90,7 +90,7 @@ impl Child {
     /// Sends a signal, unless the child has exited: its PID may have been reused.
     pub(super) fn signal(&mut self, signal: Signal) {
         if self.ended.is_none() {
-            self.ended = self.told.try_recv().ok();
+            self.ended = self.exited.try_recv().ok();
         }
         if self.ended.is_none()
             && let Err(error) = kill_process(self.pid, signal)

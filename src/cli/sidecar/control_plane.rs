@@ -64,15 +64,15 @@ impl ControlPlane {
 
     /// Announces the workload's shutdown.
     pub(super) async fn leave(&self, token: &Token) -> Result<(), AskError> {
-        let said = async { Ok(joining::leave(self.connect().await?, &token.text).await?) };
-        timeout(PATIENCE, said).await.unwrap_or(Err(AskError::Late))
+        let request = async { Ok(joining::leave(self.connect().await?, &token.text).await?) };
+        timeout(PATIENCE, request).await.unwrap_or(Err(AskError::Late))
     }
 
     /// Reports whether the application is ready; `run` is the sidecar process's number in the node metadata.
     /// Returns the readiness probe of the workload's group.
     pub(super) async fn ready(&self, token: &Token, run: u64, ready: bool) -> Result<Option<Probe>, AskError> {
-        let said = async { Ok(joining::ready(self.connect().await?, &token.text, run, ready).await?) };
-        timeout(PATIENCE, said).await.unwrap_or(Err(AskError::Late))
+        let request = async { Ok(joining::ready(self.connect().await?, &token.text, run, ready).await?) };
+        timeout(PATIENCE, request).await.unwrap_or(Err(AskError::Late))
     }
 
     async fn connect(&self) -> Result<TlsStream<TcpStream>, AskError> {

@@ -24,25 +24,25 @@ pub(super) fn current() -> Owner {
 ///
 /// # Errors
 /// If switching requires root.
-pub(super) fn of_proxy(said: Option<Owner>) -> Result<Owner, Usage> {
+pub(super) fn of_proxy(given: Option<Owner>) -> Result<Owner, Usage> {
     let current = current();
-    let usual = match current.uid {
+    let default = match current.uid {
         0 => Owner { uid: PROXY, gid: PROXY },
         _ => current,
     };
-    possible("--user", said.unwrap_or(usual), current)
+    check_switch("--user", given.unwrap_or(default), current)
 }
 
 /// User and group of the application: the given ones, otherwise those of this process.
 ///
 /// # Errors
 /// If switching requires root.
-pub(super) fn of_application(said: Option<Owner>) -> Result<Owner, Usage> {
+pub(super) fn of_application(given: Option<Owner>) -> Result<Owner, Usage> {
     let current = current();
-    possible("--app-user", said.unwrap_or(current), current)
+    check_switch("--app-user", given.unwrap_or(current), current)
 }
 
-fn possible(flag: &str, wanted: Owner, current: Owner) -> Result<Owner, Usage> {
+fn check_switch(flag: &str, wanted: Owner, current: Owner) -> Result<Owner, Usage> {
     if current.uid == 0 || wanted == current {
         return Ok(wanted);
     }
@@ -105,9 +105,9 @@ mod tests {
     #[test]
     fn only_root_can_switch_users() {
         let (root, other) = (Owner { uid: 0, gid: 0 }, Owner { uid: 7, gid: 8 });
-        assert_eq!(possible("--user", other, root).unwrap(), other);
-        assert_eq!(possible("--user", other, other).unwrap(), other);
-        let refused = possible("--user", root, other).unwrap_err().to_string();
+        assert_eq!(check_switch("--user", other, root).unwrap(), other);
+        assert_eq!(check_switch("--user", other, other).unwrap(), other);
+        let refused = check_switch("--user", root, other).unwrap_err().to_string();
         assert!(
             refused.contains("--user 0:0 requires root, but the current user is 7:8"),
             "{refused}"

@@ -72,12 +72,12 @@ impl FromStr for Probe {
 impl TryFrom<&joining::Probe> for Probe {
     type Error = String;
 
-    fn try_from(told: &joining::Probe) -> Result<Self, String> {
-        let port = u16::try_from(told.port).ok().filter(|port| *port != 0);
+    fn try_from(probe: &joining::Probe) -> Result<Self, String> {
+        let port = u16::try_from(probe.port).ok().filter(|port| *port != 0);
         Ok(Self {
-            host: Some(told.host.clone()).filter(|host| !host.is_empty()),
-            port: port.ok_or_else(|| format!("{} is not a port", told.port))?,
-            get: told.http_get.as_ref().map(Get::try_from).transpose()?,
+            host: Some(probe.host.clone()).filter(|host| !host.is_empty()),
+            port: port.ok_or_else(|| format!("{} is not a port", probe.port))?,
+            get: probe.http_get.as_ref().map(Get::try_from).transpose()?,
         })
     }
 }
@@ -85,22 +85,22 @@ impl TryFrom<&joining::Probe> for Probe {
 impl TryFrom<&joining::HttpGet> for Get {
     type Error = String;
 
-    fn try_from(told: &joining::HttpGet) -> Result<Self, String> {
+    fn try_from(get: &joining::HttpGet) -> Result<Self, String> {
         let header = |header: &joining::Header| {
             let name: HeaderName = header.name.parse().ok()?;
             Some((name, HeaderValue::from_str(&header.value).ok()?))
         };
-        let headers: Option<Vec<_>> = told.headers.iter().map(header).collect();
+        let headers: Option<Vec<_>> = get.headers.iter().map(header).collect();
         let mut map = HeaderMap::new();
         for (name, value) in headers.ok_or("invalid header in the request")? {
             map.append(name, value);
         }
         Ok(Self {
-            path: told
+            path: get
                 .path
                 .parse()
-                .map_err(|_| format!("`{}` is not a path", told.path))?,
-            tls: told.tls,
+                .map_err(|_| format!("`{}` is not a path", get.path))?,
+            tls: get.tls,
             headers: map,
         })
     }
@@ -273,7 +273,7 @@ mod tests {
             name: name.to_owned(),
             value: value.to_owned(),
         };
-        let told = |headers| joining::Probe {
+        let probe = |headers| joining::Probe {
             host: OWN.to_string(),
             port: port.into(),
             http_get: Some(joining::HttpGet {
@@ -298,7 +298,7 @@ mod tests {
             Vec::new(),
             vec![header("Host", "web"), header("a", "b"), header("a", "c")],
         ] {
-            let probe = Probe::try_from(&told(headers)).unwrap();
+            let probe = Probe::try_from(&probe(headers)).unwrap();
             probe.ask(OWN, PATIENCE).await.unwrap();
         }
         let [(client, plain), (_, with_headers)] = <[_; 2]>::try_from(application.await.unwrap()).unwrap();
@@ -332,7 +332,7 @@ mod tests {
             stream.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").await.unwrap();
             let _ = stream.shutdown().await;
         });
-        let told = joining::Probe {
+        let probe = joining::Probe {
             port: port.into(),
             http_get: Some(joining::HttpGet {
                 path: "/".to_owned(),
@@ -341,7 +341,7 @@ mod tests {
             }),
             ..joining::Probe::default()
         };
-        Probe::try_from(&told).unwrap().ask(OWN, PATIENCE).await.unwrap();
+        Probe::try_from(&probe).unwrap().ask(OWN, PATIENCE).await.unwrap();
         application.await.unwrap();
     }
 
@@ -356,7 +356,7 @@ mod tests {
 
     #[test]
     fn invalid_probes_are_rejected() {
-        let told = |port, path: &str, name: &str| {
+        let probe = |port, path: &str, name: &str| {
             let header = joining::Header {
                 name: name.to_owned(),
                 value: String::new(),
@@ -371,9 +371,9 @@ mod tests {
                 ..joining::Probe::default()
             })
         };
-        told(80, "/", "a").unwrap();
+        probe(80, "/", "a").unwrap();
         for (port, path, name) in [(0, "/", "a"), (70_000, "/", "a"), (80, "/ ", "a"), (80, "/", "a b")] {
-            told(port, path, name).unwrap_err();
+            probe(port, path, name).unwrap_err();
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Reports the application's readiness to the control plane. A group member becomes an endpoint once it is
 //! ready.
 
-mod course;
+mod schedule;
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -16,7 +16,7 @@ use super::probe::Probe;
 use super::run_dir::RunDir;
 use crate::cli::join::Token;
 use crate::xds::joining;
-use course::{Course, Verdict};
+use schedule::{Schedule, Verdict};
 
 /// Poll interval while waiting for the data plane.
 const POLL: Duration = Duration::from_millis(200);
@@ -48,7 +48,7 @@ pub(super) struct Readiness {
 
 impl Readiness {
     /// Reports indefinitely.
-    pub(super) async fn tell(self, mut started: Signal) -> Infallible {
+    pub(super) async fn run(self, mut started: Signal) -> Infallible {
         if self.with_application && self.probe.is_none() {
             started.recv().await;
         }
@@ -56,27 +56,28 @@ impl Readiness {
         while plane::readiness(self.admin).await.is_err() {
             sleep(POLL).await;
         }
-        let mut state = State::new(self.probe.clone().map(Course::of_flag));
+        let mut state = State::new(self.probe.clone().map(Schedule::of_flag));
         loop {
             tokio::select! {
                 biased;
                 () = sleep_until(state.next_probe), if state.is_known => {
-                    let ready = match &state.course {
-                        Some(course) => state.verdict.after(course, course.ask(self.control_plane.from).await),
+                    let ready = match &state.schedule {
+                        Some(schedule) => state.verdict.after(schedule, schedule.ask(self.control_plane.from).await),
                         None => state.verdict.without_probe(),
                     };
-                    state.next_probe = Instant::now() + state.course.as_ref().map_or(PERIOD, |course| course.pause(ready));
-                    if state.said == Some(ready) || state.unheard > 0 {
+                    let pause = state.schedule.as_ref().map(|schedule| schedule.pause(ready));
+                    state.next_probe = Instant::now() + pause.unwrap_or(PERIOD);
+                    if state.reported == Some(ready) || state.failures > 0 {
                         continue;
                     }
                 }
-                () = sleep_until(state.next_word) => {}
+                () = sleep_until(state.next_report) => {}
             }
-            state.heard(self.say(state.verdict.ready).await, self.probe.is_some());
+            state.record(self.report(state.verdict.ready).await, self.probe.is_some());
         }
     }
 
-    async fn say(&self, ready: bool) -> anyhow::Result<Option<joining::Probe>> {
+    async fn report(&self, ready: bool) -> anyhow::Result<Option<joining::Probe>> {
         let token = Token::read(&self.run.token())?;
         Ok(self.control_plane.ready(&token, self.number, ready).await?)
     }
@@ -86,82 +87,82 @@ impl Readiness {
 struct State {
     start: Instant,
     /// The probe; without one, the application counts as ready.
-    course: Option<Course>,
+    schedule: Option<Schedule>,
     /// Whether it is known if there is a probe.
     is_known: bool,
     /// The WorkloadGroup's probe, as last received.
-    told: Option<joining::Probe>,
+    group_probe: Option<joining::Probe>,
     verdict: Verdict,
     /// The last report that was delivered; `None` if the last one failed.
-    said: Option<bool>,
+    reported: Option<bool>,
     /// Number of failed reports since.
-    unheard: u32,
+    failures: u32,
     next_probe: Instant,
-    next_word: Instant,
+    next_report: Instant,
 }
 
 impl State {
-    fn new(course: Option<Course>) -> Self {
+    fn new(schedule: Option<Schedule>) -> Self {
         let now = Instant::now();
         Self {
             start: now,
-            is_known: course.is_some(),
-            course,
-            told: None,
+            is_known: schedule.is_some(),
+            schedule,
+            group_probe: None,
             verdict: Verdict::default(),
-            said: None,
-            unheard: 0,
+            reported: None,
+            failures: 0,
             next_probe: now,
-            next_word: now,
+            next_report: now,
         }
     }
 
     /// Records the result of a report.
-    fn heard(&mut self, answer: anyhow::Result<Option<joining::Probe>>, has_own_probe: bool) {
+    fn record(&mut self, answer: anyhow::Result<Option<joining::Probe>>, has_own_probe: bool) {
         let (ready, now) = (self.verdict.ready, Instant::now());
         match answer {
-            Ok(told) => {
-                (self.said, self.unheard) = (Some(ready), 0);
-                self.next_word = now + PERIOD;
-                self.take(told, has_own_probe);
+            Ok(group_probe) => {
+                (self.reported, self.failures) = (Some(ready), 0);
+                self.next_report = now + PERIOD;
+                self.apply(group_probe, has_own_probe);
             }
             Err(error) => {
-                if self.unheard.is_multiple_of(REMINDER) {
+                if self.failures.is_multiple_of(REMINDER) {
                     tracing::warn!(
                         ready,
                         "failed to report the application's readiness to the control plane: {error:#}"
                     );
                 }
-                self.said = None;
-                self.unheard = self.unheard.saturating_add(1);
-                self.next_word = now + PAUSE;
+                self.reported = None;
+                self.failures = self.failures.saturating_add(1);
+                self.next_report = now + PAUSE;
             }
         }
     }
 
     /// Applies the WorkloadGroup's probe. An application that is ready stays so until the new probe has
     /// failed often enough.
-    fn take(&mut self, told: Option<joining::Probe>, has_own_probe: bool) {
-        if self.told == told && self.is_known {
+    fn apply(&mut self, group_probe: Option<joining::Probe>, has_own_probe: bool) {
+        if self.group_probe == group_probe && self.is_known {
             return;
         }
-        match told.as_ref().map(Course::of_group).transpose() {
+        match group_probe.as_ref().map(Schedule::of_group).transpose() {
             Ok(Some(_)) if has_own_probe => {
                 tracing::info!("--app-probe overrides the probe of the WorkloadGroup")
             }
             Ok(_) if has_own_probe => {}
-            Ok(course) => {
-                if self.is_known || course.is_some() {
-                    let probed = course.is_some();
+            Ok(schedule) => {
+                if self.is_known || schedule.is_some() {
+                    let probed = schedule.is_some();
                     tracing::info!(probed, "the readiness probe is taken from the WorkloadGroup");
                 }
-                let delay = course.as_ref().map_or(Duration::ZERO, |course| course.initial_delay);
+                let delay = schedule.as_ref().map_or(Duration::ZERO, |schedule| schedule.initial_delay);
                 self.next_probe = Instant::now().max(self.start + delay);
-                (self.course, self.is_known) = (course, true);
+                (self.schedule, self.is_known) = (schedule, true);
                 self.verdict.begin_anew();
             }
             Err(why) => tracing::warn!("the probe of the WorkloadGroup is invalid: {why}"),
         }
-        self.told = told;
+        self.group_probe = group_probe;
     }
 }

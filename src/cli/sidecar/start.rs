@@ -70,7 +70,7 @@ impl Sidecar {
         let mut signals = StopSignals::catch().context("failed to install signal handlers")?;
         let children = Children::collect().context("failed to install signal handlers")?;
         // Always caught: the default action would terminate this process.
-        let started = caught(STARTED)?;
+        let started = catch(STARTED)?;
         let run = RunDir::make(&self.run_dir)?;
         let (renewal, readiness) = tokio::select! {
             set_up = self.set_up(&run) => set_up?,
@@ -89,8 +89,8 @@ impl Sidecar {
         tokio::select! {
             ended = self.plane.keep(&run, &children, &mut signals, drain) => ended,
             never = renewal.keep() => match never {},
-            Some(never) = OptionFuture::from(readiness.map(|readiness| readiness.tell(started))) => match never {},
-            never = leave_when_told(&control_plane, &run) => match never? {},
+            Some(never) = OptionFuture::from(readiness.map(|readiness| readiness.run(started))) => match never {},
+            never = leave_on_signal(&control_plane, &run) => match never? {},
             () = network::lost(control_plane.from), if self.shared_network => {
                 let address = control_plane.from;
                 bail!("the network with the address {address} is gone: the container it belonged to has exited");
@@ -183,15 +183,15 @@ async fn leave(control_plane: &ControlPlane, run: &RunDir) {
 pub(super) const LEAVE: Signal = Signal::USR1;
 
 /// Announces the shutdown on each such signal.
-async fn leave_when_told(control_plane: &ControlPlane, run: &RunDir) -> anyhow::Result<Infallible> {
-    let mut told = caught(LEAVE)?;
+async fn leave_on_signal(control_plane: &ControlPlane, run: &RunDir) -> anyhow::Result<Infallible> {
+    let mut signals = catch(LEAVE)?;
     loop {
-        told.recv().await;
+        signals.recv().await;
         leave(control_plane, run).await;
     }
 }
 
-fn caught(wanted: Signal) -> anyhow::Result<unix::Signal> {
+fn catch(wanted: Signal) -> anyhow::Result<unix::Signal> {
     signal(SignalKind::from_raw(wanted.as_raw())).context("failed to install signal handlers")
 }
 

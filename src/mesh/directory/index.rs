@@ -10,7 +10,8 @@ use super::super::service::{Address, ServiceKey};
 use super::super::{Labels, Rank, selects};
 use crate::name::{Hostname, Kind, Namespace, ObjectId};
 
-/// A label of workloads in a namespace. The empty pair stands for selectors without labels.
+/// A label of workloads in a namespace. The empty pair matches every workload: selectors without
+/// labels are filed under it, and all workloads of the namespace.
 type Pair = (Namespace, Arc<str>, Arc<str>);
 
 /// Selectors, each filed under one of its labels, so that those selecting a workload are found
@@ -136,7 +137,7 @@ fn reversed(text: &str) -> Box<str> {
     text.chars().rev().collect()
 }
 
-/// Sort key of a service's definitions: Kubernetes first, then the oldest.
+/// Sort key of a service's definitions: Kubernetes Services first, then by precedence.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct SourceRef {
     /// Whether it is a ServiceEntry.

@@ -48,8 +48,8 @@ impl Edit<'_> {
         });
     }
 
-    /// The written form, unless it has errors, or has dangling references that the form in force
-    /// does not have.
+    /// The written form, unless it has errors, or has dangling references although those of the form
+    /// in force were all served.
     fn decide(&self, entry: &Entry) -> Option<InForce> {
         let Some(written) = entry.candidate() else {
             return entry.in_force.clone();

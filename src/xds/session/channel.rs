@@ -35,7 +35,7 @@ pub(super) struct Channel {
     dirty: BTreeSet<ResourceName>,
     /// Names that must be answered even if the client has them.
     asked: BTreeSet<ResourceName>,
-    /// After a NACK without names: groups to be sent one by one.
+    /// After a NACK that does not name every rejected resource: groups to be sent one at a time.
     suspects: VecDeque<Vec<ResourceName>>,
     /// The wildcard subscription has not been answered yet.
     unanswered: bool,
@@ -279,7 +279,7 @@ impl Channel {
         self.suspects.push_front(names);
     }
 
-    /// Allows the current removals to be sent from `at` on.
+    /// Allows removals that are not scheduled yet to be sent from `at` on.
     pub(super) fn schedule_removals(&mut self, at: Instant) {
         for since in self.removals.values_mut() {
             since.get_or_insert(at);
@@ -343,8 +343,8 @@ impl Channel {
         }
     }
 
-    /// The resource to send for a name, if any; a name that no longer exists is added to the
-    /// removals.
+    /// The resource to send for a name, if any. A cluster or listener that no longer exists is added
+    /// to the removals.
     fn due(&mut self, name: &ResourceName, target: &ResourceSet, asked: bool) -> Option<Arc<Resource>> {
         let held = self.held.get(name);
         match (target.get(name), held) {

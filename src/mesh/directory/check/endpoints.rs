@@ -41,7 +41,7 @@ pub(super) fn check(directory: &Directory, written: &InForce) -> Vec<Finding> {
     found
 }
 
-/// The named ports of the object.
+/// The ports of the object with their names, which may be empty.
 fn ports(spec: &Spec) -> Vec<(FieldPath, &str)> {
     let root = FieldPath::root();
     match spec {

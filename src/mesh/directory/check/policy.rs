@@ -7,7 +7,8 @@ use crate::mesh::directory::entry::InForce;
 use crate::mesh::lower::Finding;
 use crate::name::{Kind, ObjectId};
 
-/// Checks a PeerAuthentication. Of several without selector in a namespace the oldest applies.
+/// Checks a PeerAuthentication. Of several without selector in a namespace, the one with the
+/// lowest [`Rank`](crate::mesh::Rank) applies.
 pub(super) fn check(directory: &Directory, written: &InForce) -> Vec<Finding> {
     let Some(policy) = written
         .form

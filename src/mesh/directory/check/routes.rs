@@ -1,5 +1,5 @@
-//! Checks that hosts, ports and destinations of a VirtualService exist, and that no older one has
-//! its hosts.
+//! Checks that hosts, ports and destinations of a VirtualService exist, and that no other one takes
+//! precedence for its hosts.
 
 use std::collections::BTreeSet;
 
@@ -37,7 +37,7 @@ pub(super) fn check(directory: &Directory, written: &InForce) -> Vec<Finding> {
     found
 }
 
-/// Hosts of an older VirtualService, if some proxy sees both.
+/// Hosts for which another VirtualService takes precedence, if some proxy sees both.
 fn conflicts(directory: &Directory, rules: &VirtualService, found: &mut Vec<Finding>) {
     let Some(own) = directory.entry(&rules.id) else { return };
     for (index, host) in rules.hosts.iter().enumerate() {

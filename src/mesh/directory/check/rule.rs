@@ -1,5 +1,5 @@
 //! Checks a DestinationRule: hosts and ports that do not exist, subsets without endpoints, and
-//! settings overridden by older rules.
+//! settings overridden by rules that take precedence.
 
 use crate::api::FieldPath;
 use crate::diag::Code;
@@ -40,9 +40,9 @@ fn unknown_host(rule: &DestinationRule) -> Finding {
     finding
 }
 
-/// Settings overridden by older rules for the host in the same namespace. A rule is merged with
-/// those whose `exportTo` it includes, and the first of duplicate settings applies; of visible
-/// rules that are not merged the last one applies.
+/// Settings overridden by rules of lower [`Rank`](crate::mesh::Rank) for the host in the same
+/// namespace. A rule is merged with those whose `exportTo` it includes, and the first of duplicate
+/// settings applies; of visible rules that are not merged the last one applies.
 fn outdone(directory: &Directory, rule: &DestinationRule, found: &mut Vec<Finding>) {
     let Some(own) = directory.entry(&rule.id) else { return };
     let named = directory.mesh.destination_rules_naming(&rule.host);

@@ -58,7 +58,7 @@ fn egress_proxy(directory: &Directory, sidecar: &Sidecar) -> Option<Finding> {
     Some(finding)
 }
 
-/// An older Sidecar without selector in the namespace.
+/// A Sidecar without selector in the namespace that takes precedence.
 fn same_namespace(directory: &Directory, sidecar: &Sidecar) -> Option<Finding> {
     let mut sidecars = directory.mesh.sidecars_of(&sidecar.id.namespace);
     let first = sidecars.find(|other| other.selector.is_none())?;
@@ -77,7 +77,7 @@ fn same_namespace(directory: &Directory, sidecar: &Sidecar) -> Option<Finding> {
     Some(finding)
 }
 
-/// An older Sidecar that selects one of the same workloads.
+/// A Sidecar that selects one of the same workloads and takes precedence.
 fn same_workload(directory: &Directory, sidecar: &Sidecar, selector: &Labels) -> Option<Finding> {
     let namespace = &sidecar.id.namespace;
     let own = &directory.entry(&sidecar.id)?.rank;

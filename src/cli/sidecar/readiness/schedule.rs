@@ -8,7 +8,7 @@ use crate::xds::joining;
 
 /// A probe with its schedule.
 #[derive(Clone, Debug)]
-pub(super) struct Course {
+pub(super) struct Schedule {
     probe: Probe,
     /// Delay before the first probe.
     pub(super) initial_delay: Duration,
@@ -21,7 +21,7 @@ pub(super) struct Course {
     failures: u32,
 }
 
-impl Course {
+impl Schedule {
     /// Schedule of `--app-probe`: frequent until the application is ready, then Kubernetes' defaults.
     pub(super) fn of_flag(probe: Probe) -> Self {
         Self {
@@ -39,16 +39,16 @@ impl Course {
     ///
     /// # Errors
     /// If the probe is invalid.
-    pub(super) fn of_group(told: &joining::Probe) -> Result<Self, String> {
+    pub(super) fn of_group(group_probe: &joining::Probe) -> Result<Self, String> {
         let seconds = |number: u32| Duration::from_secs(number.max(1).into());
         Ok(Self {
-            probe: Probe::try_from(told)?,
-            initial_delay: Duration::from_secs(told.initial_delay.into()),
-            timeout: seconds(told.timeout),
-            until_ready: seconds(told.period),
-            period: seconds(told.period),
-            successes: told.successes,
-            failures: told.failures,
+            probe: Probe::try_from(group_probe)?,
+            initial_delay: Duration::from_secs(group_probe.initial_delay.into()),
+            timeout: seconds(group_probe.timeout),
+            until_ready: seconds(group_probe.period),
+            period: seconds(group_probe.period),
+            successes: group_probe.successes,
+            failures: group_probe.failures,
         })
     }
 
@@ -73,12 +73,12 @@ pub(super) struct Verdict {
 
 impl Verdict {
     /// Records a result and returns whether the application is ready.
-    pub(super) fn after(&mut self, course: &Course, probed: Result<(), String>) -> bool {
+    pub(super) fn after(&mut self, schedule: &Schedule, probed: Result<(), String>) -> bool {
         match probed {
             Ok(()) => {
                 self.successes = self.successes.saturating_add(1);
                 self.failures = 0;
-                self.become_ready(self.ready || self.successes >= course.successes);
+                self.become_ready(self.ready || self.successes >= schedule.successes);
             }
             Err(why) => {
                 self.successes = 0;
@@ -87,7 +87,7 @@ impl Verdict {
                     let failures = self.failures;
                     tracing::warn!(failures, "the application's readiness probe fails: {why}");
                 }
-                self.become_ready(self.ready && self.failures < course.failures);
+                self.become_ready(self.ready && self.failures < schedule.failures);
             }
         }
         self.ready
@@ -120,16 +120,16 @@ mod tests {
         Err("no connection".to_owned())
     }
 
-    fn verdicts(course: &Course, verdict: &mut Verdict, probes: Vec<Result<(), String>>) -> Vec<bool> {
+    fn verdicts(schedule: &Schedule, verdict: &mut Verdict, probes: Vec<Result<(), String>>) -> Vec<bool> {
         let probes = probes.into_iter();
-        probes.map(|probed| verdict.after(course, probed)).collect()
+        probes.map(|probed| verdict.after(schedule, probed)).collect()
     }
 
     #[test]
     fn thresholds_of_app_probe() {
-        let course = Course::of_flag("tcp:1".parse().unwrap());
+        let schedule = Schedule::of_flag("tcp:1".parse().unwrap());
         let mut verdict = Verdict::default();
-        let mut after = |probes| verdicts(&course, &mut verdict, probes);
+        let mut after = |probes| verdicts(&schedule, &mut verdict, probes);
         assert_eq!(
             after(vec![no(), no(), no(), no(), Ok(())]),
             [false, false, false, false, true]
@@ -143,27 +143,27 @@ mod tests {
 
     #[test]
     fn thresholds_of_workload_groups() {
-        let told = joining::Probe {
+        let group_probe = joining::Probe {
             period: 7,
             successes: 2,
             failures: 1,
             port: 80,
             ..joining::Probe::default()
         };
-        let course = Course::of_group(&told).unwrap();
-        assert_eq!(course.pause(false), Duration::from_secs(7));
-        assert_eq!(course.pause(true), Duration::from_secs(7));
+        let schedule = Schedule::of_group(&group_probe).unwrap();
+        assert_eq!(schedule.pause(false), Duration::from_secs(7));
+        assert_eq!(schedule.pause(true), Duration::from_secs(7));
         let mut verdict = Verdict::default();
-        let mut after = |probes| verdicts(&course, &mut verdict, probes);
+        let mut after = |probes| verdicts(&schedule, &mut verdict, probes);
         assert_eq!(
             after(vec![Ok(()), no(), Ok(()), Ok(()), no(), Ok(())]),
             [false, false, false, true, false, false]
         );
         // A change of the probe keeps the readiness.
-        assert!(verdict.after(&course, Ok(())));
+        assert!(verdict.after(&schedule, Ok(())));
         verdict.begin_anew();
         assert!(verdict.ready);
         let nothing = joining::Probe::default();
-        assert!(Course::of_group(&nothing).unwrap_err().contains("port"));
+        assert!(Schedule::of_group(&nothing).unwrap_err().contains("port"));
     }
 }
