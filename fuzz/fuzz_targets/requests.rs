@@ -17,7 +17,7 @@ use topsail::xds::snapshot::Snapshot;
 
 #[derive(Arbitrary, Debug)]
 enum Step {
-    /// A request decoded from these bytes if valid, otherwise an ACK of the last response.
+    /// A request decoded from these bytes, if valid.
     Request {
         kind: u8,
         bytes: Vec<u8>,

@@ -109,7 +109,7 @@ impl Arguments {
         addresses.next().with_context(|| format!("{host} has no address"))
     }
 
-    /// The response to [`Arguments::ask`], parsed as JSON.
+    /// Like [`Arguments::ask`], with the body parsed as JSON.
     async fn get<T: DeserializeOwned>(&self, address: SocketAddr, path: &str) -> anyhow::Result<Option<T>> {
         match self.ask(address, path).await? {
             Some(body) => serde_json::from_slice(&body)

@@ -160,8 +160,8 @@ fn read(root: Root) -> Offline {
     Offline::read(&reading, None, &TrustDomain::default())
 }
 
-/// The resources of a type that differ from those of an empty directory, as YAML, followed by the names of
-/// those that only exist with an empty directory.
+/// The resources of a type that differ from those of an empty directory, as YAML, preceded by comments with
+/// the names of those that only an empty directory yields.
 fn resources(kind: ResourceType, snapshot: &Snapshot, of_nothing: &Snapshot) -> String {
     let printer = Printer::new().unwrap();
     let (set, fixed) = (snapshot.set(kind), of_nothing.set(kind));
