@@ -83,7 +83,7 @@ struct Conversation {
 }
 
 impl Conversation {
-    fn says(&mut self, kind: ResourceType, request: DeltaDiscoveryRequest) {
+    fn send(&mut self, kind: ResourceType, request: DeltaDiscoveryRequest) {
         let answers = request.response_nonce.parse().ok();
         if self.incremental {
             delta::receive(&mut self.session, kind, request);
@@ -111,11 +111,11 @@ impl Conversation {
             if let Some(message) = error {
                 request.error_detail.get_or_insert_default().message = message;
             }
-            self.says(kind, request);
+            self.send(kind, request);
         }
     }
 
-    fn hears(&mut self) {
+    fn receive(&mut self) {
         for push in self.session.poll(self.now) {
             let before = self.outstanding.insert(push.kind, push.nonce);
             assert_eq!(
@@ -144,7 +144,7 @@ fuzz_target!(|input: (bool, Vec<Step>)| {
         match step {
             Step::Request { kind: number, bytes } => {
                 if let Ok(request) = DeltaDiscoveryRequest::decode(&bytes[..]) {
-                    conversation.says(kind(number), request);
+                    conversation.send(kind(number), request);
                 }
             }
             Step::Ack { kind: number } => conversation.answer(kind(number), None),
@@ -155,7 +155,7 @@ fuzz_target!(|input: (bool, Vec<Step>)| {
                     resource_names_subscribe,
                     ..DeltaDiscoveryRequest::default()
                 };
-                conversation.says(kind(number), request);
+                conversation.send(kind(number), request);
             }
             Step::Unsubscribe { kind: number, names } => {
                 let resource_names_unsubscribe = names.into_iter().map(name).collect();
@@ -163,11 +163,11 @@ fuzz_target!(|input: (bool, Vec<Step>)| {
                     resource_names_unsubscribe,
                     ..DeltaDiscoveryRequest::default()
                 };
-                conversation.says(kind(number), request);
+                conversation.send(kind(number), request);
             }
             Step::Target { seed } => conversation.session.set_target(target(seed)),
             Step::Wait { seconds } => conversation.now += Duration::from_secs(seconds.into()),
         }
-        conversation.hears();
+        conversation.receive();
     }
 });

@@ -85,7 +85,7 @@ fn encoded(variant: Variant, kind: ResourceType, resources: &[(u8, u8)], removed
 }
 
 /// Processes a response, rejecting every resource whose digit has its bit set in `refused`.
-fn hear(client: &mut Client, bytes: Vec<u8>, refused: u8) {
+fn handle_response(client: &mut Client, bytes: Vec<u8>, refused: u8) {
     let Ok(response) = Response::decode(client.variant(), bytes.into()) else {
         return;
     };
@@ -137,7 +137,7 @@ fuzz_target!(|input: (bool, Vec<Step>, &[u8])| {
     let mut client = Client::new(variant, Node::default());
     for step in steps {
         match step {
-            Step::Bytes(bytes) => hear(&mut client, bytes, 0),
+            Step::Bytes(bytes) => handle_response(&mut client, bytes, 0),
             Step::Response {
                 kind: number,
                 resources,
@@ -145,7 +145,7 @@ fuzz_target!(|input: (bool, Vec<Step>, &[u8])| {
                 refused,
             } => {
                 let bytes = encoded(variant, kind(number), &resources, &removed);
-                hear(&mut client, bytes, refused);
+                handle_response(&mut client, bytes, refused);
             }
             Step::Want { kind: number, names } => {
                 let names = names.map(|names| names.into_iter().map(|number| name(number).into()).collect());

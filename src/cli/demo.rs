@@ -41,7 +41,7 @@ use instance::Instance;
 use part::Parts;
 use setup::Setup;
 use show::Show;
-use start::say;
+use start::print_line;
 
 const EXAMPLES: &str = "\
 Starts a control plane with a live configuration directory, the Bookinfo services with one sidecar
@@ -106,14 +106,14 @@ impl Command for Arguments {
         /// Bounds the wait for blocking tasks; only an Envoy download may still be running.
         const LAST_CALL: Duration = Duration::from_secs(2);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let result = runtime.block_on(self.play(output));
+        let result = runtime.block_on(self.run_demo(output));
         runtime.shutdown_timeout(LAST_CALL);
         result
     }
 }
 
 impl Arguments {
-    async fn play(self, output: &mut Output) -> anyhow::Result<Outcome> {
+    async fn run_demo(self, output: &mut Output) -> anyhow::Result<Outcome> {
         let mut end = End::listen()?;
         let runtime = std::env::var_os("XDG_RUNTIME_DIR")
             .map(PathBuf::from)
@@ -128,7 +128,7 @@ impl Arguments {
         drop(instance);
         let said = result?;
         // The terminal may have been closed.
-        let _ = say(output, &said);
+        let _ = print_line(output, &said);
         Ok(Outcome::Fine)
     }
 

@@ -199,7 +199,7 @@ impl Arguments {
     /// exists.
     fn one(&self, folder: &Path, grant: &TokenGrant, tokens: &TokenSigner, roots: &str) -> anyhow::Result<Made> {
         make_folder(folder)?;
-        self.own(folder, 0o700)?;
+        self.set_owner_and_mode(folder, 0o700)?;
         let now = SystemTime::now();
         let path = folder.join(TOKEN);
         let present = fs::read_to_string(&path).unwrap_or_default();
@@ -209,13 +209,13 @@ impl Arguments {
             .filter(|claims| claims.grant == *grant && !claims.is_half_over(now));
         let root_certificate = folder.join(ROOT_CERTIFICATE);
         if fs::read(&root_certificate).is_ok_and(|old| old == roots.as_bytes()) {
-            self.own(&root_certificate, 0o600)?;
+            self.set_owner_and_mode(&root_certificate, 0o600)?;
         } else {
             file::replace_for(&root_certificate, roots.as_bytes(), 0o600, self.owner)?;
         }
         let (kept, expires) = match kept {
             Some(claims) => {
-                self.own(&path, 0o600)?;
+                self.set_owner_and_mode(&path, 0o600)?;
                 (true, claims.expires_at)
             }
             None => {
@@ -234,7 +234,7 @@ impl Arguments {
     }
 
     /// Sets owner and mode of a file or directory.
-    fn own(&self, path: &Path, mode: u32) -> anyhow::Result<()> {
+    fn set_owner_and_mode(&self, path: &Path, mode: u32) -> anyhow::Result<()> {
         let failed = || format!("cannot set owner and mode of {}", path.display());
         let metadata = path.metadata().with_context(failed)?;
         if metadata.mode() & 0o7777 != mode {

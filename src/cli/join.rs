@@ -95,7 +95,7 @@ impl Missing {
     }
 
     /// Whether waiting may help, because `topsail init` may still be running.
-    fn may_come(&self) -> bool {
+    fn is_transient(&self) -> bool {
         match self {
             Missing::Absent(_) | Missing::NotAllowed(_) | Missing::Expired(_) => true,
             Missing::Unreadable(..) | Missing::NoToken(..) | Missing::NoRoots(..) => false,
@@ -126,7 +126,7 @@ impl Join {
         loop {
             let missing = match Self::read(folder, SystemTime::now()) {
                 Ok(join) => return Ok(join),
-                Err(missing) if missing.may_come() => missing,
+                Err(missing) if missing.is_transient() => missing,
                 Err(missing) => return Err(missing.into()),
             };
             if start.elapsed() >= patience {

@@ -121,9 +121,9 @@ pub(super) struct Arguments {
 
 impl Command for Arguments {
     fn run(self, _output: &mut Output) -> anyhow::Result<Outcome> {
-        readable(&self.config, "--config")?;
+        check_directory(&self.config, "--config")?;
         if let Some(path) = &self.mesh_config {
-            a_file(path, "--mesh-config")?;
+            check_file(path, "--mesh-config")?;
         }
         self.log.start()?;
         let runtime = tokio::runtime::Runtime::new().context("failed to start the async runtime")?;
@@ -143,7 +143,7 @@ impl Arguments {
         })?;
         let (stop, stopped) = watch::channel(());
         let settings = self.settings()?;
-        a_directory_of_its_own(&settings.state, &self.config)?;
+        check_separate(&settings.state, &self.config)?;
         let (config, state) = (self.config.display(), settings.state.display().to_string());
         let (running, xds) = control::start(settings, until(stopped.clone())).await?;
         tracing::info!(%config, %state, xds = %running.xds, admin = %listener.local_addr()?, "topsail {} started", env!("CARGO_PKG_VERSION"));
@@ -163,8 +163,8 @@ impl Arguments {
                 tracing::info!("stopped by {signal}");
                 Ok(Outcome::Fine)
             }
-            ended = &mut xds => Err(unasked(ended).context("the xDS server stopped")),
-            ended = &mut admin => Err(unasked(ended).context("the admin server stopped")),
+            ended = &mut xds => Err(unexpected_end(ended).context("the xDS server stopped")),
+            ended = &mut admin => Err(unexpected_end(ended).context("the admin server stopped")),
         }
     }
 
@@ -194,7 +194,7 @@ async fn until(mut stopped: watch::Receiver<()>) {
 }
 
 /// The error for a task that ended without being asked to.
-fn unasked<E: Error + Send + Sync + 'static>(ended: Result<Result<(), E>, JoinError>) -> anyhow::Error {
+fn unexpected_end<E: Error + Send + Sync + 'static>(ended: Result<Result<(), E>, JoinError>) -> anyhow::Error {
     match ended {
         Ok(Ok(())) => anyhow::anyhow!("it ended unexpectedly"),
         Ok(Err(error)) => error.into(),
@@ -214,7 +214,7 @@ fn certificate_ttl(text: &str) -> Result<Duration, String> {
 }
 
 /// Rejects paths that are not regular files: opening a named pipe would block.
-fn a_file(path: &Path, flag: &str) -> anyhow::Result<()> {
+fn check_file(path: &Path, flag: &str) -> anyhow::Result<()> {
     let metadata = std::fs::metadata(path).with_context(|| format!("cannot read {flag} {}", path.display()))?;
     anyhow::ensure!(metadata.is_file(), "{flag} {} is not a file", path.display());
     std::fs::File::open(path)
@@ -224,7 +224,7 @@ fn a_file(path: &Path, flag: &str) -> anyhow::Result<()> {
 
 /// The state directory may be inside the configuration directory, where it is ignored, but must not be the
 /// same.
-fn a_directory_of_its_own(state: &Path, config: &Path) -> anyhow::Result<()> {
+fn check_separate(state: &Path, config: &Path) -> anyhow::Result<()> {
     let same = std::fs::canonicalize(config).ok() == std::fs::canonicalize(state).ok();
     anyhow::ensure!(
         !same,
@@ -235,7 +235,7 @@ fn a_directory_of_its_own(state: &Path, config: &Path) -> anyhow::Result<()> {
 }
 
 /// Reports a mistyped path at startup; later changes are reported by the file watcher.
-fn readable(path: &Path, flag: &str) -> anyhow::Result<()> {
+fn check_directory(path: &Path, flag: &str) -> anyhow::Result<()> {
     std::fs::read_dir(path)
         .map(drop)
         .with_context(|| format!("cannot read the directory {flag} {}", path.display()))

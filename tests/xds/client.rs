@@ -112,7 +112,7 @@ impl Client {
     }
 
     /// Opens a stream with a custom first request.
-    pub async fn open_saying(
+    pub async fn open_with(
         home: &Home,
         server: &ControlPlane,
         hello: DeltaDiscoveryRequest,
@@ -162,7 +162,7 @@ impl Client {
     }
 
     /// Sends a request unchanged.
-    pub fn say(&self, request: DeltaDiscoveryRequest) {
+    pub fn send(&self, request: DeltaDiscoveryRequest) {
         self.requests.send(request).unwrap();
     }
 

@@ -150,7 +150,7 @@ async fn clients_that_do_not_read_need_little_memory_and_delay_nobody() {
         let name = format!("outbound|{port}||edited.example.com");
         while !names(&reader.take(CDS).await).contains(&name.as_str()) {}
     };
-    let mut deaf = Vec::new();
+    let mut idle = Vec::new();
     let mut before = 0;
     for number in 0..FIRST + MORE {
         if number == FIRST {
@@ -161,7 +161,7 @@ async fn clients_that_do_not_read_need_little_memory_and_delay_nobody() {
         let client = Client::join_at(&home, server.xds, &node).await;
         client.subscribe(CDS, &[], &Versions::new());
         client.subscribe(LDS, &[], &Versions::new());
-        deaf.push(client);
+        idle.push(client);
     }
     for _ in 0..10 {
         edit(&mut reader).await;
@@ -169,7 +169,7 @@ async fn clients_that_do_not_read_need_little_memory_and_delay_nobody() {
     let each = server.memory().saturating_sub(before) / MORE as u64;
     assert!(each < BOUND, "{each} KiB for each");
     // When such a client reads at last, it receives the current state.
-    let mut last = deaf.pop().unwrap();
+    let mut last = idle.pop().unwrap();
     let clusters = last.take(CDS).await;
     assert!(names(&clusters).len() > 3 * SERVICES);
     edit(&mut reader).await;

@@ -134,7 +134,7 @@ async fn named_resources_remain_after_unsubscribing_the_wildcard() {
 async fn requests_without_a_node_are_rejected() {
     let home = Home::with(&[]);
     let server = home.serve().await;
-    let mut client = Client::open_saying(
+    let mut client = Client::open_with(
         &home,
         &server,
         DeltaDiscoveryRequest::default(),
@@ -154,7 +154,7 @@ async fn invented_versions_do_not_issue_certificates() {
     client.subscribe(SDS, &["default"], &Versions::new());
     client.take(SDS).await;
     for n in 0..20 {
-        client.say(DeltaDiscoveryRequest {
+        client.send(DeltaDiscoveryRequest {
             type_url: SDS.to_owned(),
             initial_resource_versions: [("default".to_owned(), n.to_string())].into(),
             resource_names_subscribe: vec!["default".to_owned()],

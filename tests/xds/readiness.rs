@@ -12,7 +12,7 @@ use super::control_plane::{ControlPlane, Home};
 use super::registering::{NAME, becomes, configure, member_of_run, registered, token};
 use super::renewing::{connect, refusal};
 
-async fn say(home: &Home, server: &ControlPlane, run: u64, is_ready: bool) -> Option<Probe> {
+async fn report(home: &Home, server: &ControlPlane, run: u64, is_ready: bool) -> Option<Probe> {
     let connection = connect(home, server, None).await;
     ready(connection, &token(home), run, is_ready).await.unwrap()
 }
@@ -27,13 +27,13 @@ async fn members_are_ready_once_their_application_is() {
     client.subscribe(SDS, &["default"], &Versions::new());
     client.take(SDS).await;
     becomes(&server, &[(NAME, false, true)]).await;
-    say(&home, &server, 8, true).await;
+    report(&home, &server, 8, true).await;
     assert_eq!(registered(&server), [(NAME.to_owned(), false, true)], "another run");
-    say(&home, &server, 7, true).await;
+    report(&home, &server, 7, true).await;
     becomes(&server, &[(NAME, true, true)]).await;
-    say(&home, &server, 7, false).await;
+    report(&home, &server, 7, false).await;
     becomes(&server, &[(NAME, false, true)]).await;
-    say(&home, &server, 7, true).await;
+    report(&home, &server, 7, true).await;
     becomes(&server, &[(NAME, true, true)]).await;
     leave(connect(&home, &server, None).await, &token(&home)).await.unwrap();
     becomes(&server, &[(NAME, false, true)]).await;
@@ -45,7 +45,7 @@ async fn reports_before_the_ack_take_effect_after_it() {
     let server = home.serve().await;
     let mut client = member_of_run(&home, &server, 7).await;
     becomes(&server, &[(NAME, false, true)]).await;
-    say(&home, &server, 7, true).await;
+    report(&home, &server, 7, true).await;
     assert_eq!(registered(&server), [(NAME.to_owned(), false, true)]);
     configure(&mut client).await;
     becomes(&server, &[(NAME, true, true)]).await;
@@ -55,8 +55,8 @@ async fn reports_before_the_ack_take_effect_after_it() {
 async fn readiness_cannot_be_reported_for_others() {
     let home = Home::with(&[]);
     let server = home.serve().await;
-    let said = ready(connect(&home, &server, None).await, &token(&home), 7, true).await;
-    let (code, why) = refusal(said);
+    let result = ready(connect(&home, &server, None).await, &token(&home), 7, true).await;
+    let (code, why) = refusal(result);
     assert_eq!(code, Code::FailedPrecondition, "{why}");
     let mut client = member_of_run(&home, &server, 7).await;
     configure(&mut client).await;
@@ -67,12 +67,12 @@ async fn readiness_cannot_be_reported_for_others() {
         (None, other, Code::FailedPrecondition),
         (None, "no token".to_owned(), Code::Unauthenticated),
     ] {
-        let said = ready(connect(&home, &server, account).await, &token, 7, true).await;
-        let (code, why) = refusal(said);
+        let result = ready(connect(&home, &server, account).await, &token, 7, true).await;
+        let (code, why) = refusal(result);
         assert_eq!(code, expected, "{why}");
     }
     assert_eq!(registered(&server), [(NAME.to_owned(), false, true)]);
-    say(&home, &server, 7, true).await;
+    report(&home, &server, 7, true).await;
     becomes(&server, &[(NAME, true, true)]).await;
 }
 
@@ -84,7 +84,7 @@ async fn responses_contain_the_groups_probe() {
     let group = |probe: &str| format!("{GROUP}{probe}}}}}\n");
     let home = Home::with(&[("group.yaml", &group(""))]);
     let server = home.serve().await;
-    assert_eq!(say(&home, &server, 7, false).await, None);
+    assert_eq!(report(&home, &server, 7, false).await, None);
     home.write(
         "group.yaml",
         &group(", probe: {periodSeconds: 5, tcpSocket: {port: 9080}}"),
@@ -99,7 +99,7 @@ async fn responses_contain_the_groups_probe() {
         port: 9080,
         http_get: None,
     };
-    hears(&home, &server, Some(expected)).await;
+    receives(&home, &server, Some(expected)).await;
     let get = "httpGet: {path: /health, host: a.example, port: 443, scheme: HTTPS, httpHeaders: [{name: a, value: b}]}";
     let numbers =
         "initialDelaySeconds: 1, timeoutSeconds: 2, periodSeconds: 3, successThreshold: 4, failureThreshold: 5";
@@ -121,19 +121,19 @@ async fn responses_contain_the_groups_probe() {
             }],
         }),
     };
-    hears(&home, &server, Some(expected)).await;
+    receives(&home, &server, Some(expected)).await;
     home.remove("group.yaml");
-    hears(&home, &server, None).await;
+    receives(&home, &server, None).await;
 }
 
-async fn hears(home: &Home, server: &ControlPlane, expected: Option<Probe>) {
-    let mut heard = None;
+async fn receives(home: &Home, server: &ControlPlane, expected: Option<Probe>) {
+    let mut received = None;
     for _ in 0..500 {
-        heard = say(home, server, 7, false).await;
-        if heard == expected {
+        received = report(home, server, 7, false).await;
+        if received == expected {
             return;
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    panic!("{heard:?} instead of {expected:?}");
+    panic!("{received:?} instead of {expected:?}");
 }

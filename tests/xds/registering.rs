@@ -64,7 +64,7 @@ pub async fn becomes(server: &ControlPlane, expected: &[(&str, bool, bool)]) {
 
 async fn member(home: &Home, server: &ControlPlane) -> Client {
     let hello = hello(NAME, HERE, "reviews");
-    Client::open_saying(home, server, hello, Some(&token(home)))
+    Client::open_with(home, server, hello, Some(&token(home)))
         .await
         .unwrap()
 }
@@ -106,7 +106,7 @@ pub async fn member_of_run(home: &Home, server: &ControlPlane, run: u64) -> Clie
         HERE,
         &[("AUTO_REGISTER_GROUP", "reviews"), ("TOPSAIL_READINESS_RUN", &run)],
     );
-    Client::open_saying(home, server, hello, Some(&token(home)))
+    Client::open_with(home, server, hello, Some(&token(home)))
         .await
         .unwrap()
 }
@@ -151,7 +151,7 @@ async fn members_must_match_their_token_and_address() {
         ("reviews-v1.default", HERE, "reviews", "is reviews-127-0-0-1.default"),
     ] {
         let hello = hello(workload, address, group);
-        let mut client = Client::open_saying(&home, &server, hello, Some(&token(&home)))
+        let mut client = Client::open_with(&home, &server, hello, Some(&token(&home)))
             .await
             .unwrap();
         let refusal = client.next().await.unwrap_err();

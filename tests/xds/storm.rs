@@ -20,7 +20,7 @@ async fn join(home: &Home, server: &Server, node: &str, has: &Versions) -> Clien
 }
 
 /// Waits until a client receives a cluster.
-async fn told(client: &mut Client, cluster: &str) {
+async fn received(client: &mut Client, cluster: &str) {
     while !names(&client.take(CDS).await).contains(&cluster) {}
 }
 
@@ -38,20 +38,20 @@ async fn all_are_served_and_connected_clients_receive_edits_meanwhile() {
     drop(connected);
     let mut first = join(&home, &server, "first.default", &has).await;
     home.write("b.yaml", &service_entry("b", 80));
-    told(&mut first, "outbound|80||b.example.com").await;
+    received(&mut first, "outbound|80||b.example.com").await;
     let base = server.memory();
     let mut storm = JoinSet::new();
     for number in 0..PROXIES {
         let (home, server, has) = (home.clone(), server.clone(), has.clone());
         storm.spawn(async move {
             let mut client = join(&home, &server, &format!("p{number}.default"), &has).await;
-            told(&mut client, "outbound|80||b.example.com").await;
+            received(&mut client, "outbound|80||b.example.com").await;
             client
         });
     }
     for port in 81..86 {
         home.write("a.yaml", &service_entry("a", port));
-        told(&mut first, &format!("outbound|{port}||a.example.com")).await;
+        received(&mut first, &format!("outbound|{port}||a.example.com")).await;
     }
     let mut all = storm.join_all().await;
     assert_eq!(all.len(), PROXIES);
@@ -59,6 +59,6 @@ async fn all_are_served_and_connected_clients_receive_edits_meanwhile() {
     assert!(each < BOUND, "{each} KiB for each");
     home.write("c.yaml", &service_entry("c", 80));
     for client in &mut all {
-        told(client, "outbound|80||c.example.com").await;
+        received(client, "outbound|80||c.example.com").await;
     }
 }

@@ -18,7 +18,7 @@ pub(super) struct End {
 
 /// Why a demo ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Why {
+pub(super) enum EndReason {
     /// SIGINT, as sent by Ctrl-C.
     Interrupted,
     /// SIGTERM.
@@ -29,13 +29,13 @@ pub(super) enum Why {
     TimeIsUp,
 }
 
-impl fmt::Display for Why {
+impl fmt::Display for EndReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Why::Interrupted => "interrupted",
-            Why::Terminated => "terminated",
-            Why::HungUp => "the terminal was closed",
-            Why::TimeIsUp => "the time is up",
+            EndReason::Interrupted => "interrupted",
+            EndReason::Terminated => "terminated",
+            EndReason::HungUp => "the terminal was closed",
+            EndReason::TimeIsUp => "the time is up",
         })
     }
 }
@@ -60,7 +60,7 @@ impl End {
     }
 
     /// Waits for a signal or the time limit.
-    pub(super) async fn reached(&mut self) -> Why {
+    pub(super) async fn reached(&mut self) -> EndReason {
         let at = self.at;
         let time_is_up = async {
             match at {
@@ -69,10 +69,10 @@ impl End {
             }
         };
         tokio::select! {
-            _ = self.interrupt.recv() => Why::Interrupted,
-            _ = self.terminate.recv() => Why::Terminated,
-            _ = self.hangup.recv() => Why::HungUp,
-            () = time_is_up => Why::TimeIsUp,
+            _ = self.interrupt.recv() => EndReason::Interrupted,
+            _ = self.terminate.recv() => EndReason::Terminated,
+            _ = self.hangup.recv() => EndReason::HungUp,
+            () = time_is_up => EndReason::TimeIsUp,
         }
     }
 }

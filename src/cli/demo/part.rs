@@ -15,7 +15,7 @@ const GRACE: Duration = Duration::from_secs(2);
 /// Poll interval while processes exit.
 const POLL: Duration = Duration::from_millis(5);
 /// Delay before a process that exited is restarted, so that the effect of its absence is visible.
-const AWAY: Duration = Duration::from_secs(3);
+const RESTART_DELAY: Duration = Duration::from_secs(3);
 /// Number of log lines to show.
 const TAIL: usize = 8;
 
@@ -193,7 +193,7 @@ impl Parts {
                     part.ended = Some(now);
                     events.push(Event::Ended(part.ending(status)));
                 }
-                Some(ended) if now.duration_since(ended) >= AWAY => match Part::start(&part.recipe, &self.this_program)
+                Some(ended) if now.duration_since(ended) >= RESTART_DELAY => match Part::start(&part.recipe, &self.this_program)
                 {
                     Ok(again) => {
                         *part = again;
@@ -294,7 +294,7 @@ mod tests {
         );
         assert_eq!(parts.missing().count(), 1);
         assert!(parts.tend(Instant::now()).is_empty(), "it is told once");
-        let events = parts.tend(Instant::now() + AWAY);
+        let events = parts.tend(Instant::now() + RESTART_DELAY);
         assert!(
             matches!(&events[..], [Event::Restarted(name)] if name == "sidecar of a.default"),
             "{events:?}"

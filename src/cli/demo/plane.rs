@@ -18,7 +18,7 @@ const POLL: Duration = Duration::from_millis(200);
 /// Request timeout.
 const TIMEOUT: Duration = Duration::from_secs(2);
 /// A change that takes longer than this to be ACKed is not attributed to the edit.
-const LONGEST: Duration = Duration::from_secs(60);
+const MAX_EDIT_TO_ACK: Duration = Duration::from_secs(60);
 
 /// The last known state of the control plane.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -167,7 +167,7 @@ impl Edits {
             self.took = at
                 .duration_since(edited)
                 .ok()
-                .filter(|took| *took < LONGEST)
+                .filter(|took| *took < MAX_EDIT_TO_ACK)
                 .or(self.took);
         }
         self.took

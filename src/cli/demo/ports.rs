@@ -12,7 +12,7 @@ use tokio::time::Instant;
 /// How long to wait for an address whose owner is not visible. A killed process keeps its sockets until its
 /// last thread has exited, but they disappear from `/proc` when its main thread does, so a demo started right
 /// after another was killed would be refused.
-const LETTING_GO: Duration = Duration::from_secs(2);
+const RELEASE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// An address the demo will listen on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,7 +83,7 @@ fn advice(taken: &[Taken]) -> String {
 /// # Errors
 /// If some are not available; the error lists all of them.
 pub(super) async fn check(wanted: Vec<Wanted>) -> Result<(), PortsError> {
-    let deadline = Instant::now() + LETTING_GO;
+    let deadline = Instant::now() + RELEASE_TIMEOUT;
     let mut all = Vec::new();
     for wanted in wanted {
         all.extend(taken(wanted, deadline).await);

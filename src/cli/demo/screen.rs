@@ -8,7 +8,7 @@ use super::view::{Model, fit};
 use crate::cli::output::{Output, color};
 
 /// Interval between status lines.
-const LINE: Duration = Duration::from_secs(2);
+const LINE_INTERVAL: Duration = Duration::from_secs(2);
 
 /// The output.
 pub(super) enum Screen<'o> {
@@ -67,7 +67,7 @@ impl<'o> Lines<'o> {
         Self {
             out,
             is_introduced: false,
-            due: now + LINE,
+            due: now + LINE_INTERVAL,
             generation: None,
             problems: Vec::new(),
         }
@@ -86,7 +86,7 @@ impl<'o> Lines<'o> {
             lines.extend(self.problems.iter().map(|problem| format!("  {problem}")));
         }
         if now >= self.due || self.generation != model.plane.generation {
-            self.due = now + LINE;
+            self.due = now + LINE_INTERVAL;
             self.generation = model.plane.generation;
             lines.push(model.line());
         }
@@ -131,8 +131,8 @@ mod tests {
         show(&plane, &[], start);
         plane.generation = Some(7);
         show(&plane, &[], start);
-        show(&plane, &[], start + LINE / 2);
-        show(&plane, &[], start + LINE);
+        show(&plane, &[], start + LINE_INTERVAL / 2);
+        show(&plane, &[], start + LINE_INTERVAL);
         let text = String::from_utf8(out).unwrap();
         let firsts: Vec<_> = text
             .lines()

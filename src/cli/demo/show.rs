@@ -9,7 +9,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{self, MissedTickBehavior};
 
-use super::end::{End, Why};
+use super::end::{End, EndReason};
 use super::hint;
 use super::measure::{Measure, Report, Sample};
 use super::part::{Event, Parts};
@@ -82,7 +82,7 @@ impl<'s> Show<'s> {
     ///
     /// # Errors
     /// If the output is closed.
-    pub(super) async fn run(&mut self, parts: &mut Parts, end: &mut End, output: &mut Output) -> io::Result<Why> {
+    pub(super) async fn run(&mut self, parts: &mut Parts, end: &mut End, output: &mut Output) -> io::Result<EndReason> {
         let mut screen = Screen::open(output, Instant::now())?;
         let mut tick = time::interval(REFRESH);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);

@@ -40,14 +40,14 @@ pub(super) async fn start(
         DataPlane::Envoy => Program::Envoy(find_envoy(output).await?),
     };
     std::fs::create_dir(setup.logs()).with_context(|| setup.logs().display().to_string())?;
-    say(output, &format!("starting the control plane on {} …", setup.xds))?;
+    print_line(output, &format!("starting the control plane on {} …", setup.xds))?;
     let control_plane = setup.control_plane();
     parts.start(&control_plane)?;
     for workload in &setup.workloads {
         parts.start(&setup.application(workload))?;
     }
     until(parts, &control_plane, async || answers_ready(setup.admin).await).await?;
-    say(
+    print_line(
         output,
         &format!("starting {} applications and their sidecars …", setup.workloads.len()),
     )?;
@@ -72,15 +72,15 @@ async fn find_envoy(output: &mut Output) -> anyhow::Result<PathBuf> {
     let find = move || Finder::from_env().find(&|text| drop(progress.send(text.to_owned())));
     let finding = tokio::task::spawn_blocking(find);
     while let Some(text) = said.recv().await {
-        say(output, &text)?;
+        print_line(output, &text)?;
     }
     let envoy = finding.await??;
-    say(output, &format!("Envoy: {}", envoy.display()))?;
+    print_line(output, &format!("Envoy: {}", envoy.display()))?;
     Ok(envoy)
 }
 
 /// Prints a progress line.
-pub(super) fn say(output: &mut Output, text: &str) -> std::io::Result<()> {
+pub(super) fn print_line(output: &mut Output, text: &str) -> std::io::Result<()> {
     writeln!(output.out, "{text}")?;
     output.out.flush()
 }

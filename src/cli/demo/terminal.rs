@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 const ENTER: &str = "\u{1b}[?1049h\u{1b}[?25l";
 const LEAVE: &str = "\u{1b}[?25h\u{1b}[?1049l";
 /// Size of a terminal that does not report one.
-const USUAL: (usize, usize) = (80, 24);
+const DEFAULT_SIZE: (usize, usize) = (80, 24);
 
 /// Whether the terminal is in full-screen mode.
 static ENTERED: AtomicBool = AtomicBool::new(false);
@@ -38,7 +38,7 @@ impl Terminal {
     pub(super) fn size(&self) -> (usize, usize) {
         match rustix::termios::tcgetwinsize(io::stdout()) {
             Ok(size) if size.ws_col > 0 && size.ws_row > 0 => (size.ws_col.into(), size.ws_row.into()),
-            Ok(_) | Err(_) => USUAL,
+            Ok(_) | Err(_) => DEFAULT_SIZE,
         }
     }
 

@@ -12,7 +12,7 @@ pub(super) use text::{Line, Style, fit};
 /// Width of the bars.
 const BAR: usize = 30;
 /// Maximum number of diagnostics shown.
-const FEW: usize = 4;
+const MAX_PROBLEMS: usize = 4;
 
 /// The state to render.
 #[derive(Debug)]
@@ -151,7 +151,7 @@ impl Model<'_> {
             [] => lines.push(label("problems").and(Style::Good, "none".to_owned())),
             problems => {
                 lines.push(label("problems").and(Style::Bad, problems.len().to_string()));
-                let first = problems.iter().take(FEW);
+                let first = problems.iter().take(MAX_PROBLEMS);
                 lines.extend(first.map(|problem| Line::default().and(Style::Plain, format!("   {problem}"))));
             }
         }

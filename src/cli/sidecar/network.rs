@@ -12,7 +12,7 @@ use crate::cli::bootstrap;
 use crate::cli::value::{Endpoint, Host};
 
 /// Interval of the check whether the namespace still has its address.
-const LOOK: Duration = Duration::from_millis(500);
+const CHECK_INTERVAL: Duration = Duration::from_millis(500);
 /// How long to try to resolve the control plane's name before falling back to the default route. Docker's DNS
 /// does not know the name of a container that is not running.
 const LOOKUP: Duration = Duration::from_secs(5);
@@ -87,10 +87,10 @@ fn local(table: &str) -> Vec<Ipv4Addr> {
 
 /// Waits until this network namespace no longer has the address. The engine has then stopped the container
 /// that owns the namespace, and after a restart that container has a new one.
-pub(super) async fn lost(address: IpAddr) {
+pub(super) async fn address_lost(address: IpAddr) {
     let mut missed = false;
     loop {
-        sleep(LOOK).await;
+        sleep(CHECK_INTERVAL).await;
         let bound = UdpSocket::bind((address, 0));
         let is_gone = bound.is_err_and(|error| error.kind() == io::ErrorKind::AddrNotAvailable);
         if is_gone && missed {
@@ -130,10 +130,10 @@ Local:
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_address_that_is_not_here_is_lost_and_one_that_is_stays() {
+    async fn only_missing_addresses_are_lost() {
         // A documentation address (RFC 5737), which no interface has.
-        lost(Ipv4Addr::new(192, 0, 2, 1).into()).await;
-        let stays = tokio::time::timeout(LOOK * 10, lost(Ipv4Addr::LOCALHOST.into())).await;
+        address_lost(Ipv4Addr::new(192, 0, 2, 1).into()).await;
+        let stays = tokio::time::timeout(CHECK_INTERVAL * 10, address_lost(Ipv4Addr::LOCALHOST.into())).await;
         assert!(stays.is_err());
     }
 }

@@ -11,7 +11,7 @@ use crate::cli::join::{self, Token};
 use crate::pki::TokenClaims;
 
 /// Interval of checks for a new token by `topsail init`, and for the renewal time.
-const LOOK: Duration = Duration::from_secs(10);
+const CHECK_INTERVAL: Duration = Duration::from_secs(10);
 /// Initial and maximum retry delay.
 const PAUSES: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(300)];
 /// Jitter of the renewal time as a fraction of the lifetime, so that tokens created together are not renewed
@@ -37,7 +37,7 @@ impl Renewal {
         let mut at = renew_at(&self.token.claims, fastrand::f64());
         loop {
             let now = SystemTime::now();
-            tokio::time::sleep(at.duration_since(now).unwrap_or_default().min(LOOK)).await;
+            tokio::time::sleep(at.duration_since(now).unwrap_or_default().min(CHECK_INTERVAL)).await;
             if self.adopt() {
                 at = renew_at(&self.token.claims, fastrand::f64());
             }

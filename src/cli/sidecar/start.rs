@@ -91,7 +91,7 @@ impl Sidecar {
             never = renewal.keep() => match never {},
             Some(never) = OptionFuture::from(readiness.map(|readiness| readiness.run(started))) => match never {},
             never = leave_on_signal(&control_plane, &run) => match never? {},
-            () = network::lost(control_plane.from), if self.shared_network => {
+            () = network::address_lost(control_plane.from), if self.shared_network => {
                 let address = control_plane.from;
                 bail!("the network with the address {address} is gone: the container it belonged to has exited");
             }
