@@ -193,17 +193,18 @@ impl Parts {
                     part.ended = Some(now);
                     events.push(Event::Ended(part.ending(status)));
                 }
-                Some(ended) if now.duration_since(ended) >= RESTART_DELAY => match Part::start(&part.recipe, &self.this_program)
-                {
-                    Ok(again) => {
-                        *part = again;
-                        events.push(Event::Restarted(part.recipe.name.clone()));
+                Some(ended) if now.duration_since(ended) >= RESTART_DELAY => {
+                    match Part::start(&part.recipe, &self.this_program) {
+                        Ok(again) => {
+                            *part = again;
+                            events.push(Event::Restarted(part.recipe.name.clone()));
+                        }
+                        Err(error) => {
+                            part.ended = Some(now);
+                            events.push(Event::Failed(error.to_string()));
+                        }
                     }
-                    Err(error) => {
-                        part.ended = Some(now);
-                        events.push(Event::Failed(error.to_string()));
-                    }
-                },
+                }
                 Some(_) => {}
             }
         }

@@ -48,7 +48,11 @@ impl Children {
         let pid = pid.ok_or_else(|| io::Error::other("the child process has no PID"))?;
         let (sender, exited) = oneshot::channel();
         waiting.insert(pid, sender);
-        Ok(Child { pid, exited, ended: None })
+        Ok(Child {
+            pid,
+            exited,
+            ended: None,
+        })
     }
 
     fn collect_ended(&self) {

@@ -96,10 +96,7 @@ impl TryFrom<&joining::HttpGet> for Get {
             map.append(name, value);
         }
         Ok(Self {
-            path: get
-                .path
-                .parse()
-                .map_err(|_| format!("`{}` is not a path", get.path))?,
+            path: get.path.parse().map_err(|_| format!("`{}` is not a path", get.path))?,
             tls: get.tls,
             headers: map,
         })

@@ -156,7 +156,9 @@ impl State {
                     let probed = schedule.is_some();
                     tracing::info!(probed, "the readiness probe is taken from the WorkloadGroup");
                 }
-                let delay = schedule.as_ref().map_or(Duration::ZERO, |schedule| schedule.initial_delay);
+                let delay = schedule
+                    .as_ref()
+                    .map_or(Duration::ZERO, |schedule| schedule.initial_delay);
                 self.next_probe = Instant::now().max(self.start + delay);
                 (self.schedule, self.is_known) = (schedule, true);
                 self.verdict.begin_anew();
