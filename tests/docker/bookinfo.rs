@@ -31,13 +31,14 @@ async fn all_of_it(dataplane: &str, compose: Compose) {
         "{dataplane}, {}: the first page {first_page:.1?} after `up`",
         compose.command()
     );
-    every_page_is_there(&bookinfo).await;
-    nothing_in_plain_text_goes_from_container_to_container(&bookinfo).await;
-    an_edit_moves_traffic_and_loses_no_request(&bookinfo).await;
-    replicas_come_and_go_without_a_failed_request(&bookinfo).await;
-    a_sidecar_that_is_killed_comes_back(&bookinfo).await;
-    without_the_control_plane_traffic_goes_on_and_it_comes_back(&bookinfo).await;
-    dashboard::every_query_finds_something(&bookinfo.directory.path().join(OBSERVABILITY), bookinfo.prometheus).await;
+    all_pages_are_served(&bookinfo).await;
+    traffic_between_containers_is_encrypted(&bookinfo).await;
+    edits_move_traffic_and_lose_no_requests(&bookinfo).await;
+    scaling_replicas_fails_no_requests(&bookinfo).await;
+    killed_sidecars_are_restarted(&bookinfo).await;
+    traffic_continues_while_the_control_plane_is_down(&bookinfo).await;
+    dashboard::every_dashboard_query_returns_data(&bookinfo.directory.path().join(OBSERVABILITY), bookinfo.prometheus)
+        .await;
     bookinfo.down_leaves_nothing().await;
 }
 
@@ -222,7 +223,7 @@ fn reviews_of(answer: &Answer) -> Option<(String, IpAddr)> {
     Some((version.to_owned(), address.ip()))
 }
 
-async fn every_page_is_there(bookinfo: &Bookinfo) {
+async fn all_pages_are_served(bookinfo: &Bookinfo) {
     let home = bookinfo.get("/").expect(303).await;
     assert_eq!(home.header("location"), "/productpage");
     let page = bookinfo.get("/productpage").expect(200).await.text();
@@ -262,7 +263,7 @@ async fn every_page_is_there(bookinfo: &Bookinfo) {
     assert_eq!(status.matches("SYNCED").count(), 6 * 5, "{status}");
 }
 
-async fn nothing_in_plain_text_goes_from_container_to_container(bookinfo: &Bookinfo) {
+async fn traffic_between_containers_is_encrypted(bookinfo: &Bookinfo) {
     const MARKER: &str = "marker-7c1f0d5e";
     let capture = Capture::start(&bookinfo.project.bridge()).await;
     // Forces new connections, so that their handshakes are captured.
@@ -334,7 +335,7 @@ async fn nothing_in_plain_text_goes_from_container_to_container(bookinfo: &Booki
     );
 }
 
-async fn an_edit_moves_traffic_and_loses_no_request(bookinfo: &Bookinfo) {
+async fn edits_move_traffic_and_lose_no_requests(bookinfo: &Bookinfo) {
     let load = Load::start(bookinfo.reviews(), PER_SECOND);
     for (weights, version) in [([100, 0, 0], "v1"), ([0, 0, 100], "v3"), ([0, 100, 0], "v2")] {
         bookinfo.weigh(weights);
@@ -343,7 +344,7 @@ async fn an_edit_moves_traffic_and_loses_no_request(bookinfo: &Bookinfo) {
     load.stop().await.assert_lossless();
 }
 
-async fn replicas_come_and_go_without_a_failed_request(bookinfo: &Bookinfo) {
+async fn scaling_replicas_fails_no_requests(bookinfo: &Bookinfo) {
     bookinfo.weigh([100, 0, 0]);
     bookinfo.all_go_to(&["v1"]).await;
     let load = Load::start(bookinfo.reviews(), PER_SECOND);
@@ -360,7 +361,7 @@ async fn replicas_come_and_go_without_a_failed_request(bookinfo: &Bookinfo) {
     load.stop().await.assert_lossless();
 }
 
-async fn a_sidecar_that_is_killed_comes_back(bookinfo: &Bookinfo) {
+async fn killed_sidecars_are_restarted(bookinfo: &Bookinfo) {
     let details = bookinfo.get("/api/v1/products/0");
     details.expect(200).await;
     let sidecar = bookinfo.project.container("details-sidecar");
@@ -390,7 +391,7 @@ async fn a_sidecar_that_is_killed_comes_back(bookinfo: &Bookinfo) {
     assert_eq!(replica.restarts(), 0);
 }
 
-async fn without_the_control_plane_traffic_goes_on_and_it_comes_back(bookinfo: &Bookinfo) {
+async fn traffic_continues_while_the_control_plane_is_down(bookinfo: &Bookinfo) {
     let load = Load::start(bookinfo.reviews(), PER_SECOND);
     let server = bookinfo.project.container("topsail");
     server.kill_process("topsail serve");

@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::harness::{eventually, get};
 
 /// Every query of the dashboard returns a value.
-pub(super) async fn every_query_finds_something(observability: &Path, prometheus: SocketAddr) {
+pub(super) async fn every_dashboard_query_returns_data(observability: &Path, prometheus: SocketAddr) {
     let text = fs::read_to_string(observability.join("grafana/dashboards/mesh.json")).unwrap();
     let dashboard: Value = serde_json::from_str(&text).unwrap();
     let panels = dashboard["panels"].as_array().unwrap();

@@ -16,7 +16,7 @@ const REQUESTS: usize = 1000;
 const BASE: u64 = 4_500_000;
 
 #[test]
-fn there_is_little_beside_the_program() {
+fn the_image_holds_little_beside_the_program() {
     let image = format!("topsail-base:{TAG}");
     let size: u64 = docker(&["image", "inspect", "--format", "{{.Size}}", &image])
         .parse()

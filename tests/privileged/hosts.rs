@@ -216,7 +216,7 @@ impl Host {
 }
 
 #[tokio::test]
-async fn machines_reach_each_other_and_nothing_else() {
+async fn hosts_reach_only_each_other() {
     for family in [Family::V4, Family::V6] {
         let lan = Lan::new(family);
         let (one, two) = (lan.host(), lan.host());

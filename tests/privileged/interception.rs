@@ -83,7 +83,7 @@ fn state(host: &Host) -> String {
 }
 
 #[tokio::test]
-async fn applied_again_nothing_changes_and_clean_leaves_what_was_there() {
+async fn applying_twice_changes_nothing_and_clean_keeps_other_rules() {
     let lan = Lan::new(Family::V6);
     let host = lan.host();
     // Rules of others in the same tables.
@@ -132,7 +132,7 @@ async fn applied_again_nothing_changes_and_clean_leaves_what_was_there() {
 }
 
 #[tokio::test]
-async fn what_is_missing_is_said_and_nothing_is_left() {
+async fn missing_requirements_are_reported_and_leave_no_rules() {
     let lan = Lan::new(Family::V4);
     let host = lan.host();
     let topsail = env!("CARGO_BIN_EXE_topsail");
@@ -172,7 +172,7 @@ async fn what_is_missing_is_said_and_nothing_is_left() {
 }
 
 #[tokio::test]
-async fn it_takes_no_tools_but_those_of_iptables() {
+async fn interception_needs_only_iptables_tools() {
     let lan = Lan::new(Family::V6);
     let host = lan.host();
     let folder = tempfile::tempdir().unwrap();
@@ -199,7 +199,7 @@ async fn it_takes_no_tools_but_those_of_iptables() {
 }
 
 #[tokio::test]
-async fn what_is_excluded_passes_by_the_sidecar() {
+async fn excluded_traffic_bypasses_the_sidecar() {
     let service = "{apiVersion: v1, kind: Service, metadata: {name: web}, \
         spec: {clusterIP: 10.96.0.10, selector: {app: web}, ports: [{name: http, port: 80, targetPort: 9080}]}}";
     let rules = Rules::redirect().with(&["--exclude-inbound-ports", "9999", "--exclude-outbound-ports", "7777"]);

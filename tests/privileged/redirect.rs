@@ -10,13 +10,13 @@ use crate::on_each_plane;
 use crate::stage::{Machine, Stage};
 
 on_each_plane! {
-    a_virtual_address_leads_through_both_sidecars,
-    tcp_has_virtual_addresses_too,
-    routes_apply_and_an_edit_loses_no_request,
-    a_machine_without_sidecar_gets_in_where_plain_text_is_taken,
-    the_world_outside_is_open_or_closed_as_the_policy_says,
-    readiness_and_metrics_answer_other_machines,
-    the_same_over_ipv6,
+    requests_to_a_virtual_address_pass_both_sidecars,
+    tcp_to_a_virtual_address_passes_both_sidecars,
+    routes_apply_and_edits_lose_no_requests,
+    clients_without_a_sidecar_are_accepted_where_plain_text_is_allowed,
+    outbound_traffic_policy_allows_or_blocks_external_hosts,
+    readiness_and_metrics_are_reachable_from_other_machines,
+    interception_works_over_ipv6,
 }
 
 const SERVICES: &str = "
@@ -80,7 +80,7 @@ fn assert_called_by(account: &str, answer: &Answer) {
     }
 }
 
-async fn a_virtual_address_leads_through_both_sidecars(plane: Plane) {
+async fn requests_to_a_virtual_address_pass_both_sidecars(plane: Plane) {
     let stage = stage(plane, "STRICT").await;
     let web = web(&stage, "web-v1").await;
     let client = stage.machine("client-v1").await;
@@ -99,7 +99,7 @@ async fn a_virtual_address_leads_through_both_sidecars(plane: Plane) {
     stranger.tcp(web.host.port(5000)).await.unwrap_err();
 }
 
-async fn tcp_has_virtual_addresses_too(plane: Plane) {
+async fn tcp_to_a_virtual_address_passes_both_sidecars(plane: Plane) {
     let stage = stage(plane, "STRICT").await;
     let _web = web(&stage, "web-v1").await;
     let client = stage.machine("client-v1").await;
@@ -108,7 +108,7 @@ async fn tcp_has_virtual_addresses_too(plane: Plane) {
     assert_eq!(name, "db-v1");
 }
 
-async fn routes_apply_and_an_edit_loses_no_request(plane: Plane) {
+async fn routes_apply_and_edits_lose_no_requests(plane: Plane) {
     let stage = stage(plane, "STRICT").await;
     stage.write("route.yaml", &all_to("v1"));
     let (_v1, _v2) = (web(&stage, "web-v1").await, web(&stage, "web-v2").await);
@@ -138,7 +138,7 @@ async fn routes_apply_and_an_edit_loses_no_request(plane: Plane) {
     assert!(report.answered["web-v2"] > 0, "{report:?}");
 }
 
-async fn a_machine_without_sidecar_gets_in_where_plain_text_is_taken(plane: Plane) {
+async fn clients_without_a_sidecar_are_accepted_where_plain_text_is_allowed(plane: Plane) {
     let stage = stage(plane, "PERMISSIVE").await;
     let web = web(&stage, "web-v1").await.serves(9999, "odd").await;
     let stranger = stage.stranger();
@@ -171,7 +171,7 @@ async fn a_machine_without_sidecar_gets_in_where_plain_text_is_taken(plane: Plan
     assert_between_sidecars(&client.reaches(&call("/")).await);
 }
 
-async fn the_world_outside_is_open_or_closed_as_the_policy_says(plane: Plane) {
+async fn outbound_traffic_policy_allows_or_blocks_external_hosts(plane: Plane) {
     let stage = stage(plane, "STRICT").await;
     let outside = stage
         .stranger()
@@ -195,7 +195,7 @@ async fn the_world_outside_is_open_or_closed_as_the_policy_says(plane: Plane) {
     client.reaches(&to_outside).await;
 }
 
-async fn readiness_and_metrics_answer_other_machines(plane: Plane) {
+async fn readiness_and_metrics_are_reachable_from_other_machines(plane: Plane) {
     let stage = stage(plane, "STRICT").await;
     let client = stage.machine("client-v1").await;
     let stranger = stage.stranger();
@@ -208,7 +208,7 @@ async fn readiness_and_metrics_answer_other_machines(plane: Plane) {
     }
 }
 
-async fn the_same_over_ipv6(plane: Plane) {
+async fn interception_works_over_ipv6(plane: Plane) {
     let service = "{apiVersion: v1, kind: Service, metadata: {name: web}, \
         spec: {clusterIP: \"fd96::10\", selector: {app: web}, ports: [{name: http, port: 80, targetPort: 9080}]}}";
     let stage = Stage::start(plane, Family::V6, Rules::redirect(), &[service, &mutual_tls("STRICT")]).await;

@@ -18,12 +18,12 @@ use crate::on_each_plane;
 use crate::stage::{Machine, Stage};
 
 on_each_plane! {
-    replicas_come_and_go_without_a_failed_request,
-    a_replica_is_sent_nothing_before_its_application_listens,
-    a_data_plane_that_is_killed_comes_back_as_another_user_than_root,
-    with_tproxy_the_data_plane_is_not_root_either,
-    an_application_of_the_same_container_is_caught_and_its_exit_code_kept,
-    without_root_and_on_a_read_only_file_system_a_sidecar_runs,
+    scaling_replicas_fails_no_requests,
+    a_replica_gets_no_traffic_before_its_application_listens,
+    a_killed_data_plane_is_restarted_without_root,
+    the_data_plane_runs_without_root_under_tproxy,
+    an_application_in_the_same_container_is_intercepted_and_its_exit_code_returned,
+    a_sidecar_runs_without_root_on_a_read_only_file_system,
 }
 
 const MESH: &str = "
@@ -230,7 +230,7 @@ fn web() -> crate::harness::Call {
     get(WEB.parse::<SocketAddr>().unwrap(), "web", "/")
 }
 
-async fn replicas_come_and_go_without_a_failed_request(plane: Plane) {
+async fn scaling_replicas_fails_no_requests(plane: Plane) {
     let project = Project::start(plane).await;
     let (first, _first_sidecar) = project.machine("web", &[]).await;
     let first = first.serves(9080, "first").await;
@@ -259,7 +259,7 @@ async fn replicas_come_and_go_without_a_failed_request(plane: Plane) {
     drop(first);
 }
 
-async fn a_replica_is_sent_nothing_before_its_application_listens(plane: Plane) {
+async fn a_replica_gets_no_traffic_before_its_application_listens(plane: Plane) {
     let project = Project::start(plane).await;
     let application = ["--app-user", "65534", "--", "sleep", "600"];
     // Without a probe, the application counts as ready when it is started.
@@ -289,7 +289,7 @@ async fn a_replica_is_sent_nothing_before_its_application_listens(plane: Plane) 
     load.stop().await.assert_lossless();
 }
 
-async fn a_data_plane_that_is_killed_comes_back_as_another_user_than_root(plane: Plane) {
+async fn a_killed_data_plane_is_restarted_without_root(plane: Plane) {
     let project = Project::start(plane).await;
     let (machine, mut sidecar) = project.machine("web", &[]).await;
     let machine = machine.serves(9080, "web").await;
@@ -316,7 +316,7 @@ async fn a_data_plane_that_is_killed_comes_back_as_another_user_than_root(plane:
     client.reaches(&web()).await;
 }
 
-async fn with_tproxy_the_data_plane_is_not_root_either(plane: Plane) {
+async fn the_data_plane_runs_without_root_under_tproxy(plane: Plane) {
     let project = Project::start(plane).await;
     let (machine, sidecar) = project.machine("web", &["--intercept", "tproxy"]).await;
     let machine = machine.serves(9080, "web").await;
@@ -331,7 +331,7 @@ async fn with_tproxy_the_data_plane_is_not_root_either(plane: Plane) {
     drop(machine);
 }
 
-async fn an_application_of_the_same_container_is_caught_and_its_exit_code_kept(plane: Plane) {
+async fn an_application_in_the_same_container_is_intercepted_and_its_exit_code_returned(plane: Plane) {
     let project = Project::start(plane).await;
     let (_web, _web_sidecar) = {
         let (machine, sidecar) = project.machine("web", &[]).await;
@@ -371,7 +371,7 @@ async fn an_application_of_the_same_container_is_caught_and_its_exit_code_kept(p
     assert!(log.find("draining inbound connections").unwrap() < log.find("the application exited").unwrap());
 }
 
-async fn without_root_and_on_a_read_only_file_system_a_sidecar_runs(plane: Plane) {
+async fn a_sidecar_runs_without_root_on_a_read_only_file_system(plane: Plane) {
     let project = Project::start(plane).await;
     // Another process has applied the rules.
     let machine = project.stage.stranger().serves(9080, "web").await;
@@ -410,7 +410,7 @@ async fn without_root_and_on_a_read_only_file_system_a_sidecar_runs(plane: Plane
 }
 
 #[tokio::test]
-async fn what_a_sidecar_may_not_do_is_said() {
+async fn missing_privileges_are_reported() {
     let project = Project::start(Plane::Topsail).await;
     let machine = project.stage.stranger();
     let join = project.stage.path("join/web");

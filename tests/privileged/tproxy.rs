@@ -7,13 +7,13 @@ use crate::on_each_plane;
 use crate::stage::Stage;
 
 on_each_plane! {
-    the_application_sees_the_clients_address,
+    the_application_sees_the_client_address,
 }
 
 const SERVICE: &str = "{apiVersion: v1, kind: Service, metadata: {name: web}, \
     spec: {clusterIP: 10.96.0.10, selector: {app: web}, ports: [{name: http, port: 80, targetPort: 9080}]}}";
 
-async fn the_application_sees_the_clients_address(plane: Plane) {
+async fn the_application_sees_the_client_address(plane: Plane) {
     let stage = Stage::start(plane, Family::V4, Rules::tproxy(), &[SERVICE]).await;
     let web = stage.machine("web-v1").await;
     let web = web.serves(9080, "web-v1").await.serves(9999, "odd").await;
