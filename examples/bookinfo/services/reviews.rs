@@ -9,7 +9,7 @@ use axum::routing::get;
 use axum::{Json, Router};
 use serde_json::{Value, json};
 
-use super::call::call;
+use super::call::{Reply, call};
 use super::{Config, Service};
 
 const REVIEWS: [(&str, &str); 2] = [
@@ -36,10 +36,19 @@ async fn reviews(State(config): State<Arc<Config>>, Path(id): Path<u32>, headers
         let stars = ratings.body.pointer(&format!("/ratings/{reviewer}"));
         Some(match stars {
             Some(stars) if ratings.status.is_success() => json!({ "stars": stars, "color": colour }),
-            Some(_) | None => json!({ "error": "Ratings service is currently unavailable" }),
+            Some(_) | None => json!({ "error": unavailable(&ratings) }),
         })
     };
     (ratings.served_by.clone(), Json(body(&config, id, rating))).into_response()
+}
+
+/// Why there are no stars, with what the sidecar says, if it answered.
+fn unavailable(ratings: &Reply) -> String {
+    let why = ratings.body["error"].as_str().unwrap_or("no ratings in the response");
+    format!(
+        "Ratings service is currently unavailable ({}: {why})",
+        ratings.status.as_u16()
+    )
 }
 
 fn star_colour(version: &str) -> Option<&'static str> {
