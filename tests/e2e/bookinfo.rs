@@ -144,7 +144,11 @@ impl Bookinfo {
         for _ in 0..count {
             let answer = self.ask(headers).await.unwrap();
             let served_by = served_by(&answer);
-            assert!(answer.status == 200 && !served_by.contains("failed"), "{served_by}");
+            assert!(
+                answer.status == 200 && !served_by.contains("failed"),
+                "{served_by}: {}",
+                answer.text()
+            );
             let version = ["reviews/v1@", "reviews/v2@", "reviews/v3@"]
                 .iter()
                 .position(|name| served_by.contains(name));
