@@ -113,7 +113,15 @@ pub struct Config {
 /// # Errors
 /// If it cannot listen on its address.
 pub async fn serve(config: Config, shutdown: impl Future<Output = ()> + Send + 'static) -> io::Result<()> {
-    let listener = TcpListener::bind(config.listen).await?;
+    serve_on(TcpListener::bind(config.listen).await?, config, shutdown).await
+}
+
+/// Serves on a socket that is already bound to [`Config::listen`].
+pub async fn serve_on(
+    listener: TcpListener,
+    config: Config,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> io::Result<()> {
     let service = routes(config).into_make_service_with_connect_info::<Here>();
     axum::serve(listener, service).with_graceful_shutdown(shutdown).await
 }

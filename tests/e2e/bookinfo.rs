@@ -4,6 +4,7 @@ use std::fs;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
+use tokio::net::TcpListener;
 use tokio::task::AbortHandle;
 use topsail::source::tree::Tree;
 
@@ -39,14 +40,6 @@ impl Drop for Bookinfo {
     }
 }
 
-fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port()
-}
-
 /// The files of the example with the addresses replaced: workload n, counted from 1, has 127.0.10.n for its inbound
 /// listener, 127.0.11.n for its outbound listener and port 19080 + n for its application.
 fn files(places: &[(IpAddr, IpAddr, u16)]) -> Vec<(String, String)> {
@@ -70,16 +63,20 @@ fn files(places: &[(IpAddr, IpAddr, u16)]) -> Vec<(String, String)> {
 
 async fn start(planes: Planes) -> Bookinfo {
     let mut mesh = Mesh::new(planes, &[]);
-    let places: Vec<_> = WORKLOADS
-        .iter()
-        .map(|_| (mesh.address(), mesh.address(), free_port()))
-        .collect();
+    let (mut places, mut listeners) = (Vec::new(), Vec::new());
+    for _ in WORKLOADS {
+        // Bound from now on: any outgoing connection could take a port that is free.
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        places.push((mesh.address(), mesh.address(), listener.local_addr().unwrap().port()));
+        listeners.push(listener);
+    }
     for (name, text) in files(&places) {
         mesh.write(&name, &text);
     }
     mesh.server.start().await;
     let (mut sidecars, mut applications) = (Vec::new(), Vec::new());
-    for ((name, service, version), (inbound, outbound, port)) in WORKLOADS.into_iter().zip(&places) {
+    let workloads = WORKLOADS.into_iter().zip(&places).zip(listeners);
+    for (((name, service, version), (inbound, outbound, port)), listener) in workloads {
         let call = |service| Call {
             service,
             address: SocketAddr::new(*outbound, 9080).to_string(),
@@ -94,7 +91,7 @@ async fn start(planes: Planes) -> Bookinfo {
             listen,
             calls,
         };
-        applications.push(tokio::spawn(services::serve(config, std::future::pending())).abort_handle());
+        applications.push(tokio::spawn(services::serve_on(listener, config, std::future::pending())).abort_handle());
         let plane = match service {
             Service::Productpage | Service::Reviews => planes.calling,
             Service::Details | Service::Ratings => planes.serving,
