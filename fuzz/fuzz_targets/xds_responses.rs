@@ -3,6 +3,8 @@
 
 #![no_main]
 
+use std::time::Instant;
+
 use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
 use prost::Message;
@@ -112,7 +114,7 @@ fn handle_response(client: &mut Client, bytes: Vec<u8>, refused: u8) {
             why: why.clone(),
         })
         .collect();
-    let answer = client.answer(&update, &refused);
+    let answer = client.answer(&update, &refused, Instant::now());
     let error = match &answer {
         Request::Delta(request) => &request.error_detail,
         Request::Sotw(request) => &request.error_detail,
