@@ -54,6 +54,19 @@ pub struct Update {
 }
 
 impl Update {
+    /// An update that changes nothing yet.
+    fn new(kind: ResourceType) -> Self {
+        Self {
+            kind,
+            upserts: Vec::new(),
+            removals: Vec::new(),
+            malformed: Vec::new(),
+            unchanged: Vec::new(),
+            version: String::new(),
+            nonce: String::new(),
+        }
+    }
+
     /// Version of the response (`version_info` or `system_version_info`).
     pub fn version(&self) -> &str {
         &self.version
@@ -161,13 +174,10 @@ impl Client {
     pub fn receive(&self, response: Response) -> Update {
         let topic = &self.topics[response.kind as usize];
         let mut update = Update {
-            kind: response.kind,
-            upserts: Vec::new(),
-            removals: Vec::new(),
             malformed: response.malformed,
-            unchanged: Vec::new(),
             version: response.version,
             nonce: response.nonce,
+            ..Update::new(response.kind)
         };
         if let Some(twice) = duplicate(&response.resources, &response.removed) {
             let why = format!("duplicate name {twice} found in the union of added+removed resources");
@@ -265,15 +275,12 @@ impl Client {
             if removals.is_empty() {
                 continue;
             }
-            topic.held.retain(|name, _| !removals.contains(name));
+            for name in &removals {
+                topic.held.remove(name);
+            }
             updates.push(Update {
-                kind,
-                upserts: Vec::new(),
                 removals,
-                malformed: Vec::new(),
-                unchanged: Vec::new(),
-                version: String::new(),
-                nonce: String::new(),
+                ..Update::new(kind)
             });
         }
         updates

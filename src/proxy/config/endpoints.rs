@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::cluster::transport_labels;
-use super::value::{host_address, number, target};
+use super::value::{host_address, number, port_number, target};
 use super::{At, Compiled, Refusal, all, same_name};
 use crate::proxy::upstream::health_check::CheckTarget;
 use crate::proxy::upstream::host::{EdsHealth, Endpoint, Endpoints, Locality, LocalityEndpoints};
@@ -78,14 +78,12 @@ fn endpoint(message: &endpoint::LbEndpoint) -> Compiled<Endpoint> {
 
 fn check(message: &HealthCheckConfig) -> Compiled<Arc<CheckTarget>> {
     let address = message.address.as_ref();
-    let port = u16::try_from(message.port_value);
-    let port = port.map_err(|_| Refusal::new(format!("{} is no port", message.port_value)));
     Ok(Arc::new(CheckTarget {
         address: address
             .map(|address| host_address(Some(address)))
             .transpose()
             .at("address")?,
-        port: Some(port.at("port_value")?).filter(|port| *port != 0),
+        port: Some(port_number(message.port_value).at("port_value")?).filter(|port| *port != 0),
         hostname: (!message.hostname.is_empty()).then(|| message.hostname.as_str().into()),
         disabled: message.disable_active_health_check,
     }))

@@ -115,11 +115,14 @@ pub(crate) fn host_address(address: Option<&Address>) -> Compiled<HostAddress> {
     }
 }
 
+/// A port number.
+pub(crate) fn port_number(port: u32) -> Compiled<u16> {
+    u16::try_from(port).map_err(|_| Refusal::new(format!("{port} is not a valid port")))
+}
+
 fn port(specifier: Option<&PortSpecifier>) -> Compiled<u16> {
     match specifier {
-        Some(PortSpecifier::PortValue(port)) => {
-            u16::try_from(*port).map_err(|_| Refusal::new(format!("{port} is not a valid port")))
-        }
+        Some(PortSpecifier::PortValue(port)) => port_number(*port),
         Some(PortSpecifier::NamedPort(_)) => Err(Refusal::not_implemented("a named port")),
         None => Ok(0),
     }

@@ -143,6 +143,15 @@ pub(crate) enum RequestBody {
     Replay(Replay),
 }
 
+impl From<Bytes> for RequestBody {
+    fn from(body: Bytes) -> Self {
+        match body.is_empty() {
+            true => RequestBody::Empty,
+            false => RequestBody::Whole(Some(body)),
+        }
+    }
+}
+
 impl Body for RequestBody {
     type Data = Bytes;
     type Error = BodyError;

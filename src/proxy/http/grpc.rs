@@ -1,6 +1,10 @@
-//! gRPC statuses and their HTTP equivalents.
+//! gRPC statuses with their HTTP equivalents, and the framing of messages.
 
+use bytes::{BufMut, Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, StatusCode};
+
+/// Length of a message's prefix: the compressed flag and the message's length.
+pub(crate) const PREFIX: usize = 5;
 
 /// The header or trailer with the status.
 pub(crate) const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
@@ -26,4 +30,13 @@ pub(super) fn status_in(headers: &HeaderMap) -> Option<StatusCode> {
         _ => 500,
     };
     StatusCode::from_u16(code).ok()
+}
+
+/// An uncompressed message with its prefix.
+pub(crate) fn framed(message: &[u8]) -> Bytes {
+    let mut frame = BytesMut::with_capacity(PREFIX + message.len());
+    frame.put_u8(0);
+    frame.put_u32(u32::try_from(message.len()).unwrap_or(u32::MAX));
+    frame.put_slice(message);
+    frame.freeze()
 }

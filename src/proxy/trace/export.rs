@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use bytes::{BufMut, Bytes, BytesMut};
 use http::header::{CONTENT_TYPE, HOST, HeaderMap, HeaderValue, TE, USER_AGENT};
 use http::uri::PathAndQuery;
 use http::{Method, Request, Uri, Version};
@@ -15,7 +14,7 @@ use http_body_util::BodyExt;
 
 use super::Tracer;
 use crate::proxy::http::body::RequestBody;
-use crate::proxy::http::grpc::GRPC_STATUS;
+use crate::proxy::http::grpc::{GRPC_STATUS, framed};
 use crate::proxy::slot::Slot;
 use crate::proxy::upstream::balance::Choice;
 use crate::proxy::upstream::cluster::Cluster;
@@ -213,13 +212,4 @@ impl Exporter {
         }
         request
     }
-}
-
-/// A gRPC message: not compressed, with its length.
-fn framed(message: &[u8]) -> Bytes {
-    let mut frame = BytesMut::with_capacity(message.len() + 5);
-    frame.put_u8(0);
-    frame.put_u32(u32::try_from(message.len()).unwrap_or(u32::MAX));
-    frame.put_slice(message);
-    frame.freeze()
 }

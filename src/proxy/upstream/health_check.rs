@@ -20,9 +20,12 @@ mod session;
 pub(crate) mod state;
 pub(crate) mod tcp;
 
+use std::fmt::Display;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
+
+use bytes::BytesMut;
 
 use super::host::HostAddress;
 use grpc::GrpcCheck;
@@ -98,6 +101,14 @@ pub(crate) enum Failure {
     Passive,
 }
 
+impl Failure {
+    /// A failure of the network, whose cause only the log tells.
+    fn network(cause: impl Display) -> Self {
+        tracing::debug!(%cause, "a health check failed");
+        Failure::Network
+    }
+}
+
 /// What a check found of a healthy host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Passed {
@@ -125,4 +136,10 @@ pub(crate) struct HealthCheckStats {
     pub(crate) network_failure: AtomicU64,
     /// `verify_cluster`: responses whose `x-envoy-upstream-healthchecked-cluster` was checked.
     pub(crate) verify_cluster: AtomicU64,
+}
+
+/// Appends a piece of a response's body, as far as that keeps no more than `kept` bytes of it.
+fn keep(body: &mut BytesMut, piece: &[u8], kept: usize) {
+    let room = kept.saturating_sub(body.len());
+    body.extend_from_slice(&piece[..piece.len().min(room)]);
 }

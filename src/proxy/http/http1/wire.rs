@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -62,6 +62,11 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Wire<I> {
             meter.receive(len);
         }
         Poll::Ready(Ok(()))
+    }
+
+    /// Whether the peer of a connection that waits for nothing has neither sent anything nor ended.
+    pub(crate) fn is_quiet(&mut self) -> bool {
+        self.poll_fill(&mut Context::from_waker(Waker::noop())).is_pending()
     }
 
     /// Returns an empty buffer to the thread, for the next connection that reads.

@@ -1,6 +1,6 @@
 //! Checks by `grpc.health.v1.Health.Check` (`grpc_health_check`).
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HOST, TE, USER_AGENT};
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri};
 
@@ -8,15 +8,14 @@ use super::connect::Subject;
 use super::http2::{Complete, Connection};
 use super::{Failure, Outcome, Passed};
 use crate::proxy::http::deadlines::{GRPC_TIMEOUT, as_grpc_timeout};
+use crate::proxy::http::grpc::{GRPC_STATUS, PREFIX, framed};
+use crate::proxy::http::route::is_grpc;
 use crate::xds::grpc_health;
 
 const PATH: &str = "/grpc.health.v1.Health/Check";
 
 /// A response is a few bytes long; more is none.
 const RESPONSE_SIZE: usize = 4 << 10;
-
-/// The length of a message's prefix: a flag and the length of the message.
-const PREFIX: usize = 5;
 
 /// `GrpcHealthCheck`.
 #[derive(Debug)]
@@ -32,8 +31,8 @@ impl GrpcCheck {
     pub(super) async fn attempt(&self, connection: &mut Option<Connection>, subject: Subject<'_>) -> Outcome {
         let complete = self.exchange(connection, subject).await;
         let reuse = subject.checked.config().reuse_connection;
-        connection.take_if(|connection| complete.is_none() || !reuse || !connection.is_ready());
-        match complete.ok_or(Failure::Network)? {
+        connection.take_if(|connection| complete.is_err() || !reuse || !connection.is_ready());
+        match complete? {
             complete if is_serving(&complete) => Ok(Passed::Healthy),
             _ => Err(Failure::Response {
                 retriable: false,
@@ -42,30 +41,21 @@ impl GrpcCheck {
         }
     }
 
-    async fn exchange(&self, connection: &mut Option<Connection>, subject: Subject<'_>) -> Option<Complete> {
+    async fn exchange(&self, connection: &mut Option<Connection>, subject: Subject<'_>) -> Result<Complete, Failure> {
         let ready = match connection.take().filter(Connection::is_ready) {
             Some(ready) => ready,
             None => {
-                let connected = subject.connect().await;
-                let connected = connected.inspect_err(|error| tracing::debug!(%error, "a host cannot be checked"));
-                Connection::new(connected.ok()?.io, subject.cluster)
+                let connected = subject.connect().await.map_err(Failure::network)?;
+                Connection::new(connected.io, subject.cluster)
             }
         };
         let connection = connection.insert(ready);
         let complete = connection.exchange(self.request(subject), subject.scheme(), RESPONSE_SIZE);
-        let complete = complete.await;
-        complete
-            .inspect_err(|error| tracing::debug!(%error, "a check failed"))
-            .ok()
+        complete.await.map_err(Failure::network)
     }
 
     fn request(&self, subject: Subject<'_>) -> Request<Bytes> {
-        let message = grpc_health::request(&self.service);
-        let mut body = BytesMut::with_capacity(PREFIX + message.len());
-        body.put_u8(0);
-        body.put_u32(u32::try_from(message.len()).unwrap_or(u32::MAX));
-        body.extend_from_slice(&message);
-        let mut request = Request::new(body.freeze());
+        let mut request = Request::new(framed(&grpc_health::request(&self.service)));
         *request.method_mut() = Method::POST;
         *request.uri_mut() = Uri::from_static(PATH);
         let headers = request.headers_mut();
@@ -83,17 +73,11 @@ impl GrpcCheck {
 /// Whether the call succeeded, and the service serves.
 fn is_serving(complete: &Complete) -> bool {
     let response = &complete.response;
-    let is_ok = |headers: &HeaderMap| headers.get("grpc-status").is_some_and(|status| status == "0");
-    let grpc = response.headers().get(CONTENT_TYPE).is_some_and(is_grpc);
+    let is_ok = |headers: &HeaderMap| headers.get(GRPC_STATUS).is_some_and(|status| status == "0");
     response.status() == StatusCode::OK
-        && grpc
+        && is_grpc(response.headers())
         && complete.trailers.as_ref().is_some_and(is_ok)
         && message(response.body()).is_some_and(grpc_health::is_serving)
-}
-
-fn is_grpc(content_type: &HeaderValue) -> bool {
-    let rest = content_type.as_bytes().strip_prefix(b"application/grpc");
-    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(b"+"))
 }
 
 /// The only message of a response.
@@ -106,6 +90,7 @@ fn message(body: &[u8]) -> Option<&[u8]> {
 
 #[cfg(test)]
 mod tests {
+    use bytes::BytesMut;
     use http::Response;
 
     use super::*;

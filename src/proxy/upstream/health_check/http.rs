@@ -61,25 +61,16 @@ impl HttpCheck {
     /// Makes an attempt.
     pub(super) async fn attempt(&self, connection: &mut Connection, subject: Subject<'_>) -> Outcome {
         let response = self.exchange(connection, subject).await;
-        let (reusable, response) = match response {
-            Some(response) => (subject.checked.config().reuse_connection, response),
-            None => {
-                *connection = Connection::None;
-                return Err(Failure::Network);
-            }
-        };
-        if !reusable || !connection.is_ready() {
+        let reuse = subject.checked.config().reuse_connection;
+        if response.is_err() || !reuse || !connection.is_ready() {
             *connection = Connection::None;
         }
-        self.judge(&response, &subject.cluster.stats.health_checks)
+        self.judge(&response?, &subject.cluster.stats.health_checks)
     }
 
-    async fn exchange(&self, connection: &mut Connection, subject: Subject<'_>) -> Option<Response<BytesMut>> {
+    async fn exchange(&self, connection: &mut Connection, subject: Subject<'_>) -> Result<Response<BytesMut>, Failure> {
         if !connection.is_ready() {
-            let connected = subject.connect().await;
-            let connected = connected
-                .inspect_err(|error| tracing::debug!(%error, "a host cannot be checked"))
-                .ok()?;
+            let connected = subject.connect().await.map_err(Failure::network)?;
             *connection = match self.http2 {
                 true => Connection::Http2(http2::Connection::new(connected.io, subject.cluster)),
                 false => Connection::Http1(Box::new(http1::Connection::new(connected.io))),
@@ -88,17 +79,11 @@ impl HttpCheck {
         let request = self.request(subject);
         let kept = if self.receive.is_empty() { 0 } else { self.buffer_size };
         match connection {
-            Connection::None => None,
-            Connection::Http1(connection) => {
-                let response = connection.exchange(&request, kept).await;
-                response
-                    .inspect_err(|error| tracing::debug!(%error, "a check failed"))
-                    .ok()
-            }
+            Connection::None => Err(Failure::Network),
+            Connection::Http1(connection) => connection.exchange(&request, kept).await.map_err(Failure::network),
             Connection::Http2(connection) => {
                 let complete = connection.exchange(request, subject.scheme(), kept).await;
-                let complete = complete.inspect_err(|error| tracing::debug!(%error, "a check failed"));
-                complete.ok().map(|complete| complete.response)
+                complete.map(|complete| complete.response).map_err(Failure::network)
             }
         }
     }

@@ -2,11 +2,11 @@
 
 use std::future::poll_fn;
 use std::io;
-use std::task::{Context, Waker};
 
 use bytes::{Bytes, BytesMut};
 use http::{Request, Response};
 
+use super::keep;
 use crate::proxy::http::body::RequestBody;
 use crate::proxy::http::http1::encode::{self, Coding};
 use crate::proxy::http::http1::response::{self, Head, RequestKind, SIZE};
@@ -52,8 +52,7 @@ impl Connection {
 
     /// Whether it can carry a request: the host has neither closed it nor sent what nobody asked for.
     pub(super) fn is_ready(&mut self) -> bool {
-        let mut cx = Context::from_waker(Waker::noop());
-        self.reusable && self.wire.poll_fill(&mut cx).is_pending()
+        self.reusable && self.wire.is_quiet()
     }
 
     /// Sends a request and reads the response; up to `kept` bytes of its body are kept.
@@ -76,10 +75,7 @@ impl Connection {
 
     async fn send(&mut self, request: &Request<Bytes>, kind: RequestKind) -> io::Result<()> {
         let payload = request.body();
-        let body = match payload.is_empty() {
-            true => RequestBody::Empty,
-            false => RequestBody::Whole(Some(payload.clone())),
-        };
+        let body = RequestBody::from(payload.clone());
         let target = request.uri().path_and_query().map_or("/", |path| path.as_str());
         let out = &mut self.wire.out;
         let mut coding = encode::request(out, request.method(), target.as_bytes(), request.headers(), &body, kind);
@@ -108,7 +104,7 @@ impl Connection {
         let mut body = BytesMut::new();
         loop {
             match rest.take(&mut self.wire.read, TRAILERS)? {
-                Some(piece) => body.extend_from_slice(&piece[..piece.len().min(kept - body.len())]),
+                Some(piece) => keep(&mut body, &piece, kept),
                 None if *rest == Rest::Nothing => return Ok(body),
                 None if *rest == Rest::UntilEnd && self.wire.ended => return Ok(body),
                 None => self.fill().await?,

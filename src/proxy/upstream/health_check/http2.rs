@@ -7,6 +7,7 @@ use std::pin::Pin;
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Request, Response};
 
+use super::keep;
 use crate::proxy::http::body::RequestBody;
 use crate::proxy::http::http2::{self, Client, Error};
 use crate::proxy::io::Io;
@@ -68,16 +69,13 @@ impl Connection {
         let Self { client, driver } = self;
         let exchange = async {
             client.ready().await?;
-            let request = request.map(|body| match body.is_empty() {
-                true => RequestBody::Empty,
-                false => RequestBody::Whole(Some(body)),
-            });
+            let request = request.map(RequestBody::from);
             let response = client.send(request, scheme, None)?.answer(None).await?;
             let (head, mut stream) = response.into_parts();
             let (mut body, mut trailers) = (BytesMut::new(), None);
             while let Some(frame) = poll_fn(|cx| stream.poll_frame(cx)).await {
                 match frame?.into_data() {
-                    Ok(piece) => body.extend_from_slice(&piece[..piece.len().min(kept - body.len())]),
+                    Ok(piece) => keep(&mut body, &piece, kept),
                     Err(frame) => trailers = frame.into_trailers().ok(),
                 }
             }

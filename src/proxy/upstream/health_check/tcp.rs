@@ -34,10 +34,7 @@ impl TcpCheck {
         let exchanged = self.exchange(connection, subject).await;
         let reuse = subject.checked.config().reuse_connection && !self.receive.is_empty();
         connection.take_if(|_| !reuse || exchanged.is_err());
-        exchanged.map(|()| Passed::Healthy).map_err(|error| {
-            tracing::debug!(%error, "a check failed");
-            Failure::Network
-        })
+        exchanged.map(|()| Passed::Healthy).map_err(Failure::network)
     }
 
     async fn exchange(&self, connection: &mut Option<Connection>, subject: Subject<'_>) -> io::Result<()> {

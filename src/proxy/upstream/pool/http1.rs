@@ -9,7 +9,7 @@ use std::pin::Pin;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
@@ -175,8 +175,7 @@ impl Http1 {
 
     /// Whether it can take a request: the host has sent nothing and not closed it.
     pub(super) fn is_ready(&self) -> bool {
-        let mut cx = Context::from_waker(Waker::noop());
-        self.connection.borrow_mut().wire.poll_fill(&mut cx).is_pending()
+        self.connection.borrow_mut().wire.is_quiet()
     }
 
     /// Whether it has been idle too long or is too old.
